@@ -1,0 +1,43 @@
+"""Package definition. Exact versions of everything, dependencies of dependencies included, are in requirements.lock."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+CORE = ["jax==0.10.2", "flax==0.12.8", "optax==0.2.8", "orbax-checkpoint==0.12.8", "numpy", "safetensors"]
+DATA = [
+    "array-record",
+    "ftfy",
+    "rensa",
+    "seqio==0.0.20",
+    "sentencepiece==0.2.2",
+    "tensorflow==2.21.0",
+    "tensorflow-datasets==4.9.10",
+    "tensorflow-text==2.21.1",
+    "xxhash",
+    "zstandard",
+]
+SHOW = ["matplotlib", "rich", "tensorboardX", "tyro>=1.0"]
+
+setup(
+    name="tigerjax",
+    version="0.1.0",
+    description="A JAX/TPU-native training stack for TigerBot-style language models",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["tigerjax", "tigerjax.*", "data_mixtures", "data_mixtures.*"]),
+    package_data={"data_mixtures": ["embedded/*"]},
+    install_requires=CORE + DATA + SHOW,
+    extras_require={
+        "tpu": ["libtpu==0.0.42.1"],
+        "gpu": ["jax[cuda13]==0.10.2"],
+        "beam": ["apache-beam==2.77.0", "google-crc32c"],
+        "eval": ["lm-eval==0.4.13"],
+        "label": ["label-studio-sdk"],
+        "hf": ["torch==2.13.0", "transformers==5.23.0"],
+        "dev": ["hypothesis", "mypy", "pytest", "pytest-timeout", "pytest-xdist", "ruff", "datasketch"],
+    },
+    entry_points={"console_scripts": ["tigerjax = tigerjax.cli:main"]},
+)

@@ -1,0 +1,217 @@
+"""Every config dataclass: frozen, keyword-only, validated when built, dumped one line a value.
+
+A config file under `configs/` is Python with one function, `config() -> RunConfig`. The command line
+overrides fields by dotted name (`--optim.peak-lr 3e-4`); whatever comes out is validated again here.
+A number that lives here has no default in the function that uses it.
+"""
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+from typing import Any, Literal
+
+from tigerjax.errors import ConfigError
+
+Attention = Literal["reference", "splash", "cudnn"]
+Remat = Literal["none", "full", "save_attention", "save_dots"]
+Dtype = Literal["float32", "bfloat16"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Sizes of one Llama. Everything that changes the checkpoint is here, nothing else is."""
+
+    num_layers: int
+    model_dim: int
+    mlp_dim: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    """Entries of the tokenizer, specials included: ids in [0, vocab_size) are real."""
+    padded_vocab_size: int
+    """Rows of the embedding and columns of the head; the padding is masked to -inf wherever logits are used."""
+    rope_base: float
+    norm_eps: float
+
+    def __post_init__(self) -> None:
+        if self.num_heads % self.num_kv_heads:
+            raise ConfigError(
+                f"num_heads={self.num_heads} is not a multiple of num_kv_heads={self.num_kv_heads}; change one"
+            )
+        if self.head_dim % 2:
+            raise ConfigError(f"head_dim={self.head_dim} is odd; rotary embedding pairs dimensions, make it even")
+        if self.padded_vocab_size < self.vocab_size:
+            raise ConfigError(
+                f"padded_vocab_size={self.padded_vocab_size} is below vocab_size={self.vocab_size}; raise it"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ComputeConfig:
+    """How the model is computed; never changes what a checkpoint means."""
+
+    attention: Attention
+    remat: Remat
+    dtype: Dtype
+    """Of activations; weights and optimiser state are float32."""
+    loss_chunk_tokens: int
+    """Tokens whose logits exist at one time, over all rows of a device group: bounds loss memory."""
+
+    def __post_init__(self) -> None:
+        if self.loss_chunk_tokens < 1:
+            raise ConfigError(f"loss_chunk_tokens={self.loss_chunk_tokens} must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class MeshConfig:
+    """Degrees of parallelism; their product is the number of devices."""
+
+    data: int = 1
+    stage: int = 1
+    fsdp: int = 1
+    tensor: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("data", "stage", "fsdp", "tensor"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"mesh.{name}={getattr(self, name)} must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class OptimConfig:
+    """AdamW with warm-up and cosine decay."""
+
+    peak_lr: float
+    final_lr_fraction: float
+    """The cosine ends at peak_lr * final_lr_fraction."""
+    warmup_steps: int
+    total_steps: int
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+    """Applied to matrices only: norm scales are left alone."""
+    clip_norm: float | None
+    accumulate: int = 1
+    """Micro-batches a step; their (sum, weight) losses are added before the one division."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup_steps < self.total_steps:
+            raise ConfigError(f"warmup_steps={self.warmup_steps} must be in [0, total_steps={self.total_steps})")
+        if self.accumulate < 1:
+            raise ConfigError(f"accumulate={self.accumulate} must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """Which rows are trained on."""
+
+    mixture: str
+    """Name in the SeqIO registry."""
+    modules: tuple[str, ...]
+    """Python modules whose import registers the mixture, such as data_mixtures.quickstart."""
+    tokenizer: str
+    """Tokenizer directory; its hash must match the cached rows and the checkpoint."""
+    cache_dir: str
+    """Where `tigerjax data cache` keeps the rows of each source."""
+    seq_len: int
+    """Tokens in a row (T)."""
+
+    def __post_init__(self) -> None:
+        if self.seq_len < 2:
+            raise ConfigError(f"data.seq_len={self.seq_len} must be at least 2")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointConfig:
+    """When to save, and how many to keep."""
+
+    every_steps: int
+    keep: int
+    init_from: str | None = None
+    """Checkpoint or run directory whose weights start this run at step 0; None starts from random weights."""
+
+    def __post_init__(self) -> None:
+        if self.every_steps < 1 or self.keep < 1:
+            raise ConfigError(f"checkpoint every_steps={self.every_steps} and keep={self.keep} must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """One training run: pretraining and SFT differ by mixture and init."""
+
+    name: str
+    model: ModelConfig
+    compute: ComputeConfig
+    mesh: MeshConfig
+    optim: OptimConfig
+    data: DataConfig
+    checkpoint: CheckpointConfig
+    batch_rows: int
+    """Rows of seq_len tokens in one optimiser step, over all hosts and micro-batches."""
+    seed: int
+    log_every_steps: int
+
+    def __post_init__(self) -> None:
+        if self.batch_rows % self.optim.accumulate:
+            raise ConfigError(
+                f"batch_rows={self.batch_rows} does not split into optim.accumulate={self.optim.accumulate}"
+                " micro-batches; change one"
+            )
+        micro_rows, ways = self.batch_rows // self.optim.accumulate, self.mesh.data * self.mesh.fsdp
+        if micro_rows % ways:
+            raise ConfigError(
+                f"a micro-batch of {micro_rows} rows does not divide over mesh.data x mesh.fsdp = {ways} devices;"
+                " change batch_rows, optim.accumulate or the mesh"
+            )
+        checks = {
+            "num_heads": (self.model.num_heads, "tensor"),
+            "num_kv_heads": (self.model.num_kv_heads, "tensor"),
+            "mlp_dim": (self.model.mlp_dim, "tensor"),
+            "padded_vocab_size": (self.model.padded_vocab_size, "tensor"),
+            "model_dim": (self.model.model_dim, "fsdp"),
+            "num_layers": (self.model.num_layers, "stage"),
+        }
+        for field, (size, axis) in checks.items():
+            degree = getattr(self.mesh, axis)
+            if size % degree:
+                raise ConfigError(f"model.{field}={size} does not divide by mesh.{axis}={degree}; change one")
+
+
+def dump(config: Any, prefix: str = "") -> list[str]:
+    """The resolved config as sorted `a.b = value` lines: logged, kept with the checkpoint, golden-tested."""
+    out: list[str] = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            out += dump(value, f"{prefix}{field.name}.")
+        else:
+            out.append(f"{prefix}{field.name} = {value!r}")
+    return sorted(out)
+
+
+def load(path: str | Path) -> RunConfig:
+    """Runs `config()` of a file under configs/; anything that is not a RunConfig is refused."""
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"config file {path} does not exist; give a path such as configs/llama2_tiny.py")
+    spec = importlib.util.spec_from_file_location(f"tigerjax_config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"config file {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "config"):
+        raise ConfigError(f"config file {path} has no function `config() -> RunConfig`")
+    built = module.config()
+    if not isinstance(built, RunConfig):
+        raise ConfigError(f"config() of {path} returned {type(built).__name__}, not RunConfig")
+    return built
+
+
+def model_from_dict(fields: dict[str, Any]) -> ModelConfig:
+    """The model config that `dataclasses.asdict` wrote into a checkpoint's JSON."""
+    try:
+        return ModelConfig(**fields)
+    except TypeError as error:
+        raise ConfigError(f"model config {sorted(fields)} does not fit ModelConfig: {error}") from error

@@ -1,0 +1,117 @@
+"""What a stage read, did and wrote; atomic output folders; skip when nothing changed.
+
+A stage is a block that writes a folder:
+
+    with stage(out, name="dedup", config={...}, inputs=[path, ...], seed=0) as run:
+        if run.done:            # a manifest with the same config and input hashes is there already
+            return run.manifest
+        ...                     # write files under run.tmp
+        run.counts = {"in": 10, "out": 8, "dropped": {"exact": 2}}
+
+On success `run.tmp` becomes `out` by rename, with manifest.json inside; on any exception nothing of `out`
+changes. A folder without a manifest is a partial result and is replaced.
+"""
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import tigerjax
+from tigerjax.errors import DataError
+
+FILE = "manifest.json"
+
+
+def sha256(path: str | Path) -> str:
+    """Of a file's bytes, or of a folder: the hash of its files' names and hashes in sorted order."""
+    path = Path(path)
+    if path.is_dir():
+        total = hashlib.sha256()
+        for f in sorted(p for p in path.rglob("*") if p.is_file() and p.name != FILE):
+            total.update(f"{f.relative_to(path)}\0{sha256(f)}\n".encode())
+        return total.hexdigest()
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with sorted keys and no spaces: equal values have equal bytes."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str).encode()
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes by rename, so that a reader sees the old file or the new one and never half of it."""
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def read(folder: str | Path) -> dict[str, Any] | None:
+    """The manifest of a folder; None when there is none, so the folder is absent or partial."""
+    path = Path(folder) / FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+class Stage:
+    """Handed to the body of `stage`: where to write, and what to say about it."""
+
+    def __init__(self, tmp: Path, manifest: dict[str, Any] | None):
+        self.tmp = tmp
+        self.manifest = manifest
+        self.done = manifest is not None
+        self.counts: dict[str, Any] = {}
+        self.figures: dict[str, Any] = {}
+
+
+@contextlib.contextmanager
+def stage(
+    out: str | Path, *, name: str, config: Any, inputs: Iterable[str | Path], seed: int | None = None
+) -> Iterator[Stage]:
+    """See the module docstring. Raises DataError for an input that does not exist or counts that do not balance."""
+    out = Path(out)
+    for path in (inputs := [Path(p) for p in inputs]):
+        if not path.exists():
+            raise DataError(f"{path}: input of stage {name} does not exist")
+    wanted = {
+        "stage": name,
+        "version": tigerjax.__version__,
+        "config": json.loads(canonical(config)),
+        "config_sha256": hashlib.sha256(canonical(config)).hexdigest(),
+        "inputs": [{"path": str(p), "sha256": sha256(p)} for p in inputs],
+        "seed": seed,
+    }
+    old = read(out)
+    if old is not None and all(old.get(k) == v for k, v in wanted.items()):
+        yield Stage(out, old)
+        return
+    tmp = out.with_name(out.name + ".partial")
+    shutil.rmtree(tmp, ignore_errors=True)
+    tmp.mkdir(parents=True)
+    run = Stage(tmp, None)
+    started = datetime.datetime.now(datetime.UTC)
+    try:
+        yield run
+        dropped = run.counts.get("dropped", {})
+        if "in" in run.counts and run.counts["in"] != run.counts.get("out", 0) + sum(dropped.values()):
+            raise DataError(f"stage {name}: counts do not balance: {run.counts}")
+        ended = datetime.datetime.now(datetime.UTC)
+        run.manifest = wanted | {
+            "outputs": sorted(str(p.relative_to(tmp)) for p in tmp.rglob("*") if p.is_file()),
+            "counts": run.counts,
+            "figures": run.figures,
+            "started": started.isoformat(timespec="seconds"),
+            "ended": ended.isoformat(timespec="seconds"),
+        }
+        write_json(tmp / FILE, run.manifest)
+        shutil.rmtree(out, ignore_errors=True)
+        os.replace(tmp, out)
+    except BaseException:
+        shutil.rmtree(tmp, ignore_errors=True)
+        raise

@@ -1,0 +1,64 @@
+"""Mesh axes and the one table that maps logical array axes onto them.
+
+Model code names *logical* axes ('embed', 'heads', ...). Nothing outside this file names a mesh axis,
+except `model/stack.py`, whose subject is the 'stage' axis.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from tigerjax.config import MeshConfig
+from tigerjax.errors import ConfigError
+
+AXES = ("data", "stage", "fsdp", "tensor")
+
+RULES: dict[str, Any] = {
+    # weights
+    "layers": "stage",
+    "vocab": "tensor",
+    "embed": "fsdp",
+    "mlp": "tensor",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "head_dim": None,
+    "norm": None,
+    # activations
+    "batch": ("data", "fsdp"),
+    "length": None,
+    "act_embed": None,
+    "act_heads": "tensor",
+    "act_kv_heads": "tensor",
+    "act_vocab": "tensor",
+}
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh over all devices (or those given); refused when the degrees do not multiply to their count."""
+    devices = jax.devices() if devices is None else devices
+    shape = tuple(getattr(config, axis) for axis in AXES)
+    need = shape[0] * shape[1] * shape[2] * shape[3]
+    if need != len(devices):
+        degrees = " x ".join(f"{axis}={n}" for axis, n in zip(AXES, shape, strict=True))
+        raise ConfigError(
+            f"mesh {degrees} = {need} devices, but {len(devices)} are present; change one degree of the config's mesh"
+        )
+    # jax.make_mesh builds Explicit axes by default now; linen's logical constraints need Auto.
+    return jax.make_mesh(shape, AXES, devices=devices, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def spec(*logical_axes: str | None) -> PartitionSpec:
+    """The PartitionSpec of an array with these logical axes; None is an axis that is never sharded."""
+    return PartitionSpec(*(None if a is None else RULES[a] for a in logical_axes))
+
+
+def sharding(mesh: Mesh, *logical_axes: str | None) -> NamedSharding:
+    """The NamedSharding of an array with these logical axes on `mesh`."""
+    return NamedSharding(mesh, spec(*logical_axes))
+
+
+def logical_rules() -> list[tuple[str, Any]]:
+    """The table in the form flax.linen's partitioning functions take."""
+    return list(RULES.items())
