@@ -1,0 +1,194 @@
+"""Cached rows to batches: exact shares at every prefix, a state of a few integers, disjoint hosts.
+
+The order of sources is a schedule, not a draw. The order within a source is a permutation seeded by
+(seed, source, epoch). So the number of rows taken from each source says everything about the position.
+"""
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tigerjax import manifest
+from tigerjax.data.rows import Batch, make_batch
+from tigerjax.errors import ConfigError, DataError
+
+ROWS_FILE = "rows-00000-of-00001.arrayrecord"
+
+
+def next_source(rates: Sequence[float], counts: Sequence[int]) -> int:
+    """Which source gives the next row, after `counts` rows of each; `rates` sum to 1.
+
+    The deficit of a source is rate x (rows so far + 1) - its count. Of the sources whose deficit is large enough
+    (at least 1 / (2k - 2) for k sources), the one that would run late soonest; with two sources that is simply the
+    one with the larger deficit. Every |rate x rows - count| stays at most 1 - 1 / (2k - 2) < 1 row, at every prefix
+    (Tijdeman 1980, the chairman assignment problem; the plain largest deficit has no such bound for k > 2).
+    """
+    k = len(rates)
+    if k == 1:
+        return 0
+    slack, n = 1 / (2 * k - 2), sum(counts) + 1
+    best, soonest = -1, float("inf")
+    for i, (rate, count) in enumerate(zip(rates, counts, strict=True)):
+        if rate <= 0 or rate * n - count < slack - 1e-9:  # 1e-9: rate x n is rounded
+            continue
+        deadline = (count + 1 - slack) / rate
+        if deadline < soonest - 1e-9:
+            best, soonest = i, deadline
+    if best < 0:  # cannot happen in exact arithmetic: the deficits add up to 1
+        best = int(np.argmax([rate * n - count for rate, count in zip(rates, counts, strict=True)]))
+    return best
+
+
+def schedule(rates: Sequence[float]) -> Iterator[int]:
+    """The endless order of sources; the same for the Loader and for SeqIO's `sample_fn`."""
+    total = sum(rates)
+    shares = [rate / total for rate in rates]
+    counts = [0] * len(rates)
+    while True:
+        chosen = next_source(shares, counts)
+        counts[chosen] += 1
+        yield chosen
+
+
+class Source:
+    """One cached source: rows by index. Refuses a folder without a manifest or without rows."""
+
+    def __init__(self, name: str, folder: str | Path, seq_len: int):
+        from array_record.python import array_record_module
+
+        self.name, self.folder = name, Path(folder)
+        found = manifest.read(folder)
+        if found is None:
+            raise DataError(f"{folder}: source {name} has no cached rows; run `tigerjax data cache`")
+        self.figures: dict[str, Any] = found["figures"]
+        self.rows: int = self.figures["rows"]
+        if self.figures["seq_len"] != seq_len:
+            raise DataError(
+                f"{folder}: rows of {self.figures['seq_len']} tokens, but data.seq_len={seq_len};"
+                " run `tigerjax data cache` again"
+            )
+        if not self.rows:
+            raise DataError(f"{folder}: source {name} has no rows")
+        self.seq_len = seq_len
+        self._reader = array_record_module.ArrayRecordReader(
+            str(self.folder / ROWS_FILE), "readahead_buffer_size:0,max_parallelism:0"
+        )
+        if self._reader.num_records() != self.rows:
+            raise DataError(f"{folder}: {self._reader.num_records()} rows in the file, {self.rows} in the manifest")
+        self._order: tuple[int, np.ndarray] | None = None
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """Rows [n, 3, L] by index."""
+        flat = np.frombuffer(b"".join(self._reader.read(list(map(int, indices)))), "<i4")
+        return flat.reshape(len(indices), 3, self.seq_len)
+
+    def index(self, count: int, seed: int) -> int:
+        """The row that the `count`-th draw (from 0) takes: a permutation of all rows in each epoch."""
+        epoch, at = divmod(count, self.rows)
+        if self._order is None or self._order[0] != epoch:
+            rng = np.random.Generator(
+                np.random.Philox(np.random.SeedSequence([seed, zlib.crc32(self.name.encode()), epoch]))
+            )
+            self._order = (epoch, rng.permutation(self.rows))
+        return int(self._order[1][at])
+
+
+class Loader:
+    """An endless iterator of `Batch`; host h of H yields rows [h, h + 1) x batch_rows / H of every global batch.
+
+    `rates` are token shares (any positive scale). `max_epochs` by source: passing it is a ConfigError.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, str | Path],
+        rates: Mapping[str, float],
+        batch_rows: int,
+        seq_len: int,
+        seed: int,
+        host: int = 0,
+        hosts: int = 1,
+        *,
+        max_epochs: Mapping[str, float | None] | None = None,
+    ):
+        if set(sources) != set(rates) or not sources:
+            raise ConfigError(f"sources {sorted(sources)} and rates {sorted(rates)} must name the same tasks")
+        if min(rates.values()) < 0 or sum(rates.values()) <= 0:
+            raise ConfigError(f"rates {dict(rates)} must not be negative, and must not all be 0")
+        if batch_rows % hosts or not 0 <= host < hosts:
+            raise ConfigError(f"batch_rows={batch_rows} does not split over {hosts} hosts (this is host {host})")
+        self.names = sorted(sources)
+        total = sum(rates.values())
+        self.rates = {name: rates[name] / total for name in self.names}
+        self.batch_rows, self.seq_len, self.seed, self.host, self.hosts = batch_rows, seq_len, seed, host, hosts
+        self.sources = [Source(name, sources[name], seq_len) for name in self.names]
+        self._limits = [(max_epochs or {}).get(name) for name in self.names]
+        self._shares = [self.rates[name] for name in self.names]
+        self._counts = [0] * len(self.names)
+
+    def __iter__(self) -> "Loader":
+        return self
+
+    def __next__(self) -> Batch:
+        counts = list(self._counts)
+        picks: list[tuple[int, int]] = []  # (source, row) of the global batch
+        for _ in range(self.batch_rows):
+            chosen = next_source(self._shares, counts)
+            source, limit = self.sources[chosen], self._limits[chosen]
+            if limit is not None and counts[chosen] >= limit * source.rows:
+                raise ConfigError(
+                    f"source {source.name} is exhausted: {source.rows} rows x max_epochs={limit} are used;"
+                    " add data, lower its share, train fewer steps or raise max_epochs"
+                )
+            picks.append((chosen, counts[chosen]))
+            counts[chosen] += 1
+        local = self.batch_rows // self.hosts
+        mine = picks[self.host * local : (self.host + 1) * local]
+        rows = np.empty((local, 3, self.seq_len), np.int32)
+        for s, source in enumerate(self.sources):
+            places = [i for i, (chosen, _) in enumerate(mine) if chosen == s]
+            if places:
+                rows[places] = source.read([source.index(mine[i][1], self.seed) for i in places])
+        self._counts = counts
+        return make_batch(rows)
+
+    def seen(self) -> dict[str, dict[str, float]]:
+        """By source, over all hosts: tokens seen, share of all tokens, epoch (1.5 = half of the second)."""
+        tokens = {
+            s.name: count * s.figures["tokens"] / s.rows for s, count in zip(self.sources, self._counts, strict=True)
+        }
+        total = sum(tokens.values())
+        return {
+            s.name: {
+                "tokens": round(tokens[s.name]),
+                "share": tokens[s.name] / total if total else 0.0,
+                "epoch": count / s.rows,
+            }
+            for s, count in zip(self.sources, self._counts, strict=True)
+        }
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs: rows taken from each source, and what they were taken from. JSON-able, O(sources)."""
+        return {
+            "seed": self.seed,
+            "batch_rows": self.batch_rows,
+            "seq_len": self.seq_len,
+            "counts": dict(zip(self.names, self._counts, strict=True)),
+            "rates": self.rates,
+            "rows_sha256": {s.name: s.figures["rows_sha256"] for s in self.sources},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes to the position of `state`; refuses one that would not continue bit for bit, naming what differs."""
+        mine = json.loads(json.dumps(self.state()))
+        for key in ("seed", "batch_rows", "seq_len", "rates", "rows_sha256"):
+            if state.get(key) != mine[key]:
+                raise ConfigError(
+                    f"cannot resume exactly: data {key} was {state.get(key)} in the checkpoint and is {mine[key]} now;"
+                    " restore the old data and config, or start a new run"
+                )
+        self._counts = [int(state["counts"][name]) for name in self.names]

@@ -1,0 +1,215 @@
+"""JSONL records: read with file and line in every error, validated, converted, written atomically.
+
+Document:     {id, text, source, lang, meta}
+SFT example:  {id, messages: [{role: user|assistant, content}], task, lang, source, weight?}
+Alpaca ({instruction, input, output}) and ShareGPT ({conversations}) records are converted to the latter.
+"""
+
+import contextlib
+import glob
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tigerjax.errors import DataError
+from tigerjax.manifest import canonical
+
+Record = dict[str, Any]
+Paths = str | Path | Iterable[str | Path]
+OnBad = Callable[[DataError, bytes], None]
+
+SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+
+
+def record_id(record: Record) -> str:
+    """`xxh3_128` of the canonical JSON, in hex: the id of a record that brings none."""
+    import xxhash
+
+    return xxhash.xxh3_128_hexdigest(canonical(record))
+
+
+def expand(patterns: Paths) -> list[Path]:
+    """The files that paths and glob patterns name, sorted within a pattern; a pattern without a file is refused."""
+    files: list[Path] = []
+    for pattern in [patterns] if isinstance(patterns, str | Path) else patterns:
+        found = sorted(glob.glob(str(pattern), recursive=True)) if not Path(pattern).is_file() else [str(pattern)]
+        if not found:
+            raise DataError(f"{pattern}: no such file; name a JSONL file or a pattern that matches one")
+        files += [Path(f) for f in found]
+    return files
+
+
+@contextlib.contextmanager
+def _open_lines(path: Path) -> Iterator[Iterable[bytes]]:
+    try:
+        raw = open(path, "rb")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    with raw:
+        if path.suffix != ".zst":
+            yield raw
+            return
+        import zstandard
+
+        try:
+            with zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as stream:
+                yield io.BufferedReader(stream)  # type: ignore[type-var]  # a RawIOBase in all but its annotation
+        except zstandard.ZstdError as error:
+            raise DataError(f"{path}: not a whole zstandard file: {error}") from error
+
+
+def _parse(path: Path, number: int, line: bytes) -> Record:
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}:{number}: invalid UTF-8 at byte {error.start + 1} of the line; save the file as UTF-8"
+        ) from error
+    try:
+        record = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{number}: broken JSON: {error.msg} at column {error.colno}") from error
+    if not isinstance(record, dict):
+        raise DataError(f"{path}:{number}: a JSON {type(record).__name__}, but each line must be an object")
+    if "\\ud" in text.lower():  # an escape may have named half of a surrogate pair
+        try:
+            canonical(record)
+        except UnicodeEncodeError as error:
+            raise DataError(f"{path}:{number}: a lone surrogate (\\ud800-\\udfff) is not a character") from error
+    return record
+
+
+def read_jsonl(path: str | Path, *, on_bad: OnBad | None = None) -> Iterator[tuple[int, Record]]:
+    """(line number from 1, object) of each line of a .jsonl or .jsonl.zst file; lines of only spaces hold no record.
+
+    A line that is not UTF-8 or not a JSON object raises DataError with file:line, or goes to `on_bad(error, line)`.
+    """
+    path = Path(path)
+    with _open_lines(path) as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                record = _parse(path, number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
+            except DataError as error:
+                if on_bad is None:
+                    raise
+                on_bad(error, line)
+            else:
+                yield number, record
+
+
+def write_jsonl(path: str | Path, records: Iterable[Record]) -> int:
+    """Writes one object a line (zstandard when the name ends in .zst), by rename; returns their number."""
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    count = 0
+    try:
+        with contextlib.ExitStack() as stack:
+            out: Any = stack.enter_context(open(part, "wb"))
+            if path.suffix == ".zst":
+                import zstandard
+
+                out = stack.enter_context(zstandard.ZstdCompressor().stream_writer(out, closefd=False))
+            for record in records:
+                out.write(json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+                count += 1
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return count
+
+
+def _unique(where: str, record: Record, seen: dict[str, str]) -> str:
+    identity = record["id"] if "id" in record else record_id(record)
+    if not isinstance(identity, str | int) or identity == "":
+        raise DataError(f"{where}: id {identity!r} is neither text nor a number")
+    identity = str(identity)
+    if identity in seen:
+        raise DataError(f"{where}: id {identity!r} occurs a second time; the first is at {seen[identity]}")
+    seen[identity] = where
+    return identity
+
+
+def _text(where: str, record: Record, field: str) -> str:
+    value = record.get(field)
+    if not isinstance(value, str):
+        raise DataError(f"{where}: field {field!r} is {type(value).__name__}, but text is needed")
+    return value
+
+
+def as_document(record: Record, where: str) -> Record:
+    """A record with the fields of a document; `text` must be there and hold more than spaces."""
+    if not _text(where, record, "text").strip():
+        raise DataError(f"{where}: field 'text' is empty; remove the record")
+    return {"source": "", "lang": "", **record}
+
+
+def documents(patterns: Paths, *, on_bad: OnBad | None = None) -> Iterator[Record]:
+    """Validated documents of the files, in order; an id given twice is an error that names both places."""
+    seen: dict[str, str] = {}
+    for path in expand(patterns):
+        for number, record in read_jsonl(path, on_bad=on_bad):
+            where = f"{path}:{number}"
+            try:
+                document = as_document(record, where)
+                yield {**document, "id": _unique(where, record, seen)}
+            except DataError as error:
+                if on_bad is None:
+                    raise
+                on_bad(error, canonical(record) + b"\n")
+
+
+def _messages(record: Record, where: str) -> list[Record]:
+    if "messages" in record:
+        return record["messages"]
+    if "conversations" in record:
+        turns = record["conversations"]
+        if not isinstance(turns, list) or not all(isinstance(t, dict) and "value" in t for t in turns):
+            raise DataError(f"{where}: 'conversations' must be a list of {{from, value}}")
+        return [{"role": SHAREGPT_ROLES.get(t.get("from"), t.get("from")), "content": t["value"]} for t in turns]
+    if "instruction" in record and "output" in record:
+        user = _text(where, record, "instruction")
+        extra = _text(where, record, "input") if record.get("input") is not None else ""
+        if extra and extra not in user:
+            user = f"{user}\n{extra}"
+        return [{"role": "user", "content": user}, {"role": "assistant", "content": _text(where, record, "output")}]
+    raise DataError(f"{where}: needs 'messages', 'conversations', or 'instruction' and 'output'; has {sorted(record)}")
+
+
+def as_sft(record: Record, where: str, *, allow_empty: bool = False) -> Record:
+    """A record as an SFT example; turns must alternate user, assistant, …, and end with an assistant's answer."""
+    messages = _messages(record, where)
+    if not isinstance(messages, list) or not messages or len(messages) % 2:
+        raise DataError(f"{where}: messages must be pairs of user and assistant, one pair at least")
+    for i, message in enumerate(messages):
+        role = ("user", "assistant")[i % 2]
+        if not isinstance(message, dict) or message.get("role") != role:
+            given = message.get("role") if isinstance(message, dict) else message
+            raise DataError(f"{where}: message {i + 1} has role {given!r}, but {role!r} must stand there")
+        if not _text(where, message, "content").strip() and not allow_empty:
+            raise DataError(f"{where}: message {i + 1} ({role}) is empty; remove the example")
+    weight = record.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+        raise DataError(f"{where}: weight {weight!r} must be a number that is not negative")
+    kept = {k: v for k, v in record.items() if k not in ("conversations", "instruction", "input", "output")}
+    messages = [{"role": m["role"], "content": m["content"]} for m in messages]
+    return {"task": "", "lang": "", "source": "", **kept, "messages": messages}
+
+
+def sft_examples(patterns: Paths, *, on_bad: OnBad | None = None, allow_empty: bool = False) -> Iterator[Record]:
+    """Validated SFT examples of the files, in order; Alpaca and ShareGPT records are converted."""
+    seen: dict[str, str] = {}
+    for path in expand(patterns):
+        for number, record in read_jsonl(path, on_bad=on_bad):
+            where = f"{path}:{number}"
+            try:
+                example = as_sft(record, where, allow_empty=allow_empty)
+                yield {**example, "id": _unique(where, record, seen)}
+            except DataError as error:
+                if on_bad is None:
+                    raise
+                on_bad(error, canonical(record) + b"\n")

@@ -1,0 +1,154 @@
+"""Rows of exactly L tokens: documents are chunked, chat examples are packed, and rows become a `Batch`.
+
+A row is int32 [3, L]: tokens, segment ids (1.. within the row, 0 = padding), and the loss weight of each token
+*as a target*, a float32 stored by its bits. The shift to next-token targets happens once, in `make_batch`.
+"""
+
+import bisect
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tigerjax.errors import DataError
+
+
+class Batch(NamedTuple):
+    """`targets_BT[b, t]` is the token after position t; `weights_BT` is the loss weight of predicting it.
+
+    tokens [[5 6 2 7 8 2]] in segments [[1 1 1 2 2 2]], all tokens in the loss:
+
+           tokens_BT   [5 6 2 7 8 2]
+          targets_BT   [6 2 0 8 2 0]
+          weights_BT   [1 1 0 1 1 0]   0 at the last position of a segment: the next token is a stranger's
+        positions_BT   [0 1 2 0 1 2]
+      segment_ids_BT   [1 1 1 2 2 2]   0 would be padding
+    """
+
+    tokens_BT: np.ndarray
+    targets_BT: np.ndarray
+    weights_BT: np.ndarray
+    positions_BT: np.ndarray
+    segment_ids_BT: np.ndarray
+
+
+def make_row(tokens: Sequence[int], segments: Sequence[int], weights: Sequence[float]) -> np.ndarray:
+    """The int32 [3, L] row of L tokens."""
+    bits = np.asarray(weights, np.float32).view(np.int32)
+    return np.stack([np.asarray(tokens, np.int32), np.asarray(segments, np.int32), bits])
+
+
+def row_weights(row: np.ndarray) -> np.ndarray:
+    """The float32 loss weights of a row [3, L] or of rows [B, 3, L]."""
+    return np.ascontiguousarray(row[..., 2, :]).view(np.float32)
+
+
+def make_batch(rows: Sequence[np.ndarray] | np.ndarray) -> Batch:
+    """B rows of [3, L] as the batch that a model trains on; see `Batch` for a worked example."""
+    rows_B3T = np.stack([np.asarray(row, np.int32) for row in rows])
+    tokens_BT, segment_ids_BT = rows_B3T[:, 0], rows_B3T[:, 1]
+    same_BT = np.zeros(tokens_BT.shape, bool)  # position t and t + 1 are of one segment, which is not padding
+    same_BT[:, :-1] = (segment_ids_BT[:, 1:] == segment_ids_BT[:, :-1]) & (segment_ids_BT[:, :-1] != 0)
+    targets_BT, weights_BT = np.zeros_like(tokens_BT), np.zeros(tokens_BT.shape, np.float32)
+    targets_BT[:, :-1] = tokens_BT[:, 1:]
+    weights_BT[:, :-1] = row_weights(rows_B3T)[:, 1:]
+    index_T = np.arange(tokens_BT.shape[1], dtype=np.int32)
+    starts_BT = np.ones(tokens_BT.shape, bool)
+    starts_BT[:, 1:] = segment_ids_BT[:, 1:] != segment_ids_BT[:, :-1]
+    positions_BT = index_T - np.maximum.accumulate(np.where(starts_BT, index_T, 0), axis=1)
+    return Batch(
+        tokens_BT=np.ascontiguousarray(tokens_BT),
+        targets_BT=np.where(same_BT, targets_BT, 0),
+        weights_BT=np.where(same_BT, weights_BT, np.float32(0)),
+        positions_BT=np.where(segment_ids_BT == 0, 0, positions_BT).astype(np.int32),
+        segment_ids_BT=np.ascontiguousarray(segment_ids_BT),
+    )
+
+
+def chunk(documents: Iterable[Sequence[int]], length: int, eos: int) -> Iterator[np.ndarray]:
+    """Rows of exactly `length` tokens from documents joined by eos; every token has loss weight 1.
+
+    What does not fill a row is carried over to the next one; what is left after the last document (fewer than
+    `length` tokens) is not emitted. A document cut by a row border goes on as segment 1 of the next row.
+
+        documents [[5 6] [7 8 9 10]], length 4, eos 2   ->   tokens [5 6 2 7]   [8 9 10 2]
+                                                           segments [1 1 1 2]   [1 1  1 1]
+    """
+    tokens: list[int] = []
+    segments: list[int] = []
+    ones = np.ones(length, np.float32)
+    current = 1
+    for document in documents:
+        tokens.extend(document)
+        tokens.append(eos)
+        segments.extend([current] * (len(document) + 1))
+        current += 1
+        if len(tokens) < length:
+            continue
+        for start in range(0, len(tokens) - length + 1, length):
+            ids = np.asarray(segments[start : start + length], np.int32)
+            yield make_row(tokens[start : start + length], ids - (ids[0] - 1), ones)
+        left = len(tokens) % length
+        tokens = tokens[len(tokens) - left :]
+        first = segments[-left] if left else current
+        segments = [s - first + 1 for s in segments[len(segments) - left :]]
+        current = segments[-1] + 1 if left else 1
+
+
+class Packed(NamedTuple):
+    """Rows of packed examples, and what could not be packed."""
+
+    rows: list[np.ndarray]
+    overlong: list[int]
+    """Indices of examples longer than a row: dropped, never cut."""
+    weightless: list[int]
+    """Indices of examples without one token of loss that a model could be asked for: never emitted."""
+
+    @property
+    def fill(self) -> float:
+        """Share of the rows' positions that hold a token."""
+        return float(np.mean([np.mean(row[1] != 0) for row in self.rows])) if self.rows else 0.0
+
+
+def pack(examples: Iterable[tuple[Sequence[int], Sequence[float]]], length: int, *, pad: int = 0) -> Packed:
+    """Best-fit decreasing: the longest example first, each into the fullest row that still holds it; none is split.
+
+    [([5 6 2], [0 1 1]), ([7 8 9 2], [0 0 1 1]), ([3], [1])], length 7   ->
+      tokens [7 8 9 2 5 6 2]   the third has no token to predict after another: weightless, index 2
+    segments [1 1 1 1 2 2 2]
+     weights [0 0 1 1 0 1 1]
+    """
+    items = [(list(ids), [float(w) for w in weights]) for ids, weights in examples]
+    for i, (ids, weights) in enumerate(items):
+        if len(ids) != len(weights):
+            raise DataError(f"example {i} has {len(ids)} tokens but {len(weights)} loss weights; give one a token")
+    # The first token of an example is never predicted, so only weights after it count.
+    weightless = [i for i, (_, weights) in enumerate(items) if not any(weights[1:])]
+    overlong = [i for i, (ids, weights) in enumerate(items) if len(ids) > length and any(weights[1:])]
+    order = sorted(set(range(len(items))) - {*weightless, *overlong}, key=lambda i: (-len(items[i][0]), i))
+    members: list[list[int]] = []
+    open_rows: list[tuple[int, int]] = []  # (space left, row), sorted: the first that fits is the fullest
+    for i in order:
+        need = len(items[i][0])
+        at = bisect.bisect_left(open_rows, (need, -1))
+        if at == len(open_rows):
+            members.append([])
+            space, row = length, len(members) - 1
+        else:
+            space, row = open_rows.pop(at)
+        members[row].append(i)
+        if space > need:
+            bisect.insort(open_rows, (space - need, row))
+    rows = []
+    for group in members:
+        tokens = np.full(length, pad, np.int32)
+        segments, weights = np.zeros(length, np.int32), np.zeros(length, np.float32)
+        start = 0
+        for segment, i in enumerate(group, 1):
+            ids, loss = items[i]
+            tokens[start : start + len(ids)] = ids
+            segments[start : start + len(ids)] = segment
+            weights[start : start + len(ids)] = loss
+            start += len(ids)
+        rows.append(make_row(tokens, segments, weights))
+    return Packed(rows, overlong, weightless)
