@@ -1,0 +1,1 @@
+"""Checkpoints of others: Hugging Face both ways, and vocabulary resize."""

@@ -1,0 +1,54 @@
+"""Rotary embedding and causal attention within segments, the kernel chosen by config."""
+
+import jax
+import jax.numpy as jnp
+
+from tigerjax.config import Attention
+from tigerjax.errors import ConfigError
+
+# Finite, so that a row whose every score is masked stays finite; far below any real score in float32.
+MASKED = -1e30
+
+
+def rope(x_BTNH: jax.Array, positions_BT: jax.Array, *, base: float) -> jax.Array:
+    """Rotates pairs (i, i + H/2) by position * base**(-2i/H): the Hugging Face pairing."""
+    H = x_BTNH.shape[-1]
+    # float32 throughout: bfloat16 rounds 257 to 256, but sin(257) is very different from sin(256).
+    freq_H = base ** (-jnp.arange(0, H, 2, dtype=jnp.float32) / H)
+    angle_BTNH = positions_BT[:, :, None, None].astype(jnp.float32) * freq_H
+    a_BTNH, b_BTNH = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
+    sin_BTNH, cos_BTNH = jnp.sin(angle_BTNH), jnp.cos(angle_BTNH)
+    return jnp.concatenate(
+        [a_BTNH * cos_BTNH - b_BTNH * sin_BTNH, b_BTNH * cos_BTNH + a_BTNH * sin_BTNH], axis=-1
+    ).astype(x_BTNH.dtype)
+
+
+def weigh(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array) -> jax.Array:
+    """Softmax attention where `mask_BTS` is true; the N // K query heads of a kv head share it, never copied."""
+    B, T, N, H = q_BTNH.shape
+    K = k_BSKH.shape[2]
+    q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
+    # float32 scores and softmax: bfloat16 has 8 bits, and a sum over thousands of keys would lose most of them.
+    scores_BKGTS = jnp.einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32) * H**-0.5
+    probs_BKGTS = jax.nn.softmax(jnp.where(mask_BTS[:, None, None], scores_BKGTS, MASKED), axis=-1)
+    out_BTKGH = jnp.einsum("BKGTS,BSKH->BTKGH", probs_BKGTS.astype(v_BSKH.dtype), v_BSKH)
+    return out_BTKGH.reshape(B, T, N, H)
+
+
+def causal_mask(segment_ids_BT: jax.Array) -> jax.Array:
+    """mask_BTS: true where query t may read key s, which is s <= t in the same segment; padding reads padding."""
+    T = segment_ids_BT.shape[1]
+    same_BTS = segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
+    return same_BTS & jnp.tril(jnp.ones((T, T), bool))
+
+
+def attend(
+    q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, segment_ids_BT: jax.Array, *, kind: Attention
+) -> jax.Array:
+    """Causal attention within segments, S = T, by the kernel named by `kind` (ComputeConfig.attention)."""
+    if kind == "reference":
+        return weigh(q_BTNH, k_BSKH, v_BSKH, causal_mask(segment_ids_BT))
+    if kind == "cudnn":
+        mask_B1TS = causal_mask(segment_ids_BT)[:, None]
+        return jax.nn.dot_product_attention(q_BTNH, k_BSKH, v_BSKH, mask=mask_B1TS, implementation="cudnn")
+    raise ConfigError(f"attention={kind!r} is not available; set compute.attention to 'reference' or 'cudnn'")
