@@ -1,0 +1,114 @@
+"""Prefill and decode against the full forward pass."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tigerjax.config import ComputeConfig, ModelConfig
+from tigerjax.errors import ConfigError
+from tigerjax.model import cache, llama
+
+# float32: the same sums in another order, over logits of size 1.
+SAME_MATHS = 2e-5
+COMPUTE = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=8)
+CONFIG = ModelConfig(
+    num_layers=3,
+    model_dim=20,
+    mlp_dim=44,
+    num_heads=6,
+    num_kv_heads=2,
+    head_dim=10,
+    vocab_size=57,
+    padded_vocab_size=64,
+    rope_base=777.0,
+    norm_eps=3e-4,
+)
+LENGTHS = (7, 1, 4)
+PROMPT_SLOTS, MAX_LEN, NEW = 9, 16, 5
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return jax.tree.map(lambda w: w * 5, nn.unbox(llama.init(llama.Llama(CONFIG, COMPUTE), jax.random.key(3))))
+
+
+@pytest.fixture(scope="module")
+def texts():
+    rng = np.random.default_rng(0)
+    return [rng.integers(3, CONFIG.vocab_size, n + NEW) for n in LENGTHS]
+
+
+@pytest.fixture(scope="module")
+def full_logits(weights, texts):
+    """Of each text by itself, unpadded: a list of (n + NEW, V)."""
+    model, out = llama.Llama(CONFIG, COMPUTE), []
+    for text in texts:
+        tokens_BT = jnp.asarray(text)[None]
+        positions_BT = jnp.arange(len(text))[None]
+        out.append(model.apply({"params": weights}, tokens_BT, positions_BT, jnp.ones_like(tokens_BT))[0])
+    return out
+
+
+def prompts(texts, side):
+    tokens_BT, segments_BT = np.zeros((2, len(texts), PROMPT_SLOTS), np.int32)
+    for b, (text, n) in enumerate(zip(texts, LENGTHS, strict=True)):
+        where = slice(0, n) if side == "right" else slice(PROMPT_SLOTS - n, PROMPT_SLOTS)
+        tokens_BT[b, where], segments_BT[b, where] = text[:n], 1
+    return jnp.asarray(tokens_BT), jnp.asarray(segments_BT)
+
+
+def real(logits):
+    return np.asarray(logits)[..., : CONFIG.vocab_size]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_prefill_then_decode_equals_the_full_forward_on_prompts_of_different_lengths(weights, texts, full_logits, side):
+    logits_BV, kv = cache.prefill(weights, CONFIG, COMPUTE, *prompts(texts, side), max_len=MAX_LEN)
+    step = jax.jit(lambda kv, token_B: cache.decode_step(weights, CONFIG, COMPUTE, kv, token_B, kv.lengths_B))
+    assert kv.lengths_B.tolist() == list(LENGTHS)
+    for i in range(NEW):
+        for b, n in enumerate(LENGTHS):
+            np.testing.assert_allclose(real(logits_BV[b]), real(full_logits[b][n + i - 1]), atol=SAME_MATHS)
+        token_B = jnp.asarray([text[n + i] for text, n in zip(texts, LENGTHS, strict=True)])
+        logits_BV, kv = step(kv, token_B)
+    assert step._cache_size() == 1
+    assert np.all(np.isneginf(np.asarray(logits_BV)[:, CONFIG.vocab_size :]))
+
+
+def test_a_cache_repeated_n_times_decodes_each_copy_as_its_prompt(weights, texts, full_logits):
+    _, kv = cache.prefill(weights, CONFIG, COMPUTE, *prompts(texts, "right"), max_len=MAX_LEN)
+    kv = cache.repeat(kv, 2)
+    token_B = jnp.repeat(jnp.asarray([text[n] for text, n in zip(texts, LENGTHS, strict=True)]), 2)
+    logits_BV, _ = cache.decode_step(weights, CONFIG, COMPUTE, kv, token_B, kv.lengths_B)
+    for row, b in enumerate([0, 0, 1, 1, 2, 2]):
+        np.testing.assert_allclose(real(logits_BV[row]), real(full_logits[b][LENGTHS[b]]), atol=SAME_MATHS)
+
+
+def test_what_another_row_holds_changes_nothing(weights, texts):
+    tokens_BT, segments_BT = prompts(texts, "right")
+    one, _ = cache.prefill(weights, CONFIG, COMPUTE, tokens_BT, segments_BT, max_len=MAX_LEN)
+    other, _ = cache.prefill(weights, CONFIG, COMPUTE, tokens_BT.at[0].set(5), segments_BT, max_len=MAX_LEN)
+    np.testing.assert_array_equal(one[1:], other[1:])
+
+
+def test_a_row_of_padding_is_finite_and_empty(weights):
+    nothing_BT = jnp.zeros((1, 4), jnp.int32)
+    logits_BV, kv = cache.prefill(weights, CONFIG, COMPUTE, nothing_BT, nothing_BT, max_len=4)
+    assert np.isfinite(real(logits_BV)).all() and kv.lengths_B.tolist() == [0]
+
+
+def test_a_prompt_longer_than_the_cache_is_refused(weights):
+    nothing_BT = jnp.zeros((1, 4), jnp.int32)
+    with pytest.raises(ConfigError, match="max_len=3 slots do not hold prompts of 4 tokens"):
+        cache.prefill(weights, CONFIG, COMPUTE, nothing_BT, nothing_BT, max_len=3)
+
+
+def test_decoding_never_copies_kv_to_every_query_head(weights):
+    """No array of decode has S beside N heads but the scores (B, K, G, 1, S) and their mask."""
+    kv = cache.Cache(*(jnp.zeros((3, 2, MAX_LEN, 2, 10)),) * 2, jnp.zeros(2, jnp.int32))
+    token_B = jnp.zeros(2, jnp.int32)
+    text = str(jax.make_jaxpr(lambda kv: cache.decode_step(weights, CONFIG, COMPUTE, kv, token_B, kv.lengths_B))(kv))
+    assert f"f32[2,{MAX_LEN},2,10]" in text
+    assert f"f32[2,{MAX_LEN},6,10]" not in text and f"f32[2,{MAX_LEN},2,3,10]" not in text
