@@ -1,0 +1,121 @@
+"""One draw: exact frequencies, exact truncation, and a stream that knows nothing of the batch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from tigerjax.sample import choose as room
+from tigerjax.sample.choose import candidate_keys, choose, truncate
+
+DRAWS = 20_000
+SMALLEST_P = 0.001  # with fixed seeds this is a fixed outcome; a wrong distribution gives p far below it
+PROMPT_WORDS = [3950663461, 45788648]
+KEY_WORDS = [567146721, 3275265324]
+
+
+def exact(logits_V: np.ndarray, temperature: float, top_p: float, top_k: int) -> np.ndarray:
+    """Probabilities by sorting in float64: the definition, not the implementation."""
+    p = np.exp((logits_V.astype(np.float64) - logits_V.max()) / temperature)
+    order = np.argsort(-p, kind="stable")
+    if top_k:
+        p[order[top_k:]] = 0
+    p /= p.sum()
+    if top_p < 1:
+        mass = np.cumsum(p[order])
+        p[order[np.searchsorted(mass, top_p) + 1 :]] = 0
+    return p / p.sum()
+
+
+def draw(logits_V: np.ndarray, **how: float) -> np.ndarray:
+    keys_B = candidate_keys(3, 1, ["p"] * DRAWS, range(DRAWS))
+    return np.asarray(jax.jit(lambda l_V, k: choose(jnp.tile(l_V, (DRAWS, 1)), k, **how))(logits_V, keys_B))
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_p", "top_k"), [(0.9, 1.0, 0), (0.9, 0.8, 0), (1.3, 1.0, 5), (0.7, 0.9, 7), (2.0, 0.5, 0)]
+)
+def test_frequencies_of_20000_draws_are_the_exact_probabilities(temperature: float, top_p: float, top_k: int) -> None:
+    logits_V = np.random.default_rng(7).normal(size=13).astype(np.float32) * 1.5
+    want = exact(logits_V, temperature, top_p, top_k)
+    seen = np.bincount(draw(logits_V, temperature=temperature, top_p=top_p, top_k=top_k), minlength=13)
+    assert not seen[want == 0].any()
+    assert stats.chisquare(seen[want > 0], want[want > 0] * DRAWS).pvalue > SMALLEST_P
+
+
+def test_frequencies_are_exact_over_several_blocks_of_the_vocabulary() -> None:
+    logits_V = np.random.default_rng(8).normal(size=2 * room.BLOCK_TOKENS + 77).astype(np.float32)
+    want = exact(logits_V, 0.9, 0.95, 0)
+    seen = np.bincount(draw(logits_V, temperature=0.9, top_p=0.95, top_k=0), minlength=len(logits_V))
+    assert not seen[want == 0].any()
+    assert stats.chisquare(seen[want > 0], want[want > 0] * DRAWS).pvalue > SMALLEST_P
+
+
+def test_top_p_is_not_ignored_and_keeps_the_smallest_sufficient_set() -> None:
+    rng = np.random.default_rng(0)
+    # 40: all inside the prefix; 900: flat rows need the bisection, peaked ones do not.
+    for V, scale in [(40, 1.0), (900, 0.3), (900, 4.0)]:
+        logits_BV = (rng.normal(size=(6, V)) * scale).astype(np.float32)
+        weights_BV = jnp.exp(logits_BV - logits_BV.max(-1, keepdims=True))
+        for top_p in (0.1, 0.5, 0.95, 0.999):
+            kept_BV = np.asarray(truncate(weights_BV, top_p=top_p, top_k=0)) > 0
+            want_BV = np.stack([exact(row, 1.0, top_p, 0) > 0 for row in logits_BV])
+            np.testing.assert_array_equal(kept_BV, want_BV)
+
+
+def test_a_row_is_cut_the_same_beside_flat_rows_and_alone() -> None:
+    rng = np.random.default_rng(1)
+    peaked_BV, flat_BV = rng.normal(size=(3, 900)) * 5, rng.normal(size=(3, 900)) * 0.01
+    both_BV = jnp.exp(jnp.asarray(np.concatenate([peaked_BV, flat_BV]) - 30, jnp.float32))
+    both_BV = both_BV / both_BV.max(-1, keepdims=True)
+    together = np.asarray(truncate(both_BV, top_p=0.9, top_k=0))
+    np.testing.assert_array_equal(together[:3], np.asarray(truncate(both_BV[:3], top_p=0.9, top_k=0)))
+    assert (together[3:] > 0).sum(-1).min() > room.PREFIX_TOKENS  # the bisection was needed
+
+
+def test_tokens_tied_with_the_last_kept_one_are_kept() -> None:
+    weights_BV = jnp.array([[1.0, 0.5, 0.5, 0.5, 0.1]])
+    assert (np.asarray(truncate(weights_BV, top_p=0.5, top_k=0)) > 0).tolist() == [[True, True, True, True, False]]
+    assert (np.asarray(truncate(weights_BV, top_p=1.0, top_k=2)) > 0).tolist() == [[True, True, True, True, False]]
+
+
+def test_tokens_of_probability_zero_are_never_drawn() -> None:
+    logits_V = np.full(1000, -np.inf, np.float32)
+    logits_V[::3] = 0.0
+    assert set(draw(logits_V, temperature=1.0) % 3) == {0}
+    last_V = np.full(700, -np.inf, np.float32)
+    last_V[5] = 1.0
+    assert set(draw(last_V, temperature=1.0)) == {5}
+
+
+def test_a_point_past_the_last_sum_falls_on_the_heaviest_entry() -> None:
+    index_B, _ = room._first_above(jnp.array([[0.2, 0.7, 0.1, 0.0]]), jnp.array([1.5]))
+    assert index_B.tolist() == [1]
+
+
+def test_temperature_zero_is_the_argmax() -> None:
+    logits_BV = np.random.default_rng(2).normal(size=(50, 31)).astype(np.float32)
+    keys_B = candidate_keys(0, 0, ["p"] * 50, range(50))
+    np.testing.assert_array_equal(choose(logits_BV, keys_B, temperature=0.0), logits_BV.argmax(-1))
+
+
+def test_the_stream_depends_on_seed_round_prompt_and_candidate_and_on_nothing_else() -> None:
+    def data(*args: object) -> list[list[int]]:
+        return jax.random.key_data(candidate_keys(*args)).tolist()  # type: ignore[arg-type]
+
+    base = data(0, 0, ["a"], [0])[0]
+    others = [
+        data(1, 0, ["a"], [0])[0],
+        data(0, 1, ["a"], [0])[0],
+        data(0, 0, ["b"], [0])[0],
+        data(0, 0, ["a"], [1])[0],
+    ]
+    assert len({tuple(k) for k in [base, *others]}) == 5
+    assert data(0, 0, ["z", "a", "y"], [4, 0, 2])[1] == base
+
+
+def test_the_stream_is_frozen() -> None:
+    """A change of these words changes every sample ever drawn: it must be meant."""
+    assert room.prompt_words("zh-17").tolist() == PROMPT_WORDS
+    assert jax.random.key_data(candidate_keys(5, 2, ["zh-17"], [3]))[0].tolist() == KEY_WORDS

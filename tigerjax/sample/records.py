@@ -1,0 +1,94 @@
+"""Between words and tokens: prompts checked and encoded, answers decoded into the sampler's records."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tigerjax.errors import ConfigError, DataError
+
+
+class Prompt(NamedTuple):
+    """A checked prompt: its place in the input, what was given, and the ids that the model continues."""
+
+    index: int
+    prompt: Mapping[str, Any]
+    messages: list[dict[str, str]]
+    ids: list[int]
+
+
+def stops(tokenizer: Any, chat: bool) -> dict[int, str]:
+    """Token id -> why an answer ends there: 'stop' for eos (and the newline of a base model), 'marker' for the rest."""
+    from tigerjax.tokenizer.chat import stop_ids
+
+    reasons = {i: "stop" if i == tokenizer.eos else "marker" for i in stop_ids(tokenizer) if i is not None}
+    if not chat:
+        newline = tokenizer.encode("\n")[-1:]
+        if tokenizer.decode(newline) != "\n":
+            raise ConfigError("the tokenizer has no newline token, which ends the answer of a base model; use chat")
+        reasons[newline[0]] = "stop"
+    return reasons
+
+
+def encode(tokenizer: Any, prompts: Sequence[Mapping[str, Any]], chat: bool) -> list[Prompt]:
+    """Checks every prompt before any work is done: ids present, strings, and different."""
+    from tigerjax.tokenizer.chat import encode_prompt
+
+    out: list[Prompt] = []
+    seen: set[str] = set()
+    for index, prompt in enumerate(prompts):
+        prompt_id = prompt.get("prompt_id")
+        if not isinstance(prompt_id, str) or not prompt_id:
+            raise DataError(f"prompt {index} has prompt_id {prompt_id!r}; give every prompt a non-empty string")
+        if prompt_id in seen:
+            raise DataError(f"prompt {index} repeats prompt_id {prompt_id!r}; ids must be unique")
+        seen.add(prompt_id)
+        messages = prompt.get("messages") or [{"role": "user", "content": prompt.get("text")}]
+        if messages[-1].get("role") != "user" or not isinstance(messages[-1].get("content"), str):
+            raise DataError(f"prompt {prompt_id!r} has neither messages that end with the user nor a text")
+        if not chat and len(messages) != 1:
+            raise DataError(
+                f"prompt {prompt_id!r} has {len(messages)} messages; without chat there is one user message"
+            )
+        ids = encode_prompt(tokenizer, messages) if chat else tokenizer.encode(messages[0]["content"] + "\n")
+        out.append(Prompt(index, prompt, messages, ids))
+    return out
+
+
+def record(
+    p: Prompt,
+    base: Mapping[str, Any],
+    drawn: Sequence[tuple[list[int], int, float]],
+    tokenizer: Any,
+    reasons: Mapping[int, str],
+    chat: bool,
+) -> dict[str, Any]:
+    import xxhash
+
+    prompt_id = p.prompt["prompt_id"]
+    first: dict[str, str] = {}
+    candidates = []
+    for k, (ids, stop, logprob) in enumerate(drawn):
+        if not np.isfinite(logprob):
+            raise DataError(
+                f"prompt {prompt_id!r}, candidate {k}: log-probability {logprob}; the model gives NaN or inf"
+            )
+        text = tokenizer.decode(ids)
+        if not chat:  # a piece may hold a newline inside
+            text = text.split("\n", 1)[0]
+        cid = xxhash.xxh3_128_hexdigest(f"{prompt_id}\0{base['model_sha']}\0{k}".encode())
+        candidates.append(
+            {
+                "cid": cid,
+                "text": text,
+                "token_ids": ids,
+                "finish": reasons.get(stop, "length"),
+                "logprob": logprob,
+                "ntok": len(ids),
+                "empty": not text.strip(),
+                "dup_of": first.get(text),
+            }
+        )
+        first.setdefault(text, cid)
+    degenerate = len(drawn) > 1 and len(first) == 1
+    return {**p.prompt, "messages": p.messages, **base, "degenerate": degenerate, "candidates": candidates}

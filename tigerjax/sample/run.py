@@ -1,0 +1,227 @@
+"""Samples into a folder: append-only while it works, so that a restart computes what is missing and nothing else.
+
+OUT/sampling.json             what is being sampled; a restart with anything else is refused
+OUT/candidates.partial.jsonl  records in the order in which batches finish, while the work lasts
+OUT/candidates.jsonl          one record a prompt in the order of the prompts, once all are there
+OUT/skipped.jsonl             the prompts that did not fit, with the reason
+OUT/manifest.json             counts; its presence means that the folder is complete
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tigerjax
+from tigerjax import manifest
+from tigerjax.config import ComputeConfig
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.sample import engine
+
+CANDIDATES = "candidates.jsonl"
+SKIPPED = "skipped.jsonl"
+PARTIAL = "candidates.partial.jsonl"
+HEADER = "sampling.json"
+
+
+def sample_files(
+    model: str | Path,
+    tokenizer: str | Path,
+    prompts: str | Path,
+    out: str | Path,
+    *,
+    sampling: engine.SamplingConfig,
+    seed: int,
+    round: int = 0,
+    chat: bool = True,
+    **options: Any,
+) -> dict[str, Any]:
+    """Figures of `sample_prompts` with a checkpoint folder, a tokenizer folder and a JSONL file of prompts."""
+    from tigerjax.tokenizer.load import Tokenizer
+
+    from tigerjax.data.records import read_jsonl
+    from tigerjax.train.checkpoint import load_model
+
+    loaded, tok = load_model(Path(model)), Tokenizer(Path(tokenizer))
+    if loaded.kind != "llama":
+        raise ConfigError(f"{model}: a checkpoint of kind {loaded.kind!r} cannot be sampled; give a language model")
+    if loaded.tokenizer_sha256 not in (None, tok.sha256):
+        raise DataError(
+            f"{model}: trained with tokenizer {loaded.tokenizer_sha256[:12]}, but {tokenizer} is {tok.sha256[:12]};"
+            " give the tokenizer of the checkpoint"
+        )
+    return sample_prompts(
+        loaded,
+        tok,
+        [record for _, record in read_jsonl(prompts)],
+        out,
+        sampling=sampling,
+        seed=seed,
+        round=round,
+        model_sha=loaded.sha256,
+        chat=chat,
+        **options,
+    )
+
+
+def sample_prompts(
+    model: Sequence[Any],
+    tokenizer: Any,
+    prompts: Sequence[Mapping[str, Any]],
+    out: str | Path,
+    *,
+    sampling: engine.SamplingConfig,
+    seed: int,
+    round: int = 0,
+    model_sha: str,
+    chat: bool = True,
+    batch_prompts: int = 8,
+    batch_rows: int = 80,
+    compute: ComputeConfig = engine.FLOAT32,
+    mesh: Any = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Writes the records of `engine.generate` and returns figures; an interrupted folder is continued.
+
+    `progress(done, all)` is called after every batch. Raises ConfigError when the folder holds other samples.
+    """
+    out = Path(out)
+    wanted = json.loads(
+        manifest.canonical(
+            {
+                "sampling": dataclasses.asdict(sampling),
+                "seed": seed,
+                "round": round,
+                "chat": chat,
+                "model_sha": model_sha,
+                "tokenizer_sha256": tokenizer.sha256,
+                "compute": dataclasses.asdict(compute),
+                "batch_prompts": batch_prompts,
+                "batch_rows": batch_rows,
+                "prompts_sha256": hashlib.sha256(manifest.canonical(list(prompts))).hexdigest(),
+                "version": tigerjax.__version__,
+            }
+        )
+    )
+    _claim(out, wanted)
+    finished = manifest.read(out)
+    if finished is not None:
+        return finished["figures"]
+
+    records = _resume(out / PARTIAL, {p["prompt_id"] for p in prompts if "prompt_id" in p})
+    stats, started, drawn = engine.Stats(), time.monotonic(), 0
+    new = engine.complete(
+        model,
+        tokenizer,
+        prompts,
+        sampling,
+        seed=seed,
+        round=round,
+        model_sha=model_sha,
+        chat=chat,
+        batch_prompts=batch_prompts,
+        batch_rows=batch_rows,
+        compute=compute,
+        mesh=mesh,
+        stats=stats,
+        done=frozenset(records),
+    )
+    with open(out / PARTIAL, "ab") as partial:
+        for _, record in new:
+            partial.write(_line(record))
+            partial.flush()
+            records[record["prompt_id"]] = record
+            drawn += sum(c["ntok"] for c in record["candidates"])
+            if progress is not None:
+                progress(len(records), len(prompts))
+        os.fsync(partial.fileno())
+    seconds = time.monotonic() - started
+
+    ordered = [records[p["prompt_id"]] for p in prompts]
+    _write(out / CANDIDATES, (r for r in ordered if "skipped" not in r))
+    _write(out / SKIPPED, (r for r in ordered if "skipped" in r))
+    figures = summary(ordered) | {
+        "tokens_per_s": drawn / seconds,
+        "seconds": seconds,
+        "compilations": stats.compilations,
+        "prefilled": stats.prefilled,
+    }
+    manifest.write_json(
+        out / manifest.FILE,
+        {"stage": "sample", "config": wanted, "outputs": [CANDIDATES, SKIPPED], "figures": figures},
+    )
+    (out / PARTIAL).unlink()
+    return figures
+
+
+def summary(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Counts over records: prompts = those with candidates + skipped, candidates by how they ended, tokens."""
+    records = list(records)
+    candidates = [c for r in records for c in r["candidates"]]
+    return {
+        "prompts": len(records),
+        "skipped": sum("skipped" in r for r in records),
+        "candidates": len(candidates),
+        "finish": dict(sorted(Counter(c["finish"] for c in candidates).items())),
+        "empty": sum(c["empty"] for c in candidates),
+        "duplicates": sum(c["dup_of"] is not None for c in candidates),
+        "degenerate": sum(r["degenerate"] for r in records),
+        "tokens": sum(c["ntok"] for c in candidates),
+    }
+
+
+def _claim(out: Path, wanted: Mapping[str, Any]) -> None:
+    """Says in the folder what is sampled there, or refuses when something else is."""
+    header = out / HEADER
+    if not header.is_file():
+        out.mkdir(parents=True, exist_ok=True)
+        manifest.write_json(header, wanted)
+        return
+    found = json.loads(header.read_text(encoding="utf-8"))
+    for key in sorted(wanted):
+        if found.get(key) != wanted[key]:
+            raise ConfigError(
+                f"{out}: holds samples with {key} = {found.get(key)!r}, but {wanted[key]!r} is asked for;"
+                " give another --out or remove the folder"
+            )
+
+
+def _resume(partial: Path, prompt_ids: set[str]) -> dict[str, dict[str, Any]]:
+    """The whole records of an interrupted run by prompt id; a last line cut short is removed from the file."""
+    if not partial.is_file():
+        return {}
+    data = partial.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole != len(data):
+        with open(partial, "r+b") as file:
+            file.truncate(whole)
+    records = {}
+    for number, line in enumerate(data[:whole].splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            prompt_id = record["prompt_id"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{partial}:{number}: not a record of the sampler; remove the folder: {error}") from error
+        if prompt_id not in prompt_ids:
+            raise DataError(f"{partial}:{number}: prompt_id {prompt_id!r} is not among the prompts; remove the folder")
+        records[prompt_id] = record
+    return records
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _write(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    part = path.with_name(path.name + ".part")
+    with open(part, "wb") as file:
+        for record in records:
+            file.write(_line(record))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
