@@ -156,6 +156,10 @@ class Loader:
         self._counts = counts
         return make_batch(rows)
 
+    def rows(self) -> dict[str, int]:
+        """Cached rows of each source."""
+        return {s.name: s.rows for s in self.sources}
+
     def seen(self) -> dict[str, dict[str, float]]:
         """By source, over all hosts: tokens seen, share of all tokens, epoch (1.5 = half of the second)."""
         tokens = {

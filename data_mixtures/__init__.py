@@ -1,0 +1,1 @@
+"""SeqIO task and mixture registrations, and the embedded tiny data; nothing else lives here."""
