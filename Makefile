@@ -1,0 +1,61 @@
+# Everything a newcomer types. Each target makes .venv first when it is not there or out of date.
+# Another interpreter: make PYTHON=python3.12 test
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+# The stamp says what is installed: it carries the checksum of the lock, of setup.py, of the interpreter's version and of this
+# folder's path (console scripts hold absolute paths, so a moved checkout installs again).
+version := $(shell "$(PYTHON)" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
+key     := $(shell { cat requirements.lock setup.py; echo "$(version) $(CURDIR)"; } | cksum | tr ' ' '-')
+stamp   := $(VENV)/installed-$(key)
+
+.PHONY: help venv quickstart test test-slow lint format bench clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@echo "  make PYTHON=python3.12 TARGET   the same with another interpreter (3.11 or newer)"
+
+venv: $(stamp) ## .venv with exactly requirements.lock, and this package
+
+$(stamp):
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "tigerjax needs Python 3.11 or newer; $(PYTHON) is $(or $(version),not a Python that runs here)." \
+	       "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@rm -f $(VENV)/installed-*
+	@test "$$($(BIN)/python -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)" = "$(version)" \
+	  || "$(PYTHON)" -m venv --clear $(VENV) || { \
+	  echo "$(PYTHON) -m venv failed; on Debian and Ubuntu install the package python3-venv, then try again." >&2; exit 2; }
+	$(BIN)/python -m pip --disable-pip-version-check install -r requirements.lock
+	$(BIN)/python -m pip --disable-pip-version-check install --no-deps --no-build-isolation -e .
+	@touch $(stamp)
+
+quickstart: venv ## the whole recipe on the embedded text: CPU, minutes, ends in runs/quickstart/report.html
+	@$(BIN)/tigerjax quickstart
+
+# All four run even when one fails, so that one call shows everything there is to mend.
+test: venv ## linters, types and the default test suite (what .ci/run calls)
+	@status=0; \
+	$(BIN)/ruff check . || status=1; \
+	$(BIN)/ruff format --check . || status=1; \
+	$(BIN)/mypy || status=1; \
+	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu" || status=1; \
+	exit $$status
+
+test-slow: venv ## the tests that take minutes each
+	@$(BIN)/python -m pytest -n 2 -m "slow and not gpu"
+
+lint: venv ## ruff and mypy alone
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: venv ## rewrites the files as ruff wants them
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+bench: venv ## every script in benchmarks/, one after the other
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+clean: ## caches of the tools; keeps .venv and runs/
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build
+	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
