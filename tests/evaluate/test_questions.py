@@ -175,13 +175,11 @@ def test_embedded_files_are_small_and_sorted_with_unique_ids():
 def leaks(row: dict[str, Any], held: set[str], known: set[str]) -> list[str]:
     """Held-out names in any text of a record; a name inside a longer known one (Guinea) is none of them."""
     texts = [m["content"] for m in row["messages"]] + [r["text"] for r in row.get("responses", [])]
-    longer = {name: [k for k in known if name in k and name != k] for name in held}
     found = []
-    for name in held:
-        for text in texts:
-            for other in longer[name]:
-                text = text.replace(other, "")
-            found += [name] * (name in text)
+    for name, text in ((name, text) for name in sorted(held) for text in texts if name in text):
+        for other in known:
+            text = text.replace(other, "") if name in other and name != other else text
+        found += [name] * (name in text)
     return found
 
 
