@@ -15,165 +15,32 @@ in a module that the config's `data.modules` names. Patterns and tokenizer folde
 not at import. Registering a name again replaces it.
 """
 
-import contextlib
-import dataclasses
 import difflib
 import hashlib
 import importlib
-import itertools
-import json
-import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from tigerjax import manifest
 from tigerjax.config import DataConfig
-from tigerjax.data import records, rows
+from tigerjax.data import records
 from tigerjax.data.loader import ROWS_FILE, Loader, schedule
+from tigerjax.data.tasks import (
+    Source,
+    add_documents_task,
+    add_instruct_task,
+    add_sft_task,
+    row_maker,
+    task_rows,
+)
 from tigerjax.errors import ConfigError, DataError
 
-Kind = Literal["documents", "plain", "sft"]
 HOLISTIC_RANGE = (0.05, 0.10)  # what TigerBot used; outside it a warning
 ALLOWED_RANGE = (0.0, 0.2)
-FEATURES = ("tokens", "segment_ids", "weights")
-ENCODE_DOCUMENTS = 256  # given to the tokenizer in one call
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Source:
-    """JSONL(.zst) files or patterns, their weight within a language, and how often they may be read."""
-
-    files: str | Path | tuple[str | Path, ...]
-    weight: float = 1.0
-    max_epochs: float | None = None
-    """Passing it is a ConfigError; None reads the source as often as the share asks for."""
-
-    def patterns(self) -> tuple[str, ...]:
-        return tuple(map(str, (self.files,) if isinstance(self.files, str | Path) else self.files))
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class RowMaker:
-    """The SeqIO preprocessor of our tasks: records in, rows {tokens, segment_ids, weights} of L out.
-
-    documents: text, eos, chunked.   plain: user "\\n" answer, eos, chunked; every token in the loss, no markers.
-    sft: the chat encoding, loss on answers, packed.
-    """
-
-    kind: Kind
-    patterns: tuple[str, ...]
-    tokenizer: str
-    max_epochs: float | None
-    counts: dict[str, int] = dataclasses.field(default_factory=dict, compare=False)
-    """Of the last full pass: records, characters, tokens, overlong, weightless."""
-
-    def records(self) -> Iterator[records.Record]:
-        """The validated records of the files."""
-        return records.sft_examples(self.patterns) if self.kind != "documents" else records.documents(self.patterns)
-
-    def make(self, given: Iterable[records.Record], length: int) -> Iterator[np.ndarray]:
-        """Rows int32 [3, length] of the records; needs no TensorFlow."""
-        from tigerjax.tokenizer.load import Tokenizer
-
-        tok = Tokenizer(Path(self.tokenizer))
-        self.counts.clear()
-        self.counts.update(records=0, characters=0, tokens=0, overlong=0, weightless=0)
-        if self.kind == "sft":
-            yield from self._pack(given, length, tok)
-        else:
-            yield from rows.chunk(self._encode(given, tok), length, tok.eos)
-
-    def _encode(self, given: Iterable[records.Record], tok: Any) -> Iterator[list[int]]:
-        given = iter(given)
-        while group := list(itertools.islice(given, ENCODE_DOCUMENTS)):
-            texts = [g["text"] if self.kind == "documents" else plain_text(g) for g in group]
-            self.counts["records"] += len(texts)
-            self.counts["characters"] += sum(map(len, texts))
-            for ids in tok.encode_batch(texts):
-                self.counts["tokens"] += len(ids) + 1  # and its eos
-                yield ids
-
-    def _pack(self, given: Iterable[records.Record], length: int, tok: Any) -> Iterator[np.ndarray]:
-        from tigerjax.tokenizer.chat import encode_chat
-
-        examples = []
-        for example in given:
-            ids, weights = encode_chat(tok, example["messages"])
-            examples.append((ids, [w * example.get("weight", 1.0) for w in weights]))
-            self.counts["characters"] += sum(len(m["content"]) for m in example["messages"])
-        packed = rows.pack(examples, length, pad=tok.pad or 0)
-        self.counts.update(
-            records=len(examples),
-            tokens=sum(int(np.count_nonzero(row[1])) for row in packed.rows),
-            overlong=len(packed.overlong),
-            weightless=len(packed.weightless),
-        )
-        yield from packed.rows
-
-    def __call__(self, dataset: Any, sequence_length: Mapping[str, int]) -> Any:
-        import tensorflow as tf
-
-        length = sequence_length["tokens"]
-
-        def generate() -> Iterator[dict[str, np.ndarray]]:
-            given = (json.loads(item["record"]) for item in dataset.as_numpy_iterator())
-            for row in self.make(given, length):
-                yield {"tokens": row[0], "segment_ids": row[1], "weights": rows.row_weights(row)}
-
-        kinds = dict.fromkeys(FEATURES, tf.int32) | {"weights": tf.float32}
-        signature = {name: tf.TensorSpec([length], kinds[name]) for name in FEATURES}
-        return tf.data.Dataset.from_generator(generate, output_signature=signature)
-
-
-def plain_text(example: records.Record) -> str:
-    """An SFT example as a plain document: user, newline, answer, for every pair of turns."""
-    return "\n".join(message["content"] for message in example["messages"])
-
-
-def _add_task(name: str, maker: RowMaker) -> str:
-    import seqio
-    import tensorflow as tf
-
-    def dataset_fn(split: str, shuffle_files: bool, seed: int | None = None) -> Any:
-        def generate() -> Iterator[dict[str, bytes]]:
-            for record in maker.records():
-                yield {"record": manifest.canonical(record)}
-
-        return tf.data.Dataset.from_generator(generate, output_signature={"record": tf.TensorSpec([], tf.string)})
-
-    vocabulary = seqio.PassThroughVocabulary(size=0)  # rows are made of ids already
-    features = {
-        "tokens": seqio.Feature(vocabulary, add_eos=False, dtype=tf.int32),
-        "segment_ids": seqio.Feature(vocabulary, add_eos=False, dtype=tf.int32),
-        "weights": seqio.ContinuousFeature(dtype=tf.float32, rank=1),
-    }
-    seqio.TaskRegistry.remove(name)
-    seqio.TaskRegistry.add(
-        name,
-        source=seqio.FunctionDataSource(dataset_fn, splits=("train",)),
-        output_features=features,
-        preprocessors=[maker],
-    )
-    return name
-
-
-def add_documents_task(name: str, source: Source, *, tokenizer: str | Path) -> str:
-    """Registers documents ({text}) as a task of full rows; returns its name."""
-    return _add_task(name, RowMaker("documents", source.patterns(), str(tokenizer), source.max_epochs))
-
-
-def add_instruct_task(name: str, source: Source, *, tokenizer: str | Path) -> str:
-    """Registers SFT examples as plain documents, all tokens in the loss, full rows; returns the task's name."""
-    return _add_task(name, RowMaker("plain", source.patterns(), str(tokenizer), source.max_epochs))
-
-
-def add_sft_task(name: str, source: Source, *, tokenizer: str | Path) -> str:
-    """Registers SFT examples in the chat encoding, loss on answers only, packed; returns the task's name."""
-    return _add_task(name, RowMaker("sft", source.patterns(), str(tokenizer), source.max_epochs))
 
 
 def sample_fn(datasets: list[Any], rates: list[float], seed: int | None) -> Any:
@@ -255,33 +122,6 @@ def get_mixture(name: str) -> Any:
     return seqio.MixtureRegistry.get(name)
 
 
-def _maker(task: Any) -> RowMaker | None:
-    return next((p for p in task.preprocessors if isinstance(p, RowMaker)), None)
-
-
-@contextlib.contextmanager
-def _our_errors(task: str) -> Iterator[None]:
-    """TensorFlow wraps an exception of a generator into its own; this gives ours back, naming the source."""
-    import tensorflow as tf
-
-    try:
-        yield
-    except tf.errors.OpError as error:
-        found = re.search(r"(DataError|ConfigError): (.*)", error.message)
-        if not found:
-            raise
-        kind: Callable[[str], Exception] = DataError if found[1] == "DataError" else ConfigError
-        raise kind(f"source {task}: {found[2]}") from error
-
-
-def task_rows(task: Any, seq_len: int) -> Iterator[np.ndarray]:
-    """One pass over a task's rows int32 [3, L], through SeqIO, in order."""
-    with _our_errors(task.name):
-        dataset = task.get_dataset(dict.fromkeys(FEATURES, seq_len), split="train", shuffle=False)
-        for item in dataset.as_numpy_iterator():
-            yield rows.make_row(item["tokens"], item["segment_ids"], item["weights"])
-
-
 def cache(mixture: str, tokenizer: str | Path, cache_dir: str | Path, seq_len: int) -> dict[str, Path]:
     """Writes the rows of every task of a mixture to CACHE_DIR/<task>/; what is unchanged is skipped.
 
@@ -289,14 +129,13 @@ def cache(mixture: str, tokenizer: str | Path, cache_dir: str | Path, seq_len: i
     left_over (tokens that filled no row), overlong and weightless (examples dropped).
     """
     from array_record.python import array_record_module
-
     from tigerjax.tokenizer.load import Tokenizer
 
     sha = Tokenizer(Path(tokenizer)).sha256
     folders = {}
     for task in get_mixture(mixture).tasks:
         folder = folders[task.name] = Path(cache_dir) / task.name
-        maker = _maker(task)
+        maker = row_maker(task)
         inputs: list[Path] = []
         if maker is not None:
             try:
@@ -345,7 +184,10 @@ def cache(mixture: str, tokenizer: str | Path, cache_dir: str | Path, seq_len: i
 
 
 def check_epochs(sources: Mapping[str, tuple[float, int, float | None]], total_rows: int) -> None:
-    """ConfigError with a table when `total_rows` need more of a source {name: (share, rows, max_epochs)} than it has."""
+    """ConfigError with a table when `total_rows` need more of a source than it has.
+
+    sources {name: (share, rows, max_epochs)}.
+    """
     lines, short = [], False
     for name, (share, available, limit) in sorted(sources.items()):
         needed = share * total_rows
@@ -390,7 +232,7 @@ def open_loader(
             )
     if hosts == 1:
         cache(data.mixture, data.tokenizer, data.cache_dir, data.seq_len)
-    limits = {task.name: maker.max_epochs for task in mixture.tasks if (maker := _maker(task)) is not None}
+    limits = {task.name: maker.max_epochs for task in mixture.tasks if (maker := row_maker(task)) is not None}
     rates = {task.name: float(mixture.get_rate(task)) for task in mixture.tasks}
     loader = Loader(folders, rates, batch_rows, data.seq_len, seed, host, hosts, max_epochs=limits)
     if total_rows is not None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tigerjax.errors import DataError
+from tigerjax.errors import ConfigError, DataError
 from tigerjax.manifest import canonical
 
 Record = dict[str, Any]
@@ -40,6 +40,21 @@ def expand(patterns: Paths) -> list[Path]:
             raise DataError(f"{pattern}: no such file; name a JSONL file or a pattern that matches one")
         files += [Path(f) for f in found]
     return files
+
+
+def distinct_names(paths: Iterable[Path]) -> None:
+    """Stages write OUT/<name of the input>: two inputs of one name are refused."""
+    names: dict[str, Path] = {}
+    for path in paths:
+        if path.name in names:
+            raise ConfigError(f"inputs {names[path.name]} and {path} have one name; outputs would collide, rename one")
+        names[path.name] = path
+
+
+def speed(paths: Iterable[Path], seconds: float) -> dict[str, float]:
+    """The figures `seconds` and `mb_per_s_per_core` of a stage that read these files on one core."""
+    size = sum(path.stat().st_size for path in paths)
+    return {"seconds": round(seconds, 3), "mb_per_s_per_core": round(size / 1e6 / max(seconds, 1e-9), 3)}
 
 
 @contextlib.contextmanager
@@ -123,7 +138,8 @@ def write_jsonl(path: str | Path, records: Iterable[Record]) -> int:
     return count
 
 
-def _unique(where: str, record: Record, seen: dict[str, str]) -> str:
+def unique_id(where: str, record: Record, seen: dict[str, str]) -> str:
+    """The record's id, or its `record_id`; noted in `seen`, and refused when it is there already."""
     identity = record["id"] if "id" in record else record_id(record)
     if not isinstance(identity, str | int) or identity == "":
         raise DataError(f"{where}: id {identity!r} is neither text nor a number")
@@ -141,9 +157,9 @@ def _text(where: str, record: Record, field: str) -> str:
     return value
 
 
-def as_document(record: Record, where: str) -> Record:
+def as_document(record: Record, where: str, *, allow_empty: bool = False) -> Record:
     """A record with the fields of a document; `text` must be there and hold more than spaces."""
-    if not _text(where, record, "text").strip():
+    if not _text(where, record, "text").strip() and not allow_empty:
         raise DataError(f"{where}: field 'text' is empty; remove the record")
     return {"source": "", "lang": "", **record}
 
@@ -156,7 +172,7 @@ def documents(patterns: Paths, *, on_bad: OnBad | None = None) -> Iterator[Recor
             where = f"{path}:{number}"
             try:
                 document = as_document(record, where)
-                yield {**document, "id": _unique(where, record, seen)}
+                yield {**document, "id": unique_id(where, record, seen)}
             except DataError as error:
                 if on_bad is None:
                     raise
@@ -208,7 +224,7 @@ def sft_examples(patterns: Paths, *, on_bad: OnBad | None = None, allow_empty: b
             where = f"{path}:{number}"
             try:
                 example = as_sft(record, where, allow_empty=allow_empty)
-                yield {**example, "id": _unique(where, record, seen)}
+                yield {**example, "id": unique_id(where, record, seen)}
             except DataError as error:
                 if on_bad is None:
                     raise

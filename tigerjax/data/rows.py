@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tigerjax.errors import DataError
 
@@ -32,7 +33,7 @@ class Batch(NamedTuple):
     segment_ids_BT: np.ndarray
 
 
-def make_row(tokens: Sequence[int], segments: Sequence[int], weights: Sequence[float]) -> np.ndarray:
+def make_row(tokens: ArrayLike, segments: ArrayLike, weights: ArrayLike) -> np.ndarray:
     """The int32 [3, L] row of L tokens."""
     bits = np.asarray(weights, np.float32).view(np.int32)
     return np.stack([np.asarray(tokens, np.int32), np.asarray(segments, np.int32), bits])
@@ -142,13 +143,13 @@ def pack(examples: Iterable[tuple[Sequence[int], Sequence[float]]], length: int,
     rows = []
     for group in members:
         tokens = np.full(length, pad, np.int32)
-        segments, weights = np.zeros(length, np.int32), np.zeros(length, np.float32)
+        segments, losses = np.zeros(length, np.int32), np.zeros(length, np.float32)
         start = 0
         for segment, i in enumerate(group, 1):
             ids, loss = items[i]
             tokens[start : start + len(ids)] = ids
             segments[start : start + len(ids)] = segment
-            weights[start : start + len(ids)] = loss
+            losses[start : start + len(ids)] = loss
             start += len(ids)
-        rows.append(make_row(tokens, segments, weights))
+        rows.append(make_row(tokens, segments, losses))
     return Packed(rows, overlong, weightless)
