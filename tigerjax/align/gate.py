@@ -1,0 +1,60 @@
+"""Whether the model of a round replaces the current one."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tigerjax.errors import DataError, GateFailed
+
+
+class Gate(NamedTuple):
+    accepted: bool
+    reasons: list[str]
+    """What was lost beyond its limit; empty when accepted."""
+    figures: dict[str, Any]
+
+
+def win_rate(new: Sequence[float], current: Sequence[float]) -> float:
+    """Share of held-out prompts on which the new model's answer scores higher; a tie counts half."""
+    if len(new) != len(current) or not new:
+        raise DataError(f"win rate of {len(new)} new and {len(current)} current scores; both need the same prompts")
+    if not all(map(math.isfinite, (*new, *current))):
+        raise DataError("win rate: a held-out score is NaN or infinite; score every held-out answer")
+    return sum(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in zip(new, current, strict=True)) / len(new)
+
+
+def gate(
+    current: Mapping[str, Mapping[str, float]],
+    new: Mapping[str, Mapping[str, float]],
+    *,
+    wins: float,
+    max_mean_loss_points: float,
+    max_task_loss_points: float,
+    min_win_rate: float,
+) -> Gate:
+    """Compares figures {"mean": {lang: accuracy}, "task": {task: accuracy}}, accuracies in [0, 1]; a point is 0.01.
+
+    Refused when the mean of a language or one task loses more than its limit, when `wins` (see `win_rate`) is below
+    `min_win_rate`, or when the new model lacks a figure that the current one has.
+    """
+    reasons, changes = [], {}
+    for kind, limit in (("mean", max_mean_loss_points), ("task", max_task_loss_points)):
+        for name, before in sorted(current[kind].items()):
+            after = new[kind].get(name)
+            if after is None or not math.isfinite(after):
+                reasons.append(f"{kind} {name}: the new model has no figure")
+                continue
+            # Rounded so that a loss of exactly the limit passes: 0.80 - 0.79 is 1.0000000000000009 points.
+            points = round(100 * (after - before), 9)
+            changes[f"{kind} {name}"] = points
+            if points < -limit:
+                reasons.append(f"{kind} {name} lost {-points:.2f} points, more than {limit}")
+    if not wins >= min_win_rate:
+        reasons.append(f"win rate {wins:.3f} is below {min_win_rate}")
+    return Gate(not reasons, reasons, {"change_points": changes, "win_rate": wins})
+
+
+def require(result: Gate) -> None:
+    """Raises GateFailed with every reason when the new model was refused."""
+    if not result.accepted:
+        raise GateFailed("the new model is refused, the current one stays: " + "; ".join(result.reasons))

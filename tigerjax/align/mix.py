@@ -1,0 +1,97 @@
+"""The next SFT set: everything that was there, and the winners of the round."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple
+
+from tigerjax.align.prompts import prompt_key
+from tigerjax.errors import DataError, GateFailed
+
+
+class Mixed(NamedTuple):
+    examples: list[dict[str, Any]]
+    """SFT examples; a winner has source "rejection_sampling", its provenance, score and weight."""
+    counts: dict[str, Any]
+
+
+def mix(
+    examples: Iterable[Mapping[str, Any]],
+    ranked: Iterable[Mapping[str, Any]],
+    *,
+    round_index: int,
+    top_m: int,
+    min_score: float | None,
+    beat_reference: bool,
+    on_conflict: Literal["add", "replace"],
+    weights: Mapping[str, float],
+) -> Mixed:
+    """Adds the `top_m` best of each ranked prompt (align.rank) to the full SFT set, without exact duplicates.
+
+    `min_score` and `beat_reference` (score above that of the existing answer) bind winners that the reward model chose,
+    not what people ranked first or wrote. With "replace" a winner takes the place of the example whose id is its
+    prompt_id. Raises GateFailed when no winner is left.
+    """
+    sft, ranked = [dict(e) for e in examples], list(ranked)
+    dropped: Counter[str] = Counter()
+    winners: list[dict[str, Any]] = []
+    for record in ranked:
+        for candidate in record["ranking"][:top_m]:
+            if candidate["provenance"] == "rm":
+                if min_score is not None and candidate["score"] < min_score:
+                    dropped["below_min_score"] += 1
+                    continue
+                if beat_reference and _loses(record, candidate):
+                    dropped["below_reference"] += 1
+                    continue
+            winners.append(_example(record, candidate, round_index, weights))
+    won = {w["prompt_id"] for w in winners}
+    replaced = [e for e in sft if on_conflict == "replace" and e["id"] in won]
+    kept = [e for e in sft if not (on_conflict == "replace" and e["id"] in won)]
+
+    seen: set[str] = set()
+    out: list[dict[str, Any]] = []
+    for example in (*kept, *winners):
+        key = prompt_key(example["messages"])
+        if key in seen:
+            dropped["duplicate_winner" if "prompt_id" in example else "duplicate_example"] += 1
+            continue
+        seen.add(key)
+        out.append(example)
+    fresh = [e for e in out if "prompt_id" in e]
+    if not fresh:
+        raise GateFailed(
+            f"0 winners of {len(ranked)} ranked prompts ({dict(dropped)}); lower min_score or beat_reference,"
+            " raise the temperature, or sample more prompts"
+        )
+    dropped["replaced"] = len(replaced)
+    tried = sum(min(top_m, len(r["ranking"])) for r in ranked)
+    counts = {"in": len(sft) + tried, "out": len(out), "dropped": {k: n for k, n in dropped.items() if n}}
+    counts |= {"winners": dict(Counter(e["provenance"] for e in fresh)), "winner_share": len(fresh) / len(out)}
+    return Mixed(out, counts)
+
+
+def _loses(record: Mapping[str, Any], candidate: Mapping[str, Any]) -> bool:
+    if record.get("reference") is None:
+        return False
+    score = record.get("reference_score")
+    if score is None or score != score:
+        raise DataError(
+            f"prompt {record['prompt_id']}: the existing answer has no score; score it or set beat_reference=False"
+        )
+    return not candidate["score"] > score
+
+
+def _example(
+    record: Mapping[str, Any], candidate: Mapping[str, Any], round_index: int, weights: Mapping[str, float]
+) -> dict[str, Any]:
+    answer = {"role": "assistant", "content": candidate["text"]}
+    return {
+        "id": f"rs{round_index:02d}-{record['prompt_id']}-{candidate['cid']}",
+        "messages": [*record["messages"], answer],
+        **{key: record[key] for key in ("task", "lang") if key in record},
+        "source": "rejection_sampling",
+        "prompt_id": record["prompt_id"],
+        "provenance": candidate["provenance"],
+        "score": candidate["score"],
+        "weight": weights[candidate["provenance"]],
+    }

@@ -1,0 +1,167 @@
+"""The order of a prompt's candidates, by authority: edited > human ranking > reward model; and who may win at all."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import xxhash
+
+from tigerjax.align.labels import MARKERS, Verdict
+from tigerjax.align.queue import is_valid
+
+Provenance = Literal["rm", "human", "edit"]
+
+
+class Ranked(NamedTuple):
+    """Prompts with at least one eligible answer, preference pairs for the next reward model, and counts."""
+
+    records: list[dict[str, Any]]
+    """{prompt_id, messages, task?, lang?, provenance, reference, reference_score, ranking: [{cid, text, score,
+    finish, provenance}], ineligible: {cid: reason}}; `ranking` holds eligible answers only, best first."""
+    preferences: list[dict[str, Any]]
+    """{prompt_id, messages, task?, lang?, provenance, responses: [{id, text, finish}], ranking}; see reward_data."""
+    counts: dict[str, Any]
+
+
+def rm_order(candidate: Mapping[str, Any]) -> tuple[float, bool, int, str]:
+    """Sort key among valid candidates: score descending, those that ended by themselves, shorter, cid."""
+    return -candidate["score"], candidate["finish"] != "stop", len(candidate["text"]), candidate["cid"]
+
+
+def unclean(text: str) -> str | None:
+    """Why an answer is unfit for SFT by form alone; None when nothing is wrong."""
+    if any(marker in text for marker in MARKERS):
+        return "marker"
+    if "\ufffd" in text or any(ord(c) < 32 and c not in "\n\t" for c in text):
+        return "broken_characters"
+    return None
+
+
+def ineligible(
+    candidate: Mapping[str, Any],
+    *,
+    reference: str | None,
+    rejected: Collection[str],
+    safety: Sequence[str],
+    filters: Sequence[Callable[[str], str | None]],
+) -> str | None:
+    """The first reason why a candidate may not win, or None. `filters` return a reason or None, as `unclean` does."""
+    text = candidate["text"]
+    if not is_valid(candidate):
+        return "invalid_score"
+    if candidate["finish"] != "stop":
+        return "truncated"
+    if not text.strip():
+        return "empty"
+    if candidate["cid"] in rejected:
+        return "rejected"
+    if reference is not None and text.strip() == reference.strip():
+        return "equals_reference"
+    if any(word in text for word in safety):
+        return "safety"
+    return next((reason for check in (unclean, *filters) if (reason := check(text))), None)
+
+
+def rank(
+    records: Iterable[Mapping[str, Any]],
+    verdicts: Mapping[str, Verdict],
+    *,
+    safety: Sequence[str] = (),
+    filters: Sequence[Callable[[str], str | None]] = (),
+    include_rm_pairs: bool = False,
+) -> Ranked:
+    """Orders every prompt of `records` (scored, with `reference` and `reference_score`) by who judged it.
+
+    A prompt that no answer may win is dropped with the reason of its best candidate. Preference pairs come from
+    people only: pairs labelled by the reward model would train the next one on itself (`include_rm_pairs`).
+    """
+    out: list[dict[str, Any]] = []
+    preferences: list[dict[str, Any]] = []
+    dropped: Counter[str] = Counter()
+    provenances: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    total = 0
+    for record in sorted(records, key=lambda r: r["prompt_id"]):
+        total += 1
+        verdict = verdicts.get(record["prompt_id"], Verdict([], [], [], []))
+        ordered = _ordered(record, verdict)
+        head = {k: record[k] for k in ("prompt_id", "messages", "task", "lang") if k in record}
+        preferences += _preferences(head, ordered, verdict, include_rm_pairs)
+        why = {
+            c["cid"]: ineligible(
+                # An edited answer was written by a person: it has no score to be invalid.
+                c | {"score": 0.0} if c["provenance"] == "edit" else c,
+                reference=record.get("reference"),
+                rejected=verdict.rejected,
+                safety=safety,
+                filters=filters,
+            )
+            for c in ordered
+        }
+        reasons.update(reason for reason in why.values() if reason)
+        eligible = [c for c in ordered if why[c["cid"]] is None]
+        if not eligible:
+            dropped[f"no_winner_{why[ordered[0]['cid']]}" if ordered else "no_candidate"] += 1
+            continue
+        provenances[eligible[0]["provenance"]] += 1
+        out.append(
+            head
+            | {"provenance": eligible[0]["provenance"], "reference": record.get("reference")}
+            | {"reference_score": record.get("reference_score"), "ranking": eligible}
+            | {"ineligible": {cid: reason for cid, reason in why.items() if reason}}
+        )
+    counts = {"in": total, "out": len(out), "dropped": dict(dropped), "provenance": dict(provenances)}
+    return Ranked(out, preferences, counts | {"ineligible": dict(reasons), "preferences": len(preferences)})
+
+
+def _ordered(record: Mapping[str, Any], verdict: Verdict) -> list[dict[str, Any]]:
+    """All candidates of a prompt, best first by authority; those without a valid score go last."""
+    human = {cid: place for place, group in enumerate(verdict.ranking) for cid in group}
+    by_human = "human" if human else "rm"
+    kept = [{k: c.get(k) for k in ("cid", "text", "score", "finish")} for c in record["candidates"]]
+    valid = sorted((c for c in kept if is_valid(c)), key=lambda c: (human.get(c["cid"], len(human)), rm_order(c)))
+    invalid = sorted((c for c in kept if not is_valid(c)), key=lambda c: c["cid"])
+    edits = [
+        {"cid": edit_id(record["prompt_id"], edit), "text": edit["text"], "score": None, "finish": "stop"}
+        for edit in reversed(verdict.edits)
+    ]
+    judged = [c | {"provenance": by_human} for c in (*valid, *invalid)]
+    return [c | {"provenance": "edit"} for c in edits] + judged
+
+
+def edit_id(prompt_id: str, edit: Mapping[str, str]) -> str:
+    """The id of an edited answer: xxh3 of prompt, base, annotator and text."""
+    parts = (prompt_id, edit["base"], edit["annotator"], edit["text"])
+    return "edit-" + xxhash.xxh3_64_hexdigest("\0".join(parts).encode())
+
+
+def _preferences(
+    head: Mapping[str, Any], ordered: Sequence[Mapping[str, Any]], verdict: Verdict, include_rm: bool
+) -> list[dict[str, Any]]:
+    """Ranked groups with the rejected last, and each edit above the best original."""
+    originals = [c for c in ordered if c["provenance"] != "edit"]
+    by_id = {c["cid"]: c for c in originals}
+    rejected = [cid for cid in verdict.rejected if cid in by_id]
+    groups = [[cid for cid in group if cid in by_id and cid not in rejected] for group in verdict.ranking]
+    if not verdict.ranking and rejected:
+        groups = [[cid for cid in by_id if cid not in rejected]]
+    groups = [group for group in (*groups, rejected) if group]
+    provenance: Provenance = "human"
+    if not groups and include_rm:
+        groups, provenance = [[c["cid"]] for c in originals if is_valid(c)], "rm"
+    out = []
+    if len(groups) > 1:
+        out.append(_k_wise(head, provenance, by_id, groups))
+    edits = [c for c in ordered if c["provenance"] == "edit"]
+    best = next((c for c in originals if c["cid"] not in rejected), originals[0] if originals else None)
+    if edits and best:
+        by_id |= {c["cid"]: c for c in edits[:1]}
+        out.append(_k_wise(head, "edit", by_id, [[edits[0]["cid"]], [best["cid"]]]))
+    return out
+
+
+def _k_wise(
+    head: Mapping[str, Any], provenance: Provenance, by_id: Mapping[str, Mapping[str, Any]], groups: list[list[str]]
+) -> dict[str, Any]:
+    responses = [{"id": i, "text": by_id[i]["text"], "finish": by_id[i]["finish"]} for group in groups for i in group]
+    return {**head, "provenance": provenance, "responses": responses, "ranking": groups}
