@@ -4,9 +4,10 @@ The order of sources is a schedule, not a draw. The order within a source is a p
 (seed, source, epoch). So the number of rows taken from each source says everything about the position.
 """
 
+import hashlib
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,22 @@ def schedule(rates: Sequence[float]) -> Iterator[int]:
         chosen = next_source(shares, counts)
         counts[chosen] += 1
         yield chosen
+
+
+def write_rows(folder: str | Path, rows: Iterable[np.ndarray]) -> dict[str, Any]:
+    """Writes rows int32 [3, L] to FOLDER/rows-00000-of-00001.arrayrecord; returns rows, tokens and rows_sha256."""
+    from array_record.python import array_record_module
+
+    writer = array_record_module.ArrayRecordWriter(str(Path(folder) / ROWS_FILE), "group_size:1,uncompressed")
+    digest, count, tokens = hashlib.sha256(), 0, 0
+    for row in rows:
+        data = row.astype("<i4").tobytes()
+        writer.write(data)
+        digest.update(data)
+        count += 1
+        tokens += int(np.count_nonzero(row[1]))
+    writer.close()
+    return {"rows": count, "tokens": tokens, "rows_sha256": digest.hexdigest()}
 
 
 class Source:

@@ -16,7 +16,6 @@ not at import. Registering a name again replaces it.
 """
 
 import difflib
-import hashlib
 import importlib
 import warnings
 from collections.abc import Mapping
@@ -28,7 +27,7 @@ import numpy as np
 from tigerjax import manifest
 from tigerjax.config import DataConfig
 from tigerjax.data import records
-from tigerjax.data.loader import ROWS_FILE, Loader, schedule
+from tigerjax.data.loader import Loader, schedule, write_rows
 from tigerjax.data.tasks import (
     Source,
     add_documents_task,
@@ -128,7 +127,6 @@ def cache(mixture: str, tokenizer: str | Path, cache_dir: str | Path, seq_len: i
     manifest.json's `figures`: rows, tokens, seq_len, tokenizer_sha256, rows_sha256, records, characters,
     left_over (tokens that filled no row), overlong and weightless (examples dropped).
     """
-    from array_record.python import array_record_module
     from tigerjax.tokenizer.load import Tokenizer
 
     sha = Tokenizer(Path(tokenizer)).sha256
@@ -156,29 +154,19 @@ def cache(mixture: str, tokenizer: str | Path, cache_dir: str | Path, seq_len: i
         with manifest.stage(folder, name="cache", config=config, inputs=inputs) as run:
             if run.done:
                 continue
-            writer = array_record_module.ArrayRecordWriter(str(run.tmp / ROWS_FILE), "group_size:1,uncompressed")
-            digest, count, tokens = hashlib.sha256(), 0, 0
-            for row in task_rows(task, seq_len):
-                data = row.astype("<i4").tobytes()
-                writer.write(data)
-                digest.update(data)
-                count += 1
-                tokens += int(np.count_nonzero(row[1]))
-            writer.close()
+            written = write_rows(run.tmp, task_rows(task, seq_len))
             found = dict(maker.counts) if maker else {}
-            if not count:
+            if not written["rows"]:
                 raise DataError(
                     f"source {task.name} is empty: {found.get('records', 0)} records with {found.get('tokens', 0)}"
                     f" tokens in {[str(p) for p in inputs]} fill no row of {seq_len}; add data or lower data.seq_len"
                 )
             run.figures = {
                 **found,
-                "rows": count,
-                "tokens": tokens,
-                "left_over": found.get("tokens", tokens) - tokens,
+                **written,
+                "left_over": found.get("tokens", written["tokens"]) - written["tokens"],
                 "seq_len": seq_len,
                 "tokenizer_sha256": sha,
-                "rows_sha256": digest.hexdigest(),
             }
     return folders
 
