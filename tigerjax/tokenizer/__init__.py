@@ -1,0 +1,1 @@
+"""Vocabulary: sample, train, extend by the merge rule, verify, export; one chat encoding for every stage."""

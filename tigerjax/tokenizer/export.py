@@ -1,0 +1,123 @@
+"""The Hugging Face files of a tokenizer folder, written by ourselves.
+
+`LlamaTokenizer` of transformers 5 rebuilds the pipeline and gives other ids than SentencePiece, for Llama-2 itself too.
+What gives the same ids on 4.57 and 5.x is a plain BPE with all merges spelt out, and `PreTrainedTokenizerFast`. Each
+segment between specials gets its own "▁", so a chat encoded as one string equals `tigerjax.tokenizer.chat`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tigerjax.manifest import write_json
+from tigerjax.tokenizer.load import CONTROL, MODEL_FILE, NORMAL, SPECIALS_FILE, UNKNOWN, read_proto
+
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{%- if message['role'] != ('user' if loop.index0 % 2 == 0 else 'assistant') -%}"
+    "{{- raise_exception('roles must alternate user, assistant, user, ...') -}}"
+    "{%- endif -%}"
+    "{%- if message['role'] == 'user' -%}"
+    "{{- '\\n\\n### Instruction:\\n' + message['content'] -}}"
+    "{%- else -%}"
+    "{{- '\\n\\n### Response:\\n' + message['content'] + eos_token -}}"
+    "{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '\\n\\n### Response:\\n' -}}{%- endif -%}"
+)
+
+
+def merges(pieces: list[tuple[str, float]], first_id: int = 0) -> list[list[str]]:
+    """Every split of every piece into two pieces, best score first: ties by id of the whole, left and right.
+
+    `pieces` are (text, score) of the NORMAL pieces in id order. Time is linear in their total length.
+    """
+    ids = {text: first_id + n for n, (text, _) in enumerate(pieces)}
+    found: list[tuple[float, int, int, int, str, str]] = []
+    for text, score in pieces:
+        for cut in range(1, len(text)):
+            left, right = text[:cut], text[cut:]
+            if left in ids and right in ids:
+                found.append((-score, ids[text], ids[left], ids[right], left, right))
+    found.sort()
+    return [[left, right] for *_, left, right in found]
+
+
+def tokenizer_json(proto: Any, specials: dict[str, Any]) -> dict[str, Any]:
+    """The content of tokenizer.json for a SentencePiece model and the added specials."""
+    vocab = {piece.piece: i for i, piece in enumerate(proto.pieces)}
+    normal = [(piece.piece, piece.score) for piece in proto.pieces if piece.type == NORMAL]
+    added = {i: piece.piece for i, piece in enumerate(proto.pieces) if piece.type in (UNKNOWN, CONTROL)}
+    added |= {entry["id"]: entry["text"] for entry in specials.values()}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {
+                "id": i,
+                "content": text,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
+            for i, text in sorted(added.items())
+        ],
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [
+                {"type": "Prepend", "prepend": "▁"},
+                {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+            ],
+        },
+        "pre_tokenizer": None,
+        "post_processor": None,
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+            ],
+        },
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": proto.trainer_spec.unk_piece or "<unk>",
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "ignore_merges": False,
+            "vocab": vocab,
+            "merges": merges(normal),
+        },
+    }
+
+
+def export(folder: Path) -> None:
+    """Writes tokenizer.json, tokenizer_config.json and special_tokens_map.json beside the model and its specials."""
+    proto = read_proto(folder)
+    specials = json.loads((folder / SPECIALS_FILE).read_text(encoding="utf-8"))
+    spec = proto.trainer_spec
+    names = {"bos_token": spec.bos_piece, "eos_token": spec.eos_piece, "unk_token": spec.unk_piece}
+    config: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "add_bos_token": False,
+        "add_eos_token": False,
+        "clean_up_tokenization_spaces": False,
+        # what transformers calls "no limit"; the context is the model's business
+        "model_max_length": int(1e30),
+        "padding_side": "left",
+    }
+    if specials:
+        names["pad_token"] = specials["pad"]["text"]
+        config["chat_template"] = CHAT_TEMPLATE
+    text = json.dumps(tokenizer_json(proto, specials), ensure_ascii=False, separators=(",", ":"))
+    (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+    write_json(folder / "tokenizer_config.json", config | names)
+    write_json(folder / "special_tokens_map.json", names)
+    assert (folder / MODEL_FILE).is_file(), folder

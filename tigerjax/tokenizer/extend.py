@@ -1,0 +1,205 @@
+"""The merge rule: Chinese pieces below a base tokenizer's, so that no id of text without Chinese changes.
+
+Of the new BPE the pieces made entirely of Han characters and CJK or full-width punctuation are kept, without those that
+the base has, in rank order, with distinct scores strictly below the base: floor(base minimum) - 1 - k. Then
+
+1. a new piece can only be formed inside a run of CJK characters: other text, also between Chinese, keeps its ids;
+2. inside a run, merges happen in the trained order;
+3. the selection is closed under "parts of a piece", so no new row is dead;
+4. distinct scores leave no ties, so every implementation agrees.
+
+SentencePiece ranks single characters after all merges. Cutting the list off at a number could therefore drop a
+character that a kept piece is made of; here each piece brings its missing characters along. Where a plain cut is
+closed, the two select the same pieces.
+"""
+
+import dataclasses
+import math
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2 as spm
+
+from tigerjax.errors import ConfigError
+from tigerjax.manifest import stage, write_json
+from tigerjax.tokenizer.export import export
+from tigerjax.tokenizer.load import MAX_NAMED, MODEL_FILE, NORMAL, SPECIAL_TEXTS, SPECIALS_FILE, Tokenizer, read_proto
+
+CJK_RANGES = (
+    (0x2E80, 0x2FDF),  # radicals
+    (0x3001, 0x303F),  # CJK symbols and punctuation, without the ideographic space
+    (0x3400, 0x4DBF),  # extension A
+    (0x4E00, 0x9FFF),  # unified ideographs
+    (0xF900, 0xFAFF),  # compatibility ideographs
+    (0xFE30, 0xFE4F),  # vertical punctuation
+    (0x20000, 0x2FA1F),  # extensions B to F
+    (0x30000, 0x323AF),  # extensions G and H
+)
+FULL_WIDTH = ((0xFF01, 0xFF65), (0xFFE0, 0xFFE6))
+BPE = 2
+"""model_type of a SentencePiece BPE; 1 is unigram, whose scores are not merge priorities."""
+
+
+def is_cjk(character: str) -> bool:
+    """Han, or CJK or full-width punctuation. Curly quotes and dashes are not: English uses them too."""
+    code = ord(character)
+    if code < CJK_RANGES[0][0]:
+        return False
+    if any(first <= code <= last for first, last in FULL_WIDTH):
+        return unicodedata.category(character)[0] in "PS"
+    return any(first <= code <= last for first, last in CJK_RANGES)
+
+
+def has_cjk(text: str) -> bool:
+    """Whether any character `is_cjk`: only such text may change its ids."""
+    return any(map(is_cjk, text))
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """One entry of the new vocabulary."""
+
+    text: str
+    score: float
+
+
+def _check_model(proto: Any, path: Path, what: str) -> None:
+    if proto.trainer_spec.model_type != BPE:
+        raise ConfigError(
+            f"{what} {path} is not BPE (model_type {proto.trainer_spec.model_type}): unigram scores are not merge"
+            " priorities; train it with `tigerjax tokenizer train`"
+        )
+    if proto.normalizer_spec.precompiled_charsmap or proto.normalizer_spec.name not in ("identity", ""):
+        raise ConfigError(
+            f"{what} {path} has normaliser {proto.normalizer_spec.name!r}; the merge rule needs identity, or old ids"
+            " would change"
+        )
+    texts = [piece.piece for piece in proto.pieces]
+    if len(set(texts)) != len(texts):
+        seen: set[str] = set()
+        twice = sorted({t for t in texts if t in seen or seen.add(t)})  # type: ignore[func-returns-value]
+        raise ConfigError(f"{what} {path} has {len(twice)} duplicate pieces, such as {twice[:MAX_NAMED]}")
+
+
+def base_minimum(proto: Any) -> float:
+    """Lowest score of a NORMAL piece that is not only whitespace (Llama-2 has 16 of those at -1e9)."""
+    return min(piece.score for piece in proto.pieces if piece.type == NORMAL and piece.piece.strip("▁"))
+
+
+def candidates(base: Any, new: Any, script_filter: Literal["cjk", "none"] = "cjk") -> list[str]:
+    """NORMAL pieces of the new model in rank order that the base lacks and the script filter lets through."""
+    old = {piece.piece for piece in base.pieces}
+    ranked = sorted(
+        (i for i, piece in enumerate(new.pieces) if piece.type == NORMAL), key=lambda i: (-new.pieces[i].score, i)
+    )
+    texts = (new.pieces[i].piece for i in ranked)
+    return [t for t in texts if t not in old and (script_filter == "none" or all(map(is_cjk, t)))]
+
+
+def select(ranked: list[str], have: Iterable[str], count: int) -> list[str]:
+    """The first `count` of the ranked pieces, in that order, such that no piece lacks a character it is made of."""
+    known, available = set(have), set(ranked)
+    chosen: set[str] = set()
+    for text in ranked:
+        if text in chosen:
+            continue
+        missing = {c for c in text if c not in known and c not in chosen} | {text}
+        if len(chosen) + len(missing) <= count and missing <= available:
+            chosen |= missing
+        if len(chosen) == count:
+            break
+    return [text for text in ranked if text in chosen]
+
+
+def _merged(base: Any, texts: list[str], score_rule: str) -> Any:
+    proto = spm.ModelProto()
+    proto.CopyFrom(base)
+    top = math.floor(base_minimum(base)) - 1
+    for k, text in enumerate(texts):
+        score = float(top - k) if score_rule == "below_base" else 0.0
+        proto.pieces.add(piece=text, score=score, type=NORMAL)
+    proto.trainer_spec.vocab_size = len(proto.pieces)
+    # float32 has 24 bits: beyond them neighbouring integers would collide and leave ties
+    assert score_rule != "below_base" or abs(top - len(texts)) < 2**24, (top, len(texts))
+    return proto
+
+
+def dead_pieces(proto: Any, first: int) -> list[int]:
+    """Ids from `first` on whose own text does not encode to them: no text ever will."""
+    bare = spm.ModelProto()
+    bare.CopyFrom(proto)
+    bare.normalizer_spec.add_dummy_prefix = False
+    processor = sentencepiece.SentencePieceProcessor(model_proto=bare.SerializeToString())
+    return [i for i in range(first, len(bare.pieces)) if processor.encode(bare.pieces[i].piece) != [i]]
+
+
+def extend(
+    base: Path,
+    new: Path,
+    size: int,
+    out: Path,
+    *,
+    script_filter: Literal["cjk", "none"] = "cjk",
+    score_rule: Literal["below_base", "base_style_zero"] = "below_base",
+) -> dict[str, Any]:
+    """Writes a tokenizer folder of exactly `size` entries, the three specials last; returns the manifest.
+
+    `base` and `new` are tokenizer folders or .model files, both BPE with the identity normaliser. The other values of
+    `script_filter` and `score_rule` are for comparison only. Raises ConfigError when too few pieces survive: it never
+    fills up with junk.
+    """
+    base, new, out = Path(base), Path(new), Path(out)
+    old_proto, new_proto = read_proto(base), read_proto(new)
+    _check_model(old_proto, base, "base")
+    _check_model(new_proto, new, "new model")
+    old_count = len(old_proto.pieces)
+    if Tokenizer(base).size != old_count:
+        raise ConfigError(f"base {base} is extended already: it has specials; give the tokenizer it was made from")
+    need = size - old_count - len(SPECIAL_TEXTS)
+    if need < 1:
+        raise ConfigError(
+            f"size={size} leaves {need} new pieces after {old_count} of the base and {len(SPECIAL_TEXTS)} specials;"
+            f" give at least {old_count + len(SPECIAL_TEXTS) + 1}"
+        )
+    config = {"size": size, "script_filter": script_filter, "score_rule": score_rule}
+    with stage(out, name="tokenizer_extend", config=config, inputs=[base, new]) as run:
+        if run.done:
+            return run.manifest or {}
+        have = [piece.piece for piece in old_proto.pieces]
+        ranked = candidates(old_proto, new_proto, script_filter)
+        unreachable = 0
+        while True:
+            texts = select(ranked, have, need)
+            if len(texts) < need:
+                raise ConfigError(
+                    f"only {len(texts)} of {len(new_proto.pieces)} pieces of {new} survive the merge rule, {need} are"
+                    f" needed for size={size}; train the new model larger (now {len(new_proto.pieces)}) or lower size"
+                )
+            proto = _merged(old_proto, texts, score_rule)
+            dead = set(dead_pieces(proto, old_count)) if score_rule == "below_base" else set()
+            if not dead:
+                break
+            # Multi-character CJK pieces of the base come first and can make a new piece unreachable: take the next.
+            unreachable += len(dead)
+            gone = {proto.pieces[i].piece for i in dead}
+            ranked = [text for text in ranked if text not in gone]
+        (run.tmp / MODEL_FILE).write_bytes(proto.SerializeToString())
+        first = len(proto.pieces)
+        write_json(
+            run.tmp / SPECIALS_FILE,
+            {name: {"text": text, "id": first + n} for n, (name, text) in enumerate(SPECIAL_TEXTS.items())},
+        )
+        export(run.tmp)
+        run.figures = {
+            "vocab_size": size,
+            "base_pieces": old_count,
+            "new_pieces": len(texts),
+            "survivors": len(ranked) + unreachable,
+            "unreachable_skipped": unreachable,
+            "highest_new_score": proto.pieces[old_count].score,
+            "base_minimum": base_minimum(old_proto),
+        }
+    return run.manifest or {}

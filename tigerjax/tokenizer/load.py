@@ -1,0 +1,125 @@
+"""A tokenizer folder: SentencePiece for text, and three specials that exist only as ids.
+
+    FOLDER/tokenizer.model    the SentencePiece BPE; the specials are not in it
+    FOLDER/specials.json      {"ins": {"text": …, "id": …}, "res": …, "pad": …}; {} for a base tokenizer
+    FOLDER/tokenizer.json     the same for Hugging Face, written by `tigerjax.tokenizer.export`
+
+Text is encoded by SentencePiece alone, so marker strings inside a user's text give ordinary tokens.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2 as spm
+
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.manifest import canonical
+
+MODEL_FILE, SPECIALS_FILE = "tokenizer.model", "specials.json"
+SPECIAL_TEXTS = {"ins": "\n\n### Instruction:\n", "res": "\n\n### Response:\n", "pad": "<pad>"}
+NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6
+"""Types of a piece in a SentencePiece model file."""
+MAX_NAMED = 3
+"""Bad things that an error names before it only counts them."""
+
+
+def read_proto(path: str | Path) -> Any:
+    """The parsed SentencePiece model of a tokenizer folder, or of a .model file. Refuses anything else."""
+    path = Path(path)
+    file = path / MODEL_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise ConfigError(f"{file} does not exist; give a tokenizer folder or a SentencePiece .model file")
+    proto = spm.ModelProto()
+    try:
+        proto.ParseFromString(file.read_bytes())
+    except Exception as error:  # protobuf's DecodeError, under a different name in each implementation
+        raise DataError(f"{file} is not a SentencePiece model: {error}") from error
+    if not proto.pieces:
+        raise DataError(f"{file} is not a SentencePiece model: it has no pieces")
+    return proto
+
+
+class Tokenizer:
+    """Text to ids and back.
+
+    `size` counts the specials, which lie after the pieces; `ins`, `res` and `pad` are None for a base tokenizer.
+    `sha256` is of tokenizer.model and the specials, and is what caches and checkpoints remember.
+    """
+
+    bos: int = 1
+    eos: int = 2
+
+    def __init__(self, folder: str | Path):
+        """Reads a tokenizer folder, or a lone .model file as a base tokenizer."""
+        self.folder = Path(folder)
+        proto = read_proto(self.folder)
+        specials_file = self.folder / SPECIALS_FILE
+        specials = json.loads(specials_file.read_text(encoding="utf-8")) if specials_file.is_file() else {}
+        if specials and (set(specials) != set(SPECIAL_TEXTS)):
+            raise DataError(f"{specials_file} has {sorted(specials)}, needs exactly {sorted(SPECIAL_TEXTS)}")
+        self.pieces: int = len(proto.pieces)
+        self.size: int = self.pieces + len(specials)
+        ids = {name: int(entry["id"]) for name, entry in specials.items()}
+        if sorted(ids.values()) != list(range(self.pieces, self.size)):
+            raise DataError(f"{specials_file}: ids {ids} must be the {len(ids)} after the {self.pieces} pieces")
+        self.ins: int | None = ids.get("ins")
+        self.res: int | None = ids.get("res")
+        self.pad: int | None = ids.get("pad")
+        self.special_texts: dict[str, str] = {name: entry["text"] for name, entry in specials.items()}
+        if [proto.trainer_spec.bos_id, proto.trainer_spec.eos_id] != [self.bos, self.eos]:
+            raise ConfigError(
+                f"{self.folder}: bos={proto.trainer_spec.bos_id} eos={proto.trainer_spec.eos_id}, needs bos=1 eos=2"
+            )
+        serialized = proto.SerializeToString()
+        self.sha256: str = hashlib.sha256(serialized + canonical(specials)).hexdigest()
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=serialized)
+        proto.normalizer_spec.add_dummy_prefix = False
+        self._bare = sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
+        self._breaks = frozenset({self.bos, self.eos, *ids.values()})
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the text alone: no bos, no eos, never a special. Refuses lone surrogates (not Unicode text)."""
+        return self._encode(self._processor, text)
+
+    def encode_bare(self, text: str) -> list[int]:
+        """Ids without the leading "▁" that `encode` puts before every text: what a piece inside a text is made of."""
+        return self._encode(self._bare, text)
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """`encode` of each text, in order."""
+        return [self.encode(text) for text in texts]
+
+    def encode_spans(self, text: str) -> list[tuple[int, int, int]]:
+        """(id, begin, end) of each token, in characters; of a character's fallback bytes only the last is not empty."""
+        proto = self._processor.encode(text, out_type="immutable_proto")
+        return [(piece.id, piece.begin, piece.end) for piece in proto.pieces]
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of the ids, each segment between bos, eos and specials by itself; those ids give no text."""
+        texts: list[str] = []
+        segment: list[int] = []
+        for i in map(int, ids):
+            if i in self._breaks:
+                texts.append(self._processor.decode(segment))
+                segment = []
+            elif 0 <= i < self.pieces:
+                segment.append(i)
+            else:
+                raise DataError(f"id {i} is outside the {self.size} entries of tokenizer {self.folder}")
+        return "".join([*texts, self._processor.decode(segment)])
+
+    def piece(self, i: int) -> str:
+        """The piece as it stands in the model ("▁the"), or the text of a special."""
+        if i >= self.pieces:
+            return self.special_texts[{self.ins: "ins", self.res: "res", self.pad: "pad"}[i]]
+        return str(self._processor.id_to_piece(i))
+
+    @staticmethod
+    def _encode(processor: sentencepiece.SentencePieceProcessor, text: str) -> list[int]:
+        try:
+            return processor.encode(text)
+        except UnicodeEncodeError as error:
+            raise DataError(f"text is not valid Unicode at character {error.start}: {text[:40]!r}; clean it") from error

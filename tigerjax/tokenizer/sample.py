@@ -1,0 +1,154 @@
+"""Text for the tokenizer's trainer: read documents, draw a share of them, cut them into lines.
+
+A document is drawn when xxh3_64(seed, id) / 2^64 < fraction: no worker count or file order matters, and a larger
+fraction only adds documents.
+"""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.manifest import canonical, stage
+
+SENTENCE_BYTES = 4192
+"""SentencePiece's own default: longer lines are dropped by its trainer, so they are cut here."""
+ENDS = "。！？"
+
+
+def _record_text(record: Any, where: str) -> str:
+    if isinstance(record, dict):
+        if isinstance(text := record.get("text", record.get("prompt")), str):
+            return text
+        if isinstance(messages := record.get("messages"), list):
+            return "\n".join(str(message["content"]) for message in messages)
+    raise DataError(f"{where}: record has neither a string `text` nor `messages`")
+
+
+def read_documents(path: str | Path) -> Iterator[tuple[str, str, str | None]]:
+    """(id, text, language or None) of .jsonl, .jsonl.zst and plain text files; a line of plain text is a document.
+
+    Raises DataError with file and line for broken JSON, invalid UTF-8 or a record without text.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; give text or JSONL files")
+    with open(path, "rb") as raw:
+        stream: Any = raw
+        if path.suffix == ".zst":
+            import zstandard
+
+            stream = io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw))
+        is_json = ".jsonl" in path.suffixes[-2:]
+        for number, line_bytes in enumerate(stream, 1):
+            where = f"{path}:{number}"
+            try:
+                line = line_bytes.decode("utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise DataError(f"{where}: invalid UTF-8 at byte {error.start} of the line") from error
+            if not line.strip():
+                continue
+            if not is_json:
+                yield xxhash.xxh3_128_hexdigest(line.encode()), line, None
+                continue
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{where}: broken JSON: {error}") from error
+            text = _record_text(record, where)
+            yield str(record.get("id") or xxhash.xxh3_128_hexdigest(canonical(record))), text, record.get("lang")
+
+
+def split_lines(text: str, max_bytes: int = SENTENCE_BYTES) -> Iterator[str]:
+    """Non-empty lines of a text; those over max_bytes are cut after 。！？, and inside a sentence only where one is
+    longer than max_bytes itself. Nothing is lost."""
+    for line in text.split("\n"):
+        if len(line.encode()) <= max_bytes:
+            if line.strip():
+                yield line
+            continue
+        part, size = "", 0
+        for sentence in _sentences(line, max_bytes):
+            length = len(sentence.encode())
+            if part and size + length > max_bytes:
+                yield part
+                part, size = "", 0
+            part, size = part + sentence, size + length
+        if part.strip():
+            yield part
+
+
+def _sentences(line: str, max_bytes: int) -> Iterator[str]:
+    start, size = 0, 0
+    for i, character in enumerate(line):
+        length = len(character.encode())
+        if size + length > max_bytes:
+            yield line[start:i]
+            start, size = i, 0
+        size += length
+        if character in ENDS:
+            yield line[start : i + 1]
+            start, size = i + 1, 0
+    if start < len(line):
+        yield line[start:]
+
+
+def _draw(seed: int, key: str) -> int:
+    return xxhash.xxh3_64_intdigest(f"{seed}\0{key}".encode())
+
+
+def sample(
+    *,
+    inputs: list[Path],
+    out: Path,
+    fraction: float,
+    seed: int,
+    min_sample_bytes: int,
+    max_sentences: int = 10_000_000,
+) -> dict[str, Any]:
+    """Writes OUT/sample.txt, one sentence a line, from a share of the documents; returns the manifest.
+
+    More than max_sentences are thinned by the same kind of hash. Raises DataError when the sample is smaller than
+    min_sample_bytes: a tokenizer trained on too little text is worse than none.
+    """
+    if not 0 < fraction <= 1:
+        raise ConfigError(f"fraction={fraction} must be in (0, 1]")
+    config = {
+        "fraction": fraction,
+        "min_sample_bytes": min_sample_bytes,
+        "max_sentences": max_sentences,
+    }
+    with stage(out, name="tokenizer_sample", config=config, inputs=inputs, seed=seed) as run:
+        if run.done:
+            return run.manifest or {}
+
+        def sentences() -> Iterator[tuple[int, str]]:
+            for path in inputs:
+                for key, text, _ in read_documents(path):
+                    if _draw(seed, key) < fraction * 2**64:
+                        for n, line in enumerate(split_lines(text)):
+                            yield _draw(seed, f"{key}\0{n}"), line
+
+        draws = np.fromiter((draw for draw, _ in sentences()), np.uint64)
+        limit = 2**64
+        if len(draws) > max_sentences:
+            limit = int(np.partition(draws, max_sentences)[max_sentences])
+        size = lines = 0
+        with open(run.tmp / "sample.txt", "w", encoding="utf-8") as f:
+            for draw, line in sentences():
+                if draw < limit:
+                    f.write(line + "\n")
+                    size += len(line.encode()) + 1
+                    lines += 1
+        if size < min_sample_bytes:
+            raise DataError(
+                f"sample of {fraction:.0%} has {size} bytes, below min_sample_bytes={min_sample_bytes};"
+                " give more text or a larger fraction"
+            )
+        run.figures = {"sentences_seen": len(draws), "sentences": lines, "bytes": size}
+    return run.manifest or {}

@@ -1,0 +1,82 @@
+"""Training of a SentencePiece BPE with Llama-2's own settings."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.manifest import stage, write_json
+from tigerjax.tokenizer.export import export
+from tigerjax.tokenizer.load import MODEL_FILE, SPECIALS_FILE
+from tigerjax.tokenizer.sample import SENTENCE_BYTES, read_documents, split_lines
+
+LLAMA2_SETTINGS: dict[str, Any] = {
+    "model_type": "bpe",
+    "normalization_rule_name": "identity",
+    "add_dummy_prefix": True,
+    "remove_extra_whitespaces": False,
+    "split_digits": True,
+    "byte_fallback": True,
+    "allow_whitespace_only_pieces": True,
+    "max_sentencepiece_length": 16,
+    "max_sentence_length": SENTENCE_BYTES,
+    "unk_id": 0,
+    "bos_id": 1,
+    "eos_id": 2,
+    "pad_id": -1,
+    "unk_surface": " \u2047 ",
+    "shuffle_input_sentence": False,
+    "input_sentence_size": 0,
+}
+"""As recorded in the trainer_spec of Llama-2's and the Apache-licensed base's tokenizer.model."""
+
+
+def train_model(
+    inputs: list[Path], size: int, out: Path, *, seed: int = 0, character_coverage: float = 0.9995
+) -> dict[str, Any]:
+    """Trains on all lines of text or JSONL files and writes a base tokenizer folder of `size` pieces.
+
+    For a model to be merged, ask for a third more than will be needed: pieces that are not CJK are left out there.
+    SentencePiece's own refusals (size below the required characters, or too high for so little text) are passed on
+    as ConfigError. Returns the manifest. Training draws nothing: `seed` is recorded only.
+    """
+    config = {"size": size, "character_coverage": character_coverage} | LLAMA2_SETTINGS
+    with stage(out, name="tokenizer_train", config=config, inputs=inputs, seed=seed) as run:
+        if run.done:
+            return run.manifest or {}
+        counts = {"lines": 0, "characters": 0}
+
+        def lines() -> Iterator[str]:
+            for path in inputs:
+                for _, text, _ in read_documents(path):
+                    for line in split_lines(text):
+                        counts["lines"] += 1
+                        counts["characters"] += len(line)
+                        yield line
+
+        first = next(lines(), None)
+        if first is None:
+            raise DataError(f"{', '.join(map(str, inputs))}: no text to train a tokenizer on")
+        counts = {"lines": 0, "characters": 0}
+        model = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=lines(),
+                model_writer=model,
+                vocab_size=size,
+                character_coverage=character_coverage,
+                num_threads=1,
+                minloglevel=2,
+                **LLAMA2_SETTINGS,
+            )
+        except RuntimeError as error:
+            message = " ".join(str(error).split())
+            raise ConfigError(f"SentencePiece refuses size={size} on {counts['lines']} lines: {message}") from error
+        (run.tmp / MODEL_FILE).write_bytes(model.getvalue())
+        write_json(run.tmp / SPECIALS_FILE, {})
+        export(run.tmp)
+        run.figures = {"vocab_size": size} | counts
+    return run.manifest or {}
