@@ -21,12 +21,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import sentencepiece
-from sentencepiece import sentencepiece_model_pb2 as spm
 
 from tigerjax.errors import ConfigError
 from tigerjax.manifest import stage, write_json
 from tigerjax.tokenizer.export import export
-from tigerjax.tokenizer.load import MAX_NAMED, MODEL_FILE, NORMAL, SPECIAL_TEXTS, SPECIALS_FILE, Tokenizer, read_proto
+from tigerjax.tokenizer.load import (
+    MAX_NAMED,
+    MODEL_FILE,
+    NORMAL,
+    SPECIAL_TEXTS,
+    SPECIALS_FILE,
+    Tokenizer,
+    new_proto,
+    read_proto,
+)
 
 CJK_RANGES = (
     (0x2E80, 0x2FDF),  # radicals
@@ -115,7 +123,7 @@ def select(ranked: list[str], have: Iterable[str], count: int) -> list[str]:
 
 
 def _merged(base: Any, texts: list[str], score_rule: str) -> Any:
-    proto = spm.ModelProto()
+    proto = new_proto()
     proto.CopyFrom(base)
     top = math.floor(base_minimum(base)) - 1
     for k, text in enumerate(texts):
@@ -129,7 +137,7 @@ def _merged(base: Any, texts: list[str], score_rule: str) -> Any:
 
 def dead_pieces(proto: Any, first: int) -> list[int]:
     """Ids from `first` on whose own text does not encode to them: no text ever will."""
-    bare = spm.ModelProto()
+    bare = new_proto()
     bare.CopyFrom(proto)
     bare.normalizer_spec.add_dummy_prefix = False
     processor = sentencepiece.SentencePieceProcessor(model_proto=bare.SerializeToString())
@@ -152,10 +160,10 @@ def extend(
     fills up with junk.
     """
     base, new, out = Path(base), Path(new), Path(out)
-    old_proto, new_proto = read_proto(base), read_proto(new)
-    _check_model(old_proto, base, "base")
-    _check_model(new_proto, new, "new model")
-    old_count = len(old_proto.pieces)
+    old_model, new_model = read_proto(base), read_proto(new)
+    _check_model(old_model, base, "base")
+    _check_model(new_model, new, "new model")
+    old_count = len(old_model.pieces)
     if Tokenizer(base).size != old_count:
         raise ConfigError(f"base {base} is extended already: it has specials; give the tokenizer it was made from")
     need = size - old_count - len(SPECIAL_TEXTS)
@@ -168,17 +176,17 @@ def extend(
     with stage(out, name="tokenizer_extend", config=config, inputs=[base, new]) as run:
         if run.done:
             return run.manifest or {}
-        have = [piece.piece for piece in old_proto.pieces]
-        ranked = candidates(old_proto, new_proto, script_filter)
+        have = [piece.piece for piece in old_model.pieces]
+        ranked = candidates(old_model, new_model, script_filter)
         unreachable = 0
         while True:
             texts = select(ranked, have, need)
             if len(texts) < need:
                 raise ConfigError(
-                    f"only {len(texts)} of {len(new_proto.pieces)} pieces of {new} survive the merge rule, {need} are"
-                    f" needed for size={size}; train the new model larger (now {len(new_proto.pieces)}) or lower size"
+                    f"only {len(texts)} of {len(new_model.pieces)} pieces of {new} survive the merge rule, {need} are"
+                    f" needed for size={size}; train the new model larger (now {len(new_model.pieces)}) or lower size"
                 )
-            proto = _merged(old_proto, texts, score_rule)
+            proto = _merged(old_model, texts, score_rule)
             dead = set(dead_pieces(proto, old_count)) if score_rule == "below_base" else set()
             if not dead:
                 break
@@ -200,6 +208,6 @@ def extend(
             "survivors": len(ranked) + unreachable,
             "unreachable_skipped": unreachable,
             "highest_new_score": proto.pieces[old_count].score,
-            "base_minimum": base_minimum(old_proto),
+            "base_minimum": base_minimum(old_model),
         }
     return run.manifest or {}

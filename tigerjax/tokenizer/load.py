@@ -26,13 +26,18 @@ MAX_NAMED = 3
 """Bad things that an error names before it only counts them."""
 
 
+def new_proto() -> Any:
+    """An empty SentencePiece model; its class is generated at import, where no type checker sees it."""
+    return getattr(spm, "ModelProto")()  # noqa: B009
+
+
 def read_proto(path: str | Path) -> Any:
     """The parsed SentencePiece model of a tokenizer folder, or of a .model file. Refuses anything else."""
     path = Path(path)
     file = path / MODEL_FILE if path.is_dir() else path
     if not file.is_file():
         raise ConfigError(f"{file} does not exist; give a tokenizer folder or a SentencePiece .model file")
-    proto = spm.ModelProto()
+    proto = new_proto()
     try:
         proto.ParseFromString(file.read_bytes())
     except Exception as error:  # protobuf's DecodeError, under a different name in each implementation
@@ -94,8 +99,8 @@ class Tokenizer:
 
     def encode_spans(self, text: str) -> list[tuple[int, int, int]]:
         """(id, begin, end) of each token, in characters; of a character's fallback bytes only the last is not empty."""
-        proto = self._processor.encode(text, out_type="immutable_proto")
-        return [(piece.id, piece.begin, piece.end) for piece in proto.pieces]
+        tokens = self._processor.encode(text, out_type="offset_mapping")
+        return [(i, begin, end) for i, (begin, end) in zip(tokens["ids"], tokens["offsets"], strict=True)]
 
     def decode(self, ids: list[int]) -> str:
         """Text of the ids, each segment between bos, eos and specials by itself; those ids give no text."""

@@ -1,0 +1,76 @@
+"""A checkpoint's vocabulary grown from a base tokenizer's to an extended one's."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tigerjax.config import ModelConfig
+from tigerjax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tigerjax.tokenizer.load import Tokenizer
+
+
+def _sub_tokens(base: "Tokenizer", new: "Tokenizer") -> list[list[int]]:
+    """For each new id the base ids that it stands for; none for the pad. No "▁" is put before a piece."""
+    return [
+        [] if i == new.pad else base.encode_bare(new.piece(i).replace("\u2581", " "))
+        for i in range(base.size, new.size)
+    ]
+
+
+def _grown(old_VD: np.ndarray, sub_tokens: list[list[int]], rows: int) -> np.ndarray:
+    """old_VD with one row more a list: the float32 mean of its old rows. Zero rows up to `rows`."""
+    out_VD = np.zeros((rows, old_VD.shape[1]), old_VD.dtype)
+    out_VD[: len(old_VD)] = old_VD
+    for n, ids in enumerate(sub_tokens, len(old_VD)):
+        if ids:
+            out_VD[n] = old_VD[ids].astype(np.float32).mean(axis=0, dtype=np.float32).astype(old_VD.dtype)
+    return out_VD
+
+
+def resize(
+    weights: dict[str, Any], config: ModelConfig, base: "Tokenizer", new: "Tokenizer", *, multiple: int = 128
+) -> tuple[dict[str, Any], ModelConfig]:
+    """Weights and config for the extended tokenizer; `embed` and `head` become numpy arrays, the rest is untouched.
+
+    A new row is the mean of the base rows that the piece was made of (a special's: of its text), the pad's row and all
+    padding up to a multiple are zero, the old rows keep every bit. Refuses a checkpoint whose vocabulary is not
+    the base's, and a new tokenizer that does not begin with the base: it never guesses.
+    """
+    if config.vocab_size != base.size:
+        raise ConfigError(
+            f"checkpoint has vocab_size={config.vocab_size}, base tokenizer {base.folder} has {base.size} entries;"
+            " give the tokenizer that the checkpoint was trained with (an extended checkpoint is not extended again)"
+        )
+    if base.pad is not None or new.pad is None:
+        raise ConfigError(
+            f"base {base.folder} must be without specials and new {new.folder} with them; the new one comes from"
+            " `tigerjax tokenizer extend`"
+        )
+    changed = [i for i in range(base.size) if i >= new.pieces or base.piece(i) != new.piece(i)]
+    if changed:
+        raise ConfigError(
+            f"tokenizer {new.folder} is not an extension of {base.folder}: {len(changed)} entries differ, the first is"
+            f" id {changed[0]}"
+        )
+    if multiple < 1:
+        raise ConfigError(f"multiple={multiple} must be at least 1")
+    padded = -(-new.size // multiple) * multiple
+    sub_tokens = _sub_tokens(base, new)
+    shapes = {
+        "embed": (config.padded_vocab_size, config.model_dim),
+        "head": (config.model_dim, config.padded_vocab_size),
+    }
+    for name, shape in shapes.items():
+        if name not in weights or tuple(weights[name].shape) != shape:
+            given = tuple(weights[name].shape) if name in weights else "missing"
+            raise ConfigError(f"weight {name} is {given}, the checkpoint's config needs {shape}")
+    embed_VD = np.asarray(weights["embed"])[: base.size]
+    head_VD = np.asarray(weights["head"]).T[: base.size]
+    resized = weights | {
+        "embed": _grown(embed_VD, sub_tokens, padded),
+        "head": np.ascontiguousarray(_grown(head_VD, sub_tokens, padded).T),
+    }
+    return resized, dataclasses.replace(config, vocab_size=new.size, padded_vocab_size=padded)

@@ -1,0 +1,129 @@
+"""The properties of a merged tokenizer, measured on given texts.
+
+`verify` returns figures; `failures` says which of them break a property. Lines that hold a literal U+2581 are left out
+of the round trip (SentencePiece writes it for a space, in the base too), lines that hold a special's text out of the
+comparison with Hugging Face, which parses specials inside text.
+"""
+
+import importlib.util
+import math
+from pathlib import Path
+from typing import Any
+
+from tigerjax.tokenizer.extend import base_minimum, dead_pieces, has_cjk, is_cjk
+from tigerjax.tokenizer.load import NORMAL, Tokenizer, read_proto
+from tigerjax.tokenizer.sample import read_documents
+
+CJK_SHARE = 0.3
+"""A text without a declared language is Chinese when so many of its characters are CJK."""
+SPACE_MARK = "\u2581"
+
+
+def language(text: str) -> str:
+    """ "zh" or "en" by the share of CJK characters."""
+    return "zh" if text and sum(map(is_cjk, text)) / len(text) >= CJK_SHARE else "en"
+
+
+def outside_cjk(tok: Tokenizer, text: str) -> list[tuple[int, int]]:
+    """(position, id) of the tokens that stand for no CJK character; fallback bytes count to their character."""
+    return [(begin, i) for i, begin, end in tok.encode_spans(text) if not has_cjk(text[begin : max(end, begin + 1)])]
+
+
+def changed_old_ids(base: Any, merged: Any) -> int:
+    """Base entries whose piece, score or type differ in the merged model, or are missing."""
+    same = sum(
+        (a.piece, a.score, a.type) == (b.piece, b.score, b.type)
+        for a, b in zip(base.pieces, merged.pieces, strict=False)
+    )
+    return len(base.pieces) - same
+
+
+def hf_mismatches(folder: Path, tok: Tokenizer, lines: list[str]) -> int | None:
+    """Lines whose ids differ in `transformers`, or None where it is not installed."""
+    if importlib.util.find_spec("transformers") is None:
+        return None
+    from transformers import AutoTokenizer
+
+    hf = AutoTokenizer.from_pretrained(str(folder))
+    marks = [*hf.all_special_tokens, *tok.special_texts.values()]
+    lines = [line for line in lines if not any(mark in line for mark in marks)]
+    if not lines:
+        return 0
+    theirs = hf(lines, add_special_tokens=False)["input_ids"]
+    return sum(ids != tok.encode(line) for ids, line in zip(theirs, lines, strict=True))
+
+
+def verify(folder: Path, base: Path, texts: list[Path]) -> dict[str, Any]:
+    """Figures of the tokenizer in `folder`, extended from `base`, on the lines of text or JSONL files.
+
+    chars_per_token is {"before": {language: …}, "after": {language: …}}; a file's language is its records' `lang`,
+    else told by the share of CJK characters. hf_mismatches is None where transformers is not installed.
+    """
+    folder, base = Path(folder), Path(base)
+    old_proto, new_proto = read_proto(base), read_proto(folder)
+    old, new = Tokenizer(base), Tokenizer(folder)
+    lines: list[str] = []
+    sizes: dict[str, list[int]] = {}
+    figures = dict.fromkeys(
+        ("plain_lines", "plain_lines_changed", "mixed_lines", "mixed_lines_changed", "round_trip_failures"), 0
+    )
+    for path in texts:
+        for _, text, declared in read_documents(path):
+            for line in filter(None, text.split("\n")):
+                lines.append(line)
+                before, after = old.encode(line), new.encode(line)
+                if has_cjk(line):
+                    figures["mixed_lines"] += 1
+                    figures["mixed_lines_changed"] += outside_cjk(old, line) != outside_cjk(new, line)
+                else:
+                    figures["plain_lines"] += 1
+                    figures["plain_lines_changed"] += before != after
+                figures["round_trip_failures"] += SPACE_MARK not in line and new.decode(after) != line
+                total = sizes.setdefault(declared or language(line), [0, 0, 0])
+                for n, count in enumerate((len(line), len(before), len(after))):
+                    total[n] += count
+    first = len(old_proto.pieces)
+    added = new_proto.pieces[first:]
+    scores = [piece.score for piece in added]
+    return {
+        "vocab_size": new.size,
+        "specials": new.size - new.pieces,
+        "old_ids_changed": changed_old_ids(old_proto, new_proto),
+        "duplicate_pieces": new.pieces - len({piece.piece for piece in new_proto.pieces}),
+        "wrong_types": sum(piece.type != NORMAL for piece in added),
+        "misranked_scores": sum(
+            not (math.isfinite(score) and score < limit)
+            for score, limit in zip(scores, [base_minimum(old_proto), *scores], strict=False)
+        ),
+        "header_errors": int(new_proto.trainer_spec.vocab_size != new.pieces)
+        + int(new_proto.normalizer_spec != old_proto.normalizer_spec),
+        **figures,
+        "dead_rows": len(dead_pieces(new_proto, first)),
+        "hf_mismatches": hf_mismatches(folder, new, lines),
+        "chars_per_token": {
+            when: {lang: round(total[0] / max(total[n], 1), 4) for lang, total in sorted(sizes.items())}
+            for n, when in ((1, "before"), (2, "after"))
+        },
+    }
+
+
+MUST_BE_ZERO = (
+    "old_ids_changed",
+    "duplicate_pieces",
+    "wrong_types",
+    "misranked_scores",
+    "header_errors",
+    "plain_lines_changed",
+    "mixed_lines_changed",
+    "dead_rows",
+    "round_trip_failures",
+    "hf_mismatches",
+)
+
+
+def failures(figures: dict[str, Any]) -> list[str]:
+    """The properties that the figures of `verify` break, each as "name=value (must be …)"; empty when all hold."""
+    found = [f"{name}={figures[name]} (must be 0)" for name in MUST_BE_ZERO if figures[name]]
+    if figures["specials"] != 3:
+        found.append(f"specials={figures['specials']} (must be 3)")
+    return found
