@@ -1,0 +1,272 @@
+"""The reward model: trained on pairs in the common loop, judged on held-out prompts, calibrated, and asked for scores."""
+
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tigerjax.align import reward_data
+from tigerjax.align.agreement import spearman
+from tigerjax.align.reward_data import Comparison, PairLoader, RewardBatch, check_end, encode_answer
+from tigerjax.config import ComputeConfig, ModelConfig, RewardConfig, RunConfig
+from tigerjax.errors import ConfigError, DataError, GateFailed
+from tigerjax.model import llama
+from tigerjax.model.reward import Reward, from_llama
+from tigerjax.tokenizer.load import Tokenizer
+from tigerjax.train.checkpoint import Model, load_model, save_model
+from tigerjax.train.loop import train as train_loop
+from tigerjax.train.objective import Objective, Sums
+
+SMALLEST_BUCKET = 32
+MODEL_FOLDER = "model"
+
+Item = tuple[Sequence[Mapping[str, str]], str, str]
+"""(messages that end with the user, answer text, finish: "stop" | "length" | "marker")."""
+
+
+class Report(NamedTuple):
+    """What reward training ends with."""
+
+    path: Path
+    """The calibrated checkpoint, kind "reward", with `figures` in its extra."""
+    figures: dict[str, Any]
+
+
+def pair_loss(scores_BC: jax.Array, batch: RewardBatch, *, centering: float) -> tuple[jax.Array, jax.Array, Sums]:
+    """(sum, weight, {accuracy}) of -log_sigmoid(r_w - r_l - margin) + centering * (r_w + r_l)^2 over weighted pairs.
+
+    The pairs of a prompt weigh 1 together, so the weight is the number of prompts that have pairs.
+    """
+    # A place without an answer has no pair; its score must not reach the sums even as 0 * inf.
+    scores_BC = jnp.where(batch.last_BC >= 0, scores_BC, 0.0)
+    winner_BC1, loser_B1C = scores_BC[:, :, None], scores_BC[:, None, :]
+    gap_BCC = winner_BC1 - loser_B1C - batch.margins_BCC
+    cost_BCC = -jax.nn.log_sigmoid(gap_BCC) + centering * (winner_BC1 + loser_B1C) ** 2
+    right_BCC = (winner_BC1 > loser_B1C) + 0.5 * (winner_BC1 == loser_B1C)
+    pairs_BCC = batch.pairs_BCC
+    return jnp.sum(pairs_BCC * cost_BCC), jnp.sum(pairs_BCC), {"accuracy": jnp.sum(pairs_BCC * right_BCC)}
+
+
+def last_scores(model: Reward, weights: Any, tokens_BT: jax.Array, last_B: jax.Array) -> jax.Array:
+    """Raw score_B at the token `last_B`; what stands after it is padding. A row with last -1 scores something."""
+    places_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1], dtype=jnp.int32), tokens_BT.shape)
+    segment_ids_BT = (places_BT <= last_B[:, None]).astype(jnp.int32)
+    scores_BT = model.apply({"params": weights}, tokens_BT, places_BT, segment_ids_BT)
+    return jnp.take_along_axis(scores_BT, jnp.maximum(last_B, 0)[:, None], axis=1)[:, 0]
+
+
+def reward_objective(config: RunConfig, *, centering: float) -> Objective:
+    """The pair loss of the config's trunk over `RewardBatch`, for tigerjax.train.loop."""
+    model = Reward(config.model, config.compute)
+
+    def loss(weights: Any, batch: RewardBatch) -> tuple[jax.Array, jax.Array, Sums]:
+        B, C, T = batch.tokens_BCT.shape
+        scores_B = last_scores(model, weights, batch.tokens_BCT.reshape(B * C, T), batch.last_BC.reshape(B * C))
+        return pair_loss(scores_B.reshape(B, C), batch, centering=centering)
+
+    return Objective(
+        init=lambda key: llama.init(model, key),
+        loss=loss,
+        kind="reward",
+        tokens=lambda batch: int((batch.last_BC + 1).sum()),
+    )
+
+
+class Scorer:
+    """Scores answers in padded batches of fixed shapes, so that a score depends on nothing but its own answer.
+
+    Lengths are padded to powers of two from 32, rows to `rows`: one compilation a length. `raw` gives the model's own
+    scores; calling the scorer gives (raw - mean) / std on the reference set, less the penalty of the checkpoint for
+    answers that did not end by themselves.
+    """
+
+    def __init__(self, model: Model, tokenizer: Tokenizer, *, compute: ComputeConfig, seq_len: int, rows: int):
+        if model.kind != "reward":
+            raise ConfigError(f"a checkpoint of kind {model.kind!r} gives no scores; train one with `reward train`")
+        if model.tokenizer_sha256 not in (None, tokenizer.sha256):
+            raise ConfigError(f"reward model and tokenizer {tokenizer.folder} do not belong together (sha256 differs)")
+        self.extra, self.sha256 = model.extra, model.sha256
+        self._setup(model.config, model.weights, tokenizer, compute, seq_len, rows)
+
+    def _setup(
+        self, config: ModelConfig, weights: Any, tok: Tokenizer, compute: ComputeConfig, seq_len: int, rows: int
+    ) -> None:
+        reward = Reward(config, compute)
+        self._tokenizer, self._seq_len, self._rows = tok, seq_len, rows
+        self._weights = jax.tree.map(jnp.asarray, dict(weights))
+        self._score: Callable[..., jax.Array] = jax.jit(lambda w, tokens, last: last_scores(reward, w, tokens, last))
+
+    def __call__(self, items: Sequence[Item]) -> list[float]:
+        """Calibrated scores, in standard deviations of the reference set; NaN where the model gives none."""
+        if "calibration" not in self.extra:
+            raise ConfigError("this reward model is not calibrated; run `reward calibrate` on an SFT reference set")
+        mean, std = self.extra["calibration"]["mean"], self.extra["calibration"]["std"]
+        penalty = self.extra["truncation_penalty"]
+        ended = [finish == "stop" for _, _, finish in items]
+        raw = self.raw(items)
+        return [float((r - mean) / std - (0.0 if ok else penalty)) for r, ok in zip(raw, ended, strict=True)]
+
+    def raw(self, items: Sequence[Item]) -> np.ndarray:
+        """Scores of the model itself, float64 [len(items)]."""
+        ids = []
+        for place, (messages, text, finish) in enumerate(items):
+            where = f"item {place} to score"
+            one = encode_answer(self._tokenizer, messages, text, finish, seq_len=self._seq_len, where=where)
+            check_end(self._tokenizer, one, finish, where)
+            ids.append(one)
+        return self.raw_ids(ids)
+
+    def raw_ids(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
+        """Scores at the last token of each sequence, float64 [len(ids)]; what the sequences end with is not checked."""
+        buckets: dict[int, list[int]] = defaultdict(list)
+        for place, one in enumerate(ids):
+            if not 0 < len(one) <= self._seq_len:
+                raise DataError(f"sequence {place} has {len(one)} tokens, needs 1 to {self._seq_len}")
+            buckets[max(SMALLEST_BUCKET, 1 << (len(one) - 1).bit_length())].append(place)
+        out = np.full(len(ids), np.nan)
+        for length in sorted(buckets):
+            for start in range(0, len(buckets[length]), self._rows):
+                places = buckets[length][start : start + self._rows]
+                tokens_BT, last_B = np.zeros((self._rows, length), np.int32), np.zeros(self._rows, np.int32)
+                for row, place in enumerate(places):
+                    tokens_BT[row, : len(ids[place])] = ids[place]
+                    last_B[row] = len(ids[place]) - 1
+                scores_B = np.asarray(self._score(self._weights, tokens_BT, last_B))
+                out[places] = scores_B[: len(places)]
+        return out
+
+
+def load_scorer(path: str | Path, tokenizer: Tokenizer, *, compute: ComputeConfig, seq_len: int, rows: int) -> Scorer:
+    """The scorer of a calibrated reward checkpoint."""
+    return Scorer(load_model(path), tokenizer, compute=compute, seq_len=seq_len, rows=rows)
+
+
+def train(
+    config: RunConfig,
+    reward: RewardConfig,
+    *,
+    preferences: Iterable[str | Path],
+    reference: Sequence[Mapping[str, Any]],
+    tokenizer: Tokenizer,
+    init: str | Path,
+    run_dir: str | Path,
+    force: bool = False,
+) -> Report:
+    """Trains from the chat checkpoint `init` on preference files, and writes RUN_DIR/model, calibrated.
+
+    `config.batch_rows` counts prompts, `config.data.seq_len` bounds a chat, `config.optim.total_steps` ends it.
+    `reference` is the SFT set (messages that end with an answer) on which scores get mean 0 and deviation 1. Raises
+    GateFailed when held-out pair accuracy is below `reward.min_accuracy` or a score is not finite, unless `force`d.
+    """
+    run_dir = Path(run_dir)
+    comparisons, counts = reward_data.read(preferences)
+    train_set, eval_set = reward_data.split(comparisons, eval_fraction=reward.eval_fraction, seed=config.seed)
+    chat = load_model(init)
+    if chat.kind != "llama" or chat.config != config.model:
+        raise ConfigError(f"{init}: a reward model starts from a chat model of the config's sizes, this is another")
+    if chat.tokenizer_sha256 not in (None, tokenizer.sha256):
+        raise ConfigError(f"{init} was trained with another tokenizer than {tokenizer.folder}")
+    rows = reward_data.to_rows(train_set, tokenizer, seq_len=config.data.seq_len)
+    loader = PairLoader(
+        rows,
+        batch_rows=config.batch_rows,
+        seed=config.seed,
+        tokenizer_sha256=tokenizer.sha256,
+        host=jax.process_index(),
+        hosts=jax.process_count(),
+    )
+    state = train_loop(
+        config,
+        loader,
+        run_dir=run_dir,
+        objective=reward_objective(config, centering=reward.centering),
+        init_weights=from_llama(chat.weights, jax.random.key(config.seed)),
+        tokenizer_sha256=tokenizer.sha256,
+    )
+    weights = jax.tree.map(np.asarray, jax.device_get(state.weights))
+    fresh = Model(config.model, weights, "reward", tokenizer.sha256, int(state.step), "", {})
+    scorer = Scorer(fresh, tokenizer, compute=config.compute, seq_len=config.data.seq_len, rows=reward.score_rows)
+    figures: dict[str, Any] = {"pairs": counts, "train_prompts": len(train_set), "eval_prompts": len(eval_set)}
+    figures |= evaluate(scorer, eval_set, tokenizer, max_length_rho=reward.max_length_rho)
+    failed = None if force else unusable(figures, min_accuracy=reward.min_accuracy)
+    if failed:
+        raise GateFailed(f"reward model of {run_dir} is not usable for ranking: {failed}")
+    extra = {
+        "calibration": calibrate(scorer, reference),
+        "truncation_penalty": reward.truncation_penalty,
+        "figures": figures,
+    }
+    path = run_dir / MODEL_FOLDER
+    save_model(
+        path, weights, config.model, kind="reward", tokenizer_sha256=tokenizer.sha256, step=fresh.step, extra=extra
+    )
+    return Report(path, figures | {"calibration": extra["calibration"]})
+
+
+def evaluate(
+    scorer: Scorer, comparisons: Sequence[Comparison], tokenizer: Tokenizer, *, max_length_rho: float
+) -> dict[str, Any]:
+    """{accuracy, by_task, by_lang, length_rho, not_finite} on comparisons; every prompt counts once, a tie is half.
+
+    A Spearman correlation of score and answer length beyond `max_length_rho` is warned of on stderr.
+    """
+    items = [(c.messages, text, finish) for c in comparisons for text, finish in c.answers]
+    scores, start = scorer.raw(items), 0
+    right: list[float] = []
+    for c in comparisons:
+        own = scores[start : start + len(c.answers)]
+        start += len(c.answers)
+        right.append(
+            sum(
+                p.weight * (float(own[p.winner] > own[p.loser]) + 0.5 * float(own[p.winner] == own[p.loser]))
+                for p in c.pairs
+            )
+        )
+    lengths = [len(tokenizer.encode(text)) for _, text, _ in items]
+    finite = np.isfinite(scores)
+    rho = spearman(scores[finite].tolist(), np.asarray(lengths)[finite].tolist())
+    if abs(rho) > max_length_rho:
+        print(
+            f"warning: reward and answer length correlate by {rho:+.2f} (limit {max_length_rho}): the model may judge"
+            " length; balance the preferences",
+            file=sys.stderr,
+        )
+    return {
+        "accuracy": float(np.mean(right)),
+        "by_task": _means([c.task for c in comparisons], right),
+        "by_lang": _means([c.lang for c in comparisons], right),
+        "length_rho": rho,
+        "not_finite": int((~finite).sum()),
+    }
+
+
+def unusable(figures: Mapping[str, Any], *, min_accuracy: float) -> str | None:
+    """Why a reward model may not rank, from the figures of `evaluate`; None when it may."""
+    if figures["not_finite"]:
+        return f"{figures['not_finite']} held-out scores are NaN or infinite; lower the learning rate"
+    if not figures["accuracy"] >= min_accuracy:
+        return f"held-out pair accuracy {figures['accuracy']:.3f} is below {min_accuracy}; give more or clearer pairs"
+    return None
+
+
+def calibrate(scorer: Scorer, reference: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """{mean, std, n} of the raw scores of the existing answers of an SFT set. GateFailed when they do not differ."""
+    scores = scorer.raw([(e["messages"][:-1], e["messages"][-1]["content"], "stop") for e in reference])
+    if len(scores) < 2 or not np.isfinite(scores).all() or not scores.std() > 0:
+        raise GateFailed(
+            f"cannot calibrate on {len(scores)} reference answers ({int((~np.isfinite(scores)).sum())} scores not"
+            " finite): at least two different finite scores are needed"
+        )
+    return {"mean": float(scores.mean()), "std": float(scores.std()), "n": len(scores)}
+
+
+def _means(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
+    by: dict[str, list[float]] = defaultdict(list)
+    for name, value in zip(names, values, strict=True):
+        by[name].append(value)
+    return {name: float(np.mean(by[name])) for name in sorted(by)}
