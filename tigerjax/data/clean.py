@@ -30,7 +30,9 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # direction marks U+200E/F carry meaning and stay.
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad\ue000-\uf8ff\U000f0000-\U000ffffd\U00100000-\U0010fffd]")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")  # with its semicolon only
-_TAG = re.compile(r"</?(?:a|b|br|div|em|font|h[1-6]|i|img|li|p|span|strong|table|td|tr|u|ul|ol)(?:\s[^<>]*)?/?>", re.I)
+_ATTRIBUTE = r"""\s+[\w:-]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s<>"']+)"""
+_LAYOUT = "a|b|br|div|em|font|h[1-6]|i|img|li|p|span|strong|table|td|tr|u|ul|ol"
+_TAG = re.compile(rf"</?(?:{_LAYOUT})(?:{_ATTRIBUTE})*\s*/?>", re.I)  # not "a<b and c>d"
 _BLANK = re.compile(r"\n(?:[ \t]*\n){3,}")
 _MARKER = re.compile(r"(?:\n*### (?:Instruction|Response):\n?)|<pad>")
 _PLACEHOLDER = re.compile(r"<a text>|<noinput>|\[image\]|\[图片\]", re.I)

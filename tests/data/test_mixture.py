@@ -1,0 +1,259 @@
+"""Mixtures: registration, caches, and every way in which sources and tokenizers can be wrong."""
+
+import itertools
+import json
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+from tigerjax import manifest
+from tigerjax.config import DataConfig
+from tigerjax.data import mixture, records, rows, tasks
+from tigerjax.data.loader import schedule
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.tokenizer.chat import encode_chat
+from tigerjax.tokenizer.load import Tokenizer
+
+L = 64
+SHARE_TOLERANCE = 0.005  # half a point, the design's figure for a window of 1M tokens; here it is one row in 200
+
+
+@pytest.fixture(scope="session")
+def quickstart(work):
+    from data_mixtures import quickstart
+
+    quickstart.register(work)
+    return work
+
+
+def config(work, name="quickstart_holistic", tokenizer="tokenizer", cache="cache", seq_len=L):
+    return DataConfig(
+        mixture=name,
+        modules=("data_mixtures.quickstart",),
+        tokenizer=str(work / tokenizer),
+        cache_dir=str(work / cache),
+        seq_len=seq_len,
+    )
+
+
+def sources(tmp_path, n=30, **more):
+    """A zh, an en and an SFT file of n records each."""
+    records.write_jsonl(
+        tmp_path / "zh.jsonl", ({"id": f"z{i}", "text": f"第{i}章天地玄黄宇宙洪荒" * 5} for i in range(n))
+    )
+    records.write_jsonl(tmp_path / "en.jsonl", ({"id": f"e{i}", "text": f"Number {i} is here. " * 9} for i in range(n)))
+    turns = [
+        [{"role": "user", "content": f"What is {i}?"}, {"role": "assistant", "content": "A number."}] for i in range(n)
+    ]
+    records.write_jsonl(tmp_path / "sft.jsonl", ({"id": f"s{i}", "messages": t} for i, t in enumerate(turns)))
+    return {
+        "zh": {"z": mixture.Source(tmp_path / "zh.jsonl")},
+        "en": {"e": mixture.Source(tmp_path / "en.jsonl")},
+        "instruct": mixture.Source(tmp_path / "sft.jsonl", **more),
+        "instruct_fraction": 0.1,
+    }
+
+
+def own(tmp_path, work, name):
+    return DataConfig(
+        mixture=name, modules=(), tokenizer=str(work / "tokenizer"), cache_dir=str(tmp_path / "cache"), seq_len=L
+    )
+
+
+def test_the_holistic_mixture_realises_its_token_shares(quickstart):
+    figures = mixture.stats(config(quickstart), batch_rows=4, seed=0)
+    wanted = {"en.text": 0.45, "instruct": 0.1, "zh.text": 0.45}
+    assert figures["wanted"] == pytest.approx({f"quickstart_holistic.{k}": v for k, v in wanted.items()})
+    for name, share in figures["wanted"].items():
+        assert abs(figures["realised"][name] - share) < SHARE_TOLERANCE
+    assert figures["fill"] == 1.0
+    assert figures["tokens"] == figures["rows"] * L
+
+
+def test_cached_rows_are_the_rows_that_seqio_makes_and_the_tokens_of_the_files(quickstart):
+    loader = mixture.open_loader(config(quickstart), batch_rows=4, seed=0)
+    tok = Tokenizer(quickstart / "tokenizer")
+    documents = [tok.encode(d["text"]) for d in records.documents(quickstart / "clean" / "zh.jsonl")]
+    wanted = np.stack(list(rows.chunk(documents, L, tok.eos)))
+    source = next(s for s in loader.sources if s.name == "quickstart_holistic.zh.text")
+    np.testing.assert_array_equal(source.read(range(source.rows)), wanted)
+    task = next(t for t in mixture.get_mixture("quickstart_holistic").tasks if t.name == source.name)
+    np.testing.assert_array_equal(np.stack(list(tasks.task_rows(task, L))), wanted)
+
+
+def test_instructions_enter_pretraining_as_plain_documents(quickstart):
+    loader = mixture.open_loader(config(quickstart), batch_rows=4, seed=0)
+    tok = Tokenizer(quickstart / "tokenizer")
+    first = next(records.sft_examples(quickstart / "sft" / "train.jsonl"))["messages"]
+    ids = tok.encode(f"{first[0]['content']}\n{first[1]['content']}")
+    row = next(s for s in loader.sources if s.name == "quickstart_holistic.instruct").read([0])[0]
+    assert row[0].tolist()[: len(ids) + 1] == [*ids, tok.eos]
+    assert rows.row_weights(row).tolist() == [1.0] * L
+    assert not {tok.ins, tok.res, tok.pad} & set(row[0].tolist())
+
+
+def test_seqio_mixes_in_the_order_of_the_loader(quickstart):
+    chosen = mixture.get_mixture("quickstart_holistic")
+    dataset = chosen.get_dataset(dict.fromkeys(tasks.FEATURES, L), split="train", shuffle=False, num_epochs=1)
+    per_task = [tasks.task_rows(task, L) for task in chosen.tasks]
+    rates = [chosen.get_rate(task) for task in chosen.tasks]
+    for item, source in itertools.islice(zip(dataset.as_numpy_iterator(), schedule(rates), strict=False), 60):
+        assert item["tokens"].tolist() == next(per_task[source])[0].tolist()
+
+
+def test_sft_rows_are_packed_chat_examples_with_loss_on_answers_only(quickstart):
+    loader = mixture.open_loader(config(quickstart, "quickstart_sft"), batch_rows=4, seed=0)
+    tok = Tokenizer(quickstart / "tokenizer")
+    examples = list(records.sft_examples(quickstart / "sft" / "train.jsonl"))
+    wanted = sorted(
+        (tuple(ids), tuple(w)) for ids, w in (encode_chat(tok, e["messages"]) for e in examples) if len(ids) <= L
+    )
+    got = []
+    source = loader.sources[0]
+    for row in source.read(range(source.rows)):
+        for segment in range(1, row[1].max() + 1):
+            mine = row[1] == segment
+            got.append((tuple(row[0][mine].tolist()), tuple(rows.row_weights(row)[mine].tolist())))
+    assert sorted(got) == wanted
+    assert source.figures["overlong"] == len(examples) - len(wanted)
+    assert source.figures["tokens"] / (source.rows * L) > 0.95
+
+
+def test_unchanged_sources_are_not_made_again_and_changed_ones_are(quickstart, tmp_path, work):
+    given = sources(tmp_path)
+    mixture.holistic("again", tokenizer=work / "tokenizer", **given)
+    folders = mixture.cache("again", work / "tokenizer", tmp_path / "cache", L)
+    before = {name: manifest.read(folder) for name, folder in folders.items()}
+    records.write_jsonl(tmp_path / "en.jsonl", ({"id": f"e{i}", "text": "Changed. " * 40} for i in range(30)))
+    mixture.cache("again", work / "tokenizer", tmp_path / "cache", L)
+    after = {name: manifest.read(folder) for name, folder in folders.items()}
+    assert [name for name in before if before[name] != after[name]] == ["again.en.e"]
+
+
+def test_sft_weights_scale_the_loss_of_their_example(tmp_path, work):
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    records.write_jsonl(tmp_path / "x.jsonl", [{"messages": messages, "weight": 0.25}])
+    maker = tasks.RowMaker("sft", (str(tmp_path / "x.jsonl"),), str(work / "tokenizer"), None)
+    (row,) = maker.make(maker.read(), 32)
+    assert set(rows.row_weights(row).tolist()) == {0.0, 0.25}
+
+
+def test_a_mixture_in_a_short_file_of_ones_own_works(tmp_path, work, monkeypatch):
+    sources(tmp_path)
+    (tmp_path / "my_mixture.py").write_text(
+        "from tigerjax.data.mixture import Source, holistic\n"
+        f"holistic('mine', tokenizer={str(work / 'tokenizer')!r}, instruct=Source({str(tmp_path / 's*.jsonl')!r}),\n"
+        f"         zh={{'z': Source({str(tmp_path / 'zh.jsonl')!r})}},\n"
+        f"         en={{'e': Source({str(tmp_path / 'en.jsonl')!r})}},\n"
+        "         instruct_fraction=0.05, zh_share=0.6)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    data = DataConfig(
+        mixture="mine",
+        modules=("my_mixture",),
+        tokenizer=str(work / "tokenizer"),
+        cache_dir=str(tmp_path / "cache"),
+        seq_len=L,
+    )
+    loader = mixture.open_loader(data, batch_rows=2, seed=0)
+    assert loader.rates == pytest.approx({"mine.en.e": 0.38, "mine.instruct": 0.05, "mine.zh.z": 0.57})
+    assert next(loader).tokens_BT.shape == (2, L)
+    sys.modules.pop("my_mixture")
+
+
+def test_any_seqio_task_that_yields_rows_can_be_mixed(tmp_path, work):
+    import seqio
+    import tensorflow as tf
+
+    def dataset_fn(split, shuffle_files, seed=None):
+        ones = tf.ones([3, L], tf.int32)
+        return tf.data.Dataset.from_tensor_slices(
+            {"tokens": ones * 7, "segment_ids": ones, "weights": tf.cast(ones, tf.float32)}
+        )
+
+    dtypes = dict.fromkeys(tasks.FEATURES, tf.int32) | {"weights": tf.float32}
+    features = {name: seqio.ContinuousFeature(dtype=dtype) for name, dtype in dtypes.items()}
+    seqio.TaskRegistry.remove("custom")
+    seqio.TaskRegistry.add(
+        "custom",
+        source=seqio.FunctionDataSource(dataset_fn, splits=("train",)),
+        output_features=features,
+        preprocessors=[],
+    )
+    mixture.add_mixture("custom_mix", {"custom": 1.0})
+    loader = mixture.open_loader(own(tmp_path, work, "custom_mix"), batch_rows=3, seed=0)
+    assert next(loader).tokens_BT.tolist() == [[7] * L] * 3
+
+
+def test_rows_of_another_tokenizer_are_refused_before_the_start(quickstart):
+    from data_mixtures import quickstart as module
+
+    mixture.open_loader(config(quickstart, cache="cache2"), batch_rows=4, seed=0)
+    old, new = (Tokenizer(quickstart / t).sha256[:12] for t in ("tokenizer", "base_tokenizer"))
+    with pytest.raises(DataError, match=f"{old}.*is {new}.*tigerjax data cache"):
+        mixture.open_loader(config(quickstart, tokenizer="base_tokenizer", cache="cache2"), batch_rows=4, seed=0)
+    with pytest.raises(DataError, match=r"make data\.tokenizer and the mixture agree"):
+        mixture.open_loader(config(quickstart, tokenizer="base_tokenizer", cache="cache3"), batch_rows=4, seed=0)
+    module.register(quickstart)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (b'{"id": "x", "text": "cut', r"source bad\.zh\.z: .*zh\.jsonl:31: broken JSON"),
+        (b'{"id": "x", "text": "\xff"}', r"zh\.jsonl:31: invalid UTF-8"),
+        (b'{"id": "z3", "text": "again"}', r"zh\.jsonl:31: id 'z3' occurs a second time; the first is at .*:4"),
+        (b'{"id": "x"}', r"zh\.jsonl:31: field 'text'"),
+    ],
+)
+def test_a_broken_line_stops_the_cache_with_file_and_line(tmp_path, work, line, says):
+    given = sources(tmp_path)
+    with open(tmp_path / "zh.jsonl", "ab") as f:
+        f.write(line + b"\n")
+    mixture.holistic("bad", tokenizer=work / "tokenizer", **given)
+    with pytest.raises(DataError, match=says):
+        mixture.open_loader(own(tmp_path, work, "bad"), batch_rows=2, seed=0)
+    assert not (tmp_path / "cache" / "bad.zh.z").exists()
+
+
+def test_a_missing_and_an_empty_source_are_refused(tmp_path, work):
+    given = sources(tmp_path)
+    mixture.holistic("gone", tokenizer=work / "tokenizer", **given)
+    (tmp_path / "en.jsonl").write_text("")
+    with pytest.raises(DataError, match=r"source gone\.en\.e is empty: 0 records"):
+        mixture.open_loader(own(tmp_path, work, "gone"), batch_rows=2, seed=0)
+    (tmp_path / "en.jsonl").unlink()
+    with pytest.raises(DataError, match=r"source gone\.en\.e: .*en\.jsonl: no such file"):
+        mixture.open_loader(own(tmp_path, work, "gone"), batch_rows=2, seed=0)
+
+
+def test_an_instruction_share_outside_the_published_range_warns_and_a_large_one_is_refused(tmp_path):
+    given = sources(tmp_path)
+    with pytest.warns(UserWarning, match=r"instruct_fraction=0\.15 is outside"):
+        mixture.holistic("f", tokenizer="tok", **given | {"instruct_fraction": 0.15})
+    with pytest.raises(ConfigError, match=r"must be in \[0\.0, 0\.2\]"):
+        mixture.holistic("f", tokenizer="tok", **given | {"instruct_fraction": 0.3})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mixture.holistic("f", tokenizer="tok", **given)
+
+
+def test_exhaustion_is_found_before_the_start_with_a_table(tmp_path, work):
+    mixture.holistic("short", tokenizer=work / "tokenizer", **sources(tmp_path, max_epochs=2))
+    data = own(tmp_path, work, "short")
+    mixture.open_loader(data, batch_rows=2, seed=0, total_rows=10)
+    with pytest.raises(ConfigError) as error:
+        mixture.open_loader(data, batch_rows=2, seed=0, total_rows=10_000)
+    table = str(error.value).splitlines()
+    assert [line.split()[0] for line in table[1:]] == ["source", "short.en.e", "short.instruct", "short.zh.z"]
+    assert [line.split()[0] for line in table if "EXHAUSTED" in line] == ["short.instruct"]
+
+
+def test_unknown_mixtures_and_modules_are_config_errors_with_near_misses(quickstart):
+    with pytest.raises(ConfigError, match=r"'quickstart_holistc' is not registered.*quickstart_holistic"):
+        mixture.open_loader(config(quickstart, "quickstart_holistc"), batch_rows=4, seed=0)
+    bad = json.loads(json.dumps({"mixture": "x", "tokenizer": "t", "cache_dir": "c", "seq_len": 8}))
+    with pytest.raises(ConfigError, match=r"names no\.such\.module"):
+        mixture.open_loader(DataConfig(modules=("no.such.module",), **bad), batch_rows=4, seed=0)
