@@ -1,0 +1,74 @@
+"""Batches on their way to the devices: a thread reads the loader one batch ahead of the step."""
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from tigerjax.mesh import sharding
+
+
+class Fed(NamedTuple):
+    """A batch on the devices, and where the loader stood."""
+
+    batch: Any  # pytree of global jax arrays, leading axis sharded as "batch"
+    before: Any  # loader state from which this batch comes next: names its rows
+    after: Any  # loader state from which the batch after it comes next: what a checkpoint keeps
+    seen: Any  # loader.seen() after this batch; None when the loader counts nothing
+    tokens: int  # on this host
+
+
+class Feed:
+    """Reads `loader` in a thread: an iterator with state(), restore() and, optionally, seen()."""
+
+    def __init__(self, loader: Any, mesh: Mesh, *, tokens: Callable[[Any], int], batches: int, ahead: int = 2):
+        """Takes exactly `batches` batches from the loader, at most `ahead` before they are asked for."""
+        self._loader, self._tokens = loader, tokens
+        self._sharding = sharding(mesh, "batch")
+        self._queue: queue.Queue[Fed | BaseException] = queue.Queue(maxsize=ahead)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._read, args=(batches,), name="feed", daemon=True)
+        self._thread.start()
+
+    def _read(self, batches: int) -> None:
+        try:
+            for _ in range(batches):
+                before = self._loader.state()
+                host = next(self._loader)
+                seen = self._loader.seen() if hasattr(self._loader, "seen") else None
+                placed = jax.tree.map(self._place, host)
+                self._put(Fed(placed, before, self._loader.state(), seen, self._tokens(host)))
+        except BaseException as error:  # whatever it is, the step that needs the batch raises it
+            self._put(error)
+
+    def _place(self, rows: Any) -> jax.Array:
+        return jax.make_array_from_process_local_data(self._sharding, np.asarray(rows))
+
+    def _put(self, item: Fed | BaseException) -> None:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=0.2)
+                return
+            except queue.Full:
+                continue
+
+    def get(self, interrupted: Callable[[], bool]) -> Fed | None:
+        """The next batch; None when `interrupted()` while waiting. Raises what the loader raised."""
+        while not interrupted():
+            try:
+                item = self._queue.get(timeout=0.2)
+            except queue.Empty:
+                continue
+            if isinstance(item, BaseException):
+                raise item
+            return item
+        return None
+
+    def close(self) -> None:
+        """Stops the thread; batches read ahead are dropped (their loader state was never kept)."""
+        self._stop.set()
+        self._thread.join()

@@ -1,0 +1,134 @@
+"""Token cross-entropy in chunks of tokens: B x T x V logits never exist at one time.
+
+The gradient is written here and computed *with* the loss, chunk by chunk: the logits of a chunk give its loss,
+then its share of the gradients of the hidden states and of the head, then they are dropped. That is three
+matrix products a chunk; a scan over `jax.checkpoint` would do four (it computes every logit twice).
+"""
+
+import functools
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from tigerjax.mesh import RULES
+
+
+class TokenLoss(NamedTuple):
+    """Sums over tokens; callers divide once, after accumulation and over all hosts."""
+
+    nll_sum: jax.Array  # float32 (): -log p of the targets times their weights, in nats
+    weight: jax.Array  # float32 (): sum of the weights
+    correct: jax.Array  # float32 (): weights of the tokens whose target has the largest logit (a tie counts)
+
+
+def token_loss(
+    hidden_BTD: jax.Array,
+    head_DV: jax.Array,
+    targets_BT: jax.Array,
+    weights_BT: jax.Array,
+    *,
+    vocab_size: int,
+    chunk_tokens: int,
+    batch_shards: int,
+) -> TokenLoss:
+    """Cross-entropy of `softmax(hidden @ head)`, columns from `vocab_size` on masked to -inf.
+
+    Matrix products run in the dtype of `hidden_BTD` and add up in float32; softmax and sums are float32.
+    At most `chunk_tokens` tokens (at least one position of every row) have logits at one time. Chunks are cut
+    along T, so that the sharded batch axis stays where it is; `batch_shards` is the number of devices it is
+    split over (`mesh.shape` of the axes of "batch"): each keeps its own running gradient of the head, and they
+    are added once, after the last chunk. Not differentiable twice, nor in `weights_BT`.
+    """
+    B, T = targets_BT.shape
+    chunks = -(-B * T // chunk_tokens)
+    length = -(-T // chunks)
+    pad = -T % length
+    if pad:  # padding positions have weight 0
+        hidden_BTD = jnp.pad(hidden_BTD, ((0, 0), (0, pad), (0, 0)))
+        targets_BT, weights_BT = (jnp.pad(a, ((0, 0), (0, pad))) for a in (targets_BT, weights_BT))
+
+    def split(array: jax.Array) -> jax.Array:  # rows by device, so that vmap runs over devices
+        return array.reshape(batch_shards, B // batch_shards, *array.shape[1:])
+
+    weights_BT = weights_BT.astype(jnp.float32)
+    nll_sum, correct = _summed((vocab_size, length), split(hidden_BTD), head_DV, split(targets_BT), split(weights_BT))
+    return TokenLoss(nll_sum, jnp.sum(weights_BT), correct)
+
+
+class _Sizes(NamedTuple):
+    vocab_size: int
+    length: int
+
+
+def _softmax(
+    hidden_BTD: jax.Array, head_DV: jax.Array, targets_BT: jax.Array, vocab_size: int
+) -> tuple[jax.Array, ...]:
+    """nll_BT, correct_BT and what the gradient needs: probs_BTV, is_target_BTV. All float32 or bool."""
+    logits_BTV = jnp.einsum("BTD,DV->BTV", hidden_BTD, head_DV, preferred_element_type=jnp.float32)
+    logits_BTV = nn.with_logical_constraint(logits_BTV, (None, None, "act_vocab"))
+    column_V = jnp.arange(head_DV.shape[1])
+    logits_BTV = jnp.where(column_V < vocab_size, logits_BTV, -jnp.inf)
+    max_BT1 = jnp.max(logits_BTV, axis=-1, keepdims=True)
+    exp_BTV = jnp.exp(logits_BTV - max_BT1)
+    norm_BT1 = jnp.sum(exp_BTV, axis=-1, keepdims=True)
+    # A comparison, not a gather: it fuses, and V may be split over devices.
+    is_target_BTV = column_V == targets_BT[..., None]
+    target_BT1 = jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1, keepdims=True)
+    nll_BT = (max_BT1 + jnp.log(norm_BT1) - target_BT1)[..., 0]
+    return nll_BT, (target_BT1 >= max_BT1)[..., 0], exp_BTV / norm_BT1, is_target_BTV
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _summed(sizes, hidden, head_DV, targets, weights):
+    return _scan(_Sizes(*sizes), hidden, head_DV, targets, weights, with_gradient=False)[0]
+
+
+def _summed_fwd(sizes, hidden, head_DV, targets, weights):
+    sums, d_hidden, d_head_DV = _scan(_Sizes(*sizes), hidden, head_DV, targets, weights, with_gradient=True)
+    return sums, (d_hidden, d_head_DV)
+
+
+def _summed_bwd(sizes, gradients, cotangents):
+    d_hidden, d_head_DV = gradients
+    scale = cotangents[0]  # `correct` is a count and has no gradient
+    return (d_hidden * scale).astype(d_hidden.dtype), d_head_DV * scale, None, None
+
+
+_summed.defvjp(_summed_fwd, _summed_bwd)
+
+
+def _scan(sizes: _Sizes, hidden, head_DV, targets, weights, *, with_gradient: bool):
+    """((nll sum, correct), gradient of hidden, gradient of head); leading axis of the arrays: device rows."""
+    shards, _, T, _ = hidden.shape
+    # Gathered over the devices that split D once, before the loop, in the dtype of the products.
+    cast_head_DV = nn.with_logical_constraint(head_DV.astype(hidden.dtype), ("act_embed", "act_vocab"))
+
+    def chunk(hidden_BTD, targets_BT, weights_BT):
+        nll_BT, correct_BT, probs_BTV, is_target_BTV = _softmax(hidden_BTD, cast_head_DV, targets_BT, sizes.vocab_size)
+        sums = jnp.sum(nll_BT * weights_BT), jnp.sum(correct_BT * weights_BT)
+        if not with_gradient:
+            return sums, None, None
+        d_logits_BTV = ((probs_BTV - is_target_BTV) * weights_BT[..., None]).astype(hidden_BTD.dtype)
+        d_hidden_BTD = jnp.einsum("BTV,DV->BTD", d_logits_BTV, cast_head_DV)
+        d_head_DV = jnp.einsum("BTD,BTV->DV", hidden_BTD, d_logits_BTV, preferred_element_type=jnp.float32)
+        return sums, d_hidden_BTD, nn.with_logical_constraint(d_head_DV, ("act_embed", "act_vocab"))
+
+    by_device = jax.vmap(chunk, spmd_axis_name=RULES["batch"] if shards > 1 else None)
+
+    def step(carry, start):
+        parts = [jax.lax.dynamic_slice_in_dim(a, start, sizes.length, axis=2) for a in (hidden, targets, weights)]
+        sums, d_hidden, d_head = by_device(*parts)
+        return jax.tree.map(jnp.add, carry, (sums, d_head)), d_hidden
+
+    zero = jnp.zeros((shards,), jnp.float32)
+    d_head = jnp.zeros((shards, *head_DV.shape), jnp.float32) if with_gradient else None
+    if d_head is not None:
+        d_head = nn.with_logical_constraint(d_head, ("batch", "act_embed", "act_vocab"))
+    carry, d_hidden = jax.lax.scan(step, ((zero, zero), d_head), jnp.arange(0, T, sizes.length))
+    (nll, correct), d_head = carry
+    if with_gradient:  # chunks, shards, B, T, D -> shards, B, all of T, D
+        d_hidden = jnp.moveaxis(d_hidden, 0, 2).reshape(hidden.shape)
+        d_head = jnp.sum(d_head, axis=0).astype(head_DV.dtype)
+    return (jnp.sum(nll), jnp.sum(correct)), d_hidden, d_head

@@ -1,0 +1,141 @@
+"""What a run says: one fixed log line, metrics.jsonl, TensorBoard, a progress bar on a terminal."""
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tigerjax.config import ModelConfig
+
+# Dense bfloat16 TFLOP/s of one device by jax's `device_kind` (Google's published figures). MFU is left out elsewhere.
+PEAK_TFLOPS = {
+    "TPU v4": 275.0,
+    "TPU v5 lite": 197.0,
+    "TPU v5e": 197.0,
+    "TPU v5": 459.0,
+    "TPU v5p": 459.0,
+    "TPU v6 lite": 918.0,
+    "TPU v6e": 918.0,
+}
+
+
+def model_flops(c: ModelConfig, *, tokens: float, seq_len: int) -> float:
+    """Of forward and backward over `tokens`: 6 x matmul parameters (embedding lookup out, head in) x tokens, and
+    causal attention 6 x L x N x H x seq_len x tokens (half of the full square). Recomputation does not count."""
+    D, F, N, K, H = c.model_dim, c.mlp_dim, c.num_heads, c.num_kv_heads, c.head_dim
+    layer = 2 * D * N * H + 2 * D * K * H + 3 * D * F
+    matmul_parameters = c.num_layers * layer + D * c.padded_vocab_size
+    return 6.0 * tokens * (matmul_parameters + c.num_layers * N * H * seq_len)
+
+
+def mfu(flops_per_s: float, device_kind: str, devices: int) -> float | None:
+    """Share of the devices' peak; None where the peak is not known."""
+    peak = PEAK_TFLOPS.get(device_kind)
+    return None if peak is None else flops_per_s / (peak * 1e12 * devices)
+
+
+def log_line(record: dict[str, Any], total_steps: int) -> str:
+    """`step 1200/3000  loss 1.713 nats  grad 0.84  lr 9.2e-06  412k tok/s  MFU 47.1%  data 0.3%`"""
+    parts = [
+        f"step {record['step']}/{total_steps}",
+        f"loss {record['loss_nats']:.3f} nats",
+        f"grad {record['grad_norm']:.2f}",
+        f"lr {record['lr']:.1e}",
+        f"{_thousands(record['tokens_per_s'])} tok/s",
+    ]
+    if record.get("mfu") is not None:
+        parts.append(f"MFU {record['mfu']:.1%}")
+    parts.append(f"data {record['data_wait_share']:.1%}")
+    return "  ".join(parts)
+
+
+def _thousands(rate: float) -> str:
+    if rate < 1e3:
+        return f"{rate:.0f}"
+    return f"{rate / 1e3:.{0 if rate >= 1e4 else 1}f}k" if rate < 1e6 else f"{rate / 1e6:.2f}M"
+
+
+class Metrics:
+    """Writes a record a logged step to RUN/metrics.jsonl, RUN/tensorboard and the terminal."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        name: str,
+        start_step: int,
+        total_steps: int,
+        progress: bool | None,
+        echo: Callable[[str], None] | None,
+    ):
+        """Lines after `start_step` that a killed run left behind are removed, so that every step is there once.
+        `progress` None: a bar when stdout is a terminal. `echo` None: the log line goes to stdout."""
+        self._total = total_steps
+        run_dir.mkdir(parents=True, exist_ok=True)
+        path = run_dir / "metrics.jsonl"
+        kept = []
+        if path.is_file() and start_step > 0:
+            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step(line) <= start_step]
+        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        self._file = open(path, "a", encoding="utf-8")
+        self._board = _tensorboard(run_dir / "tensorboard", start_step)
+        self._bar: Any = None
+        self._echo = echo or (lambda line: print(line, flush=True))
+        if progress if progress is not None else sys.stdout.isatty():
+            self._bar = _bar()
+            self._task = self._bar.add_task(name, total=total_steps, completed=start_step)
+            self._bar.start()
+            if echo is None:
+                self._echo = self._bar.console.print
+
+    def advance(self, step: int) -> None:
+        """Moves the bar; prints nothing."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """One record: `step, loss_nats, grad_norm, lr, tokens_per_s, mfu, data_wait_share, shares` and more."""
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+        self._file.write(json.dumps(finite) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in record.items():
+                if isinstance(value, float):
+                    self._board.add_scalar(name, value, record["step"])
+            for source, share in (record.get("shares") or {}).items():
+                self._board.add_scalar(f"shares/{source}", share, record["step"])
+        self._echo(log_line(record, self._total))
+
+    def close(self) -> None:
+        """Flushes the files and takes the bar away."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _step(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # a line cut short by a kill
+
+
+def _tensorboard(folder: Path, start_step: int) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        print("tensorboardX is not installed: no TensorBoard files", file=sys.stderr)
+        return None
+    return SummaryWriter(str(folder), purge_step=start_step + 1 if start_step else None)
+
+
+def _bar() -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True
+    )

@@ -1,0 +1,88 @@
+"""What training carries from step to step, born on the mesh or moved onto it."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from tigerjax.errors import DataError
+from tigerjax.mesh import logical_rules, sharding
+from tigerjax.train.objective import Objective
+
+
+class TrainState(NamedTuple):
+    """Leaves of `weights` and of the optimiser's moments are float32 and sharded alike."""
+
+    step: jax.Array  # int32 (): batches consumed so far
+    weights: Any
+    opt_state: Any
+
+
+def state_shardings(objective: Objective, tx: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """The NamedSharding of every leaf, in the tree of TrainState."""
+    boxed = jax.eval_shape(objective.init, jax.random.key(0))
+    weights = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, logical_rules())
+    whole = sharding(mesh)
+    opt_state = optax.tree.map_params(
+        tx,
+        lambda _, of_weight: of_weight,
+        jax.eval_shape(lambda: tx.init(nn.unbox(objective.init(jax.random.key(0))))),
+        weights,
+        transform_non_params=lambda _: whole,
+    )
+    return TrainState(whole, weights, opt_state)
+
+
+def abstract_state(objective: Objective, tx: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Shapes, dtypes and shardings without arrays: for restoring and for ahead-of-time compilation."""
+    shapes = jax.eval_shape(lambda: _fresh(objective.init, tx, jax.random.key(0)))
+    return jax.tree.map(
+        lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
+        shapes,
+        state_shardings(objective, tx, mesh),
+    )
+
+
+def init_state(objective: Objective, tx: optax.GradientTransformation, mesh: Mesh, *, seed: int) -> TrainState:
+    """A fresh state: compiled with its shardings, so no device ever holds a whole weight it does not own."""
+    key = jax.random.key(seed)
+    init = jax.jit(lambda key: _fresh(objective.init, tx, key), out_shardings=state_shardings(objective, tx, mesh))
+    return init(key)
+
+
+def state_from_weights(objective: Objective, tx: optax.GradientTransformation, mesh: Mesh, weights: Any) -> TrainState:
+    """Step 0 from given weights (arrays of any kind), cut to the mesh. DataError names every one that does not fit."""
+    wanted = jax.eval_shape(lambda: nn.unbox(objective.init(jax.random.key(0))))
+    check_same_shapes(weights, wanted, what="start weights")
+    shardings = state_shardings(objective, tx, mesh)
+    # A copy even when the array is on the device already: the step donates its state.
+    placed = jax.tree.map(
+        lambda w, leaf, s: jax.device_put(jnp.array(w, leaf.dtype, copy=True), s, may_alias=False),
+        dict(weights),
+        wanted,
+        shardings.weights,
+    )
+    finish = jax.jit(lambda w: (jnp.int32(0), tx.init(w)), out_shardings=(shardings.step, shardings.opt_state))
+    step, opt_state = finish(placed)
+    return TrainState(step, placed, opt_state)
+
+
+def check_same_shapes(given: Any, wanted: Any, *, what: str) -> None:
+    """Raises DataError that names every tensor that is missing, left over or of another shape."""
+    have, need = (
+        {jax.tree_util.keystr(p, simple=True, separator="/"): tuple(leaf.shape) for p, leaf in leaves}
+        for leaves in (jax.tree_util.tree_leaves_with_path(given), jax.tree_util.tree_leaves_with_path(wanted))
+    )
+    wrong = [f"{name} is missing" for name in sorted(need.keys() - have.keys())]
+    wrong += [f"{name} is left over" for name in sorted(have.keys() - need.keys())]
+    wrong += [f"{n} is {have[n]}, need {need[n]}" for n in sorted(have.keys() & need.keys()) if have[n] != need[n]]
+    if wrong:
+        raise DataError(f"{what} do not fit the config's model: {'; '.join(wrong)}")
+
+
+def _fresh(init: Any, tx: optax.GradientTransformation, key: jax.Array) -> TrainState:
+    weights = nn.unbox(init(key))
+    return TrainState(jnp.int32(0), weights, tx.init(weights))

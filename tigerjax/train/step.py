@@ -1,0 +1,78 @@
+"""One update: losses and gradients of the micro-batches added, one division, AdamW, and a guard against NaN."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from tigerjax.config import OptimConfig
+from tigerjax.train.objective import Objective, in_mesh
+from tigerjax.train.optim import learning_rate
+from tigerjax.train.state import TrainState, state_shardings
+
+Metrics = dict[str, jax.Array]
+
+
+def loss_and_gradient(objective: Objective, weights: Any, batch: Any, *, accumulate: int) -> tuple[Any, ...]:
+    """(sum, weight, metric sums, gradient of the sum), added over `accumulate` micro-batches in float32.
+
+    Micro-batch m holds rows m, m + accumulate, ...: every device cuts its own rows and none travels.
+    """
+
+    def summed(weights: Any, batch: Any) -> tuple[jax.Array, Any]:
+        total, weight, aux = objective.loss(weights, batch)
+        return total, (weight, aux)
+
+    def one(weights: Any, batch: Any) -> tuple[Any, ...]:
+        (total, (weight, aux)), gradient = jax.value_and_grad(summed, has_aux=True)(weights, batch)
+        return total, weight, aux, gradient
+
+    if accumulate == 1:
+        return one(weights, batch)
+    batch_M = jax.tree.map(
+        lambda a: a.reshape(a.shape[0] // accumulate, accumulate, *a.shape[1:]).swapaxes(0, 1), batch
+    )
+    micro = jax.tree.map(lambda a: a[0], batch_M)
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(one, weights, micro))
+
+    def add(sums: Any, micro: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, sums, one(weights, micro)), None
+
+    return jax.lax.scan(add, zeros, batch_M)[0]
+
+
+def make_step(
+    objective: Objective, tx: optax.GradientTransformation, c: OptimConfig
+) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+    """The update, not yet compiled. A loss or gradient that is not finite leaves weights and optimiser as they are
+    and sets the metric `skipped` to 1; the step counts on, since its batch is used up."""
+
+    def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        total, weight, aux, gradient = loss_and_gradient(objective, state.weights, batch, accumulate=c.accumulate)
+        weight = jnp.where(weight == 0, 1.0, weight)  # a batch without loss tokens has loss 0
+        gradient = jax.tree.map(lambda g: g / weight, gradient)
+        loss, grad_norm = total / weight, optax.global_norm(gradient)
+        rate = learning_rate(c, state.step)
+        direction, opt_state = tx.update(gradient, state.opt_state, state.weights)
+        weights = jax.tree.map(lambda w, d: w - rate * d, state.weights, direction)
+
+        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        weights, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old), (weights, opt_state), (state.weights, state.opt_state)
+        )
+        metrics = {name: value / weight for name, value in aux.items()}
+        metrics |= {"loss_nats": loss, "grad_norm": grad_norm, "lr": rate, "loss_weight": weight, "skipped": ~finite}
+        return TrainState(state.step + 1, weights, opt_state), metrics
+
+    return step
+
+
+def compile_step(
+    objective: Objective, tx: optax.GradientTransformation, c: OptimConfig, mesh: Mesh
+) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+    """The update jitted for `mesh`: the state is donated and comes back in the same shardings."""
+    shardings = state_shardings(objective, tx, mesh)
+    return in_mesh(mesh, jax.jit(make_step(objective, tx, c), donate_argnums=0, out_shardings=(shardings, None)))
