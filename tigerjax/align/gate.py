@@ -54,6 +54,14 @@ def gate(
     return Gate(not reasons, reasons, {"change_points": changes, "win_rate": wins})
 
 
+def figures_of(accuracy: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """What `gate` compares, from evaluate.questions.accuracy: means by language, and figures by task."""
+    return {
+        kind: {name: figures["accuracy"] for name, figures in accuracy[source].items()}
+        for kind, source in (("mean", "by_lang"), ("task", "by_task"))
+    }
+
+
 def require(result: Gate) -> None:
     """Raises GateFailed with every reason when the new model was refused."""
     if not result.accepted:

@@ -1,4 +1,4 @@
-"""The reward model: trained on pairs in the common loop, judged on held-out prompts, calibrated, and asked for scores."""
+"""The reward model: trained on pairs in the common loop, judged on held-out prompts, calibrated, asked for scores."""
 
 import sys
 from collections import defaultdict
