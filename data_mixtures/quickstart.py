@@ -1,9 +1,9 @@
 """The quick start's four mixtures, over files that the quick start writes below one work folder.
 
-    quickstart_base       English documents in the base tokenizer: the stand-in for Llama-2's pretraining
-    quickstart_holistic   zh:en 1:1 and instructions as plain text, in the extended tokenizer
-    quickstart_sft        chat examples, loss on the answers
-    quickstart_rs         the same after rejection sampling, with the winners mixed in
+    quickstart_base                English documents in the base tokenizer: the stand-in for Llama-2's pretraining
+    quickstart_holistic            zh:en 1:1 and instructions as plain text, in the extended tokenizer
+    quickstart_sft                 chat examples, loss on the answers
+    quickstart_rejection_sampled   chat examples after rejection sampling, with the winners mixed in
 
 Importing registers them for runs/quickstart; `register` moves them to another folder. Files are looked up only when
 rows are made.
@@ -21,18 +21,18 @@ def register(work: Path, *, instruct_fraction: float = INSTRUCT_FRACTION) -> Non
     """Registers the mixtures for files below `work`, replacing those of another folder."""
     work = Path(work)
     extended = work / "tokenizer"
-    english, examples = Source(work / "clean" / "en.jsonl"), Source(work / "sft" / "train.jsonl")
+    english, examples = Source(work / "pretrain" / "corpus_en.jsonl"), Source(work / "sft" / "sft.jsonl")
     pretraining("quickstart_base", tokenizer=work / "base_tokenizer", sources={"en": english})
     holistic(
         "quickstart_holistic",
         tokenizer=extended,
-        zh={"text": Source(work / "clean" / "zh.jsonl")},
+        zh={"text": Source(work / "pretrain" / "corpus_zh.jsonl")},
         en={"text": english},
         instruct=examples,
         instruct_fraction=instruct_fraction,
     )
     sft("quickstart_sft", tokenizer=extended, examples=examples)
-    sft("quickstart_rs", tokenizer=extended, examples=Source(work / "align" / "mixed.jsonl"))
+    sft("quickstart_rejection_sampled", tokenizer=extended, examples=Source(work / "round" / "mixed.jsonl"))
 
 
 register(WORK)

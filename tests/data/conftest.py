@@ -1,6 +1,5 @@
 """One tokenizer pair and one quick-start work folder a session, made from the embedded data."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ EMBEDDED = Path(__file__).resolve().parents[2] / "data_mixtures" / "embedded"
 @pytest.fixture(scope="session")
 def work(tmp_path_factory):
     """A folder as the quick start leaves it before training: tokenizers, clean documents, SFT examples."""
+    from tigerjax.data import records
     from tigerjax.data.clean import clean_files
     from tigerjax.data.dedup import against_sft_files, dedup_files
     from tigerjax.tokenizer.extend import extend
@@ -20,16 +20,16 @@ def work(tmp_path_factory):
     raw = folder / "raw"
     raw.mkdir()
     for lang in ("en", "zh"):
-        shutil.copy(EMBEDDED / f"corpus_{lang}.jsonl", raw / f"{lang}.jsonl")
+        documents = list(records.documents(EMBEDDED / f"corpus_{lang}.jsonl"))
+        records.write_jsonl(raw / f"corpus_{lang}.jsonl", documents[::4])  # a part of it, for speed
     (folder / "sft").mkdir()
-    shutil.copy(EMBEDDED / "sft.jsonl", folder / "sft" / "train.jsonl")
-    (folder / "align").mkdir()
-    shutil.copy(EMBEDDED / "sft.jsonl", folder / "align" / "mixed.jsonl")
-    names = ("en.jsonl", "zh.jsonl")
+    examples = list(records.sft_examples(EMBEDDED / "sft.jsonl"))
+    records.write_jsonl(folder / "sft" / "sft.jsonl", examples[::8])
+    names = ("corpus_en.jsonl", "corpus_zh.jsonl")
     clean_files([raw / n for n in names], folder / "cleaned")
     dedup_files("near", [folder / "cleaned" / n for n in names], folder / "dedup")
-    against_sft_files([folder / "dedup" / n for n in names], [folder / "sft" / "train.jsonl"], folder / "clean")
-    train_model([raw / "en.jsonl"], 600, folder / "base_tokenizer")
-    train_model([raw / "zh.jsonl"], 4000, folder / "zh_bpe")
+    against_sft_files([folder / "dedup" / n for n in names], [folder / "sft" / "sft.jsonl"], folder / "pretrain")
+    train_model([raw / "corpus_en.jsonl"], 600, folder / "base_tokenizer")
+    train_model([raw / "corpus_zh.jsonl"], 2600, folder / "zh_bpe")
     extend(folder / "base_tokenizer", folder / "zh_bpe", 1200, folder / "tokenizer")
     return folder

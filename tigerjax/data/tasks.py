@@ -17,7 +17,7 @@ from tigerjax.errors import ConfigError, DataError
 
 Kind = Literal["documents", "plain", "sft"]
 FEATURES = ("tokens", "segment_ids", "weights")
-ENCODE_DOCUMENTS = 256  # given to the tokenizer in one call
+BLOCK = 256  # records or rows that cross the border to TensorFlow together: one crossing costs about as much
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,6 +48,9 @@ class RowMaker:
     counts: dict[str, int] = dataclasses.field(default_factory=dict, compare=False)
     """Of the last full pass: records, characters, tokens, overlong, weightless."""
 
+    sequence_length: Mapping[str, int] | None = None
+    """Set by SeqIO, which fills fields of this name before it calls a preprocessor."""
+
     def read(self) -> Iterator[records.Record]:
         """The validated records of the files."""
         return records.sft_examples(self.patterns) if self.kind != "documents" else records.documents(self.patterns)
@@ -66,7 +69,7 @@ class RowMaker:
 
     def _encode(self, given: Iterable[records.Record], tok: Any) -> Iterator[list[int]]:
         given = iter(given)
-        while group := list(itertools.islice(given, ENCODE_DOCUMENTS)):
+        while group := list(itertools.islice(given, BLOCK)):
             texts = [g["text"] if self.kind == "documents" else plain_text(g) for g in group]
             self.counts["records"] += len(texts)
             self.counts["characters"] += sum(map(len, texts))
@@ -91,19 +94,24 @@ class RowMaker:
         )
         yield from packed.rows
 
-    def __call__(self, dataset: Any, sequence_length: Mapping[str, int]) -> Any:
+    def __call__(self, dataset: Any) -> Any:
         import tensorflow as tf
 
-        length = sequence_length["tokens"]
+        if self.sequence_length is None:
+            raise ConfigError("rows need a length: call get_dataset with sequence_length={'tokens': L, ...}")
+        length = self.sequence_length["tokens"]
 
         def generate() -> Iterator[dict[str, np.ndarray]]:
-            given = (json.loads(item["record"]) for item in dataset.as_numpy_iterator())
-            for row in self.make(given, length):
-                yield {"tokens": row[0], "segment_ids": row[1], "weights": rows.row_weights(row)}
+            blocks = dataset.batch(BLOCK).as_numpy_iterator()
+            made = self.make((json.loads(record) for block in blocks for record in block["record"]), length)
+            while group := list(itertools.islice(made, BLOCK)):
+                rows_B3T = np.stack(group)
+                weights_BT = rows.row_weights(rows_B3T)
+                yield {"tokens": rows_B3T[:, 0], "segment_ids": rows_B3T[:, 1], "weights": weights_BT}
 
         kinds = dict.fromkeys(FEATURES, tf.int32) | {"weights": tf.float32}
-        signature = {name: tf.TensorSpec([length], kinds[name]) for name in FEATURES}
-        return tf.data.Dataset.from_generator(generate, output_signature=signature)
+        signature = {name: tf.TensorSpec([None, length], kinds[name]) for name in FEATURES}
+        return tf.data.Dataset.from_generator(generate, output_signature=signature).unbatch()
 
 
 def plain_text(example: records.Record) -> str:
@@ -116,11 +124,13 @@ def _add_task(name: str, maker: RowMaker) -> str:
     import tensorflow as tf
 
     def dataset_fn(split: str, shuffle_files: bool, seed: int | None = None) -> Any:
-        def generate() -> Iterator[dict[str, bytes]]:
-            for record in maker.read():
-                yield {"record": manifest.canonical(record)}
+        def generate() -> Iterator[dict[str, list[bytes]]]:
+            given = maker.read()
+            while group := list(itertools.islice(given, BLOCK)):
+                yield {"record": [manifest.canonical(record) for record in group]}
 
-        return tf.data.Dataset.from_generator(generate, output_signature={"record": tf.TensorSpec([], tf.string)})
+        signature = {"record": tf.TensorSpec([None], tf.string)}
+        return tf.data.Dataset.from_generator(generate, output_signature=signature).unbatch()
 
     vocabulary = seqio.PassThroughVocabulary(size=0)  # rows are made of ids already
     features = {
@@ -177,5 +187,6 @@ def task_rows(task: Any, seq_len: int) -> Iterator[np.ndarray]:
     """One pass over a task's rows int32 [3, L], through SeqIO, in order."""
     with _our_errors(task.name):
         dataset = task.get_dataset(dict.fromkeys(FEATURES, seq_len), split="train", shuffle=False)
-        for item in dataset.as_numpy_iterator():
-            yield rows.make_row(item["tokens"], item["segment_ids"], item["weights"])
+        for block in dataset.batch(BLOCK).as_numpy_iterator():
+            for tokens, segments, weights in zip(*(block[name] for name in FEATURES), strict=True):
+                yield rows.make_row(tokens, segments, weights)
