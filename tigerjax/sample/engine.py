@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from tigerjax import mesh as mesh_axes
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import ConfigError
-from tigerjax.sample import cache as kv
+from tigerjax.model import cache as kv
 from tigerjax.sample import records
 from tigerjax.sample.choose import candidate_keys, choose
 from tigerjax.sample.records import Prompt
@@ -95,10 +95,30 @@ def bucket(length: int, context: int) -> int:
 
 @functools.partial(jax.jit, static_argnames=("config", "compute"))
 def _prefill(
-    weights: Any, tokens_BT: jax.Array, start_B: jax.Array, *, config: ModelConfig, compute: ComputeConfig
+    weights: Any, tokens_BT: jax.Array, segment_ids_BT: jax.Array, *, config: ModelConfig, compute: ComputeConfig
 ) -> tuple[jax.Array, kv.Cache]:
     _traced[0] += 1
-    return kv.prefill(kv.cast(weights, compute), config, tokens_BT, start_B)
+    T = tokens_BT.shape[1]
+    return kv.prefill(_cast(weights, compute), config, compute, tokens_BT, segment_ids_BT, max_len=T)
+
+
+def _cast(weights: Any, compute: ComputeConfig) -> Any:
+    """Weights in the activation dtype once, instead of once a token."""
+    return jax.tree.map(lambda a: a.astype(compute.dtype), weights)
+
+
+def _rows(prompts: Sequence[kv.Cache], rows_R: jax.Array, slots: int) -> kv.Cache:
+    """The cache of the rows that continue the prompts (row r continues prompt rows_R[r]), with room for new tokens.
+
+    This is where the n candidates of a prompt share its one prefill.
+    """
+
+    def take(*arrays_LBSKH: jax.Array) -> jax.Array:
+        rows_LRSKH = jnp.concatenate(arrays_LBSKH, axis=1)[:, rows_R]
+        return jnp.pad(rows_LRSKH, ((0, 0), (0, 0), (0, slots), (0, 0), (0, 0)))
+
+    lengths_B = jnp.concatenate([c.lengths_B for c in prompts])
+    return kv.Cache(take(*(c.k_LBSKH for c in prompts)), take(*(c.v_LBSKH for c in prompts)), lengths_B[rows_R])
 
 
 @functools.partial(jax.jit, static_argnames=("config", "compute", "sampling", "stops"))
@@ -116,9 +136,9 @@ def _decode(
 ) -> Answers:
     """Row r answers prompt rows_R[r] of the concatenated prefills with at most limit_R[r] tokens; 0 is an idle row."""
     _traced[0] += 1
-    weights = kv.cast(weights, compute)
+    weights = _cast(weights, compute)
     logits_BV = jnp.concatenate([logits for logits, _ in prompts])
-    cache = kv.grow(kv.concatenate([c for _, c in prompts]), rows_R, sampling.max_new_tokens)
+    cache = _rows([c for _, c in prompts], rows_R, sampling.max_new_tokens)
     R = rows_R.shape[0]
 
     class State(NamedTuple):
@@ -146,7 +166,7 @@ def _decode(
         return answers, token_R, done_R | ended_R | (answers.steps >= limit_R)
 
     def body(state: State) -> State:
-        logits_RV, cache = kv.decode_step(weights, config, state.cache, state.token_R)
+        logits_RV, cache = kv.decode_step(weights, config, compute, state.cache, state.token_R, state.cache.lengths_B)
         return State(*pick(logits_RV, state.answers, state.done_R), cache)
 
     empty = Answers(
@@ -230,9 +250,9 @@ def complete(
 
     model = (ModelConfig, weights, …). A prompt is {prompt_id, messages | text, …}; the rest of it travels along.
     chat=True encodes by the chat template; chat=False continues the text and a newline, and a newline ends the answer.
-    batch_prompts are the rows of a prefill, batch_rows those of a decode (rounded up to n). With `mesh`, rows are
-    split over its batch axes; weights lie where the caller put them. Prompt ids in `done` are left out, and batches
-    are formed as if they were not, so that what is missing is computed exactly as it would have been.
+    batch_prompts are the rows of a prefill, batch_rows those of a decode (n above it takes several decodes). With
+    `mesh`, rows are split over its batch axes; weights lie where the caller put them. Prompt ids in `done` are left
+    out, and batches are formed as if they were not, so that what is missing is computed exactly as it would have been.
     """
     config, weights = model[0], model[1]
     stats = Stats() if stats is None else stats
@@ -275,8 +295,10 @@ def complete(
             before = _traced[0]
             prefills = []
             for first in range(0, len(group), batch_prompts):
-                tokens_BT, start_B = _pad([p.ids for p in group[first : first + batch_prompts]], batch_prompts, length)
-                prefills.append(_prefill(weights, put(tokens_BT), put(start_B), config=config, compute=compute))
+                tokens_BT, segments_BT = _pad(
+                    [p.ids for p in group[first : first + batch_prompts]], batch_prompts, length
+                )
+                prefills.append(_prefill(weights, put(tokens_BT), put(segments_BT), config=config, compute=compute))
             stats.prefilled += len(group)
             # One decode shape for all groups: a short group repeats its first prefill, which no row reads.
             prefills += prefills[:1] * (-(-group_size // batch_prompts) - len(prefills))
@@ -314,11 +336,11 @@ def complete(
 
 
 def _pad(prompts: Sequence[Sequence[int]], rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """tokens_BT padded with 0 on the left and start_B; missing rows repeat the first prompt."""
+    """tokens_BT padded with 0 on the right and segment_ids_BT, 1 on tokens; missing rows repeat the first prompt."""
     tokens_BT = np.zeros((rows, length), np.int32)
-    start_B = np.zeros(rows, np.int32)
+    segment_ids_BT = np.zeros((rows, length), np.int32)
     for b in range(rows):
         ids = prompts[b] if b < len(prompts) else prompts[0]
-        start_B[b] = length - len(ids)
-        tokens_BT[b, start_B[b] :] = ids
-    return tokens_BT, start_B
+        tokens_BT[b, : len(ids)] = ids
+        segment_ids_BT[b, : len(ids)] = 1
+    return tokens_BT, segment_ids_BT

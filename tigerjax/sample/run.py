@@ -42,9 +42,8 @@ def sample_files(
     **options: Any,
 ) -> dict[str, Any]:
     """Figures of `sample_prompts` with a checkpoint folder, a tokenizer folder and a JSONL file of prompts."""
-    from tigerjax.tokenizer.load import Tokenizer
-
     from tigerjax.data.records import read_jsonl
+    from tigerjax.tokenizer.load import Tokenizer
     from tigerjax.train.checkpoint import load_model
 
     loaded, tok = load_model(Path(model)), Tokenizer(Path(tokenizer))

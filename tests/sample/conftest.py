@@ -1,0 +1,81 @@
+"""One tiny random model and a byte tokenizer for the sampler's tests; no two sizes equal, nothing customary."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tigerjax.config import ModelConfig
+from tigerjax.model import llama
+from tigerjax.sample.engine import FLOAT32
+
+
+class ByteTokenizer:
+    """UTF-8 bytes after unk, bos and eos, then the three specials: what the sampler needs of a tokenizer."""
+
+    folder = "bytes"
+    sha256 = "b" * 64
+    bos, eos, ins, res, pad, size = 1, 2, 259, 260, 261, 262
+
+    def encode(self, text: str) -> list[int]:
+        return [b + 3 for b in text.encode()]
+
+    def decode(self, ids: list[int]) -> str:
+        return bytes(i - 3 for i in ids if 3 <= i < 259).decode(errors="replace")
+
+
+class Tiny(NamedTuple):
+    """First two fields are what the sampler takes as a model."""
+
+    config: ModelConfig
+    weights: dict
+    tokenizer: ByteTokenizer
+
+    def logits(self, ids: list[int]) -> np.ndarray:
+        """logits_TV of a whole forward pass without a cache, at one padded length."""
+        tokens_BT = np.zeros((1, 96), np.int32)
+        tokens_BT[0, : len(ids)] = ids
+        segment_ids_BT = (np.arange(96) < len(ids)).astype(np.int32)[None]
+        return np.asarray(_forward(self.weights, self.config, tokens_BT, segment_ids_BT))[0, : len(ids)]
+
+
+def _apply(weights: dict, config: ModelConfig, tokens_BT: jax.Array, segment_ids_BT: jax.Array) -> jax.Array:
+    positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+    return llama.Llama(config, FLOAT32).apply({"params": weights}, tokens_BT, positions_BT, segment_ids_BT)
+
+
+_forward = jax.jit(_apply, static_argnums=1)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Tiny:
+    """Weights large enough that the next token is far from uniform; eos likely enough that answers end."""
+    config = ModelConfig(
+        num_layers=2,
+        model_dim=24,
+        mlp_dim=40,
+        num_heads=6,
+        num_kv_heads=3,
+        head_dim=10,
+        vocab_size=262,
+        padded_vocab_size=272,
+        rope_base=3000.0,
+        norm_eps=3e-4,
+    )
+    weights = nn.unbox(llama.init(llama.Llama(config, FLOAT32), jax.random.key(1)))
+    weights = jax.tree.map(lambda a: a * 8 if a.ndim > 2 else a, weights)
+    weights["embed"] = weights["embed"] * 40
+    # Padding columns that would win by far if nothing masked them.
+    weights["head"] = (weights["head"] * 30).at[:, 262:].set(50.0)
+    weights["head"] = weights["head"].at[:, 2].mul(3.0)
+    return Tiny(config, weights, ByteTokenizer())
+
+
+@pytest.fixture(scope="session")
+def prompts() -> list[dict]:
+    """Seven prompts in three length buckets, in no order of length."""
+    lengths = [5, 70, 12, 40, 3, 33, 20]
+    return [{"prompt_id": f"p{i}", "text": chr(97 + i) * n, "task": f"t{i % 2}"} for i, n in enumerate(lengths)]

@@ -1,0 +1,98 @@
+"""The folder that sampling writes: whole, resumed, refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.sample import engine, run
+from tigerjax.sample.engine import SamplingConfig
+
+SAMPLED = SamplingConfig(n=4, max_new_tokens=12, context=70)
+FILES = ("candidates.jsonl", "skipped.jsonl")
+
+
+class Killed(Exception):
+    pass
+
+
+def sample(tiny, prompts, out: Path, **options):
+    options = {"sampling": SAMPLED, "seed": 0, "model_sha": "m", "batch_prompts": 2, "batch_rows": 8} | options
+    return run.sample_prompts(tiny, tiny.tokenizer, prompts, out, **options)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, prompts, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "out"
+    figures = sample(tiny, prompts, out)
+    assert (figures["prompts"], figures["skipped"], figures["candidates"]) == (7, 1, 24)
+    assert sum(figures["finish"].values()) == 24 and figures["prefilled"] == 6
+    return out
+
+
+def test_a_run_killed_anywhere_and_resumed_gives_the_bytes_of_an_uninterrupted_one(
+    tiny, prompts, whole, tmp_path
+) -> None:
+    for kill_after in range(1, 7):
+        out = tmp_path / str(kill_after)
+
+        def progress(done: int, _: int, at: int = kill_after) -> None:
+            if done == at:
+                raise Killed
+
+        with pytest.raises(Killed):
+            sample(tiny, prompts, out, progress=progress)
+        assert not (out / "candidates.jsonl").exists()
+        with open(out / "candidates.partial.jsonl", "ab") as file:
+            file.write(b'{"prompt_id":"p3","mess')  # a line cut short by the kill
+        sample(tiny, prompts, out)
+        for name in FILES:
+            assert (out / name).read_bytes() == (whole / name).read_bytes()
+        assert not (out / "candidates.partial.jsonl").exists()
+
+
+def test_a_resumed_run_computes_only_the_batches_that_miss_something(tiny, prompts, tmp_path) -> None:
+    def progress(done: int, _: int) -> None:
+        if done == 5:  # the skipped prompt and two whole batches of two
+            raise Killed
+
+    with pytest.raises(Killed):
+        sample(tiny, prompts, tmp_path / "out", progress=progress)
+    assert sample(tiny, prompts, tmp_path / "out")["prefilled"] == 2
+
+
+def test_records_are_in_the_order_of_the_prompts_and_every_prompt_is_accounted_for(prompts, whole) -> None:
+    kept, skipped = ([json.loads(line) for line in (whole / name).open(encoding="utf-8")] for name in FILES)
+    assert [r["prompt_id"] for r in kept] == [p["prompt_id"] for p in prompts if p["prompt_id"] != "p1"]
+    assert [(r["prompt_id"], r["candidates"]) for r in skipped] == [("p1", [])]
+    assert "context=70" in skipped[0]["skipped"]
+    assert all(len(r["candidates"]) == 4 for r in kept)
+
+
+def test_a_finished_folder_is_left_alone(tiny, prompts, whole, monkeypatch) -> None:
+    before = {f.name: f.read_bytes() for f in whole.iterdir()}
+    monkeypatch.setattr(engine, "complete", None)  # would fail if it were called
+    assert sample(tiny, prompts, whole)["candidates"] == 24
+    assert {f.name: f.read_bytes() for f in whole.iterdir()} == before
+
+
+def test_a_folder_with_other_samples_is_refused_by_name(tiny, prompts, whole) -> None:
+    for other, message in [
+        ({"seed": 1}, "seed = 0, but 1"),
+        ({"model_sha": "x"}, "model_sha = 'm', but 'x'"),
+        ({"sampling": SamplingConfig(max_new_tokens=12)}, "sampling = "),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            sample(tiny, prompts, whole, **other)
+    with pytest.raises(ConfigError, match="prompts_sha256"):
+        sample(tiny, prompts[1:], whole)
+
+
+def test_a_broken_line_inside_the_partial_file_is_named(tiny, prompts, tmp_path) -> None:
+    with pytest.raises(Killed):
+        sample(tiny, prompts, tmp_path, progress=lambda *_: (_ for _ in ()).throw(Killed()))
+    partial = tmp_path / "candidates.partial.jsonl"
+    partial.write_bytes(partial.read_bytes() + b"{]\n")
+    with pytest.raises(DataError, match=r"candidates\.partial\.jsonl:2: not a record"):
+        sample(tiny, prompts, tmp_path)
