@@ -1,0 +1,122 @@
+"""The export inside transformers itself: logits, greedy tokens, reward scores. Needs torch; marked slow."""
+
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tigerjax.config import ComputeConfig, ModelConfig
+from tigerjax.convert import hf
+from tigerjax.model import cache, llama, reward
+
+pytestmark = pytest.mark.slow
+
+LOGITS = 1e-4  # absolute, in float32: the issue's bound
+NEW = 20
+COMPUTE = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=8)
+CONFIG = ModelConfig(
+    num_layers=3,
+    model_dim=24,
+    mlp_dim=44,
+    num_heads=6,
+    num_kv_heads=2,
+    head_dim=10,
+    vocab_size=57,
+    padded_vocab_size=64,
+    rope_base=777.0,
+    norm_eps=3e-4,
+)
+PROMPTS_BT = np.array([[1, 9, 33, 4], [1, 50, 7, 21]])
+
+
+def strong(model, seed):
+    """Weights 5 times the initial size, so that logits differ by much more than rounding."""
+    return jax.tree.map(lambda w: w * 5, nn.unbox(llama.init(model, jax.random.key(seed))))
+
+
+@pytest.mark.parametrize("vocab", ["trimmed", "padded"])
+def test_the_export_has_our_logits_and_our_greedy_tokens_in_transformers(tmp_path, vocab):
+    import torch
+    import transformers
+
+    weights = strong(llama.Llama(CONFIG, COMPUTE), 0)
+    hf.to_hf(weights, CONFIG, tmp_path / "hf", tokenizer=None, vocab=vocab, max_shard_bytes=20_000)
+    model, report = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf", output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    theirs = model(torch.from_numpy(PROMPTS_BT)).logits.detach().numpy()
+    tokens_BT = jnp.asarray(PROMPTS_BT)
+    positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+    ones_BT = jnp.ones_like(tokens_BT)
+    ours = llama.Llama(CONFIG, COMPUTE).apply({"params": weights}, tokens_BT, positions_BT, ones_BT)
+    V = CONFIG.vocab_size
+    assert np.abs(theirs[..., :V] - np.asarray(ours)[..., :V]).max() <= LOGITS
+
+    logits_BV, kv = cache.prefill(weights, CONFIG, COMPUTE, tokens_BT, ones_BT, max_len=tokens_BT.shape[1] + NEW)
+    step = jax.jit(lambda kv, token_B: cache.decode_step(weights, CONFIG, COMPUTE, kv, token_B, kv.lengths_B))
+    greedy = []
+    for _ in range(NEW):
+        greedy.append(np.asarray(logits_BV.argmax(-1)))
+        logits_BV, kv = step(kv, greedy[-1])
+    for row, prompt in enumerate(PROMPTS_BT):
+        ids = torch.from_numpy(prompt[None])
+        # Padded columns are masked in ours and zero in theirs: keep them out of the choice there too.
+        bad = [[i] for i in range(V, CONFIG.padded_vocab_size)] if vocab == "padded" else None
+        out = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW, min_new_tokens=NEW, bad_words_ids=bad
+        )
+        want = [int(token[row]) for token in greedy]
+        ended = want.index(2) if 2 in want else NEW  # min_new_tokens forbids eos there; ours has no such rule
+        assert out[0, len(prompt) :].tolist()[:ended] == want[:ended] and ended > 5
+
+
+def test_the_exported_reward_model_scores_as_ours_in_transformers(tmp_path):
+    import torch
+    import transformers
+
+    model = reward.Reward(CONFIG, COMPUTE)
+    weights = strong(model, 1)
+    hf.to_hf_reward(weights, CONFIG, tmp_path / "hf", tokenizer=None)
+    (tmp_path / "hf/config.json").write_text(
+        json.dumps(json.loads((tmp_path / "hf/config.json").read_text()) | {"pad_token_id": 56})
+    )
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "hf")
+    tokens_BT = jnp.asarray(PROMPTS_BT)
+    positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+    scores_BT = model.apply({"params": weights}, tokens_BT, positions_BT, jnp.ones_like(tokens_BT))
+    padded = np.concatenate([PROMPTS_BT, np.full((2, 3), 56)], axis=1)
+    got = theirs(torch.from_numpy(padded)).logits.detach().numpy()
+    assert got.shape == (2, 1)
+    assert np.abs(got[:, 0] - np.asarray(scores_BT)[:, -1]).max() <= LOGITS
+
+
+def test_a_folder_written_by_transformers_is_read_with_its_logits(tmp_path):
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        num_hidden_layers=2,
+        hidden_size=24,
+        intermediate_size=44,
+        num_attention_heads=6,
+        num_key_value_heads=3,
+        head_dim=10,
+        vocab_size=57,
+        rope_theta=777.0,
+        rms_norm_eps=3e-4,
+        initializer_range=0.2,
+    )
+    model = transformers.LlamaForCausalLM(config).eval()
+    model.save_pretrained(tmp_path / "hf", max_shard_size="20KB")
+    ours_config, weights = hf.from_hf(tmp_path / "hf")
+    assert ours_config.rope_base == 777.0 and ours_config.num_kv_heads == 3
+    tokens_BT = jnp.asarray(PROMPTS_BT)
+    positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+    ours = llama.Llama(ours_config, COMPUTE).apply(
+        {"params": weights}, tokens_BT, positions_BT, jnp.ones_like(tokens_BT)
+    )
+    theirs = model(torch.from_numpy(PROMPTS_BT)).logits.detach().numpy()
+    assert np.abs(theirs - np.asarray(ours)).max() <= LOGITS

@@ -1,0 +1,239 @@
+"""The forward pass: shapes of weights, segments, padding, remat, dtypes, meshes, presets' sizes."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tigerjax import mesh
+from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig
+from tigerjax.errors import ConfigError
+from tigerjax.model import llama, reward, stack
+
+CONFIG = ModelConfig(
+    num_layers=4,
+    model_dim=24,
+    mlp_dim=40,
+    num_heads=8,
+    num_kv_heads=4,
+    head_dim=6,
+    vocab_size=57,
+    padded_vocab_size=64,
+    rope_base=777.0,
+    norm_eps=3e-4,
+)
+COMPUTE = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=8)
+MODEL = llama.Llama(CONFIG, COMPUTE)
+ROWS, LENGTH = 8, 12
+# float32 sums in another order, relative to the largest value.
+SAME_MATHS = 1e-5
+# bfloat16 keeps 8 bits: 2^-8 a rounding, a few of them over 4 layers, relative to the spread of the logits.
+BFLOAT16 = 0.05
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return jax.tree.map(lambda w: w * 5, nn.unbox(llama.init(MODEL, jax.random.key(0))))
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """tokens, positions, segment ids: two segments a row and padding at the end."""
+    rng = np.random.default_rng(1)
+    tokens_BT = rng.integers(3, CONFIG.vocab_size, (ROWS, LENGTH)).astype(np.int32)
+    segment_ids_BT = np.tile(np.repeat([1, 2, 0], [5, 4, 3]), (ROWS, 1)).astype(np.int32)
+    positions_BT = np.tile(np.r_[0:5, 0:4, 0:3], (ROWS, 1)).astype(np.int32)
+    return tokens_BT, positions_BT, segment_ids_BT
+
+
+def loss(model, weights, batch):
+    """Mean NLL of the next token over rows of real tokens; a plain stand-in for train's loss."""
+    log_probs = jax.nn.log_softmax(model.apply({"params": weights}, *batch))
+    targets_BT = jnp.roll(batch[0], -1, axis=1)
+    nll_BT = -jnp.take_along_axis(log_probs, targets_BT[..., None], axis=-1)[..., 0]
+    return jnp.where(batch[2] > 0, nll_BT, 0).sum() / (batch[2] > 0).sum()
+
+
+@pytest.fixture(scope="module")
+def expected(weights, batch):
+    return jax.jit(jax.value_and_grad(lambda w: loss(MODEL, w, batch)))(weights)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "method"))
+def forward(model, weights, batch, method=None):
+    return model.apply({"params": weights}, *batch, method=method)
+
+
+def assert_close(got, want):
+    def close(path, a, b):
+        a, b = np.asarray(a), np.asarray(b)
+        assert np.abs(a - b).max() <= SAME_MATHS * max(1.0, np.abs(b).max()), jax.tree_util.keystr(path)
+
+    jax.tree_util.tree_map_with_path(close, got, want)
+
+
+def test_weights_have_the_agreed_paths_shapes_and_dtype():
+    shapes = jax.tree.map(
+        lambda w: (w.shape, str(w.dtype)),
+        nn.unbox(jax.eval_shape(lambda key: llama.init(MODEL, key), jax.random.key(0))),
+    )
+    L, D, F, N, K, H, V = 4, 24, 40, 8, 4, 6, 64
+    want = {
+        "embed": (V, D),
+        "layers": {
+            "attn_norm": {"scale": (L, D)},
+            "attn": {"q": (L, D, N, H), "k": (L, D, K, H), "v": (L, D, K, H), "o": (L, N, H, D)},
+            "mlp_norm": {"scale": (L, D)},
+            "mlp": {"gate": (L, D, F), "up": (L, D, F), "down": (L, F, D)},
+        },
+        "final_norm": {"scale": (D,)},
+        "head": (D, V),
+    }
+    is_shape = lambda s: isinstance(s, tuple)  # noqa: E731
+    assert shapes == jax.tree.map(lambda s: (s, "float32"), want, is_leaf=is_shape)
+
+
+def test_padding_of_the_vocabulary_starts_zero_and_gets_no_gradient(weights, expected):
+    _, gradients = expected
+    for tree in (weights, gradients):
+        assert not np.asarray(tree["embed"])[CONFIG.vocab_size :].any()
+        assert not np.asarray(tree["head"])[:, CONFIG.vocab_size :].any()
+    assert all(np.isfinite(g).all() and np.any(g) for g in jax.tree.leaves(gradients))
+
+
+def test_logits_are_float32_and_minus_infinity_on_padding_columns(weights, batch):
+    for dtype in ("float32", "bfloat16"):
+        model = llama.Llama(CONFIG, dataclasses.replace(COMPUTE, dtype=dtype))
+        logits_BTV = forward(model, weights, batch)
+        assert logits_BTV.dtype == jnp.float32
+        assert np.isneginf(logits_BTV[..., CONFIG.vocab_size :]).all()
+        assert np.isfinite(logits_BTV[..., : CONFIG.vocab_size]).all()
+
+
+def test_changing_another_segment_changes_logits_by_exactly_nothing(weights, batch):
+    tokens_BT, positions_BT, segment_ids_BT = batch
+    before = np.asarray(forward(MODEL, weights, batch))
+    for segment in (0, 1, 2):
+        inside = segment_ids_BT == segment
+        other_BT = np.where(inside, (tokens_BT + 1) % CONFIG.vocab_size, tokens_BT)
+        after = np.asarray(forward(MODEL, weights, (other_BT, positions_BT, segment_ids_BT)))
+        np.testing.assert_array_equal(after[~inside], before[~inside])
+        assert (after[inside] != before[inside]).any()
+
+
+def test_changing_a_later_token_changes_no_earlier_logits(weights, batch):
+    tokens_BT, positions_BT, _ = batch
+    one_segment_BT = np.ones_like(tokens_BT)
+    other_BT = tokens_BT.copy()
+    other_BT[:, 6] = (other_BT[:, 6] + 1) % CONFIG.vocab_size
+    before = np.asarray(forward(MODEL, weights, (tokens_BT, positions_BT, one_segment_BT)))
+    after = np.asarray(forward(MODEL, weights, (other_BT, positions_BT, one_segment_BT)))
+    np.testing.assert_array_equal(after[:, :6], before[:, :6])
+    assert (after[:, 6:] != before[:, 6:]).any()
+
+
+def test_a_packed_segment_has_the_logits_it_has_alone(weights, batch):
+    tokens_BT, positions_BT, segment_ids_BT = batch
+    packed = forward(MODEL, weights, batch)
+    alone = forward(MODEL, weights, (tokens_BT[:, 5:9], positions_BT[:, 5:9], np.ones_like(segment_ids_BT[:, 5:9])))
+    assert_close(packed[:, 5:9, : CONFIG.vocab_size], alone[..., : CONFIG.vocab_size])
+
+
+def test_hidden_times_head_is_the_logits_and_carries_the_compute_dtype(weights, batch):
+    model = llama.Llama(CONFIG, dataclasses.replace(COMPUTE, dtype="bfloat16"))
+    x_BTD = forward(model, weights, batch, method="hidden")
+    assert x_BTD.dtype == jnp.bfloat16 and x_BTD.shape == (ROWS, LENGTH, CONFIG.model_dim)
+    got = llama.logits(x_BTD, weights["head"], CONFIG)
+    assert_close(got[..., : CONFIG.vocab_size], forward(model, weights, batch)[..., : CONFIG.vocab_size])
+
+
+def test_bfloat16_activations_stay_near_float32_logits_and_give_float32_gradients(weights, batch):
+    model = llama.Llama(CONFIG, dataclasses.replace(COMPUTE, dtype="bfloat16"))
+    V, real = CONFIG.vocab_size, batch[2] > 0
+    low = np.asarray(forward(model, weights, batch))[real][:, :V]
+    full = np.asarray(forward(MODEL, weights, batch))[real][:, :V]
+    assert 0 < np.sqrt(np.mean((low - full) ** 2)) <= BFLOAT16 * full.std()
+    gradients = jax.eval_shape(jax.grad(lambda w: loss(model, w, batch)), weights)
+    assert {str(g.dtype) for g in jax.tree.leaves(gradients)} == {"float32"}
+
+
+@pytest.mark.parametrize("remat", ["full", "save_attention", "save_dots"])
+def test_remat_changes_neither_loss_nor_gradients(weights, batch, expected, remat):
+    model = llama.Llama(CONFIG, dataclasses.replace(COMPUTE, remat=remat))
+    assert_close(jax.jit(jax.value_and_grad(lambda w: loss(model, w, batch)))(weights), expected)
+
+
+def test_each_remat_policy_keeps_what_its_name_says(weights, batch):
+    """Residuals of the L layers, by shape: attention output (L,B,T,N,H); mlp hidden (L,B,T,F); scores."""
+    attention_out, mlp_hidden = (4, ROWS, LENGTH, 8, 6), (4, ROWS, LENGTH, 40)
+    kept = {}
+    for remat in ("none", "full", "save_attention", "save_dots"):
+        model = llama.Llama(CONFIG, dataclasses.replace(COMPUTE, remat=remat))
+        _, pullback = jax.eval_shape(lambda w, model=model: jax.vjp(lambda w: loss(model, w, batch), w), weights)
+        kept[remat] = [leaf.shape for leaf in jax.tree.leaves(pullback)]
+    scores = (4, ROWS, 4, 2, LENGTH, LENGTH)
+    assert scores in kept["none"] and all(scores not in kept[r] for r in ("full", "save_attention", "save_dots"))
+    assert attention_out not in kept["full"] and attention_out in kept["save_attention"]
+    assert mlp_hidden not in kept["save_attention"] and mlp_hidden in kept["save_dots"]
+
+
+@pytest.mark.parametrize(
+    "degrees", [{"fsdp": 8}, {"fsdp": 2, "tensor": 4}, {"data": 2, "fsdp": 2, "tensor": 2}], ids=str
+)
+def test_every_mesh_gives_the_loss_and_gradients_of_one_device(weights, batch, expected, degrees):
+    config = MeshConfig(**degrees)
+    devices = mesh.make_mesh(config)
+    boxed = jax.eval_shape(lambda key: llama.init(MODEL, key), jax.random.key(0))
+    shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), devices, mesh.logical_rules())
+    placed = jax.device_put(weights, shardings)
+    rows = jax.device_put(batch, mesh.sharding(devices, "batch", "length"))
+    with jax.set_mesh(devices), nn.logical_axis_rules(mesh.logical_rules()):
+        got = jax.jit(jax.value_and_grad(lambda w, b: loss(MODEL, w, b)))(placed, rows)
+    q = placed["layers"]["attn"]["q"]
+    assert q.addressable_shards[0].data.shape == (4, 24 // config.fsdp, 8 // config.tensor, 6)
+    assert_close(got, expected)
+
+
+def test_the_pipeline_equals_the_scan_in_loss_and_gradients(weights, batch, expected):
+    devices = mesh.make_mesh(MeshConfig(stage=2, fsdp=2, tensor=2))
+    compute = dataclasses.replace(COMPUTE, remat="save_attention")
+    model = llama.Llama(CONFIG, compute, stack.pipeline_layers(devices, 4))
+    with jax.set_mesh(devices):
+        got = jax.jit(jax.value_and_grad(lambda w: loss(model, w, batch)))(weights)
+    assert_close(got, expected)
+
+
+def test_a_pipeline_that_does_not_divide_is_refused(weights, batch):
+    devices = mesh.make_mesh(MeshConfig(stage=8))
+    with pytest.raises(ConfigError, match=r"4 layers do not split over mesh\.stage=8"):
+        llama.Llama(CONFIG, COMPUTE, stack.pipeline_layers(devices, 4)).apply({"params": weights}, *batch)
+    with pytest.raises(ConfigError, match="batch of 8 rows does not split into 3 microbatches"):
+        llama.Llama(CONFIG, COMPUTE, stack.pipeline_layers(devices, 3)).apply({"params": weights}, *batch)
+
+
+def test_initial_weights_depend_on_the_key_only_and_layers_differ(weights):
+    other = dataclasses.replace(COMPUTE, remat="full", dtype="bfloat16")
+    again = nn.unbox(llama.init(llama.Llama(CONFIG, other), jax.random.key(0)))
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a * 5, b), again, weights)
+    assert (again["layers"]["attn"]["q"][0] != again["layers"]["attn"]["q"][1]).all()
+
+
+def test_a_reward_model_is_the_trunk_with_a_float32_score_at_every_position(weights, batch):
+    model = reward.Reward(CONFIG, dataclasses.replace(COMPUTE, dtype="bfloat16"))
+    start = reward.from_llama(weights, jax.random.key(7))
+    assert start["layers"] is weights["layers"] and "head" not in start
+    drawn = nn.unbox(jax.eval_shape(lambda key: llama.init(model, key), jax.random.key(0)))
+    assert jax.tree.map(jnp.shape, start) == jax.tree.map(jnp.shape, drawn)
+    scores_BT = forward(model, start, batch)
+    x_BTD = forward(llama.Llama(CONFIG, model.compute), weights, batch, method="hidden")
+    assert scores_BT.dtype == jnp.float32
+    assert_close(scores_BT, np.asarray(x_BTD, np.float32) @ np.asarray(start["score"]))
+
+
+def test_the_score_head_starts_with_variance_one_over_width_plus_one():
+    drawn = reward.score_init(jax.random.key(0), (4096,))
+    assert abs(float(drawn.var()) * 4097 - 1) < 0.1  # 4.5 standard errors of a variance of 4096 draws
