@@ -1,0 +1,101 @@
+"""A report that no run wrote: round, impossible-looking figures and hostile text, for the tests of the page alone."""
+
+import math
+from typing import Any
+
+HOSTILE = '<script src="http://made.up/x.js">alert(1)</script> & "quotes" \x00\x1b[31m'
+
+
+def made_up_report(samples: int = 3) -> dict[str, Any]:
+    def told(overall: float, n: int = 400) -> dict[str, Any]:
+        def part(share: float) -> dict[str, float]:
+            return {"accuracy": share, "right": round(share * n / 2), "n": n // 2}
+
+        by_task = {t: part(overall * f) for t, f in (("addition", 1.1), ("capitals", 0.9), ("word_count", 1.0))}
+        return {
+            "overall": overall,
+            "n": n,
+            "by_lang": {"en": part(overall * 1.05), "zh": part(overall * 0.95)},
+            "by_task": by_task,
+        }
+
+    def falling(start: float, end: float, steps: int) -> list[list[float]]:
+        wobble = [0.08 * math.sin(7.3 * i) * math.exp(-i / steps) for i in range(steps)]
+        return [[10 * i, end + (start - end) * math.exp(-5 * i / steps) + wobble[i]] for i in range(steps)]
+
+    names = ("base", "holistic", "sft", "rejection_sampled")
+    prompts = [
+        ("en", f"MADE UP: how much is 111 + 222? {HOSTILE}"),
+        ("zh", "虚构：一百一十一加二百二十二等于多少？请只回答数字。"),
+        ("en", "MADE UP: " + "a very long prompt " * 12 + "x" * 90),
+    ]
+    return {
+        "version": "0.0.made-up",
+        "seed": 111,
+        "config": {"parameters": 1_111_111, "tokens": 22_222_222, "note": HOSTILE},
+        "tokenizer": {
+            "vocab_before": 1111,
+            "vocab_after": 2222,
+            "chars_per_token_before": {"zh": 0.333, "en": 3.333},
+            "chars_per_token_after": {"zh": 1.222, "en": 3.334},
+        },
+        "data": {
+            "clean": {"in": 1111, "out": 1100, "dropped": {"too_short": 11}},
+            "dedup": {
+                "exact": {"in": 1100, "out": 1000, "dropped": {"exact": 100}},
+                "near": {"in": 1000, "out": 999, "dropped": {"near": 1}},
+            },
+            "against_sft": {"in": 999, "out": 990, "dropped": {"contained": 9}},
+        },
+        "shares": {
+            "wanted": {"zh": 0.45, "en": 0.45, "instructions": 0.1},
+            "realised": {"zh": 0.4501, "en": 0.4499, "instructions": 0.1},
+        },
+        "curves": {
+            "base": falling(8.0, 3.0, 60),
+            "holistic": falling(6.0, 2.0, 80),
+            "sft": falling(2.0, 0.7, 40),
+            "reward": [*falling(0.7, 0.3, 30), [310, float("nan")]],
+            "rejection_sampled": falling(0.8, 0.5, 20),
+        },
+        "accuracy": {
+            "control": told(0.56),
+            "base": told(0.0),
+            "holistic": told(0.11),
+            "sft": told(0.55),
+            "rejection_sampled": told(0.66),
+        },
+        "true_reward": [
+            {"round": 1, "before": -0.111, "after": 0.222, "n": 333},
+            {"round": 2, "before": 0.222, "after": 0.333, "n": 333},
+        ],
+        "round": {
+            "prompts": 111,
+            "candidates": 1110,
+            "winners": {"rm": 94, "human": 11, "edit": 6},
+            "rm_pair_accuracy": 0.777,
+            "reward_before": -0.11,
+            "reward_after": 0.99,
+        },
+        "samples": [
+            {
+                "lang": prompts[i % 3][0],
+                "prompt": prompts[i % 3][1],
+                "answers": dict(zip(names, ("", HOSTILE, "222", "333"), strict=True)),
+                "right": dict(zip(names, (False, False, False, True), strict=True)),
+            }
+            for i in range(samples)
+        ],
+        "hf_max_abs_logit_diff": 1.11e-5,
+        "hf_greedy_equal": {"prompts": 22, "equal": 22},
+        "seconds": {
+            "clean and deduplicate": 1.1,
+            "tokenizer": 2.2,
+            "train base": 33.3,
+            "train holistic": 111.1,
+            "train sft": 44.4,
+            "reward model": 22.2,
+            "rejection sampling: one round": 55.5,
+        },
+        "total_seconds": 333.3,
+    }
