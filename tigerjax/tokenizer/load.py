@@ -125,6 +125,7 @@ class Tokenizer:
     @staticmethod
     def _encode(processor: sentencepiece.SentencePieceProcessor, text: str) -> list[int]:
         try:
-            return processor.encode(text)
+            text.encode()  # SentencePiece's own error for a lone surrogate speaks of C++ types
         except UnicodeEncodeError as error:
             raise DataError(f"text is not valid Unicode at character {error.start}: {text[:40]!r}; clean it") from error
+        return processor.encode(text)

@@ -1,0 +1,121 @@
+"""Growing a checkpoint's vocabulary: old rows, new rows, padding, and what is refused."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tigerjax.config import ModelConfig
+from tigerjax.convert.vocab import resize
+from tigerjax.errors import ConfigError
+from tigerjax.tokenizer.extend import extend
+from tigerjax.tokenizer.load import MODEL_FILE, Tokenizer, read_proto
+from tigerjax.tokenizer.train import train_model
+
+EMBEDDED = Path(__file__).resolve().parents[2] / "data_mixtures" / "embedded"
+D = 6
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory):
+    at = tmp_path_factory.mktemp("vocab")
+    train_model([EMBEDDED / "corpus_en.jsonl"], 700, at / "base")
+    train_model([EMBEDDED / "corpus_zh.jsonl"], 3600, at / "zh")
+    extend(at / "base", at / "zh", 1201, at / "new")
+    return Tokenizer(at / "base"), Tokenizer(at / "new")
+
+
+@pytest.fixture
+def config():
+    return ModelConfig(
+        num_layers=1,
+        model_dim=D,
+        mlp_dim=10,
+        num_heads=2,
+        num_kv_heads=1,
+        head_dim=4,
+        vocab_size=700,
+        padded_vocab_size=768,
+        rope_base=10_000.0,
+        norm_eps=1e-5,
+    )
+
+
+@pytest.fixture
+def weights():
+    rng = np.random.default_rng(3)
+    return {
+        "embed": rng.normal(size=(768, D)).astype(np.float32),
+        "head": rng.normal(size=(D, 768)).astype(np.float32),
+        "final_norm": {"scale": np.ones(D, np.float32)},
+    }
+
+
+def test_old_rows_keep_every_bit_and_padding_is_zero(tokenizers, config, weights):
+    weights["embed"][5, 2] = -0.0
+    resized, new_config = resize(weights, config, *tokenizers)
+    assert (new_config.vocab_size, new_config.padded_vocab_size) == (1201, 1280)
+    assert resized["embed"].shape == (1280, D) and resized["head"].shape == (D, 1280)
+    assert resized["embed"][:700].tobytes() == weights["embed"][:700].tobytes()
+    assert resized["head"][:, :700].tobytes() == np.ascontiguousarray(weights["head"][:, :700]).tobytes()
+    assert not resized["embed"][1200:].any() and not resized["head"][:, 1200:].any()
+    assert resized["final_norm"] is weights["final_norm"]
+    assert dataclasses.replace(new_config, vocab_size=700, padded_vocab_size=768) == config
+
+
+def test_a_new_row_is_the_mean_of_its_bytes_without_the_dummy_prefix(tokenizers, config, weights):
+    base, new = tokenizers
+    resized, _ = resize(weights, config, base, new)
+    pieces = {piece.piece: i for i, piece in enumerate(read_proto(base.folder).pieces)}
+    for i in range(700, 1198):
+        # The base is English: a Chinese character is its UTF-8 bytes there, whose ids are known by name.
+        ids = [pieces.get(c) for c in new.piece(i)]
+        if any(found is not None for found in ids):
+            continue
+        ids = [pieces[f"<0x{byte:02X}>"] for byte in new.piece(i).encode()]
+        np.testing.assert_array_equal(resized["embed"][i], weights["embed"][ids].mean(axis=0, dtype=np.float32))
+        np.testing.assert_array_equal(resized["head"][:, i], weights["head"].T[ids].mean(axis=0, dtype=np.float32))
+
+
+def test_the_markers_are_the_mean_of_their_text_and_the_pad_is_zero(tokenizers, config, weights):
+    base, new = tokenizers
+    resized, _ = resize(weights, config, base, new)
+    ids = base.encode_bare("\n\n### Instruction:\n")
+    assert base.piece(ids[0]) == "<0x0A>"
+    np.testing.assert_array_equal(resized["embed"][1198], weights["embed"][ids].mean(axis=0, dtype=np.float32))
+    assert resized["embed"][1199].any() and not resized["embed"][1200].any()
+
+
+def test_bfloat16_weights_are_averaged_in_float32(tokenizers, config, weights):
+    import jax.numpy as jnp
+
+    half = {name: jnp.asarray(weights[name], jnp.bfloat16) for name in ("embed", "head")}
+    resized, _ = resize(weights | half, config, *tokenizers, multiple=512)
+    assert resized["embed"].shape == (1536, D) and resized["embed"].dtype == jnp.bfloat16
+    exact = {name: np.asarray(value, np.float32) for name, value in half.items()}
+    expected, _ = resize(weights | exact, config, *tokenizers, multiple=512)
+    np.testing.assert_array_equal(resized["embed"], expected["embed"].astype(jnp.bfloat16))
+
+
+def test_a_checkpoint_with_another_vocabulary_is_refused(tokenizers, config, weights):
+    with pytest.raises(ConfigError, match=r"checkpoint has vocab_size=699, base tokenizer .* has 700"):
+        resize(weights, dataclasses.replace(config, vocab_size=699), *tokenizers)
+    resized, new_config = resize(weights, config, *tokenizers)
+    with pytest.raises(ConfigError, match="vocab_size=1201"):
+        resize(resized, new_config, *tokenizers)
+    with pytest.raises(ConfigError, match=r"weight embed is \(700, 6\)"):
+        resize(weights | {"embed": weights["embed"][:700]}, config, *tokenizers)
+
+
+def test_a_tokenizer_that_is_no_extension_of_the_base_is_refused(tokenizers, config, weights, tmp_path):
+    base, new = tokenizers
+    shutil.copytree(new.folder, tmp_path / "other")
+    proto = read_proto(new.folder)
+    proto.pieces[650].piece = "other"
+    (tmp_path / "other" / MODEL_FILE).write_bytes(proto.SerializeToString())
+    with pytest.raises(ConfigError, match="1 entries differ, the first is id 650"):
+        resize(weights, config, base, Tokenizer(tmp_path / "other"))
+    with pytest.raises(ConfigError, match="must be without specials"):
+        resize(weights, config, base, base)

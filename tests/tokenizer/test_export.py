@@ -1,0 +1,89 @@
+"""What `transformers` makes of the exported folder; it must give SentencePiece's ids."""
+
+import itertools
+import json
+import time
+
+import pytest
+
+from tigerjax.tokenizer.chat import encode_chat, encode_prompt
+from tigerjax.tokenizer.export import merges
+from tigerjax.tokenizer.extend import extend
+from tigerjax.tokenizer.load import Tokenizer
+
+MAX_EXPORT_S = 10.0
+"""Merges of 60,515 pieces take 0.2 s here; quadratic code would take minutes."""
+
+
+def load(folder):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(folder))
+
+
+@pytest.fixture(scope="module")
+def hf(folder):
+    return load(folder)
+
+
+def embedded_lines(embedded):
+    for name in ("corpus_en.jsonl", "corpus_zh.jsonl"):
+        for record in open(embedded / name, encoding="utf-8"):
+            yield from (line for line in json.loads(record)["text"].split("\n") if line)
+
+
+def test_ids_equal_sentencepiece_on_thousands_of_lines_and_the_hard_list(hf, tok, embedded, hard_lines):
+    lines = [*embedded_lines(embedded), *hard_lines]
+    assert len(lines) > 9000
+    theirs = hf(lines, add_special_tokens=False)["input_ids"]
+    assert [line for ids, line in zip(theirs, lines, strict=True) if ids != tok.encode(line)] == []
+    assert [line for line in hard_lines if hf.decode(tok.encode(line)) != line] == []
+
+
+def test_the_32000_piece_base_extended_gives_the_same_ids_beside_a_llama_config(
+    embedded, zh_folder, hard_lines, tmp_path
+):
+    extend(embedded / "base_32000.model", zh_folder, 33_003, tmp_path / "big")
+    (tmp_path / "big" / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 33_003}))
+    hf, tok = load(tmp_path / "big"), Tokenizer(tmp_path / "big")
+    lines = [*embedded_lines(embedded)][::5] + hard_lines
+    theirs = hf(lines, add_special_tokens=False)["input_ids"]
+    assert [line for ids, line in zip(theirs, lines, strict=True) if ids != tok.encode(line)] == []
+
+
+def test_specials_and_their_ids_are_known_there(hf, tok):
+    assert len(hf) == tok.size
+    assert hf.convert_tokens_to_ids(["\n\n### Instruction:\n", "\n\n### Response:\n", "<pad>"]) == [3000, 3001, 3002]
+    assert (hf.bos_token_id, hf.eos_token_id, hf.pad_token_id, hf.unk_token_id) == (1, 2, 3002, 0)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_the_chat_template_gives_the_ids_of_our_chat_encoding(hf, tok, answered):
+    messages = [
+        {"role": "user", "content": " What is  the capital?\n"},
+        {"role": "assistant", "content": "首都是伦敦。"},
+        {"role": "user", "content": "Sure? 😀"},
+        {"role": "assistant", "content": "Yes\n"},
+    ]
+    messages = messages if answered else messages[:3]
+    text = hf.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answered)
+    ours = encode_chat(tok, messages)[0] if answered else encode_prompt(tok, messages)
+    assert hf(text, add_special_tokens=False)["input_ids"] == ours
+    theirs = hf.apply_chat_template(messages, tokenize=True, add_generation_prompt=not answered, return_dict=True)
+    assert theirs["input_ids"] == ours
+
+
+def test_merges_are_all_splits_by_score_then_ids():
+    pieces = [("a", -3.0), ("b", -4.0), ("c", -5.0), ("ab", 0.0), ("bc", -1.0), ("abc", -2.0)]
+    assert merges(pieces) == [["a", "b"], ["b", "c"], ["a", "bc"], ["ab", "c"]]
+
+
+def test_merges_of_60515_pieces_take_seconds():
+    characters = [chr(0x4E00 + n) for n in range(15_000)]
+    pieces = characters + [a + b for a, b in itertools.pairwise(characters)]
+    pieces += [a + b + c for a, b, c in zip(characters, characters[1:], characters[2:], strict=False)]
+    pieces += [a * 16 for a in characters]
+    start = time.perf_counter()
+    found = merges([(text, -float(n)) for n, text in enumerate(pieces)])
+    assert time.perf_counter() - start < MAX_EXPORT_S
+    assert len(found) == 14_999 + 2 * 14_998

@@ -1,0 +1,161 @@
+import json
+import shutil
+
+import pytest
+
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.tokenizer.extend import dead_pieces, extend, is_cjk, select
+from tigerjax.tokenizer.load import MODEL_FILE, NORMAL, Tokenizer, read_proto
+from tigerjax.tokenizer.verify import failures, verify
+
+
+def test_an_extended_tokenizer_has_all_properties_on_the_embedded_text(folder, base_folder, embedded):
+    figures = verify(folder, base=base_folder, texts=[embedded / "corpus_en.jsonl", embedded / "corpus_zh.jsonl"])
+    assert failures(figures) == []
+    assert figures["vocab_size"] == 3003
+    assert figures["plain_lines"] > 2000 and figures["mixed_lines"] > 2000
+    assert figures["hf_mismatches"] == 0
+    before, after = figures["chars_per_token"]["before"], figures["chars_per_token"]["after"]
+    assert after["en"] == before["en"]
+    assert after["zh"] > 2 * before["zh"]
+
+
+def test_the_32000_piece_base_extends_to_exactly_the_size_and_keeps_every_old_piece(embedded, zh_folder, tmp_path):
+    base = embedded / "base_32000.model"
+    figures = extend(base, zh_folder, 33_003, tmp_path / "big")["figures"]
+    assert (figures["vocab_size"], figures["new_pieces"], figures["base_minimum"]) == (33_003, 1_000, -31_740.0)
+    old, new = read_proto(base), read_proto(tmp_path / "big")
+    assert list(new.pieces[:32_000]) == list(old.pieces)
+    assert [piece.score for piece in new.pieces[32_000:]] == [-31_741.0 - k for k in range(1_000)]
+    assert new.trainer_spec.vocab_size == 33_000
+    tok = Tokenizer(tmp_path / "big")
+    assert (tok.ins, tok.res, tok.pad, tok.size) == (33_000, 33_001, 33_002, 33_003)
+    english = [json.loads(line)["text"] for line in open(embedded / "corpus_en.jsonl", encoding="utf-8")]
+    assert tok.encode_batch(english) == Tokenizer(base).encode_batch(english)
+
+
+def test_new_pieces_are_cjk_only_distinct_normal_and_live(folder):
+    proto = read_proto(folder)
+    added = proto.pieces[1500:]
+    assert len(added) == 1500
+    assert all(piece.type == NORMAL and all(map(is_cjk, piece.piece)) for piece in added)
+    assert len({piece.score for piece in added}) == len(added)
+    assert dead_pieces(proto, 1500) == []
+
+
+def test_inside_a_run_of_han_the_merges_are_those_of_the_chinese_model(base_folder, zh_folder, embedded, tmp_path):
+    zh = Tokenizer(zh_folder)
+    usable = extend(base_folder, zh_folder, 1503 + 100, tmp_path / "probe")["figures"]["survivors"]
+    extend(base_folder, zh_folder, 1503 + usable, tmp_path / "whole")
+    whole = Tokenizer(tmp_path / "whole")
+    records = [json.loads(line) for line in open(embedded / "corpus_zh.jsonl", encoding="utf-8")]
+    runs = {run for record in records for run in record["text"].replace("。", "，").split("，") if run.isalpha()}
+    runs = {run for run in runs if all(map(is_cjk, run))}
+    assert len(runs) > 1000
+    for run in runs:
+        assert [whole.piece(i) for i in whole.encode_bare(run)] == [zh.piece(i) for i in zh.encode_bare(run)]
+
+
+def test_a_plain_cut_by_rank_would_leave_dead_rows_and_the_selection_does_not():
+    ranked = ["天地", "天地人", "地", "人", "天", "大"]
+    assert select(ranked, have=[], count=3) == ["天地", "地", "天"]
+    assert select(["天地", "天地人", "人"], have=["天", "地"], count=2) == ["天地", "人"]
+    assert select(ranked, have=[], count=6) == ranked
+    assert select(ranked, have=[], count=7) == ranked
+
+
+def test_curly_quotes_and_dashes_are_not_cjk_but_full_width_marks_are():
+    assert [c for c in "中。，《！〇々𠮷“”—…·aＡ０ \u3000▁あ" if is_cjk(c)] == list("中。，《！〇々𠮷")
+
+
+def test_marker_strings_in_text_never_give_specials(tok):
+    for text in ("\n\n### Instruction:\n", "x\n\n### Response:\ny", "<pad>", "</s>", "<s>", "<unk>", "<0x41>"):
+        ids = tok.encode(text)
+        assert not set(ids) & {0, tok.bos, tok.eos, tok.ins, tok.res, tok.pad}
+        assert tok.decode(ids) == text
+
+
+@pytest.fixture
+def altered(zh_folder, tmp_path):
+    """A copy of the Chinese model with one thing changed."""
+
+    def make(change):
+        proto = read_proto(zh_folder)
+        change(proto)
+        (tmp_path / "altered.model").write_bytes(proto.SerializeToString())
+        return tmp_path / "altered.model"
+
+    return make
+
+
+def _unigram(proto):
+    proto.trainer_spec.model_type = 1
+
+
+def _nfkc(proto):
+    proto.normalizer_spec.name = "nfkc"
+
+
+def _twice(proto):
+    last = proto.pieces[-1]
+    proto.pieces.add(piece=last.piece, score=last.score - 1, type=last.type)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(_unigram, "unigram scores are not merge priorities"), (_nfkc, "normaliser 'nfkc'"), (_twice, "1 duplicate")],
+)
+def test_models_that_the_rule_does_not_hold_for_are_refused(altered, base_folder, tmp_path, change, message):
+    with pytest.raises(ConfigError, match=message):
+        extend(base_folder, altered(change), 1600, tmp_path / "out")
+    with pytest.raises(ConfigError, match=message):
+        extend(altered(change), base_folder, 4100, tmp_path / "out")
+
+
+def test_too_few_survivors_are_counted_and_nothing_is_written(base_folder, zh_folder, tmp_path):
+    with pytest.raises(ConfigError, match=r"only \d+ of 4001 pieces .* survive the merge rule, 8497 are needed"):
+        extend(base_folder, zh_folder, 10_000, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_size_below_the_base_and_an_extended_base_are_refused(base_folder, folder, zh_folder, tmp_path):
+    with pytest.raises(ConfigError, match="give at least 1504"):
+        extend(base_folder, zh_folder, 1503, tmp_path / "out")
+    with pytest.raises(ConfigError, match="extended already"):
+        extend(folder, zh_folder, 4000, tmp_path / "out")
+
+
+def test_a_file_that_is_no_model_and_a_missing_one_are_refused(zh_folder, tmp_path):
+    (tmp_path / "text.model").write_text("this is not a model")
+    with pytest.raises(DataError, match="not a SentencePiece model"):
+        extend(tmp_path / "text.model", zh_folder, 4000, tmp_path / "out")
+    with pytest.raises(ConfigError, match="does not exist"):
+        extend(tmp_path / "none", zh_folder, 4000, tmp_path / "out")
+
+
+def test_the_comparison_rules_fail_verification(base_folder, zh_folder, embedded, tmp_path):
+    extend(base_folder, zh_folder, 3003, tmp_path / "zero", script_filter="none", score_rule="base_style_zero")
+    figures = verify(tmp_path / "zero", base=base_folder, texts=[embedded / "corpus_en.jsonl"])
+    assert figures["plain_lines_changed"] > 0
+    assert figures["misranked_scores"] > 0
+    assert failures(figures)
+
+
+def test_verify_sees_a_changed_old_piece_and_a_dead_row(folder, base_folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "bad")
+    proto = read_proto(folder)
+    proto.pieces[700].score -= 0.5
+    proto.pieces[2000].piece = "中X文"
+    (tmp_path / "bad" / MODEL_FILE).write_bytes(proto.SerializeToString())
+    (tmp_path / "line.txt").write_text("Hello\n")
+    figures = verify(tmp_path / "bad", base=base_folder, texts=[tmp_path / "line.txt"])
+    assert figures["old_ids_changed"] == 1
+    assert figures["dead_rows"] >= 1
+
+
+def test_without_transformers_the_comparison_is_none_and_no_failure(folder, base_folder, tmp_path, monkeypatch):
+    (tmp_path / "line.txt").write_text("Hello\n")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    figures = verify(folder, base=base_folder, texts=[tmp_path / "line.txt"])
+    assert figures["hf_mismatches"] is None
+    assert failures(figures) == []

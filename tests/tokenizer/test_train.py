@@ -1,0 +1,97 @@
+import json
+
+import pytest
+
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.tokenizer.load import BYTE, CONTROL, NORMAL, UNKNOWN, Tokenizer, read_proto
+from tigerjax.tokenizer.sample import read_documents, sample, split_lines
+from tigerjax.tokenizer.train import train_model
+
+
+def test_a_trained_base_has_the_settings_of_llama_2(base_folder, embedded):
+    ours, llama_class = read_proto(base_folder), read_proto(embedded / "base_32000.model")
+    for field in (
+        "model_type",
+        "split_digits",
+        "byte_fallback",
+        "allow_whitespace_only_pieces",
+        "unk_id",
+        "bos_id",
+        "eos_id",
+        "pad_id",
+        "unk_surface",
+        "max_sentencepiece_length",
+        "split_by_unicode_script",
+    ):
+        assert getattr(ours.trainer_spec, field) == getattr(llama_class.trainer_spec, field), field
+    for field in ("name", "precompiled_charsmap", "add_dummy_prefix", "remove_extra_whitespaces"):
+        assert getattr(ours.normalizer_spec, field) == getattr(llama_class.normalizer_spec, field), field
+    assert [piece.type for piece in ours.pieces[:259]] == [UNKNOWN, CONTROL, CONTROL] + [BYTE] * 256
+    assert all(piece.type == NORMAL for piece in ours.pieces[259:])
+
+
+def test_training_twice_gives_equal_bytes_and_a_second_run_is_skipped(base_folder, embedded, tmp_path):
+    first = train_model([embedded / "corpus_en.jsonl"], 1500, tmp_path / "again")
+    assert Tokenizer(tmp_path / "again").sha256 == Tokenizer(base_folder).sha256
+    assert train_model([embedded / "corpus_en.jsonl"], 1500, tmp_path / "again") == first
+
+
+def test_a_size_below_the_required_characters_passes_the_trainers_message_on(embedded, tmp_path):
+    with pytest.raises(ConfigError, match=r"size=300 .* required_chars"):
+        train_model([embedded / "corpus_zh.jsonl"], 300, tmp_path / "small")
+    assert not (tmp_path / "small").exists()
+
+
+def test_a_file_without_text_is_refused_by_name(tmp_path):
+    (tmp_path / "empty.txt").write_text("\n\n")
+    with pytest.raises(DataError, match=r"empty\.txt: no text"):
+        train_model([tmp_path / "empty.txt"], 400, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"text": "a"}\n{"text": ', "bad.jsonl:2: broken JSON"),
+        (b'{"text": "\xff"}\n', "bad.jsonl:1: invalid UTF-8"),
+        (b'{"text": 3}\n', "bad.jsonl:1: record has neither"),
+    ],
+)
+def test_bad_records_are_named_by_file_and_line(tmp_path, content, message):
+    (tmp_path / "bad.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        list(read_documents(tmp_path / "bad.jsonl"))
+
+
+def test_long_lines_are_cut_after_sentences_and_nothing_is_lost():
+    text = "春眠不觉晓。" * 500 + "无" * 3000 + "x"
+    lines = list(split_lines(text))
+    assert "".join(lines) == text
+    assert max(len(line.encode()) for line in lines) <= 4192
+    assert lines[0].endswith("。")
+
+
+def _documents(path, ids):
+    path.write_text("".join(json.dumps({"id": f"d{i}", "text": f"text {i}"}) + "\n" for i in ids))
+    return path
+
+
+def _sample(inputs, out, fraction, **more):
+    sample(inputs=inputs, out=out, fraction=fraction, seed=7, min_sample_bytes=more.pop("min_sample_bytes", 1), **more)
+    return set((out / "sample.txt").read_text().splitlines())
+
+
+def test_the_sample_depends_on_ids_and_seed_only_and_grows_with_the_fraction(tmp_path):
+    forward = _documents(tmp_path / "a.jsonl", range(2000))
+    backward = _documents(tmp_path / "b.jsonl", reversed(range(2000)))
+    tenth = _sample([forward], tmp_path / "o1", 0.1)
+    assert tenth == _sample([backward], tmp_path / "o2", 0.1)
+    assert tenth < _sample([forward], tmp_path / "o3", 0.2)
+    # 2,000 draws at 0.1 have a standard deviation of 13.4: five of them
+    assert abs(len(tenth) - 200) < 67
+    assert len(_sample([forward], tmp_path / "o4", 0.2, max_sentences=100)) == 100
+
+
+def test_a_sample_below_the_wanted_bytes_is_refused(tmp_path):
+    documents = _documents(tmp_path / "a.jsonl", range(50))
+    with pytest.raises(DataError, match="below min_sample_bytes=100000"):
+        _sample([documents], tmp_path / "o", 0.5, min_sample_bytes=100_000)
