@@ -1,6 +1,6 @@
 """The quick start's stand-in for Llama-2: a small English model.
 
-Model    1.2 M weights, vocabulary 1,500 padded to 1,536
+Model    1.2 M weights, vocabulary 1,000 padded to 1,024
 Data     quickstart_base: English text of data_mixtures/embedded
 Hardware any CPU
 Result   see runs/quickstart/report.html; every size and rate here is our choice
@@ -28,8 +28,8 @@ def config() -> RunConfig:
             num_heads=4,
             num_kv_heads=2,
             head_dim=32,
-            vocab_size=1500,
-            padded_vocab_size=1536,
+            vocab_size=1000,
+            padded_vocab_size=1024,
             rope_base=10_000.0,
             norm_eps=1e-5,
         ),
@@ -39,7 +39,7 @@ def config() -> RunConfig:
             peak_lr=3e-3,
             final_lr_fraction=0.1,
             warmup_steps=20,
-            total_steps=200,
+            total_steps=100,
             beta1=0.9,
             beta2=0.95,
             eps=1e-8,
@@ -51,10 +51,10 @@ def config() -> RunConfig:
             modules=("data_mixtures.quickstart",),
             tokenizer="runs/quickstart/base_tokenizer",
             cache_dir="runs/quickstart/cache",
-            seq_len=128,
+            seq_len=64,
         ),
         checkpoint=CheckpointConfig(every_steps=100, keep=2),
-        batch_rows=32,
+        batch_rows=64,
         seed=0,
         log_every_steps=20,
     )

@@ -1,6 +1,6 @@
 """Holistic continued pretraining of the resized base: zh:en 1:1 by tokens, 10% of the tokens instructions.
 
-Model    configs/quickstart_base.py with the extended vocabulary: 4,003 entries padded to 4,096
+Model    configs/quickstart_base.py with the extended vocabulary: 2,003 entries padded to 2,048
 Data     quickstart_holistic
 Hardware any CPU
 Result   see runs/quickstart/report.html; every size and rate here is our choice
@@ -28,8 +28,8 @@ def config() -> RunConfig:
             num_heads=4,
             num_kv_heads=2,
             head_dim=32,
-            vocab_size=4003,
-            padded_vocab_size=4096,
+            vocab_size=2003,
+            padded_vocab_size=2048,
             rope_base=10_000.0,
             norm_eps=1e-5,
         ),
@@ -39,7 +39,7 @@ def config() -> RunConfig:
             peak_lr=3e-3,
             final_lr_fraction=0.1,
             warmup_steps=40,
-            total_steps=1000,
+            total_steps=300,
             beta1=0.9,
             beta2=0.95,
             eps=1e-8,
@@ -51,10 +51,10 @@ def config() -> RunConfig:
             modules=("data_mixtures.quickstart",),
             tokenizer="runs/quickstart/tokenizer",
             cache_dir="runs/quickstart/cache",
-            seq_len=128,
+            seq_len=64,
         ),
         checkpoint=CheckpointConfig(every_steps=200, keep=2, init_from="runs/quickstart/base_resized"),
-        batch_rows=32,
+        batch_rows=64,
         seed=0,
         log_every_steps=20,
     )

@@ -1,6 +1,6 @@
 """Supervised fine-tuning of the holistic base: packed dialogues, loss on the answers only.
 
-Model    configs/quickstart_base.py with the extended vocabulary: 4,003 entries padded to 4,096
+Model    configs/quickstart_base.py with the extended vocabulary: 2,003 entries padded to 2,048
 Data     quickstart_sft
 Hardware any CPU
 Result   see runs/quickstart/report.html; every size and rate here is our choice
@@ -28,8 +28,8 @@ def config() -> RunConfig:
             num_heads=4,
             num_kv_heads=2,
             head_dim=32,
-            vocab_size=4003,
-            padded_vocab_size=4096,
+            vocab_size=2003,
+            padded_vocab_size=2048,
             rope_base=10_000.0,
             norm_eps=1e-5,
         ),
@@ -51,10 +51,10 @@ def config() -> RunConfig:
             modules=("data_mixtures.quickstart",),
             tokenizer="runs/quickstart/tokenizer",
             cache_dir="runs/quickstart/cache",
-            seq_len=128,
+            seq_len=64,
         ),
         checkpoint=CheckpointConfig(every_steps=200, keep=2, init_from="runs/quickstart/holistic"),
-        batch_rows=32,
+        batch_rows=64,
         seed=0,
         log_every_steps=20,
     )

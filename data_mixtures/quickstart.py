@@ -21,7 +21,7 @@ def register(work: Path, *, instruct_fraction: float = INSTRUCT_FRACTION) -> Non
     """Registers the mixtures for files below `work`, replacing those of another folder."""
     work = Path(work)
     extended = work / "tokenizer"
-    english, examples = Source(work / "pretrain" / "corpus_en.jsonl"), Source(work / "sft" / "sft.jsonl")
+    english, examples = Source(work / "pretrain" / "corpus_en.jsonl"), Source(work / "instructions" / "sft.jsonl")
     pretraining("quickstart_base", tokenizer=work / "base_tokenizer", sources={"en": english})
     holistic(
         "quickstart_holistic",
@@ -32,7 +32,7 @@ def register(work: Path, *, instruct_fraction: float = INSTRUCT_FRACTION) -> Non
         instruct_fraction=instruct_fraction,
     )
     sft("quickstart_sft", tokenizer=extended, examples=examples)
-    sft("quickstart_rejection_sampled", tokenizer=extended, examples=Source(work / "round" / "mixed.jsonl"))
+    sft("quickstart_rejection_sampled", tokenizer=extended, examples=Source(work / "mixed" / "sft.jsonl"))
 
 
 register(WORK)
