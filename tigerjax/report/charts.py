@@ -109,7 +109,7 @@ def curve(points: list[tuple[float, float]], title: str, colour: str) -> str:
 
     grid = "".join(
         f'<line class="grid" x1="0" x2="100%" y1="{100 * y_of(t):.2f}%" y2="{100 * y_of(t):.2f}%"/>'
-        f'<text class="tick" x="-8" y="{100 * y_of(t):.2f}%" dy="4" text-anchor="end">{number(t, 4)}</text>'
+        f'<text class="tick" x="-8" y="{100 * y_of(t):.2f}%" dy="4" text-anchor="end">{t:g}</text>'
         for t in ticks(low, high)
     )
     for t, anchor in ((left, "start"), (right, "end")):
@@ -121,7 +121,8 @@ def curve(points: list[tuple[float, float]], title: str, colour: str) -> str:
         path = f"0,{1000 * y_of(ys[0]):.1f} 1000,{1000 * y_of(ys[0]):.1f}"
     said = f"{title}: loss {number(ys[0])} nats at step {number(xs[0])}, {number(ys[-1])} at step {number(xs[-1])}"
     return (
-        f'<div class="plot {colour_class(colour)}"><svg role="img" width="100%" height="150"><title>{clean(said)}</title>'
+        f'<div class="plot {colour_class(colour)}">'
+        f'<svg role="img" width="100%" height="150"><title>{clean(said)}</title>'
         f'{grid}<line class="axis" x1="0" x2="100%" y1="100%" y2="100%"/>'
         f'<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" width="100%" height="100%">'
         f'<polyline class="stroke" points="{path}"/></svg></svg></div>'

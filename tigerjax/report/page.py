@@ -1,4 +1,4 @@
-"""report.json to one HTML page that needs nothing else: sections as functions, each empty when its figures are absent."""
+"""report.json to one HTML page that needs nothing else: one function a section, empty when its figures are absent."""
 
 import hashlib
 import os
@@ -22,6 +22,7 @@ from tigerjax.report.figures import (
 from tigerjax.report.style import CSS
 
 Report = Mapping[str, Any]
+NBSP = "\u00a0"
 LANGUAGES = {"zh": "Chinese", "en": "English"}
 
 
@@ -60,6 +61,7 @@ def header(report: Report) -> str:
     facts += [f"{number(config[k])} {k}" for k in ("parameters", "tokens") if k in config]
     if "total_seconds" in report:
         facts.append(duration(report["total_seconds"]))
+    facts = [fact.replace(" ", NBSP) for fact in facts]
     cards = "".join(
         f"<div><dt>{clean(name)}</dt><dd>{clean(value)}<small>{clean(note)}</small></dd></div>"
         for name, value, note in verdict(report)
@@ -79,9 +81,7 @@ def verdict(report: Report) -> list[tuple[str, str, str]]:
     order = [name for name in stages(told) if name != "control"]
     if order:
         first, last = told[order[0]], told[order[-1]]
-        figure = (
-            percent(last["overall"]) if len(order) == 1 else f"{percent(first['overall'])} → {percent(last['overall'])}"
-        )
+        figure = f"{percent(first['overall'])} → {percent(last['overall'])}"
         note = f"{stage_name(order[0])} to {stage_name(order[-1])}, {number(last['n'])} questions"
         found.append(("held-out answers right", figure, note))
     if {"sft", "rejection_sampled"} <= set(told):
@@ -91,9 +91,8 @@ def verdict(report: Report) -> list[tuple[str, str, str]]:
             note += f"; {points(told['rejection_sampled']['overall'] - told['control']['overall'])} over the control"
         found.append(("gain of the round", points(gain), note))
     if rounds := report.get("true_reward"):
-        found.append(
-            ("mean true reward", mean_true_reward_gain(rounds), f"{len(rounds)} round{'s'[: len(rounds) > 1]}")
-        )
+        note = "before and after " + ("the round" if len(rounds) == 1 else f"{len(rounds)} rounds")
+        found.append(("mean true reward", mean_true_reward_gain(rounds), note))
     tok = report.get("tokenizer") or {}
     before, after = tok.get("chars_per_token_before", {}), tok.get("chars_per_token_after", {})
     if "zh" in before and "zh" in after:
@@ -144,7 +143,7 @@ def data(report: Report) -> str:
     if not rows:
         return ""
     lead = "Documents into and out of each step, and why the others went."
-    return section("data", "Data", lead, table(["step", "in", "out", "dropped"], rows))
+    return section("data", "Data", lead, table(["step", "in", "out", "dropped"], rows, words=True))
 
 
 def shares(report: Report) -> str:
@@ -238,7 +237,7 @@ def samples(report: Report) -> str:
     body = ""
     for sample in report.get("samples") or []:
         answers, right = sample.get("answers") or {}, sample.get("right") or {}
-        cells = ""
+        lang, cells = clean(language(sample.get("lang", ""))), ""
         for name in stages(answers):
             mark = ""
             if name in right:
@@ -246,7 +245,7 @@ def samples(report: Report) -> str:
             text = clean(answers[name]) if str(answers[name]).strip() else '<span class="empty">no answer</span>'
             cells += f"<div><dt><span>{clean(stage_name(name))}</span>{mark}</dt><dd>{text}</dd></div>"
         body += (
-            f'<article class="sample"><div class="ask"><span class="lang">{clean(language(sample.get("lang", "")))}</span>'
+            f'<article class="sample"><div class="ask"><span class="lang">{lang}</span>'
             f'{clean(sample["prompt"])}</div><dl class="answers">{cells}</dl></article>'
         )
     lead = "Held-out questions, spread evenly over the file and not picked, with every stage's greedy answer."
@@ -272,14 +271,17 @@ def time(report: Report) -> str:
     rows = [Bar(stage_name(name), float(s), duration(s), "time") for name, s in seconds.items()]
     lead = "Wall-clock time of each stage."
     if "total_seconds" in report:
-        lead = f"Wall-clock time of each stage; {duration(report['total_seconds'])} in all for the run that drew this page."
+        lead += f" The run that drew this page took {duration(report['total_seconds'])} in all."
     return section("time", "Time by stage", lead, bars(rows, 0.0, max([1e-9, *map(float, seconds.values())])))
 
 
-def table(heads: list[str], rows: list[list[str]]) -> str:
+def table(heads: list[str], rows: list[list[str]], *, words: bool = False) -> str:
+    """The first column is read from the left, the others are figures; with `words` the last one is prose."""
     head = "".join(f"<th>{clean(h)}</th>" for h in heads)
     body = "".join("<tr>" + "".join(f"<td>{clean(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    kind = "words" if words else "figures"
+    made = f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="wide">{made}</div>'
 
 
 def footer(report: Report) -> str:
@@ -287,8 +289,9 @@ def footer(report: Report) -> str:
     line = " → ".join(clean(stage_name(name)) for name in report.get("seconds") or {})
     settings = "".join(f"{clean(k)} = {clean(v)}\n" for k, v in sorted((report.get("config") or {}).items()))
     return (
-        f'<footer id="lineage"><p>Lineage: {line + " → this page. " if line else ""}tigerjax {clean(report["version"])}, '
-        f"seed {clean(report.get('seed', 'not given'))}, report.json sha256 {sha[:16]}…</p>"
+        f'<footer id="lineage"><p>Lineage: {line + " → this page. " if line else ""}'
+        f"tigerjax {clean(report['version'])}, seed {clean(report.get('seed', 'not given'))}, "
+        f"report.json sha256 {sha[:16]}…</p>"
         + (f"<details><summary>Configuration</summary><pre>{settings}</pre></details>" if settings else "")
         + "</footer>"
     )

@@ -39,9 +39,11 @@ section { margin-top: 2.6rem; padding-top: 1.5rem; border-top: 1px solid var(--r
 .tick { fill: var(--soft); font-size: 12px; }
 .stroke { fill: none; stroke: var(--c, var(--base)); stroke-width: 2; stroke-linejoin: round;
   vector-effect: non-scaling-stroke; }
-.c-base, .c-before { --c: var(--base); } .c-holistic, .c-wanted { --c: var(--holistic); }
-.c-wanted { --c: var(--base); } .c-sft { --c: var(--sft); } .c-reward { --c: var(--reward); }
-.c-rejection-sampled, .c-after { --c: var(--rejection); } .c-realised, .c-time { --c: var(--holistic); }
+.c-base, .c-before, .c-wanted { --c: var(--base); }
+.c-holistic, .c-realised, .c-time { --c: var(--holistic); }
+.c-sft { --c: var(--sft); }
+.c-reward { --c: var(--reward); }
+.c-rejection-sampled, .c-after { --c: var(--rejection); }
 .c-control { --c: var(--control); }
 .curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1.6rem 2rem;
   margin-top: 1.2rem; }
@@ -52,14 +54,15 @@ section { margin-top: 2.6rem; padding-top: 1.5rem; border-top: 1px solid var(--r
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; margin: .6rem 0; padding: 0;
   font-size: .9rem; }
 .legend i { display: inline-block; width: .7em; height: .7em; margin-right: .45em; border-radius: 2px; }
-.s0 { fill: var(--holistic); background: var(--holistic); } .s1 { fill: var(--rejection); background: var(--rejection); }
+.s0 { fill: var(--holistic); background: var(--holistic); }
+.s1 { fill: var(--rejection); background: var(--rejection); }
 .s2 { fill: var(--sft); background: var(--sft); } .s3 { fill: var(--reward); background: var(--reward); }
 .wide { overflow-x: auto; margin: .9rem 0; }
 table { border-collapse: collapse; font-size: .9rem; min-width: 60%; }
 th, td { padding: .35rem .9rem .35rem 0; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th { font-weight: 500; color: var(--soft); vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; }
-td:first-child { color: var(--ink); }
+.words th:last-child, .words td:last-child { text-align: left; padding-left: .9rem; }
 .sample { margin: 1.2rem 0 0; border: 1px solid var(--rule); border-radius: .5rem; background: var(--card);
   overflow: hidden; }
 .ask { padding: .8rem 1.1rem; border-bottom: 1px solid var(--rule); white-space: pre-wrap; overflow-wrap: anywhere; }
