@@ -1,7 +1,7 @@
 """Continued pretraining of Llama-2-70B at 2,048 tokens a row.
 
 Model    Llama-2-70B: 68,976,648,192 weights, vocabulary 32,000
-Data     quickstart_holistic stands in; name your own with --data.mixture, --data.modules and --data.tokenizer; `tigerjax data cache` must have written its rows
+Data     quickstart_holistic stands in; name your own with --data.mixture, --data.modules and --data.tokenizer
 Hardware a mesh of 64 devices
 Result   not yet run
 Command  tigerjax train configs/llama2_70b.py --checkpoint.init-from CHECKPOINT

@@ -1,7 +1,7 @@
 """Continued pretraining of Llama-2-7B at 2,048 tokens a row.
 
 Model    Llama-2-7B: 6,738,415,616 weights, vocabulary 32,000
-Data     quickstart_holistic stands in; name your own with --data.mixture, --data.modules and --data.tokenizer; `tigerjax data cache` must have written its rows
+Data     quickstart_holistic stands in; name your own with --data.mixture, --data.modules and --data.tokenizer
 Hardware a mesh of 64 devices
 Result   not yet run
 Command  tigerjax train configs/llama2_7b.py --checkpoint.init-from CHECKPOINT

@@ -102,7 +102,8 @@ def from_tensors(
 
     Refuses by name: a tensor that is missing, left over, of another shape, or not finite.
     """
-    left, out = dict(shapes), {}
+    left = dict(shapes)
+    out: dict[str, Any] = {}
     for row in rows:
         names = [row.theirs.format(i) for i in range(config.num_layers if "{}" in row.theirs else 1)]
         missing = [name for name in names if name not in left]
@@ -257,7 +258,7 @@ def _write_shards(folder: Path, tensors: Iterator[tuple[str, Array]], max_bytes:
     if len(shards) == 1:
         os.replace(folder / "part-0", folder / "model.safetensors")
     else:
-        where = {}
+        where: dict[str, str] = {}
         for i, names in enumerate(shards):
             file = f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
             os.replace(folder / f"part-{i}", folder / file)

@@ -49,6 +49,8 @@ def attend(
     if kind == "reference":
         return weigh(q_BTNH, k_BSKH, v_BSKH, causal_mask(segment_ids_BT))
     if kind == "cudnn":
+        if q_BTNH.dtype != jnp.bfloat16:
+            raise ConfigError(f"attention='cudnn' computes in bfloat16, not {q_BTNH.dtype}; change compute.dtype")
         mask_B1TS = causal_mask(segment_ids_BT)[:, None]
         return jax.nn.dot_product_attention(q_BTNH, k_BSKH, v_BSKH, mask=mask_B1TS, implementation="cudnn")
     raise ConfigError(f"attention={kind!r} is not available; set compute.attention to 'reference' or 'cudnn'")

@@ -115,5 +115,5 @@ def _pad_right(tokens_BT: jax.Array, valid_BT: jax.Array) -> tuple[jax.Array, ja
 
 def _logits(weights: llama.Weights, config: ModelConfig, x_BTD: jax.Array) -> jax.Array:
     """logits_BV of the single token in x_BTD."""
-    x_BTD = llama.RMSNorm(config.norm_eps).apply({"params": weights["final_norm"]}, x_BTD)
-    return llama.logits(x_BTD, weights["head"], config)[:, 0]
+    normed_BTD: Any = llama.RMSNorm(config.norm_eps).apply({"params": weights["final_norm"]}, x_BTD)
+    return llama.logits(normed_BTD, weights["head"], config)[:, 0]

@@ -40,7 +40,8 @@ def weight(
     module: nn.Module, name: str, shape: tuple[int, ...], axes: tuple[str, ...], init: Initialiser = NORMAL
 ) -> jax.Array:
     """Declares a weight: its name, its shape and its logical axes, in one line."""
-    return module.param(name, nn.with_logical_partitioning(init, axes), shape)
+    value: Any = module.param(name, nn.with_logical_partitioning(init, axes), shape)
+    return value
 
 
 def zero_padding(init: Initialiser, axis: int, vocab_size: int) -> Initialiser:

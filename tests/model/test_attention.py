@@ -1,0 +1,59 @@
+"""Kernels chosen by config: what they compute, and what is refused."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tigerjax.errors import ConfigError
+from tigerjax.model import attention
+
+# Both round probabilities and the output to bfloat16 (2^-8 each), over values of size 1.
+BFLOAT16 = 2e-2
+
+
+@pytest.fixture
+def qkv():
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.bfloat16)  # noqa: E731
+    return draw(2, 9, 6, 8), draw(2, 9, 3, 8), draw(2, 9, 3, 8)
+
+
+SEGMENTS_BT = jnp.asarray([[1, 1, 1, 2, 2, 2, 2, 0, 0], [1] * 9])
+
+
+def test_the_cudnn_call_has_the_mask_and_head_groups_of_the_reference(qkv, monkeypatch):
+    """The same call through XLA: cuDNN itself needs a GPU, but mask, scale and groups are arguments."""
+    call = jax.nn.dot_product_attention
+
+    @functools.wraps(call)
+    def through_xla(*args, implementation, **kwargs):
+        assert implementation == "cudnn"
+        return call(*args, implementation="xla", **kwargs)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", through_xla)
+    got = attention.attend(*qkv, SEGMENTS_BT, kind="cudnn")
+    want = attention.attend(*qkv, SEGMENTS_BT, kind="reference")
+    np.testing.assert_allclose(np.asarray(got, np.float32), np.asarray(want, np.float32), atol=BFLOAT16)
+
+
+@pytest.mark.gpu
+def test_cudnn_equals_the_reference(qkv):
+    got = attention.attend(*qkv, SEGMENTS_BT, kind="cudnn")
+    want = attention.attend(*qkv, SEGMENTS_BT, kind="reference")
+    np.testing.assert_allclose(np.asarray(got, np.float32), np.asarray(want, np.float32), atol=BFLOAT16)
+
+
+def test_cudnn_in_float32_and_kernels_that_are_not_there_are_refused(qkv):
+    with pytest.raises(ConfigError, match="computes in bfloat16, not float32"):
+        attention.attend(*(a.astype(jnp.float32) for a in qkv), SEGMENTS_BT, kind="cudnn")
+    with pytest.raises(ConfigError, match="attention='splash' is not available"):
+        attention.attend(*qkv, SEGMENTS_BT, kind="splash")
+
+
+def test_rotation_at_position_257_is_not_that_of_256_in_bfloat16():
+    x_BTNH = jnp.ones((1, 1, 1, 4), jnp.bfloat16)
+    at = lambda p: np.asarray(attention.rope(x_BTNH, jnp.full((1, 1), p), base=731.0), np.float32)  # noqa: E731
+    assert np.abs(at(257) - at(256)).max() > 0.4
