@@ -225,9 +225,9 @@ def rejection(report: Report) -> str:
     }
     figures = [[names[k], percent(last[k]) if k == "rm_pair_accuracy" else number(last[k])] for k in names if k in last]
     if figures:
-        body += table(["", "figure"], figures)
+        body += table(["", ""], figures)
     lead = (
-        "The true reward is the checker's verdict on the answers, which the reward model never sees; it tells whether "
+        "The true reward is the checker's verdict on the answers, not the reward model's score: it tells whether "
         "a higher score is a better answer."
     )
     return section("round", "True reward by round", lead, body)
@@ -261,7 +261,7 @@ def parity(report: Report) -> str:
             ["greedy answers equal token for token", f"{number(greedy['equal'])} of {number(greedy['prompts'])}"]
         )
     lead = "The exported model, loaded by <code>transformers</code>, against this run's own."
-    return section("parity", "Hugging Face parity", lead, table(["", "figure"], rows)) if rows else ""
+    return section("parity", "Hugging Face parity", lead, table(["", ""], rows)) if rows else ""
 
 
 def time(report: Report) -> str:

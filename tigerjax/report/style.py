@@ -82,6 +82,7 @@ footer p { max-width: none; overflow-wrap: anywhere; }
 @media (max-width: 640px) { main { padding: 1.8rem 1rem 3rem; } h1 { font-size: 1.7rem; }
   .bar { grid-template-columns: minmax(0, 1fr) auto; padding: .35rem 0; }
   .bar svg { grid-row: 2; grid-column: 1 / -1; }
-  .verdict { grid-template-columns: 1fr; } .curves { grid-template-columns: 1fr; } table { min-width: 100%; } }
+  .verdict { grid-template-columns: 1fr; } .curves { grid-template-columns: 1fr; } table { min-width: 100%; }
+  td:first-child, .words td:last-child { white-space: normal; } th, td { padding-right: .6rem; } }
 @media print { body { background: none; } section, .sample { break-inside: avoid; } .answers dd { max-height: none; } }
 """

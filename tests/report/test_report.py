@@ -1,0 +1,211 @@
+"""The page needs nothing but itself, says every figure that it is given and trusts none of the text."""
+
+import io
+import itertools
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from made_up import HOSTILE, made_up_report
+from rich.console import Console
+
+from tigerjax.report import print_table, render
+from tigerjax.report.charts import Bar, bars, clean, curve, ticks
+from tigerjax.report.figures import duration, number, standard_error
+
+SECTIONS = {
+    "verdict": [],
+    "tokenizer": ["tokenizer"],
+    "data": ["data"],
+    "shares": ["shares"],
+    "curves": ["curves"],
+    "accuracy": ["accuracy"],
+    "round": ["true_reward", "round"],
+    "samples": ["samples"],
+    "parity": ["hf_max_abs_logit_diff", "hf_greedy_equal"],
+    "time": ["seconds"],
+    "lineage": [],
+}
+VOID = {"meta", "br", "hr", "img", "input", "link"}
+
+
+class Page(HTMLParser):
+    """Collects ids, attributes and text, and checks that every tag that is opened is closed in order."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(k, v or "") for k, v in attrs]
+        self.ids += [v for k, v in attrs if k == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(k, v or "") for k, v in attrs]
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open[-1] == tag, (self.open, tag)
+        self.open.pop()
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def rendered(report: dict, folder: Path) -> str:
+    render(report, folder / "report.html")
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_asks_nothing_of_the_network_and_runs_no_script(tmp_path: Path):
+    text = rendered(made_up_report(), tmp_path)
+    page = Page(text)
+    assert not {"script", "link", "img", "iframe", "object", "base"} & set(page.tags)
+    assert not [a for a in page.attributes if a[0] in ("src", "href", "xlink:href", "srcset", "data", "action")]
+    assert not [a for a in page.attributes if a[0].startswith("on") or "://" in a[1]]
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style and "@import" not in style
+    assert "prefers-color-scheme: dark" in style and "max-width: 640px" in style
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_every_section_is_there_once_and_in_order(tmp_path: Path):
+    page = Page(rendered(made_up_report(), tmp_path))
+    assert page.ids == list(SECTIONS)
+
+
+@pytest.mark.parametrize("name", [name for name, keys in SECTIONS.items() if keys])
+def test_a_section_without_figures_is_left_out_and_the_others_stay(name: str, tmp_path: Path):
+    report = {k: v for k, v in made_up_report().items() if k not in SECTIONS[name]}
+    page = Page(rendered(report, tmp_path))
+    assert page.ids == [s for s in SECTIONS if s != name]
+    print_table(report, Console(file=io.StringIO()))
+
+
+def test_a_report_of_a_version_alone_is_a_page(tmp_path: Path):
+    assert Page(rendered({"version": "0.0.made-up"}, tmp_path)).ids == ["verdict", "lineage"]
+    print_table({"version": "0.0.made-up"}, Console(file=io.StringIO()))
+
+
+def test_text_from_the_models_and_the_data_is_escaped(tmp_path: Path):
+    report = made_up_report()
+    tag = "<b onclick=x>"
+    report["shares"]["wanted"][tag] = 0.0
+    report["seconds"][tag] = 1.0
+    report["accuracy"][tag] = report["accuracy"]["sft"]
+    report["curves"][tag] = [[0, 1.0]]
+    report["data"][tag] = {"in": 1, "out": 0, "dropped": {tag: 1}}
+    report["round"]["winners"][tag] = 1
+    report["version"] = report["seed"] = report["samples"][0]["lang"] = tag
+    report["accuracy"]["base"]["by_task"][tag] = 0.5
+    text = rendered(report, tmp_path)
+    page = Page(text)
+    assert "<script" not in text and "<b onclick" not in text
+    assert "\x00" not in text and "\x1b" not in text
+    assert HOSTILE.replace("\x00", "\ufffd").replace("\x1b", "\ufffd") in page.text
+    assert page.text.count(tag) >= 9
+
+
+def test_every_plot_is_valid_svg_with_a_title_for_those_who_do_not_see_it(tmp_path: Path):
+    text = rendered(made_up_report(), tmp_path)
+    plots = re.findall(r'<svg role="img".*?</svg>(?=<span|<ul|</div>)', text, re.DOTALL)
+    assert len(plots) == text.count('<svg role="img"') > 30
+    for plot in plots:
+        tree = ET.fromstring(plot)
+        title = tree.find("title")
+        assert title is not None and title.text
+        assert "nan" not in plot.replace(title.text, "") and "inf" not in plot.replace(title.text, "")
+
+
+def test_the_page_says_the_figures_that_it_was_given(tmp_path: Path):
+    page = Page(rendered(made_up_report(), tmp_path))
+    said = [
+        "0.0% → 66.0%",  # accuracy, base to rejection-sampled
+        "+11.0 points",  # over SFT
+        "+10.0 points over the control",
+        "66.0% ± 2.4, n = 400",  # 100 sqrt(.66 .34 / 400) = 2.37
+        "45.01%",
+        "0.333 → 1.22",
+        "1.11e-05",
+        "22 of 22",
+        "-0.111 → 0.333",
+        "human edits 6 (5.4%)",
+        "5 min 33 s".replace(" ", "\u00a0"),
+        "0.700 → nan nats",  # a diverged run is not hidden
+    ]
+    assert [s for s in said if s not in page.text] == []
+
+
+def test_accuracy_by_language_is_read_as_a_share_or_as_the_judge_gives_it(tmp_path: Path):
+    report = made_up_report()
+    before = Page(rendered(report, tmp_path)).text
+    for told in report["accuracy"].values():
+        for by in ("by_lang", "by_task"):
+            told[by] = {k: v["accuracy"] for k, v in told[by].items()}
+    after = Page(rendered(report, tmp_path)).text
+    assert before.split("Lineage")[0] == after.split("Lineage")[0]
+
+
+def test_the_terminal_table_says_accuracy_with_its_error_and_n():
+    out = io.StringIO()
+    print_table(made_up_report(), Console(file=out, width=120))
+    rows = {line.split("│")[1].strip(): line for line in out.getvalue().splitlines() if line.startswith("│")}
+    assert re.findall(r"[\d.]+", rows["rejection-sampled"]) == ["66.0", "2.4", "400", "69.3", "62.7"]
+    assert "22 of 22" in rows["greedy answers equal to transformers"]
+
+
+def test_a_bar_is_as_long_as_its_value_and_its_whisker_stays_on_the_scale():
+    svg = ET.fromstring(bars([Bar("a", -1.0, "-1", "sft"), Bar("b", 0.9, "0.9", "sft", 0.5)], -1.0, 1.0))
+    first, second = ([e.attrib for e in row.iter("rect")][1] for row in svg)
+    assert (first["x"], first["width"]) == ("0.0%", "50.00%")
+    assert (second["x"], second["width"]) == ("50.0%", "45.00%")
+    whisker = next(e.attrib for e in svg.iter("line") if e.attrib["class"] == "whisker")
+    assert (whisker["x1"], whisker["x2"]) == ("70.0%", "100.0%")
+
+
+def test_a_curve_falls_on_the_page_as_the_loss_falls_and_keeps_its_last_point():
+    points = [(float(i), 5.0 - i / 1000) for i in range(2001)]
+    line = next(ET.fromstring(curve(points, "made up", "base")).iter("polyline")).attrib["points"]
+    pairs = [tuple(map(float, p.split(","))) for p in line.split()]
+    assert len(pairs) <= 401 and pairs[0][0] == 0.0 and pairs[-1][0] == 1000.0
+    assert all(a[1] < b[1] for a, b in itertools.pairwise(pairs))
+    assert "no finite value" in curve([(0.0, float("nan"))], "made up", "base")
+
+
+def test_ticks_are_round_and_inside():
+    assert ticks(0.27, 0.73) == [0.4, 0.6]
+    assert ticks(1.9, 8.1) == [2.0, 4.0, 6.0, 8.0]
+    assert ticks(3.0, 3.0) == [3.0]
+
+
+def test_figures_are_worded_for_people():
+    assert [number(x) for x in (1111111, 0.5, 1.11e-5, 0, float("nan"))] == [
+        "1,111,111",
+        "0.500",
+        "1.11e-05",
+        "0",
+        "nan",
+    ]
+    assert [duration(s) for s in (1.11, 59.4, 59.6, 3661)] == ["1.1 s", "59 s", "1 min 00 s", "1 h 01 min"]
+    assert standard_error(0.5, 100) == pytest.approx(0.05) and standard_error(0.5, 0) == 0.0
+    assert clean("a<\x07\ud800中") == "a&lt;\ufffd\ufffd中"
+
+
+def test_a_failed_write_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    text = rendered(made_up_report(), tmp_path)
+    monkeypatch.setattr("tigerjax.report.page.os.replace", lambda *_: (_ for _ in ()).throw(OSError("made up")))
+    with pytest.raises(OSError, match="made up"):
+        render({"version": "other"}, tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == text
