@@ -22,17 +22,24 @@ SHARE_TOLERANCE = 0.005  # half a point, the design's figure for a window of 1M 
 
 
 @pytest.fixture(scope="session")
-def quickstart(work):
-    from data_mixtures import quickstart
-
-    quickstart.register(work)
+def registered(work):
+    examples = mixture.Source(work / "sft" / "sft.jsonl")
+    mixture.holistic(
+        "holistic_test",
+        tokenizer=work / "tokenizer",
+        zh={"text": mixture.Source(work / "pretrain" / "corpus_zh.jsonl")},
+        en={"text": mixture.Source(work / "pretrain" / "corpus_en.jsonl")},
+        instruct=examples,
+        instruct_fraction=0.1,
+    )
+    mixture.sft("sft_test", tokenizer=work / "tokenizer", examples=examples)
     return work
 
 
-def config(work, name="quickstart_holistic", tokenizer="tokenizer", cache="cache", seq_len=L):
+def config(work, name="holistic_test", tokenizer="tokenizer", cache="cache", seq_len=L):
     return DataConfig(
         mixture=name,
-        modules=("data_mixtures.quickstart",),
+        modules=(),
         tokenizer=str(work / tokenizer),
         cache_dir=str(work / cache),
         seq_len=seq_len,
@@ -63,40 +70,40 @@ def own(tmp_path, work, name):
     )
 
 
-def test_the_holistic_mixture_realises_its_token_shares(quickstart):
-    figures = mixture.stats(config(quickstart), batch_rows=4, seed=0)
+def test_the_holistic_mixture_realises_its_token_shares(registered):
+    figures = mixture.stats(config(registered), batch_rows=4, seed=0)
     wanted = {"en.text": 0.45, "instruct": 0.1, "zh.text": 0.45}
-    assert figures["wanted"] == pytest.approx({f"quickstart_holistic.{k}": v for k, v in wanted.items()})
+    assert figures["wanted"] == pytest.approx({f"holistic_test.{k}": v for k, v in wanted.items()})
     for name, share in figures["wanted"].items():
         assert abs(figures["realised"][name] - share) < SHARE_TOLERANCE
     assert figures["fill"] == 1.0
     assert figures["tokens"] == figures["rows"] * L
 
 
-def test_cached_rows_are_the_rows_that_seqio_makes_and_the_tokens_of_the_files(quickstart):
-    loader = mixture.open_loader(config(quickstart), batch_rows=4, seed=0)
-    tok = Tokenizer(quickstart / "tokenizer")
-    documents = [tok.encode(d["text"]) for d in records.documents(quickstart / "pretrain" / "corpus_zh.jsonl")]
+def test_cached_rows_are_the_rows_that_seqio_makes_and_the_tokens_of_the_files(registered):
+    loader = mixture.open_loader(config(registered), batch_rows=4, seed=0)
+    tok = Tokenizer(registered / "tokenizer")
+    documents = [tok.encode(d["text"]) for d in records.documents(registered / "pretrain" / "corpus_zh.jsonl")]
     wanted = np.stack(list(rows.chunk(documents, L, tok.eos)))
-    source = next(s for s in loader.sources if s.name == "quickstart_holistic.zh.text")
+    source = next(s for s in loader.sources if s.name == "holistic_test.zh.text")
     np.testing.assert_array_equal(source.read(range(source.rows)), wanted)
-    task = next(t for t in mixture.get_mixture("quickstart_holistic").tasks if t.name == source.name)
+    task = next(t for t in mixture.get_mixture("holistic_test").tasks if t.name == source.name)
     np.testing.assert_array_equal(np.stack(list(tasks.task_rows(task, L))), wanted)
 
 
-def test_instructions_enter_pretraining_as_plain_documents(quickstart):
-    loader = mixture.open_loader(config(quickstart), batch_rows=4, seed=0)
-    tok = Tokenizer(quickstart / "tokenizer")
-    first = next(records.sft_examples(quickstart / "sft" / "sft.jsonl"))["messages"]
+def test_instructions_enter_pretraining_as_plain_documents(registered):
+    loader = mixture.open_loader(config(registered), batch_rows=4, seed=0)
+    tok = Tokenizer(registered / "tokenizer")
+    first = next(records.sft_examples(registered / "sft" / "sft.jsonl"))["messages"]
     ids = tok.encode(f"{first[0]['content']}\n{first[1]['content']}")
-    row = next(s for s in loader.sources if s.name == "quickstart_holistic.instruct").read([0])[0]
+    row = next(s for s in loader.sources if s.name == "holistic_test.instruct").read([0])[0]
     assert row[0].tolist()[: len(ids) + 1] == [*ids, tok.eos]
     assert rows.row_weights(row).tolist() == [1.0] * L
     assert not {tok.ins, tok.res, tok.pad} & set(row[0].tolist())
 
 
-def test_seqio_mixes_in_the_order_of_the_loader(quickstart):
-    chosen = mixture.get_mixture("quickstart_holistic")
+def test_seqio_mixes_in_the_order_of_the_loader(registered):
+    chosen = mixture.get_mixture("holistic_test")
     dataset = chosen.get_dataset(dict.fromkeys(tasks.FEATURES, L), split="train", shuffle=False, num_epochs=1)
     per_task = [tasks.task_rows(task, L) for task in chosen.tasks]
     rates = [chosen.get_rate(task) for task in chosen.tasks]
@@ -104,10 +111,10 @@ def test_seqio_mixes_in_the_order_of_the_loader(quickstart):
         assert item["tokens"].tolist() == next(per_task[source])[0].tolist()
 
 
-def test_sft_rows_are_packed_chat_examples_with_loss_on_answers_only(quickstart):
-    loader = mixture.open_loader(config(quickstart, "quickstart_sft"), batch_rows=4, seed=0)
-    tok = Tokenizer(quickstart / "tokenizer")
-    examples = list(records.sft_examples(quickstart / "sft" / "sft.jsonl"))
+def test_sft_rows_are_packed_chat_examples_with_loss_on_answers_only(registered):
+    loader = mixture.open_loader(config(registered, "sft_test"), batch_rows=4, seed=0)
+    tok = Tokenizer(registered / "tokenizer")
+    examples = list(records.sft_examples(registered / "sft" / "sft.jsonl"))
     wanted = sorted(
         (tuple(ids), tuple(w)) for ids, w in (encode_chat(tok, e["messages"]) for e in examples) if len(ids) <= L
     )
@@ -121,7 +128,7 @@ def test_sft_rows_are_packed_chat_examples_with_loss_on_answers_only(quickstart)
     assert source.figures["overlong"] == len(examples) - len(wanted)
 
 
-def test_unchanged_sources_are_not_made_again_and_changed_ones_are(quickstart, tmp_path, work):
+def test_unchanged_sources_are_not_made_again_and_changed_ones_are(tmp_path, work):
     given = sources(tmp_path)
     mixture.holistic("again", tokenizer=work / "tokenizer", **given)
     folders = mixture.cache("again", work / "tokenizer", tmp_path / "cache", L)
@@ -251,9 +258,25 @@ def test_exhaustion_is_found_before_the_start_with_a_table(tmp_path, work):
     assert [line.split()[0] for line in table if "EXHAUSTED" in line] == ["short.instruct"]
 
 
-def test_unknown_mixtures_and_modules_are_config_errors_with_near_misses(quickstart):
-    with pytest.raises(ConfigError, match=r"'quickstart_holistc' is not registered.*quickstart_holistic"):
-        mixture.open_loader(config(quickstart, "quickstart_holistc"), batch_rows=4, seed=0)
+def test_unknown_mixtures_and_modules_are_config_errors_with_near_misses(registered):
+    with pytest.raises(ConfigError, match=r"'holistic_tset' is not registered.*holistic_test"):
+        mixture.open_loader(config(registered, "holistic_tset"), batch_rows=4, seed=0)
     bad = json.loads(json.dumps({"mixture": "x", "tokenizer": "t", "cache_dir": "c", "seq_len": 8}))
     with pytest.raises(ConfigError, match=r"names no\.such\.module"):
         mixture.open_loader(DataConfig(modules=("no.such.module",), **bad), batch_rows=4, seed=0)
+
+
+def test_importing_the_quick_start_registers_its_mixtures_before_any_file_is_there(tmp_path):
+    import seqio
+
+    from data_mixtures import quickstart
+
+    quickstart.register(tmp_path / "not_there")
+    names = {"quickstart_base", "quickstart_holistic", "quickstart_sft", "quickstart_rejection_sampled"}
+    assert names <= set(seqio.MixtureRegistry.names())
+    rates = {
+        t.name.split(".", 1)[1]: mixture.get_mixture("quickstart_holistic").get_rate(t)
+        for t in mixture.get_mixture("quickstart_holistic").tasks
+    }
+    assert rates == pytest.approx({"zh.text": 0.45, "en.text": 0.45, "instruct": 0.1})
+    quickstart.register(quickstart.WORK)

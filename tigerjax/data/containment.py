@@ -122,9 +122,9 @@ class Index:
     def matches(self, text: str) -> dict[str, np.ndarray]:
         """By kind of table, the distinct grams of the index that the text holds; under "short", anchor hashes."""
         found = {}
-        text_key = key(text)
-        characters = gram_hashes(character_units(text_key), GRAM)
-        hashes = {"characters": characters, "words": gram_hashes(word_units(words(text)), GRAM)}
+        text_words = words(text)
+        characters = gram_hashes(character_units("".join(text_words)), GRAM)
+        hashes = {"characters": characters, "words": gram_hashes(word_units(text_words), GRAM)}
         for kind, table in self.tables.items():
             at = table.find(hashes[kind]) if len(table.keys) else np.zeros(0, np.int64)
             if len(at := np.unique(at[at >= 0])):
@@ -149,7 +149,7 @@ class Index:
             pieces = character_units(text_key) if kind == "characters" else word_units(flat)
             at = table.find(gram_hashes(pieces, GRAM))
             for unit, share in units.items():
-                mine = np.isin(at, [g for g in matches[kind] if unit in table.owners(g)])
+                mine = np.isin(at, matches[kind][[unit in table.owners(g) for g in matches[kind]]])
                 covered = np.zeros(len(pieces), bool)
                 for start in np.flatnonzero(mine).tolist():
                     covered[start : start + GRAM] = True

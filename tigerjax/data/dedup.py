@@ -35,8 +35,9 @@ def exact_groups(documents: Sequence[records.Record]) -> list[list[int]]:
 
 def shingle_hashes(text: str) -> np.ndarray:
     """Distinct hashes of the text's 5-character (CJK) or 5-word shingles."""
-    text_key = key(text)
-    units = character_units(text_key) if is_cjk(text_key) else word_units(words(text))
+    text_words = words(text)
+    text_key = "".join(text_words)
+    units = character_units(text_key) if is_cjk(text_key) else word_units(text_words)
     return np.unique(gram_hashes(units, SHINGLE))
 
 

@@ -14,11 +14,11 @@ _CJK = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U000200
 
 def folded(text: str) -> str:
     """NFKC and casefold: for comparing only, never for content."""
-    return unicodedata.normalize("NFKC", text).casefold()
+    return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
 
 
 def key(text: str) -> str:
-    """Letters and digits of the folded text."""
+    """Letters and digits of the folded text: its words without the spaces."""
     return _NOT_KEY.sub("", folded(text))
 
 
@@ -29,7 +29,7 @@ def words(text: str) -> list[str]:
 
 def is_cjk(text_key: str) -> bool:
     """Whether a key is compared by characters (CJK) rather than by words."""
-    return bool(text_key) and len(_CJK.findall(text_key)) >= CJK_SHARE * len(text_key)
+    return not text_key.isascii() and len(_CJK.findall(text_key)) >= CJK_SHARE * len(text_key)
 
 
 def gram_hashes(units: np.ndarray, n: int) -> np.ndarray:
@@ -56,4 +56,5 @@ def word_units(text_words: Sequence[str]) -> np.ndarray:
     """Hashes of words as uint64."""
     import xxhash
 
-    return np.fromiter((xxhash.xxh3_64_intdigest(w.encode()) for w in text_words), np.uint64, len(text_words))
+    hashed = {w: xxhash.xxh3_64_intdigest(w.encode()) for w in set(text_words)}
+    return np.fromiter(map(hashed.__getitem__, text_words), np.uint64, len(text_words))
