@@ -4,6 +4,7 @@ import json
 import random
 
 import pytest
+from scipy import stats
 
 from tigerjax.align import queue as queue_lib
 from tigerjax.align.agreement import borda, kendall, spearman
@@ -178,7 +179,6 @@ def test_borda_mean_of_annotators_and_tau_of_opposites():
 
 
 def test_kendall_and_spearman_equal_scipy():
-    stats = pytest.importorskip("scipy.stats")
     rng = random.Random(0)
     for _ in range(50):
         x, y = ([rng.randrange(4) for _ in range(7)] for _ in range(2))

@@ -1,8 +1,9 @@
 """The reward model: trained on pairs in the common loop, judged on held-out prompts, calibrated, asked for scores."""
 
+import functools
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 from tigerjax.align import reward_data
 from tigerjax.align.agreement import spearman
 from tigerjax.align.reward_data import Comparison, PairLoader, RewardBatch, check_end, encode_answer
-from tigerjax.config import ComputeConfig, ModelConfig, RewardConfig, RunConfig
+from tigerjax.config import ComputeConfig, RewardConfig, RunConfig
 from tigerjax.errors import ConfigError, DataError, GateFailed
 from tigerjax.model import llama
 from tigerjax.model.reward import Reward, from_llama
@@ -60,6 +61,12 @@ def last_scores(model: Reward, weights: Any, tokens_BT: jax.Array, last_B: jax.A
     return jnp.take_along_axis(scores_BT, jnp.maximum(last_B, 0)[:, None], axis=1)[:, 0]
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _compiled(model: Reward, weights: Any, tokens_BT: jax.Array, last_B: jax.Array) -> jax.Array:
+    """`last_scores`, compiled once a model and shape for all scorers."""
+    return last_scores(model, weights, tokens_BT, last_B)
+
+
 def reward_objective(config: RunConfig, *, centering: float) -> Objective:
     """The pair loss of the config's trunk over `RewardBatch`, for tigerjax.train.loop."""
     model = Reward(config.model, config.compute)
@@ -91,15 +98,8 @@ class Scorer:
         if model.tokenizer_sha256 not in (None, tokenizer.sha256):
             raise ConfigError(f"reward model and tokenizer {tokenizer.folder} do not belong together (sha256 differs)")
         self.extra, self.sha256 = model.extra, model.sha256
-        self._setup(model.config, model.weights, tokenizer, compute, seq_len, rows)
-
-    def _setup(
-        self, config: ModelConfig, weights: Any, tok: Tokenizer, compute: ComputeConfig, seq_len: int, rows: int
-    ) -> None:
-        reward = Reward(config, compute)
-        self._tokenizer, self._seq_len, self._rows = tok, seq_len, rows
-        self._weights = jax.tree.map(jnp.asarray, dict(weights))
-        self._score: Callable[..., jax.Array] = jax.jit(lambda w, tokens, last: last_scores(reward, w, tokens, last))
+        self._model, self._weights = Reward(model.config, compute), jax.tree.map(jnp.asarray, dict(model.weights))
+        self._tokenizer, self._seq_len, self._rows = tokenizer, seq_len, rows
 
     def __call__(self, items: Sequence[Item]) -> list[float]:
         """Calibrated scores, in standard deviations of the reference set; NaN where the model gives none."""
@@ -136,7 +136,7 @@ class Scorer:
                 for row, place in enumerate(places):
                     tokens_BT[row, : len(ids[place])] = ids[place]
                     last_B[row] = len(ids[place]) - 1
-                scores_B = np.asarray(self._score(self._weights, tokens_BT, last_B))
+                scores_B = np.asarray(_compiled(self._model, self._weights, tokens_BT, last_B))
                 out[places] = scores_B[: len(places)]
         return out
 
