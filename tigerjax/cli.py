@@ -131,7 +131,8 @@ def train(config: Path, overrides: list[str], out: Path | None = None, dry_run: 
     from tigerjax.data.mixture import open_loader
     from tigerjax.train.loop import train as loop
 
-    loader = open_loader(run.data, batch_rows=run.batch_rows, seed=run.seed)
+    total_rows = run.batch_rows * run.optim.total_steps
+    loader = open_loader(run.data, batch_rows=run.batch_rows, seed=run.seed, total_rows=total_rows)
     loop(run, loader, run_dir=out or Path("runs") / run.name)
 
 

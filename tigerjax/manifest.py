@@ -36,8 +36,8 @@ def sha256(path: str | Path) -> str:
         for f in sorted(p for p in path.rglob("*") if p.is_file() and p.name != FILE):
             total.update(f"{f.relative_to(path)}\0{sha256(f)}\n".encode())
         return total.hexdigest()
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def canonical(value: Any) -> bytes:

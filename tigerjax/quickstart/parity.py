@@ -23,7 +23,7 @@ def hugging_face(export: Path, request: dict[str, Any]) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.set_num_threads(2)
-    model = AutoModelForCausalLM.from_pretrained(export, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(export, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(export)
     out: dict[str, Any] = {"logits": [], "greedy": [], "text_ids": []}
     with torch.no_grad():

@@ -56,6 +56,7 @@ class Work(NamedTuple):
 def quickstart(out: Path, *, seed: int, adjust: training.Adjust = lambda config: config) -> dict[str, Any]:
     """Runs all stages and returns the report; `adjust` changes the training configs (tests make them shorter)."""
     from data_mixtures import quickstart as mixtures
+
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"version": tigerjax.__version__, "seed": seed, "config": {}, "curves": {}, "accuracy": {}}

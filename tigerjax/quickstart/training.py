@@ -50,7 +50,12 @@ def train_once(config: RunConfig, run_dir: Path, *, inputs: list[Path]) -> dict[
     from tigerjax.train.loop import train
 
     def run() -> dict[str, Any]:
-        loader = open_loader(config.data, batch_rows=config.batch_rows, seed=config.seed)
+        loader = open_loader(
+            config.data,
+            batch_rows=config.batch_rows,
+            seed=config.seed,
+            total_rows=config.batch_rows * config.optim.total_steps,
+        )
         train(config, loader, run_dir=run_dir)
         return {
             "parameters": parameter_count(config.model),
@@ -84,9 +89,9 @@ def once(
         shutil.rmtree(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     manifest.write_json(started, {"key": key})
-    done = {"key": key, "config": config_lib.dump(config), "figures": run()}
-    manifest.write_json(run_dir / manifest.FILE, done)
-    return done["figures"]
+    figures = run()
+    manifest.write_json(run_dir / manifest.FILE, {"key": key, "config": config_lib.dump(config), "figures": figures})
+    return figures
 
 
 def curve(run_dir: Path) -> list[list[float]]:

@@ -8,7 +8,8 @@ Each text is encoded by itself by SentencePiece, and the markers enter only as i
 every assistant turn, as in TigerBot's web demo.
 """
 
-from typing import TYPE_CHECKING, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from tigerjax.errors import ConfigError, DataError
 
@@ -16,11 +17,8 @@ if TYPE_CHECKING:
     from tigerjax.tokenizer.load import Tokenizer
 
 
-class Message(TypedDict):
-    """One turn: role is "user" or "assistant"."""
-
-    role: str
-    content: str
+Message = Mapping[str, str]
+"""{"role": "user" or "assistant", "content": text}"""
 
 
 def _markers(tok: "Tokenizer") -> tuple[int, int, int]:
@@ -32,7 +30,7 @@ def _markers(tok: "Tokenizer") -> tuple[int, int, int]:
     return tok.ins, tok.res, tok.pad
 
 
-def encode_chat(tok: "Tokenizer", messages: list[Message], *, bos: bool = False) -> tuple[list[int], list[int]]:
+def encode_chat(tok: "Tokenizer", messages: Sequence[Message], *, bos: bool = False) -> tuple[list[int], list[int]]:
     """(ids, weights) of a whole dialogue: weight 1 on assistant tokens and their eos, else 0.
 
     Refuses roles that do not alternate from "user" on, empty content and a dialogue of no turns; it may end with
@@ -59,7 +57,7 @@ def encode_chat(tok: "Tokenizer", messages: list[Message], *, bos: bool = False)
     return ids, weights
 
 
-def encode_prompt(tok: "Tokenizer", messages: list[Message], *, bos: bool = False) -> list[int]:
+def encode_prompt(tok: "Tokenizer", messages: Sequence[Message], *, bos: bool = False) -> list[int]:
     """Ids of a dialogue that ends with the user, plus [RES]: the model continues with its answer."""
     if messages and messages[-1]["role"] != "user":
         raise DataError(f"a prompt ends with role {messages[-1]['role']!r}; it must end with the user's message")
