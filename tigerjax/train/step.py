@@ -54,7 +54,7 @@ def make_step(
         total, weight, aux, gradient = loss_and_gradient(objective, state.weights, batch, accumulate=c.accumulate)
         weight = jnp.where(weight == 0, 1.0, weight)  # a batch without loss tokens has loss 0
         gradient = jax.tree.map(lambda g: g / weight, gradient)
-        loss, grad_norm = total / weight, optax.global_norm(gradient)
+        loss, grad_norm = total / weight, optax.tree.norm(gradient)
         rate = learning_rate(c, state.step)
         direction, opt_state = tx.update(gradient, state.opt_state, state.weights)
         weights = jax.tree.map(lambda w, d: w - rate * d, state.weights, direction)

@@ -1,0 +1,213 @@
+"""The loop: exact resume, kills, signals, refusals, one trace, the golden curve."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_run import TinyLoader, tiny_config
+
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.train.checkpoint import load_model, steps
+from tigerjax.train.loop import run_mesh, train
+from tigerjax.train.objective import token_objective
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "loss_curve.json"
+# Another CPU adds float32 sums in another order, and 40 updates carry that on; a real change is far larger.
+GOLDEN_TOLERANCE = 2e-3
+
+
+def run(folder, config, loader=None, **options):
+    return train(config, loader or TinyLoader(), run_dir=folder, progress=False, echo=lambda line: None, **options)
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
+
+
+def records(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of 40 steps that nothing disturbs: (folder, final state, times the loss was traced)."""
+    folder, config, traces = tmp_path_factory.mktemp("whole"), tiny_config(total_steps=40, every_steps=20), []
+    objective = token_objective(config, run_mesh(config))
+
+    def counted(weights, batch):
+        traces.append(1)
+        return objective.loss(weights, batch)
+
+    state = run(folder, config, objective=dataclasses.replace(objective, loss=counted), tokenizer_sha256="one")
+    return folder, state, len(traces)
+
+
+def test_forty_steps_take_one_trace(whole):
+    assert whole[2] == 1
+
+
+def test_the_loss_curve_is_the_golden_one(whole):
+    """A change of results on purpose: run with TIGERJAX_WRITE_GOLDEN=1 and show old and new in the commit."""
+    curve = [round(r["loss_nats"], 6) for r in records(whole[0])]
+    if os.environ.get("TIGERJAX_WRITE_GOLDEN"):
+        GOLDEN.write_text(json.dumps(curve) + "\n")
+    np.testing.assert_allclose(curve, json.loads(GOLDEN.read_text()), atol=GOLDEN_TOLERANCE)
+    assert curve[-1] < curve[0] - 1
+
+
+def test_the_run_folder_holds_config_metrics_and_checkpoints(whole):
+    folder, state, _ = whole
+    assert "optim.peak_lr = 0.01" in (folder / "config.txt").read_text().splitlines()
+    keys = {"step", "loss_nats", "grad_norm", "lr", "tokens_per_s", "mfu", "data_wait_share", "shares", "accuracy"}
+    assert keys <= records(folder)[0].keys() and records(folder)[-1]["shares"] == {"tiny": 1.0}
+    assert steps(folder / "checkpoints") == [40, 20]
+    model = load_model(folder)
+    assert_same(model.weights, state.weights)
+    assert model.tokenizer_sha256 == "one" and model.step == 40
+
+
+def test_crash_then_resume_gives_bit_identical_weights(whole, tmp_path):
+    config = tiny_config(total_steps=40, every_steps=20)
+    with pytest.raises(RuntimeError, match="the machine is gone"):
+        run(tmp_path, config, TinyLoader(crash_at=25))
+    assert steps(tmp_path / "checkpoints") == [20]
+    state = run(tmp_path, config)
+    assert_same((state.weights, state.opt_state), (whole[1].weights, whole[1].opt_state))
+    drop = ("tokens_per_s", "data_wait_share", "step_s")
+    curves = [[{k: v for k, v in r.items() if k not in drop} for r in records(f)] for f in (tmp_path, whole[0])]
+    assert curves[0] == curves[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"model": {"rope_base": 777.0}}, "model.rope_base is 5000.0 there and 777.0"),
+        ({"seed": 1}, "data_seed is 0 there and 1 here"),
+        ({"tokenizer_sha256": "two"}, "tokenizer_sha256 is 'one' there and 'two' here"),
+    ],
+)
+def test_a_checkpoint_of_another_model_tokenizer_or_seed_is_refused(whole, change, match):
+    sha = change.pop("tokenizer_sha256", "one")
+    with pytest.raises(ConfigError, match=match):
+        run(whole[0], tiny_config(total_steps=40, every_steps=20, **change), tokenizer_sha256=sha)
+
+
+def test_a_run_starts_from_the_weights_of_another(whole, tmp_path):
+    config = tiny_config(total_steps=3)
+    config = dataclasses.replace(config, checkpoint=dataclasses.replace(config.checkpoint, init_from=str(whole[0])))
+    run(tmp_path, config)
+    assert records(tmp_path)[0]["loss_nats"] < records(whole[0])[0]["loss_nats"] - 1
+    with pytest.raises(DataError, match="head is missing"):
+        weights = {k: v for k, v in load_model(whole[0]).weights.items() if k != "head"}
+        run(tmp_path / "other", tiny_config(), init_weights=weights)
+
+
+def test_a_fourth_batch_in_a_row_that_is_not_finite_stops_the_run(tmp_path, capfd):
+    config = tiny_config(total_steps=20)
+    with pytest.raises(DataError) as caught:
+        run(tmp_path, config, TinyLoader(nan_from=4))
+    line = str(caught.value)
+    assert line.startswith("step 8: loss nan") and "4 updates in a row" in line
+    assert "last good checkpoint" in line and "checkpoints/6" in line and '{"index": 4}' in line
+    bad = json.loads((tmp_path / "bad_batches.json").read_text())
+    assert [b["loader"]["index"] for b in bad] == [4, 5, 6, 7]
+    assert all(np.isfinite(w).all() for w in jax.tree.leaves(load_model(tmp_path).weights))
+    assert capfd.readouterr().err.count("update skipped") == 4
+
+
+class Quadratic:
+    """(w - mean of the batch)^2 as an objective: the loop knows nothing of tokens."""
+
+    @staticmethod
+    def init(key):
+        return {"w": jax.random.normal(key, (2,))}
+
+    @staticmethod
+    def loss(weights, batch):
+        error = jnp.sum((weights["w"] - batch["x"]) ** 2, axis=-1)
+        return jnp.sum(error), jnp.float32(error.size), {"far": jnp.sum(error > 1.0).astype(jnp.float32)}
+
+
+class PairLoader(TinyLoader):
+    def __next__(self):
+        self.index += 1
+        return {"x": np.full((8, 2), 0.25, np.float32)}
+
+
+def test_another_objective_trains_in_the_same_loop(tmp_path):
+    from tigerjax.train.objective import Objective
+
+    objective = Objective(init=Quadratic.init, loss=Quadratic.loss, kind="reward")
+    config = tiny_config(total_steps=60, every_steps=60)
+    config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, peak_lr=0.2))
+    state = run(tmp_path, config, PairLoader(), objective=objective)
+    np.testing.assert_allclose(state.weights["w"], [0.25, 0.25], atol=0.1)  # it has converged
+    assert load_model(tmp_path).kind == "reward" and "far" in records(tmp_path)[0]
+
+
+class Interrupting(PairLoader):
+    """Sends this process a signal while batch 10 is read."""
+
+    number = signal.SIGINT
+
+    def __next__(self):
+        if self.index == 10:
+            os.kill(os.getpid(), self.number)
+        return super().__next__()
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_saves_a_checkpoint_and_then_exits(tmp_path, number, error):
+    from tigerjax.train.objective import Objective
+
+    objective = Objective(init=Quadratic.init, loss=Quadratic.loss, kind="reward")
+    config = tiny_config(total_steps=1000, every_steps=1000)
+    loader = Interrupting()
+    loader.number = number
+    with pytest.raises(error) as caught:
+        run(tmp_path, config, loader, objective=objective)
+    if error is SystemExit:
+        assert caught.value.code == 143
+    (at,) = steps(tmp_path / "checkpoints")
+    assert 0 < at < 1000
+    meta = json.loads((tmp_path / "checkpoints" / str(at) / "meta.json").read_text())
+    assert meta["loader"] == {"index": at}  # batches read ahead do not count
+    assert signal.getsignal(number) != signal.SIG_IGN
+
+
+def test_a_killed_process_resumes_bit_identically(whole, tmp_path):
+    """SIGKILL at whatever moment the first checkpoint appears, half written or not."""
+    script = Path(__file__).with_name("tiny_run.py")
+    environment = os.environ | {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
+    log = open(tmp_path / "log", "w")
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path), "40", "1"], env=environment, stdout=log, stderr=log
+    )
+    folder, until = tmp_path / "checkpoints", time.monotonic() + 300
+    while not steps(folder) and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    log.close()
+    assert 0 < steps(folder)[0] < 40, (tmp_path / "log").read_text()
+    state = run(tmp_path, tiny_config(total_steps=40, every_steps=20))
+    assert_same(state.weights, whole[1].weights)
+
+
+def test_training_imports_without_tensorflow_and_seqio():
+    code = (
+        "import sys\n"
+        "for name in ('tensorflow', 'seqio', 'torch', 'transformers', 'matplotlib', 'tensorboardX'):\n"
+        "    sys.modules[name] = None\n"
+        "import tigerjax.train.loop, tigerjax.train.checkpoint, tigerjax.model.llama\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,53 @@
+"""The log line, MFU and the metrics file."""
+
+import json
+
+from tiny_run import tiny_config
+
+from tigerjax.config import ModelConfig
+from tigerjax.train.metrics import Metrics, log_line, mfu, model_flops
+
+RECORD = {
+    "step": 1200, "loss_nats": 1.7134, "grad_norm": 0.842, "lr": 9.2e-6, "tokens_per_s": 412_300.0, "mfu": 0.471,
+    "data_wait_share": 0.003, "shares": {"zh": 0.5},
+}  # fmt: skip
+LINE = "step 1200/3000  loss 1.713 nats  grad 0.84  lr 9.2e-06  412k tok/s  MFU 47.1%  data 0.3%"
+
+
+def test_the_log_line_is_the_one_of_the_style_page():
+    assert log_line(RECORD, 3000) == LINE
+
+
+def test_mfu_is_left_out_where_the_peak_is_not_known():
+    assert mfu(1e12, "cpu", 1) is None
+    assert log_line(RECORD | {"mfu": None}, 3000) == LINE.replace("  MFU 47.1%", "")
+    assert mfu(459e12, "TPU v5p", 2) == 0.5
+
+
+def test_model_flops_are_six_a_matmul_parameter_and_causal_attention():
+    seven_b = ModelConfig(
+        num_layers=32, model_dim=4096, mlp_dim=11008, num_heads=32, num_kv_heads=32, head_dim=128, vocab_size=32000,
+        padded_vocab_size=32000, rope_base=10000.0, norm_eps=1e-5,
+    )  # fmt: skip
+    embed, norms = 32000 * 4096, 65 * 4096
+    assert model_flops(seven_b, tokens=1, seq_len=0) == 6 * (6_738_415_616 - embed - norms)
+    assert model_flops(seven_b, tokens=3, seq_len=10) - model_flops(seven_b, tokens=3, seq_len=0) == 6 * 32 * 4096 * 30
+
+
+def test_lines_that_a_killed_run_left_after_its_checkpoint_are_removed(tmp_path):
+    lines = [json.dumps({"step": i}) for i in range(1, 6)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"ste')
+    said = []
+    writer = Metrics(tmp_path, name="t", start_step=3, total_steps=9, progress=False, echo=said.append)
+    writer.write(RECORD | {"step": 4, "loss_nats": float("nan")})
+    writer.close()
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records] == [1, 2, 3, 4]
+    assert records[-1]["loss_nats"] is None and "loss nan nats" in said[0]
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_the_tiny_run_has_a_flop_count_by_hand():
+    c = tiny_config().model
+    layer = 32 * 4 * 10 * 2 + 32 * 2 * 10 * 2 + 3 * 32 * 48
+    assert model_flops(c, tokens=1, seq_len=16) == 6 * (2 * layer + 32 * 64 + 2 * 40 * 16)

@@ -1,0 +1,86 @@
+"""One update: packing, accumulation and meshes change nothing; NaN changes nothing either."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from tiny_run import LENGTH, TinyLoader, segments, tiny_batch, tiny_config
+
+from tigerjax.config import MeshConfig
+from tigerjax.data.rows import make_batch, make_row
+from tigerjax.train.loop import run_mesh
+from tigerjax.train.objective import token_objective
+from tigerjax.train.optim import make_optimizer
+from tigerjax.train.state import init_state
+from tigerjax.train.step import compile_step, loss_and_gradient
+
+# float32: another order of the same sums
+TOLERANCE = 1e-5
+# Adam divides by the root of the second moment: a gradient near 0 turns a last-bit difference into a visible one
+WEIGHT_TOLERANCE = 1e-4
+ONE = MeshConfig()
+
+
+def close(ours, wanted, tolerance):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=tolerance), ours, wanted)
+
+
+@functools.cache
+def built(mesh_config=ONE, accumulate=1):
+    config = tiny_config(mesh=mesh_config, accumulate=accumulate)
+    mesh = run_mesh(config)
+    objective, tx = token_objective(config, mesh), make_optimizer(config.optim)
+    return mesh, objective, tx, compile_step(objective, tx, config.optim, mesh)
+
+
+@functools.cache
+def three_steps(mesh_config=ONE, accumulate=1):
+    """(losses, final weights on the host, shardings) after three updates."""
+    mesh, objective, tx, step = built(mesh_config, accumulate)
+    state, losses = init_state(objective, tx, mesh, seed=3), []
+    for i in range(3):
+        state, metrics = step(state, tiny_batch(i))
+        losses.append(float(metrics["loss_nats"]))
+    return losses, jax.device_get(state.weights), jax.tree.map(lambda w: w.sharding, state.weights)
+
+
+def test_packed_equals_unpacked_in_loss_and_gradient():
+    config = tiny_config()
+    objective = token_objective(config, run_mesh(config))
+    weights = jax.device_get(init_state(objective, built()[2], run_mesh(config), seed=0).weights)
+    alone = []
+    for parts in segments(0):
+        for part in parts:
+            pad = LENGTH - len(part)
+            mark = np.concatenate([np.ones(len(part), int), np.zeros(pad, int)])
+            alone.append(make_row(np.concatenate([part, np.zeros(pad, int)]), mark, mark.astype(np.float32)))
+    gradient = jax.jit(lambda w, batch: loss_and_gradient(objective, w, batch, accumulate=1))
+    packed, unpacked = gradient(weights, tiny_batch(0)), gradient(weights, make_batch(alone))
+    assert float(packed[1]) == float(unpacked[1]) > 0
+    close(packed[0] / packed[1], unpacked[0] / unpacked[1], TOLERANCE)
+    close(*(jax.tree.map(lambda g, n=side[1]: g / n, side[3]) for side in (packed, unpacked)), TOLERANCE)
+
+
+@pytest.mark.parametrize("mesh", [dict(fsdp=4, tensor=2), dict(fsdp=8), dict(data=2, fsdp=2, tensor=2)], ids=str)
+def test_every_mesh_equals_one_device_after_three_steps(mesh):
+    one, other = three_steps(), three_steps(MeshConfig(**mesh))
+    np.testing.assert_allclose(other[0], one[0], atol=TOLERANCE)
+    close(other[1], one[1], WEIGHT_TOLERANCE)
+    sharded = other[2]["layers"]["mlp"]["up"].spec
+    assert sharded == jax.sharding.PartitionSpec("stage", "fsdp", "tensor"), sharded
+
+
+def test_four_micro_batches_equal_one_batch():
+    one, four = three_steps(), three_steps(ONE, 4)
+    np.testing.assert_allclose(four[0], one[0], atol=TOLERANCE)
+    close(four[1], one[1], WEIGHT_TOLERANCE)
+
+
+def test_a_batch_that_is_not_finite_leaves_weights_and_moments_as_they_are():
+    mesh, objective, tx, step = built()
+    before = init_state(objective, tx, mesh, seed=3)
+    kept = jax.device_get(before)
+    after, metrics = step(before, next(TinyLoader(nan_from=0)))
+    assert bool(metrics["skipped"]) and int(after.step) == 1
+    close((after.weights, after.opt_state), (kept.weights, kept.opt_state), 0)
