@@ -65,17 +65,20 @@ def tiny() -> Tiny:
         rope_base=3000.0,
         norm_eps=3e-4,
     )
-    weights = nn.unbox(llama.init(llama.Llama(config, FLOAT32), jax.random.key(1)))
-    weights = jax.tree.map(lambda a: a * 8 if a.ndim > 2 else a, weights)
-    weights["embed"] = weights["embed"] * 40
+    shapes = nn.unbox(jax.eval_shape(lambda k: llama.init(llama.Llama(config, FLOAT32), k), jax.random.key(0)))
+    rng = np.random.default_rng(1)
+    weights = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape) * 0.15, jnp.float32), shapes)
+    for norm in (weights["final_norm"], weights["layers"]["attn_norm"], weights["layers"]["mlp_norm"]):
+        norm["scale"] = norm["scale"] + 1
+    weights["embed"] = weights["embed"] * 6
     # Padding columns that would win by far if nothing masked them.
-    weights["head"] = (weights["head"] * 30).at[:, 262:].set(50.0)
+    weights["head"] = (weights["head"] * 4).at[:, 262:].set(50.0)
     weights["head"] = weights["head"].at[:, 2].mul(3.0)
     return Tiny(config, weights, ByteTokenizer())
 
 
 @pytest.fixture(scope="session")
 def prompts() -> list[dict]:
-    """Seven prompts in three length buckets, in no order of length."""
-    lengths = [5, 70, 12, 40, 3, 33, 20]
+    """Seven prompts in two length buckets, in no order of length."""
+    lengths = [5, 60, 12, 40, 3, 33, 20]
     return [{"prompt_id": f"p{i}", "text": chr(97 + i) * n, "task": f"t{i % 2}"} for i, n in enumerate(lengths)]

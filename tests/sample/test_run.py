@@ -9,7 +9,7 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.sample import engine, run
 from tigerjax.sample.engine import SamplingConfig
 
-SAMPLED = SamplingConfig(n=4, max_new_tokens=12, context=70)
+SAMPLED = SamplingConfig(n=4, max_new_tokens=12, min_new_tokens=3, context=64)
 FILES = ("candidates.jsonl", "skipped.jsonl")
 
 
@@ -66,7 +66,7 @@ def test_records_are_in_the_order_of_the_prompts_and_every_prompt_is_accounted_f
     kept, skipped = ([json.loads(line) for line in (whole / name).open(encoding="utf-8")] for name in FILES)
     assert [r["prompt_id"] for r in kept] == [p["prompt_id"] for p in prompts if p["prompt_id"] != "p1"]
     assert [(r["prompt_id"], r["candidates"]) for r in skipped] == [("p1", [])]
-    assert "context=70" in skipped[0]["skipped"]
+    assert "context=64" in skipped[0]["skipped"]
     assert all(len(r["candidates"]) == 4 for r in kept)
 
 

@@ -279,7 +279,7 @@ def complete(
                     f" do not fit context={sampling.context}"
                 )
                 head = {**p.prompt, "messages": p.messages, **base}
-                yield p.index, head | {"degenerate": False, "skipped": reason, "candidates": []}
+                yield p.place, head | {"degenerate": False, "skipped": reason, "candidates": []}
             continue
         buckets.setdefault(bucket(len(p.ids), sampling.context), []).append(p)
 
@@ -332,7 +332,7 @@ def complete(
             for place, p in enumerate(group):
                 if p.prompt["prompt_id"] not in done:
                     mine = drawn[place * sampling.n : (place + 1) * sampling.n]
-                    yield p.index, records.record(p, base, mine, tokenizer, reasons, chat)
+                    yield p.place, records.record(p, base, mine, tokenizer, reasons, chat)
 
 
 def _pad(prompts: Sequence[Sequence[int]], rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:

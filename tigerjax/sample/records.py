@@ -11,7 +11,7 @@ from tigerjax.errors import ConfigError, DataError
 class Prompt(NamedTuple):
     """A checked prompt: its place in the input, what was given, and the ids that the model continues."""
 
-    index: int
+    place: int
     prompt: Mapping[str, Any]
     messages: list[dict[str, str]]
     ids: list[int]
