@@ -29,6 +29,10 @@ TOKENIZER = world.Letters()
 USER = [{"role": "user", "content": "hi"}]
 
 
+def born(model, seed):
+    return jax.jit(lambda key: nn.unbox(llama.init(model, key)))(jax.random.key(seed))
+
+
 def write(tmp_path, records):
     file = tmp_path / "preferences.jsonl"
     file.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
@@ -193,7 +197,7 @@ def test_rows_and_places_of_padding_change_neither_loss_nor_gradient():
 
 @pytest.fixture(scope="module")
 def scorer():
-    weights = nn.unbox(llama.init(Reward(world.MODEL, world.COMPUTE), jax.random.key(0)))
+    weights = born(Reward(world.MODEL, world.COMPUTE), 0)
     extra = {"calibration": {"mean": 0.25, "std": 2.0, "n": 9}, "truncation_penalty": 1.5}
     model = Model(world.MODEL, weights, "reward", TOKENIZER.sha256, 0, "", extra)
     return reward.Scorer(model, TOKENIZER, compute=world.COMPUTE, seq_len=64, rows=4)
@@ -215,6 +219,7 @@ def test_scores_do_not_depend_on_batch_or_order(scorer):
 
 def test_padding_left_or_right_and_packing_change_scores_less_than_the_tolerance(scorer):
     model, weights = Reward(world.MODEL, world.COMPUTE), scorer._weights
+    apply = jax.jit(lambda *arrays: model.apply({"params": weights}, *arrays))
     ids = [reward_data.encode_answer(TOKENIZER, *item, seq_len=64, where="x") for item in items(3)]
     want = scorer.raw_ids(ids)
     length = sum(map(len, ids))
@@ -226,13 +231,13 @@ def test_padding_left_or_right_and_packing_change_scores_less_than_the_tolerance
         where[0, at : at + len(one)] = range(len(one))
         at += len(one)
         ends.append(at - 1)
-    got = np.asarray(model.apply({"params": weights}, packed, where, segment))[0, ends]
+    got = np.asarray(apply(packed, where, segment))[0, ends]
     assert np.abs(got - want).max() < PADDING_TOLERANCE
     left = np.zeros((1, 64), np.int32)
     left[0, -len(ids[0]) :] = ids[0]
     real = np.arange(64)[None] >= 64 - len(ids[0])
     places = np.where(real, np.arange(64)[None] - (64 - len(ids[0])), 0)
-    got = model.apply({"params": weights}, left, jnp.int32(places), jnp.int32(real))[0, -1]
+    got = apply(left, jnp.int32(places), jnp.int32(real))[0, -1]
     assert abs(float(got) - want[0]) < PADDING_TOLERANCE
 
 
@@ -276,7 +281,7 @@ def planted(n, seed=0, flip=0.0):
 @pytest.fixture(scope="module")
 def chat(tmp_path_factory):
     path = tmp_path_factory.mktemp("chat") / "model"
-    weights = nn.unbox(llama.init(llama.Llama(world.MODEL, world.COMPUTE), jax.random.key(1)))
+    weights = born(llama.Llama(world.MODEL, world.COMPUTE), 1)
     save_model(path, weights, world.MODEL, tokenizer_sha256=TOKENIZER.sha256)
     return path
 

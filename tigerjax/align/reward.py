@@ -57,7 +57,7 @@ def last_scores(model: Reward, weights: Any, tokens_BT: jax.Array, last_B: jax.A
     """Raw score_B at the token `last_B`; what stands after it is padding. A row with last -1 scores something."""
     places_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1], dtype=jnp.int32), tokens_BT.shape)
     segment_ids_BT = (places_BT <= last_B[:, None]).astype(jnp.int32)
-    scores_BT = model.apply({"params": weights}, tokens_BT, places_BT, segment_ids_BT)
+    scores_BT = jnp.asarray(model.apply({"params": weights}, tokens_BT, places_BT, segment_ids_BT))
     return jnp.take_along_axis(scores_BT, jnp.maximum(last_B, 0)[:, None], axis=1)[:, 0]
 
 
@@ -73,7 +73,8 @@ def reward_objective(config: RunConfig, *, centering: float) -> Objective:
 
     def loss(weights: Any, batch: RewardBatch) -> tuple[jax.Array, jax.Array, Sums]:
         B, C, T = batch.tokens_BCT.shape
-        scores_B = last_scores(model, weights, batch.tokens_BCT.reshape(B * C, T), batch.last_BC.reshape(B * C))
+        tokens_BT, last_B = jnp.reshape(batch.tokens_BCT, (B * C, T)), jnp.reshape(batch.last_BC, (B * C,))
+        scores_B = last_scores(model, weights, tokens_BT, last_B)
         return pair_loss(scores_B.reshape(B, C), batch, centering=centering)
 
     return Objective(
