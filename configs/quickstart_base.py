@@ -39,7 +39,7 @@ def config() -> RunConfig:
             peak_lr=3e-3,
             final_lr_fraction=0.1,
             warmup_steps=20,
-            total_steps=100,
+            total_steps=150,
             beta1=0.9,
             beta2=0.95,
             eps=1e-8,
@@ -54,7 +54,7 @@ def config() -> RunConfig:
             seq_len=64,
         ),
         checkpoint=CheckpointConfig(every_steps=100, keep=2),
-        batch_rows=64,
+        batch_rows=32,
         seed=0,
-        log_every_steps=20,
+        log_every_steps=25,
     )

@@ -56,5 +56,5 @@ def config() -> RunConfig:
         checkpoint=CheckpointConfig(every_steps=200, keep=2, init_from="runs/quickstart/sft"),
         batch_rows=16,
         seed=0,
-        log_every_steps=20,
+        log_every_steps=25,
     )

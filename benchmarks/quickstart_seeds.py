@@ -1,0 +1,58 @@
+"""Repeats the quick start over seeds and reports the spread: is the gain of the round real?
+
+    python benchmarks/quickstart_seeds.py --seeds 0 1 2 --out runs/seeds --json runs/seeds/figures.json
+
+The gain is the accuracy on held-out questions of the rejection-sampled model over that of the SFT model, and over a
+control: the SFT model trained for as many steps on the same data without the winners. Finished seeds are kept.
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+STAGES = ("base", "holistic", "sft", "control", "rejection_sampled")
+
+
+def figures(reports: list[dict]) -> dict:
+    """Mean and standard deviation over seeds of each accuracy and gain, and the values themselves."""
+    values = {name: [r["accuracy"][name]["overall"] for r in reports] for name in STAGES}
+    rejection = values["rejection_sampled"]
+    for other in ("sft", "control"):
+        values[f"gain over {other}"] = [a - b for a, b in zip(rejection, values[other], strict=True)]
+    values["true reward gained"] = [r["true_reward"][0]["after"] - r["true_reward"][0]["before"] for r in reports]
+    values["total seconds"] = [r["total_seconds"] for r in reports]
+    return {
+        name: {
+            "mean": statistics.mean(v),
+            "sd": statistics.stdev(v) if len(v) > 1 else None,
+            "values": v,
+        }
+        for name, v in values.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("runs/seeds"))
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    from tigerjax.quickstart.run import quickstart
+
+    reports = []
+    for seed in args.seeds:
+        done = args.out / str(seed) / "report.json"
+        reports.append(
+            json.loads(done.read_text(encoding="utf-8")) if done.is_file() else quickstart(done.parent, seed=seed)
+        )
+    result = figures(reports)
+    for name, row in result.items():
+        sd = "" if row["sd"] is None else f" ± {row['sd']:.3f}"
+        print(f"{name:22} {row['mean']:.3f}{sd}   {'  '.join(f'{v:.3f}' for v in row['values'])}")
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

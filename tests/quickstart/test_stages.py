@@ -1,0 +1,88 @@
+"""The quick start's stages on the embedded text with a few steps of training; the whole of it is the slow test."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tigerjax import manifest
+from tigerjax.config import RunConfig
+from tigerjax.quickstart import run
+
+STEPS = 2
+PARITY = 1e-4
+"""Largest difference of float32 logits between two implementations that sum in other orders."""
+
+
+def short(config: RunConfig) -> RunConfig:
+    optim = dataclasses.replace(config.optim, total_steps=STEPS, warmup_steps=1)
+    model = dataclasses.replace(config.model, num_layers=1, model_dim=32, mlp_dim=48, head_dim=8)
+    return dataclasses.replace(config, optim=optim, model=model, batch_rows=8, log_every_steps=1)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> run.Work:
+    from data_mixtures import quickstart as mixtures
+
+    out = tmp_path_factory.mktemp("quickstart")
+    mixtures.register(out)
+    done = run.Work(out, 0, short, Console(quiet=True), {"curves": {}, "accuracy": {}})
+    done.report["data"] = run.prepare_text(out)
+    done.report["tokenizer"] = run.make_tokenizers(done)
+    run.train(done, "base")
+    run.train(done, "holistic")
+    yield done
+    mixtures.register(mixtures.WORK)
+
+
+def test_counts_of_the_text_stages_balance(work: run.Work):
+    data = work.report["data"]
+    for counts in (data["clean"], data["dedup"]["exact"], data["dedup"]["near"], data["against_sft"], data["sft"]):
+        assert counts["in"] == counts["out"] + sum(counts["dropped"].values()), counts
+    assert data["dedup"]["exact"]["dropped"]["exact"] == 20, "the 20 planted exact copies go"
+
+
+def test_the_extended_vocabulary_has_its_exact_size_and_twice_the_efficiency(work: run.Work):
+    figures, model = work.report["tokenizer"], work.config("holistic").model
+    assert figures["vocab_after"] == model.vocab_size
+    before, after = figures["chars_per_token_before"], figures["chars_per_token_after"]
+    assert after["zh"] >= 2 * before["zh"]
+    assert after["en"] == before["en"], "English is untouched"
+
+
+def test_the_holistic_shares_are_those_wanted_to_a_row(work: run.Work):
+    config, shares = work.config("holistic"), work.report["shares"]
+    rows = config.batch_rows * STEPS
+    assert shares["wanted"].keys() == shares["realised"].keys()
+    for name, wanted in shares["wanted"].items():
+        assert abs(shares["realised"][name] - wanted) <= 1 / rows, name
+
+
+def test_a_finished_stage_is_kept_and_a_changed_one_is_done_again(work: run.Work):
+    folder = work.out / "holistic"
+    before = (folder / manifest.FILE).stat().st_mtime_ns
+    run.train(work, "holistic")
+    assert (folder / manifest.FILE).stat().st_mtime_ns == before
+    other = work._replace(seed=1)
+    run.train(other, "holistic")
+    assert (folder / manifest.FILE).stat().st_mtime_ns > before
+
+
+def test_every_held_out_question_is_answered_once(work: run.Work):
+    figures = run.accuracy(work, work.out / "holistic", chat=False)
+    assert figures["n"] == len(run.HELD_OUT.read_text(encoding="utf-8").splitlines())
+    assert len(work.report["curves"]["holistic"]) == STEPS
+
+
+@pytest.mark.slow
+def test_the_quick_start_ends_in_a_report_with_a_real_gain(tmp_path: Path):
+    report = run.quickstart(tmp_path / "out", seed=0)
+    assert report == json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    accuracy = {name: figures["overall"] for name, figures in report["accuracy"].items()}
+    assert accuracy["rejection_sampled"] > accuracy["sft"], accuracy
+    assert accuracy["rejection_sampled"] > accuracy["control"], accuracy
+    assert report["hf_max_abs_logit_diff"] <= PARITY
+    assert report["hf_greedy_equal"]["equal"] == report["hf_greedy_equal"]["prompts"]
+    assert (tmp_path / "out" / "report.html").is_file()
