@@ -225,7 +225,7 @@ class _Watch:
         rate = self._tokens / seconds
         flops = model_flops(self.config.model, tokens=rate, seq_len=self.config.data.seq_len)
         device = self.mesh.devices.flat[0]
-        record = {"step": step}
+        record: dict[str, Any] = {"step": step}
         record |= {name: float(value) for name, value in values.items() if name != "skipped"}
         record |= {
             "tokens_per_s": rate,
@@ -265,7 +265,7 @@ def _signals() -> Iterator[list[int]]:
         signal.signal(number, before[number])
 
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (int(signal.SIGINT), int(signal.SIGTERM)):
             before[number] = signal.getsignal(number)
             signal.signal(number, note)
     except ValueError:  # not the main thread: signals are the caller's

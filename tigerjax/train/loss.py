@@ -6,7 +6,7 @@ matrix products a chunk; a scan over `jax.checkpoint` would do four (it computes
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -81,16 +81,16 @@ def _softmax(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _summed(sizes, hidden, head_DV, targets, weights):
+def _summed(sizes: Any, hidden: Any, head_DV: Any, targets: Any, weights: Any) -> Any:
     return _scan(_Sizes(*sizes), hidden, head_DV, targets, weights, with_gradient=False)[0]
 
 
-def _summed_fwd(sizes, hidden, head_DV, targets, weights):
+def _summed_fwd(sizes: Any, hidden: Any, head_DV: Any, targets: Any, weights: Any) -> Any:
     sums, d_hidden, d_head_DV = _scan(_Sizes(*sizes), hidden, head_DV, targets, weights, with_gradient=True)
     return sums, (d_hidden, d_head_DV)
 
 
-def _summed_bwd(sizes, gradients, cotangents):
+def _summed_bwd(sizes: Any, gradients: Any, cotangents: Any) -> Any:
     d_hidden, d_head_DV = gradients
     scale = cotangents[0]  # `correct` is a count and has no gradient
     return (d_hidden * scale).astype(d_hidden.dtype), d_head_DV * scale, None, None
@@ -99,13 +99,13 @@ def _summed_bwd(sizes, gradients, cotangents):
 _summed.defvjp(_summed_fwd, _summed_bwd)
 
 
-def _scan(sizes: _Sizes, hidden, head_DV, targets, weights, *, with_gradient: bool):
+def _scan(sizes: _Sizes, hidden: Any, head_DV: Any, targets: Any, weights: Any, *, with_gradient: bool) -> Any:
     """((nll sum, correct), gradient of hidden, gradient of head); leading axis of the arrays: device rows."""
     shards, _, T, _ = hidden.shape
     # Gathered over the devices that split D once, before the loop, in the dtype of the products.
     cast_head_DV = nn.with_logical_constraint(head_DV.astype(hidden.dtype), ("act_embed", "act_vocab"))
 
-    def chunk(hidden_BTD, targets_BT, weights_BT):
+    def chunk(hidden_BTD: jax.Array, targets_BT: jax.Array, weights_BT: jax.Array) -> Any:
         nll_BT, correct_BT, probs_BTV, is_target_BTV = _softmax(hidden_BTD, cast_head_DV, targets_BT, sizes.vocab_size)
         sums = jnp.sum(nll_BT * weights_BT), jnp.sum(correct_BT * weights_BT)
         if not with_gradient:
@@ -117,13 +117,13 @@ def _scan(sizes: _Sizes, hidden, head_DV, targets, weights, *, with_gradient: bo
 
     by_device = jax.vmap(chunk, spmd_axis_name=RULES["batch"] if shards > 1 else None)
 
-    def step(carry, start):
+    def step(carry: Any, start: jax.Array) -> Any:
         parts = [jax.lax.dynamic_slice_in_dim(a, start, sizes.length, axis=2) for a in (hidden, targets, weights)]
         sums, d_hidden, d_head = by_device(*parts)
         return jax.tree.map(jnp.add, carry, (sums, d_head)), d_hidden
 
     zero = jnp.zeros((shards,), jnp.float32)
-    d_head = jnp.zeros((shards, *head_DV.shape), jnp.float32) if with_gradient else None
+    d_head: Any = jnp.zeros((shards, *head_DV.shape), jnp.float32) if with_gradient else None
     if d_head is not None:
         d_head = nn.with_logical_constraint(d_head, ("batch", "act_embed", "act_vocab"))
     carry, d_hidden = jax.lax.scan(step, ((zero, zero), d_head), jnp.arange(0, T, sizes.length))

@@ -41,7 +41,7 @@ def token_objective(config: RunConfig, mesh: Mesh) -> Objective:
     batch_shards = int(np.prod([mesh.shape[axis] for axis in RULES["batch"]]))
 
     def loss(weights: Any, batch: Any) -> tuple[jax.Array, jax.Array, Sums]:
-        hidden_BTD = model.apply(
+        hidden_BTD: Any = model.apply(
             {"params": weights}, batch.tokens_BT, batch.positions_BT, batch.segment_ids_BT, method="hidden"
         )
         total = token_loss(

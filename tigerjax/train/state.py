@@ -25,7 +25,7 @@ def state_shardings(objective: Objective, tx: optax.GradientTransformation, mesh
     """The NamedSharding of every leaf, in the tree of TrainState."""
     boxed = jax.eval_shape(objective.init, jax.random.key(0))
     weights = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, logical_rules())
-    whole = sharding(mesh)
+    whole: Any = sharding(mesh)
     opt_state = optax.tree.map_params(
         tx,
         lambda _, of_weight: of_weight,
