@@ -35,9 +35,16 @@ SAME_MATHS = 1e-5
 BFLOAT16 = 0.05
 
 
+def draw(model, seed):
+    """Weights from numpy, several times the initial size, so that logits differ by much more than rounding."""
+    rng = np.random.default_rng(seed)
+    shapes = nn.unbox(jax.eval_shape(lambda key: llama.init(model, key), jax.random.key(0)))
+    return jax.tree.map(lambda w: rng.normal(0.1, 0.3, w.shape).astype(np.float32), shapes)
+
+
 @pytest.fixture(scope="module")
 def weights():
-    return jax.tree.map(lambda w: w * 5, nn.unbox(llama.init(MODEL, jax.random.key(0))))
+    return draw(MODEL, 0)
 
 
 @pytest.fixture(scope="module")
@@ -97,11 +104,10 @@ def test_weights_have_the_agreed_paths_shapes_and_dtype():
     assert shapes == jax.tree.map(lambda s: (s, "float32"), want, is_leaf=is_shape)
 
 
-def test_padding_of_the_vocabulary_starts_zero_and_gets_no_gradient(weights, expected):
+def test_padding_of_the_vocabulary_gets_no_gradient_and_every_weight_gets_one(expected):
     _, gradients = expected
-    for tree in (weights, gradients):
-        assert not np.asarray(tree["embed"])[CONFIG.vocab_size :].any()
-        assert not np.asarray(tree["head"])[:, CONFIG.vocab_size :].any()
+    assert not np.asarray(gradients["embed"])[CONFIG.vocab_size :].any()
+    assert not np.asarray(gradients["head"])[:, CONFIG.vocab_size :].any()
     assert all(np.isfinite(g).all() and np.any(g) for g in jax.tree.leaves(gradients))
 
 
@@ -144,11 +150,12 @@ def test_a_packed_segment_has_the_logits_it_has_alone(weights, batch):
 
 
 def test_hidden_times_head_is_the_logits_and_carries_the_compute_dtype(weights, batch):
-    model = llama.Llama(CONFIG, dataclasses.replace(COMPUTE, dtype="bfloat16"))
-    x_BTD = forward(model, weights, batch, method="hidden")
+    x_BTD = forward(MODEL, weights, batch, method="hidden")
+    got = llama.logits(x_BTD, weights["head"], CONFIG)[..., : CONFIG.vocab_size]
+    assert_close(got, forward(MODEL, weights, batch)[..., : CONFIG.vocab_size])
+    low = llama.Llama(CONFIG, dataclasses.replace(COMPUTE, dtype="bfloat16"))
+    x_BTD = forward(low, weights, batch, method="hidden")
     assert x_BTD.dtype == jnp.bfloat16 and x_BTD.shape == (ROWS, LENGTH, CONFIG.model_dim)
-    got = llama.logits(x_BTD, weights["head"], CONFIG)
-    assert_close(got[..., : CONFIG.vocab_size], forward(model, weights, batch)[..., : CONFIG.vocab_size])
 
 
 def test_bfloat16_activations_stay_near_float32_logits_and_give_float32_gradients(weights, batch):
@@ -215,23 +222,28 @@ def test_a_pipeline_that_does_not_divide_is_refused(weights, batch):
         llama.Llama(CONFIG, COMPUTE, stack.pipeline_layers(devices, 3)).apply({"params": weights}, *batch)
 
 
-def test_initial_weights_depend_on_the_key_only_and_layers_differ(weights):
-    other = dataclasses.replace(COMPUTE, remat="full", dtype="bfloat16")
-    again = nn.unbox(llama.init(llama.Llama(CONFIG, other), jax.random.key(0)))
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a * 5, b), again, weights)
-    assert (again["layers"]["attn"]["q"][0] != again["layers"]["attn"]["q"][1]).all()
+def test_initial_weights_depend_on_the_key_only_and_layers_differ_and_padding_is_zero():
+    other = llama.Llama(CONFIG, dataclasses.replace(COMPUTE, remat="full", dtype="bfloat16"))
+    trace = lambda model: str(jax.make_jaxpr(lambda key: nn.unbox(llama.init(model, key)))(jax.random.key(0)))  # noqa: E731
+    assert trace(other) == trace(MODEL)
+    first = nn.unbox(jax.jit(lambda key: llama.init(MODEL, key))(jax.random.key(0)))
+    q = np.asarray(first["layers"]["attn"]["q"])
+    assert (q[0] != q[1]).all() and abs(q.std() / 0.02 - 1) < 0.05
+    assert not np.asarray(first["embed"])[CONFIG.vocab_size :].any() and np.asarray(first["embed"])[1].any()
+    assert not np.asarray(first["head"])[:, CONFIG.vocab_size :].any() and np.asarray(first["head"])[:, 1].any()
 
 
 def test_a_reward_model_is_the_trunk_with_a_float32_score_at_every_position(weights, batch):
-    model = reward.Reward(CONFIG, dataclasses.replace(COMPUTE, dtype="bfloat16"))
+    model = reward.Reward(CONFIG, COMPUTE)
     start = reward.from_llama(weights, jax.random.key(7))
     assert start["layers"] is weights["layers"] and "head" not in start
     drawn = nn.unbox(jax.eval_shape(lambda key: llama.init(model, key), jax.random.key(0)))
     assert jax.tree.map(jnp.shape, start) == jax.tree.map(jnp.shape, drawn)
-    scores_BT = forward(model, start, batch)
-    x_BTD = forward(llama.Llama(CONFIG, model.compute), weights, batch, method="hidden")
-    assert scores_BT.dtype == jnp.float32
-    assert_close(scores_BT, np.asarray(x_BTD, np.float32) @ np.asarray(start["score"]))
+    x_BTD = forward(MODEL, weights, batch, method="hidden")
+    assert_close(forward(model, start, batch), np.asarray(x_BTD) @ np.asarray(start["score"]))
+    low = reward.Reward(CONFIG, dataclasses.replace(COMPUTE, dtype="bfloat16"))
+    scores_BT = forward(low, start, batch)
+    assert scores_BT.dtype == jnp.float32 and scores_BT.shape == (ROWS, LENGTH)
 
 
 def test_the_score_head_starts_with_variance_one_over_width_plus_one():

@@ -1,5 +1,7 @@
 """Our Llama against Hugging Face's, on the frozen files of make_parity.py (torch is not needed here)."""
 
+import dataclasses
+import functools
 import json
 from pathlib import Path
 
@@ -42,10 +44,15 @@ def frozen(request, tmp_path_factory):
     return Frozen(request.param, tmp_path_factory.mktemp("hf"))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def apply(config, weights, tokens_BT, positions_BT):
+    model = llama.Llama(config, COMPUTE)
+    return model.apply({"params": weights}, tokens_BT, positions_BT, jnp.ones_like(tokens_BT))
+
+
 def forward(frozen, weights):
     tokens_BT, positions_BT = jnp.asarray(frozen.file["tokens"]), jnp.asarray(frozen.file["positions"])
-    model = llama.Llama(frozen.config, COMPUTE)
-    return model.apply({"params": weights}, tokens_BT, positions_BT, jnp.ones_like(tokens_BT))
+    return apply(frozen.config, weights, tokens_BT, positions_BT)
 
 
 def loss(frozen, weights):
@@ -72,7 +79,7 @@ def test_logits_equal_hugging_face(frozen):
 
 
 def test_loss_and_gradients_equal_hugging_face(frozen):
-    value, gradients = jax.value_and_grad(lambda w: loss(frozen, w))(frozen.tree("weight"))
+    value, gradients = jax.jit(jax.value_and_grad(lambda w: loss(frozen, w)))(frozen.tree("weight"))
     np.testing.assert_allclose(value, frozen.file["loss"], rtol=RELATIVE)
 
     def close(path, got, want):
@@ -84,12 +91,8 @@ def test_loss_and_gradients_equal_hugging_face(frozen):
 
 def test_another_rope_base_or_eps_than_the_config_fails_the_parity(frozen):
     """So that the test above can fail: the customary values do not pass it."""
-    import dataclasses
-
     for change in ({"rope_base": 10_000.0}, {"norm_eps": 1e-5}):
         other = dataclasses.replace(frozen.config, **change)
         tokens_BT, positions_BT = jnp.asarray(frozen.file["tokens"]), jnp.asarray(frozen.file["positions"])
-        got = llama.Llama(other, COMPUTE).apply(
-            {"params": frozen.tree("weight")}, tokens_BT, positions_BT, jnp.ones_like(tokens_BT)
-        )
+        got = apply(other, frozen.tree("weight"), tokens_BT, positions_BT)
         assert np.abs(np.asarray(got)[..., : frozen.rows] - frozen.file["logits"]).max() > 100 * LOGITS

@@ -200,7 +200,7 @@ def init(model: nn.Module, key: jax.Array) -> Weights:
     """Random float32 weights of a Llama or a Reward, each leaf boxed with its logical axes (nn.unbox removes them)."""
     # One token through the plain runner: no kernel or pipeline asks for its own shapes, and weights do not
     # depend on how they will be used.
-    compute = dataclasses.replace(model.compute, attention="reference", remat="none")
+    compute = dataclasses.replace(model.compute, attention="reference", remat="none", dtype="float32")
     token_BT = jnp.zeros((1, 1), jnp.int32)
     plain = model.clone(compute=compute, run=stack.scan_layers)
     return plain.init(key, token_BT, token_BT, token_BT + 1)["params"]
