@@ -1,6 +1,6 @@
 """The control of the rejection-sampling round: as many steps from the SFT checkpoint, without the winners.
 
-Model    configs/quickstart_base.py with the extended vocabulary: 2,003 entries padded to 2,048
+Model    configs/quickstart_base.py with the extended vocabulary: 2,303 entries padded to 2,304
 Data     quickstart_sft
 Hardware any CPU
 Result   see runs/quickstart/report.html; every size and rate here is our choice
@@ -28,8 +28,8 @@ def config() -> RunConfig:
             num_heads=4,
             num_kv_heads=2,
             head_dim=32,
-            vocab_size=2003,
-            padded_vocab_size=2048,
+            vocab_size=2303,
+            padded_vocab_size=2304,
             rope_base=10_000.0,
             norm_eps=1e-5,
         ),

@@ -1,6 +1,6 @@
 """The reward model: pairs from ranked answers, starting from the SFT model; batch_rows counts prompts.
 
-Model    configs/quickstart_base.py with the extended vocabulary: 2,003 entries padded to 2,048
+Model    configs/quickstart_base.py with the extended vocabulary: 2,303 entries padded to 2,304
 Data     data_mixtures/embedded/preferences.jsonl
 Hardware any CPU
 Result   see runs/quickstart/report.html; every size and rate here is our choice
@@ -28,8 +28,8 @@ def config() -> RunConfig:
             num_heads=4,
             num_kv_heads=2,
             head_dim=32,
-            vocab_size=2003,
-            padded_vocab_size=2048,
+            vocab_size=2303,
+            padded_vocab_size=2304,
             rope_base=10_000.0,
             norm_eps=1e-5,
         ),
@@ -51,7 +51,7 @@ def config() -> RunConfig:
             modules=(),
             tokenizer="runs/quickstart/tokenizer",
             cache_dir="runs/quickstart/cache",
-            seq_len=64,
+            seq_len=96,
         ),
         checkpoint=CheckpointConfig(every_steps=200, keep=2, init_from="runs/quickstart/sft"),
         batch_rows=16,

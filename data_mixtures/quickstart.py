@@ -15,19 +15,27 @@ from tigerjax.data.mixture import Source, holistic, pretraining, sft
 
 WORK = Path("runs/quickstart")
 INSTRUCT_FRACTION = 0.1
+FACTS_WEIGHT = 4.0  # our choice: a model of a million weights must meet each fact some hundred times
 
 
 def register(work: Path, *, instruct_fraction: float = INSTRUCT_FRACTION) -> None:
     """Registers the mixtures for files below `work`, replacing those of another folder."""
     work = Path(work)
     extended = work / "tokenizer"
-    english, examples = Source(work / "pretrain" / "corpus_en.jsonl"), Source(work / "instructions" / "sft.jsonl")
-    pretraining("quickstart_base", tokenizer=work / "base_tokenizer", sources={"en": english})
+    zh, en = (
+        {
+            name: Source(work / "sources" / f"{lang}_{name}.jsonl", weight=weight)
+            for name, weight in (("facts", FACTS_WEIGHT), ("books", 1.0))
+        }
+        for lang in ("zh", "en")
+    )
+    examples = Source(work / "instructions" / "sft.jsonl")
+    pretraining("quickstart_base", tokenizer=work / "base_tokenizer", sources=en)
     holistic(
         "quickstart_holistic",
         tokenizer=extended,
-        zh={"text": Source(work / "pretrain" / "corpus_zh.jsonl")},
-        en={"text": english},
+        zh=zh,
+        en=en,
         instruct=examples,
         instruct_fraction=instruct_fraction,
     )

@@ -1,6 +1,7 @@
-"""Set before JAX is imported: 8 fake CPU devices, full-precision matmuls, quiet TensorFlow."""
+"""Set before JAX is imported: 8 fake CPU devices, full-precision matmuls, a compilation cache, quiet TensorFlow."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
@@ -9,3 +10,6 @@ os.environ["XLA_FLAGS"] = (
 os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Most of the suite's time is XLA compiling the same tiny functions: the workers share what is compiled.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")

@@ -117,6 +117,8 @@ def prepare_text(out: Path) -> dict[str, Any]:
             [out / "near" / name for name in corpora], [out / "instructions" / "sft.jsonl"], out / "pretrain"
         ),
     }
+    for lang in ("zh", "en"):
+        split_sources(out / "pretrain" / f"corpus_{lang}.jsonl", out / "sources", lang)
     counts = {name: step["counts"] for name, step in steps.items()}
     return {
         "sft": sft["counts"],
@@ -124,6 +126,16 @@ def prepare_text(out: Path) -> dict[str, Any]:
         "dedup": {"exact": counts["exact"], "near": counts["near"]},
         "against_sft": counts["against_sft"],
     }
+
+
+def split_sources(corpus: Path, out: Path, lang: str) -> None:
+    """OUT/LANG_facts.jsonl and OUT/LANG_books.jsonl, two sources that the mixture weighs apart."""
+    from tigerjax.data.records import write_jsonl
+
+    documents = read(corpus)
+    out.mkdir(exist_ok=True)
+    write_jsonl(out / f"{lang}_facts.jsonl", (d for d in documents if d["source"] == "facts"))
+    write_jsonl(out / f"{lang}_books.jsonl", (d for d in documents if d["source"] != "facts"))
 
 
 def make_tokenizers(work: Work) -> dict[str, Any]:
@@ -163,8 +175,8 @@ def train(work: Work, name: str) -> None:
     config, run_dir = work.config(name), work.out / name
     inputs = [Path(config.data.tokenizer)]
     inputs += {
-        "base": [work.out / "pretrain" / "corpus_en.jsonl"],
-        "holistic": [work.out / "pretrain", work.out / "instructions"],
+        "base": [work.out / "sources"],
+        "holistic": [work.out / "sources", work.out / "instructions"],
         "sft": [work.out / "instructions"],
         "control": [work.out / "instructions"],
     }[name]
