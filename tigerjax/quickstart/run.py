@@ -5,6 +5,7 @@ interrupted quick start continues where it was. Every figure of the report is me
 """
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -146,11 +147,15 @@ def make_tokenizers(work: Work) -> dict[str, Any]:
 
     out, before, after = work.out, work.config("base").model.vocab_size, work.config("holistic").model.vocab_size
     zh, en = out / "pretrain" / "corpus_zh.jsonl", out / "pretrain" / "corpus_en.jsonl"
+    folders = (out / "base_tokenizer", out / "tokenizer")
+    old = [manifest.sha256(folder) if folder.is_dir() else None for folder in folders]
     train_model([en], before, out / "base_tokenizer", seed=work.seed)
     # Three times the need: SentencePiece takes no less than all required characters (2,037 in this text), and the
     # merge keeps the best pieces by rank.
     train_model([zh], (after - before) * 3, out / "zh_tokenizer", seed=work.seed, character_coverage=0.98)
     extend(base=out / "base_tokenizer", new=out / "zh_tokenizer", size=after, out=out / "tokenizer")
+    if old != [manifest.sha256(folder) for folder in folders]:
+        shutil.rmtree(out / "cache", ignore_errors=True)  # rows of another tokenizer
 
     base, extended = Tokenizer(out / "base_tokenizer"), Tokenizer(out / "tokenizer")
     texts = {"zh": _texts(zh), "en": _texts(en)}
