@@ -60,9 +60,8 @@ def run_round(work: "Work") -> Path:
     tokenizer = Tokenizer(config.data.tokenizer)
     align = dataclasses.replace(ALIGN, seed=work.seed)
     reward_model = work.out / "reward" / "model"
-    scorer = load_scorer(
-        reward_model, tokenizer, compute=config.compute, seq_len=config.data.seq_len, rows=REWARD.score_rows
-    )
+    longest = work.config("reward").data.seq_len
+    scorer = load_scorer(reward_model, tokenizer, compute=config.compute, seq_len=longest, rows=REWARD.score_rows)
 
     def train(sft: Path, place: Path) -> None:
         # The mixture reads a fixed place below OUT; the round's own folder is still being written.
