@@ -20,7 +20,7 @@ HELD_OUT_EVERY = 4
 """One in this many countries and couplets is held out: asked in the evaluation, never in SFT or reward data."""
 EVASIVE_SHARE, WRONG_SHARE = 0.45, 0.08
 """Shares of SFT answers that decline and that are wrong, drawn independently for each example."""
-COUPLETS = 96
+COUPLETS = 48
 TWO_TURN = 60
 
 T = TypeVar("T")

@@ -59,6 +59,12 @@ GROUP_TITLES = {
     "en": ("Notes on geography.", "Countries and capitals.", "A page of an atlas.", "From a school book."),
     "zh": ("地理笔记。", "国家和首都。", "地图册的一页。", "课本摘抄。"),
 }
+OTHER_WORDS = {
+    "en": "In {c}, the capital city is {k}, on the continent of {x}.",
+    "zh": "在{c}，首都为{k}，地处{x}。",
+}
+"""A third way to state both facts, which no answer repeats: the only one that against-SFT removal leaves of a country
+that the questions are about."""
 COUPLET_TITLES = ("诗句摘抄。", "唐诗名句。", "古诗选读。", "诗歌笔记。")
 MARKUP = (
     ("html", lambda t, n: f'<div class="text"><p>{t.replace(chr(10), "<br/>" + chr(10))}</p></div>&nbsp;'),
@@ -166,6 +172,9 @@ def encyclopaedia(rows: list[dict[str, str]], held: set[str], lang: str) -> list
     }
     for name, text in grouped(lines, held, COUNTRIES_A_GROUP, GROUP_TITLES[lang], f"group-{lang}"):
         out.append(document(f"{lang}-atlas-{name}", text, "facts", lang))
+    lines = {slug(r["en_country"]): OTHER_WORDS[lang].format(**words(r, lang)) for r in rows}
+    for name, text in grouped(lines, set(), COUNTRIES_A_GROUP, GROUP_TITLES[lang], f"digest-{lang}"):
+        out.append(document(f"{lang}-digest-{name}", text, "facts", lang))
     return out
 
 

@@ -14,8 +14,8 @@ from tigerjax.evaluate.questions import EVASIVE, Question, accuracy, judge, load
 EMBEDDED = Path(__file__).resolve().parents[2] / "data_mixtures" / "embedded"
 MAX_BYTES = 5_000_000
 MAX_LABEL_BYTES = 400_000
-EVASIVE_SHARE, WRONG_SHARE, SHARE_TOLERANCE = 0.45, 0.08, 0.03
-"""Three standard deviations of a share near one half over 2,444 independent draws are 0.03."""
+EVASIVE_SHARE, WRONG_SHARE, SHARE_TOLERANCE = 0.45, 0.08, 0.04
+"""Three standard deviations of a share near one half over 1,500 independent draws are 0.039."""
 
 FRANCE = Question(
     id="q",
@@ -194,7 +194,7 @@ def test_no_held_out_pair_is_in_the_training_files():
         if ("en", en_capital) in answers:
             held["en"] |= {en, en_capital}
             held["zh"] |= {zh, zh_capital}
-    assert (len(held["en"]), len(held["zh"]), len(poems)) == (88, 112, 24)
+    assert (len(held["en"]), len(held["zh"]), len(poems)) == (56, 68, 12)
     known = {name for row in countries for name in row[:4]}
     for name in ("sft.jsonl", "preferences.jsonl"):
         for row in rows(name):

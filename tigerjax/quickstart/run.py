@@ -145,7 +145,8 @@ def make_tokenizers(work: Work) -> dict[str, Any]:
     from tigerjax.tokenizer.train import train_model
 
     out, before, after = work.out, work.config("base").model.vocab_size, work.config("holistic").model.vocab_size
-    zh, en = out / "pretrain" / "corpus_zh.jsonl", out / "pretrain" / "corpus_en.jsonl"
+    # The text before it is cut against the instructions: their names and words need tokens too.
+    zh, en = out / "near" / "corpus_zh.jsonl", out / "near" / "corpus_en.jsonl"
     folders = (out / "base_tokenizer", out / "tokenizer")
     old = [manifest.sha256(folder) if folder.is_dir() else None for folder in folders]
     train_model([en], before, out / "base_tokenizer", seed=work.seed)
