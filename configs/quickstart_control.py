@@ -36,10 +36,10 @@ def config() -> RunConfig:
         compute=ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1024),
         mesh=MeshConfig(),
         optim=OptimConfig(
-            peak_lr=1e-3,
+            peak_lr=5e-4,
             final_lr_fraction=0.1,
-            warmup_steps=10,
-            total_steps=100,
+            warmup_steps=5,
+            total_steps=60,
             beta1=0.9,
             beta2=0.95,
             eps=1e-8,
@@ -56,5 +56,5 @@ def config() -> RunConfig:
         checkpoint=CheckpointConfig(every_steps=200, keep=2, init_from="runs/quickstart/sft"),
         batch_rows=32,
         seed=0,
-        log_every_steps=25,
+        log_every_steps=10,
     )
