@@ -84,6 +84,13 @@ def table(c: ModelConfig, *, rows: int, kind: str = hf_config.LLAMA) -> list[Row
     return [*out, Row("head", "lm_head.weight", (rows, D), lambda a: pad(a).T, lambda a: a.T[:rows])]
 
 
+def size(weights: dict[str, Any], config: ModelConfig) -> dict[str, int]:
+    """{tensors, bytes} of float32 weights as Hugging Face counts them: every layer apart."""
+    spec = table(config, rows=config.vocab_size, kind=hf_config.REWARD if "score" in weights else hf_config.LLAMA)
+    tensors = sum(config.num_layers if "{}" in row.theirs else 1 for row in spec)
+    return {"tensors": tensors, "bytes": sum(_get(weights, row.ours).nbytes for row in spec)}
+
+
 def to_tensors(weights: dict[str, Any], rows: list[Row]) -> Iterator[tuple[str, Array]]:
     """(name, tensor) in their layout, one at a time, in the order of the table."""
     for row in rows:
