@@ -133,7 +133,7 @@ def one_line(box: str, prog: str) -> str:
     if not sections or not sections[0]:
         return " ".join(box.split())
     near = [s[1].split()[0] for s in sections[1:] if len(s) > 1 and s[0].startswith(("Perhaps", "Arguments similar"))]
-    message = " ".join(sections[0])
+    message = " ".join(sections[0]).removesuffix(".")
     hint = f"did you mean {' or '.join(near)}?" if near else f"`{prog} --help` shows what there is"
     return f"{message}; {hint}"
 

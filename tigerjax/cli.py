@@ -7,9 +7,11 @@ Exit codes: 0 done, 2 bad config (before any work), 3 bad data, 4 waits for peop
 import difflib
 import errno
 import glob
+import logging
 import os
 import sys
 from collections.abc import MutableMapping
+from typing import Any
 
 import tigerjax
 from tigerjax.arguments import HELP, Command, bind, bind_with_config
@@ -62,6 +64,21 @@ def quiet_start(environ: MutableMapping[str, str] = os.environ, devices: str = "
         environ["JAX_PLATFORMS"] = "cpu"
 
 
+def hush_threads() -> None:
+    """A save that fails is reported once, by us: not also by the threads of Orbax and TensorStore, with tracebacks.
+
+    Orbax logs the error that it raises anyway; TensorStore prints that the event loop of a failed save is closed.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    logging.getLogger("absl").addFilter(lambda record: not record.exc_info)
+
+
 def _usage(group: tuple[str, ...] = ()) -> str:
     """All commands, or those of a group such as ("tokenizer",)."""
     lines = [] if group else [f"tigerjax {tigerjax.__version__}: {tigerjax.__doc__}", ""]
@@ -84,6 +101,7 @@ def _run(args: list[str]) -> None:
         if tuple(args[: len(words)]) == words:
             prog, rest = f"tigerjax {' '.join(words)}", args[len(words) :]
             quiet_start()
+            hush_threads()
             (bind_with_config if command in WITH_CONFIG else bind)(command, rest, prog)()
             return
     said = tuple(word for word in args if not word.startswith("-"))
@@ -95,7 +113,7 @@ def _run(args: list[str]) -> None:
         raise ConfigError(f"`tigerjax {' '.join(said)}` needs one more word; the list is above")
     near = difflib.get_close_matches(" ".join(said[:3]), [" ".join(w) for w in COMMANDS], n=1, cutoff=0.5)
     hint = f"; did you mean `tigerjax {near[0]}`?" if near else "; `tigerjax --help` lists the commands"
-    raise ConfigError(f"no command {' '.join(said[:2]) or args[0]!r}{hint}")
+    raise ConfigError(f"no command {' '.join(said[:3]) or args[0]!r}{hint}")
 
 
 def main(args: list[str] | None = None) -> int:

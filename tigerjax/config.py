@@ -285,7 +285,7 @@ def load(path: str | Path) -> RunConfig:
     except ConfigError:
         raise
     except Exception as error:  # whatever a user's Python may raise
-        raise ConfigError(f"config file {_place(error, path)}: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"config file {_place(error, path)}: {_what(error)}") from error
     if not isinstance(built, RunConfig):
         raise ConfigError(f"config() of {path} returned {type(built).__name__}, not RunConfig")
     return built
@@ -293,10 +293,15 @@ def load(path: str | Path) -> RunConfig:
 
 def _place(error: Exception, path: Path) -> str:
     """PATH:LINE, the last line of the config file that was being run (or, for a syntax error, read)."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
+    if isinstance(error, SyntaxError) and Path(error.filename or "").resolve() == path.resolve():
         return f"{path}:{error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
     return f"{path}:{lines[-1]}" if lines else str(path)
+
+
+def _what(error: Exception) -> str:
+    return f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
 
 
 def model_from_dict(fields: dict[str, Any]) -> ModelConfig:

@@ -46,7 +46,9 @@ def disk_full(error: BaseException) -> bool:
     while seen is not None:
         if getattr(seen, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return True
-        if any(text in str(seen) for text in ("ENOSPC", "EDQUOT", "EFBIG", "No space left on device", "File too large")):
+        if any(
+            text in str(seen) for text in ("ENOSPC", "EDQUOT", "EFBIG", "No space left on device", "File too large")
+        ):
             return True
         seen = seen.__cause__ or seen.__context__
     return False

@@ -66,7 +66,7 @@ def resize(
     multiple: int = 128,
     json: Path | None = None,
 ) -> None:
-    """Grows the vocabulary of a checkpoint from tokenizer BASE to NEW: each new row is the mean of its old tokens' rows.
+    """Grows a checkpoint's vocabulary from tokenizer BASE to NEW; a new row is the mean of its old tokens' rows.
 
     Rows are padded with zeros to a multiple of MULTIPLE; old rows keep every bit.
 

@@ -276,8 +276,11 @@ def _write_shards(folder: Path, tensors: Iterator[tuple[str, Array]], max_bytes:
 
 def _shards(folder: Path) -> list[Path]:
     if (folder / INDEX).is_file():
-        where = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-        files = [folder / name for name in sorted(set(where.values()))]
+        try:
+            where = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+            files = [folder / name for name in sorted(set(where.values()))]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{folder / INDEX}: not an index of shards ({type(error).__name__}: {error})") from error
     else:
         files = [folder / "model.safetensors"]
     for path in files:
