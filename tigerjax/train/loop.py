@@ -53,11 +53,12 @@ def train(
 
     `loader` gives batches (pytrees of numpy arrays, leading axis rows) by next() and has state(), restore() and,
     optionally, seen(), tokenizer_sha256 and vocab_size (which must be the model's). `objective` None is the token loss.
-    Start weights: those of the newest whole checkpoint in `run_dir` (resume="auto"), else `init_weights`, else `checkpoint.init_from`, else random. `tokenizer_sha256` and `extra` go
-    into the checkpoint; None takes the loader's attribute of that name. Writes config.txt, metrics.jsonl,
-    tensorboard/ and checkpoints/ under `run_dir`. SIGINT and SIGTERM save a checkpoint, then raise KeyboardInterrupt
-    or SystemExit(143). Raises ConfigError for a checkpoint of another model, tokenizer or data seed, and DataError
-    after MAX_SKIPPED + 1 consecutive updates that are not finite.
+    Start weights: those of the newest whole checkpoint in `run_dir` (resume="auto"), else `init_weights`, else
+    `checkpoint.init_from`, else random. `tokenizer_sha256` and `extra` go into the checkpoint; None takes the loader's
+    attribute of that name. Writes config.txt, metrics.jsonl, tensorboard/ and checkpoints/ under `run_dir`. SIGINT and
+    SIGTERM save a checkpoint, then raise KeyboardInterrupt or SystemExit(143). Raises ConfigError for a checkpoint of
+    another model, tokenizer or data seed, and DataError after MAX_SKIPPED + 1 consecutive updates that are not finite,
+    or when every checkpoint of the run is damaged.
     """
     # Mesh, objective, optimiser
     run_dir, total_steps = Path(run_dir), config.optim.total_steps
