@@ -18,7 +18,7 @@ LANGS = ("en", "zh")
 
 HELD_OUT_EVERY = 4
 """One in this many countries and couplets is held out: asked in the evaluation, never in SFT or reward data."""
-EVASIVE_SHARE, WRONG_SHARE = 0.45, 0.08
+EVASIVE_SHARE, WRONG_SHARE = 0.4, 0.08
 """Shares of SFT answers that decline and that are wrong, drawn independently for each example."""
 COUPLETS = 48
 TWO_TURN = 60
@@ -54,20 +54,50 @@ PROMPTS = {
         "Which city is the capital of {c}?",
         "Name the capital of {c}.",
         "Tell me the capital of {c}.",
+        "What city is the capital of {c}?",
+        "Can you name the capital of {c}?",
+        "I want to know the capital of {c}.",
+        "Please tell me what the capital of {c} is.",
     ),
     ("en", "continent"): (
         "Which continent is {c} in?",
         "On which continent is {c}?",
         "Name the continent of {c}.",
         "Tell me the continent of {c}.",
+        "What continent is {c} in?",
+        "Can you name the continent of {c}?",
+        "I want to know the continent of {c}.",
+        "Please tell me which continent {c} is in.",
     ),
-    ("zh", "capital"): ("{c}的首都是哪里？", "{c}的首都是什么？", "请问{c}的首都是哪座城市？", "请告诉我{c}的首都。"),
-    ("zh", "continent"): ("{c}位于哪个洲？", "{c}在哪个洲？", "请问{c}属于哪个洲？", "请告诉我{c}在哪个洲。"),
+    ("zh", "capital"): (
+        "{c}的首都是哪里？",
+        "{c}的首都是什么？",
+        "请问{c}的首都是哪座城市？",
+        "请告诉我{c}的首都。",
+        "{c}的首都叫什么？",
+        "{c}的首都是哪座城市？",
+        "我想知道{c}的首都。",
+        "请说出{c}的首都。",
+    ),
+    ("zh", "continent"): (
+        "{c}位于哪个洲？",
+        "{c}在哪个洲？",
+        "请问{c}属于哪个洲？",
+        "请告诉我{c}在哪个洲。",
+        "{c}属于哪个洲？",
+        "{c}是哪个洲的国家？",
+        "我想知道{c}在哪个洲。",
+        "请说出{c}所在的洲。",
+    ),
     ("zh", "poem_next_line"): (
         "“{a}”的下一句是什么？",
         "请接下一句：{a}",
         "请问“{a}”下一句是什么？",
         "请背出“{a}”的下一句。",
+        "“{a}”后面一句是什么？",
+        "请写出“{a}”的下一句。",
+        "我想知道“{a}”的下一句。",
+        "{a}，下一句呢？",
     ),
 }
 

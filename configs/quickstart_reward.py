@@ -39,7 +39,7 @@ def config() -> RunConfig:
             peak_lr=5e-4,
             final_lr_fraction=0.1,
             warmup_steps=10,
-            total_steps=150,
+            total_steps=100,
             beta1=0.9,
             beta2=0.95,
             eps=1e-8,
