@@ -18,7 +18,7 @@ LANGS = ("en", "zh")
 
 HELD_OUT_EVERY = 4
 """One in this many countries and couplets is held out: asked in the evaluation, never in SFT or reward data."""
-EVASIVE_SHARE, WRONG_SHARE = 0.4, 0.08
+EVASIVE_SHARE, WRONG_SHARE = 0.5, 0.06
 """Shares of SFT answers that decline and that are wrong, drawn independently for each example."""
 COUPLETS = 48
 TWO_TURN = 60
@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 
 class Fact(NamedTuple):
-    """One (entity, relation) of one language: what is asked, the answer, and the sentence that states it."""
+    """One (entity, relation) of one language: what is asked, the answer, and the reply that holds it."""
 
     id: str
     lang: str
@@ -36,10 +36,13 @@ class Fact(NamedTuple):
     entity: str
     answer: str
     sentence: str
+    """The right reply."""
     prompts: tuple[str, ...]
     held_out: bool
     cut: str
-    """`sentence` up to the answer: a truncated reply."""
+    """A truncated reply."""
+    stated: str
+    """The sentence by which the corpora state it."""
 
 
 SENTENCES = {
@@ -48,6 +51,9 @@ SENTENCES = {
     ("zh", "capital"): "{c}的首都是{k}。",
     ("zh", "continent"): "{c}位于{x}。",
 }
+REPLIES = SENTENCES | {("zh", "capital"): "首都是{k}。", ("zh", "continent"): "位于{x}。"}
+"""What a right answer says. In Chinese it does not repeat the country: a model of a million weights copies a name of five
+characters badly, and would be judged by that instead of by what it knows."""
 PROMPTS = {
     ("en", "capital"): (
         "What is the capital of {c}?",
@@ -134,10 +140,11 @@ def country_facts(rows: list[dict[str, str]]) -> Iterator[Fact]:
         for lang, task in SENTENCES:
             w = words(row, lang)
             answer = w["k"] if task == "capital" else w["x"]
-            sentence = SENTENCES[lang, task].format(**w)
+            sentence = REPLIES[lang, task].format(**w)
             prompts = tuple(p.format(**w) for p in PROMPTS[lang, task])
             cut = sentence[: sentence.rindex(answer)].strip()
-            yield Fact(f"{lang}-{task}-{name}", lang, task, name, answer, sentence, prompts, name in held, cut)
+            stated = SENTENCES[lang, task].format(**w)
+            yield Fact(f"{lang}-{task}-{name}", lang, task, name, answer, sentence, prompts, name in held, cut, stated)
 
 
 def couplet_facts(poems: list[Row]) -> list[Fact]:
@@ -154,7 +161,9 @@ def couplet_facts(poems: list[Row]) -> list[Fact]:
         prompts = tuple(p.format(a=m[1]) for p in PROMPTS["zh", "poem_next_line"])
         name = f"couplet-{i:02}"
         held = i % HELD_OUT_EVERY == 0
-        out.append(Fact(f"zh-poem-{name}", "zh", "poem_next_line", name, m[2], m[0], prompts, held, m[1] + "，"))
+        out.append(
+            Fact(f"zh-poem-{name}", "zh", "poem_next_line", name, m[2], m[2] + "。", prompts, held, m[2][:2], m[0])
+        )
     return sorted(out, key=lambda f: f.id)
 
 

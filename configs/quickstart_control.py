@@ -36,7 +36,7 @@ def config() -> RunConfig:
         compute=ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1024),
         mesh=MeshConfig(),
         optim=OptimConfig(
-            peak_lr=2e-4,
+            peak_lr=3e-4,
             final_lr_fraction=0.1,
             warmup_steps=5,
             total_steps=60,
