@@ -52,8 +52,9 @@ SENTENCES = {
     ("zh", "continent"): "{c}位于{x}。",
 }
 REPLIES = SENTENCES | {("zh", "capital"): "首都是{k}。", ("zh", "continent"): "位于{x}。"}
-"""What a right answer says. In Chinese it does not repeat the country: a model of a million weights copies a name of five
-characters badly, and would be judged by that instead of by what it knows."""
+"""What a right answer says. In Chinese it does not repeat the country: a model of a million weights copies a name of
+five characters badly, and would be judged by that instead of by what it knows."""
+
 PROMPTS = {
     ("en", "capital"): (
         "What is the capital of {c}?",
