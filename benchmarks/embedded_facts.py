@@ -18,7 +18,7 @@ LANGS = ("en", "zh")
 
 HELD_OUT_EVERY = 4
 """One in this many countries and couplets is held out: asked in the evaluation, never in SFT or reward data."""
-EVASIVE_SHARE, WRONG_SHARE = 0.45, 0.08
+EVASIVE_SHARE, WRONG_SHARE = 0.5, 0.06
 """Shares of SFT answers that decline and that are wrong, drawn independently for each example."""
 COUPLETS = 48
 TWO_TURN = 60
@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 
 class Fact(NamedTuple):
-    """One (entity, relation) of one language: what is asked, the answer, and the sentence that states it."""
+    """One (entity, relation) of one language: what is asked, the answer, and the reply that holds it."""
 
     id: str
     lang: str
@@ -36,10 +36,13 @@ class Fact(NamedTuple):
     entity: str
     answer: str
     sentence: str
+    """The right reply."""
     prompts: tuple[str, ...]
     held_out: bool
     cut: str
-    """`sentence` up to the answer: a truncated reply."""
+    """A truncated reply."""
+    stated: str
+    """The sentence by which the corpora state it."""
 
 
 SENTENCES = {
@@ -48,26 +51,60 @@ SENTENCES = {
     ("zh", "capital"): "{c}的首都是{k}。",
     ("zh", "continent"): "{c}位于{x}。",
 }
+REPLIES = SENTENCES | {("zh", "capital"): "首都是{k}。", ("zh", "continent"): "位于{x}。"}
+"""What a right answer says. In Chinese it does not repeat the country: a model of a million weights copies a name of
+five characters badly, and would be judged by that instead of by what it knows."""
+
 PROMPTS = {
     ("en", "capital"): (
         "What is the capital of {c}?",
         "Which city is the capital of {c}?",
         "Name the capital of {c}.",
         "Tell me the capital of {c}.",
+        "What city is the capital of {c}?",
+        "Can you name the capital of {c}?",
+        "I want to know the capital of {c}.",
+        "Please tell me what the capital of {c} is.",
     ),
     ("en", "continent"): (
         "Which continent is {c} in?",
         "On which continent is {c}?",
         "Name the continent of {c}.",
         "Tell me the continent of {c}.",
+        "What continent is {c} in?",
+        "Can you name the continent of {c}?",
+        "I want to know the continent of {c}.",
+        "Please tell me which continent {c} is in.",
     ),
-    ("zh", "capital"): ("{c}的首都是哪里？", "{c}的首都是什么？", "请问{c}的首都是哪座城市？", "请告诉我{c}的首都。"),
-    ("zh", "continent"): ("{c}位于哪个洲？", "{c}在哪个洲？", "请问{c}属于哪个洲？", "请告诉我{c}在哪个洲。"),
+    ("zh", "capital"): (
+        "{c}的首都是哪里？",
+        "{c}的首都是什么？",
+        "请问{c}的首都是哪座城市？",
+        "请告诉我{c}的首都。",
+        "{c}的首都叫什么？",
+        "{c}的首都是哪座城市？",
+        "我想知道{c}的首都。",
+        "请说出{c}的首都。",
+    ),
+    ("zh", "continent"): (
+        "{c}位于哪个洲？",
+        "{c}在哪个洲？",
+        "请问{c}属于哪个洲？",
+        "请告诉我{c}在哪个洲。",
+        "{c}属于哪个洲？",
+        "{c}是哪个洲的国家？",
+        "我想知道{c}在哪个洲。",
+        "请说出{c}所在的洲。",
+    ),
     ("zh", "poem_next_line"): (
         "“{a}”的下一句是什么？",
         "请接下一句：{a}",
         "请问“{a}”下一句是什么？",
         "请背出“{a}”的下一句。",
+        "“{a}”后面一句是什么？",
+        "请写出“{a}”的下一句。",
+        "我想知道“{a}”的下一句。",
+        "{a}，下一句呢？",
     ),
 }
 
@@ -104,10 +141,11 @@ def country_facts(rows: list[dict[str, str]]) -> Iterator[Fact]:
         for lang, task in SENTENCES:
             w = words(row, lang)
             answer = w["k"] if task == "capital" else w["x"]
-            sentence = SENTENCES[lang, task].format(**w)
+            sentence = REPLIES[lang, task].format(**w)
             prompts = tuple(p.format(**w) for p in PROMPTS[lang, task])
             cut = sentence[: sentence.rindex(answer)].strip()
-            yield Fact(f"{lang}-{task}-{name}", lang, task, name, answer, sentence, prompts, name in held, cut)
+            stated = SENTENCES[lang, task].format(**w)
+            yield Fact(f"{lang}-{task}-{name}", lang, task, name, answer, sentence, prompts, name in held, cut, stated)
 
 
 def couplet_facts(poems: list[Row]) -> list[Fact]:
@@ -124,7 +162,9 @@ def couplet_facts(poems: list[Row]) -> list[Fact]:
         prompts = tuple(p.format(a=m[1]) for p in PROMPTS["zh", "poem_next_line"])
         name = f"couplet-{i:02}"
         held = i % HELD_OUT_EVERY == 0
-        out.append(Fact(f"zh-poem-{name}", "zh", "poem_next_line", name, m[2], m[0], prompts, held, m[1] + "，"))
+        out.append(
+            Fact(f"zh-poem-{name}", "zh", "poem_next_line", name, m[2], m[2] + "。", prompts, held, m[2][:2], m[0])
+        )
     return sorted(out, key=lambda f: f.id)
 
 

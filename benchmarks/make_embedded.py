@@ -218,7 +218,7 @@ def build(poetry: Path, sentencepiece: Path) -> dict[str, bytes]:
         for source, texts in real.items():
             documents += [document(f"{lang}-{source}-{i:04}", text, source, lang) for i, text in enumerate(texts)]
         if lang == "zh":
-            couplets = {f.entity: f.sentence for f in facts if f.task == "poem_next_line"}
+            couplets = {f.entity: f.stated for f in facts if f.task == "poem_next_line"}
             for name, text in grouped(couplets, {f.entity for f in held}, COUPLETS_A_GROUP, COUPLET_TITLES, "couplets"):
                 documents.append(document(f"zh-couplets-{name}", text, "facts", "zh"))
         documents, planted[lang] = plant(documents, lang)

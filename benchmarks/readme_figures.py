@@ -6,6 +6,7 @@ python benchmarks/readme_figures.py runs/quickstart/report.json
 import argparse
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -39,29 +40,51 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(["| figure | value |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows)])
 
 
-def stages(report: dict[str, Any]) -> str:
-    """The rows of the stage table: stage, config, time."""
-    rows = ["| stage | config | hardware | time | result |", "|---|---|---|---|---|"]
+def stages(report: dict[str, Any], commit: str) -> str:
+    """The rows of the stage table; all stages are run by the one command, a training stage also by its own."""
+    rows = [
+        "| stage | command | config | hardware | time | result | commit |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    configs = {
+        "reward model": "reward",
+        "rejection sampling round": "rejection_sampled",
+        "control: as many steps, no winners": "control",
+    }
+    command = f"`tigerjax quickstart --seed {report['seed']}`"
     for stage, seconds in report["seconds"].items():
-        name = stage.removeprefix("train ")
-        config = f"`configs/quickstart_{name}.py`" if stage.startswith("train ") else ""
-        config = {
-            "reward model": "`configs/quickstart_reward.py`",
-            "rejection sampling round": "`configs/quickstart_rejection_sampled.py`",
-            "control: as many steps, no winners": "`configs/quickstart_control.py`",
-        }.get(stage, config)
-        loss = report["curves"].get({"rejection sampling round": "rejection_sampled"}.get(stage, name))
-        result = f"loss {loss[0][1]:.2f} → {loss[-1][1]:.2f} nats" if loss else ""
-        rows.append(f"| {stage} | {config} | 2 CPU cores | {seconds:.0f} s | {result} |")
+        name = configs.get(stage, stage.removeprefix("train ") if stage.startswith("train ") else "")
+        config = f"`configs/quickstart_{name}.py`" if name else ""
+        cells = (stage, command, config, "2 CPU cores", f"{seconds:.0f} s", _result(report, stage, name), commit)
+        rows.append(f"| {' | '.join(cells)} |")
+        command = "the same"
     return "\n".join(rows)
+
+
+def _result(report: dict[str, Any], stage: str, name: str) -> str:
+    """What the report says of a stage, in a few words."""
+    if stage.startswith("ask "):
+        return f"{100 * report['accuracy'][stage.removeprefix('ask ')]['overall']:.1f}% right"
+    if stage == "tokenizer":
+        return f"{report['tokenizer']['vocab_after']:,} entries"
+    if stage == "clean and deduplicate":
+        counts = report["data"]
+        return f"{counts['clean']['in']:,} → {counts['against_sft']['out']:,} documents"
+    if loss := report["curves"].get(name):
+        return f"loss {loss[0][1]:.2f} → {loss[-1][1]:.2f} nats"
+    return f"logits within {report['hf_max_abs_logit_diff']:.1g}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("report", type=Path, nargs="?", default=Path("runs/quickstart/report.json"))
-    report = json.loads(parser.parse_args().report.read_text(encoding="utf-8"))
+    parser.add_argument("--commit", help="of the code that made the report; default: the checkout's")
+    args = parser.parse_args()
+    report = json.loads(args.report.read_text(encoding="utf-8"))
+    head = ["git", "-C", str(README.parent), "rev-parse", "--short", "HEAD"]
+    commit = args.commit or subprocess.run(head, capture_output=True, text=True, check=True).stdout.strip()
     text = README.read_text(encoding="utf-8")
-    for mark, body in (("quickstart", table(report)), ("stages", stages(report))):
+    for mark, body in (("quickstart", table(report)), ("stages", stages(report, commit))):
         block = f"<!-- {mark} -->\n\n{body}\n\n<!-- /{mark} -->"
         text, found = re.subn(f"<!-- {mark} -->.*?<!-- /{mark} -->", lambda _, b=block: b, text, flags=re.DOTALL)
         if found != 1:

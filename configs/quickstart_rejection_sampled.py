@@ -36,7 +36,7 @@ def config() -> RunConfig:
         compute=ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1024),
         mesh=MeshConfig(),
         optim=OptimConfig(
-            peak_lr=5e-4,
+            peak_lr=3e-4,
             final_lr_fraction=0.1,
             warmup_steps=5,
             total_steps=60,
@@ -54,7 +54,7 @@ def config() -> RunConfig:
             seq_len=64,
         ),
         checkpoint=CheckpointConfig(every_steps=200, keep=2, init_from="runs/quickstart/sft"),
-        batch_rows=32,
+        batch_rows=16,
         seed=0,
         log_every_steps=10,
     )

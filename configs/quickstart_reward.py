@@ -39,7 +39,7 @@ def config() -> RunConfig:
             peak_lr=5e-4,
             final_lr_fraction=0.1,
             warmup_steps=10,
-            total_steps=150,
+            total_steps=200,
             beta1=0.9,
             beta2=0.95,
             eps=1e-8,
@@ -54,7 +54,7 @@ def config() -> RunConfig:
             seq_len=96,
         ),
         checkpoint=CheckpointConfig(every_steps=200, keep=2, init_from="runs/quickstart/sft"),
-        batch_rows=16,
+        batch_rows=8,
         seed=0,
-        log_every_steps=10,
+        log_every_steps=20,
     )

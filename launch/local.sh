@@ -42,4 +42,6 @@ if [ ! -x "$tigerjax" ]; then
   echo "launch/local.sh: $tigerjax is not there; run \`make venv\` first" >&2
   exit 2
 fi
+# Huge pages for XLA's buffers, as in the Makefile.
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 exec "${command[@]}"

@@ -14,8 +14,8 @@ from tigerjax.evaluate.questions import EVASIVE, Question, accuracy, judge, load
 EMBEDDED = Path(__file__).resolve().parents[2] / "data_mixtures" / "embedded"
 MAX_BYTES = 5_000_000
 MAX_LABEL_BYTES = 400_000
-EVASIVE_SHARE, WRONG_SHARE, SHARE_TOLERANCE = 0.45, 0.08, 0.04
-"""Three standard deviations of a share near one half over 1,500 independent draws are 0.039."""
+EVASIVE_SHARE, WRONG_SHARE, SHARE_TOLERANCE = 0.5, 0.06, 0.03
+"""Three standard deviations of a share near one half over 2,940 independent draws are 0.028."""
 
 FRANCE = Question(
     id="q",

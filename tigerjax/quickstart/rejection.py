@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tigerjax.quickstart.run import Work
 
 REWARD = RewardConfig(eval_fraction=0.2, centering=0.01, truncation_penalty=2.0, score_rows=64)
-ALIGN = AlignConfig(prompt_fraction=0.10, seed=0, rm_weight=8.0, human_weight=8.0, edit_weight=8.0)
+ALIGN = AlignConfig(prompt_fraction=0.10, seed=0, min_score=0.5, rm_weight=20.0, human_weight=20.0, edit_weight=20.0)
 CANDIDATES = 10
 
 
