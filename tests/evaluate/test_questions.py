@@ -235,7 +235,7 @@ def test_held_out_questions_use_phrasings_that_sft_uses():
         return prompt.replace(next(e for e in by_length if e in prompt), "…")
 
     asked = {phrasing(row["messages"][-2]["content"]) for row in rows("sft.jsonl")}
-    assert {phrasing(q.prompt) for q in load(EMBEDDED / "heldout.jsonl")} <= asked and len(asked) == 20
+    assert {phrasing(q.prompt) for q in load(EMBEDDED / "heldout.jsonl")} <= asked and len(asked) == 40
 
 
 def test_sft_quality_is_as_stated_and_agrees_with_the_judge():
