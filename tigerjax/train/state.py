@@ -14,7 +14,8 @@ from tigerjax.train.objective import Objective
 
 
 class TrainState(NamedTuple):
-    """Leaves of `weights` and of the optimiser's moments are float32 and sharded alike."""
+    """Leaves of `weights` and of the optimiser's moments are sharded alike, and float32 but for a first moment that the
+    config holds in bfloat16."""
 
     step: jax.Array  # int32 (): batches consumed so far
     weights: Any
