@@ -1,0 +1,103 @@
+"""The step that `train` runs, lowered and compiled for a described slice."""
+
+import dataclasses
+import re
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from tigerjax.config import RunConfig
+from tigerjax.data.rows import Batch
+from tigerjax.errors import ConfigError
+from tigerjax.mesh import make_mesh, sharding
+from tigerjax.plan.topology import Topology, describe
+from tigerjax.train.objective import Objective, in_mesh, token_objective
+from tigerjax.train.optim import make_optimizer
+from tigerjax.train.state import abstract_state
+from tigerjax.train.step import jit_step
+
+OPTIONS = {"xla_dump_hlo_as_text": True}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compiled:
+    """What one compilation says. Bytes are of one chip."""
+
+    hlo: str
+    """Optimised, scheduled HLO; empty where the program did not fit."""
+    argument_bytes: int
+    temp_bytes: int
+    peak_bytes: int
+    host_bytes: int
+    """Temporaries in host memory (offloaded activations)."""
+    lower_s: float
+    compile_s: float
+    memory_report: str
+    """libtpu's memory-usage report: buffers by size, with the shapes that share each."""
+    out_of_memory: str | None = None
+    """The compiler's message when the program does not fit, else None."""
+
+
+def abstract_batch(config: RunConfig, mesh: Mesh) -> Batch:
+    """The token batch of a step as shapes with shardings; no array is made."""
+    rows, cut = (config.batch_rows, config.data.seq_len), sharding(mesh, "batch")
+    dtypes = {"weights_BT": np.float32}
+    return Batch(*(jax.ShapeDtypeStruct(rows, dtypes.get(name, np.int32), sharding=cut) for name in Batch._fields))
+
+
+def compile_for(
+    config: RunConfig,
+    topology: Topology,
+    *,
+    options: dict[str, Any] | None = None,
+    objective: Objective | None = None,
+    batch: Any = None,
+) -> Compiled:
+    """Compiles the config's step for every chip of `topology`. `objective` None is the token loss, as in `train`.
+
+    `options` are libtpu flags (name without dashes -> value). Running out of memory is an answer
+    (`out_of_memory`); ConfigError is for a mesh that does not fit the topology and for an unknown flag.
+    """
+    mesh = make_mesh(config.mesh, describe(topology))
+    objective = token_objective(config, mesh) if objective is None else objective
+    tx = make_optimizer(config.optim)
+    # The shardings are computed before the mesh is set: jax.random.key fails where only described devices are.
+    state, batch = abstract_state(objective, tx, mesh), abstract_batch(config, mesh) if batch is None else batch
+    step = jit_step(objective, tx, config.optim, mesh)
+    started = time.perf_counter()
+    lowered = in_mesh(mesh, step.lower)(state, batch)
+    lower_s = time.perf_counter() - started
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        try:
+            compiled: Any = lowered.compile(compiler_options=OPTIONS | {"xla_dump_to": folder} | (options or {}))
+            message = None
+        except jax.errors.JaxRuntimeError as error:
+            message = str(error)
+            if "RESOURCE_EXHAUSTED" not in message:
+                if re.search(r"No such compile option|unknown.*flag", message, re.I):
+                    raise ConfigError(f"libtpu refuses a flag: {message.splitlines()[0]}") from error
+                raise
+        compile_s = time.perf_counter() - started
+        report = "".join(p.read_text() for p in sorted(Path(folder).glob("*memory-usage-report.txt")))
+    if message is not None:
+        return Compiled(
+            hlo="", argument_bytes=0, temp_bytes=0, peak_bytes=0, host_bytes=0, lower_s=lower_s, compile_s=compile_s,
+            memory_report=report, out_of_memory=message,
+        )  # fmt: skip
+    memory = compiled.memory_analysis()
+    return Compiled(
+        hlo=compiled.as_text(),
+        argument_bytes=memory.argument_size_in_bytes,
+        temp_bytes=memory.temp_size_in_bytes,
+        peak_bytes=memory.peak_memory_in_bytes,
+        host_bytes=memory.host_temp_size_in_bytes,
+        lower_s=lower_s,
+        compile_s=compile_s,
+        memory_report=report,
+    )
