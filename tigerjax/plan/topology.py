@@ -50,7 +50,7 @@ class Chip:
 GIB = 2**30
 CHIPS = {
     "v4": Chip(
-        name="v4", peak_flops=275e12, hbm_bytes=32 * GIB, hbm_bandwidth=1.2e12, clock_hz=1.05e9,
+        name="v4", peak_flops=275e12, hbm_bytes=int(30.75 * GIB), hbm_bandwidth=1.2e12, clock_hz=1.05e9,
         link_bandwidth=4.5e10, dcn_bandwidth=6.25e9, dims=3, wrap_multiple=4, whole_cube=True, chip_config="megacore",
     ),
     "v5p": Chip(
