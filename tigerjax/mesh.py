@@ -48,7 +48,9 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         )
     slices = len({getattr(device, "slice_index", 0) for device in devices})
     if config.data % slices:
-        raise ConfigError(f"mesh.data={config.data} is not a multiple of the {slices} slices that it crosses; change it")
+        raise ConfigError(
+            f"mesh.data={config.data} is not a multiple of the {slices} slices that it crosses; change it"
+        )
     # jax.make_mesh refuses several slices, and axes of a v5p torus split over two mesh axes; mesh_utils does both.
     if slices > 1:
         inner, outer = (shape[0] // slices, *shape[1:]), (slices, 1, 1, 1)

@@ -1,13 +1,13 @@
 """What travels between chips in a step: each collective, its mesh axis, its bytes and its time on the torus."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
 
-from tigerjax.plan.hlo import Instruction, Program, Visit, shape_bytes
+from tigerjax.plan.hlo import Instruction, Program, shape_bytes
 from tigerjax.plan.topology import Topology
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
@@ -29,9 +29,10 @@ class Collective(NamedTuple):
     """Bytes that leave a chip, by the ring algorithm."""
     seconds: float
     """On links that nothing else uses."""
-    times: int
     asynchronous: bool
-    loops: tuple[str, ...]
+    times: int = 1
+    loops: tuple[str, ...] = ()
+    """Names of the loops around it, outermost first."""
 
 
 def groups_of(text: str, devices: int) -> list[list[int]]:
@@ -97,9 +98,7 @@ def _over_axes(
 def axis_name(groups: list[list[int]], mesh: Mesh) -> str:
     """Mesh axes along which the chips of any one group differ, joined by +."""
     coordinates = [np.unravel_index(g, mesh.devices.shape) for g in groups]
-    varies = [
-        name for k, name in enumerate(mesh.axis_names) if any(len(set(c[k].tolist())) > 1 for c in coordinates)
-    ]
+    varies = [name for k, name in enumerate(mesh.axis_names) if any(len(set(c[k].tolist())) > 1 for c in coordinates)]
     return "+".join(varies) or "none"
 
 
@@ -179,34 +178,36 @@ def sent_bytes(op: str, n: int, payload: int) -> float:
 def collectives(program: Program, mesh: Mesh, topology: Topology) -> list[Collective]:
     """Every collective of a step, in schedule order."""
     links = Links(topology, mesh)
-    found = []
-    for visit in program.visits():
-        for i, op, asynchronous in collectives_at(program, visit):
-            found.append(_collective(visit, i, op, asynchronous, mesh, links))
-    return found
+    return [
+        describe(visit.instruction.name, i, op, asynchronous, mesh, links)._replace(
+            times=visit.times, loops=visit.loops
+        )
+        for visit in program.visits()
+        for i, op, asynchronous in inside(program, visit.instruction)
+    ]
 
 
-def collectives_at(program: Program, visit: Visit) -> Iterable[tuple[Instruction, str, bool]]:
+def inside(program: Program, i: Instruction) -> Iterator[tuple[Instruction, str, bool]]:
     """(collective, op, asynchronous) of one scheduled instruction: itself, or what the fusion or the asynchronous
     call that it is holds inside."""
-    i = visit.instruction
-    for op in KINDS:
-        if i.opcode in (op, f"{op}-start"):
-            yield i, op, i.opcode.endswith("-start")
-    if i.opcode in STARTS or i.opcode == "fusion":
+    if (op := _kind(i)) is not None:
+        yield i, op, i.opcode.endswith("-start")
+    elif i.opcode in STARTS or i.opcode == "fusion":
         for name in i.called("calls") or i.called("to_apply"):
-            inner = program.module.computations[name]
-            for k in inner.instructions.values():
-                for op in KINDS:
-                    if k.opcode in (op, f"{op}-start"):
-                        # libtpu writes a fused reduce-scatter as an all-reduce of which each chip keeps its slice.
-                        sliced = op == "all-reduce" and name.startswith("all-reduce-scatter")
-                        yield k, "reduce-scatter" if sliced else op, i.opcode in STARTS
+            for k in program.module.computations[name].instructions.values():
+                if (op := _kind(k)) is not None:
+                    # libtpu writes a fused reduce-scatter as an all-reduce of which each chip keeps its slice.
+                    sliced = op == "all-reduce" and name.startswith("all-reduce-scatter")
+                    yield k, "reduce-scatter" if sliced else op, i.opcode in STARTS
 
 
-def _collective(
-    visit: Visit, i: Instruction, op: str, asynchronous: bool, mesh: Mesh, links: Links
-) -> Collective:
+def _kind(i: Instruction) -> str | None:
+    plain = i.opcode.removesuffix("-start")
+    return plain if plain in KINDS else None
+
+
+def describe(name: str, i: Instruction, op: str, asynchronous: bool, mesh: Mesh, links: Links) -> Collective:
+    """One run of the collective `i`, which the schedule knows by `name`."""
     groups = groups_of(i.attributes, mesh.size)
     n = len(groups[0])
     sizes = shape_bytes(i.shape)
@@ -219,16 +220,14 @@ def _collective(
     else:
         payload = sum(sizes)
     return Collective(
-        name=visit.instruction.name,
+        name=name,
         op=op,
         axis=axis_name(groups, mesh),
         group=2 if op == "collective-permute" else n,
         payload=payload,
         sent=sent_bytes(op, n, payload),
         seconds=links.seconds(op, groups, payload),
-        times=visit.times,
         asynchronous=asynchronous,
-        loops=visit.loops,
     )
 
 

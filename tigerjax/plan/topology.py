@@ -34,6 +34,8 @@ class Chip:
     The Cloud documentation's nominal figure is a tenth higher."""
     dcn_bandwidth: float
     """Of one chip's share of the host's network cards, out; the same table."""
+    host_bandwidth: float
+    """Between a chip and its host's memory, one way (PCIe); the same part of the same book."""
     dims: int
     """Axes of the torus."""
     wrap_multiple: int
@@ -50,22 +52,62 @@ class Chip:
 GIB = 2**30
 CHIPS = {
     "v4": Chip(
-        name="v4", peak_flops=275e12, hbm_bytes=int(30.75 * GIB), hbm_bandwidth=1.2e12, clock_hz=1.05e9,
-        link_bandwidth=4.5e10, dcn_bandwidth=6.25e9, dims=3, wrap_multiple=4, whole_cube=True, chip_config="megacore",
+        name="v4",
+        peak_flops=275e12,
+        hbm_bytes=int(30.75 * GIB),
+        hbm_bandwidth=1.2e12,
+        clock_hz=1.05e9,
+        link_bandwidth=4.5e10,
+        dcn_bandwidth=6.25e9,
+        host_bandwidth=1.6e10,
+        dims=3,
+        wrap_multiple=4,
+        whole_cube=True,
+        chip_config="megacore",
     ),
     "v5p": Chip(
-        name="v5p", peak_flops=459e12, hbm_bytes=int(95.74 * GIB), hbm_bandwidth=2.765e12, clock_hz=1.75e9,
-        link_bandwidth=9e10, dcn_bandwidth=6.25e9, dims=3, wrap_multiple=4, whole_cube=True, chip_config="megacore",
+        name="v5p",
+        peak_flops=459e12,
+        hbm_bytes=int(95.74 * GIB),
+        hbm_bandwidth=2.765e12,
+        clock_hz=1.75e9,
+        link_bandwidth=9e10,
+        dcn_bandwidth=6.25e9,
+        host_bandwidth=1.6e10,
+        dims=3,
+        wrap_multiple=4,
+        whole_cube=True,
+        chip_config="megacore",
     ),
     "v5e": Chip(
-        name="v5e", peak_flops=197e12, hbm_bytes=int(15.75 * GIB), hbm_bandwidth=8.1e11, clock_hz=1.5e9,
-        link_bandwidth=4.5e10, dcn_bandwidth=3.125e9, dims=2, wrap_multiple=16, whole_cube=False, chip_config="default",
+        name="v5e",
+        peak_flops=197e12,
+        hbm_bytes=int(15.75 * GIB),
+        hbm_bandwidth=8.1e11,
+        clock_hz=1.5e9,
+        link_bandwidth=4.5e10,
+        dcn_bandwidth=3.125e9,
+        host_bandwidth=1.6e10,
+        dims=2,
+        wrap_multiple=16,
+        whole_cube=False,
+        chip_config="default",
     ),
     "v6e": Chip(
-        name="v6e", peak_flops=918e12, hbm_bytes=int(31.25 * GIB), hbm_bandwidth=1.638e12, clock_hz=1.75e9,
-        link_bandwidth=9e10, dcn_bandwidth=1.25e10, dims=2, wrap_multiple=16, whole_cube=False, chip_config="default",
+        name="v6e",
+        peak_flops=918e12,
+        hbm_bytes=int(31.25 * GIB),
+        hbm_bandwidth=1.638e12,
+        clock_hz=1.75e9,
+        link_bandwidth=9e10,
+        dcn_bandwidth=1.25e10,
+        host_bandwidth=3.2e10,
+        dims=2,
+        wrap_multiple=16,
+        whole_cube=False,
+        chip_config="default",
     ),
-}  # fmt: skip
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
