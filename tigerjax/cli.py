@@ -4,6 +4,7 @@ Exit codes: 0 done, 2 bad config (before any work), 3 bad data, 4 waits for peop
 130 interrupted (what was trained is saved).
 """
 
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -136,6 +137,35 @@ def train(config: Path, overrides: list[str], out: Path | None = None, dry_run: 
     loop(run, loader, run_dir=out or Path("runs") / run.name)
 
 
+def plan(
+    config: Path,
+    overrides: list[str],
+    topology: str,
+    slices: int = 1,
+    tokens: float = 0.0,
+    json: Path | None = None,
+) -> None:
+    """Compiles the config's step for a TPU slice that is not there: memory, step time, traffic, days for --tokens.
+
+    Example: tigerjax plan configs/llama2_7b.py --topology v5p:4x4x4 --tokens 300e9
+    """
+    from tigerjax.manifest import write_json
+    from tigerjax.plan.topology import parse, set_compiler_environment
+
+    run, slice_ = _override(config, overrides), parse(topology, slices)
+    set_compiler_environment()
+    from tigerjax.plan import figures
+    from tigerjax.plan.compile import compile_for
+
+    compiled = compile_for(run, slice_)
+    shown = figures.figures(run, slice_, compiled)
+    if tokens:
+        shown |= figures.duration(shown, tokens)
+    print("\n".join(figures.lines(shown, compiled.memory_report)))
+    if json is not None:
+        write_json(json, shown)
+
+
 def sample(
     model: Annotated[Path, "positional"],
     tokenizer: Path,
@@ -220,12 +250,13 @@ COMMANDS: dict[tuple[str, ...], Callable[..., None]] = {
     ("data", "cache"): data_cache,
     ("data", "stats"): data_stats,
     ("train",): train,
+    ("plan",): plan,
     ("sample",): sample,
     ("convert", "from-hf"): convert_from_hf,
     ("convert", "to-hf"): convert_to_hf,
     ("report",): report,
 }
-WITH_CONFIG = {train, data_cache, data_stats}
+WITH_CONFIG = {train, plan, data_cache, data_stats}
 
 
 def _override(path: Path, overrides: list[str]) -> Any:
@@ -240,10 +271,21 @@ def _override(path: Path, overrides: list[str]) -> Any:
 
 def _with_config(function: Callable[..., None], prog: str, args: list[str]) -> None:
     """Commands whose first word is a config file: the function's own flags are taken, the rest are overrides."""
+    flags = {
+        f"--{name.replace('_', '-')}": (name, kind)
+        for name, kind in function.__annotations__.items()
+        if name not in ("config", "overrides", "return")
+    }
+    defaults = inspect.signature(function).parameters
+    needed = {flag for flag, (name, _) in flags.items() if defaults[name].default is inspect.Parameter.empty}
     if not args or args[0].startswith("-"):
-        summary = (function.__doc__ or "").splitlines()[0]
-        print(f"usage: {prog} CONFIG [--out DIR] [--dry-run] [--json FILE] [--dotted.override VALUE …]\n\n{summary}\n")
-        print(f"Example: {prog} configs/llama2_tiny.py --optim.peak-lr 3e-4\n{prog} CONFIG --help lists every field.")
+        shown = [flag if kind is bool else f"{flag} {_metavar(kind)}" for flag, (_, kind) in flags.items()]
+        shown = [word if word.split()[0] in needed else f"[{word}]" for word in shown]
+        print(f"usage: {prog} CONFIG {' '.join(shown)} [--dotted.override VALUE …]\n")
+        print(inspect.cleandoc(function.__doc__ or ""))
+        if "Example:" not in (function.__doc__ or ""):
+            print(f"\nExample: {prog} configs/llama2_tiny.py --optim.peak-lr 3e-4")
+        print(f"{prog} CONFIG --help lists every field of the config.")
         if args[:1] in (["--help"], ["-h"]):
             return
         raise ConfigError(f"{prog} needs a config file first, such as configs/llama2_tiny.py")
@@ -251,14 +293,34 @@ def _with_config(function: Callable[..., None], prog: str, args: list[str]) -> N
     rest: list[str] = []
     words = iter(args[1:])
     for word in words:
-        name = word[2:].replace("-", "_")
-        if word in ("--out", "--json") and name in function.__annotations__:
-            own[name] = Path(next(words, ""))
-        elif word == "--dry-run" and name in function.__annotations__:
-            own[name] = True
-        else:
+        flag, _, given = word.partition("=")
+        if flag not in flags:
             rest.append(word)
+            continue
+        name, kind = flags[flag]
+        if kind is bool:
+            own[name] = True
+            continue
+        value = given or next(words, "")
+        try:
+            own[name] = _metavar_type(kind)(value)
+        except ValueError as error:
+            raise ConfigError(f"{prog} {flag} {value!r}: give {_metavar(kind)}") from error
+    if {"-h", "--help"} & set(rest):
+        _override(Path(args[0]), ["--help"])
+    if missing := sorted(flag for flag in needed if flags[flag][0] not in own):
+        raise ConfigError(f"{prog} needs {', '.join(missing)}; `{prog} --help` shows an example")
     function(Path(args[0]), rest, **own)
+
+
+def _metavar_type(kind: Any) -> Callable[[str], Any]:
+    """The constructor of a flag's type: Path | None is Path."""
+    return next((k for k in getattr(kind, "__args__", (kind,)) if k is not type(None)), str)
+
+
+def _metavar(kind: Any) -> str:
+    names: dict[Any, str] = {Path: "PATH", int: "N", float: "X"}
+    return names.get(_metavar_type(kind), "TEXT")
 
 
 def _usage() -> str:

@@ -1,6 +1,7 @@
 """The step that `train` runs, lowered and compiled for a described slice."""
 
 import dataclasses
+import math
 import re
 import tempfile
 import time
@@ -26,7 +27,8 @@ OPTIONS = {"xla_dump_hlo_as_text": True}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compiled:
-    """What one compilation says. Bytes are of one chip."""
+    """What one compilation says. Bytes are of one chip; where the program does not fit, temporaries are what it
+    would need and the peak is the sum with the arguments."""
 
     hlo: str
     """Optimised, scheduled HLO; empty where the program did not fit."""
@@ -43,11 +45,12 @@ class Compiled:
     """The compiler's message when the program does not fit, else None."""
 
 
-def abstract_batch(config: RunConfig, mesh: Mesh) -> Batch:
-    """The token batch of a step as shapes with shardings; no array is made."""
+def abstract_batch(config: RunConfig, mesh: Mesh) -> Any:
+    """The `Batch` of a step as shapes with shardings; no array is made."""
     rows, cut = (config.batch_rows, config.data.seq_len), sharding(mesh, "batch")
     dtypes = {"weights_BT": np.float32}
-    return Batch(*(jax.ShapeDtypeStruct(rows, dtypes.get(name, np.int32), sharding=cut) for name in Batch._fields))
+    fields: Any = {name: jax.ShapeDtypeStruct(rows, dtypes.get(name, np.int32), sharding=cut) for name in Batch._fields}
+    return Batch(**fields)
 
 
 def compile_for(
@@ -86,10 +89,18 @@ def compile_for(
         compile_s = time.perf_counter() - started
         report = "".join(p.read_text() for p in sorted(Path(folder).glob("*memory-usage-report.txt")))
     if message is not None:
+        arguments, temporaries = sharded_bytes((state, batch)), _reported_bytes(report)
         return Compiled(
-            hlo="", argument_bytes=0, temp_bytes=0, peak_bytes=0, host_bytes=0, lower_s=lower_s, compile_s=compile_s,
-            memory_report=report, out_of_memory=message,
-        )  # fmt: skip
+            hlo="",
+            argument_bytes=arguments,
+            temp_bytes=temporaries,
+            peak_bytes=arguments + temporaries,
+            host_bytes=0,
+            lower_s=lower_s,
+            compile_s=compile_s,
+            memory_report=report,
+            out_of_memory=message,
+        )
     memory = compiled.memory_analysis()
     return Compiled(
         hlo=compiled.as_text(),
@@ -101,3 +112,14 @@ def compile_for(
         compile_s=compile_s,
         memory_report=report,
     )
+
+
+def sharded_bytes(tree: Any) -> int:
+    """Bytes that one chip holds of a tree of ShapeDtypeStruct with shardings; tile padding not counted."""
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _reported_bytes(report: str) -> int:
+    """Temporaries in device memory by libtpu's memory-usage report; 0 without one."""
+    found = re.search(r"Memory Space: default.*?\nTotal bytes: (\d+)", report)
+    return int(found[1]) if found else 0

@@ -12,6 +12,8 @@ COMPILER_ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",  # the host's own backend; the TPU is only described
     "TPU_SKIP_MDS_QUERY": "1",  # no question to a cloud metadata server that is not there
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # else a lock file admits one process at a time
+    "TPU_ACCELERATOR_TYPE": "v5p-8",  # this and the next only spare two warnings; the topology is always given
+    "TPU_WORKER_HOSTNAMES": "localhost",
 }
 """What libtpu needs to compile on a machine without a TPU; to be set before jax is imported."""
 
