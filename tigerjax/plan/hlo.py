@@ -19,7 +19,7 @@ COMMENT = re.compile(r"/\*.*?\*/")
 NAME = re.compile(r"%([\w.\-]+)")
 CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 CALLED = re.compile(r"\b(calls|to_apply|body|condition|branch_computations|true_computation|false_computation)=")
-ARRAY = re.compile(r"\b(pred|[suf]\d+|bf16|c\d+|f8\w+|[su]4|token)\[([\d,]*)\]")
+ARRAY = re.compile(r"\b(pred|[suf]\d+|bf16|c\d+|f8\w+|[su]4)\[([\d,]*)\]")
 MAX_TRIPS = 1_000_000
 
 
@@ -140,7 +140,7 @@ def shape_bytes(shape: str) -> list[int]:
     """Bytes of each array in a shape's text, in order; layouts are ignored, so padding of tiles is not counted."""
     sizes = []
     for dtype, dims in ARRAY.findall(shape):
-        bits = 8 if dtype in ("pred", "token") else int(re.sub(r"\D.*", "", dtype.lstrip("bfsuc")) or 8)
+        bits = 8 if dtype == "pred" else int(re.sub(r"\D.*", "", dtype.lstrip("bfsuc")) or 8)
         count = 1
         for dim in filter(None, dims.split(",")):
             count *= int(dim)
