@@ -2,7 +2,7 @@
 
 Layer l = (v * S + s) * C + c is computed by stage s of S, in round v of V, C = L / (V * S) layers at a time; V = 1 is
 GPipe. The state keeps the layers in *stage order* (s, v, c), so that 'stage' cuts their leading axis into whole stages
-and no weight moves in a step; checkpoints keep layer order (v, s, c). See `stage_order` and `layer_order`.
+and no weight moves in a step; checkpoints keep layer order (v, s, c): see `LayerOrder`.
 
 A stage handles V * M items, one a tick: microbatches in groups of S, each group through all rounds before the next.
 Item u is round (u // S) % V of microbatch u // (S * V) * S + u % S, and stage s does it at tick u + s. Then an item
@@ -32,7 +32,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tigerjax.config import Remat
 from tigerjax.errors import ConfigError
@@ -40,17 +40,26 @@ from tigerjax.mesh import RULES, logical_rules
 from tigerjax.model.stack import Block, scan_layers
 
 AXIS = "stage"
-STAGES, WHOLE = PartitionSpec(AXIS), PartitionSpec()
+STAGES = PartitionSpec(AXIS)
+# Mesh axes that share the rows outside the pipeline, before and after 'stage'; inside, all but 'stage' do.
+BEFORE, AFTER = (RULES["batch"][: RULES["batch"].index(AXIS)], RULES["batch"][RULES["batch"].index(AXIS) + 1 :])
+ROWS = BEFORE + AFTER
 
 
-def stage_order(w_L: Any, *, stages: int, rounds: int) -> Any:
-    """Leaves of `w_L` from layer order (round, stage, c) to stage order (stage, round, c); numpy or jax arrays."""
-    return _swap(w_L, rounds, stages)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerOrder:
+    """The two orders of stacked layers, for leaves that lead with L: numpy or jax arrays."""
 
+    stages: int
+    rounds: int
 
-def layer_order(w_L: Any, *, stages: int, rounds: int) -> Any:
-    """The inverse of `stage_order`."""
-    return _swap(w_L, stages, rounds)
+    def to_stages(self, w_L: Any) -> Any:
+        """From layer order (round, stage, c) to stage order (stage, round, c)."""
+        return _swap(w_L, self.rounds, self.stages)
+
+    def to_layers(self, w_L: Any) -> Any:
+        """From stage order to layer order."""
+        return _swap(w_L, self.stages, self.rounds)
 
 
 def _swap(w_L: Any, outer: int, inner: int) -> Any:
@@ -105,7 +114,7 @@ class Pipeline:
     def __call__(self, block: Block, w_L: Any, x: Any, *, remat: Remat) -> Any:
         S, M, V = self.mesh.shape[AXIS], self.microbatches, self.rounds
         B, L = jax.tree.leaves(x)[0].shape[0], jax.tree.leaves(w_L)[0].shape[0]
-        before, after = (int(np.prod([self.mesh.shape[a] for a in axes])) for axes in _around(RULES["batch"]))
+        before, after = (int(np.prod([self.mesh.shape[a] for a in axes])) for axes in (BEFORE, AFTER))
         if M % S:
             raise ConfigError(f"{M} microbatches do not fill {S} stages in turn; make pipeline.microbatches k x {S}")
         if B % (before * after * M):
@@ -124,11 +133,13 @@ class Pipeline:
 
         def to_microbatches(a: jax.Array) -> jax.Array:
             a = a.reshape(*split, *a.shape[1:])
-            return jnp.moveaxis(a, (1, 3), (0, 1)).reshape(M, B // M, *a.shape[5:])
+            a = jnp.moveaxis(a, (1, 3), (0, 1)).reshape(M, B // M, *a.shape[5:])
+            return jax.lax.with_sharding_constraint(a, NamedSharding(self.mesh, PartitionSpec(AXIS, ROWS)))
 
         def to_rows(a: jax.Array) -> jax.Array:
             a = a.reshape(S, M // S, before, after, split[-1], *a.shape[2:])
-            return jnp.moveaxis(a, (0, 1), (1, 3)).reshape(B, *a.shape[5:])
+            a = jnp.moveaxis(a, (0, 1), (1, 3)).reshape(B, *a.shape[5:])
+            return jax.lax.with_sharding_constraint(a, NamedSharding(self.mesh, PartitionSpec(RULES["batch"])))
 
         leaves, tree = jax.tree.flatten(x)
         moves = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
@@ -147,11 +158,6 @@ class Pipeline:
         run = _differentiable(chunk, Schedule(stages=S, microbatches=M, rounds=V), self.mesh)
         done = iter(run(w_L, floats_M, fixed_M))
         return jax.tree.unflatten(tree, [to_rows(next(done)) if m else a for a, m in zip(leaves, moves, strict=True)])
-
-
-def _around(axes: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    place = axes.index(AXIS)
-    return axes[:place], axes[place + 1 :]
 
 
 def _differentiable(chunk: Any, plan: Schedule, mesh: Mesh) -> Any:
@@ -178,17 +184,17 @@ def _differentiable(chunk: Any, plan: Schedule, mesh: Mesh) -> Any:
             # A microbatch is written in every round; its last round is the last to write.
             return y, _set(out_M, m, y), _set(saved_U, u, kept) if save else saved_U
 
-        zero = jax.tree.map(lambda a: jnp.zeros(a.shape[1:], a.dtype), fresh_M)
+        zero = _zeros(_at(fresh_M, 0), PartitionSpec(ROWS))
         shapes = jax.eval_shape(lambda w_C, *x: _with_residuals(chunk, w_C, *x)[1], *_at((w_V, fresh_M, fixed_M), 0))
         saved_U = jax.tree.map(lambda a: jnp.zeros((plan.items, *a.shape), a.dtype), shapes if save else [])
-        start = (zero, jax.tree.map(jnp.zeros_like, fresh_M), saved_U)
+        start = (zero, _zeros(fresh_M, PartitionSpec(None, ROWS)), saved_U)
         _, out_M, saved_U = _run(plan, plan.item, item, start, s, shift=1)
         return _scatter(out_M, s == plan.stages - 1), saved_U
 
     def backward(w_L: Any, fixed_M: Any, saved_U: Any, d_floats_M: Any) -> Any:
         s, w_V = jax.lax.axis_index(AXIS), _by_round(w_L, plan)
         d_out_M, fixed_M = _gather((d_floats_M, fixed_M))
-        zero = jax.tree.map(lambda a: jnp.zeros(a.shape[1:], a.dtype), d_out_M)
+        zero = _zeros(_at(d_out_M, 0), PartitionSpec(ROWS))
 
         def item(u: jax.Array, arrived: Any, d_in_M: Any, d_w_V: Any) -> Any:
             v, m = plan.round(u), plan.microbatch(u)
@@ -197,7 +203,7 @@ def _differentiable(chunk: Any, plan: Schedule, mesh: Mesh) -> Any:
             d_w_V = jax.tree.map(lambda a, d: a.at[v].add(d), d_w_V, d_w_C)
             return d_x, _set(d_in_M, m, d_x), d_w_V  # round 0 of a microbatch is the last to write
 
-        start = (zero, jax.tree.map(jnp.zeros_like, d_out_M), jax.tree.map(jnp.zeros_like, w_V))
+        start = (zero, _zeros(d_out_M, PartitionSpec(None, ROWS)), jax.tree.map(jnp.zeros_like, w_V))
         _, d_in_M, d_w_V = _run(plan, plan.item_back, item, start, s, shift=-1)
         d_w_L = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), d_w_V)
         return d_w_L, _scatter(d_in_M, s == 0)
@@ -269,12 +275,21 @@ def _where(condition: jax.Array, yes: Any, no: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
+def _cut(tree: Any, spec: PartitionSpec) -> Any:
+    return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, spec), tree)
+
+
+def _zeros(tree: Any, spec: PartitionSpec) -> Any:
+    return _cut(jax.tree.map(jnp.zeros_like, tree), spec)
+
+
 def _gather(tree_M: Any) -> Any:
     """Every stage's microbatches at every stage."""
-    return jax.tree.map(lambda a: jax.lax.all_gather(a, AXIS, tiled=True), tree_M)
+    tree_M = _cut(tree_M, PartitionSpec(None, ROWS))
+    return _cut(jax.tree.map(lambda a: jax.lax.all_gather(a, AXIS, tiled=True), tree_M), PartitionSpec(None, ROWS))
 
 
 def _scatter(tree_M: Any, here: jax.Array) -> Any:
     """From the stage where `here` holds, each stage gets its own microbatches."""
-    zeroed = jax.tree.map(lambda a: jnp.where(here, a, jnp.zeros_like(a)), tree_M)
+    zeroed = _cut(jax.tree.map(lambda a: jnp.where(here, a, jnp.zeros_like(a)), tree_M), PartitionSpec(None, ROWS))
     return jax.tree.map(lambda a: jax.lax.psum_scatter(a, AXIS, scatter_dimension=0, tiled=True), zeroed)
