@@ -48,6 +48,45 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SplashConfig:
+    """Blocks of the splash kernel, in tokens: larger ones keep the matrix units busier and need more VMEM."""
+
+    block_q: int = 512
+    block_kv: int = 1024
+    """Keys brought into VMEM at one time; block_kv_compute of them are multiplied at one time."""
+    block_kv_compute: int = 512
+    block_q_dkv: int = 512
+    """The backward kernel of k and v, and of q too with fused_backward."""
+    block_kv_dkv: int = 1024
+    block_kv_dkv_compute: int = 512
+    block_q_dq: int = 512
+    """The backward kernel of q; not used with fused_backward."""
+    block_kv_dq: int = 1024
+    fused_backward: bool = False
+    """One backward kernel of 5 matrix products instead of two of 7; partial gradients of q, one for each block of
+    block_kv_dkv keys, are held in the compute dtype and added afterwards."""
+    interpret: bool = False
+    """Run the kernel in Pallas' interpreter, on any device and slowly: for tests."""
+
+    def __post_init__(self) -> None:
+        for name, block in self.blocks().items():
+            if block < 128 or block % 128:
+                raise ConfigError(f"compute.splash.{name}={block} must be a multiple of the TPU's 128 lanes")
+        for outer, inner in (("block_kv", "block_kv_compute"), ("block_kv_dkv", "block_kv_dkv_compute")):
+            if getattr(self, outer) % getattr(self, inner):
+                raise ConfigError(
+                    f"compute.splash.{outer}={getattr(self, outer)} is no multiple of {inner}={getattr(self, inner)};"
+                    " change one"
+                )
+
+    def blocks(self) -> dict[str, int]:
+        """The block sizes that are used, by field; each divides the row length."""
+        unused = ("block_q_dq", "block_kv_dq") if self.fused_backward else ()
+        names = [f.name for f in dataclasses.fields(self) if f.name.startswith("block_")]
+        return {name: getattr(self, name) for name in names if name not in unused}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ComputeConfig:
     """How the model is computed; never changes what a checkpoint means."""
 
@@ -57,6 +96,8 @@ class ComputeConfig:
     """Of activations; weights and optimiser state are float32."""
     loss_chunk_tokens: int
     """Tokens whose logits exist at one time, over all rows of a device group: bounds loss memory."""
+    splash: SplashConfig = SplashConfig()
+    """Read when attention is 'splash'."""
 
     def __post_init__(self) -> None:
         if self.loss_chunk_tokens < 1:
@@ -196,6 +237,12 @@ class RunConfig:
             degree = getattr(self.mesh, axis)
             if size % degree:
                 raise ConfigError(f"model.{field}={size} does not divide by mesh.{axis}={degree}; change one")
+        if self.compute.attention == "splash":
+            for field, block in self.compute.splash.blocks().items():
+                if self.data.seq_len % block:
+                    raise ConfigError(
+                        f"data.seq_len={self.data.seq_len} is no multiple of compute.splash.{field}={block}; change one"
+                    )
 
     def _check_pipeline(self, micro_rows: int, groups: int) -> None:
         stage, microbatches, rounds = self.mesh.stage, self.pipeline.microbatches, self.pipeline.rounds
