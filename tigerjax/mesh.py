@@ -1,7 +1,7 @@
 """Mesh axes and the one table that maps logical array axes onto them.
 
 Model code names *logical* axes ('embed', 'heads', ...). Nothing outside this file names a mesh axis,
-except `model/stack.py`, whose subject is the 'stage' axis.
+except `model/pipeline.py`, whose subject is the 'stage' axis.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ RULES: dict[str, Any] = {
     "head_dim": None,
     "norm": None,
     # activations
-    "batch": ("data", "fsdp"),
+    "batch": ("data", "stage", "fsdp"),
     "length": None,
     "act_embed": None,
     "act_heads": "tensor",
@@ -71,6 +71,13 @@ def sharding(mesh: Mesh, *logical_axes: str | None) -> NamedSharding:
     return NamedSharding(mesh, spec(*logical_axes))
 
 
-def logical_rules() -> list[tuple[str, Any]]:
-    """The table in the form flax.linen's partitioning functions take."""
-    return list(RULES.items())
+def logical_rules(manual: Sequence[str] = ()) -> list[tuple[str, Any]]:
+    """The table in the form flax.linen's partitioning functions take, without mesh axes that are `manual` (inside a
+    shard_map over them)."""
+
+    def left(axes: Any) -> Any:
+        if isinstance(axes, tuple):
+            return tuple(a for a in axes if a not in manual)
+        return None if axes in manual else axes
+
+    return [(name, left(axes)) for name, axes in RULES.items()]

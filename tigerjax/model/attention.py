@@ -2,9 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
-from tigerjax.config import Attention
+from tigerjax.config import ComputeConfig
 from tigerjax.errors import ConfigError
+from tigerjax.model.splash import splash
+from tigerjax.model.stack import ATTENTION_OUT
 
 # Finite, so that a row whose every score is masked stays finite; far below any real score in float32.
 MASKED = -1e30
@@ -43,14 +46,19 @@ def causal_mask(segment_ids_BT: jax.Array) -> jax.Array:
 
 
 def attend(
-    q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, segment_ids_BT: jax.Array, *, kind: Attention
+    q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, segment_ids_BT: jax.Array, *, compute: ComputeConfig
 ) -> jax.Array:
-    """Causal attention within segments, S = T, by the kernel named by `kind` (ComputeConfig.attention)."""
-    if kind == "reference":
-        return weigh(q_BTNH, k_BSKH, v_BSKH, causal_mask(segment_ids_BT))
-    if kind == "cudnn":
+    """Causal attention within segments, S = T, by the kernel that `compute.attention` names.
+
+    What a remat policy needs to keep, so that the quadratic part is not run again, carries the name ATTENTION_OUT.
+    """
+    if compute.attention == "splash":
+        return splash(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, c=compute.splash, saved=ATTENTION_OUT)
+    if compute.attention == "reference":
+        out_BTNH = weigh(q_BTNH, k_BSKH, v_BSKH, causal_mask(segment_ids_BT))
+    else:
         if q_BTNH.dtype != jnp.bfloat16:
             raise ConfigError(f"attention='cudnn' computes in bfloat16, not {q_BTNH.dtype}; change compute.dtype")
         mask_B1TS = causal_mask(segment_ids_BT)[:, None]
-        return jax.nn.dot_product_attention(q_BTNH, k_BSKH, v_BSKH, mask=mask_B1TS, implementation="cudnn")
-    raise ConfigError(f"attention={kind!r} is not available; set compute.attention to 'reference' or 'cudnn'")
+        out_BTNH = jax.nn.dot_product_attention(q_BTNH, k_BSKH, v_BSKH, mask=mask_B1TS, implementation="cudnn")
+    return checkpoint_name(out_BTNH, ATTENTION_OUT)

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.model import attention, stack
@@ -86,7 +85,6 @@ class Attention(nn.Module):
         q_BTNH = attention.rope(q_BTNH, positions_BT, base=c.rope_base)
         k_BTKH = attention.rope(k_BTKH, positions_BT, base=c.rope_base)
         out_BTNH, kept = attend(q_BTNH, k_BTKH, v_BTKH)
-        out_BTNH = checkpoint_name(out_BTNH, stack.ATTENTION_OUT)
         return jnp.einsum("BTNH,NHD->BTD", out_BTNH, wo_NHD), kept
 
 
@@ -139,7 +137,7 @@ def trunk(
 
     def apply(w: Any, act: Activations) -> Activations:
         def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> tuple[jax.Array, None]:
-            return attention.attend(q_BTNH, k_BTKH, v_BTKH, act.segment_ids_BT, kind=compute.attention), None
+            return attention.attend(q_BTNH, k_BTKH, v_BTKH, act.segment_ids_BT, compute=compute), None
 
         x_BTD, _ = block.apply({"params": w}, act.x_BTD, act.positions_BT, attend)
         return act._replace(x_BTD=x_BTD)
