@@ -4,13 +4,13 @@ Exit codes: 0 done, 2 bad config (before any work), 3 bad data, 4 waits for peop
 130 interrupted (what was trained is saved).
 """
 
-import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tigerjax
+from tigerjax.arguments import call_with_config, mark_positional, override
 from tigerjax.errors import ConfigError, TigerjaxError
 
 
@@ -108,7 +108,7 @@ def data_cache(config: Path, overrides: list[str], json: Path | None = None) -> 
     """Tokenises and cuts every source of the config's mixture into rows of exactly seq_len tokens."""
     from tigerjax.data.mixture import open_loader
 
-    run = _override(config, overrides)
+    run = override(config, overrides)
     loader = open_loader(run.data, batch_rows=run.batch_rows, seed=run.seed)
     _figures({"wanted": loader.rates, "rows": loader.rows()}, json)
 
@@ -117,7 +117,7 @@ def data_stats(config: Path, overrides: list[str], json: Path | None = None) -> 
     """Token shares wanted and realised over one epoch of the config's mixture, fill, rows and tokens."""
     from tigerjax.data.mixture import stats
 
-    run = _override(config, overrides)
+    run = override(config, overrides)
     _figures(stats(run.data, batch_rows=run.batch_rows, seed=run.seed), json)
 
 
@@ -125,7 +125,7 @@ def train(config: Path, overrides: list[str], out: Path | None = None, dry_run: 
     """Trains a config: pretraining and SFT differ by mixture and initial weights. Resumes by itself."""
     from tigerjax.config import dump
 
-    run = _override(config, overrides)
+    run = override(config, overrides)
     print("\n".join(dump(run)))
     if dry_run:
         return
@@ -143,17 +143,31 @@ def plan(
     topology: str,
     slices: int = 1,
     tokens: float = 0.0,
+    search: bool = False,
+    budget_minutes: float = 60.0,
+    work: Path | None = None,
     json: Path | None = None,
 ) -> None:
     """Compiles the config's step for a TPU slice that is not there: memory, step time, traffic, days for --tokens.
 
     Example: tigerjax plan configs/llama2_7b.py --topology v5p:4x4x4 --tokens 300e9
+
+    --search tries meshes, remat policies and batch splits instead, within --budget-minutes, and prints the overrides
+    of the fastest; it goes on where it was stopped, from the results in --work (runs/plan/NAME).
     """
     from tigerjax.manifest import write_json
     from tigerjax.plan.topology import parse, set_compiler_environment
 
-    run, slice_ = _override(config, overrides), parse(topology, slices)
+    run, slice_ = override(config, overrides), parse(topology, slices)
     set_compiler_environment()
+    if search:
+        from tigerjax.plan.ranking import rank
+
+        folder, budget_s = work or Path("runs/plan") / run.name, 60 * budget_minutes
+        ranking = rank(run, config, slice_, words=overrides, work=folder, budget_s=budget_s)
+        if json is not None:
+            write_json(json, ranking)
+        return
     from tigerjax.plan import figures
     from tigerjax.plan.compile import compile_for
 
@@ -259,70 +273,6 @@ COMMANDS: dict[tuple[str, ...], Callable[..., None]] = {
 WITH_CONFIG = {train, plan, data_cache, data_stats}
 
 
-def _override(path: Path, overrides: list[str]) -> Any:
-    """The config file with dotted overrides applied and validated again."""
-    import tyro
-
-    from tigerjax import config
-
-    base = config.load(path)
-    return tyro.cli(config.RunConfig, default=base, args=overrides, prog=f"tigerjax … {path}")
-
-
-def _with_config(function: Callable[..., None], prog: str, args: list[str]) -> None:
-    """Commands whose first word is a config file: the function's own flags are taken, the rest are overrides."""
-    flags = {
-        f"--{name.replace('_', '-')}": (name, kind)
-        for name, kind in function.__annotations__.items()
-        if name not in ("config", "overrides", "return")
-    }
-    defaults = inspect.signature(function).parameters
-    needed = {flag for flag, (name, _) in flags.items() if defaults[name].default is inspect.Parameter.empty}
-    if not args or args[0].startswith("-"):
-        shown = [flag if kind is bool else f"{flag} {_metavar(kind)}" for flag, (_, kind) in flags.items()]
-        shown = [word if word.split()[0] in needed else f"[{word}]" for word in shown]
-        print(f"usage: {prog} CONFIG {' '.join(shown)} [--dotted.override VALUE …]\n")
-        print(inspect.cleandoc(function.__doc__ or ""))
-        if "Example:" not in (function.__doc__ or ""):
-            print(f"\nExample: {prog} configs/llama2_tiny.py --optim.peak-lr 3e-4")
-        print(f"{prog} CONFIG --help lists every field of the config.")
-        if args[:1] in (["--help"], ["-h"]):
-            return
-        raise ConfigError(f"{prog} needs a config file first, such as configs/llama2_tiny.py")
-    own: dict[str, Any] = {}
-    rest: list[str] = []
-    words = iter(args[1:])
-    for word in words:
-        flag, _, given = word.partition("=")
-        if flag not in flags:
-            rest.append(word)
-            continue
-        name, kind = flags[flag]
-        if kind is bool:
-            own[name] = True
-            continue
-        value = given or next(words, "")
-        try:
-            own[name] = _metavar_type(kind)(value)
-        except ValueError as error:
-            raise ConfigError(f"{prog} {flag} {value!r}: give {_metavar(kind)}") from error
-    if {"-h", "--help"} & set(rest):
-        _override(Path(args[0]), ["--help"])
-    if missing := sorted(flag for flag in needed if flags[flag][0] not in own):
-        raise ConfigError(f"{prog} needs {', '.join(missing)}; `{prog} --help` shows an example")
-    function(Path(args[0]), rest, **own)
-
-
-def _metavar_type(kind: Any) -> Callable[[str], Any]:
-    """The constructor of a flag's type: Path | None is Path."""
-    return next((k for k in getattr(kind, "__args__", (kind,)) if k is not type(None)), str)
-
-
-def _metavar(kind: Any) -> str:
-    names: dict[Any, str] = {Path: "PATH", int: "N", float: "X"}
-    return names.get(_metavar_type(kind), "TEXT")
-
-
 def _usage() -> str:
     lines = [f"tigerjax {tigerjax.__version__}: {tigerjax.__doc__}", "", "usage: tigerjax COMMAND …", ""]
     for words, function in COMMANDS.items():
@@ -342,27 +292,17 @@ def _run(args: list[str]) -> None:
         if tuple(args[: len(words)]) == words:
             prog, rest = f"tigerjax {' '.join(words)}", args[len(words) :]
             if function in WITH_CONFIG:
-                _with_config(function, prog, rest)
+                call_with_config(function, prog, rest)
             else:
                 import tyro
 
-                tyro.cli(_positional(function), args=rest, prog=prog)
+                tyro.cli(mark_positional(function), args=rest, prog=prog)
             return
     import difflib
 
     near = difflib.get_close_matches(" ".join(args[:2]), [" ".join(w) for w in COMMANDS], n=1, cutoff=0.5)
     hint = f"; did you mean `tigerjax {near[0]}`?" if near else "; `tigerjax --help` lists the commands"
     raise ConfigError(f"no command {' '.join(args[:2])!r}{hint}")
-
-
-def _positional(function: Callable[..., None]) -> Callable[..., None]:
-    """Turns this file's Annotated[…, "positional"] into tyro's marker, so that tyro is imported only when used."""
-    import tyro
-
-    for name, kind in function.__annotations__.items():
-        if getattr(kind, "__metadata__", None) == ("positional",):
-            function.__annotations__[name] = Annotated[kind.__origin__, tyro.conf.Positional]
-    return function
 
 
 def main(args: list[str] | None = None) -> int:

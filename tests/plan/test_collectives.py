@@ -9,7 +9,7 @@ from tigerjax.mesh import make_mesh
 from tigerjax.plan import collectives, topology
 from tigerjax.plan.collectives import Links, groups_of, sent_bytes
 from tigerjax.plan.estimate import Estimator
-from tigerjax.plan.hlo import Program
+from tigerjax.plan.trips import Program
 
 pytestmark = pytest.mark.tpu
 
@@ -52,8 +52,9 @@ def test_collectives_of_a_step_with_axis_bytes_runs_and_loop(cube):
     assert (scatter.op, scatter.payload, scatter.asynchronous, scatter.times) == ("reduce-scatter", BYTES, False, 3)
     assert (reduce.op, reduce.payload, reduce.times) == ("all-reduce", 8, 1)
     rows = collectives.by_axis(found)
-    assert [(r["op"], r["axis"], r["async"], r["count"]) for r in rows][0] == ("all-gather", "fsdp", True, 3)
-    assert rows[0]["bytes"] == 3 * BYTES * 63 / 64
+    first = rows[0]
+    assert (first["op"], first["axis"], first["async"], first["count"]) == ("all-gather", "fsdp", True, 3)
+    assert first["bytes"] == 3 * BYTES * 63 / 64
 
 
 def test_a_whole_cube_gathers_over_six_links_and_a_line_over_one(cube):

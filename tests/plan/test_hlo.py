@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tigerjax.plan.hlo import Program, parse, shape_bytes
+from tigerjax.plan.hlo import parse, shape_bytes
+from tigerjax.plan.trips import Program
 
 LOOPS = (Path(__file__).parent / "loops.hlo").read_text(encoding="utf-8")
 

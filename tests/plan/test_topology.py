@@ -9,7 +9,7 @@ from tigerjax.config import MeshConfig
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import AXES, make_mesh
 from tigerjax.plan import topology
-from tigerjax.plan.hlo import Program
+from tigerjax.plan.trips import Program
 from tigerjax.train.metrics import PEAK_TFLOPS
 
 

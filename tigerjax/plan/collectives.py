@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from tigerjax.plan.hlo import Instruction, Program, shape_bytes
+from tigerjax.plan.hlo import Instruction, shape_bytes
 from tigerjax.plan.topology import Topology
+from tigerjax.plan.trips import Program
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 STARTS = ("async-start", "call-start")

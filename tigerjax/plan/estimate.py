@@ -17,8 +17,9 @@ from jax.sharding import Mesh
 
 from tigerjax.plan import collectives
 from tigerjax.plan.collectives import Collective, Links
-from tigerjax.plan.hlo import ARRAY, Computation, Instruction, Program, branches, kernel_name, shape_bytes
+from tigerjax.plan.hlo import ARRAY, Computation, Instruction, branches, kernel_name, shape_bytes
 from tigerjax.plan.topology import Topology
+from tigerjax.plan.trips import Program
 
 ATTENTION_SHARE = (0.5, 0.75)
 """Share of the bfloat16 peak that splash kernels reach, (pessimistic, optimistic): our assumption, not a measurement.

@@ -8,8 +8,8 @@ from tigerjax.mesh import AXES, make_mesh
 from tigerjax.plan import collectives
 from tigerjax.plan.compile import Compiled
 from tigerjax.plan.estimate import ATTENTION_SHARE, Estimator
-from tigerjax.plan.hlo import Program
 from tigerjax.plan.topology import Topology, describe
+from tigerjax.plan.trips import Program
 from tigerjax.train.metrics import model_flops
 
 GB = 1e9

@@ -1,13 +1,13 @@
 """Choosing mesh, remat and batch split for a config on a slice: arithmetic first, then the compiler.
 
-    enumerate   meshes x remat policies x rows a chip (by optim.accumulate) x pipeline microbatches and rounds;
-                the global batch stays the config's
-    prune       what the config's own validation refuses, and what cannot fit: state + saved activations > HBM
-    order       by a time estimate from peak, bubble and traffic alone, best first
-    compile     each in its own process, which gives its memory back; its plan is kept as a JSON file, so that a
-                search that was stopped goes on; what is implied by a result is not compiled:
-                out of memory rules out the same mesh and rows with a policy that saves as much or more, or with
-                more rows; a fit rules out policies that save less
+enumerate   meshes x remat policies x rows a chip (by optim.accumulate) x pipeline microbatches and rounds;
+            the global batch stays the config's
+prune       what the config's own validation refuses, and what cannot fit: state + saved activations > HBM
+order       by a time estimate from peak, bubble and traffic alone, best first
+compile     each in its own process, which gives its memory back; its plan is kept as a JSON file, so that a
+            search that was stopped goes on; what is implied by a result is not compiled:
+            out of memory rules out the same mesh and rows with a policy that saves as much or more, or with
+            more rows; a fit rules out policies that save less
 """
 
 import dataclasses
@@ -16,7 +16,6 @@ import importlib.metadata
 import json
 import math
 import subprocess
-import sys
 import time
 import typing
 from collections.abc import Callable, Iterator, Sequence
@@ -169,7 +168,9 @@ def least_seconds(c: RunConfig, topology: Topology) -> float:
     chip, m, model = topology.chip, c.mesh, c.model
     tokens = c.batch_rows * c.data.seq_len
     compute = model_flops(model, tokens=tokens, seq_len=c.data.seq_len) / topology.chips / chip.peak_flops
-    names: Sequence[str] = tuple(stack.SAVED["save_dots"]) if c.compute.remat == "none" else stack.SAVED[c.compute.remat]
+    names: Sequence[str] = (
+        tuple(stack.SAVED["save_dots"]) if c.compute.remat == "none" else stack.SAVED[c.compute.remat]
+    )
     again = _weights_run_again(c, names) / layer_weights(c)
     compute *= 1 + again / 3
     if m.stage > 1:
@@ -233,6 +234,7 @@ def search(
     work: Path,
     budget_s: float,
     echo: Callable[[str], None],
+    heard: Callable[[Result], None] = lambda result: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Result]:
     """Compiles candidates until none is left or the budget is spent; results, fastest first.
@@ -258,7 +260,7 @@ def search(
             _compile(command + candidate.overrides(base), path, timeout_s=max(60.0, 2 * budget_s))
         figures = json.loads(path.read_text(encoding="utf-8"))
         results.append(Result(candidate, figures))
-        echo(line(results[-1]))
+        heard(results[-1])
     progress(len(candidates), len(candidates))
     return sorted(results, key=lambda r: -r.rate)
 
@@ -272,28 +274,3 @@ def _compile(command: list[str], path: Path, *, timeout_s: float) -> None:
     if run.returncode != 0 or not path.is_file():
         said = [text for text in run.stderr.strip().splitlines() if text.strip()]
         manifest.write_json(path, {"fits": None, "error": said[-1] if said else f"exit code {run.returncode}"})
-
-
-def line(result: Result) -> str:
-    """One candidate and what became of it."""
-    c, f = result.candidate, result.figures
-    mesh = " x ".join(f"{axis} {n}" for axis, n in zip(("data", "stage", "fsdp", "tensor"), c.mesh, strict=True) if n > 1)
-    what = f"{mesh or 'one chip':32} {c.config.compute.remat:14} {c.rows:2} rows"
-    if c.config.mesh.stage > 1:
-        what += f"  {c.config.pipeline.microbatches} microbatches x {c.config.pipeline.rounds} rounds"
-    if f.get("fits") is None:
-        return f"{what}  refused: {f['error'][:90]}"
-    if not f["fits"]:
-        return f"{what}  does not fit ({f['peak_gb']:.1f} GB)"
-    return (
-        f"{what}  {f['tokens_per_s_per_chip']:7,.0f} tok/s/chip  MFU {f['mfu_bound']:.1%}"
-        f"  step {f['step_s_low']:.2f}-{f['step_s_high']:.2f} s  {f['peak_gb']:.1f} GB"
-    )
-
-
-def self_command(config: Path, topology: Topology) -> list[str]:
-    """`tigerjax plan CONFIG --topology …` run by this Python."""
-    return [
-        *(sys.executable, "-m", "tigerjax.cli", "plan", str(config)),
-        *("--topology", topology.name, "--slices", str(topology.slices)),
-    ]
