@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tigerjax
-from tigerjax.arguments import call_with_config, mark_positional, override
 from tigerjax.errors import ConfigError, TigerjaxError
 
 
@@ -108,7 +107,7 @@ def data_cache(config: Path, overrides: list[str], json: Path | None = None) -> 
     """Tokenises and cuts every source of the config's mixture into rows of exactly seq_len tokens."""
     from tigerjax.data.mixture import open_loader
 
-    run = override(config, overrides)
+    run = _override(config, overrides)
     loader = open_loader(run.data, batch_rows=run.batch_rows, seed=run.seed)
     _figures({"wanted": loader.rates, "rows": loader.rows()}, json)
 
@@ -117,7 +116,7 @@ def data_stats(config: Path, overrides: list[str], json: Path | None = None) -> 
     """Token shares wanted and realised over one epoch of the config's mixture, fill, rows and tokens."""
     from tigerjax.data.mixture import stats
 
-    run = override(config, overrides)
+    run = _override(config, overrides)
     _figures(stats(run.data, batch_rows=run.batch_rows, seed=run.seed), json)
 
 
@@ -125,7 +124,7 @@ def train(config: Path, overrides: list[str], out: Path | None = None, dry_run: 
     """Trains a config: pretraining and SFT differ by mixture and initial weights. Resumes by itself."""
     from tigerjax.config import dump
 
-    run = override(config, overrides)
+    run = _override(config, overrides)
     print("\n".join(dump(run)))
     if dry_run:
         return
@@ -135,49 +134,6 @@ def train(config: Path, overrides: list[str], out: Path | None = None, dry_run: 
     total_rows = run.batch_rows * run.optim.total_steps
     loader = open_loader(run.data, batch_rows=run.batch_rows, seed=run.seed, total_rows=total_rows)
     loop(run, loader, run_dir=out or Path("runs") / run.name)
-
-
-def plan(
-    config: Path,
-    overrides: list[str],
-    topology: str,
-    slices: int = 1,
-    tokens: float = 0.0,
-    search: bool = False,
-    budget_minutes: float = 60.0,
-    work: Path | None = None,
-    json: Path | None = None,
-) -> None:
-    """Compiles the config's step for a TPU slice that is not there: memory, step time, traffic, days for --tokens.
-
-    Example: tigerjax plan configs/llama2_7b.py --topology v5p:4x4x4 --tokens 300e9
-
-    --search tries meshes, remat policies and batch splits instead, within --budget-minutes, and prints the overrides
-    of the fastest; it goes on where it was stopped, from the results in --work (runs/plan/NAME).
-    """
-    from tigerjax.manifest import write_json
-    from tigerjax.plan.topology import parse, set_compiler_environment
-
-    run, slice_ = override(config, overrides), parse(topology, slices)
-    set_compiler_environment()
-    if search:
-        from tigerjax.plan.ranking import rank
-
-        folder, budget_s = work or Path("runs/plan") / run.name, 60 * budget_minutes
-        ranking = rank(run, config, slice_, words=overrides, work=folder, budget_s=budget_s)
-        if json is not None:
-            write_json(json, ranking)
-        return
-    from tigerjax.plan import figures
-    from tigerjax.plan.compile import compile_for
-
-    compiled = compile_for(run, slice_)
-    shown = figures.figures(run, slice_, compiled)
-    if tokens:
-        shown |= figures.duration(shown, tokens)
-    print("\n".join(figures.lines(shown, compiled.memory_report)))
-    if json is not None:
-        write_json(json, shown)
 
 
 def sample(
@@ -264,13 +220,45 @@ COMMANDS: dict[tuple[str, ...], Callable[..., None]] = {
     ("data", "cache"): data_cache,
     ("data", "stats"): data_stats,
     ("train",): train,
-    ("plan",): plan,
     ("sample",): sample,
     ("convert", "from-hf"): convert_from_hf,
     ("convert", "to-hf"): convert_to_hf,
     ("report",): report,
 }
-WITH_CONFIG = {train, plan, data_cache, data_stats}
+WITH_CONFIG = {train, data_cache, data_stats}
+
+
+def _override(path: Path, overrides: list[str]) -> Any:
+    """The config file with dotted overrides applied and validated again."""
+    import tyro
+
+    from tigerjax import config
+
+    base = config.load(path)
+    return tyro.cli(config.RunConfig, default=base, args=overrides, prog=f"tigerjax … {path}")
+
+
+def _with_config(function: Callable[..., None], prog: str, args: list[str]) -> None:
+    """Commands whose first word is a config file: the function's own flags are taken, the rest are overrides."""
+    if not args or args[0].startswith("-"):
+        summary = (function.__doc__ or "").splitlines()[0]
+        print(f"usage: {prog} CONFIG [--out DIR] [--dry-run] [--json FILE] [--dotted.override VALUE …]\n\n{summary}\n")
+        print(f"Example: {prog} configs/llama2_tiny.py --optim.peak-lr 3e-4\n{prog} CONFIG --help lists every field.")
+        if args[:1] in (["--help"], ["-h"]):
+            return
+        raise ConfigError(f"{prog} needs a config file first, such as configs/llama2_tiny.py")
+    own: dict[str, Any] = {}
+    rest: list[str] = []
+    words = iter(args[1:])
+    for word in words:
+        name = word[2:].replace("-", "_")
+        if word in ("--out", "--json") and name in function.__annotations__:
+            own[name] = Path(next(words, ""))
+        elif word == "--dry-run" and name in function.__annotations__:
+            own[name] = True
+        else:
+            rest.append(word)
+    function(Path(args[0]), rest, **own)
 
 
 def _usage() -> str:
@@ -292,17 +280,27 @@ def _run(args: list[str]) -> None:
         if tuple(args[: len(words)]) == words:
             prog, rest = f"tigerjax {' '.join(words)}", args[len(words) :]
             if function in WITH_CONFIG:
-                call_with_config(function, prog, rest)
+                _with_config(function, prog, rest)
             else:
                 import tyro
 
-                tyro.cli(mark_positional(function), args=rest, prog=prog)
+                tyro.cli(_positional(function), args=rest, prog=prog)
             return
     import difflib
 
     near = difflib.get_close_matches(" ".join(args[:2]), [" ".join(w) for w in COMMANDS], n=1, cutoff=0.5)
     hint = f"; did you mean `tigerjax {near[0]}`?" if near else "; `tigerjax --help` lists the commands"
     raise ConfigError(f"no command {' '.join(args[:2])!r}{hint}")
+
+
+def _positional(function: Callable[..., None]) -> Callable[..., None]:
+    """Turns this file's Annotated[…, "positional"] into tyro's marker, so that tyro is imported only when used."""
+    import tyro
+
+    for name, kind in function.__annotations__.items():
+        if getattr(kind, "__metadata__", None) == ("positional",):
+            function.__annotations__[name] = Annotated[kind.__origin__, tyro.conf.Positional]
+    return function
 
 
 def main(args: list[str] | None = None) -> int:

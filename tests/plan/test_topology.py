@@ -62,7 +62,7 @@ def test_data_crosses_slices_and_nothing_else_does():
         make_mesh(MeshConfig(fsdp=8), topology.describe(two))
 
 
-# A large matmul is all matrix unit; libtpu 0.0.42.1 estimates 88% to 97% of the peak for these.
+# A large matmul is all matrix unit; libtpu 0.0.42.1 estimates 87% (v6e) to 97% (v5e) of the peak for this one.
 LEAST, MOST = 0.85, 1.0
 
 
@@ -70,7 +70,7 @@ LEAST, MOST = 0.85, 1.0
 @pytest.mark.parametrize("name", ["v4", "v5p", "v5e", "v6e"])
 def test_clock_times_cycles_of_a_large_matmul_is_near_the_peak(name):
     parsed = topology.parse({2: f"{name}:2x2", 3: f"{name}:2x2x1"}[topology.CHIPS[name].dims])
-    M, K, N = 4096, 8192, 28672
+    M = K = N = 4096
     place = SingleDeviceSharding(topology.describe(parsed)[0])
     a, b = (jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=place) for shape in ((M, K), (K, N)))
     text = jax.jit(jnp.matmul).lower(a, b).compile().as_text()
