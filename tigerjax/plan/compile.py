@@ -5,8 +5,9 @@ import math
 import re
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from tigerjax.data.rows import Batch
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import make_mesh, sharding
 from tigerjax.plan.topology import Topology, describe
+from tigerjax.train.metrics import model_flops
 from tigerjax.train.objective import Objective, in_mesh, token_objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.state import abstract_state
@@ -30,6 +32,9 @@ class Compiled:
     """What one compilation says. Bytes are of one chip; where the program does not fit, temporaries are what it
     would need and the peak is the sum with the arguments."""
 
+    tokens: int
+    flops: float
+    """Of the model, a step and all chips: see `Work`."""
     hlo: str
     """Optimised, scheduled HLO; empty where the program did not fit."""
     argument_bytes: int
@@ -45,32 +50,45 @@ class Compiled:
     """The compiler's message when the program does not fit, else None."""
 
 
-def abstract_batch(config: RunConfig, mesh: Mesh) -> Any:
-    """The `Batch` of a step as shapes with shardings; no array is made."""
+class Work(NamedTuple):
+    """What a step computes."""
+
+    objective: Objective
+    batch: Any
+    """Pytree of ShapeDtypeStruct with shardings; leading axis rows."""
+    tokens: int
+    """Of a step."""
+    flops: float
+    """Model FLOPs of a step, all chips together: `tigerjax.train.metrics.model_flops`."""
+
+
+def token_work(config: RunConfig, mesh: Mesh) -> Work:
+    """The token loss over the `Batch` of `train`."""
     rows, cut = (config.batch_rows, config.data.seq_len), sharding(mesh, "batch")
     dtypes = {"weights_BT": np.float32}
     fields: Any = {name: jax.ShapeDtypeStruct(rows, dtypes.get(name, np.int32), sharding=cut) for name in Batch._fields}
-    return Batch(**fields)
+    tokens = math.prod(rows)
+    flops = model_flops(config.model, tokens=tokens, seq_len=config.data.seq_len)
+    return Work(token_objective(config, mesh), Batch(**fields), tokens, flops)
 
 
 def compile_for(
     config: RunConfig,
     topology: Topology,
     *,
+    work: Callable[[RunConfig, Mesh], Work] = token_work,
     options: dict[str, Any] | None = None,
-    objective: Objective | None = None,
-    batch: Any = None,
 ) -> Compiled:
-    """Compiles the config's step for every chip of `topology`. `objective` None is the token loss, as in `train`.
+    """Compiles the config's step for every chip of `topology`: `jit_step`, as `train` does.
 
     `options` are libtpu flags (name without dashes -> value). Running out of memory is an answer
     (`out_of_memory`); ConfigError is for a mesh that does not fit the topology and for an unknown flag.
     """
     mesh = make_mesh(config.mesh, describe(topology))
-    objective = token_objective(config, mesh) if objective is None else objective
+    objective, batch, tokens, flops = work(config, mesh)
     tx = make_optimizer(config.optim)
     # The shardings are computed before the mesh is set: jax.random.key fails where only described devices are.
-    state, batch = abstract_state(objective, tx, mesh), abstract_batch(config, mesh) if batch is None else batch
+    state = abstract_state(objective, tx, mesh)
     step = jit_step(objective, tx, config.optim, mesh)
     started = time.perf_counter()
     lowered = in_mesh(mesh, step.lower)(state, batch)
@@ -91,6 +109,8 @@ def compile_for(
     if message is not None:
         arguments, temporaries = sharded_bytes((state, batch)), _reported_bytes(report)
         return Compiled(
+            tokens=tokens,
+            flops=flops,
             hlo="",
             argument_bytes=arguments,
             temp_bytes=temporaries,
@@ -103,6 +123,8 @@ def compile_for(
         )
     memory = compiled.memory_analysis()
     return Compiled(
+        tokens=tokens,
+        flops=flops,
         hlo=compiled.as_text(),
         argument_bytes=memory.argument_size_in_bytes,
         temp_bytes=memory.temp_size_in_bytes,

@@ -10,7 +10,6 @@ from tigerjax.plan.compile import Compiled
 from tigerjax.plan.estimate import ATTENTION_SHARE, Estimator
 from tigerjax.plan.topology import Topology, describe
 from tigerjax.plan.trips import Program
-from tigerjax.train.metrics import model_flops
 
 GB = 1e9
 SHOWN_BUFFERS = 15
@@ -20,8 +19,7 @@ UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 def figures(config: RunConfig, topology: Topology, compiled: Compiled) -> dict[str, Any]:
     """What `tigerjax plan --json` writes. Times and rates are missing when the program does not fit."""
-    chip, tokens = topology.chip, config.batch_rows * config.data.seq_len
-    flops = model_flops(config.model, tokens=tokens, seq_len=config.data.seq_len) / topology.chips
+    chip, tokens, flops = topology.chip, compiled.tokens, compiled.flops / topology.chips
     shown: dict[str, Any] = {
         "config": config.name,
         "topology": topology.name,
