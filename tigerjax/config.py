@@ -7,6 +7,7 @@ A number that lives here has no default in the function that uses it.
 
 import dataclasses
 import importlib.util
+import traceback
 from pathlib import Path
 from typing import Any, Literal
 
@@ -130,6 +131,22 @@ class MeshConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class PipelineConfig:
+    """How the layers run over mesh.stage; without stages both are 1. See tigerjax/model/pipeline.py for the schedule."""
+
+    microbatches: int = 1
+    """Parts of a batch (of a micro-batch of optim.accumulate) that follow each other through the stages (M)."""
+    rounds: int = 1
+    """Virtual stages a stage: times that a microbatch passes through all stages (V). 1 is GPipe; more shrink the
+    bubble, which is (stage - 1) / (rounds * microbatches + stage - 1)."""
+
+    def __post_init__(self) -> None:
+        for name in ("microbatches", "rounds"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"pipeline.{name}={getattr(self, name)} must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class OptimConfig:
     """AdamW with warm-up and cosine decay."""
 
@@ -205,6 +222,7 @@ class RunConfig:
     """Rows of seq_len tokens in one optimiser step, over all hosts and micro-batches."""
     seed: int
     log_every_steps: int
+    pipeline: PipelineConfig = PipelineConfig()
 
     def __post_init__(self) -> None:
         if self.batch_rows % self.optim.accumulate:
@@ -212,19 +230,21 @@ class RunConfig:
                 f"batch_rows={self.batch_rows} does not split into optim.accumulate={self.optim.accumulate}"
                 " micro-batches; change one"
             )
-        micro_rows, ways = self.batch_rows // self.optim.accumulate, self.mesh.data * self.mesh.fsdp
+        # Outside the pipeline the stages share the rows, so that embedding and head are nobody's alone.
+        groups = self.mesh.data * self.mesh.fsdp
+        micro_rows, ways = self.batch_rows // self.optim.accumulate, groups * self.mesh.stage
         if micro_rows % ways:
             raise ConfigError(
-                f"a micro-batch of {micro_rows} rows does not divide over mesh.data x mesh.fsdp = {ways} devices;"
-                " change batch_rows, optim.accumulate or the mesh"
+                f"a micro-batch of {micro_rows} rows does not divide over mesh.data x mesh.stage x mesh.fsdp = {ways}"
+                " devices; change batch_rows, optim.accumulate or the mesh"
             )
+        self._check_pipeline(micro_rows, groups)
         checks = {
             "num_heads": (self.model.num_heads, "tensor"),
             "num_kv_heads": (self.model.num_kv_heads, "tensor"),
             "mlp_dim": (self.model.mlp_dim, "tensor"),
             "padded_vocab_size": (self.model.padded_vocab_size, "tensor"),
             "model_dim": (self.model.model_dim, "fsdp"),
-            "num_layers": (self.model.num_layers, "stage"),
         }
         for field, (size, axis) in checks.items():
             degree = getattr(self.mesh, axis)
@@ -242,18 +262,44 @@ class RunConfig:
                         f"data.seq_len={self.data.seq_len} is no multiple of compute.splash.{field}={block}; change one"
                     )
 
+    def _check_pipeline(self, micro_rows: int, groups: int) -> None:
+        stage, microbatches, rounds = self.mesh.stage, self.pipeline.microbatches, self.pipeline.rounds
+        if stage == 1:
+            if (microbatches, rounds) != (1, 1):
+                raise ConfigError(
+                    f"pipeline.microbatches={microbatches} and pipeline.rounds={rounds} mean nothing with mesh.stage=1;"
+                    " leave both at 1, or raise mesh.stage (optim.accumulate splits a batch without stages)"
+                )
+            return
+        if microbatches % stage:
+            raise ConfigError(
+                f"pipeline.microbatches={microbatches} is not a multiple of mesh.stage={stage}; set it to {stage} or a"
+                " multiple: they enter in groups of one for each stage"
+            )
+        if micro_rows % (groups * microbatches):
+            raise ConfigError(
+                f"{micro_rows} rows (batch_rows / optim.accumulate) do not split into pipeline.microbatches="
+                f"{microbatches} over mesh.data x mesh.fsdp = {groups} groups; make batch_rows a multiple of"
+                f" {groups * microbatches * self.optim.accumulate}, or lower pipeline.microbatches"
+            )
+        if self.model.num_layers % (stage * rounds):
+            raise ConfigError(
+                f"model.num_layers={self.model.num_layers} does not divide by mesh.stage={stage} x pipeline.rounds="
+                f"{rounds}; change one"
+            )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RewardConfig:
     """What reward training and scoring need beside a RunConfig."""
 
-    eval_fraction: float
+    eval_fraction: float = 0.1
     """Share of the prompts held out, drawn by the hash of the prompt."""
-    centering: float
+    centering: float = 0.01
     """Coefficient of (r_w + r_l)^2 in the pair loss; 0 leaves scores free to drift."""
-    truncation_penalty: float
+    truncation_penalty: float = 2.0
     """Taken from the calibrated score (standard deviations) of an answer that did not end by itself."""
-    score_rows: int
+    score_rows: int = 64
     """Answers in one scoring batch; every batch is padded to it, so that a score never depends on its neighbours."""
     min_accuracy: float = 0.55
     """Held-out pair accuracy under which the model is not usable for ranking."""
@@ -340,13 +386,31 @@ def load(path: str | Path) -> RunConfig:
     if spec is None or spec.loader is None:
         raise ConfigError(f"config file {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "config"):
-        raise ConfigError(f"config file {path} has no function `config() -> RunConfig`")
-    built = module.config()
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "config"):
+            raise ConfigError(f"config file {path} has no function `config() -> RunConfig`")
+        built = module.config()
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a user's Python may raise
+        raise ConfigError(f"config file {_place(error, path)}: {_what(error)}") from error
     if not isinstance(built, RunConfig):
         raise ConfigError(f"config() of {path} returned {type(built).__name__}, not RunConfig")
     return built
+
+
+def _place(error: Exception, path: Path) -> str:
+    """PATH:LINE, the last line of the config file that was being run (or, for a syntax error, read)."""
+    if isinstance(error, SyntaxError) and Path(error.filename or "").resolve() == path.resolve():
+        return f"{path}:{error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
+    return f"{path}:{lines[-1]}" if lines else str(path)
+
+
+def _what(error: Exception) -> str:
+    return f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
 
 
 def model_from_dict(fields: dict[str, Any]) -> ModelConfig:
