@@ -55,7 +55,7 @@ def test_a_gradient_over_the_norm_is_scaled_down_as_a_whole():
 
 
 def test_a_first_moment_in_bfloat16_is_stored_so_and_nothing_else_is():
-    weights, gradient = {"a": jnp.ones((2, 2))}, {"a": jnp.full((2, 2), 0.3)}
+    weights, gradient = {"a": jnp.ones((2, 2))}, {"a": jnp.full((2, 2), 0.3, jnp.float32)}
     plain, low = make_optimizer(OPTIM), make_optimizer(dataclasses.replace(OPTIM, first_moment_dtype="bfloat16"))
     wanted, _ = plain.update(gradient, plain.init(weights), weights)
     direction, (_, adam, *_) = low.update(gradient, low.init(weights), weights)
