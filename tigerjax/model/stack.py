@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import jax
 
 from tigerjax.config import Remat
-from tigerjax.errors import ConfigError
 
 Block = Callable[[Any, Any], Any]  # (one layer's weights, activations) -> activations
 
