@@ -33,6 +33,8 @@ from tigerjax.train.metrics import model_flops
 
 MAX_TENSOR = 8
 """Past it a layer's activations travel more than they compute, on every chip here."""
+SEARCHED: tuple[Remat, ...] = tuple(name for name in typing.get_args(Remat) if name != "none")
+"""save_dots keeps every product; "none" keeps also what costs nothing to compute again."""
 MAX_ROWS = 16
 """Rows of a micro-batch on one chip; one that needs more is better served by a longer row."""
 ROUNDS = (1, 2, 4, 5)
@@ -110,7 +112,7 @@ def _grid(base: RunConfig, topology: Topology) -> Iterator[tuple[MeshConfig, Pip
             if tensor > MAX_TENSOR:
                 continue
             mesh = MeshConfig(data=topology.slices, stage=stage, fsdp=per_slice // stage // tensor, tensor=tensor)
-            for remat in typing.get_args(Remat):
+            for remat in SEARCHED:
                 if stage == 1:
                     yield mesh, PipelineConfig(), remat
                     continue
