@@ -4,7 +4,7 @@ Model code names *logical* axes ('embed', 'heads', ...). Nothing outside this fi
 except `model/pipeline.py`, whose subject is the 'stage' axis.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
@@ -62,9 +62,13 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def spec(*logical_axes: str | None) -> PartitionSpec:
-    """The PartitionSpec of an array with these logical axes; None is an axis that is never sharded."""
-    return PartitionSpec(*(None if a is None else RULES[a] for a in logical_axes))
+def spec(*logical_axes: str | None, manual: Collection[str] = ()) -> PartitionSpec:
+    """The PartitionSpec of an array with these logical axes; None is an axis that is never sharded.
+
+    Mesh axes that are `manual` (inside a shard_map over them) are left out.
+    """
+    table = dict(logical_rules(manual))
+    return PartitionSpec(*(None if a is None else table[a] for a in logical_axes))
 
 
 def sharding(mesh: Mesh, *logical_axes: str | None) -> NamedSharding:
@@ -72,7 +76,7 @@ def sharding(mesh: Mesh, *logical_axes: str | None) -> NamedSharding:
     return NamedSharding(mesh, spec(*logical_axes))
 
 
-def logical_rules(manual: Sequence[str] = ()) -> list[tuple[str, Any]]:
+def logical_rules(manual: Collection[str] = ()) -> list[tuple[str, Any]]:
     """The table in the form flax.linen's partitioning functions take, without mesh axes that are `manual` (inside a
     shard_map over them)."""
 

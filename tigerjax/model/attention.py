@@ -39,7 +39,7 @@ def _rotate_fwd(x_BTNH: jax.Array, sin_BTNH: jax.Array, cos_BTNH: jax.Array) -> 
 
 def _rotate_bwd(angles: Any, g_BTNH: jax.Array) -> tuple[jax.Array, None, None]:
     """The inverse rotation, written as one: the transpose of split and concatenate that JAX would derive pads both
-    halves to whole arrays (0.05 s of the 70B step on v5p-64, by the compiler's estimate). Positions have no gradient."""
+    halves to whole arrays. Positions have no gradient."""
     sin_BTNH, cos_BTNH = angles
     return jax.lax.optimization_barrier(_rotate(g_BTNH, -sin_BTNH, cos_BTNH)), None, None
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from tigerjax.config import ComputeConfig, ModelConfig
-from tigerjax.model import attention, stack
+from tigerjax.model import attention, products, stack
 
 Weights = dict[str, Any]
 # (q_BTNH, k_BTKH, v_BTKH) -> (out_BTNH, what the caller wants kept, such as the cache); k is already rotated.
@@ -77,50 +77,16 @@ class Attention(nn.Module):
         wv_DKH = weight(self, "v", (D, K, H), ("embed", "kv_heads", "head_dim")).astype(dtype)
         wo_NHD = weight(self, "o", (N, H, D), ("heads", "head_dim", "embed")).astype(dtype)
 
-        q_BTNH = jnp.einsum("BTD,DNH->BTNH", x_BTD, wq_DNH)
-        k_BTKH = jnp.einsum("BTD,DKH->BTKH", x_BTD, wk_DKH)
-        v_BTKH = jnp.einsum("BTD,DKH->BTKH", x_BTD, wv_DKH)
+        q_BTNH = jnp.einsum("BTD,DNH->BTNH", products.apart(x_BTD), wq_DNH)
+        k_BTKH = jnp.einsum("BTD,DKH->BTKH", products.apart(x_BTD), wk_DKH)
+        v_BTKH = jnp.einsum("BTD,DKH->BTKH", products.apart(x_BTD), wv_DKH)
         q_BTNH = nn.with_logical_constraint(q_BTNH, ("batch", "length", "act_heads", "head_dim"))
         k_BTKH = nn.with_logical_constraint(k_BTKH, ("batch", "length", "act_kv_heads", "head_dim"))
         v_BTKH = nn.with_logical_constraint(v_BTKH, ("batch", "length", "act_kv_heads", "head_dim"))
         q_BTNH = attention.rope(q_BTNH, positions_BT, base=c.rope_base)
         k_BTKH = attention.rope(k_BTKH, positions_BT, base=c.rope_base)
         out_BTNH, kept = attend(q_BTNH, k_BTKH, v_BTKH)
-        out_BTNH = apart(out_BTNH)
-        return jnp.einsum("BTNH,NHD->BTD", out_BTNH, wo_NHD), kept
-
-
-@jax.custom_vjp
-def apart(x: Any) -> Any:
-    """The identity, whose cotangent XLA may not fuse into what consumes it."""
-    return x
-
-
-apart.defvjp(lambda x: (x, None), lambda _, g: (jax.lax.optimization_barrier(g),))
-
-
-@jax.custom_vjp
-def swiglu_down(gate_BTF: jax.Array, up_BTF: jax.Array, down_FD: jax.Array) -> jax.Array:
-    """out_BTD = (silu(gate) * up) @ down."""
-    return (jax.nn.silu(gate_BTF) * up_BTF) @ down_FD
-
-
-def _swiglu_down_fwd(gate_BTF: jax.Array, up_BTF: jax.Array, down_FD: jax.Array) -> Any:
-    return swiglu_down(gate_BTF, up_BTF, down_FD), (gate_BTF, up_BTF, down_FD)
-
-
-def _swiglu_down_bwd(kept: Any, d_out_BTD: jax.Array) -> Any:
-    """JAX's own derivative, with the elementwise part in one place: XLA otherwise computes silu again inside each of
-    the five products that read its result."""
-    gate_BTF, up_BTF, down_FD = kept
-    d_hidden_BTF = jnp.einsum("BTD,FD->BTF", d_out_BTD, down_FD)
-    gate_BTF, up_BTF, d_hidden_BTF = jax.lax.optimization_barrier((gate_BTF, up_BTF, d_hidden_BTF))
-    hidden_BTF, pullback = jax.vjp(lambda g, u: jax.nn.silu(g) * u, gate_BTF, up_BTF)
-    hidden_BTF, (d_gate_BTF, d_up_BTF) = jax.lax.optimization_barrier((hidden_BTF, pullback(d_hidden_BTF)))
-    return d_gate_BTF, d_up_BTF, jnp.einsum("BTF,BTD->FD", hidden_BTF, d_out_BTD)
-
-
-swiglu_down.defvjp(_swiglu_down_fwd, _swiglu_down_bwd)
+        return products.out_projection(out_BTNH, wo_NHD), kept
 
 
 class MLP(nn.Module):
@@ -132,9 +98,9 @@ class MLP(nn.Module):
         gate_DF = weight(self, "gate", (D, F), ("embed", "mlp")).astype(dtype)
         up_DF = weight(self, "up", (D, F), ("embed", "mlp")).astype(dtype)
         down_FD = weight(self, "down", (F, D), ("mlp", "embed")).astype(dtype)
-        gate_BTF = checkpoint_name(x_BTD @ gate_DF, stack.GATE)
-        up_BTF = checkpoint_name(x_BTD @ up_DF, stack.UP)
-        return swiglu_down(gate_BTF, up_BTF, down_FD)
+        gate_BTF = checkpoint_name(products.apart(x_BTD) @ gate_DF, stack.GATE)
+        up_BTF = checkpoint_name(products.apart(x_BTD) @ up_DF, stack.UP)
+        return products.swiglu_down(gate_BTF, up_BTF, down_FD)
 
 
 class Block(nn.Module):
@@ -146,17 +112,17 @@ class Block(nn.Module):
         x_BTD = checkpoint_name(between(x_BTD), stack.BLOCK_IN)
         with jax.named_scope("attention"):
             h_BTD = whole_rows(RMSNorm(eps, name="attn_norm")(x_BTD))
-            h_BTD, kept = Attention(self.config, name="attn")(apart(h_BTD), positions_BT, attend)
+            h_BTD, kept = Attention(self.config, name="attn")(h_BTD, positions_BT, attend)
         x_BTD = checkpoint_name(between(x_BTD + between(h_BTD)), stack.RESIDUAL)
         with jax.named_scope("mlp"):
             h_BTD = whole_rows(RMSNorm(eps, name="mlp_norm")(x_BTD))
-            x_BTD += between(MLP(self.config, name="mlp")(apart(h_BTD)))
+            x_BTD += between(MLP(self.config, name="mlp")(h_BTD))
         return between(x_BTD), kept
 
 
 def between(x_BTD: jax.Array) -> jax.Array:
-    """Sharded as between blocks: T over the devices that share a block's heads and mlp (sequence parallelism, Korthikanti
-    et al. 2022), so that norms and saved activations are not held once for each of them."""
+    """Sharded as between blocks: T over the devices that share a block's heads and mlp (sequence parallelism,
+    Korthikanti et al. 2022), so that each of them holds its part of norms and saved activations, not all."""
     return nn.with_logical_constraint(x_BTD, ("batch", "act_length", "act_embed"))
 
 

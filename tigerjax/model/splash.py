@@ -49,16 +49,18 @@ def name_inputs(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, ja
 def over_free_axes(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """`function` of (q_BNTH, k_BKSH, v_BKSH, segment_ids_BT) on each device's rows and heads."""
     mesh = jax.sharding.get_abstract_mesh()
-    free = {axis for axis, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual}
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    free = {axis for axis, kind in kinds.items() if kind != AxisType.Manual}
     if not free:
         return function
-    q_spec, kv_spec = spec("batch", "act_heads", None, None), spec("batch", "act_kv_heads", None, None)
+    here = functools.partial(spec, manual=kinds.keys() - free)
+    q_spec, kv_spec = here("batch", "act_heads", None, None), here("batch", "act_kv_heads", None, None)
     # check_vma off: the kernel's outputs do not say over which axes they vary (jax 0.10.2); the tests compare
     # with the reference instead.
     return jax.shard_map(
         function,
         axis_names=free,
-        in_specs=(q_spec, kv_spec, kv_spec, spec("batch", None)),
+        in_specs=(q_spec, kv_spec, kv_spec, here("batch", None)),
         out_specs=q_spec,
         check_vma=False,
     )

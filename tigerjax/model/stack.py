@@ -48,7 +48,7 @@ class Runner(Protocol):
 
 
 def rematerialise(block: Block, remat: Remat) -> Block:
-    """`block` with what its backward pass keeps chosen by name: everything ('none'), or what SAVED and OFFLOADED say."""
+    """`block`, of which the backward pass keeps everything ('none'), or what SAVED and OFFLOADED say, by name."""
     if remat == "none":
         return block
     policy = jax.checkpoint_policies.save_and_offload_only_these_names(

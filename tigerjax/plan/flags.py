@@ -1,0 +1,24 @@
+"""libtpu flags of a TPU generation, from launch/libtpu_flags/: lines `--name=value`, `#` begins a comment."""
+
+import re
+from pathlib import Path
+
+from tigerjax.errors import ConfigError
+
+LINE = re.compile(r"--([a-z0-9_]+)=(\S+)")
+
+
+def read(path: str | Path) -> dict[str, str]:
+    """name without dashes -> value, as `compiler_options` takes them. ConfigError names a line that is no flag."""
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"libtpu flags {path} do not exist; give a file such as launch/libtpu_flags/v5p.txt")
+    found: dict[str, str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        if (match := LINE.fullmatch(text)) is None:
+            raise ConfigError(f"{path}:{number}: {text!r} is not --name=value")
+        found[match[1]] = match[2]
+    return found
