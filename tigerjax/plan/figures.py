@@ -35,6 +35,7 @@ def figures(config: RunConfig, topology: Topology, compiled: Compiled) -> dict[s
         "headroom_gb": (chip.hbm_bytes - compiled.peak_bytes) / GB,
         "fits": compiled.out_of_memory is None,
         "model_tflop_per_chip": flops / 1e12,
+        "libtpu_flags": compiled.options,
         "compile_s": compiled.lower_s + compiled.compile_s,
     }
     if compiled.out_of_memory is not None:

@@ -28,6 +28,7 @@ from tigerjax import manifest
 from tigerjax.config import MeshConfig, PipelineConfig, Remat, RunConfig
 from tigerjax.errors import ConfigError
 from tigerjax.model import stack
+from tigerjax.plan import flags
 from tigerjax.plan.topology import Topology
 from tigerjax.train.metrics import model_flops
 
@@ -221,7 +222,7 @@ def key(config: RunConfig, topology: Topology) -> str:
     """Of a result: the config but for its name, the slice, the versions and the sources that it depends on."""
     root = Path(tigerjax.__file__).parent
     parts = [line for line in config_lib.dump(config) if not line.startswith("name = ")]
-    parts += [topology.name, str(topology.slices)]
+    parts += [topology.name, str(topology.slices), str(flags.of(topology))]
     parts += [f"{name} {importlib.metadata.version(name)}" for name in ("jax", "jaxlib", "libtpu", "flax", "optax")]
     for source in SOURCES:
         path = root / source
