@@ -84,8 +84,9 @@ def compile_for(
 ) -> Compiled:
     """Compiles the config's step for every chip of `topology`: `jit_step`, as `train` does.
 
-    `options` are libtpu flags (name without dashes -> value); None takes those of launch/libtpu_flags/. Running out of memory is an answer
-    (`out_of_memory`); ConfigError is for a mesh that does not fit the topology and for an unknown flag.
+    `options` are libtpu flags (name without dashes -> value); None takes those of launch/libtpu_flags/. Running out
+    of memory is an answer (`out_of_memory`); ConfigError is for a mesh that does not fit the topology and for an
+    unknown flag.
     """
     mesh = make_mesh(config.mesh, describe(topology))
     objective, batch, tokens, flops = work(config, mesh)
