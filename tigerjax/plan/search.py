@@ -103,7 +103,7 @@ def enumerate_candidates(base: RunConfig, topology: Topology) -> tuple[list[Cand
                 left_out["cannot fit"] += 1
                 continue
             out.append(Candidate(config, rows, memory, least_seconds(config, topology)))
-    return sorted(out, key=lambda c: (c.seconds, c.memory)), left_out
+    return sorted(out, key=lambda c: (c.seconds, run_again(c.config), c.memory)), left_out
 
 
 def _grid(base: RunConfig, topology: Topology) -> Iterator[tuple[MeshConfig, PipelineConfig, Remat]]:
@@ -194,11 +194,13 @@ def least_seconds(c: RunConfig, topology: Topology) -> float:
 
 
 def run_again(c: RunConfig) -> int:
-    """Weights of a layer whose products the backward pass computes a second time."""
+    """Weights of a layer whose products the backward pass computes a second time; attention itself counts as the
+    weights that would cost as much, N x H x T (causal)."""
     model, kept = c.model, (*on_device(c), *stack.OFFLOADED.get(c.compute.remat, ()))
     qkv = model.model_dim * model.head_dim * (model.num_heads + 2 * model.num_kv_heads)
     out, mlp = model.model_dim * model.num_heads * model.head_dim, model.model_dim * model.mlp_dim
-    parts = {stack.QUERY: qkv, stack.RESIDUAL: out, stack.GATE: mlp, stack.UP: mlp}
+    scores = model.num_heads * model.head_dim * c.data.seq_len
+    parts = {stack.QUERY: qkv, stack.ATTENTION_OUT: scores, stack.RESIDUAL: out, stack.GATE: mlp, stack.UP: mlp}
     return sum(weights for name, weights in parts.items() if name not in kept)
 
 
