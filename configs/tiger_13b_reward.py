@@ -38,7 +38,7 @@ def config() -> RunConfig:
             rope_base=10_000.0,
             norm_eps=1e-5,
         ),
-        compute=ComputeConfig(attention="splash", remat="save_attention", dtype="bfloat16", loss_chunk_tokens=65536),
+        compute=ComputeConfig(attention="splash", remat="save_dots", dtype="bfloat16", loss_chunk_tokens=65536),
         mesh=MeshConfig(fsdp=64),
         optim=OptimConfig(
             peak_lr=5e-6,
