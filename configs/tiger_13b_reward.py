@@ -7,9 +7,10 @@ Result   not yet run
 Command  tigerjax reward train configs/tiger_13b_reward.py --preferences FILE --reference FILE
 
 Plan     not yet compiled
+         tigerjax plan configs/tiger_13b_reward.py --topology v5p:4x4x4 --answers 4
 
-Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: everything about the head and
-its training, mesh, remat and kernel blocks.
+Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: everything about the
+head and its training, mesh, remat and kernel blocks.
 """
 
 from tigerjax.config import (

@@ -7,9 +7,10 @@ Result   not yet run
 Command  tigerjax train configs/tiger_13b_sft.py
 
 Plan     not yet compiled
+         tigerjax plan configs/tiger_13b_sft.py --topology v5p:4x4x4
 
-Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: learning rate, schedule, betas,
-decay, clipping, batch, row length, steps, mesh, remat, kernel blocks and how often to save.
+Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: learning rate,
+schedule, betas, decay, clipping, batch, row length, steps, mesh, remat, kernel blocks and how often to save.
 """
 
 from tigerjax.config import (

@@ -6,10 +6,13 @@ Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run
 Command  tigerjax train configs/tiger_70b_sft.py
 
-Plan     not yet compiled
+Plan     68.7 of 102.8 GB a chip; a step of 524,288 tokens in 11.07 to 12.11 s
+         (static 10.49, attention 0.57 to 0.86, not hidden 0.01 of 0.76 s of traffic);
+         MFU at most 69.3%, at most 740 tokens/s/chip
+         tigerjax plan configs/tiger_70b_sft.py --topology v5p:4x4x4
 
-Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: learning rate, schedule, betas,
-decay, clipping, batch, row length, steps, mesh, remat, kernel blocks and how often to save.
+Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: learning rate,
+schedule, betas, decay, clipping, batch, row length, steps, mesh, remat, kernel blocks and how often to save.
 """
 
 from tigerjax.config import (

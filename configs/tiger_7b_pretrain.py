@@ -7,10 +7,11 @@ Result   not yet run
 Command  tigerjax train configs/tiger_7b_pretrain.py --checkpoint.init-from CHECKPOINT
 
 Plan     not yet compiled
+         tigerjax plan configs/tiger_7b_pretrain.py --topology v5p:4x4x4 --tokens 300e9
 
-Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: learning rate, schedule, betas,
-decay, clipping, batch (4.2M tokens; TigerBot's 1,920 rows of 2,048 are 3.9M), steps (300B tokens), mesh, remat,
-kernel blocks and how often to save.
+Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: learning rate,
+schedule, betas, decay, clipping, batch (4.2M tokens; TigerBot's 1,920 rows of 2,048 are 3.9M), steps (300B tokens),
+mesh, remat, kernel blocks and how often to save.
 """
 
 from tigerjax.config import (

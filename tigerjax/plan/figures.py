@@ -117,7 +117,7 @@ def lines(shown: dict[str, Any], report: str) -> list[str]:
         f"tokens/s/chip      at most {shown['tokens_per_s_per_chip']:,.0f}"
         f" ({shown['tokens_per_s_per_chip_low']:,.0f} at the high end)",
         "",
-        "collective           axis              GB sent    runs   seconds",
+        f"{'collective':26} {'axis':12} {'GB sent':>9} {'runs':>7} {'seconds':>9}",
     ]
     for row in shown["collectives"]:
         kind = row["op"] + (" (async)" if row["async"] else "")
