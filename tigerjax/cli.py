@@ -111,6 +111,7 @@ def _run(args: list[str]) -> None:
             prog, rest = f"tigerjax {' '.join(words)}", args[len(words) :]
             quiet_start()
             hush_threads()
+            sys.path.append("")  # modules of mixtures are looked for in the current folder too, as `python -m` does
             (bind_with_config if command in WITH_CONFIG else bind)(command, rest, prog)()
             return
     said = tuple(word for word in args if not word.startswith("-"))

@@ -112,6 +112,21 @@ def test_the_command_sets_its_own_environment_and_writes_the_figures(tmp_path):
     assert set(json.loads(out.read_text(encoding="utf-8"))) >= STABLE | {"days", "chip_hours"}
 
 
+@pytest.mark.tpu
+@pytest.mark.slow
+def test_a_search_with_the_real_compiler_ends_in_an_override_that_plans(tmp_path):
+    words = ["plan", "tests/plan/plan_world.py", "--topology", "v5p:2x2x1", "--model.num-layers", "3"]
+    found, again = tmp_path / "found.json", tmp_path / "again.json"
+    search = ["--search", "--budget-minutes", "0.5", "--work", str(tmp_path / "work"), "--json", str(found)]
+    done = run(*words, *search)
+    assert done.returncode == 0, done.stderr[-2000:]
+    shown = json.loads(found.read_text(encoding="utf-8"))
+    assert shown["ranking"][0]["fits"] and shown["override"] in done.stdout
+    done = run(*words, *shown["override"].split(), "--json", str(again))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(again.read_text(encoding="utf-8"))["peak_gb"] == shown["ranking"][0]["peak_gb"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

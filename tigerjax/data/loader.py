@@ -95,7 +95,10 @@ class Source:
             str(self.folder / ROWS_FILE), "readahead_buffer_size:0,max_parallelism:0"
         )
         if self._reader.num_records() != self.rows:
-            raise DataError(f"{folder}: {self._reader.num_records()} rows in the file, {self.rows} in the manifest")
+            raise DataError(
+                f"{folder}: {self._reader.num_records()} rows in the file, {self.rows} in the manifest; remove the"
+                " folder, and `tigerjax data cache` makes it again"
+            )
         self._order: tuple[int, np.ndarray] | None = None
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
@@ -143,6 +146,15 @@ class Loader:
         self.rates = {name: rates[name] / total for name in self.names}
         self.batch_rows, self.seq_len, self.seed, self.host, self.hosts = batch_rows, seq_len, seed, host, hosts
         self.sources = [Source(name, sources[name], seq_len) for name in self.names]
+        made_with = {s.figures.get("tokenizer_sha256") for s in self.sources} - {None}
+        if len(made_with) > 1:
+            raise DataError(
+                f"rows of {self.names} were made with {len(made_with)} tokenizers; make them again with one"
+            )
+        self.tokenizer_sha256: str | None = next(iter(made_with), None)
+        """Of the rows; training keeps it in the checkpoint and refuses another one there."""
+        self.vocab_size: int | None = None
+        """Entries of that tokenizer, where it is known: what the model's vocabulary must be."""
         self._limits = [(max_epochs or {}).get(name) for name in self.names]
         self._shares = [self.rates[name] for name in self.names]
         self._counts = [0] * len(self.names)

@@ -37,7 +37,7 @@ from tigerjax.data.tasks import (
     task_rows,
 )
 from tigerjax.data.tf import start
-from tigerjax.errors import ConfigError, DataError
+from tigerjax.errors import ConfigError, DataError, TigerjaxError
 
 HOLISTIC_RANGE = (0.05, 0.10)  # what TigerBot used; outside it a warning
 ALLOWED_RANGE = (0.0, 0.2)
@@ -208,14 +208,18 @@ def open_loader(
     for module in data.modules:
         try:
             importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            raise ConfigError(f"data.modules names {module}, which cannot be imported: {error}") from error
+        except TigerjaxError:
+            raise
+        except Exception as error:  # whatever a user's module may raise
+            what = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"data.modules names {module}, which cannot be imported: {what}") from error
     mixture = get_mixture(data.mixture)
-    sha = Tokenizer(Path(data.tokenizer)).sha256
+    tokenizer = Tokenizer(Path(data.tokenizer))
+    sha = tokenizer.sha256
     folders = {task.name: Path(data.cache_dir) / task.name for task in mixture.tasks}
     for name, folder in folders.items():
         found = manifest.read(folder)
-        if found is not None and (old := found["figures"]["tokenizer_sha256"]) != sha:
+        if found is not None and (old := found.get("figures", {}).get("tokenizer_sha256")) not in (None, sha):
             raise DataError(
                 f"{folder}: rows of {name} were made with tokenizer {old[:12]}, but {data.tokenizer} is {sha[:12]};"
                 f" remove the folder (rm -r {folder}) and run `tigerjax data cache CONFIG`, or name the old tokenizer"
@@ -225,6 +229,7 @@ def open_loader(
     limits = {task.name: maker.max_epochs for task in mixture.tasks if (maker := row_maker(task)) is not None}
     rates = {task.name: float(mixture.get_rate(task)) for task in mixture.tasks}
     loader = Loader(folders, rates, batch_rows, data.seq_len, seed, host, hosts, max_epochs=limits)
+    loader.vocab_size = tokenizer.size
     if total_rows is not None:
         check_epochs({s.name: (loader.rates[s.name], s.rows, limits.get(s.name)) for s in loader.sources}, total_rows)
     return loader

@@ -17,6 +17,7 @@ from tigerjax.config import RunConfig
 from tigerjax.data.rows import Batch
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import make_mesh, sharding
+from tigerjax.plan import flags
 from tigerjax.plan.topology import Topology, describe
 from tigerjax.train.metrics import model_flops
 from tigerjax.train.objective import Objective, in_mesh, token_objective
@@ -32,6 +33,8 @@ class Compiled:
     """What one compilation says. Bytes are of one chip; where the program does not fit, temporaries are what it
     would need and the peak is the sum with the arguments."""
 
+    options: dict[str, Any]
+    """libtpu flags that it was compiled with."""
     tokens: int
     flops: float
     """Of the model, a step and all chips: see `Work`."""
@@ -81,8 +84,9 @@ def compile_for(
 ) -> Compiled:
     """Compiles the config's step for every chip of `topology`: `jit_step`, as `train` does.
 
-    `options` are libtpu flags (name without dashes -> value). Running out of memory is an answer
-    (`out_of_memory`); ConfigError is for a mesh that does not fit the topology and for an unknown flag.
+    `options` are libtpu flags (name without dashes -> value); None takes those of launch/libtpu_flags/. Running out
+    of memory is an answer (`out_of_memory`); ConfigError is for a mesh that does not fit the topology and for an
+    unknown flag.
     """
     mesh = make_mesh(config.mesh, describe(topology))
     objective, batch, tokens, flops = work(config, mesh)
@@ -90,13 +94,14 @@ def compile_for(
     # The shardings are computed before the mesh is set: jax.random.key fails where only described devices are.
     state = abstract_state(objective, tx, mesh)
     step = jit_step(objective, tx, config.optim, mesh)
+    options = flags.of(topology) if options is None else options
     started = time.perf_counter()
     lowered = in_mesh(mesh, step.lower)(state, batch)
     lower_s = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         try:
-            compiled: Any = lowered.compile(compiler_options=OPTIONS | {"xla_dump_to": folder} | (options or {}))
+            compiled: Any = lowered.compile(compiler_options=OPTIONS | {"xla_dump_to": folder} | options)
             message = None
         except jax.errors.JaxRuntimeError as error:
             message = str(error)
@@ -109,6 +114,7 @@ def compile_for(
     if message is not None:
         arguments, temporaries = sharded_bytes((state, batch)), _reported_bytes(report)
         return Compiled(
+            options=options,
             tokens=tokens,
             flops=flops,
             hlo="",
@@ -123,6 +129,7 @@ def compile_for(
         )
     memory = compiled.memory_analysis()
     return Compiled(
+        options=options,
         tokens=tokens,
         flops=flops,
         hlo=compiled.as_text(),

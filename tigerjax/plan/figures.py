@@ -35,6 +35,7 @@ def figures(config: RunConfig, topology: Topology, compiled: Compiled) -> dict[s
         "headroom_gb": (chip.hbm_bytes - compiled.peak_bytes) / GB,
         "fits": compiled.out_of_memory is None,
         "model_tflop_per_chip": flops / 1e12,
+        "libtpu_flags": compiled.options,
         "compile_s": compiled.lower_s + compiled.compile_s,
     }
     if compiled.out_of_memory is not None:
@@ -116,7 +117,7 @@ def lines(shown: dict[str, Any], report: str) -> list[str]:
         f"tokens/s/chip      at most {shown['tokens_per_s_per_chip']:,.0f}"
         f" ({shown['tokens_per_s_per_chip_low']:,.0f} at the high end)",
         "",
-        "collective           axis              GB sent    runs   seconds",
+        f"{'collective':26} {'axis':12} {'GB sent':>9} {'runs':>7} {'seconds':>9}",
     ]
     for row in shown["collectives"]:
         kind = row["op"] + (" (async)" if row["async"] else "")

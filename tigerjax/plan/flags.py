@@ -3,8 +3,11 @@
 import re
 from pathlib import Path
 
+import tigerjax
 from tigerjax.errors import ConfigError
+from tigerjax.plan.topology import Topology
 
+FOLDER = Path(tigerjax.__file__).resolve().parents[1] / "launch" / "libtpu_flags"
 LINE = re.compile(r"--([a-z0-9_]+)=(\S+)")
 
 
@@ -22,3 +25,10 @@ def read(path: str | Path) -> dict[str, str]:
             raise ConfigError(f"{path}:{number}: {text!r} is not --name=value")
         found[match[1]] = match[2]
     return found
+
+
+def of(topology: Topology) -> dict[str, str]:
+    """The flags that launch/ gives a slice of this generation; none on one host's 4 chips, where libtpu's defaults
+    already reduce-scatter, nor where the package was installed without launch/."""
+    path = FOLDER / f"{topology.chip.name}.txt"
+    return read(path) if topology.chips > 4 and path.is_file() else {}

@@ -27,17 +27,22 @@ from tigerjax import config as config_lib
 from tigerjax import manifest
 from tigerjax.config import MeshConfig, PipelineConfig, Remat, RunConfig
 from tigerjax.errors import ConfigError
+from tigerjax.model import stack
+from tigerjax.plan import flags
 from tigerjax.plan.topology import Topology
 from tigerjax.train.metrics import model_flops
 
 MAX_TENSOR = 8
 """Past it a layer's activations travel more than they compute, on every chip here."""
+SEARCHED: tuple[Remat, ...] = tuple(name for name in typing.get_args(Remat) if name != "none")
+"""save_dots keeps every product; "none" keeps also what costs nothing to compute again."""
 MAX_ROWS = 16
 """Rows of a micro-batch on one chip; one that needs more is better served by a longer row."""
 ROUNDS = (1, 2, 4, 5)
 MICROBATCHES_PER_STAGE = (1, 2, 4)
-STATE_BYTES = 12
-"""A float32 weight and its two moments."""
+NOT_HIDDEN = 0.1
+"""Share of what could run side by side that the order assumes does not."""
+SIZES = {"float32": 4, "bfloat16": 2}
 SOURCES = ("config.py", "mesh.py", "model", "train", "plan")
 """What, under tigerjax/, a result depends on."""
 
@@ -100,7 +105,7 @@ def enumerate_candidates(base: RunConfig, topology: Topology) -> tuple[list[Cand
                 left_out["cannot fit"] += 1
                 continue
             out.append(Candidate(config, rows, memory, least_seconds(config, topology)))
-    return sorted(out, key=lambda c: (c.seconds, c.memory)), left_out
+    return sorted(out, key=lambda c: (c.seconds, run_again(c.config), c.memory)), left_out
 
 
 def _grid(base: RunConfig, topology: Topology) -> Iterator[tuple[MeshConfig, PipelineConfig, Remat]]:
@@ -110,7 +115,7 @@ def _grid(base: RunConfig, topology: Topology) -> Iterator[tuple[MeshConfig, Pip
             if tensor > MAX_TENSOR:
                 continue
             mesh = MeshConfig(data=topology.slices, stage=stage, fsdp=per_slice // stage // tensor, tensor=tensor)
-            for remat in typing.get_args(Remat):
+            for remat in SEARCHED:
                 if stage == 1:
                     yield mesh, PipelineConfig(), remat
                     continue
@@ -128,9 +133,10 @@ def least_memory(c: RunConfig) -> float:
     m, model = c.mesh, c.model
     layers, ends = layer_weights(c), 2 * model.padded_vocab_size * model.model_dim
     held = layers * model.num_layers / (m.stage * m.fsdp * m.tensor) + ends / (m.fsdp * m.tensor)
-    bytes_a_weight = STATE_BYTES + (4 if c.optim.accumulate > 1 else 0)  # float32 sums of the gradient
+    # float32 weight and second moment, the first moment, and float32 sums of the gradient over micro-batches
+    bytes_a_weight = 8 + SIZES[c.optim.first_moment_dtype] + (4 if c.optim.accumulate > 1 else 0)
     rows = c.batch_rows // c.optim.accumulate / (m.data * m.fsdp)
-    saved = rows * c.data.seq_len * model.num_layers / m.stage * saved_per_token(c) / m.tensor
+    saved = rows * c.data.seq_len * model.num_layers / m.stage * kept_per_token(c, on_device(c)) / m.tensor
     return held * bytes_a_weight + saved
 
 
@@ -141,13 +147,12 @@ def layer_weights(c: RunConfig) -> int:
     return attention + 3 * model.model_dim * model.mlp_dim
 
 
-def saved_per_token(c: RunConfig) -> float:
-    """Bytes that the remat policy keeps of a token and a layer, the block's input included."""
-    from tigerjax.model import stack
-
-    model, size = c.model, {"float32": 4, "bfloat16": 2}[c.compute.dtype]
+def kept_per_token(c: RunConfig, names: Sequence[str]) -> float:
+    """Bytes of a token and a layer under these checkpoint_names of model/stack.py."""
+    model = c.model
     heads, kv = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
-    sizes = {
+    values = {
+        stack.BLOCK_IN: model.model_dim,
         stack.QUERY: heads,
         stack.KEY: kv,
         stack.VALUE: kv,
@@ -156,60 +161,64 @@ def saved_per_token(c: RunConfig) -> float:
         stack.GATE: model.mlp_dim,
         stack.UP: model.mlp_dim,
     }
-    names = sizes if c.compute.remat == "none" else stack.SAVED[c.compute.remat]
-    return size * (model.model_dim + sum(sizes.get(name, 0) for name in names))
+    return SIZES[c.compute.dtype] * sum(values.get(name, 0) for name in names)
+
+
+def on_device(c: RunConfig) -> tuple[str, ...]:
+    """What the remat policy keeps in the chip's memory, the block's input included unless that is offloaded."""
+    if c.compute.remat == "none":
+        return (stack.BLOCK_IN, *stack.SAVED["save_dots"])
+    offloaded = stack.OFFLOADED.get(c.compute.remat, ())
+    return tuple(name for name in (stack.BLOCK_IN, *stack.SAVED[c.compute.remat]) if name not in offloaded)
 
 
 def least_seconds(c: RunConfig, topology: Topology) -> float:
-    """A rough time of a step, for the order: products at peak, recomputation, bubble, and traffic that is not
-    hidden behind them. No figure of a plan comes from here."""
-    from tigerjax.model import stack
-
+    """A rough time of a step, for the order alone: products at peak, recomputation, bubble, and what of the traffic
+    these do not hide. No figure of a plan comes from here."""
     chip, m, model = topology.chip, c.mesh, c.model
     tokens = c.batch_rows * c.data.seq_len
     compute = model_flops(model, tokens=tokens, seq_len=c.data.seq_len) / topology.chips / chip.peak_flops
-    names: Sequence[str] = (
-        tuple(stack.SAVED["save_dots"]) if c.compute.remat == "none" else stack.SAVED[c.compute.remat]
-    )
-    again = _weights_run_again(c, names) / layer_weights(c)
+    again = run_again(c) / layer_weights(c)
     compute *= 1 + again / 3
     if m.stage > 1:
         ticks = c.pipeline.rounds * c.pipeline.microbatches
         compute *= (ticks + m.stage - 1) / ticks
     # Weights gathered for forward and backward, gradients scattered: 2 bytes each, once a micro-batch.
-    layers = layer_weights(c) * model.num_layers / (m.stage * m.tensor)
-    gathered = 3 * 2 * layers * (m.fsdp - 1) / m.fsdp * c.optim.accumulate
-    # Activations: gathered and scattered twice a layer and pass (sequence parallelism), forward, backward and again.
-    local = tokens / (m.data * m.stage * m.fsdp) * model.num_layers / m.stage * model.model_dim * 2
-    moved = local * m.stage * 4 * (3 if again else 2) * (m.tensor - 1) / m.tensor
-    bandwidth = chip.link_bandwidth * 2
-    return max(compute, gathered / (bandwidth * len(topology.shape))) + moved / bandwidth
+    gathered = 6 * layer_weights(c) * model.num_layers / (m.stage * m.tensor) * (m.fsdp - 1) / m.fsdp
+    gathered *= c.optim.accumulate
+    # Activations gathered and scattered twice a layer and pass (sequence parallelism): forward, backward, again.
+    share = tokens / (m.data * m.fsdp) * model.num_layers / m.stage
+    moved = share * model.model_dim * 2 * 4 * (3 if again else 2) * (m.tensor - 1) / m.tensor
+    offloaded = 2 * share / m.tensor * kept_per_token(c, stack.OFFLOADED.get(c.compute.remat, ()))
+    ring = 2 * chip.link_bandwidth
+    side_by_side = (compute, gathered / (ring * len(topology.shape)), offloaded / chip.host_bandwidth)
+    return max(side_by_side) + NOT_HIDDEN * (sum(side_by_side) - max(side_by_side)) + moved / ring
 
 
-def _weights_run_again(c: RunConfig, names: Sequence[str]) -> int:
-    """Weights whose products the backward pass computes a second time."""
-    from tigerjax.model import stack
-
-    model = c.model
+def run_again(c: RunConfig) -> int:
+    """Weights of a layer whose products the backward pass computes a second time; attention itself counts as the
+    weights that would cost as much, N x H x T (causal)."""
+    model, kept = c.model, (*on_device(c), *stack.OFFLOADED.get(c.compute.remat, ()))
     qkv = model.model_dim * model.head_dim * (model.num_heads + 2 * model.num_kv_heads)
     out, mlp = model.model_dim * model.num_heads * model.head_dim, model.model_dim * model.mlp_dim
-    again = 0 if stack.QUERY in names else qkv
-    again += 0 if stack.RESIDUAL in names else out
-    return again + (0 if stack.GATE in names else mlp) + (0 if stack.UP in names else mlp)
+    scores = model.num_heads * model.head_dim * c.data.seq_len
+    parts = {stack.QUERY: qkv, stack.ATTENTION_OUT: scores, stack.RESIDUAL: out, stack.GATE: mlp, stack.UP: mlp}
+    return sum(weights for name, weights in parts.items() if name not in kept)
 
 
 def implied(candidate: Candidate, results: Sequence[Result]) -> str | None:
     """Why a candidate need not be compiled, given what was; None when it must be."""
-    mine = saved_per_token(candidate.config)
-    for done in results:
-        other = done.candidate
-        if other.mesh != candidate.mesh or other.config.pipeline != candidate.config.pipeline:
+    mine = candidate.config
+    saved = kept_per_token(mine, on_device(mine))
+    for (theirs, rows, *_), figures in results:
+        if (theirs.mesh, theirs.pipeline) != (mine.mesh, mine.pipeline):
             continue
-        theirs = saved_per_token(other.config)
-        if done.figures.get("fits") is False and candidate.rows >= other.rows and mine >= theirs:
-            return "more than what did not fit"
-        if done.figures.get("fits") and candidate.rows == other.rows and mine < theirs:
-            return "saves less than what fits"
+        if figures.get("fits") is False and candidate.rows >= rows:
+            if saved >= kept_per_token(theirs, on_device(theirs)):
+                return "more than what did not fit"
+        if figures.get("fits") and candidate.rows == rows and theirs.compute.remat not in stack.OFFLOADED:
+            if run_again(mine) >= run_again(theirs):
+                return "computes again what another that fits does not"
     return None
 
 
@@ -217,7 +226,7 @@ def key(config: RunConfig, topology: Topology) -> str:
     """Of a result: the config but for its name, the slice, the versions and the sources that it depends on."""
     root = Path(tigerjax.__file__).parent
     parts = [line for line in config_lib.dump(config) if not line.startswith("name = ")]
-    parts += [topology.name, str(topology.slices)]
+    parts += [topology.name, str(topology.slices), str(flags.of(topology))]
     parts += [f"{name} {importlib.metadata.version(name)}" for name in ("jax", "jaxlib", "libtpu", "flax", "optax")]
     for source in SOURCES:
         path = root / source

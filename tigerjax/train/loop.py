@@ -52,12 +52,13 @@ def train(
     """Trains to `optim.total_steps` and returns the final state, as on disk; its checkpoint is there by then.
 
     `loader` gives batches (pytrees of numpy arrays, leading axis rows) by next() and has state(), restore() and,
-    optionally, seen(). `objective` None is the token loss. Start weights: those of the newest checkpoint in `run_dir`
-    (resume="auto"), else `init_weights`, else `checkpoint.init_from`, else random. `tokenizer_sha256` and `extra` go
-    into the checkpoint; None takes the loader's attribute of that name. Writes config.txt, metrics.jsonl,
-    tensorboard/ and checkpoints/ under `run_dir`. SIGINT and SIGTERM save a checkpoint, then raise KeyboardInterrupt
-    or SystemExit(143). Raises ConfigError for a checkpoint of another model, tokenizer or data seed, and DataError
-    after MAX_SKIPPED + 1 consecutive updates that are not finite.
+    optionally, seen(), tokenizer_sha256 and vocab_size (which must be the model's). `objective` None is the token loss.
+    Start weights: those of the newest whole checkpoint in `run_dir` (resume="auto"), else `init_weights`, else
+    `checkpoint.init_from`, else random. `tokenizer_sha256` and `extra` go into the checkpoint; None takes the loader's
+    attribute of that name. Writes config.txt, metrics.jsonl, tensorboard/ and checkpoints/ under `run_dir`. SIGINT and
+    SIGTERM save a checkpoint, then raise KeyboardInterrupt or SystemExit(143). Raises ConfigError for a checkpoint of
+    another model, tokenizer or data seed, and DataError after MAX_SKIPPED + 1 consecutive updates that are not finite,
+    or when every checkpoint of the run is damaged.
     """
     # Mesh, objective, optimiser
     run_dir, total_steps = Path(run_dir), config.optim.total_steps
@@ -66,6 +67,11 @@ def train(
     tx = make_optimizer(config.optim)
     if tokenizer_sha256 is None:
         tokenizer_sha256 = getattr(loader, "tokenizer_sha256", None)
+    if (entries := getattr(loader, "vocab_size", None)) not in (None, config.model.vocab_size):
+        raise ConfigError(
+            f"model.vocab_size={config.model.vocab_size}, but the tokenizer {config.data.tokenizer} of the rows has"
+            f" {entries} entries; make them equal (`tigerjax convert resize` grows a checkpoint)"
+        )
 
     # State: resumed, given, or new
     checkpoints = Checkpointer(run_dir, keep=config.checkpoint.keep)
