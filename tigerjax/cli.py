@@ -15,7 +15,7 @@ from typing import Any
 
 import tigerjax
 from tigerjax.arguments import HELP, Command, bind, bind_with_config
-from tigerjax.commands import convert, models, text
+from tigerjax.commands import convert, models, plan, text
 from tigerjax.errors import ConfigError, TigerjaxError, disk_full
 
 COMMANDS: dict[tuple[str, ...], Command] = {
@@ -31,6 +31,7 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("data", "cache"): text.data_cache,
     ("data", "stats"): text.data_stats,
     ("train",): models.train,
+    ("plan",): plan.plan,
     ("reward", "train"): models.reward_train,
     ("reward", "score"): models.reward_score,
     ("sample",): models.sample,
@@ -39,7 +40,15 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("convert", "resize"): convert.resize,
     ("report",): models.report,
 }
-WITH_CONFIG = {text.data_cache, text.data_stats, models.train, models.reward_train, models.reward_score, models.sample}
+WITH_CONFIG = {
+    text.data_cache,
+    text.data_stats,
+    models.train,
+    plan.plan,
+    models.reward_train,
+    models.reward_score,
+    models.sample,
+}
 
 # What an accelerator looks like to the kernel: Google TPUs (two drivers), NVIDIA (also under WSL 2), AMD.
 ACCELERATORS = ("/dev/accel*", "/dev/vfio/[0-9]*", "/dev/nvidia*", "/dev/dxg", "/dev/kfd")

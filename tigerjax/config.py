@@ -14,7 +14,17 @@ from typing import Any, Literal
 from tigerjax.errors import ConfigError
 
 Attention = Literal["reference", "splash", "cudnn"]
-Remat = Literal["none", "full", "save_attention", "save_dots"]
+Remat = Literal[
+    "none",
+    "full",
+    "save_attention",
+    "save_qkv",
+    "save_residual",
+    "save_up",
+    "save_dots",
+    "offload_qkv",
+    "offload_residual",
+]
 Dtype = Literal["float32", "bfloat16"]
 
 
@@ -49,6 +59,45 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SplashConfig:
+    """Blocks of the splash kernel, in tokens: larger ones keep the matrix units busier and need more VMEM."""
+
+    block_q: int = 512
+    block_kv: int = 1024
+    """Keys brought into VMEM at one time; block_kv_compute of them are multiplied at one time."""
+    block_kv_compute: int = 512
+    block_q_dkv: int = 512
+    """The backward kernel of k and v, and of q too with fused_backward."""
+    block_kv_dkv: int = 1024
+    block_kv_dkv_compute: int = 512
+    block_q_dq: int = 512
+    """The backward kernel of q; not used with fused_backward."""
+    block_kv_dq: int = 1024
+    fused_backward: bool = False
+    """One backward kernel of 5 matrix products instead of two of 7; partial gradients of q, one for each block of
+    block_kv_dkv keys, are held in the compute dtype and added afterwards."""
+    interpret: bool = False
+    """Run the kernel in Pallas' interpreter, on any device and slowly: for tests."""
+
+    def __post_init__(self) -> None:
+        for name, block in self.blocks().items():
+            if block < 128 or block % 128:
+                raise ConfigError(f"compute.splash.{name}={block} must be a multiple of the TPU's 128 lanes")
+        for outer, inner in (("block_kv", "block_kv_compute"), ("block_kv_dkv", "block_kv_dkv_compute")):
+            if getattr(self, outer) % getattr(self, inner):
+                raise ConfigError(
+                    f"compute.splash.{outer}={getattr(self, outer)} is no multiple of {inner}={getattr(self, inner)};"
+                    " change one"
+                )
+
+    def blocks(self) -> dict[str, int]:
+        """The block sizes that are used, by field; each divides the row length."""
+        unused = ("block_q_dq", "block_kv_dq") if self.fused_backward else ()
+        names = [f.name for f in dataclasses.fields(self) if f.name.startswith("block_")]
+        return {name: getattr(self, name) for name in names if name not in unused}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ComputeConfig:
     """How the model is computed; never changes what a checkpoint means."""
 
@@ -58,6 +107,8 @@ class ComputeConfig:
     """Of activations; weights and optimiser state are float32."""
     loss_chunk_tokens: int
     """Tokens whose logits exist at one time, over all rows of a device group: bounds loss memory."""
+    splash: SplashConfig = SplashConfig()
+    """Read when attention is 'splash'."""
 
     def __post_init__(self) -> None:
         if self.loss_chunk_tokens < 1:
@@ -80,6 +131,22 @@ class MeshConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class PipelineConfig:
+    """How the layers run over mesh.stage; without stages both are 1. See tigerjax/model/pipeline.py for the schedule."""
+
+    microbatches: int = 1
+    """Parts of a batch (of a micro-batch of optim.accumulate) that follow each other through the stages (M)."""
+    rounds: int = 1
+    """Virtual stages a stage: times that a microbatch passes through all stages (V). 1 is GPipe; more shrink the
+    bubble, which is (stage - 1) / (rounds * microbatches + stage - 1)."""
+
+    def __post_init__(self) -> None:
+        for name in ("microbatches", "rounds"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"pipeline.{name}={getattr(self, name)} must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class OptimConfig:
     """AdamW with warm-up and cosine decay."""
 
@@ -94,6 +161,8 @@ class OptimConfig:
     weight_decay: float
     """Applied to matrices only: norm scales are left alone."""
     clip_norm: float | None
+    first_moment_dtype: Dtype = "float32"
+    """Of Adam's running mean of gradients; bfloat16 saves 2 bytes a weight. The second moment stays float32."""
     accumulate: int = 1
     """Micro-batches a step; their (sum, weight) losses are added before the one division."""
 
@@ -153,6 +222,7 @@ class RunConfig:
     """Rows of seq_len tokens in one optimiser step, over all hosts and micro-batches."""
     seed: int
     log_every_steps: int
+    pipeline: PipelineConfig = PipelineConfig()
 
     def __post_init__(self) -> None:
         if self.batch_rows % self.optim.accumulate:
@@ -160,24 +230,63 @@ class RunConfig:
                 f"batch_rows={self.batch_rows} does not split into optim.accumulate={self.optim.accumulate}"
                 " micro-batches; change one"
             )
-        micro_rows, ways = self.batch_rows // self.optim.accumulate, self.mesh.data * self.mesh.fsdp
+        # Outside the pipeline the stages share the rows, so that embedding and head are nobody's alone.
+        groups = self.mesh.data * self.mesh.fsdp
+        micro_rows, ways = self.batch_rows // self.optim.accumulate, groups * self.mesh.stage
         if micro_rows % ways:
             raise ConfigError(
-                f"a micro-batch of {micro_rows} rows does not divide over mesh.data x mesh.fsdp = {ways} devices;"
-                " change batch_rows, optim.accumulate or the mesh"
+                f"a micro-batch of {micro_rows} rows does not divide over mesh.data x mesh.stage x mesh.fsdp = {ways}"
+                " devices; change batch_rows, optim.accumulate or the mesh"
             )
+        self._check_pipeline(micro_rows, groups)
         checks = {
             "num_heads": (self.model.num_heads, "tensor"),
             "num_kv_heads": (self.model.num_kv_heads, "tensor"),
             "mlp_dim": (self.model.mlp_dim, "tensor"),
             "padded_vocab_size": (self.model.padded_vocab_size, "tensor"),
             "model_dim": (self.model.model_dim, "fsdp"),
-            "num_layers": (self.model.num_layers, "stage"),
         }
         for field, (size, axis) in checks.items():
             degree = getattr(self.mesh, axis)
             if size % degree:
                 raise ConfigError(f"model.{field}={size} does not divide by mesh.{axis}={degree}; change one")
+        if self.data.seq_len % self.mesh.tensor:
+            raise ConfigError(
+                f"data.seq_len={self.data.seq_len} does not divide by mesh.tensor={self.mesh.tensor}, which splits rows"
+                " between blocks; change one"
+            )
+        if self.compute.attention == "splash":
+            for field, block in self.compute.splash.blocks().items():
+                if self.data.seq_len % block:
+                    raise ConfigError(
+                        f"data.seq_len={self.data.seq_len} is no multiple of compute.splash.{field}={block}; change one"
+                    )
+
+    def _check_pipeline(self, micro_rows: int, groups: int) -> None:
+        stage, microbatches, rounds = self.mesh.stage, self.pipeline.microbatches, self.pipeline.rounds
+        if stage == 1:
+            if (microbatches, rounds) != (1, 1):
+                raise ConfigError(
+                    f"pipeline.microbatches={microbatches} and pipeline.rounds={rounds} mean nothing with mesh.stage=1;"
+                    " leave both at 1, or raise mesh.stage (optim.accumulate splits a batch without stages)"
+                )
+            return
+        if microbatches % stage:
+            raise ConfigError(
+                f"pipeline.microbatches={microbatches} is not a multiple of mesh.stage={stage}; set it to {stage} or a"
+                " multiple: they enter in groups of one for each stage"
+            )
+        if micro_rows % (groups * microbatches):
+            raise ConfigError(
+                f"{micro_rows} rows (batch_rows / optim.accumulate) do not split into pipeline.microbatches="
+                f"{microbatches} over mesh.data x mesh.fsdp = {groups} groups; make batch_rows a multiple of"
+                f" {groups * microbatches * self.optim.accumulate}, or lower pipeline.microbatches"
+            )
+        if self.model.num_layers % (stage * rounds):
+            raise ConfigError(
+                f"model.num_layers={self.model.num_layers} does not divide by mesh.stage={stage} x pipeline.rounds="
+                f"{rounds}; change one"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,13 +1,14 @@
 """Mesh axes and the one table that maps logical array axes onto them.
 
 Model code names *logical* axes ('embed', 'heads', ...). Nothing outside this file names a mesh axis,
-except `model/stack.py`, whose subject is the 'stage' axis.
+except `model/pipeline.py`, whose subject is the 'stage' axis.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from tigerjax.config import MeshConfig
@@ -26,8 +27,9 @@ RULES: dict[str, Any] = {
     "head_dim": None,
     "norm": None,
     # activations
-    "batch": ("data", "fsdp"),
+    "batch": ("data", "stage", "fsdp"),
     "length": None,
+    "act_length": "tensor",  # between blocks: the tensor axis splits T where it splits neither heads nor mlp
     "act_embed": None,
     "act_heads": "tensor",
     "act_kv_heads": "tensor",
@@ -45,13 +47,28 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         raise ConfigError(
             f"mesh {degrees} = {need} devices, but {len(devices)} are present; change one degree of the config's mesh"
         )
-    # jax.make_mesh builds Explicit axes by default now; linen's logical constraints need Auto.
-    return jax.make_mesh(shape, AXES, devices=devices, axis_types=(AxisType.Auto,) * len(AXES))
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if config.data % slices:
+        raise ConfigError(
+            f"mesh.data={config.data} is not a multiple of the {slices} slices that it crosses; change it"
+        )
+    # jax.make_mesh refuses several slices, and axes of a v5p torus split over two mesh axes; mesh_utils does both.
+    if slices > 1:
+        inner, outer = (shape[0] // slices, *shape[1:]), (slices, 1, 1, 1)
+        grid = mesh_utils.create_hybrid_device_mesh(inner, outer, devices=devices, allow_split_physical_axes=True)
+    else:
+        grid = mesh_utils.create_device_mesh(shape, devices=devices, allow_split_physical_axes=True)
+    # Explicit axes, the default of jax now, fail linen's logical constraints: Auto.
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def spec(*logical_axes: str | None) -> PartitionSpec:
-    """The PartitionSpec of an array with these logical axes; None is an axis that is never sharded."""
-    return PartitionSpec(*(None if a is None else RULES[a] for a in logical_axes))
+def spec(*logical_axes: str | None, manual: Collection[str] = ()) -> PartitionSpec:
+    """The PartitionSpec of an array with these logical axes; None is an axis that is never sharded.
+
+    Mesh axes that are `manual` (inside a shard_map over them) are left out.
+    """
+    table = dict(logical_rules(manual))
+    return PartitionSpec(*(None if a is None else table[a] for a in logical_axes))
 
 
 def sharding(mesh: Mesh, *logical_axes: str | None) -> NamedSharding:
@@ -59,6 +76,13 @@ def sharding(mesh: Mesh, *logical_axes: str | None) -> NamedSharding:
     return NamedSharding(mesh, spec(*logical_axes))
 
 
-def logical_rules() -> list[tuple[str, Any]]:
-    """The table in the form flax.linen's partitioning functions take."""
-    return list(RULES.items())
+def logical_rules(manual: Collection[str] = ()) -> list[tuple[str, Any]]:
+    """The table in the form flax.linen's partitioning functions take, without mesh axes that are `manual` (inside a
+    shard_map over them)."""
+
+    def left(axes: Any) -> Any:
+        if isinstance(axes, tuple):
+            return tuple(a for a in axes if a not in manual)
+        return None if axes in manual else axes
+
+    return [(name, left(axes)) for name, axes in RULES.items()]

@@ -1,4 +1,4 @@
-"""Every file under configs/: its resolved dump is the golden one; the Llama-2 presets have Llama-2's weights."""
+"""Presets under configs/: their resolved dumps are the golden ones; they have Llama-2's and TigerBot's weights."""
 
 import math
 from pathlib import Path
@@ -9,15 +9,25 @@ import pytest
 
 from tigerjax import config
 from tigerjax.model import llama
+from tigerjax.model.reward import Reward
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests/golden"
-PRESETS = sorted((ROOT / "configs").glob("llama2_*.py"))
+PRESETS = sorted(p for family in ("llama2", "tiger") for p in (ROOT / "configs").glob(f"{family}_*.py"))
 COUNTS = {
     "llama2_tiny": 387_392,
     "llama2_7b": 6_738_415_616,
     "llama2_13b": 13_015_864_320,
     "llama2_70b": 68_976_648_192,
+    "tiger_7b_pretrain": 6_975_393_792,
+    "tiger_7b_sft": 6_975_393_792,
+    "tiger_7b_reward": 6_725_836_800,
+    "tiger_13b_pretrain": 13_312_087_040,
+    "tiger_13b_sft": 13_312_087_040,
+    "tiger_13b_reward": 13_000_140_800,
+    "tiger_70b_pretrain": 69_450_604_544,
+    "tiger_70b_sft": 69_450_604_544,
+    "tiger_70b_reward": 68_951_490_560,
 }
 
 
@@ -34,10 +44,13 @@ def test_the_resolved_preset_equals_its_golden_dump(path):
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda p: p.stem)
 def test_a_preset_has_the_published_number_of_weights_by_arithmetic_and_by_shape(path):
-    run = config.load(path)
-    boxed = jax.eval_shape(lambda key: llama.init(llama.Llama(run.model, run.compute), key), jax.random.key(0))
+    run, scores = config.load(path), path.stem.endswith("_reward")
+    model = Reward(run.model, run.compute) if scores else llama.Llama(run.model, run.compute)
+    boxed = jax.eval_shape(lambda key: llama.init(model, key), jax.random.key(0))
     by_shape = sum(math.prod(w.shape) for w in jax.tree.leaves(nn.unbox(boxed)))
-    assert llama.parameter_count(run.model) == by_shape == COUNTS[path.stem]
+    # A reward model has one column in the place of the vocabulary's.
+    less = (run.model.padded_vocab_size - 1) * run.model.model_dim if scores else 0
+    assert llama.parameter_count(run.model) - less == by_shape == COUNTS[path.stem]
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda p: p.stem)

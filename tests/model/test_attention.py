@@ -1,5 +1,6 @@
 """Kernels chosen by config: what they compute, and what is refused."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tigerjax.config import ComputeConfig
 from tigerjax.errors import ConfigError
 from tigerjax.model import attention
 
@@ -21,6 +23,8 @@ def qkv():
     return draw(2, 9, 6, 8), draw(2, 9, 3, 8), draw(2, 9, 3, 8)
 
 
+REFERENCE = ComputeConfig(attention="reference", remat="none", dtype="bfloat16", loss_chunk_tokens=8)
+CUDNN = dataclasses.replace(REFERENCE, attention="cudnn")
 SEGMENTS_BT = jnp.asarray([[1, 1, 1, 2, 2, 2, 2, 0, 0], [1] * 9])
 
 
@@ -34,23 +38,21 @@ def test_the_cudnn_call_has_the_mask_and_head_groups_of_the_reference(qkv, monke
         return call(*args, implementation="xla", **kwargs)
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", through_xla)
-    got = attention.attend(*qkv, SEGMENTS_BT, kind="cudnn")
-    want = attention.attend(*qkv, SEGMENTS_BT, kind="reference")
+    got = attention.attend(*qkv, SEGMENTS_BT, compute=CUDNN)
+    want = attention.attend(*qkv, SEGMENTS_BT, compute=REFERENCE)
     np.testing.assert_allclose(np.asarray(got, np.float32), np.asarray(want, np.float32), atol=BFLOAT16)
 
 
 @pytest.mark.gpu
 def test_cudnn_equals_the_reference(qkv):
-    got = attention.attend(*qkv, SEGMENTS_BT, kind="cudnn")
-    want = attention.attend(*qkv, SEGMENTS_BT, kind="reference")
+    got = attention.attend(*qkv, SEGMENTS_BT, compute=CUDNN)
+    want = attention.attend(*qkv, SEGMENTS_BT, compute=REFERENCE)
     np.testing.assert_allclose(np.asarray(got, np.float32), np.asarray(want, np.float32), atol=BFLOAT16)
 
 
-def test_cudnn_in_float32_and_kernels_that_are_not_there_are_refused(qkv):
+def test_cudnn_in_float32_is_refused(qkv):
     with pytest.raises(ConfigError, match="computes in bfloat16, not float32"):
-        attention.attend(*(a.astype(jnp.float32) for a in qkv), SEGMENTS_BT, kind="cudnn")
-    with pytest.raises(ConfigError, match="attention='splash' is not available"):
-        attention.attend(*qkv, SEGMENTS_BT, kind="splash")
+        attention.attend(*(a.astype(jnp.float32) for a in qkv), SEGMENTS_BT, compute=CUDNN)
 
 
 def test_rotation_at_position_257_is_not_that_of_256_in_bfloat16():

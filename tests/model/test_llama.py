@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import get_args
 
 import flax.linen as nn
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from tigerjax import mesh
-from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig
+from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, Remat
 from tigerjax.errors import ConfigError
 from tigerjax.model import llama, reward, stack
 
@@ -168,24 +169,32 @@ def test_bfloat16_activations_stay_near_float32_logits_and_give_float32_gradient
     assert {str(g.dtype) for g in jax.tree.leaves(gradients)} == {"float32"}
 
 
-@pytest.mark.parametrize("remat", ["full", "save_attention", "save_dots"])
+@pytest.mark.parametrize("remat", [r for r in get_args(Remat) if r != "none"])
 def test_remat_changes_neither_loss_nor_gradients(weights, batch, expected, remat):
     model = llama.Llama(CONFIG, dataclasses.replace(COMPUTE, remat=remat))
     assert_close(jax.jit(jax.value_and_grad(lambda w: loss(model, w, batch)))(weights), expected)
 
 
 def test_each_remat_policy_keeps_what_its_name_says(weights, batch):
-    """Residuals of the L layers, by shape: attention output (L,B,T,N,H); mlp hidden (L,B,T,F); scores."""
-    attention_out, mlp_hidden = (4, ROWS, LENGTH, 8, 6), (4, ROWS, LENGTH, 40)
-    kept = {}
-    for remat in ("none", "full", "save_attention", "save_dots"):
+    """Residuals of the L layers, by shape. Kept in order: what a policy keeps, the next one keeps too."""
+    shapes = {
+        "scores": (4, ROWS, 4, 2, LENGTH, LENGTH),
+        "attention out": (4, ROWS, LENGTH, 8, 6),
+        "key": (4, ROWS, LENGTH, 4, 6),
+        "mlp hidden": (4, ROWS, LENGTH, 40),
+    }
+    counts = {}
+    for remat in ("none", *stack.SAVED):
         model = llama.Llama(CONFIG, dataclasses.replace(COMPUTE, remat=remat))
         _, pullback = jax.eval_shape(lambda w, model=model: jax.vjp(lambda w: loss(model, w, batch), w), weights)
-        kept[remat] = [leaf.shape for leaf in jax.tree.leaves(pullback)]
-    scores = (4, ROWS, 4, 2, LENGTH, LENGTH)
-    assert scores in kept["none"] and all(scores not in kept[r] for r in ("full", "save_attention", "save_dots"))
-    assert attention_out not in kept["full"] and attention_out in kept["save_attention"]
-    assert mlp_hidden not in kept["save_attention"] and mlp_hidden in kept["save_dots"]
+        kept = [leaf.shape for leaf in jax.tree.leaves(pullback)]
+        counts[remat] = {what: kept.count(shape) for what, shape in shapes.items()}
+    assert counts["none"]["scores"] and not any(counts[remat]["scores"] for remat in stack.SAVED)
+    policies = ("full", "save_attention", "save_qkv", "save_residual", "save_up", "save_dots")
+    # the query has the shape of the attention's output, the value that of the key
+    assert [counts[r]["attention out"] for r in policies] == [0, 1, 2, 2, 2, 2]
+    assert [counts[r]["key"] for r in policies] == [0, 0, 2, 2, 2, 2]
+    assert [counts[r]["mlp hidden"] for r in policies] == [0, 0, 0, 0, 1, 2]
 
 
 @pytest.mark.parametrize(

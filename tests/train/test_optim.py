@@ -52,3 +52,13 @@ def test_a_gradient_over_the_norm_is_scaled_down_as_a_whole():
     gradient = {"a": jnp.array([[30.0]]), "b": jnp.array([[40.0]])}
     _, (_, adam, *_) = tx.update(gradient, tx.init(weights), weights)
     np.testing.assert_allclose([adam.mu["a"][0, 0], adam.mu["b"][0, 0]], [0.2 * 0.6, 0.2 * 0.8], rtol=TOLERANCE)
+
+
+def test_a_first_moment_in_bfloat16_is_stored_so_and_nothing_else_is():
+    weights, gradient = {"a": jnp.ones((2, 2))}, {"a": jnp.full((2, 2), 0.3, jnp.float32)}
+    plain, low = make_optimizer(OPTIM), make_optimizer(dataclasses.replace(OPTIM, first_moment_dtype="bfloat16"))
+    wanted, _ = plain.update(gradient, plain.init(weights), weights)
+    direction, (_, adam, *_) = low.update(gradient, low.init(weights), weights)
+    assert adam.mu["a"].dtype == jnp.bfloat16 and adam.nu["a"].dtype == direction["a"].dtype == jnp.float32
+    # The direction of this step is computed before the moment is rounded.
+    np.testing.assert_allclose(direction["a"], wanted["a"], rtol=TOLERANCE)

@@ -69,6 +69,8 @@ def _compiled(model: Reward, weights: Any, tokens_BT: jax.Array, last_B: jax.Arr
 
 def reward_objective(config: RunConfig, *, centering: float) -> Objective:
     """The pair loss of the config's trunk over `RewardBatch`, for tigerjax.train.loop."""
+    if config.mesh.stage > 1:
+        raise ConfigError(f"mesh.stage={config.mesh.stage}: reward training runs no pipeline; set mesh.stage=1")
     model = Reward(config.model, config.compute)
 
     def loss(weights: Any, batch: RewardBatch) -> tuple[jax.Array, jax.Array, Sums]:

@@ -1,10 +1,15 @@
 """Rotary embedding and causal attention within segments, the kernel chosen by config."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
-from tigerjax.config import Attention
+from tigerjax.config import ComputeConfig
 from tigerjax.errors import ConfigError
+from tigerjax.model.splash import name_inputs, splash
+from tigerjax.model.stack import ATTENTION_OUT
 
 # Finite, so that a row whose every score is masked stays finite; far below any real score in float32.
 MASKED = -1e30
@@ -15,12 +20,35 @@ def rope(x_BTNH: jax.Array, positions_BT: jax.Array, *, base: float) -> jax.Arra
     H = x_BTNH.shape[-1]
     # float32 throughout: bfloat16 rounds 257 to 256, but sin(257) is very different from sin(256).
     freq_H = base ** (-jnp.arange(0, H, 2, dtype=jnp.float32) / H)
-    angle_BTNH = positions_BT[:, :, None, None].astype(jnp.float32) * freq_H
-    a_BTNH, b_BTNH = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
-    sin_BTNH, cos_BTNH = jnp.sin(angle_BTNH), jnp.cos(angle_BTNH)
-    return jnp.concatenate(
-        [a_BTNH * cos_BTNH - b_BTNH * sin_BTNH, b_BTNH * cos_BTNH + a_BTNH * sin_BTNH], axis=-1
-    ).astype(x_BTNH.dtype)
+    angle_BT1H = positions_BT[:, :, None, None].astype(jnp.float32) * freq_H
+    sin_BT1H, cos_BT1H = jnp.sin(angle_BT1H), jnp.cos(angle_BT1H)
+    return _rotate(
+        x_BTNH, jnp.concatenate([-sin_BT1H, sin_BT1H], axis=-1), jnp.concatenate([cos_BT1H, cos_BT1H], axis=-1)
+    )
+
+
+@jax.custom_vjp
+def _rotate(x_BTNH: jax.Array, sin_BT1H: jax.Array, cos_BT1H: jax.Array) -> jax.Array:
+    """x * cos + (x with its halves swapped) * sin."""
+    H = x_BTNH.shape[-1]
+    # Swapped by a product with a permutation, which is exact. Written as a split and a concatenation, XLA:TPU pads
+    # each half to a whole array and makes three kernels of it: 3 times the estimate, and one kernel here.
+    swap_HH = jnp.roll(jnp.eye(H, dtype=x_BTNH.dtype), H // 2, axis=-1)
+    swapped_BTNH = jnp.matmul(x_BTNH, swap_HH, precision="highest", preferred_element_type=jnp.float32)
+    return (x_BTNH.astype(jnp.float32) * cos_BT1H + swapped_BTNH * sin_BT1H).astype(x_BTNH.dtype)
+
+
+def _rotate_fwd(x_BTNH: jax.Array, sin_BT1H: jax.Array, cos_BT1H: jax.Array) -> tuple[jax.Array, Any]:
+    return _rotate(x_BTNH, sin_BT1H, cos_BT1H), (sin_BT1H, cos_BT1H)
+
+
+def _rotate_bwd(angles: Any, d_BTNH: jax.Array) -> tuple[jax.Array, None, None]:
+    """The inverse rotation; positions have no gradient."""
+    sin_BT1H, cos_BT1H = angles
+    return jax.lax.optimization_barrier(_rotate(d_BTNH, -sin_BT1H, cos_BT1H)), None, None
+
+
+_rotate.defvjp(_rotate_fwd, _rotate_bwd)
 
 
 def weigh(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array) -> jax.Array:
@@ -43,14 +71,20 @@ def causal_mask(segment_ids_BT: jax.Array) -> jax.Array:
 
 
 def attend(
-    q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, segment_ids_BT: jax.Array, *, kind: Attention
+    q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, segment_ids_BT: jax.Array, *, compute: ComputeConfig
 ) -> jax.Array:
-    """Causal attention within segments, S = T, by the kernel named by `kind` (ComputeConfig.attention)."""
-    if kind == "reference":
-        return weigh(q_BTNH, k_BSKH, v_BSKH, causal_mask(segment_ids_BT))
-    if kind == "cudnn":
+    """Causal attention within segments, S = T, by the kernel that `compute.attention` names.
+
+    Inputs and output carry the names QUERY, KEY, VALUE and ATTENTION_OUT, for remat policies.
+    """
+    if compute.attention == "splash":
+        return splash(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, c=compute.splash)
+    q_BTNH, k_BSKH, v_BSKH = name_inputs(q_BTNH, k_BSKH, v_BSKH)
+    if compute.attention == "reference":
+        out_BTNH = weigh(q_BTNH, k_BSKH, v_BSKH, causal_mask(segment_ids_BT))
+    else:
         if q_BTNH.dtype != jnp.bfloat16:
             raise ConfigError(f"attention='cudnn' computes in bfloat16, not {q_BTNH.dtype}; change compute.dtype")
         mask_B1TS = causal_mask(segment_ids_BT)[:, None]
-        return jax.nn.dot_product_attention(q_BTNH, k_BSKH, v_BSKH, mask=mask_B1TS, implementation="cudnn")
-    raise ConfigError(f"attention={kind!r} is not available; set compute.attention to 'reference' or 'cudnn'")
+        out_BTNH = jax.nn.dot_product_attention(q_BTNH, k_BSKH, v_BSKH, mask=mask_B1TS, implementation="cudnn")
+    return checkpoint_name(out_BTNH, ATTENTION_OUT)

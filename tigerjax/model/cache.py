@@ -49,7 +49,7 @@ def prefill(
     ids_BT = valid_BT.astype(jnp.int32)
 
     def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> Any:
-        out_BTNH = attention.attend(q_BTNH, k_BTKH, v_BTKH, ids_BT, kind=compute.attention)
+        out_BTNH = attention.attend(q_BTNH, k_BTKH, v_BTKH, ids_BT, compute=compute)
         slots = ((0, 0), (0, max_len - T), (0, 0), (0, 0))
         return out_BTNH, (jnp.pad(k_BTKH, slots), jnp.pad(v_BTKH, slots))
 

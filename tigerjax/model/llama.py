@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from tigerjax.config import ComputeConfig, ModelConfig
-from tigerjax.model import attention, stack
+from tigerjax.model import attention, products, stack
 
 Weights = dict[str, Any]
 # (q_BTNH, k_BTKH, v_BTKH) -> (out_BTNH, what the caller wants kept, such as the cache); k is already rotated.
@@ -77,17 +77,16 @@ class Attention(nn.Module):
         wv_DKH = weight(self, "v", (D, K, H), ("embed", "kv_heads", "head_dim")).astype(dtype)
         wo_NHD = weight(self, "o", (N, H, D), ("heads", "head_dim", "embed")).astype(dtype)
 
-        q_BTNH = jnp.einsum("BTD,DNH->BTNH", x_BTD, wq_DNH)
-        k_BTKH = jnp.einsum("BTD,DKH->BTKH", x_BTD, wk_DKH)
-        v_BTKH = jnp.einsum("BTD,DKH->BTKH", x_BTD, wv_DKH)
+        q_BTNH = jnp.einsum("BTD,DNH->BTNH", products.apart(x_BTD), wq_DNH)
+        k_BTKH = jnp.einsum("BTD,DKH->BTKH", products.apart(x_BTD), wk_DKH)
+        v_BTKH = jnp.einsum("BTD,DKH->BTKH", products.apart(x_BTD), wv_DKH)
         q_BTNH = nn.with_logical_constraint(q_BTNH, ("batch", "length", "act_heads", "head_dim"))
         k_BTKH = nn.with_logical_constraint(k_BTKH, ("batch", "length", "act_kv_heads", "head_dim"))
         v_BTKH = nn.with_logical_constraint(v_BTKH, ("batch", "length", "act_kv_heads", "head_dim"))
         q_BTNH = attention.rope(q_BTNH, positions_BT, base=c.rope_base)
         k_BTKH = attention.rope(k_BTKH, positions_BT, base=c.rope_base)
         out_BTNH, kept = attend(q_BTNH, k_BTKH, v_BTKH)
-        out_BTNH = checkpoint_name(out_BTNH, stack.ATTENTION_OUT)
-        return jnp.einsum("BTNH,NHD->BTD", out_BTNH, wo_NHD), kept
+        return products.out_projection(out_BTNH, wo_NHD), kept
 
 
 class MLP(nn.Module):
@@ -99,8 +98,9 @@ class MLP(nn.Module):
         gate_DF = weight(self, "gate", (D, F), ("embed", "mlp")).astype(dtype)
         up_DF = weight(self, "up", (D, F), ("embed", "mlp")).astype(dtype)
         down_FD = weight(self, "down", (F, D), ("mlp", "embed")).astype(dtype)
-        hidden_BTF = jax.nn.silu(x_BTD @ gate_DF) * (x_BTD @ up_DF)
-        return hidden_BTF @ down_FD
+        gate_BTF = checkpoint_name(products.apart(x_BTD) @ gate_DF, stack.GATE)
+        up_BTF = checkpoint_name(products.apart(x_BTD) @ up_DF, stack.UP)
+        return products.swiglu_down(gate_BTF, up_BTF, down_FD)
 
 
 class Block(nn.Module):
@@ -109,14 +109,26 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x_BTD: jax.Array, positions_BT: jax.Array, attend: Attend) -> tuple[jax.Array, Any]:
         eps = self.config.norm_eps
-        x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "length", "act_embed"))
+        x_BTD = checkpoint_name(between(x_BTD), stack.BLOCK_IN)
         with jax.named_scope("attention"):
-            h_BTD = RMSNorm(eps, name="attn_norm")(x_BTD)
+            h_BTD = whole_rows(RMSNorm(eps, name="attn_norm")(x_BTD))
             h_BTD, kept = Attention(self.config, name="attn")(h_BTD, positions_BT, attend)
-        x_BTD = nn.with_logical_constraint(x_BTD + h_BTD, ("batch", "length", "act_embed"))
+        x_BTD = checkpoint_name(between(x_BTD + between(h_BTD)), stack.RESIDUAL)
         with jax.named_scope("mlp"):
-            x_BTD += MLP(self.config, name="mlp")(RMSNorm(eps, name="mlp_norm")(x_BTD))
-        return nn.with_logical_constraint(x_BTD, ("batch", "length", "act_embed")), kept
+            h_BTD = whole_rows(RMSNorm(eps, name="mlp_norm")(x_BTD))
+            x_BTD += between(MLP(self.config, name="mlp")(h_BTD))
+        return between(x_BTD), kept
+
+
+def between(x_BTD: jax.Array) -> jax.Array:
+    """Sharded as between blocks: T over the devices that share a block's heads and mlp (sequence parallelism,
+    Korthikanti et al. 2022), so that each of them holds its part of norms and saved activations, not all."""
+    return nn.with_logical_constraint(x_BTD, ("batch", "act_length", "act_embed"))
+
+
+def whole_rows(x_BTD: jax.Array) -> jax.Array:
+    """Gathered along T for products with weights that are split over the same devices."""
+    return nn.with_logical_constraint(x_BTD, ("batch", "length", "act_embed"))
 
 
 def trunk(
@@ -132,20 +144,23 @@ def trunk(
     V, D = config.padded_vocab_size, config.model_dim
     embed_init = zero_padding(NORMAL, 0, config.vocab_size)
     embed_VD = weight(module, "embed", (V, D), ("vocab", "embed"), embed_init)
-    act = Activations(embed_VD[tokens_BT].astype(compute.dtype), positions_BT, segment_ids_BT)
+    act = Activations(between(embed_VD[tokens_BT].astype(compute.dtype)), positions_BT, segment_ids_BT)
 
     block = Block(config, parent=None)
     w_L = module.param("layers", init_stacked, block, config.num_layers)
+    # Once, before the layers run: what is gathered, and the gradients that are reduced and stacked, are then of the
+    # compute dtype. Each was rounded to it anyway.
+    w_L = jax.tree.map(lambda w: w.astype(compute.dtype), w_L)
 
     def apply(w: Any, act: Activations) -> Activations:
         def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> tuple[jax.Array, None]:
-            return attention.attend(q_BTNH, k_BTKH, v_BTKH, act.segment_ids_BT, kind=compute.attention), None
+            return attention.attend(q_BTNH, k_BTKH, v_BTKH, act.segment_ids_BT, compute=compute), None
 
         x_BTD, _ = block.apply({"params": w}, act.x_BTD, act.positions_BT, attend)
         return act._replace(x_BTD=x_BTD)
 
     act = run(apply, w_L, act, remat=compute.remat)
-    return RMSNorm(config.norm_eps, name="final_norm")(act.x_BTD)
+    return whole_rows(RMSNorm(config.norm_eps, name="final_norm")(act.x_BTD))
 
 
 class Llama(nn.Module):

@@ -22,7 +22,7 @@ from tigerjax.train.feed import Fed, Feed
 from tigerjax.train.metrics import Metrics, mfu, model_flops
 from tigerjax.train.objective import Objective, token_objective
 from tigerjax.train.optim import make_optimizer
-from tigerjax.train.state import TrainState, abstract_state, init_state, state_from_weights
+from tigerjax.train.state import TrainState, abstract_state, from_disk, init_state, state_from_weights, to_disk
 from tigerjax.train.step import compile_step
 
 MAX_SKIPPED = 3  # consecutive updates without a finite loss and gradient; the next one stops the run
@@ -49,7 +49,7 @@ def train(
     progress: bool | None = None,
     echo: Callable[[str], None] | None = None,
 ) -> TrainState:
-    """Trains to `optim.total_steps` and returns the final state; its checkpoint is on disk by then.
+    """Trains to `optim.total_steps` and returns the final state, as on disk; its checkpoint is there by then.
 
     `loader` gives batches (pytrees of numpy arrays, leading axis rows) by next() and has state(), restore() and,
     optionally, seen(), tokenizer_sha256 and vocab_size (which must be the model's). `objective` None is the token loss.
@@ -87,7 +87,7 @@ def train(
     if start >= total_steps:
         checkpoints.close()
         print(f"{config.name}: all {total_steps} steps are done, nothing to train", file=sys.stderr, flush=True)
-        return state
+        return to_disk(state, objective)
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "config.txt").write_text("\n".join(meta["config"]) + "\n", encoding="utf-8")
 
@@ -116,14 +116,14 @@ def train(
                 metrics.advance(i + 1)
                 if (i + 1) % config.checkpoint.every_steps == 0 or i + 1 == total_steps:
                     watch.read()
-                    checkpoints.save(i + 1, state, meta | {"loader": fed.after})
+                    checkpoints.save(i + 1, to_disk(state, objective), meta | {"loader": fed.after})
                     saved = i + 1
                 if received:
                     break
             watch.read()
             at = int(state.step)
             if received and fed is not None and at != saved:
-                checkpoints.save(at, state, meta | {"loader": fed.after})
+                checkpoints.save(at, to_disk(state, objective), meta | {"loader": fed.after})
             checkpoints.wait()
     finally:
         feed.close()
@@ -136,7 +136,7 @@ def train(
         if received[0] == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + received[0])
-    return state
+    return to_disk(state, objective)
 
 
 def _start(
@@ -163,7 +163,7 @@ def _start(
             state, found = restored
             loader.restore(found["loader"])
             print(f"resuming {config.name} from step {found['step']}", file=sys.stderr, flush=True)
-            return state, found["step"]
+            return from_disk(state, objective), found["step"]
     if lost := damaged(checkpoints.folder):
         raise DataError(
             f"{checkpoints.folder} has no whole checkpoint left ({', '.join(lost)}), and starting over would lose the"

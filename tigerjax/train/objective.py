@@ -10,8 +10,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from tigerjax.config import RunConfig
-from tigerjax.errors import ConfigError
 from tigerjax.mesh import RULES
+from tigerjax.model import llama, stack
+from tigerjax.model.pipeline import LayerOrder, Pipeline
 from tigerjax.train.loss import token_loss
 
 Sums = dict[str, jax.Array]
@@ -29,15 +30,17 @@ class Objective:
     """Of the checkpoint: "llama" or "reward"."""
     tokens: Callable[[Any], int] | None = None
     """Tokens of a batch of numpy arrays, for the throughput; None counts batch_rows * seq_len."""
+    order: LayerOrder | None = None
+    """Set where `init` and `loss` have the layers in stage order (an interleaved pipeline); None is layer order."""
 
 
 def token_objective(config: RunConfig, mesh: Mesh) -> Objective:
     """Next-token cross-entropy of the config's Llama over `tigerjax.data.rows.Batch`; aux: accuracy."""
-    from tigerjax.model import llama
-
-    if config.mesh.stage > 1:
-        raise ConfigError(f"mesh.stage={config.mesh.stage}: layers are not run as a pipeline yet; set mesh.stage=1")
-    model = llama.Llama(config.model, config.compute)
+    stages, rounds, run = config.mesh.stage, config.pipeline.rounds, stack.scan_layers
+    if stages > 1:
+        run = Pipeline(mesh=mesh, microbatches=config.pipeline.microbatches, rounds=rounds)
+    order = LayerOrder(stages=stages, rounds=rounds) if rounds > 1 else None
+    model = llama.Llama(config.model, config.compute, run)
     batch_shards = int(np.prod([mesh.shape[axis] for axis in RULES["batch"]]))
 
     def loss(weights: Any, batch: Any) -> tuple[jax.Array, jax.Array, Sums]:
@@ -56,11 +59,34 @@ def token_objective(config: RunConfig, mesh: Mesh) -> Objective:
         return total.nll_sum, total.weight, {"accuracy": total.correct}
 
     return Objective(
-        init=lambda key: llama.init(model, key),
+        init=lambda key: in_stage_order(llama.init(model, key), order),
         loss=loss,
         kind="llama",
         tokens=lambda batch: int(np.count_nonzero(batch.segment_ids_BT)),
+        order=order,
     )
+
+
+def in_stage_order(tree: Any, order: LayerOrder | None) -> Any:
+    """`tree` with every leaf under a key "layers" (weights, moments) moved from layer order to stage order."""
+    return tree if order is None else _move_layers(tree, order.to_stages)
+
+
+def in_layer_order(tree: Any, order: LayerOrder | None) -> Any:
+    """The inverse of `in_stage_order`."""
+    return tree if order is None else _move_layers(tree, order.to_layers)
+
+
+def _move_layers(tree: Any, move: Callable[[Any], Any]) -> Any:
+    def one(path: tuple[Any, ...], leaf: Any) -> Any:
+        if all(getattr(key, "key", None) != "layers" for key in path):
+            return leaf
+        if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer):
+            # Leaf by leaf, and each comes back cut as it was: at most one lies whole along 'stage' at a time.
+            return jax.jit(move, out_shardings=leaf.sharding)(leaf)
+        return move(leaf)
+
+    return jax.tree_util.tree_map_with_path(one, tree)
 
 
 def in_mesh(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:

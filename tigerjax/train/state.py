@@ -10,11 +10,15 @@ from jax.sharding import Mesh
 
 from tigerjax.errors import DataError
 from tigerjax.mesh import logical_rules, sharding
-from tigerjax.train.objective import Objective
+from tigerjax.train.objective import Objective, in_layer_order, in_stage_order
 
 
 class TrainState(NamedTuple):
-    """Leaves of `weights` and of the optimiser's moments are float32 and sharded alike."""
+    """Leaves of `weights` and of the optimiser's moments are sharded alike, and float32 but for a first moment that the
+    config holds in bfloat16.
+
+    Under an interleaved pipeline (`Objective.order`) the layers are in stage order; on disk they never are.
+    """
 
     step: jax.Array  # int32 (): batches consumed so far
     weights: Any
@@ -54,20 +58,31 @@ def init_state(objective: Objective, tx: optax.GradientTransformation, mesh: Mes
 
 
 def state_from_weights(objective: Objective, tx: optax.GradientTransformation, mesh: Mesh, weights: Any) -> TrainState:
-    """Step 0 from given weights (arrays of any kind), cut to the mesh. DataError names every one that does not fit."""
+    """Step 0 from given weights in layer order (arrays of any kind), cut to the mesh. DataError names every one that
+    does not fit."""
     wanted = jax.eval_shape(lambda: nn.unbox(objective.init(jax.random.key(0))))
     check_same_shapes(weights, wanted, what="start weights")
     shardings = state_shardings(objective, tx, mesh)
     # A copy even when the array is on the device already: the step donates its state.
     placed = jax.tree.map(
         lambda w, leaf, s: jax.device_put(jnp.array(w, leaf.dtype, copy=True), s, may_alias=False),
-        dict(weights),
+        in_stage_order(dict(weights), objective.order),
         wanted,
         shardings.weights,
     )
     finish = jax.jit(lambda w: (jnp.int32(0), tx.init(w)), out_shardings=(shardings.step, shardings.opt_state))
     step, opt_state = finish(placed)
     return TrainState(step, placed, opt_state)
+
+
+def to_disk(state: TrainState, objective: Objective) -> TrainState:
+    """`state` as checkpoints keep it, layers in layer order; itself when they are so already."""
+    return in_layer_order(state, objective.order)
+
+
+def from_disk(state: TrainState, objective: Objective) -> TrainState:
+    """The inverse of `to_disk`."""
+    return in_stage_order(state, objective.order)
 
 
 def check_same_shapes(given: Any, wanted: Any, *, what: str) -> None:

@@ -1,0 +1,160 @@
+"""Llama-2 steps compiled for described TPU slices: memory and static time beside MaxText's at its published settings.
+
+    python benchmarks/tpu_table.py --out runs/tpu_table          every row, a process each; rows that are there are read
+    python benchmarks/tpu_table.py --out runs/tpu_table --only 70b_v5p64_2rows --again
+    python benchmarks/tpu_table.py --out runs/tpu_table --vocab 60928
+
+float32 weights and Adam, bfloat16 compute, splash attention, L = 4096 unless the row says otherwise. Every row is the
+step that `tigerjax train` runs, compiled by libtpu with the flags of launch/libtpu_flags/. No TPU is needed. A row is
+DIR/NAME_VOCAB.json: the figures of `tigerjax plan --json`, and the compiler's time and resident memory.
+"""
+
+import argparse
+import dataclasses
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tigerjax.config import (
+    CheckpointConfig,
+    ComputeConfig,
+    DataConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimConfig,
+    Remat,
+    RunConfig,
+    SplashConfig,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZES = {  # layers, model, mlp, heads, kv heads
+    "7b": (32, 4096, 11008, 32, 32),
+    "70b": (80, 8192, 28672, 64, 8),
+}
+VOCABULARIES = {32_000: 32_000, 60_928: 60_515}  # padded: real
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One case, and what MaxText's step takes in it (design/TPU.md): peak GB a chip and static seconds."""
+
+    model: str
+    topology: str
+    rows: int
+    """Of a chip."""
+    remat: Remat
+    peak_gb: float
+    static_s: float | None
+    fsdp: int
+    seq_len: int = 4096
+
+
+ROWS = {
+    "7b_v5p4_4rows": Row(
+        model="7b", topology="v5p:2x2x1", fsdp=4, rows=4, remat="save_up", peak_gb=77.2, static_s=2.41
+    ),
+    "70b_v5p64_2rows": Row(
+        model="70b", topology="v5p:4x4x4", fsdp=64, rows=2, remat="save_qkv", peak_gb=58.0, static_s=11.20
+    ),
+    "70b_v5p64_4rows": Row(
+        model="70b", topology="v5p:4x4x4", fsdp=64, rows=4, remat="save_qkv", peak_gb=96.2, static_s=22.19
+    ),
+    "70b_v5p256_4rows": Row(
+        model="70b", topology="v5p:4x8x8", fsdp=256, rows=4, remat="save_qkv", peak_gb=81.7, static_s=22.39
+    ),
+    "70b_v5e256_2048": Row(
+        model="70b", topology="v5e:16x16", fsdp=256, rows=2, remat="full", seq_len=2048, peak_gb=16.0, static_s=14.13
+    ),
+}
+
+
+def config(row: Row, vocab: int) -> RunConfig:
+    layers, model, mlp, heads, kv_heads = SIZES[row.model]
+    batch_rows = row.rows * row.fsdp
+    return RunConfig(
+        name=f"{row.model}_{vocab}",
+        model=ModelConfig(
+            num_layers=layers, model_dim=model, mlp_dim=mlp, num_heads=heads, num_kv_heads=kv_heads, head_dim=128,
+            vocab_size=VOCABULARIES[vocab], padded_vocab_size=vocab, rope_base=10_000.0, norm_eps=1e-5,
+        ),
+        compute=ComputeConfig(
+            attention="splash", remat=row.remat, dtype="bfloat16", loss_chunk_tokens=batch_rows * row.seq_len // 8,
+            splash=SplashConfig(),
+        ),
+        mesh=MeshConfig(fsdp=row.fsdp),
+        optim=OptimConfig(
+            peak_lr=1e-4, final_lr_fraction=0.1, warmup_steps=10, total_steps=1000, beta1=0.9, beta2=0.95, eps=1e-8,
+            weight_decay=0.1, clip_norm=1.0,
+        ),
+        data=DataConfig(mixture="none", modules=(), tokenizer="none", cache_dir="none", seq_len=row.seq_len),
+        checkpoint=CheckpointConfig(every_steps=100, keep=1),
+        batch_rows=batch_rows,
+        seed=0,
+        log_every_steps=10,
+    )  # fmt: skip
+
+
+def measure(name: str, vocab: int) -> dict[str, Any]:
+    """Compiles one row in this process; the figures of its plan."""
+    from tigerjax.plan import figures, flags, topology
+    from tigerjax.plan.compile import compile_for
+
+    row = ROWS[name]
+    run, where = config(row, vocab), topology.parse(row.topology)
+    options: dict[str, Any] = dict(flags.read(ROOT / f"launch/libtpu_flags/{where.chip.name}.txt"))
+    compiled = compile_for(run, where, options=options if where.chips > 4 else {})
+    shown = figures.figures(run, where, compiled)
+    rss_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return shown | {"row": name, "vocab": vocab, "remat": row.remat, "compiler_rss_gb": rss_gb}
+
+
+def line(name: str, shown: dict[str, Any]) -> str:
+    row = ROWS[name]
+    theirs = f"{row.peak_gb:7.1f} {row.static_s or float('nan'):7.2f}"
+    head = f"{name:18} {shown['vocab']:6} {shown['remat']:10}"
+    if not shown["fits"]:
+        return f"{head} does not fit ({shown['peak_gb']:.1f} GB)              {theirs}"
+    return (
+        f"{head} {shown['peak_gb']:7.1f} {shown['static_step_s']:7.2f} {shown['mfu_bound']:6.1%}  {theirs}"
+        f"   {shown['compile_s']:5.0f} s {shown['compiler_rss_gb']:5.1f} GB"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/tpu_table"), help="folder of the rows' JSON files")
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--vocab", nargs="+", type=int, choices=VOCABULARIES, default=list(VOCABULARIES))
+    parser.add_argument("--again", action="store_true", help="compile rows that have a file already, too")
+    parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
+    a = parser.parse_args()
+    if a.in_process:
+        path = a.out / f"{a.only[0]}_{a.vocab[0]}.json"
+        path.write_text(json.dumps(measure(a.only[0], a.vocab[0]), indent=1) + "\n", encoding="utf-8")
+        return
+    a.out.mkdir(parents=True, exist_ok=True)
+    print(
+        "row                 vocab remat      peak GB static s   MFU<   MaxText GB       s   compile    RSS", flush=True
+    )
+    for name in a.only:
+        for vocab in a.vocab:
+            path = a.out / f"{name}_{vocab}.json"
+            if a.again or not path.is_file():  # a process each: libtpu keeps memory, and its peak is a figure
+                command = [sys.executable, __file__, "--in-process", "--out", str(a.out)]
+                done = subprocess.run([*command, "--only", name, "--vocab", str(vocab)], capture_output=True, text=True)
+                if done.returncode:
+                    print(f"{name} {vocab} failed: {done.stderr.strip()[-500:]}", flush=True)
+                    continue
+            print(line(name, json.loads(path.read_text(encoding="utf-8"))), flush=True)
+
+
+if __name__ == "__main__":
+    # Before jax is imported, here and in the processes that compile.
+    from tigerjax.plan.topology import set_compiler_environment
+
+    set_compiler_environment()
+    main()

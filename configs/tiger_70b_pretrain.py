@@ -1,0 +1,67 @@
+"""Holistic continued pretraining of a Llama-2-70B with TigerBot's vocabulary, rows of 4,096 tokens.
+
+Model    69,450,604,544 weights, vocabulary 60,515 padded to 60,928
+Data     name your own with --data.mixture, --data.modules and --data.tokenizer; quickstart_holistic stands in
+Hardware 256 v5p chips (v5p:4x8x8)
+Result   not yet run
+Command  tigerjax train configs/tiger_70b_pretrain.py --checkpoint.init-from CHECKPOINT
+
+Plan     not yet compiled
+         tigerjax plan configs/tiger_70b_pretrain.py --topology v5p:4x8x8 --tokens 300e9
+
+Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: learning rate,
+schedule, betas, decay, clipping, batch (4.2M tokens; TigerBot's 1,920 rows of 2,048 are 3.9M), steps (300B tokens),
+mesh, remat, kernel blocks and how often to save.
+"""
+
+from tigerjax.config import (
+    CheckpointConfig,
+    ComputeConfig,
+    DataConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+)
+
+
+def config() -> RunConfig:
+    return RunConfig(
+        name="tiger_70b_pretrain",
+        model=ModelConfig(
+            num_layers=80,
+            model_dim=8192,
+            mlp_dim=28672,
+            num_heads=64,
+            num_kv_heads=8,
+            head_dim=128,
+            vocab_size=60_515,
+            padded_vocab_size=60_928,
+            rope_base=10_000.0,
+            norm_eps=1e-5,
+        ),
+        compute=ComputeConfig(attention="splash", remat="save_qkv", dtype="bfloat16", loss_chunk_tokens=262144),
+        mesh=MeshConfig(fsdp=256),
+        optim=OptimConfig(
+            peak_lr=1.5e-4,
+            final_lr_fraction=0.1,
+            warmup_steps=1000,
+            total_steps=71_500,
+            beta1=0.9,
+            beta2=0.95,
+            eps=1e-8,
+            weight_decay=0.1,
+            clip_norm=1.0,
+        ),
+        data=DataConfig(
+            mixture="quickstart_holistic",
+            modules=("data_mixtures.quickstart",),
+            tokenizer="runs/tiger/tokenizer",
+            cache_dir="runs/tiger/cache",
+            seq_len=4096,
+        ),
+        checkpoint=CheckpointConfig(every_steps=500, keep=3),
+        batch_rows=1024,
+        seed=0,
+        log_every_steps=10,
+    )

@@ -1,0 +1,66 @@
+"""The 7B reward model, started from configs/tiger_7b_sft.py; batch_rows counts prompts.
+
+Model    6,725,836,800 weights, vocabulary 60,515 padded to 60,928
+Data     preference files, given with --preferences
+Hardware 64 v5p chips (v5p:4x4x4)
+Result   not yet run
+Command  tigerjax reward train configs/tiger_7b_reward.py --preferences FILE --reference FILE
+
+Plan     not yet compiled
+         tigerjax plan configs/tiger_7b_reward.py --topology v5p:4x4x4 --answers 4
+
+Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: everything about the
+head and its training, mesh, remat and kernel blocks.
+"""
+
+from tigerjax.config import (
+    CheckpointConfig,
+    ComputeConfig,
+    DataConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+)
+
+
+def config() -> RunConfig:
+    return RunConfig(
+        name="tiger_7b_reward",
+        model=ModelConfig(
+            num_layers=32,
+            model_dim=4096,
+            mlp_dim=11008,
+            num_heads=32,
+            num_kv_heads=32,
+            head_dim=128,
+            vocab_size=60_515,
+            padded_vocab_size=60_928,
+            rope_base=10_000.0,
+            norm_eps=1e-5,
+        ),
+        compute=ComputeConfig(attention="splash", remat="save_dots", dtype="bfloat16", loss_chunk_tokens=65536),
+        mesh=MeshConfig(fsdp=64),
+        optim=OptimConfig(
+            peak_lr=5e-6,
+            final_lr_fraction=0.1,
+            warmup_steps=50,
+            total_steps=1000,
+            beta1=0.9,
+            beta2=0.95,
+            eps=1e-8,
+            weight_decay=0.0,
+            clip_norm=1.0,
+        ),
+        data=DataConfig(
+            mixture="preferences",
+            modules=(),
+            tokenizer="runs/tiger/tokenizer",
+            cache_dir="runs/tiger/cache",
+            seq_len=2048,
+        ),
+        checkpoint=CheckpointConfig(every_steps=200, keep=3, init_from="runs/tiger_7b_sft"),
+        batch_rows=64,
+        seed=0,
+        log_every_steps=10,
+    )

@@ -1,0 +1,66 @@
+"""Fine-tuning of the 7B that configs/tiger_7b_pretrain.py trains, on packed conversations.
+
+Model    6,975,393,792 weights, vocabulary 60,515 padded to 60,928
+Data     name your own with --data.mixture, --data.modules and --data.tokenizer; quickstart_sft stands in
+Hardware 64 v5p chips (v5p:4x4x4)
+Result   not yet run
+Command  tigerjax train configs/tiger_7b_sft.py
+
+Plan     not yet compiled
+         tigerjax plan configs/tiger_7b_sft.py --topology v5p:4x4x4
+
+Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: learning rate,
+schedule, betas, decay, clipping, batch, row length, steps, mesh, remat, kernel blocks and how often to save.
+"""
+
+from tigerjax.config import (
+    CheckpointConfig,
+    ComputeConfig,
+    DataConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+)
+
+
+def config() -> RunConfig:
+    return RunConfig(
+        name="tiger_7b_sft",
+        model=ModelConfig(
+            num_layers=32,
+            model_dim=4096,
+            mlp_dim=11008,
+            num_heads=32,
+            num_kv_heads=32,
+            head_dim=128,
+            vocab_size=60_515,
+            padded_vocab_size=60_928,
+            rope_base=10_000.0,
+            norm_eps=1e-5,
+        ),
+        compute=ComputeConfig(attention="splash", remat="save_dots", dtype="bfloat16", loss_chunk_tokens=65536),
+        mesh=MeshConfig(fsdp=64),
+        optim=OptimConfig(
+            peak_lr=1e-5,
+            final_lr_fraction=0.1,
+            warmup_steps=100,
+            total_steps=10_000,
+            beta1=0.9,
+            beta2=0.95,
+            eps=1e-8,
+            weight_decay=0.0,
+            clip_norm=1.0,
+        ),
+        data=DataConfig(
+            mixture="quickstart_sft",
+            modules=("data_mixtures.quickstart",),
+            tokenizer="runs/tiger/tokenizer",
+            cache_dir="runs/tiger/cache",
+            seq_len=4096,
+        ),
+        checkpoint=CheckpointConfig(every_steps=500, keep=3, init_from="runs/tiger_7b_pretrain"),
+        batch_rows=128,
+        seed=0,
+        log_every_steps=10,
+    )

@@ -1,0 +1,51 @@
+"""libtpu flags under launch/: the compiler that is pinned knows every one, and says so when it does not."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tigerjax.errors import ConfigError
+from tigerjax.plan import flags, topology
+
+FOLDER = Path(__file__).parents[2] / "launch" / "libtpu_flags"
+FILES = sorted(FOLDER.glob("*.txt"))
+DESCRIBE = """
+from jax.experimental import topologies
+topologies.get_topology_desc(platform="tpu", topology_name="v5p:2x2x1", chip_config_name="megacore",
+                             chips_per_host_bounds=(2, 2, 1), num_slices=1)
+print("accepted")
+"""
+
+
+def ask_libtpu(arguments: str) -> subprocess.CompletedProcess:
+    """libtpu reads its flags once, when it is loaded: in a process of its own."""
+    env = os.environ | topology.COMPILER_ENVIRONMENT | {"LIBTPU_INIT_ARGS": arguments}
+    return subprocess.run([sys.executable, "-c", DESCRIBE], env=env, capture_output=True, text=True)
+
+
+def test_every_generation_that_can_be_planned_for_has_a_file():
+    assert {path.stem for path in FILES} == set(topology.CHIPS)
+    assert any(flags.read(path) for path in FILES)
+
+
+@pytest.mark.tpu
+def test_the_pinned_libtpu_accepts_every_flag_of_every_file_and_refuses_one_that_is_not_there():
+    arguments = sorted({f"--{name}={value}" for path in FILES for name, value in flags.read(path).items()})
+    run = ask_libtpu(" ".join(arguments))
+    assert run.returncode == 0 and "accepted" in run.stdout, run.stderr[-2000:]
+    run = ask_libtpu("--xla_tpu_flag_that_is_not_there=true")
+    assert "accepted" not in run.stdout and "xla_tpu_flag_that_is_not_there" in run.stderr
+
+
+def test_a_line_that_is_no_flag_is_refused_with_its_number(tmp_path):
+    path = tmp_path / "flags.txt"
+    path.write_text("# none\n--xla_a=true  # a reason\nxla_b=false\n")
+    with pytest.raises(ConfigError, match=r"flags\.txt:3: 'xla_b=false' is not --name=value"):
+        flags.read(path)
+    path.write_text("# none\n--xla_a=true  # a reason\n\n")
+    assert flags.read(path) == {"xla_a": "true"}
+    with pytest.raises(ConfigError, match="do not exist"):
+        flags.read(tmp_path / "other.txt")

@@ -1,0 +1,104 @@
+"""The splash kernel, interpreted on CPU: equal to the reference, forward and backward, on one device and on meshes."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tigerjax import mesh
+from tigerjax.config import ComputeConfig, MeshConfig, SplashConfig
+from tigerjax.errors import ConfigError
+from tigerjax.model import attention, stack
+
+# float32: the kernel adds the same products block by block
+SAME_MATHS = 1e-5
+B, T, N, K, H = 4, 256, 4, 2, 128
+BLOCKS = SplashConfig(
+    block_q=128, block_kv=256, block_kv_compute=128, block_q_dkv=128, block_kv_dkv=128, block_kv_dkv_compute=128,
+    block_q_dq=128, block_kv_dq=256, interpret=True,
+)  # fmt: skip
+REFERENCE = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=8)
+SPLASH = dataclasses.replace(REFERENCE, attention="splash", splash=BLOCKS)
+FUSED = dataclasses.replace(SPLASH, splash=dataclasses.replace(BLOCKS, fused_backward=True))
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    """q, k, v, weights of the output, segment ids: a row of one segment, three of several and padding."""
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+    ids_BT = np.ones((B, T), np.int32)
+    ids_BT[1] = np.repeat([1, 2, 3, 0], [100, 28, 90, 38])
+    ids_BT[2] = np.repeat([1, 2], [7, 249])
+    ids_BT[3] = 0
+    return draw(B, T, N, H), draw(B, T, K, H), draw(B, T, K, H), draw(B, T, N, H), jnp.asarray(ids_BT)
+
+
+def out_and_gradients(compute, q_BTNH, k_BTKH, v_BTKH, w_BTNH, ids_BT):
+    def summed(q_BTNH, k_BTKH, v_BTKH):
+        out_BTNH = attention.attend(q_BTNH, k_BTKH, v_BTKH, ids_BT, compute=compute)
+        return jnp.sum(out_BTNH * w_BTNH), out_BTNH
+
+    (_, out_BTNH), gradients = jax.value_and_grad(summed, (0, 1, 2), has_aux=True)(q_BTNH, k_BTKH, v_BTKH)
+    return out_BTNH, *gradients
+
+
+@pytest.fixture(scope="module")
+def expected(inputs):
+    return jax.jit(functools.partial(out_and_gradients, REFERENCE))(*inputs)
+
+
+def assert_close(got, want):
+    for a, b in zip(got, want, strict=True):
+        assert np.isfinite(a).all()
+        assert np.abs(np.asarray(a) - np.asarray(b)).max() <= SAME_MATHS * max(1.0, np.abs(b).max())
+
+
+@pytest.mark.parametrize("compute", [SPLASH, FUSED], ids=["two backward kernels", "one"])
+def test_splash_equals_the_reference_forward_and_backward_with_segments_and_head_groups(inputs, expected, compute):
+    assert_close(jax.jit(functools.partial(out_and_gradients, compute))(*inputs), expected)
+
+
+def test_rows_and_heads_split_over_a_mesh_equal_the_reference(inputs, expected):
+    devices = mesh.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    heads = mesh.sharding(devices, "batch", None, "act_heads", None)
+    placed = [*jax.device_put(inputs[:4], heads), jax.device_put(inputs[4], mesh.sharding(devices, "batch", None))]
+    with jax.set_mesh(devices):
+        got = jax.jit(functools.partial(out_and_gradients, SPLASH))(*placed)
+    assert got[0].addressable_shards[0].data.shape == (B // 4, T, N // 2, H)
+    assert_close(got, expected)
+
+
+def test_inside_a_region_that_is_manual_over_stage_it_equals_the_reference(inputs, expected):
+    devices = mesh.make_mesh(MeshConfig(stage=2, fsdp=2, tensor=2))
+    P = jax.sharding.PartitionSpec
+    compute = dataclasses.replace(SPLASH, remat="save_attention")
+
+    @functools.partial(jax.shard_map, axis_names={"stage"}, in_specs=(P(),) * 5, out_specs=P(), check_vma=False)
+    def stages(q_BTNH, k_BTKH, v_BTKH, w_BTNH, ids_BT):
+        def block(w, qkv):
+            out_BTNH = attention.attend(*qkv, ids_BT, compute=compute)
+            return (out_BTNH, *qkv[1:])
+
+        def summed(*qkv):
+            out_BTNH = stack.rematerialise(block, compute.remat)(None, qkv)[0]
+            return jnp.sum(out_BTNH * w_BTNH), out_BTNH
+
+        (_, out_BTNH), gradients = jax.value_and_grad(summed, (0, 1, 2), has_aux=True)(q_BTNH, k_BTKH, v_BTKH)
+        return out_BTNH, *gradients
+
+    with jax.set_mesh(devices):
+        assert_close(jax.jit(stages)(*inputs), expected)
+
+
+def test_rows_that_blocks_do_not_divide_and_blocks_that_lanes_do_not_are_refused(inputs):
+    q_BTNH, k_BTKH, v_BTKH, _, ids_BT = (a[:, :192] for a in inputs)
+    with pytest.raises(ConfigError, match=r"rows of 192 tokens are no multiple of compute\.splash\.block_q=128"):
+        attention.attend(q_BTNH, k_BTKH, v_BTKH, ids_BT, compute=SPLASH)
+    with pytest.raises(ConfigError, match=r"splash\.block_q=100 must be a multiple of the TPU's 128 lanes"):
+        dataclasses.replace(BLOCKS, block_q=100)
+    with pytest.raises(ConfigError, match=r"block_kv=256 is no multiple of block_kv_compute=384"):
+        dataclasses.replace(BLOCKS, block_kv_compute=384)

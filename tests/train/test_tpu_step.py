@@ -1,0 +1,93 @@
+"""The compiled TPU step, read: how weights and gradients travel, and how often the attention kernel runs."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from tigerjax.config import (
+    CheckpointConfig,
+    ComputeConfig,
+    DataConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+)
+from tigerjax.mesh import make_mesh
+from tigerjax.plan import collectives, flags, topology
+from tigerjax.plan.compile import compile_for
+from tigerjax.plan.trips import Program
+
+pytestmark = pytest.mark.tpu
+
+FLAGS = Path(__file__).parents[2] / "launch" / "libtpu_flags" / "v5p.txt"
+WRAPPED = topology.parse("v5p:4x4x4")
+LAYERS = 3
+# Sizes of a 7B's matrices: of small ones the compiler reduces gradients as it pleases. No two are equal.
+MODEL = ModelConfig(
+    num_layers=LAYERS, model_dim=4096, mlp_dim=11008, num_heads=24, num_kv_heads=8, head_dim=128, vocab_size=2000,
+    padded_vocab_size=2048, rope_base=10_000.0, norm_eps=1e-5,
+)  # fmt: skip
+RUN = RunConfig(
+    name="tpu_step",
+    model=MODEL,
+    compute=ComputeConfig(attention="splash", remat="save_attention", dtype="bfloat16", loss_chunk_tokens=65536),
+    mesh=MeshConfig(fsdp=64),
+    optim=OptimConfig(
+        peak_lr=1e-4, final_lr_fraction=0.1, warmup_steps=1, total_steps=10, beta1=0.9, beta2=0.95, eps=1e-8,
+        weight_decay=0.1, clip_norm=1.0,
+    ),
+    data=DataConfig(mixture="none", modules=(), tokenizer="none", cache_dir="none", seq_len=1024),
+    checkpoint=CheckpointConfig(every_steps=1, keep=1),
+    batch_rows=64,
+    seed=0,
+    log_every_steps=1,
+)  # fmt: skip
+SMALLEST_WEIGHT = 2 * 4096 * 8 * 128  # k, in bfloat16 bytes
+
+
+@pytest.fixture(scope="module")
+def program() -> Program:
+    compiled = compile_for(RUN, WRAPPED, options=dict(flags.read(FLAGS)))
+    assert compiled.out_of_memory is None
+    return Program(compiled.hlo)
+
+
+@pytest.fixture(scope="module")
+def travels(program):
+    from tigerjax.plan.topology import describe
+
+    return collectives.collectives(program, make_mesh(RUN.mesh, describe(WRAPPED)), WRAPPED)
+
+
+def test_the_gradient_of_every_matrix_of_a_layer_leaves_by_reduce_scatter_and_none_by_all_reduce(travels):
+    large = [c for c in travels if c.payload >= SMALLEST_WEIGHT and c.loops]
+    scattered = sum(c.times for c in large if c.op == "reduce-scatter")
+    assert scattered == 7 * LAYERS, sorted((c.op, c.payload, c.times) for c in travels)
+    assert not [c for c in travels if c.op == "all-reduce" and c.payload >= SMALLEST_WEIGHT]
+
+
+def test_weights_are_gathered_in_bfloat16_once_forward_and_once_backward(program, travels):
+    gathers = [c for c in travels if c.op == "all-gather" and c.loops and c.payload >= SMALLEST_WEIGHT]
+    assert sum(c.times for c in gathers) == 2 * 7 * LAYERS, sorted((c.payload, c.times) for c in gathers)
+    D, F, H = MODEL.model_dim, MODEL.mlp_dim, MODEL.head_dim
+    sizes = {2 * D * MODEL.num_heads * H, 2 * D * MODEL.num_kv_heads * H, 2 * D * F}  # bytes, two a weight
+    assert {c.payload for c in gathers} == sizes
+
+
+def test_the_backward_pass_does_not_run_the_forward_kernel_again(program):
+    calls = {name: times for name, times in program.kernels().items() if "splash" in name}
+    assert sum(times for name, times in calls.items() if "fwd" in name) == LAYERS, calls
+    assert sum(times for name, times in calls.items() if "fwd" not in name) == 2 * LAYERS, calls
+
+
+def test_full_remat_is_the_policy_that_runs_it_again():
+    """The count above can fail: it does when nothing is kept."""
+    one = topology.parse("v5p:1x1x1")
+    run = dataclasses.replace(
+        RUN, mesh=MeshConfig(), batch_rows=1, compute=dataclasses.replace(RUN.compute, remat="full"),
+        model=dataclasses.replace(MODEL, model_dim=256, mlp_dim=512, num_heads=2, num_kv_heads=1),
+    )  # fmt: skip
+    calls = Program(compile_for(run, one).hlo).kernels()
+    assert sum(times for name, times in calls.items() if "fwd" in name) == 2 * LAYERS, calls

@@ -1,0 +1,295 @@
+"""Running the stack of blocks as a pipeline over 'stage': GPipe, or interleaved in V rounds (a circular pipeline).
+
+Layer l = (v * S + s) * C + c is computed by stage s of S, in round v of V, C = L / (V * S) layers at a time; V = 1 is
+GPipe. The state keeps the layers in *stage order* (s, v, c), so that 'stage' cuts their leading axis into whole stages
+and no weight moves in a step; checkpoints keep layer order (v, s, c): see `LayerOrder`.
+
+A stage handles V * M items, one a tick: microbatches in groups of S, each group through all rounds before the next.
+Item u is round (u // S) % V of microbatch u // (S * V) * S + u % S, and stage s does it at tick u + s. Then an item
+that leaves the last stage at tick t is what the first stage needs at tick t + 1: nothing ever waits in a buffer.
+
+The step takes V * M + S - 1 ticks, of which a stage works V * M, each on C layers and one microbatch, forward and
+backward alike. Its share of idle ticks, the bubble, is
+
+    (S - 1) / (V * M + S - 1)       S = 4: 43% at M = 4, V = 1 (GPipe); 3.6% at M = 4, V = 20
+
+(GPipe: Huang et al. 2018, arXiv:1811.06965, section 2; rounds: Narayanan et al. 2021, arXiv:2104.04473, section 2.2.)
+In an idle tick a stage takes the other branch of a conditional: no block is computed, nothing is saved or added.
+
+Backward is written here, as the forward schedule run back, because a scan's own transpose would add a whole stage's
+gradient every tick, and save something for idle ticks. What each item keeps is still the named remat policy's choice.
+
+Weights are gathered over 'fsdp' by every tick, inside the block, not once a step: at 70B and 4 stages, once a step
+would hold 34 GB of bfloat16 weights a chip, and as much or twice that for their gradients before they are scattered.
+A tick gathers C layers (1.7 GB each at 70B), while it multiplies them with all rows of its microbatch: the fewer and
+larger the microbatches, the fewer gathers, which V makes affordable (M = S is enough).
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from tigerjax.config import Remat
+from tigerjax.errors import ConfigError
+from tigerjax.mesh import RULES, logical_rules
+from tigerjax.model.stack import Block, scan_layers
+
+AXIS = "stage"
+STAGES = PartitionSpec(AXIS)
+# Mesh axes that share the rows outside the pipeline, before and after 'stage'; inside, all but 'stage' do.
+BEFORE, AFTER = (RULES["batch"][: RULES["batch"].index(AXIS)], RULES["batch"][RULES["batch"].index(AXIS) + 1 :])
+ROWS = BEFORE + AFTER
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerOrder:
+    """The two orders of stacked layers, for leaves that lead with L: numpy or jax arrays."""
+
+    stages: int
+    rounds: int
+
+    def to_stages(self, w_L: Any) -> Any:
+        """From layer order (round, stage, c) to stage order (stage, round, c)."""
+        return _swap(w_L, self.rounds, self.stages)
+
+    def to_layers(self, w_L: Any) -> Any:
+        """From stage order to layer order."""
+        return _swap(w_L, self.stages, self.rounds)
+
+
+def _swap(w_L: Any, outer: int, inner: int) -> Any:
+    return jax.tree.map(lambda a: a.reshape(outer, inner, -1, *a.shape[1:]).swapaxes(0, 1).reshape(a.shape), w_L)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Who does what when, in numbers; the functions take Python or traced integers."""
+
+    stages: int
+    microbatches: int
+    rounds: int
+
+    @property
+    def items(self) -> int:
+        """Items that each stage does."""
+        return self.rounds * self.microbatches
+
+    @property
+    def ticks(self) -> int:
+        """Ticks of a forward pass, and of a backward pass."""
+        return self.items + self.stages - 1
+
+    def item(self, tick: Any, stage: Any) -> Any:
+        """What `stage` does at `tick` of the forward pass: an item, or idle when outside [0, items)."""
+        return tick - stage
+
+    def item_back(self, tick: Any, stage: Any) -> Any:
+        """The same in the backward pass, which mirrors the forward pass in time."""
+        return self.item(self.ticks - 1 - tick, stage)
+
+    def round(self, item: Any) -> Any:
+        return item // self.stages % self.rounds
+
+    def microbatch(self, item: Any) -> Any:
+        return item // (self.stages * self.rounds) * self.stages + item % self.stages
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """A runner (see stack.py) over the mesh's 'stage' axis; the other axes stay automatic.
+
+    The leaves of `w_L` come in stage order. Floating leaves of `x` go through the layers; integer leaves belong to the
+    row (positions, segment ids) and the blocks must not change them.
+    """
+
+    mesh: Mesh
+    microbatches: int
+    rounds: int
+
+    def __call__(self, block: Block, w_L: Any, x: Any, *, remat: Remat) -> Any:
+        S, M, V = self.mesh.shape[AXIS], self.microbatches, self.rounds
+        B, L = jax.tree.leaves(x)[0].shape[0], jax.tree.leaves(w_L)[0].shape[0]
+        before, after = (int(np.prod([self.mesh.shape[a] for a in axes])) for axes in (BEFORE, AFTER))
+        if M % S:
+            raise ConfigError(f"{M} microbatches do not fill {S} stages in turn; make pipeline.microbatches k x {S}")
+        if B % (before * after * M):
+            raise ConfigError(
+                f"batch of {B} rows does not split into {M} microbatches over {before * after} groups of devices;"
+                f" change batch_rows or pipeline.microbatches so that rows are a multiple of {before * after * M}"
+            )
+        if L % (S * V):
+            raise ConfigError(
+                f"{L} layers do not split over mesh.stage={S} x pipeline.rounds={V}; change one of the three"
+            )
+
+        # The rows that a stage's devices hold outside the pipeline become M / S whole microbatches, so rows travel
+        # along 'stage' only.
+        split = (before, S, after, M // S, B // (before * after * M))
+
+        def to_microbatches(a: jax.Array) -> jax.Array:
+            a = a.reshape(*split, *a.shape[1:])
+            a = jnp.moveaxis(a, (1, 3), (0, 1)).reshape(M, B // M, *a.shape[5:])
+            return jax.lax.with_sharding_constraint(a, NamedSharding(self.mesh, PartitionSpec(AXIS, ROWS)))
+
+        def to_rows(a: jax.Array) -> jax.Array:
+            a = a.reshape(S, M // S, before, after, split[-1], *a.shape[2:])
+            a = jnp.moveaxis(a, (0, 1), (1, 3)).reshape(B, *a.shape[5:])
+            return jax.lax.with_sharding_constraint(a, NamedSharding(self.mesh, PartitionSpec(RULES["batch"])))
+
+        leaves, tree = jax.tree.flatten(x)
+        moves = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
+        floats_M, fixed_M = (
+            [to_microbatches(a) for a, m in zip(leaves, moves, strict=True) if m is want] for want in (True, False)
+        )
+
+        def chunk(w_C: Any, floats: list[jax.Array], fixed: list[jax.Array]) -> list[jax.Array]:
+            both = iter(floats), iter(fixed)
+            parts = jax.tree.unflatten(tree, [next(both[0] if m else both[1]) for m in moves])
+            # Here 'stage' is not an axis to be sharded over any more.
+            with nn.logical_axis_rules(logical_rules(manual=(AXIS,)) if nn.get_logical_axis_rules() else ()):
+                parts = scan_layers(block, w_C, parts, remat=remat)
+            return [leaf for leaf, m in zip(jax.tree.leaves(parts), moves, strict=True) if m]
+
+        run = _differentiable(chunk, Schedule(stages=S, microbatches=M, rounds=V), self.mesh)
+        done = iter(run(w_L, floats_M, fixed_M))
+        return jax.tree.unflatten(tree, [to_rows(next(done)) if m else a for a, m in zip(leaves, moves, strict=True)])
+
+
+def _differentiable(chunk: Any, plan: Schedule, mesh: Mesh) -> Any:
+    """(w_L, floats_M, fixed_M) -> floats_M through all layers; all with M sharded over 'stage'.
+
+    `chunk(w_C, floats, fixed) -> floats` applies the C layers of one item.
+    """
+
+    def over_stages(function: Any, in_specs: Any, out_specs: Any) -> Any:
+        # check_vma is off because the custom gradient of attention kernels does not carry the 'varies over stage'
+        # type (jax 0.10.2); the tests compare gradients with the scan's instead.
+        return jax.shard_map(
+            function, mesh=mesh, axis_names={AXIS}, in_specs=in_specs, out_specs=out_specs, check_vma=False
+        )
+
+    def forward(w_L: Any, floats_M: Any, fixed_M: Any, *, save: bool) -> Any:
+        s, w_V = jax.lax.axis_index(AXIS), _by_round(w_L, plan)
+        fresh_M, fixed_M = _gather((floats_M, fixed_M))
+
+        def item(u: jax.Array, arrived: Any, out_M: Any, saved_U: Any) -> Any:
+            v, m = plan.round(u), plan.microbatch(u)
+            x = _where((s == 0) & (v == 0), _at(fresh_M, m), arrived)
+            y, kept = _with_residuals(chunk, _at(w_V, v), x, _at(fixed_M, m))
+            # A microbatch is written in every round; its last round is the last to write.
+            return y, _set(out_M, m, y), _set(saved_U, u, kept) if save else saved_U
+
+        zero = _zeros(_at(fresh_M, 0), PartitionSpec(ROWS))
+        shapes = jax.eval_shape(lambda w_C, *x: _with_residuals(chunk, w_C, *x)[1], *_at((w_V, fresh_M, fixed_M), 0))
+        saved_U = jax.tree.map(lambda a: jnp.zeros((plan.items, *a.shape), a.dtype), shapes if save else [])
+        start = (zero, _zeros(fresh_M, PartitionSpec(None, ROWS)), saved_U)
+        _, out_M, saved_U = _run(plan, plan.item, item, start, s, shift=1)
+        return _scatter(out_M, s == plan.stages - 1), saved_U
+
+    def backward(w_L: Any, fixed_M: Any, saved_U: Any, d_floats_M: Any) -> Any:
+        s, w_V = jax.lax.axis_index(AXIS), _by_round(w_L, plan)
+        d_out_M, fixed_M = _gather((d_floats_M, fixed_M))
+        zero = _zeros(_at(d_out_M, 0), PartitionSpec(ROWS))
+
+        def item(u: jax.Array, arrived: Any, d_in_M: Any, d_w_V: Any) -> Any:
+            v, m = plan.round(u), plan.microbatch(u)
+            d_y = _where((s == plan.stages - 1) & (v == plan.rounds - 1), _at(d_out_M, m), arrived)
+            d_w_C, d_x = _pull_back(chunk, _at(w_V, v), zero, _at(fixed_M, m), _at(saved_U, u), d_y)
+            d_w_V = jax.tree.map(lambda a, d: a.at[v].add(d), d_w_V, d_w_C)
+            return d_x, _set(d_in_M, m, d_x), d_w_V  # round 0 of a microbatch is the last to write
+
+        start = (zero, _zeros(d_out_M, PartitionSpec(None, ROWS)), jax.tree.map(jnp.zeros_like, w_V))
+        _, d_in_M, d_w_V = _run(plan, plan.item_back, item, start, s, shift=-1)
+        d_w_L = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), d_w_V)
+        return d_w_L, _scatter(d_in_M, s == 0)
+
+    @jax.custom_vjp
+    def run(w_L: Any, floats_M: Any, fixed_M: Any) -> Any:
+        only = lambda *args: forward(*args, save=False)[0]  # noqa: E731
+        return over_stages(only, (STAGES, STAGES, STAGES), STAGES)(w_L, floats_M, fixed_M)
+
+    def run_fwd(w_L: Any, floats_M: Any, fixed_M: Any) -> Any:
+        both = lambda *args: forward(*args, save=True)  # noqa: E731
+        out_M, saved_U = over_stages(both, (STAGES, STAGES, STAGES), STAGES)(w_L, floats_M, fixed_M)
+        return out_M, (w_L, fixed_M, saved_U)
+
+    def run_bwd(residuals: Any, d_out_M: Any) -> Any:
+        return *over_stages(backward, (STAGES,) * 4, STAGES)(*residuals, d_out_M), None
+
+    run.defvjp(run_fwd, run_bwd)
+    return run
+
+
+def _run(plan: Schedule, item_at: Any, item: Any, start: Any, s: jax.Array, *, shift: int) -> Any:
+    """The ticks: `item(u, arrived, ...) -> (leaves, ...)` where there is work; what leaves goes to stage s + shift."""
+    ring = [(i, (i + shift) % plan.stages) for i in range(plan.stages)]
+
+    def tick(carry: Any, t: jax.Array) -> Any:
+        u = item_at(t, s)
+        work = (u >= 0) & (u < plan.items)
+        leaves, *rest = jax.lax.cond(work, lambda carry: item(u, *carry), lambda carry: carry, carry)
+        return (jax.tree.map(lambda a: jax.lax.ppermute(a, AXIS, ring), leaves), *rest), None
+
+    return jax.lax.scan(tick, start, jnp.arange(plan.ticks))[0]
+
+
+def _with_residuals(chunk: Any, w_C: Any, x: Any, fixed: Any) -> tuple[Any, list[jax.Array]]:
+    """chunk's output, and what its backward pass keeps beside the weights."""
+    y, pullback = jax.vjp(lambda w_C, x: chunk(w_C, x, fixed), w_C, x)
+    return y, jax.tree.leaves((_without_weights(pullback, w_C), pullback.opaque_residuals))
+
+
+def _pull_back(chunk: Any, w_C: Any, x: Any, fixed: Any, kept: list[jax.Array], d_y: Any) -> tuple[Any, Any]:
+    """(d_w_C, d_x) from what `_with_residuals` kept; `x` gives its shape only."""
+    # Tracing the same function gives the same residuals in the same order. Its own, of a false x, are replaced; then
+    # nothing reads its forward pass, and XLA drops it.
+    _, pullback = jax.vjp(lambda w_C, x: chunk(w_C, x, fixed), w_C, x)
+    own = (_without_weights(pullback, w_C), pullback.opaque_residuals)
+    kept_args, pullback.opaque_residuals = jax.tree.unflatten(jax.tree.structure(own), kept)
+    pullback.args_res = [*pullback.args_res[: len(jax.tree.leaves(w_C))], *kept_args]
+    return pullback(d_y)
+
+
+def _without_weights(pullback: Any, w_C: Any) -> Any:
+    return pullback.args_res[len(jax.tree.leaves(w_C)) :]
+
+
+def _by_round(w_L: Any, plan: Schedule) -> Any:
+    return jax.tree.map(lambda a: a.reshape(plan.rounds, -1, *a.shape[1:]), w_L)
+
+
+def _at(tree: Any, index: Any) -> Any:
+    return jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, index, keepdims=False), tree)
+
+
+def _set(tree: Any, index: Any, values: Any) -> Any:
+    return jax.tree.map(lambda a, b: jax.lax.dynamic_update_index_in_dim(a, b, index, 0), tree, values)
+
+
+def _where(condition: jax.Array, yes: Any, no: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def _cut(tree: Any, spec: PartitionSpec) -> Any:
+    return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, spec), tree)
+
+
+def _zeros(tree: Any, spec: PartitionSpec) -> Any:
+    return _cut(jax.tree.map(jnp.zeros_like, tree), spec)
+
+
+def _gather(tree_M: Any) -> Any:
+    """Every stage's microbatches at every stage."""
+    tree_M = _cut(tree_M, PartitionSpec(None, ROWS))
+    return _cut(jax.tree.map(lambda a: jax.lax.all_gather(a, AXIS, tiled=True), tree_M), PartitionSpec(None, ROWS))
+
+
+def _scatter(tree_M: Any, here: jax.Array) -> Any:
+    """From the stage where `here` holds, each stage gets its own microbatches."""
+    zeroed = _cut(jax.tree.map(lambda a: jnp.where(here, a, jnp.zeros_like(a)), tree_M), PartitionSpec(None, ROWS))
+    return jax.tree.map(lambda a: jax.lax.psum_scatter(a, AXIS, scatter_dimension=0, tiled=True), zeroed)

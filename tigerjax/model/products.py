@@ -1,0 +1,65 @@
+"""Products of a block whose backward pass is written out, so that XLA:TPU runs them as plain matrix products.
+
+Left alone, XLA fuses what is elementwise around a product into it, on either side and once for every product that
+reads it: silu was computed five times a layer, and a product with a busy epilogue ran at two thirds of its speed.
+The maths is JAX's own derivative; `optimization_barrier` says where one kernel ends. docs/TPU.md has the figures.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.custom_vjp
+def apart(x: jax.Array) -> jax.Array:
+    """The identity, whose cotangent is finished before anything that reads it begins."""
+    return x
+
+
+apart.defvjp(lambda x: (x, None), lambda _, d_x: (jax.lax.optimization_barrier(d_x),))
+
+
+@jax.custom_vjp
+def out_projection(out_BTNH: jax.Array, wo_NHD: jax.Array) -> jax.Array:
+    """x_BTD: heads back to the model's width."""
+    return jnp.einsum("BTNH,NHD->BTD", out_BTNH, wo_NHD)
+
+
+def _out_projection_fwd(out_BTNH: jax.Array, wo_NHD: jax.Array) -> Any:
+    return out_projection(out_BTNH, wo_NHD), (out_BTNH, wo_NHD)
+
+
+def _out_projection_bwd(kept: Any, d_x_BTD: jax.Array) -> Any:
+    """The weight's gradient with D first: D is what its reduce-scatter splits, and XLA would transpose it twice."""
+    out_BTNH, wo_NHD = kept
+    d_out_BTNH = jax.lax.optimization_barrier(jnp.einsum("BTD,NHD->BTNH", d_x_BTD, wo_NHD))
+    d_wo_DNH = jnp.einsum("BTD,BTNH->DNH", d_x_BTD, out_BTNH)
+    return d_out_BTNH, d_wo_DNH.transpose(1, 2, 0)
+
+
+out_projection.defvjp(_out_projection_fwd, _out_projection_bwd)
+
+
+@jax.custom_vjp
+def swiglu_down(gate_BTF: jax.Array, up_BTF: jax.Array, down_FD: jax.Array) -> jax.Array:
+    """out_BTD = (silu(gate) * up) @ down."""
+    return (jax.nn.silu(gate_BTF) * up_BTF) @ down_FD
+
+
+def _swiglu_down_fwd(gate_BTF: jax.Array, up_BTF: jax.Array, down_FD: jax.Array) -> Any:
+    return swiglu_down(gate_BTF, up_BTF, down_FD), (gate_BTF, up_BTF, down_FD)
+
+
+def _swiglu_down_bwd(kept: Any, d_out_BTD: jax.Array) -> Any:
+    """JAX's own derivative, with the elementwise part in one place: XLA otherwise computes silu again inside each of
+    the five products that read its result."""
+    gate_BTF, up_BTF, down_FD = kept
+    d_hidden_BTF = jnp.einsum("BTD,FD->BTF", d_out_BTD, down_FD)
+    gate_BTF, up_BTF, d_hidden_BTF = jax.lax.optimization_barrier((gate_BTF, up_BTF, d_hidden_BTF))
+    hidden_BTF, pullback = jax.vjp(lambda g, u: jax.nn.silu(g) * u, gate_BTF, up_BTF)
+    hidden_BTF, (d_gate_BTF, d_up_BTF) = jax.lax.optimization_barrier((hidden_BTF, pullback(d_hidden_BTF)))
+    return d_gate_BTF, d_up_BTF, jnp.einsum("BTF,BTD->FD", hidden_BTF, d_out_BTD)
+
+
+swiglu_down.defvjp(_swiglu_down_fwd, _swiglu_down_bwd)

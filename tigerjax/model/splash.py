@@ -1,0 +1,93 @@
+"""Splash attention: JAX's Pallas TPU kernel, causal within segments, on the devices that hold the rows and heads.
+
+XLA cannot split a Mosaic kernel over devices, so it runs in a `shard_map` that is manual over every mesh axis that
+is still automatic: all of them at top level, the others inside a pipeline that is manual over its own axis.
+Each device then attends over whole rows of its share of the heads; nothing is exchanged.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+from jax.ad_checkpoint import checkpoint_name
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+from jax.sharding import AxisType
+
+from tigerjax.config import SplashConfig
+from tigerjax.errors import ConfigError
+from tigerjax.mesh import spec
+from tigerjax.model.stack import ATTENTION_OUT, KEY, QUERY, VALUE
+
+
+def splash(
+    q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, segment_ids_BT: jax.Array, *, c: SplashConfig
+) -> jax.Array:
+    """out_BTNH of causal attention within segments, S = T.
+
+    The kernel's inputs carry the checkpoint_names QUERY, KEY and VALUE; its output and logsumexp_BNT carry
+    ATTENTION_OUT: a remat policy that keeps it spares the backward pass a second run of the forward kernel.
+    Padding (segment 0) attends to padding: finite, unused.
+    """
+    T, H = q_BTNH.shape[1], q_BTNH.shape[3]
+    for name, block in c.blocks().items():
+        if T % block:
+            raise ConfigError(f"rows of {T} tokens are no multiple of compute.splash.{name}={block}; change one")
+    # The kernel does not scale. In float32 on the way from the rotation's float32: XLA merges the two roundings.
+    q_BTNH = (q_BTNH.astype("float32") * H**-0.5).astype(q_BTNH.dtype)
+    q_BNTH, k_BKSH, v_BKSH = (a.swapaxes(1, 2) for a in (q_BTNH, k_BSKH, v_BSKH))
+    q_BNTH, k_BKSH, v_BKSH = name_inputs(q_BNTH, k_BKSH, v_BKSH)
+    out_BNTH = over_free_axes(functools.partial(_local, c=c))(q_BNTH, k_BKSH, v_BKSH, segment_ids_BT)
+    return out_BNTH.swapaxes(1, 2)
+
+
+def name_inputs(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The inputs of a kernel, in whatever layout it reads, under the names that remat policies know."""
+    return checkpoint_name(q, QUERY), checkpoint_name(k, KEY), checkpoint_name(v, VALUE)
+
+
+def over_free_axes(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """`function` of (q_BNTH, k_BKSH, v_BKSH, segment_ids_BT) on each device's rows and heads."""
+    mesh = jax.sharding.get_abstract_mesh()
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    free = {axis for axis, kind in kinds.items() if kind != AxisType.Manual}
+    if not free:
+        return function
+    here = functools.partial(spec, manual=kinds.keys() - free)
+    q_spec, kv_spec = here("batch", "act_heads", None, None), here("batch", "act_kv_heads", None, None)
+    # check_vma off: the kernel's outputs do not say over which axes they vary (jax 0.10.2); the tests compare
+    # with the reference instead.
+    return jax.shard_map(
+        function,
+        axis_names=free,
+        in_specs=(q_spec, kv_spec, kv_spec, here("batch", None)),
+        out_specs=q_spec,
+        check_vma=False,
+    )
+
+
+def _local(
+    q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, segment_ids_BT: jax.Array, *, c: SplashConfig
+) -> jax.Array:
+    """out_BNTH on one device."""
+    _, N, T, _ = q_BNTH.shape
+    attend = kernel.make_splash_mha(
+        masks.MultiHeadMask([masks.CausalMask((T, T))] * N),
+        block_sizes=kernel.BlockSizes(
+            block_q=c.block_q,
+            block_kv=c.block_kv,
+            block_kv_compute=c.block_kv_compute,
+            block_q_dkv=c.block_q_dkv,
+            block_kv_dkv=c.block_kv_dkv,
+            block_kv_dkv_compute=c.block_kv_dkv_compute,
+            block_q_dq=None if c.fused_backward else c.block_q_dq,
+            block_kv_dq=None if c.fused_backward else c.block_kv_dq,
+            use_fused_bwd_kernel=c.fused_backward,
+        ),
+        head_shards=1,
+        q_seq_shards=1,
+        residual_checkpoint_name=ATTENTION_OUT,
+        interpret=c.interpret,
+    )
+    one_row = lambda q, k, v, ids: attend(q, k, v, kernel.SegmentIds(ids, ids))  # noqa: E731
+    return jax.vmap(one_row)(q_BNTH, k_BKSH, v_BKSH, segment_ids_BT)

@@ -1,0 +1,34 @@
+"""libtpu flags of a TPU generation, from launch/libtpu_flags/: lines `--name=value`, `#` begins a comment."""
+
+import re
+from pathlib import Path
+
+import tigerjax
+from tigerjax.errors import ConfigError
+from tigerjax.plan.topology import Topology
+
+FOLDER = Path(tigerjax.__file__).resolve().parents[1] / "launch" / "libtpu_flags"
+LINE = re.compile(r"--([a-z0-9_]+)=(\S+)")
+
+
+def read(path: str | Path) -> dict[str, str]:
+    """name without dashes -> value, as `compiler_options` takes them. ConfigError names a line that is no flag."""
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"libtpu flags {path} do not exist; give a file such as launch/libtpu_flags/v5p.txt")
+    found: dict[str, str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        if (match := LINE.fullmatch(text)) is None:
+            raise ConfigError(f"{path}:{number}: {text!r} is not --name=value")
+        found[match[1]] = match[2]
+    return found
+
+
+def of(topology: Topology) -> dict[str, str]:
+    """The flags that launch/ gives a slice of this generation; none on one host's 4 chips, where libtpu's defaults
+    already reduce-scatter, nor where the package was installed without launch/."""
+    path = FOLDER / f"{topology.chip.name}.txt"
+    return read(path) if topology.chips > 4 and path.is_file() else {}
