@@ -7,6 +7,7 @@ A number that lives here has no default in the function that uses it.
 
 import dataclasses
 import importlib.util
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,7 +122,7 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class PipelineConfig:
-    """How the layers run over mesh.stage; without stages both are 1. See tigerjax/model/pipeline.py for the schedule."""
+    """How the layers run over mesh.stage (schedule: tigerjax/model/pipeline.py); without stages both are 1."""
 
     microbatches: int = 1
     """Parts of a batch (of a micro-batch of optim.accumulate) that follow each other through the stages (M)."""
@@ -231,12 +232,12 @@ class RunConfig:
             "num_kv_heads": (self.model.num_kv_heads, "tensor"),
             "mlp_dim": (self.model.mlp_dim, "tensor"),
             "padded_vocab_size": (self.model.padded_vocab_size, "tensor"),
-            "model_dim": (self.model.model_dim, "fsdp"),
+            "model_dim": (self.model.model_dim, "stage x fsdp"),  # of embedding and head
         }
-        for field, (size, axis) in checks.items():
-            degree = getattr(self.mesh, axis)
+        for field, (size, axes) in checks.items():
+            degree = math.prod(getattr(self.mesh, axis) for axis in axes.split(" x "))
             if size % degree:
-                raise ConfigError(f"model.{field}={size} does not divide by mesh.{axis}={degree}; change one")
+                raise ConfigError(f"model.{field}={size} does not divide by mesh.{axes}={degree}; change one")
         if self.compute.attention == "splash":
             for field, block in self.compute.splash.blocks().items():
                 if self.data.seq_len % block:

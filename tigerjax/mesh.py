@@ -20,6 +20,7 @@ RULES: dict[str, Any] = {
     "layers": "stage",
     "vocab": "tensor",
     "embed": "fsdp",
+    "table": ("stage", "fsdp"),  # model_dim of embedding and head: outside the pipeline, so the stages share them
     "mlp": "tensor",
     "heads": "tensor",
     "kv_heads": "tensor",
@@ -50,8 +51,12 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
 
 
 def spec(*logical_axes: str | None) -> PartitionSpec:
-    """The PartitionSpec of an array with these logical axes; None is an axis that is never sharded."""
-    return PartitionSpec(*(None if a is None else RULES[a] for a in logical_axes))
+    """The PartitionSpec of an array with these logical axes; None is an axis that is never sharded.
+
+    Mesh axes that are manual here (in a shard_map, such as 'stage' in the pipeline) are left out: there an array
+    is one device's share already.
+    """
+    return PartitionSpec(*(None if a is None else _automatic(RULES[a]) for a in logical_axes))
 
 
 def sharding(mesh: Mesh, *logical_axes: str | None) -> NamedSharding:
@@ -59,13 +64,14 @@ def sharding(mesh: Mesh, *logical_axes: str | None) -> NamedSharding:
     return NamedSharding(mesh, spec(*logical_axes))
 
 
-def logical_rules(manual: Sequence[str] = ()) -> list[tuple[str, Any]]:
-    """The table in the form flax.linen's partitioning functions take, without mesh axes that are `manual` (inside a
-    shard_map over them)."""
+def logical_rules() -> list[tuple[str, Any]]:
+    """The table in the form flax.linen's partitioning functions take, without mesh axes that are manual here."""
+    return [(name, _automatic(axes)) for name, axes in RULES.items()]
 
-    def left(axes: Any) -> Any:
-        if isinstance(axes, tuple):
-            return tuple(a for a in axes if a not in manual)
-        return None if axes in manual else axes
 
-    return [(name, left(axes)) for name, axes in RULES.items()]
+def _automatic(axes: Any) -> Any:
+    here = jax.sharding.get_abstract_mesh()
+    manual = {a for a, kind in zip(here.axis_names, here.axis_types, strict=True) if kind == AxisType.Manual}
+    if isinstance(axes, tuple):
+        return tuple(a for a in axes if a not in manual)
+    return None if axes in manual else axes
