@@ -8,6 +8,7 @@ A number that lives here has no default in the function that uses it.
 import dataclasses
 import importlib.util
 import math
+import traceback
 from pathlib import Path
 from typing import Any, Literal
 
@@ -276,13 +277,13 @@ class RunConfig:
 class RewardConfig:
     """What reward training and scoring need beside a RunConfig."""
 
-    eval_fraction: float
+    eval_fraction: float = 0.1
     """Share of the prompts held out, drawn by the hash of the prompt."""
-    centering: float
+    centering: float = 0.01
     """Coefficient of (r_w + r_l)^2 in the pair loss; 0 leaves scores free to drift."""
-    truncation_penalty: float
+    truncation_penalty: float = 2.0
     """Taken from the calibrated score (standard deviations) of an answer that did not end by itself."""
-    score_rows: int
+    score_rows: int = 64
     """Answers in one scoring batch; every batch is padded to it, so that a score never depends on its neighbours."""
     min_accuracy: float = 0.55
     """Held-out pair accuracy under which the model is not usable for ranking."""
@@ -369,13 +370,31 @@ def load(path: str | Path) -> RunConfig:
     if spec is None or spec.loader is None:
         raise ConfigError(f"config file {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "config"):
-        raise ConfigError(f"config file {path} has no function `config() -> RunConfig`")
-    built = module.config()
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "config"):
+            raise ConfigError(f"config file {path} has no function `config() -> RunConfig`")
+        built = module.config()
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a user's Python may raise
+        raise ConfigError(f"config file {_place(error, path)}: {_what(error)}") from error
     if not isinstance(built, RunConfig):
         raise ConfigError(f"config() of {path} returned {type(built).__name__}, not RunConfig")
     return built
+
+
+def _place(error: Exception, path: Path) -> str:
+    """PATH:LINE, the last line of the config file that was being run (or, for a syntax error, read)."""
+    if isinstance(error, SyntaxError) and Path(error.filename or "").resolve() == path.resolve():
+        return f"{path}:{error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
+    return f"{path}:{lines[-1]}" if lines else str(path)
+
+
+def _what(error: Exception) -> str:
+    return f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
 
 
 def model_from_dict(fields: dict[str, Any]) -> ModelConfig:

@@ -4,6 +4,8 @@ Raise one of these with a single line that says what was given, what was needed 
 `tigerjax.cli` prints the line and exits with the code. Anything else is a bug and shows its traceback.
 """
 
+import errno
+
 
 class TigerjaxError(Exception):
     """Base of the deliberate failures; never raised itself."""
@@ -33,3 +35,20 @@ class GateFailed(TigerjaxError):
     """A quality gate was not passed (exit 5)."""
 
     exit_code = 5
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether an error says that nothing more can be written: the disk, a quota or a file's size limit is used up.
+
+    TensorStore, safetensors and TensorFlow wrap the system's error in one of their own, so texts and causes count too.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if getattr(seen, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        if any(
+            text in str(seen) for text in ("ENOSPC", "EDQUOT", "EFBIG", "No space left on device", "File too large")
+        ):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False

@@ -8,8 +8,9 @@ A stage is a block that writes a folder:
         ...                     # write files under run.tmp
         run.counts = {"in": 10, "out": 8, "dropped": {"exact": 2}}
 
-On success `run.tmp` becomes `out` by rename, with manifest.json inside; on any exception nothing of `out`
-changes. A folder without a manifest is a partial result and is replaced.
+Work goes on in OUT.partial (what an interrupted run left there is redone). On success it becomes `out` by rename, with
+manifest.json inside; on any exception nothing of `out` changes. Only an earlier result of the same stage is ever
+replaced: a folder that holds anything else is refused.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import tigerjax
-from tigerjax.errors import DataError
+from tigerjax.errors import ConfigError, DataError
 
 FILE = "manifest.json"
 
@@ -56,7 +57,12 @@ def write_json(path: str | Path, value: Any) -> None:
 def read(folder: str | Path) -> dict[str, Any] | None:
     """The manifest of a folder; None when there is none, so the folder is absent or partial."""
     path = Path(folder) / FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: broken JSON ({error}); remove the folder and make it again") from error
 
 
 class Stage:
@@ -74,11 +80,14 @@ class Stage:
 def stage(
     out: str | Path, *, name: str, config: Any, inputs: Iterable[str | Path], seed: int | None = None
 ) -> Iterator[Stage]:
-    """See the module docstring. Raises DataError for an input that does not exist or counts that do not balance."""
+    """See the module docstring. Raises DataError for an input that does not exist or counts that do not balance, and
+    ConfigError for an `out` that holds something else."""
     out = Path(out)
     for path in (inputs := [Path(p) for p in inputs]):
         if not path.exists():
             raise DataError(f"{path}: input of stage {name} does not exist")
+        if path.resolve().is_relative_to(out.resolve()):
+            raise ConfigError(f"{path} is an input and lies in the output {out}; give another output folder")
     wanted = {
         "stage": name,
         "version": tigerjax.__version__,
@@ -88,6 +97,9 @@ def stage(
         "seed": seed,
     }
     old = read(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and (old is None or old.get("stage") != name):
+        what = "files that no stage wrote" if old is None else f"the result of stage {old.get('stage')!r}"
+        raise ConfigError(f"{out} holds {what}, and stage {name!r} would replace it; give another folder or empty it")
     if old is not None and all(old.get(k) == v for k, v in wanted.items()):
         yield Stage(out, old)
         return

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from tigerjax.config import MeshConfig
@@ -46,8 +47,19 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         raise ConfigError(
             f"mesh {degrees} = {need} devices, but {len(devices)} are present; change one degree of the config's mesh"
         )
-    # jax.make_mesh builds Explicit axes by default now; linen's logical constraints need Auto.
-    return jax.make_mesh(shape, AXES, devices=devices, axis_types=(AxisType.Auto,) * len(AXES))
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if config.data % slices:
+        raise ConfigError(
+            f"mesh.data={config.data} is not a multiple of the {slices} slices that it crosses; change it"
+        )
+    # jax.make_mesh refuses several slices, and axes of a v5p torus split over two mesh axes; mesh_utils does both.
+    if slices > 1:
+        inner, outer = (shape[0] // slices, *shape[1:]), (slices, 1, 1, 1)
+        grid = mesh_utils.create_hybrid_device_mesh(inner, outer, devices=devices, allow_split_physical_axes=True)
+    else:
+        grid = mesh_utils.create_device_mesh(shape, devices=devices, allow_split_physical_axes=True)
+    # Explicit axes, the default of jax now, fail linen's logical constraints: Auto.
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def spec(*logical_axes: str | None) -> PartitionSpec:

@@ -84,6 +84,13 @@ def table(c: ModelConfig, *, rows: int, kind: str = hf_config.LLAMA) -> list[Row
     return [*out, Row("head", "lm_head.weight", (rows, D), lambda a: pad(a).T, lambda a: a.T[:rows])]
 
 
+def size(weights: dict[str, Any], config: ModelConfig) -> dict[str, int]:
+    """{tensors, bytes} of float32 weights as Hugging Face counts them: every layer apart."""
+    spec = table(config, rows=config.vocab_size, kind=hf_config.REWARD if "score" in weights else hf_config.LLAMA)
+    tensors = sum(config.num_layers if "{}" in row.theirs else 1 for row in spec)
+    return {"tensors": tensors, "bytes": sum(_get(weights, row.ours).nbytes for row in spec)}
+
+
 def to_tensors(weights: dict[str, Any], rows: list[Row]) -> Iterator[tuple[str, Array]]:
     """(name, tensor) in their layout, one at a time, in the order of the table."""
     for row in rows:
@@ -269,8 +276,11 @@ def _write_shards(folder: Path, tensors: Iterator[tuple[str, Array]], max_bytes:
 
 def _shards(folder: Path) -> list[Path]:
     if (folder / INDEX).is_file():
-        where = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-        files = [folder / name for name in sorted(set(where.values()))]
+        try:
+            where = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+            files = [folder / name for name in sorted(set(where.values()))]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{folder / INDEX}: not an index of shards ({type(error).__name__}: {error})") from error
     else:
         files = [folder / "model.safetensors"]
     for path in files:

@@ -31,10 +31,13 @@ def tokenizer_ids(folder: Path | None) -> TokenizerIds:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise DataError(f"{path}: not there; give the folder that `tigerjax tokenizer extend` wrote")
-    read = json.loads(path.read_text(encoding="utf-8"))
-    added = {token["content"]: token["id"] for token in read["added_tokens"]}
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+        added = {token["content"]: token["id"] for token in read["added_tokens"]}
+        size = 1 + max([*read["model"]["vocab"].values(), *added.values()])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: not a tokenizer.json ({type(error).__name__}: {error}); write it again") from error
     markers = [i for text, i in added.items() if text not in ("<unk>", "<s>", "</s>")]
-    size = 1 + max([*read["model"]["vocab"].values(), *added.values()])
     return TokenizerIds(size, added.get("<pad>"), sorted({EOS, *markers}))
 
 

@@ -177,7 +177,10 @@ def clean_files(
         raise ConfigError(f"no such cleaning rules: {sorted(unknown)}; there are {list(RULES)}")
     paths = records.expand(inputs)
     records.distinct_names(paths)
+    if not 0 <= max_bad_fraction <= 1:
+        raise ConfigError(f"max_bad_fraction={max_bad_fraction} must be in [0, 1]")
     config = {"off": sorted(off), "deny": list(deny), "drop_denied": drop_denied, "rules": list(RULES)}
+    config["max_bad_fraction"] = max_bad_fraction
     with manifest.stage(out, name="clean", config=config, inputs=paths) as run:
         if run.done:
             return run.manifest or {}
@@ -217,7 +220,7 @@ def clean_files(
                     if denied and not drop_denied:
                         raise DataError(
                             f"{where}: source {shaped['source']!r} (id {shaped['id']}) is denied, as {list(deny)} are;"
-                            " remove it, correct the source, or drop such records with drop_denied"
+                            " remove it, correct the source, or drop such records with --drop-denied"
                         )
                     result, reason = clean_record(shaped, off=off, seen=rewrite_seen)
                     reason = "denied" if denied else reason
@@ -232,7 +235,7 @@ def clean_files(
         if len(bad) > max_bad_fraction * total:
             raise DataError(
                 f"{bad[0]['error']} (and {len(bad) - 1} more: {len(bad)} of {total} records are bad, at most"
-                f" {max_bad_fraction:.1%} may be); repair the lines or raise max_bad_fraction"
+                f" {max_bad_fraction:.1%} may be); repair the lines or raise --max-bad-fraction"
             )
         if bad:
             dropped["bad"] = len(bad)

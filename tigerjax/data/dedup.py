@@ -15,6 +15,7 @@ import numpy as np
 from tigerjax import manifest
 from tigerjax.data import containment, records
 from tigerjax.data.grams import character_units, gram_hashes, is_cjk, key, word_units, words
+from tigerjax.errors import DataError
 
 SHINGLE = 5
 BANDS, BAND_ROWS = 14, 8
@@ -178,7 +179,10 @@ def against_sft_files(
             return run.manifest or {}
         started = time.perf_counter()
         documents, names = load(doc_paths)
-        index = containment.Index(containment.sft_units(records.sft_examples(sft_paths)))
+        units = containment.sft_units(records.sft_examples(sft_paths))
+        if not units:
+            raise DataError(f"{', '.join(map(str, sft_paths))}: no instruction data, so nothing could be found")
+        index = containment.Index(units)
         results, report, stopped = containment.against_sft(documents, index, action=action, threshold=threshold)
         kept = [(r, name) for r, name in zip(results, names, strict=True) if r is not None]
         write(run.tmp, doc_paths, kept)

@@ -36,6 +36,7 @@ from tigerjax.data.tasks import (
     row_maker,
     task_rows,
 )
+from tigerjax.data.tf import start
 from tigerjax.errors import ConfigError, DataError
 
 HOLISTIC_RANGE = (0.05, 0.10)  # what TigerBot used; outside it a warning
@@ -44,7 +45,7 @@ ALLOWED_RANGE = (0.0, 0.2)
 
 def sample_fn(datasets: list[Any], rates: list[float], seed: int | None) -> Any:
     """SeqIO's mixing of datasets by the loader's schedule; the seed changes nothing, as nothing is drawn."""
-    import tensorflow as tf
+    tf, _ = start()
 
     choice = tf.data.Dataset.from_generator(
         lambda: (np.int64(i) for i in schedule(rates)), output_signature=tf.TensorSpec([], tf.int64)
@@ -54,7 +55,7 @@ def sample_fn(datasets: list[Any], rates: list[float], seed: int | None) -> Any:
 
 def add_mixture(name: str, rates: Mapping[str, float]) -> None:
     """Registers a mixture of registered tasks; `rates` are token shares, on any scale."""
-    import seqio
+    _, seqio = start()
 
     if not rates or min(rates.values()) < 0 or sum(rates.values()) <= 0:
         raise ConfigError(f"mixture {name}: rates {dict(rates)} must not be negative, and must not all be 0")
@@ -113,7 +114,7 @@ def holistic(
 
 def get_mixture(name: str) -> Any:
     """The registered SeqIO mixture; a ConfigError that names near misses when there is none."""
-    import seqio
+    _, seqio = start()
 
     if name not in seqio.MixtureRegistry.names():
         near = difflib.get_close_matches(name, seqio.MixtureRegistry.names()) or sorted(seqio.MixtureRegistry.names())
@@ -203,6 +204,7 @@ def open_loader(
     """
     from tigerjax.tokenizer.load import Tokenizer
 
+    start()  # before a module imports SeqIO in its own way
     for module in data.modules:
         try:
             importlib.import_module(module)

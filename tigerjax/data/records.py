@@ -1,25 +1,21 @@
-"""JSONL records: read with file and line in every error, validated, converted, written atomically.
+"""Records of JSONL files (tigerjax.jsonl): validated, converted, given ids.
 
 Document:     {id, text, source, lang, meta}
 SFT example:  {id, messages: [{role: user|assistant, content}], task, lang, source, weight?}
 Alpaca ({instruction, input, output}) and ShareGPT ({conversations}) records are converted to the latter.
 """
 
-import contextlib
 import glob
-import io
-import json
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.jsonl import OnBad, Record, read_jsonl, write_jsonl
 from tigerjax.manifest import canonical
 
-Record = dict[str, Any]
+__all__ = ["OnBad", "Record", "read_jsonl", "write_jsonl"]
+
 Paths = str | Path | Iterable[str | Path]
-OnBad = Callable[[DataError, bytes], None]
 
 SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 
@@ -55,87 +51,6 @@ def speed(paths: Iterable[Path], seconds: float) -> dict[str, float]:
     """The figures `seconds` and `mb_per_s_per_core` of a stage that read these files on one core."""
     size = sum(path.stat().st_size for path in paths)
     return {"seconds": round(seconds, 3), "mb_per_s_per_core": round(size / 1e6 / max(seconds, 1e-9), 3)}
-
-
-@contextlib.contextmanager
-def _open_lines(path: Path) -> Iterator[Iterable[bytes]]:
-    try:
-        raw = open(path, "rb")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    with raw:
-        if path.suffix != ".zst":
-            yield raw
-            return
-        import zstandard
-
-        try:
-            with zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as stream:
-                yield io.BufferedReader(stream)  # type: ignore[type-var]  # a RawIOBase in all but its annotation
-        except zstandard.ZstdError as error:
-            raise DataError(f"{path}: not a whole zstandard file: {error}") from error
-
-
-def _parse(path: Path, number: int, line: bytes) -> Record:
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}:{number}: invalid UTF-8 at byte {error.start + 1} of the line; save the file as UTF-8"
-        ) from error
-    try:
-        record = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{number}: broken JSON: {error.msg} at column {error.colno}") from error
-    if not isinstance(record, dict):
-        raise DataError(f"{path}:{number}: a JSON {type(record).__name__}, but each line must be an object")
-    if "\\ud" in text.lower():  # an escape may have named half of a surrogate pair
-        try:
-            canonical(record)
-        except UnicodeEncodeError as error:
-            raise DataError(f"{path}:{number}: a lone surrogate (\\ud800-\\udfff) is not a character") from error
-    return record
-
-
-def read_jsonl(path: str | Path, *, on_bad: OnBad | None = None) -> Iterator[tuple[int, Record]]:
-    """(line number from 1, object) of each line of a .jsonl or .jsonl.zst file; lines of only spaces hold no record.
-
-    A line that is not UTF-8 or not a JSON object raises DataError with file:line, or goes to `on_bad(error, line)`.
-    """
-    path = Path(path)
-    with _open_lines(path) as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                record = _parse(path, number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
-            except DataError as error:
-                if on_bad is None:
-                    raise
-                on_bad(error, line)
-            else:
-                yield number, record
-
-
-def write_jsonl(path: str | Path, records: Iterable[Record]) -> int:
-    """Writes one object a line (zstandard when the name ends in .zst), by rename; returns their number."""
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    count = 0
-    try:
-        with contextlib.ExitStack() as stack:
-            out: Any = stack.enter_context(open(part, "wb"))
-            if path.suffix == ".zst":
-                import zstandard
-
-                out = stack.enter_context(zstandard.ZstdCompressor().stream_writer(out, closefd=False))
-            for record in records:
-                out.write(json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
-                count += 1
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return count
 
 
 def unique_id(where: str, record: Record, seen: dict[str, str]) -> str:
@@ -186,7 +101,7 @@ def _messages(record: Record, where: str) -> list[Record]:
         turns = record["conversations"]
         if not isinstance(turns, list) or not all(isinstance(t, dict) and "value" in t for t in turns):
             raise DataError(f"{where}: 'conversations' must be a list of {{from, value}}")
-        return [{"role": SHAREGPT_ROLES.get(t.get("from"), t.get("from")), "content": t["value"]} for t in turns]
+        return [{"role": SHAREGPT_ROLES.get(str(t.get("from")), t.get("from")), "content": t["value"]} for t in turns]
     if "instruction" in record and "output" in record:
         user = _text(where, record, "instruction")
         extra = _text(where, record, "input") if record.get("input") is not None else ""

@@ -13,6 +13,7 @@ import numpy as np
 
 from tigerjax import manifest
 from tigerjax.data import records, rows
+from tigerjax.data.tf import start
 from tigerjax.errors import ConfigError, DataError
 
 Kind = Literal["documents", "plain", "sft"]
@@ -95,7 +96,7 @@ class RowMaker:
         yield from packed.rows
 
     def __call__(self, dataset: Any) -> Any:
-        import tensorflow as tf
+        tf, _ = start()
 
         if self.sequence_length is None:
             raise ConfigError("rows need a length: call get_dataset with sequence_length={'tokens': L, ...}")
@@ -120,8 +121,7 @@ def plain_text(example: records.Record) -> str:
 
 
 def _add_task(name: str, maker: RowMaker) -> str:
-    import seqio
-    import tensorflow as tf
+    tf, seqio = start()
 
     def dataset_fn(split: str, shuffle_files: bool, seed: int | None = None) -> Any:
         def generate() -> Iterator[dict[str, list[bytes]]]:
@@ -171,7 +171,7 @@ def row_maker(task: Any) -> RowMaker | None:
 @contextlib.contextmanager
 def _our_errors(task: str) -> Iterator[None]:
     """TensorFlow wraps an exception of a generator into its own; this gives ours back, naming the source."""
-    import tensorflow as tf
+    tf, _ = start()
 
     try:
         yield

@@ -44,7 +44,11 @@ def encode(tokenizer: Any, prompts: Sequence[Mapping[str, Any]], chat: bool) -> 
             raise DataError(f"prompt {index} repeats prompt_id {prompt_id!r}; ids must be unique")
         seen.add(prompt_id)
         messages = prompt.get("messages") or [{"role": "user", "content": prompt.get("text")}]
-        if messages[-1].get("role") != "user" or not isinstance(messages[-1].get("content"), str):
+        whole = isinstance(messages, list) and all(
+            isinstance(m, Mapping) and isinstance(m.get("content"), str) and isinstance(m.get("role"), str)
+            for m in messages
+        )
+        if not whole or messages[-1]["role"] != "user":
             raise DataError(f"prompt {prompt_id!r} has neither messages that end with the user nor a text")
         if not chat and len(messages) != 1:
             raise DataError(

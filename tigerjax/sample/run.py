@@ -22,6 +22,7 @@ from tigerjax import manifest
 from tigerjax.config import ComputeConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.sample import engine
+from tigerjax.sample.records import encode
 
 CANDIDATES = "candidates.jsonl"
 SKIPPED = "skipped.jsonl"
@@ -54,10 +55,13 @@ def sample_files(
             f"{model}: trained with tokenizer {loaded.tokenizer_sha256[:12]}, but {tokenizer} is {tok.sha256[:12]};"
             " give the tokenizer of the checkpoint"
         )
+    asked = [record for _, record in read_jsonl(prompts)]
+    if not asked:
+        raise DataError(f"{prompts}: no prompts; each line needs prompt_id, and messages or text")
     return sample_prompts(
         loaded,
         tok,
-        [record for _, record in read_jsonl(prompts)],
+        asked,
         out,
         sampling=sampling,
         seed=seed,
@@ -107,6 +111,7 @@ def sample_prompts(
             }
         )
     )
+    encode(tokenizer, prompts, chat)  # bad prompts are refused before the folder is claimed for them
     _claim(out, wanted)
     finished = manifest.read(out)
     if finished is not None:

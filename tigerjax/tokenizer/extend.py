@@ -16,6 +16,7 @@ closed, the two select the same pieces.
 import dataclasses
 import math
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -87,8 +88,7 @@ def _check_model(proto: Any, path: Path, what: str) -> None:
         )
     texts = [piece.piece for piece in proto.pieces]
     if len(set(texts)) != len(texts):
-        seen: set[str] = set()
-        twice = sorted({t for t in texts if t in seen or seen.add(t)})  # type: ignore[func-returns-value]
+        twice = sorted(text for text, count in Counter(texts).items() if count > 1)
         raise ConfigError(f"{what} {path} has {len(twice)} duplicate pieces, such as {twice[:MAX_NAMED]}")
 
 

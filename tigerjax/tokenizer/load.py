@@ -47,6 +47,20 @@ def read_proto(path: str | Path) -> Any:
     return proto
 
 
+def _read_specials(path: Path) -> dict[str, Any]:
+    try:
+        specials = json.loads(path.read_text(encoding="utf-8"))
+        if specials and set(specials) != set(SPECIAL_TEXTS):
+            raise DataError(f"{path} has {sorted(specials)}, needs exactly {sorted(SPECIAL_TEXTS)}")
+        return {name: {"text": str(entry["text"]), "id": int(entry["id"])} for name, entry in specials.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"{path} is not a file of specials ({type(error).__name__}: {error}); write it again"
+        ) from error
+
+
 class Tokenizer:
     """Text to ids and back.
 
@@ -62,12 +76,10 @@ class Tokenizer:
         self.folder = Path(folder)
         proto = read_proto(self.folder)
         specials_file = self.folder / SPECIALS_FILE
-        specials = json.loads(specials_file.read_text(encoding="utf-8")) if specials_file.is_file() else {}
-        if specials and (set(specials) != set(SPECIAL_TEXTS)):
-            raise DataError(f"{specials_file} has {sorted(specials)}, needs exactly {sorted(SPECIAL_TEXTS)}")
+        specials = _read_specials(specials_file) if specials_file.is_file() else {}
         self.pieces: int = len(proto.pieces)
         self.size: int = self.pieces + len(specials)
-        ids = {name: int(entry["id"]) for name, entry in specials.items()}
+        ids: dict[str, int] = {name: entry["id"] for name, entry in specials.items()}
         if sorted(ids.values()) != list(range(self.pieces, self.size)):
             raise DataError(f"{specials_file}: ids {ids} must be the {len(ids)} after the {self.pieces} pieces")
         self.ins: int | None = ids.get("ins")

@@ -4,8 +4,6 @@ A document is drawn when xxh3_64(seed, id) / 2^64 < fraction: no worker count or
 fraction only adds documents.
 """
 
-import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from tigerjax import jsonl
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.manifest import canonical, stage
 
@@ -21,12 +20,12 @@ SENTENCE_BYTES = 4192
 ENDS = "。！？"
 
 
-def _record_text(record: Any, where: str) -> str:
-    if isinstance(record, dict):
-        if isinstance(text := record.get("text", record.get("prompt")), str):
-            return text
-        if isinstance(messages := record.get("messages"), list):
-            return "\n".join(str(message["content"]) for message in messages)
+def _record_text(record: jsonl.Record, where: str) -> str:
+    if isinstance(text := record.get("text", record.get("prompt")), str):
+        return text
+    messages = record.get("messages")
+    if isinstance(messages, list) and all(isinstance(m, dict) and isinstance(m.get("content"), str) for m in messages):
+        return "\n".join(message["content"] for message in messages)
     raise DataError(f"{where}: record has neither a string `text` nor `messages`")
 
 
@@ -38,30 +37,16 @@ def read_documents(path: str | Path) -> Iterator[tuple[str, str, str | None]]:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path} does not exist; give text or JSONL files")
-    with open(path, "rb") as raw:
-        stream: Any = raw
-        if path.suffix == ".zst":
-            import zstandard
-
-            stream = io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw))
-        is_json = ".jsonl" in path.suffixes[-2:]
-        for number, line_bytes in enumerate(stream, 1):
-            where = f"{path}:{number}"
-            try:
-                line = line_bytes.decode("utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise DataError(f"{where}: invalid UTF-8 at byte {error.start} of the line") from error
-            if not line.strip():
-                continue
-            if not is_json:
+    if ".jsonl" in path.suffixes[-2:]:
+        for number, record in jsonl.read_jsonl(path):
+            identity = str(record.get("id") or xxhash.xxh3_128_hexdigest(canonical(record)))
+            yield identity, _record_text(record, f"{path}:{number}"), record.get("lang")
+        return
+    with jsonl.open_lines(path) as lines:
+        for number, raw in enumerate(lines, 1):
+            line = jsonl.decode(f"{path}:{number}", raw.removeprefix(jsonl.BOM) if number == 1 else raw).rstrip("\r\n")
+            if line.strip():
                 yield xxhash.xxh3_128_hexdigest(line.encode()), line, None
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{where}: broken JSON: {error}") from error
-            text = _record_text(record, where)
-            yield str(record.get("id") or xxhash.xxh3_128_hexdigest(canonical(record))), text, record.get("lang")
 
 
 def split_lines(text: str, max_bytes: int = SENTENCE_BYTES) -> Iterator[str]:

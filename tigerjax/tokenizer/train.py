@@ -48,19 +48,25 @@ def train_model(
         if run.done:
             return run.manifest or {}
         counts = {"lines": 0, "characters": 0}
+        failed: list[BaseException] = []
 
         def lines() -> Iterator[str]:
-            for path in inputs:
-                for _, text, _ in read_documents(path):
-                    for line in split_lines(text):
-                        counts["lines"] += 1
-                        counts["characters"] += len(line)
-                        yield line
+            try:
+                for path in inputs:
+                    for _, text, _ in read_documents(path):
+                        for line in split_lines(text):
+                            counts["lines"] += 1
+                            counts["characters"] += len(line)
+                            yield line
+            except BaseException as error:  # SentencePiece would turn it into a RuntimeError of its own
+                failed.append(error)
+                raise
 
         first = next(lines(), None)
         if first is None:
             raise DataError(f"{', '.join(map(str, inputs))}: no text to train a tokenizer on")
         counts = {"lines": 0, "characters": 0}
+        failed.clear()  # the generator above was closed early, by its GeneratorExit
         model = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
@@ -73,6 +79,8 @@ def train_model(
                 **LLAMA2_SETTINGS,
             )
         except RuntimeError as error:
+            if failed:
+                raise failed[0] from None
             message = " ".join(str(error).split())
             raise ConfigError(f"SentencePiece refuses size={size} on {counts['lines']} lines: {message}") from error
         (run.tmp / MODEL_FILE).write_bytes(model.getvalue())

@@ -11,7 +11,6 @@ file, so that a checkpoint cut short afterwards is found out without reading it.
 
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import json
 import os
@@ -28,7 +27,7 @@ import orbax.checkpoint as ocp
 
 from tigerjax import manifest
 from tigerjax.config import ModelConfig, model_from_dict
-from tigerjax.errors import DataError
+from tigerjax.errors import ConfigError, DataError, disk_full
 from tigerjax.train.state import TrainState
 
 META = "meta.json"
@@ -58,7 +57,7 @@ class Checkpointer:
             )
         )
         self._thread: threading.Thread | None = None
-        self._error: DataError | None = None
+        self._error: BaseException | None = None
 
     def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
         """Returns when the arrays are copied off the device; the rest happens behind. `meta`: see the module.
@@ -68,7 +67,9 @@ class Checkpointer:
         partial = self.folder / f"{step}.partial"
         with _one_line_errors(partial, self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(partial, ignore_errors=True)
+            if jax.process_index() == 0:
+                for left in self.folder.glob("*.partial*"):  # of a run that was killed while it saved
+                    shutil.rmtree(left, ignore_errors=True)
             self._orbax.save(
                 partial,
                 args=ocp.args.Composite(
@@ -86,7 +87,7 @@ class Checkpointer:
                     _publish(partial, self.folder / str(step), meta | {"step": step})
                     for old in steps(self.folder)[self.keep :]:
                         shutil.rmtree(self.folder / str(old))
-        except DataError as error:
+        except BaseException as error:  # whatever it is, the next save or wait raises it
             self._error = error
 
     def wait(self) -> None:
@@ -174,8 +175,10 @@ def save_model(
     step: int = 0,
     extra: dict[str, Any] | None = None,
 ) -> None:
-    """Writes a weights-only checkpoint folder, whole or not at all; replaces what was there."""
+    """Writes a weights-only checkpoint folder, whole or not at all; replaces a checkpoint and refuses other folders."""
     path = Path(path).absolute()
+    if path.is_dir() and any(path.iterdir()) and not (path / META).is_file():
+        raise ConfigError(f"{path} holds something that is not a checkpoint; give another folder or empty it")
     partial = path.with_name(path.name + ".partial")
     with _one_line_errors(partial, path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,6 +203,11 @@ def load_model(path: str | Path) -> Model:
         except DataError as error:
             _say_damaged(folder / str(step), error, "trying the one before")
     raise DataError(f"{path}: no whole checkpoint here; give a run folder, its checkpoints/ or one step of it")
+
+
+def damaged(folder: Path) -> list[str]:
+    """Names of the checkpoints that were set aside."""
+    return sorted(p.name for p in folder.glob("*.damaged"))
 
 
 def steps(folder: Path) -> list[int]:
@@ -270,10 +278,8 @@ def _one_line_errors(partial: Path, folder: Path) -> Iterator[None]:
     """A full disk becomes one DataError, and what was written of `partial` goes; older checkpoints stay."""
     try:
         yield
-    except Exception as error:  # TensorStore wraps ENOSPC in a ValueError
-        text = str(error)
-        full = getattr(error, "errno", None) == errno.ENOSPC or "ENOSPC" in text or "No space left" in text
-        if not full:
+    except Exception as error:
+        if not disk_full(error):
             raise
         for leftover in folder.glob(f"{partial.name}*"):
             shutil.rmtree(leftover, ignore_errors=True)

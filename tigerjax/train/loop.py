@@ -17,7 +17,7 @@ from tigerjax import manifest
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.mesh import make_mesh
-from tigerjax.train.checkpoint import Checkpointer, load_model, make_meta
+from tigerjax.train.checkpoint import Checkpointer, damaged, load_model, make_meta
 from tigerjax.train.feed import Fed, Feed
 from tigerjax.train.metrics import Metrics, mfu, model_flops
 from tigerjax.train.objective import Objective, token_objective
@@ -80,6 +80,7 @@ def train(
     state, start = _start(config, loader, checkpoints, meta, objective, mesh, tx, init_weights, resume)
     if start >= total_steps:
         checkpoints.close()
+        print(f"{config.name}: all {total_steps} steps are done, nothing to train", file=sys.stderr, flush=True)
         return to_disk(state, objective)
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "config.txt").write_text("\n".join(meta["config"]) + "\n", encoding="utf-8")
@@ -124,7 +125,8 @@ def train(
         checkpoints.close()
     if received:
         name = signal.Signals(received[0]).name
-        print(f"{name}: stopped after step {at}/{total_steps}, checkpoint saved; resume to go on", file=sys.stderr)
+        kept = "checkpoint saved; resume to go on" if at else "before there was anything to save"
+        print(f"{name}: stopped after step {at}/{total_steps}, {kept}", file=sys.stderr)
         if received[0] == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + received[0])
@@ -156,6 +158,11 @@ def _start(
             loader.restore(found["loader"])
             print(f"resuming {config.name} from step {found['step']}", file=sys.stderr, flush=True)
             return from_disk(state, objective), found["step"]
+    if lost := damaged(checkpoints.folder):
+        raise DataError(
+            f"{checkpoints.folder} has no whole checkpoint left ({', '.join(lost)}), and starting over would lose the"
+            " run's records; restore one from a copy, remove the folder to start over, or give another run folder"
+        )
     if init_weights is None and config.checkpoint.init_from is not None:
         model = load_model(config.checkpoint.init_from)
         given = make_meta(kind=model.kind, model=model.config, tokenizer_sha256=model.tokenizer_sha256)

@@ -117,6 +117,13 @@ class Metrics:
             self._bar.stop()
 
 
+def last_record(run_dir: Path) -> dict[str, Any]:
+    """The newest record of RUN/metrics.jsonl; empty when nothing was logged yet."""
+    path = run_dir / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return json.loads(lines[-1]) if lines else {}
+
+
 def _step(line: str) -> float:
     try:
         return json.loads(line)["step"]

@@ -70,9 +70,17 @@ def make_step(
     return step
 
 
+def jit_step(objective: Objective, tx: optax.GradientTransformation, c: OptimConfig, mesh: Mesh) -> Any:
+    """The update as `jax.jit` makes it, for `mesh`: the state is donated and comes back in the same shardings.
+
+    Call or `.lower` it under `in_mesh`: `compile_step` does the first, `tigerjax.plan` the second.
+    """
+    shardings = state_shardings(objective, tx, mesh)
+    return jax.jit(make_step(objective, tx, c), donate_argnums=0, out_shardings=(shardings, None))
+
+
 def compile_step(
     objective: Objective, tx: optax.GradientTransformation, c: OptimConfig, mesh: Mesh
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
-    """The update jitted for `mesh`: the state is donated and comes back in the same shardings."""
-    shardings = state_shardings(objective, tx, mesh)
-    return in_mesh(mesh, jax.jit(make_step(objective, tx, c), donate_argnums=0, out_shardings=(shardings, None)))
+    """`jit_step`, always called in its mesh; compiled at the first call."""
+    return in_mesh(mesh, jit_step(objective, tx, c, mesh))

@@ -1,0 +1,103 @@
+"""Which chips talk, along which mesh axis, and how long the torus takes."""
+
+from pathlib import Path
+
+import pytest
+
+from tigerjax.config import MeshConfig
+from tigerjax.mesh import make_mesh
+from tigerjax.plan import collectives, topology
+from tigerjax.plan.collectives import Links, groups_of, sent_bytes
+from tigerjax.plan.estimate import Estimator
+from tigerjax.plan.trips import Program
+
+pytestmark = pytest.mark.tpu
+
+LOOPS = (Path(__file__).parent / "loops.hlo").read_text(encoding="utf-8")
+CUBE = topology.parse("v5p:4x4x4")
+BYTES = 4096 * 4096 * 2
+LINK = CUBE.chip.link_bandwidth
+
+
+@pytest.fixture(scope="module")
+def cube():
+    return topology.describe(CUBE)
+
+
+@pytest.mark.parametrize(
+    ("text", "groups"),
+    [
+        ("replica_groups={{0,2},{1,3}}, use", [[0, 2], [1, 3]]),
+        ("replica_groups=[2,2]<=[4], use", [[0, 1], [2, 3]]),
+        ("replica_groups=[2,2]<=[2,2]T(1,0), use", [[0, 2], [1, 3]]),
+        ("replica_groups=mesh['axis_0'=2,'axis_1'=1,'axis_2'=2] {'axis_2'}, use", [[0, 1], [2, 3]]),
+        ("replica_groups=mesh['axis_0'=2,'axis_1'=2] {'axis_0'}, use", [[0, 2], [1, 3]]),
+        ("replica_groups=mesh['axis_0'=2,'axis_1'=2], device_ids=([2,2]T(1,0)) {'axis_1'}, x", [[0, 2], [1, 3]]),
+        ("replica_groups=mesh['a'=4] {'a':(2)2}, use", [[0, 1], [2, 3]]),
+        ("replica_groups=mesh['a'=4] {'a':(1)2}, use", [[0, 2], [1, 3]]),
+        ("source_target_pairs={{0,1},{1,0}}, x", [[0, 1], [1, 0]]),
+        ("replica_groups={}, x", [[0, 1, 2, 3]]),
+    ],
+)
+def test_every_spelling_of_device_groups_is_read(text, groups):
+    assert groups_of(text, 4) == groups
+
+
+def test_collectives_of_a_step_with_axis_bytes_runs_and_loop(cube):
+    found = collectives.collectives(Program(LOOPS), make_mesh(MeshConfig(fsdp=64), cube), CUBE)
+    gather, scatter, reduce = found
+    assert (gather.op, gather.axis, gather.asynchronous, gather.times) == ("all-gather", "fsdp", True, 3)
+    assert (gather.payload, gather.sent, gather.loops) == (BYTES, BYTES * 63 / 64, ("while.outer",))
+    # An all-reduce of which each chip keeps a slice is a reduce-scatter.
+    assert (scatter.op, scatter.payload, scatter.asynchronous, scatter.times) == ("reduce-scatter", BYTES, False, 3)
+    assert (reduce.op, reduce.payload, reduce.times) == ("all-reduce", 8, 1)
+    rows = collectives.by_axis(found)
+    first = rows[0]
+    assert (first["op"], first["axis"], first["async"], first["count"]) == ("all-gather", "fsdp", True, 3)
+    assert first["bytes"] == 3 * BYTES * 63 / 64
+
+
+def test_a_whole_cube_gathers_over_six_links_and_a_line_over_one(cube):
+    links = Links(CUBE, make_mesh(MeshConfig(fsdp=64), cube))
+    assert links.ring_bandwidth(range(64)) == 6 * LINK
+    row = [k for k in range(64) if links.coordinates[k][1:] == (0, 0)]
+    assert len(row) == 4 and links.ring_bandwidth(row) == 2 * LINK
+    assert links.ring_bandwidth(row[:2]) == LINK
+    assert links.seconds("all-gather", [list(range(64))], BYTES) == pytest.approx(BYTES * 63 / 64 / (6 * LINK))
+    assert links.seconds("all-reduce", [row], BYTES) == pytest.approx(2 * BYTES * 3 / 4 / (2 * LINK))
+
+
+def test_a_shift_by_one_takes_one_link_also_round_the_end(cube):
+    links = Links(CUBE, make_mesh(MeshConfig(fsdp=64), cube))
+    row = sorted((k for k in range(64) if links.coordinates[k][1:] == (0, 0)), key=lambda k: links.coordinates[k])
+    ring = [[row[i], row[(i + 1) % 4]] for i in range(4)]
+    assert links.seconds("collective-permute", ring, BYTES) == BYTES / LINK
+    assert links.seconds("collective-permute", [[row[0], row[2]]], BYTES) == 2 * BYTES / LINK
+    assert links.seconds("collective-permute", [[0, 0]], BYTES) == 0
+
+
+def test_slices_talk_over_the_data_centre_network():
+    two = topology.parse("v5p:2x2x1", slices=2)
+    mesh = make_mesh(MeshConfig(data=2, fsdp=4), topology.describe(two))
+    links = Links(two, mesh)
+    assert links.ring_bandwidth([0, 4]) == two.chip.dcn_bandwidth
+    assert links.ring_bandwidth([0, 1, 2, 3]) == 2 * LINK
+    assert collectives.axis_name([[0, 4], [1, 5], [2, 6], [3, 7]], mesh) == "data"
+
+
+def test_bytes_that_leave_a_chip():
+    assert sent_bytes("all-gather", 4, 100) == sent_bytes("reduce-scatter", 4, 100) == 75
+    assert sent_bytes("all-reduce", 4, 100) == 150 and sent_bytes("collective-permute", 2, 100) == 100
+
+
+def test_only_what_the_schedule_does_not_hide_is_exposed(cube):
+    """Per trip: the gather starts, 4000 cycles run, its done waits for the rest; the scatter is all exposed."""
+    mesh = make_mesh(MeshConfig(fsdp=64), cube)
+    times = Estimator(Program(LOOPS), mesh, CUBE).step(0.5)
+    clock, travel = CUBE.chip.clock_hz, BYTES * 63 / 64 / (6 * LINK)
+    assert times.static == pytest.approx((3 * 4500 + 70) / clock)
+    assert times.transfers == pytest.approx(6 * travel, rel=1e-6)
+    assert times.exposed == pytest.approx(3 * (travel - 4000 / clock + travel), rel=1e-6)
+    hidden = LOOPS.replace('"estimated_cycles":"1000"', '"estimated_cycles":"1000000"')
+    times = Estimator(Program(hidden), mesh, CUBE).step(0.5)
+    assert times.exposed == pytest.approx(3 * travel, rel=1e-6)

@@ -1,0 +1,146 @@
+"""`tigerjax plan` with the real compiler, on the smallest slice."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import plan_world as world
+import pytest
+
+from tigerjax import cli
+from tigerjax.plan import figures, topology
+from tigerjax.plan.compile import Compiled, compile_for
+from tigerjax.plan.search import layer_weights
+from tigerjax.train.metrics import model_flops
+
+ROOT = Path(__file__).parents[2]
+FOUR = topology.parse("v5p:2x2x1")
+STABLE = {
+    "peak_gb", "argument_gb", "temp_gb", "fits", "static_step_s", "attention_s", "exposed_comm_s", "step_s_low",
+    "step_s_high", "model_tflop_per_chip", "mfu_bound", "tokens_per_s_per_chip", "collectives", "compile_s",
+}  # fmt: skip
+
+REPORT = """Memory Space: default (color=0)
+Total bytes: 269059272704 (250.58GiB)
+  cumulative_size;       size;       offset; used_by_n_values; shapes_list
+  ------------------------------------------------------------
+  216.00GiB( 64%);    8.00GiB; 163212722176;                4; bf16[4096,2048,2,128,1], bf16[4096,2048,512]
+  128.00GiB( 38%);  128.00GiB;      3964928;               16; 2×f32[1,4096,2048,2304], 4×f32[4096,2,1,2048,2048]
+   12.00KiB( 76%);   12.00KiB; 154622787584;                8; s32[3072]
+"""
+
+
+@pytest.fixture(scope="module")
+def compiled() -> Compiled:
+    return compile_for(world.config(), FOUR)
+
+
+@pytest.mark.tpu
+def test_the_plan_of_a_step_has_every_stable_key_and_figures_that_agree(compiled):
+    run = world.config()
+    shown = figures.figures(run, FOUR, compiled)
+    assert set(shown) >= STABLE and json.loads(json.dumps(shown)) == shown
+    assert shown["fits"] and 0 < shown["argument_gb"] < shown["peak_gb"] < FOUR.chip.hbm_bytes / 1e9
+    tokens = run.batch_rows * run.data.seq_len
+    flops = model_flops(run.model, tokens=tokens, seq_len=run.data.seq_len) / 4
+    assert shown["model_tflop_per_chip"] == flops / 1e12
+    assert shown["mfu_bound"] == pytest.approx(flops / FOUR.chip.peak_flops / shown["step_s_low"])
+    assert shown["tokens_per_s_per_chip"] == pytest.approx(tokens / 4 / shown["step_s_low"])
+    assert shown["static_step_s"] + shown["exposed_comm_s"] == pytest.approx(shown["step_s_low"])
+    assert shown["step_s_high"] >= shown["step_s_low"] * (1 - 1e-9)
+    assert {row["axis"] for row in shown["collectives"]} == {"fsdp"}
+    days = figures.duration(shown, 1e9)
+    assert days["chip_hours"][0] == pytest.approx(1e9 / tokens * shown["step_s_low"] / 3600 * 4)
+
+
+@pytest.mark.tpu
+def test_arguments_are_the_sharded_state_and_batch(compiled):
+    """12 bytes a weight over 4 chips; what is small and whole (norms, counters) fits in 1%."""
+    model = world.MODEL
+    weights = layer_weights(world.config()) * model.num_layers + 2 * model.padded_vocab_size * model.model_dim
+    batch = 5 * 4 * world.config().batch_rows * world.config().data.seq_len
+    assert compiled.argument_bytes == pytest.approx((12 * weights + batch) / 4, rel=0.01)
+
+
+@pytest.mark.tpu
+def test_the_layers_loop_is_counted_as_often_as_there_are_layers(compiled):
+    """One gather a weight, layer and pass: what the scan's body holds runs num_layers times."""
+    from tigerjax.plan.trips import Program
+
+    assert list(Program(compiled.hlo).trips.values()).count(world.MODEL.num_layers) >= 2
+
+
+@pytest.mark.tpu
+def test_a_step_that_does_not_fit_shows_its_largest_buffers(capsys):
+    base = world.config()
+    large = dataclasses.replace(
+        base,
+        batch_rows=4 * 8192,
+        data=dataclasses.replace(base.data, seq_len=2048),
+        compute=dataclasses.replace(base.compute, loss_chunk_tokens=2**26),
+    )
+    small = topology.parse("v5e:2x2")
+    compiled = compile_for(large, small)
+    shown = figures.figures(large, small, compiled)
+    text = "\n".join(figures.lines(shown, compiled.memory_report))
+    assert not shown["fits"] and "step_s_low" not in shown and shown["peak_gb"] > small.chip.hbm_bytes / 1e9
+    assert "does not fit" in text and "GB  " in text and figures.duration(shown, 1e9) == {}
+
+
+def test_buffers_are_read_from_the_report_largest_first():
+    rows = figures.buffers(REPORT)
+    assert [round(size, 3) for size, _ in rows] == [137.439, 8.59, 0.0]
+    assert rows[0][1] == "2×f32[1,4096,2048,2304], 4×f32[4096,2,1,2048,2048]"
+
+
+def run(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tigerjax.cli", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
+
+
+@pytest.mark.tpu
+def test_the_command_sets_its_own_environment_and_writes_the_figures(tmp_path):
+    bare = {name: value for name, value in os.environ.items() if name not in topology.COMPILER_ENVIRONMENT}
+    out = tmp_path / "plan.json"
+    words = ["plan", "tests/plan/plan_world.py", "--topology", "v5p:2x2x1", "--tokens", "1e9", "--json", str(out)]
+    done = run(*words, "--model.num-layers", "2", env=bare)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "days" in done.stdout and "MFU" in done.stdout and "collective" in done.stdout
+    assert set(json.loads(out.read_text(encoding="utf-8"))) >= STABLE | {"days", "chip_hours"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "needs a config file"),
+        (["configs/llama2_tiny.py"], "needs --topology"),
+        (["configs/llama2_tiny.py", "--topology", "v5p-128"], "CHIP:SHAPE"),
+        (["configs/llama2_tiny.py", "--topology", "v5p:2x2x1", "--slices", "two"], "give N"),
+        (["configs/llama2_tiny.py", "--topology", "v5p:2x2x1", "--slices", "0"], "at least 1"),
+    ],
+)
+def test_a_bad_plan_exits_2_with_one_line(words, said, capsys):
+    assert cli.main(["plan", *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+@pytest.mark.tpu
+def test_a_mesh_that_does_not_fill_the_slice_exits_2(capsys):
+    assert cli.main(["plan", "configs/llama2_tiny.py", "--topology", "v5p:2x2x1"]) == 2
+    assert "change one degree" in capsys.readouterr().err
+
+
+def test_without_libtpu_the_command_says_what_to_install(capsys, monkeypatch):
+    monkeypatch.setattr(topology.importlib.util, "find_spec", lambda name: None)
+    assert cli.main(["plan", "configs/llama2_tiny.py", "--topology", "v5p:2x2x1"]) == 2
+    assert "pip install libtpu==0.0.42.1" in capsys.readouterr().err
+
+
+def test_help_shows_the_flags_and_an_example(capsys):
+    assert cli.main(["plan", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "--topology" in text and "--search" in text and "Example: tigerjax plan" in text

@@ -1,0 +1,139 @@
+"""The search: what arithmetic rules out, what results rule out, and that it goes on where it stopped.
+
+The compiler is played by a script that answers at once: what saves more than `full` does not fit.
+"""
+
+import dataclasses
+import json
+import sys
+
+import plan_world as world
+import pytest
+
+from tigerjax.config import dump
+from tigerjax.errors import ConfigError
+from tigerjax.plan import ranking, topology
+from tigerjax.plan.search import Candidate, Result, enumerate_candidates, implied, key, least_memory, search
+
+FOUR = topology.parse("v5p:2x2x1")
+CUBE = topology.parse("v5p:4x4x4")
+
+COMPILER = """
+import json, sys
+words = sys.argv[1:]
+given = dict(zip(words[::2], words[1::2]))
+with open("LOG", "a") as log:
+    log.write(" ".join(words) + "\\n")
+remat = given.get("--compute.remat", "full")
+tensor = int(given.get("--mesh.tensor", 1))
+if tensor == 4:
+    sys.exit("tigerjax: VMEM overflow")
+fits = remat in ("full", "save_attention")
+rate = 1000.0 / tensor + 10.0 * (remat == "save_attention")
+figures = {"fits": fits, "peak_gb": 1.0}
+if fits:
+    figures |= {"tokens_per_s_per_chip": rate, "mfu_bound": 0.5, "step_s_low": 1.0, "step_s_high": 2.0}
+open(given["--json"], "w").write(json.dumps(figures))
+"""
+
+
+@pytest.fixture
+def command(tmp_path):
+    script = tmp_path / "compiler.py"
+    script.write_text(COMPILER.replace("LOG", str(tmp_path / "log")), encoding="utf-8")
+    return [sys.executable, str(script)]
+
+
+def runs(tmp_path) -> list[str]:
+    log = tmp_path / "log"
+    return log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+
+
+def go(command, tmp_path, budget_s=600.0) -> list[Result]:
+    said: list[str] = []
+    return search(world.config(), FOUR, command=command, work=tmp_path / "w", budget_s=budget_s, echo=said.append)
+
+
+def test_every_candidate_keeps_the_batch_and_fills_the_slice():
+    base = world.seven_billion()
+    candidates, left_out = enumerate_candidates(base, CUBE)
+    assert len(candidates) > 50 and left_out["cannot fit"] > 0
+    for c in candidates:
+        data, stage, fsdp, tensor = c.mesh
+        assert data * stage * fsdp * tensor == CUBE.chips
+        assert c.config.batch_rows == base.batch_rows
+        assert c.rows * data * stage * fsdp * c.config.optim.accumulate == base.batch_rows
+        assert c.memory <= CUBE.chip.hbm_bytes
+    assert [c.seconds for c in candidates] == sorted(c.seconds for c in candidates)
+
+
+def test_memory_by_arithmetic_is_state_and_saved_activations():
+    """7B on 64 chips, two rows each, full remat: 12 bytes a weight over 64, and the input of each layer in bfloat16."""
+    base = dataclasses.replace(world.seven_billion(), batch_rows=128)
+    weights = 32 * (4 * 4096**2 + 3 * 4096 * 11008) + 2 * 32_000 * 4096
+    assert least_memory(base) == pytest.approx(12 * weights / 64 + 2 * 4096 * 32 * 4096 * 2)
+
+
+def test_overrides_name_exactly_what_differs():
+    base = world.config()
+    other = dataclasses.replace(base, compute=dataclasses.replace(base.compute, remat="save_attention"), batch_rows=16)
+    words = Candidate(other, 1, 0.0, 0.0).overrides(base)
+    assert words == ["--batch-rows", "16", "--compute.remat", "save_attention"]
+
+
+def test_what_did_not_fit_rules_out_more_and_a_fit_rules_out_less():
+    base = world.config()
+    remat = {
+        name: Candidate(dataclasses.replace(base, compute=dataclasses.replace(base.compute, remat=name)), 2, 0.0, 0.0)
+        for name in ("full", "save_attention", "none")
+    }
+    too_large = [Result(remat["save_attention"], {"fits": False})]
+    assert implied(remat["none"], too_large) and not implied(remat["full"], too_large)
+    assert implied(remat["save_attention"]._replace(rows=4), too_large)
+    assert not implied(remat["save_attention"]._replace(rows=1), too_large)
+    fits = [Result(remat["save_attention"], {"fits": True})]
+    assert implied(remat["full"], fits) and not implied(remat["none"], fits)
+    assert not implied(remat["full"], [Result(remat["save_attention"], {"fits": None, "error": "VMEM"})])
+
+
+def test_the_fastest_that_fits_comes_first(command, tmp_path):
+    results = go(command, tmp_path)
+    best = results[0]
+    assert best.candidate.config.compute.remat == "save_attention" and best.candidate.mesh[3] == 1
+    assert any(r.figures.get("error") == "tigerjax: VMEM overflow" for r in results)
+    # One answer of `save_attention` for a mesh and a number of rows makes `full` needless there.
+    assert not any("--compute.remat full" in run for run in runs(tmp_path))
+
+
+def test_a_search_goes_on_where_it_stopped(command, tmp_path):
+    assert go(command, tmp_path, budget_s=-1.0) == [] and runs(tmp_path) == []
+    results = go(command, tmp_path)
+    first = len(runs(tmp_path))
+    assert first > 0 and go(command, tmp_path) == results and len(runs(tmp_path)) == first
+
+
+def test_a_result_belongs_to_its_config_and_slice():
+    base = world.config()
+    same = dataclasses.replace(base, name="other_name")
+    assert key(base, FOUR) == key(same, FOUR)
+    assert len({key(base, FOUR), key(base, CUBE), key(dataclasses.replace(base, batch_rows=16), FOUR)}) == 3
+    assert len({key(base, FOUR), key(base, topology.parse("v5p:2x2x1", slices=2))}) == 2
+
+
+def test_the_ranking_prints_the_override_line_and_writes_it(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(ranking, "self_command", lambda *_: command)
+    base = world.config()
+    shown = ranking.rank(base, tmp_path / "c.py", FOUR, words=[], work=tmp_path / "w", budget_s=600.0)
+    printed = capsys.readouterr().out
+    assert shown["override"] in printed and "--compute.remat save_attention" in shown["override"]
+    assert shown["ranking"][0]["fits"] and json.dumps(shown)
+    changed = dict(zip(shown["override"].split()[::2], shown["override"].split()[1::2], strict=True))
+    assert all(any(line.startswith(k[2:].replace("-", "_")) for line in dump(base)) for k in changed)
+
+
+def test_a_search_in_which_nothing_fits_says_what_to_change(command, tmp_path, monkeypatch):
+    script = tmp_path / "compiler.py"
+    script.write_text("import sys\nsys.exit('no')\n", encoding="utf-8")
+    monkeypatch.setattr(ranking, "self_command", lambda *_: command)
+    with pytest.raises(ConfigError, match="more chips"):
+        ranking.rank(world.config(), tmp_path / "c.py", FOUR, words=[], work=tmp_path / "w", budget_s=600.0)

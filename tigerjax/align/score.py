@@ -1,0 +1,52 @@
+"""Scores of a sampler's files by a calibrated reward model: a stage of its own, for use outside of a round."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tigerjax import manifest
+from tigerjax.align.reward import load_scorer
+from tigerjax.align.rounds import score_records
+from tigerjax.config import RunConfig
+from tigerjax.data.records import expand, read_jsonl, write_jsonl
+from tigerjax.errors import DataError
+from tigerjax.tokenizer.load import Tokenizer
+
+
+def score_files(
+    config: RunConfig, model: str | Path, inputs: Sequence[str | Path], out: str | Path, *, rows: int
+) -> dict[str, Any]:
+    """Writes OUT/scored.jsonl, records of the sampler with `score` in every candidate; returns the figures.
+
+    Tokenizer, length and compute are those of `config`; `rows` answers make one batch. Prompts without a valid
+    candidate are left out and counted. DataError with file:line for what is not a sampler's record.
+    """
+    paths = expand(inputs)
+    tokenizer = Tokenizer(config.data.tokenizer)
+    settings = {"rows": rows, "seq_len": config.data.seq_len, "tokenizer_sha256": tokenizer.sha256}
+    with manifest.stage(out, name="reward score", config=settings, inputs=[*paths, model]) as run:
+        if run.done:
+            return (run.manifest or {})["figures"]
+        scorer = load_scorer(model, tokenizer, compute=config.compute, seq_len=config.data.seq_len, rows=rows)
+        records = [_checked(record, f"{path}:{number}") for path in paths for number, record in read_jsonl(path)]
+        scored, dropped = score_records(records, scorer)
+        write_jsonl(run.tmp / "scored.jsonl", scored)
+        scores = [c["score"] for record in scored for c in record["candidates"] if c["score"] is not None]
+        run.counts = {"in": len(records), "out": len(scored), "dropped": dropped}
+        run.figures = run.counts | {
+            "candidates": len(scores),
+            "mean_score": sum(scores) / len(scores) if scores else None,
+            "reward_model_sha256": scorer.sha256,
+        }
+    return run.figures
+
+
+def _checked(record: dict[str, Any], where: str) -> dict[str, Any]:
+    candidates = record.get("candidates")
+    whole = isinstance(record.get("prompt_id"), str) and isinstance(record.get("messages"), list)
+    if not whole or not isinstance(candidates, list):
+        raise DataError(f"{where}: needs prompt_id, messages and candidates, as `tigerjax sample` writes them")
+    for c in candidates:
+        if not isinstance(c, dict) or not all(isinstance(c.get(name), str) for name in ("cid", "text", "finish")):
+            raise DataError(f"{where}: a candidate needs cid, text and finish; this one is {str(c)[:80]}")
+    return record

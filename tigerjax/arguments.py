@@ -1,0 +1,154 @@
+"""From the words of a command line to a bound call: types by tyro, overrides of a config file, errors of one line."""
+
+import contextlib
+import functools
+import inspect
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from tigerjax import config as config_lib
+from tigerjax.config import RunConfig
+from tigerjax.errors import ConfigError
+
+Command = Callable[..., None]
+HELP = ("-h", "--help")
+WIDE = "10000"  # columns: tyro wraps its messages to the terminal, and a wrapped one does not join into one line
+
+
+def bind(command: Command, args: Sequence[str], prog: str) -> Callable[[], None]:
+    """The command with the arguments that `args` give, not yet called. `Annotated[T, "positional"]` takes no name.
+
+    Prints help and raises SystemExit(0) for --help; raises ConfigError for words that do not fit.
+    """
+    return _bind(command, list(inspect.signature(command).parameters.values()), args, prog)
+
+
+def bind_with_config(command: Command, args: Sequence[str], prog: str) -> Callable[[], None]:
+    """As `bind` for a command(config: Path, overrides, …): the first word is a config file, flags that are not the
+    command's own override its fields."""
+    if not args or args[0].startswith("-"):
+        print(_usage(command, prog))
+        if args and args[0] in HELP:
+            raise SystemExit(0)
+        raise ConfigError(f"{prog} needs a config file first, such as configs/llama2_tiny.py")
+    path, own = Path(args[0]), list(inspect.signature(command).parameters.values())[2:]
+    names = {p.name for p in own}
+    mine: list[str] = []
+    overrides: list[str] = []
+    target = overrides
+    for word in args[1:]:
+        if word.startswith("--"):
+            name = word[2:].split("=")[0].split(".")[0].replace("-", "_")
+            target = mine if name in names or name.removeprefix("no_") in names else overrides
+        target.append(word)
+    if set(HELP) & set(args):
+        print(_usage(command, prog) + "\n")
+        override(path, ["--help"], prog)
+    return _bind(functools.partial(command, path, overrides), own, mine, prog)
+
+
+def override(path: Path, overrides: Sequence[str], prog: str = "tigerjax COMMAND") -> RunConfig:
+    """The config file with dotted overrides applied and validated again."""
+    import tyro
+
+    default = config_lib.load(path)
+    with _one_line(overrides, prog):
+        return tyro.cli(RunConfig, default=default, args=list(overrides), prog=f"{prog} {path}")
+
+
+def _bind(command: Command, parameters: list[inspect.Parameter], args: Sequence[str], prog: str) -> Callable[[], None]:
+    import tyro
+
+    def marked(kind: Any) -> Any:  # this file's marker to tyro's, so that a command needs no tyro to be defined
+        positional = getattr(kind, "__metadata__", None) == ("positional",)
+        return Annotated[kind.__origin__, tyro.conf.Positional] if positional else kind
+
+    def bound(**given: Any) -> Callable[[], None]:
+        return functools.partial(command, **given)
+
+    kinds = {p.name: marked(p.annotation) for p in parameters}
+    shown: Any = bound
+    shown.__doc__ = getattr(command, "func", command).__doc__
+    shown.__annotations__ = kinds | {"return": Callable[[], None]}
+    shown.__signature__ = inspect.Signature(
+        [p.replace(annotation=kinds[p.name], kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    )
+    with _one_line(args, prog):
+        return tyro.cli(shown, args=list(args), prog=prog)
+
+
+def _usage(command: Command, prog: str) -> str:
+    """Summary, own flags and example of a command that takes a config."""
+    flags = []
+    for p in list(inspect.signature(command).parameters.values())[2:]:
+        flag = f"--{p.name.replace('_', '-')}"
+        if p.annotation is not bool:
+            kind = str(getattr(p.annotation, "__name__", p.annotation)).replace("pathlib.", "").removesuffix(" | None")
+            flag += f".FIELD {kind}" if kind.endswith("Config") else f" {kind.upper()}"
+        flags.append(flag if p.default is inspect.Parameter.empty else f"[{flag}]")
+    usage = " ".join(["usage:", prog, "CONFIG", *flags, "[--dotted.override VALUE …]"])
+    return f"{usage}\n\n{inspect.getdoc(command)}\n\n{prog} CONFIG --help lists every field of the config."
+
+
+@contextlib.contextmanager
+def _one_line(args: Sequence[str], prog: str) -> Iterator[None]:
+    """A refusal of tyro becomes a ConfigError of one line; help is printed as it is."""
+    if set(HELP) & set(args):
+        yield
+        return
+    said, columns = io.StringIO(), os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = WIDE
+    try:
+        with contextlib.redirect_stderr(said):
+            yield
+    except SystemExit as error:
+        raise ConfigError(one_line(said.getvalue(), prog)) from error
+    finally:
+        os.environ.pop("COLUMNS")
+        if columns is not None:
+            os.environ["COLUMNS"] = columns
+
+
+def one_line(box: str, prog: str) -> str:
+    """The message in a box that tyro draws, with the near misses that it found.
+
+    │ Unrecognized options: --a.bc, 1 │ ───── │ Perhaps you meant: │ --a.bd INT │
+        -> Unrecognized options: --a.bc, 1; did you mean --a.bd?
+    """
+    sections: list[list[str]] = [[]]
+    lines = [line for line in box.splitlines() if line.strip()]
+    for line in lines:
+        inner = line.strip("│| ")
+        if inner[:1] in ("╭", "╰"):
+            continue
+        if set(inner) <= set("─-"):
+            sections.append([])
+        else:
+            sections[-1].append(inner)
+    if lines and not lines[0].startswith("╭"):  # without box characters the title is a section of its own
+        sections = sections[1:]
+    if not sections or not sections[0]:
+        return " ".join(box.split())
+    near = [s[1].split()[0] for s in sections[1:] if len(s) > 1 and s[0].startswith(("Perhaps", "Arguments similar"))]
+    message = " ".join(sections[0]).removesuffix(".")
+    hint = f"did you mean {' or '.join(near)}?" if near else f"`{prog} --help` shows what there is"
+    return f"{message}; {hint}"
+
+
+def show(figures: dict[str, Any], json: Path | None) -> None:
+    """Prints one `key  value` line a figure, and keeps them as JSON where asked."""
+    for key, value in figures.items():
+        print(f"{key:24} {value}")
+    keep(figures, json)
+
+
+def keep(figures: dict[str, Any], json: Path | None) -> None:
+    """Writes figures to the file that `--json` names; its folder is made."""
+    from tigerjax.manifest import write_json
+
+    if json is not None:
+        json.parent.mkdir(parents=True, exist_ok=True)
+        write_json(json, figures)

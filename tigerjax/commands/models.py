@@ -1,0 +1,183 @@
+"""Commands that train, sample and score models, and the quick start that does all of it."""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+from tigerjax.arguments import keep, override, show
+from tigerjax.config import RewardConfig
+from tigerjax.errors import ConfigError, DataError
+
+
+def quickstart(out: Path = Path("runs/quickstart"), seed: int = 0, json: Path | None = None) -> None:
+    """The whole recipe on the embedded data, on a CPU, in minutes; ends in OUT/report.html.
+
+    Example: tigerjax quickstart --out runs/quickstart --seed 0
+    """
+    from tigerjax.quickstart.run import quickstart as run
+
+    keep(run(out, seed=seed), json)
+
+
+def train(
+    config: Path, overrides: list[str], out: Path | None = None, dry_run: bool = False, json: Path | None = None
+) -> None:
+    """Trains a config: pretraining and SFT differ by mixture and initial weights. Resumes by itself.
+
+    The run is written to OUT, else to runs/NAME; --dry-run prints the resolved config and stops.
+
+    Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --out runs/tiny
+    """
+    from tigerjax.config import dump
+
+    run = override(config, overrides, "tigerjax train")
+    print("\n".join(dump(run)), flush=True)
+    if dry_run:
+        return
+    from tigerjax.data.mixture import open_loader
+    from tigerjax.train.loop import run_mesh
+    from tigerjax.train.loop import train as loop
+    from tigerjax.train.metrics import last_record
+
+    mesh = run_mesh(run)  # first: a mesh that does not fit is found before the rows are made
+    total_rows = run.batch_rows * run.optim.total_steps
+    loader = open_loader(run.data, batch_rows=run.batch_rows, seed=run.seed, total_rows=total_rows)
+    run_dir = out or Path("runs") / run.name
+    loop(run, loader, run_dir=run_dir, mesh=mesh)
+    keep({"run": str(run_dir)} | last_record(run_dir), json)
+
+
+def reward_train(
+    config: Path,
+    overrides: list[str],
+    preferences: list[Path],
+    reference: list[Path],
+    init: Path | None = None,
+    out: Path | None = None,
+    reward: RewardConfig = RewardConfig(),  # noqa: B008  # frozen
+    force: bool = False,
+    json: Path | None = None,
+) -> None:
+    """Trains a reward model from a chat checkpoint (--init, else checkpoint.init_from) on preference files.
+
+    REFERENCE is the SFT set on which scores get mean 0 and deviation 1. Writes OUT/model (else runs/NAME/model);
+    exit 5 when it is not usable for ranking, unless --force.
+
+    Example: tigerjax reward train configs/quickstart_reward.py --preferences pairs.jsonl --reference sft.jsonl
+    """
+    from tigerjax.align import reward as room
+    from tigerjax.data.records import sft_examples
+    from tigerjax.tokenizer.load import Tokenizer
+
+    run = override(config, overrides, "tigerjax reward train")
+    start = init or run.checkpoint.init_from
+    if start is None:
+        raise ConfigError("a reward model starts from a chat checkpoint; give --init or set checkpoint.init_from")
+    result = room.train(
+        run,
+        reward,
+        preferences=preferences,
+        reference=list(sft_examples(reference)),
+        tokenizer=Tokenizer(run.data.tokenizer),
+        init=start,
+        run_dir=out or Path("runs") / run.name,
+        force=force,
+    )
+    show(result.figures | {"model": str(result.path)}, json)
+
+
+def reward_score(
+    config: Path,
+    overrides: list[str],
+    input: list[Path],
+    out: Path,
+    model: Path | None = None,
+    reward: RewardConfig = RewardConfig(),  # noqa: B008  # frozen
+    json: Path | None = None,
+) -> None:
+    """Scores the candidates of sampler files with a calibrated reward model (--model, else runs/NAME/model).
+
+    Example: tigerjax reward score configs/quickstart_reward.py --input runs/candidates/candidates.jsonl --out scored
+    """
+    from tigerjax.align.score import score_files
+
+    run = override(config, overrides, "tigerjax reward score")
+    place = model or Path("runs") / run.name / "model"
+    show(score_files(run, place, input, out, rows=reward.score_rows), json)
+
+
+def sample(
+    config: Path,
+    overrides: list[str],
+    prompts: Path,
+    out: Path,
+    model: Path | None = None,
+    n: int = 10,
+    temperature: float = 0.9,
+    top_p: float = 0.95,
+    max_new_tokens: int = 128,
+    json: Path | None = None,
+) -> None:
+    """Samples N answers a prompt from a run (--model, else runs/NAME): OUT/candidates.jsonl; a restart continues.
+
+    A prompt is {prompt_id, messages} or {prompt_id, text}; prompt and answer share data.seq_len tokens.
+
+    Example: tigerjax sample configs/quickstart_sft.py --prompts prompts.jsonl --out runs/candidates --n 10
+    """
+    from tigerjax.sample.engine import SamplingConfig
+    from tigerjax.sample.run import sample_files
+
+    run = override(config, overrides, "tigerjax sample")
+    sampling = SamplingConfig(
+        n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, context=run.data.seq_len
+    )
+    figures = sample_files(
+        model or Path("runs") / run.name,
+        Path(run.data.tokenizer),
+        prompts,
+        out,
+        sampling=sampling,
+        seed=run.seed,
+        compute=run.compute,
+        progress=_percent("sampled"),
+    )
+    show(figures, json)
+
+
+def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> None:
+    """Draws RUN_DIR/report.html from RUN_DIR/report.json, and prints its table.
+
+    Example: tigerjax report runs/quickstart
+    """
+    import json as json_lib
+
+    from tigerjax.report import print_table, render
+
+    source = run_dir / "report.json"
+    if not source.is_file():
+        raise DataError(f"{source} does not exist; `tigerjax quickstart --out {run_dir}` writes it")
+    try:
+        values = json_lib.loads(source.read_text(encoding="utf-8"))
+        render(values, run_dir / "report.html")
+        print_table(values)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        kind = type(error).__name__
+        raise DataError(f"{source} is not the report of a run ({kind}: {error}); write it again") from error
+    keep(values, json)
+
+
+def _percent(what: str) -> Callable[[int, int], None]:
+    """Progress of long work: a line that overwrites itself on a terminal, else one every ten seconds."""
+    last = [time.monotonic()]
+
+    def say(done: int, total: int) -> None:
+        now, live = time.monotonic(), sys.stderr.isatty()
+        if done < total and now - last[0] < (0.2 if live else 10.0):
+            return
+        last[0] = now
+        end = "\n" if done == total or not live else "\r"
+        print(f"{what} {done}/{total} ({done / max(total, 1):.0%})", end=end, file=sys.stderr, flush=True)
+
+    return say

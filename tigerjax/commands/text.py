@@ -1,0 +1,153 @@
+"""Commands that turn files into files: tokenizers, and documents on their way to rows."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tigerjax.arguments import override, show
+from tigerjax.errors import GateFailed
+
+
+def tokenizer_sample(
+    input: list[Path],
+    out: Path,
+    fraction: float = 0.10,
+    min_sample_bytes: int = 1_000_000,
+    max_sentences: int = 10_000_000,
+    seed: int = 0,
+    json: Path | None = None,
+) -> None:
+    """Draws a share of the documents by the hash of their ids and cuts them into lines: OUT/sample.txt.
+
+    Example: tigerjax tokenizer sample --input zh.jsonl --out runs/zh_sample --fraction 0.1
+    """
+    from tigerjax.tokenizer.sample import sample
+
+    manifest = sample(
+        inputs=input,
+        out=out,
+        fraction=fraction,
+        seed=seed,
+        min_sample_bytes=min_sample_bytes,
+        max_sentences=max_sentences,
+    )
+    show(manifest["figures"] | {"out": str(out)}, json)
+
+
+def tokenizer_train(input: list[Path], size: int, out: Path, seed: int = 0, json: Path | None = None) -> None:
+    """Trains a SentencePiece BPE with Llama-2's settings on text or JSONL files.
+
+    Example: tigerjax tokenizer train --input zh.jsonl --size 38000 --out runs/zh_bpe
+    """
+    from tigerjax.tokenizer.train import train_model
+
+    manifest = train_model(inputs=input, size=size, out=out, seed=seed)
+    show(manifest["figures"] | {"out": str(out)}, json)
+
+
+def tokenizer_extend(base: Path, new: Path, size: int, out: Path, json: Path | None = None) -> None:
+    """Merges the Chinese pieces of NEW into BASE, to exactly SIZE entries with the three specials.
+
+    Example: tigerjax tokenizer extend --base llama2/tokenizer.model --new runs/zh_bpe --size 60515 --out tok
+    """
+    from tigerjax.tokenizer.extend import extend
+
+    manifest = extend(base=base, new=new, size=size, out=out)
+    show(manifest["figures"] | {"out": str(out)}, json)
+
+
+def tokenizer_verify(
+    folder: Annotated[Path, "positional"], base: Path, text: list[Path], json: Path | None = None
+) -> None:
+    """Proves the seven properties of a merged tokenizer on your own files; exit 5 if one fails.
+
+    Example: tigerjax tokenizer verify tok --base llama2/tokenizer.model --text en.txt zh.jsonl
+    """
+    from tigerjax.tokenizer.verify import failures, verify
+
+    figures = verify(folder, base=base, texts=text)
+    show(figures, json)
+    if failed := failures(figures):
+        raise GateFailed(f"{folder}: {', '.join(failed)}; rebuild it with `tigerjax tokenizer extend`")
+
+
+def data_clean(
+    input: list[Path],
+    out: Path,
+    off: tuple[str, ...] = (),
+    drop_denied: bool = False,
+    max_bad_fraction: float | None = None,
+    json: Path | None = None,
+) -> None:
+    """Cleans documents and SFT examples: control characters, HTML leftovers, blank lines; drops what is empty.
+
+    `--off RULE …` switches rules off; records of a denied source are an error unless --drop-denied.
+
+    Example: tigerjax data clean --input zh.jsonl en.jsonl --out runs/clean
+    """
+    from tigerjax.data.clean import MAX_BAD_FRACTION, clean_files
+
+    limit = MAX_BAD_FRACTION if max_bad_fraction is None else max_bad_fraction
+    manifest = clean_files(input, out, off=off, drop_denied=drop_denied, max_bad_fraction=limit)
+    show(manifest["counts"] | manifest["figures"], json)
+
+
+def data_dedup_exact(input: list[Path], out: Path, json: Path | None = None) -> None:
+    """Keeps one of the documents that differ in case, width and punctuation only.
+
+    Example: tigerjax data dedup exact --input runs/clean/zh.jsonl --out runs/exact
+    """
+    from tigerjax.data.dedup import dedup_files
+
+    manifest = dedup_files("exact", input, out)
+    show(manifest["counts"] | manifest["figures"], json)
+
+
+def data_dedup_near(input: list[Path], out: Path, json: Path | None = None) -> None:
+    """Keeps one document of each cluster of near duplicates (MinHash, verified).
+
+    Example: tigerjax data dedup near --input runs/clean/zh.jsonl runs/clean/en.jsonl --out runs/dedup
+    """
+    from tigerjax.data.dedup import dedup_files
+
+    manifest = dedup_files("near", input, out)
+    show(manifest["counts"] | manifest["figures"], json)
+
+
+def data_dedup_against_sft(
+    docs: list[Path],
+    sft: list[Path],
+    out: Path,
+    action: Literal["cut", "drop", "report"] = "cut",
+    json: Path | None = None,
+) -> None:
+    """Removes from pretraining documents what the instruction data already teaches (containment).
+
+    Example: tigerjax data dedup against-sft --docs runs/dedup/zh.jsonl --sft sft.jsonl --out runs/pretrain
+    """
+    from tigerjax.data.dedup import against_sft_files
+
+    manifest = against_sft_files(docs, sft, out, action=action)
+    show(manifest["counts"] | manifest["figures"], json)
+
+
+def data_cache(config: Path, overrides: list[str], json: Path | None = None) -> None:
+    """Tokenises and cuts every source of the config's mixture into rows of exactly seq_len tokens.
+
+    Example: tigerjax data cache configs/llama2_tiny.py
+    """
+    from tigerjax.data.mixture import open_loader
+
+    run = override(config, overrides, "tigerjax data cache")
+    loader = open_loader(run.data, batch_rows=run.batch_rows, seed=run.seed)
+    show({"wanted": loader.rates, "rows": loader.rows()}, json)
+
+
+def data_stats(config: Path, overrides: list[str], json: Path | None = None) -> None:
+    """Token shares wanted and realised over one epoch of the config's mixture, fill, rows and tokens.
+
+    Example: tigerjax data stats configs/llama2_tiny.py --json stats.json
+    """
+    from tigerjax.data.mixture import stats
+
+    run = override(config, overrides, "tigerjax data stats")
+    show(stats(run.data, batch_rows=run.batch_rows, seed=run.seed), json)

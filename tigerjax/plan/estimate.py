@@ -1,0 +1,174 @@
+"""From a compiled program to a step time: the compiler's cycles, and first principles where it gives none.
+
+The schedule is walked once, in order, with one clock for the cores and one for each set of links:
+
+    core   an instruction with cycles        cycles / clock
+           a splash kernel                   its matrix products / (peak x an assumed share of it)
+           a collective that is synchronous  waits for its links, then bytes / bandwidth: exposed
+    links  an asynchronous collective        runs from its start on; what is not done at its `done` is exposed
+           a copy to or from host memory     the same, at the host's bandwidth
+
+A loop's body is walked once and counts as often as it runs.
+"""
+
+from typing import NamedTuple
+
+from jax.sharding import Mesh
+
+from tigerjax.plan import collectives
+from tigerjax.plan.collectives import Collective, Links
+from tigerjax.plan.hlo import ARRAY, Computation, Instruction, branches, kernel_name, shape_bytes
+from tigerjax.plan.topology import Topology
+from tigerjax.plan.trips import Program
+
+ATTENTION_SHARE = (0.5, 0.75)
+"""Share of the bfloat16 peak that splash kernels reach, (pessimistic, optimistic): our assumption, not a measurement.
+A published Llama-2-70B step on v5p (23.7 s, 692 tokens/s/chip, 4 rows of 4,096 a chip) is 1.4 s longer than the
+compiler's 22.3 s for the same program, and its attention kernels hold 0.86 (one backward kernel) to 1.05 s (two) of
+products at peak: a share of 0.61 to 0.75 if nothing else were in the difference."""
+
+HOST_MEMORY = "S(5)"
+"""How a layout says that an array is in the host's memory."""
+
+PRODUCTS = {"fwd": 2, "dkv": 4, "dq": 3}
+"""Matrix products of a splash kernel, each 2 x rows x heads x T x T x head_dim / 2 operations (causal). The one
+fused backward kernel has 5 and carries the name of dkv."""
+
+
+class Times(NamedTuple):
+    """Seconds; of a step, or of one walk through a computation."""
+
+    static: float = 0.0
+    """Estimated by the compiler."""
+    attention: float = 0.0
+    exposed: float = 0.0
+    """The core waits for links."""
+    transfers: float = 0.0
+    """All collectives, hidden or not."""
+    host: float = 0.0
+    """All copies to and from host memory, hidden or not."""
+
+    @property
+    def total(self) -> float:
+        return self.static + self.attention + self.exposed
+
+    def plus(self, other: "Times", times: int = 1) -> "Times":
+        return Times(*(a + times * b for a, b in zip(self, other, strict=True)))
+
+
+class _Walk:
+    """One pass over a computation in schedule order."""
+
+    def __init__(self, estimator: "Estimator", share: float):
+        self.e, self.share = estimator, share
+        self.now = 0.0
+        self.free: dict[str, float] = {}
+        self.ends: dict[str, float] = {}
+        self.times = Times()
+
+    def _busy(self, field: str, seconds: float) -> None:
+        self.now += seconds
+        self.times = self.times._replace(**{field: getattr(self.times, field) + seconds})
+
+    def _until(self, end: float) -> None:
+        if end > self.now:
+            self._busy("exposed", end - self.now)
+
+    def _transfer(self, resource: str, seconds: float) -> float:
+        """Puts a transfer on its links; the time at which it is done."""
+        end = max(self.now, self.free.get(resource, 0.0)) + seconds
+        self.free[resource] = end
+        return end
+
+    def run(self, where: Computation) -> Times:
+        for i in where.instructions.values():
+            self._instruction(where, i)
+        return self.times
+
+    def _instruction(self, where: Computation, i: Instruction) -> None:
+        if i.opcode in ("while", "call", "conditional"):
+            inner = self.e.times_inside(i, self.share)
+            self.times = self.times.plus(inner)
+            self.now += inner.total
+            return
+        if i.opcode.endswith("-done"):
+            started = where.instructions.get(i.operands[0]) if i.operands else None
+            while started is not None and started.name not in self.ends and started.opcode.endswith("-update"):
+                started = where.instructions.get(started.operands[0])
+            if started is not None and started.name in self.ends:
+                self._until(self.ends.pop(started.name))
+            return
+        found = self.e.collective(i)
+        for c, asynchronous in found:
+            self.times = self.times._replace(transfers=self.times.transfers + c.seconds)
+            end = self._transfer(c.axis, c.seconds)
+            if asynchronous:
+                self.ends[i.name] = end
+            else:
+                self._until(end)
+        if i.opcode == "copy-start" and HOST_MEMORY in i.shape:
+            seconds = min(shape_bytes(i.shape)[:2]) / self.e.chip.host_bandwidth
+            self.times = self.times._replace(host=self.times.host + seconds)
+            self.ends[i.name] = self._transfer("host", seconds)
+        self._busy("static", i.cycles / self.e.chip.clock_hz)
+        products = self.e.attention_flops(where, i)
+        self._busy("attention", products / (self.share * self.e.chip.peak_flops))
+
+
+class Estimator:
+    """Times of one program on one topology."""
+
+    def __init__(self, program: Program, mesh: Mesh, topology: Topology):
+        self.program, self.mesh, self.chip = program, mesh, topology.chip
+        self.links = Links(topology, mesh)
+        self.fused_backward = not any("splash" in name and "_dq" in name for name in program.kernels())
+        self._inside: dict[tuple[str, float], Times] = {}
+
+    def step(self, share: float) -> Times:
+        """A whole step, with splash kernels at `share` of the peak."""
+        return self._computation(self.program.module.entry, share)
+
+    def _computation(self, name: str, share: float) -> Times:
+        key = (name, share)
+        if key not in self._inside:
+            self._inside[key] = _Walk(self, share).run(self.program.module.computations[name])
+        return self._inside[key]
+
+    def times_inside(self, i: Instruction, share: float) -> Times:
+        """Of a while with all its trips, a call, or a conditional's longest branch."""
+        if i.opcode == "while":
+            body, condition = (self._computation(i.called(k)[0], share) for k in ("body", "condition"))
+            return Times().plus(body.plus(condition), self.program.trips[i.name])
+        if i.opcode == "call":
+            return self._computation((i.called("to_apply") or i.called("calls"))[0], share)
+        return max((self._computation(c, share) for c in branches(i)), key=lambda t: t.total)
+
+    def collective(self, i: Instruction) -> list[tuple[Collective, bool]]:
+        """The collectives that one scheduled instruction is or starts."""
+        return [
+            (collectives.describe(i.name, k, op, asynchronous, self.mesh, self.links), asynchronous)
+            for k, op, asynchronous in collectives.inside(self.program, i)
+        ]
+
+    def attention_flops(self, where: Computation, i: Instruction) -> float:
+        """Operations of a splash kernel, causal: half the square; 0 for anything else."""
+        if i.opcode != "custom-call" or "splash" not in (name := kernel_name(i)):
+            return 0.0
+        products = next((n for phase, n in PRODUCTS.items() if f"_{phase}" in name), 0)
+        if self.fused_backward and "_dkv" in name:
+            products += 1
+        # The queries: among the operands, the first of the largest arrays of numbers.
+        shapes = [
+            (dtype, [int(d) for d in dims.split(",") if d])
+            for operand in i.operands
+            for dtype, dims in ARRAY.findall(where.instructions[operand].shape)
+        ]
+        queries = max((dims for dtype, dims in shapes if dtype in ("bf16", "f32") and len(dims) > 2), key=_count)
+        return products * _count(queries) * queries[-2]  # 2 operations x half of the square
+
+
+def _count(dims: list[int]) -> int:
+    product = 1
+    for d in dims:
+        product *= d
+    return product

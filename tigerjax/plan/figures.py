@@ -1,0 +1,142 @@
+"""The figures of a plan, and how they are shown. GB is 1e9 bytes; every figure is of one chip and one step."""
+
+import re
+from typing import Any
+
+from tigerjax.config import RunConfig
+from tigerjax.mesh import AXES, make_mesh
+from tigerjax.plan import collectives
+from tigerjax.plan.compile import Compiled
+from tigerjax.plan.estimate import ATTENTION_SHARE, Estimator
+from tigerjax.plan.topology import Topology, describe
+from tigerjax.plan.trips import Program
+
+GB = 1e9
+SHOWN_BUFFERS = 15
+BUFFER = re.compile(r"^\s*\S+\(\s*\d+%\);\s*([\d.]+)([KMGT]?i?B);\s*\d+;\s*\d+;\s*(.*)$")
+UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+def figures(config: RunConfig, topology: Topology, compiled: Compiled) -> dict[str, Any]:
+    """What `tigerjax plan --json` writes. Times and rates are missing when the program does not fit."""
+    chip, tokens, flops = topology.chip, compiled.tokens, compiled.flops / topology.chips
+    shown: dict[str, Any] = {
+        "config": config.name,
+        "topology": topology.name,
+        "slices": topology.slices,
+        "chips": topology.chips,
+        "mesh": {axis: getattr(config.mesh, axis) for axis in AXES},
+        "tokens_per_step": tokens,
+        "hbm_gb": chip.hbm_bytes / GB,
+        "peak_gb": compiled.peak_bytes / GB,
+        "argument_gb": compiled.argument_bytes / GB,
+        "temp_gb": compiled.temp_bytes / GB,
+        "host_gb": compiled.host_bytes / GB,
+        "headroom_gb": (chip.hbm_bytes - compiled.peak_bytes) / GB,
+        "fits": compiled.out_of_memory is None,
+        "model_tflop_per_chip": flops / 1e12,
+        "compile_s": compiled.lower_s + compiled.compile_s,
+    }
+    if compiled.out_of_memory is not None:
+        return shown | {"out_of_memory": compiled.out_of_memory}
+    mesh, program = make_mesh(config.mesh, describe(topology)), Program(compiled.hlo)
+    estimator = Estimator(program, mesh, topology)
+    slow, fast = (estimator.step(share) for share in ATTENTION_SHARE)
+    low, high = fast.total, slow.static + slow.attention + slow.transfers + slow.host
+    return shown | {
+        "static_step_s": fast.static,
+        "attention_s": fast.attention,
+        "attention_s_high": slow.attention,
+        "exposed_comm_s": fast.exposed,
+        "comm_s": fast.transfers,
+        "host_copy_s": fast.host,
+        "step_s_low": low,
+        "step_s_high": high,
+        "mfu_bound": flops / chip.peak_flops / low,
+        "mfu_low": flops / chip.peak_flops / high,
+        "tokens_per_s_per_chip": tokens / topology.chips / low,
+        "tokens_per_s_per_chip_low": tokens / topology.chips / high,
+        "collectives": collectives.by_axis(collectives.collectives(program, mesh, topology)),
+        "kernels": program.kernels(),
+        "uncounted_kernels": sorted(name for name in program.kernels() if "splash" not in name),
+    }
+
+
+def duration(shown: dict[str, Any], tokens: float) -> dict[str, Any]:
+    """Days and chip-hours that `tokens` take, (low, high); empty when the program does not fit."""
+    if not shown["fits"]:
+        return {}
+    steps = tokens / shown["tokens_per_step"]
+    days = [steps * shown[k] / 86400 for k in ("step_s_low", "step_s_high")]
+    return {"tokens": tokens, "days": days, "chip_hours": [d * 24 * shown["chips"] for d in days]}
+
+
+def buffers(report: str) -> list[tuple[float, str]]:
+    """(GB, shapes) of the largest temporaries of libtpu's memory-usage report, largest first.
+
+    Buffers that are not alive together share memory: `shapes` lists what stands there at different times.
+    """
+    found = []
+    for line in report.splitlines():
+        if match := BUFFER.match(line):
+            found.append((float(match[1]) * UNITS[match[2]] / GB, match[3]))
+    return sorted(found, key=lambda row: -row[0])
+
+
+def lines(shown: dict[str, Any], report: str) -> list[str]:
+    """The plan as text: memory, time, traffic; for a program that does not fit, its largest buffers."""
+    mesh = " x ".join(f"{axis} {n}" for axis, n in shown["mesh"].items() if n > 1) or "1 chip"
+    slices = f"{shown['slices']} x " if shown["slices"] > 1 else ""
+    out = [
+        f"{shown['config']} on {slices}{shown['topology']}: {shown['chips']} chips, {mesh}; a step of"
+        f" {shown['tokens_per_step']:,} tokens, compiled in {shown['compile_s']:.0f} s",
+        "",
+    ]
+    if not shown["fits"]:
+        return out + _too_large(shown, report)
+    out += [
+        f"memory a chip      peak {shown['peak_gb']:.1f} of {shown['hbm_gb']:.1f} GB"
+        f"   arguments {shown['argument_gb']:.1f}   temporaries {shown['temp_gb']:.1f}"
+        f"   headroom {shown['headroom_gb']:.1f}"
+        + (f"   in host memory {shown['host_gb']:.1f}" if shown["host_gb"] else ""),
+        f"model FLOPs        {shown['model_tflop_per_chip']:.1f} TFLOP a chip and step (6 x matmul weights + causal"
+        " attention; recomputation not counted)",
+        f"compiler estimate  {shown['static_step_s']:.3f} s (cycles x trips / clock)",
+        f"splash kernels     {shown['attention_s']:.3f} to {shown['attention_s_high']:.3f} s (at"
+        f" {ATTENTION_SHARE[1]:.0%} to {ATTENTION_SHARE[0]:.0%} of peak: assumed)",
+        f"communication      {shown['comm_s']:.3f} s, of which {shown['exposed_comm_s']:.3f} s not hidden",
+    ]
+    if shown["host_copy_s"]:
+        out.append(f"host copies        {shown['host_copy_s']:.3f} s")
+    if shown["uncounted_kernels"]:
+        out.append(f"not counted        {', '.join(shown['uncounted_kernels'])}")
+    out += [
+        f"step               {shown['step_s_low']:.2f} to {shown['step_s_high']:.2f} s (high: nothing overlaps)",
+        f"MFU                at most {shown['mfu_bound']:.1%} ({shown['mfu_low']:.1%} at the high end)",
+        f"tokens/s/chip      at most {shown['tokens_per_s_per_chip']:,.0f}"
+        f" ({shown['tokens_per_s_per_chip_low']:,.0f} at the high end)",
+        "",
+        "collective           axis              GB sent    runs   seconds",
+    ]
+    for row in shown["collectives"]:
+        kind = row["op"] + (" (async)" if row["async"] else "")
+        out.append(f"{kind:26} {row['axis']:12} {row['bytes'] / GB:9.3f} {row['count']:7} {row['seconds']:9.4f}")
+    if "days" in shown:
+        out += [
+            "",
+            f"{shown['tokens']:.3g} tokens    {shown['days'][0]:.1f} to {shown['days'][1]:.1f} days,"
+            f" {shown['chip_hours'][0]:,.0f} to {shown['chip_hours'][1]:,.0f} chip-hours",
+        ]
+    return out
+
+
+def _too_large(shown: dict[str, Any], report: str) -> list[str]:
+    out = [
+        f"does not fit: {shown['out_of_memory'].split(': ', 1)[-1].splitlines()[0]}",
+        f"arguments alone (weights, optimiser, batch): {shown['argument_gb']:.1f} GB of {shown['hbm_gb']:.1f}",
+        "",
+        "largest temporaries (shapes in one line share the memory at different times)",
+    ]
+    for size, shapes in buffers(report)[:SHOWN_BUFFERS]:
+        out.append(f"{size:9.3f} GB  {shapes if len(shapes) < 90 else shapes[:87] + '...'}")
+    return out

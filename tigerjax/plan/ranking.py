@@ -1,0 +1,93 @@
+"""A search at the command line: progress while it runs, the ranking after it, the override line to paste."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from tigerjax.config import RunConfig
+from tigerjax.errors import ConfigError
+from tigerjax.mesh import AXES
+from tigerjax.plan.search import Result, search
+from tigerjax.plan.topology import Topology
+
+SHOWN = 20
+
+
+def rank(
+    base: RunConfig, config: Path, topology: Topology, *, words: list[str], work: Path, budget_s: float
+) -> dict[str, Any]:
+    """Searches, prints, and returns what `--json` writes: `ranking`, fastest first, each with its `override`.
+
+    `words` are the overrides that made `base` of the config file. ConfigError when nothing fits.
+    """
+    command = self_command(config, topology, words)
+    bar = _bar() if sys.stdout.isatty() else None
+    echo = bar.console.print if bar is not None else lambda text: print(text, flush=True)
+    task = bar.add_task(f"{base.name} on {topology.name}", total=None) if bar is not None else None
+
+    def progress(done: int, total: int) -> None:
+        if bar is not None and task is not None:
+            bar.update(task, completed=done, total=total)
+
+    if bar is not None:
+        bar.start()
+    try:
+        results = search(
+            base,
+            topology,
+            command=command,
+            work=work,
+            budget_s=budget_s,
+            echo=echo,
+            heard=lambda result: echo(line(result)),
+            progress=progress,
+        )
+    finally:
+        if bar is not None:
+            bar.stop()
+    fitting = [r for r in results if r.figures.get("fits")]
+    if not fitting:
+        raise ConfigError(
+            f"none of the {len(results)} candidates that were compiled fits {topology.name}; give more chips, a shorter"
+            " data.seq_len or a larger --budget-minutes"
+        )
+    print("\nranking, by the upper bound of tokens/s/chip")
+    for place, result in enumerate(fitting[:SHOWN], 1):
+        print(f"{place:3}  {line(result)}")
+    best = " ".join(fitting[0].candidate.overrides(base))
+    print(f"\noverride of {config}:\n{best or '(none: it is the best already)'}")
+    ranking = [
+        r.figures | {"override": " ".join(r.candidate.overrides(base)), "rows": r.candidate.rows} for r in results
+    ]
+    return {"topology": topology.name, "slices": topology.slices, "override": best, "ranking": ranking}
+
+
+def self_command(config: Path, topology: Topology, words: list[str]) -> list[str]:
+    """`tigerjax plan CONFIG` on the slice, run by this Python."""
+    plan = [sys.executable, "-m", "tigerjax.cli", "plan", str(config)]
+    return [*plan, "--topology", topology.name, "--slices", str(topology.slices), *words]
+
+
+def line(result: Result) -> str:
+    """One candidate and what became of it."""
+    c, f = result.candidate, result.figures
+    mesh = " x ".join(f"{axis} {n}" for axis, n in zip(AXES, c.mesh, strict=True) if n > 1) or "one chip"
+    what = f"{mesh:28} {c.config.compute.remat:14} {c.rows:2} rows"
+    if c.config.mesh.stage > 1:
+        what += f"  {c.config.pipeline.microbatches} microbatches x {c.config.pipeline.rounds} rounds"
+    if f.get("fits") is None:
+        return f"{what}  refused: {f['error'][:90]}"
+    if not f["fits"]:
+        return f"{what}  does not fit: {f['peak_gb']:.1f} GB"
+    return (
+        f"{what}  {f['tokens_per_s_per_chip']:7,.0f} tokens/s/chip  MFU {f['mfu_bound']:.1%}"
+        f"  step {f['step_s_low']:.2f} to {f['step_s_high']:.2f} s  {f['peak_gb']:.1f} GB"
+    )
+
+
+def _bar() -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), transient=True
+    )

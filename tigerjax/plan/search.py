@@ -1,0 +1,276 @@
+"""Choosing mesh, remat and batch split for a config on a slice: arithmetic first, then the compiler.
+
+enumerate   meshes x remat policies x rows a chip (by optim.accumulate) x pipeline microbatches and rounds;
+            the global batch stays the config's
+prune       what the config's own validation refuses, and what cannot fit: state + saved activations > HBM
+order       by a time estimate from peak, bubble and traffic alone, best first
+compile     each in its own process, which gives its memory back; its plan is kept as a JSON file, so that a
+            search that was stopped goes on; what is implied by a result is not compiled:
+            out of memory rules out the same mesh and rows with a policy that saves as much or more, or with
+            more rows; a fit rules out policies that save less
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import math
+import subprocess
+import time
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tigerjax
+from tigerjax import config as config_lib
+from tigerjax import manifest
+from tigerjax.config import MeshConfig, PipelineConfig, Remat, RunConfig
+from tigerjax.errors import ConfigError
+from tigerjax.plan.topology import Topology
+from tigerjax.train.metrics import model_flops
+
+MAX_TENSOR = 8
+"""Past it a layer's activations travel more than they compute, on every chip here."""
+MAX_ROWS = 16
+"""Rows of a micro-batch on one chip; one that needs more is better served by a longer row."""
+ROUNDS = (1, 2, 4, 5)
+MICROBATCHES_PER_STAGE = (1, 2, 4)
+STATE_BYTES = 12
+"""A float32 weight and its two moments."""
+SOURCES = ("config.py", "mesh.py", "model", "train", "plan")
+"""What, under tigerjax/, a result depends on."""
+
+
+class Candidate(NamedTuple):
+    """One config to compile."""
+
+    config: RunConfig
+    rows: int
+    """Rows of a micro-batch for each chip that holds different ones (data x stage x fsdp)."""
+    memory: float
+    """Bytes that it needs at least: state and saved activations."""
+    seconds: float
+    """Of a step, from first principles; for the order alone."""
+
+    @property
+    def mesh(self) -> tuple[int, ...]:
+        m = self.config.mesh
+        return (m.data, m.stage, m.fsdp, m.tensor)
+
+    def overrides(self, base: RunConfig) -> list[str]:
+        """The words that make `base` this config on the command line."""
+        had, want = (dict(line.split(" = ", 1) for line in config_lib.dump(c)) for c in (base, self.config))
+        changed = sorted(k for k in want if want[k] != had[k])
+        return [word for k in changed for word in (f"--{k.replace('_', '-')}", want[k].strip("'"))]
+
+
+class Result(NamedTuple):
+    candidate: Candidate
+    figures: dict[str, Any]
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second and chip, an upper bound; 0 when the program does not fit or was refused."""
+        return self.figures.get("tokens_per_s_per_chip", 0.0)
+
+
+def enumerate_candidates(base: RunConfig, topology: Topology) -> tuple[list[Candidate], dict[str, int]]:
+    """Candidates, most promising first, and how many were left out for what reason."""
+    out: list[Candidate] = []
+    left_out = {"refused by the config": 0, "cannot fit": 0}
+    for mesh, pipeline, remat in _grid(base, topology):
+        batch_ways = mesh.data * mesh.stage * mesh.fsdp
+        for rows in range(1, MAX_ROWS + 1):
+            if base.batch_rows % (rows * batch_ways):
+                continue
+            try:
+                config = dataclasses.replace(
+                    base,
+                    mesh=mesh,
+                    pipeline=pipeline,
+                    compute=dataclasses.replace(base.compute, remat=remat),
+                    optim=dataclasses.replace(base.optim, accumulate=base.batch_rows // (rows * batch_ways)),
+                )
+            except ConfigError:
+                left_out["refused by the config"] += 1
+                continue
+            memory = least_memory(config)
+            if memory > topology.chip.hbm_bytes:
+                left_out["cannot fit"] += 1
+                continue
+            out.append(Candidate(config, rows, memory, least_seconds(config, topology)))
+    return sorted(out, key=lambda c: (c.seconds, c.memory)), left_out
+
+
+def _grid(base: RunConfig, topology: Topology) -> Iterator[tuple[MeshConfig, PipelineConfig, Remat]]:
+    per_slice = topology.chips // topology.slices
+    for stage in _divisors(math.gcd(per_slice, base.model.num_layers)):
+        for tensor in _divisors(per_slice // stage):
+            if tensor > MAX_TENSOR:
+                continue
+            mesh = MeshConfig(data=topology.slices, stage=stage, fsdp=per_slice // stage // tensor, tensor=tensor)
+            for remat in typing.get_args(Remat):
+                if stage == 1:
+                    yield mesh, PipelineConfig(), remat
+                    continue
+                for times in MICROBATCHES_PER_STAGE:
+                    for rounds in ROUNDS:
+                        yield mesh, PipelineConfig(microbatches=times * stage, rounds=rounds), remat
+
+
+def _divisors(n: int) -> list[int]:
+    return [d for d in range(1, n + 1) if n % d == 0]
+
+
+def least_memory(c: RunConfig) -> float:
+    """Bytes of one chip that are alive when the forward pass ends: state, and what the policy saves of each layer."""
+    m, model = c.mesh, c.model
+    layers, ends = layer_weights(c), 2 * model.padded_vocab_size * model.model_dim
+    held = layers * model.num_layers / (m.stage * m.fsdp * m.tensor) + ends / (m.fsdp * m.tensor)
+    bytes_a_weight = STATE_BYTES + (4 if c.optim.accumulate > 1 else 0)  # float32 sums of the gradient
+    rows = c.batch_rows // c.optim.accumulate / (m.data * m.fsdp)
+    saved = rows * c.data.seq_len * model.num_layers / m.stage * saved_per_token(c) / m.tensor
+    return held * bytes_a_weight + saved
+
+
+def layer_weights(c: RunConfig) -> int:
+    """Matrix weights of one layer."""
+    model = c.model
+    attention = 2 * model.model_dim * model.head_dim * (model.num_heads + model.num_kv_heads)
+    return attention + 3 * model.model_dim * model.mlp_dim
+
+
+def saved_per_token(c: RunConfig) -> float:
+    """Bytes that the remat policy keeps of a token and a layer, the block's input included."""
+    from tigerjax.model import stack
+
+    model, size = c.model, {"float32": 4, "bfloat16": 2}[c.compute.dtype]
+    heads, kv = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
+    sizes = {
+        stack.QUERY: heads,
+        stack.KEY: kv,
+        stack.VALUE: kv,
+        stack.ATTENTION_OUT: heads,
+        stack.RESIDUAL: model.model_dim,
+        stack.GATE: model.mlp_dim,
+        stack.UP: model.mlp_dim,
+    }
+    names = sizes if c.compute.remat == "none" else stack.SAVED[c.compute.remat]
+    return size * (model.model_dim + sum(sizes.get(name, 0) for name in names))
+
+
+def least_seconds(c: RunConfig, topology: Topology) -> float:
+    """A rough time of a step, for the order: products at peak, recomputation, bubble, and traffic that is not
+    hidden behind them. No figure of a plan comes from here."""
+    from tigerjax.model import stack
+
+    chip, m, model = topology.chip, c.mesh, c.model
+    tokens = c.batch_rows * c.data.seq_len
+    compute = model_flops(model, tokens=tokens, seq_len=c.data.seq_len) / topology.chips / chip.peak_flops
+    names: Sequence[str] = (
+        tuple(stack.SAVED["save_dots"]) if c.compute.remat == "none" else stack.SAVED[c.compute.remat]
+    )
+    again = _weights_run_again(c, names) / layer_weights(c)
+    compute *= 1 + again / 3
+    if m.stage > 1:
+        ticks = c.pipeline.rounds * c.pipeline.microbatches
+        compute *= (ticks + m.stage - 1) / ticks
+    # Weights gathered for forward and backward, gradients scattered: 2 bytes each, once a micro-batch.
+    layers = layer_weights(c) * model.num_layers / (m.stage * m.tensor)
+    gathered = 3 * 2 * layers * (m.fsdp - 1) / m.fsdp * c.optim.accumulate
+    # Activations: gathered and scattered twice a layer and pass (sequence parallelism), forward, backward and again.
+    local = tokens / (m.data * m.stage * m.fsdp) * model.num_layers / m.stage * model.model_dim * 2
+    moved = local * m.stage * 4 * (3 if again else 2) * (m.tensor - 1) / m.tensor
+    bandwidth = chip.link_bandwidth * 2
+    return max(compute, gathered / (bandwidth * len(topology.shape))) + moved / bandwidth
+
+
+def _weights_run_again(c: RunConfig, names: Sequence[str]) -> int:
+    """Weights whose products the backward pass computes a second time."""
+    from tigerjax.model import stack
+
+    model = c.model
+    qkv = model.model_dim * model.head_dim * (model.num_heads + 2 * model.num_kv_heads)
+    out, mlp = model.model_dim * model.num_heads * model.head_dim, model.model_dim * model.mlp_dim
+    again = 0 if stack.QUERY in names else qkv
+    again += 0 if stack.RESIDUAL in names else out
+    return again + (0 if stack.GATE in names else mlp) + (0 if stack.UP in names else mlp)
+
+
+def implied(candidate: Candidate, results: Sequence[Result]) -> str | None:
+    """Why a candidate need not be compiled, given what was; None when it must be."""
+    mine = saved_per_token(candidate.config)
+    for done in results:
+        other = done.candidate
+        if other.mesh != candidate.mesh or other.config.pipeline != candidate.config.pipeline:
+            continue
+        theirs = saved_per_token(other.config)
+        if done.figures.get("fits") is False and candidate.rows >= other.rows and mine >= theirs:
+            return "more than what did not fit"
+        if done.figures.get("fits") and candidate.rows == other.rows and mine < theirs:
+            return "saves less than what fits"
+    return None
+
+
+def key(config: RunConfig, topology: Topology) -> str:
+    """Of a result: the config but for its name, the slice, the versions and the sources that it depends on."""
+    root = Path(tigerjax.__file__).parent
+    parts = [line for line in config_lib.dump(config) if not line.startswith("name = ")]
+    parts += [topology.name, str(topology.slices)]
+    parts += [f"{name} {importlib.metadata.version(name)}" for name in ("jax", "jaxlib", "libtpu", "flax", "optax")]
+    for source in SOURCES:
+        path = root / source
+        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            parts.append(hashlib.sha256(file.read_bytes()).hexdigest())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def search(
+    base: RunConfig,
+    topology: Topology,
+    *,
+    command: list[str],
+    work: Path,
+    budget_s: float,
+    echo: Callable[[str], None],
+    heard: Callable[[Result], None] = lambda result: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Result]:
+    """Compiles candidates until none is left or the budget is spent; results, fastest first.
+
+    `command` is `tigerjax plan CONFIG` with its topology, as words; each candidate is that with overrides and
+    `--json`. Results that an earlier search left in `work` cost nothing.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    candidates, left_out = enumerate_candidates(base, topology)
+    reasons = ", ".join(f"{n} {why}" for why, n in left_out.items())
+    echo(f"{len(candidates)} candidates; {reasons}; results are kept in {work}")
+    results: list[Result] = []
+    deadline = time.monotonic() + budget_s
+    for place, candidate in enumerate(candidates):
+        progress(place, len(candidates))
+        if implied(candidate, results):
+            continue
+        path = work / f"{key(candidate.config, topology)}.json"
+        if not path.is_file():
+            if time.monotonic() > deadline:
+                echo(f"budget spent after {place} of {len(candidates)} candidates; the same command goes on")
+                break
+            _compile(command + candidate.overrides(base), path, timeout_s=max(60.0, 2 * budget_s))
+        figures = json.loads(path.read_text(encoding="utf-8"))
+        results.append(Result(candidate, figures))
+        heard(results[-1])
+    progress(len(candidates), len(candidates))
+    return sorted(results, key=lambda r: -r.rate)
+
+
+def _compile(command: list[str], path: Path, *, timeout_s: float) -> None:
+    try:
+        run = subprocess.run([*command, "--json", str(path)], capture_output=True, text=True, timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        manifest.write_json(path, {"fits": None, "error": f"not compiled within {timeout_s:.0f} s"})
+        return
+    if run.returncode != 0 or not path.is_file():
+        said = [text for text in run.stderr.strip().splitlines() if text.strip()]
+        manifest.write_json(path, {"fits": None, "error": said[-1] if said else f"exit code {run.returncode}"})
