@@ -32,7 +32,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from tigerjax.config import Remat
 from tigerjax.errors import ConfigError
@@ -134,14 +134,11 @@ class Pipeline:
         def to_microbatches(a: jax.Array) -> jax.Array:
             a = a.reshape(*split, *a.shape[1:])
             a = jnp.moveaxis(a, (1, 3), (0, 1)).reshape(M, B // M, *a.shape[5:])
-            for spec in (PartitionSpec(AXIS, ROWS), PartitionSpec(None, ROWS)):
-                a = jax.lax.with_sharding_constraint(a, NamedSharding(self.mesh, spec))
-            return a
+            return _cut(_cut(a, AXIS, ROWS), None, ROWS)
 
         def to_rows(a: jax.Array) -> jax.Array:
             a = a.reshape(S, M // S, before, after, split[-1], *a.shape[2:])
-            a = jnp.moveaxis(a, (0, 1), (1, 3)).reshape(B, *a.shape[5:])
-            return jax.lax.with_sharding_constraint(a, NamedSharding(self.mesh, PartitionSpec(RULES["batch"])))
+            return _cut(jnp.moveaxis(a, (0, 1), (1, 3)).reshape(B, *a.shape[5:]), RULES["batch"])
 
         leaves, tree = jax.tree.flatten(x)
         moves = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
@@ -181,33 +178,36 @@ def _differentiable(chunk: Any, plan: Schedule, mesh: Mesh) -> Any:
         def item(u: jax.Array, arrived: Any, out_M: Any, saved: Any) -> Any:
             v, m = plan.round(u), plan.microbatch(u)
             x = _where((s == 0) & (v == 0), _at(floats_M, m), arrived)
-            y, kept = _with_residuals(chunk, _at(w_rounds, v), x, _at(fixed_M, m))
+            of_item = _at(w_rounds, v), x, _at(fixed_M, m)
+            y, kept = _with_residuals(chunk, *of_item) if save else (chunk(*of_item), [])
             # A microbatch is written in every round; its last round is the last to write.
-            return y, _set(out_M, m, y), _set(saved, u, kept) if save else saved
+            return y, _set(out_M, m, y), _set(saved, u, kept)
 
-        zero = _zeros(_at(floats_M, 0), PartitionSpec(ROWS))
+        zero = _cut(jax.tree.map(jnp.zeros_like, _at(floats_M, 0)), ROWS)
         shapes = jax.eval_shape(
             lambda w_item, *x: _with_residuals(chunk, w_item, *x)[1], *_at((w_rounds, floats_M, fixed_M), 0)
         )
         saved = jax.tree.map(lambda a: jnp.zeros((plan.items, *a.shape), a.dtype), shapes if save else [])
-        start = (zero, _zeros(floats_M, PartitionSpec(None, ROWS)), saved)
+        start = (zero, _cut(jax.tree.map(jnp.zeros_like, floats_M), None, ROWS), saved)
         _, out_M, saved = _run(plan, plan.item, item, start, s, shift=1)
         return _from_stage(out_M, s == plan.stages - 1), saved
 
     def backward(w_L: Any, fixed_M: Any, saved: Any, d_out_M: Any) -> Any:
         s, w_rounds = jax.lax.axis_index(AXIS), _by_round(w_L, plan)
-        zero = _zeros(_at(d_out_M, 0), PartitionSpec(ROWS))
+        zero = _cut(jax.tree.map(jnp.zeros_like, _at(d_out_M, 0)), ROWS)
 
         def item(u: jax.Array, arrived: Any, d_in_M: Any, d_w: Any) -> Any:
             v, m = plan.round(u), plan.microbatch(u)
             d_y = _where((s == plan.stages - 1) & (v == plan.rounds - 1), _at(d_out_M, m), arrived)
             d_w_item, d_x = _pull_back(chunk, _at(w_rounds, v), zero, _at(fixed_M, m), _at(saved, u), d_y)
-            d_w = jax.tree.map(lambda a, d: a.at[v].add(d), d_w, d_w_item)
+            d_w = jax.tree.map(lambda a, d: a.at[v].add(d.astype(a.dtype)), d_w, d_w_item)
             return d_x, _set(d_in_M, m, d_x), d_w  # round 0 of a microbatch is the last to write
 
-        start = (zero, _zeros(d_out_M, PartitionSpec(None, ROWS)), jax.tree.map(jnp.zeros_like, w_rounds))
+        # float32: M microbatches are added, whatever the dtype in which weights came and gradients leave.
+        d_w = jax.tree.map(lambda w: jnp.zeros(w.shape, jnp.promote_types(w.dtype, jnp.float32)), w_rounds)
+        start = (zero, _cut(jax.tree.map(jnp.zeros_like, d_out_M), None, ROWS), d_w)
         _, d_in_M, d_w = _run(plan, plan.item_back, item, start, s, shift=-1)
-        d_w_L = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), d_w)
+        d_w_L = jax.tree.map(lambda d, w: d.reshape(w.shape).astype(w.dtype), d_w, w_L)
         return d_w_L, _from_stage(d_in_M, s == 0)
 
     @jax.custom_vjp
@@ -277,17 +277,19 @@ def _where(condition: jax.Array, yes: Any, no: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
-def _cut(tree: Any, spec: PartitionSpec) -> Any:
-    return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, spec), tree)
+def _cut(tree: Any, *axes: Any) -> Any:
+    """`tree` with the first dimensions of its leaves sharded over `axes`; XLA decides on the others."""
 
+    def one(a: jax.Array) -> jax.Array:
+        spec = PartitionSpec(*axes, *[PartitionSpec.UNCONSTRAINED] * (a.ndim - len(axes)))
+        return jax.lax.with_sharding_constraint(a, spec)
 
-def _zeros(tree: Any, spec: PartitionSpec) -> Any:
-    return _cut(jax.tree.map(jnp.zeros_like, tree), spec)
+    return jax.tree.map(one, tree)
 
 
 def _from_stage(tree_M: Any, here: jax.Array) -> Any:
     """What the stage where `here` holds has, at every stage."""
     # A sum with zeros: where the other axes are automatic, XLA cuts rows out of an all-reduce, not out of a
     # reduce-scatter or all-gather (libtpu 0.0.42.1 and the CPU gather all rows first).
-    zeroed = _cut(jax.tree.map(lambda a: jnp.where(here, a, jnp.zeros_like(a)), tree_M), PartitionSpec(None, ROWS))
-    return _cut(jax.tree.map(lambda a: jax.lax.psum(a, AXIS), zeroed), PartitionSpec(None, ROWS))
+    zeroed = _cut(jax.tree.map(lambda a: jnp.where(here, a, jnp.zeros_like(a)), tree_M), None, ROWS)
+    return _cut(jax.tree.map(lambda a: jax.lax.psum(a, AXIS), zeroed), None, ROWS)
