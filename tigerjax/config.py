@@ -15,7 +15,17 @@ from typing import Any, Literal
 from tigerjax.errors import ConfigError
 
 Attention = Literal["reference", "splash", "cudnn"]
-Remat = Literal["none", "full", "save_attention", "save_dots"]
+Remat = Literal[
+    "none",
+    "full",
+    "save_attention",
+    "save_qkv",
+    "save_residual",
+    "save_up",
+    "save_dots",
+    "offload_qkv",
+    "offload_residual",
+]
 Dtype = Literal["float32", "bfloat16"]
 
 
@@ -152,6 +162,8 @@ class OptimConfig:
     weight_decay: float
     """Applied to matrices only: norm scales are left alone."""
     clip_norm: float | None
+    first_moment_dtype: Dtype = "float32"
+    """Of Adam's running mean of gradients; bfloat16 saves 2 bytes a weight. The second moment stays float32."""
     accumulate: int = 1
     """Micro-batches a step; their (sum, weight) losses are added before the one division."""
 
@@ -239,6 +251,11 @@ class RunConfig:
             degree = math.prod(getattr(self.mesh, axis) for axis in axes.split(" x "))
             if size % degree:
                 raise ConfigError(f"model.{field}={size} does not divide by mesh.{axes}={degree}; change one")
+        if self.data.seq_len % self.mesh.tensor:
+            raise ConfigError(
+                f"data.seq_len={self.data.seq_len} does not divide by mesh.tensor={self.mesh.tensor}, which splits rows"
+                " between blocks; change one"
+            )
         if self.compute.attention == "splash":
             for field, block in self.compute.splash.blocks().items():
                 if self.data.seq_len % block:

@@ -30,6 +30,7 @@ RULES: dict[str, Any] = {
     # activations
     "batch": ("data", "stage", "fsdp"),
     "length": None,
+    "act_length": "tensor",  # between blocks: the tensor axis splits T where it splits neither heads nor mlp
     "act_embed": None,
     "act_heads": "tensor",
     "act_kv_heads": "tensor",

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.model import attention, stack
@@ -85,7 +86,41 @@ class Attention(nn.Module):
         q_BTNH = attention.rope(q_BTNH, positions_BT, base=c.rope_base)
         k_BTKH = attention.rope(k_BTKH, positions_BT, base=c.rope_base)
         out_BTNH, kept = attend(q_BTNH, k_BTKH, v_BTKH)
+        out_BTNH = apart(out_BTNH)
         return jnp.einsum("BTNH,NHD->BTD", out_BTNH, wo_NHD), kept
+
+
+@jax.custom_vjp
+def apart(x: Any) -> Any:
+    """The identity, whose cotangent XLA may not fuse into what consumes it."""
+    return x
+
+
+apart.defvjp(lambda x: (x, None), lambda _, g: (jax.lax.optimization_barrier(g),))
+
+
+@jax.custom_vjp
+def swiglu_down(gate_BTF: jax.Array, up_BTF: jax.Array, down_FD: jax.Array) -> jax.Array:
+    """out_BTD = (silu(gate) * up) @ down."""
+    return (jax.nn.silu(gate_BTF) * up_BTF) @ down_FD
+
+
+def _swiglu_down_fwd(gate_BTF: jax.Array, up_BTF: jax.Array, down_FD: jax.Array) -> Any:
+    return swiglu_down(gate_BTF, up_BTF, down_FD), (gate_BTF, up_BTF, down_FD)
+
+
+def _swiglu_down_bwd(kept: Any, d_out_BTD: jax.Array) -> Any:
+    """JAX's own derivative, with the elementwise part in one place: XLA otherwise computes silu again inside each of
+    the five products that read its result."""
+    gate_BTF, up_BTF, down_FD = kept
+    d_hidden_BTF = jnp.einsum("BTD,FD->BTF", d_out_BTD, down_FD)
+    gate_BTF, up_BTF, d_hidden_BTF = jax.lax.optimization_barrier((gate_BTF, up_BTF, d_hidden_BTF))
+    hidden_BTF, pullback = jax.vjp(lambda g, u: jax.nn.silu(g) * u, gate_BTF, up_BTF)
+    hidden_BTF, (d_gate_BTF, d_up_BTF) = jax.lax.optimization_barrier((hidden_BTF, pullback(d_hidden_BTF)))
+    return d_gate_BTF, d_up_BTF, jnp.einsum("BTF,BTD->FD", hidden_BTF, d_out_BTD)
+
+
+swiglu_down.defvjp(_swiglu_down_fwd, _swiglu_down_bwd)
 
 
 class MLP(nn.Module):
@@ -97,8 +132,9 @@ class MLP(nn.Module):
         gate_DF = weight(self, "gate", (D, F), ("embed", "mlp")).astype(dtype)
         up_DF = weight(self, "up", (D, F), ("embed", "mlp")).astype(dtype)
         down_FD = weight(self, "down", (F, D), ("mlp", "embed")).astype(dtype)
-        hidden_BTF = jax.nn.silu(x_BTD @ gate_DF) * (x_BTD @ up_DF)
-        return hidden_BTF @ down_FD
+        gate_BTF = checkpoint_name(x_BTD @ gate_DF, stack.GATE)
+        up_BTF = checkpoint_name(x_BTD @ up_DF, stack.UP)
+        return swiglu_down(gate_BTF, up_BTF, down_FD)
 
 
 class Block(nn.Module):
@@ -107,14 +143,26 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x_BTD: jax.Array, positions_BT: jax.Array, attend: Attend) -> tuple[jax.Array, Any]:
         eps = self.config.norm_eps
-        x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "length", "act_embed"))
+        x_BTD = checkpoint_name(between(x_BTD), stack.BLOCK_IN)
         with jax.named_scope("attention"):
-            h_BTD = RMSNorm(eps, name="attn_norm")(x_BTD)
-            h_BTD, kept = Attention(self.config, name="attn")(h_BTD, positions_BT, attend)
-        x_BTD = nn.with_logical_constraint(x_BTD + h_BTD, ("batch", "length", "act_embed"))
+            h_BTD = whole_rows(RMSNorm(eps, name="attn_norm")(x_BTD))
+            h_BTD, kept = Attention(self.config, name="attn")(apart(h_BTD), positions_BT, attend)
+        x_BTD = checkpoint_name(between(x_BTD + between(h_BTD)), stack.RESIDUAL)
         with jax.named_scope("mlp"):
-            x_BTD += MLP(self.config, name="mlp")(RMSNorm(eps, name="mlp_norm")(x_BTD))
-        return nn.with_logical_constraint(x_BTD, ("batch", "length", "act_embed")), kept
+            h_BTD = whole_rows(RMSNorm(eps, name="mlp_norm")(x_BTD))
+            x_BTD += between(MLP(self.config, name="mlp")(apart(h_BTD)))
+        return between(x_BTD), kept
+
+
+def between(x_BTD: jax.Array) -> jax.Array:
+    """Sharded as between blocks: T over the devices that share a block's heads and mlp (sequence parallelism, Korthikanti
+    et al. 2022), so that norms and saved activations are not held once for each of them."""
+    return nn.with_logical_constraint(x_BTD, ("batch", "act_length", "act_embed"))
+
+
+def whole_rows(x_BTD: jax.Array) -> jax.Array:
+    """Gathered along T for products with weights that are split over the same devices."""
+    return nn.with_logical_constraint(x_BTD, ("batch", "length", "act_embed"))
 
 
 def trunk(
@@ -130,10 +178,13 @@ def trunk(
     V, D = config.padded_vocab_size, config.model_dim
     embed_init = zero_padding(NORMAL, 0, config.vocab_size)
     embed_VD = weight(module, "embed", (V, D), ("vocab", "table"), embed_init)
-    act = Activations(embed_VD[tokens_BT].astype(compute.dtype), positions_BT, segment_ids_BT)
+    act = Activations(between(embed_VD[tokens_BT].astype(compute.dtype)), positions_BT, segment_ids_BT)
 
     block = Block(config, parent=None)
     w_L = module.param("layers", init_stacked, block, config.num_layers)
+    # Once, before the layers run: what is gathered, and the gradients that are reduced and stacked, are then of the
+    # compute dtype. Each was rounded to it anyway.
+    w_L = jax.tree.map(lambda w: w.astype(compute.dtype), w_L)
 
     def apply(w: Any, act: Activations) -> Activations:
         def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> tuple[jax.Array, None]:
@@ -143,7 +194,7 @@ def trunk(
         return act._replace(x_BTD=x_BTD)
 
     act = run(apply, w_L, act, remat=compute.remat)
-    return RMSNorm(config.norm_eps, name="final_norm")(act.x_BTD)
+    return whole_rows(RMSNorm(config.norm_eps, name="final_norm")(act.x_BTD))
 
 
 class Llama(nn.Module):

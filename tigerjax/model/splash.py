@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable
 
 import jax
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 from jax.sharding import AxisType
@@ -16,15 +17,17 @@ from jax.sharding import AxisType
 from tigerjax.config import SplashConfig
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import spec
+from tigerjax.model.stack import ATTENTION_OUT, KEY, QUERY, VALUE
 
 
 def splash(
-    q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, segment_ids_BT: jax.Array, *, c: SplashConfig, saved: str
+    q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, segment_ids_BT: jax.Array, *, c: SplashConfig
 ) -> jax.Array:
     """out_BTNH of causal attention within segments, S = T.
 
-    The kernel's output and its logsumexp_BNT carry the checkpoint_name `saved`: a remat policy that keeps it spares
-    the backward pass a second run of the forward kernel. Padding (segment 0) attends to padding: finite, unused.
+    The kernel's inputs carry the checkpoint_names QUERY, KEY and VALUE; its output and logsumexp_BNT carry
+    ATTENTION_OUT: a remat policy that keeps it spares the backward pass a second run of the forward kernel.
+    Padding (segment 0) attends to padding: finite, unused.
     """
     T, H = q_BTNH.shape[1], q_BTNH.shape[3]
     for name, block in c.blocks().items():
@@ -33,9 +36,14 @@ def splash(
     # The kernel does not scale. In float32 on the way from the rotation's float32: XLA merges the two roundings.
     q_BTNH = (q_BTNH.astype("float32") * H**-0.5).astype(q_BTNH.dtype)
     q_BNTH, k_BKSH, v_BKSH = (a.swapaxes(1, 2) for a in (q_BTNH, k_BSKH, v_BSKH))
-    local = functools.partial(_local, c=c, saved=saved)
-    out_BNTH = over_free_axes(local)(q_BNTH, k_BKSH, v_BKSH, segment_ids_BT)
+    q_BNTH, k_BKSH, v_BKSH = name_inputs(q_BNTH, k_BKSH, v_BKSH)
+    out_BNTH = over_free_axes(functools.partial(_local, c=c))(q_BNTH, k_BKSH, v_BKSH, segment_ids_BT)
     return out_BNTH.swapaxes(1, 2)
+
+
+def name_inputs(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The inputs of a kernel, in whatever layout it reads, under the names that remat policies know."""
+    return checkpoint_name(q, QUERY), checkpoint_name(k, KEY), checkpoint_name(v, VALUE)
 
 
 def over_free_axes(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
@@ -57,7 +65,7 @@ def over_free_axes(function: Callable[..., jax.Array]) -> Callable[..., jax.Arra
 
 
 def _local(
-    q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, segment_ids_BT: jax.Array, *, c: SplashConfig, saved: str
+    q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, segment_ids_BT: jax.Array, *, c: SplashConfig
 ) -> jax.Array:
     """out_BNTH on one device."""
     _, N, T, _ = q_BNTH.shape
@@ -76,7 +84,7 @@ def _local(
         ),
         head_shards=1,
         q_seq_shards=1,
-        residual_checkpoint_name=saved,
+        residual_checkpoint_name=ATTENTION_OUT,
         interpret=c.interpret,
     )
     one_row = lambda q, k, v, ids: attend(q, k, v, kernel.SegmentIds(ids, ids))  # noqa: E731

@@ -18,8 +18,30 @@ from tigerjax.errors import ConfigError
 
 Block = Callable[[Any, Any], Any]  # (one layer's weights, activations) -> activations
 
-ATTENTION_OUT = "attention_out"
-"""checkpoint_name of the attention output, before its output projection."""
+# checkpoint_names of what a block computes on the way, in order.
+BLOCK_IN = "block_in"  # x_BTD that enters the block
+QUERY, KEY, VALUE = "query", "key", "value"  # as the attention kernel reads them
+ATTENTION_OUT = "attention_out"  # of the kernel (with its logsumexp, which its backward pass reads), before `o`
+RESIDUAL = "residual"  # x_BTD between attention and MLP
+GATE, UP = "gate", "up"  # the two products that enter the MLP
+
+_KERNEL = (QUERY, KEY, VALUE, ATTENTION_OUT)  # all that the backward kernels read
+SAVED: dict[Remat, tuple[str, ...]] = {
+    "full": (),
+    "save_attention": (ATTENTION_OUT,),
+    "save_qkv": _KERNEL,
+    "save_residual": (*_KERNEL, RESIDUAL),
+    "save_up": (*_KERNEL, RESIDUAL, UP),
+    "save_dots": (*_KERNEL, RESIDUAL, GATE, UP),
+    "offload_qkv": (),
+    "offload_residual": (),
+}
+"""What each policy keeps on the device, beside the block's input."""
+OFFLOADED: dict[Remat, tuple[str, ...]] = {
+    "offload_qkv": _KERNEL,
+    "offload_residual": (BLOCK_IN, *_KERNEL, RESIDUAL),
+}
+"""What it keeps in the host's memory, and brings back for the backward pass."""
 
 
 class Runner(Protocol):
@@ -27,24 +49,17 @@ class Runner(Protocol):
 
 
 def rematerialise(block: Block, remat: Remat) -> Block:
-    """`block` with what its backward pass keeps chosen by name.
-
-    none: everything. full: the block's input only. save_attention: that and the attention output, so the
-    quadratic part is not run again. save_dots: also every matmul with a weight.
-    """
-    names = jax.checkpoint_policies.save_only_these_names(ATTENTION_OUT)
-    dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-    policies: dict[str, Any] = {
-        "full": jax.checkpoint_policies.nothing_saveable,
-        "save_attention": names,
-        "save_dots": jax.checkpoint_policies.save_from_both_policies(names, dots),
-    }
+    """`block` with what its backward pass keeps chosen by name: everything ('none'), or what SAVED and OFFLOADED say."""
     if remat == "none":
         return block
-    if remat not in policies:
-        raise ConfigError(f"remat={remat!r} is not one of {['none', *policies]}; change compute.remat")
+    policy = jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=SAVED[remat],
+        names_which_can_be_offloaded=OFFLOADED.get(remat, ()),
+        offload_src="device",
+        offload_dst="pinned_host",
+    )
     # prevent_cse guards against an optimisation that cannot cross a scan's border, and costs speed.
-    return jax.checkpoint(block, policy=policies[remat], prevent_cse=False)
+    return jax.checkpoint(block, policy=policy, prevent_cse=False)
 
 
 def scan_layers(block: Block, w_L: Any, x: Any, *, remat: Remat) -> Any:

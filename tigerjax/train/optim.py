@@ -40,6 +40,6 @@ def make_optimizer(c: OptimConfig) -> optax.GradientTransformation:
     """
     return optax.chain(
         optax.identity() if c.clip_norm is None else optax.clip_by_global_norm(c.clip_norm),
-        optax.scale_by_adam(b1=c.beta1, b2=c.beta2, eps=c.eps),
+        optax.scale_by_adam(b1=c.beta1, b2=c.beta2, eps=c.eps, mu_dtype=c.first_moment_dtype),
         optax.add_decayed_weights(c.weight_decay, mask=decay_mask),
     )

@@ -14,7 +14,8 @@ from tigerjax.train.objective import Objective, in_layer_order, in_stage_order
 
 
 class TrainState(NamedTuple):
-    """Leaves of `weights` and of the optimiser's moments are float32 and sharded alike.
+    """Leaves of `weights` and of the optimiser's moments are sharded alike, and float32 but for a first moment that the
+    config holds in bfloat16.
 
     Under an interleaved pipeline (`Objective.order`) the layers are in stage order; on disk they never are.
     """
