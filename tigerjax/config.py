@@ -272,6 +272,11 @@ class RunConfig:
                     " leave both at 1, or raise mesh.stage (optim.accumulate splits a batch without stages)"
                 )
             return
+        if self.compute.remat.startswith("offload"):
+            raise ConfigError(
+                f"compute.remat={self.compute.remat!r} keeps activations in the host's memory, which the pipeline's"
+                f" backward pass does not read, with mesh.stage={stage}; choose a policy that saves on the device"
+            )
         if microbatches % stage:
             raise ConfigError(
                 f"pipeline.microbatches={microbatches} is not a multiple of mesh.stage={stage}; set it to {stage} or a"

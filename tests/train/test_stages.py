@@ -24,9 +24,9 @@ CIRCULAR = dict(mesh=MeshConfig(stage=2, fsdp=2, tensor=2), pipeline=PipelineCon
 GPIPE = dict(mesh=MeshConfig(stage=4, fsdp=2), pipeline=PipelineConfig(microbatches=4, rounds=1))
 
 
-def config(*, mesh=None, pipeline=None):
+def config(*, mesh=None, pipeline=None, remat="save_attention"):
     base = tiny_config(model=MODEL, total_steps=6, every_steps=2)
-    compute = dataclasses.replace(base.compute, remat="save_attention")
+    compute = dataclasses.replace(base.compute, remat=remat)
     pipeline, mesh = pipeline or PipelineConfig(), mesh or MeshConfig()
     return dataclasses.replace(base, pipeline=pipeline, compute=compute, mesh=mesh)
 
@@ -73,6 +73,7 @@ def test_initial_weights_on_disk_are_those_of_one_device_and_come_back_in_stage_
     ("change", "message"),
     [
         (dict(pipeline=PipelineConfig(microbatches=2)), "mean nothing with mesh.stage=1; leave both at 1"),
+        (CIRCULAR | dict(remat="offload_qkv"), "does not read, with mesh.stage=2; choose a policy"),
         (dict(mesh=MeshConfig(stage=2)), "microbatches=1 is not a multiple of mesh.stage=2; set it to 2"),
         (
             dict(mesh=MeshConfig(stage=2, fsdp=2), pipeline=PipelineConfig(microbatches=6)),
