@@ -7,6 +7,7 @@ A number that lives here has no default in the function that uses it.
 
 import dataclasses
 import importlib.util
+import math
 import traceback
 from pathlib import Path
 from typing import Any, Literal
@@ -132,7 +133,7 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class PipelineConfig:
-    """How the layers run over mesh.stage; without stages both are 1. See tigerjax/model/pipeline.py for the schedule."""
+    """How the layers run over mesh.stage (schedule: tigerjax/model/pipeline.py); without stages both are 1."""
 
     microbatches: int = 1
     """Parts of a batch (of a micro-batch of optim.accumulate) that follow each other through the stages (M)."""
@@ -244,12 +245,12 @@ class RunConfig:
             "num_kv_heads": (self.model.num_kv_heads, "tensor"),
             "mlp_dim": (self.model.mlp_dim, "tensor"),
             "padded_vocab_size": (self.model.padded_vocab_size, "tensor"),
-            "model_dim": (self.model.model_dim, "fsdp"),
+            "model_dim": (self.model.model_dim, "stage x fsdp"),  # of embedding and head
         }
-        for field, (size, axis) in checks.items():
-            degree = getattr(self.mesh, axis)
+        for field, (size, axes) in checks.items():
+            degree = math.prod(getattr(self.mesh, axis) for axis in axes.split(" x "))
             if size % degree:
-                raise ConfigError(f"model.{field}={size} does not divide by mesh.{axis}={degree}; change one")
+                raise ConfigError(f"model.{field}={size} does not divide by mesh.{axes}={degree}; change one")
         if self.data.seq_len % self.mesh.tensor:
             raise ConfigError(
                 f"data.seq_len={self.data.seq_len} does not divide by mesh.tensor={self.mesh.tensor}, which splits rows"
@@ -271,6 +272,11 @@ class RunConfig:
                     " leave both at 1, or raise mesh.stage (optim.accumulate splits a batch without stages)"
                 )
             return
+        if self.compute.remat.startswith("offload"):
+            raise ConfigError(
+                f"compute.remat={self.compute.remat!r} keeps activations in the host's memory, which the pipeline's"
+                f" backward pass does not read, with mesh.stage={stage}; choose a policy that saves on the device"
+            )
         if microbatches % stage:
             raise ConfigError(
                 f"pipeline.microbatches={microbatches} is not a multiple of mesh.stage={stage}; set it to {stage} or a"

@@ -4,7 +4,7 @@ Model code names *logical* axes ('embed', 'heads', ...). Nothing outside this fi
 except `model/pipeline.py`, whose subject is the 'stage' axis.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ RULES: dict[str, Any] = {
     "layers": "stage",
     "vocab": "tensor",
     "embed": "fsdp",
+    "table": ("stage", "fsdp"),  # model_dim of embedding and head: outside the pipeline, so the stages share them
     "mlp": "tensor",
     "heads": "tensor",
     "kv_heads": "tensor",
@@ -62,13 +63,13 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def spec(*logical_axes: str | None, manual: Collection[str] = ()) -> PartitionSpec:
+def spec(*logical_axes: str | None) -> PartitionSpec:
     """The PartitionSpec of an array with these logical axes; None is an axis that is never sharded.
 
-    Mesh axes that are `manual` (inside a shard_map over them) are left out.
+    Mesh axes that are manual here (in a shard_map, such as 'stage' in the pipeline) are left out: there an array
+    is one device's share already.
     """
-    table = dict(logical_rules(manual))
-    return PartitionSpec(*(None if a is None else table[a] for a in logical_axes))
+    return PartitionSpec(*(None if a is None else _automatic(RULES[a]) for a in logical_axes))
 
 
 def sharding(mesh: Mesh, *logical_axes: str | None) -> NamedSharding:
@@ -76,13 +77,14 @@ def sharding(mesh: Mesh, *logical_axes: str | None) -> NamedSharding:
     return NamedSharding(mesh, spec(*logical_axes))
 
 
-def logical_rules(manual: Collection[str] = ()) -> list[tuple[str, Any]]:
-    """The table in the form flax.linen's partitioning functions take, without mesh axes that are `manual` (inside a
-    shard_map over them)."""
+def logical_rules() -> list[tuple[str, Any]]:
+    """The table in the form flax.linen's partitioning functions take, without mesh axes that are manual here."""
+    return [(name, _automatic(axes)) for name, axes in RULES.items()]
 
-    def left(axes: Any) -> Any:
-        if isinstance(axes, tuple):
-            return tuple(a for a in axes if a not in manual)
-        return None if axes in manual else axes
 
-    return [(name, left(axes)) for name, axes in RULES.items()]
+def _automatic(axes: Any) -> Any:
+    here = jax.sharding.get_abstract_mesh()
+    manual = {a for a, kind in zip(here.axis_names, here.axis_types, strict=True) if kind == AxisType.Manual}
+    if isinstance(axes, tuple):
+        return tuple(a for a in axes if a not in manual)
+    return None if axes in manual else axes

@@ -12,7 +12,6 @@ import pytest
 
 from tigerjax import mesh
 from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, Remat
-from tigerjax.errors import ConfigError
 from tigerjax.model import llama, reward, stack
 
 CONFIG = ModelConfig(
@@ -212,23 +211,6 @@ def test_every_mesh_gives_the_loss_and_gradients_of_one_device(weights, batch, e
     q = placed["layers"]["attn"]["q"]
     assert q.addressable_shards[0].data.shape == (4, 24 // config.fsdp, 8 // config.tensor, 6)
     assert_close(got, expected)
-
-
-def test_the_pipeline_equals_the_scan_in_loss_and_gradients(weights, batch, expected):
-    devices = mesh.make_mesh(MeshConfig(stage=2, fsdp=2, tensor=2))
-    compute = dataclasses.replace(COMPUTE, remat="save_attention")
-    model = llama.Llama(CONFIG, compute, stack.pipeline_layers(devices, 4))
-    with jax.set_mesh(devices):
-        got = jax.jit(jax.value_and_grad(lambda w: loss(model, w, batch)))(weights)
-    assert_close(got, expected)
-
-
-def test_a_pipeline_that_does_not_divide_is_refused(weights, batch):
-    devices = mesh.make_mesh(MeshConfig(stage=8))
-    with pytest.raises(ConfigError, match=r"4 layers do not split over mesh\.stage=8"):
-        llama.Llama(CONFIG, COMPUTE, stack.pipeline_layers(devices, 4)).apply({"params": weights}, *batch)
-    with pytest.raises(ConfigError, match="batch of 8 rows does not split into 3 microbatches"):
-        llama.Llama(CONFIG, COMPUTE, stack.pipeline_layers(devices, 3)).apply({"params": weights}, *batch)
 
 
 def test_initial_weights_depend_on_the_key_only_and_layers_differ_and_padding_is_zero():

@@ -143,7 +143,7 @@ def trunk(
     """Declares embedding, layers and final norm on `module`; x_BTD after the final norm, in the compute dtype."""
     V, D = config.padded_vocab_size, config.model_dim
     embed_init = zero_padding(NORMAL, 0, config.vocab_size)
-    embed_VD = weight(module, "embed", (V, D), ("vocab", "embed"), embed_init)
+    embed_VD = weight(module, "embed", (V, D), ("vocab", "table"), embed_init)
     act = Activations(between(embed_VD[tokens_BT].astype(compute.dtype)), positions_BT, segment_ids_BT)
 
     block = Block(config, parent=None)
@@ -175,7 +175,7 @@ class Llama(nn.Module):
         c = self.config
         x_BTD = trunk(self, c, self.compute, self.run, tokens_BT, positions_BT, segment_ids_BT)
         head_init = zero_padding(NORMAL, 1, c.vocab_size)
-        return x_BTD, weight(self, "head", (c.model_dim, c.padded_vocab_size), ("embed", "vocab"), head_init)
+        return x_BTD, weight(self, "head", (c.model_dim, c.padded_vocab_size), ("table", "vocab"), head_init)
 
     def hidden(self, tokens_BT: jax.Array, positions_BT: jax.Array, segment_ids_BT: jax.Array) -> jax.Array:
         """x_BTD after the final norm, in the compute dtype; times `head` it gives the logits."""

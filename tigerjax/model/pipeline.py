@@ -32,7 +32,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from tigerjax.config import Remat
 from tigerjax.errors import ConfigError
@@ -40,7 +40,7 @@ from tigerjax.mesh import RULES, logical_rules
 from tigerjax.model.stack import Block, scan_layers
 
 AXIS = "stage"
-STAGES = PartitionSpec(AXIS)
+STAGES, WHOLE = PartitionSpec(AXIS), PartitionSpec()
 # Mesh axes that share the rows outside the pipeline, before and after 'stage'; inside, all but 'stage' do.
 BEFORE, AFTER = (RULES["batch"][: RULES["batch"].index(AXIS)], RULES["batch"][RULES["batch"].index(AXIS) + 1 :])
 ROWS = BEFORE + AFTER
@@ -134,12 +134,11 @@ class Pipeline:
         def to_microbatches(a: jax.Array) -> jax.Array:
             a = a.reshape(*split, *a.shape[1:])
             a = jnp.moveaxis(a, (1, 3), (0, 1)).reshape(M, B // M, *a.shape[5:])
-            return jax.lax.with_sharding_constraint(a, NamedSharding(self.mesh, PartitionSpec(AXIS, ROWS)))
+            return _cut(_cut(a, AXIS, ROWS), None, ROWS)
 
         def to_rows(a: jax.Array) -> jax.Array:
             a = a.reshape(S, M // S, before, after, split[-1], *a.shape[2:])
-            a = jnp.moveaxis(a, (0, 1), (1, 3)).reshape(B, *a.shape[5:])
-            return jax.lax.with_sharding_constraint(a, NamedSharding(self.mesh, PartitionSpec(RULES["batch"])))
+            return _cut(jnp.moveaxis(a, (0, 1), (1, 3)).reshape(B, *a.shape[5:]), RULES["batch"])
 
         leaves, tree = jax.tree.flatten(x)
         moves = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
@@ -147,12 +146,12 @@ class Pipeline:
             [to_microbatches(a) for a, m in zip(leaves, moves, strict=True) if m is want] for want in (True, False)
         )
 
-        def chunk(w_C: Any, floats: list[jax.Array], fixed: list[jax.Array]) -> list[jax.Array]:
+        def chunk(w_item: Any, floats: list[jax.Array], fixed: list[jax.Array]) -> list[jax.Array]:
             both = iter(floats), iter(fixed)
             parts = jax.tree.unflatten(tree, [next(both[0] if m else both[1]) for m in moves])
             # Here 'stage' is not an axis to be sharded over any more.
-            with nn.logical_axis_rules(logical_rules(manual=(AXIS,)) if nn.get_logical_axis_rules() else ()):
-                parts = scan_layers(block, w_C, parts, remat=remat)
+            with nn.logical_axis_rules(logical_rules() if nn.get_logical_axis_rules() else ()):
+                parts = scan_layers(block, w_item, parts, remat=remat)
             return [leaf for leaf, m in zip(jax.tree.leaves(parts), moves, strict=True) if m]
 
         run = _differentiable(chunk, Schedule(stages=S, microbatches=M, rounds=V), self.mesh)
@@ -161,9 +160,9 @@ class Pipeline:
 
 
 def _differentiable(chunk: Any, plan: Schedule, mesh: Mesh) -> Any:
-    """(w_L, floats_M, fixed_M) -> floats_M through all layers; all with M sharded over 'stage'.
+    """(w_L, floats_M, fixed_M) -> floats_M through all layers. Every stage is given and has all microbatches.
 
-    `chunk(w_C, floats, fixed) -> floats` applies the C layers of one item.
+    `chunk(w_item, floats, fixed) -> floats` applies the C layers of one item.
     """
 
     def over_stages(function: Any, in_specs: Any, out_specs: Any) -> Any:
@@ -174,52 +173,55 @@ def _differentiable(chunk: Any, plan: Schedule, mesh: Mesh) -> Any:
         )
 
     def forward(w_L: Any, floats_M: Any, fixed_M: Any, *, save: bool) -> Any:
-        s, w_V = jax.lax.axis_index(AXIS), _by_round(w_L, plan)
-        fresh_M, fixed_M = _gather((floats_M, fixed_M))
+        s, w_rounds = jax.lax.axis_index(AXIS), _by_round(w_L, plan)
 
-        def item(u: jax.Array, arrived: Any, out_M: Any, saved_U: Any) -> Any:
+        def item(u: jax.Array, arrived: Any, out_M: Any, saved: Any) -> Any:
             v, m = plan.round(u), plan.microbatch(u)
-            x = _where((s == 0) & (v == 0), _at(fresh_M, m), arrived)
-            y, kept = _with_residuals(chunk, _at(w_V, v), x, _at(fixed_M, m))
+            x = _where((s == 0) & (v == 0), _at(floats_M, m), arrived)
+            of_item = _at(w_rounds, v), x, _at(fixed_M, m)
+            y, kept = _with_residuals(chunk, *of_item) if save else (chunk(*of_item), [])
             # A microbatch is written in every round; its last round is the last to write.
-            return y, _set(out_M, m, y), _set(saved_U, u, kept) if save else saved_U
+            return y, _set(out_M, m, y), _set(saved, u, kept)
 
-        zero = _zeros(_at(fresh_M, 0), PartitionSpec(ROWS))
-        shapes = jax.eval_shape(lambda w_C, *x: _with_residuals(chunk, w_C, *x)[1], *_at((w_V, fresh_M, fixed_M), 0))
-        saved_U = jax.tree.map(lambda a: jnp.zeros((plan.items, *a.shape), a.dtype), shapes if save else [])
-        start = (zero, _zeros(fresh_M, PartitionSpec(None, ROWS)), saved_U)
-        _, out_M, saved_U = _run(plan, plan.item, item, start, s, shift=1)
-        return _scatter(out_M, s == plan.stages - 1), saved_U
+        zero = _cut(jax.tree.map(jnp.zeros_like, _at(floats_M, 0)), ROWS)
+        shapes = jax.eval_shape(
+            lambda w_item, *x: _with_residuals(chunk, w_item, *x)[1], *_at((w_rounds, floats_M, fixed_M), 0)
+        )
+        saved = jax.tree.map(lambda a: jnp.zeros((plan.items, *a.shape), a.dtype), shapes if save else [])
+        start = (zero, _cut(jax.tree.map(jnp.zeros_like, floats_M), None, ROWS), saved)
+        _, out_M, saved = _run(plan, plan.item, item, start, s, shift=1)
+        return _from_stage(out_M, s == plan.stages - 1), saved
 
-    def backward(w_L: Any, fixed_M: Any, saved_U: Any, d_floats_M: Any) -> Any:
-        s, w_V = jax.lax.axis_index(AXIS), _by_round(w_L, plan)
-        d_out_M, fixed_M = _gather((d_floats_M, fixed_M))
-        zero = _zeros(_at(d_out_M, 0), PartitionSpec(ROWS))
+    def backward(w_L: Any, fixed_M: Any, saved: Any, d_out_M: Any) -> Any:
+        s, w_rounds = jax.lax.axis_index(AXIS), _by_round(w_L, plan)
+        zero = _cut(jax.tree.map(jnp.zeros_like, _at(d_out_M, 0)), ROWS)
 
-        def item(u: jax.Array, arrived: Any, d_in_M: Any, d_w_V: Any) -> Any:
+        def item(u: jax.Array, arrived: Any, d_in_M: Any, d_w: Any) -> Any:
             v, m = plan.round(u), plan.microbatch(u)
             d_y = _where((s == plan.stages - 1) & (v == plan.rounds - 1), _at(d_out_M, m), arrived)
-            d_w_C, d_x = _pull_back(chunk, _at(w_V, v), zero, _at(fixed_M, m), _at(saved_U, u), d_y)
-            d_w_V = jax.tree.map(lambda a, d: a.at[v].add(d), d_w_V, d_w_C)
-            return d_x, _set(d_in_M, m, d_x), d_w_V  # round 0 of a microbatch is the last to write
+            d_w_item, d_x = _pull_back(chunk, _at(w_rounds, v), zero, _at(fixed_M, m), _at(saved, u), d_y)
+            d_w = jax.tree.map(lambda a, d: a.at[v].add(d.astype(a.dtype)), d_w, d_w_item)
+            return d_x, _set(d_in_M, m, d_x), d_w  # round 0 of a microbatch is the last to write
 
-        start = (zero, _zeros(d_out_M, PartitionSpec(None, ROWS)), jax.tree.map(jnp.zeros_like, w_V))
-        _, d_in_M, d_w_V = _run(plan, plan.item_back, item, start, s, shift=-1)
-        d_w_L = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), d_w_V)
-        return d_w_L, _scatter(d_in_M, s == 0)
+        # float32: M microbatches are added, whatever the dtype in which weights came and gradients leave.
+        d_w = jax.tree.map(lambda w: jnp.zeros(w.shape, jnp.promote_types(w.dtype, jnp.float32)), w_rounds)
+        start = (zero, _cut(jax.tree.map(jnp.zeros_like, d_out_M), None, ROWS), d_w)
+        _, d_in_M, d_w = _run(plan, plan.item_back, item, start, s, shift=-1)
+        d_w_L = jax.tree.map(lambda d, w: d.reshape(w.shape).astype(w.dtype), d_w, w_L)
+        return d_w_L, _from_stage(d_in_M, s == 0)
 
     @jax.custom_vjp
     def run(w_L: Any, floats_M: Any, fixed_M: Any) -> Any:
         only = lambda *args: forward(*args, save=False)[0]  # noqa: E731
-        return over_stages(only, (STAGES, STAGES, STAGES), STAGES)(w_L, floats_M, fixed_M)
+        return over_stages(only, (STAGES, WHOLE, WHOLE), WHOLE)(w_L, floats_M, fixed_M)
 
     def run_fwd(w_L: Any, floats_M: Any, fixed_M: Any) -> Any:
         both = lambda *args: forward(*args, save=True)  # noqa: E731
-        out_M, saved_U = over_stages(both, (STAGES, STAGES, STAGES), STAGES)(w_L, floats_M, fixed_M)
-        return out_M, (w_L, fixed_M, saved_U)
+        out_M, saved = over_stages(both, (STAGES, WHOLE, WHOLE), (WHOLE, STAGES))(w_L, floats_M, fixed_M)
+        return out_M, (w_L, fixed_M, saved)
 
     def run_bwd(residuals: Any, d_out_M: Any) -> Any:
-        return *over_stages(backward, (STAGES,) * 4, STAGES)(*residuals, d_out_M), None
+        return *over_stages(backward, (STAGES, WHOLE, STAGES, WHOLE), (STAGES, WHOLE))(*residuals, d_out_M), None
 
     run.defvjp(run_fwd, run_bwd)
     return run
@@ -238,25 +240,25 @@ def _run(plan: Schedule, item_at: Any, item: Any, start: Any, s: jax.Array, *, s
     return jax.lax.scan(tick, start, jnp.arange(plan.ticks))[0]
 
 
-def _with_residuals(chunk: Any, w_C: Any, x: Any, fixed: Any) -> tuple[Any, list[jax.Array]]:
+def _with_residuals(chunk: Any, w_item: Any, x: Any, fixed: Any) -> tuple[Any, list[jax.Array]]:
     """chunk's output, and what its backward pass keeps beside the weights."""
-    y, pullback = jax.vjp(lambda w_C, x: chunk(w_C, x, fixed), w_C, x)
-    return y, jax.tree.leaves((_without_weights(pullback, w_C), pullback.opaque_residuals))
+    y, pullback = jax.vjp(lambda w_item, x: chunk(w_item, x, fixed), w_item, x)
+    return y, jax.tree.leaves((_without_weights(pullback, w_item), pullback.opaque_residuals))
 
 
-def _pull_back(chunk: Any, w_C: Any, x: Any, fixed: Any, kept: list[jax.Array], d_y: Any) -> tuple[Any, Any]:
-    """(d_w_C, d_x) from what `_with_residuals` kept; `x` gives its shape only."""
+def _pull_back(chunk: Any, w_item: Any, x: Any, fixed: Any, kept: list[jax.Array], d_y: Any) -> tuple[Any, Any]:
+    """(d_w_item, d_x) from what `_with_residuals` kept; `x` gives its shape only."""
     # Tracing the same function gives the same residuals in the same order. Its own, of a false x, are replaced; then
     # nothing reads its forward pass, and XLA drops it.
-    _, pullback = jax.vjp(lambda w_C, x: chunk(w_C, x, fixed), w_C, x)
-    own = (_without_weights(pullback, w_C), pullback.opaque_residuals)
+    _, pullback = jax.vjp(lambda w_item, x: chunk(w_item, x, fixed), w_item, x)
+    own = (_without_weights(pullback, w_item), pullback.opaque_residuals)
     kept_args, pullback.opaque_residuals = jax.tree.unflatten(jax.tree.structure(own), kept)
-    pullback.args_res = [*pullback.args_res[: len(jax.tree.leaves(w_C))], *kept_args]
+    pullback.args_res = [*pullback.args_res[: len(jax.tree.leaves(w_item))], *kept_args]
     return pullback(d_y)
 
 
-def _without_weights(pullback: Any, w_C: Any) -> Any:
-    return pullback.args_res[len(jax.tree.leaves(w_C)) :]
+def _without_weights(pullback: Any, w_item: Any) -> Any:
+    return pullback.args_res[len(jax.tree.leaves(w_item)) :]
 
 
 def _by_round(w_L: Any, plan: Schedule) -> Any:
@@ -275,21 +277,19 @@ def _where(condition: jax.Array, yes: Any, no: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
-def _cut(tree: Any, spec: PartitionSpec) -> Any:
-    return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, spec), tree)
+def _cut(tree: Any, *axes: Any) -> Any:
+    """`tree` with the first dimensions of its leaves sharded over `axes`; XLA decides on the others."""
+
+    def one(a: jax.Array) -> jax.Array:
+        spec = PartitionSpec(*axes, *[PartitionSpec.UNCONSTRAINED] * (a.ndim - len(axes)))
+        return jax.lax.with_sharding_constraint(a, spec)
+
+    return jax.tree.map(one, tree)
 
 
-def _zeros(tree: Any, spec: PartitionSpec) -> Any:
-    return _cut(jax.tree.map(jnp.zeros_like, tree), spec)
-
-
-def _gather(tree_M: Any) -> Any:
-    """Every stage's microbatches at every stage."""
-    tree_M = _cut(tree_M, PartitionSpec(None, ROWS))
-    return _cut(jax.tree.map(lambda a: jax.lax.all_gather(a, AXIS, tiled=True), tree_M), PartitionSpec(None, ROWS))
-
-
-def _scatter(tree_M: Any, here: jax.Array) -> Any:
-    """From the stage where `here` holds, each stage gets its own microbatches."""
-    zeroed = _cut(jax.tree.map(lambda a: jnp.where(here, a, jnp.zeros_like(a)), tree_M), PartitionSpec(None, ROWS))
-    return jax.tree.map(lambda a: jax.lax.psum_scatter(a, AXIS, scatter_dimension=0, tiled=True), zeroed)
+def _from_stage(tree_M: Any, here: jax.Array) -> Any:
+    """What the stage where `here` holds has, at every stage."""
+    # A sum with zeros: where the other axes are automatic, XLA cuts rows out of an all-reduce, not out of a
+    # reduce-scatter or all-gather (libtpu 0.0.42.1 and the CPU gather all rows first).
+    zeroed = _cut(jax.tree.map(lambda a: jnp.where(here, a, jnp.zeros_like(a)), tree_M), None, ROWS)
+    return _cut(jax.tree.map(lambda a: jax.lax.psum(a, AXIS), zeroed), None, ROWS)

@@ -53,14 +53,13 @@ def over_free_axes(function: Callable[..., jax.Array]) -> Callable[..., jax.Arra
     free = {axis for axis, kind in kinds.items() if kind != AxisType.Manual}
     if not free:
         return function
-    here = functools.partial(spec, manual=kinds.keys() - free)
-    q_spec, kv_spec = here("batch", "act_heads", None, None), here("batch", "act_kv_heads", None, None)
+    q_spec, kv_spec = spec("batch", "act_heads", None, None), spec("batch", "act_kv_heads", None, None)
     # check_vma off: the kernel's outputs do not say over which axes they vary (jax 0.10.2); the tests compare
     # with the reference instead.
     return jax.shard_map(
         function,
         axis_names=free,
-        in_specs=(q_spec, kv_spec, kv_spec, here("batch", None)),
+        in_specs=(q_spec, kv_spec, kv_spec, spec("batch", None)),
         out_specs=q_spec,
         check_vma=False,
     )

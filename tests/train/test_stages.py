@@ -1,0 +1,101 @@
+"""Training under a pipeline: the same losses, checkpoints that do not know it, configs that do not divide."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from tiny_run import TinyLoader, tiny_config
+
+from tigerjax.config import MeshConfig, PipelineConfig
+from tigerjax.errors import ConfigError
+from tigerjax.train.checkpoint import load_model
+from tigerjax.train.loop import run_mesh, train
+from tigerjax.train.objective import token_objective
+from tigerjax.train.optim import make_optimizer
+from tigerjax.train.state import from_disk, init_state, to_disk
+
+# float32: another order of the same sums, over six updates of Adam
+TOLERANCE = 1e-5
+WEIGHT_TOLERANCE = 1e-4
+MODEL = {"num_layers": 4}
+CIRCULAR = dict(mesh=MeshConfig(stage=2, fsdp=2, tensor=2), pipeline=PipelineConfig(microbatches=4, rounds=2))
+GPIPE = dict(mesh=MeshConfig(stage=4, fsdp=2), pipeline=PipelineConfig(microbatches=4, rounds=1))
+
+
+def config(*, mesh=None, pipeline=None, remat="save_attention"):
+    base = tiny_config(model=MODEL, total_steps=6, every_steps=2)
+    compute = dataclasses.replace(base.compute, remat=remat)
+    pipeline, mesh = pipeline or PipelineConfig(), mesh or MeshConfig()
+    return dataclasses.replace(base, pipeline=pipeline, compute=compute, mesh=mesh)
+
+
+def losses(run_dir):
+    lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return {r["step"]: r["loss_nats"] for r in map(json.loads, lines)}
+
+
+def test_one_run_moves_between_meshes_and_rounds_and_has_the_losses_of_one_device(tmp_path):
+    """Two updates on one device, two in two rounds of two stages, two in one round of four stages."""
+    train(config(), TinyLoader(), run_dir=tmp_path / "one", progress=False)
+    parts = [config(), config(**CIRCULAR), config(**GPIPE)]
+    for part, crash_at in zip(parts, (2, 4, None), strict=True):
+        try:
+            train(part, TinyLoader(crash_at=crash_at), run_dir=tmp_path / "moved", progress=False)
+        except RuntimeError as error:
+            assert "the machine is gone" in str(error)
+    one, moved = losses(tmp_path / "one"), losses(tmp_path / "moved")
+    assert sorted(moved) == sorted(one) == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose([moved[i] for i in range(1, 7)], [one[i] for i in range(1, 7)], atol=TOLERANCE)
+    ends = [load_model(tmp_path / name).weights for name in ("one", "moved")]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=WEIGHT_TOLERANCE), *ends)
+
+
+def test_initial_weights_on_disk_are_those_of_one_device_and_come_back_in_stage_order():
+    run = config(**CIRCULAR)
+    mesh, alone = run_mesh(run), run_mesh(config())
+    objective, tx = token_objective(run, mesh), make_optimizer(run.optim)
+    state = init_state(objective, tx, mesh, seed=3)
+    want = jax.device_get(init_state(token_objective(config(), alone), tx, alone, seed=3))
+    layers = [jax.device_get(s.weights)["layers"]["mlp"]["up"] for s in (state, to_disk(state, objective))]
+    up = want.weights["layers"]["mlp"]["up"]
+    np.testing.assert_allclose(layers[0], up[[0, 2, 1, 3]], atol=1e-7)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), jax.device_get(to_disk(state, objective)), want
+    )
+    again = from_disk(to_disk(state, objective), objective)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(again), jax.device_get(state))
+    assert jax.tree.map(lambda a: a.sharding, again) == jax.tree.map(lambda a: a.sharding, state)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(pipeline=PipelineConfig(microbatches=2)), "mean nothing with mesh.stage=1; leave both at 1"),
+        (CIRCULAR | dict(remat="offload_qkv"), "does not read, with mesh.stage=2; choose a policy"),
+        (dict(mesh=MeshConfig(stage=2)), "microbatches=1 is not a multiple of mesh.stage=2; set it to 2"),
+        (
+            dict(mesh=MeshConfig(stage=2, fsdp=2), pipeline=PipelineConfig(microbatches=6)),
+            r"8 rows .* do not split into pipeline.microbatches=6 over .* = 2 groups; make batch_rows a multiple of 12",
+        ),
+        (
+            dict(mesh=MeshConfig(stage=2), pipeline=PipelineConfig(microbatches=2, rounds=4)),
+            r"num_layers=4 does not divide by mesh.stage=2 x pipeline.rounds=4; change one",
+        ),
+        (
+            dict(mesh=MeshConfig(stage=4, fsdp=4), pipeline=PipelineConfig(microbatches=4)),
+            r"8 rows does not divide over mesh.data x mesh.stage x mesh.fsdp = 16 devices",
+        ),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_a_pipeline_that_does_not_divide_is_refused_from_the_config(change, message):
+    with pytest.raises(ConfigError, match=message):
+        config(**change)
+
+
+@pytest.mark.parametrize("field", ["microbatches", "rounds"])
+def test_less_than_one_microbatch_or_round_is_refused(field):
+    with pytest.raises(ConfigError, match=rf"pipeline\.{field}=0 must be at least 1"):
+        PipelineConfig(**{field: 0})
