@@ -31,7 +31,8 @@ def _out_projection_fwd(out_BTNH: jax.Array, wo_NHD: jax.Array) -> Any:
 
 
 def _out_projection_bwd(kept: Any, d_x_BTD: jax.Array) -> Any:
-    """The weight's gradient with D first: D is what its reduce-scatter splits, and XLA would transpose it twice."""
+    """The weight's gradient with D first: D is what its reduce-scatter splits. With N first XLA copied it twice on the
+    way, or reduced all of it on every chip."""
     out_BTNH, wo_NHD = kept
     d_out_BTNH = jax.lax.optimization_barrier(jnp.einsum("BTD,NHD->BTNH", d_x_BTD, wo_NHD))
     d_wo_DNH = jnp.einsum("BTD,BTNH->DNH", d_x_BTD, out_BTNH)
