@@ -7,7 +7,7 @@ import pytest
 
 from tigerjax import manifest
 from tigerjax.align import rounds, stand_in
-from tigerjax.config import AlignConfig
+from tigerjax.align.config import AlignConfig
 from tigerjax.errors import Blocked, ConfigError, DataError
 
 CONFIG = AlignConfig(prompt_fraction=0.1, seed=0, beat_reference=False)

@@ -8,8 +8,8 @@ from scipy import stats
 
 from tigerjax.align import queue as queue_lib
 from tigerjax.align.agreement import borda, kendall, spearman
+from tigerjax.align.config import AlignConfig
 from tigerjax.align.prompts import apportion, select
-from tigerjax.config import AlignConfig
 from tigerjax.errors import ConfigError, DataError
 
 SIZES = (1, 7, 100, 10007)

@@ -13,8 +13,9 @@ import numpy as np
 
 from tigerjax.align import reward_data
 from tigerjax.align.agreement import spearman
+from tigerjax.align.config import RewardConfig
 from tigerjax.align.reward_data import Comparison, PairLoader, RewardBatch, check_end, encode_answer
-from tigerjax.config import ComputeConfig, RewardConfig, RunConfig
+from tigerjax.config import ComputeConfig, RunConfig
 from tigerjax.errors import ConfigError, DataError, GateFailed
 from tigerjax.model import llama
 from tigerjax.model.reward import Reward, from_llama

@@ -32,8 +32,8 @@ from tigerjax.align import mix as mix_lib
 from tigerjax.align import prompts as prompts_lib
 from tigerjax.align import queue as queue_lib
 from tigerjax.align import rank as rank_lib
+from tigerjax.align.config import AlignConfig
 from tigerjax.align.labels import Verdict
-from tigerjax.config import AlignConfig
 from tigerjax.data.records import read_jsonl, sft_examples, write_jsonl
 from tigerjax.errors import ConfigError, DataError
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
+from tigerjax.align.config import RewardConfig
 from tigerjax.arguments import keep, override, show
-from tigerjax.config import RewardConfig
 from tigerjax.errors import ConfigError, DataError
 
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tigerjax.align.config import RewardConfig
 from tigerjax.arguments import keep, override
-from tigerjax.config import RewardConfig, RunConfig
+from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tigerjax import manifest
-from tigerjax.config import AlignConfig, RewardConfig
+from tigerjax.align.config import AlignConfig, RewardConfig
 
 if TYPE_CHECKING:
     from tigerjax.quickstart.run import Work
