@@ -242,7 +242,8 @@ def _run(plan: Schedule, item_at: Any, item: Any, start: Any, s: jax.Array, *, s
 
 def _with_residuals(chunk: Any, w_item: Any, x: Any, fixed: Any) -> tuple[Any, list[jax.Array]]:
     """chunk's output, and what its backward pass keeps beside the weights."""
-    y, pullback = jax.vjp(lambda w_item, x: chunk(w_item, x, fixed), w_item, x)
+    traced: Any = jax.vjp(lambda w_item, x: chunk(w_item, x, fixed), w_item, x)
+    y, pullback = traced
     return y, jax.tree.leaves((_without_weights(pullback, w_item), pullback.opaque_residuals))
 
 
@@ -250,7 +251,8 @@ def _pull_back(chunk: Any, w_item: Any, x: Any, fixed: Any, kept: list[jax.Array
     """(d_w_item, d_x) from what `_with_residuals` kept; `x` gives its shape only."""
     # Tracing the same function gives the same residuals in the same order. Its own, of a false x, are replaced; then
     # nothing reads its forward pass, and XLA drops it.
-    _, pullback = jax.vjp(lambda w_item, x: chunk(w_item, x, fixed), w_item, x)
+    traced: Any = jax.vjp(lambda w_item, x: chunk(w_item, x, fixed), w_item, x)
+    pullback = traced[1]
     own = (_without_weights(pullback, w_item), pullback.opaque_residuals)
     kept_args, pullback.opaque_residuals = jax.tree.unflatten(jax.tree.structure(own), kept)
     pullback.args_res = [*pullback.args_res[: len(jax.tree.leaves(w_item))], *kept_args]
