@@ -45,11 +45,11 @@ test: venv ## linters, types and the default test suite (what .ci/run calls)
 	$(BIN)/ruff check . || status=1; \
 	$(BIN)/ruff format --check . || status=1; \
 	$(BIN)/mypy || status=1; \
-	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu" || status=1; \
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu" || status=1; \
 	exit $$status
 
 test-slow: venv ## the tests that take minutes each
-	@$(BIN)/python -m pytest -n 2 -m "slow and not gpu"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not gpu"
 
 lint: venv ## ruff and mypy alone
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
