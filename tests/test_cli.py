@@ -299,12 +299,12 @@ def test_ctrl_c_saves_exits_130_and_the_run_goes_on_from_there(home, capfd):
     """A process of its own, without the settings of the tests: it must also start quietly."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_", "TF_"))}
     clean |= {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": os.environ["JAX_COMPILATION_CACHE_DIR"]}
-    words = ["train", "tiny.py", "--out", "long", "--optim.total-steps", "100000", "--checkpoint.every-steps", "100000"]
+    words = ["train", "tiny.py", "--out", "long", "--optim.total-steps", "20000", "--checkpoint.every-steps", "20000"]
     with open("out.txt", "w") as out, open("err.txt", "w") as err:
         process = subprocess.Popen([sys.executable, "-m", "tigerjax.cli", *words], env=clean, stdout=out, stderr=err)
         try:
             deadline = time.monotonic() + CTRL_C_SECONDS
-            while "step 3/100000" not in Path("out.txt").read_text():
+            while "step 3/20000" not in Path("out.txt").read_text():
                 assert process.poll() is None and time.monotonic() < deadline, Path("err.txt").read_text()
                 time.sleep(0.05)
             process.send_signal(signal.SIGINT)
@@ -315,7 +315,7 @@ def test_ctrl_c_saves_exits_130_and_the_run_goes_on_from_there(home, capfd):
     (step,) = steps(home / "long" / "checkpoints")
     assert code == 130 and step >= 3
     assert said == [
-        f"SIGINT: stopped after step {step}/100000, checkpoint saved; resume to go on",
+        f"SIGINT: stopped after step {step}/20000, checkpoint saved; resume to go on",
         "tigerjax: interrupted; run the same command again to continue",
     ]
     assert dataclasses.asdict(load_model(home / "long").config)["num_layers"] == 1

@@ -2,6 +2,7 @@
 
 import hashlib
 
+from tigerjax.align.config import RewardConfig
 from tigerjax.config import (
     CheckpointConfig,
     ComputeConfig,
@@ -9,7 +10,6 @@ from tigerjax.config import (
     MeshConfig,
     ModelConfig,
     OptimConfig,
-    RewardConfig,
     RunConfig,
 )
 
