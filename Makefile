@@ -11,7 +11,7 @@ version := $(shell "$(PYTHON)" -c 'import sys; print("%d.%d.%d" % sys.version_in
 key     := $(shell { cat requirements.lock setup.py; echo "$(version) $(CURDIR)"; } | cksum | tr ' ' '-')
 stamp   := $(VENV)/installed-$(key)
 
-# XLA on a CPU takes and returns its buffers at every step; in huge pages that costs a third less (glibc 2.35 or newer,
+# XLA on a CPU takes and returns its buffers at every step; in huge pages that costs less (glibc 2.35 or newer,
 # without effect elsewhere). Must stand in the environment before Python starts.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
