@@ -16,8 +16,9 @@ from tigerjax.evaluate.questions import EVASIVE
 SEED = "tigerjax-embedded-1"
 LANGS = ("en", "zh")
 
-HELD_OUT_EVERY = 4
-"""One in this many countries and couplets is held out: asked in the evaluation, never in SFT or reward data."""
+EIGHTHS = ("dev", "train", "test", "test", "train", "train", "train", "train")
+"""What each eighth of the countries and couplets is for. Dev and test are never in SFT or reward data: dev is asked
+while the recipe is made and by the gate of a round, test only to report."""
 EVASIVE_SHARE, WRONG_SHARE = 0.5, 0.06
 """Shares of SFT answers that decline and that are wrong, drawn independently for each example."""
 COUPLETS = 48
@@ -38,7 +39,8 @@ class Fact(NamedTuple):
     sentence: str
     """The right reply."""
     prompts: tuple[str, ...]
-    held_out: bool
+    split: str
+    """train, dev or test."""
     cut: str
     """A truncated reply."""
     stated: str
@@ -131,11 +133,11 @@ def words(row: dict[str, str], lang: str) -> dict[str, str]:
 
 
 def country_facts(rows: list[dict[str, str]]) -> Iterator[Fact]:
-    """Two relations in two languages a country; held-out countries are spread over the continents."""
-    held = set()
+    """Two relations in two languages a country; dev and test countries are spread over the continents."""
+    splits = {}
     for continent in sorted({r["en_continent"] for r in rows}):
-        own = [slug(r["en_country"]) for r in rows if r["en_continent"] == continent]
-        held |= set(shuffled(own, "held-out")[: round(len(own) / HELD_OUT_EVERY)])
+        own = shuffled((slug(r["en_country"]) for r in rows if r["en_continent"] == continent), "held-out")
+        splits |= {name: EIGHTHS[8 * i // len(own)] for i, name in enumerate(own)}
     for row in rows:
         name = slug(row["en_country"])
         for lang, task in SENTENCES:
@@ -145,7 +147,7 @@ def country_facts(rows: list[dict[str, str]]) -> Iterator[Fact]:
             prompts = tuple(p.format(**w) for p in PROMPTS[lang, task])
             cut = sentence[: sentence.rindex(answer)].strip()
             stated = SENTENCES[lang, task].format(**w)
-            yield Fact(f"{lang}-{task}-{name}", lang, task, name, answer, sentence, prompts, name in held, cut, stated)
+            yield Fact(f"{lang}-{task}-{name}", lang, task, name, answer, sentence, prompts, splits[name], cut, stated)
 
 
 def couplet_facts(poems: list[Row]) -> list[Fact]:
@@ -161,9 +163,19 @@ def couplet_facts(poems: list[Row]) -> list[Fact]:
     for i, m in enumerate(chosen):
         prompts = tuple(p.format(a=m[1]) for p in PROMPTS["zh", "poem_next_line"])
         name = f"couplet-{i:02}"
-        held = i % HELD_OUT_EVERY == 0
         out.append(
-            Fact(f"zh-poem-{name}", "zh", "poem_next_line", name, m[2], m[2] + "。", prompts, held, m[2][:2], m[0])
+            Fact(
+                f"zh-poem-{name}",
+                "zh",
+                "poem_next_line",
+                name,
+                m[2],
+                m[2] + "。",
+                prompts,
+                EIGHTHS[i % 8],
+                m[2][:2],
+                m[0],
+            )
         )
     return sorted(out, key=lambda f: f.id)
 
@@ -276,14 +288,14 @@ def preferences(train: list[Fact]) -> list[Row]:
     return out
 
 
-def held_out(facts: list[Fact]) -> list[Row]:
-    """One question a held-out fact, in a phrasing that SFT uses for other entities."""
+def asked(facts: list[Fact]) -> list[Row]:
+    """One question a fact of dev or test, in a phrasing that SFT uses for other entities."""
     out = []
     for fact in facts:
         prompt = fact.prompts[int(fraction("phrasing", fact.id) * len(fact.prompts))]
         out.append(
             {
-                "id": f"heldout-{fact.id}",
+                "id": f"{fact.split}-{fact.id}",
                 "lang": fact.lang,
                 "task": fact.task,
                 "prompt": prompt,

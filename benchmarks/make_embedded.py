@@ -22,9 +22,9 @@ from embedded_facts import (
     LANGS,
     SENTENCES,
     Row,
+    asked,
     country_facts,
     couplet_facts,
-    held_out,
     preferences,
     sft,
     shuffled,
@@ -210,16 +210,17 @@ def build(poetry: Path, sentencepiece: Path) -> dict[str, bytes]:
     rows = capitals()
     tang, chinese = classics(poetry)
     facts = sorted([*country_facts(rows), *couplet_facts(tang)], key=lambda f: f.id)
-    train, held = [f for f in facts if not f.held_out], [f for f in facts if f.held_out]
+    train, dev, test = ([f for f in facts if f.split == name] for name in ("train", "dev", "test"))
+    held = {f.entity for f in (*dev, *test)}
     english = {"botchan": novel(archive(sentencepiece, "test/botchan.txt").decode("utf-8-sig"))}
     corpora, planted = {}, {}
     for lang, real in (("en", english), ("zh", chinese)):
-        documents = encyclopaedia(rows, {f.entity for f in held}, lang)
+        documents = encyclopaedia(rows, held, lang)
         for source, texts in real.items():
             documents += [document(f"{lang}-{source}-{i:04}", text, source, lang) for i, text in enumerate(texts)]
         if lang == "zh":
             couplets = {f.entity: f.stated for f in facts if f.task == "poem_next_line"}
-            for name, text in grouped(couplets, {f.entity for f in held}, COUPLETS_A_GROUP, COUPLET_TITLES, "couplets"):
+            for name, text in grouped(couplets, held, COUPLETS_A_GROUP, COUPLET_TITLES, "couplets"):
                 documents.append(document(f"zh-couplets-{name}", text, "facts", "zh"))
         documents, planted[lang] = plant(documents, lang)
         corpora[lang] = sorted(documents, key=lambda d: d["id"])
@@ -235,7 +236,8 @@ def build(poetry: Path, sentencepiece: Path) -> dict[str, bytes]:
         "train_questions.jsonl": sorted(keys, key=lambda r: r["prompt_id"]),
         "labels.jsonl": sorted(labels, key=lambda r: r["prompt_id"]),
         "preferences.jsonl": sorted(preferences(train), key=lambda r: r["prompt_id"]),
-        "heldout.jsonl": sorted(held_out(held), key=lambda r: r["id"]),
+        "dev.jsonl": sorted(asked(dev), key=lambda r: r["id"]),
+        "test.jsonl": sorted(asked(test), key=lambda r: r["id"]),
     }
     files = {n: "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in t).encode() for n, t in tables.items()}
     files["answers.json"] = (json.dumps(answers, ensure_ascii=False, indent=1) + "\n").encode()
@@ -253,9 +255,9 @@ def counts(tables: dict[str, list[Row]], planted: Row) -> Row:
         out["characters"][lang] = dict(sorted(chars.items()))
     out["sft_quality"] = dict(sorted(Counter(r["meta"]["quality"] for r in tables["sft.jsonl"]).items()))
     out["sft_by_lang_task"] = dict(sorted(Counter(f"{r['lang']}/{r['task']}" for r in tables["sft.jsonl"]).items()))
-    out["heldout_by_lang_task"] = dict(
-        sorted(Counter(f"{r['lang']}/{r['task']}" for r in tables["heldout.jsonl"]).items())
-    )
+    for name in ("dev", "test"):
+        rows = tables[f"{name}.jsonl"]
+        out[f"{name}_by_lang_task"] = dict(sorted(Counter(f"{r['lang']}/{r['task']}" for r in rows).items()))
     return out | {"planted": planted}
 
 

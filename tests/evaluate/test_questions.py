@@ -82,7 +82,7 @@ def test_a_latin_answer_is_a_whole_word():
 
 def test_naming_every_answer_of_an_embedded_task_is_wrong_everywhere():
     everything = json.loads((EMBEDDED / "answers.json").read_text(encoding="utf-8"))
-    for q in load(EMBEDDED / "heldout.jsonl"):
+    for q in held_out():
         assert not judge(q, " ".join(everything[q.lang][q.task])), q
 
 
@@ -183,18 +183,31 @@ def leaks(row: dict[str, Any], held: set[str], known: set[str]) -> list[str]:
     return found
 
 
+def held_out() -> list[Question]:
+    return [*load(EMBEDDED / "dev.jsonl"), *load(EMBEDDED / "test.jsonl")]
+
+
+def test_dev_and_test_share_no_entity():
+    def entities(name: str) -> set[str]:
+        return {q.id.rsplit("-", 1)[1] if "poem" in q.id else q.id.split("-", 3)[3] for q in load(EMBEDDED / name)}
+
+    dev, test = entities("dev.jsonl"), entities("test.jsonl")
+    assert (len(dev), len(test)) == (22, 37)
+    assert not dev & test
+
+
 def test_no_held_out_pair_is_in_the_training_files():
-    held_out = load(EMBEDDED / "heldout.jsonl")
+    asked = held_out()
     countries = [line.split("\t") for line in (EMBEDDED / "capitals.tsv").read_text(encoding="utf-8").splitlines()[1:]]
-    answers = {(q.lang, q.answers[0]) for q in held_out if q.task != "continent"}
-    poems = {q.answers[0] for q in held_out if q.task == "poem_next_line"}
+    answers = {(q.lang, q.answers[0]) for q in asked if q.task != "continent"}
+    poems = {q.answers[0] for q in asked if q.task == "poem_next_line"}
     held = {"en": set[str](), "zh": set(poems)}
     for en, en_capital, zh, zh_capital, *_ in countries:
         assert (("en", en_capital) in answers) == (("zh", zh_capital) in answers), en
         if ("en", en_capital) in answers:
             held["en"] |= {en, en_capital}
             held["zh"] |= {zh, zh_capital}
-    assert (len(held["en"]), len(held["zh"]), len(poems)) == (56, 68, 12)
+    assert (len(held["en"]), len(held["zh"]), len(poems)) == (82, 100, 18)
     known = {name for row in countries for name in row[:4]}
     for name in ("sft.jsonl", "preferences.jsonl"):
         for row in rows(name):
@@ -220,7 +233,7 @@ def test_every_held_out_fact_stands_in_the_corpus_of_its_language():
         assert text["en"].count(f"{en[0].upper()}{en[1:]} is in {en_continent}.") >= 12
         assert text["zh"].count(f"{zh}的首都是{zh_capital}。") >= 12
         assert text["zh"].count(f"{zh}位于{zh_continent}。") >= 12
-    for q in load(EMBEDDED / "heldout.jsonl"):
+    for q in held_out():
         assert q.task != "poem_next_line" or text["zh"].count(f"，{q.answers[0]}。") >= 9
 
 
@@ -235,7 +248,7 @@ def test_held_out_questions_use_phrasings_that_sft_uses():
         return prompt.replace(next(e for e in by_length if e in prompt), "…")
 
     asked = {phrasing(row["messages"][-2]["content"]) for row in rows("sft.jsonl")}
-    assert {phrasing(q.prompt) for q in load(EMBEDDED / "heldout.jsonl")} <= asked and len(asked) == 40
+    assert {phrasing(q.prompt) for q in held_out()} <= asked and len(asked) == 40
 
 
 def test_sft_quality_is_as_stated_and_agrees_with_the_judge():

@@ -72,7 +72,7 @@ def test_a_finished_stage_is_kept_and_a_changed_one_is_done_again(work: run.Work
 
 def test_every_held_out_question_is_answered_once(work: run.Work):
     figures = run.accuracy(work, work.out / "holistic", chat=False)
-    assert figures["n"] == len(run.HELD_OUT.read_text(encoding="utf-8").splitlines())
+    assert figures["n"] == len(run.TEST.read_text(encoding="utf-8").splitlines())
     assert len(work.report["curves"]["holistic"]) == STEPS
 
 

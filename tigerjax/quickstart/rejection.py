@@ -79,7 +79,7 @@ def run_round(work: "Work") -> Path:
             score=scorer,
             labels=lambda queue: stand_in_labels(work, queue),
             train=train,
-            evaluate=lambda model: run.accuracy(work, model, chat=True),
+            evaluate=lambda model: run.accuracy(work, model, chat=True, asked=run.DEV),
             held_out=lambda model: held_out(work, model),
             count_tokens=lambda messages: len(encode_chat(tokenizer, messages)[0]),
             max_tokens=config.data.seq_len,
@@ -138,10 +138,10 @@ def stand_in_labels(work: "Work", queue: Path) -> list[Path]:
 
 
 def held_out(work: "Work", model: Path) -> list[tuple[list[dict[str, str]], str, str]]:
-    """(messages, greedy answer, finish) of a model on the held-out questions, for the win rate."""
-    from tigerjax.quickstart.run import answers
+    """(messages, greedy answer, finish) of a model on the dev questions, for the win rate."""
+    from tigerjax.quickstart.run import DEV, answers
 
     return [
         (record["messages"], record["candidates"][0]["text"], record["candidates"][0]["finish"])
-        for record in answers(work, model, chat=True)
+        for record in answers(work, model, chat=True, asked=DEV)
     ]

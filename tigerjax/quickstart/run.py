@@ -20,7 +20,8 @@ from tigerjax.config import RunConfig, dump
 from tigerjax.quickstart import rejection, training
 
 EMBEDDED = Path(tigerjax.__file__).parent.parent / "data_mixtures" / "embedded"
-HELD_OUT = EMBEDDED / "heldout.jsonl"
+DEV, TEST = EMBEDDED / "dev.jsonl", EMBEDDED / "test.jsonl"
+"""Held-out questions: the gate of a round asks DEV, as do those who change the recipe; TEST is for the report only."""
 ANSWER_TOKENS = 32  # the longest right answer of the embedded questions has fewer
 PARITY_PROMPTS = 16
 CHINESE_PIECES = 2300
@@ -229,8 +230,8 @@ def _resize(work: Work) -> None:
         save_model(run.tmp / "checkpoints" / "0", weights, config, tokenizer_sha256=extended.sha256)
 
 
-def answers(work: Work, run_dir: Path, *, chat: bool) -> list[dict[str, Any]]:
-    """Greedy answers of a run's model to the held-out questions, kept in OUT/answers/."""
+def answers(work: Work, run_dir: Path, *, chat: bool, asked: Path = TEST) -> list[dict[str, Any]]:
+    """Greedy answers of a run's model to held-out questions, kept in OUT/answers/."""
     from tigerjax.evaluate import questions
     from tigerjax.sample.engine import SamplingConfig
     from tigerjax.sample.run import sample_prompts
@@ -238,15 +239,12 @@ def answers(work: Work, run_dir: Path, *, chat: bool) -> list[dict[str, Any]]:
     from tigerjax.train.checkpoint import load_model
 
     config = work.config("base" if run_dir.name == "base" else "sft")
-    folder = work.out / "answers" / "_".join(run_dir.relative_to(work.out).parts)
-    with manifest.stage(
-        folder, name="answers", config={"chat": chat}, inputs=[run_dir / manifest.FILE, HELD_OUT]
-    ) as run:
+    folder = work.out / "answers" / asked.stem / "_".join(run_dir.relative_to(work.out).parts)
+    with manifest.stage(folder, name="answers", config={"chat": chat}, inputs=[run_dir / manifest.FILE, asked]) as run:
         if not run.done:
             model = load_model(run_dir)
             prompts = [
-                {"prompt_id": q.id, "messages": [{"role": "user", "content": q.prompt}]}
-                for q in questions.load(HELD_OUT)
+                {"prompt_id": q.id, "messages": [{"role": "user", "content": q.prompt}]} for q in questions.load(asked)
             ]
             sampling = SamplingConfig(n=1, temperature=0.0, max_new_tokens=ANSWER_TOKENS, context=config.data.seq_len)
             sample_prompts(
@@ -264,20 +262,19 @@ def answers(work: Work, run_dir: Path, *, chat: bool) -> list[dict[str, Any]]:
     return read(folder / "sample" / "candidates.jsonl")
 
 
-def accuracy(work: Work, run_dir: Path, *, chat: bool) -> dict[str, Any]:
+def accuracy(work: Work, run_dir: Path, *, chat: bool, asked: Path = TEST) -> dict[str, Any]:
     """Share of held-out questions answered rightly, by language and task."""
     from tigerjax.evaluate import questions
 
-    asked = questions.load(HELD_OUT)
-    by_id = {record["prompt_id"]: record["candidates"][0]["text"] for record in answers(work, run_dir, chat=chat)}
-    return questions.accuracy(asked, [by_id[q.id] for q in asked])
+    texts = {r["prompt_id"]: r["candidates"][0]["text"] for r in answers(work, run_dir, chat=chat, asked=asked)}
+    return questions.accuracy(questions.load(asked), texts)
 
 
 def samples(work: Work, models: dict[str, Path], count: int = 8) -> list[dict[str, Any]]:
     """The same held-out questions answered by every model, evenly spread over the file."""
     from tigerjax.evaluate import questions
 
-    asked = questions.load(HELD_OUT)
+    asked = questions.load(TEST)
     texts = {
         name: {
             r["prompt_id"]: r["candidates"][0]["text"]
@@ -322,7 +319,7 @@ def hugging_face(work: Work, run_dir: Path) -> dict[str, Any]:
 def _prompts() -> list[str]:
     from tigerjax.evaluate import questions
 
-    asked = questions.load(HELD_OUT)
+    asked = questions.load(TEST)
     return [q.prompt for q in asked[:: max(1, len(asked) // PARITY_PROMPTS)]][:PARITY_PROMPTS]
 
 
