@@ -108,6 +108,15 @@ def test_the_split_is_by_prompt_and_keeps_its_sides_when_prompts_are_added(tmp_p
         reward_data.split(all_prompts[:1], eval_fraction=0.5, seed=0)
 
 
+def test_rows_are_as_long_as_the_longest_chat(tmp_path):
+    records = [ranked("q", ["a", "b"], [["r0"]]), ranked("q q q q q q q", ["a a a", "b"], [["r0"]])]
+    comparisons = reward_data.read(write(tmp_path, records))[0]
+    rows = reward_data.to_rows(comparisons, TOKENIZER, seq_len=99)
+    longest = int(rows.last_BC.max()) + 1
+    assert rows.tokens_BCT.shape[2] == -(-longest // 16) * 16 < 99
+    assert reward_data.to_rows(comparisons, TOKENIZER, seq_len=longest).tokens_BCT.shape[2] == longest
+
+
 def test_an_epoch_holds_every_prompt_once_and_resumes_in_place(tmp_path):
     records = [ranked(f"q {c}", ["a", "b"], [["r0"]]) for c in "abcdefghij"]
     rows = reward_data.to_rows(reward_data.read(write(tmp_path, records))[0], TOKENIZER, seq_len=16)

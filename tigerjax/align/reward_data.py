@@ -24,6 +24,7 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.tokenizer.load import Tokenizer
 
 FINISHES = ("stop", "length", "marker")
+LENGTH_MULTIPLE = 16
 
 
 class Pair(NamedTuple):
@@ -133,7 +134,11 @@ def check_end(tok: Tokenizer, ids: Sequence[int], finish: str, where: str) -> No
 
 
 def to_rows(comparisons: Sequence[Comparison], tok: Tokenizer, *, seq_len: int) -> RewardBatch:
-    """All comparisons as the rows of one big batch; C is the largest number of answers."""
+    """All comparisons as the rows of one big batch; C is the largest number of answers.
+
+    T is the longest chat rounded up to a multiple of LENGTH_MULTIPLE, at most `seq_len`: preferences are often far
+    shorter than the model's context, and padding costs as much as tokens.
+    """
     B, C = len(comparisons), max(len(c.answers) for c in comparisons)
     rows = _empty(B, C, seq_len)
     for b, comparison in enumerate(comparisons):
@@ -146,7 +151,8 @@ def to_rows(comparisons: Sequence[Comparison], tok: Tokenizer, *, seq_len: int) 
         for pair in comparison.pairs:
             rows.pairs_BCC[b, pair.winner, pair.loser] = pair.weight
             rows.margins_BCC[b, pair.winner, pair.loser] = pair.margin
-    return rows
+    T = min(seq_len, -(-(int(rows.last_BC.max()) + 1) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE)
+    return rows._replace(tokens_BCT=np.ascontiguousarray(rows.tokens_BCT[:, :, :T]))
 
 
 class PairLoader:

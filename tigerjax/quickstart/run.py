@@ -5,6 +5,7 @@ interrupted quick start continues where it was. Every figure of the report is me
 """
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -30,6 +31,9 @@ It ranks characters after all merges, so more would leave common characters, com
 FACTS_SAMPLE = 0.05
 """Share of the Chinese fact documents that the tokenizer sees beside the books. They repeat a few sentence forms: with
 all of them BPE makes one piece of "is the capital of" and half a country's name, even of whole facts."""
+XLA_FLAGS = "--xla_cpu_experimental_ynn_fusion_type="
+"""At these sizes XLA's own products on a CPU are faster than the YNNPACK fusions that it makes by default
+(benchmarks/quickstart_step.py)."""
 
 
 class Work(NamedTuple):
@@ -65,6 +69,7 @@ def quickstart(out: Path, *, seed: int, adjust: training.Adjust = lambda config:
     """Runs all stages and returns the report; `adjust` changes the training configs (tests make them shorter)."""
     from data_mixtures import quickstart as mixtures
 
+    os.environ.setdefault("XLA_FLAGS", XLA_FLAGS)  # read when JAX looks for devices, later
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"version": tigerjax.__version__, "seed": seed, "config": {}, "curves": {}, "accuracy": {}}

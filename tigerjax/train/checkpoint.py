@@ -247,10 +247,11 @@ def content_sha256(weights: Any, config: ModelConfig) -> str:
 def _load(path: Path) -> Model:
     meta = read_meta(path)
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as orbax:
-            tree = orbax.metadata(path / "weights").item_metadata.tree
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler(weights=ocp.PyTreeCheckpointHandler())) as orbax:
+            tree = orbax.metadata(path).item_metadata["weights"].tree
             as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-            weights = orbax.restore(path / "weights", args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+            wanted = ocp.args.PyTreeRestore(restore_args=as_numpy)
+            weights = orbax.restore(path, args=ocp.args.Composite(weights=wanted))["weights"]
     except Exception as error:  # as in restore: many types
         raise DataError(f"{path}: weights do not decode ({_first_line(error)})") from error
     config = model_from_dict(meta["model"])
