@@ -3,18 +3,22 @@
     python benchmarks/tpu_table.py --out runs/tpu_table          every row, a process each; rows that are there are read
     python benchmarks/tpu_table.py --out runs/tpu_table --only 70b_v5p64_2rows --again
     python benchmarks/tpu_table.py --out runs/tpu_table --vocab 60928
+    python benchmarks/tpu_table.py --out runs/tpu_table --write      the table of docs/TPU.md from the files
 
 float32 weights and Adam, bfloat16 compute, splash attention, L = 4096 unless the row says otherwise. Every row is the
 step that `tigerjax train` runs, compiled by libtpu with the flags of launch/libtpu_flags/. No TPU is needed. A row is
-DIR/NAME_VOCAB.json: the figures of `tigerjax plan --json`, and the compiler's time and resident memory.
+DIR/NAME_VOCAB.json: the figures of `tigerjax plan --json`, and of the compiling process its resident memory and its CPU
+seconds; halved, those are the least that it takes on two cores.
 """
 
 import argparse
 import dataclasses
 import json
+import re
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +29,13 @@ from tigerjax.config import (
     MeshConfig,
     ModelConfig,
     OptimConfig,
+    PipelineConfig,
     Remat,
     RunConfig,
     SplashConfig,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
+DOC = Path(__file__).resolve().parents[1] / "docs" / "TPU.md"
 SIZES = {  # layers, model, mlp, heads, kv heads
     "7b": (32, 4096, 11008, 32, 32),
     "70b": (80, 8192, 28672, 64, 8),
@@ -48,9 +53,11 @@ class Row:
     """Of a chip."""
     remat: Remat
     peak_gb: float
-    static_s: float | None
+    static_s: float
     fsdp: int
     seq_len: int = 4096
+    stage: int = 1
+    pipeline: PipelineConfig = dataclasses.field(default_factory=PipelineConfig)
 
 
 ROWS = {
@@ -66,6 +73,17 @@ ROWS = {
     "70b_v5p256_4rows": Row(
         model="70b", topology="v5p:4x8x8", fsdp=256, rows=4, remat="save_qkv", peak_gb=81.7, static_s=22.39
     ),
+    "70b_v5p64_pipelined": Row(
+        model="70b",
+        topology="v5p:4x4x4",
+        stage=4,
+        fsdp=16,
+        rows=2,
+        remat="save_attention",
+        pipeline=PipelineConfig(microbatches=4, rounds=20),
+        peak_gb=89.2,
+        static_s=23.23,
+    ),
     "70b_v5e256_2048": Row(
         model="70b", topology="v5e:16x16", fsdp=256, rows=2, remat="full", seq_len=2048, peak_gb=16.0, static_s=14.13
     ),
@@ -74,7 +92,7 @@ ROWS = {
 
 def config(row: Row, vocab: int) -> RunConfig:
     layers, model, mlp, heads, kv_heads = SIZES[row.model]
-    batch_rows = row.rows * row.fsdp
+    batch_rows = row.rows * row.fsdp * row.stage
     return RunConfig(
         name=f"{row.model}_{vocab}",
         model=ModelConfig(
@@ -85,7 +103,8 @@ def config(row: Row, vocab: int) -> RunConfig:
             attention="splash", remat=row.remat, dtype="bfloat16", loss_chunk_tokens=batch_rows * row.seq_len // 8,
             splash=SplashConfig(),
         ),
-        mesh=MeshConfig(fsdp=row.fsdp),
+        mesh=MeshConfig(fsdp=row.fsdp, stage=row.stage),
+        pipeline=row.pipeline,
         optim=OptimConfig(
             peak_lr=1e-4, final_lr_fraction=0.1, warmup_steps=10, total_steps=1000, beta1=0.9, beta2=0.95, eps=1e-8,
             weight_decay=0.1, clip_norm=1.0,
@@ -100,28 +119,54 @@ def config(row: Row, vocab: int) -> RunConfig:
 
 def measure(name: str, vocab: int) -> dict[str, Any]:
     """Compiles one row in this process; the figures of its plan."""
-    from tigerjax.plan import figures, flags, topology
+    from tigerjax.plan import figures, topology
     from tigerjax.plan.compile import compile_for
 
     row = ROWS[name]
     run, where = config(row, vocab), topology.parse(row.topology)
-    options: dict[str, Any] = dict(flags.read(ROOT / f"launch/libtpu_flags/{where.chip.name}.txt"))
-    compiled = compile_for(run, where, options=options if where.chips > 4 else {})
+    compiled = compile_for(run, where)
+    used = resource.getrusage(resource.RUSAGE_SELF)  # before the program is read
     shown = figures.figures(run, where, compiled)
-    rss_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    return shown | {"row": name, "vocab": vocab, "remat": row.remat, "compiler_rss_gb": rss_gb}
+    process = {"process_cpu_s": used.ru_utime + used.ru_stime, "process_rss_gb": used.ru_maxrss * 1024 / 1e9}
+    return shown | {"row": name, "vocab": vocab, "remat": row.remat} | process
 
 
-def line(name: str, shown: dict[str, Any]) -> str:
+HEAD = (
+    "row", "vocabulary", "remat", "peak GB", "static s", "MFU at most", "MaxText GB", "MaxText s", "compile s",
+    "CPU s / 2", "RSS GB",
+)  # fmt: skip
+
+
+def cells(name: str, shown: dict[str, Any]) -> list[str]:
     row = ROWS[name]
-    theirs = f"{row.peak_gb:7.1f} {row.static_s or float('nan'):7.2f}"
-    head = f"{name:18} {shown['vocab']:6} {shown['remat']:10}"
-    if not shown["fits"]:
-        return f"{head} does not fit ({shown['peak_gb']:.1f} GB)              {theirs}"
-    return (
-        f"{head} {shown['peak_gb']:7.1f} {shown['static_step_s']:7.2f} {shown['mfu_bound']:6.1%}  {theirs}"
-        f"   {shown['compile_s']:5.0f} s {shown['compiler_rss_gb']:5.1f} GB"
-    )
+    static, mfu = f"{shown['static_step_s']:.2f}", f"{shown['mfu_bound']:.1%}"
+    return [
+        name,
+        f"{shown['vocab']:,}",
+        shown["remat"],
+        f"{shown['peak_gb']:.1f}",
+        *((static, mfu) if shown["fits"] else ("does not fit", "")),
+        f"{row.peak_gb:.1f}",
+        f"{row.static_s:.2f}",
+        f"{shown['compile_s']:.0f}",
+        f"{shown['process_cpu_s'] / 2:.0f}",
+        f"{shown['process_rss_gb']:.1f}",
+    ]
+
+
+def line(found: Sequence[str]) -> str:
+    return f"{found[0]:20} {found[1]:10} {found[2]:14} " + " ".join(f"{text:>11}" for text in found[3:])
+
+
+def write(rows: list[list[str]]) -> None:
+    """Puts the table into docs/TPU.md, between its marks."""
+    lines = [f"| {' | '.join(found)} |" for found in (list(HEAD), ["---"] * len(HEAD), *rows)]
+    block = "\n".join(["<!-- tpu_table -->", "", *lines, "", "<!-- /tpu_table -->"])
+    text = DOC.read_text(encoding="utf-8")
+    text, found = re.subn("<!-- tpu_table -->.*<!-- /tpu_table -->", lambda _: block, text, flags=re.DOTALL)
+    if found != 1:
+        raise SystemExit(f"{DOC} must hold <!-- tpu_table --> … <!-- /tpu_table --> once")
+    DOC.write_text(text, encoding="utf-8")
 
 
 def main() -> None:
@@ -130,6 +175,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--vocab", nargs="+", type=int, choices=VOCABULARIES, default=list(VOCABULARIES))
     parser.add_argument("--again", action="store_true", help="compile rows that have a file already, too")
+    parser.add_argument("--write", action="store_true", help="compile nothing; put the rows that are there into docs")
     parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.in_process:
@@ -137,19 +183,22 @@ def main() -> None:
         path.write_text(json.dumps(measure(a.only[0], a.vocab[0]), indent=1) + "\n", encoding="utf-8")
         return
     a.out.mkdir(parents=True, exist_ok=True)
-    print(
-        "row                 vocab remat      peak GB static s   MFU<   MaxText GB       s   compile    RSS", flush=True
-    )
+    print(line(HEAD), flush=True)
+    rows = []
     for name in a.only:
         for vocab in a.vocab:
             path = a.out / f"{name}_{vocab}.json"
-            if a.again or not path.is_file():  # a process each: libtpu keeps memory, and its peak is a figure
+            if not a.write and (a.again or not path.is_file()):  # a process each: libtpu keeps memory
                 command = [sys.executable, __file__, "--in-process", "--out", str(a.out)]
                 done = subprocess.run([*command, "--only", name, "--vocab", str(vocab)], capture_output=True, text=True)
                 if done.returncode:
                     print(f"{name} {vocab} failed: {done.stderr.strip()[-500:]}", flush=True)
                     continue
-            print(line(name, json.loads(path.read_text(encoding="utf-8"))), flush=True)
+            if path.is_file():
+                rows.append(cells(name, json.loads(path.read_text(encoding="utf-8"))))
+                print(line(rows[-1]), flush=True)
+    if a.write:
+        write(rows)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from tigerjax.config import (
     MeshConfig,
     ModelConfig,
     OptimConfig,
+    PipelineConfig,
     RunConfig,
 )
 from tigerjax.mesh import make_mesh
@@ -96,3 +97,39 @@ def test_full_remat_is_the_policy_that_runs_it_again():
     with TRAINS_SO:
         calls = Program(compile_for(run, one).hlo).kernels()
     assert sum(times for name, times in calls.items() if "fwd" in name) == 2 * LAYERS, calls
+
+
+STAGES, ROUNDS, MICROBATCHES = 4, 2, 4
+PIPELINED = dataclasses.replace(
+    RUN,
+    model=dataclasses.replace(MODEL, num_layers=STAGES * ROUNDS, num_kv_heads=12),
+    mesh=MeshConfig(stage=STAGES, fsdp=16),
+    pipeline=PipelineConfig(microbatches=MICROBATCHES, rounds=ROUNDS),
+)
+ACTIVATIONS = 2 * 1024 * MODEL.model_dim
+"""Bytes of a chip's row of one microbatch in bfloat16: less than the smallest weight of a layer."""
+
+
+@pytest.fixture(scope="module")
+def pipelined():
+    from tigerjax.plan.topology import describe
+
+    with TRAINS_SO:
+        compiled = compile_for(PIPELINED, WRAPPED, options=dict(flags.read(FLAGS)))
+    assert compiled.out_of_memory is None
+    return collectives.collectives(Program(compiled.hlo), make_mesh(PIPELINED.mesh, describe(WRAPPED)), WRAPPED)
+
+
+def test_between_stages_only_activations_travel(pipelined):
+    between = [c for c in pipelined if "stage" in c.axis and c.loops]
+    handed_on = [c for c in between if c.op == "collective-permute" and c.payload >= ACTIVATIONS]
+    assert handed_on, sorted((c.op, c.axis, c.payload, c.times) for c in pipelined)
+    assert max(c.payload for c in between) == ACTIVATIONS < SMALLEST_WEIGHT, sorted((c.op, c.payload) for c in between)
+
+
+def test_gradients_of_a_pipeline_leave_by_reduce_scatter_once_a_layer_and_microbatch(pipelined):
+    large = [
+        c for c in pipelined if c.loops and c.payload >= SMALLEST_WEIGHT and c.op in ("reduce-scatter", "all-reduce")
+    ]
+    assert {(c.op, c.axis) for c in large} == {("reduce-scatter", "fsdp")}
+    assert sum(c.times for c in large) == 7 * ROUNDS * MICROBATCHES
