@@ -95,7 +95,7 @@ def curve(points: list[tuple[float, float]], title: str, colour: str) -> str:
         return '<p class="note">no finite value was logged</p>'
     every = math.ceil(len(points) / MOST_POINTS)
     points = points[:-1][::every] + points[-1:]
-    xs, ys = [x for x, _ in points], [y for _, y in points]
+    xs, ys = [int(x) if x == int(x) else x for x, _ in points], [y for _, y in points]  # steps are whole
     left, right = min(xs), max(xs)
     pad = 0.06 * (max(ys) - min(ys)) or 0.5
     low, high = min(ys) - pad, max(ys) + pad

@@ -247,7 +247,9 @@ def content_sha256(weights: Any, config: ModelConfig) -> str:
 def _load(path: Path) -> Model:
     meta = read_meta(path)
     try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler(weights=ocp.PyTreeCheckpointHandler())) as orbax:
+        # A handler for both items, though one is read: Orbax warns of those that it has none for.
+        handlers = {name: ocp.PyTreeCheckpointHandler() for name in ("weights", "opt_state")}
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers)) as orbax:
             tree = orbax.metadata(path).item_metadata["weights"].tree
             as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
             wanted = ocp.args.PyTreeRestore(restore_args=as_numpy)
