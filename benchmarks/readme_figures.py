@@ -32,7 +32,7 @@ def table(report: dict[str, Any]) -> str:
     rows += [
         ("mean true reward, before and after the round", f"{reward['before']:.3f} → {reward['after']:.3f}"),
         ("gate of the round", last["gate"]),
-        ("winners chosen by", ", ".join(f"{who} {n}" for who, n in last["winners"].items())),
+        ("winners chosen by", ", ".join(f"{who} {n}" for who, n in sorted(last["winners"].items()))),
         ("held-out pairs that the reward model orders rightly", f"{100 * last['rm_pair_accuracy']:.1f}%"),
         ("largest logit difference to transformers", f"{report['hf_max_abs_logit_diff']:.2g}"),
         ("greedy answers equal to transformers", "{equal} of {prompts}".format(**report["hf_greedy_equal"])),
