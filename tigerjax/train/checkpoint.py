@@ -17,7 +17,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,10 +27,12 @@ import orbax.checkpoint as ocp
 
 from tigerjax import manifest
 from tigerjax.config import ModelConfig, model_from_dict
+from tigerjax.convert import store
 from tigerjax.errors import ConfigError, DataError, disk_full
 from tigerjax.train.state import TrainState
 
 META = "meta.json"
+NO_CHECKPOINT = "no whole checkpoint here; give a run folder, its checkpoints/ or one step of it"
 
 
 class Model(NamedTuple):
@@ -43,6 +45,19 @@ class Model(NamedTuple):
     step: int
     sha256: str  # of the config and the weights' names, shapes and values: the same wherever they are stored
     extra: dict[str, Any]
+
+
+class StoredModel(NamedTuple):
+    """As Model, but its weights stay on disk and are read a part at a time."""
+
+    config: ModelConfig
+    weights: Any  # nested dict of tigerjax.convert.store.Stored
+    kind: str
+    tokenizer_sha256: str | None
+    step: int
+    run_config: list[str]  # `config.dump` of the run that trained it; empty for an import
+    extra: dict[str, Any]
+    path: Path  # the checkpoint folder itself
 
 
 class Checkpointer:
@@ -73,7 +88,7 @@ class Checkpointer:
             self._orbax.save(
                 partial,
                 args=ocp.args.Composite(
-                    weights=ocp.args.StandardSave(state.weights), opt_state=ocp.args.StandardSave(state.opt_state)
+                    weights=_save_weights(state.weights), opt_state=ocp.args.StandardSave(state.opt_state)
                 ),
             )
         self._thread = threading.Thread(target=self._finish, args=(partial, step, meta), name="checkpoint")
@@ -177,16 +192,55 @@ def save_model(
 ) -> None:
     """Writes a weights-only checkpoint folder, whole or not at all; replaces a checkpoint and refuses other folders."""
     path = Path(path).absolute()
-    if path.is_dir() and any(path.iterdir()) and not (path / META).is_file():
-        raise ConfigError(f"{path} holds something that is not a checkpoint; give another folder or empty it")
-    partial = path.with_name(path.name + ".partial")
+    partial = _claim(path)
     with _one_line_errors(partial, path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler(weights=ocp.StandardCheckpointHandler())) as orbax:
-            orbax.save(partial, args=ocp.args.Composite(weights=ocp.args.StandardSave(dict(weights))))
+            orbax.save(partial, args=ocp.args.Composite(weights=_save_weights(dict(weights))))
         meta = make_meta(kind=kind, model=config, tokenizer_sha256=tokenizer_sha256, extra=extra)
         _publish(partial, path, meta | {"step": step})
+
+
+def stream_model(
+    path: str | Path,
+    fill: Callable[[Path], None],
+    config: ModelConfig,
+    *,
+    kind: str,
+    tokenizer_sha256: str | None,
+    extra: dict[str, Any],
+) -> None:
+    """As `save_model` for weights that `fill(partial)` writes, by `tigerjax.convert.store`; a partial folder that it
+    left when it was interrupted is handed to it again."""
+    path = Path(path).absolute()
+    partial = _claim(path)
+    fill(partial)
+    _publish(
+        partial, path, make_meta(kind=kind, model=config, tokenizer_sha256=tokenizer_sha256, extra=extra) | {"step": 0}
+    )
+
+
+def open_model(path: str | Path) -> StoredModel:
+    """The newest whole checkpoint as `load_model` finds it, its weights unread; nothing falls back to an older one."""
+    path = Path(path).absolute()
+    if not (path / META).is_file():
+        folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+        newest = next(iter(steps(folder)), None)
+        if newest is None:
+            raise DataError(f"{path}: {NO_CHECKPOINT}")
+        path = folder / str(newest)
+    meta = read_meta(path)
+    return StoredModel(
+        model_from_dict(meta["model"]),
+        store.open_arrays(path),
+        meta["kind"],
+        meta["tokenizer_sha256"],
+        meta["step"],
+        meta["config"],
+        meta["extra"],
+        path,
+    )
 
 
 def load_model(path: str | Path) -> Model:
@@ -202,7 +256,7 @@ def load_model(path: str | Path) -> Model:
             return _load(folder / str(step))
         except DataError as error:
             _say_damaged(folder / str(step), error, "trying the one before")
-    raise DataError(f"{path}: no whole checkpoint here; give a run folder, its checkpoints/ or one step of it")
+    raise DataError(f"{path}: {NO_CHECKPOINT}")
 
 
 def damaged(folder: Path) -> list[str]:
@@ -263,6 +317,23 @@ def _load(path: Path) -> Model:
         content_sha256(weights, config),
         meta["extra"],
     )
+
+
+def _save_weights(weights: Any) -> Any:
+    """Each layer in chunks of its own: an export then reads a layer without its neighbours."""
+
+    def args(path: tuple[Any, ...], _: Any) -> ocp.SaveArgs:
+        layered = any(getattr(key, "key", None) == "layers" for key in path)
+        return ocp.SaveArgs(shard_axes=(0,) if layered else ())
+
+    return ocp.args.StandardSave(weights, save_args=jax.tree_util.tree_map_with_path(args, weights))
+
+
+def _claim(path: Path) -> Path:
+    """Where to build what will be `path`; ConfigError when `path` is something else already."""
+    if path.is_dir() and any(path.iterdir()) and not (path / META).is_file():
+        raise ConfigError(f"{path} holds something that is not a checkpoint; give another folder or empty it")
+    return path.with_name(path.name + ".partial")
 
 
 def _publish(partial: Path, final: Path, meta: dict[str, Any]) -> None:
