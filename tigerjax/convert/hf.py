@@ -104,6 +104,7 @@ def to_hf(
         manifest.write_json(tmp / read.CHECKSUMS, journal.done)
         done = {"stage": STAGE, "version": tigerjax.__version__, "config": {"dtype": dtype, "vocab": vocab}}
         manifest.write_json(tmp / manifest.FILE, done | {"counts": counts, "lineage": lineage or {}})
+        store.sync(tmp)
         journal.remove()
         shutil.rmtree(out, ignore_errors=True)
         os.replace(tmp, out)

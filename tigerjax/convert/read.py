@@ -155,6 +155,7 @@ def stream_in(opened: Opened, partial: Path, *, dtype: Dtype = "float32", progre
         shutil.rmtree(partial, ignore_errors=True)
         raise
     manifest.write_json(partial / CHECKSUMS, journal.done)
+    store.sync(partial)
     journal.remove()
 
 

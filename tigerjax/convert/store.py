@@ -4,6 +4,7 @@ Orbax's own save and restore hold every array whole. The format beneath is zarr 
 by '.'-joined path; Orbax writes its own description of them, here for one-element stand-ins, and TensorStore the data.
 """
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def open_arrays(step: Path) -> dict[str, Any]:
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as orbax:
             tree: Any = orbax.metadata(step / WEIGHTS).item_metadata.tree
-        return _open(step, tree, lambda path: {})
+        return _open(step, tree, lambda path: {"open": True})
     except Exception as error:  # Orbax and TensorStore raise many types for bytes that do not decode
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise DataError(f"{step}: weights do not open ({first})") from error
@@ -78,16 +79,25 @@ def create_arrays(step: Path, plan: dict[str, tuple[tuple[int, ...], tuple[int, 
     return _open(step, skeleton, new)
 
 
+def sync(folder: Path) -> None:
+    """Until every file of the folder is on the disk and not only with the system."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+
+
 def _open(step: Path, tree: dict[str, Any], more: Any) -> dict[str, Any]:
     out: dict[str, Any] = {}
     base = f"file://{(step / WEIGHTS).absolute()}/"
-    context = ts.Context({"cache_pool": {"total_bytes_limit": 0}})
+    # No cache: a block is read once. No fsync a chunk, which takes longer than the chunk: `sync` does it once.
+    context = ts.Context({"cache_pool": {"total_bytes_limit": 0}, "file_io_sync": False})
     for path in paths(tree):
         spec = {
             "driver": "zarr",
             "kvstore": {"driver": "ocdbt", "base": base, "path": path.replace("/", ".") + "/"},
             "store_data_equal_to_fill_value": True,
         }
-        put(out, path, Stored(ts.open(spec | more(path), open=True, context=context).result()))
+        put(out, path, Stored(ts.open(spec | more(path), context=context).result()))
     assert all(isinstance(get(out, path), Stored) for path in paths(out))
     return out

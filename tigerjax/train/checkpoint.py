@@ -294,7 +294,7 @@ def content_sha256(weights: Any, config: ModelConfig) -> str:
     for name in sorted(named):
         array = np.ascontiguousarray(named[name])
         total.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        total.update(array.data.cast("B") if array.size else b"")
+        total.update(array.reshape(-1).view(np.uint8).data)
     return total.hexdigest()
 
 
