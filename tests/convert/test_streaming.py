@@ -191,7 +191,7 @@ def test_tied_embeddings_become_a_head_of_their_own(tmp_path):
 def test_lora_is_refused_by_name(exported):
     shard = sorted(exported.glob("*.safetensors"))[0]
     save_file(load_file(shard) | {"model.layers.0.self_attn.q_proj.lora_A.weight": np.ones((2, 2), np.float32)}, shard)
-    with pytest.raises(ConfigError, match="LoRA tensors such as .*lora_A"):
+    with pytest.raises(ConfigError, match=r"LoRA tensors such as .*lora_A"):
         hf.from_hf(exported)
     (exported / "adapter_config.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"adapter_config\.json: a LoRA adapter is not read; merge it"):

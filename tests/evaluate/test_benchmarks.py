@@ -140,14 +140,14 @@ def test_chinese_exams_as_csv(stand_in, tmp_path, name, part):
     header = ["id", cased("question"), "A", "B", "C", "D", cased("answer")]
     file = {"ceval": "{}_{}.csv", "cmmlu": "{}.csv"}[name]
     for p, start, count in (("dev", 100, 5), (part, 0, N)):
-        rows = [[n, *columns(start + n), "ABCD"[n % 4]] for n in range(count)]
+        rows = [[n, *columns(start + n), "ABCD"[(n + (p != "dev")) % 4]] for n in range(count)]
         table(tmp_path / name / p / file.format("art_studies", p), [header, *rows])
     hint, ending = "以下是关于art studies的单项选择题，请直接给出正确答案的选项。", "答案是: "
     if name == "ceval":
         (tmp_path / "ceval/subject_mapping.json").write_text(json.dumps({"art_studies": ["Art", "艺术学"]}))
         hint, ending = "以下是中国关于艺术学考试的单项选择题，请选出其中的正确答案。", "答案: "
     texts = [[f"{shots(hint, ending)}{exam(n, hint, ending)}\n{x}" for x in "ABCD"] for n in range(N)]
-    check(stand_in, tmp_path, name, texts, [n % 4 for n in range(N)])
+    check(stand_in, tmp_path, name, texts, [(n + 1) % 4 for n in range(N)])
 
 
 def test_c3_both_halves_and_fewer_than_four_choices(stand_in, tmp_path):
@@ -271,7 +271,7 @@ def human_eval(path):
     ],
 )
 def test_humaneval_runs_the_function_and_nothing_after_it(stand_in, tmp_path, monkeypatch, text, right):
-    monkeypatch.setattr(execute, "SECONDS", 2)
+    monkeypatch.setattr(execute, "CPU_SECONDS", 1)
     human_eval(tmp_path)
     found = run.evaluate(
         stand_in(lambda _: text), ["humaneval"], tmp_path, tmp_path / "out", chat=False, allow_code=True

@@ -101,8 +101,8 @@ def ask(
         scores = iter(zip(requests, answerer.loglikelihoods(requests, progress), strict=True))
         for item in items:
             # Per token of the whole text, the first one counted: OpenCompass's get_ppl divides so.
-            means = [s[0] / min(len(ids), answerer.context) for (ids, _), s in (next(scores) for _ in item.options)]
-            said = means.index(max(means))
+            each = [s[0] / min(len(ids), answerer.context) for (ids, _), s in (next(scores) for _ in item.options)]
+            said = each.index(max(each))
             out.append({"id": item.id, "group": item.group, "right": said == item.gold, "said": said})
         return out
     wanted = [(prompt_ids(answerer.tokenizer, i, by_template), benchmark.max_new_tokens) for i in items]
