@@ -21,11 +21,12 @@ from tigerjax.convert.shards import DTYPES, Shards
 from tigerjax.convert.table import table, tensor_bytes
 from tigerjax.manifest import write_json
 
-# (model_dim, mlp_dim, heads, kv heads, head_dim, vocabulary); "quarter" is Llama-2-70B with its widths cut to that,
+# (model_dim, mlp_dim, heads, kv heads, head_dim, vocabulary); "quarter" and "eighth" are Llama-2-70B with its widths cut to that,
 # "70b" a layer of the real size.
 SIZES = {
     "70b": (8192, 28672, 64, 8, 128, 32000),
     "quarter": (2048, 7168, 16, 2, 128, 32000),
+    "eighth": (1024, 3584, 8, 1, 128, 32000),
     "tiny": (64, 192, 4, 2, 16, 999),
 }
 
@@ -51,7 +52,6 @@ def make(folder: Path, config: ModelConfig) -> None:
             for start, stop in row.blocks():
                 block = rng.standard_normal((stop - start, *row.shape[1:]), np.float32) * row.shape[-1] ** -0.5
                 shards.write((block + (len(row.shape) == 1)).astype(DTYPES["bfloat16"]))
-            shards.end()
     shards.finish()
 
 

@@ -33,7 +33,7 @@ def from_hf(
     from tigerjax.convert.table import tensor_bytes
     from tigerjax.convert.vocab import sub_tokens
     from tigerjax.tokenizer.load import MODEL_FILE, Tokenizer
-    from tigerjax.train.checkpoint import open_model, stream_model
+    from tigerjax.train.stored import open_model, stream_model
 
     started = time.perf_counter()
     opened = read.open_hf(hf_dir)
@@ -83,7 +83,8 @@ def to_hf(
     from tigerjax.convert import verify as check
     from tigerjax.manifest import sha256
     from tigerjax.tokenizer.load import Tokenizer
-    from tigerjax.train.checkpoint import META, open_model
+    from tigerjax.train.checkpoint import META
+    from tigerjax.train.stored import open_model
 
     started = time.perf_counter()
     model = open_model(checkpoint)

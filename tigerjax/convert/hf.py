@@ -22,7 +22,7 @@ from tigerjax.convert.progress import Journal, Progress, resume
 from tigerjax.convert.read import finite
 from tigerjax.convert.shards import DTYPES, Shards, unfinished
 from tigerjax.convert.table import Row, get, paths, table
-from tigerjax.errors import ConfigError, DataError
+from tigerjax.errors import ConfigError, DataError, disk_full
 
 Vocab = Literal["trimmed", "padded"]
 MAX_SHARD_BYTES = 5_000_000_000
@@ -109,7 +109,8 @@ def to_hf(
         shutil.rmtree(out, ignore_errors=True)
         os.replace(tmp, out)
     except BaseException as error:
-        if isinstance(error, DataError) or job["once"]:  # nothing that a restart could go on from
+        # Nothing that a restart could go on from, or a disk that others need too.
+        if isinstance(error, DataError) or job["once"] or disk_full(error):
             shutil.rmtree(tmp, ignore_errors=True)
         raise
     return counts
@@ -139,7 +140,6 @@ def _write_tensors(
                     finite(block, name)
                     total.update(block.view(np.uint8).data)
                     shards.write(block)
-                shards.end()
                 journal.add(name, total.hexdigest())
             done += shards.places[name].nbytes
             if progress is not None:

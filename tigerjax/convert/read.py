@@ -20,7 +20,7 @@ from tigerjax.convert.progress import Progress, fingerprint, resume
 from tigerjax.convert.shards import DTYPES
 from tigerjax.convert.table import Row, get, put, table, tensor_bytes
 from tigerjax.convert.tensors import HEAD, Grown, Source, Tied, open_folder
-from tigerjax.errors import ConfigError, DataError
+from tigerjax.errors import ConfigError, DataError, disk_full
 
 Array = np.ndarray
 CHECKSUMS = "checksums.json"
@@ -122,7 +122,7 @@ def in_memory(opened: Opened) -> dict[str, Any]:
 def stream_in(opened: Opened, partial: Path, *, dtype: Dtype = "float32", progress: Progress | None = None) -> None:
     """Fills an Orbax checkpoint folder `partial` with the weights, and with CHECKSUMS; continues an interrupted one.
 
-    A folder that cannot become whole (a value that is not finite) is removed; an interrupted one stays for a restart.
+    A folder that cannot become whole (a value that is not finite, a full disk) is removed; an interrupted one stays.
     """
     partial = Path(partial).absolute()
     job = {
@@ -151,8 +151,9 @@ def stream_in(opened: Opened, partial: Path, *, dtype: Dtype = "float32", progre
             done += sizes[name]
             if progress is not None:
                 progress(done, total)
-    except DataError:
-        shutil.rmtree(partial, ignore_errors=True)
+    except Exception as error:
+        if isinstance(error, DataError) or disk_full(error):
+            shutil.rmtree(partial, ignore_errors=True)
         raise
     manifest.write_json(partial / CHECKSUMS, journal.done)
     store.sync(partial)

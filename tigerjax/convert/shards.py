@@ -70,16 +70,15 @@ class Shards:
             self.close()
             if not path.exists():
                 path.write_bytes(self._headers[place.file])
-            self._file = open(path, "r+b")
+            self._file = open(path, "r+b", buffering=0)  # blocks are large; a full disk is then said at the write
         self._file.truncate(place.offset)
         self._file.seek(place.offset)
 
     def write(self, block: np.ndarray) -> None:
-        self._file.write(np.ascontiguousarray(block).view(np.uint8).data)
-
-    def end(self) -> None:
-        """The tensor is handed to the system: a process that dies loses nothing of it."""
-        self._file.flush()
+        """The next rows; handed to the system on return, so that a process that dies loses nothing of them."""
+        left = np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
+        while left:
+            left = left[self._file.write(left) :]
 
     def close(self) -> None:
         if self._file is not None:

@@ -17,7 +17,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,6 @@ import orbax.checkpoint as ocp
 
 from tigerjax import manifest
 from tigerjax.config import ModelConfig, model_from_dict
-from tigerjax.convert import store
 from tigerjax.errors import ConfigError, DataError, disk_full
 from tigerjax.train.state import TrainState
 
@@ -45,19 +44,6 @@ class Model(NamedTuple):
     step: int
     sha256: str  # of the config and the weights' names, shapes and values: the same wherever they are stored
     extra: dict[str, Any]
-
-
-class StoredModel(NamedTuple):
-    """As Model, but its weights stay on disk and are read a part at a time."""
-
-    config: ModelConfig
-    weights: Any  # nested dict of tigerjax.convert.store.Stored
-    kind: str
-    tokenizer_sha256: str | None
-    step: int
-    run_config: list[str]  # `config.dump` of the run that trained it; empty for an import
-    extra: dict[str, Any]
-    path: Path  # the checkpoint folder itself
 
 
 class Checkpointer:
@@ -99,7 +85,7 @@ class Checkpointer:
             with _one_line_errors(partial, self.folder):
                 self._orbax.wait_until_finished()
                 if jax.process_index() == 0:
-                    _publish(partial, self.folder / str(step), meta | {"step": step})
+                    publish(partial, self.folder / str(step), meta | {"step": step})
                     for old in steps(self.folder)[self.keep :]:
                         shutil.rmtree(self.folder / str(old))
         except BaseException as error:  # whatever it is, the next save or wait raises it
@@ -155,7 +141,7 @@ class Checkpointer:
         aside = path.with_name(f"{step}.damaged")
         shutil.rmtree(aside, ignore_errors=True)
         os.replace(path, aside)
-        _say_damaged(path, error, f"moved to {aside.name}, trying the one before")
+        say_damaged(path, error, f"moved to {aside.name}, trying the one before")
 
 
 def make_meta(
@@ -192,55 +178,14 @@ def save_model(
 ) -> None:
     """Writes a weights-only checkpoint folder, whole or not at all; replaces a checkpoint and refuses other folders."""
     path = Path(path).absolute()
-    partial = _claim(path)
+    partial = claim(path)
     with _one_line_errors(partial, path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler(weights=ocp.StandardCheckpointHandler())) as orbax:
             orbax.save(partial, args=ocp.args.Composite(weights=_save_weights(dict(weights))))
         meta = make_meta(kind=kind, model=config, tokenizer_sha256=tokenizer_sha256, extra=extra)
-        _publish(partial, path, meta | {"step": step})
-
-
-def stream_model(
-    path: str | Path,
-    fill: Callable[[Path], None],
-    config: ModelConfig,
-    *,
-    kind: str,
-    tokenizer_sha256: str | None,
-    extra: dict[str, Any],
-) -> None:
-    """As `save_model` for weights that `fill(partial)` writes, by `tigerjax.convert.store`; a partial folder that it
-    left when it was interrupted is handed to it again."""
-    path = Path(path).absolute()
-    partial = _claim(path)
-    fill(partial)
-    _publish(
-        partial, path, make_meta(kind=kind, model=config, tokenizer_sha256=tokenizer_sha256, extra=extra) | {"step": 0}
-    )
-
-
-def open_model(path: str | Path) -> StoredModel:
-    """The newest whole checkpoint as `load_model` finds it, its weights unread; nothing falls back to an older one."""
-    path = Path(path).absolute()
-    if not (path / META).is_file():
-        folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-        newest = next(iter(steps(folder)), None)
-        if newest is None:
-            raise DataError(f"{path}: {NO_CHECKPOINT}")
-        path = folder / str(newest)
-    meta = read_meta(path)
-    return StoredModel(
-        model_from_dict(meta["model"]),
-        store.open_arrays(path),
-        meta["kind"],
-        meta["tokenizer_sha256"],
-        meta["step"],
-        meta["config"],
-        meta["extra"],
-        path,
-    )
+        publish(partial, path, meta | {"step": step})
 
 
 def load_model(path: str | Path) -> Model:
@@ -255,7 +200,7 @@ def load_model(path: str | Path) -> Model:
         try:
             return _load(folder / str(step))
         except DataError as error:
-            _say_damaged(folder / str(step), error, "trying the one before")
+            say_damaged(folder / str(step), error, "trying the one before")
     raise DataError(f"{path}: {NO_CHECKPOINT}")
 
 
@@ -329,14 +274,14 @@ def _save_weights(weights: Any) -> Any:
     return ocp.args.StandardSave(weights, save_args=jax.tree_util.tree_map_with_path(args, weights))
 
 
-def _claim(path: Path) -> Path:
+def claim(path: Path) -> Path:
     """Where to build what will be `path`; ConfigError when `path` is something else already."""
     if path.is_dir() and any(path.iterdir()) and not (path / META).is_file():
         raise ConfigError(f"{path} holds something that is not a checkpoint; give another folder or empty it")
     return path.with_name(path.name + ".partial")
 
 
-def _publish(partial: Path, final: Path, meta: dict[str, Any]) -> None:
+def publish(partial: Path, final: Path, meta: dict[str, Any]) -> None:
     """Writes the JSON into a folder that Orbax has finished, then gives it its name."""
     files = {str(p.relative_to(partial)): p.stat().st_size for p in sorted(partial.rglob("*")) if p.is_file()}
     manifest.write_json(partial / META, meta | {"files": files})
@@ -365,5 +310,5 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
-def _say_damaged(path: Path, error: Exception, then: str) -> None:
+def say_damaged(path: Path, error: Exception, then: str) -> None:
     print(f"checkpoint {path} is damaged ({_first_line(error)}); {then}", file=sys.stderr, flush=True)
