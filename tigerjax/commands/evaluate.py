@@ -12,7 +12,7 @@ def evaluate(
     config: Path,
     overrides: list[str],
     tasks: list[str],
-    data_dir: Path,
+    data_dir: Path | None = None,
     out: Path | None = None,
     model: Path | None = None,
     chat: bool = False,
@@ -41,6 +41,8 @@ def evaluate(
 
     settings = override(config, overrides, "tigerjax evaluate")
     names = tasks if harness else chosen(tasks)
+    if data_dir is None and not harness:
+        raise ConfigError("the benchmarks are read from files: give --data-dir (docs/EVALUATION.md lists them)")
     mesh = run_mesh(settings)
     place = out or Path("runs") / settings.name / "evaluation"
     loaded, tokenizer = load_model(model or Path("runs") / settings.name), Tokenizer(settings.data.tokenizer)
@@ -68,6 +70,7 @@ def evaluate(
             print(name, *(f"{key}={value}" for key, value in found.items()))
         keep(figures, json)
         return
+    assert data_dir is not None
     figures = run.evaluate(
         answerer,
         names,
