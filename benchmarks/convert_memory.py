@@ -21,8 +21,8 @@ from tigerjax.convert.shards import DTYPES, Shards
 from tigerjax.convert.table import table, tensor_bytes
 from tigerjax.manifest import write_json
 
-# (model_dim, mlp_dim, heads, kv heads, head_dim, vocabulary); "quarter" and "eighth" are Llama-2-70B with its widths cut
-# to that, "70b" a layer of the real size.
+# (model_dim, mlp_dim, heads, kv heads, head_dim, vocabulary); "quarter" and "eighth" are Llama-2-70B with its widths
+# cut to that, "70b" a layer of the real size.
 SIZES = {
     "70b": (8192, 28672, 64, 8, 128, 32000),
     "quarter": (2048, 7168, 16, 2, 128, 32000),
