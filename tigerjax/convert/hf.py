@@ -80,6 +80,7 @@ def to_hf(
         "dtype": dtype,
         "vocab": vocab,
         "max_shard_bytes": max_shard_bytes,
+        "tokenizer": str(tokenizer),
         "lineage": lineage,
         # Arrays in memory may be any: only what lies on disk is known to be the same again.
         "once": None if stored and lineage else os.urandom(16).hex(),

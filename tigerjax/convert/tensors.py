@@ -139,7 +139,8 @@ def open_folder(folder: Path) -> Safetensors | TorchFiles:
     for path in files:
         if not path.is_file():
             raise DataError(f"{path}: not there; the folder needs its safetensors (or .bin) files, all of them")
-    source = (Safetensors if files[0].suffix == ".safetensors" else TorchFiles)(files)
+    whole = files[0].suffix == ".safetensors"
+    source: Safetensors | TorchFiles = Safetensors(files) if whole else TorchFiles(files)
     if lora := [name for name in source.shapes if "lora_" in name]:
         raise ConfigError(f"{folder}: holds LoRA tensors such as {min(lora)}; merge them into the base model first")
     return source

@@ -77,6 +77,7 @@ def csv_rows(path: Path, header: tuple[str, ...] | None = None) -> Iterator[tupl
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
     reader = csv.DictReader(io.StringIO(text, newline=""), fieldnames=header)
+    row: dict[Any, Any]
     for row in reader:
         where = f"{path}:{reader.line_num}"
         if None in row:
