@@ -15,7 +15,7 @@ from typing import Any
 
 import tigerjax
 from tigerjax.arguments import HELP, Command, bind, bind_with_config
-from tigerjax.commands import convert, models, plan, text
+from tigerjax.commands import convert, evaluate, models, plan, text
 from tigerjax.errors import ConfigError, TigerjaxError, disk_full
 
 COMMANDS: dict[tuple[str, ...], Command] = {
@@ -35,6 +35,8 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("reward", "train"): models.reward_train,
     ("reward", "score"): models.reward_score,
     ("sample",): models.sample,
+    ("evaluate", "compare"): evaluate.evaluate_compare,
+    ("evaluate",): evaluate.evaluate,
     ("convert", "from-hf"): convert.from_hf,
     ("convert", "to-hf"): convert.to_hf,
     ("convert", "resize"): convert.resize,
@@ -48,6 +50,7 @@ WITH_CONFIG = {
     models.reward_train,
     models.reward_score,
     models.sample,
+    evaluate.evaluate,
 }
 
 # What an accelerator looks like to the kernel: Google TPUs (two drivers), NVIDIA (also under WSL 2), AMD.

@@ -31,6 +31,7 @@ from tigerjax.errors import ConfigError, DataError, disk_full
 from tigerjax.train.state import TrainState
 
 META = "meta.json"
+NO_CHECKPOINT = "no whole checkpoint here; give a run folder, its checkpoints/ or one step of it"
 
 
 class Model(NamedTuple):
@@ -73,7 +74,7 @@ class Checkpointer:
             self._orbax.save(
                 partial,
                 args=ocp.args.Composite(
-                    weights=ocp.args.StandardSave(state.weights), opt_state=ocp.args.StandardSave(state.opt_state)
+                    weights=_save_weights(state.weights), opt_state=ocp.args.StandardSave(state.opt_state)
                 ),
             )
         self._thread = threading.Thread(target=self._finish, args=(partial, step, meta), name="checkpoint")
@@ -84,7 +85,7 @@ class Checkpointer:
             with _one_line_errors(partial, self.folder):
                 self._orbax.wait_until_finished()
                 if jax.process_index() == 0:
-                    _publish(partial, self.folder / str(step), meta | {"step": step})
+                    publish(partial, self.folder / str(step), meta | {"step": step})
                     for old in steps(self.folder)[self.keep :]:
                         shutil.rmtree(self.folder / str(old))
         except BaseException as error:  # whatever it is, the next save or wait raises it
@@ -140,7 +141,7 @@ class Checkpointer:
         aside = path.with_name(f"{step}.damaged")
         shutil.rmtree(aside, ignore_errors=True)
         os.replace(path, aside)
-        _say_damaged(path, error, f"moved to {aside.name}, trying the one before")
+        say_damaged(path, error, f"moved to {aside.name}, trying the one before")
 
 
 def make_meta(
@@ -177,16 +178,14 @@ def save_model(
 ) -> None:
     """Writes a weights-only checkpoint folder, whole or not at all; replaces a checkpoint and refuses other folders."""
     path = Path(path).absolute()
-    if path.is_dir() and any(path.iterdir()) and not (path / META).is_file():
-        raise ConfigError(f"{path} holds something that is not a checkpoint; give another folder or empty it")
-    partial = path.with_name(path.name + ".partial")
+    partial = claim(path)
     with _one_line_errors(partial, path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler(weights=ocp.StandardCheckpointHandler())) as orbax:
-            orbax.save(partial, args=ocp.args.Composite(weights=ocp.args.StandardSave(dict(weights))))
+            orbax.save(partial, args=ocp.args.Composite(weights=_save_weights(dict(weights))))
         meta = make_meta(kind=kind, model=config, tokenizer_sha256=tokenizer_sha256, extra=extra)
-        _publish(partial, path, meta | {"step": step})
+        publish(partial, path, meta | {"step": step})
 
 
 def load_model(path: str | Path) -> Model:
@@ -201,8 +200,8 @@ def load_model(path: str | Path) -> Model:
         try:
             return _load(folder / str(step))
         except DataError as error:
-            _say_damaged(folder / str(step), error, "trying the one before")
-    raise DataError(f"{path}: no whole checkpoint here; give a run folder, its checkpoints/ or one step of it")
+            say_damaged(folder / str(step), error, "trying the one before")
+    raise DataError(f"{path}: {NO_CHECKPOINT}")
 
 
 def damaged(folder: Path) -> list[str]:
@@ -240,7 +239,7 @@ def content_sha256(weights: Any, config: ModelConfig) -> str:
     for name in sorted(named):
         array = np.ascontiguousarray(named[name])
         total.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        total.update(array.data.cast("B") if array.size else b"")
+        total.update(array.reshape(-1).view(np.uint8).data)
     return total.hexdigest()
 
 
@@ -268,7 +267,24 @@ def _load(path: Path) -> Model:
     )
 
 
-def _publish(partial: Path, final: Path, meta: dict[str, Any]) -> None:
+def _save_weights(weights: Any) -> Any:
+    """Each layer in chunks of its own: an export then reads a layer without its neighbours."""
+
+    def args(path: tuple[Any, ...], _: Any) -> ocp.SaveArgs:
+        layered = any(getattr(key, "key", None) == "layers" for key in path)
+        return ocp.SaveArgs(shard_axes=(0,) if layered else ())
+
+    return ocp.args.StandardSave(weights, save_args=jax.tree_util.tree_map_with_path(args, weights))
+
+
+def claim(path: Path) -> Path:
+    """Where to build what will be `path`; ConfigError when `path` is something else already."""
+    if path.is_dir() and any(path.iterdir()) and not (path / META).is_file():
+        raise ConfigError(f"{path} holds something that is not a checkpoint; give another folder or empty it")
+    return path.with_name(path.name + ".partial")
+
+
+def publish(partial: Path, final: Path, meta: dict[str, Any]) -> None:
     """Writes the JSON into a folder that Orbax has finished, then gives it its name."""
     files = {str(p.relative_to(partial)): p.stat().st_size for p in sorted(partial.rglob("*")) if p.is_file()}
     manifest.write_json(partial / META, meta | {"files": files})
@@ -297,5 +313,5 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
-def _say_damaged(path: Path, error: Exception, then: str) -> None:
+def say_damaged(path: Path, error: Exception, then: str) -> None:
     print(f"checkpoint {path} is damaged ({_first_line(error)}); {then}", file=sys.stderr, flush=True)
