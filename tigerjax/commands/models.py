@@ -117,6 +117,7 @@ def sample(
     n: int = 10,
     temperature: float = 0.9,
     top_p: float = 0.95,
+    top_k: int = 0,
     max_new_tokens: int = 128,
     json: Path | None = None,
 ) -> None:
@@ -131,7 +132,7 @@ def sample(
 
     run = override(config, overrides, "tigerjax sample")
     sampling = SamplingConfig(
-        n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, context=run.data.seq_len
+        n=n, temperature=temperature, top_p=top_p, top_k=top_k, max_new_tokens=max_new_tokens, context=run.data.seq_len
     )
     figures = sample_files(
         model or Path("runs") / run.name,
@@ -141,7 +142,7 @@ def sample(
         sampling=sampling,
         seed=run.seed,
         compute=run.compute,
-        progress=_percent("sampled"),
+        progress=percent("sampled"),
     )
     show(figures, json)
 
@@ -168,7 +169,7 @@ def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> 
     keep(values, json)
 
 
-def _percent(what: str) -> Callable[[int, int], None]:
+def percent(what: str) -> Callable[[int, int], None]:
     """Progress of long work: a line that overwrites itself on a terminal, else one every ten seconds."""
     last = [time.monotonic()]
 
