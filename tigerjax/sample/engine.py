@@ -45,6 +45,8 @@ class SamplingConfig:
     """A prompt that leaves room for fewer tokens than this is skipped, and reported as such."""
     context: int = 4096
     """Tokens that prompt and answer may fill together: Llama-2's length."""
+    stop_ids: tuple[int, ...] = ()
+    """Ids that end an answer beside the tokenizer's own eos and markers."""
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.max_new_tokens < 1 or self.top_k < 0 or self.temperature < 0:
@@ -170,7 +172,7 @@ def complete(
             raise ConfigError(
                 f"batch_prompts={batch_prompts} and batch_rows={batch_rows} must divide over mesh data x fsdp = {ways}"
             )
-    reasons = records.stops(tokenizer, chat)
+    reasons = dict.fromkeys(sampling.stop_ids, "stop") | records.stops(tokenizer, chat)
     how = dataclasses.asdict(sampling) | {"seed": seed, "round": round, "chat": chat}
     base = {"model_sha": model_sha, "sampling": how}
 
