@@ -330,8 +330,14 @@ def test_an_alignment_goes_step_by_step_waits_for_people_and_runs_on(home, capfd
     weights = jax.device_get(from_llama(chat.weights, jax.random.key(0)))
     save_model("rm", weights, chat.config, kind="reward", tokenizer_sha256=chat.tokenizer_sha256, extra=extra)
     (home / "dev.jsonl").write_text("".join((EMBEDDED / "dev.jsonl").open(encoding="utf-8").readlines()[:4]))
+    assert (
+        run("reward calibrate tiny.py --data.seq-len 128 --reference sft.jsonl --model rm --json c.json", capfd)[0] == 0
+    )
+    found = load_model("rm").extra["calibration"]
+    assert found["n"] == 100 and json.loads((home / "c.json").read_text())["before"] == extra["calibration"]
+    assert load_model("rm").extra["truncation_penalty"] == 2.0
     plan = (
-        "align init tiny.py --out al --sft sft.jsonl --candidates runs/tiny --reward-model rm --questions dev.jsonl"
+        "align init tiny.py --data.seq-len 128 --out al --sft sft.jsonl --candidates runs/tiny --reward-model rm --questions dev.jsonl"
         " --n 2 --max-new-tokens 4 --align.prompt-fraction 0.05 --align.min-win-rate 0"
         " --align.max-mean-loss-points 100 --align.max-task-loss-points 100"
     )

@@ -34,6 +34,7 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("plan",): plan.plan,
     ("reward", "train"): models.reward_train,
     ("reward", "score"): models.reward_score,
+    ("reward", "calibrate"): models.reward_calibrate,
     ("sample",): models.sample,
     ("align", "init"): align.init,
     ("align", "prompts"): align.prompts,
@@ -59,6 +60,7 @@ WITH_CONFIG = {
     plan.plan,
     models.reward_train,
     models.reward_score,
+    models.reward_calibrate,
     models.sample,
     align.init,
 }
