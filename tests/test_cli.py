@@ -337,8 +337,8 @@ def test_an_alignment_goes_step_by_step_waits_for_people_and_runs_on(home, capfd
     assert found["n"] == 100 and json.loads((home / "c.json").read_text())["before"] == extra["calibration"]
     assert load_model("rm").extra["truncation_penalty"] == 2.0
     plan = (
-        "align init tiny.py --data.seq-len 128 --out al --sft sft.jsonl --candidates runs/tiny --reward-model rm --questions dev.jsonl"
-        " --n 2 --max-new-tokens 4 --align.prompt-fraction 0.05 --align.min-win-rate 0"
+        "align init tiny.py --data.seq-len 128 --out al --sft sft.jsonl --candidates runs/tiny --reward-model rm"
+        " --questions dev.jsonl --n 2 --max-new-tokens 4 --align.prompt-fraction 0.05 --align.min-win-rate 0"
         " --align.max-mean-loss-points 100 --align.max-task-loss-points 100"
     )
     assert run(plan, capfd)[0] == 0 and run(plan, capfd)[0] == 0

@@ -124,6 +124,14 @@ def test_equal_texts_are_marked_and_a_prompt_with_one_text_is_degenerate(tiny, p
         assert [c["dup_of"] is not None for c in r["candidates"]] == [t in texts[:k] for k, t in enumerate(texts)]
 
 
+def test_an_id_of_the_settings_ends_an_answer_as_eos_does(tiny, prompts, records) -> None:
+    whole = records[0]["candidates"][0]["token_ids"]
+    assert len(whole) > 3
+    stop = SamplingConfig(n=4, max_new_tokens=12, stop_ids=(whole[3],))
+    cut = sample(tiny, prompts[:1], stop)[0]["candidates"][0]
+    assert cut["token_ids"] == whole[: whole.index(whole[3])] and cut["finish"] == "stop"
+
+
 def test_an_empty_answer_is_kept_and_flagged(tiny, prompts) -> None:
     head_DV = tiny.weights["head"]
     stops_at_0 = type("Stops", (type(tiny.tokenizer),), {"eos": 0})()
