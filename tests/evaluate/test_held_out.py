@@ -92,5 +92,5 @@ def test_examples_longer_than_a_row_are_counted_and_left_out(weights):
     long = [example("a " + "b" * 40, "qa", "en")]
     got = losses(weights, CONFIG, Letters(), [*EXAMPLES, *long], compute=COMPUTE, seq_len=SEQ_LEN, batch_rows=2)
     assert got["overlong"] == 1 and got["examples"] == 5
-    with pytest.raises(DataError, match="1 are longer than data.seq_len=24"):
+    with pytest.raises(DataError, match="1 are longer than data"):
         losses(weights, CONFIG, Letters(), long, compute=COMPUTE, seq_len=SEQ_LEN, batch_rows=2)
