@@ -4,7 +4,7 @@
     DIR/rounds/01/candidate/    which of the candidate models the round starts from, with the figures of all
     DIR/rounds/01/…             the steps of tigerjax.align.rounds
     DIR/labels/01/              label files that people delivered, in the order in which they came
-    DIR/answers/SHA/            greedy answers of a model to the held-out questions
+    DIR/answers/HASH/           greedy answers of a model to the held-out questions
     DIR/cache/01/               training rows of a round
 
 Round 1 starts from the SFT set and the best of the candidate models that were named. A later round starts from the
@@ -13,6 +13,7 @@ set that the last accepted round mixed, and its candidates are those named and t
 
 import dataclasses
 import functools
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -94,6 +95,7 @@ class Project:
         self.folder, self.plan, self.run, self.progress = folder, plan, run, progress
         self.align = AlignConfig(**plan.align)
         self.rounds = folder / "rounds"
+        self._kept: tuple[Path, Any] | None = None
 
     def under_way(self) -> int:
         """The first round without a gate."""
@@ -239,13 +241,14 @@ class Project:
         from tigerjax.sample.engine import SamplingConfig
         from tigerjax.sample.run import CANDIDATES
 
-        place = self.folder / "answers" / self._model(path).sha256[:16]
         asked = [
             {"prompt_id": q.id, "messages": [{"role": "user", "content": q.prompt}]}
             for q in questions.load(self.plan.questions)
         ]
         longest = self.plan.sampling["max_new_tokens"]
         sampling = SamplingConfig(n=1, temperature=0.0, max_new_tokens=longest, context=self.run.data.seq_len)
+        what = [self._model(path).sha256, asked, dataclasses.asdict(sampling)]
+        place = self.folder / "answers" / hashlib.sha256(manifest.canonical(what)).hexdigest()[:16]
         self._sample_to(place, path, asked, sampling, 0)
         records = [record for _, record in read_jsonl(place / CANDIDATES)]
         if len(records) != len(asked):
@@ -284,7 +287,7 @@ class Project:
         """A chat model that fits the tokenizer; one is kept, as a step asks for the same several times."""
         from tigerjax.train.checkpoint import load_model
 
-        if getattr(self, "_kept", (None, None))[0] != path:
+        if self._kept is None or self._kept[0] != path:
             model = load_model(path)
             if model.kind != "llama" or model.tokenizer_sha256 not in (None, self._tokenizer.sha256):
                 raise ConfigError(f"{path}: a candidate is a language model of tokenizer {self.run.data.tokenizer}")
