@@ -15,7 +15,7 @@ from typing import Any
 
 import tigerjax
 from tigerjax.arguments import HELP, Command, bind, bind_with_config
-from tigerjax.commands import convert, evaluate, models, plan, text
+from tigerjax.commands import align, convert, evaluate, models, plan, text
 from tigerjax.errors import ConfigError, TigerjaxError, disk_full
 
 COMMANDS: dict[tuple[str, ...], Command] = {
@@ -34,9 +34,22 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("plan",): plan.plan,
     ("reward", "train"): models.reward_train,
     ("reward", "score"): models.reward_score,
+    ("reward", "calibrate"): models.reward_calibrate,
     ("sample",): models.sample,
     ("evaluate", "compare"): evaluate.evaluate_compare,
     ("evaluate",): evaluate.evaluate,
+    ("align", "init"): align.init,
+    ("align", "prompts"): align.prompts,
+    ("align", "sample"): align.sample,
+    ("align", "score"): align.score,
+    ("align", "queue"): align.queue,
+    ("align", "import"): align.import_labels,
+    ("align", "rank"): align.rank,
+    ("align", "mix"): align.mix,
+    ("align", "train"): align.train,
+    ("align", "gate"): align.gate,
+    ("align", "status"): align.status,
+    ("align", "run"): align.run,
     ("convert", "from-hf"): convert.from_hf,
     ("convert", "to-hf"): convert.to_hf,
     ("convert", "resize"): convert.resize,
@@ -49,8 +62,10 @@ WITH_CONFIG = {
     plan.plan,
     models.reward_train,
     models.reward_score,
+    models.reward_calibrate,
     models.sample,
     evaluate.evaluate,
+    align.init,
 }
 
 # What an accelerator looks like to the kernel: Google TPUs (two drivers), NVIDIA (also under WSL 2), AMD.

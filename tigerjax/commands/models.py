@@ -4,10 +4,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tigerjax.align.config import RewardConfig
 from tigerjax.arguments import keep, override, show
+from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
 
 
@@ -22,11 +23,17 @@ def quickstart(out: Path = Path("runs/quickstart"), seed: int = 0, json: Path | 
 
 
 def train(
-    config: Path, overrides: list[str], out: Path | None = None, dry_run: bool = False, json: Path | None = None
+    config: Path,
+    overrides: list[str],
+    out: Path | None = None,
+    held_out: list[Path] = [],  # noqa: B006  # read only
+    dry_run: bool = False,
+    json: Path | None = None,
 ) -> None:
     """Trains a config: pretraining and SFT differ by mixture and initial weights. Resumes by itself.
 
-    The run is written to OUT, else to runs/NAME; --dry-run prints the resolved config and stops.
+    The run is written to OUT, else to runs/NAME; --dry-run prints the resolved config and stops. HELD_OUT are SFT
+    examples: loss and next-token accuracy on their answers, by task and language, are shown at the end.
 
     Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --out runs/tiny
     """
@@ -46,7 +53,31 @@ def train(
     loader = open_loader(run.data, batch_rows=run.batch_rows, seed=run.seed, total_rows=total_rows)
     run_dir = out or Path("runs") / run.name
     loop(run, loader, run_dir=run_dir, mesh=mesh)
-    keep({"run": str(run_dir)} | last_record(run_dir), json)
+    figures = {"run": str(run_dir)} | last_record(run_dir)
+    if held_out:
+        figures["held_out"] = _held_out(run, run_dir, held_out)
+    keep(figures, json)
+
+
+def _held_out(run: RunConfig, run_dir: Path, files: list[Path]) -> dict[str, Any]:
+    """Shows one line for all of the examples, each task and each language; returns the figures."""
+    from tigerjax.data.records import sft_examples
+    from tigerjax.evaluate.held_out import losses
+    from tigerjax.tokenizer.load import Tokenizer
+    from tigerjax.train.checkpoint import load_model
+
+    found = losses(
+        load_model(run_dir).weights,
+        run.model,
+        Tokenizer(run.data.tokenizer),
+        sft_examples(files),
+        compute=run.compute,
+        seq_len=run.data.seq_len,
+        batch_rows=run.batch_rows,
+    )
+    for name, line in {"held out": found, **found["by_task"], **found["by_lang"]}.items():
+        print(f"{name:24} loss {line['loss_nats']:.3f} nats  accuracy {line['accuracy']:.1%}  tokens {line['tokens']}")
+    return found
 
 
 def reward_train(
@@ -108,6 +139,27 @@ def reward_score(
     show(score_files(run, place, input, out, rows=reward.score_rows), json)
 
 
+def reward_calibrate(
+    config: Path,
+    overrides: list[str],
+    reference: list[Path],
+    model: Path | None = None,
+    reward: RewardConfig = RewardConfig(),  # noqa: B008  # frozen
+    json: Path | None = None,
+) -> None:
+    """Calibrates a reward model (--model, else runs/NAME/model) on the answers of another SFT set.
+
+    Scores get mean 0 and deviation 1 there; the weights and every ranking stay.
+
+    Example: tigerjax reward calibrate configs/quickstart_reward.py --reference sft.jsonl
+    """
+    from tigerjax.align.score import calibrate_model
+
+    run = override(config, overrides, "tigerjax reward calibrate")
+    place = model or Path("runs") / run.name / "model"
+    show(calibrate_model(run, place, reference, rows=reward.score_rows), json)
+
+
 def sample(
     config: Path,
     overrides: list[str],
@@ -117,6 +169,7 @@ def sample(
     n: int = 10,
     temperature: float = 0.9,
     top_p: float = 0.95,
+    top_k: int = 0,
     max_new_tokens: int = 128,
     json: Path | None = None,
 ) -> None:
@@ -131,7 +184,7 @@ def sample(
 
     run = override(config, overrides, "tigerjax sample")
     sampling = SamplingConfig(
-        n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, context=run.data.seq_len
+        n=n, temperature=temperature, top_p=top_p, top_k=top_k, max_new_tokens=max_new_tokens, context=run.data.seq_len
     )
     figures = sample_files(
         model or Path("runs") / run.name,
@@ -141,7 +194,7 @@ def sample(
         sampling=sampling,
         seed=run.seed,
         compute=run.compute,
-        progress=_percent("sampled"),
+        progress=percent("sampled"),
     )
     show(figures, json)
 
@@ -168,7 +221,7 @@ def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> 
     keep(values, json)
 
 
-def _percent(what: str) -> Callable[[int, int], None]:
+def percent(what: str) -> Callable[[int, int], None]:
     """Progress of long work: a line that overwrites itself on a terminal, else one every ten seconds."""
     last = [time.monotonic()]
 

@@ -38,6 +38,7 @@ from tigerjax.data.tasks import (
 )
 from tigerjax.data.tf import start
 from tigerjax.errors import ConfigError, DataError, TigerjaxError
+from tigerjax.tokenizer.chat import Overlong
 
 HOLISTIC_RANGE = (0.05, 0.10)  # what TigerBot used; outside it a warning
 ALLOWED_RANGE = (0.0, 0.2)
@@ -64,9 +65,9 @@ def add_mixture(name: str, rates: Mapping[str, float]) -> None:
     seqio.MixtureRegistry.add(name, tasks, sample_fn=sample_fn)
 
 
-def sft(name: str, *, tokenizer: str | Path, examples: Source) -> None:
-    """Registers a mixture of one SFT source."""
-    add_mixture(name, {add_sft_task(f"{name}.sft", examples, tokenizer=tokenizer): 1.0})
+def sft(name: str, *, tokenizer: str | Path, examples: Source, overlong: Overlong = "drop") -> None:
+    """Registers a mixture of one SFT source; `overlong` as in tasks.add_sft_task."""
+    add_mixture(name, {add_sft_task(f"{name}.sft", examples, tokenizer=tokenizer, overlong=overlong): 1.0})
 
 
 def pretraining(name: str, *, tokenizer: str | Path, sources: Mapping[str, Source]) -> None:
@@ -152,6 +153,8 @@ def cache(mixture: str, tokenizer: str | Path, cache_dir: str | Path, seq_len: i
             "seq_len": seq_len,
             "tokenizer_sha256": sha,
         }
+        if maker is not None and maker.overlong != "drop":
+            config["overlong"] = maker.overlong
         with manifest.stage(folder, name="cache", config=config, inputs=inputs) as run:
             if run.done:
                 continue
