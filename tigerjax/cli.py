@@ -28,6 +28,7 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("data", "dedup", "exact"): text.data_dedup_exact,
     ("data", "dedup", "near"): text.data_dedup_near,
     ("data", "dedup", "against-sft"): text.data_dedup_against_sft,
+    ("data", "decontaminate"): text.data_decontaminate,
     ("data", "cache"): text.data_cache,
     ("data", "stats"): text.data_stats,
     ("train",): models.train,

@@ -91,25 +91,48 @@ def data_clean(
     show(manifest["counts"] | manifest["figures"], json)
 
 
-def data_dedup_exact(input: list[Path], out: Path, json: Path | None = None) -> None:
+def data_dedup_exact(
+    input: list[Path],
+    out: Path,
+    workers: int = 1,
+    shards: int = 16,
+    runner: str = "local",
+    json: Path | None = None,
+) -> None:
     """Keeps one of the documents that differ in case, width and punctuation only.
 
-    Example: tigerjax data dedup exact --input runs/clean/zh.jsonl --out runs/exact
+    `--workers` are processes of this machine, `--shards` bound memory; neither changes a byte of the output, nor does
+    `--runner`: "local", or an Apache Beam runner with its options, such as "DirectRunner".
+
+    Example: tigerjax data dedup exact --input runs/clean/zh.jsonl --out runs/exact --workers 8
     """
     from tigerjax.data.dedup import dedup_files
+    from tigerjax.data.runner import Runner
 
-    manifest = dedup_files("exact", input, out)
+    manifest = dedup_files("exact", input, out, shards=shards, runner=Runner(runner, workers))
     show(manifest["counts"] | manifest["figures"], json)
 
 
-def data_dedup_near(input: list[Path], out: Path, json: Path | None = None) -> None:
+def data_dedup_near(
+    input: list[Path],
+    out: Path,
+    threshold: float = 0.7,
+    workers: int = 1,
+    shards: int = 16,
+    runner: str = "local",
+    json: Path | None = None,
+) -> None:
     """Keeps one document of each cluster of near duplicates (MinHash, verified).
+
+    `--threshold` is the estimated Jaccard similarity from which on two documents are one; the rest is as in
+    `dedup exact`.
 
     Example: tigerjax data dedup near --input runs/clean/zh.jsonl runs/clean/en.jsonl --out runs/dedup
     """
     from tigerjax.data.dedup import dedup_files
+    from tigerjax.data.runner import Runner
 
-    manifest = dedup_files("near", input, out)
+    manifest = dedup_files("near", input, out, threshold=threshold, shards=shards, runner=Runner(runner, workers))
     show(manifest["counts"] | manifest["figures"], json)
 
 
@@ -118,15 +141,49 @@ def data_dedup_against_sft(
     sft: list[Path],
     out: Path,
     action: Literal["cut", "drop", "report"] = "cut",
+    workers: int = 1,
+    shards: int = 16,
+    runner: str = "local",
     json: Path | None = None,
 ) -> None:
     """Removes from pretraining documents what the instruction data already teaches (containment).
 
+    `cut` takes the matched sentences out, `drop` the document, `report` only writes OUT/hits/hits.jsonl. `--shards`
+    is the number of pieces of the instruction data's index, one of which a worker holds at a time.
+
     Example: tigerjax data dedup against-sft --docs runs/dedup/zh.jsonl --sft sft.jsonl --out runs/pretrain
     """
     from tigerjax.data.dedup import against_sft_files
+    from tigerjax.data.runner import Runner
 
-    manifest = against_sft_files(docs, sft, out, action=action)
+    where = Runner(runner, workers)
+    manifest = against_sft_files(docs, sft, out, action=action, shards=shards, runner=where)
+    show(manifest["counts"] | manifest["figures"], json)
+
+
+def data_decontaminate(
+    docs: list[Path],
+    evaluations: list[Path],
+    out: Path,
+    action: Literal["cut", "drop", "report"] = "drop",
+    field: str | None = None,
+    workers: int = 1,
+    shards: int = 16,
+    runner: str = "local",
+    json: Path | None = None,
+) -> None:
+    """Drops documents and SFT examples that hold a question of an evaluation set; counts hits by set.
+
+    A set is a .jsonl or .csv file, its name the task's. `--field` names the field of the question where it is not one
+    of the usual ones.
+
+    Example: tigerjax data decontaminate --docs sft.jsonl --evaluations gsm8k.jsonl ceval.csv --out runs/sft_clean
+    """
+    from tigerjax.data.decontaminate import decontaminate_files
+    from tigerjax.data.runner import Runner
+
+    where = Runner(runner, workers)
+    manifest = decontaminate_files(docs, evaluations, out, action=action, field=field, shards=shards, runner=where)
     show(manifest["counts"] | manifest["figures"], json)
 
 
