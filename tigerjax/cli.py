@@ -24,6 +24,7 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("tokenizer", "train"): text.tokenizer_train,
     ("tokenizer", "extend"): text.tokenizer_extend,
     ("tokenizer", "verify"): text.tokenizer_verify,
+    ("tokenizer", "stats"): text.tokenizer_stats,
     ("data", "clean"): text.data_clean,
     ("data", "dedup", "exact"): text.data_dedup_exact,
     ("data", "dedup", "near"): text.data_dedup_near,
@@ -31,6 +32,7 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("data", "decontaminate"): text.data_decontaminate,
     ("data", "cache"): text.data_cache,
     ("data", "stats"): text.data_stats,
+    ("data", "inspect"): text.data_inspect,
     ("train",): models.train,
     ("plan",): plan.plan,
     ("reward", "train"): models.reward_train,
@@ -43,7 +45,6 @@ COMMANDS: dict[tuple[str, ...], Command] = {
 }
 WITH_CONFIG = {
     text.data_cache,
-    text.data_stats,
     models.train,
     plan.plan,
     models.reward_train,

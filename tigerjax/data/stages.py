@@ -58,6 +58,21 @@ def kept_lines(work: Path, number: int, drop: np.ndarray, edits: dict[int, bytes
                 yield ids[place], edits.get(place) or line[:-1]
 
 
+def save_id_hashes(work: Path, number: int, documents: Sequence[parts.Document]) -> None:
+    """What `repeated_ids` compares."""
+    from xxhash import xxh3_64_intdigest
+
+    hashed = (xxh3_64_intdigest(d.identity.encode("utf-8", "surrogatepass")) for d in documents)
+    hashes = np.fromiter(hashed, np.uint64, len(documents))
+    parts.save_entries(work, "ids", number, hashes, parts.handles(number, len(documents)))
+
+
+def save_met(work: Path, number: int, documents: Sequence[parts.Document]) -> None:
+    """The ids alone of records that a stage has met, for `repeated_ids`."""
+    parts.save_ids(work, number, documents)
+    save_id_hashes(work, number, documents)
+
+
 Scan = Callable[[int, list[parts.Document]], dict[str, Any]]
 
 
@@ -66,14 +81,10 @@ def scan_block(scan: Scan, work: Path, block: parts.Block) -> list[dict[str, Any
 
     Returns {part, path, records, …} of each.
     """
-    from xxhash import xxh3_64_intdigest
-
     out = []
     for number, documents in parts.parts(block):
         parts.save(work, number, documents)
-        hashed = (xxh3_64_intdigest(d.identity.encode("utf-8", "surrogatepass")) for d in documents)
-        identities = np.fromiter(hashed, np.uint64, len(documents))
-        parts.save_entries(work, "ids", number, identities, parts.handles(number, len(documents)))
+        save_id_hashes(work, number, documents)
         found = scan(number, documents)
         out.append({"part": number, "path": str(block.path), "records": len(documents), **found})
     return out
