@@ -49,7 +49,7 @@ def _scan_units(work: Path, search: Search, number: int, documents: list[parts.D
     units = containment.make_units(texts, search)
     for kind, given in units.long.items():
         for name, array in given._asdict().items():
-            np.save(work / f"{kind}-{name}-{number}.npy", array, allow_pickle=False)
+            parts.save_npy(work / f"{kind}-{name}-{number}.npy", array)
     manifest.write_json(work / f"short-{number}.json", units.short)
     grams = sum(len(given.grams) for given in units.long.values()) + len(units.short)
     return {"units": sum(map(len, texts)), "grams": grams, "ignored": units.ignored}
@@ -70,7 +70,7 @@ def _make_filter(units: Path, numbers: Sequence[int], grams: int) -> None:
             known.add(np.asarray(_load_units(units, kind, number).grams))
         for ends in containment.anchors([key for _, key in _load_short(units, number)]):
             known.add(ends)
-    np.save(units / "filter.npy", known.bits, allow_pickle=False)
+    parts.save_npy(units / "filter.npy", known.bits)
 
 
 @functools.lru_cache(maxsize=1)
@@ -87,7 +87,7 @@ def _scan_docs(work: Path, units: Path, search: Search, number: int, documents: 
         first += len(batch)
     for kind, pairs in found.items():
         texts, grams = (np.concatenate(column) for column in zip(*pairs, strict=True))
-        np.save(work / f"matches-{kind}-{number}.npy", np.stack([texts.astype(np.uint64), grams]), allow_pickle=False)
+        parts.save_npy(work / f"matches-{kind}-{number}.npy", np.stack([texts.astype(np.uint64), grams]))
         if kind != "short":
             distinct, counts = np.unique(grams, return_counts=True)
             parts.save_entries(work, f"often-{kind}", number, distinct, counts.astype(np.uint64))
@@ -150,7 +150,7 @@ def _join(job: Job, item: tuple[int, int]) -> int:
         else:
             place, unit, share = index.indices[kind].hits(texts, grams, job.search)
             found = np.stack([place, *index.where[kind][:, unit], share])
-        np.save(job.docs / f"found-{kind}-{number}-{shard}.npy", found.astype(np.float64), allow_pickle=False)
+        parts.save_npy(job.docs / f"found-{kind}-{number}-{shard}.npy", found.astype(np.float64))
         total += found.shape[1]
     return total
 
@@ -233,7 +233,7 @@ def _apply(job: Job, number: int) -> dict[str, Any]:
                 drop.append(place)
             elif left != text:
                 edits.append((place, parts.dumped({**record, "text": left})))
-    np.save(job.docs / f"drop-{number}.npy", np.array(drop, np.int64), allow_pickle=False)
+    parts.save_npy(job.docs / f"drop-{number}.npy", np.array(drop, np.int64))
     manifest.write_json(job.docs / f"edits-{number}.json", [[place, line.decode()] for place, line in edits])
     parts.save_lines(job.docs / f"hits-{number}.jsonl", report)
     return {"hits": len(report), "cut": len(edits), "dropped": len(drop), "by_unit": dict(by_unit)}
@@ -261,7 +261,7 @@ def _find(job: Job, docs: Sequence[dict[str, Any]], runner: Runner) -> tuple[int
     stopped = runner.each(functools.partial(_stop, job, limit), range(job.shards), job.docs, "stop")
     for n, kind in enumerate(KINDS):
         every = sorted(gram for shard in stopped for gram in shard[n])
-        np.save(job.docs / f"stopped-{kind}.npy", np.array(every, np.uint64), allow_pickle=False)
+        parts.save_npy(job.docs / f"stopped-{kind}.npy", np.array(every, np.uint64))
     items = [(shard, number) for shard in range(job.shards) for number in job.doc_parts]
     runner.each(functools.partial(_join, job), items, job.docs, "join")
     applied = runner.each(functools.partial(_apply, job), job.doc_parts, job.docs, "apply")
@@ -297,7 +297,8 @@ def find_files(
         scan_units = functools.partial(_scan_units, work / "units", search)
         sides = stages.scanned(runner, scan_units, work / "units", given, shards, "units")
         if not sum(part["units"] for part in sides):
-            raise DataError(f"{', '.join(map(str, unit_paths))}: no units to look for, so nothing could be found")
+            missing = "instruction data" if what == "against_sft" else "questions"
+            raise DataError(f"{', '.join(map(str, unit_paths))}: no {missing}, so nothing could be found")
         unit_parts = tuple(part["part"] for part in sides)
         _make_filter(work / "units", unit_parts, sum(part["grams"] for part in sides))
         scan_docs = functools.partial(_scan_docs, work / "docs", work / "units", search)

@@ -67,6 +67,15 @@ def unit_texts(record: Record) -> list[str]:
     ]
 
 
+def distinct(texts: np.ndarray, grams: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each (text, gram) pair once, sorted by text and gram."""
+    order = np.lexsort((grams, texts))
+    texts, grams = texts[order], grams[order]
+    first = np.ones(len(grams), bool)
+    first[1:] = (grams[1:] != grams[:-1]) | (texts[1:] != texts[:-1])
+    return texts[first], grams[first]
+
+
 def make_units(examples: Sequence[Sequence[str]], search: Search) -> Units:
     """The units of a part's examples, given as their texts."""
     owners = np.repeat(np.arange(len(examples)), [len(texts) for texts in examples])
@@ -78,11 +87,7 @@ def make_units(examples: Sequence[Sequence[str]], search: Search) -> Units:
     for kind in KINDS:
         chosen = cjk if kind == "characters" else ~cjk
         hashes, texts = windows(cut(batch.only(chosen), kind), search.gram)
-        order = np.lexsort((hashes, texts))
-        hashes, texts = hashes[order], texts[order]
-        first = np.ones(len(hashes), bool)
-        first[1:] = (hashes[1:] != hashes[:-1]) | (texts[1:] != texts[:-1])
-        hashes, texts = hashes[first], texts[first]
+        texts, hashes = distinct(texts, hashes)
         enough = np.bincount(texts, minlength=len(owners)) >= search.min_grams
         is_long |= enough
         hashes, texts = hashes[enough[texts]], texts[enough[texts]]
@@ -146,8 +151,7 @@ def matches(batch: Keys, known: Filter, search: Search) -> dict[str, tuple[np.nd
     for name, (kind, n) in cuts.items():
         hashes, texts = windows(cut(batch, kind), n)
         at = np.flatnonzero(known.may_hold(hashes))
-        pairs = np.unique(np.stack([texts[at].astype(np.uint64), hashes[at]]), axis=1)
-        found[name] = (pairs[0].astype(np.int64), pairs[1])
+        found[name] = distinct(texts[at], hashes[at])
     return found
 
 

@@ -46,7 +46,7 @@ def features(kind: Kind, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, 
 def _scan(kind: Kind, work: Path, number: int, documents: list[parts.Document]) -> dict[str, Any]:
     made = [features(kind, batch) for batch in stages.batches([d.text for d in documents])]
     rows, bucket_keys, able = (np.concatenate(column) for column in zip(*made, strict=True))
-    np.save(work / f"rows-{number}.npy", rows, allow_pickle=False)
+    parts.save_npy(work / f"rows-{number}.npy", rows)
     named = np.repeat(parts.handles(number, len(documents))[able], bucket_keys.shape[1])
     parts.save_entries(work, "buckets", number, bucket_keys[able].ravel(), named)
     return {"too_short": int((~able).sum())}
@@ -104,7 +104,7 @@ def _edges(work: Path, numbers: Sequence[int], threshold: float, shards: int, sh
             edges.append(members[mine][pairs].T)
         first = last
     whole = np.concatenate(edges, axis=1) if edges else np.zeros((2, 0), np.uint64)
-    np.save(work / f"edges-{shard}.npy", np.unique(whole, axis=1), allow_pickle=False)
+    parts.save_npy(work / f"edges-{shard}.npy", np.unique(whole, axis=1))
     return whole.shape[1]
 
 
@@ -183,7 +183,7 @@ def dedup_files(
         gone = survivors(work, named, cluster, run.tmp / "clusters" / "clusters.jsonl")
         gone_parts, gone_places = parts.split_handles(gone)
         for number in numbers:
-            np.save(work / f"drop-{number}.npy", gone_places[gone_parts == number], allow_pickle=False)
+            parts.save_npy(work / f"drop-{number}.npy", gone_places[gone_parts == number])
         kept = sum(runner.each(functools.partial(_write, work, run.tmp), stages.outputs(paths, found), work, "write"))
         shutil.rmtree(work)
         total = sum(part["records"] for part in found)

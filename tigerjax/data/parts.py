@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from tigerjax.data import records
 from tigerjax.data.records import Record
 from tigerjax.errors import DataError
 
-BLOCK_BYTES = 32_000_000
+BLOCK_BYTES = 16_000_000
 PARTS_A_BLOCK = 1 << 12
 """A .zst file is one block, as it cannot be entered in the middle; it gives so many parts at most."""
 SCAN_BYTES = 1 << 20
@@ -142,6 +143,22 @@ def parts(block: Block) -> Iterator[tuple[int, list[Document]]]:
         yield full()
 
 
+class _Written:
+    """A file as numpy may only write to it: its own way past Python loses why a write failed (a full disk)."""
+
+    def __init__(self, file: Any):
+        self.write = file.write
+
+
+def save_npy(path: Path, array: np.ndarray) -> None:
+    """Writes an .npy file by rename."""
+    part = path.with_name(path.name + ".part")
+    with open(part, "wb") as file:
+        out: Any = _Written(file)
+        np.lib.format.write_array(out, np.ascontiguousarray(array), allow_pickle=False)
+    os.replace(part, path)
+
+
 def save_array(path: Path, **arrays: np.ndarray) -> None:
     """Writes an .npz by rename, without pickles."""
     part = path.with_name(path.name + ".part")
@@ -206,7 +223,7 @@ def split_handles(given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def save_entries(work: Path, what: str, number: int, entry_keys: np.ndarray, entries: np.ndarray) -> None:
     """Writes (key, entry) pairs of a part sorted by key, so that a shard reads its range of keys only."""
     order = np.argsort(entry_keys, kind="stable")
-    np.save(work / f"{what}-{number}.npy", np.stack([entry_keys[order], entries[order]]), allow_pickle=False)
+    save_npy(work / f"{what}-{number}.npy", np.stack([entry_keys[order], entries[order]]))
 
 
 def load_entries(work: Path, what: str, numbers: Sequence[int], shard: int, shards: int) -> tuple[np.ndarray, ...]:
