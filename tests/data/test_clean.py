@@ -121,7 +121,7 @@ def test_rules_that_are_off_by_default_are_switched_on_by_name(tmp_path):
         "fine": (long, "en"),
         "short": ("Too short to be a document.", "en"),
         "language": ("这是一篇中文的文章，可是它被标成了英文。" * 4, "en"),
-        "letters": ("-- * ++ // == .. ;; :: || " * 9 + long[:60], "en"),
+        "letters": ("-- * ++ // == .. ;; :: || " * 9 + long[:90], "en"),
         "repetition": ("Buy now and save.\n" * 9 + long, "en"),
     }
     given = [{"id": name, "text": text, "lang": lang} for name, (text, lang) in documents.items()]
