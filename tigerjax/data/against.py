@@ -99,9 +99,10 @@ def _stop(job: Job, limit: float, shard: int) -> list[list[int]]:
     out = []
     for kind in KINDS:
         grams, counts = parts.load_entries(job.docs, f"often-{kind}", job.doc_parts, shard, job.shards)
-        starts = np.flatnonzero(np.concatenate([[True], grams[1:] != grams[:-1]])) if len(grams) else []
-        total = np.add.reduceat(counts, starts) if len(grams) else np.zeros(0, np.uint64)
-        often = grams[starts][total > limit] if len(grams) else grams
+        often = grams
+        if len(grams):
+            starts = np.flatnonzero(np.concatenate([[True], grams[1:] != grams[:-1]]))
+            often = grams[starts][np.add.reduceat(counts, starts) > limit]
         held = np.zeros(len(often), bool)
         for number in job.unit_parts if len(often) else ():
             held |= np.isin(often, _load_units(job.units, kind, number).grams)
@@ -121,7 +122,8 @@ class _Shard(NamedTuple):
 @functools.lru_cache(maxsize=1)
 def _shard(job: Job, shard: int) -> _Shard:
     mine = job.unit_parts[shard :: job.shards]
-    indices, where = {}, {}
+    indices: dict[str, Index] = {}
+    where: dict[str, np.ndarray] = {}
     for kind in KINDS:
         loaded = [_load_units(job.units, kind, number) for number in mine]
         sizes = [np.diff(units.starts) for units in loaded]

@@ -183,7 +183,7 @@ def clean_files(
         for said in found:
             rewritten.update(said["rewritten"])
             for name, kept in said["samples"].items():
-                samples[name] = heapq.nsmallest(SAMPLES, [*samples.get(name, []), *map(tuple, kept)])
+                samples[name] = heapq.nsmallest(SAMPLES, [*samples.get(name, []), *((d, b, a) for d, b, a in kept)])
         bad = [line for said in found for line in said["bad"]]
         total, kept_records = sum(counts.values()), counts.pop("", 0)
         if counts["bad"] > max_bad_fraction * total:

@@ -284,7 +284,7 @@ FILTERS = (
     Filter(letters, default=False),
     Filter(repetition, default=False),
 )
-RULES = {rule.name: rule for rule in (*REWRITES, *FILTERS)}
+RULES: dict[str, Rewrite | Filter] = {rule.name: rule for rule in (*REWRITES, *FILTERS)}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
