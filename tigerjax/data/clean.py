@@ -160,7 +160,7 @@ def clean_files(
     A denied source is an error (or dropped as `denied`). Broken lines go to quarantine.json and are counted as `bad`;
     more than `max_bad_fraction` of them stop the run with the first one's file and line. An id given twice is an error.
     """
-    chosen = rules.rule_set(on, off, None if sensitive is None else str(sensitive))
+    chosen = rules.rule_set(on, off, sensitive)
     paths = records.expand(inputs)
     records.distinct_names(paths)
     if not 0 <= max_bad_fraction <= 1:

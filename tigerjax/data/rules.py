@@ -226,38 +226,43 @@ def repetition(record: Record) -> bool:
     return len(grams) > 0 and len(np.unique(grams)) < (1 - MAX_GRAMS_TWICE) * len(grams)
 
 
-@functools.cache
-def _automaton(path: str) -> Any:
-    import ahocorasick
-
+def read_words(path: str | Path) -> tuple[str, ...]:
+    """The words of a list, one a line, without case."""
     try:
-        words = Path(path).read_text(encoding="utf-8-sig").split("\n")
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: the list of sensitive words cannot be read: {error}") from error
-    found = ahocorasick.Automaton()
-    for word in filter(None, map(str.strip, words)):
-        found.add_word(word.casefold(), word.casefold())
-    if not len(found):
+    if not (words := sorted({line.strip().casefold() for line in lines} - {""})):
         raise DataError(f"{path}: no sensitive word in it; give one a line, or leave --sensitive out")
+    return tuple(words)
+
+
+@functools.cache
+def _automaton(words: tuple[str, ...]) -> Any:
+    import ahocorasick
+
+    found = ahocorasick.Automaton()
+    for word in words:
+        found.add_word(word, word)
     found.make_automaton()
     return found
 
 
-def sensitive_words(text: str, path: str) -> int:
+def sensitive_words(text: str, words: tuple[str, ...]) -> int:
     """Occurrences of the listed words, without case; a word of Latin letters counts only as a whole word."""
     text, count = text.casefold(), 0
-    for end, word in _automaton(path).iter(text):
+    for end, word in _automaton(words).iter(text):
         start = end - len(word) + 1
         inside = (text[max(start - 1, 0) : start] + text[end + 1 : end + 2]).replace("_", "")
         count += not (word.isascii() and any(c.isascii() and c.isalnum() for c in inside))
     return count
 
 
-def sensitive(record: Record, path: str) -> bool:
+def sensitive(record: Record, words: tuple[str, ...]) -> bool:
     """A record with more than MAX_SENSITIVE listed words per 1,000 characters."""
     texts = _texts(record)
     size = max(sum(map(len, texts)), 1)
-    return sum(sensitive_words(text, path) for text in texts) > MAX_SENSITIVE * size / 1000
+    return sum(sensitive_words(text, words) for text in texts) > MAX_SENSITIVE * size / 1000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -289,10 +294,10 @@ RULES: dict[str, Rewrite | Filter] = {rule.name: rule for rule in (*REWRITES, *F
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RuleSet:
-    """The rules that are on, and the list of sensitive words, if any."""
+    """The rules that are on, and the sensitive words, if any."""
 
     names: frozenset[str]
-    words: str | None = None
+    words: tuple[str, ...] = ()
 
     def rewritten(self, text: str, *, sft: bool, code: bool, zh: bool, seen: Any = None) -> str:
         """The rewrites in order, again until nothing changes; `seen(rule, old, new)` of each change."""
@@ -321,14 +326,12 @@ class RuleSet:
         for rule in FILTERS:
             if rule.name in self.names and rule.drops(record):
                 return record, rule.name
-        return record, "sensitive" if self.words is not None and sensitive(record, self.words) else ""
+        return record, "sensitive" if self.words and sensitive(record, self.words) else ""
 
 
-def rule_set(on: Sequence[str] = (), off: Sequence[str] = (), words: str | None = None) -> RuleSet:
+def rule_set(on: Sequence[str] = (), off: Sequence[str] = (), words: str | Path | None = None) -> RuleSet:
     """The default rules with those of `on` ("all" for every one) and without those of `off`."""
     if unknown := (set(on) - {"all"} | set(off)) - set(RULES):
         raise ConfigError(f"no such cleaning rules: {sorted(unknown)}; there are {list(RULES)}")
     default = {name for name, rule in RULES.items() if rule.default or name in on or "all" in on}
-    if words is not None:
-        _automaton(words)
-    return RuleSet(frozenset(default - set(off)), words)
+    return RuleSet(frozenset(default - set(off)), () if words is None else read_words(words))
