@@ -16,6 +16,7 @@ from tigerjax.data.records import Record
 
 Action = Literal["cut", "drop", "report"]
 KINDS: tuple[Kind, Kind] = ("characters", "words")
+THRESHOLD = 0.5
 ANCHOR = 8
 """Characters of key by whose hash a short unit is looked up, before it is compared in full."""
 MIN_QUESTION_CHARACTERS = 50
@@ -37,7 +38,7 @@ class Search:
     gram: int = 8
     min_grams: int = 16
     """Units of fewer grams are found by exact substring of the key only."""
-    threshold: float = 0.5
+    threshold: float = THRESHOLD
 
 
 class UnitGrams(NamedTuple):

@@ -202,7 +202,7 @@ def against_sft_files(
     out: str | Path,
     *,
     action: containment.Action = "cut",
-    threshold: float = containment.Search.threshold,
+    threshold: float = containment.THRESHOLD,
     shards: int = stages.SHARDS,
     runner: Runner | None = None,
 ) -> dict[str, Any]:
