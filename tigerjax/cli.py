@@ -24,12 +24,15 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("tokenizer", "train"): text.tokenizer_train,
     ("tokenizer", "extend"): text.tokenizer_extend,
     ("tokenizer", "verify"): text.tokenizer_verify,
+    ("tokenizer", "stats"): text.tokenizer_stats,
     ("data", "clean"): text.data_clean,
     ("data", "dedup", "exact"): text.data_dedup_exact,
     ("data", "dedup", "near"): text.data_dedup_near,
     ("data", "dedup", "against-sft"): text.data_dedup_against_sft,
+    ("data", "decontaminate"): text.data_decontaminate,
     ("data", "cache"): text.data_cache,
     ("data", "stats"): text.data_stats,
+    ("data", "inspect"): text.data_inspect,
     ("train",): models.train,
     ("plan",): plan.plan,
     ("reward", "train"): models.reward_train,
@@ -57,7 +60,6 @@ COMMANDS: dict[tuple[str, ...], Command] = {
 }
 WITH_CONFIG = {
     text.data_cache,
-    text.data_stats,
     models.train,
     plan.plan,
     models.reward_train,

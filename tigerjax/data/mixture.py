@@ -18,7 +18,7 @@ not at import. Registering a name again replaces it.
 import difflib
 import importlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +197,34 @@ def check_epochs(sources: Mapping[str, tuple[float, int, float | None]], total_r
         )
 
 
+def import_modules(modules: Sequence[str]) -> None:
+    """Imports the modules that register mixtures; ConfigError with what one of them raised."""
+    start()  # before a module imports SeqIO in its own way
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except TigerjaxError:
+            raise
+        except Exception as error:  # whatever a user's module may raise
+            what = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"data.modules names {module}, which cannot be imported: {what}") from error
+
+
+def mixture_config(mixture: str, modules: Sequence[str], cache_dir: str | Path, seq_len: int) -> DataConfig:
+    """The data config of a registered mixture, with the tokenizer that its sources name."""
+    import_modules(modules)
+    makers = [maker for task in get_mixture(mixture).tasks if (maker := row_maker(task)) is not None]
+    if not makers:
+        raise ConfigError(f"no source of mixture {mixture!r} names a tokenizer; train with a config that names one")
+    return DataConfig(
+        mixture=mixture,
+        modules=tuple(modules),
+        tokenizer=makers[0].tokenizer,
+        cache_dir=str(cache_dir),
+        seq_len=seq_len,
+    )
+
+
 def open_loader(
     data: DataConfig, *, batch_rows: int, seed: int, host: int = 0, hosts: int = 1, total_rows: int | None = None
 ) -> Loader:
@@ -207,15 +235,7 @@ def open_loader(
     """
     from tigerjax.tokenizer.load import Tokenizer
 
-    start()  # before a module imports SeqIO in its own way
-    for module in data.modules:
-        try:
-            importlib.import_module(module)
-        except TigerjaxError:
-            raise
-        except Exception as error:  # whatever a user's module may raise
-            what = f"{type(error).__name__}: {error}"
-            raise ConfigError(f"data.modules names {module}, which cannot be imported: {what}") from error
+    import_modules(data.modules)
     mixture = get_mixture(data.mixture)
     tokenizer = Tokenizer(Path(data.tokenizer))
     sha = tokenizer.sha256
@@ -256,6 +276,7 @@ def stats(data: DataConfig, *, batch_rows: int, seed: int) -> dict[str, Any]:
         "realised": {name: value / sum(seen.values()) for name, value in seen.items()},
         "fill": tokens / (total_rows * data.seq_len),
         "rows": total_rows,
+        "rows_of_an_epoch": sum(counts.values()),
         "tokens": tokens,
         "sources": {
             s.name: {k: s.figures.get(k) for k in ("rows", "tokens", "records", "characters", "overlong", "weightless")}

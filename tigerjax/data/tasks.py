@@ -1,4 +1,4 @@
-"""One source as a SeqIO task: JSONL records in, rows of exactly L tokens out."""
+"""One source as a SeqIO task: records of files in, rows of exactly L tokens out."""
 
 import contextlib
 import dataclasses
@@ -24,7 +24,7 @@ BLOCK = 256  # records or rows that cross the border to TensorFlow together: one
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Source:
-    """JSONL(.zst) files or patterns, their weight within a language, and how often they may be read."""
+    """Files, patterns or a TFDS folder (see `readers`), their weight within a language, and how often they are read."""
 
     files: str | Path | tuple[str | Path, ...]
     weight: float = 1.0
