@@ -136,7 +136,7 @@ def _write_tensors(
                 total = hashlib.sha256()
                 shards.start(name)
                 for start, stop in row.blocks():
-                    block = row.to_theirs(np.asarray(array[row.index(layer, start, stop)]))
+                    block = row.to_theirs(np.asarray(array[row.place(layer, start, stop)]))
                     block = np.ascontiguousarray(block, DTYPES[dtype])
                     finite(block, name)
                     total.update(block.view(np.uint8).data)

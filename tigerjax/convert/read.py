@@ -176,7 +176,7 @@ def _copy_in(opened: Opened, arrays: dict[str, Any], dtype: Dtype, *, done: set[
                 finite(block, f"{opened.where}: {name}")
                 block = np.ascontiguousarray(block, DTYPES[dtype])
                 total.update(block.view(np.uint8).data)
-                array[row.index(layer, start, stop)] = row.to_ours(block)
+                array[row.place(layer, start, stop)] = row.to_ours(block)
             for index, shape in _padding(row):
                 array[index] = np.zeros(shape, DTYPES[dtype])
             if isinstance(array, store.Stored):

@@ -51,7 +51,7 @@ class Row(NamedTuple):
         for start in range(0, self.shape[0], step):
             yield start, min(start + step, self.shape[0])
 
-    def index(self, layer: int, start: int, stop: int) -> tuple[Any, ...]:
+    def place(self, layer: int, start: int, stop: int) -> tuple[Any, ...]:
         """Where rows start:stop of their tensor of a layer lie in our array."""
         inner = [slice(None)] * len(self.ours_shape)
         inner[self.axis] = slice(start // self.unit, stop // self.unit)

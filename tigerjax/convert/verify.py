@@ -55,7 +55,7 @@ def imported(
     def blocks(name: str) -> Iterator[Array]:
         row, layer = rows[name]
         for start, stop in row.blocks():
-            yield np.ascontiguousarray(row.to_theirs(get(arrays, row.ours)[row.index(layer, start, stop)]))
+            yield np.ascontiguousarray(row.to_theirs(get(arrays, row.ours)[row.place(layer, start, stop)]))
 
     by_name = {name: row for name, (row, _) in rows.items()}
     _compare(path, list(rows), blocks, tensor_bytes(opened.spec, opened.config, 4), by_name, progress)
@@ -179,6 +179,6 @@ def our_llama(arrays: dict[str, Any], config: ModelConfig, ids_T: Array, dtype: 
         last = spec[-1]
         parts = []
         for start, stop in last.blocks():
-            part = rounded(get(arrays, last.ours)[last.index(0, start, stop)])
+            part = rounded(get(arrays, last.ours)[last.place(0, start, stop)])
             parts.append(x_BTD[0] @ part.reshape(config.model_dim, -1))
         return np.asarray(jnp.concatenate(parts, axis=1))
