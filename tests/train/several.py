@@ -17,14 +17,14 @@ from tigerjax.mesh import host_rows
 from tigerjax.rendezvous import HostsConfig
 from tigerjax.train.loop import run_mesh, train
 
-WAITS = HostsConfig(barrier_timeout_s=300, stall_timeout_s=600, start_timeout_s=300)
+WAITS = HostsConfig(barrier_timeout_s=600, stall_timeout_s=2400, start_timeout_s=600)
 MESH = MeshConfig(fsdp=4)
 
 
 class HostLoader(TinyLoader):
     """The rows of TinyLoader's batches that this process holds; at batch `at` it does what the scenario says."""
 
-    def __init__(self, mine: list[int], *, scenario: str, at: int = 5):
+    def __init__(self, mine: list[int], *, scenario: str, at: int = 7):
         super().__init__()
         self.mine, self.scenario, self.at = mine, scenario, at
 

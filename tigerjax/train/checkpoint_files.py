@@ -17,6 +17,14 @@ from tigerjax.errors import DataError, disk_full
 META = "meta.json"
 
 
+def folder_of(path: Path) -> Path:
+    """The checkpoints folder of a run, or `path` itself when it is one. DataError when there is none."""
+    for folder in (path / "checkpoints", path):
+        if folder.is_dir() and (steps(folder) or damaged(folder)):
+            return folder
+    raise DataError(f"{path}: no checkpoints here; give a run folder or its checkpoints/")
+
+
 def damaged(folder: Path) -> list[str]:
     """Names of the checkpoints that were set aside."""
     return sorted(p.name for p in folder.glob("*.damaged"))
