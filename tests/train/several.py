@@ -17,14 +17,15 @@ from tigerjax.mesh import host_rows
 from tigerjax.rendezvous import HostsConfig
 from tigerjax.train.loop import run_mesh, train
 
-WAITS = HostsConfig(barrier_timeout_s=600, stall_timeout_s=2400, start_timeout_s=600)
+# Patient, since the machine may be busy; only the stall is waited for.
+WAITS = HostsConfig(barrier_timeout_s=2000, stall_timeout_s=60 if "stall" in sys.argv else 2000, start_timeout_s=2000)
 MESH = MeshConfig(fsdp=4)
 
 
 class HostLoader(TinyLoader):
     """The rows of TinyLoader's batches that this process holds; at batch `at` it does what the scenario says."""
 
-    def __init__(self, mine: list[int], *, scenario: str, at: int = 7):
+    def __init__(self, mine: list[int], *, scenario: str, at: int):
         super().__init__()
         self.mine, self.scenario, self.at = mine, scenario, at
 
@@ -49,7 +50,8 @@ def run(scenario: str, folder: Path, total_steps: int, every_steps: int) -> None
     with hosts.together():
         config = tiny_config(mesh=MESH, total_steps=total_steps, every_steps=every_steps)
         mesh = run_mesh(config)
-        loader = HostLoader(host_rows(mesh, ROWS), scenario=scenario)
+        at = 3 if scenario == "preempt" else 7  # a batch is read up to three steps before its own
+        loader = HostLoader(host_rows(mesh, ROWS), scenario=scenario, at=at)
         if scenario == "other-config" and not hosts.is_writer():
             config = tiny_config(mesh=MESH, total_steps=total_steps + 1, every_steps=every_steps)
         train(config, loader, run_dir=folder, mesh=mesh, progress=False)
