@@ -35,6 +35,7 @@ SHUTDOWN_S = 60  # at the end of a run, for the slowest host to end too
 class _State:
     config: HostsConfig = dataclasses.field(default_factory=HostsConfig)
     uses: dict[str, int] = dataclasses.field(default_factory=dict)
+    leaving: threading.Lock = dataclasses.field(default_factory=threading.Lock)  # taken once, by who ends the process
     where: str = "starting"
     since: float = 0.0  # monotonic time of the last change of `where`
 
@@ -160,14 +161,19 @@ class Stop:
     """
 
     def __init__(self, received: list[int]):
-        self._received, self._asked, self.number = received, False, 0
-        """`number`: the signal that all stop for; 0 while none do."""
+        self._received, self._asked, self._agreed = received, False, 0
+
+    @property
+    def number(self) -> int:
+        """The signal that all stop for; 0 while none do."""
+        if several():
+            return self._agreed
+        return self._received[0] if self._received else 0
 
     def before(self, i: int) -> bool:
         """Whether to stop instead of starting step i."""
         client = _client()
         if client is None:
-            self.number = self._received[0] if self._received else 0
             return bool(self._received)
         if self._received and not self._asked:
             self._asked = True
@@ -178,7 +184,7 @@ class Stop:
         except jax.errors.JaxRuntimeError:  # nobody has asked
             return False
         if i >= stop:
-            self.number = number
+            self._agreed = number
         return i >= stop
 
 
@@ -204,6 +210,7 @@ def _watch(client: Any, done: threading.Event) -> None:
             if still > patience and not done.is_set():
                 others = ", ".join(f"host {key[len(AT) :]}: {v}" for key, v in client.key_value_dir_get(AT))
                 _fail(client, HostsError(f"no step finished for {still:.0f} s ({others}); start all hosts again"))
+            done.wait(0.2)  # a store that is gone answers at once
             continue
         if not done.is_set():
             _leave(client)
@@ -224,6 +231,7 @@ def _fail(client: Any, error: BaseException) -> NoReturn:
 
 
 def _leave(client: Any) -> NoReturn:
+    _state.leaving.acquire()
     try:
         host, line, code = json.loads(client.blocking_key_value_get(FAILED, int(LEAVE_S * 1000)))
     except jax.errors.JaxRuntimeError:

@@ -12,14 +12,17 @@ fi
 export JAX_PLATFORMS=cpu JAX_NUM_PROCESSES=$PROCESSES
 export XLA_FLAGS="${XLA_FLAGS:-} --xla_force_host_platform_device_count=$DEVICES"
 
-pids=()
-stop() { for pid in "${pids[@]}"; do kill "-$1" "$pid" 2>/dev/null || true; done; }
+pids=() stopped=false
+stop() {
+  stopped=true
+  for pid in "${pids[@]}"; do kill "-$1" "$pid" 2>/dev/null || true; done
+}
 trap 'stop INT' INT
 trap 'stop TERM' TERM
 
-# once: all processes, until all have ended; the code of the first that failed, or 0.
+# once: all processes, until all have ended; the code of the first one, by number, that failed, or 0.
 once() {
-  local process code=0 one port=$PORT
+  local process pid code=0 one port=$PORT
   [ -n "$port" ] || port=$((20000 + RANDOM % 20000))
   export JAX_COORDINATOR_ADDRESS=127.0.0.1:$port
   if $dry_run; then
@@ -34,9 +37,13 @@ once() {
     JAX_PROCESS_ID=$process "${command[@]}" > >(sed -u "s/^/[$process] /" | tee -a "${LOGS:-/dev/null}") 2>&1 &
     pids+=($!)
   done
-  for _ in "${pids[@]}"; do
+  for pid in "${pids[@]}"; do
     one=0
-    wait -n "${pids[@]}" || one=$?
+    wait "$pid" || one=$?
+    while kill -0 "$pid" 2>/dev/null; do # a signal ends `wait`, not the process: it saves first
+      one=0
+      wait "$pid" || one=$?
+    done
     [ "$one" -eq 0 ] || [ "$code" -ne 0 ] || code=$one
   done
   return "$code"
@@ -45,6 +52,6 @@ once() {
 for ((start = 0; ; start++)); do
   code=0
   once || code=$?
-  if final "$code" || [ "$code" -eq 130 ] || [ "$start" -ge "$RESTARTS" ]; then exit "$code"; fi
+  if final "$code" || $stopped || [ "$start" -ge "$RESTARTS" ]; then exit "$code"; fi
   say "ended with $code; start $((start + 2)) of at most $((RESTARTS + 1))"
 done
