@@ -6,7 +6,7 @@ First the run goes through undisturbed. Then it is disturbed until it has been h
 SIGKILL at a random moment (start-up, restore, step, save), every fifth time the newest checkpoint is cut in half as
 well, and every seventh time a process is stopped (SIGSTOP) until the other says that it stalled. Each restart is
 automatic. Prints: hits by kind, starts, steps done again, the longest end after a hit, and whether the final weights
-and optimiser state are bit-identical. Exit 5 when they are not, or when a step before the last save was lost.
+and optimiser state are bit-identical. Exit 5 when they are not, when a save was lost, or when there were too few hits.
 """
 
 import argparse
@@ -125,14 +125,14 @@ def saved(folder: Path) -> list[int]:
     return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
 
-def cut(folder: Path) -> bool:
-    """Cuts the longest file of the newest checkpoint in half, when there is another one to fall back to."""
+def cut(folder: Path) -> int | None:
+    """Cuts the longest file of the newest checkpoint in half, when there is another one to fall back to; its step."""
     if len(have := saved(folder)) < 2:
-        return False
+        return None
     files = [p for p in (folder / "checkpoints" / str(have[0])).rglob("*") if p.is_file()]
     longest = max(files, key=lambda p: p.stat().st_size)
     os.truncate(longest, longest.stat().st_size // 2)
-    return True
+    return have[0]
 
 
 def state_sha256(folder: Path, step: int) -> str:
@@ -162,8 +162,9 @@ def drill(work: Path, *, kills: int, steps: int, seed: int) -> dict[str, Any]:
 
     folder, hits = work / "drilled", {"one": 0, "all": 0, "cut": 0, "stall": 0}
     starts, again, lost, slowest_s = 0, 0, 0, 0.0
+    broken: int | None = None
     while True:
-        before = saved(folder)
+        before = [step for step in saved(folder) if step != broken]
         started, starts = start(folder, steps, log, cache), starts + 1
         number = starts  # one hit a start
         hit = sum(hits[kind] for kind in ("one", "all", "stall")) < kills
@@ -192,10 +193,12 @@ def drill(work: Path, *, kills: int, steps: int, seed: int) -> dict[str, Any]:
             raise RuntimeError(f"a run that nobody hit ended with {codes}; see {log}")
         done = [json.loads(line)["step"] for line in _lines(folder / "metrics.jsonl")]
         again += (done[-1] if done else 0) - (saved(folder) or [0])[0]
-        hits["cut"] += number % 5 == 0 and cut(folder)
+        broken = cut(folder) if number % 5 == 0 else None
+        hits["cut"] += broken is not None
     same = state_sha256(work / "whole", steps) == state_sha256(folder, steps)
     return {
         "hits": hits,
+        "hits_wanted": kills,
         "starts": starts,
         "steps": steps,
         "steps_done_again": again,
@@ -229,7 +232,8 @@ def main() -> int:
         print(f"{name:20} {value}")
     if given.json is not None:
         given.json.write_text(json.dumps(figures, indent=1) + "\n")
-    return 0 if figures["bit_identical"] and not figures["saves_lost"] else 5
+    enough = sum(figures["hits"].values()) - figures["hits"]["cut"] >= given.kills  # else raise --steps
+    return 0 if enough and figures["bit_identical"] and not figures["saves_lost"] else 5
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def find(config: HostsConfig, environ: Mapping[str, str]) -> dict[str, Any] | No
 
     Raises ConfigError for a coordinator without the number of processes or this one's, and the other way round.
     """
-    given = {
+    given: dict[str, Any] = {
         "coordinator_address": config.coordinator or environ.get("JAX_COORDINATOR_ADDRESS"),
         "num_processes": _number("processes", config.processes, "JAX_NUM_PROCESSES", environ),
         "process_id": _number("process", config.process, "JAX_PROCESS_ID", environ),

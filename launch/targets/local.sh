@@ -10,4 +10,8 @@ if ! $dry_run && [ ! -x "$tigerjax" ]; then
 fi
 # Huge pages for XLA's buffers, as in the Makefile.
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
-run "$tigerjax" train "${arguments[@]}"
+if $dry_run; then
+  run "$tigerjax" train "${arguments[@]}"
+else
+  exec "$tigerjax" train "${arguments[@]}" # no shell in between: a signal is tigerjax's
+fi

@@ -49,7 +49,7 @@ delete() { run gcloud compute tpus queued-resources delete "$TPU_NAME" "${where[
 train=(sudo docker run --rm --name=tigerjax --privileged --net=host --stop-timeout=300
   --env=BUCKET="$BUCKET" --env=JAX_COMPILATION_CACHE_DIR="/gcs/compiled" --env=LIBTPU_INIT_ARGS="$(libtpu_flags "$generation")"
   "$IMAGE" train "$(config_in_image)" --out "/gcs/runs/$TPU_NAME" --hosts.find tpu "${arguments[@]:1}")
-on_worker="sudo docker rm -f tigerjax >/dev/null 2>&1; $(printf '%q ' "${train[@]}"); echo \"tigerjax-exit \$?\""
+on_worker="sudo gcloud auth configure-docker ${IMAGE%%/*} --quiet >/dev/null 2>&1; sudo docker rm -f tigerjax >/dev/null 2>&1; $(printf '%q ' "${train[@]}"); echo \"tigerjax-exit \$?\""
 
 # on_all_workers: the code of the run: the first that is not 0, or 1 when a worker did not say.
 on_all_workers() {
@@ -58,7 +58,7 @@ on_all_workers() {
   for ((slice = 0; slice < SLICES; slice++)); do
     local node=$TPU_NAME
     [ "$SLICES" -eq 1 ] || node=$TPU_NAME-$slice
-    run gcloud compute tpus tpu-vm ssh "$node" "${where[@]}" --worker=all --command="$on_worker" > >(tee -a "$log") 2>&1 &
+    run gcloud compute tpus tpu-vm ssh "$node" "${where[@]}" --worker=all --command="$on_worker" 2>&1 | tee -a "$log" &
   done
   wait
   if ! $dry_run; then
