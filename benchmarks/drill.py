@@ -2,7 +2,7 @@
 
     python benchmarks/drill.py [--kills 20] [--steps 400] [--seed 0] [--json FILE]
 
-First the run goes through undisturbed. Then it is disturbed until it has been hit --kills times: one process or both get
+First the run goes through undisturbed. Then it is disturbed until it was hit --kills times: one process or both get
 SIGKILL at a random moment (start-up, restore, step, save), every fifth time the newest checkpoint is cut in half as
 well, and every seventh time a process is stopped (SIGSTOP) until the other says that it stalled. Each restart is
 automatic. Prints: hits by kind, starts, steps done again, the longest end after a hit, and whether the final weights

@@ -8,7 +8,7 @@
 # SLICES     (1)                more than one is a multi-slice run
 # QUEUE      (none)             Kueue's local queue
 # SERVICE_ACCOUNT (default)     of Kubernetes, allowed to read and write the bucket
-# GRACE_S    (300)              between SIGTERM and SIGKILL: two steps and a checkpoint must fit
+# GRACE_S    (300)              between SIGTERM and SIGKILL: three steps and a checkpoint must fit
 # RESTARTS   (100)
 set -euo pipefail
 # shellcheck source=launch/settings.sh

@@ -26,7 +26,7 @@ ${PARTITION:+#SBATCH --partition=$PARTITION
 }#SBATCH --output=$JOB_NAME-%j.log
 #SBATCH --open-mode=append
 #SBATCH --requeue
-# SIGTERM to every task 300 s before the end: two steps and a checkpoint must fit.
+# SIGTERM to every task 300 s before the end: three steps and a checkpoint must fit.
 #SBATCH --signal=TERM@300
 cd $(printf %q "$root") || exit 2
 ${SETUP:-}

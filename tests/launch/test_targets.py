@@ -30,7 +30,7 @@ def launch(*arguments: str, path: Path | None = None, **settings: str) -> subpro
     found = os.environ["PATH"] if path is None else f"{path}:{os.environ['PATH']}"
     environment = {"PATH": found, "HOME": os.environ.get("HOME", "/"), **settings}
     script = str(ROOT / "launch" / "run.sh")
-    return subprocess.run([script, *arguments], cwd=ROOT, capture_output=True, text=True, env=environment, timeout=60)
+    return subprocess.run([script, *arguments], cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300)
 
 
 def test_the_list_names_every_target_with_a_line():
