@@ -82,11 +82,6 @@ def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def me() -> str:
-    """`host 1 of 4`, as the lines of this module begin."""
-    return f"host {jax.process_index()} of {jax.process_count()}"
-
-
 def barrier(name: str) -> None:
     """Until every host is here. HostsError names the barrier and the hosts that did not come in time."""
     share(name, None)
