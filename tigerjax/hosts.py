@@ -26,7 +26,8 @@ from tigerjax.errors import ConfigError, HostsError, TigerjaxError
 from tigerjax.rendezvous import HostsConfig, find
 
 FAILED, STOP, AT = "tigerjax/failed", "tigerjax/stop", "tigerjax/at/"
-POLL_S = 5.0  # how often a waiting thread looks at the clock, and says where its host is
+POLL_S = 1.0  # how often the watching thread looks into the store and at the clock, and says where its host is
+GIVE_WAY_S = 10.0  # a stalled host waits as much longer for the line of the one that stalls it
 LEAVE_S = 10.0  # a failed host waits as long for the others to read its line
 SHUTDOWN_S = 60  # at the end of a run, for the slowest host to end too
 
@@ -136,7 +137,8 @@ def together() -> Iterator[None]:
         return
     done = threading.Event()
     at("starting")
-    threading.Thread(target=_watch, args=(client, done), name="hosts", daemon=True).start()
+    watching = threading.Thread(target=_watch, args=(client, done), name="hosts", daemon=True)
+    watching.start()
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
@@ -145,6 +147,7 @@ def together() -> Iterator[None]:
         _fail(client, error)
     finally:
         done.set()
+        watching.join()  # a thread that is inside the client while Python ends aborts the process
 
 
 class Stop:
@@ -193,19 +196,18 @@ def _client() -> Any:
 def _watch(client: Any, done: threading.Event) -> None:
     """The thread of `together`: leaves with the line of whoever failed, and when nothing moves."""
     limit_s = _state.config.stall_timeout_s
-    while not done.is_set():
+    while not done.wait(POLL_S):
         with contextlib.suppress(jax.errors.JaxRuntimeError):
             client.key_value_set(f"{AT}{jax.process_index()}", _state.where, allow_overwrite=True)
         try:
-            client.blocking_key_value_get(FAILED, int(POLL_S * 1000))
-        except jax.errors.JaxRuntimeError:
+            client.key_value_try_get(FAILED)
+        except jax.errors.JaxRuntimeError:  # nobody has failed
             still = time.monotonic() - _state.since
             # Who waits for its own data stalls the others: it speaks first, and they wait a little for its line.
-            patience = limit_s if _state.where.startswith("reading") else limit_s + 2 * POLL_S
+            patience = limit_s if _state.where.startswith("reading") else limit_s + GIVE_WAY_S
             if still > patience and not done.is_set():
                 others = ", ".join(f"host {key[len(AT) :]}: {v}" for key, v in client.key_value_dir_get(AT))
                 _fail(client, HostsError(f"no step finished for {still:.0f} s ({others}); start all hosts again"))
-            done.wait(0.2)  # a store that is gone answers at once
             continue
         if not done.is_set():
             _leave(client)
