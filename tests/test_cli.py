@@ -20,7 +20,8 @@ import pytest
 
 from tigerjax import arguments, cli
 from tigerjax.data.records import documents, sft_examples, write_jsonl
-from tigerjax.train.checkpoint import load_model, read_meta, steps
+from tigerjax.train.checkpoint import load_model
+from tigerjax.train.checkpoint_files import read_meta, steps
 
 ROOT = Path(__file__).resolve().parents[1]
 EMBEDDED = ROOT / "data_mixtures" / "embedded"

@@ -1,6 +1,6 @@
 """The `tigerjax` command: its table of subcommands, its exit codes, its quiet start.
 
-Exit codes: 0 done, 2 bad config (before any work), 3 bad data, 4 waits for people, 5 a gate failed,
+Exit codes: 0 done, 1 a host was lost, 2 bad config (before any work), 3 bad data, 4 waits for people, 5 a gate failed,
 130 interrupted (what was trained is saved).
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import tigerjax
 from tigerjax.arguments import HELP, Command, bind, bind_with_config
-from tigerjax.commands import align, convert, evaluate, models, plan, text
+from tigerjax.commands import align, checkpoints, convert, evaluate, models, plan, text
 from tigerjax.errors import ConfigError, TigerjaxError, disk_full
 
 COMMANDS: dict[tuple[str, ...], Command] = {
@@ -34,6 +34,9 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("data", "stats"): text.data_stats,
     ("data", "inspect"): text.data_inspect,
     ("train",): models.train,
+    ("checkpoint", "ls"): checkpoints.ls,
+    ("checkpoint", "verify"): checkpoints.verify,
+    ("checkpoint", "rm"): checkpoints.rm,
     ("plan",): plan.plan,
     ("reward", "train"): models.reward_train,
     ("reward", "score"): models.reward_score,

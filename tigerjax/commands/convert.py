@@ -83,7 +83,7 @@ def to_hf(
     from tigerjax.convert import verify as check
     from tigerjax.manifest import sha256
     from tigerjax.tokenizer.load import Tokenizer
-    from tigerjax.train.checkpoint import META
+    from tigerjax.train.checkpoint_files import META
     from tigerjax.train.stored import open_model
 
     started = time.perf_counter()

@@ -10,6 +10,7 @@ from tigerjax.align.config import RewardConfig
 from tigerjax.arguments import keep, override, show
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.rendezvous import HostsConfig
 
 
 def quickstart(out: Path = Path("runs/quickstart"), seed: int = 0, json: Path | None = None) -> None:
@@ -28,35 +29,59 @@ def train(
     out: Path | None = None,
     held_out: list[Path] = [],  # noqa: B006  # read only
     dry_run: bool = False,
+    hosts: HostsConfig = HostsConfig(),  # noqa: B008  # frozen
+    profile_steps: str | None = None,
     json: Path | None = None,
 ) -> None:
     """Trains a config: pretraining and SFT differ by mixture and initial weights. Resumes by itself.
 
     The run is written to OUT, else to runs/NAME; --dry-run prints the resolved config and stops. HELD_OUT are SFT
-    examples: loss and next-token accuracy on their answers, by task and language, are shown at the end.
+    examples: loss and next-token accuracy on their answers, by task and language, are shown at the end. On several
+    hosts the same command runs on each (launch/run.sh). --profile-steps 10:12 traces these steps to OUT/profile.
 
     Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --out runs/tiny
     """
     from tigerjax.config import dump
 
+    began = time.time()
     run = override(config, overrides, "tigerjax train")
-    print("\n".join(dump(run)), flush=True)
+    traced = _steps(profile_steps)
     if dry_run:
+        print("\n".join(dump(run)), flush=True)
         return
+    from tigerjax import hosts as others
+
+    others.start(hosts)
+    if others.is_writer():
+        print("\n".join(dump(run)), flush=True)
     from tigerjax.data.mixture import open_loader
+    from tigerjax.mesh import host_rows
     from tigerjax.train.loop import run_mesh
     from tigerjax.train.loop import train as loop
     from tigerjax.train.metrics import last_record
 
-    mesh = run_mesh(run)  # first: a mesh that does not fit is found before the rows are made
-    total_rows = run.batch_rows * run.optim.total_steps
-    loader = open_loader(run.data, batch_rows=run.batch_rows, seed=run.seed, total_rows=total_rows)
     run_dir = out or Path("runs") / run.name
-    loop(run, loader, run_dir=run_dir, mesh=mesh)
-    figures = {"run": str(run_dir)} | last_record(run_dir)
-    if held_out:
-        figures["held_out"] = _held_out(run, run_dir, held_out)
-    keep(figures, json)
+    with others.together():
+        mesh = run_mesh(run)  # first: a mesh that does not fit is found before the rows are made
+        mine = host_rows(mesh, run.batch_rows)
+        total_rows = run.batch_rows * run.optim.total_steps
+        loader = open_loader(run.data, batch_rows=run.batch_rows, seed=run.seed, mine=mine, total_rows=total_rows)
+        loop(run, loader, run_dir=run_dir, mesh=mesh, since=began, profile_steps=traced)
+    if others.is_writer():
+        figures = {"run": str(run_dir)} | last_record(run_dir)
+        if held_out:
+            figures["held_out"] = _held_out(run, run_dir, held_out)
+        keep(figures, json)
+
+
+def _steps(text: str | None) -> tuple[int, int] | None:
+    """`10:12` -> (10, 12)."""
+    if text is None:
+        return None
+    first, _, last = text.partition(":")
+    if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
+        raise ConfigError(f"--profile-steps {text!r} must be FIRST:LAST, such as 10:12")
+    return int(first), int(last)
 
 
 def _held_out(run: RunConfig, run_dir: Path, files: list[Path]) -> dict[str, Any]:

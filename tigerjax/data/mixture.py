@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from tigerjax import manifest
+from tigerjax import hosts, manifest
 from tigerjax.config import DataConfig
 from tigerjax.data import records
 from tigerjax.data.loader import Loader, schedule, write_rows
@@ -226,9 +226,9 @@ def mixture_config(mixture: str, modules: Sequence[str], cache_dir: str | Path, 
 
 
 def open_loader(
-    data: DataConfig, *, batch_rows: int, seed: int, host: int = 0, hosts: int = 1, total_rows: int | None = None
+    data: DataConfig, *, batch_rows: int, seed: int, mine: Sequence[int] | None = None, total_rows: int | None = None
 ) -> Loader:
-    """The loader of a config's mixture; builds the caches that are missing or outdated (on a single host only).
+    """The loader of a config's mixture; builds the caches that are missing or outdated (one host does, for all).
 
     Rows cached with another tokenizer than `data.tokenizer` are a DataError. With `total_rows` (steps x batch_rows),
     exhaustion is found before the start.
@@ -247,11 +247,12 @@ def open_loader(
                 f"{folder}: rows of {name} were made with tokenizer {old[:12]}, but {data.tokenizer} is {sha[:12]};"
                 f" remove the folder (rm -r {folder}) and run `tigerjax data cache CONFIG`, or name the old tokenizer"
             )
-    if hosts == 1:
+    if hosts.is_writer():
         cache(data.mixture, data.tokenizer, data.cache_dir, data.seq_len)
+    hosts.barrier("rows cached")
     limits = {task.name: maker.max_epochs for task in mixture.tasks if (maker := row_maker(task)) is not None}
     rates = {task.name: float(mixture.get_rate(task)) for task in mixture.tasks}
-    loader = Loader(folders, rates, batch_rows, data.seq_len, seed, host, hosts, max_epochs=limits)
+    loader = Loader(folders, rates, batch_rows, data.seq_len, seed, mine=mine, max_epochs=limits)
     loader.vocab_size = tokenizer.size
     if total_rows is not None:
         check_epochs({s.name: (loader.rates[s.name], s.rows, limits.get(s.name)) for s in loader.sources}, total_rows)

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from tigerjax.config import ModelConfig, model_from_dict
 from tigerjax.convert import store
 from tigerjax.errors import DataError
-from tigerjax.train.checkpoint import META, NO_CHECKPOINT, claim, make_meta, publish, read_meta, say_damaged, steps
+from tigerjax.train.checkpoint import NO_CHECKPOINT, claim, make_meta
+from tigerjax.train.checkpoint_files import META, checksums, publish, read_meta, say_damaged, steps
 
 
 class StoredModel(NamedTuple):
@@ -40,9 +41,8 @@ def stream_model(
     path = Path(path).absolute()
     partial = claim(path)
     fill(partial)
-    publish(
-        partial, path, make_meta(kind=kind, model=config, tokenizer_sha256=tokenizer_sha256, extra=extra) | {"step": 0}
-    )
+    meta = make_meta(kind=kind, model=config, tokenizer_sha256=tokenizer_sha256, extra=extra) | {"step": 0}
+    publish(partial, path, meta, checksums(partial))
 
 
 def open_model(path: str | Path) -> StoredModel:
