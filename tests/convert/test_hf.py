@@ -36,7 +36,7 @@ def random_weights(kind=hf_config.LLAMA):
     for row in table(CONFIG, rows=CONFIG.vocab_size, kind=kind):
         w = np.zeros(row.stacked_shape(CONFIG), np.float32)
         for i in range(len(row.names(CONFIG))):
-            w[row.index(i, 0, row.shape[0])] = row.to_ours(rng.normal(size=row.shape).astype(np.float32))
+            w[row.place(i, 0, row.shape[0])] = row.to_ours(rng.normal(size=row.shape).astype(np.float32))
         put(out, row.ours, w)
     return out
 

@@ -40,7 +40,7 @@ def independent():
         for name in row.ours.split("/"):
             leaf = leaf[name]
         for i, name in enumerate(row.names(CONFIG)):
-            tensors[name] = row.to_theirs(leaf[row.index(i, 0, row.shape[0])])
+            tensors[name] = row.to_theirs(leaf[row.place(i, 0, row.shape[0])])
     opened = read.Opened("numpy", hf_config.LLAMA, CONFIG, InMemory(tensors), spec, {})
     out = []
     for ids, first in sequences():

@@ -50,7 +50,7 @@ def run(scenario: str, folder: Path, total_steps: int, every_steps: int) -> None
     with hosts.together():
         config = tiny_config(mesh=MESH, total_steps=total_steps, every_steps=every_steps)
         mesh = run_mesh(config)
-        at = 3 if scenario == "preempt" else 7  # a batch is read up to three steps before its own
+        at = 5 if scenario == "preempt" else 7  # read up to three steps before its own, so while steps are run
         loader = HostLoader(host_rows(mesh, ROWS), scenario=scenario, at=at)
         if scenario == "other-config" and not hosts.is_writer():
             config = tiny_config(mesh=MESH, total_steps=total_steps + 1, every_steps=every_steps)

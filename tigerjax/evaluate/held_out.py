@@ -70,7 +70,7 @@ def _figures(sums: np.ndarray) -> dict[str, float]:
 
 
 @functools.partial(jax.jit, static_argnames=("config", "compute"))
-def _sums(weights: Any, batch: rows.Batch, *, config: ModelConfig, compute: ComputeConfig) -> jax.Array:
+def _sums(weights: Any, batch: Any, *, config: ModelConfig, compute: ComputeConfig) -> jax.Array:
     """[sum of -log p in nats, number of tokens, number of right ones] of a batch."""
     model = llama.Llama(config, compute)
     args = batch.tokens_BT, batch.positions_BT, batch.segment_ids_BT

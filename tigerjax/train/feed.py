@@ -65,7 +65,7 @@ class Feed:
         local = np.asarray(rows)
         assert len(local) == len(self._place_of), (local.shape, self._place_of)
 
-        def cut(index: tuple[slice, ...]) -> np.ndarray:
+        def cut(index: Any) -> np.ndarray:
             first, last, _ = index[0].indices(self._batch_rows)
             at = self._place_of[first]
             return local[at : at + last - first]
