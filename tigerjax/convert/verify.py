@@ -168,7 +168,7 @@ def our_llama(arrays: dict[str, Any], config: ModelConfig, ids_T: Array, dtype: 
         return llama.Block(config).apply({"params": w}, x_BTD, positions_BT, attend)
 
     with jax.default_matmul_precision("highest"):
-        x_BTD = jnp.stack([rounded(arrays["embed"][int(i)]) for i in ids_T])[None]
+        x_BTD: Any = jnp.stack([rounded(arrays["embed"][int(i)]) for i in ids_T])[None]
         for layer in range(config.num_layers):
             w: dict[str, Any] = {}
             for row in (row for row in spec if row.layered):

@@ -10,6 +10,7 @@ that a checkpoint cut short afterwards is found out without reading it, and `sha
 """
 
 import dataclasses
+import functools
 import hashlib
 import shutil
 import threading
@@ -150,12 +151,10 @@ class Checkpointer:
         while (found := self.newest()) is not None:
             step, meta = found
             path = self.folder / str(step)
-            if not self._agree(path, "verified", lambda path=path, meta=meta: self._check_bytes(path, meta)):
+            if not self._agree(path, "verified", functools.partial(self._check_bytes, path, meta)):
                 continue
-            arrays: Any = {}
-            if not self._agree(
-                path, "restored", lambda path=path, into=arrays: into.update(self._read(path, abstract))
-            ):
+            arrays: dict[str, Any] = {}
+            if not self._agree(path, "restored", functools.partial(self._read, path, abstract, arrays)):
                 continue
             counter = jax.device_put(np.int32(step), abstract.step.sharding)
             return TrainState(counter, arrays["weights"], arrays["opt_state"]), meta
@@ -176,14 +175,11 @@ class Checkpointer:
     def _check_bytes(self, path: Path, meta: dict[str, Any]) -> None:
         check_bytes(path, meta, ("weights", "opt_state"), part=jax.process_index(), parts=jax.process_count())
 
-    def _read(self, path: Path, abstract: TrainState) -> Any:
-        return self._orbax.restore(
-            path,
-            args=ocp.args.Composite(
-                weights=ocp.args.StandardRestore(abstract.weights),
-                opt_state=ocp.args.StandardRestore(abstract.opt_state),
-            ),
+    def _read(self, path: Path, abstract: TrainState, into: dict[str, Any]) -> None:
+        wanted = ocp.args.Composite(
+            weights=ocp.args.StandardRestore(abstract.weights), opt_state=ocp.args.StandardRestore(abstract.opt_state)
         )
+        into.update(self._orbax.restore(path, args=wanted))
 
 
 def make_meta(
