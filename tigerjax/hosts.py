@@ -28,6 +28,7 @@ from tigerjax.rendezvous import HostsConfig, find
 FAILED, STOP, AT = "tigerjax/failed", "tigerjax/stop", "tigerjax/at/"
 POLL_S = 1.0  # how often the watching thread looks into the store and at the clock, and says where its host is
 GIVE_WAY_S = 10.0  # a stalled host waits as much longer for the line of the one that stalls it
+LAST_S = 3.0  # process 0 leaves so much later than the others
 LEAVE_S = 10.0  # a failed host waits as long for the others to read its line
 SHUTDOWN_S = 60  # at the end of a run, for the slowest host to end too
 
@@ -235,8 +236,10 @@ def _leave(client: Any) -> NoReturn:
         host, line, code = 0, "the coordinator was lost; start all hosts again", HostsError.exit_code
     print(f"tigerjax: host {host} of {jax.process_count()}: {line}", file=sys.stderr, flush=True)
     sys.stdout.flush()
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 holds the store: it goes last
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
         client.wait_at_barrier("tigerjax/leaving", int(LEAVE_S * 1000))
+    if jax.process_index() == 0:  # it holds the store, and who loses that is aborted by the runtime: it goes last
+        time.sleep(LAST_S)
     # Not sys.exit: threads of the runtime wait for hosts that are leaving, and for minutes.
     os._exit(code)
 

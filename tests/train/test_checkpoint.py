@@ -87,7 +87,7 @@ def test_bytes_that_do_not_decode_are_damage_too(tmp_path, capfd):
 
 def test_a_flipped_bit_is_found_by_its_checksum_and_the_one_before_is_taken(tmp_path, capfd):
     save(tmp_path, 1, 2)
-    files = [p for p in (tmp_path / "checkpoints" / "2").rglob("*") if p.is_file()]
+    files = [p for p in (tmp_path / "checkpoints" / "2" / "weights").rglob("*") if p.is_file()]
     longest = max(files, key=lambda p: p.stat().st_size)
     data = bytearray(longest.read_bytes())
     data[len(data) // 2] ^= 1

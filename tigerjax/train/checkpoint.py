@@ -259,13 +259,12 @@ def _load(path: Path) -> Model:
     meta = read_meta(path)
     check_bytes(path, meta, ("weights",))
     try:
-        # A handler for both items, though one is read: Orbax warns of those that it has none for.
-        handlers = {name: ocp.PyTreeCheckpointHandler() for name in ("weights", "opt_state")}
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers)) as orbax:
-            tree = orbax.metadata(path).item_metadata["weights"].tree
-            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-            wanted = ocp.args.PyTreeRestore(restore_args=as_numpy)
-            weights = orbax.restore(path, args=ocp.args.Composite(weights=wanted))["weights"]
+        # The handler by itself: a Checkpointer looks for files of whole checkpoints in here, and warns.
+        handler = ocp.PyTreeCheckpointHandler()
+        tree = handler.metadata(path / "weights").tree
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        weights = handler.restore(path / "weights", args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+        handler.close()
     except Exception as error:  # as in restore: many types
         raise DataError(f"{path}: weights do not decode ({first_line(error)})") from error
     config = model_from_dict(meta["model"])
