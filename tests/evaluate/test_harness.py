@@ -27,7 +27,7 @@ EXACT = 1e-4
 def lm(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
     train_model([EMBEDDED / "corpus_en.jsonl"], 600, folder / "base")
-    train_model([EMBEDDED / "corpus_zh.jsonl"], 3000, folder / "zh")
+    train_model([EMBEDDED / "corpus_zh.jsonl"], 3300, folder / "zh")
     extend(folder / "base", folder / "zh", 643, folder / "tok")
     tokenizer = Tokenizer(folder / "tok")
     config = dataclasses.replace(CONFIG, vocab_size=643, padded_vocab_size=656)

@@ -111,6 +111,14 @@ def test_a_sequence_that_does_not_fit_is_refused(scored):
             list(scored[1].score([bad]))
 
 
+class Idle:
+    """A scorer with nothing left to do."""
+
+    def score(self, sequences):
+        assert not sequences
+        return iter(())
+
+
 def test_what_is_kept_is_not_computed_again_and_half_a_line_is_no_harm(scored, tmp_path):
     path = tmp_path / "cache.jsonl"
 
@@ -126,7 +134,7 @@ def test_what_is_kept_is_not_computed_again_and_half_a_line_is_no_harm(scored, t
     assert len(path.read_text().splitlines()) == len(requests)
     path.write_bytes(path.read_bytes() + b'["half')
     again = new()
-    again.scorer = None
+    again.scorer = Idle()
     assert again.loglikelihoods(requests) == want[:-1]
     assert want[-1] == want[0]
     other = new("another model")
