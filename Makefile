@@ -15,7 +15,7 @@ stamp   := $(VENV)/installed-$(key)
 # without effect elsewhere). Must stand in the environment before Python starts.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: help venv quickstart test test-slow lint format bench clean
+.PHONY: help venv quickstart test test-slow lint format bench drill clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -59,6 +59,9 @@ format: venv ## rewrites the files as ruff wants them
 
 bench: venv ## every script in benchmarks/, one after the other
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+drill: venv ## a run of two processes, killed 20 times: its final weights are those of the undisturbed one
+	@$(BIN)/python benchmarks/drill.py
 
 clean: ## caches of the tools; keeps .venv and runs/
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build

@@ -8,7 +8,9 @@ CORE = ["jax==0.10.2", "flax==0.12.8", "optax==0.2.8", "orbax-checkpoint==0.12.8
 DATA = [
     "array-record",
     "ftfy",
-    "rensa",
+    "importlib-resources",  # tensorflow-datasets reads builders with it, and does not ask for it
+    "opencc",
+    "pyahocorasick",
     "seqio==0.0.20",
     "sentencepiece==0.2.2",
     "tensorflow==2.21.0",

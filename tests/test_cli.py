@@ -20,7 +20,8 @@ import pytest
 
 from tigerjax import arguments, cli
 from tigerjax.data.records import documents, sft_examples, write_jsonl
-from tigerjax.train.checkpoint import load_model, read_meta, steps
+from tigerjax.train.checkpoint import load_model
+from tigerjax.train.checkpoint_files import read_meta, steps
 
 ROOT = Path(__file__).resolve().parents[1]
 EMBEDDED = ROOT / "data_mixtures" / "embedded"
@@ -149,7 +150,7 @@ def test_every_command_has_help_with_an_example_that_its_arguments_accept(words,
 
 
 def test_a_group_lists_its_commands(capfd):
-    for group in ("tokenizer", "data", "data dedup", "reward", "convert"):
+    for group in ("tokenizer", "data", "data dedup", "reward", "align", "convert"):
         code, out, _ = run(f"{group} --help", capfd)
         assert code == 0 and f"\n  {group} " in out
         refused(group, 2, f"`tigerjax {group}` needs one more word", capfd)
@@ -319,3 +320,67 @@ def test_ctrl_c_saves_exits_130_and_the_run_goes_on_from_there(home, capfd):
         "tigerjax: interrupted; run the same command again to continue",
     ]
     assert dataclasses.asdict(load_model(home / "long").config)["num_layers"] == 1
+
+
+def test_an_alignment_goes_step_by_step_waits_for_people_and_runs_on(home, capfd):
+    from tigerjax.model.reward import from_llama
+    from tigerjax.train.checkpoint import save_model
+
+    chat = load_model("runs/tiny")
+    extra = {"calibration": {"mean": 0.0, "std": 1.0, "n": 2}, "truncation_penalty": 2.0}
+    weights = jax.device_get(from_llama(chat.weights, jax.random.key(0)))
+    save_model("rm", weights, chat.config, kind="reward", tokenizer_sha256=chat.tokenizer_sha256, extra=extra)
+    (home / "dev.jsonl").write_text("".join((EMBEDDED / "dev.jsonl").open(encoding="utf-8").readlines()[:4]))
+    assert (
+        run("reward calibrate tiny.py --data.seq-len 128 --reference sft.jsonl --model rm --json c.json", capfd)[0] == 0
+    )
+    found = load_model("rm").extra["calibration"]
+    assert found["n"] == 100 and json.loads((home / "c.json").read_text())["before"] == extra["calibration"]
+    assert load_model("rm").extra["truncation_penalty"] == 2.0
+    plan = (
+        "align init tiny.py --data.seq-len 128 --out al --sft sft.jsonl --candidates runs/tiny --reward-model rm"
+        " --questions dev.jsonl --n 2 --max-new-tokens 4 --align.prompt-fraction 0.05 --align.min-win-rate 0"
+        " --align.max-mean-loss-points 100 --align.max-task-loss-points 100"
+    )
+    assert run(plan, capfd)[0] == 0 and run(plan, capfd)[0] == 0
+    refused(plan.replace("--n 2", "--n 3"), 2, "holds another plan \\(sampling differ\\)", capfd)
+    refused("align status nowhere", 2, "align init", capfd)
+    refused("align score al", 2, "step prompts is not done; run `tigerjax align prompts al` first", capfd)
+    refused_last(
+        "align run al --json out.json", 4, "labels are missing: 1 of 1 rankings.*`tigerjax align import al", capfd
+    )
+
+    queue = [json.loads(line) for line in (home / "al/rounds/01/queue/queue.jsonl").read_text().splitlines()]
+    assert [(item["rank"], item["edit"]) for item in queue] == [(True, True)]
+    names = [c["label"] for c in queue[0]["candidates"]]
+    line = {name: queue[0][name] for name in ("prompt_id", "batch_sha256")} | {"annotator": "a"}
+    ranking, edit = line | {"ranking": [names]}, line | {"base": names[0], "text": "People wrote this."}
+    (home / "bad.jsonl").write_text(json.dumps(ranking) + "\n" + json.dumps(edit | {"base": "Z"}) + "\n")
+    code, _, err = run("align import al --labels bad.jsonl", capfd)
+    assert code == 3 and "bad.jsonl:2: " in err and not list((home / "al/labels").rglob("*.jsonl"))
+    (home / "good.jsonl").write_text(json.dumps(ranking) + "\n")
+    refused_last("align import al --labels good.jsonl", 4, "0 of 1 rankings and 1 of 1 edits", capfd)  # and it is kept
+    (home / "more.jsonl").write_text(json.dumps(edit) + "\n")
+    assert run("align import al --labels more.jsonl", capfd)[0] == 0
+
+    sampled = (home / "al/rounds/01/sample" / "candidates.jsonl").read_bytes()
+    assert run("align run al --json out.json", capfd)[0] == 0
+    (figures,) = json.loads((home / "out.json").read_text())["rounds"]
+    assert figures["winners"]["edit"] == 1 and figures["gate"] == "accepted"
+    assert {"reward_before", "reward_after"} <= set(figures)
+    assert (home / "al/rounds/01/sample" / "candidates.jsonl").read_bytes() == sampled
+    mixed = [json.loads(line) for line in (home / "al/rounds/01/mix/sft.jsonl").read_text().splitlines()]
+    assert "People wrote this." in [m["messages"][-1]["content"] for m in mixed if m["source"] == "rejection_sampling"]
+    code, out, _ = run("align status al --json out.json", capfd)
+    assert code == 0 and "gate" in out
+    assert {line["state"] for line in json.loads((home / "out.json").read_text())["steps"]} == {"done"}
+    assert run("align prompts al", capfd)[0] == 0  # of the second round, from the new model or the old one
+    chosen = json.loads((home / "al/rounds/02/candidate/candidate.json").read_text())
+    assert len(chosen["candidates"]) == 2
+
+
+def refused_last(command: str, code: int, words: str, capfd) -> None:
+    """As `refused`, of a command that also tells of its progress."""
+    got, _, err = run(command, capfd)
+    last = err.splitlines()[-1]
+    assert got == code and last.startswith("tigerjax: ") and re.search(words, last), (got, err)

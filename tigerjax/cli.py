@@ -1,6 +1,6 @@
 """The `tigerjax` command: its table of subcommands, its exit codes, its quiet start.
 
-Exit codes: 0 done, 2 bad config (before any work), 3 bad data, 4 waits for people, 5 a gate failed,
+Exit codes: 0 done, 1 a host was lost, 2 bad config (before any work), 3 bad data, 4 waits for people, 5 a gate failed,
 130 interrupted (what was trained is saved).
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import tigerjax
 from tigerjax.arguments import HELP, Command, bind, bind_with_config
-from tigerjax.commands import convert, models, plan, text
+from tigerjax.commands import align, checkpoints, convert, evaluate, models, plan, text
 from tigerjax.errors import ConfigError, TigerjaxError, disk_full
 
 COMMANDS: dict[tuple[str, ...], Command] = {
@@ -24,17 +24,38 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("tokenizer", "train"): text.tokenizer_train,
     ("tokenizer", "extend"): text.tokenizer_extend,
     ("tokenizer", "verify"): text.tokenizer_verify,
+    ("tokenizer", "stats"): text.tokenizer_stats,
     ("data", "clean"): text.data_clean,
     ("data", "dedup", "exact"): text.data_dedup_exact,
     ("data", "dedup", "near"): text.data_dedup_near,
     ("data", "dedup", "against-sft"): text.data_dedup_against_sft,
+    ("data", "decontaminate"): text.data_decontaminate,
     ("data", "cache"): text.data_cache,
     ("data", "stats"): text.data_stats,
+    ("data", "inspect"): text.data_inspect,
     ("train",): models.train,
+    ("checkpoint", "ls"): checkpoints.ls,
+    ("checkpoint", "verify"): checkpoints.verify,
+    ("checkpoint", "rm"): checkpoints.rm,
     ("plan",): plan.plan,
     ("reward", "train"): models.reward_train,
     ("reward", "score"): models.reward_score,
+    ("reward", "calibrate"): models.reward_calibrate,
     ("sample",): models.sample,
+    ("evaluate", "compare"): evaluate.evaluate_compare,
+    ("evaluate",): evaluate.evaluate,
+    ("align", "init"): align.init,
+    ("align", "prompts"): align.prompts,
+    ("align", "sample"): align.sample,
+    ("align", "score"): align.score,
+    ("align", "queue"): align.queue,
+    ("align", "import"): align.import_labels,
+    ("align", "rank"): align.rank,
+    ("align", "mix"): align.mix,
+    ("align", "train"): align.train,
+    ("align", "gate"): align.gate,
+    ("align", "status"): align.status,
+    ("align", "run"): align.run,
     ("convert", "from-hf"): convert.from_hf,
     ("convert", "to-hf"): convert.to_hf,
     ("convert", "resize"): convert.resize,
@@ -42,12 +63,14 @@ COMMANDS: dict[tuple[str, ...], Command] = {
 }
 WITH_CONFIG = {
     text.data_cache,
-    text.data_stats,
     models.train,
     plan.plan,
     models.reward_train,
     models.reward_score,
+    models.reward_calibrate,
     models.sample,
+    evaluate.evaluate,
+    align.init,
 }
 
 # What an accelerator looks like to the kernel: Google TPUs (two drivers), NVIDIA (also under WSL 2), AMD.

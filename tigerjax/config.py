@@ -49,14 +49,12 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
             raise ConfigError(
-                f"num_heads={self.num_heads} is not a multiple of num_kv_heads={self.num_kv_heads}; change one"
+                f"num_heads={self.num_heads} is no multiple of num_kv_heads={self.num_kv_heads}; change one"
             )
         if self.head_dim % 2:
             raise ConfigError(f"head_dim={self.head_dim} is odd; rotary embedding pairs dimensions, make it even")
         if self.padded_vocab_size < self.vocab_size:
-            raise ConfigError(
-                f"padded_vocab_size={self.padded_vocab_size} is below vocab_size={self.vocab_size}; raise it"
-            )
+            raise ConfigError(f"padded_vocab_size={self.padded_vocab_size} < vocab_size={self.vocab_size}; raise it")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,16 +194,19 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class CheckpointConfig:
-    """When to save, and how many to keep."""
+    """When to save, and how many to keep: the newest `keep`, and the multiples of `keep_every_steps`."""
 
     every_steps: int
     keep: int
+    keep_every_steps: int | None = None
     init_from: str | None = None
     """Checkpoint or run directory whose weights start this run at step 0; None starts from random weights."""
 
     def __post_init__(self) -> None:
         if self.every_steps < 1 or self.keep < 1:
             raise ConfigError(f"checkpoint every_steps={self.every_steps} and keep={self.keep} must be at least 1")
+        if (n := self.keep_every_steps) is not None and (n < 1 or n % self.every_steps):
+            raise ConfigError(f"checkpoint.keep_every_steps={n} must be a multiple of every_steps={self.every_steps}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -332,8 +333,8 @@ def _place(error: Exception, path: Path) -> str:
     """PATH:LINE, the last line of the config file that was being run (or, for a syntax error, read)."""
     if isinstance(error, SyntaxError) and Path(error.filename or "").resolve() == path.resolve():
         return f"{path}:{error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
+    frames, here = traceback.extract_tb(error.__traceback__), path.resolve()
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == here]
     return f"{path}:{lines[-1]}" if lines else str(path)
 
 

@@ -1,4 +1,4 @@
-"""The four ways a command can fail on purpose, each with its exit code.
+"""The five ways a command can fail on purpose, each with its exit code.
 
 Raise one of these with a single line that says what was given, what was needed and what to change;
 `tigerjax.cli` prints the line and exits with the code. Anything else is a bug and shows its traceback.
@@ -35,6 +35,12 @@ class GateFailed(TigerjaxError):
     """A quality gate was not passed (exit 5)."""
 
     exit_code = 5
+
+
+class HostsError(TigerjaxError):
+    """Another host of the run is lost, stalled or late: nothing is wrong with the input, start again (exit 1)."""
+
+    exit_code = 1
 
 
 def disk_full(error: BaseException) -> bool:

@@ -77,6 +77,15 @@ def sharding(mesh: Mesh, *logical_axes: str | None) -> NamedSharding:
     return NamedSharding(mesh, spec(*logical_axes))
 
 
+def host_rows(mesh: Mesh, batch_rows: int) -> list[int]:
+    """Which rows of a global batch the devices of this process hold, in order: what its loader reads.
+
+    Hosts that share rows (an axis that does not split them, such as 'tensor', crosses hosts) read the same ones.
+    """
+    mine = sharding(mesh, "batch").addressable_devices_indices_map((batch_rows,)).values()
+    return sorted({row for index in mine if index for row in range(batch_rows)[index[0]]})
+
+
 def logical_rules() -> list[tuple[str, Any]]:
     """The table in the form flax.linen's partitioning functions take, without mesh axes that are manual here."""
     return [(name, _automatic(axes)) for name, axes in RULES.items()]

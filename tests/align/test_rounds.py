@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tigerjax import manifest
-from tigerjax.align import rounds, stand_in
+from tigerjax.align import rounds, stand_in, steps
 from tigerjax.align.config import AlignConfig
 from tigerjax.errors import Blocked, ConfigError, DataError
 
@@ -127,7 +127,7 @@ def test_a_round_ends_in_a_mixed_set_of_the_best_answers_with_their_provenance(t
     new = [e for e in examples if e["source"] == "rejection_sampling"]
     assert {e["messages"][-1]["content"] for e in new if e["provenance"] == "rm"} == {"answer 10"}
     assert [e["messages"][-1]["content"] for e in new if e["provenance"] == "edit"] == ["answer best"]
-    assert all(s["state"] == "done" for s in rounds.status(got.folder))
+    assert all(s["state"] == "done" for s in steps.status(got.folder))
     assert not list(got.folder.glob("*.work-*")) and not list(got.folder.glob("*.partial"))
 
 
@@ -165,7 +165,7 @@ def test_missing_labels_block_the_round_until_people_deliver(tmp_path):
     world = World(tmp_path / "w")
     with pytest.raises(Blocked, match="1 of 1 rankings and 1 of 1 edits"):
         world.run(labels=lambda queue: [])
-    states = {s["step"]: s["state"] for s in rounds.status(tmp_path / "w" / "rounds" / "01")}
+    states = {s["step"]: s["state"] for s in steps.status(tmp_path / "w" / "rounds" / "01")}
     assert states["queue"] == "done" and states["labels"] == "missing" == states["rank"]
     assert world.run().accepted
 

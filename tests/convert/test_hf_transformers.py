@@ -78,7 +78,7 @@ def test_the_exported_reward_model_scores_as_ours_in_transformers(tmp_path):
 
     model = reward.Reward(CONFIG, COMPUTE)
     weights = strong(model, 1)
-    hf.to_hf_reward(weights, CONFIG, tmp_path / "hf", tokenizer=None)
+    hf.to_hf(weights, CONFIG, tmp_path / "hf", tokenizer=None)
     (tmp_path / "hf/config.json").write_text(
         json.dumps(json.loads((tmp_path / "hf/config.json").read_text()) | {"pad_token_id": 56})
     )

@@ -5,13 +5,17 @@ import random
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from datasketch import MinHash
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tigerjax.data import containment, records
-from tigerjax.data.containment import Index, Unit, against_sft, cut
-from tigerjax.data.dedup import against_sft_files, dedup_files, exact_groups, near_groups, shingle_hashes
+from tigerjax.data import against, containment, dedup, grams, minhash, parts, records
+from tigerjax.data.dedup import against_sft_files, dedup_files
 from tigerjax.data.grams import key, words
+from tigerjax.data.runner import Runner
+from tigerjax.errors import ConfigError, DataError
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "data_mixtures" / "embedded"
 NEAR_RECALL, NEAR_FALSE = 0.99, 0.01  # at Jaccard 0.9 and 0.3: the design's figures
@@ -38,8 +42,25 @@ def pair_of_jaccard(rng, vocab, jaccard, length=400):
     return tuple(" ".join(common + rng.choices(vocab, k=length - shared)) for _ in range(2))
 
 
+def near(documents, folder):
+    """The clusters of `dedup near`, each a sorted list of ids."""
+    records.write_jsonl(folder / "x.jsonl", documents)
+    dedup_files("near", [folder / "x.jsonl"], folder / "near")
+    return [r["all"] for _, r in records.read_jsonl(folder / "near" / "clusters" / "clusters.jsonl")]
+
+
+def report(documents, answers, folder, action="report"):
+    """(documents by id, hits, manifest) of `dedup against-sft`; answers {id: text}."""
+    turns = {i: [{"role": "user", "content": "q"}, {"role": "assistant", "content": a}] for i, a in answers.items()}
+    records.write_jsonl(folder / "docs.jsonl", documents)
+    records.write_jsonl(folder / "sft.jsonl", ({"id": i, "messages": t} for i, t in turns.items()))
+    made = against_sft_files([folder / "docs.jsonl"], [folder / "sft.jsonl"], folder / action, action=action)
+    left = {r["id"]: r["text"] for _, r in records.read_jsonl(folder / action / "docs.jsonl")}
+    return left, [hit for _, hit in records.read_jsonl(folder / action / "hits" / "hits.jsonl")], made
+
+
 @pytest.mark.parametrize(("jaccard", "low", "high"), [(0.9, NEAR_RECALL, 1.0), (0.3, 0.0, NEAR_FALSE)])
-def test_planted_near_duplicates_are_found_and_distant_pairs_are_not(jaccard, low, high):
+def test_planted_near_duplicates_are_found_and_distant_pairs_are_not(tmp_path, jaccard, low, high):
     rng = random.Random(7)
     vocab = vocabulary(rng)
     documents, true = [], []
@@ -49,40 +70,91 @@ def test_planted_near_duplicates_are_found_and_distant_pairs_are_not(jaccard, lo
         sets = [set(zip(*(words(t)[j:] for j in range(5)), strict=False)) for t in (a, b)]
         true.append(len(sets[0] & sets[1]) / len(sets[0] | sets[1]))
     assert abs(sum(true) / len(true) - jaccard) < 0.02
-    found = sum(group == [2 * (group[0] // 2), 2 * (group[0] // 2) + 1] for group in near_groups(documents)) / 200
+    found = sum(group == [group[0][:-1] + "a", group[0][:-1] + "b"] for group in near(documents, tmp_path)) / 200
     assert low <= found <= high
 
 
-def test_estimated_similarity_agrees_with_datasketch(corpus):
-    texts = [d["text"] for d in corpus["en"][:40]]
-    texts += [t[: int(len(t) * 0.93)] for t in texts]
-    documents = [{"id": str(i), "text": t} for i, t in enumerate(texts)]
-    mine = {frozenset(g) for g in near_groups(documents)}
-    oracle = []
-    for text in texts:
-        m = MinHash(num_perm=112)
-        for shingle in shingle_hashes(text).tolist():
-            m.update(str(shingle).encode())
-        oracle.append(m)
-    for i in range(40):
-        if len(shingle_hashes(texts[i])) < 40 or len(shingle_hashes(texts[i + 40])) < 40:
-            continue
-        estimate = oracle[i].jaccard(oracle[i + 40])
-        if estimate > 0.82:  # far enough above 0.7 that two estimates of 112 draws agree
-            assert any({i, i + 40} <= group for group in mine)
+def shingle_sets(texts):
+    hashes, owners = minhash.shingles(texts)
+    return hashes, owners, [set(hashes[owners == i].tolist()) for i in range(len(texts))]
 
 
-def test_exact_duplicates_differ_in_case_width_and_punctuation_only():
+def test_estimated_similarity_is_as_good_as_that_of_datasketch(corpus):
+    texts = [d["text"] for d in corpus["en"][:60] if len(d["text"]) > 300]
+    texts += [t[: int(len(t) * share)] for t, share in zip(texts, np.linspace(0.5, 1, len(texts)), strict=True)]
+    hashes, owners, sets = shingle_sets(texts)
+    mine, able = minhash.signatures(hashes, owners, len(texts))
+    assert able.all()
+    half, errors = len(texts) // 2, {"mine": [], "oracle": []}
+    for i in range(half):
+        true = len(sets[i] & sets[i + half]) / len(sets[i] | sets[i + half])
+        theirs = [MinHash(num_perm=minhash.PERMUTATIONS) for _ in range(2)]
+        for m, at in zip(theirs, (i, i + half), strict=True):
+            m.update_batch([str(shingle).encode() for shingle in sets[at]])
+        errors["mine"].append(np.mean(mine[i] == mine[i + half]) - true)
+        errors["oracle"].append(theirs[0].jaccard(theirs[1]) - true)
+    rms = {name: float(np.sqrt(np.mean(np.square(e)))) for name, e in errors.items()}
+    # sqrt(J (1 - J) / 112) is 0.047 at most, at J = 0.5
+    assert rms["mine"] < 0.047 and rms["oracle"] < 0.047, rms
+    assert abs(np.mean(errors["mine"])) < 0.02
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=("Cs",)) | st.sampled_from("e\u0301ﬁß１Ａ…一二 _İक्"))))
+def test_a_batch_of_keys_is_the_key_and_the_words_of_each_text(texts):
+    batch = grams.keys(texts)
+    units = grams.cut(batch, "words")
+    for i, text in enumerate(texts):
+        mine = batch.codes[batch.starts[i] : batch.starts[i + 1]]
+        assert "".join(map(chr, mine)) == key(text)
+        alone = grams.cut(grams.keys([text]), "words").values.tolist()
+        hashed = units.values[units.starts[i] : units.starts[i + 1]].tolist()
+        assert hashed == alone and len(alone) == len(words(text))
+        assert len(set(alone)) == len(set(words(text)))
+
+
+def test_one_text_long_enough_has_all_its_windows_and_none_runs_into_the_next():
+    hashes, texts = grams.windows(grams.cut(grams.keys(["abcdef", "ab", "", "bcdefg"]), "characters"), 5)
+    assert texts.tolist() == [0, 0, 3, 3] and hashes[1] == hashes[2] and len(set(hashes.tolist())) == 3
+
+
+def test_exact_duplicates_differ_in_case_width_and_punctuation_only(tmp_path):
     texts = ["Hello, World! 123", "hello world １２３", "hello world 12", "天地。玄黄", "天地玄黄"]
-    assert exact_groups([{"text": t} for t in texts]) == [[0, 1], [3, 4]]
+    records.write_jsonl(tmp_path / "x.jsonl", ({"id": str(i), "text": t} for i, t in enumerate(texts)))
+    dedup_files("exact", [tmp_path / "x.jsonl"], tmp_path / "out")
+    clusters = [r["all"] for _, r in records.read_jsonl(tmp_path / "out" / "clusters" / "clusters.jsonl")]
+    assert clusters == [["0", "1"], ["3", "4"]]
 
 
-def test_the_longest_and_then_the_smallest_id_stays(tmp_path):
+def test_rows_of_a_bucket_are_joined_through_others_and_not_beyond():
+    rows = np.zeros((5, 10), np.uint32)
+    rows[1, :3] = 1  # alike to 0 and to 2, which are not alike
+    rows[2, :6] = 1
+    rows[3:] = 7
+    graph = dedup.linked(rows, 0.7)
+    assert {frozenset(edge) for edge in graph} == {frozenset(e) for e in [(0, 1), (1, 2), (3, 4)]}
+
+
+def test_clusters_are_those_of_a_graph_search():
+    rng = random.Random(3)
+    edges = np.array([[rng.randrange(400) * 7, rng.randrange(400) * 7] for _ in range(260)], np.uint64).T
+    named, cluster = dedup.clusters(edges)
+    wanted: list[set[int]] = []
+    for a, b in edges.T.tolist():
+        touching = [group for group in wanted if group & {a, b}]
+        wanted = [group for group in wanted if not group & {a, b}] + [{a, b}.union(*touching)]
+    got = {frozenset(named[cluster == c].tolist()) for c in np.unique(cluster)}
+    assert got == set(map(frozenset, wanted))
+
+
+def test_the_best_then_the_longest_and_then_the_smallest_id_stays(tmp_path):
     given = [{"id": "b", "text": "One two."}, {"id": "a", "text": "One two!"}, {"id": "c", "text": "one two"}]
+    given += [{"id": "l", "text": "3 4"}, {"id": "m", "text": "3 - 4"}]
+    given += [{"id": "q", "text": "5 6", "meta": {"quality": 0.5}}, {"id": "p", "text": "5 ... 6"}]
     records.write_jsonl(tmp_path / "x.jsonl", given)
     made = dedup_files("exact", [tmp_path / "x.jsonl"], tmp_path / "out")
-    assert [r["id"] for _, r in records.read_jsonl(tmp_path / "out" / "x.jsonl")] == ["a"]
-    assert made["counts"] == {"in": 3, "out": 1, "dropped": {"exact": 2}}
+    assert [r["id"] for _, r in records.read_jsonl(tmp_path / "out" / "x.jsonl")] == ["a", "m", "q"]
+    assert made["counts"] == {"in": 7, "out": 3, "dropped": {"exact": 4}}
 
 
 def test_every_planted_fault_of_the_embedded_text_is_found(tmp_path, corpus):
@@ -96,23 +168,87 @@ def test_every_planted_fault_of_the_embedded_text_is_found(tmp_path, corpus):
                 assert any({copy, original} <= set(cluster) for cluster in clusters), (kind, copy)
 
 
+def made_bytes(kind, documents, folder, **how):
+    """Every output file but the manifest of a stage on two files, by name."""
+    folder.mkdir()
+    half = len(documents) // 2
+    for name, part in (("x.jsonl", documents[:half]), ("y.jsonl.zst", documents[half:])):
+        records.write_jsonl(folder / name, part)
+    paths = [folder / "x.jsonl", folder / "y.jsonl.zst"]
+    if kind == "sft":
+        made = against_sft_files(paths, [EMBEDDED / "sft.jsonl"], folder / "out", **how)
+        assert made["figures"]["hits"]
+    else:
+        dedup_files(kind, paths, folder / "out", **how)
+    assert not list((folder / "out").glob("work*"))
+    outputs = [p for p in (folder / "out").rglob("*.jsonl*")]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in outputs}
+
+
 @pytest.mark.parametrize("kind", ["exact", "near", "sft"])
-def test_the_same_bytes_whatever_the_order_of_the_input(tmp_path, corpus, kind):
-    outputs = []
-    for turn in range(2):
-        documents = corpus["en"][:150] + corpus["zh"][:150]
-        random.Random(turn).shuffle(documents)
-        folder = tmp_path / str(turn)
-        folder.mkdir()
-        records.write_jsonl(folder / "x.jsonl", documents)
-        if kind == "sft":
-            made = against_sft_files([folder / "x.jsonl"], [EMBEDDED / "sft.jsonl"], folder / "out")
-            assert made["figures"]["hits"]
-        else:
-            dedup_files(kind, [folder / "x.jsonl"], folder / "out")
-        names = sorted(p for p in (folder / "out").rglob("*.jsonl"))
-        outputs.append({p.relative_to(folder): p.read_bytes() for p in names})
-    assert outputs[0] == outputs[1]
+def test_the_same_bytes_whatever_the_order_blocks_and_shards(tmp_path, corpus, kind, monkeypatch):
+    documents = corpus["en"][:120] + corpus["zh"][:120]
+    random.Random(5).shuffle(documents)
+    first, half = made_bytes(kind, documents, tmp_path / "a"), len(documents) // 2
+    mixed = documents[:half][::-1] + sorted(documents[half:], key=lambda d: d["text"])
+    monkeypatch.setattr(parts, "BLOCK_BYTES", 9_000)
+    monkeypatch.setattr(parts, "SCAN_BYTES", 1_000)
+    monkeypatch.setattr(dedup, "PAIRS", 7)
+    monkeypatch.setattr(containment, "EXPANSION", 50)
+    assert len(parts.blocks([tmp_path / "a" / "x.jsonl"])) > 3
+    assert made_bytes(kind, mixed, tmp_path / "b", shards=3) == first
+
+
+def test_the_same_bytes_from_two_workers(tmp_path, corpus):
+    documents = corpus["en"][:40] + corpus["zh"][:40]
+    for kind in ("near", "sft"):
+        one = made_bytes(kind, documents, tmp_path / f"{kind}1", shards=2)
+        assert made_bytes(kind, documents, tmp_path / f"{kind}2", shards=2, runner=Runner(workers=2)) == one
+
+
+def test_the_same_bytes_from_apache_beam(tmp_path, corpus):
+    pytest.importorskip("apache_beam")
+    documents = corpus["en"][:40] + corpus["zh"][:40]
+    for kind in ("near", "sft"):
+        one = made_bytes(kind, documents, tmp_path / f"{kind}1", shards=2)
+        assert made_bytes(kind, documents, tmp_path / f"{kind}2", shards=2, runner=Runner("DirectRunner")) == one
+
+
+def test_an_error_of_a_worker_is_ours_and_names_file_and_line(tmp_path):
+    lines = [f'{{"id": "{i}", "text": "text {i}"}}' for i in range(8)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "b.jsonl").write_text("\n".join([*lines[:3], "{oops"]) + "\n")
+    runners = [Runner(), Runner(workers=2)]
+    for runner in runners:
+        with pytest.raises(DataError, match=r"b\.jsonl:4: broken JSON"):
+            dedup_files("exact", [tmp_path / "a.jsonl", tmp_path / "b.jsonl"], tmp_path / "out", runner=runner)
+    (tmp_path / "b.jsonl").write_text(lines[3].replace("text 3", "other") + "\n")
+    with pytest.raises(DataError, match=r"b\.jsonl:1: id '3' occurs a second time; the first is at .*a\.jsonl:4"):
+        dedup_files("exact", [tmp_path / "a.jsonl", tmp_path / "b.jsonl"], tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == []
+
+
+def test_runners_that_cannot_work_are_refused():
+    with pytest.raises(ConfigError, match=r"workers=0 must be"):
+        Runner(workers=0)
+    with pytest.raises(ConfigError, match="among its own options"):
+        Runner("DirectRunner", workers=4)
+
+
+def test_lines_keep_their_numbers_over_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(parts, "SCAN_BYTES", 30)
+    path = tmp_path / "x.jsonl"
+    long = json.dumps({"n": 5, "text": "长" * 200})  # a line larger than a block
+    path.write_text("\n".join(long if i == 5 else json.dumps({"n": i}) for i in range(1, 60)), encoding="utf-8")
+    blocks = parts.blocks([path])
+    assert len(blocks) > 3
+    got = [(number, record["n"]) for block in blocks for number, record, _ in parts.parsed(block)]
+    assert got == [(n, n) for n in range(1, 60)]
+    (tmp_path / "empty.jsonl").write_text("")
+    made = dedup_files("exact", [tmp_path / "empty.jsonl"], tmp_path / "out")
+    assert made["counts"] == {"in": 0, "out": 0, "dropped": {"exact": 0}}
+    assert (tmp_path / "out" / "empty.jsonl").read_text() == ""
 
 
 def noisy(text, lang, rng):
@@ -122,29 +258,32 @@ def noisy(text, lang, rng):
 
 
 @pytest.mark.parametrize("lang", ["zh", "en"])
-def test_planted_answers_are_found_verbatim_and_with_noise_and_other_domains_are_left_alone(corpus, lang):
+def test_planted_answers_are_found_verbatim_and_with_noise_and_other_domains_are_left_alone(tmp_path, corpus, lang):
     rng = random.Random(5)
     host_source = "facts"
     answers = [d["text"] for d in corpus[lang] if d["source"] != host_source]
     size = 90 if lang == "zh" else 500  # characters: long answers
     answers = [a[:size] for a in answers if len(key(a[:size])) > 0.75 * size and not a.endswith("near")]
     unique = {key(a)[:40]: a for a in answers}
-    units = [Unit(f"u{i}", a) for i, a in enumerate(unique.values())]
+    units = {f"u{i}": a for i, a in enumerate(unique.values())}
     hosts = [d["text"] for d in corpus[lang] if d["source"] == host_source]
     assert len(units) >= 60 and len(hosts) >= 500
 
-    def recall(change):
-        planted = [{"id": u.id, "text": f"{hosts[i]}\n{change(u.text)}\n{hosts[i + 1]}"} for i, u in enumerate(units)]
-        _, report, _ = against_sft(planted, Index(units), action="report")
-        return len({h["doc"] for h in report if h["doc"] == h["sft_id"]}) / len(units)
+    def recall(name, change):
+        planted = [
+            {"id": u, "text": f"{hosts[i]}\n{change(a)}\n{hosts[i + 1]}"} for i, (u, a) in enumerate(units.items())
+        ]
+        (tmp_path / name).mkdir()
+        _, hits, _ = report(planted, units, tmp_path / name)
+        return len({h["doc"] for h in hits if h["doc"] == h["sft_id"]}) / len(units)
 
-    assert recall(lambda text: text) == 1.0
-    assert recall(lambda text: noisy(text, lang, rng)) >= NOISY_RECALL
-    _, report, _ = against_sft([{"id": str(i), "text": t} for i, t in enumerate(hosts)], Index(units), action="report")
-    assert len({h["doc"] for h in report}) <= FALSE_HITS * len(hosts)
+    assert recall("verbatim", lambda text: text) == 1.0
+    assert recall("noisy", lambda text: noisy(text, lang, rng)) >= NOISY_RECALL
+    _, hits, _ = report([{"id": str(i), "text": t} for i, t in enumerate(hosts)], units, tmp_path)
+    assert len({h["doc"] for h in hits}) <= FALSE_HITS * len(hosts)
 
 
-def test_cut_takes_the_matched_sentences_and_nothing_else():
+def test_cut_takes_the_matched_sentences_and_nothing_else(tmp_path):
     answer = (
         "The harbour of the old town was built by monks in the year nine hundred, and burnt down twice since"
         " then by pirates who came from the north."
@@ -154,12 +293,13 @@ def test_cut_takes_the_matched_sentences_and_nothing_else():
         " The next day was dry. We walked for hours along the sea. Nobody came.",
     )
     document = {"id": "d", "text": before + answer.upper() + after}
-    (got,), report, _ = against_sft([document], Index([Unit("s", answer)]), action="cut")
-    assert got["text"] == before.rstrip() + after
-    assert report[0] == {"doc": "d", "sft_id": "s", "containment": 1.0, "spans": report[0]["spans"]}
-    (start, end) = report[0]["spans"][0]
+    left, hits, _ = report([document], {"s": answer}, tmp_path, "cut")
+    assert left == {"d": before.rstrip() + after}
+    assert hits == [{"doc": "d", "sft_id": "s", "containment": 1.0, "spans": hits[0]["spans"]}]
+    (start, end) = hits[0]["spans"][0]
     assert document["text"][start:end].strip() == answer.upper()
-    assert against_sft([got], Index([Unit("s", answer)]), action="cut")[1] == []
+    (tmp_path / "again").mkdir()
+    assert report([{"id": "d", "text": left["d"]}], {"s": answer}, tmp_path / "again", "cut")[1] == []
 
 
 @pytest.mark.parametrize(
@@ -171,34 +311,43 @@ def test_cut_takes_the_matched_sentences_and_nothing_else():
         ("Valletta.", "The capital of Malta is Valletta.", False),  # a word alone is no knowledge
     ],
 )
-def test_short_units_are_found_by_exact_substring_of_the_key(answer, text, hit):
-    _, report, _ = against_sft([{"id": "d", "text": text}], Index([Unit("s", answer)]), action="report")
-    assert bool(report) == hit
+def test_short_units_are_found_by_exact_substring_of_the_key(tmp_path, answer, text, hit):
+    _, hits, _ = report([{"id": "d", "text": text}], {"s": answer}, tmp_path)
+    assert bool(hits) == hit
 
 
-def test_documents_that_lose_too_much_are_dropped_and_actions_differ():
+def test_documents_that_lose_too_much_are_dropped_and_actions_differ(tmp_path):
     answer = "甲乙丙丁戊己庚辛壬癸子丑寅卯辰巳午未申酉戌亥天地玄黄宇宙洪荒日月盈昃辰宿列张。"
     rest = (
         "这里还有许多别的句子，讲的是完全不同的事情，而且一句接着一句，长得足够留下来。"
         "今天的天气很好，我们去公园里散步吧，晚上再回家吃饭。"
     )
-    documents = [{"id": "short", "text": answer + "剩下的话。"}, {"id": "long", "text": rest + answer + rest[::-1]}]
-    index = [Unit("s", answer)]
-    got, report, _ = against_sft(documents, Index(index), action="cut")
-    assert got[0] is None and got[1] is not None and answer not in got[1]["text"]
-    assert [h["doc"] for h in report] == ["short", "long"]
-    assert against_sft(documents, Index(index), action="drop")[0] == [None, None]
-    assert against_sft(documents, Index(index), action="report")[0] == documents
+    documents = [{"id": "long", "text": rest + answer + rest[::-1]}, {"id": "short", "text": answer + "剩下的话。"}]
+    left, hits, made = report(documents, {"s": answer}, tmp_path, "cut")
+    assert list(left) == ["long"] and answer not in left["long"]
+    assert [h["doc"] for h in hits] == ["long", "short"]
+    assert made["counts"] == {"in": 2, "out": 1, "dropped": {"against_sft": 1}}
+    assert report(documents, {"s": answer}, tmp_path, "drop")[0] == {}
+    assert report(documents, {"s": answer}, tmp_path, "report")[0] == {d["id"]: d["text"] for d in documents}
 
 
-def test_grams_of_boilerplate_are_stopped(monkeypatch):
-    monkeypatch.setattr(containment, "STOP_MIN", 5)
+def test_grams_of_boilerplate_are_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(against, "STOP_MIN", 5)
     licence = " ".join(f"licence{i}" for i in range(40))
     documents = [{"id": str(i), "text": licence + f" page {i}"} for i in range(10)]
-    _, report, stopped = against_sft(documents, Index([Unit("s", licence)]), action="cut")
-    assert stopped == 33 and report == []
+    _, hits, made = report(documents, {"s": licence}, tmp_path, "cut")
+    assert made["figures"]["stop_grams"] == 33 and hits == []
 
 
 def test_spans_that_overlap_are_cut_once():
-    hits = [containment.Hit("a", 1.0, [[0, 3], [3, 6]]), containment.Hit("b", 1.0, [[3, 6]])]
-    assert cut("abcdefghi", hits) == "ghi"
+    assert containment.without("abcdefghi", [[0, 3], [3, 6], [3, 6]]) == "ghi"
+
+
+def test_the_filter_never_loses_a_gram_and_lets_few_strangers_pass():
+    rng = np.random.default_rng(0)
+    grams_in, strangers = (rng.integers(0, 2**64, 20_000, np.uint64) for _ in range(2))
+    known = containment.Filter.sized(len(grams_in))
+    known.add(grams_in[:9_000])
+    known.add(grams_in[8_000:])
+    assert known.may_hold(grams_in).all()
+    assert known.may_hold(strangers).mean() < 1 / containment.Filter.BITS_A_GRAM

@@ -86,7 +86,8 @@ def test_resume_at_100_random_points_is_bit_equal(caches):
 
 @pytest.mark.parametrize("hosts", [2, 4])
 def test_hosts_are_disjoint_and_cover_the_batch_of_one_host(caches, hosts):
-    one, many = make(caches), [make(caches, host=h, hosts=hosts) for h in range(hosts)]
+    local = 4 // hosts
+    one, many = make(caches), [make(caches, mine=range(h * local, (h + 1) * local)) for h in range(hosts)]
     for _ in range(30):
         parts = [next(loader) for loader in many]
         assert same(next(one), [np.concatenate(arrays) for arrays in zip(*parts, strict=True)])
@@ -125,8 +126,8 @@ def test_caches_that_do_not_fit_are_refused(caches, tmp_path):
         Loader({"zh": tmp_path}, {"zh": 1}, 1, L, 0)
     with pytest.raises(DataError, match=r"rows of 6 tokens, but data.seq_len=7"):
         Loader({"zh": caches["zh"]}, {"zh": 1}, 1, 7, 0)
-    with pytest.raises(ConfigError, match="batch_rows=4 does not split over 3 hosts"):
-        make(caches, hosts=3)
+    with pytest.raises(ConfigError, match=r"rows \[3, 4\] of a batch of batch_rows=4"):
+        make(caches, mine=[3, 4])
     with pytest.raises(ConfigError, match="must name the same tasks"):
         Loader(caches, {"zh": 1}, 1, L, 0)
 

@@ -124,9 +124,10 @@ def test_a_prompt_longer_than_the_cache_is_refused(weights):
 
 
 def test_decoding_never_copies_kv_to_every_query_head(weights):
-    """No array of decode has S beside N heads but the scores (B, K, G, 1, S) and their mask."""
-    kv = cache.Cache(*(jnp.zeros((3, 2, MAX_LEN, 2, 10)),) * 2, jnp.zeros(2, jnp.int32))
-    token_B = jnp.zeros(2, jnp.int32)
+    """No array of decode has S beside N heads but the scores (B, K, G, S) and their mask."""
+    keys, values = jnp.zeros((3, 2, 2, 10, MAX_LEN)), jnp.zeros((3, 2, 2, MAX_LEN, 10))
+    kv, token_B = cache.Cache(keys, values, jnp.zeros(2, jnp.int32)), jnp.zeros(2, jnp.int32)
     text = str(jax.make_jaxpr(lambda kv: cache.decode_step(weights, CONFIG, COMPUTE, kv, token_B, kv.lengths_B))(kv))
-    assert f"f32[2,{MAX_LEN},2,10]" in text
-    assert f"f32[2,{MAX_LEN},6,10]" not in text and f"f32[2,{MAX_LEN},2,3,10]" not in text
+    assert f"f32[2,2,10,{MAX_LEN}]" in text and f"f32[2,2,{MAX_LEN},10]" in text
+    for copied in (f"6,10,{MAX_LEN}", f"6,{MAX_LEN},10", f"2,3,10,{MAX_LEN}", f"2,3,{MAX_LEN},10"):
+        assert f"f32[2,{copied}]" not in text

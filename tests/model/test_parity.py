@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from tigerjax.config import ComputeConfig, ModelConfig
-from tigerjax.convert import hf, hf_config
+from tigerjax.convert import hf_config, read
+from tigerjax.convert.table import table
+from tigerjax.convert.tensors import InMemory
 from tigerjax.model import llama
 
 FILES = sorted((Path(__file__).parent / "parity").glob("*.npz"))
@@ -27,16 +29,17 @@ class Frozen:
         with np.load(path) as file:
             self.file = {name: file[name] for name in file.files}
         (tmp_path / "config.json").write_text(str(self.file["config"]))
-        _, read = hf_config.read_config(tmp_path)
-        self.rows = read.vocab_size
-        sizes = {name: getattr(read, name) for name in ModelConfig.__dataclass_fields__}
+        sizes_read = hf_config.read_config(tmp_path).config
+        self.rows = sizes_read.vocab_size
+        sizes = {name: getattr(sizes_read, name) for name in ModelConfig.__dataclass_fields__}
         self.config = ModelConfig(**(sizes | {"padded_vocab_size": self.rows + 6}))
 
     def tree(self, kind):
         tensors = {k.removeprefix(kind + " "): v for k, v in self.file.items() if k.startswith(kind + " ")}
-        shapes = {k: v.shape for k, v in tensors.items()}
-        table = hf.table(self.config, rows=self.rows)
-        return hf.from_tensors(tensors.__getitem__, shapes, self.config, table, "npz")
+        source = InMemory(tensors)
+        spec = table(self.config, rows=self.rows)
+        read.check(source, self.config, spec, "npz")
+        return read.in_memory(read.Opened("npz", hf_config.LLAMA, self.config, source, spec, {}))
 
 
 @pytest.fixture(scope="module", params=FILES, ids=lambda p: p.stem)

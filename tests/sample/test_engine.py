@@ -9,12 +9,13 @@ from tigerjax import mesh as mesh_axes
 from tigerjax.config import MeshConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.model import llama
-from tigerjax.sample import engine
+from tigerjax.sample import engine, slots
 from tigerjax.sample.engine import FLOAT32, SamplingConfig, Stats, generate
 from tigerjax.tokenizer.chat import encode_prompt
 
 # Sums of up to 12 float32 log-probabilities, once by cached steps and once by whole passes: other summation orders.
 LOGPROB_TOLERANCE = 1e-4
+FULL = 0.9  # share of decode work that draws a token which is kept: the design's figure for ragged lengths
 SAMPLED = SamplingConfig(n=4, max_new_tokens=12)
 GREEDY = SamplingConfig(n=1, temperature=0.0, max_new_tokens=12)
 
@@ -123,6 +124,14 @@ def test_equal_texts_are_marked_and_a_prompt_with_one_text_is_degenerate(tiny, p
         assert [c["dup_of"] is not None for c in r["candidates"]] == [t in texts[:k] for k, t in enumerate(texts)]
 
 
+def test_an_id_of_the_settings_ends_an_answer_as_eos_does(tiny, prompts, records) -> None:
+    whole = records[0]["candidates"][0]["token_ids"]
+    assert len(whole) > 3
+    stop = SamplingConfig(n=4, max_new_tokens=12, stop_ids=(whole[3],))
+    cut = sample(tiny, prompts[:1], stop)[0]["candidates"][0]
+    assert cut["token_ids"] == whole[: whole.index(whole[3])] and cut["finish"] == "stop"
+
+
 def test_an_empty_answer_is_kept_and_flagged(tiny, prompts) -> None:
     head_DV = tiny.weights["head"]
     stops_at_0 = type("Stops", (type(tiny.tokenizer),), {"eos": 0})()
@@ -149,14 +158,13 @@ def test_an_answer_ends_where_the_context_does(tiny, prompts, records) -> None:
 
 def test_each_prompt_is_prefilled_once_however_many_candidates_it_gets(tiny, prompts, monkeypatch) -> None:
     seen: list[int] = []
-    prefill = engine._prefill
-    monkeypatch.setattr(engine, "_prefill", lambda *a, **k: seen.append(1) or prefill(*a, **k))
+    prefill = slots.prefill
+    monkeypatch.setattr(slots, "prefill", lambda *a, **k: seen.append(1) or prefill(*a, **k))
     for n in (4, 11):
         stats = Stats()
         sample(tiny, prompts[4::2] + prompts[:1], SamplingConfig(n=n, max_new_tokens=12), stats=stats)
         assert stats.prefilled == 3
-    # 8 rows and n=4: two prompts, then one; n=11: each prompt by itself.
-    assert len(seen) == 2 + 3
+    assert len(seen) == 2 + 2  # three prompts, two at a time
 
 
 def test_compilations_are_bounded_by_the_buckets(tiny) -> None:
@@ -165,7 +173,7 @@ def test_compilations_are_bounded_by_the_buckets(tiny) -> None:
     sampling = SamplingConfig(n=2, max_new_tokens=2, top_k=9)
     sample(tiny, many, sampling, stats=stats)
     sample(tiny, many, sampling, stats=again, seed=5)
-    assert 0 < stats.compilations <= 4  # two buckets, each prefill and decode
+    assert 0 < stats.compilations <= 6  # two buckets, each prefill, fill and advance
     assert again.compilations == 0
     assert {engine.bucket(n, 4096) for n in range(1, 4097)} == {32, 64, 128, 256, 512, 1024, 2048, 4096}
     assert engine.bucket(70, 100) == 100
@@ -174,7 +182,21 @@ def test_compilations_are_bounded_by_the_buckets(tiny) -> None:
 def test_the_loop_stops_when_all_candidates_have_ended(tiny, prompts, records) -> None:
     stats = Stats()
     one = sample(tiny, prompts[:1], SamplingConfig(n=4, max_new_tokens=12, temperature=0.9), stats=stats)[0]
-    assert stats.decode_steps == max(c["ntok"] + (c["finish"] != "length") for c in one["candidates"])
+    # The first token of each comes from the prefill.
+    assert stats.decode_steps == max(c["ntok"] + (c["finish"] != "length") for c in one["candidates"]) - 1
+    assert stats.drawn == sum(c["ntok"] + (c["finish"] != "length") - 1 for c in one["candidates"])
+
+
+def test_slots_are_refilled_as_candidates_finish(tiny, prompts, records) -> None:
+    """Ragged answers keep the slots full: many more prompts than slots, and few steps in which a slot is free."""
+    stats = Stats()
+    many = [{"prompt_id": f"q{n}", "text": "x" * (n % 25 + 1)} for n in range(40)]
+    got = sample(tiny, many, SAMPLED, stats=stats)
+    lengths = {c["ntok"] for r in got for c in r["candidates"]}
+    assert len(lengths) > 4  # they are ragged
+    assert stats.drawn / stats.decode_slots > FULL
+    one_by_one = sum(max(c["ntok"] for c in r["candidates"]) for r in got) / 2  # 8 slots in lockstep: two prompts
+    assert stats.decode_steps < one_by_one
 
 
 def test_a_base_model_continues_a_line_and_stops_at_its_end(tiny, prompts) -> None:

@@ -52,14 +52,14 @@ def test_a_run_killed_anywhere_and_resumed_gives_the_bytes_of_an_uninterrupted_o
         assert not (out / "candidates.partial.jsonl").exists()
 
 
-def test_a_resumed_run_computes_only_the_batches_that_miss_something(tiny, prompts, tmp_path) -> None:
+def test_a_resumed_run_computes_only_the_prompts_that_are_missing(tiny, prompts, tmp_path) -> None:
     def progress(done: int, _: int) -> None:
-        if done == 5:  # the skipped prompt and two whole batches of two
+        if done == 4:  # the skipped prompt and three others, in the middle of a batch of two
             raise Killed
 
     with pytest.raises(Killed):
         sample(tiny, prompts, tmp_path / "out", progress=progress)
-    assert sample(tiny, prompts, tmp_path / "out")["prefilled"] == 2
+    assert sample(tiny, prompts, tmp_path / "out")["prefilled"] == 3
 
 
 def test_records_are_in_the_order_of_the_prompts_and_every_prompt_is_accounted_for(prompts, whole) -> None:

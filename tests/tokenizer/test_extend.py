@@ -6,7 +6,8 @@ import pytest
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.tokenizer.extend import dead_pieces, extend, is_cjk, select
 from tigerjax.tokenizer.load import MODEL_FILE, NORMAL, Tokenizer, read_proto
-from tigerjax.tokenizer.verify import failures, verify
+from tigerjax.tokenizer.stats import stats
+from tigerjax.tokenizer.verify import PROPERTIES, failures, property_table, verify
 
 
 def test_an_extended_tokenizer_has_all_properties_on_the_embedded_text(folder, base_folder, embedded):
@@ -18,6 +19,10 @@ def test_an_extended_tokenizer_has_all_properties_on_the_embedded_text(folder, b
     before, after = figures["chars_per_token"]["before"], figures["chars_per_token"]["after"]
     assert after["en"] == before["en"]
     assert after["zh"] > 2 * before["zh"]
+    table = property_table(figures)
+    assert [line.split()[0] for line in table[1:8]] == list("1234567")
+    assert all(" holds " in line for line in table[1:8]) and "zh" in table[-1]
+    assert set().union(*(names for _, names in PROPERTIES)) <= set(figures)
 
 
 def test_the_32000_piece_base_extends_to_exactly_the_size_and_keeps_every_old_piece(embedded, zh_folder, tmp_path):
@@ -151,6 +156,8 @@ def test_verify_sees_a_changed_old_piece_and_a_dead_row(folder, base_folder, tmp
     figures = verify(tmp_path / "bad", base=base_folder, texts=[tmp_path / "line.txt"])
     assert figures["old_ids_changed"] == 1
     assert figures["dead_rows"] >= 1
+    table = property_table(figures)
+    assert "FAILS" in table[1] and "FAILS" in table[3] and "holds" in table[4]
 
 
 def test_without_transformers_the_comparison_is_none_and_no_failure(folder, base_folder, tmp_path, monkeypatch):
@@ -159,3 +166,25 @@ def test_without_transformers_the_comparison_is_none_and_no_failure(folder, base
     figures = verify(folder, base=base_folder, texts=[tmp_path / "line.txt"])
     assert figures["hf_mismatches"] is None
     assert failures(figures) == []
+
+
+def test_a_common_character_that_is_merged_with_nothing_is_left_out_of_a_cut_and_counted(
+    base_folder, zh_folder, embedded, tmp_path
+):
+    """The trainer ranks single characters last: cut short, the merged tokenizer spells some in bytes."""
+    small = extend(base_folder, zh_folder, 1600, tmp_path / "small")["figures"]
+    assert small["characters_left_out"] > 0
+    whole = extend(base_folder, zh_folder, 1503 + small["survivors"], tmp_path / "whole")["figures"]
+    assert whole["characters_left_out"] == 0 and whole["most_common_left_out"] == ""
+    texts = [embedded / "corpus_zh.jsonl"]
+    cut, full = (stats(tmp_path / name, texts) for name in ("small", "whole"))
+    missing = set(cut["in_bytes"]) & set(small["most_common_left_out"])
+    assert missing and not missing & set(full["in_bytes"])
+    assert cut["languages"]["zh"]["byte_share"] > full["languages"]["zh"]["byte_share"]
+    assert cut["languages"]["zh"]["chars_per_token"] < full["languages"]["zh"]["chars_per_token"]
+
+
+def test_statistics_of_no_text_are_refused(folder, tmp_path):
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(DataError, match=r"empty\.txt: no text to measure"):
+        stats(folder, [tmp_path / "empty.txt"])

@@ -85,6 +85,17 @@ def test_bytes_that_do_not_decode_are_damage_too(tmp_path, capfd):
     assert "2 is damaged" in capfd.readouterr().err
 
 
+def test_a_flipped_bit_is_found_by_its_checksum_and_the_one_before_is_taken(tmp_path, capfd):
+    save(tmp_path, 1, 2)
+    files = [p for p in (tmp_path / "checkpoints" / "2" / "weights").rglob("*") if p.is_file()]
+    longest = max(files, key=lambda p: p.stat().st_size)
+    data = bytearray(longest.read_bytes())
+    data[len(data) // 2] ^= 1
+    longest.write_bytes(data)
+    assert restore(tmp_path)[1]["step"] == 1
+    assert "2 is damaged" in (said := capfd.readouterr().err) and "sha256 is" in said
+
+
 def test_a_model_loads_from_the_run_past_a_damaged_step(tmp_path, capfd):
     save(tmp_path, 1, 2)
     truncate(tmp_path / "checkpoints" / "2", "weights")

@@ -17,10 +17,12 @@ from tigerjax.align.config import RewardConfig
 from tigerjax.align.reward_data import Comparison, PairLoader, RewardBatch, check_end, encode_answer
 from tigerjax.config import ComputeConfig, RunConfig
 from tigerjax.errors import ConfigError, DataError, GateFailed
+from tigerjax.mesh import host_rows
 from tigerjax.model import llama
 from tigerjax.model.reward import Reward, from_llama
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.train.checkpoint import Model, load_model, save_model
+from tigerjax.train.loop import run_mesh
 from tigerjax.train.loop import train as train_loop
 from tigerjax.train.objective import Objective, Sums
 
@@ -176,18 +178,19 @@ def train(
     if chat.tokenizer_sha256 not in (None, tokenizer.sha256):
         raise ConfigError(f"{init} was trained with another tokenizer than {tokenizer.folder}")
     rows = reward_data.to_rows(train_set, tokenizer, seq_len=config.data.seq_len)
+    mesh = run_mesh(config)
     loader = PairLoader(
         rows,
         batch_rows=config.batch_rows,
         seed=config.seed,
         tokenizer_sha256=tokenizer.sha256,
-        host=jax.process_index(),
-        hosts=jax.process_count(),
+        mine=host_rows(mesh, config.batch_rows),
     )
     state = train_loop(
         config,
         loader,
         run_dir=run_dir,
+        mesh=mesh,
         objective=reward_objective(config, centering=reward.centering),
         init_weights=from_llama(chat.weights, jax.random.key(config.seed)),
         tokenizer_sha256=tokenizer.sha256,

@@ -162,11 +162,17 @@ class PairLoader:
     """
 
     def __init__(
-        self, rows: RewardBatch, *, batch_rows: int, seed: int, tokenizer_sha256: str, host: int = 0, hosts: int = 1
+        self,
+        rows: RewardBatch,
+        *,
+        batch_rows: int,
+        seed: int,
+        tokenizer_sha256: str,
+        mine: Sequence[int] | None = None,
     ):
-        if batch_rows % hosts:
-            raise ConfigError(f"batch_rows={batch_rows} does not split over {hosts} hosts")
-        self.rows, self.batch_rows, self.seed, self.host, self.hosts = rows, batch_rows, seed, host, hosts
+        """`mine`: which rows of each batch this process holds (`mesh.host_rows`); None is all."""
+        self.rows, self.batch_rows, self.seed = rows, batch_rows, seed
+        self.mine = list(range(batch_rows) if mine is None else mine)
         self.tokenizer_sha256 = tokenizer_sha256
         self.steps_per_epoch = math.ceil(len(rows.last_BC) / batch_rows)
         digest = hashlib.sha256()
@@ -180,10 +186,9 @@ class PairLoader:
     def __next__(self) -> RewardBatch:
         epoch, at = divmod(self._taken, self.steps_per_epoch)
         order = np.random.Generator(np.random.Philox([self.seed, epoch])).permutation(len(self.rows.last_BC))
-        local = self.batch_rows // self.hosts
-        start = at * self.batch_rows + self.host * local
-        picks = order[start : start + local]
-        batch = _empty(local, *self.rows.tokens_BCT.shape[1:])
+        places = at * self.batch_rows + np.array(self.mine, int)
+        picks = order[places[places < len(order)]]
+        batch = _empty(len(places), *self.rows.tokens_BCT.shape[1:])
         for whole, part in zip(batch, self.rows, strict=True):
             whole[: len(picks)] = part[picks]
         self._taken += 1

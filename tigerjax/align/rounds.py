@@ -15,13 +15,8 @@ in STEP.work-HASH, which survives an interruption and becomes part of the step's
 """
 
 import dataclasses
-import functools
-import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,10 +29,9 @@ from tigerjax.align import queue as queue_lib
 from tigerjax.align import rank as rank_lib
 from tigerjax.align.config import AlignConfig
 from tigerjax.align.labels import Verdict
+from tigerjax.align.steps import STEPS, Step
 from tigerjax.data.records import read_jsonl, sft_examples, write_jsonl
 from tigerjax.errors import ConfigError, DataError
-
-STEPS = ("prompts", "sample", "score", "queue", "labels", "rank", "mix", "train", "gate")
 
 Item = tuple[Sequence[Mapping[str, str]], str, str]
 Records = list[dict[str, Any]]
@@ -68,6 +62,9 @@ class Work:
     """Each gives the reason why a text is unfit for SFT, or None."""
     safety: Sequence[str] = ()
     """Strings that no winner may contain."""
+    gold: Sequence[Path] = ()
+    """Files of preferences that people gave outside of rounds; they join those of this round for the next reward
+    model."""
 
 
 class Round(NamedTuple):
@@ -107,8 +104,58 @@ def run_round(
     Raises Blocked when labels are missing and GateFailed when no answer wins; a refused model is no error, see
     `Round.accepted`.
     """
-    rounds, sft, current = Path(rounds), Path(sft), Path(current)
-    at = functools.partial(_Step, rounds / f"{index:02d}", index, config, work)
+    run_steps(
+        rounds, index, config, work, until="gate", sft=sft, current=current, reward_model=reward_model, exclude=exclude
+    )
+    return ended(rounds, index, current=current)
+
+
+def run_steps(
+    rounds: str | Path,
+    index: int,
+    config: AlignConfig,
+    work: Work,
+    *,
+    until: str,
+    sft: str | Path,
+    current: str | Path,
+    reward_model: str | Path,
+    exclude: Collection[str] = frozenset(),
+) -> None:
+    """`run_round` up to the step `until`, that included; what is done already is skipped."""
+    inputs = Path(sft), Path(current), Path(reward_model)
+    for step in _steps(Path(rounds), index, config, work, *inputs, exclude):
+        if step == until:
+            return
+
+
+def ended(rounds: str | Path, index: int, *, current: str | Path) -> Round:
+    """How a round with a gate ended; `current` is the model that it started from."""
+    folder, current = Path(rounds) / f"{index:02d}", Path(current)
+    verdict = json.loads((folder / "gate" / "gate.json").read_text(encoding="utf-8"))
+    counts = {step: (manifest.read(folder / step) or {}).get("counts", {}) for step in STEPS}
+    figures = verdict["figures"] | {"gate": "accepted" if verdict["accepted"] else "rejected"}
+    figures |= {"reasons": verdict["reasons"], "winners": counts["mix"]["winners"], "counts": counts}
+    chosen = folder / "train" / "run" if verdict["accepted"] else current
+    return Round(folder, verdict["accepted"], chosen, folder / "mix" / "sft.jsonl", figures)
+
+
+def _steps(
+    rounds: Path,
+    index: int,
+    config: AlignConfig,
+    work: Work,
+    sft: Path,
+    current: Path,
+    reward_model: Path,
+    exclude: Collection[str],
+) -> Iterator[str]:
+    """The names of the steps, each when it is done."""
+    folder = rounds / f"{index:02d}"
+
+    def at(name: str, inputs: Sequence[Path], more: Mapping[str, Any] | None = None) -> Step:
+        return Step(folder, index, config, work.settings.get(name), name, inputs, more)
+
     taken = set(exclude) | _used(rounds, index, config.exclude_rounds)
 
     with at("prompts", [sft], {"exclude": sorted(taken)}) as run:
@@ -123,8 +170,8 @@ def run_round(
             )
             write_jsonl(run.tmp / "prompts.jsonl", picked.prompts)
             run.counts = picked.counts
-    folder = rounds / f"{index:02d}"
     prompts = _read(folder / "prompts" / "prompts.jsonl")
+    yield "prompts"
 
     with at("sample", [folder / "prompts", current]) as run:
         if not run.done:
@@ -133,14 +180,16 @@ def run_round(
                 write_jsonl(run.tmp / "candidates.jsonl", records)
             skipped = len(prompts) - len(records)
             run.counts = {"in": len(prompts), "out": len(records), "dropped": {"skipped": skipped}}
+    yield "sample"
 
-    with at("score", [folder / "sample", Path(reward_model)]) as run:
+    with at("score", [folder / "sample", reward_model]) as run:
         if not run.done:
             records = _read(folder / "sample" / "candidates.jsonl")
             scored, dropped = score_records(records, work.score)
             write_jsonl(run.tmp / "scored.jsonl", scored)
             run.counts = {"in": len(records), "out": len(scored), "dropped": dropped}
     scored = _read(folder / "score" / "scored.jsonl")
+    yield "score"
 
     with at("queue", [folder / "score"]) as run:
         if not run.done:
@@ -156,6 +205,7 @@ def run_round(
             write_jsonl(run.tmp / "key.jsonl", asked.key)
             (run.tmp / "queue.md").write_text(queue_lib.markdown(asked.items), encoding="utf-8")
             run.figures = dict(asked.counts)
+    yield "queue"
 
     files = list(work.labels(folder / "queue"))
     with at("labels", [folder / "queue", *files]) as run:
@@ -172,14 +222,17 @@ def run_round(
             write_jsonl(run.tmp / "adjudicate.jsonl", said.adjudicate)
             manifest.write_json(run.tmp / "missing.json", said.missing)
             run.counts = said.counts
+    yield "labels"
 
-    with at("rank", [folder / "score", folder / "labels"]) as run:
+    with at("rank", [folder / "score", folder / "labels", *work.gold]) as run:
         if not run.done:
             verdicts = {v.pop("prompt_id"): Verdict(**v) for v in _read(folder / "labels" / "verdicts.jsonl")}
             ranked = rank_lib.rank(scored, verdicts, safety=work.safety, filters=work.filters)
             write_jsonl(run.tmp / "ranked.jsonl", ranked.records)
-            write_jsonl(run.tmp / "preferences.jsonl", ranked.preferences)
-            run.counts = ranked.counts
+            gold = [record | {"provenance": "gold"} for path in work.gold for record in _read(path)]
+            write_jsonl(run.tmp / "preferences.jsonl", [*ranked.preferences, *gold])
+            run.counts = ranked.counts | ({"gold": len(gold)} if gold else {})
+    yield "rank"
 
     with at("mix", [sft, folder / "rank"]) as run:
         if not run.done:
@@ -195,22 +248,19 @@ def run_round(
             )
             write_jsonl(run.tmp / "sft.jsonl", mixed.examples)
             run.counts = mixed.counts
+    yield "mix"
 
     with at("train", [folder / "mix", current]) as run:
         if not run.done:
             with run.working("run") as place:
                 work.train(folder / "mix" / "sft.jsonl", place)
+    yield "train"
 
     new = folder / "train" / "run"
-    with at("gate", [folder / "train", current, Path(reward_model)]) as run:
+    with at("gate", [folder / "train", current, reward_model]) as run:
         if not run.done:
             manifest.write_json(run.tmp / "gate.json", _judge(config, work, current, new))
-    verdict = json.loads((folder / "gate" / "gate.json").read_text(encoding="utf-8"))
-    counts = {step: (manifest.read(folder / step) or {}).get("counts", {}) for step in STEPS}
-    figures = verdict["figures"] | {"gate": "accepted" if verdict["accepted"] else "rejected"}
-    figures |= {"reasons": verdict["reasons"], "winners": counts["mix"]["winners"], "counts": counts}
-    chosen = new if verdict["accepted"] else current
-    return Round(folder, verdict["accepted"], chosen, folder / "mix" / "sft.jsonl", figures)
+    yield "gate"
 
 
 def score_records(
@@ -234,63 +284,6 @@ def score_records(
             out.append(scored)
     dropped = len(records) - len(out)
     return out, {"no_valid_candidate": dropped} if dropped else {}
-
-
-def status(folder: str | Path) -> Records:
-    """One {step, state: done | working | missing, counts} for each step of a round folder."""
-    out = []
-    for step in STEPS:
-        done = manifest.read(Path(folder) / step)
-        working = any(Path(folder).glob(f"{step}.work-*"))
-        state = "done" if done is not None else "working" if working else "missing"
-        out.append({"step": step, "state": state, "counts": (done or {}).get("counts", {})})
-    return out
-
-
-class _Step:
-    """A manifest.stage of this round that can also keep a work folder over interruptions."""
-
-    def __init__(
-        self,
-        folder: Path,
-        index: int,
-        config: AlignConfig,
-        work: Work,
-        name: str,
-        inputs: Sequence[Path],
-        more: Mapping[str, Any] | None = None,
-    ):
-        used = {
-            "align": dataclasses.asdict(config),
-            "round": index,
-            "settings": work.settings.get(name),
-            **(more or {}),
-        }
-        inputs = [Path(p) for p in inputs]
-        self._stage = manifest.stage(folder / name, name=f"align {name}", config=used, inputs=inputs, seed=config.seed)
-        what = [used, [manifest.sha256(p) for p in inputs if p.exists()]]
-        self._place = folder / f"{name}.work-{hashlib.sha256(manifest.canonical(what)).hexdigest()[:12]}"
-
-    def __enter__(self) -> "_Step":
-        self._run = self._stage.__enter__()
-        self.done, self.tmp = self._run.done, self._run.tmp
-        self.counts: dict[str, Any] = {}
-        self.figures: dict[str, Any] = {}
-        return self
-
-    def __exit__(self, *error: Any) -> bool | None:
-        self._run.counts, self._run.figures = self.counts, self.figures
-        return self._stage.__exit__(*error)
-
-    @contextmanager
-    def working(self, keep_as: str | None = None) -> Iterator[Path]:
-        """A folder that is still there after an interruption; at the end it becomes `keep_as`, or goes."""
-        self._place.mkdir(parents=True, exist_ok=True)
-        yield self._place
-        if keep_as is None:
-            shutil.rmtree(self._place)
-        else:
-            os.replace(self._place, self.tmp / keep_as)
 
 
 def _judge(config: AlignConfig, work: Work, current: Path, new: Path) -> dict[str, Any]:

@@ -1,16 +1,17 @@
-"""Scores of a sampler's files by a calibrated reward model: a stage of its own, for use outside of a round."""
+"""A reward model outside of a round: scores of a sampler's files as a stage, and its calibration on another set."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tigerjax import manifest
-from tigerjax.align.reward import load_scorer
+from tigerjax.align.reward import Scorer, calibrate, load_scorer
 from tigerjax.align.rounds import score_records
 from tigerjax.config import RunConfig
-from tigerjax.data.records import expand, read_jsonl, write_jsonl
+from tigerjax.data.records import expand, read_jsonl, sft_examples, write_jsonl
 from tigerjax.errors import DataError
 from tigerjax.tokenizer.load import Tokenizer
+from tigerjax.train.checkpoint import load_model, save_model
 
 
 def score_files(
@@ -39,6 +40,28 @@ def score_files(
             "reward_model_sha256": scorer.sha256,
         }
     return run.figures
+
+
+def calibrate_model(
+    config: RunConfig, model: str | Path, reference: Sequence[str | Path], *, rows: int
+) -> dict[str, Any]:
+    """Puts mean and deviation of the raw scores of SFT answers into the checkpoint `model`; returns them with the old.
+
+    Weights do not change; scores of both calibrations differ by a linear map, so rankings stay.
+    """
+    tokenizer, loaded = Tokenizer(config.data.tokenizer), load_model(model)
+    scorer = Scorer(loaded, tokenizer, compute=config.compute, seq_len=config.data.seq_len, rows=rows)
+    found = calibrate(scorer, list(sft_examples(reference)))
+    save_model(
+        model,
+        loaded.weights,
+        loaded.config,
+        kind="reward",
+        tokenizer_sha256=loaded.tokenizer_sha256,
+        step=loaded.step,
+        extra=loaded.extra | {"calibration": found},
+    )
+    return found | {"before": loaded.extra.get("calibration")}
 
 
 def _checked(record: dict[str, Any], where: str) -> dict[str, Any]:

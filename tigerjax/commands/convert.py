@@ -7,28 +7,60 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tigerjax.arguments import show
+from tigerjax.commands.progress import show_progress
 from tigerjax.errors import ConfigError
 
 
 def from_hf(
-    hf_dir: Annotated[Path, "positional"], out: Annotated[Path, "positional"], json: Path | None = None
+    hf_dir: Annotated[Path, "positional"],
+    out: Annotated[Path, "positional"],
+    vocab: Path | None = None,
+    multiple: int = 512,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    verify: bool = False,
+    json: Path | None = None,
 ) -> None:
-    """Reads a Hugging Face Llama folder (a language or a reward model) into a tigerjax checkpoint.
+    """Reads a Hugging Face Llama folder (a language or a reward model) into a tigerjax checkpoint, tensor by tensor.
 
-    The checkpoint remembers the tokenizer.model of the folder, where there is one.
+    VOCAB is an extended tokenizer: the vocabulary grows from that of the folder's tokenizer.model, padded to a
+    multiple of MULTIPLE. An interrupted conversion continues. --verify reads everything again and compares the logits
+    of a probe.
 
-    Example: tigerjax convert from-hf Llama-2-7b-hf runs/llama2_7b
+    Example: tigerjax convert from-hf Llama-2-7b-hf runs/llama2_7b --verify
     """
-    from tigerjax.convert import hf
+    from tigerjax.convert import read
+    from tigerjax.convert import verify as check
+    from tigerjax.convert.table import tensor_bytes
+    from tigerjax.convert.vocab import sub_tokens
     from tigerjax.tokenizer.load import MODEL_FILE, Tokenizer
-    from tigerjax.train.checkpoint import save_model
+    from tigerjax.train.stored import open_model, stream_model
 
     started = time.perf_counter()
-    config, weights = hf.from_hf(hf_dir)
-    tokenizer_sha256 = Tokenizer(hf_dir).sha256 if (hf_dir / MODEL_FILE).is_file() else None
-    kind = "reward" if "score" in weights else "llama"
-    save_model(out, weights, config, kind=kind, tokenizer_sha256=tokenizer_sha256)
-    show(_figures(hf.size(weights, config), started) | {"out": str(out)}, json)
+    opened = read.open_hf(hf_dir)
+    tokenizer = Tokenizer(hf_dir) if (hf_dir / MODEL_FILE).is_file() else None
+    if vocab is not None:
+        if tokenizer is None:
+            raise ConfigError(f"{hf_dir} has no {MODEL_FILE}, from which --vocab could grow; put the model's own there")
+        base, tokenizer = tokenizer, Tokenizer(vocab)
+        opened = read.grow(opened, sub_tokens(opened.config.vocab_size, base, tokenizer), multiple=multiple)
+    progress = show_progress("converted", "GB")
+    stream_model(
+        out,
+        lambda partial: read.stream_in(opened, partial, dtype=dtype, progress=progress),
+        opened.config,
+        kind=opened.model_kind,
+        tokenizer_sha256=tokenizer.sha256 if tokenizer else None,
+        extra=opened.extra | {"source": read.source_facts(opened)},
+    )
+    size = 4 if dtype == "float32" else 2
+    figures: dict[str, Any] = {
+        "tensors": len(opened.source.shapes),
+        "bytes": tensor_bytes(opened.spec, opened.config, size),
+    }
+    if verify:
+        model = open_model(out)
+        figures |= check.imported(model.path, model.weights, opened, dtype, show_progress("verified", "GB"))
+    show(_figures(figures, started) | {"out": str(out)}, json)
 
 
 def to_hf(
@@ -37,24 +69,50 @@ def to_hf(
     tokenizer: Path | None = None,
     vocab: Literal["trimmed", "padded"] = "trimmed",
     dtype: Literal["float32", "bfloat16"] = "float32",
+    verify: bool = False,
     json: Path | None = None,
 ) -> None:
-    """Writes a folder that `transformers` loads: safetensors, config, tokenizer, chat template.
+    """Writes a folder that `transformers` loads: safetensors, config, tokenizer, chat template, model card.
 
-    Example: tigerjax convert to-hf runs/sft hf_model --tokenizer tok
+    A language model becomes LlamaForCausalLM, a reward model LlamaForSequenceClassification. Works tensor by tensor;
+    an interrupted conversion continues. --verify reads everything again and compares the logits of a probe.
+
+    Example: tigerjax convert to-hf runs/sft hf_model --tokenizer tok --dtype bfloat16 --verify
     """
     from tigerjax.convert import hf
+    from tigerjax.convert import verify as check
+    from tigerjax.manifest import sha256
     from tigerjax.tokenizer.load import Tokenizer
-    from tigerjax.train.checkpoint import load_model
+    from tigerjax.train.checkpoint_files import META
+    from tigerjax.train.stored import open_model
 
     started = time.perf_counter()
-    model = load_model(checkpoint)
+    model = open_model(checkpoint)
     if tokenizer is not None and model.tokenizer_sha256 not in (None, Tokenizer(tokenizer).sha256):
         raise ConfigError(
             f"{checkpoint} was trained with another tokenizer than {tokenizer} (sha256 differs); give its own"
         )
-    write = hf.to_hf_reward if model.kind == "reward" else hf.to_hf
-    counts = write(model.weights, model.config, out, tokenizer=tokenizer, dtype=dtype, vocab=vocab)
+    lineage = {
+        "checkpoint": checkpoint.name,
+        "step": model.step,
+        "imported from": model.extra.get("source"),
+        "checkpoint sha256 (of its meta.json)": sha256(model.path / META),
+        "tokenizer sha256": model.tokenizer_sha256,
+        "config of the run": model.run_config,
+    }
+    counts: dict[str, Any] = hf.to_hf(
+        model.weights,
+        model.config,
+        out,
+        tokenizer=tokenizer,
+        dtype=dtype,
+        vocab=vocab,
+        extra=model.extra,
+        lineage=lineage,
+        progress=show_progress("converted", "GB"),
+    )
+    if verify:
+        counts |= check.exported(out, model.weights, model.config, dtype, show_progress("verified", "GB"))
     show(_figures(counts, started) | {"out": str(out)}, json)
 
 
@@ -87,7 +145,7 @@ def resize(
     show({"vocab_size": config.vocab_size, "padded_vocab_size": config.padded_vocab_size, "out": str(out)}, json)
 
 
-def _figures(counts: dict[str, int], started: float) -> dict[str, Any]:
+def _figures(counts: dict[str, Any], started: float) -> dict[str, Any]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes, but bytes on macOS
     peak_gb = peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
     return {**counts, "peak_rss_gb": round(peak_gb, 3), "seconds": round(time.perf_counter() - started, 3)}

@@ -4,11 +4,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tigerjax.align.config import RewardConfig
 from tigerjax.arguments import keep, override, show
+from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.rendezvous import HostsConfig
 
 
 def quickstart(out: Path = Path("runs/quickstart"), seed: int = 0, json: Path | None = None) -> None:
@@ -22,31 +24,85 @@ def quickstart(out: Path = Path("runs/quickstart"), seed: int = 0, json: Path | 
 
 
 def train(
-    config: Path, overrides: list[str], out: Path | None = None, dry_run: bool = False, json: Path | None = None
+    config: Path,
+    overrides: list[str],
+    out: Path | None = None,
+    held_out: list[Path] = [],  # noqa: B006  # read only
+    dry_run: bool = False,
+    hosts: HostsConfig = HostsConfig(),  # noqa: B008  # frozen
+    profile_steps: str | None = None,
+    json: Path | None = None,
 ) -> None:
     """Trains a config: pretraining and SFT differ by mixture and initial weights. Resumes by itself.
 
-    The run is written to OUT, else to runs/NAME; --dry-run prints the resolved config and stops.
+    The run is written to OUT, else to runs/NAME; --dry-run prints the resolved config and stops. HELD_OUT are SFT
+    examples: loss and next-token accuracy on their answers, by task and language, are shown at the end. On several
+    hosts the same command runs on each (launch/run.sh). --profile-steps 10:12 traces these steps to OUT/profile.
 
     Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --out runs/tiny
     """
     from tigerjax.config import dump
 
+    began = time.time()
     run = override(config, overrides, "tigerjax train")
-    print("\n".join(dump(run)), flush=True)
+    traced = _steps(profile_steps)
     if dry_run:
+        print("\n".join(dump(run)), flush=True)
         return
+    from tigerjax import hosts as others
+
+    others.start(hosts)
+    if others.is_writer():
+        print("\n".join(dump(run)), flush=True)
     from tigerjax.data.mixture import open_loader
+    from tigerjax.mesh import host_rows
     from tigerjax.train.loop import run_mesh
     from tigerjax.train.loop import train as loop
     from tigerjax.train.metrics import last_record
 
-    mesh = run_mesh(run)  # first: a mesh that does not fit is found before the rows are made
-    total_rows = run.batch_rows * run.optim.total_steps
-    loader = open_loader(run.data, batch_rows=run.batch_rows, seed=run.seed, total_rows=total_rows)
     run_dir = out or Path("runs") / run.name
-    loop(run, loader, run_dir=run_dir, mesh=mesh)
-    keep({"run": str(run_dir)} | last_record(run_dir), json)
+    with others.together():
+        mesh = run_mesh(run)  # first: a mesh that does not fit is found before the rows are made
+        mine = host_rows(mesh, run.batch_rows)
+        total_rows = run.batch_rows * run.optim.total_steps
+        loader = open_loader(run.data, batch_rows=run.batch_rows, seed=run.seed, mine=mine, total_rows=total_rows)
+        loop(run, loader, run_dir=run_dir, mesh=mesh, since=began, profile_steps=traced)
+    if others.is_writer():
+        figures = {"run": str(run_dir)} | last_record(run_dir)
+        if held_out:
+            figures["held_out"] = _held_out(run, run_dir, held_out)
+        keep(figures, json)
+
+
+def _steps(text: str | None) -> tuple[int, int] | None:
+    """`10:12` -> (10, 12)."""
+    if text is None:
+        return None
+    first, _, last = text.partition(":")
+    if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
+        raise ConfigError(f"--profile-steps {text!r} must be FIRST:LAST, such as 10:12")
+    return int(first), int(last)
+
+
+def _held_out(run: RunConfig, run_dir: Path, files: list[Path]) -> dict[str, Any]:
+    """Shows one line for all of the examples, each task and each language; returns the figures."""
+    from tigerjax.data.records import sft_examples
+    from tigerjax.evaluate.held_out import losses
+    from tigerjax.tokenizer.load import Tokenizer
+    from tigerjax.train.checkpoint import load_model
+
+    found = losses(
+        load_model(run_dir).weights,
+        run.model,
+        Tokenizer(run.data.tokenizer),
+        sft_examples(files),
+        compute=run.compute,
+        seq_len=run.data.seq_len,
+        batch_rows=run.batch_rows,
+    )
+    for name, line in {"held out": found, **found["by_task"], **found["by_lang"]}.items():
+        print(f"{name:24} loss {line['loss_nats']:.3f} nats  accuracy {line['accuracy']:.1%}  tokens {line['tokens']}")
+    return found
 
 
 def reward_train(
@@ -108,6 +164,27 @@ def reward_score(
     show(score_files(run, place, input, out, rows=reward.score_rows), json)
 
 
+def reward_calibrate(
+    config: Path,
+    overrides: list[str],
+    reference: list[Path],
+    model: Path | None = None,
+    reward: RewardConfig = RewardConfig(),  # noqa: B008  # frozen
+    json: Path | None = None,
+) -> None:
+    """Calibrates a reward model (--model, else runs/NAME/model) on the answers of another SFT set.
+
+    Scores get mean 0 and deviation 1 there; the weights and every ranking stay.
+
+    Example: tigerjax reward calibrate configs/quickstart_reward.py --reference sft.jsonl
+    """
+    from tigerjax.align.score import calibrate_model
+
+    run = override(config, overrides, "tigerjax reward calibrate")
+    place = model or Path("runs") / run.name / "model"
+    show(calibrate_model(run, place, reference, rows=reward.score_rows), json)
+
+
 def sample(
     config: Path,
     overrides: list[str],
@@ -117,6 +194,7 @@ def sample(
     n: int = 10,
     temperature: float = 0.9,
     top_p: float = 0.95,
+    top_k: int = 0,
     max_new_tokens: int = 128,
     json: Path | None = None,
 ) -> None:
@@ -131,7 +209,7 @@ def sample(
 
     run = override(config, overrides, "tigerjax sample")
     sampling = SamplingConfig(
-        n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, context=run.data.seq_len
+        n=n, temperature=temperature, top_p=top_p, top_k=top_k, max_new_tokens=max_new_tokens, context=run.data.seq_len
     )
     figures = sample_files(
         model or Path("runs") / run.name,
@@ -141,7 +219,7 @@ def sample(
         sampling=sampling,
         seed=run.seed,
         compute=run.compute,
-        progress=_percent("sampled"),
+        progress=percent("sampled"),
     )
     show(figures, json)
 
@@ -168,7 +246,7 @@ def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> 
     keep(values, json)
 
 
-def _percent(what: str) -> Callable[[int, int], None]:
+def percent(what: str) -> Callable[[int, int], None]:
     """Progress of long work: a line that overwrites itself on a terminal, else one every ten seconds."""
     last = [time.monotonic()]
 

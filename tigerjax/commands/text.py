@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tigerjax.arguments import override, show
+from tigerjax.arguments import keep, override, show
 from tigerjax.errors import GateFailed
 
 
@@ -51,8 +51,15 @@ def tokenizer_extend(base: Path, new: Path, size: int, out: Path, json: Path | N
     """
     from tigerjax.tokenizer.extend import extend
 
-    manifest = extend(base=base, new=new, size=size, out=out)
-    show(manifest["figures"] | {"out": str(out)}, json)
+    figures = extend(base=base, new=new, size=size, out=out)["figures"]
+    show(figures | {"out": str(out)}, json)
+    if left := figures["characters_left_out"]:
+        print(
+            f"note: {left} single characters of {new} were left out, the most common first:"
+            f" {figures['most_common_left_out']}; they cost a token a byte. {figures['survivors']} pieces survived and"
+            f" {figures['new_pieces']} are needed: train NEW smaller by {figures['survivors'] - figures['new_pieces']}"
+            " to keep them"
+        )
 
 
 def tokenizer_verify(
@@ -62,54 +69,102 @@ def tokenizer_verify(
 
     Example: tigerjax tokenizer verify tok --base llama2/tokenizer.model --text en.txt zh.jsonl
     """
-    from tigerjax.tokenizer.verify import failures, verify
+    from tigerjax.tokenizer.verify import failures, property_table, verify
 
     figures = verify(folder, base=base, texts=text)
-    show(figures, json)
+    print("\n".join(property_table(figures)))
+    keep(figures, json)
     if failed := failures(figures):
         raise GateFailed(f"{folder}: {', '.join(failed)}; rebuild it with `tigerjax tokenizer extend`")
+
+
+def tokenizer_stats(folder: Annotated[Path, "positional"], text: list[Path], json: Path | None = None) -> None:
+    """Characters a token by language, characters that fall back to bytes, and pieces that no text used.
+
+    Example: tigerjax tokenizer stats tok --text en.txt zh.jsonl
+    """
+    from tigerjax.tokenizer.stats import stats
+
+    show(stats(folder, text), json)
 
 
 def data_clean(
     input: list[Path],
     out: Path,
+    on: tuple[str, ...] = (),
     off: tuple[str, ...] = (),
+    sensitive: Path | None = None,
     drop_denied: bool = False,
-    max_bad_fraction: float | None = None,
+    max_bad_fraction: float = 0.001,
+    workers: int = 1,
+    runner: str = "local",
     json: Path | None = None,
 ) -> None:
-    """Cleans documents and SFT examples: control characters, HTML leftovers, blank lines; drops what is empty.
+    """Cleans documents and SFT examples by named rules, and drops what is empty; OUT/report.html shows samples.
 
-    `--off RULE …` switches rules off; records of a denied source are an error unless --drop-denied.
+    `--on RULE …` switches rules on that suit web text (`--on all`: every one), `--off RULE …` rules off; `--sensitive`
+    is a list of words, one a line. Records of a denied source are an error unless --drop-denied.
 
-    Example: tigerjax data clean --input zh.jsonl en.jsonl --out runs/clean
+    Example: tigerjax data clean --input zh.jsonl en.jsonl --out runs/clean --on language repetition
     """
-    from tigerjax.data.clean import MAX_BAD_FRACTION, clean_files
+    from tigerjax.data.clean import clean_files
+    from tigerjax.data.runner import Runner
 
-    limit = MAX_BAD_FRACTION if max_bad_fraction is None else max_bad_fraction
-    manifest = clean_files(input, out, off=off, drop_denied=drop_denied, max_bad_fraction=limit)
+    manifest = clean_files(
+        input,
+        out,
+        on=on,
+        off=off,
+        sensitive=sensitive,
+        drop_denied=drop_denied,
+        max_bad_fraction=max_bad_fraction,
+        runner=Runner(runner, workers),
+    )
     show(manifest["counts"] | manifest["figures"], json)
 
 
-def data_dedup_exact(input: list[Path], out: Path, json: Path | None = None) -> None:
+def data_dedup_exact(
+    input: list[Path],
+    out: Path,
+    workers: int = 1,
+    shards: int = 16,
+    runner: str = "local",
+    json: Path | None = None,
+) -> None:
     """Keeps one of the documents that differ in case, width and punctuation only.
 
-    Example: tigerjax data dedup exact --input runs/clean/zh.jsonl --out runs/exact
+    `--workers` are processes of this machine, `--shards` bound memory; neither changes a byte of the output, nor does
+    `--runner`: "local", or an Apache Beam runner with its options, such as "DirectRunner".
+
+    Example: tigerjax data dedup exact --input runs/clean/zh.jsonl --out runs/exact --workers 8
     """
     from tigerjax.data.dedup import dedup_files
+    from tigerjax.data.runner import Runner
 
-    manifest = dedup_files("exact", input, out)
+    manifest = dedup_files("exact", input, out, shards=shards, runner=Runner(runner, workers))
     show(manifest["counts"] | manifest["figures"], json)
 
 
-def data_dedup_near(input: list[Path], out: Path, json: Path | None = None) -> None:
+def data_dedup_near(
+    input: list[Path],
+    out: Path,
+    threshold: float = 0.7,
+    workers: int = 1,
+    shards: int = 16,
+    runner: str = "local",
+    json: Path | None = None,
+) -> None:
     """Keeps one document of each cluster of near duplicates (MinHash, verified).
+
+    `--threshold` is the estimated Jaccard similarity from which on two documents are one; the rest is as in
+    `dedup exact`.
 
     Example: tigerjax data dedup near --input runs/clean/zh.jsonl runs/clean/en.jsonl --out runs/dedup
     """
     from tigerjax.data.dedup import dedup_files
+    from tigerjax.data.runner import Runner
 
-    manifest = dedup_files("near", input, out)
+    manifest = dedup_files("near", input, out, threshold=threshold, shards=shards, runner=Runner(runner, workers))
     show(manifest["counts"] | manifest["figures"], json)
 
 
@@ -118,15 +173,49 @@ def data_dedup_against_sft(
     sft: list[Path],
     out: Path,
     action: Literal["cut", "drop", "report"] = "cut",
+    workers: int = 1,
+    shards: int = 16,
+    runner: str = "local",
     json: Path | None = None,
 ) -> None:
     """Removes from pretraining documents what the instruction data already teaches (containment).
 
+    `cut` takes the matched sentences out, `drop` the document, `report` only writes OUT/hits/hits.jsonl. `--shards`
+    is the number of pieces of the instruction data's index, one of which a worker holds at a time.
+
     Example: tigerjax data dedup against-sft --docs runs/dedup/zh.jsonl --sft sft.jsonl --out runs/pretrain
     """
     from tigerjax.data.dedup import against_sft_files
+    from tigerjax.data.runner import Runner
 
-    manifest = against_sft_files(docs, sft, out, action=action)
+    where = Runner(runner, workers)
+    manifest = against_sft_files(docs, sft, out, action=action, shards=shards, runner=where)
+    show(manifest["counts"] | manifest["figures"], json)
+
+
+def data_decontaminate(
+    docs: list[Path],
+    evaluations: list[Path],
+    out: Path,
+    action: Literal["cut", "drop", "report"] = "drop",
+    field: str | None = None,
+    workers: int = 1,
+    shards: int = 16,
+    runner: str = "local",
+    json: Path | None = None,
+) -> None:
+    """Drops documents and SFT examples that hold a question of an evaluation set; counts hits by set.
+
+    A set is a .jsonl or .csv file, its name the task's. `--field` names the field of the question where it is not one
+    of the usual ones.
+
+    Example: tigerjax data decontaminate --docs sft.jsonl --evaluations gsm8k.jsonl ceval.csv --out runs/sft_clean
+    """
+    from tigerjax.data.decontaminate import decontaminate_files
+    from tigerjax.data.runner import Runner
+
+    where = Runner(runner, workers)
+    manifest = decontaminate_files(docs, evaluations, out, action=action, field=field, shards=shards, runner=where)
     show(manifest["counts"] | manifest["figures"], json)
 
 
@@ -142,12 +231,40 @@ def data_cache(config: Path, overrides: list[str], json: Path | None = None) -> 
     show({"wanted": loader.rates, "rows": loader.rows()}, json)
 
 
-def data_stats(config: Path, overrides: list[str], json: Path | None = None) -> None:
-    """Token shares wanted and realised over one epoch of the config's mixture, fill, rows and tokens.
+def data_stats(
+    mixture: Annotated[str, "positional"],
+    seq_len: int,
+    mixtures: tuple[str, ...] = ("data_mixtures.quickstart",),
+    cache_dir: Path = Path("runs/cache"),
+    json: Path | None = None,
+) -> None:
+    """Token shares wanted and realised over one epoch of a mixture, fill, rows and tokens; makes missing caches.
 
-    Example: tigerjax data stats configs/llama2_tiny.py --json stats.json
+    `--mixtures my.module …` are the Python modules that register mixtures.
+
+    Example: tigerjax data stats my_holistic --mixtures my_mixture --seq-len 2048 --json stats.json
     """
-    from tigerjax.data.mixture import stats
+    from tigerjax.data.mixture import mixture_config, stats
 
-    run = override(config, overrides, "tigerjax data stats")
-    show(stats(run.data, batch_rows=run.batch_rows, seed=run.seed), json)
+    show(stats(mixture_config(mixture, mixtures, cache_dir, seq_len), batch_rows=1, seed=0), json)
+
+
+def data_inspect(
+    mixture: Annotated[str, "positional"],
+    out: Path,
+    seq_len: int,
+    mixtures: tuple[str, ...] = ("data_mixtures.quickstart",),
+    cache_dir: Path = Path("runs/cache"),
+    rows: int = 20,
+    seed: int = 0,
+    json: Path | None = None,
+) -> None:
+    """Writes an HTML page of decoded rows: one tab a source, segments coloured, tokens in the loss underlined.
+
+    Example: tigerjax data inspect my_holistic --mixtures my_mixture --seq-len 2048 --out rows.html
+    """
+    from tigerjax.data.inspection import inspect_mixture
+    from tigerjax.data.mixture import mixture_config
+
+    figures = inspect_mixture(mixture_config(mixture, mixtures, cache_dir, seq_len), out, rows=rows, seed=seed)
+    show(figures | {"out": str(out)}, json)

@@ -13,7 +13,21 @@ BOS, EOS = 1, 2  # of every Llama-2 tokenizer
 OMITTED = {"rope_theta": 10_000.0, "rms_norm_eps": 1e-6, "hidden_act": "silu"}
 SIZES = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
 OURS = "tigerjax"
-"""Our own key: the sizes of the vocabulary before trimming, so that an import gives back what was exported."""
+"""Our own key: the sizes of the vocabulary before trimming and a checkpoint's `extra`, so that an import gives back
+what was exported."""
+
+
+class Read(NamedTuple):
+    """What config.json says."""
+
+    kind: str  # LLAMA or REWARD
+    config: ModelConfig
+    rows: int
+    """Of embedding and head in the folder's tensors."""
+    tied: bool
+    """Whether the head is the embedding; ours is a copy of its own then."""
+    extra: dict[str, Any]
+    """Of a checkpoint of ours that was exported: a reward model's calibration."""
 
 
 class TokenizerIds(NamedTuple):
@@ -41,7 +55,9 @@ def tokenizer_ids(folder: Path | None) -> TokenizerIds:
     return TokenizerIds(size, added.get("<pad>"), sorted({EOS, *markers}))
 
 
-def to_config(config: ModelConfig, *, kind: str, rows: int, dtype: str, ids: TokenizerIds) -> dict[str, Any]:
+def to_config(
+    config: ModelConfig, *, kind: str, rows: int, dtype: str, ids: TokenizerIds, extra: dict[str, Any]
+) -> dict[str, Any]:
     """The content of config.json for embedding tables of `rows` rows; `kind` is LLAMA or REWARD."""
     out: dict[str, Any] = {
         "architectures": [kind],
@@ -64,7 +80,7 @@ def to_config(config: ModelConfig, *, kind: str, rows: int, dtype: str, ids: Tok
         "eos_token_id": EOS,
         "pad_token_id": ids.pad,
         "torch_dtype": dtype,
-        OURS: {"vocab_size": config.vocab_size, "padded_vocab_size": config.padded_vocab_size},
+        OURS: {"vocab_size": config.vocab_size, "padded_vocab_size": config.padded_vocab_size, "extra": extra},
     }
     if kind == REWARD:
         out |= {"id2label": {"0": "reward"}, "label2id": {"reward": 0}}
@@ -76,8 +92,8 @@ def to_generation_config(ids: TokenizerIds) -> dict[str, Any]:
     return {"bos_token_id": BOS, "eos_token_id": ids.stops, "pad_token_id": ids.pad, "do_sample": False}
 
 
-def read_config(folder: Path) -> tuple[str, ModelConfig]:
-    """(LLAMA or REWARD, sizes); refuses what our model does not compute: biases, tied heads, scaled rope."""
+def read_config(folder: Path) -> Read:
+    """config.json of a folder; refuses by name what our model does not compute: biases, scaled rope, other models."""
     path = folder / "config.json"
     if not path.is_file():
         raise DataError(f"{path}: not there; give a Hugging Face model folder")
@@ -96,19 +112,21 @@ def read_config(folder: Path) -> tuple[str, ModelConfig]:
     rope = _rope(read)
     refused = [
         f"{key}={read[key]!r}"
-        for key, plain in {"attention_bias": False, "mlp_bias": False, "tie_word_embeddings": False}.items()
+        for key, plain in {"attention_bias": False, "mlp_bias": False}.items()
         if read.get(key, plain) != plain
     ]
     if read.get("hidden_act", OMITTED["hidden_act"]) != "silu":
         refused.append(f"hidden_act={read['hidden_act']!r}")
     if rope.get("rope_type", rope.get("type", "default")) != "default":
-        refused.append(f"rope scaling {rope}")
+        refused.append(
+            f"rope_scaling {rope} (without that key the model is itself up to the length that it was trained at)"
+        )
     if kinds[0] == REWARD and len(read.get("id2label", {0: "", 1: ""})) != 1:
         refused.append("more labels than one")
     if refused:
         raise ConfigError(f"{path}: {'; '.join(refused)} is not computed by this model; convert another checkpoint")
     heads, vocab = read["num_attention_heads"], read.get(OURS, {})
-    return kinds[0], ModelConfig(
+    config = ModelConfig(
         num_layers=read["num_hidden_layers"],
         model_dim=read["hidden_size"],
         mlp_dim=read["intermediate_size"],
@@ -119,6 +137,9 @@ def read_config(folder: Path) -> tuple[str, ModelConfig]:
         padded_vocab_size=vocab.get("padded_vocab_size", read["vocab_size"]),
         rope_base=float(rope["rope_theta"]),
         norm_eps=read.get("rms_norm_eps", OMITTED["rms_norm_eps"]),
+    )
+    return Read(
+        kinds[0], config, read["vocab_size"], bool(read.get("tie_word_embeddings", False)), vocab.get("extra", {})
     )
 
 

@@ -12,8 +12,28 @@ if TYPE_CHECKING:
     from tigerjax.tokenizer.load import Tokenizer
 
 
-def _sub_tokens(base: "Tokenizer", new: "Tokenizer") -> list[list[int]]:
-    """For each new id the base ids that it stands for; none for the pad. No "▁" is put before a piece."""
+def sub_tokens(vocab_size: int, base: "Tokenizer", new: "Tokenizer") -> list[list[int]]:
+    """For each new id the base ids that it stands for; none for the pad. No "▁" is put before a piece.
+
+    `vocab_size` is the checkpoint's. Refuses one that is not the base's, and a new tokenizer that does not begin
+    with the base: it never guesses.
+    """
+    if vocab_size != base.size:
+        raise ConfigError(
+            f"checkpoint has vocab_size={vocab_size}, base tokenizer {base.folder} has {base.size} entries;"
+            " give the tokenizer that the checkpoint was trained with (an extended checkpoint is not extended again)"
+        )
+    if base.pad is not None or new.pad is None:
+        raise ConfigError(
+            f"base {base.folder} must be without specials and new {new.folder} with them; the new one comes from"
+            " `tigerjax tokenizer extend`"
+        )
+    changed = [i for i in range(base.size) if i >= new.pieces or base.piece(i) != new.piece(i)]
+    if changed:
+        raise ConfigError(
+            f"tokenizer {new.folder} is not an extension of {base.folder}: {len(changed)} entries differ, the first is"
+            f" id {changed[0]}"
+        )
     return [
         [] if i == new.pad else base.encode_bare(new.piece(i).replace("\u2581", " "))
         for i in range(base.size, new.size)
@@ -39,26 +59,10 @@ def resize(
     padding up to a multiple are zero, the old rows keep every bit. Refuses a checkpoint whose vocabulary is not
     the base's, and a new tokenizer that does not begin with the base: it never guesses.
     """
-    if config.vocab_size != base.size:
-        raise ConfigError(
-            f"checkpoint has vocab_size={config.vocab_size}, base tokenizer {base.folder} has {base.size} entries;"
-            " give the tokenizer that the checkpoint was trained with (an extended checkpoint is not extended again)"
-        )
-    if base.pad is not None or new.pad is None:
-        raise ConfigError(
-            f"base {base.folder} must be without specials and new {new.folder} with them; the new one comes from"
-            " `tigerjax tokenizer extend`"
-        )
-    changed = [i for i in range(base.size) if i >= new.pieces or base.piece(i) != new.piece(i)]
-    if changed:
-        raise ConfigError(
-            f"tokenizer {new.folder} is not an extension of {base.folder}: {len(changed)} entries differ, the first is"
-            f" id {changed[0]}"
-        )
+    stands_for = sub_tokens(config.vocab_size, base, new)
     if multiple < 1:
         raise ConfigError(f"multiple={multiple} must be at least 1")
     padded = -(-new.size // multiple) * multiple
-    sub_tokens = _sub_tokens(base, new)
     shapes = {
         "embed": (config.padded_vocab_size, config.model_dim),
         "head": (config.model_dim, config.padded_vocab_size),
@@ -70,7 +74,7 @@ def resize(
     embed_VD = np.asarray(weights["embed"])[: base.size]
     head_VD = np.asarray(weights["head"]).T[: base.size]
     resized = weights | {
-        "embed": _grown(embed_VD, sub_tokens, padded),
-        "head": np.ascontiguousarray(_grown(head_VD, sub_tokens, padded).T),
+        "embed": _grown(embed_VD, stands_for, padded),
+        "head": np.ascontiguousarray(_grown(head_VD, stands_for, padded).T),
     }
     return resized, dataclasses.replace(config, vocab_size=new.size, padded_vocab_size=padded)

@@ -1,247 +1,208 @@
-"""Cleaning as ordered, named, counted rules: rewrites first, then filters; clean(clean(x)) = clean(x).
+"""Cleaning files by the rules of `rules`: records in their order, counts by rule, samples of what was changed.
 
-Rewrites change a text, filters drop a record with the rule's name as its reason. This is a small subset of what a
-web corpus needs: no language identification, repetition or sensitive-word filter is here.
+OUT holds a file for each input, quarantine.json (lines that are no records), samples.json and report.html.
 """
 
-import dataclasses
-import html
+import functools
+import heapq
 import json
-import re
+import shutil
 import time
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tigerjax import manifest
-from tigerjax.data import records
+from tigerjax.data import page, parts, records, rules, stages
+from tigerjax.data.runner import Runner
 from tigerjax.errors import ConfigError, DataError
 
 DENIED_SOURCES = ("commoncrawl", "c4")
 MAX_BAD_FRACTION = 0.001
-SAMPLES = 20  # before/after pairs kept for each rewrite
+SAMPLES = 20  # before/after pairs kept for each rule
 SAMPLE_CHARACTERS = 200
-
-# C0 and C1 but for newline and tab.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-# Zero-width space, word joiner, BOM, soft hyphen, private use. The joiners U+200C/D (emoji, Persian) and the
-# direction marks U+200E/F carry meaning and stay.
-_INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad\ue000-\uf8ff\U000f0000-\U000ffffd\U00100000-\U0010fffd]")
-_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")  # with its semicolon only
-_ATTRIBUTE = r"""\s+[\w:-]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s<>"']+)"""
-_LAYOUT = "a|b|br|div|em|font|h[1-6]|i|img|li|p|span|strong|table|td|tr|u|ul|ol"
-_TAG = re.compile(rf"</?(?:{_LAYOUT})(?:{_ATTRIBUTE})*\s*/?>", re.I)  # not "a<b and c>d"
-_BLANK = re.compile(r"\n(?:[ \t]*\n){3,}")
-_MARKER = re.compile(r"(?:\n*### (?:Instruction|Response):\n?)|<pad>")
-_PLACEHOLDER = re.compile(r"<a text>|<noinput>|\[image\]|\[图片\]", re.I)
-_URL_ONLY = re.compile(r"\s*https?://\S+\s*")
+BAD_KEPT = 1000  # bad lines of one block that are kept whole; all are counted
 
 
-def newlines(text: str) -> str:
-    """CRLF and lone CR become LF."""
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+class _Job(NamedTuple):
+    work: Path
+    rules: rules.RuleSet
+    deny: tuple[str, ...]
+    drop_denied: bool
 
 
-def controls(text: str) -> str:
-    """Control characters go, newline and tab stay."""
-    return _CONTROLS.sub("", text)
+Sample = tuple[int, str, str]
+"""(draw, before, after); the smallest draws are kept, so the sample does not depend on the order of records."""
 
 
-def invisible(text: str) -> str:
-    """Zero-width, BOM and private-use characters go; joiners and direction marks stay."""
-    return _INVISIBLE.sub("", text)
+def _around(old: str, new: str) -> tuple[str, str]:
+    """SAMPLE_CHARACTERS of both texts from a little before their first difference."""
+    same = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
+    first = max(same - SAMPLE_CHARACTERS // 4, 0)
+    return old[first : first + SAMPLE_CHARACTERS], new[first : first + SAMPLE_CHARACTERS]
 
 
-def entities(text: str) -> str:
-    """HTML entities become their characters."""
-    return _ENTITY.sub(lambda found: html.unescape(found[0]), text)
+class _Tally:
+    """What happened to the records of one block."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.rewritten: Counter[str] = Counter()
+        self.samples: dict[str, list[Sample]] = {}
+        self.bad: list[list[str]] = []
+
+    def sample(self, rule: str, identity: str, old: str, new: str) -> None:
+        import xxhash
+
+        draw = xxhash.xxh3_64_intdigest(f"{rule}\0{identity}\0{old}".encode("utf-8", "surrogatepass"))
+        kept = self.samples.setdefault(rule, [])
+        if len(kept) < SAMPLES or draw < kept[-1][0]:
+            kept.append((draw, *_around(old, new)))
+            kept.sort()
+            del kept[SAMPLES:]
+
+    def seen(self, identity: str, rule: str, old: str, new: str) -> None:
+        self.rewritten[rule] += 1
+        self.sample(rule, identity, old, new)
+
+    def on_bad(self, error: DataError, line: bytes) -> None:
+        self.counts["bad"] += 1
+        if len(self.bad) < BAD_KEPT:
+            self.bad.append([str(error), line.decode("utf-8", "backslashreplace")])
 
 
-def tags(text: str) -> str:
-    """Layout tags of HTML go, their contents stay; <br> and </p> become a newline."""
-    return _TAG.sub(lambda found: "\n" if re.match(r"<br|</p", found[0], re.I) else "", text)
+def _shaped(record: records.Record, where: str) -> records.Record:
+    shape = records.as_document if "text" in record else records.as_sft
+    return {**shape(record, where, allow_empty=True), "id": records.unique_id(where, record, {})}
 
 
-def blank_lines(text: str) -> str:
-    """More than two blank lines in a row become two."""
-    return _BLANK.sub("\n\n\n", text)
+def _clean_block(job: _Job, block: parts.Block) -> dict[str, Any]:
+    """Writes clean-<block>.jsonl and the block's ids; returns counts, samples and bad lines."""
+    tally = _Tally()
+    met: list[parts.Document] = []
 
-
-def markers(text: str) -> str:
-    """The chat's marker strings inside a text go: one in 6,000 of TigerBot's examples has them."""
-    return _MARKER.sub("\n", text)
-
-
-def edges(text: str) -> str:
-    """Spaces and newlines at both ends go."""
-    return text.strip(" \t\n\u3000")
-
-
-@dataclasses.dataclass(frozen=True)
-class Rewrite:
-    """One rule that changes a text."""
-
-    apply: Callable[[str], str]
-    sft_only: bool = False
-    not_code: bool = False
-
-    @property
-    def name(self) -> str:
-        return self.apply.__name__
-
-
-REWRITES = (
-    Rewrite(newlines),
-    Rewrite(controls),
-    Rewrite(invisible),
-    Rewrite(entities, not_code=True),
-    Rewrite(tags, not_code=True),
-    Rewrite(markers, sft_only=True),
-    Rewrite(blank_lines),
-    Rewrite(edges, not_code=True),
-)
-
-
-def empty(record: records.Record) -> bool:
-    """A document or a message without a visible character."""
-    texts = [record["text"]] if "text" in record else [m["content"] for m in record["messages"]]
-    return any(all(unicodedata.category(c)[0] in "ZC" for c in text) for text in texts)
-
-
-def placeholder(record: records.Record) -> bool:
-    """An SFT message that stands for something that is not there."""
-    return any(_PLACEHOLDER.search(m["content"]) for m in record.get("messages", ()))
-
-
-def echo(record: records.Record) -> bool:
-    """An SFT answer that repeats its question."""
-    turns = [m["content"].strip() for m in record.get("messages", ())]
-    return any(user == answer for user, answer in zip(turns[::2], turns[1::2], strict=True))
-
-
-def url_only(record: records.Record) -> bool:
-    """An SFT answer that is one link."""
-    return any(_URL_ONLY.fullmatch(m["content"]) for m in record.get("messages", ())[1::2])
-
-
-FILTERS: tuple[Callable[[records.Record], bool], ...] = (empty, placeholder, echo, url_only)
-RULES = tuple(r.name for r in REWRITES) + tuple(f.__name__ for f in FILTERS)
-
-
-def clean_text(text: str, *, sft: bool, code: bool = False, off: Sequence[str] = (), seen: Any = None) -> str:
-    """The rewrites in order, again until nothing changes (each round shortens the text); `seen(rule, old, new)`."""
-    while True:
-        before = text
-        for rule in REWRITES:
-            if rule.name in off or (rule.sft_only and not sft) or (rule.not_code and code):
+    def cleaned() -> Iterator[bytes]:
+        for number, record, line in parts.parsed(block, tally.on_bad):
+            where = f"{block.path}:{number}"
+            try:
+                shaped = _shaped(record, where)
+            except DataError as error:
+                tally.on_bad(error, line)
                 continue
-            new = rule.apply(text)
-            if new != text and seen is not None:
-                seen(rule.name, text, new)
-            text = new
-        if text == before:
-            return text
+            identity = shaped["id"]
+            met.append(parts.Document(identity, b"", number, 0.0, ""))
+            if str(shaped["source"]).casefold().startswith(job.deny or ("\0",)):
+                if not job.drop_denied:
+                    raise DataError(
+                        f"{where}: source {shaped['source']!r} (id {identity}) is denied, as {list(job.deny)} are;"
+                        " remove it, correct the source, or drop such records with --drop-denied"
+                    )
+                tally.counts["denied"] += 1
+                continue
+            result, reason = job.rules.cleaned(shaped, functools.partial(tally.seen, identity))
+            tally.counts[reason] += 1
+            if reason:
+                text = result["text"] if "text" in result else "\n".join(m["content"] for m in result["messages"])
+                tally.sample(reason, identity, text, "")
+            else:
+                yield line.strip() if result == record else parts.dumped(result)
+
+    parts.save_lines(job.work / f"clean-{block.number}.jsonl", cleaned())
+    stages.save_met(job.work, block.number, met)
+    return {
+        "counts": tally.counts,
+        "rewritten": tally.rewritten,
+        "samples": tally.samples,
+        "bad": tally.bad,
+        "path": str(block.path),
+    }
 
 
-def clean_record(record: records.Record, *, off: Sequence[str] = (), seen: Any = None) -> tuple[records.Record, str]:
-    """The cleaned record and the name of the filter that drops it ("" = kept)."""
-    code = record.get("lang") == "code"
-    if "messages" in record:
-        messages = [
-            {**m, "content": clean_text(m["content"], sft=True, code=code, off=off, seen=seen)}
-            for m in record["messages"]
-        ]
-        record = {**record, "messages": messages}
-    else:
-        record = {**record, "text": clean_text(record["text"], sft=False, code=code, off=off, seen=seen)}
-    return record, next((f.__name__ for f in FILTERS if f.__name__ not in off and f(record)), "")
+def _lines(work: Path, number: int) -> Iterator[tuple[str, bytes]]:
+    with open(work / f"clean-{number}.jsonl", "rb") as file:
+        for line in file:
+            yield "", line[:-1]
+
+
+def _report(
+    counts: dict[str, Any], rewritten: Counter[str], samples: dict[str, list[Sample]], on: Sequence[str]
+) -> str:
+    """report.html: every rule with its count, and for each a table of sampled pairs."""
+    dropped = counts["dropped"]
+    rows: list[list[Any]] = [["in", "", counts["in"]], ["out", "", counts["out"]]]
+    for name, rule in rules.RULES.items():
+        kind = "rewrites" if isinstance(rule, rules.Rewrite) else "drops"
+        state = kind if name in on else "off"
+        rows.append([f"{name} v{rule.version}", state, rewritten[name] + dropped.get(name, 0)])
+    rows += [[name, "drops", n] for name, n in dropped.items() if name not in rules.RULES]
+    body = page.table(["rule", "", "records or texts"], rows)
+    for name, kept in sorted(samples.items()):
+        pairs = [[old, new] for _, old, new in kept]
+        body += f"<details><summary>{page.escaped(name)}</summary>{page.table(['before', 'after'], pairs)}</details>"
+    return page.document("Cleaning", body)
 
 
 def clean_files(
     inputs: Sequence[str | Path],
     out: str | Path,
     *,
+    on: Sequence[str] = (),
     off: Sequence[str] = (),
+    sensitive: str | Path | None = None,
     deny: Sequence[str] = DENIED_SOURCES,
     drop_denied: bool = False,
     max_bad_fraction: float = MAX_BAD_FRACTION,
+    runner: Runner | None = None,
 ) -> dict[str, Any]:
     """Cleans documents and SFT examples to OUT/<name of the input>, in their order; returns the manifest.
 
     A denied source is an error (or dropped as `denied`). Broken lines go to quarantine.json and are counted as `bad`;
-    more than `max_bad_fraction` of them stop the run with the first one's file and line.
+    more than `max_bad_fraction` of them stop the run with the first one's file and line. An id given twice is an error.
     """
-    if unknown := set(off) - set(RULES):
-        raise ConfigError(f"no such cleaning rules: {sorted(unknown)}; there are {list(RULES)}")
+    chosen = rules.rule_set(on, off, sensitive)
     paths = records.expand(inputs)
     records.distinct_names(paths)
     if not 0 <= max_bad_fraction <= 1:
         raise ConfigError(f"max_bad_fraction={max_bad_fraction} must be in [0, 1]")
-    config = {"off": sorted(off), "deny": list(deny), "drop_denied": drop_denied, "rules": list(RULES)}
-    config["max_bad_fraction"] = max_bad_fraction
-    with manifest.stage(out, name="clean", config=config, inputs=paths) as run:
+    versions = {name: rule.version for name, rule in rules.RULES.items() if name in chosen.names}
+    config = {"rules": versions, "deny": list(deny), "drop_denied": drop_denied, "max_bad_fraction": max_bad_fraction}
+    read = [*paths, *([Path(sensitive)] if sensitive is not None else [])]
+    with manifest.stage(out, name="clean", config=config, inputs=read) as run, runner or Runner() as runner:
         if run.done:
             return run.manifest or {}
-        started = time.perf_counter()
-        dropped: Counter[str] = Counter()
-        rewritten: Counter[str] = Counter()
-        samples: dict[str, list[dict[str, str]]] = {}
-        bad: list[dict[str, str]] = []
-        seen_ids: dict[str, str] = {}
-        total = kept = 0
-
-        def rewrite_seen(rule: str, old: str, new: str) -> None:
-            rewritten[rule] += 1
-            if len(samples.setdefault(rule, [])) < SAMPLES:
-                samples[rule].append({"before": old[:SAMPLE_CHARACTERS], "after": new[:SAMPLE_CHARACTERS]})
-
-        def on_bad(error: DataError, line: bytes) -> None:
-            bad.append({"error": str(error), "line": line.decode("utf-8", "backslashreplace")})
-
-        for path in paths:
-
-            def cleaned(path: Path = path) -> Any:
-                nonlocal total, kept
-                for number, record in records.read_jsonl(path, on_bad=on_bad):
-                    where = f"{path}:{number}"
-                    try:
-                        is_document = "text" in record
-                        shaped = (records.as_document if is_document else records.as_sft)(
-                            record, where, allow_empty=True
-                        )
-                        shaped["id"] = records.unique_id(where, record, seen_ids)
-                    except DataError as error:
-                        on_bad(error, manifest.canonical(record))
-                        continue
-                    total += 1
-                    denied = str(shaped["source"]).casefold().startswith(tuple(deny)) if deny else False
-                    if denied and not drop_denied:
-                        raise DataError(
-                            f"{where}: source {shaped['source']!r} (id {shaped['id']}) is denied, as {list(deny)} are;"
-                            " remove it, correct the source, or drop such records with --drop-denied"
-                        )
-                    result, reason = clean_record(shaped, off=off, seen=rewrite_seen)
-                    reason = "denied" if denied else reason
-                    if reason:
-                        dropped[reason] += 1
-                    else:
-                        kept += 1
-                        yield result
-
-            records.write_jsonl(run.tmp / path.name, cleaned())
-        total += len(bad)
-        if len(bad) > max_bad_fraction * total:
+        started, work = time.perf_counter(), stages.work_folder(run.tmp)
+        job = _Job(work, chosen, tuple(deny), drop_denied)
+        blocks = parts.blocks(paths)
+        found = runner.each(functools.partial(_clean_block, job), blocks, work, "clean")
+        named = [block.number for block in blocks], [str(block.path) for block in blocks]
+        check = functools.partial(stages.repeated_ids, work, *named, stages.SHARDS)
+        stages.refuse_repeated(runner.each(check, range(stages.SHARDS), work, "ids"))
+        counts, rewritten = sum((Counter(f["counts"]) for f in found), Counter()), Counter[str]()
+        samples: dict[str, list[Sample]] = {}
+        for said in found:
+            rewritten.update(said["rewritten"])
+            for name, kept in said["samples"].items():
+                samples[name] = heapq.nsmallest(SAMPLES, [*samples.get(name, []), *((d, b, a) for d, b, a in kept)])
+        bad = [line for said in found for line in said["bad"]]
+        total, kept_records = sum(counts.values()), counts.pop("", 0)
+        if counts["bad"] > max_bad_fraction * total:
             raise DataError(
-                f"{bad[0]['error']} (and {len(bad) - 1} more: {len(bad)} of {total} records are bad, at most"
+                f"{bad[0][0]} (and {counts['bad'] - 1} more: {counts['bad']} of {total} records are bad, at most"
                 f" {max_bad_fraction:.1%} may be); repair the lines or raise --max-bad-fraction"
             )
+        for path in paths:
+            mine = [block.number for block in blocks if block.path == path]
+            stages.merge([_lines(work, number) for number in mine], run.tmp / path.name)
         if bad:
-            dropped["bad"] = len(bad)
-            manifest.write_json(run.tmp / "quarantine.json", bad)
-        (run.tmp / "samples.json").write_text(json.dumps(samples, ensure_ascii=False, indent=1), encoding="utf-8")
-        seconds = time.perf_counter() - started
-        run.counts = {"in": total, "out": kept, "dropped": dict(sorted(dropped.items()))}
-        run.figures = {"rewritten": dict(sorted(rewritten.items())), **records.speed(paths, seconds)}
+            manifest.write_json(run.tmp / "quarantine.json", [{"error": e, "line": line} for e, line in bad])
+        pairs = {name: [{"before": b, "after": a} for _, b, a in kept] for name, kept in sorted(samples.items())}
+        (run.tmp / "samples.json").write_text(json.dumps(pairs, ensure_ascii=False, indent=1), encoding="utf-8")
+        shutil.rmtree(work)
+        dropped = {reason: n for reason, n in sorted(counts.items()) if n}
+        run.counts = {"in": total, "out": kept_records, "dropped": dropped}
+        text = _report(run.counts, rewritten, samples, list(chosen.names))
+        (run.tmp / "report.html").write_text(text, encoding="utf-8")
+        speed = records.speed(paths, time.perf_counter() - started, runner.workers)
+        run.figures = {"rewritten": dict(sorted(rewritten.items())), **speed}
     return run.manifest or {}

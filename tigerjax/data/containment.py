@@ -1,234 +1,258 @@
-"""What pretraining documents share with the instruction data: containment of hashed 8-grams.
+"""What texts share with the instruction data or with evaluation sets: containment of hashed n-grams.
 
 MinHash cannot find a 90-character answer inside a 1,400-character document; the share of the answer's grams that the
-document holds, |G(answer) & G(doc)| / |G(answer)|, can. Only the pretraining side is ever changed.
+document holds, |G(answer) & G(doc)| / |G(answer)|, can. Only the document is ever changed.
 """
 
+import dataclasses
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from tigerjax.data import records
-from tigerjax.data.grams import character_units, gram_hashes, is_cjk, key, word_units, words
+from tigerjax.data.grams import ODD, Keys, Kind, cut, gram_hashes, keys, spread, windows
+from tigerjax.data.records import Record
 
 Action = Literal["cut", "drop", "report"]
-GRAM = 8
-MIN_GRAMS = 16
-"""Units of fewer grams are found by exact substring of the key only."""
+KINDS: tuple[Kind, Kind] = ("characters", "words")
 THRESHOLD = 0.5
+ANCHOR = 8
+"""Characters of key by whose hash a short unit is looked up, before it is compared in full."""
 MIN_QUESTION_CHARACTERS = 50
 """Questions from this length on are units too; answers always are."""
-SHORTEST_KEY = {"characters": 8, "words": 24}
+SHORTEST_KEY: dict[Kind, int] = {"characters": 8, "words": 24}
 """Characters of key under which a unit says too little to be knowledge: 8 Chinese ones, 24 letters [our choice]."""
-STOP_SHARE, STOP_MIN = 1e-4, 100
-"""Grams in more than this share of the documents, and in more than so many [our choice], are boilerplate."""
 MAX_CUT_SHARE, MIN_LEFT = 0.5, 50
 """A document that loses more than this share of its characters, or keeps fewer than so many, is dropped."""
+EXPANSION = 1 << 21
+"""Pairs of a document's gram and a unit that holds it which are counted together."""
 
 _SENTENCE = re.compile(r"(?<=[。！？!?])(?![。！？!?”’」』])|(?<=\.)(?=\s)|(?<=\n)")
 
 
-class Unit(NamedTuple):
-    """A piece of instruction data to look for."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Search:
+    """What counts as contained."""
 
-    id: str
-    text: str
-
-
-class Hit(NamedTuple):
-    """A unit found in a document; spans are [start, end) characters of the matched sentences."""
-
-    id: str
-    containment: float
-    spans: list[list[int]]
+    gram: int = 8
+    min_grams: int = 16
+    """Units of fewer grams are found by exact substring of the key only."""
+    threshold: float = THRESHOLD
 
 
-class Table:
-    """Inverted index gram -> units for one way of cutting texts (characters or words)."""
+class UnitGrams(NamedTuple):
+    """Units cut in one way: unit i belongs to example owners[i] and has the distinct grams[starts[i]:starts[i + 1]]."""
 
-    def __init__(self, grams: list[np.ndarray], ids: list[str]):
-        self.ids = ids
-        self.sizes = np.array([len(g) for g in grams], np.int64)
-        flat = np.concatenate(grams) if grams else np.zeros(0, np.uint64)
-        owner = np.repeat(np.arange(len(grams)), self.sizes)
-        order = np.argsort(flat, kind="stable")
-        self.owner = owner[order]
-        self.keys, self.starts = np.unique(flat[order], return_index=True)
-        self.ends = np.append(self.starts[1:], len(flat))
-        self.stopped = np.zeros(len(self.keys), bool)
-
-    def find(self, hashes: np.ndarray) -> np.ndarray:
-        """The index of each hash among `keys`, -1 where it is none."""
-        if not len(self.keys):
-            return np.full(len(hashes), -1)
-        at = np.minimum(np.searchsorted(self.keys, hashes), len(self.keys) - 1)
-        return np.where(self.keys[at] == hashes, at, -1)
-
-    def owners(self, gram: int) -> np.ndarray:
-        return self.owner[self.starts[gram] : self.ends[gram]]
-
-    def stop(self, frequency: Counter[int], documents: int) -> int:
-        """Takes out grams that too many documents hold; returns their number."""
-        limit = max(STOP_MIN, STOP_SHARE * documents)
-        for gram, count in frequency.items():
-            if count > limit:
-                self.stopped[gram] = True
-                self.sizes[self.owners(gram)] -= 1
-        return int(self.stopped.sum())
-
-    def hits(self, grams: np.ndarray, threshold: float) -> dict[int, float]:
-        """{unit: containment} of a document that holds these (distinct) grams."""
-        grams = grams[~self.stopped[grams]]
-        if not len(grams):
-            return {}
-        found = np.concatenate([self.owners(g) for g in grams])
-        units, counts = np.unique(found, return_counts=True)
-        share = counts / np.maximum(self.sizes[units], 1)
-        keep = (share >= threshold) & (self.sizes[units] >= MIN_GRAMS)
-        return {int(u): float(s) for u, s in zip(units[keep], share[keep], strict=True)}
+    grams: np.ndarray
+    starts: np.ndarray
+    owners: np.ndarray
 
 
-class Index:
-    """The instruction side: tables by characters and by words, and the short units."""
+class Units(NamedTuple):
+    """The instruction side of one part: long units by kind, and short ones as (example, key)."""
 
-    def __init__(self, units: Iterable[Unit]):
-        grams: dict[str, list[np.ndarray]] = {"characters": [], "words": []}
-        ids: dict[str, list[str]] = {"characters": [], "words": []}
-        short: dict[tuple[str, str], None] = {}
-        self.ignored = 0
-        for unit in units:
-            unit_key = key(unit.text)
-            kind = "characters" if is_cjk(unit_key) else "words"
-            pieces = character_units(unit_key) if kind == "characters" else word_units(words(unit.text))
-            hashes = np.unique(gram_hashes(pieces, GRAM))
-            if len(hashes) >= MIN_GRAMS:
-                grams[kind].append(hashes)
-                ids[kind].append(unit.id)
-            elif len(unit_key) >= SHORTEST_KEY[kind]:
-                short[(unit.id, unit_key)] = None
-            else:
-                self.ignored += 1
-        self.tables = {kind: Table(grams[kind], ids[kind]) for kind in grams}
-        # A short unit is looked up by the hash of its first characters, then compared in full.
-        self.anchors: dict[int, list[tuple[str, str]]] = {}
-        for identity, unit_key in short:
-            first = int(gram_hashes(character_units(unit_key[:GRAM]), GRAM)[0])
-            self.anchors.setdefault(first, []).append((identity, unit_key))
-        self._anchor_keys = np.array(sorted(self.anchors), np.uint64)
-
-    def matches(self, text: str) -> dict[str, np.ndarray]:
-        """By kind of table, the distinct grams of the index that the text holds; under "short", anchor hashes."""
-        found = {}
-        text_words = words(text)
-        characters = gram_hashes(character_units("".join(text_words)), GRAM)
-        hashes = {"characters": characters, "words": gram_hashes(word_units(text_words), GRAM)}
-        for kind, table in self.tables.items():
-            at = table.find(hashes[kind]) if len(table.keys) else np.zeros(0, np.int64)
-            if len(at := np.unique(at[at >= 0])):
-                found[kind] = at
-        if len(self._anchor_keys):
-            at = np.intersect1d(characters, self._anchor_keys)
-            if len(at):
-                found["short"] = at
-        return found
-
-    def hits(self, text: str, matches: dict[str, np.ndarray], threshold: float) -> list[Hit]:
-        """The units that the text holds, with the sentences that hold them."""
-        out: list[Hit] = []
-        borders, sentence_keys, sentence_words = _sentences(text)
-        key_ends, word_ends = np.cumsum([len(k) for k in sentence_keys]), np.cumsum([len(w) for w in sentence_words])
-        text_key = "".join(sentence_keys)
-        for kind, table in self.tables.items():
-            units = table.hits(matches[kind], threshold) if kind in matches else {}
-            if not units:
-                continue
-            flat = [w for group in sentence_words for w in group]
-            pieces = character_units(text_key) if kind == "characters" else word_units(flat)
-            at = table.find(gram_hashes(pieces, GRAM))
-            for unit, share in units.items():
-                mine = np.isin(at, matches[kind][[unit in table.owners(g) for g in matches[kind]]])
-                covered = np.zeros(len(pieces), bool)
-                for start in np.flatnonzero(mine).tolist():
-                    covered[start : start + GRAM] = True
-                ends = key_ends if kind == "characters" else word_ends
-                out.append(Hit(table.ids[unit], share, _covered(covered, ends, borders)))
-        for anchor in matches.get("short", ()):
-            for identity, unit_key in self.anchors[int(anchor)]:
-                covered, at_character = np.zeros(len(text_key), bool), text_key.find(unit_key)
-                if at_character < 0:
-                    continue
-                while at_character >= 0:
-                    covered[at_character : at_character + len(unit_key)] = True
-                    at_character = text_key.find(unit_key, at_character + 1)
-                out.append(Hit(identity, 1.0, _covered(covered, key_ends, borders, least=1)))
-        return sorted(out)
+    long: dict[Kind, UnitGrams]
+    short: list[tuple[int, str]]
+    ignored: int
 
 
-def _sentences(text: str) -> tuple[list[list[int]], list[str], list[list[str]]]:
-    """[start, end) of each sentence, their keys and their words."""
-    parts = [part for part in _SENTENCE.split(text) if part]
-    ends = np.cumsum([len(p) for p in parts]).tolist()
-    borders = [[end - len(part), end] for end, part in zip(ends, parts, strict=True)]
-    return borders, [key(p) for p in parts], [words(p) for p in parts]
-
-
-def _covered(covered: np.ndarray, ends: np.ndarray, borders: list[list[int]], least: int = 2 * GRAM) -> list[list[int]]:
-    """Sentences of which half, or `least` pieces (characters or words), are covered by matched grams."""
-    out, start = [], 0
-    for end, border in zip(ends.tolist(), borders, strict=True):
-        count = int(covered[start:end].sum())
-        if count and (count >= least or 2 * count >= end - start):
-            out.append(border)
-        start = end
-    return out
-
-
-def sft_units(examples: Iterable[records.Record]) -> list[Unit]:
-    """Every answer, and every question of at least 50 characters."""
+def unit_texts(record: Record) -> list[str]:
+    """Of an SFT example every answer and every question of at least 50 characters; of a document its text."""
+    if "text" in record:
+        return [record["text"]]
     return [
-        Unit(str(example["id"]), message["content"])
-        for example in examples
-        for message in example["messages"]
+        message["content"]
+        for message in record["messages"]
         if message["role"] == "assistant" or len(message["content"]) >= MIN_QUESTION_CHARACTERS
     ]
 
 
-def cut(text: str, hits: Sequence[Hit]) -> str:
-    """The text without the sentences of the hits."""
+def distinct(texts: np.ndarray, grams: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each (text, gram) pair once, sorted by text and gram."""
+    order = np.lexsort((grams, texts))
+    texts, grams = texts[order], grams[order]
+    first = np.ones(len(grams), bool)
+    first[1:] = (grams[1:] != grams[:-1]) | (texts[1:] != texts[:-1])
+    return texts[first], grams[first]
+
+
+def make_units(examples: Sequence[Sequence[str]], search: Search) -> Units:
+    """The units of a part's examples, given as their texts."""
+    owners = np.repeat(np.arange(len(examples)), [len(texts) for texts in examples])
+    batch = keys([text for texts in examples for text in texts])
+    cjk, sizes = batch.cjk(), np.diff(batch.starts)
+    long: dict[Kind, UnitGrams] = {}
+    is_long = np.zeros(len(owners), bool)
+    shortest = np.where(cjk, SHORTEST_KEY["characters"], SHORTEST_KEY["words"])
+    for kind in KINDS:
+        chosen = cjk if kind == "characters" else ~cjk
+        hashes, texts = windows(cut(batch.only(chosen), kind), search.gram)
+        texts, hashes = distinct(texts, hashes)
+        enough = np.bincount(texts, minlength=len(owners)) >= search.min_grams
+        is_long |= enough
+        hashes, texts = hashes[enough[texts]], texts[enough[texts]]
+        mine = np.flatnonzero(enough)
+        long[kind] = UnitGrams(hashes, np.searchsorted(texts, np.append(mine, len(owners))), owners[mine])
+    is_short = ~is_long & (sizes >= shortest)
+    short = {
+        (int(owners[i]), batch.codes[batch.starts[i] : batch.starts[i + 1]].tobytes().decode("utf-32-le")): None
+        for i in np.flatnonzero(is_short)
+    }
+    return Units(long, list(short), int((~is_long & ~is_short).sum()))
+
+
+def anchors(short_keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """uint64 hashes of the first and of the last ANCHOR characters of each key: a document that holds it has both."""
+    ends = []
+    for at in (slice(ANCHOR), slice(-ANCHOR, None)):
+        codes = np.array([[ord(c) for c in key[at]] for key in short_keys], np.uint64)
+        ends.append(gram_hashes(codes.ravel(), ANCHOR)[::ANCHOR])
+    return ends[0], ends[1]
+
+
+def named(texts: np.ndarray, hashes: np.ndarray) -> np.ndarray:
+    """uint64 hash of each (text, hash) pair."""
+    return spread(texts.astype(np.uint64) * ODD + hashes)
+
+
+class Filter:
+    """A Bloom filter with one hash function over all grams of the instruction side: most of a document's grams are
+    in none of its units, and one look at one bit says so."""
+
+    BITS_A_GRAM = 16
+
+    def __init__(self, bits: np.ndarray):
+        self.bits = bits
+        self._shift = np.uint64(64 - (len(bits) * 8 - 1).bit_length())
+
+    @classmethod
+    def sized(cls, count: int) -> "Filter":
+        """An empty filter for so many grams; about one stranger in BITS_A_GRAM, or fewer, will pass it."""
+        return cls(np.zeros(1 << max(10, (count * cls.BITS_A_GRAM // 8 - 1).bit_length()), np.uint8))
+
+    def add(self, grams: np.ndarray) -> None:
+        at = np.unique(grams >> self._shift)
+        np.bitwise_or.at(self.bits, at >> np.uint64(3), np.uint8(1) << (at & np.uint64(7)).astype(np.uint8))
+
+    def may_hold(self, grams: np.ndarray) -> np.ndarray:
+        """bool: False says for sure that a gram was not added."""
+        at = grams >> self._shift
+        return (self.bits[at >> np.uint64(3)] >> (at & np.uint64(7)).astype(np.uint8)) & 1 == 1
+
+
+def matches(batch: Keys, known: Filter, search: Search) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """By kind, and under "short" for anchors: distinct (text, gram) pairs of a batch that pass the filter."""
+    found = {}
+    cuts: dict[str, tuple[Kind, int]] = {
+        "characters": ("characters", search.gram),
+        "words": ("words", search.gram),
+        "short": ("characters", ANCHOR),
+    }
+    for name, (kind, n) in cuts.items():
+        hashes, texts = windows(cut(batch, kind), n)
+        at = np.flatnonzero(known.may_hold(hashes))
+        found[name] = distinct(texts[at], hashes[at])
+    return found
+
+
+class Index:
+    """Inverted index gram -> units for one way of cutting, over some of the units; `stopped` grams count for nobody."""
+
+    def __init__(self, units: UnitGrams, stopped: np.ndarray):
+        sizes = np.diff(units.starts)
+        owner = np.repeat(np.arange(len(sizes)), sizes)
+        kept = ~np.isin(units.grams, stopped)
+        self.stopped = np.intersect1d(units.grams, stopped)
+        self.sizes = np.bincount(owner[kept], minlength=len(sizes))
+        flat, owner = units.grams[kept], owner[kept]
+        order = np.argsort(flat, kind="stable")
+        self._units = owner[order]
+        self._keys, self._starts = np.unique(flat[order], return_index=True)
+        self._counts = np.diff(np.append(self._starts, len(flat)))
+
+    def hits(self, texts: np.ndarray, grams: np.ndarray, search: Search) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(text, unit, containment) of the units that texts hold; (text, gram) are distinct pairs sorted by text."""
+        found: list[tuple[np.ndarray, ...]] = []
+        if len(self._keys):
+            at = np.minimum(np.searchsorted(self._keys, grams), len(self._keys) - 1)
+            same = self._keys[at] == grams
+            texts, at = texts[same], at[same]
+            total = np.concatenate([[0], np.cumsum(self._counts[at])])
+            first = 0
+            while first < len(texts):
+                last = max(first + 1, int(np.searchsorted(total, total[first] + EXPANSION, "right")) - 1)
+                last = int(np.searchsorted(texts, texts[last - 1], "right"))  # a text is counted whole
+                found.append(self._count(texts[first:last], at[first:last], search))
+                first = last
+        if not found:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
+        text, unit, share = (np.concatenate(column) for column in zip(*found, strict=True))
+        return text, unit, share
+
+    def _count(self, texts: np.ndarray, at: np.ndarray, search: Search) -> tuple[np.ndarray, ...]:
+        counts = self._counts[at]
+        offset = np.repeat(self._starts[at] - (np.cumsum(counts) - counts), counts)
+        units = self._units[offset + np.arange(len(offset))]
+        pairs, shared = np.unique(np.repeat(texts, counts) * len(self.sizes) + units, return_counts=True)
+        text, unit = np.divmod(pairs, len(self.sizes))
+        share = shared / self.sizes[unit]
+        keep = (share >= search.threshold) & (self.sizes[unit] >= search.min_grams)
+        return text[keep], unit[keep], share[keep]
+
+
+class Text:
+    """One document in sentences, for saying where in it a unit stands."""
+
+    def __init__(self, text: str, search: Search):
+        parts = [part for part in _SENTENCE.split(text) if part]
+        ends = np.cumsum([len(part) for part in parts]).tolist()
+        self._borders = [[end - len(part), end] for end, part in zip(ends, parts, strict=True)]
+        self._keys, self._search = keys(parts), search
+        self._key = self._keys.codes.tobytes().decode("utf-32-le")
+        self._grams: dict[Kind, tuple[np.ndarray, np.ndarray]] = {}
+
+    def spans(self, kind: Kind, unit: np.ndarray) -> list[list[int]]:
+        """[start, end) characters of the sentences that hold a unit of these grams."""
+        n = self._search.gram
+        if kind not in self._grams:
+            units = cut(self._keys, kind)
+            self._grams[kind] = (gram_hashes(units.values, n), units.starts)
+        hashes, starts = self._grams[kind]
+        covered = np.zeros(starts[-1], bool)
+        at = np.flatnonzero(np.isin(hashes, unit))
+        for j in range(n):
+            covered[at + j] = True
+        return self._covered(covered, starts, least=2 * n)
+
+    def short_spans(self, unit_key: str) -> list[list[int]]:
+        """The same for a short unit, by its key; [] where the document does not hold it."""
+        at = self._key.find(unit_key)
+        if at < 0:  # most units that share an anchor with the document
+            return []
+        covered = np.zeros(len(self._key), bool)
+        while at >= 0:
+            covered[at : at + len(unit_key)] = True
+            at = self._key.find(unit_key, at + 1)
+        return self._covered(covered, self._keys.starts, least=1)
+
+    def _covered(self, covered: np.ndarray, starts: np.ndarray, least: int) -> list[list[int]]:
+        """Sentences of which half, or `least` pieces (characters or words), are covered by matched grams."""
+        total = np.concatenate([[0], np.cumsum(covered)])
+        counts, sizes = np.diff(total[starts]), np.diff(starts)
+        keep = (counts > 0) & ((counts >= least) | (2 * counts >= sizes))
+        return [self._borders[i] for i in np.flatnonzero(keep)]
+
+
+def without(text: str, spans: Iterable[Sequence[int]]) -> str:
+    """The text without the sentences at these spans."""
     out, at = [], 0
-    for start, end in sorted({(s, e) for hit in hits for s, e in hit.spans}):
+    for start, end in sorted({(s, e) for s, e in spans}):
         out.append(text[at:start])
         at = max(at, end)
     return "".join([*out, text[at:]]).strip()
 
 
-def against_sft(
-    documents: Sequence[records.Record], index: Index, *, action: Action, threshold: float = THRESHOLD
-) -> tuple[list[records.Record | None], list[dict[str, Any]], int]:
-    """Each document, changed or None where it is dropped; hits {doc, sft_id, containment, spans}; stop-grams."""
-    matches = [index.matches(document["text"]) for document in documents]
-    stopped = 0
-    for kind, table in index.tables.items():
-        frequency: Counter[int] = Counter()
-        for found in matches:
-            frequency.update(found.get(kind, np.zeros(0, np.int64)).tolist())
-        stopped += table.stop(frequency, len(documents))
-    out: list[records.Record | None] = []
-    report: list[dict[str, Any]] = []
-    for document, found in zip(documents, matches, strict=True):
-        text = document["text"]
-        hits = index.hits(text, found, threshold) if found else []
-        report += [
-            {"doc": document["id"], "sft_id": h.id, "containment": round(h.containment, 4), "spans": h.spans}
-            for h in hits
-        ]
-        if not hits or action == "report":
-            out.append(document)
-            continue
-        left = cut(text, hits) if action == "cut" else ""
-        too_little = len(left) < MIN_LEFT or len(text) - len(left) > MAX_CUT_SHARE * len(text)
-        out.append(None if action == "drop" or (left != text and too_little) else {**document, "text": left})
-    return out, report, stopped
+def too_little(text: str, left: str) -> bool:
+    """Whether what is left of a text after cutting is no document any more."""
+    return left != text and (len(left) < MIN_LEFT or len(text) - len(left) > MAX_CUT_SHARE * len(text))

@@ -1,165 +1,198 @@
-"""Duplicates: exact (hash of a key), near (MinHash), and against the instruction data (containment).
+"""Duplicates: exact (equal keys) and near (MinHash candidates, verified) by one way, and against the instructions.
 
-Keys are those of `grams`. Outputs are sorted by id, so they do not depend on
-the order of the input.
+Every record gets a row of numbers, its features (the key's digest, or its MinHash signature), and one or more bucket
+keys. Records that share a bucket and agree in enough features are joined; a cluster is a connected component, and one
+record of it stays: the highest `meta.quality`, then the longest, then the smallest id. Outputs are sorted by id, so
+neither the order of the input nor the number of workers or shards changes a byte.
 """
 
+import functools
+import shutil
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from tigerjax import manifest
-from tigerjax.data import containment, records
-from tigerjax.data.grams import character_units, gram_hashes, is_cjk, key, word_units, words
-from tigerjax.errors import DataError
+from tigerjax.data import against, containment, grams, minhash, parts, records, stages
+from tigerjax.data.runner import Runner
+from tigerjax.errors import ConfigError
 
-SHINGLE = 5
-BANDS, BAND_ROWS = 14, 8
-MIN_SHINGLES = 5
+Kind = Literal["exact", "near"]
 NEAR_THRESHOLD = 0.7
-MINHASH_SEED = 1
+PAIRS = 1 << 15
+"""Pairs of records that are compared together."""
 
 
-def exact_groups(documents: Sequence[records.Record]) -> list[list[int]]:
-    """Indices of documents with one key, two or more in a group."""
+def features(kind: Kind, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(features uint32 [n, width], bucket keys uint64 [n, buckets], bool [n]: may be a duplicate) of a batch."""
+    if kind == "near":
+        hashes, owners = minhash.shingles(texts)
+        signature, able = minhash.signatures(hashes, owners, len(texts))
+        return signature, minhash.band_keys(signature), able
     import xxhash
 
-    groups: dict[bytes, list[int]] = defaultdict(list)
-    for i, document in enumerate(documents):
-        groups[xxhash.xxh3_128_digest(key(document["text"]).encode())].append(i)
-    return [group for group in groups.values() if len(group) > 1]
+    batch = grams.keys(texts)
+    digests = b"".join(
+        xxhash.xxh3_128_digest(batch.codes[start:end].tobytes())
+        for start, end in zip(batch.starts[:-1], batch.starts[1:], strict=True)
+    )
+    digest = np.frombuffer(digests, np.uint32).reshape(len(texts), 4)
+    return digest, np.ascontiguousarray(digest).view(np.uint64)[:, :1], np.ones(len(texts), bool)
 
 
-def shingle_hashes(text: str) -> np.ndarray:
-    """Distinct hashes of the text's 5-character (CJK) or 5-word shingles."""
-    text_words = words(text)
-    text_key = "".join(text_words)
-    units = character_units(text_key) if is_cjk(text_key) else word_units(text_words)
-    return np.unique(gram_hashes(units, SHINGLE))
+def _scan(kind: Kind, work: Path, number: int, documents: list[parts.Document]) -> dict[str, Any]:
+    made = [features(kind, batch) for batch in stages.batches([d.text for d in documents])]
+    rows, bucket_keys, able = (np.concatenate(column) for column in zip(*made, strict=True))
+    parts.save_npy(work / f"rows-{number}.npy", rows)
+    named = np.repeat(parts.handles(number, len(documents))[able], bucket_keys.shape[1])
+    parts.save_entries(work, "buckets", number, bucket_keys[able].ravel(), named)
+    return {"too_short": int((~able).sum())}
 
 
-def signatures(shingles: Sequence[np.ndarray]) -> np.ndarray:
-    """uint32 MinHash signatures [documents, BANDS x BAND_ROWS]."""
-    import rensa
+def _rows(work: Path, named: np.ndarray) -> np.ndarray:
+    """The features of records by handle, in the given order."""
+    numbers, places = parts.split_handles(named)
+    out: np.ndarray | None = None
+    for number in np.unique(numbers).tolist():
+        rows = np.load(work / f"rows-{number}.npy", mmap_mode="r", allow_pickle=False)
+        out = np.empty((len(named), rows.shape[1]), rows.dtype) if out is None else out
+        out[numbers == number] = rows[places[numbers == number]]
+    assert out is not None
+    return out
 
-    offsets = np.concatenate([[0], np.cumsum([len(s) for s in shingles])]).astype(np.uint64)
-    flat = np.concatenate(shingles) if shingles else np.zeros(0, np.uint64)
-    matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(flat, offsets, BANDS * BAND_ROWS, MINHASH_SEED)
-    return np.array(matrix.to_rows(), np.uint32).reshape(len(shingles), BANDS * BAND_ROWS)
 
+def linked(rows: np.ndarray, threshold: float) -> list[tuple[int, int]]:
+    """Pairs that connect what is similar in one bucket: rows [k, width]; exact, whatever their order.
 
-def near_groups(documents: Sequence[records.Record], threshold: float = NEAR_THRESHOLD) -> list[list[int]]:
-    """Indices of documents joined by an estimated Jaccard similarity >= threshold, two or more in a group.
-
-    Candidates share one of 14 bands of 8 MinHash rows and are then verified over all 112. Documents of fewer than 5
-    shingles are never candidates.
+    From each row on, only rows that belong to no component yet are compared, so that a bucket of copies costs k
+    comparisons; only a bucket of many texts that are all different costs k x k.
     """
-    shingles = {i: s for i, d in enumerate(documents) if len(s := shingle_hashes(d["text"])) >= MIN_SHINGLES}
-    ids = list(shingles)
-    sig = signatures([shingles[i] for i in ids])
-    parent = list(range(len(documents)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    same: dict[bytes, list[int]] = defaultdict(list)  # equal signatures are joined at once: no pairs among them
-    for at in range(len(ids)):
-        same[sig[at].tobytes()].append(at)
-    for group in same.values():
-        for at in group[1:]:
-            parent[root(ids[at])] = root(ids[group[0]])
-    firsts = [group[0] for group in same.values()]
-    tried: set[tuple[int, int]] = set()
-    for band in range(BANDS):
-        buckets: dict[bytes, list[int]] = defaultdict(list)
-        for at in firsts:
-            buckets[sig[at, band * BAND_ROWS : (band + 1) * BAND_ROWS].tobytes()].append(at)
-        for bucket in buckets.values():
-            for x, a in enumerate(bucket):
-                for b in bucket[x + 1 :]:
-                    if (a, b) in tried:
-                        continue
-                    tried.add((a, b))
-                    if np.mean(sig[a] == sig[b]) >= threshold:
-                        parent[root(ids[b])] = root(ids[a])
-    groups: dict[int, list[int]] = defaultdict(list)
-    for i in range(len(documents)):
-        groups[root(i)].append(i)
-    return [group for group in groups.values() if len(group) > 1]
+    free = np.arange(1, len(rows))
+    edges, queue = [], [0]
+    while queue or len(free):
+        if not queue:
+            queue, free = [int(free[0])], free[1:]
+        at = queue.pop()
+        same = np.mean(rows[free] == rows[at], axis=1) >= threshold
+        edges += [(at, other) for other in free[same].tolist()]
+        queue += free[same].tolist()
+        free = free[~same]
+    return edges
 
 
-def survivor(documents: Sequence[records.Record], group: Iterable[int]) -> int:
-    """The one to keep: the longest text, then the smallest id."""
-    return min(group, key=lambda i: (-len(documents[i]["text"]), documents[i]["id"]))
+def _edges(work: Path, numbers: Sequence[int], threshold: float, shards: int, shard: int) -> int:
+    """Writes edges-<shard>.npy, uint64 [2, n] handles of verified pairs; most buckets need one comparison a record."""
+    found, named = parts.load_entries(work, "buckets", numbers, shard, shards)
+    starts, ends = parts.runs(found)
+    sizes = ends - starts
+    edges: list[np.ndarray] = []
+    first = 0
+    while first < len(starts):
+        last = max(first + 1, int(np.searchsorted(np.cumsum(sizes[first:]), PAIRS, "right")) + first)
+        members = np.concatenate([named[s:e] for s, e in zip(starts[first:last], ends[first:last], strict=True)])
+        rows, count = _rows(work, members), sizes[first:last]
+        heads = np.repeat(np.cumsum(count) - count, count)
+        same = np.mean(rows == rows[heads], axis=1) >= threshold
+        at = np.flatnonzero(same & (heads != np.arange(len(heads))))
+        edges.append(np.stack([members[heads[at]], members[at]]))
+        for head in np.unique(heads[~same]).tolist():  # a bucket in which some differ from the first
+            mine = np.flatnonzero(heads == head)
+            pairs = np.array(linked(rows[mine], threshold), np.int64).reshape(-1, 2)
+            edges.append(members[mine][pairs].T)
+        first = last
+    whole = np.concatenate(edges, axis=1) if edges else np.zeros((2, 0), np.uint64)
+    parts.save_npy(work / f"edges-{shard}.npy", np.unique(whole, axis=1))
+    return whole.shape[1]
 
 
-def drop_duplicates(documents: Sequence[records.Record], groups: Iterable[Iterable[int]]) -> set[int]:
-    """Indices to drop: all of each group but its survivor."""
-    gone: set[int] = set()
-    for group in map(list, groups):
-        gone |= set(group) - {survivor(documents, group)}
-    return gone
+def clusters(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(handles, number of their cluster) of all that edges [2, n] join: union-find, all edges at a time.
+
+    Each round hangs the larger root of an edge below the smaller one, and shortens all paths to their roots.
+    """
+    named, at = np.unique(edges, return_inverse=True)
+    parent, (left, right) = np.arange(len(named)), at.reshape(2, -1)
+    while len(left):
+        np.minimum.at(parent, np.maximum(parent[left], parent[right]), np.minimum(parent[left], parent[right]))
+        while not np.array_equal(shorter := parent[parent], parent):
+            parent = shorter
+        apart = parent[left] != parent[right]
+        left, right = left[apart], right[apart]
+    return named, parent
 
 
-def load(paths: Sequence[Path]) -> tuple[list[records.Record], list[str]]:
-    """Documents of all files and the name of the file of each; duplicate ids over all files are refused."""
-    records.distinct_names(paths)
-    seen: dict[str, str] = {}
-    documents, names = [], []
-    for path in paths:
-        for number, record in records.read_jsonl(path):
-            where = f"{path}:{number}"
-            document = records.as_document(record, where)
-            documents.append({**document, "id": records.unique_id(where, record, seen)})
-            names.append(path.name)
-    return documents, names
+def survivors(work: Path, named: np.ndarray, cluster: np.ndarray, report: Path) -> np.ndarray:
+    """The handles that go: all but one of each cluster. Writes {"kept", "all"} by cluster to `report`."""
+    numbers, places = parts.split_handles(named)
+    told: list[tuple[float, int, str]] = [(0.0, 0, "")] * len(named)
+    for number in np.unique(numbers).tolist():
+        ids = parts.Ids(work, number)
+        for i in np.flatnonzero(numbers == number).tolist():
+            place = int(places[i])
+            told[i] = (-float(ids.quality[place]), -int(ids.length[place]), ids[place])
+    order = np.argsort(cluster, kind="stable")
+    borders = np.flatnonzero(np.diff(cluster[order])) + 1
+    gone, lines = [], []
+    for group in np.split(order, borders) if len(order) else []:
+        best = min(group.tolist(), key=lambda i: told[i])
+        gone += [i for i in group.tolist() if i != best]
+        lines.append({"kept": told[best][2], "all": sorted(told[i][2] for i in group.tolist())})
+    records.write_jsonl(report, sorted(lines, key=lambda line: line["kept"]))
+    return np.sort(named[gone]) if gone else np.zeros(0, np.uint64)
 
 
-def write(folder: Path, paths: Sequence[Path], documents: Iterable[tuple[records.Record, str]]) -> None:
-    """OUT/<name of the input>, each sorted by id."""
-    by_name: dict[str, list[records.Record]] = {path.name: [] for path in paths}
-    for document, name in documents:
-        by_name[name].append(document)
-    for name, group in by_name.items():
-        records.write_jsonl(folder / name, sorted(group, key=lambda d: d["id"]))
+def _write(work: Path, out: Path, output: stages.Output) -> int:
+    name, numbers = output
+    sources = [stages.kept_lines(work, n, np.load(work / f"drop-{n}.npy", allow_pickle=False), {}) for n in numbers]
+    return stages.merge(sources, out / name)
 
 
 def dedup_files(
-    kind: Literal["exact", "near"],
+    kind: Kind,
     inputs: Sequence[str | Path],
     out: str | Path,
     *,
     threshold: float = NEAR_THRESHOLD,
+    shards: int = stages.SHARDS,
+    runner: Runner | None = None,
 ) -> dict[str, Any]:
-    """Keeps one document of each cluster over all inputs; OUT/<name of the input>, clusters.jsonl; the manifest."""
+    """Keeps one document of each cluster; writes OUT/<name of the input> and clusters/clusters.jsonl; the manifest.
+
+    Memory: one part of text a worker, one shard of bucket keys, and the names of the duplicates.
+    """
     paths = records.expand(inputs)
+    records.distinct_names(paths)
+    stages.check_shards(shards)
+    if not 0 < threshold <= 1:
+        raise ConfigError(f"threshold={threshold} must be in (0, 1]")
     config: dict[str, Any] = {"kind": kind, "threshold": threshold if kind == "near" else None}
-    with manifest.stage(out, name="dedup", config=config, inputs=paths) as run:
+    with manifest.stage(out, name="dedup", config=config, inputs=paths) as run, runner or Runner() as runner:
         if run.done:
             return run.manifest or {}
-        started = time.perf_counter()
-        documents, names = load(paths)
-        find: Callable[[Sequence[records.Record]], list[list[int]]] = exact_groups
-        if kind == "near":
-            find = lambda given: near_groups(given, threshold)  # noqa: E731
-        groups = find(documents)
-        gone = drop_duplicates(documents, groups)
-        write(run.tmp, paths, ((d, names[i]) for i, d in enumerate(documents) if i not in gone))
-        clusters = [
-            {"kept": documents[survivor(documents, g)]["id"], "all": sorted(documents[i]["id"] for i in g)}
-            for g in groups
-        ]
+        started, work = time.perf_counter(), stages.work_folder(run.tmp)
+        found = stages.scanned(runner, functools.partial(_scan, kind, work), work, paths, shards)
+        numbers = [part["part"] for part in found]
+        join = functools.partial(_edges, work, numbers, threshold if kind == "near" else 1.0, shards)
+        runner.each(join, range(shards), work, "join")
+        edges = [np.load(work / f"edges-{s}.npy", allow_pickle=False) for s in range(shards)]
+        named, cluster = clusters(np.concatenate(edges, axis=1))
         (run.tmp / "clusters").mkdir()
-        records.write_jsonl(run.tmp / "clusters" / "clusters.jsonl", sorted(clusters, key=lambda c: c["kept"]))
-        run.counts = {"in": len(documents), "out": len(documents) - len(gone), "dropped": {kind: len(gone)}}
-        run.figures = {"clusters": len(groups), **records.speed(paths, time.perf_counter() - started)}
+        gone = survivors(work, named, cluster, run.tmp / "clusters" / "clusters.jsonl")
+        gone_parts, gone_places = parts.split_handles(gone)
+        for number in numbers:
+            parts.save_npy(work / f"drop-{number}.npy", gone_places[gone_parts == number])
+        kept = sum(runner.each(functools.partial(_write, work, run.tmp), stages.outputs(paths, found), work, "write"))
+        shutil.rmtree(work)
+        total = sum(part["records"] for part in found)
+        run.counts = {"in": total, "out": kept, "dropped": {kind: len(gone)}}
+        run.figures = {
+            "clusters": len(np.unique(cluster)),
+            "too_short": sum(part["too_short"] for part in found),
+            **records.speed(paths, time.perf_counter() - started, runner.workers),
+        }
     return run.manifest or {}
 
 
@@ -170,32 +203,9 @@ def against_sft_files(
     *,
     action: containment.Action = "cut",
     threshold: float = containment.THRESHOLD,
+    shards: int = stages.SHARDS,
+    runner: Runner | None = None,
 ) -> dict[str, Any]:
     """Removes from documents what the SFT files teach; OUT/<name of the input>, hits/hits.jsonl; the manifest."""
-    doc_paths, sft_paths = records.expand(docs), records.expand(sft)
-    config = {"action": action, "threshold": threshold, "gram": containment.GRAM}
-    with manifest.stage(out, name="against_sft", config=config, inputs=[*doc_paths, *sft_paths]) as run:
-        if run.done:
-            return run.manifest or {}
-        started = time.perf_counter()
-        documents, names = load(doc_paths)
-        units = containment.sft_units(records.sft_examples(sft_paths))
-        if not units:
-            raise DataError(f"{', '.join(map(str, sft_paths))}: no instruction data, so nothing could be found")
-        index = containment.Index(units)
-        results, report, stopped = containment.against_sft(documents, index, action=action, threshold=threshold)
-        kept = [(r, name) for r, name in zip(results, names, strict=True) if r is not None]
-        write(run.tmp, doc_paths, kept)
-        (run.tmp / "hits").mkdir()
-        records.write_jsonl(run.tmp / "hits" / "hits.jsonl", sorted(report, key=lambda h: (h["doc"], h["sft_id"])))
-        dropped = len(documents) - len(kept)
-        run.counts = {"in": len(documents), "out": len(kept), "dropped": {"against_sft": dropped}}
-        changed = sum(r is not None and r["text"] != d["text"] for r, d in zip(results, documents, strict=True))
-        run.figures = {
-            "hits": len(report),
-            "cut": changed,
-            "stop_grams": stopped,
-            "units_too_short": index.ignored,
-            **records.speed(doc_paths, time.perf_counter() - started),
-        }
-    return run.manifest or {}
+    search = containment.Search(threshold=threshold)
+    return against.find_files("against_sft", docs, sft, out, search=search, action=action, shards=shards, runner=runner)

@@ -1,4 +1,4 @@
-"""Cached rows to batches: exact shares at every prefix, a state of a few integers, disjoint hosts.
+"""Cached rows to batches: exact shares at every prefix, a state of a few integers, each host's own rows.
 
 The order of sources is a schedule, not a draw. The order within a source is a permutation seeded by
 (seed, source, epoch). So the number of rows taken from each source says everything about the position.
@@ -118,7 +118,7 @@ class Source:
 
 
 class Loader:
-    """An endless iterator of `Batch`; host h of H yields rows [h, h + 1) x batch_rows / H of every global batch.
+    """An endless iterator of `Batch`: of every global batch the rows in `mine` (`mesh.host_rows`), None being all.
 
     `rates` are token shares (any positive scale). `max_epochs` by source: passing it is a ConfigError.
     """
@@ -130,21 +130,21 @@ class Loader:
         batch_rows: int,
         seq_len: int,
         seed: int,
-        host: int = 0,
-        hosts: int = 1,
         *,
+        mine: Sequence[int] | None = None,
         max_epochs: Mapping[str, float | None] | None = None,
     ):
         if set(sources) != set(rates) or not sources:
             raise ConfigError(f"sources {sorted(sources)} and rates {sorted(rates)} must name the same tasks")
         if min(rates.values()) < 0 or sum(rates.values()) <= 0:
             raise ConfigError(f"rates {dict(rates)} must not be negative, and must not all be 0")
-        if batch_rows % hosts or not 0 <= host < hosts:
-            raise ConfigError(f"batch_rows={batch_rows} does not split over {hosts} hosts (this is host {host})")
+        self.mine = list(range(batch_rows) if mine is None else mine)
+        if set(self.mine) - set(range(batch_rows)):
+            raise ConfigError(f"rows {self.mine} of a batch of batch_rows={batch_rows} are asked for")
         self.names = sorted(sources)
         total = sum(rates.values())
         self.rates = {name: rates[name] / total for name in self.names}
-        self.batch_rows, self.seq_len, self.seed, self.host, self.hosts = batch_rows, seq_len, seed, host, hosts
+        self.batch_rows, self.seq_len, self.seed = batch_rows, seq_len, seed
         self.sources = [Source(name, sources[name], seq_len) for name in self.names]
         made_with = {s.figures.get("tokenizer_sha256") for s in self.sources} - {None}
         if len(made_with) > 1:
@@ -175,9 +175,8 @@ class Loader:
                 )
             picks.append((chosen, counts[chosen]))
             counts[chosen] += 1
-        local = self.batch_rows // self.hosts
-        mine = picks[self.host * local : (self.host + 1) * local]
-        rows = np.empty((local, 3, self.seq_len), np.int32)
+        mine = [picks[row] for row in self.mine]
+        rows = np.empty((len(mine), 3, self.seq_len), np.int32)
         for s, source in enumerate(self.sources):
             places = [i for i, (chosen, _) in enumerate(mine) if chosen == s]
             if places:

@@ -18,13 +18,13 @@ not at import. Registering a name again replaces it.
 import difflib
 import importlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tigerjax import manifest
+from tigerjax import hosts, manifest
 from tigerjax.config import DataConfig
 from tigerjax.data import records
 from tigerjax.data.loader import Loader, schedule, write_rows
@@ -38,6 +38,7 @@ from tigerjax.data.tasks import (
 )
 from tigerjax.data.tf import start
 from tigerjax.errors import ConfigError, DataError, TigerjaxError
+from tigerjax.tokenizer.chat import Overlong
 
 HOLISTIC_RANGE = (0.05, 0.10)  # what TigerBot used; outside it a warning
 ALLOWED_RANGE = (0.0, 0.2)
@@ -64,9 +65,9 @@ def add_mixture(name: str, rates: Mapping[str, float]) -> None:
     seqio.MixtureRegistry.add(name, tasks, sample_fn=sample_fn)
 
 
-def sft(name: str, *, tokenizer: str | Path, examples: Source) -> None:
-    """Registers a mixture of one SFT source."""
-    add_mixture(name, {add_sft_task(f"{name}.sft", examples, tokenizer=tokenizer): 1.0})
+def sft(name: str, *, tokenizer: str | Path, examples: Source, overlong: Overlong = "drop") -> None:
+    """Registers a mixture of one SFT source; `overlong` as in tasks.add_sft_task."""
+    add_mixture(name, {add_sft_task(f"{name}.sft", examples, tokenizer=tokenizer, overlong=overlong): 1.0})
 
 
 def pretraining(name: str, *, tokenizer: str | Path, sources: Mapping[str, Source]) -> None:
@@ -152,6 +153,8 @@ def cache(mixture: str, tokenizer: str | Path, cache_dir: str | Path, seq_len: i
             "seq_len": seq_len,
             "tokenizer_sha256": sha,
         }
+        if maker is not None and maker.overlong != "drop":
+            config["overlong"] = maker.overlong
         with manifest.stage(folder, name="cache", config=config, inputs=inputs) as run:
             if run.done:
                 continue
@@ -194,18 +197,10 @@ def check_epochs(sources: Mapping[str, tuple[float, int, float | None]], total_r
         )
 
 
-def open_loader(
-    data: DataConfig, *, batch_rows: int, seed: int, host: int = 0, hosts: int = 1, total_rows: int | None = None
-) -> Loader:
-    """The loader of a config's mixture; builds the caches that are missing or outdated (on a single host only).
-
-    Rows cached with another tokenizer than `data.tokenizer` are a DataError. With `total_rows` (steps x batch_rows),
-    exhaustion is found before the start.
-    """
-    from tigerjax.tokenizer.load import Tokenizer
-
+def import_modules(modules: Sequence[str]) -> None:
+    """Imports the modules that register mixtures; ConfigError with what one of them raised."""
     start()  # before a module imports SeqIO in its own way
-    for module in data.modules:
+    for module in modules:
         try:
             importlib.import_module(module)
         except TigerjaxError:
@@ -213,6 +208,34 @@ def open_loader(
         except Exception as error:  # whatever a user's module may raise
             what = f"{type(error).__name__}: {error}"
             raise ConfigError(f"data.modules names {module}, which cannot be imported: {what}") from error
+
+
+def mixture_config(mixture: str, modules: Sequence[str], cache_dir: str | Path, seq_len: int) -> DataConfig:
+    """The data config of a registered mixture, with the tokenizer that its sources name."""
+    import_modules(modules)
+    makers = [maker for task in get_mixture(mixture).tasks if (maker := row_maker(task)) is not None]
+    if not makers:
+        raise ConfigError(f"no source of mixture {mixture!r} names a tokenizer; train with a config that names one")
+    return DataConfig(
+        mixture=mixture,
+        modules=tuple(modules),
+        tokenizer=makers[0].tokenizer,
+        cache_dir=str(cache_dir),
+        seq_len=seq_len,
+    )
+
+
+def open_loader(
+    data: DataConfig, *, batch_rows: int, seed: int, mine: Sequence[int] | None = None, total_rows: int | None = None
+) -> Loader:
+    """The loader of a config's mixture; builds the caches that are missing or outdated (one host does, for all).
+
+    Rows cached with another tokenizer than `data.tokenizer` are a DataError. With `total_rows` (steps x batch_rows),
+    exhaustion is found before the start.
+    """
+    from tigerjax.tokenizer.load import Tokenizer
+
+    import_modules(data.modules)
     mixture = get_mixture(data.mixture)
     tokenizer = Tokenizer(Path(data.tokenizer))
     sha = tokenizer.sha256
@@ -224,11 +247,12 @@ def open_loader(
                 f"{folder}: rows of {name} were made with tokenizer {old[:12]}, but {data.tokenizer} is {sha[:12]};"
                 f" remove the folder (rm -r {folder}) and run `tigerjax data cache CONFIG`, or name the old tokenizer"
             )
-    if hosts == 1:
+    if hosts.is_writer():
         cache(data.mixture, data.tokenizer, data.cache_dir, data.seq_len)
+    hosts.barrier("rows cached")
     limits = {task.name: maker.max_epochs for task in mixture.tasks if (maker := row_maker(task)) is not None}
     rates = {task.name: float(mixture.get_rate(task)) for task in mixture.tasks}
-    loader = Loader(folders, rates, batch_rows, data.seq_len, seed, host, hosts, max_epochs=limits)
+    loader = Loader(folders, rates, batch_rows, data.seq_len, seed, mine=mine, max_epochs=limits)
     loader.vocab_size = tokenizer.size
     if total_rows is not None:
         check_epochs({s.name: (loader.rates[s.name], s.rows, limits.get(s.name)) for s in loader.sources}, total_rows)
@@ -253,6 +277,7 @@ def stats(data: DataConfig, *, batch_rows: int, seed: int) -> dict[str, Any]:
         "realised": {name: value / sum(seen.values()) for name, value in seen.items()},
         "fill": tokens / (total_rows * data.seq_len),
         "rows": total_rows,
+        "rows_of_an_epoch": sum(counts.values()),
         "tokens": tokens,
         "sources": {
             s.name: {k: s.figures.get(k) for k in ("rows", "tokens", "records", "characters", "overlong", "weightless")}

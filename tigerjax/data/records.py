@@ -1,4 +1,4 @@
-"""Records of JSONL files (tigerjax.jsonl): validated, converted, given ids.
+"""Records of files (tigerjax.data.readers): validated, converted, given ids.
 
 Document:     {id, text, source, lang, meta}
 SFT example:  {id, messages: [{role: user|assistant, content}], task, lang, source, weight?}
@@ -9,6 +9,7 @@ import glob
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from tigerjax.data import readers
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.jsonl import OnBad, Record, read_jsonl, write_jsonl
 from tigerjax.manifest import canonical
@@ -47,10 +48,10 @@ def distinct_names(paths: Iterable[Path]) -> None:
         names[path.name] = path
 
 
-def speed(paths: Iterable[Path], seconds: float) -> dict[str, float]:
-    """The figures `seconds` and `mb_per_s_per_core` of a stage that read these files on one core."""
-    size = sum(path.stat().st_size for path in paths)
-    return {"seconds": round(seconds, 3), "mb_per_s_per_core": round(size / 1e6 / max(seconds, 1e-9), 3)}
+def speed(paths: Iterable[Path], seconds: float, cores: int = 1) -> dict[str, float]:
+    """The figures `seconds` and `mb_per_s_per_core` of a stage that read these files on so many cores."""
+    rate = sum(path.stat().st_size for path in paths) / 1e6 / max(seconds, 1e-9) / cores
+    return {"seconds": round(seconds, 3), "mb_per_s_per_core": round(rate, 3)}
 
 
 def unique_id(where: str, record: Record, seen: dict[str, str]) -> str:
@@ -83,7 +84,7 @@ def documents(patterns: Paths, *, on_bad: OnBad | None = None) -> Iterator[Recor
     """Validated documents of the files, in order; an id given twice is an error that names both places."""
     seen: dict[str, str] = {}
     for path in expand(patterns):
-        for number, record in read_jsonl(path, on_bad=on_bad):
+        for number, record in readers.read(path, on_bad=on_bad):
             where = f"{path}:{number}"
             try:
                 document = as_document(record, where)
@@ -135,7 +136,7 @@ def sft_examples(patterns: Paths, *, on_bad: OnBad | None = None, allow_empty: b
     """Validated SFT examples of the files, in order; Alpaca and ShareGPT records are converted."""
     seen: dict[str, str] = {}
     for path in expand(patterns):
-        for number, record in read_jsonl(path, on_bad=on_bad):
+        for number, record in readers.read(path, on_bad=on_bad):
             where = f"{path}:{number}"
             try:
                 example = as_sft(record, where, allow_empty=allow_empty)

@@ -1,4 +1,4 @@
-"""One source as a SeqIO task: JSONL records in, rows of exactly L tokens out."""
+"""One source as a SeqIO task: records of files in, rows of exactly L tokens out."""
 
 import contextlib
 import dataclasses
@@ -15,6 +15,7 @@ from tigerjax import manifest
 from tigerjax.data import records, rows
 from tigerjax.data.tf import start
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.tokenizer.chat import Overlong
 
 Kind = Literal["documents", "plain", "sft"]
 FEATURES = ("tokens", "segment_ids", "weights")
@@ -23,7 +24,7 @@ BLOCK = 256  # records or rows that cross the border to TensorFlow together: one
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Source:
-    """JSONL(.zst) files or patterns, their weight within a language, and how often they may be read."""
+    """Files, patterns or a TFDS folder (see `readers`), their weight within a language, and how often they are read."""
 
     files: str | Path | tuple[str | Path, ...]
     weight: float = 1.0
@@ -47,7 +48,9 @@ class RowMaker:
     tokenizer: str
     max_epochs: float | None
     counts: dict[str, int] = dataclasses.field(default_factory=dict, compare=False)
-    """Of the last full pass: records, characters, tokens, overlong, weightless."""
+    """Of the last full pass: records, characters, tokens, overlong, weightless, and shortened where it is allowed."""
+    overlong: Overlong = "drop"
+    """Of sft: what becomes of a dialogue longer than a row; whatever is dropped is counted."""
 
     sequence_length: Mapping[str, int] | None = None
     """Set by SeqIO, which fills fields of this name before it calls a preprocessor."""
@@ -79,11 +82,14 @@ class RowMaker:
                 yield ids
 
     def _pack(self, given: Iterable[records.Record], length: int, tok: Any) -> Iterator[np.ndarray]:
-        from tigerjax.tokenizer.chat import encode_chat
+        from tigerjax.tokenizer.chat import encode_chat, shorten
 
         examples = []
         for example in given:
             ids, weights = encode_chat(tok, example["messages"])
+            if len(ids) > length and (short := shorten(tok, example["messages"], length, self.overlong)):
+                ids, weights = short
+                self.counts["shortened"] = self.counts.get("shortened", 0) + 1
             examples.append((ids, [w * example.get("weight", 1.0) for w in weights]))
             self.counts["characters"] += sum(len(m["content"]) for m in example["messages"])
         packed = rows.pack(examples, length, pad=tok.pad or 0)
@@ -158,9 +164,13 @@ def add_instruct_task(name: str, source: Source, *, tokenizer: str | Path) -> st
     return _add_task(name, RowMaker("plain", source.patterns(), str(tokenizer), source.max_epochs))
 
 
-def add_sft_task(name: str, source: Source, *, tokenizer: str | Path) -> str:
-    """Registers SFT examples in the chat encoding, loss on answers only, packed; returns the task's name."""
-    return _add_task(name, RowMaker("sft", source.patterns(), str(tokenizer), source.max_epochs))
+def add_sft_task(name: str, source: Source, *, tokenizer: str | Path, overlong: Overlong = "drop") -> str:
+    """Registers SFT examples in the chat encoding, loss on answers only, packed; returns the task's name.
+
+    `overlong` says what becomes of a dialogue longer than a row (tokenizer.chat.shorten).
+    """
+    maker = RowMaker("sft", source.patterns(), str(tokenizer), source.max_epochs, overlong=overlong)
+    return _add_task(name, maker)
 
 
 def row_maker(task: Any) -> RowMaker | None:

@@ -6,6 +6,8 @@
 
 Every shape is static: B rows, S = max_len slots. A token at position p of its row lives in slot p, whichever side
 the prompt was padded on, so `s <= position` is the whole mask and rows of different lengths need nothing else.
+Keys lie as K H S and values as K S H: the two products of a step then read them as they lie. With S before K, XLA:CPU
+transposes the whole cache at every step.
 """
 
 from typing import Any, NamedTuple
@@ -21,8 +23,8 @@ from tigerjax.model import attention, llama
 class Cache(NamedTuple):
     """Rotated keys and values in the compute dtype. Slots from lengths_B on hold nothing that is read."""
 
-    k_LBSKH: jax.Array
-    v_LBSKH: jax.Array
+    k_LBKHS: jax.Array
+    v_LBKSH: jax.Array
     lengths_B: jax.Array
     """Slots filled, so also the position of the next token; int32."""
 
@@ -50,8 +52,9 @@ def prefill(
 
     def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> Any:
         out_BTNH = attention.attend(q_BTNH, k_BTKH, v_BTKH, ids_BT, compute=compute)
-        slots = ((0, 0), (0, max_len - T), (0, 0), (0, 0))
-        return out_BTNH, (jnp.pad(k_BTKH, slots), jnp.pad(v_BTKH, slots))
+        k_BKHS, v_BKSH = k_BTKH.transpose(0, 2, 3, 1), v_BTKH.transpose(0, 2, 1, 3)
+        none, slots = (0, 0), (0, max_len - T)
+        return out_BTNH, (jnp.pad(k_BKHS, (none, none, none, slots)), jnp.pad(v_BKSH, (none, none, slots, none)))
 
     block = llama.Block(config)
 
@@ -59,11 +62,11 @@ def prefill(
         return block.apply({"params": w}, x_BTD, positions_BT, attend)
 
     x_BTD = weights["embed"][tokens_BT].astype(compute.dtype)
-    x_BTD, (k_LBSKH, v_LBSKH) = jax.lax.scan(layer, x_BTD, weights["layers"])
+    x_BTD, (k_LBKHS, v_LBKSH) = jax.lax.scan(layer, x_BTD, weights["layers"])
     lengths_B = valid_BT.sum(axis=1, dtype=jnp.int32)
     last_BT = jnp.maximum(lengths_B - 1, 0)[:, None]
     last_BTD = jnp.take_along_axis(x_BTD, last_BT[:, :, None], axis=1)
-    return _logits(weights, config, last_BTD), Cache(k_LBSKH, v_LBSKH, lengths_B)
+    return _logits(weights, config, last_BTD), Cache(k_LBKHS, v_LBKSH, lengths_B)
 
 
 def decode_step(
@@ -78,31 +81,57 @@ def decode_step(
 
     `position_B` is `cache.lengths_B` in the ordinary case; a row that has ended may stay where it is.
     """
-    S = cache.k_LBSKH.shape[2]
-    mask_BTS = (jnp.arange(S) <= position_B[:, None])[:, None]
-    here_BS11 = (jnp.arange(S) == position_B[:, None])[:, :, None, None]
+    mask_BS = jnp.arange(cache.k_LBKHS.shape[-1]) <= position_B[:, None]
     block = llama.Block(config)
 
-    def layer(x_BTD: jax.Array, w_and_cache: Any) -> Any:
-        w, k_BSKH, v_BSKH = w_and_cache
+    def layer(carry: Any, w_and_index: Any) -> Any:
+        x_BTD, k_LBKHS, v_LBKSH = carry
+        w, index = w_and_index
 
         def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> Any:
-            # A select, not a scatter: rows write different slots, and the select stays local on every mesh.
-            new_k_BSKH = jnp.where(here_BS11, k_BTKH, k_BSKH)
-            new_v_BSKH = jnp.where(here_BS11, v_BTKH, v_BSKH)
-            return attention.weigh(q_BTNH, new_k_BSKH, new_v_BSKH, mask_BTS), (new_k_BSKH, new_v_BSKH)
+            # Only the new token's place is written; the cache is carried, not collected, so that no layer is copied.
+            new_k_LBKHS = _write(k_LBKHS, k_BTKH[:, 0, :, :, None], index, position_B, axis=-1)
+            new_v_LBKSH = _write(v_LBKSH, v_BTKH[:, 0, :, None, :], index, position_B, axis=-2)
+            k_BKHS = jax.lax.dynamic_index_in_dim(new_k_LBKHS, index, 0, keepdims=False)
+            v_BKSH = jax.lax.dynamic_index_in_dim(new_v_LBKSH, index, 0, keepdims=False)
+            return _read(q_BTNH, k_BKHS, v_BKSH, mask_BS), (new_k_LBKHS, new_v_LBKSH)
 
-        return block.apply({"params": w}, x_BTD, position_B[:, None], attend)
+        x_BTD, (k_LBKHS, v_LBKSH) = block.apply({"params": w}, x_BTD, position_B[:, None], attend)
+        return (x_BTD, k_LBKHS, v_LBKSH), None
 
     x_BTD = weights["embed"][token_B[:, None]].astype(compute.dtype)
-    x_BTD, (k_LBSKH, v_LBSKH) = jax.lax.scan(layer, x_BTD, (weights["layers"], cache.k_LBSKH, cache.v_LBSKH))
-    return _logits(weights, config, x_BTD), Cache(k_LBSKH, v_LBSKH, position_B.astype(jnp.int32) + 1)
+    layers = weights["layers"], jnp.arange(config.num_layers)
+    (x_BTD, k_LBKHS, v_LBKSH), _ = jax.lax.scan(layer, (x_BTD, cache.k_LBKHS, cache.v_LBKSH), layers)
+    return _logits(weights, config, x_BTD), Cache(k_LBKHS, v_LBKSH, position_B.astype(jnp.int32) + 1)
+
+
+def _write(cache: jax.Array, new: jax.Array, index: jax.Array, position_B: jax.Array, *, axis: int) -> jax.Array:
+    """The cache (L, B, …) with `new` (B, …, one slot at `axis`) in the slot position_B of each row of layer `index`."""
+
+    def one_row(row: jax.Array, value: jax.Array, position: jax.Array) -> jax.Array:
+        start = [index] + [jnp.int32(0)] * 3
+        start[axis] = position
+        return jax.lax.dynamic_update_slice(row, value[None], start)
+
+    # As a map over rows, which stays local where rows are split over devices.
+    return jax.vmap(one_row, (1, 0, 0), 1)(cache, new, position_B)
+
+
+def _read(q_BTNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array, mask_BS: jax.Array) -> jax.Array:
+    """out_BTNH of one query a row over the cache as it lies; precision as in attention.weigh."""
+    B, T, N, H = q_BTNH.shape
+    K = k_BKHS.shape[1]
+    q_BKGH = q_BTNH.reshape(B, K, N // K, H)
+    scores_BKGS = jnp.einsum("BKGH,BKHS->BKGS", q_BKGH, k_BKHS, preferred_element_type=jnp.float32) * H**-0.5
+    scores_BKGS = jnp.where(mask_BS[:, None, None], scores_BKGS, attention.MASKED)
+    probs_BKGS = jax.nn.softmax(scores_BKGS, axis=-1).astype(v_BKSH.dtype)
+    return jnp.einsum("BKGS,BKSH->BKGH", probs_BKGS, v_BKSH).reshape(B, T, N, H)
 
 
 def repeat(cache: Cache, n: int) -> Cache:
     """Each row n times, copies side by side: row b of the prompts is rows b * n .. b * n + n - 1."""
-    k_LBSKH, v_LBSKH = jnp.repeat(cache.k_LBSKH, n, axis=1), jnp.repeat(cache.v_LBSKH, n, axis=1)
-    return Cache(k_LBSKH, v_LBSKH, jnp.repeat(cache.lengths_B, n))
+    k_LBKHS, v_LBKSH = jnp.repeat(cache.k_LBKHS, n, axis=1), jnp.repeat(cache.v_LBKSH, n, axis=1)
+    return Cache(k_LBKHS, v_LBKSH, jnp.repeat(cache.lengths_B, n))
 
 
 def _pad_right(tokens_BT: jax.Array, valid_BT: jax.Array) -> tuple[jax.Array, jax.Array]:

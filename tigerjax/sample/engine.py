@@ -1,15 +1,15 @@
-"""Batched sampling of n candidates a prompt: one prefill a prompt, then a decode loop that stays on the device.
+"""Batched sampling of n candidates a prompt: one prefill a prompt, then slots that are refilled as candidates finish.
 
 Shapes are few and static: a prompt is padded to the bucket of its own length, every prefill has `batch_prompts` rows
 and every decode `batch_rows`. So compilations are bounded by the number of buckets, and a candidate is computed in
 the same shapes whatever it is batched with: together with the random stream of `choose` this makes a sample depend
-on (model, seed, round, prompt, k) only.
+on (model, seed, round, prompt, k) only. What happens on the device is in `slots`.
 """
 
 import dataclasses
-import functools
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,13 @@ from jax.sharding import Mesh
 from tigerjax import mesh as mesh_axes
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import ConfigError
-from tigerjax.model import cache as kv
-from tigerjax.sample import records
-from tigerjax.sample.choose import candidate_keys, choose
+from tigerjax.sample import records, slots
+from tigerjax.sample.choose import candidate_keys
 from tigerjax.sample.records import Prompt
 
 SMALLEST_BUCKET = 32
+REFILLS = 16
+"""Slots are refilled when 1 in so many is free: fewer wait longer, more interrupt the decode for little."""
 FLOAT32 = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1)
 
 
@@ -44,6 +45,8 @@ class SamplingConfig:
     """A prompt that leaves room for fewer tokens than this is skipped, and reported as such."""
     context: int = 4096
     """Tokens that prompt and answer may fill together: Llama-2's length."""
+    stop_ids: tuple[int, ...] = ()
+    """Ids that end an answer beside the tokenizer's own eos and markers."""
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.max_new_tokens < 1 or self.top_k < 0 or self.temperature < 0:
@@ -68,21 +71,12 @@ class Stats:
     prefilled: int = 0
     """Prompts run through the model; each once, however many candidates it gets."""
     decode_steps: int = 0
+    decode_slots: int = 0
+    """Steps times slots: what a decode without one free slot would have drawn."""
+    drawn: int = 0
+    """Tokens drawn in decode steps, those that ended an answer too; a first token comes from the prefill."""
     compilations: int = 0
-    """Traces of prefill and decode; jit keeps them over calls, so a second call counts only new shapes."""
-
-
-class Answers(NamedTuple):
-    """What decode leaves of R rows: tokens_RT without the stop token, how many, the stop token or -1, the sum."""
-
-    tokens_RT: jax.Array
-    count_R: jax.Array
-    stop_R: jax.Array
-    logprob_R: jax.Array
-    steps: jax.Array
-
-
-_traced = [0]
+    """Traces of prefill, fill and advance; jit keeps them over calls, so a second call counts only new shapes."""
 
 
 def bucket(length: int, context: int) -> int:
@@ -91,94 +85,6 @@ def bucket(length: int, context: int) -> int:
     while size < length:
         size *= 2
     return min(size, max(context, length))
-
-
-@functools.partial(jax.jit, static_argnames=("config", "compute"))
-def _prefill(
-    weights: Any, tokens_BT: jax.Array, segment_ids_BT: jax.Array, *, config: ModelConfig, compute: ComputeConfig
-) -> tuple[jax.Array, kv.Cache]:
-    _traced[0] += 1
-    T = tokens_BT.shape[1]
-    return kv.prefill(_cast(weights, compute), config, compute, tokens_BT, segment_ids_BT, max_len=T)
-
-
-def _cast(weights: Any, compute: ComputeConfig) -> Any:
-    """Weights in the activation dtype once, instead of once a token."""
-    return jax.tree.map(lambda a: a.astype(compute.dtype), weights)
-
-
-def _rows(prompts: Sequence[kv.Cache], rows_R: jax.Array, slots: int) -> kv.Cache:
-    """The cache of the rows that continue the prompts (row r continues prompt rows_R[r]), with room for new tokens.
-
-    This is where the n candidates of a prompt share its one prefill.
-    """
-
-    def take(*arrays_LBSKH: jax.Array) -> jax.Array:
-        rows_LRSKH = jnp.concatenate(arrays_LBSKH, axis=1)[:, rows_R]
-        return jnp.pad(rows_LRSKH, ((0, 0), (0, 0), (0, slots), (0, 0), (0, 0)))
-
-    lengths_B = jnp.concatenate([c.lengths_B for c in prompts])
-    return kv.Cache(take(*(c.k_LBSKH for c in prompts)), take(*(c.v_LBSKH for c in prompts)), lengths_B[rows_R])
-
-
-@functools.partial(jax.jit, static_argnames=("config", "compute", "sampling", "stops"))
-def _decode(
-    weights: Any,
-    prompts: Sequence[tuple[jax.Array, kv.Cache]],
-    rows_R: jax.Array,
-    keys_R: jax.Array,
-    limit_R: jax.Array,
-    *,
-    config: ModelConfig,
-    compute: ComputeConfig,
-    sampling: SamplingConfig,
-    stops: tuple[int, ...],
-) -> Answers:
-    """Row r answers prompt rows_R[r] of the concatenated prefills with at most limit_R[r] tokens; 0 is an idle row."""
-    _traced[0] += 1
-    weights = _cast(weights, compute)
-    logits_BV = jnp.concatenate([logits for logits, _ in prompts])
-    cache = _rows([c for _, c in prompts], rows_R, sampling.max_new_tokens)
-    R = rows_R.shape[0]
-
-    class State(NamedTuple):
-        answers: Answers
-        token_R: jax.Array
-        done_R: jax.Array
-        cache: kv.Cache
-
-    def pick(logits_RV: jax.Array, old: Answers, done_R: jax.Array) -> tuple[Answers, jax.Array, jax.Array]:
-        step_keys_R = jax.vmap(jax.random.fold_in, (0, None))(keys_R, old.steps)
-        token_R = choose(
-            logits_RV, step_keys_R, temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k
-        )
-        chosen_R = jnp.take_along_axis(logits_RV, token_R[:, None], axis=-1)[:, 0]
-        logprob_R = chosen_R - jax.nn.logsumexp(logits_RV, axis=-1)
-        ended_R = ~done_R & (token_R[:, None] == jnp.array(stops, jnp.int32)).any(-1)
-        kept_R = ~done_R & ~ended_R
-        answers = Answers(
-            tokens_RT=old.tokens_RT.at[:, old.steps].set(jnp.where(kept_R, token_R, 0)),
-            count_R=old.count_R + kept_R,
-            stop_R=jnp.where(ended_R, token_R, old.stop_R),
-            logprob_R=old.logprob_R + jnp.where(done_R, 0.0, logprob_R),
-            steps=old.steps + 1,
-        )
-        return answers, token_R, done_R | ended_R | (answers.steps >= limit_R)
-
-    def body(state: State) -> State:
-        logits_RV, cache = kv.decode_step(weights, config, compute, state.cache, state.token_R, state.cache.lengths_B)
-        return State(*pick(logits_RV, state.answers, state.done_R), cache)
-
-    empty = Answers(
-        tokens_RT=jnp.zeros((R, sampling.max_new_tokens), jnp.int32),
-        count_R=jnp.zeros(R, jnp.int32),
-        stop_R=jnp.full(R, -1, jnp.int32),
-        logprob_R=jnp.zeros(R, jnp.float32),
-        steps=jnp.int32(0),
-    )
-    # The first token comes from the prefill; so no step of the loop computes logits that nobody reads.
-    state = State(*pick(logits_BV[rows_R], empty, limit_R <= 0), cache)
-    return jax.lax.while_loop(lambda s: ~s.done_R.all(), body, state).answers
 
 
 def generate(
@@ -246,13 +152,13 @@ def complete(
     stats: Stats | None,
     done: Collection[str] = frozenset(),
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(index of the prompt, record) in the order in which batches finish: skipped prompts first, then by length.
+    """(index of the prompt, record) as prompts are finished: skipped prompts first, then by length.
 
     model = (ModelConfig, weights, …). A prompt is {prompt_id, messages | text, …}; the rest of it travels along.
     chat=True encodes by the chat template; chat=False continues the text and a newline, and a newline ends the answer.
-    batch_prompts are the rows of a prefill, batch_rows those of a decode (n above it takes several decodes). With
-    `mesh`, rows are split over its batch axes; weights lie where the caller put them. Prompt ids in `done` are left
-    out, and batches are formed as if they were not, so that what is missing is computed exactly as it would have been.
+    batch_prompts are the rows of a prefill, batch_rows the slots of a decode; both shape every computation, whatever
+    is left to do. With `mesh`, rows are split over its batch axes; weights lie where the caller put them. Prompt ids
+    in `done` are left out.
     """
     config, weights = model[0], model[1]
     stats = Stats() if stats is None else stats
@@ -266,73 +172,138 @@ def complete(
             raise ConfigError(
                 f"batch_prompts={batch_prompts} and batch_rows={batch_rows} must divide over mesh data x fsdp = {ways}"
             )
-    reasons = records.stops(tokenizer, chat)
+    reasons = dict.fromkeys(sampling.stop_ids, "stop") | records.stops(tokenizer, chat)
     how = dataclasses.asdict(sampling) | {"seed": seed, "round": round, "chat": chat}
     base = {"model_sha": model_sha, "sampling": how}
 
     buckets: dict[int, list[Prompt]] = {}
     for p in records.encode(tokenizer, prompts, chat):
+        if p.prompt["prompt_id"] in done:
+            continue
         if len(p.ids) + sampling.min_new_tokens > sampling.context:
-            if p.prompt["prompt_id"] not in done:
-                reason = (
-                    f"prompt of {len(p.ids)} tokens and min_new_tokens={sampling.min_new_tokens}"
-                    f" do not fit context={sampling.context}"
-                )
-                head = {**p.prompt, "messages": p.messages, **base}
-                yield p.place, head | {"degenerate": False, "skipped": reason, "candidates": []}
+            reason = (
+                f"prompt of {len(p.ids)} tokens and min_new_tokens={sampling.min_new_tokens}"
+                f" do not fit context={sampling.context}"
+            )
+            head = {**p.prompt, "messages": p.messages, **base}
+            yield p.place, head | {"degenerate": False, "skipped": reason, "candidates": []}
             continue
         buckets.setdefault(bucket(len(p.ids), sampling.context), []).append(p)
+    if not buckets:
+        return
 
-    def put(array: np.ndarray | jax.Array) -> Any:
-        return array if mesh is None else jax.device_put(array, mesh_axes.sharding(mesh, "batch"))
-
-    group_size = max(1, batch_rows // sampling.n)
+    # Once, in the dtype of the products and on the device: not once a token.
+    weights = jax.tree.map(lambda a: jnp.asarray(a, compute.dtype), weights)
+    draw = slots.Draw(sampling.temperature, sampling.top_p, sampling.top_k, tuple(sorted(reasons)))
     for length in sorted(buckets):
-        for at in range(0, len(buckets[length]), group_size):
-            group = buckets[length][at : at + group_size]
-            if all(p.prompt["prompt_id"] in done for p in group):
-                continue
-            before = _traced[0]
-            prefills = []
-            for first in range(0, len(group), batch_prompts):
-                tokens_BT, segments_BT = _pad(
-                    [p.ids for p in group[first : first + batch_prompts]], batch_prompts, length
-                )
-                prefills.append(_prefill(weights, put(tokens_BT), put(segments_BT), config=config, compute=compute))
-            stats.prefilled += len(group)
-            # One decode shape for all groups: a short group repeats its first prefill, which no row reads.
-            prefills += prefills[:1] * (-(-group_size // batch_prompts) - len(prefills))
+        decode = _Decode(weights, config, compute, sampling, draw, mesh, seed, round, batch_prompts, batch_rows, stats)
+        for p, drawn in decode.run(buckets[length], length):
+            yield p.place, records.record(p, base, drawn, tokenizer, reasons, chat)
 
-            pairs = [(place, k) for place in range(len(group)) for k in range(sampling.n)]
-            drawn: list[tuple[list[int], int, float]] = []
-            for first in range(0, len(pairs), batch_rows):
-                part = pairs[first : first + batch_rows]
-                real, part = len(part), part + part[:1] * (batch_rows - len(part))
-                room = [min(sampling.max_new_tokens, sampling.context - len(group[place].ids)) for place, _ in part]
-                keys_R = candidate_keys(
-                    seed, round, [group[place].prompt["prompt_id"] for place, _ in part], [k for _, k in part]
-                )
-                answers = _decode(
-                    weights,
-                    tuple(prefills),
-                    put(np.array([place for place, _ in part], np.int32)),
-                    put(keys_R),
-                    put(np.where(np.arange(batch_rows) < real, room, 0).astype(np.int32)),
-                    config=config,
-                    compute=compute,
-                    sampling=dataclasses.replace(sampling, n=1, min_new_tokens=1, context=2),
-                    stops=tuple(sorted(reasons)),
-                )
-                tokens_RT, count_R, stop_R, logprob_R, steps = jax.device_get(answers)
-                stats.decode_steps += int(steps)
-                drawn += [
-                    (tokens_RT[r, : count_R[r]].tolist(), int(stop_R[r]), float(logprob_R[r])) for r in range(real)
-                ]
-            stats.compilations += _traced[0] - before
-            for place, p in enumerate(group):
-                if p.prompt["prompt_id"] not in done:
-                    mine = drawn[place * sampling.n : (place + 1) * sampling.n]
-                    yield p.place, records.record(p, base, mine, tokenizer, reasons, chat)
+
+Answer = tuple[list[int], int, float]
+"""(tokens, stop token or -1, log-probability) of a candidate."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Decode:
+    """One bucket's prompts through the slots."""
+
+    weights: Any
+    config: ModelConfig
+    compute: ComputeConfig
+    sampling: SamplingConfig
+    draw: slots.Draw
+    mesh: Mesh | None
+    seed: int
+    round: int
+    batch_prompts: int
+    batch_rows: int
+    stats: Stats
+
+    def run(
+        self, prompts: Sequence[Prompt], length: int
+    ) -> Iterator[tuple[Prompt, list[tuple[list[int], int, float]]]]:
+        """(prompt, [(tokens, stop token or -1, log-probability) of each candidate]) as prompts are finished."""
+        stats, n, answer = self.stats, self.sampling.n, self.sampling.max_new_tokens
+        state = slots.empty(self.config, self.compute, self.batch_rows, length, answer, self.mesh)
+        waiting = deque((place, k) for place in range(len(prompts)) for k in range(n))
+        prefilled, prefill = -1, None  # the batch of prompts whose candidates are being started
+        owners: dict[int, tuple[int, int]] = {}  # slot -> (place, k)
+        drawn: dict[int, dict[int, Answer]] = {}
+        at_once = max(1, self.batch_rows // REFILLS)
+        steps = 0
+        while waiting or owners:
+            before = slots.traced[0]
+            free = [slot for slot in range(self.batch_rows) if slot not in owners]
+            # All that fit, in groups of one fixed size, each from one prefill.
+            while waiting and free:
+                if prefilled != (number := waiting[0][0] // self.batch_prompts):
+                    prefilled, prefill = number, self._prefill(prompts, number, length)
+                group: list[tuple[int, int, int]] = []
+                while waiting and free and len(group) < at_once and waiting[0][0] // self.batch_prompts == number:
+                    owners[free[0]] = waiting[0]
+                    group.append((free.pop(0), *waiting.popleft()))
+                state = self._fill(state, prefill, prompts, group, at_once)
+            enough = min(self.batch_rows, self.batch_rows - len(owners) + at_once)
+            state = slots.advance(
+                self.weights,
+                state,
+                np.int32(enough),
+                config=self.config,
+                compute=self.compute,
+                draw=self.draw,
+                mesh=self.mesh,
+            )
+            stats.compilations += slots.traced[0] - before
+            left_R, tokens_RT, count_R, stop_R, logprob_R, now = jax.device_get(
+                (state.left_R, state.tokens_RT, state.count_R, state.stop_R, state.logprob_R, state.steps)
+            )
+            stats.decode_steps += int(now) - steps
+            stats.decode_slots += (int(now) - steps) * self.batch_rows
+            steps = int(now)
+            for slot in [slot for slot in owners if not left_R[slot]]:
+                place, k = owners.pop(slot)
+                ids, stop = tokens_RT[slot, : count_R[slot]].tolist(), int(stop_R[slot])
+                stats.drawn += len(ids) + (stop >= 0) - 1
+                mine = drawn.setdefault(place, {})
+                mine[k] = ids, stop, float(logprob_R[slot])
+                if len(mine) == n:
+                    yield prompts[place], [mine[k] for k in range(n)]
+                    del drawn[place]
+
+    def _prefill(self, prompts: Sequence[Prompt], number: int, length: int) -> Any:
+        group = prompts[number * self.batch_prompts : (number + 1) * self.batch_prompts]
+        self.stats.prefilled += len(group)
+        tokens_BT, segments_BT = _pad([p.ids for p in group], self.batch_prompts, length)
+        put = self._put
+        return slots.prefill(self.weights, put(tokens_BT), put(segments_BT), config=self.config, compute=self.compute)
+
+    def _put(self, array: np.ndarray) -> Any:
+        return array if self.mesh is None else jax.device_put(array, mesh_axes.sharding(self.mesh, "batch"))
+
+    def _fill(
+        self,
+        state: slots.Slots,
+        prefill: Any,
+        prompts: Sequence[Prompt],
+        group: Sequence[tuple[int, int, int]],
+        size: int,
+    ) -> slots.Slots:
+        """Starts `group`, triples (slot, place of the prompt, k); what is missing to `size` goes to no slot."""
+        most, context = self.sampling.max_new_tokens, self.sampling.context
+        full = [*group, *[(self.batch_rows, *group[0][1:])] * (size - len(group))]
+        ids = [prompts[place].prompt["prompt_id"] for _, place, _ in full]
+        return slots.fill(
+            state,
+            *prefill,
+            np.array([slot for slot, _, _ in full], np.int32),
+            np.array([place % self.batch_prompts for _, place, _ in full], np.int32),
+            candidate_keys(self.seed, self.round, ids, [k for _, _, k in full]),
+            np.array([min(most, context - len(prompts[place].ids)) for _, place, _ in full], np.int32),
+            draw=self.draw,
+            mesh=self.mesh,
+        )
 
 
 def _pad(prompts: Sequence[Sequence[int]], rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:

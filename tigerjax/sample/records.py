@@ -31,7 +31,8 @@ def stops(tokenizer: Any, chat: bool) -> dict[int, str]:
 
 
 def encode(tokenizer: Any, prompts: Sequence[Mapping[str, Any]], chat: bool) -> list[Prompt]:
-    """Checks every prompt before any work is done: ids present, strings, and different."""
+    """Checks every prompt before any work is done: ids present, strings, and different. A prompt with `ids` instead of
+    words is continued as it is."""
     from tigerjax.tokenizer.chat import encode_prompt
 
     out: list[Prompt] = []
@@ -43,6 +44,9 @@ def encode(tokenizer: Any, prompts: Sequence[Mapping[str, Any]], chat: bool) -> 
         if prompt_id in seen:
             raise DataError(f"prompt {index} repeats prompt_id {prompt_id!r}; ids must be unique")
         seen.add(prompt_id)
+        if "ids" in prompt:
+            out.append(Prompt(index, prompt, [], list(prompt["ids"])))
+            continue
         messages = prompt.get("messages") or [{"role": "user", "content": prompt.get("text")}]
         whole = isinstance(messages, list) and all(
             isinstance(m, Mapping) and isinstance(m.get("content"), str) and isinstance(m.get("role"), str)

@@ -1,7 +1,7 @@
 """Samples into a folder: append-only while it works, so that a restart computes what is missing and nothing else.
 
 OUT/sampling.json             what is being sampled; a restart with anything else is refused
-OUT/candidates.partial.jsonl  records in the order in which batches finish, while the work lasts
+OUT/candidates.partial.jsonl  records in the order in which prompts are finished, while the work lasts
 OUT/candidates.jsonl          one record a prompt in the order of the prompts, once all are there
 OUT/skipped.jsonl             the prompts that did not fit, with the reason
 OUT/manifest.json             counts; its presence means that the folder is complete
@@ -91,7 +91,8 @@ def sample_prompts(
 ) -> dict[str, Any]:
     """Writes the records of `engine.generate` and returns figures; an interrupted folder is continued.
 
-    `progress(done, all)` is called after every batch. Raises ConfigError when the folder holds other samples.
+    `fill` is the share of the decode's slots, over all its steps, that drew a token. `progress(done, all)` is called
+    after every prompt. Raises ConfigError when the folder holds other samples.
     """
     out = Path(out)
     wanted = json.loads(
@@ -154,6 +155,7 @@ def sample_prompts(
         "seconds": seconds,
         "compilations": stats.compilations,
         "prefilled": stats.prefilled,
+        "fill": stats.drawn / max(stats.decode_slots, 1),
     }
     manifest.write_json(
         out / manifest.FILE,

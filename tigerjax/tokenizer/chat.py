@@ -9,7 +9,7 @@ every assistant turn, as in TigerBot's web demo.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tigerjax.errors import ConfigError, DataError
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Message = Mapping[str, str]
 """{"role": "user" or "assistant", "content": text}"""
+
+Overlong = Literal["drop", "truncate_response", "keep_left_turns"]
+"""What becomes of a dialogue that is longer than a row: see `shorten`."""
 
 
 def _markers(tok: "Tokenizer") -> tuple[int, int, int]:
@@ -55,6 +58,27 @@ def encode_chat(tok: "Tokenizer", messages: Sequence[Message], *, bos: bool = Fa
             ids += [res, *text_ids, tok.eos]
             weights += [0] + [1] * (len(text_ids) + 1)
     return ids, weights
+
+
+def shorten(
+    tok: "Tokenizer", messages: Sequence[Message], length: int, overlong: Overlong
+) -> tuple[list[int], list[int]] | None:
+    """(ids, weights) of what a policy keeps of a dialogue of more than `length` tokens; None when that is nothing.
+
+    drop: nothing. truncate_response: the last answer is cut, and has no eos then; a cut that would leave none of its
+    tokens keeps nothing. keep_left_turns: the first pairs of turns, as many as fit.
+    """
+    if overlong == "truncate_response":
+        before, _ = encode_chat(tok, messages[:-1])
+        ids, weights = encode_chat(tok, messages)
+        # One more than the dialogue before it: [RES].
+        return (ids[:length], weights[:length]) if length > len(before) + 1 else None
+    if overlong == "keep_left_turns":
+        for turns in range(len(messages) - 2, 0, -2):
+            ids, weights = encode_chat(tok, messages[:turns])
+            if len(ids) <= length:
+                return ids, weights
+    return None
 
 
 def encode_prompt(tok: "Tokenizer", messages: Sequence[Message], *, bos: bool = False) -> list[int]:

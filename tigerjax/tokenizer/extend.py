@@ -10,7 +10,9 @@ the base has, in rank order, with distinct scores strictly below the base: floor
 
 SentencePiece ranks single characters after all merges. Cutting the list off at a number could therefore drop a
 character that a kept piece is made of; here each piece brings its missing characters along. Where a plain cut is
-closed, the two select the same pieces.
+closed, the two select the same pieces. A character that no kept piece holds (a comma is merged with nothing) is left
+out when the new model has more pieces than are needed, however common it is: `characters_left_out` counts them, and
+a new model trained to just the size that is needed leaves none out.
 """
 
 import dataclasses
@@ -48,6 +50,8 @@ CJK_RANGES = (
     (0x30000, 0x323AF),  # extensions G and H
 )
 FULL_WIDTH = ((0xFF01, 0xFF65), (0xFFE0, 0xFFE6))
+MOST_SHOWN = 40
+"""Characters left out that the figures name, the most common first: the trainer ranks single ones by frequency."""
 BPE = 2
 """model_type of a SentencePiece BPE; 1 is unigram, whose scores are not merge priorities."""
 
@@ -196,6 +200,8 @@ def extend(
             ranked = [text for text in ranked if text not in gone]
         (run.tmp / MODEL_FILE).write_bytes(proto.SerializeToString())
         first = len(proto.pieces)
+        chosen = set(texts)
+        left_out = [text for text in ranked if len(text) == 1 and text not in chosen]
         write_json(
             run.tmp / SPECIALS_FILE,
             {name: {"text": text, "id": first + n} for n, (name, text) in enumerate(SPECIAL_TEXTS.items())},
@@ -207,6 +213,8 @@ def extend(
             "new_pieces": len(texts),
             "survivors": len(ranked) + unreachable,
             "unreachable_skipped": unreachable,
+            "characters_left_out": len(left_out),
+            "most_common_left_out": "".join(left_out[:MOST_SHOWN]),
             "highest_new_score": proto.pieces[old_count].score,
             "base_minimum": base_minimum(old_model),
         }

@@ -11,9 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax.tokenizer.extend import base_minimum, dead_pieces, has_cjk, is_cjk
-from tigerjax.tokenizer.load import NORMAL, Tokenizer, read_proto
+from tigerjax.tokenizer.load import NORMAL, SPECIAL_TEXTS, Tokenizer, read_proto
 from tigerjax.tokenizer.sample import read_documents
 
+HARD_LINES = (
+    " ",
+    "  two leading spaces",
+    "trailing  ",
+    "a\tb",
+    "def f(x):\n    return x\n\n\n",
+    "\r\n",
+    "😀👨‍👩‍👧‍👦🏳️‍🌈",
+    "\u3000全角　空格",
+    "עברית العربية",
+    "𠮷𪚥 \U000e0001\x7f\x01",
+    "中文English混排，with, both.",
+    *SPECIAL_TEXTS.values(),
+)
+"""Checked besides the user's text: what tokenizers tend to disagree about, and the specials' own texts."""
 CJK_SHARE = 0.3
 """A text without a declared language is Chinese when so many of its characters are CJK."""
 SPACE_MARK = "\u2581"
@@ -64,9 +79,13 @@ def verify(folder: Path, base: Path, texts: list[Path]) -> dict[str, Any]:
     old, new = Tokenizer(base), Tokenizer(folder)
     lines: list[str] = []
     sizes: dict[str, list[int]] = {}
-    figures = dict.fromkeys(
-        ("plain_lines", "plain_lines_changed", "mixed_lines", "mixed_lines_changed", "round_trip_failures"), 0
-    )
+    names = ("plain_lines", "plain_lines_changed", "mixed_lines", "mixed_lines_changed", "round_trip_failures")
+    figures = dict.fromkeys((*names, "specials_from_text"), 0)
+    for line in HARD_LINES:
+        ids = new.encode(line)
+        lines.append(line)
+        figures["round_trip_failures"] += new.decode(ids) != line
+        figures["specials_from_text"] += max(ids) >= new.pieces
     for path in texts:
         for _, text, declared in read_documents(path):
             for line in filter(None, text.split("\n")):
@@ -79,6 +98,7 @@ def verify(folder: Path, base: Path, texts: list[Path]) -> dict[str, Any]:
                     figures["plain_lines"] += 1
                     figures["plain_lines_changed"] += before != after
                 figures["round_trip_failures"] += SPACE_MARK not in line and new.decode(after) != line
+                figures["specials_from_text"] += max(after) >= new.pieces
                 total = sizes.setdefault(declared or language(line), [0, 0, 0])
                 for n, count in enumerate((len(line), len(before), len(after))):
                     total[n] += count
@@ -98,6 +118,7 @@ def verify(folder: Path, base: Path, texts: list[Path]) -> dict[str, Any]:
         "header_errors": int(new_proto.trainer_spec.vocab_size != new.pieces)
         + int(new_proto.normalizer_spec != old_proto.normalizer_spec),
         **figures,
+        "lines": len(lines),
         "dead_rows": len(dead_pieces(new_proto, first)),
         "hf_mismatches": hf_mismatches(folder, new, lines),
         "chars_per_token": {
@@ -115,6 +136,7 @@ MUST_BE_ZERO = (
     "header_errors",
     "plain_lines_changed",
     "mixed_lines_changed",
+    "specials_from_text",
     "dead_rows",
     "round_trip_failures",
     "hf_mismatches",
@@ -127,3 +149,31 @@ def failures(figures: dict[str, Any]) -> list[str]:
     if figures["specials"] != 3:
         found.append(f"specials={figures['specials']} (must be 3)")
     return found
+
+
+PROPERTIES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("old ids keep piece, score and type", ("old_ids_changed",)),
+    ("no id changes outside Chinese", ("plain_lines_changed", "mixed_lines_changed")),
+    ("every new row is alive", ("dead_rows",)),
+    ("decode(encode(x)) = x", ("round_trip_failures",)),
+    ("pieces, types, scores, header", ("duplicate_pieces", "wrong_types", "misranked_scores", "header_errors")),
+    ("three specials, never from text", ("specials", "specials_from_text")),
+    ("Hugging Face gives the same ids", ("hf_mismatches",)),
+)
+
+
+def property_table(figures: dict[str, Any]) -> list[str]:
+    """The seven properties, one a line with its figures and verdict, then characters a token by language."""
+    broken = {text.split("=")[0] for text in failures(figures)}
+    out = [
+        f"{figures['lines']:,} lines: {figures['plain_lines']:,} without Chinese, {figures['mixed_lines']:,} with, and"
+        f" {len(HARD_LINES)} hard ones; {figures['vocab_size']:,} entries"
+    ]
+    for n, (what, names) in enumerate(PROPERTIES, 1):
+        verdict = "FAILS" if broken & set(names) else "not run" if figures[names[0]] is None else "holds"
+        said = ", ".join(f"{name}={figures[name]}" for name in names)
+        out.append(f"{n}  {what:36} {verdict:8} {said}")
+    before, after = (figures["chars_per_token"][when] for when in ("before", "after"))
+    for lang in after:
+        out.append(f"   characters a token, {lang:16} {before[lang]} -> {after[lang]}")
+    return out

@@ -3,21 +3,18 @@
     RUN/checkpoints/1200/            one step; a folder whose name is a number is complete
         weights/                     Orbax (OCDBT) pytree, layers stacked whatever the mesh was
         opt_state/                   the same; absent in a weights-only checkpoint
-        meta.json                    kind, model, tokenizer_sha256, step, config lines, loader state, extra, files
+        meta.json                    kind, model, tokenizer_sha256, step, config, loader state, extra, files, sha256
 
-A step is written as `1200.partial` and renamed when everything is on disk; `files` holds the size of every
-file, so that a checkpoint cut short afterwards is found out without reading it.
+A step is written as `1200.partial` and renamed when everything is on disk; `files` holds the size of every file, so
+that a checkpoint cut short afterwards is found out without reading it, and `sha256` what reading it must give.
 """
 
-import contextlib
 import dataclasses
+import functools
 import hashlib
-import json
-import os
 import shutil
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,12 +22,25 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from tigerjax import manifest
+from tigerjax import hosts, manifest
 from tigerjax.config import ModelConfig, model_from_dict
-from tigerjax.errors import ConfigError, DataError, disk_full
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.train.checkpoint_files import (
+    META,
+    check_bytes,
+    checksums,
+    first_line,
+    one_line_errors,
+    prune,
+    publish,
+    read_meta,
+    say_damaged,
+    set_aside,
+    steps,
+)
 from tigerjax.train.state import TrainState
 
-META = "meta.json"
+NO_CHECKPOINT = "no whole checkpoint here; give a run folder, its checkpoints/ or one step of it"
 
 
 class Model(NamedTuple):
@@ -46,11 +56,15 @@ class Model(NamedTuple):
 
 
 class Checkpointer:
-    """Saves a run's states in the background and keeps the newest `keep`."""
+    """Saves a run's states in the background; keeps the newest `keep`, and every `keep_every_steps`-th for good.
 
-    def __init__(self, run_dir: str | Path, *, keep: int):
+    Several processes write one checkpoint together, into a folder that all of them see; each method is then called by
+    all, with the same arguments.
+    """
+
+    def __init__(self, run_dir: str | Path, *, keep: int, keep_every_steps: int | None = None):
         self.folder = (Path(run_dir) / "checkpoints").absolute()
-        self.keep = keep
+        self.keep, self.keep_every_steps = keep, keep_every_steps
         self._orbax = ocp.AsyncCheckpointer(
             ocp.CompositeCheckpointHandler(
                 weights=ocp.StandardCheckpointHandler(), opt_state=ocp.StandardCheckpointHandler()
@@ -65,15 +79,16 @@ class Checkpointer:
         An error of the save before this one is raised here. Raises DataError when the disk is full."""
         self.wait()
         partial = self.folder / f"{step}.partial"
-        with _one_line_errors(partial, self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if jax.process_index() == 0:
-                for left in self.folder.glob("*.partial*"):  # of a run that was killed while it saved
+        with one_line_errors(partial, self.folder):
+            if hosts.is_writer():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                for left in [*self.folder.glob("*.partial*"), *self.folder.glob("*.removed")]:  # of a killed run
                     shutil.rmtree(left, ignore_errors=True)
+            hosts.barrier("checkpoint folder is clean")
             self._orbax.save(
                 partial,
                 args=ocp.args.Composite(
-                    weights=ocp.args.StandardSave(state.weights), opt_state=ocp.args.StandardSave(state.opt_state)
+                    weights=_save_weights(state.weights), opt_state=ocp.args.StandardSave(state.opt_state)
                 ),
             )
         self._thread = threading.Thread(target=self._finish, args=(partial, step, meta), name="checkpoint")
@@ -81,12 +96,15 @@ class Checkpointer:
 
     def _finish(self, partial: Path, step: int, meta: dict[str, Any]) -> None:
         try:
-            with _one_line_errors(partial, self.folder):
+            with one_line_errors(partial, self.folder):
                 self._orbax.wait_until_finished()
-                if jax.process_index() == 0:
-                    _publish(partial, self.folder / str(step), meta | {"step": step})
-                    for old in steps(self.folder)[self.keep :]:
-                        shutil.rmtree(self.folder / str(old))
+                mine = checksums(partial, part=jax.process_index(), parts=jax.process_count())
+                parts = hosts.share("checksums of a checkpoint", mine)
+                if hosts.is_writer():
+                    total = {name: digest for part in parts for name, digest in part.items()}
+                    publish(partial, self.folder / str(step), meta | {"step": step}, total)
+                    prune(self.folder, keep=self.keep, keep_every_steps=self.keep_every_steps)
+                hosts.barrier("checkpoint published")
         except BaseException as error:  # whatever it is, the next save or wait raises it
             self._error = error
 
@@ -107,40 +125,61 @@ class Checkpointer:
             self._orbax.close()
 
     def newest(self) -> tuple[int, dict[str, Any]] | None:
-        """(step, meta) of the newest whole checkpoint; a damaged newer one is set aside as N.damaged."""
+        """(step, meta) of the newest checkpoint whose files are all there; a damaged newer one becomes N.damaged."""
         self.wait()
+        step = hosts.share("newest checkpoint", self._newest_here() if hosts.is_writer() else None)[0]
+        if step is None:
+            return None
+        path = self.folder / str(step)
+        if not path.is_dir():
+            raise ConfigError(f"{path} is there for host 0 but not here; give a run folder that all hosts share")
+        return step, read_meta(path)
+
+    def _newest_here(self) -> int | None:
         for step in steps(self.folder):
             try:
-                return step, read_meta(self.folder / str(step))
+                read_meta(self.folder / str(step))
+                return step
             except DataError as error:
-                self._set_aside(step, error)
+                set_aside(self.folder / str(step), error)
         return None
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest whole state, cut to the shardings of `abstract`, and its meta; None when there is none."""
+        """The newest whole state, cut to the shardings of `abstract`, and its meta; None when there is none.
+
+        Every byte is checked against its sha256 first: hosts share that work, and what one finds, all know."""
         while (found := self.newest()) is not None:
             step, meta = found
-            try:
-                arrays = self._orbax.restore(
-                    self.folder / str(step),
-                    args=ocp.args.Composite(
-                        weights=ocp.args.StandardRestore(abstract.weights),
-                        opt_state=ocp.args.StandardRestore(abstract.opt_state),
-                    ),
-                )
-            except Exception as error:  # Orbax and TensorStore raise many types for bytes that do not decode
-                self._set_aside(step, error)
+            path = self.folder / str(step)
+            if not self._agree(path, "verified", functools.partial(self._check_bytes, path, meta)):
+                continue
+            arrays: dict[str, Any] = {}
+            if not self._agree(path, "restored", functools.partial(self._read, path, abstract, arrays)):
                 continue
             counter = jax.device_put(np.int32(step), abstract.step.sharding)
             return TrainState(counter, arrays["weights"], arrays["opt_state"]), meta
         return None
 
-    def _set_aside(self, step: int, error: Exception) -> None:
-        path = self.folder / str(step)
-        aside = path.with_name(f"{step}.damaged")
-        shutil.rmtree(aside, ignore_errors=True)
-        os.replace(path, aside)
-        _say_damaged(path, error, f"moved to {aside.name}, trying the one before")
+    def _agree(self, path: Path, what: str, work: Callable[[], None]) -> bool:
+        """Whether `work` went well on every host; a checkpoint that is damaged for one is set aside for all."""
+        trouble = None
+        try:
+            work()
+        except Exception as error:  # Orbax and TensorStore raise many types for bytes that do not decode
+            trouble = first_line(error)
+        troubles = [t for t in hosts.share(f"checkpoint {what}", trouble) if t is not None]
+        if troubles and hosts.is_writer():
+            set_aside(path, DataError(troubles[0]))
+        return not troubles
+
+    def _check_bytes(self, path: Path, meta: dict[str, Any]) -> None:
+        check_bytes(path, meta, ("weights", "opt_state"), part=jax.process_index(), parts=jax.process_count())
+
+    def _read(self, path: Path, abstract: TrainState, into: dict[str, Any]) -> None:
+        wanted = ocp.args.Composite(
+            weights=ocp.args.StandardRestore(abstract.weights), opt_state=ocp.args.StandardRestore(abstract.opt_state)
+        )
+        into.update(self._orbax.restore(path, args=wanted))
 
 
 def make_meta(
@@ -177,16 +216,14 @@ def save_model(
 ) -> None:
     """Writes a weights-only checkpoint folder, whole or not at all; replaces a checkpoint and refuses other folders."""
     path = Path(path).absolute()
-    if path.is_dir() and any(path.iterdir()) and not (path / META).is_file():
-        raise ConfigError(f"{path} holds something that is not a checkpoint; give another folder or empty it")
-    partial = path.with_name(path.name + ".partial")
-    with _one_line_errors(partial, path.parent):
+    partial = claim(path)
+    with one_line_errors(partial, path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler(weights=ocp.StandardCheckpointHandler())) as orbax:
-            orbax.save(partial, args=ocp.args.Composite(weights=ocp.args.StandardSave(dict(weights))))
+            orbax.save(partial, args=ocp.args.Composite(weights=_save_weights(dict(weights))))
         meta = make_meta(kind=kind, model=config, tokenizer_sha256=tokenizer_sha256, extra=extra)
-        _publish(partial, path, meta | {"step": step})
+        publish(partial, path, meta | {"step": step}, checksums(partial))
 
 
 def load_model(path: str | Path) -> Model:
@@ -201,34 +238,8 @@ def load_model(path: str | Path) -> Model:
         try:
             return _load(folder / str(step))
         except DataError as error:
-            _say_damaged(folder / str(step), error, "trying the one before")
-    raise DataError(f"{path}: no whole checkpoint here; give a run folder, its checkpoints/ or one step of it")
-
-
-def damaged(folder: Path) -> list[str]:
-    """Names of the checkpoints that were set aside."""
-    return sorted(p.name for p in folder.glob("*.damaged"))
-
-
-def steps(folder: Path) -> list[int]:
-    """Steps that were completed, newest first."""
-    if not folder.is_dir():
-        return []
-    return sorted((int(p.name) for p in folder.iterdir() if p.name.isdigit()), reverse=True)
-
-
-def read_meta(path: Path) -> dict[str, Any]:
-    """meta.json of one checkpoint; DataError when it is unreadable, or a file is missing or not as long as it was."""
-    try:
-        meta = json.loads((path / META).read_text(encoding="utf-8"))
-        files = meta["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path / META}: not readable as a checkpoint's JSON ({error})") from error
-    for name, size in files.items():
-        have = (path / name).stat().st_size if (path / name).is_file() else None
-        if have != size:
-            raise DataError(f"{path / name}: {'missing' if have is None else f'{have} bytes'}, {size} were written")
-    return meta
+            say_damaged(folder / str(step), error, "trying the one before")
+    raise DataError(f"{path}: {NO_CHECKPOINT}")
 
 
 def content_sha256(weights: Any, config: ModelConfig) -> str:
@@ -240,22 +251,22 @@ def content_sha256(weights: Any, config: ModelConfig) -> str:
     for name in sorted(named):
         array = np.ascontiguousarray(named[name])
         total.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        total.update(array.data.cast("B") if array.size else b"")
+        total.update(array.reshape(-1).view(np.uint8).data)
     return total.hexdigest()
 
 
 def _load(path: Path) -> Model:
     meta = read_meta(path)
+    check_bytes(path, meta, ("weights",))
     try:
-        # A handler for both items, though one is read: Orbax warns of those that it has none for.
-        handlers = {name: ocp.PyTreeCheckpointHandler() for name in ("weights", "opt_state")}
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers)) as orbax:
-            tree = orbax.metadata(path).item_metadata["weights"].tree
-            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-            wanted = ocp.args.PyTreeRestore(restore_args=as_numpy)
-            weights = orbax.restore(path, args=ocp.args.Composite(weights=wanted))["weights"]
+        # The handler by itself: a Checkpointer looks for files of whole checkpoints in here, and warns.
+        handler = ocp.PyTreeCheckpointHandler()
+        tree = handler.metadata(path / "weights").tree
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        weights = handler.restore(path / "weights", args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+        handler.close()
     except Exception as error:  # as in restore: many types
-        raise DataError(f"{path}: weights do not decode ({_first_line(error)})") from error
+        raise DataError(f"{path}: weights do not decode ({first_line(error)})") from error
     config = model_from_dict(meta["model"])
     return Model(
         config,
@@ -268,34 +279,18 @@ def _load(path: Path) -> Model:
     )
 
 
-def _publish(partial: Path, final: Path, meta: dict[str, Any]) -> None:
-    """Writes the JSON into a folder that Orbax has finished, then gives it its name."""
-    files = {str(p.relative_to(partial)): p.stat().st_size for p in sorted(partial.rglob("*")) if p.is_file()}
-    manifest.write_json(partial / META, meta | {"files": files})
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(partial, final)
+def _save_weights(weights: Any) -> Any:
+    """Each layer in chunks of its own: an export then reads a layer without its neighbours."""
+
+    def args(path: tuple[Any, ...], _: Any) -> ocp.SaveArgs:
+        layered = any(getattr(key, "key", None) == "layers" for key in path)
+        return ocp.SaveArgs(shard_axes=(0,) if layered else ())
+
+    return ocp.args.StandardSave(weights, save_args=jax.tree_util.tree_map_with_path(args, weights))
 
 
-@contextlib.contextmanager
-def _one_line_errors(partial: Path, folder: Path) -> Iterator[None]:
-    """A full disk becomes one DataError, and what was written of `partial` goes; older checkpoints stay."""
-    try:
-        yield
-    except Exception as error:
-        if not disk_full(error):
-            raise
-        for leftover in folder.glob(f"{partial.name}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        free = shutil.disk_usage(folder).free
-        raise DataError(
-            f"{partial}: the disk is full ({free / 1e9:.2f} GB free), this checkpoint is lost; those before it are"
-            " whole: free space or lower checkpoint.keep, then resume"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-
-
-def _say_damaged(path: Path, error: Exception, then: str) -> None:
-    print(f"checkpoint {path} is damaged ({_first_line(error)}); {then}", file=sys.stderr, flush=True)
+def claim(path: Path) -> Path:
+    """Where to build what will be `path`; ConfigError when `path` is something else already."""
+    if path.is_dir() and any(path.iterdir()) and not (path / META).is_file():
+        raise ConfigError(f"{path} holds something that is not a checkpoint; give another folder or empty it")
+    return path.with_name(path.name + ".partial")

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,15 +19,27 @@ class Fed(NamedTuple):
     before: Any  # loader state from which this batch comes next: names its rows
     after: Any  # loader state from which the batch after it comes next: what a checkpoint keeps
     seen: Any  # loader.seen() after this batch; None when the loader counts nothing
-    tokens: int  # on this host
+    tokens: int  # of the global batch, counted on this host's rows
 
 
 class Feed:
     """Reads `loader` in a thread: an iterator with state(), restore() and, optionally, seen()."""
 
-    def __init__(self, loader: Any, mesh: Mesh, *, tokens: Callable[[Any], int], batches: int, ahead: int = 2):
-        """Takes exactly `batches` batches from the loader, at most `ahead` before they are asked for."""
+    def __init__(
+        self,
+        loader: Any,
+        mesh: Mesh,
+        *,
+        rows: Sequence[int],
+        batch_rows: int,
+        tokens: Callable[[Any], int],
+        batches: int,
+        ahead: int = 2,
+    ):
+        """Takes exactly `batches` batches from the loader, at most `ahead` before they are asked for. A batch of the
+        loader has the rows `rows` (`mesh.host_rows`) of the `batch_rows` of a global one."""
         self._loader, self._tokens = loader, tokens
+        self._place_of, self._batch_rows = {row: place for place, row in enumerate(rows)}, batch_rows
         self._sharding = sharding(mesh, "batch")
         self._queue: queue.Queue[Fed | BaseException] = queue.Queue(maxsize=ahead)
         self._stop = threading.Event()
@@ -41,12 +53,24 @@ class Feed:
                 host = next(self._loader)
                 seen = self._loader.seen() if hasattr(self._loader, "seen") else None
                 placed = jax.tree.map(self._place, host)
-                self._put(Fed(placed, before, self._loader.state(), seen, self._tokens(host)))
+                self._put(Fed(placed, before, self._loader.state(), seen, self._global_tokens(host)))
         except BaseException as error:  # whatever it is, the step that needs the batch raises it
             self._put(error)
 
+    def _global_tokens(self, host: Any) -> int:
+        return self._tokens(host) * self._batch_rows // len(self._place_of)
+
     def _place(self, rows: Any) -> jax.Array:
-        return jax.make_array_from_process_local_data(self._sharding, np.asarray(rows))
+        """This process's rows as its part of a global array: no host ever holds another's."""
+        local = np.asarray(rows)
+        assert len(local) == len(self._place_of), (local.shape, self._place_of)
+
+        def cut(index: Any) -> np.ndarray:
+            first, last, _ = index[0].indices(self._batch_rows)
+            at = self._place_of[first]
+            return local[at : at + last - first]
+
+        return jax.make_array_from_callback((self._batch_rows, *local.shape[1:]), self._sharding, cut)
 
     def _put(self, item: Fed | BaseException) -> None:
         while not self._stop.is_set():

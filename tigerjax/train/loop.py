@@ -1,6 +1,5 @@
 """The loop: reads top to bottom. Pretraining, SFT and reward training differ in loader and objective only."""
 
-import json
 import signal
 import sys
 import time
@@ -13,25 +12,27 @@ import jax
 from jax.sharding import Mesh
 
 from tigerjax import config as config_lib
-from tigerjax import manifest
+from tigerjax import hosts
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.mesh import make_mesh
-from tigerjax.train.checkpoint import Checkpointer, damaged, load_model, make_meta
+from tigerjax.mesh import host_rows, make_mesh
+from tigerjax.train.checkpoint import Checkpointer, load_model, make_meta
+from tigerjax.train.checkpoint_files import damaged
 from tigerjax.train.feed import Fed, Feed
-from tigerjax.train.metrics import Metrics, mfu, model_flops
+from tigerjax.train.goodput import Goodput
+from tigerjax.train.metrics import Metrics, last_record
 from tigerjax.train.objective import Objective, token_objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.state import TrainState, abstract_state, from_disk, init_state, state_from_weights, to_disk
 from tigerjax.train.step import compile_step
-
-MAX_SKIPPED = 3  # consecutive updates without a finite loss and gradient; the next one stops the run
+from tigerjax.train.trace import Trace
+from tigerjax.train.watch import Watch
 
 
 def run_mesh(config: RunConfig) -> Mesh:
-    """The config's mesh; one device of several when every degree is 1."""
+    """The config's mesh; one device of several when every degree is 1 (and there is one process)."""
     degrees = config.mesh
-    alone = degrees.data * degrees.stage * degrees.fsdp * degrees.tensor == 1
+    alone = degrees.data * degrees.stage * degrees.fsdp * degrees.tensor == 1 and not hosts.several()
     return make_mesh(degrees, jax.devices()[:1] if alone else None)
 
 
@@ -48,19 +49,24 @@ def train(
     extra: dict[str, Any] | None = None,
     progress: bool | None = None,
     echo: Callable[[str], None] | None = None,
+    since: float | None = None,
+    profile_steps: tuple[int, int] | None = None,
 ) -> TrainState:
     """Trains to `optim.total_steps` and returns the final state, as on disk; its checkpoint is there by then.
 
-    `loader` gives batches (pytrees of numpy arrays, leading axis rows) by next() and has state(), restore() and,
-    optionally, seen(), tokenizer_sha256 and vocab_size (which must be the model's). `objective` None is the token loss.
+    `loader` gives batches (pytrees of numpy arrays, leading axis this process's rows, `mesh.host_rows`) by next() and
+    has state(), restore() and, optionally, seen(), tokenizer_sha256 and vocab_size (which must be the model's).
+    `objective` None is the token loss.
     Start weights: those of the newest whole checkpoint in `run_dir` (resume="auto"), else `init_weights`, else
     `checkpoint.init_from`, else random. `tokenizer_sha256` and `extra` go into the checkpoint; None takes the loader's
     attribute of that name. Writes config.txt, metrics.jsonl, tensorboard/ and checkpoints/ under `run_dir`. SIGINT and
-    SIGTERM save a checkpoint, then raise KeyboardInterrupt or SystemExit(143). Raises ConfigError for a checkpoint of
-    another model, tokenizer or data seed, and DataError after MAX_SKIPPED + 1 consecutive updates that are not finite,
-    or when every checkpoint of the run is damaged.
+    SIGTERM, on any host, save a checkpoint, then raise KeyboardInterrupt or SystemExit(143). `since` (unix time, None:
+    now) is where the run's wall time starts to count; `profile_steps` (first, last) are traced to RUN/profile. Raises
+    ConfigError for a checkpoint of another model, tokenizer or data seed, and DataError after MAX_SKIPPED + 1
+    consecutive updates that are not finite, or when every checkpoint of the run is damaged.
     """
     # Mesh, objective, optimiser
+    since = time.time() if since is None else since
     run_dir, total_steps = Path(run_dir), config.optim.total_steps
     mesh = run_mesh(config) if mesh is None else mesh
     objective = token_objective(config, mesh) if objective is None else objective
@@ -74,7 +80,8 @@ def train(
         )
 
     # State: resumed, given, or new
-    checkpoints = Checkpointer(run_dir, keep=config.checkpoint.keep)
+    kept = config.checkpoint
+    checkpoints = Checkpointer(run_dir, keep=kept.keep, keep_every_steps=kept.keep_every_steps)
     meta = make_meta(
         kind=objective.kind,
         model=config.model,
@@ -83,59 +90,84 @@ def train(
         data_seed=config.seed,
         extra=extra,
     )
+    hosts.same("the run's config, tokenizer or data", [meta["config"], tokenizer_sha256, loader.state()])
     state, start = _start(config, loader, checkpoints, meta, objective, mesh, tx, init_weights, resume)
     if start >= total_steps:
         checkpoints.close()
-        print(f"{config.name}: all {total_steps} steps are done, nothing to train", file=sys.stderr, flush=True)
+        hosts.say(f"{config.name}: all {total_steps} steps are done, nothing to train")
         return to_disk(state, objective)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "config.txt").write_text("\n".join(meta["config"]) + "\n", encoding="utf-8")
+    if hosts.is_writer():
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / "config.txt").write_text("\n".join(meta["config"]) + "\n", encoding="utf-8")
+    hosts.barrier("run folder made")
+    if not (run_dir / "config.txt").is_file():
+        raise ConfigError(f"{run_dir} is another folder here than for host 0; give a run folder that all hosts share")
 
     # Loop
     step = compile_step(objective, tx, config.optim, mesh)
-    row_tokens = config.batch_rows // jax.process_count() * config.data.seq_len
-    feed = Feed(loader, mesh, tokens=objective.tokens or (lambda _: row_tokens), batches=total_steps - start)
+    mine = host_rows(mesh, config.batch_rows)
+    row_tokens = len(mine) * config.data.seq_len
+    feed = Feed(
+        loader,
+        mesh,
+        rows=mine,
+        batch_rows=config.batch_rows,
+        tokens=objective.tokens or (lambda _: row_tokens),
+        batches=total_steps - start,
+    )
     metrics = Metrics(
         run_dir, name=config.name, start_step=start, total_steps=total_steps, progress=progress, echo=echo
     )
-    watch = _Watch(config, run_dir, checkpoints, metrics, mesh)
+    goodput = Goodput(since=since, last=last_record(run_dir) if hosts.is_writer() else {})
+    watch = Watch(config, run_dir, checkpoints=checkpoints, metrics=metrics, mesh=mesh, goodput=goodput)
+    trace = Trace(run_dir, profile_steps)
     fed: Fed | None = None
     saved = start
     try:
         with _signals() as received:
+            stop = hosts.Stop(received)
             for i in range(start, total_steps):
-                waited = time.perf_counter()
-                fed_next = feed.get(lambda: bool(received))
+                if stop.before(i):
+                    break
+                hosts.at(f"reading batch {i + 1}")
+                with goodput.spending("data"):
+                    # Alone, a signal ends the wait; with other hosts all stop after the same step.
+                    fed_next = feed.get(lambda: bool(received) and not hosts.several())
                 if fed_next is None:
                     break
                 fed = fed_next
-                watch.waiting += time.perf_counter() - waited
-                state, values = step(state, fed.batch)
+                trace.before(i + 1)
+                hosts.at(f"in step {i + 1}")
+                with goodput.spending("compile" if i == start else "steps"):
+                    state, values = step(state, fed.batch)
                 watch.read()  # the step before this one: the device already has its next work
                 watch.started(i + 1, values, fed)
                 metrics.advance(i + 1)
+                trace.after(i + 1, state)
                 if (i + 1) % config.checkpoint.every_steps == 0 or i + 1 == total_steps:
                     watch.read()
-                    checkpoints.save(i + 1, to_disk(state, objective), meta | {"loader": fed.after})
+                    with goodput.spending("save"):
+                        checkpoints.save(i + 1, to_disk(state, objective), meta | {"loader": fed.after})
                     saved = i + 1
-                if received:
-                    break
             watch.read()
             at = int(state.step)
-            if received and fed is not None and at != saved:
+            if stop.number and fed is not None and at != saved:
                 checkpoints.save(at, to_disk(state, objective), meta | {"loader": fed.after})
+            hosts.at("waiting for the last checkpoint")
             checkpoints.wait()
     finally:
         feed.close()
         metrics.close()
-        checkpoints.close()
-    if received:
-        name = signal.Signals(received[0]).name
-        kept = "checkpoint saved; resume to go on" if at else "before there was anything to save"
-        print(f"{name}: stopped after step {at}/{total_steps}, {kept}", file=sys.stderr)
-        if received[0] == signal.SIGINT:
+        trace.close()
+        if sys.exc_info()[0] is None or not hosts.several():  # else it may wait for a host that is lost
+            checkpoints.close()
+    if stop.number:
+        name = signal.Signals(stop.number).name
+        kept_it = "checkpoint saved; resume to go on" if at else "before there was anything to save"
+        hosts.say(f"{name}: stopped after step {at}/{total_steps}, {kept_it}")
+        if stop.number == signal.SIGINT:
             raise KeyboardInterrupt
-        raise SystemExit(128 + received[0])
+        raise SystemExit(128 + stop.number)
     return to_disk(state, objective)
 
 
@@ -162,7 +194,7 @@ def _start(
         if restored is not None:
             state, found = restored
             loader.restore(found["loader"])
-            print(f"resuming {config.name} from step {found['step']}", file=sys.stderr, flush=True)
+            hosts.say(f"resuming {config.name} from step {found['step']}")
             return from_disk(state, objective), found["step"]
     if lost := damaged(checkpoints.folder):
         raise DataError(
@@ -195,76 +227,7 @@ def _check_same(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> No
     before, now = set(found["config"]), set(wanted["config"])
     if before and before != now:
         changed = "; ".join(sorted(now - before))
-        print(f"resuming with other settings than the checkpoint's, so not bit-exactly: {changed}", file=sys.stderr)
-
-
-class _Watch:
-    """Reads the metrics of a step after the next one is under way, logs them, and counts skipped updates."""
-
-    def __init__(self, config: RunConfig, run_dir: Path, checkpoints: Checkpointer, metrics: Metrics, mesh: Mesh):
-        self.config, self.run_dir, self.checkpoints, self.metrics, self.mesh = (
-            config,
-            run_dir,
-            checkpoints,
-            metrics,
-            mesh,
-        )
-        self.waiting = 0.0
-        self._late: tuple[int, Any, Fed] | None = None
-        self._bad: list[dict[str, Any]] = []
-        self._since, self._steps, self._tokens = time.perf_counter(), 0, 0
-
-    def started(self, step: int, values: Any, fed: Fed) -> None:
-        self._late = (step, values, fed._replace(batch=None))
-
-    def read(self) -> None:
-        """Waits for the step that was started last, if it was not read yet."""
-        if self._late is None:
-            return
-        (step, values, fed), self._late = self._late, None
-        values = jax.device_get(values)
-        self._steps, self._tokens = self._steps + 1, self._tokens + fed.tokens * jax.process_count()
-        if values["skipped"]:
-            self._skipped(step, values, fed)
-        else:
-            self._bad = []
-        c = self.config
-        if step % c.log_every_steps == 0 or step == c.optim.total_steps:
-            self._log(step, values, fed)
-
-    def _log(self, step: int, values: Any, fed: Fed) -> None:
-        now = time.perf_counter()
-        seconds = max(now - self._since, 1e-9)
-        rate = self._tokens / seconds
-        flops = model_flops(self.config.model, tokens=rate, seq_len=self.config.data.seq_len)
-        device = self.mesh.devices.flat[0]
-        record: dict[str, Any] = {"step": step}
-        record |= {name: float(value) for name, value in values.items() if name != "skipped"}
-        record |= {
-            "tokens_per_s": rate,
-            "mfu": mfu(flops, device.device_kind, self.mesh.size),
-            "data_wait_share": self.waiting / seconds,
-            "step_s": seconds / self._steps,
-            "shares": None if fed.seen is None else {name: s["share"] for name, s in fed.seen.items()},
-        }
-        self.metrics.write(record)
-        self._since, self._steps, self._tokens, self.waiting = now, 0, 0, 0.0
-
-    def _skipped(self, step: int, values: Any, fed: Fed) -> None:
-        what = f"loss {float(values['loss_nats'])} and gradient norm {float(values['grad_norm'])}"
-        self._bad.append({"step": step, "loader": fed.before})
-        print(f"step {step}: {what}: not finite, update skipped", file=sys.stderr, flush=True)
-        if len(self._bad) <= MAX_SKIPPED:
-            return
-        path = self.run_dir / "bad_batches.json"
-        manifest.write_json(path, self._bad)
-        good = self.checkpoints.newest()
-        last = "none was saved" if good is None else str(self.checkpoints.folder / str(good[0]))
-        raise DataError(
-            f"step {step}: {what}; {len(self._bad)} updates in a row were not finite. Their batches (loader states"
-            f" {json.dumps([bad['loader'] for bad in self._bad])[:300]}) are in {path}; last good checkpoint: {last};"
-            " look at these rows, or lower optim.peak_lr, then resume"
-        )
+        hosts.say(f"resuming with other settings than the checkpoint's, so not bit-exactly: {changed}")
 
 
 @contextmanager

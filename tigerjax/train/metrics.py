@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tigerjax import hosts
 from tigerjax.config import ModelConfig
 
 # Dense bfloat16 TFLOP/s of one device by jax's `device_kind` (Google's published figures). MFU is left out elsewhere.
@@ -58,7 +59,7 @@ def _thousands(rate: float) -> str:
 
 
 class Metrics:
-    """Writes a record a logged step to RUN/metrics.jsonl, RUN/tensorboard and the terminal."""
+    """Writes a record a logged step to RUN/metrics.jsonl, RUN/tensorboard and the terminal; on one host of all."""
 
     def __init__(
         self,
@@ -73,6 +74,11 @@ class Metrics:
         """Lines after `start_step` that a killed run left behind are removed, so that every step is there once.
         `progress` None: a bar when stdout is a terminal. `echo` None: the log line goes to stdout."""
         self._total = total_steps
+        self._file: Any = None
+        self._board: Any = None
+        self._bar: Any = None
+        if not hosts.is_writer():
+            return
         run_dir.mkdir(parents=True, exist_ok=True)
         path = run_dir / "metrics.jsonl"
         kept = []
@@ -81,7 +87,6 @@ class Metrics:
         path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         self._file = open(path, "a", encoding="utf-8")
         self._board = _tensorboard(run_dir / "tensorboard", start_step)
-        self._bar: Any = None
         self._echo = echo or (lambda line: print(line, flush=True))
         if progress if progress is not None else sys.stdout.isatty():
             self._bar = _bar()
@@ -97,6 +102,8 @@ class Metrics:
 
     def write(self, record: dict[str, Any]) -> None:
         """One record: `step, loss_nats, grad_norm, lr, tokens_per_s, mfu, data_wait_share, shares` and more."""
+        if self._file is None:
+            return
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         self._file.write(json.dumps(finite) + "\n")
         self._file.flush()
@@ -110,7 +117,8 @@ class Metrics:
 
     def close(self) -> None:
         """Flushes the files and takes the bar away."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._board is not None:
             self._board.close()
         if self._bar is not None:

@@ -1,0 +1,162 @@
+"""Two real processes with two fake CPU devices each, on loopback (gloo): they train as one, and end as one."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+from tiny_run import TinyLoader, tiny_config
+
+from tigerjax.config import MeshConfig
+from tigerjax.mesh import host_rows, make_mesh
+from tigerjax.train.checkpoint import load_model
+from tigerjax.train.checkpoint_files import check_bytes, read_meta, steps
+from tigerjax.train.loop import train
+
+ROOT = Path(__file__).resolve().parents[2]
+SAME_LOSS = 1e-6  # nats: gloo adds four float32 numbers in another order than one process does
+LIMIT_S = 500.0  # of a pair; a quiet machine needs about 20 s
+
+
+class Ended(NamedTuple):
+    codes: list[int]
+    errors: list[str]  # stderr of each
+
+
+def pair(scenario: str, folder: Path, *steps: int, processes: int = 2) -> Ended:
+    """Runs several.py in `processes` processes that share four devices, to their ends."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    devices = 4 // processes
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_multi_thread_eigen=false"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    started, errors = [], [folder.parent / f"{folder.name}.{scenario}.{p}.err" for p in range(processes)]
+    for process in range(processes):
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "XLA_FLAGS": flags,
+            "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+            "JAX_NUM_PROCESSES": str(processes),
+            "JAX_PROCESS_ID": str(process),
+        }
+        script = Path(__file__).with_name("several.py")
+        command = [sys.executable, str(script), scenario, str(folder), *map(str, steps)]
+        with open(errors[process], "w") as err:
+            started.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=err))
+    until = time.monotonic() + LIMIT_S
+    try:
+        codes = [process.wait(max(until - time.monotonic(), 1)) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return Ended(codes, [path.read_text() for path in errors])
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss_nats"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The same run in this process, on four of its devices: its folder."""
+    folder = tmp_path_factory.mktemp("alone")
+    mesh = make_mesh(MeshConfig(fsdp=4), jax.devices()[:4])
+    config = tiny_config(mesh=MeshConfig(fsdp=4), total_steps=8, every_steps=4)
+    train(config, TinyLoader(), run_dir=folder, mesh=mesh, progress=False, echo=lambda line: None)
+    return folder
+
+
+def test_the_rows_of_a_process_are_those_of_its_devices():
+    devices = jax.devices()
+    assert host_rows(make_mesh(MeshConfig(fsdp=4, tensor=2), devices), 8) == list(range(8))
+
+    class Part:
+        """A mesh whose second half belongs to another process, as far as `host_rows` can see."""
+
+        def addressable_devices_indices_map(self, shape):
+            return {"d0": (slice(6, 8),), "d1": (slice(0, 2),), "d2": (slice(6, 8),)}
+
+    import tigerjax.mesh as mesh_lib
+
+    original, mesh_lib.sharding = mesh_lib.sharding, lambda mesh, *axes: Part()
+    try:
+        assert host_rows(None, 8) == [0, 1, 6, 7]
+    finally:
+        mesh_lib.sharding = original
+
+
+def test_two_processes_stop_at_bad_data_resume_and_have_the_losses_of_one(alone, tmp_path):
+    """Host 1 meets a broken line while step 7 is read; the line is mended, and the run goes on from step 4."""
+    folder = tmp_path / "run"
+    ended = pair("bad-data", folder)
+    assert ended.codes == [3, 3]
+    for said in ended.errors:
+        assert (
+            said.splitlines()[-1] == "tigerjax: host 1 of 2: corpus.jsonl:17: broken JSON" and "Traceback" not in said
+        )
+    assert steps(folder / "checkpoints") == [4]
+
+    ended = pair("whole", folder)
+    assert ended.codes == [0, 0], ended.errors
+    assert "resuming tiny from step 4" in ended.errors[0] and "resuming" not in ended.errors[1]
+    np.testing.assert_allclose(losses(folder), losses(alone), atol=SAME_LOSS)
+    assert len(losses(folder)) == 8  # one writer
+
+    # One process reads what two wrote, byte for byte.
+    assert steps(folder / "checkpoints") == [8, 4]
+    for step in (8, 4):
+        path = folder / "checkpoints" / str(step)
+        check_bytes(path, read_meta(path), ("weights", "opt_state"))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), load_model(folder).weights, load_model(alone).weights
+    )
+
+
+def test_sigterm_on_one_host_stops_both_after_the_same_step_and_the_run_goes_on_in_one_process(alone, tmp_path):
+    folder = tmp_path / "run"
+    ended = pair("preempt", folder, 8, 8)
+    assert ended.codes == [143, 143], ended.errors
+    (at,) = steps(folder / "checkpoints")
+    assert 0 < at <= 8 and f"SIGTERM: stopped after step {at}/8, checkpoint saved" in ended.errors[0]
+    mesh = make_mesh(MeshConfig(fsdp=4), jax.devices()[:4])
+    config = tiny_config(mesh=MeshConfig(fsdp=4), total_steps=8, every_steps=8)
+    train(config, TinyLoader(), run_dir=folder, mesh=mesh, progress=False, echo=lambda line: None)
+    np.testing.assert_allclose(losses(folder), losses(alone), atol=SAME_LOSS)
+
+
+@pytest.mark.slow
+def test_a_killed_host_ends_the_other_and_both_resume(alone, tmp_path):
+    folder = tmp_path / "run"
+    ended = pair("kill", folder)
+    assert ended.codes[1] == -signal.SIGKILL and ended.codes[0] not in (0, None, -signal.SIGKILL)
+    assert pair("whole", folder).codes == [0, 0]
+    np.testing.assert_allclose(losses(folder), losses(alone), atol=SAME_LOSS)
+
+
+@pytest.mark.slow
+def test_a_stalled_host_is_named_within_the_time_limit(tmp_path):
+    ended = pair("stall", tmp_path / "run")
+    assert ended.codes == [1, 1]
+    for said in ended.errors:
+        assert "no step finished for" in said and "host 1: reading batch 7" in said
+
+
+@pytest.mark.slow
+def test_hosts_with_different_configs_are_refused(tmp_path):
+    ended = pair("other-config", tmp_path / "run")
+    assert ended.codes == [2, 2] and "differs between hosts" in ended.errors[0]
+
+
+@pytest.mark.slow
+def test_four_processes_have_the_losses_of_one(alone, tmp_path):
+    assert pair("whole", tmp_path / "run", processes=4).codes == [0] * 4
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(alone), atol=SAME_LOSS)

@@ -1,0 +1,228 @@
+"""Commands of rejection sampling in rounds: a plan, its steps one by one, all of them, and where they stand."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+from tigerjax.align.config import AlignConfig
+from tigerjax.align.steps import STEPS
+from tigerjax.arguments import keep, override, show
+from tigerjax.commands.models import percent
+from tigerjax.errors import Blocked, GateFailed
+
+Folder = Annotated[Path, "positional"]
+STEP_COMMANDS = {step: "import" if step == "labels" else step for step in STEPS}
+
+
+def init(
+    config: Path,
+    overrides: list[str],
+    out: Path,
+    sft: Path,
+    candidates: list[Path],
+    reward_model: Path,
+    questions: Path,
+    gold: list[Path] = [],  # noqa: B006  # read only, and tyro shows it
+    safety: Path | None = None,
+    exclude: Path | None = None,
+    align: AlignConfig = AlignConfig(prompt_fraction=0.10, seed=0),  # noqa: B008  # frozen
+    n: int = 10,
+    temperature: float = 0.9,
+    top_p: float = 0.95,
+    top_k: int = 0,
+    max_new_tokens: int = 128,
+    score_rows: int = 64,
+    json: Path | None = None,
+) -> None:
+    """Writes the plan of an alignment to OUT/align.json; CONFIG is that of the SFT run which ends each round.
+
+    A round starts from the best of CANDIDATES by their accuracy on QUESTIONS. EXCLUDE lists ids of SFT examples that
+    may not be drawn, SAFETY strings that no winner may contain; GOLD are preferences of people for the next reward
+    model.
+
+    Example: tigerjax align init configs/quickstart_rejection_sampled.py --out runs/align --sft sft.jsonl \
+--candidates runs/sft --reward-model runs/reward/model --questions dev.jsonl
+    """
+    from tigerjax.align import project
+
+    override(config, overrides, "tigerjax align init")  # refused now rather than in the first round
+
+    def place(path: Path | None) -> str | None:
+        return None if path is None else str(path.resolve())
+
+    plan = project.Plan(
+        config=str(config.resolve()),
+        overrides=overrides,
+        align=dataclasses.asdict(align),
+        sampling={
+            "n": n,
+            "temperature": temperature,
+            "top_p": top_p,
+            "top_k": top_k,
+            "max_new_tokens": max_new_tokens,
+        },
+        sft=str(sft.resolve()),
+        candidates=[str(path.resolve()) for path in candidates],
+        reward_model=str(reward_model.resolve()),
+        score_rows=score_rows,
+        questions=str(questions.resolve()),
+        gold=[str(path.resolve()) for path in gold],
+        safety=place(safety),
+        exclude=place(exclude),
+    )
+    project.write(out, plan)
+    show({"plan": str(out / project.FILE), "candidates": len(candidates)}, json)
+
+
+def prompts(dir: Folder, json: Path | None = None) -> None:
+    """Draws the prompts of the round under way, or of the next one.
+
+    Example: tigerjax align prompts runs/align
+    """
+    _step(dir, "prompts", json)
+
+
+def sample(dir: Folder, json: Path | None = None) -> None:
+    """Samples n answers to each prompt of the round from its candidate model; a restart continues.
+
+    Example: tigerjax align sample runs/align
+    """
+    _step(dir, "sample", json)
+
+
+def score(dir: Folder, json: Path | None = None) -> None:
+    """Scores every answer, and the existing ones, with the reward model.
+
+    Example: tigerjax align score runs/align
+    """
+    _step(dir, "score", json)
+
+
+def queue(dir: Folder, json: Path | None = None) -> None:
+    """Writes what people are asked to rank and to edit: queue.jsonl and queue.md, without scores.
+
+    Example: tigerjax align queue runs/align
+    """
+    _step(dir, "queue", json)
+
+
+def import_labels(dir: Folder, labels: list[Path] = [], json: Path | None = None) -> None:  # noqa: B006  # read only
+    """Imports label files; one wrong line, and nothing is imported (exit 3). Exit 4 while labels are missing.
+
+    Files may come one after another; without --labels those that came are looked at again.
+
+    Example: tigerjax align import runs/align --labels answers.jsonl
+    """
+    _step(dir, "labels", json, labels)
+
+
+def rank(dir: Folder, json: Path | None = None) -> None:
+    """Orders the answers: edited before ranked by people before scored; writes preferences for a reward model too.
+
+    Example: tigerjax align rank runs/align
+    """
+    _step(dir, "rank", json)
+
+
+def mix(dir: Folder, json: Path | None = None) -> None:
+    """Adds the winners to the SFT set; exit 5 when there is none.
+
+    Example: tigerjax align mix runs/align
+    """
+    _step(dir, "mix", json)
+
+
+def train(dir: Folder, json: Path | None = None) -> None:
+    """Trains the next model from the current one on the mixed set; a restart continues.
+
+    Example: tigerjax align train runs/align
+    """
+    _step(dir, "train", json)
+
+
+def gate(dir: Folder, json: Path | None = None) -> None:
+    """Compares the new model with the current one and ends the round; exit 5 when the new one is refused.
+
+    Example: tigerjax align gate runs/align
+    """
+    _step(dir, "gate", json)
+
+
+def run(dir: Folder, rounds: int = 1, json: Path | None = None) -> None:
+    """Runs rounds 1 to ROUNDS, continuing where they stopped; exit 4 when labels are missing.
+
+    A refused model is not used by later rounds; exit 5 when that of the last round is refused.
+
+    Example: tigerjax align run runs/align --rounds 2
+    """
+    project = _open(dir)
+    figures: list[dict[str, Any]] = []
+    last = None
+    for index in range(1, rounds + 1):
+        _until(project, index, "gate")
+        last = project.ended(index)
+        figures.append({"round": index} | last.figures | {"checkpoint": str(last.checkpoint), "sft": str(last.sft)})
+        keep({"rounds": figures}, json)
+    status(dir)
+    if last is not None and not last.accepted:
+        raise GateFailed(f"round {rounds:02d}: the new model is refused: {'; '.join(last.figures['reasons'])}")
+
+
+def status(dir: Folder, json: Path | None = None) -> None:
+    """Shows a table of the rounds: which steps are done, with their counts.
+
+    Example: tigerjax align status runs/align
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from tigerjax.align import project, steps
+
+    project.read(dir)  # so that a wrong folder is named
+    table, figures = Table("round", "step", "state", "counts"), []
+    for folder in sorted((dir / "rounds").glob("[0-9][0-9]")):
+        for place, line in enumerate(steps.status(folder)):
+            figures.append({"round": int(folder.name)} | line)
+            counts = ", ".join(f"{key} {value}" for key, value in line["counts"].items())
+            table.add_row(folder.name if not place else "", line["step"], line["state"], counts)
+    Console().print(table if figures else "no round has begun")
+    keep({"steps": figures}, json)
+
+
+def _open(dir: Path) -> Any:
+    from tigerjax.align import project
+
+    plan = project.read(dir)
+    config = override(Path(plan.config), plan.overrides, "tigerjax align")
+    return project.Project(dir, plan, config, progress=percent("sampled"))
+
+
+def _step(dir: Path, step: str, json: Path | None, labels: list[Path] | None = None) -> None:
+    """One step of the round under way; those before it must be done."""
+    from tigerjax import manifest
+
+    project = _open(dir)
+    index = project.under_way()
+    project.require(index, step, STEP_COMMANDS)
+    if labels:
+        project.deliver(index, labels)
+    _until(project, index, step)
+    done = manifest.read(project.rounds / f"{index:02d}" / step) or {}
+    figures = {"round": index, "step": step} | done.get("counts", {}) | done.get("figures", {})
+    if step == "gate":
+        ended = project.ended(index)
+        figures |= {key: value for key, value in ended.figures.items() if key != "counts"}
+        show(figures, json)
+        if not ended.accepted:
+            raise GateFailed("the new model is refused, the current one stays: " + "; ".join(ended.figures["reasons"]))
+        return
+    show(figures, json)
+
+
+def _until(project: Any, index: int, step: str) -> None:
+    """Runs a round up to a step; what it waits for is said with the place of the questions."""
+    try:
+        project.until(index, step)
+    except Blocked as error:
+        queue = project.rounds / f"{index:02d}" / "queue" / "queue.md"
+        raise Blocked(f"{error}: {queue}, then `tigerjax align import {project.folder} --labels FILE`") from error

@@ -1,0 +1,114 @@
+"""Commands that evaluate: the thirteen benchmarks, lm-evaluation-harness, and checkpoints side by side."""
+
+from pathlib import Path
+from typing import Annotated
+
+from tigerjax.arguments import keep, override
+from tigerjax.commands.progress import show_progress
+from tigerjax.errors import ConfigError, DataError
+
+
+def evaluate(
+    config: Path,
+    overrides: list[str],
+    tasks: list[str],
+    data_dir: Path | None = None,
+    out: Path | None = None,
+    model: Path | None = None,
+    chat: bool = False,
+    harness: bool = False,
+    include_path: Path | None = None,
+    limit: int | None = None,
+    rows: int = 8,
+    allow_code_execution: bool = False,
+    json: Path | None = None,
+) -> None:
+    """Benchmarks of a run (--model, else runs/NAME) from the files in DATA_DIR; a restart computes what is missing.
+
+    TASKS are names of the thirteen benchmarks, or all, en, zh; with --harness they are lm-evaluation-harness's own
+    (and those of YAML files in --include-path). --chat asks by the chat template where TigerBot did. Writes
+    results.json and report.html to OUT, else to runs/NAME/evaluation. Missing data: no average, exit 3. HumanEval runs
+    the programs that the model writes: only with --allow-code-execution.
+
+    Example: tigerjax evaluate configs/tiger_7b_sft.py --tasks all --data-dir benchmarks_data --chat
+    """
+    from tigerjax.evaluate import page, run
+    from tigerjax.evaluate.benchmarks import chosen
+    from tigerjax.evaluate.model import Answerer
+    from tigerjax.tokenizer.load import Tokenizer
+    from tigerjax.train.checkpoint import load_model
+    from tigerjax.train.loop import run_mesh
+
+    settings = override(config, overrides, "tigerjax evaluate")
+    names = tasks if harness else chosen(tasks)
+    if data_dir is None and not harness:
+        raise ConfigError("the benchmarks are read from files: give --data-dir (docs/EVALUATION.md lists them)")
+    mesh = run_mesh(settings)
+    place = out or Path("runs") / settings.name / "evaluation"
+    loaded, tokenizer = load_model(model or Path("runs") / settings.name), Tokenizer(settings.data.tokenizer)
+    if loaded.kind != "llama" or loaded.tokenizer_sha256 not in (None, tokenizer.sha256):
+        raise ConfigError(
+            f"{model or settings.name} is a {loaded.kind} checkpoint, perhaps of another tokenizer than"
+            f" {settings.data.tokenizer}; evaluate takes a language model with its own tokenizer (data.tokenizer)"
+        )
+    answerer = Answerer(
+        loaded.config,
+        loaded.weights,
+        tokenizer,
+        settings.compute,
+        model_sha256=loaded.sha256,
+        context=settings.data.seq_len,
+        rows=rows,
+        mesh=mesh if mesh.size > 1 else None,
+        cache=place / run.CACHE,
+    )
+    if harness:
+        from tigerjax.evaluate.harness import evaluate as by_harness
+
+        figures = by_harness(answerer, names, include_path=include_path, limit=limit, chat=chat)
+        for name, found in figures["tasks"].items():
+            print(name, *(f"{key}={value}" for key, value in found.items()))
+        keep(figures, json)
+        return
+    assert data_dir is not None
+    figures = run.evaluate(
+        answerer,
+        names,
+        data_dir,
+        place,
+        chat=chat,
+        allow_code=allow_code_execution,
+        limit=limit,
+        facts={"name": settings.name, "step": loaded.step, "model_sha256": loaded.sha256},
+        progress=show_progress,
+    )
+    scores, ratios = page.score_rows(figures), page.ratio_rows(figures)
+    print(page.lines(scores) + "\n\n" + page.lines(ratios))
+    notes = page.notes(figures)
+    print("\n" + "\n".join(notes))
+    title = f"Evaluation of {settings.name}, step {loaded.step}"
+    page.write(place / "report.html", title, [("Scores", scores), ("Beside published figures, %", ratios)], notes)
+    keep(figures, json)
+    if figures["missing"]:
+        raise DataError(f"incomplete: {', '.join(figures['missing'])} missing; the notes above say what of each")
+
+
+def evaluate_compare(
+    folders: Annotated[list[Path], "positional"], out: Path | None = None, json: Path | None = None
+) -> None:
+    """Evaluations (folders of `tigerjax evaluate`) side by side, with 95% intervals of the differences to the first.
+
+    OUT is an HTML file to be written.
+
+    Example: tigerjax evaluate compare runs/base/evaluation runs/sft/evaluation --out compared.html
+    """
+    from tigerjax.evaluate import page
+    from tigerjax.evaluate.compare import compare
+
+    compared = compare(folders)
+    rows = page.compare_rows(compared)
+    print(page.lines(rows))
+    if out is not None:
+        note = "Differences are over the same questions, with 95% intervals; where one holds 0, the two may be alike."
+        page.write(out, "Evaluations side by side", [("Scores, %, and differences in points", rows)], [note])
+    keep(compared, json)

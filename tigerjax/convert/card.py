@@ -1,0 +1,38 @@
+"""The model card of an export: what it is, and where it comes from."""
+
+from typing import Any
+
+import tigerjax
+from tigerjax.config import ModelConfig
+from tigerjax.convert import hf_config
+
+FILE = "README.md"
+
+
+def text(config: ModelConfig, kind: str, facts: dict[str, Any], lineage: dict[str, Any]) -> str:
+    """Markdown with the front matter that Hugging Face reads. `lineage` maps a name to a value or to lines of them.
+
+    Says nothing that was not given: a licence and scores are the owner's to add.
+    """
+    sizes = {
+        "layers": config.num_layers,
+        "model dimension": config.model_dim,
+        "mlp dimension": config.mlp_dim,
+        "heads / kv heads": f"{config.num_heads} / {config.num_kv_heads}",
+        "head dimension": config.head_dim,
+        "vocabulary": f"{config.vocab_size:,} ({config.padded_vocab_size:,} with padding in training)",
+        "rope_theta": config.rope_base,
+    }
+    what = "reward model, one score" if kind == hf_config.REWARD else "causal language model"
+    tag = "text-classification" if kind == hf_config.REWARD else "text-generation"
+    lines = ["---", "library_name: transformers", f"pipeline_tag: {tag}", "tags: [llama, tigerjax]", "---", ""]
+    lines += [f"# {kind}", "", f"A {what}, exported by tigerjax {tigerjax.__version__}.", ""]
+    lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in (sizes | facts).items()), ""]
+    lines += ["## Lineage", ""]
+    lists = {name: value for name, value in lineage.items() if isinstance(value, list)}
+    lines += [f"- {name}: `{value}`" for name, value in lineage.items() if name not in lists and value is not None]
+    for name, values in lists.items():
+        if values:
+            lines += ["", f"<details><summary>{name}</summary>", "", "```", *map(str, values), "```", "", "</details>"]
+    lines += ["", "`checksums.json` holds the sha256 of every tensor's bytes.", ""]
+    return "\n".join(lines)

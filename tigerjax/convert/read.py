@@ -1,0 +1,207 @@
+"""Reading a Hugging Face folder into our layout, block by block: into memory, or into a checkpoint on disk.
+
+Memory is some blocks of `table.BLOCK_BYTES` whatever the model's size; with a grown vocabulary one old table more.
+"""
+
+import dataclasses
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import tigerjax
+from tigerjax import manifest
+from tigerjax.config import Dtype, ModelConfig
+from tigerjax.convert import hf_config, store
+from tigerjax.convert.progress import Progress, fingerprint, resume
+from tigerjax.convert.shards import DTYPES
+from tigerjax.convert.table import Row, get, put, table, tensor_bytes
+from tigerjax.convert.tensors import HEAD, Grown, Source, Tied, open_folder
+from tigerjax.errors import ConfigError, DataError, disk_full
+
+Array = np.ndarray
+CHECKSUMS = "checksums.json"
+"""{tensor's Hugging Face name: sha256 of its bytes as Hugging Face lays them out, in the type that was written}."""
+# Buffers that older exports saved beside the weights; derived from rope_theta, and checked against it.
+INVERSE_FREQUENCY = ".self_attn.rotary_emb.inv_freq"
+INVERSE_FREQUENCY_TOLERANCE = 1e-2  # some of them are saved as bfloat16
+
+
+class Opened(NamedTuple):
+    """A Hugging Face folder, its tensors checked by name and shape and not yet read."""
+
+    where: str
+    kind: str  # hf_config.LLAMA or REWARD
+    config: ModelConfig
+    source: Source
+    spec: list[Row]
+    extra: dict[str, Any]
+    """What our own export kept of the checkpoint: a reward model's calibration."""
+    grown: str | None = None
+    """sha256 of the rule by which the vocabulary grew."""
+
+    @property
+    def model_kind(self) -> str:
+        """As checkpoints name it: "llama" or "reward"."""
+        return "reward" if self.kind == hf_config.REWARD else "llama"
+
+
+def open_hf(hf_dir: Path) -> Opened:
+    """A folder with config.json and weights. Refuses by name a tensor that is missing, left over or misshapen."""
+    hf_dir = Path(hf_dir)
+    read = hf_config.read_config(hf_dir)
+    source: Source = open_folder(hf_dir)
+    if read.tied and HEAD not in source.shapes and read.kind == hf_config.LLAMA:
+        source = Tied(source)
+    if not read.config.vocab_size <= read.rows <= read.config.padded_vocab_size:
+        raise DataError(
+            f"{hf_dir}/config.json: vocab_size={read.rows} is outside [{read.config.vocab_size},"
+            f" {read.config.padded_vocab_size}], the sizes it gives under {hf_config.OURS!r}; remove that key if the"
+            " vocabulary was changed"
+        )
+    spec = table(read.config, rows=read.rows, kind=read.kind)
+    check(source, read.config, spec, str(hf_dir))
+    return Opened(str(hf_dir), read.kind, read.config, source, spec, read.extra)
+
+
+def grow(opened: Opened, sub_tokens: list[list[int]], *, multiple: int) -> Opened:
+    """The folder with a row more for each of `sub_tokens`, padded to a multiple; see `tigerjax.convert.vocab`."""
+    old = opened.spec[0].shape[0]
+    if old != opened.config.vocab_size:
+        raise ConfigError(
+            f"{opened.where}: {old} rows for a vocabulary of {opened.config.vocab_size}: it is padded, and only a"
+            " trimmed one can grow"
+        )
+    size = old + len(sub_tokens)
+    config = dataclasses.replace(opened.config, vocab_size=size, padded_vocab_size=-(-size // multiple) * multiple)
+    spec = table(config, rows=size, kind=opened.kind)
+    return opened._replace(
+        config=config,
+        source=Grown(opened.source, sub_tokens),
+        spec=spec,
+        grown=hashlib.sha256(manifest.canonical(sub_tokens)).hexdigest(),
+    )
+
+
+def check(source: Source, config: ModelConfig, spec: list[Row], where: str) -> None:
+    """Raises DataError for a tensor that is missing, left over or of another shape than the table's."""
+    left = dict(source.shapes)
+    for row in spec:
+        names = row.names(config)
+        missing = [name for name in names if name not in left]
+        if missing:
+            raise DataError(f"{where}: lacks {missing[0]} ({len(missing)} of {len(names)} for {row.ours})")
+        for name in names:
+            if (shape := left.pop(name)) != row.shape:
+                raise DataError(f"{where}: {name} has shape {shape}, but the config needs {row.shape}")
+    for name in [n for n in left if n.endswith(INVERSE_FREQUENCY)]:
+        _check_inverse_frequency(source.rows(name, 0, left.pop(name)[0]), config, f"{where}: {name}")
+    if left:
+        raise DataError(f"{where}: {len(left)} tensors are left over that no weight takes, such as {min(left)}")
+
+
+def source_facts(opened: Opened) -> dict[str, Any]:
+    """What a checkpoint remembers of the folder that it came from."""
+    folder = Path(opened.where)
+    return {"folder": folder.resolve().name, "config_sha256": manifest.sha256(folder / "config.json")}
+
+
+def in_memory(opened: Opened) -> dict[str, Any]:
+    """The weights as float32 numpy arrays. DataError names a tensor with a value that is not finite."""
+    out: dict[str, Any] = {}
+    for row in opened.spec:
+        put(out, row.ours, np.zeros(row.stacked_shape(opened.config), np.float32))
+    for _ in _copy_in(opened, out, "float32", done=set()):
+        pass
+    return out
+
+
+def stream_in(opened: Opened, partial: Path, *, dtype: Dtype = "float32", progress: Progress | None = None) -> None:
+    """Fills an Orbax checkpoint folder `partial` with the weights, and with CHECKSUMS; continues an interrupted one.
+
+    A folder that cannot become whole (a value that is not finite, a full disk) is removed; an interrupted one stays.
+    """
+    partial = Path(partial).absolute()
+    job = {
+        "from": opened.where,
+        "files": fingerprint(opened.source.files),
+        "config": dataclasses.asdict(opened.config),
+        "kind": opened.kind,
+        "grown": opened.grown,
+        "dtype": dtype,
+        "version": tigerjax.__version__,
+    }
+    plan = {row.ours: (row.stacked_shape(opened.config), row.chunks(opened.config)) for row in opened.spec}
+
+    def make() -> None:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        store.create_arrays(partial, plan, DTYPES[dtype])
+
+    journal = resume(partial, job, make)
+    arrays = store.open_arrays(partial)
+    total = tensor_bytes(opened.spec, opened.config, 4)
+    sizes = {name: 4 * int(np.prod(row.shape)) for row in opened.spec for name in row.names(opened.config)}
+    done = sum(sizes[name] for name in journal.done)
+    try:
+        for name, sha256 in _copy_in(opened, arrays, dtype, done=set(journal.done)):
+            journal.add(name, sha256)
+            done += sizes[name]
+            if progress is not None:
+                progress(done, total)
+    except Exception as error:
+        if isinstance(error, DataError) or disk_full(error):
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+    manifest.write_json(partial / CHECKSUMS, journal.done)
+    store.sync(partial)
+    journal.remove()
+
+
+def _copy_in(opened: Opened, arrays: dict[str, Any], dtype: Dtype, *, done: set[str]) -> Iterator[tuple[str, str]]:
+    """Copies every tensor that is not in `done` into `arrays`; (name, sha256) of each when it is there.
+
+    Rows of our vocabulary past theirs are set to zero.
+    """
+    for row in opened.spec:
+        array = get(arrays, row.ours)
+        for layer, name in enumerate(row.names(opened.config)):
+            if name in done:
+                continue
+            total = hashlib.sha256()
+            for start, stop in row.blocks():
+                block = opened.source.rows(name, start, stop)
+                finite(block, f"{opened.where}: {name}")
+                block = np.ascontiguousarray(block, DTYPES[dtype])
+                total.update(block.view(np.uint8).data)
+                array[row.place(layer, start, stop)] = row.to_ours(block)
+            for index, shape in _padding(row):
+                array[index] = np.zeros(shape, DTYPES[dtype])
+            if isinstance(array, store.Stored):
+                array.flush()
+            yield name, total.hexdigest()
+
+
+def _padding(row: Row) -> Iterator[tuple[tuple[Any, ...], tuple[int, ...]]]:
+    """(index, shape) of our rows past theirs, in blocks."""
+    ours, step = row.ours_shape[row.axis], max(stop - start for start, stop in row.blocks())
+    for start in range(row.shape[0] // row.unit, ours if row.shape[0] > 1 else 0, step):
+        stop = min(start + step, ours)
+        shape = list(row.ours_shape)
+        shape[row.axis] = stop - start
+        yield tuple(slice(start, stop) if a == row.axis else slice(None) for a in range(len(shape))), tuple(shape)
+
+
+def _check_inverse_frequency(read: Array, config: ModelConfig, where: str) -> None:
+    want = config.rope_base ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
+    if read.shape != want.shape or not np.allclose(
+        read.astype(np.float64), want, rtol=INVERSE_FREQUENCY_TOLERANCE, atol=0
+    ):
+        raise DataError(f"{where} does not belong to rope_theta={config.rope_base}; the config is of another model")
+
+
+def finite(block: Array, where: str) -> None:
+    if not np.isfinite(block).all():
+        raise DataError(f"{where} holds a value that is not finite; convert another or an earlier checkpoint")

@@ -1,0 +1,105 @@
+"""One function over many items, here or on Apache Beam; the results do not depend on where or by how many.
+
+A stage is a few such steps with small reductions between them. What is large moves through files in the stage's work
+folder, written by rename under names that the item decides: a step that is repeated writes the same bytes. So Beam
+carries tasks and small results, and every worker must see the work folder (a shared file system).
+
+    local                                    this process, or --workers processes of this machine
+    DirectRunner, DataflowRunner, FlinkRunner …   Apache Beam, with its own options after the name:
+    "FlinkRunner --flink_master=host:8081"
+"""
+
+import functools
+import importlib.util
+import json
+import multiprocessing
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tigerjax import manifest
+from tigerjax.errors import ConfigError, DataError, TigerjaxError
+
+Item = TypeVar("Item")
+MAX_WORKERS = 1024
+
+
+class Runner:
+    """Where steps run: `name` is "local" or a Beam runner with its options, `workers` counts local processes.
+
+    A context: local processes start with the first step that has something for them, and end with the context.
+    """
+
+    def __init__(self, name: str = "local", workers: int = 1):
+        self.name, self.workers = name, workers
+        self._pool: Any = None
+        if not 1 <= workers <= MAX_WORKERS:
+            raise ConfigError(f"workers={workers} must be in [1, {MAX_WORKERS}]")
+        if name == "local":
+            return
+        if workers != 1:
+            raise ConfigError(
+                f"workers={workers} counts processes of runner 'local', but the runner is {name!r}; give the number of"
+                " its workers among its own options, after its name"
+            )
+        if importlib.util.find_spec("apache_beam") is None:
+            raise ConfigError(f"runner {name!r} needs Apache Beam: pip install 'tigerjax[beam]', or use --runner local")
+
+    def __enter__(self) -> "Runner":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.terminate()
+            self._pool.join()
+            self._pool = None
+
+    def each(self, function: Callable[[Item], Any], items: Sequence[Item], work: Path, step: str) -> list[Any]:
+        """[function(item) for item in items]; results must be JSON-able. `function` is of a module, or a partial of
+        one; its deliberate errors come back as they are, the first item's first."""
+        if self.name != "local":
+            return self._beam(function, items, work / "results" / step)
+        if self.workers == 1 or len(items) < 2:
+            return [function(item) for item in items]
+        if self._pool is None:
+            # spawn: a forked child would inherit the locks of JAX's and TensorFlow's threads
+            self._pool = multiprocessing.get_context("spawn").Pool(self.workers)
+        return [_given(said) for said in self._pool.imap(functools.partial(_tried, function), items)]
+
+    def _beam(self, function: Callable[[Item], Any], items: Sequence[Item], folder: Path) -> list[Any]:
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        folder.mkdir(parents=True, exist_ok=True)
+        name, *options = shlex.split(self.name)
+        try:
+            with beam.Pipeline(name, options=PipelineOptions(options)) as pipeline:
+                _ = (
+                    pipeline
+                    | beam.Create(list(enumerate(items)))
+                    | beam.Reshuffle()
+                    | beam.Map(functools.partial(_kept, function, folder))
+                )
+        except ValueError as error:
+            raise ConfigError(f"runner {self.name!r}: {' '.join(str(error).split())}") from error
+        return [_given(json.loads((folder / f"{i}.json").read_text(encoding="utf-8"))) for i in range(len(items))]
+
+
+def _tried(function: Callable[[Any], Any], item: Any) -> dict[str, Any]:
+    try:
+        return {"result": function(item)}
+    except TigerjaxError as error:
+        return {"error": type(error).__name__, "message": str(error)}
+
+
+def _given(said: dict[str, Any]) -> Any:
+    if "error" not in said:
+        return said["result"]
+    kinds: dict[str, type[TigerjaxError]] = {"ConfigError": ConfigError, "DataError": DataError}
+    raise kinds[said["error"]](said["message"])
+
+
+def _kept(function: Callable[[Any], Any], folder: Path, numbered: tuple[int, Any]) -> None:
+    number, item = numbered
+    manifest.write_json(folder / f"{number}.json", _tried(function, item))

@@ -1,0 +1,117 @@
+"""Readers of the four Chinese benchmarks, and of CMMLU, in the layouts in which they are published.
+
+DATA_DIR/cmrc/dev.json                    SQuAD layout: data > paragraphs > context, qas > question, answers > text
+DATA_DIR/c3/m-dev.json, d-dev.json        [[lines, [{question, choice, answer}], id], …]; or dev_0.json, CLUE's name
+DATA_DIR/ocnli/dev.json(l)                {sentence1, sentence2, label}, one object a line; label "-" has no majority
+DATA_DIR/ceval/val/SUBJECT_val.csv, dev/SUBJECT_dev.csv    id,question,A,B,C,D,answer[,explanation]
+          and subject_mapping.json {SUBJECT: [English, Chinese, …]} for the names in the prompt
+DATA_DIR/cmmlu/test/SUBJECT.csv, dev/SUBJECT.csv           ,Question,A,B,C,D,Answer
+
+Prompts are those of TigerBot's OpenCompass configurations (its repository's evaluation section; OpenCompass
+configs/datasets). What is not known of them is marked [our choice].
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tigerjax.errors import DataError
+from tigerjax.evaluate.items import Item, Missing, Turn, csv_rows, find, json_file, json_lines, letter, need
+
+LETTERS = "ABCD"
+SHOTS = 5
+RELATIONS = {"contradiction": "矛盾", "entailment": "蕴含", "neutral": "无关"}
+
+
+def cmrc(folder: Path) -> Iterator[Item]:
+    path = find(folder, "dev.json", "cmrc2018_dev.json")
+    ask = "根据文章回答问题。你的答案应该尽可能简练，请以 ‘答案是’ 开头的句式作答。"
+    for n, article in enumerate(need(json_file(path), str(path), "data")[0]):
+        for m, paragraph in enumerate(need(article, f"{path}: data {n}", "paragraphs")[0]):
+            where = f"{path}: data {n}, paragraph {m}"
+            context, questions = need(paragraph, where, "context", "qas")
+            for qa in questions:
+                question, answers = need(qa, where, "question", "answers")
+                texts = tuple(dict.fromkeys(a["text"] for a in answers))
+                if not texts:
+                    raise DataError(f"{where}: question {qa.get('id', question)!r} has no answers")
+                prompt = f"{ask}\n文章：{context}\n问：{question}\n答："
+                yield Item(id=str(qa.get("id", f"{n}-{m}-{question}")), group="", prompt=prompt, gold=texts)
+
+
+def c3(folder: Path) -> Iterator[Item]:
+    """Both halves, mixed texts and dialogues, as one set of questions."""
+    paths = [folder / "dev_0.json"] if (folder / "dev_0.json").is_file() else []
+    paths = paths or [find(folder, "m-dev.json", "c3-m-dev.json"), find(folder, "d-dev.json", "c3-d-dev.json")]
+    for path in paths:
+        for n, entry in enumerate(json_file(path)):
+            where = f"{path}: entry {n}"
+            if not isinstance(entry, list) or len(entry) < 2:
+                raise DataError(f"{where}: needs [lines, questions, id]")
+            content = "".join(entry[0])
+            for m, q in enumerate(entry[1]):
+                question, choices, answer = need(q, where, "question", "choice", "answer")
+                if answer not in choices:
+                    raise DataError(f"{where}: answer {answer!r} of question {m} is not among its choices")
+                user = f"文章：{content}\n问题：{question}"
+                options = tuple(Turn(user, f"答案：{choice}") for choice in choices)
+                yield Item(id=f"{path.stem}-{n}-{m}", group="", options=options, gold=choices.index(answer))
+
+
+def ocnli(folder: Path) -> Iterator[Item]:
+    for n, (where, r) in enumerate(json_lines(find(folder, "dev.json", "dev.jsonl"))):
+        one, two, label = need(r, where, "sentence1", "sentence2", "label")
+        if label == "-":  # annotators found no majority: the data's authors leave these out too
+            continue
+        if label not in RELATIONS:
+            raise DataError(f"{where}: label {label!r} is not one of {', '.join(RELATIONS)} or '-'")
+        user = f"语句一：“{one}”\n语句二：“{two}”\n请问这两句话是什么关系？"
+        options = tuple(Turn(user, word) for word in RELATIONS.values())
+        yield Item(id=str(n), group="", options=options, gold=list(RELATIONS).index(label))
+
+
+def ceval(folder: Path) -> Iterator[Item]:
+    """The val part, five examples of the subject's dev part; the score is the mean of the subjects'."""
+    names: dict[str, Any] = {}
+    if (folder / "subject_mapping.json").is_file():
+        names = json_file(folder / "subject_mapping.json")
+
+    def ask(subject: str) -> str:
+        name = names[subject][1] if subject in names else subject.replace("_", " ")
+        return f"以下是中国关于{name}考试的单项选择题，请选出其中的正确答案。"
+
+    yield from _exams(folder, "val", "{}_val.csv", "{}_dev.csv", ("question", *LETTERS, "answer"), ask, "答案: ")
+
+
+def cmmlu(folder: Path) -> Iterator[Item]:
+    """The test part, as C-Eval; not one of the thirteen."""
+
+    def ask(subject: str) -> str:
+        return f"以下是关于{subject.replace('_', ' ')}的单项选择题，请直接给出正确答案的选项。"
+
+    yield from _exams(folder, "test", "{}.csv", "{}.csv", ("Question", *LETTERS, "Answer"), ask, "答案是: ")
+
+
+def _exams(
+    folder: Path, part: str, name: str, dev_name: str, columns: tuple[str, ...], ask: Any, ending: str
+) -> Iterator[Item]:
+    before, after = name.split("{}")
+    paths = sorted((folder / part).glob(f"{before}*{after}"))
+    if not paths:
+        raise Missing(str(folder / part / name.format("SUBJECT")))
+    for path in paths:
+        subject = path.name.removesuffix(after)
+
+        def read(path: Path, subject: str = subject) -> Iterator[tuple[str, int]]:
+            for where, r in csv_rows(path):
+                question, a, b, c, d, answer = need(r, where, *columns)
+                lines = [ask(subject), question, f"A. {a}", f"B. {b}", f"C. {c}", f"D. {d}", ending]
+                yield "\n".join(lines), letter(answer, LETTERS, where)
+
+        dev = list(read(find(folder / "dev", dev_name.format(subject))))
+        if len(dev) < SHOTS:
+            raise DataError(f"{folder / 'dev' / dev_name.format(subject)}: {len(dev)} examples, needs {SHOTS}")
+        shots = tuple(Turn(user, LETTERS[gold] + "\n") for user, gold in dev[:SHOTS])
+        for n, (user, gold) in enumerate(read(path)):
+            options = tuple(Turn(user, x) for x in LETTERS)
+            yield Item(id=f"{subject}-{n}", group=subject, shots=shots, options=options, gold=gold)

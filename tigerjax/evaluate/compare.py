@@ -1,0 +1,71 @@
+"""Evaluations beside each other: scores, and the differences to the first one with their confidence."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from tigerjax import jsonl
+from tigerjax.errors import DataError
+from tigerjax.evaluate.run import ITEMS, read_results
+
+Z95 = 1.96  # of the normal distribution: 95% of a normal variable is within this many standard deviations
+
+
+def compare(folders: list[Path]) -> dict[str, Any]:
+    """{models: [names], tasks: {task: {scores: […], differences: [{difference, low, high, n} or None, …]}}, means}.
+
+    Differences are to the first folder, by question: only the questions both answered differently move one, so its
+    95% interval is far narrower than that of two separate scores. None where a task is missing on either side.
+    """
+    if len(folders) < 2:
+        raise DataError(f"{len(folders)} evaluation to compare; give two folders or more")
+    results = [read_results(folder) for folder in folders]
+    names = list(dict.fromkeys(name for r in results for name in r["tasks"]))
+    tasks: dict[str, Any] = {}
+    for name in names:
+        sides = [
+            _rights(folder, name) if name in r["tasks"] else None for folder, r in zip(folders, results, strict=True)
+        ]
+        first, others = sides[0], sides[1:]
+        tasks[name] = {
+            "scores": [r["tasks"][name]["score"] if name in r["tasks"] else None for r in results],
+            "differences": [None if first is None or other is None else paired(name, first, other) for other in others],
+        }
+    return {
+        "models": _names(folders),
+        "tasks": tasks,
+        "means": {mean: [r[mean] for r in results] for mean in ("mean_en", "mean_zh")},
+    }
+
+
+def paired(name: str, first: dict[str, tuple[str, bool]], other: dict[str, tuple[str, bool]]) -> dict[str, float | int]:
+    """other - first over the same questions ({id: (group, right)}), groups weighing alike, with its 95% interval."""
+    if first.keys() != other.keys():
+        raise DataError(
+            f"{name}: the two evaluations asked {len(first)} and {len(other)} other questions; evaluate again"
+        )
+    groups: dict[str, list[int]] = {}
+    for key, (group, right) in first.items():
+        groups.setdefault(group, []).append(int(other[key][1]) - int(right))
+    difference = variance = 0.0
+    for values in groups.values():
+        mean = sum(values) / len(values)
+        difference += mean / len(groups)
+        spread = sum((v - mean) ** 2 for v in values) / max(1, len(values) - 1)
+        variance += spread / len(values) / len(groups) ** 2
+    half = Z95 * math.sqrt(variance)
+    return {"difference": difference, "low": difference - half, "high": difference + half, "n": len(first)}
+
+
+def _rights(folder: Path, name: str) -> dict[str, tuple[str, bool]]:
+    return {r["id"]: (r["group"], r["right"]) for _, r in jsonl.read_jsonl(Path(folder) / ITEMS / f"{name}.jsonl")}
+
+
+def _names(folders: list[Path]) -> list[str]:
+    """The shortest ends of the paths that tell the folders apart."""
+    parts = [Path(folder).absolute().parts for folder in folders]
+    for n in range(1, max(map(len, parts)) + 1):
+        ends = ["/".join(p[-n:]) for p in parts]
+        if len(set(ends)) == len(ends):
+            return ends
+    return [str(folder) for folder in folders]

@@ -1,0 +1,157 @@
+"""lm-evaluation-harness on our models: `TigerLM` is its TemplateLM. Needs the extra `eval`.
+
+The harness's own `_encode_pair` moves trailing spaces of a context into the continuation and cuts the whole encoding at
+the context's length. With a marker such as "\\n\\n### Response:\\n" at the context's end that leaves an empty
+continuation. Here a text is cut at its markers, each part encoded by itself and the markers entered as ids (the
+chat encoding of `tigerjax.tokenizer.chat`), and the continuation is what follows the context's ids.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.model import TemplateLM
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from tigerjax.errors import DataError
+from tigerjax.evaluate.model import Answerer
+
+DEFAULT_NEW_TOKENS = 256  # where a task does not say, as the harness's own hf model
+
+
+class TigerLM(TemplateLM):
+    """An Answerer as the harness asks for it."""
+
+    def __init__(self, answerer: Answerer):
+        super().__init__()
+        self.answerer = answerer
+        self.tiger = answerer.tokenizer
+        specials = {text: getattr(self.tiger, name) for name, text in self.tiger.special_texts.items() if name != "pad"}
+        self._markers = specials
+        self._cut = re.compile("|".join(map(re.escape, specials))) if specials else None
+
+    @property
+    def eot_token_id(self) -> int:
+        return self.tiger.eos
+
+    @property
+    def prefix_token_id(self) -> int:
+        return self.tiger.bos
+
+    @property
+    def max_length(self) -> int:
+        return self.answerer.context
+
+    @property
+    def tokenizer_name(self) -> str:
+        return self.tiger.sha256
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """A name for the harness's cache; the template itself is `apply_chat_template`."""
+        return "tigerjax" if chat_template else ""
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """The dialogue with its markers as text, which `tok_encode` turns into ids again; eos ends every answer."""
+        texts = self.tiger.special_texts
+        out = []
+        for message in chat_history:
+            if message["role"] == "user":
+                out.append(texts["ins"] + message["content"])
+            elif message["role"] == "assistant":
+                ends = not add_generation_prompt and message is chat_history[-1]
+                out.append(texts["res"] + message["content"] + ("" if ends else "</s>"))
+            else:
+                raise DataError(f"role {message['role']!r}: our chat encoding has user and assistant; drop the other")
+        return "".join(out) + (texts["res"] if add_generation_prompt else "")
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+        """Ids of a text: markers as ids, what is between them encoded apart; no bos."""
+        if self._cut is None:
+            return self.tiger.encode(string)
+        ids: list[int] = []
+        at = 0
+        for marker in self._cut.finditer(string):
+            ids += [*self._answer(string[at : marker.start()]), self._markers[marker.group()]]
+            at = marker.end()
+        return ids + self._answer(string[at:])
+
+    def _answer(self, text: str) -> list[int]:
+        """Between markers: the "</s>" that our template puts at an answer's end is eos."""
+        body = text.removesuffix("</s>")
+        ids = self.tiger.encode(body) if body else []
+        return [*ids, self.tiger.eos] if body != text else ids
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """(context ids, continuation ids): together they are the ids of the whole text as far as that can be.
+
+        After a marker the continuation is encoded by itself. Elsewhere the whole is cut where its ids leave the
+        context's; a token that spans the border (a space of the context before the continuation's word) goes to the
+        continuation, which so is never empty and loses nothing.
+        """
+        context_ids, whole_ids = self.tok_encode(context), self.tok_encode(context + continuation)
+        same = 0
+        while same < min(len(context_ids), len(whole_ids)) and context_ids[same] == whole_ids[same]:
+            same += 1
+        if same == len(whole_ids):
+            raise DataError(f"continuation {continuation!r} has no tokens of its own after {context[-40:]!r}")
+        return whole_ids[:same], whole_ids[same:]
+
+    def _loglikelihood_tokens(
+        self, requests: list[tuple[Any, list[int], list[int]]], **kwargs: Any
+    ) -> list[tuple[float, bool]]:
+        pairs = [(context or [self.prefix_token_id], continuation) for _, context, continuation in requests]
+        return self.answerer.loglikelihoods([([*context, *ids], len(context)) for context, ids in pairs])
+
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
+        """The log-probability of each whole text, in windows of the context in which every token is scored once."""
+        sequences: list[tuple[list[int], int]] = []
+        counts = []
+        for (text,) in (request.args for request in requests):
+            windows = [
+                make_disjoint_window(window)
+                for window in get_rolling_token_windows(
+                    token_list=self.tok_encode(text),
+                    prefix_token=self.prefix_token_id,
+                    max_seq_len=self.max_length - 1,  # a window and the token that it predicts last
+                    context_len=1,
+                )
+            ]
+            sequences += [([*context, *ids], len(context)) for context, ids in windows]
+            counts.append(len(windows))
+        scores = iter(self.answerer.loglikelihoods(sequences))
+        return [sum(next(scores)[0] for _ in range(n)) for n in counts]
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        """Greedy continuations, cut before the first of the task's stop texts; sampling is refused."""
+        wanted, stops = [], []
+        for context, options in (request.args for request in requests):
+            if options.get("do_sample") or options.get("temperature"):
+                raise DataError(f"a task asks for sampling ({options}); evaluation here is greedy")
+            until = options.get("until") or []
+            stops.append([until] if isinstance(until, str) else list(until))
+            most = options.get("max_gen_toks", options.get("max_new_tokens", DEFAULT_NEW_TOKENS))
+            wanted.append((self.tok_encode(context), int(most)))
+        out = []
+        for text, until in zip(self.answerer.continuations(wanted), stops, strict=True):
+            for stop in filter(None, until):
+                text = text.split(stop)[0]
+            out.append(text)
+        return out
+
+
+def evaluate(
+    answerer: Answerer, tasks: list[str], *, include_path: Path | None, limit: int | None, chat: bool
+) -> dict[str, Any]:
+    """{tasks: {name: the harness's figures}} of the harness's tasks and those of YAML files in `include_path`."""
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    found: Any = lm_eval.simple_evaluate(
+        model=TigerLM(answerer),
+        tasks=list(tasks),
+        task_manager=TaskManager(include_path=str(include_path) if include_path else None),
+        limit=limit,
+        apply_chat_template=chat,
+        bootstrap_iters=0,
+    )
+    return {"tasks": {name: {k: v for k, v in r.items() if k != "alias"} for name, r in found["results"].items()}}

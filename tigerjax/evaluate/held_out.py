@@ -1,0 +1,87 @@
+"""Loss of a chat model on held-out SFT examples: over all of them, by task and by language."""
+
+import functools
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tigerjax.config import ComputeConfig, ModelConfig
+from tigerjax.data import rows
+from tigerjax.errors import DataError
+from tigerjax.model import llama
+from tigerjax.tokenizer.chat import encode_chat
+from tigerjax.train.loss import token_loss
+
+
+def losses(
+    weights: Any,
+    config: ModelConfig,
+    tokenizer: Any,
+    examples: Iterable[Mapping[str, Any]],
+    *,
+    compute: ComputeConfig,
+    seq_len: int,
+    batch_rows: int,
+) -> dict[str, Any]:
+    """{loss_nats, accuracy, tokens, examples, overlong, by_task, by_lang}; loss and next-token accuracy are means over
+    the answers' tokens and their eos, each token once (example weights are those of training and not read).
+
+    `by_task` and `by_lang` map a name to {loss_nats, accuracy, tokens}. Examples are packed as in training, into
+    batches of one shape; those longer than `seq_len` are counted in `overlong` and left out. DataError when nothing
+    is left.
+    """
+    groups: dict[tuple[str, str], list[tuple[list[int], list[int]]]] = defaultdict(list)
+    for example in examples:
+        groups[str(example.get("task", "")), str(example.get("lang", ""))].append(
+            encode_chat(tokenizer, example["messages"])
+        )
+    by_task: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3))
+    by_lang: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3))
+    counts: Counter[str] = Counter()
+    weights = jax.tree.map(jnp.asarray, weights)
+    for (task, lang), encoded in sorted(groups.items()):
+        packed = rows.pack(encoded, seq_len, pad=tokenizer.pad or 0)
+        counts["overlong"] += len(packed.overlong)
+        counts["examples"] += len(encoded) - len(packed.overlong) - len(packed.weightless)
+        for start in range(0, len(packed.rows), batch_rows):
+            part = packed.rows[start : start + batch_rows]
+            part += [np.zeros_like(part[0])] * (batch_rows - len(part))  # segment 0: padding, no loss
+            sums = np.asarray(_sums(weights, rows.make_batch(part), config=config, compute=compute), np.float64)
+            by_task[task] += sums
+            by_lang[lang] += sums
+    if not counts["examples"]:
+        raise DataError(
+            f"no held-out example to take a loss of: {counts['overlong']} are longer than data.seq_len={seq_len};"
+            " raise it or give others"
+        )
+    total = _figures(sum(by_lang.values(), np.zeros(3)))
+    named = {"by_task": by_task, "by_lang": by_lang}
+    tables = {key: {name: _figures(sums) for name, sums in by.items() if sums[1]} for key, by in named.items()}
+    return total | {"examples": counts["examples"], "overlong": counts["overlong"]} | tables
+
+
+def _figures(sums: np.ndarray) -> dict[str, float]:
+    nll, tokens, right = sums.tolist()
+    return {"loss_nats": nll / tokens, "accuracy": right / tokens, "tokens": int(tokens)}
+
+
+@functools.partial(jax.jit, static_argnames=("config", "compute"))
+def _sums(weights: Any, batch: Any, *, config: ModelConfig, compute: ComputeConfig) -> jax.Array:
+    """[sum of -log p in nats, number of tokens, number of right ones] of a batch."""
+    model = llama.Llama(config, compute)
+    args = batch.tokens_BT, batch.positions_BT, batch.segment_ids_BT
+    hidden_BTD: Any = model.apply({"params": weights}, *args, method="hidden")
+    total = token_loss(
+        hidden_BTD,
+        weights["head"],
+        batch.targets_BT,
+        batch.weights_BT,
+        vocab_size=config.vocab_size,
+        chunk_tokens=compute.loss_chunk_tokens,
+        batch_shards=1,
+    )
+    return jnp.stack([total.nll_sum, total.weight, total.correct])

@@ -1,0 +1,112 @@
+"""One question of a benchmark, and the files that questions are read from."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tigerjax import jsonl
+from tigerjax.errors import DataError
+
+
+class Missing(Exception):
+    """A benchmark whose files are not there: it is left out, and the run is incomplete. Holds what was looked for."""
+
+
+class Turn(NamedTuple):
+    """What a person says and what follows. As plain text they are joined by a newline where both are there, which is
+    how OpenCompass joins the rounds of a prompt for a model without a template."""
+
+    user: str
+    assistant: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Item:
+    """A question: either options to be compared, or a prompt to be continued."""
+
+    id: str
+    group: str
+    """A subject or subset: where a benchmark has several, its score is the mean of theirs."""
+    shots: tuple[Turn, ...] = ()
+    options: tuple[Turn, ...] = ()
+    """Whole alternatives; the likeliest one is the answer."""
+    prompt: str = ""
+    """What is continued, where there are no options."""
+    gold: Any = None
+    """The index of the right option, or what the judge of the benchmark compares with."""
+
+
+def find(folder: Path, *names: str) -> Path:
+    """The first of `names` that is a file in the folder; Missing names the first one."""
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise Missing(str(folder / names[0]))
+
+
+def need(record: dict[str, Any], where: str, *fields: str) -> list[Any]:
+    """The values of fields; DataError with file and line names those that are not there."""
+    missing = [f for f in fields if record.get(f) is None]
+    if missing:
+        raise DataError(f"{where}: lacks {', '.join(missing)}; has {', '.join(sorted(map(str, record)))}")
+    return [record[f] for f in fields]
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(file:line, object) of a JSONL file."""
+    for number, record in jsonl.read_jsonl(path):
+        yield f"{path}:{number}", record
+
+
+def json_file(path: Path) -> Any:
+    """The one JSON value of a file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error}); download it again") from error
+
+
+def csv_rows(path: Path, header: tuple[str, ...] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(file:line, {column: text}) of a CSV file; `header` names the columns of one that has no first line of names."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""), fieldnames=header)
+    row: dict[Any, Any]
+    for row in reader:
+        where = f"{path}:{reader.line_num}"
+        if None in row:
+            raise DataError(f"{where}: {len(row) - 1 + len(row[None])} columns, needs {len(reader.fieldnames or ())}")
+        yield where, row
+
+
+def labels(path: Path, count: int) -> list[int]:
+    """Integers, one a line, for `count` questions."""
+    lines = path.read_text(encoding="utf-8").split()
+    if len(lines) != count or not all(line.lstrip("-").isdigit() for line in lines):
+        raise DataError(f"{path}: {len(lines)} labels for {count} questions; each line needs one number")
+    return [int(line) for line in lines]
+
+
+def letter(text: Any, options: str, where: str) -> int:
+    """The index of an answer letter."""
+    found = str(text).strip().upper()
+    if len(found) != 1 or found not in options:
+        raise DataError(f"{where}: answer {text!r} is not one of {', '.join(options)}")
+    return options.index(found)
+
+
+def index(value: Any, count: int, where: str, first: int = 0) -> int:
+    """A label as an index from 0, given counted from `first`."""
+    try:
+        at = int(value) - first
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: label {value!r} is not a number") from error
+    if not 0 <= at < count:
+        raise DataError(f"{where}: label {value!r} is not one of {first}..{first + count - 1}")
+    return at

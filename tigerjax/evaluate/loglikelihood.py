@@ -1,0 +1,138 @@
+"""Log-likelihoods of token sequences on one device or a mesh, in few static shapes.
+
+A sequence is padded to the bucket of its own length and batches have a fixed number of rows, so a score does not depend
+on what else is scored; compilations are bounded by the number of buckets. Logits exist for a chunk of positions at a
+time, and columns past the vocabulary are -inf.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from tigerjax import mesh as mesh_axes
+from tigerjax.config import ComputeConfig, ModelConfig
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.model import llama
+from tigerjax.sample.engine import bucket
+from tigerjax.train.objective import in_mesh
+
+
+class Tokens(NamedTuple):
+    """Token ids, of which those from `first` on are scored (1 at least: nothing predicts the first token)."""
+
+    ids: tuple[int, ...]
+    first: int = 1
+
+
+class Score(NamedTuple):
+    """Of the scored tokens of one sequence, in nats."""
+
+    logprob: float
+    greedy: bool
+    """Whether each of them is the argmax."""
+
+
+class Scorer:
+    """A model that is asked for log-likelihoods; `traces` counts the shapes that were compiled."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: Any,
+        compute: ComputeConfig,
+        *,
+        context: int,
+        rows: int = 8,
+        mesh: Mesh | None = None,
+    ):
+        """`context` is the longest sequence in tokens, `rows` the batch; weights are put on the mesh where there is
+        one."""
+        self.config, self.compute, self.context, self.rows, self.mesh = config, compute, context, rows, mesh
+        self.traces = 0
+        ways = 1 if mesh is None else int(np.prod([mesh.shape[axis] for axis in mesh_axes.RULES["batch"]]))
+        if rows < 1 or rows % ways:
+            raise ConfigError(
+                f"batch of {rows} rows must be a multiple of the {ways} devices that share rows; change it"
+            )
+        self.weights = weights if mesh is None else place(weights, config, mesh)
+        run = jax.jit(self._run, static_argnums=4)
+        self._jitted = run if mesh is None else in_mesh(mesh, run)
+
+    def score(self, sequences: Sequence[Tokens]) -> Iterator[tuple[int, Score]]:
+        """(index, score) as batches finish, short sequences first. DataError for a score that is not finite."""
+        buckets: dict[int, list[int]] = {}
+        for n, sequence in enumerate(sequences):
+            if not 1 <= sequence.first < len(sequence.ids) <= self.context:
+                raise DataError(
+                    f"sequence {n} has {len(sequence.ids)} tokens scored from {sequence.first} on; needs 2 to"
+                    f" {self.context}, and one scored at least"
+                )
+            buckets.setdefault(bucket(len(sequence.ids), self.context), []).append(n)
+        for length in sorted(buckets):
+            members = buckets[length]
+            for at in range(0, len(members), self.rows):
+                batch = members[at : at + self.rows]
+                yield from zip(batch, self._batch([sequences[n] for n in batch], length), strict=True)
+
+    def _batch(self, batch: list[Tokens], length: int) -> list[Score]:
+        tokens_BT = np.zeros((self.rows, length), np.int32)
+        ends_B, firsts_B = np.zeros(self.rows, np.int32), np.ones(self.rows, np.int32)
+        for b in range(self.rows):
+            sequence = batch[min(b, len(batch) - 1)]  # a short batch repeats its last row
+            tokens_BT[b, : len(sequence.ids)] = sequence.ids
+            ends_B[b], firsts_B[b] = len(sequence.ids), sequence.first
+        chunk = min(length, max(1, self.compute.loss_chunk_tokens // self.rows))
+        while length % chunk:
+            chunk -= 1
+        args = (self.weights, *(self._put(a) for a in (tokens_BT, firsts_B, ends_B)))
+        logprob_B, greedy_B = jax.device_get(self._jitted(*args, chunk))
+        if not np.isfinite(logprob_B[: len(batch)]).all():
+            raise DataError("a log-likelihood is not finite: the model gives NaN, or an id is past its vocabulary")
+        return [Score(float(logprob_B[b]), bool(greedy_B[b])) for b in range(len(batch))]
+
+    def _put(self, array: np.ndarray) -> Any:
+        return array if self.mesh is None else jax.device_put(array, mesh_axes.sharding(self.mesh, "batch"))
+
+    def _run(
+        self, weights: Any, tokens_BT: jax.Array, firsts_B: jax.Array, ends_B: jax.Array, chunk: int
+    ) -> tuple[jax.Array, jax.Array]:
+        self.traces += 1
+        B, T = tokens_BT.shape
+        at_BT = jnp.broadcast_to(jnp.arange(T), (B, T))
+        hidden_BTD: Any = llama.Llama(self.config, self.compute).apply(
+            {"params": weights}, tokens_BT, at_BT, (at_BT < ends_B[:, None]).astype(jnp.int32), method="hidden"
+        )
+        targets_BT = jnp.roll(tokens_BT, -1, axis=1)
+        scored_BT = (at_BT + 1 >= firsts_B[:, None]) & (at_BT + 1 < ends_B[:, None])
+
+        def step(sums: Any, part: Any) -> Any:
+            hidden_BTD, targets_BT, scored_BT = part
+            logits_BTV = llama.logits(hidden_BTD, weights["head"], self.config)
+            # A comparison, not a gather: V may be split over devices.
+            is_target_BTV = jnp.arange(logits_BTV.shape[-1]) == targets_BT[..., None]
+            target_BT = jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1)
+            logprob_BT = target_BT - jax.nn.logsumexp(logits_BTV, axis=-1)
+            right_BT = jnp.argmax(logits_BTV, axis=-1) == targets_BT
+            total_B, greedy_B = sums
+            total_B += jnp.sum(jnp.where(scored_BT, logprob_BT, 0.0), axis=1)
+            return (total_B, greedy_B & jnp.all(right_BT | ~scored_BT, axis=1)), None
+
+        def cut(array: jax.Array) -> jax.Array:  # chunks of positions first
+            return jnp.moveaxis(array.reshape(B, T // chunk, chunk, *array.shape[2:]), 1, 0)
+
+        start = jnp.zeros(B, jnp.float32), jnp.ones(B, bool)
+        return jax.lax.scan(step, start, (cut(hidden_BTD), cut(targets_BT), cut(scored_BT)))[0]
+
+
+def place(weights: Any, config: ModelConfig, mesh: Mesh) -> Any:
+    """The weights, cut to the mesh as training cuts them."""
+    compute = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1)
+    boxed = jax.eval_shape(functools.partial(llama.init, llama.Llama(config, compute)), jax.random.key(0))
+    shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, mesh_axes.logical_rules())
+    return jax.tree.map(jax.device_put, weights, shardings)

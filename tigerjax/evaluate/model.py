@@ -1,0 +1,136 @@
+"""A model that answers: log-likelihoods and greedy continuations of ids, each computed once and kept in a file."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from tigerjax.config import ComputeConfig, ModelConfig
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.evaluate.loglikelihood import Scorer, Tokens
+from tigerjax.manifest import canonical
+from tigerjax.sample.engine import SamplingConfig, complete
+
+Progress = Callable[[int, int], None]
+
+
+class Cache:
+    """Results by request, appended to a JSONL file as they come: what was computed is not computed again.
+
+    A key holds the model's and tokenizer's sha256, so a file never answers for another model.
+    """
+
+    def __init__(self, path: Path | None):
+        self.path = path
+        self.found: dict[str, Any] = {}
+        if path is not None and path.is_file():
+            data = path.read_bytes()
+            whole = data.rfind(b"\n") + 1  # an interrupted run leaves half a line at most
+            if whole != len(data):
+                path.write_bytes(data[:whole])
+            for number, line in enumerate(data[:whole].splitlines(), 1):
+                try:
+                    key, value = json.loads(line)
+                except (ValueError, TypeError) as error:
+                    raise DataError(f"{path}:{number}: not a cached result ({error}); remove the file") from error
+                self.found[key] = value
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+    def add(self, key: str, value: Any) -> None:
+        self.found[key] = value
+        if self.path is not None:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps([key, value], ensure_ascii=False) + "\n")
+
+
+class Answerer:
+    """One model under evaluation. Sequences longer than the context lose their beginning, as TigerBot's did."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: Any,
+        tokenizer: Any,
+        compute: ComputeConfig,
+        *,
+        model_sha256: str,
+        context: int,
+        rows: int = 8,
+        mesh: Mesh | None = None,
+        cache: Path | None = None,
+    ):
+        if tokenizer.size > config.vocab_size:
+            raise ConfigError(
+                f"tokenizer {tokenizer.folder} has {tokenizer.size} entries, the model {config.vocab_size}; give its"
+                " own"
+            )
+        self.scorer = Scorer(config, weights, compute, context=context, rows=rows, mesh=mesh)
+        self.config, self.tokenizer, self.compute, self.mesh = config, tokenizer, compute, mesh
+        self.context, self.rows = context, rows
+        self.cache = Cache(cache)
+        facts = {"model": model_sha256, "tokenizer": tokenizer.sha256, "dtype": compute.dtype}
+        self._model = hashlib.sha256(canonical(facts)).hexdigest()
+
+    def loglikelihoods(
+        self, requests: Sequence[tuple[Sequence[int], int]], progress: Progress | None = None
+    ) -> list[tuple[float, bool]]:
+        """(sum of log-probabilities in nats, all greedy) of ids[first:], given ids before it, of each (ids, first).
+
+        `first` counts from the beginning of ids; at least 1. Tokens before the context are cut off.
+        """
+        cut = [
+            Tokens(tuple(ids[-self.context :]), max(1, first - max(0, len(ids) - self.context)))
+            for ids, first in requests
+        ]
+        keys = [self._key("ll", sequence.ids, sequence.first) for sequence in cut]
+        new = {key: sequence for key, sequence in zip(keys, cut, strict=True) if key not in self.cache.found}
+        names = list(new)
+        done = len(keys) - len(names)
+        for n, score in self.scorer.score(list(new.values())):
+            self.cache.add(names[n], [score.logprob, score.greedy])
+            done += 1
+            if progress is not None:
+                progress(min(done, len(keys)), len(keys))
+        return [(self.cache.found[key][0], self.cache.found[key][1]) for key in keys]
+
+    def continuations(
+        self, requests: Sequence[tuple[Sequence[int], int]], progress: Progress | None = None
+    ) -> list[str]:
+        """Greedy continuations of each (ids, most new tokens), without the eos or marker that ended them."""
+        keys = [self._key("gen", ids, most) for ids, most in requests]
+        by_length: dict[int, dict[str, list[int]]] = {}
+        for key, (ids, most) in zip(keys, requests, strict=True):
+            if most >= self.context:
+                raise ConfigError(f"{most} new tokens do not fit a context of {self.context}; raise data.seq_len")
+            if key not in self.cache.found:
+                by_length.setdefault(most, {})[key] = list(ids[-(self.context - most) :])
+        done = len(keys) - sum(map(len, by_length.values()))
+        for most, prompts in by_length.items():
+            for _, record in complete(
+                (self.config, self.scorer.weights),
+                self.tokenizer,
+                [{"prompt_id": key, "ids": ids} for key, ids in prompts.items()],
+                SamplingConfig(n=1, temperature=0.0, max_new_tokens=most, context=self.context),
+                seed=0,
+                round=0,
+                model_sha=self._model,
+                chat=True,
+                batch_prompts=self.rows,
+                batch_rows=self.rows,
+                compute=self.compute,
+                mesh=self.mesh,
+                stats=None,
+            ):
+                candidate = record["candidates"][0]
+                self.cache.add(record["prompt_id"], [candidate["text"], candidate["token_ids"]])
+                done += 1
+                if progress is not None:
+                    progress(min(done, len(keys)), len(keys))
+        return [self.cache.found[key][0] for key in keys]
+
+    def _key(self, kind: str, ids: Sequence[int], number: int) -> str:
+        return hashlib.sha256(canonical([self._model, kind, list(ids), number, self.context])).hexdigest()

@@ -1,0 +1,187 @@
+"""The slots of a decode: R rows on the device, each one candidate under way, refilled as candidates finish.
+
+    prefill   P prompts, once each                          -> logits and keys and values of each
+    fill      copies prompts into free slots and draws the first token of each
+    advance   decodes all slots until enough of them are free again
+
+A slot that is free still computes, and what it computes is dropped. Every shape is fixed by R, P, the bucket of the
+prompts and the longest answer, so one bucket compiles each of the three once; and a candidate is computed in the same
+shapes in whichever slot and beside whichever others it is.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from tigerjax import mesh as mesh_axes
+from tigerjax.config import ComputeConfig, ModelConfig
+from tigerjax.model import cache as kv
+from tigerjax.sample.choose import choose
+
+traced = [0]
+"""Traces of the three functions in this process; each is one compilation."""
+
+
+class Draw(NamedTuple):
+    """How a token is drawn and which ids end an answer; hashable, as jit's static arguments must be."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    stops: tuple[int, ...]
+
+
+class Slots(NamedTuple):
+    """R candidates; tokens_RT has room for the longest answer."""
+
+    cache: kv.Cache
+    keys_R: jax.Array
+    token_R: jax.Array
+    """The last token drawn, not yet read by the model."""
+    left_R: jax.Array
+    """Tokens that may still be drawn; 0 is a free slot, or one whose answer waits to be fetched."""
+    tokens_RT: jax.Array
+    """Without the token that ended the answer."""
+    count_R: jax.Array
+    """Tokens in tokens_RT; so also the number of the next draw in the candidate's random stream."""
+    stop_R: jax.Array
+    """The token that ended the answer, or -1."""
+    logprob_R: jax.Array
+    """Sum over all draws, the ending one too: nats at temperature 1, nothing truncated."""
+    steps: jax.Array
+    """Decode steps since `empty`."""
+
+
+def empty(config: ModelConfig, compute: ComputeConfig, rows: int, bucket: int, answer: int, mesh: Mesh | None) -> Slots:
+    """`rows` free slots for prompts of up to `bucket` tokens and answers of up to `answer`."""
+    L, K, H, S = config.num_layers, config.num_kv_heads, config.head_dim, bucket + answer
+    lengths_R = jnp.zeros(rows, jnp.int32)
+    k_LRKHS, v_LRKSH = (jnp.zeros((L, rows, K, *last), compute.dtype) for last in ((H, S), (S, H)))
+    slots = Slots(
+        cache=kv.Cache(k_LRKHS, v_LRKSH, lengths_R),
+        keys_R=jax.random.split(jax.random.key(0, impl="threefry2x32"), rows),
+        token_R=jnp.zeros(rows, jnp.int32),
+        left_R=jnp.zeros(rows, jnp.int32),
+        tokens_RT=jnp.zeros((rows, answer), jnp.int32),
+        count_R=jnp.zeros(rows, jnp.int32),
+        stop_R=jnp.full(rows, -1, jnp.int32),
+        logprob_R=jnp.zeros(rows, jnp.float32),
+        steps=jnp.int32(0),
+    )
+    return slots if mesh is None else jax.device_put(slots, _shardings(mesh))
+
+
+def _shardings(mesh: Mesh) -> Slots:
+    """Rows over the batch axes, heads over 'tensor'."""
+    row, none = mesh_axes.sharding(mesh, "batch"), mesh_axes.sharding(mesh)
+    heads = mesh_axes.sharding(mesh, None, "batch", "act_kv_heads")
+    return Slots._make([kv.Cache._make([heads, heads, row]), *[row] * 7, none])
+
+
+def _pin(slots: Slots, mesh: Mesh | None) -> Slots:
+    """The shardings of `empty`, so that what one call returns fits the next without another compilation."""
+    return slots if mesh is None else jax.lax.with_sharding_constraint(slots, _shardings(mesh))
+
+
+@functools.partial(jax.jit, static_argnames=("config", "compute"))
+def prefill(
+    weights: Any, tokens_BT: jax.Array, segment_ids_BT: jax.Array, *, config: ModelConfig, compute: ComputeConfig
+) -> tuple[jax.Array, kv.Cache]:
+    """(logits_BV after each prompt, its cache of T slots); see tigerjax.model.cache."""
+    traced[0] += 1
+    return kv.prefill(weights, config, compute, tokens_BT, segment_ids_BT, max_len=tokens_BT.shape[1])
+
+
+@functools.partial(jax.jit, static_argnames=("draw", "mesh"), donate_argnums=0)
+def fill(
+    slots: Slots,
+    logits_BV: jax.Array,
+    prompts: kv.Cache,
+    slot_C: jax.Array,
+    prompt_C: jax.Array,
+    keys_C: jax.Array,
+    limit_C: jax.Array,
+    *,
+    draw: Draw,
+    mesh: Mesh | None,
+) -> Slots:
+    """Starts C candidates: slot_C continues prompt_C of a prefill with at most limit_C tokens; slot R is nobody."""
+    traced[0] += 1
+    new_logits_CV = logits_BV[prompt_C]
+    first_C = jnp.zeros_like(slot_C)
+    token_C, logprob_C, ended_C = _draw(new_logits_CV, keys_C, first_C, draw)
+    T = prompts.k_LBKHS.shape[-1]
+
+    def put(old: jax.Array, new: jax.Array) -> jax.Array:
+        return old.at[slot_C].set(new.astype(old.dtype), mode="drop")
+
+    # What the slot's last candidate left behind the prompt is never read: the row's length hides it.
+    cache = kv.Cache(
+        k_LBKHS=slots.cache.k_LBKHS.at[:, slot_C, :, :, :T].set(prompts.k_LBKHS[:, prompt_C], mode="drop"),
+        v_LBKSH=slots.cache.v_LBKSH.at[:, slot_C, :, :T].set(prompts.v_LBKSH[:, prompt_C], mode="drop"),
+        lengths_B=put(slots.cache.lengths_B, prompts.lengths_B[prompt_C]),
+    )
+    tokens_CT = jnp.zeros((len(slot_C), slots.tokens_RT.shape[1]), jnp.int32)
+    filled = Slots(
+        cache=cache,
+        keys_R=slots.keys_R.at[slot_C].set(keys_C, mode="drop"),
+        token_R=put(slots.token_R, token_C),
+        left_R=put(slots.left_R, jnp.where(ended_C, 0, limit_C - 1)),
+        tokens_RT=put(slots.tokens_RT, tokens_CT.at[:, 0].set(jnp.where(ended_C, 0, token_C))),
+        count_R=put(slots.count_R, ~ended_C),
+        stop_R=put(slots.stop_R, jnp.where(ended_C, token_C, -1)),
+        logprob_R=put(slots.logprob_R, logprob_C),
+        steps=slots.steps,
+    )
+    return _pin(filled, mesh)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "compute", "draw", "mesh"), donate_argnums=1)
+def advance(
+    weights: Any,
+    slots: Slots,
+    enough: jax.Array,
+    *,
+    config: ModelConfig,
+    compute: ComputeConfig,
+    draw: Draw,
+    mesh: Mesh | None,
+) -> Slots:
+    """Decodes until at least `enough` slots are free (left_R is 0); `enough` is at most R."""
+    traced[0] += 1
+    T = slots.tokens_RT.shape[1]
+
+    def step(s: Slots) -> Slots:
+        live_R = s.left_R > 0
+        logits_RV, cache = kv.decode_step(weights, config, compute, s.cache, s.token_R, s.cache.lengths_B)
+        token_R, logprob_R, ended_R = _draw(logits_RV, s.keys_R, s.count_R, draw)
+        kept_R = live_R & ~ended_R
+        place_R = jnp.where(kept_R, s.count_R, T)  # T is outside, so dropped
+        return Slots(
+            # A free slot stays where it is, so that it never runs off its end.
+            cache=cache._replace(lengths_B=jnp.where(live_R, cache.lengths_B, s.cache.lengths_B)),
+            keys_R=s.keys_R,
+            token_R=jnp.where(live_R, token_R, s.token_R),
+            left_R=jnp.where(kept_R, s.left_R - 1, 0),
+            tokens_RT=s.tokens_RT.at[jnp.arange(len(place_R)), place_R].set(token_R, mode="drop"),
+            count_R=s.count_R + kept_R,
+            stop_R=jnp.where(live_R & ended_R, token_R, s.stop_R),
+            logprob_R=s.logprob_R + jnp.where(live_R, logprob_R, 0.0),
+            steps=s.steps + 1,
+        )
+
+    return _pin(jax.lax.while_loop(lambda s: jnp.sum(s.left_R == 0) < enough, step, slots), mesh)
+
+
+def _draw(
+    logits_RV: jax.Array, keys_R: jax.Array, number_R: jax.Array, draw: Draw
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """token_R of draw `number_R` of each stream, its log-probability in nats, and whether it ends the answer."""
+    keys_R = jax.vmap(jax.random.fold_in)(keys_R, number_R)
+    token_R = choose(logits_RV, keys_R, temperature=draw.temperature, top_p=draw.top_p, top_k=draw.top_k)
+    chosen_R = jnp.take_along_axis(logits_RV, token_R[:, None], axis=-1)[:, 0]
+    logprob_R = chosen_R - jax.nn.logsumexp(logits_RV, axis=-1)
+    return token_R, logprob_R, (token_R[:, None] == jnp.array(draw.stops, jnp.int32)).any(-1)

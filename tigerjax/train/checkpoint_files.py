@@ -1,0 +1,128 @@
+"""A checkpoint as files: which there are, whether they are whole, how one gets its name and loses it.
+
+Nothing here reads an array, so `tigerjax checkpoint` answers without devices.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tigerjax import hosts, manifest
+from tigerjax.errors import DataError, disk_full
+
+META = "meta.json"
+
+
+def folder_of(path: Path) -> Path:
+    """The checkpoints folder of a run, or `path` itself when it is one. DataError when there is none."""
+    for folder in (path / "checkpoints", path):
+        if folder.is_dir() and (steps(folder) or damaged(folder)):
+            return folder
+    raise DataError(f"{path}: no checkpoints here; give a run folder or its checkpoints/")
+
+
+def damaged(folder: Path) -> list[str]:
+    """Names of the checkpoints that were set aside."""
+    return sorted(p.name for p in folder.glob("*.damaged"))
+
+
+def steps(folder: Path) -> list[int]:
+    """Steps that were completed, newest first."""
+    if not folder.is_dir():
+        return []
+    return sorted((int(p.name) for p in folder.iterdir() if p.name.isdigit()), reverse=True)
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """meta.json of one checkpoint; DataError when it is unreadable, or a file is missing or not as long as it was."""
+    try:
+        meta = json.loads((path / META).read_text(encoding="utf-8"))
+        files = meta["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path / META}: not readable as a checkpoint's JSON ({error})") from error
+    for name, size in files.items():
+        have = (path / name).stat().st_size if (path / name).is_file() else None
+        if have != size:
+            raise DataError(f"{path / name}: {'missing' if have is None else f'{have} bytes'}, {size} were written")
+    return meta
+
+
+def checksums(path: Path, *, part: int = 0, parts: int = 1) -> dict[str, str]:
+    """sha256 of the files below `path`, or of part `part` of `parts` of them: hosts share the reading."""
+    files = sorted(p for p in path.rglob("*") if p.is_file() and p.name != META)
+    return {str(p.relative_to(path)): manifest.sha256(p) for p in files[part::parts]}
+
+
+def check_bytes(path: Path, meta: dict[str, Any], rooms: Sequence[str], *, part: int = 0, parts: int = 1) -> None:
+    """Reads the files of the named rooms ("weights", "opt_state"), or a part of them, and raises DataError for the
+    first whose sha256 is not the one in `meta`. A checkpoint of before there were checksums passes."""
+    wanted = meta.get("sha256", {})
+    mine = sorted(name for name in wanted if name.split("/")[0] in rooms)[part::parts]
+    for name in mine:
+        try:
+            found = manifest.sha256(path / name)
+        except OSError as error:
+            raise DataError(f"{path / name}: cannot be read: {error.strerror}") from error
+        if found != wanted[name]:
+            raise DataError(f"{path / name}: sha256 is {found[:12]}…, {wanted[name][:12]}… was written")
+
+
+def publish(partial: Path, final: Path, meta: dict[str, Any], sha256: dict[str, str]) -> None:
+    """Writes the JSON into a folder that Orbax has finished, then gives it its name."""
+    files = {str(p.relative_to(partial)): p.stat().st_size for p in sorted(partial.rglob("*")) if p.is_file()}
+    manifest.write_json(partial / META, meta | {"files": files, "sha256": sha256})
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(partial, final)
+
+
+def prune(folder: Path, *, keep: int, keep_every_steps: int | None) -> None:
+    """Removes all steps but the newest `keep` and, where it is given, the multiples of `keep_every_steps`."""
+    for step in steps(folder)[keep:]:
+        if keep_every_steps is None or step % keep_every_steps:
+            remove(folder / str(step))
+
+
+def remove(path: Path) -> None:
+    """Takes a checkpoint away; one that is interrupted leaves no half of it under the step's name."""
+    gone = path.with_name(f"{path.name}.removed")
+    os.replace(path, gone)
+    shutil.rmtree(gone)
+
+
+def set_aside(path: Path, error: Exception) -> None:
+    """Renames a damaged checkpoint to N.damaged, and says so."""
+    aside = path.with_name(f"{path.name}.damaged")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(path, aside)
+    say_damaged(path, error, f"moved to {aside.name}, trying the one before")
+
+
+@contextlib.contextmanager
+def one_line_errors(partial: Path, folder: Path) -> Iterator[None]:
+    """A full disk becomes one DataError, and what was written of `partial` goes; older checkpoints stay."""
+    try:
+        yield
+    except Exception as error:
+        if not disk_full(error):
+            raise
+        for leftover in folder.glob(f"{partial.name}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        free = shutil.disk_usage(folder).free
+        raise DataError(
+            f"{partial}: the disk is full ({free / 1e9:.2f} GB free), this checkpoint is lost; those before it are"
+            " whole: free space or lower checkpoint.keep, then resume"
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """Of an error's text, which may have many."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def say_damaged(path: Path, error: Exception, then: str) -> None:
+    """One line on stderr."""
+    hosts.say(f"checkpoint {path} is damaged ({first_line(error)}); {then}")

@@ -1,0 +1,55 @@
+"""Where a run's wall time goes, restarts included: the share spent in steps is its goodput."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+ITEMS = ("steps", "start", "compile", "data", "save", "down")
+
+
+class Goodput:
+    """Seconds by item. What is in no other item is `steps`.
+
+    start: from the command to the first step, without its compilation: imports, rows, restoring a checkpoint
+    compile: the first step's call, compilation (or its reading from the persistent cache) and the step
+    data: waiting for the loader; save: blocked by a checkpoint
+    down: from the last logged step of the process before to this one's start, so lost steps and the restart
+    """
+
+    def __init__(self, *, since: float, last: dict[str, Any], clock: Callable[[], float] = time.time):
+        """`since`: when this process began; `last`: the newest record of the run's metrics, {} for a new run."""
+        self._clock, self._since, self._began = clock, since, False
+        before = last.get("spent_s") or {}
+        self._spent = {item: float(before.get(item, 0.0)) for item in ITEMS}
+        if "time" in last:
+            self._spent["down"] += max(since - last["time"], 0.0)
+        self._carried = sum(self._spent.values())
+
+    @contextlib.contextmanager
+    def spending(self, item: str) -> Iterator[None]:
+        """Time in this block goes to `item`."""
+        started = self._clock()
+        if not self._began:
+            self._began = True
+            self._spent["start"] += started - self._since
+        try:
+            yield
+        finally:
+            self._spent[item] += self._clock() - started
+
+    def record(self) -> dict[str, Any]:
+        """`time` (unix), `spent_s` by item over the whole run, and `goodput`, the share of `steps`."""
+        now = self._clock()
+        total = self._carried + now - self._since
+        spent = dict(self._spent)
+        spent["steps"] += total - sum(spent.values())
+        return {
+            "time": now,
+            "spent_s": {item: round(seconds, 3) for item, seconds in spent.items()},
+            "goodput": max(spent["steps"], 0.0) / total if total > 0 else 0.0,
+        }
+
+    def waited(self) -> float:
+        """Seconds in `data` so far."""
+        return self._spent["data"]
