@@ -3,6 +3,7 @@
     python benchmarks/tpu_table.py --out runs/tpu_table          every row, a process each; rows that are there are read
     python benchmarks/tpu_table.py --out runs/tpu_table --only 70b_v5p64_2rows --again
     python benchmarks/tpu_table.py --out runs/tpu_table --vocab 60928
+    python benchmarks/tpu_table.py --out runs/vmem48 --flag xla_tpu_scoped_vmem_limit_kib=49152
     python benchmarks/tpu_table.py --out runs/tpu_table --write      the table of docs/TPU.md from the files
 
 float32 weights and Adam, bfloat16 compute, splash attention, L = 4096 unless the row says otherwise. Every row is the
@@ -117,14 +118,14 @@ def config(row: Row, vocab: int) -> RunConfig:
     )  # fmt: skip
 
 
-def measure(name: str, vocab: int) -> dict[str, Any]:
-    """Compiles one row in this process; the figures of its plan."""
-    from tigerjax.plan import figures, topology
+def measure(name: str, vocab: int, other: dict[str, str]) -> dict[str, Any]:
+    """Compiles one row in this process; the figures of its plan. `other` are flags beside those of launch/."""
+    from tigerjax.plan import figures, flags, topology
     from tigerjax.plan.compile import compile_for
 
     row = ROWS[name]
     run, where = config(row, vocab), topology.parse(row.topology)
-    compiled = compile_for(run, where)
+    compiled = compile_for(run, where, options=flags.of(where) | other)
     used = resource.getrusage(resource.RUSAGE_SELF)  # before the program is read
     shown = figures.figures(run, where, compiled)
     process = {"process_cpu_s": used.ru_utime + used.ru_stime, "process_rss_gb": used.ru_maxrss * 1024 / 1e9}
@@ -175,12 +176,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--vocab", nargs="+", type=int, choices=VOCABULARIES, default=list(VOCABULARIES))
     parser.add_argument("--again", action="store_true", help="compile rows that have a file already, too")
+    parser.add_argument("--flag", nargs="+", default=[], metavar="NAME=VALUE", help="of libtpu, over those of launch/")
     parser.add_argument("--write", action="store_true", help="compile nothing; put the rows that are there into docs")
     parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.in_process:
         path = a.out / f"{a.only[0]}_{a.vocab[0]}.json"
-        path.write_text(json.dumps(measure(a.only[0], a.vocab[0]), indent=1) + "\n", encoding="utf-8")
+        path.write_text(
+            json.dumps(measure(a.only[0], a.vocab[0], dict(f.split("=", 1) for f in a.flag)), indent=1) + "\n",
+            encoding="utf-8",
+        )
         return
     a.out.mkdir(parents=True, exist_ok=True)
     print(line(HEAD), flush=True)
@@ -190,7 +195,8 @@ def main() -> None:
             path = a.out / f"{name}_{vocab}.json"
             if not a.write and (a.again or not path.is_file()):  # a process each: libtpu keeps memory
                 command = [sys.executable, __file__, "--in-process", "--out", str(a.out)]
-                done = subprocess.run([*command, "--only", name, "--vocab", str(vocab)], capture_output=True, text=True)
+                command += ["--only", name, "--vocab", str(vocab), *(["--flag", *a.flag] if a.flag else [])]
+                done = subprocess.run(command, capture_output=True, text=True)
                 if done.returncode:
                     print(f"{name} {vocab} failed: {done.stderr.strip()[-500:]}", flush=True)
                     continue
