@@ -1,6 +1,7 @@
 """A byte tokenizer with specials, and a stand-in for a model whose scores are a function of the text."""
 
 import hashlib
+from typing import ClassVar
 
 import pytest
 
@@ -10,7 +11,7 @@ class ByteTokenizer:
 
     folder, sha256 = "bytes", "b" * 64
     bos, eos, ins, res, pad, size = 1, 2, 259, 260, 261, 262
-    special_texts = {"ins": "\n\n### Instruction:\n", "res": "\n\n### Response:\n", "pad": "<pad>"}  # noqa: RUF012
+    special_texts: ClassVar = {"ins": "\n\n### Instruction:\n", "res": "\n\n### Response:\n", "pad": "<pad>"}
 
     def encode(self, text):
         return [b + 3 for b in text.encode()]
