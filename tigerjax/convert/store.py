@@ -46,8 +46,9 @@ class Stored:
 def open_arrays(step: Path) -> dict[str, Any]:
     """Nested dict of Stored, of the weights of one checkpoint folder. DataError when an array does not open."""
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as orbax:
-            tree: Any = orbax.metadata(step / WEIGHTS).item_metadata.tree
+        handler = ocp.PyTreeCheckpointHandler()  # not in a Checkpointer, as in train.checkpoint
+        tree: Any = handler.metadata(step / WEIGHTS).tree
+        handler.close()
         return _open(step, tree, lambda path: {"open": True})
     except Exception as error:  # Orbax and TensorStore raise many types for bytes that do not decode
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
