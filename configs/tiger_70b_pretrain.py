@@ -6,10 +6,10 @@ Hardware 256 v5p chips (v5p:4x8x8)
 Result   not yet run
 Command  tigerjax train configs/tiger_70b_pretrain.py --checkpoint.init-from CHECKPOINT
 
-Plan     82.3 of 102.8 GB a chip; a step of 4,194,304 tokens in 22.75 to 23.87 s
-         (static 21.16, attention 1.15 to 1.72, not hidden 0.44 of 0.98 s of traffic);
-         MFU at most 67.4%, at most 720 tokens/s/chip;
-         3e+11 tokens in 19 to 20 days
+Plan     82.4 of 102.8 GB a chip; a step of 4,194,304 tokens in 20.41 to 21.75 s
+         (static 19.25, attention 1.15 to 1.72, not hidden 0.01 of 0.77 s of traffic);
+         MFU at most 75.2%, at most 803 tokens/s/chip;
+         3e+11 tokens in 17 to 18 days
          tigerjax plan configs/tiger_70b_pretrain.py --topology v5p:4x8x8 --tokens 300e9
 
 Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: learning rate,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tigerjax.errors import ConfigError
+from tigerjax.health import HealthConfig
 
 Attention = Literal["reference", "splash", "cudnn"]
 Remat = Literal[
@@ -225,6 +226,7 @@ class RunConfig:
     seed: int
     log_every_steps: int
     pipeline: PipelineConfig = PipelineConfig()
+    health: HealthConfig = HealthConfig()  # noqa: RUF009  # frozen
 
     def __post_init__(self) -> None:
         if self.batch_rows % self.optim.accumulate:
@@ -323,7 +325,8 @@ def load(path: str | Path) -> RunConfig:
     except ConfigError:
         raise
     except Exception as error:  # whatever a user's Python may raise
-        raise ConfigError(f"config file {_place(error, path)}: {_what(error)}") from error
+        what = error.msg if isinstance(error, SyntaxError) else error
+        raise ConfigError(f"config file {_place(error, path)}: {type(error).__name__}: {what}") from error
     if not isinstance(built, RunConfig):
         raise ConfigError(f"config() of {path} returned {type(built).__name__}, not RunConfig")
     return built
@@ -336,10 +339,6 @@ def _place(error: Exception, path: Path) -> str:
     frames, here = traceback.extract_tb(error.__traceback__), path.resolve()
     lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == here]
     return f"{path}:{lines[-1]}" if lines else str(path)
-
-
-def _what(error: Exception) -> str:
-    return f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
 
 
 def model_from_dict(fields: dict[str, Any]) -> ModelConfig:

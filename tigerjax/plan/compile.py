@@ -96,7 +96,8 @@ def compile_for(
     step = jit_step(objective, tx, config.optim, mesh)
     options = flags.of(topology) if options is None else options
     started = time.perf_counter()
-    lowered = in_mesh(mesh, step.lower)(state, batch)
+    limits = None if config.health.spike is None else jax.ShapeDtypeStruct((2,), np.float32)
+    lowered = in_mesh(mesh, step.lower)(state, batch, limits)
     lower_s = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()

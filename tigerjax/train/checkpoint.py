@@ -124,6 +124,14 @@ class Checkpointer:
         finally:
             self._orbax.close()
 
+    def drop_from(self, step: int) -> None:
+        """Removes the checkpoints of `step` and of all later ones, on a way back before them."""
+        self.wait()
+        if hosts.is_writer():
+            for late in [s for s in steps(self.folder) if s >= step]:
+                shutil.rmtree(self.folder / str(late))
+        hosts.barrier("late checkpoints dropped")
+
     def newest(self) -> tuple[int, dict[str, Any]] | None:
         """(step, meta) of the newest checkpoint whose files are all there; a damaged newer one becomes N.damaged."""
         self.wait()

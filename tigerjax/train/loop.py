@@ -1,5 +1,7 @@
 """The loop: reads top to bottom. Pretraining, SFT and reward training differ in loader and objective only."""
 
+import functools
+import itertools
 import signal
 import sys
 import time
@@ -62,8 +64,8 @@ def train(
     attribute of that name. Writes config.txt, metrics.jsonl, tensorboard/ and checkpoints/ under `run_dir`. SIGINT and
     SIGTERM, on any host, save a checkpoint, then raise KeyboardInterrupt or SystemExit(143). `since` (unix time, None:
     now) is where the run's wall time starts to count; `profile_steps` (first, last) are traced to RUN/profile. Raises
-    ConfigError for a checkpoint of another model, tokenizer or data seed, and DataError after MAX_SKIPPED + 1
-    consecutive updates that are not finite, or when every checkpoint of the run is damaged.
+    ConfigError for a checkpoint of another model, tokenizer or data seed, and DataError when more than `health.skip`
+    updates in a row were refused and `health.rollbacks` are used up, or when every checkpoint of the run is damaged.
     """
     # Mesh, objective, optimiser
     since = time.time() if since is None else since
@@ -91,7 +93,7 @@ def train(
         extra=extra,
     )
     hosts.same("the run's config, tokenizer or data", [meta["config"], tokenizer_sha256, loader.state()])
-    state, start = _start(config, loader, checkpoints, meta, objective, mesh, tx, init_weights, resume)
+    state, start, health = _start(config, loader, checkpoints, meta, objective, mesh, tx, init_weights, resume)
     if start >= total_steps:
         checkpoints.close()
         hosts.say(f"{config.name}: all {total_steps} steps are done, nothing to train")
@@ -107,27 +109,24 @@ def train(
     step = compile_step(objective, tx, config.optim, mesh)
     mine = host_rows(mesh, config.batch_rows)
     row_tokens = len(mine) * config.data.seq_len
-    feed = Feed(
-        loader,
-        mesh,
-        rows=mine,
-        batch_rows=config.batch_rows,
-        tokens=objective.tokens or (lambda _: row_tokens),
-        batches=total_steps - start,
+    feed_from = functools.partial(
+        Feed, loader, mesh, rows=mine, batch_rows=config.batch_rows, tokens=objective.tokens or (lambda _: row_tokens)
     )
+    feed = feed_from(batches=total_steps - start)
     metrics = Metrics(
         run_dir, name=config.name, start_step=start, total_steps=total_steps, progress=progress, echo=echo
     )
     goodput = Goodput(since=since, last=last_record(run_dir) if hosts.is_writer() else {})
     watch = Watch(config, run_dir, checkpoints=checkpoints, metrics=metrics, mesh=mesh, goodput=goodput)
+    watch.spikes.restore(health)
     trace = Trace(run_dir, profile_steps)
     fed: Fed | None = None
-    saved = start
+    saved = i = start
     try:
         with _signals() as received:
             stop = hosts.Stop(received)
-            for i in range(start, total_steps):
-                if stop.before(i):
+            for turn in itertools.count(start):  # a rollback repeats steps, but no turn
+                if i >= total_steps or stop.before(turn):
                     break
                 hosts.at(f"reading batch {i + 1}")
                 with goodput.spending("data"):
@@ -138,21 +137,28 @@ def train(
                 fed = fed_next
                 trace.before(i + 1)
                 hosts.at(f"in step {i + 1}")
-                with goodput.spending("compile" if i == start else "steps"):
-                    state, values = step(state, fed.batch)
+                with goodput.spending("compile" if turn == start else "steps"):
+                    state, values = step(state, fed.batch, watch.spikes.limits(i + 1))
                 watch.read()  # the step before this one: the device already has its next work
                 watch.started(i + 1, values, fed)
                 metrics.advance(i + 1)
                 trace.after(i + 1, state)
-                if (i + 1) % config.checkpoint.every_steps == 0 or i + 1 == total_steps:
+                i += 1
+                due = i % config.checkpoint.every_steps == 0 or i == total_steps
+                if due:
                     watch.read()
+                if watch.back_before is not None:
+                    feed.close()
+                    state, i = _back(watch, checkpoints, loader, fed, objective, abstract_state(objective, tx, mesh))
+                    feed, saved = feed_from(batches=total_steps - i), i
+                elif due:
                     with goodput.spending("save"):
-                        checkpoints.save(i + 1, to_disk(state, objective), meta | {"loader": fed.after})
-                    saved = i + 1
+                        checkpoints.save(i, to_disk(state, objective), meta | watch.kept(fed))
+                    saved = i
             watch.read()
             at = int(state.step)
             if stop.number and fed is not None and at != saved:
-                checkpoints.save(at, to_disk(state, objective), meta | {"loader": fed.after})
+                checkpoints.save(at, to_disk(state, objective), meta | watch.kept(fed))
             hosts.at("waiting for the last checkpoint")
             checkpoints.wait()
     finally:
@@ -181,8 +187,8 @@ def _start(
     tx: Any,
     init_weights: Any,
     resume: str,
-) -> tuple[TrainState, int]:
-    """The state to start from and its step; the loader is put where that step left it."""
+) -> tuple[TrainState, int, dict[str, Any] | None]:
+    """The state to start from, its step and what is known of spikes; the loader is put where that step left it."""
     newest = checkpoints.newest()
     if newest is not None and resume == "never":
         raise ConfigError(
@@ -195,7 +201,7 @@ def _start(
             state, found = restored
             loader.restore(found["loader"])
             hosts.say(f"resuming {config.name} from step {found['step']}")
-            return from_disk(state, objective), found["step"]
+            return from_disk(state, objective), found["step"], found.get("health")
     if lost := damaged(checkpoints.folder):
         raise DataError(
             f"{checkpoints.folder} has no whole checkpoint left ({', '.join(lost)}), and starting over would lose the"
@@ -207,8 +213,23 @@ def _start(
         _check_same(given | {"data_seed": config.seed}, meta, Path(config.checkpoint.init_from))
         init_weights = model.weights
     if init_weights is not None:
-        return state_from_weights(objective, tx, mesh, init_weights), 0
-    return init_state(objective, tx, mesh, seed=config.seed), 0
+        return state_from_weights(objective, tx, mesh, init_weights), 0, None
+    return init_state(objective, tx, mesh, seed=config.seed), 0, None
+
+
+def _back(
+    watch: Watch, checkpoints: Checkpointer, loader: Any, fed: Fed, objective: Objective, abstract: TrainState
+) -> tuple[TrainState, int]:
+    """The newest state from before the refused steps, and its step; the loader is put after what was read by now."""
+    assert watch.back_before is not None
+    checkpoints.drop_from(watch.back_before)
+    restored = checkpoints.restore(abstract)
+    if restored is None:
+        raise DataError(f"{checkpoints.folder}: no whole checkpoint from before step {watch.back_before} to go back to")
+    state, found = restored
+    loader.restore(fed.after)
+    watch.rolled_back(found, fed.after)
+    return from_disk(state, objective), found["step"]
 
 
 def _check_same(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:

@@ -80,13 +80,8 @@ class Metrics:
         if not hosts.is_writer():
             return
         run_dir.mkdir(parents=True, exist_ok=True)
-        path = run_dir / "metrics.jsonl"
-        kept = []
-        if path.is_file() and start_step > 0:
-            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step(line) <= start_step]
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        self._file = open(path, "a", encoding="utf-8")
-        self._board = _tensorboard(run_dir / "tensorboard", start_step)
+        self._run_dir = run_dir
+        self.rewind(start_step)
         self._echo = echo or (lambda line: print(line, flush=True))
         if progress if progress is not None else sys.stdout.isatty():
             self._bar = _bar()
@@ -94,6 +89,21 @@ class Metrics:
             self._bar.start()
             if echo is None:
                 self._echo = self._bar.console.print
+
+    def rewind(self, step: int) -> None:
+        """What was written of later steps goes, so that every step is there once."""
+        if not hosts.is_writer():
+            return
+        for old in (self._file, self._board):
+            if old is not None:
+                old.close()
+        path = self._run_dir / "metrics.jsonl"
+        kept = []
+        if path.is_file() and step > 0:
+            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step(line) <= step]
+        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        self._file = open(path, "a", encoding="utf-8")
+        self._board = _tensorboard(self._run_dir / "tensorboard", step)
 
     def advance(self, step: int) -> None:
         """Moves the bar; prints nothing."""

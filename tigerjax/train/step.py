@@ -46,11 +46,12 @@ def loss_and_gradient(objective: Objective, weights: Any, batch: Any, *, accumul
 
 def make_step(
     objective: Objective, tx: optax.GradientTransformation, c: OptimConfig
-) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
-    """The update, not yet compiled. A loss or gradient that is not finite leaves weights and optimiser as they are
-    and sets the metric `skipped` to 1; the step counts on, since its batch is used up."""
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """The update, not yet compiled. A loss or gradient norm that is not finite, or above `limits` (float32 [2],
+    `tigerjax.health`; None has no limit), leaves weights and optimiser as they are and sets the metric `skipped` to 1;
+    the step counts on, since its batch is used up."""
 
-    def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, batch: Any, limits: Any = None) -> tuple[TrainState, Metrics]:
         total, weight, aux, gradient = loss_and_gradient(objective, state.weights, batch, accumulate=c.accumulate)
         weight = jnp.where(weight == 0, 1.0, weight)  # a batch without loss tokens has loss 0
         gradient = jax.tree.map(lambda g: g / weight, gradient)
@@ -59,12 +60,14 @@ def make_step(
         direction, opt_state = tx.update(gradient, state.opt_state, state.weights)
         weights = jax.tree.map(lambda w, d: w - rate * d, state.weights, direction)
 
-        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        if limits is not None:
+            good &= (loss <= limits[0]) & (grad_norm <= limits[1])
         weights, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old), (weights, opt_state), (state.weights, state.opt_state)
+            lambda new, old: jnp.where(good, new, old), (weights, opt_state), (state.weights, state.opt_state)
         )
         metrics = {name: value / weight for name, value in aux.items()}
-        metrics |= {"loss_nats": loss, "grad_norm": grad_norm, "lr": rate, "loss_weight": weight, "skipped": ~finite}
+        metrics |= {"loss_nats": loss, "grad_norm": grad_norm, "lr": rate, "loss_weight": weight, "skipped": ~good}
         return TrainState(state.step + 1, weights, opt_state), metrics
 
     return step
@@ -81,6 +84,6 @@ def jit_step(objective: Objective, tx: optax.GradientTransformation, c: OptimCon
 
 def compile_step(
     objective: Objective, tx: optax.GradientTransformation, c: OptimConfig, mesh: Mesh
-) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+) -> Callable[..., tuple[TrainState, Metrics]]:
     """`jit_step`, always called in its mesh; compiled at the first call."""
     return in_mesh(mesh, jit_step(objective, tx, c, mesh))

@@ -1,6 +1,7 @@
 """What the loop sees of its steps: metrics read late, logged, and counted when an update was skipped."""
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,18 @@ from jax.sharding import Mesh
 from tigerjax import hosts, manifest
 from tigerjax.config import RunConfig
 from tigerjax.errors import DataError
+from tigerjax.health import Spikes
 from tigerjax.train.checkpoint import Checkpointer
+from tigerjax.train.checkpoint_files import steps
 from tigerjax.train.feed import Fed
 from tigerjax.train.goodput import Goodput
 from tigerjax.train.metrics import Metrics, mfu, model_flops
 
-MAX_SKIPPED = 3  # consecutive updates without a finite loss and gradient; the next one stops the run
+EVENTS = "events.jsonl"
 
 
 class Watch:
-    """Reads the metrics of a step after the next one is under way, logs them, and counts skipped updates."""
+    """Reads the metrics of a step after the next one is under way, logs them, and counts refused updates."""
 
     def __init__(
         self,
@@ -35,11 +38,16 @@ class Watch:
         self.config, self.run_dir, self.checkpoints, self.metrics = config, run_dir, checkpoints, metrics
         self.mesh, self.goodput, self._waited = mesh, goodput, 0.0
         self._late: tuple[int, Any, Fed] | None = None
-        self._bad: list[dict[str, Any]] = []
+        self.spikes = Spikes(config.health)
+        self.back_before: int | None = None  # the first of too many refused steps: the run goes back before it
         self._since, self._steps, self._tokens = time.perf_counter(), 0, 0
 
     def started(self, step: int, values: Any, fed: Fed) -> None:
         self._late = (step, values, fed._replace(batch=None))
+
+    def kept(self, fed: Fed) -> dict[str, Any]:
+        """What a checkpoint keeps of the data and of the steps before it."""
+        return {"loader": fed.after, "health": self.spikes.state()}
 
     def read(self) -> None:
         """Waits for the step that was started last, if it was not read yet."""
@@ -51,7 +59,7 @@ class Watch:
         if values["skipped"]:
             self._skipped(step, values, fed)
         else:
-            self._bad = []
+            self.spikes.good(step, float(values["loss_nats"]), float(values["grad_norm"]))
         c = self.config
         if step % c.log_every_steps == 0 or step == c.optim.total_steps:
             self._log(step, values, fed)
@@ -75,18 +83,49 @@ class Watch:
         self._since, self._steps, self._tokens, self._waited = now, 0, 0, self.goodput.waited()
 
     def _skipped(self, step: int, values: Any, fed: Fed) -> None:
-        what = f"loss {float(values['loss_nats'])} and gradient norm {float(values['grad_norm'])}"
-        self._bad.append({"step": step, "loader": fed.before})
-        hosts.say(f"step {step}: {what}: not finite, update skipped")
-        if len(self._bad) <= MAX_SKIPPED:
+        loss, norm, spikes = float(values["loss_nats"]), float(values["grad_norm"]), self.spikes
+        what = f"loss {loss} and gradient norm {norm}"
+        limits, kind = spikes.limits(step), "not finite"
+        if math.isfinite(loss) and math.isfinite(norm) and limits is not None:
+            kind = f"above the limits {limits[0]:.4g} and {limits[1]:.4g} of the steps before"
+        spikes.bad.append({"step": step, "loader": fed.before})
+        hosts.say(f"step {step}: {what}: {kind}, update skipped")
+        self._event({"event": "skipped", "step": step, "loss_nats": str(loss), "grad_norm": str(norm), "why": kind})
+        if len(spikes.bad) <= self.config.health.skip:
+            return
+        first = spikes.bad[0]["step"]
+        saved = hosts.share("checkpoints to go back to", steps(self.checkpoints.folder))[0]
+        if spikes.rollbacks < self.config.health.rollbacks and any(s < first for s in saved):
+            self.back_before = first
             return
         path = self.run_dir / "bad_batches.json"
         if hosts.is_writer():
-            manifest.write_json(path, self._bad)
+            manifest.write_json(path, spikes.bad)
         good = self.checkpoints.newest()
         last = "none was saved" if good is None else str(self.checkpoints.folder / str(good[0]))
         raise DataError(
-            f"step {step}: {what}; {len(self._bad)} updates in a row were not finite. Their batches (loader states"
-            f" {json.dumps([bad['loader'] for bad in self._bad])[:300]}) are in {path}; last good checkpoint: {last};"
-            " look at these rows, or lower optim.peak_lr, then resume"
+            f"step {step}: {what}; {len(spikes.bad)} updates in a row were refused ({kind}). Their batches (loader"
+            f" states {json.dumps([bad['loader'] for bad in spikes.bad])[:300]}) are in {path}; last good checkpoint:"
+            f" {last}; look at these rows, lower optim.peak_lr or raise health.rollbacks, then resume"
         )
+
+    def rolled_back(self, meta: dict[str, Any], loader: Any) -> None:
+        """The state is that of the checkpoint `meta` again; the loader stands at `loader`, after what was refused."""
+        bad, rollbacks = self.spikes.bad, self.spikes.rollbacks + 1
+        self._late, self.back_before = None, None
+        self.spikes.restore(meta.get("health"))
+        self.spikes.bad, self.spikes.rollbacks = [], rollbacks
+        of = f"{rollbacks} of {self.config.health.rollbacks}"
+        hosts.say(f"rolled back from step {bad[-1]['step']} to {meta['step']} ({of}); batches between are left out")
+        self._event({
+            "event": "rollback", "step": bad[-1]["step"], "to": meta["step"], "refused": bad,
+            "left_out": {"from": meta["loader"], "to": loader},
+        })  # fmt: skip
+        self.metrics.rewind(meta["step"])
+        self._since, self._steps, self._tokens = time.perf_counter(), 0, 0
+
+    def _event(self, record: dict[str, Any]) -> None:
+        """One line of RUN/events.jsonl, which keeps what a rollback takes out of metrics.jsonl."""
+        if hosts.is_writer():
+            with open(self.run_dir / EVENTS, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"time": time.time()} | record) + "\n")
