@@ -33,6 +33,8 @@ class HostLoader(TinyLoader):
         import jax
 
         batch = super().__next__()
+        if self.scenario == "slow" and jax.process_index() == 1:
+            time.sleep(0.5)
         if self.index == self.at and jax.process_index() == 1:
             if self.scenario == "bad-data":
                 raise DataError("corpus.jsonl:17: broken JSON")

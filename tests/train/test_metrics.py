@@ -45,6 +45,12 @@ def test_lines_that_a_killed_run_left_after_its_checkpoint_are_removed(tmp_path)
     assert [r["step"] for r in records] == [1, 2, 3, 4]
     assert records[-1]["loss_nats"] is None and "loss nan nats" in said[0]
     assert list((tmp_path / "tensorboard").glob("events*"))
+    told = (tmp_path / "metrics.prom").read_text().splitlines()
+    assert (
+        f'tigerjax_step{{run="{tmp_path.name}"}} 4' in told
+        and f'tigerjax_loss_nats{{run="{tmp_path.name}"}} nan' in told
+    )
+    assert f'tigerjax_share{{run="{tmp_path.name}",source="zh"}} 0.5' in told
 
 
 def test_the_tiny_run_has_a_flop_count_by_hand():

@@ -105,8 +105,10 @@ def test_two_processes_stop_at_bad_data_resume_and_have_the_losses_of_one(alone,
         )
     assert steps(folder / "checkpoints") == [4]
 
-    ended = pair("whole", folder)
+    ended = pair("slow", folder)
     assert ended.codes == [0, 0], ended.errors
+    assert "slow: host 1 0." in ended.errors[0] and "slow" not in ended.errors[1]
+    assert json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["slow_hosts"] == [1]
     assert "resuming tiny from step 4" in ended.errors[0] and "resuming" not in ended.errors[1]
     np.testing.assert_allclose(losses(folder), losses(alone), atol=SAME_LOSS)
     assert len(losses(folder)) == 8  # one writer

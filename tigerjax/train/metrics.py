@@ -1,4 +1,4 @@
-"""What a run says: one fixed log line, metrics.jsonl, TensorBoard, a progress bar on a terminal."""
+"""What a run says: a fixed log line, metrics.jsonl, TensorBoard, Prometheus' text format, a bar on a terminal."""
 
 import json
 import math
@@ -123,6 +123,7 @@ class Metrics:
                     self._board.add_scalar(name, value, record["step"])
             for source, share in (record.get("shares") or {}).items():
                 self._board.add_scalar(f"shares/{source}", share, record["step"])
+        _prometheus(self._run_dir / "metrics.prom", record)
         self._echo(log_line(record, self._total))
 
     def close(self) -> None:
@@ -147,6 +148,20 @@ def _step(line: str) -> float:
         return json.loads(line)["step"]
     except (ValueError, KeyError, TypeError):
         return float("inf")  # a line cut short by a kill
+
+
+def _prometheus(path: Path, record: dict[str, Any]) -> None:
+    """The newest record for node_exporter's textfile collector: replaced whole, so that it is never read half."""
+    lines = [
+        f'tigerjax_{name}{{run="{path.parent.name}"}} {float(value):g}'
+        for name, value in record.items()
+        if isinstance(value, int | float)
+    ]
+    shares = {source: f'run="{path.parent.name}",source="{source}"' for source in record.get("shares") or {}}
+    lines += [f"tigerjax_share{{{labels}}} {record['shares'][source]:g}" for source, labels in shares.items()]
+    fresh = path.with_suffix(".prom.partial")
+    fresh.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    fresh.replace(path)
 
 
 def _tensorboard(folder: Path, start_step: int) -> Any:

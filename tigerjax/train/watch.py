@@ -20,6 +20,8 @@ from tigerjax.train.goodput import Goodput
 from tigerjax.train.metrics import Metrics, mfu, model_flops
 
 EVENTS = "events.jsonl"
+SLOW_TIMES, SLOW_SHARE = 2.0, 0.2
+"""A host is slow when it is busy so many times as long as the middle one, and for this share of a step [our choice]."""
 
 
 class Watch:
@@ -41,6 +43,7 @@ class Watch:
         self.spikes = Spikes(config.health)
         self.back_before: int | None = None  # the first of too many refused steps: the run goes back before it
         self._since, self._steps, self._tokens = time.perf_counter(), 0, 0
+        self._for_device, self._slow = 0.0, set[int]()
 
     def started(self, step: int, values: Any, fed: Fed) -> None:
         self._late = (step, values, fed._replace(batch=None))
@@ -54,7 +57,9 @@ class Watch:
         if self._late is None:
             return
         (step, values, fed), self._late = self._late, None
+        before = time.perf_counter()
         values = jax.device_get(values)
+        self._for_device += time.perf_counter() - before
         self._steps, self._tokens = self._steps + 1, self._tokens + fed.tokens
         if values["skipped"]:
             self._skipped(step, values, fed)
@@ -79,8 +84,21 @@ class Watch:
             "step_s": seconds / self._steps,
             "shares": None if fed.seen is None else {name: s["share"] for name, s in fed.seen.items()},
         }
+        record |= self._hosts((seconds - self._for_device) / self._steps, record["step_s"]) | _memory(self.mesh)
         self.metrics.write(record | self.goodput.record())
         self._since, self._steps, self._tokens, self._waited = now, 0, 0, self.goodput.waited()
+        self._for_device = 0.0
+
+    def _hosts(self, busy_s: float, step_s: float) -> dict[str, Any]:
+        """Seconds a step that hosts did not wait for their devices; who takes long makes all others wait."""
+        busy = hosts.tell("busy_s", busy_s)
+        middle = sorted(busy.values())[(len(busy) - 1) // 2]
+        slow = {h for h, s in busy.items() if s > SLOW_TIMES * middle and s > SLOW_SHARE * step_s}
+        if slow - self._slow:
+            named = ", ".join(f"host {host} {busy[host]:.2f} s" for host in sorted(slow))
+            hosts.say(f"slow: {named} a step in data and Python, the middle host {middle:.2f} s; a step {step_s:.2f} s")
+        self._slow = slow
+        return {"host_busy_s": max(busy.values()), "slow_hosts": sorted(slow)}
 
     def _skipped(self, step: int, values: Any, fed: Fed) -> None:
         loss, norm, spikes = float(values["loss_nats"]), float(values["grad_norm"]), self.spikes
@@ -129,3 +147,9 @@ class Watch:
         if hosts.is_writer():
             with open(self.run_dir / EVENTS, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"time": time.time()} | record) + "\n")
+
+
+def _memory(mesh: Mesh) -> dict[str, float]:
+    """The fullest of this host's devices, at its fullest; nothing where the backend does not say (a CPU)."""
+    stats = [device.memory_stats() for device in mesh.local_devices]
+    return {"hbm_peak_gb": max(s["peak_bytes_in_use"] for s in stats) / 1e9} if all(stats) else {}
