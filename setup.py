@@ -36,7 +36,7 @@ setup(
         "tpu": ["libtpu==0.0.42.1"],
         "gpu": ["jax[cuda13]==0.10.2"],
         "beam": ["apache-beam==2.77.0", "google-crc32c"],
-        "eval": ["lm-eval==0.4.13"],
+        "eval": ["accelerate>=1.0", "lm-eval==0.4.13"],
         "label": ["label-studio-sdk"],
         "hf": ["torch==2.13.0", "transformers==5.23.0"],
         "dev": ["hypothesis", "mypy", "pytest", "pytest-timeout", "pytest-xdist", "ruff", "datasketch"],

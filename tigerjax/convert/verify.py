@@ -4,6 +4,7 @@ The probe runs our model, layer by layer, on the checkpoint, and a Llama written
 Face lays them out: (out, in) matrices, heads in rows, rotate_half. Both read one weight or one layer at a time.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -151,31 +152,48 @@ def numpy_llama(opened: Opened, ids_T: Array, dtype: Dtype) -> Array:
 
 
 def our_llama(arrays: dict[str, Any], config: ModelConfig, ids_T: Array, dtype: Dtype) -> Array:
-    """The same by `tigerjax.model`, one layer of `arrays` (numpy or Stored) in memory at a time."""
+    """The same by `tigerjax.model`; of `arrays` (numpy or Stored) the attention's weights of one layer are in memory at
+    a time, then its `down` and blocks of `gate` and `up`: an MLP is the sum of narrower ones."""
     kind = hf_config.REWARD if "score" in arrays else hf_config.LLAMA
     spec = table(config, rows=config.padded_vocab_size, kind=kind)
 
     def rounded(block: Any) -> jax.Array:
-        return jnp.asarray(np.asarray(block).astype(DTYPES[dtype]), jnp.float32)
+        return jnp.asarray(np.asarray(block).astype(DTYPES[dtype], copy=False), jnp.float32)
+
+    def layer_of(part: str, layer: int) -> dict[str, Any]:
+        w: dict[str, Any] = {}
+        for row in (row for row in spec if row.ours.startswith(f"layers/{part}/")):
+            put(w, row.ours.removeprefix(f"layers/{part}/"), rounded(get(arrays, row.ours)[layer]))
+        return w
 
     positions_BT, segments_BT = jnp.arange(len(ids_T))[None], jnp.ones((1, len(ids_T)), jnp.int32)
 
     def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> tuple[jax.Array, None]:
         return attention.attend(q_BTNH, k_BTKH, v_BTKH, segments_BT, compute=COMPUTE), None
 
-    @jax.jit
-    def block(w: Any, x_BTD: jax.Array) -> Any:
-        return llama.Block(config).apply({"params": w}, x_BTD, positions_BT, attend)
+    def normed(x_BTD: jax.Array, w: Any) -> Any:
+        return llama.RMSNorm(config.norm_eps).apply({"params": w}, x_BTD)
+
+    def mlp(x_BTD: Any, layer: int) -> Any:
+        down_FD = np.asarray(get(arrays, "layers/mlp/down")[layer])
+        total: Any = jnp.zeros_like(x_BTD)
+        gate = next(row for row in spec if row.ours == "layers/mlp/gate")
+        for start, stop in gate.blocks():
+            w = {n: rounded(get(arrays, f"layers/mlp/{n}")[gate.place(layer, start, stop)]) for n in ("gate", "up")}
+            part = llama.MLP(dataclasses.replace(config, mlp_dim=stop - start))
+            total += part.apply({"params": w | {"down": rounded(down_FD[start:stop])}}, x_BTD)
+        return total
 
     with jax.default_matmul_precision("highest"):
         x_BTD: Any = jnp.stack([rounded(arrays["embed"][int(i)]) for i in ids_T])[None]
         for layer in range(config.num_layers):
-            w: dict[str, Any] = {}
-            for row in (row for row in spec if row.layered):
-                put(w, row.ours.removeprefix("layers/"), rounded(get(arrays, row.ours)[layer]))
-            x_BTD = block(w, x_BTD)[0]
-        scale = {"scale": rounded(arrays["final_norm"]["scale"][:])}
-        x_BTD = llama.RMSNorm(config.norm_eps).apply({"params": scale}, x_BTD)
+            h_BTD = normed(x_BTD, layer_of("attn_norm", layer))
+            attended: Any = llama.Attention(config).apply(
+                {"params": layer_of("attn", layer)}, h_BTD, positions_BT, attend
+            )
+            x_BTD += attended[0]
+            x_BTD += mlp(normed(x_BTD, layer_of("mlp_norm", layer)), layer)
+        x_BTD = normed(x_BTD, {"scale": rounded(arrays["final_norm"]["scale"][:])})
         last = spec[-1]
         parts = []
         for start, stop in last.blocks():
