@@ -57,7 +57,7 @@ def tokenizer_extend(base: Path, new: Path, size: int, out: Path, json: Path | N
         print(
             f"note: {left} single characters of {new} were left out, the most common first:"
             f" {figures['most_common_left_out']}; they cost a token a byte. {figures['survivors']} pieces survived and"
-            f" {figures['new_pieces']} are needed: train NEW smaller by {figures['survivors'] - figures['new_pieces']}"
+            f" {figures['new_pieces']} are needed: train NEW on the same text with --size {figures['fitting_size']}"
             " to keep them"
         )
 

@@ -29,6 +29,7 @@ from tigerjax.errors import DataError
 
 STOP_SHARE, STOP_MIN = 1e-4, 100
 """Grams in more than this share of the documents, and in more than so many [our choice], are boilerplate."""
+_DECODE = json.JSONDecoder().raw_decode
 
 
 class Job(NamedTuple):
@@ -254,7 +255,7 @@ def _write(work: Path, out: Path, output: tuple[str, list[int]]) -> int:
 def _hit_lines(work: Path, number: int) -> Iterator[tuple[str, bytes]]:
     with open(work / f"hits-{number}.jsonl", "rb") as file:
         for line in file:
-            yield json.loads(line)["doc"], line[:-1]
+            yield _DECODE(line.decode(), len('{"doc":'))[0], line[:-1]
 
 
 def _find(job: Job, docs: Sequence[dict[str, Any]], runner: Runner) -> tuple[int, list[dict[str, Any]]]:

@@ -4,7 +4,9 @@ MinHash cannot find a 90-character answer inside a 1,400-character document; the
 document holds, |G(answer) & G(doc)| / |G(answer)|, can. Only the document is ever changed.
 """
 
+import bisect
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
@@ -206,35 +208,50 @@ class Text:
 
     def __init__(self, text: str, search: Search):
         parts = [part for part in _SENTENCE.split(text) if part]
-        ends = np.cumsum([len(part) for part in parts]).tolist()
+        ends = list(itertools.accumulate(map(len, parts)))
         self._borders = [[end - len(part), end] for end, part in zip(ends, parts, strict=True)]
         self._keys, self._search = keys(parts), search
         self._key = self._keys.codes.tobytes().decode("utf-32-le")
-        self._grams: dict[Kind, tuple[np.ndarray, np.ndarray]] = {}
+        self._starts: list[int] = self._keys.starts.tolist()
+        self._grams: dict[Kind, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
-    def spans(self, kind: Kind, unit: np.ndarray) -> list[list[int]]:
-        """[start, end) characters of the sentences that hold a unit of these grams."""
-        n = self._search.gram
+    def _looked_up(self, kind: Kind) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Hashes of the document's grams, sorted, the position of each, and where sentences start."""
         if kind not in self._grams:
             units = cut(self._keys, kind)
-            self._grams[kind] = (gram_hashes(units.values, n), units.starts)
-        hashes, starts = self._grams[kind]
+            hashes = gram_hashes(units.values, self._search.gram)
+            order = np.argsort(hashes, kind="stable")
+            self._grams[kind] = (hashes[order], order, units.starts)
+        return self._grams[kind]
+
+    def spans(self, kind: Kind, unit: np.ndarray) -> list[list[int]]:
+        """[start, end) characters of the sentences that hold a unit of these distinct grams."""
+        n = self._search.gram
+        hashes, order, starts = self._looked_up(kind)
+        # Units are short, documents long: what is looked up is the unit.
+        first = np.searchsorted(hashes, unit)
+        count = np.searchsorted(hashes, unit, "right") - first
+        held = count > 0
+        first, count = first[held], count[held]
+        at = order[np.repeat(first - (np.cumsum(count) - count), count) + np.arange(count.sum())]
+        if not len(at):
+            return []
         covered = np.zeros(starts[-1], bool)
-        at = np.flatnonzero(np.isin(hashes, unit))
-        for j in range(n):
-            covered[at + j] = True
+        covered[(at[:, None] + np.arange(n)).ravel()] = True
         return self._covered(covered, starts, least=2 * n)
 
     def short_spans(self, unit_key: str) -> list[list[int]]:
-        """The same for a short unit, by its key; [] where the document does not hold it."""
+        """The same for a short unit, by its key, and of every sentence that it touches; [] where it is not held."""
         at = self._key.find(unit_key)
-        if at < 0:  # most units that share an anchor with the document
-            return []
-        covered = np.zeros(len(self._key), bool)
+        found: list[int] = []
         while at >= 0:
-            covered[at : at + len(unit_key)] = True
+            sentence, end = bisect.bisect_right(self._starts, at) - 1, at + len(unit_key)
+            while self._starts[sentence] < end:
+                found.append(sentence)
+                sentence += 1
             at = self._key.find(unit_key, at + 1)
-        return self._covered(covered, self._keys.starts, least=1)
+        kept = sorted({i for i in found if self._starts[i] < self._starts[i + 1]})
+        return [self._borders[i] for i in kept]
 
     def _covered(self, covered: np.ndarray, starts: np.ndarray, least: int) -> list[list[int]]:
         """Sentences of which half, or `least` pieces (characters or words), are covered by matched grams."""
