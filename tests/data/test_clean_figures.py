@@ -14,10 +14,21 @@ EMBEDDED = Path(__file__).resolve().parents[2] / "data_mixtures" / "embedded"
 FUZZED, CLEAN, OF_A_KIND = 5_000, 2_000, 50
 ALL = rule_set(["all"])
 DIRT = (
-    "&lt;b&gt;", "&amp;lt;", "&#8203;", "<p>", "</p>", "<br/>", "<", ">", "&", "Ã©", "â€™", "å¤©", "\x00", "\x85",
-    "\r", "\r\n", "\n\n\n\n\n", "\u200b", "\ufeff", "\ue000", "\u200d", "### Response:", "\n\n### Instruction:\n", "<pad>", "漢語",
-    "All rights reserved.\n", "版权所有", " ", "\t", "\u3000", "👨‍👩‍👧", "é", "天", "word", "．", "１",
-)  # fmt: skip
+    *("&lt;b&gt;", "&amp;lt;", "&#8203;", "<p>", "</p>", "<br/>", "<", ">", "&", "Ã©", "â€™", "å¤©", "\x00", "\x85"),
+    *("\r", "\r\n", "\n\n\n\n\n", "\u200b", "\ufeff", "\ue000", "\u200d", "### Response:", "<pad>", "漢語", "é"),
+    *(
+        "\n\n### Instruction:\n",
+        "All rights reserved.\n",
+        "版权所有",
+        " ",
+        "\t",
+        "\u3000",
+        "👨\u200d👩\u200d👧",
+        "天",
+        "a",
+        "．",
+    ),
+)
 
 
 @pytest.fixture(scope="module")

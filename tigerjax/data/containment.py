@@ -206,14 +206,27 @@ class Index:
 class Text:
     """One document in sentences, for saying where in it a unit stands."""
 
-    def __init__(self, text: str, search: Search):
-        parts = [part for part in _SENTENCE.split(text) if part]
-        ends = list(itertools.accumulate(map(len, parts)))
-        self._borders = [[end - len(part), end] for end, part in zip(ends, parts, strict=True)]
-        self._keys, self._search = keys(parts), search
+    def __init__(self, sentences: Sequence[str], own: Keys, search: Search):
+        ends = list(itertools.accumulate(map(len, sentences)))
+        self._borders = [[end - len(part), end] for end, part in zip(ends, sentences, strict=True)]
+        self._keys, self._search = own, search
         self._key = self._keys.codes.tobytes().decode("utf-32-le")
         self._starts: list[int] = self._keys.starts.tolist()
         self._grams: dict[Kind, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._short: dict[str, list[list[int]]] = {}
+
+    @classmethod
+    def of(cls, texts: Sequence[str], search: Search) -> list["Text"]:
+        """Of a batch: the keys of all sentences are made at once."""
+        cut_up = [[part for part in _SENTENCE.split(text) if part] for text in texts]
+        every = keys([part for sentences in cut_up for part in sentences])
+        out, first = [], 0
+        for sentences in cut_up:
+            starts = every.starts[first : first + len(sentences) + 1]
+            at = slice(starts[0], starts[-1])
+            out.append(cls(sentences, Keys(every.codes[at], starts - starts[0], every.begins[at]), search))
+            first += len(sentences)
+        return out
 
     def _looked_up(self, kind: Kind) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Hashes of the document's grams, sorted, the position of each, and where sentences start."""
@@ -242,16 +255,21 @@ class Text:
 
     def short_spans(self, unit_key: str) -> list[list[int]]:
         """The same for a short unit, by its key, and of every sentence that it touches; [] where it is not held."""
-        at = self._key.find(unit_key)
-        found: list[int] = []
+        if unit_key not in self._short:  # many examples have one answer
+            self._short[unit_key] = self._short_spans(unit_key)
+        return self._short[unit_key]
+
+    def _short_spans(self, unit_key: str) -> list[list[int]]:
+        starts, at = self._starts, self._key.find(unit_key)
+        found: set[int] = set()
         while at >= 0:
-            sentence, end = bisect.bisect_right(self._starts, at) - 1, at + len(unit_key)
-            while self._starts[sentence] < end:
-                found.append(sentence)
+            sentence, end = bisect.bisect_right(starts, at) - 1, at + len(unit_key)
+            while starts[sentence] < end:
+                if starts[sentence] < starts[sentence + 1]:  # an empty key is touched by nothing
+                    found.add(sentence)
                 sentence += 1
             at = self._key.find(unit_key, at + 1)
-        kept = sorted({i for i in found if self._starts[i] < self._starts[i + 1]})
-        return [self._borders[i] for i in kept]
+        return [self._borders[i] for i in sorted(found)]
 
     def _covered(self, covered: np.ndarray, starts: np.ndarray, least: int) -> list[list[int]]:
         """Sentences of which half, or `least` pieces (characters or words), are covered by matched grams."""
