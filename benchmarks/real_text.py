@@ -11,9 +11,11 @@ again unless one before it was.
 """
 
 import argparse
+import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -73,7 +75,7 @@ class Steps:
     def path(self, name: str) -> Path:
         return self.out / "figures" / f"{name.replace(' ', '_')}.json"
 
-    def run(self, name: str, command: Sequence[str], module: str = "tigerjax.cli") -> dict[str, Any]:
+    def run(self, name: str, command: Sequence[str], fresh: Path | None = None) -> dict[str, Any]:
         """The figures of one step: what it wrote with --json, and the seconds and memory of its process."""
         path = self.path(name)
         if path.is_file() and not self._again:
@@ -82,13 +84,16 @@ class Steps:
                 return found
         self._again = True  # what comes after depends on it
         print(f"{name} …", flush=True)
+        made = [value for flag, value in itertools.pairwise(command) if flag == "--out"]
+        for folder in [fresh] if fresh else made:  # a finished stage would be skipped, in the seconds of nothing
+            shutil.rmtree(folder, ignore_errors=True)
         said = self.out / "said.json"
         said.unlink(missing_ok=True)
         paths = os.pathsep.join([str(self.out), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-        extra = ["--json", str(said)] if module == "tigerjax.cli" else []
+        whole = [sys.executable, "-m", "tigerjax.cli", *command, "--json", str(said)]
         started = time.perf_counter()
-        process = subprocess.Popen([sys.executable, "-m", module, *command, *extra], env=environment)
+        process = subprocess.Popen(whole, env=environment)
         _, status, used = os.wait4(process.pid, 0)
         if code := os.waitstatus_to_exitcode(status):
             raise SystemExit(f"{name} ended with exit code {code}: {' '.join(command)}")
@@ -161,7 +166,7 @@ def documents(steps: Steps, out: Path) -> None:
     (out / "real_mixture.py").write_text(MIXTURE.format(**texts), encoding="utf-8")
     values = {"tokenizer": str(out / "tokenizer"), "cache": str(out / "cache"), "seq_len": SEQ_LEN}
     (out / "real_config.py").write_text(CONFIG.format(**values), encoding="utf-8")
-    steps.run("cache", ["data", "cache", str(out / "real_config.py")])
+    steps.run("cache", ["data", "cache", str(out / "real_config.py")], fresh=out / "cache")
     more = ["--mixtures", "real_mixture", "--seq-len", str(SEQ_LEN), "--cache-dir", str(out / "cache")]
     steps.run("stats", ["data", "stats", "real_text", *more])
 

@@ -78,7 +78,7 @@ def test_a_source_is_cut_into_many_blocks_and_none_is_lost(registered, tmp_path)
     ("line", "says"),
     [
         ('{"id": "x", "text": "broken', r"source bad\.zh: .*a\.jsonl:41: broken JSON"),
-        ('{"id": "x", "text": " "}', r"source bad\.zh: .*a\.jsonl:41: field 'text' is empty"),
+        ('{"id": "x", "text": " "}', r"source bad\.zh: .*a\.jsonl:41: id 'x': field 'text' is empty"),
         (
             '{"id": "x", "text": "1"}\n{"id": "x", "text": "2"}',
             r"a\.jsonl:42: id 'x' occurs a second time.*a\.jsonl:41",
