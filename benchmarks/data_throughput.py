@@ -2,6 +2,8 @@
 
     python benchmarks/data_throughput.py [--sizes 4 8 16] [--json FILE]
 
+and tokens a second: of rows made from raw text, of the same rows read back by the loader, in batches of 64.
+
 Documents are sentences of the embedded zh/en text in a random order, so that few are duplicates of each other, with 2%
 copies and 1% changed copies planted. CPU seconds of this one process are counted, not the clock's, so that what else
 the machine does matters little. `signature` is the MinHash signature alone, of texts in memory; the others are whole
@@ -19,11 +21,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tigerjax import manifest
 from tigerjax.data import minhash, records, stages
 from tigerjax.data.clean import clean_files
 from tigerjax.data.dedup import against_sft_files, dedup_files
+from tigerjax.data.loader import Loader, write_rows
+from tigerjax.data.tasks import RowMaker
+from tigerjax.tokenizer.extend import extend
+from tigerjax.tokenizer.train import train_model
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "data_mixtures" / "embedded"
+SEQ_LEN, BATCH_ROWS = 2048, 64
 SENTENCES = 24  # of a document: about 1,400 characters, as the design's documents have
 
 
@@ -57,6 +65,35 @@ def cpu(work: Callable[[], Any]) -> float:
 def signature(documents: list[records.Record]) -> None:
     for batch in stages.batches([d["text"] for d in documents]):
         minhash.signatures(*minhash.shingles(batch), len(batch))
+
+
+def tokenizer(folder: Path) -> Path:
+    """An extended tokenizer of the embedded text."""
+    for lang, size in (("en", 1500), ("zh", 4600)):
+        train_model([EMBEDDED / f"corpus_{lang}.jsonl"], size, folder / lang)
+    extend(folder / "en", folder / "zh", 4000, folder / "tokenizer")
+    return folder / "tokenizer"
+
+
+def tokens(documents: list[records.Record], seq_len: int) -> dict[str, float]:
+    """Tokens a CPU second, in thousands: "raw text" to rows, and "cached rows" to batches, all rows once."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        records.write_jsonl(folder / "x.jsonl", documents)
+        maker = RowMaker("documents", (str(folder / "x.jsonl"),), str(tokenizer(folder)), None)
+        next(maker.make(maker.read(), seq_len))  # imports
+        made: list[Any] = []
+        raw = cpu(lambda: made.extend(maker.make(maker.read(), seq_len)))
+        (folder / "rows").mkdir()
+        figures = write_rows(folder / "rows", made) | {"seq_len": seq_len}
+        manifest.write_json(folder / "rows" / manifest.FILE, {"figures": figures})
+        loader = Loader({"x": folder / "rows"}, {"x": 1.0}, BATCH_ROWS, seq_len, seed=0)
+        batches = len(made) // BATCH_ROWS
+        cached = cpu(lambda: [next(loader) for _ in range(batches)])
+    return {
+        "raw text": maker.counts["tokens"] / raw / 1e3,
+        "cached rows": batches * BATCH_ROWS * seq_len / cached / 1e3,
+    }
 
 
 def exponent(sizes: list[float], seconds: list[float]) -> float:
@@ -97,8 +134,13 @@ def main() -> None:
         slope = exponent(real_sizes, taken) if len(taken) > 1 else float("nan")
         print(f"{name:14}" + "".join(f"{rate:8.2f} MB/s" for rate in rates) + f"{slope:12.3f}")
         figures[name] = {"mb_per_s_per_core": [round(r, 2) for r in rates], "exponent": round(slope, 3)}
+    rates = tokens(corpus(max(args.sizes), seed=0), SEQ_LEN)
+    for name, thousands in rates.items():
+        print(f"{name:14}{thousands:10,.0f}K tokens/s/core")
     if args.json:
-        args.json.write_text(json.dumps({"megabytes": real_sizes, "stages": figures}, indent=1) + "\n")
+        args.json.write_text(
+            json.dumps({"megabytes": real_sizes, "stages": figures, "thousand_tokens_per_s": rates}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

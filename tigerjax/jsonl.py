@@ -49,6 +49,13 @@ def decode(where: str, line: bytes) -> str:
         ) from error
 
 
+def named(where: str, record: Record) -> str:
+    """A record's place with its id, where it has one."""
+    identity = record.get("id")
+    shown = repr(identity).encode("utf-8", "backslashreplace").decode()  # it may hold the half of a pair itself
+    return f"{where}: id {shown}" if isinstance(identity, str | int) and identity != "" else where
+
+
 def parse(where: str, text: str) -> Record:
     """The JSON object of a line; DataError for anything else."""
     try:
@@ -65,7 +72,7 @@ def parse(where: str, text: str) -> Record:
         try:
             canonical(record)
         except UnicodeEncodeError as error:
-            raise DataError(f"{where}: a lone surrogate (\\ud800-\\udfff) is not a character") from error
+            raise DataError(f"{named(where, record)}: a lone surrogate (\\ud800-\\udfff) is not a character") from error
     return record
 
 

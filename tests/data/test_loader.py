@@ -54,6 +54,26 @@ def test_every_prefix_of_the_schedule_is_within_one_row_of_every_share(seed):
         assert np.abs(rates * n - counts).max() < 1
 
 
+RECIPES = {
+    "one source a language": [0.05, 0.475, 0.475],
+    "eight sources": [0.05, *(0.475 * w for w in (0.6, 0.3, 0.1)), *(0.475 * w for w in (0.5, 0.25, 0.2, 0.05))],
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("length", [2048, 4096])
+def test_each_window_of_1m_tokens_is_within_half_a_point_and_of_100m_within_a_twentieth(name, length):
+    rates = RECIPES[name]
+    windows = {10**6: 0.005, 10**8: 0.0005}
+    rows = max(windows) // length + 10_000
+    order = np.fromiter(itertools.islice(schedule(rates), rows), int)
+    counts = np.stack([np.concatenate([[0], np.cumsum(order == i)]) for i in range(len(rates))])
+    for tokens, most in windows.items():
+        n = -(-tokens // length)  # whole rows
+        shares = (counts[:, n:] - counts[:, :-n]) / n  # of every window, wherever it begins
+        assert np.abs(shares - np.array(rates)[:, None]).max() <= most, tokens
+
+
 def test_the_schedule_of_two_sources_takes_the_larger_deficit():
     assert list(itertools.islice(schedule([0.75, 0.25]), 8)) == [0, 0, 1, 0, 0, 0, 1, 0]
 

@@ -20,6 +20,7 @@ def write(path, *lines):
         (b'{"text": "\xff"}', "invalid UTF-8 at byte 11"),
         ("[1, 2]", "must be an object"),
         ('{"text": "\\ud800"}', "lone surrogate"),
+        ('{"id": "s1", "text": "\\ud800"}', "id 's1': a lone surrogate"),
     ],
 )
 def test_a_broken_line_is_named_by_file_and_line(tmp_path, bad, says):

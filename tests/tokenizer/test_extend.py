@@ -7,6 +7,7 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.tokenizer.extend import dead_pieces, extend, is_cjk, select
 from tigerjax.tokenizer.load import MODEL_FILE, NORMAL, Tokenizer, read_proto
 from tigerjax.tokenizer.stats import stats
+from tigerjax.tokenizer.train import train_model
 from tigerjax.tokenizer.verify import PROPERTIES, failures, property_table, verify
 
 
@@ -188,3 +189,16 @@ def test_statistics_of_no_text_are_refused(folder, tmp_path):
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(DataError, match=r"empty\.txt: no text to measure"):
         stats(folder, [tmp_path / "empty.txt"])
+
+
+def test_a_new_model_of_the_size_that_is_said_to_fit_leaves_no_character_out(
+    base_folder, zh_folder, embedded, tmp_path
+):
+    whole = extend(base_folder, zh_folder, 1600, tmp_path / "whole")["figures"]
+    size = 1503 + whole["survivors"] - 200
+    large = extend(base_folder, zh_folder, size, tmp_path / "large")["figures"]
+    train_model([embedded / "corpus_zh.jsonl"], large["fitting_size"], tmp_path / "zh")
+    fitting = extend(base_folder, tmp_path / "zh", size, tmp_path / "fitting")["figures"]
+    assert large["characters_left_out"] > 0 == fitting["characters_left_out"]
+    assert fitting["survivors"] == fitting["new_pieces"] == large["new_pieces"]
+    assert fitting["fitting_size"] == large["fitting_size"]

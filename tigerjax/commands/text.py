@@ -57,7 +57,7 @@ def tokenizer_extend(base: Path, new: Path, size: int, out: Path, json: Path | N
         print(
             f"note: {left} single characters of {new} were left out, the most common first:"
             f" {figures['most_common_left_out']}; they cost a token a byte. {figures['survivors']} pieces survived and"
-            f" {figures['new_pieces']} are needed: train NEW smaller by {figures['survivors'] - figures['new_pieces']}"
+            f" {figures['new_pieces']} are needed: train NEW on the same text with --size {figures['fitting_size']}"
             " to keep them"
         )
 
@@ -219,16 +219,21 @@ def data_decontaminate(
     show(manifest["counts"] | manifest["figures"], json)
 
 
-def data_cache(config: Path, overrides: list[str], json: Path | None = None) -> None:
+def data_cache(config: Path, overrides: list[str], runner: str = "local", json: Path | None = None) -> None:
     """Tokenises and cuts every source of the config's mixture into rows of exactly seq_len tokens.
+
+    `--runner`: "local", or an Apache Beam runner with its options, such as "DirectRunner": the same rows.
 
     Example: tigerjax data cache configs/llama2_tiny.py
     """
     from tigerjax.data.mixture import open_loader
+    from tigerjax.data.runner import Runner
 
     run = override(config, overrides, "tigerjax data cache")
-    loader = open_loader(run.data, batch_rows=run.batch_rows, seed=run.seed)
-    show({"wanted": loader.rates, "rows": loader.rows()}, json)
+    where = Runner(runner).name  # refused here where it cannot work
+    loader = open_loader(run.data, batch_rows=run.batch_rows, seed=run.seed, runner=where)
+    tokens = {source.name: source.figures["tokens"] for source in loader.sources}
+    show({"wanted": loader.rates, "rows": loader.rows(), "tokens": tokens}, json)
 
 
 def data_stats(

@@ -14,7 +14,7 @@ import functools
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -29,6 +29,12 @@ from tigerjax.errors import DataError
 
 STOP_SHARE, STOP_MIN = 1e-4, 100
 """Grams in more than this share of the documents, and in more than so many [our choice], are boilerplate."""
+_DECODE = json.JSONDecoder().raw_decode
+_quoted = json.JSONEncoder(ensure_ascii=False).encode
+
+
+Held = tuple[str, int, int, float]
+"""(kind, part, unit there, containment) of a unit that a document may hold."""
 
 
 class Job(NamedTuple):
@@ -169,9 +175,9 @@ def _join_short(index: _Shard, texts: np.ndarray, hashes: np.ndarray) -> np.ndar
     return np.stack([place, *index.short[:, at], np.ones(len(at), np.int64)])
 
 
-def _found(job: Job, number: int) -> dict[int, list[tuple[str, int, int, float]]]:
-    """By place in a part of the documents: (kind, part, unit there, containment) of what it may hold."""
-    out: dict[int, list[tuple[str, int, int, float]]] = collections.defaultdict(list)
+def _found(job: Job, number: int) -> dict[int, list[Held]]:
+    """By place in a part of the documents: what it may hold."""
+    out: dict[int, list[Held]] = collections.defaultdict(list)
     for kind in (*KINDS, "short"):
         for shard in range(job.shards):
             for place, part, unit, share in np.load(job.docs / f"found-{kind}-{number}-{shard}.npy").T.tolist():
@@ -188,9 +194,9 @@ class _Sides:
         self._short = functools.cache(functools.partial(_load_short, job.units))
         self._ids = functools.cache(functools.partial(parts.Ids, job.units))
 
-    def hits(self, text: str, found: Sequence[tuple[str, int, int, float]]) -> list[tuple[str, float, list[list[int]]]]:
+    def hits(self, inside: containment.Text, found: Sequence[Held]) -> list[tuple[str, float, list[list[int]]]]:
         """(id of the example, containment, spans) in sorted order."""
-        inside, out = containment.Text(text, self._job.search), []
+        out = []
         for kind, part, unit, share in found:
             if kind == "short":
                 owner, key = self._short(part)[unit]
@@ -205,6 +211,13 @@ class _Sides:
         return sorted(out)
 
 
+def _candidates(job: Job, number: int, found: Container[int]) -> list[tuple[int, records.Record, str]]:
+    """(place, record, text) of the records of a part that may hold a unit."""
+    with open(job.docs / f"part-{number}.jsonl", "rb") as file:
+        given = [(place, json.loads(line)) for place, line in enumerate(file) if place in found]
+    return [(n, r, r["text"] if "text" in r else "\n".join(m["content"] for m in r["messages"])) for n, r in given]
+
+
 def _apply(job: Job, number: int) -> dict[str, Any]:
     """Decides about every document of a part that holds a unit; writes its hits, edits and drops."""
     found, sides = _found(job, number), _Sides(job)
@@ -212,16 +225,16 @@ def _apply(job: Job, number: int) -> dict[str, Any]:
     edits: list[tuple[int, bytes]] = []
     report: list[bytes] = []
     by_unit: collections.Counter[str] = collections.Counter()
-    with open(job.docs / f"part-{number}.jsonl", "rb") as file:
-        for place, line in enumerate(file if found else ()):
-            if place not in found:
-                continue
-            record = json.loads(line)
-            text = record["text"] if "text" in record else "\n".join(m["content"] for m in record["messages"])
-            hits = sides.hits(text, found[place])
-            for identity, share, spans in hits:
-                hit = {"doc": str(record["id"]), job.id_field: identity, "containment": share, "spans": spans}
-                report.append(parts.dumped(hit))
+    given = _candidates(job, number, found)
+    waiting = iter(given)
+    for texts in stages.batches([text for *_, text in given]):
+        for opened, (place, record, text) in zip(containment.Text.of(texts, job.search), waiting, strict=False):
+            hits = sides.hits(opened, found[place])
+            doc = _quoted(str(record["id"])) if hits else ""
+            for identity, share, spans in hits:  # put together by hand: a document may hold very many units
+                shown = str(spans).replace(" ", "")
+                hit = f'{{"doc":{doc},"{job.id_field}":{_quoted(identity)},"containment":{share},"spans":{shown}}}'
+                report.append(hit.encode())
                 by_unit[identity.split(":")[0] if job.id_field == "eval_id" else ""] += 1
             if not hits or job.action == "report":
                 continue
@@ -254,7 +267,7 @@ def _write(work: Path, out: Path, output: tuple[str, list[int]]) -> int:
 def _hit_lines(work: Path, number: int) -> Iterator[tuple[str, bytes]]:
     with open(work / f"hits-{number}.jsonl", "rb") as file:
         for line in file:
-            yield json.loads(line)["doc"], line[:-1]
+            yield _DECODE(line.decode(), len('{"doc":'))[0], line[:-1]
 
 
 def _find(job: Job, docs: Sequence[dict[str, Any]], runner: Runner) -> tuple[int, list[dict[str, Any]]]:

@@ -4,7 +4,9 @@ MinHash cannot find a 90-character answer inside a 1,400-character document; the
 document holds, |G(answer) & G(doc)| / |G(answer)|, can. Only the document is ever changed.
 """
 
+import bisect
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
@@ -204,37 +206,70 @@ class Index:
 class Text:
     """One document in sentences, for saying where in it a unit stands."""
 
-    def __init__(self, text: str, search: Search):
-        parts = [part for part in _SENTENCE.split(text) if part]
-        ends = np.cumsum([len(part) for part in parts]).tolist()
-        self._borders = [[end - len(part), end] for end, part in zip(ends, parts, strict=True)]
-        self._keys, self._search = keys(parts), search
+    def __init__(self, sentences: Sequence[str], own: Keys, search: Search):
+        ends = list(itertools.accumulate(map(len, sentences)))
+        self._borders = [[end - len(part), end] for end, part in zip(ends, sentences, strict=True)]
+        self._keys, self._search = own, search
         self._key = self._keys.codes.tobytes().decode("utf-32-le")
-        self._grams: dict[Kind, tuple[np.ndarray, np.ndarray]] = {}
+        self._starts: list[int] = self._keys.starts.tolist()
+        self._grams: dict[Kind, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._short: dict[str, list[list[int]]] = {}
 
-    def spans(self, kind: Kind, unit: np.ndarray) -> list[list[int]]:
-        """[start, end) characters of the sentences that hold a unit of these grams."""
-        n = self._search.gram
+    @classmethod
+    def of(cls, texts: Sequence[str], search: Search) -> list["Text"]:
+        """Of a batch: the keys of all sentences are made at once."""
+        cut_up = [[part for part in _SENTENCE.split(text) if part] for text in texts]
+        every = keys([part for sentences in cut_up for part in sentences])
+        out, first = [], 0
+        for sentences in cut_up:
+            starts = every.starts[first : first + len(sentences) + 1]
+            at = slice(starts[0], starts[-1])
+            out.append(cls(sentences, Keys(every.codes[at], starts - starts[0], every.begins[at]), search))
+            first += len(sentences)
+        return out
+
+    def _looked_up(self, kind: Kind) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Hashes of the document's grams, sorted, the position of each, and where sentences start."""
         if kind not in self._grams:
             units = cut(self._keys, kind)
-            self._grams[kind] = (gram_hashes(units.values, n), units.starts)
-        hashes, starts = self._grams[kind]
+            hashes = gram_hashes(units.values, self._search.gram)
+            order = np.argsort(hashes, kind="stable")
+            self._grams[kind] = (hashes[order], order, units.starts)
+        return self._grams[kind]
+
+    def spans(self, kind: Kind, unit: np.ndarray) -> list[list[int]]:
+        """[start, end) characters of the sentences that hold a unit of these distinct grams."""
+        n = self._search.gram
+        hashes, order, starts = self._looked_up(kind)
+        # Units are short, documents long: what is looked up is the unit.
+        first = np.searchsorted(hashes, unit)
+        count = np.searchsorted(hashes, unit, "right") - first
+        held = count > 0
+        first, count = first[held], count[held]
+        at = order[np.repeat(first - (np.cumsum(count) - count), count) + np.arange(count.sum())]
+        if not len(at):
+            return []
         covered = np.zeros(starts[-1], bool)
-        at = np.flatnonzero(np.isin(hashes, unit))
-        for j in range(n):
-            covered[at + j] = True
+        covered[(at[:, None] + np.arange(n)).ravel()] = True
         return self._covered(covered, starts, least=2 * n)
 
     def short_spans(self, unit_key: str) -> list[list[int]]:
-        """The same for a short unit, by its key; [] where the document does not hold it."""
-        at = self._key.find(unit_key)
-        if at < 0:  # most units that share an anchor with the document
-            return []
-        covered = np.zeros(len(self._key), bool)
+        """The same for a short unit, by its key, and of every sentence that it touches; [] where it is not held."""
+        if unit_key not in self._short:  # many examples have one answer
+            self._short[unit_key] = self._short_spans(unit_key)
+        return self._short[unit_key]
+
+    def _short_spans(self, unit_key: str) -> list[list[int]]:
+        starts, at = self._starts, self._key.find(unit_key)
+        found: set[int] = set()
         while at >= 0:
-            covered[at : at + len(unit_key)] = True
+            sentence, end = bisect.bisect_right(starts, at) - 1, at + len(unit_key)
+            while starts[sentence] < end:
+                if starts[sentence] < starts[sentence + 1]:  # an empty key is touched by nothing
+                    found.add(sentence)
+                sentence += 1
             at = self._key.find(unit_key, at + 1)
-        return self._covered(covered, self._keys.starts, least=1)
+        return [self._borders[i] for i in sorted(found)]
 
     def _covered(self, covered: np.ndarray, starts: np.ndarray, least: int) -> list[list[int]]:
         """Sentences of which half, or `least` pieces (characters or words), are covered by matched grams."""

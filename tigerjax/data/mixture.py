@@ -17,8 +17,9 @@ not at import. Registering a name again replaces it.
 
 import difflib
 import importlib
+import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,25 @@ def get_mixture(name: str) -> Any:
     return seqio.MixtureRegistry.get(name)
 
 
-def cache(mixture: str, tokenizer: str | Path, cache_dir: str | Path, seq_len: int) -> dict[str, Path]:
+def _beam_rows(task: Any, inputs: Sequence[Path], seq_len: int, runner: str, work: Path) -> Iterator[np.ndarray]:
+    from tigerjax.data import beam_cache
+
+    maker = row_maker(task)
+    if maker is None:
+        raise ConfigError(f"source {task.name} is a SeqIO task of your own, whose rows Beam does not make; use local")
+    try:
+        yield from beam_cache.rows(maker, inputs, seq_len, runner, work)
+    except DataError as error:
+        raise DataError(f"source {task.name}: {error}") from error
+    shutil.rmtree(work)
+
+
+def cache(
+    mixture: str, tokenizer: str | Path, cache_dir: str | Path, seq_len: int, *, runner: str = "local"
+) -> dict[str, Path]:
     """Writes the rows of every task of a mixture to CACHE_DIR/<task>/; what is unchanged is skipped.
+
+    `runner` is "local" or an Apache Beam runner with its options (`beam_cache`); the rows are the same.
 
     manifest.json's `figures`: rows, tokens, seq_len, tokenizer_sha256, rows_sha256, records, characters,
     left_over (tokens that filled no row), overlong and weightless (examples dropped).
@@ -158,7 +176,11 @@ def cache(mixture: str, tokenizer: str | Path, cache_dir: str | Path, seq_len: i
         with manifest.stage(folder, name="cache", config=config, inputs=inputs) as run:
             if run.done:
                 continue
-            written = write_rows(run.tmp, task_rows(task, seq_len))
+            if runner == "local":
+                made = task_rows(task, seq_len)
+            else:
+                made = _beam_rows(task, inputs, seq_len, runner, run.tmp / "work")
+            written = write_rows(run.tmp, made)
             found = dict(maker.counts) if maker else {}
             if not written["rows"]:
                 raise DataError(
@@ -226,7 +248,13 @@ def mixture_config(mixture: str, modules: Sequence[str], cache_dir: str | Path, 
 
 
 def open_loader(
-    data: DataConfig, *, batch_rows: int, seed: int, mine: Sequence[int] | None = None, total_rows: int | None = None
+    data: DataConfig,
+    *,
+    batch_rows: int,
+    seed: int,
+    mine: Sequence[int] | None = None,
+    total_rows: int | None = None,
+    runner: str = "local",
 ) -> Loader:
     """The loader of a config's mixture; builds the caches that are missing or outdated (one host does, for all).
 
@@ -248,7 +276,7 @@ def open_loader(
                 f" remove the folder (rm -r {folder}) and run `tigerjax data cache CONFIG`, or name the old tokenizer"
             )
     if hosts.is_writer():
-        cache(data.mixture, data.tokenizer, data.cache_dir, data.seq_len)
+        cache(data.mixture, data.tokenizer, data.cache_dir, data.seq_len, runner=runner)
     hosts.barrier("rows cached")
     limits = {task.name: maker.max_epochs for task in mixture.tasks if (maker := row_maker(task)) is not None}
     rates = {task.name: float(mixture.get_rate(task)) for task in mixture.tasks}

@@ -26,6 +26,7 @@ BLOCK_BYTES = 16_000_000
 PARTS_A_BLOCK = 1 << 12
 """A .zst file is one block, as it cannot be entered in the middle; it gives so many parts at most."""
 SCAN_BYTES = 1 << 20
+_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 HANDLE_BITS = 32
 
 
@@ -93,7 +94,7 @@ def parsed(block: Block, on_bad: records.OnBad | None = None) -> Iterator[tuple[
 
 def dumped(record: Record) -> bytes:
     """The record's line, as `write_jsonl` writes it."""
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
+    return _ENCODE(record).encode()
 
 
 class Document:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tigerjax.data import readers
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.jsonl import OnBad, Record, read_jsonl, write_jsonl
+from tigerjax.jsonl import OnBad, Record, named, read_jsonl, write_jsonl
 from tigerjax.manifest import canonical
 
 __all__ = ["OnBad", "Record", "read_jsonl", "write_jsonl"]
@@ -75,6 +75,7 @@ def _text(where: str, record: Record, field: str) -> str:
 
 def as_document(record: Record, where: str, *, allow_empty: bool = False) -> Record:
     """A record with the fields of a document; `text` must be there and hold more than spaces."""
+    where = named(where, record)
     if not _text(where, record, "text").strip() and not allow_empty:
         raise DataError(f"{where}: field 'text' is empty; remove the record")
     return {"source": "", "lang": "", **record}
@@ -114,6 +115,7 @@ def _messages(record: Record, where: str) -> list[Record]:
 
 def as_sft(record: Record, where: str, *, allow_empty: bool = False) -> Record:
     """A record as an SFT example; turns must alternate user, assistant, …, and end with an assistant's answer."""
+    where = named(where, record)
     messages = _messages(record, where)
     if not isinstance(messages, list) or not messages or len(messages) % 2:
         raise DataError(f"{where}: messages must be pairs of user and assistant, one pair at least")

@@ -5,9 +5,9 @@ import dataclasses
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,11 @@ from tigerjax.data.tf import start
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.tokenizer.chat import Overlong
 
+if TYPE_CHECKING:
+    from tigerjax.tokenizer.load import Tokenizer
+
+Encoded = tuple[Sequence[int], Sequence[float]]
+"""Ids of a record and the loss weight of each."""
 Kind = Literal["documents", "plain", "sft"]
 FEATURES = ("tokens", "segment_ids", "weights")
 BLOCK = 256  # records or rows that cross the border to TensorFlow together: one crossing costs about as much
@@ -65,41 +70,49 @@ class RowMaker:
 
         tok = Tokenizer(Path(self.tokenizer))
         self.counts.clear()
-        self.counts.update(records=0, characters=0, tokens=0, overlong=0, weightless=0)
-        if self.kind == "sft":
-            yield from self._pack(given, length, tok)
-        else:
-            yield from rows.chunk(self._encode(given, tok), length, tok.eos)
+        yield from self.rows(self.encode(given, length, tok), length, tok)
 
-    def _encode(self, given: Iterable[records.Record], tok: Any) -> Iterator[list[int]]:
+    def encode(self, given: Iterable[records.Record], length: int, tok: "Tokenizer") -> Iterator[Encoded]:
+        """(ids, loss weights) of each record; of a document without eos, and with () as every token counts."""
         given = iter(given)
         while group := list(itertools.islice(given, BLOCK)):
+            self._count("records", len(group))
+            if self.kind == "sft":
+                yield from (self._chat(example, length, tok) for example in group)
+                continue
             texts = [g["text"] if self.kind == "documents" else plain_text(g) for g in group]
-            self.counts["records"] += len(texts)
-            self.counts["characters"] += sum(map(len, texts))
-            for ids in tok.encode_batch(texts):
-                self.counts["tokens"] += len(ids) + 1  # and its eos
-                yield ids
+            self._count("characters", sum(map(len, texts)))
+            yield from ((ids, ()) for ids in tok.encode_batch(texts))
 
-    def _pack(self, given: Iterable[records.Record], length: int, tok: Any) -> Iterator[np.ndarray]:
+    def _count(self, what: str, more: int) -> None:
+        self.counts[what] = self.counts.get(what, 0) + more
+
+    def _chat(self, example: records.Record, length: int, tok: "Tokenizer") -> Encoded:
         from tigerjax.tokenizer.chat import encode_chat, shorten
 
-        examples = []
-        for example in given:
-            ids, weights = encode_chat(tok, example["messages"])
-            if len(ids) > length and (short := shorten(tok, example["messages"], length, self.overlong)):
-                ids, weights = short
-                self.counts["shortened"] = self.counts.get("shortened", 0) + 1
-            examples.append((ids, [w * example.get("weight", 1.0) for w in weights]))
-            self.counts["characters"] += sum(len(m["content"]) for m in example["messages"])
-        packed = rows.pack(examples, length, pad=tok.pad or 0)
-        self.counts.update(
-            records=len(examples),
-            tokens=sum(int(np.count_nonzero(row[1])) for row in packed.rows),
-            overlong=len(packed.overlong),
-            weightless=len(packed.weightless),
-        )
+        self._count("characters", sum(len(m["content"]) for m in example["messages"]))
+        ids, weights = encode_chat(tok, example["messages"])
+        if len(ids) > length and (short := shorten(tok, example["messages"], length, self.overlong)):
+            ids, weights = short
+            self._count("shortened", 1)
+        return ids, [w * example.get("weight", 1.0) for w in weights]
+
+    def rows(self, encoded: Iterable[Encoded], length: int, tok: "Tokenizer") -> Iterator[np.ndarray]:
+        """Rows of what `encode` gave of all records, in order."""
+        for what in ("records", "characters", "tokens", "overlong", "weightless"):
+            self._count(what, 0)
+        if self.kind != "sft":
+            yield from rows.chunk(map(self._document, encoded), length, tok.eos)
+            return
+        packed = rows.pack(encoded, length, pad=tok.pad or 0)
+        self._count("tokens", sum(int(np.count_nonzero(row[1])) for row in packed.rows))
+        self._count("overlong", len(packed.overlong))
+        self._count("weightless", len(packed.weightless))
         yield from packed.rows
+
+    def _document(self, encoded: Encoded) -> Sequence[int]:
+        self.counts["tokens"] += len(encoded[0]) + 1  # and its eos
+        return encoded[0]
 
     def __call__(self, dataset: Any) -> Any:
         tf, _ = start()

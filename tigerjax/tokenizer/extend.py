@@ -126,6 +126,20 @@ def select(ranked: list[str], have: Iterable[str], count: int) -> list[str]:
     return [text for text in ranked if text in chosen]
 
 
+def fitting_size(new: Any, ranked: list[str], need: int) -> int:
+    """Size at which the new model, trained on the same text, has just `need` survivors: a smaller model has the first
+    merges of a larger one, and all of its single characters."""
+    alive = set(ranked)
+    pieces = [(-piece.score, piece.piece) for piece in new.pieces if piece.type == NORMAL and len(piece.piece) > 1]
+    left, size = need - sum(len(text) == 1 for text in ranked), len(new.pieces) - len(pieces)
+    for _, text in sorted(pieces, key=lambda pair: pair[0]):
+        if left <= 0:
+            break
+        left -= text in alive
+        size += 1
+    return size
+
+
 def _merged(base: Any, texts: list[str], score_rule: str) -> Any:
     proto = new_proto()
     proto.CopyFrom(base)
@@ -213,6 +227,7 @@ def extend(
             "new_pieces": len(texts),
             "survivors": len(ranked) + unreachable,
             "unreachable_skipped": unreachable,
+            "fitting_size": fitting_size(new_model, ranked, need),
             "characters_left_out": len(left_out),
             "most_common_left_out": "".join(left_out[:MOST_SHOWN]),
             "highest_new_score": proto.pieces[old_count].score,

@@ -1,0 +1,99 @@
+"""Rows cached by SeqIO on Apache Beam are the rows of the files, whatever the blocks; errors are the same."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from tigerjax import manifest
+from tigerjax.config import DataConfig
+from tigerjax.data import mixture, parts, records, rows
+from tigerjax.data.loader import ROWS_FILE, schedule
+from tigerjax.data.tasks import row_maker, task_rows
+from tigerjax.errors import ConfigError, DataError
+
+L = 64
+
+
+@pytest.fixture
+def registered(work, tmp_path, monkeypatch):
+    """A mixture of three sources, in blocks of a few documents."""
+    monkeypatch.setattr(parts, "BLOCK_BYTES", 12_000)
+    monkeypatch.setattr(parts, "SCAN_BYTES", 2_000)
+    texts = list(records.documents(work / "pretrain" / "corpus_zh.jsonl"))
+    records.write_jsonl(tmp_path / "a.jsonl", texts[:40])
+    records.write_jsonl(tmp_path / "b.jsonl.zst", texts[40:80])
+    english = list(records.documents(work / "pretrain" / "corpus_en.jsonl"))
+    records.write_jsonl(tmp_path / "en.jsonl", english[:60])
+    mixture.holistic(
+        "beam_test",
+        tokenizer=work / "tokenizer",
+        zh={"text": mixture.Source((tmp_path / "a.jsonl", tmp_path / "b.jsonl.zst"))},
+        en={"text": mixture.Source(tmp_path / "en.jsonl")},
+        instruct=mixture.Source(work / "sft" / "sft.jsonl"),
+        instruct_fraction=0.1,
+    )
+    mixture.sft("beam_sft", tokenizer=work / "tokenizer", examples=mixture.Source(work / "sft" / "sft.jsonl"))
+    return work / "tokenizer"
+
+
+@pytest.mark.parametrize("name", ["beam_test", "beam_sft"])
+def test_rows_cached_on_beam_are_those_cached_here_byte_for_byte(registered, tmp_path, name):
+    here = mixture.cache(name, registered, tmp_path / "here", L)
+    beam = mixture.cache(name, registered, tmp_path / "beam", L, runner="DirectRunner")
+    for task, folder in here.items():
+        assert (folder / ROWS_FILE).read_bytes() == (beam[task] / ROWS_FILE).read_bytes(), task
+        mine, theirs = manifest.read(folder), manifest.read(beam[task])
+        assert mine["figures"] == theirs["figures"] and mine["outputs"] == theirs["outputs"]
+        assert theirs["figures"]["tokenizer_sha256"] and theirs["figures"]["tokens"] > 0
+
+
+def test_batches_from_cached_rows_are_those_from_the_raw_files(registered, tmp_path):
+    data = DataConfig(
+        mixture="beam_test", modules=(), tokenizer=str(registered), cache_dir=str(tmp_path / "cache"), seq_len=L
+    )
+    loader = mixture.open_loader(data, batch_rows=4, seed=3, runner="DirectRunner")
+    raw = {t.name: list(task_rows(t, L)) for t in mixture.get_mixture("beam_test").tasks}
+    counts = dict.fromkeys(loader.names, 0)
+    order = schedule([loader.rates[n] for n in loader.names])
+    for _ in range(30):  # the same schedule and permutations, over rows that never saw a cache
+        taken = []
+        for chosen in itertools.islice(order, 4):
+            source = loader.sources[chosen]
+            taken.append(raw[source.name][source.index(counts[source.name], 3)])
+            counts[source.name] += 1
+        for got, wanted in zip(next(loader), rows.make_batch(taken), strict=True):
+            np.testing.assert_array_equal(got, wanted)
+
+
+def test_a_source_is_cut_into_many_blocks_and_none_is_lost(registered, tmp_path):
+    from tigerjax.data import beam_cache
+
+    (task,) = [t for t in mixture.get_mixture("beam_test").tasks if t.name.endswith("zh.text")]
+    found = beam_cache.blocks(records.expand(row_maker(task).patterns))
+    assert len(found) >= 3 and found[-1].path.suffix == ".zst"
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"id": "x", "text": "broken', r"source bad\.zh: .*a\.jsonl:41: broken JSON"),
+        ('{"id": "x", "text": " "}', r"source bad\.zh: .*a\.jsonl:41: id 'x': field 'text' is empty"),
+        (
+            '{"id": "x", "text": "1"}\n{"id": "x", "text": "2"}',
+            r"a\.jsonl:42: id 'x' occurs a second time.*a\.jsonl:41",
+        ),
+    ],
+)
+def test_bad_records_stop_the_cache_with_file_and_line(registered, tmp_path, line, says):
+    with open(tmp_path / "a.jsonl", "a") as file:
+        file.write(line + "\n")
+    mixture.pretraining("bad", tokenizer=registered, sources={"zh": mixture.Source(tmp_path / "a.jsonl")})
+    with pytest.raises(DataError, match=says):
+        mixture.cache("bad", registered, tmp_path / "out", L, runner="DirectRunner")
+    assert not (tmp_path / "out" / "bad.zh").exists()
+
+
+def test_an_unknown_runner_is_refused(registered, tmp_path):
+    with pytest.raises(ConfigError, match="NoSuchRunner"):
+        mixture.cache("beam_sft", registered, tmp_path / "out", L, runner="NoSuchRunner")

@@ -1,0 +1,194 @@
+"""Rows of a source by way of SeqIO's Apache Beam caching: what costs time is done by many workers.
+
+A source's files are cut into blocks (`parts.blocks`), which are the shards of a SeqIO data source. SeqIO's
+`PreprocessTask` reads and tokenises them wherever Beam runs, and says of each example which shard it is of and where
+in it. SeqIO would then write the examples in any order. Rows carry the end of one document over to the next, so order
+matters: examples are grouped by shard, sorted, and written as one file a shard into the work folder (a shared file
+system). One process reads those in order and cuts rows, at the speed of a copy: the same rows as without Beam.
+"""
+
+import functools
+import json
+import shlex
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tigerjax import manifest
+from tigerjax.data import parts, readers, records
+from tigerjax.data.tasks import BLOCK, Encoded, RowMaker
+from tigerjax.data.tf import start
+from tigerjax.errors import ConfigError, DataError
+
+SPLIT = "train"
+NAME = "tigerjax_blocks"
+
+
+def _given(block: parts.Block) -> Iterator[tuple[int, records.Record]]:
+    """(number, record) of a block: lines of JSONL, or a file of another kind as a whole."""
+    if block.end is None and block.path.suffix != ".zst":
+        yield from readers.read(block.path)
+    else:
+        yield from ((number, record) for number, record, _ in parts.parsed(block))
+
+
+def blocks(paths: Iterable[Path]) -> list[parts.Block]:
+    """JSONL in blocks of lines; what has other records is a block a file."""
+    out: list[parts.Block] = []
+    for path in paths:
+        own = parts.blocks([path]) if ".jsonl" in path.suffixes[-2:] else [parts.Block(0, path, 0, None, 1)]
+        out += own
+    return out
+
+
+def _groups(maker: RowMaker, block: parts.Block) -> Iterator[dict[str, Any]]:
+    """The validated records of a block, BLOCK at a time: JSON of each with its place; an error ends it, and is said."""
+    group: list[bytes] = []
+    error = ""
+    shaped = records.as_document if maker.kind == "documents" else records.as_sft
+    try:
+        for number, record in _given(block):
+            where = f"{block.path}:{number}"
+            own = {**shaped(record, where), "id": records.unique_id(where, record, {})}
+            group.append(manifest.canonical({"where": where, "record": own}))
+            if len(group) == BLOCK:
+                yield {"records": group, "error": ""}
+                group = []
+    except DataError as found:
+        error = str(found)
+    if group or error:
+        yield {"records": group, "error": error}
+
+
+def _encode(maker: RowMaker, length: int, dataset: Any) -> Any:
+    """The preprocessor that SeqIO caches the result of: records to ids."""
+    from tigerjax.tokenizer.load import Tokenizer
+
+    tf, _ = start()
+
+    def generate() -> Iterator[dict[str, Any]]:
+        tok = Tokenizer(Path(maker.tokenizer))
+        for group in dataset.as_numpy_iterator():
+            given = [json.loads(record) for record in group["records"]]
+            maker.counts.clear()
+            encoded = list(maker.encode((g["record"] for g in given), length, tok))
+            yield {
+                "ids": np.array([i for ids, _ in encoded for i in ids], np.int32),
+                "weights": np.array([w for _, weights in encoded for w in weights], np.float32),
+                "sizes": np.array([len(ids) for ids, _ in encoded], np.int64),
+                "met": manifest.canonical([[g["where"], g["record"]["id"]] for g in given]),
+                "counts": manifest.canonical(maker.counts),
+                "error": group["error"],
+            }
+
+    vector = {"ids": tf.int32, "weights": tf.float32, "sizes": tf.int64}
+    signature = {name: tf.TensorSpec([None], kind) for name, kind in vector.items()}
+    signature |= {name: tf.TensorSpec([], tf.string) for name in ("met", "counts", "error")}
+    return tf.data.Dataset.from_generator(generate, output_signature=signature)
+
+
+def _register(maker: RowMaker, found: list[parts.Block], length: int) -> None:
+    """The SeqIO task of a source's blocks, here or in a worker of Beam."""
+    tf, _ = start()
+    import seqio
+
+    class Blocks(seqio.DataSource):
+        """The blocks as shards."""
+
+        def __init__(self) -> None:
+            super().__init__(splits=(SPLIT,), caching_permitted=True)
+
+        @property
+        def supports_arbitrary_sharding(self) -> bool:
+            return False
+
+        def list_shards(self, split: str) -> list[str]:
+            return [f"{block.path}:{block.line}" for block in found]
+
+        def get_dataset(self, split: str, shuffle: bool = True, seed: Any = None, shard_info: Any = None) -> Any:
+            block = found[shard_info.index]
+            signature = {"records": tf.TensorSpec([None], tf.string), "error": tf.TensorSpec([], tf.string)}
+            return tf.data.Dataset.from_generator(lambda: _groups(maker, block), output_signature=signature)
+
+    seqio.TaskRegistry.remove(NAME)
+    seqio.TaskRegistry.add(
+        NAME,
+        source=Blocks(),
+        preprocessors=[functools.partial(_encode, maker, length), seqio.CacheDatasetPlaceholder()],
+        output_features={"ids": seqio.Feature(seqio.PassThroughVocabulary(size=0), add_eos=False, dtype=tf.int32)},
+    )
+
+
+def _keyed(example: dict[str, Any]) -> tuple[int, tuple[int, dict[str, Any]]]:
+    """(shard, (place in it, values)) by what SeqIO says of where the example comes from."""
+    from seqio import beam_utils
+
+    values = {n: example[n].numpy() for n in ("ids", "weights", "sizes", "met", "counts", "error")}
+    shard, place = (beam_utils.SOURCE_SHARD_ID_PROVENANCE_KEY, beam_utils.ID_WITHIN_SHARD_PROVENANCE_KEY)
+    return int(example[shard]), (int(example[place]), values)
+
+
+def _write(work: Path, keyed: tuple[int, Iterable[tuple[int, dict[str, Any]]]]) -> None:
+    shard, given = keyed
+    groups = [values for _, values in sorted(given, key=lambda pair: pair[0])]
+    arrays = {name: np.concatenate([g[name] for g in groups]) for name in ("ids", "weights", "sizes")}
+    said = [[json.loads(g["met"]), json.loads(g["counts"]), g["error"].decode()] for g in groups]
+    manifest.write_json(work / f"shard-{shard}.json", said)
+    parts.save_array(work / f"shard-{shard}.npz", **arrays)
+
+
+def _run(maker: RowMaker, found: list[parts.Block], length: int, runner: str, work: Path) -> None:
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from seqio import beam_utils
+
+    _, seqio = start()
+    setup = functools.partial(_register, maker, found, length)
+    setup()
+    name, *options = shlex.split(runner)
+    task = seqio.TaskRegistry.get(NAME)
+    try:
+        with beam.Pipeline(name, options=PipelineOptions(options)) as pipeline:
+            read = beam_utils.PreprocessTask(task, SPLIT, setup_fn=setup, add_provenance=True)
+            _ = pipeline | read | beam.Map(_keyed) | beam.GroupByKey() | beam.Map(functools.partial(_write, work))
+    except ValueError as error:
+        raise ConfigError(f"runner {runner!r}: {' '.join(str(error).split())}") from error
+    finally:
+        seqio.TaskRegistry.remove(NAME)
+
+
+def _read(maker: RowMaker, shards: int, work: Path) -> Iterator[Encoded]:
+    """What the workers wrote, in order; their counts are added to the maker's, their errors raised, ids compared."""
+    seen: dict[str, str] = {}
+    for shard in range(shards):
+        if not (work / f"shard-{shard}.npz").is_file():
+            continue  # a block without a record
+        for met, counts, error in json.loads((work / f"shard-{shard}.json").read_text(encoding="utf-8")):
+            for where, identity in met:
+                records.unique_id(where, {"id": identity}, seen)
+            for what, more in counts.items():
+                maker.counts[what] = maker.counts.get(what, 0) + more
+            if error:
+                raise DataError(error)
+        with np.load(work / f"shard-{shard}.npz", allow_pickle=False) as file:
+            ids, weights, sizes = file["ids"], file["weights"].astype(float), file["sizes"]
+        ends = np.cumsum(sizes)
+        for start_at, end in zip((ends - sizes).tolist(), ends.tolist(), strict=True):
+            yield ids[start_at:end].tolist(), weights[start_at:end].tolist() if maker.kind == "sft" else ()
+
+
+def rows(maker: RowMaker, paths: Iterable[Path], length: int, runner: str, work: Path) -> Iterator[np.ndarray]:
+    """Rows int32 [3, length] of the source's files: those of `maker.make(maker.read(), length)`, made on Beam.
+
+    `runner` is a Beam runner with its options; `work` a new folder that all of its workers see.
+    """
+    from tigerjax.tokenizer.load import Tokenizer
+
+    found = blocks(paths)
+    work.mkdir()
+    maker.counts.clear()
+    _run(maker, found, length, runner, work)
+    maker.counts.clear()
+    yield from maker.rows(_read(maker, len(found), work), length, Tokenizer(Path(maker.tokenizer)))
