@@ -227,13 +227,19 @@ def sample(
 def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> None:
     """Draws RUN_DIR/report.html from RUN_DIR/report.json, and prints its table.
 
+    RUN_DIR may also be an alignment (`align init --out`): then of its ended rounds, which report.json is written from.
+
     Example: tigerjax report runs/quickstart
     """
     import json as json_lib
 
+    from tigerjax import manifest
+    from tigerjax.align import project, summary
     from tigerjax.report import print_table, render
 
     source = run_dir / "report.json"
+    if (run_dir / project.FILE).is_file():
+        manifest.write_json(source, summary.collect(run_dir))
     if not source.is_file():
         raise DataError(f"{source} does not exist; `tigerjax quickstart --out {run_dir}` writes it")
     try:
