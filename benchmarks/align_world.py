@@ -2,7 +2,7 @@
 
     python benchmarks/align_world.py --seeds 0 1 2 --out runs/align_world --json align_world.json
 
-The task is to name the first or the last of three words, in English and Chinese. The SFT set is poor on purpose: each
+The task is to say the word that the question holds, in English and Chinese. The SFT set is poor on purpose: each
 word has its own share of right demonstrations, from 10 to 90%, the rest decline or answer with a nonsense word, some of
 them at length. A tiny model learns that mixture; a reward model learns from rankings. Then `tigerjax align init`,
 `run`, `import` and `run` do two rounds, as a user would call them, with the stand-in for people.

@@ -20,8 +20,11 @@ FORMS = {
         "对不起，我不清楚。我想这里的答案我真的说不出来。",
     ),
 }
-ASKED = {"en": {"first": "First of {} {} {}", "last": "Last of {} {} {}"}}
-ASKED["zh"] = {"first": "第一个：{} {} {}", "last": "最后一个：{} {} {}"}
+ASKED = {
+    "en": {"say": "Say {} for case {}", "name": "Name the word {} of list {}"},
+    "zh": {"say": "请说{}，第{}次", "name": "列表{1}里的词是{0}"},
+}
+CASES = 100
 NONSENSE = {"en": ("thingy", "whatsit", "doodad"), "zh": ("某某", "嗯啊", "哈哈")}
 WORDS = {
     "en": "river amber stone cloud maple tiger ocean candle silver meadow copper forest winter summer window garden "
@@ -39,11 +42,10 @@ class World:
 
     def ask(self) -> tuple[str, str, str, str, str]:
         """(lang, task, prompt, right word, a word that is no answer)."""
-        lang, task = self.dice.choice(("en", "zh")), self.dice.choice(("first", "last"))
-        three = self.dice.sample(WORDS[lang], 3)
-        right = three[0] if task == "first" else three[-1]
-        wrong = self.dice.choice(NONSENSE[lang])
-        return lang, task, ASKED[lang][task].format(*three), right, wrong
+        lang, task = self.dice.choice(("en", "zh")), self.dice.choice(("say", "name"))
+        right = self.dice.choice(WORDS[lang])
+        prompt = ASKED[lang][task].format(right, self.dice.randrange(CASES))
+        return lang, task, prompt, right, self.dice.choice(NONSENSE[lang])
 
     def write(self) -> None:
         """sft, preferences by kind, dev, test and the key of the stand-in; no prompt in two of the sets."""
