@@ -2,13 +2,16 @@
 
     python benchmarks/sampler.py --json sampler.json
 
-Both run the same random weights (28 million, grouped-query attention) on this machine's CPU, one after the other, at
-temperature 0.9 and top-p 0.95. Tokens are counted as drawn: an answer of ours ends early only where a marker is drawn,
-which is rare. The first call, which compiles, is timed apart. Needs the `hf` extra; `--ours` leaves transformers out.
+Both run the same random weights (28 million, grouped-query attention) on this machine's CPU in turns, at temperature
+0.9 and top-p 0.95; the rates are those of all turns together. Transformers gets the number of threads that is fastest
+in a short trial: on cores shared with others its second thread can cost more than it brings. Tokens are counted as
+drawn: an answer of ours ends early only where a marker is drawn, which is rare. The first call, which compiles, is
+timed apart. Needs the `hf` extra; `--ours` leaves transformers out.
 
-Then ragged answers: 24 prompts x 10 candidates of a model in which every answer may end at any token. `ragged_fill` is
-the share of the work of all decode steps that drew a token which was kept, on any machine; `ragged_share` is tokens a
-second over those of full slots, here.
+Then ragged answers: 24 prompts x 10 candidates, and 80 x 10, of a model in which every answer may end at any token.
+`fill` is the share of the work of all decode steps that drew a token which was kept, on any machine; `share` is tokens
+a second over those of full slots (the peak, measured before and after). While the last answers end, slots stay empty:
+that costs the same however many prompts there are, so it weighs less in the longer run.
 """
 
 import argparse
@@ -29,7 +32,8 @@ from tigerjax.model import llama
 from tigerjax.sample.engine import FLOAT32, SamplingConfig, Stats, generate
 
 PROMPTS, CANDIDATES, NEW_TOKENS, PROMPT_TOKENS = 8, 10, 128, 60
-RAGGED_PROMPTS = 24
+RAGGED_PROMPTS = (24, 80)
+TURNS, TRIAL_TOKENS = 2, 16
 STOPS = range(5, 205)  # ids that end a ragged answer: one in a hundred of the vocabulary
 CONFIG = ModelConfig(
     num_layers=8,
@@ -70,13 +74,20 @@ def ours(
     return time.monotonic() - started, sum(c["ntok"] for r in records for c in r["candidates"]), stats
 
 
-def theirs(weights: Any, prompts: list[dict[str, str]]) -> tuple[float, int]:
+def transformers_model(weights: Any) -> Any:
     import torch
     from transformers import LlamaForCausalLM
 
     with tempfile.TemporaryDirectory() as folder:
         to_hf(weights, CONFIG, Path(folder) / "hf", tokenizer=None)
-        model = LlamaForCausalLM.from_pretrained(Path(folder) / "hf", dtype=torch.float32)
+        return LlamaForCausalLM.from_pretrained(Path(folder) / "hf", dtype=torch.float32)
+
+
+def theirs(model: Any, prompts: list[dict[str, str]], new_tokens: int, threads: int) -> tuple[float, int]:
+    """(seconds, tokens) of `generate`."""
+    import torch
+
+    torch.set_num_threads(threads)
     tok = NumberTokenizer()
     ids = torch.tensor([[tok.ins, *tok.encode(p["text"]), tok.res] for p in prompts])
     started = time.monotonic()
@@ -89,11 +100,52 @@ def theirs(weights: Any, prompts: list[dict[str, str]]) -> tuple[float, int]:
             top_p=0.95,
             top_k=0,
             num_return_sequences=CANDIDATES,
-            min_new_tokens=NEW_TOKENS,
-            max_new_tokens=NEW_TOKENS,
+            min_new_tokens=new_tokens,
+            max_new_tokens=new_tokens,
             pad_token_id=0,
         )
     return time.monotonic() - started, out[:, ids.shape[1] :].numel()
+
+
+def beside(weights: Any, prompts: list[dict[str, str]], leave_out: bool) -> dict[str, Any]:
+    """Rates of both, in turns."""
+    mine, other = np.zeros(2), np.zeros(2)  # seconds, tokens
+    figures: dict[str, Any] = {}
+    if not leave_out:
+        model = transformers_model(weights)
+        theirs(model, prompts[:1], 1, 1)
+        trial = {n: theirs(model, prompts, TRIAL_TOKENS, n)[0] for n in sorted({1, os.cpu_count() or 1})}
+        threads = min(trial, key=lambda n: trial[n])
+        figures = {"transformers_threads": threads}
+    for turn in range(TURNS):
+        mine += ours(weights, prompts, seed=1 + turn)[:2]
+        if not leave_out:
+            other += theirs(model, prompts, NEW_TOKENS, threads)
+    figures |= {"tokens": int(mine[1]), "tokens_per_s": round(mine[1] / mine[0], 1)}
+    if not leave_out:
+        figures["transformers_tokens"] = int(other[1])
+        figures["transformers_tokens_per_s"] = round(other[1] / other[0], 1)
+        figures["ratio"] = round((mine[1] / mine[0]) / (other[1] / other[0]), 2)
+    return figures
+
+
+def ragged(weights: Any, many: list[dict[str, str]]) -> dict[str, Any]:
+    """Rates at ragged lengths, with the peak before and after each."""
+    stops, figures = tuple(STOPS), {}
+    ours(weights, many[:1], seed=2, stop_ids=stops)  # compiles
+    for count in RAGGED_PROMPTS:
+        before = ours(weights, many[:PROMPTS], seed=3)
+        seconds, tokens, stats = ours(weights, many[:count], seed=2, stop_ids=stops)
+        after = ours(weights, many[:PROMPTS], seed=4)
+        peak = (before[1] + after[1]) / (before[0] + after[0])
+        figures |= {
+            f"ragged_{count}_mean_tokens": round(tokens / (count * CANDIDATES), 1),
+            f"ragged_{count}_tokens_per_s": round(tokens / seconds, 1),
+            f"ragged_{count}_peak_tokens_per_s": round(peak, 1),
+            f"ragged_{count}_fill": round(stats.drawn / stats.decode_slots, 3),
+            f"ragged_{count}_share": round(tokens / seconds / peak, 3),
+        }
+    return figures
 
 
 def main() -> None:
@@ -108,36 +160,16 @@ def main() -> None:
     rng = np.random.default_rng(0)
     many = [
         {"prompt_id": str(i), "text": " ".join(map(str, rng.integers(5, 20_000, PROMPT_TOKENS)))}
-        for i in range(RAGGED_PROMPTS)
+        for i in range(max(RAGGED_PROMPTS))
     ]
-    prompts = many[:PROMPTS]
-    first, _, stats = ours(weights, prompts, seed=0)
-    seconds, tokens, _ = ours(weights, prompts, seed=1)
+    first, _, stats = ours(weights, many[:PROMPTS], seed=0)
     figures: dict[str, Any] = {
         "parameters": llama.parameter_count(CONFIG),
-        "tokens": tokens,
-        "tokens_per_s": round(tokens / seconds, 1),
         "first_call_s": round(first, 2),
-        "second_call_s": round(seconds, 2),
         "compilations": stats.compilations,
     }
-    if not args.ours:
-        hf_seconds, hf_tokens = theirs(weights, prompts)
-        figures |= {
-            "transformers_tokens": hf_tokens,
-            "transformers_tokens_per_s": round(hf_tokens / hf_seconds, 1),
-            "ratio": round(tokens / seconds / (hf_tokens / hf_seconds), 2),
-        }
-    ours(weights, many[:1], seed=2, stop_ids=tuple(STOPS))  # compiles
-    seconds, ragged, stats = ours(weights, many, seed=2, stop_ids=tuple(STOPS))
-    figures |= {
-        "ragged_mean_tokens": round(ragged / (RAGGED_PROMPTS * CANDIDATES), 1),
-        "ragged_tokens_per_s": round(ragged / seconds, 1),
-        "ragged_fill": round(stats.drawn / stats.decode_slots, 3),
-        "ragged_share": round(ragged / seconds / figures["tokens_per_s"], 3),
-        "cpus": os.cpu_count(),
-        "load_average_1m": round(os.getloadavg()[0], 2),
-    }
+    figures |= beside(weights, many[:PROMPTS], args.ours) | ragged(weights, many)
+    figures |= {"cpus": os.cpu_count(), "load_average_1m": round(os.getloadavg()[0], 2)}
     for key, value in figures.items():
         print(f"{key:28} {value}")
     if args.json:

@@ -384,3 +384,23 @@ def refused_last(command: str, code: int, words: str, capfd) -> None:
     got, _, err = run(command, capfd)
     last = err.splitlines()[-1]
     assert got == code and last.startswith("tigerjax: ") and re.search(words, last), (got, err)
+
+
+def test_an_sft_run_tells_its_progress_at_10k_examples_and_warns_when_it_is_low(tmp_path, capsys):
+    from types import SimpleNamespace
+
+    from tigerjax.commands.models import _progress
+
+    def told(kind, losses):
+        rows = SimpleNamespace(folder=tmp_path / kind, figures={"records": 500}, rows=100)
+        rows.folder.mkdir(exist_ok=True)
+        (rows.folder / "manifest.json").write_text(json.dumps({"config": {"kind": kind}}))
+        lines = [json.dumps({"step": 10 * i, "loss_nats": loss}) + "\n" for i, loss in enumerate(losses, start=1)]
+        (tmp_path / "metrics.jsonl").write_text("".join(lines))
+        loader = SimpleNamespace(sources=[rows], rates={kind: 1.0})
+        return _progress(SimpleNamespace(batch_rows=100), tmp_path, loader)  # 500 examples a step: 10,000 in 20
+
+    assert told("documents", [5.0, 3.0, 1.0]) == {}
+    assert told("sft", [5.0, 1.0, 1.0]) == {"progress_at_10k_examples": 1.0} and not capsys.readouterr().err
+    assert told("sft", [5.0, 4.0, 1.0])["progress_at_10k_examples"] == (5 - 4) / (5 - 2.5)
+    assert "warning: after 10,000 examples the loss had 40% of its fall behind it" in capsys.readouterr().err

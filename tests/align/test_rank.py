@@ -239,3 +239,13 @@ def test_win_rate_counts_ties_half_and_refuses_unequal_sets():
 def test_gate_reads_the_figures_of_the_evaluation():
     got = figures_of({"by_lang": {"en": {"accuracy": 0.5, "n": 2}}, "by_task": {"qa": {"accuracy": 0.25, "n": 4}}})
     assert got == {"mean": {"en": 0.5}, "task": {"qa": 0.25}}
+
+
+def test_winners_of_earlier_rounds_are_not_counted_again_and_do_not_hide_that_there_are_none():
+    old = {"id": "rs01-e1-c", "prompt_id": "e1", "provenance": "rm", "messages": [{"role": "user", "content": "q"}]}
+    how = {"top_m": 1, "min_score": None, "beat_reference": False, "on_conflict": "add", "weights": {"rm": 1.0}}
+    with pytest.raises(GateFailed, match="0 winners"):
+        mix([old], [], round_index=2, **how)
+    won = {"text": "a", "cid": "c", "provenance": "rm", "score": 1.0}
+    ranked = [{"prompt_id": "e2", "messages": [{"role": "user", "content": "r"}], "ranking": [won]}]
+    assert mix([old], ranked, round_index=2, **how).counts["winners"] == {"rm": 1}

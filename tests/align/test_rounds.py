@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tigerjax import manifest
-from tigerjax.align import rounds, stand_in, steps
+from tigerjax.align import rounds, stand_in, steps, summary
 from tigerjax.align.config import AlignConfig
 from tigerjax.errors import Blocked, ConfigError, DataError
 
@@ -239,3 +239,15 @@ def test_the_stand_in_ranks_right_answers_first_rejects_wrong_ones_and_edits(tmp
     assert ranking["ranking"] == [["A", "C"], ["B"]] and ranking["reject"] == ["B"]
     assert edit["base"] == "C" and edit["text"] == "It is Paris."
     assert counts == {"asked": 2, "unknown": 1, "rankings": 1, "edits": 1}
+
+
+def test_the_report_of_rounds_has_the_held_out_answers_of_both_models_and_who_chose(tmp_path):
+    world = World(tmp_path / "w")
+    with pytest.raises(DataError, match="no round has ended"):
+        summary.collect(world.folder)
+    ended = world.run()
+    (told,) = summary.collect(world.folder)["align_rounds"]
+    assert (told["round"], told["gate"], told["win_rate"]) == (1, "accepted", 1.0)
+    assert told["winners"] == ended.figures["winners"]
+    assert told["before"] == {"reward": 5.0, "accuracy": 0.5, "characters": len("answer 5"), "scores": [5.0] * 4}
+    assert told["after"] == {"reward": 9.0, "accuracy": 0.9, "characters": len("answer 9"), "scores": [9.0] * 4}

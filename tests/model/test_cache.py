@@ -131,3 +131,15 @@ def test_decoding_never_copies_kv_to_every_query_head(weights):
     assert f"f32[2,2,10,{MAX_LEN}]" in text and f"f32[2,2,{MAX_LEN},10]" in text
     for copied in (f"6,10,{MAX_LEN}", f"6,{MAX_LEN},10", f"2,3,10,{MAX_LEN}", f"2,3,{MAX_LEN},10"):
         assert f"f32[2,{copied}]" not in text
+
+
+def test_a_decode_step_writes_its_cache_in_place():
+    """A copy of the whole cache in every layer took four fifths of a decode step on a CPU."""
+    L, B, K, H, S = 3, 5, 2, 8, 4096
+    k_LBKHS = jnp.zeros((L, B, K, H, S))
+    new_BKH1, at_B = jnp.ones((B, K, H, 1)), jnp.arange(B, dtype=jnp.int32)
+    write = jax.jit(lambda old, new, at: cache._write(old, new, jnp.int32(1), at, axis=-1), donate_argnums=0)
+    compiled = write.lower(k_LBKHS, new_BKH1, at_B).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < k_LBKHS.nbytes / 10
+    written = np.asarray(compiled(k_LBKHS, new_BKH1, at_B))
+    assert written.sum() == B * K * H and all((written[1, b, :, :, b] == 1).all() for b in range(B))

@@ -23,6 +23,15 @@ def made_up_report(samples: int = 3) -> dict[str, Any]:
         wobble = [0.08 * math.sin(7.3 * i) * math.exp(-i / steps) for i in range(steps)]
         return [[10 * i, end + (start - end) * math.exp(-5 * i / steps) + wobble[i]] for i in range(steps)]
 
+    def side(reward: float, characters: float, accuracy: float) -> dict[str, Any]:
+        scores = [*(reward + 0.3 * i for i in range(-5, 6)), None]
+        return {"reward": reward, "characters": characters, "accuracy": accuracy, "scores": scores}
+
+    def ended(number: int, gate: str, reasons: list[str]) -> dict[str, Any]:
+        about = {"round": number, "gate": gate, "reasons": reasons, "win_rate": 0.66}
+        winners = {"rm": 77, "human": 22, "edit": 1}
+        return about | {"winners": winners, "before": side(-0.11, 44.4, 0.22), "after": side(0.88, 55.5, 0.33)}
+
     names = ("base", "holistic", "sft", "rejection_sampled")
     prompts = [
         ("en", f"MADE UP: how much is 111 + 222? {HOSTILE}"),
@@ -77,6 +86,7 @@ def made_up_report(samples: int = 3) -> dict[str, Any]:
             "reward_before": -0.11,
             "reward_after": 0.99,
         },
+        "align_rounds": [ended(1, "accepted", []), ended(2, "refused", [f"mean en lost 2.22 points {HOSTILE}"])],
         "samples": [
             {
                 "lang": prompts[i % 3][0],

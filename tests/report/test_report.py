@@ -14,6 +14,7 @@ from rich.console import Console
 from tigerjax.report import print_table, render
 from tigerjax.report.charts import Bar, bars, clean, curve, ticks
 from tigerjax.report.figures import duration, number, standard_error
+from tigerjax.report.rounds import histogram
 
 SECTIONS = {
     "verdict": [],
@@ -23,6 +24,7 @@ SECTIONS = {
     "curves": ["curves"],
     "accuracy": ["accuracy"],
     "round": ["true_reward", "round"],
+    "rounds": ["align_rounds"],
     "samples": ["samples"],
     "parity": ["hf_max_abs_logit_diff", "hf_greedy_equal"],
     "time": ["seconds"],
@@ -209,3 +211,18 @@ def test_a_failed_write_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(OSError, match="made up"):
         render({"version": "other"}, tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == text
+
+
+def test_rounds_are_drawn_with_scores_shares_and_every_model_in_both_planes(tmp_path: Path):
+    text = rendered(made_up_report(), tmp_path)
+    made = text[text.index('<section id="rounds"') :].split("</section>")[0]
+    assert "reward model <b>77 (77.0%)</b>" in made and "Refused: mean en lost 2.22 points &lt;script" in made
+    assert made.count("n = 11, mean") == 2 * 2 * 2  # of twelve scores one is not finite: legend and title, both sides
+    assert made.count("<circle") == 2 * 3 and made.count("dot refused") == 2 and made.count("dot start") == 2
+
+
+def test_a_column_is_as_tall_as_its_share_of_the_fullest():
+    made = histogram([0.0] * 3 + [1.0], [1.0] * 4)
+    tall = {side: re.findall(rf'class="{side}"[^>]* height="([^"]+)%"', made) for side in ("before", "after")}
+    assert tall["before"][0] == "75.00" and tall["before"][-1] == "25.00" and tall["after"][-1] == "100.00"
+    assert {*tall["before"][1:-1], *tall["after"][:-1]} == {"0.00"}

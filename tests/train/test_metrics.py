@@ -5,7 +5,7 @@ import json
 from tiny_run import tiny_config
 
 from tigerjax.config import ModelConfig
-from tigerjax.train.metrics import Metrics, log_line, mfu, model_flops
+from tigerjax.train.metrics import Metrics, log_line, mfu, model_flops, progress_at
 
 RECORD = {
     "step": 1200, "loss_nats": 1.7134, "grad_norm": 0.842, "lr": 9.2e-6, "tokens_per_s": 412_300.0, "mfu": 0.471,
@@ -57,3 +57,20 @@ def test_the_tiny_run_has_a_flop_count_by_hand():
     c = tiny_config().model
     layer = 32 * 4 * 10 * 2 + 32 * 2 * 10 * 2 + 3 * 32 * 48
     assert model_flops(c, tokens=1, seq_len=16) == 6 * (2 * layer + 32 * 64 + 2 * 40 * 16)
+
+
+def test_progress_is_the_share_of_the_fall_and_unknown_where_nothing_can_be_said(tmp_path):
+    def logged(*losses):
+        lines = [json.dumps({"step": 10 * i, "loss_nats": loss}) + "\n" for i, loss in enumerate(losses, start=1)]
+        (tmp_path / "metrics.jsonl").write_text("".join(lines))
+
+    assert progress_at(tmp_path, 20) is None
+    logged(5.0, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    assert progress_at(tmp_path, 20) == 0.5
+    assert progress_at(tmp_path, 39.9) == 0.75  # the mean of 3 and 1
+    assert progress_at(tmp_path, 70) == 1.0
+    assert progress_at(tmp_path, 19) is None and progress_at(tmp_path, 71) is None
+    logged(1.0, 2.0, 3.0)
+    assert progress_at(tmp_path, 20) is None  # it rose
+    logged(5.0, None, 3.0, 1.0)
+    assert progress_at(tmp_path, 30) == (5 - 3) / (5 - 2)

@@ -57,7 +57,8 @@ def mix(
             continue
         seen.add(key)
         out.append(example)
-    fresh = [e for e in out if "prompt_id" in e]
+    own = {w["id"] for w in winners}  # the set may hold winners of earlier rounds too
+    fresh = [e for e in out if e["id"] in own]
     if not fresh:
         raise GateFailed(
             f"0 winners of {len(ranked)} ranked prompts ({dict(dropped)}); lower min_score or beat_reference,"

@@ -8,7 +8,8 @@
     rounds/01/rank/      ranked.jsonl preferences.jsonl           winners, and pairs for the next reward model
     rounds/01/mix/       sft.jsonl                                the next SFT set
     rounds/01/train/     run/                                     the new model, in the trainer's own layout
-    rounds/01/gate/      gate.json                                whether it replaces the current one
+    rounds/01/gate/      gate.json                                whether it replaces the current one, and the
+                                                          [score, characters] of both models' held-out answers
 
 What a step computes is handed in as functions, so this file knows neither the sampler nor the trainer. Long steps work
 in STEP.work-HASH, which survives an interruption and becomes part of the step's folder at its end.
@@ -306,7 +307,11 @@ def _judge(config: AlignConfig, work: Work, current: Path, new: Path) -> dict[st
         "accuracy_before": before["overall"],
         "accuracy_after": after["overall"],
     }
-    return {"accepted": result.accepted, "reasons": result.reasons, "figures": figures}
+    held_out = {
+        name: [[_finite(score), len(text)] for score, (_, text, _) in zip(scores, own, strict=True)]
+        for name, scores, own in (("before", old_scores, items[0]), ("after", new_scores, items[1]))
+    }
+    return {"accepted": result.accepted, "reasons": result.reasons, "figures": figures, "held_out": held_out}
 
 
 def _used(rounds: Path, index: int, back: int) -> set[str]:

@@ -12,6 +12,9 @@ from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.rendezvous import HostsConfig
 
+PROGRESS_EXAMPLES, LEAST_PROGRESS = 10_000, 0.9
+"""TigerBot's report expects an SFT run to be through 0.95 of its loss's fall after 10,000 examples."""
+
 
 def quickstart(out: Path = Path("runs/quickstart"), seed: int = 0, json: Path | None = None) -> None:
     """The whole recipe on the embedded data, on a CPU, in minutes; ends in OUT/report.html.
@@ -69,9 +72,34 @@ def train(
         loop(run, loader, run_dir=run_dir, mesh=mesh, since=began, profile_steps=traced)
     if others.is_writer():
         figures = {"run": str(run_dir)} | last_record(run_dir)
+        figures |= _progress(run, run_dir, loader)
         if held_out:
             figures["held_out"] = _held_out(run, run_dir, held_out)
         keep(figures, json)
+
+
+def _progress(run: Any, run_dir: Path, loader: Any) -> dict[str, float]:
+    """Of an SFT run: which share of its fall the loss had behind it after 10,000 examples; warns when that is low."""
+    from tigerjax import manifest
+    from tigerjax.train.metrics import progress_at
+
+    kinds = [(manifest.read(source.folder) or {}).get("config", {}).get("kind") for source in loader.sources]
+    if set(kinds) != {"sft"}:
+        return {}
+    examples_per_row = sum(
+        rate * source.figures["records"] / source.rows
+        for rate, source in zip(loader.rates.values(), loader.sources, strict=True)
+    )
+    progress = progress_at(run_dir, PROGRESS_EXAMPLES / (examples_per_row * run.batch_rows))
+    if progress is None:
+        return {}
+    if progress < LEAST_PROGRESS:
+        print(
+            f"warning: after {PROGRESS_EXAMPLES:,} examples the loss had {progress:.0%} of its fall behind it, below"
+            f" {LEAST_PROGRESS:.0%}: the data may be noisy or the learning rate too low",
+            file=sys.stderr,
+        )
+    return {"progress_at_10k_examples": progress}
 
 
 def _steps(text: str | None) -> tuple[int, int] | None:
@@ -227,13 +255,19 @@ def sample(
 def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> None:
     """Draws RUN_DIR/report.html from RUN_DIR/report.json, and prints its table.
 
+    RUN_DIR may also be an alignment (`align init --out`): then of its ended rounds, which report.json is written from.
+
     Example: tigerjax report runs/quickstart
     """
     import json as json_lib
 
+    from tigerjax import manifest
+    from tigerjax.align import project, summary
     from tigerjax.report import print_table, render
 
     source = run_dir / "report.json"
+    if (run_dir / project.FILE).is_file():
+        manifest.write_json(source, summary.collect(run_dir))
     if not source.is_file():
         raise DataError(f"{source} does not exist; `tigerjax quickstart --out {run_dir}` writes it")
     try:

@@ -107,14 +107,19 @@ def decode_step(
 
 def _write(cache: jax.Array, new: jax.Array, index: jax.Array, position_B: jax.Array, *, axis: int) -> jax.Array:
     """The cache (L, B, …) with `new` (B, …, one slot at `axis`) in the slot position_B of each row of layer `index`."""
-
-    def one_row(row: jax.Array, value: jax.Array, position: jax.Array) -> jax.Array:
-        start = [index] + [jnp.int32(0)] * 3
-        start[axis] = position
-        return jax.lax.dynamic_update_slice(row, value[None], start)
-
-    # As a map over rows, which stays local where rows are split over devices.
-    return jax.vmap(one_row, (1, 0, 0), 1)(cache, new, position_B)
+    slot = axis % cache.ndim
+    at_B2 = jnp.stack([jnp.broadcast_to(index, position_B.shape), position_B], axis=-1)
+    kept = tuple(d for d in range(2, cache.ndim) if d != slot)
+    # Rows are a batch dimension of the scatter: local where they are split over devices, and in place. A vmap over
+    # rows means the same, but moves them to the front, and XLA:CPU then copies the whole cache in every layer.
+    places = jax.lax.ScatterDimensionNumbers(
+        update_window_dims=tuple(range(1, 1 + len(kept))),
+        inserted_window_dims=(0, slot),
+        scatter_dims_to_operand_dims=(0, slot),
+        operand_batching_dims=(1,),
+        scatter_indices_batching_dims=(0,),
+    )
+    return jax.lax.scatter(cache, at_B2, jnp.squeeze(new, axis), places, unique_indices=True, mode="clip")
 
 
 def _read(q_BTNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array, mask_BS: jax.Array) -> jax.Array:

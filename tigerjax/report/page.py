@@ -19,6 +19,8 @@ from tigerjax.report.figures import (
     stages,
     standard_error,
 )
+from tigerjax.report.parts import section, table
+from tigerjax.report.rounds import rounds
 from tigerjax.report.style import CSS
 
 Report = Mapping[str, Any]
@@ -36,17 +38,13 @@ def render(report: Report, out: Path) -> None:
 
 
 def page(report: Report) -> str:
-    parts = [tokenizer, data, shares, curves, accuracy, rejection, samples, parity, time]
-    body = "\n".join(made for section in parts if (made := section(report)))
+    parts = [tokenizer, data, shares, curves, accuracy, rejection, rounds, samples, parity, time]
+    body = "\n".join(made for part in parts if (made := part(report)))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><title>tigerjax report</title>'
         f"<style>{CSS}</style></head>\n<body><main>\n{header(report)}\n{body}\n{footer(report)}\n</main></body></html>\n"
     )
-
-
-def section(name: str, title: str, lead: str, body: str) -> str:
-    return f'<section id="{name}"><h2>{title}</h2>\n<p class="soft">{lead}</p>\n{body}</section>'
 
 
 def language(key: str) -> str:
@@ -67,7 +65,7 @@ def header(report: Report) -> str:
         for name, value, note in verdict(report)
     )
     return (
-        '<header id="verdict"><h1>From raw text to an aligned model</h1>'
+        f'<header id="verdict"><h1>{clean(report.get("title", "From raw text to an aligned model"))}</h1>'
         f'<p class="soft">{" · ".join(facts)}. Every figure below was measured in this run.</p>'
         + (f'<dl class="verdict">{cards}</dl>' if cards else "")
         + "</header>"
@@ -273,15 +271,6 @@ def time(report: Report) -> str:
     if "total_seconds" in report:
         lead += f" The run that drew this page took {duration(report['total_seconds'])} in all."
     return section("time", "Time by stage", lead, bars(rows, 0.0, max([1e-9, *map(float, seconds.values())])))
-
-
-def table(heads: list[str], rows: list[list[str]], *, words: bool = False) -> str:
-    """The first column is read from the left, the others are figures; with `words` the last one is prose."""
-    head = "".join(f"<th>{clean(h)}</th>" for h in heads)
-    body = "".join("<tr>" + "".join(f"<td>{clean(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    kind = "words" if words else "figures"
-    made = f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<div class="wide">{made}</div>'
 
 
 def footer(report: Report) -> str:

@@ -57,6 +57,11 @@ section { margin-top: 2.6rem; padding-top: 1.5rem; border-top: 1px solid var(--r
 .s0 { fill: var(--holistic); background: var(--holistic); }
 .s1 { fill: var(--rejection); background: var(--rejection); }
 .s2 { fill: var(--sft); background: var(--sft); } .s3 { fill: var(--reward); background: var(--reward); }
+.columns .before { fill: var(--base); } .columns .after { fill: var(--rejection); }
+.legend .k-before { background: var(--base); } .legend .k-after { background: var(--rejection); }
+.dot { fill: var(--rejection); } .dot.refused { fill: none; stroke: var(--rejection); stroke-width: 2; }
+.dot.start { fill: var(--base); }
+.mark { fill: var(--ink); font-size: 12px; }
 .wide { overflow-x: auto; margin: .9rem 0; }
 table { border-collapse: collapse; font-size: .9rem; min-width: 60%; }
 th, td { padding: .35rem .9rem .35rem 0; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }

@@ -143,6 +143,27 @@ def last_record(run_dir: Path) -> dict[str, Any]:
     return json.loads(lines[-1]) if lines else {}
 
 
+def progress_at(run_dir: Path, step: float) -> float | None:
+    """(L0 - L) / (L0 - Lend) at `step`, from the losses of RUN/metrics.jsonl; None when the run ended before it.
+
+    L0 is the first logged loss, the others are means of the five logged losses up to the step and up to the end: one
+    batch alone says little. None also when no loss is known twice or the loss did not fall.
+    """
+    path = run_dir / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    logged = [(r["step"], r["loss_nats"]) for r in map(json.loads, lines) if r["loss_nats"] is not None]
+    until = [loss for at, loss in logged if at <= step]
+    if len(until) < 2 or logged[-1][0] < step:
+        return None
+    start, there, end = until[0], _last_five(until), _last_five([loss for _, loss in logged])
+    return (start - there) / (start - end) if start > end else None
+
+
+def _last_five(losses: list[float]) -> float:
+    own = losses[1:][-5:]
+    return sum(own) / len(own)
+
+
 def _step(line: str) -> float:
     try:
         return json.loads(line)["step"]
