@@ -3,6 +3,7 @@
 gcloud and kubectl are stand-ins that record their arguments and answer from a list; no cloud is touched.
 """
 
+import json
 import os
 import shlex
 import subprocess
@@ -198,6 +199,19 @@ def test_the_jobset_has_a_pod_a_host_and_a_job_a_slice(tpu, slices, hosts, chips
     assert container["resources"]["limits"] == container["resources"]["requests"] == {"google.com/tpu": chips}
     assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == tpu.split(":")[1]
     assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
+
+
+@pytest.mark.parametrize("settings", [{}, {"SLICES": "4", "TPU": "v6e:16x16", "QUEUE": "team"}])
+def test_the_job_of_a_slice_is_one_by_kubernetes_own_schema(settings):
+    """JobSet is no part of Kubernetes' schema; the Job that it makes of its template is."""
+    import kubernetes_validate
+
+    (part,) = manifest(**settings)["spec"]["replicatedJobs"]
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": part["name"]}, **part["template"]}
+    kubernetes_validate.validate(job, "1.33", strict=True)
+    broken = json.loads(json.dumps(job).replace("containerName", "container"))
+    with pytest.raises(kubernetes_validate.ValidationError, match="container"):
+        kubernetes_validate.validate(broken, "1.33", strict=True)
 
 
 def test_the_jobset_is_final_on_the_codes_that_tigerjax_means_so():
