@@ -57,8 +57,12 @@ lint: venv ## ruff and mypy alone
 format: venv ## rewrites the files as ruff wants them
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: venv ## every script in benchmarks/, one after the other
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+# Those that need neither arguments nor other packages' texts; each prints its table and keeps runs/bench/NAME.json.
+BENCH := train_beside_transformers sampler reward_scoring data_throughput loop_overhead
+
+bench: venv ## speed beside peers and of our own parts, one script after the other; figures in runs/bench/
+	@mkdir -p runs/bench; set -e; for name in $(BENCH); do echo "== $$name"; \
+	  JAX_PLATFORMS=cpu $(BIN)/python benchmarks/$$name.py --json runs/bench/$$name.json; done
 
 drill: venv ## a run of two processes, killed 20 times: its final weights are those of the undisturbed one
 	@$(BIN)/python benchmarks/drill.py

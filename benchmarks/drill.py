@@ -3,7 +3,8 @@
     python benchmarks/drill.py [--kills 20] [--steps 400] [--seed 0] [--json FILE]
 
 First the run goes through undisturbed. Then it is disturbed until it was hit --kills times: one process or both get
-SIGKILL at a random moment (start-up, restore, step, save), every fifth time the newest checkpoint is cut in half as
+SIGKILL, one time in three at a random moment of the start (imports, restore, compilation), else when it has done a
+random number of steps (in a step or a save), every fifth time the newest checkpoint is cut in half as
 well, and every seventh time a process is stopped (SIGSTOP) until the other says that it stalled. Each restart is
 automatic. Prints: hits by kind, starts, steps done again, the longest end after a hit, and whether the final weights
 and optimiser state are bit-identical. Exit 5 when they are not, when a save was lost, or when there were too few hits.
@@ -25,6 +26,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PROCESSES, DEVICES, ROWS, LENGTH, VOCAB, EVERY = 2, 2, 8, 16, 60, 10
+START_S = 45  # who is killed before the others have found it ends them so late
 STALL_S, HEARTBEAT_S = 30, 20  # of the run; no hit may take longer to end it than both together, and 30 s
 STEP_S = 0.02  # a step waits as long for its batch, so that hits fall into steps and not into start-ups only
 
@@ -61,7 +63,11 @@ def worker(folder: Path, steps: int) -> None:
     from tigerjax.rendezvous import HostsConfig
     from tigerjax.train.loop import run_mesh, train
 
-    hosts.start(HostsConfig(stall_timeout_s=STALL_S, barrier_timeout_s=60, heartbeat_timeout_s=HEARTBEAT_S))
+    hosts.start(
+        HostsConfig(
+            start_timeout_s=START_S, stall_timeout_s=STALL_S, barrier_timeout_s=60, heartbeat_timeout_s=HEARTBEAT_S
+        )
+    )
     config = c.RunConfig(
         name="drill",
         model=c.ModelConfig(
@@ -144,10 +150,10 @@ def state_sha256(folder: Path, step: int) -> str:
     total = hashlib.sha256()
     for room in ("weights", "opt_state"):
         path = folder / "checkpoints" / str(step) / room
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as orbax:
-            tree = orbax.metadata(path).item_metadata.tree
-            whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-            arrays = orbax.restore(path, args=ocp.args.PyTreeRestore(restore_args=whole))
+        handler = ocp.PyTreeCheckpointHandler()  # not in a Checkpointer, as in tigerjax.train.checkpoint
+        whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(path).tree)
+        arrays = handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=whole))
+        handler.close()
         for name, leaf in jax.tree_util.tree_leaves_with_path(arrays):
             total.update(jax.tree_util.keystr(name).encode() + np.asarray(leaf).tobytes())
     return total.hexdigest()
@@ -159,6 +165,8 @@ def drill(work: Path, *, kills: int, steps: int, seed: int) -> dict[str, Any]:
     if codes := [code for code in ends(start(work / "whole", steps, log, cache), 3600) if code]:
         raise RuntimeError(f"the undisturbed run ended with {codes}; see {log}")
     whole_s = time.monotonic() - began
+    spent = json.loads((work / "whole" / "metrics.jsonl").read_text().splitlines()[-1])["spent_s"]
+    start_s = spent["start"] + spent["compile"]
 
     folder, hits = work / "drilled", {"one": 0, "all": 0, "cut": 0, "stall": 0}
     starts, again, lost, slowest_s = 0, 0, 0, 0.0
@@ -168,9 +176,14 @@ def drill(work: Path, *, kills: int, steps: int, seed: int) -> dict[str, Any]:
         started, starts = start(folder, steps, log, cache), starts + 1
         number = starts  # one hit a start
         hit = sum(hits[kind] for kind in ("one", "all", "stall")) < kills
-        # A moment between the first breath and the time that the whole run takes for a third of its steps.
-        moment = time.monotonic() + draw.uniform(0.05, 0.4) * whole_s
-        while hit and time.monotonic() < moment and all(process.poll() is None for process in started):
+        began_here, late_s, ahead = time.monotonic(), draw.uniform(0.0, start_s), draw.randint(1, 2 * steps // kills)
+        at_step = None if draw.random() < 1 / 3 else (saved(folder) or [0])[0] + ahead
+        while hit and all(process.poll() is None for process in started):
+            if at_step is None and time.monotonic() - began_here > late_s:
+                break
+            if at_step is not None and last_step(folder) >= at_step:
+                time.sleep(draw.uniform(0.0, 2 * STEP_S))
+                break
             time.sleep(0.01)
         alive = all(process.poll() is None for process in started)
         at = time.monotonic()
@@ -191,8 +204,7 @@ def drill(work: Path, *, kills: int, steps: int, seed: int) -> dict[str, Any]:
             break
         if not (hit and alive):
             raise RuntimeError(f"a run that nobody hit ended with {codes}; see {log}")
-        done = [json.loads(line)["step"] for line in _lines(folder / "metrics.jsonl")]
-        again += (done[-1] if done else 0) - (saved(folder) or [0])[0]
+        again += last_step(folder) - (saved(folder) or [0])[0]
         broken = cut(folder) if number % 5 == 0 else None
         hits["cut"] += broken is not None
     same = state_sha256(work / "whole", steps) == state_sha256(folder, steps)
@@ -210,9 +222,11 @@ def drill(work: Path, *, kills: int, steps: int, seed: int) -> dict[str, Any]:
     }
 
 
-def _lines(path: Path) -> list[str]:
-    """Whole lines of a file that a killed process was writing."""
-    return path.read_text().splitlines(keepends=False)[:-1] if path.is_file() else []
+def last_step(folder: Path) -> int:
+    """Of the last whole line of metrics.jsonl, which a process may be writing; 0 when there is none."""
+    path = folder / "metrics.jsonl"
+    whole = path.read_text().split("\n")[:-1] if path.is_file() else []
+    return json.loads(whole[-1])["step"] if whole else 0
 
 
 def main() -> int:
@@ -226,6 +240,7 @@ def main() -> int:
     if given.worker is not None:
         worker(given.worker, given.steps)
         return 0
+    os.environ["JAX_PLATFORMS"] = "cpu"
     with tempfile.TemporaryDirectory() as work:
         figures = drill(Path(work), kills=given.kills, steps=given.steps, seed=given.seed)
     for name, value in figures.items():
