@@ -39,7 +39,16 @@ setup(
         "eval": ["accelerate>=1.0", "lm-eval==0.4.13"],
         "label": ["label-studio-sdk"],
         "hf": ["torch==2.13.0", "transformers==5.23.0"],
-        "dev": ["hypothesis", "kubernetes-validate", "mypy", "pytest", "pytest-timeout", "pytest-xdist", "ruff", "datasketch"],
+        "dev": [
+            "hypothesis",
+            "kubernetes-validate",
+            "mypy",
+            "pytest",
+            "pytest-timeout",
+            "pytest-xdist",
+            "ruff",
+            "datasketch",
+        ],
     },
     entry_points={"console_scripts": ["tigerjax = tigerjax.cli:main"]},
 )
