@@ -32,7 +32,7 @@ def tigerjax_seconds(steps: int) -> tuple[list[float], int]:
     import jax
     from train_step import random_batch
 
-    from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, OptimConfig
+    from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, OptimConfig, PipelineConfig
     from tigerjax.mesh import make_mesh
     from tigerjax.model.llama import parameter_count
     from tigerjax.train.objective import token_objective
@@ -50,7 +50,7 @@ def tigerjax_seconds(steps: int) -> tuple[list[float], int]:
     class Run:
         """What the objective reads of a RunConfig."""
 
-    Run.model, Run.compute, Run.mesh = model, compute, MeshConfig()
+    Run.model, Run.compute, Run.mesh, Run.pipeline = model, compute, MeshConfig(), PipelineConfig()
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     objective, tx = token_objective(Run, mesh), make_optimizer(optim)
     state, step = init_state(objective, tx, mesh, seed=0), compile_step(objective, tx, optim, mesh)

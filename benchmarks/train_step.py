@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, OptimConfig
+from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, OptimConfig, PipelineConfig
 from tigerjax.mesh import make_mesh
 from tigerjax.train.metrics import model_flops
 from tigerjax.train.objective import token_objective
@@ -82,6 +82,7 @@ class _Run(NamedTuple):
     model: ModelConfig
     compute: ComputeConfig
     mesh: object
+    pipeline: PipelineConfig = PipelineConfig()
 
 
 def main() -> None:
