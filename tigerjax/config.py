@@ -226,7 +226,7 @@ class RunConfig:
     seed: int
     log_every_steps: int
     pipeline: PipelineConfig = PipelineConfig()
-    health: HealthConfig = HealthConfig()  # noqa: RUF009  # frozen
+    health: HealthConfig = dataclasses.field(default_factory=HealthConfig)
 
     def __post_init__(self) -> None:
         if self.batch_rows % self.optim.accumulate:
