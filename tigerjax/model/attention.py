@@ -85,6 +85,9 @@ def attend(
     else:
         if q_BTNH.dtype != jnp.bfloat16:
             raise ConfigError(f"attention='cudnn' computes in bfloat16, not {q_BTNH.dtype}; change compute.dtype")
-        mask_B1TS = causal_mask(segment_ids_BT)[:, None]
-        out_BTNH = jax.nn.dot_product_attention(q_BTNH, k_BSKH, v_BSKH, mask=mask_B1TS, implementation="cudnn")
+        # The mask goes in for the segments, `is_causal` so that cuDNN leaves out the half above the diagonal.
+        same_B1TS = segment_ids_BT[:, None, :, None] == segment_ids_BT[:, None, None, :]
+        out_BTNH = jax.nn.dot_product_attention(
+            q_BTNH, k_BSKH, v_BSKH, mask=same_B1TS, is_causal=True, implementation="cudnn"
+        )
     return checkpoint_name(out_BTNH, ATTENTION_OUT)
