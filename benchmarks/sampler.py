@@ -2,11 +2,12 @@
 
     JAX_PLATFORMS=cpu python benchmarks/sampler.py --json sampler.json
 
-Both run the same random weights (28 million, grouped-query attention) on the same device in turns, on a CPU in float32
-and on an NVIDIA GPU in bfloat16, at temperature 0.9 and top-p 0.95; the rates are those of all turns together. Transformers gets the number of threads that is fastest
-in a short trial: on cores shared with others its second thread can cost more than it brings. Tokens are counted as
-drawn: an answer of ours ends early only where a marker is drawn, which is rare. The first call, which compiles, is
-timed apart. Needs the `hf` extra; `--ours` leaves transformers out.
+Both run the same random weights (28 million, grouped-query attention) on the same device in turns, on a CPU in
+float32 and on an NVIDIA GPU in bfloat16, at temperature 0.9 and top-p 0.95; the rates are those of all turns
+together. Transformers gets the number of threads that is fastest in a short trial: on cores shared with others its
+second thread can cost more than it brings. Tokens are counted as drawn: an answer of ours ends early only where a
+marker is drawn, which is rare. The first call, which compiles, is timed apart. Needs the `hf` extra; `--ours` leaves
+transformers out.
 
 Then ragged answers: 24 prompts x 10 candidates, and 80 x 10, of a model in which every answer may end at any token.
 `fill` is the share of the work of all decode steps that drew a token which was kept, on any machine; `share` is tokens

@@ -4,10 +4,12 @@ Model code names *logical* axes ('embed', 'heads', ...). Nothing outside this fi
 except `model/pipeline.py`, whose subject is the 'stage' axis.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -75,6 +77,16 @@ def spec(*logical_axes: str | None) -> PartitionSpec:
 def sharding(mesh: Mesh, *logical_axes: str | None) -> NamedSharding:
     """The NamedSharding of an array with these logical axes on `mesh`."""
     return NamedSharding(mesh, spec(*logical_axes))
+
+
+def row_ways(mesh: Mesh | None) -> int:
+    """Over how many devices the rows of a batch are split."""
+    return 1 if mesh is None else math.prod(mesh.shape[axis] for axis in RULES["batch"])
+
+
+def put(array: np.ndarray, mesh: Mesh, *logical_axes: str | None) -> jax.Array:
+    """A numpy array that every process has whole, on the mesh; no process asks another."""
+    return jax.make_array_from_callback(array.shape, sharding(mesh, *logical_axes), array.__getitem__)
 
 
 def host_rows(mesh: Mesh, batch_rows: int) -> list[int]:

@@ -24,6 +24,7 @@ from tigerjax.sample.choose import candidate_keys
 from tigerjax.sample.records import Prompt
 
 SMALLEST_BUCKET = 32
+BATCH_PROMPTS, BATCH_ROWS = 8, 80  # of a prefill, of a decode
 REFILLS = 16
 """Slots are refilled when 1 in so many is free: fewer wait longer, more interrupt the decode for little."""
 FLOAT32 = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1)
@@ -97,8 +98,8 @@ def generate(
     round: int = 0,
     model_sha: str,
     chat: bool = True,
-    batch_prompts: int = 8,
-    batch_rows: int = 80,
+    batch_prompts: int = BATCH_PROMPTS,
+    batch_rows: int = BATCH_ROWS,
     compute: ComputeConfig = FLOAT32,
     mesh: Mesh | None = None,
     stats: Stats | None = None,
@@ -167,10 +168,11 @@ def complete(
     if not 0 <= seed < 2**32 or not 0 <= round < 2**32:
         raise ConfigError(f"seed={seed} and round={round} must be in [0, 2^32)")
     if mesh is not None:
-        ways = mesh.shape["data"] * mesh.shape["fsdp"]
+        ways = mesh_axes.row_ways(mesh)
         if batch_prompts % ways or batch_rows % ways:
             raise ConfigError(
-                f"batch_prompts={batch_prompts} and batch_rows={batch_rows} must divide over mesh data x fsdp = {ways}"
+                f"batch_prompts={batch_prompts} and batch_rows={batch_rows} must be multiples of the {ways} devices"
+                " that share rows; change them or the mesh"
             )
     reasons = dict.fromkeys(sampling.stop_ids, "stop") | records.stops(tokenizer, chat)
     how = dataclasses.asdict(sampling) | {"seed": seed, "round": round, "chat": chat}
@@ -246,7 +248,7 @@ class _Decode:
                     group.append((free.pop(0), *waiting.popleft()))
                 state = self._fill(state, prefill, prompts, group, at_once)
             enough = min(self.batch_rows, self.batch_rows - len(owners) + at_once)
-            state = slots.advance(
+            state, seen = slots.advance(
                 self.weights,
                 state,
                 np.int32(enough),
@@ -256,9 +258,7 @@ class _Decode:
                 mesh=self.mesh,
             )
             stats.compilations += slots.traced[0] - before
-            left_R, tokens_RT, count_R, stop_R, logprob_R, now = jax.device_get(
-                (state.left_R, state.tokens_RT, state.count_R, state.stop_R, state.logprob_R, state.steps)
-            )
+            left_R, tokens_RT, count_R, stop_R, logprob_R, now = jax.device_get(seen)
             stats.decode_steps += int(now) - steps
             stats.decode_slots += (int(now) - steps) * self.batch_rows
             steps = int(now)
@@ -280,7 +280,7 @@ class _Decode:
         return slots.prefill(self.weights, put(tokens_BT), put(segments_BT), config=self.config, compute=self.compute)
 
     def _put(self, array: np.ndarray) -> Any:
-        return array if self.mesh is None else jax.device_put(array, mesh_axes.sharding(self.mesh, "batch"))
+        return array if self.mesh is None else mesh_axes.put(array, self.mesh, "batch")
 
     def _fill(
         self,
@@ -299,7 +299,7 @@ class _Decode:
             *prefill,
             np.array([slot for slot, _, _ in full], np.int32),
             np.array([place % self.batch_prompts for _, place, _ in full], np.int32),
-            candidate_keys(self.seed, self.round, ids, [k for _, _, k in full]),
+            np.asarray(jax.random.key_data(candidate_keys(self.seed, self.round, ids, [k for _, _, k in full]))),
             np.array([min(most, context - len(prompts[place].ids)) for _, place, _ in full], np.int32),
             draw=self.draw,
             mesh=self.mesh,

@@ -55,23 +55,38 @@ class Slots(NamedTuple):
     """Decode steps since `empty`."""
 
 
+class Seen(NamedTuple):
+    """What the host reads after `advance`; on a mesh every device holds all of it, so every process can."""
+
+    left_R: jax.Array
+    tokens_RT: jax.Array
+    count_R: jax.Array
+    stop_R: jax.Array
+    logprob_R: jax.Array
+    steps: jax.Array
+
+
 def empty(config: ModelConfig, compute: ComputeConfig, rows: int, bucket: int, answer: int, mesh: Mesh | None) -> Slots:
     """`rows` free slots for prompts of up to `bucket` tokens and answers of up to `answer`."""
     L, K, H, S = config.num_layers, config.num_kv_heads, config.head_dim, bucket + answer
-    lengths_R = jnp.zeros(rows, jnp.int32)
-    k_LRKHS, v_LRKSH = (jnp.zeros((L, rows, K, *last), compute.dtype) for last in ((H, S), (S, H)))
-    slots = Slots(
-        cache=kv.Cache(k_LRKHS, v_LRKSH, lengths_R),
-        keys_R=jax.random.split(jax.random.key(0, impl="threefry2x32"), rows),
-        token_R=jnp.zeros(rows, jnp.int32),
-        left_R=jnp.zeros(rows, jnp.int32),
-        tokens_RT=jnp.zeros((rows, answer), jnp.int32),
-        count_R=jnp.zeros(rows, jnp.int32),
-        stop_R=jnp.full(rows, -1, jnp.int32),
-        logprob_R=jnp.zeros(rows, jnp.float32),
-        steps=jnp.int32(0),
-    )
-    return slots if mesh is None else jax.device_put(slots, _shardings(mesh))
+
+    def make() -> Slots:
+        lengths_R = jnp.zeros(rows, jnp.int32)
+        k_LRKHS, v_LRKSH = (jnp.zeros((L, rows, K, *last), compute.dtype) for last in ((H, S), (S, H)))
+        return Slots(
+            cache=kv.Cache(k_LRKHS, v_LRKSH, lengths_R),
+            keys_R=jax.random.split(jax.random.key(0, impl="threefry2x32"), rows),
+            token_R=jnp.zeros(rows, jnp.int32),
+            left_R=jnp.zeros(rows, jnp.int32),
+            tokens_RT=jnp.zeros((rows, answer), jnp.int32),
+            count_R=jnp.zeros(rows, jnp.int32),
+            stop_R=jnp.full(rows, -1, jnp.int32),
+            logprob_R=jnp.zeros(rows, jnp.float32),
+            steps=jnp.int32(0),
+        )
+
+    # Made where it lies: no device ever holds the whole cache.
+    return make() if mesh is None else jax.jit(make, out_shardings=_shardings(mesh))()
 
 
 def _shardings(mesh: Mesh) -> Slots:
@@ -102,7 +117,7 @@ def fill(
     prompts: kv.Cache,
     slot_C: jax.Array,
     prompt_C: jax.Array,
-    keys_C: jax.Array,
+    keydata_C2: jax.Array,
     limit_C: jax.Array,
     *,
     draw: Draw,
@@ -110,6 +125,7 @@ def fill(
 ) -> Slots:
     """Starts C candidates: slot_C continues prompt_C of a prefill with at most limit_C tokens; slot R is nobody."""
     traced[0] += 1
+    keys_C = jax.random.wrap_key_data(keydata_C2, impl="threefry2x32")
     new_logits_CV = logits_BV[prompt_C]
     first_C = jnp.zeros_like(slot_C)
     token_C, logprob_C, ended_C = _draw(new_logits_CV, keys_C, first_C, draw)
@@ -149,7 +165,7 @@ def advance(
     compute: ComputeConfig,
     draw: Draw,
     mesh: Mesh | None,
-) -> Slots:
+) -> tuple[Slots, Seen]:
     """Decodes until at least `enough` slots are free (left_R is 0); `enough` is at most R."""
     traced[0] += 1
     T = slots.tokens_RT.shape[1]
@@ -173,7 +189,9 @@ def advance(
             steps=s.steps + 1,
         )
 
-    return _pin(jax.lax.while_loop(lambda s: jnp.sum(s.left_R == 0) < enough, step, slots), mesh)
+    slots = _pin(jax.lax.while_loop(lambda s: jnp.sum(s.left_R == 0) < enough, step, slots), mesh)
+    seen = Seen(*(getattr(slots, name) for name in Seen._fields))
+    return slots, seen if mesh is None else jax.lax.with_sharding_constraint(seen, mesh_axes.sharding(mesh))
 
 
 def _draw(

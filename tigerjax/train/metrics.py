@@ -10,7 +10,8 @@ from typing import Any
 from tigerjax import hosts
 from tigerjax.config import ModelConfig
 
-# Dense bfloat16 TFLOP/s of one device by jax's `device_kind` (Google's and NVIDIA's published figures). MFU is left out elsewhere.
+# Dense bfloat16 TFLOP/s of one device by jax's `device_kind` (Google's and NVIDIA's published figures). Elsewhere MFU
+# is left out.
 PEAK_TFLOPS = {
     "TPU v4": 275.0,
     "TPU v5 lite": 197.0,
