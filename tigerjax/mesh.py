@@ -5,7 +5,7 @@ except `model/pipeline.py`, whose subject is the 'stage' axis.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -77,6 +77,19 @@ def spec(*logical_axes: str | None) -> PartitionSpec:
 def sharding(mesh: Mesh, *logical_axes: str | None) -> NamedSharding:
     """The NamedSharding of an array with these logical axes on `mesh`."""
     return NamedSharding(mesh, spec(*logical_axes))
+
+
+def on_each(function: Callable[..., jax.Array], in_specs: Any, out_spec: PartitionSpec) -> Callable[..., jax.Array]:
+    """`function` on each device's share of its arguments: manual over every axis that is still automatic here.
+
+    The function itself where no mesh is set, or where all its axes are manual already."""
+    mesh = jax.sharding.get_abstract_mesh()
+    free = {a for a, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual}
+    if not free:
+        return function
+    # check_vma off: a kernel's outputs do not say over which axes they vary (jax 0.10.2); the tests compare with the
+    # reference instead.
+    return jax.shard_map(function, axis_names=free, in_specs=in_specs, out_specs=out_spec, check_vma=False)
 
 
 def row_ways(mesh: Mesh | None) -> int:

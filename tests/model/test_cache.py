@@ -137,9 +137,9 @@ def test_a_decode_step_writes_its_cache_in_place():
     """A copy of the whole cache in every layer took four fifths of a decode step on a CPU."""
     L, B, K, H, S = 3, 5, 2, 8, 4096
     k_LBKHS = jnp.zeros((L, B, K, H, S))
-    new_BKH1, at_B = jnp.ones((B, K, H, 1)), jnp.arange(B, dtype=jnp.int32)
-    write = jax.jit(lambda old, new, at: cache._write(old, new, jnp.int32(1), at, axis=-1), donate_argnums=0)
-    compiled = write.lower(k_LBKHS, new_BKH1, at_B).compile()
+    new_LBKH, at_B = jnp.ones((L, B, K, H)), jnp.arange(B, dtype=jnp.int32)
+    write = jax.jit(lambda old, new, at: cache._write(old, new, at, axis=4), donate_argnums=0)
+    compiled = write.lower(k_LBKHS, new_LBKH, at_B).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < k_LBKHS.nbytes / 10
-    written = np.asarray(compiled(k_LBKHS, new_BKH1, at_B))
-    assert written.sum() == B * K * H and all((written[1, b, :, :, b] == 1).all() for b in range(B))
+    written = np.asarray(compiled(k_LBKHS, new_LBKH, at_B))
+    assert written.sum() == L * B * K * H and all((written[:, b, :, :, b] == 1).all() for b in range(B))

@@ -21,6 +21,7 @@ from tigerjax.config import ComputeConfig, RunConfig
 from tigerjax.errors import ConfigError, DataError, GateFailed
 from tigerjax.mesh import host_rows
 from tigerjax.model import llama
+from tigerjax.model.attention import fitting
 from tigerjax.model.reward import Reward, from_llama
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.train.checkpoint import Model, load_model, save_model
@@ -70,6 +71,7 @@ def last_scores(model: Reward, weights: Any, tokens_BT: jax.Array, last_B: jax.A
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _compiled(model: Reward, mesh: Mesh | None, weights: Any, tokens_BT: jax.Array, last_B: jax.Array) -> jax.Array:
     """`last_scores`, compiled once a model, mesh and shape for all scorers; every process gets all of them."""
+    model = model.clone(compute=fitting(model.compute, tokens_BT.shape[1]))
     scores_B = last_scores(model, weights, tokens_BT, last_B)
     return scores_B if mesh is None else jax.lax.with_sharding_constraint(scores_B, mesh_axes.sharding(mesh))
 

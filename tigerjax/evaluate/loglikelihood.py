@@ -17,6 +17,7 @@ from tigerjax import mesh as mesh_axes
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.model import llama
+from tigerjax.model.attention import fitting
 from tigerjax.sample.engine import bucket
 from tigerjax.train.objective import in_mesh
 from tigerjax.train.stored import weight_shardings
@@ -108,7 +109,7 @@ class Scorer:
         self.traces += 1
         B, T = tokens_BT.shape
         at_BT = jnp.broadcast_to(jnp.arange(T), (B, T))
-        hidden_BTD: Any = llama.Llama(self.config, self.compute).apply(
+        hidden_BTD: Any = llama.Llama(self.config, fitting(self.compute, T)).apply(
             {"params": weights}, tokens_BT, at_BT, (at_BT < ends_B[:, None]).astype(jnp.int32), method="hidden"
         )
         targets_BT = jnp.roll(tokens_BT, -1, axis=1)

@@ -1,5 +1,7 @@
 """Rotary embedding and causal attention within segments, the kernel chosen by config."""
 
+import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -11,6 +13,7 @@ from tigerjax.errors import ConfigError
 from tigerjax.model.splash import name_inputs, splash
 from tigerjax.model.stack import ATTENTION_OUT
 
+LANES = 128  # of a TPU's vector registers
 # Finite, so that a row whose every score is masked stays finite; far below any real score in float32.
 MASKED = -1e30
 
@@ -68,6 +71,20 @@ def causal_mask(segment_ids_BT: jax.Array) -> jax.Array:
     T = segment_ids_BT.shape[1]
     same_BTS = segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
     return same_BTS & jnp.tril(jnp.ones((T, T), bool))
+
+
+def fitting(compute: ComputeConfig, length: int) -> ComputeConfig:
+    """`compute` for rows of `length` tokens, whatever rows its kernel's blocks were chosen for.
+
+    Inference reads rows of many lengths. Splash takes blocks that divide the row; its lanes are 128 wide, and what is no
+    multiple of them is short enough for the reference.
+    """
+    if compute.attention != "splash" or not any(length % block for block in compute.splash.blocks().values()):
+        return compute
+    if length % LANES:
+        return dataclasses.replace(compute, attention="reference")
+    blocks: dict[str, Any] = {name: math.gcd(block, length) for name, block in compute.splash.blocks().items()}
+    return dataclasses.replace(compute, splash=dataclasses.replace(compute.splash, **blocks))
 
 
 def attend(

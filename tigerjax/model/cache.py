@@ -10,13 +10,16 @@ Keys lie as K H S and values as K S H: the two products of a step then read them
 transposes the whole cache at every step.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import ConfigError
+from tigerjax.mesh import on_each, spec
 from tigerjax.model import attention, llama
 
 
@@ -56,7 +59,7 @@ def prefill(
         none, slots = (0, 0), (0, max_len - T)
         return out_BTNH, (jnp.pad(k_BKHS, (none, none, none, slots)), jnp.pad(v_BKSH, (none, none, slots, none)))
 
-    block = llama.Block(config)
+    block, compute = llama.Block(config), attention.fitting(compute, T)
 
     def layer(x_BTD: jax.Array, w: Any) -> Any:
         return block.apply({"params": w}, x_BTD, positions_BT, attend)
@@ -77,60 +80,78 @@ def decode_step(
     token_B: jax.Array,
     position_B: jax.Array,
 ) -> tuple[jax.Array, Cache]:
-    """Writes token_B at position_B (< S) and reads it: (logits_BV float32 of the token after it, new cache).
+    """Reads token_B at position_B (< S) and writes it: (logits_BV float32 of the token after it, new cache).
 
     `position_B` is `cache.lengths_B` in the ordinary case; a row that has ended may stay where it is.
     """
-    mask_BS = jnp.arange(cache.k_LBKHS.shape[-1]) <= position_B[:, None]
+    before_BS = jnp.arange(cache.k_LBKHS.shape[-1]) < position_B[:, None]
     block = llama.Block(config)
 
-    def layer(carry: Any, w_and_index: Any) -> Any:
-        x_BTD, k_LBKHS, v_LBKSH = carry
-        w, index = w_and_index
+    # The layers only read the cache, and the new token's keys and values are written once, after all of them: a write
+    # in every layer is a loop over rows in every layer on a TPU, and makes XLA copy the cache into a layout for it.
+    def layer(x_BTD: jax.Array, w_and_cache: Any) -> Any:
+        w, k_BKHS, v_BKSH = w_and_cache
 
         def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> Any:
-            # Only the new token's place is written; the cache is carried, not collected, so that no layer is copied.
-            new_k_LBKHS = _write(k_LBKHS, k_BTKH[:, 0, :, :, None], index, position_B, axis=-1)
-            new_v_LBKSH = _write(v_LBKSH, v_BTKH[:, 0, :, None, :], index, position_B, axis=-2)
-            k_BKHS = jax.lax.dynamic_index_in_dim(new_k_LBKHS, index, 0, keepdims=False)
-            v_BKSH = jax.lax.dynamic_index_in_dim(new_v_LBKSH, index, 0, keepdims=False)
-            return _read(q_BTNH, k_BKHS, v_BKSH, mask_BS), (new_k_LBKHS, new_v_LBKSH)
+            new_k_BKH, new_v_BKH = k_BTKH[:, 0], v_BTKH[:, 0]
+            return _read(q_BTNH, k_BKHS, v_BKSH, before_BS, new_k_BKH, new_v_BKH), (new_k_BKH, new_v_BKH)
 
-        x_BTD, (k_LBKHS, v_LBKSH) = block.apply({"params": w}, x_BTD, position_B[:, None], attend)
-        return (x_BTD, k_LBKHS, v_LBKSH), None
+        return block.apply({"params": w}, x_BTD, position_B[:, None], attend)
 
     x_BTD = weights["embed"][token_B[:, None]].astype(compute.dtype)
-    layers = weights["layers"], jnp.arange(config.num_layers)
-    (x_BTD, k_LBKHS, v_LBKSH), _ = jax.lax.scan(layer, (x_BTD, cache.k_LBKHS, cache.v_LBKSH), layers)
+    x_BTD, (new_k_LBKH, new_v_LBKH) = jax.lax.scan(layer, x_BTD, (weights["layers"], cache.k_LBKHS, cache.v_LBKSH))
+    cut = spec(None, "batch", "act_kv_heads", None, None)
+    new_cut = spec(None, "batch", "act_kv_heads", None)
+
+    def write(axis: int) -> Any:
+        # Each device writes its own rows: XLA would gather a cache that is written at an index of a split axis.
+        return on_each(functools.partial(_write, axis=axis), (cut, new_cut, spec("batch")), cut)
+
+    k_LBKHS = write(4)(cache.k_LBKHS, new_k_LBKH, position_B)
+    v_LBKSH = write(3)(cache.v_LBKSH, new_v_LBKH, position_B)
     return _logits(weights, config, x_BTD), Cache(k_LBKHS, v_LBKSH, position_B.astype(jnp.int32) + 1)
 
 
-def _write(cache: jax.Array, new: jax.Array, index: jax.Array, position_B: jax.Array, *, axis: int) -> jax.Array:
-    """The cache (L, B, …) with `new` (B, …, one slot at `axis`) in the slot position_B of each row of layer `index`."""
-    slot = axis % cache.ndim
-    at_B2 = jnp.stack([jnp.broadcast_to(index, position_B.shape), position_B], axis=-1)
-    kept = tuple(d for d in range(2, cache.ndim) if d != slot)
-    # Rows are a batch dimension of the scatter: local where they are split over devices, and in place. A vmap over
-    # rows means the same, but moves them to the front, and XLA:CPU then copies the whole cache in every layer.
-    places = jax.lax.ScatterDimensionNumbers(
-        update_window_dims=tuple(range(1, 1 + len(kept))),
-        inserted_window_dims=(0, slot),
-        scatter_dims_to_operand_dims=(0, slot),
-        operand_batching_dims=(1,),
-        scatter_indices_batching_dims=(0,),
-    )
-    return jax.lax.scatter(cache, at_B2, jnp.squeeze(new, axis), places, unique_indices=True, mode="clip")
+def _as_it_lies(cache: jax.Array) -> jax.Array:
+    return with_layout_constraint(cache, Layout(major_to_minor=tuple(range(cache.ndim))))
 
 
-def _read(q_BTNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array, mask_BS: jax.Array) -> jax.Array:
-    """out_BTNH of one query a row over the cache as it lies; precision as in attention.weigh."""
+def _write(cache: jax.Array, new_LBKH: jax.Array, position_B: jax.Array, *, axis: int) -> jax.Array:
+    """The cache (L, B, …) with each row's `new_LBKH` in its slot position_B, which is an index of `axis`."""
+
+    # Row by row, in place. A scatter means the same, but XLA:TPU gives it a cache in another layout than the products
+    # read, and copies all of it in every step.
+    def row(b: jax.Array, cache: jax.Array) -> jax.Array:
+        new_L1KH = jax.lax.dynamic_slice_in_dim(new_LBKH, b, 1, axis=1)
+        start = [jnp.int32(0)] * cache.ndim
+        start[1], start[axis] = b, position_B[b]
+        return _as_it_lies(jax.lax.dynamic_update_slice(cache, jnp.expand_dims(new_L1KH, axis), start))
+
+    return jax.lax.fori_loop(0, cache.shape[1], row, cache)
+
+
+def _read(
+    q_BTNH: jax.Array,
+    k_BKHS: jax.Array,
+    v_BKSH: jax.Array,
+    before_BS: jax.Array,
+    new_k_BKH: jax.Array,
+    new_v_BKH: jax.Array,
+) -> jax.Array:
+    """out_BTNH of one query a row over the cache as it lies and its own token; precision as in attention.weigh."""
     B, T, N, H = q_BTNH.shape
     K = k_BKHS.shape[1]
     q_BKGH = q_BTNH.reshape(B, K, N // K, H)
     scores_BKGS = jnp.einsum("BKGH,BKHS->BKGS", q_BKGH, k_BKHS, preferred_element_type=jnp.float32) * H**-0.5
-    scores_BKGS = jnp.where(mask_BS[:, None, None], scores_BKGS, attention.MASKED)
-    probs_BKGS = jax.nn.softmax(scores_BKGS, axis=-1).astype(v_BKSH.dtype)
-    return jnp.einsum("BKGS,BKSH->BKGH", probs_BKGS, v_BKSH).reshape(B, T, N, H)
+    scores_BKGS = jnp.where(before_BS[:, None, None], scores_BKGS, attention.MASKED)
+    own_BKG1 = jnp.einsum("BKGH,BKH->BKG", q_BKGH, new_k_BKH, preferred_element_type=jnp.float32)[..., None] * H**-0.5
+    # One softmax over both, without a place for the new token among the others.
+    most_BKG1 = jnp.maximum(scores_BKGS.max(-1, keepdims=True), own_BKG1)
+    weights_BKGS, own_BKG1 = jnp.exp(scores_BKGS - most_BKG1), jnp.exp(own_BKG1 - most_BKG1)
+    total_BKG1 = weights_BKGS.sum(-1, keepdims=True) + own_BKG1
+    probs_BKGS, own_BKG1 = ((p / total_BKG1).astype(v_BKSH.dtype) for p in (weights_BKGS, own_BKG1))
+    out_BKGH = jnp.einsum("BKGS,BKSH->BKGH", probs_BKGS, v_BKSH) + own_BKG1 * new_v_BKH[:, :, None]
+    return out_BKGH.reshape(B, T, N, H)
 
 
 def repeat(cache: Cache, n: int) -> Cache:

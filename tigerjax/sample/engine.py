@@ -6,6 +6,7 @@ the same shapes whatever it is batched with: together with the random stream of 
 on (model, seed, round, prompt, k) only. What happens on the device is in `slots`.
 """
 
+import contextlib
 import dataclasses
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -248,15 +249,16 @@ class _Decode:
                     group.append((free.pop(0), *waiting.popleft()))
                 state = self._fill(state, prefill, prompts, group, at_once)
             enough = min(self.batch_rows, self.batch_rows - len(owners) + at_once)
-            state, seen = slots.advance(
-                self.weights,
-                state,
-                np.int32(enough),
-                config=self.config,
-                compute=self.compute,
-                draw=self.draw,
-                mesh=self.mesh,
-            )
+            with self._set_mesh():
+                state, seen = slots.advance(
+                    self.weights,
+                    state,
+                    np.int32(enough),
+                    config=self.config,
+                    compute=self.compute,
+                    draw=self.draw,
+                    mesh=self.mesh,
+                )
             stats.compilations += slots.traced[0] - before
             left_R, tokens_RT, count_R, stop_R, logprob_R, now = jax.device_get(seen)
             stats.decode_steps += int(now) - steps
@@ -276,8 +278,13 @@ class _Decode:
         group = prompts[number * self.batch_prompts : (number + 1) * self.batch_prompts]
         self.stats.prefilled += len(group)
         tokens_BT, segments_BT = _pad([p.ids for p in group], self.batch_prompts, length)
-        put = self._put
-        return slots.prefill(self.weights, put(tokens_BT), put(segments_BT), config=self.config, compute=self.compute)
+        rows = self._put(tokens_BT), self._put(segments_BT)
+        with self._set_mesh():
+            return slots.prefill(self.weights, *rows, config=self.config, compute=self.compute)
+
+    def _set_mesh(self) -> contextlib.AbstractContextManager[Any]:
+        """For the parts that each device does on its own share; everything else follows the weights."""
+        return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
 
     def _put(self, array: np.ndarray) -> Any:
         return array if self.mesh is None else mesh_axes.put(array, self.mesh, "batch")

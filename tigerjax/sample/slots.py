@@ -86,10 +86,10 @@ def empty(config: ModelConfig, compute: ComputeConfig, rows: int, bucket: int, a
         )
 
     # Made where it lies: no device ever holds the whole cache.
-    return make() if mesh is None else jax.jit(make, out_shardings=_shardings(mesh))()
+    return make() if mesh is None else jax.jit(make, out_shardings=shardings(mesh))()
 
 
-def _shardings(mesh: Mesh) -> Slots:
+def shardings(mesh: Mesh) -> Slots:
     """Rows over the batch axes, heads over 'tensor'."""
     row, none = mesh_axes.sharding(mesh, "batch"), mesh_axes.sharding(mesh)
     heads = mesh_axes.sharding(mesh, None, "batch", "act_kv_heads")
@@ -98,7 +98,7 @@ def _shardings(mesh: Mesh) -> Slots:
 
 def _pin(slots: Slots, mesh: Mesh | None) -> Slots:
     """The shardings of `empty`, so that what one call returns fits the next without another compilation."""
-    return slots if mesh is None else jax.lax.with_sharding_constraint(slots, _shardings(mesh))
+    return slots if mesh is None else jax.lax.with_sharding_constraint(slots, shardings(mesh))
 
 
 @functools.partial(jax.jit, static_argnames=("config", "compute"))
