@@ -1,6 +1,6 @@
 """The sampler's programs compiled for described TPU slices: memory of a chip, and the time of a decode step.
 
-    python benchmarks/tpu_sampler.py --out runs/tpu_sampler          every row in a process of its own, or read from there
+    python benchmarks/tpu_sampler.py --out runs/tpu_sampler          every row, a process each, or read from there
     python benchmarks/tpu_sampler.py --out runs/tpu_sampler --only 70b_v5p8_80 --again
     python benchmarks/tpu_sampler.py --out runs/tpu_sampler --write  the table of docs/TPU.md from the files
 
@@ -174,8 +174,8 @@ def compiled(lowered: Any) -> tuple[Any, dict[str, float]]:
 
 def table(found: list[dict[str, Any]]) -> str:
     lines = [
-        "| model | slice | tensor x data | slots | weights GB | cache GB | prefill peak GB | decode peak GB | copies GB |"
-        " bytes ms | step ms | tokens/s at most |",
+        "| model | slice | tensor x data | slots | weights GB | cache GB | prefill peak GB | decode peak GB |"
+        " copies GB | bytes ms | step ms | tokens/s at most |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [

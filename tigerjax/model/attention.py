@@ -76,8 +76,8 @@ def causal_mask(segment_ids_BT: jax.Array) -> jax.Array:
 def fitting(compute: ComputeConfig, length: int) -> ComputeConfig:
     """`compute` for rows of `length` tokens, whatever rows its kernel's blocks were chosen for.
 
-    Inference reads rows of many lengths. Splash takes blocks that divide the row; its lanes are 128 wide, and what is no
-    multiple of them is short enough for the reference.
+    Inference reads rows of many lengths. Splash takes blocks that divide the row; its lanes are 128 wide, and what is
+    no multiple of them is short enough for the reference.
     """
     if compute.attention != "splash" or not any(length % block for block in compute.splash.blocks().values()):
         return compute

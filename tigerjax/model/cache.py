@@ -22,6 +22,8 @@ from tigerjax.errors import ConfigError
 from tigerjax.mesh import on_each, spec
 from tigerjax.model import attention, llama
 
+MATRIX_ROWS = 8  # rows that a TPU's matrix unit takes at a time
+
 
 class Cache(NamedTuple):
     """Rotated keys and values in the compute dtype. Slots from lengths_B on hold nothing that is read."""
@@ -112,20 +114,38 @@ def decode_step(
     return _logits(weights, config, x_BTD), Cache(k_LBKHS, v_LBKSH, position_B.astype(jnp.int32) + 1)
 
 
-def _as_it_lies(cache: jax.Array) -> jax.Array:
-    return with_layout_constraint(cache, Layout(major_to_minor=tuple(range(cache.ndim))))
-
-
 def _write(cache: jax.Array, new_LBKH: jax.Array, position_B: jax.Array, *, axis: int) -> jax.Array:
     """The cache (L, B, …) with each row's `new_LBKH` in its slot position_B, which is an index of `axis`."""
+    rows = functools.partial(_write_rows, axis=axis)
+    return jax.lax.platform_dependent(
+        cache, new_LBKH, position_B, tpu=rows, default=functools.partial(_scatter, axis=axis)
+    )
 
-    # Row by row, in place. A scatter means the same, but XLA:TPU gives it a cache in another layout than the products
-    # read, and copies all of it in every step.
+
+def _scatter(cache: jax.Array, new_LBKH: jax.Array, position_B: jax.Array, *, axis: int) -> jax.Array:
+    # Rows are a batch dimension of the scatter: in place. A vmap over rows means the same, but moves them to the front,
+    # and XLA:CPU then copies the whole cache.
+    places = jax.lax.ScatterDimensionNumbers(
+        update_window_dims=(0, 2, 3),
+        inserted_window_dims=(axis,),
+        scatter_dims_to_operand_dims=(axis,),
+        operand_batching_dims=(1,),
+        scatter_indices_batching_dims=(0,),
+    )
+    return jax.lax.scatter(cache, position_B[:, None], new_LBKH, places, unique_indices=True, mode="clip")
+
+
+def _write_rows(cache: jax.Array, new_LBKH: jax.Array, position_B: jax.Array, *, axis: int) -> jax.Array:
+    # XLA:TPU would give a scatter the cache in another layout than the products read, and copy all of it for that in
+    # every step: so row by row, and the layout held. (XLA:GPU would start a kernel a row.)
+    as_it_lies = Layout(major_to_minor=tuple(range(cache.ndim)))
+
     def row(b: jax.Array, cache: jax.Array) -> jax.Array:
         new_L1KH = jax.lax.dynamic_slice_in_dim(new_LBKH, b, 1, axis=1)
         start = [jnp.int32(0)] * cache.ndim
         start[1], start[axis] = b, position_B[b]
-        return _as_it_lies(jax.lax.dynamic_update_slice(cache, jnp.expand_dims(new_L1KH, axis), start))
+        written = jax.lax.dynamic_update_slice(cache, jnp.expand_dims(new_L1KH, axis), start)
+        return with_layout_constraint(written, as_it_lies)
 
     return jax.lax.fori_loop(0, cache.shape[1], row, cache)
 
@@ -141,7 +161,27 @@ def _read(
     """out_BTNH of one query a row over the cache as it lies and its own token; precision as in attention.weigh."""
     B, T, N, H = q_BTNH.shape
     K = k_BKHS.shape[1]
+    rest = k_BKHS, v_BKSH, before_BS, new_k_BKH, new_v_BKH
+
+    def padded(q_BKGH: jax.Array, *rest: jax.Array) -> jax.Array:
+        # Of fewer queries a head XLA:TPU makes sums on the vector unit, which take longer than the cache's bytes.
+        more = max(0, MATRIX_ROWS - N // K)
+        return _read_groups(jnp.pad(q_BKGH, ((0, 0), (0, 0), (0, more), (0, 0))), *rest)[:, :, : N // K]
+
     q_BKGH = q_BTNH.reshape(B, K, N // K, H)
+    return jax.lax.platform_dependent(q_BKGH, *rest, tpu=padded, default=_read_groups).reshape(B, T, N, H)
+
+
+def _read_groups(
+    q_BKGH: jax.Array,
+    k_BKHS: jax.Array,
+    v_BKSH: jax.Array,
+    before_BS: jax.Array,
+    new_k_BKH: jax.Array,
+    new_v_BKH: jax.Array,
+) -> jax.Array:
+    """out_BKGH."""
+    H = q_BKGH.shape[-1]
     scores_BKGS = jnp.einsum("BKGH,BKHS->BKGS", q_BKGH, k_BKHS, preferred_element_type=jnp.float32) * H**-0.5
     scores_BKGS = jnp.where(before_BS[:, None, None], scores_BKGS, attention.MASKED)
     own_BKG1 = jnp.einsum("BKGH,BKH->BKG", q_BKGH, new_k_BKH, preferred_element_type=jnp.float32)[..., None] * H**-0.5
@@ -150,8 +190,7 @@ def _read(
     weights_BKGS, own_BKG1 = jnp.exp(scores_BKGS - most_BKG1), jnp.exp(own_BKG1 - most_BKG1)
     total_BKG1 = weights_BKGS.sum(-1, keepdims=True) + own_BKG1
     probs_BKGS, own_BKG1 = ((p / total_BKG1).astype(v_BKSH.dtype) for p in (weights_BKGS, own_BKG1))
-    out_BKGH = jnp.einsum("BKGS,BKSH->BKGH", probs_BKGS, v_BKSH) + own_BKG1 * new_v_BKH[:, :, None]
-    return out_BKGH.reshape(B, T, N, H)
+    return jnp.einsum("BKGS,BKSH->BKGH", probs_BKGS, v_BKSH) + own_BKG1 * new_v_BKH[:, :, None]
 
 
 def repeat(cache: Cache, n: int) -> Cache:
