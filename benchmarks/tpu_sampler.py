@@ -138,7 +138,7 @@ def measure(name: str) -> dict[str, Any]:
     with jax.set_mesh(mesh):
         advance = slots.advance.lower(weights, state, enough, config=config, compute=compute, draw=draw, mesh=mesh)
     advance, figures["advance"] = compiled(advance)
-    layer_bytes = sharded_bytes(state.cache.k_LBKHS) // config.num_layers
+    layer_bytes = sharded_bytes(state.cache.keys) // config.num_layers
     step_bytes = sharded_bytes(weights) + sharded_bytes(state.cache)
     program = OneStep(advance.as_text())
     step_s = Estimator(program, mesh, where).times_inside(program.decode_loop, 1.0).total

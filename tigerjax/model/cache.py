@@ -8,6 +8,8 @@ Every shape is static: B rows, S = max_len slots. A token at position p of its r
 the prompt was padded on, so `s <= position` is the whole mask and rows of different lengths need nothing else.
 Keys lie as K H S and values as K S H: the two products of a step then read them as they lie. With S before K, XLA:CPU
 transposes the whole cache at every step.
+
+Layers come in stacks, weights and cache alike: one of all layers, which a loop runs through, or more (`unstack`).
 """
 
 import functools
@@ -28,10 +30,25 @@ MATRIX_ROWS = 8  # rows that a TPU's matrix unit takes at a time
 class Cache(NamedTuple):
     """Rotated keys and values in the compute dtype. Slots from lengths_B on hold nothing that is read."""
 
-    k_LBKHS: jax.Array
-    v_LBKSH: jax.Array
+    keys: tuple[jax.Array, ...]
+    """k_LBKHS of each stack of layers."""
+    values: tuple[jax.Array, ...]
+    """v_LBKSH of each."""
     lengths_B: jax.Array
     """Slots filled, so also the position of the next token; int32."""
+
+
+def unstack(weights: llama.Weights) -> llama.Weights:
+    """`layers` as a tuple of stacks of one layer each. A loop over a stack is in a compiled program once, but XLA:CPU
+    copies each layer's weights and cache out of it, in every step."""
+    depth = jax.tree.leaves(weights["layers"])[0].shape[0]
+    cut = tuple(jax.tree.map(lambda w_L, at=at: w_L[at : at + 1], weights["layers"]) for at in range(depth))
+    return weights | {"layers": cut}
+
+
+def _stacks(weights: llama.Weights) -> tuple[Any, ...]:
+    layers = weights["layers"]
+    return layers if isinstance(layers, tuple) else (layers,)
 
 
 def prefill(
@@ -67,11 +84,15 @@ def prefill(
         return block.apply({"params": w}, x_BTD, positions_BT, attend)
 
     x_BTD = weights["embed"][tokens_BT].astype(compute.dtype)
-    x_BTD, (k_LBKHS, v_LBKSH) = jax.lax.scan(layer, x_BTD, weights["layers"])
+    filled = []
+    for w_L in _stacks(weights):
+        x_BTD, stack = jax.lax.scan(layer, x_BTD, w_L)
+        filled.append(stack)
+    keys, values = zip(*filled, strict=True)
     lengths_B = valid_BT.sum(axis=1, dtype=jnp.int32)
     last_BT = jnp.maximum(lengths_B - 1, 0)[:, None]
     last_BTD = jnp.take_along_axis(x_BTD, last_BT[:, :, None], axis=1)
-    return _logits(weights, config, last_BTD), Cache(k_LBKHS, v_LBKSH, lengths_B)
+    return _logits(weights, config, last_BTD), Cache(keys, values, lengths_B)
 
 
 def decode_step(
@@ -86,7 +107,7 @@ def decode_step(
 
     `position_B` is `cache.lengths_B` in the ordinary case; a row that has ended may stay where it is.
     """
-    before_BS = jnp.arange(cache.k_LBKHS.shape[-1]) < position_B[:, None]
+    before_BS = jnp.arange(cache.keys[0].shape[-1]) < position_B[:, None]
     block = llama.Block(config)
 
     # The layers only read the cache, and the new token's keys and values are written once, after all of them: a write
@@ -101,17 +122,20 @@ def decode_step(
         return block.apply({"params": w}, x_BTD, position_B[:, None], attend)
 
     x_BTD = weights["embed"][token_B[:, None]].astype(compute.dtype)
-    x_BTD, (new_k_LBKH, new_v_LBKH) = jax.lax.scan(layer, x_BTD, (weights["layers"], cache.k_LBKHS, cache.v_LBKSH))
-    cut = spec(None, "batch", "act_kv_heads", None, None)
-    new_cut = spec(None, "batch", "act_kv_heads", None)
+    new = []
+    for stack in zip(_stacks(weights), cache.keys, cache.values, strict=True):
+        x_BTD, of_stack = jax.lax.scan(layer, x_BTD, stack)
+        new.append(of_stack)
+    cut, new_cut = spec(None, "batch", "act_kv_heads", None, None), spec(None, "batch", "act_kv_heads", None)
 
-    def write(axis: int) -> Any:
+    def write(axis: int, stacks: tuple[jax.Array, ...], new: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         # Each device writes its own rows: XLA would gather a cache that is written at an index of a split axis.
-        return on_each(functools.partial(_write, axis=axis), (cut, new_cut, spec("batch")), cut)
+        one = on_each(functools.partial(_write, axis=axis), (cut, new_cut, spec("batch")), cut)
+        return tuple(one(old, new_LBKH, position_B) for old, new_LBKH in zip(stacks, new, strict=True))
 
-    k_LBKHS = write(4)(cache.k_LBKHS, new_k_LBKH, position_B)
-    v_LBKSH = write(3)(cache.v_LBKSH, new_v_LBKH, position_B)
-    return _logits(weights, config, x_BTD), Cache(k_LBKHS, v_LBKSH, position_B.astype(jnp.int32) + 1)
+    new_k, new_v = zip(*new, strict=True)
+    written = write(4, cache.keys, new_k), write(3, cache.values, new_v)
+    return _logits(weights, config, x_BTD), Cache(*written, position_B.astype(jnp.int32) + 1)
 
 
 def _write(cache: jax.Array, new_LBKH: jax.Array, position_B: jax.Array, *, axis: int) -> jax.Array:
@@ -195,8 +219,8 @@ def _read_groups(
 
 def repeat(cache: Cache, n: int) -> Cache:
     """Each row n times, copies side by side: row b of the prompts is rows b * n .. b * n + n - 1."""
-    k_LBKHS, v_LBKSH = jnp.repeat(cache.k_LBKHS, n, axis=1), jnp.repeat(cache.v_LBKSH, n, axis=1)
-    return Cache(k_LBKHS, v_LBKSH, jnp.repeat(cache.lengths_B, n))
+    keys, values = (tuple(jnp.repeat(a, n, axis=1) for a in stacks) for stacks in (cache.keys, cache.values))
+    return Cache(keys, values, jnp.repeat(cache.lengths_B, n))
 
 
 def _pad_right(tokens_BT: jax.Array, valid_BT: jax.Array) -> tuple[jax.Array, jax.Array]:

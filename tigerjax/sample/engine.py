@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from tigerjax import mesh as mesh_axes
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import ConfigError
+from tigerjax.model import cache as kv
 from tigerjax.sample import records, slots
 from tigerjax.sample.choose import candidate_keys
 from tigerjax.sample.records import Prompt
@@ -197,9 +198,13 @@ def complete(
 
     # Once, in the dtype of the products and on the device: not once a token.
     weights = jax.tree.map(lambda a: jnp.asarray(a, compute.dtype), weights)
+    apart = mesh is None and jax.default_backend() == "cpu"
+    weights, stacks = (kv.unstack(weights), config.num_layers) if apart else (weights, 1)
     draw = slots.Draw(sampling.temperature, sampling.top_p, sampling.top_k, tuple(sorted(reasons)))
     for length in sorted(buckets):
-        decode = _Decode(weights, config, compute, sampling, draw, mesh, seed, round, batch_prompts, batch_rows, stats)
+        decode = _Decode(
+            weights, stacks, config, compute, sampling, draw, mesh, seed, round, batch_prompts, batch_rows, stats
+        )
         for p, drawn in decode.run(buckets[length], length):
             yield p.place, records.record(p, base, drawn, tokenizer, reasons, chat)
 
@@ -213,6 +218,7 @@ class _Decode:
     """One bucket's prompts through the slots."""
 
     weights: Any
+    stacks: int
     config: ModelConfig
     compute: ComputeConfig
     sampling: SamplingConfig
@@ -229,7 +235,7 @@ class _Decode:
     ) -> Iterator[tuple[Prompt, list[tuple[list[int], int, float]]]]:
         """(prompt, [(tokens, stop token or -1, log-probability) of each candidate]) as prompts are finished."""
         stats, n, answer = self.stats, self.sampling.n, self.sampling.max_new_tokens
-        state = slots.empty(self.config, self.compute, self.batch_rows, length, answer, self.mesh)
+        state = slots.empty(self.config, self.compute, self.batch_rows, length, answer, self.mesh, self.stacks)
         waiting = deque((place, k) for place in range(len(prompts)) for k in range(n))
         prefilled, prefill = -1, None  # the batch of prompts whose candidates are being started
         owners: dict[int, tuple[int, int]] = {}  # slot -> (place, k)

@@ -66,15 +66,25 @@ class Seen(NamedTuple):
     steps: jax.Array
 
 
-def empty(config: ModelConfig, compute: ComputeConfig, rows: int, bucket: int, answer: int, mesh: Mesh | None) -> Slots:
-    """`rows` free slots for prompts of up to `bucket` tokens and answers of up to `answer`."""
-    L, K, H, S = config.num_layers, config.num_kv_heads, config.head_dim, bucket + answer
+def empty(
+    config: ModelConfig,
+    compute: ComputeConfig,
+    rows: int,
+    bucket: int,
+    answer: int,
+    mesh: Mesh | None,
+    stacks: int = 1,
+) -> Slots:
+    """`rows` free slots for prompts of up to `bucket` tokens and answers of up to `answer`, the cache in `stacks`."""
+    L, K, H, S = config.num_layers // stacks, config.num_kv_heads, config.head_dim, bucket + answer
 
     def make() -> Slots:
         lengths_R = jnp.zeros(rows, jnp.int32)
-        k_LRKHS, v_LRKSH = (jnp.zeros((L, rows, K, *last), compute.dtype) for last in ((H, S), (S, H)))
+        keys, values = (
+            tuple(jnp.zeros((L, rows, K, *last), compute.dtype) for _ in range(stacks)) for last in ((H, S), (S, H))
+        )
         return Slots(
-            cache=kv.Cache(k_LRKHS, v_LRKSH, lengths_R),
+            cache=kv.Cache(keys, values, lengths_R),
             keys_R=jax.random.split(jax.random.key(0, impl="threefry2x32"), rows),
             token_R=jnp.zeros(rows, jnp.int32),
             left_R=jnp.zeros(rows, jnp.int32),
@@ -86,19 +96,21 @@ def empty(config: ModelConfig, compute: ComputeConfig, rows: int, bucket: int, a
         )
 
     # Made where it lies: no device ever holds the whole cache.
-    return make() if mesh is None else jax.jit(make, out_shardings=shardings(mesh))()
+    return make() if mesh is None else jax.jit(make, out_shardings=shardings(mesh, stacks))()
 
 
-def shardings(mesh: Mesh) -> Slots:
+def shardings(mesh: Mesh, stacks: int = 1) -> Slots:
     """Rows over the batch axes, heads over 'tensor'."""
     row, none = mesh_axes.sharding(mesh, "batch"), mesh_axes.sharding(mesh)
-    heads = mesh_axes.sharding(mesh, None, "batch", "act_kv_heads")
+    heads = (mesh_axes.sharding(mesh, None, "batch", "act_kv_heads"),) * stacks
     return Slots._make([kv.Cache._make([heads, heads, row]), *[row] * 7, none])
 
 
 def _pin(slots: Slots, mesh: Mesh | None) -> Slots:
     """The shardings of `empty`, so that what one call returns fits the next without another compilation."""
-    return slots if mesh is None else jax.lax.with_sharding_constraint(slots, shardings(mesh))
+    if mesh is None:
+        return slots
+    return jax.lax.with_sharding_constraint(slots, shardings(mesh, len(slots.cache.keys)))
 
 
 @functools.partial(jax.jit, static_argnames=("config", "compute"))
@@ -129,15 +141,21 @@ def fill(
     new_logits_CV = logits_BV[prompt_C]
     first_C = jnp.zeros_like(slot_C)
     token_C, logprob_C, ended_C = _draw(new_logits_CV, keys_C, first_C, draw)
-    T = prompts.k_LBKHS.shape[-1]
+    T = prompts.keys[0].shape[-1]
 
     def put(old: jax.Array, new: jax.Array) -> jax.Array:
         return old.at[slot_C].set(new.astype(old.dtype), mode="drop")
 
     # What the slot's last candidate left behind the prompt is never read: the row's length hides it.
     cache = kv.Cache(
-        k_LBKHS=slots.cache.k_LBKHS.at[:, slot_C, :, :, :T].set(prompts.k_LBKHS[:, prompt_C], mode="drop"),
-        v_LBKSH=slots.cache.v_LBKSH.at[:, slot_C, :, :T].set(prompts.v_LBKSH[:, prompt_C], mode="drop"),
+        keys=tuple(
+            old_LRKHS.at[:, slot_C, :, :, :T].set(new_LBKHS[:, prompt_C], mode="drop")
+            for old_LRKHS, new_LBKHS in zip(slots.cache.keys, prompts.keys, strict=True)
+        ),
+        values=tuple(
+            old_LRKSH.at[:, slot_C, :, :T].set(new_LBKSH[:, prompt_C], mode="drop")
+            for old_LRKSH, new_LBKSH in zip(slots.cache.values, prompts.values, strict=True)
+        ),
         lengths_B=put(slots.cache.lengths_B, prompts.lengths_B[prompt_C]),
     )
     tokens_CT = jnp.zeros((len(slot_C), slots.tokens_RT.shape[1]), jnp.int32)
