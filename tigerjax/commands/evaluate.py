@@ -1,7 +1,7 @@
 """Commands that evaluate: the thirteen benchmarks, lm-evaluation-harness, and checkpoints side by side."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tigerjax.arguments import keep, override
 from tigerjax.commands.progress import show_progress
@@ -25,50 +25,42 @@ def evaluate(
 ) -> None:
     """Benchmarks of a run (--model, else runs/NAME) from the files in DATA_DIR; a restart computes what is missing.
 
-    TASKS are names of the thirteen benchmarks, or all, en, zh; with --harness they are lm-evaluation-harness's own
-    (and those of YAML files in --include-path). --chat asks by the chat template where TigerBot did. Writes
-    results.json and report.html to OUT, else to runs/NAME/evaluation. Missing data: no average, exit 3. HumanEval runs
-    the programs that the model writes: only with --allow-code-execution.
+    TASKS are names of the thirteen benchmarks, or all, en, zh; with --harness they are lm-evaluation-harness's tasks:
+    its own, tigerbot, tigerbot_NAME, cmrc2018, c3, ocnli, and those of YAML files in --include-path. --chat asks by
+    the chat template where TigerBot did. Writes results.json and report.html to OUT, else to runs/NAME/evaluation.
+    Missing data: no average, exit 3. HumanEval runs the programs that the model writes: only with
+    --allow-code-execution.
 
     Example: tigerjax evaluate configs/tiger_7b_sft.py --tasks all --data-dir benchmarks_data --chat
     """
     from tigerjax.evaluate import page, run
     from tigerjax.evaluate.benchmarks import chosen
-    from tigerjax.evaluate.model import Answerer
-    from tigerjax.tokenizer.load import Tokenizer
-    from tigerjax.train.checkpoint import load_model
-    from tigerjax.train.loop import run_mesh
+    from tigerjax.evaluate.model import load_answerer
 
     settings = override(config, overrides, "tigerjax evaluate")
     names = tasks if harness else chosen(tasks)
     if data_dir is None and not harness:
         raise ConfigError("the benchmarks are read from files: give --data-dir (docs/EVALUATION.md lists them)")
-    mesh = run_mesh(settings)
     place = out or Path("runs") / settings.name / "evaluation"
-    loaded, tokenizer = load_model(model or Path("runs") / settings.name), Tokenizer(settings.data.tokenizer)
-    if loaded.kind != "llama" or loaded.tokenizer_sha256 not in (None, tokenizer.sha256):
-        raise ConfigError(
-            f"{model or settings.name} is a {loaded.kind} checkpoint, perhaps of another tokenizer than"
-            f" {settings.data.tokenizer}; evaluate takes a language model with its own tokenizer (data.tokenizer)"
-        )
-    answerer = Answerer(
-        loaded.config,
-        loaded.weights,
-        tokenizer,
-        settings.compute,
-        model_sha256=loaded.sha256,
-        context=settings.data.seq_len,
-        rows=rows,
-        mesh=mesh if mesh.size > 1 else None,
-        cache=place / run.CACHE,
-    )
+    answerer, loaded = load_answerer(settings, model, rows=rows, cache=place / run.CACHE)
     if harness:
         from tigerjax.evaluate.harness import evaluate as by_harness
 
-        figures = by_harness(answerer, names, include_path=include_path, limit=limit, chat=chat)
+        figures = by_harness(
+            answerer,
+            names,
+            include_path=include_path,
+            data_dir=data_dir,
+            limit=limit,
+            chat=chat,
+            allow_code=allow_code_execution,
+        )
         for name, found in figures["tasks"].items():
             print(name, *(f"{key}={value}" for key, value in found.items()))
+        for name, what in figures["missing"].items():
+            print(f"{name} is missing: {what}")
         keep(figures, json)
+        _refuse_incomplete(figures)
         return
     assert data_dir is not None
     figures = run.evaluate(
@@ -89,6 +81,10 @@ def evaluate(
     title = f"Evaluation of {settings.name}, step {loaded.step}"
     page.write(place / "report.html", title, [("Scores", scores), ("Beside published figures, %", ratios)], notes)
     keep(figures, json)
+    _refuse_incomplete(figures)
+
+
+def _refuse_incomplete(figures: dict[str, Any]) -> None:
     if figures["missing"]:
         raise DataError(f"incomplete: {', '.join(figures['missing'])} missing; the notes above say what of each")
 

@@ -8,11 +8,14 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from tigerjax.config import ComputeConfig, ModelConfig
+from tigerjax.config import ComputeConfig, ModelConfig, RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.evaluate.loglikelihood import Scorer, Tokens
 from tigerjax.manifest import canonical
 from tigerjax.sample.engine import SamplingConfig, complete
+from tigerjax.tokenizer.load import Tokenizer
+from tigerjax.train.checkpoint import Model, load_model
+from tigerjax.train.loop import run_mesh
 
 Progress = Callable[[int, int], None]
 
@@ -134,3 +137,26 @@ class Answerer:
 
     def _key(self, kind: str, ids: Sequence[int], number: int) -> str:
         return hashlib.sha256(canonical([self._model, kind, list(ids), number, self.context])).hexdigest()
+
+
+def load_answerer(settings: RunConfig, model: Path | None, *, rows: int, cache: Path | None) -> tuple[Answerer, Model]:
+    """The checkpoint `model`, else the one of the run NAME, on the config's mesh; and what was loaded."""
+    mesh = run_mesh(settings)
+    loaded, tokenizer = load_model(model or Path("runs") / settings.name), Tokenizer(settings.data.tokenizer)
+    if loaded.kind != "llama" or loaded.tokenizer_sha256 not in (None, tokenizer.sha256):
+        raise ConfigError(
+            f"{model or settings.name} is a {loaded.kind} checkpoint, perhaps of another tokenizer than"
+            f" {settings.data.tokenizer}; evaluate takes a language model with its own tokenizer (data.tokenizer)"
+        )
+    answerer = Answerer(
+        loaded.config,
+        loaded.weights,
+        tokenizer,
+        settings.compute,
+        model_sha256=loaded.sha256,
+        context=settings.data.seq_len,
+        rows=rows,
+        mesh=mesh if mesh.size > 1 else None,
+        cache=cache,
+    )
+    return answerer, loaded
