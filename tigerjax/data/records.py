@@ -28,10 +28,18 @@ def record_id(record: Record) -> str:
     return xxhash.xxh3_128_hexdigest(canonical(record))
 
 
+TFDS = "tfds:"
+
+
 def expand(patterns: Paths) -> list[Path]:
-    """The files that paths and glob patterns name, sorted within a pattern; a pattern without a file is refused."""
+    """The files that paths, glob patterns and tfds:NAME name, sorted within a pattern; DataError for one without."""
     files: list[Path] = []
     for pattern in [patterns] if isinstance(patterns, str | Path) else patterns:
+        if str(pattern).startswith(TFDS):
+            from tigerjax.data import tfds_builder
+
+            files.append(tfds_builder.folder(str(pattern).removeprefix(TFDS)))
+            continue
         found = sorted(glob.glob(str(pattern), recursive=True)) if not Path(pattern).is_file() else [str(pattern)]
         if not found:
             raise DataError(f"{pattern}: no such file; name a JSONL file or a pattern that matches one")
