@@ -109,7 +109,7 @@ class Steps:
 
 
 def _files(folder: Path, *, lang: str = "", verse: bool | None = None) -> list[str]:
-    names = sorted(p for p in folder.glob("*.jsonl") if p.stem.endswith(lang))
+    names = sorted(p for p in folder.glob("*.jsonl") if p.stem.endswith(lang) and p.stat().st_size)
     return [str(p) for p in names if verse is None or (p.stem in VERSE) == verse]
 
 
@@ -143,15 +143,14 @@ def vocabulary(steps: Steps, out: Path) -> None:
 
 def documents(steps: Steps, out: Path) -> None:
     """clean, the three kinds of dedup, cache and stats."""
-    given = _files(out / "text")
-    previous = given
+    previous = _files(out / "text")
     for name, command in (
         ("clean", ["data", "clean", "--on", "language", "--input"]),
         ("exact", ["data", "dedup", "exact", "--input"]),
         ("near", ["data", "dedup", "near", "--input"]),
     ):
         steps.run(name, [*command, *previous, "--out", str(out / name)])
-        previous = [str(out / name / Path(path).name) for path in given]
+        previous = _files(out / name)  # what a stage dropped whole is an empty file
     sft = [str(out / "sft" / f"{name}.jsonl") for name in ("words", "chat")]
     steps.run(
         "against-sft",

@@ -65,7 +65,7 @@ def test_what_cannot_be_built_or_found_is_said_in_one_line(files, monkeypatch, t
     with pytest.raises(ConfigError, match=r"TFDS dataset My-Docs:1.0.0: a name is lower-case"):
         tfds_builder.build([files / "docs.jsonl"], files, "My-Docs")
     (files / "empty.jsonl").write_text("")
-    with pytest.raises(DataError, match=r"empty\.jsonl: no records"):
+    with pytest.raises(DataError, match=r"empty\.jsonl: is empty"):
         tfds_builder.build([files / "empty.jsonl"], files / "tfds", "empty")
     (files / "bad.jsonl").write_text('{"id": "a", "text": "x"}\n{"id": "b"}\n')
     with pytest.raises(DataError, match=r"bad\.jsonl:2: id 'b': field 'text' is NoneType"):

@@ -187,7 +187,7 @@ def test_a_common_character_that_is_merged_with_nothing_is_left_out_of_a_cut_and
 
 def test_statistics_of_no_text_are_refused(folder, tmp_path):
     (tmp_path / "empty.txt").write_text("\n")
-    with pytest.raises(DataError, match=r"empty\.txt: no text to measure"):
+    with pytest.raises(DataError, match=r"empty\.txt: is empty"):
         stats(folder, [tmp_path / "empty.txt"])
 
 
