@@ -71,7 +71,7 @@ def test_a_plain_cut_by_rank_would_leave_dead_rows_and_the_selection_does_not():
 
 
 def test_curly_quotes_and_dashes_are_not_cjk_but_full_width_marks_are():
-    assert [c for c in "中。，《！〇々𠮷“”—…·aＡ０ \u3000▁あ" if is_cjk(c)] == list("中。，《！〇々𠮷")
+    assert [c for c in "中。，《！〇々𠮷“”—…·aＡｚ０￥ \u3000▁あア" if is_cjk(c)] == list("中。，《！〇々𠮷Ａｚ０￥")
 
 
 def test_marker_strings_in_text_never_give_specials(tok):
