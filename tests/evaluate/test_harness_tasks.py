@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import importlib
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from tiny import CONFIG, weights
 
 pytest.importorskip("lm_eval")
 
+from lm_eval.api.registry import model_registry
 from lm_eval.tasks import TaskManager
 
 from tigerjax.cli import main
@@ -21,6 +23,7 @@ from tigerjax.errors import ConfigError
 from tigerjax.evaluate import harness, run
 from tigerjax.evaluate.benchmarks import BENCHMARKS, chosen
 from tigerjax.evaluate.harness_tasks import YAML
+from tigerjax.evaluate.items import Missing
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.tokenizer.train import train_model
 from tigerjax.train.checkpoint import save_model
@@ -232,6 +235,21 @@ def test_a_model_on_disk_has_one_score_either_way_and_missing_data_exits_3(data,
     assert code == 3 and theirs["tigerbot_boolq"]["score,none"] == ours["boolq"]["score"]
     said = capsys.readouterr()
     assert "incomplete: tigerbot_siqa missing" in said.err and "siqa/dev.jsonl is not there" in said.out
+
+
+def test_the_command_knows_our_model_beside_the_harness_own_and_ends_with_our_exit_codes(monkeypatch, capsys):
+    def missing():
+        raise Missing("piqa/dev.jsonl")
+
+    command = importlib.import_module("tigerjax.evaluate.__main__")
+    monkeypatch.setattr(command, "cli_evaluate", lambda: None)
+    assert command.main() == 0 and {"tigerjax", "hf", "vllm"} <= set(model_registry.keys())
+    for does, code, line in (
+        (lambda: harness.TigerLM.create_from_arg_obj({"pretrained": "x"}), 2, "not ['pretrained']"),
+        (missing, 3, "piqa/dev.jsonl is not there"),
+    ):
+        monkeypatch.setattr(command, "cli_evaluate", does)
+        assert command.main() == code and line in capsys.readouterr().err
 
 
 @pytest.mark.slow

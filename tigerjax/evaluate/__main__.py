@@ -6,6 +6,7 @@
 The harness finds models in its own table only, so this enters ours there and gives way.
 """
 
+import importlib
 import sys
 
 from lm_eval.__main__ import cli_evaluate
@@ -17,6 +18,7 @@ from tigerjax.evaluate.items import Missing
 
 def main() -> int:
     """The exit code; missing data is 3, and nothing was asked."""
+    importlib.import_module("lm_eval.models")  # the harness enters its own only while the table is empty
     model_registry.register("tigerjax", target="tigerjax.evaluate.harness:TigerLM")
     try:
         cli_evaluate()
