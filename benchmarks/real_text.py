@@ -4,10 +4,11 @@
     python benchmarks/real_text.py --out runs/real_text --write      the table of docs/DATA.md from its figures
 
 sample, train, extend and verify; then clean, dedup exact, near and against-sft, cache and stats. Prose is sampled
-whole and verse by a tenth, so that a language model's Chinese is not half Song poems. The Chinese model is trained
-twice: the first run says at which size just 28,512 pieces survive. Each step is a process of its own, on one core; its
-CPU seconds, its memory and what it printed are in OUT/figures/<step>.json. A step that has such a file is not run
-again unless one before it was.
+whole, dictionaries by a third and verse by a fiftieth, so that the pieces are those of modern Chinese. A Chinese model
+is trained twice: the first run says at which size just 28,512 pieces survive. So is one of the newspaper alone, for
+what a vocabulary does on the text that it is made for. Each step is a process of its own, on one core; its CPU
+seconds, its memory and what it printed are in OUT/figures/<step>.json. A step that has such a file is not run again
+unless one before it was.
 """
 
 import argparse
@@ -29,10 +30,17 @@ from tigerjax.data.grams import key
 
 ROOT = Path(__file__).resolve().parents[1]
 DOC = ROOT / "docs" / "DATA.md"
-SIZE, FIRST_SIZE = 60_515, 41_500
+SIZE, FIRST_SIZE = 60_515, 46_000
 SEQ_LEN = 2048
 VERSE = ("tang_zh", "song_zh", "ci_zh")
-VERSE_FRACTION = 0.1
+DICTIONARY = ("char_dictionary_zh", "word_dictionary_zh", "xiehouyu_zh")
+NEWSPAPER = "newspaper_zh"
+MODERN = (NEWSPAPER, "reviews_bad_zh", "reviews_good_zh")
+"""Held-out prose that is not of manuals, whose English says little of a Chinese vocabulary."""
+LLAMA2_HAN = 700
+"""Han characters among Llama-2's pieces, as the design counted them; the base here has twice as many."""
+FRACTIONS = {"prose": 1.0, "dictionary": 0.3, "verse": 0.02}
+"""Of each kind of text, what the vocabulary is trained on."""
 MIXTURE = '''"""The holistic recipe over the real text."""
 
 from pathlib import Path
@@ -108,29 +116,33 @@ class Steps:
         return figures
 
 
-def _files(folder: Path, *, lang: str = "", verse: bool | None = None) -> list[str]:
-    names = sorted(p for p in folder.glob("*.jsonl") if p.stem.endswith(lang))
-    return [str(p) for p in names if verse is None or (p.stem in VERSE) == verse]
+def _files(folder: Path, *, lang: str = "", kinds: Sequence[str] = tuple(FRACTIONS)) -> list[str]:
+    names = sorted(p for p in folder.glob("*.jsonl") if p.stem.endswith(lang) and p.stat().st_size)
+    return [str(p) for p in names if _kind(p.stem) in kinds]
+
+
+def _kind(name: str) -> str:
+    return "verse" if name in VERSE else "dictionary" if name in DICTIONARY else "prose"
 
 
 def vocabulary(steps: Steps, out: Path) -> None:
     """sample, train (twice), extend, verify; stats by source of what was held out."""
     text = out / "text"
-    prose, verse = _files(text, lang="_zh", verse=False), _files(text, lang="_zh", verse=True)
-    samples = [out / "sample_prose", out / "sample_verse"]
-    steps.run("sample prose", ["tokenizer", "sample", "--input", *prose, "--fraction", "1.0", "--out", str(samples[0])])
-    fraction = ["--fraction", str(VERSE_FRACTION)]
-    steps.run("sample verse", ["tokenizer", "sample", "--input", *verse, *fraction, "--out", str(samples[1])])
-    given = [str(folder / "sample.txt") for folder in samples]
+    given = []
+    for kind, fraction in FRACTIONS.items():
+        folder = out / f"sample_{kind}"
+        sample_it = ["tokenizer", "sample", "--input", *_files(text, lang="_zh", kinds=[kind])]
+        steps.run(f"sample {kind}", [*sample_it, "--fraction", str(fraction), "--out", str(folder)])
+        given.append(str(folder / "sample.txt"))
 
-    def train(name: str, size: int, model: Path, tokenizer: Path) -> dict[str, Any]:
+    def train(name: str, size: int, model: Path, tokenizer: Path, given: Sequence[str]) -> dict[str, Any]:
         train_it = ["tokenizer", "train", "--input", *given, "--size", str(size), "--out", str(model)]
         steps.run(f"train {name}", train_it)
         extend_it = ["tokenizer", "extend", "--base", str(out / "base.model"), "--new", str(model)]
         return steps.run(f"extend {name}", [*extend_it, "--size", str(SIZE), "--out", str(tokenizer)])["said"]
 
-    fitting = train("first", FIRST_SIZE, out / "zh_bpe_first", out / "tokenizer_first")["fitting_size"]
-    train("fitting", fitting, out / "zh_bpe", out / "tokenizer")
+    fitting = train("first", FIRST_SIZE, out / "zh_bpe_first", out / "tokenizer_first", given)["fitting_size"]
+    train("fitting", fitting, out / "zh_bpe", out / "tokenizer", given)
     held = _files(out / "held_out")
     english = [f for f in _files(text) if not f.endswith("_zh.jsonl")]
     verify = ["tokenizer", "verify", str(out / "tokenizer"), "--base", str(out / "base.model"), "--text"]
@@ -139,27 +151,32 @@ def vocabulary(steps: Steps, out: Path) -> None:
         name = Path(path).stem
         if name.endswith("_zh") and Path(path).stat().st_size:
             steps.run(f"verify {name}", [*verify, path])
+    steps.run("verify modern prose", [*verify, *(path for path in held if Path(path).stem in MODERN)])
+    alone, folder = [str(text / f"{NEWSPAPER}.jsonl")], out / "tokenizer_newspaper"
+    fitting = train("newspaper first", FIRST_SIZE, out / "newspaper_bpe_first", folder, alone)["fitting_size"]
+    train("newspaper", fitting, out / "newspaper_bpe", folder, alone)
+    own = ["tokenizer", "verify", str(folder), "--base", str(out / "base.model"), "--text"]
+    steps.run("verify newspaper alone", [*own, str(out / "held_out" / f"{NEWSPAPER}.jsonl")])
 
 
 def documents(steps: Steps, out: Path) -> None:
     """clean, the three kinds of dedup, cache and stats."""
-    given = _files(out / "text")
-    previous = given
+    previous = _files(out / "text")
     for name, command in (
         ("clean", ["data", "clean", "--on", "language", "--input"]),
         ("exact", ["data", "dedup", "exact", "--input"]),
         ("near", ["data", "dedup", "near", "--input"]),
     ):
         steps.run(name, [*command, *previous, "--out", str(out / name)])
-        previous = [str(out / name / Path(path).name) for path in given]
+        previous = _files(out / name)  # what a stage dropped whole is an empty file
     sft = [str(out / "sft" / f"{name}.jsonl") for name in ("words", "chat")]
     steps.run(
         "against-sft",
         ["data", "dedup", "against-sft", "--docs", *previous, "--sft", *sft, "--out", str(out / "pretrain")],
     )
     sources = {
-        "prose": _files(out / "pretrain", lang="_zh", verse=False),
-        "verse": _files(out / "pretrain", lang="_zh", verse=True),
+        "prose": _files(out / "pretrain", lang="_zh", kinds=["prose", "dictionary"]),
+        "verse": _files(out / "pretrain", lang="_zh", kinds=["verse"]),
         "english": _files(out / "pretrain", lang="_en"),
     }
     texts = {name: repr(tuple(paths)) for name, paths in sources.items()}
@@ -181,12 +198,27 @@ def summary(steps: Steps, out: Path) -> dict[str, Any]:
     answers = {e["id"]: key(e["messages"][1]["content"]) for e in records.sft_examples(out / "sft" / "words.jsonl")}
     held = {i for i, answer in answers.items() if len(answer) >= shortest and answer in text}
     megabytes = sum(Path(path).stat().st_size for path in _files(out / "text")) / 1e6
+    held_out = [out / "held_out" / f"{name}.jsonl" for name in MODERN]
     return {
         "megabytes": round(megabytes, 1),
+        "before_with_llama2_han": with_fewer_han(out / "base.model", held_out, LLAMA2_HAN),
         "words_held": len(held),
         "words_found": len(held & hits),
         "steps": figures,
     }
+
+
+def with_fewer_han(base: Path, paths: Sequence[Path], count: int) -> float:
+    """Characters a token of Chinese text by a base in which only its `count` first Han characters are pieces: an
+    estimate, each of the others being three bytes."""
+    import sentencepiece
+
+    model = sentencepiece.SentencePieceProcessor(model_file=str(base))
+    pieces = [model.id_to_piece(i) for i in range(model.vocab_size())]
+    fallen = set([p for p in pieces if len(p) == 1 and "\u4e00" <= p <= "\u9fff"][count:])
+    lines = [line for path in paths for d in records.documents(path) for line in d["text"].split("\n") if line.strip()]
+    tokens = sum(map(len, model.encode(lines))) + 2 * sum(c in fallen for line in lines for c in line)
+    return sum(map(len, lines)) / tokens
 
 
 def table(made: dict[str, Any]) -> list[str]:
@@ -228,9 +260,19 @@ def table(made: dict[str, Any]) -> list[str]:
         "| held out | characters a token before | after | ratio |",
         "|---|---|---|---|",
     ]
+    named = {
+        "verify_modern_prose": "newspaper and reviews",
+        "verify_newspaper_alone": "newspaper, by its own vocabulary",
+    }
     for name, step in steps.items():
-        if name.startswith("verify_"):
+        if name.startswith("verify_") and name not in named:
             lines.append(_ratio(name.removeprefix("verify_"), step["said"]["chars_per_token"]))
+    lines += [_ratio(shown, steps[name]["said"]["chars_per_token"]) for name, shown in named.items()]
+    fewer = {
+        "before": {"zh": made["before_with_llama2_han"]},
+        "after": steps["verify_modern_prose"]["said"]["chars_per_token"]["after"],
+    }
+    lines.append(_ratio(f"newspaper and reviews, by a base of {LLAMA2_HAN} Han characters (estimate)", fewer))
     lines.append(_ratio("all Chinese", verify["chars_per_token"]))
     return lines
 

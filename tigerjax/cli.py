@@ -30,6 +30,7 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("data", "dedup", "near"): text.data_dedup_near,
     ("data", "dedup", "against-sft"): text.data_dedup_against_sft,
     ("data", "decontaminate"): text.data_decontaminate,
+    ("data", "tfds"): text.data_tfds,
     ("data", "cache"): text.data_cache,
     ("data", "stats"): text.data_stats,
     ("data", "inspect"): text.data_inspect,

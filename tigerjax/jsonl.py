@@ -96,6 +96,15 @@ def read_jsonl(path: str | Path, *, on_bad: OnBad | None = None) -> Iterator[tup
                 yield number, record
 
 
+def refuse_empty(path: str | Path, count: int) -> None:
+    """DataError for a file of no records: that is a mistake more often than meant."""
+    if not count:
+        raise DataError(
+            f"{path}: is empty; leave it out or fill it (where a stage wrote it, its manifest.json says what was"
+            " dropped)"
+        )
+
+
 def write_jsonl(path: str | Path, records: Iterable[Record]) -> int:
     """Writes one object a line (zstandard when the name ends in .zst), by rename; returns their number."""
     path = Path(path)

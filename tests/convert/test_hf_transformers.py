@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tigerjax.config import ComputeConfig, ModelConfig
-from tigerjax.convert import hf
+from tigerjax.convert import hf, hf_config
 from tigerjax.model import cache, llama, reward
 
 pytestmark = pytest.mark.slow
@@ -92,7 +92,8 @@ def test_the_exported_reward_model_scores_as_ours_in_transformers(tmp_path):
     assert np.abs(got[:, 0] - np.asarray(scores_BT)[:, -1]).max() <= LOGITS
 
 
-def test_a_folder_written_by_transformers_is_read_with_its_logits(tmp_path):
+@pytest.mark.parametrize(("kv_heads", "tied"), [(1, False), (2, True), (3, False), (6, True)])
+def test_a_folder_written_by_transformers_is_read_with_its_logits(tmp_path, kv_heads, tied):
     import torch
     import transformers
 
@@ -102,7 +103,8 @@ def test_a_folder_written_by_transformers_is_read_with_its_logits(tmp_path):
         hidden_size=24,
         intermediate_size=44,
         num_attention_heads=6,
-        num_key_value_heads=3,
+        num_key_value_heads=kv_heads,
+        tie_word_embeddings=tied,
         head_dim=10,
         vocab_size=57,
         rope_theta=777.0,
@@ -112,7 +114,8 @@ def test_a_folder_written_by_transformers_is_read_with_its_logits(tmp_path):
     model = transformers.LlamaForCausalLM(config).eval()
     model.save_pretrained(tmp_path / "hf", max_shard_size="20KB")
     ours_config, weights = hf.from_hf(tmp_path / "hf")
-    assert ours_config.rope_base == 777.0 and ours_config.num_kv_heads == 3
+    assert ours_config.rope_base == 777.0 and ours_config.num_kv_heads == kv_heads
+    assert hf_config.read_config(tmp_path / "hf").tied is tied
     tokens_BT = jnp.asarray(PROMPTS_BT)
     positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
     ours = llama.Llama(ours_config, COMPUTE).apply(

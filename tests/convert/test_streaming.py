@@ -200,6 +200,13 @@ def test_lora_is_refused_by_name(exported):
         hf.from_hf(exported)
 
 
+def test_a_quantised_tensor_is_refused_by_name(exported):
+    shard = next(p for p in exported.glob("*.safetensors") if Q1 in load_file(p))
+    save_file(load_file(shard) | {Q1: np.ones((24, 12), np.int8)}, shard)
+    with pytest.raises(ConfigError, match=rf"{Q1} is I8: a quantised checkpoint is not read"):
+        hf.from_hf(exported)
+
+
 def test_bin_files_are_read_through_torch_and_run_no_code(tmp_path, exported, small_blocks):
     torch = pytest.importorskip("torch")
     tensors = {}
@@ -214,6 +221,10 @@ def test_bin_files_are_read_through_torch_and_run_no_code(tmp_path, exported, sm
         def __reduce__(self):
             return os.system, ("touch " + str(tmp_path / "ran"),)
 
+    for value, message in ((torch.ones(24, 12, dtype=torch.int8), "is torch.int8: a quantised"), ("x", "is no tensor")):
+        torch.save(tensors | {Q1: value}, exported / "pytorch_model.bin")
+        with pytest.raises((ConfigError, DataError), match=f"{Q1} {message}"):
+            hf.from_hf(exported)
     torch.save(tensors | {"x": Evil()}, exported / "pytorch_model.bin")
     with pytest.raises(DataError, match=r"torch\.load\(weights_only=True\) refuses it"):
         hf.from_hf(exported)

@@ -1,18 +1,26 @@
 """Growing a checkpoint's vocabulary: old rows, new rows, padding, and what is refused."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
+from tigerjax.cli import main
 from tigerjax.config import ModelConfig
-from tigerjax.convert.vocab import resize
+from tigerjax.convert import progress, read
+from tigerjax.convert.hf import to_hf
+from tigerjax.convert.table import put, table
+from tigerjax.convert.vocab import resize, sub_tokens
 from tigerjax.errors import ConfigError
 from tigerjax.tokenizer.extend import extend
 from tigerjax.tokenizer.load import MODEL_FILE, Tokenizer, read_proto
 from tigerjax.tokenizer.train import train_model
+from tigerjax.train.checkpoint import load_model
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "data_mixtures" / "embedded"
 D = 6
@@ -119,3 +127,76 @@ def test_a_tokenizer_that_is_no_extension_of_the_base_is_refused(tokenizers, con
         resize(weights, config, base, Tokenizer(tmp_path / "other"))
     with pytest.raises(ConfigError, match="must be without specials"):
         resize(weights, config, base, base)
+
+
+@pytest.fixture
+def folder(tokenizers, config, weights, tmp_path):
+    """A Hugging Face folder of the base's vocabulary with its tokenizer.model beside it, no two sizes equal."""
+    rng, config = np.random.default_rng(5), dataclasses.replace(config, padded_vocab_size=700)
+    whole = {}
+    for row in table(config, rows=700):
+        put(whole, row.ours, rng.normal(size=row.stacked_shape(config)).astype(np.float32))
+    to_hf(whole, config, tmp_path / "hf", tokenizer=None)
+    shutil.copy(tokenizers[0].folder / MODEL_FILE, tmp_path / "hf" / MODEL_FILE)
+    return tmp_path / "hf", whole
+
+
+def test_from_hf_grows_the_vocabulary_on_the_way_in_and_trims_it_on_the_way_out(tokenizers, folder, tmp_path):
+    (hf, old), (base, new), run = folder, tokenizers, tmp_path / "run"
+    words = ["--vocab", str(new.folder), "--multiple", "96", "--verify", "--json", str(tmp_path / "in.json")]
+    assert main(["convert", "from-hf", str(hf), str(run), *words]) == 0
+    model = load_model(run)
+    assert (model.config.vocab_size, model.config.padded_vocab_size) == (1201, 1248)
+    assert model.tokenizer_sha256 == new.sha256
+    want, _ = resize(old, dataclasses.replace(model.config, vocab_size=700, padded_vocab_size=700), base, new)
+    for name in ("embed", "head"):
+        rows, before, mean = (w[name] if name == "embed" else w[name].T for w in (model.weights, old, want))
+        assert rows.shape[0] == 1248 and rows[:700].tobytes() == before.tobytes()
+        np.testing.assert_array_equal(rows[700:1201], mean[700:1201])
+        assert rows[700:1200].any(axis=1).all() and not rows[1200:].any()
+    q = model.weights["layers"]["attn"]["q"]
+    assert q.tobytes() == old["layers"]["attn"]["q"].tobytes()
+
+    for vocab, count in (("trimmed", 1201), ("padded", 1248)):
+        out = tmp_path / vocab
+        words = ["--tokenizer", str(new.folder), "--vocab", vocab, "--verify"]
+        assert main(["convert", "to-hf", str(run), str(out), *words]) == 0
+        written = json.loads((out / "config.json").read_text())
+        assert written["vocab_size"] == count and written["pad_token_id"] == new.pad == 1200
+        assert load_file(out / "model.safetensors")["lm_head.weight"].shape == (count, D)
+        assert "step" in (out / "README.md").read_text() and (out / MODEL_FILE).is_file()
+        assert main(["convert", "from-hf", str(out), str(tmp_path / f"back_{vocab}")]) == 0
+        jax.tree.map(np.testing.assert_array_equal, load_model(tmp_path / f"back_{vocab}").weights, model.weights)
+
+
+def test_a_growing_import_that_is_killed_goes_on_and_ends_alike(tokenizers, folder, tmp_path, monkeypatch):
+    hf, (base, new) = folder[0], tokenizers
+    opened = read.grow(read.open_hf(hf), sub_tokens(700, base, new), multiple=96)
+    read.stream_in(opened, tmp_path / "whole")
+    add = progress.Journal.add
+
+    def dies(journal, *entry):
+        add(journal, *entry)
+        if len(journal.done) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(progress.Journal, "add", dies)
+    with pytest.raises(KeyboardInterrupt):
+        read.stream_in(opened, tmp_path / "run")
+    monkeypatch.undo()
+    other = read.grow(read.open_hf(hf), [[5]] * 501, multiple=96)
+    shutil.copytree(tmp_path / "run", tmp_path / "other")
+    for name, how in (("run", opened), ("other", other)):  # another rule of growth begins again
+        read.stream_in(how, tmp_path / name)
+    sums = {name: json.loads((tmp_path / name / read.CHECKSUMS).read_text()) for name in ("whole", "run", "other")}
+    assert sums["run"] == sums["whole"] != sums["other"]
+
+
+def test_growing_what_is_not_of_the_base_vocabulary_is_refused(tokenizers, folder, tmp_path, capsys):
+    hf, (_, new) = folder[0], tokenizers
+    command = ["convert", "from-hf", str(hf), str(tmp_path / "run"), "--vocab", str(new.folder)]
+    shutil.copy(new.folder / MODEL_FILE, hf / MODEL_FILE)
+    assert main(command) == 2 and "vocab_size=700" in capsys.readouterr().err
+    (hf / MODEL_FILE).unlink()
+    assert main(command) == 2 and "has no tokenizer.model" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists() and not list(tmp_path.glob("*.partial"))

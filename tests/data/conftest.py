@@ -33,3 +33,11 @@ def work(tmp_path_factory):
     train_model([raw / "corpus_zh.jsonl"], 2600, folder / "zh_bpe")
     extend(folder / "base_tokenizer", folder / "zh_bpe", 1200, folder / "tokenizer")
     return folder
+
+
+@pytest.fixture(scope="session")
+def corpus():
+    """The embedded documents by language."""
+    from tigerjax.data import records
+
+    return {lang: list(records.documents(EMBEDDED / f"corpus_{lang}.jsonl")) for lang in ("en", "zh")}

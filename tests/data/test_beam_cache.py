@@ -83,6 +83,7 @@ def test_a_source_is_cut_into_many_blocks_and_none_is_lost(registered, tmp_path)
             '{"id": "x", "text": "1"}\n{"id": "x", "text": "2"}',
             r"a\.jsonl:42: id 'x' occurs a second time.*a\.jsonl:41",
         ),
+        ('{"id": "x", "text": "1", "source": "C4"}', r"a\.jsonl:41: id 'x': source 'C4' is denied"),
     ],
 )
 def test_bad_records_stop_the_cache_with_file_and_line(registered, tmp_path, line, says):
@@ -92,6 +93,15 @@ def test_bad_records_stop_the_cache_with_file_and_line(registered, tmp_path, lin
     with pytest.raises(DataError, match=says):
         mixture.cache("bad", registered, tmp_path / "out", L, runner="DirectRunner")
     assert not (tmp_path / "out" / "bad.zh").exists()
+
+
+def test_an_empty_file_of_a_source_is_refused_by_name_as_it_is_without_beam(registered, tmp_path):
+    (tmp_path / "z.jsonl").write_text("\n")
+    files = (tmp_path / "a.jsonl", tmp_path / "z.jsonl")
+    mixture.pretraining("empty", tokenizer=registered, sources={"zh": mixture.Source(files)})
+    for runner in ("local", "DirectRunner"):
+        with pytest.raises(DataError, match=r"source empty\.zh: .*z\.jsonl: is empty"):
+            mixture.cache("empty", registered, tmp_path / "out", L, runner=runner)
 
 
 def test_an_unknown_runner_is_refused(registered, tmp_path):

@@ -98,7 +98,7 @@ def test_bad_lines_are_quarantined_up_to_a_fraction(tmp_path):
 
 def test_a_denied_source_is_an_error_unless_drops_are_asked_for(tmp_path):
     records.write_jsonl(tmp_path / "x.jsonl", [{"text": "a", "source": "wiki"}, {"text": "b", "source": "C4/en"}])
-    with pytest.raises(DataError, match=r"x\.jsonl:2: source 'C4/en'"):
+    with pytest.raises(DataError, match=r"x\.jsonl:2: id '.{32}': source 'C4/en' is denied"):
         clean_files([tmp_path / "x.jsonl"], tmp_path / "out")
     made = clean_files([tmp_path / "x.jsonl"], tmp_path / "out", drop_denied=True)
     assert made["counts"]["dropped"] == {"denied": 1}

@@ -54,5 +54,5 @@ def test_a_set_without_a_question_is_refused_by_line(files):
         decontaminate_files([files / "docs.jsonl"], [files / "odd.jsonl"], files / "out")
     decontaminate_files([files / "docs.jsonl"], [files / "odd.jsonl"], files / "out", field="stem")
     (files / "empty.jsonl").write_text("")
-    with pytest.raises(DataError, match=r"empty\.jsonl: no questions"):
+    with pytest.raises(DataError, match=r"empty\.jsonl: is empty"):
         decontaminate_files([files / "docs.jsonl"], [files / "empty.jsonl"], files / "none")

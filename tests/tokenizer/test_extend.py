@@ -71,7 +71,7 @@ def test_a_plain_cut_by_rank_would_leave_dead_rows_and_the_selection_does_not():
 
 
 def test_curly_quotes_and_dashes_are_not_cjk_but_full_width_marks_are():
-    assert [c for c in "中。，《！〇々𠮷“”—…·aＡ０ \u3000▁あ" if is_cjk(c)] == list("中。，《！〇々𠮷")
+    assert [c for c in "中。，《！〇々𠮷“”—…·aＡｚ０￥ \u3000▁あア" if is_cjk(c)] == list("中。，《！〇々𠮷Ａｚ０￥")
 
 
 def test_marker_strings_in_text_never_give_specials(tok):
@@ -187,7 +187,7 @@ def test_a_common_character_that_is_merged_with_nothing_is_left_out_of_a_cut_and
 
 def test_statistics_of_no_text_are_refused(folder, tmp_path):
     (tmp_path / "empty.txt").write_text("\n")
-    with pytest.raises(DataError, match=r"empty\.txt: no text to measure"):
+    with pytest.raises(DataError, match=r"empty\.txt: is empty"):
         stats(folder, [tmp_path / "empty.txt"])
 
 

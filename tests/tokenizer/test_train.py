@@ -44,7 +44,7 @@ def test_a_size_below_the_required_characters_passes_the_trainers_message_on(emb
 
 def test_a_file_without_text_is_refused_by_name(tmp_path):
     (tmp_path / "empty.txt").write_text("\n\n")
-    with pytest.raises(DataError, match=r"empty\.txt: no text"):
+    with pytest.raises(DataError, match=r"empty\.txt: is empty"):
         train_model([tmp_path / "empty.txt"], 400, tmp_path / "out")
 
 

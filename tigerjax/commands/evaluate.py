@@ -1,7 +1,7 @@
 """Commands that evaluate: the thirteen benchmarks, lm-evaluation-harness, and checkpoints side by side."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tigerjax.arguments import keep, override
 from tigerjax.commands.progress import show_progress
@@ -27,21 +27,19 @@ def evaluate(
 ) -> None:
     """Benchmarks of a run (--model, else runs/NAME) from the files in DATA_DIR; a restart computes what is missing.
 
-    TASKS are names of the thirteen benchmarks, or all, en, zh; with --harness they are lm-evaluation-harness's own
-    (and those of YAML files in --include-path). --chat asks by the chat template where TigerBot did. Writes
-    results.json and report.html to OUT, else to runs/NAME/evaluation. Missing data: no average, exit 3. HumanEval runs
-    the programs that the model writes: only with --allow-code-execution. ROWS questions are asked at once, on the
-    config's mesh; on several hosts the same command runs on each.
+    TASKS are names of the thirteen benchmarks, or all, en, zh; with --harness they are lm-evaluation-harness's tasks:
+    its own, tigerbot, tigerbot_NAME, cmrc2018, c3, ocnli, and those of YAML files in --include-path. --chat asks by
+    the chat template where TigerBot did. Writes results.json and report.html to OUT, else to runs/NAME/evaluation.
+    Missing data: no average, exit 3. HumanEval runs the programs that the model writes: only with
+    --allow-code-execution. ROWS questions are asked at once, on the config's mesh; on several hosts the same command
+    runs on each.
 
     Example: tigerjax evaluate configs/tiger_7b_sft.py --tasks all --data-dir benchmarks_data --chat
     """
     from tigerjax import hosts as others
     from tigerjax.evaluate import page, run
     from tigerjax.evaluate.benchmarks import chosen
-    from tigerjax.evaluate.model import Answerer
-    from tigerjax.tokenizer.load import Tokenizer
-    from tigerjax.train.loop import mesh_of_several
-    from tigerjax.train.stored import load_placed
+    from tigerjax.evaluate.model import load_answerer
 
     settings = override(config, overrides, "tigerjax evaluate")
     names = tasks if harness else chosen(tasks)
@@ -49,30 +47,20 @@ def evaluate(
         raise ConfigError("the benchmarks are read from files: give --data-dir (docs/EVALUATION.md lists them)")
     others.start(hosts)
     with others.together():
-        mesh = mesh_of_several(settings)
         place = out or Path("runs") / settings.name / "evaluation"
-        loaded = load_placed(model or Path("runs") / settings.name, mesh, settings.compute.dtype)
-        tokenizer = Tokenizer(settings.data.tokenizer)
-        if loaded.kind != "llama" or loaded.tokenizer_sha256 not in (None, tokenizer.sha256):
-            raise ConfigError(
-                f"{model or settings.name} is a {loaded.kind} checkpoint, perhaps of another tokenizer than"
-                f" {settings.data.tokenizer}; evaluate takes a language model with its own tokenizer (data.tokenizer)"
-            )
-        answerer = Answerer(
-            loaded.config,
-            loaded.weights,
-            tokenizer,
-            settings.compute,
-            model_sha256=loaded.sha256,
-            context=settings.data.seq_len,
-            rows=rows,
-            mesh=mesh,
-            cache=place / run.CACHE,
-        )
+        answerer, loaded = load_answerer(settings, model, rows=rows, cache=place / run.CACHE)
         if harness:
             from tigerjax.evaluate.harness import evaluate as by_harness
 
-            figures = by_harness(answerer, names, include_path=include_path, limit=limit, chat=chat)
+            figures = by_harness(
+                answerer,
+                names,
+                include_path=include_path,
+                data_dir=data_dir,
+                limit=limit,
+                chat=chat,
+                allow_code=allow_code_execution,
+            )
         else:
             assert data_dir is not None
             figures = run.evaluate(
@@ -86,13 +74,13 @@ def evaluate(
                 facts={"name": settings.name, "step": loaded.step, "model_sha256": loaded.sha256},
                 progress=show_progress,
             )
-    if harness:
-        if answerer.writes:
-            for name, found in figures["tasks"].items():
-                print(name, *(f"{key}={value}" for key, value in found.items()))
-            keep(figures, json)
-        return
-    if answerer.writes:
+    if answerer.writes and harness:
+        for name, found in figures["tasks"].items():
+            print(name, *(f"{key}={value}" for key, value in found.items()))
+        for name, what in figures["missing"].items():
+            print(f"{name} is missing: {what}")
+        keep(figures, json)
+    elif answerer.writes:
         scores, ratios = page.score_rows(figures), page.ratio_rows(figures)
         print(page.lines(scores) + "\n\n" + page.lines(ratios))
         notes = page.notes(figures)

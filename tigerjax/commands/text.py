@@ -219,6 +219,26 @@ def data_decontaminate(
     show(manifest["counts"] | manifest["figures"], json)
 
 
+def data_tfds(
+    input: list[Path],
+    name: str,
+    data_dir: Path,
+    kind: Literal["documents", "sft"] = "documents",
+    version: str = "1.0.0",
+    json: Path | None = None,
+) -> None:
+    """Writes a TFDS dataset of the records of JSONL, TFRecord or ArrayRecord files: DATA_DIR/NAME/VERSION.
+
+    A mixture reads it as Source("tfds:NAME") with TFDS_DATA_DIR=DATA_DIR, or by its folder.
+
+    Example: tigerjax data tfds --input zh_books.jsonl --name zh_books --data-dir tfds
+    """
+    from tigerjax.data.tfds_builder import build
+
+    manifest = build(input, data_dir, name, kind=kind, version=version)
+    show(manifest["figures"] | {"out": str(data_dir / name / version)}, json)
+
+
 def data_cache(config: Path, overrides: list[str], runner: str = "local", json: Path | None = None) -> None:
     """Tokenises and cuts every source of the config's mixture into rows of exactly seq_len tokens.
 

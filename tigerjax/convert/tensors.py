@@ -17,6 +17,7 @@ Array = np.ndarray
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 TORCH_INDEX, TORCH_SINGLE = "pytorch_model.bin.index.json", "pytorch_model.bin"
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+FLOATS = ("F64", "F32", "F16", "BF16")
 LORA = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -49,9 +50,13 @@ class Safetensors:
         for path in files:
             try:
                 with safe_open(path, framework="np") as file:
-                    found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+                    slices = {name: file.get_slice(name) for name in file.keys()}
             except (SafetensorError, OSError) as error:
                 raise DataError(f"{path}: not a whole safetensors file: {error}; download it again") from error
+            for name, part in slices.items():
+                if part.get_dtype() not in FLOATS:
+                    raise _quantised(path, name, part.get_dtype())
+            found = {name: tuple(part.get_shape()) for name, part in slices.items()}
             _add(found, path, self.shapes, self._home)
 
     def rows(self, name: str, start: int, stop: int) -> Array:
@@ -68,6 +73,11 @@ class TorchFiles:
         self._home: dict[str, Path] = {}
         for path in files:
             tensors = self._load(path)
+            for name, tensor in tensors.items():
+                if not hasattr(tensor, "dtype"):
+                    raise DataError(f"{path}: {name} is no tensor; give the state dict of a model")
+                if not tensor.dtype.is_floating_point or tensor.dtype.itemsize < 2:
+                    raise _quantised(path, name, str(tensor.dtype))
             _add({name: tuple(t.shape) for name, t in tensors.items()}, path, self.shapes, self._home)
 
     def rows(self, name: str, start: int, stop: int) -> Array:
@@ -163,3 +173,9 @@ def _add(
         if name in home:
             raise DataError(f"{path}: {name} is in another shard too; remove one of them")
         home[name], shapes[name] = path, shape
+
+
+def _quantised(path: Path, name: str, dtype: str) -> ConfigError:
+    return ConfigError(
+        f"{path}: {name} is {dtype}: a quantised checkpoint is not read, as its scales are not; convert the original"
+    )

@@ -10,7 +10,7 @@ system). One process reads those in order and cuts rows, at the speed of a copy:
 import functools
 import json
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ def _groups(maker: RowMaker, block: parts.Block) -> Iterator[dict[str, Any]]:
     try:
         for number, record in _given(block):
             where = f"{block.path}:{number}"
+            records.refuse_denied(where, record)
             own = {**shaped(record, where), "id": records.unique_id(where, record, {})}
             group.append(manifest.canonical({"where": where, "record": own}))
             if len(group) == BLOCK:
@@ -179,7 +180,7 @@ def _read(maker: RowMaker, shards: int, work: Path) -> Iterator[Encoded]:
             yield ids[start_at:end].tolist(), weights[start_at:end].tolist() if maker.kind == "sft" else ()
 
 
-def rows(maker: RowMaker, paths: Iterable[Path], length: int, runner: str, work: Path) -> Iterator[np.ndarray]:
+def rows(maker: RowMaker, paths: Sequence[Path], length: int, runner: str, work: Path) -> Iterator[np.ndarray]:
     """Rows int32 [3, length] of the source's files: those of `maker.make(maker.read(), length)`, made on Beam.
 
     `runner` is a Beam runner with its options; `work` a new folder that all of its workers see.
@@ -190,5 +191,8 @@ def rows(maker: RowMaker, paths: Iterable[Path], length: int, runner: str, work:
     work.mkdir()
     maker.counts.clear()
     _run(maker, found, length, runner, work)
+    met = {block.path for n, block in enumerate(found) if (work / f"shard-{n}.npz").is_file()}
+    for path in paths:
+        records.refuse_empty(path, path in met)
     maker.counts.clear()
     yield from maker.rows(_read(maker, len(found), work), length, Tokenizer(Path(maker.tokenizer)))

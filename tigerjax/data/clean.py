@@ -13,12 +13,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tigerjax import manifest
+from tigerjax import jsonl, manifest
 from tigerjax.data import page, parts, records, rules, stages
 from tigerjax.data.runner import Runner
 from tigerjax.errors import ConfigError, DataError
 
-DENIED_SOURCES = ("commoncrawl", "c4")
 MAX_BAD_FRACTION = 0.001
 SAMPLES = 20  # before/after pairs kept for each rule
 SAMPLE_CHARACTERS = 200
@@ -92,12 +91,9 @@ def _clean_block(job: _Job, block: parts.Block) -> dict[str, Any]:
                 continue
             identity = shaped["id"]
             met.append(parts.Document(identity, b"", number, 0.0, ""))
-            if str(shaped["source"]).casefold().startswith(job.deny or ("\0",)):
+            if records.denied(shaped, job.deny):
                 if not job.drop_denied:
-                    raise DataError(
-                        f"{where}: source {shaped['source']!r} (id {identity}) is denied, as {list(job.deny)} are;"
-                        " remove it, correct the source, or drop such records with --drop-denied"
-                    )
+                    records.refuse_denied(where, shaped, job.deny)
                 tally.counts["denied"] += 1
                 continue
             result, reason = job.rules.cleaned(shaped, functools.partial(tally.seen, identity))
@@ -150,7 +146,7 @@ def clean_files(
     on: Sequence[str] = (),
     off: Sequence[str] = (),
     sensitive: str | Path | None = None,
-    deny: Sequence[str] = DENIED_SOURCES,
+    deny: Sequence[str] = records.DENIED_SOURCES,
     drop_denied: bool = False,
     max_bad_fraction: float = MAX_BAD_FRACTION,
     runner: Runner | None = None,
@@ -176,6 +172,11 @@ def clean_files(
         blocks = parts.blocks(paths)
         found = runner.each(functools.partial(_clean_block, job), blocks, work, "clean")
         named = [block.number for block in blocks], [str(block.path) for block in blocks]
+        met: Counter[str] = Counter()
+        for said in found:
+            met[said["path"]] += sum(said["counts"].values())
+        for path in paths:
+            jsonl.refuse_empty(path, met[str(path)])
         check = functools.partial(stages.repeated_ids, work, *named, stages.SHARDS)
         stages.refuse_repeated(runner.each(check, range(stages.SHARDS), work, "ids"))
         counts, rewritten = sum((Counter(f["counts"]) for f in found), Counter()), Counter[str]()

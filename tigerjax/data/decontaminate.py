@@ -44,7 +44,7 @@ def _rows(path: Path) -> Iterator[tuple[int, records.Record]]:
 
 def questions(path: Path, field: str | None = None) -> Iterator[records.Record]:
     """Each question of a set as a document {id: "<task>:<line>", text}; the task is the file's name."""
-    task = path.name.split(".")[0]
+    task, number = path.name.split(".")[0], 0
     for number, row in _rows(path):
         names = [field] if field else [name for name in FIELDS if name in row]
         text = row.get(names[0]) if names else None
@@ -53,7 +53,8 @@ def questions(path: Path, field: str | None = None) -> Iterator[records.Record]:
                 f"{path}:{number}: no question in field {field or 'question'!r}; the record has {sorted(row)},"
                 " name the right one with --field"
             )
-        yield {"id": f"{task}:{number}", "text": text, "source": task, "lang": ""}
+        yield {"id": f"{task}:{number}", "text": text, "source": "", "lang": ""}
+    jsonl.refuse_empty(path, number)
 
 
 def _prepare(field: str | None, paths: Sequence[Path], folder: Path) -> list[Path]:

@@ -116,6 +116,7 @@ def quality_of(record: Record) -> float:
 
 def _document(number: int, record: Record, line: bytes, where: str) -> Document:
     """A document, or an SFT example where there is no text: compared by all its messages."""
+    records.refuse_denied(where, record)
     shaped = records.as_document(record, where) if "text" in record else records.as_sft(record, where)
     identity = records.unique_id(where, record, {})
     text = shaped["text"] if "text" in shaped else "\n".join(m["content"] for m in shaped["messages"])

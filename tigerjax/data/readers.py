@@ -3,7 +3,7 @@
     *.jsonl, *.jsonl.zst                  one object a line
     *.tfrecord*                           tf.train.Example, one string a feature
     *.array_record*, *.arrayrecord*       tf.train.Example or a JSON object a record
-    a folder with dataset_info.json       a TFDS builder on disk; its split "train"
+    a folder with dataset_info.json       a TFDS builder on disk; its split "train" (`tfds_builder` makes one)
 
 Numbers count from 1: the line, or the record.
 """
@@ -19,6 +19,8 @@ from tigerjax.errors import DataError
 
 TFDS_INFO = "dataset_info.json"
 SPLIT = "train"
+JSON_COLUMN = "json"
+"""Of a TFDS dataset that `tfds_builder` wrote: the fields that are no columns of their own, as a JSON object."""
 
 
 def read(path: str | Path, *, on_bad: jsonl.OnBad | None = None) -> Iterator[tuple[int, jsonl.Record]]:
@@ -98,7 +100,9 @@ def _tfds(folder: Path) -> Iterator[tuple[int, jsonl.Record]]:
     if SPLIT not in builder.info.splits:
         raise DataError(f"{folder}: has the splits {sorted(builder.info.splits)}, but {SPLIT!r} is read")
     for number, record in enumerate(tfds.as_numpy(builder.as_dataset(split=SPLIT, shuffle_files=False)), 1):
-        yield number, {name: _plain(f"{folder}:{number}", value) for name, value in record.items()}
+        found = {name: _plain(f"{folder}:{number}", value) for name, value in record.items()}
+        others = found.pop(JSON_COLUMN, None)
+        yield number, found | (jsonl.parse(f"{folder}:{number}", others) if others else {})
 
 
 def _plain(where: str, value: Any) -> Any:

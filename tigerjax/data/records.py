@@ -11,13 +11,15 @@ from pathlib import Path
 
 from tigerjax.data import readers
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.jsonl import OnBad, Record, named, read_jsonl, write_jsonl
+from tigerjax.jsonl import OnBad, Record, named, read_jsonl, refuse_empty, write_jsonl
 from tigerjax.manifest import canonical
 
 __all__ = ["OnBad", "Record", "read_jsonl", "write_jsonl"]
 
 Paths = str | Path | Iterable[str | Path]
 
+DENIED_SOURCES = ("commoncrawl", "c4")
+"""Beginnings of `source` that no pretraining data may have: what Llama-2 was pretrained on is left out."""
 SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 
 
@@ -28,10 +30,18 @@ def record_id(record: Record) -> str:
     return xxhash.xxh3_128_hexdigest(canonical(record))
 
 
+TFDS = "tfds:"
+
+
 def expand(patterns: Paths) -> list[Path]:
-    """The files that paths and glob patterns name, sorted within a pattern; a pattern without a file is refused."""
+    """The files that paths, glob patterns and tfds:NAME name, sorted within a pattern; DataError for one without."""
     files: list[Path] = []
     for pattern in [patterns] if isinstance(patterns, str | Path) else patterns:
+        if str(pattern).startswith(TFDS):
+            from tigerjax.data import tfds_builder
+
+            files.append(tfds_builder.folder(str(pattern).removeprefix(TFDS)))
+            continue
         found = sorted(glob.glob(str(pattern), recursive=True)) if not Path(pattern).is_file() else [str(pattern)]
         if not found:
             raise DataError(f"{pattern}: no such file; name a JSONL file or a pattern that matches one")
@@ -66,6 +76,20 @@ def unique_id(where: str, record: Record, seen: dict[str, str]) -> str:
     return identity
 
 
+def denied(record: Record, deny: Iterable[str] = DENIED_SOURCES) -> bool:
+    """Whether the record's `source` begins with a denied name."""
+    return str(record.get("source", "")).casefold().startswith(tuple(deny))
+
+
+def refuse_denied(where: str, record: Record, deny: Iterable[str] = DENIED_SOURCES) -> None:
+    """DataError for a record of a denied source: a mislabelled one must not slip by."""
+    if denied(record, deny):
+        raise DataError(
+            f"{named(where, record)}: source {record['source']!r} is denied, as {', '.join(deny)} are; remove it,"
+            " correct the source, or drop such records with `tigerjax data clean --drop-denied`"
+        )
+
+
 def _text(where: str, record: Record, field: str) -> str:
     value = record.get(field)
     if not isinstance(value, str):
@@ -85,8 +109,10 @@ def documents(patterns: Paths, *, on_bad: OnBad | None = None) -> Iterator[Recor
     """Validated documents of the files, in order; an id given twice is an error that names both places."""
     seen: dict[str, str] = {}
     for path in expand(patterns):
+        number = 0
         for number, record in readers.read(path, on_bad=on_bad):
             where = f"{path}:{number}"
+            refuse_denied(where, record)
             try:
                 document = as_document(record, where)
                 yield {**document, "id": unique_id(where, record, seen)}
@@ -94,6 +120,7 @@ def documents(patterns: Paths, *, on_bad: OnBad | None = None) -> Iterator[Recor
                 if on_bad is None:
                     raise
                 on_bad(error, canonical(record) + b"\n")
+        refuse_empty(path, number)
 
 
 def _messages(record: Record, where: str) -> list[Record]:
@@ -138,8 +165,10 @@ def sft_examples(patterns: Paths, *, on_bad: OnBad | None = None, allow_empty: b
     """Validated SFT examples of the files, in order; Alpaca and ShareGPT records are converted."""
     seen: dict[str, str] = {}
     for path in expand(patterns):
+        number = 0
         for number, record in readers.read(path, on_bad=on_bad):
             where = f"{path}:{number}"
+            refuse_denied(where, record)
             try:
                 example = as_sft(record, where, allow_empty=allow_empty)
                 yield {**example, "id": unique_id(where, record, seen)}
@@ -147,3 +176,4 @@ def sft_examples(patterns: Paths, *, on_bad: OnBad | None = None, allow_empty: b
                 if on_bad is None:
                     raise
                 on_bad(error, canonical(record) + b"\n")
+        refuse_empty(path, number)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tigerjax import jsonl
 from tigerjax.data import parts
 from tigerjax.data.runner import Runner
 from tigerjax.errors import ConfigError, DataError
@@ -148,10 +149,14 @@ def work_folder(tmp: Path) -> Path:
 def scanned(
     runner: Runner, scan: Scan, work: Path, paths: Sequence[Path], shards: int, step: str = "scan"
 ) -> list[dict[str, Any]]:
-    """The first step of a stage: parts of all files, `scan`ned; refuses an id that occurs twice in them."""
+    """The first step of a stage: parts of all files, `scan`ned; refuses an id that occurs twice in them, and a file
+    without records."""
     work.mkdir(exist_ok=True)
     every = runner.each(functools.partial(scan_block, scan, work), parts.blocks(paths), work, step)
     found = [part for block in every for part in block]
+    met = {part["path"] for part in found}
+    for path in paths:
+        jsonl.refuse_empty(path, str(path) in met)
     numbers = [part["part"] for part in found]
     check = functools.partial(repeated_ids, work, numbers, [part["path"] for part in found], shards)
     refuse_repeated(runner.each(check, range(shards), work, f"{step}_ids"))

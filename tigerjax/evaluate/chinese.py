@@ -24,23 +24,38 @@ RELATIONS = {"contradiction": "矛盾", "entailment": "蕴含", "neutral": "无�
 
 
 def cmrc(folder: Path) -> Iterator[Item]:
-    path = find(folder, "dev.json", "cmrc2018_dev.json")
     ask = "根据文章回答问题。你的答案应该尽可能简练，请以 ‘答案是’ 开头的句式作答。"
+    for r in cmrc_records(folder):
+        prompt = f"{ask}\n文章：{r['context']}\n问：{r['question']}\n答："
+        yield Item(id=r["id"], group="", prompt=prompt, gold=tuple(r["answers"]))
+
+
+def cmrc_records(folder: Path) -> Iterator[dict[str, Any]]:
+    """{id, context, question, answers}, one question each."""
+    path = find(folder, "dev.json", "cmrc2018_dev.json")
     for n, article in enumerate(need(json_file(path), str(path), "data")[0]):
         for m, paragraph in enumerate(need(article, f"{path}: data {n}", "paragraphs")[0]):
             where = f"{path}: data {n}, paragraph {m}"
             context, questions = need(paragraph, where, "context", "qas")
             for qa in questions:
                 question, answers = need(qa, where, "question", "answers")
-                texts = tuple(dict.fromkeys(a["text"] for a in answers))
+                texts = list(dict.fromkeys(a["text"] for a in answers))
                 if not texts:
                     raise DataError(f"{where}: question {qa.get('id', question)!r} has no answers")
-                prompt = f"{ask}\n文章：{context}\n问：{question}\n答："
-                yield Item(id=str(qa.get("id", f"{n}-{m}-{question}")), group="", prompt=prompt, gold=texts)
+                identity = str(qa.get("id", f"{n}-{m}-{question}"))
+                yield {"id": identity, "context": context, "question": question, "answers": texts}
 
 
 def c3(folder: Path) -> Iterator[Item]:
     """Both halves, mixed texts and dialogues, as one set of questions."""
+    for r in c3_records(folder):
+        user = f"文章：{r['content']}\n问题：{r['question']}"
+        options = tuple(Turn(user, f"答案：{choice}") for choice in r["choices"])
+        yield Item(id=r["id"], group="", options=options, gold=r["gold"])
+
+
+def c3_records(folder: Path) -> Iterator[dict[str, Any]]:
+    """{id, content, question, choices, gold}; gold is the right choice's index."""
     paths = [folder / "dev_0.json"] if (folder / "dev_0.json").is_file() else []
     paths = paths or [find(folder, "m-dev.json", "c3-m-dev.json"), find(folder, "d-dev.json", "c3-d-dev.json")]
     for path in paths:
@@ -53,21 +68,26 @@ def c3(folder: Path) -> Iterator[Item]:
                 question, choices, answer = need(q, where, "question", "choice", "answer")
                 if answer not in choices:
                     raise DataError(f"{where}: answer {answer!r} of question {m} is not among its choices")
-                user = f"文章：{content}\n问题：{question}"
-                options = tuple(Turn(user, f"答案：{choice}") for choice in choices)
-                yield Item(id=f"{path.stem}-{n}-{m}", group="", options=options, gold=choices.index(answer))
+                one = {"id": f"{path.stem}-{n}-{m}", "content": content, "question": question}
+                yield one | {"choices": choices, "gold": choices.index(answer)}
 
 
 def ocnli(folder: Path) -> Iterator[Item]:
+    for r in ocnli_records(folder):
+        user = f"语句一：“{r['sentence1']}”\n语句二：“{r['sentence2']}”\n请问这两句话是什么关系？"
+        options = tuple(Turn(user, word) for word in RELATIONS.values())
+        yield Item(id=r["id"], group="", options=options, gold=r["gold"])
+
+
+def ocnli_records(folder: Path) -> Iterator[dict[str, Any]]:
+    """{id, sentence1, sentence2, gold}; gold is the relation's place in RELATIONS."""
     for n, (where, r) in enumerate(json_lines(find(folder, "dev.json", "dev.jsonl"))):
         one, two, label = need(r, where, "sentence1", "sentence2", "label")
         if label == "-":  # annotators found no majority: the data's authors leave these out too
             continue
         if label not in RELATIONS:
             raise DataError(f"{where}: label {label!r} is not one of {', '.join(RELATIONS)} or '-'")
-        user = f"语句一：“{one}”\n语句二：“{two}”\n请问这两句话是什么关系？"
-        options = tuple(Turn(user, word) for word in RELATIONS.values())
-        yield Item(id=str(n), group="", options=options, gold=list(RELATIONS).index(label))
+        yield {"id": str(n), "sentence1": one, "sentence2": two, "gold": list(RELATIONS).index(label)}
 
 
 def ceval(folder: Path) -> Iterator[Item]:

@@ -10,11 +10,19 @@ import re
 from pathlib import Path
 from typing import Any
 
+import lm_eval
+from lm_eval.api.group import Group
 from lm_eval.api.model import TemplateLM
+from lm_eval.api.task import Task
+from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from tigerjax.errors import DataError
-from tigerjax.evaluate.model import Answerer
+from tigerjax import config as config_lib
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.evaluate import run
+from tigerjax.evaluate.harness_tasks import YAML
+from tigerjax.evaluate.items import Missing
+from tigerjax.evaluate.model import Answerer, load_answerer
 
 DEFAULT_NEW_TOKENS = 256  # where a task does not say, as the harness's own hf model
 
@@ -29,6 +37,19 @@ class TigerLM(TemplateLM):
         specials = {text: getattr(self.tiger, name) for name, text in self.tiger.special_texts.items() if name != "pad"}
         self._markers = specials
         self._cut = re.compile("|".join(map(re.escape, specials))) if specials else None
+
+    @classmethod
+    def create_from_arg_obj(
+        cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None
+    ) -> "TigerLM":
+        """From the harness's --model_args: config=CONFIG[,model=RUN][,rows=8][,cache=FILE]. Its batch size and device
+        are not ours: rows is the batch, the config's mesh the devices."""
+        given = {"model": None, "rows": 8, "cache": None} | arg_dict
+        if set(given) != {"config", "model", "rows", "cache"}:
+            raise ConfigError(f"--model_args of tigerjax: config=FILE, and model, rows, cache; not {sorted(arg_dict)}")
+        model, cache = (Path(given[name]) if given[name] else None for name in ("model", "cache"))
+        settings = config_lib.load(Path(given["config"]))
+        return cls(load_answerer(settings, model, rows=int(given["rows"]), cache=cache)[0])
 
     @property
     def eot_token_id(self) -> int:
@@ -121,6 +142,10 @@ class TigerLM(TemplateLM):
         scores = iter(self.answerer.loglikelihoods(sequences))
         return [sum(next(scores)[0] for _ in range(n)) for n in counts]
 
+    def mean_logprob(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
+        """The mean log-probability a token of whole texts, as the tasks `tigerbot_*` compare alternatives by."""
+        return run.mean_logprobs(self.answerer, [self.tok_encode(request.args[0]) for request in requests])
+
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """Greedy continuations, cut before the first of the task's stop texts; sampling is refused."""
         wanted, stops = [], []
@@ -140,18 +165,68 @@ class TigerLM(TemplateLM):
 
 
 def evaluate(
-    answerer: Answerer, tasks: list[str], *, include_path: Path | None, limit: int | None, chat: bool
+    answerer: Answerer,
+    tasks: list[str],
+    *,
+    include_path: Path | None = None,
+    data_dir: Path | None = None,
+    limit: int | None = None,
+    chat: bool = False,
+    allow_code: bool = False,
 ) -> dict[str, Any]:
-    """{tasks: {name: the harness's figures}} of the harness's tasks and those of YAML files in `include_path`."""
-    import lm_eval
-    from lm_eval.tasks import TaskManager
+    """{tasks: {name: the harness's figures}, missing: {name: what is not there}, complete}.
 
-    found: Any = lm_eval.simple_evaluate(
-        model=TigerLM(answerer),
-        tasks=list(tasks),
-        task_manager=TaskManager(include_path=str(include_path) if include_path else None),
-        limit=limit,
-        apply_chat_template=chat,
-        bootstrap_iters=0,
-    )
-    return {"tasks": {name: {k: v for k, v in r.items() if k != "alias"} for name, r in found["results"].items()}}
+    Tasks are the harness's own, ours of `harness_tasks`, and those of YAML files in `include_path`. A group of which a
+    member is missing is left out and its other members are asked: there is no average of a part.
+    """
+    paths = [str(YAML), *([str(include_path)] if include_path else [])]
+    metadata = {"data_dir": str(data_dir)} if data_dir else None
+    manager = TaskManager(include_path=paths, include_defaults=False, metadata=metadata)
+    if not set(tasks) <= set(manager.all_tasks):  # the harness's own are some 14,000 files: seconds to list
+        manager = TaskManager(include_path=paths, metadata=metadata)
+    if unknown := sorted(set(tasks) - set(manager.all_tasks)):
+        raise ConfigError(f"no task {unknown[0]!r} in lm-evaluation-harness, tigerjax/evaluate/tasks or --include-path")
+    there, missing = _there(manager, tasks, allow_code)
+    found: Any = {"results": {}}
+    if there:
+        found = lm_eval.simple_evaluate(
+            model=TigerLM(answerer),
+            tasks=there,
+            task_manager=manager,
+            limit=limit,
+            apply_chat_template=chat,
+            bootstrap_iters=0,
+            confirm_run_unsafe_code=allow_code,
+        )
+    results = {name: {k: v for k, v in r.items() if k != "alias"} for name, r in found["results"].items()}
+    return {"tasks": results, "missing": missing, "complete": not missing and limit is None}
+
+
+def _there(manager: TaskManager, names: list[str], allow_code: bool) -> tuple[list[Task | Group], dict[str, str]]:
+    """What can be asked of the tasks, groups and tags, and {task: what it lacks} of the others."""
+    there: list[Task | Group] = []
+    missing: dict[str, str] = {}
+    for name in names:
+        try:
+            loaded = manager.load(name)
+        except Missing as absent:
+            lacks = f"{absent} is not there"
+        else:
+            if allow_code or not any(getattr(task, "UNSAFE_CODE", False) for task in loaded["tasks"].values()):
+                group = loaded.get("groups", {}).get(name)
+                there += [group] if group else loaded["tasks"].values()
+                continue
+            lacks = run.NOT_ALLOWED
+        if members := _members(manager, name):
+            more, lacking = _there(manager, members, allow_code)
+            there, missing = there + more, missing | lacking
+        else:
+            missing[name] = lacks
+    return there, missing
+
+
+def _members(manager: TaskManager, name: str) -> list[str]:
+    """The names in a group or tag; none of one that changes its members' settings, which is asked whole or not."""
+    entry = manager.task_index[name]
+    members = (entry.cfg or {}).get("task") if entry.kind.name == "GROUP" else sorted(entry.tags)
+    return members if isinstance(members, list) and all(isinstance(m, str) for m in members) else []

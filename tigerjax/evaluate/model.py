@@ -9,11 +9,15 @@ from typing import Any
 from jax.sharding import Mesh
 
 from tigerjax import hosts
-from tigerjax.config import ComputeConfig, ModelConfig
+from tigerjax.config import ComputeConfig, ModelConfig, RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.evaluate.loglikelihood import Scorer, Tokens
 from tigerjax.manifest import canonical
 from tigerjax.sample.engine import SamplingConfig, complete
+from tigerjax.tokenizer.load import Tokenizer
+from tigerjax.train.checkpoint import Model
+from tigerjax.train.loop import mesh_of_several
+from tigerjax.train.stored import load_placed
 
 Progress = Callable[[int, int], None]
 
@@ -140,3 +144,26 @@ class Answerer:
 
     def _key(self, kind: str, ids: Sequence[int], number: int) -> str:
         return hashlib.sha256(canonical([self._model, kind, list(ids), number, self.context])).hexdigest()
+
+
+def load_answerer(settings: RunConfig, model: Path | None, *, rows: int, cache: Path | None) -> tuple[Answerer, Model]:
+    """The checkpoint `model`, else the one of the run NAME, on the config's mesh; and what was loaded."""
+    mesh, tokenizer = mesh_of_several(settings), Tokenizer(settings.data.tokenizer)
+    loaded = load_placed(model or Path("runs") / settings.name, mesh, settings.compute.dtype)
+    if loaded.kind != "llama" or loaded.tokenizer_sha256 not in (None, tokenizer.sha256):
+        raise ConfigError(
+            f"{model or settings.name} is a {loaded.kind} checkpoint, perhaps of another tokenizer than"
+            f" {settings.data.tokenizer}; evaluate takes a language model with its own tokenizer (data.tokenizer)"
+        )
+    answerer = Answerer(
+        loaded.config,
+        loaded.weights,
+        tokenizer,
+        settings.compute,
+        model_sha256=loaded.sha256,
+        context=settings.data.seq_len,
+        rows=rows,
+        mesh=mesh,
+        cache=cache,
+    )
+    return answerer, loaded

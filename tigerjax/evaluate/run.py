@@ -108,52 +108,65 @@ def ask(
     by_template = chat and benchmark.chat
     out: Asked = []
     if benchmark.mode == "options":
-        requests = [(option_ids(answerer.tokenizer, i, o, by_template), 1) for i in items for o in i.options]
-        scores = iter(zip(requests, answerer.loglikelihoods(requests, progress), strict=True))
+        texts = [option_ids(answerer.tokenizer, i, o, by_template) for i in items for o in i.options]
+        scores = iter(mean_logprobs(answerer, texts, progress))
         for item in items:
-            # Per token of the whole text, the first one counted: OpenCompass's get_ppl divides so.
-            each = [s[0] / min(len(ids), answerer.context) for (ids, _), s in (next(scores) for _ in item.options)]
+            each = [next(scores) for _ in item.options]
             said = each.index(max(each))
             out.append({"id": item.id, "group": item.group, "right": said == item.gold, "said": said})
         return out
     wanted = [(prompt_ids(answerer.tokenizer, i, by_template), benchmark.max_new_tokens) for i in items]
     for item, text in zip(items, answerer.continuations(wanted, progress), strict=True):
-        for end in benchmark.until:
-            text = text.split(end)[0]
-        if benchmark is BENCHMARKS[CODE]:
-            gold = item.gold
-            program = judge.code_of(gold["prompt"], text) + f"{gold['test']}\ncheck({gold['entry_point']})\n"
-            right = answerer.writes and execute.passes(program)  # the others' figures are not read
-        else:
-            right = benchmark.judge(text, item.gold)
+        text, right = judged(benchmark, item, text, run_code=answerer.writes)
         out.append({"id": item.id, "group": item.group, "right": right, "said": text})
     return out
+
+
+def mean_logprobs(
+    answerer: "Answerer", texts: Sequence[Sequence[int]], progress: Progress | None = None
+) -> list[float]:
+    """The mean log-probability a token, in nats, of whole texts as ids. OpenCompass's get_ppl: nothing predicts the
+    first token, and it is counted."""
+    scores = answerer.loglikelihoods([(ids, 1) for ids in texts], progress)
+    return [total / min(len(ids), answerer.context) for ids, (total, _) in zip(texts, scores, strict=True)]
+
+
+def judged(benchmark: Benchmark, item: Item, text: str, *, run_code: bool = True) -> tuple[str, bool]:
+    """What was said up to the benchmark's first end, and whether it is right; a program is run, or counts as wrong."""
+    for end in benchmark.until:
+        text = text.split(end)[0]
+    if benchmark is not BENCHMARKS[CODE]:
+        return text, benchmark.judge(text, item.gold)
+    program = judge.code_of(item.gold["prompt"], text)
+    return text, run_code and execute.passes(program + f"{item.gold['test']}\ncheck({item.gold['entry_point']})\n")
 
 
 def option_ids(tokenizer: Any, item: Item, option: Turn, by_template: bool) -> list[int]:
     """Token ids of one whole alternative, its worked examples before it; no bos, as TigerBot's evaluation."""
     if not by_template:
-        return tokenizer.encode(_plain([*item.shots, option]))
-    ids = encode_prompt(tokenizer, _messages(item, option.user))
+        return tokenizer.encode(plain([*item.shots, option]))
+    ids = encode_prompt(tokenizer, messages(item, option.user))
     return [*ids, *tokenizer.encode(option.assistant)] if option.assistant else ids
 
 
 def prompt_ids(tokenizer: Any, item: Item, by_template: bool) -> list[int]:
     """Token ids of what is to be continued."""
     if by_template:
-        return encode_prompt(tokenizer, _messages(item, item.prompt))
-    return tokenizer.encode(_plain([*item.shots, Turn(item.prompt)]))
+        return encode_prompt(tokenizer, messages(item, item.prompt))
+    return tokenizer.encode(plain([*item.shots, Turn(item.prompt)]))
 
 
-def _plain(turns: Iterable[Turn]) -> str:
+def plain(turns: Iterable[Turn]) -> str:
+    """The text of a model without a template."""
     return "\n".join(text for turn in turns for text in turn if text)
 
 
-def _messages(item: Item, last: str) -> list[dict[str, str]]:
-    messages: list[dict[str, str]] = []
+def messages(item: Item, last: str) -> list[dict[str, str]]:
+    """The item's worked examples as turns, and the last question."""
+    turns: list[dict[str, str]] = []
     for shot in item.shots:
-        messages += [{"role": "user", "content": shot.user}, {"role": "assistant", "content": shot.assistant}]
-    return [*messages, {"role": "user", "content": last}]
+        turns += [{"role": "user", "content": shot.user}, {"role": "assistant", "content": shot.assistant}]
+    return [*turns, {"role": "user", "content": last}]
 
 
 def count(asked: Asked) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The merge rule: Chinese pieces below a base tokenizer's, so that no id of text without Chinese changes.
 
-Of the new BPE the pieces made entirely of Han characters and CJK or full-width punctuation are kept, without those that
-the base has, in rank order, with distinct scores strictly below the base: floor(base minimum) - 1 - k. Then
+Of the new BPE the pieces made entirely of Han characters, CJK punctuation and full-width forms are kept, without those
+that the base has, in rank order, with distinct scores strictly below the base: floor(base minimum) - 1 - k. Then
 
 1. a new piece can only be formed inside a run of CJK characters: other text, also between Chinese, keeps its ids;
 2. inside a run, merges happen in the trained order;
@@ -17,7 +17,6 @@ a new model trained to just the size that is needed leaves none out.
 
 import dataclasses
 import math
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -46,10 +45,11 @@ CJK_RANGES = (
     (0x4E00, 0x9FFF),  # unified ideographs
     (0xF900, 0xFAFF),  # compatibility ideographs
     (0xFE30, 0xFE4F),  # vertical punctuation
+    (0xFF01, 0xFF65),  # full-width letters, digits and punctuation: newspapers set numbers so
+    (0xFFE0, 0xFFE6),  # full-width signs
     (0x20000, 0x2FA1F),  # extensions B to F
     (0x30000, 0x323AF),  # extensions G and H
 )
-FULL_WIDTH = ((0xFF01, 0xFF65), (0xFFE0, 0xFFE6))
 MOST_SHOWN = 40
 """Characters left out that the figures name, the most common first: the trainer ranks single ones by frequency."""
 BPE = 2
@@ -57,13 +57,9 @@ BPE = 2
 
 
 def is_cjk(character: str) -> bool:
-    """Han, or CJK or full-width punctuation. Curly quotes and dashes are not: English uses them too."""
+    """Han, CJK punctuation, or a full-width form. Curly quotes and dashes are not: English uses them too."""
     code = ord(character)
-    if code < CJK_RANGES[0][0]:
-        return False
-    if any(first <= code <= last for first, last in FULL_WIDTH):
-        return unicodedata.category(character)[0] in "PS"
-    return any(first <= code <= last for first, last in CJK_RANGES)
+    return code >= CJK_RANGES[0][0] and any(first <= code <= last for first, last in CJK_RANGES)
 
 
 def has_cjk(text: str) -> bool:

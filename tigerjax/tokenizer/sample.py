@@ -32,21 +32,24 @@ def _record_text(record: jsonl.Record, where: str) -> str:
 def read_documents(path: str | Path) -> Iterator[tuple[str, str, str | None]]:
     """(id, text, language or None) of .jsonl, .jsonl.zst and plain text files; a line of plain text is a document.
 
-    Raises DataError with file and line for broken JSON, invalid UTF-8 or a record without text.
+    Raises DataError with file and line for broken JSON, invalid UTF-8 or a record without text, and for a file of none.
     """
-    path = Path(path)
+    path, found = Path(path), 0
     if not path.is_file():
         raise DataError(f"{path} does not exist; give text or JSONL files")
     if ".jsonl" in path.suffixes[-2:]:
-        for number, record in jsonl.read_jsonl(path):
+        for found, record in jsonl.read_jsonl(path):
             identity = str(record.get("id") or xxhash.xxh3_128_hexdigest(canonical(record)))
-            yield identity, _record_text(record, f"{path}:{number}"), record.get("lang")
+            yield identity, _record_text(record, f"{path}:{found}"), record.get("lang")
+        jsonl.refuse_empty(path, found)
         return
     with jsonl.open_lines(path) as lines:
         for number, raw in enumerate(lines, 1):
             line = jsonl.decode(f"{path}:{number}", raw.removeprefix(jsonl.BOM) if number == 1 else raw).rstrip("\r\n")
             if line.strip():
+                found = number
                 yield xxhash.xxh3_128_hexdigest(line.encode()), line, None
+    jsonl.refuse_empty(path, found)
 
 
 def split_lines(text: str, max_bytes: int = SENTENCE_BYTES) -> Iterator[str]:
