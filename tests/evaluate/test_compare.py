@@ -19,7 +19,7 @@ def evaluation(folder, rights):
         (folder / run.ITEMS).mkdir(parents=True, exist_ok=True)
         jsonl.write_jsonl(folder / run.ITEMS / f"{name}.jsonl", asked)
         tasks[name] = {"metric": "acc", "lang": "en"} | run.count(asked)
-    run.keep(folder, {"tasks": tasks}, {"c3": "not there"}, None, False, None)
+    run.keep(folder, {"tasks": tasks}, {"c3": "not there"}, None, False, None, write=True)
     return folder
 
 

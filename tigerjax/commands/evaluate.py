@@ -1,7 +1,7 @@
 """Commands that evaluate: the thirteen benchmarks, lm-evaluation-harness, and checkpoints side by side."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from tigerjax.arguments import keep, override
 from tigerjax.commands.progress import show_progress
