@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from tigerjax.align.config import AlignConfig
 from tigerjax.align.steps import STEPS
-from tigerjax.arguments import keep, override, show
+from tigerjax.arguments import keep, override, say, show
 from tigerjax.commands.models import percent
 from tigerjax.errors import Blocked, GateFailed
 
@@ -183,7 +183,7 @@ def status(dir: Folder, json: Path | None = None) -> None:
     for folder in sorted((dir / "rounds").glob("[0-9][0-9]")):
         for place, line in enumerate(steps.status(folder)):
             figures.append({"round": int(folder.name)} | line)
-            counts = ", ".join(f"{key} {value}" for key, value in line["counts"].items())
+            counts = say(line["counts"]) if line["counts"] else ""
             table.add_row(folder.name if not place else "", line["step"], line["state"], counts)
     Console().print(table if figures else "no round has begun")
     keep({"steps": figures}, json)

@@ -15,7 +15,6 @@ in a module that the config's `data.modules` names. Patterns and tokenizer folde
 not at import. Registering a name again replaces it.
 """
 
-import difflib
 import importlib
 import shutil
 import warnings
@@ -38,7 +37,7 @@ from tigerjax.data.tasks import (
     task_rows,
 )
 from tigerjax.data.tf import start
-from tigerjax.errors import ConfigError, DataError, TigerjaxError
+from tigerjax.errors import ConfigError, DataError, TigerjaxError, near_miss
 from tigerjax.tokenizer.chat import Overlong
 
 HOLISTIC_RANGE = (0.05, 0.10)  # what TigerBot used; outside it a warning
@@ -119,8 +118,9 @@ def get_mixture(name: str) -> Any:
     _, seqio = start()
 
     if name not in seqio.MixtureRegistry.names():
-        near = difflib.get_close_matches(name, seqio.MixtureRegistry.names()) or sorted(seqio.MixtureRegistry.names())
-        raise ConfigError(f"mixture {name!r} is not registered; data.modules must name its module; there are {near}")
+        there = sorted(seqio.MixtureRegistry.names())
+        near = near_miss(name, there) or f"; there are {', '.join(there) or 'none'}"
+        raise ConfigError(f"mixture {name!r} is not registered; data.modules must name its module{near}")
     return seqio.MixtureRegistry.get(name)
 
 
