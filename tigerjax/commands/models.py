@@ -253,9 +253,10 @@ def sample(
 
 
 def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> None:
-    """Draws RUN_DIR/report.html from RUN_DIR/report.json, and prints its table.
+    """Draws RUN_DIR/report.html: one page with curves, shares, speed, rounds, samples and lineage; prints its table.
 
-    RUN_DIR may also be an alignment (`align init --out`): then of its ended rounds, which report.json is written from.
+    RUN_DIR is a quick start (whose report.json is read), a run of `tigerjax train`, or an alignment (`align init
+    --out`), of whose ended rounds or logged steps report.json is written.
 
     Example: tigerjax report runs/quickstart
     """
@@ -263,17 +264,21 @@ def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> 
 
     from tigerjax import manifest
     from tigerjax.align import project, summary
-    from tigerjax.report import print_table, render
+    from tigerjax.report import lineage, print_table, render, runs
 
     source = run_dir / "report.json"
     if (run_dir / project.FILE).is_file():
         manifest.write_json(source, summary.collect(run_dir))
+    elif (run_dir / runs.METRICS).is_file():
+        manifest.write_json(source, runs.of_run(run_dir))
     if not source.is_file():
-        raise DataError(f"{source} does not exist; `tigerjax quickstart --out {run_dir}` writes it")
+        raise DataError(f"{source} does not exist; give a folder of `tigerjax quickstart`, `train` or `align init`")
     try:
         values = json_lib.loads(source.read_text(encoding="utf-8"))
+        values |= {"runs": runs.collect(run_dir), "lineage": lineage.collect(run_dir)}
         render(values, run_dir / "report.html")
         print_table(values)
+        print(f"wrote {run_dir / 'report.html'}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         kind = type(error).__name__
         raise DataError(f"{source} is not the report of a run ({kind}: {error}); write it again") from error
