@@ -15,7 +15,7 @@ from typing import Any
 
 import tigerjax
 from tigerjax.arguments import HELP, Command, bind, bind_with_config
-from tigerjax.commands import align, checkpoints, convert, evaluate, models, plan, text
+from tigerjax.commands import align, checkpoints, completion, convert, evaluate, models, plan, text
 from tigerjax.errors import ConfigError, TigerjaxError, disk_full
 
 COMMANDS: dict[tuple[str, ...], Command] = {
@@ -60,6 +60,7 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("convert", "to-hf"): convert.to_hf,
     ("convert", "resize"): convert.resize,
     ("report",): models.report,
+    ("completion",): completion.completion,
 }
 WITH_CONFIG = {
     text.data_cache,
