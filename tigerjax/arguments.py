@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import glob
 import inspect
 import io
 import os
@@ -13,13 +14,16 @@ from typing import Annotated, Any
 from tigerjax import config as config_lib
 from tigerjax import options
 from tigerjax.config import RunConfig
-from tigerjax.errors import ConfigError
+from tigerjax.errors import ConfigError, DataError
 
 Command = Callable[..., None]
 HELP = ("-h", "--help")
 WIDE = "10000"  # columns: tyro wraps its messages to the terminal, and a wrapped one does not join into one line
 REFUSED = "Error parsing "  # tyro's words before those of an exception
 LINE = 120  # columns of help
+DRY_RUN = "--dry-run"
+OUTPUTS = ("out", "json", "work", "cache_dir")
+"""Parameters of commands that name what is written; other paths are read."""
 MOST_MEMBERS = 24  # of a figure that are printed; `--json` keeps all
 
 
@@ -44,14 +48,14 @@ def bind_with_config(command: Command, args: Sequence[str], prog: str) -> Callab
             raise SystemExit(0)
         raise ConfigError(f"{prog} needs a config file first, such as configs/llama2_tiny.py")
     path, own = Path(args[0]), list(inspect.signature(command).parameters.values())[2:]
-    names = {p.name for p in own}
+    mine_spelt = {s for option in options.own(command, with_config=True) for s in option.spellings}
     mine: list[str] = []
     overrides: list[str] = []
     target = overrides
     for word in args[1:]:
         if word.startswith("--"):
-            name = word[2:].split("=")[0].split(".")[0].replace("-", "_")
-            target = mine if name in names or name.removeprefix("no_") in names else overrides
+            # --model is a folder of some commands, --model.num-layers a field of every config
+            target = mine if word.partition("=")[0].replace("_", "-") in mine_spelt else overrides
         target.append(word)
     if set(HELP) & set(args):
         print(usage(command, prog, with_config=True) + "\n")
@@ -102,9 +106,55 @@ def usage(command: Command, prog: str, with_config: bool) -> str:
         default = "(required)" if option.default is options.REQUIRED else f"(default: {say(option.default)})"
         said = f"  {f'{option.name} {option.kind}'.strip():34} {default}"
         lines += textwrap.wrap(f"{said} {option.meaning}", LINE, subsequent_indent=" " * 37, break_long_words=False)
+    if not any(option.name == DRY_RUN for option in own):
+        lines.append(f"  {DRY_RUN:34} says what would be read and written, and stops")
     if with_config:
         lines += ["", f"{prog} CONFIG --help lists every field of the config."]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def rehearse(bound: Callable[[], None], prog: str) -> None:
+    """What `--dry-run` says: the command, the config's name, what would be read and written. Does and writes nothing.
+
+    ConfigError for a config that cannot work and for an output that the command would refuse to replace, DataError for
+    an input that does not exist.
+    """
+    assert isinstance(bound, functools.partial)
+    print(f"would run {prog}")
+    if bound.args:  # of a command with a config
+        path, overrides = bound.args
+        config = override(path, overrides, prog)
+        print(f"  config  {path}: run {config.name}{f' with {len(overrides)} words of overrides' if overrides else ''}")
+    kinds = {p.name: p.annotation for p in inspect.signature(bound.func).parameters.values()}
+    for name, value in bound.keywords.items():
+        paths = (
+            [value] if isinstance(value, Path) else [p for p in value if isinstance(p, Path)] if _many(value) else []
+        )
+        for path in paths:
+            print(_written(path) if name in OUTPUTS else _read(path))
+        if not paths and value not in (None, [], ()) and not options.describes_path(kinds[name]):
+            print(f"  {f'--{name}'.replace('_', '-'):24} {say(value)}")
+
+
+def _many(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _read(path: Path) -> str:
+    if not (found := glob.glob(str(path))):
+        raise DataError(f"{path}: input does not exist; nothing was done")
+    size = sum(p.stat().st_size for f in map(Path, found) for p in (f.rglob("*") if f.is_dir() else [f]) if p.is_file())
+    return f"  reads   {path} ({size / 1e6:,.1f} MB)"
+
+
+def _written(path: Path) -> str:
+    from tigerjax import manifest
+
+    if path.is_dir() and any(path.iterdir()):
+        stage = (manifest.read(path) or {}).get("stage")
+        holds = f"holds a result of {stage}" if stage else "holds files: goes on there, or is refused"
+        return f"  writes  {path} ({holds})"
+    return f"  writes  {path} ({'replaced' if path.is_file() else 'new'})"
 
 
 @contextlib.contextmanager

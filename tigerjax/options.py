@@ -138,6 +138,12 @@ def _options(name: str, kind: Any, default: Any) -> Iterator[Option]:
     yield Option(shown, said, default, choices, path)
 
 
+def describes_path(kind: Any) -> bool:
+    """Whether values of a parameter's type are paths."""
+    kind = kind.__origin__ if getattr(kind, "__metadata__", None) == ("positional",) else kind
+    return not dataclasses.is_dataclass(kind) and describe(kind)[2]
+
+
 def describe(kind: Any) -> tuple[str, tuple[str, ...], bool]:
     """(words, choices, whether it is a path) of a type: `list[Path]` is ("PATH …", (), True)."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)

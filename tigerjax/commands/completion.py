@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from tigerjax import options
-from tigerjax.arguments import keep
+from tigerjax.arguments import DRY_RUN, keep
 from tigerjax.config import RunConfig
 from tigerjax.options import Option
 
@@ -72,7 +72,8 @@ def _commands() -> Iterator[tuple[tuple[str, ...], list[Option]]]:
     for words, command in cli.COMMANDS.items():
         with_config = command in cli.WITH_CONFIG
         own = options.own(command, with_config=with_config)
-        yield words, own + [f for f in fields if with_config and f.name not in {o.name for o in own}]
+        more = [f for f in fields if with_config] + [Option(DRY_RUN, "", False, (), False)]
+        yield words, own + [o for o in more if o.name not in {mine.name for mine in own}]
 
 
 def _next_words(commands: list[tuple[str, ...]]) -> dict[tuple[str, ...], list[str]]:
