@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from tigerjax.align.config import AlignConfig
 from tigerjax.align.steps import STEPS
 from tigerjax.arguments import keep, override, say, show
-from tigerjax.commands.models import percent
+from tigerjax.commands.progress import show_progress
 from tigerjax.errors import Blocked, GateFailed
 
 Folder = Annotated[Path, "positional"]
@@ -194,7 +194,7 @@ def _open(dir: Path) -> Any:
 
     plan = project.read(dir)
     config = override(Path(plan.config), plan.overrides, "tigerjax align")
-    return project.Project(dir, plan, config, progress=percent("sampled"))
+    return project.Project(dir, plan, config, progress=show_progress("sampled", "prompts"))
 
 
 def _step(dir: Path, step: str, json: Path | None, labels: list[Path] | None = None) -> None:

@@ -2,12 +2,12 @@
 
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 from tigerjax.align.config import RewardConfig
 from tigerjax.arguments import keep, override, show
+from tigerjax.commands.progress import show_progress
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.rendezvous import HostsConfig
@@ -68,7 +68,9 @@ def train(
         mesh = run_mesh(run)  # first: a mesh that does not fit is found before the rows are made
         mine = host_rows(mesh, run.batch_rows)
         total_rows = run.batch_rows * run.optim.total_steps
-        loader = open_loader(run.data, batch_rows=run.batch_rows, seed=run.seed, mine=mine, total_rows=total_rows)
+        loader = open_loader(
+            run.data, batch_rows=run.batch_rows, seed=run.seed, mine=mine, total_rows=total_rows, progress=show_progress
+        )
         loop(run, loader, run_dir=run_dir, mesh=mesh, since=began, profile_steps=traced)
     if others.is_writer():
         figures = {"run": str(run_dir)} | last_record(run_dir)
@@ -247,7 +249,7 @@ def sample(
         sampling=sampling,
         seed=run.seed,
         compute=run.compute,
-        progress=percent("sampled"),
+        progress=show_progress("sampled", "prompts"),
     )
     show(figures, json)
 
@@ -283,18 +285,3 @@ def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> 
         kind = type(error).__name__
         raise DataError(f"{source} is not the report of a run ({kind}: {error}); write it again") from error
     keep(values, json)
-
-
-def percent(what: str) -> Callable[[int, int], None]:
-    """Progress of long work: a line that overwrites itself on a terminal, else one every ten seconds."""
-    last = [time.monotonic()]
-
-    def say(done: int, total: int) -> None:
-        now, live = time.monotonic(), sys.stderr.isatty()
-        if done < total and now - last[0] < (0.2 if live else 10.0):
-            return
-        last[0] = now
-        end = "\n" if done == total or not live else "\r"
-        print(f"{what} {done}/{total} ({done / max(total, 1):.0%})", end=end, file=sys.stderr, flush=True)
-
-    return say
