@@ -9,8 +9,8 @@ import pytest
 
 from tigerjax import arguments, cli
 
-MINUTES_LONG = {"hugging_face": 900, "plan_70b": 1800, "rejection_sampling": 900}
-"""Seconds that the slow ones may take, on two cores that another test worker shares."""
+MINUTES_LONG = {"hugging_face": 900, "mixture": 900, "plan_70b": 1800, "rejection_sampling": 900}
+"""Seconds that the slow ones (above half a minute) may take, on two cores that another test worker shares."""
 TUTORIALS = sorted(pages.TUTORIALS.glob("*.md"))
 ALL_PAGES = sorted((pages.ROOT / "docs").rglob("*.md"))
 
