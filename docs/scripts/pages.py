@@ -130,10 +130,11 @@ def run(page: str, work: Path) -> tuple[str, list[str]]:
         if done.returncode:
             wrong.append(f"{head}exits {done.returncode}:\n{done.stdout[-3000:]}")
             break  # what follows needs what this did not make
-        if step.mark == "run: shown" and (difference := differs(pasted, done.stdout)):
+        if step.mark == "run" or not (difference := differs(pasted, done.stdout)):
+            continue  # in step: what measures the machine stays as it was pasted
+        if step.mark == "run: shown":
             wrong.append(head + difference)
-        if step.mark != "run":
-            made, end = made + page[end : step.start] + _whole_lines(done.stdout), step.end
+        made, end = made + page[end : step.start] + _whole_lines(done.stdout), step.end
     return made + page[end:], wrong
 
 

@@ -89,7 +89,7 @@ def test_output_is_compared_regenerated_and_a_failure_stops_the_page(tmp_path: P
     made, wrong = pages.run(PLANTED, tmp_path)
     assert [w.splitlines()[0] for w in wrong] == ["line 12: $ echo two", "line 24: $ false"]
     assert "the page says  three" in wrong[0] and "exits 1" in wrong[1]
-    assert "one\ntook 3.2 s, loss 1.00\n$ echo two\ntwo\n```" in made  # as it was printed
+    assert "one\ntook 9.9 s, loss 1.01\n$ echo two\ntwo\n```" in made  # the first is in step and stays
     assert "$ echo anything\nanything\n```" in made and "not compared\n" in made
 
 
