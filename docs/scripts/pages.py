@@ -60,6 +60,7 @@ class Step(NamedTuple):
     text: str  # the command, or the file's name
     start: int
     end: int
+    fence: str = "```"  # of its block
 
 
 def steps(page: str) -> list[Step]:
@@ -72,7 +73,7 @@ def steps(page: str) -> list[Step]:
             continue
         if block["kind"] != "console":
             raise ValueError(f"line {line}: <!-- {block['mark']} --> stands before a block that is not ```console")
-        own = list(_commands(block["body"], at, block["mark"], page))
+        own = list(_commands(block["body"], at, block["mark"], page, block["fence"]))
         if not own:
             raise ValueError(f"line {line}: a block marked to run has no line that starts with '$ '")
         found += own
@@ -83,14 +84,14 @@ def steps(page: str) -> list[Step]:
     return found
 
 
-def _commands(body: str, at: int, mark: str, page: str) -> Iterator[Step]:
+def _commands(body: str, at: int, mark: str, page: str, fence: str) -> Iterator[Step]:
     command: list[str] = []
     start = first = at
     for row in [*body.splitlines(keepends=True), None]:
         continues = bool(command) and command[-1].endswith("\\") and start == at
         if row is None or (row.startswith("$ ") and not continues):
             if command:
-                yield Step(page.count("\n", 0, first) + 1, mark, "\n".join(command), start, at)
+                yield Step(page.count("\n", 0, first) + 1, mark, "\n".join(command), start, at, fence)
             if row is None:
                 return
             command, first = [row.rstrip("\n").removeprefix("$ ")], at
@@ -104,7 +105,8 @@ def _commands(body: str, at: int, mark: str, page: str) -> Iterator[Step]:
 def run(page: str, work: Path) -> tuple[str, list[str]]:
     """The page with the output that its commands print now, and one complaint a command that fails or differs."""
     for name in FOLDERS:
-        (work / name).symlink_to(ROOT / name)
+        if not (work / name).exists():
+            (work / name).symlink_to(ROOT / name)
     kept = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_DEFAULT_MATMUL_PRECISION", "COLUMNS")}
     env = kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}", "COLUMNS": "120"}
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
@@ -130,6 +132,9 @@ def run(page: str, work: Path) -> tuple[str, list[str]]:
         if done.returncode:
             wrong.append(f"{head}exits {done.returncode}:\n{done.stdout[-3000:]}")
             break  # what follows needs what this did not make
+        if step.mark != "run" and any(line.startswith(step.fence) for line in done.stdout.splitlines()):
+            wrong.append(f"{head}exits 0, but prints {step.fence}, which ends its block: give the block a longer fence")
+            break
         if step.mark == "run" or not (difference := differs(pasted, done.stdout)):
             continue  # in step: what measures the machine stays as it was pasted
         if step.mark == "run: shown":

@@ -93,6 +93,14 @@ def test_output_is_compared_regenerated_and_a_failure_stops_the_page(tmp_path: P
     assert "$ echo anything\nanything\n```" in made and "not compared\n" in made
 
 
+def test_output_that_would_end_its_own_block_needs_a_longer_fence(tmp_path: Path):
+    page = "<!-- run: shown -->\n{0}console\n$ echo '```'; echo two\n{0}\n"
+    made, wrong = pages.run(page.format("```"), tmp_path)
+    assert made == page.format("```") and "longer fence" in wrong[0]
+    made, _ = pages.run(page.format("````"), tmp_path)
+    assert made == "<!-- run: shown -->\n````console\n$ echo '```'; echo two\n```\ntwo\n````\n"
+
+
 def test_only_what_measures_the_machine_may_differ():
     assert not pages.differs("rows 12  seconds 1.5\nsha 0123456789abcdef", "rows  12 seconds  99\nsha fedcba9876543210")
     assert not pages.differs("sampled 5/10 (50%)\nloss 8.476 nats  11k tok/s", "loss 8.477 nats  9.3k tok/s")
