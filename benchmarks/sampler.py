@@ -1,12 +1,13 @@
-"""Tokens a second of the sampler beside `transformers.generate`: 8 prompts x 10 candidates x 128 tokens, float32.
+"""Tokens a second of the sampler beside `transformers.generate`: 8 prompts x 10 candidates x 128 tokens.
 
-    python benchmarks/sampler.py --json sampler.json
+    JAX_PLATFORMS=cpu python benchmarks/sampler.py --json sampler.json
 
-Both run the same random weights (28 million, grouped-query attention) on this machine's CPU in turns, at temperature
-0.9 and top-p 0.95; the rates are those of all turns together. Transformers gets the number of threads that is fastest
-in a short trial: on cores shared with others its second thread can cost more than it brings. Tokens are counted as
-drawn: an answer of ours ends early only where a marker is drawn, which is rare. The first call, which compiles, is
-timed apart. Needs the `hf` extra; `--ours` leaves transformers out.
+Both run the same random weights (28 million, grouped-query attention) on the same device in turns, on a CPU in
+float32 and on an NVIDIA GPU in bfloat16, at temperature 0.9 and top-p 0.95; the rates are those of all turns
+together. Transformers gets the number of threads that is fastest in a short trial: on cores shared with others its
+second thread can cost more than it brings. Tokens are counted as drawn: an answer of ours ends early only where a
+marker is drawn, which is rare. The first call, which compiles, is timed apart. Needs the `hf` extra; `--ours` leaves
+transformers out.
 
 Then ragged answers: 24 prompts x 10 candidates, and 80 x 10, of a model in which every answer may end at any token.
 `fill` is the share of the work of all decode steps that drew a token which was kept, on any machine; `share` is tokens
@@ -15,6 +16,7 @@ that costs the same however many prompts there are, so it weighs less in the lon
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import tempfile
@@ -70,7 +72,9 @@ def ours(
     sampling = SamplingConfig(n=CANDIDATES, max_new_tokens=NEW_TOKENS, stop_ids=stop_ids)
     stats, started = Stats(), time.monotonic()
     model = (CONFIG, weights)
-    records = list(generate(model, NumberTokenizer(), prompts, sampling, seed=seed, model_sha="b", stats=stats))
+    compute = dataclasses.replace(FLOAT32, dtype="bfloat16") if jax.default_backend() == "gpu" else FLOAT32
+    how = {"compute": compute, "model_sha": "b", "stats": stats}
+    records = list(generate(model, NumberTokenizer(), prompts, sampling, seed=seed, **how))
     return time.monotonic() - started, sum(c["ntok"] for r in records for c in r["candidates"]), stats
 
 
@@ -80,7 +84,9 @@ def transformers_model(weights: Any) -> Any:
 
     with tempfile.TemporaryDirectory() as folder:
         to_hf(weights, CONFIG, Path(folder) / "hf", tokenizer=None)
-        return LlamaForCausalLM.from_pretrained(Path(folder) / "hf", dtype=torch.float32)
+        gpu = jax.default_backend() == "gpu"
+        model = LlamaForCausalLM.from_pretrained(Path(folder) / "hf", dtype=torch.bfloat16 if gpu else torch.float32)
+        return model.to("cuda" if gpu else "cpu")
 
 
 def theirs(model: Any, prompts: list[dict[str, str]], new_tokens: int, threads: int) -> tuple[float, int]:
@@ -89,7 +95,7 @@ def theirs(model: Any, prompts: list[dict[str, str]], new_tokens: int, threads: 
 
     torch.set_num_threads(threads)
     tok = NumberTokenizer()
-    ids = torch.tensor([[tok.ins, *tok.encode(p["text"]), tok.res] for p in prompts])
+    ids = torch.tensor([[tok.ins, *tok.encode(p["text"]), tok.res] for p in prompts]).to(model.device)
     started = time.monotonic()
     with torch.no_grad():
         out = model.generate(
@@ -103,7 +109,7 @@ def theirs(model: Any, prompts: list[dict[str, str]], new_tokens: int, threads: 
             min_new_tokens=new_tokens,
             max_new_tokens=new_tokens,
             pad_token_id=0,
-        )
+        ).cpu()
     return time.monotonic() - started, out[:, ids.shape[1] :].numel()
 
 

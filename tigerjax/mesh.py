@@ -4,10 +4,12 @@ Model code names *logical* axes ('embed', 'heads', ...). Nothing outside this fi
 except `model/pipeline.py`, whose subject is the 'stage' axis.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -75,6 +77,29 @@ def spec(*logical_axes: str | None) -> PartitionSpec:
 def sharding(mesh: Mesh, *logical_axes: str | None) -> NamedSharding:
     """The NamedSharding of an array with these logical axes on `mesh`."""
     return NamedSharding(mesh, spec(*logical_axes))
+
+
+def on_each(function: Callable[..., jax.Array], in_specs: Any, out_spec: PartitionSpec) -> Callable[..., jax.Array]:
+    """`function` on each device's share of its arguments: manual over every axis that is still automatic here.
+
+    The function itself where no mesh is set, or where all its axes are manual already."""
+    mesh = jax.sharding.get_abstract_mesh()
+    free = {a for a, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual}
+    if not free:
+        return function
+    # check_vma off: a kernel's outputs do not say over which axes they vary (jax 0.10.2); the tests compare with the
+    # reference instead.
+    return jax.shard_map(function, axis_names=free, in_specs=in_specs, out_specs=out_spec, check_vma=False)
+
+
+def row_ways(mesh: Mesh | None) -> int:
+    """Over how many devices the rows of a batch are split."""
+    return 1 if mesh is None else math.prod(mesh.shape[axis] for axis in RULES["batch"])
+
+
+def put(array: np.ndarray, mesh: Mesh, *logical_axes: str | None) -> jax.Array:
+    """A numpy array that every process has whole, on the mesh; no process asks another."""
+    return jax.make_array_from_callback(array.shape, sharding(mesh, *logical_axes), array.__getitem__)
 
 
 def host_rows(mesh: Mesh, batch_rows: int) -> list[int]:

@@ -38,6 +38,9 @@ class HostsConfig:
                 raise ConfigError(f"hosts.{name}={getattr(self, name)} must be at least 1")
 
 
+AUTO = HostsConfig()
+
+
 def find(config: HostsConfig, environ: Mapping[str, str]) -> dict[str, Any] | None:
     """The arguments of `jax.distributed.initialize` for this environment; None when this is the only process.
 

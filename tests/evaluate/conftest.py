@@ -28,6 +28,8 @@ def likelihood(text: str) -> float:
 class StandIn:
     """Answers as an Answerer does; remembers what it was asked, as text with [I] and [R] for the markers."""
 
+    writes = True
+
     def __init__(self, says=lambda text: ""):
         self.tokenizer, self.context, self.asked, self.says = ByteTokenizer(), 100_000, [], says
 

@@ -95,6 +95,19 @@ def test_prefill_then_decode_equals_the_full_forward_on_prompts_of_different_len
     assert np.all(np.isneginf(np.asarray(logits_BV)[:, CONFIG.vocab_size :]))
 
 
+def test_layers_apart_give_what_a_stack_of_all_gives(weights, texts):
+    apart = cache.unstack(weights)
+    assert len(apart["layers"]) == CONFIG.num_layers
+    found = [prefill(w, *prompts(texts, "right")) for w in (weights, apart)]
+    assert [len(kv.keys) for _, kv in found] == [1, CONFIG.num_layers]
+    token_B = jnp.asarray([text[n] for text, n in zip(texts, LENGTHS, strict=True)])
+    after = [decode(w, kv, token_B) for w, (_, kv) in zip((weights, apart), found, strict=True)]
+    for (one_BV, one), (other_BV, other) in (found, after):
+        assert_close(other_BV, one_BV)
+        for a, b in ((one.keys, other.keys), (one.values, other.values)):
+            np.testing.assert_allclose(np.concatenate(a), np.concatenate(b), atol=1e-6)
+
+
 def test_a_cache_repeated_n_times_decodes_each_copy_as_its_prompt(weights, texts, full_logits):
     _, kv = prefill(weights, *prompts(texts, "right"))
     kv = cache.repeat(kv, 2)
@@ -126,7 +139,7 @@ def test_a_prompt_longer_than_the_cache_is_refused(weights):
 def test_decoding_never_copies_kv_to_every_query_head(weights):
     """No array of decode has S beside N heads but the scores (B, K, G, S) and their mask."""
     keys, values = jnp.zeros((3, 2, 2, 10, MAX_LEN)), jnp.zeros((3, 2, 2, MAX_LEN, 10))
-    kv, token_B = cache.Cache(keys, values, jnp.zeros(2, jnp.int32)), jnp.zeros(2, jnp.int32)
+    kv, token_B = cache.Cache((keys,), (values,), jnp.zeros(2, jnp.int32)), jnp.zeros(2, jnp.int32)
     text = str(jax.make_jaxpr(lambda kv: cache.decode_step(weights, CONFIG, COMPUTE, kv, token_B, kv.lengths_B))(kv))
     assert f"f32[2,2,10,{MAX_LEN}]" in text and f"f32[2,2,{MAX_LEN},10]" in text
     for copied in (f"6,10,{MAX_LEN}", f"6,{MAX_LEN},10", f"2,3,10,{MAX_LEN}", f"2,3,{MAX_LEN},10"):
@@ -137,9 +150,9 @@ def test_a_decode_step_writes_its_cache_in_place():
     """A copy of the whole cache in every layer took four fifths of a decode step on a CPU."""
     L, B, K, H, S = 3, 5, 2, 8, 4096
     k_LBKHS = jnp.zeros((L, B, K, H, S))
-    new_BKH1, at_B = jnp.ones((B, K, H, 1)), jnp.arange(B, dtype=jnp.int32)
-    write = jax.jit(lambda old, new, at: cache._write(old, new, jnp.int32(1), at, axis=-1), donate_argnums=0)
-    compiled = write.lower(k_LBKHS, new_BKH1, at_B).compile()
+    new_LBKH, at_B = jnp.ones((L, B, K, H)), jnp.arange(B, dtype=jnp.int32)
+    write = jax.jit(lambda old, new, at: cache._write(old, new, at, axis=4), donate_argnums=0)
+    compiled = write.lower(k_LBKHS, new_LBKH, at_B).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < k_LBKHS.nbytes / 10
-    written = np.asarray(compiled(k_LBKHS, new_BKH1, at_B))
-    assert written.sum() == B * K * H and all((written[1, b, :, :, b] == 1).all() for b in range(B))
+    written = np.asarray(compiled(k_LBKHS, new_LBKH, at_B))
+    assert written.sum() == L * B * K * H and all((written[:, b, :, :, b] == 1).all() for b in range(B))

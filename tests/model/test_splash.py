@@ -102,3 +102,23 @@ def test_rows_that_blocks_do_not_divide_and_blocks_that_lanes_do_not_are_refused
         dataclasses.replace(BLOCKS, block_q=100)
     with pytest.raises(ConfigError, match=r"block_kv=256 is no multiple of block_kv_compute=384"):
         dataclasses.replace(BLOCKS, block_kv_compute=384)
+
+
+def test_a_kernel_is_fitted_to_rows_of_any_length():
+    """Inference pads to buckets of 32 tokens and more, and the blocks of a training config are larger."""
+    large = dataclasses.replace(SPLASH, splash=SplashConfig())
+    assert attention.fitting(large, 4096) is large and attention.fitting(REFERENCE, 100) is REFERENCE
+    assert attention.fitting(large, 64).attention == attention.fitting(large, 200).attention == "reference"
+    for length in (128, 256, 384, 768, 1536):
+        fitted = attention.fitting(large, length)
+        assert fitted.attention == "splash" and not any(length % block for block in fitted.splash.blocks().values())
+
+
+def test_a_fitted_kernel_equals_the_reference(inputs):
+    q_BTNH, k_BTKH, v_BTKH, _, ids_BT = (a[:, :128] for a in inputs)
+    wide = dataclasses.replace(SPLASH, splash=SplashConfig(interpret=True))
+    with pytest.raises(ConfigError, match="rows of 128 tokens are no multiple"):
+        attention.attend(q_BTNH, k_BTKH, v_BTKH, ids_BT, compute=wide)
+    got = attention.attend(q_BTNH, k_BTKH, v_BTKH, ids_BT, compute=attention.fitting(wide, 128))
+    want = attention.attend(q_BTNH, k_BTKH, v_BTKH, ids_BT, compute=REFERENCE)
+    np.testing.assert_allclose(got, want, atol=SAME_MATHS)

@@ -32,14 +32,19 @@ class Ended(NamedTuple):
 
 
 def pair(scenario: str, folder: Path, *steps: int, processes: int = 2) -> Ended:
-    """Runs several.py in `processes` processes that share four devices, to their ends."""
+    """Runs a scenario of several.py to its end."""
+    return run("several.py", [scenario, folder, *steps], folder.parent / f"{folder.name}.{scenario}", processes)
+
+
+def run(name: str, words: list[object], log: Path, processes: int) -> Ended:
+    """Runs a script of this folder in `processes` processes that share four devices, to their ends."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     devices = 4 // processes
     flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_multi_thread_eigen=false"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    started, errors = [], [folder.parent / f"{folder.name}.{scenario}.{p}.err" for p in range(processes)]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    started, errors = [], [log.with_name(f"{log.name}.{p}.err") for p in range(processes)]
     for process in range(processes):
         environment = os.environ | {
             "PYTHONPATH": str(ROOT),
@@ -48,8 +53,7 @@ def pair(scenario: str, folder: Path, *steps: int, processes: int = 2) -> Ended:
             "JAX_NUM_PROCESSES": str(processes),
             "JAX_PROCESS_ID": str(process),
         }
-        script = Path(__file__).with_name("several.py")
-        command = [sys.executable, str(script), scenario, str(folder), *map(str, steps)]
+        command = [sys.executable, str(Path(__file__).with_name(name)), *map(str, words)]
         with open(errors[process], "w") as err:
             started.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=err))
     until = time.monotonic() + LIMIT_S

@@ -219,9 +219,11 @@ class Project:
         return [record for _, record in read_jsonl(place / CANDIDATES)]
 
     def _sample_to(self, place: Path, path: Path, prompts: Sequence[Any], sampling: Any, index: int) -> None:
+        from tigerjax.mesh import row_ways
+        from tigerjax.sample.engine import BATCH_PROMPTS, BATCH_ROWS
         from tigerjax.sample.run import sample_prompts
 
-        model = self._model(path)
+        model, ways = self._model(path), row_ways(self._mesh)
         sample_prompts(
             (model.config, model.weights),
             self._tokenizer,
@@ -232,6 +234,9 @@ class Project:
             round=index,
             model_sha=model.sha256,
             compute=self.run.compute,
+            mesh=self._mesh,
+            batch_prompts=-(-BATCH_PROMPTS // ways) * ways,
+            batch_rows=-(-BATCH_ROWS // ways) * ways,
             progress=self.progress,
         )
 
@@ -281,14 +286,21 @@ class Project:
             compute=self.run.compute,
             seq_len=self.run.data.seq_len,
             rows=self.plan.score_rows,
+            mesh=self._mesh,
         )
+
+    @functools.cached_property
+    def _mesh(self) -> Any:
+        from tigerjax.train.loop import mesh_of_several
+
+        return mesh_of_several(self.run)
 
     def _model(self, path: Path) -> Any:
         """A chat model that fits the tokenizer; one is kept, as a step asks for the same several times."""
-        from tigerjax.train.checkpoint import load_model
+        from tigerjax.train.stored import load_placed
 
         if self._kept is None or self._kept[0] != path:
-            model = load_model(path)
+            model = load_placed(path, self._mesh, self.run.compute.dtype)
             if model.kind != "llama" or model.tokenizer_sha256 not in (None, self._tokenizer.sha256):
                 raise ConfigError(f"{path}: a candidate is a language model of tokenizer {self.run.data.tokenizer}")
             self._kept = path, model

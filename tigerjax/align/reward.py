@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from tigerjax import mesh as mesh_axes
 from tigerjax.align import reward_data
 from tigerjax.align.agreement import spearman
 from tigerjax.align.config import RewardConfig
@@ -19,12 +21,14 @@ from tigerjax.config import ComputeConfig, RunConfig
 from tigerjax.errors import ConfigError, DataError, GateFailed
 from tigerjax.mesh import host_rows
 from tigerjax.model import llama
+from tigerjax.model.attention import fitting
 from tigerjax.model.reward import Reward, from_llama
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.train.checkpoint import Model, load_model, save_model
 from tigerjax.train.loop import run_mesh
 from tigerjax.train.loop import train as train_loop
-from tigerjax.train.objective import Objective, Sums
+from tigerjax.train.objective import Objective, Sums, in_mesh
+from tigerjax.train.stored import load_placed
 
 SMALLEST_BUCKET = 32
 MODEL_FOLDER = "model"
@@ -64,10 +68,12 @@ def last_scores(model: Reward, weights: Any, tokens_BT: jax.Array, last_B: jax.A
     return jnp.take_along_axis(scores_BT, jnp.maximum(last_B, 0)[:, None], axis=1)[:, 0]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _compiled(model: Reward, weights: Any, tokens_BT: jax.Array, last_B: jax.Array) -> jax.Array:
-    """`last_scores`, compiled once a model and shape for all scorers."""
-    return last_scores(model, weights, tokens_BT, last_B)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _compiled(model: Reward, mesh: Mesh | None, weights: Any, tokens_BT: jax.Array, last_B: jax.Array) -> jax.Array:
+    """`last_scores`, compiled once a model, mesh and shape for all scorers; every process gets all of them."""
+    model = model.clone(compute=fitting(model.compute, tokens_BT.shape[1]))
+    scores_B = last_scores(model, weights, tokens_BT, last_B)
+    return scores_B if mesh is None else jax.lax.with_sharding_constraint(scores_B, mesh_axes.sharding(mesh))
 
 
 def reward_objective(config: RunConfig, *, centering: float) -> Objective:
@@ -95,17 +101,30 @@ class Scorer:
 
     Lengths are padded to powers of two from 32, rows to `rows`: one compilation a length. `raw` gives the model's own
     scores; calling the scorer gives (raw - mean) / std on the reference set, less the penalty of the checkpoint for
-    answers that did not end by themselves.
+    answers that did not end by themselves. With `mesh`, rows are split over its batch axes, and weights lie where
+    `load_placed` put them.
     """
 
-    def __init__(self, model: Model, tokenizer: Tokenizer, *, compute: ComputeConfig, seq_len: int, rows: int):
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: Tokenizer,
+        *,
+        compute: ComputeConfig,
+        seq_len: int,
+        rows: int,
+        mesh: Mesh | None = None,
+    ):
         if model.kind != "reward":
             raise ConfigError(f"a checkpoint of kind {model.kind!r} gives no scores; train one with `reward train`")
         if model.tokenizer_sha256 not in (None, tokenizer.sha256):
             raise ConfigError(f"reward model and tokenizer {tokenizer.folder} do not belong together (sha256 differs)")
+        if rows % (ways := mesh_axes.row_ways(mesh)):
+            raise ConfigError(f"reward.score_rows={rows} must be a multiple of the {ways} devices that share rows")
         self.extra, self.sha256 = model.extra, model.sha256
         self._model, self._weights = Reward(model.config, compute), jax.tree.map(jnp.asarray, dict(model.weights))
-        self._tokenizer, self._seq_len, self._rows = tokenizer, seq_len, rows
+        self._tokenizer, self._seq_len, self._rows, self._mesh = tokenizer, seq_len, rows, mesh
+        self._run = _compiled if mesh is None else in_mesh(mesh, _compiled)
 
     def __call__(self, items: Sequence[Item]) -> list[float]:
         """Calibrated scores, in standard deviations of the reference set; NaN where the model gives none."""
@@ -142,14 +161,26 @@ class Scorer:
                 for row, place in enumerate(places):
                     tokens_BT[row, : len(ids[place])] = ids[place]
                     last_B[row] = len(ids[place]) - 1
-                scores_B = np.asarray(_compiled(self._model, self._weights, tokens_BT, last_B))
+                batch = [
+                    a if self._mesh is None else mesh_axes.put(a, self._mesh, "batch") for a in (tokens_BT, last_B)
+                ]
+                scores_B = np.asarray(self._run(self._model, self._mesh, self._weights, *batch))
                 out[places] = scores_B[: len(places)]
         return out
 
 
-def load_scorer(path: str | Path, tokenizer: Tokenizer, *, compute: ComputeConfig, seq_len: int, rows: int) -> Scorer:
-    """The scorer of a calibrated reward checkpoint."""
-    return Scorer(load_model(path), tokenizer, compute=compute, seq_len=seq_len, rows=rows)
+def load_scorer(
+    path: str | Path,
+    tokenizer: Tokenizer,
+    *,
+    compute: ComputeConfig,
+    seq_len: int,
+    rows: int,
+    mesh: Mesh | None = None,
+) -> Scorer:
+    """The scorer of a calibrated reward checkpoint, its weights on `mesh`."""
+    model = load_placed(path, mesh, compute.dtype)
+    return Scorer(model, tokenizer, compute=compute, seq_len=seq_len, rows=rows, mesh=mesh)
 
 
 def train(

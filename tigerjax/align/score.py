@@ -12,6 +12,7 @@ from tigerjax.data.records import expand, read_jsonl, sft_examples, write_jsonl
 from tigerjax.errors import DataError
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.train.checkpoint import load_model, save_model
+from tigerjax.train.loop import mesh_of_several
 
 
 def score_files(
@@ -28,7 +29,14 @@ def score_files(
     with manifest.stage(out, name="reward score", config=settings, inputs=[*paths, model]) as run:
         if run.done:
             return (run.manifest or {})["figures"]
-        scorer = load_scorer(model, tokenizer, compute=config.compute, seq_len=config.data.seq_len, rows=rows)
+        scorer = load_scorer(
+            model,
+            tokenizer,
+            compute=config.compute,
+            seq_len=config.data.seq_len,
+            rows=rows,
+            mesh=mesh_of_several(config),
+        )
         records = [_checked(record, f"{path}:{number}") for path in paths for number, record in read_jsonl(path)]
         scored, dropped = score_records(records, scorer)
         write_jsonl(run.tmp / "scored.jsonl", scored)

@@ -6,6 +6,7 @@ from typing import Annotated
 from tigerjax.arguments import keep, override
 from tigerjax.commands.progress import show_progress
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.rendezvous import AUTO, HostsConfig
 
 
 def evaluate(
@@ -21,6 +22,7 @@ def evaluate(
     limit: int | None = None,
     rows: int = 8,
     allow_code_execution: bool = False,
+    hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
     """Benchmarks of a run (--model, else runs/NAME) from the files in DATA_DIR; a restart computes what is missing.
@@ -28,67 +30,76 @@ def evaluate(
     TASKS are names of the thirteen benchmarks, or all, en, zh; with --harness they are lm-evaluation-harness's own
     (and those of YAML files in --include-path). --chat asks by the chat template where TigerBot did. Writes
     results.json and report.html to OUT, else to runs/NAME/evaluation. Missing data: no average, exit 3. HumanEval runs
-    the programs that the model writes: only with --allow-code-execution.
+    the programs that the model writes: only with --allow-code-execution. ROWS questions are asked at once, on the
+    config's mesh; on several hosts the same command runs on each.
 
     Example: tigerjax evaluate configs/tiger_7b_sft.py --tasks all --data-dir benchmarks_data --chat
     """
+    from tigerjax import hosts as others
     from tigerjax.evaluate import page, run
     from tigerjax.evaluate.benchmarks import chosen
     from tigerjax.evaluate.model import Answerer
     from tigerjax.tokenizer.load import Tokenizer
-    from tigerjax.train.checkpoint import load_model
-    from tigerjax.train.loop import run_mesh
+    from tigerjax.train.loop import mesh_of_several
+    from tigerjax.train.stored import load_placed
 
     settings = override(config, overrides, "tigerjax evaluate")
     names = tasks if harness else chosen(tasks)
     if data_dir is None and not harness:
         raise ConfigError("the benchmarks are read from files: give --data-dir (docs/EVALUATION.md lists them)")
-    mesh = run_mesh(settings)
-    place = out or Path("runs") / settings.name / "evaluation"
-    loaded, tokenizer = load_model(model or Path("runs") / settings.name), Tokenizer(settings.data.tokenizer)
-    if loaded.kind != "llama" or loaded.tokenizer_sha256 not in (None, tokenizer.sha256):
-        raise ConfigError(
-            f"{model or settings.name} is a {loaded.kind} checkpoint, perhaps of another tokenizer than"
-            f" {settings.data.tokenizer}; evaluate takes a language model with its own tokenizer (data.tokenizer)"
+    others.start(hosts)
+    with others.together():
+        mesh = mesh_of_several(settings)
+        place = out or Path("runs") / settings.name / "evaluation"
+        loaded = load_placed(model or Path("runs") / settings.name, mesh, settings.compute.dtype)
+        tokenizer = Tokenizer(settings.data.tokenizer)
+        if loaded.kind != "llama" or loaded.tokenizer_sha256 not in (None, tokenizer.sha256):
+            raise ConfigError(
+                f"{model or settings.name} is a {loaded.kind} checkpoint, perhaps of another tokenizer than"
+                f" {settings.data.tokenizer}; evaluate takes a language model with its own tokenizer (data.tokenizer)"
+            )
+        answerer = Answerer(
+            loaded.config,
+            loaded.weights,
+            tokenizer,
+            settings.compute,
+            model_sha256=loaded.sha256,
+            context=settings.data.seq_len,
+            rows=rows,
+            mesh=mesh,
+            cache=place / run.CACHE,
         )
-    answerer = Answerer(
-        loaded.config,
-        loaded.weights,
-        tokenizer,
-        settings.compute,
-        model_sha256=loaded.sha256,
-        context=settings.data.seq_len,
-        rows=rows,
-        mesh=mesh if mesh.size > 1 else None,
-        cache=place / run.CACHE,
-    )
-    if harness:
-        from tigerjax.evaluate.harness import evaluate as by_harness
+        if harness:
+            from tigerjax.evaluate.harness import evaluate as by_harness
 
-        figures = by_harness(answerer, names, include_path=include_path, limit=limit, chat=chat)
-        for name, found in figures["tasks"].items():
-            print(name, *(f"{key}={value}" for key, value in found.items()))
-        keep(figures, json)
+            figures = by_harness(answerer, names, include_path=include_path, limit=limit, chat=chat)
+        else:
+            assert data_dir is not None
+            figures = run.evaluate(
+                answerer,
+                names,
+                data_dir,
+                place,
+                chat=chat,
+                allow_code=allow_code_execution,
+                limit=limit,
+                facts={"name": settings.name, "step": loaded.step, "model_sha256": loaded.sha256},
+                progress=show_progress,
+            )
+    if harness:
+        if answerer.writes:
+            for name, found in figures["tasks"].items():
+                print(name, *(f"{key}={value}" for key, value in found.items()))
+            keep(figures, json)
         return
-    assert data_dir is not None
-    figures = run.evaluate(
-        answerer,
-        names,
-        data_dir,
-        place,
-        chat=chat,
-        allow_code=allow_code_execution,
-        limit=limit,
-        facts={"name": settings.name, "step": loaded.step, "model_sha256": loaded.sha256},
-        progress=show_progress,
-    )
-    scores, ratios = page.score_rows(figures), page.ratio_rows(figures)
-    print(page.lines(scores) + "\n\n" + page.lines(ratios))
-    notes = page.notes(figures)
-    print("\n" + "\n".join(notes))
-    title = f"Evaluation of {settings.name}, step {loaded.step}"
-    page.write(place / "report.html", title, [("Scores", scores), ("Beside published figures, %", ratios)], notes)
-    keep(figures, json)
+    if answerer.writes:
+        scores, ratios = page.score_rows(figures), page.ratio_rows(figures)
+        print(page.lines(scores) + "\n\n" + page.lines(ratios))
+        notes = page.notes(figures)
+        print("\n" + "\n".join(notes))
+        title = f"Evaluation of {settings.name}, step {loaded.step}"
+        page.write(place / "report.html", title, [("Scores", scores), ("Beside published figures, %", ratios)], notes)
+        keep(figures, json)
     if figures["missing"]:
         raise DataError(f"incomplete: {', '.join(figures['missing'])} missing; the notes above say what of each")
 

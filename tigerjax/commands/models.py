@@ -10,7 +10,7 @@ from tigerjax.arguments import keep, override, show
 from tigerjax.commands.progress import show_progress
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.rendezvous import HostsConfig
+from tigerjax.rendezvous import AUTO, HostsConfig
 
 PROGRESS_EXAMPLES, LEAST_PROGRESS = 10_000, 0.9
 """TigerBot's report expects an SFT run to be through 0.95 of its loss's fall after 10,000 examples."""
@@ -32,7 +32,7 @@ def train(
     out: Path | None = None,
     held_out: list[Path] = [],  # noqa: B006  # read only
     dry_run: bool = False,
-    hosts: HostsConfig = HostsConfig(),  # noqa: B008  # frozen
+    hosts: HostsConfig = AUTO,
     profile_steps: str | None = None,
     json: Path | None = None,
 ) -> None:
@@ -226,32 +226,46 @@ def sample(
     top_p: float = 0.95,
     top_k: int = 0,
     max_new_tokens: int = 128,
+    rows: int = 80,
+    hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
     """Samples N answers a prompt from a run (--model, else runs/NAME): OUT/candidates.jsonl; a restart continues.
 
-    A prompt is {prompt_id, messages} or {prompt_id, text}; prompt and answer share data.seq_len tokens.
+    A prompt is {prompt_id, messages} or {prompt_id, text}; prompt and answer share data.seq_len tokens. ROWS answers
+    are decoded at once, on the config's mesh (a mesh with --mesh.tensor decodes faster than one with --mesh.fsdp); on
+    several hosts the same command runs on each.
 
     Example: tigerjax sample configs/quickstart_sft.py --prompts prompts.jsonl --out runs/candidates --n 10
     """
+    from tigerjax import hosts as others
+    from tigerjax.mesh import row_ways
     from tigerjax.sample.engine import SamplingConfig
     from tigerjax.sample.run import sample_files
+    from tigerjax.train.loop import mesh_of_several
 
     run = override(config, overrides, "tigerjax sample")
+    others.start(hosts)
     sampling = SamplingConfig(
         n=n, temperature=temperature, top_p=top_p, top_k=top_k, max_new_tokens=max_new_tokens, context=run.data.seq_len
     )
-    figures = sample_files(
-        model or Path("runs") / run.name,
-        Path(run.data.tokenizer),
-        prompts,
-        out,
-        sampling=sampling,
-        seed=run.seed,
-        compute=run.compute,
-        progress=show_progress("sampled", "prompts"),
-    )
-    show(figures, json)
+    with others.together():
+        mesh = mesh_of_several(run)
+        figures = sample_files(
+            model or Path("runs") / run.name,
+            Path(run.data.tokenizer),
+            prompts,
+            out,
+            sampling=sampling,
+            seed=run.seed,
+            compute=run.compute,
+            mesh=mesh,
+            batch_rows=rows,
+            batch_prompts=max(8, row_ways(mesh)),
+            progress=show_progress("sampled", "prompts"),
+        )
+    if others.is_writer():
+        show(figures, json)
 
 
 def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> None:

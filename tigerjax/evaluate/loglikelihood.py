@@ -5,11 +5,9 @@ on what else is scored; compilations are bounded by the number of buckets. Logit
 time, and columns past the vocabulary are -inf.
 """
 
-import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,8 +17,10 @@ from tigerjax import mesh as mesh_axes
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.model import llama
+from tigerjax.model.attention import fitting
 from tigerjax.sample.engine import bucket
 from tigerjax.train.objective import in_mesh
+from tigerjax.train.stored import weight_shardings
 
 
 class Tokens(NamedTuple):
@@ -55,14 +55,18 @@ class Scorer:
         one."""
         self.config, self.compute, self.context, self.rows, self.mesh = config, compute, context, rows, mesh
         self.traces = 0
-        ways = 1 if mesh is None else int(np.prod([mesh.shape[axis] for axis in mesh_axes.RULES["batch"]]))
+        ways = mesh_axes.row_ways(mesh)
         if rows < 1 or rows % ways:
             raise ConfigError(
                 f"batch of {rows} rows must be a multiple of the {ways} devices that share rows; change it"
             )
-        self.weights = weights if mesh is None else place(weights, config, mesh)
-        run = jax.jit(self._run, static_argnums=4)
-        self._jitted = run if mesh is None else in_mesh(mesh, run)
+        self.weights = weights
+        self._jitted: Callable[..., Any] = jax.jit(self._run, static_argnums=4)
+        if mesh is not None:
+            self.weights = jax.tree.map(jax.device_put, weights, weight_shardings(config, "llama", mesh))
+            # Scores come back whole: every process reads all of them.
+            whole = jax.jit(self._run, static_argnums=4, out_shardings=mesh_axes.sharding(mesh))
+            self._jitted = in_mesh(mesh, whole)
 
     def score(self, sequences: Sequence[Tokens]) -> Iterator[tuple[int, Score]]:
         """(index, score) as batches finish, short sequences first. DataError for a score that is not finite."""
@@ -97,7 +101,7 @@ class Scorer:
         return [Score(float(logprob_B[b]), bool(greedy_B[b])) for b in range(len(batch))]
 
     def _put(self, array: np.ndarray) -> Any:
-        return array if self.mesh is None else jax.device_put(array, mesh_axes.sharding(self.mesh, "batch"))
+        return array if self.mesh is None else mesh_axes.put(array, self.mesh, "batch")
 
     def _run(
         self, weights: Any, tokens_BT: jax.Array, firsts_B: jax.Array, ends_B: jax.Array, chunk: int
@@ -105,7 +109,7 @@ class Scorer:
         self.traces += 1
         B, T = tokens_BT.shape
         at_BT = jnp.broadcast_to(jnp.arange(T), (B, T))
-        hidden_BTD: Any = llama.Llama(self.config, self.compute).apply(
+        hidden_BTD: Any = llama.Llama(self.config, fitting(self.compute, T)).apply(
             {"params": weights}, tokens_BT, at_BT, (at_BT < ends_B[:, None]).astype(jnp.int32), method="hidden"
         )
         targets_BT = jnp.roll(tokens_BT, -1, axis=1)
@@ -128,11 +132,3 @@ class Scorer:
 
         start = jnp.zeros(B, jnp.float32), jnp.ones(B, bool)
         return jax.lax.scan(step, start, (cut(hidden_BTD), cut(targets_BT), cut(scored_BT)))[0]
-
-
-def place(weights: Any, config: ModelConfig, mesh: Mesh) -> Any:
-    """The weights, cut to the mesh as training cuts them."""
-    compute = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1)
-    boxed = jax.eval_shape(functools.partial(llama.init, llama.Llama(config, compute)), jax.random.key(0))
-    shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, mesh_axes.logical_rules())
-    return jax.tree.map(jax.device_put, weights, shardings)

@@ -8,6 +8,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from tigerjax import hosts
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.evaluate.loglikelihood import Scorer, Tokens
@@ -20,29 +21,34 @@ Progress = Callable[[int, int], None]
 class Cache:
     """Results by request, appended to a JSONL file as they come: what was computed is not computed again.
 
-    A key holds the model's and tokenizer's sha256, so a file never answers for another model.
+    A key holds the model's and tokenizer's sha256, so a file never answers for another model. Of several processes,
+    which compute the same, one writes.
     """
 
     def __init__(self, path: Path | None):
         self.path = path
         self.found: dict[str, Any] = {}
-        if path is not None and path.is_file():
+        if path is None:
+            return
+        if hosts.is_writer() and path.is_file():
             data = path.read_bytes()
-            whole = data.rfind(b"\n") + 1  # an interrupted run leaves half a line at most
-            if whole != len(data):
-                path.write_bytes(data[:whole])
-            for number, line in enumerate(data[:whole].splitlines(), 1):
+            with open(path, "r+b") as file:
+                file.truncate(data.rfind(b"\n") + 1)  # an interrupted run leaves half a line at most
+        hosts.barrier("cache of results is whole")
+        if path.is_file():
+            for number, line in enumerate(path.read_bytes().splitlines(), 1):
                 try:
                     key, value = json.loads(line)
                 except (ValueError, TypeError) as error:
                     raise DataError(f"{path}:{number}: not a cached result ({error}); remove the file") from error
                 self.found[key] = value
-        if path is not None:
+        hosts.barrier("cache of results is read")
+        if hosts.is_writer():
             path.parent.mkdir(parents=True, exist_ok=True)
 
     def add(self, key: str, value: Any) -> None:
         self.found[key] = value
-        if self.path is not None:
+        if self.path is not None and hosts.is_writer():
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps([key, value], ensure_ascii=False) + "\n")
 
@@ -71,7 +77,7 @@ class Answerer:
         self.scorer = Scorer(config, weights, compute, context=context, rows=rows, mesh=mesh)
         self.config, self.tokenizer, self.compute, self.mesh = config, tokenizer, compute, mesh
         self.context, self.rows = context, rows
-        self.cache = Cache(cache)
+        self.cache, self.writes = Cache(cache), hosts.is_writer()
         facts = {"model": model_sha256, "tokenizer": tokenizer.sha256, "dtype": compute.dtype}
         self._model = hashlib.sha256(canonical(facts)).hexdigest()
 

@@ -44,7 +44,7 @@ def evaluate(
 
     `chat` asks by the chat template the benchmarks that TigerBot's chat models were asked by it. A benchmark whose
     files are not in `data_dir` is named under `missing`; then, and with `limit` (questions a group), nothing is
-    complete.
+    complete. Several processes ask as one, and one writes: its figures count (no other runs the model's programs).
     """
     items: dict[str, list[Item]] = {}
     missing: dict[str, str] = {}
@@ -59,24 +59,35 @@ def evaluate(
             continue
         if not items[name]:
             raise DataError(f"{Path(data_dir) / name}: holds no questions of {name}")
-    (out / ITEMS).mkdir(parents=True, exist_ok=True)
+    if answerer.writes:
+        (out / ITEMS).mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {"tasks": {}}
     for name, questions in items.items():
-        asked = ask(answerer, BENCHMARKS[name], questions, chat=chat, progress=progress(name) if progress else None)
-        jsonl.write_jsonl(out / ITEMS / f"{name}.jsonl", asked)
+        bar = progress(name) if progress and answerer.writes else None
+        asked = ask(answerer, BENCHMARKS[name], questions, chat=chat, progress=bar)
+        if answerer.writes:
+            jsonl.write_jsonl(out / ITEMS / f"{name}.jsonl", asked)
         figures["tasks"][name] = {"metric": BENCHMARKS[name].metric, "lang": BENCHMARKS[name].lang} | count(asked)
-        keep(out, figures, missing, limit, chat, facts)
-    return keep(out, figures, missing, limit, chat, facts)
+        keep(out, figures, missing, limit, chat, facts, write=answerer.writes)
+    return keep(out, figures, missing, limit, chat, facts, write=answerer.writes)
 
 
 def keep(
-    out: Path, figures: dict[str, Any], missing: dict[str, str], limit: int | None, chat: bool, facts: Any
+    out: Path,
+    figures: dict[str, Any],
+    missing: dict[str, str],
+    limit: int | None,
+    chat: bool,
+    facts: Any,
+    *,
+    write: bool,
 ) -> dict[str, Any]:
-    """Writes the results so far and returns them, with the means of what is whole."""
+    """The results so far, with the means of what is whole; written, if this process is the one that writes."""
     scores = figures["tasks"]
     whole = figures | means(scores if limit is None else {})
     whole |= {"complete": not missing and limit is None, "missing": missing, "limit": limit, "chat": chat}
-    manifest.write_json(out / RESULTS, whole | {"facts": facts or {}})
+    if write:
+        manifest.write_json(out / RESULTS, whole | {"facts": facts or {}})
     return whole
 
 
@@ -112,7 +123,7 @@ def ask(
         if benchmark is BENCHMARKS[CODE]:
             gold = item.gold
             program = judge.code_of(gold["prompt"], text) + f"{gold['test']}\ncheck({gold['entry_point']})\n"
-            right = execute.passes(program)
+            right = answerer.writes and execute.passes(program)  # the others' figures are not read
         else:
             right = benchmark.judge(text, item.gold)
         out.append({"id": item.id, "group": item.group, "right": right, "said": text})

@@ -1,5 +1,7 @@
 """Rotary embedding and causal attention within segments, the kernel chosen by config."""
 
+import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -11,6 +13,7 @@ from tigerjax.errors import ConfigError
 from tigerjax.model.splash import name_inputs, splash
 from tigerjax.model.stack import ATTENTION_OUT
 
+LANES = 128  # of a TPU's vector registers
 # Finite, so that a row whose every score is masked stays finite; far below any real score in float32.
 MASKED = -1e30
 
@@ -70,6 +73,20 @@ def causal_mask(segment_ids_BT: jax.Array) -> jax.Array:
     return same_BTS & jnp.tril(jnp.ones((T, T), bool))
 
 
+def fitting(compute: ComputeConfig, length: int) -> ComputeConfig:
+    """`compute` for rows of `length` tokens, whatever rows its kernel's blocks were chosen for.
+
+    Inference reads rows of many lengths. Splash takes blocks that divide the row; its lanes are 128 wide, and what is
+    no multiple of them is short enough for the reference.
+    """
+    if compute.attention != "splash" or not any(length % block for block in compute.splash.blocks().values()):
+        return compute
+    if length % LANES:
+        return dataclasses.replace(compute, attention="reference")
+    blocks: dict[str, Any] = {name: math.gcd(block, length) for name, block in compute.splash.blocks().items()}
+    return dataclasses.replace(compute, splash=dataclasses.replace(compute.splash, **blocks))
+
+
 def attend(
     q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, segment_ids_BT: jax.Array, *, compute: ComputeConfig
 ) -> jax.Array:
@@ -85,6 +102,9 @@ def attend(
     else:
         if q_BTNH.dtype != jnp.bfloat16:
             raise ConfigError(f"attention='cudnn' computes in bfloat16, not {q_BTNH.dtype}; change compute.dtype")
-        mask_B1TS = causal_mask(segment_ids_BT)[:, None]
-        out_BTNH = jax.nn.dot_product_attention(q_BTNH, k_BSKH, v_BSKH, mask=mask_B1TS, implementation="cudnn")
+        # The mask goes in for the segments, `is_causal` so that cuDNN leaves out the half above the diagonal.
+        same_B1TS = segment_ids_BT[:, None, :, None] == segment_ids_BT[:, None, None, :]
+        out_BTNH = jax.nn.dot_product_attention(
+            q_BTNH, k_BSKH, v_BSKH, mask=same_B1TS, is_causal=True, implementation="cudnn"
+        )
     return checkpoint_name(out_BTNH, ATTENTION_OUT)

@@ -8,25 +8,47 @@ Every shape is static: B rows, S = max_len slots. A token at position p of its r
 the prompt was padded on, so `s <= position` is the whole mask and rows of different lengths need nothing else.
 Keys lie as K H S and values as K S H: the two products of a step then read them as they lie. With S before K, XLA:CPU
 transposes the whole cache at every step.
+
+Layers come in stacks, weights and cache alike: one of all layers, which a loop runs through, or more (`unstack`).
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import ConfigError
+from tigerjax.mesh import on_each, spec
 from tigerjax.model import attention, llama
+
+MATRIX_ROWS = 8  # rows that a TPU's matrix unit takes at a time
 
 
 class Cache(NamedTuple):
     """Rotated keys and values in the compute dtype. Slots from lengths_B on hold nothing that is read."""
 
-    k_LBKHS: jax.Array
-    v_LBKSH: jax.Array
+    keys: tuple[jax.Array, ...]
+    """k_LBKHS of each stack of layers."""
+    values: tuple[jax.Array, ...]
+    """v_LBKSH of each."""
     lengths_B: jax.Array
     """Slots filled, so also the position of the next token; int32."""
+
+
+def unstack(weights: llama.Weights) -> llama.Weights:
+    """`layers` as a tuple of stacks of one layer each. A loop over a stack is in a compiled program once, but XLA:CPU
+    copies each layer's weights and cache out of it, in every step."""
+    depth = jax.tree.leaves(weights["layers"])[0].shape[0]
+    cut = tuple(jax.tree.map(lambda w_L, at=at: w_L[at : at + 1], weights["layers"]) for at in range(depth))
+    return weights | {"layers": cut}
+
+
+def _stacks(weights: llama.Weights) -> tuple[Any, ...]:
+    layers = weights["layers"]
+    return layers if isinstance(layers, tuple) else (layers,)
 
 
 def prefill(
@@ -56,17 +78,21 @@ def prefill(
         none, slots = (0, 0), (0, max_len - T)
         return out_BTNH, (jnp.pad(k_BKHS, (none, none, none, slots)), jnp.pad(v_BKSH, (none, none, slots, none)))
 
-    block = llama.Block(config)
+    block, compute = llama.Block(config), attention.fitting(compute, T)
 
     def layer(x_BTD: jax.Array, w: Any) -> Any:
         return block.apply({"params": w}, x_BTD, positions_BT, attend)
 
     x_BTD = weights["embed"][tokens_BT].astype(compute.dtype)
-    x_BTD, (k_LBKHS, v_LBKSH) = jax.lax.scan(layer, x_BTD, weights["layers"])
+    filled = []
+    for w_L in _stacks(weights):
+        x_BTD, stack = jax.lax.scan(layer, x_BTD, w_L)
+        filled.append(stack)
+    keys, values = zip(*filled, strict=True)
     lengths_B = valid_BT.sum(axis=1, dtype=jnp.int32)
     last_BT = jnp.maximum(lengths_B - 1, 0)[:, None]
     last_BTD = jnp.take_along_axis(x_BTD, last_BT[:, :, None], axis=1)
-    return _logits(weights, config, last_BTD), Cache(k_LBKHS, v_LBKSH, lengths_B)
+    return _logits(weights, config, last_BTD), Cache(keys, values, lengths_B)
 
 
 def decode_step(
@@ -77,66 +103,124 @@ def decode_step(
     token_B: jax.Array,
     position_B: jax.Array,
 ) -> tuple[jax.Array, Cache]:
-    """Writes token_B at position_B (< S) and reads it: (logits_BV float32 of the token after it, new cache).
+    """Reads token_B at position_B (< S) and writes it: (logits_BV float32 of the token after it, new cache).
 
     `position_B` is `cache.lengths_B` in the ordinary case; a row that has ended may stay where it is.
     """
-    mask_BS = jnp.arange(cache.k_LBKHS.shape[-1]) <= position_B[:, None]
+    before_BS = jnp.arange(cache.keys[0].shape[-1]) < position_B[:, None]
     block = llama.Block(config)
 
-    def layer(carry: Any, w_and_index: Any) -> Any:
-        x_BTD, k_LBKHS, v_LBKSH = carry
-        w, index = w_and_index
+    # The layers only read the cache, and the new token's keys and values are written once, after all of them: a write
+    # in every layer is a loop over rows in every layer on a TPU, and makes XLA copy the cache into a layout for it.
+    def layer(x_BTD: jax.Array, w_and_cache: Any) -> Any:
+        w, k_BKHS, v_BKSH = w_and_cache
 
         def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> Any:
-            # Only the new token's place is written; the cache is carried, not collected, so that no layer is copied.
-            new_k_LBKHS = _write(k_LBKHS, k_BTKH[:, 0, :, :, None], index, position_B, axis=-1)
-            new_v_LBKSH = _write(v_LBKSH, v_BTKH[:, 0, :, None, :], index, position_B, axis=-2)
-            k_BKHS = jax.lax.dynamic_index_in_dim(new_k_LBKHS, index, 0, keepdims=False)
-            v_BKSH = jax.lax.dynamic_index_in_dim(new_v_LBKSH, index, 0, keepdims=False)
-            return _read(q_BTNH, k_BKHS, v_BKSH, mask_BS), (new_k_LBKHS, new_v_LBKSH)
+            new_k_BKH, new_v_BKH = k_BTKH[:, 0], v_BTKH[:, 0]
+            return _read(q_BTNH, k_BKHS, v_BKSH, before_BS, new_k_BKH, new_v_BKH), (new_k_BKH, new_v_BKH)
 
-        x_BTD, (k_LBKHS, v_LBKSH) = block.apply({"params": w}, x_BTD, position_B[:, None], attend)
-        return (x_BTD, k_LBKHS, v_LBKSH), None
+        return block.apply({"params": w}, x_BTD, position_B[:, None], attend)
 
     x_BTD = weights["embed"][token_B[:, None]].astype(compute.dtype)
-    layers = weights["layers"], jnp.arange(config.num_layers)
-    (x_BTD, k_LBKHS, v_LBKSH), _ = jax.lax.scan(layer, (x_BTD, cache.k_LBKHS, cache.v_LBKSH), layers)
-    return _logits(weights, config, x_BTD), Cache(k_LBKHS, v_LBKSH, position_B.astype(jnp.int32) + 1)
+    new = []
+    for stack in zip(_stacks(weights), cache.keys, cache.values, strict=True):
+        x_BTD, of_stack = jax.lax.scan(layer, x_BTD, stack)
+        new.append(of_stack)
+    cut, new_cut = spec(None, "batch", "act_kv_heads", None, None), spec(None, "batch", "act_kv_heads", None)
+
+    def write(axis: int, stacks: tuple[jax.Array, ...], new: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        # Each device writes its own rows: XLA would gather a cache that is written at an index of a split axis.
+        one = on_each(functools.partial(_write, axis=axis), (cut, new_cut, spec("batch")), cut)
+        return tuple(one(old, new_LBKH, position_B) for old, new_LBKH in zip(stacks, new, strict=True))
+
+    new_k, new_v = zip(*new, strict=True)
+    written = write(4, cache.keys, new_k), write(3, cache.values, new_v)
+    return _logits(weights, config, x_BTD), Cache(*written, position_B.astype(jnp.int32) + 1)
 
 
-def _write(cache: jax.Array, new: jax.Array, index: jax.Array, position_B: jax.Array, *, axis: int) -> jax.Array:
-    """The cache (L, B, …) with `new` (B, …, one slot at `axis`) in the slot position_B of each row of layer `index`."""
-    slot = axis % cache.ndim
-    at_B2 = jnp.stack([jnp.broadcast_to(index, position_B.shape), position_B], axis=-1)
-    kept = tuple(d for d in range(2, cache.ndim) if d != slot)
-    # Rows are a batch dimension of the scatter: local where they are split over devices, and in place. A vmap over
-    # rows means the same, but moves them to the front, and XLA:CPU then copies the whole cache in every layer.
+def _write(cache: jax.Array, new_LBKH: jax.Array, position_B: jax.Array, *, axis: int) -> jax.Array:
+    """The cache (L, B, …) with each row's `new_LBKH` in its slot position_B, which is an index of `axis`."""
+    rows = functools.partial(_write_rows, axis=axis)
+    return jax.lax.platform_dependent(
+        cache, new_LBKH, position_B, tpu=rows, default=functools.partial(_scatter, axis=axis)
+    )
+
+
+def _scatter(cache: jax.Array, new_LBKH: jax.Array, position_B: jax.Array, *, axis: int) -> jax.Array:
+    # Rows are a batch dimension of the scatter: in place. A vmap over rows means the same, but moves them to the front,
+    # and XLA:CPU then copies the whole cache.
     places = jax.lax.ScatterDimensionNumbers(
-        update_window_dims=tuple(range(1, 1 + len(kept))),
-        inserted_window_dims=(0, slot),
-        scatter_dims_to_operand_dims=(0, slot),
+        update_window_dims=(0, 2, 3),
+        inserted_window_dims=(axis,),
+        scatter_dims_to_operand_dims=(axis,),
         operand_batching_dims=(1,),
         scatter_indices_batching_dims=(0,),
     )
-    return jax.lax.scatter(cache, at_B2, jnp.squeeze(new, axis), places, unique_indices=True, mode="clip")
+    return jax.lax.scatter(cache, position_B[:, None], new_LBKH, places, unique_indices=True, mode="clip")
 
 
-def _read(q_BTNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array, mask_BS: jax.Array) -> jax.Array:
-    """out_BTNH of one query a row over the cache as it lies; precision as in attention.weigh."""
+def _write_rows(cache: jax.Array, new_LBKH: jax.Array, position_B: jax.Array, *, axis: int) -> jax.Array:
+    # XLA:TPU would give a scatter the cache in another layout than the products read, and copy all of it for that in
+    # every step: so row by row, and the layout held. (XLA:GPU would start a kernel a row.)
+    as_it_lies = Layout(major_to_minor=tuple(range(cache.ndim)))
+
+    def row(b: jax.Array, cache: jax.Array) -> jax.Array:
+        new_L1KH = jax.lax.dynamic_slice_in_dim(new_LBKH, b, 1, axis=1)
+        start = [jnp.int32(0)] * cache.ndim
+        start[1], start[axis] = b, position_B[b]
+        written = jax.lax.dynamic_update_slice(cache, jnp.expand_dims(new_L1KH, axis), start)
+        return with_layout_constraint(written, as_it_lies)
+
+    return jax.lax.fori_loop(0, cache.shape[1], row, cache)
+
+
+def _read(
+    q_BTNH: jax.Array,
+    k_BKHS: jax.Array,
+    v_BKSH: jax.Array,
+    before_BS: jax.Array,
+    new_k_BKH: jax.Array,
+    new_v_BKH: jax.Array,
+) -> jax.Array:
+    """out_BTNH of one query a row over the cache as it lies and its own token; precision as in attention.weigh."""
     B, T, N, H = q_BTNH.shape
     K = k_BKHS.shape[1]
+    rest = k_BKHS, v_BKSH, before_BS, new_k_BKH, new_v_BKH
+
+    def padded(q_BKGH: jax.Array, *rest: jax.Array) -> jax.Array:
+        # Of fewer queries a head XLA:TPU makes sums on the vector unit, which take longer than the cache's bytes.
+        more = max(0, MATRIX_ROWS - N // K)
+        return _read_groups(jnp.pad(q_BKGH, ((0, 0), (0, 0), (0, more), (0, 0))), *rest)[:, :, : N // K]
+
     q_BKGH = q_BTNH.reshape(B, K, N // K, H)
+    return jax.lax.platform_dependent(q_BKGH, *rest, tpu=padded, default=_read_groups).reshape(B, T, N, H)
+
+
+def _read_groups(
+    q_BKGH: jax.Array,
+    k_BKHS: jax.Array,
+    v_BKSH: jax.Array,
+    before_BS: jax.Array,
+    new_k_BKH: jax.Array,
+    new_v_BKH: jax.Array,
+) -> jax.Array:
+    """out_BKGH."""
+    H = q_BKGH.shape[-1]
     scores_BKGS = jnp.einsum("BKGH,BKHS->BKGS", q_BKGH, k_BKHS, preferred_element_type=jnp.float32) * H**-0.5
-    scores_BKGS = jnp.where(mask_BS[:, None, None], scores_BKGS, attention.MASKED)
-    probs_BKGS = jax.nn.softmax(scores_BKGS, axis=-1).astype(v_BKSH.dtype)
-    return jnp.einsum("BKGS,BKSH->BKGH", probs_BKGS, v_BKSH).reshape(B, T, N, H)
+    scores_BKGS = jnp.where(before_BS[:, None, None], scores_BKGS, attention.MASKED)
+    own_BKG1 = jnp.einsum("BKGH,BKH->BKG", q_BKGH, new_k_BKH, preferred_element_type=jnp.float32)[..., None] * H**-0.5
+    # One softmax over both, without a place for the new token among the others.
+    most_BKG1 = jnp.maximum(scores_BKGS.max(-1, keepdims=True), own_BKG1)
+    weights_BKGS, own_BKG1 = jnp.exp(scores_BKGS - most_BKG1), jnp.exp(own_BKG1 - most_BKG1)
+    total_BKG1 = weights_BKGS.sum(-1, keepdims=True) + own_BKG1
+    probs_BKGS, own_BKG1 = ((p / total_BKG1).astype(v_BKSH.dtype) for p in (weights_BKGS, own_BKG1))
+    return jnp.einsum("BKGS,BKSH->BKGH", probs_BKGS, v_BKSH) + own_BKG1 * new_v_BKH[:, :, None]
 
 
 def repeat(cache: Cache, n: int) -> Cache:
     """Each row n times, copies side by side: row b of the prompts is rows b * n .. b * n + n - 1."""
-    k_LBKHS, v_LBKSH = jnp.repeat(cache.k_LBKHS, n, axis=1), jnp.repeat(cache.v_LBKSH, n, axis=1)
-    return Cache(k_LBKHS, v_LBKSH, jnp.repeat(cache.lengths_B, n))
+    keys, values = (tuple(jnp.repeat(a, n, axis=1) for a in stacks) for stacks in (cache.keys, cache.values))
+    return Cache(keys, values, jnp.repeat(cache.lengths_B, n))
 
 
 def _pad_right(tokens_BT: jax.Array, valid_BT: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -12,11 +12,10 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
-from jax.sharding import AxisType
 
 from tigerjax.config import SplashConfig
 from tigerjax.errors import ConfigError
-from tigerjax.mesh import spec
+from tigerjax.mesh import on_each, spec
 from tigerjax.model.stack import ATTENTION_OUT, KEY, QUERY, VALUE
 
 
@@ -48,21 +47,8 @@ def name_inputs(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, ja
 
 def over_free_axes(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """`function` of (q_BNTH, k_BKSH, v_BKSH, segment_ids_BT) on each device's rows and heads."""
-    mesh = jax.sharding.get_abstract_mesh()
-    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
-    free = {axis for axis, kind in kinds.items() if kind != AxisType.Manual}
-    if not free:
-        return function
     q_spec, kv_spec = spec("batch", "act_heads", None, None), spec("batch", "act_kv_heads", None, None)
-    # check_vma off: the kernel's outputs do not say over which axes they vary (jax 0.10.2); the tests compare
-    # with the reference instead.
-    return jax.shard_map(
-        function,
-        axis_names=free,
-        in_specs=(q_spec, kv_spec, kv_spec, spec("batch", None)),
-        out_specs=q_spec,
-        check_vma=False,
-    )
+    return on_each(function, (q_spec, kv_spec, kv_spec, spec("batch", None)), q_spec)
 
 
 def _local(

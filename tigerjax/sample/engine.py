@@ -6,6 +6,7 @@ the same shapes whatever it is batched with: together with the random stream of 
 on (model, seed, round, prompt, k) only. What happens on the device is in `slots`.
 """
 
+import contextlib
 import dataclasses
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -19,11 +20,13 @@ from jax.sharding import Mesh
 from tigerjax import mesh as mesh_axes
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import ConfigError
+from tigerjax.model import cache as kv
 from tigerjax.sample import records, slots
 from tigerjax.sample.choose import candidate_keys
 from tigerjax.sample.records import Prompt
 
 SMALLEST_BUCKET = 32
+BATCH_PROMPTS, BATCH_ROWS = 8, 80  # of a prefill, of a decode
 REFILLS = 16
 """Slots are refilled when 1 in so many is free: fewer wait longer, more interrupt the decode for little."""
 FLOAT32 = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1)
@@ -97,8 +100,8 @@ def generate(
     round: int = 0,
     model_sha: str,
     chat: bool = True,
-    batch_prompts: int = 8,
-    batch_rows: int = 80,
+    batch_prompts: int = BATCH_PROMPTS,
+    batch_rows: int = BATCH_ROWS,
     compute: ComputeConfig = FLOAT32,
     mesh: Mesh | None = None,
     stats: Stats | None = None,
@@ -167,10 +170,11 @@ def complete(
     if not 0 <= seed < 2**32 or not 0 <= round < 2**32:
         raise ConfigError(f"seed={seed} and round={round} must be in [0, 2^32)")
     if mesh is not None:
-        ways = mesh.shape["data"] * mesh.shape["fsdp"]
+        ways = mesh_axes.row_ways(mesh)
         if batch_prompts % ways or batch_rows % ways:
             raise ConfigError(
-                f"batch_prompts={batch_prompts} and batch_rows={batch_rows} must divide over mesh data x fsdp = {ways}"
+                f"batch_prompts={batch_prompts} and batch_rows={batch_rows} must be multiples of the {ways} devices"
+                " that share rows; change them or the mesh"
             )
     reasons = dict.fromkeys(sampling.stop_ids, "stop") | records.stops(tokenizer, chat)
     how = dataclasses.asdict(sampling) | {"seed": seed, "round": round, "chat": chat}
@@ -194,9 +198,13 @@ def complete(
 
     # Once, in the dtype of the products and on the device: not once a token.
     weights = jax.tree.map(lambda a: jnp.asarray(a, compute.dtype), weights)
+    apart = mesh is None and jax.default_backend() == "cpu"
+    weights, stacks = (kv.unstack(weights), config.num_layers) if apart else (weights, 1)
     draw = slots.Draw(sampling.temperature, sampling.top_p, sampling.top_k, tuple(sorted(reasons)))
     for length in sorted(buckets):
-        decode = _Decode(weights, config, compute, sampling, draw, mesh, seed, round, batch_prompts, batch_rows, stats)
+        decode = _Decode(
+            weights, stacks, config, compute, sampling, draw, mesh, seed, round, batch_prompts, batch_rows, stats
+        )
         for p, drawn in decode.run(buckets[length], length):
             yield p.place, records.record(p, base, drawn, tokenizer, reasons, chat)
 
@@ -210,6 +218,7 @@ class _Decode:
     """One bucket's prompts through the slots."""
 
     weights: Any
+    stacks: int
     config: ModelConfig
     compute: ComputeConfig
     sampling: SamplingConfig
@@ -226,7 +235,7 @@ class _Decode:
     ) -> Iterator[tuple[Prompt, list[tuple[list[int], int, float]]]]:
         """(prompt, [(tokens, stop token or -1, log-probability) of each candidate]) as prompts are finished."""
         stats, n, answer = self.stats, self.sampling.n, self.sampling.max_new_tokens
-        state = slots.empty(self.config, self.compute, self.batch_rows, length, answer, self.mesh)
+        state = slots.empty(self.config, self.compute, self.batch_rows, length, answer, self.mesh, self.stacks)
         waiting = deque((place, k) for place in range(len(prompts)) for k in range(n))
         prefilled, prefill = -1, None  # the batch of prompts whose candidates are being started
         owners: dict[int, tuple[int, int]] = {}  # slot -> (place, k)
@@ -246,19 +255,18 @@ class _Decode:
                     group.append((free.pop(0), *waiting.popleft()))
                 state = self._fill(state, prefill, prompts, group, at_once)
             enough = min(self.batch_rows, self.batch_rows - len(owners) + at_once)
-            state = slots.advance(
-                self.weights,
-                state,
-                np.int32(enough),
-                config=self.config,
-                compute=self.compute,
-                draw=self.draw,
-                mesh=self.mesh,
-            )
+            with self._set_mesh():
+                state, seen = slots.advance(
+                    self.weights,
+                    state,
+                    np.int32(enough),
+                    config=self.config,
+                    compute=self.compute,
+                    draw=self.draw,
+                    mesh=self.mesh,
+                )
             stats.compilations += slots.traced[0] - before
-            left_R, tokens_RT, count_R, stop_R, logprob_R, now = jax.device_get(
-                (state.left_R, state.tokens_RT, state.count_R, state.stop_R, state.logprob_R, state.steps)
-            )
+            left_R, tokens_RT, count_R, stop_R, logprob_R, now = jax.device_get(seen)
             stats.decode_steps += int(now) - steps
             stats.decode_slots += (int(now) - steps) * self.batch_rows
             steps = int(now)
@@ -276,11 +284,16 @@ class _Decode:
         group = prompts[number * self.batch_prompts : (number + 1) * self.batch_prompts]
         self.stats.prefilled += len(group)
         tokens_BT, segments_BT = _pad([p.ids for p in group], self.batch_prompts, length)
-        put = self._put
-        return slots.prefill(self.weights, put(tokens_BT), put(segments_BT), config=self.config, compute=self.compute)
+        rows = self._put(tokens_BT), self._put(segments_BT)
+        with self._set_mesh():
+            return slots.prefill(self.weights, *rows, config=self.config, compute=self.compute)
+
+    def _set_mesh(self) -> contextlib.AbstractContextManager[Any]:
+        """For the parts that each device does on its own share; everything else follows the weights."""
+        return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
 
     def _put(self, array: np.ndarray) -> Any:
-        return array if self.mesh is None else jax.device_put(array, mesh_axes.sharding(self.mesh, "batch"))
+        return array if self.mesh is None else mesh_axes.put(array, self.mesh, "batch")
 
     def _fill(
         self,
@@ -299,7 +312,7 @@ class _Decode:
             *prefill,
             np.array([slot for slot, _, _ in full], np.int32),
             np.array([place % self.batch_prompts for _, place, _ in full], np.int32),
-            candidate_keys(self.seed, self.round, ids, [k for _, _, k in full]),
+            np.asarray(jax.random.key_data(candidate_keys(self.seed, self.round, ids, [k for _, _, k in full]))),
             np.array([min(most, context - len(prompts[place].ids)) for _, place, _ in full], np.int32),
             draw=self.draw,
             mesh=self.mesh,

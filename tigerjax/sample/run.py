@@ -1,5 +1,7 @@
 """Samples into a folder: append-only while it works, so that a restart computes what is missing and nothing else.
 
+Several processes sample as one, on one mesh and into one folder that all of them see: each computes, one writes.
+
 OUT/sampling.json             what is being sampled; a restart with anything else is refused
 OUT/candidates.partial.jsonl  records in the order in which prompts are finished, while the work lasts
 OUT/candidates.jsonl          one record a prompt in the order of the prompts, once all are there
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import tigerjax
-from tigerjax import manifest
+from tigerjax import hosts, manifest
 from tigerjax.config import ComputeConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.sample import engine
@@ -45,9 +47,10 @@ def sample_files(
     """Figures of `sample_prompts` with a checkpoint folder, a tokenizer folder and a JSONL file of prompts."""
     from tigerjax.data.records import read_jsonl
     from tigerjax.tokenizer.load import Tokenizer
-    from tigerjax.train.checkpoint import load_model
+    from tigerjax.train.stored import load_placed
 
-    loaded, tok = load_model(Path(model)), Tokenizer(Path(tokenizer))
+    tok, dtype = Tokenizer(Path(tokenizer)), options.get("compute", engine.FLOAT32).dtype
+    loaded = load_placed(model, options.get("mesh"), dtype)
     if loaded.kind != "llama":
         raise ConfigError(f"{model}: a checkpoint of kind {loaded.kind!r} cannot be sampled; give a language model")
     if loaded.tokenizer_sha256 not in (None, tok.sha256):
@@ -83,8 +86,8 @@ def sample_prompts(
     round: int = 0,
     model_sha: str,
     chat: bool = True,
-    batch_prompts: int = 8,
-    batch_rows: int = 80,
+    batch_prompts: int = engine.BATCH_PROMPTS,
+    batch_rows: int = engine.BATCH_ROWS,
     compute: ComputeConfig = engine.FLOAT32,
     mesh: Any = None,
     progress: Callable[[int, int], None] | None = None,
@@ -113,12 +116,21 @@ def sample_prompts(
         )
     )
     encode(tokenizer, prompts, chat)  # bad prompts are refused before the folder is claimed for them
-    _claim(out, wanted)
+    writer = hosts.is_writer()
+    if writer:
+        _claim(out, wanted)
+        _cut(out / PARTIAL)
+    hosts.barrier("folder of samples claimed")
+    if not writer:
+        if not (out / HEADER).is_file():
+            raise ConfigError(f"{out} is another folder here than for host 0; give one that all hosts share")
+        _claim(out, wanted)
     finished = manifest.read(out)
+    records = _resume(out / PARTIAL, {p["prompt_id"] for p in prompts if "prompt_id" in p})
+    hosts.barrier("samples read")  # what is written from here on, nobody reads
     if finished is not None:
         return finished["figures"]
 
-    records = _resume(out / PARTIAL, {p["prompt_id"] for p in prompts if "prompt_id" in p})
     stats, started, drawn = engine.Stats(), time.monotonic(), 0
     new = engine.complete(
         model,
@@ -136,20 +148,20 @@ def sample_prompts(
         stats=stats,
         done=frozenset(records),
     )
-    with open(out / PARTIAL, "ab") as partial:
+    with open(out / PARTIAL if writer else os.devnull, "ab") as partial:
         for _, record in new:
             partial.write(_line(record))
             partial.flush()
             records[record["prompt_id"]] = record
             drawn += sum(c["ntok"] for c in record["candidates"])
-            if progress is not None:
+            hosts.at(f"sampling, {len(records)} of {len(prompts)} prompts are there")
+            if progress is not None and writer:
                 progress(len(records), len(prompts))
-        os.fsync(partial.fileno())
+        if writer:
+            os.fsync(partial.fileno())
     seconds = time.monotonic() - started
 
     ordered = [records[p["prompt_id"]] for p in prompts]
-    _write(out / CANDIDATES, (r for r in ordered if "skipped" not in r))
-    _write(out / SKIPPED, (r for r in ordered if "skipped" in r))
     figures = summary(ordered) | {
         "tokens_per_s": drawn / seconds,
         "seconds": seconds,
@@ -157,11 +169,14 @@ def sample_prompts(
         "prefilled": stats.prefilled,
         "fill": stats.drawn / max(stats.decode_slots, 1),
     }
-    manifest.write_json(
-        out / manifest.FILE,
-        {"stage": "sample", "config": wanted, "outputs": [CANDIDATES, SKIPPED], "figures": figures},
-    )
-    (out / PARTIAL).unlink()
+    if writer:
+        _write(out / CANDIDATES, (r for r in ordered if "skipped" not in r))
+        _write(out / SKIPPED, (r for r in ordered if "skipped" in r))
+        manifest.write_json(
+            out / manifest.FILE,
+            {"stage": "sample", "config": wanted, "outputs": [CANDIDATES, SKIPPED], "figures": figures},
+        )
+        (out / PARTIAL).unlink()
     return figures
 
 
@@ -197,17 +212,20 @@ def _claim(out: Path, wanted: Mapping[str, Any]) -> None:
             )
 
 
+def _cut(partial: Path) -> None:
+    """Removes a last line that was cut short."""
+    if partial.is_file():
+        data = partial.read_bytes()
+        with open(partial, "r+b") as file:
+            file.truncate(data.rfind(b"\n") + 1)
+
+
 def _resume(partial: Path, prompt_ids: set[str]) -> dict[str, dict[str, Any]]:
-    """The whole records of an interrupted run by prompt id; a last line cut short is removed from the file."""
+    """The records of an interrupted run by prompt id."""
     if not partial.is_file():
         return {}
-    data = partial.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole != len(data):
-        with open(partial, "r+b") as file:
-            file.truncate(whole)
     records = {}
-    for number, line in enumerate(data[:whole].splitlines(), start=1):
+    for number, line in enumerate(partial.read_bytes().splitlines(), start=1):
         try:
             record = json.loads(line)
             prompt_id = record["prompt_id"]

@@ -55,35 +55,62 @@ class Slots(NamedTuple):
     """Decode steps since `empty`."""
 
 
-def empty(config: ModelConfig, compute: ComputeConfig, rows: int, bucket: int, answer: int, mesh: Mesh | None) -> Slots:
-    """`rows` free slots for prompts of up to `bucket` tokens and answers of up to `answer`."""
-    L, K, H, S = config.num_layers, config.num_kv_heads, config.head_dim, bucket + answer
-    lengths_R = jnp.zeros(rows, jnp.int32)
-    k_LRKHS, v_LRKSH = (jnp.zeros((L, rows, K, *last), compute.dtype) for last in ((H, S), (S, H)))
-    slots = Slots(
-        cache=kv.Cache(k_LRKHS, v_LRKSH, lengths_R),
-        keys_R=jax.random.split(jax.random.key(0, impl="threefry2x32"), rows),
-        token_R=jnp.zeros(rows, jnp.int32),
-        left_R=jnp.zeros(rows, jnp.int32),
-        tokens_RT=jnp.zeros((rows, answer), jnp.int32),
-        count_R=jnp.zeros(rows, jnp.int32),
-        stop_R=jnp.full(rows, -1, jnp.int32),
-        logprob_R=jnp.zeros(rows, jnp.float32),
-        steps=jnp.int32(0),
-    )
-    return slots if mesh is None else jax.device_put(slots, _shardings(mesh))
+class Seen(NamedTuple):
+    """What the host reads after `advance`; on a mesh every device holds all of it, so every process can."""
+
+    left_R: jax.Array
+    tokens_RT: jax.Array
+    count_R: jax.Array
+    stop_R: jax.Array
+    logprob_R: jax.Array
+    steps: jax.Array
 
 
-def _shardings(mesh: Mesh) -> Slots:
+def empty(
+    config: ModelConfig,
+    compute: ComputeConfig,
+    rows: int,
+    bucket: int,
+    answer: int,
+    mesh: Mesh | None,
+    stacks: int = 1,
+) -> Slots:
+    """`rows` free slots for prompts of up to `bucket` tokens and answers of up to `answer`, the cache in `stacks`."""
+    L, K, H, S = config.num_layers // stacks, config.num_kv_heads, config.head_dim, bucket + answer
+
+    def make() -> Slots:
+        lengths_R = jnp.zeros(rows, jnp.int32)
+        keys, values = (
+            tuple(jnp.zeros((L, rows, K, *last), compute.dtype) for _ in range(stacks)) for last in ((H, S), (S, H))
+        )
+        return Slots(
+            cache=kv.Cache(keys, values, lengths_R),
+            keys_R=jax.random.split(jax.random.key(0, impl="threefry2x32"), rows),
+            token_R=jnp.zeros(rows, jnp.int32),
+            left_R=jnp.zeros(rows, jnp.int32),
+            tokens_RT=jnp.zeros((rows, answer), jnp.int32),
+            count_R=jnp.zeros(rows, jnp.int32),
+            stop_R=jnp.full(rows, -1, jnp.int32),
+            logprob_R=jnp.zeros(rows, jnp.float32),
+            steps=jnp.int32(0),
+        )
+
+    # Made where it lies: no device ever holds the whole cache.
+    return make() if mesh is None else jax.jit(make, out_shardings=shardings(mesh, stacks))()
+
+
+def shardings(mesh: Mesh, stacks: int = 1) -> Slots:
     """Rows over the batch axes, heads over 'tensor'."""
     row, none = mesh_axes.sharding(mesh, "batch"), mesh_axes.sharding(mesh)
-    heads = mesh_axes.sharding(mesh, None, "batch", "act_kv_heads")
+    heads = (mesh_axes.sharding(mesh, None, "batch", "act_kv_heads"),) * stacks
     return Slots._make([kv.Cache._make([heads, heads, row]), *[row] * 7, none])
 
 
 def _pin(slots: Slots, mesh: Mesh | None) -> Slots:
     """The shardings of `empty`, so that what one call returns fits the next without another compilation."""
-    return slots if mesh is None else jax.lax.with_sharding_constraint(slots, _shardings(mesh))
+    if mesh is None:
+        return slots
+    return jax.lax.with_sharding_constraint(slots, shardings(mesh, len(slots.cache.keys)))
 
 
 @functools.partial(jax.jit, static_argnames=("config", "compute"))
@@ -102,7 +129,7 @@ def fill(
     prompts: kv.Cache,
     slot_C: jax.Array,
     prompt_C: jax.Array,
-    keys_C: jax.Array,
+    keydata_C2: jax.Array,
     limit_C: jax.Array,
     *,
     draw: Draw,
@@ -110,18 +137,25 @@ def fill(
 ) -> Slots:
     """Starts C candidates: slot_C continues prompt_C of a prefill with at most limit_C tokens; slot R is nobody."""
     traced[0] += 1
+    keys_C = jax.random.wrap_key_data(keydata_C2, impl="threefry2x32")
     new_logits_CV = logits_BV[prompt_C]
     first_C = jnp.zeros_like(slot_C)
     token_C, logprob_C, ended_C = _draw(new_logits_CV, keys_C, first_C, draw)
-    T = prompts.k_LBKHS.shape[-1]
+    T = prompts.keys[0].shape[-1]
 
     def put(old: jax.Array, new: jax.Array) -> jax.Array:
         return old.at[slot_C].set(new.astype(old.dtype), mode="drop")
 
     # What the slot's last candidate left behind the prompt is never read: the row's length hides it.
     cache = kv.Cache(
-        k_LBKHS=slots.cache.k_LBKHS.at[:, slot_C, :, :, :T].set(prompts.k_LBKHS[:, prompt_C], mode="drop"),
-        v_LBKSH=slots.cache.v_LBKSH.at[:, slot_C, :, :T].set(prompts.v_LBKSH[:, prompt_C], mode="drop"),
+        keys=tuple(
+            old_LRKHS.at[:, slot_C, :, :, :T].set(new_LBKHS[:, prompt_C], mode="drop")
+            for old_LRKHS, new_LBKHS in zip(slots.cache.keys, prompts.keys, strict=True)
+        ),
+        values=tuple(
+            old_LRKSH.at[:, slot_C, :, :T].set(new_LBKSH[:, prompt_C], mode="drop")
+            for old_LRKSH, new_LBKSH in zip(slots.cache.values, prompts.values, strict=True)
+        ),
         lengths_B=put(slots.cache.lengths_B, prompts.lengths_B[prompt_C]),
     )
     tokens_CT = jnp.zeros((len(slot_C), slots.tokens_RT.shape[1]), jnp.int32)
@@ -149,7 +183,7 @@ def advance(
     compute: ComputeConfig,
     draw: Draw,
     mesh: Mesh | None,
-) -> Slots:
+) -> tuple[Slots, Seen]:
     """Decodes until at least `enough` slots are free (left_R is 0); `enough` is at most R."""
     traced[0] += 1
     T = slots.tokens_RT.shape[1]
@@ -173,7 +207,9 @@ def advance(
             steps=s.steps + 1,
         )
 
-    return _pin(jax.lax.while_loop(lambda s: jnp.sum(s.left_R == 0) < enough, step, slots), mesh)
+    slots = _pin(jax.lax.while_loop(lambda s: jnp.sum(s.left_R == 0) < enough, step, slots), mesh)
+    seen = Seen(*(getattr(slots, name) for name in Seen._fields))
+    return slots, seen if mesh is None else jax.lax.with_sharding_constraint(seen, mesh_axes.sharding(mesh))
 
 
 def _draw(

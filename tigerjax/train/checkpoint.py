@@ -251,15 +251,19 @@ def load_model(path: str | Path) -> Model:
 
 
 def content_sha256(weights: Any, config: ModelConfig) -> str:
-    """Of the model config and of every weight's name, dtype, shape and bytes, in order of name."""
+    """Of the model config and of every weight's name, dtype, shape and bytes, in order of name.
+
+    Weights may be `store.Stored`: they are read a chunk of rows (a layer) at a time."""
     total = hashlib.sha256(manifest.canonical(dataclasses.asdict(config)))
     named = {
         jax.tree_util.keystr(p, simple=True, separator="/"): w for p, w in jax.tree_util.tree_leaves_with_path(weights)
     }
     for name in sorted(named):
-        array = np.ascontiguousarray(named[name])
+        array = named[name]
         total.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        total.update(array.reshape(-1).view(np.uint8).data)
+        rows = getattr(array, "chunks", array.shape)[0]
+        for at in range(0, array.shape[0], rows):
+            total.update(np.ascontiguousarray(array[at : at + rows]).reshape(-1).view(np.uint8).data)
     return total.hexdigest()
 
 

@@ -38,6 +38,12 @@ def run_mesh(config: RunConfig) -> Mesh:
     return make_mesh(degrees, jax.devices()[:1] if alone else None)
 
 
+def mesh_of_several(config: RunConfig) -> Mesh | None:
+    """`run_mesh` for what also runs without one: None where that is a single device."""
+    mesh = run_mesh(config)
+    return mesh if mesh.size > 1 else None
+
+
 def train(
     config: RunConfig,
     loader: Any,

@@ -10,7 +10,8 @@ from typing import Any
 from tigerjax import hosts
 from tigerjax.config import ModelConfig
 
-# Dense bfloat16 TFLOP/s of one device by jax's `device_kind` (Google's published figures). MFU is left out elsewhere.
+# Dense bfloat16 TFLOP/s of one device by jax's `device_kind` (Google's and NVIDIA's published figures). Elsewhere MFU
+# is left out.
 PEAK_TFLOPS = {
     "TPU v4": 275.0,
     "TPU v5 lite": 197.0,
@@ -19,6 +20,8 @@ PEAK_TFLOPS = {
     "TPU v5p": 459.0,
     "TPU v6 lite": 918.0,
     "TPU v6e": 918.0,
+    "NVIDIA H100 80GB HBM3": 989.0,
+    "NVIDIA H200": 989.0,
 }
 
 

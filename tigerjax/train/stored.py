@@ -1,17 +1,28 @@
-"""Checkpoints whose weights stay on disk: written and read a part at a time, for conversion.
+"""Checkpoints whose weights stay on disk: written and read a part at a time, for conversion and onto a mesh.
 
 The folders are those of `tigerjax.train.checkpoint`; the arrays are `tigerjax.convert.store`'s.
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tigerjax.config import ModelConfig, model_from_dict
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from tigerjax import hosts
+from tigerjax import mesh as mesh_axes
+from tigerjax.config import ComputeConfig, ModelConfig, model_from_dict
 from tigerjax.convert import store
 from tigerjax.errors import DataError
-from tigerjax.train.checkpoint import NO_CHECKPOINT, claim, make_meta
-from tigerjax.train.checkpoint_files import META, checksums, publish, read_meta, say_damaged, steps
+from tigerjax.model import llama
+from tigerjax.model.reward import Reward
+from tigerjax.train.checkpoint import NO_CHECKPOINT, Model, claim, content_sha256, load_model, make_meta
+from tigerjax.train.checkpoint_files import META, check_bytes, checksums, publish, read_meta, say_damaged, steps
 
 
 class StoredModel(NamedTuple):
@@ -73,3 +84,52 @@ def _open(path: Path) -> StoredModel:
         meta["extra"],
         path,
     )
+
+
+def load_placed(path: str | Path, mesh: Mesh | None, dtype: str) -> Model:
+    """`load_model` with the weights on `mesh`, cut as training cuts them and in `dtype`; without a mesh, as they are.
+
+    A host reads its own share of each weight, and hosts share the check of the bytes; one reads all of them, a layer at
+    a time, for the sha256. The head of a reward model stays float32. DataError when no checkpoint is whole."""
+    if mesh is None:
+        return load_model(path)
+    stored = open_model(path)
+    hosts.same("the checkpoint to read", [str(stored.path), stored.step])
+    check_bytes(stored.path, read_meta(stored.path), ("weights",), part=jax.process_index(), parts=jax.process_count())
+    sha256 = content_sha256(stored.weights, stored.config) if hosts.is_writer() else ""
+    shardings = weight_shardings(stored.config, stored.kind, mesh)
+    narrow = jnp.dtype(dtype)
+    weights = {
+        name: jax.tree.map(functools.partial(_placed, dtype=np.float32 if name == "score" else narrow), *both)
+        for name, both in ((name, (stored.weights[name], shardings[name])) for name in stored.weights)
+    }
+    return Model(
+        stored.config,
+        weights,
+        stored.kind,
+        stored.tokenizer_sha256,
+        stored.step,
+        hosts.share("sha256 of the weights", sha256)[0],
+        stored.extra,
+    )
+
+
+def weight_shardings(config: ModelConfig, kind: str, mesh: Mesh) -> Any:
+    """A NamedSharding for every weight of a model of this kind ("llama", "reward"), as training cuts it."""
+    compute = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1)
+    model = (llama.Llama if kind == "llama" else Reward)(config, compute)
+    boxed = jax.eval_shape(functools.partial(llama.init, model), jax.random.key(0))
+    return nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, mesh_axes.logical_rules())
+
+
+def _placed(stored: store.Stored, sharding: Any, *, dtype: Any) -> jax.Array:
+    """One weight from the disk to the devices of this process; a part that several devices hold is read once."""
+    read: dict[str, np.ndarray] = {}
+
+    def part(index: tuple[slice, ...] | None) -> np.ndarray:
+        if str(index) not in read:
+            read.clear()  # devices that share a part come one after the other, or it is read again
+            read[str(index)] = stored[index].astype(dtype)
+        return read[str(index)]
+
+    return jax.make_array_from_callback(stored.shape, sharding, part)

@@ -1,0 +1,107 @@
+"""One process of several that sample, evaluate and score with one model: MODEL REWARD OUT, all read and written there.
+
+What it computes goes to OUT/samples and OUT/PROCESS.json, so that processes can be compared with each other.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tigerjax import cli, hosts
+from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig
+from tigerjax.rendezvous import HostsConfig
+
+CONFIG = ModelConfig(
+    num_layers=2,
+    model_dim=24,
+    mlp_dim=40,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=6,
+    vocab_size=262,
+    padded_vocab_size=272,
+    rope_base=3000.0,
+    norm_eps=3e-4,
+)
+COMPUTE = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=48)
+MESH = MeshConfig(fsdp=2, tensor=2)
+WAITS = HostsConfig(barrier_timeout_s=2000, stall_timeout_s=2000, start_timeout_s=2000)
+PROMPTS = [
+    {"prompt_id": f"p{n}", "text": text} for n, text in enumerate(["one", "two and three", "四", "five " * 9, "6"])
+]
+
+
+class ByteTokenizer:
+    """UTF-8 bytes after unk, bos and eos, then the three specials."""
+
+    folder = "bytes"
+    sha256 = "b" * 64
+    bos, eos, ins, res, pad, size = 1, 2, 259, 260, 261, 262
+
+    def encode(self, text: str) -> list[int]:
+        return [b + 3 for b in text.encode()]
+
+    def decode(self, ids: list[int]) -> str:
+        return bytes(i - 3 for i in ids if 3 <= i < 259).decode(errors="replace")
+
+
+def use(model: Path, reward: Path, out: Path, mesh: Any) -> dict[str, Any]:
+    """Figures of the sampler, log-likelihoods, greedy continuations and rewards; samples are in OUT/samples."""
+    from tigerjax.align.reward import Scorer
+    from tigerjax.evaluate.model import Answerer
+    from tigerjax.sample.engine import SamplingConfig
+    from tigerjax.sample.run import sample_prompts
+    from tigerjax.train.stored import load_placed
+
+    loaded, tokenizer = load_placed(model, mesh, COMPUTE.dtype), ByteTokenizer()
+    figures = sample_prompts(
+        loaded,
+        tokenizer,
+        PROMPTS,
+        out / "samples",
+        sampling=SamplingConfig(n=3, max_new_tokens=7, context=64),
+        seed=3,
+        model_sha=loaded.sha256,
+        batch_prompts=2,
+        batch_rows=4,
+        mesh=mesh,
+    )
+    answerer = Answerer(
+        loaded.config,
+        loaded.weights,
+        tokenizer,
+        COMPUTE,
+        model_sha256=loaded.sha256,
+        context=64,
+        rows=4,
+        mesh=mesh,
+        cache=out / "cache.jsonl",
+    )
+    rng = np.random.default_rng(1)
+    requests = [(rng.integers(3, 259, n).tolist(), n // 2) for n in (4, 9, 30, 12, 50)]
+    judge = load_placed(reward, mesh, COMPUTE.dtype)
+    scorer = Scorer(judge, tokenizer, compute=COMPUTE, seq_len=64, rows=4, mesh=mesh)
+    return {
+        "sha256": loaded.sha256,
+        "prompts": figures["prompts"],
+        "tokens": figures["tokens"],
+        "loglikelihoods": answerer.loglikelihoods(requests),
+        "continuations": answerer.continuations([(ids[:6], 5) for ids, _ in requests]),
+        "rewards": scorer.raw_ids([ids for ids, _ in requests]).tolist(),
+    }
+
+
+if __name__ == "__main__":
+    cli.quiet_start()
+    hosts.start(WAITS)
+    import jax
+
+    from tigerjax.mesh import make_mesh
+
+    with hosts.together():
+        model, reward, out = map(Path, sys.argv[1:])
+        found = use(model, reward, out, make_mesh(MESH))
+        (out / f"{jax.process_index()}.json").write_text(json.dumps(found), encoding="utf-8")
