@@ -15,7 +15,7 @@ stamp   := $(VENV)/installed-$(key)
 # without effect elsewhere). Must stand in the environment before Python starts.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: help venv quickstart test test-slow lint format bench drill clean
+.PHONY: help venv quickstart test test-slow lint format docs bench drill clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -56,6 +56,9 @@ lint: venv ## ruff and mypy alone
 
 format: venv ## rewrites the files as ruff wants them
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+docs: venv ## the site of docs/ in site/, warnings are errors (the tests build it too)
+	@$(BIN)/mkdocs build --strict --quiet && echo "wrote site/index.html"
 
 # Those that need neither arguments nor other packages' texts; each prints its table and keeps runs/bench/NAME.json.
 BENCH := train_beside_transformers sampler reward_scoring data_throughput loop_overhead

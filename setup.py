@@ -42,6 +42,7 @@ setup(
         "dev": [
             "hypothesis",
             "kubernetes-validate",
+            "mkdocs==1.6.1",
             "mypy",
             "pytest",
             "pytest-timeout",

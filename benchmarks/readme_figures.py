@@ -1,4 +1,5 @@
-"""Writes the quick start's figures into README.md, between its `<!-- quickstart -->` and `<!-- stages -->` marks.
+"""Writes the quick start's figures into README.md and README.zh.md, between `<!-- quickstart -->` and
+`<!-- stages -->` marks.
 
 python benchmarks/readme_figures.py runs/quickstart/report.json
 """
@@ -10,7 +11,50 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+README, CHINESE = ROOT / "README.md", ROOT / "README.zh.md"
+IN_CHINESE = {
+    "held-out pairs that the reward model orders rightly": "奖励模型排对的留出对",
+    "held-out questions answered rightly, rejection-sampled": "留出题答对的比例，拒绝采样后",
+    "held-out questions answered rightly, holistic": "留出题答对的比例，整体式预训练后",
+    "held-out questions answered rightly, control": "留出题答对的比例，对照组",
+    "held-out questions answered rightly, base": "留出题答对的比例，基座",
+    "held-out questions answered rightly, sft": "留出题答对的比例，SFT",
+    "mean true reward, before and after the round": "平均真实奖励，该轮之前与之后",
+    "greedy answers equal to transformers": "与 transformers 一致的贪心回答",
+    "largest logit difference to transformers": "与 transformers 的 logit 最大差异",
+    "control: as many steps, no winners": "对照：同样步数，没有胜出回答",
+    "Hugging Face export and parity": "导出到 Hugging Face 并核对",
+    "rejection sampling round": "一轮拒绝采样",
+    "clean and deduplicate": "清洗与去重",
+    "token shares realised": "实际的 token 份额",
+    "winners chosen by": "胜出回答的选择者",
+    "gate of the round": "该轮的关卡",
+    "characters a token, zh": "每个 token 的字符数，中文",
+    "characters a token, en": "每个 token 的字符数，英文",
+    "train holistic": "整体式预训练",
+    "train base": "训练基座",
+    "train sft": "监督微调",
+    "ask holistic": "向整体式模型提问",
+    "ask base": "向基座提问",
+    "ask sft": "向 SFT 模型提问",
+    "reward model": "奖励模型",
+    "2 CPU cores": "2 个 CPU 核心",
+    "logits within": "logit 相差不超过",
+    "vocabulary": "词表",
+    "documents": "篇文档",
+    "the same": "同上",
+    "tokenizer |": "分词器 |",
+    "| figure | value |": "| 数据 | 数值 |",
+    "| stage | command | config | hardware |": "| 阶段 | 命令 | 配置 | 硬件 |",
+    "| time | result | commit |": "| 时间 | 结果 | 提交 |",
+    "accepted": "接受",
+    "refused": "拒绝",
+    "entries": "个条目",
+    " right": " 答对",
+    "| loss ": "| 损失 ",
+}
+"""What a table says, the longer phrases first."""
 
 
 def table(report: dict[str, Any]) -> str:
@@ -61,6 +105,12 @@ def stages(report: dict[str, Any], commit: str) -> str:
     return "\n".join(rows)
 
 
+def in_chinese(table: str) -> str:
+    for english, chinese in IN_CHINESE.items():
+        table = table.replace(english, chinese)
+    return table
+
+
 def _result(report: dict[str, Any], stage: str, name: str) -> str:
     """What the report says of a stage, in a few words."""
     if stage.startswith("ask "):
@@ -81,15 +131,17 @@ def main() -> None:
     parser.add_argument("--commit", help="of the code that made the report; default: the checkout's")
     args = parser.parse_args()
     report = json.loads(args.report.read_text(encoding="utf-8"))
-    head = ["git", "-C", str(README.parent), "rev-parse", "--short", "HEAD"]
+    head = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
     commit = args.commit or subprocess.run(head, capture_output=True, text=True, check=True).stdout.strip()
-    text = README.read_text(encoding="utf-8")
-    for mark, body in (("quickstart", table(report)), ("stages", stages(report, commit))):
-        block = f"<!-- {mark} -->\n\n{body}\n\n<!-- /{mark} -->"
-        text, found = re.subn(f"<!-- {mark} -->.*?<!-- /{mark} -->", lambda _, b=block: b, text, flags=re.DOTALL)
-        if found != 1:
-            raise SystemExit(f"{README.name} must hold <!-- {mark} --> … <!-- /{mark} --> once, found {found}")
-    README.write_text(text, encoding="utf-8")
+    tables = {"quickstart": table(report), "stages": stages(report, commit)}
+    for path, said in ((README, tables), (CHINESE, {mark: in_chinese(body) for mark, body in tables.items()})):
+        text = path.read_text(encoding="utf-8")
+        for mark, body in said.items():
+            block = f"<!-- {mark} -->\n\n{body}\n\n<!-- /{mark} -->"
+            text, found = re.subn(f"<!-- {mark} -->.*?<!-- /{mark} -->", lambda _, b=block: b, text, flags=re.DOTALL)
+            if found != 1:
+                raise SystemExit(f"{path.name} must hold <!-- {mark} --> … <!-- /{mark} --> once, found {found}")
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ LEVELS = {
     **dict.fromkeys(["data", "convert"], 2),
     **dict.fromkeys(["train", "sample", "plan"], 3),
     **dict.fromkeys(["align", "evaluate", "report"], 4),
-    **dict.fromkeys(["arguments", "cli", "commands", "quickstart"], 5),
+    **dict.fromkeys(["arguments", "cli", "commands", "options", "quickstart"], 5),
 }
 DATA_MIXTURES_LEVEL = 2  # registrations, made of tigerjax.data and what is below it
 

@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 a host was lost, 2 bad config (before any work), 3 bad dat
 import difflib
 import errno
 import glob
+import inspect
 import logging
 import os
 import sys
@@ -14,8 +15,8 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import tigerjax
-from tigerjax.arguments import HELP, Command, bind, bind_with_config
-from tigerjax.commands import align, checkpoints, convert, evaluate, models, plan, text
+from tigerjax.arguments import DRY_RUN, HELP, Command, bind, bind_with_config, rehearse
+from tigerjax.commands import align, checkpoints, completion, convert, evaluate, models, plan, text
 from tigerjax.errors import ConfigError, TigerjaxError, disk_full
 
 COMMANDS: dict[tuple[str, ...], Command] = {
@@ -61,6 +62,7 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("convert", "to-hf"): convert.to_hf,
     ("convert", "resize"): convert.resize,
     ("report",): models.report,
+    ("completion",): completion.completion,
 }
 WITH_CONFIG = {
     text.data_cache,
@@ -136,7 +138,10 @@ def _run(args: list[str]) -> None:
             quiet_start()
             hush_threads()
             sys.path.append("")  # modules of mixtures are looked for in the current folder too, as `python -m` does
-            (bind_with_config if command in WITH_CONFIG else bind)(command, rest, prog)()
+            dry = DRY_RUN in rest and "dry_run" not in inspect.signature(command).parameters
+            given = [word for word in rest if word != DRY_RUN] if dry else rest
+            bound = (bind_with_config if command in WITH_CONFIG else bind)(command, given, prog)
+            rehearse(bound, prog) if dry else bound()
             return
     said = tuple(word for word in args if not word.startswith("-"))
     groups = {words[:n] for words in COMMANDS for n in range(1, len(words))}

@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Literal
 
-from tigerjax.errors import ConfigError
+from tigerjax.errors import ConfigError, near_miss
 from tigerjax.health import HealthConfig
 
 Attention = Literal["reference", "splash", "cudnn"]
@@ -34,18 +34,18 @@ Dtype = Literal["float32", "bfloat16"]
 class ModelConfig:
     """Sizes of one Llama. Everything that changes the checkpoint is here, nothing else is."""
 
-    num_layers: int
-    model_dim: int
-    mlp_dim: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
+    num_layers: int  # L: decoder blocks
+    model_dim: int  # D: features of the residual stream
+    mlp_dim: int  # F: features inside the gated mlp
+    num_heads: int  # N: query heads
+    num_kv_heads: int  # K: key and value heads, each shared by N / K query heads
+    head_dim: int  # H: features of one head; N x H may differ from D
     vocab_size: int
     """Entries of the tokenizer, specials included: ids in [0, vocab_size) are real."""
     padded_vocab_size: int
     """Rows of the embedding and columns of the head; the padding is masked to -inf wherever logits are used."""
-    rope_base: float
-    norm_eps: float
+    rope_base: float  # Base of the rotary angles; 10,000 for Llama-2
+    norm_eps: float  # Added to the mean square under RMSNorm's root
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
@@ -62,17 +62,17 @@ class ModelConfig:
 class SplashConfig:
     """Blocks of the splash kernel, in tokens: larger ones keep the matrix units busier and need more VMEM."""
 
-    block_q: int = 512
+    block_q: int = 512  # Queries of one block, forward
     block_kv: int = 1024
     """Keys brought into VMEM at one time; block_kv_compute of them are multiplied at one time."""
-    block_kv_compute: int = 512
+    block_kv_compute: int = 512  # Keys multiplied at one time, forward
     block_q_dkv: int = 512
     """The backward kernel of k and v, and of q too with fused_backward."""
-    block_kv_dkv: int = 1024
-    block_kv_dkv_compute: int = 512
+    block_kv_dkv: int = 1024  # Keys in VMEM at one time, backward of k and v
+    block_kv_dkv_compute: int = 512  # Keys multiplied at one time, backward of k and v
     block_q_dq: int = 512
     """The backward kernel of q; not used with fused_backward."""
-    block_kv_dq: int = 1024
+    block_kv_dq: int = 1024  # Keys in VMEM at one time, backward of q
     fused_backward: bool = False
     """One backward kernel of 5 matrix products instead of two of 7; partial gradients of q, one for each block of
     block_kv_dkv keys, are held in the compute dtype and added afterwards."""
@@ -101,8 +101,8 @@ class SplashConfig:
 class ComputeConfig:
     """How the model is computed; never changes what a checkpoint means."""
 
-    attention: Attention
-    remat: Remat
+    attention: Attention  # splash: the TPU kernel; cudnn: NVIDIA's; reference: plain products, anywhere
+    remat: Remat  # What a layer keeps for the backward pass; docs/MEMORY.md has their cost
     dtype: Dtype
     """Of activations; weights and optimiser state are float32."""
     loss_chunk_tokens: int
@@ -119,10 +119,10 @@ class ComputeConfig:
 class MeshConfig:
     """Degrees of parallelism; their product is the number of devices."""
 
-    data: int = 1
-    stage: int = 1
-    fsdp: int = 1
-    tensor: int = 1
+    data: int = 1  # Slices that share nothing but gradients
+    stage: int = 1  # Stages of the pipeline over the layers
+    fsdp: int = 1  # Shards of weights along D, and of the rows
+    tensor: int = 1  # Shards of heads, mlp and vocabulary
 
     def __post_init__(self) -> None:
         for name in ("data", "stage", "fsdp", "tensor"):
@@ -150,17 +150,17 @@ class PipelineConfig:
 class OptimConfig:
     """AdamW with warm-up and cosine decay."""
 
-    peak_lr: float
+    peak_lr: float  # Learning rate at the end of the warm-up
     final_lr_fraction: float
     """The cosine ends at peak_lr * final_lr_fraction."""
-    warmup_steps: int
-    total_steps: int
-    beta1: float
-    beta2: float
-    eps: float
+    warmup_steps: int  # Steps of linear rise from 0
+    total_steps: int  # Steps of the run, warm-up included
+    beta1: float  # Decay of Adam's running mean of gradients
+    beta2: float  # Decay of the running mean of their squares
+    eps: float  # Added to the root of the second moment
     weight_decay: float
     """Applied to matrices only: norm scales are left alone."""
-    clip_norm: float | None
+    clip_norm: float | None  # Global gradient norm is cut to it; None leaves it
     first_moment_dtype: Dtype = "float32"
     """Of Adam's running mean of gradients; bfloat16 saves 2 bytes a weight. The second moment stays float32."""
     accumulate: int = 1
@@ -197,9 +197,9 @@ class DataConfig:
 class CheckpointConfig:
     """When to save, and how many to keep: the newest `keep`, and the multiples of `keep_every_steps`."""
 
-    every_steps: int
-    keep: int
-    keep_every_steps: int | None = None
+    every_steps: int  # Steps between saves; the last step is saved too
+    keep: int  # Newest checkpoints that stay
+    keep_every_steps: int | None = None  # Multiples of it stay for good
     init_from: str | None = None
     """Checkpoint or run directory whose weights start this run at step 0; None starts from random weights."""
 
@@ -214,19 +214,19 @@ class CheckpointConfig:
 class RunConfig:
     """One training run: pretraining and SFT differ by mixture and init."""
 
-    name: str
-    model: ModelConfig
-    compute: ComputeConfig
-    mesh: MeshConfig
-    optim: OptimConfig
-    data: DataConfig
-    checkpoint: CheckpointConfig
+    name: str  # Of the run: its folder is runs/NAME
+    model: ModelConfig  # Sizes of the network
+    compute: ComputeConfig  # How it is computed
+    mesh: MeshConfig  # Over which devices
+    optim: OptimConfig  # AdamW and its schedule
+    data: DataConfig  # Rows
+    checkpoint: CheckpointConfig  # Saves and initial weights
     batch_rows: int
     """Rows of seq_len tokens in one optimiser step, over all hosts and micro-batches."""
-    seed: int
-    log_every_steps: int
-    pipeline: PipelineConfig = PipelineConfig()
-    health: HealthConfig = dataclasses.field(default_factory=HealthConfig)
+    seed: int  # Of initial weights and of the order of rows
+    log_every_steps: int  # Steps between records of metrics.jsonl
+    pipeline: PipelineConfig = PipelineConfig()  # How layers pass the stages
+    health: HealthConfig = dataclasses.field(default_factory=HealthConfig)  # Spikes of loss and gradient
 
     def __post_init__(self) -> None:
         if self.batch_rows % self.optim.accumulate:
@@ -312,7 +312,8 @@ def load(path: str | Path) -> RunConfig:
     """Runs `config()` of a file under configs/; anything that is not a RunConfig is refused."""
     path = Path(path)
     if not path.is_file():
-        raise ConfigError(f"config file {path} does not exist; give a path such as configs/llama2_tiny.py")
+        near = near_miss(str(path), map(str, path.parent.glob("*.py")))
+        raise ConfigError(f"config file {path} does not exist{near or '; give a path such as configs/llama2_tiny.py'}")
     spec = importlib.util.spec_from_file_location(f"tigerjax_config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"config file {path} is not a Python file")

@@ -4,7 +4,9 @@ Raise one of these with a single line that says what was given, what was needed 
 `tigerjax.cli` prints the line and exits with the code. Anything else is a bug and shows its traceback.
 """
 
+import difflib
 import errno
+from collections.abc import Iterable
 
 
 class TigerjaxError(Exception):
@@ -41,6 +43,12 @@ class HostsError(TigerjaxError):
     """Another host of the run is lost, stalled or late: nothing is wrong with the input, start again (exit 1)."""
 
     exit_code = 1
+
+
+def near_miss(word: str, there: Iterable[str]) -> str:
+    """`; did you mean X?` where one of `there` is close to a word that is none of them, else nothing."""
+    near = difflib.get_close_matches(word, list(there), n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def disk_full(error: BaseException) -> bool:

@@ -133,7 +133,7 @@ def test_a_search_with_the_real_compiler_ends_in_an_override_that_plans(tmp_path
         ([], "needs a config file"),
         (["configs/llama2_tiny.py"], "--topology STR (required)"),
         (["configs/llama2_tiny.py", "--topology", "v5p-128"], "CHIP:SHAPE"),
-        (["configs/llama2_tiny.py", "--topology", "v5p:2x2x1", "--slices", "two"], "parsing --slices"),
+        (["configs/llama2_tiny.py", "--topology", "v5p:2x2x1", "--slices", "two"], "--slices: invalid literal"),
         (["configs/llama2_tiny.py", "--topology", "v5p:2x2x1", "--slices", "0"], "at least 1"),
     ],
 )

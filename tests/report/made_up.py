@@ -96,6 +96,26 @@ def made_up_report(samples: int = 3) -> dict[str, Any]:
             }
             for i in range(samples)
         ],
+        "runs": {
+            name: {
+                "tokens_per_s": [[10 * i, 11_111.1 + 111 * (i % 7)] for i in range(1, 61)],
+                "mfu": [[10 * i, 0.444 + 0.0111 * (i % 3)] for i in range(1, 61)],
+                "goodput": [[10 * i, 1 - 1 / (i + 1)] for i in range(1, 61)],
+                "hbm_peak_gb": [[10 * i, 77.7] for i in range(1, 61)],
+                "grad_norm": [[10 * i, 2.22 / i] for i in range(1, 61)],
+                "spent_s": {"steps": 88.8, "start": 4.4, "compile": 3.3, "data": 2.2, "save": 1.1, "down": 0.0},
+            }
+            for name in ("holistic", f"sft{HOSTILE}")
+        },
+        "lineage": [
+            {"name": f"corpus{HOSTILE}", "stage": "file", "said": "", "of": []},
+            {"name": "clean", "stage": "clean", "said": "2,222 → 2,111", "of": [0]},
+            {"name": "tokenizer", "stage": "tokenizer_extend", "said": "2,222 entries", "of": [1]},
+            {"name": "made_up_holistic", "stage": "rows", "said": "4,444 rows, 5 sources", "of": [1, 2]},
+            {"name": "holistic", "stage": "train", "said": "step 600", "of": [3]},
+            {"name": "rounds/01/train", "stage": "align train", "said": "", "of": [4]},
+            {"name": "hf", "stage": "convert to-hf", "said": "39 tensors", "of": [5, 2]},
+        ],
         "hf_max_abs_logit_diff": 1.11e-5,
         "hf_greedy_equal": {"prompts": 22, "equal": 22},
         "seconds": {

@@ -22,12 +22,14 @@ SECTIONS = {
     "data": ["data"],
     "shares": ["shares"],
     "curves": ["curves"],
+    "speed": ["runs"],
     "accuracy": ["accuracy"],
     "round": ["true_reward", "round"],
     "rounds": ["align_rounds"],
     "samples": ["samples"],
     "parity": ["hf_max_abs_logit_diff", "hf_greedy_equal"],
     "time": ["seconds"],
+    "graph": ["lineage"],
     "lineage": [],
 }
 VOID = {"meta", "br", "hr", "img", "input", "link"}

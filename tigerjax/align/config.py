@@ -40,8 +40,8 @@ class AlignConfig:
 
     prompt_fraction: float
     """Share of the SFT prompts that are sampled again; in [0.05, 0.10] unless allow_fraction."""
-    seed: int
-    allow_fraction: bool = False
+    seed: int  # Of all draws of the rounds
+    allow_fraction: bool = False  # Lets prompt_fraction leave [0.05, 0.10]
     exclude_rounds: int = 1
     """Prompts of so many previous rounds are not drawn again."""
     rank_fraction: float = 0.05
@@ -60,9 +60,9 @@ class AlignConfig:
     """A winner chosen by the reward model must score above the existing answer."""
     on_conflict: Literal["add", "replace"] = "add"
     """Whether a winner joins the existing answer of its prompt or takes its place."""
-    rm_weight: float = 1.0
-    human_weight: float = 1.0
-    edit_weight: float = 1.0
+    rm_weight: float = 1.0  # Times that a winner of the reward model counts in the loss
+    human_weight: float = 1.0  # The same of a winner that people ranked first
+    edit_weight: float = 1.0  # The same of an edited answer
     max_mean_loss_points: float = 1.0
     """Points of accuracy that the mean of a language may lose in the gate."""
     max_task_loss_points: float = 3.0

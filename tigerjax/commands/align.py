@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from tigerjax.align.config import AlignConfig
 from tigerjax.align.steps import STEPS
-from tigerjax.arguments import keep, override, show
-from tigerjax.commands.models import percent
+from tigerjax.arguments import keep, override, say, show
+from tigerjax.commands.progress import show_progress
 from tigerjax.errors import Blocked, GateFailed
 
 Folder = Annotated[Path, "positional"]
@@ -183,7 +183,7 @@ def status(dir: Folder, json: Path | None = None) -> None:
     for folder in sorted((dir / "rounds").glob("[0-9][0-9]")):
         for place, line in enumerate(steps.status(folder)):
             figures.append({"round": int(folder.name)} | line)
-            counts = ", ".join(f"{key} {value}" for key, value in line["counts"].items())
+            counts = say(line["counts"]) if line["counts"] else ""
             table.add_row(folder.name if not place else "", line["step"], line["state"], counts)
     Console().print(table if figures else "no round has begun")
     keep({"steps": figures}, json)
@@ -194,7 +194,7 @@ def _open(dir: Path) -> Any:
 
     plan = project.read(dir)
     config = override(Path(plan.config), plan.overrides, "tigerjax align")
-    return project.Project(dir, plan, config, progress=percent("sampled"))
+    return project.Project(dir, plan, config, progress=show_progress("sampled", "prompts"))
 
 
 def _step(dir: Path, step: str, json: Path | None, labels: list[Path] | None = None) -> None:

@@ -51,11 +51,13 @@ def rm(
     step: tuple[int, ...] = (),
     damaged: bool = False,
     force: bool = False,
+    dry_run: bool = False,
     json: Path | None = None,
 ) -> None:
     """Removes the named checkpoints of a run, and with --damaged those that a restore has set aside.
 
-    The newest one that is whole stays, unless --force: without it the run would start over.
+    The newest one that is whole stays, unless --force: without it the run would start over. --dry-run says what would
+    go, and removes nothing.
 
     Example: tigerjax checkpoint rm runs/llama2_tiny --step 50
     """
@@ -70,9 +72,10 @@ def rm(
         raise ConfigError(f"{newest} is the newest whole checkpoint of {folder}: the run resumes from it; or --force")
     names = [str(n) for n in chosen] + (files.damaged(folder) if damaged else [])
     for name in names:
-        files.remove(folder / name)
-        print(f"removed {folder / name}")
-    keep({"folder": str(folder), "removed": names}, json)
+        if not dry_run:
+            files.remove(folder / name)
+        print(f"{'would remove' if dry_run else 'removed'} {folder / name}")
+    keep({"folder": str(folder), "removed": [] if dry_run else names}, json)
 
 
 def _chosen(folder: Path, wanted: tuple[int, ...]) -> list[int]:

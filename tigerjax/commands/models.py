@@ -2,12 +2,12 @@
 
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 from tigerjax.align.config import RewardConfig
 from tigerjax.arguments import keep, override, show
+from tigerjax.commands.progress import show_progress
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.rendezvous import AUTO, HostsConfig
@@ -68,7 +68,9 @@ def train(
         mesh = run_mesh(run)  # first: a mesh that does not fit is found before the rows are made
         mine = host_rows(mesh, run.batch_rows)
         total_rows = run.batch_rows * run.optim.total_steps
-        loader = open_loader(run.data, batch_rows=run.batch_rows, seed=run.seed, mine=mine, total_rows=total_rows)
+        loader = open_loader(
+            run.data, batch_rows=run.batch_rows, seed=run.seed, mine=mine, total_rows=total_rows, progress=show_progress
+        )
         loop(run, loader, run_dir=run_dir, mesh=mesh, since=began, profile_steps=traced)
     if others.is_writer():
         figures = {"run": str(run_dir)} | last_record(run_dir)
@@ -260,16 +262,17 @@ def sample(
             mesh=mesh,
             batch_rows=rows,
             batch_prompts=max(8, row_ways(mesh)),
-            progress=percent("sampled"),
+            progress=show_progress("sampled", "prompts"),
         )
     if others.is_writer():
         show(figures, json)
 
 
 def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> None:
-    """Draws RUN_DIR/report.html from RUN_DIR/report.json, and prints its table.
+    """Draws RUN_DIR/report.html: one page with curves, shares, speed, rounds, samples and lineage; prints its table.
 
-    RUN_DIR may also be an alignment (`align init --out`): then of its ended rounds, which report.json is written from.
+    RUN_DIR is a quick start (whose report.json is read), a run of `tigerjax train`, or an alignment (`align init
+    --out`), of whose ended rounds or logged steps report.json is written.
 
     Example: tigerjax report runs/quickstart
     """
@@ -277,33 +280,22 @@ def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> 
 
     from tigerjax import manifest
     from tigerjax.align import project, summary
-    from tigerjax.report import print_table, render
+    from tigerjax.report import lineage, print_table, render, runs
 
     source = run_dir / "report.json"
     if (run_dir / project.FILE).is_file():
         manifest.write_json(source, summary.collect(run_dir))
+    elif (run_dir / runs.METRICS).is_file():
+        manifest.write_json(source, runs.of_run(run_dir))
     if not source.is_file():
-        raise DataError(f"{source} does not exist; `tigerjax quickstart --out {run_dir}` writes it")
+        raise DataError(f"{source} does not exist; give a folder of `tigerjax quickstart`, `train` or `align init`")
     try:
         values = json_lib.loads(source.read_text(encoding="utf-8"))
+        values |= {"runs": runs.collect(run_dir), "lineage": lineage.collect(run_dir)}
         render(values, run_dir / "report.html")
         print_table(values)
+        print(f"wrote {run_dir / 'report.html'}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         kind = type(error).__name__
         raise DataError(f"{source} is not the report of a run ({kind}: {error}); write it again") from error
     keep(values, json)
-
-
-def percent(what: str) -> Callable[[int, int], None]:
-    """Progress of long work: a line that overwrites itself on a terminal, else one every ten seconds."""
-    last = [time.monotonic()]
-
-    def say(done: int, total: int) -> None:
-        now, live = time.monotonic(), sys.stderr.isatty()
-        if done < total and now - last[0] < (0.2 if live else 10.0):
-            return
-        last[0] = now
-        end = "\n" if done == total or not live else "\r"
-        print(f"{what} {done}/{total} ({done / max(total, 1):.0%})", end=end, file=sys.stderr, flush=True)
-
-    return say

@@ -1,6 +1,7 @@
 """The command that plans a run on a TPU slice that is not there."""
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def plan(
     from tigerjax.plan import figures
     from tigerjax.plan.compile import compile_for, token_work
 
+    print(f"compiling the step of {run.name} for {topology}: minutes for a large model", file=sys.stderr, flush=True)
     compiled = compile_for(run, place, work=_reward_work(answers) if answers else token_work)
     shown = figures.figures(run, place, compiled)
     if tokens:

@@ -1,34 +1,51 @@
-"""How far long work has come, on stderr: a bar that overwrites itself on a terminal, else a line every ten seconds."""
+"""How far long work has come, on stderr: a bar that overwrites itself on a terminal, else a line every ten seconds.
+
+What is over in less than five seconds says nothing.
+"""
 
 import sys
 import time
 from collections.abc import Callable
 
 BAR = 24  # characters
-LIVE_SECONDS, PLAIN_SECONDS = 0.2, 10.0
+LIVE_SECONDS, PLAIN_SECONDS, SHORT_SECONDS = 0.2, 10.0, 5.0
 
 
 def show_progress(what: str, unit: str = "") -> Callable[[int, int], None]:
-    """A function of (done, all). With unit "GB" both are bytes, and the speed and the time left are said."""
+    """A function of (done, all); all is 0 where nobody knows. With unit "GB" both are bytes. Rate and time left are
+    said, of what was done since the first call: an interrupted run's part says nothing of this one's speed."""
     started = time.monotonic()
-    last, first = [started], [-1]
+    last, first, silent = [started], [(-1, started)], [True]
 
     def say(done: int, total: int) -> None:
         now, live = time.monotonic(), sys.stderr.isatty()
-        if first[0] < 0:
-            first[0] = done  # what an interrupted run had done says nothing of this one's speed
-        if done < total and now - last[0] < (LIVE_SECONDS if live else PLAIN_SECONDS):
+        if first[0][0] < 0:
+            first[0] = (done, now) if done < total or not total else (0, started)
+        over = 0 < total <= done
+        if now - started < SHORT_SECONDS and (over or not live or now - started < 1) and silent[0]:
             return
-        last[0] = now
-        share = done / max(total, 1)
-        amount = f"{done / 1e9:.2f}/{total / 1e9:.2f} GB" if unit == "GB" else f"{done:,}/{total:,} {unit}".rstrip()
-        words = [f"{what} {amount} ({share:.0%})"]
-        if live:
-            words.insert(0, f"[{'#' * int(BAR * share):{BAR}}]")
-        speed = (done - first[0]) / max(now - started, 1e-9)
-        if 0 < done < total and speed > 0:
-            words.append(f"{(total - done) / speed:.0f} s left")
-        end = "\r" if live and done < total else "\n"
+        if not over and now - last[0] < (LIVE_SECONDS if live else PLAIN_SECONDS):
+            return
+        last[0], silent[0] = now, False
+        scale = 1e9 if unit == "GB" else 1
+        form = "{:,.2f}" if unit == "GB" else "{:,.0f}"
+        amounts = "/".join(form.format(n / scale) for n in (done, total) if n or not total)
+        words = [f"{what} {amounts if total else form.format(done / scale)} {unit}".rstrip()]
+        if total:
+            words.append(f"({done / total:.0%})")
+        if live and total:
+            words.insert(0, f"[{'#' * int(BAR * done / total):{BAR}}]")
+        speed = (done - first[0][0]) / max(now - first[0][1], 1e-9)
+        if speed > 0:
+            words.append(f"{_rate(speed / scale)}{' GB' if unit == 'GB' else ''}/s")
+            if total:
+                words.append(f"in {now - started:.0f} s" if over else f"{(total - done) / speed:.0f} s left")
+        end = "\r" if live and not over else "\n"
         print(" ".join(words) + ("\033[K" if live else ""), end=end, file=sys.stderr, flush=True)
 
     return say
+
+
+def _rate(speed: float) -> str:
+    """Three digits at most behind the first one that is not 0."""
+    return f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"

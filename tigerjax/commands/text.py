@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from tigerjax.arguments import keep, override, show
+from tigerjax.commands.progress import show_progress
 from tigerjax.errors import GateFailed
 
 
@@ -118,7 +119,7 @@ def data_clean(
         sensitive=sensitive,
         drop_denied=drop_denied,
         max_bad_fraction=max_bad_fraction,
-        runner=Runner(runner, workers),
+        runner=Runner(runner, workers, show_progress),
     )
     show(manifest["counts"] | manifest["figures"], json)
 
@@ -141,7 +142,7 @@ def data_dedup_exact(
     from tigerjax.data.dedup import dedup_files
     from tigerjax.data.runner import Runner
 
-    manifest = dedup_files("exact", input, out, shards=shards, runner=Runner(runner, workers))
+    manifest = dedup_files("exact", input, out, shards=shards, runner=Runner(runner, workers, show_progress))
     show(manifest["counts"] | manifest["figures"], json)
 
 
@@ -164,7 +165,9 @@ def data_dedup_near(
     from tigerjax.data.dedup import dedup_files
     from tigerjax.data.runner import Runner
 
-    manifest = dedup_files("near", input, out, threshold=threshold, shards=shards, runner=Runner(runner, workers))
+    manifest = dedup_files(
+        "near", input, out, threshold=threshold, shards=shards, runner=Runner(runner, workers, show_progress)
+    )
     show(manifest["counts"] | manifest["figures"], json)
 
 
@@ -188,7 +191,7 @@ def data_dedup_against_sft(
     from tigerjax.data.dedup import against_sft_files
     from tigerjax.data.runner import Runner
 
-    where = Runner(runner, workers)
+    where = Runner(runner, workers, show_progress)
     manifest = against_sft_files(docs, sft, out, action=action, shards=shards, runner=where)
     show(manifest["counts"] | manifest["figures"], json)
 
@@ -214,7 +217,7 @@ def data_decontaminate(
     from tigerjax.data.decontaminate import decontaminate_files
     from tigerjax.data.runner import Runner
 
-    where = Runner(runner, workers)
+    where = Runner(runner, workers, show_progress)
     manifest = decontaminate_files(docs, evaluations, out, action=action, field=field, shards=shards, runner=where)
     show(manifest["counts"] | manifest["figures"], json)
 
@@ -251,7 +254,7 @@ def data_cache(config: Path, overrides: list[str], runner: str = "local", json: 
 
     run = override(config, overrides, "tigerjax data cache")
     where = Runner(runner).name  # refused here where it cannot work
-    loader = open_loader(run.data, batch_rows=run.batch_rows, seed=run.seed, runner=where)
+    loader = open_loader(run.data, batch_rows=run.batch_rows, seed=run.seed, runner=where, progress=show_progress)
     tokens = {source.name: source.figures["tokens"] for source in loader.sources}
     show({"wanted": loader.rates, "rows": loader.rows(), "tokens": tokens}, json)
 
@@ -271,7 +274,9 @@ def data_stats(
     """
     from tigerjax.data.mixture import mixture_config, stats
 
-    show(stats(mixture_config(mixture, mixtures, cache_dir, seq_len), batch_rows=1, seed=0), json)
+    show(
+        stats(mixture_config(mixture, mixtures, cache_dir, seq_len), batch_rows=1, seed=0, progress=show_progress), json
+    )
 
 
 def data_inspect(

@@ -15,11 +15,10 @@ in a module that the config's `data.modules` names. Patterns and tokenizer folde
 not at import. Registering a name again replaces it.
 """
 
-import difflib
 import importlib
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from tigerjax import hosts, manifest
 from tigerjax.config import DataConfig
 from tigerjax.data import records
 from tigerjax.data.loader import Loader, schedule, write_rows
+from tigerjax.data.runner import Progress
 from tigerjax.data.tasks import (
     Source,
     add_documents_task,
@@ -38,7 +38,7 @@ from tigerjax.data.tasks import (
     task_rows,
 )
 from tigerjax.data.tf import start
-from tigerjax.errors import ConfigError, DataError, TigerjaxError
+from tigerjax.errors import ConfigError, DataError, TigerjaxError, near_miss
 from tigerjax.tokenizer.chat import Overlong
 
 HOLISTIC_RANGE = (0.05, 0.10)  # what TigerBot used; outside it a warning
@@ -119,8 +119,9 @@ def get_mixture(name: str) -> Any:
     _, seqio = start()
 
     if name not in seqio.MixtureRegistry.names():
-        near = difflib.get_close_matches(name, seqio.MixtureRegistry.names()) or sorted(seqio.MixtureRegistry.names())
-        raise ConfigError(f"mixture {name!r} is not registered; data.modules must name its module; there are {near}")
+        there = sorted(seqio.MixtureRegistry.names())
+        near = near_miss(name, there) or f"; there are {', '.join(there) or 'none'}"
+        raise ConfigError(f"mixture {name!r} is not registered; data.modules must name its module{near}")
     return seqio.MixtureRegistry.get(name)
 
 
@@ -137,8 +138,21 @@ def _beam_rows(task: Any, inputs: Sequence[Path], seq_len: int, runner: str, wor
     shutil.rmtree(work)
 
 
+def _told(rows: Iterator[np.ndarray], say: Callable[[int, int], None]) -> Iterator[np.ndarray]:
+    """The same rows, counted."""
+    for number, row in enumerate(rows, start=1):
+        say(number, 0)
+        yield row
+
+
 def cache(
-    mixture: str, tokenizer: str | Path, cache_dir: str | Path, seq_len: int, *, runner: str = "local"
+    mixture: str,
+    tokenizer: str | Path,
+    cache_dir: str | Path,
+    seq_len: int,
+    *,
+    runner: str = "local",
+    progress: Progress | None = None,
 ) -> dict[str, Path]:
     """Writes the rows of every task of a mixture to CACHE_DIR/<task>/; what is unchanged is skipped.
 
@@ -180,7 +194,7 @@ def cache(
                 made = task_rows(task, seq_len)
             else:
                 made = _beam_rows(task, inputs, seq_len, runner, run.tmp / "work")
-            written = write_rows(run.tmp, made)
+            written = write_rows(run.tmp, _told(made, progress(task.name, "rows")) if progress is not None else made)
             found = dict(maker.counts) if maker else {}
             if not written["rows"]:
                 raise DataError(
@@ -255,6 +269,7 @@ def open_loader(
     mine: Sequence[int] | None = None,
     total_rows: int | None = None,
     runner: str = "local",
+    progress: Progress | None = None,
 ) -> Loader:
     """The loader of a config's mixture; builds the caches that are missing or outdated (one host does, for all).
 
@@ -276,7 +291,7 @@ def open_loader(
                 f" remove the folder (rm -r {folder}) and run `tigerjax data cache CONFIG`, or name the old tokenizer"
             )
     if hosts.is_writer():
-        cache(data.mixture, data.tokenizer, data.cache_dir, data.seq_len, runner=runner)
+        cache(data.mixture, data.tokenizer, data.cache_dir, data.seq_len, runner=runner, progress=progress)
     hosts.barrier("rows cached")
     limits = {task.name: maker.max_epochs for task in mixture.tasks if (maker := row_maker(task)) is not None}
     rates = {task.name: float(mixture.get_rate(task)) for task in mixture.tasks}
@@ -287,9 +302,9 @@ def open_loader(
     return loader
 
 
-def stats(data: DataConfig, *, batch_rows: int, seed: int) -> dict[str, Any]:
+def stats(data: DataConfig, *, batch_rows: int, seed: int, progress: Progress | None = None) -> dict[str, Any]:
     """wanted and realised token shares (until the first source has been read once), fill, rows, tokens, sources."""
-    loader = open_loader(data, batch_rows=batch_rows, seed=seed)
+    loader = open_loader(data, batch_rows=batch_rows, seed=seed, progress=progress)
     counts = dict.fromkeys(loader.names, 0)
     available = loader.rows()
     for chosen in schedule([loader.rates[name] for name in loader.names]):

@@ -18,7 +18,7 @@ import numpy as np
 
 from tigerjax.data.grams import cut, key, keys, windows
 from tigerjax.data.records import Record
-from tigerjax.errors import ConfigError, DataError
+from tigerjax.errors import ConfigError, DataError, near_miss
 
 MIN_CHARACTERS = 50
 """`short`: letters and digits that a document needs."""
@@ -332,6 +332,7 @@ class RuleSet:
 def rule_set(on: Sequence[str] = (), off: Sequence[str] = (), words: str | Path | None = None) -> RuleSet:
     """The default rules with those of `on` ("all" for every one) and without those of `off`."""
     if unknown := (set(on) - {"all"} | set(off)) - set(RULES):
-        raise ConfigError(f"no such cleaning rules: {sorted(unknown)}; there are {list(RULES)}")
+        near = near_miss(min(unknown), RULES)
+        raise ConfigError(f"no such cleaning rules: {', '.join(sorted(unknown))}{near}; there are {', '.join(RULES)}")
     default = {name for name, rule in RULES.items() if rule.default or name in on or "all" in on}
     return RuleSet(frozenset(default - set(off)), () if words is None else read_words(words))

@@ -14,7 +14,7 @@ import importlib.util
 import json
 import multiprocessing
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,8 @@ from tigerjax import manifest
 from tigerjax.errors import ConfigError, DataError, TigerjaxError
 
 Item = TypeVar("Item")
+Progress = Callable[[str, str], Callable[[int, int], None]]
+"""Of (what, unit): a function of (done, all), all being 0 where nobody knows."""
 MAX_WORKERS = 1024
 
 
@@ -31,8 +33,9 @@ class Runner:
     A context: local processes start with the first step that has something for them, and end with the context.
     """
 
-    def __init__(self, name: str = "local", workers: int = 1):
-        self.name, self.workers = name, workers
+    def __init__(self, name: str = "local", workers: int = 1, progress: Progress | None = None):
+        """`progress(step, "parts")` gives a function of (done, all); a Beam runner has its own."""
+        self.name, self.workers, self._progress = name, workers, progress
         self._pool: Any = None
         if not 1 <= workers <= MAX_WORKERS:
             raise ConfigError(f"workers={workers} must be in [1, {MAX_WORKERS}]")
@@ -60,12 +63,14 @@ class Runner:
         one; its deliberate errors come back as they are, the first item's first."""
         if self.name != "local":
             return self._beam(function, items, work / "results" / step)
+        say = self._progress(step, "parts") if self._progress is not None else None
         if self.workers == 1 or len(items) < 2:
-            return [function(item) for item in items]
+            return list(_told(map(function, items), say, len(items)))
         if self._pool is None:
             # spawn: a forked child would inherit the locks of JAX's and TensorFlow's threads
             self._pool = multiprocessing.get_context("spawn").Pool(self.workers)
-        return [_given(said) for said in self._pool.imap(functools.partial(_tried, function), items)]
+        done = self._pool.imap(functools.partial(_tried, function), items)
+        return [_given(said) for said in _told(done, say, len(items))]
 
     def _beam(self, function: Callable[[Item], Any], items: Sequence[Item], folder: Path) -> list[Any]:
         import apache_beam as beam
@@ -84,6 +89,14 @@ class Runner:
         except ValueError as error:
             raise ConfigError(f"runner {self.name!r}: {' '.join(str(error).split())}") from error
         return [_given(json.loads((folder / f"{i}.json").read_text(encoding="utf-8"))) for i in range(len(items))]
+
+
+def _told(done: Iterable[Any], say: Callable[[int, int], None] | None, total: int) -> Iterator[Any]:
+    """The same results, each told of when it is there."""
+    for number, result in enumerate(done, start=1):
+        if say is not None:
+            say(number, total)
+        yield result
 
 
 def _tried(function: Callable[[Any], Any], item: Any) -> dict[str, Any]:

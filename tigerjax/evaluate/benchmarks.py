@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tigerjax.errors import ConfigError
+from tigerjax.errors import ConfigError, near_miss
 from tigerjax.evaluate import chinese, english, judge
 from tigerjax.evaluate.items import Item
 
@@ -82,7 +82,8 @@ def chosen(tasks: list[str]) -> list[str]:
         if task not in BENCHMARKS and task not in groups:
             known = ", ".join([*groups, *BENCHMARKS])
             raise ConfigError(
-                f"no benchmark {task!r}; there are {known}, and --harness for lm-evaluation-harness's own"
+                f"no benchmark {task!r}{near_miss(task, [*groups, *BENCHMARKS])}; there are {known}, and --harness for"
+                " lm-evaluation-harness's own"
             )
         names |= set(groups.get(task, [task]))
     return [name for name in BENCHMARKS if name in names]

@@ -6,7 +6,7 @@ import os
 import re
 from typing import Any
 
-from tigerjax.errors import ConfigError
+from tigerjax.errors import ConfigError, near_miss
 
 COMPILER_ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",  # the host's own backend; the TPU is only described
@@ -148,7 +148,8 @@ def parse(text: str, slices: int = 1) -> Topology:
     known = "v4:4x4x4, v5p:4x8x8, v5e:16x16 or v6e:16x16"
     match = re.fullmatch(r"(v\w+):(\d+(?:x\d+)*)", text)
     if match is None or match[1] not in CHIPS:
-        raise ConfigError(f"topology {text!r} is not CHIP:SHAPE; give chips along each axis, such as {known}")
+        near = near_miss(text.partition(":")[0], CHIPS)
+        raise ConfigError(f"topology {text!r} is not CHIP:SHAPE{near}; give chips along each axis, such as {known}")
     chip, shape = CHIPS[match[1]], tuple(int(size) for size in match[2].split("x"))
     if len(shape) != chip.dims or min(shape) < 1:
         raise ConfigError(f"topology {text!r}: {chip.name} slices have {chip.dims} axes; write it like {known}")

@@ -105,7 +105,9 @@ def quickstart(out: Path, *, seed: int, adjust: training.Adjust = lambda config:
 
     report["samples"] = samples(work, models)
     report["total_seconds"] = round(sum(report["seconds"].values()), 1)
-    from tigerjax.report import print_table, render
+    from tigerjax.report import lineage, print_table, render, runs
+
+    report |= {"runs": runs.collect(out), "lineage": lineage.collect(out)}
 
     manifest.write_json(out / "report.json", report)
     render(report, out / "report.html")
@@ -129,8 +131,7 @@ def prepare_text(out: Path) -> dict[str, Any]:
             [out / "near" / name for name in corpora], [out / "instructions" / "sft.jsonl"], out / "pretrain"
         ),
     }
-    for lang in ("zh", "en"):
-        split_sources(out / "pretrain" / f"corpus_{lang}.jsonl", out / "sources", lang)
+    split_sources({lang: out / "pretrain" / f"corpus_{lang}.jsonl" for lang in ("zh", "en")}, out / "sources")
     counts = {name: step["counts"] for name, step in steps.items()}
     return {
         "sft": sft["counts"],
@@ -140,14 +141,15 @@ def prepare_text(out: Path) -> dict[str, Any]:
     }
 
 
-def split_sources(corpus: Path, out: Path, lang: str) -> None:
-    """OUT/LANG_facts.jsonl and OUT/LANG_books.jsonl, two sources that the mixture weighs apart."""
+def split_sources(corpora: dict[str, Path], out: Path) -> None:
+    """OUT/LANG_facts.jsonl and OUT/LANG_books.jsonl of each corpus: sources that the mixture weighs apart."""
     from tigerjax.data.records import write_jsonl
 
-    documents = read(corpus)
-    out.mkdir(exist_ok=True)
-    write_jsonl(out / f"{lang}_facts.jsonl", (d for d in documents if d["source"] == "facts"))
-    write_jsonl(out / f"{lang}_books.jsonl", (d for d in documents if d["source"] != "facts"))
+    with manifest.stage(out, name="split by source", config={}, inputs=corpora.values()) as run:
+        for lang, corpus in corpora.items() if not run.done else []:
+            documents = read(corpus)
+            write_jsonl(run.tmp / f"{lang}_facts.jsonl", (d for d in documents if d["source"] == "facts"))
+            write_jsonl(run.tmp / f"{lang}_books.jsonl", (d for d in documents if d["source"] != "facts"))
 
 
 def make_tokenizers(work: Work) -> dict[str, Any]:
@@ -163,7 +165,7 @@ def make_tokenizers(work: Work) -> dict[str, Any]:
     folders = (out / "base_tokenizer", out / "tokenizer")
     old = [manifest.sha256(folder) if folder.is_dir() else None for folder in folders]
     train_model([en], before, out / "base_tokenizer", seed=work.seed)
-    split_sources(zh, out / "tokenizer_text", "zh")
+    split_sources({"zh": zh}, out / "tokenizer_text")
     books, facts = (out / "tokenizer_text" / f"zh_{name}.jsonl" for name in ("books", "facts"))
     drawn = out / "tokenizer_sample"
     sample(inputs=[facts], out=drawn, fraction=FACTS_SAMPLE, seed=work.seed, min_sample_bytes=1)
@@ -316,7 +318,8 @@ def hugging_face(work: Work, run_dir: Path) -> dict[str, Any]:
             assert run.manifest is not None
             return run.manifest["figures"]
         model = load_model(run_dir)
-        to_hf(model.weights, model.config, out / "hf", tokenizer=out / "tokenizer")
+        lineage = {"checkpoint": str(run_dir.relative_to(out))}
+        to_hf(model.weights, model.config, out / "hf", tokenizer=out / "tokenizer", lineage=lineage)
         run.figures = parity.compare(model, out / "tokenizer", out / "hf", run.tmp, _prompts(), ANSWER_TOKENS)
         return run.figures
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from tigerjax.report.figures import number
 
 MOST_POINTS = 400  # of a curve; more than the page has pixels for
+SPAN = 8  # of a curve, the share of its points that smoothing looks back over is 1 / SPAN
 
 
 class Bar(NamedTuple):
@@ -88,13 +89,24 @@ def ticks(low: float, high: float, most: int = 4) -> list[float]:
     return [round(i * step, 10) for i in range(first, first + most + 1) if i * step <= high + 1e-9 * step]
 
 
+def smoothed(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The running mean of a line with weights that fall off over an eighth of its points; few points stay as raw."""
+    keep = 1 - 2 / (max(len(points) / SPAN, 1) + 1)
+    total, weight, out = 0.0, 0.0, []
+    for x, y in points:
+        total, weight = keep * total + y, keep * weight + 1
+        out.append((x, total / weight))
+    return out
+
+
 def curve(points: list[tuple[float, float]], title: str, colour: str) -> str:
-    """A line over steps with its own vertical scale; points that are not finite are left out."""
+    """A line over steps with its own vertical scale, raw and smoothed; points that are not finite are left out."""
     points = [(float(x), float(y)) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     if not points:
         return '<p class="note">no finite value was logged</p>'
     every = math.ceil(len(points) / MOST_POINTS)
-    points = points[:-1][::every] + points[-1:]
+    smooth = smoothed(points)
+    points, smooth = (line[:-1][::every] + line[-1:] for line in (points, smooth))
     xs, ys = [int(x) if x == int(x) else x for x, _ in points], [y for _, y in points]  # steps are whole
     left, right = min(xs), max(xs)
     pad = 0.06 * (max(ys) - min(ys)) or 0.5
@@ -116,14 +128,20 @@ def curve(points: list[tuple[float, float]], title: str, colour: str) -> str:
         grid += (
             f'<text class="tick" x="{100 * x_of(t):.0f}%" y="100%" dy="18" text-anchor="{anchor}">{number(t)}</text>'
         )
-    path = " ".join(f"{1000 * x_of(x):.1f},{1000 * y_of(y):.1f}" for x, y in points)
-    if len(points) == 1:
-        path = f"0,{1000 * y_of(ys[0]):.1f} 1000,{1000 * y_of(ys[0]):.1f}"
-    said = f"{title}: loss {number(ys[0])} nats at step {number(xs[0])}, {number(ys[-1])} at step {number(xs[-1])}"
+
+    def path(line: list[tuple[float, float]]) -> str:
+        if len(line) == 1:
+            line = [(left, line[0][1]), (left + across, line[0][1])]
+        return " ".join(f"{1000 * x_of(x):.1f},{1000 * y_of(y):.1f}" for x, y in line)
+
+    raw = f'<polyline class="stroke" points="{path(points)}"/>'
+    if smooth != points:
+        raw = f'<polyline class="raw" points="{path(points)}"/><polyline class="stroke" points="{path(smooth)}"/>'
+    said = f"{title}: {number(ys[0])} at step {number(xs[0])}, {number(ys[-1])} at step {number(xs[-1])}"
     return (
         f'<div class="plot {colour_class(colour)}">'
         f'<svg role="img" width="100%" height="150"><title>{clean(said)}</title>'
         f'{grid}<line class="axis" x1="0" x2="100%" y1="100%" y2="100%"/>'
         f'<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" width="100%" height="100%">'
-        f'<polyline class="stroke" points="{path}"/></svg></svg></div>'
+        f"{raw}</svg></svg></div>"
     )

@@ -19,8 +19,10 @@ from tigerjax.report.figures import (
     stages,
     standard_error,
 )
+from tigerjax.report.lineage import graph
 from tigerjax.report.parts import section, table
 from tigerjax.report.rounds import rounds
+from tigerjax.report.runs import speed
 from tigerjax.report.style import CSS
 
 Report = Mapping[str, Any]
@@ -38,7 +40,7 @@ def render(report: Report, out: Path) -> None:
 
 
 def page(report: Report) -> str:
-    parts = [tokenizer, data, shares, curves, accuracy, rejection, rounds, samples, parity, time]
+    parts = [tokenizer, data, shares, curves, speed, accuracy, rejection, rounds, samples, parity, time, graph]
     body = "\n".join(made for part in parts if (made := part(report)))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -157,7 +159,8 @@ def shares(report: Report) -> str:
             if source in values
         ]
         body += f"<h3>{clean(source)}</h3>" + bars(rows, 0.0, max([*wanted.values(), *realised.values(), 1e-9]))
-    return section("shares", "Shares of the mixture", "Of the tokens that the holistic run trained on.", body)
+    lead = "Of the tokens that the holistic run trained on." if wanted else "Of the tokens that the run trained on."
+    return section("shares", "Shares of the mixture", lead, body)
 
 
 def curves(report: Report) -> str:
@@ -169,8 +172,9 @@ def curves(report: Report) -> str:
         line = [(float(step), float(loss)) for step, loss in drawn[name]]
         note = f"{number(line[0][1])} → {number(line[-1][1])} nats"
         label = clean(stage_name(name))
-        body += f'<div><h3>{label}</h3><span class="note">{note}</span>{curve(line, stage_name(name), name)}</div>'
-    lead = "Training loss in nats over steps; each run on its own scale."
+        plot = curve(line, f"{stage_name(name)}: loss in nats", name)
+        body += f'<div><h3>{label}</h3><span class="note">{note}</span>{plot}</div>'
+    lead = "Training loss in nats over steps; each run on its own scale. Thin: as logged; thick: its running mean."
     return section("curves", "Loss", lead, f'<div class="curves">{body}</div>')
 
 

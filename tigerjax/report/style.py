@@ -39,6 +39,7 @@ section { margin-top: 2.6rem; padding-top: 1.5rem; border-top: 1px solid var(--r
 .tick { fill: var(--soft); font-size: 12px; }
 .stroke { fill: none; stroke: var(--c, var(--base)); stroke-width: 2; stroke-linejoin: round;
   vector-effect: non-scaling-stroke; }
+.raw { fill: none; stroke: var(--c, var(--base)); stroke-width: 1; opacity: .35; vector-effect: non-scaling-stroke; }
 .c-base, .c-before, .c-wanted { --c: var(--base); }
 .c-holistic, .c-realised, .c-time { --c: var(--holistic); }
 .c-sft { --c: var(--sft); }
@@ -48,6 +49,11 @@ section { margin-top: 2.6rem; padding-top: 1.5rem; border-top: 1px solid var(--r
 .curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1.6rem 2rem;
   margin-top: 1.2rem; }
 .curves h3 { margin: 0; }
+.small { grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); } h4 { margin: 0; font-size: .85rem;
+  font-weight: 500; }
+.lineage .node { fill: var(--card); stroke: var(--rule); } .lineage .file { fill: var(--track); }
+.lineage .run { stroke: var(--rejection); } .lineage .arrow { fill: none; stroke: var(--soft); opacity: .55; }
+.lineage .name { fill: var(--ink); font-size: 12px; font-weight: 600; } .lineage .tick { font-size: 11px; }
 .plot { padding: .6rem .2rem 1.8rem 2.9rem; }
 .plot svg { display: block; overflow: visible; }
 .stacked { display: block; border-radius: 2px; }
@@ -56,6 +62,7 @@ section { margin-top: 2.6rem; padding-top: 1.5rem; border-top: 1px solid var(--r
 .legend i { display: inline-block; width: .7em; height: .7em; margin-right: .45em; border-radius: 2px; }
 .s0 { fill: var(--holistic); background: var(--holistic); }
 .s1 { fill: var(--rejection); background: var(--rejection); }
+.s4 { fill: var(--control); background: var(--control); } .s5 { fill: var(--base); background: var(--base); }
 .s2 { fill: var(--sft); background: var(--sft); } .s3 { fill: var(--reward); background: var(--reward); }
 .columns .before { fill: var(--base); } .columns .after { fill: var(--rejection); }
 .legend .k-before { background: var(--base); } .legend .k-after { background: var(--rejection); }
@@ -87,7 +94,8 @@ footer p { max-width: none; overflow-wrap: anywhere; }
 @media (max-width: 640px) { main { padding: 1.8rem 1rem 3rem; } h1 { font-size: 1.7rem; }
   .bar { grid-template-columns: minmax(0, 1fr) auto; padding: .35rem 0; }
   .bar svg { grid-row: 2; grid-column: 1 / -1; }
-  .verdict { grid-template-columns: 1fr; } .curves { grid-template-columns: 1fr; } table { min-width: 100%; }
+  .verdict { grid-template-columns: 1fr; } .curves { grid-template-columns: 1fr; }
+  .curves.small { grid-template-columns: 1fr 1fr; gap: 1rem; } table { min-width: 100%; }
   td:first-child, .words td:last-child { white-space: normal; } th, td { padding-right: .6rem; } }
 @media print { body { background: none; } section, .sample { break-inside: avoid; } .answers dd { max-height: none; } }
 """

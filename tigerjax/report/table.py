@@ -50,6 +50,19 @@ def _figures(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     for source, wanted in (mix.get("wanted") or {}).items():
         realised = (mix.get("realised") or {}).get(source, 0.0)
         rows.append((f"share of {source}", f"wanted {percent(wanted, 2)}, realised {percent(realised, 2)}"))
+    for source in [s for s in mix.get("realised") or {} if s not in (mix.get("wanted") or {})]:
+        rows.append((f"share of {source}", percent(mix["realised"][source], 2)))
+    for name, line in (report.get("curves") or {}).items():
+        if line:
+            rows.append((f"loss of {stage_name(name)}, nats", f"{number(line[0][1])} → {number(line[-1][1])}"))
+    for name, told in (report.get("runs") or {}).items():
+        ends = {key: told[key][-1][1] for key in ("tokens_per_s", "mfu", "goodput", "hbm_peak_gb") if told.get(key)}
+        said = [f"{number(round(ends['tokens_per_s']))} tokens/s"] if "tokens_per_s" in ends else []
+        said += [
+            f"{title} {percent(ends[key])}" for key, title in (("mfu", "MFU"), ("goodput", "goodput")) if key in ends
+        ]
+        said += [f"{number(ends['hbm_peak_gb'])} GB"] if "hbm_peak_gb" in ends else []
+        rows.append((f"speed of {stage_name(name)}", ", ".join(said)))
     for r in report.get("true_reward") or []:
         rows.append((f"mean true reward, round {r['round']}", f"{number(r['before'])} → {number(r['after'])}"))
     last = report.get("round") or {}

@@ -1,0 +1,117 @@
+"""Writes the reference pages from the code: every field of every config, and every command with its help.
+
+MkDocs calls `on_files` when it builds the site (mkdocs.yml), so the pages cannot be out of step with the code; nothing
+generated is kept in the repository. `python docs/scripts/reference.py commands` (or `configs`) prints one of them.
+"""
+
+import dataclasses
+import inspect
+import sys
+import typing
+from typing import Any
+
+from tigerjax import arguments, cli, errors, options
+from tigerjax.config import RunConfig
+
+PAGES = {"reference/commands.md": "commands", "reference/configs.md": "configs"}
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """MkDocs' event: the generated pages join those that lie in docs/."""
+    from mkdocs.structure.files import File
+
+    for path, name in PAGES.items():
+        files.append(File.generated(config, path, content=globals()[name]()))
+    return files
+
+
+def commands() -> str:
+    """Exit codes, then a section a command: what `tigerjax COMMAND --help` prints."""
+    lines = [
+        "# Commands",
+        "",
+        "Made from the code by `docs/scripts/reference.py`. Every command that takes a CONFIG also takes every",
+        "[field of a run](configs.md) as an option, such as `--optim.peak-lr 1e-4`.",
+        "",
+        "## Exit codes",
+        "",
+        "| code | when |",
+        "|---|---|",
+        *(f"| {code} | {when} |" for code, when in exit_codes()),
+        "",
+    ]
+    for words, command in cli.COMMANDS.items():
+        prog = f"tigerjax {' '.join(words)}"
+        lines += [f"## {prog}", "", "```text", arguments.usage(command, prog, command in cli.WITH_CONFIG), "```", ""]
+    return "\n".join(lines)
+
+
+def exit_codes() -> list[tuple[int, str]]:
+    """(code, meaning) from the docstrings of the deliberate errors, and those that are not errors of ours."""
+    found = {0: "done", 130: "interrupted by Ctrl-C (143: by SIGTERM); what was trained is saved"}
+    for _, kind in inspect.getmembers(errors, inspect.isclass):
+        if issubclass(kind, errors.TigerjaxError) and kind is not errors.TigerjaxError:
+            found[kind.exit_code] = (
+                (inspect.getdoc(kind) or "").splitlines()[0].partition(" (exit")[0].removesuffix(".")
+            )
+    return sorted(found.items())
+
+
+def configs() -> str:
+    """A section a dataclass: its docstring, and a row a field with option, type, default and meaning."""
+    lines = [
+        "# Configs",
+        "",
+        "Made from the code by `docs/scripts/reference.py`. A run is a Python file with `config() -> RunConfig`; the",
+        "command line overrides any field by the name in the first column. Letters are the dimensions of arrays:",
+        "B rows, T tokens of a row, L layers, D model, F mlp, N query heads, K key and value heads, H one head, V",
+        "vocabulary.",
+        "",
+    ]
+    for config, prefix, where in all_configs():
+        title = f"{config.__name__} (`--{prefix}…`)" if prefix else config.__name__
+        lines += [f"## {title}", "", inspect.getdoc(config) or "", "", f"{where}", ""]
+        lines += ["| option | type | default | meaning |", "|---|---|---|---|"]
+        hints, said = typing.get_type_hints(config), options.meanings(config)
+        for field in dataclasses.fields(config):
+            kind, name = hints[field.name], f"--{prefix}{field.name}".replace("_", "-")
+            meaning = said.get(field.name, "")
+            if dataclasses.is_dataclass(kind):
+                lines.append(f"| `{name}.…` | {kind.__name__} | see there | {meaning} |")
+                continue
+            (option,) = [o for o in options.of_config(config, prefix) if o.name == name]
+            default = "required" if option.default is options.REQUIRED else f"`{option.default!r}`"
+            words = " or ".join(f"`{c}`" for c in option.choices) or option.kind or "switch"
+            lines.append(f"| `{name}` | {words} | {default} | {meaning} |".replace("\n", " "))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def all_configs() -> list[tuple[Any, str, str]]:
+    """(dataclass, prefix of its options, where it is used): those of a run, then those of single commands."""
+    found = [(RunConfig, "", "What every config file returns.")]
+    found += [(kind, f"{name}.", "Part of a run.") for name, kind in _nested(RunConfig, "")]
+    for command in cli.COMMANDS.values():
+        for p in inspect.signature(command).parameters.values():
+            if dataclasses.is_dataclass(p.annotation) and p.annotation not in [kind for kind, *_ in found]:
+                users = [
+                    f"`tigerjax {' '.join(w)}`"
+                    for w, c in cli.COMMANDS.items()
+                    if p.annotation in [q.annotation for q in inspect.signature(c).parameters.values()]
+                ]
+                found.append((p.annotation, f"{p.name}.", f"Options of {', '.join(users)}."))
+    return found
+
+
+def _nested(config: type, prefix: str) -> list[tuple[str, Any]]:
+    found = []
+    for name, kind in typing.get_type_hints(config).items():
+        if dataclasses.is_dataclass(kind):
+            found += [(prefix + name, kind), *_nested(typing.cast(type, kind), f"{prefix}{name}.")]
+    return found
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] not in (["commands"], ["configs"]):
+        sys.exit(f"usage: python {sys.argv[0]} commands|configs")
+    print(globals()[sys.argv[1]]())

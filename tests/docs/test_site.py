@@ -1,0 +1,121 @@
+"""The site builds without a warning, asks nothing of other hosts, and its reference is the code's."""
+
+import ast
+import dataclasses
+import html
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import reference
+
+from tigerjax import cli, errors, options
+from tigerjax.config import RunConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+OUTSIDE = re.compile(r"(?:https?:)?//[^\s\"')]+")
+ERRORS = ROOT / "docs" / "ERRORS.md"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_every_page_of_docs_is_in_the_site_and_in_its_menu(site: Path):
+    menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = [p.relative_to(ROOT / "docs") for p in (ROOT / "docs").rglob("*.md")] + list(map(Path, reference.PAGES))
+    assert len(pages) > 15
+    for page in pages:
+        assert (site / page.with_suffix(".html")).is_file() and f": {page}\n" in menu, page
+    assert not list(site.rglob("*.py"))
+
+
+def test_a_page_asks_nothing_of_another_host(site: Path):
+    asked = []
+    for path in site.rglob("*.html"):
+        for tag in re.findall(r"<(?:script|link|img|iframe|source)\b[^>]*>", path.read_text(encoding="utf-8")):
+            asked += [f"{path.name}: {found}" for found in OUTSIDE.findall(tag)]
+    for path in site.rglob("*.css"):
+        for found in re.findall(r"(?:url\(|@import)\s*[\"']?([^\"')]+)", path.read_text(encoding="utf-8")):
+            asked += [f"{path.name}: {found}"] if OUTSIDE.match(found) else []
+    assert not asked, asked
+
+
+def test_the_reference_has_every_command_with_its_help_and_every_exit_code(site: Path):
+    text = html.unescape((site / "reference" / "commands.html").read_text(encoding="utf-8"))
+    for words, command in cli.COMMANDS.items():
+        assert f"usage: tigerjax {' '.join(words)} " in text
+        for option in options.own(command, with_config=command in cli.WITH_CONFIG):
+            assert option.name in text
+    assert {code for code, _ in reference.exit_codes()} == {0, 1, 2, 3, 4, 5, 130}
+
+
+def test_the_reference_has_every_field_and_each_has_a_meaning():
+    told = {line.split("`")[1]: line for line in reference.configs().splitlines() if line.startswith("| `--")}
+    configs = reference.all_configs()
+    assert {config.__name__ for config, *_ in configs} >= {"RunConfig", "SplashConfig", "AlignConfig", "HostsConfig"}
+    fields = [f"--{prefix}{f.name}".replace("_", "-") for c, prefix, _ in configs for f in dataclasses.fields(c)]
+    assert {name.removesuffix(".…") for name in told} == set(fields)
+    assert [name for name, row in told.items() if not row.split("|")[4].strip()] == []
+    assert "| `1` |" in told["--mesh.fsdp"] and "| required |" in told["--model.num-layers"]
+    assert {o.name for o in options.of_config(RunConfig)} <= set(fields)
+
+
+def templates() -> list[tuple[str, str]]:
+    """(class of the error or "", text with … for each value) of every string that the code can say."""
+    found = []
+    for path in (ROOT / "tigerjax").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            name = ""
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
+                name, node = node.func.id, node.args[0]
+            if text := said(node):
+                found.append((name, text))
+    return found
+
+
+def said(node: ast.AST) -> str:
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else ""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(said(v) or "…" for v in node.values)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return said(node.left) + said(node.right)
+    return ""
+
+
+def rows() -> list[tuple[str, int]]:
+    """(message, exit code) of the rows of docs/ERRORS.md."""
+    found = re.findall(r"^\| `(.+?)` \| (\d+) \|", ERRORS.read_text(encoding="utf-8"), re.MULTILINE)
+    return [(message, int(code)) for message, code in found]
+
+
+def alike(message: str, template: str) -> bool:
+    """Whether a quoted message is what the template can say, from its beginning; … stands for any value."""
+    pattern = ".*".join(map(re.escape, message.removeprefix("…: ").split("…")))
+    return re.match(f"(?:…: )?{pattern}", template, re.DOTALL) is not None
+
+
+def test_every_message_of_the_faq_is_in_the_code_with_its_exit_code():
+    assert len(rows()) > 40
+    all_said = templates()
+    codes = {n: c.exit_code for n, c in vars(errors).items() if isinstance(c, type) and hasattr(c, "exit_code")}
+    codes["_say"] = 3  # tigerjax.cli, of what is no error of ours
+    for message, code in rows():
+        found = {name for name, text in all_said if alike(message, text)}
+        assert found, f"no error says {message!r}"
+        raised = {codes[name] for name in found if name in codes}
+        assert not raised or code in raised, (message, code, found)
+
+
+def test_a_message_that_is_in_no_error_is_found():
+    assert alike("no option …", "no option ……") and not alike("no such option …", "no option …")
+    assert not alike("a … of …", "…")

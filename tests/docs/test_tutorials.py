@@ -1,0 +1,114 @@
+"""Every tutorial runs as its reader would type it, and what it pastes is what is printed."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pages
+import pytest
+
+from tigerjax import arguments, cli
+
+MINUTES_LONG = {"hugging_face": 900, "mixture": 900, "plan_70b": 1800, "rejection_sampling": 900}
+"""Seconds that the slow ones (above half a minute) may take, on two cores that another test worker shares."""
+TUTORIALS = sorted(pages.TUTORIALS.glob("*.md"))
+ALL_PAGES = sorted((pages.ROOT / "docs").rglob("*.md"))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(p, marks=[pytest.mark.slow, pytest.mark.timeout(MINUTES_LONG[p.stem])])
+        if p.stem in MINUTES_LONG
+        else p
+        for p in TUTORIALS
+    ],
+    ids=lambda p: p.stem,
+)
+def test_a_tutorial_runs_and_shows_what_it_prints(path: Path, tmp_path: Path):
+    _, wrong = pages.run(path.read_text(encoding="utf-8"), tmp_path)
+    assert not wrong, "\n".join([*wrong, f"python docs/scripts/pages.py {path.relative_to(pages.ROOT)} rewrites it"])
+
+
+def tigerjax_commands(text: str) -> list[list[str]]:
+    """The words of every `$ tigerjax …` in a page that names no placeholder, without pipes and what follows them."""
+    found = []
+    for block in re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for line in re.sub(r"\\\n", " ", block).splitlines():
+            for part in re.split(r"\|\||&&|[|>;]", line.removeprefix("$ ")) if line.startswith("$ ") else []:
+                if part.strip().startswith("tigerjax ") and "…" not in part:
+                    found.append(shlex.split(part, comments=True)[1:])
+    return found
+
+
+@pytest.mark.parametrize("path", ALL_PAGES, ids=lambda p: p.stem)
+def test_every_command_of_every_page_has_arguments_that_exist(path: Path, monkeypatch):
+    """Binding only: configs that a tutorial writes are played by one of the repository's."""
+    monkeypatch.chdir(pages.ROOT)
+    for given in tigerjax_commands(path.read_text(encoding="utf-8")):
+        if given[0].startswith("-"):
+            continue
+        words = next(words for words in cli.COMMANDS if tuple(given[: len(words)]) == words)
+        command, rest = cli.COMMANDS[words], given[len(words) :]
+        if command in cli.WITH_CONFIG and rest[0] != "--help":
+            rest = [rest[0] if Path(rest[0]).is_file() else "configs/llama2_tiny.py", *rest[1:]]
+        bind = arguments.bind_with_config if command in cli.WITH_CONFIG else arguments.bind
+        assert callable(bind(command, rest, "tigerjax")), given
+
+
+PLANTED = """# A title
+<!-- file: said.txt -->
+```text
+one
+```
+<!-- run: shown -->
+```console
+$ cat said.txt && \\
+    echo "took 3.2 s, loss 1.00"
+one
+took 9.9 s, loss 1.01
+$ echo two
+three
+```
+<!-- run: varies -->
+```console
+$ echo anything
+something
+```
+<!-- run -->
+```console
+$ test -f configs/llama2_tiny.py
+not compared
+$ false
+$ echo never
+```
+"""
+
+
+def test_output_is_compared_regenerated_and_a_failure_stops_the_page(tmp_path: Path):
+    made, wrong = pages.run(PLANTED, tmp_path)
+    assert [w.splitlines()[0] for w in wrong] == ["line 12: $ echo two", "line 24: $ false"]
+    assert "the page says  three" in wrong[0] and "exits 1" in wrong[1]
+    assert "one\ntook 9.9 s, loss 1.01\n$ echo two\ntwo\n```" in made  # the first is in step and stays
+    assert "$ echo anything\nanything\n```" in made and "not compared\n" in made
+
+
+def test_output_that_would_end_its_own_block_needs_a_longer_fence(tmp_path: Path):
+    page = "<!-- run: shown -->\n{0}console\n$ echo '```'; echo two\n{0}\n"
+    made, wrong = pages.run(page.format("```"), tmp_path)
+    assert made == page.format("```") and "longer fence" in wrong[0]
+    made, _ = pages.run(page.format("````"), tmp_path)
+    assert made == "<!-- run: shown -->\n````console\n$ echo '```'; echo two\n```\ntwo\n````\n"
+
+
+def test_only_what_measures_the_machine_may_differ():
+    assert not pages.differs("rows 12  seconds 1.5\nsha 0123456789abcdef", "rows  12 seconds  99\nsha fedcba9876543210")
+    assert not pages.differs("sampled 5/10 (50%)\nloss 8.476 nats  11k tok/s", "loss 8.477 nats  9.3k tok/s")
+    for old, new in (("rows 12", "rows 13"), ("loss 8.4", "loss 7.9"), ("a", "a\nb"), ("dropped 1", "kept 1")):
+        assert pages.differs(old, new), (old, new)
+
+
+@pytest.mark.parametrize("text", ["<!-- run -->\nprose\n", "<!-- run -->\n```console\nonly output\n```\n"])
+def test_a_mark_that_marks_nothing_is_an_error(text: str):
+    with pytest.raises(ValueError, match="mark"):
+        pages.steps(text)

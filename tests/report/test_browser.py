@@ -1,0 +1,76 @@
+"""The report in a real browser: at a desk's and a telephone's width, light and dark. Skipped where no Chromium is."""
+
+import html
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from made_up import made_up_report
+from PIL import Image
+
+from tigerjax.report import render
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+SCHEMES = {"light": 1, "dark": 0}  # Blink's numbers
+SECONDS = 120
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH")
+
+# A browser's window may have a least width; a frame has not. It asks the page how wide it is and what it has fetched.
+FRAME = """<!doctype html><meta charset="utf-8"><style>
+body{{margin:0}} iframe{{border:0;width:{width}px;height:1600px}}
+</style><iframe srcdoc="{page}"></iframe><pre></pre><script>
+document.querySelector("iframe").onload = (event) => {{
+  const page = event.target.contentDocument, window_ = event.target.contentWindow;
+  const wide = [...page.querySelectorAll("main *")].filter((e) => !e.closest(".wide") && !e.closest("svg")
+    && e.getBoundingClientRect().right > {width} + 1).map((e) => e.tagName + "." + e.className);
+  document.querySelector("pre").textContent = JSON.stringify([page.documentElement.scrollWidth,
+    window_.performance.getEntriesByType("resource").length, wide.slice(0, 5).join(" ")]);
+}};</script>"""
+
+
+def browser(page: Path, *arguments: str) -> str:
+    """Standard output of a headless browser that can reach no host, on a file of ours."""
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    command += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={page.parent / 'profile'}"]
+    done = subprocess.run([*command, *arguments, page.as_uri()], capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def framed(page: str, width: int, folder: Path) -> Path:
+    frame = folder / "frame.html"
+    frame.write_text(FRAME.format(width=width, page=html.escape(page, quote=True)), encoding="utf-8")
+    return frame
+
+
+def measured(frame: Path, *arguments: str) -> tuple[int, int, str]:
+    """(width of what can be scrolled, resources fetched, elements that stand out) of a framed page."""
+    found = browser(frame, *arguments, "--virtual-time-budget=5000", "--dump-dom")
+    scroll, fetched, wide = re.search(r'<pre>\[(\d+),(\d+),"(.*?)"\]</pre>', found, re.DOTALL).groups()
+    return int(scroll), int(fetched), wide
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_fits_fetches_nothing_and_follows_the_scheme(width: int, scheme: str, tmp_path: Path):
+    render(made_up_report(), tmp_path / "report.html")
+    frame = framed((tmp_path / "report.html").read_text(encoding="utf-8"), width, tmp_path)
+    look, shot = f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}", tmp_path / "shot.png"
+    scroll, fetched, wide = measured(frame, look)
+    assert scroll <= width and not wide, (scroll, wide)
+    assert fetched == 0
+    browser(frame, look, f"--screenshot={shot}", f"--window-size={width},1600")
+    with Image.open(shot) as picture:
+        shades = picture.convert("L").crop((0, 0, width, 1600)).histogram()
+    background = max(range(256), key=shades.__getitem__)
+    assert sum(n > 0 for n in shades) > 30 and shades[background] < 0.99 * sum(shades), "a blank page"
+    assert background > 230 if scheme == "light" else background < 40
+
+
+def test_a_page_that_is_too_wide_or_fetches_something_is_found(tmp_path: Path):
+    page = '<main><p class="x" style="width:900px">wide</p><img src="http://made-up.invalid/dot.png"></main>'
+    scroll, fetched, wide = measured(framed(page, 390, tmp_path))
+    assert scroll >= 900 and fetched == 1 and wide == "P.x"

@@ -1,0 +1,96 @@
+"""What the report reads of folders: logged steps, and which folder was made of which."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tigerjax import manifest
+from tigerjax.errors import DataError
+from tigerjax.report import lineage, runs
+from tigerjax.report.charts import smoothed
+
+
+def logged(folder: Path, steps: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [
+        {"step": i, "loss_nats": 2.0 / i, "tokens_per_s": 11.0, "mfu": None, "goodput": 0.5, "spent_s": {"steps": i}}
+        for i in range(1, steps + 1)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def made(out: Path, name: str, *inputs: Path, **more) -> Path:
+    with manifest.stage(out, name=name, config={}, inputs=inputs) as stage:
+        (stage.tmp / "made.jsonl").write_text(name)
+        stage.counts, stage.figures = more.get("counts", {}), more.get("figures", {})
+    return out
+
+
+def test_a_run_s_records_are_thinned_and_what_no_device_told_is_left_out(tmp_path: Path):
+    logged(tmp_path / "sft", 1000)
+    (found,) = runs.collect(tmp_path).values()
+    assert set(found) == {"tokens_per_s", "goodput", "spent_s"} and found["spent_s"] == {"steps": 1000}
+    assert len(found["goodput"]) <= 401 and found["goodput"][-1] == [1000, 0.5]
+    assert runs.of_run(tmp_path / "sft")["curves"]["sft"][1] == [2, 1.0]
+
+
+def test_a_line_cut_short_by_a_kill_is_left_out_and_a_broken_one_before_it_is_named(tmp_path: Path):
+    logged(tmp_path, 3)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"step": 4, "lo')
+    assert [r["step"] for r in runs.read(path)] == [1, 2, 3]
+    path.write_text('{"step"\n' + path.read_text())
+    with pytest.raises(DataError, match=r"metrics.jsonl:1: broken JSON"):
+        runs.read(path)
+    path.write_text("")
+    with pytest.raises(DataError, match="no step was logged yet"):
+        runs.of_run(tmp_path)
+
+
+def test_smoothing_keeps_a_constant_and_quiets_noise():
+    assert smoothed([(float(i), 3.0) for i in range(50)]) == [(float(i), pytest.approx(3.0)) for i in range(50)]
+    noisy = [(float(i), float(i % 2)) for i in range(200)]
+    assert max(abs(y - 0.5) for _, y in smoothed(noisy)[50:]) < 0.05
+    assert smoothed(noisy[:4]) == noisy[:4]
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_lineage_goes_from_the_first_file_to_the_export_also_when_the_folder_was_moved(moved: bool, tmp_path: Path):
+    text = tmp_path / "corpus.jsonl"
+    text.write_text("raw")
+    home = tmp_path / "home"
+    clean = made(home / "clean", "clean", text, counts={"in": 3, "out": 2, "dropped": {"empty": 1}})
+    tokenizer = made(home / "tok", "tokenizer_train", clean / "made.jsonl", figures={"vocab_size": 1111})
+    made(home / "cache" / "mine.zh", "cache", clean / "made.jsonl", figures={"rows": 44})
+    made(home / "cache" / "mine.en", "cache", clean / "made.jsonl", figures={"rows": 33})
+    logged(home / "run", 5)
+    config = f"data.cache_dir = '{home / 'cache'}'\ndata.mixture = 'mine'\ndata.tokenizer = '{tokenizer}'\n"
+    (home / "run" / "config.txt").write_text(config + "checkpoint.init_from = None\nseed = 0\n")
+    made(home / "round" / "train", "align train", home / "run")
+    logged(home / "round" / "train" / "run", 7)
+    (home / "hf").mkdir()
+    manifest.write_json(
+        home / "hf" / manifest.FILE, {"stage": "convert to-hf", "lineage": {"checkpoint": "round/train/run"}}
+    )
+    if moved:
+        home = home.rename(tmp_path / "other")
+    nodes = lineage.collect(home)
+    edges = {node["name"]: sorted(nodes[i]["name"] for i in node["of"]) for node in nodes}
+    assert edges == {
+        "corpus.jsonl": [],
+        "clean": ["corpus.jsonl"],
+        "tok": ["clean"],
+        "mine": ["clean", "tok"],
+        "run": ["mine"],
+        "round/train": ["run"],
+        "hf": ["round/train"],
+    }
+    said = {node["name"]: node["said"] for node in nodes}
+    assert said["clean"] == "3 → 2" and said["tok"] == "1,111 entries" and said["mine"] == "77 rows, 2 sources"
+    assert said["run"] == "step 5" and said["round/train"] == "step 7"
+    assert all(i < place for place, node in enumerate(nodes) for i in node["of"])
+
+
+def test_a_folder_without_manifests_has_no_graph(tmp_path: Path):
+    assert lineage.collect(tmp_path) == [] and lineage.graph({"lineage": []}) == ""

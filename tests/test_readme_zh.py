@@ -1,0 +1,69 @@
+"""README.zh.md says what README.md says: the same commands, tables, figures and names, section by section."""
+
+import importlib.util
+import re
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TABLE = re.compile(r"(?:^\|.*\|\n)+", re.MULTILINE)
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?")
+HINT = "README.md and README.zh.md are out of step"
+
+
+def both() -> tuple[str, str]:
+    return tuple((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md"))
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """(language, code) of every fenced block; what a command's comment says is prose."""
+    return [(kind, re.sub(r" +# .*", "", code)) for kind, code in FENCE.findall(text)]
+
+
+def figures(text: str) -> Counter[str]:
+    """Numbers, and what stands between backticks, of text outside fenced blocks."""
+    prose = FENCE.sub("", text)
+    return Counter(NUMBER.findall(prose)) + Counter(re.findall(r"`[^`]+`", prose))
+
+
+def test_the_commands_are_the_same():
+    english, chinese = map(blocks, both())
+    assert chinese == english, HINT
+
+
+def test_the_tables_have_the_same_cells_up_to_words():
+    english, chinese = ([t.splitlines() for t in TABLE.findall(text)] for text in both())
+    assert len(english) == len(chinese) >= 4
+    for one, other in zip(english, chinese, strict=True):
+        assert len(one) == len(other), (HINT, one[0])
+        for row, line in zip(one, other, strict=True):
+            assert [figures(cell) for cell in row.split("|")] == [figures(cell) for cell in line.split("|")], (
+                HINT,
+                row,
+            )
+
+
+def test_the_quick_start_s_tables_are_the_english_ones_translated():
+    spec = importlib.util.spec_from_file_location("readme_figures", ROOT / "benchmarks" / "readme_figures.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for mark in ("quickstart", "stages"):
+        one, other = (re.search(f"<!-- {mark} -->(.*?)<!-- /{mark} -->", text, re.DOTALL)[1] for text in both())
+        assert module.in_chinese(one) == other, HINT
+        assert not re.search(r"held-out|answers|reward|train", re.sub(r"`[^`]+`", "", other))
+
+
+def test_every_figure_and_every_name_of_the_prose_is_there_as_often():
+    for one, other in zip(
+        *(re.split(r"^#+ ", FENCE.sub("", text), flags=re.MULTILINE) for text in both()), strict=True
+    ):
+        differing = {k: (figures(one)[k], figures(other)[k]) for k in figures(one).keys() | figures(other).keys()}
+        differing = {k: v for k, v in differing.items() if v[0] != v[1]}
+        assert not differing, f"{HINT} in {one.splitlines()[0]!r} (figure: here, there): {differing}"
+
+
+def test_a_changed_figure_is_found():
+    english, chinese = both()
+    assert figures(english) != figures(english.replace("7.1 ± 0.9", "7.2 ± 0.9"))
+    assert blocks(chinese) != blocks(chinese.replace("--size 4000", "--size 4001"))
