@@ -59,9 +59,9 @@ def empty(config: ModelConfig, compute: ComputeConfig, rows: int, bucket: int, a
     """`rows` free slots for prompts of up to `bucket` tokens and answers of up to `answer`."""
     L, K, H, S = config.num_layers, config.num_kv_heads, config.head_dim, bucket + answer
     lengths_R = jnp.zeros(rows, jnp.int32)
-    k_LRKHS, v_LRKSH = (jnp.zeros((L, rows, K, *last), compute.dtype) for last in ((H, S), (S, H)))
+    keys, values = (tuple(jnp.zeros((rows, K, *last), compute.dtype) for _ in range(L)) for last in ((H, S), (S, H)))
     slots = Slots(
-        cache=kv.Cache(k_LRKHS, v_LRKSH, lengths_R),
+        cache=kv.Cache(keys, values, lengths_R),
         keys_R=jax.random.split(jax.random.key(0, impl="threefry2x32"), rows),
         token_R=jnp.zeros(rows, jnp.int32),
         left_R=jnp.zeros(rows, jnp.int32),
@@ -71,19 +71,21 @@ def empty(config: ModelConfig, compute: ComputeConfig, rows: int, bucket: int, a
         logprob_R=jnp.zeros(rows, jnp.float32),
         steps=jnp.int32(0),
     )
-    return slots if mesh is None else jax.device_put(slots, _shardings(mesh))
+    return slots if mesh is None else jax.device_put(slots, _shardings(mesh, L))
 
 
-def _shardings(mesh: Mesh) -> Slots:
+def _shardings(mesh: Mesh, layers: int) -> Slots:
     """Rows over the batch axes, heads over 'tensor'."""
     row, none = mesh_axes.sharding(mesh, "batch"), mesh_axes.sharding(mesh)
-    heads = mesh_axes.sharding(mesh, None, "batch", "act_kv_heads")
+    heads = (mesh_axes.sharding(mesh, "batch", "act_kv_heads"),) * layers
     return Slots._make([kv.Cache._make([heads, heads, row]), *[row] * 7, none])
 
 
 def _pin(slots: Slots, mesh: Mesh | None) -> Slots:
     """The shardings of `empty`, so that what one call returns fits the next without another compilation."""
-    return slots if mesh is None else jax.lax.with_sharding_constraint(slots, _shardings(mesh))
+    if mesh is None:
+        return slots
+    return jax.lax.with_sharding_constraint(slots, _shardings(mesh, len(slots.cache.keys)))
 
 
 @functools.partial(jax.jit, static_argnames=("config", "compute"))
@@ -113,16 +115,22 @@ def fill(
     new_logits_CV = logits_BV[prompt_C]
     first_C = jnp.zeros_like(slot_C)
     token_C, logprob_C, ended_C = _draw(new_logits_CV, keys_C, first_C, draw)
-    T = prompts.k_LBKHS.shape[-1]
+    T = prompts.keys[0].shape[-1]
 
     def put(old: jax.Array, new: jax.Array) -> jax.Array:
         return old.at[slot_C].set(new.astype(old.dtype), mode="drop")
 
     # What the slot's last candidate left behind the prompt is never read: the row's length hides it.
     cache = kv.Cache(
-        k_LBKHS=slots.cache.k_LBKHS.at[:, slot_C, :, :, :T].set(prompts.k_LBKHS[:, prompt_C], mode="drop"),
-        v_LBKSH=slots.cache.v_LBKSH.at[:, slot_C, :, :T].set(prompts.v_LBKSH[:, prompt_C], mode="drop"),
-        lengths_B=put(slots.cache.lengths_B, prompts.lengths_B[prompt_C]),
+        tuple(
+            old_BKHS.at[slot_C, :, :, :T].set(k_BKHS[prompt_C], mode="drop")
+            for old_BKHS, k_BKHS in zip(slots.cache.keys, prompts.keys, strict=True)
+        ),
+        tuple(
+            old_BKSH.at[slot_C, :, :T].set(v_BKSH[prompt_C], mode="drop")
+            for old_BKSH, v_BKSH in zip(slots.cache.values, prompts.values, strict=True)
+        ),
+        put(slots.cache.lengths_B, prompts.lengths_B[prompt_C]),
     )
     tokens_CT = jnp.zeros((len(slot_C), slots.tokens_RT.shape[1]), jnp.int32)
     filled = Slots(
