@@ -54,6 +54,7 @@ def test_the_export_has_our_logits_and_our_greedy_tokens_in_transformers(tmp_pat
     V = CONFIG.vocab_size
     assert np.abs(theirs[..., :V] - np.asarray(ours)[..., :V]).max() <= LOGITS
 
+    weights = cache.by_layer(weights, "float32")
     logits_BV, kv = cache.prefill(weights, CONFIG, COMPUTE, tokens_BT, ones_BT, max_len=tokens_BT.shape[1] + NEW)
     step = jax.jit(lambda kv, token_B: cache.decode_step(weights, CONFIG, COMPUTE, kv, token_B, kv.lengths_B))
     greedy = []

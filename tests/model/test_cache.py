@@ -66,12 +66,12 @@ def prompts(texts, side):
 
 @functools.partial(jax.jit, static_argnames="max_len")
 def prefill(weights, tokens_BT, segments_BT, max_len=MAX_LEN):
-    return cache.prefill(weights, CONFIG, COMPUTE, tokens_BT, segments_BT, max_len=max_len)
+    return cache.prefill(cache.by_layer(weights, "float32"), CONFIG, COMPUTE, tokens_BT, segments_BT, max_len=max_len)
 
 
 @jax.jit
 def decode(weights, kv, token_B):
-    return cache.decode_step(weights, CONFIG, COMPUTE, kv, token_B, kv.lengths_B)
+    return cache.decode_step(cache.by_layer(weights, "float32"), CONFIG, COMPUTE, kv, token_B, kv.lengths_B)
 
 
 def assert_close(got, want):
@@ -120,13 +120,14 @@ def test_a_row_of_padding_is_finite_and_empty(weights):
 def test_a_prompt_longer_than_the_cache_is_refused(weights):
     nothing_BT = jnp.zeros((1, 4), jnp.int32)
     with pytest.raises(ConfigError, match="max_len=3 slots do not hold prompts of 4 tokens"):
-        cache.prefill(weights, CONFIG, COMPUTE, nothing_BT, nothing_BT, max_len=3)
+        cache.prefill({}, CONFIG, COMPUTE, nothing_BT, nothing_BT, max_len=3)
 
 
 def test_decoding_never_copies_kv_to_every_query_head(weights):
     """No array of decode has S beside N heads but the scores (B, K, G, S) and their mask."""
     keys, values = jnp.zeros((2, 2, 10, MAX_LEN)), jnp.zeros((2, 2, MAX_LEN, 10))
     kv, token_B = cache.Cache((keys,) * 3, (values,) * 3, jnp.zeros(2, jnp.int32)), jnp.zeros(2, jnp.int32)
+    weights = cache.by_layer(weights, "float32")
     text = str(jax.make_jaxpr(lambda kv: cache.decode_step(weights, CONFIG, COMPUTE, kv, token_B, kv.lengths_B))(kv))
     assert f"f32[2,2,10,{MAX_LEN}]" in text and f"f32[2,2,{MAX_LEN},10]" in text
     for copied in (f"6,10,{MAX_LEN}", f"6,{MAX_LEN},10", f"2,3,10,{MAX_LEN}", f"2,3,{MAX_LEN},10"):
@@ -138,6 +139,7 @@ def test_a_decode_step_writes_its_cache_in_place_and_copies_no_layer_of_it(weigh
     B, S, L, K, H = 5, 4096, CONFIG.num_layers, CONFIG.num_kv_heads, CONFIG.head_dim
     keys, values = (tuple(jnp.zeros((B, K, *last)) for _ in range(L)) for last in ((H, S), (S, H)))
     kv = cache.Cache(keys, values, jnp.arange(B, dtype=jnp.int32) * 7)
+    weights = cache.by_layer(weights, "float32")
     step = jax.jit(lambda kv, t: cache.decode_step(weights, CONFIG, COMPUTE, kv, t, kv.lengths_B), donate_argnums=0)
     compiled = step.lower(kv, jnp.ones(B, jnp.int32)).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < keys[0].nbytes

@@ -12,13 +12,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from tigerjax import mesh as mesh_axes
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import ConfigError
+from tigerjax.model import cache as kv
 from tigerjax.sample import records, slots
 from tigerjax.sample.choose import candidate_keys
 from tigerjax.sample.records import Prompt
@@ -193,7 +193,7 @@ def complete(
         return
 
     # Once, in the dtype of the products and on the device: not once a token.
-    weights = jax.tree.map(lambda a: jnp.asarray(a, compute.dtype), weights)
+    weights = kv.by_layer(weights, compute.dtype)
     draw = slots.Draw(sampling.temperature, sampling.top_p, sampling.top_k, tuple(sorted(reasons)))
     for length in sorted(buckets):
         decode = _Decode(weights, config, compute, sampling, draw, mesh, seed, round, batch_prompts, batch_rows, stats)
