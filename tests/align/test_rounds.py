@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 
 import pytest
 
@@ -145,6 +146,39 @@ def test_a_round_killed_at_any_call_and_restarted_leaves_the_same_bytes(tmp_path
             break
         assert contents(broken.run().folder) == expected, f"differs when killed at call {stop_at}"
     assert stop_at == whole.calls + 1 > 10
+
+
+def run_and_die(world, at):
+    """Runs a round in a child that dies before its rename number `at` as by SIGKILL: nothing is cleaned up. 9 or 0."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    renames, rename = itertools.count(1), os.replace
+    os.replace = lambda *paths: os._exit(9) if next(renames) == at else rename(*paths)
+    code = 1
+    try:
+        world.run()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def test_a_round_whose_process_dies_before_any_rename_and_restarts_leaves_the_same_bytes(tmp_path):
+    """Every file and folder appears by a rename, so these are all the states that a kill can leave, in every step."""
+    expected = contents(World(tmp_path / "whole").run().folder)
+    unfinished = set()
+    for stop_at in itertools.count(1):
+        world = World(tmp_path / f"stop{stop_at}")
+        code = run_and_die(world, stop_at)
+        folder = world.folder / "rounds" / "01"
+        states = [s["step"] for s in steps.status(folder) if s["state"] != "done"]
+        unfinished.add(states[0] if states else "gate")
+        assert contents(world.run().folder) == expected, f"differs when killed before rename {stop_at}"
+        assert not list(folder.glob("*.partial"))
+        if code == 0:
+            break
+        assert code == 9
+    assert unfinished == set(steps.STEPS) and stop_at > 2 * len(steps.STEPS)
 
 
 def test_a_finished_round_is_not_computed_again_and_a_changed_setting_redoes_what_follows(tmp_path):

@@ -1,6 +1,7 @@
 """A tiny world for reward tests: a tokenizer of single characters, a tiny model, and runs of a few seconds."""
 
 import hashlib
+import json
 
 from tigerjax.align.config import RewardConfig
 from tigerjax.config import (
@@ -42,6 +43,7 @@ MODEL = ModelConfig(
     norm_eps=1e-5,
 )
 COMPUTE = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=64)
+USER = [{"role": "user", "content": "hi"}]
 REWARD = RewardConfig(eval_fraction=0.25, centering=0.0, truncation_penalty=1.0, score_rows=8)
 
 
@@ -68,3 +70,15 @@ def run_config(steps, batch_rows=16, seq_len=24, every=1000):
         seed=0,
         log_every_steps=10,
     )
+
+
+def write(tmp_path, records):
+    file = tmp_path / "preferences.jsonl"
+    file.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
+    return [file]
+
+
+def ranked(prompt, texts, ranking, **more):
+    responses = [{"id": f"r{i}", "text": t} for i, t in enumerate(texts)]
+    messages = [{"role": "user", "content": prompt}]
+    return {"prompt_id": prompt, "messages": messages, "responses": responses, "ranking": ranking} | more

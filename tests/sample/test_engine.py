@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from scipy import stats
 
 from tigerjax import mesh as mesh_axes
 from tigerjax.config import MeshConfig
@@ -15,6 +16,7 @@ from tigerjax.tokenizer.chat import encode_prompt
 
 # Sums of up to 12 float32 log-probabilities, once by cached steps and once by whole passes: other summation orders.
 LOGPROB_TOLERANCE = 1e-4
+SMALLEST_P = 0.001  # with fixed seeds this is a fixed outcome; a wrong distribution gives p far below it
 FULL = 0.9  # share of decode work that draws a token which is kept: the design's figure for ragged lengths
 SAMPLED = SamplingConfig(n=4, max_new_tokens=12)
 GREEDY = SamplingConfig(n=1, temperature=0.0, max_new_tokens=12)
@@ -112,6 +114,40 @@ def test_top_p_is_not_ignored_by_the_engine(tiny, prompts) -> None:
     greedy = sample(tiny, prompts[4::2], GREEDY)
     for t, g in zip(tight, greedy, strict=True):
         assert {tuple(c["token_ids"]) for c in t["candidates"]} == {tuple(g["candidates"][0]["token_ids"])}
+
+
+def test_frequencies_of_first_and_second_tokens_are_those_of_the_model(tiny) -> None:
+    """Through prefill, slots and refills: the second token must be drawn given the first of its own candidate."""
+    n, how = 4000, {"temperature": 3.0, "top_p": 0.7}
+    prompt = {"prompt_id": "p", "text": "abc"}
+    (record,) = sample(tiny, [prompt], SamplingConfig(n=n, max_new_tokens=2, **how), rows=512)
+    ids = encode_prompt(tiny.tokenizer, record["messages"])
+    ends = {259, 260, 261, 2}
+
+    def wanted(ids: list[int]) -> np.ndarray:
+        """Probabilities by sorting; the four ids that end an answer are one outcome, the last."""
+        logits_V = tiny.logits(ids)[-1].astype(np.float64)[:262]
+        p_V = np.exp((logits_V - logits_V.max()) / how["temperature"])
+        p_V /= p_V.sum()
+        order = np.argsort(-p_V)
+        p_V[order[np.searchsorted(np.cumsum(p_V[order]), how["top_p"]) + 1 :]] = 0
+        p_V /= p_V.sum()
+        end = sum(p_V[i] for i in ends)
+        p_V[sorted(ends)] = 0
+        return np.append(p_V, end)
+
+    def check(seen: list[int], p_V: np.ndarray) -> None:
+        counts = np.bincount(seen, minlength=len(p_V))
+        assert not counts[p_V == 0].any() and (p_V > 0).sum() > 3
+        assert stats.chisquare(counts[p_V > 0], p_V[p_V > 0] * len(seen)).pvalue > SMALLEST_P
+
+    answers = [c["token_ids"] for c in record["candidates"]]
+    check([a[0] if a else 262 for a in answers], wanted(ids))
+    firsts = [a[0] for a in answers if a]
+    common = max(set(firsts), key=firsts.count)
+    seconds = [a[1] if len(a) > 1 else 262 for a in answers if a and a[0] == common]
+    assert len(seconds) > 200
+    check(seconds, wanted([*ids, common]))
 
 
 def test_equal_texts_are_marked_and_a_prompt_with_one_text_is_degenerate(tiny, prompts, records) -> None:

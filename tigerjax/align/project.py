@@ -148,14 +148,20 @@ class Project:
         )
         place = self.folder / "labels" / f"{index:02d}"
         place.mkdir(parents=True, exist_ok=True)
-        known = {manifest.sha256(path) for path in place.glob("*.jsonl")}
+        known = {manifest.sha256(path) for path in self._delivered(index)}
         fresh = [path for path in files if manifest.sha256(path) not in known]
         for path in fresh:
             # Numbered: of two lines of one annotator the newer one counts.
             part = place / f"{path.name}.part"
             shutil.copyfile(path, part)
-            part.rename(place / f"{len(list(place.glob('*.jsonl'))) + 1:04d}-{path.stem}.jsonl")
+            suffix = ".json" if path.suffix == ".json" else ".jsonl"
+            part.rename(place / f"{len(self._delivered(index)) + 1:04d}-{path.stem}{suffix}")
         return len(fresh)
+
+    def _delivered(self, index: int) -> list[Path]:
+        """Label files of a round that passed their check, the oldest first."""
+        place = self.folder / "labels" / f"{index:02d}"
+        return sorted([*place.glob("*.jsonl"), *place.glob("*.json")])
 
     def _start(self, index: int) -> tuple[Path, Path]:
         """(SFT set, current model) of a round."""
@@ -187,7 +193,7 @@ class Project:
         return rounds.Work(
             sample=lambda prompts, place: self._sample(index, current, prompts, place),
             score=lambda items: self._scorer(items),
-            labels=lambda queue: sorted((self.folder / "labels" / f"{index:02d}").glob("*.jsonl")),
+            labels=lambda queue: self._delivered(index),
             train=lambda sft, place: _train(config, sft, place),
             evaluate=self.accuracy,
             held_out=lambda model: [

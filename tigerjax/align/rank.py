@@ -6,7 +6,8 @@ from typing import Any, Literal, NamedTuple
 
 import xxhash
 
-from tigerjax.align.labels import MARKERS, Verdict
+from tigerjax.align.label_lines import MARKERS
+from tigerjax.align.labels import Verdict
 from tigerjax.align.queue import is_valid
 
 Provenance = Literal["rm", "human", "edit"]

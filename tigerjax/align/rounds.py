@@ -3,7 +3,8 @@
     rounds/01/prompts/   prompts.jsonl                            which SFT prompts are answered again
     rounds/01/sample/    candidates.jsonl                         n answers each
     rounds/01/score/     scored.jsonl                             and their calibrated scores, and the reference's
-    rounds/01/queue/     queue.jsonl key.jsonl queue.md           what people are asked
+    rounds/01/queue/     queue.jsonl key.jsonl queue.md           what people are asked, and the same as a project
+                         label_studio.xml label_studio.json       of Label Studio
     rounds/01/labels/    verdicts.jsonl adjudicate.jsonl missing.json    what they said
     rounds/01/rank/      ranked.jsonl preferences.jsonl           winners, and pairs for the next reward model
     rounds/01/mix/       sft.jsonl                                the next SFT set
@@ -23,6 +24,7 @@ from typing import Any, NamedTuple
 
 from tigerjax import manifest
 from tigerjax.align import gate as gate_lib
+from tigerjax.align import label_studio
 from tigerjax.align import labels as labels_lib
 from tigerjax.align import mix as mix_lib
 from tigerjax.align import prompts as prompts_lib
@@ -205,6 +207,8 @@ def _steps(
             write_jsonl(run.tmp / "queue.jsonl", asked.items)
             write_jsonl(run.tmp / "key.jsonl", asked.key)
             (run.tmp / "queue.md").write_text(queue_lib.markdown(asked.items), encoding="utf-8")
+            (run.tmp / "label_studio.xml").write_text(label_studio.config(), encoding="utf-8")
+            manifest.write_json(run.tmp / "label_studio.json", label_studio.tasks(asked.items))
             run.figures = dict(asked.counts)
     yield "queue"
 

@@ -99,7 +99,7 @@ def score(dir: Folder, json: Path | None = None) -> None:
 
 
 def queue(dir: Folder, json: Path | None = None) -> None:
-    """Writes what people are asked to rank and to edit: queue.jsonl and queue.md, without scores.
+    """Writes what people are asked to rank and to edit, without scores: JSONL, Markdown and a Label Studio project.
 
     Example: tigerjax align queue runs/align
     """
@@ -109,7 +109,8 @@ def queue(dir: Folder, json: Path | None = None) -> None:
 def import_labels(dir: Folder, labels: list[Path] = [], json: Path | None = None) -> None:  # noqa: B006  # read only
     """Imports label files; one wrong line, and nothing is imported (exit 3). Exit 4 while labels are missing.
 
-    Files may come one after another; without --labels those that came are looked at again.
+    A file is JSONL or Label Studio's JSON export. Files may come one after another; without --labels those that came
+    are looked at again.
 
     Example: tigerjax align import runs/align --labels answers.jsonl
     """

@@ -1,0 +1,143 @@
+"""What a label line may say, whichever file it stood in; every refusal says why in one clause.
+
+    ranking {prompt_id, batch_sha256, annotator, ranking: [["C"], ["A", "F"], …], reject?: ["B"], axes?: {…}, note?}
+    edit    {prompt_id, batch_sha256, annotator, base: "C", text, reason?}
+
+A ranking lists the best first; labels in one group are equal; labels not listed come last, equal. `reject` beats
+everything.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+AXES = ("factuality", "creativity", "richness", "safety", "format")
+SHARED_FIELDS = {"prompt_id", "batch_sha256", "annotator"}
+RANKING_FIELDS = SHARED_FIELDS | {"ranking", "reject", "axes", "note"}
+EDIT_FIELDS = SHARED_FIELDS | {"base", "text", "reason"}
+MARKERS = ("### Instruction:", "### Response:", "<pad>")
+"""Strings of the chat format; an edited answer that holds one was pasted from a transcript."""
+
+
+class BadLine(ValueError):
+    """Why one label line is refused; collected by align.labels, never seen outside the readers of labels."""
+
+
+def parse(raw: bytes) -> Any:
+    """The JSON value of UTF-8 bytes; BadLine for anything else, a field that is given twice too."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        twice = [name for name, n in Counter(name for name, _ in pairs).items() if n > 1]
+        if twice:
+            raise BadLine(f"field {twice[0]!r} is given twice")
+        return dict(pairs)
+
+    try:
+        return json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
+    except UnicodeDecodeError as error:
+        raise BadLine(f"invalid UTF-8 at byte {error.start}") from error
+    except json.JSONDecodeError as error:
+        raise BadLine(f"broken JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise BadLine("broken JSON: nested too deep") from error
+
+
+def check(
+    line: Any,
+    questions: Mapping[str, Mapping[str, Any]],
+    max_tokens: int,
+    count_tokens: Callable[[list[dict[str, str]]], int],
+) -> str:
+    """The kind of a line, "rank" or "edit"; BadLine when it breaks the form or does not fit the questions.
+
+    `count_tokens(messages)` is the encoded length of a whole chat, `max_tokens` the context an edit must fit into.
+    """
+    if not isinstance(line, dict):
+        raise BadLine(f"is a JSON {type(line).__name__}, not an object")
+    has_rank, has_edit = bool({"ranking", "reject"} & line.keys()), bool({"base", "text"} & line.keys())
+    if has_rank and has_edit:
+        raise BadLine("is a ranking and an edit at once; write two lines")
+    if not has_rank and not has_edit:
+        raise BadLine("has neither `ranking` nor `base` and `text`")
+    known = RANKING_FIELDS if has_rank else EDIT_FIELDS
+    if unknown := sorted(line.keys() - known):
+        raise BadLine(f"unknown field {unknown[0]!r}; a line of this kind has {sorted(known)}")
+    for field in sorted(SHARED_FIELDS):
+        if not isinstance(line.get(field), str) or not line[field].strip():
+            raise BadLine(f"`{field}` is missing, empty or not a string")
+    question = questions.get(line["prompt_id"])
+    if question is None:
+        raise BadLine(f"prompt_id {line['prompt_id']!r} is not in the queue")
+    if line["batch_sha256"] != question["batch_sha256"]:
+        raise BadLine(
+            f"batch_sha256 {line['batch_sha256'][:12]}… is stale; the queue is {question['batch_sha256'][:12]}…"
+        )
+    texts = {c["label"]: c["text"] for c in question["candidates"]}
+    if has_rank:
+        _check_ranking(line, texts)
+        return "rank"
+    _check_edit(line, texts, question["messages"], max_tokens, count_tokens)
+    return "edit"
+
+
+def _check_ranking(line: dict[str, Any], texts: Mapping[str, str]) -> None:
+    ranking, reject = line.setdefault("ranking", []), line.get("reject", [])
+    if not isinstance(ranking, list) or not all(isinstance(group, list) for group in ranking):
+        raise BadLine('`ranking` must be a list of groups, such as [["C"], ["A", "F"]]')
+    if any(not group for group in ranking):
+        raise BadLine("`ranking` has an empty group")
+    if not isinstance(reject, list):
+        raise BadLine('`reject` must be a list of labels, such as ["B"]')
+    if not ranking and not reject:
+        raise BadLine("`ranking` is empty and nothing is rejected")
+    for field, labels in (("ranking", [name for group in ranking for name in group]), ("reject", reject)):
+        for name in labels:
+            if not isinstance(name, str):
+                raise BadLine(f"`{field}` holds {name!r}, which is not a label")
+            if name not in texts:
+                raise BadLine(f"`{field}` names label {name!r}, which this prompt lacks; it has {', '.join(texts)}")
+        if twice := [name for name, n in Counter(labels).items() if n > 1]:
+            raise BadLine(f"`{field}` names label {twice[0]!r} twice")
+    axes = line.get("axes", {})
+    if not isinstance(axes, dict):
+        raise BadLine("`axes` must be an object of axis: 1-5")
+    for axis, mark in axes.items():
+        if axis not in AXES:
+            raise BadLine(f"unknown axis {axis!r}; there are {', '.join(AXES)}")
+        if type(mark) is not int or not 1 <= mark <= 5:
+            raise BadLine(f"axis {axis!r} is {mark!r}, not a whole number from 1 to 5")
+    if not isinstance(line.get("note", ""), str):
+        raise BadLine("`note` is not a string")
+
+
+def _check_edit(
+    line: dict[str, Any],
+    texts: Mapping[str, str],
+    messages: list[dict[str, str]],
+    max_tokens: int,
+    count_tokens: Callable[[list[dict[str, str]]], int],
+) -> None:
+    base, text = line.get("base"), line.get("text")
+    if base is None:
+        raise BadLine("edit without `base`, the label that was edited")
+    if not isinstance(base, str) or base not in texts:
+        raise BadLine(f"`base` is {base!r}, which this prompt lacks; it has {', '.join(texts)}")
+    if text is None:
+        raise BadLine("edit without `text`")
+    if not isinstance(text, str):
+        raise BadLine("`text` of the edit is not a string")
+    if not text.strip():
+        raise BadLine("`text` of the edit is empty")
+    if text.strip() == texts[base].strip():
+        raise BadLine(f"`text` of the edit equals its base {base}")
+    for marker in MARKERS:
+        if marker in text:
+            raise BadLine(f"`text` of the edit contains the chat marker {marker!r}")
+    if any(0xD800 <= ord(c) <= 0xDFFF for c in text):
+        raise BadLine("`text` of the edit holds a lone surrogate")
+    if not isinstance(line.get("reason", ""), str):
+        raise BadLine("`reason` is not a string")
+    length = count_tokens([*messages, {"role": "assistant", "content": text}])
+    if length > max_tokens:
+        raise BadLine(f"the edit makes a chat of {length} tokens, longer than the context of {max_tokens}")
