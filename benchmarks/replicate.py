@@ -61,7 +61,13 @@ def _of_seed(
         add("tokens", "by-name", partial(tokens.by_name, out, seed, real), given | {"sources": sources})
 
     place, steps = models.Place(out, seed, sizes), dataclasses.asdict(sizes)
-    own = {"embedded": text, "steps": sizes.base_steps, "zh_share": models.BASE_ZH_SHARE, "held_out": models.HELD_OUT}
+    own = {
+        "embedded": text,
+        "layers": sizes.layers,
+        "steps": sizes.base_steps,
+        "zh_share": models.BASE_ZH_SHARE,
+        "held_out": models.HELD_OUT,
+    }
     add("base", "base", partial(models.base, place), own)
     for arm, share in models.SHARES.items():
         settings = {"steps": steps, "instruct_fraction": share}

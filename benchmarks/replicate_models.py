@@ -31,8 +31,9 @@ ANSWER_TOKENS, SHOWN = 32, 5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Steps of each run; the shapes are those of configs/quickstart_*.py."""
+    """Layers of the models, whose other shapes are those of configs/quickstart_*.py, and steps of each run."""
 
+    layers: int = 2
     base_steps: int = 400
     pretrain_steps: int = 1600
     sft_steps: int = 200
@@ -62,6 +63,7 @@ class Place:
             return dataclasses.replace(
                 found,
                 name=mixture,
+                model=dataclasses.replace(found.model, num_layers=self.sizes.layers),
                 optim=optim,
                 checkpoint=checkpoint,
                 data=dataclasses.replace(found.data, mixture=mixture, modules=()),

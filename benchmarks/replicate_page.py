@@ -269,7 +269,7 @@ def write(records: list[dict[str, Any]]) -> None:
     KEPT.parent.mkdir(exist_ok=True)
     manifest.write_json(KEPT, short(records))
     records = json.loads(KEPT.read_text(encoding="utf-8"))
-    plots.draw(records, summary(records), KEPT.parent)
+    plots.draw(records, KEPT.parent)
     PAGE.write_text(markdown(records), encoding="utf-8")
 
 
