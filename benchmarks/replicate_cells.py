@@ -150,15 +150,18 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def verdict(gains: Sequence[float]) -> str:
-    """What gains over seeds (above 0: as claimed) say; a mean within twice its spread is never called settled.
+VERDICTS = {
+    "holds": "every seed gains, and the mean gain is above twice its standard deviation over seeds",
+    "leans": "every seed gains, but the mean is within twice the deviation",
+    "open": "seeds disagree, or nothing changes",
+    "leans against": "every seed loses, within twice the deviation",
+    "contradicted": "every seed loses, beyond twice the deviation",
+    "too few": "fewer than two seeds could be compared",
+}
 
-    holds      every seed gains, and the mean is above twice the standard deviation over seeds
-    leans      every seed gains, but the mean is within that
-    open       seeds disagree, or nothing changes
-    leans against, contradicted      the same the other way
-    too few    one seed says nothing of spread
-    """
+
+def verdict(gains: Sequence[float]) -> str:
+    """What gains over seeds (above 0: as claimed) say, one of VERDICTS."""
     if any(not math.isfinite(g) for g in gains):
         return "open"
     if len(gains) < 2:

@@ -7,18 +7,39 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import replicate_plots as plots
-from replicate_cells import by_arm, clock, paired, spread, verdict
+from replicate_cells import VERDICTS, by_arm, clock, paired, spread, verdict
 from replicate_models import SHARES, STEPS_AFTER, converged, examples_until
 from replicate_rounds import ARMS
 from replicate_tokens import EMBEDDED_PIECES
-from replicate_words import HEAD, TITLES, VERDICTS, WORDS
 
 from tigerjax import manifest
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE, KEPT = DOCS / "REPLICATION.md", DOCS / "replication" / "cells.json"
+TEXT = Path(__file__).with_name("replicate.md")
 DIGITS = 5
 COUNTS = [arm for arm in ARMS if ARMS[arm].people and ARMS[arm].kind == "truth"]
+
+
+class Words(NamedTuple):
+    """Of one experiment: its title, what was done, and what to make of it, all without figures."""
+
+    title: str
+    what: str
+    meaning: str
+
+
+def words() -> tuple[str, dict[str, Words]]:
+    """The head of the page, and the words of each experiment, from replicate.md: `## name: title`, what was done, a
+    line `---`, and what it means."""
+    head, *sections = TEXT.read_text(encoding="utf-8").split("\n## ")
+    found = {}
+    for section in sections:
+        title, _, body = section.partition("\n")
+        name, _, title = title.partition(": ")
+        what, _, meaning = body.partition("\n---\n")
+        found[name] = Words(title, what.strip(), meaning.strip())
+    return head.strip(), found
 
 
 class Claim(NamedTuple):
@@ -227,7 +248,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     """The claims for a terminal."""
     out = []
     for name, own in found.items():
-        out.append(f"{name}: {TITLES[name]}")
+        out.append(f"{name}: {words()[1][name].title}")
         for c in own["claims"]:
             values = "  ".join(("+" if v > 0 else "") + _number(v) for v in c["values"])
             out.append(f"  {c['verdict']:13} {c['claim']:72} {_told(c, sign=True)} {c['unit']}   {values}")
@@ -240,14 +261,15 @@ def markdown(records: list[dict[str, Any]]) -> str:
     seeds = sorted({r["seed"] for r in records})
     commits = " and ".join(sorted({r["commit"] for r in records}))
     total = sum(r["seconds"] for r in records)
-    out = [
-        HEAD.format(seeds=", ".join(map(str, seeds)), commits=commits, minutes=round(total / 60), cells=len(records))
-    ]
+    head, texts = words()
+    named, minutes = ", ".join(map(str, seeds)), round(total / 60)
+    out = [head.format(seeds=named, commits=commits, minutes=minutes, cells=len(records)), ""]
     out += ["| word | meaning |", "|---|---|", *(f"| {word} | {meaning} |" for word, meaning in VERDICTS.items()), ""]
     for name, own in found.items():
         parts = [r for r in records if r["experiment"] in (name, *plots.MADE_FOR.get(name, ()))]
         spent = clock(sum(r["seconds"] for r in parts))
-        out += [f"## {TITLES[name]}", "", WORDS[name]["what"], "", f"![{TITLES[name]}](replication/{name}.png)", ""]
+        text = texts[name]
+        out += [f"## {text.title}", "", text.what, "", f"![{text.title}](replication/{name}.png)", ""]
         out += ["| claim | verdict | gain, mean ± sd | by seed |", "|---|---|---|---|"]
         for c in own["claims"]:
             values = ", ".join(_number(v) for v in c["values"])
@@ -257,7 +279,7 @@ def markdown(records: list[dict[str, Any]]) -> str:
         for row, cells in own["table"].items():
             told = (_told(cells[column]) if column in cells else "" for column in columns)
             out.append(f"| {row} | {' | '.join(told)} |")
-        out += ["", WORDS[name]["verdict"], "", f"Time of its {len(parts)} cells, minutes:seconds: {spent}.", ""]
+        out += ["", text.meaning, "", f"Time of its {len(parts)} cells, minutes:seconds: {spent}.", ""]
     slowest = statistics.median(r["seconds"] for r in records), max(records, key=lambda r: r["seconds"])
     what = "{experiment} / {arm} / seed {seed}".format(**slowest[1])
     out.append(f"Median of a cell {slowest[0]:.0f} s, the longest ({what}) {slowest[1]['seconds']:.0f} s.")
