@@ -99,6 +99,8 @@ def command(*words: Any, accept: tuple[int, ...] = (0,)) -> int:
     from tigerjax.cli import main as tigerjax
 
     code = tigerjax([str(word) for word in words])
+    if code == 130:  # it caught Ctrl-C
+        raise KeyboardInterrupt
     if code not in accept:
         raise SystemExit(f"tigerjax {' '.join(map(str, words))} ended with {code}")
     return code

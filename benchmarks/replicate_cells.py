@@ -75,17 +75,18 @@ def run(
     """The records of all cells, {experiment, arm, seed, settings, key, figures, seconds, commit}, and the names of
     those that failed or need one that did; runs what is missing.
 
-    What a cell prints goes to OUT/log.txt; one line a cell is said, with the time that the rest will take.
+    What a cell prints goes to OUT/log.txt; one line a cell is said, with the time that the rest will take. Calls for
+    different experiments may run beside each other.
     """
     wanted, records, failed = keys(cells), [], dict[tuple[str, str, int], str]()
     have = {id(c): kept(c, out, wanted[c.experiment, c.arm, c.seed]) for c in cells}
     missing = sum(record is None for record in have.values())
     say(f"{len(cells)} cells, {len(cells) - missing} kept, {missing} to run")
     for number, cell in enumerate(cells, 1):
-        record = have[id(cell)]
+        where = (cell.experiment, cell.arm, cell.seed)
+        record = have[id(cell)] = have[id(cell)] or kept(cell, out, wanted[where])  # by another call meanwhile
         if record is None:
             started = time.monotonic()
-            where = (cell.experiment, cell.arm, cell.seed)
             if lost := [need for need in cell.needs if (*need, cell.seed) in failed]:
                 failed[where] = f"{cell.name}: needs {' / '.join(lost[0])}, which failed"
                 say(failed[where])
@@ -97,6 +98,8 @@ def run(
                     with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
                         figures = cell.run()
             except (TigerjaxError, SystemExit) as error:  # the others go on: an hour is long
+                if isinstance(error, SystemExit) and not isinstance(error.code, str):
+                    raise  # a signal
                 failed[where] = f"{cell.name}: {error}"
                 say(failed[where])
                 continue
@@ -105,7 +108,7 @@ def run(
                 "arm": cell.arm,
                 "seed": cell.seed,
                 "settings": cell.settings,
-                "key": wanted[cell.experiment, cell.arm, cell.seed],
+                "key": wanted[where],
                 "figures": figures,
                 "seconds": round(time.monotonic() - started, 1),
                 "commit": commit,
