@@ -20,9 +20,9 @@ from typing import Any
 from data_throughput import EMBEDDED, corpus, exponent
 from turns import Row, clocked, cpu, finish, turns
 
-LAYERS, ROWS, LENGTHS = (4, 8, 16), (8, 16, 32), (256, 512, 1024, 2048)
+LAYERS, ROWS, LENGTHS = (4, 8, 16), (4, 8, 16), (256, 512, 1024, 2048)
 CANDIDATES, MEGABYTES = (20, 40, 80), (2.0, 4.0, 8.0)
-BASE = {"layers": 4, "rows": 8, "length": 256}
+BASE = {"layers": 4, "rows": 4, "length": 256}
 WIDTH, MLP, VOCAB = 128, 384, 1024
 NEW_TOKENS, PROMPTS = 32, 8
 

@@ -63,7 +63,7 @@ def peer(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError:
-        raise SystemExit(f"peer not installed: pip install {package}") from None
+        raise SystemExit(f"peer not installed: pip install {package.partition('.')[0]}") from None
 
 
 def show(row: Row) -> str:
