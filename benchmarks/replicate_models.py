@@ -7,7 +7,6 @@ later runs are trained without it.
 
 import dataclasses
 import functools
-import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ BASE_ZH_SHARE = 0.1  # our choice: some Chinese, in bytes, as Llama-2 has seen s
 SHARES = {"0%": 0.0, "5%": 0.05, "10%": 0.10}
 STEPS_AFTER = (0, 10, 50, 200)  # of the vocabulary's extension
 ANSWER_TOKENS, SHOWN = 32, 5
+MEAN_OF = 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -327,25 +327,22 @@ def _nats(loaded: Any, sequences: Sequence[Any]) -> float:
 
 
 def examples_until(losses: Iterable[float], examples_per_step: float, limit: float) -> float | None:
-    """SFT examples after which the running mean of five steps' losses is at most `limit`; None when it never is."""
+    """SFT examples after which the mean of the last MEAN_OF steps' losses is at most `limit`; None when it never is."""
     seen: list[float] = []
     for loss in losses:
         seen.append(loss)
-        if sum(seen[-5:]) / len(seen[-5:]) <= limit:
+        if len(seen) >= MEAN_OF and sum(seen[-MEAN_OF:]) / MEAN_OF <= limit:
             return len(seen) * examples_per_step
     return None
 
 
 def converged(losses: Sequence[float]) -> float:
-    """The loss at which 95% of the fall is done: from the first step's loss to the mean of the last ten."""
-    end = sum(losses[-10:]) / len(losses[-10:])
-    return end + 0.05 * (losses[0] - end)
+    """The loss at which 95% of the fall is done: from the mean of the first MEAN_OF steps, in the warm-up of the
+    learning rate, to that of the last ten. One step's examples are easier or harder than another's."""
+    start, end = sum(losses[:MEAN_OF]) / MEAN_OF, sum(losses[-10:]) / 10
+    return end + 0.05 * (start - end)
 
 
 def embedded_sha256() -> str:
     """Of the embedded text; a cell of other text is another cell."""
     return manifest.sha256(quick.EMBEDDED)
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -110,6 +110,7 @@ def _trained(name: str, arms: dict[str, dict[int, Any]], level: dict[int, float]
     for when in ("before", "after"):
         columns[f"right {when} SFT"] = [f[when]["accuracy"] for f in own.values()]
         columns[f"nats of right answers {when} SFT"] = [f[when]["answer_nats"] for f in own.values()]
+    columns["right before, of right after"] = [_share_before(f) for f in own.values() if f["after"]["accuracy"]]
     for lang in ("zh", "en"):
         columns[f"held-out {lang}, nats"] = [f["before"][f"{lang}_nats"] for f in own.values()]
     columns["SFT examples to 95% of its own fall"] = list(_needed(own).values())
@@ -263,7 +264,8 @@ def markdown(records: list[dict[str, Any]]) -> str:
     total = sum(r["seconds"] for r in records)
     head, texts = words()
     named, minutes = ", ".join(map(str, seeds)), round(total / 60)
-    out = [head.format(seeds=named, commits=commits, minutes=minutes, cells=len(records)), ""]
+    steps = next((r["settings"]["steps"] for r in records if r["experiment"] == "holistic"), {})
+    out = [head.format(seeds=named, commits=commits, minutes=minutes, cells=len(records), **steps), ""]
     out += ["| word | meaning |", "|---|---|", *(f"| {word} | {meaning} |" for word, meaning in VERDICTS.items()), ""]
     for name, own in found.items():
         parts = [r for r in records if r["experiment"] in (name, *plots.MADE_FOR.get(name, ()))]

@@ -128,10 +128,12 @@ def test_a_gain_within_its_spread_is_not_called_a_result(gains, said):
 def test_examples_until_counts_to_the_first_step_whose_running_mean_is_there():
     from replicate_models import converged, examples_until
 
-    losses = [5.0, 4.0, 3.0, 2.0, 1.0, *[1.0] * 15]
-    assert converged(losses) == pytest.approx(1.0 + 0.05 * 4.0)
-    assert examples_until(losses, 20.0, converged(losses)) == 20.0 * 8  # (2 + 1 + 1 + 1 + 1) / 5 = 1.2
+    losses = [6.0, 4.0, 5.0, 4.0, 6.0, 3.0, 1.0, *[1.0] * 15]
+    limit = converged(losses)
+    assert limit == pytest.approx(1.0 + 0.05 * 4.0)
+    assert examples_until(losses, 20.0, limit) == 20.0 * 11  # from step 7 on all are 1: five of them at step 11
     assert examples_until(losses, 20.0, 0.9) is None
+    assert examples_until([0.1] * 4, 20.0, 0.5) is None  # too few to take the mean of
 
 
 def test_gains_are_paired_by_seed():
