@@ -161,7 +161,7 @@ def _extension(records: Records, axes: list[Any]) -> None:
             _dots(axis, list(places), held, {"mean": "mean of sub-tokens"}.get(arm, arm), colour)
         axis.set_xticks(places, [str(k) for k in STEPS_AFTER])
         axis.set(title=f"Held-out {lang} books", xlabel="steps after the extension", ylabel="nats a token")
-        axis.legend(frameon=False)
+    axes[0].legend(frameon=False)
 
 
 PLOTS: dict[str, tuple[int, Callable[[Records, list[Any]], None]]] = {
