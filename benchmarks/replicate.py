@@ -106,6 +106,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--write", action="store_true", help="run nothing; write the page of the finished cells")
     args = parser.parse_args()
+    if args.thin and args.write:
+        parser.error("--thin shows that it runs; its figures do not go into a page")
     out = (args.out or Path("runs/replicate_thin" if args.thin else "runs/replicate")).resolve()
     out.mkdir(parents=True, exist_ok=True)
     # Read when JAX is imported. Arms and seeds run the same programs, so each is compiled once.

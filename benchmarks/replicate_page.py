@@ -289,7 +289,9 @@ def markdown(records: list[dict[str, Any]]) -> str:
 
 
 def write(records: list[dict[str, Any]]) -> None:
-    """The page, its plots, and the cells that all of it is made of."""
+    """The page, its plots, and the cells that all of it is made of. SystemExit when an experiment has none."""
+    if missing := [name for name in words()[1] if name not in summary(records)]:
+        raise SystemExit(f"no finished cells of {', '.join(missing)}; run the same command without --write first")
     KEPT.parent.mkdir(exist_ok=True)
     manifest.write_json(KEPT, short(records))
     records = json.loads(KEPT.read_text(encoding="utf-8"))

@@ -148,3 +148,12 @@ def test_the_page_is_what_its_cells_say():
     assert page.PAGE.read_text(encoding="utf-8") == page.markdown(json.loads(page.KEPT.read_text(encoding="utf-8")))
     for name in page.summary(json.loads(page.KEPT.read_text(encoding="utf-8"))):
         assert (page.KEPT.parent / f"{name}.png").stat().st_size > 5000
+
+
+def test_a_page_is_not_written_over_by_nothing(tmp_path):
+    import replicate_page as page
+
+    before = page.KEPT.read_bytes()
+    with pytest.raises(SystemExit, match="no finished cells of tokens, holistic, dedup, rounds, extension"):
+        page.write(page.gather(tmp_path))
+    assert page.KEPT.read_bytes() == before
