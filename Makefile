@@ -57,7 +57,7 @@ lint: venv ## ruff and mypy alone
 format: venv ## rewrites the files as ruff wants them
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: venv ## speed beside peers in one table, about 20 minutes; its repeats and versions in runs/bench/
+bench: venv ## speed beside peers in one table; its repeats and versions in runs/bench/
 	@$(BIN)/python benchmarks/bench.py --out runs/bench
 
 replicate: venv ## the method's claims on tiny models over three seeds; resumes; docs/REPLICATION.md from its cells

@@ -1,6 +1,6 @@
 """`make bench`: every figure beside its peer, in one table; the repeats that it is made of are kept.
 
-    python benchmarks/bench.py --out runs/bench             all parts, about 20 minutes on two idle cores
+    python benchmarks/bench.py --out runs/bench             all parts; sized for 20 minutes on two idle cores
     python benchmarks/bench.py --only startup checkpoint    some; --list names them
     python benchmarks/bench.py --tiny                       the smallest sizes: does it run? (figures say nothing)
 
