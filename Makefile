@@ -15,7 +15,7 @@ stamp   := $(VENV)/installed-$(key)
 # without effect elsewhere). Must stand in the environment before Python starts.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: help venv quickstart test test-slow lint format docs bench drill clean
+.PHONY: help venv quickstart test test-slow lint format docs bench replicate drill clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -60,12 +60,12 @@ format: venv ## rewrites the files as ruff wants them
 docs: venv ## the site of docs/ in site/, warnings are errors (the tests build it too)
 	@$(BIN)/mkdocs build --strict --quiet && echo "wrote site/index.html"
 
-# Those that need neither arguments nor other packages' texts; each prints its table and keeps runs/bench/NAME.json.
-BENCH := train_beside_transformers sampler reward_scoring data_throughput loop_overhead
+bench: venv ## speed beside peers in one table; its repeats and versions in runs/bench/
+	@$(BIN)/python benchmarks/bench.py --out runs/bench
 
-bench: venv ## speed beside peers and of our own parts, one script after the other; figures in runs/bench/
-	@mkdir -p runs/bench; set -e; for name in $(BENCH); do echo "== $$name"; \
-	  JAX_PLATFORMS=cpu $(BIN)/python benchmarks/$$name.py --json runs/bench/$$name.json; done
+replicate: venv ## the method's claims on tiny models over three seeds; resumes; docs/REPLICATION.md from its cells
+	@$(BIN)/python benchmarks/replicate.py --out runs/replicate
+	@$(BIN)/python benchmarks/replicate.py --out runs/replicate --write
 
 drill: venv ## a run of two processes, killed 20 times: its final weights are those of the undisturbed one
 	@$(BIN)/python benchmarks/drill.py

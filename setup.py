@@ -38,6 +38,7 @@ setup(
         "beam": ["apache-beam==2.77.0", "google-crc32c"],
         "eval": ["accelerate>=1.0", "lm-eval==0.4.13"],
         "label": ["label-studio-sdk"],
+        "bench": ["datasets", "datasketch"],  # peers, beside those of hf
         "hf": ["torch==2.13.0", "transformers==5.23.0"],
         "dev": [
             "hypothesis",

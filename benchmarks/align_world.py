@@ -17,6 +17,7 @@ choosing sizes has used: sizes were chosen on seed 100. Finished seeds are kept,
 """
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -32,8 +33,8 @@ ROUNDS, BASE_PIECES, ZH_PIECES, SFT_STEPS, REWARD_STEPS = 2, 400, 360, 300, 60
 WEIGHT = "5"
 
 
-def prepare(world: World) -> dict[str, Any]:
-    """Tokenizer, the SFT model and the three reward models; returns the figures of the latter."""
+def prepare(world: World, kinds: tuple[str, ...] = ("truth", "noise", "length")) -> dict[str, Any]:
+    """Tokenizer, the SFT model and the reward models; returns the figures of the latter."""
     import dataclasses
 
     from tigerjax.align import reward
@@ -72,7 +73,7 @@ def prepare(world: World) -> dict[str, Any]:
         run, batch_rows=16, optim=dataclasses.replace(run.optim, total_steps=REWARD_STEPS, peak_lr=1e-3)
     )
     figures = {}
-    for kind in ("truth", "noise", "length"):
+    for kind in kinds:
         file, place = out / f"preferences_{kind}.jsonl", out / f"reward_{kind}"
 
         def train_reward(file: Path = file, place: Path = place) -> dict[str, Any]:
@@ -98,17 +99,21 @@ def command(*words: Any, accept: tuple[int, ...] = (0,)) -> int:
     from tigerjax.cli import main as tigerjax
 
     code = tigerjax([str(word) for word in words])
+    if code == 130:  # it caught Ctrl-C
+        raise KeyboardInterrupt
     if code not in accept:
         raise SystemExit(f"tigerjax {' '.join(map(str, words))} ended with {code}")
     return code
 
 
-def align(world: World, arm: str) -> list[dict[str, Any]]:
-    """Two rounds through the command line; figures of the model in force after 0, 1 and 2 of them."""
+def align(
+    world: World, place: Path, *, reward: str, people: bool, rounds: int = ROUNDS, more: tuple[Any, ...] = ()
+) -> list[dict[str, Any]]:
+    """Rounds in PLACE through the command line, `more` for `align init`; figures of the model in force after each,
+    and before the first."""
     from tigerjax.align import stand_in
 
-    out, place = world.out, world.out / arm
-    people = not arm.endswith("_without_people")
+    out = world.out
     right = {q["prompt_id"]: q for q in _read(out / "key.jsonl")}
     init = [
         "align",
@@ -119,14 +124,14 @@ def align(world: World, arm: str) -> list[dict[str, Any]]:
         "--sft",
         out / "sft.jsonl",
     ]
-    init += ["--candidates", out / "sft", "--reward-model", out / f"reward_{arm.split('_')[0]}" / "model"]
+    init += ["--candidates", out / "sft", "--reward-model", out / f"reward_{reward}" / "model", *more]
     init += ["--questions", out / "dev" / "questions.jsonl", "--max-new-tokens", "24", "--align.seed", world.seed]
     for kind in ("rm", "human", "edit"):
         init += [f"--align.{kind}-weight", WEIGHT]
     init += [] if people else ["--align.allow-partial"]
     command(*init, "--data.tokenizer", out / "tokenizer", "--data.cache-dir", out / "cache", "--seed", world.seed)
     models: list[dict[str, Any]] = [{"round": 0, "checkpoint": str(out / "sft")}]
-    for index in range(1, ROUNDS + 1):
+    for index in range(1, rounds + 1):
         run = ("align", "run", place, "--rounds", index, "--json", place / "run.json")
         if command(*run, accept=(0, 4, 5)) == 4:  # waits for people
             stand_in.answer(place / "rounds" / f"{index:02d}" / "queue", out / "key.jsonl", place / "labels.jsonl")
@@ -136,7 +141,7 @@ def align(world: World, arm: str) -> list[dict[str, Any]]:
         names = ("gate", "reasons", "winners", "win_rate", "reward_before", "reward_after", "checkpoint")
         models.append({"round": index} | {name: told[name] for name in names} | _winners(told, right))
     for model in models:
-        found = _answers(world, Path(model.pop("checkpoint")))
+        found = answers(world, Path(model.pop("checkpoint")))
         model |= {"true_reward": found["mean_true_reward"], "accuracy": found["overall"]}
     return models
 
@@ -152,8 +157,9 @@ def _winners(told: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
     return {"winners_right": {who: round(statistics.mean(own), 4) for who, own in sorted(by.items())}}
 
 
-def _answers(world: World, model: Path) -> dict[str, Any]:
-    """Accuracy of greedy answers on the test questions."""
+@functools.cache
+def answers(world: World, model: Path) -> dict[str, Any]:
+    """Accuracy of greedy answers on the test questions; a model is asked once."""
     from tigerjax.evaluate import questions
     from tigerjax.sample.engine import SamplingConfig, generate
     from tigerjax.tokenizer.load import Tokenizer
@@ -188,7 +194,8 @@ def one_seed(out: Path, seed: int, arms: tuple[str, ...]) -> dict[str, Any]:
     world.write()
     figures["reward_models"] = prepare(world)
     for arm in arms:
-        figures[arm] = align(world, arm)
+        kind, _, without = arm.partition("_")
+        figures[arm] = align(world, out / arm, reward=kind, people=not without)
     figures["seconds"] = round(figures["seconds"] + time.monotonic() - started, 1)
     done.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return figures

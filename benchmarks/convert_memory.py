@@ -97,15 +97,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, nargs="+", default=[2, 4, 8])
     parser.add_argument("--size", choices=SIZES, default="quarter")
+    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    rows = []
     for n, layers in enumerate(args.layers):
         with tempfile.TemporaryDirectory() as work:
             row = measure(layers, args.size, Path(work))
+        rows.append(row)
         if n == 0:
             print("| " + " | ".join(row) + " |\n|" + "---|" * len(row))
         print(
             "| " + " | ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()) + " |", flush=True
         )
+    if args.json:
+        write_json(args.json, {"size": args.size, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ ANSWERS, ROWS, SEQ_LEN = 512, 32, 512
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--answers", type=int, default=ANSWERS)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     weights = nn.unbox(llama.init(reward.Reward(CONFIG, FLOAT32), jax.random.key(0)))
@@ -35,7 +36,7 @@ def main() -> None:
     model = Model(CONFIG, weights, "reward", tok.sha256, 0, "", extra)
     scorer = Scorer(model, tok, compute=FLOAT32, seq_len=SEQ_LEN, rows=ROWS)
     rng = np.random.default_rng(0)
-    lengths = np.clip(rng.lognormal(np.log(90), 0.7, ANSWERS).astype(int), 1, 400)
+    lengths = np.clip(rng.lognormal(np.log(90), 0.7, args.answers).astype(int), 1, 400)
     ids = [rng.integers(5, 20_000, PROMPT_TOKENS + n).tolist() for n in lengths]
     scorer.raw_ids(ids)
     started = time.monotonic()
@@ -45,7 +46,7 @@ def main() -> None:
     batches = {length: -(-padded.count(length) // ROWS) for length in set(padded)}
     figures = {
         "parameters": sum(w.size for w in jax.tree.leaves(weights)),
-        "answers_per_s": round(ANSWERS / seconds, 1),
+        "answers_per_s": round(args.answers / seconds, 1),
         "tokens_per_s": round(tokens / seconds, 1),
         "useful": round(tokens / sum(length * ROWS * n for length, n in batches.items()), 3),
         "compilations": len(batches),

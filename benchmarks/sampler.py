@@ -155,10 +155,14 @@ def ragged(weights: Any, many: list[dict[str, str]]) -> dict[str, Any]:
 
 
 def main() -> None:
+    global CANDIDATES, NEW_TOKENS, RAGGED_PROMPTS, TURNS, TRIAL_TOKENS
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--ours", action="store_true", help="leave transformers out")
+    parser.add_argument("--tiny", action="store_true", help="a few tokens of a few answers: does it run?")
     args = parser.parse_args()
+    if args.tiny:
+        CANDIDATES, NEW_TOKENS, RAGGED_PROMPTS, TURNS, TRIAL_TOKENS = 2, 4, (2,), 1, 2
     weights = nn.unbox(llama.init(llama.Llama(CONFIG, FLOAT32), jax.random.key(0)))
     # A trained model's nucleus is narrow, and a uniform one is the sampler's slowest case: the head is scaled so
     # that the entropy lies between.
