@@ -23,8 +23,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
-
 # The sizes of `30m` are those that others were measured at; `1b` is TinyLlama's (Zhang et al. 2024, table 1), with its
 # 4 groups of queries; `7b_wide` is four layers of tiger_7b with its vocabulary.
 CASES: dict[str, dict[str, Any]] = {
@@ -55,6 +53,7 @@ def model_config(case: str) -> Any:
 
 def tigerjax_seconds(case: str, steps: int) -> dict[str, Any]:
     """Seconds of each step, the number of weights, peak bytes of the device (None on a CPU)."""
+    import jax
     from train_step import random_batch
 
     from tigerjax.config import ComputeConfig, MeshConfig, OptimConfig, PipelineConfig

@@ -93,10 +93,11 @@ def test_every_part_is_a_script_and_every_option_is_one_of_its_own():
 def test_rows_of_scripts_that_have_their_own_form():
     import bench
 
-    rows = bench.train({
+    sides = {
         "tigerjax": {"tokens_per_s": 700.0, "peak_gb": 2.0},
         "transformers": {"tokens_per_s": 350.0, "peak_gb": 3.0},
-    })  # fmt: skip
+    }
+    rows = bench.train({"device": "cpu", "30m": sides})
     assert [row.ratio for row in rows] == [2.0, 1.5]
     rows = bench.sampler({"tokens_per_s": 9.0, "first_call_s": 2.0, "ragged_24_fill": 0.8, "ragged_24_share": 0.7})
     assert [row.peer for row in rows] == [None, None, None] and "24 ragged" in rows[2].figure
