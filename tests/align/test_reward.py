@@ -14,7 +14,7 @@ import world
 from world import USER, ranked, write
 
 from tigerjax.align import reward, reward_data
-from tigerjax.errors import ConfigError, GateFailed
+from tigerjax.errors import ConfigError, DataError, GateFailed
 from tigerjax.model import llama
 from tigerjax.model.reward import Reward, from_llama
 from tigerjax.train.checkpoint import Model, load_model, save_model
@@ -121,6 +121,18 @@ def test_calibrated_scores_are_standard_deviations_and_truncation_costs(scorer):
     whole, cut = (USER, "abc", "stop"), (USER, "abc", "length")
     raw = scorer.raw([whole, cut])
     assert scorer([whole, cut]) == pytest.approx([(raw[0] - 0.25) / 2, (raw[1] - 0.25) / 2 - 1.5])
+
+
+def test_an_answer_whose_text_does_not_fit_is_scored_as_truncated_and_said(scorer, capsys):
+    """The text of an answer can have more tokens than were drawn; one of them ended a whole round."""
+    long = (USER, "b" * 80, "stop")
+    room = 64 - len(reward_data.encode_answer(TOKENIZER, USER, "", "length", seq_len=64, where="x"))
+    assert scorer([long]) == scorer([(USER, "b" * room, "length")])
+    assert capsys.readouterr().err.count("1 of 1 answers do not fit seq_len=64") == 1
+    fits = (USER, "b" * (room - 1), "stop")
+    assert scorer([fits]) != scorer([(USER, "b" * (room - 1), "length")]) and not capsys.readouterr().err
+    with pytest.raises(DataError, match="seq_len is 64; raise it"):
+        scorer([([{"role": "user", "content": "q" * 90}], "b", "stop")])
 
 
 def test_a_chat_model_or_another_tokenizer_gives_no_scores():

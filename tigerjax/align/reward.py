@@ -16,7 +16,7 @@ from tigerjax import mesh as mesh_axes
 from tigerjax.align import reward_data
 from tigerjax.align.agreement import spearman
 from tigerjax.align.config import RewardConfig
-from tigerjax.align.reward_data import Comparison, PairLoader, RewardBatch, check_end, encode_answer
+from tigerjax.align.reward_data import Comparison, PairLoader, RewardBatch, check_end, encode_sampled
 from tigerjax.config import ComputeConfig, RunConfig
 from tigerjax.errors import ConfigError, DataError, GateFailed
 from tigerjax.mesh import host_rows
@@ -132,19 +132,30 @@ class Scorer:
             raise ConfigError("this reward model is not calibrated; run `reward calibrate` on an SFT reference set")
         mean, std = self.extra["calibration"]["mean"], self.extra["calibration"]["std"]
         penalty = self.extra["truncation_penalty"]
-        ended = [finish == "stop" for _, _, finish in items]
-        raw = self.raw(items)
-        return [float((r - mean) / std - (0.0 if ok else penalty)) for r, ok in zip(raw, ended, strict=True)]
+        ids, finishes = self._encode(items)
+        scored = zip(self.raw_ids(ids), finishes, strict=True)
+        return [float((raw - mean) / std - (0.0 if finish == "stop" else penalty)) for raw, finish in scored]
 
     def raw(self, items: Sequence[Item]) -> np.ndarray:
         """Scores of the model itself, float64 [len(items)]."""
-        ids = []
+        return self.raw_ids(self._encode(items)[0])
+
+    def _encode(self, items: Sequence[Item]) -> tuple[list[list[int]], list[str]]:
+        """Ids and finish of each; an answer that is cut because it does not fit is said on stderr."""
+        ids, finishes = [], []
         for place, (messages, text, finish) in enumerate(items):
             where = f"item {place} to score"
-            one = encode_answer(self._tokenizer, messages, text, finish, seq_len=self._seq_len, where=where)
-            check_end(self._tokenizer, one, finish, where)
+            one, end = encode_sampled(self._tokenizer, messages, text, finish, seq_len=self._seq_len, where=where)
+            check_end(self._tokenizer, one, end, where)
             ids.append(one)
-        return self.raw_ids(ids)
+            finishes.append(end)
+        if cut := sum(end != finish for end, (_, _, finish) in zip(finishes, items, strict=True)):
+            print(
+                f"warning: {cut} of {len(items)} answers do not fit seq_len={self._seq_len} when their text is encoded"
+                " again; scored as truncated",
+                file=sys.stderr,
+            )
+        return ids, finishes
 
     def raw_ids(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
         """Scores at the last token of each sequence, float64 [len(ids)]; what the sequences end with is not checked."""

@@ -127,6 +127,22 @@ def encode_answer(
         turns = turns[2:]
 
 
+def encode_sampled(
+    tok: Tokenizer, messages: Sequence[Mapping[str, str]], text: str, finish: str, *, seq_len: int, where: str
+) -> tuple[list[int], str]:
+    """`encode_answer` of a sampled answer, and its finish: one that does not fit is cut there, as "length".
+
+    A sampler's answer fits as it was drawn, but its text can have more tokens than were drawn for it.
+    """
+    from tigerjax.tokenizer.chat import encode_prompt
+
+    last = [{"role": m["role"], "content": m["content"]} for m in messages[-1:]]
+    room = seq_len - len(encode_prompt(tok, last)) - (finish == "stop")
+    if len(tok.encode(text)) <= room or room < 1:  # what leaves no room for an answer is refused below
+        return encode_answer(tok, messages, text, finish, seq_len=seq_len, where=where), finish
+    return (encode_prompt(tok, last) + tok.encode(text))[:seq_len], "length"
+
+
 def check_end(tok: Tokenizer, ids: Sequence[int], finish: str, where: str) -> None:
     """Scores are read at the last token, the eos: a sequence without it is refused unless its answer was truncated."""
     if finish == "stop" and (not ids or ids[-1] != tok.eos):
