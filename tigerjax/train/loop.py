@@ -144,8 +144,10 @@ def train(
                 trace.before(i + 1)
                 hosts.at(f"in step {i + 1}")
                 with goodput.spending("compile" if turn == start else "steps"):
+                    called = time.perf_counter()
                     state, values = step(state, fed.batch, watch.spikes.limits(i + 1))
-                watch.read()  # the step before this one: the device already has its next work
+                    called = time.perf_counter() - called
+                watch.read(called)  # the step before this one: the device already has its next work
                 watch.started(i + 1, values, fed)
                 metrics.advance(i + 1)
                 trace.after(i + 1, state)

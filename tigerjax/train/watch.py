@@ -43,7 +43,7 @@ class Watch:
         self.spikes = Spikes(config.health)
         self.back_before: int | None = None  # the first of too many refused steps: the run goes back before it
         self._since, self._steps, self._tokens = time.perf_counter(), 0, 0
-        self._for_device, self._slow = 0.0, set[int]()
+        self._for_device, self._slow, self._starting = 0.0, set[int](), True
 
     def started(self, step: int, values: Any, fed: Fed) -> None:
         self._late = (step, values, fed._replace(batch=None))
@@ -52,8 +52,12 @@ class Watch:
         """What a checkpoint keeps of the data and of the steps before it."""
         return {"loader": fed.after, "health": self.spikes.state()}
 
-    def read(self) -> None:
-        """Waits for the step that was started last, if it was not read yet."""
+    def read(self, called_s: float = 0.0) -> None:
+        """Waits for the step that was started last, if it was not read yet.
+
+        The call that started the one after it took `called_s`: it compiles, and may wait for the devices, and so for
+        other hosts, until they take the step."""
+        self._for_device += called_s
         if self._late is None:
             return
         (step, values, fed), self._late = self._late, None
@@ -91,6 +95,9 @@ class Watch:
 
     def _hosts(self, busy_s: float, step_s: float) -> dict[str, Any]:
         """Seconds a step that hosts did not wait for their devices; who takes long makes all others wait."""
+        if self._starting:  # up to the first record hosts do what no step does
+            self._starting = False
+            return {"host_busy_s": busy_s, "slow_hosts": []}
         busy = hosts.tell("busy_s", busy_s)
         middle = sorted(busy.values())[(len(busy) - 1) // 2]
         slow = {h for h, s in busy.items() if s > SLOW_TIMES * middle and s > SLOW_SHARE * step_s}
