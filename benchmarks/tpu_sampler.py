@@ -111,7 +111,10 @@ def measure(name: str) -> dict[str, Any]:
     compute = ComputeConfig(attention="splash", remat="none", dtype="bfloat16", loss_chunk_tokens=1)
     shapes = weight_shapes(config, compute)  # before described devices are all there is
     mesh = make_mesh(MeshConfig(data=row.data, tensor=row.tensor), topology.describe(where))
-    cut = lambda shape, s: jax.ShapeDtypeStruct(shape.shape, np.dtype("bfloat16"), sharding=s)  # noqa: E731
+
+    def cut(shape: Any, s: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape.shape, np.dtype("bfloat16"), sharding=s)
+
     weights = jax.tree.map(cut, shapes, weight_shardings(config, "llama", mesh))
     whole, rows = sharding(mesh), sharding(mesh, "batch")
     shaped = jax.eval_shape(lambda: slots.empty(config, compute, row.rows, BUCKET, ANSWER, None))

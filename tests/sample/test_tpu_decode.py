@@ -28,7 +28,10 @@ def compiled(request):
         vocab_size=2000, padded_vocab_size=2048, rope_base=10_000.0, norm_eps=1e-5,
     )  # fmt: skip
     mesh = make_mesh(MeshConfig(data=2, tensor=2), topology.describe(topology.parse("v5p:2x2x1")))
-    of = lambda a, s, dtype=None: jax.ShapeDtypeStruct(a.shape, dtype or a.dtype, sharding=s)  # noqa: E731
+
+    def of(a, s, dtype=None):
+        return jax.ShapeDtypeStruct(a.shape, dtype or a.dtype, sharding=s)
+
     cut = weight_shardings(config, "llama", mesh)
     weights = jax.tree.map(lambda a, s: of(a, s, jax.numpy.bfloat16), shapes(config), cut)
     state = jax.eval_shape(lambda: slots.empty(config, COMPUTE, ROWS, BUCKET, ANSWER, None))
