@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from tigerjax.sample import choose as room
-from tigerjax.sample.choose import candidate_keys, choose, truncate
+from tigerjax.sample.choose import candidate_keys, choose
 
 DRAWS = 20_000
 SMALLEST_P = 0.001  # with fixed seeds this is a fixed outcome; a wrong distribution gives p far below it
@@ -52,32 +52,42 @@ def test_frequencies_are_exact_over_several_blocks_of_the_vocabulary() -> None:
     assert stats.chisquare(seen[want > 0], want[want > 0] * DRAWS).pvalue > SMALLEST_P
 
 
-def test_top_p_is_not_ignored_and_keeps_the_smallest_sufficient_set() -> None:
-    rng = np.random.default_rng(0)
-    # 40: all inside the prefix; 900: flat rows need the bisection, peaked ones do not.
-    for V, scale in [(40, 1.0), (900, 0.3), (900, 4.0)]:
-        logits_BV = (rng.normal(size=(6, V)) * scale).astype(np.float32)
-        weights_BV = jnp.exp(logits_BV - logits_BV.max(-1, keepdims=True))
-        for top_p in (0.1, 0.5, 0.95, 0.999):
-            kept_BV = np.asarray(truncate(weights_BV, top_p=top_p, top_k=0)) > 0
-            want_BV = np.stack([exact(row, 1.0, top_p, 0) > 0 for row in logits_BV])
-            np.testing.assert_array_equal(kept_BV, want_BV)
+@pytest.mark.parametrize(("V", "scale"), [(40, 1.0), (900, 0.3), (900, 4.0)])
+@pytest.mark.parametrize("top_p", [0.01, 0.5, 0.95, 0.999])
+def test_top_p_draws_from_the_smallest_sufficient_set_in_its_own_proportions(V: int, scale: float, top_p: float) -> None:
+    logits_V = (np.random.default_rng(V).normal(size=V) * scale).astype(np.float32)
+    want = exact(logits_V, 1.0, top_p, 0)
+    seen = np.bincount(draw(logits_V, temperature=1.0, top_p=top_p), minlength=V)
+    assert not seen[want == 0].any()
+    # Tokens too rare for the chi-square are one cell, so that each cell expects 5 at least.
+    rare = want * DRAWS < 5
+    cells = [(seen[i], want[i]) for i in np.flatnonzero(~rare)]
+    if want[rare].sum() * DRAWS >= 5:
+        cells.append((seen[rare].sum(), want[rare].sum()))
+    counts, shares = np.array(cells).T
+    expected = shares / shares.sum() * counts.sum()
+    assert len(cells) == 1 or stats.chisquare(counts, expected).pvalue > SMALLEST_P
 
 
-def test_a_row_is_cut_the_same_beside_flat_rows_and_alone() -> None:
+def test_a_row_draws_the_same_beside_flat_rows_and_alone() -> None:
     rng = np.random.default_rng(1)
-    peaked_BV, flat_BV = rng.normal(size=(3, 900)) * 5, rng.normal(size=(3, 900)) * 0.01
-    both_BV = jnp.exp(jnp.asarray(np.concatenate([peaked_BV, flat_BV]) - 30, jnp.float32))
-    both_BV = both_BV / both_BV.max(-1, keepdims=True)
-    together = np.asarray(truncate(both_BV, top_p=0.9, top_k=0))
-    np.testing.assert_array_equal(together[:3], np.asarray(truncate(both_BV[:3], top_p=0.9, top_k=0)))
-    assert (together[3:] > 0).sum(-1).min() > room.PREFIX_TOKENS  # the bisection was needed
+    peaked_BV, flat_BV = rng.normal(size=(3, 900)) * 5, rng.normal(size=(61, 900)) * 0.01
+    both_BV = jnp.asarray(np.concatenate([peaked_BV, flat_BV]), jnp.float32)
+    keys_B = candidate_keys(0, 0, ["p"] * 64, range(64))
+    together = choose(both_BV, keys_B, temperature=1.0, top_p=0.9)
+    for rows in (slice(0, 3), slice(3, 8), slice(40, 41)):
+        np.testing.assert_array_equal(together[rows], choose(both_BV[rows], keys_B[rows], temperature=1.0, top_p=0.9))
 
 
 def test_tokens_tied_with_the_last_kept_one_are_kept() -> None:
-    weights_BV = jnp.array([[1.0, 0.5, 0.5, 0.5, 0.1]])
-    assert (np.asarray(truncate(weights_BV, top_p=0.5, top_k=0)) > 0).tolist() == [[True, True, True, True, False]]
-    assert (np.asarray(truncate(weights_BV, top_p=1.0, top_k=2)) > 0).tolist() == [[True, True, True, True, False]]
+    logits_V = np.log(np.array([1.0, 0.5, 0.5, 0.5, 0.1], np.float32))
+    assert set(draw(logits_V, temperature=1.0, top_p=0.5)) == {0, 1, 2, 3}
+    assert set(draw(logits_V, temperature=1.0, top_k=2)) == {0, 1, 2, 3}
+
+
+def test_a_row_that_is_not_a_number_ends() -> None:
+    logits_BV = jnp.zeros((2, 40)).at[0].set(jnp.nan)
+    assert choose(logits_BV, candidate_keys(0, 0, ["p", "q"], [0, 0]), temperature=1.0, top_p=0.9).shape == (2,)
 
 
 def test_tokens_of_probability_zero_are_never_drawn() -> None:

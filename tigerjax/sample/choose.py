@@ -6,16 +6,14 @@ candidate does not change with its neighbours, their order, the mesh or how many
 
 import hashlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Nuclei are mostly smaller than this, and XLA's top_k of 256 costs a fraction of the bisection over all of V.
-PREFIX_TOKENS = 256
 # The inverse-CDF walk first picks a block of the vocabulary and then a token in it: one pass over V, two short sums.
 BLOCK_TOKENS = 256
-ONE_FLOAT32_BITS = 0x3F800000
 
 
 def prompt_words(prompt_id: str) -> np.ndarray:
@@ -40,71 +38,74 @@ def _keys(seed: jax.Array, round_: jax.Array, words_C2: jax.Array, candidates_C:
     return jax.vmap(one)(words_C2, candidates_C)
 
 
-def truncate(weights_BV: jax.Array, *, top_p: float, top_k: int) -> jax.Array:
-    """Zeroes what top-k and then top-p cut away from unnormalised probabilities whose row maximum is 1.
-
-    top_k=0 and top_p=1 cut nothing. Top-p keeps the smallest set of most probable tokens whose share of what top-k
-    left is at least top_p (Holtzman et al. 2020, section 3.1); tokens tied with the least probable kept one are kept.
-    """
-    V = weights_BV.shape[-1]
-    if 0 < top_k < V:
-        least_B = jax.lax.top_k(weights_BV, top_k)[0][:, -1]
-        weights_BV = jnp.where(weights_BV >= least_B[:, None], weights_BV, 0.0)
-    if top_p >= 1.0:
-        return weights_BV
-    target_B = top_p * weights_BV.sum(-1)
-    prefix_BC = jax.lax.top_k(weights_BV, min(PREFIX_TOKENS, V))[0]
-    mass_BC = jnp.cumsum(prefix_BC, axis=-1)
-    # A row inside its prefix never uses the bisection, even when a neighbour needs it: rows stay independent.
-    inside_B = mass_BC[:, -1] >= target_B
-    place_B = jnp.argmax(mass_BC >= target_B[:, None], axis=-1)
-    near_B = jnp.take_along_axis(prefix_BC, place_B[:, None], axis=-1)[:, 0]
-    least_B = jax.lax.cond(
-        inside_B.all(), lambda: near_B, lambda: jnp.where(inside_B, near_B, _bisect(weights_BV, target_B))
-    )
-    return jnp.where(weights_BV >= least_B[:, None], weights_BV, 0.0)
-
-
-def _bisect(weights_BV: jax.Array, target_B: jax.Array) -> jax.Array:
-    """The largest threshold_B with sum(weights >= threshold) >= target: exact, over the bits of float32 in [0, 1]."""
-    # Non-negative floats are ordered as their bits are, so 30 halvings of an integer interval reach the last bit,
-    # where sorting 80 x 32,000 floats takes XLA:CPU several times as long.
-    bits_BV = jax.lax.bitcast_convert_type(weights_BV, jnp.int32)
-
-    def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        low_B, high_B = bounds
-        middle_B = (low_B + high_B) // 2
-        enough_B = jnp.where(bits_BV >= middle_B[:, None], weights_BV, 0.0).sum(-1) >= target_B
-        return jnp.where(enough_B, middle_B, low_B), jnp.where(enough_B, high_B, middle_B)
-
-    start = jnp.zeros_like(target_B, jnp.int32), jnp.full_like(target_B, ONE_FLOAT32_BITS + 1, jnp.int32)
-    return jax.lax.bitcast_convert_type(jax.lax.fori_loop(0, 30, halve, start)[0], jnp.float32)
-
-
 def choose(
     logits_BV: jax.Array, keys_B: jax.Array, *, temperature: float, top_p: float = 1.0, top_k: int = 0
 ) -> jax.Array:
     """tokens_B int32: the argmax at temperature 0, else one draw a row after temperature, top-k, top-p in that order.
 
-    A token with probability 0 (padding columns at -inf, whatever was truncated) is never drawn, whatever rounding does.
+    top_k=0 and top_p=1 cut nothing. Top-p keeps the smallest set of most probable tokens whose share of what top-k
+    left is at least top_p (Holtzman et al. 2020, section 3.1). Tokens tied with the least probable kept one are kept,
+    and one of probability 0 (padding columns at -inf, whatever was cut) is never drawn, whatever rounding does.
     """
     logits_BV = logits_BV.astype(jnp.float32)
     if temperature == 0.0:
         return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
     weights_BV = jnp.exp((logits_BV - logits_BV.max(-1, keepdims=True)) / temperature)
-    return _draw(truncate(weights_BV, top_p=top_p, top_k=top_k), keys_B)
+    if 0 < top_k < weights_BV.shape[-1]:
+        least_B = jax.lax.top_k(weights_BV, top_k)[0][:, -1]
+        weights_BV = jnp.where(weights_BV >= least_B[:, None], weights_BV, 0.0)
+    return _draw(weights_BV, keys_B, top_p)
 
 
-def _draw(weights_BV: jax.Array, keys_B: jax.Array) -> jax.Array:
-    """One index a row with probability proportional to its weight, by inverse CDF from one uniform a row."""
+class _Draw(NamedTuple):
+    """What is known after `tries` draws a row."""
+
+    tries: jax.Array
+    token_B: jax.Array
+    pivot_B: jax.Array
+    """The token is drawn from those of more weight than this."""
+    total_BX: jax.Array
+    """Their weight in each block of the vocabulary."""
+    done_B: jax.Array
+
+
+def _draw(weights_BV: jax.Array, keys_B: jax.Array, top_p: float) -> jax.Array:
+    """One index a row with probability proportional to its weight, among the tokens that top-p keeps.
+
+    Nothing is sorted and no threshold sought. A token is drawn from a set that holds all that top-p keeps, at first the
+    whole row, and stands if the tokens above it have less than top_p of the row's weight. If not, everything that is
+    kept lies above it, and the next draw is from there. The kept tokens have their own proportions in each of those
+    sets, hence in the result. A try is one pass over V, and tries are few: the first fails at most once in 1 / (1 -
+    top_p), and each cuts the set as a pivot of quickselect does. A row that has its token waits unchanged for others.
+    """
     B, V = weights_BV.shape
     size = min(BLOCK_TOKENS, V)
     blocks_BXY = jnp.pad(weights_BV, ((0, 0), (0, -V % size))).reshape(B, -1, size)
-    total_BX = blocks_BXY.sum(-1)
-    point_B = jax.vmap(jax.random.uniform)(keys_B) * total_BX.sum(-1)
-    block_B, left_B = _first_above(total_BX, point_B)
-    token_B, _ = _first_above(jnp.take_along_axis(blocks_BXY, block_B[:, None, None], axis=1)[:, 0], left_B)
-    return (block_B * size + token_B).astype(jnp.int32)
+
+    def above(pivot_B: jax.Array) -> jax.Array:
+        return jnp.where(blocks_BXY > pivot_B[:, None, None], blocks_BXY, 0.0).sum(-1)
+
+    def attempt(s: _Draw) -> _Draw:
+        point_B = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, s.tries)))(keys_B)
+        block_B, left_B = _first_above(s.total_BX, point_B * s.total_BX.sum(-1))
+        block_BY = jnp.take_along_axis(blocks_BXY, block_B[:, None, None], axis=1)[:, 0]
+        place_B, _ = _first_above(jnp.where(block_BY > s.pivot_B[:, None], block_BY, 0.0), left_B)
+        token_B = (block_B * size + place_B).astype(jnp.int32)
+        token_B = jnp.where(s.done_B, s.token_B, token_B)
+        if top_p >= 1.0:
+            return s._replace(token_B=token_B, done_B=jnp.ones_like(s.done_B))
+        weight_B = jnp.take_along_axis(block_BY, place_B[:, None], axis=-1)[:, 0]
+        total_BX = above(weight_B)
+        done_B = s.done_B | (total_BX.sum(-1) < target_B)
+        return _Draw(s.tries + 1, token_B, weight_B, total_BX, done_B)
+
+    nothing_B = jnp.zeros(B, jnp.int32)
+    start = _Draw(jnp.int32(0), nothing_B, jnp.zeros(B), above(jnp.zeros(B)), nothing_B > 0)
+    # A row of NaN weighs 0, and its first try must end it.
+    target_B = jnp.maximum(top_p * start.total_BX.sum(-1), jnp.finfo(jnp.float32).tiny)
+    if top_p >= 1.0:
+        return attempt(start).token_B
+    return jax.lax.while_loop(lambda s: ~s.done_B.all(), attempt, start).token_B
 
 
 def _first_above(weights_BX: jax.Array, point_B: jax.Array) -> tuple[jax.Array, jax.Array]:
