@@ -126,12 +126,15 @@ def decode_step(
     for stack in zip(_stacks(weights), cache.keys, cache.values, strict=True):
         x_BTD, of_stack = jax.lax.scan(layer, x_BTD, stack)
         new.append(of_stack)
+    # A layer's new keys do not wait for its reading, so without this XLA:CPU sees no order between reading and writing,
+    # and copies every cache twice a step. x is there after all layers; 0 x as an integer is 0, of NaN too.
+    after_B = position_B + (0.0 * x_BTD[:, 0, 0]).astype(jnp.int32)
     cut, new_cut = spec(None, "batch", "act_kv_heads", None, None), spec(None, "batch", "act_kv_heads", None)
 
     def write(axis: int, stacks: tuple[jax.Array, ...], new: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         # Each device writes its own rows: XLA would gather a cache that is written at an index of a split axis.
         one = on_each(functools.partial(_write, axis=axis), (cut, new_cut, spec("batch")), cut)
-        return tuple(one(old, new_LBKH, position_B) for old, new_LBKH in zip(stacks, new, strict=True))
+        return tuple(one(old, new_LBKH, after_B) for old, new_LBKH in zip(stacks, new, strict=True))
 
     new_k, new_v = zip(*new, strict=True)
     written = write(4, cache.keys, new_k), write(3, cache.values, new_v)

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 # The inverse-CDF walk first picks a block of the vocabulary and then a token in it: one pass over V, two short sums.
-BLOCK_TOKENS = 256
+# Padded vocabularies are multiples of 128, so that a block needs no padding of its own.
+BLOCK_TOKENS = 128
 
 
 def prompt_words(prompt_id: str) -> np.ndarray:

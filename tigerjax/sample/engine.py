@@ -27,7 +27,7 @@ from tigerjax.sample.records import Prompt
 
 SMALLEST_BUCKET = 32
 BATCH_PROMPTS, BATCH_ROWS = 8, 80  # of a prefill, of a decode
-REFILLS = 16
+REFILLS = 40
 """Slots are refilled when 1 in so many is free: fewer wait longer, more interrupt the decode for little."""
 FLOAT32 = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1)
 
