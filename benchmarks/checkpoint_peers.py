@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from train_beside_transformers import SIZES
+from train_beside_transformers import model_config
 from turns import Row, clocked, finish, medians, peer, turns
 
 
@@ -30,14 +30,15 @@ def main() -> None:
     import numpy as np
     from train_step import _Run
 
-    from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, OptimConfig
+    from tigerjax.config import ComputeConfig, MeshConfig, OptimConfig
     from tigerjax.mesh import make_mesh
     from tigerjax.train.checkpoint import Checkpointer, make_meta
     from tigerjax.train.objective import token_objective
     from tigerjax.train.optim import make_optimizer
     from tigerjax.train.state import abstract_state, init_state
 
-    model = dataclasses.replace(ModelConfig(**SIZES), num_layers=max(1, round(SIZES["num_layers"] * args.scale)))
+    whole = model_config("30m")
+    model = dataclasses.replace(whole, num_layers=max(1, round(whole.num_layers * args.scale)))
     compute = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=256)
     optim = OptimConfig(
         peak_lr=1e-4, final_lr_fraction=1.0, warmup_steps=1, total_steps=10, beta1=0.9, beta2=0.95, eps=1e-8,

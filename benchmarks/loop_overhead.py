@@ -3,7 +3,7 @@
     JAX_PLATFORMS=cpu python benchmarks/loop_overhead.py [--steps 60] [--repeats 3] [--json FILE]
 
 The same compiled step of a small Llama on the same batches, in turns: called bare, and by `tigerjax.train.loop` with a
-log line each step, TensorBoard, spike limits and a save every third of the run. Medians of the repeats:
+log line each step, TensorBoard, spike limits and a save every third of the run. Medians of steps and repeats:
 
     overhead    seconds a step of the loop over the bare call's, and the host's own part that no step hides
     blocked     seconds in which a save keeps the loop waiting (the copy off the device), beside a step and the
@@ -13,6 +13,7 @@ log line each step, TensorBoard, spike limits and a save every third of the run.
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import statistics
@@ -90,31 +91,28 @@ def config(steps: int) -> RunConfig:
 
 
 def bare(steps: int) -> float:
-    """Seconds a step of the compiled step alone."""
+    """Seconds a step of the compiled step alone, the median."""
     c = config(steps)
     mesh = run_mesh(c)
     objective, tx = token_objective(c, mesh), make_optimizer(c.optim)
     step, state = compile_step(objective, tx, c.optim, mesh), init_state(objective, tx, mesh, seed=0)
-    batch, started = jax.device_put(next(Rows()), mesh.devices.flat[0]), 0.0
-    for i in range(steps):
-        if i == WARM:
-            jax.block_until_ready(state)
-            started = time.perf_counter()
+    batch, ended = jax.device_put(next(Rows()), mesh.devices.flat[0]), []
+    for _ in range(steps):
         state, values = step(state, batch)
         jax.block_until_ready(values)
-    return (time.perf_counter() - started) / (steps - WARM)
+        ended.append(time.perf_counter())
+    return statistics.median(after - before for before, after in itertools.pairwise(ended[WARM:]))
 
 
 def looped(steps: int, folder: Path) -> dict[str, float]:
-    """The same by the loop: seconds a step without its saves, seconds a save blocks, and the host's own part."""
+    """The same by the loop: seconds a step, seconds a save blocks, and the host's own part."""
     train(config(steps), Rows(), run_dir=folder, progress=False, echo=lambda line: None)
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    first, last = records[WARM - 1], records[-1]
-    saved = last["spent_s"]["save"] - first["spent_s"]["save"]
     return {
-        "step_s": (last["time"] - first["time"] - saved) / (last["step"] - first["step"]),
+        # A median, so that the few steps beside which a save is written, on the step's own cores, do not count.
+        "step_s": statistics.median(b["time"] - a["time"] for a, b in itertools.pairwise(records[WARM:])),
         # The last step's save comes after its record, so two of three are in it.
-        "blocked_s": saved / 2,
+        "blocked_s": (records[-1]["spent_s"]["save"] - records[WARM - 1]["spent_s"]["save"]) / 2,
         "busy_s": statistics.median(r["host_busy_s"] for r in records[WARM:]),
     }
 

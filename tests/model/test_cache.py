@@ -156,3 +156,24 @@ def test_a_decode_step_writes_its_cache_in_place():
     assert compiled.memory_analysis().temp_size_in_bytes < k_LBKHS.nbytes / 10
     written = np.asarray(compiled(k_LBKHS, new_LBKH, at_B))
     assert written.sum() == L * B * K * H and all((written[:, b, :, :, b] == 1).all() for b in range(B))
+
+
+def test_a_decode_that_runs_in_a_loop_copies_no_cache(weights):
+    """XLA:CPU copied every layer's cache twice a step, as long as nothing made the write wait for the reading."""
+    apart, S, rows = cache.unstack(weights), 33, len(LENGTHS)
+    zeros = {axis: jnp.zeros((1, rows, CONFIG.num_kv_heads, *axis)) for axis in ((CONFIG.head_dim, S), (S, CONFIG.head_dim))}
+
+    def steps(kv):
+        def step(_, carried):
+            kv, token_B = carried
+            logits_BV, kv = cache.decode_step(apart, CONFIG, COMPUTE, kv, token_B, kv.lengths_B)
+            return kv, jnp.argmax(logits_BV, -1)
+
+        return jax.lax.fori_loop(0, 4, step, (kv, jnp.zeros(rows, jnp.int32)))
+
+    keys, values = (tuple(jnp.copy(a) for _ in range(CONFIG.num_layers)) for a in zeros.values())
+    kv = cache.Cache(keys, values, jnp.zeros(rows, jnp.int32))
+    text = jax.jit(steps, donate_argnums=0).lower(kv).compile().as_text()
+    shapes = ["f32[" + ",".join(map(str, a.shape)) + "]" for a in zeros.values()]
+    assert all(f"= {shape}" in text for shape in shapes)
+    assert not [line for line in text.splitlines() for shape in shapes if f"= {shape}" in line and " copy(" in line]
