@@ -1,12 +1,14 @@
 """`make bench`: every figure beside its peer, in one table; the repeats that it is made of are kept.
 
     python benchmarks/bench.py --out runs/bench             all parts; sized for 20 minutes on two idle cores
-    python benchmarks/bench.py --only startup checkpoint    some; --list names them
+    python benchmarks/bench.py --only startup checkpoint    some; --list names them; what OUT knows of others stays
+    python benchmarks/bench.py --out runs/bench --write     runs nothing: docs/BENCHMARKS.md's table from OUT
     python benchmarks/bench.py --tiny                       the smallest sizes: does it run? (figures say nothing)
 
 Each part is a script of this folder in a process of its own, and can be run alone with more repeats. OUT/NAME.json is
-what it wrote, OUT/bench.json the table with seconds and machine. A ratio above 1 is to our favour. A part that fails,
-or whose peer is not installed, is one line of the table; the others go on, and the exit code is 1.
+what it wrote, OUT/bench.json the table with machine, and each part's seconds and commit. A ratio above 1 is to our
+favour. A part that fails, or whose peer is not installed, is one line of the table; the others go on, and the exit code
+is 1.
 """
 
 import argparse
@@ -20,9 +22,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from turns import HEAD, Row, show
+from turns import HEAD, Row, cells, commit, show
 
 HERE = Path(__file__).parent
+DOC = HERE.parent / "docs" / "BENCHMARKS.md"
+START, END = "<!-- bench: benchmarks/bench.py --write -->", "<!-- end of bench -->"
 
 
 class Part(NamedTuple):
@@ -138,40 +142,76 @@ def _lines(path: str) -> list[str]:
     return Path(path).read_text(encoding="utf-8").splitlines() if Path(path).is_file() else []
 
 
+def page(told: dict[str, Any]) -> str:
+    """The table of the docs, with what its figures depend on."""
+    parts, machine = told["parts"], told["machine"]
+    commits = ", ".join(
+        f"{', '.join(name for name in parts if parts[name]['commit'] == one)} at {one}"
+        for one in dict.fromkeys(part["commit"] for part in parts.values())
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
+    minutes = sum(part["seconds"] for part in parts.values()) / 60
+    lines = ["| figure | ours | peer | ratio | beside |", "| --- | ---: | ---: | ---: | --- |"]
+    for part in parts.values():
+        for row in part["rows"]:
+            lines.append(f"| {' | '.join(cells(Row(**{name: row[name] for name in Row._fields})))} |")
+    return "\n".join(
+        [
+            f"{machine['cores']} cores ({machine['cpu']}), {minutes:.1f} minutes; {versions}. Parts: {commits}.",
+            "",
+            *lines,
+        ]
+    )
+
+
+def write(told: dict[str, Any]) -> None:
+    text = DOC.read_text(encoding="utf-8")
+    before, rest = text.split(START)
+    DOC.write_text(f"{before}{START}\n{page(told)}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    print(f"wrote {DOC}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
     parser.add_argument("--list", action="store_true", help="the names of the parts")
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--write", action="store_true", help="puts OUT's table into docs/BENCHMARKS.md")
     args = parser.parse_args()
     if args.list:
         print("\n".join(f"{name:12} {part.script} {part.options}" for name, part in PARTS.items()))
+        return
+    path = args.out / "bench.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"parts": {}, "tiny": args.tiny}
+    if args.write:
+        if not known["parts"] or known["tiny"]:
+            raise SystemExit(f"{path}: no table of the whole sizes; run {sys.argv[0]} --out {args.out} first")
+        write(known)
         return
     args.out.mkdir(parents=True, exist_ok=True)
     load = os.getloadavg()[0]
     if load > 0.5:
         print(f"warning: the machine is busy (load {load:.1f}): figures will be lower and scatter", file=sys.stderr)
-    table: list[Row] = []
-    wrong: list[str] = []
-    spent: dict[str, float] = {}
+    # Figures of --tiny and of whole sizes are never in one table.
+    parts = dict(known["parts"]) if known["tiny"] == args.tiny else {}
     print(HEAD)
     for number, name in enumerate(args.only, 1):
         if sys.stderr.isatty():
             print(f"{number}/{len(args.only)} {name} …", end="\r", file=sys.stderr, flush=True)
-        rows, failed, spent[name] = run(name, args.out, args.tiny)
-        table += rows
+        rows, failed, seconds = run(name, args.out, args.tiny)
+        told_rows = [row._asdict() | {"ratio": row.ratio} for row in rows]
+        parts[name] = {"commit": commit(), "seconds": seconds, "load": load, "failed": failed, "rows": told_rows}
         for row in rows:
             print(show(row), flush=True)
         if failed:
-            wrong.append(failed)
             print(failed, flush=True)
-    total = sum(spent.values())
-    print(f"{len(table)} figures in {total / 60:.1f} minutes; repeats and versions in {args.out}/")
-    told = {"machine": machine(), "tiny": args.tiny, "load_average_before": load, "seconds": spent, "failed": wrong}
-    told["rows"] = [row._asdict() | {"ratio": row.ratio} for row in table]
-    (args.out / "bench.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    raise SystemExit(bool(wrong))
+    ran = [parts[name] for name in args.only]
+    minutes = sum(part["seconds"] for part in ran) / 60
+    print(f"{sum(len(p['rows']) for p in ran)} figures in {minutes:.1f} minutes; repeats and versions in {args.out}/")
+    told = {"machine": machine(), "tiny": args.tiny, "parts": {name: parts[name] for name in PARTS if name in parts}}
+    path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    raise SystemExit(any(part["failed"] for part in ran))
 
 
 if __name__ == "__main__":

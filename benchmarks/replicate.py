@@ -18,7 +18,6 @@ runs, and its figures say nothing. By-name text (`--real`, made by `real_sources
 import argparse
 import dataclasses
 import os
-import subprocess
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,11 +29,11 @@ import replicate_page as page
 import replicate_rounds as rounds
 import replicate_tokens as tokens
 from replicate_cells import Cell, chosen, run, say
+from turns import commit
 
 from tigerjax import manifest
 from tigerjax.quickstart.run import XLA_FLAGS
 
-ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = ("tokens", "holistic", "dedup", "rounds", "extension")
 THIN = models.Sizes(base_steps=12, pretrain_steps=12, sft_steps=12)
 
@@ -86,14 +85,6 @@ def _of_seed(
     for name, of in rounds.ARMS.items():
         add("rounds", name, partial(rounds.one_round, world, name), settings | of._asdict(), ("world", "world"))
     return made
-
-
-def commit() -> str:
-    """The checkout's commit, with a plus when files differ from it."""
-    git = ["git", "-C", str(ROOT)]
-    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
-    changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
-    return head.strip() + ("+" if changed.strip() else "")
 
 
 def main() -> None:

@@ -32,6 +32,7 @@ from tigerjax.plan.trips import Program, trip_count
 DOC = Path(__file__).resolve().parents[1] / "docs" / "TPU.md"
 START, END = "<!-- sampler: benchmarks/tpu_sampler.py --write -->", "<!-- end of sampler -->"
 BUCKET, ANSWER, PROMPTS = 1024, 512, 8
+TRIES = 3  # of a draw, until all rows have a token: at most 1 row in 20 needs a second at top-p 0.95, 1 in 400 a third
 SIZES = {  # layers, model, mlp, heads, kv heads
     "7b": (32, 4096, 11008, 32, 32),
     "70b": (80, 8192, 28672, 64, 8),
@@ -60,8 +61,8 @@ CASES = {
 
 
 class OneStep(Program):
-    """The decode program with loops that depend on data run once: the decode loop itself, and the search for a nucleus
-    that its first tokens do not hold."""
+    """The decode program with loops that depend on data: the decode loop itself, once, and the tries of a draw, TRIES
+    times."""
 
     @functools.cached_property
     def trips(self) -> dict[str, int]:
@@ -72,7 +73,7 @@ class OneStep(Program):
                     try:
                         found[i.name] = trip_count(self.module, computation, i)
                     except ValueError:
-                        found[i.name] = 1
+                        found[i.name] = 1 if computation.name == self.module.entry else TRIES
         return found
 
     @property

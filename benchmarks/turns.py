@@ -1,9 +1,10 @@
-"""Figures beside a peer: sides that run in turns, and rows of one table. Shared by the scripts of `make bench`."""
+"""Figures beside a peer: sides that run in turns, and rows of one table. Shared by the benchmarks."""
 
 import importlib
 import json
 import os
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -66,8 +67,8 @@ def peer(package: str) -> Any:
         raise SystemExit(f"peer not installed: pip install {package.partition('.')[0]}") from None
 
 
-def show(row: Row) -> str:
-    """The row of the table."""
+def cells(row: Row) -> tuple[str, str, str, str, str]:
+    """What the table says of a row: figure and unit, ours, peer, ratio, beside."""
 
     def number(value: float | None) -> str:
         if value is None:
@@ -76,7 +77,21 @@ def show(row: Row) -> str:
 
     ratio = "" if row.ratio is None or row.better == "as is" else f"{row.ratio:.2f}"
     what = f"{row.figure}, {row.unit}" if row.unit else row.figure
-    return f"{what:62} {number(row.ours):>10} {number(row.peer):>10} {ratio:>7}  {row.beside}"
+    return what, number(row.ours), number(row.peer), ratio, row.beside
+
+
+def show(row: Row) -> str:
+    """The row of the table."""
+    what, ours, theirs, ratio, beside = cells(row)
+    return f"{what:62} {ours:>10} {theirs:>10} {ratio:>7}  {beside}"
+
+
+def commit() -> str:
+    """The commit of the tree that the scripts are of, with a plus when files differ from it."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout
+    return (head or "unknown") + ("+" if changed else "")
 
 
 HEAD = f"{'figure':62} {'ours':>10} {'peer':>10} {'ratio':>7}  beside"

@@ -78,7 +78,20 @@ def test_a_part_that_fails_is_one_line_and_the_others_go_on(monkeypatch, tmp_pat
     out = capsys.readouterr().out
     assert "lacking: peer not installed: pip install datasketch" in out and "2.00  a peer" in out
     told = json.loads((tmp_path / "out" / "bench.json").read_text())
-    assert len(told["failed"]) == 1 and told["rows"][0]["ratio"] == 2.0 and set(told["seconds"]) == {"lacking", "good"}
+    assert list(told["parts"]) == ["lacking", "good"] and told["parts"]["lacking"]["failed"]
+    assert told["parts"]["good"]["rows"][0]["ratio"] == 2.0 and not told["parts"]["good"]["failed"]
+
+    # Another run of one part keeps the other, and the page has the rows of both.
+    (tmp_path / "page.md").write_text(f"before\n{bench.START}\nold\n{bench.END}\nafter\n")
+    monkeypatch.setattr(bench, "DOC", tmp_path / "page.md")
+    monkeypatch.setattr(sys, "argv", ["bench.py", "--out", str(tmp_path / "out"), "--only", "lacking"])
+    with pytest.raises(SystemExit):
+        bench.main()
+    monkeypatch.setattr(sys, "argv", ["bench.py", "--out", str(tmp_path / "out"), "--write"])
+    bench.main()
+    page = (tmp_path / "page.md").read_text()
+    assert page.startswith("before\n") and page.endswith("after\n") and "old" not in page
+    assert "| a figure, s | 2 | 4 | 2.00 | a peer |" in page
 
 
 def test_every_part_is_a_script_and_every_option_is_one_of_its_own():

@@ -161,7 +161,8 @@ def test_a_decode_step_writes_its_cache_in_place():
 def test_a_decode_that_runs_in_a_loop_copies_no_cache(weights):
     """XLA:CPU copied every layer's cache twice a step, as long as nothing made the write wait for the reading."""
     apart, S, rows = cache.unstack(weights), 33, len(LENGTHS)
-    zeros = {axis: jnp.zeros((1, rows, CONFIG.num_kv_heads, *axis)) for axis in ((CONFIG.head_dim, S), (S, CONFIG.head_dim))}
+    K, H = CONFIG.num_kv_heads, CONFIG.head_dim
+    kinds = jnp.zeros((1, rows, K, H, S)), jnp.zeros((1, rows, K, S, H))
 
     def steps(kv):
         def step(_, carried):
@@ -171,9 +172,9 @@ def test_a_decode_that_runs_in_a_loop_copies_no_cache(weights):
 
         return jax.lax.fori_loop(0, 4, step, (kv, jnp.zeros(rows, jnp.int32)))
 
-    keys, values = (tuple(jnp.copy(a) for _ in range(CONFIG.num_layers)) for a in zeros.values())
+    keys, values = (tuple(jnp.copy(a) for _ in range(CONFIG.num_layers)) for a in kinds)
     kv = cache.Cache(keys, values, jnp.zeros(rows, jnp.int32))
     text = jax.jit(steps, donate_argnums=0).lower(kv).compile().as_text()
-    shapes = ["f32[" + ",".join(map(str, a.shape)) + "]" for a in zeros.values()]
+    shapes = ["f32[" + ",".join(map(str, a.shape)) + "]" for a in kinds]
     assert all(f"= {shape}" in text for shape in shapes)
     assert not [line for line in text.splitlines() for shape in shapes if f"= {shape}" in line and " copy(" in line]
