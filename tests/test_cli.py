@@ -395,8 +395,8 @@ def test_an_sft_run_tells_its_progress_at_10k_examples_and_warns_when_it_is_low(
         rows = SimpleNamespace(folder=tmp_path / kind, figures={"records": 500}, rows=100)
         rows.folder.mkdir(exist_ok=True)
         (rows.folder / "manifest.json").write_text(json.dumps({"config": {"kind": kind}}))
-        lines = [json.dumps({"step": 10 * i, "loss_nats": loss}) + "\n" for i, loss in enumerate(losses, start=1)]
-        (tmp_path / "metrics.jsonl").write_text("".join(lines))
+        logged = [{"step": 10 * i, "loss_nats": loss, "start_loss_nats": 5.0} for i, loss in enumerate(losses, start=1)]
+        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in logged))
         loader = SimpleNamespace(sources=[rows], rates={kind: 1.0})
         return _progress(SimpleNamespace(batch_rows=100), tmp_path, loader)  # 500 examples a step: 10,000 in 20
 

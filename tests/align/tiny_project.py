@@ -33,8 +33,8 @@ MODEL = ModelConfig(
 )
 
 
-def build(folder: Path) -> Path:
-    """The folder of an alignment after `align queue`: 5 prompts of 50, 2 to rank, one of them to edit too."""
+def materials(folder: Path) -> None:
+    """tokenizer/, chat/, reward/, sft.jsonl (50 examples) and questions.jsonl below `folder`."""
     train_model([EMBEDDED / "corpus_en.jsonl"], 600, folder / "base")
     train_model([EMBEDDED / "corpus_zh.jsonl"], 3300, folder / "zh")
     extend(folder / "base", folder / "zh", SIZE, folder / "tokenizer")
@@ -56,6 +56,11 @@ def build(folder: Path) -> Path:
     (folder / "sft.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     question = {"id": "q", "lang": "en", "task": "say", "prompt": "Say no", "answers": ["no"]}
     (folder / "questions.jsonl").write_text(json.dumps(question) + "\n")
+
+
+def build(folder: Path) -> Path:
+    """The folder of an alignment after `align queue`: 5 prompts of 50, 2 to rank, one of them to edit too."""
+    materials(folder)
     words = ["init", ROOT / "configs" / "quickstart_rejection_sampled.py", "--out", folder / "align"]
     words += ["--sft", folder / "sft.jsonl", "--candidates", folder / "chat", "--reward-model", folder / "reward"]
     words += ["--questions", folder / "questions.jsonl", "--n", 4, "--max-new-tokens", 8, "--align.rank-fraction", 0.4]

@@ -1,57 +1,7 @@
-"""A byte tokenizer with specials, and a stand-in for a model whose scores are a function of the text."""
-
-import hashlib
-from typing import ClassVar
+"""The stand-in for a model, as a fixture."""
 
 import pytest
-
-
-class ByteTokenizer:
-    """UTF-8 bytes after unk, bos and eos, then the three specials."""
-
-    folder, sha256 = "bytes", "b" * 64
-    bos, eos, ins, res, pad, size = 1, 2, 259, 260, 261, 262
-    special_texts: ClassVar = {"ins": "\n\n### Instruction:\n", "res": "\n\n### Response:\n", "pad": "<pad>"}
-
-    def encode(self, text):
-        return [b + 3 for b in text.encode()]
-
-    def decode(self, ids):
-        return bytes(i - 3 for i in ids if 3 <= i < 259).decode(errors="replace")
-
-
-def likelihood(text: str) -> float:
-    """A log-probability of a text that no order or batch could give by luck: from its hash, in (-100, 0)."""
-    return -(1 + int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) % 99_000) / 1000
-
-
-class StandIn:
-    """Answers as an Answerer does; remembers what it was asked, as text with [I] and [R] for the markers."""
-
-    writes = True
-
-    def __init__(self, says=lambda text: ""):
-        self.tokenizer, self.context, self.asked, self.says = ByteTokenizer(), 100_000, [], says
-
-    def text(self, ids):
-        marks = {259: "[I]", 260: "[R]", 2: "[E]"}
-        out, run = "", []
-        for i in [*ids, None]:
-            if i in marks or i is None:
-                out += self.tokenizer.decode(run) + marks.get(i, "")
-                run = []
-            else:
-                run.append(i)
-        return out
-
-    def loglikelihoods(self, requests, progress=None):
-        assert all(first == 1 for _, first in requests)
-        self.asked += [self.text(ids) for ids, _ in requests]
-        return [(likelihood(self.text(ids)), False) for ids, _ in requests]
-
-    def continuations(self, requests, progress=None):
-        self.asked += [self.text(ids) for ids, _ in requests]
-        return [self.says(self.text(ids)) for ids, _ in requests]
+from text_model import StandIn
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import csv
 import json
 
 import pytest
-from conftest import likelihood
+from text_model import likelihood
 
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.evaluate import benchmarks, execute, judge, run

@@ -4,7 +4,8 @@ import dataclasses
 import json
 from pathlib import Path
 
-from tiny import CONFIG, weights
+from tiny import weights
+from tiny_model import CONFIG
 
 from tigerjax.cli import main
 from tigerjax.evaluate.model import Scorer

@@ -6,7 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tiny import COMPUTE, CONFIG, CONTEXT, weights
+from tiny import CONTEXT, weights
+from tiny_model import COMPUTE, CONFIG
 
 pytest.importorskip("lm_eval")
 

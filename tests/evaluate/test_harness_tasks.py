@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import StandIn, likelihood
-from tiny import CONFIG, weights
+from text_model import StandIn, likelihood
+from tiny import weights
+from tiny_model import CONFIG
 
 pytest.importorskip("lm_eval")
 

@@ -5,8 +5,8 @@ import json
 import jax
 import numpy as np
 import pytest
-from conftest import ByteTokenizer
-from tiny import COMPUTE, CONFIG, CONTEXT, sequences, weights
+from tiny import CONTEXT, sequences, weights
+from tiny_model import COMPUTE, CONFIG, ByteTokenizer
 
 from tigerjax.config import MeshConfig
 from tigerjax.convert import hf_config, read, verify

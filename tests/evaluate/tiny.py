@@ -1,24 +1,11 @@
-"""A tiny random Llama for evaluation; no two sizes equal, padding columns that would win if nothing masked them."""
+"""Random weights of the tiny Llama, with padding columns that would win if nothing masked them; and sequences."""
 
 import numpy as np
+from tiny_model import CONFIG
 
-from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.convert.table import put, table
 
-COMPUTE = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=48)
 CONTEXT = 80
-CONFIG = ModelConfig(
-    num_layers=2,
-    model_dim=16,
-    mlp_dim=40,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=6,
-    vocab_size=262,
-    padded_vocab_size=272,
-    rope_base=3000.0,
-    norm_eps=3e-4,
-)
 
 
 def weights(config=CONFIG, seed=0):

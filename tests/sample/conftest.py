@@ -1,5 +1,6 @@
-"""One tiny random model and a byte tokenizer for the sampler's tests; no two sizes equal, nothing customary."""
+"""One tiny random model for the sampler's tests: that of all rooms, with three key heads and more columns."""
 
+import dataclasses
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -7,24 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_model import CONFIG, ByteTokenizer
 
 from tigerjax.config import ModelConfig
 from tigerjax.model import llama
 from tigerjax.sample.engine import FLOAT32
-
-
-class ByteTokenizer:
-    """UTF-8 bytes after unk, bos and eos, then the three specials: what the sampler needs of a tokenizer."""
-
-    folder = "bytes"
-    sha256 = "b" * 64
-    bos, eos, ins, res, pad, size = 1, 2, 259, 260, 261, 262
-
-    def encode(self, text: str) -> list[int]:
-        return [b + 3 for b in text.encode()]
-
-    def decode(self, ids: list[int]) -> str:
-        return bytes(i - 3 for i in ids if 3 <= i < 259).decode(errors="replace")
 
 
 class Tiny(NamedTuple):
@@ -53,18 +41,7 @@ _forward = jax.jit(_apply, static_argnums=1)
 @pytest.fixture(scope="session")
 def tiny() -> Tiny:
     """Weights large enough that the next token is far from uniform; eos likely enough that answers end."""
-    config = ModelConfig(
-        num_layers=2,
-        model_dim=24,
-        mlp_dim=40,
-        num_heads=6,
-        num_kv_heads=3,
-        head_dim=10,
-        vocab_size=262,
-        padded_vocab_size=272,
-        rope_base=3000.0,
-        norm_eps=3e-4,
-    )
+    config = dataclasses.replace(CONFIG, model_dim=24, num_heads=6, num_kv_heads=3, head_dim=10)
     shapes = nn.unbox(jax.eval_shape(lambda k: llama.init(llama.Llama(config, FLOAT32), k), jax.random.key(0)))
     rng = np.random.default_rng(1)
     weights = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape) * 0.15, jnp.float32), shapes)

@@ -9,43 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tiny_model import COMPUTE, ByteTokenizer
 
 from tigerjax import cli, hosts
-from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig
+from tigerjax.config import MeshConfig
 from tigerjax.rendezvous import HostsConfig
 
-CONFIG = ModelConfig(
-    num_layers=2,
-    model_dim=24,
-    mlp_dim=40,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=6,
-    vocab_size=262,
-    padded_vocab_size=272,
-    rope_base=3000.0,
-    norm_eps=3e-4,
-)
-COMPUTE = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=48)
 MESH = MeshConfig(fsdp=2, tensor=2)
 WAITS = HostsConfig(barrier_timeout_s=2000, stall_timeout_s=2000, start_timeout_s=2000)
 PROMPTS = [
     {"prompt_id": f"p{n}", "text": text} for n, text in enumerate(["one", "two and three", "四", "five " * 9, "6"])
 ]
-
-
-class ByteTokenizer:
-    """UTF-8 bytes after unk, bos and eos, then the three specials."""
-
-    folder = "bytes"
-    sha256 = "b" * 64
-    bos, eos, ins, res, pad, size = 1, 2, 259, 260, 261, 262
-
-    def encode(self, text: str) -> list[int]:
-        return [b + 3 for b in text.encode()]
-
-    def decode(self, ids: list[int]) -> str:
-        return bytes(i - 3 for i in ids if 3 <= i < 259).decode(errors="replace")
 
 
 def use(model: Path, reward: Path, out: Path, mesh: Any) -> dict[str, Any]:

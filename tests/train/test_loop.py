@@ -69,6 +69,8 @@ def test_the_run_folder_holds_config_metrics_and_checkpoints(whole):
     assert "optim.peak_lr = 0.01" in (folder / "config.txt").read_text().splitlines()
     keys = {"step", "loss_nats", "grad_norm", "lr", "tokens_per_s", "mfu", "data_wait_share", "shares", "accuracy"}
     assert keys <= records(folder)[0].keys() and records(folder)[-1]["shares"] == {"tiny": 1.0}
+    first, starts = records(folder)[:5], [r.get("start_loss_nats") for r in records(folder)]
+    assert starts[4] == sorted(r["loss_nats"] for r in first)[2] and {*starts[:4], *starts[5:]} == {None}
     assert steps(folder / "checkpoints") == [40, 20]
     model = load_model(folder)
     assert_same(model.weights, state.weights)

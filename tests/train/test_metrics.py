@@ -60,9 +60,10 @@ def test_the_tiny_run_has_a_flop_count_by_hand():
 
 
 def test_progress_is_the_share_of_the_fall_and_unknown_where_nothing_can_be_said(tmp_path):
-    def logged(*losses):
-        lines = [json.dumps({"step": 10 * i, "loss_nats": loss}) + "\n" for i, loss in enumerate(losses, start=1)]
-        (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    def logged(*losses, start=5.0):
+        records = [{"step": 10 * i, "loss_nats": loss} for i, loss in enumerate(losses, start=1)]
+        records[0] |= {} if start is None else {"start_loss_nats": start}
+        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
     assert progress_at(tmp_path, 20) is None
     logged(5.0, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0)
@@ -70,7 +71,11 @@ def test_progress_is_the_share_of_the_fall_and_unknown_where_nothing_can_be_said
     assert progress_at(tmp_path, 39.9) == 0.75  # the mean of 3 and 1
     assert progress_at(tmp_path, 70) == 1.0
     assert progress_at(tmp_path, 19) is None and progress_at(tmp_path, 71) is None
-    logged(1.0, 2.0, 3.0)
+    logged(50.0, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    assert progress_at(tmp_path, 20) == 0.5  # a first logged batch that stands out changes nothing
+    logged(5.0, 3.0, 1.0, start=None)
+    assert progress_at(tmp_path, 20) is None  # of an older version, or resumed before the first record
+    logged(1.0, 2.0, 3.0, start=1.0)
     assert progress_at(tmp_path, 20) is None  # it rose
     logged(5.0, None, 3.0, 1.0)
     assert progress_at(tmp_path, 30) == (5 - 3) / (5 - 2)

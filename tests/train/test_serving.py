@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import serving
-from test_several import run
+from processes import run
+from tiny_model import COMPUTE, CONFIG, ByteTokenizer
 
 from tigerjax.errors import DataError
 from tigerjax.mesh import make_mesh
@@ -27,9 +28,9 @@ def models(tmp_path_factory):
     """Folders of a language model and a reward model; weights large enough that answers differ."""
     folder = tmp_path_factory.mktemp("models")
     for kind, model in (("llama", llama.Llama), ("reward", Reward)):
-        weights = nn.unbox(llama.init(model(serving.CONFIG, serving.COMPUTE), jax.random.key(5)))
+        weights = nn.unbox(llama.init(model(CONFIG, COMPUTE), jax.random.key(5)))
         weights = jax.tree.map(lambda w: np.asarray(w) * (4 if w.ndim > 2 else 1), weights)
-        save_model(folder / kind, weights, serving.CONFIG, kind=kind, tokenizer_sha256=serving.ByteTokenizer.sha256)
+        save_model(folder / kind, weights, CONFIG, kind=kind, tokenizer_sha256=ByteTokenizer.sha256)
     return folder / "llama", folder / "reward"
 
 
@@ -43,7 +44,7 @@ def alone(models, tmp_path_factory):
 
 
 def check(models, alone, out, processes: int) -> None:
-    ended = run("serving.py", [*models, out], out / "process", processes)
+    ended = run([serving.__file__, *models, out], out / "process", processes)
     assert ended.codes == [0] * processes, ended.errors
     figures, samples = alone
     wrote = [json.loads((out / f"{p}.json").read_text()) for p in range(processes)]

@@ -1,18 +1,13 @@
 """Two real processes with two fake CPU devices each, on loopback (gloo): they train as one, and end as one."""
 
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
 import pytest
+from processes import Ended, run
 from tiny_run import TinyLoader, tiny_config
 
 from tigerjax.config import MeshConfig
@@ -21,48 +16,13 @@ from tigerjax.train.checkpoint import load_model
 from tigerjax.train.checkpoint_files import check_bytes, read_meta, steps
 from tigerjax.train.loop import train
 
-ROOT = Path(__file__).resolve().parents[2]
 SAME_LOSS = 1e-6  # nats: gloo adds four float32 numbers in another order than one process does
-LIMIT_S = 500.0  # of a pair; a quiet machine needs about 20 s
-
-
-class Ended(NamedTuple):
-    codes: list[int]
-    errors: list[str]  # stderr of each
 
 
 def pair(scenario: str, folder: Path, *steps: int, processes: int = 2) -> Ended:
     """Runs a scenario of several.py to its end."""
-    return run("several.py", [scenario, folder, *steps], folder.parent / f"{folder.name}.{scenario}", processes)
-
-
-def run(name: str, words: list[object], log: Path, processes: int) -> Ended:
-    """Runs a script of this folder in `processes` processes that share four devices, to their ends."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    devices = 4 // processes
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_multi_thread_eigen=false"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    started, errors = [], [log.with_name(f"{log.name}.{p}.err") for p in range(processes)]
-    for process in range(processes):
-        environment = os.environ | {
-            "PYTHONPATH": str(ROOT),
-            "XLA_FLAGS": flags,
-            "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-            "JAX_NUM_PROCESSES": str(processes),
-            "JAX_PROCESS_ID": str(process),
-        }
-        command = [sys.executable, str(Path(__file__).with_name(name)), *map(str, words)]
-        with open(errors[process], "w") as err:
-            started.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=err))
-    until = time.monotonic() + LIMIT_S
-    try:
-        codes = [process.wait(max(until - time.monotonic(), 1)) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    return Ended(codes, [path.read_text() for path in errors])
+    log = folder.parent / f"{folder.name}.{scenario}"
+    return run([Path(__file__).with_name("several.py"), scenario, folder, *steps], log, processes)
 
 
 def losses(folder: Path) -> list[float]:

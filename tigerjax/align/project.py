@@ -25,7 +25,7 @@ from tigerjax import manifest
 from tigerjax.align import labels as labels_lib
 from tigerjax.align import rounds
 from tigerjax.align.config import AlignConfig
-from tigerjax.align.steps import STEPS
+from tigerjax.align.steps import STEPS, shared_stage
 from tigerjax.config import RunConfig
 from tigerjax.data.records import read_jsonl
 from tigerjax.errors import ConfigError, DataError
@@ -171,7 +171,8 @@ class Project:
             if ended.accepted:
                 sft, models = ended.sft, [*models, ended.checkpoint]
         place = self.rounds / f"{index:02d}" / "candidate"
-        with manifest.stage(place, name="align candidate", config={}, inputs=[*models, self.plan.questions]) as run:
+        inputs = [*models, Path(self.plan.questions)]
+        with shared_stage(place, name="align candidate", computes=True, config={}, inputs=inputs) as run:
             if not run.done:
                 listed = []
                 for age, path in enumerate(models):
@@ -321,12 +322,20 @@ class Project:
 def _train(config: RunConfig, sft: Path, place: Path) -> None:
     """An SFT run on one file, in the folder `place`; an interrupted one goes on."""
     from tigerjax.data import mixture
-    from tigerjax.train.loop import train
+    from tigerjax.mesh import host_rows
+    from tigerjax.train.loop import run_mesh, train
 
+    mesh = run_mesh(config)
     mixture.sft(config.data.mixture, tokenizer=config.data.tokenizer, examples=mixture.Source(sft))
     total_rows = config.batch_rows * config.optim.total_steps
-    loader = mixture.open_loader(config.data, batch_rows=config.batch_rows, seed=config.seed, total_rows=total_rows)
-    train(config, loader, run_dir=place)
+    loader = mixture.open_loader(
+        config.data,
+        batch_rows=config.batch_rows,
+        seed=config.seed,
+        mine=host_rows(mesh, config.batch_rows),
+        total_rows=total_rows,
+    )
+    train(config, loader, run_dir=place, mesh=mesh)
 
 
 def _lines(path: str | None) -> list[str]:

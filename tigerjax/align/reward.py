@@ -1,7 +1,7 @@
 """The reward model: trained on pairs in the common loop, judged on held-out prompts, calibrated, asked for scores."""
 
 import functools
-import sys
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from tigerjax import hosts, manifest
 from tigerjax import mesh as mesh_axes
 from tigerjax.align import reward_data
 from tigerjax.align.agreement import spearman
@@ -119,8 +120,7 @@ class Scorer:
             raise ConfigError(f"a checkpoint of kind {model.kind!r} gives no scores; train one with `reward train`")
         if model.tokenizer_sha256 not in (None, tokenizer.sha256):
             raise ConfigError(f"reward model and tokenizer {tokenizer.folder} do not belong together (sha256 differs)")
-        if rows % (ways := mesh_axes.row_ways(mesh)):
-            raise ConfigError(f"reward.score_rows={rows} must be a multiple of the {ways} devices that share rows")
+        check_rows(rows, mesh)
         self.extra, self.sha256 = model.extra, model.sha256
         self._model, self._weights = Reward(model.config, compute), jax.tree.map(jnp.asarray, dict(model.weights))
         self._tokenizer, self._seq_len, self._rows, self._mesh = tokenizer, seq_len, rows, mesh
@@ -150,10 +150,9 @@ class Scorer:
             ids.append(one)
             finishes.append(end)
         if cut := sum(end != finish for end, (_, _, finish) in zip(finishes, items, strict=True)):
-            print(
+            hosts.say(
                 f"warning: {cut} of {len(items)} answers do not fit seq_len={self._seq_len} when their text is encoded"
-                " again; scored as truncated",
-                file=sys.stderr,
+                " again; scored as truncated"
             )
         return ids, finishes
 
@@ -167,6 +166,7 @@ class Scorer:
         out = np.full(len(ids), np.nan)
         for length in sorted(buckets):
             for start in range(0, len(buckets[length]), self._rows):
+                hosts.at(f"scoring answers of up to {length} tokens, from {start} of {len(buckets[length])}")
                 places = buckets[length][start : start + self._rows]
                 tokens_BT, last_B = np.zeros((self._rows, length), np.int32), np.zeros(self._rows, np.int32)
                 for row, place in enumerate(places):
@@ -178,6 +178,12 @@ class Scorer:
                 scores_B = np.asarray(self._run(self._model, self._mesh, self._weights, *batch))
                 out[places] = scores_B[: len(places)]
         return out
+
+
+def check_rows(rows: int, mesh: Mesh | None) -> None:
+    """ConfigError for scoring batches that the mesh does not divide."""
+    if rows % (ways := mesh_axes.row_ways(mesh)):
+        raise ConfigError(f"reward.score_rows={rows} must be a multiple of the {ways} devices that share rows")
 
 
 def load_scorer(
@@ -208,10 +214,12 @@ def train(
     """Trains from the chat checkpoint `init` on preference files, and writes RUN_DIR/model, calibrated.
 
     `config.batch_rows` counts prompts, `config.data.seq_len` bounds a chat, `config.optim.total_steps` ends it.
-    `reference` is the SFT set (messages that end with an answer) on which scores get mean 0 and deviation 1. Raises
+    `reference` is the SFT set (messages that end with an answer) on which scores get mean 0 and deviation 1. Several
+    processes train, score and save as one, on the config's mesh; `run_dir` is one folder that all of them see. Raises
     GateFailed when held-out pair accuracy is below `reward.min_accuracy` or a score is not finite, unless `force`d.
     """
-    run_dir = Path(run_dir)
+    run_dir, mesh = Path(run_dir), run_mesh(config)
+    check_rows(reward.score_rows, mesh)  # now rather than after the training
     comparisons, counts = reward_data.read(preferences)
     train_set, eval_set = reward_data.split(comparisons, eval_fraction=reward.eval_fraction, seed=config.seed)
     chat = load_model(init)
@@ -219,8 +227,10 @@ def train(
         raise ConfigError(f"{init}: a reward model starts from a chat model of the config's sizes, this is another")
     if chat.tokenizer_sha256 not in (None, tokenizer.sha256):
         raise ConfigError(f"{init} was trained with another tokenizer than {tokenizer.folder}")
+    given = [comparisons, [e["messages"] for e in reference], chat.sha256]
+    digest = hashlib.sha256(manifest.canonical(given)).hexdigest()
+    hosts.same("preferences, reference set or chat model", digest)
     rows = reward_data.to_rows(train_set, tokenizer, seq_len=config.data.seq_len)
-    mesh = run_mesh(config)
     loader = PairLoader(
         rows,
         batch_rows=config.batch_rows,
@@ -237,9 +247,16 @@ def train(
         init_weights=from_llama(chat.weights, jax.random.key(config.seed)),
         tokenizer_sha256=tokenizer.sha256,
     )
-    weights = jax.tree.map(np.asarray, jax.device_get(state.weights))
-    fresh = Model(config.model, weights, "reward", tokenizer.sha256, int(state.step), "", {})
-    scorer = Scorer(fresh, tokenizer, compute=config.compute, seq_len=config.data.seq_len, rows=reward.score_rows)
+    state = state._replace(opt_state=None)  # makes room for scoring
+    fresh = Model(config.model, state.weights, "reward", tokenizer.sha256, int(state.step), "", {})
+    scorer = Scorer(
+        fresh,
+        tokenizer,
+        compute=config.compute,
+        seq_len=config.data.seq_len,
+        rows=reward.score_rows,
+        mesh=mesh if mesh.size > 1 else None,
+    )
     figures: dict[str, Any] = {"pairs": counts, "train_prompts": len(train_set), "eval_prompts": len(eval_set)}
     figures |= evaluate(scorer, eval_set, tokenizer, max_length_rho=reward.max_length_rho)
     failed = None if force else unusable(figures, min_accuracy=reward.min_accuracy)
@@ -252,7 +269,13 @@ def train(
     }
     path = run_dir / MODEL_FOLDER
     save_model(
-        path, weights, config.model, kind="reward", tokenizer_sha256=tokenizer.sha256, step=fresh.step, extra=extra
+        path,
+        fresh.weights,
+        config.model,
+        kind="reward",
+        tokenizer_sha256=tokenizer.sha256,
+        step=fresh.step,
+        extra=extra,
     )
     return Report(path, figures | {"calibration": extra["calibration"]})
 
@@ -280,10 +303,9 @@ def evaluate(
     finite = np.isfinite(scores)
     rho = spearman(scores[finite].tolist(), np.asarray(lengths)[finite].tolist())
     if abs(rho) > max_length_rho:
-        print(
+        hosts.say(
             f"warning: reward and answer length correlate by {rho:+.2f} (limit {max_length_rho}): the model may judge"
-            " length; balance the preferences",
-            file=sys.stderr,
+            " length; balance the preferences"
         )
     return {
         "accuracy": float(np.mean(right)),

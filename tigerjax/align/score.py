@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tigerjax import manifest
 from tigerjax.align.reward import Scorer, calibrate, load_scorer
 from tigerjax.align.rounds import score_records
+from tigerjax.align.steps import shared_stage
 from tigerjax.config import RunConfig
 from tigerjax.data.records import expand, read_jsonl, sft_examples, write_jsonl
 from tigerjax.errors import DataError
@@ -26,7 +26,7 @@ def score_files(
     paths = expand(inputs)
     tokenizer = Tokenizer(config.data.tokenizer)
     settings = {"rows": rows, "seq_len": config.data.seq_len, "tokenizer_sha256": tokenizer.sha256}
-    with manifest.stage(out, name="reward score", config=settings, inputs=[*paths, model]) as run:
+    with shared_stage(out, name="reward score", computes=True, config=settings, inputs=[*paths, Path(model)]) as run:
         if run.done:
             return (run.manifest or {})["figures"]
         scorer = load_scorer(

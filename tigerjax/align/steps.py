@@ -1,18 +1,25 @@
-"""A step of a round: a folder written whole with a manifest, and what is left of it when it is interrupted."""
+"""A step of a round: a folder written whole with a manifest, and what is left of it when it is interrupted.
+
+In a run of several processes the folders are those of process 0, and all must see them. All processes walk through the
+same steps and meet at the start and the end of each. What samples, scores or trains is done by all, on one mesh; the
+rest by process 0 while the others wait.
+"""
 
 import dataclasses
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tigerjax import manifest
+from tigerjax import hosts, manifest
 from tigerjax.align.config import AlignConfig
 
 STEPS = ("prompts", "sample", "score", "queue", "labels", "rank", "mix", "train", "gate")
+COMPUTING = ("sample", "score", "train", "gate")  # with a model, so by all processes
 
 
 def status(folder: str | Path) -> list[dict[str, Any]]:
@@ -26,8 +33,28 @@ def status(folder: str | Path) -> list[dict[str, Any]]:
     return out
 
 
+@contextmanager
+def shared_stage(out: str | Path, *, name: str, computes: bool, **what: Any) -> Iterator[manifest.Stage]:
+    """`manifest.stage` (`what`: config, inputs, seed) of process 0; all leave it when its folder is whole.
+
+    Where the stage `computes`, every process runs the body, and what the others write goes to a folder that is thrown
+    away. Otherwise it is done already for all but process 0.
+    """
+    hosts.at(name)
+    if hosts.is_writer():
+        with manifest.stage(out, name=name, **what) as run:
+            told = {key: run.manifest[key] for key in ("counts", "figures")} if run.manifest else None
+            hosts.share(f"{name} begins", told)
+            yield run
+    else:
+        told = hosts.share(f"{name} begins", None)[0]
+        with tempfile.TemporaryDirectory() as scratch:
+            yield manifest.Stage(Path(scratch), told if computes else told or {})
+    hosts.barrier(f"{name} is done")
+
+
 class Step:
-    """A manifest.stage of this round that can also keep a work folder over interruptions."""
+    """A `shared_stage` of this round that can also keep a work folder over interruptions."""
 
     def __init__(
         self,
@@ -45,10 +72,15 @@ class Step:
             "settings": settings,
             **(more or {}),
         }
-        inputs = [Path(p) for p in inputs]
-        self._stage = manifest.stage(folder / name, name=f"align {name}", config=used, inputs=inputs, seed=config.seed)
-        what = [used, [manifest.sha256(p) for p in inputs if p.exists()]]
-        self._place = folder / f"{name}.work-{hashlib.sha256(manifest.canonical(what)).hexdigest()[:12]}"
+        self._folder, self._name, self._used, self._inputs = folder, name, used, [Path(p) for p in inputs]
+        self._stage = shared_stage(
+            folder / name,
+            name=f"align {name}",
+            computes=name in COMPUTING,
+            config=used,
+            inputs=self._inputs,
+            seed=config.seed,
+        )
 
     def __enter__(self) -> "Step":
         self._run = self._stage.__enter__()
@@ -64,9 +96,17 @@ class Step:
     @contextmanager
     def working(self, keep_as: str | None = None) -> Iterator[Path]:
         """A folder that is still there after an interruption; at the end it becomes `keep_as`, or goes."""
-        self._place.mkdir(parents=True, exist_ok=True)
-        yield self._place
+        name = ""
+        if hosts.is_writer():
+            what = [self._used, [manifest.sha256(p) for p in self._inputs]]
+            name = f"{self._name}.work-{hashlib.sha256(manifest.canonical(what)).hexdigest()[:12]}"
+            (self._folder / name).mkdir(parents=True, exist_ok=True)
+        place = self._folder / hosts.share("work folder of a step", name)[0]
+        yield place
+        hosts.barrier("work of a step is done")
+        if not hosts.is_writer():
+            return
         if keep_as is None:
-            shutil.rmtree(self._place)
+            shutil.rmtree(place)
         else:
-            os.replace(self._place, self.tmp / keep_as)
+            os.replace(place, self.tmp / keep_as)

@@ -1,17 +1,20 @@
-"""Commands of rejection sampling in rounds: a plan, its steps one by one, all of them, and where they stand."""
+"""Commands of rejection sampling in rounds: a plan, its steps one by one, all of them, and where they stand.
+
+Those that use a model take --hosts.*: on several hosts the same command runs on each, and DIR is one folder.
+"""
 
 import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
 from tigerjax.align.config import AlignConfig
-from tigerjax.align.steps import STEPS
 from tigerjax.arguments import keep, override, say, show
 from tigerjax.commands.progress import show_progress
 from tigerjax.errors import Blocked, GateFailed
+from tigerjax.rendezvous import AUTO, HostsConfig
 
 Folder = Annotated[Path, "positional"]
-STEP_COMMANDS = {step: "import" if step == "labels" else step for step in STEPS}
+ALONE = HostsConfig(find="one")  # of steps that use no model
 
 
 def init(
@@ -74,28 +77,28 @@ def init(
     show({"plan": str(out / project.FILE), "candidates": len(candidates)}, json)
 
 
-def prompts(dir: Folder, json: Path | None = None) -> None:
-    """Draws the prompts of the round under way, or of the next one.
+def prompts(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
+    """Draws the prompts of the round under way, or of the next one, for which it chooses the best candidate model.
 
     Example: tigerjax align prompts runs/align
     """
-    _step(dir, "prompts", json)
+    _step(dir, "prompts", hosts, json)
 
 
-def sample(dir: Folder, json: Path | None = None) -> None:
+def sample(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
     """Samples n answers to each prompt of the round from its candidate model; a restart continues.
 
     Example: tigerjax align sample runs/align
     """
-    _step(dir, "sample", json)
+    _step(dir, "sample", hosts, json)
 
 
-def score(dir: Folder, json: Path | None = None) -> None:
+def score(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
     """Scores every answer, and the existing ones, with the reward model.
 
     Example: tigerjax align score runs/align
     """
-    _step(dir, "score", json)
+    _step(dir, "score", hosts, json)
 
 
 def queue(dir: Folder, json: Path | None = None) -> None:
@@ -103,7 +106,7 @@ def queue(dir: Folder, json: Path | None = None) -> None:
 
     Example: tigerjax align queue runs/align
     """
-    _step(dir, "queue", json)
+    _step(dir, "queue", ALONE, json)
 
 
 def import_labels(dir: Folder, labels: list[Path] = [], json: Path | None = None) -> None:  # noqa: B006  # read only
@@ -114,7 +117,7 @@ def import_labels(dir: Folder, labels: list[Path] = [], json: Path | None = None
 
     Example: tigerjax align import runs/align --labels answers.jsonl
     """
-    _step(dir, "labels", json, labels)
+    _step(dir, "labels", ALONE, json, labels)
 
 
 def rank(dir: Folder, json: Path | None = None) -> None:
@@ -122,7 +125,7 @@ def rank(dir: Folder, json: Path | None = None) -> None:
 
     Example: tigerjax align rank runs/align
     """
-    _step(dir, "rank", json)
+    _step(dir, "rank", ALONE, json)
 
 
 def mix(dir: Folder, json: Path | None = None) -> None:
@@ -130,41 +133,48 @@ def mix(dir: Folder, json: Path | None = None) -> None:
 
     Example: tigerjax align mix runs/align
     """
-    _step(dir, "mix", json)
+    _step(dir, "mix", ALONE, json)
 
 
-def train(dir: Folder, json: Path | None = None) -> None:
+def train(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
     """Trains the next model from the current one on the mixed set; a restart continues.
 
     Example: tigerjax align train runs/align
     """
-    _step(dir, "train", json)
+    _step(dir, "train", hosts, json)
 
 
-def gate(dir: Folder, json: Path | None = None) -> None:
+def gate(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
     """Compares the new model with the current one and ends the round; exit 5 when the new one is refused.
 
     Example: tigerjax align gate runs/align
     """
-    _step(dir, "gate", json)
+    _step(dir, "gate", hosts, json)
 
 
-def run(dir: Folder, rounds: int = 1, json: Path | None = None) -> None:
+def run(dir: Folder, rounds: int = 1, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
     """Runs rounds 1 to ROUNDS, continuing where they stopped; exit 4 when labels are missing.
 
-    A refused model is not used by later rounds; exit 5 when that of the last round is refused.
+    A refused model is not used by later rounds; exit 5 when that of the last round is refused. On several hosts the
+    same command runs on each.
 
     Example: tigerjax align run runs/align --rounds 2
     """
-    project = _open(dir)
+    from tigerjax import hosts as others
+
+    others.start(hosts)
     figures: list[dict[str, Any]] = []
     last = None
-    for index in range(1, rounds + 1):
-        _until(project, index, "gate")
-        last = project.ended(index)
-        figures.append({"round": index} | last.figures | {"checkpoint": str(last.checkpoint), "sft": str(last.sft)})
-        keep({"rounds": figures}, json)
-    status(dir)
+    with others.together():
+        project = _open(dir)
+        for index in range(1, rounds + 1):
+            _until(project, index, "gate")
+            last = project.ended(index)
+            figures.append({"round": index} | last.figures | {"checkpoint": str(last.checkpoint), "sft": str(last.sft)})
+            if others.is_writer():
+                keep({"rounds": figures}, json)
+    if others.is_writer():
+        status(dir)
     if last is not None and not last.accepted:
         raise GateFailed(f"round {rounds:02d}: the new model is refused: {'; '.join(last.figures['reasons'])}")
 
@@ -191,33 +201,39 @@ def status(dir: Folder, json: Path | None = None) -> None:
 
 
 def _open(dir: Path) -> Any:
+    from tigerjax import hosts
     from tigerjax.align import project
 
     plan = project.read(dir)
+    hosts.same("the alignment", dataclasses.asdict(plan))
     config = override(Path(plan.config), plan.overrides, "tigerjax align")
     return project.Project(dir, plan, config, progress=show_progress("sampled", "prompts"))
 
 
-def _step(dir: Path, step: str, json: Path | None, labels: list[Path] | None = None) -> None:
+def _step(dir: Path, step: str, hosts: HostsConfig, json: Path | None, labels: list[Path] | None = None) -> None:
     """One step of the round under way; those before it must be done."""
+    from tigerjax import hosts as others
     from tigerjax import manifest
+    from tigerjax.align.steps import STEPS
 
-    project = _open(dir)
-    index = project.under_way()
-    project.require(index, step, STEP_COMMANDS)
-    if labels:
-        project.deliver(index, labels)
-    _until(project, index, step)
+    others.start(hosts)
+    with others.together():
+        project = _open(dir)
+        index = project.under_way()
+        others.same("the round under way", index)
+        project.require(index, step, {name: "import" if name == "labels" else name for name in STEPS})
+        if labels:
+            project.deliver(index, labels)
+        _until(project, index, step)
     done = manifest.read(project.rounds / f"{index:02d}" / step) or {}
     figures = {"round": index, "step": step} | done.get("counts", {}) | done.get("figures", {})
-    if step == "gate":
-        ended = project.ended(index)
+    ended = project.ended(index) if step == "gate" else None
+    if ended is not None:
         figures |= {key: value for key, value in ended.figures.items() if key != "counts"}
+    if others.is_writer():
         show(figures, json)
-        if not ended.accepted:
-            raise GateFailed("the new model is refused, the current one stays: " + "; ".join(ended.figures["reasons"]))
-        return
-    show(figures, json)
+    if ended is not None and not ended.accepted:
+        raise GateFailed("the new model is refused, the current one stays: " + "; ".join(ended.figures["reasons"]))
 
 
 def _until(project: Any, index: int, step: str) -> None:

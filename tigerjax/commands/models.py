@@ -144,15 +144,17 @@ def reward_train(
     out: Path | None = None,
     reward: RewardConfig = RewardConfig(),  # noqa: B008  # frozen
     force: bool = False,
+    hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
     """Trains a reward model from a chat checkpoint (--init, else checkpoint.init_from) on preference files.
 
     REFERENCE is the SFT set on which scores get mean 0 and deviation 1. Writes OUT/model (else runs/NAME/model);
-    exit 5 when it is not usable for ranking, unless --force.
+    exit 5 when it is not usable for ranking, unless --force. On several hosts the same command runs on each.
 
     Example: tigerjax reward train configs/quickstart_reward.py --preferences pairs.jsonl --reference sft.jsonl
     """
+    from tigerjax import hosts as others
     from tigerjax.align import reward as room
     from tigerjax.data.records import sft_examples
     from tigerjax.tokenizer.load import Tokenizer
@@ -161,17 +163,20 @@ def reward_train(
     start = init or run.checkpoint.init_from
     if start is None:
         raise ConfigError("a reward model starts from a chat checkpoint; give --init or set checkpoint.init_from")
-    result = room.train(
-        run,
-        reward,
-        preferences=preferences,
-        reference=list(sft_examples(reference)),
-        tokenizer=Tokenizer(run.data.tokenizer),
-        init=start,
-        run_dir=out or Path("runs") / run.name,
-        force=force,
-    )
-    show(result.figures | {"model": str(result.path)}, json)
+    others.start(hosts)
+    with others.together():
+        result = room.train(
+            run,
+            reward,
+            preferences=preferences,
+            reference=list(sft_examples(reference)),
+            tokenizer=Tokenizer(run.data.tokenizer),
+            init=start,
+            run_dir=out or Path("runs") / run.name,
+            force=force,
+        )
+    if others.is_writer():
+        show(result.figures | {"model": str(result.path)}, json)
 
 
 def reward_score(
@@ -181,17 +186,24 @@ def reward_score(
     out: Path,
     model: Path | None = None,
     reward: RewardConfig = RewardConfig(),  # noqa: B008  # frozen
+    hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
     """Scores the candidates of sampler files with a calibrated reward model (--model, else runs/NAME/model).
 
+    On several hosts the same command runs on each.
+
     Example: tigerjax reward score configs/quickstart_reward.py --input runs/candidates/candidates.jsonl --out scored
     """
+    from tigerjax import hosts as others
     from tigerjax.align.score import score_files
 
     run = override(config, overrides, "tigerjax reward score")
-    place = model or Path("runs") / run.name / "model"
-    show(score_files(run, place, input, out, rows=reward.score_rows), json)
+    others.start(hosts)
+    with others.together():
+        figures = score_files(run, model or Path("runs") / run.name / "model", input, out, rows=reward.score_rows)
+    if others.is_writer():
+        show(figures, json)
 
 
 def reward_calibrate(

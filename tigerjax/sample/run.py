@@ -177,6 +177,7 @@ def sample_prompts(
             {"stage": "sample", "config": wanted, "outputs": [CANDIDATES, SKIPPED], "figures": figures},
         )
         (out / PARTIAL).unlink()
+    hosts.barrier("samples written")  # so that every process may read them
     return figures
 
 

@@ -98,11 +98,8 @@ class Checkpointer:
         try:
             with one_line_errors(partial, self.folder):
                 self._orbax.wait_until_finished()
-                mine = checksums(partial, part=jax.process_index(), parts=jax.process_count())
-                parts = hosts.share("checksums of a checkpoint", mine)
+                _publish(partial, self.folder / str(step), meta | {"step": step})
                 if hosts.is_writer():
-                    total = {name: digest for part in parts for name, digest in part.items()}
-                    publish(partial, self.folder / str(step), meta | {"step": step}, total)
                     prune(self.folder, keep=self.keep, keep_every_steps=self.keep_every_steps)
                 hosts.barrier("checkpoint published")
         except BaseException as error:  # whatever it is, the next save or wait raises it
@@ -222,16 +219,29 @@ def save_model(
     step: int = 0,
     extra: dict[str, Any] | None = None,
 ) -> None:
-    """Writes a weights-only checkpoint folder, whole or not at all; replaces a checkpoint and refuses other folders."""
+    """Writes a weights-only checkpoint folder, whole or not at all; replaces a checkpoint and refuses other folders.
+
+    Several processes call it together, as `Checkpointer.save`, with the same arrays or with their parts of them."""
     path = Path(path).absolute()
     partial = claim(path)
     with one_line_errors(partial, path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
+        if hosts.is_writer():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(partial, ignore_errors=True)
+        hosts.barrier("folder of a model is clean")
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler(weights=ocp.StandardCheckpointHandler())) as orbax:
             orbax.save(partial, args=ocp.args.Composite(weights=_save_weights(dict(weights))))
         meta = make_meta(kind=kind, model=config, tokenizer_sha256=tokenizer_sha256, extra=extra)
-        publish(partial, path, meta | {"step": step}, checksums(partial))
+        _publish(partial, path, meta | {"step": step})
+        hosts.barrier("model published")
+
+
+def _publish(partial: Path, final: Path, meta: dict[str, Any]) -> None:
+    """`publish` by one host of all, when each has its part of the files written and its share of them summed."""
+    mine = checksums(partial, part=jax.process_index(), parts=jax.process_count())
+    parts = hosts.share("checksums of a checkpoint", mine)
+    if hosts.is_writer():
+        publish(partial, final, meta, {name: digest for part in parts for name, digest in part.items()})
 
 
 def load_model(path: str | Path) -> Model:

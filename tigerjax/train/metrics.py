@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -149,22 +150,24 @@ def last_record(run_dir: Path) -> dict[str, Any]:
 def progress_at(run_dir: Path, step: float) -> float | None:
     """(L0 - L) / (L0 - Lend) at `step`, from the losses of RUN/metrics.jsonl; None when the run ended before it.
 
-    L0 is the first logged loss, the others are means of the five logged losses up to the step and up to the end: one
-    batch alone says little. None also when no loss is known twice or the loss did not fall.
+    L0 is the median loss of the run's first steps (`start_loss_nats` of its first record), the others are means of the
+    five logged losses up to the step and up to the end, without the first one: one batch alone says little. None also
+    when the start is not known, less than two losses were logged by the step, or the loss did not fall.
     """
     path = run_dir / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    logged = [(r["step"], r["loss_nats"]) for r in map(json.loads, lines) if r["loss_nats"] is not None]
+    records = [json.loads(line) for line in lines]
+    starts = [r["start_loss_nats"] for r in records if r.get("start_loss_nats") is not None]
+    logged = [(r["step"], r["loss_nats"]) for r in records if r["loss_nats"] is not None]
     until = [loss for at, loss in logged if at <= step]
-    if len(until) < 2 or logged[-1][0] < step:
+    if not starts or len(until) < 2 or logged[-1][0] < step:
         return None
-    start, there, end = until[0], _last_five(until), _last_five([loss for _, loss in logged])
+    start, there, end = starts[0], _last_five(until), _last_five([loss for _, loss in logged])
     return (start - there) / (start - end) if start > end else None
 
 
 def _last_five(losses: list[float]) -> float:
-    own = losses[1:][-5:]
-    return sum(own) / len(own)
+    return statistics.mean(losses[1:][-5:])
 
 
 def _step(line: str) -> float:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from tigerjax.train.goodput import Goodput
 from tigerjax.train.metrics import Metrics, mfu, model_flops
 
 EVENTS = "events.jsonl"
+START_STEPS = 5
+"""Steps whose median loss is the run's loss at the start: one batch can stand far out, and warm-up still holds the
+weights nearly where they were [our choice]."""
 SLOW_TIMES, SLOW_SHARE = 2.0, 0.2
 """A host is slow when it is busy so many times as long as the middle one, and for this share of a step [our choice]."""
 
@@ -44,6 +48,7 @@ class Watch:
         self.back_before: int | None = None  # the first of too many refused steps: the run goes back before it
         self._since, self._steps, self._tokens = time.perf_counter(), 0, 0
         self._for_device, self._slow, self._starting = 0.0, set[int](), True
+        self._first: dict[int, float] = {}  # losses of the steps up to START_STEPS
 
     def started(self, step: int, values: Any, fed: Fed) -> None:
         self._late = (step, values, fed._replace(batch=None))
@@ -69,6 +74,8 @@ class Watch:
             self._skipped(step, values, fed)
         else:
             self.spikes.good(step, float(values["loss_nats"]), float(values["grad_norm"]))
+            if step <= START_STEPS:
+                self._first[step] = float(values["loss_nats"])
         c = self.config
         if step % c.log_every_steps == 0 or step == c.optim.total_steps:
             self._log(step, values, fed)
@@ -88,6 +95,8 @@ class Watch:
             "step_s": seconds / self._steps,
             "shares": None if fed.seen is None else {name: s["share"] for name, s in fed.seen.items()},
         }
+        if self._first and START_STEPS <= step < START_STEPS + self.config.log_every_steps:
+            record["start_loss_nats"] = statistics.median(self._first.values())
         record |= self._hosts((seconds - self._for_device) / self._steps, record["step_s"]) | _memory(self.mesh)
         self.metrics.write(record | self.goodput.record())
         self._since, self._steps, self._tokens, self._waited = now, 0, 0, self.goodput.waited()

@@ -1,0 +1,132 @@
+"""Reward training and a whole alignment in two real processes, through the command line, against one device."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from processes import run
+from tiny_project import MODEL, ROOT, align, materials
+
+from tigerjax.cli import main
+from tigerjax.train.checkpoint import load_model, save_model
+
+CLOSE = 2e-5  # scores and log-probabilities: sums over split rows of products, in another order
+SAME_LOSS = 1e-6  # nats
+WEIGHTS_CLOSE = 1e-4  # after some steps of Adam, which divides by small numbers
+TIGERJAX = ["-m", "tigerjax.cli"]
+WAITS = ["--hosts.barrier-timeout-s", 2000, "--hosts.stall-timeout-s", 2000, "--hosts.start-timeout-s", 2000]
+MESH = ["--mesh.fsdp", 4]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """Materials; `ends` is the chat model with an end of text that is often likely."""
+    folder = tmp_path_factory.mktemp("made")
+    materials(folder)
+    chat = load_model(folder / "chat")
+    chat.weights["head"][:, 2] *= 45
+    save_model(folder / "ends", chat.weights, chat.config, tokenizer_sha256=chat.tokenizer_sha256)
+    return folder
+
+
+def config_words(made: Path, steps: int, rows: int) -> list[object]:
+    """The quick start's config with the sizes of the tiny models."""
+    sizes = {f"--model.{name.replace('_', '-')}": value for name, value in dataclasses.asdict(MODEL).items()}
+    words = [word for pair in sizes.items() for word in pair]
+    words += ["--data.tokenizer", made / "tokenizer", "--data.seq-len", 64, "--batch-rows", rows]
+    return [*words, "--optim.total-steps", steps, "--optim.warmup-steps", 1, "--log-every-steps", 1]
+
+
+def records(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def alike(found, wanted) -> None:
+    """The same JSON, but for floats, which are close."""
+    if isinstance(wanted, dict):
+        assert found.keys() == wanted.keys()
+        for key in wanted:
+            alike(found[key], wanted[key])
+    elif isinstance(wanted, list):
+        assert len(found) == len(wanted)
+        for one, other in zip(found, wanted, strict=True):
+            alike(one, other)
+    elif isinstance(wanted, float):
+        assert found == pytest.approx(wanted, abs=CLOSE, rel=CLOSE)
+    else:
+        assert found == wanted
+
+
+def test_two_processes_train_the_reward_model_that_one_trains(made, tmp_path):
+    """27 prompts of two to four answers, in batches of eight: the last batch of an epoch has rows without pairs."""
+    lines = []
+    for i in range(36):
+        texts = ["你好 " * (1 + j) + str(i) for j in range(2 + i % 3)]
+        responses = [{"id": str(j), "text": text} for j, text in enumerate(texts)]
+        messages = [{"role": "user", "content": f"Say 你好 {i} times"}]
+        ranking = [[str(j)] for j in range(len(texts))]
+        lines.append({"prompt_id": f"p{i}", "messages": messages, "responses": responses, "ranking": ranking})
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["reward", "train", ROOT / "configs" / "quickstart_reward.py", *config_words(made, 6, 8), "--force"]
+    words += ["--preferences", tmp_path / "pairs.jsonl", "--reference", made / "sft.jsonl", "--init", made / "chat"]
+    words += ["--reward.score-rows", 8, "--reward.eval-fraction", 0.25]
+
+    def told(name: str) -> list[object]:
+        return ["--out", tmp_path / name, "--json", tmp_path / f"{name}.json"]
+
+    assert main([*map(str, [*words, *told("alone")])]) == 0
+    ended = run([*TIGERJAX, *words, *MESH, *told("two"), *WAITS], tmp_path / "two.log", 2)
+    assert ended.codes == [0, 0], ended.errors
+
+    one, two = (records(tmp_path / name / "metrics.jsonl") for name in ("alone", "two"))
+    assert len(two) == 6  # one writer
+    for name in ("loss_nats", "accuracy", "loss_weight"):
+        np.testing.assert_allclose([r[name] for r in two], [r[name] for r in one], atol=SAME_LOSS, rtol=0)
+    assert {r["loss_weight"] for r in one} > {8.0}  # a prompt counts once, and a row without pairs not at all
+
+    alone, other = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("alone", "two"))
+    for name in ("pairs", "train_prompts", "eval_prompts", "accuracy", "by_task", "length_rho", "not_finite"):
+        alike(other[name], alone[name])
+    np.testing.assert_allclose(other["calibration"]["mean"], alone["calibration"]["mean"], atol=WEIGHTS_CLOSE)
+    model, wanted = load_model(tmp_path / "two" / "model"), load_model(tmp_path / "alone" / "model")
+    assert model.kind == "reward" and model.step == 6 and model.extra["calibration"] == other["calibration"]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=WEIGHTS_CLOSE), model.weights, wanted.weights)
+
+
+def test_two_processes_go_through_the_round_that_one_goes_through(made, tmp_path):
+    """One process loses its reward model while all score: all end with its line, and the next start goes on."""
+    init = ["init", ROOT / "configs" / "quickstart_rejection_sampled.py", *config_words(made, 4, 8)]
+    init += ["--sft", made / "sft.jsonl", "--candidates", made / "ends", "--reward-model"]
+    init += [made / "reward", "--questions", made / "questions.jsonl", "--n", 4, "--max-new-tokens", 8]
+    init += ["--align.allow-partial", "--align.min-win-rate", 0, "--align.rank-fraction", 0.4, "--score-rows", 8]
+    one, two = tmp_path / "one", tmp_path / "two"
+    align(*init, "--out", one)
+    align(*init, "--out", two, *MESH)
+    align("run", one, "--json", tmp_path / "one.json")
+
+    words = ["align", "run", two, "--json", tmp_path / "two.json", *WAITS]
+    ended = run([Path(__file__).with_name("losing.py"), *words], tmp_path / "losing", 2)
+    assert ended.codes == [3, 3], ended.errors
+    for said in ended.errors:
+        assert said.splitlines()[-1] == "tigerjax: host 1 of 2: the reward model is lost" and "Traceback" not in said
+    sampled = (two / "rounds/01/sample/candidates.jsonl").read_bytes()
+    assert not (two / "rounds/01/score").exists()
+    ended = run([*TIGERJAX, *words], tmp_path / "whole", 2)
+    assert ended.codes == [0, 0], ended.errors
+    assert (two / "rounds/01/sample/candidates.jsonl").read_bytes() == sampled
+
+    for name in ("prompts/prompts.jsonl", "queue/queue.jsonl", "queue/key.jsonl", "queue/queue.md",
+                 "labels/verdicts.jsonl", "labels/missing.json"):  # fmt: skip
+        assert (two / "rounds/01" / name).read_bytes() == (one / "rounds/01" / name).read_bytes(), name
+    for name in ("sample/candidates.jsonl", "score/scored.jsonl", "rank/ranked.jsonl", "mix/sft.jsonl"):
+        alike(records(two / "rounds/01" / name), records(one / "rounds/01" / name))
+    (done,), (wanted,) = (json.loads((tmp_path / f"{n}.json").read_text())["rounds"] for n in ("two", "one"))
+    assert done["gate"] == wanted["gate"] == "accepted" and done["winners"] == wanted["winners"]
+    assert done["winners"]["rm"] > 0 and done["counts"] == wanted["counts"]
+    losses = [[r["loss_nats"] for r in records(f / "rounds/01/train/run/metrics.jsonl")] for f in (one, two)]
+    assert len(losses[0]) == 4
+    np.testing.assert_allclose(losses[1], losses[0], atol=SAME_LOSS)
+    assert not [*two.rglob("*.partial"), *two.rglob("*.work-*")]
