@@ -195,7 +195,7 @@ def _open(dir: Path) -> Any:
 
     plan = project.read(dir)
     config = override(Path(plan.config), plan.overrides, "tigerjax align")
-    return project.Project(dir, plan, config, progress=show_progress("sampled", "prompts"))
+    return project.Project(dir, plan, config, progress=show_progress)
 
 
 def _step(dir: Path, step: str, json: Path | None, labels: list[Path] | None = None) -> None:
