@@ -1,7 +1,7 @@
 """Weights & Biases by a stand-in that records its calls: off unless asked for, one run over restarts, no obstacle."""
 
+import os
 import sys
-import threading
 from types import SimpleNamespace
 
 import pytest
@@ -10,16 +10,15 @@ from tiny_run import TinyLoader, tiny_config
 from tigerjax.errors import ConfigError
 from tigerjax.train import wandb_run
 from tigerjax.train.loop import train
-from tigerjax.train.wandb_run import WandbRun
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 
 
 class StandIn:
-    """What is used of the module `wandb`; `fails` names the calls that raise, `holds` is waited for at the end."""
+    """What is used of the module `wandb`; `fails` names the calls that raise."""
 
-    def __init__(self, fails=(), holds=None):
-        self.fails, self.holds, self.calls, self.logged = fails, holds, [], []
+    def __init__(self, fails=()):
+        self.fails, self.calls, self.logged = fails, [], []
         self.Settings = lambda **given: SimpleNamespace(**given)
 
     def _called(self, name, given):
@@ -28,6 +27,7 @@ class StandIn:
             raise ConnectionError(f"{name}: no route to the server for {KEY}\nand a second line")
 
     def init(self, **given):
+        self.asked_from = sys.stdin.name
         self._called("init", given)
         return self
 
@@ -40,8 +40,6 @@ class StandIn:
 
     def finish(self, exit_code):
         self._called("finish", {"exit_code": exit_code})
-        if self.holds is not None:
-            self.holds.wait(60)
 
     def of(self, name):
         return [given for called, given in self.calls if called == name]
@@ -77,6 +75,8 @@ def test_each_logged_step_is_told_with_its_scalars_and_shares(put, tmp_path):
     (init,) = stand_in.of("init")
     assert init["project"] == "tigers" and init["name"] == "tiny" and init["dir"] == str(tmp_path)
     assert init["config"]["optim.peak_lr"] == "0.01" and init["settings"].console == "off"
+    assert stand_in.asked_from == os.devnull  # a terminal would be asked for a login, and waited for
+    assert init["settings"].finish_timeout == wandb_run.END_SECONDS and init["settings"].finish_timeout_raises
     assert stand_in.of("define_metric") == [{"name": "*", "step_metric": "step"}]
     assert [values["step"] for values in stand_in.logged] == [1, 2, 3, 4, 5, 6]
     assert stand_in.logged[-1]["loss_nats"] < stand_in.logged[0]["loss_nats"]
@@ -107,14 +107,6 @@ def test_a_failure_is_one_line_without_the_key_and_training_goes_on(fails, put, 
         " the run goes on without it"
     ]
     assert len(stand_in.of(fails)) == 1 and stand_in.calls[-1][0] == fails  # nothing is tried after it
-
-
-def test_an_end_that_takes_too_long_is_not_waited_for(put, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(wandb_run, "END_SECONDS", 0.1)
-    put(StandIn(holds=(held := threading.Event())))
-    WandbRun(tmp_path, project="tigers", name="tiny", config=()).close()
-    held.set()
-    assert "TimeoutError: not all was sent within 0.1 s" in capsys.readouterr().err
 
 
 def test_a_missing_package_is_said_before_any_work(put, tmp_path, capsys):

@@ -101,11 +101,12 @@ def _row(folder: Path, step: int, *, read: bool = False) -> dict[str, Any]:
         row["kind"] = meta["kind"]
         if read:
             say, done = show_progress(f"step {step}: read", "GB"), 0
+            total = sum(size for name, size in meta["files"].items() if name in meta.get("sha256", {}))
 
             def told(count: int) -> None:
                 nonlocal done
                 done += count
-                say(done, row["bytes"])
+                say(done, total)
 
             check_bytes(path, meta, ("weights", "opt_state"), told=told)
     except DataError as error:

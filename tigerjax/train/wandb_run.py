@@ -4,12 +4,12 @@ The package is imported only then. Who logs in, where to and whether at all is s
 WANDB_API_KEY, WANDB_ENTITY, WANDB_MODE=offline …), of which nothing is read or kept here.
 """
 
+import contextlib
 import importlib
 import os
 import secrets
 import sys
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from tigerjax.errors import ConfigError
 
 ID_FILE = "wandb_id.txt"
 START_SECONDS, END_SECONDS = 60, 120
-"""How long W&B may hold up a run at its start and at its end."""
+"""How long W&B may hold up a run at its start and at its end, where its server does not answer."""
 
 
 def package() -> Any:
@@ -28,6 +28,18 @@ def package() -> Any:
         raise ConfigError(
             f"--wandb needs the package wandb ({error}): pip install wandb, or leave the option out"
         ) from error
+
+
+@contextlib.contextmanager
+def _no_questions() -> Iterator[None]:
+    """Without a login W&B would ask for one on a terminal, and wait; from a file it asks nothing."""
+    before = sys.stdin
+    with open(os.devnull, encoding="utf-8") as nothing:
+        sys.stdin = nothing
+        try:
+            yield
+        finally:
+            sys.stdin = before
 
 
 class WandbRun:
@@ -43,18 +55,23 @@ class WandbRun:
         if not kept.is_file():
             kept.write_text(secrets.token_hex(8) + "\n", encoding="utf-8")
         try:
-            self._run = module.init(
-                project=project,
-                id=kept.read_text(encoding="utf-8").strip(),
-                resume="allow",
-                name=name,
-                dir=str(run_dir),
-                config=dict(line.split(" = ", 1) for line in config),
-                # Neither the terminal's text nor a copy of code leaves this machine; without a login W&B would ask.
-                settings=module.Settings(
-                    console="off", save_code=False, init_timeout=START_SECONDS, login_timeout=START_SECONDS
-                ),
-            )
+            with _no_questions():
+                self._run = module.init(
+                    project=project,
+                    id=kept.read_text(encoding="utf-8").strip(),
+                    resume="allow",
+                    name=name,
+                    dir=str(run_dir),
+                    config=dict(line.split(" = ", 1) for line in config),
+                    settings=module.Settings(
+                        quiet=True,
+                        console="off",  # neither the terminal's text
+                        save_code=False,  # nor a copy of code leaves this machine
+                        init_timeout=START_SECONDS,
+                        finish_timeout=END_SECONDS,
+                        finish_timeout_raises=True,
+                    ),
+                )
             self._run.define_metric("*", step_metric="step")
         except Exception as error:
             self._give_up(error)
@@ -69,25 +86,13 @@ class WandbRun:
             self._give_up(error)
 
     def close(self) -> None:
-        """Waits until all is sent; where that takes too long, W&B's files stay for `wandb sync`."""
+        """Waits until all is sent, or END_SECONDS; what is left stays in RUN/wandb for `wandb sync`."""
         if self._run is None:
             return
-        failed: list[Exception] = []
-        code = int(sys.exc_info()[0] is not None)  # a run that ends by an error is shown as failed
-
-        def finish() -> None:
-            try:
-                self._run.finish(exit_code=code)
-            except Exception as error:
-                failed.append(error)
-
-        sending = threading.Thread(target=finish, daemon=True)
-        sending.start()
-        sending.join(END_SECONDS)
-        if sending.is_alive():
-            failed.append(TimeoutError(f"not all was sent within {END_SECONDS} s"))
-        if failed:
-            self._give_up(failed[0])
+        try:
+            self._run.finish(exit_code=int(sys.exc_info()[0] is not None))  # else a broken run is shown as finished
+        except Exception as error:
+            self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
         self._run = None
