@@ -127,4 +127,4 @@ def test_elapsed_time_is_said_of_long_work_and_nothing_of_short(monkeypatch, cap
         time.sleep(0.1)
         raise KeyError("also when the work fails")
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) > 1 and set(lines[:-1]) == {"compiling… 0 s"} and lines[-1] == "compiling: 0 s"
+    assert len(lines) > 1 and set(lines[:-1]) == {"compiling… 0 s"} and lines[-1] == "compiling… done in 0 s"

@@ -69,7 +69,7 @@ def show_elapsed(what: str) -> Iterator[None]:
         over.set()
         telling.join()
         if time.monotonic() - started >= SHORT_SECONDS:
-            say(":", "\n")
+            say("… done in", "\n")
         elif live:
             print("\033[K", end="", file=sys.stderr, flush=True)
 
