@@ -13,12 +13,14 @@ from tigerjax.manifest import canonical
 
 Record = dict[str, Any]
 OnBad = Callable[[DataError, bytes], None]
+At = Callable[[int], None]
+"""Is told how many bytes of a file have been read."""
 
 BOM = b"\xef\xbb\xbf"
 
 
 @contextlib.contextmanager
-def open_lines(path: str | Path) -> Iterator[Iterable[bytes]]:
+def open_lines(path: str | Path, at: At | None = None) -> Iterator[Iterable[bytes]]:
     """The lines of a file, decompressed where its name ends in .zst. DataError when it cannot be read to its end."""
     path = Path(path)
     try:
@@ -27,16 +29,23 @@ def open_lines(path: str | Path) -> Iterator[Iterable[bytes]]:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     with raw:
         if path.suffix != ".zst":
-            yield raw
+            yield raw if at is None else _told(raw, raw, at)
             return
         import zstandard
 
         try:
             with zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as stream:
                 unzipped: Any = stream
-                yield io.BufferedReader(unzipped)
+                lines = io.BufferedReader(unzipped)
+                yield lines if at is None else _told(lines, raw, at)
         except zstandard.ZstdError as error:
             raise DataError(f"{path}: not a whole zstandard file: {error}") from error
+
+
+def _told(lines: Iterable[bytes], raw: io.BufferedReader, at: At) -> Iterator[bytes]:
+    for line in lines:
+        yield line
+        at(raw.tell())
 
 
 def decode(where: str, line: bytes) -> str:
@@ -76,12 +85,12 @@ def parse(where: str, text: str) -> Record:
     return record
 
 
-def read_jsonl(path: str | Path, *, on_bad: OnBad | None = None) -> Iterator[tuple[int, Record]]:
+def read_jsonl(path: str | Path, *, on_bad: OnBad | None = None, at: At | None = None) -> Iterator[tuple[int, Record]]:
     """(line number from 1, object) of each line of a .jsonl or .jsonl.zst file; lines of only spaces hold no record.
 
     A line that is not UTF-8 or not a JSON object raises DataError with file:line, or goes to `on_bad(error, line)`.
     """
-    with open_lines(path) as lines:
+    with open_lines(path, at) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue

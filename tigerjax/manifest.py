@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,31 @@ import tigerjax
 from tigerjax.errors import ConfigError, DataError
 
 FILE = "manifest.json"
+HASHED_BYTES = 1 << 20  # at one time: enough that Python costs nothing beside sha256
 
 
-def sha256(path: str | Path) -> str:
-    """Of a file's bytes, or of a folder: the hash of its files' names and hashes in sorted order."""
+def sha256(path: str | Path, told: Callable[[int], None] = lambda _: None) -> str:
+    """Of a file's bytes, or of a folder: the hash of its files' names and hashes in sorted order. `told` hears of each
+    piece's bytes."""
     path = Path(path)
     if path.is_dir():
         total = hashlib.sha256()
         for f in sorted(p for p in path.rglob("*") if p.is_file() and p.name != FILE):
-            total.update(f"{f.relative_to(path)}\0{sha256(f)}\n".encode())
+            total.update(f"{f.relative_to(path)}\0{sha256(f, told)}\n".encode())
         return total.hexdigest()
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    total = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:
+        while piece := file.read(HASHED_BYTES):
+            total.update(piece)
+            told(len(piece))
+    return total.hexdigest()
+
+
+def size(path: str | Path) -> int:
+    """Bytes of a file, or of the files that `sha256` reads of a folder."""
+    path = Path(path)
+    files = (p for p in path.rglob("*") if p.name != FILE) if path.is_dir() else [path]
+    return sum(p.stat().st_size for p in files if p.is_file())
 
 
 def canonical(value: Any) -> bytes:
@@ -78,22 +91,39 @@ class Stage:
 
 @contextlib.contextmanager
 def stage(
-    out: str | Path, *, name: str, config: Any, inputs: Iterable[str | Path], seed: int | None = None
+    out: str | Path,
+    *,
+    name: str,
+    config: Any,
+    inputs: Iterable[str | Path],
+    seed: int | None = None,
+    hashing: Callable[[int, int], None] | None = None,
 ) -> Iterator[Stage]:
-    """See the module docstring. Raises DataError for an input that does not exist or counts that do not balance, and
-    ConfigError for an `out` that holds something else."""
+    """See the module docstring. `hashing(done, all)` is told of the inputs' bytes that were hashed.
+
+    Raises DataError for an input that does not exist or counts that do not balance, and ConfigError for an `out` that
+    holds something else.
+    """
     out = Path(out)
     for path in (inputs := [Path(p) for p in inputs]):
         if not path.exists():
             raise DataError(f"{path}: input of stage {name} does not exist")
         if path.resolve().is_relative_to(out.resolve()):
             raise ConfigError(f"{path} is an input and lies in the output {out}; give another output folder")
+    hashed, size_of_all = 0, sum(map(size, inputs)) if hashing else 0
+
+    def told(count: int) -> None:
+        nonlocal hashed
+        hashed += count
+        if hashing is not None:
+            hashing(hashed, size_of_all)
+
     wanted = {
         "stage": name,
         "version": tigerjax.__version__,
         "config": json.loads(canonical(config)),
         "config_sha256": hashlib.sha256(canonical(config)).hexdigest(),
-        "inputs": [{"path": str(p), "sha256": sha256(p)} for p in inputs],
+        "inputs": [{"path": str(p), "sha256": sha256(p, told)} for p in inputs],
         "seed": seed,
     }
     old = read(out)

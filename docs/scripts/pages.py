@@ -40,7 +40,7 @@ BLOCK = re.compile(
 )
 MACHINE = r"seconds|mb_per_s_per_core|peak_rss_gb|tokens_per_s|compile_s|goodput|probe_max_abs_logit_diff"
 VOLATILE = [
-    (re.compile(r"^.*\d+/[\d.,]+ ?\w* \(\d+%\).*$\n?", re.MULTILINE), ""),  # a line of progress
+    (re.compile(r"^.*(\d+/[\d.,]+ ?\w* \(\d+%\).*|… (done in )?\d+ s)$\n?", re.MULTILINE), ""),  # a line of progress
     (re.compile(r"\b[0-9a-f]{12,64}\b"), "#"),
     (re.compile(rf"((?:{MACHINE})['\"]?:?\s+)[\d.e+-]+"), r"\1#"),
     (re.compile(r"[\d.,]+k?M? ?(ms|s|min|h|tok/s|tokens/s|MB/s)\b"), r"# \1"),

@@ -16,7 +16,7 @@ import functools
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,10 @@ from tigerjax.align.config import AlignConfig
 from tigerjax.align.steps import STEPS, shared_stage
 from tigerjax.config import RunConfig
 from tigerjax.data.records import read_jsonl
+from tigerjax.data.runner import Progress
 from tigerjax.errors import ConfigError, DataError
 
 FILE = "align.json"
-Progress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -195,7 +195,7 @@ class Project:
             sample=lambda prompts, place: self._sample(index, current, prompts, place),
             score=lambda items: self._scorer(items),
             labels=lambda queue: self._delivered(index),
-            train=lambda sft, place: _train(config, sft, place),
+            train=lambda sft, place: _train(config, sft, place, self.progress),
             evaluate=self.accuracy,
             held_out=lambda model: [
                 (r["messages"], r["candidates"][0]["text"], r["candidates"][0]["finish"]) for r in self._answers(model)
@@ -244,7 +244,7 @@ class Project:
             mesh=self._mesh,
             batch_prompts=-(-BATCH_PROMPTS // ways) * ways,
             batch_rows=-(-BATCH_ROWS // ways) * ways,
-            progress=self.progress,
+            progress=self.progress and self.progress("sampled", "prompts"),
         )
 
     def _answers(self, path: Path) -> rounds.Records:
@@ -294,6 +294,7 @@ class Project:
             seq_len=self.run.data.seq_len,
             rows=self.plan.score_rows,
             mesh=self._mesh,
+            progress=self.progress,
         )
 
     @functools.cached_property
@@ -319,7 +320,7 @@ class Project:
         return len(encode_chat(self._tokenizer, messages)[0])
 
 
-def _train(config: RunConfig, sft: Path, place: Path) -> None:
+def _train(config: RunConfig, sft: Path, place: Path, progress: Progress | None) -> None:
     """An SFT run on one file, in the folder `place`; an interrupted one goes on."""
     from tigerjax.data import mixture
     from tigerjax.mesh import host_rows
@@ -334,6 +335,7 @@ def _train(config: RunConfig, sft: Path, place: Path) -> None:
         seed=config.seed,
         mine=host_rows(mesh, config.batch_rows),
         total_rows=total_rows,
+        progress=progress,
     )
     train(config, loader, run_dir=place, mesh=mesh)
 

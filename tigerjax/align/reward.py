@@ -19,6 +19,7 @@ from tigerjax.align.agreement import spearman
 from tigerjax.align.config import RewardConfig
 from tigerjax.align.reward_data import Comparison, PairLoader, RewardBatch, check_end, encode_sampled
 from tigerjax.config import ComputeConfig, RunConfig
+from tigerjax.data.runner import Progress
 from tigerjax.errors import ConfigError, DataError, GateFailed
 from tigerjax.mesh import host_rows
 from tigerjax.model import llama
@@ -115,6 +116,7 @@ class Scorer:
         seq_len: int,
         rows: int,
         mesh: Mesh | None = None,
+        progress: Progress | None = None,
     ):
         if model.kind != "reward":
             raise ConfigError(f"a checkpoint of kind {model.kind!r} gives no scores; train one with `reward train`")
@@ -124,6 +126,7 @@ class Scorer:
         self.extra, self.sha256 = model.extra, model.sha256
         self._model, self._weights = Reward(model.config, compute), jax.tree.map(jnp.asarray, dict(model.weights))
         self._tokenizer, self._seq_len, self._rows, self._mesh = tokenizer, seq_len, rows, mesh
+        self._progress = progress
         self._run = _compiled if mesh is None else in_mesh(mesh, _compiled)
 
     def __call__(self, items: Sequence[Item]) -> list[float]:
@@ -163,7 +166,8 @@ class Scorer:
             if not 0 < len(one) <= self._seq_len:
                 raise DataError(f"sequence {place} has {len(one)} tokens, needs 1 to {self._seq_len}")
             buckets[max(SMALLEST_BUCKET, 1 << (len(one) - 1).bit_length())].append(place)
-        out = np.full(len(ids), np.nan)
+        out, done = np.full(len(ids), np.nan), 0
+        say = self._progress and self._progress("scored", "answers")
         for length in sorted(buckets):
             for start in range(0, len(buckets[length]), self._rows):
                 hosts.at(f"scoring answers of up to {length} tokens, from {start} of {len(buckets[length])}")
@@ -177,6 +181,9 @@ class Scorer:
                 ]
                 scores_B = np.asarray(self._run(self._model, self._mesh, self._weights, *batch))
                 out[places] = scores_B[: len(places)]
+                done += len(places)
+                if say is not None:
+                    say(done, len(ids))
         return out
 
 
@@ -194,10 +201,11 @@ def load_scorer(
     seq_len: int,
     rows: int,
     mesh: Mesh | None = None,
+    progress: Progress | None = None,
 ) -> Scorer:
     """The scorer of a calibrated reward checkpoint, its weights on `mesh`."""
     model = load_placed(path, mesh, compute.dtype)
-    return Scorer(model, tokenizer, compute=compute, seq_len=seq_len, rows=rows, mesh=mesh)
+    return Scorer(model, tokenizer, compute=compute, seq_len=seq_len, rows=rows, mesh=mesh, progress=progress)
 
 
 def train(

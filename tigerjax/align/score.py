@@ -9,6 +9,7 @@ from tigerjax.align.rounds import score_records
 from tigerjax.align.steps import shared_stage
 from tigerjax.config import RunConfig
 from tigerjax.data.records import expand, read_jsonl, sft_examples, write_jsonl
+from tigerjax.data.runner import Progress
 from tigerjax.errors import DataError
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.train.checkpoint import load_model, save_model
@@ -16,7 +17,13 @@ from tigerjax.train.loop import mesh_of_several
 
 
 def score_files(
-    config: RunConfig, model: str | Path, inputs: Sequence[str | Path], out: str | Path, *, rows: int
+    config: RunConfig,
+    model: str | Path,
+    inputs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    rows: int,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Writes OUT/scored.jsonl, records of the sampler with `score` in every candidate; returns the figures.
 
@@ -36,6 +43,7 @@ def score_files(
             seq_len=config.data.seq_len,
             rows=rows,
             mesh=mesh_of_several(config),
+            progress=progress,
         )
         records = [_checked(record, f"{path}:{number}") for path in paths for number, record in read_jsonl(path)]
         scored, dropped = score_records(records, scorer)
@@ -51,14 +59,21 @@ def score_files(
 
 
 def calibrate_model(
-    config: RunConfig, model: str | Path, reference: Sequence[str | Path], *, rows: int
+    config: RunConfig,
+    model: str | Path,
+    reference: Sequence[str | Path],
+    *,
+    rows: int,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Puts mean and deviation of the raw scores of SFT answers into the checkpoint `model`; returns them with the old.
 
     Weights do not change; scores of both calibrations differ by a linear map, so rankings stay.
     """
     tokenizer, loaded = Tokenizer(config.data.tokenizer), load_model(model)
-    scorer = Scorer(loaded, tokenizer, compute=config.compute, seq_len=config.data.seq_len, rows=rows)
+    scorer = Scorer(
+        loaded, tokenizer, compute=config.compute, seq_len=config.data.seq_len, rows=rows, progress=progress
+    )
     found = calibrate(scorer, list(sft_examples(reference)))
     save_model(
         model,

@@ -207,7 +207,7 @@ def _open(dir: Path) -> Any:
     plan = project.read(dir)
     hosts.same("the alignment", dataclasses.asdict(plan))
     config = override(Path(plan.config), plan.overrides, "tigerjax align")
-    return project.Project(dir, plan, config, progress=show_progress("sampled", "prompts"))
+    return project.Project(dir, plan, config, progress=show_progress)
 
 
 def _step(dir: Path, step: str, hosts: HostsConfig, json: Path | None, labels: list[Path] | None = None) -> None:

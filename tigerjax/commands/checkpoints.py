@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from tigerjax.arguments import keep
+from tigerjax.commands.progress import show_progress
 from tigerjax.errors import ConfigError, DataError
 
 
@@ -99,7 +100,15 @@ def _row(folder: Path, step: int, *, read: bool = False) -> dict[str, Any]:
         meta = read_meta(path)
         row["kind"] = meta["kind"]
         if read:
-            check_bytes(path, meta, ("weights", "opt_state"))
+            say, done = show_progress(f"step {step}: read", "GB"), 0
+            total = sum(size for name, size in meta["files"].items() if name in meta.get("sha256", {}))
+
+            def told(count: int) -> None:
+                nonlocal done
+                done += count
+                say(done, total)
+
+            check_bytes(path, meta, ("weights", "opt_state"), told=told)
     except DataError as error:
         row["state"] = f"damaged: {error}"
     return row

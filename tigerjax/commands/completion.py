@@ -1,5 +1,6 @@
-"""The command that writes completions for a shell, from the table of commands and their options."""
+"""The command that writes completions for a shell, from the table of commands, their options and their values."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,23 +8,43 @@ from typing import Annotated, Literal
 from tigerjax import options
 from tigerjax.arguments import DRY_RUN, keep
 from tigerjax.config import RunConfig
+from tigerjax.evaluate.benchmarks import BENCHMARKS, GROUPS
 from tigerjax.options import Option
 
 Shell = Literal["bash", "zsh", "fish"]
 
+MIXTURES = shlex.quote(
+    "cat data_mixtures/*.py *.py 2>/dev/null | tr -s '[:space:]' ' '"
+    " | grep -oE '(^|[ .])(pretraining|holistic|sft|add_mixture)\\( ?\"[^\"{]+\"' | cut -d '\"' -f 2 | sort -u"
+)
+"""The mixtures that Python files of this folder and of data_mixtures/ register by a name that is written out: found in
+their text, by a shell, as importing them takes seconds."""
+BASH_MIXTURES = "$(_tigerjax_mixtures)"
+
 BASH = """\
 # Completions of tigerjax for bash: source <(tigerjax completion bash)
+_tigerjax_mixtures() {{
+  {mixtures}
+}}
 _tigerjax() {{
-  local cur="${{COMP_WORDS[COMP_CWORD]}}" prev="${{COMP_WORDS[COMP_CWORD-1]}}" at="" i after="" options=""
+  local cur="${{COMP_WORDS[COMP_CWORD]}}" prev="${{COMP_WORDS[COMP_CWORD-1]}}" at="" i j after="" options="" last=""
   for ((i = 1; i < COMP_CWORD; i++)); do  # the command so far: its words are the first ones
     case "$at" in
 {steps}
       *) break ;;
     esac
   done
-  case "$at $prev" in
+  for ((j = i; j < COMP_CWORD; j++)); do  # the last option, of which several values may be given
+    if [[ "${{COMP_WORDS[j]}}" == -* ]]; then last="${{COMP_WORDS[j]}}"; fi
+  done
+  if [[ "$cur" != -* ]]; then
+    case "$at $last" in
+{lists}
+    esac
+    case "$at $prev" in
 {choices}
-  esac
+    esac
+  fi
   case "$at" in
 {words}
   esac
@@ -47,12 +68,17 @@ function __tigerjax_in  # whether they begin with those given
   set -l said (commandline -opc)
   test (count $said) -gt (count $argv); and test "$said[2..$(math (count $argv) + 1)]" = "$argv"
 end
+function __tigerjax_mixtures
+  {mixtures}
+end
 complete -c tigerjax -n __tigerjax_at -f
 """
 
 
 def completion(shell: Annotated[Shell, "positional"], json: Path | None = None) -> None:
     """Writes the completions of commands, options and their choices for a shell to standard output.
+
+    Names of benchmarks are completed too, and of mixtures that Python files here or in data_mixtures/ register.
 
     `source <(tigerjax completion bash)` in ~/.bashrc, the same with zsh in ~/.zshrc, or `tigerjax completion fish |
     source` in fish's config.fish. After a config file the fields of the config are completed too.
@@ -62,6 +88,13 @@ def completion(shell: Annotated[Shell, "positional"], json: Path | None = None) 
     script = {"bash": bash, "zsh": lambda: ZSH + bash(), "fish": fish}[shell]()
     print(script, end="")
     keep({"shell": shell, "bytes": len(script.encode())}, json)
+
+
+def _values(option: Option, mixtures: str) -> str:
+    """The words that may follow an option, none where they are files or free; those of mixtures are `mixtures`."""
+    if option.name in ("mixture", "--data.mixture"):
+        return mixtures
+    return " ".join((*GROUPS, *BENCHMARKS) if option.name == "--tasks" else option.choices)
 
 
 def _commands() -> Iterator[tuple[tuple[str, ...], list[Option]]]:
@@ -90,7 +123,8 @@ def _next_words(commands: list[tuple[str, ...]]) -> dict[tuple[str, ...], list[s
 def bash() -> str:
     table = dict(_commands())
     following = _next_words(list(table))
-    steps, choices, words = [], [], []
+    steps, words = [], []
+    replies: dict[bool, list[str]] = {False: [], True: []}  # of options of one value, and of several
     for at, after in following.items():
         said = " ".join(at)
         steps.append(
@@ -99,14 +133,21 @@ def bash() -> str:
         )
     for at in dict.fromkeys([*following, *table]):
         shown = [spelling for o in table.get(at, []) if not o.positional for spelling in o.spellings]
-        bare = [*following.get(at, []), *(c for o in table.get(at, []) if o.positional for c in o.choices)]
+        own = (_values(o, BASH_MIXTURES) for o in table.get(at, []) if o.positional)
+        bare = [*following.get(at, []), *filter(None, own)]
         words.append(f'    "{" ".join(at)}") after="{" ".join(bare)}" options="{" ".join(shown)}" ;;')
     for at, known in table.items():
         for o in known:
-            if o.choices and not o.positional:
-                reply = f'COMPREPLY=($(compgen -W "{" ".join(o.choices)}" -- "$cur")); return'
-                choices.append(f'    "{" ".join(at)} {o.name}") {reply} ;;')
-    return BASH.format(steps="\n".join(steps), choices="\n".join(choices), words="\n".join(words))
+            if not o.positional and (values := _values(o, BASH_MIXTURES)):
+                reply = f'COMPREPLY=($(compgen -W "{values}" -- "$cur")); return'
+                replies["…" in o.kind].append(f'    "{" ".join(at)} {o.name}") {reply} ;;')
+    return BASH.format(
+        mixtures=f"sh -c {MIXTURES}",
+        steps="\n".join(steps),
+        lists="\n".join(replies[True]),
+        choices="\n".join(replies[False]),
+        words="\n".join(words),
+    )
 
 
 def fish() -> str:
@@ -117,9 +158,10 @@ def fish() -> str:
     for at, known in table.items():
         where = f"complete -c tigerjax -n '__tigerjax_in {' '.join(at)}'"
         for o in known:
+            values = _values(o, "(__tigerjax_mixtures)")
             if o.positional:
-                lines += [f"{where} -f -a '{' '.join(o.choices)}'"] if o.choices else []
+                lines += [f"{where} -f -a '{values}'"] if values else []
                 continue
-            value = f" -x -a '{' '.join(o.choices)}'" if o.choices else " -r" if o.kind else ""
+            value = f" -x -a '{values}'" if values else " -r" if o.kind else ""
             lines += [f"{where} -l {name.removeprefix('--')}{value}" for name in o.spellings]
-    return FISH + "\n".join(lines) + "\n"
+    return FISH.format(mixtures=f"sh -c {MIXTURES}") + "\n".join(lines) + "\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tigerjax.arguments import show
-from tigerjax.commands.progress import show_progress
+from tigerjax.commands.progress import show_elapsed, show_progress
 from tigerjax.errors import ConfigError
 
 
@@ -134,14 +134,17 @@ def resize(
     from tigerjax.tokenizer.load import Tokenizer
     from tigerjax.train.checkpoint import load_model, save_model
 
-    model, old, extended = load_model(checkpoint), Tokenizer(base), Tokenizer(new)
+    with show_elapsed(f"reading {checkpoint}"):
+        model = load_model(checkpoint)
+    old, extended = Tokenizer(base), Tokenizer(new)
     if model.kind != "llama" or model.tokenizer_sha256 not in (None, old.sha256):
         raise ConfigError(
             f"{checkpoint} is a {model.kind} checkpoint of another tokenizer than {base}; give a language model and its"
             " own tokenizer"
         )
-    weights, config = grow(model.weights, model.config, old, extended, multiple=multiple)
-    save_model(out, weights, config, tokenizer_sha256=extended.sha256)
+    with show_elapsed(f"writing {out}"):
+        weights, config = grow(model.weights, model.config, old, extended, multiple=multiple)
+        save_model(out, weights, config, tokenizer_sha256=extended.sha256)
     show({"vocab_size": config.vocab_size, "padded_vocab_size": config.padded_vocab_size, "out": str(out)}, json)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from tigerjax.arguments import keep, override
-from tigerjax.commands.progress import show_progress
+from tigerjax.commands.progress import show_elapsed, show_progress
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.rendezvous import AUTO, HostsConfig
 
@@ -48,7 +48,8 @@ def evaluate(
     others.start(hosts)
     with others.together():
         place = out or Path("runs") / settings.name / "evaluation"
-        answerer, loaded = load_answerer(settings, model, rows=rows, cache=place / run.CACHE)
+        with show_elapsed("reading the model"):
+            answerer, loaded = load_answerer(settings, model, rows=rows, cache=place / run.CACHE)
         if harness:
             from tigerjax.evaluate.harness import evaluate as by_harness
 
@@ -60,6 +61,7 @@ def evaluate(
                 limit=limit,
                 chat=chat,
                 allow_code=allow_code_execution,
+                progress=show_progress if answerer.writes else None,
             )
         else:
             assert data_dir is not None

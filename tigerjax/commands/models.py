@@ -11,6 +11,7 @@ from tigerjax.commands.progress import show_progress
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.rendezvous import AUTO, HostsConfig
+from tigerjax.train import wandb_run
 
 PROGRESS_EXAMPLES, LEAST_PROGRESS = 10_000, 0.9
 """TigerBot's report expects an SFT run to be through 0.95 of its loss's fall after 10,000 examples."""
@@ -34,6 +35,7 @@ def train(
     dry_run: bool = False,
     hosts: HostsConfig = AUTO,
     profile_steps: str | None = None,
+    wandb: str | None = None,
     json: Path | None = None,
 ) -> None:
     """Trains a config: pretraining and SFT differ by mixture and initial weights. Resumes by itself.
@@ -41,6 +43,7 @@ def train(
     The run is written to OUT, else to runs/NAME; --dry-run prints the resolved config and stops. HELD_OUT are SFT
     examples: loss and next-token accuracy on their answers, by task and language, are shown at the end. On several
     hosts the same command runs on each (launch/run.sh). --profile-steps 10:12 traces these steps to OUT/profile.
+    --wandb PROJECT tells Weights & Biases of the logged steps too (docs/OPERATIONS.md).
 
     Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --out runs/tiny
     """
@@ -49,6 +52,8 @@ def train(
     began = time.time()
     run = override(config, overrides, "tigerjax train")
     traced = _steps(profile_steps)
+    if wandb is not None:
+        wandb_run.package()  # one that is missing is said before any work
     if dry_run:
         print("\n".join(dump(run)), flush=True)
         return
@@ -71,7 +76,7 @@ def train(
         loader = open_loader(
             run.data, batch_rows=run.batch_rows, seed=run.seed, mine=mine, total_rows=total_rows, progress=show_progress
         )
-        loop(run, loader, run_dir=run_dir, mesh=mesh, since=began, profile_steps=traced)
+        loop(run, loader, run_dir=run_dir, mesh=mesh, since=began, profile_steps=traced, wandb=wandb)
     if others.is_writer():
         figures = {"run": str(run_dir)} | last_record(run_dir)
         figures |= _progress(run, run_dir, loader)
@@ -129,6 +134,7 @@ def _held_out(run: RunConfig, run_dir: Path, files: list[Path]) -> dict[str, Any
         compute=run.compute,
         seq_len=run.data.seq_len,
         batch_rows=run.batch_rows,
+        say=show_progress("held out", "rows"),
     )
     for name, line in {"held out": found, **found["by_task"], **found["by_lang"]}.items():
         print(f"{name:24} loss {line['loss_nats']:.3f} nats  accuracy {line['accuracy']:.1%}  tokens {line['tokens']}")
@@ -199,9 +205,10 @@ def reward_score(
     from tigerjax.align.score import score_files
 
     run = override(config, overrides, "tigerjax reward score")
+    place = model or Path("runs") / run.name / "model"
     others.start(hosts)
     with others.together():
-        figures = score_files(run, model or Path("runs") / run.name / "model", input, out, rows=reward.score_rows)
+        figures = score_files(run, place, input, out, rows=reward.score_rows, progress=show_progress)
     if others.is_writer():
         show(figures, json)
 
@@ -224,7 +231,7 @@ def reward_calibrate(
 
     run = override(config, overrides, "tigerjax reward calibrate")
     place = model or Path("runs") / run.name / "model"
-    show(calibrate_model(run, place, reference, rows=reward.score_rows), json)
+    show(calibrate_model(run, place, reference, rows=reward.score_rows, progress=show_progress), json)
 
 
 def sample(

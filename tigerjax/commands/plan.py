@@ -8,6 +8,7 @@ from typing import Any
 
 from tigerjax.align.config import RewardConfig
 from tigerjax.arguments import keep, override
+from tigerjax.commands.progress import show_elapsed
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError
 
@@ -50,7 +51,8 @@ def plan(
     from tigerjax.plan.compile import compile_for, token_work
 
     print(f"compiling the step of {run.name} for {topology}: minutes for a large model", file=sys.stderr, flush=True)
-    compiled = compile_for(run, place, work=_reward_work(answers) if answers else token_work)
+    with show_elapsed("compiling"):
+        compiled = compile_for(run, place, work=_reward_work(answers) if answers else token_work)
     shown = figures.figures(run, place, compiled)
     if tokens:
         shown |= figures.duration(shown, tokens)

@@ -3,9 +3,11 @@
 What is over in less than five seconds says nothing.
 """
 
+import contextlib
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 BAR = 24  # characters
 LIVE_SECONDS, PLAIN_SECONDS, SHORT_SECONDS = 0.2, 10.0, 5.0
@@ -44,6 +46,32 @@ def show_progress(what: str, unit: str = "") -> Callable[[int, int], None]:
         print(" ".join(words) + ("\033[K" if live else ""), end=end, file=sys.stderr, flush=True)
 
     return say
+
+
+@contextlib.contextmanager
+def show_elapsed(what: str) -> Iterator[None]:
+    """Around work that tells nothing of itself: how long it has taken, as often as `show_progress` would speak."""
+    started, over, live = time.monotonic(), threading.Event(), sys.stderr.isatty()
+
+    def tell() -> None:
+        while not over.wait(1 if live else PLAIN_SECONDS):
+            say("…", "\r" if live else "\n")
+
+    def say(mark: str, end: str) -> None:
+        spent = f"{what}{mark} {time.monotonic() - started:.0f} s"
+        print(spent + ("\033[K" if live else ""), end=end, file=sys.stderr, flush=True)
+
+    telling = threading.Thread(target=tell, daemon=True)
+    telling.start()
+    try:
+        yield
+    finally:
+        over.set()
+        telling.join()
+        if time.monotonic() - started >= SHORT_SECONDS:
+            say("… done in", "\n")
+        elif live:
+            print("\033[K", end="", file=sys.stderr, flush=True)
 
 
 def _rate(speed: float) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from tigerjax.arguments import keep, override, show
-from tigerjax.commands.progress import show_progress
+from tigerjax.commands.progress import show_elapsed, show_progress
 from tigerjax.errors import GateFailed
 
 
@@ -30,6 +30,7 @@ def tokenizer_sample(
         seed=seed,
         min_sample_bytes=min_sample_bytes,
         max_sentences=max_sentences,
+        progress=show_progress,
     )
     show(manifest["figures"] | {"out": str(out)}, json)
 
@@ -41,7 +42,7 @@ def tokenizer_train(input: list[Path], size: int, out: Path, seed: int = 0, json
     """
     from tigerjax.tokenizer.train import train_model
 
-    manifest = train_model(inputs=input, size=size, out=out, seed=seed)
+    manifest = train_model(inputs=input, size=size, out=out, seed=seed, progress=show_progress, elapsed=show_elapsed)
     show(manifest["figures"] | {"out": str(out)}, json)
 
 
@@ -72,7 +73,7 @@ def tokenizer_verify(
     """
     from tigerjax.tokenizer.verify import failures, property_table, verify
 
-    figures = verify(folder, base=base, texts=text)
+    figures = verify(folder, base=base, texts=text, progress=show_progress)
     print("\n".join(property_table(figures)))
     keep(figures, json)
     if failed := failures(figures):
@@ -86,7 +87,7 @@ def tokenizer_stats(folder: Annotated[Path, "positional"], text: list[Path], jso
     """
     from tigerjax.tokenizer.stats import stats
 
-    show(stats(folder, text), json)
+    show(stats(folder, text, show_progress), json)
 
 
 def data_clean(
@@ -238,7 +239,7 @@ def data_tfds(
     """
     from tigerjax.data.tfds_builder import build
 
-    manifest = build(input, data_dir, name, kind=kind, version=version)
+    manifest = build(input, data_dir, name, kind=kind, version=version, progress=show_progress)
     show(manifest["figures"] | {"out": str(data_dir / name / version)}, json)
 
 
@@ -296,5 +297,6 @@ def data_inspect(
     from tigerjax.data.inspection import inspect_mixture
     from tigerjax.data.mixture import mixture_config
 
-    figures = inspect_mixture(mixture_config(mixture, mixtures, cache_dir, seq_len), out, rows=rows, seed=seed)
+    data = mixture_config(mixture, mixtures, cache_dir, seq_len)
+    figures = inspect_mixture(data, out, rows=rows, seed=seed, progress=show_progress)
     show(figures | {"out": str(out)}, json)

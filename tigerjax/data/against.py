@@ -304,7 +304,9 @@ def find_files(
     stages.check_shards(shards)
     config = {"action": action, "threshold": search.threshold, "gram": search.gram, "min_grams": search.min_grams}
     inputs = [*doc_paths, *unit_paths]
-    with manifest.stage(out, name=what, config=config, inputs=inputs) as run, runner or Runner() as runner:
+    runner = runner or Runner()
+    hashing = runner.says("hashed", "GB")
+    with manifest.stage(out, name=what, config=config, inputs=inputs, hashing=hashing) as run, runner:
         if run.done:
             return run.manifest or {}
         started, work = time.perf_counter(), stages.work_folder(run.tmp)

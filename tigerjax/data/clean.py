@@ -164,7 +164,9 @@ def clean_files(
     versions = {name: rule.version for name, rule in rules.RULES.items() if name in chosen.names}
     config = {"rules": versions, "deny": list(deny), "drop_denied": drop_denied, "max_bad_fraction": max_bad_fraction}
     read = [*paths, *([Path(sensitive)] if sensitive is not None else [])]
-    with manifest.stage(out, name="clean", config=config, inputs=read) as run, runner or Runner() as runner:
+    runner = runner or Runner()
+    hashing = runner.says("hashed", "GB")
+    with manifest.stage(out, name="clean", config=config, inputs=read, hashing=hashing) as run, runner:
         if run.done:
             return run.manifest or {}
         started, work = time.perf_counter(), stages.work_folder(run.tmp)
@@ -192,9 +194,17 @@ def clean_files(
                 f"{bad[0][0]} (and {counts['bad'] - 1} more: {counts['bad']} of {total} records are bad, at most"
                 f" {max_bad_fraction:.1%} may be); repair the lines or raise --max-bad-fraction"
             )
+        written, say = 0, runner.says("write", "records")
+
+        def told(_: int) -> None:
+            nonlocal written
+            written += 1
+            if say is not None:
+                say(written, kept_records)
+
         for path in paths:
             mine = [block.number for block in blocks if block.path == path]
-            stages.merge([_lines(work, number) for number in mine], run.tmp / path.name)
+            stages.merge([_lines(work, number) for number in mine], run.tmp / path.name, told)
         if bad:
             manifest.write_json(run.tmp / "quarantine.json", [{"error": e, "line": line} for e, line in bad])
         pairs = {name: [{"before": b, "after": a} for _, b, a in kept] for name, kept in sorted(samples.items())}

@@ -9,7 +9,7 @@ neither the order of the input nor the number of workers or shards changes a byt
 import functools
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -124,15 +124,22 @@ def clusters(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return named, parent
 
 
-def survivors(work: Path, named: np.ndarray, cluster: np.ndarray, report: Path) -> np.ndarray:
-    """The handles that go: all but one of each cluster. Writes {"kept", "all"} by cluster to `report`."""
+def survivors(
+    work: Path, named: np.ndarray, cluster: np.ndarray, report: Path, say: Callable[[int, int], None] | None = None
+) -> np.ndarray:
+    """The handles that go: all but one of each cluster. Writes {"kept", "all"} by cluster to `report`. `say` is told of
+    the members of clusters that were looked at."""
     numbers, places = parts.split_handles(named)
     told: list[tuple[float, int, str]] = [(0.0, 0, "")] * len(named)
+    seen = 0
     for number in np.unique(numbers).tolist():
         ids = parts.Ids(work, number)
         for i in np.flatnonzero(numbers == number).tolist():
             place = int(places[i])
             told[i] = (-float(ids.quality[place]), -int(ids.length[place]), ids[place])
+            seen += 1
+            if say is not None:
+                say(seen, len(named))
     order = np.argsort(cluster, kind="stable")
     borders = np.flatnonzero(np.diff(cluster[order])) + 1
     gone, lines = [], []
@@ -169,7 +176,9 @@ def dedup_files(
     if not 0 < threshold <= 1:
         raise ConfigError(f"threshold={threshold} must be in (0, 1]")
     config: dict[str, Any] = {"kind": kind, "threshold": threshold if kind == "near" else None}
-    with manifest.stage(out, name="dedup", config=config, inputs=paths) as run, runner or Runner() as runner:
+    runner = runner or Runner()
+    hashing = runner.says("hashed", "GB")
+    with manifest.stage(out, name="dedup", config=config, inputs=paths, hashing=hashing) as run, runner:
         if run.done:
             return run.manifest or {}
         started, work = time.perf_counter(), stages.work_folder(run.tmp)
@@ -180,7 +189,8 @@ def dedup_files(
         edges = [np.load(work / f"edges-{s}.npy", allow_pickle=False) for s in range(shards)]
         named, cluster = clusters(np.concatenate(edges, axis=1))
         (run.tmp / "clusters").mkdir()
-        gone = survivors(work, named, cluster, run.tmp / "clusters" / "clusters.jsonl")
+        say = runner.says("cluster", "records")
+        gone = survivors(work, named, cluster, run.tmp / "clusters" / "clusters.jsonl", say)
         gone_parts, gone_places = parts.split_handles(gone)
         for number in numbers:
             parts.save_npy(work / f"drop-{number}.npy", gone_places[gone_parts == number])

@@ -12,6 +12,7 @@ from tigerjax.data import page
 from tigerjax.data.loader import Loader
 from tigerjax.data.mixture import open_loader, stats
 from tigerjax.data.rows import row_weights
+from tigerjax.data.runner import Progress
 from tigerjax.tokenizer.load import BYTE, Tokenizer, read_proto
 
 TABS = """
@@ -71,9 +72,12 @@ def rows_shown(loader: Loader, count: int, seed: int) -> dict[str, np.ndarray]:
     return out
 
 
-def inspect_mixture(data: DataConfig, out: Path, *, rows: int, seed: int) -> dict[str, Any]:
+def inspect_mixture(
+    data: DataConfig, out: Path, *, rows: int, seed: int, progress: Progress | None = None
+) -> dict[str, Any]:
     """Writes the page; returns the figures of `data stats`."""
-    loader, figures = open_loader(data, batch_rows=1, seed=seed), stats(data, batch_rows=1, seed=seed)
+    loader = open_loader(data, batch_rows=1, seed=seed, progress=progress)
+    figures = stats(data, batch_rows=1, seed=seed)
     tok = Tokenizer(Path(data.tokenizer))
     is_byte = [piece.type == BYTE for piece in read_proto(Path(data.tokenizer)).pieces]
     inputs = labels = tabs = style = ""

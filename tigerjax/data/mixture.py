@@ -187,7 +187,8 @@ def cache(
         }
         if maker is not None and maker.overlong != "drop":
             config["overlong"] = maker.overlong
-        with manifest.stage(folder, name="cache", config=config, inputs=inputs) as run:
+        hashing = progress and progress(f"{task.name}: hashed", "GB")
+        with manifest.stage(folder, name="cache", config=config, inputs=inputs, hashing=hashing) as run:
             if run.done:
                 continue
             if runner == "local":

@@ -58,12 +58,16 @@ class Runner:
             self._pool.join()
             self._pool = None
 
+    def says(self, what: str, unit: str) -> Callable[[int, int], None] | None:
+        """A function of (done, all) that tells of work outside of `each`; None where nobody listens."""
+        return self._progress(what, unit) if self._progress is not None else None
+
     def each(self, function: Callable[[Item], Any], items: Sequence[Item], work: Path, step: str) -> list[Any]:
         """[function(item) for item in items]; results must be JSON-able. `function` is of a module, or a partial of
         one; its deliberate errors come back as they are, the first item's first."""
         if self.name != "local":
             return self._beam(function, items, work / "results" / step)
-        say = self._progress(step, "parts") if self._progress is not None else None
+        say = self.says(step, "parts")
         if self.workers == 1 or len(items) < 2:
             return list(_told(map(function, items), say, len(items)))
         if self._pool is None:

@@ -24,8 +24,9 @@ SHARDS = 16
 BATCH_CHARACTERS = 1 << 19
 
 
-def merge(sources: Sequence[Iterable[tuple[str, bytes]]], out: Path) -> int:
-    """Writes lines of sources that are each sorted by their string (an id) to one file, in that order; their number."""
+def merge(sources: Sequence[Iterable[tuple[str, bytes]]], out: Path, told: Callable[[int], None] | None = None) -> int:
+    """Writes lines of sources that are each sorted by their string (an id) to one file, in that order; their number.
+    `told` hears of each line's number."""
     count = 0
 
     def every() -> Iterator[bytes]:
@@ -33,6 +34,8 @@ def merge(sources: Sequence[Iterable[tuple[str, bytes]]], out: Path) -> int:
         for _, line in heapq.merge(*sources, key=lambda pair: pair[0]) if len(sources) > 1 else sources[0]:
             count += 1
             yield line
+            if told is not None:
+                told(count)
 
     given: Iterable[bytes] = every() if sources else ()
     if out.suffix == ".zst":

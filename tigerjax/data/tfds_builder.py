@@ -14,13 +14,14 @@ import itertools
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from tigerjax import manifest
 from tigerjax.data import records
 from tigerjax.data.readers import JSON_COLUMN, SPLIT, TFDS_INFO
+from tigerjax.data.runner import Progress
 from tigerjax.data.tf import start
 from tigerjax.errors import ConfigError, DataError
 
@@ -31,7 +32,13 @@ NAME, VERSION = re.compile(r"[a-z][a-z0-9_]*"), re.compile(r"\d+\.\d+\.\d+")
 
 
 def build(
-    inputs: Sequence[str | Path], data_dir: Path, name: str, *, kind: Kind = "documents", version: str = "1.0.0"
+    inputs: Sequence[str | Path],
+    data_dir: Path,
+    name: str,
+    *,
+    kind: Kind = "documents",
+    version: str = "1.0.0",
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Writes DATA_DIR/NAME/VERSION from validated records; the manifest, whose figures are {records, bytes}."""
     if not NAME.fullmatch(name) or not VERSION.fullmatch(version):
@@ -44,7 +51,8 @@ def build(
     files = records.expand(inputs)
     out = Path(data_dir) / name / version
     config = {"name": name, "version": version, "kind": kind}
-    with manifest.stage(out, name="tfds", config=config, inputs=files) as run:
+    hashing = progress and progress("hashed", "GB")
+    with manifest.stage(out, name="tfds", config=config, inputs=files, hashing=hashing) as run:
         if run.done:
             return run.manifest or {}
         given = records.documents(files) if kind == "documents" else records.sft_examples(files)
@@ -54,13 +62,13 @@ def build(
         columns: dict[str, Any] = {column: text for column in (*COLUMNS[kind], JSON_COLUMN)}
         if kind == "sft":
             columns["messages"] = tfds.features.Sequence({"role": text, "content": text})
-        scratch = run.tmp / "scratch"
+        scratch, say = run.tmp / "scratch", progress and progress("wrote", "records")
         with _silence(tfds):
             builder = tfds.dataset_builders.store_as_tfds_dataset(
                 name=name,
                 version=version,
                 features=tfds.features.FeaturesDict(columns),
-                split_datasets={SPLIT: _Rows(itertools.chain([first], given), kind)},
+                split_datasets={SPLIT: _Rows(itertools.chain([first], given), kind, say)},
                 data_dir=str(scratch),
                 description=f"{kind} written by `tigerjax data tfds`",
                 disable_shuffling=True,
@@ -92,8 +100,8 @@ def _silence(tfds: Any) -> Iterator[None]:
 class _Rows:
     """(number, columns) of records; TFDS keeps the order of the numbers."""
 
-    def __init__(self, given: Iterator[records.Record], kind: Kind):
-        self._given, self._texts = given, COLUMNS[kind]
+    def __init__(self, given: Iterator[records.Record], kind: Kind, say: Callable[[int, int], None] | None):
+        self._given, self._texts, self._say = given, COLUMNS[kind], say
         self._columns = {*self._texts, *(("messages",) if kind == "sft" else ())}
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -101,6 +109,8 @@ class _Rows:
             others = {k: v for k, v in record.items() if k not in self._columns or not self._fits(k, v)}
             row = {k: record[k] if k not in others else "" for k in self._columns}
             yield number, row | {JSON_COLUMN: manifest.canonical(others).decode()}
+            if self._say is not None:
+                self._say(number + 1, 0)
 
     def _fits(self, column: str, value: Any) -> bool:
         return isinstance(value, str) or column not in self._texts

@@ -68,22 +68,22 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 CODE = "humaneval"
 """The one whose answers are run."""
+GROUPS = {
+    "all": [n for n, b in BENCHMARKS.items() if b.counted],
+    "en": [n for n, b in BENCHMARKS.items() if b.counted and b.lang == "en"],
+    "zh": [n for n, b in BENCHMARKS.items() if b.counted and b.lang == "zh"],
+}
 
 
 def chosen(tasks: list[str]) -> list[str]:
     """Names of benchmarks in the table's order; "all" is the thirteen, "en" and "zh" their halves."""
-    groups = {
-        "all": [n for n, b in BENCHMARKS.items() if b.counted],
-        "en": [n for n, b in BENCHMARKS.items() if b.counted and b.lang == "en"],
-        "zh": [n for n, b in BENCHMARKS.items() if b.counted and b.lang == "zh"],
-    }
     names: set[str] = set()
     for task in tasks:
-        if task not in BENCHMARKS and task not in groups:
-            known = ", ".join([*groups, *BENCHMARKS])
+        if task not in BENCHMARKS and task not in GROUPS:
+            known = ", ".join([*GROUPS, *BENCHMARKS])
             raise ConfigError(
-                f"no benchmark {task!r}{near_miss(task, [*groups, *BENCHMARKS])}; there are {known}, and --harness for"
+                f"no benchmark {task!r}{near_miss(task, [*GROUPS, *BENCHMARKS])}; there are {known}, and --harness for"
                 " lm-evaluation-harness's own"
             )
-        names |= set(groups.get(task, [task]))
+        names |= set(GROUPS.get(task, [task]))
     return [name for name in BENCHMARKS if name in names]

@@ -7,6 +7,7 @@ chat encoding of `tigerjax.tokenizer.chat`), and the continuation is what follow
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.evaluate import run
 from tigerjax.evaluate.harness_tasks import YAML
 from tigerjax.evaluate.items import Missing
-from tigerjax.evaluate.model import Answerer, load_answerer
+from tigerjax.evaluate.model import Answerer, Progress, load_answerer
 
 DEFAULT_NEW_TOKENS = 256  # where a task does not say, as the harness's own hf model
 
@@ -30,13 +31,18 @@ DEFAULT_NEW_TOKENS = 256  # where a task does not say, as the harness's own hf m
 class TigerLM(TemplateLM):
     """An Answerer as the harness asks for it."""
 
-    def __init__(self, answerer: Answerer):
+    def __init__(self, answerer: Answerer, progress: Callable[[str, str], Progress] | None = None):
+        """`progress(what, unit)` gives a function of (done, all)."""
         super().__init__()
+        self._progress = progress
         self.answerer = answerer
         self.tiger = answerer.tokenizer
         specials = {text: getattr(self.tiger, name) for name, text in self.tiger.special_texts.items() if name != "pad"}
         self._markers = specials
         self._cut = re.compile("|".join(map(re.escape, specials))) if specials else None
+
+    def _says(self, what: str) -> Progress | None:
+        return self._progress(what, "requests") if self._progress is not None else None
 
     @classmethod
     def create_from_arg_obj(
@@ -121,7 +127,8 @@ class TigerLM(TemplateLM):
         self, requests: list[tuple[Any, list[int], list[int]]], **kwargs: Any
     ) -> list[tuple[float, bool]]:
         pairs = [(context or [self.prefix_token_id], continuation) for _, context, continuation in requests]
-        return self.answerer.loglikelihoods([([*context, *ids], len(context)) for context, ids in pairs])
+        requested = [([*context, *ids], len(context)) for context, ids in pairs]
+        return self.answerer.loglikelihoods(requested, self._says("scored"))
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """The log-probability of each whole text, in windows of the context in which every token is scored once."""
@@ -139,12 +146,13 @@ class TigerLM(TemplateLM):
             ]
             sequences += [([*context, *ids], len(context)) for context, ids in windows]
             counts.append(len(windows))
-        scores = iter(self.answerer.loglikelihoods(sequences))
+        scores = iter(self.answerer.loglikelihoods(sequences, self._says("scored")))
         return [sum(next(scores)[0] for _ in range(n)) for n in counts]
 
     def mean_logprob(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """The mean log-probability a token of whole texts, as the tasks `tigerbot_*` compare alternatives by."""
-        return run.mean_logprobs(self.answerer, [self.tok_encode(request.args[0]) for request in requests])
+        texts = [self.tok_encode(request.args[0]) for request in requests]
+        return run.mean_logprobs(self.answerer, texts, self._says("scored"))
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """Greedy continuations, cut before the first of the task's stop texts; sampling is refused."""
@@ -157,7 +165,7 @@ class TigerLM(TemplateLM):
             most = options.get("max_gen_toks", options.get("max_new_tokens", DEFAULT_NEW_TOKENS))
             wanted.append((self.tok_encode(context), int(most)))
         out = []
-        for text, until in zip(self.answerer.continuations(wanted), stops, strict=True):
+        for text, until in zip(self.answerer.continuations(wanted, self._says("continued")), stops, strict=True):
             for stop in filter(None, until):
                 text = text.split(stop)[0]
             out.append(text)
@@ -173,6 +181,7 @@ def evaluate(
     limit: int | None = None,
     chat: bool = False,
     allow_code: bool = False,
+    progress: Callable[[str, str], Progress] | None = None,
 ) -> dict[str, Any]:
     """{tasks: {name: the harness's figures}, missing: {name: what is not there}, complete}.
 
@@ -190,7 +199,7 @@ def evaluate(
     found: Any = {"results": {}}
     if there:
         found = lm_eval.simple_evaluate(
-            model=TigerLM(answerer),
+            model=TigerLM(answerer, progress),
             tasks=there,
             task_manager=manager,
             limit=limit,

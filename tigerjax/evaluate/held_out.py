@@ -2,7 +2,7 @@
 
 import functools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -26,13 +26,14 @@ def losses(
     compute: ComputeConfig,
     seq_len: int,
     batch_rows: int,
+    say: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """{loss_nats, accuracy, tokens, examples, overlong, by_task, by_lang}; loss and next-token accuracy are means over
     the answers' tokens and their eos, each token once (example weights are those of training and not read).
 
     `by_task` and `by_lang` map a name to {loss_nats, accuracy, tokens}. Examples are packed as in training, into
     batches of one shape; those longer than `seq_len` are counted in `overlong` and left out. DataError when nothing
-    is left.
+    is left. `say(done, all)` is told of the packed rows.
     """
     groups: dict[tuple[str, str], list[tuple[list[int], list[int]]]] = defaultdict(list)
     for example in examples:
@@ -43,8 +44,10 @@ def losses(
     by_lang: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3))
     counts: Counter[str] = Counter()
     weights = jax.tree.map(jnp.asarray, weights)
-    for (task, lang), encoded in sorted(groups.items()):
-        packed = rows.pack(encoded, seq_len, pad=tokenizer.pad or 0)
+    packs = {key: rows.pack(encoded, seq_len, pad=tokenizer.pad or 0) for key, encoded in sorted(groups.items())}
+    done, all_rows = 0, sum(len(packed.rows) for packed in packs.values())
+    for (task, lang), packed in packs.items():
+        encoded = groups[task, lang]
         counts["overlong"] += len(packed.overlong)
         counts["examples"] += len(encoded) - len(packed.overlong) - len(packed.weightless)
         for start in range(0, len(packed.rows), batch_rows):
@@ -53,6 +56,9 @@ def losses(
             sums = np.asarray(_sums(weights, rows.make_batch(part), config=config, compute=compute), np.float64)
             by_task[task] += sums
             by_lang[lang] += sums
+            done += min(batch_rows, len(packed.rows) - start)
+            if say is not None:
+                say(done, all_rows)
     if not counts["examples"]:
         raise DataError(
             f"no held-out example to take a loss of: {counts['overlong']} are longer than data.seq_len={seq_len};"

@@ -4,7 +4,7 @@ A document is drawn when xxh3_64(seed, id) / 2^64 < fraction: no worker count or
 fraction only adds documents.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from tigerjax.manifest import canonical, stage
 SENTENCE_BYTES = 4192
 """SentencePiece's own default: longer lines are dropped by its trainer, so they are cut here."""
 ENDS = "。！？"
+Say = Callable[[int, int], None]
+Progress = Callable[[str, str], Say]
+"""Of (what, unit): a function of (done, all)."""
 
 
 def _record_text(record: jsonl.Record, where: str) -> str:
@@ -29,7 +32,7 @@ def _record_text(record: jsonl.Record, where: str) -> str:
     raise DataError(f"{where}: record has neither a string `text` nor `messages`")
 
 
-def read_documents(path: str | Path) -> Iterator[tuple[str, str, str | None]]:
+def read_documents(path: str | Path, at: jsonl.At | None = None) -> Iterator[tuple[str, str, str | None]]:
     """(id, text, language or None) of .jsonl, .jsonl.zst and plain text files; a line of plain text is a document.
 
     Raises DataError with file and line for broken JSON, invalid UTF-8 or a record without text, and for a file of none.
@@ -38,18 +41,30 @@ def read_documents(path: str | Path) -> Iterator[tuple[str, str, str | None]]:
     if not path.is_file():
         raise DataError(f"{path} does not exist; give text or JSONL files")
     if ".jsonl" in path.suffixes[-2:]:
-        for found, record in jsonl.read_jsonl(path):
+        for found, record in jsonl.read_jsonl(path, at=at):
             identity = str(record.get("id") or xxhash.xxh3_128_hexdigest(canonical(record)))
             yield identity, _record_text(record, f"{path}:{found}"), record.get("lang")
         jsonl.refuse_empty(path, found)
         return
-    with jsonl.open_lines(path) as lines:
+    with jsonl.open_lines(path, at) as lines:
         for number, raw in enumerate(lines, 1):
             line = jsonl.decode(f"{path}:{number}", raw.removeprefix(jsonl.BOM) if number == 1 else raw).rstrip("\r\n")
             if line.strip():
                 found = number
                 yield xxhash.xxh3_128_hexdigest(line.encode()), line, None
     jsonl.refuse_empty(path, found)
+
+
+def read_all(paths: Sequence[str | Path], say: Say | None = None) -> Iterator[tuple[str, str, str | None]]:
+    """`read_documents` of files one after another; `say` is told of their bytes."""
+    sizes = [path.stat().st_size if path.is_file() else 0 for path in map(Path, paths)]
+    total, before = sum(sizes), 0
+    for path, size in zip(paths, sizes, strict=True):
+        # "all" is said once, at the end: a compressed file has been read whole before its last lines come
+        yield from read_documents(path, say and (lambda at, before=before: say(min(before + at, total - 1), total)))
+        before += size
+    if say is not None:
+        say(total, total)
 
 
 def split_lines(text: str, max_bytes: int = SENTENCE_BYTES) -> Iterator[str]:
@@ -98,6 +113,7 @@ def sample(
     seed: int,
     min_sample_bytes: int,
     max_sentences: int = 10_000_000,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Writes OUT/sample.txt, one sentence a line, from a share of the documents; returns the manifest.
 
@@ -111,24 +127,24 @@ def sample(
         "min_sample_bytes": min_sample_bytes,
         "max_sentences": max_sentences,
     }
-    with stage(out, name="tokenizer_sample", config=config, inputs=inputs, seed=seed) as run:
+    hashing = progress and progress("hashed", "GB")
+    with stage(out, name="tokenizer_sample", config=config, inputs=inputs, seed=seed, hashing=hashing) as run:
         if run.done:
             return run.manifest or {}
 
-        def sentences() -> Iterator[tuple[int, str]]:
-            for path in inputs:
-                for key, text, _ in read_documents(path):
-                    if _draw(seed, key) < fraction * 2**64:
-                        for n, line in enumerate(split_lines(text)):
-                            yield _draw(seed, f"{key}\0{n}"), line
+        def sentences(what: str) -> Iterator[tuple[int, str]]:
+            for key, text, _ in read_all(inputs, progress and progress(what, "GB")):
+                if _draw(seed, key) < fraction * 2**64:
+                    for n, line in enumerate(split_lines(text)):
+                        yield _draw(seed, f"{key}\0{n}"), line
 
-        draws = np.fromiter((draw for draw, _ in sentences()), np.uint64)
+        draws = np.fromiter((draw for draw, _ in sentences("drawn from")), np.uint64)
         limit = 2**64
         if len(draws) > max_sentences:
             limit = int(np.partition(draws, max_sentences)[max_sentences])
         size = lines = 0
         with open(run.tmp / "sample.txt", "w", encoding="utf-8") as f:
-            for draw, line in sentences():
+            for draw, line in sentences("written from"):
                 if draw < limit:
                     f.write(line + "\n")
                     size += len(line.encode()) + 1

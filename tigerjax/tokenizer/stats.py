@@ -6,14 +6,14 @@ from typing import Any
 
 from tigerjax.errors import DataError
 from tigerjax.tokenizer.load import BYTE, Tokenizer, read_proto
-from tigerjax.tokenizer.sample import read_documents
+from tigerjax.tokenizer.sample import Progress, read_all
 from tigerjax.tokenizer.verify import language
 
 MOST_SHOWN = 40
 """Characters in bytes that the figures name, the most frequent first."""
 
 
-def stats(folder: Path, texts: list[Path]) -> dict[str, Any]:
+def stats(folder: Path, texts: list[Path], progress: Progress | None = None) -> dict[str, Any]:
     """By language (a record's `lang`, else told by the share of CJK): characters, tokens, chars_per_token,
     bytes_per_token, and byte_share, the share of characters that have no piece and cost a token a byte.
 
@@ -24,21 +24,20 @@ def stats(folder: Path, texts: list[Path]) -> dict[str, Any]:
     by_language: dict[str, Counter[str]] = {}
     in_bytes: Counter[str] = Counter()
     used: set[int] = set()
-    for path in texts:
-        for _, text, declared in read_documents(path):
-            for line in filter(None, text.split("\n")):
-                found = by_language.setdefault(declared or language(line), Counter())
-                spans = tok.encode_spans(line)
-                used.update(i for i, *_ in spans)
-                # of a character's bytes, only the last one has a span that is not empty
-                fallen = Counter(line[begin:end] for i, begin, end in spans if is_byte[i] and end > begin)
-                in_bytes.update(fallen)
-                found.update(
-                    characters=len(line),
-                    bytes=len(line.encode()),
-                    tokens=len(spans),
-                    in_bytes=fallen.total(),
-                )
+    for _, text, declared in read_all(texts, progress and progress("measured", "GB")):
+        for line in filter(None, text.split("\n")):
+            found = by_language.setdefault(declared or language(line), Counter())
+            spans = tok.encode_spans(line)
+            used.update(i for i, *_ in spans)
+            # of a character's bytes, only the last one has a span that is not empty
+            fallen = Counter(line[begin:end] for i, begin, end in spans if is_byte[i] and end > begin)
+            in_bytes.update(fallen)
+            found.update(
+                characters=len(line),
+                bytes=len(line.encode()),
+                tokens=len(spans),
+                in_bytes=fallen.total(),
+            )
     if not by_language:
         raise DataError(f"{', '.join(map(str, texts))}: no text to measure the tokenizer on")
     return {

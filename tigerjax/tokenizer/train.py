@@ -1,7 +1,8 @@
 """Training of a SentencePiece BPE with Llama-2's own settings."""
 
+import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.manifest import stage, write_json
 from tigerjax.tokenizer.export import export
 from tigerjax.tokenizer.load import MODEL_FILE, SPECIALS_FILE
-from tigerjax.tokenizer.sample import SENTENCE_BYTES, read_documents, split_lines
+from tigerjax.tokenizer.sample import SENTENCE_BYTES, Progress, Say, read_all, split_lines
 
 LLAMA2_SETTINGS: dict[str, Any] = {
     "model_type": "bpe",
@@ -35,29 +36,39 @@ LLAMA2_SETTINGS: dict[str, Any] = {
 
 
 def train_model(
-    inputs: list[Path], size: int, out: Path, *, seed: int = 0, character_coverage: float = 0.9995
+    inputs: list[Path],
+    size: int,
+    out: Path,
+    *,
+    seed: int = 0,
+    character_coverage: float = 0.9995,
+    progress: Progress | None = None,
+    elapsed: Callable[[str], contextlib.AbstractContextManager[None]] | None = None,
 ) -> dict[str, Any]:
     """Trains on all lines of text or JSONL files and writes a base tokenizer folder of `size` pieces.
 
     For a model to be merged, ask for a third more than will be needed: pieces that are not CJK are left out there.
     SentencePiece's own refusals (size below the required characters, or too high for so little text) are passed on
-    as ConfigError. Returns the manifest. Training draws nothing: `seed` is recorded only.
+    as ConfigError. Returns the manifest. Training draws nothing: `seed` is recorded only. `progress` is
+    told of the reading; the training tells nothing of itself, and stands within `elapsed(what)`.
     """
     config = {"size": size, "character_coverage": character_coverage} | LLAMA2_SETTINGS
-    with stage(out, name="tokenizer_train", config=config, inputs=inputs, seed=seed) as run:
+    hashing = progress and progress("hashed", "GB")
+    with stage(out, name="tokenizer_train", config=config, inputs=inputs, seed=seed, hashing=hashing) as run:
         if run.done:
             return run.manifest or {}
         counts = {"lines": 0, "characters": 0}
         failed: list[BaseException] = []
 
-        def lines() -> Iterator[str]:
+        def lines(say: Say | None = None) -> Iterator[str]:
             try:
-                for path in inputs:
-                    for _, text, _ in read_documents(path):
-                        for line in split_lines(text):
-                            counts["lines"] += 1
-                            counts["characters"] += len(line)
-                            yield line
+                for _, text, _ in read_all(inputs, say):
+                    for line in split_lines(text):
+                        counts["lines"] += 1
+                        counts["characters"] += len(line)
+                        yield line
+                if say is not None and elapsed is not None:
+                    training.enter_context(elapsed(f"SentencePiece trains {size:,} pieces"))
             except BaseException as error:  # SentencePiece would turn it into a RuntimeError of its own
                 failed.append(error)
                 raise
@@ -67,10 +78,10 @@ def train_model(
             raise DataError(f"{', '.join(map(str, inputs))}: no text to train a tokenizer on")
         counts = {"lines": 0, "characters": 0}
         failed.clear()  # the generator above was closed early, by its GeneratorExit
-        model = io.BytesIO()
+        model, training = io.BytesIO(), contextlib.ExitStack()
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=lines(),
+                sentence_iterator=lines(progress and progress("read", "GB")),
                 model_writer=model,
                 vocab_size=size,
                 character_coverage=character_coverage,
@@ -83,6 +94,8 @@ def train_model(
                 raise failed[0] from None
             message = " ".join(str(error).split())
             raise ConfigError(f"SentencePiece refuses size={size} on {counts['lines']} lines: {message}") from error
+        finally:
+            training.close()
         (run.tmp / MODEL_FILE).write_bytes(model.getvalue())
         write_json(run.tmp / SPECIALS_FILE, {})
         export(run.tmp)

@@ -12,7 +12,7 @@ from typing import Any
 
 from tigerjax.tokenizer.extend import base_minimum, dead_pieces, has_cjk, is_cjk
 from tigerjax.tokenizer.load import NORMAL, SPECIAL_TEXTS, Tokenizer, read_proto
-from tigerjax.tokenizer.sample import read_documents
+from tigerjax.tokenizer.sample import Progress, Say, read_all
 
 HARD_LINES = (
     " ",
@@ -32,6 +32,7 @@ HARD_LINES = (
 CJK_SHARE = 0.3
 """A text without a declared language is Chinese when so many of its characters are CJK."""
 SPACE_MARK = "\u2581"
+HF_LINES = 4096  # that `transformers` encodes together
 
 
 def language(text: str) -> str:
@@ -53,7 +54,7 @@ def changed_old_ids(base: Any, merged: Any) -> int:
     return len(base.pieces) - same
 
 
-def hf_mismatches(folder: Path, tok: Tokenizer, lines: list[str]) -> int | None:
+def hf_mismatches(folder: Path, tok: Tokenizer, lines: list[str], say: Say | None = None) -> int | None:
     """Lines whose ids differ in `transformers`, or None where it is not installed."""
     if importlib.util.find_spec("transformers") is None:
         return None
@@ -62,13 +63,17 @@ def hf_mismatches(folder: Path, tok: Tokenizer, lines: list[str]) -> int | None:
     hf = AutoTokenizer.from_pretrained(str(folder))
     marks = [*hf.all_special_tokens, *tok.special_texts.values()]
     lines = [line for line in lines if not any(mark in line for mark in marks)]
-    if not lines:
-        return 0
-    theirs = hf(lines, add_special_tokens=False)["input_ids"]
-    return sum(ids != tok.encode(line) for ids, line in zip(theirs, lines, strict=True))
+    found = 0
+    for start in range(0, len(lines), HF_LINES):
+        some = lines[start : start + HF_LINES]
+        theirs = hf(some, add_special_tokens=False)["input_ids"]
+        found += sum(ids != tok.encode(line) for ids, line in zip(theirs, some, strict=True))
+        if say is not None:
+            say(start + len(some), len(lines))
+    return found
 
 
-def verify(folder: Path, base: Path, texts: list[Path]) -> dict[str, Any]:
+def verify(folder: Path, base: Path, texts: list[Path], progress: Progress | None = None) -> dict[str, Any]:
     """Figures of the tokenizer in `folder`, extended from `base`, on the lines of text or JSONL files.
 
     chars_per_token is {"before": {language: …}, "after": {language: …}}; a file's language is its records' `lang`,
@@ -86,22 +91,22 @@ def verify(folder: Path, base: Path, texts: list[Path]) -> dict[str, Any]:
         lines.append(line)
         figures["round_trip_failures"] += new.decode(ids) != line
         figures["specials_from_text"] += max(ids) >= new.pieces
-    for path in texts:
-        for _, text, declared in read_documents(path):
-            for line in filter(None, text.split("\n")):
-                lines.append(line)
-                before, after = old.encode(line), new.encode(line)
-                if has_cjk(line):
-                    figures["mixed_lines"] += 1
-                    figures["mixed_lines_changed"] += outside_cjk(old, line) != outside_cjk(new, line)
-                else:
-                    figures["plain_lines"] += 1
-                    figures["plain_lines_changed"] += before != after
-                figures["round_trip_failures"] += SPACE_MARK not in line and new.decode(after) != line
-                figures["specials_from_text"] += max(after) >= new.pieces
-                total = sizes.setdefault(declared or language(line), [0, 0, 0])
-                for n, count in enumerate((len(line), len(before), len(after))):
-                    total[n] += count
+    for _, text, declared in read_all(texts, progress and progress("checked", "GB")):
+        for line in filter(None, text.split("\n")):
+            lines.append(line)
+            before, after = old.encode(line), new.encode(line)
+            if has_cjk(line):
+                figures["mixed_lines"] += 1
+                figures["mixed_lines_changed"] += outside_cjk(old, line) != outside_cjk(new, line)
+            else:
+                figures["plain_lines"] += 1
+                figures["plain_lines_changed"] += before != after
+            figures["round_trip_failures"] += SPACE_MARK not in line and new.decode(after) != line
+            figures["specials_from_text"] += max(after) >= new.pieces
+            total = sizes.setdefault(declared or language(line), [0, 0, 0])
+            for n, count in enumerate((len(line), len(before), len(after))):
+                total[n] += count
+    say = progress and progress("compared with Hugging Face", "lines")
     first = len(old_proto.pieces)
     added = new_proto.pieces[first:]
     scores = [piece.score for piece in added]
@@ -120,7 +125,7 @@ def verify(folder: Path, base: Path, texts: list[Path]) -> dict[str, Any]:
         **figures,
         "lines": len(lines),
         "dead_rows": len(dead_pieces(new_proto, first)),
-        "hf_mismatches": hf_mismatches(folder, new, lines),
+        "hf_mismatches": hf_mismatches(folder, new, lines, say),
         "chars_per_token": {
             when: {lang: round(total[0] / max(total[n], 1), 4) for lang, total in sorted(sizes.items())}
             for n, when in ((1, "before"), (2, "after"))

@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +57,23 @@ def checksums(path: Path, *, part: int = 0, parts: int = 1) -> dict[str, str]:
     return {str(p.relative_to(path)): manifest.sha256(p) for p in files[part::parts]}
 
 
-def check_bytes(path: Path, meta: dict[str, Any], rooms: Sequence[str], *, part: int = 0, parts: int = 1) -> None:
+def check_bytes(
+    path: Path,
+    meta: dict[str, Any],
+    rooms: Sequence[str],
+    *,
+    part: int = 0,
+    parts: int = 1,
+    told: Callable[[int], None] = lambda _: None,
+) -> None:
     """Reads the files of the named rooms ("weights", "opt_state"), or a part of them, and raises DataError for the
-    first whose sha256 is not the one in `meta`. A checkpoint of before there were checksums passes."""
+    first whose sha256 is not the one in `meta`. A checkpoint of before there were checksums passes.
+    `told` hears of the bytes of each piece that was read."""
     wanted = meta.get("sha256", {})
     mine = sorted(name for name in wanted if name.split("/")[0] in rooms)[part::parts]
     for name in mine:
         try:
-            found = manifest.sha256(path / name)
+            found = manifest.sha256(path / name, told)
         except OSError as error:
             raise DataError(f"{path / name}: cannot be read: {error.strerror}") from error
         if found != wanted[name]:

@@ -59,6 +59,7 @@ def train(
     echo: Callable[[str], None] | None = None,
     since: float | None = None,
     profile_steps: tuple[int, int] | None = None,
+    wandb: str | None = None,
 ) -> TrainState:
     """Trains to `optim.total_steps` and returns the final state, as on disk; its checkpoint is there by then.
 
@@ -69,7 +70,8 @@ def train(
     `checkpoint.init_from`, else random. `tokenizer_sha256` and `extra` go into the checkpoint; None takes the loader's
     attribute of that name. Writes config.txt, metrics.jsonl, tensorboard/ and checkpoints/ under `run_dir`. SIGINT and
     SIGTERM, on any host, save a checkpoint, then raise KeyboardInterrupt or SystemExit(143). `since` (unix time, None:
-    now) is where the run's wall time starts to count; `profile_steps` (first, last) are traced to RUN/profile. Raises
+    now) is where the run's wall time starts to count; `profile_steps` (first, last) are traced to RUN/profile;
+    `wandb` names the Weights & Biases project that is told of the logged steps (None: none is). Raises
     ConfigError for a checkpoint of another model, tokenizer or data seed, and DataError when more than `health.skip`
     updates in a row were refused and `health.rollbacks` are used up, or when every checkpoint of the run is damaged.
     """
@@ -120,7 +122,14 @@ def train(
     )
     feed = feed_from(batches=total_steps - start)
     metrics = Metrics(
-        run_dir, name=config.name, start_step=start, total_steps=total_steps, progress=progress, echo=echo
+        run_dir,
+        name=config.name,
+        start_step=start,
+        total_steps=total_steps,
+        progress=progress,
+        echo=echo,
+        wandb=wandb,
+        config=meta["config"],
     )
     goodput = Goodput(since=since, last=last_record(run_dir) if hosts.is_writer() else {})
     watch = Watch(config, run_dir, checkpoints=checkpoints, metrics=metrics, mesh=mesh, goodput=goodput)

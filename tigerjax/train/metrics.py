@@ -1,15 +1,17 @@
-"""What a run says: a fixed log line, metrics.jsonl, TensorBoard, Prometheus' text format, a bar on a terminal."""
+"""What a run says: a fixed log line, metrics.jsonl, TensorBoard, Prometheus' text format, Weights & Biases where it is
+asked for, a bar on a terminal."""
 
 import json
 import math
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tigerjax import hosts
 from tigerjax.config import ModelConfig
+from tigerjax.train.wandb_run import WandbRun
 
 # Dense bfloat16 TFLOP/s of one device by jax's `device_kind` (Google's and NVIDIA's published figures). Elsewhere MFU
 # is left out.
@@ -74,12 +76,16 @@ class Metrics:
         total_steps: int,
         progress: bool | None,
         echo: Callable[[str], None] | None,
+        wandb: str | None = None,
+        config: Sequence[str] = (),
     ):
         """Lines after `start_step` that a killed run left behind are removed, so that every step is there once.
-        `progress` None: a bar when stdout is a terminal. `echo` None: the log line goes to stdout."""
+        `progress` None: a bar when stdout is a terminal. `echo` None: the log line goes to stdout. `wandb`: the W&B
+        project that is told too, with the lines of `config`."""
         self._total = total_steps
         self._file: Any = None
         self._board: Any = None
+        self._wandb: WandbRun | None = None
         self._bar: Any = None
         if not hosts.is_writer():
             return
@@ -87,6 +93,8 @@ class Metrics:
         self._run_dir = run_dir
         self.rewind(start_step)
         self._echo = echo or (lambda line: print(line, flush=True))
+        if wandb is not None:
+            self._wandb = WandbRun(run_dir, project=wandb, name=name, config=config)
         if progress if progress is not None else sys.stdout.isatty():
             self._bar = _bar()
             self._task = self._bar.add_task(name, total=total_steps, completed=start_step)
@@ -121,23 +129,26 @@ class Metrics:
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         self._file.write(json.dumps(finite) + "\n")
         self._file.flush()
+        scalars = {name: value for name, value in record.items() if isinstance(value, float)}
+        scalars |= {f"shares/{source}": share for source, share in (record.get("shares") or {}).items()}
         if self._board is not None:
-            for name, value in record.items():
-                if isinstance(value, float):
-                    self._board.add_scalar(name, value, record["step"])
-            for source, share in (record.get("shares") or {}).items():
-                self._board.add_scalar(f"shares/{source}", share, record["step"])
+            for name, value in scalars.items():
+                self._board.add_scalar(name, value, record["step"])
+        if self._wandb is not None:
+            self._wandb.log(record["step"], scalars)
         _prometheus(self._run_dir / "metrics.prom", record)
         self._echo(log_line(record, self._total))
 
     def close(self) -> None:
-        """Flushes the files and takes the bar away."""
+        """Flushes the files, takes the bar away, and waits a while for what W&B has to send."""
         if self._file is not None:
             self._file.close()
         if self._board is not None:
             self._board.close()
         if self._bar is not None:
             self._bar.stop()
+        if self._wandb is not None:
+            self._wandb.close()
 
 
 def last_record(run_dir: Path) -> dict[str, Any]:

@@ -1,0 +1,106 @@
+"""Weights & Biases, where a run asks for it: its logged records in one W&B run, which a restart goes on with.
+
+The package is imported only then. Who logs in, where to and whether at all is said by W&B's own means (`wandb login`,
+WANDB_API_KEY, WANDB_ENTITY, WANDB_MODE=offline …), of which nothing is read or kept here.
+"""
+
+import contextlib
+import importlib
+import os
+import secrets
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tigerjax.errors import ConfigError
+
+ID_FILE = "wandb_id.txt"
+START_SECONDS, END_SECONDS = 60, 120
+"""How long W&B may hold up a run at its start and at its end, where its server does not answer."""
+
+
+def package() -> Any:
+    """The module `wandb`; ConfigError where it is not installed."""
+    try:
+        return importlib.import_module("wandb")
+    except ImportError as error:
+        raise ConfigError(
+            f"--wandb needs the package wandb ({error}): pip install wandb, or leave the option out"
+        ) from error
+
+
+@contextlib.contextmanager
+def _no_questions() -> Iterator[None]:
+    """Without a login W&B would ask for one on a terminal, and wait; from a file it asks nothing."""
+    before = sys.stdin
+    with open(os.devnull, encoding="utf-8") as nothing:
+        sys.stdin = nothing
+        try:
+            yield
+        finally:
+            sys.stdin = before
+
+
+class WandbRun:
+    """The W&B run of a run folder, whose id is kept in RUN/wandb_id.txt; W&B's own files are in RUN/wandb.
+
+    Nothing that W&B raises stops training: the first failure is one line on stderr, and nothing is sent from then on.
+    A step that is done again after a restart or a rollback is logged again, at its own place on the axis `step`.
+    """
+
+    def __init__(self, run_dir: Path, *, project: str, name: str, config: Sequence[str]):
+        self._run: Any = None
+        module, kept = package(), run_dir / ID_FILE
+        if not kept.is_file():
+            kept.write_text(secrets.token_hex(8) + "\n", encoding="utf-8")
+        try:
+            with _no_questions():
+                self._run = module.init(
+                    project=project,
+                    id=kept.read_text(encoding="utf-8").strip(),
+                    resume="allow",
+                    name=name,
+                    dir=str(run_dir),
+                    config=dict(line.split(" = ", 1) for line in config),
+                    settings=module.Settings(
+                        quiet=True,
+                        console="off",  # neither the terminal's text
+                        save_code=False,  # nor a copy of code leaves this machine
+                        init_timeout=START_SECONDS,
+                        finish_timeout=END_SECONDS,
+                        finish_timeout_raises=True,
+                    ),
+                )
+            self._run.define_metric("*", step_metric="step")
+        except Exception as error:
+            self._give_up(error)
+
+    def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Sends the scalars of one step, in the background."""
+        if self._run is None:
+            return
+        try:
+            self._run.log({"step": step, **scalars})
+        except Exception as error:
+            self._give_up(error)
+
+    def close(self) -> None:
+        """Waits until all is sent, or END_SECONDS; what is left stays in RUN/wandb for `wandb sync`."""
+        if self._run is None:
+            return
+        try:
+            self._run.finish(exit_code=int(sys.exc_info()[0] is not None))  # else a broken run is shown as finished
+        except Exception as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self._run = None
+        said = (str(error).strip() or "no reason given").splitlines()[0][:200]
+        if key := os.environ.get("WANDB_API_KEY"):
+            said = said.replace(key, "***")
+        print(
+            f"warning: Weights & Biases: {type(error).__name__}: {said}; the run goes on without it",
+            file=sys.stderr,
+            flush=True,
+        )
