@@ -130,3 +130,33 @@ def test_two_processes_go_through_the_round_that_one_goes_through(made, tmp_path
     assert len(losses[0]) == 4
     np.testing.assert_allclose(losses[1], losses[0], atol=SAME_LOSS)
     assert not [*two.rglob("*.partial"), *two.rglob("*.work-*")]
+
+
+@pytest.mark.slow
+def test_two_processes_wait_for_people_go_on_to_the_next_round_and_score_files(made, tmp_path):
+    config = [ROOT / "configs" / "quickstart_rejection_sampled.py", *config_words(made, 4, 8), *MESH]
+    init = ["init", *config, "--out", tmp_path / "dir", "--sft", made / "sft.jsonl", "--candidates", made / "ends"]
+    init += ["--reward-model", made / "reward", "--questions", made / "questions.jsonl", "--n", 4]
+    align(*init, "--max-new-tokens", 8, "--align.min-win-rate", 0, "--score-rows", 8)
+    words = [*TIGERJAX, "align", "run", tmp_path / "dir", "--rounds", 2, *WAITS]
+    ended = run(words, tmp_path / "first", 2)
+    assert ended.codes == [4, 4], ended.errors
+    for said in ended.errors:
+        assert said.splitlines()[-1].startswith("tigerjax: host 0 of 2: labels are missing: 1 of 1 rankings")
+
+    (asked,) = records(tmp_path / "dir/rounds/01/queue/queue.jsonl")
+    names = [c["label"] for c in asked["candidates"]]
+    line = {name: asked[name] for name in ("prompt_id", "batch_sha256")} | {"annotator": "a"}
+    said = [line | {"ranking": [names]}, line | {"base": names[0], "text": "People wrote this."}]
+    (tmp_path / "labels.jsonl").write_text("".join(json.dumps(one) + "\n" for one in said))
+    align("import", tmp_path / "dir", "--labels", tmp_path / "labels.jsonl")
+    ended = run(words, tmp_path / "second", 2)
+    assert ended.codes == [4, 4], ended.errors
+    gate = json.loads((tmp_path / "dir/rounds/01/gate/gate.json").read_text())
+    assert gate["accepted"] and (tmp_path / "dir/rounds/02/queue/queue.jsonl").is_file()
+
+    candidates = tmp_path / "dir/rounds/01/sample/candidates.jsonl"
+    words = ["reward", "score", *config, "--input", candidates, "--out", tmp_path / "scored", "--reward.score-rows", 8]
+    ended = run([*TIGERJAX, *words, "--model", made / "reward", *WAITS], tmp_path / "score", 2)
+    assert ended.codes == [0, 0], ended.errors
+    alike(records(tmp_path / "scored/scored.jsonl"), records(tmp_path / "dir/rounds/01/score/scored.jsonl"))

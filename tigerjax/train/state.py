@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -58,18 +59,20 @@ def init_state(objective: Objective, tx: optax.GradientTransformation, mesh: Mes
 
 
 def state_from_weights(objective: Objective, tx: optax.GradientTransformation, mesh: Mesh, weights: Any) -> TrainState:
-    """Step 0 from given weights in layer order (arrays of any kind), cut to the mesh. DataError names every one that
-    does not fit."""
+    """Step 0 from given weights in layer order (arrays that this process has whole), cut to the mesh. DataError names
+    every one that does not fit."""
     wanted = jax.eval_shape(lambda: nn.unbox(objective.init(jax.random.key(0))))
     check_same_shapes(weights, wanted, what="start weights")
     shardings = state_shardings(objective, tx, mesh)
-    # A copy even when the array is on the device already: the step donates its state.
-    placed = jax.tree.map(
-        lambda w, leaf, s: jax.device_put(jnp.array(w, leaf.dtype, copy=True), s, may_alias=False),
-        in_stage_order(dict(weights), objective.order),
-        wanted,
-        shardings.weights,
-    )
+
+    def place(w: Any, leaf: Any, cut: Any) -> jax.Array:
+        # A device gets its part and never the whole, and hosts do not compare theirs, as device_put would have them.
+        # Always a copy: the step donates its state.
+        whole = np.asarray(w)
+        return jax.make_array_from_callback(leaf.shape, cut, lambda index: np.array(whole[index], leaf.dtype))
+
+    in_order = in_stage_order(dict(weights), objective.order)
+    placed = jax.tree.map(place, in_order, wanted, shardings.weights)
     finish = jax.jit(lambda w: (jnp.int32(0), tx.init(w)), out_shardings=(shardings.step, shardings.opt_state))
     step, opt_state = finish(placed)
     return TrainState(step, placed, opt_state)
