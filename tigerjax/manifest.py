@@ -9,35 +9,39 @@ A stage is a block that writes a folder:
         run.counts = {"in": 10, "out": 8, "dropped": {"exact": 2}}
 
 Work goes on in OUT.partial (what an interrupted run left there is redone). On success it becomes `out` by rename, with
-manifest.json inside; on any exception nothing of `out` changes. Only an earlier result of the same stage is ever
-replaced: a folder that holds anything else is refused.
+manifest.json inside; on any exception nothing of `out` changes. An `out` in a bucket is made in a temporary folder of
+the disk and uploaded, manifest.json last. Only an earlier result of the same stage is ever replaced: a folder that
+holds anything else is refused.
 """
 
 import contextlib
 import datetime
 import hashlib
 import json
-import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import tigerjax
+from tigerjax import paths
 from tigerjax.errors import ConfigError, DataError
 
 FILE = "manifest.json"
+BEGUN = f"{FILE}{paths.BEGUN}"
 
 
 def sha256(path: str | Path) -> str:
     """Of a file's bytes, or of a folder: the hash of its files' names and hashes in sorted order."""
-    path = Path(path)
+    path = paths.of(path)
     if path.is_dir():
         total = hashlib.sha256()
-        for f in sorted(p for p in path.rglob("*") if p.is_file() and p.name != FILE):
-            total.update(f"{f.relative_to(path)}\0{sha256(f)}\n".encode())
+        for f in sorted(path / name for name in paths.sizes(path)):
+            if f.name not in (FILE, BEGUN):
+                total.update(f"{f.relative_to(path)}\0{sha256(f)}\n".encode())
         return total.hexdigest()
-    with open(path, "rb") as file:
+    with paths.reading(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -47,16 +51,13 @@ def canonical(value: Any) -> bytes:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes by rename, so that a reader sees the old file or the new one and never half of it."""
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    """A reader sees the old file or the new one, and never half of it."""
+    paths.write_text(paths.of(path), json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n")
 
 
-def read(folder: str | Path) -> dict[str, Any] | None:
+def read(folder: str | Path, *, file: str = FILE) -> dict[str, Any] | None:
     """The manifest of a folder; None when there is none, so the folder is absent or partial."""
-    path = Path(folder) / FILE
+    path = paths.of(folder) / file
     if not path.is_file():
         return None
     try:
@@ -82,11 +83,11 @@ def stage(
 ) -> Iterator[Stage]:
     """See the module docstring. Raises DataError for an input that does not exist or counts that do not balance, and
     ConfigError for an `out` that holds something else."""
-    out = Path(out)
-    for path in (inputs := [Path(p) for p in inputs]):
+    out = paths.of(out)
+    for path in (inputs := [paths.of(p) for p in inputs]):
         if not path.exists():
             raise DataError(f"{path}: input of stage {name} does not exist")
-        if path.resolve().is_relative_to(out.resolve()):
+        if paths.contains(out, path):
             raise ConfigError(f"{path} is an input and lies in the output {out}; give another output folder")
     wanted = {
         "stage": name,
@@ -97,15 +98,19 @@ def stage(
         "seed": seed,
     }
     old = read(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())) and (old is None or old.get("stage") != name):
-        what = "files that no stage wrote" if old is None else f"the result of stage {old.get('stage')!r}"
+    there = old or (read(out, file=BEGUN) if paths.on_bucket(out) else None)  # or an upload that was cut short
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and (there is None or there.get("stage") != name):
+        what = "files that no stage wrote" if there is None else f"the result of stage {there.get('stage')!r}"
         raise ConfigError(f"{out} holds {what}, and stage {name!r} would replace it; give another folder or empty it")
     if old is not None and all(old.get(k) == v for k, v in wanted.items()):
         yield Stage(out, old)
         return
-    tmp = out.with_name(out.name + ".partial")
-    shutil.rmtree(tmp, ignore_errors=True)
-    tmp.mkdir(parents=True)
+    if paths.on_bucket(out):
+        tmp = Path(tempfile.mkdtemp(prefix=f"{out.name}-"))
+    else:
+        tmp = out.with_name(out.name + ".partial")
+        shutil.rmtree(tmp, ignore_errors=True)
+        tmp.mkdir(parents=True)
     run = Stage(tmp, None)
     started = datetime.datetime.now(datetime.UTC)
     try:
@@ -122,8 +127,7 @@ def stage(
             "ended": ended.isoformat(timespec="seconds"),
         }
         write_json(tmp / FILE, run.manifest)
-        shutil.rmtree(out, ignore_errors=True)
-        os.replace(tmp, out)
+        paths.publish(tmp, out, commit=FILE)
     except BaseException:
         shutil.rmtree(tmp, ignore_errors=True)
         raise

@@ -54,7 +54,9 @@ def test_frequencies_are_exact_over_several_blocks_of_the_vocabulary() -> None:
 
 @pytest.mark.parametrize(("V", "scale"), [(40, 1.0), (900, 0.3), (900, 4.0)])
 @pytest.mark.parametrize("top_p", [0.01, 0.5, 0.95, 0.999])
-def test_top_p_draws_from_the_smallest_sufficient_set_in_its_own_proportions(V: int, scale: float, top_p: float) -> None:
+def test_top_p_draws_from_the_smallest_sufficient_set_in_its_own_proportions(
+    V: int, scale: float, top_p: float
+) -> None:
     logits_V = (np.random.default_rng(V).normal(size=V) * scale).astype(np.float32)
     want = exact(logits_V, 1.0, top_p, 0)
     seen = np.bincount(draw(logits_V, temperature=1.0, top_p=top_p), minlength=V)

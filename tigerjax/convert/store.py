@@ -13,6 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
 
+from tigerjax import paths as places
 from tigerjax.convert.table import get, paths, put
 from tigerjax.errors import DataError
 
@@ -90,7 +91,8 @@ def sync(folder: Path) -> None:
 
 def _open(step: Path, tree: dict[str, Any], more: Any) -> dict[str, Any]:
     out: dict[str, Any] = {}
-    base = f"file://{(step / WEIGHTS).absolute()}/"
+    folder = places.absolute(step / WEIGHTS)
+    base = f"{folder}/" if places.on_bucket(folder) else f"file://{folder}/"
     # No cache: a block is read once. No fsync a chunk, which takes longer than the chunk: `sync` does it once.
     context = ts.Context({"cache_pool": {"total_bytes_limit": 0}, "file_io_sync": False})
     for path in paths(tree):
