@@ -13,13 +13,14 @@ import functools
 import glob
 import importlib.util
 import io
+import logging
 import os
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-from tigerjax.errors import BucketError, ConfigError, DataError, TigerjaxError
+from tigerjax.errors import BucketError, BucketRefused, ConfigError
 
 SCHEME = "gs://"
 COLLAPSED = "gs:/"  # what pathlib leaves of it
@@ -30,7 +31,8 @@ os.environ["EPATH_USE_TF"] = "false"
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 
 CLIENTS = ("aiohttp", "gcsfs", "google", "requests")  # whose errors are the bucket's
-REFUSALS = ("Forbidden", "PERMISSION_DENIED", "UNAUTHENTICATED", "Invalid Credentials")
+REFUSALS = ("Forbidden: ", "PERMISSION_DENIED", "UNAUTHENTICATED", "Invalid Credentials")
+OUTAGES = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")  # as TensorStore says it
 BEGUN = ".begun"  # what a commit file is called in a bucket while its folder is uploaded
 READ_BYTES = 16 << 20  # of one request of a file that is read from its beginning to its end
 LAG_S = 30.0  # lines of a log are in the bucket after this time; it takes one write a second of an object at most
@@ -47,7 +49,7 @@ def of(path: str | os.PathLike[str]) -> Path:
         return Path(path)
     place = os.fspath(path).removeprefix("gs:").strip("/")
     if not place:
-        raise ConfigError(f"{path}: names no bucket; write gs://BUCKET/FOLDER")
+        raise ConfigError(f"{SCHEME} names no bucket; write gs://BUCKET/FOLDER")
     _client()
     from etils import epath
 
@@ -193,17 +195,23 @@ def contains(folder: Path, path: Path) -> bool:
     return inner.is_relative_to(outer)
 
 
-def trouble(error: BaseException) -> TigerjaxError | None:
-    """The line for an error of a bucket: DataError where it refused, BucketError where it did not answer, else None."""
+def trouble(error: BaseException) -> BucketError | None:
+    """What an error of a bucket's client means: that it refused or did not answer; None for all other errors."""
     if not _client.cache_info().currsize:
         return None
     said = " ".join(str(error).split())[:300] or type(error).__name__
-    far = SCHEME in said or (isinstance(error, OSError) and error.errno is None)
-    if not far and type(error).__module__.partition(".")[0] not in CLIENTS:
-        return None
-    if getattr(error, "code", None) in (401, 403, 404) or any(word in said for word in REFUSALS):
-        return DataError(f"the bucket refused: {said}; look at its name, and at the rights of this machine's account")
-    return BucketError(f"the bucket did not answer: {said}; start again")
+    missing = isinstance(error, FileNotFoundError) and error.errno is None  # gcsfs sets none, a disk does
+    if missing or getattr(error, "code", None) in (401, 403) or any(word in said for word in REFUSALS):
+        return BucketRefused(f"the bucket refused: {said}; look at its name, and at what this account may do there")
+    if type(error).__module__.partition(".")[0] in CLIENTS or any(word in said for word in OUTAGES):
+        return BucketError(f"the bucket did not answer: {said}; start again")
+    return None
+
+
+def not_damage(error: BaseException) -> None:
+    """Raises the `trouble` that an error stands for, so that it is not taken for damage; an object may be missing."""
+    if not isinstance(error, FileNotFoundError) and (found := trouble(error)) is not None:
+        raise found from error
 
 
 class Log:
@@ -258,6 +266,7 @@ def _client() -> Any:
     hosts write beside it."""
     if importlib.util.find_spec("gcsfs") is None:
         raise ConfigError("paths that begin with gs:// need gcsfs; `pip install gcsfs`, or mount the bucket by gcsfuse")
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs what it raises
     import fsspec
 
     fsspec.config.conf["gcs"] = {"use_listings_cache": False}

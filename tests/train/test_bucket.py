@@ -14,7 +14,7 @@ from tiny_run import TinyLoader, tiny_config
 
 from tigerjax import cli, paths
 from tigerjax.config import MeshConfig
-from tigerjax.errors import ConfigError
+from tigerjax.errors import BucketError, BucketRefused, ConfigError
 from tigerjax.mesh import make_mesh
 from tigerjax.train.checkpoint import Checkpointer, load_model, make_meta, save_model, steps
 from tigerjax.train.loop import run_mesh, train
@@ -145,6 +145,28 @@ def test_a_save_whose_last_object_is_refused_leaves_the_one_before(cloud, place)
     with pytest.raises(OSError, match="Forbidden"):
         save(place, 2)
     assert steps(paths.of(place) / "checkpoints") == [1] and restore(place)[1]["step"] == 1
+
+
+def test_a_bucket_that_refuses_to_be_read_is_not_a_damaged_checkpoint(cloud, place):
+    save(place, 1, 2)
+    before = below(cloud, place)
+    for part in ("2/meta.json", "2/weights/"):  # read by gcsfs; and by gcsfs and TensorStore
+        cloud.refuse = lambda method, name, part=part: 403 if f"/{part}" in name else None
+        for read in (restore, load_model, open_model):
+            if (part, read) != ("2/weights/", open_model):  # reads no weight yet
+                with pytest.raises(BucketRefused, match="the bucket refused: "):
+                    read(place)
+    cloud.refuse = lambda method, name: None
+    assert below(cloud, place) == before and restore(place)[1]["step"] == 2
+
+
+def test_errors_of_the_arrays_client_are_the_bucket_s(cloud, place):
+    cloud.refuse = lambda method, name: 403 if method == "POST" and "/ocdbt.process_0/" in name else None
+    with pytest.raises(Exception, match="PERMISSION_DENIED") as caught:
+        save(place, 1)
+    assert isinstance(paths.trouble(caught.value), BucketRefused)
+    assert paths.trouble(ValueError("DATA_LOSS: Invalid magic number reading gs://bucket/x")) is None
+    assert type(paths.trouble(ValueError("UNAVAILABLE: Connection refused"))) is BucketError
 
 
 def test_a_flipped_bit_is_named_and_the_one_before_is_taken(cloud, place, capfd):

@@ -52,6 +52,7 @@ def open_arrays(step: Path) -> dict[str, Any]:
         handler.close()
         return _open(step, tree, lambda path: {"open": True})
     except Exception as error:  # Orbax and TensorStore raise many types for bytes that do not decode
+        places.not_damage(error)
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise DataError(f"{step}: weights do not open ({first})") from error
 

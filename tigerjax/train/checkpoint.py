@@ -178,6 +178,7 @@ class Checkpointer:
         try:
             work()
         except Exception as error:  # Orbax and TensorStore raise many types for bytes that do not decode
+            paths.not_damage(error)
             trouble = first_line(error)
         troubles = [t for t in hosts.share(f"checkpoint {what}", trouble) if t is not None]
         if troubles and hosts.is_writer():
@@ -282,6 +283,7 @@ def _load(path: Path) -> Model:
         weights = handler.restore(path / "weights", args=ocp.args.PyTreeRestore(restore_args=as_numpy))
         handler.close()
     except Exception as error:  # as in restore: many types
+        paths.not_damage(error)
         raise DataError(f"{path}: weights do not decode ({first_line(error)})") from error
     config = model_from_dict(meta["model"])
     return Model(

@@ -68,6 +68,7 @@ def read_meta(path: Path) -> dict[str, Any]:
         meta = json.loads((path / META).read_text(encoding="utf-8"))
         files = meta["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
+        paths.not_damage(error)
         raise DataError(f"{path / META}: not readable as a checkpoint's JSON ({error})") from error
     there = paths.sizes(path)
     for name, size in files.items():
@@ -90,8 +91,9 @@ def check_bytes(path: Path, meta: dict[str, Any], rooms: Sequence[str], *, part:
     for name in mine:
         try:
             found = manifest.sha256(path / name)
-        except OSError as error:
-            raise DataError(f"{path / name}: cannot be read: {error.strerror or error}") from error
+        except Exception as error:
+            paths.not_damage(error)
+            raise DataError(f"{path / name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
         if found != wanted[name]:
             raise DataError(f"{path / name}: sha256 is {found[:12]}…, {wanted[name][:12]}… was written")
 
