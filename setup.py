@@ -8,6 +8,7 @@ CORE = ["jax==0.10.2", "flax==0.12.8", "optax==0.2.8", "orbax-checkpoint==0.12.8
 DATA = [
     "array-record",
     "ftfy",
+    "gcsfs",  # paths that begin with gs://
     "importlib-resources",  # tensorflow-datasets reads builders with it, and does not ask for it
     "opencc",
     "pyahocorasick",

@@ -8,11 +8,11 @@ import io
 import os
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 from tigerjax import config as config_lib
-from tigerjax import options
+from tigerjax import options, paths
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
 
@@ -47,6 +47,7 @@ def bind_with_config(command: Command, args: Sequence[str], prog: str) -> Callab
         if args and args[0] in HELP:
             raise SystemExit(0)
         raise ConfigError(f"{prog} needs a config file first, such as configs/llama2_tiny.py")
+    paths.need_disk("the config", args[0])
     path, own = Path(args[0]), list(inspect.signature(command).parameters.values())[2:]
     mine_spelt = {s for option in options.own(command, with_config=True) for s in option.spellings}
     mine: list[str] = []
@@ -79,7 +80,7 @@ def _bind(command: Command, parameters: list[inspect.Parameter], args: Sequence[
     import tyro
 
     def marked(kind: Any) -> Any:  # this file's marker to tyro's, so that a command needs no tyro to be defined
-        positional = getattr(kind, "__metadata__", None) == ("positional",)
+        positional = options.POSITIONAL in options.marks(kind)
         return Annotated[kind.__origin__, tyro.conf.Positional] if positional else kind
 
     def bound(**given: Any) -> Callable[[], None]:
@@ -93,7 +94,20 @@ def _bind(command: Command, parameters: list[inspect.Parameter], args: Sequence[
         [p.replace(annotation=kinds[p.name], kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
     )
     with _one_line(args, prog):
-        return tyro.cli(shown, args=list(args), prog=prog)
+        called = tyro.cli(shown, args=list(args), prog=prog)
+    placed = {p.name: _placed(p, called.keywords[p.name]) for p in parameters}
+    return functools.partial(called.func, *called.args, **placed)
+
+
+def _placed(parameter: inspect.Parameter, value: Any) -> Any:
+    """A path in a bucket is made one, where the command takes it; ConfigError where it does not."""
+    if _many(value):
+        return type(value)(_placed(parameter, one) for one in value)
+    if not isinstance(value, Path):
+        return value
+    if not options.takes_buckets(parameter.annotation):
+        paths.need_disk(parameter.name.replace("_", "-"), value)
+    return paths.of(value)
 
 
 def usage(command: Command, prog: str, with_config: bool) -> str:
@@ -127,12 +141,10 @@ def rehearse(bound: Callable[[], None], prog: str) -> None:
         print(f"  config  {path}: run {config.name}{f' with {len(overrides)} words of overrides' if overrides else ''}")
     kinds = {p.name: p.annotation for p in inspect.signature(bound.func).parameters.values()}
     for name, value in bound.keywords.items():
-        paths = (
-            [value] if isinstance(value, Path) else [p for p in value if isinstance(p, Path)] if _many(value) else []
-        )
-        for path in paths:
+        found: list[Any] = [p for p in (value if _many(value) else [value]) if isinstance(p, PurePath)]
+        for path in found:
             print(_written(path) if name in OUTPUTS else _read(path))
-        if not paths and value not in (None, [], ()) and not options.describes_path(kinds[name]):
+        if not found and value not in (None, [], ()) and not options.describes_path(kinds[name]):
             print(f"  {f'--{name}'.replace('_', '-'):24} {say(value)}")
 
 
@@ -141,6 +153,10 @@ def _many(value: Any) -> bool:
 
 
 def _read(path: Path) -> str:
+    if paths.on_bucket(path):
+        if not path.exists():
+            raise DataError(f"{path}: input does not exist; nothing was done")
+        return f"  reads   {path} ({sum(paths.sizes(path).values()) / 1e6:,.1f} MB)"
     if not (found := glob.glob(str(path))):
         raise DataError(f"{path}: input does not exist; nothing was done")
     size = sum(p.stat().st_size for f in map(Path, found) for p in (f.rglob("*") if f.is_dir() else [f]) if p.is_file())

@@ -15,6 +15,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import tigerjax
+from tigerjax import paths
 from tigerjax.arguments import DRY_RUN, HELP, Command, bind, bind_with_config, rehearse
 from tigerjax.commands import align, checkpoints, completion, convert, evaluate, models, plan, text
 from tigerjax.errors import ConfigError, TigerjaxError, disk_full
@@ -173,6 +174,8 @@ def main(args: list[str] | None = None) -> int:
             return _say(f"no space left on the disk for {where}; what was finished is whole: free some and repeat", 3)
         if isinstance(error, OSError) and error.errno in REFUSED:
             return _say(f"{error.filename}: {error.strerror}; change the path or its permissions", 3)
+        if (trouble := paths.trouble(error)) is not None:
+            return _say(str(trouble), trouble.exit_code)
         raise
     return 0
 

@@ -45,6 +45,18 @@ class HostsError(TigerjaxError):
     exit_code = 1
 
 
+class BucketError(TigerjaxError):
+    """The bucket did not answer, or not in time: nothing is wrong with the input, start again (exit 1)."""
+
+    exit_code = 1
+
+
+class BucketRefused(BucketError):
+    """The bucket does not let this account do it, or does not exist: another start would end the same way (exit 3)."""
+
+    exit_code = 3
+
+
 def near_miss(word: str, there: Iterable[str]) -> str:
     """`; did you mean X?` where one of `there` is close to a word that is none of them, else nothing."""
     near = difflib.get_close_matches(word, list(there), n=2, cutoff=0.6)

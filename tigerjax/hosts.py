@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 import jax
 
+from tigerjax import paths
 from tigerjax.errors import ConfigError, HostsError, TigerjaxError
 from tigerjax.rendezvous import HostsConfig, find
 
@@ -227,6 +228,7 @@ def _watch(client: Any, done: threading.Event) -> None:
 
 def _fail(client: Any, error: BaseException) -> NoReturn:
     """Tells the other hosts, waits until they know, and ends this process."""
+    error = paths.trouble(error) or error
     if isinstance(error, TigerjaxError):
         line, code = str(error), error.exit_code
     elif isinstance(error, jax.errors.JaxRuntimeError) and _lost(str(error)):

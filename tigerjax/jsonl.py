@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tigerjax import paths
 from tigerjax.errors import DataError
 from tigerjax.manifest import canonical
 
@@ -22,11 +23,11 @@ BOM = b"\xef\xbb\xbf"
 @contextlib.contextmanager
 def open_lines(path: str | Path, at: At | None = None) -> Iterator[Iterable[bytes]]:
     """The lines of a file, decompressed where its name ends in .zst. DataError when it cannot be read to its end."""
-    path = Path(path)
+    path = paths.of(path)
     try:
-        raw = open(path, "rb")
+        raw = paths.reading(path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     with raw:
         if path.suffix != ".zst":
             yield raw if at is None else _told(raw, raw, at)

@@ -9,38 +9,41 @@ A stage is a block that writes a folder:
         run.counts = {"in": 10, "out": 8, "dropped": {"exact": 2}}
 
 Work goes on in OUT.partial (what an interrupted run left there is redone). On success it becomes `out` by rename, with
-manifest.json inside; on any exception nothing of `out` changes. Only an earlier result of the same stage is ever
-replaced: a folder that holds anything else is refused.
+manifest.json inside; on any exception nothing of `out` changes. An `out` in a bucket is made in a temporary folder of
+the disk and uploaded, manifest.json last. Only an earlier result of the same stage is ever replaced: a folder that
+holds anything else is refused.
 """
 
 import contextlib
 import datetime
 import hashlib
 import json
-import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import tigerjax
+from tigerjax import paths
 from tigerjax.errors import ConfigError, DataError
 
 FILE = "manifest.json"
+BEGUN = f"{FILE}{paths.BEGUN}"
 HASHED_BYTES = 1 << 20  # at one time: enough that Python costs nothing beside sha256
 
 
 def sha256(path: str | Path, told: Callable[[int], None] = lambda _: None) -> str:
     """Of a file's bytes, or of a folder: the hash of its files' names and hashes in sorted order. `told` hears of each
     piece's bytes."""
-    path = Path(path)
-    if path.is_dir():
-        total = hashlib.sha256()
-        for f in sorted(p for p in path.rglob("*") if p.is_file() and p.name != FILE):
-            total.update(f"{f.relative_to(path)}\0{sha256(f, told)}\n".encode())
-        return total.hexdigest()
+    path = paths.of(path)
     total = hashlib.sha256()
-    with open(path, "rb", buffering=0) as file:
+    if path.is_dir():
+        for f in sorted(path / name for name in paths.sizes(path)):
+            if f.name not in (FILE, BEGUN):
+                total.update(f"{f.relative_to(path)}\0{sha256(f, told)}\n".encode())
+        return total.hexdigest()
+    with paths.reading(path) as file:
         while piece := file.read(HASHED_BYTES):
             total.update(piece)
             told(len(piece))
@@ -49,9 +52,10 @@ def sha256(path: str | Path, told: Callable[[int], None] = lambda _: None) -> st
 
 def size(path: str | Path) -> int:
     """Bytes of a file, or of the files that `sha256` reads of a folder."""
-    path = Path(path)
-    files = (p for p in path.rglob("*") if p.name != FILE) if path.is_dir() else [path]
-    return sum(p.stat().st_size for p in files if p.is_file())
+    path = paths.of(path)
+    if path.is_dir():
+        return sum(found for name, found in paths.sizes(path).items() if Path(name).name not in (FILE, BEGUN))
+    return path.stat().st_size
 
 
 def canonical(value: Any) -> bytes:
@@ -60,16 +64,13 @@ def canonical(value: Any) -> bytes:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes by rename, so that a reader sees the old file or the new one and never half of it."""
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    """A reader sees the old file or the new one, and never half of it."""
+    paths.write_text(paths.of(path), json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n")
 
 
-def read(folder: str | Path) -> dict[str, Any] | None:
+def read(folder: str | Path, *, file: str = FILE) -> dict[str, Any] | None:
     """The manifest of a folder; None when there is none, so the folder is absent or partial."""
-    path = Path(folder) / FILE
+    path = paths.of(folder) / file
     if not path.is_file():
         return None
     try:
@@ -104,11 +105,11 @@ def stage(
     Raises DataError for an input that does not exist or counts that do not balance, and ConfigError for an `out` that
     holds something else.
     """
-    out = Path(out)
-    for path in (inputs := [Path(p) for p in inputs]):
+    out = paths.of(out)
+    for path in (inputs := [paths.of(p) for p in inputs]):
         if not path.exists():
             raise DataError(f"{path}: input of stage {name} does not exist")
-        if path.resolve().is_relative_to(out.resolve()):
+        if paths.contains(out, path):
             raise ConfigError(f"{path} is an input and lies in the output {out}; give another output folder")
     hashed, size_of_all = 0, sum(map(size, inputs)) if hashing else 0
 
@@ -127,15 +128,19 @@ def stage(
         "seed": seed,
     }
     old = read(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())) and (old is None or old.get("stage") != name):
-        what = "files that no stage wrote" if old is None else f"the result of stage {old.get('stage')!r}"
+    there = old or (read(out, file=BEGUN) if paths.on_bucket(out) else None)  # or an upload that was cut short
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and (there is None or there.get("stage") != name):
+        what = "files that no stage wrote" if there is None else f"the result of stage {there.get('stage')!r}"
         raise ConfigError(f"{out} holds {what}, and stage {name!r} would replace it; give another folder or empty it")
     if old is not None and all(old.get(k) == v for k, v in wanted.items()):
         yield Stage(out, old)
         return
-    tmp = out.with_name(out.name + ".partial")
-    shutil.rmtree(tmp, ignore_errors=True)
-    tmp.mkdir(parents=True)
+    if paths.on_bucket(out):
+        tmp = Path(tempfile.mkdtemp(prefix=f"{out.name}-"))
+    else:
+        tmp = out.with_name(out.name + ".partial")
+        shutil.rmtree(tmp, ignore_errors=True)
+        tmp.mkdir(parents=True)
     run = Stage(tmp, None)
     started = datetime.datetime.now(datetime.UTC)
     try:
@@ -152,8 +157,7 @@ def stage(
             "ended": ended.isoformat(timespec="seconds"),
         }
         write_json(tmp / FILE, run.manifest)
-        shutil.rmtree(out, ignore_errors=True)
-        os.replace(tmp, out)
+        paths.publish(tmp, out, commit=FILE)
     except BaseException:
         shutil.rmtree(tmp, ignore_errors=True)
         raise

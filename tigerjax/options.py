@@ -9,11 +9,14 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from tigerjax.errors import ConfigError, near_miss
 
 REQUIRED = inspect.Parameter.empty
+POSITIONAL, BUCKETS = "positional", "buckets"  # what a parameter is annotated with
+Place = Annotated[Path, BUCKETS]
+"""A path that may also lie in a bucket; of any other parameter, `gs://` is refused."""
 KINDS = {Path: "PATH", str: "TEXT", int: "INT", float: "FLOAT"}
 
 
@@ -123,9 +126,8 @@ def _near(word: str, there: Sequence[str], prog: str) -> str:
 
 
 def _options(name: str, kind: Any, default: Any) -> Iterator[Option]:
-    positional = getattr(kind, "__metadata__", None) == ("positional",)
-    if positional:
-        kind = kind.__origin__
+    positional = POSITIONAL in marks(kind)
+    kind = kind.__origin__ if marks(kind) else kind
     if dataclasses.is_dataclass(kind):
         for option in of_config(typing.cast(type, kind), f"{name}."):
             inner: Any = default
@@ -138,14 +140,26 @@ def _options(name: str, kind: Any, default: Any) -> Iterator[Option]:
     yield Option(shown, said, default, choices, path)
 
 
+def marks(kind: Any) -> tuple[str, ...]:
+    """What a type is annotated with."""
+    return getattr(kind, "__metadata__", ())
+
+
+def takes_buckets(kind: Any) -> bool:
+    """Whether a type is a `Place`, or holds some."""
+    return BUCKETS in marks(kind) or any(map(takes_buckets, typing.get_args(kind)))
+
+
 def describes_path(kind: Any) -> bool:
     """Whether values of a parameter's type are paths."""
-    kind = kind.__origin__ if getattr(kind, "__metadata__", None) == ("positional",) else kind
+    kind = kind.__origin__ if marks(kind) else kind
     return not dataclasses.is_dataclass(kind) and describe(kind)[2]
 
 
 def describe(kind: Any) -> tuple[str, tuple[str, ...], bool]:
     """(words, choices, whether it is a path) of a type: `list[Path]` is ("PATH …", (), True)."""
+    if marks(kind):
+        return describe(kind.__origin__)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):  # only with None
         return describe(next(a for a in args if a is not type(None)))

@@ -153,10 +153,8 @@ class Scorer:
             ids.append(one)
             finishes.append(end)
         if cut := sum(end != finish for end, (_, _, finish) in zip(finishes, items, strict=True)):
-            hosts.say(
-                f"warning: {cut} of {len(items)} answers do not fit seq_len={self._seq_len} when their text is encoded"
-                " again; scored as truncated"
-            )
+            what = f"{cut} of {len(items)} answers do not fit seq_len={self._seq_len} when their text is encoded again"
+            hosts.say(f"warning: {what}; scored as truncated")
         return ids, finishes
 
     def raw_ids(self, ids: Sequence[Sequence[int]]) -> np.ndarray:

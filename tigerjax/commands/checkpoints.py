@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Any
 
+from tigerjax import paths
 from tigerjax.arguments import keep
 from tigerjax.commands.progress import show_progress
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.options import Place
 
 
-def ls(run: Annotated[Path, "positional"], json: Path | None = None) -> None:
+def ls(run: Annotated[Place, "positional"], json: Path | None = None) -> None:
     """Lists the checkpoints of a run (or of a checkpoints folder), newest first, with size and state.
 
     Files are counted and measured, not read: `tigerjax checkpoint verify` reads them.
@@ -26,7 +28,7 @@ def ls(run: Annotated[Path, "positional"], json: Path | None = None) -> None:
     keep({"folder": str(folder), "checkpoints": rows, "damaged": aside}, json)
 
 
-def verify(run: Annotated[Path, "positional"], step: tuple[int, ...] = (), json: Path | None = None) -> None:
+def verify(run: Annotated[Place, "positional"], step: tuple[int, ...] = (), json: Path | None = None) -> None:
     """Reads every byte of a run's checkpoints (or of those of --step) against its sha256; exit 3 names damaged ones.
 
     Example: tigerjax checkpoint verify runs/llama2_tiny --step 50 100
@@ -48,7 +50,7 @@ def verify(run: Annotated[Path, "positional"], step: tuple[int, ...] = (), json:
 
 
 def rm(
-    run: Annotated[Path, "positional"],
+    run: Annotated[Place, "positional"],
     step: tuple[int, ...] = (),
     damaged: bool = False,
     force: bool = False,
@@ -95,7 +97,7 @@ def _row(folder: Path, step: int, *, read: bool = False) -> dict[str, Any]:
 
     path = folder / str(step)
     row: dict[str, Any] = {"step": step, "bytes": 0, "kind": None, "state": "whole"}
-    row["bytes"] = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    row["bytes"] = sum(paths.sizes(path).values())
     try:
         meta = read_meta(path)
         row["kind"] = meta["kind"]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from tigerjax.arguments import show
 from tigerjax.commands.progress import show_elapsed, show_progress
 from tigerjax.errors import ConfigError
+from tigerjax.options import Place
 
 
 def from_hf(
@@ -64,7 +65,7 @@ def from_hf(
 
 
 def to_hf(
-    checkpoint: Annotated[Path, "positional"],
+    checkpoint: Annotated[Place, "positional"],
     out: Annotated[Path, "positional"],
     tokenizer: Path | None = None,
     vocab: Literal["trimmed", "padded"] = "trimmed",
@@ -117,8 +118,8 @@ def to_hf(
 
 
 def resize(
-    checkpoint: Annotated[Path, "positional"],
-    out: Annotated[Path, "positional"],
+    checkpoint: Annotated[Place, "positional"],
+    out: Annotated[Place, "positional"],
     base: Path,
     new: Path,
     multiple: int = 128,

@@ -6,6 +6,7 @@ from typing import Annotated
 from tigerjax.arguments import keep, override
 from tigerjax.commands.progress import show_elapsed, show_progress
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.options import Place
 from tigerjax.rendezvous import AUTO, HostsConfig
 
 
@@ -15,7 +16,7 @@ def evaluate(
     tasks: list[str],
     data_dir: Path | None = None,
     out: Path | None = None,
-    model: Path | None = None,
+    model: Place | None = None,
     chat: bool = False,
     harness: bool = False,
     include_path: Path | None = None,

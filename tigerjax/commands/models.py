@@ -10,6 +10,7 @@ from tigerjax.arguments import keep, override, show
 from tigerjax.commands.progress import show_progress
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.options import Place
 from tigerjax.rendezvous import AUTO, HostsConfig
 from tigerjax.train import wandb_run
 
@@ -30,7 +31,7 @@ def quickstart(out: Path = Path("runs/quickstart"), seed: int = 0, json: Path | 
 def train(
     config: Path,
     overrides: list[str],
-    out: Path | None = None,
+    out: Place | None = None,
     held_out: list[Path] = [],  # noqa: B006  # read only
     dry_run: bool = False,
     hosts: HostsConfig = AUTO,
@@ -146,7 +147,7 @@ def reward_train(
     overrides: list[str],
     preferences: list[Path],
     reference: list[Path],
-    init: Path | None = None,
+    init: Place | None = None,
     out: Path | None = None,
     reward: RewardConfig = RewardConfig(),  # noqa: B008  # frozen
     force: bool = False,
@@ -239,7 +240,7 @@ def sample(
     overrides: list[str],
     prompts: Path,
     out: Path,
-    model: Path | None = None,
+    model: Place | None = None,
     n: int = 10,
     temperature: float = 0.9,
     top_p: float = 0.95,

@@ -13,6 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
 
+from tigerjax import paths as places
 from tigerjax.convert.table import get, paths, put
 from tigerjax.errors import DataError
 
@@ -51,6 +52,7 @@ def open_arrays(step: Path) -> dict[str, Any]:
         handler.close()
         return _open(step, tree, lambda path: {"open": True})
     except Exception as error:  # Orbax and TensorStore raise many types for bytes that do not decode
+        places.not_damage(error)
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise DataError(f"{step}: weights do not open ({first})") from error
 
@@ -90,7 +92,8 @@ def sync(folder: Path) -> None:
 
 def _open(step: Path, tree: dict[str, Any], more: Any) -> dict[str, Any]:
     out: dict[str, Any] = {}
-    base = f"file://{(step / WEIGHTS).absolute()}/"
+    folder = places.absolute(step / WEIGHTS)
+    base = f"{folder}/" if places.on_bucket(folder) else f"file://{folder}/"
     # No cache: a block is read once. No fsync a chunk, which takes longer than the chunk: `sync` does it once.
     context = ts.Context({"cache_pool": {"total_bytes_limit": 0}, "file_io_sync": False})
     for path in paths(tree):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tigerjax import manifest
+from tigerjax import manifest, paths
 from tigerjax.data.rows import Batch, make_batch
 from tigerjax.errors import ConfigError, DataError
 
@@ -77,7 +77,7 @@ class Source:
     def __init__(self, name: str, folder: str | Path, seq_len: int):
         from array_record.python import array_record_module
 
-        self.name, self.folder = name, Path(folder)
+        self.name, self.folder = name, paths.of(folder)
         found = manifest.read(folder)
         if found is None:
             raise DataError(f"{folder}: source {name} has no cached rows; run `tigerjax data cache`")
@@ -91,9 +91,8 @@ class Source:
         if not self.rows:
             raise DataError(f"{folder}: source {name} has no rows")
         self.seq_len = seq_len
-        self._reader = array_record_module.ArrayRecordReader(
-            str(self.folder / ROWS_FILE), "readahead_buffer_size:0,max_parallelism:0"
-        )
+        file = paths.fetched(self.folder / ROWS_FILE, self.figures["rows_sha256"])
+        self._reader = array_record_module.ArrayRecordReader(str(file), "readahead_buffer_size:0,max_parallelism:0")
         if self._reader.num_records() != self.rows:
             raise DataError(
                 f"{folder}: {self._reader.num_records()} rows in the file, {self.rows} in the manifest; remove the"

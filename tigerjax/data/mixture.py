@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from tigerjax import hosts, manifest
+from tigerjax import hosts, manifest, paths
 from tigerjax.config import DataConfig
 from tigerjax.data import records
 from tigerjax.data.loader import Loader, schedule, write_rows
@@ -163,10 +163,10 @@ def cache(
     """
     from tigerjax.tokenizer.load import Tokenizer
 
-    sha = Tokenizer(Path(tokenizer)).sha256
+    sha = Tokenizer(tokenizer).sha256
     folders = {}
     for task in get_mixture(mixture).tasks:
-        folder = folders[task.name] = Path(cache_dir) / task.name
+        folder = folders[task.name] = paths.of(cache_dir) / task.name
         maker = row_maker(task)
         inputs: list[Path] = []
         if maker is not None:
@@ -174,7 +174,7 @@ def cache(
                 inputs = records.expand(maker.patterns)
             except DataError as error:
                 raise DataError(f"source {task.name}: {error}") from error
-            if (own := Tokenizer(Path(maker.tokenizer)).sha256) != sha:
+            if (own := Tokenizer(maker.tokenizer).sha256) != sha:
                 raise DataError(
                     f"source {task.name} is registered with tokenizer {maker.tokenizer} ({own[:12]}), but"
                     f" {tokenizer} ({sha[:12]}) is asked for; make data.tokenizer and the mixture agree"
@@ -281,9 +281,9 @@ def open_loader(
 
     import_modules(data.modules)
     mixture = get_mixture(data.mixture)
-    tokenizer = Tokenizer(Path(data.tokenizer))
+    tokenizer = Tokenizer(data.tokenizer)
     sha = tokenizer.sha256
-    folders = {task.name: Path(data.cache_dir) / task.name for task in mixture.tasks}
+    folders = {task.name: paths.of(data.cache_dir) / task.name for task in mixture.tasks}
     for name, folder in folders.items():
         found = manifest.read(folder)
         if found is not None and (old := found.get("figures", {}).get("tokenizer_sha256")) not in (None, sha):

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tigerjax import jsonl
+from tigerjax import jsonl, paths
 from tigerjax.data.tf import start
 from tigerjax.errors import DataError
 
@@ -25,7 +25,7 @@ JSON_COLUMN = "json"
 
 def read(path: str | Path, *, on_bad: jsonl.OnBad | None = None) -> Iterator[tuple[int, jsonl.Record]]:
     """(number from 1, record) of a file or builder folder; DataError with path:number, or `on_bad(error, bytes)`."""
-    path = Path(path)
+    path = paths.of(path)
     if path.is_dir():
         yield from _tfds(path)
     elif ".tfrecord" in path.name:
@@ -81,6 +81,7 @@ def _tfrecords(path: Path) -> Iterator[bytes]:
 def _array_records(path: Path) -> Iterator[bytes]:
     from array_record.python import array_record_module
 
+    paths.need_disk("an ArrayRecord file", path)
     try:
         reader = array_record_module.ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0")
         with contextlib.closing(reader):

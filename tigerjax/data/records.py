@@ -5,10 +5,10 @@ SFT example:  {id, messages: [{role: user|assistant, content}], task, lang, sour
 Alpaca ({instruction, input, output}) and ShareGPT ({conversations}) records are converted to the latter.
 """
 
-import glob
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from tigerjax import paths
 from tigerjax.data import readers
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.jsonl import OnBad, Record, named, read_jsonl, refuse_empty, write_jsonl
@@ -42,10 +42,10 @@ def expand(patterns: Paths) -> list[Path]:
 
             files.append(tfds_builder.folder(str(pattern).removeprefix(TFDS)))
             continue
-        found = sorted(glob.glob(str(pattern), recursive=True)) if not Path(pattern).is_file() else [str(pattern)]
+        found = [path] if (path := paths.of(pattern)).is_file() else paths.matching(pattern)
         if not found:
             raise DataError(f"{pattern}: no such file; name a JSONL file or a pattern that matches one")
-        files += [Path(f) for f in found]
+        files += found
     return files
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as spm
 
+from tigerjax import paths
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.manifest import canonical
 
@@ -33,7 +34,7 @@ def new_proto() -> Any:
 
 def read_proto(path: str | Path) -> Any:
     """The parsed SentencePiece model of a tokenizer folder, or of a .model file. Refuses anything else."""
-    path = Path(path)
+    path = paths.of(path)
     file = path / MODEL_FILE if path.is_dir() else path
     if not file.is_file():
         raise ConfigError(f"{file} does not exist; give a tokenizer folder or a SentencePiece .model file")
@@ -73,7 +74,7 @@ class Tokenizer:
 
     def __init__(self, folder: str | Path):
         """Reads a tokenizer folder, or a lone .model file as a base tokenizer."""
-        self.folder = Path(folder)
+        self.folder = paths.of(folder)
         proto = read_proto(self.folder)
         specials_file = self.folder / SPECIALS_FILE
         specials = _read_specials(specials_file) if specials_file.is_file() else {}

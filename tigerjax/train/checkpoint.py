@@ -5,14 +5,14 @@
         opt_state/                   the same; absent in a weights-only checkpoint
         meta.json                    kind, model, tokenizer_sha256, step, config, loader state, extra, files, sha256
 
-A step is written as `1200.partial` and renamed when everything is on disk; `files` holds the size of every file, so
-that a checkpoint cut short afterwards is found out without reading it, and `sha256` what reading it must give.
+A step is written as `1200.partial` and renamed when everything is on disk (in a bucket it is written as `1200`, and is
+there once its meta.json is). `files` holds the size of every file, so that a checkpoint cut short afterwards is found
+out without reading it, and `sha256` what reading it must give.
 """
 
 import dataclasses
 import functools
 import hashlib
-import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -22,21 +22,25 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from tigerjax import hosts, manifest
+from tigerjax import hosts, manifest, paths
 from tigerjax.config import ModelConfig, model_from_dict
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.train.checkpoint_files import (
     META,
+    building,
     check_bytes,
     checksums,
     first_line,
+    make_room,
     one_line_errors,
     prune,
     publish,
     read_meta,
+    remove,
     say_damaged,
     set_aside,
     steps,
+    sweep,
 )
 from tigerjax.train.state import TrainState
 
@@ -63,7 +67,7 @@ class Checkpointer:
     """
 
     def __init__(self, run_dir: str | Path, *, keep: int, keep_every_steps: int | None = None):
-        self.folder = (Path(run_dir) / "checkpoints").absolute()
+        self.folder = paths.absolute(run_dir) / "checkpoints"
         self.keep, self.keep_every_steps = keep, keep_every_steps
         self._orbax = ocp.AsyncCheckpointer(
             ocp.CompositeCheckpointHandler(
@@ -78,12 +82,12 @@ class Checkpointer:
 
         An error of the save before this one is raised here. Raises DataError when the disk is full."""
         self.wait()
-        partial = self.folder / f"{step}.partial"
+        partial = building(self.folder / str(step))
         with one_line_errors(partial, self.folder):
             if hosts.is_writer():
                 self.folder.mkdir(parents=True, exist_ok=True)
-                for left in [*self.folder.glob("*.partial*"), *self.folder.glob("*.removed")]:  # of a killed run
-                    shutil.rmtree(left, ignore_errors=True)
+                sweep(self.folder)
+                make_room(partial)
             hosts.barrier("checkpoint folder is clean")
             self._orbax.save(
                 partial,
@@ -126,7 +130,7 @@ class Checkpointer:
         self.wait()
         if hosts.is_writer():
             for late in [s for s in steps(self.folder) if s >= step]:
-                shutil.rmtree(self.folder / str(late))
+                remove(self.folder / str(late))
         hosts.barrier("late checkpoints dropped")
 
     def newest(self) -> tuple[int, dict[str, Any]] | None:
@@ -136,7 +140,7 @@ class Checkpointer:
         if step is None:
             return None
         path = self.folder / str(step)
-        if not path.is_dir():
+        if not (path / META).exists():
             raise ConfigError(f"{path} is there for host 0 but not here; give a run folder that all hosts share")
         return step, read_meta(path)
 
@@ -171,6 +175,7 @@ class Checkpointer:
         try:
             work()
         except Exception as error:  # Orbax and TensorStore raise many types for bytes that do not decode
+            paths.not_damage(error)
             trouble = first_line(error)
         troubles = [t for t in hosts.share(f"checkpoint {what}", trouble) if t is not None]
         if troubles and hosts.is_writer():
@@ -222,12 +227,12 @@ def save_model(
     """Writes a weights-only checkpoint folder, whole or not at all; replaces a checkpoint and refuses other folders.
 
     Several processes call it together, as `Checkpointer.save`, with the same arrays or with their parts of them."""
-    path = Path(path).absolute()
+    path = paths.absolute(path)
     partial = claim(path)
     with one_line_errors(partial, path.parent):
         if hosts.is_writer():
             path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(partial, ignore_errors=True)
+            make_room(partial)
         hosts.barrier("folder of a model is clean")
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler(weights=ocp.StandardCheckpointHandler())) as orbax:
             orbax.save(partial, args=ocp.args.Composite(weights=_save_weights(dict(weights))))
@@ -248,10 +253,10 @@ def load_model(path: str | Path) -> Model:
     """Weights as numpy arrays from a run, its checkpoints/ or one step; the optimiser's state is not read.
 
     Of several steps the newest whole one; damaged ones are named on stderr. DataError when none is whole."""
-    path = Path(path).absolute()
-    if (path / META).is_file():
+    path = paths.absolute(path)
+    if (path / META).exists():
         return _load(path)
-    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    folder = path / "checkpoints" if paths.names(path / "checkpoints") else path
     for step in steps(folder):
         try:
             return _load(folder / str(step))
@@ -288,6 +293,7 @@ def _load(path: Path) -> Model:
         weights = handler.restore(path / "weights", args=ocp.args.PyTreeRestore(restore_args=as_numpy))
         handler.close()
     except Exception as error:  # as in restore: many types
+        paths.not_damage(error)
         raise DataError(f"{path}: weights do not decode ({first_line(error)})") from error
     config = model_from_dict(meta["model"])
     return Model(
@@ -313,6 +319,6 @@ def _save_weights(weights: Any) -> Any:
 
 def claim(path: Path) -> Path:
     """Where to build what will be `path`; ConfigError when `path` is something else already."""
-    if path.is_dir() and any(path.iterdir()) and not (path / META).is_file():
+    if paths.names(path) and not (path / META).exists():
         raise ConfigError(f"{path} holds something that is not a checkpoint; give another folder or empty it")
-    return path.with_name(path.name + ".partial")
+    return building(path)

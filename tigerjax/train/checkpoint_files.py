@@ -1,17 +1,17 @@
 """A checkpoint as files: which there are, whether they are whole, how one gets its name and loses it.
 
-Nothing here reads an array, so `tigerjax checkpoint` answers without devices.
+On a disk a checkpoint is built beside its place and renamed; in a bucket it is built in its place, and is there once
+its meta.json is. Nothing here reads an array, so `tigerjax checkpoint` answers without devices.
 """
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tigerjax import hosts, manifest
+from tigerjax import hosts, manifest, paths
 from tigerjax.errors import DataError, disk_full
 
 META = "meta.json"
@@ -20,21 +20,46 @@ META = "meta.json"
 def folder_of(path: Path) -> Path:
     """The checkpoints folder of a run, or `path` itself when it is one. DataError when there is none."""
     for folder in (path / "checkpoints", path):
-        if folder.is_dir() and (steps(folder) or damaged(folder)):
+        if steps(folder) or damaged(folder):
             return folder
     raise DataError(f"{path}: no checkpoints here; give a run folder or its checkpoints/")
 
 
 def damaged(folder: Path) -> list[str]:
     """Names of the checkpoints that were set aside."""
-    return sorted(p.name for p in folder.glob("*.damaged"))
+    return [name for name in paths.names(folder) if name.endswith(".damaged")]
 
 
 def steps(folder: Path) -> list[int]:
     """Steps that were completed, newest first."""
-    if not folder.is_dir():
-        return []
-    return sorted((int(p.name) for p in folder.iterdir() if p.name.isdigit()), reverse=True)
+    return [step for step in _numbered(folder) if not paths.on_bucket(folder) or (folder / str(step) / META).exists()]
+
+
+def _numbered(folder: Path) -> list[int]:
+    return sorted((int(name) for name in paths.names(folder) if name.isdigit()), reverse=True)
+
+
+def building(path: Path) -> Path:
+    """Where the checkpoint `path` is written until `publish`."""
+    return path if paths.on_bucket(path) else path.with_name(f"{path.name}.partial")
+
+
+def make_room(built: Path) -> None:
+    """Takes away what lies where a checkpoint is going to be written: in a bucket the one that it replaces, too."""
+    if (built / META).exists():
+        remove(built)
+    else:
+        paths.clear(built)
+
+
+def sweep(folder: Path) -> None:
+    """Takes away what a killed run left behind: halves of checkpoints that were written or removed."""
+    if paths.on_bucket(folder):
+        left = [folder / str(step) for step in set(_numbered(folder)).difference(steps(folder))]
+    else:
+        left = [*folder.glob("*.partial*"), *folder.glob("*.removed")]
+    for half in left:
+        paths.clear(half)
 
 
 def read_meta(path: Path) -> dict[str, Any]:
@@ -43,18 +68,19 @@ def read_meta(path: Path) -> dict[str, Any]:
         meta = json.loads((path / META).read_text(encoding="utf-8"))
         files = meta["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
+        paths.not_damage(error)
         raise DataError(f"{path / META}: not readable as a checkpoint's JSON ({error})") from error
+    there = paths.sizes(path)
     for name, size in files.items():
-        have = (path / name).stat().st_size if (path / name).is_file() else None
-        if have != size:
+        if (have := there.get(name)) != size:
             raise DataError(f"{path / name}: {'missing' if have is None else f'{have} bytes'}, {size} were written")
     return meta
 
 
 def checksums(path: Path, *, part: int = 0, parts: int = 1) -> dict[str, str]:
     """sha256 of the files below `path`, or of part `part` of `parts` of them: hosts share the reading."""
-    files = sorted(p for p in path.rglob("*") if p.is_file() and p.name != META)
-    return {str(p.relative_to(path)): manifest.sha256(p) for p in files[part::parts]}
+    files = [name for name in paths.sizes(path) if name != META]
+    return {name: manifest.sha256(path / name) for name in files[part::parts]}
 
 
 def check_bytes(
@@ -74,18 +100,20 @@ def check_bytes(
     for name in mine:
         try:
             found = manifest.sha256(path / name, told)
-        except OSError as error:
-            raise DataError(f"{path / name}: cannot be read: {error.strerror}") from error
+        except Exception as error:
+            paths.not_damage(error)
+            raise DataError(f"{path / name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
         if found != wanted[name]:
             raise DataError(f"{path / name}: sha256 is {found[:12]}…, {wanted[name][:12]}… was written")
 
 
-def publish(partial: Path, final: Path, meta: dict[str, Any], sha256: dict[str, str]) -> None:
-    """Writes the JSON into a folder that Orbax has finished, then gives it its name."""
-    files = {str(p.relative_to(partial)): p.stat().st_size for p in sorted(partial.rglob("*")) if p.is_file()}
-    manifest.write_json(partial / META, meta | {"files": files, "sha256": sha256})
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(partial, final)
+def publish(built: Path, final: Path, meta: dict[str, Any], sha256: dict[str, str]) -> None:
+    """Writes the JSON into a folder that Orbax has finished, and gives it its name where it has another one."""
+    files = {name: size for name, size in paths.sizes(built).items() if name != META}
+    manifest.write_json(built / META, meta | {"files": files, "sha256": sha256})
+    if built != final:
+        paths.clear(final)
+        paths.rename(built, final, commit=META)
 
 
 def prune(folder: Path, *, keep: int, keep_every_steps: int | None) -> None:
@@ -97,32 +125,30 @@ def prune(folder: Path, *, keep: int, keep_every_steps: int | None) -> None:
 
 def remove(path: Path) -> None:
     """Takes a checkpoint away; one that is interrupted leaves no half of it under the step's name."""
-    gone = path.with_name(f"{path.name}.removed")
-    os.replace(path, gone)
-    shutil.rmtree(gone)
+    paths.remove(path, commit=META)
 
 
 def set_aside(path: Path, error: Exception) -> None:
     """Renames a damaged checkpoint to N.damaged, and says so."""
     aside = path.with_name(f"{path.name}.damaged")
-    shutil.rmtree(aside, ignore_errors=True)
-    os.replace(path, aside)
+    paths.clear(aside)
+    paths.rename(path, aside, commit=META)
     say_damaged(path, error, f"moved to {aside.name}, trying the one before")
 
 
 @contextlib.contextmanager
-def one_line_errors(partial: Path, folder: Path) -> Iterator[None]:
-    """A full disk becomes one DataError, and what was written of `partial` goes; older checkpoints stay."""
+def one_line_errors(built: Path, folder: Path) -> Iterator[None]:
+    """A full disk becomes one DataError, and what was written of `built` goes; older checkpoints stay."""
     try:
         yield
     except Exception as error:
-        if not disk_full(error):
+        if paths.on_bucket(folder) or not disk_full(error):
             raise
-        for leftover in folder.glob(f"{partial.name}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in folder.glob(f"{built.name}*"):
+            paths.clear(leftover)
         free = shutil.disk_usage(folder).free
         raise DataError(
-            f"{partial}: the disk is full ({free / 1e9:.2f} GB free), this checkpoint is lost; those before it are"
+            f"{built}: the disk is full ({free / 1e9:.2f} GB free), this checkpoint is lost; those before it are"
             " whole: free space or lower checkpoint.keep, then resume"
         ) from error
 

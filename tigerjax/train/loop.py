@@ -14,7 +14,7 @@ import jax
 from jax.sharding import Mesh
 
 from tigerjax import config as config_lib
-from tigerjax import hosts
+from tigerjax import hosts, paths
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.mesh import host_rows, make_mesh
@@ -77,7 +77,7 @@ def train(
     """
     # Mesh, objective, optimiser
     since = time.time() if since is None else since
-    run_dir, total_steps = Path(run_dir), config.optim.total_steps
+    run_dir, total_steps = paths.of(run_dir), config.optim.total_steps
     mesh = run_mesh(config) if mesh is None else mesh
     objective = token_objective(config, mesh) if objective is None else objective
     tx = make_optimizer(config.optim)
@@ -170,11 +170,13 @@ def train(
                     feed, saved = feed_from(batches=total_steps - i), i
                 elif due:
                     with goodput.spending("save"):
+                        metrics.flush()
                         checkpoints.save(i, to_disk(state, objective), meta | watch.kept(fed))
                     saved = i
             watch.read()
             at = int(state.step)
             if stop.number and fed is not None and at != saved:
+                metrics.flush()
                 checkpoints.save(at, to_disk(state, objective), meta | watch.kept(fed))
             hosts.at("waiting for the last checkpoint")
             checkpoints.wait()
@@ -227,7 +229,7 @@ def _start(
     if init_weights is None and config.checkpoint.init_from is not None:
         model = load_model(config.checkpoint.init_from)
         given = make_meta(kind=model.kind, model=model.config, tokenizer_sha256=model.tokenizer_sha256)
-        _check_same(given | {"data_seed": config.seed}, meta, Path(config.checkpoint.init_from))
+        _check_same(given | {"data_seed": config.seed}, meta, paths.of(config.checkpoint.init_from))
         init_weights = model.weights
     if init_weights is not None:
         return state_from_weights(objective, tx, mesh, init_weights), 0, None

@@ -5,11 +5,12 @@ import json
 import math
 import statistics
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tigerjax import hosts
+from tigerjax import hosts, paths
 from tigerjax.config import ModelConfig
 from tigerjax.train.wandb_run import WandbRun
 
@@ -83,7 +84,7 @@ class Metrics:
         `progress` None: a bar when stdout is a terminal. `echo` None: the log line goes to stdout. `wandb`: the W&B
         project that is told too, with the lines of `config`."""
         self._total = total_steps
-        self._file: Any = None
+        self._file: paths.Log | None = None
         self._board: Any = None
         self._wandb: WandbRun | None = None
         self._bar: Any = None
@@ -91,6 +92,9 @@ class Metrics:
             return
         run_dir.mkdir(parents=True, exist_ok=True)
         self._run_dir = run_dir
+        self._board_folder = run_dir / "tensorboard"
+        if paths.on_bucket(run_dir):
+            self._board_folder = Path(tempfile.mkdtemp(prefix="tensorboard-"))
         self.rewind(start_step)
         self._echo = echo or (lambda line: print(line, flush=True))
         if wandb is not None:
@@ -113,9 +117,8 @@ class Metrics:
         kept = []
         if path.is_file() and step > 0:
             kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step(line) <= step]
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        self._file = open(path, "a", encoding="utf-8")
-        self._board = _tensorboard(self._run_dir / "tensorboard", step)
+        self._file = paths.Log(path, kept)
+        self._board = _tensorboard(self._board_folder, step)
 
     def advance(self, step: int) -> None:
         """Moves the bar; prints nothing."""
@@ -127,8 +130,7 @@ class Metrics:
         if self._file is None:
             return
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-        self._file.write(json.dumps(finite) + "\n")
-        self._file.flush()
+        self._file.write(json.dumps(finite))
         scalars = {name: value for name, value in record.items() if isinstance(value, float)}
         scalars |= {f"shares/{source}": share for source, share in (record.get("shares") or {}).items()}
         if self._board is not None:
@@ -136,15 +138,28 @@ class Metrics:
                 self._board.add_scalar(name, value, record["step"])
         if self._wandb is not None:
             self._wandb.log(record["step"], scalars)
-        _prometheus(self._run_dir / "metrics.prom", record)
+        if not paths.on_bucket(self._run_dir):  # a collector reads it on its own host
+            _prometheus(self._run_dir / "metrics.prom", record)
         self._echo(log_line(record, self._total))
+
+    def flush(self) -> None:
+        """Until every record is in the run's folder: a checkpoint never knows of steps that metrics.jsonl lacks."""
+        if self._file is not None:
+            self._file.flush()
+        if self._board is not None:
+            self._board.flush()
+            if paths.on_bucket(self._run_dir):
+                paths.upload(self._board_folder, self._run_dir / "tensorboard")
 
     def close(self) -> None:
         """Flushes the files, takes the bar away, and waits a while for what W&B has to send."""
+        self.flush()
         if self._file is not None:
             self._file.close()
         if self._board is not None:
             self._board.close()
+            if paths.on_bucket(self._run_dir):
+                paths.clear(self._board_folder)
         if self._bar is not None:
             self._bar.stop()
         if self._wandb is not None:

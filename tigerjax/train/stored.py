@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from tigerjax import hosts
+from tigerjax import hosts, paths
 from tigerjax import mesh as mesh_axes
 from tigerjax.config import ComputeConfig, ModelConfig, model_from_dict
 from tigerjax.convert import store
@@ -49,7 +49,7 @@ def stream_model(
 ) -> None:
     """As `save_model` for weights that `fill(partial)` writes, by `tigerjax.convert.store`; a partial folder that it
     left when it was interrupted is handed to it again."""
-    path = Path(path).absolute()
+    path = paths.absolute(path)
     partial = claim(path)
     fill(partial)
     meta = make_meta(kind=kind, model=config, tokenizer_sha256=tokenizer_sha256, extra=extra) | {"step": 0}
@@ -60,10 +60,10 @@ def open_model(path: str | Path) -> StoredModel:
     """The newest whole checkpoint of a run, its checkpoints/ or one step, as `load_model` finds it; weights unread.
 
     Damaged ones are named on stderr. DataError when none is whole."""
-    path = Path(path).absolute()
-    if (path / META).is_file():
+    path = paths.absolute(path)
+    if (path / META).exists():
         return _open(path)
-    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    folder = path / "checkpoints" if paths.names(path / "checkpoints") else path
     for step in steps(folder):
         try:
             return _open(folder / str(step))

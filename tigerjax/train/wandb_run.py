@@ -9,10 +9,12 @@ import importlib
 import os
 import secrets
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tigerjax import paths
 from tigerjax.errors import ConfigError
 
 ID_FILE = "wandb_id.txt"
@@ -43,7 +45,8 @@ def _no_questions() -> Iterator[None]:
 
 
 class WandbRun:
-    """The W&B run of a run folder, whose id is kept in RUN/wandb_id.txt; W&B's own files are in RUN/wandb.
+    """The W&B run of a run folder, whose id is kept in RUN/wandb_id.txt; W&B's own files are in RUN/wandb,
+    or on this host's disk where RUN lies in a bucket.
 
     Nothing that W&B raises stops training: the first failure is one line on stderr, and nothing is sent from then on.
     A step that is done again after a restart or a rollback is logged again, at its own place on the axis `step`.
@@ -61,7 +64,7 @@ class WandbRun:
                     id=kept.read_text(encoding="utf-8").strip(),
                     resume="allow",
                     name=name,
-                    dir=str(run_dir),
+                    dir=tempfile.mkdtemp(prefix="wandb-") if paths.on_bucket(run_dir) else str(run_dir),
                     config=dict(line.split(" = ", 1) for line in config),
                     settings=module.Settings(
                         quiet=True,

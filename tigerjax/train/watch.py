@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from tigerjax import hosts, manifest
+from tigerjax import hosts, manifest, paths
 from tigerjax.config import RunConfig
 from tigerjax.errors import DataError
 from tigerjax.health import Spikes
@@ -161,8 +161,7 @@ class Watch:
     def _event(self, record: dict[str, Any]) -> None:
         """One line of RUN/events.jsonl, which keeps what a rollback takes out of metrics.jsonl."""
         if hosts.is_writer():
-            with open(self.run_dir / EVENTS, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"time": time.time()} | record) + "\n")
+            paths.append(self.run_dir / EVENTS, json.dumps({"time": time.time()} | record))
 
 
 def _memory(mesh: Mesh) -> dict[str, float]:

@@ -1,0 +1,273 @@
+"""Paths on a disk and in a Google Cloud Storage bucket, by the same methods.
+
+`of("runs/x")` is a pathlib.Path, and `of("gs://bucket/x")` an etils path that has its methods; what the builtin `open`,
+`os` and `shutil` do for a disk is here for both. A bucket differs from a disk in three ways:
+
+- It renames no folder. A folder that must be whole or absent has a *commit file*: written last, removed first, and a
+  folder without it is not there.
+- It appends to nothing: `Log` keeps the lines and writes the object again.
+- It writes an object whole or not at all, so that no object needs a second name while it is written.
+"""
+
+import functools
+import glob
+import importlib.util
+import io
+import logging
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from tigerjax.errors import BucketError, BucketRefused, ConfigError
+
+SCHEME = "gs://"
+COLLAPSED = "gs:/"  # what pathlib leaves of it
+# etils would take TensorFlow's client where that is installed: seconds to import, and no stand-in for its server. It
+# looks at this once, at the first path of any kind.
+os.environ["EPATH_USE_TF"] = "false"
+# gcsfs would ask a second service, by gRPC, what kind each bucket is.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+
+CLIENTS = ("aiohttp", "gcsfs", "google", "requests")  # whose errors are the bucket's
+REFUSALS = ("Forbidden: ", "PERMISSION_DENIED", "UNAUTHENTICATED", "Invalid Credentials")
+OUTAGES = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")  # as TensorStore says it
+BEGUN = ".begun"  # what a commit file is called in a bucket while its folder is uploaded
+READ_BYTES = 16 << 20  # of one request of a file that is read from its beginning to its end
+LAG_S = 30.0  # lines of a log are in the bucket after this time; it takes one write a second of an object at most
+
+
+def on_bucket(path: str | os.PathLike[str]) -> bool:
+    """Whether a path lies in a bucket; also when pathlib has made `gs:/bucket` of it."""
+    return f"{os.fspath(path)}/".startswith(COLLAPSED)
+
+
+def of(path: str | os.PathLike[str]) -> Path:
+    """The path, for reading and writing where it lies. ConfigError without a bucket's name, or without a client."""
+    if not on_bucket(path):
+        return Path(path)
+    place = os.fspath(path).removeprefix("gs:").strip("/")
+    if not place:
+        raise ConfigError(f"{SCHEME} names no bucket; write gs://BUCKET/FOLDER")
+    _client()
+    from etils import epath
+
+    found: Any = epath.Path(SCHEME + place)
+    return found
+
+
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """`of`, from the root of the disk; a path in a bucket is that already."""
+    return of(path) if on_bucket(path) else Path(path).absolute()
+
+
+def need_disk(what: str, path: str | os.PathLike[str] | None) -> None:
+    """ConfigError for a path in a bucket, where `what` works on a disk only."""
+    if path is not None and on_bucket(path):
+        place = os.fspath(path).removeprefix("gs:").strip("/")
+        raise ConfigError(
+            f"{what}: {SCHEME}{place} lies in a bucket, which is read and written here through a mount only; mount it"
+            " with gcsfuse and give that folder (docs/OPERATIONS.md says what takes gs:// itself)"
+        )
+
+
+def names(folder: Path) -> list[str]:
+    """What lies right below a folder; empty when there is none. A bucket that does not answer is an error."""
+    if not on_bucket(folder):
+        return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    try:
+        found = _client().ls(_key(folder), detail=False)
+    except FileNotFoundError:
+        return []
+    return sorted({name.rstrip("/").rpartition("/")[2] for name in found if name.rstrip("/") != _key(folder)})
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """Bytes of each file below a folder, by its name there; empty when there is none."""
+    if not on_bucket(folder):
+        return {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
+    root = _key(folder) + "/"
+    found = _client().find(root, detail=True)
+    return {name.removeprefix(root): info["size"] for name, info in sorted(found.items()) if not name.endswith("/")}
+
+
+def reading(path: Path) -> io.BufferedReader:
+    """The file, opened for its bytes. OSError when it does not exist."""
+    return _client().open(_key(path), "rb", block_size=READ_BYTES) if on_bucket(path) else open(path, "rb")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole: a reader sees the old one or the new one, and never half of it."""
+    if on_bucket(path):
+        path.write_bytes(text.encode())
+        return
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def append(path: Path, line: str) -> None:
+    """A line at the end of a small file that is written rarely, by one process: in a bucket all of it is written."""
+    if on_bucket(path):
+        path.write_bytes((path.read_bytes() if path.exists() else b"") + f"{line}\n".encode())
+        return
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+
+
+def remove(folder: Path, *, commit: str) -> None:
+    """Takes a folder away; when that is interrupted, what is left of it is not taken for a whole one."""
+    if on_bucket(folder):
+        (folder / commit).unlink(missing_ok=True)
+        _remove_objects(folder)
+        return
+    gone = folder.with_name(f"{folder.name}.removed")
+    os.replace(folder, gone)
+    shutil.rmtree(gone)
+
+
+def clear(folder: Path) -> None:
+    """Takes away what is in the way, if anything is: a folder that nobody reads."""
+    if on_bucket(folder):
+        _remove_objects(folder)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def rename(folder: Path, target: Path, *, commit: str) -> None:
+    """Gives a folder another name, at which nothing is; in a bucket object by object, `commit` first."""
+    if not on_bucket(folder):
+        os.replace(folder, target)
+        return
+    names = sorted(sizes(folder), key=lambda name: name != commit)
+    for some in (names[:1], names[1:]):
+        if some:
+            _client().mv([f"{_key(folder)}/{name}" for name in some], [f"{_key(target)}/{name}" for name in some])
+
+
+def publish(built: Path, target: Path, *, commit: str) -> None:
+    """Puts a finished folder of the disk in the place of `target`: a rename, or an upload with `commit` last.
+
+    An upload that was cut short leaves COMMIT.begun: whose folder it was going to be."""
+    if not on_bucket(target):
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(built, target)
+        return
+    remove(target, commit=commit)
+    begun = target / f"{commit}{BEGUN}"
+    begun.write_bytes((built / commit).read_bytes())
+    upload(built, target, last=commit)
+    begun.unlink()
+    shutil.rmtree(built)
+
+
+def upload(folder: Path, target: Path, *, last: str = "") -> None:
+    """Copies every file below a folder of the disk to `target`, in a bucket."""
+    for name in sorted(sizes(folder), key=lambda name: name == last):
+        _client().put_file(str(folder / name), f"{_key(target)}/{name}")
+
+
+def fetched(path: Path, sha256: str) -> Path:
+    """A file for a reader that knows disks only: from a bucket it is copied, once, to $XDG_CACHE_HOME/tigerjax."""
+    if not on_bucket(path):
+        return path
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tigerjax"
+    place = cache / f"{sha256}-{path.name}"
+    if not place.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        part = place.with_name(f"{place.name}.{os.getpid()}.part")
+        _client().get_file(_key(path), str(part))
+        os.replace(part, place)
+    return place
+
+
+def matching(pattern: str | os.PathLike[str]) -> list[Path]:
+    """The files and folders that a glob pattern names, `**` included, in order of name."""
+    if not on_bucket(pattern):
+        return [Path(name) for name in sorted(glob.glob(os.fspath(pattern), recursive=True))]
+    return [of(SCHEME + name) for name in sorted(_client().glob(_key(of(pattern))))]
+
+
+def contains(folder: Path, path: Path) -> bool:
+    """Whether a path lies in a folder, links of the disk followed."""
+    inner, outer = (p if on_bucket(p) else p.resolve() for p in (path, folder))
+    return inner.is_relative_to(outer)
+
+
+def trouble(error: BaseException) -> BucketError | None:
+    """What an error of a bucket's client means: that it refused or did not answer; None for all other errors."""
+    if not _client.cache_info().currsize:
+        return None
+    said = " ".join(str(error).split())[:300] or type(error).__name__
+    missing = isinstance(error, FileNotFoundError) and error.errno is None  # gcsfs sets none, a disk does
+    if missing or getattr(error, "code", None) in (401, 403) or any(word in said for word in REFUSALS):
+        return BucketRefused(f"the bucket refused: {said}; look at its name, and at what this account may do there")
+    if type(error).__module__.partition(".")[0] in CLIENTS or any(word in said for word in OUTAGES):
+        return BucketError(f"the bucket did not answer: {said}; start again")
+    return None
+
+
+def not_damage(error: BaseException) -> None:
+    """Raises the `trouble` that an error stands for, so that it is not taken for damage; an object may be missing."""
+    if not isinstance(error, FileNotFoundError) and (found := trouble(error)) is not None:
+        raise found from error
+
+
+class Log:
+    """A file to which lines are added; in a bucket it holds them at last after LAG_S, and after `flush`."""
+
+    def __init__(self, path: Path, lines: list[str]):
+        """Begins the file anew, with these lines."""
+        self._path, self._lines, self._written = path, list(lines), time.monotonic()
+        self._file: Any = None if on_bucket(path) else open(path, "w", encoding="utf-8")
+        if self._file is not None:
+            self._file.writelines(f"{line}\n" for line in lines)
+        self.flush()
+
+    def write(self, line: str) -> None:
+        """One line more."""
+        if self._file is not None:
+            self._file.write(f"{line}\n")
+            self._file.flush()
+            return
+        self._lines.append(line)
+        if time.monotonic() - self._written > LAG_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Until every line is in the file."""
+        if self._file is not None:
+            self._file.flush()
+            return
+        write_text(self._path, "".join(f"{line}\n" for line in self._lines))
+        self._written = time.monotonic()
+
+    def close(self) -> None:
+        """Flushes; nothing is written afterwards."""
+        self.flush()
+        if self._file is not None:
+            self._file.close()
+
+
+def _key(path: Path) -> str:
+    """BUCKET/NAME, as the client wants it."""
+    return str(path).removeprefix(SCHEME)
+
+
+def _remove_objects(folder: Path) -> None:
+    if sizes(folder):
+        _client().rm(_key(folder), recursive=True)
+
+
+@functools.cache
+def _client() -> Any:
+    """fsspec's client of Cloud Storage, the one that etils uses too; it remembers no listing, as TensorStore and other
+    hosts write beside it."""
+    if importlib.util.find_spec("gcsfs") is None:
+        raise ConfigError("paths that begin with gs:// need gcsfs; `pip install gcsfs`, or mount the bucket by gcsfuse")
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs what it raises
+    import fsspec
+
+    fsspec.config.conf["gcs"] = {"use_listings_cache": False}
+    return fsspec.filesystem("gcs", finalize_on_close=True)
