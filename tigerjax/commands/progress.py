@@ -14,8 +14,9 @@ LIVE_SECONDS, PLAIN_SECONDS, SHORT_SECONDS = 0.2, 10.0, 5.0
 
 
 def show_progress(what: str, unit: str = "") -> Callable[[int, int], None]:
-    """A function of (done, all); all is 0 where nobody knows. With unit "GB" both are bytes, shown in MB where
-    all is below one GB. Rate and time left are said, of what was done since the first call: an interrupted run's part says nothing of this one's speed."""
+    """A function of (done, all); all is 0 where nobody knows. With unit "GB" both are bytes, shown in MB where all is
+    below one GB. Rate and time left are said, of what was done since the first call: an interrupted run's part says
+    nothing of this one's speed."""
     started = time.monotonic()
     last, first, silent = [started], [(-1, started)], [True]
 
