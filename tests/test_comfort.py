@@ -160,3 +160,12 @@ def test_progress_is_quiet_when_short_and_tells_rate_and_time_left_when_long(mon
         clock.now += 2
         rows(1000 * done, 0)  # nobody knows how many there will be
     assert capsys.readouterr().err.splitlines() == ["made 5,000 rows 500/s", "made 10,000 rows 500/s"]
+    for total, line in (
+        (int(2.5e9), "read 1.25/2.50 GB (50%) 0.0625 GB/s 20 s left"),
+        (50_000_000, "read 25/50 MB (50%) 1.25 MB/s 20 s left"),
+    ):
+        read = progress.show_progress("read", "GB")
+        read(0, total)
+        clock.now += 20
+        read(total // 2, total)
+        assert capsys.readouterr().err.splitlines() == [line]

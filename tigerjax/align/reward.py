@@ -126,7 +126,7 @@ class Scorer:
         self.extra, self.sha256 = model.extra, model.sha256
         self._model, self._weights = Reward(model.config, compute), jax.tree.map(jnp.asarray, dict(model.weights))
         self._tokenizer, self._seq_len, self._rows, self._mesh = tokenizer, seq_len, rows, mesh
-        self._progress = progress
+        self._progress = progress if hosts.is_writer() else None
         self._run = _compiled if mesh is None else in_mesh(mesh, _compiled)
 
     def __call__(self, items: Sequence[Item]) -> list[float]:
@@ -164,7 +164,7 @@ class Scorer:
             if not 0 < len(one) <= self._seq_len:
                 raise DataError(f"sequence {place} has {len(one)} tokens, needs 1 to {self._seq_len}")
             buckets[max(SMALLEST_BUCKET, 1 << (len(one) - 1).bit_length())].append(place)
-        out, done = np.full(len(ids), np.nan), 0
+        out, done, mesh = np.full(len(ids), np.nan), 0, self._mesh
         say = self._progress and self._progress("scored", "answers")
         for length in sorted(buckets):
             for start in range(0, len(buckets[length]), self._rows):
@@ -174,10 +174,8 @@ class Scorer:
                 for row, place in enumerate(places):
                     tokens_BT[row, : len(ids[place])] = ids[place]
                     last_B[row] = len(ids[place]) - 1
-                batch = [
-                    a if self._mesh is None else mesh_axes.put(a, self._mesh, "batch") for a in (tokens_BT, last_B)
-                ]
-                scores_B = np.asarray(self._run(self._model, self._mesh, self._weights, *batch))
+                batch = [a if mesh is None else mesh_axes.put(a, mesh, "batch") for a in (tokens_BT, last_B)]
+                scores_B = np.asarray(self._run(self._model, mesh, self._weights, *batch))
                 out[places] = scores_B[: len(places)]
                 done += len(places)
                 if say is not None:

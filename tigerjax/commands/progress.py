@@ -14,8 +14,9 @@ LIVE_SECONDS, PLAIN_SECONDS, SHORT_SECONDS = 0.2, 10.0, 5.0
 
 
 def show_progress(what: str, unit: str = "") -> Callable[[int, int], None]:
-    """A function of (done, all); all is 0 where nobody knows. With unit "GB" both are bytes. Rate and time left are
-    said, of what was done since the first call: an interrupted run's part says nothing of this one's speed."""
+    """A function of (done, all); all is 0 where nobody knows. With unit "GB" both are bytes, shown in MB where all is
+    below one GB. Rate and time left are said, of what was done since the first call: an interrupted run's part says
+    nothing of this one's speed."""
     started = time.monotonic()
     last, first, silent = [started], [(-1, started)], [True]
 
@@ -29,17 +30,18 @@ def show_progress(what: str, unit: str = "") -> Callable[[int, int], None]:
         if not over and now - last[0] < (LIVE_SECONDS if live else PLAIN_SECONDS):
             return
         last[0], silent[0] = now, False
-        scale = 1e9 if unit == "GB" else 1
-        form = "{:,.2f}" if unit == "GB" else "{:,.0f}"
+        small = unit == "GB" and 0 < total < 1e9
+        scale, shown = (1e6 if small else 1e9, "MB" if small else "GB") if unit == "GB" else (1, unit)
+        form = "{:,.2f}" if shown == "GB" else "{:,.0f}"
         amounts = "/".join(form.format(n / scale) for n in (done, total) if n or not total)
-        words = [f"{what} {amounts if total else form.format(done / scale)} {unit}".rstrip()]
+        words = [f"{what} {amounts if total else form.format(done / scale)} {shown}".rstrip()]
         if total:
             words.append(f"({done / total:.0%})")
         if live and total:
             words.insert(0, f"[{'#' * int(BAR * done / total):{BAR}}]")
         speed = (done - first[0][0]) / max(now - first[0][1], 1e-9)
         if speed > 0:
-            words.append(f"{_rate(speed / scale)}{' GB' if unit == 'GB' else ''}/s")
+            words.append(f"{_rate(speed / scale)}{f' {shown}' if unit == 'GB' else ''}/s")
             if total:
                 words.append(f"in {now - started:.0f} s" if over else f"{(total - done) / speed:.0f} s left")
         end = "\r" if live and not over else "\n"
