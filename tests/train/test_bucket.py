@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from bucket import Bucket, served
+from test_several import run as processes
 from tiny_run import TinyLoader, tiny_config
 
 from tigerjax import cli, paths
@@ -48,8 +49,8 @@ def below(cloud: Bucket, place: str) -> list[str]:
     return cloud.names(place.removeprefix("gs://") + "/")
 
 
-def run(folder, loader=None, config=CONFIG):
-    return train(config, loader or TinyLoader(), run_dir=folder, progress=False, echo=lambda line: None)
+def run(folder, loader=None, config=CONFIG, mesh=None):
+    return train(config, loader or TinyLoader(), run_dir=folder, mesh=mesh, progress=False, echo=lambda line: None)
 
 
 def losses(text: str) -> list[tuple[int, float]]:
@@ -118,6 +119,19 @@ def test_sigterm_saves_what_was_trained_and_all_that_was_logged(cloud, place):
     assert stopped.value.code == 143
     (step,) = steps(paths.of(place) / "checkpoints")
     assert [at for at, _ in losses(paths.of(f"{place}/metrics.jsonl").read_text())] == list(range(1, step + 1))
+
+
+@pytest.mark.slow
+def test_two_processes_write_one_run_into_a_bucket_and_go_on_after_a_signal(cloud, place, tmp_path):
+    """The processes inherit the environment by which the server is found."""
+    for scenario, codes in (("preempt", [143, 143]), ("plain", [0, 0])):
+        ended = processes("several.py", [scenario, place, 8, 4], tmp_path / scenario, 2)
+        assert ended.codes == codes, ended.errors
+    config = tiny_config(mesh=MeshConfig(fsdp=4), total_steps=8, every_steps=4)
+    alone = run(tmp_path / "alone", config=config, mesh=make_mesh(config.mesh, jax.devices()[:4]))
+    for mine, theirs in zip(*(jax.tree.leaves(w) for w in (alone.weights, load_model(place).weights)), strict=True):
+        np.testing.assert_allclose(jax.device_get(mine), theirs, atol=1e-4)  # as on a disk: test_several.py
+    assert cli.main(["checkpoint", "verify", place]) == 0
 
 
 def test_a_state_comes_back_and_only_the_newest_are_kept(cloud, place):
