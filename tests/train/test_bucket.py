@@ -6,10 +6,10 @@ import os
 import signal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from bucket import Bucket, served
+from saving import restore, save, small_state
 from test_several import run as processes
 from tiny_run import TinyLoader, tiny_config
 
@@ -17,16 +17,15 @@ from tigerjax import cli, paths
 from tigerjax.config import MeshConfig
 from tigerjax.errors import BucketError, BucketRefused, ConfigError
 from tigerjax.mesh import make_mesh
-from tigerjax.train.checkpoint import Checkpointer, load_model, make_meta, save_model, steps
+from tigerjax.train.checkpoint import load_model, save_model, steps
 from tigerjax.train.loop import run_mesh, train
 from tigerjax.train.metrics import last_record
 from tigerjax.train.objective import token_objective
 from tigerjax.train.optim import make_optimizer
-from tigerjax.train.state import TrainState, init_state
+from tigerjax.train.state import init_state
 from tigerjax.train.stored import load_placed, open_model
 
 CONFIG = tiny_config(total_steps=6, every_steps=2, keep=2)
-META = make_meta(kind="llama", model=CONFIG.model, tokenizer_sha256="abc", loader={"index": 5}, data_seed=0)
 NUMBERS = itertools.count(1)
 
 
@@ -59,26 +58,6 @@ def losses(text: str) -> list[tuple[int, float]]:
 
 def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
-
-
-def small_state(value: float) -> TrainState:
-    return TrainState(jnp.int32(0), {"embed": jnp.full((8, 4), value)}, ({"mu": jnp.full((8, 4), -value)},))
-
-
-def save(place, *at: int, keep: int = 9) -> None:
-    saver = Checkpointer(place, keep=keep)
-    for step in at:
-        saver.save(step, small_state(step), META)
-    saver.close()
-
-
-def restore(place):
-    saver = Checkpointer(place, keep=9)
-    like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), small_state(0))
-    try:
-        return saver.restore(like)
-    finally:
-        saver.close()
 
 
 def flip(cloud: Bucket, place: str, step: int, room: str) -> str:

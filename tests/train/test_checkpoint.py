@@ -5,47 +5,21 @@ import shutil
 import subprocess
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from saving import META, restore, save, small_state
 from tiny_run import tiny_config
 
 from tigerjax.config import MeshConfig
 from tigerjax.errors import DataError
 from tigerjax.train import checkpoint
-from tigerjax.train.checkpoint import Checkpointer, load_model, make_meta, save_model, steps
+from tigerjax.train.checkpoint import Checkpointer, load_model, save_model, steps
 from tigerjax.train.loop import run_mesh
 from tigerjax.train.objective import token_objective
 from tigerjax.train.optim import make_optimizer
-from tigerjax.train.state import TrainState, abstract_state, init_state
+from tigerjax.train.state import abstract_state, init_state
 
 CONFIG = tiny_config()
-META = make_meta(kind="llama", model=CONFIG.model, tokenizer_sha256="abc", loader={"index": 5}, data_seed=0)
-
-
-def small_state(value: float) -> TrainState:
-    return TrainState(
-        jnp.int32(0), {"embed": jnp.full((8, 4), value)}, ({"mu": jnp.full((8, 4), -value)}, jnp.int32(7))
-    )
-
-
-def abstract(state: TrainState) -> TrainState:
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), state)
-
-
-def save(folder, *at: int, keep: int = 9) -> None:
-    saver = Checkpointer(folder, keep=keep)
-    for step in at:
-        saver.save(step, small_state(step), META)
-    saver.close()
-
-
-def restore(folder):
-    saver = Checkpointer(folder, keep=9)
-    try:
-        return saver.restore(abstract(small_state(0)))
-    finally:
-        saver.close()
 
 
 def truncate(folder, room: str) -> None:

@@ -93,8 +93,6 @@ def _draw(weights_BV: jax.Array, keys_B: jax.Array, top_p: float) -> jax.Array:
         place_B, _ = _first_above(jnp.where(block_BY > s.pivot_B[:, None], block_BY, 0.0), left_B)
         token_B = (block_B * size + place_B).astype(jnp.int32)
         token_B = jnp.where(s.done_B, s.token_B, token_B)
-        if top_p >= 1.0:
-            return s._replace(token_B=token_B, done_B=jnp.ones_like(s.done_B))
         weight_B = jnp.take_along_axis(block_BY, place_B[:, None], axis=-1)[:, 0]
         total_BX = above(weight_B)
         done_B = s.done_B | (total_BX.sum(-1) < target_B)
@@ -105,7 +103,7 @@ def _draw(weights_BV: jax.Array, keys_B: jax.Array, top_p: float) -> jax.Array:
     # A row of NaN weighs 0, and its first try must end it.
     target_B = jnp.maximum(top_p * start.total_BX.sum(-1), jnp.finfo(jnp.float32).tiny)
     if top_p >= 1.0:
-        return attempt(start).token_B
+        return attempt(start).token_B  # whatever it is: XLA leaves out the pass that would judge it
     return jax.lax.while_loop(lambda s: ~s.done_B.all(), attempt, start).token_B
 
 
