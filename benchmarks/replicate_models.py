@@ -175,8 +175,7 @@ def _text(place: Place) -> dict[str, Any]:
     texts = [out / "text" / name for name in corpora]
     cut = against_sft_files(texts, [out / "instructions.jsonl"], out / "pretrain")
     for folder, target in (("pretrain", "sources"), ("text", "sources_with_repeats")):
-        for lang in ("zh", "en"):
-            quick.split_sources(out / folder / f"corpus_{lang}.jsonl", out / target, lang)
+        quick.split_sources({lang: out / folder / f"corpus_{lang}.jsonl" for lang in ("zh", "en")}, out / target)
     before, after = (_characters(out / f) for f in ("text", "pretrain"))
     return {"documents": cut["counts"], "characters_with_repeats": before, "characters_without": after}
 
