@@ -129,7 +129,7 @@ def machine() -> dict[str, Any]:
     names = ("jax", "flax", "orbax-checkpoint", "torch", "transformers", "datasets", "datasketch", "tokenizers")
     from importlib import metadata
 
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in names:
         try:
             versions[name] = metadata.version(name)

@@ -13,7 +13,6 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from train_beside_transformers import model_config
 from turns import Row, clocked, finish, medians, peer, turns
@@ -28,7 +27,7 @@ def main() -> None:
     torch, st = peer("torch"), peer("safetensors.numpy")
     import jax
     import numpy as np
-    from train_step import _Run
+    from train_step import Run
 
     from tigerjax.config import ComputeConfig, MeshConfig, OptimConfig
     from tigerjax.mesh import make_mesh
@@ -45,7 +44,7 @@ def main() -> None:
         weight_decay=0.1, clip_norm=1.0,
     )  # fmt: skip
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    run: Any = _Run(model, compute, MeshConfig())
+    run = Run(model, compute, MeshConfig())
     objective, tx = token_objective(run, mesh), make_optimizer(optim)
     state, wanted = init_state(objective, tx, mesh, seed=0), abstract_state(objective, tx, mesh)
     meta = make_meta(kind=objective.kind, model=model, tokenizer_sha256=None)

@@ -18,6 +18,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +120,11 @@ def main() -> None:
             records.write_jsonl(work / "x.jsonl", documents)
             given, sft = [work / "x.jsonl"], [EMBEDDED / "sft.jsonl"]
             steps: dict[str, Callable[[], Any]] = {
-                "signature": lambda documents=documents: signature(documents),
-                "clean": lambda given=given, work=work: clean_files(given, work / "clean"),
-                "dedup exact": lambda given=given, work=work: dedup_files("exact", given, work / "exact"),
-                "dedup near": lambda given=given, work=work: dedup_files("near", given, work / "near"),
-                "against-sft": lambda given=given, work=work, sft=sft: against_sft_files(given, sft, work / "sft"),
+                "signature": partial(signature, documents),
+                "clean": partial(clean_files, given, work / "clean"),
+                "dedup exact": partial(dedup_files, "exact", given, work / "exact"),
+                "dedup near": partial(dedup_files, "near", given, work / "near"),
+                "against-sft": partial(against_sft_files, given, sft, work / "sft"),
             }
             for name, step in steps.items():
                 seconds.setdefault(name, []).append(cpu(step))
@@ -134,12 +135,12 @@ def main() -> None:
         slope = exponent(real_sizes, taken) if len(taken) > 1 else float("nan")
         print(f"{name:14}" + "".join(f"{rate:8.2f} MB/s" for rate in rates) + f"{slope:12.3f}")
         figures[name] = {"mb_per_s_per_core": [round(r, 2) for r in rates], "exponent": round(slope, 3)}
-    rates = tokens(corpus(max(args.sizes), seed=0), SEQ_LEN)
-    for name, thousands in rates.items():
+    by_kind = tokens(corpus(max(args.sizes), seed=0), SEQ_LEN)
+    for name, thousands in by_kind.items():
         print(f"{name:14}{thousands:10,.0f}K tokens/s/core")
     if args.json:
         args.json.write_text(
-            json.dumps({"megabytes": real_sizes, "stages": figures, "thousand_tokens_per_s": rates}, indent=1) + "\n"
+            json.dumps({"megabytes": real_sizes, "stages": figures, "thousand_tokens_per_s": by_kind}, indent=1) + "\n"
         )
 
 

@@ -134,7 +134,7 @@ def words(row: dict[str, str], lang: str) -> dict[str, str]:
 
 def country_facts(rows: list[dict[str, str]]) -> Iterator[Fact]:
     """Two relations in two languages a country; dev and test countries are spread over the continents."""
-    splits = {}
+    splits: dict[str, str] = {}
     for continent in sorted({r["en_continent"] for r in rows}):
         own = shuffled((slug(r["en_country"]) for r in rows if r["en_continent"] == continent), "held-out")
         splits |= {name: EIGHTHS[8 * i // len(own)] for i, name in enumerate(own)}

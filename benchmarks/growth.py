@@ -30,7 +30,7 @@ NEW_TOKENS, PROMPTS = 32, 8
 def step(layers: int, rows: int, length: int) -> Callable[[], float]:
     """A compiled training step; calling it gives its seconds."""
     import jax
-    from train_step import _Run, random_batch
+    from train_step import Run, random_batch
 
     from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, OptimConfig
     from tigerjax.mesh import make_mesh
@@ -49,7 +49,7 @@ def step(layers: int, rows: int, length: int) -> Callable[[], float]:
     )  # fmt: skip
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     compute = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1024)
-    run: Any = _Run(model, compute, MeshConfig())
+    run = Run(model, compute, MeshConfig())
     objective, tx = token_objective(run, mesh), make_optimizer(optim)
     state, compiled = init_state(objective, tx, mesh, seed=0), compile_step(objective, tx, optim, mesh)
     batch = jax.device_put(random_batch(rows, length, VOCAB), mesh.devices.flat[0])
@@ -115,6 +115,11 @@ def text(stage: str, folder: Path, megabytes: float) -> Callable[[], float]:
     return once
 
 
+def grown(name: str, size: int) -> Callable[[], float]:
+    """`step` with one of its sizes changed."""
+    return step(**(BASE | {name: size}))
+
+
 def fit(sizes: list[float], seconds: list[float]) -> tuple[float, float]:
     """(exponent, residual): the slope of log over log, and the largest |measured / fitted - 1|."""
     slope = exponent(sizes, seconds)
@@ -140,7 +145,7 @@ def main() -> None:
         raw[name] = {"seconds": found, "exponent": slope, "residual": residual}
 
     for name, theory, sizes in (("layers", "1", LAYERS), ("rows", "1", ROWS), ("length", "1 to 2", LENGTHS)):
-        measure(f"{name}, training step", f"theory: {theory}", sizes, lambda n, name=name: step(**(BASE | {name: n})))
+        measure(f"{name}, training step", f"theory: {theory}", sizes, functools.partial(grown, name))
     measure("candidates, sampler", "theory: 1", CANDIDATES, sampled)
     with tempfile.TemporaryDirectory() as folder:
         for stage in ("clean", "near", "against-sft"):

@@ -188,7 +188,8 @@ def plant(documents: list[Row], lang: str) -> tuple[list[Row], Row]:
     real = shuffled([d for d in documents if d["source"] != "facts"], "plant", lang, name=lambda d: d["id"])
     real = [d for d in real if len(d["text"]) >= (600 if lang == "en" else 100)]
     exact, near, dirty = real[:PLANTED], real[PLANTED : 2 * PLANTED], real[2 * PLANTED : 3 * PLANTED]
-    added, said = [], {"exact_duplicates": {}, "near_duplicates": {}, "dirty": {}}
+    added: list[Row] = []
+    said: Row = {"exact_duplicates": {}, "near_duplicates": {}, "dirty": {}}
     for d in exact:
         added.append(d | {"id": f"{d['id']}-copy"})
         said["exact_duplicates"][f"{d['id']}-copy"] = d["id"]

@@ -138,9 +138,12 @@ def main() -> None:
         text = path.read_text(encoding="utf-8")
         for mark, body in said.items():
             block = f"<!-- {mark} -->\n\n{body}\n\n<!-- /{mark} -->"
-            text, found = re.subn(f"<!-- {mark} -->.*?<!-- /{mark} -->", lambda _, b=block: b, text, flags=re.DOTALL)
-            if found != 1:
-                raise SystemExit(f"{path.name} must hold <!-- {mark} --> … <!-- /{mark} --> once, found {found}")
+            parts = re.split(f"<!-- {mark} -->.*?<!-- /{mark} -->", text, flags=re.DOTALL)
+            if len(parts) != 2:
+                raise SystemExit(
+                    f"{path.name} must hold <!-- {mark} --> … <!-- /{mark} --> once, found {len(parts) - 1}"
+                )
+            text = block.join(parts)
         path.write_text(text, encoding="utf-8")
 
 

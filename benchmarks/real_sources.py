@@ -145,7 +145,7 @@ def _members(deb: Path, ends: str) -> Iterator[tuple[str, bytes]]:
 def _content(files: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     file = files.extractfile(member)
     if file is None:
-        raise ValueError(f"{files.name}: {member.name} is no file")
+        raise ValueError(f"{files.name!r}: {member.name} is no file")
     return file.read()
 
 

@@ -97,16 +97,21 @@ def _tokens(records: list[dict[str, Any]]) -> tuple[list[Claim], Table]:
         table.append(("by name, 60,515", {"characters a token": [f["after"] for f in large], "ratio": ratio}))
         for source in sorted(set.intersection(*(set(f["by_source"]) for f in large))):
             pairs = [f["by_source"][source] for f in large]
-            cells = {"characters a token": [after for _, after in pairs], "ratio": [b / a for a, b in pairs]}
+            cells: dict[str, Sequence[float]] = {
+                "characters a token": [after for _, after in pairs],
+                "ratio": [b / a for a, b in pairs],
+            }
             table.append((f"by name, of it {source.removesuffix('_zh').replace('_', ' ')}", cells))
         claims.append(Claim("By-name text: twice the efficiency", [r - 2 for r in ratio], "x"))
     return claims, table
 
 
-def _trained(name: str, arms: dict[str, dict[int, Any]], level: dict[int, float]) -> tuple[str, dict[str, list[float]]]:
+def _trained(
+    name: str, arms: dict[str, dict[int, Any]], level: dict[int, float]
+) -> tuple[str, dict[str, Sequence[float]]]:
     """A row of the tables of `holistic` and `dedup`."""
     own = arms[name]
-    columns: dict[str, list[float]] = {}
+    columns: dict[str, Sequence[float]] = {}
     for when in ("before", "after"):
         columns[f"right {when} SFT"] = [f[when]["accuracy"] for f in own.values()]
         columns[f"nats of right answers {when} SFT"] = [f[when]["answer_nats"] for f in own.values()]
@@ -208,7 +213,10 @@ def _rounds(records: list[dict[str, Any]]) -> tuple[list[Claim], Table]:
     table[0][1]["true reward"] = [f["true_reward"] for f in before.values()]
     for arm in ("control", *ARMS):
         own = list(arms[arm].values())
-        cells = {"right": [f["accuracy"] for f in own], "true reward": [f["true_reward"] for f in own]}
+        cells: dict[str, Sequence[float]] = {
+            "right": [f["accuracy"] for f in own],
+            "true reward": [f["true_reward"] for f in own],
+        }
         if arm != "control":
             cells["winners"] = [sum(f["winners"].values()) for f in own]
             cells["winners of the reward model right"] = [f["winners_right"].get("rm", 0.0) for f in own]
@@ -225,13 +233,16 @@ def _extension(records: list[dict[str, Any]]) -> tuple[list[Claim], Table]:
     def after(arm: str, k: int, lang: str) -> dict[int, float]:
         return {seed: f["after_steps"][str(k)][f"{lang}_nats"] for seed, f in arms[arm].items()}
 
-    claims, table = [], []
+    claims: list[Claim] = []
+    table: Table = []
     for lang in ("zh", "en"):
         for k in STEPS_AFTER:
             lower = paired(after("random", k, lang), after("mean", k, lang))
             claims.append(Claim(f"Means of sub-tokens: lower held-out {lang} loss after {k} steps", lower, "nats"))
     for k in STEPS_AFTER:
-        cells = {f"{lang}, {arm}": list(after(arm, k, lang).values()) for lang in ("zh", "en") for arm in arms}
+        cells: dict[str, Sequence[float]] = {
+            f"{lang}, {arm}": list(after(arm, k, lang).values()) for lang in ("zh", "en") for arm in arms
+        }
         table.append((f"{k} steps", cells))
     return claims, table
 
@@ -264,7 +275,7 @@ def markdown(records: list[dict[str, Any]]) -> str:
     total = sum(r["seconds"] for r in records)
     head, texts = words()
     named, minutes = ", ".join(map(str, seeds)), round(total / 60)
-    steps = next((r["settings"]["steps"] for r in records if r["experiment"] == "holistic"), {})
+    steps: dict[str, int] = next((r["settings"]["steps"] for r in records if r["experiment"] == "holistic"), {})
     out = [head.format(seeds=named, commits=commits, minutes=minutes, cells=len(records), **steps), ""]
     out += ["| word | meaning |", "|---|---|", *(f"| {word} | {meaning} |" for word, meaning in VERDICTS.items()), ""]
     for name, own in found.items():

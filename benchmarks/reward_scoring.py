@@ -11,6 +11,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -32,7 +33,7 @@ def main() -> None:
     args = parser.parse_args()
     weights = nn.unbox(llama.init(reward.Reward(CONFIG, FLOAT32), jax.random.key(0)))
     extra = {"calibration": {"mean": 0.0, "std": 1.0, "n": 2}, "truncation_penalty": 2.0}
-    tok = NumberTokenizer()
+    tok: Any = NumberTokenizer()
     model = Model(CONFIG, weights, "reward", tok.sha256, 0, "", extra)
     scorer = Scorer(model, tok, compute=FLOAT32, seq_len=SEQ_LEN, rows=ROWS)
     rng = np.random.default_rng(0)

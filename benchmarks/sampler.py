@@ -34,7 +34,7 @@ from tigerjax.model import llama
 from tigerjax.sample.engine import FLOAT32, SamplingConfig, Stats, generate
 
 PROMPTS, CANDIDATES, NEW_TOKENS, PROMPT_TOKENS = 8, 10, 128, 60
-RAGGED_PROMPTS = (24, 80)
+RAGGED_PROMPTS: tuple[int, ...] = (24, 80)
 TURNS, TRIAL_TOKENS = 2, 16
 STOPS = range(5, 205)  # ids that end a ragged answer: one in a hundred of the vocabulary
 CONFIG = ModelConfig(
@@ -73,8 +73,8 @@ def ours(
     stats, started = Stats(), time.monotonic()
     model = (CONFIG, weights)
     compute = dataclasses.replace(FLOAT32, dtype="bfloat16") if jax.default_backend() == "gpu" else FLOAT32
-    how = {"compute": compute, "model_sha": "b", "stats": stats}
-    records = list(generate(model, NumberTokenizer(), prompts, sampling, seed=seed, **how))
+    made = generate(model, NumberTokenizer(), prompts, sampling, seed=seed, compute=compute, model_sha="b", stats=stats)
+    records = list(made)
     return time.monotonic() - started, sum(c["ntok"] for r in records for c in r["candidates"]), stats
 
 
@@ -85,7 +85,9 @@ def transformers_model(weights: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         to_hf(weights, CONFIG, Path(folder) / "hf", tokenizer=None)
         gpu = jax.default_backend() == "gpu"
-        model = LlamaForCausalLM.from_pretrained(Path(folder) / "hf", dtype=torch.bfloat16 if gpu else torch.float32)
+        model: Any = LlamaForCausalLM.from_pretrained(
+            Path(folder) / "hf", dtype=torch.bfloat16 if gpu else torch.float32
+        )
         return model.to("cuda" if gpu else "cpu")
 
 
@@ -137,7 +139,8 @@ def beside(weights: Any, prompts: list[dict[str, str]], leave_out: bool) -> dict
 
 def ragged(weights: Any, many: list[dict[str, str]]) -> dict[str, Any]:
     """Rates at ragged lengths, with the peak before and after each."""
-    stops, figures = tuple(STOPS), {}
+    stops = tuple(STOPS)
+    figures: dict[str, Any] = {}
     ours(weights, many[:1], seed=2, stop_ids=stops)  # compiles
     for count in RAGGED_PROMPTS:
         before = ours(weights, many[:PROMPTS], seed=3)

@@ -11,6 +11,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from turns import Row, clocked, finish, medians, turns
@@ -44,7 +46,9 @@ def main() -> None:
     args = parser.parse_args()
     for code in IMPORTS.values():
         process("-c", code)  # from the disk once, so that every turn finds it in memory
-    sides = {name: lambda code=code: process("-c", code) for name, code in {"nothing": "pass", **IMPORTS}.items()}
+    sides: dict[str, Callable[[], float]] = {
+        name: partial(process, "-c", code) for name, code in {"nothing": "pass", **IMPORTS}.items()
+    }
     sides["help"] = lambda: process("-m", "tigerjax.cli", "--help")
     found = turns(args.repeats, sides)
     beside = str(Path(__file__).with_name("train_beside_transformers.py"))

@@ -73,7 +73,8 @@ def main() -> None:
         print(f"{name}\n{text}", end="", flush=True)
         if a.write:
             source = config.read_text(encoding="utf-8")
-            config.write_text(BLOCK.sub(lambda _, text=text: text, source, count=1), encoding="utf-8")
+            before, after = BLOCK.split(source, maxsplit=1)
+            config.write_text(before + text + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

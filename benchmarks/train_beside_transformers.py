@@ -54,9 +54,9 @@ def model_config(case: str) -> Any:
 def tigerjax_seconds(case: str, steps: int) -> dict[str, Any]:
     """Seconds of each step, the number of weights, peak bytes of the device (None on a CPU)."""
     import jax
-    from train_step import random_batch
+    from train_step import Run, random_batch
 
-    from tigerjax.config import ComputeConfig, MeshConfig, OptimConfig, PipelineConfig
+    from tigerjax.config import ComputeConfig, MeshConfig, OptimConfig
     from tigerjax.mesh import make_mesh
     from tigerjax.model.llama import parameter_count
     from tigerjax.train.objective import token_objective
@@ -66,19 +66,17 @@ def tigerjax_seconds(case: str, steps: int) -> dict[str, Any]:
 
     model, gpu = model_config(case), jax.default_backend() == "gpu"
     rows, seq_len = CASES[case]["rows"], CASES[case]["seq_len"]
-    attention, dtype = ("cudnn", "bfloat16") if gpu else ("reference", "float32")
-    compute = ComputeConfig(attention=attention, remat="none", dtype=dtype, loss_chunk_tokens=min(rows * seq_len, 2048))
+    compute = ComputeConfig(
+        attention="cudnn" if gpu else "reference", remat="none", dtype="bfloat16" if gpu else "float32",
+        loss_chunk_tokens=min(rows * seq_len, 2048),
+    )  # fmt: skip
     optim = OptimConfig(
         peak_lr=1e-4, final_lr_fraction=1.0, warmup_steps=1, total_steps=1000, beta1=0.9, beta2=0.95, eps=1e-8,
         weight_decay=0.1, clip_norm=1.0,
     )  # fmt: skip
 
-    class Run:
-        """What the objective reads of a RunConfig."""
-
-    Run.model, Run.compute, Run.mesh, Run.pipeline = model, compute, MeshConfig(), PipelineConfig()
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    objective, tx = token_objective(Run, mesh), make_optimizer(optim)
+    objective, tx = token_objective(Run(model, compute, MeshConfig()), mesh), make_optimizer(optim)
     state, step = init_state(objective, tx, mesh, seed=0), compile_step(objective, tx, optim, mesh)
     batch, seconds = jax.device_put(random_batch(rows, seq_len, model.vocab_size)), []
     for _ in range(WARM_UP + steps):
@@ -98,7 +96,8 @@ def transformers_seconds(case: str, steps: int, *, compiled: bool) -> dict[str, 
     sizes, gpu = CASES[case], torch.cuda.is_available()
     device = "cuda" if gpu else "cpu"
     torch.manual_seed(0)
-    config = LlamaConfig(
+    make_config: Any = LlamaConfig  # its annotations leave attn_implementation out
+    config = make_config(
         num_hidden_layers=sizes["num_layers"], hidden_size=sizes["model_dim"], intermediate_size=sizes["mlp_dim"],
         num_attention_heads=sizes["num_heads"], num_key_value_heads=sizes["num_kv_heads"],
         vocab_size=sizes["padded_vocab_size"], tie_word_embeddings=False, attn_implementation="sdpa",

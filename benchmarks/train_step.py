@@ -50,7 +50,7 @@ def measure(model: ModelConfig, compute: ComputeConfig, *, rows: int, seq_len: i
         peak_lr=1e-3, final_lr_fraction=0.1, warmup_steps=2, total_steps=1000, beta1=0.9, beta2=0.95, eps=1e-8,
         weight_decay=0.1, clip_norm=1.0,
     )  # fmt: skip
-    objective, tx = token_objective(_Run(model, compute, MeshConfig()), mesh), make_optimizer(optim)  # type: ignore[arg-type]
+    objective, tx = token_objective(Run(model, compute, MeshConfig()), mesh), make_optimizer(optim)
     state = init_state(objective, tx, mesh, seed=0)
     step = compile_step(objective, tx, optim, mesh)
     batch = jax.device_put(random_batch(rows, seq_len, model.vocab_size), mesh.devices.flat[0])
@@ -76,12 +76,12 @@ def measure(model: ModelConfig, compute: ComputeConfig, *, rows: int, seq_len: i
     }
 
 
-class _Run(NamedTuple):
-    """The part of RunConfig that the token objective reads."""
+class Run(NamedTuple):
+    """`tigerjax.train.objective.Trained` without the rest of a run."""
 
     model: ModelConfig
     compute: ComputeConfig
-    mesh: object
+    mesh: MeshConfig
     pipeline: PipelineConfig = PipelineConfig()
 
 

@@ -2,14 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from tigerjax.config import RunConfig
+from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, PipelineConfig
 from tigerjax.mesh import RULES
 from tigerjax.model import llama, stack
 from tigerjax.model.pipeline import LayerOrder, Pipeline
@@ -34,7 +34,20 @@ class Objective:
     """Set where `init` and `loss` have the layers in stage order (an interleaved pipeline); None is layer order."""
 
 
-def token_objective(config: RunConfig, mesh: Mesh) -> Objective:
+class Trained(Protocol):
+    """The part of a RunConfig that the token objective reads."""
+
+    @property
+    def model(self) -> ModelConfig: ...
+    @property
+    def compute(self) -> ComputeConfig: ...
+    @property
+    def mesh(self) -> MeshConfig: ...
+    @property
+    def pipeline(self) -> PipelineConfig: ...
+
+
+def token_objective(config: Trained, mesh: Mesh) -> Objective:
     """Next-token cross-entropy of the config's Llama over `tigerjax.data.rows.Batch`; aux: accuracy."""
     stages, rounds, run = config.mesh.stage, config.pipeline.rounds, stack.scan_layers
     if stages > 1:
