@@ -51,7 +51,7 @@ def _tokens(records: Records, axes: list[Any]) -> None:
     _dots(axes[0], [0, *EMBEDDED_PIECES], ratios, "embedded verse", COLOURS[0])
     axes[0].axhline(2, color="grey", linestyle=":", label="TigerBot's figure")
     axes[0].set(xlabel="new pieces beside 32,000", ylabel="characters a token, ratio", title="Held-out embedded verse")
-    axes[0].legend(frameon=False)
+    axes[0].legend(edgecolor="none", framealpha=0.9)
     if large:
         names = sorted(large[0]["by_source"])
         pairs = {n: [f["by_source"][n][1] / f["by_source"][n][0] for f in large if n in f["by_source"]] for n in names}
@@ -94,7 +94,7 @@ def _holistic(records: Records, axes: list[Any]) -> None:
     axes[2].set(title="Loss of held-out books before SFT", ylabel="nats a token")
     axes[3].set(title="SFT loss, mean over seeds", xlabel="SFT examples seen", ylabel="nats a token", yscale="log")
     for axis in axes:
-        axis.legend(frameon=False)
+        axis.legend(edgecolor="none", framealpha=0.9)
 
 
 def _smooth(losses: Sequence[float]) -> list[float]:
@@ -116,7 +116,7 @@ def _dedup(records: Records, axes: list[Any]) -> None:
         _dots(axis, [0, 1], [[of(f) for f in own] for own in arms.values()], label, colour)
         axis.set(title=title, ylabel="%" if number < 2 else "nats a token", xlim=(-0.4, 1.4))
         axis.set_xticks([0, 1], [f"repeats {arm}" for arm in arms])
-        axis.legend(frameon=False)
+        axis.legend(edgecolor="none", framealpha=0.9)
 
 
 def _rounds(records: Records, axes: list[Any]) -> None:
@@ -136,7 +136,7 @@ def _rounds(records: Records, axes: list[Any]) -> None:
         axis.set(xscale="log", xlabel="candidates a prompt", ylabel="%", title=title)
         axis.set_xticks(xs, [str(n) for n in xs])
         axis.minorticks_off()
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(edgecolor="none", framealpha=0.9, fontsize=8)
     names = {
         "SFT": before,
         "no\nwinners": [100 * f["accuracy"] for f in arms["control"]],
@@ -161,7 +161,7 @@ def _extension(records: Records, axes: list[Any]) -> None:
             _dots(axis, list(places), held, {"mean": "mean of sub-tokens"}.get(arm, arm), colour)
         axis.set_xticks(places, [str(k) for k in STEPS_AFTER])
         axis.set(title=f"Held-out {lang} books", xlabel="steps after the extension", ylabel="nats a token")
-    axes[0].legend(frameon=False)
+    axes[0].legend(edgecolor="none", framealpha=0.9)
 
 
 PLOTS: dict[str, tuple[int, Callable[[Records, list[Any]], None]]] = {
