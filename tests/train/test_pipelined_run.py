@@ -10,11 +10,12 @@ from tiny_run import TinyLoader, tiny_config
 
 from tigerjax.config import MeshConfig, PipelineConfig
 from tigerjax.errors import ConfigError
-from tigerjax.train.checkpoint import load_model
+from tigerjax.train.checkpoint import load_model, save_model
 from tigerjax.train.loop import run_mesh, train
 from tigerjax.train.objective import token_objective
 from tigerjax.train.optim import make_optimizer
-from tigerjax.train.state import from_disk, init_state, to_disk
+from tigerjax.train.state import from_disk, init_state, state_from_weights, to_disk
+from tigerjax.train.stored import open_whole, placed_weights
 
 # float32: another order of the same sums, over six updates of Adam
 TOLERANCE = 1e-5
@@ -67,6 +68,22 @@ def test_initial_weights_on_disk_are_those_of_one_device_and_come_back_in_stage_
     again = from_disk(to_disk(state, objective), objective)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(again), jax.device_get(state))
     assert jax.tree.map(lambda a: a.sharding, again) == jax.tree.map(lambda a: a.sharding, state)
+
+
+def test_start_weights_from_the_disk_are_placed_in_stage_order_and_not_copied(tmp_path):
+    run = config(**CIRCULAR)
+    mesh = run_mesh(run)
+    objective, tx = token_objective(run, mesh), make_optimizer(run.optim)
+    born = init_state(objective, tx, mesh, seed=3)
+    on_disk = jax.device_get(to_disk(born, objective).weights)
+    save_model(tmp_path / "model", on_disk, run.model)
+    given = placed_weights(open_whole(tmp_path / "model"), mesh, "float32")
+    state = state_from_weights(objective, tx, mesh, given)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), jax.device_get(born))
+    assert jax.tree.map(lambda a: a.sharding, state.weights) == jax.tree.map(lambda a: a.sharding, born.weights)
+    assert state.weights["embed"] is given["embed"]  # the layers are moved, and this one stays where it was read to
+    whole = state_from_weights(objective, tx, mesh, on_disk)  # a host's own arrays are copied
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(born))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from tigerjax.model import llama
 from tigerjax.model.reward import Reward
 from tigerjax.sample.run import CANDIDATES
 from tigerjax.train.checkpoint import load_model, save_model
-from tigerjax.train.stored import load_placed
+from tigerjax.train.stored import load_placed, open_whole
 
 CLOSE = 2e-5  # nats: sums over split rows of products, in another order
 
@@ -77,7 +77,7 @@ def test_a_checkpoint_is_read_onto_a_mesh_as_it_is_read_whole(models, dtype):
         assert len({str(s.index) for s in placed.weights["layers"]["attn"]["q"].addressable_shards}) == 4
 
 
-def test_a_damaged_checkpoint_is_not_placed(models, tmp_path):
+def test_a_damaged_checkpoint_is_not_placed_and_of_a_run_the_one_before_is(models, tmp_path, capfd):
     shutil.copytree(models[0], tmp_path / "damaged")
     files = [path for path in (tmp_path / "damaged" / "weights").rglob("*") if path.is_file()]
     largest = max(files, key=lambda path: path.stat().st_size)
@@ -86,6 +86,11 @@ def test_a_damaged_checkpoint_is_not_placed(models, tmp_path):
     largest.write_bytes(data)
     with pytest.raises(DataError, match="sha256 is"):
         load_placed(tmp_path / "damaged", make_mesh(serving.MESH, jax.devices()[:4]), "float32")
+    run = tmp_path / "run" / "checkpoints"
+    shutil.copytree(tmp_path / "damaged", run / "2")
+    shutil.copytree(models[0], run / "1")
+    assert open_whole(tmp_path / "run").path == run / "1"
+    assert "checkpoints/2" in capfd.readouterr().err
 
 
 def test_two_processes_sample_evaluate_and_score_as_one_device_does(models, alone, tmp_path):

@@ -26,11 +26,11 @@ from tigerjax.model import llama
 from tigerjax.model.attention import fitting
 from tigerjax.model.reward import Reward, from_llama
 from tigerjax.tokenizer.load import Tokenizer
-from tigerjax.train.checkpoint import Model, load_model, save_model
+from tigerjax.train.checkpoint import Model, save_model
 from tigerjax.train.loop import run_mesh
 from tigerjax.train.loop import train as train_loop
 from tigerjax.train.objective import Objective, Sums, in_mesh
-from tigerjax.train.stored import load_placed
+from tigerjax.train.stored import load_placed, open_whole, placed_weights
 
 SMALLEST_BUCKET = 32
 MODEL_FOLDER = "model"
@@ -226,14 +226,14 @@ def train(
     check_rows(reward.score_rows, mesh)  # now rather than after the training
     comparisons, counts = reward_data.read(preferences)
     train_set, eval_set = reward_data.split(comparisons, eval_fraction=reward.eval_fraction, seed=config.seed)
-    chat = load_model(init)
+    chat = open_whole(init)
     if chat.kind != "llama" or chat.config != config.model:
         raise ConfigError(f"{init}: a reward model starts from a chat model of the config's sizes, this is another")
     if chat.tokenizer_sha256 not in (None, tokenizer.sha256):
         raise ConfigError(f"{init} was trained with another tokenizer than {tokenizer.folder}")
-    given = [comparisons, [e["messages"] for e in reference], chat.sha256]
+    given = [comparisons, [e["messages"] for e in reference]]
     digest = hashlib.sha256(manifest.canonical(given)).hexdigest()
-    hosts.same("preferences, reference set or chat model", digest)
+    hosts.same("preferences or reference set", digest)
     rows = reward_data.to_rows(train_set, tokenizer, seq_len=config.data.seq_len)
     loader = PairLoader(
         rows,
@@ -248,7 +248,7 @@ def train(
         run_dir=run_dir,
         mesh=mesh,
         objective=reward_objective(config, centering=reward.centering),
-        init_weights=from_llama(chat.weights, jax.random.key(config.seed)),
+        init_weights=from_llama(placed_weights(chat, mesh, "float32"), jax.random.key(config.seed)),
         tokenizer_sha256=tokenizer.sha256,
     )
     state = state._replace(opt_state=None)  # makes room for scoring

@@ -18,7 +18,7 @@ from tigerjax import hosts, paths
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.mesh import host_rows, make_mesh
-from tigerjax.train.checkpoint import Checkpointer, load_model, make_meta
+from tigerjax.train.checkpoint import Checkpointer, make_meta
 from tigerjax.train.checkpoint_files import damaged
 from tigerjax.train.feed import Fed, Feed
 from tigerjax.train.goodput import Goodput
@@ -27,6 +27,7 @@ from tigerjax.train.objective import Objective, token_objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.state import TrainState, abstract_state, from_disk, init_state, state_from_weights, to_disk
 from tigerjax.train.step import compile_step
+from tigerjax.train.stored import open_whole, placed_weights
 from tigerjax.train.trace import Trace
 from tigerjax.train.watch import Watch
 
@@ -227,10 +228,10 @@ def _start(
             " run's records; restore one from a copy, remove the folder to start over, or give another run folder"
         )
     if init_weights is None and config.checkpoint.init_from is not None:
-        model = load_model(config.checkpoint.init_from)
-        given = make_meta(kind=model.kind, model=model.config, tokenizer_sha256=model.tokenizer_sha256)
+        stored = open_whole(config.checkpoint.init_from)
+        given = make_meta(kind=stored.kind, model=stored.config, tokenizer_sha256=stored.tokenizer_sha256)
         _check_same(given | {"data_seed": config.seed}, meta, paths.of(config.checkpoint.init_from))
-        init_weights = model.weights
+        init_weights = placed_weights(stored, mesh, "float32")
     if init_weights is not None:
         return state_from_weights(objective, tx, mesh, init_weights), 0, None
     return init_state(objective, tx, mesh, seed=config.seed), 0, None

@@ -59,20 +59,23 @@ def init_state(objective: Objective, tx: optax.GradientTransformation, mesh: Mes
 
 
 def state_from_weights(objective: Objective, tx: optax.GradientTransformation, mesh: Mesh, weights: Any) -> TrainState:
-    """Step 0 from given weights in layer order (arrays that this process has whole), cut to the mesh. DataError names
-    every one that does not fit."""
+    """Step 0 from given weights in layer order. DataError names every one that does not fit.
+
+    An array that lies on the mesh already, cut as training cuts it, is taken over, and the first step donates it; of
+    any other, which this process has whole, a device gets a copy of its part."""
     wanted = jax.eval_shape(lambda: nn.unbox(objective.init(jax.random.key(0))))
     check_same_shapes(weights, wanted, what="start weights")
     shardings = state_shardings(objective, tx, mesh)
 
     def place(w: Any, leaf: Any, cut: Any) -> jax.Array:
+        if isinstance(w, jax.Array) and w.dtype == leaf.dtype and w.sharding.is_equivalent_to(cut, w.ndim):
+            return w
         # A device gets its part and never the whole, and hosts do not compare theirs, as device_put would have them.
-        # Always a copy: the step donates its state.
+        # A copy: the step donates its state.
         whole = np.asarray(w)
         return jax.make_array_from_callback(leaf.shape, cut, lambda index: np.array(whole[index], leaf.dtype))
 
-    in_order = in_stage_order(dict(weights), objective.order)
-    placed = jax.tree.map(place, in_order, wanted, shardings.weights)
+    placed = in_stage_order(jax.tree.map(place, dict(weights), wanted, shardings.weights), objective.order)
     finish = jax.jit(lambda w: (jnp.int32(0), tx.init(w)), out_shardings=(shardings.step, shardings.opt_state))
     step, opt_state = finish(placed)
     return TrainState(step, placed, opt_state)

@@ -4,6 +4,7 @@ The folders are those of `tigerjax.train.checkpoint`; the arrays are `tigerjax.c
 """
 
 import functools
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from tigerjax import hosts, paths
+from tigerjax import hosts, manifest, paths
 from tigerjax import mesh as mesh_axes
 from tigerjax.config import ComputeConfig, ModelConfig, model_from_dict
 from tigerjax.convert import store
@@ -56,17 +57,17 @@ def stream_model(
     publish(partial, path, meta, checksums(partial))
 
 
-def open_model(path: str | Path) -> StoredModel:
+def open_model(path: str | Path, opened: Callable[[Path], StoredModel] | None = None) -> StoredModel:
     """The newest whole checkpoint of a run, its checkpoints/ or one step, as `load_model` finds it; weights unread.
 
-    Damaged ones are named on stderr. DataError when none is whole."""
-    path = paths.absolute(path)
+    Damaged ones are named on stderr. DataError when none is whole; `opened` may look closer than this does."""
+    path, opened = paths.absolute(path), opened or _open
     if (path / META).exists():
-        return _open(path)
+        return opened(path)
     folder = path / "checkpoints" if paths.names(path / "checkpoints") else path
     for step in steps(folder):
         try:
-            return _open(folder / str(step))
+            return opened(folder / str(step))
         except DataError as error:
             say_damaged(folder / str(step), error, "trying the one before")
     raise DataError(f"{path}: {NO_CHECKPOINT}")
@@ -86,26 +87,47 @@ def _open(path: Path) -> StoredModel:
     )
 
 
-def load_placed(path: str | Path, mesh: Mesh | None, dtype: str) -> Model:
-    """`load_model` with the weights on `mesh`, cut as training cuts them and in `dtype`; without a mesh, as they are.
+def open_whole(path: str | Path) -> StoredModel:
+    """`open_model` by all hosts together, its bytes checked: each host checks its share of them."""
+    return open_model(path, _open_together)
 
-    A host reads its own share of each weight, and hosts share the check of the bytes; one reads all of them, a layer at
-    a time, for the sha256. The head of a reward model stays float32. DataError when no checkpoint is whole."""
-    if mesh is None:
-        return load_model(path)
-    stored = open_model(path)
-    hosts.same("the checkpoint to read", [str(stored.path), stored.step])
-    check_bytes(stored.path, read_meta(stored.path), ("weights",), part=jax.process_index(), parts=jax.process_count())
-    sha256 = content_sha256(stored.weights, stored.config) if hosts.is_writer() else ""
+
+def _open_together(path: Path) -> StoredModel:
+    stored, trouble, meta = None, None, {}
+    try:
+        stored, meta = _open(path), read_meta(path)
+        check_bytes(path, meta, ("weights",), part=jax.process_index(), parts=jax.process_count())
+    except DataError as error:
+        trouble = str(error)
+    if named := [t for t in hosts.share("troubles of a checkpoint", trouble) if t is not None]:
+        raise DataError(named[0])
+    assert stored is not None
+    hosts.same("the checkpoint to read", [str(path), hashlib.sha256(manifest.canonical(meta)).hexdigest()])
+    return stored
+
+
+def placed_weights(stored: StoredModel, mesh: Mesh, dtype: str) -> Any:
+    """The weights on `mesh`, cut as training cuts them and in `dtype`; a host reads its own share of each. The head of
+    a reward model stays float32."""
     shardings = weight_shardings(stored.config, stored.kind, mesh)
     narrow = jnp.dtype(dtype)
-    weights = {
+    return {
         name: jax.tree.map(functools.partial(_placed, dtype=np.float32 if name == "score" else narrow), *both)
         for name, both in ((name, (stored.weights[name], shardings[name])) for name in stored.weights)
     }
+
+
+def load_placed(path: str | Path, mesh: Mesh | None, dtype: str) -> Model:
+    """`load_model` with the weights as `placed_weights` puts them; without a mesh, as they are.
+
+    One host reads all of them, a layer at a time, for the sha256. DataError when no checkpoint is whole."""
+    if mesh is None:
+        return load_model(path)
+    stored = open_whole(path)
+    sha256 = content_sha256(stored.weights, stored.config) if hosts.is_writer() else ""
     return Model(
         stored.config,
-        weights,
+        placed_weights(stored, mesh, dtype),
         stored.kind,
         stored.tokenizer_sha256,
         stored.step,
