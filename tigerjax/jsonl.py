@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ def open_lines(path: str | Path, at: At | None = None) -> Iterator[Iterable[byte
     try:
         raw = paths.reading(path)
     except OSError as error:
+        paths.not_damage(error)
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     with raw:
         if path.suffix != ".zst":
@@ -117,20 +117,14 @@ def refuse_empty(path: str | Path, count: int) -> None:
 
 def write_jsonl(path: str | Path, records: Iterable[Record]) -> int:
     """Writes one object a line (zstandard when the name ends in .zst), by rename; returns their number."""
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
     count = 0
-    try:
-        with contextlib.ExitStack() as stack:
-            out: Any = stack.enter_context(open(part, "wb"))
-            if path.suffix == ".zst":
-                import zstandard
+    with contextlib.ExitStack() as stack:
+        out: Any = stack.enter_context(paths.writing(path := paths.of(path)))
+        if path.suffix == ".zst":
+            import zstandard
 
-                out = stack.enter_context(zstandard.ZstdCompressor().stream_writer(out, closefd=False))
-            for record in records:
-                out.write(json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
-                count += 1
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+            out = stack.enter_context(zstandard.ZstdCompressor().stream_writer(out, closefd=False))
+        for record in records:
+            out.write(json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+            count += 1
     return count

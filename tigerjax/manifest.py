@@ -12,6 +12,9 @@ Work goes on in OUT.partial (what an interrupted run left there is redone). On s
 manifest.json inside; on any exception nothing of `out` changes. An `out` in a bucket is made in a temporary folder of
 the disk and uploaded, manifest.json last. Only an earlier result of the same stage is ever replaced: a folder that
 holds anything else is refused.
+
+A folder that takes long, and goes on after an interruption, is moved into run.tmp by a rename. In a bucket it is made
+where it stays, in `run.in_place("name")`: an earlier result of the stage goes before that, and not at the end.
 """
 
 import contextlib
@@ -20,7 +23,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +58,7 @@ def size(path: str | Path) -> int:
     path = paths.of(path)
     if path.is_dir():
         return sum(found for name, found in paths.sizes(path).items() if Path(name).name not in (FILE, BEGUN))
-    return path.stat().st_size
+    return paths.size(path)
 
 
 def canonical(value: Any) -> bytes:
@@ -82,12 +85,29 @@ def read(folder: str | Path, *, file: str = FILE) -> dict[str, Any] | None:
 class Stage:
     """Handed to the body of `stage`: where to write, and what to say about it."""
 
-    def __init__(self, tmp: Path, manifest: dict[str, Any] | None):
+    def __init__(self, tmp: Path, manifest: dict[str, Any] | None, begin: Callable[[], Path] | None = None):
         self.tmp = tmp
         self.manifest = manifest
         self.done = manifest is not None
         self.counts: dict[str, Any] = {}
         self.figures: dict[str, Any] = {}
+        self.kept = ""
+        self._begin = begin
+
+    def in_place(self, name: str) -> Path:
+        """A folder of a result in a bucket that is written where it stays; what an interrupted stage with the same
+        config and inputs has written of it is there."""
+        assert self._begin is not None, "a stage that is done, or another process's, writes nothing"
+        self.kept = name
+        return self._begin() / name
+
+
+def refuse(out: Path, name: str, there: Mapping[str, Any] | None) -> None:
+    """ConfigError when `out` holds anything but a result of stage `name`; `there` is the manifest of what it holds."""
+    made_by = (there or {}).get("stage")
+    if made_by != name and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        what = f"the result of stage {made_by!r}" if made_by else "files that no stage wrote"
+        raise ConfigError(f"{out} holds {what}, and stage {name!r} would replace it; give another folder or empty it")
 
 
 @contextlib.contextmanager
@@ -109,7 +129,7 @@ def stage(
     for path in (inputs := [paths.of(p) for p in inputs]):
         if not path.exists():
             raise DataError(f"{path}: input of stage {name} does not exist")
-        if paths.contains(out, path):
+        if paths.resolved(path).is_relative_to(paths.resolved(out)):
             raise ConfigError(f"{path} is an input and lies in the output {out}; give another output folder")
     hashed, size_of_all = 0, sum(map(size, inputs)) if hashing else 0
 
@@ -128,20 +148,26 @@ def stage(
         "seed": seed,
     }
     old = read(out)
-    there = old or (read(out, file=BEGUN) if paths.on_bucket(out) else None)  # or an upload that was cut short
-    if out.exists() and (not out.is_dir() or any(out.iterdir())) and (there is None or there.get("stage") != name):
-        what = "files that no stage wrote" if there is None else f"the result of stage {there.get('stage')!r}"
-        raise ConfigError(f"{out} holds {what}, and stage {name!r} would replace it; give another folder or empty it")
+    begun = read(out, file=BEGUN) if paths.on_bucket(out) else None  # by an upload, or a stage, that was cut short
+    refuse(out, name, old or begun)
     if old is not None and all(old.get(k) == v for k, v in wanted.items()):
         yield Stage(out, old)
         return
+
+    def begin() -> Path:
+        if old is not None or begun is None or any(begun.get(k) != v for k, v in wanted.items()):
+            # Until all that was there is gone it is not what an interrupted stage of this config has left.
+            paths.begin(out, canonical({"stage": name}), commit=FILE)
+            write_json(out / BEGUN, wanted)
+        return out
+
     if paths.on_bucket(out):
         tmp = Path(tempfile.mkdtemp(prefix=f"{out.name}-"))
     else:
         tmp = out.with_name(out.name + ".partial")
         shutil.rmtree(tmp, ignore_errors=True)
         tmp.mkdir(parents=True)
-    run = Stage(tmp, None)
+    run = Stage(tmp, None, begin)
     started = datetime.datetime.now(datetime.UTC)
     try:
         yield run
@@ -149,15 +175,16 @@ def stage(
         if "in" in run.counts and run.counts["in"] != run.counts.get("out", 0) + sum(dropped.values()):
             raise DataError(f"stage {name}: counts do not balance: {run.counts}")
         ended = datetime.datetime.now(datetime.UTC)
+        in_place = [f"{run.kept}/{file}" for file in paths.sizes(out / run.kept)] if run.kept else []
         run.manifest = wanted | {
-            "outputs": sorted(str(p.relative_to(tmp)) for p in tmp.rglob("*") if p.is_file()),
+            "outputs": sorted([*paths.sizes(tmp), *in_place]),
             "counts": run.counts,
             "figures": run.figures,
             "started": started.isoformat(timespec="seconds"),
             "ended": ended.isoformat(timespec="seconds"),
         }
         write_json(tmp / FILE, run.manifest)
-        paths.publish(tmp, out, commit=FILE)
+        paths.publish(tmp, out, commit=FILE, kept=run.kept)
     except BaseException:
         shutil.rmtree(tmp, ignore_errors=True)
         raise

@@ -9,6 +9,7 @@
 - It writes an object whole or not at all, so that no object needs a second name while it is written.
 """
 
+import contextlib
 import functools
 import glob
 import importlib.util
@@ -16,9 +17,11 @@ import io
 import logging
 import os
 import shutil
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tigerjax.errors import BucketError, BucketRefused, ConfigError
 
@@ -36,6 +39,7 @@ OUTAGES = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")  # as Tenso
 BEGUN = ".begun"  # what a commit file is called in a bucket while its folder is uploaded
 READ_BYTES = 16 << 20  # of one request of a file that is read from its beginning to its end
 LAG_S = 30.0  # lines of a log are in the bucket after this time; it takes one write a second of an object at most
+WRITING_SHARE = 0.1  # of the time at most goes into writing a long log again and again
 
 
 def on_bucket(path: str | os.PathLike[str]) -> bool:
@@ -60,6 +64,11 @@ def of(path: str | os.PathLike[str]) -> Path:
 def absolute(path: str | os.PathLike[str]) -> Path:
     """`of`, from the root of the disk; a path in a bucket is that already."""
     return of(path) if on_bucket(path) else Path(path).absolute()
+
+
+def resolved(path: str | os.PathLike[str]) -> Path:
+    """`absolute`, links of the disk followed."""
+    return of(path) if on_bucket(path) else Path(path).resolve()
 
 
 def need_disk(what: str, path: str | os.PathLike[str] | None) -> None:
@@ -92,35 +101,51 @@ def sizes(folder: Path) -> dict[str, int]:
     return {name.removeprefix(root): info["size"] for name, info in sorted(found.items()) if not name.endswith("/")}
 
 
+def size(path: Path) -> int:
+    """Bytes of a file."""
+    return _client().size(_key(path)) if on_bucket(path) else path.stat().st_size
+
+
 def reading(path: Path) -> io.BufferedReader:
     """The file, opened for its bytes. OSError when it does not exist."""
     return _client().open(_key(path), "rb", block_size=READ_BYTES) if on_bucket(path) else open(path, "rb")
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A file to be written whole: a reader sees the old one or the new one, and never half of it."""
+    if on_bucket(path):
+        with tempfile.TemporaryDirectory() as folder:
+            made = Path(folder) / path.name  # from whose ending the client takes the object's type: a page is shown
+            with open(made, "wb") as file:
+                yield file
+            _client().put_file(str(made), _key(path))
+        return
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Writes a file whole: a reader sees the old one or the new one, and never half of it."""
-    if on_bucket(path):
-        path.write_bytes(text.encode())
-        return
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    """Writes a file whole, as UTF-8."""
+    with writing(path) as file:
+        file.write(text.encode())
 
 
-def append(path: Path, line: str) -> None:
-    """A line at the end of a small file that is written rarely, by one process: in a bucket all of it is written."""
-    if on_bucket(path):
-        path.write_bytes((path.read_bytes() if path.exists() else b"") + f"{line}\n".encode())
-        return
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(f"{line}\n")
+def whole_lines(path: Path) -> list[bytes]:
+    """Lines of a file that is there or not; a last one that was cut short is left out."""
+    return path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
 
 
 def remove(folder: Path, *, commit: str) -> None:
     """Takes a folder away; when that is interrupted, what is left of it is not taken for a whole one."""
     if on_bucket(folder):
         (folder / commit).unlink(missing_ok=True)
-        _remove_objects(folder)
+        clear(folder)
         return
     gone = folder.with_name(f"{folder.name}.removed")
     os.replace(folder, gone)
@@ -129,10 +154,10 @@ def remove(folder: Path, *, commit: str) -> None:
 
 def clear(folder: Path) -> None:
     """Takes away what is in the way, if anything is: a folder that nobody reads."""
-    if on_bucket(folder):
-        _remove_objects(folder)
-    else:
+    if not on_bucket(folder):
         shutil.rmtree(folder, ignore_errors=True)
+    elif sizes(folder):
+        _client().rm(_key(folder), recursive=True)
 
 
 def rename(folder: Path, target: Path, *, commit: str) -> None:
@@ -146,19 +171,28 @@ def rename(folder: Path, target: Path, *, commit: str) -> None:
             _client().mv([f"{_key(folder)}/{name}" for name in some], [f"{_key(target)}/{name}" for name in some])
 
 
-def publish(built: Path, target: Path, *, commit: str) -> None:
+def begin(target: Path, said: bytes, *, commit: str, kept: str = "") -> None:
+    """Takes away what a folder of a bucket holds, but for its folder `kept`; until there is a `commit` again,
+    COMMIT.begun says whose folder it is going to be."""
+    begun = target / f"{commit}{BEGUN}"
+    begun.write_bytes(said)
+    (target / commit).unlink(missing_ok=True)
+    old = [name for name in sizes(target) if name != begun.name and not (kept and name.startswith(f"{kept}/"))]
+    if old:
+        _client().rm([f"{_key(target)}/{name}" for name in old])
+
+
+def publish(built: Path, target: Path, *, commit: str, kept: str = "") -> None:
     """Puts a finished folder of the disk in the place of `target`: a rename, or an upload with `commit` last.
 
-    An upload that was cut short leaves COMMIT.begun: whose folder it was going to be."""
+    What a bucket has below TARGET/KEPT was written there and stays."""
     if not on_bucket(target):
         shutil.rmtree(target, ignore_errors=True)
         os.replace(built, target)
         return
-    remove(target, commit=commit)
-    begun = target / f"{commit}{BEGUN}"
-    begun.write_bytes((built / commit).read_bytes())
+    begin(target, (built / commit).read_bytes(), commit=commit, kept=kept)
     upload(built, target, last=commit)
-    begun.unlink()
+    (target / f"{commit}{BEGUN}").unlink()
     shutil.rmtree(built)
 
 
@@ -189,12 +223,6 @@ def matching(pattern: str | os.PathLike[str]) -> list[Path]:
     return [of(SCHEME + name) for name in sorted(_client().glob(_key(of(pattern))))]
 
 
-def contains(folder: Path, path: Path) -> bool:
-    """Whether a path lies in a folder, links of the disk followed."""
-    inner, outer = (p if on_bucket(p) else p.resolve() for p in (path, folder))
-    return inner.is_relative_to(outer)
-
-
 def trouble(error: BaseException) -> BucketError | None:
     """What an error of a bucket's client means: that it refused or did not answer; None for all other errors."""
     if not _client.cache_info().currsize:
@@ -217,31 +245,38 @@ def not_damage(error: BaseException) -> None:
 class Log:
     """A file to which lines are added; in a bucket it holds them at last after LAG_S, and after `flush`."""
 
-    def __init__(self, path: Path, lines: list[str]):
-        """Begins the file anew, with these lines."""
-        self._path, self._lines, self._written = path, list(lines), time.monotonic()
-        self._file: Any = None if on_bucket(path) else open(path, "w", encoding="utf-8")
-        if self._file is not None:
-            self._file.writelines(f"{line}\n" for line in lines)
+    def __init__(self, path: Path, lines: list[str] | None = None):
+        """Begins the file anew, with these lines, or goes on after the whole lines that it has."""
+        self._path, self._written, self._took, self._fresh = path, time.monotonic(), 0.0, lines is not None
+        self._file: Any = None
+        if on_bucket(path):
+            self._lines = [line.decode() for line in whole_lines(path)] if lines is None else list(lines)
+        else:
+            if lines is None and path.is_file():
+                os.truncate(path, sum(len(line) + 1 for line in whole_lines(path)))
+            self._file = open(path, "a" if lines is None else "w", encoding="utf-8")
+            self._file.writelines(f"{line}\n" for line in lines or ())
         self.flush()
 
     def write(self, line: str) -> None:
         """One line more."""
         if self._file is not None:
-            self._file.write(f"{line}\n")
-            self._file.flush()
+            print(line, file=self._file, flush=True)
             return
         self._lines.append(line)
-        if time.monotonic() - self._written > LAG_S:
+        self._fresh = True
+        if time.monotonic() - self._written > max(LAG_S, self._took / WRITING_SHARE):
             self.flush()
 
     def flush(self) -> None:
         """Until every line is in the file."""
         if self._file is not None:
             self._file.flush()
-            return
-        write_text(self._path, "".join(f"{line}\n" for line in self._lines))
-        self._written = time.monotonic()
+        elif self._fresh:
+            began = time.monotonic()
+            write_text(self._path, "".join(f"{line}\n" for line in self._lines))
+            self._written, self._fresh = time.monotonic(), False
+            self._took = self._written - began
 
     def close(self) -> None:
         """Flushes; nothing is written afterwards."""
@@ -253,11 +288,6 @@ class Log:
 def _key(path: Path) -> str:
     """BUCKET/NAME, as the client wants it."""
     return str(path).removeprefix(SCHEME)
-
-
-def _remove_objects(folder: Path) -> None:
-    if sizes(folder):
-        _client().rm(_key(folder), recursive=True)
 
 
 @functools.cache

@@ -13,6 +13,7 @@ import pytest
 import world
 from world import USER, ranked, write
 
+from tigerjax import paths
 from tigerjax.align import reward, reward_data
 from tigerjax.errors import ConfigError, DataError, GateFailed
 from tigerjax.model import llama
@@ -212,6 +213,19 @@ def test_reward_training_cut_off_and_resumed_ends_in_the_same_weights(tmp_path, 
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "40")
     shutil.rmtree(tmp_path / "run" / reward.MODEL_FOLDER)
     resumed = reward.train(config, world.REWARD, run_dir=tmp_path / "run", **shared)
+    assert load_model(resumed.path).sha256 == load_model(whole.path).sha256
+
+
+def test_reward_training_goes_on_in_a_bucket_and_ends_in_the_same_weights(trained, chat, cloud):
+    (config, shared), folder, whole = trained
+    store = paths.of("gs://bucket/reward")
+    paths.upload(folder / "checkpoints" / "20", store / "run" / "checkpoints" / "20")
+    paths.upload(chat, store / "chat")
+    (preferences,) = shared["preferences"]
+    (store / "pairs.jsonl").write_bytes(preferences.read_bytes())
+    given = shared | {"preferences": [store / "pairs.jsonl"], "init": store / "chat"}
+    resumed = reward.train(config, world.REWARD, run_dir="gs://bucket/reward/run", **given)
+    assert str(resumed.path) == "gs://bucket/reward/run/model" and resumed.figures == whole.figures
     assert load_model(resumed.path).sha256 == load_model(whole.path).sha256
 
 

@@ -1,6 +1,5 @@
 """Reward training and a whole alignment in two real processes, through the command line, against one device."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -8,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 from processes import run
-from tiny_project import MODEL, ROOT, align, materials
+from tiny_project import ROOT, align, config_words
 
 from tigerjax.cli import main
-from tigerjax.train.checkpoint import load_model, save_model
+from tigerjax.train.checkpoint import load_model
 
 CLOSE = 2e-5  # scores and log-probabilities: sums over split rows of products, in another order
 SAME_LOSS = 1e-6  # nats
@@ -19,25 +18,6 @@ WEIGHTS_CLOSE = 1e-4  # after some steps of Adam, which divides by small numbers
 TIGERJAX = ["-m", "tigerjax.cli"]
 WAITS = ["--hosts.barrier-timeout-s", 2000, "--hosts.stall-timeout-s", 2000, "--hosts.start-timeout-s", 2000]
 MESH = ["--mesh.fsdp", 4]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
-    """Materials; `ends` is the chat model with an end of text that is often likely."""
-    folder = tmp_path_factory.mktemp("made")
-    materials(folder)
-    chat = load_model(folder / "chat")
-    chat.weights["head"][:, 2] *= 45
-    save_model(folder / "ends", chat.weights, chat.config, tokenizer_sha256=chat.tokenizer_sha256)
-    return folder
-
-
-def config_words(made: Path, steps: int, rows: int) -> list[object]:
-    """The quick start's config with the sizes of the tiny models."""
-    sizes = {f"--model.{name.replace('_', '-')}": value for name, value in dataclasses.asdict(MODEL).items()}
-    words = [word for pair in sizes.items() for word in pair]
-    words += ["--data.tokenizer", made / "tokenizer", "--data.seq-len", 64, "--batch-rows", rows]
-    return [*words, "--optim.total-steps", steps, "--optim.warmup-steps", 1, "--log-every-steps", 1]
 
 
 def records(path: Path) -> list[dict]:

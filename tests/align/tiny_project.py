@@ -1,5 +1,6 @@
 """An alignment whose models are real and untrained: what `tigerjax align` needs, built in seconds."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -69,6 +70,14 @@ def build(folder: Path) -> Path:
     for step in ("prompts", "sample", "score", "queue"):
         align(step, folder / "align")
     return folder / "align"
+
+
+def config_words(root: object, steps: int, rows: int) -> list[object]:
+    """The quick start's config with the sizes of the tiny models; `root` has the materials."""
+    sizes = {f"--model.{name.replace('_', '-')}": value for name, value in dataclasses.asdict(MODEL).items()}
+    words = [word for pair in sizes.items() for word in pair]
+    words += ["--data.tokenizer", f"{root}/tokenizer", "--data.seq-len", 64, "--batch-rows", rows]
+    return [*words, "--optim.total-steps", steps, "--optim.warmup-steps", 1, "--log-every-steps", 1]
 
 
 def align(*words: object, code: int = 0) -> None:

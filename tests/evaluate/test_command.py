@@ -4,10 +4,13 @@ import dataclasses
 import json
 from pathlib import Path
 
+import pytest
 from tiny import weights
 from tiny_model import CONFIG
 
+from tigerjax import paths
 from tigerjax.cli import main
+from tigerjax.evaluate import run
 from tigerjax.evaluate.model import Scorer
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.tokenizer.train import train_model
@@ -16,19 +19,29 @@ from tigerjax.train.checkpoint import save_model
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_a_run_is_evaluated_and_missing_data_exits_3(tmp_path, capsys, monkeypatch):
-    train_model([ROOT / "data_mixtures/embedded/corpus_en.jsonl"], 600, tmp_path / "tok")
-    tokenizer = Tokenizer(tmp_path / "tok")
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """tok/, run/ and data/boolq of six questions."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    train_model([ROOT / "data_mixtures/embedded/corpus_en.jsonl"], 600, folder / "tok")
+    tokenizer = Tokenizer(folder / "tok")
     config = dataclasses.replace(CONFIG, vocab_size=tokenizer.size, padded_vocab_size=tokenizer.size + 8)
-    save_model(tmp_path / "run", weights(config), config, tokenizer_sha256=tokenizer.sha256, step=7)
-    (tmp_path / "data/boolq").mkdir(parents=True)
+    save_model(folder / "run", weights(config), config, tokenizer_sha256=tokenizer.sha256, step=7)
+    (folder / "data/boolq").mkdir(parents=True)
     rows = [{"passage": f"It is {n}.", "question": f"is it {n}", "answer": n % 2 == 0} for n in range(6)]
-    (tmp_path / "data/boolq/dev.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    out = tmp_path / "out"
-    command = ["evaluate", str(ROOT / "configs/quickstart_base.py"), "--model", str(tmp_path / "run")]
-    command += ["--data-dir", str(tmp_path / "data"), "--out", str(out), "--json", str(tmp_path / "figures.json")]
-    command += ["--data.tokenizer", str(tmp_path / "tok"), "--data.seq-len", "96", "--rows", "4"]
+    (folder / "data/boolq/dev.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return folder
 
+
+def words(root: object, out: object) -> list[str]:
+    """The command without its tasks: what it reads is below `root`, what it writes below `out`."""
+    command = ["evaluate", str(ROOT / "configs/quickstart_base.py"), "--model", f"{root}/run"]
+    command += ["--data-dir", f"{root}/data", "--out", f"{out}/out", "--json", f"{out}/figures.json"]
+    return [*command, "--data.tokenizer", f"{root}/tok", "--data.seq-len", "96", "--rows", "4"]
+
+
+def test_a_run_is_evaluated_and_missing_data_exits_3(made, tmp_path, capsys, monkeypatch):
+    out, command = tmp_path / "out", words(made, tmp_path)
     assert main([*command, "--tasks", "boolq", "piqa"]) == 3
     said = capsys.readouterr()
     assert "incomplete: piqa missing" in said.err and "piqa/dev.jsonl is not there" in said.out
@@ -43,3 +56,47 @@ def test_a_run_is_evaluated_and_missing_data_exits_3(tmp_path, capsys, monkeypat
     assert main([*command, "--tasks", "boolq"]) == 0
     assert json.loads((tmp_path / "figures.json").read_text())["tasks"] == figures["tasks"]
     assert main([*command, "--tasks", "boolqq"]) == 2
+
+
+def test_in_a_bucket_the_figures_are_those_of_a_disk_and_nothing_is_asked_twice(
+    made, cloud, tmp_path, capsys, monkeypatch
+):
+    store = "gs://bucket/evaluated"
+    for name in ("tok", "run", "data"):
+        paths.upload(made / name, paths.of(f"{store}/{name}"))
+    assert main([*words(made, tmp_path), "--tasks", "boolq"]) == 0
+    command = words(store, store)
+
+    def score(self, sequences, before=Scorer.score):
+        for number, one in enumerate(before(self, sequences)):
+            if number == 5:
+                raise KeyboardInterrupt
+            yield one
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scorer, "score", score)
+        assert main([*command, "--tasks", "boolq"]) == 130
+    kept = paths.whole_lines(paths.of(f"{store}/out/{run.CACHE}"))
+    assert len(kept) == 5
+    cloud.refuse = lambda method, name: 403 if method == "POST" and name.endswith("boolq.jsonl") else None
+    capsys.readouterr()
+    assert main([*command, "--tasks", "boolq"]) == 3
+    assert "the bucket refused: " in capsys.readouterr().err
+    assert f"bucket/evaluated/out/{run.RESULTS}" not in cloud.objects
+    cloud.refuse = lambda method, name: None
+    monkeypatch.setattr(Scorer, "_batch", lambda *_: (_ for _ in ()).throw(AssertionError("computed again")))
+    assert main([*command, "--tasks", "boolq"]) == 0
+    assert paths.whole_lines(paths.of(f"{store}/out/{run.CACHE}"))[:5] == kept
+    for name in ("figures.json", f"out/{run.RESULTS}", "out/items/boolq.jsonl", "out/report.html"):
+        assert cloud.objects[f"bucket/evaluated/{name}"].data == (tmp_path / name).read_bytes(), name
+
+    compared = ["evaluate", "compare", str(tmp_path / "out"), f"{store}/out"]
+    assert main([*compared, "--out", f"{store}/both.html", "--json", f"{store}/both.json"]) == 0
+    found = json.loads(cloud.objects["bucket/evaluated/both.json"].data)
+    (difference,) = found["tasks"]["boolq"]["differences"]
+    assert difference["difference"] == 0 and found["models"][1] == "evaluated/out"
+    assert b"evaluated/out" in cloud.objects["bucket/evaluated/both.html"].data
+    capsys.readouterr()
+    assert main([*command, "--tasks", "boolq", "--harness", "--include-path", f"{store}/tasks"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("tigerjax: include-path: gs://bucket/evaluated/tasks lies in") and said.count("\n") == 1

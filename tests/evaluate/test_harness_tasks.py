@@ -19,6 +19,7 @@ pytest.importorskip("lm_eval")
 from lm_eval.api.registry import model_registry
 from lm_eval.tasks import TaskManager
 
+from tigerjax import paths
 from tigerjax.cli import main
 from tigerjax.errors import ConfigError
 from tigerjax.evaluate import harness, run
@@ -134,6 +135,23 @@ def test_all_thirteen_score_as_tigerjax_evaluate_does(data, tmp_path, chat):
     for lang in ("en", "zh"):
         mean = found["tasks"][f"tigerbot_{lang}"]["score,none"]
         assert mean == pytest.approx(want[f"mean_{lang}"], abs=1e-12)
+
+
+def test_all_thirteen_are_read_from_a_bucket_as_from_a_disk_and_one_that_may_not_be_is_not_missing(data, cloud):
+    far = paths.of("gs://bucket/data")
+    paths.upload(data, far)
+
+    def items(name, folder):
+        return [dataclasses.replace(item, id="") for item in BENCHMARKS[name].read(folder / name)]
+
+    for name in THIRTEEN:
+        assert items(name, far) == items(name, data), name
+    one, other = (harness.evaluate(StandIn(says), ["tigerbot_zh"], data_dir=folder) for folder in (data, far))
+    assert one == other and one["complete"]
+    for asked in ("piqa", "ceval"):
+        cloud.refuse = lambda method, name, asked=asked: 403 if asked in name else None
+        with pytest.raises(OSError, match="Forbidden"):
+            items(asked, far)
 
 
 def test_a_missing_benchmark_leaves_its_mean_out_and_the_others_in(data):

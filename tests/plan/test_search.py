@@ -10,6 +10,7 @@ import sys
 import plan_world as world
 import pytest
 
+from tigerjax import paths
 from tigerjax.config import RunConfig, dump
 from tigerjax.errors import ConfigError
 from tigerjax.plan import ranking, topology
@@ -118,6 +119,24 @@ def test_a_search_goes_on_where_it_stopped(command, tmp_path):
     results = go(command, tmp_path)
     first = len(runs(tmp_path))
     assert first > 0 and go(command, tmp_path) == results and len(runs(tmp_path)) == first
+
+
+def test_a_search_in_a_bucket_goes_on_and_what_the_bucket_refuses_is_no_result(command, tmp_path, cloud):
+    def go_on():
+        return search(
+            base(), FOUR, command=command, work=paths.of("gs://bucket/plans"), budget_s=600.0, echo=lambda text: None
+        )
+
+    cloud.refuse = lambda method, name: 403 if method == "POST" else None
+    with pytest.raises(OSError, match="Forbidden"):
+        go_on()
+    assert not cloud.objects and len(runs(tmp_path)) == 1
+    cloud.refuse = lambda method, name: None
+    results = go_on()
+    ran = len(runs(tmp_path))
+    assert results == go(command, tmp_path) and ran < len(runs(tmp_path))
+    ran = len(runs(tmp_path))
+    assert go_on() == results and len(runs(tmp_path)) == ran
 
 
 def test_a_result_belongs_to_its_config_and_slice():

@@ -8,7 +8,9 @@ import pytest
 from rich.console import Console
 
 from tigerjax import manifest
+from tigerjax.cli import main
 from tigerjax.config import RunConfig
+from tigerjax.errors import ConfigError
 from tigerjax.quickstart import run
 
 STEPS = 2
@@ -74,6 +76,32 @@ def test_every_held_out_question_is_answered_once(work: run.Work):
     figures = run.accuracy(work, work.out / "holistic", chat=False)
     assert figures["n"] == len(run.TEST.read_text(encoding="utf-8").splitlines())
     assert len(work.report["curves"]["holistic"]) == STEPS
+
+
+@pytest.mark.parametrize("held", ["manifest.json", "notes.txt"])
+def test_a_folder_of_something_else_is_refused_before_any_work(tmp_path: Path, held: str, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / held).write_text('{"stage": "dedup"}')
+    assert main(["quickstart", "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    what = "the result of stage 'dedup'" if held == manifest.FILE else "files that no stage wrote"
+    assert said.startswith(f"tigerjax: {out} holds {what}, and stage 'quickstart' would replace it")
+    assert said.count("\n") == 1 and [path.name for path in out.iterdir()] == [held]
+
+
+def test_a_fresh_an_empty_and_its_own_folder_are_taken(tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    for name in ("fresh/below", "empty"):
+        run.claim(tmp_path / name)
+        assert json.loads((tmp_path / name / run.SECONDS).read_text()) == {}
+    (tmp_path / "empty" / "clean.partial").mkdir()  # what a kill has left
+    (tmp_path / "empty" / run.SECONDS).write_text('{"tokenizer": 3.0}')
+    run.claim(tmp_path / "empty")
+    assert json.loads((tmp_path / "empty" / run.SECONDS).read_text()) == {"tokenizer": 3.0}
+    (tmp_path / "empty" / manifest.FILE).write_text('{"stage": "dedup"}')  # and then a stage was sent there
+    with pytest.raises(ConfigError, match="the result of stage 'dedup'"):
+        run.claim(tmp_path / "empty")
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tigerjax import paths
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.sample import engine, run
 from tigerjax.sample.engine import SamplingConfig
@@ -96,3 +97,38 @@ def test_a_broken_line_inside_the_partial_file_is_named(tiny, prompts, tmp_path)
     partial.write_bytes(partial.read_bytes() + b"{]\n")
     with pytest.raises(DataError, match=r"candidates\.partial\.jsonl:2: not a record"):
         sample(tiny, prompts, tmp_path)
+
+
+def test_in_a_bucket_a_killed_run_goes_on_and_a_refused_write_loses_no_answer(tiny, prompts, whole, cloud) -> None:
+    def progress(done: int, _: int) -> None:
+        if done == 4:
+            raise Killed
+
+    out = "gs://bucket/samples"
+    with pytest.raises(Killed):
+        sample(tiny, prompts, out, progress=progress)
+    assert cloud.names("bucket/samples/") == ["candidates.partial.jsonl", "sampling.json"]
+    cloud.refuse = lambda method, name: 403 if method == "POST" and name.endswith("/candidates.jsonl") else None
+    with pytest.raises(OSError, match="Forbidden") as caught:
+        sample(tiny, prompts, out)
+    assert paths.trouble(caught.value) is not None and "bucket/samples/candidates.jsonl" not in cloud.objects
+    cloud.refuse = lambda method, name: None
+    assert sample(tiny, prompts, out)["prefilled"] == 0
+    assert cloud.names("bucket/samples/") == ["candidates.jsonl", "manifest.json", "sampling.json", "skipped.jsonl"]
+    for name in FILES:
+        assert cloud.objects[f"bucket/samples/{name}"].data == (whole / name).read_bytes()
+    with pytest.raises(ConfigError, match=r"gs://bucket/samples: holds samples with seed = 0"):
+        sample(tiny, prompts, out, seed=1)
+
+
+def test_in_a_bucket_answers_are_written_every_half_minute(tiny, prompts, cloud, monkeypatch) -> None:
+    monkeypatch.setattr(paths, "LAG_S", 0.0)
+    monkeypatch.setattr(paths, "WRITING_SHARE", 1e9)
+    seen = []
+
+    def progress(done: int, _: int) -> None:
+        partial = paths.whole_lines(paths.of("gs://bucket/often/candidates.partial.jsonl"))
+        seen.append((len(partial), done))
+
+    sample(tiny, prompts, "gs://bucket/often", progress=progress)
+    assert all(there == done for there, done in seen) and len(seen) == 7

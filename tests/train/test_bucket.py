@@ -8,7 +8,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from bucket import Bucket, served
+from bucket import Bucket
 from saving import restore, save, small_state
 from test_several import run as processes
 from tiny_run import TinyLoader, tiny_config
@@ -27,15 +27,6 @@ from tigerjax.train.stored import load_placed, open_model
 
 CONFIG = tiny_config(total_steps=6, every_steps=2, keep=2)
 NUMBERS = itertools.count(1)
-
-
-@pytest.fixture
-def cloud(tmp_path, monkeypatch):
-    """An empty server; nothing of a test may end in a folder of the disk."""
-    monkeypatch.chdir(tmp_path)
-    with served() as bucket:
-        yield bucket
-    assert not list(tmp_path.glob("gs:*"))
 
 
 @pytest.fixture
@@ -213,7 +204,7 @@ def test_a_model_is_the_same_from_bucket_and_disk_whole_part_by_part_and_placed(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["report", "gs://bucket/run"], "run-dir: gs://bucket/run lies in a bucket"),
+        (["quickstart", "--out", "gs://bucket/run"], "out: gs://bucket/run lies in a bucket"),
         (["data", "clean", "--input", "gs://bucket/a.jsonl", "--out", "out"], "input: gs://bucket/a.jsonl lies in"),
         (["data", "clean", "--input", "a.jsonl", "--out", "gs://bucket/out"], "out: gs://bucket/out lies in"),
         (["train", "gs://bucket/config.py"], "the config: gs://bucket/config.py lies in"),

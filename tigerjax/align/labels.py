@@ -10,6 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tigerjax import paths
 from tigerjax.align import label_lines, label_studio
 from tigerjax.align.agreement import borda, kendall
 from tigerjax.align.label_lines import BadLine
@@ -54,7 +55,7 @@ def import_labels(
     questions = {item["prompt_id"]: item for item in items}
     lines: dict[tuple[str, str, str], dict[str, Any]] = {}
     errors, total, skipped = [], 0, 0
-    for path in map(Path, files):
+    for path in map(paths.of, files):
         if not path.is_file():
             errors.append(f"{path}: label file does not exist")
             continue

@@ -15,13 +15,12 @@ import dataclasses
 import functools
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tigerjax import config as config_lib
-from tigerjax import manifest
+from tigerjax import manifest, paths
 from tigerjax.align import labels as labels_lib
 from tigerjax.align import rounds
 from tigerjax.align.config import AlignConfig
@@ -66,10 +65,10 @@ def write(folder: Path, plan: Plan) -> None:
         changed = [f.name for f in dataclasses.fields(plan) if getattr(old, f.name) != getattr(plan, f.name)]
         raise ConfigError(f"{folder / FILE} holds another plan ({', '.join(changed)} differ); give another --out")
     for name in ("sft", "reward_model", "questions", "safety", "exclude"):
-        if (path := getattr(plan, name)) is not None and not Path(path).exists():
+        if (path := getattr(plan, name)) is not None and not paths.of(path).exists():
             raise DataError(f"{path}: {name} of the alignment does not exist")
     for path in (*plan.candidates, *plan.gold):
-        if not Path(path).exists():
+        if not paths.of(path).exists():
             raise DataError(f"{path} does not exist; give existing candidate models and gold files")
     if not plan.candidates:
         raise ConfigError("an alignment starts from a chat model; give --candidates")
@@ -107,7 +106,7 @@ class Project:
     def until(self, index: int, step: str) -> None:
         """Runs round `index` up to `step`. Blocked, GateFailed: see rounds.run_round."""
         sft, current = self._start(index)
-        reward_model, exclude = Path(self.plan.reward_model), set(_lines(self.plan.exclude))
+        reward_model, exclude = paths.of(self.plan.reward_model), set(_lines(self.plan.exclude))
         work = self._work(index, current)
         rounds.run_steps(
             self.rounds,
@@ -152,26 +151,25 @@ class Project:
         fresh = [path for path in files if manifest.sha256(path) not in known]
         for path in fresh:
             # Numbered: of two lines of one annotator the newer one counts.
-            part = place / f"{path.name}.part"
-            shutil.copyfile(path, part)
             suffix = ".json" if path.suffix == ".json" else ".jsonl"
-            part.rename(place / f"{len(self._delivered(index)) + 1:04d}-{path.stem}{suffix}")
+            with paths.writing(place / f"{len(self._delivered(index)) + 1:04d}-{path.stem}{suffix}") as copy:
+                copy.write(path.read_bytes())
         return len(fresh)
 
     def _delivered(self, index: int) -> list[Path]:
         """Label files of a round that passed their check, the oldest first."""
         place = self.folder / "labels" / f"{index:02d}"
-        return sorted([*place.glob("*.jsonl"), *place.glob("*.json")])
+        return [place / name for name in paths.names(place) if name.endswith((".jsonl", ".json"))]
 
     def _start(self, index: int) -> tuple[Path, Path]:
         """(SFT set, current model) of a round."""
-        sft, models = Path(self.plan.sft), [Path(path) for path in self.plan.candidates]
+        sft, models = paths.of(self.plan.sft), [paths.of(path) for path in self.plan.candidates]
         for before in range(1, index):
             ended = self.ended(before)
             if ended.accepted:
                 sft, models = ended.sft, [*models, ended.checkpoint]
         place = self.rounds / f"{index:02d}" / "candidate"
-        inputs = [*models, Path(self.plan.questions)]
+        inputs = [*models, paths.of(self.plan.questions)]
         with shared_stage(place, name="align candidate", computes=True, config={}, inputs=inputs) as run:
             if not run.done:
                 listed = []
@@ -187,7 +185,7 @@ class Project:
 
     def _chosen(self, index: int) -> Path:
         path = self.rounds / f"{index:02d}" / "candidate" / "candidate.json"
-        return Path(json.loads(path.read_text(encoding="utf-8"))["chosen"]["path"])
+        return paths.of(json.loads(path.read_text(encoding="utf-8"))["chosen"]["path"])
 
     def _work(self, index: int, current: Path) -> rounds.Work:
         config = self._sft_config(index, current)
@@ -204,7 +202,7 @@ class Project:
             max_tokens=self.run.data.seq_len,
             settings={"sample": self.plan.sampling, "train": config_lib.dump(self.run)},
             safety=_lines(self.plan.safety),
-            gold=[Path(path) for path in self.plan.gold],
+            gold=[paths.of(path) for path in self.plan.gold],
         )
 
     def _sft_config(self, index: int, current: Path) -> RunConfig:
@@ -281,7 +279,7 @@ class Project:
     def _tokenizer(self) -> Any:
         from tigerjax.tokenizer.load import Tokenizer
 
-        return Tokenizer(Path(self.run.data.tokenizer))
+        return Tokenizer(self.run.data.tokenizer)
 
     @functools.cached_property
     def _scorer(self) -> Any:
@@ -327,7 +325,7 @@ def _train(config: RunConfig, sft: Path, place: Path, progress: Progress | None)
     from tigerjax.train.loop import run_mesh, train
 
     mesh = run_mesh(config)
-    mixture.sft(config.data.mixture, tokenizer=config.data.tokenizer, examples=mixture.Source(sft))
+    mixture.sft(config.data.mixture, tokenizer=config.data.tokenizer, examples=mixture.Source(str(sft)))
     total_rows = config.batch_rows * config.optim.total_steps
     loader = mixture.open_loader(
         config.data,
@@ -342,6 +340,5 @@ def _train(config: RunConfig, sft: Path, place: Path, progress: Progress | None)
 
 def _lines(path: str | None) -> list[str]:
     """Non-empty lines of a UTF-8 file; none without a file."""
-    return (
-        [] if path is None else [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-    )
+    text = "" if path is None else paths.of(path).read_bytes().decode("utf-8")
+    return [line for line in text.splitlines() if line.strip()]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from tigerjax import hosts, manifest
+from tigerjax import hosts, manifest, paths
 from tigerjax import mesh as mesh_axes
 from tigerjax.align import reward_data
 from tigerjax.align.agreement import spearman
@@ -222,7 +222,7 @@ def train(
     processes train, score and save as one, on the config's mesh; `run_dir` is one folder that all of them see. Raises
     GateFailed when held-out pair accuracy is below `reward.min_accuracy` or a score is not finite, unless `force`d.
     """
-    run_dir, mesh = Path(run_dir), run_mesh(config)
+    run_dir, mesh = paths.of(run_dir), run_mesh(config)
     check_rows(reward.score_rows, mesh)  # now rather than after the training
     comparisons, counts = reward_data.read(preferences)
     train_set, eval_set = reward_data.split(comparisons, eval_fraction=reward.eval_fraction, seed=config.seed)

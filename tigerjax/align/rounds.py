@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tigerjax import manifest
+from tigerjax import manifest, paths
 from tigerjax.align import gate as gate_lib
 from tigerjax.align import label_studio
 from tigerjax.align import labels as labels_lib
@@ -126,15 +126,15 @@ def run_steps(
     exclude: Collection[str] = frozenset(),
 ) -> None:
     """`run_round` up to the step `until`, that included; what is done already is skipped."""
-    inputs = Path(sft), Path(current), Path(reward_model)
-    for step in _steps(Path(rounds), index, config, work, *inputs, exclude):
+    inputs = paths.of(sft), paths.of(current), paths.of(reward_model)
+    for step in _steps(paths.of(rounds), index, config, work, *inputs, exclude):
         if step == until:
             return
 
 
 def ended(rounds: str | Path, index: int, *, current: str | Path) -> Round:
     """How a round with a gate ended; `current` is the model that it started from."""
-    folder, current = Path(rounds) / f"{index:02d}", Path(current)
+    folder, current = paths.of(rounds) / f"{index:02d}", paths.of(current)
     verdict = json.loads((folder / "gate" / "gate.json").read_text(encoding="utf-8"))
     counts = {step: (manifest.read(folder / step) or {}).get("counts", {}) for step in STEPS}
     figures = verdict["figures"] | {"gate": "accepted" if verdict["accepted"] else "rejected"}
@@ -164,7 +164,7 @@ def _steps(
     with at("prompts", [sft], {"exclude": sorted(taken)}) as run:
         if not run.done:
             picked = prompts_lib.select(
-                sft_examples(sft),
+                sft_examples([sft]),
                 fraction=config.prompt_fraction,
                 seed=config.seed,
                 round_index=index,
@@ -242,7 +242,7 @@ def _steps(
     with at("mix", [sft, folder / "rank"]) as run:
         if not run.done:
             mixed = mix_lib.mix(
-                sft_examples(sft),
+                sft_examples([sft]),
                 _read(folder / "rank" / "ranked.jsonl"),
                 round_index=index,
                 top_m=config.top_m,

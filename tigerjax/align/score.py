@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tigerjax import paths
 from tigerjax.align.reward import Scorer, calibrate, load_scorer
 from tigerjax.align.rounds import score_records
 from tigerjax.align.steps import shared_stage
@@ -12,7 +13,8 @@ from tigerjax.data.records import expand, read_jsonl, sft_examples, write_jsonl
 from tigerjax.data.runner import Progress
 from tigerjax.errors import DataError
 from tigerjax.tokenizer.load import Tokenizer
-from tigerjax.train.checkpoint import load_model, save_model
+from tigerjax.train.checkpoint import load_model
+from tigerjax.train.checkpoint_files import META, amend
 from tigerjax.train.loop import mesh_of_several
 
 
@@ -30,10 +32,11 @@ def score_files(
     Tokenizer, length and compute are those of `config`; `rows` answers make one batch. Prompts without a valid
     candidate are left out and counted. DataError with file:line for what is not a sampler's record.
     """
-    paths = expand(inputs)
+    files = expand(inputs)
     tokenizer = Tokenizer(config.data.tokenizer)
     settings = {"rows": rows, "seq_len": config.data.seq_len, "tokenizer_sha256": tokenizer.sha256}
-    with shared_stage(out, name="reward score", computes=True, config=settings, inputs=[*paths, Path(model)]) as run:
+    given = [*files, paths.of(model)]
+    with shared_stage(out, name="reward score", computes=True, config=settings, inputs=given) as run:
         if run.done:
             return (run.manifest or {})["figures"]
         scorer = load_scorer(
@@ -45,7 +48,7 @@ def score_files(
             mesh=mesh_of_several(config),
             progress=progress,
         )
-        records = [_checked(record, f"{path}:{number}") for path in paths for number, record in read_jsonl(path)]
+        records = [_checked(record, f"{path}:{number}") for path in files for number, record in read_jsonl(path)]
         scored, dropped = score_records(records, scorer)
         write_jsonl(run.tmp / "scored.jsonl", scored)
         scores = [c["score"] for record in scored for c in record["candidates"] if c["score"] is not None]
@@ -70,20 +73,15 @@ def calibrate_model(
 
     Weights do not change; scores of both calibrations differ by a linear map, so rankings stay.
     """
-    tokenizer, loaded = Tokenizer(config.data.tokenizer), load_model(model)
+    place = paths.of(model)
+    if not (place / META).exists():
+        raise DataError(f"{place}: no model to calibrate; give the folder RUN/model that `tigerjax reward train` wrote")
+    tokenizer, loaded = Tokenizer(config.data.tokenizer), load_model(place)
     scorer = Scorer(
         loaded, tokenizer, compute=config.compute, seq_len=config.data.seq_len, rows=rows, progress=progress
     )
     found = calibrate(scorer, list(sft_examples(reference)))
-    save_model(
-        model,
-        loaded.weights,
-        loaded.config,
-        kind="reward",
-        tokenizer_sha256=loaded.tokenizer_sha256,
-        step=loaded.step,
-        extra=loaded.extra | {"calibration": found},
-    )
+    amend(place, loaded.extra | {"calibration": found})
     return found | {"before": loaded.extra.get("calibration")}
 
 

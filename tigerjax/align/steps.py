@@ -3,31 +3,38 @@
 In a run of several processes the folders are those of process 0, and all must see them. All processes walk through the
 same steps and meet at the start and the end of each. What samples, scores or trains is done by all, on one mesh; the
 rest by process 0 while the others wait.
+
+In a bucket, which renames no folder, what a step keeps of its work folder is written in its place.
 """
 
 import dataclasses
 import hashlib
 import os
-import shutil
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tigerjax import hosts, manifest
+from tigerjax import hosts, manifest, paths
 from tigerjax.align.config import AlignConfig
 
 STEPS = ("prompts", "sample", "score", "queue", "labels", "rank", "mix", "train", "gate")
 COMPUTING = ("sample", "score", "train", "gate")  # with a model, so by all processes
 
 
-def status(folder: str | Path) -> list[dict[str, Any]]:
+def folders(rounds: Path) -> list[Path]:
+    """Those of the rounds that have begun, in their order."""
+    return [rounds / name for name in paths.names(rounds) if re.fullmatch("[0-9][0-9]", name)]
+
+
+def status(folder: Path) -> list[dict[str, Any]]:
     """One {step, state: done | working | missing, counts} for each step of a round folder."""
-    out = []
+    out, there = [], paths.names(folder)
     for step in STEPS:
-        done = manifest.read(Path(folder) / step)
-        working = any(Path(folder).glob(f"{step}.work-*"))
+        done = manifest.read(folder / step)
+        working = step in there or any(name.startswith(f"{step}.work-") for name in there)
         state = "done" if done is not None else "working" if working else "missing"
         out.append({"step": step, "state": state, "counts": (done or {}).get("counts", {})})
     return out
@@ -72,7 +79,8 @@ class Step:
             "settings": settings,
             **(more or {}),
         }
-        self._folder, self._name, self._used, self._inputs = folder, name, used, [Path(p) for p in inputs]
+        self._folder, self._name, self._used, self._inputs = folder, name, used, list(inputs)
+        self._rest: Path | None = None
         self._stage = shared_stage(
             folder / name,
             name=f"align {name}",
@@ -91,22 +99,26 @@ class Step:
 
     def __exit__(self, *error: Any) -> bool | None:
         self._run.counts, self._run.figures = self.counts, self.figures
-        return self._stage.__exit__(*error)
+        handled = self._stage.__exit__(*error)
+        if error[0] is None and self._rest is not None and hosts.is_writer():
+            paths.clear(self._rest)
+        return handled
 
     @contextmanager
     def working(self, keep_as: str | None = None) -> Iterator[Path]:
-        """A folder that is still there after an interruption; at the end it becomes `keep_as`, or goes."""
+        """A folder that is still there after an interruption; it becomes `keep_as`, or goes when the step is done."""
         name = ""
         if hosts.is_writer():
-            what = [self._used, [manifest.sha256(p) for p in self._inputs]]
-            name = f"{self._name}.work-{hashlib.sha256(manifest.canonical(what)).hexdigest()[:12]}"
-            (self._folder / name).mkdir(parents=True, exist_ok=True)
+            if keep_as is not None and paths.on_bucket(self._folder):
+                name = str(self._run.in_place(keep_as).relative_to(self._folder))
+            else:
+                what = [self._used, [manifest.sha256(p) for p in self._inputs]]
+                name = f"{self._name}.work-{hashlib.sha256(manifest.canonical(what)).hexdigest()[:12]}"
+                (self._folder / name).mkdir(parents=True, exist_ok=True)
         place = self._folder / hosts.share("work folder of a step", name)[0]
         yield place
         hosts.barrier("work of a step is done")
-        if not hosts.is_writer():
-            return
         if keep_as is None:
-            shutil.rmtree(place)
-        else:
+            self._rest = place
+        elif hosts.is_writer() and not paths.on_bucket(place):
             os.replace(place, self.tmp / keep_as)

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import tigerjax
-from tigerjax import manifest
+from tigerjax import manifest, paths
+from tigerjax.align import steps
 from tigerjax.errors import DataError
 
 
@@ -15,7 +16,7 @@ def collect(folder: str | Path) -> dict[str, Any]:
     before and after are {reward, accuracy, characters (means), scores} on the held-out questions.
     """
     found = []
-    for place in sorted((Path(folder) / "rounds").glob("[0-9][0-9]")):
+    for place in steps.folders(paths.of(folder) / "rounds"):
         if manifest.read(place / "gate") is None:
             continue
         gate = json.loads((place / "gate" / "gate.json").read_text(encoding="utf-8"))

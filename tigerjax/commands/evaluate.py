@@ -14,8 +14,8 @@ def evaluate(
     config: Path,
     overrides: list[str],
     tasks: list[str],
-    data_dir: Path | None = None,
-    out: Path | None = None,
+    data_dir: Place | None = None,
+    out: Place | None = None,
     model: Place | None = None,
     chat: bool = False,
     harness: bool = False,
@@ -24,7 +24,7 @@ def evaluate(
     rows: int = 8,
     allow_code_execution: bool = False,
     hosts: HostsConfig = AUTO,
-    json: Path | None = None,
+    json: Place | None = None,
 ) -> None:
     """Benchmarks of a run (--model, else runs/NAME) from the files in DATA_DIR; a restart computes what is missing.
 
@@ -96,7 +96,7 @@ def evaluate(
 
 
 def evaluate_compare(
-    folders: Annotated[list[Path], "positional"], out: Path | None = None, json: Path | None = None
+    folders: Annotated[list[Place], "positional"], out: Place | None = None, json: Place | None = None
 ) -> None:
     """Evaluations (folders of `tigerjax evaluate`) side by side, with 95% intervals of the differences to the first.
 

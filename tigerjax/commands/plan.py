@@ -11,6 +11,7 @@ from tigerjax.arguments import keep, override
 from tigerjax.commands.progress import show_elapsed
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError
+from tigerjax.options import Place
 
 
 def plan(
@@ -22,8 +23,8 @@ def plan(
     answers: int = 0,
     search: bool = False,
     budget_minutes: float = 60.0,
-    work: Path | None = None,
-    json: Path | None = None,
+    work: Place | None = None,
+    json: Place | None = None,
 ) -> None:
     """Compiles the config's step for a TPU slice that is not there: memory, step time, traffic, days for --tokens.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax.errors import DataError
-from tigerjax.evaluate.items import Item, Missing, Turn, csv_rows, find, json_file, json_lines, letter, need
+from tigerjax.evaluate.items import Item, Missing, Turn, among, csv_rows, find, json_file, json_lines, letter, need
 
 LETTERS = "ABCD"
 SHOTS = 5
@@ -115,11 +115,11 @@ def cmmlu(folder: Path) -> Iterator[Item]:
 def _exams(
     folder: Path, part: str, name: str, dev_name: str, columns: tuple[str, ...], ask: Any, ending: str
 ) -> Iterator[Item]:
-    before, after = name.split("{}")
-    paths = sorted((folder / part).glob(f"{before}*{after}"))
-    if not paths:
+    after = name.removeprefix("{}")
+    files = among(folder / part, after)
+    if not files:
         raise Missing(str(folder / part / name.format("SUBJECT")))
-    for path in paths:
+    for path in files:
         subject = path.name.removesuffix(after)
 
         def read(path: Path, subject: str = subject) -> Iterator[tuple[str, int]]:

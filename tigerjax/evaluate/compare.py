@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from tigerjax import jsonl
+from tigerjax import jsonl, paths
 from tigerjax.errors import DataError
 from tigerjax.evaluate.run import ITEMS, read_results
 
@@ -58,12 +58,12 @@ def paired(name: str, first: dict[str, tuple[str, bool]], other: dict[str, tuple
 
 
 def _rights(folder: Path, name: str) -> dict[str, tuple[str, bool]]:
-    return {r["id"]: (r["group"], r["right"]) for _, r in jsonl.read_jsonl(Path(folder) / ITEMS / f"{name}.jsonl")}
+    return {r["id"]: (r["group"], r["right"]) for _, r in jsonl.read_jsonl(folder / ITEMS / f"{name}.jsonl")}
 
 
 def _names(folders: list[Path]) -> list[str]:
     """The shortest ends of the paths that tell the folders apart."""
-    parts = [Path(folder).absolute().parts for folder in folders]
+    parts = [paths.absolute(folder).parts for folder in folders]
     for n in range(1, max(map(len, parts)) + 1):
         ends = ["/".join(p[-n:]) for p in parts]
         if len(set(ends)) == len(ends):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax.errors import DataError
-from tigerjax.evaluate.items import Item, Missing, Turn, csv_rows, find, index, json_lines, labels, letter, need
+from tigerjax.evaluate.items import Item, Missing, Turn, among, csv_rows, find, index, json_lines, labels, letter, need
 
 LETTERS = "ABCD"
 MMLU_SHOTS, GSM8K_SHOTS = 5, 4
@@ -144,10 +144,10 @@ def _mmlu_jsonl(folder: Path, part: str) -> Iterator[tuple[str, str, str, int]]:
 
 
 def _mmlu_csv(folder: Path, part: str) -> Iterator[tuple[str, str, str, int]]:
-    paths = sorted((folder / part).glob(f"*_{part}.csv"))
-    if not paths:
+    files = among(folder / part, f"_{part}.csv")
+    if not files:
         raise Missing(str(folder / f"{part}.jsonl"))
-    for path in paths:
+    for path in files:
         subject = path.name.removesuffix(f"_{part}.csv")
         for n, (where, r) in enumerate(csv_rows(path, ("question", *LETTERS, "answer"))):
             question, *choices, answer = need(r, where, "question", *LETTERS, "answer")

@@ -19,6 +19,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from tigerjax import config as config_lib
+from tigerjax import paths
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.evaluate import run
 from tigerjax.evaluate.harness_tasks import YAML
@@ -53,7 +54,7 @@ class TigerLM(TemplateLM):
         given = {"model": None, "rows": 8, "cache": None} | arg_dict
         if set(given) != {"config", "model", "rows", "cache"}:
             raise ConfigError(f"--model_args of tigerjax: config=FILE, and model, rows, cache; not {sorted(arg_dict)}")
-        model, cache = (Path(given[name]) if given[name] else None for name in ("model", "cache"))
+        model, cache = (paths.of(given[name]) if given[name] else None for name in ("model", "cache"))
         settings = config_lib.load(Path(given["config"]))
         return cls(load_answerer(settings, model, rows=int(given["rows"]), cache=cache)[0])
 
@@ -188,11 +189,11 @@ def evaluate(
     Tasks are the harness's own, ours of `harness_tasks`, and those of YAML files in `include_path`. A group of which a
     member is missing is left out and its other members are asked: there is no average of a part.
     """
-    paths = [str(YAML), *([str(include_path)] if include_path else [])]
+    folders = [str(YAML), *([str(include_path)] if include_path else [])]
     metadata = {"data_dir": str(data_dir)} if data_dir else None
-    manager = TaskManager(include_path=paths, include_defaults=False, metadata=metadata)
+    manager = TaskManager(include_path=folders, include_defaults=False, metadata=metadata)
     if not set(tasks) <= set(manager.all_tasks):  # the harness's own are some 14,000 files: seconds to list
-        manager = TaskManager(include_path=paths, metadata=metadata)
+        manager = TaskManager(include_path=folders, metadata=metadata)
     if unknown := sorted(set(tasks) - set(manager.all_tasks)):
         raise ConfigError(f"no task {unknown[0]!r} in lm-evaluation-harness, tigerjax/evaluate/tasks or --include-path")
     there, missing = _there(manager, tasks, allow_code)

@@ -16,6 +16,7 @@ from datasets import Dataset
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 
+from tigerjax import paths
 from tigerjax.errors import ConfigError
 from tigerjax.evaluate import chinese, judge, run
 from tigerjax.evaluate.benchmarks import BENCHMARKS, CODE
@@ -132,4 +133,4 @@ def _folder(name: str, data_dir: str | None = None, **others: Any) -> Path:
         raise ConfigError(
             "the benchmarks are read from files: give --metadata data_dir=DIR (`tigerjax evaluate`: --data-dir)"
         )
-    return Path(data_dir) / name
+    return paths.of(data_dir) / name

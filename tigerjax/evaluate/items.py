@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tigerjax import jsonl
+from tigerjax import jsonl, paths
 from tigerjax.errors import DataError
 
 
@@ -48,6 +48,17 @@ def find(folder: Path, *names: str) -> Path:
     raise Missing(str(folder / names[0]))
 
 
+def among(folder: Path, ending: str) -> list[Path]:
+    """The files of a folder whose names end so, in order of name."""
+    return [folder / name for name in paths.names(folder) if name.endswith(ending)]
+
+
+def text_of(path: Path) -> str:
+    """A UTF-8 file without its byte order mark, its line ends as newlines."""
+    with paths.reading(path) as raw:
+        return io.TextIOWrapper(raw, encoding="utf-8-sig").read()
+
+
 def need(record: dict[str, Any], where: str, *fields: str) -> list[Any]:
     """The values of fields; DataError with file and line names those that are not there."""
     missing = [f for f in fields if record.get(f) is None]
@@ -65,7 +76,7 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def json_file(path: Path) -> Any:
     """The one JSON value of a file."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(text_of(path))
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({error}); download it again") from error
 
@@ -73,7 +84,7 @@ def json_file(path: Path) -> Any:
 def csv_rows(path: Path, header: tuple[str, ...] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     """(file:line, {column: text}) of a CSV file; `header` names the columns of one that has no first line of names."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = text_of(path)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
     reader = csv.DictReader(io.StringIO(text, newline=""), fieldnames=header)
@@ -87,7 +98,7 @@ def csv_rows(path: Path, header: tuple[str, ...] | None = None) -> Iterator[tupl
 
 def labels(path: Path, count: int) -> list[int]:
     """Integers, one a line, for `count` questions."""
-    lines = path.read_text(encoding="utf-8").split()
+    lines = text_of(path).split()
     if len(lines) != count or not all(line.lstrip("-").isdigit() for line in lines):
         raise DataError(f"{path}: {len(lines)} labels for {count} questions; each line needs one number")
     return [int(line) for line in lines]

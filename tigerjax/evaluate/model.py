@@ -1,14 +1,15 @@
 """A model that answers: log-likelihoods and greedy continuations of ids, each computed once and kept in a file."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from jax.sharding import Mesh
 
-from tigerjax import hosts
+from tigerjax import hosts, paths
 from tigerjax.config import ComputeConfig, ModelConfig, RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.evaluate.loglikelihood import Scorer, Tokens
@@ -34,27 +35,31 @@ class Cache:
         self.found: dict[str, Any] = {}
         if path is None:
             return
-        if hosts.is_writer() and path.is_file():
-            data = path.read_bytes()
-            with open(path, "r+b") as file:
-                file.truncate(data.rfind(b"\n") + 1)  # an interrupted run leaves half a line at most
-        hosts.barrier("cache of results is whole")
-        if path.is_file():
-            for number, line in enumerate(path.read_bytes().splitlines(), 1):
-                try:
-                    key, value = json.loads(line)
-                except (ValueError, TypeError) as error:
-                    raise DataError(f"{path}:{number}: not a cached result ({error}); remove the file") from error
-                self.found[key] = value
+        for number, line in enumerate(paths.whole_lines(path), 1):
+            try:
+                key, value = json.loads(line)
+            except (ValueError, TypeError) as error:
+                raise DataError(f"{path}:{number}: not a cached result ({error}); remove the file") from error
+            self.found[key] = value
         hosts.barrier("cache of results is read")
         if hosts.is_writer():
             path.parent.mkdir(parents=True, exist_ok=True)
 
-    def add(self, key: str, value: Any) -> None:
-        self.found[key] = value
-        if self.path is not None and hosts.is_writer():
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps([key, value], ensure_ascii=False) + "\n")
+    @contextlib.contextmanager
+    def adding(self) -> Iterator[Callable[[str, Any], None]]:
+        """A function that adds the result of a key; all are in the file when the block ends, however it ends."""
+        log = paths.Log(self.path) if self.path is not None and hosts.is_writer() else None
+
+        def add(key: str, value: Any) -> None:
+            self.found[key] = value
+            if log is not None:
+                log.write(json.dumps([key, value], ensure_ascii=False))
+
+        try:
+            yield add
+        finally:
+            if log is not None:
+                log.close()
 
 
 class Answerer:
@@ -100,11 +105,12 @@ class Answerer:
         new = {key: sequence for key, sequence in zip(keys, cut, strict=True) if key not in self.cache.found}
         names = list(new)
         done = len(keys) - len(names)
-        for n, score in self.scorer.score(list(new.values())):
-            self.cache.add(names[n], [score.logprob, score.greedy])
-            done += 1
-            if progress is not None:
-                progress(min(done, len(keys)), len(keys))
+        with self.cache.adding() as add:
+            for n, score in self.scorer.score(list(new.values())):
+                add(names[n], [score.logprob, score.greedy])
+                done += 1
+                if progress is not None:
+                    progress(min(done, len(keys)), len(keys))
         return [(self.cache.found[key][0], self.cache.found[key][1]) for key in keys]
 
     def continuations(
@@ -119,27 +125,28 @@ class Answerer:
             if key not in self.cache.found:
                 by_length.setdefault(most, {})[key] = list(ids[-(self.context - most) :])
         done = len(keys) - sum(map(len, by_length.values()))
-        for most, prompts in by_length.items():
-            for _, record in complete(
-                (self.config, self.scorer.weights),
-                self.tokenizer,
-                [{"prompt_id": key, "ids": ids} for key, ids in prompts.items()],
-                SamplingConfig(n=1, temperature=0.0, max_new_tokens=most, context=self.context),
-                seed=0,
-                round=0,
-                model_sha=self._model,
-                chat=True,
-                batch_prompts=self.rows,
-                batch_rows=self.rows,
-                compute=self.compute,
-                mesh=self.mesh,
-                stats=None,
-            ):
-                candidate = record["candidates"][0]
-                self.cache.add(record["prompt_id"], [candidate["text"], candidate["token_ids"]])
-                done += 1
-                if progress is not None:
-                    progress(min(done, len(keys)), len(keys))
+        with self.cache.adding() as add:
+            for most, prompts in by_length.items():
+                for _, record in complete(
+                    (self.config, self.scorer.weights),
+                    self.tokenizer,
+                    [{"prompt_id": key, "ids": ids} for key, ids in prompts.items()],
+                    SamplingConfig(n=1, temperature=0.0, max_new_tokens=most, context=self.context),
+                    seed=0,
+                    round=0,
+                    model_sha=self._model,
+                    chat=True,
+                    batch_prompts=self.rows,
+                    batch_rows=self.rows,
+                    compute=self.compute,
+                    mesh=self.mesh,
+                    stats=None,
+                ):
+                    candidate = record["candidates"][0]
+                    add(record["prompt_id"], [candidate["text"], candidate["token_ids"]])
+                    done += 1
+                    if progress is not None:
+                        progress(min(done, len(keys)), len(keys))
         return [self.cache.found[key][0] for key in keys]
 
     def _key(self, kind: str, ids: Sequence[int], number: int) -> str:

@@ -1,10 +1,10 @@
 """Results as lines for a terminal and as one HTML page: tables, means, ratios to what others published."""
 
 import html
-import os
 from pathlib import Path
 from typing import Any
 
+from tigerjax import paths
 from tigerjax.evaluate import published
 from tigerjax.evaluate.benchmarks import BENCHMARKS
 from tigerjax.report.style import CSS
@@ -93,9 +93,7 @@ def write(path: Path, title: str, tables: list[tuple[str, Rows]], notes: list[st
         f"<style>{CSS}</style></head>\n<body><main><header><h1>{html.escape(title)}</h1></header>"
         f'{"".join(parts)}<section><h2>Notes</h2><ul class="soft">{said}</ul></section></main></body></html>\n'
     )
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    paths.write_text(path, text)
 
 
 def notes(results: dict[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tigerjax import paths
 from tigerjax.errors import DataError
 
 EVASIVE: dict[str, tuple[str, ...]] = {
@@ -54,12 +55,12 @@ def load(path: str | Path) -> list[Question]:
     `others` comes from answers.json in the same folder where there is one, else from the answers of the file itself.
     Raises DataError with file:line for anything else, and for an id that stands twice.
     """
-    path = Path(path)
+    path = paths.of(path)
     if not path.is_file():
         raise DataError(f"{path}: questions file does not exist")
     rows: list[tuple[int, dict[str, Any]]] = []
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_bytes().decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 at byte {error.start}; write the questions file as UTF-8") from error
     for number, line in enumerate(lines, start=1):
@@ -102,7 +103,7 @@ def _others(path: Path, rows: list[dict[str, Any]]) -> dict[tuple[str, str], tup
     sidecar = path.with_name(ANSWERS_FILE)
     if sidecar.is_file():
         try:
-            for lang, tasks in json.loads(sidecar.read_text(encoding="utf-8")).items():
+            for lang, tasks in json.loads(sidecar.read_bytes()).items():
                 for task, answers in tasks.items():
                     found.setdefault((lang, task), set()).update(answers)
         except (ValueError, AttributeError, TypeError) as error:

@@ -53,12 +53,12 @@ def evaluate(
             missing[name] = NOT_ALLOWED
             continue
         try:
-            items[name] = _limited(list(BENCHMARKS[name].read(Path(data_dir) / name)), limit)
+            items[name] = _limited(list(BENCHMARKS[name].read(data_dir / name)), limit)
         except Missing as absent:
             missing[name] = f"{absent} is not there"
             continue
         if not items[name]:
-            raise DataError(f"{Path(data_dir) / name}: holds no questions of {name}")
+            raise DataError(f"{data_dir / name}: holds no questions of {name}")
     if answerer.writes:
         (out / ITEMS).mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {"tasks": {}}
@@ -182,7 +182,7 @@ def count(asked: Asked) -> dict[str, Any]:
 
 def read_results(folder: Path) -> dict[str, Any]:
     """results.json of an evaluation folder."""
-    path = Path(folder) / RESULTS
+    path = folder / RESULTS
     if not path.is_file():
         raise DataError(f"{path}: not there; `tigerjax evaluate CONFIG --tasks … --out {folder}` writes it")
     try:

@@ -16,6 +16,7 @@ import importlib.metadata
 import json
 import math
 import subprocess
+import tempfile
 import time
 import typing
 from collections.abc import Callable, Iterator, Sequence
@@ -266,7 +267,7 @@ def search(
             if time.monotonic() > deadline:
                 echo(f"budget spent after {place} of {len(candidates)} candidates; the same command goes on")
                 break
-            _compile(command + candidate.overrides(base), path, timeout_s=max(60.0, 2 * budget_s))
+            manifest.write_json(path, _compile(command + candidate.overrides(base), max(60.0, 2 * budget_s)))
         figures = json.loads(path.read_text(encoding="utf-8"))
         results.append(Result(candidate, figures))
         heard(results[-1])
@@ -274,12 +275,15 @@ def search(
     return sorted(results, key=lambda r: -r.rate)
 
 
-def _compile(command: list[str], path: Path, *, timeout_s: float) -> None:
-    try:
-        run = subprocess.run([*command, "--json", str(path)], capture_output=True, text=True, timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        manifest.write_json(path, {"fits": None, "error": f"not compiled within {timeout_s:.0f} s"})
-        return
-    if run.returncode != 0 or not path.is_file():
-        said = [text for text in run.stderr.strip().splitlines() if text.strip()]
-        manifest.write_json(path, {"fits": None, "error": said[-1] if said else f"exit code {run.returncode}"})
+def _compile(command: list[str], timeout_s: float) -> dict[str, Any]:
+    """The figures of a candidate, or {fits: None, error} when it is refused."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "figures.json"
+        try:
+            run = subprocess.run([*command, "--json", str(path)], capture_output=True, text=True, timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            return {"fits": None, "error": f"not compiled within {timeout_s:.0f} s"}
+        if run.returncode == 0 and path.is_file():
+            return json.loads(path.read_text(encoding="utf-8"))
+    said = [text for text in run.stderr.strip().splitlines() if text.strip()]
+    return {"fits": None, "error": said[-1] if said else f"exit code {run.returncode}"}

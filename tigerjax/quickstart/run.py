@@ -31,6 +31,7 @@ It ranks characters after all merges, so more would leave common characters, com
 FACTS_SAMPLE = 0.05
 """Share of the Chinese fact documents that the tokenizer sees beside the books. They repeat a few sentence forms: with
 all of them BPE makes one piece of "is the capital of" and half a country's name, even of whole facts."""
+SECONDS = "seconds.json"  # of each stage; written first, so that it also says whose folder this is
 XLA_FLAGS = "--xla_cpu_experimental_ynn_fusion_type="
 """At these sizes XLA's own products on a CPU are faster than the YNNPACK fusions that it makes by default:
 `benchmarks/train_step.py --dtype float32 --remat none --rows 8 --seq-len 64 --vocab 2304` with and without."""
@@ -48,8 +49,8 @@ class Work(NamedTuple):
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Times a stage; a skipped one keeps the time of the run that did the work."""
-        kept = self.out / "seconds.json"
-        seconds = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+        kept = self.out / SECONDS
+        seconds = json.loads(kept.read_text(encoding="utf-8"))
         self.console.print(f"[bold]{name}[/bold]")
         start = time.perf_counter()
         yield
@@ -70,8 +71,7 @@ def quickstart(out: Path, *, seed: int, adjust: training.Adjust = lambda config:
     from data_mixtures import quickstart as mixtures
 
     os.environ.setdefault("XLA_FLAGS", XLA_FLAGS)  # read when JAX looks for devices, later
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    claim(out)
     report: dict[str, Any] = {"version": tigerjax.__version__, "seed": seed, "config": {}, "curves": {}, "accuracy": {}}
     work = Work(out, seed, adjust, Console(stderr=True), report)
     mixtures.register(out)
@@ -114,6 +114,15 @@ def quickstart(out: Path, *, seed: int, adjust: training.Adjust = lambda config:
     print_table(report)
     work.console.print(f"wrote {out}/report.json and {out}/report.html; the Hugging Face model is in {out}/hf")
     return report
+
+
+def claim(out: Path) -> None:
+    """Makes the folder of a quick start, or goes on with one; ConfigError for one that holds something else."""
+    kept = out / SECONDS
+    manifest.refuse(out, "quickstart", manifest.read(out) or ({"stage": "quickstart"} if kept.is_file() else None))
+    out.mkdir(parents=True, exist_ok=True)
+    if not kept.is_file():
+        manifest.write_json(kept, {})
 
 
 def prepare_text(out: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tigerjax import manifest
+from tigerjax import manifest, paths
 from tigerjax.report.charts import clean
 from tigerjax.report.figures import number
 from tigerjax.report.parts import section
@@ -24,8 +24,8 @@ DEEPEST = 40  # inputs of inputs; a cycle would never end
 def collect(folder: Path) -> list[dict[str, Any]]:
     """[{name, stage, said, of: [indices]}], inputs before what is made of them; empty where nothing has a manifest."""
     nodes: dict[str, dict[str, Any]] = {}
-    files = [p for name in (manifest.FILE, "config.txt") for p in folder.rglob(name)]
-    found = sorted({p.parent for p in files if not ASIDE & set(p.relative_to(folder).parts)})
+    files = [Path(name) for name in paths.sizes(folder) if Path(name).name in (manifest.FILE, "config.txt")]
+    found = sorted({folder / p.parent for p in files if not ASIDE & set(p.parts)})
     for place in found:
         if not any(other != place and place.is_relative_to(other) for other in found if other != folder):
             if not (place.name.startswith(_mixtures(found)) and (manifest.read(place) or {}).get("stage") == "cache"):
@@ -68,7 +68,8 @@ def _of_config(config: Mapping[str, Any], folder: Path, nodes: dict[str, dict[st
     if config.get("checkpoint.init_from"):
         keys.append(_add(_there(config["checkpoint.init_from"], folder), folder, nodes, depth + 1))
     cache, mixture = _there(config["data.cache_dir"], folder), config["data.mixture"]
-    sources = [m for place in sorted(cache.glob(f"{mixture}.*")) if (m := manifest.read(place)) is not None]
+    there = [cache / name for name in paths.names(cache) if name.startswith(f"{mixture}.")]
+    sources = [m for place in there if (m := manifest.read(place)) is not None]
     if sources:
         key = f"{cache}/{mixture}"
         tokenizer = [_add(_there(config["data.tokenizer"], folder), folder, nodes, depth + 1)]
@@ -82,7 +83,7 @@ def _of_config(config: Mapping[str, Any], folder: Path, nodes: dict[str, dict[st
 
 def _home(path: Path, folder: Path) -> Path | None:
     """The folder with a manifest or a run's config that holds `path`; None for a file of its own."""
-    for place in (path, *list(path.parents)[:4]):
+    for place in (path, *list(path.parents)[: min(4, len(path.parts) - 3) if paths.on_bucket(path) else 4]):
         if (place / manifest.FILE).is_file() or (place / "config.txt").is_file():
             within = place != folder and "stage" in (manifest.read(place.parent) or {})
             return place.parent if within else place  # a run inside a stage is part of it
@@ -93,11 +94,11 @@ def _home(path: Path, folder: Path) -> Path | None:
 
 def _there(path: str, folder: Path) -> Path:
     """A path of a manifest, as it stands or else found below `folder`, which may have been moved since."""
-    given = Path(path)
-    parts = given.parts
+    given = paths.of(path)
+    parts, name = given.parts, paths.resolved(folder).name
     below = [folder.joinpath(*parts[i:]) for i in range(len(parts))]
-    if folder.resolve().name in parts:
-        below = [folder.joinpath(*parts[len(parts) - parts[::-1].index(folder.resolve().name) :])]
+    if name in parts:
+        below = [folder.joinpath(*parts[len(parts) - parts[::-1].index(name) :])]
     elif given.exists():
         return given
     return next((place for place in below if place.exists()), given)

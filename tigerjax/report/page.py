@@ -1,12 +1,11 @@
 """report.json to one HTML page that needs nothing else: one function a section, empty when its figures are absent."""
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tigerjax import manifest
+from tigerjax import manifest, paths
 from tigerjax.report.charts import Bar, bars, clean, curve, stacked
 from tigerjax.report.figures import (
     duration,
@@ -32,11 +31,8 @@ LANGUAGES = {"zh": "Chinese", "en": "English"}
 
 def render(report: Report, out: Path) -> None:
     """Writes `out`, replacing it as a whole; keys that are absent leave their section out."""
-    out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(out.name + ".part")
-    part.write_text(page(report), encoding="utf-8")
-    os.replace(part, out)
+    paths.write_text(out, page(report))
 
 
 def page(report: Report) -> str:

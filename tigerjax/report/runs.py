@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import tigerjax
+from tigerjax import paths
 from tigerjax.errors import DataError
 from tigerjax.report.charts import MOST_POINTS, clean, curve, stacked
 from tigerjax.report.figures import duration, number, percent, stage_name
@@ -25,13 +26,13 @@ DRAWN = {
 def collect(folder: Path) -> dict[str, Any]:
     """{name: {key: [[step, value], …], spent_s}} of the run in `folder`, or of those in it, by their last record."""
     found = {}
-    for path in sorted(folder.rglob(METRICS)):
+    for path in sorted(folder / name for name in paths.sizes(folder) if Path(name).name == METRICS):
         records = read(path)
         if not records or "checkpoints" in path.relative_to(folder).parts:
             continue
         every = -(-len(records) // MOST_POINTS)
         kept = records[:-1][::every] + records[-1:]
-        name = str(path.parent.relative_to(folder)) if path.parent != folder else folder.resolve().name
+        name = str(path.parent.relative_to(folder)) if path.parent != folder else paths.resolved(folder).name
         lines = {key: [[r["step"], r[key]] for r in kept if r.get(key) is not None] for key in DRAWN}
         found[name] = {key: line for key, line in lines.items() if line} | {"spent_s": records[-1].get("spent_s") or {}}
     return found
@@ -42,7 +43,7 @@ def of_run(folder: Path) -> dict[str, Any]:
     records = read(folder / METRICS)
     if not records:
         raise DataError(f"{folder / METRICS}: no step was logged yet; the run goes on with the same `tigerjax train`")
-    name = folder.resolve().name
+    name = paths.resolved(folder).name
     report: dict[str, Any] = {"version": tigerjax.__version__, "title": f"Run {name}", "curves": {}}
     report["curves"][name] = [[r["step"], float("nan") if r["loss_nats"] is None else r["loss_nats"]] for r in records]
     if shares := records[-1].get("shares"):

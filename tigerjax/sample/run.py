@@ -7,6 +7,8 @@ OUT/candidates.partial.jsonl  records in the order in which prompts are finished
 OUT/candidates.jsonl          one record a prompt in the order of the prompts, once all are there
 OUT/skipped.jsonl             the prompts that did not fit, with the reason
 OUT/manifest.json             counts; its presence means that the folder is complete
+
+In a bucket the partial file is written whole, every half minute and when the work ends (`paths.Log`).
 """
 
 import dataclasses
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import tigerjax
-from tigerjax import hosts, manifest
+from tigerjax import hosts, manifest, paths
 from tigerjax.config import ComputeConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.sample import engine
@@ -49,7 +51,7 @@ def sample_files(
     from tigerjax.tokenizer.load import Tokenizer
     from tigerjax.train.stored import load_placed
 
-    tok, dtype = Tokenizer(Path(tokenizer)), options.get("compute", engine.FLOAT32).dtype
+    tok, dtype = Tokenizer(tokenizer), options.get("compute", engine.FLOAT32).dtype
     loaded = load_placed(model, options.get("mesh"), dtype)
     if loaded.kind != "llama":
         raise ConfigError(f"{model}: a checkpoint of kind {loaded.kind!r} cannot be sampled; give a language model")
@@ -97,7 +99,7 @@ def sample_prompts(
     `fill` is the share of the decode's slots, over all its steps, that drew a token. `progress(done, all)` is called
     after every prompt. Raises ConfigError when the folder holds other samples.
     """
-    out = Path(out)
+    out = paths.of(out)
     wanted = json.loads(
         manifest.canonical(
             {
@@ -119,7 +121,6 @@ def sample_prompts(
     writer = hosts.is_writer()
     if writer:
         _claim(out, wanted)
-        _cut(out / PARTIAL)
     hosts.barrier("folder of samples claimed")
     if not writer:
         if not (out / HEADER).is_file():
@@ -148,17 +149,19 @@ def sample_prompts(
         stats=stats,
         done=frozenset(records),
     )
-    with open(out / PARTIAL if writer else os.devnull, "ab") as partial:
+    partial = paths.Log(out / PARTIAL) if writer else None
+    try:
         for _, record in new:
-            partial.write(_line(record))
-            partial.flush()
+            if partial is not None:
+                partial.write(_line(record))
             records[record["prompt_id"]] = record
             drawn += sum(c["ntok"] for c in record["candidates"])
             hosts.at(f"sampling, {len(records)} of {len(prompts)} prompts are there")
             if progress is not None and writer:
                 progress(len(records), len(prompts))
-        if writer:
-            os.fsync(partial.fileno())
+    finally:
+        if partial is not None:
+            partial.close()
     seconds = time.monotonic() - started
 
     ordered = [records[p["prompt_id"]] for p in prompts]
@@ -176,7 +179,7 @@ def sample_prompts(
             out / manifest.FILE,
             {"stage": "sample", "config": wanted, "outputs": [CANDIDATES, SKIPPED], "figures": figures},
         )
-        (out / PARTIAL).unlink()
+        (out / PARTIAL).unlink(missing_ok=True)
     hosts.barrier("samples written")  # so that every process may read them
     return figures
 
@@ -213,20 +216,10 @@ def _claim(out: Path, wanted: Mapping[str, Any]) -> None:
             )
 
 
-def _cut(partial: Path) -> None:
-    """Removes a last line that was cut short."""
-    if partial.is_file():
-        data = partial.read_bytes()
-        with open(partial, "r+b") as file:
-            file.truncate(data.rfind(b"\n") + 1)
-
-
 def _resume(partial: Path, prompt_ids: set[str]) -> dict[str, dict[str, Any]]:
     """The records of an interrupted run by prompt id."""
-    if not partial.is_file():
-        return {}
     records = {}
-    for number, line in enumerate(partial.read_bytes().splitlines(), start=1):
+    for number, line in enumerate(paths.whole_lines(partial), start=1):
         try:
             record = json.loads(line)
             prompt_id = record["prompt_id"]
@@ -238,15 +231,13 @@ def _resume(partial: Path, prompt_ids: set[str]) -> dict[str, dict[str, Any]]:
     return records
 
 
-def _line(record: Mapping[str, Any]) -> bytes:
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
 
 
 def _write(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
+    with paths.writing(path) as file:
         for record in records:
-            file.write(_line(record))
+            file.write(_line(record).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
-    os.replace(part, path)

@@ -116,6 +116,11 @@ def publish(built: Path, final: Path, meta: dict[str, Any], sha256: dict[str, st
         paths.rename(built, final, commit=META)
 
 
+def amend(path: Path, extra: dict[str, Any]) -> None:
+    """Gives a checkpoint another `extra`; its arrays stay as they are, and are not read."""
+    manifest.write_json(path / META, read_meta(path) | {"extra": extra})
+
+
 def prune(folder: Path, *, keep: int, keep_every_steps: int | None) -> None:
     """Removes all steps but the newest `keep` and, where it is given, the multiples of `keep_every_steps`."""
     for step in steps(folder)[keep:]:

@@ -1,5 +1,6 @@
 """What the loop sees of its steps: metrics read late, logged, and counted when an update was skipped."""
 
+import contextlib
 import json
 import math
 import statistics
@@ -161,7 +162,8 @@ class Watch:
     def _event(self, record: dict[str, Any]) -> None:
         """One line of RUN/events.jsonl, which keeps what a rollback takes out of metrics.jsonl."""
         if hosts.is_writer():
-            paths.append(self.run_dir / EVENTS, json.dumps({"time": time.time()} | record))
+            with contextlib.closing(paths.Log(self.run_dir / EVENTS)) as events:
+                events.write(json.dumps({"time": time.time()} | record))
 
 
 def _memory(mesh: Mesh) -> dict[str, float]:
