@@ -27,6 +27,7 @@ def open_lines(path: str | Path, at: At | None = None) -> Iterator[Iterable[byte
     try:
         raw = paths.reading(path)
     except OSError as error:
+        paths.not_damage(error)
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     with raw:
         if path.suffix != ".zst":

@@ -55,7 +55,7 @@ def size(path: str | Path) -> int:
     path = paths.of(path)
     if path.is_dir():
         return sum(found for name, found in paths.sizes(path).items() if Path(name).name not in (FILE, BEGUN))
-    return path.stat().st_size
+    return paths.size(path)
 
 
 def canonical(value: Any) -> bytes:

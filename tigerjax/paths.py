@@ -9,18 +9,22 @@
 - It writes an object whole or not at all, so that no object needs a second name while it is written.
 """
 
+import contextlib
 import functools
 import glob
+import hashlib
 import importlib.util
 import io
 import logging
 import os
 import shutil
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tigerjax.errors import BucketError, BucketRefused, ConfigError
+from tigerjax.errors import BucketError, BucketRefused, ConfigError, TigerjaxError
 
 SCHEME = "gs://"
 COLLAPSED = "gs:/"  # what pathlib leaves of it
@@ -35,6 +39,7 @@ REFUSALS = ("Forbidden: ", "PERMISSION_DENIED", "UNAUTHENTICATED", "Invalid Cred
 OUTAGES = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")  # as TensorStore says it
 BEGUN = ".begun"  # what a commit file is called in a bucket while its folder is uploaded
 READ_BYTES = 16 << 20  # of one request of a file that is read from its beginning to its end
+BUFFER_BYTES = 1 << 18
 LAG_S = 30.0  # lines of a log are in the bucket after this time; it takes one write a second of an object at most
 
 
@@ -92,9 +97,36 @@ def sizes(folder: Path) -> dict[str, int]:
     return {name.removeprefix(root): info["size"] for name, info in sorted(found.items()) if not name.endswith("/")}
 
 
+def size(path: Path) -> int:
+    """Bytes of a file."""
+    return _client().size(_key(path)) if on_bucket(path) else path.stat().st_size
+
+
+def stamp(path: Path) -> str:
+    """Changes whenever a file is written, or in a bucket one below a folder, and is found without reading any."""
+    if not on_bucket(path):
+        stat = path.stat()
+        return f"{stat.st_size} {stat.st_mtime_ns}"
+    found = _client().find(_key(path), detail=True)
+    generations = sorted(f"{name}#{info['generation']}" for name, info in found.items())
+    return hashlib.sha256("\n".join(generations).encode()).hexdigest()
+
+
 def reading(path: Path) -> io.BufferedReader:
     """The file, opened for its bytes. OSError when it does not exist."""
-    return _client().open(_key(path), "rb", block_size=READ_BYTES) if on_bucket(path) else open(path, "rb")
+    if not on_bucket(path):
+        return open(path, "rb")
+    # fsspec's own iterator would copy READ_BYTES for every line
+    return io.BufferedReader(_client().open(_key(path), "rb", block_size=READ_BYTES), BUFFER_BYTES)
+
+
+def part(path: Path, start: int, stop: int) -> bytes:
+    """Bytes [start, stop) of a file; fewer where it ends before."""
+    if on_bucket(path):
+        return _client().cat_file(_key(path), start, stop)
+    with open(path, "rb") as file:
+        file.seek(start)
+        return file.read(stop - start)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -168,17 +200,28 @@ def upload(folder: Path, target: Path, *, last: str = "") -> None:
         _client().put_file(str(folder / name), f"{_key(target)}/{name}")
 
 
-def fetched(path: Path, sha256: str) -> Path:
-    """A file for a reader that knows disks only: from a bucket it is copied, once, to $XDG_CACHE_HOME/tigerjax."""
+def fetched(path: Path, sha256: str = "") -> Path:
+    """A file or folder for a reader that knows disks only: from a bucket it is copied, once, to
+    $XDG_CACHE_HOME/tigerjax. Where its sha256 is known the bucket is not asked whether it has changed."""
     if not on_bucket(path):
         return path
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tigerjax"
-    place = cache / f"{sha256}-{path.name}"
-    if not place.is_file():
+    place = cache / f"{sha256 or stamp(path)}-{path.name}"
+    if not place.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        part = place.with_name(f"{place.name}.{os.getpid()}.part")
-        _client().get_file(_key(path), str(part))
-        os.replace(part, place)
+        with tempfile.TemporaryDirectory(dir=cache) as made:
+            copy = Path(made) / path.name
+            if path.is_dir():
+                copy.mkdir()
+                for name in sizes(path):
+                    _client().get_file(f"{_key(path)}/{name}", str(copy / name))
+            else:
+                _client().get_file(_key(path), str(copy))
+            try:
+                os.replace(copy, place)
+            except OSError:  # a folder does not replace one, which another process has made meanwhile
+                if not place.is_dir():
+                    raise
     return place
 
 
@@ -211,6 +254,18 @@ def trouble(error: BaseException) -> BucketError | None:
 def not_damage(error: BaseException) -> None:
     """Raises the `trouble` that an error stands for, so that it is not taken for damage; an object may be missing."""
     if not isinstance(error, FileNotFoundError) and (found := trouble(error)) is not None:
+        raise found from error
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """An error of a bucket's client leaves as the `trouble` that it stands for: where another process, or another
+    library's error, carries its text alone."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, TigerjaxError) or (found := trouble(error)) is None:
+            raise
         raise found from error
 
 
@@ -266,7 +321,8 @@ def _client() -> Any:
     hosts write beside it."""
     if importlib.util.find_spec("gcsfs") is None:
         raise ConfigError("paths that begin with gs:// need gcsfs; `pip install gcsfs`, or mount the bucket by gcsfuse")
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs what it raises
+    for name in ("gcsfs", "fsspec"):  # they log what they raise
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     import fsspec
 
     fsspec.config.conf["gcs"] = {"use_listings_cache": False}
