@@ -1,9 +1,9 @@
-"""Peak memory of conversion over depth: python benchmarks/convert_memory.py [--layers 2 4 8] [--size 70b]
+"""Peak memory of conversion over depth: python benchmarks/convert_memory.py [--layers 2 4 8] [--size 70b] [--at gs://…]
 
 For each depth, in processes of their own: writes a random Hugging Face checkpoint of the layer shapes asked for, brings
 it in with `tigerjax convert from-hf`, out again with `to-hf`, both with --verify, compares the checksums, and removes
-everything. Prints a table; memory that does not grow with depth is what is to be seen. Needs the disk of three copies
-of the deepest model; float32 on our side, bfloat16 on theirs.
+everything (in a bucket it stays). Prints a table; memory that does not grow with depth is what is to be seen. Needs the
+disk of three copies of the deepest model; float32 on our side, bfloat16 on theirs.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tigerjax import paths
 from tigerjax.config import ModelConfig
 from tigerjax.convert import hf_config
 from tigerjax.convert.shards import DTYPES, Shards
@@ -34,7 +35,7 @@ SIZES = {
 def make(folder: Path, config: ModelConfig) -> None:
     """A random bfloat16 checkpoint, written row block by row block: the maker holds no tensor either."""
     spec = table(config, rows=config.vocab_size)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     content = hf_config.to_config(
         config,
         kind=hf_config.LLAMA,
@@ -52,7 +53,9 @@ def make(folder: Path, config: ModelConfig) -> None:
             for start, stop in row.blocks():
                 block = rng.standard_normal((stop - start, *row.shape[1:]), np.float32) * row.shape[-1] ** -0.5
                 shards.write((block + (len(row.shape) == 1)).astype(DTYPES["bfloat16"]))
+            shards.end(name)
     shards.finish()
+    shards.close()
 
 
 def convert(*args: str, json_file: Path) -> dict:
@@ -97,12 +100,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, nargs="+", default=[2, 4, 8])
     parser.add_argument("--size", choices=SIZES, default="quarter")
+    parser.add_argument("--at", help="a folder in a bucket to work in; a temporary one of the disk without it")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     rows = []
     for n, layers in enumerate(args.layers):
         with tempfile.TemporaryDirectory() as work:
-            row = measure(layers, args.size, Path(work))
+            row = measure(layers, args.size, paths.of(f"{args.at}/{layers}" if args.at else work))
         rows.append(row)
         if n == 0:
             print("| " + " | ".join(row) + " |\n|" + "---|" * len(row))

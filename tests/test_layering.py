@@ -12,7 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A file imports only from its own level or lower ones. A new room gets its level here and in docs first.
 LEVELS = {
-    **dict.fromkeys(["config", "mesh", "manifest", "errors", "jsonl", "hosts", "paths", "rendezvous", "health"], 0),
+    **dict.fromkeys(
+        ["config", "mesh", "manifest", "errors", "jsonl", "hosts", "paths", "log", "rendezvous", "health"], 0
+    ),
     **dict.fromkeys(["tokenizer", "model"], 1),
     **dict.fromkeys(["data", "convert"], 2),
     **dict.fromkeys(["train", "sample", "plan"], 3),
@@ -31,6 +33,7 @@ NUMERIC_CORE = [
     "errors.py",
     "jsonl.py",
     "paths.py",
+    "log.py",
     "hosts.py",
     "rendezvous.py",
     "health.py",

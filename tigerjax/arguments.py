@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import glob
 import inspect
 import io
 import os
@@ -153,13 +152,9 @@ def _many(value: Any) -> bool:
 
 
 def _read(path: Path) -> str:
-    if paths.on_bucket(path):
-        if not path.exists():
-            raise DataError(f"{path}: input does not exist; nothing was done")
-        return f"  reads   {path} ({sum(paths.sizes(path).values()) / 1e6:,.1f} MB)"
-    if not (found := glob.glob(str(path))):
+    if not (found := paths.matching(path)):
         raise DataError(f"{path}: input does not exist; nothing was done")
-    size = sum(p.stat().st_size for f in map(Path, found) for p in (f.rglob("*") if f.is_dir() else [f]) if p.is_file())
+    size = sum(sum(paths.sizes(f).values()) if f.is_dir() else paths.size(f) for f in found)
     return f"  reads   {path} ({size / 1e6:,.1f} MB)"
 
 

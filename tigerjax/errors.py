@@ -57,6 +57,12 @@ class BucketRefused(BucketError):
     exit_code = 3
 
 
+def again(kind: str, message: str) -> TigerjaxError:
+    """The failure that another process told of by the name of its class and its message."""
+    kinds = {k.__name__: k for k in (ConfigError, DataError, BucketError, BucketRefused)}
+    return kinds[kind](message)
+
+
 def near_miss(word: str, there: Iterable[str]) -> str:
     """`; did you mean X?` where one of `there` is close to a word that is none of them, else nothing."""
     near = difflib.get_close_matches(word, list(there), n=2, cutoff=0.6)

@@ -5,25 +5,25 @@
 
 - It renames no folder. A folder that must be whole or absent has a *commit file*: written last, removed first, and a
   folder without it is not there.
-- It appends to nothing: `Log` keeps the lines and writes the object again.
+- It appends to nothing: `tigerjax.log` keeps the lines and writes the object again.
 - It writes an object whole or not at all, so that no object needs a second name while it is written.
 """
 
 import contextlib
 import functools
 import glob
+import hashlib
 import importlib.util
 import io
 import logging
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tigerjax.errors import BucketError, BucketRefused, ConfigError
+from tigerjax.errors import BucketError, BucketRefused, ConfigError, TigerjaxError
 
 SCHEME = "gs://"
 COLLAPSED = "gs:/"  # what pathlib leaves of it
@@ -38,8 +38,7 @@ REFUSALS = ("Forbidden: ", "PERMISSION_DENIED", "UNAUTHENTICATED", "Invalid Cred
 OUTAGES = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")  # as TensorStore says it
 BEGUN = ".begun"  # what a commit file is called in a bucket while its folder is uploaded
 READ_BYTES = 16 << 20  # of one request of a file that is read from its beginning to its end
-LAG_S = 30.0  # lines of a log are in the bucket after this time; it takes one write a second of an object at most
-WRITING_SHARE = 0.1  # of the time at most goes into writing a long log again and again
+BUFFER_BYTES = 1 << 18
 
 
 def on_bucket(path: str | os.PathLike[str]) -> bool:
@@ -106,9 +105,31 @@ def size(path: Path) -> int:
     return _client().size(_key(path)) if on_bucket(path) else path.stat().st_size
 
 
+def stamp(path: Path) -> str:
+    """Changes whenever a file is written, or in a bucket one below a folder, and is found without reading any."""
+    if not on_bucket(path):
+        stat = path.stat()
+        return f"{stat.st_size} {stat.st_mtime_ns}"
+    found = _client().find(_key(path), detail=True)
+    generations = sorted(f"{name}#{info['generation']}" for name, info in found.items())
+    return hashlib.sha256("\n".join(generations).encode()).hexdigest()
+
+
 def reading(path: Path) -> io.BufferedReader:
     """The file, opened for its bytes. OSError when it does not exist."""
-    return _client().open(_key(path), "rb", block_size=READ_BYTES) if on_bucket(path) else open(path, "rb")
+    if not on_bucket(path):
+        return open(path, "rb")
+    # fsspec's own iterator would copy READ_BYTES for every line
+    return io.BufferedReader(_client().open(_key(path), "rb", block_size=READ_BYTES), BUFFER_BYTES)
+
+
+def part(path: Path, start: int, stop: int) -> bytes:
+    """Bytes [start, stop) of a file; fewer where it ends before."""
+    if on_bucket(path):
+        return _client().cat_file(_key(path), start, stop)
+    with open(path, "rb") as file:
+        file.seek(start)
+        return file.read(stop - start)
 
 
 @contextlib.contextmanager
@@ -202,17 +223,28 @@ def upload(folder: Path, target: Path, *, last: str = "") -> None:
         _client().put_file(str(folder / name), f"{_key(target)}/{name}")
 
 
-def fetched(path: Path, sha256: str) -> Path:
-    """A file for a reader that knows disks only: from a bucket it is copied, once, to $XDG_CACHE_HOME/tigerjax."""
+def fetched(path: Path, sha256: str = "") -> Path:
+    """A file or folder for a reader that knows disks only: from a bucket it is copied, once, to
+    $XDG_CACHE_HOME/tigerjax. Where its sha256 is known the bucket is not asked whether it has changed."""
     if not on_bucket(path):
         return path
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tigerjax"
-    place = cache / f"{sha256}-{path.name}"
-    if not place.is_file():
+    place = cache / f"{sha256 or stamp(path)}-{path.name}"
+    if not place.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        part = place.with_name(f"{place.name}.{os.getpid()}.part")
-        _client().get_file(_key(path), str(part))
-        os.replace(part, place)
+        with tempfile.TemporaryDirectory(dir=cache) as made:
+            copy = Path(made) / path.name
+            if path.is_dir():
+                copy.mkdir()
+                for name in sizes(path):
+                    _client().get_file(f"{_key(path)}/{name}", str(copy / name))
+            else:
+                _client().get_file(_key(path), str(copy))
+            try:
+                os.replace(copy, place)
+            except OSError:  # a folder does not replace one, which another process has made meanwhile
+                if not place.is_dir():
+                    raise
     return place
 
 
@@ -242,47 +274,16 @@ def not_damage(error: BaseException) -> None:
         raise found from error
 
 
-class Log:
-    """A file to which lines are added; in a bucket it holds them at last after LAG_S, and after `flush`."""
-
-    def __init__(self, path: Path, lines: list[str] | None = None):
-        """Begins the file anew, with these lines, or goes on after the whole lines that it has."""
-        self._path, self._written, self._took, self._fresh = path, time.monotonic(), 0.0, lines is not None
-        self._file: Any = None
-        if on_bucket(path):
-            self._lines = [line.decode() for line in whole_lines(path)] if lines is None else list(lines)
-        else:
-            if lines is None and path.is_file():
-                os.truncate(path, sum(len(line) + 1 for line in whole_lines(path)))
-            self._file = open(path, "a" if lines is None else "w", encoding="utf-8")
-            self._file.writelines(f"{line}\n" for line in lines or ())
-        self.flush()
-
-    def write(self, line: str) -> None:
-        """One line more."""
-        if self._file is not None:
-            print(line, file=self._file, flush=True)
-            return
-        self._lines.append(line)
-        self._fresh = True
-        if time.monotonic() - self._written > max(LAG_S, self._took / WRITING_SHARE):
-            self.flush()
-
-    def flush(self) -> None:
-        """Until every line is in the file."""
-        if self._file is not None:
-            self._file.flush()
-        elif self._fresh:
-            began = time.monotonic()
-            write_text(self._path, "".join(f"{line}\n" for line in self._lines))
-            self._written, self._fresh = time.monotonic(), False
-            self._took = self._written - began
-
-    def close(self) -> None:
-        """Flushes; nothing is written afterwards."""
-        self.flush()
-        if self._file is not None:
-            self._file.close()
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """An error of a bucket's client leaves as the `trouble` that it stands for: where another process, or another
+    library's error, carries its text alone."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, TigerjaxError) or (found := trouble(error)) is None:
+            raise
+        raise found from error
 
 
 def _key(path: Path) -> str:
@@ -296,7 +297,8 @@ def _client() -> Any:
     hosts write beside it."""
     if importlib.util.find_spec("gcsfs") is None:
         raise ConfigError("paths that begin with gs:// need gcsfs; `pip install gcsfs`, or mount the bucket by gcsfuse")
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs what it raises
+    for name in ("gcsfs", "fsspec"):  # they log what they raise
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     import fsspec
 
     fsspec.config.conf["gcs"] = {"use_listings_cache": False}

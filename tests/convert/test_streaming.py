@@ -99,7 +99,7 @@ def test_a_killed_import_goes_on_where_it_was(tmp_path, exported, small_blocks, 
     done = set(reads[:-1]) - {reads[-1]}
     reads.clear()
     monkeypatch.setattr(opened.source, "rows", lambda *a: reads.append(a[0]) or rows(*a))
-    read.stream_in(opened, partial)
+    read.stream_in(opened, partial).remove()
     assert not done & set(reads) and len(done | set(reads)) == 30
     arrays = store.open_arrays(partial)
     assert_same(jax.tree.map(lambda a: a[:], arrays), random_weights())
@@ -131,6 +131,30 @@ def test_a_killed_export_goes_on_where_it_was(tmp_path, exported, small_blocks, 
     assert len(written) == 30
     assert_same(hf.from_hf(tmp_path / "again")[1], random_weights())
     assert "- step: `7`" in (tmp_path / "again/README.md").read_text()
+
+
+@pytest.mark.parametrize("left", [0, 40, -100])
+def test_tensors_that_are_written_down_but_not_all_there_are_written_again(tmp_path, exported, monkeypatch, left):
+    convert.from_hf(exported, tmp_path / "run")
+    model, done = open_model(tmp_path / "run"), []
+    add = hf.Journal.add
+
+    def dies(self, *entry):
+        add(self, *entry)
+        done.append(entry)
+        if len(done) == 20:
+            raise Killed
+
+    options = {"tokenizer": None, "max_shard_bytes": 5000, "lineage": {"step": 7}}
+    monkeypatch.setattr(hf.Journal, "add", dies)
+    with pytest.raises(Killed):
+        hf.to_hf(model.weights, CONFIG, tmp_path / "again", **options)
+    last = sorted((tmp_path / "again.partial").glob("*.safetensors"))[-1]
+    last.write_bytes(last.read_bytes()[:left])  # as a machine that lost its power may leave it
+    monkeypatch.setattr(hf.Journal, "add", lambda self, *entry: done.append(entry) or add(self, *entry))
+    hf.to_hf(model.weights, CONFIG, tmp_path / "again", **options)
+    assert 30 < len(done) < 40
+    assert_same(hf.from_hf(tmp_path / "again")[1], random_weights())
 
 
 def test_another_job_in_the_partial_folder_begins_again(tmp_path, exported):

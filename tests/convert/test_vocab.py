@@ -8,8 +8,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from bucket import served
 from safetensors.numpy import load_file
 
+from tigerjax import paths
 from tigerjax.cli import main
 from tigerjax.config import ModelConfig
 from tigerjax.convert import progress, read
@@ -190,6 +192,25 @@ def test_a_growing_import_that_is_killed_goes_on_and_ends_alike(tokenizers, fold
         read.stream_in(how, tmp_path / name)
     sums = {name: json.loads((tmp_path / name / read.CHECKSUMS).read_text()) for name in ("whole", "run", "other")}
     assert sums["run"] == sums["whole"] != sums["other"]
+
+
+def test_vocabularies_grow_in_a_bucket_as_on_a_disk(tokenizers, folder, tmp_path):
+    (hf, _), (base, new), far = folder, tokenizers, "gs://bucket/vocab"
+    with served():
+        for place, name in ((hf, "hf"), (base.folder, "base"), (new.folder, "new")):
+            paths.upload(place, paths.of(f"{far}/{name}"))
+        grown = {}
+        for root, words in (
+            (tmp_path, [hf, base.folder, new.folder]),
+            (far, [f"{far}/{n}" for n in ("hf", "base", "new")]),
+        ):
+            old, first, second = map(str, words)
+            assert main(["convert", "from-hf", old, f"{root}/plain"]) == 0
+            assert main(["convert", "resize", f"{root}/plain", f"{root}/run", "--base", first, "--new", second]) == 0
+            assert main(["convert", "from-hf", old, f"{root}/grown", "--vocab", second, "--multiple", "128"]) == 0
+            grown[root] = [load_model(f"{root}/{name}") for name in ("run", "grown")]
+        for one in grown[tmp_path] + grown[far]:
+            assert one.sha256 == grown[far][0].sha256 and one.tokenizer_sha256 == new.sha256
 
 
 def test_growing_what_is_not_of_the_base_vocabulary_is_refused(tokenizers, folder, tmp_path, capsys):

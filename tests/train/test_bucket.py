@@ -205,8 +205,6 @@ def test_a_model_is_the_same_from_bucket_and_disk_whole_part_by_part_and_placed(
     ("words", "message"),
     [
         (["quickstart", "--out", "gs://bucket/run"], "out: gs://bucket/run lies in a bucket"),
-        (["data", "clean", "--input", "gs://bucket/a.jsonl", "--out", "out"], "input: gs://bucket/a.jsonl lies in"),
-        (["data", "clean", "--input", "a.jsonl", "--out", "gs://bucket/out"], "out: gs://bucket/out lies in"),
         (["train", "gs://bucket/config.py"], "the config: gs://bucket/config.py lies in"),
         (["checkpoint", "ls", "gs://"], "names no bucket; write gs://BUCKET/FOLDER"),
     ],

@@ -3,7 +3,6 @@
 import resource
 import sys
 import time
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tigerjax.arguments import show
@@ -13,13 +12,13 @@ from tigerjax.options import Place
 
 
 def from_hf(
-    hf_dir: Annotated[Path, "positional"],
-    out: Annotated[Path, "positional"],
-    vocab: Path | None = None,
+    hf_dir: Annotated[Place, "positional"],
+    out: Annotated[Place, "positional"],
+    vocab: Place | None = None,
     multiple: int = 512,
     dtype: Literal["float32", "bfloat16"] = "float32",
     verify: bool = False,
-    json: Path | None = None,
+    json: Place | None = None,
 ) -> None:
     """Reads a Hugging Face Llama folder (a language or a reward model) into a tigerjax checkpoint, tensor by tensor.
 
@@ -66,12 +65,12 @@ def from_hf(
 
 def to_hf(
     checkpoint: Annotated[Place, "positional"],
-    out: Annotated[Path, "positional"],
-    tokenizer: Path | None = None,
+    out: Annotated[Place, "positional"],
+    tokenizer: Place | None = None,
     vocab: Literal["trimmed", "padded"] = "trimmed",
     dtype: Literal["float32", "bfloat16"] = "float32",
     verify: bool = False,
-    json: Path | None = None,
+    json: Place | None = None,
 ) -> None:
     """Writes a folder that `transformers` loads: safetensors, config, tokenizer, chat template, model card.
 
@@ -120,10 +119,10 @@ def to_hf(
 def resize(
     checkpoint: Annotated[Place, "positional"],
     out: Annotated[Place, "positional"],
-    base: Path,
-    new: Path,
+    base: Place,
+    new: Place,
     multiple: int = 128,
-    json: Path | None = None,
+    json: Place | None = None,
 ) -> None:
     """Grows a checkpoint's vocabulary from tokenizer BASE to NEW; a new row is the mean of its old tokens' rows.
 

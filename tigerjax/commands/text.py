@@ -6,25 +6,27 @@ from typing import Annotated, Literal
 from tigerjax.arguments import keep, override, show
 from tigerjax.commands.progress import show_elapsed, show_progress
 from tigerjax.errors import GateFailed
+from tigerjax.options import Place
 
 
 def tokenizer_sample(
-    input: list[Path],
-    out: Path,
+    input: list[Place],
+    out: Place,
     fraction: float = 0.10,
     min_sample_bytes: int = 1_000_000,
     max_sentences: int = 10_000_000,
     seed: int = 0,
-    json: Path | None = None,
+    json: Place | None = None,
 ) -> None:
     """Draws a share of the documents by the hash of their ids and cuts them into lines: OUT/sample.txt.
 
     Example: tigerjax tokenizer sample --input zh.jsonl --out runs/zh_sample --fraction 0.1
     """
+    from tigerjax.data.records import expand
     from tigerjax.tokenizer.sample import sample
 
     manifest = sample(
-        inputs=input,
+        inputs=expand(input),
         out=out,
         fraction=fraction,
         seed=seed,
@@ -35,18 +37,20 @@ def tokenizer_sample(
     show(manifest["figures"] | {"out": str(out)}, json)
 
 
-def tokenizer_train(input: list[Path], size: int, out: Path, seed: int = 0, json: Path | None = None) -> None:
+def tokenizer_train(input: list[Place], size: int, out: Place, seed: int = 0, json: Place | None = None) -> None:
     """Trains a SentencePiece BPE with Llama-2's settings on text or JSONL files.
 
     Example: tigerjax tokenizer train --input zh.jsonl --size 38000 --out runs/zh_bpe
     """
+    from tigerjax.data.records import expand
     from tigerjax.tokenizer.train import train_model
 
-    manifest = train_model(inputs=input, size=size, out=out, seed=seed, progress=show_progress, elapsed=show_elapsed)
+    files = expand(input)
+    manifest = train_model(inputs=files, size=size, out=out, seed=seed, progress=show_progress, elapsed=show_elapsed)
     show(manifest["figures"] | {"out": str(out)}, json)
 
 
-def tokenizer_extend(base: Path, new: Path, size: int, out: Path, json: Path | None = None) -> None:
+def tokenizer_extend(base: Place, new: Place, size: int, out: Place, json: Place | None = None) -> None:
     """Merges the Chinese pieces of NEW into BASE, to exactly SIZE entries with the three specials.
 
     Example: tigerjax tokenizer extend --base llama2/tokenizer.model --new runs/zh_bpe --size 60515 --out tok
@@ -65,42 +69,44 @@ def tokenizer_extend(base: Path, new: Path, size: int, out: Path, json: Path | N
 
 
 def tokenizer_verify(
-    folder: Annotated[Path, "positional"], base: Path, text: list[Path], json: Path | None = None
+    folder: Annotated[Place, "positional"], base: Place, text: list[Place], json: Place | None = None
 ) -> None:
     """Proves the seven properties of a merged tokenizer on your own files; exit 5 if one fails.
 
     Example: tigerjax tokenizer verify tok --base llama2/tokenizer.model --text en.txt zh.jsonl
     """
+    from tigerjax.data.records import expand
     from tigerjax.tokenizer.verify import failures, property_table, verify
 
-    figures = verify(folder, base=base, texts=text, progress=show_progress)
+    figures = verify(folder, base=base, texts=expand(text), progress=show_progress)
     print("\n".join(property_table(figures)))
     keep(figures, json)
     if failed := failures(figures):
         raise GateFailed(f"{folder}: {', '.join(failed)}; rebuild it with `tigerjax tokenizer extend`")
 
 
-def tokenizer_stats(folder: Annotated[Path, "positional"], text: list[Path], json: Path | None = None) -> None:
+def tokenizer_stats(folder: Annotated[Place, "positional"], text: list[Place], json: Place | None = None) -> None:
     """Characters a token by language, characters that fall back to bytes, and pieces that no text used.
 
     Example: tigerjax tokenizer stats tok --text en.txt zh.jsonl
     """
+    from tigerjax.data.records import expand
     from tigerjax.tokenizer.stats import stats
 
-    show(stats(folder, text, show_progress), json)
+    show(stats(folder, expand(text), show_progress), json)
 
 
 def data_clean(
-    input: list[Path],
-    out: Path,
+    input: list[Place],
+    out: Place,
     on: tuple[str, ...] = (),
     off: tuple[str, ...] = (),
-    sensitive: Path | None = None,
+    sensitive: Place | None = None,
     drop_denied: bool = False,
     max_bad_fraction: float = 0.001,
     workers: int = 1,
     runner: str = "local",
-    json: Path | None = None,
+    json: Place | None = None,
 ) -> None:
     """Cleans documents and SFT examples by named rules, and drops what is empty; OUT/report.html shows samples.
 
@@ -126,12 +132,12 @@ def data_clean(
 
 
 def data_dedup_exact(
-    input: list[Path],
-    out: Path,
+    input: list[Place],
+    out: Place,
     workers: int = 1,
     shards: int = 16,
     runner: str = "local",
-    json: Path | None = None,
+    json: Place | None = None,
 ) -> None:
     """Keeps one of the documents that differ in case, width and punctuation only.
 
@@ -148,13 +154,13 @@ def data_dedup_exact(
 
 
 def data_dedup_near(
-    input: list[Path],
-    out: Path,
+    input: list[Place],
+    out: Place,
     threshold: float = 0.7,
     workers: int = 1,
     shards: int = 16,
     runner: str = "local",
-    json: Path | None = None,
+    json: Place | None = None,
 ) -> None:
     """Keeps one document of each cluster of near duplicates (MinHash, verified).
 
@@ -173,14 +179,14 @@ def data_dedup_near(
 
 
 def data_dedup_against_sft(
-    docs: list[Path],
-    sft: list[Path],
-    out: Path,
+    docs: list[Place],
+    sft: list[Place],
+    out: Place,
     action: Literal["cut", "drop", "report"] = "cut",
     workers: int = 1,
     shards: int = 16,
     runner: str = "local",
-    json: Path | None = None,
+    json: Place | None = None,
 ) -> None:
     """Removes from pretraining documents what the instruction data already teaches (containment).
 
@@ -198,15 +204,15 @@ def data_dedup_against_sft(
 
 
 def data_decontaminate(
-    docs: list[Path],
-    evaluations: list[Path],
-    out: Path,
+    docs: list[Place],
+    evaluations: list[Place],
+    out: Place,
     action: Literal["cut", "drop", "report"] = "drop",
     field: str | None = None,
     workers: int = 1,
     shards: int = 16,
     runner: str = "local",
-    json: Path | None = None,
+    json: Place | None = None,
 ) -> None:
     """Drops documents and SFT examples that hold a question of an evaluation set; counts hits by set.
 
@@ -224,12 +230,12 @@ def data_decontaminate(
 
 
 def data_tfds(
-    input: list[Path],
+    input: list[Place],
     name: str,
-    data_dir: Path,
+    data_dir: Place,
     kind: Literal["documents", "sft"] = "documents",
     version: str = "1.0.0",
-    json: Path | None = None,
+    json: Place | None = None,
 ) -> None:
     """Writes a TFDS dataset of the records of JSONL, TFRecord or ArrayRecord files: DATA_DIR/NAME/VERSION.
 
@@ -243,7 +249,7 @@ def data_tfds(
     show(manifest["figures"] | {"out": str(data_dir / name / version)}, json)
 
 
-def data_cache(config: Path, overrides: list[str], runner: str = "local", json: Path | None = None) -> None:
+def data_cache(config: Path, overrides: list[str], runner: str = "local", json: Place | None = None) -> None:
     """Tokenises and cuts every source of the config's mixture into rows of exactly seq_len tokens.
 
     `--runner`: "local", or an Apache Beam runner with its options, such as "DirectRunner": the same rows.
@@ -264,8 +270,8 @@ def data_stats(
     mixture: Annotated[str, "positional"],
     seq_len: int,
     mixtures: tuple[str, ...] = ("data_mixtures.quickstart",),
-    cache_dir: Path = Path("runs/cache"),
-    json: Path | None = None,
+    cache_dir: Place = Path("runs/cache"),
+    json: Place | None = None,
 ) -> None:
     """Token shares wanted and realised over one epoch of a mixture, fill, rows and tokens; makes missing caches.
 
@@ -282,13 +288,13 @@ def data_stats(
 
 def data_inspect(
     mixture: Annotated[str, "positional"],
-    out: Path,
+    out: Place,
     seq_len: int,
     mixtures: tuple[str, ...] = ("data_mixtures.quickstart",),
-    cache_dir: Path = Path("runs/cache"),
+    cache_dir: Place = Path("runs/cache"),
     rows: int = 20,
     seed: int = 0,
-    json: Path | None = None,
+    json: Place | None = None,
 ) -> None:
     """Writes an HTML page of decoded rows: one tab a source, segments coloured, tokens in the loss underlined.
 

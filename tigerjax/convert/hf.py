@@ -8,7 +8,6 @@ with a grown vocabulary one old embedding table more.
 import dataclasses
 import hashlib
 import os
-import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +15,12 @@ import numpy as np
 
 import tigerjax
 from tigerjax import manifest
+from tigerjax import paths as places
 from tigerjax.config import Dtype, ModelConfig
 from tigerjax.convert import card, hf_config, read, store
-from tigerjax.convert.progress import Journal, Progress, resume
+from tigerjax.convert.progress import Journal, Progress, begun, resume
 from tigerjax.convert.read import finite
-from tigerjax.convert.shards import DTYPES, Shards, unfinished
+from tigerjax.convert.shards import DTYPES, Shards
 from tigerjax.convert.table import Row, get, paths, table
 from tigerjax.errors import ConfigError, DataError, disk_full
 
@@ -48,14 +48,15 @@ def to_hf(
     lineage: dict[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, int]:
-    """Writes a LlamaForCausalLM folder, or LlamaForSequenceClassification when the weights have `score` and no `head`;
-    it appears whole or not at all. Returns {tensors, bytes}.
+    """Writes a LlamaForCausalLM folder, or LlamaForSequenceClassification when the weights have `score` and no `head`.
+    Returns {tensors, bytes}. On a disk it appears whole or not at all; in a bucket manifest.json is written last, and
+    an export that was there is removed first.
 
     `weights` are arrays, or Stored ones that are read block by block. `tokenizer` is a folder whose files are copied
     and whose ids go into the configs; None writes neither. `vocab` "trimmed" writes config.vocab_size rows, "padded"
     all of them. `lineage` is what the model card says, and with Stored weights what a restart is recognised by.
     """
-    out = Path(out)
+    out = places.of(out)
     kind = hf_config.REWARD if "score" in weights and "head" not in weights else hf_config.LLAMA
     ids = hf_config.tokenizer_ids(tokenizer)
     if ids.size is not None and ids.size != config.vocab_size:
@@ -65,17 +66,18 @@ def to_hf(
         )
     if vocab not in ("trimmed", "padded") or dtype not in DTYPES:
         raise ConfigError(f"vocab={vocab!r}, dtype={dtype!r}: needs trimmed or padded, and one of {list(DTYPES)}")
-    if out.exists() and any(out.iterdir()) and (manifest.read(out) or {}).get("stage") != STAGE:
+    ours = (manifest.read(out) or {}).get("stage") == STAGE or begun(out, STAGE)
+    if not ours and (out.is_file() or places.names(out)):
         raise ConfigError(f"{out} holds something that is not an export; give another folder or empty it")
     rows = config.vocab_size if vocab == "trimmed" else config.padded_vocab_size
     spec = table(config, rows=rows, kind=kind)
     _check_ours(weights, config, spec)
 
-    tmp = out.with_name(out.name + ".partial")
+    built = out if places.on_bucket(out) else out.with_name(out.name + ".partial")
     shapes = {name: row.shape for row in spec for name in row.names(config)}
-    shards = Shards(tmp, shapes, dtype, max_shard_bytes)
     stored = all(isinstance(get(weights, row.ours), store.Stored) for row in spec)
     job = {
+        "stage": STAGE,
         "config": dataclasses.asdict(config),
         "dtype": dtype,
         "vocab": vocab,
@@ -86,34 +88,38 @@ def to_hf(
         "once": None if stored and lineage else os.urandom(16).hex(),
     }
 
-    journal = resume(tmp, job, lambda: tmp.mkdir(parents=True))
-    if unfinished(tmp, set(journal.done), shards.places):
-        shutil.rmtree(tmp)
-        journal = resume(tmp, job, lambda: tmp.mkdir(parents=True))
+    if built == out and manifest.read(out) is not None:
+        places.remove(out, commit=manifest.FILE)
+    shards = Shards(built, shapes, dtype, max_shard_bytes)
     try:
+        journal = resume(built, job, lambda: built.mkdir(parents=True, exist_ok=True))
+        journal.done = shards.written(journal.done)
         _write_tensors(weights, config, spec, shards, journal, dtype, progress)
         content = hf_config.to_config(config, kind=kind, rows=rows, dtype=dtype, ids=ids, extra=extra or {})
-        manifest.write_json(tmp / "config.json", content)
+        manifest.write_json(built / "config.json", content)
         if kind == hf_config.LLAMA:
-            manifest.write_json(tmp / "generation_config.json", hf_config.to_generation_config(ids))
+            manifest.write_json(built / "generation_config.json", hf_config.to_generation_config(ids))
         if tokenizer is not None:
-            for path in sorted(p for p in Path(tokenizer).iterdir() if p.is_file() and p.name != manifest.FILE):
-                shutil.copyfile(path, tmp / path.name)
+            for name in places.names(folder := places.of(tokenizer)):
+                if name != manifest.FILE and (folder / name).is_file():
+                    (built / name).write_bytes((folder / name).read_bytes())
         counts = {"tensors": len(shapes), "bytes": shards.total}
         facts = {"dtype": dtype, "vocab": vocab} | counts
-        (tmp / card.FILE).write_text(card.text(config, kind, facts, lineage or {}), encoding="utf-8")
-        manifest.write_json(tmp / read.CHECKSUMS, journal.done)
+        places.write_text(built / card.FILE, card.text(config, kind, facts, lineage or {}))
+        manifest.write_json(built / read.CHECKSUMS, journal.done)
         done = {"stage": STAGE, "version": tigerjax.__version__, "config": {"dtype": dtype, "vocab": vocab}}
-        manifest.write_json(tmp / manifest.FILE, done | {"counts": counts, "lineage": lineage or {}})
-        store.sync(tmp)
+        manifest.write_json(built / manifest.FILE, done | {"counts": counts, "lineage": lineage or {}})
+        store.sync(built)
         journal.remove()
-        shutil.rmtree(out, ignore_errors=True)
-        os.replace(tmp, out)
+        if built != out:
+            places.publish(built, out, commit=manifest.FILE)
     except BaseException as error:
         # Nothing that a restart could go on from, or a disk that others need too.
-        if isinstance(error, DataError) or job["once"] or disk_full(error):
-            shutil.rmtree(tmp, ignore_errors=True)
+        if isinstance(error, DataError) or job["once"] or (disk_full(error) and built != out):
+            places.clear(built)
         raise
+    finally:
+        shards.close()
     return counts
 
 
@@ -142,6 +148,8 @@ def _write_tensors(
                     total.update(block.view(np.uint8).data)
                     shards.write(block)
                 journal.add(name, total.hexdigest())
+                if shards.end(name):
+                    journal.flush()
             done += shards.places[name].nbytes
             if progress is not None:
                 progress(done, shards.total)

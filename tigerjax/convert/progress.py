@@ -1,17 +1,19 @@
 """What an interrupted conversion has done: one line a tensor, in the folder that it fills.
 
-OUT.partial/progress.jsonl    first line: what is being converted; then {"name", "sha256"} of each finished tensor
+FOLDER/progress.jsonl    first line: what is being converted; then {"name", "sha256"} of each finished tensor
 
-A restart with the same first line goes on after the last whole line; with another one it begins again.
+FOLDER is OUT.partial, and in a bucket OUT itself, which has no other name to be made under. A restart with the same
+first line goes on after the last whole line; with another one it begins again.
 """
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tigerjax import paths
+from tigerjax.log import Log
 from tigerjax.manifest import canonical
 
 FILE = "progress.jsonl"
@@ -20,40 +22,58 @@ Progress = Callable[[int, int], None]
 
 
 class Journal:
-    """Opened by `resume`; `done` maps each finished tensor to its sha256."""
+    """Opened by `resume`; `done` maps each finished tensor to its sha256. In a bucket a tensor may be written down as
+    late as `log.LAG_S` after it is done."""
 
-    def __init__(self, folder: Path, done: dict[str, str]):
+    def __init__(self, folder: Path, job: dict[str, Any], done: dict[str, str]):
         self.folder, self.done = folder, done
+        self._log = Log(folder / FILE, [canonical(job).decode(), *(_line(*entry) for entry in done.items())])
 
     def add(self, name: str, sha256: str) -> None:
-        with open(self.folder / FILE, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"name": name, "sha256": sha256}) + "\n")
+        self._log.write(_line(name, sha256))
         self.done[name] = sha256
+
+    def flush(self) -> None:
+        """Until every finished tensor is written down."""
+        self._log.flush()
 
     def remove(self) -> None:
         """When everything is done: the checksums are kept elsewhere."""
+        self._log.close()
         (self.folder / FILE).unlink()
 
 
+def _line(name: str, sha256: str) -> str:
+    return json.dumps({"name": name, "sha256": sha256})
+
+
+def begun(folder: Path, stage: str) -> bool:
+    """Whether a folder holds what an interrupted conversion of this stage left."""
+    return _read(folder)[0].get("stage") == stage
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """(job, {tensor: sha256}); both are empty where there is no journal, or one that is none."""
+    if not (folder / FILE).is_file():
+        return {}, {}
+    try:
+        job, *done = (json.loads(line) for line in (folder / FILE).read_bytes().split(b"\n")[:-1])  # whole lines
+        return dict(job), {line["name"]: line["sha256"] for line in done}
+    except (ValueError, KeyError, TypeError):
+        return {}, {}
+
+
 def resume(folder: Path, job: dict[str, Any], make: Callable[[], None]) -> Journal:
-    """The journal of an interrupted run of the same `job` in `folder`, else of a new one after `make()`."""
-    path, wanted = folder / FILE, json.loads(canonical(job))
-    if path.is_file():
-        lines = path.read_bytes().split(b"\n")
-        try:
-            if json.loads(lines[0]) == wanted:
-                read = [json.loads(line) for line in lines[1:-1]]
-                path.write_bytes(b"".join(line + b"\n" for line in lines[:-1]))  # without a line cut short
-                return Journal(folder, {line["name"]: line["sha256"] for line in read})
-        except (ValueError, KeyError, TypeError):
-            pass  # a journal that is no journal: begin again
-    shutil.rmtree(folder, ignore_errors=True)
+    """The journal of an interrupted run of the same `job` in `folder`, else of a new one after `make()`; job["stage"]
+    names the conversion."""
+    wanted, (left, done) = json.loads(canonical(job)), _read(folder)
+    if left == wanted:
+        return Journal(folder, wanted, done)
+    paths.clear(folder)
     make()
-    path.write_bytes(canonical(wanted) + b"\n")
-    return Journal(folder, {})
+    return Journal(folder, wanted, {})
 
 
 def fingerprint(files: list[Path]) -> str:
-    """Of names, sizes and times of change: the same files are not read through again to know that they are."""
-    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(files)]
-    return hashlib.sha256(canonical(stats)).hexdigest()
+    """Of names and stamps: the same files are not read through again to know that they are."""
+    return hashlib.sha256(canonical([(path.name, paths.stamp(path)) for path in sorted(files)])).hexdigest()

@@ -5,7 +5,6 @@ Memory is some blocks of `table.BLOCK_BYTES` whatever the model's size; with a g
 
 import dataclasses
 import hashlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,16 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import tigerjax
-from tigerjax import manifest
+from tigerjax import manifest, paths
 from tigerjax.config import Dtype, ModelConfig
 from tigerjax.convert import hf_config, store
-from tigerjax.convert.progress import Progress, fingerprint, resume
+from tigerjax.convert.progress import Journal, Progress, fingerprint, resume
 from tigerjax.convert.shards import DTYPES
 from tigerjax.convert.table import Row, get, put, table, tensor_bytes
 from tigerjax.convert.tensors import HEAD, Grown, Source, Tied, open_folder
 from tigerjax.errors import ConfigError, DataError, disk_full
 
 Array = np.ndarray
+STAGE = "convert from-hf"
 CHECKSUMS = "checksums.json"
 """{tensor's Hugging Face name: sha256 of its bytes as Hugging Face lays them out, in the type that was written}."""
 # Buffers that older exports saved beside the weights; derived from rope_theta, and checked against it.
@@ -51,7 +51,7 @@ class Opened(NamedTuple):
 
 def open_hf(hf_dir: Path) -> Opened:
     """A folder with config.json and weights. Refuses by name a tensor that is missing, left over or misshapen."""
-    hf_dir = Path(hf_dir)
+    hf_dir = paths.of(hf_dir)
     read = hf_config.read_config(hf_dir)
     source: Source = open_folder(hf_dir)
     if read.tied and HEAD not in source.shapes and read.kind == hf_config.LLAMA:
@@ -105,8 +105,9 @@ def check(source: Source, config: ModelConfig, spec: list[Row], where: str) -> N
 
 def source_facts(opened: Opened) -> dict[str, Any]:
     """What a checkpoint remembers of the folder that it came from."""
-    folder = Path(opened.where)
-    return {"folder": folder.resolve().name, "config_sha256": manifest.sha256(folder / "config.json")}
+    folder = paths.of(opened.where)
+    name = folder.name if paths.on_bucket(folder) else folder.resolve().name
+    return {"folder": name, "config_sha256": manifest.sha256(folder / "config.json")}
 
 
 def in_memory(opened: Opened) -> dict[str, Any]:
@@ -119,13 +120,15 @@ def in_memory(opened: Opened) -> dict[str, Any]:
     return out
 
 
-def stream_in(opened: Opened, partial: Path, *, dtype: Dtype = "float32", progress: Progress | None = None) -> None:
+def stream_in(opened: Opened, partial: Path, *, dtype: Dtype = "float32", progress: Progress | None = None) -> Journal:
     """Fills an Orbax checkpoint folder `partial` with the weights, and with CHECKSUMS; continues an interrupted one.
 
     A folder that cannot become whole (a value that is not finite, a full disk) is removed; an interrupted one stays.
+    The journal by which it goes on is the caller's to remove.
     """
-    partial = Path(partial).absolute()
+    partial = paths.absolute(partial)
     job = {
+        "stage": STAGE,
         "from": opened.where,
         "files": fingerprint(opened.source.files),
         "config": dataclasses.asdict(opened.config),
@@ -153,11 +156,12 @@ def stream_in(opened: Opened, partial: Path, *, dtype: Dtype = "float32", progre
                 progress(done, total)
     except Exception as error:
         if isinstance(error, DataError) or disk_full(error):
-            shutil.rmtree(partial, ignore_errors=True)
+            paths.clear(partial)
         raise
     manifest.write_json(partial / CHECKSUMS, journal.done)
     store.sync(partial)
-    journal.remove()
+    journal.flush()
+    return journal
 
 
 def _copy_in(opened: Opened, arrays: dict[str, Any], dtype: Dtype, *, done: set[str]) -> Iterator[tuple[str, str]]:

@@ -7,13 +7,16 @@ tensors' bytes in C order (https://github.com/huggingface/safetensors, format).
 import json
 import math
 import os
+import shutil
 import struct
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
+from tigerjax import paths
 from tigerjax.convert.tensors import INDEX, SINGLE
 from tigerjax.manifest import write_json
 
@@ -31,7 +34,9 @@ class Place(NamedTuple):
 
 
 class Shards:
-    """The files of an export in `folder`: `write` the blocks of every tensor in the order of `shapes`."""
+    """The files of an export in `folder`: `write` the blocks of every tensor in the order of `shapes`.
+
+    A file that goes into a bucket is written to a temporary folder of the disk, and uploaded when it is whole."""
 
     def __init__(self, folder: Path, shapes: dict[str, tuple[int, ...]], dtype: str, max_bytes: int):
         """At most max_bytes of tensors a file, but one tensor at least."""
@@ -61,16 +66,17 @@ class Shards:
             for name, nbytes in group.items():
                 self.places[name] = Place(file, header[name]["data_offsets"][0] + 8 + len(text), nbytes)
         self._file: Any = None
+        self._local = Path(tempfile.mkdtemp(prefix="tigerjax-")) if paths.on_bucket(folder) else folder
 
     def start(self, name: str) -> None:
         """The next `write` begins this tensor; what an interrupted run left of it and after it is cut off."""
         place = self.places[name]
-        path = self.folder / place.file
-        if self._file is None or Path(self._file.name) != path:
-            self.close()
-            if not path.exists():
-                path.write_bytes(self._headers[place.file])
+        if self._file is None:
+            path, header = self._local / place.file, self._headers[place.file]
+            if not path.exists() or path.stat().st_size < len(header):
+                path.write_bytes(header)
             self._file = open(path, "r+b", buffering=0)  # blocks are large; a full disk is then said at the write
+            assert os.fstat(self._file.fileno()).st_size >= place.offset, (path, place)
         self._file.truncate(place.offset)
         self._file.seek(place.offset)
 
@@ -80,24 +86,47 @@ class Shards:
         while left:
             left = left[self._file.write(left) :]
 
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+    def end(self, name: str) -> bool:
+        """Of the last tensor of a file: closes it, uploads it where it goes into a bucket, and says True."""
+        file = self.places[name].file
+        if name != self._members(file)[-1]:
+            return False
+        self._file.close()
+        self._file = None
+        if self._local != self.folder:
+            paths.upload(self._local, self.folder)
+            (self._local / file).unlink()
+        return True
+
+    def written(self, done: dict[str, str]) -> dict[str, str]:
+        """Of the tensors that are said to be written, those that are; in a bucket a file is there with all of its own
+        or not at all."""
+        sizes = paths.sizes(self.folder)
+
+        def there(name: str) -> bool:
+            members = self._members(self.places[name].file) if self._local != self.folder else [name]
+            last = self.places[members[-1]]
+            return set(members) <= set(done) and sizes.get(last.file, 0) >= last.offset + last.nbytes
+
+        return {name: sha256 for name, sha256 in done.items() if there(name)}
 
     def finish(self) -> None:
-        """Closes the last file, checks every length and writes the index where there are several files."""
-        self.close()
+        """Checks every length and writes the index where there are several files."""
+        sizes = paths.sizes(self.folder)
         for file in self._headers:
-            last = max((p for p in self.places.values() if p.file == file), key=lambda p: p.offset)
-            have = (self.folder / file).stat().st_size
-            assert have == last.offset + last.nbytes, (file, have, last)
+            last = self.places[self._members(file)[-1]]
+            assert sizes[file] == last.offset + last.nbytes, (file, sizes[file], last)
         if len(self._headers) > 1:
             where = {name: place.file for name, place in self.places.items()}
             write_json(self.folder / INDEX, {"metadata": {"total_size": self.total}, "weight_map": where})
 
+    def close(self) -> None:
+        """Lets go of what is open, and of a file that has not been uploaded."""
+        if self._file is not None:
+            self._file.close()
+        if self._local != self.folder:
+            shutil.rmtree(self._local)
 
-def unfinished(folder: Path, done: set[str], places: dict[str, Place]) -> bool:
-    """Whether a tensor that is said to be written is not all there."""
-    sizes = {p.name: os.stat(p).st_size for p in folder.glob("*.safetensors")}
-    return any(sizes.get(places[n].file, 0) < places[n].offset + places[n].nbytes for n in done)
+    def _members(self, file: str) -> list[str]:
+        """The tensors of a file, in order."""
+        return [name for name, place in self.places.items() if place.file == file]

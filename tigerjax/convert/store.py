@@ -1,11 +1,10 @@
-"""Arrays of an Orbax checkpoint on disk, read and written a part at a time through TensorStore.
+"""Arrays of an Orbax checkpoint on disk or in a bucket, read and written a part at a time through TensorStore.
 
 Orbax's own save and restore hold every array whole. The format beneath is zarr arrays in one OCDBT database, named
 by '.'-joined path; Orbax writes its own description of them, here for one-element stand-ins, and TensorStore the data.
 """
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +65,7 @@ def create_arrays(step: Path, plan: dict[str, tuple[tuple[int, ...], tuple[int, 
         orbax.save(step, args=ocp.args.Composite(weights=ocp.args.StandardSave(skeleton)))
     for data in ("d", "manifest.ocdbt", "ocdbt.process_0"):  # the stand-ins' own
         place = step / WEIGHTS / data
-        shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+        places.clear(place) if place.is_dir() else place.unlink(missing_ok=True)
 
     def new(path: str) -> dict[str, Any]:
         shape, chunks = plan[path]
@@ -83,7 +82,9 @@ def create_arrays(step: Path, plan: dict[str, tuple[tuple[int, ...], tuple[int, 
 
 
 def sync(folder: Path) -> None:
-    """Until every file of the folder is on the disk and not only with the system."""
+    """Until every file of the folder is on the disk and not only with the system; a bucket keeps what it has taken."""
+    if places.on_bucket(folder):
+        return
     for path in folder.rglob("*"):
         if path.is_file():
             with open(path, "rb") as file:

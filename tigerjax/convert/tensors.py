@@ -1,23 +1,28 @@
 """The tensors of a Hugging Face folder, read some rows at a time: safetensors, or .bin files through torch.
 
-A source has `shapes`, every tensor's shape by name, and `rows(name, start, stop)`, those rows as float32. Files are
-opened for one read and closed again: pages of a mapped file count as this process's memory for as long as it is open.
+A source has `shapes`, every tensor's shape by name, and `rows(name, start, stop)`, those rows as float32. The rows of a
+tensor in a safetensors file (`shards` says what that is) are a range of its bytes: nothing else is read, nothing
+mapped, and a bucket is asked for no more.
 """
 
 import json
+import math
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
+from tigerjax import paths
 from tigerjax.errors import ConfigError, DataError
 
 Array = np.ndarray
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 TORCH_INDEX, TORCH_SINGLE = "pytorch_model.bin.index.json", "pytorch_model.bin"
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-FLOATS = ("F64", "F32", "F16", "BF16")
+FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": ml_dtypes.bfloat16}
+LENGTH = 8  # bytes that say how long the header of a safetensors file is
+MAX_HEADER = 100_000_000  # bytes, as the format's own library
 LORA = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -40,28 +45,69 @@ class InMemory:
         return np.asarray(self._tensors[name][start:stop], np.float32)
 
 
+class _Placed(NamedTuple):
+    """A tensor of a safetensors file."""
+
+    path: Path
+    offset: int  # of its bytes in the file
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def part(self, start: int, stop: int) -> tuple[int, int]:
+        """[first, last) byte of rows start:stop."""
+        row = self.dtype.itemsize * math.prod(self.shape[1:])
+        return self.offset + start * row, self.offset + stop * row
+
+
 class Safetensors:
     """One or several safetensors files."""
 
     def __init__(self, files: list[Path]):
         self.files = files
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self._home: dict[str, Path] = {}
+        self._places: dict[str, _Placed] = {}
+        home: dict[str, Path] = {}
         for path in files:
-            try:
-                with safe_open(path, framework="np") as file:
-                    slices = {name: file.get_slice(name) for name in file.keys()}
-            except (SafetensorError, OSError) as error:
-                raise DataError(f"{path}: not a whole safetensors file: {error}; download it again") from error
-            for name, part in slices.items():
-                if part.get_dtype() not in FLOATS:
-                    raise _quantised(path, name, part.get_dtype())
-            found = {name: tuple(part.get_shape()) for name, part in slices.items()}
-            _add(found, path, self.shapes, self._home)
+            found = _header(path)
+            _add({name: placed.shape for name, placed in found.items()}, path, self.shapes, home)
+            self._places |= found
 
     def rows(self, name: str, start: int, stop: int) -> Array:
-        with safe_open(self._home[name], framework="np") as file:
-            return np.asarray(file.get_slice(name)[start:stop], np.float32)
+        placed = self._places[name]
+        first, last = placed.part(start, stop)
+        data = paths.part(placed.path, first, last)
+        if len(data) != last - first:
+            raise DataError(f"{placed.path}: {name} ends early; download it again")
+        return np.frombuffer(data, placed.dtype).reshape(stop - start, *placed.shape[1:]).astype(np.float32, copy=False)
+
+
+def _header(path: Path) -> dict[str, _Placed]:
+    """Where the tensors of a file are; DataError unless they fill it exactly."""
+    try:
+        size = paths.size(path)
+        length = int.from_bytes(paths.part(path, 0, LENGTH), "little") if size else 0
+        if not 0 < length <= min(size - LENGTH, MAX_HEADER):
+            raise ValueError(f"a header of {length} bytes in a file of {size}")
+        header = json.loads(paths.part(path, LENGTH, LENGTH + length))
+        header.pop("__metadata__", None)
+        out: dict[str, _Placed] = {}
+        ends = 0
+        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+            if entry["dtype"] not in FLOATS:
+                raise _quantised(path, name, entry["dtype"])
+            begin, end = entry["data_offsets"]
+            placed = _Placed(path, LENGTH + length + begin, np.dtype(FLOATS[entry["dtype"]]), tuple(entry["shape"]))
+            if begin != ends or end - begin != placed.dtype.itemsize * math.prod(placed.shape):
+                raise ValueError(f"{name} is said to be bytes {begin} to {end}")
+            out[name], ends = placed, end
+        if LENGTH + length + ends != size:
+            raise ValueError(f"{LENGTH + length + ends} bytes are needed, {size} are there")
+    except ConfigError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        paths.not_damage(error)
+        raise DataError(f"{path}: not a whole safetensors file: {error}; download it again") from error
+    return out
 
 
 class TorchFiles:
@@ -71,6 +117,7 @@ class TorchFiles:
         self.files = files
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._home: dict[str, Path] = {}
+        self._copies = {path: paths.fetched(path) for path in files}  # torch knows disks only
         for path in files:
             tensors = self._load(path)
             for name, tensor in tensors.items():
@@ -83,8 +130,7 @@ class TorchFiles:
     def rows(self, name: str, start: int, stop: int) -> Array:
         return self._load(self._home[name])[name][start:stop].float().numpy()
 
-    @staticmethod
-    def _load(path: Path) -> dict[str, Any]:
+    def _load(self, path: Path) -> dict[str, Any]:
         try:
             import torch
         except ImportError as error:
@@ -92,7 +138,7 @@ class TorchFiles:
                 f"{path}: a .bin file needs torch to be read, which is not installed; install it, or give safetensors"
             ) from error
         try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            return torch.load(self._copies[path], map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:  # pickle, zip and torch errors of many types
             raise DataError(
                 f"{path}: torch.load(weights_only=True) refuses it: {str(error).splitlines()[0]}"

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from tigerjax import manifest
+from tigerjax import manifest, paths
 from tigerjax.data import parts, readers, records
 from tigerjax.data.tasks import BLOCK, Encoded, RowMaker
 from tigerjax.data.tf import start
-from tigerjax.errors import ConfigError, DataError
+from tigerjax.errors import BucketError, ConfigError, DataError, again
 
 SPLIT = "train"
 NAME = "tigerjax_blocks"
@@ -49,16 +49,17 @@ def _groups(maker: RowMaker, block: parts.Block) -> Iterator[dict[str, Any]]:
     error = ""
     shaped = records.as_document if maker.kind == "documents" else records.as_sft
     try:
-        for number, record in _given(block):
-            where = f"{block.path}:{number}"
-            records.refuse_denied(where, record)
-            own = {**shaped(record, where), "id": records.unique_id(where, record, {})}
-            group.append(manifest.canonical({"where": where, "record": own}))
-            if len(group) == BLOCK:
-                yield {"records": group, "error": ""}
-                group = []
-    except DataError as found:
-        error = str(found)
+        with paths.told():
+            for number, record in _given(block):
+                where = f"{block.path}:{number}"
+                records.refuse_denied(where, record)
+                own = {**shaped(record, where), "id": records.unique_id(where, record, {})}
+                group.append(manifest.canonical({"where": where, "record": own}))
+                if len(group) == BLOCK:
+                    yield {"records": group, "error": ""}
+                    group = []
+    except (DataError, BucketError) as found:
+        error = f"{type(found).__name__}: {found}"
     if group or error:
         yield {"records": group, "error": error}
 
@@ -172,7 +173,8 @@ def _read(maker: RowMaker, shards: int, work: Path) -> Iterator[Encoded]:
             for what, more in counts.items():
                 maker.counts[what] = maker.counts.get(what, 0) + more
             if error:
-                raise DataError(error)
+                kind, _, said = error.partition(": ")
+                raise again(kind, said)
         with np.load(work / f"shard-{shard}.npz", allow_pickle=False) as file:
             ids, weights, sizes = file["ids"], file["weights"].astype(float), file["sizes"]
         ends = np.cumsum(sizes)

@@ -163,7 +163,7 @@ def clean_files(
         raise ConfigError(f"max_bad_fraction={max_bad_fraction} must be in [0, 1]")
     versions = {name: rule.version for name, rule in rules.RULES.items() if name in chosen.names}
     config = {"rules": versions, "deny": list(deny), "drop_denied": drop_denied, "max_bad_fraction": max_bad_fraction}
-    read = [*paths, *([Path(sensitive)] if sensitive is not None else [])]
+    read = [*paths, *([sensitive] if sensitive is not None else [])]
     runner = runner or Runner()
     hashing = runner.says("hashed", "GB")
     with manifest.stage(out, name="clean", config=config, inputs=read, hashing=hashing) as run, runner:

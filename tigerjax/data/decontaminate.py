@@ -2,11 +2,12 @@
 
 import csv
 import functools
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tigerjax import jsonl
+from tigerjax import jsonl, paths
 from tigerjax.data import against, containment, records, stages
 from tigerjax.data.runner import Runner
 from tigerjax.errors import DataError
@@ -33,7 +34,7 @@ def _rows(path: Path) -> Iterator[tuple[int, records.Record]]:
     if path.suffix != ".csv":
         yield from jsonl.read_jsonl(path)
         return
-    with open(path, encoding="utf-8-sig", newline="") as file:
+    with io.TextIOWrapper(paths.reading(path), encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         try:
             for row in reader:

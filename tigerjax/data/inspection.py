@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tigerjax import paths
 from tigerjax.config import DataConfig
 from tigerjax.data import page
 from tigerjax.data.loader import Loader
@@ -93,5 +94,5 @@ def inspect_mixture(
     legend += '</span>; <span class="pad">padding</span>; hold the pointer on a token for its id and weight.</p>'
     body = f"<style>{TABS}{style}</style>{_summary(figures)}{legend}{inputs}<nav>{labels}</nav>{tabs}"
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page.document(f"Mixture {data.mixture}", body), encoding="utf-8")
+    paths.write_text(out, page.document(f"Mixture {data.mixture}", body))
     return figures

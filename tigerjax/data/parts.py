@@ -9,6 +9,7 @@ A record is named by `number << 32 | its place in the part`, its handle.
 """
 
 import dataclasses
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from tigerjax import jsonl
+from tigerjax import paths as places
 from tigerjax.data import records
 from tigerjax.data.records import Record
 from tigerjax.errors import DataError
@@ -49,7 +51,7 @@ def blocks(paths: Iterable[Path]) -> list[Block]:
             out.append(Block(len(out), path, 0, None, 1))
             continue
         begin, line, lines, at = 0, 1, 1, 0
-        with open(path, "rb") as file:
+        with places.reading(path) as file:
             while piece := file.read(SCAN_BYTES):
                 if at + len(piece) - begin >= BLOCK_BYTES and (last := piece.rfind(b"\n")) >= 0:
                     end = at + last + 1
@@ -68,14 +70,7 @@ def lines(block: Block) -> Iterator[tuple[int, bytes]]:
         with jsonl.open_lines(block.path) as every:
             yield from enumerate(every, 1)
         return
-    at = block.start
-    with open(block.path, "rb") as file:
-        file.seek(at)
-        for number, line in enumerate(file, block.line):
-            if at >= block.end:
-                return
-            at += len(line)
-            yield number, line
+    yield from enumerate(io.BytesIO(places.part(block.path, block.start, block.end)), block.line)
 
 
 def parsed(block: Block, on_bad: records.OnBad | None = None) -> Iterator[tuple[int, Record, bytes]]:

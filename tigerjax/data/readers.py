@@ -5,7 +5,8 @@
     *.array_record*, *.arrayrecord*       tf.train.Example or a JSON object a record
     a folder with dataset_info.json       a TFDS builder on disk; its split "train" (`tfds_builder` makes one)
 
-Numbers count from 1: the line, or the record.
+Numbers count from 1: the line, or the record. JSONL is read from a bucket as it lies there; the others are read by
+libraries that know disks only, and copied first (`paths.fetched`).
 """
 
 import contextlib
@@ -70,9 +71,9 @@ def _example(where: str, data: bytes) -> jsonl.Record:
 def _tfrecords(path: Path) -> Iterator[bytes]:
     tf, _ = start()
 
-    zipped = "GZIP" if path.suffix == ".gz" else ""
+    zipped, copy = "GZIP" if path.suffix == ".gz" else "", paths.fetched(path)
     try:
-        for data in tf.data.TFRecordDataset(str(path), compression_type=zipped).as_numpy_iterator():
+        for data in tf.data.TFRecordDataset(str(copy), compression_type=zipped).as_numpy_iterator():
             yield bytes(data)
     except tf.errors.OpError as error:
         raise DataError(f"{path}: not a whole TFRecord file: {error.message}") from error
@@ -81,9 +82,9 @@ def _tfrecords(path: Path) -> Iterator[bytes]:
 def _array_records(path: Path) -> Iterator[bytes]:
     from array_record.python import array_record_module
 
-    paths.need_disk("an ArrayRecord file", path)
+    copy = paths.fetched(path)
     try:
-        reader = array_record_module.ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0")
+        reader = array_record_module.ArrayRecordReader(str(copy), "readahead_buffer_size:0,max_parallelism:0")
         with contextlib.closing(reader):
             for i in range(reader.num_records()):
                 yield reader.read([i])[0]
@@ -97,7 +98,7 @@ def _tfds(folder: Path) -> Iterator[tuple[int, jsonl.Record]]:
         raise DataError(f"{folder}: a folder without {TFDS_INFO}; name files, or the version folder of a TFDS builder")
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(str(folder))
+    builder = tfds.builder_from_directory(str(paths.fetched(folder)))
     if SPLIT not in builder.info.splits:
         raise DataError(f"{folder}: has the splits {sorted(builder.info.splits)}, but {SPLIT!r} is read")
     for number, record in enumerate(tfds.as_numpy(builder.as_dataset(split=SPLIT, shuffle_files=False)), 1):

@@ -12,7 +12,7 @@ from tigerjax import paths
 from tigerjax.data import readers
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.jsonl import OnBad, Record, named, read_jsonl, refuse_empty, write_jsonl
-from tigerjax.manifest import canonical
+from tigerjax.manifest import canonical, size
 
 __all__ = ["OnBad", "Record", "read_jsonl", "write_jsonl"]
 
@@ -44,7 +44,7 @@ def expand(patterns: Paths) -> list[Path]:
             continue
         found = [path] if (path := paths.of(pattern)).is_file() else paths.matching(pattern)
         if not found:
-            raise DataError(f"{pattern}: no such file; name a JSONL file or a pattern that matches one")
+            raise DataError(f"{pattern}: no such file; name a file, or a pattern that matches one")
         files += found
     return files
 
@@ -60,7 +60,7 @@ def distinct_names(paths: Iterable[Path]) -> None:
 
 def speed(paths: Iterable[Path], seconds: float, cores: int = 1) -> dict[str, float]:
     """The figures `seconds` and `mb_per_s_per_core` of a stage that read these files on so many cores."""
-    rate = sum(path.stat().st_size for path in paths) / 1e6 / max(seconds, 1e-9) / cores
+    rate = sum(map(size, paths)) / 1e6 / max(seconds, 1e-9) / cores
     return {"seconds": round(seconds, 3), "mb_per_s_per_core": round(rate, 3)}
 
 

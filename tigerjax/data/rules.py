@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tigerjax import paths
 from tigerjax.data.grams import cut, key, keys, windows
 from tigerjax.data.records import Record
 from tigerjax.errors import ConfigError, DataError, near_miss
@@ -229,8 +230,9 @@ def repetition(record: Record) -> bool:
 def read_words(path: str | Path) -> tuple[str, ...]:
     """The words of a list, one a line, without case."""
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
+        lines = paths.of(path).read_bytes().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
+        paths.not_damage(error)
         raise DataError(f"{path}: the list of sensitive words cannot be read: {error}") from error
     if not (words := sorted({line.strip().casefold() for line in lines} - {""})):
         raise DataError(f"{path}: no sensitive word in it; give one a line, or leave --sensitive out")

@@ -2,7 +2,8 @@
 
 A stage is a few such steps with small reductions between them. What is large moves through files in the stage's work
 folder, written by rename under names that the item decides: a step that is repeated writes the same bytes. So Beam
-carries tasks and small results, and every worker must see the work folder (a shared file system).
+carries tasks and small results, and every worker must see the work folder: it lies beside OUT, or in $TMPDIR where OUT
+is in a bucket.
 
     local                                    this process, or --workers processes of this machine
     DirectRunner, DataflowRunner, FlinkRunner …   Apache Beam, with its own options after the name:
@@ -18,8 +19,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tigerjax import manifest
-from tigerjax.errors import ConfigError, DataError, TigerjaxError
+from tigerjax import manifest, paths
+from tigerjax.errors import ConfigError, TigerjaxError, again
 
 Item = TypeVar("Item")
 Progress = Callable[[str, str], Callable[[int, int], None]]
@@ -105,7 +106,8 @@ def _told(done: Iterable[Any], say: Callable[[int, int], None] | None, total: in
 
 def _tried(function: Callable[[Any], Any], item: Any) -> dict[str, Any]:
     try:
-        return {"result": function(item)}
+        with paths.told():
+            return {"result": function(item)}
     except TigerjaxError as error:
         return {"error": type(error).__name__, "message": str(error)}
 
@@ -113,8 +115,7 @@ def _tried(function: Callable[[Any], Any], item: Any) -> dict[str, Any]:
 def _given(said: dict[str, Any]) -> Any:
     if "error" not in said:
         return said["result"]
-    kinds: dict[str, type[TigerjaxError]] = {"ConfigError": ConfigError, "DataError": DataError}
-    raise kinds[said["error"]](said["message"])
+    raise again(said["error"], said["message"])
 
 
 def _kept(function: Callable[[Any], Any], folder: Path, numbered: tuple[int, Any]) -> None:

@@ -5,16 +5,16 @@ import dataclasses
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tigerjax import manifest
+from tigerjax import manifest, paths
 from tigerjax.data import records, rows
 from tigerjax.data.tf import start
-from tigerjax.errors import ConfigError, DataError
+from tigerjax.errors import ConfigError, again
 from tigerjax.tokenizer.chat import Overlong
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ class RowMaker:
 
     def read(self) -> Iterator[records.Record]:
         """The validated records of the files."""
-        return records.sft_examples(self.patterns) if self.kind != "documents" else records.documents(self.patterns)
+        with paths.told():  # TensorFlow keeps the text of an error only
+            yield from (records.documents if self.kind == "documents" else records.sft_examples)(self.patterns)
 
     def make(self, given: Iterable[records.Record], length: int) -> Iterator[np.ndarray]:
         """Rows int32 [3, length] of the records; needs no TensorFlow."""
@@ -199,11 +200,10 @@ def _our_errors(task: str) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        found = re.search(r"(DataError|ConfigError): (.*)", error.message)
+        found = re.search(r"(DataError|ConfigError|BucketError|BucketRefused): (.*)", error.message)
         if not found:
             raise
-        kind: Callable[[str], Exception] = DataError if found[1] == "DataError" else ConfigError
-        raise kind(f"source {task}: {found[2]}") from error
+        raise again(found[1], f"source {task}: {found[2]}") from error
 
 
 def task_rows(task: Any, seq_len: int) -> Iterator[np.ndarray]:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from tigerjax import manifest
+from tigerjax import manifest, paths
 from tigerjax.data import records
 from tigerjax.data.readers import JSON_COLUMN, SPLIT, TFDS_INFO
 from tigerjax.data.runner import Progress
@@ -49,7 +49,7 @@ def build(
     import tensorflow_datasets as tfds
 
     files = records.expand(inputs)
-    out = Path(data_dir) / name / version
+    out = paths.of(data_dir) / name / version
     config = {"name": name, "version": version, "kind": kind}
     hashing = progress and progress("hashed", "GB")
     with manifest.stage(out, name="tfds", config=config, inputs=files, hashing=hashing) as run:
@@ -128,7 +128,7 @@ def folder(name: str) -> Path:
         why = str(error).splitlines()[0]
     else:
         if builder.is_prepared():
-            return Path(builder.data_path)
+            return paths.of(builder.data_path)
         why = f"{builder.data_path} has no {TFDS_INFO}"
     raise DataError(
         f"tfds:{name} is not on disk ({why}); make it with `tigerjax data tfds`, and set TFDS_DATA_DIR to its"

@@ -13,6 +13,7 @@ from tigerjax import hosts, paths
 from tigerjax.config import ComputeConfig, ModelConfig, RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.evaluate.loglikelihood import Scorer, Tokens
+from tigerjax.log import Log
 from tigerjax.manifest import canonical
 from tigerjax.sample.engine import SamplingConfig, complete
 from tigerjax.tokenizer.load import Tokenizer
@@ -48,7 +49,7 @@ class Cache:
     @contextlib.contextmanager
     def adding(self) -> Iterator[Callable[[str, Any], None]]:
         """A function that adds the result of a key; all are in the file when the block ends, however it ends."""
-        log = paths.Log(self.path) if self.path is not None and hosts.is_writer() else None
+        log = Log(self.path) if self.path is not None and hosts.is_writer() else None
 
         def add(key: str, value: Any) -> None:
             self.found[key] = value

@@ -8,7 +8,7 @@ OUT/candidates.jsonl          one record a prompt in the order of the prompts, o
 OUT/skipped.jsonl             the prompts that did not fit, with the reason
 OUT/manifest.json             counts; its presence means that the folder is complete
 
-In a bucket the partial file is written whole, every half minute and when the work ends (`paths.Log`).
+In a bucket the partial file is written whole, every half minute and when the work ends (`tigerjax.log`).
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ import tigerjax
 from tigerjax import hosts, manifest, paths
 from tigerjax.config import ComputeConfig
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.log import Log
 from tigerjax.sample import engine
 from tigerjax.sample.records import encode
 
@@ -149,7 +150,7 @@ def sample_prompts(
         stats=stats,
         done=frozenset(records),
     )
-    partial = paths.Log(out / PARTIAL) if writer else None
+    partial = Log(out / PARTIAL) if writer else None
     try:
         for _, record in new:
             if partial is not None:

@@ -173,7 +173,6 @@ def extend(
     `script_filter` and `score_rule` are for comparison only. Raises ConfigError when too few pieces survive: it never
     fills up with junk.
     """
-    base, new, out = Path(base), Path(new), Path(out)
     old_model, new_model = read_proto(base), read_proto(new)
     _check_model(old_model, base, "base")
     _check_model(new_model, new, "new model")

@@ -38,9 +38,9 @@ def read_proto(path: str | Path) -> Any:
     file = path / MODEL_FILE if path.is_dir() else path
     if not file.is_file():
         raise ConfigError(f"{file} does not exist; give a tokenizer folder or a SentencePiece .model file")
-    proto = new_proto()
+    proto, content = new_proto(), file.read_bytes()
     try:
-        proto.ParseFromString(file.read_bytes())
+        proto.ParseFromString(content)
     except Exception as error:  # protobuf's DecodeError, under a different name in each implementation
         raise DataError(f"{file} is not a SentencePiece model: {error}") from error
     if not proto.pieces:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from tigerjax import jsonl
+from tigerjax import jsonl, paths
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.manifest import canonical, stage
 
@@ -37,7 +37,7 @@ def read_documents(path: str | Path, at: jsonl.At | None = None) -> Iterator[tup
 
     Raises DataError with file and line for broken JSON, invalid UTF-8 or a record without text, and for a file of none.
     """
-    path, found = Path(path), 0
+    path, found = paths.of(path), 0
     if not path.is_file():
         raise DataError(f"{path} does not exist; give text or JSONL files")
     if ".jsonl" in path.suffixes[-2:]:
@@ -55,11 +55,11 @@ def read_documents(path: str | Path, at: jsonl.At | None = None) -> Iterator[tup
     jsonl.refuse_empty(path, found)
 
 
-def read_all(paths: Sequence[str | Path], say: Say | None = None) -> Iterator[tuple[str, str, str | None]]:
+def read_all(files: Sequence[str | Path], say: Say | None = None) -> Iterator[tuple[str, str, str | None]]:
     """`read_documents` of files one after another; `say` is told of their bytes."""
-    sizes = [path.stat().st_size if path.is_file() else 0 for path in map(Path, paths)]
+    sizes = [paths.size(path) if path.is_file() else 0 for path in map(paths.of, files)]
     total, before = sum(sizes), 0
-    for path, size in zip(paths, sizes, strict=True):
+    for path, size in zip(files, sizes, strict=True):
         # "all" is said once, at the end: a compressed file has been read whole before its last lines come
         yield from read_documents(path, say and (lambda at, before=before: say(min(before + at, total - 1), total)))
         before += size

@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from tigerjax import paths
 from tigerjax.tokenizer.extend import base_minimum, dead_pieces, has_cjk, is_cjk
 from tigerjax.tokenizer.load import NORMAL, SPECIAL_TEXTS, Tokenizer, read_proto
 from tigerjax.tokenizer.sample import Progress, Say, read_all
@@ -60,7 +61,7 @@ def hf_mismatches(folder: Path, tok: Tokenizer, lines: list[str], say: Say | Non
         return None
     from transformers import AutoTokenizer
 
-    hf = AutoTokenizer.from_pretrained(str(folder))
+    hf = AutoTokenizer.from_pretrained(str(paths.fetched(folder)))
     marks = [*hf.all_special_tokens, *tok.special_texts.values()]
     lines = [line for line in lines if not any(mark in line for mark in marks)]
     found = 0
@@ -79,7 +80,7 @@ def verify(folder: Path, base: Path, texts: list[Path], progress: Progress | Non
     chars_per_token is {"before": {language: …}, "after": {language: …}}; a file's language is its records' `lang`,
     else told by the share of CJK characters. hf_mismatches is None where transformers is not installed.
     """
-    folder, base = Path(folder), Path(base)
+    folder, base = paths.of(folder), paths.of(base)
     old_proto, new_proto = read_proto(base), read_proto(folder)
     old, new = Tokenizer(base), Tokenizer(folder)
     lines: list[str] = []

@@ -12,6 +12,7 @@ from typing import Any
 
 from tigerjax import hosts, paths
 from tigerjax.config import ModelConfig
+from tigerjax.log import Log
 from tigerjax.train.wandb_run import WandbRun
 
 # Dense bfloat16 TFLOP/s of one device by jax's `device_kind` (Google's and NVIDIA's published figures). Elsewhere MFU
@@ -84,7 +85,7 @@ class Metrics:
         `progress` None: a bar when stdout is a terminal. `echo` None: the log line goes to stdout. `wandb`: the W&B
         project that is told too, with the lines of `config`."""
         self._total = total_steps
-        self._file: paths.Log | None = None
+        self._file: Log | None = None
         self._board: Any = None
         self._wandb: WandbRun | None = None
         self._bar: Any = None
@@ -117,7 +118,7 @@ class Metrics:
         kept = []
         if path.is_file() and step > 0:
             kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step(line) <= step]
-        self._file = paths.Log(path, kept)
+        self._file = Log(path, kept)
         self._board = _tensorboard(self._board_folder, step)
 
     def advance(self, step: int) -> None:

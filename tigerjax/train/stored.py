@@ -18,12 +18,12 @@ from jax.sharding import Mesh
 from tigerjax import hosts, manifest, paths
 from tigerjax import mesh as mesh_axes
 from tigerjax.config import ComputeConfig, ModelConfig, model_from_dict
-from tigerjax.convert import store
+from tigerjax.convert import progress, read, store
 from tigerjax.errors import DataError
 from tigerjax.model import llama
 from tigerjax.model.reward import Reward
 from tigerjax.train.checkpoint import NO_CHECKPOINT, Model, claim, content_sha256, load_model, make_meta
-from tigerjax.train.checkpoint_files import META, check_bytes, checksums, publish, read_meta, say_damaged, steps
+from tigerjax.train.checkpoint_files import META, check_bytes, checksums, publish, read_meta, remove, say_damaged, steps
 
 
 class StoredModel(NamedTuple):
@@ -41,7 +41,7 @@ class StoredModel(NamedTuple):
 
 def stream_model(
     path: str | Path,
-    fill: Callable[[Path], None],
+    fill: Callable[[Path], progress.Journal],
     config: ModelConfig,
     *,
     kind: str,
@@ -49,12 +49,17 @@ def stream_model(
     extra: dict[str, Any],
 ) -> None:
     """As `save_model` for weights that `fill(partial)` writes, by `tigerjax.convert.store`; a partial folder that it
-    left when it was interrupted is handed to it again."""
+    left when it was interrupted is handed to it again (in a bucket that is `path` itself)."""
     path = paths.absolute(path)
-    partial = claim(path)
-    fill(partial)
+    partial = path if paths.on_bucket(path) and progress.begun(path, read.STAGE) else claim(path)
+    if (partial / META).exists():  # only in a bucket
+        remove(partial)
+    journal = fill(partial)
+    sums = checksums(partial)
+    del sums[progress.FILE]
+    journal.remove()
     meta = make_meta(kind=kind, model=config, tokenizer_sha256=tokenizer_sha256, extra=extra) | {"step": 0}
-    publish(partial, path, meta, checksums(partial))
+    publish(partial, path, meta, sums)
 
 
 def open_model(path: str | Path, opened: Callable[[Path], StoredModel] | None = None) -> StoredModel:

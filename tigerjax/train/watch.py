@@ -11,10 +11,11 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from tigerjax import hosts, manifest, paths
+from tigerjax import hosts, manifest
 from tigerjax.config import RunConfig
 from tigerjax.errors import DataError
 from tigerjax.health import Spikes
+from tigerjax.log import Log
 from tigerjax.train.checkpoint import Checkpointer
 from tigerjax.train.checkpoint_files import steps
 from tigerjax.train.feed import Fed
@@ -162,7 +163,7 @@ class Watch:
     def _event(self, record: dict[str, Any]) -> None:
         """One line of RUN/events.jsonl, which keeps what a rollback takes out of metrics.jsonl."""
         if hosts.is_writer():
-            with contextlib.closing(paths.Log(self.run_dir / EVENTS)) as events:
+            with contextlib.closing(Log(self.run_dir / EVENTS)) as events:
                 events.write(json.dumps({"time": time.time()} | record))
 
 
