@@ -104,7 +104,7 @@ def _placed(parameter: inspect.Parameter, value: Any) -> Any:
         return type(value)(_placed(parameter, one) for one in value)
     if not isinstance(value, Path):
         return value
-    if not options.takes_buckets(parameter.annotation):
+    if options.stays_on_disk(parameter.annotation):
         paths.need_disk(parameter.name.replace("_", "-"), value)
     return paths.of(value)
 

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 from tigerjax.errors import ConfigError, near_miss
 
 REQUIRED = inspect.Parameter.empty
-POSITIONAL, BUCKETS = "positional", "buckets"  # what a parameter is annotated with
-Place = Annotated[Path, BUCKETS]
-"""A path that may also lie in a bucket; of any other parameter, `gs://` is refused."""
+POSITIONAL, DISK = "positional", "disk"  # what a parameter is annotated with
+OnDisk = Annotated[Path, DISK]
+"""A path that may not lie in a bucket, where any other may; `gs://` is refused."""
 KINDS = {Path: "PATH", str: "TEXT", int: "INT", float: "FLOAT"}
 
 
@@ -145,9 +145,9 @@ def marks(kind: Any) -> tuple[str, ...]:
     return getattr(kind, "__metadata__", ())
 
 
-def takes_buckets(kind: Any) -> bool:
-    """Whether a type is a `Place`, or holds some."""
-    return BUCKETS in marks(kind) or any(map(takes_buckets, typing.get_args(kind)))
+def stays_on_disk(kind: Any) -> bool:
+    """Whether a type is `OnDisk`, or holds some."""
+    return DISK in marks(kind) or any(map(stays_on_disk, typing.get_args(kind)))
 
 
 def describes_path(kind: Any) -> bool:

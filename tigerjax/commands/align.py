@@ -12,24 +12,23 @@ from tigerjax.align.config import AlignConfig
 from tigerjax.arguments import keep, override, say, show
 from tigerjax.commands.progress import show_progress
 from tigerjax.errors import Blocked, GateFailed
-from tigerjax.options import Place
 from tigerjax.rendezvous import AUTO, HostsConfig
 
-Folder = Annotated[Place, "positional"]
+Folder = Annotated[Path, "positional"]
 ALONE = HostsConfig(find="one")  # of steps that use no model
 
 
 def init(
     config: Path,
     overrides: list[str],
-    out: Place,
-    sft: Place,
-    candidates: list[Place],
-    reward_model: Place,
-    questions: Place,
-    gold: list[Place] = [],  # noqa: B006  # read only, and tyro shows it
-    safety: Place | None = None,
-    exclude: Place | None = None,
+    out: Path,
+    sft: Path,
+    candidates: list[Path],
+    reward_model: Path,
+    questions: Path,
+    gold: list[Path] = [],  # noqa: B006  # read only, and tyro shows it
+    safety: Path | None = None,
+    exclude: Path | None = None,
     align: AlignConfig = AlignConfig(prompt_fraction=0.10, seed=0),  # noqa: B008  # frozen
     n: int = 10,
     temperature: float = 0.9,
@@ -37,7 +36,7 @@ def init(
     top_k: int = 0,
     max_new_tokens: int = 128,
     score_rows: int = 64,
-    json: Place | None = None,
+    json: Path | None = None,
 ) -> None:
     """Writes the plan of an alignment to OUT/align.json; CONFIG is that of the SFT run which ends each round.
 
@@ -79,7 +78,7 @@ def init(
     show({"plan": str(out / project.FILE), "candidates": len(candidates)}, json)
 
 
-def prompts(dir: Folder, hosts: HostsConfig = AUTO, json: Place | None = None) -> None:
+def prompts(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
     """Draws the prompts of the round under way, or of the next one, for which it chooses the best candidate model.
 
     Example: tigerjax align prompts runs/align
@@ -87,7 +86,7 @@ def prompts(dir: Folder, hosts: HostsConfig = AUTO, json: Place | None = None) -
     _step(dir, "prompts", hosts, json)
 
 
-def sample(dir: Folder, hosts: HostsConfig = AUTO, json: Place | None = None) -> None:
+def sample(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
     """Samples n answers to each prompt of the round from its candidate model; a restart continues.
 
     Example: tigerjax align sample runs/align
@@ -95,7 +94,7 @@ def sample(dir: Folder, hosts: HostsConfig = AUTO, json: Place | None = None) ->
     _step(dir, "sample", hosts, json)
 
 
-def score(dir: Folder, hosts: HostsConfig = AUTO, json: Place | None = None) -> None:
+def score(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
     """Scores every answer, and the existing ones, with the reward model.
 
     Example: tigerjax align score runs/align
@@ -103,7 +102,7 @@ def score(dir: Folder, hosts: HostsConfig = AUTO, json: Place | None = None) -> 
     _step(dir, "score", hosts, json)
 
 
-def queue(dir: Folder, json: Place | None = None) -> None:
+def queue(dir: Folder, json: Path | None = None) -> None:
     """Writes what people are asked to rank and to edit, without scores: JSONL, Markdown and a Label Studio project.
 
     Example: tigerjax align queue runs/align
@@ -111,7 +110,7 @@ def queue(dir: Folder, json: Place | None = None) -> None:
     _step(dir, "queue", ALONE, json)
 
 
-def import_labels(dir: Folder, labels: list[Place] = [], json: Place | None = None) -> None:  # noqa: B006  # read only
+def import_labels(dir: Folder, labels: list[Path] = [], json: Path | None = None) -> None:  # noqa: B006  # read only
     """Imports label files; one wrong line, and nothing is imported (exit 3). Exit 4 while labels are missing.
 
     A file is JSONL or Label Studio's JSON export. Files may come one after another; without --labels those that came
@@ -122,7 +121,7 @@ def import_labels(dir: Folder, labels: list[Place] = [], json: Place | None = No
     _step(dir, "labels", ALONE, json, labels)
 
 
-def rank(dir: Folder, json: Place | None = None) -> None:
+def rank(dir: Folder, json: Path | None = None) -> None:
     """Orders the answers: edited before ranked by people before scored; writes preferences for a reward model too.
 
     Example: tigerjax align rank runs/align
@@ -130,7 +129,7 @@ def rank(dir: Folder, json: Place | None = None) -> None:
     _step(dir, "rank", ALONE, json)
 
 
-def mix(dir: Folder, json: Place | None = None) -> None:
+def mix(dir: Folder, json: Path | None = None) -> None:
     """Adds the winners to the SFT set; exit 5 when there is none.
 
     Example: tigerjax align mix runs/align
@@ -138,7 +137,7 @@ def mix(dir: Folder, json: Place | None = None) -> None:
     _step(dir, "mix", ALONE, json)
 
 
-def train(dir: Folder, hosts: HostsConfig = AUTO, json: Place | None = None) -> None:
+def train(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
     """Trains the next model from the current one on the mixed set; a restart continues.
 
     Example: tigerjax align train runs/align
@@ -146,7 +145,7 @@ def train(dir: Folder, hosts: HostsConfig = AUTO, json: Place | None = None) -> 
     _step(dir, "train", hosts, json)
 
 
-def gate(dir: Folder, hosts: HostsConfig = AUTO, json: Place | None = None) -> None:
+def gate(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
     """Compares the new model with the current one and ends the round; exit 5 when the new one is refused.
 
     Example: tigerjax align gate runs/align
@@ -154,7 +153,7 @@ def gate(dir: Folder, hosts: HostsConfig = AUTO, json: Place | None = None) -> N
     _step(dir, "gate", hosts, json)
 
 
-def run(dir: Folder, rounds: int = 1, hosts: HostsConfig = AUTO, json: Place | None = None) -> None:
+def run(dir: Folder, rounds: int = 1, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
     """Runs rounds 1 to ROUNDS, continuing where they stopped; exit 4 when labels are missing.
 
     A refused model is not used by later rounds; exit 5 when that of the last round is refused. On several hosts the
@@ -181,7 +180,7 @@ def run(dir: Folder, rounds: int = 1, hosts: HostsConfig = AUTO, json: Place | N
         raise GateFailed(f"round {rounds:02d}: the new model is refused: {'; '.join(last.figures['reasons'])}")
 
 
-def status(dir: Folder, json: Place | None = None) -> None:
+def status(dir: Folder, json: Path | None = None) -> None:
     """Shows a table of the rounds: which steps are done, with their counts.
 
     Example: tigerjax align status runs/align

@@ -7,10 +7,9 @@ from tigerjax import paths
 from tigerjax.arguments import keep
 from tigerjax.commands.progress import show_progress
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.options import Place
 
 
-def ls(run: Annotated[Place, "positional"], json: Place | None = None) -> None:
+def ls(run: Annotated[Path, "positional"], json: Path | None = None) -> None:
     """Lists the checkpoints of a run (or of a checkpoints folder), newest first, with size and state.
 
     Files are counted and measured, not read: `tigerjax checkpoint verify` reads them.
@@ -28,7 +27,7 @@ def ls(run: Annotated[Place, "positional"], json: Place | None = None) -> None:
     keep({"folder": str(folder), "checkpoints": rows, "damaged": aside}, json)
 
 
-def verify(run: Annotated[Place, "positional"], step: tuple[int, ...] = (), json: Place | None = None) -> None:
+def verify(run: Annotated[Path, "positional"], step: tuple[int, ...] = (), json: Path | None = None) -> None:
     """Reads every byte of a run's checkpoints (or of those of --step) against its sha256; exit 3 names damaged ones.
 
     Example: tigerjax checkpoint verify runs/llama2_tiny --step 50 100
@@ -50,12 +49,12 @@ def verify(run: Annotated[Place, "positional"], step: tuple[int, ...] = (), json
 
 
 def rm(
-    run: Annotated[Place, "positional"],
+    run: Annotated[Path, "positional"],
     step: tuple[int, ...] = (),
     damaged: bool = False,
     force: bool = False,
     dry_run: bool = False,
-    json: Place | None = None,
+    json: Path | None = None,
 ) -> None:
     """Removes the named checkpoints of a run, and with --damaged those that a restore has set aside.
 

@@ -2,13 +2,14 @@
 
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 from tigerjax import options
 from tigerjax.arguments import DRY_RUN, keep
 from tigerjax.config import RunConfig
 from tigerjax.evaluate.benchmarks import BENCHMARKS, GROUPS
-from tigerjax.options import Option, Place
+from tigerjax.options import Option
 
 Shell = Literal["bash", "zsh", "fish"]
 
@@ -74,7 +75,7 @@ complete -c tigerjax -n __tigerjax_at -f
 """
 
 
-def completion(shell: Annotated[Shell, "positional"], json: Place | None = None) -> None:
+def completion(shell: Annotated[Shell, "positional"], json: Path | None = None) -> None:
     """Writes the completions of commands, options and their choices for a shell to standard output.
 
     Names of benchmarks are completed too, and of mixtures that Python files here or in data_mixtures/ register.

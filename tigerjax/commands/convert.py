@@ -3,22 +3,22 @@
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tigerjax.arguments import show
 from tigerjax.commands.progress import show_elapsed, show_progress
 from tigerjax.errors import ConfigError
-from tigerjax.options import Place
 
 
 def from_hf(
-    hf_dir: Annotated[Place, "positional"],
-    out: Annotated[Place, "positional"],
-    vocab: Place | None = None,
+    hf_dir: Annotated[Path, "positional"],
+    out: Annotated[Path, "positional"],
+    vocab: Path | None = None,
     multiple: int = 512,
     dtype: Literal["float32", "bfloat16"] = "float32",
     verify: bool = False,
-    json: Place | None = None,
+    json: Path | None = None,
 ) -> None:
     """Reads a Hugging Face Llama folder (a language or a reward model) into a tigerjax checkpoint, tensor by tensor.
 
@@ -64,13 +64,13 @@ def from_hf(
 
 
 def to_hf(
-    checkpoint: Annotated[Place, "positional"],
-    out: Annotated[Place, "positional"],
-    tokenizer: Place | None = None,
+    checkpoint: Annotated[Path, "positional"],
+    out: Annotated[Path, "positional"],
+    tokenizer: Path | None = None,
     vocab: Literal["trimmed", "padded"] = "trimmed",
     dtype: Literal["float32", "bfloat16"] = "float32",
     verify: bool = False,
-    json: Place | None = None,
+    json: Path | None = None,
 ) -> None:
     """Writes a folder that `transformers` loads: safetensors, config, tokenizer, chat template, model card.
 
@@ -117,12 +117,12 @@ def to_hf(
 
 
 def resize(
-    checkpoint: Annotated[Place, "positional"],
-    out: Annotated[Place, "positional"],
-    base: Place,
-    new: Place,
+    checkpoint: Annotated[Path, "positional"],
+    out: Annotated[Path, "positional"],
+    base: Path,
+    new: Path,
     multiple: int = 128,
-    json: Place | None = None,
+    json: Path | None = None,
 ) -> None:
     """Grows a checkpoint's vocabulary from tokenizer BASE to NEW; a new row is the mean of its old tokens' rows.
 

@@ -6,7 +6,7 @@ from typing import Annotated
 from tigerjax.arguments import keep, override
 from tigerjax.commands.progress import show_elapsed, show_progress
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.options import Place
+from tigerjax.options import OnDisk
 from tigerjax.rendezvous import AUTO, HostsConfig
 
 
@@ -14,17 +14,17 @@ def evaluate(
     config: Path,
     overrides: list[str],
     tasks: list[str],
-    data_dir: Place | None = None,
-    out: Place | None = None,
-    model: Place | None = None,
+    data_dir: Path | None = None,
+    out: Path | None = None,
+    model: Path | None = None,
     chat: bool = False,
     harness: bool = False,
-    include_path: Path | None = None,
+    include_path: OnDisk | None = None,
     limit: int | None = None,
     rows: int = 8,
     allow_code_execution: bool = False,
     hosts: HostsConfig = AUTO,
-    json: Place | None = None,
+    json: Path | None = None,
 ) -> None:
     """Benchmarks of a run (--model, else runs/NAME) from the files in DATA_DIR; a restart computes what is missing.
 
@@ -96,7 +96,7 @@ def evaluate(
 
 
 def evaluate_compare(
-    folders: Annotated[list[Place], "positional"], out: Place | None = None, json: Place | None = None
+    folders: Annotated[list[Path], "positional"], out: Path | None = None, json: Path | None = None
 ) -> None:
     """Evaluations (folders of `tigerjax evaluate`) side by side, with 95% intervals of the differences to the first.
 

@@ -10,7 +10,7 @@ from tigerjax.arguments import keep, override, show
 from tigerjax.commands.progress import show_progress
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.options import Place
+from tigerjax.options import OnDisk
 from tigerjax.rendezvous import AUTO, HostsConfig
 from tigerjax.train import wandb_run
 
@@ -18,7 +18,7 @@ PROGRESS_EXAMPLES, LEAST_PROGRESS = 10_000, 0.9
 """TigerBot's report expects an SFT run to be through 0.95 of its loss's fall after 10,000 examples."""
 
 
-def quickstart(out: Path = Path("runs/quickstart"), seed: int = 0, json: Place | None = None) -> None:
+def quickstart(out: OnDisk = Path("runs/quickstart"), seed: int = 0, json: Path | None = None) -> None:
     """The whole recipe on the embedded data, on a CPU, in minutes; ends in OUT/report.html.
 
     Example: tigerjax quickstart --out runs/quickstart --seed 0
@@ -31,13 +31,13 @@ def quickstart(out: Path = Path("runs/quickstart"), seed: int = 0, json: Place |
 def train(
     config: Path,
     overrides: list[str],
-    out: Place | None = None,
-    held_out: list[Place] = [],  # noqa: B006  # read only
+    out: Path | None = None,
+    held_out: list[Path] = [],  # noqa: B006  # read only
     dry_run: bool = False,
     hosts: HostsConfig = AUTO,
     profile_steps: str | None = None,
     wandb: str | None = None,
-    json: Place | None = None,
+    json: Path | None = None,
 ) -> None:
     """Trains a config: pretraining and SFT differ by mixture and initial weights. Resumes by itself.
 
@@ -145,14 +145,14 @@ def _held_out(run: RunConfig, run_dir: Path, files: list[Path]) -> dict[str, Any
 def reward_train(
     config: Path,
     overrides: list[str],
-    preferences: list[Place],
-    reference: list[Place],
-    init: Place | None = None,
-    out: Place | None = None,
+    preferences: list[Path],
+    reference: list[Path],
+    init: Path | None = None,
+    out: Path | None = None,
     reward: RewardConfig = RewardConfig(),  # noqa: B008  # frozen
     force: bool = False,
     hosts: HostsConfig = AUTO,
-    json: Place | None = None,
+    json: Path | None = None,
 ) -> None:
     """Trains a reward model from a chat checkpoint (--init, else checkpoint.init_from) on preference files.
 
@@ -189,12 +189,12 @@ def reward_train(
 def reward_score(
     config: Path,
     overrides: list[str],
-    input: list[Place],
-    out: Place,
-    model: Place | None = None,
+    input: list[Path],
+    out: Path,
+    model: Path | None = None,
     reward: RewardConfig = RewardConfig(),  # noqa: B008  # frozen
     hosts: HostsConfig = AUTO,
-    json: Place | None = None,
+    json: Path | None = None,
 ) -> None:
     """Scores the candidates of sampler files with a calibrated reward model (--model, else runs/NAME/model).
 
@@ -217,10 +217,10 @@ def reward_score(
 def reward_calibrate(
     config: Path,
     overrides: list[str],
-    reference: list[Place],
-    model: Place | None = None,
+    reference: list[Path],
+    model: Path | None = None,
     reward: RewardConfig = RewardConfig(),  # noqa: B008  # frozen
-    json: Place | None = None,
+    json: Path | None = None,
 ) -> None:
     """Calibrates a reward model (--model, else runs/NAME/model) on the answers of another SFT set.
 
@@ -238,9 +238,9 @@ def reward_calibrate(
 def sample(
     config: Path,
     overrides: list[str],
-    prompts: Place,
-    out: Place,
-    model: Place | None = None,
+    prompts: Path,
+    out: Path,
+    model: Path | None = None,
     n: int = 10,
     temperature: float = 0.9,
     top_p: float = 0.95,
@@ -248,7 +248,7 @@ def sample(
     max_new_tokens: int = 128,
     rows: int = 80,
     hosts: HostsConfig = AUTO,
-    json: Place | None = None,
+    json: Path | None = None,
 ) -> None:
     """Samples N answers a prompt from a run (--model, else runs/NAME): OUT/candidates.jsonl; a restart continues.
 
@@ -288,7 +288,7 @@ def sample(
         show(figures, json)
 
 
-def report(run_dir: Annotated[Place, "positional"], json: Place | None = None) -> None:
+def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> None:
     """Draws RUN_DIR/report.html: one page with curves, shares, speed, rounds, samples and lineage; prints its table.
 
     RUN_DIR is a quick start (whose report.json is read), a run of `tigerjax train`, or an alignment (`align init

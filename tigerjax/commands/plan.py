@@ -11,7 +11,6 @@ from tigerjax.arguments import keep, override
 from tigerjax.commands.progress import show_elapsed
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError
-from tigerjax.options import Place
 
 
 def plan(
@@ -23,8 +22,8 @@ def plan(
     answers: int = 0,
     search: bool = False,
     budget_minutes: float = 60.0,
-    work: Place | None = None,
-    json: Place | None = None,
+    work: Path | None = None,
+    json: Path | None = None,
 ) -> None:
     """Compiles the config's step for a TPU slice that is not there: memory, step time, traffic, days for --tokens.
 

@@ -6,17 +6,16 @@ from typing import Annotated, Literal
 from tigerjax.arguments import keep, override, show
 from tigerjax.commands.progress import show_elapsed, show_progress
 from tigerjax.errors import GateFailed
-from tigerjax.options import Place
 
 
 def tokenizer_sample(
-    input: list[Place],
-    out: Place,
+    input: list[Path],
+    out: Path,
     fraction: float = 0.10,
     min_sample_bytes: int = 1_000_000,
     max_sentences: int = 10_000_000,
     seed: int = 0,
-    json: Place | None = None,
+    json: Path | None = None,
 ) -> None:
     """Draws a share of the documents by the hash of their ids and cuts them into lines: OUT/sample.txt.
 
@@ -37,7 +36,7 @@ def tokenizer_sample(
     show(manifest["figures"] | {"out": str(out)}, json)
 
 
-def tokenizer_train(input: list[Place], size: int, out: Place, seed: int = 0, json: Place | None = None) -> None:
+def tokenizer_train(input: list[Path], size: int, out: Path, seed: int = 0, json: Path | None = None) -> None:
     """Trains a SentencePiece BPE with Llama-2's settings on text or JSONL files.
 
     Example: tigerjax tokenizer train --input zh.jsonl --size 38000 --out runs/zh_bpe
@@ -50,7 +49,7 @@ def tokenizer_train(input: list[Place], size: int, out: Place, seed: int = 0, js
     show(manifest["figures"] | {"out": str(out)}, json)
 
 
-def tokenizer_extend(base: Place, new: Place, size: int, out: Place, json: Place | None = None) -> None:
+def tokenizer_extend(base: Path, new: Path, size: int, out: Path, json: Path | None = None) -> None:
     """Merges the Chinese pieces of NEW into BASE, to exactly SIZE entries with the three specials.
 
     Example: tigerjax tokenizer extend --base llama2/tokenizer.model --new runs/zh_bpe --size 60515 --out tok
@@ -69,7 +68,7 @@ def tokenizer_extend(base: Place, new: Place, size: int, out: Place, json: Place
 
 
 def tokenizer_verify(
-    folder: Annotated[Place, "positional"], base: Place, text: list[Place], json: Place | None = None
+    folder: Annotated[Path, "positional"], base: Path, text: list[Path], json: Path | None = None
 ) -> None:
     """Proves the seven properties of a merged tokenizer on your own files; exit 5 if one fails.
 
@@ -85,7 +84,7 @@ def tokenizer_verify(
         raise GateFailed(f"{folder}: {', '.join(failed)}; rebuild it with `tigerjax tokenizer extend`")
 
 
-def tokenizer_stats(folder: Annotated[Place, "positional"], text: list[Place], json: Place | None = None) -> None:
+def tokenizer_stats(folder: Annotated[Path, "positional"], text: list[Path], json: Path | None = None) -> None:
     """Characters a token by language, characters that fall back to bytes, and pieces that no text used.
 
     Example: tigerjax tokenizer stats tok --text en.txt zh.jsonl
@@ -97,16 +96,16 @@ def tokenizer_stats(folder: Annotated[Place, "positional"], text: list[Place], j
 
 
 def data_clean(
-    input: list[Place],
-    out: Place,
+    input: list[Path],
+    out: Path,
     on: tuple[str, ...] = (),
     off: tuple[str, ...] = (),
-    sensitive: Place | None = None,
+    sensitive: Path | None = None,
     drop_denied: bool = False,
     max_bad_fraction: float = 0.001,
     workers: int = 1,
     runner: str = "local",
-    json: Place | None = None,
+    json: Path | None = None,
 ) -> None:
     """Cleans documents and SFT examples by named rules, and drops what is empty; OUT/report.html shows samples.
 
@@ -132,12 +131,12 @@ def data_clean(
 
 
 def data_dedup_exact(
-    input: list[Place],
-    out: Place,
+    input: list[Path],
+    out: Path,
     workers: int = 1,
     shards: int = 16,
     runner: str = "local",
-    json: Place | None = None,
+    json: Path | None = None,
 ) -> None:
     """Keeps one of the documents that differ in case, width and punctuation only.
 
@@ -154,13 +153,13 @@ def data_dedup_exact(
 
 
 def data_dedup_near(
-    input: list[Place],
-    out: Place,
+    input: list[Path],
+    out: Path,
     threshold: float = 0.7,
     workers: int = 1,
     shards: int = 16,
     runner: str = "local",
-    json: Place | None = None,
+    json: Path | None = None,
 ) -> None:
     """Keeps one document of each cluster of near duplicates (MinHash, verified).
 
@@ -179,14 +178,14 @@ def data_dedup_near(
 
 
 def data_dedup_against_sft(
-    docs: list[Place],
-    sft: list[Place],
-    out: Place,
+    docs: list[Path],
+    sft: list[Path],
+    out: Path,
     action: Literal["cut", "drop", "report"] = "cut",
     workers: int = 1,
     shards: int = 16,
     runner: str = "local",
-    json: Place | None = None,
+    json: Path | None = None,
 ) -> None:
     """Removes from pretraining documents what the instruction data already teaches (containment).
 
@@ -204,15 +203,15 @@ def data_dedup_against_sft(
 
 
 def data_decontaminate(
-    docs: list[Place],
-    evaluations: list[Place],
-    out: Place,
+    docs: list[Path],
+    evaluations: list[Path],
+    out: Path,
     action: Literal["cut", "drop", "report"] = "drop",
     field: str | None = None,
     workers: int = 1,
     shards: int = 16,
     runner: str = "local",
-    json: Place | None = None,
+    json: Path | None = None,
 ) -> None:
     """Drops documents and SFT examples that hold a question of an evaluation set; counts hits by set.
 
@@ -230,12 +229,12 @@ def data_decontaminate(
 
 
 def data_tfds(
-    input: list[Place],
+    input: list[Path],
     name: str,
-    data_dir: Place,
+    data_dir: Path,
     kind: Literal["documents", "sft"] = "documents",
     version: str = "1.0.0",
-    json: Place | None = None,
+    json: Path | None = None,
 ) -> None:
     """Writes a TFDS dataset of the records of JSONL, TFRecord or ArrayRecord files: DATA_DIR/NAME/VERSION.
 
@@ -249,7 +248,7 @@ def data_tfds(
     show(manifest["figures"] | {"out": str(data_dir / name / version)}, json)
 
 
-def data_cache(config: Path, overrides: list[str], runner: str = "local", json: Place | None = None) -> None:
+def data_cache(config: Path, overrides: list[str], runner: str = "local", json: Path | None = None) -> None:
     """Tokenises and cuts every source of the config's mixture into rows of exactly seq_len tokens.
 
     `--runner`: "local", or an Apache Beam runner with its options, such as "DirectRunner": the same rows.
@@ -270,8 +269,8 @@ def data_stats(
     mixture: Annotated[str, "positional"],
     seq_len: int,
     mixtures: tuple[str, ...] = ("data_mixtures.quickstart",),
-    cache_dir: Place = Path("runs/cache"),
-    json: Place | None = None,
+    cache_dir: Path = Path("runs/cache"),
+    json: Path | None = None,
 ) -> None:
     """Token shares wanted and realised over one epoch of a mixture, fill, rows and tokens; makes missing caches.
 
@@ -288,13 +287,13 @@ def data_stats(
 
 def data_inspect(
     mixture: Annotated[str, "positional"],
-    out: Place,
+    out: Path,
     seq_len: int,
     mixtures: tuple[str, ...] = ("data_mixtures.quickstart",),
-    cache_dir: Place = Path("runs/cache"),
+    cache_dir: Path = Path("runs/cache"),
     rows: int = 20,
     seed: int = 0,
-    json: Place | None = None,
+    json: Path | None = None,
 ) -> None:
     """Writes an HTML page of decoded rows: one tab a source, segments coloured, tokens in the loss underlined.
 
