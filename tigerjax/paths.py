@@ -39,7 +39,7 @@ OUTAGES = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")  # as Tenso
 BEGUN = ".begun"  # what a commit file is called in a bucket while its folder is uploaded
 READ_BYTES = 16 << 20  # of one request of a file that is read from its beginning to its end
 LAG_S = 30.0  # lines of a log are in the bucket after this time; it takes one write a second of an object at most
-WRITING_SHARE = 0.1  # of the time at most goes into writing a long log again and again
+SLOW_S = 3.0  # a log that takes longer to be written is written more seldom: for a tenth of the time at most
 
 
 def on_bucket(path: str | os.PathLike[str]) -> bool:
@@ -264,7 +264,7 @@ class Log:
             return
         self._lines.append(line)
         self._fresh = True
-        if time.monotonic() - self._written > max(LAG_S, self._took / WRITING_SHARE):
+        if time.monotonic() - self._written > LAG_S * max(1.0, self._took / SLOW_S):
             self.flush()
 
     def flush(self) -> None:
