@@ -1,5 +1,6 @@
 """A run whose folder is gs://: against a server on loopback that answers as Cloud Storage does (bucket.py)."""
 
+import inspect
 import itertools
 import json
 import os
@@ -13,7 +14,7 @@ from saving import restore, save, small_state
 from test_several import run as processes
 from tiny_run import TinyLoader, tiny_config
 
-from tigerjax import cli, paths
+from tigerjax import cli, options, paths
 from tigerjax.config import MeshConfig
 from tigerjax.errors import BucketError, BucketRefused, ConfigError
 from tigerjax.mesh import make_mesh
@@ -223,3 +224,17 @@ def test_a_bucket_that_refuses_is_one_line(cloud, place, capsys):
     said = capsys.readouterr().err
     assert "403" in said or "Forbidden" in said
     assert said.count("\n") == 1
+
+
+def test_every_other_path_of_these_commands_takes_buckets_but_for_config_files():
+    rooms = {
+        f"tigerjax.commands.{name}" for name in ("align", "checkpoints", "completion", "evaluate", "models", "plan")
+    }
+    left = {
+        (*words, p.name)
+        for words, command in cli.COMMANDS.items()
+        if command.__module__.rpartition(".")[2] in mine
+        for p in inspect.signature(command).parameters.values()
+        if options.describes_path(p.annotation) and not options.takes_buckets(p.annotation) and p.name != "config"
+    }
+    assert left == {("quickstart", "out"), ("evaluate", "include_path")}
