@@ -227,9 +227,7 @@ def test_a_bucket_that_refuses_is_one_line(cloud, place, capsys):
 
 
 def test_every_other_path_of_these_commands_takes_buckets_but_for_config_files():
-    rooms = {
-        f"tigerjax.commands.{name}" for name in ("align", "checkpoints", "completion", "evaluate", "models", "plan")
-    }
+    mine = ("align", "checkpoints", "completion", "evaluate", "models", "plan")
     left = {
         (*words, p.name)
         for words, command in cli.COMMANDS.items()
