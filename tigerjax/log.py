@@ -8,7 +8,7 @@ from typing import Any
 from tigerjax import paths
 
 LAG_S = 30.0  # lines of a log are in the bucket after this time; it takes one write a second of an object at most
-WRITING_SHARE = 0.1  # of the time at most goes into writing a long log again and again
+SLOW_S = 3.0  # a log that takes longer to be written is written more seldom: for a tenth of the time at most
 
 
 class Log:
@@ -34,7 +34,7 @@ class Log:
             return
         self._lines.append(line)
         self._fresh = True
-        if time.monotonic() - self._written > max(LAG_S, self._took / WRITING_SHARE):
+        if time.monotonic() - self._written > LAG_S * max(1.0, self._took / SLOW_S):
             self.flush()
 
     def flush(self) -> None:

@@ -198,8 +198,7 @@ def begin(target: Path, said: bytes, *, commit: str, kept: str = "") -> None:
     begun = target / f"{commit}{BEGUN}"
     begun.write_bytes(said)
     (target / commit).unlink(missing_ok=True)
-    old = [name for name in sizes(target) if name != begun.name and not (kept and name.startswith(f"{kept}/"))]
-    if old:
+    if old := [n for n in sizes(target) if n != begun.name and not (kept and n.startswith(f"{kept}/"))]:
         _client().rm([f"{_key(target)}/{name}" for name in old])
 
 

@@ -123,7 +123,6 @@ def test_in_a_bucket_a_killed_run_goes_on_and_a_refused_write_loses_no_answer(ti
 
 def test_in_a_bucket_answers_are_written_every_half_minute(tiny, prompts, cloud, monkeypatch) -> None:
     monkeypatch.setattr(log, "LAG_S", 0.0)
-    monkeypatch.setattr(log, "WRITING_SHARE", 1e9)
     seen = []
 
     def progress(done: int, _: int) -> None:

@@ -1,5 +1,6 @@
 """A run whose folder is gs://: against a server on loopback that answers as Cloud Storage does (bucket.py)."""
 
+import inspect
 import itertools
 import json
 import os
@@ -13,7 +14,7 @@ from saving import restore, save, small_state
 from test_several import run as processes
 from tiny_run import TinyLoader, tiny_config
 
-from tigerjax import cli, paths
+from tigerjax import cli, options, paths
 from tigerjax.config import MeshConfig
 from tigerjax.errors import BucketError, BucketRefused, ConfigError
 from tigerjax.mesh import make_mesh
@@ -221,3 +222,13 @@ def test_a_bucket_that_refuses_is_one_line(cloud, place, capsys):
     said = capsys.readouterr().err
     assert "403" in said or "Forbidden" in said
     assert said.count("\n") == 1
+
+
+def test_every_path_of_a_command_takes_buckets_but_for_two_and_config_files():
+    left = {
+        (*words, p.name)
+        for words, command in cli.COMMANDS.items()
+        for p in inspect.signature(command).parameters.values()
+        if options.stays_on_disk(p.annotation)
+    }
+    assert left == {("quickstart", "out"), ("evaluate", "include_path")}
