@@ -168,7 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
         name, before = self.bucket.uploads[session]
         data = before + body
         self.bucket.uploads[session] = (name, data)
-        if self.headers.get("Content-Range", "").endswith("/*"):
+        if not re.fullmatch(rf"bytes (\d+-{len(data) - 1}|\*)/{len(data)}", self.headers.get("Content-Range", "")):
             return self._send(308, b"", {"Range": f"bytes=0-{len(data) - 1}"})
         self._send_json(_resource(name, self.bucket.put(name, data)))
 

@@ -231,6 +231,8 @@ def test_records_of_every_kind_of_file_are_copied_once_and_read(cloud, kinds, tm
     for place in list(places)[:-1]:
         with pytest.raises(BucketRefused), paths.told():
             list(records.documents(place))
+    with pytest.raises(BucketRefused):
+        list(records.read_jsonl(f"{FAR}/kinds/docs.jsonl"))
 
 
 def show(name, source, folder, out):
