@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-CORE = ["jax==0.10.2", "flax==0.12.8", "optax==0.2.8", "orbax-checkpoint==0.12.8", "numpy", "safetensors"]
+CORE = ["jax==0.10.2", "flax==0.12.8", "optax==0.2.8", "orbax-checkpoint==0.12.8", "numpy"]
 DATA = [
     "array-record",
     "ftfy",
@@ -50,6 +50,7 @@ setup(
             "pytest-timeout",
             "pytest-xdist",
             "ruff",
+            "safetensors",
             "datasketch",
         ],
     },
