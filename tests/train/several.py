@@ -20,6 +20,7 @@ from tigerjax.train.loop import run_mesh, train
 # Patient, since the machine may be busy; only the stall is waited for.
 WAITS = HostsConfig(barrier_timeout_s=2000, stall_timeout_s=60 if "stall" in sys.argv else 2000, start_timeout_s=2000)
 MESH = MeshConfig(fsdp=4)
+SLOW_S = 1.0  # longer than a step takes on a busy machine, which would hide it
 
 
 class HostLoader(TinyLoader):
@@ -34,7 +35,7 @@ class HostLoader(TinyLoader):
 
         batch = super().__next__()
         if self.scenario == "slow" and jax.process_index() == 1:
-            time.sleep(0.5)
+            time.sleep(SLOW_S)
         if self.index == self.at and jax.process_index() == 1:
             if self.scenario == "bad-data":
                 raise DataError("corpus.jsonl:17: broken JSON")

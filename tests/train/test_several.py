@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from processes import Ended, run
+from several import SLOW_S
 from tiny_run import TinyLoader, tiny_config
 
 from tigerjax.config import MeshConfig
@@ -89,11 +90,12 @@ def test_a_host_that_reads_slowly_is_named_and_no_other(tmp_path):
     """Batches that were read ahead hide it for a while; then every step waits for host 1."""
     ended = pair("slow", tmp_path / "run", 12, 12)
     assert ended.codes == [0, 0], ended.errors
-    assert "slow: host 1 0." in ended.errors[0] and "slow" not in ended.errors[1]
+    assert "slow: host 1 " in ended.errors[0] and "slow" not in ended.errors[1]
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    steady = records[7:11]  # the last step reads nothing
-    assert [r["slow_hosts"] for r in steady] == [[1]] * 4
-    assert max(r["host_busy_s"] for r in steady) == pytest.approx(0.5, abs=0.25)
+    assert all(r["slow_hosts"] in ([], [1]) for r in records)
+    steady = records[8:11]  # the last step reads nothing
+    assert [r["slow_hosts"] for r in steady] == [[1]] * 3
+    assert max(r["host_busy_s"] for r in steady) == pytest.approx(SLOW_S, abs=SLOW_S / 2)
 
 
 def test_sigterm_on_one_host_stops_both_after_the_same_step_and_the_run_goes_on_in_one_process(alone, tmp_path):
