@@ -5,13 +5,14 @@ import itertools
 import json
 import os
 import signal
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from bucket import Bucket
+from processes import run as processes
 from saving import restore, save, small_state
-from test_several import run as processes
 from tiny_run import TinyLoader, tiny_config
 
 from tigerjax import cli, options, paths
@@ -96,7 +97,7 @@ def test_sigterm_saves_what_was_trained_and_all_that_was_logged(cloud, place):
 def test_two_processes_write_one_run_into_a_bucket_and_go_on_after_a_signal(cloud, place, tmp_path):
     """The processes inherit the environment by which the server is found."""
     for scenario, codes in (("preempt", [143, 143]), ("plain", [0, 0])):
-        ended = processes("several.py", [scenario, place, 8, 4], tmp_path / scenario, 2)
+        ended = processes([Path(__file__).with_name("several.py"), scenario, place, 8, 4], tmp_path / scenario, 2)
         assert ended.codes == codes, ended.errors
     config = tiny_config(mesh=MeshConfig(fsdp=4), total_steps=8, every_steps=4)
     alone = run(tmp_path / "alone", config=config, mesh=make_mesh(config.mesh, jax.devices()[:4]))
