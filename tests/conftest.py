@@ -1,6 +1,7 @@
 """Set before JAX is imported: 8 fake CPU devices, full-precision matmuls, a compilation cache, quiet TensorFlow."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,12 @@ def cloud(tmp_path, monkeypatch):
     with served() as bucket:
         yield bucket
     assert not list(tmp_path.glob("gs:*"))
+
+
+@pytest.fixture
+def scratch(tmp_path, monkeypatch):
+    """The folder of temporary files, empty; copies of a bucket's objects go into another one of the test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    return tmp_path / "tmp"

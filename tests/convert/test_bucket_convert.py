@@ -4,11 +4,9 @@ import json
 import pathlib
 import subprocess
 import sys
-import tempfile
 
 import numpy as np
 import pytest
-from bucket import served
 from safetensors.numpy import load_file, save_file
 from test_hf import CONFIG, Q1, assert_same, random_weights, tokenizer_folder
 
@@ -34,16 +32,11 @@ def near(tmp_path):
 
 
 @pytest.fixture
-def cloud(near, tmp_path, monkeypatch):
+def cloud(cloud, near, scratch):
     """The same in a bucket; what is written to the disk on the way goes."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    with served() as bucket:
-        paths.upload(near, paths.of(FAR))
-        yield bucket
-    assert not list((tmp_path / "tmp").iterdir()) and not list(tmp_path.glob("gs:*"))
+    paths.upload(near, paths.of(FAR))
+    yield cloud
+    assert not list(scratch.iterdir())
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,8 @@
 import json
 import shlex
 import shutil
-import tempfile
 
 import pytest
-from bucket import served
 from gcsfs.retry import HttpError
 
 from tigerjax import manifest, paths
@@ -43,17 +41,11 @@ def near(work, tmp_path_factory):
 
 
 @pytest.fixture
-def cloud(near, tmp_path, monkeypatch):
+def cloud(cloud, near, scratch):
     """The same in a bucket; nothing may be left on the disk but the cache, and what Beam and TensorFlow leave."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    with served() as bucket:
-        paths.upload(near, paths.of(FAR))
-        yield bucket
-    left = [path for path in (tmp_path / "tmp").iterdir() if not path.name.startswith(("beam-", "tmp", "__auto"))]
-    assert not left and not list(tmp_path.glob("gs:*"))
+    paths.upload(near, paths.of(FAR))
+    yield cloud
+    assert not [path for path in scratch.iterdir() if not path.name.startswith(("beam-", "tmp", "__auto"))]
 
 
 def run(words, root, *more):
