@@ -244,6 +244,16 @@ def test_a_truncated_checkpoint_falls_back_and_a_truncated_only_one_stops_the_ru
     refused("convert to-hf runs/tiny hf", 3, "no whole checkpoint here", capfd)
 
 
+def test_the_loss_on_held_out_examples_is_the_same_from_a_disk_and_from_a_bucket(cloud, home, capfd):
+    cloud.put("bucket/held/sft.jsonl", (home / "sft.jsonl").read_bytes())
+    for root in (".", "gs://bucket/held"):
+        code, out, err = run(f"train tiny.py --held-out {root}/sft.jsonl --json {root}/figures.json", capfd)
+        assert code == 0 and re.search(r"held out +loss \d", out), err
+    disk = json.loads((home / "figures.json").read_text())["held_out"]
+    assert disk == json.loads(cloud.objects["bucket/held/figures.json"].data)["held_out"]
+    assert disk["tokens"] > 100 and 0 < disk["loss_nats"] < 8 and disk["by_lang"].keys() == {"en"}
+
+
 def test_a_full_disk_is_one_line_and_loses_nothing(home, capfd):
     run_dir = home / "runs" / "tiny"
     with full_disk():
