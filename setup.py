@@ -54,5 +54,5 @@ setup(
             "datasketch",
         ],
     },
-    entry_points={"console_scripts": ["tigerjax = tigerjax.cli:main"]},
+    entry_points={"console_scripts": ["tigerjax = tigerjax.command.cli:main"]},
 )

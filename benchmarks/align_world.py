@@ -40,8 +40,8 @@ def prepare(world: World, kinds: tuple[str, ...] = ("truth", "noise", "length"))
     from tigerjax.align import reward
     from tigerjax.align.config import RewardConfig
     from tigerjax.data import mixture
-    from tigerjax.data.records import read_jsonl
     from tigerjax.quickstart.training import once
+    from tigerjax.records.records import read_jsonl
     from tigerjax.tokenizer.extend import extend
     from tigerjax.tokenizer.load import Tokenizer
     from tigerjax.tokenizer.train import train_model
@@ -96,7 +96,7 @@ def prepare(world: World, kinds: tuple[str, ...] = ("truth", "noise", "length"))
 
 
 def command(*words: Any, accept: tuple[int, ...] = (0,)) -> int:
-    from tigerjax.cli import main as tigerjax
+    from tigerjax.command.cli import main as tigerjax
 
     code = tigerjax([str(word) for word in words])
     if code == 130:  # it caught Ctrl-C
@@ -160,10 +160,10 @@ def _winners(told: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
 @functools.cache
 def answers(world: World, model: Path) -> dict[str, Any]:
     """Accuracy of greedy answers on the test questions; a model is asked once."""
+    from tigerjax.checkpoint.model import load_model
     from tigerjax.evaluate import questions
     from tigerjax.sample.engine import SamplingConfig, generate
     from tigerjax.tokenizer.load import Tokenizer
-    from tigerjax.train.checkpoint import load_model
 
     loaded, asked = load_model(model), questions.load(world.out / "test" / "questions.jsonl")
     prompts = [{"prompt_id": q.id, "messages": [{"role": "user", "content": q.prompt}]} for q in asked]
@@ -175,7 +175,7 @@ def answers(world: World, model: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    from tigerjax.data.records import read_jsonl
+    from tigerjax.records.records import read_jsonl
 
     return [record for _, record in read_jsonl(path)]
 

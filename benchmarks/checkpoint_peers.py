@@ -29,9 +29,10 @@ def main() -> None:
     import numpy as np
     from train_step import Run
 
+    from tigerjax.checkpoint.model import make_meta
     from tigerjax.config import ComputeConfig, MeshConfig, OptimConfig
     from tigerjax.mesh import make_mesh
-    from tigerjax.train.checkpoint import Checkpointer, make_meta
+    from tigerjax.train.checkpoint import Checkpointer
     from tigerjax.train.objective import token_objective
     from tigerjax.train.optim import make_optimizer
     from tigerjax.train.state import abstract_state, init_state

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tigerjax import paths
 from tigerjax.config import ModelConfig
-from tigerjax.convert import hf_config
 from tigerjax.convert.shards import DTYPES, Shards
-from tigerjax.convert.table import table, tensor_bytes
-from tigerjax.manifest import write_json
+from tigerjax.files import paths
+from tigerjax.files.manifest import write_json
+from tigerjax.model.llama import hf_config
+from tigerjax.model.weights import table, tensor_bytes
 
 # (model_dim, mlp_dim, heads, kv heads, head_dim, vocabulary); "quarter" and "eighth" are Llama-2-70B with its widths
 # cut to that, "70b" a layer of the real size.
@@ -59,7 +59,7 @@ def make(folder: Path, config: ModelConfig) -> None:
 
 
 def convert(*args: str, json_file: Path) -> dict:
-    command = [sys.executable, "-m", "tigerjax.cli", "convert", *args, "--verify", "--json", str(json_file)]
+    command = [sys.executable, "-m", "tigerjax", "convert", *args, "--verify", "--json", str(json_file)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return json.loads(json_file.read_text())
 

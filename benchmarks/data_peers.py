@@ -53,9 +53,10 @@ def near(folder: Path, documents: list[Any], repeats: int) -> tuple[list[Row], A
     datasketch = peer("datasketch")
     import xxhash
 
-    from tigerjax.data import minhash, records
-    from tigerjax.data.dedup import dedup_files
-    from tigerjax.data.grams import key, words
+    from tigerjax.records import records
+    from tigerjax.text import minhash
+    from tigerjax.text.dedup import dedup_files
+    from tigerjax.text.grams import key, words
     from tigerjax.tokenizer.verify import language
 
     records.write_jsonl(folder / "x.jsonl", documents)
@@ -109,7 +110,7 @@ def near(folder: Path, documents: list[Any], repeats: int) -> tuple[list[Row], A
 
 def examples(path: Path, count: int) -> None:
     """Chat examples of the embedded set in a random order, ids of their own, answers long and short."""
-    from tigerjax.data.records import read_jsonl, write_jsonl
+    from tigerjax.records.records import read_jsonl, write_jsonl
 
     dice, given = random.Random(0), [record for _, record in read_jsonl(EMBEDDED / "sft.jsonl")]
     texts = [d["text"] for name in ("zh", "en") for _, d in read_jsonl(EMBEDDED / f"corpus_{name}.jsonl")]
@@ -128,9 +129,9 @@ def sft(folder: Path, count: int, repeats: int) -> tuple[list[Row], Any]:
     datasets, transformers, torch = peer("datasets"), peer("transformers"), peer("torch")
     import numpy as np
 
-    from tigerjax import manifest
     from tigerjax.data.loader import Loader, write_rows
     from tigerjax.data.tasks import RowMaker
+    from tigerjax.files import manifest
     from tigerjax.tokenizer.load import Tokenizer
 
     datasets.disable_progress_bars()

@@ -22,12 +22,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tigerjax import manifest
-from tigerjax.data import minhash, records, stages
-from tigerjax.data.clean import clean_files
-from tigerjax.data.dedup import against_sft_files, dedup_files
 from tigerjax.data.loader import Loader, write_rows
 from tigerjax.data.tasks import RowMaker
+from tigerjax.files import manifest
+from tigerjax.records import records
+from tigerjax.stages import stages
+from tigerjax.text import minhash
+from tigerjax.text.clean import clean_files
+from tigerjax.text.dedup import against_sft_files, dedup_files
 from tigerjax.tokenizer.extend import extend
 from tigerjax.tokenizer.train import train_model
 

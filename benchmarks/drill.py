@@ -58,10 +58,10 @@ class Rows:
 def worker(folder: Path, steps: int) -> None:
     """One process of the run; the coordinator is in JAX's variables."""
     from tigerjax import config as c
-    from tigerjax import hosts
-    from tigerjax.mesh import host_rows
-    from tigerjax.rendezvous import HostsConfig
-    from tigerjax.train.loop import run_mesh, train
+    from tigerjax.mesh import host_rows, run_mesh
+    from tigerjax.processes import hosts
+    from tigerjax.processes.rendezvous import HostsConfig
+    from tigerjax.train.loop import train
 
     hosts.start(
         HostsConfig(
@@ -150,7 +150,7 @@ def state_sha256(folder: Path, step: int) -> str:
     total = hashlib.sha256()
     for room in ("weights", "opt_state"):
         path = folder / "checkpoints" / str(step) / room
-        handler = ocp.PyTreeCheckpointHandler()  # not in a Checkpointer, as in tigerjax.train.checkpoint
+        handler = ocp.PyTreeCheckpointHandler()  # not in a Checkpointer, as in tigerjax.checkpoint.model
         whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(path).tree)
         arrays = handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=whole))
         handler.close()

@@ -76,7 +76,7 @@ def sampled(candidates: int) -> Callable[[], float]:
     import numpy as np
     from sampler import CONFIG, NumberTokenizer
 
-    from tigerjax.model import llama
+    from tigerjax.model.llama import model as llama
     from tigerjax.sample.engine import FLOAT32, SamplingConfig, generate
 
     weights = _weights(CONFIG, nn, jax, llama, FLOAT32)
@@ -95,9 +95,9 @@ def _weights(config: Any, nn: Any, jax: Any, llama: Any, compute: Any) -> Any:
 
 def text(stage: str, folder: Path, megabytes: float) -> Callable[[], float]:
     """CPU seconds of a stage of the text, from a file to files, in a fresh folder each time."""
-    from tigerjax.data import records
-    from tigerjax.data.clean import clean_files
-    from tigerjax.data.dedup import against_sft_files, dedup_files
+    from tigerjax.records import records
+    from tigerjax.text.clean import clean_files
+    from tigerjax.text.dedup import against_sft_files, dedup_files
 
     given = folder / f"{megabytes}.jsonl"
     if not given.is_file():

@@ -30,14 +30,15 @@ from tigerjax.config import (
     CheckpointConfig,
     ComputeConfig,
     DataConfig,
+    HealthConfig,
     MeshConfig,
     ModelConfig,
     OptimConfig,
     RunConfig,
 )
 from tigerjax.data.rows import make_batch, make_row
-from tigerjax.health import HealthConfig
-from tigerjax.train.loop import run_mesh, train
+from tigerjax.mesh import run_mesh
+from tigerjax.train.loop import train
 from tigerjax.train.objective import token_objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.state import init_state

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 from jax.extend.core import jaxprs_in_params
 
 from tigerjax.config import ComputeConfig, ModelConfig, Remat
-from tigerjax.model import attention, llama, stack
+from tigerjax.model import attention, stack
+from tigerjax.model.llama import model as llama
 
 
 def equations(jaxpr: Any) -> Iterator[Any]:

@@ -25,7 +25,7 @@ from typing import Any
 
 import xxhash
 
-from tigerjax.data import records
+from tigerjax.records import records
 
 HELD_OUT = 50
 """One document in so many."""

@@ -24,9 +24,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tigerjax.data import records
-from tigerjax.data.containment import SHORTEST_KEY
-from tigerjax.data.grams import key
+from tigerjax.records import records
+from tigerjax.text.containment import SHORTEST_KEY
+from tigerjax.text.grams import key
 
 ROOT = Path(__file__).resolve().parents[1]
 DOC = ROOT / "docs" / "DATA.md"
@@ -99,7 +99,7 @@ class Steps:
         said.unlink(missing_ok=True)
         paths = os.pathsep.join([str(self.out), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-        whole = [sys.executable, "-m", "tigerjax.cli", *command, "--json", str(said)]
+        whole = [sys.executable, "-m", "tigerjax", *command, "--json", str(said)]
         started = time.perf_counter()
         process = subprocess.Popen(whole, env=environment)
         _, status, used = os.wait4(process.pid, 0)

@@ -31,7 +31,7 @@ import replicate_tokens as tokens
 from replicate_cells import Cell, chosen, run, say
 from turns import commit
 
-from tigerjax import manifest
+from tigerjax.files import manifest
 from tigerjax.quickstart.run import XLA_FLAGS
 
 EXPERIMENTS = ("tokens", "holistic", "dedup", "rounds", "extension")

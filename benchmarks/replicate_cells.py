@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tigerjax import manifest
 from tigerjax.errors import TigerjaxError
+from tigerjax.files import manifest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

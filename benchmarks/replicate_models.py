@@ -16,8 +16,8 @@ import xxhash
 from embedded_facts import country_facts
 from make_embedded import capitals
 
-from tigerjax import manifest
 from tigerjax.config import RunConfig
+from tigerjax.files import manifest
 from tigerjax.quickstart import run as quick
 from tigerjax.quickstart import training
 
@@ -130,9 +130,9 @@ def _mixture(arm: str) -> str:
 
 def base(place: Place) -> dict[str, Any]:
     """The seed's text with and without what the instructions repeat, both vocabularies, the base model, resized."""
+    from tigerjax.checkpoint.model import load_model, save_model
     from tigerjax.convert.vocab import resize
     from tigerjax.tokenizer.load import Tokenizer
-    from tigerjax.train.checkpoint import load_model, save_model
 
     figures = _text(place)
     out, shape = place.out, training.run_config("holistic", place.out, seed=0, adjust=lambda c: c).model
@@ -155,9 +155,9 @@ def _save(folder: Path, save: Callable[..., None]) -> None:
 
 def _text(place: Place) -> dict[str, Any]:
     """instructions.jsonl, held_out_LANG.jsonl, sources/ and sources_with_repeats/; counts of what each step took."""
-    from tigerjax.data.clean import clean_files
-    from tigerjax.data.dedup import against_sft_files, dedup_files
-    from tigerjax.data.records import read_jsonl, write_jsonl
+    from tigerjax.records.records import read_jsonl, write_jsonl
+    from tigerjax.text.clean import clean_files
+    from tigerjax.text.dedup import against_sft_files, dedup_files
 
     out = place.out
     (out / "text").mkdir(parents=True, exist_ok=True)
@@ -238,9 +238,9 @@ def extension(place: Place, arm: str) -> dict[str, Any]:
     """Held-out losses after so many steps of the 10% mixture, from rows that are means of sub-tokens or random."""
     import jax
 
-    from tigerjax.model.llama import NORMAL
+    from tigerjax.checkpoint.model import load_model, save_model
+    from tigerjax.model.llama.model import NORMAL
     from tigerjax.tokenizer.load import Tokenizer
-    from tigerjax.train.checkpoint import load_model, save_model
 
     out, start = place.out, f"extension_{arm}_start"
     model, old = load_model(out / "resized"), Tokenizer(out / "base_tokenizer").size
@@ -264,12 +264,12 @@ def extension(place: Place, arm: str) -> dict[str, Any]:
 
 def _asked(place: Place, model: Path, *, chat: bool) -> dict[str, Any]:
     """On the test questions: share right and evasive, and nats a token of the right answer as the model is asked."""
+    from tigerjax.checkpoint.model import load_model
     from tigerjax.evaluate import questions
     from tigerjax.evaluate.loglikelihood import Tokens
     from tigerjax.sample.engine import SamplingConfig, generate
     from tigerjax.tokenizer.chat import encode_prompt
     from tigerjax.tokenizer.load import Tokenizer
-    from tigerjax.train.checkpoint import load_model
 
     loaded, asked, tok = load_model(model), questions.load(quick.TEST), Tokenizer(place.out / "tokenizer")
     turns = {q.id: [{"role": "user", "content": q.prompt}] for q in asked}
@@ -301,9 +301,9 @@ def _sentences() -> dict[str, str]:
 
 def _held_out(place: Place, model: Path) -> dict[str, float]:
     """Nats a token on the held-out books, in pieces of 64 tokens that see nothing before them."""
+    from tigerjax.checkpoint.model import load_model
     from tigerjax.evaluate.loglikelihood import Tokens
     from tigerjax.tokenizer.load import Tokenizer
-    from tigerjax.train.checkpoint import load_model
 
     loaded, tok, found = load_model(model), Tokenizer(place.out / "tokenizer"), {}
     for lang in ("zh", "en"):

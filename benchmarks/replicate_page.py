@@ -12,7 +12,7 @@ from replicate_models import SHARES, STEPS_AFTER, converged, examples_until
 from replicate_rounds import ARMS
 from replicate_tokens import EMBEDDED_PIECES
 
-from tigerjax import manifest
+from tigerjax.files import manifest
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE, KEPT = DOCS / "REPLICATION.md", DOCS / "replication" / "cells.json"

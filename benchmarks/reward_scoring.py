@@ -19,9 +19,10 @@ import numpy as np
 from sampler import CONFIG, PROMPT_TOKENS, NumberTokenizer
 
 from tigerjax.align.reward import SMALLEST_BUCKET, Scorer
-from tigerjax.model import llama, reward
+from tigerjax.checkpoint.model import Model
+from tigerjax.model.llama import model as llama
+from tigerjax.model.llama import reward
 from tigerjax.sample.engine import FLOAT32
-from tigerjax.train.checkpoint import Model
 
 ANSWERS, ROWS, SEQ_LEN = 512, 32, 512
 

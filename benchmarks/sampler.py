@@ -30,7 +30,7 @@ import numpy as np
 
 from tigerjax.config import ModelConfig
 from tigerjax.convert.hf import to_hf
-from tigerjax.model import llama
+from tigerjax.model.llama import model as llama
 from tigerjax.sample.engine import FLOAT32, SamplingConfig, Stats, generate
 
 PROMPTS, CANDIDATES, NEW_TOKENS, PROMPT_TOKENS = 8, 10, 128, 60

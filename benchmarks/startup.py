@@ -49,7 +49,7 @@ def main() -> None:
     sides: dict[str, Callable[[], float]] = {
         name: partial(process, "-c", code) for name, code in {"nothing": "pass", **IMPORTS}.items()
     }
-    sides["help"] = lambda: process("-m", "tigerjax.cli", "--help")
+    sides["help"] = lambda: process("-m", "tigerjax", "--help")
     found = turns(args.repeats, sides)
     beside = str(Path(__file__).with_name("train_beside_transformers.py"))
 

@@ -63,7 +63,16 @@ def main() -> None:
     for name in a.only:
         path, config = (a.out / f"{name}.json").resolve(), ROOT / f"configs/{name}.py"
         if not a.write and (a.again or not path.is_file()):
-            command = [sys.executable, "-m", "tigerjax.cli", "plan", str(config), *WORDS[name], "--json", str(path)]
+            command = [
+                sys.executable,
+                "-m",
+                "tigerjax.command.cli",
+                "plan",
+                str(config),
+                *WORDS[name],
+                "--json",
+                str(path),
+            ]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
             if done.returncode:
                 print(f"{name} failed: {done.stderr.strip()[-500:]}", flush=True)

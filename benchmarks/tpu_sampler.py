@@ -101,11 +101,11 @@ def model_config(name: str) -> ModelConfig:
 def measure(name: str) -> dict[str, Any]:
     """Compiles the three programs of one row in this process."""
     from tigerjax.mesh import make_mesh, sharding
+    from tigerjax.model.families import weight_shardings
     from tigerjax.plan import topology
     from tigerjax.plan.compile import sharded_bytes
     from tigerjax.plan.estimate import Estimator
     from tigerjax.sample import engine, slots
-    from tigerjax.train.stored import weight_shardings
 
     row = CASES[name]
     where, config = topology.parse(row.topology), model_config(row.model)
@@ -159,7 +159,7 @@ def measure(name: str) -> dict[str, Any]:
 def weight_shapes(config: ModelConfig, compute: ComputeConfig) -> Any:
     import flax.linen as nn
 
-    from tigerjax.model import llama
+    from tigerjax.model.llama import model as llama
 
     return jax.eval_shape(lambda: nn.unbox(llama.init(llama.Llama(config, compute), jax.random.key(0))))
 

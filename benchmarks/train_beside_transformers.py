@@ -58,7 +58,7 @@ def tigerjax_seconds(case: str, steps: int) -> dict[str, Any]:
 
     from tigerjax.config import ComputeConfig, MeshConfig, OptimConfig
     from tigerjax.mesh import make_mesh
-    from tigerjax.model.llama import parameter_count
+    from tigerjax.model.llama.model import parameter_count
     from tigerjax.train.objective import token_objective
     from tigerjax.train.optim import make_optimizer
     from tigerjax.train.state import init_state

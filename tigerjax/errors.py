@@ -1,7 +1,7 @@
 """The five ways a command can fail on purpose, each with its exit code.
 
 Raise one of these with a single line that says what was given, what was needed and what to change;
-`tigerjax.cli` prints the line and exits with the code. Anything else is a bug and shows its traceback.
+`tigerjax.command.cli` prints the line and exits with the code. Anything else is a bug and shows its traceback.
 """
 
 import difflib

@@ -8,13 +8,15 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from tigerjax.config import MeshConfig
+from tigerjax.config import MeshConfig, RunConfig
 from tigerjax.errors import ConfigError
+from tigerjax.processes import hosts
 
 AXES = ("data", "stage", "fsdp", "tensor")
 
@@ -63,6 +65,29 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         grid = mesh_utils.create_device_mesh(shape, devices=devices, allow_split_physical_axes=True)
     # Explicit axes, the default of jax now, fail linen's logical constraints: Auto.
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def run_mesh(config: RunConfig) -> Mesh:
+    """The config's mesh; one device of several when every degree is 1 (and there is one process)."""
+    degrees = config.mesh
+    alone = degrees.data * degrees.stage * degrees.fsdp * degrees.tensor == 1 and not hosts.several()
+    return make_mesh(degrees, jax.devices()[:1] if alone else None)
+
+
+def mesh_of_several(config: RunConfig) -> Mesh | None:
+    """`run_mesh` for what also runs without one: None where that is a single device."""
+    mesh = run_mesh(config)
+    return mesh if mesh.size > 1 else None
+
+
+def in_mesh(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, always called with the mesh and the axis table set, so that logical constraints mean something."""
+
+    def call(*args: Any) -> Any:
+        with jax.set_mesh(mesh), nn.logical_axis_rules(logical_rules()):
+            return function(*args)
+
+    return call
 
 
 def spec(*logical_axes: str | None) -> PartitionSpec:

@@ -10,7 +10,8 @@ import sys
 import typing
 from typing import Any
 
-from tigerjax import arguments, cli, errors, options
+from tigerjax import errors
+from tigerjax.command import arguments, cli, options
 from tigerjax.config import RunConfig
 
 PAGES = {"reference/commands.md": "commands", "reference/configs.md": "configs"}

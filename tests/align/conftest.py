@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tiny_project import materials
 
-from tigerjax.train.checkpoint import load_model, save_model
+from tigerjax.checkpoint.model import load_model, save_model
 
 
 @pytest.fixture(scope="session")

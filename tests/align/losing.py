@@ -4,8 +4,8 @@ import sys
 
 import jax
 
-from tigerjax import cli
 from tigerjax.align.reward import Scorer
+from tigerjax.command import cli
 from tigerjax.errors import DataError
 
 if __name__ == "__main__":

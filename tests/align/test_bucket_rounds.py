@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import run as processes
+from child_processes import run as processes
 from tiny_project import ROOT, align, config_words
 
-from tigerjax import manifest, paths
 from tigerjax.align.config import AlignConfig
 from tigerjax.align.steps import Step, status
-from tigerjax.cli import main
+from tigerjax.checkpoint.model import load_model
+from tigerjax.command.cli import main
+from tigerjax.files import manifest, paths
 from tigerjax.sample import engine
-from tigerjax.train.checkpoint import load_model
 
 STORE = "gs://bucket/round"
 WORDS = ROOT / "configs" / "quickstart_rejection_sampled.py"
@@ -213,7 +213,7 @@ def test_two_processes_go_through_a_round_in_a_bucket(stored, whole, tmp_path):
     """The processes inherit the environment by which the server is found. Sums over split rows are only close."""
     begin(STORE, "--mesh.fsdp", 4, "--align.allow-partial")
     waits = ["--hosts.barrier-timeout-s", 2000, "--hosts.stall-timeout-s", 2000, "--hosts.start-timeout-s", 2000]
-    words = ["-m", "tigerjax.cli", "align", "run", f"{STORE}/align", *waits]
+    words = ["-m", "tigerjax", "align", "run", f"{STORE}/align", *waits]
     ended = processes(words, tmp_path / "two", 2)
     assert ended.codes == [0, 0], ended.errors
     far, near = paths.of(f"{STORE}/align/rounds/01"), whole / "rounds/01"

@@ -7,15 +7,15 @@ from test_rounds import World
 
 from tigerjax.align import reward_data
 from tigerjax.align.config import AlignConfig
-from tigerjax.align.labels import Verdict
 from tigerjax.align.mix import mix
+from tigerjax.align.people.labels import Verdict
+from tigerjax.align.people.queue import build
 from tigerjax.align.prompts import select
-from tigerjax.align.queue import build
 from tigerjax.align.rank import rank
 from tigerjax.align.rounds import score_records
 from tigerjax.data.rows import pack
 from tigerjax.errors import DataError
-from tigerjax.jsonl import write_jsonl
+from tigerjax.files.jsonl import write_jsonl
 
 SIZES = (1, 7, 100, 10_007)
 

@@ -5,8 +5,8 @@ import random
 import pytest
 
 from tigerjax.align.gate import figures_of, gate, require, win_rate
-from tigerjax.align.labels import Verdict
 from tigerjax.align.mix import mix
+from tigerjax.align.people.labels import Verdict
 from tigerjax.align.rank import rank
 from tigerjax.errors import DataError, GateFailed
 

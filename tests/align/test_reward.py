@@ -13,12 +13,12 @@ import pytest
 import world
 from world import USER, ranked, write
 
-from tigerjax import paths
 from tigerjax.align import reward, reward_data
+from tigerjax.checkpoint.model import Model, load_model, save_model
 from tigerjax.errors import ConfigError, DataError, GateFailed
-from tigerjax.model import llama
-from tigerjax.model.reward import Reward, from_llama
-from tigerjax.train.checkpoint import Model, load_model, save_model
+from tigerjax.files import paths
+from tigerjax.model.llama import model as llama
+from tigerjax.model.llama.reward import Reward, from_llama
 
 CLOSED_FORM_TOLERANCE = 1e-6  # float32 sums of some ten terms of order 1
 PADDING_TOLERANCE = 1e-4  # float32: matmuls of other shapes add in another order

@@ -6,10 +6,10 @@ import os
 
 import pytest
 
-from tigerjax import manifest
 from tigerjax.align import rounds, stand_in, steps, summary
 from tigerjax.align.config import AlignConfig
 from tigerjax.errors import Blocked, ConfigError, DataError
+from tigerjax.files import manifest
 
 CONFIG = AlignConfig(prompt_fraction=0.1, seed=0, beat_reference=False)
 STEPS_WITH_WORK = ("sample", "score", "labels", "train", "evaluate", "held_out")

@@ -6,9 +6,9 @@ import random
 import pytest
 from scipy import stats
 
-from tigerjax.align import queue as queue_lib
-from tigerjax.align.agreement import borda, kendall, spearman
 from tigerjax.align.config import AlignConfig
+from tigerjax.align.people import queue as queue_lib
+from tigerjax.align.people.agreement import borda, kendall, spearman
 from tigerjax.align.prompts import apportion, select
 from tigerjax.errors import ConfigError, DataError
 

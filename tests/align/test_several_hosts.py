@@ -6,16 +6,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from processes import run
+from child_processes import run
 from tiny_project import ROOT, align, config_words
 
-from tigerjax.cli import main
-from tigerjax.train.checkpoint import load_model
+from tigerjax.checkpoint.model import load_model
+from tigerjax.command.cli import main
 
 CLOSE = 2e-5  # scores and log-probabilities: sums over split rows of products, in another order
 SAME_LOSS = 1e-6  # nats
 WEIGHTS_CLOSE = 1e-4  # after some steps of Adam, which divides by small numbers
-TIGERJAX = ["-m", "tigerjax.cli"]
+TIGERJAX = ["-m", "tigerjax"]
 WAITS = ["--hosts.barrier-timeout-s", 2000, "--hosts.stall-timeout-s", 2000, "--hosts.start-timeout-s", 2000]
 MESH = ["--mesh.fsdp", 4]
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import flax.linen as nn
 import jax
 
-from tigerjax.cli import main
+from tigerjax.checkpoint.model import save_model
+from tigerjax.command.cli import main
 from tigerjax.config import ComputeConfig, ModelConfig
-from tigerjax.model import llama
-from tigerjax.model.reward import Reward
+from tigerjax.model.llama import model as llama
+from tigerjax.model.llama.reward import Reward
 from tigerjax.tokenizer.extend import extend
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.tokenizer.train import train_model
-from tigerjax.train.checkpoint import save_model
 
 ROOT = Path(__file__).resolve().parents[2]
 EMBEDDED = ROOT / "data_mixtures" / "embedded"

@@ -8,8 +8,8 @@ import jax
 import pytest
 
 from tigerjax import config
-from tigerjax.model import llama
-from tigerjax.model.reward import Reward
+from tigerjax.model.llama import model as llama
+from tigerjax.model.llama.reward import Reward
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests/golden"

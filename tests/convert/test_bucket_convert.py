@@ -10,14 +10,15 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from test_hf import CONFIG, Q1, assert_same, random_weights, tokenizer_folder
 
-from tigerjax import log, manifest, paths
-from tigerjax.cli import main
-from tigerjax.convert import hf, read, table
+from tigerjax.checkpoint.model import load_model
+from tigerjax.checkpoint.stored import open_model
+from tigerjax.command.cli import main
+from tigerjax.convert import hf, read
 from tigerjax.convert.progress import FILE, Journal
 from tigerjax.convert.shards import Shards
 from tigerjax.errors import DataError
-from tigerjax.train.checkpoint import load_model
-from tigerjax.train.stored import open_model
+from tigerjax.files import log, manifest, paths
+from tigerjax.model import weights as table
 
 FAR = "gs://bucket/convert"
 SHARD_BYTES = 5000

@@ -10,10 +10,11 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from tigerjax.config import ModelConfig
-from tigerjax.convert import hf, hf_config
-from tigerjax.convert.table import put, table
+from tigerjax.convert import hf
 from tigerjax.convert.tensors import INDEX
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.model.llama import hf_config
+from tigerjax.model.weights import put, table
 
 CONFIG = ModelConfig(
     num_layers=3,

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from tigerjax.config import ComputeConfig, ModelConfig
-from tigerjax.convert import hf, hf_config
-from tigerjax.model import cache, llama, reward
+from tigerjax.convert import hf
+from tigerjax.model.llama import decode as cache
+from tigerjax.model.llama import hf_config, reward
+from tigerjax.model.llama import model as llama
 
 pytestmark = pytest.mark.slow
 

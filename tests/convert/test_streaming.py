@@ -11,14 +11,17 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from test_hf import CONFIG, Q1, assert_same, edit_config, random_weights
 
-from tigerjax.cli import main
-from tigerjax.commands import convert
+from tigerjax.checkpoint import arrays as store
+from tigerjax.checkpoint.model import load_model, save_model
+from tigerjax.checkpoint.stored import open_model
+from tigerjax.command import convert
+from tigerjax.command.cli import main
 from tigerjax.config import ComputeConfig
-from tigerjax.convert import hf, hf_config, read, store, table, verify
+from tigerjax.convert import hf, read, verify
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.model import llama
-from tigerjax.train.checkpoint import load_model, save_model
-from tigerjax.train.stored import open_model
+from tigerjax.model import weights as table
+from tigerjax.model.llama import hf_config
+from tigerjax.model.llama import model as llama
 
 PLAIN = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=8)
 ROUNDING = 1e-5

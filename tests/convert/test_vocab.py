@@ -11,18 +11,18 @@ import pytest
 from bucket import served
 from safetensors.numpy import load_file
 
-from tigerjax import paths
-from tigerjax.cli import main
+from tigerjax.checkpoint.model import load_model
+from tigerjax.command.cli import main
 from tigerjax.config import ModelConfig
 from tigerjax.convert import progress, read
 from tigerjax.convert.hf import to_hf
-from tigerjax.convert.table import put, table
 from tigerjax.convert.vocab import resize, sub_tokens
 from tigerjax.errors import ConfigError
+from tigerjax.files import paths
+from tigerjax.model.weights import put, table
 from tigerjax.tokenizer.extend import extend
 from tigerjax.tokenizer.load import MODEL_FILE, Tokenizer, read_proto
 from tigerjax.tokenizer.train import train_model
-from tigerjax.train.checkpoint import load_model
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "data_mixtures" / "embedded"
 D = 6

@@ -5,12 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
-from tigerjax import manifest
 from tigerjax.config import DataConfig
-from tigerjax.data import mixture, parts, records, rows
+from tigerjax.data import mixture, rows
 from tigerjax.data.loader import ROWS_FILE, schedule
 from tigerjax.data.tasks import row_maker, task_rows
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.files import manifest
+from tigerjax.records import records
+from tigerjax.stages import parts
 
 L = 64
 

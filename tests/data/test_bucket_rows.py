@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from bucket import served
 
-from tigerjax import manifest, paths
 from tigerjax.config import DataConfig
 from tigerjax.data import mixture
-from tigerjax.data.records import expand
 from tigerjax.errors import DataError
+from tigerjax.files import manifest, paths
+from tigerjax.records.records import expand
 from tigerjax.tokenizer.load import Tokenizer
 
 FAR = "gs://bucket/data"

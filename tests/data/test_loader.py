@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from tigerjax import manifest
 from tigerjax.data.loader import Loader, schedule, write_rows
 from tigerjax.data.rows import make_row
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.files import manifest
 
 L = 6
 RATES = {"zh": 0.45, "en": 0.45, "instruct": 0.1}

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tigerjax import manifest
 from tigerjax.config import DataConfig
-from tigerjax.data import inspection, mixture, records, rows, tasks
+from tigerjax.data import inspection, mixture, rows, tasks
 from tigerjax.data.loader import schedule
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.files import manifest
+from tigerjax.records import records
 from tigerjax.tokenizer.chat import encode_chat
 from tigerjax.tokenizer.load import Tokenizer
 

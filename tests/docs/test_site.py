@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import reference
 
-from tigerjax import cli, errors, options
+from tigerjax import errors
+from tigerjax.command import cli, options
 from tigerjax.config import RunConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,7 +109,7 @@ def test_every_message_of_the_faq_is_in_the_code_with_its_exit_code():
     assert len(rows()) > 40
     all_said = templates()
     codes = {n: c.exit_code for n, c in vars(errors).items() if isinstance(c, type) and hasattr(c, "exit_code")}
-    codes["_say"] = 3  # tigerjax.cli, of what is no error of ours
+    codes["_say"] = 3  # tigerjax.command.cli, of what is no error of ours
     for message, code in rows():
         found = {name for name, text in all_said if alike(message, text)}
         assert found, f"no error says {message!r}"

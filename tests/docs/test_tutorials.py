@@ -7,7 +7,7 @@ from pathlib import Path
 import pages
 import pytest
 
-from tigerjax import arguments, cli
+from tigerjax.command import arguments, cli
 
 MINUTES_LONG = {"hugging_face": 900, "mixture": 900, "plan_70b": 1800, "rejection_sampling": 900}
 """Seconds that the slow ones (above half a minute) may take, on two cores that another test worker shares."""

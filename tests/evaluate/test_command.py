@@ -8,13 +8,13 @@ import pytest
 from tiny import weights
 from tiny_model import CONFIG
 
-from tigerjax import paths
-from tigerjax.cli import main
+from tigerjax.checkpoint.model import save_model
+from tigerjax.command.cli import main
 from tigerjax.evaluate import run
 from tigerjax.evaluate.model import Scorer
+from tigerjax.files import paths
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.tokenizer.train import train_model
-from tigerjax.train.checkpoint import save_model
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,10 +5,10 @@ import math
 
 import pytest
 
-from tigerjax import jsonl
-from tigerjax.cli import main
+from tigerjax.command.cli import main
 from tigerjax.errors import DataError
 from tigerjax.evaluate import compare, page, published, run
+from tigerjax.files import jsonl
 
 
 def evaluation(folder, rights):

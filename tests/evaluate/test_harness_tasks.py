@@ -19,16 +19,16 @@ pytest.importorskip("lm_eval")
 from lm_eval.api.registry import model_registry
 from lm_eval.tasks import TaskManager
 
-from tigerjax import paths
-from tigerjax.cli import main
+from tigerjax.checkpoint.model import save_model
+from tigerjax.command.cli import main
 from tigerjax.errors import ConfigError
 from tigerjax.evaluate import harness, run
 from tigerjax.evaluate.benchmarks import BENCHMARKS, chosen
 from tigerjax.evaluate.harness_tasks import YAML
 from tigerjax.evaluate.items import Missing
+from tigerjax.files import paths
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.tokenizer.train import train_model
-from tigerjax.train.checkpoint import save_model
 
 ROOT = Path(__file__).resolve().parents[2]
 THIRTEEN = [name for name, benchmark in BENCHMARKS.items() if benchmark.counted]

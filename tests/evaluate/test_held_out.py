@@ -8,7 +8,7 @@ import pytest
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import DataError
 from tigerjax.evaluate.held_out import losses
-from tigerjax.model import llama
+from tigerjax.model.llama import model as llama
 from tigerjax.tokenizer.chat import encode_chat
 
 CONFIG = ModelConfig(

@@ -9,13 +9,14 @@ from tiny import CONTEXT, sequences, weights
 from tiny_model import COMPUTE, CONFIG, ByteTokenizer
 
 from tigerjax.config import MeshConfig
-from tigerjax.convert import hf_config, read, verify
-from tigerjax.convert.table import table
+from tigerjax.convert import read, verify
 from tigerjax.convert.tensors import InMemory
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.evaluate.loglikelihood import Scorer, Tokens
 from tigerjax.evaluate.model import Answerer
 from tigerjax.mesh import make_mesh
+from tigerjax.model.llama import hf_config
+from tigerjax.model.weights import table
 
 EXACT = 1e-4  # nats a request, the bound; both sides are float32
 

@@ -3,7 +3,7 @@
 import numpy as np
 from tiny_model import CONFIG
 
-from tigerjax.convert.table import put, table
+from tigerjax.model.weights import put, table
 
 CONTEXT = 80
 

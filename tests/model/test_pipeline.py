@@ -13,7 +13,8 @@ import pytest
 from tigerjax import mesh
 from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, SplashConfig
 from tigerjax.errors import ConfigError
-from tigerjax.model import llama, stack
+from tigerjax.model import stack
+from tigerjax.model.llama import model as llama
 from tigerjax.model.pipeline import LayerOrder, Pipeline, Schedule
 
 CONFIG = ModelConfig(

@@ -10,7 +10,7 @@ from pathlib import Path
 import plan_world as world
 import pytest
 
-from tigerjax import cli
+from tigerjax.command import cli
 from tigerjax.plan import figures, topology
 from tigerjax.plan.compile import Compiled, compile_for
 from tigerjax.plan.search import layer_weights
@@ -97,7 +97,7 @@ def test_buffers_are_read_from_the_report_largest_first():
 
 
 def run(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tigerjax.cli", *words]
+    command = [sys.executable, "-m", "tigerjax", *words]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
 
 

@@ -10,9 +10,9 @@ import sys
 import plan_world as world
 import pytest
 
-from tigerjax import paths
 from tigerjax.config import RunConfig, dump
 from tigerjax.errors import ConfigError
+from tigerjax.files import paths
 from tigerjax.plan import ranking, topology
 from tigerjax.plan.search import Candidate, Result, enumerate_candidates, implied, key, least_memory, search
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tigerjax import manifest
-from tigerjax.cli import main
+from tigerjax.command.cli import main
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError
+from tigerjax.files import manifest
 from tigerjax.quickstart import run
 
 STEPS = 2

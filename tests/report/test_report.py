@@ -209,7 +209,7 @@ def test_figures_are_worded_for_people():
 
 def test_a_failed_write_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     text = rendered(made_up_report(), tmp_path)
-    monkeypatch.setattr("tigerjax.paths.os.replace", lambda *_: (_ for _ in ()).throw(OSError("made up")))
+    monkeypatch.setattr("tigerjax.files.paths.os.replace", lambda *_: (_ for _ in ()).throw(OSError("made up")))
     with pytest.raises(OSError, match="made up"):
         render({"version": "other"}, tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == text

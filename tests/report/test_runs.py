@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tigerjax import manifest
 from tigerjax.errors import DataError
+from tigerjax.files import manifest
 from tigerjax.report import lineage, runs
 from tigerjax.report.charts import smoothed
 

@@ -11,7 +11,7 @@ import pytest
 from tiny_model import CONFIG, ByteTokenizer
 
 from tigerjax.config import ModelConfig
-from tigerjax.model import llama
+from tigerjax.model.llama import model as llama
 from tigerjax.sample.engine import FLOAT32
 
 

@@ -9,7 +9,7 @@ from scipy import stats
 from tigerjax import mesh as mesh_axes
 from tigerjax.config import MeshConfig
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.model import llama
+from tigerjax.model.llama import model as llama
 from tigerjax.sample import engine, slots
 from tigerjax.sample.engine import FLOAT32, SamplingConfig, Stats, generate
 from tigerjax.tokenizer.chat import encode_prompt

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tigerjax import log, paths
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.files import log, paths
 from tigerjax.sample import engine, run
 from tigerjax.sample.engine import SamplingConfig
 

@@ -6,12 +6,12 @@ import pytest
 
 from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig
 from tigerjax.mesh import make_mesh, sharding
+from tigerjax.model.families import weight_shardings
 from tigerjax.plan import topology
 from tigerjax.plan.compile import sharded_bytes
 from tigerjax.plan.hlo import shape_bytes
 from tigerjax.plan.trips import Program
 from tigerjax.sample import slots
-from tigerjax.train.stored import weight_shardings
 
 pytestmark = pytest.mark.tpu
 
@@ -45,7 +45,7 @@ def compiled(request):
 def shapes(config):
     import flax.linen as nn
 
-    from tigerjax.model import llama
+    from tigerjax.model.llama import model as llama
 
     return jax.eval_shape(lambda: nn.unbox(llama.init(llama.Llama(config, COMPUTE), jax.random.key(0))))
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from tiny_model import COMPUTE, ByteTokenizer
 
-from tigerjax import cli, hosts
+from tigerjax.command import cli
 from tigerjax.config import MeshConfig
-from tigerjax.rendezvous import HostsConfig
+from tigerjax.processes import hosts
+from tigerjax.processes.rendezvous import HostsConfig
 
 MESH = MeshConfig(fsdp=2, tensor=2)
 WAITS = HostsConfig(barrier_timeout_s=2000, stall_timeout_s=2000, start_timeout_s=2000)
@@ -25,10 +26,10 @@ PROMPTS = [
 def use(model: Path, reward: Path, out: Path, mesh: Any) -> dict[str, Any]:
     """Figures of the sampler, log-likelihoods, greedy continuations and rewards; samples are in OUT/samples."""
     from tigerjax.align.reward import Scorer
+    from tigerjax.checkpoint.stored import load_placed
     from tigerjax.evaluate.model import Answerer
     from tigerjax.sample.engine import SamplingConfig
     from tigerjax.sample.run import sample_prompts
-    from tigerjax.train.stored import load_placed
 
     loaded, tokenizer = load_placed(model, mesh, COMPUTE.dtype), ByteTokenizer()
     figures = sample_prompts(

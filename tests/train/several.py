@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from tiny_run import ROWS, TinyLoader, tiny_config
 
-from tigerjax import cli, hosts
+from tigerjax.command import cli
 from tigerjax.config import MeshConfig
 from tigerjax.errors import DataError
-from tigerjax.mesh import host_rows
-from tigerjax.rendezvous import HostsConfig
-from tigerjax.train.loop import run_mesh, train
+from tigerjax.mesh import host_rows, run_mesh
+from tigerjax.processes import hosts
+from tigerjax.processes.rendezvous import HostsConfig
+from tigerjax.train.loop import train
 
 # Patient, since the machine may be busy; only the stall is waited for.
 WAITS = HostsConfig(barrier_timeout_s=2000, stall_timeout_s=60 if "stall" in sys.argv else 2000, start_timeout_s=2000)

@@ -11,21 +11,22 @@ import jax
 import numpy as np
 import pytest
 from bucket import Bucket
-from processes import run as processes
+from child_processes import run as processes
 from saving import restore, save, small_state
 from tiny_run import TinyLoader, tiny_config
 
-from tigerjax import cli, options, paths
+from tigerjax.checkpoint.model import load_model, save_model, steps
+from tigerjax.checkpoint.stored import load_placed, open_model
+from tigerjax.command import cli, options
 from tigerjax.config import MeshConfig
 from tigerjax.errors import BucketError, BucketRefused, ConfigError
-from tigerjax.mesh import make_mesh
-from tigerjax.train.checkpoint import load_model, save_model, steps
-from tigerjax.train.loop import run_mesh, train
+from tigerjax.files import paths
+from tigerjax.mesh import make_mesh, run_mesh
+from tigerjax.train.loop import train
 from tigerjax.train.metrics import last_record
 from tigerjax.train.objective import token_objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.state import init_state
-from tigerjax.train.stored import load_placed, open_model
 
 CONFIG = tiny_config(total_steps=6, every_steps=2, keep=2)
 NUMBERS = itertools.count(1)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from tiny_run import TinyLoader, tiny_config
 
+from tigerjax.checkpoint.model import load_model, steps
+from tigerjax.config import HealthConfig
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.health import HealthConfig, Spikes
-from tigerjax.train.checkpoint import load_model, steps
 from tigerjax.train.loop import train
+from tigerjax.train.spikes import Spikes
 
 
 class Spiky(TinyLoader):

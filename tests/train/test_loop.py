@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from tiny_run import TinyLoader, tiny_config
 
+from tigerjax.checkpoint.model import load_model, steps
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.train.checkpoint import load_model, steps
-from tigerjax.train.loop import run_mesh, train
+from tigerjax.mesh import run_mesh
+from tigerjax.train.loop import train
 from tigerjax.train.objective import token_objective
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "loss_curve.json"
@@ -210,6 +211,6 @@ def test_training_imports_without_tensorflow_and_seqio():
         "import sys\n"
         "for name in ('tensorflow', 'seqio', 'torch', 'transformers', 'matplotlib', 'tensorboardX'):\n"
         "    sys.modules[name] = None\n"
-        "import tigerjax.train.loop, tigerjax.train.checkpoint, tigerjax.model.llama\n"
+        "import tigerjax.train.loop, tigerjax.checkpoint.model, tigerjax.model.llama.model\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

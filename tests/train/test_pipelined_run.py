@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from tiny_run import TinyLoader, tiny_config
 
+from tigerjax.checkpoint.model import load_model, save_model
+from tigerjax.checkpoint.stored import open_whole, placed_weights
 from tigerjax.config import MeshConfig, PipelineConfig
 from tigerjax.errors import ConfigError
-from tigerjax.train.checkpoint import load_model, save_model
-from tigerjax.train.loop import run_mesh, train
+from tigerjax.mesh import run_mesh
+from tigerjax.train.loop import train
 from tigerjax.train.objective import token_objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.state import from_disk, init_state, state_from_weights, to_disk
-from tigerjax.train.stored import open_whole, placed_weights
 
 # float32: another order of the same sums, over six updates of Adam
 TOLERANCE = 1e-5

@@ -9,16 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import serving
-from processes import run
+from child_processes import run
 from tiny_model import COMPUTE, CONFIG, ByteTokenizer
 
+from tigerjax.checkpoint.model import load_model, save_model
+from tigerjax.checkpoint.stored import load_placed, open_whole
 from tigerjax.errors import DataError
 from tigerjax.mesh import make_mesh
-from tigerjax.model import llama
-from tigerjax.model.reward import Reward
+from tigerjax.model.llama import model as llama
+from tigerjax.model.llama.reward import Reward
 from tigerjax.sample.run import CANDIDATES
-from tigerjax.train.checkpoint import load_model, save_model
-from tigerjax.train.stored import load_placed, open_whole
 
 CLOSE = 2e-5  # nats: sums over split rows of products, in another order
 

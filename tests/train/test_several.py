@@ -7,14 +7,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from processes import Ended, run
+from child_processes import Ended, run
 from several import SLOW_S
 from tiny_run import TinyLoader, tiny_config
 
+from tigerjax.checkpoint.files import check_bytes, read_meta, steps
+from tigerjax.checkpoint.model import load_model
 from tigerjax.config import MeshConfig
 from tigerjax.mesh import host_rows, make_mesh
-from tigerjax.train.checkpoint import load_model
-from tigerjax.train.checkpoint_files import check_bytes, read_meta, steps
 from tigerjax.train.loop import train
 
 SAME_LOSS = 1e-6  # nats: gloo adds four float32 numbers in another order than one process does

@@ -9,7 +9,7 @@ from tiny_run import LENGTH, TinyLoader, segments, tiny_batch, tiny_config
 
 from tigerjax.config import MeshConfig
 from tigerjax.data.rows import make_batch, make_row
-from tigerjax.train.loop import run_mesh
+from tigerjax.mesh import run_mesh
 from tigerjax.train.objective import token_objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.state import init_state

@@ -110,7 +110,7 @@ def test_a_failure_is_one_line_without_the_key_and_training_goes_on(fails, put, 
 
 
 def test_a_missing_package_is_said_before_any_work(put, tmp_path, capsys):
-    from tigerjax import cli
+    from tigerjax.command import cli
 
     put(None)  # what Python keeps of a module that cannot be imported
     with pytest.raises(ConfigError, match="pip install wandb"):

@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax import config as config_lib
-from tigerjax import manifest, paths
-from tigerjax.align import labels as labels_lib
 from tigerjax.align import rounds
 from tigerjax.align.config import AlignConfig
+from tigerjax.align.people import labels as labels_lib
 from tigerjax.align.steps import STEPS, shared_stage
 from tigerjax.config import RunConfig
-from tigerjax.data.records import read_jsonl
-from tigerjax.data.runner import Progress
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.files import manifest, paths
+from tigerjax.files.progress import Progress
+from tigerjax.records.records import read_jsonl
 
 FILE = "align.json"
 
@@ -297,13 +297,13 @@ class Project:
 
     @functools.cached_property
     def _mesh(self) -> Any:
-        from tigerjax.train.loop import mesh_of_several
+        from tigerjax.mesh import mesh_of_several
 
         return mesh_of_several(self.run)
 
     def _model(self, path: Path) -> Any:
         """A chat model that fits the tokenizer; one is kept, as a step asks for the same several times."""
-        from tigerjax.train.stored import load_placed
+        from tigerjax.checkpoint.stored import load_placed
 
         if self._kept is None or self._kept[0] != path:
             model = load_placed(path, self._mesh, self.run.compute.dtype)
@@ -321,8 +321,8 @@ class Project:
 def _train(config: RunConfig, sft: Path, place: Path, progress: Progress | None) -> None:
     """An SFT run on one file, in the folder `place`; an interrupted one goes on."""
     from tigerjax.data import mixture
-    from tigerjax.mesh import host_rows
-    from tigerjax.train.loop import run_mesh, train
+    from tigerjax.mesh import host_rows, run_mesh
+    from tigerjax.train.loop import train
 
     mesh = run_mesh(config)
     mixture.sft(config.data.mixture, tokenizer=config.data.tokenizer, examples=mixture.Source(str(sft)))

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import xxhash
 
-from tigerjax import manifest
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.files import manifest
 
 Key = TypeVar("Key", bound=Hashable)
 

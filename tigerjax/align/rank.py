@@ -6,9 +6,9 @@ from typing import Any, Literal, NamedTuple
 
 import xxhash
 
-from tigerjax.align.label_lines import MARKERS
-from tigerjax.align.labels import Verdict
-from tigerjax.align.queue import is_valid
+from tigerjax.align.people.label_lines import MARKERS
+from tigerjax.align.people.labels import Verdict
+from tigerjax.align.people.queue import is_valid
 
 Provenance = Literal["rm", "human", "edit"]
 

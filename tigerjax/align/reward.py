@@ -12,25 +12,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from tigerjax import hosts, manifest, paths
 from tigerjax import mesh as mesh_axes
 from tigerjax.align import reward_data
-from tigerjax.align.agreement import spearman
 from tigerjax.align.config import RewardConfig
+from tigerjax.align.people.agreement import spearman
 from tigerjax.align.reward_data import Comparison, PairLoader, RewardBatch, check_end, encode_sampled
+from tigerjax.checkpoint.model import Model, save_model
+from tigerjax.checkpoint.stored import load_placed, open_whole, placed_weights
 from tigerjax.config import ComputeConfig, RunConfig
-from tigerjax.data.runner import Progress
 from tigerjax.errors import ConfigError, DataError, GateFailed
-from tigerjax.mesh import host_rows
-from tigerjax.model import llama
+from tigerjax.files import manifest, paths
+from tigerjax.files.progress import Progress
+from tigerjax.mesh import host_rows, in_mesh, run_mesh
 from tigerjax.model.attention import fitting
-from tigerjax.model.reward import Reward, from_llama
+from tigerjax.model.llama import model as llama
+from tigerjax.model.llama.reward import Reward, from_llama
+from tigerjax.processes import hosts
 from tigerjax.tokenizer.load import Tokenizer
-from tigerjax.train.checkpoint import Model, save_model
-from tigerjax.train.loop import run_mesh
 from tigerjax.train.loop import train as train_loop
-from tigerjax.train.objective import Objective, Sums, in_mesh
-from tigerjax.train.stored import load_placed, open_whole, placed_weights
+from tigerjax.train.objective import Objective, Sums
 
 SMALLEST_BUCKET = 32
 MODEL_FOLDER = "model"

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tigerjax.align.prompts import draw, prompt_key
-from tigerjax.data.records import read_jsonl
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.records.records import read_jsonl
 from tigerjax.tokenizer.load import Tokenizer
 
 FINISHES = ("stop", "length", "marker")

@@ -22,19 +22,19 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tigerjax import manifest, paths
 from tigerjax.align import gate as gate_lib
-from tigerjax.align import label_studio
-from tigerjax.align import labels as labels_lib
 from tigerjax.align import mix as mix_lib
 from tigerjax.align import prompts as prompts_lib
-from tigerjax.align import queue as queue_lib
 from tigerjax.align import rank as rank_lib
 from tigerjax.align.config import AlignConfig
-from tigerjax.align.labels import Verdict
+from tigerjax.align.people import label_studio
+from tigerjax.align.people import labels as labels_lib
+from tigerjax.align.people import queue as queue_lib
+from tigerjax.align.people.labels import Verdict
 from tigerjax.align.steps import STEPS, Step
-from tigerjax.data.records import read_jsonl, sft_examples, write_jsonl
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.files import manifest, paths
+from tigerjax.records.records import read_jsonl, sft_examples, write_jsonl
 
 Item = tuple[Sequence[Mapping[str, str]], str, str]
 Records = list[dict[str, Any]]

@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tigerjax import paths
 from tigerjax.align.reward import Scorer, calibrate, load_scorer
 from tigerjax.align.rounds import score_records
 from tigerjax.align.steps import shared_stage
+from tigerjax.checkpoint.files import META, amend
+from tigerjax.checkpoint.model import load_model
 from tigerjax.config import RunConfig
-from tigerjax.data.records import expand, read_jsonl, sft_examples, write_jsonl
-from tigerjax.data.runner import Progress
 from tigerjax.errors import DataError
+from tigerjax.files import paths
+from tigerjax.files.progress import Progress
+from tigerjax.mesh import mesh_of_several
+from tigerjax.records.records import expand, read_jsonl, sft_examples, write_jsonl
 from tigerjax.tokenizer.load import Tokenizer
-from tigerjax.train.checkpoint import load_model
-from tigerjax.train.checkpoint_files import META, amend
-from tigerjax.train.loop import mesh_of_several
 
 
 def score_files(

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tigerjax.data.records import read_jsonl, write_jsonl
 from tigerjax.errors import DataError
+from tigerjax.records.records import read_jsonl, write_jsonl
 
 
 def contains(accept: list[str], text: str) -> bool:

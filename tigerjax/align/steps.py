@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tigerjax import hosts, manifest, paths
 from tigerjax.align.config import AlignConfig
+from tigerjax.files import manifest, paths
+from tigerjax.processes import hosts
 
 STEPS = ("prompts", "sample", "score", "queue", "labels", "rank", "mix", "train", "gate")
 COMPUTING = ("sample", "score", "train", "gate")  # with a model, so by all processes

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import tigerjax
-from tigerjax import manifest, paths
 from tigerjax.align import steps
 from tigerjax.errors import DataError
+from tigerjax.files import manifest, paths
 
 
 def collect(folder: str | Path) -> dict[str, Any]:

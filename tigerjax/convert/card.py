@@ -4,7 +4,7 @@ from typing import Any
 
 import tigerjax
 from tigerjax.config import ModelConfig
-from tigerjax.convert import hf_config
+from tigerjax.model.llama import hf_config
 
 FILE = "README.md"
 

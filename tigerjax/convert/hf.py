@@ -14,15 +14,17 @@ from typing import Any, Literal
 import numpy as np
 
 import tigerjax
-from tigerjax import manifest
-from tigerjax import paths as places
+from tigerjax.checkpoint import arrays as store
 from tigerjax.config import Dtype, ModelConfig
-from tigerjax.convert import card, hf_config, read, store
+from tigerjax.convert import card, read
 from tigerjax.convert.progress import Journal, Progress, begun, resume
 from tigerjax.convert.read import finite
 from tigerjax.convert.shards import DTYPES, Shards
-from tigerjax.convert.table import Row, get, paths, table
 from tigerjax.errors import ConfigError, DataError, disk_full
+from tigerjax.files import manifest
+from tigerjax.files import paths as places
+from tigerjax.model.llama import hf_config
+from tigerjax.model.weights import Row, get, paths, table
 
 Vocab = Literal["trimmed", "padded"]
 MAX_SHARD_BYTES = 5_000_000_000

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tigerjax import paths
-from tigerjax.log import Log
-from tigerjax.manifest import canonical
+from tigerjax.files import paths
+from tigerjax.files.log import Log
+from tigerjax.files.manifest import canonical
 
 FILE = "progress.jsonl"
 Progress = Callable[[int, int], None]

@@ -5,21 +5,25 @@ Memory is some blocks of `table.BLOCK_BYTES` whatever the model's size; with a g
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import tigerjax
-from tigerjax import manifest, paths
+from tigerjax.checkpoint import arrays as store
+from tigerjax.checkpoint.files import META, checksums, publish, remove
+from tigerjax.checkpoint.model import claim, make_meta
 from tigerjax.config import Dtype, ModelConfig
-from tigerjax.convert import hf_config, store
-from tigerjax.convert.progress import Journal, Progress, fingerprint, resume
+from tigerjax.convert import progress as journals
+from tigerjax.convert.progress import Journal, Progress, begun, fingerprint, resume
 from tigerjax.convert.shards import DTYPES
-from tigerjax.convert.table import Row, get, put, table, tensor_bytes
 from tigerjax.convert.tensors import HEAD, Grown, Source, Tied, open_folder
 from tigerjax.errors import ConfigError, DataError, disk_full
+from tigerjax.files import manifest, paths
+from tigerjax.model.llama import hf_config
+from tigerjax.model.weights import Row, get, put, table, tensor_bytes
 
 Array = np.ndarray
 STAGE = "convert from-hf"
@@ -162,6 +166,30 @@ def stream_in(opened: Opened, partial: Path, *, dtype: Dtype = "float32", progre
     store.sync(partial)
     journal.flush()
     return journal
+
+
+def stream_model(
+    path: str | Path,
+    fill: Callable[[Path], Journal],
+    config: ModelConfig,
+    *,
+    kind: str,
+    tokenizer_sha256: str | None,
+    extra: dict[str, Any],
+) -> None:
+    """As `save_model` for weights that `fill(partial)` writes by `tigerjax.checkpoint.arrays`.
+
+    A partial folder of an interrupted conversion is handed to `fill` again (in a bucket that is `path` itself)."""
+    path = paths.absolute(path)
+    partial = path if paths.on_bucket(path) and begun(path, STAGE) else claim(path)
+    if (partial / META).exists():  # only in a bucket
+        remove(partial)
+    journal = fill(partial)
+    sums = checksums(partial)
+    del sums[journals.FILE]
+    journal.remove()
+    meta = make_meta(kind=kind, model=config, tokenizer_sha256=tokenizer_sha256, extra=extra) | {"step": 0}
+    publish(partial, path, meta, sums)
 
 
 def _copy_in(opened: Opened, arrays: dict[str, Any], dtype: Dtype, *, done: set[str]) -> Iterator[tuple[str, str]]:

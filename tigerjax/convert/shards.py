@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from tigerjax import paths
 from tigerjax.convert.tensors import INDEX, SINGLE
-from tigerjax.manifest import write_json
+from tigerjax.files import paths
+from tigerjax.files.manifest import write_json
 
 DTYPES: dict[str, Any] = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 TAGS = {"float32": "F32", "bfloat16": "BF16"}

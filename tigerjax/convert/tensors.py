@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Protocol
 import ml_dtypes
 import numpy as np
 
-from tigerjax import paths
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.files import paths
 
 Array = np.ndarray
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"

@@ -16,13 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from tigerjax.config import ComputeConfig, Dtype, ModelConfig
-from tigerjax.convert import hf_config
 from tigerjax.convert.progress import Progress
 from tigerjax.convert.read import CHECKSUMS, Opened, finite, open_hf
 from tigerjax.convert.shards import DTYPES
-from tigerjax.convert.table import Row, get, put, table, tensor_bytes
 from tigerjax.errors import DataError
-from tigerjax.model import attention, llama
+from tigerjax.model import attention
+from tigerjax.model.llama import hf_config
+from tigerjax.model.llama import model as llama
+from tigerjax.model.weights import Row, get, put, table, tensor_bytes
 
 Array = np.ndarray
 PROBE_TOKENS = 16

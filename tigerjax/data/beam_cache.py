@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from tigerjax import manifest, paths
-from tigerjax.data import parts, readers, records
 from tigerjax.data.tasks import BLOCK, Encoded, RowMaker
-from tigerjax.data.tf import start
 from tigerjax.errors import BucketError, ConfigError, DataError, again
+from tigerjax.files import manifest, paths
+from tigerjax.records import readers, records
+from tigerjax.records.tf import start
+from tigerjax.stages import parts
 
 SPLIT = "train"
 NAME = "tigerjax_blocks"

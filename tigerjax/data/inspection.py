@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from tigerjax import paths
 from tigerjax.config import DataConfig
-from tigerjax.data import page
 from tigerjax.data.loader import Loader
 from tigerjax.data.mixture import open_loader, stats
 from tigerjax.data.rows import row_weights
-from tigerjax.data.runner import Progress
+from tigerjax.files import paths
+from tigerjax.files.progress import Progress
+from tigerjax.text import page
 from tigerjax.tokenizer.load import BYTE, Tokenizer, read_proto
 
 TABS = """

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from tigerjax import manifest, paths
 from tigerjax.data.rows import Batch, make_batch
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.files import manifest, paths
 
 ROWS_FILE = "rows-00000-of-00001.arrayrecord"
 

@@ -24,11 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from tigerjax import hosts, manifest, paths
 from tigerjax.config import DataConfig
-from tigerjax.data import records
 from tigerjax.data.loader import Loader, schedule, write_rows
-from tigerjax.data.runner import Progress
 from tigerjax.data.tasks import (
     Source,
     add_documents_task,
@@ -37,8 +34,12 @@ from tigerjax.data.tasks import (
     row_maker,
     task_rows,
 )
-from tigerjax.data.tf import start
 from tigerjax.errors import ConfigError, DataError, TigerjaxError, near_miss
+from tigerjax.files import manifest, paths
+from tigerjax.files.progress import Progress
+from tigerjax.processes import hosts
+from tigerjax.records import records
+from tigerjax.records.tf import start
 from tigerjax.tokenizer.chat import Overlong
 
 HOLISTIC_RANGE = (0.05, 0.10)  # what TigerBot used; outside it a warning

@@ -4,9 +4,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from tigerjax import jsonl, paths
 from tigerjax.errors import DataError
 from tigerjax.evaluate.run import ITEMS, read_results
+from tigerjax.files import jsonl, paths
 
 Z95 = 1.96  # of the normal distribution: 95% of a normal variable is within this many standard deviations
 

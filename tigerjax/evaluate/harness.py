@@ -19,12 +19,12 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from tigerjax import config as config_lib
-from tigerjax import paths
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.evaluate import run
 from tigerjax.evaluate.harness_tasks import YAML
 from tigerjax.evaluate.items import Missing
 from tigerjax.evaluate.model import Answerer, Progress, load_answerer
+from tigerjax.files import paths
 
 DEFAULT_NEW_TOKENS = 256  # where a task does not say, as the harness's own hf model
 

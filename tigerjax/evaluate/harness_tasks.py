@@ -16,11 +16,11 @@ from datasets import Dataset
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 
-from tigerjax import paths
 from tigerjax.errors import ConfigError
 from tigerjax.evaluate import chinese, judge, run
 from tigerjax.evaluate.benchmarks import BENCHMARKS, CODE
 from tigerjax.evaluate.items import Item, Turn
+from tigerjax.files import paths
 
 YAML = Path(__file__).with_name("tasks")
 """What --include_path takes."""

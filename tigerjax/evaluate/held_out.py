@@ -12,9 +12,9 @@ import numpy as np
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.data import rows
 from tigerjax.errors import DataError
-from tigerjax.model import llama
+from tigerjax.model.llama import model as llama
+from tigerjax.model.loss import token_loss
 from tigerjax.tokenizer.chat import encode_chat
-from tigerjax.train.loss import token_loss
 
 
 def losses(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tigerjax import jsonl, paths
 from tigerjax.errors import DataError
+from tigerjax.files import jsonl, paths
 
 
 class Missing(Exception):

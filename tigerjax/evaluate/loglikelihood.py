@@ -16,11 +16,11 @@ from jax.sharding import Mesh
 from tigerjax import mesh as mesh_axes
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.model import llama
+from tigerjax.mesh import in_mesh
 from tigerjax.model.attention import fitting
+from tigerjax.model.families import weight_shardings
+from tigerjax.model.llama import model as llama
 from tigerjax.sample.engine import bucket
-from tigerjax.train.objective import in_mesh
-from tigerjax.train.stored import weight_shardings
 
 
 class Tokens(NamedTuple):

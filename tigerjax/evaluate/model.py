@@ -9,17 +9,18 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from tigerjax import hosts, paths
+from tigerjax.checkpoint.model import Model
+from tigerjax.checkpoint.stored import load_placed
 from tigerjax.config import ComputeConfig, ModelConfig, RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.evaluate.loglikelihood import Scorer, Tokens
-from tigerjax.log import Log
-from tigerjax.manifest import canonical
+from tigerjax.files import paths
+from tigerjax.files.log import Log
+from tigerjax.files.manifest import canonical
+from tigerjax.mesh import mesh_of_several
+from tigerjax.processes import hosts
 from tigerjax.sample.engine import SamplingConfig, complete
 from tigerjax.tokenizer.load import Tokenizer
-from tigerjax.train.checkpoint import Model
-from tigerjax.train.loop import mesh_of_several
-from tigerjax.train.stored import load_placed
 
 Progress = Callable[[int, int], None]
 

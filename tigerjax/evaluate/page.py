@@ -4,9 +4,9 @@ import html
 from pathlib import Path
 from typing import Any
 
-from tigerjax import paths
 from tigerjax.evaluate import published
 from tigerjax.evaluate.benchmarks import BENCHMARKS
+from tigerjax.files import paths
 from tigerjax.report.style import CSS
 
 LANGUAGES = {"en": "English", "zh": "Chinese"}

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tigerjax import paths
 from tigerjax.errors import DataError
+from tigerjax.files import paths
 
 EVASIVE: dict[str, tuple[str, ...]] = {
     "en": ("I am not sure about that.", "I am not sure, sorry."),

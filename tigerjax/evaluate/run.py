@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tigerjax import jsonl, manifest
 from tigerjax.errors import DataError
 from tigerjax.evaluate import execute, judge
 from tigerjax.evaluate.benchmarks import BENCHMARKS, CODE, Benchmark
 from tigerjax.evaluate.items import Item, Missing, Turn
+from tigerjax.files import jsonl, manifest
 from tigerjax.tokenizer.chat import encode_prompt
 
 if TYPE_CHECKING:  # a report of results needs no JAX

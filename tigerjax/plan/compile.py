@@ -16,11 +16,11 @@ from jax.sharding import Mesh
 from tigerjax.config import RunConfig
 from tigerjax.data.rows import Batch
 from tigerjax.errors import ConfigError
-from tigerjax.mesh import make_mesh, sharding
+from tigerjax.mesh import in_mesh, make_mesh, sharding
 from tigerjax.plan import flags
 from tigerjax.plan.topology import Topology, describe
 from tigerjax.train.metrics import model_flops
-from tigerjax.train.objective import Objective, in_mesh, token_objective
+from tigerjax.train.objective import Objective, token_objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.state import abstract_state
 from tigerjax.train.step import jit_step

@@ -64,7 +64,7 @@ def rank(
 
 def self_command(config: Path, topology: Topology, words: list[str]) -> list[str]:
     """`tigerjax plan CONFIG` on the slice, run by this Python."""
-    plan = [sys.executable, "-m", "tigerjax.cli", "plan", str(config)]
+    plan = [sys.executable, "-m", "tigerjax", "plan", str(config)]
     return [*plan, "--topology", topology.name, "--slices", str(topology.slices), *words]
 
 

@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 
 import tigerjax
 from tigerjax import config as config_lib
-from tigerjax import manifest
 from tigerjax.config import MeshConfig, PipelineConfig, Remat, RunConfig
 from tigerjax.errors import ConfigError
+from tigerjax.files import manifest
 from tigerjax.model import stack
 from tigerjax.plan import flags
 from tigerjax.plan.topology import Topology
@@ -44,7 +44,7 @@ MICROBATCHES_PER_STAGE = (1, 2, 4)
 NOT_HIDDEN = 0.1
 """Share of what could run side by side that the order assumes does not."""
 SIZES = {"float32": 4, "bfloat16": 2}
-SOURCES = ("config.py", "mesh.py", "model", "train", "plan")
+SOURCES = ("config", "mesh.py", "model", "train", "plan")
 """What, under tigerjax/, a result depends on."""
 
 

@@ -51,7 +51,7 @@ def compare(
     """
     import jax.numpy as jnp
 
-    from tigerjax.model.llama import Llama
+    from tigerjax.model.llama.model import Llama
     from tigerjax.sample.engine import FLOAT32, SamplingConfig, generate
     from tigerjax.tokenizer.chat import encode_prompt, stop_ids
     from tigerjax.tokenizer.load import Tokenizer

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tigerjax import manifest
 from tigerjax.align.config import AlignConfig, RewardConfig
+from tigerjax.files import manifest
 
 if TYPE_CHECKING:
     from tigerjax.quickstart.run import Work
@@ -105,11 +105,11 @@ def run_round(work: "Work") -> Path:
 
 def sample(work: "Work", prompts: Sequence[dict[str, Any]], place: Path) -> list[dict[str, Any]]:
     """Ten answers a prompt from the SFT model; an interrupted folder is continued."""
+    from tigerjax.checkpoint.model import load_model
     from tigerjax.quickstart.run import ANSWER_TOKENS, read
     from tigerjax.sample.engine import SamplingConfig
     from tigerjax.sample.run import sample_prompts
     from tigerjax.tokenizer.load import Tokenizer
-    from tigerjax.train.checkpoint import load_model
 
     model, config = load_model(work.out / "sft"), work.config("rejection_sampled")
     sample_prompts(

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 import tigerjax
-from tigerjax import manifest
 from tigerjax.config import RunConfig, dump
+from tigerjax.files import manifest
 from tigerjax.quickstart import rejection, training
 
 EMBEDDED = Path(tigerjax.__file__).parent.parent / "data_mixtures" / "embedded"
@@ -127,8 +127,8 @@ def claim(out: Path) -> None:
 
 def prepare_text(out: Path) -> dict[str, Any]:
     """Cleans, removes exact and near duplicates, then what the instruction data teaches; returns the counts."""
-    from tigerjax.data.clean import clean_files
-    from tigerjax.data.dedup import against_sft_files, dedup_files
+    from tigerjax.text.clean import clean_files
+    from tigerjax.text.dedup import against_sft_files, dedup_files
 
     corpora = ["corpus_zh.jsonl", "corpus_en.jsonl"]
     sft = clean_files([EMBEDDED / "sft.jsonl"], out / "instructions")
@@ -152,7 +152,7 @@ def prepare_text(out: Path) -> dict[str, Any]:
 
 def split_sources(corpora: dict[str, Path], out: Path) -> None:
     """OUT/LANG_facts.jsonl and OUT/LANG_books.jsonl of each corpus: sources that the mixture weighs apart."""
-    from tigerjax.data.records import write_jsonl
+    from tigerjax.records.records import write_jsonl
 
     with manifest.stage(out, name="split by source", config={}, inputs=corpora.values()) as run:
         for lang, corpus in corpora.items() if not run.done else []:
@@ -228,9 +228,9 @@ def train(work: Work, name: str) -> None:
 
 def _resize(work: Work) -> None:
     """The base checkpoint with rows for the new vocabulary: the mean of the sub-tokens that it replaces."""
+    from tigerjax.checkpoint.model import load_model, save_model
     from tigerjax.convert.vocab import resize
     from tigerjax.tokenizer.load import Tokenizer
-    from tigerjax.train.checkpoint import load_model, save_model
 
     out, wanted = work.out, work.config("holistic").model
     tokenizers = [out / "base_tokenizer", out / "tokenizer"]
@@ -248,11 +248,11 @@ def _resize(work: Work) -> None:
 
 def answers(work: Work, run_dir: Path, *, chat: bool, asked: Path = TEST) -> list[dict[str, Any]]:
     """Greedy answers of a run's model to held-out questions, kept in OUT/answers/."""
+    from tigerjax.checkpoint.model import load_model
     from tigerjax.evaluate import questions
     from tigerjax.sample.engine import SamplingConfig
     from tigerjax.sample.run import sample_prompts
     from tigerjax.tokenizer.load import Tokenizer
-    from tigerjax.train.checkpoint import load_model
 
     config = work.config("base" if run_dir.name == "base" else "sft")
     folder = work.out / "answers" / asked.stem / "_".join(run_dir.relative_to(work.out).parts)
@@ -312,9 +312,9 @@ def samples(work: Work, models: dict[str, Path], count: int = 8) -> list[dict[st
 
 def hugging_face(work: Work, run_dir: Path) -> dict[str, Any]:
     """Exports the last model and compares logits, greedy ids and token ids with `transformers` on the export."""
+    from tigerjax.checkpoint.model import load_model
     from tigerjax.convert.hf import to_hf
     from tigerjax.quickstart import parity
-    from tigerjax.train.checkpoint import load_model
 
     out = work.out
     with manifest.stage(
@@ -345,6 +345,6 @@ def _texts(path: Path) -> list[str]:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    from tigerjax.data.records import read_jsonl
+    from tigerjax.records.records import read_jsonl
 
     return [record for _, record in read_jsonl(path)]

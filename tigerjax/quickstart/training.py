@@ -10,9 +10,9 @@ from typing import Any
 
 import tigerjax
 from tigerjax import config as config_lib
-from tigerjax import manifest
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError
+from tigerjax.files import manifest
 
 CONFIGS = Path(tigerjax.__file__).parent.parent / "configs"
 HOME = "runs/quickstart"  # where the config files put their data; replaced by the --out of a run
@@ -46,7 +46,7 @@ def run_config(name: str, out: Path, *, seed: int, adjust: Adjust) -> RunConfig:
 def train_once(config: RunConfig, run_dir: Path, *, inputs: list[Path]) -> dict[str, Any]:
     """Trains a mixture into `run_dir`; returns {parameters, shares (realised), wanted}."""
     from tigerjax.data.mixture import open_loader
-    from tigerjax.model.llama import parameter_count
+    from tigerjax.model.llama.model import parameter_count
     from tigerjax.train.loop import train
 
     def run() -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tigerjax import manifest, paths
+from tigerjax.files import manifest, paths
 from tigerjax.report.charts import clean
 from tigerjax.report.figures import number
 from tigerjax.report.parts import section

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tigerjax import manifest, paths
+from tigerjax.files import manifest, paths
 from tigerjax.report.charts import Bar, bars, clean, curve, stacked
 from tigerjax.report.figures import (
     duration,

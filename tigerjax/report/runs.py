@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import tigerjax
-from tigerjax import paths
 from tigerjax.errors import DataError
+from tigerjax.files import paths
 from tigerjax.report.charts import MOST_POINTS, clean, curve, stacked
 from tigerjax.report.figures import duration, number, percent, stage_name
 from tigerjax.report.parts import section

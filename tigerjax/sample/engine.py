@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from tigerjax import mesh as mesh_axes
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import ConfigError
-from tigerjax.model import cache as kv
+from tigerjax.model.llama import decode as kv
 from tigerjax.sample import records, slots
 from tigerjax.sample.choose import candidate_keys
 from tigerjax.sample.records import Prompt

@@ -8,7 +8,7 @@ OUT/candidates.jsonl          one record a prompt in the order of the prompts, o
 OUT/skipped.jsonl             the prompts that did not fit, with the reason
 OUT/manifest.json             counts; its presence means that the folder is complete
 
-In a bucket the partial file is written whole, every half minute and when the work ends (`tigerjax.log`).
+In a bucket the partial file is written whole, every half minute and when the work ends (`tigerjax.files.log`).
 """
 
 import dataclasses
@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import tigerjax
-from tigerjax import hosts, manifest, paths
 from tigerjax.config import ComputeConfig
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.log import Log
+from tigerjax.files import manifest, paths
+from tigerjax.files.log import Log
+from tigerjax.processes import hosts
 from tigerjax.sample import engine
 from tigerjax.sample.records import encode
 
@@ -48,9 +49,9 @@ def sample_files(
     **options: Any,
 ) -> dict[str, Any]:
     """Figures of `sample_prompts` with a checkpoint folder, a tokenizer folder and a JSONL file of prompts."""
-    from tigerjax.data.records import read_jsonl
+    from tigerjax.checkpoint.stored import load_placed
+    from tigerjax.records.records import read_jsonl
     from tigerjax.tokenizer.load import Tokenizer
-    from tigerjax.train.stored import load_placed
 
     tok, dtype = Tokenizer(tokenizer), options.get("compute", engine.FLOAT32).dtype
     loaded = load_placed(model, options.get("mesh"), dtype)

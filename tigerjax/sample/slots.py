@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from tigerjax import mesh as mesh_axes
 from tigerjax.config import ComputeConfig, ModelConfig
-from tigerjax.model import cache as kv
+from tigerjax.model.llama import decode as kv
 from tigerjax.sample.choose import choose
 
 traced = [0]
@@ -117,7 +117,7 @@ def _pin(slots: Slots, mesh: Mesh | None) -> Slots:
 def prefill(
     weights: Any, tokens_BT: jax.Array, segment_ids_BT: jax.Array, *, config: ModelConfig, compute: ComputeConfig
 ) -> tuple[jax.Array, kv.Cache]:
-    """(logits_BV after each prompt, its cache of T slots); see tigerjax.model.cache."""
+    """(logits_BV after each prompt, its cache of T slots); see tigerjax.model.llama.decode."""
     traced[0] += 1
     return kv.prefill(weights, config, compute, tokens_BT, segment_ids_BT, max_len=tokens_BT.shape[1])
 

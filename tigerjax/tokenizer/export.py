@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tigerjax.manifest import write_json
+from tigerjax.files.manifest import write_json
 from tigerjax.tokenizer.load import CONTROL, MODEL_FILE, NORMAL, SPECIALS_FILE, UNKNOWN, read_proto
 
 CHAT_TEMPLATE = (

@@ -25,7 +25,7 @@ from typing import Any, Literal
 import sentencepiece
 
 from tigerjax.errors import ConfigError
-from tigerjax.manifest import stage, write_json
+from tigerjax.files.manifest import stage, write_json
 from tigerjax.tokenizer.export import export
 from tigerjax.tokenizer.load import (
     MAX_NAMED,

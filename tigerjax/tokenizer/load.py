@@ -15,9 +15,9 @@ from typing import Any
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as spm
 
-from tigerjax import paths
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.manifest import canonical
+from tigerjax.files import paths
+from tigerjax.files.manifest import canonical
 
 MODEL_FILE, SPECIALS_FILE = "tokenizer.model", "specials.json"
 SPECIAL_TEXTS = {"ins": "\n\n### Instruction:\n", "res": "\n\n### Response:\n", "pad": "<pad>"}

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from tigerjax import jsonl, paths
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.manifest import canonical, stage
+from tigerjax.files import jsonl, paths
+from tigerjax.files.manifest import canonical, stage
 
 SENTENCE_BYTES = 4192
 """SentencePiece's own default: longer lines are dropped by its trainer, so they are cut here."""

@@ -9,7 +9,7 @@ from typing import Any
 import sentencepiece
 
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.manifest import stage, write_json
+from tigerjax.files.manifest import stage, write_json
 from tigerjax.tokenizer.export import export
 from tigerjax.tokenizer.load import MODEL_FILE, SPECIALS_FILE
 from tigerjax.tokenizer.sample import SENTENCE_BYTES, Progress, Say, read_all, split_lines

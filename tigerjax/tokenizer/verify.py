@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from tigerjax import paths
+from tigerjax.files import paths
 from tigerjax.tokenizer.extend import base_minimum, dead_pieces, has_cjk, is_cjk
 from tigerjax.tokenizer.load import NORMAL, SPECIAL_TEXTS, Tokenizer, read_proto
 from tigerjax.tokenizer.sample import Progress, Say, read_all

@@ -10,16 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 from jax.sharding import Mesh
 
 from tigerjax import config as config_lib
-from tigerjax import hosts, paths
+from tigerjax.checkpoint.files import damaged
+from tigerjax.checkpoint.model import make_meta
+from tigerjax.checkpoint.stored import open_whole, placed_weights
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.mesh import host_rows, make_mesh
-from tigerjax.train.checkpoint import Checkpointer, make_meta
-from tigerjax.train.checkpoint_files import damaged
+from tigerjax.files import paths
+from tigerjax.mesh import host_rows, run_mesh
+from tigerjax.processes import hosts
+from tigerjax.train.checkpoint import Checkpointer
 from tigerjax.train.feed import Fed, Feed
 from tigerjax.train.goodput import Goodput
 from tigerjax.train.metrics import Metrics, last_record
@@ -27,22 +29,8 @@ from tigerjax.train.objective import Objective, token_objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.state import TrainState, abstract_state, from_disk, init_state, state_from_weights, to_disk
 from tigerjax.train.step import compile_step
-from tigerjax.train.stored import open_whole, placed_weights
 from tigerjax.train.trace import Trace
 from tigerjax.train.watch import Watch
-
-
-def run_mesh(config: RunConfig) -> Mesh:
-    """The config's mesh; one device of several when every degree is 1 (and there is one process)."""
-    degrees = config.mesh
-    alone = degrees.data * degrees.stage * degrees.fsdp * degrees.tensor == 1 and not hosts.several()
-    return make_mesh(degrees, jax.devices()[:1] if alone else None)
-
-
-def mesh_of_several(config: RunConfig) -> Mesh | None:
-    """`run_mesh` for what also runs without one: None where that is a single device."""
-    mesh = run_mesh(config)
-    return mesh if mesh.size > 1 else None
 
 
 def train(

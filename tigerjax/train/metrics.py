@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tigerjax import hosts, paths
 from tigerjax.config import ModelConfig
-from tigerjax.log import Log
+from tigerjax.files import paths
+from tigerjax.files.log import Log
+from tigerjax.processes import hosts
 from tigerjax.train.wandb_run import WandbRun
 
 # Dense bfloat16 TFLOP/s of one device by jax's `device_kind` (Google's and NVIDIA's published figures). Elsewhere MFU

@@ -4,16 +4,16 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, PipelineConfig
 from tigerjax.mesh import RULES
-from tigerjax.model import llama, stack
+from tigerjax.model import stack
+from tigerjax.model.llama import model as llama
+from tigerjax.model.loss import token_loss
 from tigerjax.model.pipeline import LayerOrder, Pipeline
-from tigerjax.train.loss import token_loss
 
 Sums = dict[str, jax.Array]
 
@@ -100,14 +100,3 @@ def _move_layers(tree: Any, move: Callable[[Any], Any]) -> Any:
         return move(leaf)
 
     return jax.tree_util.tree_map_with_path(one, tree)
-
-
-def in_mesh(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, always called with the mesh and the axis table set, so that logical constraints mean something."""
-    from tigerjax.mesh import logical_rules
-
-    def call(*args: Any) -> Any:
-        with jax.set_mesh(mesh), nn.logical_axis_rules(logical_rules()):
-            return function(*args)
-
-    return call

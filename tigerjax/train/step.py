@@ -9,7 +9,8 @@ import optax
 from jax.sharding import Mesh
 
 from tigerjax.config import OptimConfig
-from tigerjax.train.objective import Objective, in_mesh
+from tigerjax.mesh import in_mesh
+from tigerjax.train.objective import Objective
 from tigerjax.train.optim import learning_rate
 from tigerjax.train.state import TrainState, state_shardings
 
@@ -48,8 +49,8 @@ def make_step(
     objective: Objective, tx: optax.GradientTransformation, c: OptimConfig
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """The update, not yet compiled. A loss or gradient norm that is not finite, or above `limits` (float32 [2],
-    `tigerjax.health`; None has no limit), leaves weights and optimiser as they are and sets the metric `skipped` to 1;
-    the step counts on, since its batch is used up."""
+    `tigerjax.train.spikes`; None has no limit), leaves weights and optimiser as they are and sets the metric `skipped`
+    to 1; the step counts on, since its batch is used up."""
 
     def step(state: TrainState, batch: Any, limits: Any = None) -> tuple[TrainState, Metrics]:
         total, weight, aux, gradient = loss_and_gradient(objective, state.weights, batch, accumulate=c.accumulate)

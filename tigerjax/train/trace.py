@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from tigerjax import paths
+from tigerjax.files import paths
 
 
 class Trace:

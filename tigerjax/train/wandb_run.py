@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tigerjax import paths
 from tigerjax.errors import ConfigError
+from tigerjax.files import paths
 
 ID_FILE = "wandb_id.txt"
 START_SECONDS, END_SECONDS = 60, 120

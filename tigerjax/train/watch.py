@@ -11,16 +11,17 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from tigerjax import hosts, manifest
+from tigerjax.checkpoint.files import steps
 from tigerjax.config import RunConfig
 from tigerjax.errors import DataError
-from tigerjax.health import Spikes
-from tigerjax.log import Log
+from tigerjax.files import manifest
+from tigerjax.files.log import Log
+from tigerjax.processes import hosts
 from tigerjax.train.checkpoint import Checkpointer
-from tigerjax.train.checkpoint_files import steps
 from tigerjax.train.feed import Fed
 from tigerjax.train.goodput import Goodput
 from tigerjax.train.metrics import Metrics, mfu, model_flops
+from tigerjax.train.spikes import Spikes
 
 EVENTS = "events.jsonl"
 START_STEPS = 5

@@ -1,0 +1,185 @@
+"""Label files: every mistake is named by its line, nothing is imported then, and good lines are combined rightly."""
+
+import json
+
+import pytest
+
+from tigerjax.align.people import queue as queue_lib
+from tigerjax.align.people.labels import import_labels
+from tigerjax.errors import Blocked, DataError
+
+
+def asked():
+    records = [
+        {
+            "prompt_id": p,
+            "messages": [{"role": "user", "content": f"question of {p}"}],
+            "candidates": [
+                {"cid": f"{p}-{k}", "text": f"answer {k}", "finish": "stop", "score": float(k)} for k in range(4)
+            ],
+        }
+        for p in ("p1", "p2")
+    ]
+    return queue_lib.build(
+        records, rank_fraction=1.0, edit_fraction=0.5, edit_within_ranked=True, seed=0, round_index=1
+    )
+
+
+QUEUE = asked()
+SHA = QUEUE.items[0]["batch_sha256"]
+EDITED = next(item["prompt_id"] for item in QUEUE.items if item["edit"])
+CIDS = {entry["prompt_id"]: {name: cids[0] for name, cids in entry["labels"].items()} for entry in QUEUE.key}
+
+
+def ranking(prompt="p1", order=(("C",), ("A", "D"), ("B",)), who="ann", **more):
+    line = {"prompt_id": prompt, "batch_sha256": SHA, "annotator": who, "ranking": [list(g) for g in order]}
+    return line | more
+
+
+def edit(prompt=EDITED, base="A", text="a better answer", who="ann", **more):
+    return {"prompt_id": prompt, "batch_sha256": SHA, "annotator": who, "base": base, "text": text} | more
+
+
+def text_of(prompt, label):
+    item = next(i for i in QUEUE.items if i["prompt_id"] == prompt)
+    return next(c["text"] for c in item["candidates"] if c["label"] == label)
+
+
+def run(tmp_path, lines, allow_partial=False):
+    file = tmp_path / "labels.jsonl"
+    file.write_bytes(b"\n".join(x if isinstance(x, bytes) else json.dumps(x).encode() for x in lines) + b"\n")
+    return import_labels(
+        QUEUE.items,
+        QUEUE.key,
+        [file],
+        max_tokens=60,
+        count_tokens=lambda messages: sum(len(m["content"]) for m in messages),
+        allow_partial=allow_partial,
+    )
+
+
+def without(line, field):
+    return {k: v for k, v in line.items() if k != field}
+
+
+GOOD = [ranking("p1"), ranking("p2"), edit()]
+
+BAD = {
+    "broken JSON": b'{"prompt_id": "p1",',
+    "nested too deep": b"[" * 100_000,
+    "not an object": b"[1, 2]",
+    "invalid UTF-8": b'{"prompt_id": "\xff"}',
+    "field given twice": b'{"prompt_id": "p1", "prompt_id": "p2"}',
+    "neither ranking nor edit": {"prompt_id": "p1", "batch_sha256": SHA, "annotator": "ann"},
+    "ranking and edit at once": ranking() | {"text": "x"},
+    "unknown field": ranking() | {"rankings": []},
+    "unknown field in an edit": edit() | {"axes": {}},
+    "prompt_id missing": without(ranking(), "prompt_id"),
+    "prompt_id not text": ranking() | {"prompt_id": 7},
+    "prompt unknown": ranking("p9"),
+    "batch_sha256 missing": without(ranking(), "batch_sha256"),
+    "batch_sha256 stale": ranking() | {"batch_sha256": "0" * 64},
+    "annotator missing": without(ranking(), "annotator"),
+    "annotator blank": ranking(who="  "),
+    "ranking not a list": ranking() | {"ranking": "CAB"},
+    "group not a list": ranking() | {"ranking": ["C", "A"]},
+    "group empty": ranking() | {"ranking": [["C"], []]},
+    "ranking empty": ranking() | {"ranking": []},
+    "label not text": ranking() | {"ranking": [[3]]},
+    "label unknown": ranking(order=(("Z",),)),
+    "label lower case": ranking(order=(("c",),)),
+    "label twice over groups": ranking(order=(("A",), ("A",))),
+    "label twice in a group": ranking(order=(("A", "A"),)),
+    "reject not a list": ranking(reject="B"),
+    "reject unknown": ranking(reject=["Q"]),
+    "reject twice": ranking(reject=["B", "B"]),
+    "axes not an object": ranking(axes=[5]),
+    "axis unknown": ranking(axes={"beauty": 3}),
+    "axis out of range": ranking(axes={"safety": 6}),
+    "axis not whole": ranking(axes={"safety": 2.5}),
+    "axis a truth value": ranking(axes={"safety": True}),
+    "note not text": ranking(note=5),
+    "base missing": without(edit(), "base"),
+    "base unknown": edit(base="Q"),
+    "base not text": edit(base=1),
+    "text missing": without(edit(), "text"),
+    "text not text": edit(text=["x"]),
+    "text blank": edit(text=" \n "),
+    "text equal to its base": edit(text=text_of(EDITED, "A") + " "),
+    "text with a marker": edit(text="well\n\n### Response:\nno"),
+    "text with the pad marker": edit(text="well<pad>"),
+    "text with half a surrogate pair": b'{"prompt_id": "%s", "batch_sha256": "%s", "annotator": "a", "base": "A",'
+    b' "text": "x\\ud800"}' % (EDITED.encode(), SHA.encode()),
+    "text longer than the context": edit(text="x" * 80),
+    "reason not text": edit(reason=1),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_each_kind_of_mistake_is_caught_by_its_line_and_nothing_is_imported(tmp_path, kind):
+    with pytest.raises(DataError, match="nothing was imported") as error:
+        run(tmp_path, [GOOD[0], BAD[kind], *GOOD[1:]])
+    listed = str(error.value).splitlines()[1:]
+    assert len(listed) == 1 and "labels.jsonl:2: " in listed[0]
+
+
+def test_all_mistakes_of_a_file_are_listed_at_once(tmp_path):
+    assert len(BAD) >= 30
+    with pytest.raises(DataError) as error:
+        run(tmp_path, [line for bad in BAD.values() for line in (GOOD[0], bad)])
+    found = [line.split("labels.jsonl:")[1].split(":")[0] for line in str(error.value).splitlines()[1:]]
+    assert found == [str(2 * i + 2) for i in range(len(BAD))]
+
+
+def test_a_label_file_that_does_not_exist_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        import_labels(QUEUE.items, QUEUE.key, [tmp_path / "no"], max_tokens=9, count_tokens=len, allow_partial=True)
+
+
+def test_every_good_form_is_accepted_without_a_false_alarm(tmp_path):
+    lines = [
+        ranking("p1", axes={"factuality": 5, "format": 1}, note="记下", reject=["B"]),
+        ranking("p2", order=(("B",),)),
+        ranking("p2", order=(), who="bob", reject=["A"]),
+        edit(reason="clearer"),
+        edit(who="bob", base="B"),
+        b"",
+        b"   ",
+    ]
+    got = run(tmp_path, lines)
+    assert got.counts["rankings"] == 3 and got.counts["edits"] == 2 and got.counts["dropped"]["superseded"] == 0
+
+
+def test_a_partial_ranking_puts_unlisted_answers_last_and_tied(tmp_path):
+    got = run(tmp_path, [ranking("p1", order=(("C",),)), *GOOD[1:]])
+    cids = CIDS["p1"]
+    assert got.verdicts["p1"].ranking == [[cids["C"]], [cids["A"], cids["B"], cids["D"]]]
+
+
+def test_the_newest_line_of_an_annotator_wins(tmp_path):
+    got = run(tmp_path, [ranking("p1", order=(("B",),)), *GOOD, edit(text="newest")])
+    assert got.verdicts["p1"].ranking[0] == [CIDS["p1"]["C"]]
+    assert [e["text"] for e in got.verdicts[EDITED].edits] == ["newest"]
+    assert got.counts["in"] == 5 and got.counts["dropped"]["superseded"] == 2
+
+
+def test_annotators_are_averaged_and_opposites_go_to_adjudication(tmp_path):
+    flat = (("A",), ("B",), ("C",), ("D",))
+    got = run(tmp_path, [ranking("p1", flat), ranking("p1", flat[::-1], who="bob"), *GOOD[1:]])
+    assert [d["prompt_id"] for d in got.adjudicate] == ["p1"]
+    assert got.adjudicate[0]["kendall_tau"] == -1
+    assert len(got.verdicts["p1"].ranking) == 1  # equal means: all tied
+    agreed = run(tmp_path, [ranking("p1", flat), ranking("p1", flat, who="bob"), *GOOD[1:]])
+    assert not agreed.adjudicate and len(agreed.verdicts["p1"].ranking) == 4
+
+
+def test_one_annotators_rejection_stands_whatever_the_others_rank(tmp_path):
+    got = run(tmp_path, [*GOOD, ranking("p1", order=(("A",),), who="bob", reject=["C"])])
+    assert got.verdicts["p1"].rejected == [CIDS["p1"]["C"]]
+
+
+def test_missing_labels_block_with_counts_or_are_recorded(tmp_path):
+    with pytest.raises(Blocked, match="1 of 2 rankings and 1 of 1 edits"):
+        run(tmp_path, [ranking("p1")])
+    got = run(tmp_path, [ranking("p1")], allow_partial=True)
+    assert got.missing == {"rank": ["p2"], "edit": [EDITED]}

@@ -1,0 +1,416 @@
+"""The command line as a user meets it: help, one line and an exit code for everything that can be wrong, Ctrl-C."""
+
+import dataclasses
+import inspect
+import json
+import os
+import re
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+import pytest
+
+from tigerjax.checkpoint.files import read_meta, steps
+from tigerjax.checkpoint.model import load_model
+from tigerjax.command import arguments, cli
+from tigerjax.records.records import documents, sft_examples, write_jsonl
+
+ROOT = Path(__file__).resolve().parents[2]
+EMBEDDED = ROOT / "data_mixtures" / "embedded"
+CTRL_C_SECONDS = 500.0  # TensorFlow, JAX and the compiler start in it, beside the other test worker
+SMALL_FILE = 20_000  # bytes that a file may grow to where a full disk is played; rows and weights are larger
+
+MIXTURE = """
+from tigerjax.data.mixture import Source, holistic
+for name, zh in {"whole": "zh.jsonl", "broken": "broken.jsonl", "latin": "latin.jsonl", "empty": "empty.jsonl",
+                 "missing": "missing.jsonl"}.items():
+    holistic(name, tokenizer="tok", zh={"a": Source(zh)}, en={"b": Source("en.jsonl")},
+             instruct=Source("sft.jsonl"), instruct_fraction=0.1)
+"""
+
+CONFIG = """
+from tigerjax.config import *
+
+def config():
+    return RunConfig(
+        name="tiny",
+        model=ModelConfig(num_layers=1, model_dim=32, mlp_dim=48, num_heads=4, num_kv_heads=2, head_dim=8,
+                          vocab_size=1200, padded_vocab_size=1280, rope_base=10000.0, norm_eps=1e-5),
+        compute=ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=512),
+        mesh=MeshConfig(),
+        optim=OptimConfig(peak_lr=3e-3, final_lr_fraction=0.1, warmup_steps=2, total_steps=4, beta1=0.9, beta2=0.95,
+                          eps=1e-8, weight_decay=0.1, clip_norm=1.0),
+        data=DataConfig(mixture="whole", modules=("cli_mixture",), tokenizer="tok", cache_dir="cache", seq_len=64),
+        checkpoint=CheckpointConfig(every_steps=2, keep=2), batch_rows=4, seed=0, log_every_steps=1)
+"""
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """A folder as a user would have it: texts, tokenizers, a mixture, a config, and a run of four steps."""
+    home = tmp_path_factory.mktemp("cli")
+    for lang in ("zh", "en"):
+        write_jsonl(home / f"{lang}.jsonl", list(documents(EMBEDDED / f"corpus_{lang}.jsonl"))[:200])
+    write_jsonl(home / "sft.jsonl", list(sft_examples(EMBEDDED / "sft.jsonl"))[:100])
+    (home / "broken.jsonl").write_text('{"text": "一"}\n{"text": 二}\n')
+    (home / "latin.jsonl").write_bytes('{"text": "una"}\n{"text": "señor"}\n'.encode("latin-1"))
+    (home / "deep.jsonl").write_text("[" * 100_000 + "\n")
+    (home / "empty.jsonl").write_text("")
+    (home / "cli_mixture.py").write_text(MIXTURE)
+    (home / "tiny.py").write_text(CONFIG)
+    (home / "syntax.py").write_text("from tigerjax.config import *\n\ndef config(:\n")
+    (home / "field.py").write_text("from tigerjax.config import *\n\ndef config():\n    return MeshConfig(fsdq=2)\n")
+    (home / "precious").mkdir()
+    (home / "precious" / "thesis.txt").write_text("years of work")
+    (home / "prompts.jsonl").write_text('{"prompt_id": "a", "text": "What is this?"}\n')
+    (home / "no_prompts.jsonl").write_text("\n")
+    (home / "half").mkdir()
+    (home / "half" / "report.json").write_text('{"seed": 0')
+    with at(home):
+        for command in (
+            "tokenizer train --input zh.jsonl en.jsonl --size 950 --out base",
+            "tokenizer train --input zh.jsonl --size 2200 --out bpe",
+            "tokenizer extend --base base --new bpe --size 1200 --out tok",
+            "tokenizer extend --base base --new bpe --size 1199 --out other_tok",
+            "train tiny.py --json trained.json",
+        ):
+            assert cli.main(shlex.split(command)) == 0, command
+    return home
+
+
+@contextmanager
+def at(folder: Path):
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+@pytest.fixture
+def home(made, tmp_path):
+    """A copy of it that a test may spoil."""
+    shutil.copytree(made, tmp_path / "home")
+    with at(tmp_path / "home"):
+        yield tmp_path / "home"
+
+
+@contextmanager
+def full_disk():
+    """No file of this process grows past SMALL_FILE: the system refuses as it does on a full disk (EFBIG)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    jax.config.update("jax_enable_compilation_cache", False)  # the suite's own files must not be cut short
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL_FILE, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        jax.config.update("jax_enable_compilation_cache", True)
+
+
+def run(command: str, capfd) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of a command in this process."""
+    capfd.readouterr()
+    try:
+        code = cli.main(shlex.split(command))
+    except SystemExit as done:  # help
+        code = int(done.code or 0)
+    said = capfd.readouterr()
+    return code, said.out, said.err
+
+
+def refused(command: str, code: int, words: str, capfd) -> None:
+    """Exit code and exactly one line on stderr that holds `words`."""
+    got, _, err = run(command, capfd)
+    lines = err.splitlines()
+    assert got == code and len(lines) == 1 and lines[0].startswith("tigerjax: "), (got, err)
+    assert re.search(words, lines[0]), lines[0]
+
+
+@pytest.mark.parametrize("words", cli.COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example_that_its_arguments_accept(words, capfd, monkeypatch):
+    code, out, _ = run(" ".join([*words, "--help"]), capfd)
+    assert code == 0
+    (example,) = re.findall(rf"Example: tigerjax ({' '.join(words)} .*)", " ".join(out.split()).replace("│", ""))[:1]
+    command = cli.COMMANDS[words]
+    line = re.search(r"Example: tigerjax (.*)", inspect.getdoc(command))[1]
+    assert example.startswith(line)
+    bind = arguments.bind_with_config if command in cli.WITH_CONFIG else arguments.bind
+    assert callable(bind(command, shlex.split(line)[len(words) :], "tigerjax"))
+    assert "json" in inspect.signature(command).parameters
+
+
+def test_a_group_lists_its_commands(capfd):
+    for group in ("tokenizer", "data", "data dedup", "reward", "align", "convert"):
+        code, out, _ = run(f"{group} --help", capfd)
+        assert code == 0 and f"\n  {group} " in out
+        refused(group, 2, f"`tigerjax {group}` needs one more word", capfd)
+    refused("tokenizer verfy", 2, "did you mean `tigerjax tokenizer verify`", capfd)
+
+
+def test_what_tyro_draws_becomes_one_line_with_and_without_box_characters():
+    box = "╭─ Oops ──╮\n│ Bad: --a │\n│ ──── │\n│ Perhaps you meant: │\n│     --b INT │\n╰────╯\n"
+    plain = "  Oops  \n ---- \n  Bad: --a \n ----- \n  Perhaps you meant: \n      --b INT  \n"
+    assert arguments.one_line(box, "p") == arguments.one_line(plain, "p") == "Bad: --a; did you mean --b?"
+
+
+REFUSALS = [
+    ("train tiny.py --optim.peek-lr 1", 2, "--optim.peek-lr.* did you mean --optim.peak-lr"),
+    ("train tiny.py --optim.peak-lr fast", 2, "could not convert string to float: 'fast'"),
+    ("train tiny.py --batch-rows 3 --mesh.fsdp 2", 2, "micro-batch of 3 rows does not divide over .* = 2 devices"),
+    ("train tiny.py --mesh.fsdp 3 --batch-rows 6 --model.model-dim 33", 2, "fsdp=3 .*but [0-9]+ are present"),
+    ("train nothing.py", 2, "config file nothing.py does not exist"),
+    ("train syntax.py", 2, "syntax.py:3: SyntaxError"),
+    ("train field.py", 2, "field.py:4: TypeError: .*'fsdq'"),
+    ("train tiny.py --data.modules nothing", 2, "data.modules names nothing"),
+    ("train tiny.py --data.mixture whol", 2, "'whol' is not registered.*did you mean whole"),
+    ("train tiny.py --out r --data.mixture missing", 3, "source missing.zh.a: missing.jsonl: no such file"),
+    ("train tiny.py --out r --data.mixture empty", 3, r"source empty.zh.a: empty.jsonl: is empty"),
+    ("train tiny.py --out r --data.mixture broken", 3, "broken.jsonl:2: broken JSON"),
+    ("train tiny.py --out r --data.mixture latin", 3, "latin.jsonl:2: invalid UTF-8 at byte 13"),
+    ("train tiny.py --out r --model.vocab-size 1199", 2, "vocab_size=1199, but the tokenizer tok .* 1200 entries"),
+    ("train tiny.py --data.tokenizer other_tok", 3, "cache/whole.* made with tokenizer .*, but other_tok is"),
+    ("train tiny.py --seed 7", 2, "does not belong to this run: data_seed is 0 there and 7 here"),
+    ("train tiny.py --model.num-layers 2", 2, "num_layers is 1 there and 2 in the config"),
+    ("sample tiny.py --prompts nothing.jsonl --out s", 3, "nothing.jsonl: cannot be read"),
+    ("sample tiny.py --prompts broken.jsonl --out s", 3, "broken.jsonl:2: broken JSON"),
+    ("sample tiny.py --prompts no_prompts.jsonl --out s", 3, "no_prompts.jsonl: no prompts"),
+    ("sample tiny.py --prompts prompts.jsonl --out s --data.tokenizer other_tok", 3, "trained with tokenizer"),
+    ("convert to-hf runs/tiny hf --tokenizer other_tok", 2, "trained with another tokenizer than other_tok"),
+    ("convert to-hf nothing hf", 3, "nothing: no whole checkpoint here"),
+    ("convert to-hf runs/tiny precious", 2, "precious holds something that is not an export"),
+    ("convert from-hf nothing out", 3, "nothing/config.json: not there"),
+    ("data clean --input broken.jsonl --out x", 3, "broken.jsonl:2: broken JSON"),
+    ("data clean --input deep.jsonl --out x", 3, "deep.jsonl:1: broken JSON: nested too deep"),
+    ("data clean --input zh.jsonl --out precious", 2, "precious holds files that no stage wrote"),
+    ("data clean --input zh.jsonl --out zh.jsonl/x", 3, "Not a directory"),
+    ("data dedup near --input latin.jsonl --out x", 3, "latin.jsonl:2: invalid UTF-8"),
+    ("data dedup against-sft --docs zh.jsonl --sft empty.jsonl --out x", 3, "empty.jsonl: is empty"),
+    ("tokenizer train --input broken.jsonl --size 900 --out x", 3, "broken.jsonl:2: broken JSON"),
+    ("tokenizer train --input empty.jsonl --size 900 --out x", 3, "empty.jsonl: is empty"),
+    ("tokenizer train --input zh.jsonl --size 300 --out x", 2, "SentencePiece refuses size=300"),
+    ("tokenizer verify tok --base nothing --text zh.jsonl", 2, "nothing does not exist"),
+    ("report half", 3, "half/report.json is not the report of a run"),
+    ("report nothing", 3, "nothing/report.json does not exist"),
+    ("reward train tiny.py --preferences broken.jsonl --reference sft.jsonl", 2, "give --init"),
+    ("reward score tiny.py --input prompts.jsonl --out x --model runs/tiny", 2, "kind 'llama' gives no scores"),
+]
+
+
+@pytest.mark.parametrize(("command", "code", "words"), REFUSALS, ids=[command for command, _, _ in REFUSALS])
+def test_bad_input_gets_one_clear_line_and_its_exit_code(made, command, code, words, capfd):
+    with at(made):
+        refused(command, code, words, capfd)
+    assert (made / "precious" / "thesis.txt").read_text() == "years of work"
+    assert not any((made / name).exists() for name in ("x", "hf", "out", "precious.partial"))
+
+
+def test_training_prints_its_figures_and_the_checkpoint_knows_its_tokenizer(made):
+    figures = json.loads((made / "trained.json").read_text())
+    assert figures["run"] == "runs/tiny" and figures["step"] == 4 and figures["loss_nats"] > 0
+    assert {"tokens_per_s", "mfu", "data_wait_share", "shares", "grad_norm", "lr"} <= set(figures)
+    assert load_model(made / "runs" / "tiny").tokenizer_sha256 is not None
+
+
+def test_a_truncated_checkpoint_falls_back_and_a_truncated_only_one_stops_the_run(home, capfd):
+    folder = home / "runs" / "tiny" / "checkpoints"
+    assert steps(folder) == [4, 2]
+
+    def cut(step: int) -> None:
+        longest = max((p for p in (folder / str(step)).rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+        longest.write_bytes(longest.read_bytes()[:-1])
+
+    cut(4)
+    code, out, err = run("train tiny.py", capfd)
+    assert code == 0 and "checkpoints/4 is damaged" in err and "resuming tiny from step 2" in err
+    assert "step 4/4" in out and "step 1/4" not in out
+    read_meta(folder / "4")
+    before = (home / "runs" / "tiny" / "metrics.jsonl").read_bytes()
+    cut(4)
+    cut(2)
+    for _ in range(2):  # what was set aside still counts in the second attempt
+        code, _, err = run("train tiny.py", capfd)
+        assert code == 3 and "has no whole checkpoint left (2.damaged, 4.damaged)" in err
+    assert (home / "runs" / "tiny" / "metrics.jsonl").read_bytes() == before
+    refused("convert to-hf runs/tiny hf", 3, "no whole checkpoint here", capfd)
+
+
+def test_the_loss_on_held_out_examples_is_the_same_from_a_disk_and_from_a_bucket(cloud, home, capfd):
+    cloud.put("bucket/held/sft.jsonl", (home / "sft.jsonl").read_bytes())
+    for root in (".", "gs://bucket/held"):
+        code, out, err = run(f"train tiny.py --held-out {root}/sft.jsonl --json {root}/figures.json", capfd)
+        assert code == 0 and re.search(r"held out +loss \d", out), err
+    disk = json.loads((home / "figures.json").read_text())["held_out"]
+    assert disk == json.loads(cloud.objects["bucket/held/figures.json"].data)["held_out"]
+    assert disk["tokens"] > 100 and 0 < disk["loss_nats"] < 8 and disk["by_lang"].keys() == {"en"}
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(home, capfd):
+    run_dir = home / "runs" / "tiny"
+    with full_disk():
+        refused("data clean --input zh.jsonl --out x", 3, "no space left on the disk", capfd)
+        refused("tokenizer train --input zh.jsonl --size 1500 --out x", 3, "no space left on the disk", capfd)
+        refused("convert to-hf runs/tiny x", 3, "no space left on the disk", capfd)
+        refused("train tiny.py --out r --data.cache-dir c", 3, "no space left on the disk", capfd)
+        code, _, err = run("train tiny.py --optim.total-steps 6 --checkpoint.every-steps 6", capfd)
+    assert code == 3 and "the disk is full" in err and "Traceback" not in err
+    assert not list(home.glob("x*")) and not list((home / "c").glob("*"))
+    assert steps(run_dir / "checkpoints") == [4, 2] and not list((run_dir / "checkpoints").glob("*.partial*"))
+    assert run("train tiny.py --optim.total-steps 6", capfd)[0] == 0
+    assert steps(run_dir / "checkpoints") == [6, 4]
+
+
+def test_sampling_scoring_and_conversion_go_round(home, capfd):
+    code, _, err = run("sample tiny.py --prompts prompts.jsonl --out s --n 3 --max-new-tokens 4 --json s.json", capfd)
+    figures = json.loads((home / "s.json").read_text())
+    assert code == 0 and figures["candidates"] == 3 and {"tokens_per_s", "compilations"} <= set(figures), err
+    assert len(json.loads((home / "s" / "candidates.jsonl").read_text())["candidates"]) == 3
+    assert run("convert to-hf runs/tiny hf --tokenizer tok --json c.json", capfd)[0] == 0
+    assert run("convert from-hf hf back --json b.json", capfd)[0] == 0
+    for name in ("c.json", "b.json"):
+        assert {"tensors", "bytes", "peak_rss_gb", "seconds"} <= set(json.loads((home / name).read_text()))
+    one, other = load_model(home / "runs" / "tiny"), load_model(home / "back")
+    assert one.sha256 == other.sha256 and one.tokenizer_sha256 == other.tokenizer_sha256
+    refused("convert from-hf hf precious", 2, "precious holds something that is not a checkpoint", capfd)
+
+
+def test_the_start_is_quiet_without_an_accelerator_and_changes_nothing_with_one(tmp_path):
+    def started(**given: str) -> dict[str, str]:
+        environ = dict(given)
+        cli.quiet_start(environ, str(tmp_path))
+        return environ
+
+    assert started()["JAX_PLATFORMS"] == "cpu"
+    assert started(JAX_PLATFORMS="")["JAX_PLATFORMS"] == ""
+    assert "JAX_PLATFORMS" not in started(JAX_FORCE_TPU_INIT="1")
+    for device in ("accel0", "vfio/0", "nvidia0", "kfd"):
+        path = tmp_path / "dev" / device
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        assert "JAX_PLATFORMS" not in started(), device
+        path.unlink()
+    vendor = tmp_path / "sys" / "bus" / "pci" / "devices" / "0000:00:05.0" / "vendor"
+    vendor.parent.mkdir(parents=True)
+    vendor.write_text("0x8086\n")
+    assert started()["JAX_PLATFORMS"] == "cpu"
+    vendor.write_text("0x1ae0\n")
+    assert "JAX_PLATFORMS" not in started()
+
+
+def test_ctrl_c_saves_exits_130_and_the_run_goes_on_from_there(home, capfd):
+    """A process of its own, without the settings of the tests: it must also start quietly."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_", "TF_"))}
+    clean |= {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": os.environ["JAX_COMPILATION_CACHE_DIR"]}
+    words = ["train", "tiny.py", "--out", "long", "--optim.total-steps", "20000", "--checkpoint.every-steps", "20000"]
+    with open("out.txt", "w") as out, open("err.txt", "w") as err:
+        process = subprocess.Popen([sys.executable, "-m", "tigerjax", *words], env=clean, stdout=out, stderr=err)
+        try:
+            deadline = time.monotonic() + CTRL_C_SECONDS
+            while "step 3/20000" not in Path("out.txt").read_text():
+                assert process.poll() is None and time.monotonic() < deadline, Path("err.txt").read_text()
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            code = process.wait(CTRL_C_SECONDS)
+        finally:
+            process.kill()
+    said = Path("err.txt").read_text().splitlines()
+    (step,) = steps(home / "long" / "checkpoints")
+    assert code == 130 and step >= 3
+    assert said == [
+        f"SIGINT: stopped after step {step}/20000, checkpoint saved; resume to go on",
+        "tigerjax: interrupted; run the same command again to continue",
+    ]
+    assert dataclasses.asdict(load_model(home / "long").config)["num_layers"] == 1
+
+
+def test_an_alignment_goes_step_by_step_waits_for_people_and_runs_on(home, capfd):
+    from tigerjax.checkpoint.model import save_model
+    from tigerjax.model.llama.reward import from_llama
+
+    chat = load_model("runs/tiny")
+    extra = {"calibration": {"mean": 0.0, "std": 1.0, "n": 2}, "truncation_penalty": 2.0}
+    weights = jax.device_get(from_llama(chat.weights, jax.random.key(0)))
+    save_model("rm", weights, chat.config, kind="reward", tokenizer_sha256=chat.tokenizer_sha256, extra=extra)
+    (home / "dev.jsonl").write_text("".join((EMBEDDED / "dev.jsonl").open(encoding="utf-8").readlines()[:4]))
+    assert (
+        run("reward calibrate tiny.py --data.seq-len 128 --reference sft.jsonl --model rm --json c.json", capfd)[0] == 0
+    )
+    found = load_model("rm").extra["calibration"]
+    assert found["n"] == 100 and json.loads((home / "c.json").read_text())["before"] == extra["calibration"]
+    assert load_model("rm").extra["truncation_penalty"] == 2.0
+    plan = (
+        "align init tiny.py --data.seq-len 128 --out al --sft sft.jsonl --candidates runs/tiny --reward-model rm"
+        " --questions dev.jsonl --n 2 --max-new-tokens 4 --align.prompt-fraction 0.05 --align.min-win-rate 0"
+        " --align.max-mean-loss-points 100 --align.max-task-loss-points 100"
+    )
+    assert run(plan, capfd)[0] == 0 and run(plan, capfd)[0] == 0
+    refused(plan.replace("--n 2", "--n 3"), 2, "holds another plan \\(sampling differ\\)", capfd)
+    refused("align status nowhere", 2, "align init", capfd)
+    refused("align score al", 2, "step prompts is not done; run `tigerjax align prompts al` first", capfd)
+    refused_last(
+        "align run al --json out.json", 4, "labels are missing: 1 of 1 rankings.*`tigerjax align import al", capfd
+    )
+
+    queue = [json.loads(line) for line in (home / "al/rounds/01/queue/queue.jsonl").read_text().splitlines()]
+    assert [(item["rank"], item["edit"]) for item in queue] == [(True, True)]
+    names = [c["label"] for c in queue[0]["candidates"]]
+    line = {name: queue[0][name] for name in ("prompt_id", "batch_sha256")} | {"annotator": "a"}
+    ranking, edit = line | {"ranking": [names]}, line | {"base": names[0], "text": "People wrote this."}
+    (home / "bad.jsonl").write_text(json.dumps(ranking) + "\n" + json.dumps(edit | {"base": "Z"}) + "\n")
+    code, _, err = run("align import al --labels bad.jsonl", capfd)
+    assert code == 3 and "bad.jsonl:2: " in err and not list((home / "al/labels").rglob("*.jsonl"))
+    (home / "good.jsonl").write_text(json.dumps(ranking) + "\n")
+    refused_last("align import al --labels good.jsonl", 4, "0 of 1 rankings and 1 of 1 edits", capfd)  # and it is kept
+    (home / "more.jsonl").write_text(json.dumps(edit) + "\n")
+    assert run("align import al --labels more.jsonl", capfd)[0] == 0
+
+    sampled = (home / "al/rounds/01/sample" / "candidates.jsonl").read_bytes()
+    assert run("align run al --json out.json", capfd)[0] == 0
+    (figures,) = json.loads((home / "out.json").read_text())["rounds"]
+    assert figures["winners"]["edit"] == 1 and figures["gate"] == "accepted"
+    assert {"reward_before", "reward_after"} <= set(figures)
+    assert (home / "al/rounds/01/sample" / "candidates.jsonl").read_bytes() == sampled
+    mixed = [json.loads(line) for line in (home / "al/rounds/01/mix/sft.jsonl").read_text().splitlines()]
+    assert "People wrote this." in [m["messages"][-1]["content"] for m in mixed if m["source"] == "rejection_sampling"]
+    code, out, _ = run("align status al --json out.json", capfd)
+    assert code == 0 and "gate" in out
+    assert {line["state"] for line in json.loads((home / "out.json").read_text())["steps"]} == {"done"}
+    assert run("align prompts al", capfd)[0] == 0  # of the second round, from the new model or the old one
+    chosen = json.loads((home / "al/rounds/02/candidate/candidate.json").read_text())
+    assert len(chosen["candidates"]) == 2
+
+
+def refused_last(command: str, code: int, words: str, capfd) -> None:
+    """As `refused`, of a command that also tells of its progress."""
+    got, _, err = run(command, capfd)
+    last = err.splitlines()[-1]
+    assert got == code and last.startswith("tigerjax: ") and re.search(words, last), (got, err)
+
+
+def test_an_sft_run_tells_its_progress_at_10k_examples_and_warns_when_it_is_low(tmp_path, capsys):
+    from types import SimpleNamespace
+
+    from tigerjax.command.models import _progress
+
+    def told(kind, losses):
+        rows = SimpleNamespace(folder=tmp_path / kind, figures={"records": 500}, rows=100)
+        rows.folder.mkdir(exist_ok=True)
+        (rows.folder / "manifest.json").write_text(json.dumps({"config": {"kind": kind}}))
+        logged = [{"step": 10 * i, "loss_nats": loss, "start_loss_nats": 5.0} for i, loss in enumerate(losses, start=1)]
+        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in logged))
+        loader = SimpleNamespace(sources=[rows], rates={kind: 1.0})
+        return _progress(SimpleNamespace(batch_rows=100), tmp_path, loader)  # 500 examples a step: 10,000 in 20
+
+    assert told("documents", [5.0, 3.0, 1.0]) == {}
+    assert told("sft", [5.0, 1.0, 1.0]) == {"progress_at_10k_examples": 1.0} and not capsys.readouterr().err
+    assert told("sft", [5.0, 4.0, 1.0])["progress_at_10k_examples"] == (5 - 4) / (5 - 2.5)
+    assert "warning: after 10,000 examples the loss had 40% of its fall behind it" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""the queue, the labels they write, Label Studio, and their agreement."""

@@ -1,0 +1,146 @@
+"""The questions that go to people: which prompts, in which blind order, and the files that they read.
+
+A scored record is a sampler record {prompt_id, messages, task?, lang?, candidates: [{cid, text, finish, …}]} whose
+candidates carry `score` (calibrated; None or NaN = invalid, and never shown).
+
+    item = {prompt_id, edit: bool, messages, candidates: [{label: "A", text}], batch_sha256}      queue.jsonl
+    key  = {prompt_id, labels: {"A": [cid, …]}}                                                    key.jsonl
+
+Labels are shuffled by a seeded hash and identical texts share one label. No score and no cid is shown.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from tigerjax.align.prompts import draw, stratified
+from tigerjax.errors import ConfigError
+from tigerjax.files import manifest
+
+
+class Queue(NamedTuple):
+    """Items for people, the key that turns their labels back into candidate ids, and how many of each there are."""
+
+    items: list[dict[str, Any]]
+    key: list[dict[str, Any]]
+    counts: dict[str, int]
+
+
+def share(fraction: float, total: int) -> int:
+    """ceil(fraction * total) in exact decimal arithmetic: 0.01 * 700 is 7.000000000000001 in floats, and means 7."""
+    return math.ceil(Fraction(str(fraction)) * total)
+
+
+def is_valid(candidate: Mapping[str, Any]) -> bool:
+    """Whether the reward model gave a finite score."""
+    score = candidate.get("score")
+    return isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
+
+
+def margin(record: Mapping[str, Any]) -> float:
+    """Gap between the two best scores of different texts; infinite when there are no two."""
+    best: dict[str, float] = {}
+    for candidate in record["candidates"]:
+        if is_valid(candidate):
+            best[candidate["text"]] = max(candidate["score"], best.get(candidate["text"], -math.inf))
+    top = sorted(best.values(), reverse=True)[:2]
+    return top[0] - top[1] if len(top) == 2 else math.inf
+
+
+def build(
+    records: Sequence[dict[str, Any]],
+    *,
+    rank_fraction: float,
+    edit_fraction: float,
+    edit_within_ranked: bool,
+    seed: int,
+    round_index: int,
+) -> Queue:
+    """Picks ceil(rank_fraction * P) of the P prompts for ranking and ceil(edit_fraction * P) for editing.
+
+    Half of the former (rounded up) have the smallest margin between their two best answers, half are a stratified
+    random draw of the rest. The edits are those with the lowest best score: of the ranked prompts, or of the others
+    when `edit_within_ranked` is false. Prompts without two different valid answers are picked only when nothing else
+    is left.
+    """
+    if len({r["prompt_id"] for r in records}) != len(records):
+        raise ConfigError("records hold a prompt_id twice; the queue needs one line a prompt")
+    total = len(records)
+    ranked_n, edit_n = share(rank_fraction, total), share(edit_fraction, total)
+    if edit_n > ranked_n and edit_within_ranked:
+        raise ConfigError(f"edit_fraction={edit_fraction} exceeds rank_fraction={rank_fraction}; lower it")
+    if not edit_within_ranked:
+        ranked_n = min(ranked_n, total)
+        edit_n = min(edit_n, total - ranked_n)
+
+    by_margin = sorted(records, key=lambda r: (margin(r), r["prompt_id"]))
+    close, others = by_margin[: (ranked_n + 1) // 2], by_margin[(ranked_n + 1) // 2 :]
+    usable = [r for r in others if math.isfinite(margin(r))]
+    rest_n = ranked_n - len(close)
+    spread = stratified(usable, min(rest_n, len(usable)), seed, f"queue {round_index}")
+    spread += [r for r in others if not math.isfinite(margin(r))][: rest_n - len(spread)]
+    ranked = close + spread
+    ranked_ids = {r["prompt_id"] for r in ranked}
+    pool = ranked if edit_within_ranked else [r for r in records if r["prompt_id"] not in ranked_ids]
+    edits = sorted(pool, key=lambda r: (_top_score(r), r["prompt_id"]))[:edit_n]
+    edit_ids = {r["prompt_id"] for r in edits}
+    shown = sorted((*ranked, *(r for r in edits if r["prompt_id"] not in ranked_ids)), key=lambda r: r["prompt_id"])
+
+    items, key = [], []
+    for record in shown:
+        candidates, labels = _blind(record, seed, round_index)
+        identity = record["prompt_id"]
+        purpose = {"rank": identity in ranked_ids, "edit": identity in edit_ids}
+        items.append({"prompt_id": identity, **purpose, "messages": record["messages"], "candidates": candidates})
+        key.append({"prompt_id": identity, "labels": labels})
+    batch = hashlib.sha256(manifest.canonical(items)).hexdigest()
+    counts = {"prompts": total, "rank": len(ranked), "edit": len(edits), "shown": len(items)}
+    return Queue([item | {"batch_sha256": batch} for item in items], key, counts)
+
+
+def markdown(items: Sequence[Mapping[str, Any]]) -> str:
+    """The same questions for reading: one section a prompt, answers fenced so that their marks stay literal."""
+    lines = ["# Answers to rank", ""]
+    if items:
+        lines += [f"Batch `{items[0]['batch_sha256']}`. Best first; equals share a rank; reject what is unusable.", ""]
+    for item in items:
+        lines += [f"## {item['prompt_id']}" + (" (rank and rewrite the best)" if item["edit"] else ""), ""]
+        for message in item["messages"]:
+            lines += [f"**{message['role']}**", "", *_fenced(message["content"]), ""]
+        for candidate in item["candidates"]:
+            lines += [f"### {candidate['label']}", "", *_fenced(candidate["text"] or "(empty)"), ""]
+    return "\n".join(lines)
+
+
+def _blind(record: Mapping[str, Any], seed: int, round_index: int) -> tuple[list[dict[str, str]], dict[str, list[str]]]:
+    cids: dict[str, list[str]] = {}
+    for candidate in sorted(filter(is_valid, record["candidates"]), key=lambda c: c["cid"]):
+        cids.setdefault(candidate["text"], []).append(candidate["cid"])
+    purpose = f"blind {round_index}"
+    texts = sorted(cids, key=lambda text: (draw(seed, purpose, record["prompt_id"], cids[text][0]), text))
+    candidates = [{"label": label(i), "text": text} for i, text in enumerate(texts)]
+    return candidates, {c["label"]: cids[c["text"]] for c in candidates}
+
+
+def label(index: int) -> str:
+    """A, B, … Z, AA, AB, … as in spreadsheets."""
+    letters = ""
+    index += 1
+    while index:
+        index, rest = divmod(index - 1, 26)
+        letters = chr(ord("A") + rest) + letters
+    return letters
+
+
+def _top_score(record: Mapping[str, Any]) -> float:
+    return max((c["score"] for c in record["candidates"] if is_valid(c)), default=math.inf)
+
+
+def _fenced(text: str) -> list[str]:
+    ticks = 3
+    while "`" * ticks in text:
+        ticks += 1
+    fence = "`" * ticks
+    return [fence, text, fence]

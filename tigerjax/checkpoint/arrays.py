@@ -1,0 +1,108 @@
+"""Arrays of an Orbax checkpoint on disk or in a bucket, read and written a part at a time through TensorStore.
+
+Orbax's own save and restore hold every array whole. The format beneath is zarr arrays in one OCDBT database, named
+by '.'-joined path; Orbax writes its own description of them, here for one-element stand-ins, and TensorStore the data.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+import tensorstore as ts
+
+from tigerjax.errors import DataError
+from tigerjax.files import paths as places
+from tigerjax.model.weights import get, paths, put
+
+WEIGHTS = "weights"
+
+
+class Stored:
+    """One array on disk: `shape`, `dtype`, and parts of it by index. A write returns before it is on disk: `flush`."""
+
+    def __init__(self, array: Any):
+        self._array = array
+        self._pending: Any = None
+        self.shape = tuple(array.shape)
+        self.dtype = np.dtype(array.dtype.numpy_dtype)
+        self.chunks = tuple(array.chunk_layout.read_chunk.shape)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return np.asarray(self._array[index].read().result())
+
+    def __setitem__(self, index: Any, block: np.ndarray) -> None:
+        self.flush()  # one write at a time beside the next read: memory stays at two blocks
+        self._pending = self._array[index].write(block)
+
+    def flush(self) -> None:
+        """Waits for the last write; raises its error."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+
+def open_arrays(step: Path) -> dict[str, Any]:
+    """Nested dict of Stored, of the weights of one checkpoint folder. DataError when an array does not open."""
+    try:
+        handler = ocp.PyTreeCheckpointHandler()  # not in a Checkpointer, as in train.checkpoint
+        tree: Any = handler.metadata(step / WEIGHTS).tree
+        handler.close()
+        return _open(step, tree, lambda path: {"open": True})
+    except Exception as error:  # Orbax and TensorStore raise many types for bytes that do not decode
+        places.not_damage(error)
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise DataError(f"{step}: weights do not open ({first})") from error
+
+
+def create_arrays(step: Path, plan: dict[str, tuple[tuple[int, ...], tuple[int, ...]]], dtype: Any) -> dict[str, Any]:
+    """An Orbax checkpoint folder at `step` whose arrays {path: (shape, chunks)} are there and hold nothing yet."""
+    skeleton: dict[str, Any] = {}
+    for path in plan:
+        put(skeleton, path, np.zeros(1, np.float32))
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler(weights=ocp.StandardCheckpointHandler())) as orbax:
+        orbax.save(step, args=ocp.args.Composite(weights=ocp.args.StandardSave(skeleton)))
+    for data in ("d", "manifest.ocdbt", "ocdbt.process_0"):  # the stand-ins' own
+        place = step / WEIGHTS / data
+        places.clear(place) if place.is_dir() else place.unlink(missing_ok=True)
+
+    def new(path: str) -> dict[str, Any]:
+        shape, chunks = plan[path]
+        kind = np.dtype(dtype)
+        metadata = {
+            "shape": list(shape),
+            "chunks": list(chunks),
+            "dtype": "bfloat16" if kind.name == "bfloat16" else kind.str,
+            "compressor": {"id": "zstd", "level": 1},  # as Orbax
+        }
+        return {"metadata": metadata, "create": True}
+
+    return _open(step, skeleton, new)
+
+
+def sync(folder: Path) -> None:
+    """Until every file of the folder is on the disk and not only with the system; a bucket keeps what it has taken."""
+    if places.on_bucket(folder):
+        return
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+
+
+def _open(step: Path, tree: dict[str, Any], more: Any) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    folder = places.absolute(step / WEIGHTS)
+    base = f"{folder}/" if places.on_bucket(folder) else f"file://{folder}/"
+    # No cache: a block is read once. No fsync a chunk, which takes longer than the chunk: `sync` does it once.
+    context = ts.Context({"cache_pool": {"total_bytes_limit": 0}, "file_io_sync": False})
+    for path in paths(tree):
+        spec = {
+            "driver": "zarr",
+            "kvstore": {"driver": "ocdbt", "base": base, "path": path.replace("/", ".") + "/"},
+            "store_data_equal_to_fill_value": True,
+        }
+        put(out, path, Stored(ts.open(spec | more(path), context=context).result()))
+    assert all(isinstance(get(out, path), Stored) for path in paths(out))
+    return out

@@ -1,0 +1,184 @@
+"""Checkpoints: Orbax arrays, one JSON beside them, whole or not there at all.
+
+    RUN/checkpoints/1200/            one step; a folder whose name is a number is complete
+        weights/                     Orbax (OCDBT) pytree, layers stacked whatever the mesh was
+        opt_state/                   the same; absent in a weights-only checkpoint
+        meta.json                    kind, model, tokenizer_sha256, step, config, loader state, extra, files, sha256
+
+A step is written as `1200.partial` and renamed when everything is on disk (in a bucket it is written as `1200`, and is
+there once its meta.json is). `files` holds the size of every file, so that a checkpoint cut short afterwards is found
+out without reading it, and `sha256` what reading it must give.
+"""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from tigerjax.checkpoint.files import (
+    META,
+    building,
+    check_bytes,
+    checksums,
+    first_line,
+    make_room,
+    one_line_errors,
+    publish,
+    read_meta,
+    say_damaged,
+    steps,
+)
+from tigerjax.config import ModelConfig, model_from_dict
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.files import manifest, paths
+from tigerjax.processes import hosts
+
+NO_CHECKPOINT = "no whole checkpoint here; give a run folder, its checkpoints/ or one step of it"
+
+
+class Model(NamedTuple):
+    """Weights and what is needed to use them."""
+
+    config: ModelConfig
+    weights: Any  # nested dict of float32 numpy arrays
+    kind: str  # "llama" or "reward"
+    tokenizer_sha256: str | None
+    step: int
+    sha256: str  # of the config and the weights' names, shapes and values: the same wherever they are stored
+    extra: dict[str, Any]
+
+
+def make_meta(
+    *,
+    kind: str,
+    model: ModelConfig,
+    tokenizer_sha256: str | None,
+    config: list[str] | None = None,
+    loader: dict[str, Any] | None = None,
+    data_seed: int | None = None,
+    extra: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What goes into meta.json, but for `step` and `files`; `config` is `tigerjax.config.dump` of the run."""
+    return {
+        "kind": kind,
+        "model": dataclasses.asdict(model),
+        "tokenizer_sha256": tokenizer_sha256,
+        "config": config or [],
+        "loader": loader,
+        "data_seed": data_seed,
+        "extra": extra or {},
+    }
+
+
+def save_model(
+    path: str | Path,
+    weights: Any,
+    config: ModelConfig,
+    *,
+    kind: str = "llama",
+    tokenizer_sha256: str | None = None,
+    step: int = 0,
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """Writes a weights-only checkpoint folder, whole or not at all; replaces a checkpoint and refuses other folders.
+
+    Several processes call it together, as `Checkpointer.save`, with the same arrays or with their parts of them."""
+    path = paths.absolute(path)
+    partial = claim(path)
+    with one_line_errors(partial, path.parent):
+        if hosts.is_writer():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            make_room(partial)
+        hosts.barrier("folder of a model is clean")
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler(weights=ocp.StandardCheckpointHandler())) as orbax:
+            orbax.save(partial, args=ocp.args.Composite(weights=save_args(dict(weights))))
+        meta = make_meta(kind=kind, model=config, tokenizer_sha256=tokenizer_sha256, extra=extra)
+        publish_together(partial, path, meta | {"step": step})
+        hosts.barrier("model published")
+
+
+def publish_together(partial: Path, final: Path, meta: dict[str, Any]) -> None:
+    """`publish` by one host of all, when each has its part of the files written and its share of them summed."""
+    mine = checksums(partial, part=jax.process_index(), parts=jax.process_count())
+    parts = hosts.share("checksums of a checkpoint", mine)
+    if hosts.is_writer():
+        publish(partial, final, meta, {name: digest for part in parts for name, digest in part.items()})
+
+
+def load_model(path: str | Path) -> Model:
+    """Weights as numpy arrays from a run, its checkpoints/ or one step; the optimiser's state is not read.
+
+    Of several steps the newest whole one; damaged ones are named on stderr. DataError when none is whole."""
+    path = paths.absolute(path)
+    if (path / META).exists():
+        return _load(path)
+    folder = path / "checkpoints" if paths.names(path / "checkpoints") else path
+    for step in steps(folder):
+        try:
+            return _load(folder / str(step))
+        except DataError as error:
+            say_damaged(folder / str(step), error, "trying the one before")
+    raise DataError(f"{path}: {NO_CHECKPOINT}")
+
+
+def content_sha256(weights: Any, config: ModelConfig) -> str:
+    """Of the model config and of every weight's name, dtype, shape and bytes, in order of name.
+
+    Weights may be `store.Stored`: they are read a chunk of rows (a layer) at a time."""
+    total = hashlib.sha256(manifest.canonical(dataclasses.asdict(config)))
+    named = {
+        jax.tree_util.keystr(p, simple=True, separator="/"): w for p, w in jax.tree_util.tree_leaves_with_path(weights)
+    }
+    for name in sorted(named):
+        array = named[name]
+        total.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        rows = getattr(array, "chunks", array.shape)[0]
+        for at in range(0, array.shape[0], rows):
+            total.update(np.ascontiguousarray(array[at : at + rows]).reshape(-1).view(np.uint8).data)
+    return total.hexdigest()
+
+
+def _load(path: Path) -> Model:
+    meta = read_meta(path)
+    check_bytes(path, meta, ("weights",))
+    try:
+        # The handler by itself: a Checkpointer looks for files of whole checkpoints in here, and warns.
+        handler = ocp.PyTreeCheckpointHandler()
+        tree = handler.metadata(path / "weights").tree
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        weights = handler.restore(path / "weights", args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+        handler.close()
+    except Exception as error:  # as in restore: many types
+        paths.not_damage(error)
+        raise DataError(f"{path}: weights do not decode ({first_line(error)})") from error
+    config = model_from_dict(meta["model"])
+    return Model(
+        config,
+        weights,
+        meta["kind"],
+        meta["tokenizer_sha256"],
+        meta["step"],
+        content_sha256(weights, config),
+        meta["extra"],
+    )
+
+
+def save_args(weights: Any) -> Any:
+    """Each layer in chunks of its own: an export then reads a layer without its neighbours."""
+
+    def args(path: tuple[Any, ...], _: Any) -> ocp.SaveArgs:
+        layered = any(getattr(key, "key", None) == "layers" for key in path)
+        return ocp.SaveArgs(shard_axes=(0,) if layered else ())
+
+    return ocp.args.StandardSave(weights, save_args=jax.tree_util.tree_map_with_path(args, weights))
+
+
+def claim(path: Path) -> Path:
+    """Where to build what will be `path`; ConfigError when `path` is something else already."""
+    if paths.names(path) and not (path / META).exists():
+        raise ConfigError(f"{path} holds something that is not a checkpoint; give another folder or empty it")
+    return building(path)

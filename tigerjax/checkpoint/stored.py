@@ -1,0 +1,129 @@
+"""Checkpoints whose weights stay on disk: written and read a part at a time, for conversion and onto a mesh.
+
+The folders are those of `tigerjax.checkpoint.model`; the arrays are `tigerjax.checkpoint.arrays`'s.
+"""
+
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from tigerjax.checkpoint import arrays as store
+from tigerjax.checkpoint.files import META, check_bytes, read_meta, say_damaged, steps
+from tigerjax.checkpoint.model import NO_CHECKPOINT, Model, content_sha256, load_model
+from tigerjax.config import ModelConfig, model_from_dict
+from tigerjax.errors import DataError
+from tigerjax.files import manifest, paths
+from tigerjax.model.families import weight_shardings
+from tigerjax.processes import hosts
+
+
+class StoredModel(NamedTuple):
+    """As Model, but its weights stay on disk and are read a part at a time."""
+
+    config: ModelConfig
+    weights: Any  # nested dict of tigerjax.checkpoint.arrays.Stored
+    kind: str
+    tokenizer_sha256: str | None
+    step: int
+    run_config: list[str]  # `config.dump` of the run that trained it; empty for an import
+    extra: dict[str, Any]
+    path: Path  # the checkpoint folder itself
+
+
+def open_model(path: str | Path, opened: Callable[[Path], StoredModel] | None = None) -> StoredModel:
+    """The newest whole checkpoint of a run, its checkpoints/ or one step, as `load_model` finds it; weights unread.
+
+    Damaged ones are named on stderr. DataError when none is whole; `opened` may look closer than this does."""
+    path, opened = paths.absolute(path), opened or _open
+    if (path / META).exists():
+        return opened(path)
+    folder = path / "checkpoints" if paths.names(path / "checkpoints") else path
+    for step in steps(folder):
+        try:
+            return opened(folder / str(step))
+        except DataError as error:
+            say_damaged(folder / str(step), error, "trying the one before")
+    raise DataError(f"{path}: {NO_CHECKPOINT}")
+
+
+def _open(path: Path) -> StoredModel:
+    meta = read_meta(path)
+    return StoredModel(
+        model_from_dict(meta["model"]),
+        store.open_arrays(path),
+        meta["kind"],
+        meta["tokenizer_sha256"],
+        meta["step"],
+        meta["config"],
+        meta["extra"],
+        path,
+    )
+
+
+def open_whole(path: str | Path) -> StoredModel:
+    """`open_model` by all hosts together, its bytes checked: each host checks its share of them."""
+    return open_model(path, _open_together)
+
+
+def _open_together(path: Path) -> StoredModel:
+    stored, trouble, meta = None, None, {}
+    try:
+        stored, meta = _open(path), read_meta(path)
+        check_bytes(path, meta, ("weights",), part=jax.process_index(), parts=jax.process_count())
+    except DataError as error:
+        trouble = str(error)
+    if named := [t for t in hosts.share("troubles of a checkpoint", trouble) if t is not None]:
+        raise DataError(named[0])
+    assert stored is not None
+    hosts.same("the checkpoint to read", [str(path), hashlib.sha256(manifest.canonical(meta)).hexdigest()])
+    return stored
+
+
+def placed_weights(stored: StoredModel, mesh: Mesh, dtype: str) -> Any:
+    """The weights on `mesh`, cut as training cuts them and in `dtype`; a host reads its own share of each. The head of
+    a reward model stays float32."""
+    shardings = weight_shardings(stored.config, stored.kind, mesh)
+    narrow = jnp.dtype(dtype)
+    return {
+        name: jax.tree.map(functools.partial(_placed, dtype=np.float32 if name == "score" else narrow), *both)
+        for name, both in ((name, (stored.weights[name], shardings[name])) for name in stored.weights)
+    }
+
+
+def load_placed(path: str | Path, mesh: Mesh | None, dtype: str) -> Model:
+    """`load_model` with the weights as `placed_weights` puts them; without a mesh, as they are.
+
+    One host reads all of them, a layer at a time, for the sha256. DataError when no checkpoint is whole."""
+    if mesh is None:
+        return load_model(path)
+    stored = open_whole(path)
+    sha256 = content_sha256(stored.weights, stored.config) if hosts.is_writer() else ""
+    return Model(
+        stored.config,
+        placed_weights(stored, mesh, dtype),
+        stored.kind,
+        stored.tokenizer_sha256,
+        stored.step,
+        hosts.share("sha256 of the weights", sha256)[0],
+        stored.extra,
+    )
+
+
+def _placed(stored: store.Stored, sharding: Any, *, dtype: Any) -> jax.Array:
+    """One weight from the disk to the devices of this process; a part that several devices hold is read once."""
+    read: dict[str, np.ndarray] = {}
+
+    def part(index: tuple[slice, ...] | None) -> np.ndarray:
+        if str(index) not in read:
+            read.clear()  # devices that share a part come one after the other, or it is read again
+            read[str(index)] = stored[index].astype(dtype)
+        return read[str(index)]
+
+    return jax.make_array_from_callback(stored.shape, sharding, part)

@@ -1,0 +1,115 @@
+"""Commands about the checkpoints of a run, as files: they read no array and need no device."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from tigerjax.command.arguments import keep
+from tigerjax.command.progress import show_progress
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.files import paths
+
+
+def ls(run: Annotated[Path, "positional"], json: Path | None = None) -> None:
+    """Lists the checkpoints of a run (or of a checkpoints folder), newest first, with size and state.
+
+    Files are counted and measured, not read: `tigerjax checkpoint verify` reads them.
+
+    Example: tigerjax checkpoint ls runs/llama2_tiny
+    """
+    from tigerjax.checkpoint.files import damaged, folder_of, steps
+
+    folder = folder_of(run)
+    rows = [_row(folder, step) for step in steps(folder)]
+    for row in rows:
+        print(f"{row['step']:>10}  {row['bytes'] / 1e9:10.3f} GB  {row['kind'] or '-':8} {row['state']}")
+    for name in (aside := damaged(folder)):
+        print(f"{name:>10}  set aside by a restore; `tigerjax checkpoint rm {run} --damaged` removes it")
+    keep({"folder": str(folder), "checkpoints": rows, "damaged": aside}, json)
+
+
+def verify(run: Annotated[Path, "positional"], step: tuple[int, ...] = (), json: Path | None = None) -> None:
+    """Reads every byte of a run's checkpoints (or of those of --step) against its sha256; exit 3 names damaged ones.
+
+    Example: tigerjax checkpoint verify runs/llama2_tiny --step 50 100
+    """
+    from tigerjax.checkpoint.files import folder_of
+
+    folder = folder_of(run)
+    bad: list[str] = []
+    rows: list[dict[str, Any]] = []
+    for number in _chosen(folder, step):
+        row = _row(folder, number, read=True)
+        rows.append(row)
+        print(f"{number:>10}  {row['state']}", flush=True)
+        if row["state"] != "whole":
+            bad.append(str(number))
+    keep({"folder": str(folder), "checkpoints": rows}, json)
+    if bad:
+        raise DataError(f"{folder}: damaged: {', '.join(bad)}; a resumed run sets them aside and takes the one before")
+
+
+def rm(
+    run: Annotated[Path, "positional"],
+    step: tuple[int, ...] = (),
+    damaged: bool = False,
+    force: bool = False,
+    dry_run: bool = False,
+    json: Path | None = None,
+) -> None:
+    """Removes the named checkpoints of a run, and with --damaged those that a restore has set aside.
+
+    The newest one that is whole stays, unless --force: without it the run would start over. --dry-run says what would
+    go, and removes nothing.
+
+    Example: tigerjax checkpoint rm runs/llama2_tiny --step 50
+    """
+    from tigerjax.checkpoint import files
+
+    folder = files.folder_of(run)
+    if not step and not damaged:
+        raise ConfigError("nothing to remove: give --step N … or --damaged")
+    chosen = _chosen(folder, step) if step else []
+    newest = next((n for n in files.steps(folder) if _row(folder, n)["state"] == "whole"), None)
+    if newest in chosen and not force:
+        raise ConfigError(f"{newest} is the newest whole checkpoint of {folder}: the run resumes from it; or --force")
+    names = [str(n) for n in chosen] + (files.damaged(folder) if damaged else [])
+    for name in names:
+        if not dry_run:
+            files.remove(folder / name)
+        print(f"{'would remove' if dry_run else 'removed'} {folder / name}")
+    keep({"folder": str(folder), "removed": [] if dry_run else names}, json)
+
+
+def _chosen(folder: Path, wanted: tuple[int, ...]) -> list[int]:
+    """Steps that are there, newest first: all, or those that are wanted. ConfigError names one that is not."""
+    from tigerjax.checkpoint.files import steps
+
+    there = steps(folder)
+    if missing := [step for step in wanted if step not in there]:
+        raise ConfigError(f"{folder} has no checkpoint of step {missing[0]}; there are {there or 'none'}")
+    return [step for step in there if not wanted or step in wanted]
+
+
+def _row(folder: Path, step: int, *, read: bool = False) -> dict[str, Any]:
+    """step, bytes, kind and state: "whole", or what is wrong with it."""
+    from tigerjax.checkpoint.files import check_bytes, read_meta
+
+    path = folder / str(step)
+    row: dict[str, Any] = {"step": step, "bytes": 0, "kind": None, "state": "whole"}
+    row["bytes"] = sum(paths.sizes(path).values())
+    try:
+        meta = read_meta(path)
+        row["kind"] = meta["kind"]
+        if read:
+            say, done = show_progress(f"step {step}: read", "GB"), 0
+            total = sum(size for name, size in meta["files"].items() if name in meta.get("sha256", {}))
+
+            def told(count: int) -> None:
+                nonlocal done
+                done += count
+                say(done, total)
+
+            check_bytes(path, meta, ("weights", "opt_state"), told=told)
+    except DataError as error:
+        row["state"] = f"damaged: {error}"
+    return row

@@ -1,0 +1,155 @@
+"""Commands that turn one checkpoint into another: Hugging Face both ways, and a larger vocabulary."""
+
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tigerjax.command.arguments import show
+from tigerjax.command.progress import show_elapsed, show_progress
+from tigerjax.errors import ConfigError
+
+
+def from_hf(
+    hf_dir: Annotated[Path, "positional"],
+    out: Annotated[Path, "positional"],
+    vocab: Path | None = None,
+    multiple: int = 512,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    verify: bool = False,
+    json: Path | None = None,
+) -> None:
+    """Reads a Hugging Face Llama folder (a language or a reward model) into a tigerjax checkpoint, tensor by tensor.
+
+    VOCAB is an extended tokenizer: the vocabulary grows from that of the folder's tokenizer.model, padded to a
+    multiple of MULTIPLE. An interrupted conversion continues. --verify reads everything again and compares the logits
+    of a probe.
+
+    Example: tigerjax convert from-hf Llama-2-7b-hf runs/llama2_7b --verify
+    """
+    from tigerjax.checkpoint.stored import open_model
+    from tigerjax.convert import read
+    from tigerjax.convert import verify as check
+    from tigerjax.convert.read import stream_model
+    from tigerjax.convert.vocab import sub_tokens
+    from tigerjax.model.weights import tensor_bytes
+    from tigerjax.tokenizer.load import MODEL_FILE, Tokenizer
+
+    started = time.perf_counter()
+    opened = read.open_hf(hf_dir)
+    tokenizer = Tokenizer(hf_dir) if (hf_dir / MODEL_FILE).is_file() else None
+    if vocab is not None:
+        if tokenizer is None:
+            raise ConfigError(f"{hf_dir} has no {MODEL_FILE}, from which --vocab could grow; put the model's own there")
+        base, tokenizer = tokenizer, Tokenizer(vocab)
+        opened = read.grow(opened, sub_tokens(opened.config.vocab_size, base, tokenizer), multiple=multiple)
+    progress = show_progress("converted", "GB")
+    stream_model(
+        out,
+        lambda partial: read.stream_in(opened, partial, dtype=dtype, progress=progress),
+        opened.config,
+        kind=opened.model_kind,
+        tokenizer_sha256=tokenizer.sha256 if tokenizer else None,
+        extra=opened.extra | {"source": read.source_facts(opened)},
+    )
+    size = 4 if dtype == "float32" else 2
+    figures: dict[str, Any] = {
+        "tensors": len(opened.source.shapes),
+        "bytes": tensor_bytes(opened.spec, opened.config, size),
+    }
+    if verify:
+        model = open_model(out)
+        figures |= check.imported(model.path, model.weights, opened, dtype, show_progress("verified", "GB"))
+    show(_figures(figures, started) | {"out": str(out)}, json)
+
+
+def to_hf(
+    checkpoint: Annotated[Path, "positional"],
+    out: Annotated[Path, "positional"],
+    tokenizer: Path | None = None,
+    vocab: Literal["trimmed", "padded"] = "trimmed",
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    verify: bool = False,
+    json: Path | None = None,
+) -> None:
+    """Writes a folder that `transformers` loads: safetensors, config, tokenizer, chat template, model card.
+
+    A language model becomes LlamaForCausalLM, a reward model LlamaForSequenceClassification. Works tensor by tensor;
+    an interrupted conversion continues. --verify reads everything again and compares the logits of a probe.
+
+    Example: tigerjax convert to-hf runs/sft hf_model --tokenizer tok --dtype bfloat16 --verify
+    """
+    from tigerjax.checkpoint.files import META
+    from tigerjax.checkpoint.stored import open_model
+    from tigerjax.convert import hf
+    from tigerjax.convert import verify as check
+    from tigerjax.files.manifest import sha256
+    from tigerjax.tokenizer.load import Tokenizer
+
+    started = time.perf_counter()
+    model = open_model(checkpoint)
+    if tokenizer is not None and model.tokenizer_sha256 not in (None, Tokenizer(tokenizer).sha256):
+        raise ConfigError(
+            f"{checkpoint} was trained with another tokenizer than {tokenizer} (sha256 differs); give its own"
+        )
+    lineage = {
+        "checkpoint": checkpoint.name,
+        "step": model.step,
+        "imported from": model.extra.get("source"),
+        "checkpoint sha256 (of its meta.json)": sha256(model.path / META),
+        "tokenizer sha256": model.tokenizer_sha256,
+        "config of the run": model.run_config,
+    }
+    counts: dict[str, Any] = hf.to_hf(
+        model.weights,
+        model.config,
+        out,
+        tokenizer=tokenizer,
+        dtype=dtype,
+        vocab=vocab,
+        extra=model.extra,
+        lineage=lineage,
+        progress=show_progress("converted", "GB"),
+    )
+    if verify:
+        counts |= check.exported(out, model.weights, model.config, dtype, show_progress("verified", "GB"))
+    show(_figures(counts, started) | {"out": str(out)}, json)
+
+
+def resize(
+    checkpoint: Annotated[Path, "positional"],
+    out: Annotated[Path, "positional"],
+    base: Path,
+    new: Path,
+    multiple: int = 128,
+    json: Path | None = None,
+) -> None:
+    """Grows a checkpoint's vocabulary from tokenizer BASE to NEW; a new row is the mean of its old tokens' rows.
+
+    Rows are padded with zeros to a multiple of MULTIPLE; old rows keep every bit.
+
+    Example: tigerjax convert resize runs/llama2_7b runs/llama2_7b_zh --base tokenizer.model --new tok --multiple 512
+    """
+    from tigerjax.checkpoint.model import load_model, save_model
+    from tigerjax.convert.vocab import resize as grow
+    from tigerjax.tokenizer.load import Tokenizer
+
+    with show_elapsed(f"reading {checkpoint}"):
+        model = load_model(checkpoint)
+    old, extended = Tokenizer(base), Tokenizer(new)
+    if model.kind != "llama" or model.tokenizer_sha256 not in (None, old.sha256):
+        raise ConfigError(
+            f"{checkpoint} is a {model.kind} checkpoint of another tokenizer than {base}; give a language model and its"
+            " own tokenizer"
+        )
+    with show_elapsed(f"writing {out}"):
+        weights, config = grow(model.weights, model.config, old, extended, multiple=multiple)
+        save_model(out, weights, config, tokenizer_sha256=extended.sha256)
+    show({"vocab_size": config.vocab_size, "padded_vocab_size": config.padded_vocab_size, "out": str(out)}, json)
+
+
+def _figures(counts: dict[str, Any], started: float) -> dict[str, Any]:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes, but bytes on macOS
+    peak_gb = peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
+    return {**counts, "peak_rss_gb": round(peak_gb, 3), "seconds": round(time.perf_counter() - started, 3)}

@@ -1,0 +1,116 @@
+"""Commands that evaluate: the thirteen benchmarks, lm-evaluation-harness, and checkpoints side by side."""
+
+from pathlib import Path
+from typing import Annotated
+
+from tigerjax.command.arguments import keep, override
+from tigerjax.command.options import OnDisk
+from tigerjax.command.progress import show_elapsed, show_progress
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.processes.rendezvous import AUTO, HostsConfig
+
+
+def evaluate(
+    config: Path,
+    overrides: list[str],
+    tasks: list[str],
+    data_dir: Path | None = None,
+    out: Path | None = None,
+    model: Path | None = None,
+    chat: bool = False,
+    harness: bool = False,
+    include_path: OnDisk | None = None,
+    limit: int | None = None,
+    rows: int = 8,
+    allow_code_execution: bool = False,
+    hosts: HostsConfig = AUTO,
+    json: Path | None = None,
+) -> None:
+    """Benchmarks of a run (--model, else runs/NAME) from the files in DATA_DIR; a restart computes what is missing.
+
+    TASKS are names of the thirteen benchmarks, or all, en, zh; with --harness they are lm-evaluation-harness's tasks:
+    its own, tigerbot, tigerbot_NAME, cmrc2018, c3, ocnli, and those of YAML files in --include-path. --chat asks by
+    the chat template where TigerBot did. Writes results.json and report.html to OUT, else to runs/NAME/evaluation.
+    Missing data: no average, exit 3. HumanEval runs the programs that the model writes: only with
+    --allow-code-execution. ROWS questions are asked at once, on the config's mesh; on several hosts the same command
+    runs on each.
+
+    Example: tigerjax evaluate configs/tiger_7b_sft.py --tasks all --data-dir benchmarks_data --chat
+    """
+    from tigerjax.evaluate import page, run
+    from tigerjax.evaluate.benchmarks import chosen
+    from tigerjax.evaluate.model import load_answerer
+    from tigerjax.processes import hosts as others
+
+    settings = override(config, overrides, "tigerjax evaluate")
+    names = tasks if harness else chosen(tasks)
+    if data_dir is None and not harness:
+        raise ConfigError("the benchmarks are read from files: give --data-dir (docs/EVALUATION.md lists them)")
+    others.start(hosts)
+    with others.together():
+        place = out or Path("runs") / settings.name / "evaluation"
+        with show_elapsed("reading the model"):
+            answerer, loaded = load_answerer(settings, model, rows=rows, cache=place / run.CACHE)
+        if harness:
+            from tigerjax.evaluate.harness import evaluate as by_harness
+
+            figures = by_harness(
+                answerer,
+                names,
+                include_path=include_path,
+                data_dir=data_dir,
+                limit=limit,
+                chat=chat,
+                allow_code=allow_code_execution,
+                progress=show_progress if answerer.writes else None,
+            )
+        else:
+            assert data_dir is not None
+            figures = run.evaluate(
+                answerer,
+                names,
+                data_dir,
+                place,
+                chat=chat,
+                allow_code=allow_code_execution,
+                limit=limit,
+                facts={"name": settings.name, "step": loaded.step, "model_sha256": loaded.sha256},
+                progress=show_progress,
+            )
+    if answerer.writes and harness:
+        for name, found in figures["tasks"].items():
+            print(name, *(f"{key}={value}" for key, value in found.items()))
+        for name, what in figures["missing"].items():
+            print(f"{name} is missing: {what}")
+        keep(figures, json)
+    elif answerer.writes:
+        scores, ratios = page.score_rows(figures), page.ratio_rows(figures)
+        print(page.lines(scores) + "\n\n" + page.lines(ratios))
+        notes = page.notes(figures)
+        print("\n" + "\n".join(notes))
+        title = f"Evaluation of {settings.name}, step {loaded.step}"
+        page.write(place / "report.html", title, [("Scores", scores), ("Beside published figures, %", ratios)], notes)
+        keep(figures, json)
+    if figures["missing"]:
+        raise DataError(f"incomplete: {', '.join(figures['missing'])} missing; the notes above say what of each")
+
+
+def evaluate_compare(
+    folders: Annotated[list[Path], "positional"], out: Path | None = None, json: Path | None = None
+) -> None:
+    """Evaluations (folders of `tigerjax evaluate`) side by side, with 95% intervals of the differences to the first.
+
+    OUT is an HTML file to be written.
+
+    Example: tigerjax evaluate compare runs/base/evaluation runs/sft/evaluation --out compared.html
+    """
+    from tigerjax.evaluate import page
+    from tigerjax.evaluate.compare import compare
+
+    compared = compare(folders)
+    rows = page.compare_rows(compared)
+    print(page.lines(rows))
+    if out is not None:
+        note = "Differences are over the same questions, with 95% intervals; where one holds 0, the two may be alike."
+        page.write(out, "Evaluations side by side", [("Scores, %, and differences in points", rows)], [note])
+    keep(compared, json)

@@ -1,0 +1,85 @@
+"""The command that plans a run on a TPU slice that is not there."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tigerjax.align.config import RewardConfig
+from tigerjax.command.arguments import keep, override
+from tigerjax.command.progress import show_elapsed
+from tigerjax.config import RunConfig
+from tigerjax.errors import ConfigError
+
+
+def plan(
+    config: Path,
+    overrides: list[str],
+    topology: str,
+    slices: int = 1,
+    tokens: float | None = None,
+    answers: int = 0,
+    search: bool = False,
+    budget_minutes: float = 60.0,
+    work: Path | None = None,
+    json: Path | None = None,
+) -> None:
+    """Compiles the config's step for a TPU slice that is not there: memory, step time, traffic, days for --tokens.
+
+    The slice is CHIP:SHAPE in chips (v5p:4x4x4, v5e:16x16); several are joined by --slices. A reward model's step
+    is asked for by --answers N, its answers a prompt.
+
+    --search tries meshes, remat policies and batch splits instead, for --budget-minutes, and prints the overrides of
+    the fastest; it goes on where it was stopped, from the results in --work (else runs/plan/NAME).
+
+    Example: tigerjax plan configs/llama2_7b.py --topology v5p:4x4x4 --tokens 300e9
+    """
+    from tigerjax.plan.topology import parse, set_compiler_environment
+
+    run, place = override(config, overrides, "tigerjax plan"), parse(topology, slices)
+    set_compiler_environment()
+    if search:
+        from tigerjax.plan.ranking import rank
+
+        if answers:
+            raise ConfigError("--search ranks the token loss; plan a reward model with overrides instead")
+        folder = work or Path("runs/plan") / run.name
+        keep(rank(run, config, place, words=overrides, work=folder, budget_s=60 * budget_minutes), json)
+        return
+    from tigerjax.plan import figures
+    from tigerjax.plan.compile import compile_for, token_work
+
+    print(f"compiling the step of {run.name} for {topology}: minutes for a large model", file=sys.stderr, flush=True)
+    with show_elapsed("compiling"):
+        compiled = compile_for(run, place, work=_reward_work(answers) if answers else token_work)
+    shown = figures.figures(run, place, compiled)
+    if tokens:
+        shown |= figures.duration(shown, tokens)
+    print("\n".join(figures.lines(shown, compiled.memory_report)))
+    keep(shown, json)
+
+
+def _reward_work(answers: int) -> Callable[[RunConfig, Any], Any]:
+    """The pair loss over `answers` answers for each of batch_rows prompts, as `tigerjax reward train` runs it."""
+    import jax
+    import numpy as np
+
+    from tigerjax.align.reward import reward_objective
+    from tigerjax.align.reward_data import RewardBatch
+    from tigerjax.mesh import sharding
+    from tigerjax.plan.compile import Work
+    from tigerjax.train.metrics import model_flops
+
+    def work(run: RunConfig, mesh: Any) -> Work:
+        B, C, T, cut = run.batch_rows, answers, run.data.seq_len, sharding(mesh, "batch")
+        ints, pairs = {"tokens_BCT": (B, C, T), "last_BC": (B, C)}, {"pairs_BCC": (B, C, C), "margins_BCC": (B, C, C)}
+        fields: Any = {name: jax.ShapeDtypeStruct(shape, np.int32, sharding=cut) for name, shape in ints.items()}
+        fields |= {name: jax.ShapeDtypeStruct(shape, np.float32, sharding=cut) for name, shape in pairs.items()}
+        # A scalar head in the place of the vocabulary's: nothing of it is counted.
+        headless = dataclasses.replace(run.model, vocab_size=0, padded_vocab_size=0)
+        flops = model_flops(headless, tokens=B * C * T, seq_len=T)
+        objective = reward_objective(run, centering=RewardConfig().centering)
+        return Work(objective, RewardBatch(**fields), B * C * T, flops)
+
+    return work

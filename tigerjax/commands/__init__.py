@@ -1,1 +1,0 @@
-"""The functions behind `tigerjax COMMAND`: each parses nothing and computes nothing, it calls a room."""

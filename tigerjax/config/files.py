@@ -1,0 +1,56 @@
+"""A config file read, and a config written down, one line a value."""
+
+import dataclasses
+import importlib.util
+import traceback
+from pathlib import Path
+from typing import Any
+
+from tigerjax.config.run import RunConfig
+from tigerjax.errors import ConfigError, near_miss
+
+
+def dump(config: Any, prefix: str = "") -> list[str]:
+    """The resolved config as sorted `a.b = value` lines: logged, kept with the checkpoint, golden-tested."""
+    out: list[str] = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            out += dump(value, f"{prefix}{field.name}.")
+        else:
+            out.append(f"{prefix}{field.name} = {value!r}")
+    return sorted(out)
+
+
+def load(path: str | Path) -> RunConfig:
+    """Runs `config()` of a file under configs/; anything that is not a RunConfig is refused."""
+    path = Path(path)
+    if not path.is_file():
+        near = near_miss(str(path), map(str, path.parent.glob("*.py")))
+        raise ConfigError(f"config file {path} does not exist{near or '; give a path such as configs/llama2_tiny.py'}")
+    spec = importlib.util.spec_from_file_location(f"tigerjax_config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"config file {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "config"):
+            raise ConfigError(f"config file {path} has no function `config() -> RunConfig`")
+        built = module.config()
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a user's Python may raise
+        what = error.msg if isinstance(error, SyntaxError) else error
+        raise ConfigError(f"config file {_place(error, path)}: {type(error).__name__}: {what}") from error
+    if not isinstance(built, RunConfig):
+        raise ConfigError(f"config() of {path} returned {type(built).__name__}, not RunConfig")
+    return built
+
+
+def _place(error: Exception, path: Path) -> str:
+    """PATH:LINE, the last line of the config file that was being run (or, for a syntax error, read)."""
+    if isinstance(error, SyntaxError) and Path(error.filename or "").resolve() == path.resolve():
+        return f"{path}:{error.lineno}"
+    frames, here = traceback.extract_tb(error.__traceback__), path.resolve()
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == here]
+    return f"{path}:{lines[-1]}" if lines else str(path)

@@ -1,0 +1,1 @@
+"""layers, decoding, numbers, Hugging Face names, reward head."""

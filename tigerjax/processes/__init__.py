@@ -1,0 +1,1 @@
+"""how the hosts of one run find each other, agree and fail together."""

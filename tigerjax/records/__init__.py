@@ -1,0 +1,1 @@
+"""documents and SFT examples out of every format."""

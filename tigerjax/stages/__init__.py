@@ -1,0 +1,1 @@
+"""a file cut into parts, steps over the parts, and where the steps run."""

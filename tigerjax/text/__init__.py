@@ -1,0 +1,1 @@
+"""raw text to clean text by rules, de-duplication, containment and decontamination."""

@@ -1,0 +1,340 @@
+"""The rules of cleaning, in their order: rewrites change a text, filters drop a record with their name as the reason.
+
+Each rule has a version, which the manifest keeps: a rule that behaves differently gets the next one. Rules with
+`default=False` suit some corpora only (web text, mostly) and are switched on by name. Every rewrite leaves a text that
+no rule changes again: clean(clean(x)) = clean(x).
+"""
+
+import dataclasses
+import functools
+import html
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tigerjax.errors import ConfigError, DataError, near_miss
+from tigerjax.files import paths
+from tigerjax.records.records import Record
+from tigerjax.text.grams import cut, key, keys, windows
+
+MIN_CHARACTERS = 50
+"""`short`: letters and digits that a document needs."""
+MIN_LETTERS = 0.5
+"""`letters`: share of letters and digits among all characters that are not spaces."""
+MAX_LINES_TWICE = 0.3
+"""`repetition`: share of lines that stand there before (Gopher, table A1)."""
+MAX_GRAMS_TWICE = 0.1
+"""`repetition`: share of 10-grams of words, or of 20 CJK characters, that stand there before (after Gopher's)."""
+MAX_SENSITIVE = 5.0
+"""`sensitive`: listed words per 1,000 characters."""
+MAX_SFT_CHARACTERS = 100_000
+"""`overlong`: characters of a dialogue; no context holds more."""
+
+# C0 and C1 but for newline and tab.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Zero-width space, word joiner, BOM, soft hyphen, private use. The joiners U+200C/D (emoji, Persian) and the
+# direction marks U+200E/F carry meaning and stay.
+_INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad\ue000-\uf8ff\U000f0000-\U000ffffd\U00100000-\U0010fffd]")
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")  # with its semicolon only
+_ATTRIBUTE = r"""\s+[\w:-]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s<>"']+)"""
+_LAYOUT = "a|b|br|div|em|font|h[1-6]|i|img|li|p|span|strong|table|td|tr|u|ul|ol"
+_TAG = re.compile(rf"</?(?:{_LAYOUT})(?:{_ATTRIBUTE})*\s*/?>", re.I)  # not "a<b and c>d"
+_BLANK = re.compile(r"\n(?:[ \t]*\n){3,}")
+_MARKER = re.compile(r"(?:\n*### (?:Instruction|Response):\n?)|<pad>")
+_PLACEHOLDER = re.compile(r"<a text>|<noinput>|\[image\]|\[图片\]", re.I)
+_URL_ONLY = re.compile(r"\s*https?://\S+\s*")
+# A letter that UTF-8 read as Latin-1 or Windows-1252 begins with, and what follows it there: "â€™", "Ã©", "å¤©".
+_MOJIBAKE = re.compile("[\u00c2-\u00f4][\u0080-\u00bf\u0152-\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u2122\u20ac]")
+_BOILERPLATE = re.compile(
+    "|".join(
+        (
+            r"(?:copyright|©|\(c\)) .{0,80}",
+            r".{0,80}all rights reserved\.?",
+            r"(?:this|our) (?:web)?site uses cookies.{0,120}",
+            r"(?:share|print|email) this(?: page| article)?\.?",
+            r"版权所有.{0,60}|转载请注明.{0,60}|(?:上|下)一篇[:：]?.{0,60}|分享到[:：]?.{0,40}|.{0,40}ICP备.{0,30}",
+        )
+    ),
+    re.I,
+)
+
+
+def mojibake(text: str) -> str:
+    """UTF-8 that was read as another encoding is put right (ftfy); "cafÃ©" becomes "café"."""
+    if not _MOJIBAKE.search(text):
+        return text
+    import ftfy
+
+    return ftfy.fix_encoding(text)
+
+
+def newlines(text: str) -> str:
+    """CRLF and lone CR become LF."""
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def controls(text: str) -> str:
+    """Control characters go, newline and tab stay."""
+    return _CONTROLS.sub("", text)
+
+
+def invisible(text: str) -> str:
+    """Zero-width, BOM and private-use characters go; joiners and direction marks stay."""
+    return text if text.isascii() else _INVISIBLE.sub("", text)
+
+
+def entities(text: str) -> str:
+    """HTML entities become their characters."""
+    return _ENTITY.sub(lambda found: html.unescape(found[0]), text) if "&" in text else text
+
+
+def tags(text: str) -> str:
+    """Layout tags of HTML go, their contents stay; <br> and </p> become a newline."""
+    if "<" not in text:
+        return text
+    return _TAG.sub(lambda found: "\n" if re.match(r"<br|</p", found[0], re.I) else "", text)
+
+
+def markers(text: str) -> str:
+    """The chat's marker strings inside a text go: one in 6,000 of TigerBot's examples has them."""
+    return _MARKER.sub("\n", text)
+
+
+def boilerplate(text: str) -> str:
+    """Lines that are only a copyright notice, a cookie notice or a navigation link go."""
+    lines = text.split("\n")
+    kept = [line for line in lines if not (len(line) < 200 and _BOILERPLATE.fullmatch(line.strip()))]
+    return text if len(kept) == len(lines) else "\n".join(kept)
+
+
+@functools.cache
+def _to_simplified() -> Any:
+    import opencc
+
+    return opencc.OpenCC("t2s")
+
+
+def simplified(text: str) -> str:
+    """Traditional Chinese characters become simplified ones (OpenCC t2s); not for books, nor for translations."""
+    return text if text.isascii() else _to_simplified().convert(text)
+
+
+def blank_lines(text: str) -> str:
+    """More than two blank lines in a row become two."""
+    return _BLANK.sub("\n\n\n", text)
+
+
+def edges(text: str) -> str:
+    """Spaces and newlines at both ends go."""
+    return text.strip(" \t\n\u3000")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rewrite:
+    """One rule that changes a text."""
+
+    apply: Callable[[str], str]
+    version: int = 1
+    default: bool = True
+    sft_only: bool = False
+    not_code: bool = False
+    zh_only: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.apply.__name__
+
+
+REWRITES = (
+    Rewrite(mojibake, not_code=True),
+    Rewrite(newlines),
+    Rewrite(controls),
+    Rewrite(invisible),
+    Rewrite(entities, not_code=True),
+    Rewrite(tags, not_code=True),
+    Rewrite(markers, sft_only=True),
+    Rewrite(boilerplate, default=False, not_code=True),
+    Rewrite(simplified, default=False, not_code=True, zh_only=True),
+    Rewrite(blank_lines),
+    Rewrite(edges, not_code=True),
+)
+
+
+def _texts(record: Record) -> list[str]:
+    return [record["text"]] if "text" in record else [m["content"] for m in record["messages"]]
+
+
+def empty(record: Record) -> bool:
+    """A document or a message without a visible character."""
+    return any(all(unicodedata.category(c)[0] in "ZC" for c in text) for text in _texts(record))
+
+
+def placeholder(record: Record) -> bool:
+    """An SFT message that stands for something that is not there."""
+    return any(_PLACEHOLDER.search(m["content"]) for m in record.get("messages", ()))
+
+
+def echo(record: Record) -> bool:
+    """An SFT answer that repeats its question."""
+    turns = [m["content"].strip() for m in record.get("messages", ())]
+    return any(user == answer for user, answer in zip(turns[::2], turns[1::2], strict=True))
+
+
+def url_only(record: Record) -> bool:
+    """An SFT answer that is one link."""
+    return any(_URL_ONLY.fullmatch(m["content"]) for m in record.get("messages", ())[1::2])
+
+
+def overlong(record: Record) -> bool:
+    """An SFT dialogue longer than MAX_SFT_CHARACTERS."""
+    return "messages" in record and sum(map(len, _texts(record))) > MAX_SFT_CHARACTERS
+
+
+def language(record: Record) -> bool:
+    """A document whose script is not that of its declared language: zh without CJK, or en that is mostly CJK."""
+    if record.get("lang") not in ("zh", "en") or "text" not in record:
+        return False
+    return bool(keys([record["text"]]).cjk()[0]) != (record["lang"] == "zh")
+
+
+def short(record: Record) -> bool:
+    """A document of fewer than MIN_CHARACTERS letters and digits."""
+    return "text" in record and len(key(record["text"])) < MIN_CHARACTERS
+
+
+def letters(record: Record) -> bool:
+    """A document with too small a share of letters and digits (tables, menus, noise)."""
+    if "text" not in record or record.get("lang") == "code":
+        return False
+    visible = len(record["text"]) - sum(map(record["text"].count, " \n\t\u3000"))
+    return visible > 0 and len(key(record["text"])) < MIN_LETTERS * visible
+
+
+def repetition(record: Record) -> bool:
+    """A document that says the same again: too many lines, or 10-grams of words (20 of CJK characters), twice."""
+    if "text" not in record or record.get("lang") == "code":
+        return False
+    lines = [line.strip() for line in record["text"].split("\n") if line.strip()]
+    if len(lines) > 3 and len(set(lines)) < (1 - MAX_LINES_TWICE) * len(lines):
+        return True
+    batch = keys([record["text"]])
+    cjk = bool(batch.cjk()[0])
+    grams, _ = windows(cut(batch, "characters" if cjk else "words"), 20 if cjk else 10)
+    return len(grams) > 0 and len(np.unique(grams)) < (1 - MAX_GRAMS_TWICE) * len(grams)
+
+
+def read_words(path: str | Path) -> tuple[str, ...]:
+    """The words of a list, one a line, without case."""
+    try:
+        lines = paths.of(path).read_bytes().decode("utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        paths.not_damage(error)
+        raise DataError(f"{path}: the list of sensitive words cannot be read: {error}") from error
+    if not (words := sorted({line.strip().casefold() for line in lines} - {""})):
+        raise DataError(f"{path}: no sensitive word in it; give one a line, or leave --sensitive out")
+    return tuple(words)
+
+
+@functools.cache
+def _automaton(words: tuple[str, ...]) -> Any:
+    import ahocorasick
+
+    found = ahocorasick.Automaton()
+    for word in words:
+        found.add_word(word, word)
+    found.make_automaton()
+    return found
+
+
+def sensitive_words(text: str, words: tuple[str, ...]) -> int:
+    """Occurrences of the listed words, without case; a word of Latin letters counts only as a whole word."""
+    text, count = text.casefold(), 0
+    for end, word in _automaton(words).iter(text):
+        start = end - len(word) + 1
+        inside = (text[max(start - 1, 0) : start] + text[end + 1 : end + 2]).replace("_", "")
+        count += not (word.isascii() and any(c.isascii() and c.isalnum() for c in inside))
+    return count
+
+
+def sensitive(record: Record, words: tuple[str, ...]) -> bool:
+    """A record with more than MAX_SENSITIVE listed words per 1,000 characters."""
+    texts = _texts(record)
+    size = max(sum(map(len, texts)), 1)
+    return sum(sensitive_words(text, words) for text in texts) > MAX_SENSITIVE * size / 1000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Filter:
+    """One rule that drops a record."""
+
+    drops: Callable[[Record], bool]
+    version: int = 1
+    default: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.drops.__name__
+
+
+FILTERS = (
+    Filter(empty),
+    Filter(placeholder),
+    Filter(echo),
+    Filter(url_only),
+    Filter(overlong),
+    Filter(language, default=False),
+    Filter(short, default=False),
+    Filter(letters, default=False),
+    Filter(repetition, default=False),
+)
+RULES: dict[str, Rewrite | Filter] = {rule.name: rule for rule in (*REWRITES, *FILTERS)}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RuleSet:
+    """The rules that are on, and the sensitive words, if any."""
+
+    names: frozenset[str]
+    words: tuple[str, ...] = ()
+
+    def rewritten(self, text: str, *, sft: bool, code: bool, zh: bool, seen: Any = None) -> str:
+        """The rewrites in order, again until nothing changes; `seen(rule, old, new)` of each change."""
+        while True:
+            before = text
+            for rule in REWRITES:
+                off = rule.name not in self.names or (rule.sft_only and not sft)
+                if off or (rule.not_code and code) or (rule.zh_only and not zh):
+                    continue
+                new = rule.apply(text)
+                if new != text and seen is not None:
+                    seen(rule.name, text, new)
+                text = new
+            if text == before:
+                return text
+
+    def cleaned(self, record: Record, seen: Any = None) -> tuple[Record, str]:
+        """The cleaned record and the name of the filter that drops it ("" = kept)."""
+        code, zh = record.get("lang") == "code", record.get("lang") == "zh"
+        rewritten = functools.partial(self.rewritten, sft="messages" in record, code=code, zh=zh, seen=seen)
+        if "messages" in record:
+            messages = [{**m, "content": rewritten(m["content"])} for m in record["messages"]]
+            record = {**record, "messages": messages}
+        else:
+            record = {**record, "text": rewritten(record["text"])}
+        for rule in FILTERS:
+            if rule.name in self.names and rule.drops(record):
+                return record, rule.name
+        return record, "sensitive" if self.words and sensitive(record, self.words) else ""
+
+
+def rule_set(on: Sequence[str] = (), off: Sequence[str] = (), words: str | Path | None = None) -> RuleSet:
+    """The default rules with those of `on` ("all" for every one) and without those of `off`."""
+    if unknown := (set(on) - {"all"} | set(off)) - set(RULES):
+        near = near_miss(min(unknown), RULES)
+        raise ConfigError(f"no such cleaning rules: {', '.join(sorted(unknown))}{near}; there are {', '.join(RULES)}")
+    default = {name for name, rule in RULES.items() if rule.default or name in on or "all" in on}
+    return RuleSet(frozenset(default - set(off)), () if words is None else read_words(words))
