@@ -1,1 +1,1 @@
-"""arrays and models on disk, whole or placed onto a mesh."""
+"""Checkpoints: arrays and models on disk, whole or placed onto a mesh."""

@@ -1,1 +1,1 @@
-"""words of the command line to calls."""
+"""The command line: words to calls."""

@@ -1,1 +1,1 @@
-"""Checkpoints of others: Hugging Face both ways, and vocabulary resize."""
+"""Checkpoints of others: Hugging Face both ways, and a vocabulary that grows."""

@@ -1,1 +1,1 @@
-"""Evaluation: what a model gets right, measured."""
+"""Evaluation: benchmarks, checkable questions, held-out text, and the harness adapter."""

@@ -1,1 +1,1 @@
-"""paths on disk and in buckets, manifests, lines of JSON, logs that grow."""
+"""Files on disk and in buckets: paths, manifests, lines of JSON, logs that grow, how progress is reported."""

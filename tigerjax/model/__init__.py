@@ -1,1 +1,1 @@
-"""The model: attention, how layers run, Llama, its reward form, and decoding with a cache."""
+"""What model families share: attention, the stack of layers, the pipeline, the loss, weights and their names."""

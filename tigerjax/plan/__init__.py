@@ -1,1 +1,1 @@
-"""Planning a run on a TPU slice that is not there: memory, time and search by ahead-of-time compilation."""
+"""Plans: a step compiled ahead of time for a TPU slice that is not there."""

@@ -1,1 +1,1 @@
-"""how the hosts of one run find each other, agree and fail together."""
+"""The processes of one run: how they find each other, agree, and fail together."""

@@ -1,1 +1,1 @@
-"""The whole recipe on the embedded data: from raw zh/en text to an aligned model that Hugging Face loads."""
+"""The quick start: the whole recipe, end to end, on the embedded data."""

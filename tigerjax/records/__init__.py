@@ -1,1 +1,1 @@
-"""documents and SFT examples out of every format."""
+"""Documents and SFT examples: one reader for every format."""

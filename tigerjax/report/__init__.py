@@ -1,4 +1,4 @@
-"""A run's report.json as one self-contained HTML page and as a terminal table."""
+"""Reports: one self-contained HTML page of a run or of a project's rounds."""
 
 from tigerjax.report.page import render
 from tigerjax.report.table import print_table

@@ -1,1 +1,1 @@
-"""a file cut into parts, steps over the parts, and where the steps run."""
+"""Stages of data work: a file cut into parts, steps over the parts, and the runners of the steps."""

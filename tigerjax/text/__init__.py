@@ -1,1 +1,1 @@
-"""raw text to clean text by rules, de-duplication, containment and decontamination."""
+"""Raw text to clean text: rules, de-duplication, containment, decontamination."""

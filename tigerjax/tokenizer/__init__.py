@@ -1,1 +1,1 @@
-"""Vocabulary: sample, train, extend by the merge rule, verify, export; one chat encoding for every stage."""
+"""The tokenizer: train, extend, verify, export, and the one encoding of a chat."""

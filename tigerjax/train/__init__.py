@@ -1,1 +1,1 @@
-"""Level 3: the loss, the optimiser, the state, the step, checkpoints, metrics and the loop that drives them."""
+"""Training: the step, the loop around it, and what they report."""

@@ -1,1 +1,1 @@
-"""the queue, the labels they write, Label Studio, and their agreement."""
+"""The part of people in a round: the queue, their labels, Label Studio, how far they agree."""

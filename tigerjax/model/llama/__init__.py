@@ -1,1 +1,1 @@
-"""layers, decoding, numbers, Hugging Face names, reward head."""
+"""The Llama family: layers, decoding, numbers, Hugging Face names and config, probe, reward head."""

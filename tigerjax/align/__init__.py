@@ -1,0 +1,1 @@
+"""Alignment: reward models, preferences, and rounds of rejection sampling."""

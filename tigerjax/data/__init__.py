@@ -1,0 +1,1 @@
+"""Clean text to batches: sources, rows of tokens, mixtures, caches, the loader."""

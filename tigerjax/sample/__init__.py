@@ -1,0 +1,1 @@
+"""Sampling: n candidates a prompt, in batches, with a KV cache."""
