@@ -20,7 +20,7 @@ DATA = [
     "xxhash",
     "zstandard",
 ]
-SHOW = ["matplotlib", "rich", "tensorboardX", "tyro>=1.0"]
+SHOW = ["jinja2", "matplotlib", "rich", "tensorboardX", "tyro>=1.0"]
 
 setup(
     name="tigerjax",
@@ -31,7 +31,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["tigerjax", "tigerjax.*", "data_mixtures", "data_mixtures.*"]),
-    package_data={"data_mixtures": ["embedded/*"], "tigerjax.evaluate": ["tasks/*.yaml"]},
+    package_data={"": ["*.html", "*.css"], "data_mixtures": ["embedded/*"], "tigerjax.evaluate": ["tasks/*.yaml"]},
     install_requires=CORE + DATA + SHOW,
     extras_require={
         "tpu": ["libtpu==0.0.42.1"],

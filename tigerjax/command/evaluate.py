@@ -37,9 +37,10 @@ def evaluate(
 
     Example: tigerjax evaluate configs/tiger_7b_sft.py --tasks all --data-dir benchmarks_data --chat
     """
-    from tigerjax.evaluate import page, run
+    from tigerjax.evaluate import run, scores_page
     from tigerjax.evaluate.benchmarks import chosen
     from tigerjax.evaluate.model import load_answerer
+    from tigerjax.pages.tables import plain
     from tigerjax.processes import hosts as others
 
     settings = override(config, overrides, "tigerjax evaluate")
@@ -84,12 +85,13 @@ def evaluate(
             print(f"{name} is missing: {what}")
         keep(figures, json)
     elif answerer.writes:
-        scores, ratios = page.score_rows(figures), page.ratio_rows(figures)
-        print(page.lines(scores) + "\n\n" + page.lines(ratios))
-        notes = page.notes(figures)
+        scores, ratios = scores_page.score_table(figures), scores_page.ratio_table(figures)
+        print(plain(scores) + "\n\n" + plain(ratios))
+        notes = scores_page.notes(figures)
         print("\n" + "\n".join(notes))
         title = f"Evaluation of {settings.name}, step {loaded.step}"
-        page.write(place / "report.html", title, [("Scores", scores), ("Beside published figures, %", ratios)], notes)
+        tables = [("Scores", scores), ("Beside published figures, %", ratios)]
+        scores_page.write(place / "report.html", title, tables, notes)
         keep(figures, json)
     if figures["missing"]:
         raise DataError(f"incomplete: {', '.join(figures['missing'])} missing; the notes above say what of each")
@@ -104,13 +106,14 @@ def evaluate_compare(
 
     Example: tigerjax evaluate compare runs/base/evaluation runs/sft/evaluation --out compared.html
     """
-    from tigerjax.evaluate import page
+    from tigerjax.evaluate import scores_page
     from tigerjax.evaluate.compare import compare
+    from tigerjax.pages.tables import plain
 
     compared = compare(folders)
-    rows = page.compare_rows(compared)
-    print(page.lines(rows))
+    table = scores_page.comparison_table(compared)
+    print(plain(table))
     if out is not None:
         note = "Differences are over the same questions, with 95% intervals; where one holds 0, the two may be alike."
-        page.write(out, "Evaluations side by side", [("Scores, %, and differences in points", rows)], [note])
+        scores_page.write(out, "Evaluations side by side", [("Scores, %, and differences in points", table)], [note])
     keep(compared, json)

@@ -18,7 +18,7 @@ from tigerjax.files import jsonl, manifest
 from tigerjax.records import records
 from tigerjax.stages import parts, stages
 from tigerjax.stages.runner import Runner
-from tigerjax.text import page, rules
+from tigerjax.text import cleaning_page, rules
 
 MAX_BAD_FRACTION = 0.001
 SAMPLES = 20  # before/after pairs kept for each rule
@@ -123,24 +123,6 @@ def _lines(work: Path, number: int) -> Iterator[tuple[str, bytes]]:
             yield "", line[:-1]
 
 
-def _report(
-    counts: dict[str, Any], rewritten: Counter[str], samples: dict[str, list[Sample]], on: Sequence[str]
-) -> str:
-    """report.html: every rule with its count, and for each a table of sampled pairs."""
-    dropped = counts["dropped"]
-    rows: list[list[Any]] = [["in", "", counts["in"]], ["out", "", counts["out"]]]
-    for name, rule in rules.RULES.items():
-        kind = "rewrites" if isinstance(rule, rules.Rewrite) else "drops"
-        state = kind if name in on else "off"
-        rows.append([f"{name} v{rule.version}", state, rewritten[name] + dropped.get(name, 0)])
-    rows += [[name, "drops", n] for name, n in dropped.items() if name not in rules.RULES]
-    body = page.table(["rule", "", "records or texts"], rows)
-    for name, kept in sorted(samples.items()):
-        pairs = [[old, new] for _, old, new in kept]
-        body += f"<details><summary>{page.escaped(name)}</summary>{page.table(['before', 'after'], pairs)}</details>"
-    return page.document("Cleaning", body)
-
-
 def clean_files(
     inputs: Sequence[str | Path],
     out: str | Path,
@@ -214,8 +196,8 @@ def clean_files(
         shutil.rmtree(work)
         dropped = {reason: n for reason, n in sorted(counts.items()) if n}
         run.counts = {"in": total, "out": kept_records, "dropped": dropped}
-        text = _report(run.counts, rewritten, samples, list(chosen.names))
-        (run.tmp / "report.html").write_text(text, encoding="utf-8")
+        shown = {name: [(old, new) for _, old, new in drawn] for name, drawn in samples.items()}
+        cleaning_page.write(run.tmp / "report.html", run.counts, rewritten, shown, chosen.names)
         speed = records.speed(paths, time.perf_counter() - started, runner.workers)
         run.figures = {"rewritten": dict(sorted(rewritten.items())), **speed}
     return run.manifest or {}
