@@ -20,7 +20,7 @@ import numpy as np
 
 from tigerjax.align.prompts import draw, prompt_key
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.records.records import read_jsonl
+from tigerjax.files.jsonl import read_jsonl
 from tigerjax.tokenizer.load import Tokenizer
 
 FINISHES = ("stop", "length", "marker")

@@ -12,9 +12,10 @@ from tigerjax.checkpoint.model import load_model
 from tigerjax.config import RunConfig
 from tigerjax.errors import DataError
 from tigerjax.files import paths
+from tigerjax.files.jsonl import read_jsonl, write_jsonl
 from tigerjax.files.progress import Progress
 from tigerjax.mesh import mesh_of_several
-from tigerjax.records.records import expand, read_jsonl, sft_examples, write_jsonl
+from tigerjax.records import expand, sft_examples
 from tigerjax.tokenizer.load import Tokenizer
 
 

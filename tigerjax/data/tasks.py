@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from tigerjax import records
 from tigerjax.data import rows
 from tigerjax.errors import ConfigError, again
 from tigerjax.files import manifest, paths
-from tigerjax.records import records
 from tigerjax.records.tf import start
 from tigerjax.tokenizer.chat import Overlong
 

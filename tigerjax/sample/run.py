@@ -50,7 +50,7 @@ def sample_files(
 ) -> dict[str, Any]:
     """Figures of `sample_prompts` with a checkpoint folder, a tokenizer folder and a JSONL file of prompts."""
     from tigerjax.checkpoint.stored import load_placed
-    from tigerjax.records.records import read_jsonl
+    from tigerjax.files.jsonl import read_jsonl
     from tigerjax.tokenizer.load import Tokenizer
 
     tok, dtype = Tokenizer(tokenizer), options.get("compute", engine.FLOAT32).dtype
