@@ -112,10 +112,10 @@ def test_what_a_bucket_says_to_a_worker_is_what_the_command_says(cloud, near, tm
 
 def test_an_outage_is_told_as_one_and_a_failure_of_ours_as_it_is(cloud):
     assert paths.names(paths.of(FAR))  # a client is there
-    with pytest.raises(BucketError, match="did not answer: busy, 503") as caught, paths.told():
+    with pytest.raises(BucketError, match="did not answer: busy, 503") as caught, paths.bucket_errors():
         raise HttpError({"code": 503, "message": "busy"})
     assert caught.value.exit_code == 1
-    with pytest.raises(DataError, match="UNAVAILABLE"), paths.told():
+    with pytest.raises(DataError, match="UNAVAILABLE"), paths.bucket_errors():
         raise DataError("a record that holds UNAVAILABLE")
 
 
@@ -223,7 +223,7 @@ def test_records_of_every_kind_of_file_are_copied_once_and_read(cloud, kinds, tm
         list(records.documents(f"{FAR}/kinds/docs.array_record"))
     cloud.refuse = lambda method, name: 403
     for place in list(places)[:-1]:
-        with pytest.raises(BucketRefused), paths.told():
+        with pytest.raises(BucketRefused), paths.bucket_errors():
             list(records.documents(place))
     with pytest.raises(BucketRefused):
         list(jsonl.read_jsonl(f"{FAR}/kinds/docs.jsonl"))

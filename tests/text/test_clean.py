@@ -146,6 +146,19 @@ def test_simplification_and_boilerplate_are_for_those_who_ask():
     assert clean_text(text, on=["boilerplate"]) == "\n".join(text.split("\n")[::2])
 
 
+def test_the_figures_say_how_many_records_without_a_language_the_rule_passed_over(tmp_path):
+    given = [
+        {"id": "a", "text": "漢語", "lang": "zh"},
+        {"id": "b", "text": "漢語"},
+        {"id": "c", "text": "語", "lang": None},
+    ]
+    jsonl.write_jsonl(tmp_path / "x.jsonl", given)
+    made = clean_files([tmp_path / "x.jsonl"], tmp_path / "out", on=["simplified"])
+    assert made["figures"]["simplified_without_lang"] == 2
+    assert [r["text"] for _, r in jsonl.read_jsonl(tmp_path / "out" / "x.jsonl")] == ["汉语", "漢語", "語"]
+    assert "simplified_without_lang" not in clean_files([tmp_path / "x.jsonl"], tmp_path / "plain")["figures"]
+
+
 def test_sensitive_words_count_by_1000_characters_and_latin_ones_as_whole_words(tmp_path):
     (tmp_path / "words.txt").write_text("ass\n赌博\n", encoding="utf-8")
     texts = {"a": "The class passed the assembly. " * 4, "b": "网上赌博网站。" * 4, "c": "An ass, said the ass. " * 4}

@@ -33,7 +33,7 @@ def _groups(maker: RowMaker, block: records.Block) -> Iterator[dict[str, Any]]:
     error = ""
     shaped = records.as_document if maker.kind == "documents" else records.as_sft
     try:
-        with paths.told():
+        with paths.bucket_errors():
             for number, record, _ in records.read_block(block):
                 where = f"{block.path}:{number}"
                 records.refuse_denied(where, record)

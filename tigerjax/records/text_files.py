@@ -108,6 +108,8 @@ def parse_element(where: str, value: Any) -> jsonl.Record:
 def _elements(path: Path, file: io.TextIOWrapper) -> Iterator[Any]:
     """The values of a list, decoded one by one from a piece of the text that grows where a value is longer."""
     decode, text, number = json.JSONDecoder().raw_decode, file.read(ARRAY_CHARACTERS), 0
+    while "[" not in text and (more := file.read(ARRAY_CHARACTERS)):
+        text += more
     at = text.index("[") + 1
     while True:
         begin = _after_spaces(text, at)

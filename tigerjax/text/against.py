@@ -307,7 +307,7 @@ def find_files(
     config = {"action": action, "threshold": search.threshold, "gram": search.gram, "min_grams": search.min_grams}
     inputs = [*doc_paths, *unit_paths]
     runner = runner or Runner()
-    hashing = runner.says("hashed", "GB")
+    hashing = runner.reporter("hashed", "GB")
     with manifest.stage(out, name=what, config=config, inputs=inputs, hashing=hashing) as run, runner:
         if run.done:
             return run.manifest or {}

@@ -52,6 +52,7 @@ class _Tally:
         self.rewritten: Counter[str] = Counter()
         self.samples: dict[str, list[Sample]] = {}
         self.bad: list[list[str]] = []
+        self.without_lang = 0
 
     def sample(self, rule: str, identity: str, old: str, new: str) -> None:
         import xxhash
@@ -88,6 +89,7 @@ def _clean_block(job: _Job, block: records.Block) -> dict[str, Any]:
                 tally.on_bad(error, line)
                 continue
             identity = shaped["id"]
+            tally.without_lang += not shaped["lang"]
             met.append(parts.Document(identity, b"", number, 0.0, ""))
             if records.denied(shaped, job.deny):
                 if not job.drop_denied:
@@ -108,6 +110,7 @@ def _clean_block(job: _Job, block: records.Block) -> dict[str, Any]:
         "rewritten": tally.rewritten,
         "samples": tally.samples,
         "bad": tally.bad,
+        "without_lang": tally.without_lang,
         "path": str(block.path),
     }
 
@@ -162,7 +165,7 @@ def clean_files(
     config = {"rules": versions, "deny": list(deny), "drop_denied": drop_denied, "max_bad_fraction": max_bad_fraction}
     read = [*paths, *([sensitive] if sensitive is not None else [])]
     runner = runner or Runner()
-    hashing = runner.says("hashed", "GB")
+    hashing = runner.reporter("hashed", "GB")
     with manifest.stage(out, name="clean", config=config, inputs=read, hashing=hashing) as run, runner:
         if run.done:
             return run.manifest or {}
@@ -191,7 +194,7 @@ def clean_files(
                 f"{bad[0][0]} (and {counts['bad'] - 1} more: {counts['bad']} of {total} records are bad, at most"
                 f" {max_bad_fraction:.1%} may be); repair the lines or raise --max-bad-fraction"
             )
-        written, say = 0, runner.says("write", "records")
+        written, say = 0, runner.reporter("write", "records")
 
         def on_line(_: int) -> None:
             nonlocal written
@@ -213,4 +216,6 @@ def clean_files(
         (run.tmp / "report.html").write_text(text, encoding="utf-8")
         speed = records.speed(paths, time.perf_counter() - started, runner.workers)
         run.figures = {"rewritten": dict(sorted(rewritten.items())), **speed}
+        if "simplified" in chosen.names:  # the rule passes over these: they do not say that they are Chinese
+            run.figures["simplified_without_lang"] = sum(said["without_lang"] for said in found)
     return run.manifest or {}

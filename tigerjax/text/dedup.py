@@ -179,7 +179,7 @@ def dedup_files(
         raise ConfigError(f"threshold={threshold} must be in (0, 1]")
     config: dict[str, Any] = {"kind": kind, "threshold": threshold if kind == "near" else None}
     runner = runner or Runner()
-    hashing = runner.says("hashed", "GB")
+    hashing = runner.reporter("hashed", "GB")
     with manifest.stage(out, name="dedup", config=config, inputs=paths, hashing=hashing) as run, runner:
         if run.done:
             return run.manifest or {}
@@ -191,7 +191,7 @@ def dedup_files(
         edges = [np.load(work / f"edges-{s}.npy", allow_pickle=False) for s in range(shards)]
         named, cluster = clusters(np.concatenate(edges, axis=1))
         (run.tmp / "clusters").mkdir()
-        say = runner.says("cluster", "records")
+        say = runner.reporter("cluster", "records")
         gone = survivors(work, named, cluster, run.tmp / "clusters" / "clusters.jsonl", say)
         gone_parts, gone_places = parts.split_handles(gone)
         for number in numbers:
