@@ -7,12 +7,12 @@ import shutil
 import pytest
 from gcsfs.retry import HttpError
 
+from tigerjax import records
 from tigerjax.command.cli import main
-from tigerjax.data import beam_cache, mixture
+from tigerjax.data import mixture
 from tigerjax.errors import BucketError, BucketRefused, DataError
-from tigerjax.files import manifest, paths
-from tigerjax.records import records
-from tigerjax.stages import parts
+from tigerjax.files import jsonl, manifest, paths
+from tigerjax.records import block
 from tigerjax.stages.runner import Runner
 
 FAR = "gs://bucket/text"
@@ -34,7 +34,7 @@ def near(work, tmp_path_factory):
     folder = tmp_path_factory.mktemp("near") / "files"
     for name in ("raw", "sft", "base_tokenizer", "zh_bpe", "tokenizer"):
         shutil.copytree(work / name, folder / name)
-    records.write_jsonl(folder / "raw" / "corpus_zh.jsonl.zst", records.documents(folder / "raw" / "corpus_zh.jsonl"))
+    jsonl.write_jsonl(folder / "raw" / "corpus_zh.jsonl.zst", records.documents(folder / "raw" / "corpus_zh.jsonl"))
     questions = [record["text"][:200] for record in records.documents(folder / "raw" / "corpus_en.jsonl")]
     (folder / "csv.csv").write_text(f'\ufeffid,question\r\n1,"{questions[0]}"\r\n2,"{questions[1]}"\r\n')
     (folder / "lines.jsonl").write_text(json.dumps({"question": questions[2]}) + "\n")
@@ -90,10 +90,10 @@ def test_measures_of_a_tokenizer_are_those_of_the_disk(cloud, near, tmp_path):
 
 
 def test_worker_processes_read_their_blocks_of_a_file_in_a_bucket(cloud, near, tmp_path, monkeypatch):
-    monkeypatch.setattr(parts, "BLOCK_BYTES", 12_000)
-    monkeypatch.setattr(parts, "SCAN_BYTES", 2_000)
+    monkeypatch.setattr(block, "BLOCK_BYTES", 12_000)
+    monkeypatch.setattr(block, "SCAN_BYTES", 2_000)
     files = [f"{FAR}/raw/corpus_zh.jsonl", f"{FAR}/raw/corpus_en.jsonl"]
-    assert len(parts.blocks(records.expand(files))) > 4
+    assert len(records.blocks(records.expand(files))) > 4
     assert run(STAGES["exact"], near, "--out", tmp_path / "out") == 0
     assert run(STAGES["exact"], FAR, "--out", f"{FAR}/out/exact", "--workers", 2) == 0
     assert content(f"{FAR}/out/exact") == content(tmp_path / "out")
@@ -112,10 +112,10 @@ def test_what_a_bucket_says_to_a_worker_is_what_the_command_says(cloud, near, tm
 
 def test_an_outage_is_told_as_one_and_a_failure_of_ours_as_it_is(cloud):
     assert paths.names(paths.of(FAR))  # a client is there
-    with pytest.raises(BucketError, match="did not answer: busy, 503") as caught, paths.told():
+    with pytest.raises(BucketError, match="did not answer: busy, 503") as caught, paths.bucket_errors():
         raise HttpError({"code": 503, "message": "busy"})
     assert caught.value.exit_code == 1
-    with pytest.raises(DataError, match="UNAVAILABLE"), paths.told():
+    with pytest.raises(DataError, match="UNAVAILABLE"), paths.bucket_errors():
         raise DataError("a record that holds UNAVAILABLE")
 
 
@@ -223,10 +223,10 @@ def test_records_of_every_kind_of_file_are_copied_once_and_read(cloud, kinds, tm
         list(records.documents(f"{FAR}/kinds/docs.array_record"))
     cloud.refuse = lambda method, name: 403
     for place in list(places)[:-1]:
-        with pytest.raises(BucketRefused), paths.told():
+        with pytest.raises(BucketRefused), paths.bucket_errors():
             list(records.documents(place))
     with pytest.raises(BucketRefused):
-        list(records.read_jsonl(f"{FAR}/kinds/docs.jsonl"))
+        list(jsonl.read_jsonl(f"{FAR}/kinds/docs.jsonl"))
 
 
 def show(name, source, folder, out):
@@ -255,7 +255,7 @@ def test_beam_makes_the_same_rows_of_files_in_a_bucket(cloud, kinds, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("runner", "module", "last"), [("local", manifest, "Stage"), ("DirectRunner", beam_cache, "blocks")]
+    ("runner", "module", "last"), [("local", manifest, "Stage"), ("DirectRunner", records, "blocks")]
 )
 def test_a_bucket_that_refuses_while_rows_are_made_is_named_so(cloud, kinds, monkeypatch, runner, module, last):
     mixture.pretraining(

@@ -5,13 +5,12 @@
     Source("tfds/zh_books/1.0.0")                                              or by its folder
 
 The dataset has one split, train, in the order of the files. What a record holds besides the columns below is kept as
-JSON in the column `json`, so that every record comes back as it was (`tigerjax.records.readers`).
+JSON in the column `json`, so that every record comes back as it was (`tigerjax.records.tensorflow_files`).
 """
 
 import contextlib
 import io
 import itertools
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +19,12 @@ from typing import Any, Literal
 
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
+from tigerjax.files.jsonl import Record
 from tigerjax.files.progress import Progress
-from tigerjax.records import records
-from tigerjax.records.readers import JSON_COLUMN, SPLIT, TFDS_INFO
+from tigerjax.records.inputs import expand
+from tigerjax.records.tensorflow_files import JSON_COLUMN, SPLIT
 from tigerjax.records.tf import start
+from tigerjax.records.validated import documents, sft_examples
 
 Kind = Literal["documents", "sft"]
 COLUMNS = {"documents": ("id", "text", "source", "lang"), "sft": ("id", "task", "source", "lang")}
@@ -48,14 +49,14 @@ def build(
     _, _ = start()
     import tensorflow_datasets as tfds
 
-    files = records.expand(inputs)
+    files = expand(inputs)
     out = paths.of(data_dir) / name / version
     config = {"name": name, "version": version, "kind": kind}
     hashing = progress and progress("hashed", "GB")
     with manifest.stage(out, name="tfds", config=config, inputs=files, hashing=hashing) as run:
         if run.done:
             return run.manifest or {}
-        given = records.documents(files) if kind == "documents" else records.sft_examples(files)
+        given = documents(files) if kind == "documents" else sft_examples(files)
         if (first := next(given, None)) is None:
             raise DataError(f"{', '.join(map(str, files))}: no records")
         text = tfds.features.Text()
@@ -100,7 +101,7 @@ def _silence(tfds: Any) -> Iterator[None]:
 class _Rows:
     """(number, columns) of records; TFDS keeps the order of the numbers."""
 
-    def __init__(self, given: Iterator[records.Record], kind: Kind, say: Callable[[int, int], None] | None):
+    def __init__(self, given: Iterator[Record], kind: Kind, say: Callable[[int, int], None] | None):
         self._given, self._texts, self._say = given, COLUMNS[kind], say
         self._columns = {*self._texts, *(("messages",) if kind == "sft" else ())}
 
@@ -114,23 +115,3 @@ class _Rows:
 
     def _fits(self, column: str, value: Any) -> bool:
         return isinstance(value, str) or column not in self._texts
-
-
-def folder(name: str) -> Path:
-    """The folder of a dataset named as TFDS names it, NAME[/CONFIG][:VERSION], under TFDS's data dir."""
-    start()
-    import tensorflow_datasets as tfds
-
-    try:
-        # TFDS reads the variable when it is imported; here it counts when it is asked.
-        builder = tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"), try_gcs=False)
-    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
-        why = str(error).splitlines()[0]
-    else:
-        if builder.is_prepared():
-            return paths.of(builder.data_path)
-        why = f"{builder.data_path} has no {TFDS_INFO}"
-    raise DataError(
-        f"tfds:{name} is not on disk ({why}); make it with `tigerjax data tfds`, and set TFDS_DATA_DIR to its"
-        " --data-dir"
-    )
