@@ -6,7 +6,7 @@ A wanted change rewrites the file:  PYTHONPATH=. python tests/command/test_optio
 from collections.abc import Iterator
 from pathlib import Path
 
-from tigerjax.command import cli, options
+from tigerjax.command import options, table
 from tigerjax.config import RunConfig
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "options.txt"
@@ -14,10 +14,10 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "options.txt"
 
 def lines() -> Iterator[str]:
     """A section a command, a line an option: name, type, default. The fields of a run come last."""
-    for words, command in cli.COMMANDS.items():
-        with_config = command in cli.WITH_CONFIG
+    for words, command in table.COMMANDS.items():
+        with_config = options.takes_config(command)
         yield f"tigerjax {' '.join(words)}{' CONFIG' if with_config else ''}"
-        yield from sorted(map(line, options.own(command, with_config=with_config)))
+        yield from sorted(map(line, options.of_command(command)))
     yield "fields of CONFIG"
     yield from sorted(map(line, options.of_config(RunConfig)))
 
