@@ -47,15 +47,15 @@ def spans(row: np.ndarray, tok: Tokenizer, is_byte: Sequence[bool]) -> Iterator[
 
 def _sources(figures: dict[str, Any]) -> tuple[list[tuple[str, Any]], pages.Table]:
     """Bars of the token shares by source, wanted and realised, and a table of what each source holds."""
-    shares, rows = [], []
+    shares, cells = [], []
     high = max([*figures["wanted"].values(), *figures["realised"].values()])
     for name, wanted in figures["wanted"].items():
         realised, about = figures["realised"][name], figures["sources"][name]
         sides = (("wanted", wanted), ("realised", realised))
         shares.append((name, bars([Bar(side, share, percent(share, 2), side) for side, share in sides], 0.0, high)))
         epochs = realised * figures["rows_of_an_epoch"] / about["rows"]
-        rows.append([name, *map(number, (about["rows"], about["tokens"], about["chars_per_token"], epochs))])
-    return shares, pages.Table(["source", "rows", "tokens", "characters a token", "epochs"], rows)
+        cells.append([name, *map(number, (about["rows"], about["tokens"], about["chars_per_token"], epochs))])
+    return shares, pages.Table(["source", "rows", "tokens", "characters a token", "epochs"], cells)
 
 
 def rows_shown(loader: Loader, count: int, seed: int) -> dict[str, np.ndarray]:
