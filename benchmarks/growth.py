@@ -76,8 +76,9 @@ def sampled(candidates: int) -> Callable[[], float]:
     import numpy as np
     from sampler import CONFIG, NumberTokenizer
 
+    from tigerjax.config import FLOAT32
     from tigerjax.model.llama import model as llama
-    from tigerjax.sample.engine import FLOAT32, SamplingConfig, generate
+    from tigerjax.sample.engine import SamplingConfig, generate
 
     weights = _weights(CONFIG, nn, jax, llama, FLOAT32)
     rng = np.random.default_rng(0)
@@ -90,7 +91,9 @@ def sampled(candidates: int) -> Callable[[], float]:
 
 @functools.cache
 def _weights(config: Any, nn: Any, jax: Any, llama: Any, compute: Any) -> Any:
-    return nn.unbox(llama.init(llama.Llama(config, compute), jax.random.key(0)))
+    from tigerjax.model.layers import init
+
+    return nn.unbox(init(llama.Llama(config, compute), jax.random.key(0)))
 
 
 def text(stage: str, folder: Path, megabytes: float) -> Callable[[], float]:

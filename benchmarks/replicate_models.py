@@ -239,7 +239,7 @@ def extension(place: Place, arm: str) -> dict[str, Any]:
     import jax
 
     from tigerjax.checkpoint.model import load_model, save_model
-    from tigerjax.model.llama.model import NORMAL
+    from tigerjax.model.layers import NORMAL
     from tigerjax.tokenizer.load import Tokenizer
 
     out, start = place.out, f"extension_{arm}_start"

@@ -313,7 +313,7 @@ def samples(work: Work, models: dict[str, Path], count: int = 8) -> list[dict[st
 def hugging_face(work: Work, run_dir: Path) -> dict[str, Any]:
     """Exports the last model and compares logits, greedy ids and token ids with `transformers` on the export."""
     from tigerjax.checkpoint.model import load_model
-    from tigerjax.convert.hf import to_hf
+    from tigerjax.convert.hf import Export, to_hf
     from tigerjax.quickstart import parity
 
     out = work.out
@@ -328,7 +328,7 @@ def hugging_face(work: Work, run_dir: Path) -> dict[str, Any]:
             return run.manifest["figures"]
         model = load_model(run_dir)
         lineage = {"checkpoint": str(run_dir.relative_to(out))}
-        to_hf(model.weights, model.config, out / "hf", tokenizer=out / "tokenizer", lineage=lineage)
+        to_hf(model.weights, model.config, out / "hf", Export(tokenizer=out / "tokenizer", lineage=lineage))
         run.figures = parity.compare(model, out / "tokenizer", out / "hf", run.tmp, _prompts(), ANSWER_TOKENS)
         return run.figures
 

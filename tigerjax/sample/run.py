@@ -26,6 +26,7 @@ from tigerjax.config import ComputeConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
 from tigerjax.files.log import Log
+from tigerjax.model import families
 from tigerjax.processes import hosts
 from tigerjax.sample import engine
 from tigerjax.sample.records import encode
@@ -55,7 +56,7 @@ def sample_files(
 
     tok, dtype = Tokenizer(tokenizer), options.get("compute", engine.FLOAT32).dtype
     loaded = load_placed(model, options.get("mesh"), dtype)
-    if loaded.kind != "llama":
+    if families.is_reward(loaded.kind):
         raise ConfigError(f"{model}: a checkpoint of kind {loaded.kind!r} cannot be sampled; give a language model")
     if loaded.tokenizer_sha256 not in (None, tok.sha256):
         raise DataError(
