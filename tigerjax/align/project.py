@@ -27,8 +27,8 @@ from tigerjax.align.steps import STEPS, shared_stage
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
+from tigerjax.files.jsonl import read_jsonl
 from tigerjax.files.progress import Progress
-from tigerjax.records.records import read_jsonl
 
 FILE = "align.json"
 

@@ -51,7 +51,7 @@ def sample_files(
 ) -> dict[str, Any]:
     """Figures of `sample_prompts` with a checkpoint folder, a tokenizer folder and a JSONL file of prompts."""
     from tigerjax.checkpoint.stored import load_placed
-    from tigerjax.records.records import read_jsonl
+    from tigerjax.records import read
     from tigerjax.tokenizer.load import Tokenizer
 
     tok, dtype = Tokenizer(tokenizer), options.get("compute", engine.FLOAT32).dtype
@@ -63,7 +63,7 @@ def sample_files(
             f"{model}: trained with tokenizer {loaded.tokenizer_sha256[:12]}, but {tokenizer} is {tok.sha256[:12]};"
             " give the tokenizer of the checkpoint"
         )
-    asked = [record for _, record in read_jsonl(prompts)]
+    asked = [record for _, record in read(prompts)]
     if not asked:
         raise DataError(f"{prompts}: no prompts; each line needs prompt_id, and messages or text")
     return sample_prompts(
