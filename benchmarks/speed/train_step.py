@@ -1,7 +1,7 @@
 """Tokens per second of the training step on this machine's first device, by activation dtype and loss chunk.
 
-    JAX_PLATFORMS=cpu python benchmarks/train_step.py --json train_step.json
-    python benchmarks/train_step.py --dtype float32 --remat none --chunk 512 1024 4096 --steps 10
+    JAX_PLATFORMS=cpu python benchmarks/speed/train_step.py --json train_step.json
+    python benchmarks/speed/train_step.py --dtype float32 --remat none --chunk 512 1024 4096 --steps 10
 
 The default sizes are a quick-start model: D=128, L=4, F=384, 4 heads, 2 kv heads, V=3072, T=128, 32 rows.
 Every case is compiled, run twice to warm up, then timed over --steps steps; the best and the median are shown.

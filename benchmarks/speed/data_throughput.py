@@ -1,6 +1,6 @@
 """MB/s/core of the text stages over three sizes, and the exponent of their cost: 1.0 is linear.
 
-    python benchmarks/data_throughput.py [--sizes 4 8 16] [--json FILE]
+    python benchmarks/speed/data_throughput.py [--sizes 4 8 16] [--json FILE]
 
 and tokens a second: of rows made from raw text, of the same rows read back by the loader, in batches of 64.
 
@@ -33,7 +33,7 @@ from tigerjax.text.dedup import against_sft_files, dedup_files
 from tigerjax.tokenizer.extend import extend
 from tigerjax.tokenizer.train import train_model
 
-EMBEDDED = Path(__file__).resolve().parents[1] / "data_mixtures" / "embedded"
+EMBEDDED = Path(__file__).resolve().parents[2] / "data_mixtures" / "embedded"
 SEQ_LEN, BATCH_ROWS = 2048, 64
 SENTENCES = 24  # of a document: about 1,400 characters, as the design's documents have
 

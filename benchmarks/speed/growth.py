@@ -1,6 +1,6 @@
 """How cost grows: the exponent of time over layers, rows, length, candidates and corpus, with its residual.
 
-    python benchmarks/growth.py --json growth.json [--repeats 3] [--tiny]
+    python benchmarks/speed/growth.py --json growth.json [--repeats 3] [--tiny]
 
 Each size runs in turns with the others; the exponent is the slope of log(time) over log(size) through the medians, the
 residual the largest distance of a median from that line, in percent. Theory: 1 for layers, rows, candidates and

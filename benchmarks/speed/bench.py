@@ -1,9 +1,9 @@
 """`make bench`: every figure beside its peer, in one table; the repeats that it is made of are kept.
 
-    python benchmarks/bench.py --out runs/bench             all parts; sized for 20 minutes on two idle cores
-    python benchmarks/bench.py --only startup checkpoint    some; --list names them; what OUT knows of others stays
-    python benchmarks/bench.py --out runs/bench --write     runs nothing: docs/BENCHMARKS.md's table from OUT
-    python benchmarks/bench.py --tiny                       the smallest sizes: does it run? (figures say nothing)
+    python benchmarks/speed/bench.py --out runs/bench             all parts; sized for 20 minutes on two idle cores
+    python benchmarks/speed/bench.py --only startup checkpoint    some parts; OUT keeps the others; --list names all
+    python benchmarks/speed/bench.py --out runs/bench --write     runs nothing: docs/BENCHMARKS.md's table from OUT
+    python benchmarks/speed/bench.py --tiny                       the smallest sizes: does it run? (figures say nothing)
 
 Each part is a script of this folder in a process of its own, and can be run alone with more repeats. OUT/NAME.json is
 what it wrote, OUT/bench.json the table with machine, and each part's seconds and commit. A ratio above 1 is to our
@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 
 from turns import HEAD, Row, cells, commit, show
 
-HERE = Path(__file__).parent
-DOC = HERE.parent / "docs" / "BENCHMARKS.md"
-START, END = "<!-- bench: benchmarks/bench.py --write -->", "<!-- end of bench -->"
+HERE = Path(__file__).resolve().parent
+DOC = HERE.parents[1] / "docs" / "BENCHMARKS.md"
+START, END = "<!-- bench: benchmarks/speed/bench.py --write -->", "<!-- end of bench -->"
 
 
 class Part(NamedTuple):

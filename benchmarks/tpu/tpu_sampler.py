@@ -1,8 +1,8 @@
 """The sampler's programs compiled for described TPU slices: memory of a chip, and the time of a decode step.
 
-    python benchmarks/tpu_sampler.py --out runs/tpu_sampler          every row, a process each, or read from there
-    python benchmarks/tpu_sampler.py --out runs/tpu_sampler --only 70b_v5p8_80 --again
-    python benchmarks/tpu_sampler.py --out runs/tpu_sampler --write  the table of docs/TPU.md from the files
+    python benchmarks/tpu/tpu_sampler.py --out runs/tpu_sampler          every row, a process each, or read from there
+    python benchmarks/tpu/tpu_sampler.py --out runs/tpu_sampler --only 70b_v5p8_80 --again
+    python benchmarks/tpu/tpu_sampler.py --out runs/tpu_sampler --write  the table of docs/TPU.md from the files
 
 bfloat16 weights cut over the tensor axis, prompts in the bucket of 1,024 tokens and answers of up to 512; prefill, fill
 and advance as `tigerjax sample` runs them. `step ms` are the compiler's estimated cycles of one decode step and the
@@ -29,8 +29,8 @@ from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig
 from tigerjax.plan.hlo import Instruction, shape_bytes
 from tigerjax.plan.trips import Program, trip_count
 
-DOC = Path(__file__).resolve().parents[1] / "docs" / "TPU.md"
-START, END = "<!-- sampler: benchmarks/tpu_sampler.py --write -->", "<!-- end of sampler -->"
+DOC = Path(__file__).resolve().parents[2] / "docs" / "TPU.md"
+START, END = "<!-- sampler: benchmarks/tpu/tpu_sampler.py --write -->", "<!-- end of sampler -->"
 BUCKET, ANSWER, PROMPTS = 1024, 512, 8
 TRIES = 3  # of a draw, until all rows have a token: at most 1 row in 20 needs a second at top-p 0.95, 1 in 400 a third
 SIZES = {  # layers, model, mlp, heads, kv heads

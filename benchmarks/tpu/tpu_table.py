@@ -1,10 +1,10 @@
 """Llama-2 steps compiled for described TPU slices: memory and static time beside MaxText's at its published settings.
 
-    python benchmarks/tpu_table.py --out runs/tpu_table          every row, a process each; rows that are there are read
-    python benchmarks/tpu_table.py --out runs/tpu_table --only 70b_v5p64_2rows --again
-    python benchmarks/tpu_table.py --out runs/tpu_table --vocab 60928
-    python benchmarks/tpu_table.py --out runs/vmem48 --flag xla_tpu_scoped_vmem_limit_kib=49152
-    python benchmarks/tpu_table.py --out runs/tpu_table --write      the table of docs/TPU.md from the files
+    python benchmarks/tpu/tpu_table.py --out runs/tpu_table         every row, a process each; finished rows are read
+    python benchmarks/tpu/tpu_table.py --out runs/tpu_table --only 70b_v5p64_2rows --again
+    python benchmarks/tpu/tpu_table.py --out runs/tpu_table --vocab 60928
+    python benchmarks/tpu/tpu_table.py --out runs/vmem48 --flag xla_tpu_scoped_vmem_limit_kib=49152
+    python benchmarks/tpu/tpu_table.py --out runs/tpu_table --write      the table of docs/TPU.md from the files
 
 float32 weights and Adam, bfloat16 compute, splash attention, L = 4096 unless the row says otherwise. Every row is the
 step that `tigerjax train` runs, compiled by libtpu with the flags of launch/libtpu_flags/. No TPU is needed. A row is
@@ -36,7 +36,7 @@ from tigerjax.config import (
     SplashConfig,
 )
 
-DOC = Path(__file__).resolve().parents[1] / "docs" / "TPU.md"
+DOC = Path(__file__).resolve().parents[2] / "docs" / "TPU.md"
 SIZES = {  # layers, model, mlp, heads, kv heads
     "7b": (32, 4096, 11008, 32, 32),
     "70b": (80, 8192, 28672, 64, 8),

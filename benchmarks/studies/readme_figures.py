@@ -1,7 +1,7 @@
 """Writes the quick start's figures into README.md and README.zh.md, between `<!-- quickstart -->` and
 `<!-- stages -->` marks.
 
-python benchmarks/readme_figures.py runs/quickstart/report.json
+python benchmarks/studies/readme_figures.py runs/quickstart/report.json
 """
 
 import argparse
@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 README, CHINESE = ROOT / "README.md", ROOT / "README.zh.md"
 IN_CHINESE = {
     "held-out pairs that the reward model orders rightly": "奖励模型排对的留出对",

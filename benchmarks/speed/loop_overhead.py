@@ -1,6 +1,6 @@
 """What the loop costs beside the step: logging, metrics, health, saving; and what the compilation cache saves.
 
-    JAX_PLATFORMS=cpu python benchmarks/loop_overhead.py [--steps 60] [--repeats 3] [--json FILE]
+    JAX_PLATFORMS=cpu python benchmarks/speed/loop_overhead.py [--steps 60] [--repeats 3] [--json FILE]
 
 The same compiled step of a small Llama on the same batches, in turns: called bare, and by `tigerjax.train.loop` with a
 log line each step, TensorBoard, spike limits and a save every third of the run. Medians of steps and repeats:

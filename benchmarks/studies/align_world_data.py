@@ -1,4 +1,4 @@
-"""The questions, demonstrations and rankings of benchmarks/align_world.py, drawn from one seed."""
+"""The questions, demonstrations and rankings of benchmarks/studies/align_world.py, drawn from one seed."""
 
 import random
 from pathlib import Path

@@ -1,8 +1,8 @@
 """The training step beside Hugging Face Transformers on PyTorch: tokens/s and peak memory, same model, same device.
 
-    JAX_PLATFORMS=cpu python benchmarks/train_beside_transformers.py --json train.json
-    JAX_PLATFORMS=cpu python benchmarks/train_beside_transformers.py --repeats 5 --steps 4
-    python benchmarks/train_beside_transformers.py --case 1b 7b_wide --steps 10 --json train_gpu.json
+    JAX_PLATFORMS=cpu python benchmarks/speed/train_beside_transformers.py --json train.json
+    JAX_PLATFORMS=cpu python benchmarks/speed/train_beside_transformers.py --repeats 5 --steps 4
+    python benchmarks/speed/train_beside_transformers.py --case 1b 7b_wide --steps 10 --json train_gpu.json
 
 On a CPU in float32 with the plain attention on our side; on an NVIDIA GPU in bfloat16 (weights and AdamW in float32 on
 both sides; cuDNN's attention on ours, PyTorch's `sdpa`, autocast and the fused AdamW on theirs), and a third side,

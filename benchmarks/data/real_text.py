@@ -1,7 +1,7 @@
 """The real commands over all the real text that `real_sources.py` installs: from pages to rows, with figures.
 
-    python benchmarks/real_text.py --out runs/real_text          resumes where it stopped; --again begins anew
-    python benchmarks/real_text.py --out runs/real_text --write      the table of docs/DATA.md from its figures
+    python benchmarks/data/real_text.py --out runs/real_text          resumes where it stopped; --again begins anew
+    python benchmarks/data/real_text.py --out runs/real_text --write      the table of docs/DATA.md from its figures
 
 sample, train, extend and verify; then clean, dedup exact, near and against-sft, cache and stats. Prose is sampled
 whole, dictionaries by a third and verse by a fiftieth, so that the pieces are those of modern Chinese. A Chinese model
@@ -28,7 +28,7 @@ from tigerjax.records import records
 from tigerjax.text.containment import SHORTEST_KEY
 from tigerjax.text.grams import key
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DOC = ROOT / "docs" / "DATA.md"
 SIZE, FIRST_SIZE = 60_515, 46_000
 SEQ_LEN = 2048

@@ -1,6 +1,6 @@
 """Seconds before anything happens: imports, help, and the first training step, cold and with the compilation cache.
 
-    python benchmarks/startup.py --json startup.json [--repeats 3]
+    python benchmarks/speed/startup.py --json startup.json [--repeats 3]
 
 Each in a process of its own, in turns, medians. The first step is that of `train_beside_transformers.py`, a Llama of
 32 million weights on both sides, from the start of the process to the end of the step.

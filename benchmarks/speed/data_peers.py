@@ -1,6 +1,6 @@
 """Text and rows beside the libraries that others use for them, same input, in turns, CPU seconds of one process.
 
-python benchmarks/data_peers.py --json data_peers.json [--megabytes 4] [--repeats 3]
+python benchmarks/speed/data_peers.py --json data_peers.json [--megabytes 4] [--repeats 3]
 
 tokenizer    `Tokenizer.encode_batch` beside `tokenizers` with the exported tokenizer.json; ids are compared
 near         near duplicates from files to files beside datasketch: same key, same shingles, 112 permutations in 14

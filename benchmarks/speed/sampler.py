@@ -1,6 +1,6 @@
 """Tokens a second of the sampler beside `transformers.generate`: 8 prompts x 10 candidates x 128 tokens.
 
-    JAX_PLATFORMS=cpu python benchmarks/sampler.py --json sampler.json
+    JAX_PLATFORMS=cpu python benchmarks/speed/sampler.py --json sampler.json
 
 Both run the same random weights (28 million, grouped-query attention) on the same device in turns, on a CPU in
 float32 and on an NVIDIA GPU in bfloat16, at temperature 0.9 and top-p 0.95; the rates are those of all turns

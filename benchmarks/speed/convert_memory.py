@@ -1,4 +1,4 @@
-"""Peak memory of conversion over depth: python benchmarks/convert_memory.py [--layers 2 4 8] [--size 70b] [--at gs://…]
+"""Peak memory of conversion over depth: python benchmarks/speed/convert_memory.py [--layers 2 4 8] [--size 70b] [--at gs://…]
 
 For each depth, in processes of their own: writes a random Hugging Face checkpoint of the layer shapes asked for, brings
 it in with `tigerjax convert from-hf`, out again with `to-hf`, both with --verify, compares the checksums, and removes

@@ -1,6 +1,6 @@
 """Repeats the quick start over seeds and reports the spread: is the gain of the round real?
 
-    python benchmarks/quickstart_seeds.py --seeds 0 1 2 --out runs/seeds --json runs/seeds/figures.json
+    python benchmarks/studies/quickstart_seeds.py --seeds 0 1 2 --out runs/seeds --json runs/seeds/figures.json
 
 The gain is the accuracy on held-out questions of the rejection-sampled model over that of the SFT model, and over a
 control: the SFT model trained for as many steps on the same data without the winners. Finished seeds are kept.

@@ -1,6 +1,6 @@
 """Preemption drill: a run of two processes, killed at random moments and started again, ends with the same weights.
 
-    python benchmarks/drill.py [--kills 20] [--steps 400] [--seed 0] [--json FILE]
+    python benchmarks/studies/drill.py [--kills 20] [--steps 400] [--seed 0] [--json FILE]
 
 First the run goes through undisturbed. Then it is disturbed until it was hit --kills times: one process or both get
 SIGKILL, one time in three at a random moment of the start (imports, restore, compilation), else when it has done a
@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PROCESSES, DEVICES, ROWS, LENGTH, VOCAB, EVERY = 2, 2, 8, 16, 60, 10
 START_S = 45  # who is killed before the others have found it ends them so late
 STALL_S, HEARTBEAT_S = 30, 20  # of the run; no hit may take longer to end it than both together, and 30 s

@@ -1,8 +1,8 @@
 """Plans every configs/tiger_*.py on its slice, and writes the figures into the configs' docstrings.
 
-    python benchmarks/tiger_plans.py --out runs/tiger_plans            plans that are there are read, not made again
-    python benchmarks/tiger_plans.py --out runs/tiger_plans --only tiger_7b_sft --again
-    python benchmarks/tiger_plans.py --out runs/tiger_plans --write    puts what was planned into the docstrings
+    python benchmarks/tpu/tiger_plans.py --out runs/tiger_plans            plans that are there are read, not made again
+    python benchmarks/tpu/tiger_plans.py --out runs/tiger_plans --only tiger_7b_sft --again
+    python benchmarks/tpu/tiger_plans.py --out runs/tiger_plans --write    puts what was planned into the docstrings
 
 No TPU is needed; minutes a config on 2 cores. Each plan is `tigerjax plan` in its own process; OUT/NAME.json holds it.
 """
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HOLISTIC = ["--tokens", "300e9"]
 ANSWERS = ["--answers", "4"]
 WORDS = {

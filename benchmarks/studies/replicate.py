@@ -1,8 +1,8 @@
 """The method, replicated small: what each of its claims is worth on tiny models, over seeds, with negative results.
 
-    python benchmarks/replicate.py --seeds 0 1 2 --out runs/replicate      resumes; Ctrl-C at any time
-    python benchmarks/replicate.py --only rounds extension                 these experiments and what they need
-    python benchmarks/replicate.py --write                                 docs/REPLICATION.md from the finished cells
+    python benchmarks/studies/replicate.py --seeds 0 1 2 --out runs/replicate   resumes; Ctrl-C at any time
+    python benchmarks/studies/replicate.py --only rounds extension              these experiments and what they need
+    python benchmarks/studies/replicate.py --write                              docs/REPLICATION.md from finished cells
 
     tokens      characters a token on held-out Chinese before and after the vocabulary grows
     holistic    0, 5 and 10% instructions in pretraining: answers before SFT, held-out losses, SFT examples
@@ -18,9 +18,13 @@ runs, and its figures say nothing. By-name text (`--real`, made by `real_sources
 import argparse
 import dataclasses
 import os
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+# Scripts import each other by file name; `turns` and `make_embedded` are in the folders beside this one.
+sys.path += [str(Path(__file__).resolve().parents[1] / folder) for folder in ("speed", "data")]
 
 import align_world
 import align_world_config

@@ -14,7 +14,7 @@ from replicate_tokens import EMBEDDED_PIECES
 
 from tigerjax.files import manifest
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE, KEPT = DOCS / "REPLICATION.md", DOCS / "replication" / "cells.json"
 TEXT = Path(__file__).with_name("replicate.md")
 DIGITS = 5

@@ -1,6 +1,6 @@
 """Seconds to save and restore a training state beside torch.save and safetensors: the same arrays, in turns.
 
-    python benchmarks/checkpoint_peers.py --json checkpoint_peers.json [--scale 1.0] [--repeats 3]
+    python benchmarks/speed/checkpoint_peers.py --json checkpoint_peers.json [--scale 1.0] [--repeats 3]
 
 A Llama of 32 million weights with both moments of Adam, float32 (scale 1.0: 0.38 GB), to the same disk. Ours is the
 trainer's own: Orbax, a SHA-256 of every tensor, complete or not there; `blocked` is how long a save keeps the loop
