@@ -37,7 +37,7 @@ def figures(reports: list[dict]) -> dict:
 def errors_over_questions(folders: list[Path]) -> dict[str, float]:
     """Standard error of each mean gain over questions drawn anew, the seeds kept: from each question's mean."""
     from tigerjax.evaluate import questions
-    from tigerjax.quickstart.run import TEST, read
+    from tigerjax.quickstart.state import TEST, read
 
     asked = questions.load(TEST)
 

@@ -18,7 +18,8 @@ from make_embedded import capitals
 
 from tigerjax.config import RunConfig
 from tigerjax.files import manifest
-from tigerjax.quickstart import run as quick
+from tigerjax.quickstart import state as quick
+from tigerjax.quickstart import text as quick_text
 from tigerjax.quickstart import training
 
 HELD_OUT = 0.1
@@ -71,7 +72,7 @@ class Place:
                 batch_rows=changes.get("rows", found.batch_rows),
             )
 
-        return training.run_config(name, self.out, seed=self.seed, adjust=adjust)
+        return quick.run_config(name, self.out, seed=self.seed, adjust=adjust)
 
     def train(self, config: RunConfig, folder: str, inputs: Sequence[Path]) -> Path:
         """Trains OUT/FOLDER unless it is finished; an interrupted one goes on from its newest checkpoint."""
@@ -135,7 +136,7 @@ def base(place: Place) -> dict[str, Any]:
     from tigerjax.tokenizer.load import Tokenizer
 
     figures = _text(place)
-    out, shape = place.out, training.run_config("holistic", place.out, seed=0, adjust=lambda c: c).model
+    out, shape = place.out, quick.run_config("holistic", place.out, seed=0, adjust=lambda c: c).model
     figures |= _vocabulary(place, shape.vocab_size)
     config = place.config("base", "replicate_base", place.sizes.base_steps)
     place.train(config, "base", [out / "sources", out / "base_tokenizer"])
@@ -175,7 +176,7 @@ def _text(place: Place) -> dict[str, Any]:
     texts = [out / "text" / name for name in corpora]
     cut = against_sft_files(texts, [out / "instructions.jsonl"], out / "pretrain")
     for folder, target in (("pretrain", "sources"), ("text", "sources_with_repeats")):
-        quick.split_sources({lang: out / folder / f"corpus_{lang}.jsonl" for lang in ("zh", "en")}, out / target)
+        quick_text.split_sources({lang: out / folder / f"corpus_{lang}.jsonl" for lang in ("zh", "en")}, out / target)
     before, after = (_characters(out / f) for f in ("text", "pretrain"))
     return {"documents": cut["counts"], "characters_with_repeats": before, "characters_without": after}
 
@@ -206,13 +207,13 @@ def _vocabulary(place: Place, size: int) -> dict[str, Any]:
     from tigerjax.tokenizer.train import train_model
 
     out, source = place.out, place.out / "sources_with_repeats"
-    entries = training.run_config("base", out, seed=0, adjust=lambda c: c).model.vocab_size
+    entries = quick.run_config("base", out, seed=0, adjust=lambda c: c).model.vocab_size
     train_model([source / "en_books.jsonl", source / "en_facts.jsonl"], entries, out / "base_tokenizer")
     drawn = out / "tokenizer_sample"
     facts = [source / "zh_facts.jsonl"]
-    sample(inputs=facts, out=drawn, fraction=quick.FACTS_SAMPLE, seed=place.seed, min_sample_bytes=1)
+    sample(inputs=facts, out=drawn, fraction=quick_text.FACTS_SAMPLE, seed=place.seed, min_sample_bytes=1)
     text = [source / "zh_books.jsonl", drawn / "sample.txt"]
-    train_model(text, quick.CHINESE_PIECES, out / "zh_tokenizer", character_coverage=0.98)
+    train_model(text, quick_text.CHINESE_PIECES, out / "zh_tokenizer", character_coverage=0.98)
     extend(base=out / "base_tokenizer", new=out / "zh_tokenizer", size=size, out=out / "tokenizer")
     return {"vocabulary": [Tokenizer(out / name).size for name in ("base_tokenizer", "tokenizer")]}
 

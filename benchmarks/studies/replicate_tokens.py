@@ -11,7 +11,7 @@ from typing import Any
 
 import xxhash
 
-from tigerjax.quickstart import run as quick
+from tigerjax.quickstart import state as quick
 
 BASE = quick.EMBEDDED / "base_32000.model"
 EMBEDDED_PIECES = (250, 500, 1000, 1750)
