@@ -20,12 +20,12 @@ import tigerjax
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("tigerjax", "configs", "data_mixtures")
 OF_USERS = {"beam", "eval", "hf", "label"}
-"""Extras whose packages tigerjax imports in the commands that they are for. `dev` and `bench` are for this repository."""
+"""Extras whose packages some commands import. `dev` and `bench` are for this repository only."""
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheel's files as pip lays them out; built from a copy, since setuptools writes beside setup.py."""
+    """A folder with the files of the wheel, as pip lays them out. Built from a copy: setuptools writes beside setup.py."""
     copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("installed")
     for name in PACKAGES:
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -13,7 +13,7 @@ from tigerjax.command.cli import main
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError
 from tigerjax.files import manifest
-from tigerjax.quickstart import answers, run, state, text, training
+from tigerjax.quickstart import answers, parity, run, state, text, training
 
 STEPS = 2
 PARITY = 1e-4
