@@ -25,7 +25,7 @@ OF_USERS = {"beam", "eval", "hf", "label"}
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files of the wheel, as pip lays them out. It is built from a copy because setuptools litters."""
+    """A folder with the files of the wheel, as pip lays them out. Built from a copy, since setuptools litters."""
     copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("installed")
     for name in PACKAGES:
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,9 +1,9 @@
 """Peak memory of conversion over depth: python benchmarks/speed/convert_memory.py [--layers 2 4 8] [--size 70b] [--at gs://…]
 
-For each depth, in processes of their own: writes a random Hugging Face checkpoint of the layer shapes asked for, brings
-it in with `tigerjax convert from-hf`, out again with `to-hf`, both with --verify, compares the checksums, and removes
-everything (in a bucket it stays). Prints a table; memory that does not grow with depth is what is to be seen. Needs the
-disk of three copies of the deepest model; float32 on our side, bfloat16 on theirs.
+For each depth it writes a random Hugging Face checkpoint with the layer shapes asked for, imports it with `tigerjax
+convert from-hf`, exports it with `to-hf`, both with --verify, and compares the checksums. Each step is a process of its
+own. Everything is removed afterwards, but not in a bucket. The table should show that memory does not grow with depth.
+The disk must hold three copies of the deepest model: theirs are bfloat16, ours is float32.
 """
 
 import argparse
@@ -33,7 +33,7 @@ SIZES = {
 
 
 def make(folder: Path, config: ModelConfig) -> None:
-    """A random bfloat16 checkpoint, written row block by row block: the maker holds no tensor either."""
+    """A random bfloat16 checkpoint, written in blocks of rows: this script does not hold a whole tensor either."""
     spec = table(config, rows=config.vocab_size)
     folder.mkdir(parents=True, exist_ok=True)
     content = hf_config.to_config(

@@ -157,9 +157,9 @@ def sft(folder: Path, count: int, repeats: int) -> tuple[list[Row], Any]:
 
     def encoded(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         users, answers = ([turns[i]["content"] for turns in batch["messages"]] for i in (0, 1))
-        asked, told = (other(texts, add_special_tokens=False)["input_ids"] for texts in (users, answers))
-        ids = [[mine.ins, *a, mine.res, *b, mine.eos] for a, b in zip(asked, told, strict=True)]
-        labels = [[-100] * (len(a) + 2) + [*b, mine.eos] for a, b in zip(asked, told, strict=True)]
+        asked, replies = (other(texts, add_special_tokens=False)["input_ids"] for texts in (users, answers))
+        ids = [[mine.ins, *a, mine.res, *b, mine.eos] for a, b in zip(asked, replies, strict=True)]
+        labels = [[-100] * (len(a) + 2) + [*b, mine.eos] for a, b in zip(asked, replies, strict=True)]
         return {"input_ids": ids, "labels": labels}
 
     def rows_of_theirs() -> float:

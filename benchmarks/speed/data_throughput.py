@@ -2,12 +2,12 @@
 
     python benchmarks/speed/data_throughput.py [--sizes 4 8 16] [--json FILE]
 
-and tokens a second: of rows made from raw text, of the same rows read back by the loader, in batches of 64.
+Also tokens a second: of rows made from raw text, and of the same rows read back by the loader in batches of 64.
 
-Documents are sentences of the embedded zh/en text in a random order, so that few are duplicates of each other, with 2%
-copies and 1% changed copies planted. CPU seconds of this one process are counted, not the clock's, so that what else
-the machine does matters little. `signature` is the MinHash signature alone, of texts in memory; the others are whole
-stages, from files to files.
+Documents are made of sentences of the embedded Chinese and English text in a random order, so that few are duplicates.
+2% exact copies and 1% changed copies are planted. CPU seconds of this one process are counted instead of the clock's,
+so that other work on the machine matters little. `signature` is the MinHash signature alone, of texts in memory; the
+others are whole stages, from files to files.
 """
 
 import argparse

@@ -286,13 +286,13 @@ def _asked(place: Place, model: Path, *, chat: bool) -> dict[str, Any]:
         batch_rows=64,
     )
     texts = {r["prompt_id"]: r["candidates"][0]["text"] for r in records}
-    told = questions.accuracy(asked, texts)
+    judged = questions.accuracy(asked, texts)
     right, scored = _sentences(), []
     for q in asked:
         prompt = encode_prompt(tok, turns[q.id]) if chat else tok.encode(q.prompt + "\n")
         scored.append(Tokens((*prompt, *tok.encode(right.get(q.id, f"{q.answers[0]}。"))), len(prompt)))
     examples = [{"prompt": q.prompt, "answer": texts[q.id]} for q in asked[:: len(asked) // SHOWN]][:SHOWN]
-    return {"accuracy": told["overall"], "n": told["n"], "answer_nats": _nats(loaded, scored), "examples": examples}
+    return {"accuracy": judged["overall"], "n": judged["n"], "answer_nats": _nats(loaded, scored), "examples": examples}
 
 
 def _sentences() -> dict[str, str]:
