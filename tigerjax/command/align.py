@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from tigerjax.align.config import AlignConfig
-from tigerjax.command.arguments import keep, override, say, show
+from tigerjax.command.arguments import override
+from tigerjax.command.figures import as_text, save, show
+from tigerjax.command.options import ConfigFile
 from tigerjax.command.progress import show_progress
 from tigerjax.errors import Blocked, GateFailed
 from tigerjax.files import paths
@@ -19,14 +21,13 @@ ALONE = HostsConfig(find="one")  # of steps that use no model
 
 
 def init(
-    config: Path,
-    overrides: list[str],
+    config: ConfigFile,
     out: Path,
     sft: Path,
     candidates: list[Path],
     reward_model: Path,
     questions: Path,
-    gold: list[Path] = [],  # noqa: B006  # read only, and tyro shows it
+    gold: list[Path] = [],  # noqa: B006  # read only
     safety: Path | None = None,
     exclude: Path | None = None,
     align: AlignConfig = AlignConfig(prompt_fraction=0.10, seed=0),  # noqa: B008  # frozen
@@ -49,14 +50,14 @@ def init(
     """
     from tigerjax.align import project
 
-    override(config, overrides, "tigerjax align init")  # refused now rather than in the first round
+    override(config)  # refused now rather than in the first round
 
     def place(path: Path) -> str:
         return str(paths.resolved(path))
 
     plan = project.Plan(
-        config=place(config),
-        overrides=overrides,
+        config=place(config.path),
+        overrides=config.overrides,
         align=dataclasses.asdict(align),
         sampling={
             "n": n,
@@ -173,7 +174,7 @@ def run(dir: Folder, rounds: int = 1, hosts: HostsConfig = AUTO, json: Path | No
             last = project.ended(index)
             figures.append({"round": index} | last.figures | {"checkpoint": str(last.checkpoint), "sft": str(last.sft)})
             if others.is_writer():
-                keep({"rounds": figures}, json)
+                save({"rounds": figures}, json)
     if others.is_writer():
         status(dir)
     if last is not None and not last.accepted:
@@ -195,10 +196,10 @@ def status(dir: Folder, json: Path | None = None) -> None:
     for folder in steps.folders(dir / "rounds"):
         for place, line in enumerate(steps.status(folder)):
             figures.append({"round": int(folder.name)} | line)
-            counts = say(line["counts"]) if line["counts"] else ""
+            counts = as_text(line["counts"]) if line["counts"] else ""
             table.add_row(folder.name if not place else "", line["step"], line["state"], counts)
     Console().print(table if figures else "no round has begun")
-    keep({"steps": figures}, json)
+    save({"steps": figures}, json)
 
 
 def _open(dir: Path) -> Any:
@@ -207,7 +208,7 @@ def _open(dir: Path) -> Any:
 
     plan = project.read(dir)
     hosts.same("the alignment", dataclasses.asdict(plan))
-    config = override(Path(plan.config), plan.overrides, "tigerjax align")
+    config = override(ConfigFile(Path(plan.config), plan.overrides, "tigerjax align"))
     return project.Project(dir, plan, config, progress=show_progress)
 
 
