@@ -6,13 +6,13 @@ import pytest
 from test_rounds import World
 
 from tigerjax.align import reward_data
+from tigerjax.align.answers import score_records
 from tigerjax.align.config import AlignConfig
 from tigerjax.align.mix import mix
 from tigerjax.align.people.labels import Verdict
 from tigerjax.align.people.queue import build
 from tigerjax.align.prompts import select
 from tigerjax.align.rank import rank
-from tigerjax.align.rounds import score_records
 from tigerjax.data.rows import pack
 from tigerjax.errors import DataError
 from tigerjax.files.jsonl import write_jsonl

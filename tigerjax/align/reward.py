@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from tigerjax import mesh as mesh_axes
 from tigerjax.align import reward_data
+from tigerjax.align.answers import Answer
 from tigerjax.align.config import RewardConfig
 from tigerjax.align.people.agreement import spearman
 from tigerjax.align.reward_data import Comparison, PairLoader, RewardBatch, check_end, encode_sampled
@@ -34,9 +35,6 @@ from tigerjax.train.objective import Objective, Sums
 
 SMALLEST_BUCKET = 32
 MODEL_FOLDER = "model"
-
-Item = tuple[Sequence[Mapping[str, str]], str, str]
-"""(messages that end with the user, answer text, finish: "stop" | "length" | "marker")."""
 
 
 class Report(NamedTuple):
@@ -129,32 +127,34 @@ class Scorer:
         self._progress = progress if hosts.is_writer() else None
         self._run = _compiled if mesh is None else in_mesh(mesh, _compiled)
 
-    def __call__(self, items: Sequence[Item]) -> list[float]:
+    def __call__(self, answers: Sequence[Answer]) -> list[float]:
         """Calibrated scores, in standard deviations of the reference set; NaN where the model gives none."""
         if "calibration" not in self.extra:
             raise ConfigError("this reward model is not calibrated; run `reward calibrate` on an SFT reference set")
         mean, std = self.extra["calibration"]["mean"], self.extra["calibration"]["std"]
         penalty = self.extra["truncation_penalty"]
-        ids, finishes = self._encode(items)
+        ids, finishes = self._encode(answers)
         scored = zip(self.raw_ids(ids), finishes, strict=True)
         return [float((raw - mean) / std - (0.0 if finish == "stop" else penalty)) for raw, finish in scored]
 
-    def raw(self, items: Sequence[Item]) -> np.ndarray:
-        """Scores of the model itself, float64 [len(items)]."""
-        return self.raw_ids(self._encode(items)[0])
+    def raw(self, answers: Sequence[Answer]) -> np.ndarray:
+        """Scores of the model itself, float64 [len(answers)]."""
+        return self.raw_ids(self._encode(answers)[0])
 
-    def _encode(self, items: Sequence[Item]) -> tuple[list[list[int]], list[str]]:
+    def _encode(self, answers: Sequence[Answer]) -> tuple[list[list[int]], list[str]]:
         """Ids and finish of each; an answer that is cut because it does not fit is said on stderr."""
         ids, finishes = [], []
-        for place, (messages, text, finish) in enumerate(items):
+        for place, (messages, text, finish) in enumerate(answers):
             where = f"item {place} to score"
             one, end = encode_sampled(self._tokenizer, messages, text, finish, seq_len=self._seq_len, where=where)
             check_end(self._tokenizer, one, end, where)
             ids.append(one)
             finishes.append(end)
-        if cut := sum(end != finish for end, (_, _, finish) in zip(finishes, items, strict=True)):
-            what = f"{cut} of {len(items)} answers do not fit seq_len={self._seq_len} when their text is encoded again"
-            hosts.say(f"warning: {what}; scored as truncated")
+        if cut := sum(end != finish for end, (_, _, finish) in zip(finishes, answers, strict=True)):
+            hosts.say(
+                f"warning: {cut} of {len(answers)} answers do not fit seq_len={self._seq_len} when their text is encoded"
+                " again; scored as truncated"
+            )
         return ids, finishes
 
     def raw_ids(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
@@ -291,8 +291,8 @@ def evaluate(
 
     A Spearman correlation of score and answer length beyond `max_length_rho` is warned of on stderr.
     """
-    items = [(c.messages, text, finish) for c in comparisons for text, finish in c.answers]
-    scores, start = scorer.raw(items), 0
+    answers = [Answer(c.messages, text, finish) for c in comparisons for text, finish in c.answers]
+    scores, start = scorer.raw(answers), 0
     right: list[float] = []
     for c in comparisons:
         own = scores[start : start + len(c.answers)]
@@ -303,7 +303,7 @@ def evaluate(
                 for p in c.pairs
             )
         )
-    lengths = [len(tokenizer.encode(text)) for _, text, _ in items]
+    lengths = [len(tokenizer.encode(text)) for _, text, _ in answers]
     finite = np.isfinite(scores)
     rho = spearman(scores[finite].tolist(), np.asarray(lengths)[finite].tolist())
     if abs(rho) > max_length_rho:
@@ -331,7 +331,7 @@ def unusable(figures: Mapping[str, Any], *, min_accuracy: float) -> str | None:
 
 def calibrate(scorer: Scorer, reference: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """{mean, std, n} of the raw scores of the existing answers of an SFT set. GateFailed when they do not differ."""
-    scores = scorer.raw([(e["messages"][:-1], e["messages"][-1]["content"], "stop") for e in reference])
+    scores = scorer.raw([Answer(e["messages"][:-1], e["messages"][-1]["content"], "stop") for e in reference])
     if len(scores) < 2 or not np.isfinite(scores).all() or not scores.std() > 0:
         raise GateFailed(
             f"cannot calibrate on {len(scores)} reference answers ({int((~np.isfinite(scores)).sum())} scores not"

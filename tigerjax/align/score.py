@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tigerjax.align.answers import score_records
 from tigerjax.align.reward import Scorer, calibrate, load_scorer
-from tigerjax.align.rounds import score_records
 from tigerjax.align.steps import shared_stage
 from tigerjax.checkpoint.files import META, amend
 from tigerjax.checkpoint.model import load_model

@@ -54,7 +54,7 @@ def init(
     def place(path: Path) -> str:
         return str(paths.resolved(path))
 
-    plan = project.Plan(
+    settings = project.AlignSettings(
         config=place(config),
         overrides=overrides,
         align=dataclasses.asdict(align),
@@ -74,7 +74,7 @@ def init(
         safety=None if safety is None else place(safety),
         exclude=None if exclude is None else place(exclude),
     )
-    project.write(out, plan)
+    project.write(out, settings)
     show({"plan": str(out / project.FILE), "candidates": len(candidates)}, json)
 
 
@@ -205,10 +205,10 @@ def _open(dir: Path) -> Any:
     from tigerjax.align import project
     from tigerjax.processes import hosts
 
-    plan = project.read(dir)
-    hosts.same("the alignment", dataclasses.asdict(plan))
-    config = override(Path(plan.config), plan.overrides, "tigerjax align")
-    return project.Project(dir, plan, config, progress=show_progress)
+    settings = project.read(dir)
+    hosts.same("the alignment", dataclasses.asdict(settings))
+    config = override(Path(settings.config), settings.overrides, "tigerjax align")
+    return project.Project(dir, settings, config, progress=show_progress)
 
 
 def _step(dir: Path, step: str, hosts: HostsConfig, json: Path | None, labels: list[Path] | None = None) -> None:

@@ -52,6 +52,7 @@ def run_round(work: "Work") -> Path:
     """Runs rounds/01 and returns the folder of the model that it trained, whether the gate accepted it or not."""
     from tigerjax.align import rounds
     from tigerjax.align.reward import load_scorer
+    from tigerjax.evaluate import questions
     from tigerjax.quickstart import run, training
     from tigerjax.tokenizer.chat import encode_chat
     from tigerjax.tokenizer.load import Tokenizer
@@ -70,25 +71,21 @@ def run_round(work: "Work") -> Path:
         mixed.write_bytes(sft.read_bytes())
         training.train_once(config, place, inputs=[mixed])
 
-    result = rounds.run_round(
-        work.out / "rounds",
-        1,
-        align,
-        rounds.Work(
-            sample=lambda prompts, place: sample(work, prompts, place),
-            score=scorer,
-            labels=lambda queue: stand_in_labels(work, queue),
-            train=train,
-            evaluate=lambda model: run.accuracy(work, model, chat=True, asked=run.DEV),
-            held_out=lambda model: held_out(work, model),
-            count_tokens=lambda messages: len(encode_chat(tokenizer, messages)[0]),
-            max_tokens=config.data.seq_len,
-            settings={"sample": CANDIDATES, "train": work.signature("rejection_sampled")},
-        ),
-        sft=work.out / "instructions" / "sft.jsonl",
-        current=work.out / "sft",
-        reward_model=reward_model,
+    functions = rounds.RoundFunctions(
+        sample=lambda prompts, place: sample(work, prompts, place),
+        score=scorer,
+        labels=lambda queue: stand_in_labels(work, queue),
+        train=train,
+        answers=lambda model: run.answers(work, model, chat=True, asked=run.DEV),
+        accuracy=lambda records: questions.accuracy(questions.load(run.DEV), questions.first_texts(records)),
+        count_tokens=lambda messages: len(encode_chat(tokenizer, messages)[0]),
+        max_tokens=config.data.seq_len,
+        settings={"sample": CANDIDATES, "train": work.signature("rejection_sampled")},
     )
+    inputs = rounds.RoundInputs(
+        sft=work.out / "instructions" / "sft.jsonl", current=work.out / "sft", reward_model=reward_model
+    )
+    result = rounds.run_round(work.out / "rounds", 1, align, functions, inputs)
     counts = result.figures["counts"]
     work.report["round"] = {
         "prompts": counts["prompts"]["out"],
@@ -135,13 +132,3 @@ def stand_in_labels(work: "Work", queue: Path) -> list[Path]:
     out = work.out / "labels.jsonl"
     stand_in.answer(queue, EMBEDDED / "labels.jsonl", out)
     return [out]
-
-
-def held_out(work: "Work", model: Path) -> list[tuple[list[dict[str, str]], str, str]]:
-    """(messages, greedy answer, finish) of a model on the dev questions, for the win rate."""
-    from tigerjax.quickstart.run import DEV, answers
-
-    return [
-        (record["messages"], record["candidates"][0]["text"], record["candidates"][0]["finish"])
-        for record in answers(work, model, chat=True, asked=DEV)
-    ]

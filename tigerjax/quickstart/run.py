@@ -259,9 +259,7 @@ def answers(work: Work, run_dir: Path, *, chat: bool, asked: Path = TEST) -> lis
     with manifest.stage(folder, name="answers", config={"chat": chat}, inputs=[run_dir / manifest.FILE, asked]) as run:
         if not run.done:
             model = load_model(run_dir)
-            prompts = [
-                {"prompt_id": q.id, "messages": [{"role": "user", "content": q.prompt}]} for q in questions.load(asked)
-            ]
+            prompts = questions.prompts(questions.load(asked))
             sampling = SamplingConfig(n=1, temperature=0.0, max_new_tokens=ANSWER_TOKENS, context=config.data.seq_len)
             sample_prompts(
                 (model.config, model.weights),
@@ -282,8 +280,8 @@ def accuracy(work: Work, run_dir: Path, *, chat: bool, asked: Path = TEST) -> di
     """Share of held-out questions answered rightly, by language and task."""
     from tigerjax.evaluate import questions
 
-    texts = {r["prompt_id"]: r["candidates"][0]["text"] for r in answers(work, run_dir, chat=chat, asked=asked)}
-    return questions.accuracy(questions.load(asked), texts)
+    records = answers(work, run_dir, chat=chat, asked=asked)
+    return questions.accuracy(questions.load(asked), questions.first_texts(records))
 
 
 def samples(work: Work, models: dict[str, Path], count: int = 8) -> list[dict[str, Any]]:
@@ -292,10 +290,7 @@ def samples(work: Work, models: dict[str, Path], count: int = 8) -> list[dict[st
 
     asked = questions.load(TEST)
     texts = {
-        name: {
-            r["prompt_id"]: r["candidates"][0]["text"]
-            for r in answers(work, run_dir, chat=name in ("sft", "rejection_sampled"))
-        }
+        name: questions.first_texts(answers(work, run_dir, chat=name in ("sft", "rejection_sampled")))
         for name, run_dir in models.items()
     }
     chosen = asked[:: max(1, len(asked) // count)][:count]
