@@ -10,7 +10,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def scripts(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    for folder in ("speed", "data", "studies"):
+        monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / folder))
 
 
 def make(calls, *, steps=3, fail=(), stop_at=None):
