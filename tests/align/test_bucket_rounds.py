@@ -215,7 +215,7 @@ def test_two_processes_go_through_a_round_in_a_bucket(stored, whole, tmp_path):
     waits = ["--hosts.barrier-timeout-s", 2000, "--hosts.stall-timeout-s", 2000, "--hosts.start-timeout-s", 2000]
     words = ["-m", "tigerjax", "align", "run", f"{STORE}/align", *waits]
     ended = processes(words, tmp_path / "two", 2)
-    assert ended.codes == [0, 0], ended.lines
+    assert ended.codes == [0, 0], ended.errors
     far, near = paths.of(f"{STORE}/align/rounds/01"), whole / "rounds/01"
     for name in ("prompts/prompts.jsonl", "queue/queue.jsonl", "queue/key.jsonl"):
         assert (far / name).read_bytes() == (near / name).read_bytes(), name
