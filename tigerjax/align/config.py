@@ -1,9 +1,11 @@
 """Config dataclasses of reward training and of rounds, in the form of tigerjax.config."""
 
 import dataclasses
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from tigerjax.errors import ConfigError
+from tigerjax.files import paths
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +42,7 @@ class AlignConfig:
 
     prompt_fraction: float
     """Share of the SFT prompts that are sampled again; in [0.05, 0.10] unless allow_fraction."""
-    seed: int  # Of everything that the rounds draw at random
+    seed: int  # Seed of everything that the rounds draw at random
     allow_fraction: bool = False  # Allows a prompt_fraction outside [0.05, 0.10]
     exclude_rounds: int = 1
     """The prompts of this many previous rounds are not drawn again."""
@@ -49,7 +51,7 @@ class AlignConfig:
     edit_fraction: float = 0.01
     """Share of the sampled prompts of which people rewrite an answer, rounded up."""
     edit_within_ranked: bool = True
-    """Whether the prompts to edit are among those to rank: of 100 prompts 5 are ranked, 1 of them edited. With False
+    """Whether the prompts to edit are among those to rank: of 100 prompts 5 are ranked, 1 of them edited. Otherwise
     they are others: 5 are ranked and 1 more is edited."""
     allow_partial: bool = False
     """Whether a round goes on without missing labels; the reward model then ranks these prompts, which is recorded."""
@@ -81,3 +83,30 @@ class AlignConfig:
             )
         if self.top_m < 1:
             raise ConfigError(f"align top_m={self.top_m} must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class AlignInputs:
+    """The files and models that an alignment starts from."""
+
+    sft: Path  # The SFT set of the first round
+    candidates: list[Path]
+    """Chat models, the oldest first; the first round starts from the best of them."""
+    reward_model: Path  # Checkpoint of a calibrated reward model
+    questions: Path
+    """Held-out questions with their answers, for the accuracy of candidates and for the gate."""
+    gold: list[Path] = dataclasses.field(default_factory=list)
+    """Preferences of people from outside the rounds, for the next reward model."""
+    safety: Path | None = None  # File of strings that no winner may contain, one a line
+    exclude: Path | None = None
+    """File of ids of SFT examples that may not be drawn, one a line, such as those of an evaluation set."""
+
+    def resolved(self) -> dict[str, Any]:
+        """The fields by name, their paths made absolute and turned into strings, as JSON holds them."""
+
+        def absolute(value: Any) -> Any:
+            if isinstance(value, list):
+                return [absolute(path) for path in value]
+            return None if value is None else str(paths.resolved(value))
+
+        return {field.name: absolute(getattr(self, field.name)) for field in dataclasses.fields(self)}

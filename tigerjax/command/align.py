@@ -7,8 +7,11 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
-from tigerjax.align.config import AlignConfig
-from tigerjax.command.arguments import keep, override, say, show
+from tigerjax.align.config import AlignConfig, AlignInputs
+from tigerjax.command.arguments import override
+from tigerjax.command.figures import as_text, save, show
+from tigerjax.command.groups import SAMPLING, Sampling
+from tigerjax.command.options import FLAT, ConfigFile
 from tigerjax.command.progress import show_progress
 from tigerjax.errors import Blocked, GateFailed
 from tigerjax.files import paths
@@ -19,63 +22,34 @@ ALONE = HostsConfig(find="one")  # for steps that use no model
 
 
 def init(
-    config: Path,
-    overrides: list[str],
+    config: ConfigFile,
     out: Path,
-    sft: Path,
-    candidates: list[Path],
-    reward_model: Path,
-    questions: Path,
-    gold: list[Path] = [],  # noqa: B006  # read only, and tyro shows it
-    safety: Path | None = None,
-    exclude: Path | None = None,
+    inputs: Annotated[AlignInputs, FLAT],
     align: AlignConfig = AlignConfig(prompt_fraction=0.10, seed=0),  # noqa: B008  # frozen
-    n: int = 10,
-    temperature: float = 0.9,
-    top_p: float = 0.95,
-    top_k: int = 0,
-    max_new_tokens: int = 128,
+    sampling: Sampling = SAMPLING,
     score_rows: int = 64,
     json: Path | None = None,
 ) -> None:
     """Writes the settings of an alignment to OUT/align.json; CONFIG is that of the SFT run which ends each round.
 
-    A round starts from the best of CANDIDATES by their accuracy on QUESTIONS. EXCLUDE is a file of ids of SFT examples
-    that may not be drawn, and SAFETY a file of strings that no winner may contain, one a line each. GOLD are files of
-    preferences of people for the next reward model.
+    A round starts from the candidate model that answers QUESTIONS best.
 
     Example: tigerjax align init configs/quickstart_rejection_sampled.py --out runs/align --sft sft.jsonl \
 --candidates runs/sft --reward-model runs/reward/model --questions dev.jsonl
     """
     from tigerjax.align import project
 
-    override(config, overrides, "tigerjax align init")  # a wrong config is refused now and not in the first round
-
-    def place(path: Path) -> str:
-        return str(paths.resolved(path))
-
+    override(config)  # a wrong config is refused now and not in the first round
     settings = project.AlignSettings(
-        config=place(config),
-        overrides=overrides,
+        config=str(paths.resolved(config.path)),
+        overrides=config.overrides,
         align=dataclasses.asdict(align),
-        sampling={
-            "n": n,
-            "temperature": temperature,
-            "top_p": top_p,
-            "top_k": top_k,
-            "max_new_tokens": max_new_tokens,
-        },
-        sft=place(sft),
-        candidates=list(map(place, candidates)),
-        reward_model=place(reward_model),
+        sampling=dataclasses.asdict(sampling),
         score_rows=score_rows,
-        questions=place(questions),
-        gold=list(map(place, gold)),
-        safety=None if safety is None else place(safety),
-        exclude=None if exclude is None else place(exclude),
+        **inputs.resolved(),
     )
     project.write(out, settings)
-    show({"plan": str(out / project.FILE), "candidates": len(candidates)}, json)
+    show({"plan": str(out / project.FILE), "candidates": len(inputs.candidates)}, json)
 
 
 def prompts(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
@@ -173,7 +147,7 @@ def run(dir: Folder, rounds: int = 1, hosts: HostsConfig = AUTO, json: Path | No
             last = project.ended(index)
             figures.append({"round": index} | last.figures | {"checkpoint": str(last.checkpoint), "sft": str(last.sft)})
             if others.is_writer():
-                keep({"rounds": figures}, json)
+                save({"rounds": figures}, json)
     if others.is_writer():
         status(dir)
     if last is not None and not last.accepted:
@@ -195,10 +169,10 @@ def status(dir: Folder, json: Path | None = None) -> None:
     for folder in steps.folders(dir / "rounds"):
         for place, line in enumerate(steps.status(folder)):
             figures.append({"round": int(folder.name)} | line)
-            counts = say(line["counts"]) if line["counts"] else ""
+            counts = as_text(line["counts"]) if line["counts"] else ""
             table.add_row(folder.name if not place else "", line["step"], line["state"], counts)
     Console().print(table if figures else "no round has begun")
-    keep({"steps": figures}, json)
+    save({"steps": figures}, json)
 
 
 def _open(dir: Path) -> Any:
@@ -208,7 +182,7 @@ def _open(dir: Path) -> Any:
 
     settings = project.read(dir)
     hosts.same("the alignment", dataclasses.asdict(settings))
-    config = override(Path(settings.config), settings.overrides, "tigerjax align")
+    config = override(ConfigFile(Path(settings.config), settings.overrides, "tigerjax align"))
     return project.Project(dir, settings, config, progress=show_progress)
 
 
