@@ -166,12 +166,11 @@ def answers(world: World, model: Path) -> dict[str, Any]:
     from tigerjax.tokenizer.load import Tokenizer
 
     loaded, asked = load_model(model), questions.load(world.out / "test" / "questions.jsonl")
-    prompts = [{"prompt_id": q.id, "messages": [{"role": "user", "content": q.prompt}]} for q in asked]
     sampling = SamplingConfig(n=1, temperature=0.0, max_new_tokens=24, context=64)
     tok = Tokenizer(world.out / "tokenizer")
     pair = (loaded.config, loaded.weights)
-    records = generate(pair, tok, prompts, sampling, seed=0, model_sha=loaded.sha256)
-    return questions.accuracy(asked, {r["prompt_id"]: r["candidates"][0]["text"] for r in records})
+    records = generate(pair, tok, questions.prompts(asked), sampling, seed=0, model_sha=loaded.sha256)
+    return questions.accuracy(asked, questions.first_texts(records))
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

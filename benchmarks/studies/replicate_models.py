@@ -285,7 +285,7 @@ def _asked(place: Place, model: Path, *, chat: bool) -> dict[str, Any]:
         batch_prompts=32,
         batch_rows=64,
     )
-    texts = {r["prompt_id"]: r["candidates"][0]["text"] for r in records}
+    texts = questions.first_texts(records)
     judged = questions.accuracy(asked, texts)
     right, scored = _sentences(), []
     for q in asked:

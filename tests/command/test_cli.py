@@ -347,7 +347,7 @@ def test_an_alignment_goes_step_by_step_waits_for_people_and_runs_on(home, capfd
         " --align.max-mean-loss-points 100 --align.max-task-loss-points 100"
     )
     assert run(plan, capfd)[0] == 0 and run(plan, capfd)[0] == 0
-    refused(plan.replace("--n 2", "--n 3"), 2, "holds another plan \\(sampling differ\\)", capfd)
+    refused(plan.replace("--n 2", "--n 3"), 2, "holds other settings \\(sampling differ\\)", capfd)
     refused("align status nowhere", 2, "align init", capfd)
     refused("align score al", 2, "step prompts is not done; run `tigerjax align prompts al` first", capfd)
     refused_last(

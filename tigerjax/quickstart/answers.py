@@ -22,9 +22,7 @@ def answers(quick: Quickstart, run_dir: Path, *, chat: bool, asked: Path = TEST)
     with manifest.stage(folder, name="answers", config={"chat": chat}, inputs=[run_dir / manifest.FILE, asked]) as run:
         if not run.done:
             model = load_model(run_dir)
-            prompts = [
-                {"prompt_id": q.id, "messages": [{"role": "user", "content": q.prompt}]} for q in questions.load(asked)
-            ]
+            prompts = questions.prompts(questions.load(asked))
             sampling = SamplingConfig(n=1, temperature=0.0, max_new_tokens=ANSWER_TOKENS, context=config.data.seq_len)
             sample_prompts(
                 (model.config, model.weights),
@@ -45,8 +43,8 @@ def accuracy(quick: Quickstart, run_dir: Path, *, chat: bool, asked: Path = TEST
     """Share of held-out questions answered rightly, by language and task."""
     from tigerjax.evaluate import questions
 
-    texts = {r["prompt_id"]: r["candidates"][0]["text"] for r in answers(quick, run_dir, chat=chat, asked=asked)}
-    return questions.accuracy(questions.load(asked), texts)
+    records = answers(quick, run_dir, chat=chat, asked=asked)
+    return questions.accuracy(questions.load(asked), questions.first_texts(records))
 
 
 def samples(quick: Quickstart, models: dict[str, Path], count: int = 8) -> list[dict[str, Any]]:
@@ -55,10 +53,7 @@ def samples(quick: Quickstart, models: dict[str, Path], count: int = 8) -> list[
 
     asked = questions.load(TEST)
     texts = {
-        name: {
-            r["prompt_id"]: r["candidates"][0]["text"]
-            for r in answers(quick, run_dir, chat=name in ("sft", "rejection_sampled"))
-        }
+        name: questions.first_texts(answers(quick, run_dir, chat=name in ("sft", "rejection_sampled")))
         for name, run_dir in models.items()
     }
     chosen = asked[:: max(1, len(asked) // count)][:count]

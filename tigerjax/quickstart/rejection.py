@@ -13,7 +13,7 @@ from typing import Any
 from tigerjax.align.config import AlignConfig, RewardConfig
 from tigerjax.files import manifest
 from tigerjax.quickstart import training
-from tigerjax.quickstart.answers import ANSWER_TOKENS, accuracy, answers
+from tigerjax.quickstart.answers import ANSWER_TOKENS, answers
 from tigerjax.quickstart.state import DEV, EMBEDDED, Quickstart, read
 
 REWARD = RewardConfig(eval_fraction=0.2, centering=0.01, truncation_penalty=2.0, score_rows=64)
@@ -50,6 +50,7 @@ def run_round(quick: Quickstart) -> Path:
     """Runs rounds/01 and returns the folder of the model that it trained, whether the gate accepted it or not."""
     from tigerjax.align import rounds
     from tigerjax.align.reward import load_scorer
+    from tigerjax.evaluate import questions
     from tigerjax.tokenizer.chat import encode_chat
     from tigerjax.tokenizer.load import Tokenizer
 
@@ -67,25 +68,21 @@ def run_round(quick: Quickstart) -> Path:
         mixed.write_bytes(sft.read_bytes())
         training.train_once(config, place, inputs=[mixed])
 
-    result = rounds.run_round(
-        quick.out / "rounds",
-        1,
-        align,
-        rounds.Work(
-            sample=lambda prompts, place: sample(quick, prompts, place),
-            score=scorer,
-            labels=lambda queue: stand_in_labels(quick, queue),
-            train=train,
-            evaluate=lambda model: accuracy(quick, model, chat=True, asked=DEV),
-            held_out=lambda model: held_out(quick, model),
-            count_tokens=lambda messages: len(encode_chat(tokenizer, messages)[0]),
-            max_tokens=config.data.seq_len,
-            settings={"sample": CANDIDATES, "train": quick.signature("rejection_sampled")},
-        ),
-        sft=quick.out / "instructions" / "sft.jsonl",
-        current=quick.out / "sft",
-        reward_model=reward_model,
+    functions = rounds.RoundFunctions(
+        sample=lambda prompts, place: sample(quick, prompts, place),
+        score=scorer,
+        labels=lambda queue: stand_in_labels(quick, queue),
+        train=train,
+        answers=lambda model: answers(quick, model, chat=True, asked=DEV),
+        accuracy=lambda records: questions.accuracy(questions.load(DEV), questions.first_texts(records)),
+        count_tokens=lambda messages: len(encode_chat(tokenizer, messages)[0]),
+        max_tokens=config.data.seq_len,
+        settings={"sample": CANDIDATES, "train": quick.signature("rejection_sampled")},
     )
+    inputs = rounds.RoundInputs(
+        sft=quick.out / "instructions" / "sft.jsonl", current=quick.out / "sft", reward_model=reward_model
+    )
+    result = rounds.run_round(quick.out / "rounds", 1, align, functions, inputs)
     counts = result.figures["counts"]
     quick.report["round"] = {
         "prompts": counts["prompts"]["out"],
@@ -130,11 +127,3 @@ def stand_in_labels(quick: Quickstart, queue: Path) -> list[Path]:
     out = quick.out / "labels.jsonl"
     stand_in.answer(queue, EMBEDDED / "labels.jsonl", out)
     return [out]
-
-
-def held_out(quick: Quickstart, model: Path) -> list[tuple[list[dict[str, str]], str, str]]:
-    """(messages, greedy answer, finish) of a model on the dev questions, for the win rate."""
-    return [
-        (record["messages"], record["candidates"][0]["text"], record["candidates"][0]["finish"])
-        for record in answers(quick, model, chat=True, asked=DEV)
-    ]
