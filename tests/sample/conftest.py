@@ -10,17 +10,19 @@ import numpy as np
 import pytest
 from tiny_model import CONFIG, ByteTokenizer
 
-from tigerjax.config import ModelConfig
+from tigerjax.checkpoint.loaded import Loaded
+from tigerjax.config import FLOAT32, ModelConfig
 from tigerjax.model.llama import model as llama
-from tigerjax.sample.engine import FLOAT32
 
 
 class Tiny(NamedTuple):
-    """First two fields are what the sampler takes as a model."""
-
     config: ModelConfig
     weights: dict
     tokenizer: ByteTokenizer
+
+    def loaded(self, **others) -> Loaded:
+        """What the sampler takes."""
+        return Loaded(**(self._asdict() | {"compute": FLOAT32, "sha256": "m"} | others))
 
     def logits(self, ids: list[int]) -> np.ndarray:
         """logits_TV of a whole forward pass without a cache, at one padded length."""

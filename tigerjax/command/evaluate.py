@@ -37,9 +37,9 @@ def evaluate(
 
     Example: tigerjax evaluate configs/tiger_7b_sft.py --tasks all --data-dir benchmarks_data --chat
     """
-    from tigerjax.evaluate import page, run
+    from tigerjax.evaluate import page, suite
+    from tigerjax.evaluate.answerer import load_answerer
     from tigerjax.evaluate.benchmarks import chosen
-    from tigerjax.evaluate.model import load_answerer
     from tigerjax.processes import hosts as others
 
     settings = override(config, overrides, "tigerjax evaluate")
@@ -50,30 +50,25 @@ def evaluate(
     with others.together():
         place = out or Path("runs") / settings.name / "evaluation"
         with show_elapsed("reading the model"):
-            answerer, loaded = load_answerer(settings, model, rows=rows, cache=place / run.CACHE)
+            answerer = load_answerer(settings, model, rows=rows, cache=place / suite.CACHE)
+        loaded = answerer.model
+        asking = suite.EvaluationConfig(data_dir=data_dir, chat=chat, limit=limit, allow_code=allow_code_execution)
         if harness:
             from tigerjax.evaluate.harness import evaluate as by_harness
 
             figures = by_harness(
                 answerer,
                 names,
+                asking,
                 include_path=include_path,
-                data_dir=data_dir,
-                limit=limit,
-                chat=chat,
-                allow_code=allow_code_execution,
                 progress=show_progress if answerer.writes else None,
             )
         else:
-            assert data_dir is not None
-            figures = run.evaluate(
+            figures = suite.evaluate(
                 answerer,
                 names,
-                data_dir,
                 place,
-                chat=chat,
-                allow_code=allow_code_execution,
-                limit=limit,
+                asking,
                 facts={"name": settings.name, "step": loaded.step, "model_sha256": loaded.sha256},
                 progress=show_progress,
             )

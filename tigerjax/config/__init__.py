@@ -7,6 +7,7 @@ default in the function that uses it. Rounds of rejection sampling have theirs i
 
 from tigerjax.config.files import dump, load
 from tigerjax.config.model import (
+    FLOAT32,
     Attention,
     ComputeConfig,
     Dtype,
@@ -26,6 +27,7 @@ from tigerjax.config.run import (
 )
 
 __all__ = [
+    "FLOAT32",
     "Attention",
     "CheckpointConfig",
     "ComputeConfig",

@@ -105,6 +105,10 @@ class ComputeConfig:
             raise ConfigError(f"loss_chunk_tokens={self.loss_chunk_tokens} must be at least 1")
 
 
+FLOAT32 = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1)
+"""Plain float32 products without a backward pass: for checks, shapes and small models on a CPU."""
+
+
 def model_from_dict(fields: dict[str, Any]) -> ModelConfig:
     """The model config that `dataclasses.asdict` wrote into a checkpoint's JSON."""
     try:

@@ -2,5 +2,8 @@
 
 from collections.abc import Callable
 
-Progress = Callable[[str, str], Callable[[int, int], None]]
-"""Of (what, unit), such as ("sampled", "prompts"): a function of (done, all). `all` is 0 where nobody knows it."""
+Advance = Callable[[int, int], None]
+"""Called with (done, all) as work goes on. `all` is 0 where nobody knows it."""
+Progress = Callable[[str, str], Advance]
+"""Called with (what, unit), such as ("sampled", "prompts"), when work starts; it gives the function to
+call as the work goes on."""

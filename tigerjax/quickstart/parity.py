@@ -51,8 +51,10 @@ def compare(
     """
     import jax.numpy as jnp
 
+    from tigerjax.checkpoint.loaded import Loaded
+    from tigerjax.config import FLOAT32
     from tigerjax.model.llama.model import Llama
-    from tigerjax.sample.engine import FLOAT32, SamplingConfig, generate
+    from tigerjax.sample.engine import SamplingConfig, generate
     from tigerjax.tokenizer.chat import encode_prompt, stop_ids
     from tigerjax.tokenizer.load import Tokenizer
 
@@ -83,15 +85,11 @@ def compare(
         ours_TV = np.asarray(ours_BTV)[0, : len(ids), : model.config.vocab_size]
         worst = max(worst, float(np.abs(ours_TV - np.asarray(their_TV, np.float32)).max()))
 
-    sampling = SamplingConfig(n=1, temperature=0.0, max_new_tokens=max_new_tokens)
-    records = generate(
-        (model.config, model.weights),
-        tokenizer,
-        [{"prompt_id": str(i), "messages": chat} for i, chat in enumerate(chats)],
-        sampling,
-        seed=0,
-        model_sha=model.sha256,
+    sampling = SamplingConfig(n=1, temperature=0.0, max_new_tokens=max_new_tokens, seed=0)
+    loaded = Loaded(
+        config=model.config, weights=model.weights, tokenizer=tokenizer, compute=FLOAT32, sha256=model.sha256
     )
+    records = generate(loaded, [{"prompt_id": str(i), "messages": chat} for i, chat in enumerate(chats)], sampling)
     ours = [record["candidates"][0]["token_ids"] for record in records]
     stops = stop_ids(tokenizer)
     equal = sum(

@@ -51,7 +51,8 @@ def train_reward(work: "Work") -> dict[str, Any]:
 def run_round(work: "Work") -> Path:
     """Runs rounds/01 and returns the folder of the model that it trained, whether the gate accepted it or not."""
     from tigerjax.align import rounds
-    from tigerjax.align.reward import load_scorer
+    from tigerjax.align.reward import Scorer
+    from tigerjax.checkpoint.loaded import load
     from tigerjax.quickstart import run, training
     from tigerjax.tokenizer.chat import encode_chat
     from tigerjax.tokenizer.load import Tokenizer
@@ -61,7 +62,8 @@ def run_round(work: "Work") -> Path:
     align = dataclasses.replace(ALIGN, seed=work.seed)
     reward_model = work.out / "reward" / "model"
     longest = work.config("reward").data.seq_len
-    scorer = load_scorer(reward_model, tokenizer, compute=config.compute, seq_len=longest, rows=REWARD.score_rows)
+    judge = load(reward_model, tokenizer, compute=config.compute, kind="reward")
+    scorer = Scorer(judge, seq_len=longest, rows=REWARD.score_rows)
 
     def train(sft: Path, place: Path) -> None:
         # The mixture reads a fixed place below OUT; the round's own folder is still being written.
@@ -105,25 +107,17 @@ def run_round(work: "Work") -> Path:
 
 def sample(work: "Work", prompts: Sequence[dict[str, Any]], place: Path) -> list[dict[str, Any]]:
     """Ten answers a prompt from the SFT model; an interrupted folder is continued."""
-    from tigerjax.checkpoint.model import load_model
+    from tigerjax.checkpoint.loaded import load_for
     from tigerjax.quickstart.run import ANSWER_TOKENS, read
-    from tigerjax.sample.engine import SamplingConfig
-    from tigerjax.sample.run import sample_prompts
-    from tigerjax.tokenizer.load import Tokenizer
+    from tigerjax.sample.engine import Batching, SamplingConfig
+    from tigerjax.sample.folder import sample_prompts
 
-    model, config = load_model(work.out / "sft"), work.config("rejection_sampled")
-    sample_prompts(
-        (model.config, model.weights),
-        Tokenizer(config.data.tokenizer),
-        prompts,
-        place,
-        sampling=SamplingConfig(n=CANDIDATES, max_new_tokens=ANSWER_TOKENS, context=config.data.seq_len),
-        seed=work.seed,
-        round=1,
-        model_sha=model.sha256,
-        batch_prompts=32,
-        batch_rows=320,
+    config = work.config("rejection_sampled")
+    sampling = SamplingConfig(
+        n=CANDIDATES, max_new_tokens=ANSWER_TOKENS, context=config.data.seq_len, seed=work.seed, round=1
     )
+    model = load_for(config, work.out / "sft")
+    sample_prompts(model, prompts, place, sampling, batching=Batching(prompts=32, rows=320))
     return [record for record in read(place / "candidates.jsonl") if "skipped" not in record]
 
 

@@ -45,18 +45,11 @@ def run_config(name: str, out: Path, *, seed: int, adjust: Adjust) -> RunConfig:
 
 def train_once(config: RunConfig, run_dir: Path, *, inputs: list[Path]) -> dict[str, Any]:
     """Trains a mixture into `run_dir`; returns {parameters, shares (realised), wanted}."""
-    from tigerjax.data.mixture import open_loader
     from tigerjax.model.llama.model import parameter_count
-    from tigerjax.train.loop import train
+    from tigerjax.train.loop import train_on_mixture
 
     def run() -> dict[str, Any]:
-        loader = open_loader(
-            config.data,
-            batch_rows=config.batch_rows,
-            seed=config.seed,
-            total_rows=config.batch_rows * config.optim.total_steps,
-        )
-        train(config, loader, run_dir=run_dir)
+        loader = train_on_mixture(config, run_dir=run_dir)
         return {
             "parameters": parameter_count(config.model),
             "shares": {name: seen["share"] for name, seen in loader.seen().items()},
