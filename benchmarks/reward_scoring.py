@@ -20,7 +20,7 @@ from sampler import CONFIG, PROMPT_TOKENS, NumberTokenizer
 from tigerjax.align.reward import SMALLEST_BUCKET, Scorer
 from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.config import FLOAT32
-from tigerjax.model.llama import model as llama
+from tigerjax.model.layers import init
 from tigerjax.model.llama import reward
 
 ANSWERS, ROWS, SEQ_LEN = 512, 32, 512
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--answers", type=int, default=ANSWERS)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    weights = nn.unbox(llama.init(reward.Reward(CONFIG, FLOAT32), jax.random.key(0)))
+    weights = nn.unbox(init(reward.Reward(CONFIG, FLOAT32), jax.random.key(0)))
     extra = {"calibration": {"mean": 0.0, "std": 1.0, "n": 2}, "truncation_penalty": 2.0}
     model = Loaded(config=CONFIG, weights=weights, tokenizer=NumberTokenizer(), compute=FLOAT32, sha256="", extra=extra)
     scorer = Scorer(model, seq_len=SEQ_LEN, rows=ROWS)

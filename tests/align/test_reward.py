@@ -18,6 +18,7 @@ from tigerjax.checkpoint.loaded import Loaded, load
 from tigerjax.checkpoint.model import load_model, save_model
 from tigerjax.errors import ConfigError, DataError, GateFailed
 from tigerjax.files import paths
+from tigerjax.model.layers import init
 from tigerjax.model.llama import model as llama
 from tigerjax.model.llama.reward import Reward, from_llama
 
@@ -27,7 +28,7 @@ TOKENIZER = world.Letters()
 
 
 def born(model, seed):
-    return jax.jit(lambda key: nn.unbox(llama.init(model, key)))(jax.random.key(seed))
+    return jax.jit(lambda key: nn.unbox(init(model, key)))(jax.random.key(seed))
 
 
 def test_gradient_of_the_pair_loss_equals_the_closed_form():
@@ -148,7 +149,7 @@ def test_an_answer_whose_text_does_not_fit_is_scored_as_truncated_and_said(score
 
 def test_a_chat_model_gives_no_scores(chat):
     with pytest.raises(ConfigError, match="holds a language model; give a reward model"):
-        load(chat, TOKENIZER, compute=world.COMPUTE, kind="reward")
+        load(chat, TOKENIZER, compute=world.COMPUTE, reward=True)
 
 
 def planted(n, seed=0, flip=0.0):
@@ -197,7 +198,7 @@ def test_a_planted_preference_is_learned_on_held_out_prompts_and_calibrated(trai
     got = trained[2]
     assert got.figures["accuracy"] >= 0.95
     assert set(got.figures["by_task"]) == {"one", "two"} and set(got.figures["by_lang"]) == {"en"}
-    scorer = reward.Scorer(load(got.path, TOKENIZER, compute=world.COMPUTE, kind="reward"), seq_len=24, rows=8)
+    scorer = reward.Scorer(load(got.path, TOKENIZER, compute=world.COMPUTE, reward=True), seq_len=24, rows=8)
     on_reference = scorer([(e["messages"][:-1], e["messages"][-1]["content"], "stop") for e in REFERENCE])
     assert np.mean(on_reference) == pytest.approx(0, abs=1e-5) and np.std(on_reference) == pytest.approx(1, abs=1e-5)
     assert scorer([(USER, "aaaaaa", "stop")]) > scorer([(USER, "bbbbbb", "stop")])

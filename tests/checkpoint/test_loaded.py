@@ -35,13 +35,13 @@ def test_what_is_loaded_is_the_checkpoint_with_what_runs_it(folder):
 
 
 @pytest.mark.parametrize(
-    ("name", "changes", "kind", "match"),
+    ("name", "changes", "reward", "match"),
     [
-        ("own", {"sha256": "f" * 64}, "llama", "own was trained with tokenizer .{12}, but .* is f{12}; give"),
-        ("any", {"size": CONFIG.vocab_size + 1}, "llama", f"any has {CONFIG.vocab_size} vocabulary entries"),
-        ("own", {}, "reward", "own holds a language model; give a reward model"),
+        ("own", {"sha256": "f" * 64}, False, "own was trained with tokenizer .{12}, but .* is f{12}; give"),
+        ("any", {"size": CONFIG.vocab_size + 1}, False, f"any has {CONFIG.vocab_size} vocabulary entries"),
+        ("own", {}, True, "own holds a language model; give a reward model"),
     ],
 )
-def test_a_model_of_another_kind_or_tokenizer_is_refused(folder, name, changes, kind, match):
+def test_a_model_of_another_kind_or_tokenizer_is_refused(folder, name, changes, reward, match):
     with pytest.raises(ConfigError, match=match):
-        load(folder / name, tokenizer(**changes), compute=COMPUTE, kind=kind)
+        load(folder / name, tokenizer(**changes), compute=COMPUTE, reward=reward)

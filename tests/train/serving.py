@@ -38,7 +38,7 @@ def use(model: Path, reward: Path, out: Path, mesh: Any) -> dict[str, Any]:
     answerer = Answerer(loaded, context=64, rows=4, cache=out / "cache.jsonl")
     rng = np.random.default_rng(1)
     requests = [(rng.integers(3, 259, n).tolist(), n // 2) for n in (4, 9, 30, 12, 50)]
-    scorer = Scorer(load(reward, tokenizer, compute=COMPUTE, mesh=mesh, kind="reward"), seq_len=64, rows=4)
+    scorer = Scorer(load(reward, tokenizer, compute=COMPUTE, mesh=mesh, reward=True), seq_len=64, rows=4)
     return {
         "sha256": loaded.sha256,
         "prompts": figures["prompts"],

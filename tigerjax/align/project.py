@@ -27,8 +27,8 @@ from tigerjax.align.steps import STEPS, shared_stage
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
+from tigerjax.files.jsonl import read_jsonl
 from tigerjax.files.progress import Progress
-from tigerjax.records.records import read_jsonl
 
 FILE = "align.json"
 
@@ -273,7 +273,7 @@ class Project:
         from tigerjax.align.reward import Scorer
         from tigerjax.checkpoint.loaded import load
 
-        model = load(self.plan.reward_model, self._tokenizer, compute=self.run.compute, mesh=self._mesh, kind="reward")
+        model = load(self.plan.reward_model, self._tokenizer, compute=self.run.compute, mesh=self._mesh, reward=True)
         return Scorer(model, seq_len=self.run.data.seq_len, rows=self.plan.score_rows, progress=self.progress)
 
     @functools.cached_property

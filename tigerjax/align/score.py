@@ -12,8 +12,9 @@ from tigerjax.checkpoint.loaded import load, load_for
 from tigerjax.config import RunConfig
 from tigerjax.errors import DataError
 from tigerjax.files import paths
+from tigerjax.files.jsonl import write_jsonl
 from tigerjax.files.progress import Progress
-from tigerjax.records.records import expand, read_jsonl, sft_examples, write_jsonl
+from tigerjax.records import expand, read, sft_examples
 from tigerjax.tokenizer.load import Tokenizer
 
 
@@ -38,9 +39,9 @@ def score_files(
     with shared_stage(out, name="reward score", computes=True, config=settings, inputs=given) as run:
         if run.done:
             return (run.manifest or {})["figures"]
-        loaded = load_for(config, model, kind="reward")
+        loaded = load_for(config, model, reward=True)
         scorer = Scorer(loaded, seq_len=config.data.seq_len, rows=rows, progress=progress)
-        records = [_checked(record, f"{path}:{number}") for path in files for number, record in read_jsonl(path)]
+        records = [_checked(record, f"{path}:{number}") for path in files for number, record in read(path)]
         scored, dropped = score_records(records, scorer)
         write_jsonl(run.tmp / "scored.jsonl", scored)
         scores = [c["score"] for record in scored for c in record["candidates"] if c["score"] is not None]
@@ -68,7 +69,7 @@ def calibrate_model(
     place = paths.of(model)
     if not (place / META).exists():
         raise DataError(f"{place}: no model to calibrate; give the folder RUN/model that `tigerjax reward train` wrote")
-    loaded = load(place, Tokenizer(config.data.tokenizer), compute=config.compute, kind="reward")
+    loaded = load(place, Tokenizer(config.data.tokenizer), compute=config.compute, reward=True)
     scorer = Scorer(loaded, seq_len=config.data.seq_len, rows=rows, progress=progress)
     found = calibrate(scorer, list(sft_examples(reference)))
     amend(place, loaded.extra | {"calibration": found})

@@ -14,8 +14,7 @@ from tigerjax.checkpoint.stored import StoredModel, load_placed
 from tigerjax.config import ComputeConfig, ModelConfig, RunConfig
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import mesh_of_several
-
-NAMES = {"llama": "language model", "reward": "reward model"}
+from tigerjax.model import families
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,14 +36,15 @@ class Loaded:
 
 
 def load(
-    path: str | Path, tokenizer: Any, *, compute: ComputeConfig, mesh: Mesh | None = None, kind: str = "llama"
+    path: str | Path, tokenizer: Any, *, compute: ComputeConfig, mesh: Mesh | None = None, reward: bool = False
 ) -> Loaded:
     """The newest whole checkpoint at `path` (a run, its checkpoints/, or one step), placed on `mesh`.
 
-    ConfigError when it is not of `kind` ("llama" or "reward") or was trained with another tokenizer.
+    ConfigError when it is a reward model and `reward` is not set, or the other way round, and when it was trained with
+    another tokenizer.
     """
     model = load_placed(path, mesh, compute.dtype)
-    check_fits(model, tokenizer, where=path, kind=kind)
+    check_fits(model, tokenizer, where=path, reward=reward)
     return Loaded(
         config=model.config,
         weights=model.weights,
@@ -57,7 +57,7 @@ def load(
     )
 
 
-def load_for(settings: RunConfig, path: str | Path | None = None, *, kind: str = "llama") -> Loaded:
+def load_for(settings: RunConfig, path: str | Path | None = None, *, reward: bool = False) -> Loaded:
     """`load` with the tokenizer, the compute settings and the mesh of a run's config.
 
     `path` None takes the run's own folder, runs/NAME.
@@ -66,13 +66,14 @@ def load_for(settings: RunConfig, path: str | Path | None = None, *, kind: str =
 
     place = Path("runs") / settings.name if path is None else path
     mesh = mesh_of_several(settings)  # first: a mesh that does not fit is found before anything is read
-    return load(place, Tokenizer(settings.data.tokenizer), compute=settings.compute, mesh=mesh, kind=kind)
+    return load(place, Tokenizer(settings.data.tokenizer), compute=settings.compute, mesh=mesh, reward=reward)
 
 
-def check_fits(model: Model | StoredModel, tokenizer: Any, *, where: str | Path, kind: str = "llama") -> None:
-    """ConfigError unless the checkpoint `model`, read from `where`, is of `kind` and fits `tokenizer`."""
-    if model.kind != kind:
-        raise ConfigError(f"{where} holds a {NAMES.get(model.kind, model.kind)}; give a {NAMES[kind]}")
+def check_fits(model: Model | StoredModel, tokenizer: Any, *, where: str | Path, reward: bool = False) -> None:
+    """ConfigError unless the checkpoint `model`, read from `where`, is of the wanted kind and fits `tokenizer`."""
+    kinds = ("language model", "reward model")
+    if families.is_reward(model.kind) != reward:
+        raise ConfigError(f"{where} holds a {kinds[not reward]}; give a {kinds[reward]}")
     if model.tokenizer_sha256 not in (None, tokenizer.sha256):
         raise ConfigError(
             f"{where} was trained with tokenizer {model.tokenizer_sha256[:12]}, but {tokenizer.folder} is"

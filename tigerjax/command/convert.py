@@ -47,15 +47,15 @@ def from_hf(
     progress = show_progress("converted", "GB")
     stream_model(
         out,
-        lambda partial: read.stream_in(opened, partial, dtype=dtype, progress=progress),
+        lambda partial: read.stream_in(opened, partial, dtype=dtype, on_bytes=progress),
         opened.config,
-        kind=opened.model_kind,
+        kind=opened.kind,
         tokenizer_sha256=tokenizer.sha256 if tokenizer else None,
         extra=opened.extra | {"source": read.source_facts(opened)},
     )
     size = 4 if dtype == "float32" else 2
     figures: dict[str, Any] = {
-        "tensors": len(opened.source.shapes),
+        "tensors": len(opened.tensors.shapes),
         "bytes": tensor_bytes(opened.spec, opened.config, size),
     }
     if verify:
@@ -86,12 +86,13 @@ def to_hf(
     from tigerjax.convert import hf
     from tigerjax.convert import verify as check
     from tigerjax.files.manifest import sha256
+    from tigerjax.model import families
     from tigerjax.tokenizer.load import Tokenizer
 
     started = time.perf_counter()
     model = open_model(checkpoint)
     if tokenizer is not None:
-        check_fits(model, Tokenizer(tokenizer), where=checkpoint, kind=model.kind)
+        check_fits(model, Tokenizer(tokenizer), where=checkpoint, reward=families.is_reward(model.kind))
     lineage = {
         "checkpoint": checkpoint.name,
         "step": model.step,
@@ -104,12 +105,8 @@ def to_hf(
         model.weights,
         model.config,
         out,
-        tokenizer=tokenizer,
-        dtype=dtype,
-        vocab=vocab,
-        extra=model.extra,
-        lineage=lineage,
-        progress=show_progress("converted", "GB"),
+        hf.Export(tokenizer=tokenizer, dtype=dtype, vocab=vocab, extra=model.extra, lineage=lineage),
+        on_bytes=show_progress("converted", "GB"),
     )
     if verify:
         counts |= check.exported(out, model.weights, model.config, dtype, show_progress("verified", "GB"))

@@ -14,7 +14,6 @@ from tigerjax.config.model import (
     ModelConfig,
     Remat,
     SplashConfig,
-    model_from_dict,
 )
 from tigerjax.config.run import (
     CheckpointConfig,
@@ -43,5 +42,4 @@ __all__ = [
     "SplashConfig",
     "dump",
     "load",
-    "model_from_dict",
 ]

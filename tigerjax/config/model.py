@@ -1,7 +1,7 @@
 """Sizes of a model, and how it is computed."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 from tigerjax.errors import ConfigError
 
@@ -107,11 +107,3 @@ class ComputeConfig:
 
 FLOAT32 = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1)
 """Plain float32 products without a backward pass: for checks, shapes and small models on a CPU."""
-
-
-def model_from_dict(fields: dict[str, Any]) -> ModelConfig:
-    """The model config that `dataclasses.asdict` wrote into a checkpoint's JSON."""
-    try:
-        return ModelConfig(**fields)
-    except TypeError as error:
-        raise ConfigError(f"model config {sorted(fields)} does not fit ModelConfig: {error}") from error

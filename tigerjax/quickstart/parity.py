@@ -53,7 +53,7 @@ def compare(
 
     from tigerjax.checkpoint.loaded import Loaded
     from tigerjax.config import FLOAT32
-    from tigerjax.model.llama.model import Llama
+    from tigerjax.model import families
     from tigerjax.sample.engine import SamplingConfig, generate
     from tigerjax.tokenizer.chat import encode_prompt, stop_ids
     from tigerjax.tokenizer.load import Tokenizer
@@ -75,13 +75,13 @@ def compare(
     theirs = json.loads((scratch / "answer.json").read_text(encoding="utf-8"))
     (scratch / "answer.json").unlink()  # megabytes of logits
 
-    llama, worst = Llama(model.config, FLOAT32), 0.0
+    module, worst = families.of(model.config).language_model(model.config, FLOAT32), 0.0
     longest = max(map(len, prompts))
     for ids, their_TV in zip(prompts, theirs["logits"], strict=True):
         tokens_BT = np.zeros((1, longest), np.int32)
         tokens_BT[0, : len(ids)] = ids
         segments_BT = (np.arange(longest) < len(ids)).astype(np.int32)[None]
-        ours_BTV = llama.apply({"params": model.weights}, tokens_BT, jnp.arange(longest)[None], segments_BT)
+        ours_BTV: Any = module.apply({"params": model.weights}, tokens_BT, jnp.arange(longest)[None], segments_BT)
         ours_TV = np.asarray(ours_BTV)[0, : len(ids), : model.config.vocab_size]
         worst = max(worst, float(np.abs(ours_TV - np.asarray(their_TV, np.float32)).max()))
 

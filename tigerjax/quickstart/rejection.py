@@ -62,7 +62,7 @@ def run_round(work: "Work") -> Path:
     align = dataclasses.replace(ALIGN, seed=work.seed)
     reward_model = work.out / "reward" / "model"
     longest = work.config("reward").data.seq_len
-    judge = load(reward_model, tokenizer, compute=config.compute, kind="reward")
+    judge = load(reward_model, tokenizer, compute=config.compute, reward=True)
     scorer = Scorer(judge, seq_len=longest, rows=REWARD.score_rows)
 
     def train(sft: Path, place: Path) -> None:

@@ -152,7 +152,7 @@ def prepare_text(out: Path) -> dict[str, Any]:
 
 def split_sources(corpora: dict[str, Path], out: Path) -> None:
     """OUT/LANG_facts.jsonl and OUT/LANG_books.jsonl of each corpus: sources that the mixture weighs apart."""
-    from tigerjax.records.records import write_jsonl
+    from tigerjax.files.jsonl import write_jsonl
 
     with manifest.stage(out, name="split by source", config={}, inputs=corpora.values()) as run:
         for lang, corpus in corpora.items() if not run.done else []:
@@ -308,7 +308,7 @@ def samples(work: Work, models: dict[str, Path], count: int = 8) -> list[dict[st
 def hugging_face(work: Work, run_dir: Path) -> dict[str, Any]:
     """Exports the last model and compares logits, greedy ids and token ids with `transformers` on the export."""
     from tigerjax.checkpoint.model import load_model
-    from tigerjax.convert.hf import to_hf
+    from tigerjax.convert.hf import Export, to_hf
     from tigerjax.quickstart import parity
 
     out = work.out
@@ -323,7 +323,7 @@ def hugging_face(work: Work, run_dir: Path) -> dict[str, Any]:
             return run.manifest["figures"]
         model = load_model(run_dir)
         lineage = {"checkpoint": str(run_dir.relative_to(out))}
-        to_hf(model.weights, model.config, out / "hf", tokenizer=out / "tokenizer", lineage=lineage)
+        to_hf(model.weights, model.config, out / "hf", Export(tokenizer=out / "tokenizer", lineage=lineage))
         run.figures = parity.compare(model, out / "tokenizer", out / "hf", run.tmp, _prompts(), ANSWER_TOKENS)
         return run.figures
 
@@ -340,6 +340,6 @@ def _texts(path: Path) -> list[str]:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    from tigerjax.records.records import read_jsonl
+    from tigerjax.files.jsonl import read_jsonl
 
     return [record for _, record in read_jsonl(path)]

@@ -45,13 +45,13 @@ def run_config(name: str, out: Path, *, seed: int, adjust: Adjust) -> RunConfig:
 
 def train_once(config: RunConfig, run_dir: Path, *, inputs: list[Path]) -> dict[str, Any]:
     """Trains a mixture into `run_dir`; returns {parameters, shares (realised), wanted}."""
-    from tigerjax.model.llama.model import parameter_count
+    from tigerjax.model import families
     from tigerjax.train.loop import train_on_mixture
 
     def run() -> dict[str, Any]:
         loader = train_on_mixture(config, run_dir=run_dir)
         return {
-            "parameters": parameter_count(config.model),
+            "parameters": families.of(config.model).parameter_count(config.model),
             "shares": {name: seen["share"] for name, seen in loader.seen().items()},
             "wanted": dict(loader.rates),
         }

@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 from tigerjax import mesh as mesh_axes
 from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.errors import ConfigError
-from tigerjax.model.llama import decode as kv
+from tigerjax.model import cache as kv
 from tigerjax.sample import encoding, slots
 from tigerjax.sample.choose import candidate_keys
 from tigerjax.sample.encoding import Prompt

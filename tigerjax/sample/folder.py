@@ -46,10 +46,10 @@ def sample_file(
     batching: Batching,
     progress: Advance | None = None,
 ) -> dict[str, Any]:
-    """Figures of `sample_prompts`, with the prompts of a JSONL file."""
-    from tigerjax.records.records import read_jsonl
+    """Figures of `sample_prompts`, with the prompts of a file of records."""
+    from tigerjax.records import read
 
-    asked = [record for _, record in read_jsonl(prompts)]
+    asked = [record for _, record in read(prompts)]
     if not asked:
         raise DataError(f"{prompts}: no prompts; each line needs prompt_id, and messages or text")
     return sample_prompts(model, asked, out, sampling, batching=batching, progress=progress)
