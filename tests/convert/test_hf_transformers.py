@@ -1,4 +1,4 @@
-"""The export inside transformers itself: logits, greedy tokens, reward scores. Needs torch; marked slow."""
+"""The export inside transformers itself: logits, greedy tokens, reward scores."""
 
 import json
 
@@ -14,7 +14,7 @@ from tigerjax.model.llama import decode as cache
 from tigerjax.model.llama import hf_config, reward
 from tigerjax.model.llama import model as llama
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.peers]
 
 LOGITS = 1e-4  # absolute, in float32: the issue's bound
 NEW = 20
