@@ -17,6 +17,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from child_processes import heeding_ctrl_c
 
 from tigerjax.checkpoint.files import read_meta, steps
 from tigerjax.checkpoint.model import load_model
@@ -306,7 +307,8 @@ def test_ctrl_c_saves_exits_130_and_the_run_goes_on_from_there(home, capfd):
     clean |= {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": os.environ["JAX_COMPILATION_CACHE_DIR"]}
     words = ["train", "tiny.py", "--out", "long", "--optim.total-steps", "20000", "--checkpoint.every-steps", "20000"]
     with open("out.txt", "w") as out, open("err.txt", "w") as err:
-        process = subprocess.Popen([sys.executable, "-m", "tigerjax", *words], env=clean, stdout=out, stderr=err)
+        with heeding_ctrl_c():
+            process = subprocess.Popen([sys.executable, "-m", "tigerjax", *words], env=clean, stdout=out, stderr=err)
         try:
             deadline = time.monotonic() + CTRL_C_SECONDS
             while "step 3/20000" not in Path("out.txt").read_text():
@@ -347,7 +349,7 @@ def test_an_alignment_goes_step_by_step_waits_for_people_and_runs_on(home, capfd
         " --align.max-mean-loss-points 100 --align.max-task-loss-points 100"
     )
     assert run(plan, capfd)[0] == 0 and run(plan, capfd)[0] == 0
-    refused(plan.replace("--n 2", "--n 3"), 2, "holds another plan \\(sampling differ\\)", capfd)
+    refused(plan.replace("--n 2", "--n 3"), 2, "holds other settings \\(sampling differ\\)", capfd)
     refused("align status nowhere", 2, "align init", capfd)
     refused("align score al", 2, "step prompts is not done; run `tigerjax align prompts al` first", capfd)
     refused_last(

@@ -1,5 +1,6 @@
 """Every command on text with gs:// in and out writes what it writes on a disk, on a stand-in for the service."""
 
+import gzip
 import json
 import shlex
 import shutil
@@ -173,7 +174,9 @@ def test_a_dry_run_reads_patterns_and_writes_nothing(cloud, capsys):
 
 @pytest.fixture
 def kinds(cloud, near, tmp_path):
-    """One set of documents as TFRecord, ArrayRecord and a TFDS dataset; the command makes that in the bucket."""
+    """One set of documents in every format; the command makes the TFDS dataset in the bucket."""
+    import pyarrow as pa
+    import pyarrow.parquet
     from array_record.python import array_record_module
 
     from tigerjax.records.tf import start
@@ -189,8 +192,19 @@ def kinds(cloud, near, tmp_path):
     for line in lines:
         array.write(line)
     array.close()
-    for name in ("docs.tfrecord", "docs.array_record"):
+    table = pa.Table.from_pylist(given)
+    pa.parquet.write_table(table, tmp_path / "docs.parquet", row_group_size=5)
+    with pa.OSFile(str(tmp_path / "docs.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table)
+    for name in ("docs.tfrecord", "docs.array_record", "docs.parquet", "docs.arrow"):
         cloud.put(f"bucket/text/kinds/{name}", (tmp_path / name).read_bytes())
+    cloud.put("bucket/text/kinds/docs.json", json.dumps(given).encode())
+    cloud.put("bucket/text/kinds/docs.jsonl.gz", gzip.compress(b"\n".join(lines)))
+    for split in ("train", "test"):
+        cloud.put(f"bucket/text/kinds/saved/{split}/data-00000-of-00001.arrow", (tmp_path / "docs.arrow").read_bytes())
+        state = b'{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}'
+        cloud.put(f"bucket/text/kinds/saved/{split}/state.json", state)
+    cloud.put("bucket/text/kinds/saved/dataset_dict.json", b'{"splits": ["train", "test"]}')
     assert run("data tfds --input {0}/kinds/docs.jsonl --name docs --data-dir {0}/tfds", FAR) == 0
     return given
 
@@ -201,6 +215,12 @@ def test_records_of_every_kind_of_file_are_copied_once_and_read(cloud, kinds, tm
         f"{FAR}/kinds/docs.jsonl": False,
         f"{FAR}/kinds/*.tfrecord": True,
         f"{FAR}/kinds/docs.array_record": True,
+        f"{FAR}/kinds/docs.json": False,
+        f"{FAR}/kinds/docs.jsonl.gz": False,
+        f"{FAR}/kinds/docs.parquet": True,
+        f"{FAR}/kinds/docs.arrow": True,
+        f"{FAR}/kinds/saved": True,
+        f"{FAR}/kinds/saved/test": True,
         f"{FAR}/tfds/docs/1.0.0": True,
         "tfds:docs": False,  # by then it is there
     }

@@ -107,13 +107,8 @@ def write_jsonl(path: str | Path, records: Iterable[Record]) -> int:
     The file appears by rename once it is complete, so a reader never sees half of it.
     """
     count = 0
-    with contextlib.ExitStack() as stack:
-        out: Any = stack.enter_context(paths.writing(path := paths.of(path)))
-        if path.suffix == ".zst":
-            import zstandard
-
-            out = stack.enter_context(zstandard.ZstdCompressor().stream_writer(out, closefd=False))
+    with packed.writing(paths.of(path)) as file:
         for record in records:
-            out.write(dumped(record) + b"\n")
+            file.write(dumped(record) + b"\n")
             count += 1
     return count

@@ -1,4 +1,4 @@
-"""The bytes of a file that is compressed as the end of its name says: .zst, .gz or .xz.
+"""Files that are compressed as the end of their name says: .zst, .gz or .xz. Those that are written here end in .zst.
 
 A compressed file that was cut short, by a copy that failed or a disk that was full, is a DataError here. The usual
 readers differ in this: zstandard's stream reader takes a cut file for a shorter one and says nothing.
@@ -9,7 +9,7 @@ import io
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tigerjax.errors import DataError
 from tigerjax.files import paths
@@ -93,3 +93,16 @@ def reading(path: Path) -> Iterator[tuple[io.BufferedReader, io.BufferedReader]]
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     with raw:
         yield (io.BufferedReader(_Unpacked(path, raw), BUFFER_BYTES) if ending(path) else raw), raw
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file that appears whole, as `paths.writing` does; compressed by zstandard when its name ends in .zst."""
+    with paths.writing(path) as file:
+        if path.suffix != ".zst":
+            yield file
+            return
+        import zstandard
+
+        with zstandard.ZstdCompressor().stream_writer(file, closefd=False) as packed:
+            yield packed

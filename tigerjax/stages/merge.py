@@ -5,7 +5,6 @@ number of workers.
 """
 
 import heapq
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tigerjax import records
+from tigerjax.files import packed
 from tigerjax.stages import parts
 
 
@@ -22,40 +22,30 @@ def merge_lines(
 ) -> int:
     """Writes the lines of several sources to one file, in the order of their ids, and returns their number.
 
-    Each source gives (id, line) pairs that are sorted by id. `on_line` is called with the number of each line.
+    Each source gives (id, line) pairs that are sorted by id; lines of equal ids keep the order of the sources.
+    `on_line` is called with the number of each line.
     """
     count = 0
-
-    def every() -> Iterator[bytes]:
-        nonlocal count
-        for _, line in heapq.merge(*sources, key=lambda pair: pair[0]) if len(sources) > 1 else sources[0]:
+    with packed.writing(out) as file:
+        for _, line in heapq.merge(*sources, key=lambda pair: pair[0]):
+            file.write(line + b"\n")
             count += 1
-            yield line
             if on_line is not None:
                 on_line(count)
-
-    given: Iterable[bytes] = every() if sources else ()
-    if out.suffix == ".zst":
-        import zstandard
-
-        part = out.with_name(out.name + ".part")
-        with open(part, "wb") as file, zstandard.ZstdCompressor().stream_writer(file) as zipped:
-            for line in given:
-                zipped.write(line + b"\n")
-        os.replace(part, out)
-    else:
-        parts.save_lines(out, given)
     return count
 
 
 def kept_lines(work: Path, number: int, drop: np.ndarray, edits: dict[int, bytes]) -> Iterator[tuple[str, bytes]]:
-    """(id, line) of a part's records in order, without the places in `drop`, with the lines of `edits`."""
+    """(id, line) of the records of a part that stay, in order.
+
+    Records at the places in `drop` are left out; `edits` maps places to lines that replace the old ones.
+    """
     ids = parts.Ids(work, number)
-    gone = np.zeros(len(ids), bool)
-    gone[drop] = True
+    dropped = np.zeros(len(ids), bool)
+    dropped[drop] = True
     with open(work / f"part-{number}.jsonl", "rb") as file:
         for place, line in enumerate(file):
-            if not gone[place]:
+            if not dropped[place]:
                 yield ids[place], edits.get(place) or line[:-1]
 
 
@@ -72,7 +62,10 @@ def outputs(paths: Sequence[Path], found: Sequence[dict[str, Any]]) -> list[Outp
 
 
 def work_folder(tmp: Path) -> Path:
-    """A new folder for a stage's files between steps, of a name that no cache of a worker has seen."""
+    """A new folder for the files that a stage needs between its steps.
+
+    Its name is never used again, because workers cache what they have read by path.
+    """
     work = tmp / f"work-{time.time_ns()}"
     work.mkdir()
     return work
