@@ -2,8 +2,8 @@
 
 There are S stages, V rounds and M microbatches. Stage s computes layer l = (v * S + s) * C + c in round v, and
 C = L / (V * S) layers at a time. V = 1 is GPipe. The training state keeps the layers in *stage order* (s, v, c). Then
-'stage' cuts their leading axis into whole stages, and no weight moves in a step. Checkpoints keep layer order (v, s, c):
-see `LayerOrder`.
+'stage' cuts their leading axis into whole stages, and no weight moves in a step. Checkpoints keep layer order
+(v, s, c): see `LayerOrder`.
 
 A stage handles V * M items, one a tick: microbatches in groups of S, each group through all rounds before the next.
 Item u is round (u // S) % V of microbatch u // (S * V) * S + u % S, and stage s does it at tick u + s. So an item that
