@@ -1,5 +1,6 @@
 """Set before JAX is imported: 8 fake CPU devices, full-precision matmuls, a compilation cache, quiet TensorFlow."""
 
+import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -19,6 +20,26 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Most of the suite's time is XLA compiling the same tiny functions: the workers share what is compiled.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+PEERS = ("torch", "transformers")
+PEERS_ABSENT = "torch or transformers is not installed; `make peers` installs them"
+
+
+def pytest_collection_modifyitems(items):
+    """Skips what compares with the peers where they are not installed."""
+    if not all(importlib.util.find_spec(name) for name in PEERS):
+        for item in items:
+            if item.get_closest_marker("peers"):
+                item.add_marker(pytest.mark.skip(reason=PEERS_ABSENT))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Says how many tests compared with nothing."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    count = sum(PEERS_ABSENT in str(report.longrepr) for report in skipped)
+    if count:
+        terminalreporter.write_line(f"{count} tests were compared with nothing: {PEERS_ABSENT}")
 
 
 @pytest.fixture
@@ -42,7 +63,8 @@ def scratch(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def work(tmp_path_factory):
     """A folder as the quick start leaves it before training: tokenizers, clean documents, SFT examples."""
-    from tigerjax.records import records
+    from tigerjax import records
+    from tigerjax.files import jsonl
     from tigerjax.text.clean import clean_files
     from tigerjax.text.dedup import against_sft_files, dedup_files
     from tigerjax.tokenizer.extend import extend
@@ -53,10 +75,10 @@ def work(tmp_path_factory):
     raw.mkdir()
     for lang in ("en", "zh"):
         documents = list(records.documents(EMBEDDED / f"corpus_{lang}.jsonl"))
-        records.write_jsonl(raw / f"corpus_{lang}.jsonl", documents[::4])  # a part of it, for speed
+        jsonl.write_jsonl(raw / f"corpus_{lang}.jsonl", documents[::4])  # a part of it, for speed
     (folder / "sft").mkdir()
     examples = list(records.sft_examples(EMBEDDED / "sft.jsonl"))
-    records.write_jsonl(folder / "sft" / "sft.jsonl", examples[::8])
+    jsonl.write_jsonl(folder / "sft" / "sft.jsonl", examples[::8])
     names = ("corpus_en.jsonl", "corpus_zh.jsonl")
     clean_files([raw / n for n in names], folder / "cleaned")
     dedup_files("near", [folder / "cleaned" / n for n in names], folder / "dedup")
@@ -70,6 +92,6 @@ def work(tmp_path_factory):
 @pytest.fixture(scope="session")
 def corpus():
     """The embedded documents by language."""
-    from tigerjax.records import records
+    from tigerjax import records
 
     return {lang: list(records.documents(EMBEDDED / f"corpus_{lang}.jsonl")) for lang in ("en", "zh")}
