@@ -14,8 +14,9 @@ import pytest
 from tigerjax.checkpoint.model import load_model, save_model
 from tigerjax.config import FLOAT32, ModelConfig
 from tigerjax.errors import ConfigError
-from tigerjax.model import families, llama, stack
+from tigerjax.model import families, stack
 from tigerjax.model.layers import init
+from tigerjax.model.llama import face as llama
 from tigerjax.model.weights import get, paths
 
 SIZES = {
