@@ -109,7 +109,7 @@ def _row(folder: Path, step: int, *, read: bool = False) -> dict[str, Any]:
                 done += count
                 say(done, total)
 
-            check_bytes(path, meta, ("weights", "opt_state"), told=told)
+            check_bytes(path, meta, ("weights", "opt_state"), on_bytes=told)
     except DataError as error:
         row["state"] = f"damaged: {error}"
     return row
