@@ -99,10 +99,10 @@ def test_scores_do_not_depend_on_batch_or_order(scorer):
 
 
 def test_a_scorer_tells_how_many_answers_it_has_scored(scorer, monkeypatch):
-    told = []
-    monkeypatch.setattr(scorer, "_progress", lambda what, unit: lambda done, total: told.append((done, total)))
+    progress = []
+    monkeypatch.setattr(scorer, "_progress", lambda what, unit: lambda done, total: progress.append((done, total)))
     scorer([(USER, "abc", "stop")] * 10)
-    assert told == [(4, 10), (8, 10), (10, 10)]
+    assert progress == [(4, 10), (8, 10), (10, 10)]
 
 
 def test_padding_left_or_right_and_packing_change_scores_less_than_the_tolerance(scorer):

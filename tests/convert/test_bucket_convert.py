@@ -262,7 +262,7 @@ def test_bin_files_in_a_bucket_are_copied_once_and_read_through_torch(cloud, nea
 @pytest.mark.slow
 def test_memory_of_a_conversion_in_a_bucket_does_not_grow_with_depth(cloud, tmp_path):
     """In processes of a process of its own: the system counts the size of its parent as a process's peak."""
-    script = str(pathlib.Path(__file__).parents[2] / "benchmarks" / "convert_memory.py")
+    script = str(pathlib.Path(__file__).parents[2] / "benchmarks" / "speed" / "convert_memory.py")
     words = ["--layers", "3", "9", "--size", "eighth", "--at", f"{FAR}/depth", "--json", str(tmp_path / "memory.json")]
     subprocess.run([sys.executable, script, *words], check=True, timeout=500)
     three, nine = json.loads((tmp_path / "memory.json").read_text())["rows"]

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tigerjax.command.arguments import show
+from tigerjax.command.figures import show
 from tigerjax.command.progress import show_elapsed, show_progress
 from tigerjax.errors import ConfigError
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from tigerjax.align.config import RewardConfig
-from tigerjax.command.arguments import keep, override, show
-from tigerjax.command.options import OnDisk
+from tigerjax.command.arguments import override
+from tigerjax.command.figures import save, show
+from tigerjax.command.groups import SAMPLING, Sampling
+from tigerjax.command.options import FLAT, ConfigFile, OnDisk
 from tigerjax.command.progress import show_progress
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
@@ -26,12 +28,11 @@ def quickstart(out: OnDisk = Path("runs/quickstart"), seed: int = 0, json: Path 
     """
     from tigerjax.quickstart.run import quickstart as run
 
-    keep(run(out, seed=seed), json)
+    save(run(out, seed=seed), json)
 
 
 def train(
-    config: Path,
-    overrides: list[str],
+    config: ConfigFile,
     out: Path | None = None,
     held_out: list[Path] = [],  # noqa: B006  # read only
     dry_run: bool = False,
@@ -52,7 +53,7 @@ def train(
     from tigerjax.config import dump
 
     began = time.time()
-    run = override(config, overrides, "tigerjax train")
+    run = override(config)
     traced = _steps(profile_steps)
     if wandb is not None:
         wandb_run.package()  # one that is missing is said before any work
@@ -76,7 +77,7 @@ def train(
         figures |= _progress(run, run_dir, loader)
         if held_out:
             figures["held_out"] = _held_out(run, run_dir, held_out)
-        keep(figures, json)
+        save(figures, json)
 
 
 def _progress(run: Any, run_dir: Path, loader: Any) -> dict[str, float]:
@@ -133,11 +134,17 @@ def _held_out(run: RunConfig, run_dir: Path, files: list[Path]) -> dict[str, Any
     return found
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RewardData:
+    """What a reward model is trained on."""
+
+    preferences: list[Path]  # Files of answers in order of preference
+    reference: list[Path]  # The SFT set on whose answers scores get mean 0 and deviation 1
+
+
 def reward_train(
-    config: Path,
-    overrides: list[str],
-    preferences: list[Path],
-    reference: list[Path],
+    config: ConfigFile,
+    data: Annotated[RewardData, FLAT],
     init: Path | None = None,
     out: Path | None = None,
     reward: RewardConfig = RewardConfig(),  # noqa: B008  # frozen
@@ -157,7 +164,7 @@ def reward_train(
     from tigerjax.records import sft_examples
     from tigerjax.tokenizer.load import Tokenizer
 
-    run = override(config, overrides, "tigerjax reward train")
+    run = override(config)
     start = init or run.checkpoint.init_from
     if start is None:
         raise ConfigError("a reward model starts from a chat checkpoint; give --init or set checkpoint.init_from")
@@ -166,8 +173,8 @@ def reward_train(
         result = room.train(
             run,
             reward,
-            preferences=preferences,
-            reference=list(sft_examples(reference)),
+            preferences=data.preferences,
+            reference=list(sft_examples(data.reference)),
             tokenizer=Tokenizer(run.data.tokenizer),
             init=start,
             run_dir=out or Path("runs") / run.name,
@@ -178,8 +185,7 @@ def reward_train(
 
 
 def reward_score(
-    config: Path,
-    overrides: list[str],
+    config: ConfigFile,
     input: list[Path],
     out: Path,
     model: Path | None = None,
@@ -196,7 +202,7 @@ def reward_score(
     from tigerjax.align.score import score_files
     from tigerjax.processes import hosts as others
 
-    run = override(config, overrides, "tigerjax reward score")
+    run = override(config)
     place = model or Path("runs") / run.name / "model"
     others.start(hosts)
     with others.together():
@@ -206,8 +212,7 @@ def reward_score(
 
 
 def reward_calibrate(
-    config: Path,
-    overrides: list[str],
+    config: ConfigFile,
     reference: list[Path],
     model: Path | None = None,
     reward: RewardConfig = RewardConfig(),  # noqa: B008  # frozen
@@ -221,22 +226,17 @@ def reward_calibrate(
     """
     from tigerjax.align.score import calibrate_model
 
-    run = override(config, overrides, "tigerjax reward calibrate")
+    run = override(config)
     place = model or Path("runs") / run.name / "model"
     show(calibrate_model(run, place, reference, rows=reward.score_rows, progress=show_progress), json)
 
 
 def sample(
-    config: Path,
-    overrides: list[str],
+    config: ConfigFile,
     prompts: Path,
     out: Path,
     model: Path | None = None,
-    n: int = 10,
-    temperature: float = 0.9,
-    top_p: float = 0.95,
-    top_k: int = 0,
-    max_new_tokens: int = 128,
+    sampling: Sampling = SAMPLING,
     rows: int = 80,
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
@@ -254,22 +254,17 @@ def sample(
     from tigerjax.sample.engine import Batching, SamplingConfig
     from tigerjax.sample.folder import sample_file
 
-    run = override(config, overrides, "tigerjax sample")
+    run = override(config)
     others.start(hosts)
-    sampling = SamplingConfig(
-        n=n,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        max_new_tokens=max_new_tokens,
-        context=run.data.seq_len,
-        seed=run.seed,
-    )
     with others.together():
         loaded = load_for(run, model)
-        batching = dataclasses.replace(Batching().for_mesh(loaded.mesh), rows=rows)
         figures = sample_file(
-            loaded, prompts, out, sampling, batching=batching, progress=show_progress("sampled", "prompts")
+            loaded,
+            prompts,
+            out,
+            SamplingConfig(**dataclasses.asdict(sampling), context=run.data.seq_len, seed=run.seed),
+            batching=dataclasses.replace(Batching().for_mesh(loaded.mesh), rows=rows),
+            progress=show_progress("sampled", "prompts"),
         )
     if others.is_writer():
         show(figures, json)
@@ -305,4 +300,4 @@ def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> 
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         kind = type(error).__name__
         raise DataError(f"{source} is not the report of a run ({kind}: {error}); write it again") from error
-    keep(values, json)
+    save(values, json)
