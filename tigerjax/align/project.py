@@ -242,9 +242,8 @@ class Project:
         from tigerjax.sample.folder import CANDIDATES
 
         asked = questions.prompts(questions.load(self.settings.questions))
-        longest = self.settings.sampling["max_new_tokens"]
-        context, seed = self.run.data.seq_len, self.align.seed
-        sampling = SamplingConfig(n=1, temperature=0.0, max_new_tokens=longest, context=context, seed=seed)
+        longest, context = self.settings.sampling["max_new_tokens"], self.run.data.seq_len
+        sampling = SamplingConfig(n=1, temperature=0.0, max_new_tokens=longest, context=context, seed=self.align.seed)
         what = [self._model(path).sha256, asked, dataclasses.asdict(sampling)]
         place = self.folder / "answers" / hashlib.sha256(manifest.canonical(what)).hexdigest()[:16]
         self._sample_to(place, path, asked, sampling)
@@ -273,8 +272,8 @@ class Project:
         from tigerjax.align.reward import Scorer
         from tigerjax.checkpoint.loaded import load
 
-        path, compute = self.settings.reward_model, self.run.compute
-        model = load(path, self._tokenizer, compute=compute, mesh=self._mesh, reward=True)
+        path = self.settings.reward_model
+        model = load(path, self._tokenizer, compute=self.run.compute, mesh=self._mesh, reward=True)
         return Scorer(model, seq_len=self.run.data.seq_len, rows=self.settings.score_rows, progress=self.progress)
 
     @functools.cached_property

@@ -111,7 +111,7 @@ class Scorer:
     checkpoint's penalty for answers that the model did not end itself. `raw` gives the model's own scores.
 
     A batch has `rows` answers, padded to a power of two of at least SMALLEST_BUCKET tokens; each such length is
-    compiled once. On a mesh, a batch is split over its batch axes.
+    compiled once. With `mesh`, a batch is split over its batch axes, and the weights lie where `loaded.load` put them.
     """
 
     def __init__(

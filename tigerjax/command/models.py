@@ -258,13 +258,10 @@ def sample(
     others.start(hosts)
     with others.together():
         loaded = load_for(run, model)
+        drawn = SamplingConfig(**dataclasses.asdict(sampling), context=run.data.seq_len, seed=run.seed)
+        batching = dataclasses.replace(Batching().for_mesh(loaded.mesh), rows=rows)
         figures = sample_file(
-            loaded,
-            prompts,
-            out,
-            SamplingConfig(**dataclasses.asdict(sampling), context=run.data.seq_len, seed=run.seed),
-            batching=dataclasses.replace(Batching().for_mesh(loaded.mesh), rows=rows),
-            progress=show_progress("sampled", "prompts"),
+            loaded, prompts, out, drawn, batching=batching, progress=show_progress("sampled", "prompts")
         )
     if others.is_writer():
         show(figures, json)

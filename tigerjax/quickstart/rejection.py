@@ -60,8 +60,9 @@ def run_round(quick: Quickstart) -> Path:
     align = dataclasses.replace(ALIGN, seed=quick.seed)
     reward_model = quick.out / "reward" / "model"
     longest = quick.config("reward").data.seq_len
-    judge = load(reward_model, tokenizer, compute=config.compute, reward=True)
-    scorer = Scorer(judge, seq_len=longest, rows=REWARD.score_rows)
+    scorer = Scorer(
+        load(reward_model, tokenizer, compute=config.compute, reward=True), seq_len=longest, rows=REWARD.score_rows
+    )
 
     def train(sft: Path, place: Path) -> None:
         # Not read from `sft` where it is: the mixture was registered for a fixed file below OUT.
@@ -106,8 +107,9 @@ def sample(quick: Quickstart, prompts: Sequence[dict[str, Any]], place: Path) ->
     from tigerjax.sample.folder import sample_prompts
 
     config = quick.config("rejection_sampled")
-    context, seed = config.data.seq_len, quick.seed
-    sampling = SamplingConfig(n=CANDIDATES, max_new_tokens=ANSWER_TOKENS, context=context, seed=seed, round=1)
+    sampling = SamplingConfig(
+        n=CANDIDATES, max_new_tokens=ANSWER_TOKENS, context=config.data.seq_len, seed=quick.seed, round=1
+    )
     model = load_for(config, quick.out / "sft")
     sample_prompts(model, prompts, place, sampling, batching=Batching(prompts=32, rows=320))
     return [record for record in read(place / "candidates.jsonl") if "skipped" not in record]
