@@ -135,7 +135,10 @@ def _elements(path: Path, file: io.TextIOWrapper) -> Iterator[Any]:
             continue
         yield value
         at, number = end, number + 1
-    if rest := (text[begin + 1 :] + file.read(ARRAY_CHARACTERS)).strip():
+    rest = text[begin + 1 :].strip()
+    while not rest and (more := file.read(ARRAY_CHARACTERS)):
+        rest = more.strip()
+    if rest:
         raise DataError(f"{path}: {rest[:20]!r} follows the JSON list; a .json file holds one list, or JSON lines")
 
 
