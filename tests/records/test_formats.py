@@ -184,6 +184,11 @@ def cut_dataset(path):
     (path / "data-00001-of-00002.arrow").unlink()
 
 
+def cut_state(path):
+    save_dataset(path, GIVEN)
+    (path / "state.json").write_text('{"_data_files": [')
+
+
 def cut_tfds(path):
     save_tfds(path)
     (shard,) = path.glob("*.tfrecord*")
@@ -209,6 +214,7 @@ def cut_tfds(path):
         ("b.arrow", lambda p: cut(p, WRITTEN["file.arrow"], 6), "not a whole Arrow file"),
         ("c.arrow", lambda p: p.write_bytes(b""), "not a whole Arrow"),
         ("saved", cut_dataset, r"not a whole dataset: data-00001-of-00002\.arrow is missing"),
+        ("halved", cut_state, r"state\.json: broken JSON"),
         ("a.tfrecord", lambda p: cut(p, save_tfrecord, 5), "not a whole TFRecord file"),
         ("a.array_record", lambda p: cut(p, save_array_record, 100), "not a whole ArrayRecord file"),
         ("tiger/1.0.0", cut_tfds, "not a whole TFDS dataset: Input dataset was expected to contain 6 elements"),
