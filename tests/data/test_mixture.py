@@ -215,7 +215,7 @@ def test_rows_of_another_tokenizer_are_refused_before_the_start(tmp_path, work):
         (b'{"id": "x", "text": "cut', r"source bad\.zh\.z: .*zh\.jsonl:31: broken JSON"),
         (b'{"id": "x", "text": "\xff"}', r"zh\.jsonl:31: invalid UTF-8"),
         (b'{"id": "z3", "text": "again"}', r"zh\.jsonl:31: id 'z3' occurs a second time; the first is at .*:4"),
-        (b'{"id": "x"}', r"zh\.jsonl:31: id 'x': field 'text'"),
+        (b'{"id": "x"}', r"zh\.jsonl:31: id 'x': a document needs its text in 'text'"),
     ],
 )
 def test_a_broken_line_stops_the_cache_with_file_and_line(tmp_path, work, line, says):
