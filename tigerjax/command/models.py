@@ -22,7 +22,7 @@ PROGRESS_EXAMPLES, LEAST_PROGRESS = 10_000, 0.9
 
 
 def quickstart(out: OnDisk = Path("runs/quickstart"), seed: int = 0, json: Path | None = None) -> None:
-    """The whole recipe on the embedded data, on a CPU, in minutes; ends in OUT/report.html.
+    """Runs the whole recipe on small embedded data, on a CPU, in minutes, and writes OUT/report.html.
 
     Example: tigerjax quickstart --out runs/quickstart --seed 0
     """
@@ -41,12 +41,12 @@ def train(
     wandb: str | None = None,
     json: Path | None = None,
 ) -> None:
-    """Trains a config: pretraining and SFT differ by mixture and initial weights. Resumes by itself.
+    """Trains a model, by pretraining or SFT as the config says. The same command resumes an interrupted run.
 
-    The run is written to OUT, else to runs/NAME; --dry-run prints the resolved config and stops. HELD_OUT are SFT
-    examples: loss and next-token accuracy on their answers, by task and language, are shown at the end. On several
-    hosts the same command runs on each (launch/run.sh). --profile-steps 10:12 traces these steps to OUT/profile.
-    --wandb PROJECT tells Weights & Biases of the logged steps too (docs/OPERATIONS.md).
+    The run is written to OUT, else to runs/NAME. --dry-run prints the config with its overrides, and stops. HELD_OUT
+    are files of SFT examples: the loss and the next-token accuracy on their answers are printed at the end, by task and
+    language. --profile-steps 10:12 writes a trace of these steps to OUT/profile. --wandb PROJECT also sends the logged
+    steps to Weights & Biases (docs/OPERATIONS.md). On several hosts, run the same command on each (launch/run.sh).
 
     Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --out runs/tiny
     """
@@ -56,7 +56,7 @@ def train(
     run = override(config)
     traced = _steps(profile_steps)
     if wandb is not None:
-        wandb_run.package()  # one that is missing is said before any work
+        wandb_run.package()  # refused before any work when the package is missing
     if dry_run:
         print("\n".join(dump(run)), flush=True)
         return
@@ -72,7 +72,7 @@ def train(
 
     run_dir = out or Path("runs") / run.name
     with others.together():
-        mesh = run_mesh(run)  # first: a mesh that does not fit is found before the rows are made
+        mesh = run_mesh(run)  # before the rows are made: a mesh that does not fit is refused first
         mine = host_rows(mesh, run.batch_rows)
         total_rows = run.batch_rows * run.optim.total_steps
         loader = open_loader(
@@ -88,7 +88,7 @@ def train(
 
 
 def _progress(run: Any, run_dir: Path, loader: Any) -> dict[str, float]:
-    """Of an SFT run: which share of its fall the loss had behind it after 10,000 examples; warns when that is low."""
+    """For an SFT run: which part of the loss's fall had happened after 10,000 examples. Warns when it is low."""
     from tigerjax.files import manifest
     from tigerjax.train.metrics import progress_at
 
@@ -122,13 +122,13 @@ def _steps(text: str | None) -> tuple[int, int] | None:
 
 
 def _held_out(run: RunConfig, run_dir: Path, files: list[Path]) -> dict[str, Any]:
-    """Shows one line for all of the examples, each task and each language; returns the figures."""
+    """Prints the loss on held-out examples: of all, of each task and of each language. Returns the figures."""
     from tigerjax.checkpoint.model import load_model
     from tigerjax.evaluate.held_out import losses
     from tigerjax.records.records import sft_examples
     from tigerjax.tokenizer.load import Tokenizer
 
-    found = losses(
+    figures = losses(
         load_model(run_dir).weights,
         run.model,
         Tokenizer(run.data.tokenizer),
@@ -138,17 +138,17 @@ def _held_out(run: RunConfig, run_dir: Path, files: list[Path]) -> dict[str, Any
         batch_rows=run.batch_rows,
         say=show_progress("held out", "rows"),
     )
-    for name, line in {"held out": found, **found["by_task"], **found["by_lang"]}.items():
+    for name, line in {"held out": figures, **figures["by_task"], **figures["by_lang"]}.items():
         print(f"{name:24} loss {line['loss_nats']:.3f} nats  accuracy {line['accuracy']:.1%}  tokens {line['tokens']}")
-    return found
+    return figures
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RewardData:
     """What a reward model is trained on."""
 
-    preferences: list[Path]  # Files of answers in order of preference
-    reference: list[Path]  # The SFT set on whose answers scores get mean 0 and deviation 1
+    preferences: list[Path]  # Files of answers, ordered by preference
+    reference: list[Path]  # SFT files on whose answers scores get mean 0 and standard deviation 1
 
 
 def reward_train(
@@ -161,10 +161,10 @@ def reward_train(
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
-    """Trains a reward model from a chat checkpoint (--init, else checkpoint.init_from) on preference files.
+    """Trains a reward model on preferences, from a chat checkpoint (--init, else checkpoint.init_from).
 
-    REFERENCE is the SFT set on which scores get mean 0 and deviation 1. Writes OUT/model (else runs/NAME/model);
-    exit 5 when it is not usable for ranking, unless --force. On several hosts the same command runs on each.
+    It is written to OUT/model, else to runs/NAME/model. A model that does not rank well enough is an error (exit 5)
+    unless --force is given. On several hosts, run the same command on each.
 
     Example: tigerjax reward train configs/quickstart_reward.py --preferences pairs.jsonl --reference sft.jsonl
     """
@@ -202,9 +202,9 @@ def reward_score(
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
-    """Scores the candidates of sampler files with a calibrated reward model (--model, else runs/NAME/model).
+    """Scores the answers that `tigerjax sample` wrote, with a reward model (--model, else runs/NAME/model).
 
-    On several hosts the same command runs on each.
+    On several hosts, run the same command on each.
 
     Example: tigerjax reward score configs/quickstart_reward.py --input runs/candidates/candidates.jsonl --out scored
     """
@@ -227,9 +227,9 @@ def reward_calibrate(
     reward: RewardConfig = RewardConfig(),  # noqa: B008  # frozen
     json: Path | None = None,
 ) -> None:
-    """Calibrates a reward model (--model, else runs/NAME/model) on the answers of another SFT set.
+    """Calibrates a reward model (--model, else runs/NAME/model) again, on the answers of another SFT set.
 
-    Scores get mean 0 and deviation 1 there; the weights and every ranking stay.
+    Its scores get mean 0 and standard deviation 1 on these answers. The weights stay, and so does every ranking.
 
     Example: tigerjax reward calibrate configs/quickstart_reward.py --reference sft.jsonl
     """
@@ -250,11 +250,11 @@ def sample(
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
-    """Samples N answers a prompt from a run (--model, else runs/NAME): OUT/candidates.jsonl; a restart continues.
+    """Samples N answers to each prompt from a run (--model, else runs/NAME) into OUT/candidates.jsonl.
 
-    A prompt is {prompt_id, messages} or {prompt_id, text}; prompt and answer share data.seq_len tokens. ROWS answers
-    are decoded at once, on the config's mesh (a mesh with --mesh.tensor decodes faster than one with --mesh.fsdp); on
-    several hosts the same command runs on each.
+    A prompt is a line {prompt_id, messages} or {prompt_id, text}. Prompt and answer together have at most data.seq_len
+    tokens. ROWS answers are decoded at one time, on the config's mesh: one with --mesh.tensor is faster than one with
+    --mesh.fsdp. The same command continues after an interruption. On several hosts, run it on each.
 
     Example: tigerjax sample configs/quickstart_sft.py --prompts prompts.jsonl --out runs/candidates --n 10
     """
@@ -285,10 +285,10 @@ def sample(
 
 
 def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> None:
-    """Draws RUN_DIR/report.html: one page with curves, shares, speed, rounds, samples and lineage; prints its table.
+    """Writes RUN_DIR/report.html: one page with curves, shares, speed, rounds, samples and lineage. Prints its table.
 
-    RUN_DIR is a quick start (whose report.json is read), a run of `tigerjax train`, or an alignment (`align init
-    --out`), of whose ended rounds or logged steps report.json is written.
+    RUN_DIR is a folder of `tigerjax quickstart`, `tigerjax train` or `tigerjax align init`. The figures are read from
+    its report.json, which is written first from the logged steps of a run, or from the finished rounds of an alignment.
 
     Example: tigerjax report runs/quickstart
     """
