@@ -1,5 +1,6 @@
 """Package definition. Exact versions of everything, dependencies of dependencies included, are in requirements.lock."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -12,6 +13,7 @@ DATA = [
     "importlib-resources",  # tensorflow-datasets reads builders with it, and does not ask for it
     "opencc",
     "pyahocorasick",
+    "pyarrow",  # Parquet and Arrow files
     "seqio==0.0.20",
     "sentencepiece==0.2.2",
     "tensorflow==2.21.0",
@@ -20,18 +22,27 @@ DATA = [
     "xxhash",
     "zstandard",
 ]
-SHOW = ["matplotlib", "rich", "tensorboardX", "tyro>=1.0"]
+SHOW = ["rich", "tensorboardX", "tyro>=1.0"]
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "tigerjax" / "__init__.py").read_text(encoding="utf-8"))
+assert VERSION is not None
 
 setup(
     name="tigerjax",
-    version="0.1.0",
+    version=VERSION[1],
     description="A JAX/TPU-native training stack for TigerBot-style language models",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["tigerjax", "tigerjax.*", "data_mixtures", "data_mixtures.*"]),
-    package_data={"data_mixtures": ["embedded/*"], "tigerjax.evaluate": ["tasks/*.yaml"]},
+    # configs/ has no __init__.py. It is installed so that the quick start finds its runs without a clone.
+    packages=[*find_packages(include=["tigerjax", "tigerjax.*", "data_mixtures", "data_mixtures.*"]), "configs"],
+    package_data={
+        "data_mixtures": ["embedded/*"],
+        "tigerjax": ["py.typed"],
+        "tigerjax.evaluate": ["tasks/*.yaml"],
+    },
     install_requires=CORE + DATA + SHOW,
     extras_require={
         "tpu": ["libtpu==0.0.42.1"],
@@ -39,7 +50,7 @@ setup(
         "beam": ["apache-beam==2.77.0", "google-crc32c"],
         "eval": ["accelerate>=1.0", "lm-eval==0.4.13"],
         "label": ["label-studio-sdk"],
-        "bench": ["datasets", "datasketch"],  # peers, beside those of hf
+        "bench": ["datasets", "datasketch", "matplotlib"],  # peers, beside those of hf, and plots
         "hf": ["torch==2.13.0", "transformers==5.23.0"],
         "dev": [
             "hypothesis",

@@ -163,13 +163,28 @@ def test_a_planted_upward_import_is_found():
     assert [line.split(": ", 1)[0] for line in found] == ["planted.py:4", "planted.py:2", "planted.py:3"], found
 
 
-def test_configs_import_tigerjax_config_and_nothing_else():
+def config_errors(source: str, name: str) -> list[str]:
+    """One line for each import of a config file that is neither of the config dataclasses nor of a family's presets."""
+    found = []
+    for line, target in imported(ast.parse(source)):
+        parts = target.split(".")
+        allowed = parts[:2] == ["tigerjax", "config"] or (
+            parts[:2] == ["tigerjax", "model"] and parts[3:4] == ["presets"]
+        )
+        if not allowed and parts[0] not in sys.stdlib_module_names:
+            found.append(f"{name}:{line}: imports {target}; configs import tigerjax.config and a family's presets only")
+    return found
+
+
+def test_configs_import_tigerjax_config_and_presets_and_nothing_else():
     found = []
     for path in python_files("configs"):
-        for line, target in imported(ast.parse(path.read_text(encoding="utf-8"))):
-            if target.split(".")[:2] != ["tigerjax", "config"] and target.split(".")[0] not in sys.stdlib_module_names:
-                found.append(f"{path.relative_to(ROOT)}:{line}: imports {target}; configs import tigerjax.config only")
+        found += config_errors(path.read_text(encoding="utf-8"), str(path.relative_to(ROOT)))
     assert not found, "\n".join(found)
+    planted = (
+        "from tigerjax.model.llama.presets import adamw\nfrom tigerjax.model.llama.model import Llama\nimport jax\n"
+    )
+    assert [line.split(": ")[0] for line in config_errors(planted, "planted.py")] == ["planted.py:2", "planted.py:3"]
 
 
 def test_no_file_is_a_drawer_or_too_long():

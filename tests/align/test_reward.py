@@ -17,6 +17,7 @@ from tigerjax.align import reward, reward_data
 from tigerjax.checkpoint.model import Model, load_model, save_model
 from tigerjax.errors import ConfigError, DataError, GateFailed
 from tigerjax.files import paths
+from tigerjax.model.layers import init
 from tigerjax.model.llama import model as llama
 from tigerjax.model.llama.reward import Reward, from_llama
 
@@ -26,7 +27,7 @@ TOKENIZER = world.Letters()
 
 
 def born(model, seed):
-    return jax.jit(lambda key: nn.unbox(llama.init(model, key)))(jax.random.key(seed))
+    return jax.jit(lambda key: nn.unbox(init(model, key)))(jax.random.key(seed))
 
 
 def test_gradient_of_the_pair_loss_equals_the_closed_form():
@@ -95,10 +96,10 @@ def test_scores_do_not_depend_on_batch_or_order(scorer):
 
 
 def test_a_scorer_tells_how_many_answers_it_has_scored(scorer, monkeypatch):
-    told = []
-    monkeypatch.setattr(scorer, "_progress", lambda what, unit: lambda done, total: told.append((done, total)))
+    progress = []
+    monkeypatch.setattr(scorer, "_progress", lambda what, unit: lambda done, total: progress.append((done, total)))
     scorer([(USER, "abc", "stop")] * 10)
-    assert told == [(4, 10), (8, 10), (10, 10)]
+    assert progress == [(4, 10), (8, 10), (10, 10)]
 
 
 def test_padding_left_or_right_and_packing_change_scores_less_than_the_tolerance(scorer):

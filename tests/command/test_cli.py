@@ -21,7 +21,8 @@ import pytest
 from tigerjax.checkpoint.files import read_meta, steps
 from tigerjax.checkpoint.model import load_model
 from tigerjax.command import arguments, cli, table
-from tigerjax.records.records import documents, sft_examples, write_jsonl
+from tigerjax.files.jsonl import write_jsonl
+from tigerjax.records import documents, sft_examples
 
 ROOT = Path(__file__).resolve().parents[2]
 EMBEDDED = ROOT / "data_mixtures" / "embedded"
@@ -346,7 +347,7 @@ def test_an_alignment_goes_step_by_step_waits_for_people_and_runs_on(home, capfd
         " --align.max-mean-loss-points 100 --align.max-task-loss-points 100"
     )
     assert run(plan, capfd)[0] == 0 and run(plan, capfd)[0] == 0
-    refused(plan.replace("--n 2", "--n 3"), 2, "holds another plan \\(sampling differ\\)", capfd)
+    refused(plan.replace("--n 2", "--n 3"), 2, "holds other settings \\(sampling differ\\)", capfd)
     refused("align status nowhere", 2, "align init", capfd)
     refused("align score al", 2, "step prompts is not done; run `tigerjax align prompts al` first", capfd)
     refused_last(

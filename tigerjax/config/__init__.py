@@ -8,13 +8,13 @@ its text in `--help`. Settings of rejection sampling are in `tigerjax/align/conf
 
 from tigerjax.config.files import dump, load
 from tigerjax.config.model import (
+    FLOAT32,
     Attention,
     ComputeConfig,
     Dtype,
     ModelConfig,
     Remat,
     SplashConfig,
-    model_from_dict,
 )
 from tigerjax.config.run import (
     CheckpointConfig,
@@ -27,6 +27,7 @@ from tigerjax.config.run import (
 )
 
 __all__ = [
+    "FLOAT32",
     "Attention",
     "CheckpointConfig",
     "ComputeConfig",
@@ -42,5 +43,4 @@ __all__ = [
     "SplashConfig",
     "dump",
     "load",
-    "model_from_dict",
 ]

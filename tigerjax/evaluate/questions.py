@@ -9,7 +9,7 @@ import functools
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,16 @@ def true_reward(question: Question, text: str) -> float:
     if judge(question, text):
         return RIGHT_REWARD
     return EVASIVE_REWARD if is_evasive(question, text) else WRONG_REWARD
+
+
+def prompts(questions: Sequence[Question]) -> list[dict[str, Any]]:
+    """The questions as prompts for the sampler, in their order: {prompt_id, messages}."""
+    return [{"prompt_id": q.id, "messages": [{"role": "user", "content": q.prompt}]} for q in questions]
+
+
+def first_texts(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """{question id: text of the first candidate} of the sampler's records of `prompts`, as `accuracy` takes them."""
+    return {record["prompt_id"]: record["candidates"][0]["text"] for record in records}
 
 
 def accuracy(questions: Sequence[Question], texts: Mapping[str, str] | Sequence[str]) -> dict[str, Any]:

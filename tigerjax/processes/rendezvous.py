@@ -16,8 +16,8 @@ class HostsConfig:
 
     find: Find = "auto"
     """one: this process is the only one. slurm: ask Slurm. tpu: ask the environment or the metadata server of a TPU
-    pod. auto: use --hosts.coordinator if it is given, else Slurm or a TPU pod on GKE if the environment has them, else
-    one process."""
+    pod. auto: use --hosts.coordinator if it is given, else Slurm or a TPU pod on GKE if the environment names one,
+    else this process is the only one."""
     coordinator: str | None = None
     """HOST:PORT of process 0. Without it, JAX_COORDINATOR_ADDRESS."""
     processes: int | None = None
