@@ -60,26 +60,19 @@ def train(
     if dry_run:
         print("\n".join(dump(run)), flush=True)
         return
-    from tigerjax.processes import hosts as others
+    from tigerjax.processes import hosts as processes
 
-    others.start(hosts)
-    if others.is_writer():
+    processes.start(hosts)
+    if processes.is_writer():
         print("\n".join(dump(run)), flush=True)
-    from tigerjax.data.mixture import open_loader
-    from tigerjax.mesh import host_rows, run_mesh
-    from tigerjax.train.loop import train as loop
-    from tigerjax.train.metrics import last_record
+    from tigerjax.train.loop import train_on_mixture
+    from tigerjax.train.metrics import Reporting, last_record
 
     run_dir = out or Path("runs") / run.name
-    with others.together():
-        mesh = run_mesh(run)  # before the rows are made: a mesh that does not fit is refused first
-        mine = host_rows(mesh, run.batch_rows)
-        total_rows = run.batch_rows * run.optim.total_steps
-        loader = open_loader(
-            run.data, batch_rows=run.batch_rows, seed=run.seed, mine=mine, total_rows=total_rows, progress=show_progress
-        )
-        loop(run, loader, run_dir=run_dir, mesh=mesh, since=began, profile_steps=traced, wandb=wandb)
-    if others.is_writer():
+    with processes.together():
+        reporting = Reporting(since=began, profile_steps=traced, wandb=wandb)
+        loader = train_on_mixture(run, run_dir=run_dir, progress=show_progress, reporting=reporting)
+    if processes.is_writer():
         figures = {"run": str(run_dir)} | last_record(run_dir)
         figures |= _progress(run, run_dir, loader)
         if held_out:
@@ -123,20 +116,18 @@ def _steps(text: str | None) -> tuple[int, int] | None:
 
 def _held_out(run: RunConfig, run_dir: Path, files: list[Path]) -> dict[str, Any]:
     """Prints the loss on held-out examples: of all, of each task and of each language. Returns the figures."""
-    from tigerjax.checkpoint.model import load_model
+    from tigerjax.checkpoint.loaded import load
     from tigerjax.evaluate.held_out import losses
     from tigerjax.records import sft_examples
     from tigerjax.tokenizer.load import Tokenizer
 
     figures = losses(
-        load_model(run_dir).weights,
-        run.model,
-        Tokenizer(run.data.tokenizer),
+        # Without a mesh: this host computes it alone.
+        load(run_dir, Tokenizer(run.data.tokenizer), compute=run.compute),
         sft_examples(files),
-        compute=run.compute,
         seq_len=run.data.seq_len,
         batch_rows=run.batch_rows,
-        say=show_progress("held out", "rows"),
+        progress=show_progress("held out", "rows"),
     )
     for name, line in {"held out": figures, **figures["by_task"], **figures["by_lang"]}.items():
         print(f"{name:24} loss {line['loss_nats']:.3f} nats  accuracy {line['accuracy']:.1%}  tokens {line['tokens']}")
@@ -169,7 +160,7 @@ def reward_train(
     Example: tigerjax reward train configs/quickstart_reward.py --preferences pairs.jsonl --reference sft.jsonl
     """
     from tigerjax.align import reward as room
-    from tigerjax.processes import hosts as others
+    from tigerjax.processes import hosts as processes
     from tigerjax.records import sft_examples
     from tigerjax.tokenizer.load import Tokenizer
 
@@ -177,8 +168,8 @@ def reward_train(
     start = init or run.checkpoint.init_from
     if start is None:
         raise ConfigError("a reward model starts from a chat checkpoint; give --init or set checkpoint.init_from")
-    others.start(hosts)
-    with others.together():
+    processes.start(hosts)
+    with processes.together():
         result = room.train(
             run,
             reward,
@@ -189,7 +180,7 @@ def reward_train(
             run_dir=out or Path("runs") / run.name,
             force=force,
         )
-    if others.is_writer():
+    if processes.is_writer():
         show(result.figures | {"model": str(result.path)}, json)
 
 
@@ -209,14 +200,14 @@ def reward_score(
     Example: tigerjax reward score configs/quickstart_reward.py --input runs/candidates/candidates.jsonl --out scored
     """
     from tigerjax.align.score import score_files
-    from tigerjax.processes import hosts as others
+    from tigerjax.processes import hosts as processes
 
     run = override(config)
     place = model or Path("runs") / run.name / "model"
-    others.start(hosts)
-    with others.together():
+    processes.start(hosts)
+    with processes.together():
         figures = score_files(run, place, input, out, rows=reward.score_rows, progress=show_progress)
-    if others.is_writer():
+    if processes.is_writer():
         show(figures, json)
 
 
@@ -258,29 +249,21 @@ def sample(
 
     Example: tigerjax sample configs/quickstart_sft.py --prompts prompts.jsonl --out runs/candidates --n 10
     """
-    from tigerjax.mesh import mesh_of_several, row_ways
-    from tigerjax.processes import hosts as others
-    from tigerjax.sample.engine import SamplingConfig
-    from tigerjax.sample.run import sample_files
+    from tigerjax.checkpoint.loaded import load_for
+    from tigerjax.processes import hosts as processes
+    from tigerjax.sample.engine import Batching, SamplingConfig
+    from tigerjax.sample.folder import sample_file
 
     run = override(config)
-    others.start(hosts)
-    with others.together():
-        mesh = mesh_of_several(run)
-        figures = sample_files(
-            model or Path("runs") / run.name,
-            run.data.tokenizer,
-            prompts,
-            out,
-            sampling=SamplingConfig(**dataclasses.asdict(sampling), context=run.data.seq_len),
-            seed=run.seed,
-            compute=run.compute,
-            mesh=mesh,
-            batch_rows=rows,
-            batch_prompts=max(8, row_ways(mesh)),
-            progress=show_progress("sampled", "prompts"),
+    processes.start(hosts)
+    with processes.together():
+        loaded = load_for(run, model)
+        drawn = SamplingConfig(**dataclasses.asdict(sampling), context=run.data.seq_len, seed=run.seed)
+        batching = dataclasses.replace(Batching().for_mesh(loaded.mesh), rows=rows)
+        figures = sample_file(
+            loaded, prompts, out, drawn, batching=batching, progress=show_progress("sampled", "prompts")
         )
-    if others.is_writer():
+    if processes.is_writer():
         show(figures, json)
 
 
