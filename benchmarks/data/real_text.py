@@ -3,12 +3,12 @@
     python benchmarks/data/real_text.py --out runs/real_text          resumes where it stopped; --again begins anew
     python benchmarks/data/real_text.py --out runs/real_text --write      the table of docs/DATA.md from its figures
 
-sample, train, extend and verify; then clean, dedup exact, near and against-sft, cache and stats. Prose is sampled
-whole, dictionaries by a third and verse by a fiftieth, so that the pieces are those of modern Chinese. A Chinese model
-is trained twice: the first run says at which size just 28,512 pieces survive. So is one of the newspaper alone, for
-what a vocabulary does on the text that it is made for. Each step is a process of its own, on one core; its CPU
-seconds, its memory and what it printed are in OUT/figures/<step>.json. A step that has such a file is not run again
-unless one before it was.
+It runs sample, train, extend and verify; then clean, dedup exact, near and against-sft, cache and stats. All the prose
+is sampled, a third of the dictionaries and a fiftieth of the verse, so that the pieces are those of modern Chinese. The
+Chinese model is trained twice, because the first run finds the size at which exactly 28,512 pieces survive. A model of
+the newspaper alone shows what a vocabulary does on the text that it is made for. Each step is a process of its own, on
+one core. OUT/figures/<step>.json holds its CPU seconds, its memory and its figures. A step that has such a file is run
+again only if a step before it was.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tigerjax.records import records
+from tigerjax import records
 from tigerjax.text.containment import SHORTEST_KEY
 from tigerjax.text.grams import key
 
@@ -95,11 +95,11 @@ class Steps:
         made = [value for flag, value in itertools.pairwise(command) if flag == "--out"]
         for folder in [fresh] if fresh else made:  # a finished stage would be skipped, in the seconds of nothing
             shutil.rmtree(folder, ignore_errors=True)
-        said = self.out / "said.json"
-        said.unlink(missing_ok=True)
+        written = self.out / "written.json"
+        written.unlink(missing_ok=True)
         paths = os.pathsep.join([str(self.out), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-        whole = [sys.executable, "-m", "tigerjax", *command, "--json", str(said)]
+        whole = [sys.executable, "-m", "tigerjax", *command, "--json", str(written)]
         started = time.perf_counter()
         process = subprocess.Popen(whole, env=environment)
         _, status, used = os.wait4(process.pid, 0)
@@ -110,7 +110,7 @@ class Steps:
             "cpu_s": round(used.ru_utime + used.ru_stime, 1),
             "wall_s": round(time.perf_counter() - started, 1),
             "peak_rss_gb": round(used.ru_maxrss * 1024 / 1e9, 2),
-            "said": json.loads(said.read_text(encoding="utf-8")) if said.is_file() else None,
+            "figures": json.loads(written.read_text(encoding="utf-8")) if written.is_file() else None,
         }
         path.write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         return figures
@@ -139,7 +139,7 @@ def vocabulary(steps: Steps, out: Path) -> None:
         train_it = ["tokenizer", "train", "--input", *given, "--size", str(size), "--out", str(model)]
         steps.run(f"train {name}", train_it)
         extend_it = ["tokenizer", "extend", "--base", str(out / "base.model"), "--new", str(model)]
-        return steps.run(f"extend {name}", [*extend_it, "--size", str(SIZE), "--out", str(tokenizer)])["said"]
+        return steps.run(f"extend {name}", [*extend_it, "--size", str(SIZE), "--out", str(tokenizer)])["figures"]
 
     fitting = train("first", FIRST_SIZE, out / "zh_bpe_first", out / "tokenizer_first", given)["fitting_size"]
     train("fitting", fitting, out / "zh_bpe", out / "tokenizer", given)
@@ -224,18 +224,18 @@ def with_fewer_han(base: Path, paths: Sequence[Path], count: int) -> float:
 def table(made: dict[str, Any]) -> list[str]:
     """The lines of docs/DATA.md."""
     steps, megabytes = made["steps"], made["megabytes"]
-    verify, extend = steps["verify"]["said"], steps["extend_fitting"]["said"]
+    verify, extend = steps["verify"]["figures"], steps["extend_fitting"]["figures"]
     lines = ["| step | in | out | dropped | CPU s | MB/s/core | peak GB |", "|---|---|---|---|---|---|---|"]
     for name in ("clean", "exact", "near", "against-sft"):
         step = steps[name]
-        said = step["said"]
-        dropped = ", ".join(f"{k} {n:,}" for k, n in said["dropped"].items() if n) or "0"
+        figures = step["figures"]
+        dropped = ", ".join(f"{k} {n:,}" for k, n in figures["dropped"].items() if n) or "0"
         rate = megabytes / step["cpu_s"]  # of what the first of them read
-        counts = f"{said['in']:,} | {said['out']:,} | {dropped}"
+        counts = f"{figures['in']:,} | {figures['out']:,} | {dropped}"
         lines.append(f"| {name} | {counts} | {step['cpu_s']} | {rate:.1f} | {step['peak_rss_gb']} |")
-    stats, cache = steps["stats"]["said"], steps["cache"]
+    stats, cache = steps["stats"]["figures"], steps["cache"]
     lines.append(
-        f"| cache | {len(cache['said']['rows'])} sources"
+        f"| cache | {len(cache['figures']['rows'])} sources"
         f" | {stats['rows']:,} rows of {SEQ_LEN:,}, fill {stats['fill']:.1%} |"
         f" {stats['tokens']:,} tokens, {stats['tokens'] / cache['cpu_s'] / 1e3:.0f}K tokens/s/core |"
         f" {cache['cpu_s']} | | {cache['peak_rss_gb']} |"
@@ -245,7 +245,7 @@ def table(made: dict[str, Any]) -> list[str]:
     lines += [
         "",
         f"{megabytes:,} MB of documents. Vocabulary: {verify['vocab_size']:,} = 32,000 + {extend['new_pieces']:,} + 3,"
-        f" from {steps['train_fitting']['said']['characters']:,} characters in {seconds} CPU seconds;"
+        f" from {steps['train_fitting']['figures']['characters']:,} characters in {seconds} CPU seconds;"
         f" {extend['characters_left_out']} characters left out."
         f" `verify`: {verify['old_ids_changed']} old pieces changed, {verify['plain_lines_changed']} of"
         f" {verify['plain_lines']:,} lines of English and code and {verify['mixed_lines_changed']} of"
@@ -254,8 +254,8 @@ def table(made: dict[str, Any]) -> list[str]:
         f" of one epoch are within {100 * worst:.2f} points. against-sft found {made['words_found']:,} of the"
         f" {made['words_held']:,} definitions of at least {SHORTEST_KEY['characters']} characters that are instructions"
         " and stand in the dictionary's documents, and cut them out of"
-        f" {steps['against-sft']['said']['cut']:,} documents. `--on language` drops pages of help and manuals that are"
-        " less than 30% Chinese.",
+        f" {steps['against-sft']['figures']['cut']:,} documents. `--on language` drops pages of help and manuals that"
+        " are less than 30% Chinese.",
         "",
         "| held out | characters a token before | after | ratio |",
         "|---|---|---|---|",
@@ -266,11 +266,11 @@ def table(made: dict[str, Any]) -> list[str]:
     }
     for name, step in steps.items():
         if name.startswith("verify_") and name not in named:
-            lines.append(_ratio(name.removeprefix("verify_"), step["said"]["chars_per_token"]))
-    lines += [_ratio(shown, steps[name]["said"]["chars_per_token"]) for name, shown in named.items()]
+            lines.append(_ratio(name.removeprefix("verify_"), step["figures"]["chars_per_token"]))
+    lines += [_ratio(shown, steps[name]["figures"]["chars_per_token"]) for name, shown in named.items()]
     fewer = {
         "before": {"zh": made["before_with_llama2_han"]},
-        "after": steps["verify_modern_prose"]["said"]["chars_per_token"]["after"],
+        "after": steps["verify_modern_prose"]["figures"]["chars_per_token"]["after"],
     }
     lines.append(_ratio(f"newspaper and reviews, by a base of {LLAMA2_HAN} Han characters (estimate)", fewer))
     lines.append(_ratio("all Chinese", verify["chars_per_token"]))

@@ -1,14 +1,14 @@
-"""`make bench`: every figure beside its peer, in one table; the repeats that it is made of are kept.
+"""`make bench`: every figure beside that of a peer, in one table; all repeats are written too.
 
     python benchmarks/speed/bench.py --out runs/bench             all parts; sized for 20 minutes on two idle cores
     python benchmarks/speed/bench.py --only startup checkpoint    some parts; OUT keeps the others; --list names all
     python benchmarks/speed/bench.py --out runs/bench --write     runs nothing: docs/BENCHMARKS.md's table from OUT
     python benchmarks/speed/bench.py --tiny                       the smallest sizes: does it run? (figures say nothing)
 
-Each part is a script of this folder in a process of its own, and can be run alone with more repeats. OUT/NAME.json is
-what it wrote, OUT/bench.json the table with machine, and each part's seconds and commit. A ratio above 1 is to our
-favour. A part that fails, or whose peer is not installed, is one line of the table; the others go on, and the exit code
-is 1.
+Each part is a script of this folder. It runs in a process of its own, and can be run alone with more repeats. A part
+writes OUT/NAME.json; OUT/bench.json holds the table, the machine, and the seconds and commit of each part. A ratio
+above 1 is in our favour. When a part fails or its peer is not installed, the table says so in one line, the other parts
+run, and the exit code is 1.
 """
 
 import argparse
@@ -38,13 +38,13 @@ class Part(NamedTuple):
     rows: Callable[[dict[str, Any]], list[Row]]
 
 
-def own(told: dict[str, Any]) -> list[Row]:
-    """Of a script that writes its own rows."""
-    return [Row(**row) for row in told["rows"]]
+def own(figures: dict[str, Any]) -> list[Row]:
+    """Rows that the script itself wrote."""
+    return [Row(**row) for row in figures["rows"]]
 
 
-def train(told: dict[str, Any]) -> list[Row]:
-    ours, theirs = told["30m"]["tigerjax"], told["30m"]["transformers"]
+def train(figures: dict[str, Any]) -> list[Row]:
+    ours, theirs = figures["30m"]["tigerjax"], figures["30m"]["transformers"]
     beside = "transformers + PyTorch, CPU"
     return [
         Row("training step, 32M weights, 8 x 256", "tokens/s", ours["tokens_per_s"], theirs["tokens_per_s"], beside),
@@ -52,42 +52,43 @@ def train(told: dict[str, Any]) -> list[Row]:
     ]
 
 
-def sampler(told: dict[str, Any]) -> list[Row]:
-    theirs = told.get("transformers_tokens_per_s")
-    rows = [Row("sampler, 8 prompts x 10", "tokens/s", told["tokens_per_s"], theirs, "transformers.generate")]
-    rows.append(Row("sampler, first call", "s", told["first_call_s"], better="less"))
-    for name, value in told.items():
+def sampler(figures: dict[str, Any]) -> list[Row]:
+    theirs = figures.get("transformers_tokens_per_s")
+    rows = [Row("sampler, 8 prompts x 10", "tokens/s", figures["tokens_per_s"], theirs, "transformers.generate")]
+    rows.append(Row("sampler, first call", "s", figures["first_call_s"], better="less"))
+    for name, value in figures.items():
         if name.startswith("ragged") and name.endswith("fill"):
             rows.append(Row(f"sampler, {name.split('_')[1]} ragged prompts, work kept", "", value))
     return rows
 
 
-def reward(told: dict[str, Any]) -> list[Row]:
-    return [Row("reward model, 20M weights, scoring", "tokens/s", told["tokens_per_s"])]
+def reward(figures: dict[str, Any]) -> list[Row]:
+    return [Row("reward model, 20M weights, scoring", "tokens/s", figures["tokens_per_s"])]
 
 
-def data(told: dict[str, Any]) -> list[Row]:
+def data(figures: dict[str, Any]) -> list[Row]:
     rows = [
-        Row(f"text, {name}", "MB/s/core", figures["mb_per_s_per_core"][-1]) for name, figures in told["stages"].items()
+        Row(f"text, {name}", "MB/s/core", stage["mb_per_s_per_core"][-1]) for name, stage in figures["stages"].items()
     ]
-    rates = told["thousand_tokens_per_s"].items()
+    rates = figures["thousand_tokens_per_s"].items()
     return rows + [Row(f"rows, {name}", "K tokens/s/core", value) for name, value in rates]
 
 
-def loop(told: dict[str, Any]) -> list[Row]:
+def loop(figures: dict[str, Any]) -> list[Row]:
+    first_call = figures["first_call_s"]
     return [
-        Row("loop, a step", "s", told["loop_step_s"], told["bare_step_s"], "the compiled step alone", "less"),
-        Row("loop, a save blocks", "s", told["blocked_s"], told["bare_step_s"], "a step", "as is"),
-        Row("loop, first step's call", "s", told["first_call_cached_s"], told["first_call_s"], "without cache", "less"),
+        Row("loop, a step", "s", figures["loop_step_s"], figures["bare_step_s"], "the compiled step alone", "less"),
+        Row("loop, a save blocks", "s", figures["blocked_s"], figures["bare_step_s"], "a step", "as is"),
+        Row("loop, first step's call", "s", figures["first_call_cached_s"], first_call, "without cache", "less"),
     ]
 
 
-def convert(told: dict[str, Any]) -> list[Row]:
+def convert(figures: dict[str, Any]) -> list[Row]:
     rows = []
-    few, many = told["rows"][0], told["rows"][-1]
+    few, many = figures["rows"][0], figures["rows"][-1]
     for way in ("from-hf", "to-hf"):
         name, beside = f"{way} peak RSS, GB", f"{few['layers']} layers of them"
-        what = f"convert {way}, {many['layers']} layers ({told['size']}), peak memory"
+        what = f"convert {way}, {many['layers']} layers ({figures['size']}), peak memory"
         rows.append(Row(what, "GB", many[name], few[name], beside, "less"))
     return rows
 
@@ -118,8 +119,8 @@ def run(name: str, out: Path, tiny: bool) -> tuple[list[Row], str | None, float]
         code = subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT).returncode
     seconds = time.monotonic() - started
     if code or not target.is_file():
-        said = (out / f"{name}.log").read_text(encoding="utf-8").strip().splitlines() or ["no output"]
-        return [], f"{name}: {said[-1]} (exit {code}, {out / name}.log)", seconds
+        printed = (out / f"{name}.log").read_text(encoding="utf-8").strip().splitlines() or ["no output"]
+        return [], f"{name}: {printed[-1]} (exit {code}, {out / name}.log)", seconds
     return part.rows(json.loads(target.read_text(encoding="utf-8"))), None, seconds
 
 
@@ -142,9 +143,9 @@ def _lines(path: str) -> list[str]:
     return Path(path).read_text(encoding="utf-8").splitlines() if Path(path).is_file() else []
 
 
-def page(told: dict[str, Any]) -> str:
+def page(figures: dict[str, Any]) -> str:
     """The table of the docs, with what its figures depend on."""
-    parts, machine = told["parts"], told["machine"]
+    parts, machine = figures["parts"], figures["machine"]
     commits = ", ".join(
         f"{', '.join(name for name in parts if parts[name]['commit'] == one)} at {one}"
         for one in dict.fromkeys(part["commit"] for part in parts.values())
@@ -164,10 +165,10 @@ def page(told: dict[str, Any]) -> str:
     )
 
 
-def write(told: dict[str, Any]) -> None:
+def write(figures: dict[str, Any]) -> None:
     text = DOC.read_text(encoding="utf-8")
     before, rest = text.split(START)
-    DOC.write_text(f"{before}{START}\n{page(told)}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    DOC.write_text(f"{before}{START}\n{page(figures)}\n{END}{rest.split(END)[1]}", encoding="utf-8")
     print(f"wrote {DOC}")
 
 
@@ -200,8 +201,8 @@ def main() -> None:
         if sys.stderr.isatty():
             print(f"{number}/{len(args.only)} {name} …", end="\r", file=sys.stderr, flush=True)
         rows, failed, seconds = run(name, args.out, args.tiny)
-        told_rows = [row._asdict() | {"ratio": row.ratio} for row in rows]
-        parts[name] = {"commit": commit(), "seconds": seconds, "load": load, "failed": failed, "rows": told_rows}
+        shown_rows = [row._asdict() | {"ratio": row.ratio} for row in rows]
+        parts[name] = {"commit": commit(), "seconds": seconds, "load": load, "failed": failed, "rows": shown_rows}
         for row in rows:
             print(show(row), flush=True)
         if failed:
@@ -209,8 +210,8 @@ def main() -> None:
     ran = [parts[name] for name in args.only]
     minutes = sum(part["seconds"] for part in ran) / 60
     print(f"{sum(len(p['rows']) for p in ran)} figures in {minutes:.1f} minutes; repeats and versions in {args.out}/")
-    told = {"machine": machine(), "tiny": args.tiny, "parts": {name: parts[name] for name in PARTS if name in parts}}
-    path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    figures = {"machine": machine(), "tiny": args.tiny, "parts": {name: parts[name] for name in PARTS if name in parts}}
+    path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     raise SystemExit(any(part["failed"] for part in ran))
 
 

@@ -1,9 +1,9 @@
 """Peak memory of conversion over depth: python benchmarks/speed/convert_memory.py [--layers 2 4 8] [--size 70b] [--at gs://…]
 
-For each depth, in processes of their own: writes a random Hugging Face checkpoint of the layer shapes asked for, brings
-it in with `tigerjax convert from-hf`, out again with `to-hf`, both with --verify, compares the checksums, and removes
-everything (in a bucket it stays). Prints a table; memory that does not grow with depth is what is to be seen. Needs the
-disk of three copies of the deepest model; float32 on our side, bfloat16 on theirs.
+For each depth it writes a random Hugging Face checkpoint with the layer shapes asked for, imports it with `tigerjax
+convert from-hf`, exports it with `to-hf`, both with --verify, and compares the checksums. Each step is a process of its
+own. Everything is removed afterwards, but not in a bucket. The table should show that memory does not grow with depth.
+The disk must hold three copies of the deepest model: theirs are bfloat16, ours is float32.
 """
 
 import argparse
@@ -19,8 +19,10 @@ from tigerjax.config import ModelConfig
 from tigerjax.convert.shards import DTYPES, Shards
 from tigerjax.files import paths
 from tigerjax.files.manifest import write_json
-from tigerjax.model.llama import hf_config
-from tigerjax.model.weights import table, tensor_bytes
+from tigerjax.model.hf_config import TokenizerIds
+from tigerjax.model.llama.hf_config import to_hf_config
+from tigerjax.model.llama.hf_weights import hf_rows
+from tigerjax.model.weights import tensor_bytes
 
 # (model_dim, mlp_dim, heads, kv heads, head_dim, vocabulary); "quarter" and "eighth" are Llama-2-70B with its widths
 # cut to that, "70b" a layer of the real size.
@@ -33,15 +35,15 @@ SIZES = {
 
 
 def make(folder: Path, config: ModelConfig) -> None:
-    """A random bfloat16 checkpoint, written row block by row block: the maker holds no tensor either."""
-    spec = table(config, rows=config.vocab_size)
+    """A random bfloat16 checkpoint, written in blocks of rows: this script does not hold a whole tensor either."""
+    spec = hf_rows(config, rows=config.vocab_size)
     folder.mkdir(parents=True, exist_ok=True)
-    content = hf_config.to_config(
+    content = to_hf_config(
         config,
-        kind=hf_config.LLAMA,
+        reward=False,
         rows=config.vocab_size,
         dtype="bfloat16",
-        ids=hf_config.TokenizerIds(None, None, [2]),
+        ids=TokenizerIds(None, None, [2]),
         extra={},
     )
     write_json(folder / "config.json", content)
@@ -81,7 +83,7 @@ def measure(layers: int, size: str, work: Path) -> dict:
     make(work / "hf", config)
     into = convert("from-hf", str(work / "hf"), str(work / "run"), json_file=work / "in.json")
     out = convert("to-hf", str(work / "run"), str(work / "again"), "--dtype", "bfloat16", json_file=work / "out.json")
-    spec = table(config, rows=V)
+    spec = hf_rows(config, rows=V)
     again = json.loads((work / "again/checksums.json").read_text())
     return {
         "layers": layers,

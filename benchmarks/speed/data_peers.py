@@ -53,13 +53,13 @@ def near(folder: Path, documents: list[Any], repeats: int) -> tuple[list[Row], A
     datasketch = peer("datasketch")
     import xxhash
 
-    from tigerjax.records import records
+    from tigerjax.files import jsonl
     from tigerjax.text import minhash
     from tigerjax.text.dedup import dedup_files
     from tigerjax.text.grams import key, words
     from tigerjax.tokenizer.verify import language
 
-    records.write_jsonl(folder / "x.jsonl", documents)
+    jsonl.write_jsonl(folder / "x.jsonl", documents)
     megabytes = sum(len(d["text"].encode()) for d in documents) / 1e6
     dropped: dict[str, int] = {}
 
@@ -110,7 +110,7 @@ def near(folder: Path, documents: list[Any], repeats: int) -> tuple[list[Row], A
 
 def examples(path: Path, count: int) -> None:
     """Chat examples of the embedded set in a random order, ids of their own, answers long and short."""
-    from tigerjax.records.records import read_jsonl, write_jsonl
+    from tigerjax.files.jsonl import read_jsonl, write_jsonl
 
     dice, given = random.Random(0), [record for _, record in read_jsonl(EMBEDDED / "sft.jsonl")]
     texts = [d["text"] for name in ("zh", "en") for _, d in read_jsonl(EMBEDDED / f"corpus_{name}.jsonl")]
@@ -157,9 +157,9 @@ def sft(folder: Path, count: int, repeats: int) -> tuple[list[Row], Any]:
 
     def encoded(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         users, answers = ([turns[i]["content"] for turns in batch["messages"]] for i in (0, 1))
-        asked, told = (other(texts, add_special_tokens=False)["input_ids"] for texts in (users, answers))
-        ids = [[mine.ins, *a, mine.res, *b, mine.eos] for a, b in zip(asked, told, strict=True)]
-        labels = [[-100] * (len(a) + 2) + [*b, mine.eos] for a, b in zip(asked, told, strict=True)]
+        asked, replies = (other(texts, add_special_tokens=False)["input_ids"] for texts in (users, answers))
+        ids = [[mine.ins, *a, mine.res, *b, mine.eos] for a, b in zip(asked, replies, strict=True)]
+        labels = [[-100] * (len(a) + 2) + [*b, mine.eos] for a, b in zip(asked, replies, strict=True)]
         return {"input_ids": ids, "labels": labels}
 
     def rows_of_theirs() -> float:

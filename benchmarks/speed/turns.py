@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 class Row(NamedTuple):
     """One line of the table: `peer` None where there is nobody to compare with, `beside` who or what it is.
 
-    `better` says which way is good: "more", "less", or "as is" where a figure is told and not judged.
+    `better` says which way is good: "more", "less", or "as is" for a figure that is shown and not judged.
     """
 
     figure: str
@@ -103,5 +103,5 @@ def finish(rows: list[Row], raw: Mapping[str, Any], path: Path | None) -> None:
     for row in rows:
         print(show(row), flush=True)
     if path:
-        told = {"rows": [row._asdict() for row in rows], "raw": raw, "load_average_1m": round(os.getloadavg()[0], 2)}
-        path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        written = {"rows": [row._asdict() for row in rows], "raw": raw, "load_average_1m": round(os.getloadavg()[0], 2)}
+        path.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")

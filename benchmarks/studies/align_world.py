@@ -40,8 +40,8 @@ def prepare(world: World, kinds: tuple[str, ...] = ("truth", "noise", "length"))
     from tigerjax.align import reward
     from tigerjax.align.config import RewardConfig
     from tigerjax.data import mixture
+    from tigerjax.files.jsonl import read_jsonl
     from tigerjax.quickstart.training import once
-    from tigerjax.records.records import read_jsonl
     from tigerjax.tokenizer.extend import extend
     from tigerjax.tokenizer.load import Tokenizer
     from tigerjax.tokenizer.train import train_model
@@ -137,20 +137,20 @@ def align(
             stand_in.answer(place / "rounds" / f"{index:02d}" / "queue", out / "key.jsonl", place / "labels.jsonl")
             command("align", "import", place, "--labels", place / "labels.jsonl")
             command(*run, accept=(0, 5))
-        told = json.loads((place / "run.json").read_text(encoding="utf-8"))["rounds"][-1]
+        figures = json.loads((place / "run.json").read_text(encoding="utf-8"))["rounds"][-1]
         names = ("gate", "reasons", "winners", "win_rate", "reward_before", "reward_after", "checkpoint")
-        models.append({"round": index} | {name: told[name] for name in names} | _winners(told, right))
+        models.append({"round": index} | {name: figures[name] for name in names} | _winners(figures, right))
     for model in models:
         found = answers(world, Path(model.pop("checkpoint")))
         model |= {"true_reward": found["mean_true_reward"], "accuracy": found["overall"]}
     return models
 
 
-def _winners(told: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
+def _winners(figures: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
     """Share of this round's winners that are right, by who chose them."""
-    index = told["round"]
+    index = figures["round"]
     by: dict[str, list[bool]] = {}
-    for e in _read(Path(told["sft"])):
+    for e in _read(Path(figures["sft"])):
         if e["id"].startswith(f"rs{index:02d}-"):
             good = right[e["prompt_id"]]["accept"][0] in e["messages"][-1]["content"]
             by.setdefault(e["provenance"], []).append(good)
@@ -174,7 +174,7 @@ def answers(world: World, model: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    from tigerjax.records.records import read_jsonl
+    from tigerjax.files.jsonl import read_jsonl
 
     return [record for _, record in read_jsonl(path)]
 

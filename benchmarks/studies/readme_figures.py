@@ -134,9 +134,9 @@ def main() -> None:
     head = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
     commit = args.commit or subprocess.run(head, capture_output=True, text=True, check=True).stdout.strip()
     tables = {"quickstart": table(report), "stages": stages(report, commit)}
-    for path, said in ((README, tables), (CHINESE, {mark: in_chinese(body) for mark, body in tables.items()})):
+    for path, bodies in ((README, tables), (CHINESE, {mark: in_chinese(body) for mark, body in tables.items()})):
         text = path.read_text(encoding="utf-8")
-        for mark, body in said.items():
+        for mark, body in bodies.items():
             block = f"<!-- {mark} -->\n\n{body}\n\n<!-- /{mark} -->"
             parts = re.split(f"<!-- {mark} -->.*?<!-- /{mark} -->", text, flags=re.DOTALL)
             if len(parts) != 2:

@@ -1,7 +1,7 @@
-"""Cells of an experiment: each runs once, is kept as one JSON file, and is summed up over its seeds with a verdict.
+"""Cells of an experiment: each is run once and written to one JSON file; over the seeds they give a verdict.
 
-A cell is experiment x arm x seed. Its file appears by rename when it is finished, so whatever is interrupted is run
-again and nothing else; a cell whose settings are no longer those of its file is run again too.
+A cell is one experiment, arm and seed. Its file is put in place by a rename when the cell is finished. So a cell that
+was interrupted is run again, and no other; a cell whose settings differ from those in its file is run again too.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from tigerjax.files import manifest
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One measurement. `run` gives its figures; `needs` are (experiment, arm) of the same seed that come first."""
+    """One measurement. `run` returns its figures; `needs` names cells of the same seed that come first."""
 
     experiment: str
     arm: str
@@ -60,7 +60,7 @@ def chosen(cells: Sequence[Cell], only: Iterable[str] | None) -> list[Cell]:
     return [c for c in cells if (c.experiment, c.arm, c.seed) in wanted]
 
 
-def kept(cell: Cell, out: Path, key: str) -> dict[str, Any] | None:
+def finished(cell: Cell, out: Path, key: str) -> dict[str, Any] | None:
     """The finished cell's record, or None when it has to be run."""
     path = cell.path(out)
     if not path.is_file():
@@ -75,16 +75,16 @@ def run(
     """The records of all cells, {experiment, arm, seed, settings, key, figures, seconds, commit}, and the names of
     those that failed or need one that did; runs what is missing.
 
-    What a cell prints goes to OUT/log.txt; one line a cell is said, with the time that the rest will take. Calls for
-    different experiments may run beside each other.
+    What a cell prints goes to OUT/log.txt. `say` gets one line for each cell, with the time that the rest will take.
+    Calls for different experiments may run beside each other.
     """
     wanted, records, failed = keys(cells), [], dict[tuple[str, str, int], str]()
-    have = {id(c): kept(c, out, wanted[c.experiment, c.arm, c.seed]) for c in cells}
+    have = {id(c): finished(c, out, wanted[c.experiment, c.arm, c.seed]) for c in cells}
     missing = sum(record is None for record in have.values())
-    say(f"{len(cells)} cells, {len(cells) - missing} kept, {missing} to run")
+    say(f"{len(cells)} cells, {len(cells) - missing} finished, {missing} to run")
     for number, cell in enumerate(cells, 1):
         where = (cell.experiment, cell.arm, cell.seed)
-        record = have[id(cell)] = have[id(cell)] or kept(cell, out, wanted[where])  # by another call meanwhile
+        record = have[id(cell)] = have[id(cell)] or finished(cell, out, wanted[where])  # by another call meanwhile
         if record is None:
             started = time.monotonic()
             if lost := [need for need in cell.needs if (*need, cell.seed) in failed]:

@@ -156,7 +156,7 @@ def _save(folder: Path, save: Callable[..., None]) -> None:
 
 def _text(place: Place) -> dict[str, Any]:
     """instructions.jsonl, held_out_LANG.jsonl, sources/ and sources_with_repeats/; counts of what each step took."""
-    from tigerjax.records.records import read_jsonl, write_jsonl
+    from tigerjax.files.jsonl import read_jsonl, write_jsonl
     from tigerjax.text.clean import clean_files
     from tigerjax.text.dedup import against_sft_files, dedup_files
 
@@ -240,7 +240,7 @@ def extension(place: Place, arm: str) -> dict[str, Any]:
     import jax
 
     from tigerjax.checkpoint.model import load_model, save_model
-    from tigerjax.model.llama.model import NORMAL
+    from tigerjax.model.layers import NORMAL
     from tigerjax.tokenizer.load import Tokenizer
 
     out, start = place.out, f"extension_{arm}_start"
@@ -286,13 +286,13 @@ def _asked(place: Place, model: Path, *, chat: bool) -> dict[str, Any]:
         batch_rows=64,
     )
     texts = questions.first_texts(records)
-    told = questions.accuracy(asked, texts)
+    judged = questions.accuracy(asked, texts)
     right, scored = _sentences(), []
     for q in asked:
         prompt = encode_prompt(tok, turns[q.id]) if chat else tok.encode(q.prompt + "\n")
         scored.append(Tokens((*prompt, *tok.encode(right.get(q.id, f"{q.answers[0]}。"))), len(prompt)))
     examples = [{"prompt": q.prompt, "answer": texts[q.id]} for q in asked[:: len(asked) // SHOWN]][:SHOWN]
-    return {"accuracy": told["overall"], "n": told["n"], "answer_nats": _nats(loaded, scored), "examples": examples}
+    return {"accuracy": judged["overall"], "n": judged["n"], "answer_nats": _nats(loaded, scored), "examples": examples}
 
 
 def _sentences() -> dict[str, str]:

@@ -49,7 +49,7 @@ class Claim(NamedTuple):
     gains: list[float]
     unit: str
 
-    def told(self) -> dict[str, Any]:
+    def shown(self) -> dict[str, Any]:
         return {"claim": self.text, "unit": self.unit, "verdict": verdict(self.gains)} | spread(self.gains)
 
 
@@ -70,9 +70,9 @@ def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
     ):  # fmt: skip
         claims, table = measure(records)
         if table:
-            told = [claim.told() for claim in claims if claim.gains]
+            shown = [claim.shown() for claim in claims if claim.gains]
             rows = {row: {column: spread(v) for column, v in cells.items() if v} for row, cells in table}
-            found[name] = {"claims": told, "table": rows}
+            found[name] = {"claims": shown, "table": rows}
     return found
 
 
@@ -251,7 +251,7 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3f}"
 
 
-def _told(s: dict[str, Any], *, sign: bool = False) -> str:
+def _amount(s: dict[str, Any], *, sign: bool = False) -> str:
     mean = ("+" if sign and s["mean"] > 0 else "") + _number(s["mean"])
     return mean if s["sd"] is None else f"{mean} ± {_number(s['sd'])}"
 
@@ -263,7 +263,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         out.append(f"{name}: {words()[1][name].title}")
         for c in own["claims"]:
             values = "  ".join(("+" if v > 0 else "") + _number(v) for v in c["values"])
-            out.append(f"  {c['verdict']:13} {c['claim']:72} {_told(c, sign=True)} {c['unit']}   {values}")
+            out.append(f"  {c['verdict']:13} {c['claim']:72} {_amount(c, sign=True)} {c['unit']}   {values}")
     return out
 
 
@@ -286,12 +286,12 @@ def markdown(records: list[dict[str, Any]]) -> str:
         out += ["| claim | verdict | gain, mean ± sd | by seed |", "|---|---|---|---|"]
         for c in own["claims"]:
             values = ", ".join(_number(v) for v in c["values"])
-            out.append(f"| {c['claim']} | **{c['verdict']}** | {_told(c, sign=True)} {c['unit']} | {values} |")
+            out.append(f"| {c['claim']} | **{c['verdict']}** | {_amount(c, sign=True)} {c['unit']} | {values} |")
         columns = list(dict.fromkeys(column for cells in own["table"].values() for column in cells))
         out += ["", f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
         for row, cells in own["table"].items():
-            told = (_told(cells[column]) if column in cells else "" for column in columns)
-            out.append(f"| {row} | {' | '.join(told)} |")
+            shown = (_amount(cells[column]) if column in cells else "" for column in columns)
+            out.append(f"| {row} | {' | '.join(shown)} |")
         out += ["", text.meaning, "", f"Time of its {len(parts)} cells, minutes:seconds: {spent}.", ""]
     slowest = statistics.median(r["seconds"] for r in records), max(records, key=lambda r: r["seconds"])
     what = "{experiment} / {arm} / seed {seed}".format(**slowest[1])

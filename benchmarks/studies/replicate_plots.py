@@ -103,7 +103,7 @@ def _smooth(losses: Sequence[float]) -> list[float]:
 
 def _dedup(records: Records, axes: list[Any]) -> None:
     arms = {"left in": list(by_arm(records, "dedup")["repeats"].values()), "removed": _pretrained(records)["10%"]}
-    told: tuple[tuple[str, str, Callable[[Mapping[str, Any]], float]], ...] = (
+    panels: tuple[tuple[str, str, Callable[[Mapping[str, Any]], float]], ...] = (
         ("Test questions answered rightly", "before SFT", lambda f: 100 * f["before"]["accuracy"]),
         ("Test questions answered rightly", "after SFT", lambda f: 100 * f["after"]["accuracy"]),
         ("Loss of the right answers", "before SFT", lambda f: f["before"]["answer_nats"]),
@@ -111,7 +111,7 @@ def _dedup(records: Records, axes: list[Any]) -> None:
         ("Loss of held-out books", "zh", lambda f: f["before"]["zh_nats"]),
         ("Loss of held-out books", "en", lambda f: f["before"]["en_nats"]),
     )
-    for number, (title, label, of) in enumerate(told):
+    for number, (title, label, of) in enumerate(panels):
         axis, colour = axes[number // 2], COLOURS[number % 2 + 2 * (number // 4)]
         _dots(axis, [0, 1], [[of(f) for f in own] for own in arms.values()], label, colour)
         axis.set(title=title, ylabel="%" if number < 2 else "nats a token", xlim=(-0.4, 1.4))

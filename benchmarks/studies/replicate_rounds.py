@@ -39,17 +39,16 @@ def prepare(made: World) -> dict[str, Any]:
     """Text, tokenizer, SFT model and two reward models; what the SFT model answers before any round."""
     made.write()
     models = align_world.prepare(made, ("truth", "noise"))
-    return {"reward_models": models} | _told(align_world.answers(made, made.out / "sft"))
+    return {"reward_models": models} | _figures(align_world.answers(made, made.out / "sft"))
 
 
 def one_round(made: World, name: str) -> dict[str, Any]:
     arm = ARMS[name]
     place = made.out / name.replace(" ", "_").replace("=", "")
-    told = align_world.align(made, place, reward=arm.kind, people=arm.people, rounds=1, more=("--n", arm.candidates))[
-        -1
-    ]
-    trained = _told(align_world.answers(made, place / "rounds" / "01" / "train" / "run"))
-    return trained | {key: told[key] for key in ("gate", "winners", "winners_right", "win_rate")}
+    rounds = align_world.align(made, place, reward=arm.kind, people=arm.people, rounds=1, more=("--n", arm.candidates))
+    aligned = rounds[-1]
+    trained = _figures(align_world.answers(made, place / "rounds" / "01" / "train" / "run"))
+    return trained | {key: aligned[key] for key in ("gate", "winners", "winners_right", "win_rate")}
 
 
 def control(made: World) -> dict[str, Any]:
@@ -72,8 +71,8 @@ def control(made: World) -> dict[str, Any]:
         return {}
 
     once(run, out / "control", further, inputs=[out / "sft.jsonl", out / "sft" / "manifest.json"])
-    return _told(align_world.answers(made, out / "control"))
+    return _figures(align_world.answers(made, out / "control"))
 
 
-def _told(found: dict[str, Any]) -> dict[str, Any]:
+def _figures(found: dict[str, Any]) -> dict[str, Any]:
     return {"accuracy": found["overall"], "true_reward": found["mean_true_reward"], "n": found["n"]}

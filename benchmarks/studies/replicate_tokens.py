@@ -23,7 +23,7 @@ VERSE_SHARE = 0.1
 
 def embedded(out: Path, seed: int) -> dict[str, Any]:
     """Before and after by number of new pieces, and what became of English."""
-    from tigerjax.records.records import write_jsonl
+    from tigerjax.files.jsonl import write_jsonl
     from tigerjax.tokenizer.extend import extend
     from tigerjax.tokenizer.train import train_model
 
@@ -31,10 +31,10 @@ def embedded(out: Path, seed: int) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     books = [d for d in quick.read(quick.EMBEDDED / "corpus_zh.jsonl") if d["source"] != "facts"]
     english = [d["text"] for d in quick.read(quick.EMBEDDED / "corpus_en.jsonl")]
-    kept, held = _split(books, seed, EMBEDDED_HELD_OUT)
-    write_jsonl(folder / "train.jsonl", kept)
+    trained, held = _split(books, seed, EMBEDDED_HELD_OUT)
+    write_jsonl(folder / "train.jsonl", trained)
     train_model([folder / "train.jsonl"], EMBEDDED_TRAINED, folder / "zh")
-    figures: dict[str, Any] = {"trained_on": sum(len(d["text"]) for d in kept), "before": _ratio(BASE, held)}
+    figures: dict[str, Any] = {"trained_on": sum(len(d["text"]) for d in trained), "before": _ratio(BASE, held)}
     figures["english_before"] = _tokens(BASE, english)
     for pieces in EMBEDDED_PIECES:
         target = folder / f"plus_{pieces}"
@@ -46,7 +46,7 @@ def embedded(out: Path, seed: int) -> dict[str, Any]:
 
 def by_name(out: Path, seed: int, text: Path) -> dict[str, Any]:
     """Before and after of all sources together and of each, at 60,515 entries."""
-    from tigerjax.records.records import write_jsonl
+    from tigerjax.files.jsonl import write_jsonl
     from tigerjax.tokenizer.extend import extend
     from tigerjax.tokenizer.train import train_model
 
@@ -55,11 +55,11 @@ def by_name(out: Path, seed: int, text: Path) -> dict[str, Any]:
     held: dict[str, list[Any]] = {}
     given = []
     for path in sorted(text.glob("*_zh.jsonl")):
-        kept, held[path.stem] = _split(quick.read(path), seed, BY_NAME_HELD_OUT)
+        trained, held[path.stem] = _split(quick.read(path), seed, BY_NAME_HELD_OUT)
         if path.stem in VERSE:
-            kept = [d for d in kept if _fraction(seed, f"verse {d['id']}") < VERSE_SHARE]
+            trained = [d for d in trained if _fraction(seed, f"verse {d['id']}") < VERSE_SHARE]
         given.append(folder / "train" / path.name)
-        write_jsonl(given[-1], kept)
+        write_jsonl(given[-1], trained)
     train_model(given, BY_NAME_TRAINED, folder / "first")
     size = extend(BASE, folder / "first", BY_NAME_SIZE, folder / "grown_first")["figures"]["fitting_size"]
     train_model(given, size, folder / "zh")
@@ -79,7 +79,7 @@ def _fraction(seed: int, name: str) -> float:
 
 
 def _split(documents: Iterable[dict[str, Any]], seed: int, share: float) -> tuple[list[Any], list[Any]]:
-    """(kept, held out), by the hash of the seed and the id."""
+    """(trained, held out), by the hash of the seed and the id."""
     sides: tuple[list[Any], list[Any]] = ([], [])
     for document in documents:
         sides[_fraction(seed, document["id"]) < share].append(document)

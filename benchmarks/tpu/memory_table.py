@@ -3,9 +3,9 @@
     JAX_PLATFORMS=cpu python benchmarks/tpu/memory_table.py                  Llama-2-70B, 2 rows of 4,096 tokens a chip
     JAX_PLATFORMS=cpu python benchmarks/tpu/memory_table.py --layers 32 --dim 4096 --mlp 11008 --heads 32 --kv-heads 32
 
-Bytes are of bfloat16 activations on one chip; the block's input counts as kept. "Run again" are the products with
-weights that the backward pass repeats, as a share of the forward pass's; "kernel" is the attention's forward, which
-tests/train/test_tpu_step.py counts in the compiled program.
+Bytes are those of bfloat16 activations on one chip, the block's input included. "Run again" is how many of the forward
+pass's products with weights the backward pass repeats, as a share. "Kernel" says whether it repeats the attention
+kernel's forward pass; tests/train/test_tpu_step.py counts that in the compiled program.
 """
 
 import argparse

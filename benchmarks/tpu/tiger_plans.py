@@ -1,10 +1,11 @@
 """Plans every configs/tiger_*.py on its slice, and writes the figures into the configs' docstrings.
 
-    python benchmarks/tpu/tiger_plans.py --out runs/tiger_plans            plans that are there are read, not made again
+    python benchmarks/tpu/tiger_plans.py --out runs/tiger_plans            existing plans are read, not made again
     python benchmarks/tpu/tiger_plans.py --out runs/tiger_plans --only tiger_7b_sft --again
-    python benchmarks/tpu/tiger_plans.py --out runs/tiger_plans --write    puts what was planned into the docstrings
+    python benchmarks/tpu/tiger_plans.py --out runs/tiger_plans --write    writes the plans into the docstrings
 
-No TPU is needed; minutes a config on 2 cores. Each plan is `tigerjax plan` in its own process; OUT/NAME.json holds it.
+No TPU is needed. A plan takes minutes on 2 cores; it is made by `tigerjax plan` in a process of its own, and written to
+OUT/NAME.json.
 """
 
 import argparse
@@ -33,7 +34,7 @@ BLOCK = re.compile(r"^Plan     .*?\n\n", re.DOTALL | re.MULTILINE)
 
 
 def block(name: str, shown: dict[str, Any] | None) -> str:
-    """The lines of a docstring that a plan becomes; a plan that was not made says so."""
+    """A plan as the lines of a docstring. Without a plan (`shown` is None) they say that there is none."""
     command = f"tigerjax plan configs/{name}.py {' '.join(WORDS[name])}"
     if shown is None:
         return f"Plan     not yet compiled\n         {command}\n\n"

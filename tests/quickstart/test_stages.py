@@ -1,6 +1,8 @@
 """The quick start's stages on the embedded text with a few steps of training; the whole of it is the slow test."""
 
 import dataclasses
+import importlib.util
+import io
 import json
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from tigerjax.command.cli import main
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError
 from tigerjax.files import manifest
-from tigerjax.quickstart import answers, run, state, text, training
+from tigerjax.quickstart import answers, parity, run, state, text, training
 
 STEPS = 2
 PARITY = 1e-4
@@ -102,6 +104,34 @@ def test_a_fresh_an_empty_and_its_own_folder_are_taken(tmp_path: Path):
     (tmp_path / "empty" / manifest.FILE).write_text('{"stage": "dedup"}')  # and then a stage was sent there
     with pytest.raises(ConfigError, match="the result of stage 'dedup'"):
         state.claim(tmp_path / "empty")
+
+
+def export(quick: state.Quickstart, monkeypatch, missing: str | None) -> dict:
+    """Figures of the export of OUT/holistic where the package `missing` looks as if it were not installed."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find(name))
+    return parity.hugging_face(quick, quick.out / "holistic")
+
+
+@pytest.mark.parametrize("missing", ["torch", "transformers"])
+def test_without_torch_or_transformers_the_export_is_compared_with_the_numpy_llama(quick, monkeypatch, missing):
+    printed = io.StringIO()
+    figures = export(quick._replace(console=Console(file=printed, width=500)), monkeypatch, missing)
+    assert "is compared with a Llama in numpy only" in printed.getvalue()
+    assert figures["hf_compared_with"] == "numpy" and "hf_token_ids_equal" not in figures
+    assert 0 < figures["hf_max_abs_logit_diff"] <= PARITY
+    assert figures["hf_greedy_equal"] == {"prompts": parity.PROMPTS, "equal": parity.PROMPTS}
+
+
+def test_the_export_is_compared_again_once_transformers_is_there(quick: state.Quickstart, monkeypatch):
+    for name in ("torch", "transformers"):
+        pytest.importorskip(name)
+    assert export(quick, monkeypatch, "torch")["hf_compared_with"] == "numpy"
+    monkeypatch.undo()
+    figures = parity.hugging_face(quick, quick.out / "holistic")
+    assert figures["hf_compared_with"] == "transformers"
+    assert figures["hf_max_abs_logit_diff"] <= PARITY
+    assert figures["hf_token_ids_equal"]["equal"] == figures["hf_token_ids_equal"]["texts"] == parity.PROMPTS
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,9 +26,9 @@ from tigerjax.errors import ConfigError, DataError, GateFailed
 from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Progress
 from tigerjax.mesh import host_rows, in_mesh, run_mesh
+from tigerjax.model import families
 from tigerjax.model.attention import fitting
-from tigerjax.model.llama import model as llama
-from tigerjax.model.llama.reward import Reward, from_llama
+from tigerjax.model.layers import init
 from tigerjax.processes import hosts
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.train.loop import train as train_loop
@@ -61,7 +62,7 @@ def pair_loss(scores_BC: jax.Array, batch: RewardBatch, *, centering: float) -> 
     return jnp.sum(pairs_BCC * cost_BCC), jnp.sum(pairs_BCC), {"accuracy": jnp.sum(pairs_BCC * right_BCC)}
 
 
-def last_scores(model: Reward, weights: Any, tokens_BT: jax.Array, last_B: jax.Array) -> jax.Array:
+def last_scores(model: nn.Module, weights: Any, tokens_BT: jax.Array, last_B: jax.Array) -> jax.Array:
     """The model's score_B at the token `last_B`, after which everything is padding.
 
     A row whose last is -1 holds no answer, and its score means nothing.
@@ -73,7 +74,7 @@ def last_scores(model: Reward, weights: Any, tokens_BT: jax.Array, last_B: jax.A
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _compiled(model: Reward, mesh: Mesh | None, weights: Any, tokens_BT: jax.Array, last_B: jax.Array) -> jax.Array:
+def _compiled(model: nn.Module, mesh: Mesh | None, weights: Any, tokens_BT: jax.Array, last_B: jax.Array) -> jax.Array:
     """`last_scores` under jit; every process gets all scores.
 
     The model is an argument and not a closure, so that all scorers share one compilation a model, mesh and shape.
@@ -87,7 +88,8 @@ def reward_objective(config: RunConfig, *, centering: float) -> Objective:
     """The objective of reward training for tigerjax.train.loop: the pair loss on batches of `RewardBatch`."""
     if config.mesh.stage > 1:
         raise ConfigError(f"mesh.stage={config.mesh.stage}: reward training runs no pipeline; set mesh.stage=1")
-    model = Reward(config.model, config.compute)
+    family = families.of(config.model)
+    model = family.reward_model(config.model, config.compute)
 
     def loss(weights: Any, batch: RewardBatch) -> tuple[jax.Array, jax.Array, Sums]:
         B, C, T = batch.tokens_BCT.shape
@@ -98,7 +100,7 @@ def reward_objective(config: RunConfig, *, centering: float) -> Objective:
     def tokens(batch: RewardBatch) -> int:
         return int((batch.last_BC + 1).sum())
 
-    return Objective(init=lambda key: llama.init(model, key), loss=loss, kind="reward", tokens=tokens)
+    return Objective(init=lambda key: init(model, key), loss=loss, kind=family.REWARD_KIND, tokens=tokens)
 
 
 class Scorer:
@@ -122,13 +124,14 @@ class Scorer:
         mesh: Mesh | None = None,
         progress: Progress | None = None,
     ):
-        if model.kind != "reward":
+        if not families.is_reward(model.kind):
             raise ConfigError(f"a checkpoint of kind {model.kind!r} gives no scores; train one with `reward train`")
         if model.tokenizer_sha256 not in (None, tokenizer.sha256):
             raise ConfigError(f"reward model and tokenizer {tokenizer.folder} do not belong together (sha256 differs)")
         check_rows(rows, mesh)
         self.extra, self.sha256 = model.extra, model.sha256
-        self._model, self._weights = Reward(model.config, compute), jax.tree.map(jnp.asarray, dict(model.weights))
+        self._model = families.of(model.config).reward_model(model.config, compute)
+        self._weights = jax.tree.map(jnp.asarray, dict(model.weights))
         self._tokenizer, self._seq_len, self._rows, self._mesh = tokenizer, seq_len, rows, mesh
         self._progress = progress if hosts.is_writer() else None
         self._run = _compiled if mesh is None else in_mesh(mesh, _compiled)
@@ -228,12 +231,12 @@ def train(
     `run_dir` that all of them see. Raises GateFailed when the pair accuracy on held-out prompts is below
     `reward.min_accuracy` or a score is not finite, unless `force` is set.
     """
-    run_dir, mesh = paths.of(run_dir), run_mesh(config)
+    run_dir, mesh, family = paths.of(run_dir), run_mesh(config), families.of(config.model)
     check_rows(reward.score_rows, mesh)  # so that a wrong value is refused before the training
     comparisons, counts = reward_data.read(preferences)
     train_set, eval_set = reward_data.split(comparisons, eval_fraction=reward.eval_fraction, seed=config.seed)
     chat = open_whole(init)
-    if chat.kind != "llama" or chat.config != config.model:
+    if families.is_reward(chat.kind) or chat.config != config.model:
         raise ConfigError(f"{init}: a reward model starts from a chat model of the config's sizes, this is another")
     if chat.tokenizer_sha256 not in (None, tokenizer.sha256):
         raise ConfigError(f"{init} was trained with another tokenizer than {tokenizer.folder}")
@@ -254,11 +257,11 @@ def train(
         run_dir=run_dir,
         mesh=mesh,
         objective=reward_objective(config, centering=reward.centering),
-        init_weights=from_llama(placed_weights(chat, mesh, "float32"), jax.random.key(config.seed)),
+        init_weights=family.reward_from_language(placed_weights(chat, mesh, "float32"), jax.random.key(config.seed)),
         tokenizer_sha256=tokenizer.sha256,
     )
     state = state._replace(opt_state=None)  # frees its memory for scoring
-    fresh = Model(config.model, state.weights, "reward", tokenizer.sha256, int(state.step), "", {})
+    fresh = Model(config.model, state.weights, family.REWARD_KIND, tokenizer.sha256, int(state.step), "", {})
     scorer = Scorer(
         fresh,
         tokenizer,
@@ -274,8 +277,8 @@ def train(
         raise GateFailed(f"reward model of {run_dir} is not usable for ranking: {failed}")
     calibration, path = calibrate(scorer, reference), run_dir / MODEL_FOLDER
     extra = {"calibration": calibration, "truncation_penalty": reward.truncation_penalty, "figures": figures}
-    sha, step = tokenizer.sha256, fresh.step
-    save_model(path, fresh.weights, config.model, kind="reward", tokenizer_sha256=sha, step=step, extra=extra)
+    kind, sha, step = family.REWARD_KIND, tokenizer.sha256, fresh.step
+    save_model(path, fresh.weights, config.model, kind=kind, tokenizer_sha256=sha, step=step, extra=extra)
     return TrainedReward(path, figures | {"calibration": calibration})
 
 
