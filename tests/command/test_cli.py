@@ -17,6 +17,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from child_processes import heeding_ctrl_c
 
 from tigerjax.checkpoint.files import read_meta, steps
 from tigerjax.checkpoint.model import load_model
@@ -306,7 +307,8 @@ def test_ctrl_c_saves_exits_130_and_the_run_goes_on_from_there(home, capfd):
     clean |= {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": os.environ["JAX_COMPILATION_CACHE_DIR"]}
     words = ["train", "tiny.py", "--out", "long", "--optim.total-steps", "20000", "--checkpoint.every-steps", "20000"]
     with open("out.txt", "w") as out, open("err.txt", "w") as err:
-        process = subprocess.Popen([sys.executable, "-m", "tigerjax", *words], env=clean, stdout=out, stderr=err)
+        with heeding_ctrl_c():
+            process = subprocess.Popen([sys.executable, "-m", "tigerjax", *words], env=clean, stdout=out, stderr=err)
         try:
             deadline = time.monotonic() + CTRL_C_SECONDS
             while "step 3/20000" not in Path("out.txt").read_text():

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from tigerjax.command import arguments, cli, figures, progress, table
-from tigerjax.errors import near_miss
+from tigerjax.command.groups import SamplingOptions
+from tigerjax.command.options import ConfigFile
+from tigerjax.config import dump
+from tigerjax.errors import ConfigError, near_miss
+from tigerjax.processes.rendezvous import HostsConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -88,6 +92,61 @@ def test_a_mistyped_word_is_answered_with_the_near_miss(command: str, near: str,
     monkeypatch.chdir(ROOT)
     assert cli.main(shlex.split(command)) == 2
     assert near in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("data clean", "Missing: --input PATH …, --out PATH; `tigerjax data clean --help` shows what there is"),
+        ("data clean --out x --input", "--input needs a value: --input PATH …; `tigerjax data clean --help` shows"),
+        ("checkpoint ls a b", "'b' is one value too many: RUN takes one; `tigerjax checkpoint ls --help` shows"),
+        ("checkpoint ls", "Missing: RUN; `tigerjax checkpoint ls --help` shows what there is"),
+        ("checkpoint rm a --step two", "--step two: invalid literal .* 'two'; give a whole number, such as 8"),
+        ("quickstart now", "'now' belongs to no option; `tigerjax quickstart --help` shows what there is"),
+        ("train configs/llama2_tiny.py --optim.clip-norm x", "'x'; give a number, such as 3e-4"),
+        ("train configs/llama2_tiny.py --seed", "--seed needs a value: --seed INT; `tigerjax train --help` shows"),
+        ("train configs/llama2_tiny.py --dry-run yes", "'yes' is one value too many: --dry-run takes none"),
+        (
+            "plan configs/llama2_tiny.py --topology a --search=yes",
+            "a switch takes no value; write --search or --no-search",
+        ),
+        ("train configs/llama2_tiny.py --hosts.start-timeout-s 0", "hosts.start_timeout_s=0 must be at least 1"),
+        ("train configs/llama2_tiny.py --health.spike -1", "health.spike=-1.0 must be above 0"),
+        ("train --seed 1", "tigerjax train needs a config file first, such as configs/llama2_tiny.py"),
+    ],
+)
+def test_words_that_do_not_fit_are_one_line_that_says_what_fits(command: str, line: str, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert cli.main(shlex.split(command)) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert re.search(line, error), error
+
+
+def test_options_reach_the_command_through_its_groups():
+    words = "configs/llama2_tiny.py --prompts p --out o --top_k=3 --n 2 --hosts.find one --seed 5 --no-compute.x"
+    with pytest.raises(ConfigError, match="no option --no-compute"):
+        arguments.bind(table.COMMANDS["sample",], words.split(), "tigerjax sample")
+    call = arguments.bind(table.COMMANDS["sample",], words.split()[:-1], "tigerjax sample")
+    given = call.arguments()
+    assert given["sampling"] == SamplingOptions(top_k=3, n=2) and given["hosts"] == HostsConfig(find="one")
+    assert given["config"] == ConfigFile(Path("configs/llama2_tiny.py"), ["--seed", "5"], "tigerjax sample")
+    assert given.keys() == {"config", "prompts", "out", "sampling", "hosts"}
+
+
+def test_overrides_change_the_fields_that_they_name_and_no_other(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = "--optim.clip-norm None --data.modules a b --compute.splash.fused-backward --optim.peak_lr=1e-3"
+    words += " --seed 1 --seed 2"
+    run = arguments.override(ConfigFile(Path("configs/llama2_tiny.py"), words.split(), "tigerjax train"))
+    plain = arguments.override(ConfigFile(Path("configs/llama2_tiny.py"), [], "tigerjax train"))
+    changed = {line.partition(" = ")[::2] for line in set(dump(run)) - set(dump(plain))}
+    assert changed == {
+        ("compute.splash.fused_backward", "True"),
+        ("data.modules", "('a', 'b')"),
+        ("optim.clip_norm", "None"),
+        ("optim.peak_lr", "0.001"),
+        ("seed", "2"),
+    }
 
 
 def test_a_word_that_is_near_nothing_gets_no_guess():

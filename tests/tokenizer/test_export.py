@@ -32,6 +32,7 @@ def embedded_lines(embedded):
             yield from (line for line in json.loads(record)["text"].split("\n") if line)
 
 
+@pytest.mark.peers
 def test_ids_equal_sentencepiece_on_thousands_of_lines_and_the_hard_list(hf, tok, embedded, hard_lines):
     lines = [*embedded_lines(embedded), *hard_lines]
     assert len(lines) > 9000
@@ -40,6 +41,7 @@ def test_ids_equal_sentencepiece_on_thousands_of_lines_and_the_hard_list(hf, tok
     assert [line for line in hard_lines if hf.decode(tok.encode(line)) != line] == []
 
 
+@pytest.mark.peers
 def test_the_32000_piece_base_extended_gives_the_same_ids_beside_a_llama_config(
     embedded, zh_folder, hard_lines, tmp_path
 ):
@@ -51,12 +53,14 @@ def test_the_32000_piece_base_extended_gives_the_same_ids_beside_a_llama_config(
     assert [line for ids, line in zip(theirs, lines, strict=True) if ids != tok.encode(line)] == []
 
 
+@pytest.mark.peers
 def test_specials_and_their_ids_are_known_there(hf, tok):
     assert len(hf) == tok.size
     assert hf.convert_tokens_to_ids(["\n\n### Instruction:\n", "\n\n### Response:\n", "<pad>"]) == [3000, 3001, 3002]
     assert (hf.bos_token_id, hf.eos_token_id, hf.pad_token_id, hf.unk_token_id) == (1, 2, 3002, 0)
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("answered", [False, True])
 def test_the_chat_template_gives_the_ids_of_our_chat_encoding(hf, tok, answered):
     messages = [
@@ -83,7 +87,7 @@ def test_merges_of_60515_pieces_take_seconds():
     pieces = characters + [a + b for a, b in itertools.pairwise(characters)]
     pieces += [a + b + c for a, b, c in zip(characters, characters[1:], characters[2:], strict=False)]
     pieces += [a * 16 for a in characters]
-    start = time.perf_counter()
+    start = time.process_time()  # of this process alone, whatever else the machine does
     found = merges([(text, -float(n)) for n, text in enumerate(pieces)])
-    assert time.perf_counter() - start < MAX_EXPORT_S
+    assert time.process_time() - start < MAX_EXPORT_S
     assert len(found) == 14_999 + 2 * 14_998

@@ -12,9 +12,10 @@ import pytest
 from bucket import Bucket
 from child_processes import run as processes
 from saving import restore, save, small_state
-from tiny_run import TinyLoader, tiny_config
+from tiny_run import SILENT, TinyLoader, tiny_config
 
-from tigerjax.checkpoint.model import load_model, save_model, steps
+from tigerjax.checkpoint.files import steps
+from tigerjax.checkpoint.model import load_model, save_model
 from tigerjax.checkpoint.stored import load_placed, open_model
 from tigerjax.command import cli, options, table
 from tigerjax.config import MeshConfig
@@ -42,7 +43,7 @@ def below(cloud: Bucket, place: str) -> list[str]:
 
 
 def run(folder, loader=None, config=CONFIG, mesh=None):
-    return train(config, loader or TinyLoader(), run_dir=folder, mesh=mesh, progress=False, echo=lambda line: None)
+    return train(config, loader or TinyLoader(), run_dir=folder, mesh=mesh, reporting=SILENT)
 
 
 def losses(text: str) -> list[tuple[int, float]]:

@@ -217,33 +217,20 @@ class Project:
 
     def _sample(self, index: int, model: Path, prompts: rounds.Records, place: Path) -> rounds.Records:
         from tigerjax.sample.engine import SamplingConfig
-        from tigerjax.sample.run import CANDIDATES
+        from tigerjax.sample.folder import CANDIDATES
 
-        sampling = SamplingConfig(**self.settings.sampling, context=self.run.data.seq_len)
-        self._sample_to(place, model, prompts, sampling, index)
+        context, seed = self.run.data.seq_len, self.align.seed
+        sampling = SamplingConfig(**self.settings.sampling, context=context, seed=seed, round=index)
+        self._sample_to(place, model, prompts, sampling)
         return [record for _, record in read_jsonl(place / CANDIDATES)]
 
-    def _sample_to(self, place: Path, path: Path, prompts: Sequence[Any], sampling: Any, index: int) -> None:
-        from tigerjax.mesh import row_ways
-        from tigerjax.sample.engine import BATCH_PROMPTS, BATCH_ROWS
-        from tigerjax.sample.run import sample_prompts
+    def _sample_to(self, place: Path, path: Path, prompts: Sequence[Any], sampling: Any) -> None:
+        from tigerjax.sample.engine import Batching
+        from tigerjax.sample.folder import sample_prompts
 
-        model, ways = self._model(path), row_ways(self._mesh)
-        sample_prompts(
-            (model.config, model.weights),
-            self._tokenizer,
-            prompts,
-            place,
-            sampling=sampling,
-            seed=self.align.seed,
-            round=index,
-            model_sha=model.sha256,
-            compute=self.run.compute,
-            mesh=self._mesh,
-            batch_prompts=-(-BATCH_PROMPTS // ways) * ways,
-            batch_rows=-(-BATCH_ROWS // ways) * ways,
-            progress=self.progress and self.progress("sampled", "prompts"),
-        )
+        progress = self.progress and self.progress("sampled", "prompts")
+        batching = Batching().for_mesh(self._mesh)
+        sample_prompts(self._model(path), prompts, place, sampling, batching=batching, progress=progress)
 
     def _answers(self, path: Path) -> rounds.Records:
         """Sampler records with greedy answers to the held-out questions, in their order.
@@ -252,14 +239,14 @@ class Project:
         """
         from tigerjax.evaluate import questions
         from tigerjax.sample.engine import SamplingConfig
-        from tigerjax.sample.run import CANDIDATES
+        from tigerjax.sample.folder import CANDIDATES
 
         asked = questions.prompts(questions.load(self.settings.questions))
-        longest = self.settings.sampling["max_new_tokens"]
-        sampling = SamplingConfig(n=1, temperature=0.0, max_new_tokens=longest, context=self.run.data.seq_len)
+        longest, context = self.settings.sampling["max_new_tokens"], self.run.data.seq_len
+        sampling = SamplingConfig(n=1, temperature=0.0, max_new_tokens=longest, context=context, seed=self.align.seed)
         what = [self._model(path).sha256, asked, dataclasses.asdict(sampling)]
         place = self.folder / "answers" / hashlib.sha256(manifest.canonical(what)).hexdigest()[:16]
-        self._sample_to(place, path, asked, sampling, 0)
+        self._sample_to(place, path, asked, sampling)
         records = [record for _, record in read_jsonl(place / CANDIDATES)]
         if len(records) != len(asked):
             raise DataError(
@@ -282,17 +269,12 @@ class Project:
 
     @functools.cached_property
     def _scorer(self) -> Any:
-        from tigerjax.align.reward import load_scorer
+        from tigerjax.align.reward import Scorer
+        from tigerjax.checkpoint.loaded import load
 
-        return load_scorer(
-            self.settings.reward_model,
-            self._tokenizer,
-            compute=self.run.compute,
-            seq_len=self.run.data.seq_len,
-            rows=self.settings.score_rows,
-            mesh=self._mesh,
-            progress=self.progress,
-        )
+        path = self.settings.reward_model
+        model = load(path, self._tokenizer, compute=self.run.compute, mesh=self._mesh, reward=True)
+        return Scorer(model, seq_len=self.run.data.seq_len, rows=self.settings.score_rows, progress=self.progress)
 
     @functools.cached_property
     def _mesh(self) -> Any:
@@ -305,14 +287,10 @@ class Project:
 
         The last one stays loaded, because a step asks for the same model several times.
         """
-        from tigerjax.checkpoint.stored import load_placed
-        from tigerjax.model import families
+        from tigerjax.checkpoint.loaded import load
 
         if self._last_model is None or self._last_model[0] != path:
-            model = load_placed(path, self._mesh, self.run.compute.dtype)
-            if families.is_reward(model.kind) or model.tokenizer_sha256 not in (None, self._tokenizer.sha256):
-                raise ConfigError(f"{path}: a candidate is a language model of tokenizer {self.run.data.tokenizer}")
-            self._last_model = path, model
+            self._last_model = path, load(path, self._tokenizer, compute=self.run.compute, mesh=self._mesh)
         return self._last_model[1]
 
     def _count_tokens(self, messages: list[dict[str, str]]) -> int:
@@ -324,21 +302,10 @@ class Project:
 def _train(config: RunConfig, sft: Path, place: Path, progress: Progress | None) -> None:
     """Trains on one SFT file in the folder `place`; an interrupted run goes on."""
     from tigerjax.data import mixture
-    from tigerjax.mesh import host_rows, run_mesh
-    from tigerjax.train.loop import train
+    from tigerjax.train.loop import train_on_mixture
 
-    mesh = run_mesh(config)
     mixture.sft(config.data.mixture, tokenizer=config.data.tokenizer, examples=mixture.Source(str(sft)))
-    total_rows = config.batch_rows * config.optim.total_steps
-    loader = mixture.open_loader(
-        config.data,
-        batch_rows=config.batch_rows,
-        seed=config.seed,
-        mine=host_rows(mesh, config.batch_rows),
-        total_rows=total_rows,
-        progress=progress,
-    )
-    train(config, loader, run_dir=place, mesh=mesh)
+    train_on_mixture(config, run_dir=place, progress=progress)
 
 
 def _lines(path: str | None) -> list[str]:

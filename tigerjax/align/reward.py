@@ -19,9 +19,10 @@ from tigerjax.align.answers import Answer
 from tigerjax.align.config import RewardConfig
 from tigerjax.align.people.agreement import spearman
 from tigerjax.align.reward_data import Comparison, PairLoader, RewardBatch, check_end, encode_sampled
-from tigerjax.checkpoint.model import Model, save_model
-from tigerjax.checkpoint.stored import load_placed, open_whole, placed_weights
-from tigerjax.config import ComputeConfig, RunConfig
+from tigerjax.checkpoint.loaded import Loaded, check_fits
+from tigerjax.checkpoint.model import save_model
+from tigerjax.checkpoint.stored import open_whole, placed_weights
+from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError, GateFailed
 from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Progress
@@ -110,27 +111,22 @@ class Scorer:
     checkpoint's penalty for answers that the model did not end itself. `raw` gives the model's own scores.
 
     A batch has `rows` answers, padded to a power of two of at least SMALLEST_BUCKET tokens; each such length is
-    compiled once. With `mesh`, a batch is split over its batch axes, and the weights lie where `load_placed` put them.
+    compiled once. With `mesh`, a batch is split over its batch axes, and the weights lie where `loaded.load` put them.
     """
 
     def __init__(
         self,
-        model: Model,
-        tokenizer: Tokenizer,
+        model: Loaded,
         *,
-        compute: ComputeConfig,
         seq_len: int,
         rows: int,
-        mesh: Mesh | None = None,
         progress: Progress | None = None,
     ):
-        if not families.is_reward(model.kind):
-            raise ConfigError(f"a checkpoint of kind {model.kind!r} gives no scores; train one with `reward train`")
-        if model.tokenizer_sha256 not in (None, tokenizer.sha256):
-            raise ConfigError(f"reward model and tokenizer {tokenizer.folder} do not belong together (sha256 differs)")
+        """`model` is a reward model, as `loaded.load(…, reward=True)` gives it."""
+        tokenizer, mesh = model.tokenizer, model.mesh
         check_rows(rows, mesh)
         self.extra, self.sha256 = model.extra, model.sha256
-        self._model = families.of(model.config).reward_model(model.config, compute)
+        self._model = families.of(model.config).reward_model(model.config, model.compute)
         self._weights = jax.tree.map(jnp.asarray, dict(model.weights))
         self._tokenizer, self._seq_len, self._rows, self._mesh = tokenizer, seq_len, rows, mesh
         self._progress = progress if hosts.is_writer() else None
@@ -198,21 +194,6 @@ def check_rows(rows: int, mesh: Mesh | None) -> None:
         raise ConfigError(f"reward.score_rows={rows} must be a multiple of the {ways} devices that share rows")
 
 
-def load_scorer(
-    path: str | Path,
-    tokenizer: Tokenizer,
-    *,
-    compute: ComputeConfig,
-    seq_len: int,
-    rows: int,
-    mesh: Mesh | None = None,
-    progress: Progress | None = None,
-) -> Scorer:
-    """The scorer of a calibrated reward checkpoint, its weights on `mesh`."""
-    model = load_placed(path, mesh, compute.dtype)
-    return Scorer(model, tokenizer, compute=compute, seq_len=seq_len, rows=rows, mesh=mesh, progress=progress)
-
-
 def train(
     config: RunConfig,
     reward: RewardConfig,
@@ -236,10 +217,9 @@ def train(
     comparisons, counts = reward_data.read(preferences)
     train_set, eval_set = reward_data.split(comparisons, eval_fraction=reward.eval_fraction, seed=config.seed)
     chat = open_whole(init)
-    if families.is_reward(chat.kind) or chat.config != config.model:
+    check_fits(chat, tokenizer, where=init)
+    if chat.config != config.model:
         raise ConfigError(f"{init}: a reward model starts from a chat model of the config's sizes, this is another")
-    if chat.tokenizer_sha256 not in (None, tokenizer.sha256):
-        raise ConfigError(f"{init} was trained with another tokenizer than {tokenizer.folder}")
     training_data = [comparisons, [e["messages"] for e in reference]]
     digest = hashlib.sha256(manifest.canonical(training_data)).hexdigest()
     hosts.same("preferences or reference set", digest)
@@ -258,18 +238,18 @@ def train(
         mesh=mesh,
         objective=reward_objective(config, centering=reward.centering),
         init_weights=family.reward_from_language(placed_weights(chat, mesh, "float32"), jax.random.key(config.seed)),
-        tokenizer_sha256=tokenizer.sha256,
     )
     state = state._replace(opt_state=None)  # frees its memory for scoring
-    fresh = Model(config.model, state.weights, family.REWARD_KIND, tokenizer.sha256, int(state.step), "", {})
-    scorer = Scorer(
-        fresh,
-        tokenizer,
+    fresh = Loaded(
+        config=config.model,
+        weights=state.weights,
+        tokenizer=tokenizer,
         compute=config.compute,
-        seq_len=config.data.seq_len,
-        rows=reward.score_rows,
         mesh=mesh if mesh.size > 1 else None,
+        sha256="",  # not saved yet
+        step=int(state.step),
     )
+    scorer = Scorer(fresh, seq_len=config.data.seq_len, rows=reward.score_rows)
     figures: dict[str, Any] = {"pairs": counts, "train_prompts": len(train_set), "eval_prompts": len(eval_set)}
     figures |= evaluate(scorer, eval_set, tokenizer, max_length_rho=reward.max_length_rho)
     failed = None if force else unusable(figures, min_accuracy=reward.min_accuracy)
@@ -277,8 +257,8 @@ def train(
         raise GateFailed(f"reward model of {run_dir} is not usable for ranking: {failed}")
     calibration, path = calibrate(scorer, reference), run_dir / MODEL_FOLDER
     extra = {"calibration": calibration, "truncation_penalty": reward.truncation_penalty, "figures": figures}
-    kind, sha, step = family.REWARD_KIND, tokenizer.sha256, fresh.step
-    save_model(path, fresh.weights, config.model, kind=kind, tokenizer_sha256=sha, step=step, extra=extra)
+    sha, step = tokenizer.sha256, fresh.step
+    save_model(path, fresh.weights, config.model, kind=family.REWARD_KIND, tokenizer_sha256=sha, step=step, extra=extra)
     return TrainedReward(path, figures | {"calibration": calibration})
 
 

@@ -5,16 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax.align.answers import score_records
-from tigerjax.align.reward import Scorer, calibrate, load_scorer
+from tigerjax.align.reward import Scorer, calibrate
 from tigerjax.align.steps import shared_stage
 from tigerjax.checkpoint.files import META, amend
-from tigerjax.checkpoint.model import load_model
+from tigerjax.checkpoint.loaded import load, load_for
 from tigerjax.config import RunConfig
 from tigerjax.errors import DataError
 from tigerjax.files import paths
 from tigerjax.files.jsonl import write_jsonl
 from tigerjax.files.progress import Progress
-from tigerjax.mesh import mesh_of_several
 from tigerjax.records import expand, read, sft_examples
 from tigerjax.tokenizer.load import Tokenizer
 
@@ -40,15 +39,8 @@ def score_files(
     with shared_stage(out, name="reward score", computes=True, config=settings, inputs=given) as run:
         if run.done:
             return (run.manifest or {})["figures"]
-        scorer = load_scorer(
-            model,
-            tokenizer,
-            compute=config.compute,
-            seq_len=config.data.seq_len,
-            rows=rows,
-            mesh=mesh_of_several(config),
-            progress=progress,
-        )
+        loaded = load_for(config, model, reward=True)
+        scorer = Scorer(loaded, seq_len=config.data.seq_len, rows=rows, progress=progress)
         records = [_checked(record, f"{path}:{number}") for path in files for number, record in read(path)]
         scored, dropped = score_records(records, scorer)
         write_jsonl(run.tmp / "scored.jsonl", scored)
@@ -77,10 +69,8 @@ def calibrate_model(
     place = paths.of(model)
     if not (place / META).exists():
         raise DataError(f"{place}: no model to calibrate; give the folder RUN/model that `tigerjax reward train` wrote")
-    tokenizer, loaded = Tokenizer(config.data.tokenizer), load_model(place)
-    scorer = Scorer(
-        loaded, tokenizer, compute=config.compute, seq_len=config.data.seq_len, rows=rows, progress=progress
-    )
+    loaded = load(place, Tokenizer(config.data.tokenizer), compute=config.compute, reward=True)
+    scorer = Scorer(loaded, seq_len=config.data.seq_len, rows=rows, progress=progress)
     calibration = calibrate(scorer, list(sft_examples(reference)))
     amend(place, loaded.extra | {"calibration": calibration})
     return calibration | {"before": loaded.extra.get("calibration")}

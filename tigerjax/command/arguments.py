@@ -100,13 +100,13 @@ def _parse(words: Sequence[str], known: Sequence[Option], prog: str) -> dict[str
     by_spelling = {spelling: option for option in known for spelling in option.spellings if not option.positional}
     positional = [option for option in known if option.positional]
     values: dict[str, Any] = {}
-    rest = list(words)
+    rest, option = list(words), None
     while rest:
         word = rest.pop(0)
         name, equals, text = word.partition("=")
         if not word.startswith("--"):
             if not positional:
-                raise ConfigError(f"no place for {word!r}: {_help(prog)}")
+                raise ConfigError(f"{_needless(word, option)}; {_help(prog)}")
             option, texts = positional.pop(0), [word]
         elif (found := by_spelling.get(_spelling(word))) is None:
             raise ConfigError(f"no option {name}{_suggestion(name, list(by_spelling), prog)}")
@@ -114,15 +114,22 @@ def _parse(words: Sequence[str], known: Sequence[Option], prog: str) -> dict[str
             option, texts = found, [text] if equals else []
         if option.switch:
             if equals:
-                raise ConfigError(f"{word}: {name} takes no value; write {' or '.join(option.spellings)}")
+                raise ConfigError(f"{word}: a switch takes no value; write {' or '.join(option.spellings)}")
             values[option.name] = _spelling(word) == option.name
             continue
         while not equals and rest and not rest[0].startswith("--") and (option.many or not texts):
             texts.append(rest.pop(0))
         values[option.name] = _value(option, texts, prog)
-    if missing := [f"{o.name} {o.kind}" for o in known if o.default is REQUIRED and o.name not in values]:
+    if missing := [o.shown for o in known if o.default is REQUIRED and o.name not in values]:
         raise ConfigError(f"Missing: {', '.join(missing)}; {_help(prog)}")
     return values
+
+
+def _needless(word: str, before: Option | None) -> str:
+    """Says of a word that no option takes which option stands before it."""
+    if before is None:
+        return f"{word!r} belongs to no option"
+    return f"{word!r} is one value too many: {before.shown.split()[0]} takes {'none' if before.switch else 'one'}"
 
 
 def _value(option: Option, texts: list[str], prog: str) -> Any:
@@ -131,7 +138,7 @@ def _value(option: Option, texts: list[str], prog: str) -> Any:
         return None
     # --held-out with nothing behind it is an empty list; where the option is required, that is a slip.
     if not texts and (not option.many or option.default is REQUIRED):
-        raise ConfigError(f"{option.name} needs a value: {option.name} {option.kind}; {_help(prog)}")
+        raise ConfigError(f"{option.name} needs a value: {option.shown}; {_help(prog)}")
     items = [_item(option, text, prog) for text in texts]
     if not option.many:
         return items[0]
@@ -144,7 +151,7 @@ def _item(option: Option, text: str, prog: str) -> Any:
         if text not in option.choices:
             near = _suggestion(text, option.choices, prog)
             raise ConfigError(f"{option.name} {text} is none of {', '.join(option.choices)}{near}")
-        return text
+        return next(value for value in typing.get_args(option.item_type) if str(value) == text)
     try:
         value = option.item_type(text)
     except ValueError as error:

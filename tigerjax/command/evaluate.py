@@ -53,9 +53,9 @@ def evaluate(
 
     Example: tigerjax evaluate configs/tiger_7b_sft.py --tasks all --data-dir benchmarks_data --chat
     """
-    from tigerjax.evaluate import page, run
+    from tigerjax.evaluate import page, suite
+    from tigerjax.evaluate.answerer import load_answerer
     from tigerjax.evaluate.benchmarks import chosen
-    from tigerjax.evaluate.model import load_answerer
     from tigerjax.processes import hosts as others
 
     settings = override(config)
@@ -66,30 +66,30 @@ def evaluate(
     with others.together():
         place = out or Path("runs") / settings.name / "evaluation"
         with show_elapsed("reading the model"):
-            answerer, loaded = load_answerer(settings, model, rows=asking.rows, cache=place / run.CACHE)
+            answerer = load_answerer(settings, model, rows=asking.rows, cache=place / suite.CACHE)
+        loaded = answerer.model
+        how = suite.EvaluationConfig(
+            data_dir=benchmarks.data_dir,
+            chat=asking.chat,
+            limit=benchmarks.limit,
+            allow_code=asking.allow_code_execution,
+        )
         if benchmarks.harness:
             from tigerjax.evaluate.harness import evaluate as by_harness
 
             figures = by_harness(
                 answerer,
                 names,
+                how,
                 include_path=benchmarks.include_path,
-                data_dir=benchmarks.data_dir,
-                limit=benchmarks.limit,
-                chat=asking.chat,
-                allow_code=asking.allow_code_execution,
                 progress=show_progress if answerer.writes else None,
             )
         else:
-            assert benchmarks.data_dir is not None
-            figures = run.evaluate(
+            figures = suite.evaluate(
                 answerer,
                 names,
-                benchmarks.data_dir,
                 place,
-                chat=asking.chat,
-                allow_code=asking.allow_code_execution,
-                limit=benchmarks.limit,
+                how,
                 facts={"name": settings.name, "step": loaded.step, "model_sha256": loaded.sha256},
                 progress=show_progress,
             )

@@ -65,20 +65,13 @@ def train(
     others.start(hosts)
     if others.is_writer():
         print("\n".join(dump(run)), flush=True)
-    from tigerjax.data.mixture import open_loader
-    from tigerjax.mesh import host_rows, run_mesh
-    from tigerjax.train.loop import train as loop
-    from tigerjax.train.metrics import last_record
+    from tigerjax.train.loop import train_on_mixture
+    from tigerjax.train.metrics import Reporting, last_record
 
     run_dir = out or Path("runs") / run.name
     with others.together():
-        mesh = run_mesh(run)  # first: a mesh that does not fit is found before the rows are made
-        mine = host_rows(mesh, run.batch_rows)
-        total_rows = run.batch_rows * run.optim.total_steps
-        loader = open_loader(
-            run.data, batch_rows=run.batch_rows, seed=run.seed, mine=mine, total_rows=total_rows, progress=show_progress
-        )
-        loop(run, loader, run_dir=run_dir, mesh=mesh, since=began, profile_steps=traced, wandb=wandb)
+        reporting = Reporting(since=began, profile_steps=traced, wandb=wandb)
+        loader = train_on_mixture(run, run_dir=run_dir, progress=show_progress, reporting=reporting)
     if others.is_writer():
         figures = {"run": str(run_dir)} | last_record(run_dir)
         figures |= _progress(run, run_dir, loader)
@@ -123,20 +116,18 @@ def _steps(text: str | None) -> tuple[int, int] | None:
 
 def _held_out(run: RunConfig, run_dir: Path, files: list[Path]) -> dict[str, Any]:
     """Shows one line for all of the examples, each task and each language; returns the figures."""
-    from tigerjax.checkpoint.model import load_model
+    from tigerjax.checkpoint.loaded import load
     from tigerjax.evaluate.held_out import losses
     from tigerjax.records import sft_examples
     from tigerjax.tokenizer.load import Tokenizer
 
     found = losses(
-        load_model(run_dir).weights,
-        run.model,
-        Tokenizer(run.data.tokenizer),
+        # Without the mesh: this host does it alone.
+        load(run_dir, Tokenizer(run.data.tokenizer), compute=run.compute),
         sft_examples(files),
-        compute=run.compute,
         seq_len=run.data.seq_len,
         batch_rows=run.batch_rows,
-        say=show_progress("held out", "rows"),
+        progress=show_progress("held out", "rows"),
     )
     for name, line in {"held out": found, **found["by_task"], **found["by_lang"]}.items():
         print(f"{name:24} loss {line['loss_nats']:.3f} nats  accuracy {line['accuracy']:.1%}  tokens {line['tokens']}")
@@ -258,27 +249,19 @@ def sample(
 
     Example: tigerjax sample configs/quickstart_sft.py --prompts prompts.jsonl --out runs/candidates --n 10
     """
-    from tigerjax.mesh import mesh_of_several, row_ways
+    from tigerjax.checkpoint.loaded import load_for
     from tigerjax.processes import hosts as others
-    from tigerjax.sample.engine import SamplingConfig
-    from tigerjax.sample.run import sample_files
+    from tigerjax.sample.engine import Batching, SamplingConfig
+    from tigerjax.sample.folder import sample_file
 
     run = override(config)
     others.start(hosts)
     with others.together():
-        mesh = mesh_of_several(run)
-        figures = sample_files(
-            model or Path("runs") / run.name,
-            run.data.tokenizer,
-            prompts,
-            out,
-            sampling=SamplingConfig(**dataclasses.asdict(sampling), context=run.data.seq_len),
-            seed=run.seed,
-            compute=run.compute,
-            mesh=mesh,
-            batch_rows=rows,
-            batch_prompts=max(8, row_ways(mesh)),
-            progress=show_progress("sampled", "prompts"),
+        loaded = load_for(run, model)
+        drawn = SamplingConfig(**dataclasses.asdict(sampling), context=run.data.seq_len, seed=run.seed)
+        batching = dataclasses.replace(Batching().for_mesh(loaded.mesh), rows=rows)
+        figures = sample_file(
+            loaded, prompts, out, drawn, batching=batching, progress=show_progress("sampled", "prompts")
         )
     if others.is_writer():
         show(figures, json)

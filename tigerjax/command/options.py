@@ -102,6 +102,11 @@ class Option(NamedTuple):
         return _has_mark(self.type, DISK)
 
     @property
+    def shown(self) -> str:
+        """`--size INT` or `FOLDER`, as help and messages write it."""
+        return self.name.upper() if self.positional else f"{self.name} {self.kind}".rstrip()
+
+    @property
     def spellings(self) -> tuple[str, ...]:
         """Its name; for a switch also the form that turns it off, such as --align.no-allow-partial."""
         stem, dot, last = self.name.removeprefix("--").rpartition(".")

@@ -73,8 +73,7 @@ def _table(known: Sequence[Option]) -> Iterator[str]:
 
 def _in_usage(option: Option) -> str:
     """`--size INT`, in brackets where it may be left out."""
-    text = option.name.upper() if option.positional else f"{option.name} {option.kind}".rstrip()
-    return text if option.default is options.REQUIRED else f"[{text}]"
+    return option.shown if option.default is options.REQUIRED else f"[{option.shown}]"
 
 
 def _paths(value: Any) -> list[Any]:

@@ -97,18 +97,18 @@ def _row(path: Path, number: int, line: str) -> dict[str, Any]:
 
 
 def _others(path: Path, rows: list[dict[str, Any]]) -> dict[tuple[str, str], tuple[str, ...]]:
-    found: dict[tuple[str, str], set[str]] = {}
+    by_task: dict[tuple[str, str], set[str]] = {}
     for row in rows:
-        found.setdefault((row["lang"], row["task"]), set()).update(row["answers"])
+        by_task.setdefault((row["lang"], row["task"]), set()).update(row["answers"])
     sidecar = path.with_name(ANSWERS_FILE)
     if sidecar.is_file():
         try:
             for lang, tasks in json.loads(sidecar.read_bytes()).items():
                 for task, answers in tasks.items():
-                    found.setdefault((lang, task), set()).update(answers)
+                    by_task.setdefault((lang, task), set()).update(answers)
         except (ValueError, AttributeError, TypeError) as error:
             raise DataError(f"{sidecar}: must be {{lang: {{task: [answer]}}}}: {error}") from error
-    return {where: tuple(sorted(answers)) for where, answers in found.items()}
+    return {where: tuple(sorted(answers)) for where, answers in by_task.items()}
 
 
 @functools.lru_cache(maxsize=64)

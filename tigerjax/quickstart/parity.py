@@ -79,6 +79,7 @@ def compare(
     """
     import jax.numpy as jnp
 
+    from tigerjax.checkpoint.loaded import Loaded
     from tigerjax.config import FLOAT32
     from tigerjax.model import families
     from tigerjax.sample.engine import SamplingConfig, generate
@@ -107,15 +108,11 @@ def compare(
         ours_TV = np.asarray(ours_BTV)[0, : len(ids), : model.config.vocab_size]
         worst = max(worst, float(np.abs(ours_TV - np.asarray(their_TV, np.float32)).max()))
 
-    sampling = SamplingConfig(n=1, temperature=0.0, max_new_tokens=ANSWER_TOKENS)
-    records = generate(
-        (model.config, model.weights),
-        tokenizer,
-        [{"prompt_id": str(i), "messages": chat} for i, chat in enumerate(chats)],
-        sampling,
-        seed=0,
-        model_sha=model.sha256,
+    sampling = SamplingConfig(n=1, temperature=0.0, max_new_tokens=ANSWER_TOKENS, seed=0)
+    loaded = Loaded(
+        config=model.config, weights=model.weights, tokenizer=tokenizer, compute=FLOAT32, sha256=model.sha256
     )
+    records = generate(loaded, [{"prompt_id": str(i), "messages": chat} for i, chat in enumerate(chats)], sampling)
     ours = [record["candidates"][0]["token_ids"] for record in records]
     equal = sum(
         mine == [t for t in theirs_ids if t not in stops]

@@ -49,7 +49,8 @@ def train_reward(quick: Quickstart) -> dict[str, Any]:
 def run_round(quick: Quickstart) -> Path:
     """Runs rounds/01 and returns the folder of the model that it trained, whether the gate accepted it or not."""
     from tigerjax.align import rounds
-    from tigerjax.align.reward import load_scorer
+    from tigerjax.align.reward import Scorer
+    from tigerjax.checkpoint.loaded import load
     from tigerjax.evaluate import questions
     from tigerjax.tokenizer.chat import encode_chat
     from tigerjax.tokenizer.load import Tokenizer
@@ -59,7 +60,9 @@ def run_round(quick: Quickstart) -> Path:
     align = dataclasses.replace(ALIGN, seed=quick.seed)
     reward_model = quick.out / "reward" / "model"
     longest = quick.config("reward").data.seq_len
-    scorer = load_scorer(reward_model, tokenizer, compute=config.compute, seq_len=longest, rows=REWARD.score_rows)
+    scorer = Scorer(
+        load(reward_model, tokenizer, compute=config.compute, reward=True), seq_len=longest, rows=REWARD.score_rows
+    )
 
     def train(sft: Path, place: Path) -> None:
         # Not read from `sft` where it is: the mixture was registered for a fixed file below OUT.
@@ -99,24 +102,16 @@ def run_round(quick: Quickstart) -> Path:
 
 def sample(quick: Quickstart, prompts: Sequence[dict[str, Any]], place: Path) -> list[dict[str, Any]]:
     """Ten answers to each prompt from the SFT model. A folder that was interrupted is continued."""
-    from tigerjax.checkpoint.model import load_model
-    from tigerjax.sample.engine import SamplingConfig
-    from tigerjax.sample.run import sample_prompts
-    from tigerjax.tokenizer.load import Tokenizer
+    from tigerjax.checkpoint.loaded import load_for
+    from tigerjax.sample.engine import Batching, SamplingConfig
+    from tigerjax.sample.folder import sample_prompts
 
-    model, config = load_model(quick.out / "sft"), quick.config("rejection_sampled")
-    sample_prompts(
-        (model.config, model.weights),
-        Tokenizer(config.data.tokenizer),
-        prompts,
-        place,
-        sampling=SamplingConfig(n=CANDIDATES, max_new_tokens=ANSWER_TOKENS, context=config.data.seq_len),
-        seed=quick.seed,
-        round=1,
-        model_sha=model.sha256,
-        batch_prompts=32,
-        batch_rows=320,
+    config = quick.config("rejection_sampled")
+    sampling = SamplingConfig(
+        n=CANDIDATES, max_new_tokens=ANSWER_TOKENS, context=config.data.seq_len, seed=quick.seed, round=1
     )
+    model = load_for(config, quick.out / "sft")
+    sample_prompts(model, prompts, place, sampling, batching=Batching(prompts=32, rows=320))
     return [record for record in read(place / "candidates.jsonl") if "skipped" not in record]
 
 
