@@ -13,6 +13,7 @@ DATA = [
     "importlib-resources",  # tensorflow-datasets reads builders with it, and does not ask for it
     "opencc",
     "pyahocorasick",
+    "pyarrow",  # Parquet and Arrow files
     "seqio==0.0.20",
     "sentencepiece==0.2.2",
     "tensorflow==2.21.0",

@@ -25,7 +25,8 @@ from typing import Any
 
 import xxhash
 
-from tigerjax.records import records
+from tigerjax import records
+from tigerjax.files import jsonl
 
 HELD_OUT = 50
 """One document in so many."""
@@ -252,8 +253,8 @@ def write_text(packages: Path, out: Path) -> None:
                 identity = f"{name}/{xxhash.xxh3_64_hexdigest(inside.encode())}"
                 record = {"id": identity, "text": text, "source": source, "lang": lang, "meta": {"file": inside}}
                 parts[xxhash.xxh3_64_intdigest(identity.encode()) % HELD_OUT == 0].append(record)
-        records.write_jsonl(out / "held_out" / f"{name}.jsonl", parts[True])
-        records.write_jsonl(out / "text" / f"{name}.jsonl", parts[False])
+        jsonl.write_jsonl(out / "held_out" / f"{name}.jsonl", parts[True])
+        jsonl.write_jsonl(out / "text" / f"{name}.jsonl", parts[False])
 
 
 def _turns(question: str, answer: str) -> list[dict[str, str]]:
@@ -287,7 +288,7 @@ def write_sft(packages: Path, out: Path) -> None:
 
 
 def _write_examples(path: Path, given: Iterable[tuple[str, str, str]]) -> None:
-    records.write_jsonl(
+    jsonl.write_jsonl(
         path,
         (
             {"id": f"{path.stem}/{n}", "messages": _turns(question, answer), "task": path.stem, "lang": lang}

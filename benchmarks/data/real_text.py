@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tigerjax.records import records
+from tigerjax import records
 from tigerjax.text.containment import SHORTEST_KEY
 from tigerjax.text.grams import key
 

@@ -19,8 +19,10 @@ from tigerjax.config import ModelConfig
 from tigerjax.convert.shards import DTYPES, Shards
 from tigerjax.files import paths
 from tigerjax.files.manifest import write_json
-from tigerjax.model.llama import hf_config
-from tigerjax.model.weights import table, tensor_bytes
+from tigerjax.model.hf_config import TokenizerIds
+from tigerjax.model.llama.hf_config import to_hf_config
+from tigerjax.model.llama.hf_weights import hf_rows
+from tigerjax.model.weights import tensor_bytes
 
 # (model_dim, mlp_dim, heads, kv heads, head_dim, vocabulary); "quarter" and "eighth" are Llama-2-70B with its widths
 # cut to that, "70b" a layer of the real size.
@@ -34,14 +36,14 @@ SIZES = {
 
 def make(folder: Path, config: ModelConfig) -> None:
     """A random bfloat16 checkpoint, written in blocks of rows: this script does not hold a whole tensor either."""
-    spec = table(config, rows=config.vocab_size)
+    spec = hf_rows(config, rows=config.vocab_size)
     folder.mkdir(parents=True, exist_ok=True)
-    content = hf_config.to_config(
+    content = to_hf_config(
         config,
-        kind=hf_config.LLAMA,
+        reward=False,
         rows=config.vocab_size,
         dtype="bfloat16",
-        ids=hf_config.TokenizerIds(None, None, [2]),
+        ids=TokenizerIds(None, None, [2]),
         extra={},
     )
     write_json(folder / "config.json", content)
@@ -81,7 +83,7 @@ def measure(layers: int, size: str, work: Path) -> dict:
     make(work / "hf", config)
     into = convert("from-hf", str(work / "hf"), str(work / "run"), json_file=work / "in.json")
     out = convert("to-hf", str(work / "run"), str(work / "again"), "--dtype", "bfloat16", json_file=work / "out.json")
-    spec = table(config, rows=V)
+    spec = hf_rows(config, rows=V)
     again = json.loads((work / "again/checksums.json").read_text())
     return {
         "layers": layers,

@@ -53,13 +53,13 @@ def near(folder: Path, documents: list[Any], repeats: int) -> tuple[list[Row], A
     datasketch = peer("datasketch")
     import xxhash
 
-    from tigerjax.records import records
+    from tigerjax.files import jsonl
     from tigerjax.text import minhash
     from tigerjax.text.dedup import dedup_files
     from tigerjax.text.grams import key, words
     from tigerjax.tokenizer.verify import language
 
-    records.write_jsonl(folder / "x.jsonl", documents)
+    jsonl.write_jsonl(folder / "x.jsonl", documents)
     megabytes = sum(len(d["text"].encode()) for d in documents) / 1e6
     dropped: dict[str, int] = {}
 
@@ -110,7 +110,7 @@ def near(folder: Path, documents: list[Any], repeats: int) -> tuple[list[Row], A
 
 def examples(path: Path, count: int) -> None:
     """Chat examples of the embedded set in a random order, ids of their own, answers long and short."""
-    from tigerjax.records.records import read_jsonl, write_jsonl
+    from tigerjax.files.jsonl import read_jsonl, write_jsonl
 
     dice, given = random.Random(0), [record for _, record in read_jsonl(EMBEDDED / "sft.jsonl")]
     texts = [d["text"] for name in ("zh", "en") for _, d in read_jsonl(EMBEDDED / f"corpus_{name}.jsonl")]

@@ -22,11 +22,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tigerjax import records
 from tigerjax.data.loader import Loader, write_rows
 from tigerjax.data.tasks import RowMaker
-from tigerjax.files import manifest
-from tigerjax.records import records
-from tigerjax.stages import stages
+from tigerjax.files import jsonl, manifest
+from tigerjax.stages import scan
 from tigerjax.text import minhash
 from tigerjax.text.clean import clean_files
 from tigerjax.text.dedup import against_sft_files, dedup_files
@@ -66,7 +66,7 @@ def cpu(work: Callable[[], Any]) -> float:
 
 
 def signature(documents: list[records.Record]) -> None:
-    for batch in stages.batches([d["text"] for d in documents]):
+    for batch in scan.batches([d["text"] for d in documents]):
         minhash.signatures(*minhash.shingles(batch), len(batch))
 
 
@@ -82,7 +82,7 @@ def tokens(documents: list[records.Record], seq_len: int) -> dict[str, float]:
     """Tokens a CPU second, in thousands: "raw text" to rows, and "cached rows" to batches, all rows once."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        records.write_jsonl(folder / "x.jsonl", documents)
+        jsonl.write_jsonl(folder / "x.jsonl", documents)
         maker = RowMaker("documents", (str(folder / "x.jsonl"),), str(tokenizer(folder)), None)
         next(maker.make(maker.read(), seq_len))  # imports
         made: list[Any] = []
@@ -119,7 +119,7 @@ def main() -> None:
         real_sizes.append(sum(len(d["text"].encode()) for d in documents) / 1e6)
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder)
-            records.write_jsonl(work / "x.jsonl", documents)
+            jsonl.write_jsonl(work / "x.jsonl", documents)
             given, sft = [work / "x.jsonl"], [EMBEDDED / "sft.jsonl"]
             steps: dict[str, Callable[[], Any]] = {
                 "signature": partial(signature, documents),

@@ -76,8 +76,9 @@ def sampled(candidates: int) -> Callable[[], float]:
     import numpy as np
     from sampler import CONFIG, NumberTokenizer
 
+    from tigerjax.config import FLOAT32
     from tigerjax.model.llama import model as llama
-    from tigerjax.sample.engine import FLOAT32, SamplingConfig, generate
+    from tigerjax.sample.engine import SamplingConfig, generate
 
     weights = _weights(CONFIG, nn, jax, llama, FLOAT32)
     rng = np.random.default_rng(0)
@@ -90,18 +91,20 @@ def sampled(candidates: int) -> Callable[[], float]:
 
 @functools.cache
 def _weights(config: Any, nn: Any, jax: Any, llama: Any, compute: Any) -> Any:
-    return nn.unbox(llama.init(llama.Llama(config, compute), jax.random.key(0)))
+    from tigerjax.model.layers import init
+
+    return nn.unbox(init(llama.Llama(config, compute), jax.random.key(0)))
 
 
 def text(stage: str, folder: Path, megabytes: float) -> Callable[[], float]:
     """CPU seconds of a stage of the text, from a file to files, in a fresh folder each time."""
-    from tigerjax.records import records
+    from tigerjax.files import jsonl
     from tigerjax.text.clean import clean_files
     from tigerjax.text.dedup import against_sft_files, dedup_files
 
     given = folder / f"{megabytes}.jsonl"
     if not given.is_file():
-        records.write_jsonl(given, corpus(megabytes, seed=0))
+        jsonl.write_jsonl(given, corpus(megabytes, seed=0))
 
     def once() -> float:
         with tempfile.TemporaryDirectory(dir=folder) as name:

@@ -20,9 +20,9 @@ from sampler import CONFIG, PROMPT_TOKENS, NumberTokenizer
 
 from tigerjax.align.reward import SMALLEST_BUCKET, Scorer
 from tigerjax.checkpoint.model import Model
-from tigerjax.model.llama import model as llama
+from tigerjax.config import FLOAT32
+from tigerjax.model.layers import init
 from tigerjax.model.llama import reward
-from tigerjax.sample.engine import FLOAT32
 
 ANSWERS, ROWS, SEQ_LEN = 512, 32, 512
 
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--answers", type=int, default=ANSWERS)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    weights = nn.unbox(llama.init(reward.Reward(CONFIG, FLOAT32), jax.random.key(0)))
+    weights = nn.unbox(init(reward.Reward(CONFIG, FLOAT32), jax.random.key(0)))
     extra = {"calibration": {"mean": 0.0, "std": 1.0, "n": 2}, "truncation_penalty": 2.0}
     tok: Any = NumberTokenizer()
     model = Model(CONFIG, weights, "reward", tok.sha256, 0, "", extra)

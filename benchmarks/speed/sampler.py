@@ -28,10 +28,12 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from tigerjax.config import ModelConfig
-from tigerjax.convert.hf import to_hf
+from tigerjax.config import FLOAT32, ModelConfig
+from tigerjax.convert.hf import Export, to_hf
+from tigerjax.model.layers import init
 from tigerjax.model.llama import model as llama
-from tigerjax.sample.engine import FLOAT32, SamplingConfig, Stats, generate
+from tigerjax.model.llama.numbers import parameter_count
+from tigerjax.sample.engine import SamplingConfig, Stats, generate
 
 PROMPTS, CANDIDATES, NEW_TOKENS, PROMPT_TOKENS = 8, 10, 128, 60
 RAGGED_PROMPTS: tuple[int, ...] = (24, 80)
@@ -83,7 +85,7 @@ def transformers_model(weights: Any) -> Any:
     from transformers import LlamaForCausalLM
 
     with tempfile.TemporaryDirectory() as folder:
-        to_hf(weights, CONFIG, Path(folder) / "hf", tokenizer=None)
+        to_hf(weights, CONFIG, Path(folder) / "hf", Export(tokenizer=None))
         gpu = jax.default_backend() == "gpu"
         model: Any = LlamaForCausalLM.from_pretrained(
             Path(folder) / "hf", dtype=torch.bfloat16 if gpu else torch.float32
@@ -166,7 +168,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.tiny:
         CANDIDATES, NEW_TOKENS, RAGGED_PROMPTS, TURNS, TRIAL_TOKENS = 2, 4, (2,), 1, 2
-    weights = nn.unbox(llama.init(llama.Llama(CONFIG, FLOAT32), jax.random.key(0)))
+    weights = nn.unbox(init(llama.Llama(CONFIG, FLOAT32), jax.random.key(0)))
     # A trained model's nucleus is narrow, and a uniform one is the sampler's slowest case: the head is scaled so
     # that the entropy lies between.
     weights["head"] = weights["head"] * 12
@@ -177,7 +179,7 @@ def main() -> None:
     ]
     first, _, stats = ours(weights, many[:PROMPTS], seed=0)
     figures: dict[str, Any] = {
-        "parameters": llama.parameter_count(CONFIG),
+        "parameters": parameter_count(CONFIG),
         "first_call_s": round(first, 2),
         "compilations": stats.compilations,
     }

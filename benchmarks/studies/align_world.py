@@ -40,8 +40,8 @@ def prepare(world: World, kinds: tuple[str, ...] = ("truth", "noise", "length"))
     from tigerjax.align import reward
     from tigerjax.align.config import RewardConfig
     from tigerjax.data import mixture
+    from tigerjax.files.jsonl import read_jsonl
     from tigerjax.quickstart.training import once
-    from tigerjax.records.records import read_jsonl
     from tigerjax.tokenizer.extend import extend
     from tigerjax.tokenizer.load import Tokenizer
     from tigerjax.tokenizer.train import train_model
@@ -175,7 +175,7 @@ def answers(world: World, model: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    from tigerjax.records.records import read_jsonl
+    from tigerjax.files.jsonl import read_jsonl
 
     return [record for _, record in read_jsonl(path)]
 

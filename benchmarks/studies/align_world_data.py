@@ -49,7 +49,7 @@ class World:
 
     def write(self) -> None:
         """sft, preferences by kind, dev, test and the key of the stand-in; no prompt in two of the sets."""
-        from tigerjax.records.records import write_jsonl
+        from tigerjax.files.jsonl import write_jsonl
 
         seen: set[str] = set()
         sft: list[Any] = []

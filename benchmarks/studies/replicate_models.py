@@ -156,7 +156,7 @@ def _save(folder: Path, save: Callable[..., None]) -> None:
 
 def _text(place: Place) -> dict[str, Any]:
     """instructions.jsonl, held_out_LANG.jsonl, sources/ and sources_with_repeats/; counts of what each step took."""
-    from tigerjax.records.records import read_jsonl, write_jsonl
+    from tigerjax.files.jsonl import read_jsonl, write_jsonl
     from tigerjax.text.clean import clean_files
     from tigerjax.text.dedup import against_sft_files, dedup_files
 
@@ -240,7 +240,7 @@ def extension(place: Place, arm: str) -> dict[str, Any]:
     import jax
 
     from tigerjax.checkpoint.model import load_model, save_model
-    from tigerjax.model.llama.model import NORMAL
+    from tigerjax.model.layers import NORMAL
     from tigerjax.tokenizer.load import Tokenizer
 
     out, start = place.out, f"extension_{arm}_start"

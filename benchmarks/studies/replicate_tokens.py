@@ -23,7 +23,7 @@ VERSE_SHARE = 0.1
 
 def embedded(out: Path, seed: int) -> dict[str, Any]:
     """Before and after by number of new pieces, and what became of English."""
-    from tigerjax.records.records import write_jsonl
+    from tigerjax.files.jsonl import write_jsonl
     from tigerjax.tokenizer.extend import extend
     from tigerjax.tokenizer.train import train_model
 
@@ -46,7 +46,7 @@ def embedded(out: Path, seed: int) -> dict[str, Any]:
 
 def by_name(out: Path, seed: int, text: Path) -> dict[str, Any]:
     """Before and after of all sources together and of each, at 60,515 entries."""
-    from tigerjax.records.records import write_jsonl
+    from tigerjax.files.jsonl import write_jsonl
     from tigerjax.tokenizer.extend import extend
     from tigerjax.tokenizer.train import train_model
 

@@ -17,6 +17,7 @@ from tigerjax.align import reward, reward_data
 from tigerjax.checkpoint.model import Model, load_model, save_model
 from tigerjax.errors import ConfigError, DataError, GateFailed
 from tigerjax.files import paths
+from tigerjax.model.layers import init
 from tigerjax.model.llama import model as llama
 from tigerjax.model.llama.reward import Reward, from_llama
 
@@ -26,7 +27,7 @@ TOKENIZER = world.Letters()
 
 
 def born(model, seed):
-    return jax.jit(lambda key: nn.unbox(llama.init(model, key)))(jax.random.key(seed))
+    return jax.jit(lambda key: nn.unbox(init(model, key)))(jax.random.key(seed))
 
 
 def test_gradient_of_the_pair_loss_equals_the_closed_form():

@@ -21,7 +21,8 @@ import pytest
 from tigerjax.checkpoint.files import read_meta, steps
 from tigerjax.checkpoint.model import load_model
 from tigerjax.command import arguments, cli
-from tigerjax.records.records import documents, sft_examples, write_jsonl
+from tigerjax.files.jsonl import write_jsonl
+from tigerjax.records import documents, sft_examples
 
 ROOT = Path(__file__).resolve().parents[2]
 EMBEDDED = ROOT / "data_mixtures" / "embedded"

@@ -9,8 +9,9 @@ import jax
 import pytest
 
 from tigerjax import config
+from tigerjax.model.layers import init
 from tigerjax.model.llama import model as llama
-from tigerjax.model.llama import presets
+from tigerjax.model.llama import numbers, presets
 from tigerjax.model.llama.reward import Reward
 
 ROOT = Path(__file__).parents[2]
@@ -50,11 +51,11 @@ def test_the_resolved_config_equals_its_golden_dump(path):
 def test_a_config_has_the_published_number_of_weights_by_arithmetic_and_by_shape(path):
     run, scores = config.load(path), path.stem.endswith("_reward")
     model = Reward(run.model, run.compute) if scores else llama.Llama(run.model, run.compute)
-    boxed = jax.eval_shape(lambda key: llama.init(model, key), jax.random.key(0))
+    boxed = jax.eval_shape(lambda key: init(model, key), jax.random.key(0))
     by_shape = sum(math.prod(w.shape) for w in jax.tree.leaves(nn.unbox(boxed)))
     # A reward model has one column in the place of the vocabulary's.
     less = (run.model.padded_vocab_size - 1) * run.model.model_dim if scores else 0
-    assert llama.parameter_count(run.model) - less == by_shape == COUNTS[path.stem]
+    assert numbers.parameter_count(run.model) - less == by_shape == COUNTS[path.stem]
 
 
 @pytest.mark.parametrize("path", GOLDEN_CONFIGS, ids=lambda p: p.stem)
@@ -73,4 +74,4 @@ def test_a_config_takes_its_sizes_from_one_preset(path):
 @pytest.mark.parametrize("name", SIZES)
 def test_the_docstring_of_a_preset_gives_its_number_of_weights(name):
     preset = getattr(presets, name)
-    assert f"{llama.parameter_count(preset()):,} weights" in preset.__doc__
+    assert f"{numbers.parameter_count(preset()):,} weights" in preset.__doc__

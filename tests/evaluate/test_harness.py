@@ -91,9 +91,9 @@ def test_a_task_of_the_harness_runs_offline(lm, tmp_path):
 def test_the_harness_with_its_own_hf_model_agrees(lm, tmp_path, monkeypatch):
     from lm_eval.models.huggingface import HFLM
 
-    from tigerjax.convert.hf import to_hf
+    from tigerjax.convert.hf import Export, to_hf
 
-    to_hf(lm.answerer.scorer.weights, lm.answerer.config, tmp_path / "hf", tokenizer=lm.tiger.folder)
+    to_hf(lm.answerer.scorer.weights, lm.answerer.config, tmp_path / "hf", Export(tokenizer=lm.tiger.folder))
     theirs = HFLM(
         pretrained=str(tmp_path / "hf"),
         device="cpu",

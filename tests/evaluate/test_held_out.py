@@ -8,6 +8,7 @@ import pytest
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import DataError
 from tigerjax.evaluate.held_out import losses
+from tigerjax.model.layers import init
 from tigerjax.model.llama import model as llama
 from tigerjax.tokenizer.chat import encode_chat
 
@@ -54,7 +55,7 @@ EXAMPLES = [
 @pytest.fixture(scope="module")
 def weights():
     model = llama.Llama(CONFIG, COMPUTE)
-    return jax.tree.map(lambda w: w * 8.0, nn.unbox(llama.init(model, jax.random.key(3))))
+    return jax.tree.map(lambda w: w * 8.0, nn.unbox(init(model, jax.random.key(3))))
 
 
 def one_by_one(weights, examples):

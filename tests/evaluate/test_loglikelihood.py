@@ -9,14 +9,13 @@ from tiny import CONTEXT, sequences, weights
 from tiny_model import COMPUTE, CONFIG, ByteTokenizer
 
 from tigerjax.config import MeshConfig
-from tigerjax.convert import read, verify
 from tigerjax.convert.tensors import InMemory
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.evaluate.loglikelihood import Scorer, Tokens
 from tigerjax.evaluate.model import Answerer
 from tigerjax.mesh import make_mesh
-from tigerjax.model.llama import hf_config
-from tigerjax.model.weights import table
+from tigerjax.model.llama.hf_weights import hf_rows
+from tigerjax.model.llama.probe import numpy_logits
 
 EXACT = 1e-4  # nats a request, the issue's bound; both sides are float32
 
@@ -34,7 +33,7 @@ def scored():
 
 def independent():
     """(logprob, greedy) by the numpy Llama of conversion, from the tensors as Hugging Face lays them out."""
-    w, spec = weights(), table(CONFIG, rows=CONFIG.vocab_size)
+    w, spec = weights(), hf_rows(CONFIG, rows=CONFIG.vocab_size)
     tensors = {}
     for row in spec:
         leaf = w
@@ -42,10 +41,9 @@ def independent():
             leaf = leaf[name]
         for i, name in enumerate(row.names(CONFIG)):
             tensors[name] = row.to_theirs(leaf[row.place(i, 0, row.shape[0])])
-    opened = read.Opened("numpy", hf_config.LLAMA, CONFIG, InMemory(tensors), spec, {})
     out = []
     for ids, first in sequences():
-        logits_TV = verify.numpy_llama(opened, np.array(ids), "float32").astype(np.float64)
+        logits_TV = numpy_logits(InMemory(tensors).rows, CONFIG, spec, np.array(ids), "float32").astype(np.float64)
         logprobs_TV = logits_TV - np.log(np.exp(logits_TV).sum(1, keepdims=True))
         rows = range(first - 1, len(ids) - 1)
         out.append(

@@ -3,14 +3,15 @@
 import numpy as np
 from tiny_model import CONFIG
 
-from tigerjax.model.weights import put, table
+from tigerjax.model.llama.hf_weights import hf_rows
+from tigerjax.model.weights import put
 
 CONTEXT = 80
 
 
 def weights(config=CONFIG, seed=0):
     rng, out = np.random.default_rng(seed), {}
-    for row in table(config, rows=config.vocab_size):
+    for row in hf_rows(config, rows=config.vocab_size):
         shape = row.stacked_shape(config)
         scale = 1.0 if "norm" in row.ours else 0.0
         put(out, row.ours, (scale + 0.3 * rng.normal(size=shape)).astype(np.float32))

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from tiny_model import CONFIG, ByteTokenizer
 
-from tigerjax.config import ModelConfig
+from tigerjax.config import FLOAT32, ModelConfig
+from tigerjax.model.layers import init
 from tigerjax.model.llama import model as llama
-from tigerjax.sample.engine import FLOAT32
 
 
 class Tiny(NamedTuple):
@@ -42,7 +42,7 @@ _forward = jax.jit(_apply, static_argnums=1)
 def tiny() -> Tiny:
     """Weights large enough that the next token is far from uniform; eos likely enough that answers end."""
     config = dataclasses.replace(CONFIG, model_dim=24, num_heads=6, num_kv_heads=3, head_dim=10)
-    shapes = nn.unbox(jax.eval_shape(lambda k: llama.init(llama.Llama(config, FLOAT32), k), jax.random.key(0)))
+    shapes = nn.unbox(jax.eval_shape(lambda k: init(llama.Llama(config, FLOAT32), k), jax.random.key(0)))
     rng = np.random.default_rng(1)
     weights = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape) * 0.15, jnp.float32), shapes)
     for norm in (weights["final_norm"], weights["layers"]["attn_norm"], weights["layers"]["mlp_norm"]):

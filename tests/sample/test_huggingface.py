@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tigerjax.convert.hf import to_hf
+from tigerjax.convert.hf import Export, to_hf
 from tigerjax.sample.engine import SamplingConfig, generate
 from tigerjax.tokenizer.chat import encode_prompt, stop_ids
 
@@ -16,7 +16,7 @@ def test_greedy_is_that_of_transformers_token_for_token(tiny, prompts, tmp_path:
     import torch
     from transformers import LlamaForCausalLM
 
-    to_hf(tiny.weights, tiny.config, tmp_path / "hf", tokenizer=None)
+    to_hf(tiny.weights, tiny.config, tmp_path / "hf", Export(tokenizer=None))
     theirs = LlamaForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float32)
     sampling = SamplingConfig(n=1, temperature=0.0, max_new_tokens=NEW_TOKENS)
     records = generate(tiny, tiny.tokenizer, prompts, sampling, seed=0, model_sha="m", batch_prompts=4, batch_rows=8)

@@ -5,7 +5,8 @@ import json
 from tiny_run import tiny_config
 
 from tigerjax.config import ModelConfig
-from tigerjax.train.metrics import Metrics, log_line, mfu, model_flops, progress_at
+from tigerjax.model.llama.numbers import model_flops
+from tigerjax.train.metrics import Metrics, log_line, mfu, progress_at
 
 RECORD = {
     "step": 1200, "loss_nats": 1.7134, "grad_norm": 0.842, "lr": 9.2e-6, "tokens_per_s": 412_300.0, "mfu": 0.471,

@@ -27,8 +27,8 @@ from tigerjax.align.steps import STEPS, shared_stage
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
+from tigerjax.files.jsonl import read_jsonl
 from tigerjax.files.progress import Progress
-from tigerjax.records.records import read_jsonl
 
 FILE = "align.json"
 
@@ -304,10 +304,11 @@ class Project:
     def _model(self, path: Path) -> Any:
         """A chat model that fits the tokenizer; one is kept, as a step asks for the same several times."""
         from tigerjax.checkpoint.stored import load_placed
+        from tigerjax.model import families
 
         if self._kept is None or self._kept[0] != path:
             model = load_placed(path, self._mesh, self.run.compute.dtype)
-            if model.kind != "llama" or model.tokenizer_sha256 not in (None, self._tokenizer.sha256):
+            if families.is_reward(model.kind) or model.tokenizer_sha256 not in (None, self._tokenizer.sha256):
                 raise ConfigError(f"{path}: a candidate is a language model of tokenizer {self.run.data.tokenizer}")
             self._kept = path, model
         return self._kept[1]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,9 +25,9 @@ from tigerjax.errors import ConfigError, DataError, GateFailed
 from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Progress
 from tigerjax.mesh import host_rows, in_mesh, run_mesh
+from tigerjax.model import families
 from tigerjax.model.attention import fitting
-from tigerjax.model.llama import model as llama
-from tigerjax.model.llama.reward import Reward, from_llama
+from tigerjax.model.layers import init
 from tigerjax.processes import hosts
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.train.loop import train as train_loop
@@ -62,7 +63,7 @@ def pair_loss(scores_BC: jax.Array, batch: RewardBatch, *, centering: float) -> 
     return jnp.sum(pairs_BCC * cost_BCC), jnp.sum(pairs_BCC), {"accuracy": jnp.sum(pairs_BCC * right_BCC)}
 
 
-def last_scores(model: Reward, weights: Any, tokens_BT: jax.Array, last_B: jax.Array) -> jax.Array:
+def last_scores(model: nn.Module, weights: Any, tokens_BT: jax.Array, last_B: jax.Array) -> jax.Array:
     """Raw score_B at the token `last_B`; what stands after it is padding. A row with last -1 scores something."""
     places_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1], dtype=jnp.int32), tokens_BT.shape)
     segment_ids_BT = (places_BT <= last_B[:, None]).astype(jnp.int32)
@@ -71,7 +72,7 @@ def last_scores(model: Reward, weights: Any, tokens_BT: jax.Array, last_B: jax.A
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _compiled(model: Reward, mesh: Mesh | None, weights: Any, tokens_BT: jax.Array, last_B: jax.Array) -> jax.Array:
+def _compiled(model: nn.Module, mesh: Mesh | None, weights: Any, tokens_BT: jax.Array, last_B: jax.Array) -> jax.Array:
     """`last_scores`, compiled once a model, mesh and shape for all scorers; every process gets all of them."""
     model = model.clone(compute=fitting(model.compute, tokens_BT.shape[1]))
     scores_B = last_scores(model, weights, tokens_BT, last_B)
@@ -82,7 +83,8 @@ def reward_objective(config: RunConfig, *, centering: float) -> Objective:
     """The pair loss of the config's trunk over `RewardBatch`, for tigerjax.train.loop."""
     if config.mesh.stage > 1:
         raise ConfigError(f"mesh.stage={config.mesh.stage}: reward training runs no pipeline; set mesh.stage=1")
-    model = Reward(config.model, config.compute)
+    family = families.of(config.model)
+    model = family.reward_model(config.model, config.compute)
 
     def loss(weights: Any, batch: RewardBatch) -> tuple[jax.Array, jax.Array, Sums]:
         B, C, T = batch.tokens_BCT.shape
@@ -91,9 +93,9 @@ def reward_objective(config: RunConfig, *, centering: float) -> Objective:
         return pair_loss(scores_B.reshape(B, C), batch, centering=centering)
 
     return Objective(
-        init=lambda key: llama.init(model, key),
+        init=lambda key: init(model, key),
         loss=loss,
-        kind="reward",
+        kind=family.REWARD_KIND,
         tokens=lambda batch: int((batch.last_BC + 1).sum()),
     )
 
@@ -118,13 +120,14 @@ class Scorer:
         mesh: Mesh | None = None,
         progress: Progress | None = None,
     ):
-        if model.kind != "reward":
+        if not families.is_reward(model.kind):
             raise ConfigError(f"a checkpoint of kind {model.kind!r} gives no scores; train one with `reward train`")
         if model.tokenizer_sha256 not in (None, tokenizer.sha256):
             raise ConfigError(f"reward model and tokenizer {tokenizer.folder} do not belong together (sha256 differs)")
         check_rows(rows, mesh)
         self.extra, self.sha256 = model.extra, model.sha256
-        self._model, self._weights = Reward(model.config, compute), jax.tree.map(jnp.asarray, dict(model.weights))
+        self._model = families.of(model.config).reward_model(model.config, compute)
+        self._weights = jax.tree.map(jnp.asarray, dict(model.weights))
         self._tokenizer, self._seq_len, self._rows, self._mesh = tokenizer, seq_len, rows, mesh
         self._progress = progress if hosts.is_writer() else None
         self._run = _compiled if mesh is None else in_mesh(mesh, _compiled)
@@ -222,12 +225,12 @@ def train(
     processes train, score and save as one, on the config's mesh; `run_dir` is one folder that all of them see. Raises
     GateFailed when held-out pair accuracy is below `reward.min_accuracy` or a score is not finite, unless `force`d.
     """
-    run_dir, mesh = paths.of(run_dir), run_mesh(config)
+    run_dir, mesh, family = paths.of(run_dir), run_mesh(config), families.of(config.model)
     check_rows(reward.score_rows, mesh)  # now rather than after the training
     comparisons, counts = reward_data.read(preferences)
     train_set, eval_set = reward_data.split(comparisons, eval_fraction=reward.eval_fraction, seed=config.seed)
     chat = open_whole(init)
-    if chat.kind != "llama" or chat.config != config.model:
+    if families.is_reward(chat.kind) or chat.config != config.model:
         raise ConfigError(f"{init}: a reward model starts from a chat model of the config's sizes, this is another")
     if chat.tokenizer_sha256 not in (None, tokenizer.sha256):
         raise ConfigError(f"{init} was trained with another tokenizer than {tokenizer.folder}")
@@ -248,11 +251,11 @@ def train(
         run_dir=run_dir,
         mesh=mesh,
         objective=reward_objective(config, centering=reward.centering),
-        init_weights=from_llama(placed_weights(chat, mesh, "float32"), jax.random.key(config.seed)),
+        init_weights=family.reward_from_language(placed_weights(chat, mesh, "float32"), jax.random.key(config.seed)),
         tokenizer_sha256=tokenizer.sha256,
     )
     state = state._replace(opt_state=None)  # makes room for scoring
-    fresh = Model(config.model, state.weights, "reward", tokenizer.sha256, int(state.step), "", {})
+    fresh = Model(config.model, state.weights, family.REWARD_KIND, tokenizer.sha256, int(state.step), "", {})
     scorer = Scorer(
         fresh,
         tokenizer,
@@ -276,7 +279,7 @@ def train(
         path,
         fresh.weights,
         config.model,
-        kind="reward",
+        kind=family.REWARD_KIND,
         tokenizer_sha256=tokenizer.sha256,
         step=fresh.step,
         extra=extra,

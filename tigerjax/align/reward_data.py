@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tigerjax import records
 from tigerjax.align.prompts import draw, prompt_key
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.records.records import read_jsonl
 from tigerjax.tokenizer.load import Tokenizer
 
 FINISHES = ("stop", "length", "marker")
@@ -72,7 +72,7 @@ def read(paths: Iterable[str | Path]) -> tuple[list[Comparison], dict[str, Any]]
     ids: dict[str, str] = {}
     dropped: Counter[str] = Counter()
     for path in paths:
-        for number, record in read_jsonl(path):
+        for number, record in records.read(path):
             where = f"{path}:{number}"
             messages = _messages(record, where)
             key = prompt_key(messages)

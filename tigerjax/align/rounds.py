@@ -34,7 +34,8 @@ from tigerjax.align.people.labels import Verdict
 from tigerjax.align.steps import STEPS, Step
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
-from tigerjax.records.records import read_jsonl, sft_examples, write_jsonl
+from tigerjax.files.jsonl import read_jsonl, write_jsonl
+from tigerjax.records import sft_examples
 
 Item = tuple[Sequence[Mapping[str, str]], str, str]
 Records = list[dict[str, Any]]

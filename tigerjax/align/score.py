@@ -12,9 +12,10 @@ from tigerjax.checkpoint.model import load_model
 from tigerjax.config import RunConfig
 from tigerjax.errors import DataError
 from tigerjax.files import paths
+from tigerjax.files.jsonl import write_jsonl
 from tigerjax.files.progress import Progress
 from tigerjax.mesh import mesh_of_several
-from tigerjax.records.records import expand, read_jsonl, sft_examples, write_jsonl
+from tigerjax.records import expand, read, sft_examples
 from tigerjax.tokenizer.load import Tokenizer
 
 
@@ -48,7 +49,7 @@ def score_files(
             mesh=mesh_of_several(config),
             progress=progress,
         )
-        records = [_checked(record, f"{path}:{number}") for path in files for number, record in read_jsonl(path)]
+        records = [_checked(record, f"{path}:{number}") for path in files for number, record in read(path)]
         scored, dropped = score_records(records, scorer)
         write_jsonl(run.tmp / "scored.jsonl", scored)
         scores = [c["score"] for record in scored for c in record["candidates"] if c["score"] is not None]

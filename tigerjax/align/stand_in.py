@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax.errors import DataError
-from tigerjax.records.records import read_jsonl, write_jsonl
+from tigerjax.files.jsonl import read_jsonl, write_jsonl
 
 
 def contains(accept: list[str], text: str) -> bool:

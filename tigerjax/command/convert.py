@@ -47,15 +47,15 @@ def from_hf(
     progress = show_progress("converted", "GB")
     stream_model(
         out,
-        lambda partial: read.stream_in(opened, partial, dtype=dtype, progress=progress),
+        lambda partial: read.stream_in(opened, partial, dtype=dtype, on_bytes=progress),
         opened.config,
-        kind=opened.model_kind,
+        kind=opened.kind,
         tokenizer_sha256=tokenizer.sha256 if tokenizer else None,
         extra=opened.extra | {"source": read.source_facts(opened)},
     )
     size = 4 if dtype == "float32" else 2
     figures: dict[str, Any] = {
-        "tensors": len(opened.source.shapes),
+        "tensors": len(opened.tensors.shapes),
         "bytes": tensor_bytes(opened.spec, opened.config, size),
     }
     if verify:
@@ -105,12 +105,8 @@ def to_hf(
         model.weights,
         model.config,
         out,
-        tokenizer=tokenizer,
-        dtype=dtype,
-        vocab=vocab,
-        extra=model.extra,
-        lineage=lineage,
-        progress=show_progress("converted", "GB"),
+        hf.Export(tokenizer=tokenizer, dtype=dtype, vocab=vocab, extra=model.extra, lineage=lineage),
+        on_bytes=show_progress("converted", "GB"),
     )
     if verify:
         counts |= check.exported(out, model.weights, model.config, dtype, show_progress("verified", "GB"))
@@ -133,12 +129,13 @@ def resize(
     """
     from tigerjax.checkpoint.model import load_model, save_model
     from tigerjax.convert.vocab import resize as grow
+    from tigerjax.model import families
     from tigerjax.tokenizer.load import Tokenizer
 
     with show_elapsed(f"reading {checkpoint}"):
         model = load_model(checkpoint)
     old, extended = Tokenizer(base), Tokenizer(new)
-    if model.kind != "llama" or model.tokenizer_sha256 not in (None, old.sha256):
+    if families.is_reward(model.kind) or model.tokenizer_sha256 not in (None, old.sha256):
         raise ConfigError(
             f"{checkpoint} is a {model.kind} checkpoint of another tokenizer than {base}; give a language model and its"
             " own tokenizer"

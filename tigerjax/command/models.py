@@ -123,7 +123,7 @@ def _held_out(run: RunConfig, run_dir: Path, files: list[Path]) -> dict[str, Any
     """Shows one line for all of the examples, each task and each language; returns the figures."""
     from tigerjax.checkpoint.model import load_model
     from tigerjax.evaluate.held_out import losses
-    from tigerjax.records.records import sft_examples
+    from tigerjax.records import sft_examples
     from tigerjax.tokenizer.load import Tokenizer
 
     found = losses(
@@ -162,7 +162,7 @@ def reward_train(
     """
     from tigerjax.align import reward as room
     from tigerjax.processes import hosts as others
-    from tigerjax.records.records import sft_examples
+    from tigerjax.records import sft_examples
     from tigerjax.tokenizer.load import Tokenizer
 
     run = override(config, overrides, "tigerjax reward train")

@@ -68,8 +68,8 @@ def _reward_work(answers: int) -> Callable[[RunConfig, Any], Any]:
     from tigerjax.align.reward import reward_objective
     from tigerjax.align.reward_data import RewardBatch
     from tigerjax.mesh import sharding
+    from tigerjax.model import families
     from tigerjax.plan.compile import Work
-    from tigerjax.train.metrics import model_flops
 
     def work(run: RunConfig, mesh: Any) -> Work:
         B, C, T, cut = run.batch_rows, answers, run.data.seq_len, sharding(mesh, "batch")
@@ -78,7 +78,7 @@ def _reward_work(answers: int) -> Callable[[RunConfig, Any], Any]:
         fields |= {name: jax.ShapeDtypeStruct(shape, np.float32, sharding=cut) for name, shape in pairs.items()}
         # A scalar head in the place of the vocabulary's: nothing of it is counted.
         headless = dataclasses.replace(run.model, vocab_size=0, padded_vocab_size=0)
-        flops = model_flops(headless, tokens=B * C * T, seq_len=T)
+        flops = families.of(headless).model_flops(headless, tokens=B * C * T, seq_len=T)
         objective = reward_objective(run, centering=RewardConfig().centering)
         return Work(objective, RewardBatch(**fields), B * C * T, flops)
 

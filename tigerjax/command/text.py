@@ -21,7 +21,7 @@ def tokenizer_sample(
 
     Example: tigerjax tokenizer sample --input zh.jsonl --out runs/zh_sample --fraction 0.1
     """
-    from tigerjax.records.records import expand
+    from tigerjax.records import expand
     from tigerjax.tokenizer.sample import sample
 
     manifest = sample(
@@ -41,7 +41,7 @@ def tokenizer_train(input: list[Path], size: int, out: Path, seed: int = 0, json
 
     Example: tigerjax tokenizer train --input zh.jsonl --size 38000 --out runs/zh_bpe
     """
-    from tigerjax.records.records import expand
+    from tigerjax.records import expand
     from tigerjax.tokenizer.train import train_model
 
     files = expand(input)
@@ -74,7 +74,7 @@ def tokenizer_verify(
 
     Example: tigerjax tokenizer verify tok --base llama2/tokenizer.model --text en.txt zh.jsonl
     """
-    from tigerjax.records.records import expand
+    from tigerjax.records import expand
     from tigerjax.tokenizer.verify import failures, property_table, verify
 
     figures = verify(folder, base=base, texts=expand(text), progress=show_progress)
@@ -89,7 +89,7 @@ def tokenizer_stats(folder: Annotated[Path, "positional"], text: list[Path], jso
 
     Example: tigerjax tokenizer stats tok --text en.txt zh.jsonl
     """
-    from tigerjax.records.records import expand
+    from tigerjax.records import expand
     from tigerjax.tokenizer.stats import stats
 
     show(stats(folder, expand(text), show_progress), json)

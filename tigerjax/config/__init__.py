@@ -7,13 +7,13 @@ default in the function that uses it. Rounds of rejection sampling have theirs i
 
 from tigerjax.config.files import dump, load
 from tigerjax.config.model import (
+    FLOAT32,
     Attention,
     ComputeConfig,
     Dtype,
     ModelConfig,
     Remat,
     SplashConfig,
-    model_from_dict,
 )
 from tigerjax.config.run import (
     CheckpointConfig,
@@ -26,6 +26,7 @@ from tigerjax.config.run import (
 )
 
 __all__ = [
+    "FLOAT32",
     "Attention",
     "CheckpointConfig",
     "ComputeConfig",
@@ -41,5 +42,4 @@ __all__ = [
     "SplashConfig",
     "dump",
     "load",
-    "model_from_dict",
 ]

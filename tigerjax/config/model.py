@@ -1,7 +1,7 @@
 """Sizes of a model, and how it is computed."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 from tigerjax.errors import ConfigError
 
@@ -105,9 +105,5 @@ class ComputeConfig:
             raise ConfigError(f"loss_chunk_tokens={self.loss_chunk_tokens} must be at least 1")
 
 
-def model_from_dict(fields: dict[str, Any]) -> ModelConfig:
-    """The model config that `dataclasses.asdict` wrote into a checkpoint's JSON."""
-    try:
-        return ModelConfig(**fields)
-    except TypeError as error:
-        raise ConfigError(f"model config {sorted(fields)} does not fit ModelConfig: {error}") from error
+FLOAT32 = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1)
+"""Plain float32 products without a backward pass: for checks, shapes and small models on a CPU."""

@@ -12,7 +12,7 @@ import numpy as np
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.data import rows
 from tigerjax.errors import DataError
-from tigerjax.model.llama import model as llama
+from tigerjax.model import families
 from tigerjax.model.loss import token_loss
 from tigerjax.tokenizer.chat import encode_chat
 
@@ -78,7 +78,7 @@ def _figures(sums: np.ndarray) -> dict[str, float]:
 @functools.partial(jax.jit, static_argnames=("config", "compute"))
 def _sums(weights: Any, batch: Any, *, config: ModelConfig, compute: ComputeConfig) -> jax.Array:
     """[sum of -log p in nats, number of tokens, number of right ones] of a batch."""
-    model = llama.Llama(config, compute)
+    model = families.of(config).language_model(config, compute)
     args = batch.tokens_BT, batch.positions_BT, batch.segment_ids_BT
     hidden_BTD: Any = model.apply({"params": weights}, *args, method="hidden")
     total = token_loss(

@@ -17,9 +17,9 @@ from tigerjax import mesh as mesh_axes
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.mesh import in_mesh
+from tigerjax.model import families
 from tigerjax.model.attention import fitting
-from tigerjax.model.families import weight_shardings
-from tigerjax.model.llama import model as llama
+from tigerjax.model.layers import logits
 from tigerjax.sample.engine import bucket
 
 
@@ -63,7 +63,8 @@ class Scorer:
         self.weights = weights
         self._jitted: Callable[..., Any] = jax.jit(self._run, static_argnums=4)
         if mesh is not None:
-            self.weights = jax.tree.map(jax.device_put, weights, weight_shardings(config, "llama", mesh))
+            cut = families.weight_shardings(config, families.of(config).KIND, mesh)
+            self.weights = jax.tree.map(jax.device_put, weights, cut)
             # Scores come back whole: every process reads all of them.
             whole = jax.jit(self._run, static_argnums=4, out_shardings=mesh_axes.sharding(mesh))
             self._jitted = in_mesh(mesh, whole)
@@ -109,15 +110,17 @@ class Scorer:
         self.traces += 1
         B, T = tokens_BT.shape
         at_BT = jnp.broadcast_to(jnp.arange(T), (B, T))
-        hidden_BTD: Any = llama.Llama(self.config, fitting(self.compute, T)).apply(
-            {"params": weights}, tokens_BT, at_BT, (at_BT < ends_B[:, None]).astype(jnp.int32), method="hidden"
+        hidden_BTD: Any = (
+            families.of(self.config)
+            .language_model(self.config, fitting(self.compute, T))
+            .apply({"params": weights}, tokens_BT, at_BT, (at_BT < ends_B[:, None]).astype(jnp.int32), method="hidden")
         )
         targets_BT = jnp.roll(tokens_BT, -1, axis=1)
         scored_BT = (at_BT + 1 >= firsts_B[:, None]) & (at_BT + 1 < ends_B[:, None])
 
         def step(sums: Any, part: Any) -> Any:
             hidden_BTD, targets_BT, scored_BT = part
-            logits_BTV = llama.logits(hidden_BTD, weights["head"], self.config)
+            logits_BTV = logits(hidden_BTD, weights["head"], self.config)
             # A comparison, not a gather: V may be split over devices.
             is_target_BTV = jnp.arange(logits_BTV.shape[-1]) == targets_BT[..., None]
             target_BT = jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1)

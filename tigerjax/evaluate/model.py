@@ -18,6 +18,7 @@ from tigerjax.files import paths
 from tigerjax.files.log import Log
 from tigerjax.files.manifest import canonical
 from tigerjax.mesh import mesh_of_several
+from tigerjax.model import families
 from tigerjax.processes import hosts
 from tigerjax.sample.engine import SamplingConfig, complete
 from tigerjax.tokenizer.load import Tokenizer
@@ -159,7 +160,7 @@ def load_answerer(settings: RunConfig, model: Path | None, *, rows: int, cache: 
     """The checkpoint `model`, else the one of the run NAME, on the config's mesh; and what was loaded."""
     mesh, tokenizer = mesh_of_several(settings), Tokenizer(settings.data.tokenizer)
     loaded = load_placed(model or Path("runs") / settings.name, mesh, settings.compute.dtype)
-    if loaded.kind != "llama" or loaded.tokenizer_sha256 not in (None, tokenizer.sha256):
+    if families.is_reward(loaded.kind) or loaded.tokenizer_sha256 not in (None, tokenizer.sha256):
         raise ConfigError(
             f"{model or settings.name} is a {loaded.kind} checkpoint, perhaps of another tokenizer than"
             f" {settings.data.tokenizer}; evaluate takes a language model with its own tokenizer (data.tokenizer)"

@@ -17,9 +17,9 @@ from tigerjax.config import RunConfig
 from tigerjax.data.rows import Batch
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import in_mesh, make_mesh, sharding
+from tigerjax.model import families
 from tigerjax.plan import flags
 from tigerjax.plan.topology import Topology, describe
-from tigerjax.train.metrics import model_flops
 from tigerjax.train.objective import Objective, token_objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.state import abstract_state
@@ -62,7 +62,7 @@ class Work(NamedTuple):
     tokens: int
     """Of a step."""
     flops: float
-    """Model FLOPs of a step, all chips together: `tigerjax.train.metrics.model_flops`."""
+    """Model FLOPs of a step, all chips together: `model_flops` of the family."""
 
 
 def token_work(config: RunConfig, mesh: Mesh) -> Work:
@@ -71,7 +71,7 @@ def token_work(config: RunConfig, mesh: Mesh) -> Work:
     dtypes = {"weights_BT": np.float32}
     fields: Any = {name: jax.ShapeDtypeStruct(rows, dtypes.get(name, np.int32), sharding=cut) for name in Batch._fields}
     tokens = math.prod(rows)
-    flops = model_flops(config.model, tokens=tokens, seq_len=config.data.seq_len)
+    flops = families.of(config.model).model_flops(config.model, tokens=tokens, seq_len=config.data.seq_len)
     return Work(token_objective(config, mesh), Batch(**fields), tokens, flops)
 
 

@@ -31,7 +31,7 @@ Peer = Literal["transformers", "numpy"]
 def hugging_face(quick: Quickstart, run_dir: Path) -> dict[str, Any]:
     """Exports the model of `run_dir` to OUT/hf and returns the figures of `compare` on held-out questions."""
     from tigerjax.checkpoint.model import load_model
-    from tigerjax.convert.hf import to_hf
+    from tigerjax.convert.hf import Export, to_hf
 
     out, peer = quick.out, installed_peer()
     if peer == "numpy":
@@ -50,7 +50,7 @@ def hugging_face(quick: Quickstart, run_dir: Path) -> dict[str, Any]:
             return run.manifest["figures"]
         model = load_model(run_dir)
         lineage = {"checkpoint": str(run_dir.relative_to(out))}
-        to_hf(model.weights, model.config, out / "hf", tokenizer=out / "tokenizer", lineage=lineage)
+        to_hf(model.weights, model.config, out / "hf", Export(tokenizer=out / "tokenizer", lineage=lineage))
         run.figures = compare(model, out / "tokenizer", out / "hf", run.tmp, _questions(), peer)
         return run.figures
 
@@ -78,8 +78,9 @@ def compare(
     """
     import jax.numpy as jnp
 
-    from tigerjax.model.llama.model import Llama
-    from tigerjax.sample.engine import FLOAT32, SamplingConfig, generate
+    from tigerjax.config import FLOAT32
+    from tigerjax.model import families
+    from tigerjax.sample.engine import SamplingConfig, generate
     from tigerjax.tokenizer.chat import encode_prompt, stop_ids
     from tigerjax.tokenizer.load import Tokenizer
 
@@ -95,13 +96,13 @@ def compare(
     }
     theirs = ask_transformers(export, request, scratch) if peer == "transformers" else ask_numpy(export, request)
 
-    llama, worst = Llama(model.config, FLOAT32), 0.0
+    module, worst = families.of(model.config).language_model(model.config, FLOAT32), 0.0
     longest = max(map(len, prompts))
     for ids, their_TV in zip(prompts, theirs["logits"], strict=True):
         tokens_BT = np.zeros((1, longest), np.int32)
         tokens_BT[0, : len(ids)] = ids
         segments_BT = (np.arange(longest) < len(ids)).astype(np.int32)[None]
-        ours_BTV = llama.apply({"params": model.weights}, tokens_BT, jnp.arange(longest)[None], segments_BT)
+        ours_BTV: Any = module.apply({"params": model.weights}, tokens_BT, jnp.arange(longest)[None], segments_BT)
         ours_TV = np.asarray(ours_BTV)[0, : len(ids), : model.config.vocab_size]
         worst = max(worst, float(np.abs(ours_TV - np.asarray(their_TV, np.float32)).max()))
 
@@ -133,13 +134,15 @@ def compare(
 def ask_numpy(export: Path, request: dict[str, Any]) -> dict[str, Any]:
     """`logits` (T, V) and `greedy` ids for each prompt of the request, by the numpy Llama on the exported files."""
     from tigerjax.convert.read import open_hf
-    from tigerjax.convert.verify import numpy_llama
+    from tigerjax.model import families
 
     opened = open_hf(export)
+    family = families.of(opened.config)
     out: dict[str, Any] = {"logits": [], "greedy": []}
 
     def logits(ids: list[int]) -> np.ndarray:
-        return numpy_llama(opened, np.array(ids), "float32")[:, : opened.config.vocab_size]
+        logits_TV = family.numpy_logits(opened.tensors.rows, opened.config, opened.spec, np.array(ids), "float32")
+        return logits_TV[:, : opened.config.vocab_size]
 
     for prompt in request["prompts"]:
         logits_TV = logits(prompt)

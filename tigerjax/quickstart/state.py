@@ -15,7 +15,7 @@ from tigerjax import config as config_lib
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError
 from tigerjax.files import manifest
-from tigerjax.records.records import read_jsonl
+from tigerjax.files.jsonl import read_jsonl
 
 # A wheel installs configs/ and data_mixtures/ beside tigerjax/, where they also are in a clone.
 INSTALLED = Path(tigerjax.__file__).resolve().parents[1]

@@ -42,7 +42,7 @@ def prepare_text(out: Path) -> dict[str, Any]:
 
 def split_sources(corpora: dict[str, Path], out: Path) -> None:
     """OUT/LANG_facts.jsonl and OUT/LANG_books.jsonl of each corpus: sources that the mixture weighs apart."""
-    from tigerjax.records.records import write_jsonl
+    from tigerjax.files.jsonl import write_jsonl
 
     with manifest.stage(out, name="split by source", config={}, inputs=corpora.values()) as run:
         for lang, corpus in corpora.items() if not run.done else []:

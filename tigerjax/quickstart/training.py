@@ -60,7 +60,7 @@ def _resize(quick: Quickstart) -> None:
 def train_once(config: RunConfig, run_dir: Path, *, inputs: list[Path]) -> dict[str, Any]:
     """Trains a mixture into `run_dir`; returns {parameters, shares (realised), wanted}."""
     from tigerjax.data.mixture import open_loader
-    from tigerjax.model.llama.model import parameter_count
+    from tigerjax.model import families
     from tigerjax.train.loop import train
 
     def run() -> dict[str, Any]:
@@ -72,7 +72,7 @@ def train_once(config: RunConfig, run_dir: Path, *, inputs: list[Path]) -> dict[
         )
         train(config, loader, run_dir=run_dir)
         return {
-            "parameters": parameter_count(config.model),
+            "parameters": families.of(config.model).parameter_count(config.model),
             "shares": {name: seen["share"] for name, seen in loader.seen().items()},
             "wanted": dict(loader.rates),
         }

@@ -18,9 +18,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from tigerjax import mesh as mesh_axes
-from tigerjax.config import ComputeConfig, ModelConfig
+from tigerjax.config import FLOAT32, ComputeConfig, ModelConfig
 from tigerjax.errors import ConfigError
-from tigerjax.model.llama import decode as kv
+from tigerjax.model import cache as kv
 from tigerjax.sample import records, slots
 from tigerjax.sample.choose import candidate_keys
 from tigerjax.sample.records import Prompt
@@ -29,7 +29,6 @@ SMALLEST_BUCKET = 32
 BATCH_PROMPTS, BATCH_ROWS = 8, 80  # of a prefill, of a decode
 REFILLS = 40
 """Slots are refilled when 1 in so many is free: fewer wait longer, more interrupt the decode for little."""
-FLOAT32 = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

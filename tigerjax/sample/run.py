@@ -26,6 +26,7 @@ from tigerjax.config import ComputeConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
 from tigerjax.files.log import Log
+from tigerjax.model import families
 from tigerjax.processes import hosts
 from tigerjax.sample import engine
 from tigerjax.sample.records import encode
@@ -50,19 +51,19 @@ def sample_files(
 ) -> dict[str, Any]:
     """Figures of `sample_prompts` with a checkpoint folder, a tokenizer folder and a JSONL file of prompts."""
     from tigerjax.checkpoint.stored import load_placed
-    from tigerjax.records.records import read_jsonl
+    from tigerjax.records import read
     from tigerjax.tokenizer.load import Tokenizer
 
     tok, dtype = Tokenizer(tokenizer), options.get("compute", engine.FLOAT32).dtype
     loaded = load_placed(model, options.get("mesh"), dtype)
-    if loaded.kind != "llama":
+    if families.is_reward(loaded.kind):
         raise ConfigError(f"{model}: a checkpoint of kind {loaded.kind!r} cannot be sampled; give a language model")
     if loaded.tokenizer_sha256 not in (None, tok.sha256):
         raise DataError(
             f"{model}: trained with tokenizer {loaded.tokenizer_sha256[:12]}, but {tokenizer} is {tok.sha256[:12]};"
             " give the tokenizer of the checkpoint"
         )
-    asked = [record for _, record in read_jsonl(prompts)]
+    asked = [record for _, record in read(prompts)]
     if not asked:
         raise DataError(f"{prompts}: no prompts; each line needs prompt_id, and messages or text")
     return sample_prompts(

@@ -18,7 +18,8 @@ from jax.sharding import Mesh
 
 from tigerjax import mesh as mesh_axes
 from tigerjax.config import ComputeConfig, ModelConfig
-from tigerjax.model.llama import decode as kv
+from tigerjax.model import cache as kv
+from tigerjax.model import families
 from tigerjax.sample.choose import choose
 
 traced = [0]
@@ -117,9 +118,9 @@ def _pin(slots: Slots, mesh: Mesh | None) -> Slots:
 def prefill(
     weights: Any, tokens_BT: jax.Array, segment_ids_BT: jax.Array, *, config: ModelConfig, compute: ComputeConfig
 ) -> tuple[jax.Array, kv.Cache]:
-    """(logits_BV after each prompt, its cache of T slots); see tigerjax.model.llama.decode."""
+    """(logits_BV after each prompt, its cache of T slots)."""
     traced[0] += 1
-    return kv.prefill(weights, config, compute, tokens_BT, segment_ids_BT, max_len=tokens_BT.shape[1])
+    return families.of(config).prefill(weights, config, compute, tokens_BT, segment_ids_BT, max_len=tokens_BT.shape[1])
 
 
 @functools.partial(jax.jit, static_argnames=("draw", "mesh"), donate_argnums=0)
@@ -186,11 +187,11 @@ def advance(
 ) -> tuple[Slots, Seen]:
     """Decodes until at least `enough` slots are free (left_R is 0); `enough` is at most R."""
     traced[0] += 1
-    T = slots.tokens_RT.shape[1]
+    T, family = slots.tokens_RT.shape[1], families.of(config)
 
     def step(s: Slots) -> Slots:
         live_R = s.left_R > 0
-        logits_RV, cache = kv.decode_step(weights, config, compute, s.cache, s.token_R, s.cache.lengths_B)
+        logits_RV, cache = family.decode_step(weights, config, compute, s.cache, s.token_R, s.cache.lengths_B)
         token_R, logprob_R, ended_R = _draw(logits_RV, s.keys_R, s.count_R, draw)
         kept_R = live_R & ~ended_R
         place_R = jnp.where(kept_R, s.count_R, T)  # T is outside, so dropped

@@ -19,6 +19,7 @@ from tigerjax.checkpoint.files import (
     check_bytes,
     first_line,
     make_room,
+    newest_whole,
     one_line_errors,
     prune,
     read_meta,
@@ -120,13 +121,11 @@ class Checkpointer:
         return step, read_meta(path)
 
     def _newest_here(self) -> int | None:
-        for step in steps(self.folder):
-            try:
-                read_meta(self.folder / str(step))
-                return step
-            except DataError as error:
-                set_aside(self.folder / str(step), error)
-        return None
+        def whole_step(path: Path) -> int:
+            read_meta(path)
+            return int(path.name)
+
+        return newest_whole(self.folder, whole_step, set_aside)
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest whole state, cut to the shardings of `abstract`, and its meta; None when there is none.

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tigerjax.config import ModelConfig
 from tigerjax.files import paths
 from tigerjax.files.log import Log
 from tigerjax.processes import hosts
@@ -29,15 +28,6 @@ PEAK_TFLOPS = {
     "NVIDIA H100 80GB HBM3": 989.0,
     "NVIDIA H200": 989.0,
 }
-
-
-def model_flops(c: ModelConfig, *, tokens: float, seq_len: int) -> float:
-    """Of forward and backward over `tokens`: 6 x matmul parameters (embedding lookup out, head in) x tokens, and
-    causal attention 6 x L x N x H x seq_len x tokens (half of the full square). Recomputation does not count."""
-    D, F, N, K, H = c.model_dim, c.mlp_dim, c.num_heads, c.num_kv_heads, c.head_dim
-    layer = 2 * D * N * H + 2 * D * K * H + 3 * D * F
-    matmul_parameters = c.num_layers * layer + D * c.padded_vocab_size
-    return 6.0 * tokens * (matmul_parameters + c.num_layers * N * H * seq_len)
 
 
 def mfu(flops_per_s: float, device_kind: str, devices: int) -> float | None:

@@ -16,11 +16,12 @@ from tigerjax.config import RunConfig
 from tigerjax.errors import DataError
 from tigerjax.files import manifest
 from tigerjax.files.log import Log
+from tigerjax.model import families
 from tigerjax.processes import hosts
 from tigerjax.train.checkpoint import Checkpointer
 from tigerjax.train.feed import Fed
 from tigerjax.train.goodput import Goodput
-from tigerjax.train.metrics import Metrics, mfu, model_flops
+from tigerjax.train.metrics import Metrics, mfu
 from tigerjax.train.spikes import Spikes
 
 EVENTS = "events.jsonl"
@@ -87,7 +88,8 @@ class Watch:
         now = time.perf_counter()
         seconds = max(now - self._since, 1e-9)
         rate = self._tokens / seconds
-        flops = model_flops(self.config.model, tokens=rate, seq_len=self.config.data.seq_len)
+        model = self.config.model
+        flops = families.of(model).model_flops(model, tokens=rate, seq_len=self.config.data.seq_len)
         device = self.mesh.devices.flat[0]
         record: dict[str, Any] = {"step": step}
         record |= {name: float(value) for name, value in values.items() if name != "skipped"}

@@ -1,9 +1,9 @@
-"""What an interrupted conversion has done: one line a tensor, in the folder that it fills.
+"""The journal of a conversion: which tensors are finished, so that a restart goes on after them.
 
 FOLDER/progress.jsonl    first line: what is being converted; then {"name", "sha256"} of each finished tensor
 
-FOLDER is OUT.partial, and in a bucket OUT itself, which has no other name to be made under. A restart with the same
-first line goes on after the last whole line; with another one it begins again.
+FOLDER is where the result is being written: OUT.partial on a disk, OUT itself in a bucket, where nothing can be
+renamed. A restart with the same first line goes on after the last whole line. With another first line it begins again.
 """
 
 import hashlib
@@ -17,13 +17,13 @@ from tigerjax.files.log import Log
 from tigerjax.files.manifest import canonical
 
 FILE = "progress.jsonl"
-Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all)."""
+OnBytes = Callable[[int, int], None]
+"""Called with (bytes done, bytes in all) when a tensor is finished."""
 
 
 class Journal:
-    """Opened by `resume`; `done` maps each finished tensor to its sha256. In a bucket a tensor may be written down as
-    late as `log.LAG_S` after it is done."""
+    """`done` maps each finished tensor to its sha256. `resume` opens a journal. In a bucket a line may reach the file
+    as late as `log.LAG_S` after its tensor is finished."""
 
     def __init__(self, folder: Path, job: dict[str, Any], done: dict[str, str]):
         self.folder, self.done = folder, done
@@ -34,11 +34,11 @@ class Journal:
         self.done[name] = sha256
 
     def flush(self) -> None:
-        """Until every finished tensor is written down."""
+        """Returns when every finished tensor is in the file."""
         self._log.flush()
 
     def remove(self) -> None:
-        """When everything is done: the checksums are kept elsewhere."""
+        """Deletes the file when the conversion is complete; by then the checksums stand in another file."""
         self._log.close()
         (self.folder / FILE).unlink()
 
@@ -48,12 +48,12 @@ def _line(name: str, sha256: str) -> str:
 
 
 def begun(folder: Path, stage: str) -> bool:
-    """Whether a folder holds what an interrupted conversion of this stage left."""
+    """Whether `folder` is what an interrupted conversion of this stage left behind."""
     return _read(folder)[0].get("stage") == stage
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """(job, {tensor: sha256}); both are empty where there is no journal, or one that is none."""
+    """(job, {tensor: sha256}); both are empty where there is no journal or it cannot be read."""
     if not (folder / FILE).is_file():
         return {}, {}
     try:
@@ -64,8 +64,11 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def resume(folder: Path, job: dict[str, Any], make: Callable[[], None]) -> Journal:
-    """The journal of an interrupted run of the same `job` in `folder`, else of a new one after `make()`; job["stage"]
-    names the conversion."""
+    """The journal that an interrupted run of the same `job` left in `folder`.
+
+    Where there is none, the folder is emptied, `make()` is called to prepare it, and the journal is new. job["stage"]
+    names the conversion.
+    """
     wanted, (left, done) = json.loads(canonical(job)), _read(folder)
     if left == wanted:
         return Journal(folder, wanted, done)
@@ -75,5 +78,6 @@ def resume(folder: Path, job: dict[str, Any], make: Callable[[], None]) -> Journ
 
 
 def fingerprint(files: list[Path]) -> str:
-    """Of names and stamps: the same files are not read through again to know that they are."""
+    """A sha256 of the files' names and stamps, not of their bytes: a restart need not read them all to know that they
+    are the same."""
     return hashlib.sha256(canonical([(path.name, paths.stamp(path)) for path in sorted(files)])).hexdigest()
