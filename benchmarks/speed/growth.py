@@ -76,6 +76,7 @@ def sampled(candidates: int) -> Callable[[], float]:
     import numpy as np
     from sampler import CONFIG, NumberTokenizer
 
+    from tigerjax.checkpoint.loaded import Loaded
     from tigerjax.config import FLOAT32
     from tigerjax.model.llama import model as llama
     from tigerjax.sample.engine import SamplingConfig, generate
@@ -83,10 +84,13 @@ def sampled(candidates: int) -> Callable[[], float]:
     weights = _weights(CONFIG, nn, jax, llama, FLOAT32)
     rng = np.random.default_rng(0)
     prompts = [{"prompt_id": str(i), "text": " ".join(map(str, rng.integers(5, 20_000, 20)))} for i in range(PROMPTS)]
-    sampling = SamplingConfig(n=candidates, max_new_tokens=NEW_TOKENS)
-    draw = functools.partial(generate, (CONFIG, weights), NumberTokenizer(), prompts, sampling, model_sha="b")
-    list(draw(seed=0))  # compiles
-    return lambda: clocked(lambda: list(draw(seed=1)))
+    model = Loaded(config=CONFIG, weights=weights, tokenizer=NumberTokenizer(), compute=FLOAT32, sha256="b")
+
+    def draw(seed: int) -> list[Any]:
+        return list(generate(model, prompts, SamplingConfig(n=candidates, max_new_tokens=NEW_TOKENS, seed=seed)))
+
+    draw(seed=0)  # compiles
+    return lambda: clocked(lambda: draw(seed=1))
 
 
 @functools.cache

@@ -39,12 +39,14 @@ from tigerjax.config import (
 from tigerjax.data.rows import make_batch, make_row
 from tigerjax.mesh import run_mesh
 from tigerjax.train.loop import train
+from tigerjax.train.metrics import Reporting
 from tigerjax.train.objective import token_objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.state import init_state
 from tigerjax.train.step import compile_step
 
 ROWS, LENGTH, VOCAB = 8, 256, 4000
+SILENT = Reporting(progress=False, echo=lambda line: None)
 WARM = 5  # steps that are not timed
 
 
@@ -107,7 +109,7 @@ def bare(steps: int) -> float:
 
 def looped(steps: int, folder: Path) -> dict[str, float]:
     """The same by the loop: seconds a step, seconds a save blocks, and the host's own part."""
-    train(config(steps), Rows(), run_dir=folder, progress=False, echo=lambda line: None)
+    train(config(steps), Rows(), run_dir=folder, reporting=SILENT)
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return {
         # A median, so that the few steps beside which a save is written, on the step's own cores, do not count.
@@ -139,7 +141,7 @@ def main() -> None:
     a = parser.parse_args()
     if a.start:
         short = dataclasses.replace(config(3), checkpoint=CheckpointConfig(every_steps=3, keep=1))
-        train(short, Rows(), run_dir=a.start, progress=False, echo=lambda line: None)
+        train(short, Rows(), run_dir=a.start, reporting=SILENT)
         return
     alone, loops = [], []
     for _ in range(a.repeats):

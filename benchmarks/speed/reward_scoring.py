@@ -11,7 +11,6 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -19,7 +18,7 @@ import numpy as np
 from sampler import CONFIG, PROMPT_TOKENS, NumberTokenizer
 
 from tigerjax.align.reward import SMALLEST_BUCKET, Scorer
-from tigerjax.checkpoint.model import Model
+from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.config import FLOAT32
 from tigerjax.model.layers import init
 from tigerjax.model.llama import reward
@@ -34,9 +33,8 @@ def main() -> None:
     args = parser.parse_args()
     weights = nn.unbox(init(reward.Reward(CONFIG, FLOAT32), jax.random.key(0)))
     extra = {"calibration": {"mean": 0.0, "std": 1.0, "n": 2}, "truncation_penalty": 2.0}
-    tok: Any = NumberTokenizer()
-    model = Model(CONFIG, weights, "reward", tok.sha256, 0, "", extra)
-    scorer = Scorer(model, tok, compute=FLOAT32, seq_len=SEQ_LEN, rows=ROWS)
+    model = Loaded(config=CONFIG, weights=weights, tokenizer=NumberTokenizer(), compute=FLOAT32, sha256="", extra=extra)
+    scorer = Scorer(model, seq_len=SEQ_LEN, rows=ROWS)
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.lognormal(np.log(90), 0.7, args.answers).astype(int), 1, 400)
     ids = [rng.integers(5, 20_000, PROMPT_TOKENS + n).tolist() for n in lengths]

@@ -28,6 +28,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.config import FLOAT32, ModelConfig
 from tigerjax.convert.hf import Export, to_hf
 from tigerjax.model.layers import init
@@ -58,6 +59,7 @@ class NumberTokenizer:
 
     folder = "numbers"
     sha256 = "0" * 64
+    size = 20_000
     bos, eos, ins, res, pad = 1, 20_001, 3, 4, 20_002
 
     def encode(self, text: str) -> list[int]:
@@ -71,12 +73,11 @@ def ours(
     weights: Any, prompts: list[dict[str, str]], seed: int, stop_ids: tuple[int, ...] = ()
 ) -> tuple[float, int, Stats]:
     """(seconds, tokens of the answers, what was done)."""
-    sampling = SamplingConfig(n=CANDIDATES, max_new_tokens=NEW_TOKENS, stop_ids=stop_ids)
+    sampling = SamplingConfig(n=CANDIDATES, max_new_tokens=NEW_TOKENS, stop_ids=stop_ids, seed=seed)
     stats, started = Stats(), time.monotonic()
-    model = (CONFIG, weights)
     compute = dataclasses.replace(FLOAT32, dtype="bfloat16") if jax.default_backend() == "gpu" else FLOAT32
-    made = generate(model, NumberTokenizer(), prompts, sampling, seed=seed, compute=compute, model_sha="b", stats=stats)
-    records = list(made)
+    model = Loaded(config=CONFIG, weights=weights, tokenizer=NumberTokenizer(), compute=compute, sha256="b")
+    records = list(generate(model, prompts, sampling, stats=stats))
     return time.monotonic() - started, sum(c["ntok"] for r in records for c in r["candidates"]), stats
 
 

@@ -45,7 +45,7 @@ def prepare(world: World, kinds: tuple[str, ...] = ("truth", "noise", "length"))
     from tigerjax.tokenizer.extend import extend
     from tigerjax.tokenizer.load import Tokenizer
     from tigerjax.tokenizer.train import train_model
-    from tigerjax.train.loop import train
+    from tigerjax.train.loop import train_on_mixture
 
     out = world.out
     train_model([out / "en.txt"], BASE_PIECES, out / "base_tokenizer")
@@ -58,12 +58,7 @@ def prepare(world: World, kinds: tuple[str, ...] = ("truth", "noise", "length"))
 
     def train_sft() -> dict[str, Any]:
         mixture.sft(run.data.mixture, tokenizer=data.tokenizer, examples=mixture.Source(out / "sft.jsonl"))
-        rows = sft.batch_rows * SFT_STEPS
-        train(
-            sft,
-            mixture.open_loader(data, batch_rows=sft.batch_rows, seed=sft.seed, total_rows=rows),
-            run_dir=out / "sft",
-        )
+        train_on_mixture(sft, run_dir=out / "sft")
         return {}
 
     once(sft, out / "sft", train_sft, inputs=[out / "sft.jsonl", out / "tokenizer"])
@@ -160,18 +155,17 @@ def _winners(figures: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
 @functools.cache
 def answers(world: World, model: Path) -> dict[str, Any]:
     """Accuracy of greedy answers on the test questions; a model is asked once."""
-    from tigerjax.checkpoint.model import load_model
+    from tigerjax.checkpoint.loaded import load
+    from tigerjax.config import FLOAT32
     from tigerjax.evaluate import questions
     from tigerjax.sample.engine import SamplingConfig, generate
     from tigerjax.tokenizer.load import Tokenizer
 
-    loaded, asked = load_model(model), questions.load(world.out / "test" / "questions.jsonl")
-    prompts = [{"prompt_id": q.id, "messages": [{"role": "user", "content": q.prompt}]} for q in asked]
-    sampling = SamplingConfig(n=1, temperature=0.0, max_new_tokens=24, context=64)
-    tok = Tokenizer(world.out / "tokenizer")
-    pair = (loaded.config, loaded.weights)
-    records = generate(pair, tok, prompts, sampling, seed=0, model_sha=loaded.sha256)
-    return questions.accuracy(asked, {r["prompt_id"]: r["candidates"][0]["text"] for r in records})
+    loaded = load(model, Tokenizer(world.out / "tokenizer"), compute=FLOAT32)
+    asked = questions.load(world.out / "test" / "questions.jsonl")
+    sampling = SamplingConfig(n=1, temperature=0.0, max_new_tokens=24, context=64, seed=0)
+    records = generate(loaded, questions.prompts(asked), sampling)
+    return questions.accuracy(asked, questions.first_texts(records))
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -62,6 +62,7 @@ def worker(folder: Path, steps: int) -> None:
     from tigerjax.processes import hosts
     from tigerjax.processes.rendezvous import HostsConfig
     from tigerjax.train.loop import train
+    from tigerjax.train.metrics import Reporting
 
     hosts.start(
         HostsConfig(
@@ -88,7 +89,7 @@ def worker(folder: Path, steps: int) -> None:
     )  # fmt: skip
     with hosts.together():
         mesh = run_mesh(config)
-        train(config, Rows(host_rows(mesh, ROWS)), run_dir=folder, mesh=mesh, progress=False)
+        train(config, Rows(host_rows(mesh, ROWS)), run_dir=folder, mesh=mesh, reporting=Reporting(progress=False))
 
 
 def start(folder: Path, steps: int, log: Path, cache: Path) -> list[subprocess.Popen[bytes]]:

@@ -43,7 +43,7 @@ def errors_over_questions(folders: list[Path]) -> dict[str, float]:
 
     def rights(folder: Path, name: str) -> list[bool]:
         answers = read(folder / "answers" / TEST.stem / RUNS[name] / "sample" / "candidates.jsonl")
-        texts = {r["prompt_id"]: r["candidates"][0]["text"] for r in answers}
+        texts = questions.first_texts(answers)
         return [questions.judge(q, texts[q.id]) for q in asked]
 
     after = [rights(folder, "rejection_sampled") for folder in folders]

@@ -76,16 +76,15 @@ class Place:
 
     def train(self, config: RunConfig, folder: str, inputs: Sequence[Path]) -> Path:
         """Trains OUT/FOLDER unless it is finished; an interrupted one goes on from its newest checkpoint."""
-        from tigerjax.data.mixture import open_loader
-        from tigerjax.train.loop import train
+        from tigerjax.train.loop import train_on_mixture
+        from tigerjax.train.metrics import Reporting
 
         self.register()
         run_dir = self.out / folder
 
         def run() -> dict[str, Any]:
-            rows = config.batch_rows * config.optim.total_steps
-            loader = open_loader(config.data, batch_rows=config.batch_rows, seed=config.seed, total_rows=rows)
-            train(config, loader, run_dir=run_dir, progress=False, echo=lambda _: None)
+            silent = Reporting(progress=False, echo=lambda _: None)
+            loader = train_on_mixture(config, run_dir=run_dir, reporting=silent)
             shares = {name: seen["share"] for name, seen in loader.seen().items()}
             return {"shares": shares}
 
@@ -265,27 +264,21 @@ def extension(place: Place, arm: str) -> dict[str, Any]:
 
 def _asked(place: Place, model: Path, *, chat: bool) -> dict[str, Any]:
     """On the test questions: share right and evasive, and nats a token of the right answer as the model is asked."""
-    from tigerjax.checkpoint.model import load_model
     from tigerjax.evaluate import questions
     from tigerjax.evaluate.loglikelihood import Tokens
-    from tigerjax.sample.engine import SamplingConfig, generate
+    from tigerjax.sample.engine import Batching, SamplingConfig, generate
     from tigerjax.tokenizer.chat import encode_prompt
-    from tigerjax.tokenizer.load import Tokenizer
 
-    loaded, asked, tok = load_model(model), questions.load(quick.TEST), Tokenizer(place.out / "tokenizer")
+    loaded, asked = _loaded(place, model), questions.load(quick.TEST)
+    tok = loaded.tokenizer
     turns = {q.id: [{"role": "user", "content": q.prompt}] for q in asked}
     records = generate(
-        (loaded.config, loaded.weights),
-        tok,
+        loaded,
         [{"prompt_id": name, "messages": messages} for name, messages in turns.items()],
-        SamplingConfig(n=1, temperature=0.0, max_new_tokens=ANSWER_TOKENS, context=64),
-        seed=0,
-        model_sha=loaded.sha256,
-        chat=chat,
-        batch_prompts=32,
-        batch_rows=64,
+        SamplingConfig(n=1, temperature=0.0, max_new_tokens=ANSWER_TOKENS, context=64, seed=0, chat=chat),
+        batching=Batching(prompts=32, rows=64),
     )
-    texts = {r["prompt_id"]: r["candidates"][0]["text"] for r in records}
+    texts = questions.first_texts(records)
     judged = questions.accuracy(asked, texts)
     right, scored = _sentences(), []
     for q in asked:
@@ -302,26 +295,31 @@ def _sentences() -> dict[str, str]:
 
 def _held_out(place: Place, model: Path) -> dict[str, float]:
     """Nats a token on the held-out books, in pieces of 64 tokens that see nothing before them."""
-    from tigerjax.checkpoint.model import load_model
     from tigerjax.evaluate.loglikelihood import Tokens
-    from tigerjax.tokenizer.load import Tokenizer
 
-    loaded, tok, found = load_model(model), Tokenizer(place.out / "tokenizer"), {}
+    loaded, found = _loaded(place, model), {}
     for lang in ("zh", "en"):
         pieces: list[Any] = []
         for document in quick.read(place.out / f"held_out_{lang}.jsonl"):
-            ids = tok.encode(document["text"])
+            ids = loaded.tokenizer.encode(document["text"])
             pieces += [Tokens(tuple(ids[i : i + 64])) for i in range(0, len(ids), 64) if len(ids) - i > 1]
         found[f"{lang}_nats"] = _nats(loaded, pieces)
     return found
 
 
-def _nats(loaded: Any, sequences: Sequence[Any]) -> float:
+def _loaded(place: Place, model: Path) -> Any:
+    from tigerjax.checkpoint.loaded import load
     from tigerjax.config import ComputeConfig
-    from tigerjax.evaluate.loglikelihood import Scorer
+    from tigerjax.tokenizer.load import Tokenizer
 
     compute = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1024)
-    scorer = Scorer(loaded.config, loaded.weights, compute, context=64, rows=32)
+    return load(model, Tokenizer(place.out / "tokenizer"), compute=compute)
+
+
+def _nats(loaded: Any, sequences: Sequence[Any]) -> float:
+    from tigerjax.evaluate.loglikelihood import LogLikelihoods
+
+    scorer = LogLikelihoods(loaded, context=64, rows=32)
     scores = dict(scorer.score(sequences))
     return -sum(s.logprob for s in scores.values()) / sum(len(s.ids) - s.first for s in sequences)
 

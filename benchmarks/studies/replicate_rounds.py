@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import align_world
-from align_world_config import ROUND_STEPS, config
+from align_world_config import config
 from align_world_data import World
 
 
@@ -55,7 +55,8 @@ def control(made: World) -> dict[str, Any]:
     """As many steps from the SFT model on the SFT set, without winners."""
     from tigerjax.data import mixture
     from tigerjax.quickstart.training import once
-    from tigerjax.train.loop import train
+    from tigerjax.train.loop import train_on_mixture
+    from tigerjax.train.metrics import Reporting
 
     out, run = made.out, config()
     data = dataclasses.replace(run.data, tokenizer=str(out / "tokenizer"), cache_dir=str(out / "cache"))
@@ -64,10 +65,7 @@ def control(made: World) -> dict[str, Any]:
 
     def further() -> dict[str, Any]:
         mixture.sft(run.data.mixture, tokenizer=data.tokenizer, examples=mixture.Source(out / "sft.jsonl"))
-        loader = mixture.open_loader(
-            data, batch_rows=run.batch_rows, seed=run.seed, total_rows=run.batch_rows * ROUND_STEPS
-        )
-        train(run, loader, run_dir=out / "control", progress=False)
+        train_on_mixture(run, run_dir=out / "control", reporting=Reporting(progress=False))
         return {}
 
     once(run, out / "control", further, inputs=[out / "sft.jsonl", out / "sft" / "manifest.json"])

@@ -126,7 +126,8 @@ def measure(name: str) -> dict[str, Any]:
     some = max(1, row.rows // engine.REFILLS)
     ints = jax.ShapeDtypeStruct((some,), np.int32, sharding=whole)
     keys = jax.ShapeDtypeStruct((some, 2), np.uint32, sharding=whole)
-    fill = slots.fill.lower(state, *made, ints, ints, keys, ints, draw=draw, mesh=mesh)
+    starts = slots.Starts._make([ints, ints, keys, ints])
+    fill = slots.fill.lower(state, *made, starts, draw=draw, mesh=mesh)
     _, figures["fill"] = compiled(fill)
     enough = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
     with jax.set_mesh(mesh):

@@ -10,17 +10,20 @@ import numpy as np
 import pytest
 from tiny_model import CONFIG, ByteTokenizer
 
+from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.config import FLOAT32, ModelConfig
 from tigerjax.model.layers import init
 from tigerjax.model.llama import model as llama
 
 
 class Tiny(NamedTuple):
-    """First two fields are what the sampler takes as a model."""
-
     config: ModelConfig
     weights: dict
     tokenizer: ByteTokenizer
+
+    def loaded(self, **others) -> Loaded:
+        """What the sampler takes."""
+        return Loaded(**(self._asdict() | {"compute": FLOAT32, "sha256": "m"} | others))
 
     def logits(self, ids: list[int]) -> np.ndarray:
         """logits_TV of a whole forward pass without a cache, at one padded length."""

@@ -6,7 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from tiny_run import TinyLoader, tiny_config
+from tiny_run import SILENT, TinyLoader, tiny_config
 
 from tigerjax.checkpoint.model import load_model, steps
 from tigerjax.config import HealthConfig
@@ -37,7 +37,7 @@ def health_config(**changes):
 
 
 def run(folder, config, loader):
-    return train(config, loader, run_dir=folder, progress=False, echo=lambda line: None, tokenizer_sha256="one")
+    return train(config, loader, run_dir=folder, reporting=SILENT)
 
 
 def lines(path):

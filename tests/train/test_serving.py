@@ -19,7 +19,7 @@ from tigerjax.mesh import make_mesh
 from tigerjax.model.layers import init
 from tigerjax.model.llama import model as llama
 from tigerjax.model.llama.reward import Reward
-from tigerjax.sample.run import CANDIDATES
+from tigerjax.sample.folder import CANDIDATES
 
 CLOSE = 2e-5  # nats: sums over split rows of products, in another order
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
-Progress = Callable[[str, str], Callable[[int, int], None]]
-"""Called with (what, unit), such as ("sampled", "prompts"); returns a function of (done, all), to be called as work
-goes on. `all` is 0 where it is not known."""
+Advance = Callable[[int, int], None]
+"""Called with (done, all) as work goes on. `all` is 0 where it is not known."""
+Progress = Callable[[str, str], Advance]
+"""Called with (what, unit), such as ("sampled", "prompts"); returns the function to be called as work goes on."""

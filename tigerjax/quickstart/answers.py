@@ -11,33 +11,26 @@ ANSWER_TOKENS = 32  # the longest right answer of the embedded questions has few
 
 def answers(quick: Quickstart, run_dir: Path, *, chat: bool, asked: Path = TEST) -> list[dict[str, Any]]:
     """Greedy answers of a run's model to held-out questions, kept in OUT/answers/."""
-    from tigerjax.checkpoint.model import load_model
+    from tigerjax.checkpoint.loaded import load_for
     from tigerjax.evaluate import questions
-    from tigerjax.sample.engine import SamplingConfig
-    from tigerjax.sample.run import sample_prompts
-    from tigerjax.tokenizer.load import Tokenizer
+    from tigerjax.sample.engine import Batching, SamplingConfig
+    from tigerjax.sample.folder import sample_prompts
 
     config = quick.config("base" if run_dir.name == "base" else "sft")
     folder = quick.out / "answers" / asked.stem / "_".join(run_dir.relative_to(quick.out).parts)
     with manifest.stage(folder, name="answers", config={"chat": chat}, inputs=[run_dir / manifest.FILE, asked]) as run:
         if not run.done:
-            model = load_model(run_dir)
-            prompts = [
-                {"prompt_id": q.id, "messages": [{"role": "user", "content": q.prompt}]} for q in questions.load(asked)
-            ]
-            sampling = SamplingConfig(n=1, temperature=0.0, max_new_tokens=ANSWER_TOKENS, context=config.data.seq_len)
-            sample_prompts(
-                (model.config, model.weights),
-                Tokenizer(config.data.tokenizer),
-                prompts,
-                run.tmp / "sample",
-                sampling=sampling,
+            prompts = questions.prompts(questions.load(asked))
+            sampling = SamplingConfig(
+                n=1,
+                temperature=0.0,
+                max_new_tokens=ANSWER_TOKENS,
+                context=config.data.seq_len,
                 seed=quick.seed,
-                model_sha=model.sha256,
                 chat=chat,
-                batch_prompts=64,
-                batch_rows=64,
             )
+            model, batching = load_for(config, run_dir), Batching(prompts=64, rows=64)
+            sample_prompts(model, prompts, run.tmp / "sample", sampling, batching=batching)
     return read(folder / "sample" / "candidates.jsonl")
 
 
@@ -45,8 +38,8 @@ def accuracy(quick: Quickstart, run_dir: Path, *, chat: bool, asked: Path = TEST
     """Share of held-out questions answered rightly, by language and task."""
     from tigerjax.evaluate import questions
 
-    texts = {r["prompt_id"]: r["candidates"][0]["text"] for r in answers(quick, run_dir, chat=chat, asked=asked)}
-    return questions.accuracy(questions.load(asked), texts)
+    records = answers(quick, run_dir, chat=chat, asked=asked)
+    return questions.accuracy(questions.load(asked), questions.first_texts(records))
 
 
 def samples(quick: Quickstart, models: dict[str, Path], count: int = 8) -> list[dict[str, Any]]:
@@ -55,10 +48,7 @@ def samples(quick: Quickstart, models: dict[str, Path], count: int = 8) -> list[
 
     asked = questions.load(TEST)
     texts = {
-        name: {
-            r["prompt_id"]: r["candidates"][0]["text"]
-            for r in answers(quick, run_dir, chat=name in ("sft", "rejection_sampled"))
-        }
+        name: questions.first_texts(answers(quick, run_dir, chat=name in ("sft", "rejection_sampled")))
         for name, run_dir in models.items()
     }
     chosen = asked[:: max(1, len(asked) // count)][:count]

@@ -50,7 +50,8 @@ def hugging_face(quick: Quickstart, run_dir: Path) -> dict[str, Any]:
             return run.manifest["figures"]
         model = load_model(run_dir)
         lineage = {"checkpoint": str(run_dir.relative_to(out))}
-        to_hf(model.weights, model.config, out / "hf", Export(tokenizer=out / "tokenizer", lineage=lineage))
+        export = Export(tokenizer=out / "tokenizer", lineage=lineage)
+        to_hf(model.weights, model.config, out / "hf", export)
         run.figures = compare(model, out / "tokenizer", out / "hf", run.tmp, _questions(), peer)
         return run.figures
 
@@ -78,6 +79,7 @@ def compare(
     """
     import jax.numpy as jnp
 
+    from tigerjax.checkpoint.loaded import Loaded
     from tigerjax.config import FLOAT32
     from tigerjax.model import families
     from tigerjax.sample.engine import SamplingConfig, generate
@@ -106,15 +108,11 @@ def compare(
         ours_TV = np.asarray(ours_BTV)[0, : len(ids), : model.config.vocab_size]
         worst = max(worst, float(np.abs(ours_TV - np.asarray(their_TV, np.float32)).max()))
 
-    sampling = SamplingConfig(n=1, temperature=0.0, max_new_tokens=ANSWER_TOKENS)
-    records = generate(
-        (model.config, model.weights),
-        tokenizer,
-        [{"prompt_id": str(i), "messages": chat} for i, chat in enumerate(chats)],
-        sampling,
-        seed=0,
-        model_sha=model.sha256,
+    sampling = SamplingConfig(n=1, temperature=0.0, max_new_tokens=ANSWER_TOKENS, seed=0)
+    loaded = Loaded(
+        config=model.config, weights=model.weights, tokenizer=tokenizer, compute=FLOAT32, sha256=model.sha256
     )
+    records = generate(loaded, [{"prompt_id": str(i), "messages": chat} for i, chat in enumerate(chats)], sampling)
     ours = [record["candidates"][0]["token_ids"] for record in records]
     equal = sum(
         mine == [t for t in theirs_ids if t not in stops]

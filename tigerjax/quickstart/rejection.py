@@ -13,7 +13,7 @@ from typing import Any
 from tigerjax.align.config import AlignConfig, RewardConfig
 from tigerjax.files import manifest
 from tigerjax.quickstart import training
-from tigerjax.quickstart.answers import ANSWER_TOKENS, accuracy, answers
+from tigerjax.quickstart.answers import ANSWER_TOKENS, answers
 from tigerjax.quickstart.state import DEV, EMBEDDED, Quickstart, read
 
 REWARD = RewardConfig(eval_fraction=0.2, centering=0.01, truncation_penalty=2.0, score_rows=64)
@@ -49,7 +49,9 @@ def train_reward(quick: Quickstart) -> dict[str, Any]:
 def run_round(quick: Quickstart) -> Path:
     """Runs rounds/01 and returns the folder of the model that it trained, whether the gate accepted it or not."""
     from tigerjax.align import rounds
-    from tigerjax.align.reward import load_scorer
+    from tigerjax.align.reward import Scorer
+    from tigerjax.checkpoint.loaded import load
+    from tigerjax.evaluate import questions
     from tigerjax.tokenizer.chat import encode_chat
     from tigerjax.tokenizer.load import Tokenizer
 
@@ -58,7 +60,9 @@ def run_round(quick: Quickstart) -> Path:
     align = dataclasses.replace(ALIGN, seed=quick.seed)
     reward_model = quick.out / "reward" / "model"
     longest = quick.config("reward").data.seq_len
-    scorer = load_scorer(reward_model, tokenizer, compute=config.compute, seq_len=longest, rows=REWARD.score_rows)
+    scorer = Scorer(
+        load(reward_model, tokenizer, compute=config.compute, reward=True), seq_len=longest, rows=REWARD.score_rows
+    )
 
     def train(sft: Path, place: Path) -> None:
         # Not read from `sft` where it is: the mixture was registered for a fixed file below OUT.
@@ -67,25 +71,21 @@ def run_round(quick: Quickstart) -> Path:
         mixed.write_bytes(sft.read_bytes())
         training.train_once(config, place, inputs=[mixed])
 
-    result = rounds.run_round(
-        quick.out / "rounds",
-        1,
-        align,
-        rounds.Work(
-            sample=lambda prompts, place: sample(quick, prompts, place),
-            score=scorer,
-            labels=lambda queue: stand_in_labels(quick, queue),
-            train=train,
-            evaluate=lambda model: accuracy(quick, model, chat=True, asked=DEV),
-            held_out=lambda model: held_out(quick, model),
-            count_tokens=lambda messages: len(encode_chat(tokenizer, messages)[0]),
-            max_tokens=config.data.seq_len,
-            settings={"sample": CANDIDATES, "train": quick.signature("rejection_sampled")},
-        ),
-        sft=quick.out / "instructions" / "sft.jsonl",
-        current=quick.out / "sft",
-        reward_model=reward_model,
+    functions = rounds.RoundFunctions(
+        sample=lambda prompts, place: sample(quick, prompts, place),
+        score=scorer,
+        labels=lambda queue: stand_in_labels(quick, queue),
+        train=train,
+        answers=lambda model: answers(quick, model, chat=True, asked=DEV),
+        accuracy=lambda records: questions.accuracy(questions.load(DEV), questions.first_texts(records)),
+        count_tokens=lambda messages: len(encode_chat(tokenizer, messages)[0]),
+        max_tokens=config.data.seq_len,
+        settings={"sample": CANDIDATES, "train": quick.signature("rejection_sampled")},
     )
+    inputs = rounds.RoundInputs(
+        sft=quick.out / "instructions" / "sft.jsonl", current=quick.out / "sft", reward_model=reward_model
+    )
+    result = rounds.run_round(quick.out / "rounds", 1, align, functions, inputs)
     counts = result.figures["counts"]
     quick.report["round"] = {
         "prompts": counts["prompts"]["out"],
@@ -102,24 +102,16 @@ def run_round(quick: Quickstart) -> Path:
 
 def sample(quick: Quickstart, prompts: Sequence[dict[str, Any]], place: Path) -> list[dict[str, Any]]:
     """Ten answers to each prompt from the SFT model. A folder that was interrupted is continued."""
-    from tigerjax.checkpoint.model import load_model
-    from tigerjax.sample.engine import SamplingConfig
-    from tigerjax.sample.run import sample_prompts
-    from tigerjax.tokenizer.load import Tokenizer
+    from tigerjax.checkpoint.loaded import load_for
+    from tigerjax.sample.engine import Batching, SamplingConfig
+    from tigerjax.sample.folder import sample_prompts
 
-    model, config = load_model(quick.out / "sft"), quick.config("rejection_sampled")
-    sample_prompts(
-        (model.config, model.weights),
-        Tokenizer(config.data.tokenizer),
-        prompts,
-        place,
-        sampling=SamplingConfig(n=CANDIDATES, max_new_tokens=ANSWER_TOKENS, context=config.data.seq_len),
-        seed=quick.seed,
-        round=1,
-        model_sha=model.sha256,
-        batch_prompts=32,
-        batch_rows=320,
+    config = quick.config("rejection_sampled")
+    sampling = SamplingConfig(
+        n=CANDIDATES, max_new_tokens=ANSWER_TOKENS, context=config.data.seq_len, seed=quick.seed, round=1
     )
+    model = load_for(config, quick.out / "sft")
+    sample_prompts(model, prompts, place, sampling, batching=Batching(prompts=32, rows=320))
     return [record for record in read(place / "candidates.jsonl") if "skipped" not in record]
 
 
@@ -130,11 +122,3 @@ def stand_in_labels(quick: Quickstart, queue: Path) -> list[Path]:
     out = quick.out / "labels.jsonl"
     stand_in.answer(queue, EMBEDDED / "labels.jsonl", out)
     return [out]
-
-
-def held_out(quick: Quickstart, model: Path) -> list[tuple[list[dict[str, str]], str, str]]:
-    """(messages, greedy answer, finish) of a model on the dev questions, for the win rate."""
-    return [
-        (record["messages"], record["candidates"][0]["text"], record["candidates"][0]["finish"])
-        for record in answers(quick, model, chat=True, asked=DEV)
-    ]

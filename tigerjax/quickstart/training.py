@@ -59,18 +59,11 @@ def _resize(quick: Quickstart) -> None:
 
 def train_once(config: RunConfig, run_dir: Path, *, inputs: list[Path]) -> dict[str, Any]:
     """Trains a mixture into `run_dir`; returns {parameters, shares (realised), wanted}."""
-    from tigerjax.data.mixture import open_loader
     from tigerjax.model import families
-    from tigerjax.train.loop import train
+    from tigerjax.train.loop import train_on_mixture
 
     def run() -> dict[str, Any]:
-        loader = open_loader(
-            config.data,
-            batch_rows=config.batch_rows,
-            seed=config.seed,
-            total_rows=config.batch_rows * config.optim.total_steps,
-        )
-        train(config, loader, run_dir=run_dir)
+        loader = train_on_mixture(config, run_dir=run_dir)
         return {
             "parameters": families.of(config.model).parameter_count(config.model),
             "shares": {name: seen["share"] for name, seen in loader.seen().items()},

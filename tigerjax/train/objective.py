@@ -1,4 +1,5 @@
-"""What is trained: how weights are born, and what a batch costs. The token loss is one; the reward loss another."""
+"""What is trained: how weights are initialised, and the loss of a batch. Here is the token loss; the loss of reward
+models is in `tigerjax.align.reward`."""
 
 import dataclasses
 from collections.abc import Callable
@@ -31,7 +32,7 @@ class Objective:
     tokens: Callable[[Any], int] | None = None
     """Tokens of a batch of numpy arrays, for the throughput; None counts batch_rows * seq_len."""
     order: LayerOrder | None = None
-    """Set where `init` and `loss` have the layers in stage order (an interleaved pipeline); None is layer order."""
+    """Set when `init` and `loss` have the layers in stage order (an interleaved pipeline); None: layer order."""
 
 
 class Trained(Protocol):
@@ -96,7 +97,7 @@ def _move_layers(tree: Any, move: Callable[[Any], Any]) -> Any:
         if all(getattr(key, "key", None) != "layers" for key in path):
             return leaf
         if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer):
-            # Leaf by leaf, and each comes back cut as it was: at most one lies whole along 'stage' at a time.
+            # Leaf by leaf, each in its own sharding: at most one leaf is whole along 'stage' at a time.
             return jax.jit(move, out_shardings=leaf.sharding)(leaf)
         return move(leaf)
 

@@ -1,4 +1,4 @@
-"""Between words and tokens: prompts checked and encoded, answers decoded into the sampler's records."""
+"""Text to tokens and back: checks and encodes prompts, and decodes answers into the sampler's records."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from tigerjax.errors import ConfigError, DataError
 
 
 class Prompt(NamedTuple):
-    """A checked prompt: its place in the input, what was given, and the ids that the model continues."""
+    """A checked prompt: its place in the input, the prompt as it was given, and the ids that the model continues."""
 
     place: int
     prompt: Mapping[str, Any]
@@ -18,7 +18,8 @@ class Prompt(NamedTuple):
 
 
 def stops(tokenizer: Any, chat: bool) -> dict[int, str]:
-    """Token id -> why an answer ends there: 'stop' for eos (and the newline of a base model), 'marker' for the rest."""
+    """The ids that end an answer, each with its reason: 'stop' for eos (and for the newline of a base model), 'marker'
+    for the others."""
     from tigerjax.tokenizer.chat import stop_ids
 
     reasons = {i: "stop" if i == tokenizer.eos else "marker" for i in stop_ids(tokenizer) if i is not None}
@@ -31,8 +32,8 @@ def stops(tokenizer: Any, chat: bool) -> dict[int, str]:
 
 
 def encode(tokenizer: Any, prompts: Sequence[Mapping[str, Any]], chat: bool) -> list[Prompt]:
-    """Checks every prompt before any work is done: ids present, strings, and different. A prompt with `ids` instead of
-    words is continued as it is."""
+    """Every prompt, encoded. DataError names the first one that is wrong: it needs a prompt_id that no other has, and
+    messages or a text. A prompt that has `ids` is continued from these as they are."""
     from tigerjax.tokenizer.chat import encode_prompt
 
     out: list[Prompt] = []
@@ -71,6 +72,7 @@ def record(
     reasons: Mapping[int, str],
     chat: bool,
 ) -> dict[str, Any]:
+    """The record of prompt `p` with its candidates; `drawn` has (ids, ending id or -1, log-probability) of each."""
     import xxhash
 
     prompt_id = p.prompt["prompt_id"]
@@ -82,7 +84,7 @@ def record(
                 f"prompt {prompt_id!r}, candidate {k}: log-probability {logprob}; the model gives NaN or inf"
             )
         text = tokenizer.decode(ids)
-        if not chat:  # a piece may hold a newline inside
+        if not chat:  # a token may have a newline in its middle
             text = text.split("\n", 1)[0]
         cid = xxhash.xxh3_128_hexdigest(f"{prompt_id}\0{base['model_sha']}\0{k}".encode())
         candidates.append(

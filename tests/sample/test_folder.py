@@ -1,5 +1,6 @@
 """The folder that sampling writes: whole, resumed, refused."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -7,10 +8,12 @@ import pytest
 
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import log, paths
-from tigerjax.sample import engine, run
-from tigerjax.sample.engine import SamplingConfig
+from tigerjax.sample import engine
+from tigerjax.sample.engine import Batching, SamplingConfig
+from tigerjax.sample.folder import sample_prompts
 
-SAMPLED = SamplingConfig(n=4, max_new_tokens=12, min_new_tokens=3, context=64)
+SAMPLED = SamplingConfig(n=4, max_new_tokens=12, min_new_tokens=3, context=64, seed=0)
+OTHER_SEED = dataclasses.replace(SAMPLED, seed=1)
 FILES = ("candidates.jsonl", "skipped.jsonl")
 
 
@@ -18,9 +21,9 @@ class Killed(Exception):
     pass
 
 
-def sample(tiny, prompts, out: Path, **options):
-    options = {"sampling": SAMPLED, "seed": 0, "model_sha": "m", "batch_prompts": 2, "batch_rows": 8} | options
-    return run.sample_prompts(tiny, tiny.tokenizer, prompts, out, **options)
+def sample(tiny, prompts, out: Path, sampling=SAMPLED, *, sha256="m", progress=None):
+    batching = Batching(prompts=2, rows=8)
+    return sample_prompts(tiny.loaded(sha256=sha256), prompts, out, sampling, batching=batching, progress=progress)
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +83,9 @@ def test_a_finished_folder_is_left_alone(tiny, prompts, whole, monkeypatch) -> N
 
 def test_a_folder_with_other_samples_is_refused_by_name(tiny, prompts, whole) -> None:
     for other, message in [
-        ({"seed": 1}, "seed = 0, but 1"),
-        ({"model_sha": "x"}, "model_sha = 'm', but 'x'"),
-        ({"sampling": SamplingConfig(max_new_tokens=12)}, "sampling = "),
+        ({"sampling": OTHER_SEED}, "seed = 0, but 1"),
+        ({"sha256": "x"}, "model_sha = 'm', but 'x'"),
+        ({"sampling": dataclasses.replace(SAMPLED, temperature=0.5)}, r"temperature = 0\.9, but 0\.5"),
     ]:
         with pytest.raises(ConfigError, match=message):
             sample(tiny, prompts, whole, **other)
@@ -118,7 +121,7 @@ def test_in_a_bucket_a_killed_run_goes_on_and_a_refused_write_loses_no_answer(ti
     for name in FILES:
         assert cloud.objects[f"bucket/samples/{name}"].data == (whole / name).read_bytes()
     with pytest.raises(ConfigError, match=r"gs://bucket/samples: holds samples with seed = 0"):
-        sample(tiny, prompts, out, seed=1)
+        sample(tiny, prompts, out, OTHER_SEED)
 
 
 def test_in_a_bucket_answers_are_written_every_half_minute(tiny, prompts, cloud, monkeypatch) -> None:

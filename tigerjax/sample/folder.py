@@ -1,14 +1,13 @@
-"""Samples into a folder: append-only while it works, so that a restart computes what is missing and nothing else.
+"""Sampling into a folder, which only grows while it works: a restart computes what is missing and nothing else.
 
-Several processes sample as one, on one mesh and into one folder that all of them see: each computes, one writes.
-
-OUT/sampling.json             what is being sampled; a restart with anything else is refused
-OUT/candidates.partial.jsonl  records in the order in which prompts are finished, while the work lasts
+OUT/sampling.json             what is being sampled; a restart that asks for anything else is refused
+OUT/candidates.partial.jsonl  records in the order in which prompts are finished, while sampling goes on
 OUT/candidates.jsonl          one record a prompt in the order of the prompts, once all are there
 OUT/skipped.jsonl             the prompts that did not fit, with the reason
-OUT/manifest.json             counts; its presence means that the folder is complete
+OUT/manifest.json             counts; it is written last, so where it is the folder is complete
 
-In a bucket the partial file is written whole, every half minute and when the work ends (`tigerjax.files.log`).
+Several processes work as one, on one mesh and into one folder that all of them see: each computes, one writes.
+In a bucket the partial file is written anew every half minute and at the end (`tigerjax.files.log`).
 """
 
 import dataclasses
@@ -17,19 +16,20 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tigerjax
-from tigerjax.config import ComputeConfig
+from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
 from tigerjax.files.log import Log
-from tigerjax.model import families
+from tigerjax.files.progress import Advance
 from tigerjax.processes import hosts
 from tigerjax.sample import engine
-from tigerjax.sample.records import encode
+from tigerjax.sample.encoding import encode
+from tigerjax.sample.engine import Batching, SamplingConfig
 
 CANDIDATES = "candidates.jsonl"
 SKIPPED = "skipped.jsonl"
@@ -37,90 +37,54 @@ PARTIAL = "candidates.partial.jsonl"
 HEADER = "sampling.json"
 
 
-def sample_files(
-    model: str | Path,
-    tokenizer: str | Path,
+def sample_file(
+    model: Loaded,
     prompts: str | Path,
     out: str | Path,
+    sampling: SamplingConfig,
     *,
-    sampling: engine.SamplingConfig,
-    seed: int,
-    round: int = 0,
-    chat: bool = True,
-    **options: Any,
+    batching: Batching,
+    progress: Advance | None = None,
 ) -> dict[str, Any]:
-    """Figures of `sample_prompts` with a checkpoint folder, a tokenizer folder and a JSONL file of prompts."""
-    from tigerjax.checkpoint.stored import load_placed
+    """Figures of `sample_prompts`, with the prompts of a file of records."""
     from tigerjax.records import read
-    from tigerjax.tokenizer.load import Tokenizer
 
-    tok, dtype = Tokenizer(tokenizer), options.get("compute", engine.FLOAT32).dtype
-    loaded = load_placed(model, options.get("mesh"), dtype)
-    if families.is_reward(loaded.kind):
-        raise ConfigError(f"{model}: a checkpoint of kind {loaded.kind!r} cannot be sampled; give a language model")
-    if loaded.tokenizer_sha256 not in (None, tok.sha256):
-        raise DataError(
-            f"{model}: trained with tokenizer {loaded.tokenizer_sha256[:12]}, but {tokenizer} is {tok.sha256[:12]};"
-            " give the tokenizer of the checkpoint"
-        )
     asked = [record for _, record in read(prompts)]
     if not asked:
         raise DataError(f"{prompts}: no prompts; each line needs prompt_id, and messages or text")
-    return sample_prompts(
-        loaded,
-        tok,
-        asked,
-        out,
-        sampling=sampling,
-        seed=seed,
-        round=round,
-        model_sha=loaded.sha256,
-        chat=chat,
-        **options,
-    )
+    return sample_prompts(model, asked, out, sampling, batching=batching, progress=progress)
 
 
 def sample_prompts(
-    model: Sequence[Any],
-    tokenizer: Any,
+    model: Loaded,
     prompts: Sequence[Mapping[str, Any]],
     out: str | Path,
+    sampling: SamplingConfig,
     *,
-    sampling: engine.SamplingConfig,
-    seed: int,
-    round: int = 0,
-    model_sha: str,
-    chat: bool = True,
-    batch_prompts: int = engine.BATCH_PROMPTS,
-    batch_rows: int = engine.BATCH_ROWS,
-    compute: ComputeConfig = engine.FLOAT32,
-    mesh: Any = None,
-    progress: Callable[[int, int], None] | None = None,
+    batching: Batching,
+    progress: Advance | None = None,
 ) -> dict[str, Any]:
-    """Writes the records of `engine.generate` and returns figures; an interrupted folder is continued.
+    """Writes the records of `engine.generate` to OUT and returns figures; an interrupted folder is continued.
 
-    `fill` is the share of the decode's slots, over all its steps, that drew a token. `progress(done, all)` is called
-    after every prompt. Raises ConfigError when the folder holds other samples.
+    The figure `fill` is the share of the decode's slots, over all its steps, that drew a token. `progress` is called
+    after every prompt. ConfigError when the folder holds other samples.
     """
-    out = paths.of(out)
+    out, tokenizer = paths.of(out), model.tokenizer
     wanted = json.loads(
         manifest.canonical(
-            {
-                "sampling": dataclasses.asdict(sampling),
-                "seed": seed,
-                "round": round,
-                "chat": chat,
-                "model_sha": model_sha,
+            dataclasses.asdict(sampling)
+            | {
+                "model_sha": model.sha256,
                 "tokenizer_sha256": tokenizer.sha256,
-                "compute": dataclasses.asdict(compute),
-                "batch_prompts": batch_prompts,
-                "batch_rows": batch_rows,
+                "compute": dataclasses.asdict(model.compute),
+                "batch_prompts": batching.prompts,
+                "batch_rows": batching.rows,
                 "prompts_sha256": hashlib.sha256(manifest.canonical(list(prompts))).hexdigest(),
                 "version": tigerjax.__version__,
             }
         )
     )
-    encode(tokenizer, prompts, chat)  # bad prompts are refused before the folder is claimed for them
+    encode(tokenizer, prompts, sampling.chat)  # bad prompts are refused before the folder is claimed for them
     writer = hosts.is_writer()
     if writer:
         _claim(out, wanted)
@@ -136,22 +100,7 @@ def sample_prompts(
         return finished["figures"]
 
     stats, started, drawn = engine.Stats(), time.monotonic(), 0
-    new = engine.complete(
-        model,
-        tokenizer,
-        prompts,
-        sampling,
-        seed=seed,
-        round=round,
-        model_sha=model_sha,
-        chat=chat,
-        batch_prompts=batch_prompts,
-        batch_rows=batch_rows,
-        compute=compute,
-        mesh=mesh,
-        stats=stats,
-        done=frozenset(records),
-    )
+    new = engine.complete(model, prompts, sampling, batching=batching, stats=stats, done=frozenset(records))
     partial = Log(out / PARTIAL) if writer else None
     try:
         for _, record in new:
@@ -188,7 +137,7 @@ def sample_prompts(
 
 
 def summary(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Counts over records: prompts = those with candidates + skipped, candidates by how they ended, tokens."""
+    """Counts of the records: prompts (skipped ones included), candidates, how they ended, and tokens."""
     records = list(records)
     candidates = [c for r in records for c in r["candidates"]]
     return {
@@ -204,17 +153,17 @@ def summary(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _claim(out: Path, wanted: Mapping[str, Any]) -> None:
-    """Says in the folder what is sampled there, or refuses when something else is."""
+    """Writes into the folder what is sampled there. ConfigError when something else is."""
     header = out / HEADER
     if not header.is_file():
         out.mkdir(parents=True, exist_ok=True)
         manifest.write_json(header, wanted)
         return
-    found = json.loads(header.read_text(encoding="utf-8"))
+    there = json.loads(header.read_text(encoding="utf-8"))
     for key in sorted(wanted):
-        if found.get(key) != wanted[key]:
+        if there.get(key) != wanted[key]:
             raise ConfigError(
-                f"{out}: holds samples with {key} = {found.get(key)!r}, but {wanted[key]!r} is asked for;"
+                f"{out}: holds samples with {key} = {there.get(key)!r}, but {wanted[key]!r} is asked for;"
                 " give another --out or remove the folder"
             )
 

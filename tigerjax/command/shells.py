@@ -1,13 +1,12 @@
-"""The command that writes completions for a shell, from the table of commands, their options and their values."""
+"""Scripts that make a shell complete commands, options and their values."""
 
 import shlex
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 from tigerjax.command import options
-from tigerjax.command.arguments import DRY_RUN, keep
-from tigerjax.command.options import Option
+from tigerjax.command.options import Command, Option
+from tigerjax.command.usage import DRY_RUN
 from tigerjax.config import RunConfig
 from tigerjax.evaluate.benchmarks import BENCHMARKS, GROUPS
 
@@ -17,8 +16,10 @@ MIXTURES = shlex.quote(
     "cat data_mixtures/*.py *.py 2>/dev/null | tr -s '[:space:]' ' '"
     " | grep -oE '(^|[ .])(pretraining|holistic|sft|add_mixture)\\( ?\"[^\"{]+\"' | cut -d '\"' -f 2 | sort -u"
 )
-"""The mixtures that Python files of this folder and of data_mixtures/ register by a name that is written out: found in
-their text, by a shell, as importing them takes seconds."""
+"""Prints the names of the mixtures that Python files of this folder and of data_mixtures/ register.
+
+It searches the text of the files, since importing them takes seconds. So it sees only names that are written out.
+"""
 BASH_MIXTURES = "$(_tigerjax_mixtures)"
 
 BASH = """\
@@ -75,60 +76,52 @@ complete -c tigerjax -n __tigerjax_at -f
 """
 
 
-def completion(shell: Annotated[Shell, "positional"], json: Path | None = None) -> None:
-    """Writes the completions of commands, options and their choices for a shell to standard output.
+def script(shell: Shell, commands: Mapping[tuple[str, ...], Command]) -> str:
+    """The script for a shell. `commands` maps words to functions: {("data", "clean"): data_clean, …}."""
+    table = options_by_command(commands)
+    return fish(table) if shell == "fish" else (ZSH if shell == "zsh" else "") + bash(table)
 
-    Names of benchmarks are completed too, and of mixtures that Python files here or in data_mixtures/ register.
 
-    `source <(tigerjax completion bash)` in ~/.bashrc, the same with zsh in ~/.zshrc, or `tigerjax completion fish |
-    source` in fish's config.fish. After a config file the fields of the config are completed too.
-
-    Example: tigerjax completion bash
-    """
-    script = {"bash": bash, "zsh": lambda: ZSH + bash(), "fish": fish}[shell]()
-    print(script, end="")
-    keep({"shell": shell, "bytes": len(script.encode())}, json)
+def options_by_command(commands: Mapping[tuple[str, ...], Command]) -> dict[tuple[str, ...], list[Option]]:
+    """The options of every command; with a config, the fields of the config too."""
+    fields = options.of_config(RunConfig)
+    table: dict[tuple[str, ...], list[Option]] = {}
+    for words, command in commands.items():
+        own = options.of_command(command)
+        more = [*(fields if options.takes_config(command) else []), Option(DRY_RUN, bool, False)]
+        table[words] = own + [o for o in more if o.name not in {option.name for option in own}]
+    return table
 
 
 def _values(option: Option, mixtures: str) -> str:
-    """The words that may follow an option, none where they are files or free; those of mixtures are `mixtures`."""
+    """The words that a shell offers after an option: none where any text or any file may follow.
+
+    `mixtures` is the shell's own call of MIXTURES.
+    """
     if option.name in ("mixture", "--data.mixture"):
         return mixtures
     return " ".join((*GROUPS, *BENCHMARKS) if option.name == "--tasks" else option.choices)
 
 
-def _commands() -> Iterator[tuple[tuple[str, ...], list[Option]]]:
-    """(words, options) of every command; with a config its fields are options too."""
-    from tigerjax.command import cli
-
-    fields = options.of_config(RunConfig)
-    for words, command in cli.COMMANDS.items():
-        with_config = command in cli.WITH_CONFIG
-        own = options.own(command, with_config=with_config)
-        more = [f for f in fields if with_config] + [Option(DRY_RUN, "", False, (), False)]
-        yield words, own + [o for o in more if o.name not in {mine.name for mine in own}]
-
-
 def _next_words(commands: list[tuple[str, ...]]) -> dict[tuple[str, ...], list[str]]:
     """What may follow each beginning of a command: {(): ["quickstart", …], ("tokenizer",): ["sample", …]}"""
-    found: dict[tuple[str, ...], list[str]] = {}
+    after: dict[tuple[str, ...], list[str]] = {}
     for words in commands:
         for n, word in enumerate(words):
-            following = found.setdefault(words[:n], [])
+            following = after.setdefault(words[:n], [])
             if word not in following:
                 following.append(word)
-    return found
+    return after
 
 
-def bash() -> str:
-    table = dict(_commands())
+def bash(table: Mapping[tuple[str, ...], list[Option]]) -> str:
+    """The script for bash, of `options_by_command`."""
     following = _next_words(list(table))
     steps, words = [], []
-    replies: dict[bool, list[str]] = {False: [], True: []}  # of options of one value, and of several
+    replies: dict[bool, list[str]] = {False: [], True: []}  # by whether the option takes several values
     for at, after in following.items():
-        said = " ".join(at)
         steps.append(
-            f'      "{said}") case "${{COMP_WORDS[i]}}" in {"|".join(after)})'
+            f'      "{" ".join(at)}") case "${{COMP_WORDS[i]}}" in {"|".join(after)})'
             f' at="${{at:+$at }}${{COMP_WORDS[i]}}" ;; *) break ;; esac ;;'
         )
     for at in dict.fromkeys([*following, *table]):
@@ -140,7 +133,7 @@ def bash() -> str:
         for o in known:
             if not o.positional and (values := _values(o, BASH_MIXTURES)):
                 reply = f'COMPREPLY=($(compgen -W "{values}" -- "$cur")); return'
-                replies["…" in o.kind].append(f'    "{" ".join(at)} {o.name}") {reply} ;;')
+                replies[o.many].append(f'    "{" ".join(at)} {o.name}") {reply} ;;')
     return BASH.format(
         mixtures=f"sh -c {MIXTURES}",
         steps="\n".join(steps),
@@ -150,8 +143,8 @@ def bash() -> str:
     )
 
 
-def fish() -> str:
-    table = dict(_commands())
+def fish(table: Mapping[tuple[str, ...], list[Option]]) -> str:
+    """The script for fish, of `options_by_command`."""
     lines = []
     for at, after in _next_words(list(table)).items():
         lines.append(f"complete -c tigerjax -n '__tigerjax_at {' '.join(at)}' -f -a '{' '.join(after)}'")
@@ -162,6 +155,6 @@ def fish() -> str:
             if o.positional:
                 lines += [f"{where} -f -a '{values}'"] if values else []
                 continue
-            value = f" -x -a '{values}'" if values else " -r" if o.kind else ""
+            value = f" -x -a '{values}'" if values else "" if o.switch else " -r"
             lines += [f"{where} -l {name.removeprefix('--')}{value}" for name in o.spellings]
     return FISH.format(mixtures=f"sh -c {MIXTURES}") + "\n".join(lines) + "\n"

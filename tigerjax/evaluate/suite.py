@@ -1,13 +1,14 @@
-"""Benchmarks on one model: asked, judged, counted, kept.
+"""The benchmarks, asked of one model: its answers judged, counted and written down.
 
 OUT/results.json          the figures: {tasks, mean_en, mean_zh, complete, missing, …}
-OUT/items/NAME.jsonl      {id, group, right, said}, one question a line: what a comparison pairs
-OUT/cache.jsonl           every request's result: a restart computes what is missing and nothing else
+OUT/items/NAME.jsonl      {id, group, right, said}, one question a line: a comparison of two models reads these
+OUT/cache.jsonl           the result of every request: a restart computes what is missing and nothing else
 """
 
+import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,95 +17,104 @@ from tigerjax.evaluate import execute, judge
 from tigerjax.evaluate.benchmarks import BENCHMARKS, CODE, Benchmark
 from tigerjax.evaluate.items import Item, Missing, Turn
 from tigerjax.files import jsonl, manifest
+from tigerjax.files.progress import Advance, Progress
 from tigerjax.tokenizer.chat import encode_prompt
 
 if TYPE_CHECKING:  # a report of results needs no JAX
-    from tigerjax.evaluate.model import Answerer
+    from tigerjax.evaluate.answerer import Answerer
 
 RESULTS, ITEMS, CACHE = "results.json", "items", "cache.jsonl"
 NOT_ALLOWED = "its answers are programs, which are run only with --allow-code-execution"
 
 Asked = list[dict[str, Any]]
-Progress = Callable[[int, int], None]
+"""{id, group, right, said}, one a question."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How questions are asked."""
+
+    data_dir: Path | None = None
+    """The folder with the benchmarks' files."""
+    chat: bool = False
+    """Ask by the chat template; ours do so only where TigerBot's chat models were asked by it."""
+    limit: int | None = None
+    """The first so many questions of each group only; nothing is complete then."""
+    allow_code: bool = False
+    """Run the programs that the model writes."""
 
 
 def evaluate(
     answerer: "Answerer",
     tasks: Sequence[str],
-    data_dir: Path,
     out: Path,
+    config: EvaluationConfig,
     *,
-    chat: bool,
-    allow_code: bool = False,
-    limit: int | None = None,
     facts: dict[str, Any] | None = None,
-    progress: Callable[[str], Progress] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Figures of the benchmarks `tasks`, written to OUT as they come. Bad data is refused before any question is asked.
+    """Figures of the benchmarks `tasks`, written to OUT as they come; `facts` about the model are written beside them.
 
-    `chat` asks by the chat template the benchmarks that TigerBot's chat models were asked by it. A benchmark whose
-    files are not in `data_dir` is named under `missing`; then, and with `limit` (questions a group), nothing is
-    complete. Several processes ask as one, and one writes: its figures count (no other runs the model's programs).
+    Bad data is refused before any question is asked. A benchmark without its files is named under `missing`, and
+    nothing is complete then. Several processes ask as one, and one writes: its figures count (no other runs the
+    model's programs).
     """
+    assert config.data_dir is not None, "the benchmarks are read from files"
     items: dict[str, list[Item]] = {}
     missing: dict[str, str] = {}
     for name in tasks:
-        if name == CODE and not allow_code:
+        if name == CODE and not config.allow_code:
             missing[name] = NOT_ALLOWED
             continue
         try:
-            items[name] = _limited(list(BENCHMARKS[name].read(data_dir / name)), limit)
+            items[name] = _limited(list(BENCHMARKS[name].read(config.data_dir / name)), config.limit)
         except Missing as absent:
             missing[name] = f"{absent} is not there"
             continue
         if not items[name]:
-            raise DataError(f"{data_dir / name}: holds no questions of {name}")
+            raise DataError(f"{config.data_dir / name}: holds no questions of {name}")
     if answerer.writes:
         (out / ITEMS).mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {"tasks": {}}
     for name, questions in items.items():
-        bar = progress(name) if progress and answerer.writes else None
-        asked = ask(answerer, BENCHMARKS[name], questions, chat=chat, progress=bar)
+        bar = progress(name, "") if progress and answerer.writes else None
+        asked = ask(answerer, BENCHMARKS[name], questions, chat=config.chat, progress=bar)
         if answerer.writes:
             jsonl.write_jsonl(out / ITEMS / f"{name}.jsonl", asked)
         figures["tasks"][name] = {"metric": BENCHMARKS[name].metric, "lang": BENCHMARKS[name].lang} | count(asked)
-        keep(out, figures, missing, limit, chat, facts, write=answerer.writes)
-    return keep(out, figures, missing, limit, chat, facts, write=answerer.writes)
-
-
-def keep(
-    out: Path,
-    figures: dict[str, Any],
-    missing: dict[str, str],
-    limit: int | None,
-    chat: bool,
-    facts: Any,
-    *,
-    write: bool,
-) -> dict[str, Any]:
-    """The results so far, with the means of what is whole; written, if this process is the one that writes."""
-    scores = figures["tasks"]
-    whole = figures | means(scores if limit is None else {})
-    whole |= {"complete": not missing and limit is None, "missing": missing, "limit": limit, "chat": chat}
-    if write:
+        if answerer.writes:
+            manifest.write_json(out / RESULTS, summary(figures, missing, config) | {"facts": facts or {}})
+    whole = summary(figures, missing, config)
+    if answerer.writes:
         manifest.write_json(out / RESULTS, whole | {"facts": facts or {}})
     return whole
 
 
+def summary(figures: dict[str, Any], missing: dict[str, str], config: EvaluationConfig) -> dict[str, Any]:
+    """The figures so far, with the means of what is complete and what is missing."""
+    limit = config.limit
+    return (
+        figures
+        | means(figures["tasks"] if limit is None else {})
+        | {"complete": not missing and limit is None, "missing": missing, "limit": limit, "chat": config.chat}
+    )
+
+
 def means(scores: dict[str, Any]) -> dict[str, float | None]:
-    """mean_en of the nine and mean_zh of the four, plain means of scores; None while one of them is missing."""
-    found: dict[str, float | None] = {}
+    """{mean_en, mean_zh}: the mean score of the nine English and of the four Chinese benchmarks; None when one of them
+    is missing."""
+    out: dict[str, float | None] = {}
     for lang in ("en", "zh"):
         names = [n for n, b in BENCHMARKS.items() if b.lang == lang and b.counted]
         whole = all(n in scores for n in names)
-        found[f"mean_{lang}"] = sum(scores[n]["score"] for n in names) / len(names) if whole else None
-    return found
+        out[f"mean_{lang}"] = sum(scores[n]["score"] for n in names) / len(names) if whole else None
+    return out
 
 
 def ask(
-    answerer: "Answerer", benchmark: Benchmark, items: Sequence[Item], *, chat: bool, progress: Progress | None = None
+    answerer: "Answerer", benchmark: Benchmark, items: Sequence[Item], *, chat: bool, progress: Advance | None = None
 ) -> Asked:
-    """{id, group, right, said} of every item; `said` is the option's number or the generated text."""
+    """{id, group, right, said} of every item; `said` is the number of the chosen option, or the generated text."""
     by_template = chat and benchmark.chat
     out: Asked = []
     if benchmark.mode == "options":
@@ -112,8 +122,8 @@ def ask(
         scores = iter(mean_logprobs(answerer, texts, progress))
         for item in items:
             each = [next(scores) for _ in item.options]
-            said = each.index(max(each))
-            out.append({"id": item.id, "group": item.group, "right": said == item.gold, "said": said})
+            chosen = each.index(max(each))
+            out.append({"id": item.id, "group": item.group, "right": chosen == item.gold, "said": chosen})
         return out
     wanted = [(prompt_ids(answerer.tokenizer, i, by_template), benchmark.max_new_tokens) for i in items]
     for item, text in zip(items, answerer.continuations(wanted, progress), strict=True):
@@ -122,17 +132,18 @@ def ask(
     return out
 
 
-def mean_logprobs(
-    answerer: "Answerer", texts: Sequence[Sequence[int]], progress: Progress | None = None
-) -> list[float]:
-    """The mean log-probability a token, in nats, of whole texts as ids. OpenCompass's get_ppl: nothing predicts the
-    first token, and it is counted."""
+def mean_logprobs(answerer: "Answerer", texts: Sequence[Sequence[int]], progress: Advance | None = None) -> list[float]:
+    """The mean log-probability a token, in nats, of whole texts, given as ids.
+
+    As in OpenCompass's get_ppl, the mean is over all tokens, although nothing predicts the first one."""
     scores = answerer.loglikelihoods([(ids, 1) for ids in texts], progress)
     return [total / min(len(ids), answerer.context) for ids, (total, _) in zip(texts, scores, strict=True)]
 
 
 def judged(benchmark: Benchmark, item: Item, text: str, *, run_code: bool = True) -> tuple[str, bool]:
-    """What was said up to the benchmark's first end, and whether it is right; a program is run, or counts as wrong."""
+    """(the text up to the first string that ends an answer of this benchmark, whether it is right).
+
+    A program is right when it runs without error; without `run_code` it is not run and counts as wrong."""
     for end in benchmark.until:
         text = text.split(end)[0]
     if benchmark is not BENCHMARKS[CODE]:
@@ -142,7 +153,7 @@ def judged(benchmark: Benchmark, item: Item, text: str, *, run_code: bool = True
 
 
 def option_ids(tokenizer: Any, item: Item, option: Turn, by_template: bool) -> list[int]:
-    """Token ids of one whole alternative, its worked examples before it; no bos, as TigerBot's evaluation."""
+    """Token ids of one whole alternative, after its worked examples. Without bos, as in TigerBot's evaluation."""
     if not by_template:
         return tokenizer.encode(plain([*item.shots, option]))
     ids = encode_prompt(tokenizer, messages(item, option.user))
@@ -150,14 +161,14 @@ def option_ids(tokenizer: Any, item: Item, option: Turn, by_template: bool) -> l
 
 
 def prompt_ids(tokenizer: Any, item: Item, by_template: bool) -> list[int]:
-    """Token ids of what is to be continued."""
+    """Token ids of the prompt that the model continues."""
     if by_template:
         return encode_prompt(tokenizer, messages(item, item.prompt))
     return tokenizer.encode(plain([*item.shots, Turn(item.prompt)]))
 
 
 def plain(turns: Iterable[Turn]) -> str:
-    """The text of a model without a template."""
+    """The turns as text for a model without a chat template."""
     return "\n".join(text for turn in turns for text in turn if text)
 
 
@@ -176,8 +187,8 @@ def count(asked: Asked) -> dict[str, Any]:
         groups.setdefault(answer["group"], []).append(answer["right"])
     shares = {name: sum(rights) / len(rights) for name, rights in groups.items()}
     variance = sum(shares[g] * (1 - shares[g]) / max(1, len(r) - 1) for g, r in groups.items()) / len(groups) ** 2
-    found = {"score": sum(shares.values()) / len(shares), "stderr": math.sqrt(variance), "n": len(asked)}
-    return found | ({"groups": shares} if len(groups) > 1 else {})
+    figures = {"score": sum(shares.values()) / len(shares), "stderr": math.sqrt(variance), "n": len(asked)}
+    return figures | ({"groups": shares} if len(groups) > 1 else {})
 
 
 def read_results(folder: Path) -> dict[str, Any]:
