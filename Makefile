@@ -1,38 +1,60 @@
 # Everything a newcomer types. Each target makes .venv first when it is not there or out of date.
 # Another interpreter: make PYTHON=python3.12 test
 
-PYTHON ?= python3
+# The first of these that runs. A name on the PATH is not enough: pyenv puts a python3.13 there that only prints an error.
+ifndef PYTHON
+PYTHON := $(or $(shell for name in python3.13 python3.12 python3; do "$$name" -c "" 2>/dev/null && echo "$$name" && break; done),python3)
+endif
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-# The stamp says what is installed: it carries the checksum of the lock, of setup.py, of the interpreter's version and of this
-# folder's path (console scripts hold absolute paths, so a moved checkout installs again).
+# Python 3.11 has a lock of its own, because newer versions of JAX do not support it. Its lock takes the peers (torch,
+# transformers) with it. For 3.12 and 3.13 pip gets a CUDA build of torch, several GB, so there they come on request.
 version := $(shell "$(PYTHON)" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
-key     := $(shell { cat requirements.lock setup.py; echo "$(version) $(CURDIR)"; } | cksum | tr ' ' '-')
+ifneq ($(filter 3.11.%,$(version)),)
+LOCK  := requirements-py311.lock
+PEERS ?= 1
+else
+LOCK  := requirements-py312.lock
+PEERS ?=
+endif
+
+# The names of these two files say what is installed: they hold the checksum of the lock, of setup.py, of the
+# interpreter's version and of this folder's path (console scripts hold absolute paths, so a moved checkout installs again).
+key     := $(shell { cat $(LOCK) setup.py; echo "$(version) $(CURDIR)"; } | cksum | tr ' ' '-')
 stamp   := $(VENV)/installed-$(key)
+peers   := $(VENV)/peers-$(key)-$(shell cksum < requirements-peers.lock | tr ' ' '-')
 
 # XLA on a CPU takes and returns its buffers at every step; in huge pages that costs less (glibc 2.35 or newer,
 # without effect elsewhere). Must stand in the environment before Python starts.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: help venv quickstart test test-slow lint format docs bench replicate drill clean
+.PHONY: help venv peers quickstart test test-slow lint format docs bench replicate drill clean
 .DEFAULT_GOAL := help
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
-	@echo "  make PYTHON=python3.12 TARGET   the same with another interpreter (3.11 or newer)"
+	@echo "  make PYTHON=python3.12 TARGET   the same with another interpreter: 3.11, 3.12 or 3.13"
+	@echo "  make PEERS= TARGET              on 3.11, without torch and transformers; PEERS=1 on 3.12 and 3.13, with them"
 
-venv: $(stamp) ## .venv with exactly requirements.lock, and this package
+venv: $(stamp) $(if $(PEERS),$(peers)) ## .venv with exactly the lock of this Python, and this package
+
+peers: $(peers) ## torch and transformers in .venv too, which tests and benchmarks compare with (several GB on 3.12, 3.13)
+
+$(peers): $(stamp)
+	@rm -f $(VENV)/peers-*
+	$(BIN)/python -m pip --disable-pip-version-check install -r $(LOCK) -r requirements-peers.lock
+	@touch $(peers)
 
 $(stamp):
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "tigerjax needs Python 3.11 or newer; $(PYTHON) is $(or $(version),not a Python that runs here)." \
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
+	  echo "tigerjax needs Python 3.11, 3.12 or 3.13; $(PYTHON) is $(or $(version),not a Python that runs here)." \
 	       "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
 	@rm -f $(VENV)/installed-*
 	@test "$$($(BIN)/python -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)" = "$(version)" \
 	  || "$(PYTHON)" -m venv --clear $(VENV) || { \
 	  echo "$(PYTHON) -m venv failed; on Debian and Ubuntu install the package python3-venv, then try again." >&2; exit 2; }
-	$(BIN)/python -m pip --disable-pip-version-check install -r requirements.lock
+	$(BIN)/python -m pip --disable-pip-version-check install -r $(LOCK)
 	$(BIN)/python -m pip --disable-pip-version-check install --no-deps --no-build-isolation -e .
 	@touch $(stamp)
 

@@ -1,11 +1,14 @@
-"""Package definition. Exact versions of everything, dependencies of dependencies included, are in requirements.lock."""
+"""Package definition, with the range of versions that works. The exact versions that are tested, dependencies of
+dependencies included, are in the locks: requirements-py311.lock, requirements-py312.lock (3.12 and 3.13) and
+requirements-peers.lock."""
 
 import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
-CORE = ["jax==0.10.2", "flax==0.12.8", "optax==0.2.8", "orbax-checkpoint==0.12.8", "numpy"]
+# On Python 3.11 pip finds JAX 0.10 and flax 0.12.8, on 3.12 and 3.13 JAX 0.12 and flax 0.12.12.
+CORE = ["jax>=0.10.2,<0.13", "flax>=0.12.8,<0.13", "optax>=0.2.8,<0.3", "orbax-checkpoint>=0.12.8,<0.13", "numpy>=2.2"]
 DATA = [
     "array-record",
     "ftfy",
@@ -14,11 +17,11 @@ DATA = [
     "opencc",
     "pyahocorasick",
     "pyarrow",  # Parquet and Arrow files
-    "seqio==0.0.20",
-    "sentencepiece==0.2.2",
-    "tensorflow==2.21.0",
-    "tensorflow-datasets==4.9.10",
-    "tensorflow-text==2.21.1",
+    "seqio>=0.0.20,<0.1",
+    "sentencepiece>=0.2.2,<0.3",
+    "tensorflow>=2.21,<2.22",
+    "tensorflow-datasets>=4.9.10,<5",
+    "tensorflow-text>=2.21,<2.22",
     "xxhash",
     "zstandard",
 ]
@@ -35,7 +38,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11",
+    python_requires=">=3.11,<3.14",
     # configs/ has no __init__.py. It is installed so that the quick start finds its runs without a clone.
     packages=[*find_packages(include=["tigerjax", "tigerjax.*", "data_mixtures", "data_mixtures.*"]), "configs"],
     package_data={
@@ -45,17 +48,19 @@ setup(
     },
     install_requires=CORE + DATA + SHOW,
     extras_require={
-        "tpu": ["libtpu==0.0.42.1"],
-        "gpu": ["jax[cuda13]==0.10.2"],
-        "beam": ["apache-beam==2.77.0", "google-crc32c"],
-        "eval": ["accelerate>=1.0", "lm-eval==0.4.13"],
+        # Not jax[tpu]: that of JAX 0.12.0.1 takes libtpu 0.0.50, and the figures in docs/ are those of 0.0.52. JAX 0.10
+        # cannot read the programs that a newer libtpu than 0.0.42 writes.
+        "tpu": ["libtpu==0.0.42.1; python_version < '3.12'", "libtpu>=0.0.52,<0.1; python_version >= '3.12'"],
+        "gpu": ["jax[cuda13]>=0.10.2,<0.13"],
+        "beam": ["apache-beam>=2.77,<3", "google-crc32c"],
+        "eval": ["accelerate>=1.0", "lm-eval>=0.4.13,<0.5"],
         "label": ["label-studio-sdk"],
         "bench": ["datasets", "datasketch", "matplotlib"],  # peers, beside those of hf, and plots
-        "hf": ["torch==2.13.0", "transformers==5.23.0"],
+        "hf": ["torch>=2.13,<3", "transformers>=5.23,<6"],
         "dev": [
             "hypothesis",
             "kubernetes-validate",
-            "mkdocs==1.6.1",
+            "mkdocs>=1.6.1,<2",
             "mypy",
             "pytest",
             "pytest-timeout",

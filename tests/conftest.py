@@ -1,5 +1,6 @@
 """Set before JAX is imported: 8 fake CPU devices, full-precision matmuls, a compilation cache, quiet TensorFlow."""
 
+import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -19,6 +20,26 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Most of the suite's time is XLA compiling the same tiny functions: the workers share what is compiled.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+PEERS = ("torch", "transformers")
+PEERS_ABSENT = "torch or transformers is not installed; `make peers` installs them"
+
+
+def pytest_collection_modifyitems(items):
+    """Skips what compares with the peers where they are not installed."""
+    if not all(importlib.util.find_spec(name) for name in PEERS):
+        for item in items:
+            if item.get_closest_marker("peers"):
+                item.add_marker(pytest.mark.skip(reason=PEERS_ABSENT))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Says how many tests compared with nothing."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    count = sum(PEERS_ABSENT in str(report.longrepr) for report in skipped)
+    if count:
+        terminalreporter.write_line(f"{count} tests were compared with nothing: {PEERS_ABSENT}")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The export inside transformers itself: logits, greedy tokens, reward scores. Needs torch; marked slow."""
+"""The export inside transformers itself: logits, greedy tokens, reward scores."""
 
 import json
 
@@ -15,7 +15,7 @@ from tigerjax.model.layers import init
 from tigerjax.model.llama import decode, reward
 from tigerjax.model.llama import model as llama
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.peers]
 
 LOGITS = 1e-4  # absolute, in float32: the issue's bound
 NEW = 20

@@ -85,7 +85,28 @@ def test_slices_talk_over_the_data_centre_network():
     assert collectives.axis_name([[0, 4], [1, 5], [2, 6], [3, 7]], mesh) == "data"
 
 
-def test_bytes_that_leave_a_chip():
+def test_two_devices_of_a_chip_share_its_links_and_talk_through_the_die():
+    place = topology.parse("tpu7x:4x4x4")
+    mesh = make_mesh(MeshConfig(fsdp=128), topology.describe(place))
+    links, link, die = Links(place, mesh), place.chip.link_bandwidth, place.chip.die_bandwidth
+    whole = list(range(128))
+    one_a_chip = [k for k, d in enumerate(mesh.devices.flat) if d.core_on_chip == 0]
+    same_chip = [k for k in whole if links.coordinates[k] == links.coordinates[0]]
+    assert (len(one_a_chip), len(same_chip)) == (64, 2)
+    # What all devices need enters each chip once, over all its links.
+    assert links.seconds("all-gather", [whole], BYTES) == pytest.approx(BYTES * 63 / 64 / (6 * link))
+    # A group with one device of each chip has half of the links: the other devices gather at the same time.
+    assert links.seconds("all-gather", [one_a_chip], BYTES) == pytest.approx(BYTES * 63 / 64 / (3 * link))
+    assert links.seconds("all-gather", [same_chip], BYTES) == pytest.approx(BYTES / 2 / die)
+    assert links.seconds("all-to-all", [same_chip], BYTES) == pytest.approx(BYTES / 2 / die)
+    assert links.seconds("collective-permute", [same_chip, same_chip[::-1]], BYTES) == pytest.approx(BYTES / die)
+    row = sorted((k for k in one_a_chip if links.coordinates[k][1:] == (0, 0)), key=lambda k: links.coordinates[k])
+    ring = [[row[i], row[(i + 1) % 4]] for i in range(4)]
+    assert links.seconds("collective-permute", ring, BYTES) == pytest.approx(2 * BYTES / link)
+    assert links.seconds("all-to-all", [row], BYTES) == pytest.approx(BYTES * 4 / 8 / (link / 2))
+
+
+def test_bytes_that_leave_a_device():
     assert sent_bytes("all-gather", 4, 100) == sent_bytes("reduce-scatter", 4, 100) == 75
     assert sent_bytes("all-reduce", 4, 100) == 150 and sent_bytes("collective-permute", 2, 100) == 100
 

@@ -11,6 +11,8 @@ import plan_world as world
 import pytest
 
 from tigerjax.command import cli
+from tigerjax.config import MeshConfig
+from tigerjax.errors import ConfigError
 from tigerjax.model.llama.numbers import layer_weights, model_flops
 from tigerjax.plan import figures, topology
 from tigerjax.plan.compile import Compiled, compile_for
@@ -53,6 +55,31 @@ def test_the_plan_of_a_step_has_every_stable_key_and_figures_that_agree(compiled
     assert {row["axis"] for row in shown["collectives"]} == {"fsdp"}
     days = figures.duration(shown, 1e9)
     assert days["chip_hours"][0] == pytest.approx(1e9 / tokens * shown["step_s_low"] / 3600 * 4)
+
+
+@pytest.mark.tpu
+def test_a_plan_for_chips_of_two_devices_counts_tokens_by_chip_and_by_device():
+    chips = topology.parse("tpu7x:2x2x1")
+    run = dataclasses.replace(world.config(), mesh=MeshConfig(fsdp=8))
+    compiled = compile_for(run, chips)
+    shown = figures.figures(run, chips, compiled)
+    tokens, low = run.batch_rows * run.data.seq_len, shown["step_s_low"]
+    assert (shown["chips"], shown["devices"]) == (4, 8) and shown["fits"]
+    assert shown["tokens_per_s_per_chip"] == pytest.approx(tokens / 4 / low)
+    assert shown["tokens_per_s_per_device"] == pytest.approx(tokens / 8 / low)
+    flops = model_flops(run.model, tokens=tokens, seq_len=run.data.seq_len)
+    assert shown["mfu_bound"] == pytest.approx(flops / (4 * 2307e12) / low)
+    assert shown["hbm_gb"] < 192 * 2**30 / 1e9 / 2  # of one device, which has half of the chip's memory
+    text = "\n".join(figures.lines(shown, ""))
+    assert "4 chips of 2 devices, fsdp 8" in text and "memory a device" in text
+    assert f"a device {shown['tokens_per_s_per_device']:,.0f}" in text
+
+
+def test_a_chip_whose_way_to_its_host_is_not_published_is_refused_for_offloading():
+    base = world.config()
+    run = dataclasses.replace(base, compute=dataclasses.replace(base.compute, remat="offload_qkv"))
+    with pytest.raises(ConfigError, match=r"offload_qkv.*tpu7x.*choose one that does not offload"):
+        compile_for(run, topology.parse("tpu7x:2x2x1"))
 
 
 @pytest.mark.tpu
@@ -127,7 +154,7 @@ def test_a_search_with_the_real_compiler_ends_in_an_override_that_plans(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([], "needs a config file"),
         (["configs/llama2_tiny.py"], "--topology STR (required)"),
@@ -136,10 +163,10 @@ def test_a_search_with_the_real_compiler_ends_in_an_override_that_plans(tmp_path
         (["configs/llama2_tiny.py", "--topology", "v5p:2x2x1", "--slices", "0"], "at least 1"),
     ],
 )
-def test_a_bad_plan_exits_2_with_one_line(words, said, capsys):
+def test_a_bad_plan_exits_2_with_one_line(words, message, capsys):
     assert cli.main(["plan", *words]) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
 
 
 @pytest.mark.tpu
@@ -148,10 +175,12 @@ def test_a_mesh_that_does_not_fill_the_slice_exits_2(capsys):
     assert "change one degree" in capsys.readouterr().err
 
 
-def test_without_libtpu_the_command_says_what_to_install(capsys, monkeypatch):
+@pytest.mark.parametrize(("jax", "libtpu"), [("0.10.2", "libtpu==0.0.42.1"), ("0.12.0.1", "libtpu>=0.0.52")])
+def test_without_libtpu_the_command_says_what_to_install(jax, libtpu, capsys, monkeypatch):
     monkeypatch.setattr(topology.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(topology.importlib.metadata, "version", {"jax": jax}.get)
     assert cli.main(["plan", "configs/llama2_tiny.py", "--topology", "v5p:2x2x1"]) == 2
-    assert "pip install libtpu==0.0.42.1" in capsys.readouterr().err
+    assert f"pip install '{libtpu}'" in capsys.readouterr().err
 
 
 def test_help_shows_the_flags_and_an_example(capsys):

@@ -12,6 +12,7 @@ NEW_TOKENS = 24
 
 
 @pytest.mark.slow
+@pytest.mark.peers
 def test_greedy_is_that_of_transformers_token_for_token(tiny, prompts, tmp_path: Path) -> None:
     import torch
     from transformers import LlamaForCausalLM

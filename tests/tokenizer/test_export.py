@@ -32,6 +32,7 @@ def embedded_lines(embedded):
             yield from (line for line in json.loads(record)["text"].split("\n") if line)
 
 
+@pytest.mark.peers
 def test_ids_equal_sentencepiece_on_thousands_of_lines_and_the_hard_list(hf, tok, embedded, hard_lines):
     lines = [*embedded_lines(embedded), *hard_lines]
     assert len(lines) > 9000
@@ -40,6 +41,7 @@ def test_ids_equal_sentencepiece_on_thousands_of_lines_and_the_hard_list(hf, tok
     assert [line for line in hard_lines if hf.decode(tok.encode(line)) != line] == []
 
 
+@pytest.mark.peers
 def test_the_32000_piece_base_extended_gives_the_same_ids_beside_a_llama_config(
     embedded, zh_folder, hard_lines, tmp_path
 ):
@@ -51,12 +53,14 @@ def test_the_32000_piece_base_extended_gives_the_same_ids_beside_a_llama_config(
     assert [line for ids, line in zip(theirs, lines, strict=True) if ids != tok.encode(line)] == []
 
 
+@pytest.mark.peers
 def test_specials_and_their_ids_are_known_there(hf, tok):
     assert len(hf) == tok.size
     assert hf.convert_tokens_to_ids(["\n\n### Instruction:\n", "\n\n### Response:\n", "<pad>"]) == [3000, 3001, 3002]
     assert (hf.bos_token_id, hf.eos_token_id, hf.pad_token_id, hf.unk_token_id) == (1, 2, 3002, 0)
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("answered", [False, True])
 def test_the_chat_template_gives_the_ids_of_our_chat_encoding(hf, tok, answered):
     messages = [

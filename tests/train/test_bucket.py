@@ -14,7 +14,8 @@ from child_processes import run as processes
 from saving import restore, save, small_state
 from tiny_run import SILENT, TinyLoader, tiny_config
 
-from tigerjax.checkpoint.model import load_model, save_model, steps
+from tigerjax.checkpoint.files import steps
+from tigerjax.checkpoint.model import load_model, save_model
 from tigerjax.checkpoint.stored import load_placed, open_model
 from tigerjax.command import cli, options, table
 from tigerjax.config import MeshConfig

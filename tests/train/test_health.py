@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from tiny_run import SILENT, TinyLoader, tiny_config
 
-from tigerjax.checkpoint.model import load_model, steps
+from tigerjax.checkpoint.files import steps
+from tigerjax.checkpoint.model import load_model
 from tigerjax.config import HealthConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.train.loop import train

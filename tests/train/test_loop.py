@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from tiny_run import SILENT, TinyLoader, tiny_config
 
-from tigerjax.checkpoint.model import load_model, steps
+from tigerjax.checkpoint.files import steps
+from tigerjax.checkpoint.model import load_model
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.mesh import run_mesh
 from tigerjax.train.loop import train

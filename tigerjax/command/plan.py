@@ -56,11 +56,11 @@ def plan(
         save(rank(run, config.path, place, words=config.overrides, work=folder, budget_s=budget_s), json)
         return
     from tigerjax.plan import figures
-    from tigerjax.plan.compile import compile_for, token_work
+    from tigerjax.plan.compile import compile_for, token_step
 
     print(f"compiling the step of {run.name} for {topology}: minutes for a large model", file=sys.stderr, flush=True)
     with show_elapsed("compiling"):
-        compiled = compile_for(run, place, work=_reward_work(answers) if answers else token_work)
+        compiled = compile_for(run, place, step_of=_reward_step(answers) if answers else token_step)
     shown = figures.figures(run, place, compiled)
     if tokens:
         shown |= figures.duration(shown, tokens)
@@ -68,26 +68,27 @@ def plan(
     save(shown, json)
 
 
-def _reward_work(answers: int) -> Callable[[RunConfig, Any], Any]:
-    """The pair loss over `answers` answers for each of batch_rows prompts, as `tigerjax reward train` runs it."""
-    import jax
+def _reward_step(answers: int) -> Callable[[RunConfig, Any], Any]:
+    """The step of `tigerjax reward train`: the pair loss over `answers` answers for each of batch_rows prompts."""
     import numpy as np
 
     from tigerjax.align.reward import reward_objective
     from tigerjax.align.reward_data import RewardBatch
-    from tigerjax.mesh import sharding
     from tigerjax.model import families
-    from tigerjax.plan.compile import Work
+    from tigerjax.plan.compile import PlannedStep, abstract_batch
 
-    def work(run: RunConfig, mesh: Any) -> Work:
-        B, C, T, cut = run.batch_rows, answers, run.data.seq_len, sharding(mesh, "batch")
-        ints, pairs = {"tokens_BCT": (B, C, T), "last_BC": (B, C)}, {"pairs_BCC": (B, C, C), "margins_BCC": (B, C, C)}
-        fields: Any = {name: jax.ShapeDtypeStruct(shape, np.int32, sharding=cut) for name, shape in ints.items()}
-        fields |= {name: jax.ShapeDtypeStruct(shape, np.float32, sharding=cut) for name, shape in pairs.items()}
+    def step(run: RunConfig, mesh: Any) -> PlannedStep:
+        B, C, T = run.batch_rows, answers, run.data.seq_len
+        fields: dict[str, Any] = {
+            "tokens_BCT": ((B, C, T), np.int32),
+            "last_BC": ((B, C), np.int32),
+            "pairs_BCC": ((B, C, C), np.float32),
+            "margins_BCC": ((B, C, C), np.float32),
+        }
         # A scalar head in the place of the vocabulary's: nothing of it is counted.
         headless = dataclasses.replace(run.model, vocab_size=0, padded_vocab_size=0)
         flops = families.of(headless).model_flops(headless, tokens=B * C * T, seq_len=T)
         objective = reward_objective(run, centering=RewardConfig().centering)
-        return Work(objective, RewardBatch(**fields), B * C * T, flops)
+        return PlannedStep(objective, abstract_batch(RewardBatch, fields, mesh), B * C * T, flops)
 
-    return work
+    return step

@@ -1,4 +1,4 @@
-"""What travels between chips in a step: each collective, its mesh axis, its bytes and its time on the torus."""
+"""What travels between devices in a step: each collective, its mesh axis, its bytes and its time on the torus."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,20 +16,20 @@ STARTS = ("async-start", "call-start")
 
 
 class Collective(NamedTuple):
-    """One collective of the program. Bytes are of one chip and one run; it runs `times` a step."""
+    """One collective of the program. Bytes are of one device and one run; it runs `times` a step."""
 
     name: str
     op: str
     axis: str
-    """Mesh axes that it crosses, joined by +; "none" when every group is one chip."""
+    """Mesh axes that it crosses, joined by +; "none" when every group is one device."""
     group: int
-    """Chips in a group."""
+    """Devices in a group."""
     payload: int
     """Bytes of the whole array: gathered output, or the input that is reduced or exchanged."""
     sent: float
-    """Bytes that leave a chip, by the ring algorithm."""
+    """Bytes that leave a device, by the ring algorithm."""
     seconds: float
-    """On links that nothing else uses."""
+    """Its time when nothing else uses the links."""
     asynchronous: bool
     times: int = 1
     loops: tuple[str, ...] = ()
@@ -37,9 +37,10 @@ class Collective(NamedTuple):
 
 
 def groups_of(text: str, devices: int) -> list[list[int]]:
-    """Device groups of a collective's attributes; positions in the flattened mesh. All devices where none is named.
+    """The groups of devices in a collective's attributes, as positions in the flattened mesh. Where the text names no
+    group, all devices are one.
 
-    Knows the four spellings of libtpu 0.0.42.1:
+    There are four spellings (libtpu 0.0.42.1 and 0.0.52):
 
         {{0,2},{1,3}}    [2,2]<=[2,2]T(1,0)    mesh['a'=2,'b'=2] {'a'}    source_target_pairs={{0,1},{1,0}}
     """
@@ -59,12 +60,12 @@ def groups_of(text: str, devices: int) -> list[list[int]]:
 
 
 def _plain(device_ids: str, sizes: Sequence[int]) -> str:
-    """`[2,2]T(1,0)` of a mesh's device_ids as an iota over all of them: `[4]<=[2,2]T(1,0)`."""
+    """The iota over all devices that a mesh's device_ids stand for: `[4]<=[2,2]T(1,0)` for `[2,2]T(1,0)`."""
     return f"[{int(np.prod(sizes))}]<={device_ids.replace(' ', '')}"
 
 
 def _iota(text: str) -> np.ndarray:
-    """`[groups,size]<=[dims]T(order)`: iota over dims, transposed, cut into groups."""
+    """The array that `[groups,size]<=[dims]T(order)` means: 0, 1, 2 … in shape dims, transposed, then reshaped."""
     match = re.fullmatch(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
     assert match is not None, text
     shape, dims = ([int(n) for n in part.split(",")] for part in (match[1], match[2]))
@@ -77,7 +78,7 @@ def _iota(text: str) -> np.ndarray:
 def _over_axes(
     order: np.ndarray, axes: list[tuple[str, int]], wanted: Iterable[tuple[str, str, str]]
 ) -> list[list[int]]:
-    """Groups that vary over the wanted axes of a named mesh; a part of an axis is 'name':(before)size."""
+    """Groups whose devices differ along the `wanted` axes of a named mesh. A part of an axis is 'name':(before)size."""
     shape: list[int] = []
     inside: list[bool] = []
     parts = {name: (before, size) for name, before, size in wanted}
@@ -97,14 +98,18 @@ def _over_axes(
 
 
 def axis_name(groups: list[list[int]], mesh: Mesh) -> str:
-    """Mesh axes along which the chips of any one group differ, joined by +."""
+    """Mesh axes along which the devices of any one group differ, joined by +."""
     coordinates = [np.unravel_index(g, mesh.devices.shape) for g in groups]
     varies = [name for k, name in enumerate(mesh.axis_names) if any(len(set(c[k].tolist())) > 1 for c in coordinates)]
     return "+".join(varies) or "none"
 
 
 class Links:
-    """Bandwidth of a group of chips on its torus, from the coordinates of the described devices."""
+    """How fast groups of devices talk on a torus, from the coordinates of the described devices.
+
+    The two devices of a TPU7x have the same coordinates: they share the links of their chip, and talk to each other
+    through the die.
+    """
 
     def __init__(self, topology: Topology, mesh: Mesh):
         self.chip, self.shape, self.wrap = topology.chip, topology.shape, topology.wrap
@@ -113,27 +118,46 @@ class Links:
         self.slices = [getattr(d, "slice_index", None) or 0 for d in flat]
 
     def crosses_slices(self, group: Sequence[int]) -> bool:
-        """Whether chips of more than one slice are in the group, so that bytes leave by the data-centre network."""
+        """Whether devices of more than one slice are in the group, so that bytes go over the data-centre network."""
         return len({self.slices[k] for k in group}) > 1
 
     def extents(self, group: Sequence[int]) -> list[tuple[int, bool]]:
-        """(chips, closed ring) along each torus axis on which the group's chips differ."""
-        found = []
+        """(chips, closed ring) along each torus axis on which the group's devices differ."""
+        out = []
         for axis, size in enumerate(self.shape):
             extent = len({self.coordinates[k][axis] for k in group})
             if extent > 1:
-                found.append((extent, self.wrap[axis] and extent == size))
-        return found
+                out.append((extent, self.wrap[axis] and extent == size))
+        return out
+
+    def chips(self, group: Sequence[int]) -> int:
+        """How many chips the group's devices are on."""
+        return len({(self.slices[k], self.coordinates[k]) for k in group})
+
+    def share(self, group: Sequence[int]) -> float:
+        """What part of its chip's links the collective has.
+
+        All of them when every device of the chip is in the group: an array that both devices need enters the chip once.
+        Half of them when the group holds one device of a TPU7x, because the other device runs the same collective in
+        its own group at the same time.
+        """
+        return len(group) / self.chips(group) / self.chip.devices
 
     def ring_bandwidth(self, group: Sequence[int]) -> float:
-        """Bytes a second into a chip when rings run over every torus axis of the group at once, both ways where the
-        axis closes (the compiler's 6 colours on a whole 4x4x4). An open line is as fast as one link, one way."""
+        """Bytes a second into a device when rings run over every torus axis of the group at once.
+
+        A ring runs both ways where the axis closes (the compiler's 6 colours on a whole 4x4x4). An open line is as fast
+        as one link, one way. Devices of one chip talk through the die.
+        """
         if self.crosses_slices(group):
-            return self.chip.dcn_bandwidth
-        return sum(self.chip.link_bandwidth * (2 if closed else 1) for _, closed in self.extents(group)) or np.inf
+            return self.chip.dcn_bandwidth * self.share(group)
+        axes = self.extents(group)
+        if not axes:
+            return self.chip.die_bandwidth or np.inf
+        return self.share(group) * sum(self.chip.link_bandwidth * (2 if closed else 1) for _, closed in axes)
 
     def hops(self, source: int, target: int) -> int:
-        """Links between two chips, the shorter way round closed axes."""
+        """The number of links between two devices, the shorter way round closed axes; 0 on the same chip."""
         total = 0
         for a, b, size, closed in zip(
             self.coordinates[source], self.coordinates[target], self.shape, self.wrap, strict=True
@@ -150,34 +174,40 @@ class Links:
         n = len(group)
         if n == 1:
             return 0.0
-        if op == "all-to-all":
-            if self.crosses_slices(group):
-                return payload * (n - 1) / n / self.chip.dcn_bandwidth
+        axes = self.extents(group)
+        if op == "all-to-all" and self.crosses_slices(group):
+            return payload * (n - 1) / n / (self.chip.dcn_bandwidth / self.chip.devices)
+        if op == "all-to-all" and axes:
             # A chip's bytes travel a quarter of a closed axis on average, over two links a chip: extent / 8.
-            # On an open line the middle link carries twice that.
-            longest = max(extent / (8 if closed else 4) for extent, closed in self.extents(group))
-            return payload * longest / self.chip.link_bandwidth
-        return sent_bytes(op, n, payload) / self.ring_bandwidth(group)
+            # On an open line the middle link carries twice that. Each device of a chip sends bytes of its own.
+            longest = max(extent / (8 if closed else 4) for extent, closed in axes)
+            return payload * longest / (self.chip.link_bandwidth / self.chip.devices)
+        # The ring is one of chips: what both devices of a chip need crosses a link once. On one chip it is of devices.
+        chips = self.chips(group)
+        return sent_bytes(op, chips if chips > 1 else n, payload) / self.ring_bandwidth(group)
 
     def _permute(self, pairs: list[list[int]], payload: int) -> float:
         moving = [(s, t) for s, t in pairs if s != t]
         if not moving:
             return 0.0
         if any(self.slices[s] != self.slices[t] for s, t in moving):
-            return payload / self.chip.dcn_bandwidth
-        # All chips shift alike, so a link carries as many messages as a message has hops.
-        return payload * max(self.hops(s, t) for s, t in moving) / self.chip.link_bandwidth
+            return payload / (self.chip.dcn_bandwidth / self.chip.devices)
+        # All devices shift alike, so a link carries as many messages as a message has hops, from each device of a chip.
+        hops = max(self.hops(s, t) for s, t in moving)
+        if hops == 0:
+            return payload / (self.chip.die_bandwidth or np.inf)
+        return payload * hops / (self.chip.link_bandwidth / self.chip.devices)
 
 
 def sent_bytes(op: str, n: int, payload: int) -> float:
-    """Bytes that leave each of n chips: a ring passes (n - 1) / n of the array, twice for an all-reduce."""
+    """Bytes that leave each of n devices: a ring passes (n - 1) / n of the array, twice for an all-reduce."""
     if op == "collective-permute":
         return float(payload)
     return payload * (n - 1) / n * (2 if op == "all-reduce" else 1)
 
 
 def collectives(program: Program, mesh: Mesh, topology: Topology) -> list[Collective]:
-    """Every collective of a step, in schedule order."""
+    """Every collective of a step, in the order of the schedule."""
     links = Links(topology, mesh)
     return [
         describe(visit.instruction.name, i, op, asynchronous, mesh, links)._replace(
@@ -189,15 +219,16 @@ def collectives(program: Program, mesh: Mesh, topology: Topology) -> list[Collec
 
 
 def inside(program: Program, i: Instruction) -> Iterator[tuple[Instruction, str, bool]]:
-    """(collective, op, asynchronous) of one scheduled instruction: itself, or what the fusion or the asynchronous
-    call that it is holds inside."""
+    """The collectives of one scheduled instruction, as (collective, op, asynchronous).
+
+    The instruction may be a collective itself, or a fusion or an asynchronous call with collectives inside."""
     if (op := _kind(i)) is not None:
         yield i, op, i.opcode.endswith("-start")
     elif i.opcode in STARTS or i.opcode == "fusion":
         for name in i.called("calls") or i.called("to_apply"):
             for k in program.module.computations[name].instructions.values():
                 if (op := _kind(k)) is not None:
-                    # libtpu writes a fused reduce-scatter as an all-reduce of which each chip keeps its slice.
+                    # libtpu writes a fused reduce-scatter as an all-reduce of which each device keeps its slice.
                     sliced = op == "all-reduce" and name.startswith("all-reduce-scatter")
                     yield k, "reduce-scatter" if sliced else op, i.opcode in STARTS
 
@@ -208,7 +239,7 @@ def _kind(i: Instruction) -> str | None:
 
 
 def describe(name: str, i: Instruction, op: str, asynchronous: bool, mesh: Mesh, links: Links) -> Collective:
-    """One run of the collective `i`, which the schedule knows by `name`."""
+    """One run of the collective `i`. `name` is that of the scheduled instruction, which may hold `i` inside."""
     groups = groups_of(i.attributes, mesh.size)
     n = len(groups[0])
     sizes = shape_bytes(i.shape)
@@ -233,7 +264,7 @@ def describe(name: str, i: Instruction, op: str, asynchronous: bool, mesh: Mesh,
 
 
 def by_axis(found: Iterable[Collective]) -> list[dict[str, Any]]:
-    """Sums of a step by (op, axis, asynchronous), most bytes first: what `--json` calls `collectives`."""
+    """What `--json` calls `collectives`: the sums of a step by (op, axis, asynchronous), most bytes first."""
     sums: dict[tuple[str, str, bool], dict[str, Any]] = {}
     for c in found:
         row = sums.setdefault(

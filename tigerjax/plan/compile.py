@@ -17,7 +17,7 @@ from tigerjax.config import RunConfig
 from tigerjax.data.rows import Batch
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import in_mesh, make_mesh, sharding
-from tigerjax.model import families
+from tigerjax.model import families, stack
 from tigerjax.plan import flags
 from tigerjax.plan.topology import Topology, describe
 from tigerjax.train.objective import Objective, token_objective
@@ -30,16 +30,17 @@ OPTIONS = {"xla_dump_hlo_as_text": True}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compiled:
-    """What one compilation says. Bytes are of one chip; where the program does not fit, temporaries are what it
-    would need and the peak is the sum with the arguments."""
+    """The result of one compilation. Bytes are those of one device.
+
+    Where the program does not fit, temporaries are what it would need, and the peak is their sum with the arguments."""
 
     options: dict[str, Any]
-    """libtpu flags that it was compiled with."""
+    """The libtpu flags that it was compiled with."""
     tokens: int
     flops: float
-    """Of the model, a step and all chips: see `Work`."""
+    """As in `PlannedStep`."""
     hlo: str
-    """Optimised, scheduled HLO; empty where the program did not fit."""
+    """The optimised and scheduled HLO; empty where the program did not fit."""
     argument_bytes: int
     temp_bytes: int
     peak_bytes: int
@@ -48,50 +49,61 @@ class Compiled:
     lower_s: float
     compile_s: float
     memory_report: str
-    """libtpu's memory-usage report: buffers by size, with the shapes that share each."""
+    """libtpu's memory-usage report: its buffers by size, each with the shapes that use it in turn."""
     out_of_memory: str | None = None
     """The compiler's message when the program does not fit, else None."""
 
 
-class Work(NamedTuple):
-    """What a step computes."""
+class PlannedStep(NamedTuple):
+    """A step to compile: its loss, the shapes of its batch, and how much it computes."""
 
     objective: Objective
     batch: Any
-    """Pytree of ShapeDtypeStruct with shardings; leading axis rows."""
+    """Pytree of ShapeDtypeStruct with shardings: `abstract_batch`."""
     tokens: int
-    """Of a step."""
+    """Of one step, on all devices together."""
     flops: float
-    """Model FLOPs of a step, all chips together: `model_flops` of the family."""
+    """Model FLOPs of one step, on all devices together: `model_flops` of the family."""
 
 
-def token_work(config: RunConfig, mesh: Mesh) -> Work:
-    """The token loss over the `Batch` of `train`."""
-    rows, cut = (config.batch_rows, config.data.seq_len), sharding(mesh, "batch")
-    dtypes = {"weights_BT": np.float32}
-    fields: Any = {name: jax.ShapeDtypeStruct(rows, dtypes.get(name, np.int32), sharding=cut) for name in Batch._fields}
+def token_step(config: RunConfig, mesh: Mesh) -> PlannedStep:
+    """The step of `tigerjax train`: the token loss over a `Batch`."""
+    rows, dtypes = (config.batch_rows, config.data.seq_len), {"weights_BT": np.float32}
+    batch = abstract_batch(Batch, {name: (rows, dtypes.get(name, np.int32)) for name in Batch._fields}, mesh)
     tokens = math.prod(rows)
     flops = families.of(config.model).model_flops(config.model, tokens=tokens, seq_len=config.data.seq_len)
-    return Work(token_objective(config, mesh), Batch(**fields), tokens, flops)
+    return PlannedStep(token_objective(config, mesh), batch, tokens, flops)
+
+
+def abstract_batch(kind: Callable[..., Any], fields: dict[str, tuple[tuple[int, ...], Any]], mesh: Mesh) -> Any:
+    """A batch of `kind` without values: field -> (shape, dtype), with the first axis of each split over the mesh."""
+    split = sharding(mesh, "batch")
+    return kind(**{name: jax.ShapeDtypeStruct(*field, sharding=split) for name, field in fields.items()})
 
 
 def compile_for(
     config: RunConfig,
     topology: Topology,
     *,
-    work: Callable[[RunConfig, Mesh], Work] = token_work,
+    step_of: Callable[[RunConfig, Mesh], PlannedStep] = token_step,
     options: dict[str, Any] | None = None,
 ) -> Compiled:
-    """Compiles the config's step for every chip of `topology`: `jit_step`, as `train` does.
+    """Compiles the config's step for every device of `topology`, with the same `jit_step` that `train` runs.
 
-    `options` are libtpu flags (name without dashes -> value); None takes those of launch/libtpu_flags/. Running out
-    of memory is an answer (`out_of_memory`); ConfigError is for a mesh that does not fit the topology and for an
-    unknown flag.
+    `options` are libtpu flags (name without dashes -> value); None takes those of launch/libtpu_flags/. A program that
+    does not fit is a result too (`out_of_memory`). ConfigError is for a mesh that does not fit the topology, for an
+    unknown flag, and for offloading on a chip whose bandwidth to its host is not known.
     """
+    chip = topology.chip
+    if chip.host_bandwidth is None and config.compute.remat in stack.OFFLOADED:
+        raise ConfigError(
+            f"compute.remat={config.compute.remat} copies activations to host memory, and no bandwidth between a"
+            f" {chip.name} and its host is published, so the step cannot be timed; choose one that does not offload"
+        )
     mesh = make_mesh(config.mesh, describe(topology))
-    objective, batch, tokens, flops = work(config, mesh)
+    objective, batch, tokens, flops = step_of(config, mesh)
     tx = make_optimizer(config.optim)
-    # The shardings are computed before the mesh is set: jax.random.key fails where only described devices are.
+    # Before the mesh is set: jax.random.key fails in a mesh of described devices.
     state = abstract_state(objective, tx, mesh)
     step = jit_step(objective, tx, config.optim, mesh)
     options = flags.of(topology) if options is None else options
@@ -145,11 +157,11 @@ def compile_for(
 
 
 def sharded_bytes(tree: Any) -> int:
-    """Bytes that one chip holds of a tree of ShapeDtypeStruct with shardings; tile padding not counted."""
+    """Bytes that one device holds of a tree of ShapeDtypeStruct with shardings. Padding to tiles is not counted."""
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _reported_bytes(report: str) -> int:
-    """Temporaries in device memory by libtpu's memory-usage report; 0 without one."""
-    found = re.search(r"Memory Space: default.*?\nTotal bytes: (\d+)", report)
-    return int(found[1]) if found else 0
+    """Bytes of temporaries in device memory, by libtpu's memory-usage report; 0 without a report."""
+    total = re.search(r"Memory Space: default.*?\nTotal bytes: (\d+)", report)
+    return int(total[1]) if total else 0

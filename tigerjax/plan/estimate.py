@@ -1,16 +1,17 @@
-"""From a compiled program to a step time: the compiler's cycles, and first principles where it gives none.
+"""From a compiled program to the time of a step: the compiler's cycles, and our own arithmetic where it gives none.
 
-The schedule is walked once, in order, with one clock for the cores and one for each set of links:
+The schedule of one device is walked once, in order, with one clock for the core and one for each set of links:
 
     core   an instruction with cycles        cycles / clock
            a splash kernel                   its matrix products / (peak x an assumed share of it)
-           a collective that is synchronous  waits for its links, then bytes / bandwidth: exposed
-    links  an asynchronous collective        runs from its start on; what is not done at its `done` is exposed
+           a synchronous collective          waits for its links, then bytes / bandwidth; all of it is exposed
+    links  an asynchronous collective        runs from its start on; what is left at its `done` is exposed
            a copy to or from host memory     the same, at the host's bandwidth
 
 A loop's body is walked once and counts as often as it runs.
 """
 
+import math
 from typing import NamedTuple
 
 from jax.sharding import Mesh
@@ -22,13 +23,13 @@ from tigerjax.plan.topology import Topology
 from tigerjax.plan.trips import Program
 
 ATTENTION_SHARE = (0.5, 0.75)
-"""Share of the bfloat16 peak that splash kernels reach, (pessimistic, optimistic): our assumption, not a measurement.
-A published Llama-2-70B step on v5p (23.7 s, 692 tokens/s/chip, 4 rows of 4,096 a chip) is 1.4 s longer than the
-compiler's 22.3 s for the same program, and its attention kernels hold 0.86 (one backward kernel) to 1.05 s (two) of
-products at peak: a share of 0.61 to 0.75 if nothing else were in the difference."""
+"""Share of the bfloat16 peak that splash kernels reach, (pessimistic, optimistic). It is our assumption, not a
+measurement. A published Llama-2-70B step on v5p (23.7 s, 692 tokens/s/chip, 4 rows of 4,096 a chip) is 1.4 s longer
+than the compiler's 22.3 s for the same program. Its attention kernels hold 0.86 (one backward kernel) to 1.05 s (two)
+of products at peak, so the share is 0.61 to 0.75 if nothing else makes the difference."""
 
 HOST_MEMORY = "S(5)"
-"""How a layout says that an array is in the host's memory."""
+"""What a layout contains when the array is in the host's memory."""
 
 PRODUCTS = {"fwd": 2, "dkv": 4, "dq": 3}
 """Matrix products of a splash kernel, each 2 x rows x heads x T x T x head_dim / 2 operations (causal). The one
@@ -36,17 +37,18 @@ fused backward kernel has 5 and carries the name of dkv."""
 
 
 class Times(NamedTuple):
-    """Seconds; of a step, or of one walk through a computation."""
+    """Seconds of a step, or of one walk through a computation."""
 
     static: float = 0.0
-    """Estimated by the compiler."""
+    """What the compiler estimates."""
     attention: float = 0.0
+    """Splash kernels."""
     exposed: float = 0.0
     """The core waits for links."""
     transfers: float = 0.0
-    """All collectives, hidden or not."""
+    """All collectives, whether work hides them or not."""
     host: float = 0.0
-    """All copies to and from host memory, hidden or not."""
+    """All copies to and from host memory, whether work hides them or not."""
 
     @property
     def total(self) -> float:
@@ -75,7 +77,7 @@ class _Walk:
             self._busy("exposed", end - self.now)
 
     def _transfer(self, resource: str, seconds: float) -> float:
-        """Puts a transfer on its links; the time at which it is done."""
+        """Puts a transfer on its links, and returns the time at which it is done."""
         end = max(self.now, self.free.get(resource, 0.0)) + seconds
         self.free[resource] = end
         return end
@@ -98,8 +100,7 @@ class _Walk:
             if started is not None and started.name in self.ends:
                 self._until(self.ends.pop(started.name))
             return
-        found = self.e.collective(i)
-        for c, asynchronous in found:
+        for c, asynchronous in self.e.collectives_of(i):
             self.times = self.times._replace(transfers=self.times.transfers + c.seconds)
             end = self._transfer(c.axis, c.seconds)
             if asynchronous:
@@ -107,12 +108,12 @@ class _Walk:
             else:
                 self._until(end)
         if i.opcode == "copy-start" and HOST_MEMORY in i.shape:
-            seconds = min(shape_bytes(i.shape)[:2]) / self.e.chip.host_bandwidth
+            seconds = min(shape_bytes(i.shape)[:2]) / self.e.host_bandwidth
             self.times = self.times._replace(host=self.times.host + seconds)
             self.ends[i.name] = self._transfer("host", seconds)
         self._busy("static", i.cycles / self.e.chip.clock_hz)
         products = self.e.attention_flops(where, i)
-        self._busy("attention", products / (self.share * self.e.chip.peak_flops))
+        self._busy("attention", products / (self.share * self.e.chip.device_flops))
 
 
 class Estimator:
@@ -120,6 +121,8 @@ class Estimator:
 
     def __init__(self, program: Program, mesh: Mesh, topology: Topology):
         self.program, self.mesh, self.chip = program, mesh, topology.chip
+        # compile_for refuses to offload where the bandwidth is not known, so such a program copies nothing to the host.
+        self.host_bandwidth = topology.chip.host_bandwidth or math.inf
         self.links = Links(topology, mesh)
         self.fused_backward = not any("splash" in name and "_dq" in name for name in program.kernels())
         self._inside: dict[tuple[str, float], Times] = {}
@@ -135,7 +138,7 @@ class Estimator:
         return self._inside[key]
 
     def times_inside(self, i: Instruction, share: float) -> Times:
-        """Of a while with all its trips, a call, or a conditional's longest branch."""
+        """Times of a while with all its trips, of a call, or of the longest branch of a conditional."""
         if i.opcode == "while":
             body, condition = (self._computation(i.called(k)[0], share) for k in ("body", "condition"))
             return Times().plus(body.plus(condition), self.program.trips[i.name])
@@ -143,32 +146,25 @@ class Estimator:
             return self._computation((i.called("to_apply") or i.called("calls"))[0], share)
         return max((self._computation(c, share) for c in branches(i)), key=lambda t: t.total)
 
-    def collective(self, i: Instruction) -> list[tuple[Collective, bool]]:
-        """The collectives that one scheduled instruction is or starts."""
+    def collectives_of(self, i: Instruction) -> list[tuple[Collective, bool]]:
+        """The collectives that one scheduled instruction runs or starts, each with whether it is asynchronous."""
         return [
             (collectives.describe(i.name, k, op, asynchronous, self.mesh, self.links), asynchronous)
             for k, op, asynchronous in collectives.inside(self.program, i)
         ]
 
     def attention_flops(self, where: Computation, i: Instruction) -> float:
-        """Operations of a splash kernel, causal: half the square; 0 for anything else."""
+        """Operations of a splash kernel: causal, so half of the square. 0 for every other instruction."""
         if i.opcode != "custom-call" or "splash" not in (name := kernel_name(i)):
             return 0.0
         products = next((n for phase, n in PRODUCTS.items() if f"_{phase}" in name), 0)
         if self.fused_backward and "_dkv" in name:
             products += 1
-        # The queries: among the operands, the first of the largest arrays of numbers.
+        # The operands are not named. The queries are the first of the largest arrays of numbers among them.
         shapes = [
             (dtype, [int(d) for d in dims.split(",") if d])
             for operand in i.operands
             for dtype, dims in ARRAY.findall(where.instructions[operand].shape)
         ]
-        queries = max((dims for dtype, dims in shapes if dtype in ("bf16", "f32") and len(dims) > 2), key=_count)
-        return products * _count(queries) * queries[-2]  # 2 operations x half of the square
-
-
-def _count(dims: list[int]) -> int:
-    product = 1
-    for d in dims:
-        product *= d
-    return product
+        queries = max((dims for dtype, dims in shapes if dtype in ("bf16", "f32") and len(dims) > 2), key=math.prod)
+        return products * math.prod(queries) * queries[-2]  # 2 operations x half of the square

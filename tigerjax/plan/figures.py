@@ -1,4 +1,8 @@
-"""The figures of a plan, and how they are shown. GB is 1e9 bytes; every figure is of one chip and one step."""
+"""The figures of a plan, and the text that shows them.
+
+GB is 1e9 bytes. Every figure is of one step. Memory is that of one device, which is a chip, or half a chip on a TPU7x;
+FLOPs and tokens are those of one chip where the name says so.
+"""
 
 import re
 from typing import Any
@@ -18,13 +22,14 @@ UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
 def figures(config: RunConfig, topology: Topology, compiled: Compiled) -> dict[str, Any]:
-    """What `tigerjax plan --json` writes. Times and rates are missing when the program does not fit."""
+    """What `tigerjax plan --json` writes. When the program does not fit, it has no times and no rates."""
     chip, tokens, flops = topology.chip, compiled.tokens, compiled.flops / topology.chips
     shown: dict[str, Any] = {
         "config": config.name,
         "topology": topology.name,
         "slices": topology.slices,
         "chips": topology.chips,
+        "devices": topology.devices,
         "mesh": {axis: getattr(config.mesh, axis) for axis in AXES},
         "tokens_per_step": tokens,
         "hbm_gb": chip.hbm_bytes / GB,
@@ -57,6 +62,7 @@ def figures(config: RunConfig, topology: Topology, compiled: Compiled) -> dict[s
         "mfu_low": flops / chip.peak_flops / high,
         "tokens_per_s_per_chip": tokens / topology.chips / low,
         "tokens_per_s_per_chip_low": tokens / topology.chips / high,
+        "tokens_per_s_per_device": tokens / topology.devices / low,
         "collectives": collectives.by_axis(collectives.collectives(program, mesh, topology)),
         "kernels": program.kernels(),
         "uncounted_kernels": sorted(name for name in program.kernels() if "splash" not in name),
@@ -64,7 +70,7 @@ def figures(config: RunConfig, topology: Topology, compiled: Compiled) -> dict[s
 
 
 def duration(shown: dict[str, Any], tokens: float) -> dict[str, Any]:
-    """Days and chip-hours that `tokens` take, (low, high); empty when the program does not fit."""
+    """The days and chip-hours that `tokens` take, each as (low, high). Empty when the program does not fit."""
     if not shown["fits"]:
         return {}
     steps = tokens / shown["tokens_per_step"]
@@ -73,30 +79,33 @@ def duration(shown: dict[str, Any], tokens: float) -> dict[str, Any]:
 
 
 def buffers(report: str) -> list[tuple[float, str]]:
-    """(GB, shapes) of the largest temporaries of libtpu's memory-usage report, largest first.
+    """The temporaries in libtpu's memory-usage report as (GB, shapes), largest first.
 
-    Buffers that are not alive together share memory: `shapes` lists what stands there at different times.
+    Buffers that are not needed at the same time share memory: `shapes` lists all that use it in turn.
     """
-    found = []
+    out = []
     for line in report.splitlines():
         if match := BUFFER.match(line):
-            found.append((float(match[1]) * UNITS[match[2]] / GB, match[3]))
-    return sorted(found, key=lambda row: -row[0])
+            out.append((float(match[1]) * UNITS[match[2]] / GB, match[3]))
+    return sorted(out, key=lambda row: -row[0])
 
 
 def lines(shown: dict[str, Any], report: str) -> list[str]:
     """The plan as text: memory, time, traffic; for a program that does not fit, its largest buffers."""
-    mesh = " x ".join(f"{axis} {n}" for axis, n in shown["mesh"].items() if n > 1) or "1 chip"
+    mesh = " x ".join(f"{axis} {n}" for axis, n in shown["mesh"].items() if n > 1) or "1 device"
+    halves = shown["devices"] > shown["chips"]  # a chip has two devices: say of which a figure is
+    devices = f" of {shown['devices'] // shown['chips']} devices" if halves else ""
     slices = f"{shown['slices']} x " if shown["slices"] > 1 else ""
     out = [
-        f"{shown['config']} on {slices}{shown['topology']}: {shown['chips']} chips, {mesh}; a step of"
+        f"{shown['config']} on {slices}{shown['topology']}: {shown['chips']} chips"
+        f"{devices}, {mesh}; a step of"
         f" {shown['tokens_per_step']:,} tokens, compiled in {shown['compile_s']:.0f} s",
         "",
     ]
     if not shown["fits"]:
         return out + _too_large(shown, report)
     out += [
-        f"memory a chip      peak {shown['peak_gb']:.1f} of {shown['hbm_gb']:.1f} GB"
+        f"memory a {'device ' if halves else 'chip   '}   peak {shown['peak_gb']:.1f} of {shown['hbm_gb']:.1f} GB"
         f"   arguments {shown['argument_gb']:.1f}   temporaries {shown['temp_gb']:.1f}"
         f"   headroom {shown['headroom_gb']:.1f}"
         + (f"   in host memory {shown['host_gb']:.1f}" if shown["host_gb"] else ""),
@@ -115,7 +124,8 @@ def lines(shown: dict[str, Any], report: str) -> list[str]:
         f"step               {shown['step_s_low']:.2f} to {shown['step_s_high']:.2f} s (high: nothing overlaps)",
         f"MFU                at most {shown['mfu_bound']:.1%} ({shown['mfu_low']:.1%} at the high end)",
         f"tokens/s/chip      at most {shown['tokens_per_s_per_chip']:,.0f}"
-        f" ({shown['tokens_per_s_per_chip_low']:,.0f} at the high end)",
+        f" ({shown['tokens_per_s_per_chip_low']:,.0f} at the high end)"
+        + (f"; a device {shown['tokens_per_s_per_device']:,.0f}" if halves else ""),
         "",
         f"{'collective':26} {'axis':12} {'GB sent':>9} {'runs':>7} {'seconds':>9}",
     ]
@@ -136,7 +146,7 @@ def _too_large(shown: dict[str, Any], report: str) -> list[str]:
         f"does not fit: {shown['out_of_memory'].split(': ', 1)[-1].splitlines()[0]}",
         f"arguments alone (weights, optimiser, batch): {shown['argument_gb']:.1f} GB of {shown['hbm_gb']:.1f}",
         "",
-        "largest temporaries (shapes in one line share the memory at different times)",
+        "largest temporaries (the shapes of one line use the memory in turn)",
     ]
     for size, shapes in buffers(report)[:SHOWN_BUFFERS]:
         out.append(f"{size:9.3f} GB  {shapes if len(shapes) < 90 else shapes[:87] + '...'}")

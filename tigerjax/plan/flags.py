@@ -1,4 +1,4 @@
-"""libtpu flags of a TPU generation, from launch/libtpu_flags/: lines `--name=value`, `#` begins a comment."""
+"""The libtpu flags of a TPU generation, read from launch/libtpu_flags/: lines `--name=value`; `#` begins a comment."""
 
 import re
 from pathlib import Path
@@ -12,23 +12,26 @@ LINE = re.compile(r"--([a-z0-9_]+)=(\S+)")
 
 
 def read(path: str | Path) -> dict[str, str]:
-    """name without dashes -> value, as `compiler_options` takes them. ConfigError names a line that is no flag."""
+    """The flags of a file: name without dashes -> value, as `compiler_options` takes them. ConfigError names a line
+    that is no flag."""
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"libtpu flags {path} do not exist; give a file such as launch/libtpu_flags/v5p.txt")
-    found: dict[str, str] = {}
+    options: dict[str, str] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         text = line.partition("#")[0].strip()
         if not text:
             continue
         if (match := LINE.fullmatch(text)) is None:
             raise ConfigError(f"{path}:{number}: {text!r} is not --name=value")
-        found[match[1]] = match[2]
-    return found
+        options[match[1]] = match[2]
+    return options
 
 
 def of(topology: Topology) -> dict[str, str]:
-    """The flags that launch/ gives a slice of this generation; none on one host's 4 chips, where libtpu's defaults
-    already reduce-scatter, nor where the package was installed without launch/."""
+    """The flags that launch/ gives a slice of this generation.
+
+    There are none for the 4 chips of one host, because libtpu reduce-scatters there by default. There are none either
+    where the package was installed without launch/."""
     path = FOLDER / f"{topology.chip.name}.txt"
     return read(path) if topology.chips > 4 and path.is_file() else {}

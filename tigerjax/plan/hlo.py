@@ -1,9 +1,9 @@
-"""Reading the optimised, scheduled HLO of `compiled.as_text()`: computations, loops, cycles, kernels.
+"""Reads the optimised and scheduled HLO of `compiled.as_text()`: computations, loops, cycles, kernels.
 
-What the text says and what it does not (libtpu 0.0.42.1):
-- most fusions carry `estimated_cycles`; Pallas kernels, collectives and async copies carry none;
-- a scanned body stands there once, and `while` has no trip count: trips.py computes it;
-- an instruction may span lines, and such a line may start with `}`.
+What one has to know of the text (libtpu 0.0.42.1 and 0.0.52):
+- most fusions have `estimated_cycles`; Pallas kernels, collectives and asynchronous copies have none;
+- the body of a loop is there once, and `while` does not say how often it runs: trips.py computes that;
+- an instruction may go on over several lines, and such a line may start with `}`.
 """
 
 import re
@@ -20,7 +20,7 @@ ARRAY = re.compile(r"\b(pred|[suf]\d+|bf16|c\d+|f8\w+|[su]4)\[([\d,]*)\]")
 
 
 class Instruction(NamedTuple):
-    """One instruction. `shape` and `attributes` are text; `operands` are names, or a constant's literal."""
+    """One instruction. `shape` and `attributes` are text, `operands` are names; `literal` is the text of a constant."""
 
     name: str
     opcode: str
@@ -33,22 +33,22 @@ class Instruction(NamedTuple):
     @property
     def cycles(self) -> int:
         """The compiler's own estimate; 0 where it gives none."""
-        found = CYCLES.search(self.attributes)
-        return int(found[1]) if found else 0
+        match = CYCLES.search(self.attributes)
+        return int(match[1]) if match else 0
 
     def called(self, kind: str) -> list[str]:
-        """Computations named by attribute `kind`, such as body, condition, calls, branch_computations."""
-        found = re.search(rf"\b{kind}=(\{{[^}}]*\}}|%[\w.\-]+)", self.attributes)
-        return NAME.findall(found[1]) if found else []
+        """The computations in the attribute `kind`, such as body, condition, calls, branch_computations."""
+        match = re.search(rf"\b{kind}=(\{{[^}}]*\}}|%[\w.\-]+)", self.attributes)
+        return NAME.findall(match[1]) if match else []
 
     def attribute(self, kind: str) -> str | None:
-        """A plain attribute's text, such as `index` or `direction`; None where it is absent."""
-        found = re.search(rf"\b{kind}=([\w\"]+)", self.attributes)
-        return found[1].strip('"') if found else None
+        """The text of a plain attribute, such as `index` or `direction`; None where it is absent."""
+        match = re.search(rf"\b{kind}=([\w\"]+)", self.attributes)
+        return match[1].strip('"') if match else None
 
 
 class Computation(NamedTuple):
-    """Instructions in schedule order."""
+    """A named list of instructions, in the order of the schedule."""
 
     name: str
     instructions: dict[str, Instruction]
@@ -64,6 +64,8 @@ class Computation(NamedTuple):
 
 
 class Module(NamedTuple):
+    """A whole program: its computations by name, and the name of the one that it starts with."""
+
     computations: dict[str, Computation]
     entry: str
 
@@ -133,7 +135,7 @@ def _closing(text: str, start: int) -> int:
 
 
 def shape_bytes(shape: str) -> list[int]:
-    """Bytes of each array in a shape's text, in order; layouts are ignored, so padding of tiles is not counted."""
+    """Bytes of each array in the text of a shape, in order. Layouts are ignored, so padding to tiles is not counted."""
     sizes = []
     for dtype, dims in ARRAY.findall(shape):
         bits = 8 if dtype == "pred" else int(re.sub(r"\D.*", "", dtype.lstrip("bfsuc")) or 8)
@@ -145,11 +147,11 @@ def shape_bytes(shape: str) -> list[int]:
 
 
 def branches(i: Instruction) -> list[str]:
-    """Computations that a conditional chooses from."""
+    """The computations that a conditional chooses from."""
     return i.called("branch_computations") or i.called("true_computation") + i.called("false_computation")
 
 
 def kernel_name(i: Instruction) -> str:
-    """A Pallas kernel's own name; its instruction's name without the number where the compiler kept none."""
-    found = re.search(r'"?kernel_name"?\s*[=:]\s*"([^"]+)"', i.attributes)
-    return found[1] if found else re.sub(r"\.\d+$", "", i.name)
+    """The name of a Pallas kernel, or that of its instruction without the number where the text has none."""
+    match = re.search(r'"?kernel_name"?\s*[=:]\s*"([^"]+)"', i.attributes)
+    return match[1] if match else re.sub(r"\.\d+$", "", i.name)

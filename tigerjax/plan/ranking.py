@@ -1,4 +1,4 @@
-"""A search at the command line: progress while it runs, the ranking after it, the override line to paste."""
+"""A search as the command line shows it: progress while it runs, then the ranking and the overrides of the fastest."""
 
 import sys
 from pathlib import Path
@@ -16,9 +16,9 @@ SHOWN = 20
 def rank(
     base: RunConfig, config: Path, topology: Topology, *, words: list[str], work: Path, budget_s: float
 ) -> dict[str, Any]:
-    """Searches, prints, and returns what `--json` writes: `ranking`, fastest first, each with its `override`.
+    """Searches, prints the ranking, and returns what `--json` writes: `ranking`, fastest first, with `override`s.
 
-    `words` are the overrides that made `base` of the config file. ConfigError when nothing fits.
+    `words` are the overrides that turned the config file into `base`. ConfigError when nothing fits.
     """
     command = self_command(config, topology, words)
     bar = _bar() if sys.stdout.isatty() else None
@@ -39,8 +39,8 @@ def rank(
             work=work,
             budget_s=budget_s,
             echo=echo,
-            heard=lambda result: echo(line(result)),
-            progress=progress,
+            on_result=lambda result: echo(line(result)),
+            on_progress=progress,
         )
     finally:
         if bar is not None:
@@ -63,15 +63,15 @@ def rank(
 
 
 def self_command(config: Path, topology: Topology, words: list[str]) -> list[str]:
-    """`tigerjax plan CONFIG` on the slice, run by this Python."""
+    """The command line of `tigerjax plan CONFIG` for the slice, run by this Python."""
     plan = [sys.executable, "-m", "tigerjax", "plan", str(config)]
     return [*plan, "--topology", topology.name, "--slices", str(topology.slices), *words]
 
 
 def line(result: Result) -> str:
-    """One candidate and what became of it."""
+    """One candidate and its result."""
     c, f = result.candidate, result.figures
-    mesh = " x ".join(f"{axis} {n}" for axis, n in zip(AXES, c.mesh, strict=True) if n > 1) or "one chip"
+    mesh = " x ".join(f"{axis} {n}" for axis, n in zip(AXES, c.mesh, strict=True) if n > 1) or "one device"
     what = f"{mesh:28} {c.config.compute.remat:14} {c.rows:2} rows"
     if c.config.mesh.stage > 1:
         what += f"  {c.config.pipeline.microbatches} microbatches x {c.config.pipeline.rounds} rounds"

@@ -1,13 +1,13 @@
-"""Choosing mesh, remat and batch split for a config on a slice: arithmetic first, then the compiler.
+"""Chooses mesh, remat policy and batch split for a config on a slice: arithmetic first, then the compiler.
 
-enumerate   meshes x remat policies x rows a chip (by optim.accumulate) x pipeline microbatches and rounds;
-            the global batch stays the config's
-prune       what the config's own validation refuses, and what cannot fit: state + saved activations > HBM
-order       by a time estimate from peak, bubble and traffic alone, best first
-compile     each in its own process, which gives its memory back; its plan is kept as a JSON file, so that a
-            search that was stopped goes on; what is implied by a result is not compiled:
-            out of memory rules out the same mesh and rows with a policy that saves as much or more, or with
-            more rows; a fit rules out policies that save less
+enumerate   meshes x remat policies x rows a device (by optim.accumulate) x pipeline microbatches and rounds;
+            the global batch stays that of the config
+prune       what the config's own validation refuses, and what cannot fit: state + saved activations > memory
+order       by a rough time from peak, bubble and traffic alone, best first
+compile     each candidate in a process of its own, which gives its memory back. Its figures are written as a JSON file,
+            so that a search that was stopped goes on. A result implies others, which are not compiled: what does not
+            fit rules out the same mesh with more rows or a policy that saves as much; what fits rules out policies
+            that compute more again
 """
 
 import dataclasses
@@ -33,18 +33,18 @@ from tigerjax.plan import flags
 from tigerjax.plan.topology import Topology
 
 MAX_TENSOR = 8
-"""Past it a layer's activations travel more than they compute, on every chip here."""
+"""With a larger degree, sending a layer's activations takes longer than computing them, on every chip here."""
 SEARCHED: tuple[Remat, ...] = tuple(name for name in typing.get_args(Remat) if name != "none")
-"""save_dots keeps every product; "none" keeps also what costs nothing to compute again."""
+"""Without "none": save_dots keeps every product already, and "none" adds only what costs nothing to compute again."""
 MAX_ROWS = 16
-"""Rows of a micro-batch on one chip; one that needs more is better served by a longer row."""
+"""Of a micro-batch on one device. Longer rows serve better than more of them."""
 ROUNDS = (1, 2, 4, 5)
 MICROBATCHES_PER_STAGE = (1, 2, 4)
 NOT_HIDDEN = 0.1
-"""Share of what could run side by side that the order assumes does not."""
+"""The order assumes that this share of what could overlap does not."""
 SIZES = {"float32": 4, "bfloat16": 2}
 SOURCES = ("config", "mesh.py", "model", "train", "plan")
-"""What, under tigerjax/, a result depends on."""
+"""The part of tigerjax/ that a result depends on."""
 
 
 class Candidate(NamedTuple):
@@ -52,11 +52,11 @@ class Candidate(NamedTuple):
 
     config: RunConfig
     rows: int
-    """Rows of a micro-batch for each chip that holds different ones (data x stage x fsdp)."""
+    """Rows of a micro-batch on each device that holds different ones (data x stage x fsdp)."""
     memory: float
-    """Bytes that it needs at least: state and saved activations."""
+    """The least bytes that it needs: state and saved activations."""
     seconds: float
-    """Of a step, from first principles; for the order alone."""
+    """A rough time of a step, which only the order uses."""
 
     @property
     def mesh(self) -> tuple[int, ...]:
@@ -64,7 +64,7 @@ class Candidate(NamedTuple):
         return (m.data, m.stage, m.fsdp, m.tensor)
 
     def overrides(self, base: RunConfig) -> list[str]:
-        """The words that make `base` this config on the command line."""
+        """The options that turn `base` into this config on the command line."""
         had, want = (dict(line.split(" = ", 1) for line in config_lib.dump(c)) for c in (base, self.config))
         changed = sorted(k for k in want if want[k] != had[k])
         return [word for k in changed for word in (f"--{k.replace('_', '-')}", want[k].strip("'"))]
@@ -76,12 +76,12 @@ class Result(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Tokens a second and chip, an upper bound; 0 when the program does not fit or was refused."""
+        """At most so many tokens a second and chip; 0 when the program does not fit or was refused."""
         return self.figures.get("tokens_per_s_per_chip", 0.0)
 
 
 def enumerate_candidates(base: RunConfig, topology: Topology) -> tuple[list[Candidate], dict[str, int]]:
-    """Candidates, most promising first, and how many were left out for what reason."""
+    """The candidates, most promising first, and how many were left out for which reason."""
     out: list[Candidate] = []
     left_out = {"refused by the config": 0, "cannot fit": 0}
     for mesh, pipeline, remat in _grid(base, topology):
@@ -109,13 +109,15 @@ def enumerate_candidates(base: RunConfig, topology: Topology) -> tuple[list[Cand
 
 
 def _grid(base: RunConfig, topology: Topology) -> Iterator[tuple[MeshConfig, PipelineConfig, Remat]]:
-    per_slice = topology.chips // topology.slices
+    per_slice = topology.devices // topology.slices
+    offload = topology.chip.host_bandwidth is not None
+    policies = [remat for remat in SEARCHED if offload or remat not in stack.OFFLOADED]
     for stage in _divisors(math.gcd(per_slice, base.model.num_layers)):
         for tensor in _divisors(per_slice // stage):
             if tensor > MAX_TENSOR:
                 continue
             mesh = MeshConfig(data=topology.slices, stage=stage, fsdp=per_slice // stage // tensor, tensor=tensor)
-            for remat in SEARCHED:
+            for remat in policies:
                 if stage == 1:
                     yield mesh, PipelineConfig(), remat
                     continue
@@ -129,7 +131,7 @@ def _divisors(n: int) -> list[int]:
 
 
 def least_memory(c: RunConfig) -> float:
-    """Bytes of one chip that are alive when the forward pass ends: state, and what the policy saves of each layer."""
+    """Bytes that one device holds when the forward pass ends: state, and what the policy saves of each layer."""
     m, model = c.mesh, c.model
     layers, ends = families.of(model).layer_weights(model), families.of(model).end_weights(model)
     held = layers * model.num_layers / (m.stage * m.fsdp * m.tensor) + ends / (m.fsdp * m.tensor)
@@ -141,13 +143,13 @@ def least_memory(c: RunConfig) -> float:
 
 
 def kept_per_token(c: RunConfig, names: Sequence[str]) -> float:
-    """Bytes of a token and a layer under these checkpoint_names of model/stack.py."""
+    """Bytes of one token and layer that these checkpoint_names of model/stack.py hold."""
     features = families.of(c.model).saved_features(c.model)
     return SIZES[c.compute.dtype] * sum(features.get(name, 0) for name in names)
 
 
 def on_device(c: RunConfig) -> tuple[str, ...]:
-    """What the remat policy keeps in the chip's memory, the block's input included unless that is offloaded."""
+    """The checkpoint_names that the remat policy keeps in device memory; the block's input too, if not offloaded."""
     if c.compute.remat == "none":
         return (stack.BLOCK_IN, *stack.SAVED["save_dots"])
     offloaded = stack.OFFLOADED.get(c.compute.remat, ())
@@ -155,12 +157,12 @@ def on_device(c: RunConfig) -> tuple[str, ...]:
 
 
 def least_seconds(c: RunConfig, topology: Topology) -> float:
-    """A rough time of a step, for the order alone: products at peak, recomputation, bubble, and what of the traffic
-    these do not hide. No figure of a plan comes from here."""
+    """A rough time of a step: products at peak, recomputation, bubble, and the traffic that these do not hide. Only the
+    order of the candidates uses it; no figure of a plan comes from here."""
     chip, m, model, family = topology.chip, c.mesh, c.model, families.of(c.model)
     layer_weights = family.layer_weights(model)
     tokens = c.batch_rows * c.data.seq_len
-    compute = family.model_flops(model, tokens=tokens, seq_len=c.data.seq_len) / topology.chips / chip.peak_flops
+    compute = family.model_flops(model, tokens=tokens, seq_len=c.data.seq_len) / topology.devices / chip.device_flops
     again = run_again(c) / layer_weights
     compute *= 1 + again / 3
     if m.stage > 1:
@@ -173,21 +175,25 @@ def least_seconds(c: RunConfig, topology: Topology) -> float:
     share = tokens / (m.data * m.fsdp) * model.num_layers / m.stage
     moved = share * model.model_dim * 2 * 4 * (3 if again else 2) * (m.tensor - 1) / m.tensor
     offloaded = 2 * share / m.tensor * kept_per_token(c, stack.OFFLOADED.get(c.compute.remat, ()))
-    ring = 2 * chip.link_bandwidth
-    side_by_side = (compute, gathered / (ring * len(topology.shape)), offloaded / chip.host_bandwidth)
+    ring = 2 * chip.link_bandwidth / chip.devices
+    side_by_side = (
+        compute,
+        gathered / (ring * chip.devices * len(topology.shape)),  # enters a chip once for all its devices
+        offloaded / (chip.host_bandwidth or math.inf),
+    )
     return max(side_by_side) + NOT_HIDDEN * (sum(side_by_side) - max(side_by_side)) + moved / ring
 
 
 def run_again(c: RunConfig) -> int:
-    """Weights of a layer whose products the backward pass computes a second time, with attention counted as the weights
-    that would cost as much."""
+    """How many weights of a layer have products that the backward pass computes a second time. Attention itself counts
+    as the weights that would cost as much."""
     saved = (*on_device(c), *stack.OFFLOADED.get(c.compute.remat, ()))
     again = families.of(c.model).recomputed_weights(c.model, seq_len=c.data.seq_len)
     return sum(weights for name, weights in again.items() if name not in saved)
 
 
 def implied(candidate: Candidate, results: Sequence[Result]) -> str | None:
-    """Why a candidate need not be compiled, given what was; None when it must be."""
+    """The reason why a candidate need not be compiled after these results; None when it must be."""
     mine = candidate.config
     saved = kept_per_token(mine, on_device(mine))
     for (theirs, rows, *_), figures in results:
@@ -195,15 +201,15 @@ def implied(candidate: Candidate, results: Sequence[Result]) -> str | None:
             continue
         if figures.get("fits") is False and candidate.rows >= rows:
             if saved >= kept_per_token(theirs, on_device(theirs)):
-                return "more than what did not fit"
+                return "needs more memory than what did not fit"
         if figures.get("fits") and candidate.rows == rows and theirs.compute.remat not in stack.OFFLOADED:
             if run_again(mine) >= run_again(theirs):
-                return "computes again what another that fits does not"
+                return "computes more again than another that fits"
     return None
 
 
 def key(config: RunConfig, topology: Topology) -> str:
-    """Of a result: the config but for its name, the slice, the versions and the sources that it depends on."""
+    """The name of a result's file: a hash of the config without its name, the slice, the versions and the sources."""
     root = Path(tigerjax.__file__).parent
     parts = [line for line in config_lib.dump(config) if not line.startswith("name = ")]
     parts += [topology.name, str(topology.slices), str(flags.of(topology))]
@@ -223,13 +229,13 @@ def search(
     work: Path,
     budget_s: float,
     echo: Callable[[str], None],
-    heard: Callable[[Result], None] = lambda result: None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    on_result: Callable[[Result], None] = lambda result: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Result]:
-    """Compiles candidates until none is left or the budget is spent; results, fastest first.
+    """Compiles candidates until none is left or the budget is spent, and returns the results, fastest first.
 
-    `command` is `tigerjax plan CONFIG` with its topology, as words; each candidate is that with overrides and
-    `--json`. Results that an earlier search left in `work` cost nothing.
+    `command` is the command line `tigerjax plan CONFIG` with its topology; a candidate adds overrides and `--json`.
+    `work` is the folder of results: those that an earlier search left there are read, not compiled again.
     """
     work.mkdir(parents=True, exist_ok=True)
     candidates, left_out = enumerate_candidates(base, topology)
@@ -238,7 +244,7 @@ def search(
     results: list[Result] = []
     deadline = time.monotonic() + budget_s
     for place, candidate in enumerate(candidates):
-        progress(place, len(candidates))
+        on_progress(place, len(candidates))
         if implied(candidate, results):
             continue
         path = work / f"{key(candidate.config, topology)}.json"
@@ -249,13 +255,13 @@ def search(
             manifest.write_json(path, _compile(command + candidate.overrides(base), max(60.0, 2 * budget_s)))
         figures = json.loads(path.read_text(encoding="utf-8"))
         results.append(Result(candidate, figures))
-        heard(results[-1])
-    progress(len(candidates), len(candidates))
+        on_result(results[-1])
+    on_progress(len(candidates), len(candidates))
     return sorted(results, key=lambda r: -r.rate)
 
 
 def _compile(command: list[str], timeout_s: float) -> dict[str, Any]:
-    """The figures of a candidate, or {fits: None, error} when it is refused."""
+    """The figures of a candidate; {fits: None, error} when the command refuses it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "figures.json"
         try:
@@ -264,5 +270,5 @@ def _compile(command: list[str], timeout_s: float) -> dict[str, Any]:
             return {"fits": None, "error": f"not compiled within {timeout_s:.0f} s"}
         if run.returncode == 0 and path.is_file():
             return json.loads(path.read_text(encoding="utf-8"))
-    said = [text for text in run.stderr.strip().splitlines() if text.strip()]
-    return {"fits": None, "error": said[-1] if said else f"exit code {run.returncode}"}
+    messages = [text for text in run.stderr.strip().splitlines() if text.strip()]
+    return {"fits": None, "error": messages[-1] if messages else f"exit code {run.returncode}"}

@@ -1,7 +1,9 @@
-"""TPU slices by name: published facts of their chips, and described devices."""
+"""TPU slices by name: what is published about their chips, and devices to compile for."""
 
 import dataclasses
+import importlib.metadata
 import importlib.util
+import math
 import os
 import re
 from typing import Any
@@ -9,52 +11,70 @@ from typing import Any
 from tigerjax.errors import ConfigError, near_miss
 
 COMPILER_ENVIRONMENT = {
-    "JAX_PLATFORMS": "cpu",  # the host's own backend; the TPU is only described
-    "TPU_SKIP_MDS_QUERY": "1",  # no question to a cloud metadata server that is not there
+    "JAX_PLATFORMS": "cpu",  # for the host's own arrays; the TPU is only described
+    "TPU_SKIP_MDS_QUERY": "1",  # else libtpu asks for the metadata server of a cloud VM
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # else a lock file admits one process at a time
-    "TPU_ACCELERATOR_TYPE": "v5p-8",  # this and the next only spare two warnings; the topology is always given
+    "TPU_ACCELERATOR_TYPE": "v5p-8",  # this and the next avoid two warnings; the topology is always given
     "TPU_WORKER_HOSTNAMES": "localhost",
 }
-"""What libtpu needs to compile on a machine without a TPU; to be set before jax is imported."""
+"""What libtpu needs to compile on a machine without a TPU. It must be set before jax is imported."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Chip:
-    """Facts of one chip. Rates are per second, bandwidths are bytes a second in one direction."""
+    """Facts of one chip. Rates are per second; bandwidths are bytes a second in one direction.
+
+    There are two sources. "Cloud" is Google Cloud's page of the generation, such as
+    https://docs.cloud.google.com/tpu/docs/tpu7x. "The book" is part 2 of "How to Scale Your Model" (Google
+    DeepMind, 2025).
+    """
 
     name: str
+    device_kind: str
+    """What jax calls a device of this chip."""
+    devices: int
+    """Devices that jax sees on one chip. On a TPU7x it is two: each has its own TensorCore and half of the memory, and
+    both share the chip's links (Cloud). Everywhere else it is one."""
     peak_flops: float
-    """Dense bfloat16 (Google Cloud TPU documentation)."""
+    """Dense bfloat16, all devices of the chip together (Cloud)."""
     hbm_bytes: int
-    """What the compiler of libtpu 0.0.42.1 lets a program use: the figure of its out-of-memory message."""
+    """Memory that the compiler lets a program use on one device: the figure of its out-of-memory message."""
     hbm_bandwidth: float
-    """Google Cloud TPU documentation."""
+    """All devices of the chip together (Cloud)."""
     clock_hz: float
-    """Of `estimated_cycles`; matrix units x 2 x side^2 x clock is the peak above (a test compiles a matmul)."""
+    """The clock in which the compiler counts `estimated_cycles`. No page states it. It is the peak above divided by the
+    operations of all matrix units in one cycle, and a test compares it with the cycles of a compiled matmul."""
     link_bandwidth: float
-    """One ICI link, one way: the achievable figure of "How to Scale Your Model" (Google DeepMind 2025), part 2.
-    The Cloud documentation's nominal figure is a tenth higher."""
+    """One ICI link, one way, as far as programs reach it (the book). Cloud's figure is a tenth higher. The book has no
+    TPU7x. Cloud gives it the links of a v5p (1200 GB/s a chip, both ways), so it has the v5p's figure here."""
     dcn_bandwidth: float
-    """Of one chip's share of the host's network cards, out; the same table."""
-    host_bandwidth: float
-    """Between a chip and its host's memory, one way (PCIe); the same part of the same book."""
+    """To the data-centre network, out: a chip's share of its host's network cards (the book; for TPU7x Cloud)."""
+    host_bandwidth: float | None
+    """Between a chip and the memory of its host, one way, by PCIe (the book). None where no figure is published."""
+    die_bandwidth: float | None = None
+    """Between the two devices of a TPU7x, one way: six times an ICI link (Cloud). None for chips of one device."""
     dims: int
     """Axes of the torus."""
     wrap_multiple: int
+    """An axis closes into a ring when its size is a multiple of this."""
     whole_cube: bool
-    """Whether axes wrap together (v4, v5p: when every one is a multiple of `wrap_multiple`) or each by itself."""
+    """Whether an axis closes only when all of them do (v4, v5p, TPU7x), or each by itself."""
     chip_config: str
-    """libtpu's name for the way cores make devices; "megacore" joins the two TensorCores of a v4 or v5p chip."""
+    """libtpu's name for how the cores of a chip make devices. "megacore" joins the two TensorCores of a v4 or v5p chip
+    into one device."""
 
     @property
-    def device_kind(self) -> str:
-        return {"v4": "TPU v4", "v5p": "TPU v5", "v5e": "TPU v5 lite", "v6e": "TPU v6 lite"}[self.name]
+    def device_flops(self) -> float:
+        """The bfloat16 peak of one device."""
+        return self.peak_flops / self.devices
 
 
 GIB = 2**30
 CHIPS = {
     "v4": Chip(
         name="v4",
+        device_kind="TPU v4",
+        devices=1,
         peak_flops=275e12,
         hbm_bytes=int(30.75 * GIB),
         hbm_bandwidth=1.2e12,
@@ -69,6 +89,8 @@ CHIPS = {
     ),
     "v5p": Chip(
         name="v5p",
+        device_kind="TPU v5",
+        devices=1,
         peak_flops=459e12,
         hbm_bytes=int(95.74 * GIB),
         hbm_bandwidth=2.765e12,
@@ -83,6 +105,8 @@ CHIPS = {
     ),
     "v5e": Chip(
         name="v5e",
+        device_kind="TPU v5 lite",
+        devices=1,
         peak_flops=197e12,
         hbm_bytes=int(15.75 * GIB),
         hbm_bandwidth=8.1e11,
@@ -97,6 +121,8 @@ CHIPS = {
     ),
     "v6e": Chip(
         name="v6e",
+        device_kind="TPU v6 lite",
+        devices=1,
         peak_flops=918e12,
         hbm_bytes=int(31.25 * GIB),
         hbm_bandwidth=1.638e12,
@@ -109,6 +135,23 @@ CHIPS = {
         whole_cube=False,
         chip_config="default",
     ),
+    "tpu7x": Chip(
+        name="tpu7x",
+        device_kind="TPU7x",
+        devices=2,
+        peak_flops=2307e12,
+        hbm_bytes=int(94.74 * GIB),
+        hbm_bandwidth=7.38e12,
+        clock_hz=2.2e9,
+        link_bandwidth=9e10,
+        dcn_bandwidth=1.25e10,
+        host_bandwidth=None,
+        die_bandwidth=5.4e11,
+        dims=3,
+        wrap_multiple=4,
+        whole_cube=True,
+        chip_config="default",
+    ),
 }
 
 
@@ -118,7 +161,7 @@ class Topology:
 
     chip: Chip
     shape: tuple[int, ...]
-    """Chips along each axis of the torus: two for v5e and v6e, three for v4 and v5p."""
+    """Chips along each axis of the torus: two axes for v5e and v6e, three for v4, v5p and TPU7x."""
     slices: int = 1
 
     @property
@@ -127,32 +170,34 @@ class Topology:
 
     @property
     def chips(self) -> int:
-        n = self.slices
-        for size in self.shape:
-            n *= size
-        return n
+        return self.slices * math.prod(self.shape)
+
+    @property
+    def devices(self) -> int:
+        """What the degrees of a mesh on this topology must multiply to."""
+        return self.chips * self.chip.devices
 
     @property
     def wrap(self) -> tuple[bool, ...]:
-        """Which axes close into rings. v4 and v5p: all, if every size is a multiple of 4 (whole cubes through the
-        optical switches), else none. v5e and v6e: an axis that spans the pod's 16."""
+        """Which axes close into rings. v4, v5p and TPU7x: all of them if every size is a multiple of 4 (whole cubes are
+        joined by optical switches), else none. v5e and v6e: an axis that spans the 16 chips of the pod."""
         each = tuple(size % self.chip.wrap_multiple == 0 for size in self.shape)
         return (all(each),) * len(each) if self.chip.whole_cube else each
 
 
 def parse(text: str, slices: int = 1) -> Topology:
-    """`v5p:4x4x4` is 64 chips. ConfigError for a chip or a shape that is not there.
+    """The topology that `text` names: `v5p:4x4x4` is 64 chips. ConfigError for an unknown chip or shape.
 
-    Sizes count chips; Cloud's accelerator names count TensorCores on v4 and v5p (v5p-128 is 4x4x4).
+    The sizes count chips. Cloud's names of accelerators count TensorCores on v4, v5p and TPU7x: v5p-128 is 4x4x4.
     """
-    known = "v4:4x4x4, v5p:4x8x8, v5e:16x16 or v6e:16x16"
-    match = re.fullmatch(r"(v\w+):(\d+(?:x\d+)*)", text)
+    examples = "v4:4x4x4, v5p:4x8x8, v5e:16x16, v6e:16x16 or tpu7x:4x4x4"
+    match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", text)
     if match is None or match[1] not in CHIPS:
         near = near_miss(text.partition(":")[0], CHIPS)
-        raise ConfigError(f"topology {text!r} is not CHIP:SHAPE{near}; give chips along each axis, such as {known}")
+        raise ConfigError(f"topology {text!r} is not CHIP:SHAPE{near}; give chips along each axis, such as {examples}")
     chip, shape = CHIPS[match[1]], tuple(int(size) for size in match[2].split("x"))
     if len(shape) != chip.dims or min(shape) < 1:
-        raise ConfigError(f"topology {text!r}: {chip.name} slices have {chip.dims} axes; write it like {known}")
+        raise ConfigError(f"topology {text!r}: {chip.name} slices have {chip.dims} axes; write it like {examples}")
     if chip.dims == 2 and max(shape) > 16:
         raise ConfigError(f"topology {text!r}: a {chip.name} pod is 16x16; use --slices for more")
     if slices < 1:
@@ -161,18 +206,26 @@ def parse(text: str, slices: int = 1) -> Topology:
 
 
 def set_compiler_environment() -> None:
-    """Puts COMPILER_ENVIRONMENT in place; ConfigError where libtpu is not installed. Call before importing jax."""
+    """Sets COMPILER_ENVIRONMENT, except what the environment has already. ConfigError where libtpu is not installed.
+
+    Call it before jax is imported.
+    """
     if importlib.util.find_spec("libtpu") is None:
+        jax = importlib.metadata.version("jax")
         raise ConfigError(
-            "the TPU compiler is not installed: `pip install libtpu==0.0.42.1` (the version that jax 0.10.2 pins;"
-            " a newer one writes programs that this jax cannot read back)"
+            f"the TPU compiler is not installed: `pip install '{_libtpu_of(jax)}'`, which goes with jax {jax}"
         )
     for name, value in COMPILER_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
+def _libtpu_of(jax: str) -> str:
+    """The requirement for pip. A libtpu that is newer than 0.0.42 writes programs that jax 0.10 cannot read back."""
+    return "libtpu==0.0.42.1" if jax.startswith("0.10.") else "libtpu>=0.0.52"
+
+
 def describe(topology: Topology) -> list[Any]:
-    """The slice's devices, which can be compiled for and nothing else."""
+    """The devices of the slice. Programs can be compiled for them, and nothing can be run on them."""
     set_compiler_environment()
     from jax.experimental import topologies
 

@@ -1,7 +1,8 @@
-"""How often each loop of a program runs, and what a step is made of when loops are counted.
+"""How often each loop of a program runs, and what a step consists of when loops are multiplied out.
 
-A `while` of optimised HLO carries no trip count. Its counters are run here, alone: the condition's bound and the
-body's step are read as they stand (windowed einsums step by 2; a bound may be an element of the carried tuple).
+A `while` of optimised HLO does not say how often it runs. So its counters are run here, and nothing else of the loop.
+Bound and step are read from the text: not every loop counts by 1 (windowed einsums count by 2), and a bound may be an
+element of the carried tuple.
 """
 
 import functools
@@ -15,11 +16,11 @@ MAX_TRIPS = 1_000_000
 
 
 class Unknown(Exception):
-    """A scalar that depends on data."""
+    """The value of a scalar depends on data."""
 
 
 class _Scalars:
-    """Evaluates integer scalars of one computation, given what is known of its parameters."""
+    """Evaluates integer scalars of one computation. `arguments` are the parameters whose values are known."""
 
     def __init__(self, module: Module, computation: Computation, arguments: dict[int, Any]):
         self.module, self.computation, self.arguments = module, computation, arguments
@@ -89,7 +90,7 @@ COMPARE: dict[str, Any] = {
 
 
 def trip_count(module: Module, computation: Computation, loop: Instruction) -> int:
-    """Times that `loop` (a while inside `computation`) runs, by running its counters alone.
+    """How often `loop` runs, a while inside `computation`. Only its counters are run.
 
     ValueError where the count depends on data.
     """
@@ -122,7 +123,7 @@ def trip_count(module: Module, computation: Computation, loop: Instruction) -> i
 
 
 def _counters(condition: Computation) -> set[int]:
-    """Tuple elements that the condition reads."""
+    """The elements of the carried tuple that the condition reads."""
     return {
         int(i.attribute("index") or 0)
         for i in condition.instructions.values()
@@ -131,7 +132,7 @@ def _counters(condition: Computation) -> set[int]:
 
 
 def _unchanged(body: Computation, k: int) -> bool:
-    """Whether the body hands element k on as it came."""
+    """Whether the body returns element k of the carried tuple unchanged."""
     i = body.instructions[body.root.operands[k]]
     while i.opcode in ("copy", "bitcast"):
         i = body.instructions[i.operands[0]]
@@ -139,7 +140,7 @@ def _unchanged(body: Computation, k: int) -> bool:
 
 
 class Visit(NamedTuple):
-    """An instruction that runs `times` a step, inside the computation `where`."""
+    """An instruction of the computation `where`, which runs `times` a step."""
 
     where: Computation
     instruction: Instruction
@@ -149,14 +150,14 @@ class Visit(NamedTuple):
 
 
 class Program:
-    """A module with its loops counted once."""
+    """A module, with the trip count of each of its loops."""
 
     def __init__(self, text: str):
         self.module = parse(text)
 
     @functools.cached_property
     def trips(self) -> dict[str, int]:
-        """Trip count of every while, by its name."""
+        """The trip count of every while, by its name."""
         return {
             i.name: trip_count(self.module, c, i)
             for c in self.module.computations.values()
@@ -166,14 +167,14 @@ class Program:
 
     @functools.cached_property
     def cycles(self) -> int:
-        """Estimated cycles of a step: loops times their trips, of a conditional its longest branch."""
+        """The estimated cycles of a step: loops times their trips, and of a conditional the longest branch."""
         return self._cycles(self.module.entry)
 
     def _cycles(self, name: str) -> int:
         return sum(self.cycles_of(i) for i in self.module.computations[name].instructions.values())
 
     def cycles_of(self, i: Instruction) -> int:
-        """Of one instruction, with what it calls on the core itself."""
+        """The cycles of one instruction, with what it calls on the core."""
         if i.opcode == "while":
             return self.trips[i.name] * sum(self._cycles(c) for k in ("condition", "body") for c in i.called(k))
         if i.opcode == "call":
@@ -183,7 +184,7 @@ class Program:
         return i.cycles
 
     def visits(self) -> Iterator[Visit]:
-        """Every scheduled instruction of a step, loops and calls entered, fusions not."""
+        """Every scheduled instruction of a step, with those inside loops and calls, but not inside fusions."""
         yield from self._visits(self.module.entry, 1, ())
 
     def _visits(self, name: str, times: int, loops: tuple[str, ...]) -> Iterator[Visit]:
@@ -201,7 +202,7 @@ class Program:
                 yield from self._visits(longest, times, loops)
 
     def kernels(self) -> dict[str, int]:
-        """Pallas kernels by name, with their calls a step."""
+        """Pallas kernels by name, with how often each runs in a step."""
         counts: dict[str, int] = {}
         for visit in self.visits():
             i = visit.instruction

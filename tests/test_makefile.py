@@ -1,0 +1,63 @@
+"""Which Python and which lock `make` takes. The Pythons are stand-ins; nothing is installed."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def install_lines(folder: Path, pythons: dict[str, str | None], *arguments: str) -> list[str]:
+    """What `make venv` would install, with these Pythons first on the PATH: name -> version, None for one that fails.
+
+    Those of python3.13, python3.12 and python3 that are not named fail too, so that this machine's own do not count.
+    """
+    for name in ("python3.13", "python3.12", "python3"):
+        version = pythons.get(name)
+        answers = f'case "$2" in *%d*) echo {version} ;; esac' if version else "echo no such version >&2; exit 127"
+        (folder / name).write_text(f"#!/bin/sh\n{answers}\n", encoding="utf-8")
+        (folder / name).chmod(0o755)
+    env = {name: value for name, value in os.environ.items() if name not in ("PYTHON", "PEERS", "MAKEFLAGS")}
+    env["PATH"] = f"{folder}:{env['PATH']}"
+    command = ["make", "-n", "venv", f"VENV={folder}/venv", *arguments]  # not the venv that runs this test: it is made
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [line.split(" install ")[1] for line in done.stdout.splitlines() if "install -r" in line]
+
+
+@pytest.mark.parametrize(
+    ("pythons", "lock"),
+    [
+        ({"python3.13": "3.13.1", "python3.12": "3.12.4", "python3": "3.11.7"}, "requirements-py312.lock"),
+        ({"python3.13": None, "python3.12": "3.12.4", "python3": "3.11.7"}, "requirements-py312.lock"),
+        ({"python3.13": None, "python3.12": None, "python3": "3.11.7"}, "requirements-py311.lock"),
+    ],
+)
+def test_make_takes_the_first_python_that_runs_and_its_lock(tmp_path, pythons, lock):
+    assert install_lines(tmp_path, pythons)[0] == f"-r {lock}"
+
+
+def test_a_named_python_comes_before_all_others(tmp_path):
+    pythons = {"python3.13": "3.13.1", "python3": "3.11.7"}
+    assert install_lines(tmp_path, pythons, "PYTHON=python3")[0] == "-r requirements-py311.lock"
+
+
+def test_the_peers_come_with_python_3_11_and_on_request_with_a_newer_one(tmp_path):
+    with_peers = ["-r requirements-py311.lock", "-r requirements-py311.lock -r requirements-peers.lock"]
+    assert install_lines(tmp_path, {"python3": "3.11.7"}) == with_peers
+    assert install_lines(tmp_path, {"python3": "3.11.7"}, "PEERS=") == with_peers[:1]
+    newer = [line.replace("py311", "py312") for line in with_peers]
+    assert install_lines(tmp_path, {"python3.13": "3.13.1"}) == newer[:1]
+    assert install_lines(tmp_path, {"python3.13": "3.13.1"}, "PEERS=1") == newer
+
+
+def test_the_locks_have_one_version_a_package_and_the_peers_are_in_none_of_the_others():
+    def packages(name: str) -> list[str]:
+        lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+        return [line.partition("==")[0].lower() for line in lines if not line.startswith("#")]
+
+    locks = [packages(f"requirements-{name}.lock") for name in ("py311", "py312", "peers")]
+    assert all(len(set(lock)) == len(lock) for lock in locks)
+    assert set(locks[0]) == set(locks[1]) and not set(locks[0]) & set(locks[2]) and "torch" in locks[2]
