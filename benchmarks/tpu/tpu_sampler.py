@@ -1,6 +1,6 @@
 """The sampler's programs compiled for described TPU slices: memory of a chip, and the time of a decode step.
 
-    python benchmarks/tpu/tpu_sampler.py --out runs/tpu_sampler          every row, a process each, or read from there
+    python benchmarks/tpu/tpu_sampler.py --out runs/tpu_sampler      each row in a process; finished rows are read
     python benchmarks/tpu/tpu_sampler.py --out runs/tpu_sampler --only 70b_v5p8_80 --again
     python benchmarks/tpu/tpu_sampler.py --out runs/tpu_sampler --write  the table of docs/TPU.md from the files
 

@@ -1,6 +1,6 @@
 """Llama-2 steps compiled for described TPU slices: memory and static time beside MaxText's at its published settings.
 
-    python benchmarks/tpu/tpu_table.py --out runs/tpu_table         every row, a process each; finished rows are read
+    python benchmarks/tpu/tpu_table.py --out runs/tpu_table         each row in a process; finished rows are read
     python benchmarks/tpu/tpu_table.py --out runs/tpu_table --only 70b_v5p64_2rows --again
     python benchmarks/tpu/tpu_table.py --out runs/tpu_table --vocab 60928
     python benchmarks/tpu/tpu_table.py --out runs/vmem48 --flag xla_tpu_scoped_vmem_limit_kib=49152
