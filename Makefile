@@ -83,14 +83,14 @@ docs: venv ## the site of docs/ in site/, warnings are errors (the tests build i
 	@$(BIN)/mkdocs build --strict --quiet && echo "wrote site/index.html"
 
 bench: venv ## speed beside peers in one table; its repeats and versions in runs/bench/
-	@$(BIN)/python benchmarks/bench.py --out runs/bench
+	@$(BIN)/python benchmarks/speed/bench.py --out runs/bench
 
 replicate: venv ## the method's claims on tiny models over three seeds; resumes; docs/REPLICATION.md from its cells
-	@$(BIN)/python benchmarks/replicate.py --out runs/replicate
-	@$(BIN)/python benchmarks/replicate.py --out runs/replicate --write
+	@$(BIN)/python benchmarks/studies/replicate.py --out runs/replicate
+	@$(BIN)/python benchmarks/studies/replicate.py --out runs/replicate --write
 
 drill: venv ## a run of two processes, killed 20 times: its final weights are those of the undisturbed one
-	@$(BIN)/python benchmarks/drill.py
+	@$(BIN)/python benchmarks/studies/drill.py
 
 clean: ## caches of the tools; keeps .venv and runs/
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build

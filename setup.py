@@ -2,6 +2,7 @@
 dependencies included, are in the locks: requirements-py311.lock, requirements-py312.lock (3.12 and 3.13) and
 requirements-peers.lock."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -15,6 +16,7 @@ DATA = [
     "importlib-resources",  # tensorflow-datasets reads builders with it, and does not ask for it
     "opencc",
     "pyahocorasick",
+    "pyarrow",  # Parquet and Arrow files
     "seqio>=0.0.20,<0.1",
     "sentencepiece>=0.2.2,<0.3",
     "tensorflow>=2.21,<2.22",
@@ -23,18 +25,27 @@ DATA = [
     "xxhash",
     "zstandard",
 ]
-SHOW = ["matplotlib", "rich", "tensorboardX", "tyro>=1.0"]
+SHOW = ["rich", "tensorboardX", "tyro>=1.0"]
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "tigerjax" / "__init__.py").read_text(encoding="utf-8"))
+assert VERSION is not None
 
 setup(
     name="tigerjax",
-    version="0.1.0",
+    version=VERSION[1],
     description="A JAX/TPU-native training stack for TigerBot-style language models",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    packages=find_packages(include=["tigerjax", "tigerjax.*", "data_mixtures", "data_mixtures.*"]),
-    package_data={"data_mixtures": ["embedded/*"], "tigerjax.evaluate": ["tasks/*.yaml"]},
+    # configs/ has no __init__.py. It is installed so that the quick start finds its runs without a clone.
+    packages=[*find_packages(include=["tigerjax", "tigerjax.*", "data_mixtures", "data_mixtures.*"]), "configs"],
+    package_data={
+        "data_mixtures": ["embedded/*"],
+        "tigerjax": ["py.typed"],
+        "tigerjax.evaluate": ["tasks/*.yaml"],
+    },
     install_requires=CORE + DATA + SHOW,
     extras_require={
         # Not jax[tpu]: that of JAX 0.12.0.1 takes libtpu 0.0.50, and the figures in docs/ are those of 0.0.52. JAX 0.10
@@ -44,7 +55,7 @@ setup(
         "beam": ["apache-beam>=2.77,<3", "google-crc32c"],
         "eval": ["accelerate>=1.0", "lm-eval>=0.4.13,<0.5"],
         "label": ["label-studio-sdk"],
-        "bench": ["datasets", "datasketch"],  # peers, beside those of hf
+        "bench": ["datasets", "datasketch", "matplotlib"],  # peers, beside those of hf, and plots
         "hf": ["torch>=2.13,<3", "transformers>=5.23,<6"],
         "dev": [
             "hypothesis",

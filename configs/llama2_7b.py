@@ -10,46 +10,17 @@ Sizes are those of the published Llama-2 config. Everything else is our choice: 
 clipping, batch, steps, mesh, remat and how often to save.
 """
 
-from tigerjax.config import (
-    CheckpointConfig,
-    ComputeConfig,
-    DataConfig,
-    MeshConfig,
-    ModelConfig,
-    OptimConfig,
-    RunConfig,
-)
+from tigerjax.config import CheckpointConfig, ComputeConfig, DataConfig, MeshConfig, RunConfig
+from tigerjax.model.llama.presets import adamw, llama2_7b
 
 
 def config() -> RunConfig:
     return RunConfig(
         name="llama2_7b",
-        model=ModelConfig(
-            num_layers=32,
-            model_dim=4096,
-            mlp_dim=11008,
-            num_heads=32,
-            num_kv_heads=32,
-            head_dim=128,
-            vocab_size=32_000,
-            padded_vocab_size=32_000,
-            rope_base=10_000.0,
-            norm_eps=1e-5,
-        ),
+        model=llama2_7b(),
         compute=ComputeConfig(attention="reference", remat="full", dtype="bfloat16", loss_chunk_tokens=8192),
         mesh=MeshConfig(fsdp=64, tensor=1),
-        optim=OptimConfig(
-            peak_lr=3e-4,
-            final_lr_fraction=0.1,
-            warmup_steps=1000,
-            total_steps=76_000,
-            beta1=0.9,
-            beta2=0.95,
-            eps=1e-8,
-            weight_decay=0.1,
-            clip_norm=1.0,
-            accumulate=15,
-        ),
+        optim=adamw(peak_lr=3e-4, warmup_steps=1000, total_steps=76_000, weight_decay=0.1, accumulate=15),
         data=DataConfig(
             mixture="quickstart_holistic",
             modules=("data_mixtures.quickstart",),

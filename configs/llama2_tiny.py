@@ -9,45 +9,17 @@ Command  tigerjax train configs/llama2_tiny.py
 Every number here is our choice.
 """
 
-from tigerjax.config import (
-    CheckpointConfig,
-    ComputeConfig,
-    DataConfig,
-    MeshConfig,
-    ModelConfig,
-    OptimConfig,
-    RunConfig,
-)
+from tigerjax.config import CheckpointConfig, ComputeConfig, DataConfig, MeshConfig, RunConfig
+from tigerjax.model.llama.presets import adamw, llama2_tiny
 
 
 def config() -> RunConfig:
     return RunConfig(
         name="llama2_tiny",
-        model=ModelConfig(
-            num_layers=2,
-            model_dim=64,
-            mlp_dim=176,
-            num_heads=4,
-            num_kv_heads=2,
-            head_dim=16,
-            vocab_size=2303,
-            padded_vocab_size=2304,
-            rope_base=10_000.0,
-            norm_eps=1e-5,
-        ),
+        model=llama2_tiny(),
         compute=ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1024),
         mesh=MeshConfig(),
-        optim=OptimConfig(
-            peak_lr=3e-3,
-            final_lr_fraction=0.1,
-            warmup_steps=10,
-            total_steps=100,
-            beta1=0.9,
-            beta2=0.95,
-            eps=1e-8,
-            weight_decay=0.1,
-            clip_norm=1.0,
-        ),
+        optim=adamw(peak_lr=3e-3, warmup_steps=10, total_steps=100, weight_decay=0.1),
         data=DataConfig(
             mixture="quickstart_holistic",
             modules=("data_mixtures.quickstart",),

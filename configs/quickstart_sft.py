@@ -1,51 +1,23 @@
 """Supervised fine-tuning of the holistic base: packed dialogues, loss on the answers only.
 
-Model    configs/quickstart_base.py with the extended vocabulary: 2,303 entries padded to 2,304
+Model    1,377,408 weights: configs/quickstart_base.py with the extended vocabulary, 2,303 padded to 2,304
 Data     quickstart_sft
 Hardware any CPU
 Result   see runs/quickstart/report.html; every size and rate here is our choice
 Command  tigerjax train configs/quickstart_sft.py --out runs/quickstart/sft
 """
 
-from tigerjax.config import (
-    CheckpointConfig,
-    ComputeConfig,
-    DataConfig,
-    MeshConfig,
-    ModelConfig,
-    OptimConfig,
-    RunConfig,
-)
+from tigerjax.config import CheckpointConfig, ComputeConfig, DataConfig, MeshConfig, RunConfig
+from tigerjax.model.llama.presets import adamw, quickstart_extended
 
 
 def config() -> RunConfig:
     return RunConfig(
         name="quickstart_sft",
-        model=ModelConfig(
-            num_layers=4,
-            model_dim=128,
-            mlp_dim=384,
-            num_heads=4,
-            num_kv_heads=2,
-            head_dim=32,
-            vocab_size=2303,
-            padded_vocab_size=2304,
-            rope_base=10_000.0,
-            norm_eps=1e-5,
-        ),
+        model=quickstart_extended(),
         compute=ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1024),
         mesh=MeshConfig(),
-        optim=OptimConfig(
-            peak_lr=3e-4,
-            final_lr_fraction=0.1,
-            warmup_steps=10,
-            total_steps=100,
-            beta1=0.9,
-            beta2=0.95,
-            eps=1e-8,
-            weight_decay=0.1,
-            clip_norm=1.0,
-        ),
+        optim=adamw(peak_lr=3e-4, warmup_steps=10, total_steps=100, weight_decay=0.1),
         data=DataConfig(
             mixture="quickstart_sft",
             modules=("data_mixtures.quickstart",),

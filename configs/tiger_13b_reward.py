@@ -15,45 +15,17 @@ Sizes and vocabulary are those of TigerBot's published configs. Everything else 
 head and its training, mesh, remat and kernel blocks.
 """
 
-from tigerjax.config import (
-    CheckpointConfig,
-    ComputeConfig,
-    DataConfig,
-    MeshConfig,
-    ModelConfig,
-    OptimConfig,
-    RunConfig,
-)
+from tigerjax.config import CheckpointConfig, ComputeConfig, DataConfig, MeshConfig, RunConfig
+from tigerjax.model.llama.presets import adamw, tiger_13b
 
 
 def config() -> RunConfig:
     return RunConfig(
         name="tiger_13b_reward",
-        model=ModelConfig(
-            num_layers=40,
-            model_dim=5120,
-            mlp_dim=13824,
-            num_heads=40,
-            num_kv_heads=40,
-            head_dim=128,
-            vocab_size=60_515,
-            padded_vocab_size=60_928,
-            rope_base=10_000.0,
-            norm_eps=1e-5,
-        ),
+        model=tiger_13b(),
         compute=ComputeConfig(attention="splash", remat="save_dots", dtype="bfloat16", loss_chunk_tokens=65536),
         mesh=MeshConfig(fsdp=64),
-        optim=OptimConfig(
-            peak_lr=5e-6,
-            final_lr_fraction=0.1,
-            warmup_steps=50,
-            total_steps=1000,
-            beta1=0.9,
-            beta2=0.95,
-            eps=1e-8,
-            weight_decay=0.0,
-            clip_norm=1.0,
-        ),
+        optim=adamw(peak_lr=5e-6, warmup_steps=50, total_steps=1000, weight_decay=0.0),
         data=DataConfig(
             mixture="preferences",
             modules=(),

@@ -17,46 +17,17 @@ schedule, betas, decay, clipping, batch (4.2M tokens; TigerBot's 1,920 rows of 2
 mesh, remat, kernel blocks and how often to save.
 """
 
-from tigerjax.config import (
-    CheckpointConfig,
-    ComputeConfig,
-    DataConfig,
-    MeshConfig,
-    ModelConfig,
-    OptimConfig,
-    RunConfig,
-)
+from tigerjax.config import CheckpointConfig, ComputeConfig, DataConfig, MeshConfig, RunConfig
+from tigerjax.model.llama.presets import adamw, tiger_7b
 
 
 def config() -> RunConfig:
     return RunConfig(
         name="tiger_7b_pretrain",
-        model=ModelConfig(
-            num_layers=32,
-            model_dim=4096,
-            mlp_dim=11008,
-            num_heads=32,
-            num_kv_heads=32,
-            head_dim=128,
-            vocab_size=60_515,
-            padded_vocab_size=60_928,
-            rope_base=10_000.0,
-            norm_eps=1e-5,
-        ),
+        model=tiger_7b(),
         compute=ComputeConfig(attention="splash", remat="save_dots", dtype="bfloat16", loss_chunk_tokens=65536),
         mesh=MeshConfig(fsdp=64),
-        optim=OptimConfig(
-            peak_lr=3e-4,
-            final_lr_fraction=0.1,
-            warmup_steps=1000,
-            total_steps=71_500,
-            beta1=0.9,
-            beta2=0.95,
-            eps=1e-8,
-            weight_decay=0.1,
-            clip_norm=1.0,
-            accumulate=4,
-        ),
+        optim=adamw(peak_lr=3e-4, warmup_steps=1000, total_steps=71_500, weight_decay=0.1, accumulate=4),
         data=DataConfig(
             mixture="quickstart_holistic",
             modules=("data_mixtures.quickstart",),

@@ -1,15 +1,31 @@
 """Several real processes on loopback that share four fake devices, as the hosts of one run."""
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 TESTS = Path(__file__).resolve().parent
 LIMIT_S = 500.0  # of a pair; a quiet machine needs about 20 s
+
+
+@contextlib.contextmanager
+def heeding_ctrl_c() -> Iterator[None]:
+    """Processes that are started in this block are ended by SIGINT, as in a terminal.
+
+    They inherit what this one does with it, and pytest in the background of a shell (`make test &`) ignores it. A
+    function that handles it is not inherited: a new process then has the default."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Ended(NamedTuple):

@@ -63,7 +63,8 @@ def scratch(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def work(tmp_path_factory):
     """A folder as the quick start leaves it before training: tokenizers, clean documents, SFT examples."""
-    from tigerjax.records import records
+    from tigerjax import records
+    from tigerjax.files import jsonl
     from tigerjax.text.clean import clean_files
     from tigerjax.text.dedup import against_sft_files, dedup_files
     from tigerjax.tokenizer.extend import extend
@@ -74,10 +75,10 @@ def work(tmp_path_factory):
     raw.mkdir()
     for lang in ("en", "zh"):
         documents = list(records.documents(EMBEDDED / f"corpus_{lang}.jsonl"))
-        records.write_jsonl(raw / f"corpus_{lang}.jsonl", documents[::4])  # a part of it, for speed
+        jsonl.write_jsonl(raw / f"corpus_{lang}.jsonl", documents[::4])  # a part of it, for speed
     (folder / "sft").mkdir()
     examples = list(records.sft_examples(EMBEDDED / "sft.jsonl"))
-    records.write_jsonl(folder / "sft" / "sft.jsonl", examples[::8])
+    jsonl.write_jsonl(folder / "sft" / "sft.jsonl", examples[::8])
     names = ("corpus_en.jsonl", "corpus_zh.jsonl")
     clean_files([raw / n for n in names], folder / "cleaned")
     dedup_files("near", [folder / "cleaned" / n for n in names], folder / "dedup")
@@ -91,6 +92,6 @@ def work(tmp_path_factory):
 @pytest.fixture(scope="session")
 def corpus():
     """The embedded documents by language."""
-    from tigerjax.records import records
+    from tigerjax import records
 
     return {lang: list(records.documents(EMBEDDED / f"corpus_{lang}.jsonl")) for lang in ("en", "zh")}

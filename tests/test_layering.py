@@ -2,9 +2,9 @@
 
 import ast
 import re
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,7 +46,7 @@ HEAVY = ["tensorflow", "tensorflow_text", "tensorflow_datasets", "seqio", "torch
 
 IMPORT_SECONDS = 0.3
 HELP_SECONDS = 1.0
-TRIES = 5  # the best one counts: the other test worker may hold the second core
+TRIES = 5  # the best one counts: a core that is shared makes even CPU seconds longer
 
 
 def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -163,13 +163,28 @@ def test_a_planted_upward_import_is_found():
     assert [line.split(": ", 1)[0] for line in found] == ["planted.py:4", "planted.py:2", "planted.py:3"], found
 
 
-def test_configs_import_tigerjax_config_and_nothing_else():
+def config_errors(source: str, name: str) -> list[str]:
+    """One line for each import of a config file that is neither of the config dataclasses nor of a family's presets."""
+    found = []
+    for line, target in imported(ast.parse(source)):
+        parts = target.split(".")
+        allowed = parts[:2] == ["tigerjax", "config"] or (
+            parts[:2] == ["tigerjax", "model"] and parts[3:4] == ["presets"]
+        )
+        if not allowed and parts[0] not in sys.stdlib_module_names:
+            found.append(f"{name}:{line}: imports {target}; configs import tigerjax.config and a family's presets only")
+    return found
+
+
+def test_configs_import_tigerjax_config_and_presets_and_nothing_else():
     found = []
     for path in python_files("configs"):
-        for line, target in imported(ast.parse(path.read_text(encoding="utf-8"))):
-            if target.split(".")[:2] != ["tigerjax", "config"] and target.split(".")[0] not in sys.stdlib_module_names:
-                found.append(f"{path.relative_to(ROOT)}:{line}: imports {target}; configs import tigerjax.config only")
+        found += config_errors(path.read_text(encoding="utf-8"), str(path.relative_to(ROOT)))
     assert not found, "\n".join(found)
+    planted = (
+        "from tigerjax.model.llama.presets import adamw\nfrom tigerjax.model.llama.model import Llama\nimport jax\n"
+    )
+    assert [line.split(": ")[0] for line in config_errors(planted, "planted.py")] == ["planted.py:2", "planted.py:3"]
 
 
 def test_no_file_is_a_drawer_or_too_long():
@@ -212,22 +227,29 @@ def test_the_import_block_blocks():
     assert run.returncode != 0 and "No module named 'seqio'" in run.stderr
 
 
+def fastest(command: list[str], limit: float) -> tuple[float, str]:
+    """(CPU seconds of the fastest of a few runs of `command`, its stdout); no run follows one below `limit`.
+
+    CPU seconds and not time on the clock, which is that of whatever else the machine does."""
+    seconds: list[float] = []
+    while len(seconds) < TRIES and min(seconds, default=limit) >= limit:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert run.returncode == 0, run.stdout + run.stderr
+    return min(seconds), run.stdout
+
+
 def test_import_tigerjax_takes_less_than_0_3_seconds():
-    timed = "import time; t = time.perf_counter(); import tigerjax; print(time.perf_counter() - t)"
-    command = [sys.executable, "-c", timed]
-    seconds = [float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(3)]
-    assert min(seconds) < IMPORT_SECONDS, seconds
+    bare, _ = fastest([sys.executable, "-c", ""], 0.0)
+    seconds, _ = fastest([sys.executable, "-c", "import tigerjax"], bare + IMPORT_SECONDS)
+    assert seconds - bare < IMPORT_SECONDS
 
 
 def test_help_answers_in_less_than_one_second():
-    seconds: list[float] = []
-    while len(seconds) < TRIES and min(seconds, default=HELP_SECONDS) >= HELP_SECONDS:
-        start = time.perf_counter()
-        command = [sys.executable, "-m", "tigerjax", "--help"]
-        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        seconds.append(time.perf_counter() - start)
-        assert run.returncode == 0 and "train" in run.stdout, run.stdout + run.stderr
-    assert min(seconds) < HELP_SECONDS, seconds
+    seconds, stdout = fastest([sys.executable, "-m", "tigerjax", "--help"], HELP_SECONDS)
+    assert "train" in stdout and seconds < HELP_SECONDS
 
 
 def test_no_file_names_a_path_of_the_machine_it_was_written_on():

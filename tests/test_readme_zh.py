@@ -45,7 +45,9 @@ def test_the_tables_have_the_same_cells_up_to_words():
 
 
 def test_the_quick_start_s_tables_are_the_english_ones_translated():
-    spec = importlib.util.spec_from_file_location("readme_figures", ROOT / "benchmarks" / "readme_figures.py")
+    spec = importlib.util.spec_from_file_location(
+        "readme_figures", ROOT / "benchmarks" / "studies" / "readme_figures.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     for mark in ("quickstart", "stages"):

@@ -1,3 +1,3 @@
 """tigerjax: a JAX/TPU-native training stack for TigerBot-style language models."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

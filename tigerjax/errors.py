@@ -1,16 +1,18 @@
-"""The five ways a command can fail on purpose, each with its exit code.
+"""The errors that a command may end with, each with its exit code.
 
-Raise one of these with a single line that says what was given, what was needed and what to change;
-`tigerjax.command.cli` prints the line and exits with the code. Anything else is a bug and shows its traceback.
+Their message is one line: what was given, what is needed, what to change. `tigerjax.command.cli` prints it and exits
+with the code. Any other exception is a bug and shows its traceback.
 """
 
 import difflib
 import errno
 from collections.abc import Iterable
 
+DISK_FULL_TEXTS = ("ENOSPC", "EDQUOT", "EFBIG", "No space left on device", "File too large")
+
 
 class TigerjaxError(Exception):
-    """Base of the deliberate failures; never raised itself."""
+    """The base of these errors. It is never raised itself."""
 
     exit_code = 1
 
@@ -58,29 +60,28 @@ class BucketRefused(BucketError):
 
 
 def again(kind: str, message: str) -> TigerjaxError:
-    """The failure that another process told of by the name of its class and its message."""
+    """The error of another process, which sends the name of its class and its message."""
     kinds = {k.__name__: k for k in (ConfigError, DataError, BucketError, BucketRefused)}
     return kinds[kind](message)
 
 
 def near_miss(word: str, there: Iterable[str]) -> str:
-    """`; did you mean X?` where one of `there` is close to a word that is none of them, else nothing."""
+    """`; did you mean X?`, where X is one of `there` and spelt like the word; an empty string when none is."""
     near = difflib.get_close_matches(word, list(there), n=2, cutoff=0.6)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def disk_full(error: BaseException) -> bool:
-    """Whether an error says that nothing more can be written: the disk, a quota or a file's size limit is used up.
+    """Whether an error says that nothing more can be written, because a disk, a quota or a file's size is at its limit.
 
-    TensorStore, safetensors and TensorFlow wrap the system's error in one of their own, so texts and causes count too.
+    TensorStore, safetensors and TensorFlow raise errors of their own for it. So the text of the error and of its causes
+    is searched too.
     """
-    seen: BaseException | None = error
-    while seen is not None:
-        if getattr(seen, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    cause: BaseException | None = error
+    while cause is not None:
+        if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return True
-        if any(
-            text in str(seen) for text in ("ENOSPC", "EDQUOT", "EFBIG", "No space left on device", "File too large")
-        ):
+        if any(text in str(cause) for text in DISK_FULL_TEXTS):
             return True
-        seen = seen.__cause__ or seen.__context__
+        cause = cause.__cause__ or cause.__context__
     return False

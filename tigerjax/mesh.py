@@ -43,7 +43,7 @@ RULES: dict[str, Any] = {
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh over all devices (or those given); refused when the degrees do not multiply to their count."""
+    """A mesh over all devices, or over those given. ConfigError when the degrees do not multiply to their count."""
     devices = jax.devices() if devices is None else devices
     shape = tuple(getattr(config, axis) for axis in AXES)
     need = shape[0] * shape[1] * shape[2] * shape[3]
@@ -75,7 +75,7 @@ def run_mesh(config: RunConfig) -> Mesh:
 
 
 def mesh_of_several(config: RunConfig) -> Mesh | None:
-    """`run_mesh` for what also runs without one: None where that is a single device."""
+    """`run_mesh` for code that also runs without a mesh: None when it would be a single device."""
     mesh = run_mesh(config)
     return mesh if mesh.size > 1 else None
 
@@ -93,8 +93,8 @@ def in_mesh(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
 def spec(*logical_axes: str | None) -> PartitionSpec:
     """The PartitionSpec of an array with these logical axes; None is an axis that is never sharded.
 
-    Mesh axes that are manual here (in a shard_map, such as 'stage' in the pipeline) are left out: there an array
-    is one device's share already.
+    Mesh axes that are manual here are left out (inside a shard_map, as 'stage' is in the pipeline): there an array is
+    already one device's share.
     """
     return PartitionSpec(*(None if a is None else _automatic(RULES[a]) for a in logical_axes))
 
@@ -105,9 +105,9 @@ def sharding(mesh: Mesh, *logical_axes: str | None) -> NamedSharding:
 
 
 def on_each(function: Callable[..., jax.Array], in_specs: Any, out_spec: PartitionSpec) -> Callable[..., jax.Array]:
-    """`function` on each device's share of its arguments: manual over every axis that is still automatic here.
+    """`function`, applied by each device to its own share of the arguments.
 
-    The function itself where no mesh is set, or where all its axes are manual already."""
+    The function itself when no mesh is set, or when all its axes are manual already."""
     mesh = jax.sharding.get_abstract_mesh()
     free = {a for a, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual}
     if not free:
@@ -123,14 +123,15 @@ def row_ways(mesh: Mesh | None) -> int:
 
 
 def put(array: np.ndarray, mesh: Mesh, *logical_axes: str | None) -> jax.Array:
-    """A numpy array that every process has whole, on the mesh; no process asks another."""
+    """Puts a numpy array on the mesh. Every process must have all of it; none communicates with another."""
     return jax.make_array_from_callback(array.shape, sharding(mesh, *logical_axes), array.__getitem__)
 
 
 def host_rows(mesh: Mesh, batch_rows: int) -> list[int]:
-    """Which rows of a global batch the devices of this process hold, in order: what its loader reads.
+    """The numbers of the rows of a global batch that this process's loader must read, in order.
 
-    Hosts that share rows (an axis that does not split them, such as 'tensor', crosses hosts) read the same ones.
+    They are the rows that its devices hold. Two hosts read the same rows when a mesh axis that does not split rows,
+    such as 'tensor', crosses hosts.
     """
     mine = sharding(mesh, "batch").addressable_devices_indices_map((batch_rows,)).values()
     return sorted({row for index in mine if index for row in range(batch_rows)[index[0]]})

@@ -11,7 +11,7 @@ import typing
 from typing import Any
 
 from tigerjax import errors
-from tigerjax.command import arguments, cli, options
+from tigerjax.command import options, table, usage
 from tigerjax.config import RunConfig
 
 PAGES = {"reference/commands.md": "commands", "reference/configs.md": "configs"}
@@ -41,9 +41,9 @@ def commands() -> str:
         *(f"| {code} | {when} |" for code, when in exit_codes()),
         "",
     ]
-    for words, command in cli.COMMANDS.items():
+    for words, command in table.COMMANDS.items():
         prog = f"tigerjax {' '.join(words)}"
-        lines += [f"## {prog}", "", "```text", arguments.usage(command, prog, command in cli.WITH_CONFIG), "```", ""]
+        lines += [f"## {prog}", "", "```text", usage.usage(command, prog), "```", ""]
     return "\n".join(lines)
 
 
@@ -80,7 +80,7 @@ def configs() -> str:
             if dataclasses.is_dataclass(kind):
                 lines.append(f"| `{name}.…` | {kind.__name__} | see there | {meaning} |")
                 continue
-            (option,) = [o for o in options.of_config(config, prefix) if o.name == name]
+            (option,) = [o for o in options.of_config(config, prefix=prefix) if o.name == name]
             default = "required" if option.default is options.REQUIRED else f"`{option.default!r}`"
             words = " or ".join(f"`{c}`" for c in option.choices) or option.kind or "switch"
             lines.append(f"| `{name}` | {words} | {default} | {meaning} |".replace("\n", " "))
@@ -92,12 +92,13 @@ def all_configs() -> list[tuple[Any, str, str]]:
     """(dataclass, prefix of its options, where it is used): those of a run, then those of single commands."""
     found = [(RunConfig, "", "What every config file returns.")]
     found += [(kind, f"{name}.", "Part of a run.") for name, kind in _nested(RunConfig, "")]
-    for command in cli.COMMANDS.values():
+    for command in table.COMMANDS.values():
         for p in inspect.signature(command).parameters.values():
-            if dataclasses.is_dataclass(p.annotation) and p.annotation not in [kind for kind, *_ in found]:
+            known = [options.ConfigFile, *(kind for kind, *_ in found)]
+            if dataclasses.is_dataclass(p.annotation) and p.annotation not in known:
                 users = [
                     f"`tigerjax {' '.join(w)}`"
-                    for w, c in cli.COMMANDS.items()
+                    for w, c in table.COMMANDS.items()
                     if p.annotation in [q.annotation for q in inspect.signature(c).parameters.values()]
                 ]
                 found.append((p.annotation, f"{p.name}.", f"Options of {', '.join(users)}."))

@@ -101,8 +101,8 @@ def test_a_round_in_a_bucket_ends_in_the_winners_and_the_set_of_a_disk(stored, w
     stored.refuse = lambda method, name: 403 if method == "POST" and name.endswith("queue/key.jsonl") else None
     capfd.readouterr()
     align("run", there, code=3)
-    said = capfd.readouterr().err.splitlines()
-    assert [line for line in said if "refused" in line] == [said[-1]] and said[-1].startswith("tigerjax: the bucket")
+    lines = capfd.readouterr().err.splitlines()
+    assert [line for line in lines if "refused" in line] == [lines[-1]] and lines[-1].startswith("tigerjax: the bucket")
     assert done == [2] and manifest.read(f"{there}/rounds/01/queue") is None
     assert not stored.names("bucket/round/align/rounds/01/sample.work-")
 
@@ -120,8 +120,8 @@ def test_a_round_in_a_bucket_ends_in_the_winners_and_the_set_of_a_disk(stored, w
     assert load_model(far / "train/run").sha256 == load_model(near / "train/run").sha256
     outputs = manifest.read(far / "train")["outputs"]
     assert "run/metrics.jsonl" in outputs and outputs == [n for n in paths.sizes(far / "train") if n != manifest.FILE]
-    (told,) = json.loads(stored.objects["bucket/round/figures.json"].data)["rounds"]
-    assert told["checkpoint"] == f"{there}/rounds/01/train/run" and told["winners"]["human"] > 0
+    (figures,) = json.loads(stored.objects["bucket/round/figures.json"].data)["rounds"]
+    assert figures["checkpoint"] == f"{there}/rounds/01/train/run" and figures["winners"]["human"] > 0
     before = dict(stored.objects)
     stored.asked.clear()
     align("run", there)
@@ -131,10 +131,10 @@ def test_a_round_in_a_bucket_ends_in_the_winners_and_the_set_of_a_disk(stored, w
     assert before == {name: stored.objects[name] for name in before}
 
     for at in (root, STORE):
-        assert main(["report", f"{at}/align", "--json", f"{at}/told.json"]) == 0
+        assert main(["report", f"{at}/align", "--json", f"{at}/page.json"]) == 0
     page = stored.objects["bucket/round/align/report.html"].data.decode()
     assert "Round by round" in page and "From data to export" in page
-    one, other = (json.loads(paths.of(f"{at}/told.json").read_bytes()) for at in (root, STORE))
+    one, other = (json.loads(paths.of(f"{at}/page.json").read_bytes()) for at in (root, STORE))
     assert one["align_rounds"] == other["align_rounds"] and one["runs"].keys() == other["runs"].keys()
     names = [sorted((node["name"], node["stage"], len(node["of"])) for node in t["lineage"]) for t in (one, other)]
     assert names[0] == names[1] and len(names[0]) > 10
@@ -195,8 +195,8 @@ def test_a_folder_that_is_kept_goes_on_after_any_refused_write_and_never_with_ot
         except OSError as error:
             refused = paths.trouble(error) is not None
         assert refused == (next(writes) > stop)
-        if (found := manifest.read(folder / "train")) is not None:
-            assert cloud.objects["bucket/steps/train/run/weights"].data.decode() == found["config"]["settings"]
+        if (result := manifest.read(folder / "train")) is not None:
+            assert cloud.objects["bucket/steps/train/run/weights"].data.decode() == result["config"]["settings"]
         cloud.refuse = lambda method, name: None
         train("new")
         names = [name for name in cloud.names("bucket/steps/train/") if name != manifest.BEGUN]

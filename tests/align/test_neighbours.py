@@ -6,13 +6,13 @@ import pytest
 from test_rounds import World
 
 from tigerjax.align import reward_data
+from tigerjax.align.answers import score_records
 from tigerjax.align.config import AlignConfig
 from tigerjax.align.mix import mix
 from tigerjax.align.people.labels import Verdict
 from tigerjax.align.people.queue import build
 from tigerjax.align.prompts import select
 from tigerjax.align.rank import rank
-from tigerjax.align.rounds import score_records
 from tigerjax.data.rows import pack
 from tigerjax.errors import DataError
 from tigerjax.files.jsonl import write_jsonl
@@ -44,8 +44,8 @@ def test_outputs_stay_with_their_prompt_when_a_length_filter_drops_some(tmp_path
     world = World(tmp_path / "w")
 
     def filtered(prompts, place):
-        kept = [p for i, p in enumerate(prompts) if i % 3]
-        for p in kept[::-1]:
+        answered = [p for i, p in enumerate(prompts) if i % 3]
+        for p in answered[::-1]:
             texts = [f"answer {k} to {p['messages'][0]['content']}" for k in (1, 2)]
             candidates = [{"cid": f"{p['prompt_id']}/{t}", "text": t, "finish": "stop"} for t in texts]
             yield {"prompt_id": p["prompt_id"], "messages": p["messages"], "candidates": candidates}

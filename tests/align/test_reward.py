@@ -14,9 +14,11 @@ import world
 from world import USER, ranked, write
 
 from tigerjax.align import reward, reward_data
-from tigerjax.checkpoint.model import Model, load_model, save_model
+from tigerjax.checkpoint.loaded import Loaded, load
+from tigerjax.checkpoint.model import load_model, save_model
 from tigerjax.errors import ConfigError, DataError, GateFailed
 from tigerjax.files import paths
+from tigerjax.model.layers import init
 from tigerjax.model.llama import model as llama
 from tigerjax.model.llama.reward import Reward, from_llama
 
@@ -26,7 +28,7 @@ TOKENIZER = world.Letters()
 
 
 def born(model, seed):
-    return jax.jit(lambda key: nn.unbox(llama.init(model, key)))(jax.random.key(seed))
+    return jax.jit(lambda key: nn.unbox(init(model, key)))(jax.random.key(seed))
 
 
 def test_gradient_of_the_pair_loss_equals_the_closed_form():
@@ -76,8 +78,10 @@ def test_rows_and_places_of_padding_change_neither_loss_nor_gradient():
 def scorer():
     weights = born(Reward(world.MODEL, world.COMPUTE), 0)
     extra = {"calibration": {"mean": 0.25, "std": 2.0, "n": 9}, "truncation_penalty": 1.5}
-    model = Model(world.MODEL, weights, "reward", TOKENIZER.sha256, 0, "", extra)
-    return reward.Scorer(model, TOKENIZER, compute=world.COMPUTE, seq_len=64, rows=4)
+    model = Loaded(
+        config=world.MODEL, weights=weights, tokenizer=TOKENIZER, compute=world.COMPUTE, sha256="", extra=extra
+    )
+    return reward.Scorer(model, seq_len=64, rows=4)
 
 
 def items(n):
@@ -95,10 +99,10 @@ def test_scores_do_not_depend_on_batch_or_order(scorer):
 
 
 def test_a_scorer_tells_how_many_answers_it_has_scored(scorer, monkeypatch):
-    told = []
-    monkeypatch.setattr(scorer, "_progress", lambda what, unit: lambda done, total: told.append((done, total)))
+    progress = []
+    monkeypatch.setattr(scorer, "_progress", lambda what, unit: lambda done, total: progress.append((done, total)))
     scorer([(USER, "abc", "stop")] * 10)
-    assert told == [(4, 10), (8, 10), (10, 10)]
+    assert progress == [(4, 10), (8, 10), (10, 10)]
 
 
 def test_padding_left_or_right_and_packing_change_scores_less_than_the_tolerance(scorer):
@@ -143,15 +147,9 @@ def test_an_answer_whose_text_does_not_fit_is_scored_as_truncated_and_said(score
         scorer([([{"role": "user", "content": "q" * 90}], "b", "stop")])
 
 
-def test_a_chat_model_or_another_tokenizer_gives_no_scores():
-    with pytest.raises(ConfigError, match="kind 'llama'"):
-        reward.Scorer(
-            Model(world.MODEL, {}, "llama", None, 0, "", {}), TOKENIZER, compute=world.COMPUTE, seq_len=8, rows=1
-        )
-    with pytest.raises(ConfigError, match="do not belong together"):
-        reward.Scorer(
-            Model(world.MODEL, {}, "reward", "other", 0, "", {}), TOKENIZER, compute=world.COMPUTE, seq_len=8, rows=1
-        )
+def test_a_chat_model_gives_no_scores(chat):
+    with pytest.raises(ConfigError, match="holds a language model; give a reward model"):
+        load(chat, TOKENIZER, compute=world.COMPUTE, reward=True)
 
 
 def planted(n, seed=0, flip=0.0):
@@ -200,7 +198,7 @@ def test_a_planted_preference_is_learned_on_held_out_prompts_and_calibrated(trai
     got = trained[2]
     assert got.figures["accuracy"] >= 0.95
     assert set(got.figures["by_task"]) == {"one", "two"} and set(got.figures["by_lang"]) == {"en"}
-    scorer = reward.load_scorer(got.path, TOKENIZER, compute=world.COMPUTE, seq_len=24, rows=8)
+    scorer = reward.Scorer(load(got.path, TOKENIZER, compute=world.COMPUTE, reward=True), seq_len=24, rows=8)
     on_reference = scorer([(e["messages"][:-1], e["messages"][-1]["content"], "stop") for e in REFERENCE])
     assert np.mean(on_reference) == pytest.approx(0, abs=1e-5) and np.std(on_reference) == pytest.approx(1, abs=1e-5)
     assert scorer([(USER, "aaaaaa", "stop")]) > scorer([(USER, "bbbbbb", "stop")])

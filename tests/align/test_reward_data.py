@@ -1,4 +1,4 @@
-"""Preference data: pairs, their weights, the split, rows and what is refused."""
+"""Preference data: pairs, their weights, the split, batches and what is refused."""
 
 import json
 
@@ -17,8 +17,8 @@ def test_one_ranking_of_ten_is_45_pairs_of_total_weight_one(tmp_path):
     (one,), counts = reward_data.read(write(tmp_path, [ranked("q", texts, [[f"r{i}"] for i in range(10)])]))
     assert len(one.pairs) == 45 == counts["in"] == counts["out"]
     assert sum(p.weight for p in one.pairs) == pytest.approx(1.0)
-    rows = reward_data.to_rows([one], TOKENIZER, seq_len=32)
-    assert np.count_nonzero(rows.pairs_BCC) == 45 and rows.pairs_BCC.sum() == pytest.approx(1.0)
+    batch = reward_data.to_batch([one], TOKENIZER, seq_len=32)
+    assert np.count_nonzero(batch.pairs_BCC) == 45 and batch.pairs_BCC.sum() == pytest.approx(1.0)
 
 
 def test_ties_and_identical_texts_are_dropped_and_counted(tmp_path):
@@ -78,18 +78,18 @@ def test_the_split_is_by_prompt_and_keeps_its_sides_when_prompts_are_added(tmp_p
 def test_rows_are_as_long_as_the_longest_chat(tmp_path):
     records = [ranked("q", ["a", "b"], [["r0"]]), ranked("q q q q q q q", ["a a a", "b"], [["r0"]])]
     comparisons = reward_data.read(write(tmp_path, records))[0]
-    rows = reward_data.to_rows(comparisons, TOKENIZER, seq_len=99)
-    longest = int(rows.last_BC.max()) + 1
-    assert rows.tokens_BCT.shape[2] == -(-longest // 16) * 16 < 99
-    assert reward_data.to_rows(comparisons, TOKENIZER, seq_len=longest).tokens_BCT.shape[2] == longest
+    batch = reward_data.to_batch(comparisons, TOKENIZER, seq_len=99)
+    longest = int(batch.last_BC.max()) + 1
+    assert batch.tokens_BCT.shape[2] == -(-longest // 16) * 16 < 99
+    assert reward_data.to_batch(comparisons, TOKENIZER, seq_len=longest).tokens_BCT.shape[2] == longest
 
 
 def test_an_epoch_holds_every_prompt_once_and_resumes_in_place(tmp_path):
     records = [ranked(f"q {c}", ["a", "b"], [["r0"]]) for c in "abcdefghij"]
-    rows = reward_data.to_rows(reward_data.read(write(tmp_path, records))[0], TOKENIZER, seq_len=16)
+    batch = reward_data.to_batch(reward_data.read(write(tmp_path, records))[0], TOKENIZER, seq_len=16)
 
     def make():
-        return reward_data.PairLoader(rows, batch_rows=4, seed=1, tokenizer_sha256="x")
+        return reward_data.PairLoader(batch, batch_rows=4, seed=1, tokenizer_sha256="x")
 
     loader = make()
     assert loader.steps_per_epoch == 3
@@ -104,7 +104,7 @@ def test_an_epoch_holds_every_prompt_once_and_resumes_in_place(tmp_path):
     resumed.restore(json.loads(json.dumps(other.state())))
     assert all((a == b).all() for a, b in zip(next(resumed), batches[2], strict=True))
     with pytest.raises(ConfigError, match="batch_rows"):
-        reward_data.PairLoader(rows, batch_rows=2, seed=1, tokenizer_sha256="x").restore(other.state())
+        reward_data.PairLoader(batch, batch_rows=2, seed=1, tokenizer_sha256="x").restore(other.state())
 
 
 def test_long_chats_lose_their_oldest_turns_and_never_the_answer():

@@ -12,7 +12,7 @@ from tigerjax.errors import Blocked, ConfigError, DataError
 from tigerjax.files import manifest
 
 CONFIG = AlignConfig(prompt_fraction=0.1, seed=0, beat_reference=False)
-STEPS_WITH_WORK = ("sample", "score", "labels", "train", "evaluate", "held_out")
+FUNCTIONS = ("sample", "score", "labels", "train", "answers", "accuracy")
 
 
 class Stop(Exception):
@@ -81,28 +81,24 @@ class World:
         (place / "half").unlink()
         (place / "weights").write_text("0.9" if self.better else "0.1")
 
-    def evaluate(self, checkpoint):
-        self.tick()
-        accuracy = {"accuracy": float((checkpoint / "weights").read_text()), "n": 10}
-        return {"overall": accuracy["accuracy"], "by_lang": {"en": accuracy}, "by_task": {"qa": accuracy}}
-
-    def held_out(self, checkpoint):
+    def answers(self, checkpoint):
         self.tick()
         quality = int(10 * float((checkpoint / "weights").read_text()))
-        return [([{"role": "user", "content": f"held {i}"}], f"answer {quality}", "stop") for i in range(4)]
+        candidates = [{"text": f"answer {quality}", "finish": "stop"}]
+        messages = ([{"role": "user", "content": f"held {i}"}] for i in range(4))
+        return [{"messages": m, "candidates": candidates} for m in messages]
 
-    def run(self, index=1, config=CONFIG, **changes):
-        parts = {name: getattr(self, name) for name in STEPS_WITH_WORK} | changes
-        work = rounds.Work(count_tokens=lambda messages: 1, max_tokens=9, **parts)
-        return rounds.run_round(
-            self.folder / "rounds",
-            index,
-            config,
-            work,
-            sft=self.sft,
-            current=self.folder / "current",
-            reward_model=self.folder / "reward_model",
-        )
+    def accuracy(self, records):
+        self.tick()
+        accuracy = {"accuracy": int(records[0]["candidates"][0]["text"].split()[1]) / 10, "n": 10}
+        return {"overall": accuracy["accuracy"], "by_lang": {"en": accuracy}, "by_task": {"qa": accuracy}}
+
+    def run(self, index=1, config=CONFIG, gold=(), **changes):
+        given = {name: getattr(self, name) for name in FUNCTIONS} | changes
+        functions = rounds.RoundFunctions(count_tokens=lambda messages: 1, max_tokens=9, **given)
+        models = {name: self.folder / name for name in ("current", "reward_model")}
+        inputs = rounds.RoundInputs(sft=self.sft, **models, gold=gold)
+        return rounds.run_round(self.folder / "rounds", index, config, functions, inputs)
 
     def read(self, file):
         return [json.loads(line) for line in (self.folder / "rounds" / "01" / file).read_text().splitlines()]
@@ -280,8 +276,8 @@ def test_the_report_of_rounds_has_the_held_out_answers_of_both_models_and_who_ch
     with pytest.raises(DataError, match="no round has ended"):
         summary.collect(world.folder)
     ended = world.run()
-    (told,) = summary.collect(world.folder)["align_rounds"]
-    assert (told["round"], told["gate"], told["win_rate"]) == (1, "accepted", 1.0)
-    assert told["winners"] == ended.figures["winners"]
-    assert told["before"] == {"reward": 5.0, "accuracy": 0.5, "characters": len("answer 5"), "scores": [5.0] * 4}
-    assert told["after"] == {"reward": 9.0, "accuracy": 0.9, "characters": len("answer 9"), "scores": [9.0] * 4}
+    (entry,) = summary.collect(world.folder)["align_rounds"]
+    assert (entry["round"], entry["gate"], entry["win_rate"]) == (1, "accepted", 1.0)
+    assert entry["winners"] == ended.figures["winners"]
+    assert entry["before"] == {"reward": 5.0, "accuracy": 0.5, "characters": len("answer 5"), "scores": [5.0] * 4}
+    assert entry["after"] == {"reward": 9.0, "accuracy": 0.9, "characters": len("answer 9"), "scores": [9.0] * 4}

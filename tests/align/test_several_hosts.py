@@ -24,20 +24,20 @@ def records(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def alike(found, wanted) -> None:
+def alike(value, wanted) -> None:
     """The same JSON, but for floats, which are close."""
     if isinstance(wanted, dict):
-        assert found.keys() == wanted.keys()
+        assert value.keys() == wanted.keys()
         for key in wanted:
-            alike(found[key], wanted[key])
+            alike(value[key], wanted[key])
     elif isinstance(wanted, list):
-        assert len(found) == len(wanted)
-        for one, other in zip(found, wanted, strict=True):
+        assert len(value) == len(wanted)
+        for one, other in zip(value, wanted, strict=True):
             alike(one, other)
     elif isinstance(wanted, float):
-        assert found == pytest.approx(wanted, abs=CLOSE, rel=CLOSE)
+        assert value == pytest.approx(wanted, abs=CLOSE, rel=CLOSE)
     else:
-        assert found == wanted
+        assert value == wanted
 
 
 def test_two_processes_train_the_reward_model_that_one_trains(made, tmp_path):
@@ -54,11 +54,11 @@ def test_two_processes_train_the_reward_model_that_one_trains(made, tmp_path):
     words += ["--preferences", tmp_path / "pairs.jsonl", "--reference", made / "sft.jsonl", "--init", made / "chat"]
     words += ["--reward.score-rows", 8, "--reward.eval-fraction", 0.25]
 
-    def told(name: str) -> list[object]:
+    def outputs(name: str) -> list[object]:
         return ["--out", tmp_path / name, "--json", tmp_path / f"{name}.json"]
 
-    assert main([*map(str, [*words, *told("alone")])]) == 0
-    ended = run([*TIGERJAX, *words, *MESH, *told("two"), *WAITS], tmp_path / "two.log", 2)
+    assert main([*map(str, [*words, *outputs("alone")])]) == 0
+    ended = run([*TIGERJAX, *words, *MESH, *outputs("two"), *WAITS], tmp_path / "two.log", 2)
     assert ended.codes == [0, 0], ended.errors
 
     one, two = (records(tmp_path / name / "metrics.jsonl") for name in ("alone", "two"))
@@ -90,8 +90,8 @@ def test_two_processes_go_through_the_round_that_one_goes_through(made, tmp_path
     words = ["align", "run", two, "--json", tmp_path / "two.json", *WAITS]
     ended = run([Path(__file__).with_name("losing.py"), *words], tmp_path / "losing", 2)
     assert ended.codes == [3, 3], ended.errors
-    for said in ended.errors:
-        assert said.splitlines()[-1] == "tigerjax: host 1 of 2: the reward model is lost" and "Traceback" not in said
+    for text in ended.errors:
+        assert text.splitlines()[-1] == "tigerjax: host 1 of 2: the reward model is lost" and "Traceback" not in text
     sampled = (two / "rounds/01/sample/candidates.jsonl").read_bytes()
     assert not (two / "rounds/01/score").exists()
     ended = run([*TIGERJAX, *words], tmp_path / "whole", 2)
@@ -121,14 +121,14 @@ def test_two_processes_wait_for_people_go_on_to_the_next_round_and_score_files(m
     words = [*TIGERJAX, "align", "run", tmp_path / "dir", "--rounds", 2, *WAITS]
     ended = run(words, tmp_path / "first", 2)
     assert ended.codes == [4, 4], ended.errors
-    for said in ended.errors:
-        assert said.splitlines()[-1].startswith("tigerjax: host 0 of 2: labels are missing: 1 of 1 rankings")
+    for text in ended.errors:
+        assert text.splitlines()[-1].startswith("tigerjax: host 0 of 2: labels are missing: 1 of 1 rankings")
 
     (asked,) = records(tmp_path / "dir/rounds/01/queue/queue.jsonl")
     names = [c["label"] for c in asked["candidates"]]
     line = {name: asked[name] for name in ("prompt_id", "batch_sha256")} | {"annotator": "a"}
-    said = [line | {"ranking": [names]}, line | {"base": names[0], "text": "People wrote this."}]
-    (tmp_path / "labels.jsonl").write_text("".join(json.dumps(one) + "\n" for one in said))
+    labels = [line | {"ranking": [names]}, line | {"base": names[0], "text": "People wrote this."}]
+    (tmp_path / "labels.jsonl").write_text("".join(json.dumps(one) + "\n" for one in labels))
     align("import", tmp_path / "dir", "--labels", tmp_path / "labels.jsonl")
     ended = run(words, tmp_path / "second", 2)
     assert ended.codes == [4, 4], ended.errors

@@ -10,6 +10,7 @@ import jax
 from tigerjax.checkpoint.model import save_model
 from tigerjax.command.cli import main
 from tigerjax.config import ComputeConfig, ModelConfig
+from tigerjax.model.layers import init
 from tigerjax.model.llama import model as llama
 from tigerjax.model.llama.reward import Reward
 from tigerjax.tokenizer.extend import extend
@@ -42,7 +43,7 @@ def materials(folder: Path) -> None:
     sha = Tokenizer(folder / "tokenizer").sha256
 
     def born(model: nn.Module, seed: int) -> dict:
-        return jax.jit(lambda key: nn.unbox(llama.init(model, key)))(jax.random.key(seed))
+        return jax.jit(lambda key: nn.unbox(init(model, key)))(jax.random.key(seed))
 
     save_model(folder / "chat", born(llama.Llama(MODEL, COMPUTE), 0), MODEL, tokenizer_sha256=sha)
     extra = {"calibration": {"mean": 0.0, "std": 1.0, "n": 9}, "truncation_penalty": 1.0}

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def scripts(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "speed"))
 
 
 def test_sides_take_turns_and_a_median_forgets_one_slow_repeat():
@@ -98,7 +98,7 @@ def test_every_part_is_a_script_and_every_option_is_one_of_its_own():
     import bench
 
     for part in bench.PARTS.values():
-        source = (ROOT / "benchmarks" / part.script).read_text(encoding="utf-8")
+        source = (ROOT / "benchmarks" / "speed" / part.script).read_text(encoding="utf-8")
         for option in [w for w in f"{part.options} {part.tiny} --json".split() if w.startswith("--")]:
             assert f'"{option}"' in source, (part.script, option)
 

@@ -10,7 +10,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def scripts(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    for folder in ("speed", "data", "studies"):
+        monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / folder))
 
 
 def make(calls, *, steps=3, fail=(), stop_at=None):
@@ -49,7 +50,7 @@ def test_a_second_call_runs_nothing_and_gives_the_same_records(tmp_path, capsys)
     calls, said = [], []
     first, failed = run(make(calls), tmp_path, commit="abc", say=said.append)
     assert len(calls) == 6 and not failed and first[0]["commit"] == "abc"
-    assert said[0] == "6 cells, 0 kept, 6 to run" and "0:00 to go" in said[-1]
+    assert said[0] == "6 cells, 0 finished, 6 to run" and "0:00 to go" in said[-1]
     assert capsys.readouterr().out == "" and "chatter" in (tmp_path / "log.txt").read_text()
     again, _ = run(make(calls), tmp_path, commit="def", say=said.append)
     assert len(calls) == 6 and again == first

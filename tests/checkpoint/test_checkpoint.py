@@ -11,7 +11,8 @@ from saving import META, restore, save, small_state
 from tiny_run import tiny_config
 
 from tigerjax.checkpoint import model as checkpoint
-from tigerjax.checkpoint.model import load_model, save_model, steps
+from tigerjax.checkpoint.files import steps
+from tigerjax.checkpoint.model import load_model, save_model
 from tigerjax.config import MeshConfig
 from tigerjax.errors import DataError
 from tigerjax.mesh import run_mesh

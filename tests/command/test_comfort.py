@@ -8,15 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from tigerjax.command import arguments, cli, options, progress
-from tigerjax.errors import near_miss
+from tigerjax.command import arguments, cli, figures, progress, table
+from tigerjax.command.groups import SamplingOptions
+from tigerjax.command.options import ConfigFile
+from tigerjax.config import dump
+from tigerjax.errors import ConfigError, near_miss
+from tigerjax.processes.rendezvous import HostsConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def example(words: tuple[str, ...]) -> list[str]:
     """The words of a command's own example, its config being one of the repository's."""
-    line = re.search(r"Example: tigerjax (.*)", inspect.getdoc(cli.COMMANDS[words]))[1]
+    line = re.search(r"Example: tigerjax (.*)", inspect.getdoc(table.COMMANDS[words]))[1]
     return shlex.split(line)
 
 
@@ -24,11 +28,11 @@ def snapshot(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
 
 
-@pytest.mark.parametrize("words", cli.COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("words", table.COMMANDS, ids=" ".join)
 def test_a_dry_run_names_what_is_read_and_written_and_writes_nothing(words, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    command, given = cli.COMMANDS[words], example(words)
+    command, given = table.COMMANDS[words], example(words)
     if "dry_run" in inspect.signature(command).parameters:
         assert "--dry-run" in (inspect.getdoc(command) or "")
         return
@@ -90,6 +94,61 @@ def test_a_mistyped_word_is_answered_with_the_near_miss(command: str, near: str,
     assert near in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("data clean", "Missing: --input PATH …, --out PATH; `tigerjax data clean --help` shows what there is"),
+        ("data clean --out x --input", "--input needs a value: --input PATH …; `tigerjax data clean --help` shows"),
+        ("checkpoint ls a b", "'b' is one value too many: RUN takes one; `tigerjax checkpoint ls --help` shows"),
+        ("checkpoint ls", "Missing: RUN; `tigerjax checkpoint ls --help` shows what there is"),
+        ("checkpoint rm a --step two", "--step two: invalid literal .* 'two'; give a whole number, such as 8"),
+        ("quickstart now", "'now' belongs to no option; `tigerjax quickstart --help` shows what there is"),
+        ("train configs/llama2_tiny.py --optim.clip-norm x", "'x'; give a number, such as 3e-4"),
+        ("train configs/llama2_tiny.py --seed", "--seed needs a value: --seed INT; `tigerjax train --help` shows"),
+        ("train configs/llama2_tiny.py --dry-run yes", "'yes' is one value too many: --dry-run takes none"),
+        (
+            "plan configs/llama2_tiny.py --topology a --search=yes",
+            "a switch takes no value; write --search or --no-search",
+        ),
+        ("train configs/llama2_tiny.py --hosts.start-timeout-s 0", "hosts.start_timeout_s=0 must be at least 1"),
+        ("train configs/llama2_tiny.py --health.spike -1", "health.spike=-1.0 must be above 0"),
+        ("train --seed 1", "tigerjax train needs a config file first, such as configs/llama2_tiny.py"),
+    ],
+)
+def test_words_that_do_not_fit_are_one_line_that_says_what_fits(command: str, line: str, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert cli.main(shlex.split(command)) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert re.search(line, error), error
+
+
+def test_options_reach_the_command_through_its_groups():
+    words = "configs/llama2_tiny.py --prompts p --out o --top_k=3 --n 2 --hosts.find one --seed 5 --no-compute.x"
+    with pytest.raises(ConfigError, match="no option --no-compute"):
+        arguments.bind(table.COMMANDS["sample",], words.split(), "tigerjax sample")
+    call = arguments.bind(table.COMMANDS["sample",], words.split()[:-1], "tigerjax sample")
+    given = call.arguments()
+    assert given["sampling"] == SamplingOptions(top_k=3, n=2) and given["hosts"] == HostsConfig(find="one")
+    assert given["config"] == ConfigFile(Path("configs/llama2_tiny.py"), ["--seed", "5"], "tigerjax sample")
+    assert given.keys() == {"config", "prompts", "out", "sampling", "hosts"}
+
+
+def test_overrides_change_the_fields_that_they_name_and_no_other(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = "--optim.clip-norm None --data.modules a b --compute.splash.fused-backward --optim.peak_lr=1e-3"
+    words += " --seed 1 --seed 2"
+    run = arguments.override(ConfigFile(Path("configs/llama2_tiny.py"), words.split(), "tigerjax train"))
+    plain = arguments.override(ConfigFile(Path("configs/llama2_tiny.py"), [], "tigerjax train"))
+    changed = {line.partition(" = ")[::2] for line in set(dump(run)) - set(dump(plain))}
+    assert changed == {
+        ("compute.splash.fused_backward", "True"),
+        ("data.modules", "('a', 'b')"),
+        ("optim.clip_norm", "None"),
+        ("optim.peak_lr", "0.001"),
+        ("seed", "2"),
+    }
+
+
 def test_a_word_that_is_near_nothing_gets_no_guess():
     assert (
         near_miss("zzz", ["alpha", "beta"]) == "" and near_miss("alpah", ["alpha", "beta"]) == "; did you mean alpha?"
@@ -97,24 +156,30 @@ def test_a_word_that_is_near_nothing_gets_no_guess():
 
 
 def test_a_value_after_a_choice_is_no_choice():
-    known = options.own(cli.COMMANDS["convert", "to-hf"], with_config=False)
-    options.check(["--vocab", "padded", "runs/sft", "--dtype=bfloat16", "out"], known, "tigerjax convert to-hf")
+    words = ["--vocab", "padded", "runs/sft", "--dtype=bfloat16", "out"]
+    call = arguments.bind(table.COMMANDS["convert", "to-hf"], words, "tigerjax convert to-hf")
+    assert call.given == {
+        "--vocab": "padded",
+        "checkpoint": Path("runs/sft"),
+        "--dtype": "bfloat16",
+        "out": Path("out"),
+    }
 
 
 def test_figures_are_printed_for_people_and_kept_as_they_are(tmp_path: Path, capsys):
-    figures = {
+    shown = {
         "sources": {"zh": {"rows": 11, "share": 1 / 3}, "en": {"rows": 22, "share": 2 / 3}},
         "dropped": {},
         "shares": {"zh": 0.1},
         "many": list(range(99)),
         "verified": True,
     }
-    arguments.show(figures, tmp_path / "f.json")
+    figures.show(shown, tmp_path / "f.json")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{'sources.zh':24} rows 11, share 0.333333"
     assert lines[2:4] == [f"{'dropped':24} none", f"{'shares':24} zh 0.1"]
     assert lines[4].endswith("22, 23, … (99 in all)") and lines[5] == f"{'verified':24} yes"
-    assert json.loads((tmp_path / "f.json").read_text()) == figures
+    assert json.loads((tmp_path / "f.json").read_text()) == shown
 
 
 def test_nothing_is_coloured_in_a_pipe(tmp_path: Path, monkeypatch, capsys):
@@ -124,8 +189,7 @@ def test_nothing_is_coloured_in_a_pipe(tmp_path: Path, monkeypatch, capsys):
     (tmp_path / "align.json").write_text("{}")
     for command in (f"report {tmp_path}", "--help", "data", "train configs/llama2_tiny.py --dry-run"):
         cli.main(shlex.split(command))
-    with pytest.raises(SystemExit):
-        cli.main(["train", "configs/llama2_tiny.py", "--help"])
+    cli.main(["train", "configs/llama2_tiny.py", "--help"])
     said = capsys.readouterr()
     assert said.out and "\x1b" not in said.out + said.err
 

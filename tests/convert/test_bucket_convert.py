@@ -14,11 +14,11 @@ from tigerjax.checkpoint.model import load_model
 from tigerjax.checkpoint.stored import open_model
 from tigerjax.command.cli import main
 from tigerjax.convert import hf, read
-from tigerjax.convert.progress import FILE, Journal
+from tigerjax.convert.journal import FILE, Journal
 from tigerjax.convert.shards import Shards
 from tigerjax.errors import DataError
 from tigerjax.files import log, manifest, paths
-from tigerjax.model import weights as table
+from tigerjax.model import weights as rows_of_weights
 
 FAR = "gs://bucket/convert"
 SHARD_BYTES = 5000
@@ -27,7 +27,7 @@ SHARD_BYTES = 5000
 @pytest.fixture
 def near(tmp_path):
     """A folder in four files of a few tensors, and a tokenizer."""
-    hf.to_hf(random_weights(), CONFIG, tmp_path / "near" / "hf", tokenizer=None, max_shard_bytes=SHARD_BYTES)
+    hf.to_hf(random_weights(), CONFIG, tmp_path / "near" / "hf", hf.Export(tokenizer=None, max_shard_bytes=SHARD_BYTES))
     tokenizer_folder(tmp_path / "near" / "tok", CONFIG.vocab_size)
     return tmp_path / "near"
 
@@ -62,7 +62,7 @@ def run(cloud, made):
 def export(run, out, **options):
     """As the command does, in files of SHARD_BYTES."""
     options = {"tokenizer": None, "max_shard_bytes": SHARD_BYTES, "lineage": {"step": 7}} | options
-    return hf.to_hf(open_model(run).weights, CONFIG, out, **options)
+    return hf.to_hf(open_model(run).weights, CONFIG, out, hf.Export(**options))
 
 
 def tensors(folder):
@@ -97,12 +97,12 @@ def test_an_export_copies_its_tokenizer_from_one_bucket_folder_to_another(cloud,
 
 def test_rows_of_a_tensor_are_read_as_a_range_of_its_bytes(cloud, near):
     far, disk = read.open_hf(f"{FAR}/hf"), read.open_hf(near / "hf")
-    assert far.source.shapes == disk.source.shapes and far.config == CONFIG
+    assert far.tensors.shapes == disk.tensors.shapes and far.config == CONFIG
     cloud.asked.clear()
-    np.testing.assert_array_equal(far.source.rows(Q1, 3, 9), disk.source.rows(Q1, 3, 9))
+    np.testing.assert_array_equal(far.tensors.rows(Q1, 3, 9), disk.tensors.rows(Q1, 3, 9))
     assert len(cloud.asked) == 1
-    for name, shape in far.source.shapes.items():
-        np.testing.assert_array_equal(far.source.rows(name, 0, shape[0]), disk.source.rows(name, 0, shape[0]))
+    for name, shape in far.tensors.shapes.items():
+        np.testing.assert_array_equal(far.tensors.rows(name, 0, shape[0]), disk.tensors.rows(name, 0, shape[0]))
 
 
 def test_files_of_an_export_are_uploaded_whole_and_finished_ones_are_kept(cloud, run, near):
@@ -145,7 +145,9 @@ def killed(monkeypatch, after):
 
 @pytest.mark.parametrize(("after", "lag"), [(1, 0.0), (17, 0.0), (17, 1000.0), (29, 1000.0)])
 def test_an_export_that_is_killed_goes_on_after_the_last_whole_file(cloud, run, near, monkeypatch, after, lag):
-    monkeypatch.setattr(table, "BLOCK_BYTES", 4 * 12 * 8)  # two heads or seven rows: every tensor takes several
+    monkeypatch.setattr(
+        rows_of_weights, "BLOCK_BYTES", 4 * 12 * 8
+    )  # two heads or seven rows: every tensor takes several
     monkeypatch.setattr(log, "LAG_S", lag)  # with 0 the journal knows of tensors whose file is not there yet
     done = killed(monkeypatch, after)
     with pytest.raises(Killed):
@@ -262,7 +264,7 @@ def test_bin_files_in_a_bucket_are_copied_once_and_read_through_torch(cloud, nea
 @pytest.mark.slow
 def test_memory_of_a_conversion_in_a_bucket_does_not_grow_with_depth(cloud, tmp_path):
     """In processes of a process of its own: the system counts the size of its parent as a process's peak."""
-    script = str(pathlib.Path(__file__).parents[2] / "benchmarks" / "convert_memory.py")
+    script = str(pathlib.Path(__file__).parents[2] / "benchmarks" / "speed" / "convert_memory.py")
     words = ["--layers", "3", "9", "--size", "eighth", "--at", f"{FAR}/depth", "--json", str(tmp_path / "memory.json")]
     subprocess.run([sys.executable, script, *words], check=True, timeout=500)
     three, nine = json.loads((tmp_path / "memory.json").read_text())["rows"]

@@ -13,8 +13,9 @@ from tigerjax.config import ModelConfig
 from tigerjax.convert import hf
 from tigerjax.convert.tensors import INDEX
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.model.llama import hf_config
-from tigerjax.model.weights import put, table
+from tigerjax.model import families
+from tigerjax.model.llama.hf_weights import hf_rows
+from tigerjax.model.weights import put
 
 CONFIG = ModelConfig(
     num_layers=3,
@@ -31,10 +32,10 @@ CONFIG = ModelConfig(
 Q1 = "model.layers.1.self_attn.q_proj.weight"
 
 
-def random_weights(kind=hf_config.LLAMA):
+def random_weights(*, reward=False):
     """Random in every entry but the padding of the vocabulary, which is zero."""
     rng, out = np.random.default_rng(0), {}
-    for row in table(CONFIG, rows=CONFIG.vocab_size, kind=kind):
+    for row in hf_rows(CONFIG, rows=CONFIG.vocab_size, reward=reward):
         w = np.zeros(row.stacked_shape(CONFIG), np.float32)
         for i in range(len(row.names(CONFIG))):
             w[row.place(i, 0, row.shape[0])] = row.to_ours(rng.normal(size=row.shape).astype(np.float32))
@@ -49,7 +50,7 @@ def weights():
 
 @pytest.fixture
 def exported(weights, tmp_path):
-    hf.to_hf(weights, CONFIG, tmp_path / "hf", tokenizer=None)
+    hf.to_hf(weights, CONFIG, tmp_path / "hf", hf.Export(tokenizer=None))
     return tmp_path / "hf"
 
 
@@ -78,7 +79,7 @@ def rewrite(folder, change):
 @pytest.mark.parametrize("vocab", ["trimmed", "padded"])
 @pytest.mark.parametrize("max_shard_bytes", [hf.MAX_SHARD_BYTES, 3000])
 def test_import_of_an_export_is_bit_equal(weights, tmp_path, vocab, max_shard_bytes):
-    hf.to_hf(weights, CONFIG, tmp_path / "hf", tokenizer=None, vocab=vocab, max_shard_bytes=max_shard_bytes)
+    hf.to_hf(weights, CONFIG, tmp_path / "hf", hf.Export(tokenizer=None, vocab=vocab, max_shard_bytes=max_shard_bytes))
     config, back = hf.from_hf(tmp_path / "hf")
     assert config == CONFIG
     assert_same(back, weights)
@@ -86,31 +87,31 @@ def test_import_of_an_export_is_bit_equal(weights, tmp_path, vocab, max_shard_by
 
 
 def test_import_of_an_exported_reward_model_is_bit_equal(tmp_path):
-    weights = random_weights(hf_config.REWARD)
+    weights = random_weights(reward=True)
     assert "head" not in weights and weights["score"].shape == (CONFIG.model_dim,)
-    hf.to_hf(weights, CONFIG, tmp_path / "hf", tokenizer=None)
+    hf.to_hf(weights, CONFIG, tmp_path / "hf", hf.Export(tokenizer=None))
     config, back = hf.from_hf(tmp_path / "hf")
     assert config == CONFIG
     assert_same(back, weights)
-    assert json.loads((tmp_path / "hf/config.json").read_text())["architectures"] == [hf_config.REWARD]
+    assert json.loads((tmp_path / "hf/config.json").read_text())["architectures"] == ["LlamaForSequenceClassification"]
 
 
 def test_a_bfloat16_export_comes_back_rounded_once(weights, tmp_path):
-    hf.to_hf(weights, CONFIG, tmp_path / "hf", tokenizer=None, dtype="bfloat16")
+    hf.to_hf(weights, CONFIG, tmp_path / "hf", hf.Export(tokenizer=None, dtype="bfloat16"))
     _, back = hf.from_hf(tmp_path / "hf")
     assert_same(back, jax.tree.map(lambda w: w.astype(ml_dtypes.bfloat16).astype(np.float32), weights))
 
 
 def test_vocabulary_is_trimmed_by_default_and_padded_on_request(weights, tmp_path):
     for vocab, rows in (("trimmed", 31), ("padded", 40)):
-        hf.to_hf(weights, CONFIG, tmp_path / vocab, tokenizer=None, vocab=vocab)
+        hf.to_hf(weights, CONFIG, tmp_path / vocab, hf.Export(tokenizer=None, vocab=vocab))
         assert json.loads((tmp_path / vocab / "config.json").read_text())["vocab_size"] == rows
         tensors = load_file(tmp_path / vocab / "model.safetensors")
         assert tensors["lm_head.weight"].shape == tensors["model.embed_tokens.weight"].shape == (rows, 12)
 
 
 def test_no_shard_is_larger_than_asked_and_the_index_names_every_tensor(weights, tmp_path):
-    counts = hf.to_hf(weights, CONFIG, tmp_path / "hf", tokenizer=None, max_shard_bytes=3000)
+    counts = hf.to_hf(weights, CONFIG, tmp_path / "hf", hf.Export(tokenizer=None, max_shard_bytes=3000))
     index = json.loads((tmp_path / "hf" / INDEX).read_text())
     assert index["metadata"]["total_size"] == counts["bytes"] == sum(w.nbytes for w in jax.tree.leaves(weights)) - 864
     files = sorted(p.name for p in (tmp_path / "hf").glob("*.safetensors"))
@@ -125,7 +126,7 @@ def test_no_shard_is_larger_than_asked_and_the_index_names_every_tensor(weights,
 
 def test_tokenizer_files_are_copied_and_its_ids_are_in_the_configs(weights, tmp_path):
     folder = tokenizer_folder(tmp_path / "tok", CONFIG.vocab_size)
-    hf.to_hf(weights, CONFIG, tmp_path / "hf", tokenizer=folder)
+    hf.to_hf(weights, CONFIG, tmp_path / "hf", hf.Export(tokenizer=folder))
     assert (tmp_path / "hf/tokenizer.model").read_bytes() == b"pieces"
     config = json.loads((tmp_path / "hf/config.json").read_text())
     generation = json.loads((tmp_path / "hf/generation_config.json").read_text())
@@ -137,18 +138,18 @@ def test_tokenizer_files_are_copied_and_its_ids_are_in_the_configs(weights, tmp_
 def test_a_tokenizer_of_another_size_is_refused(weights, tmp_path):
     folder = tokenizer_folder(tmp_path / "tok", CONFIG.vocab_size + 1)
     with pytest.raises(ConfigError, match="has 32 entries, but the model has vocab_size=31"):
-        hf.to_hf(weights, CONFIG, tmp_path / "hf", tokenizer=folder)
+        hf.to_hf(weights, CONFIG, tmp_path / "hf", hf.Export(tokenizer=folder))
 
 
 def test_export_replaces_an_export_but_nothing_else(weights, tmp_path):
     out = tmp_path / "hf"
-    hf.to_hf(weights, CONFIG, out, tokenizer=None, vocab="padded")
-    hf.to_hf(weights, CONFIG, out, tokenizer=None)
+    hf.to_hf(weights, CONFIG, out, hf.Export(tokenizer=None, vocab="padded"))
+    hf.to_hf(weights, CONFIG, out, hf.Export(tokenizer=None))
     assert hf.from_hf(out)[0] == CONFIG
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("years of work")
     with pytest.raises(ConfigError, match="holds something that is not an export"):
-        hf.to_hf(weights, CONFIG, tmp_path / "mine", tokenizer=None)
+        hf.to_hf(weights, CONFIG, tmp_path / "mine", hf.Export(tokenizer=None))
     assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
 
 
@@ -157,18 +158,18 @@ def test_a_value_that_is_not_finite_is_refused_by_name_and_leaves_the_old_export
     before = (exported / "model.safetensors").read_bytes()
     weights["layers"]["attn"]["q"][1, 0, 0, 0] = value
     with pytest.raises(DataError, match=f"{Q1} holds a value that is not finite"):
-        hf.to_hf(weights, CONFIG, exported, tokenizer=None)
+        hf.to_hf(weights, CONFIG, exported, hf.Export(tokenizer=None))
     assert (exported / "model.safetensors").read_bytes() == before
     assert [p.name for p in exported.parent.iterdir()] == ["hf"]
 
 
 def test_weights_of_another_kind_or_shape_are_refused_by_path(weights, tmp_path):
     with pytest.raises(DataError, match="weights lack head"):
-        hf.to_hf({n: w for n, w in weights.items() if n != "head"}, CONFIG, tmp_path / "hf", tokenizer=None)
+        hf.to_hf({n: w for n, w in weights.items() if n != "head"}, CONFIG, tmp_path / "hf", hf.Export(tokenizer=None))
     with pytest.raises(DataError, match="weights hold extra"):
-        hf.to_hf(weights | {"extra": np.zeros(1)}, CONFIG, tmp_path / "hf", tokenizer=None)
+        hf.to_hf(weights | {"extra": np.zeros(1)}, CONFIG, tmp_path / "hf", hf.Export(tokenizer=None))
     with pytest.raises(DataError, match=r"weights head have shape \(12, 39\), but the config needs \(12, 40\)"):
-        hf.to_hf(weights | {"head": weights["head"][:, 1:]}, CONFIG, tmp_path / "hf", tokenizer=None)
+        hf.to_hf(weights | {"head": weights["head"][:, 1:]}, CONFIG, tmp_path / "hf", hf.Export(tokenizer=None))
 
 
 def test_import_refuses_broken_tensors_by_name(exported):
@@ -196,7 +197,7 @@ def test_import_refuses_broken_tensors_by_name(exported):
 
 def test_import_refuses_a_missing_or_truncated_shard(weights, tmp_path):
     out = tmp_path / "hf"
-    hf.to_hf(weights, CONFIG, out, tokenizer=None, max_shard_bytes=3000)
+    hf.to_hf(weights, CONFIG, out, hf.Export(tokenizer=None, max_shard_bytes=3000))
     shard = sorted(out.glob("model-*.safetensors"))[1]
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-100])
@@ -224,9 +225,9 @@ def edit_config(folder, **changes):
 
 def test_configs_of_transformers_4_and_5_and_of_the_first_llama_2_read_the_same(exported):
     edit_config(exported, rope_theta="absent", rope_parameters={"rope_theta": 731.0, "rope_type": "default"})
-    assert hf_config.read_config(exported).config == CONFIG
+    assert families.read_hf_config(exported).config == CONFIG
     edit_config(exported, rope_parameters="absent", head_dim="absent", num_key_value_heads="absent")
-    read = hf_config.read_config(exported).config
+    read = families.read_hf_config(exported).config
     assert (read.rope_base, read.head_dim, read.num_kv_heads) == (10_000.0, 2, 6)
 
 

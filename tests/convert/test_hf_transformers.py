@@ -10,8 +10,9 @@ import pytest
 
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.convert import hf
-from tigerjax.model.llama import decode as cache
-from tigerjax.model.llama import hf_config, reward
+from tigerjax.model import families
+from tigerjax.model.layers import init
+from tigerjax.model.llama import decode, reward
 from tigerjax.model.llama import model as llama
 
 pytestmark = [pytest.mark.slow, pytest.mark.peers]
@@ -36,7 +37,7 @@ PROMPTS_BT = np.array([[1, 9, 33, 4], [1, 50, 7, 21]])
 
 def strong(model, seed):
     """Weights 5 times the initial size, so that logits differ by much more than rounding."""
-    return jax.tree.map(lambda w: w * 5, nn.unbox(llama.init(model, jax.random.key(seed))))
+    return jax.tree.map(lambda w: w * 5, nn.unbox(init(model, jax.random.key(seed))))
 
 
 @pytest.mark.parametrize("vocab", ["trimmed", "padded"])
@@ -45,7 +46,7 @@ def test_the_export_has_our_logits_and_our_greedy_tokens_in_transformers(tmp_pat
     import transformers
 
     weights = strong(llama.Llama(CONFIG, COMPUTE), 0)
-    hf.to_hf(weights, CONFIG, tmp_path / "hf", tokenizer=None, vocab=vocab, max_shard_bytes=20_000)
+    hf.to_hf(weights, CONFIG, tmp_path / "hf", hf.Export(tokenizer=None, vocab=vocab, max_shard_bytes=20_000))
     model, report = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf", output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
     theirs = model(torch.from_numpy(PROMPTS_BT)).logits.detach().numpy()
@@ -56,8 +57,8 @@ def test_the_export_has_our_logits_and_our_greedy_tokens_in_transformers(tmp_pat
     V = CONFIG.vocab_size
     assert np.abs(theirs[..., :V] - np.asarray(ours)[..., :V]).max() <= LOGITS
 
-    logits_BV, kv = cache.prefill(weights, CONFIG, COMPUTE, tokens_BT, ones_BT, max_len=tokens_BT.shape[1] + NEW)
-    step = jax.jit(lambda kv, token_B: cache.decode_step(weights, CONFIG, COMPUTE, kv, token_B, kv.lengths_B))
+    logits_BV, kv = decode.prefill(weights, CONFIG, COMPUTE, tokens_BT, ones_BT, max_len=tokens_BT.shape[1] + NEW)
+    step = jax.jit(lambda kv, token_B: decode.decode_step(weights, CONFIG, COMPUTE, kv, token_B, kv.lengths_B))
     greedy = []
     for _ in range(NEW):
         greedy.append(np.asarray(logits_BV.argmax(-1)))
@@ -80,7 +81,7 @@ def test_the_exported_reward_model_scores_as_ours_in_transformers(tmp_path):
 
     model = reward.Reward(CONFIG, COMPUTE)
     weights = strong(model, 1)
-    hf.to_hf(weights, CONFIG, tmp_path / "hf", tokenizer=None)
+    hf.to_hf(weights, CONFIG, tmp_path / "hf", hf.Export(tokenizer=None))
     (tmp_path / "hf/config.json").write_text(
         json.dumps(json.loads((tmp_path / "hf/config.json").read_text()) | {"pad_token_id": 56})
     )
@@ -117,7 +118,7 @@ def test_a_folder_written_by_transformers_is_read_with_its_logits(tmp_path, kv_h
     model.save_pretrained(tmp_path / "hf", max_shard_size="20KB")
     ours_config, weights = hf.from_hf(tmp_path / "hf")
     assert ours_config.rope_base == 777.0 and ours_config.num_kv_heads == kv_heads
-    assert hf_config.read_config(tmp_path / "hf").tied is tied
+    assert families.read_hf_config(tmp_path / "hf").tied is tied
     tokens_BT = jnp.asarray(PROMPTS_BT)
     positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
     ours = llama.Llama(ours_config, COMPUTE).apply(

@@ -19,9 +19,10 @@ from tigerjax.command.cli import main
 from tigerjax.config import ComputeConfig
 from tigerjax.convert import hf, read, verify
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.model import weights as table
-from tigerjax.model.llama import hf_config
+from tigerjax.model import weights as rows_of_weights
 from tigerjax.model.llama import model as llama
+from tigerjax.model.llama.hf_weights import hf_rows
+from tigerjax.model.llama.probe import layered_logits, numpy_logits
 
 PLAIN = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=8)
 ROUNDING = 1e-5
@@ -30,27 +31,27 @@ ROUNDING = 1e-5
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of two heads or seven rows, so that every tensor takes several."""
-    monkeypatch.setattr(table, "BLOCK_BYTES", 4 * 12 * 8)
+    monkeypatch.setattr(rows_of_weights, "BLOCK_BYTES", 4 * 12 * 8)
 
 
 @pytest.fixture
 def exported(tmp_path):
-    hf.to_hf(random_weights(), CONFIG, tmp_path / "hf", tokenizer=None, max_shard_bytes=9000)
+    hf.to_hf(random_weights(), CONFIG, tmp_path / "hf", hf.Export(tokenizer=None, max_shard_bytes=9000))
     return tmp_path / "hf"
 
 
 def spec():
-    return table.table(CONFIG, rows=CONFIG.vocab_size)
+    return hf_rows(CONFIG, rows=CONFIG.vocab_size)
 
 
-@pytest.mark.parametrize("kind", [hf_config.LLAMA, hf_config.REWARD])
+@pytest.mark.parametrize("kind", ["llama", "reward"])
 def test_both_ways_on_disk_give_back_every_bit_and_orbax_reads_it(tmp_path, small_blocks, kind):
-    weights = random_weights(kind)
+    weights = random_weights(reward=kind == "reward")
     extra = {"calibration": {"mean": 1.5, "std": 0.25}}
-    hf.to_hf(weights, CONFIG, tmp_path / "hf", tokenizer=None, max_shard_bytes=9000, extra=extra)
+    hf.to_hf(weights, CONFIG, tmp_path / "hf", hf.Export(tokenizer=None, max_shard_bytes=9000, extra=extra))
     convert.from_hf(tmp_path / "hf", tmp_path / "run", verify=True, json=tmp_path / "in.json")
     model = load_model(tmp_path / "run")
-    assert model.config == CONFIG and model.kind == ("llama" if kind == hf_config.LLAMA else "reward")
+    assert model.config == CONFIG and model.kind == kind
     assert model.extra["calibration"] == extra["calibration"] and model.extra["source"]["folder"] == "hf"
     assert_same(model.weights, weights)
     convert.to_hf(tmp_path / "run", tmp_path / "again", verify=True, json=tmp_path / "out.json")
@@ -88,7 +89,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("after", [0, 1, 2, 7, 29])
 def test_a_killed_import_goes_on_where_it_was(tmp_path, exported, small_blocks, monkeypatch, after):
     opened, partial, reads = read.open_hf(exported), tmp_path / "run.partial", []
-    rows = opened.source.rows
+    rows = opened.tensors.rows
 
     def dies(name, start, stop):
         reads.append(name)
@@ -96,12 +97,12 @@ def test_a_killed_import_goes_on_where_it_was(tmp_path, exported, small_blocks, 
             raise Killed
         return rows(name, start, stop)
 
-    monkeypatch.setattr(opened.source, "rows", dies)
+    monkeypatch.setattr(opened.tensors, "rows", dies)
     with pytest.raises(Killed):
         read.stream_in(opened, partial)
     done = set(reads[:-1]) - {reads[-1]}
     reads.clear()
-    monkeypatch.setattr(opened.source, "rows", lambda *a: reads.append(a[0]) or rows(*a))
+    monkeypatch.setattr(opened.tensors, "rows", lambda *a: reads.append(a[0]) or rows(*a))
     read.stream_in(opened, partial).remove()
     assert not done & set(reads) and len(done | set(reads)) == 30
     arrays = store.open_arrays(partial)
@@ -127,10 +128,10 @@ def test_a_killed_export_goes_on_where_it_was(tmp_path, exported, small_blocks, 
     monkeypatch.setattr(hf.Journal, "add", lambda self, *entry: written.append(1) or add(self, *entry))
     options = {"tokenizer": None, "max_shard_bytes": 5000, "lineage": {"step": 7}}
     with pytest.raises(Killed):
-        hf.to_hf(model.weights, CONFIG, tmp_path / "again", **options)
+        hf.to_hf(model.weights, CONFIG, tmp_path / "again", hf.Export(**options))
     assert len(written) == after and not (tmp_path / "again").exists()
     monkeypatch.setattr(hf.Shards, "write", write)
-    hf.to_hf(model.weights, CONFIG, tmp_path / "again", **options)
+    hf.to_hf(model.weights, CONFIG, tmp_path / "again", hf.Export(**options))
     assert len(written) == 30
     assert_same(hf.from_hf(tmp_path / "again")[1], random_weights())
     assert "- step: `7`" in (tmp_path / "again/README.md").read_text()
@@ -151,11 +152,11 @@ def test_tensors_that_are_written_down_but_not_all_there_are_written_again(tmp_p
     options = {"tokenizer": None, "max_shard_bytes": 5000, "lineage": {"step": 7}}
     monkeypatch.setattr(hf.Journal, "add", dies)
     with pytest.raises(Killed):
-        hf.to_hf(model.weights, CONFIG, tmp_path / "again", **options)
+        hf.to_hf(model.weights, CONFIG, tmp_path / "again", hf.Export(**options))
     last = sorted((tmp_path / "again.partial").glob("*.safetensors"))[-1]
     last.write_bytes(last.read_bytes()[:left])  # as a machine that lost its power may leave it
     monkeypatch.setattr(hf.Journal, "add", lambda self, *entry: done.append(entry) or add(self, *entry))
-    hf.to_hf(model.weights, CONFIG, tmp_path / "again", **options)
+    hf.to_hf(model.weights, CONFIG, tmp_path / "again", hf.Export(**options))
     assert 30 < len(done) < 40
     assert_same(hf.from_hf(tmp_path / "again")[1], random_weights())
 
@@ -198,15 +199,16 @@ def test_the_numpy_llama_has_the_logits_of_the_model(exported):
     want = run(weights)
     want_TV = np.asarray(want)[0, :, : CONFIG.vocab_size]
     scale = np.abs(want_TV).max()
-    np.testing.assert_allclose(verify.numpy_llama(opened, ids_T, "float32"), want_TV, atol=ROUNDING * scale, rtol=0)
-    ours = verify.our_llama(weights, CONFIG, ids_T, "float32")[:, : CONFIG.vocab_size]
+    theirs = numpy_logits(opened.tensors.rows, CONFIG, opened.spec, ids_T, "float32")
+    np.testing.assert_allclose(theirs, want_TV, atol=ROUNDING * scale, rtol=0)
+    ours = layered_logits(weights, CONFIG, ids_T, "float32")[:, : CONFIG.vocab_size]
     np.testing.assert_allclose(ours, want_TV, atol=ROUNDING * scale, rtol=0)
 
 
 def test_tied_embeddings_become_a_head_of_their_own(tmp_path):
     weights = random_weights()
     weights["head"] = np.ascontiguousarray(weights["embed"].T)
-    hf.to_hf(weights, CONFIG, tmp_path / "hf", tokenizer=None)
+    hf.to_hf(weights, CONFIG, tmp_path / "hf", hf.Export(tokenizer=None))
     tensors = load_file(tmp_path / "hf/model.safetensors")
     del tensors["lm_head.weight"]
     save_file(tensors, tmp_path / "hf/model.safetensors")

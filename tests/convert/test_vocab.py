@@ -14,12 +14,13 @@ from safetensors.numpy import load_file
 from tigerjax.checkpoint.model import load_model
 from tigerjax.command.cli import main
 from tigerjax.config import ModelConfig
-from tigerjax.convert import progress, read
-from tigerjax.convert.hf import to_hf
+from tigerjax.convert import journal, read
+from tigerjax.convert.hf import Export, to_hf
 from tigerjax.convert.vocab import resize, sub_tokens
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
-from tigerjax.model.weights import put, table
+from tigerjax.model.llama.hf_weights import hf_rows
+from tigerjax.model.weights import put
 from tigerjax.tokenizer.extend import extend
 from tigerjax.tokenizer.load import MODEL_FILE, Tokenizer, read_proto
 from tigerjax.tokenizer.train import train_model
@@ -136,9 +137,9 @@ def folder(tokenizers, config, weights, tmp_path):
     """A Hugging Face folder of the base's vocabulary with its tokenizer.model beside it, no two sizes equal."""
     rng, config = np.random.default_rng(5), dataclasses.replace(config, padded_vocab_size=700)
     whole = {}
-    for row in table(config, rows=700):
+    for row in hf_rows(config, rows=700):
         put(whole, row.ours, rng.normal(size=row.stacked_shape(config)).astype(np.float32))
-    to_hf(whole, config, tmp_path / "hf", tokenizer=None)
+    to_hf(whole, config, tmp_path / "hf", Export(tokenizer=None))
     shutil.copy(tokenizers[0].folder / MODEL_FILE, tmp_path / "hf" / MODEL_FILE)
     return tmp_path / "hf", whole
 
@@ -175,14 +176,14 @@ def test_a_growing_import_that_is_killed_goes_on_and_ends_alike(tokenizers, fold
     hf, (base, new) = folder[0], tokenizers
     opened = read.grow(read.open_hf(hf), sub_tokens(700, base, new), multiple=96)
     read.stream_in(opened, tmp_path / "whole")
-    add = progress.Journal.add
+    add = journal.Journal.add
 
     def dies(journal, *entry):
         add(journal, *entry)
         if len(journal.done) == 4:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(progress.Journal, "add", dies)
+    monkeypatch.setattr(journal.Journal, "add", dies)
     with pytest.raises(KeyboardInterrupt):
         read.stream_in(opened, tmp_path / "run")
     monkeypatch.undo()

@@ -5,14 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
+from tigerjax import records
 from tigerjax.config import DataConfig
 from tigerjax.data import mixture, rows
 from tigerjax.data.loader import ROWS_FILE, schedule
 from tigerjax.data.tasks import row_maker, task_rows
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.files import manifest
-from tigerjax.records import records
-from tigerjax.stages import parts
+from tigerjax.files import jsonl, manifest
+from tigerjax.records import block
 
 L = 64
 
@@ -20,13 +20,13 @@ L = 64
 @pytest.fixture
 def registered(work, tmp_path, monkeypatch):
     """A mixture of three sources, in blocks of a few documents."""
-    monkeypatch.setattr(parts, "BLOCK_BYTES", 12_000)
-    monkeypatch.setattr(parts, "SCAN_BYTES", 2_000)
+    monkeypatch.setattr(block, "BLOCK_BYTES", 12_000)
+    monkeypatch.setattr(block, "SCAN_BYTES", 2_000)
     texts = list(records.documents(work / "pretrain" / "corpus_zh.jsonl"))
-    records.write_jsonl(tmp_path / "a.jsonl", texts[:40])
-    records.write_jsonl(tmp_path / "b.jsonl.zst", texts[40:80])
+    jsonl.write_jsonl(tmp_path / "a.jsonl", texts[:40])
+    jsonl.write_jsonl(tmp_path / "b.jsonl.zst", texts[40:80])
     english = list(records.documents(work / "pretrain" / "corpus_en.jsonl"))
-    records.write_jsonl(tmp_path / "en.jsonl", english[:60])
+    jsonl.write_jsonl(tmp_path / "en.jsonl", english[:60])
     mixture.holistic(
         "beam_test",
         tokenizer=work / "tokenizer",
@@ -69,10 +69,9 @@ def test_batches_from_cached_rows_are_those_from_the_raw_files(registered, tmp_p
 
 
 def test_a_source_is_cut_into_many_blocks_and_none_is_lost(registered, tmp_path):
-    from tigerjax.data import beam_cache
 
     (task,) = [t for t in mixture.get_mixture("beam_test").tasks if t.name.endswith("zh.text")]
-    found = beam_cache.blocks(records.expand(row_maker(task).patterns))
+    found = records.blocks(records.expand(row_maker(task).patterns))
     assert len(found) >= 3 and found[-1].path.suffix == ".zst"
 
 

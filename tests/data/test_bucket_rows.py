@@ -8,7 +8,7 @@ from tigerjax.config import DataConfig
 from tigerjax.data import mixture
 from tigerjax.errors import DataError
 from tigerjax.files import manifest, paths
-from tigerjax.records.records import expand
+from tigerjax.records import expand
 from tigerjax.tokenizer.load import Tokenizer
 
 FAR = "gs://bucket/data"

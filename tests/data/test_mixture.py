@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tigerjax import records
 from tigerjax.config import DataConfig
 from tigerjax.data import inspection, mixture, rows, tasks
 from tigerjax.data.loader import schedule
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.files import manifest
-from tigerjax.records import records
+from tigerjax.files import jsonl, manifest
 from tigerjax.tokenizer.chat import encode_chat
 from tigerjax.tokenizer.load import Tokenizer
 
@@ -50,14 +50,14 @@ def config(work, name="holistic_test", tokenizer="tokenizer", cache="cache", seq
 
 def sources(tmp_path, n=30, **more):
     """A zh, an en and an SFT file of n records each."""
-    records.write_jsonl(
+    jsonl.write_jsonl(
         tmp_path / "zh.jsonl", ({"id": f"z{i}", "text": f"第{i}章天地玄黄宇宙洪荒" * 5} for i in range(n))
     )
-    records.write_jsonl(tmp_path / "en.jsonl", ({"id": f"e{i}", "text": f"Number {i} is here. " * 9} for i in range(n)))
+    jsonl.write_jsonl(tmp_path / "en.jsonl", ({"id": f"e{i}", "text": f"Number {i} is here. " * 9} for i in range(n)))
     turns = [
         [{"role": "user", "content": f"What is {i}?"}, {"role": "assistant", "content": "A number."}] for i in range(n)
     ]
-    records.write_jsonl(tmp_path / "sft.jsonl", ({"id": f"s{i}", "messages": t} for i, t in enumerate(turns)))
+    jsonl.write_jsonl(tmp_path / "sft.jsonl", ({"id": f"s{i}", "messages": t} for i, t in enumerate(turns)))
     return {
         "zh": {"z": mixture.Source(tmp_path / "zh.jsonl")},
         "en": {"e": mixture.Source(tmp_path / "en.jsonl")},
@@ -135,7 +135,7 @@ def test_unchanged_sources_are_not_made_again_and_changed_ones_are(tmp_path, wor
     mixture.holistic("again", tokenizer=work / "tokenizer", **given)
     folders = mixture.cache("again", work / "tokenizer", tmp_path / "cache", L)
     before = {name: manifest.read(folder) for name, folder in folders.items()}
-    records.write_jsonl(tmp_path / "en.jsonl", ({"id": f"e{i}", "text": "Changed. " * 40} for i in range(30)))
+    jsonl.write_jsonl(tmp_path / "en.jsonl", ({"id": f"e{i}", "text": "Changed. " * 40} for i in range(30)))
     mixture.cache("again", work / "tokenizer", tmp_path / "cache", L)
     after = {name: manifest.read(folder) for name, folder in folders.items()}
     assert [name for name in before if before[name] != after[name]] == ["again.en.e"]
@@ -143,7 +143,7 @@ def test_unchanged_sources_are_not_made_again_and_changed_ones_are(tmp_path, wor
 
 def test_sft_weights_scale_the_loss_of_their_example(tmp_path, work):
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
-    records.write_jsonl(tmp_path / "x.jsonl", [{"messages": messages, "weight": 0.25}])
+    jsonl.write_jsonl(tmp_path / "x.jsonl", [{"messages": messages, "weight": 0.25}])
     maker = tasks.RowMaker("sft", (str(tmp_path / "x.jsonl"),), str(work / "tokenizer"), None)
     (row,) = maker.make(maker.read(), 32)
     assert set(rows.row_weights(row).tolist()) == {0.0, 0.25}
@@ -291,7 +291,7 @@ def test_every_kind_of_file_gives_the_same_records(tmp_path):
     from array_record.python import array_record_module
 
     given = [{"id": f"d{i}", "text": f"文章 {i} with words", "source": "s", "lang": "zh"} for i in range(5)]
-    records.write_jsonl(tmp_path / "x.jsonl", given)
+    jsonl.write_jsonl(tmp_path / "x.jsonl", given)
 
     def example(record):
         features = {k: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v.encode()])) for k, v in record.items()}

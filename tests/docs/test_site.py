@@ -12,7 +12,7 @@ import pytest
 import reference
 
 from tigerjax import errors
-from tigerjax.command import cli, options
+from tigerjax.command import options, table
 from tigerjax.config import RunConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,9 +51,9 @@ def test_a_page_asks_nothing_of_another_host(site: Path):
 
 def test_the_reference_has_every_command_with_its_help_and_every_exit_code(site: Path):
     text = html.unescape((site / "reference" / "commands.html").read_text(encoding="utf-8"))
-    for words, command in cli.COMMANDS.items():
+    for words, command in table.COMMANDS.items():
         assert f"usage: tigerjax {' '.join(words)} " in text
-        for option in options.own(command, with_config=command in cli.WITH_CONFIG):
+        for option in options.of_command(command):
             assert option.name in text
     assert {code for code, _ in reference.exit_codes()} == {0, 1, 2, 3, 4, 5, 130}
 
@@ -109,7 +109,7 @@ def test_every_message_of_the_faq_is_in_the_code_with_its_exit_code():
     assert len(rows()) > 40
     all_said = templates()
     codes = {n: c.exit_code for n, c in vars(errors).items() if isinstance(c, type) and hasattr(c, "exit_code")}
-    codes["_say"] = 3  # tigerjax.command.cli, of what is no error of ours
+    codes["_fail"] = 3  # tigerjax.command.cli, of what is no error of ours
     for message, code in rows():
         found = {name for name, text in all_said if alike(message, text)}
         assert found, f"no error says {message!r}"

@@ -7,7 +7,7 @@ import pytest
 from text_model import likelihood
 
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.evaluate import benchmarks, execute, judge, run
+from tigerjax.evaluate import benchmarks, execute, judge, suite
 from tigerjax.evaluate.items import Missing
 
 N = 12  # questions; enough that a stand-in of chance gets some right and some wrong
@@ -34,12 +34,12 @@ def check(stand_in, data, name, alternatives, golds, *, chat=False):
     """The benchmark's score equals the share of questions whose likeliest literal text is the right one."""
     model = stand_in()
     items = list(benchmarks.BENCHMARKS[name].read(data / name))
-    asked = run.ask(model, benchmarks.BENCHMARKS[name], items, chat=chat)
+    asked = suite.ask(model, benchmarks.BENCHMARKS[name], items, chat=chat)
     assert model.asked == [text for texts in alternatives for text in texts]
     want = [likeliest(texts) == gold for texts, gold in zip(alternatives, golds, strict=True)]
     assert [a["right"] for a in asked] == want
     assert 0 < sum(want) < len(want), "a stand-in of chance must be right and wrong"
-    assert run.count(asked)["score"] == sum(want) / len(want)
+    assert suite.count(asked)["score"] == sum(want) / len(want)
 
 
 def test_piqa(stand_in, tmp_path):
@@ -86,7 +86,7 @@ def test_boolq_plain_and_by_template(stand_in, tmp_path, field):
     texts = [[f"[I]P{n}.\nQuestion: is it {n}?[R]{a}" for a in ("Yes", "No")] for n in range(N)]
     model = stand_in()
     items = list(benchmarks.BENCHMARKS["boolq"].read(tmp_path / "boolq"))
-    run.ask(model, benchmarks.BENCHMARKS["boolq"], items, chat=True)
+    suite.ask(model, benchmarks.BENCHMARKS["boolq"], items, chat=True)
     assert model.asked == [t for ts in texts for t in ts]
 
 
@@ -119,7 +119,7 @@ def test_mmlu_five_shots_and_the_mean_of_subjects(stand_in, tmp_path, layout):
                 rows = [[*columns(start + n), "ABCD"[n % 4]] for n in range(count[s])]
                 table(tmp_path / f"mmlu/{part}/{s}_{part}.csv", rows)
     model = stand_in()
-    asked = run.ask(
+    asked = suite.ask(
         model, benchmarks.BENCHMARKS["mmlu"], list(benchmarks.BENCHMARKS["mmlu"].read(tmp_path / "mmlu")), chat=False
     )
     shares, texts = {}, []
@@ -129,9 +129,9 @@ def test_mmlu_five_shots_and_the_mean_of_subjects(stand_in, tmp_path, layout):
         shares[s] = sum(likeliest(t) == n % 4 for n, t in enumerate(own)) / sizes[s]
         texts += [t for ts in own for t in ts]
     assert model.asked == texts
-    assert run.count(asked)["groups"] == shares
-    assert run.count(asked)["score"] == pytest.approx(sum(shares.values()) / 2, abs=1e-12)
-    assert len(set(shares.values())) == 2 and run.count(asked)["n"] == 12
+    assert suite.count(asked)["groups"] == shares
+    assert suite.count(asked)["score"] == pytest.approx(sum(shares.values()) / 2, abs=1e-12)
+    assert len(set(shares.values())) == 2 and suite.count(asked)["n"] == 12
 
 
 @pytest.mark.parametrize(("name", "part"), [("ceval", "val"), ("cmmlu", "test")])
@@ -185,14 +185,14 @@ def test_openbookqa_is_the_mean_of_both_subsets(stand_in, tmp_path):
     body = "Question: stem {0}\nA. tA{0}\nB. tB{0}\nC. tC{0}\nD. tD{0}\nAnswer:\n"
     plain = [body.format(n) for n in range(8)]
     model = stand_in(lambda text: " (b) C is it, not A" if text.startswith("Given the fact: water is wet\n") else "A.")
-    asked = run.ask(
+    asked = suite.ask(
         model,
         benchmarks.BENCHMARKS["openbookqa"],
         list(benchmarks.BENCHMARKS["openbookqa"].read(tmp_path / "openbookqa")),
         chat=True,
     )
     assert model.asked == plain + ["Given the fact: water is wet\n" + p for p in plain[:4]]
-    assert run.count(asked)["groups"] == {"plain": 2 / 8, "fact": 1 / 4}
+    assert suite.count(asked)["groups"] == {"plain": 2 / 8, "fact": 1 / 4}
 
 
 def test_gsm8k_four_worked_examples(stand_in, tmp_path):
@@ -202,7 +202,7 @@ def test_gsm8k_four_worked_examples(stand_in, tmp_path):
     jsonl(tmp_path / "gsm8k/test.jsonl", test)
     said = {0: "The answer is 0.", 1: "1,000 it is", 2: "The answer is 2,000\n\nQuestion: x\nThe answer is 7", 3: "3"}
     model = stand_in(lambda text: said[int(text.rsplit("Q", 1)[1].split("?")[0].removeprefix("uestion: "))])
-    asked = run.ask(
+    asked = suite.ask(
         model, benchmarks.BENCHMARKS["gsm8k"], list(benchmarks.BENCHMARKS["gsm8k"].read(tmp_path / "gsm8k")), chat=False
     )
     ask = "Question: {}?\nLet's think step by step\nAnswer:"
@@ -210,7 +210,7 @@ def test_gsm8k_four_worked_examples(stand_in, tmp_path):
     assert model.asked == [worked + ask.format(f"Q{n}") for n in range(4)]
     assert [a["right"] for a in asked] == [True, True, True, False]
     model = stand_in(lambda text: "0")
-    run.ask(
+    suite.ask(
         model, benchmarks.BENCHMARKS["gsm8k"], list(benchmarks.BENCHMARKS["gsm8k"].read(tmp_path / "gsm8k")), chat=True
     )
     assert model.asked[0].startswith(f"[I]{ask.format('T0')}[R]One and 0.\nThe answer is 0000\n[E][I]")
@@ -225,7 +225,7 @@ def test_cmrc_exact_match(stand_in, tmp_path):
     (tmp_path / "cmrc/dev.json").write_text(json.dumps(data))
     said = ["答案是北京。", "答案是 首都北京市\n还有", "北京", "答案是上海"]
     model = stand_in(lambda text: said[int(text.rsplit("在哪", 1)[1][0])])
-    asked = run.ask(
+    asked = suite.ask(
         model, benchmarks.BENCHMARKS["cmrc"], list(benchmarks.BENCHMARKS["cmrc"].read(tmp_path / "cmrc")), chat=False
     )
     ask = (
@@ -273,9 +273,8 @@ def human_eval(path):
 def test_humaneval_runs_the_function_and_nothing_after_it(stand_in, tmp_path, monkeypatch, text, right):
     monkeypatch.setattr(execute, "CPU_SECONDS", 1)
     human_eval(tmp_path)
-    found = run.evaluate(
-        stand_in(lambda _: text), ["humaneval"], tmp_path, tmp_path / "out", chat=False, allow_code=True
-    )
+    config = suite.EvaluationConfig(data_dir=tmp_path, allow_code=True)
+    found = suite.evaluate(stand_in(lambda _: text), ["humaneval"], tmp_path / "out", config)
     assert found["tasks"]["humaneval"]["score"] == float(right) and found["complete"]
 
 
@@ -283,14 +282,15 @@ def test_humaneval_runs_nothing_unless_it_is_allowed(stand_in, tmp_path, monkeyp
     human_eval(tmp_path)
     monkeypatch.setattr(execute, "passes", lambda program: pytest.fail("a program was run"))
     model = stand_in()
-    found = run.evaluate(model, ["humaneval"], tmp_path, tmp_path / "out", chat=False)
+    found = suite.evaluate(model, ["humaneval"], tmp_path / "out", suite.EvaluationConfig(data_dir=tmp_path))
     assert not found["complete"] and "--allow-code-execution" in found["missing"]["humaneval"] and not model.asked
 
 
 def test_missing_data_is_incomplete_and_has_no_average(stand_in, tmp_path):
     rows = [{"ctx": "A", "endings": ["b", "c"], "label": 0}]
     jsonl(tmp_path / "hellaswag/hellaswag_val.jsonl", rows)
-    found = run.evaluate(stand_in(), benchmarks.chosen(["all"]), tmp_path, tmp_path / "out", chat=False)
+    config = suite.EvaluationConfig(data_dir=tmp_path)
+    found = suite.evaluate(stand_in(), benchmarks.chosen(["all"]), tmp_path / "out", config)
     assert found["mean_en"] is found["mean_zh"] is None and not found["complete"]
     assert list(found["tasks"]) == ["hellaswag"] and len(found["missing"]) == 12
     assert found["missing"]["piqa"].endswith("dev.jsonl is not there")
@@ -300,9 +300,9 @@ def test_the_means_are_plain_means_of_nine_and_four():
     names = [n for n, b in benchmarks.BENCHMARKS.items() if b.counted]
     assert len(names) == 13
     scores = {name: {"score": 0.01 * n} for n, name in enumerate(names)}
-    found = run.means(scores | {"cmmlu": {"score": 9.0}})
+    found = suite.means(scores | {"cmmlu": {"score": 9.0}})
     assert found["mean_en"] == pytest.approx(0.04) and found["mean_zh"] == pytest.approx(0.105)
-    assert run.means({n: s for n, s in scores.items() if n != "c3"})["mean_zh"] is None
+    assert suite.means({n: s for n, s in scores.items() if n != "c3"})["mean_zh"] is None
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_bad_data_is_named_with_file_and_line(stand_in, tmp_path, name, record, 
     file = {"hellaswag": "hellaswag_val.jsonl", "ocnli": "dev.json"}.get(name, "dev.jsonl")
     jsonl(tmp_path / name / file, [record])
     with pytest.raises(DataError, match=message):
-        run.evaluate(stand_in(), [name], tmp_path, tmp_path / "out", chat=False)
+        suite.evaluate(stand_in(), [name], tmp_path / "out", suite.EvaluationConfig(data_dir=tmp_path))
 
 
 def test_a_reader_without_its_file_says_which(tmp_path):

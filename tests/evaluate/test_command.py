@@ -10,8 +10,8 @@ from tiny_model import CONFIG
 
 from tigerjax.checkpoint.model import save_model
 from tigerjax.command.cli import main
-from tigerjax.evaluate import run
-from tigerjax.evaluate.model import Scorer
+from tigerjax.evaluate import suite
+from tigerjax.evaluate.loglikelihood import LogLikelihoods
 from tigerjax.files import paths
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.tokenizer.train import train_model
@@ -52,7 +52,7 @@ def test_a_run_is_evaluated_and_missing_data_exits_3(made, tmp_path, capsys, mon
     kept = json.loads((out / "results.json").read_text())
     assert kept["facts"]["step"] == 7 and kept["tasks"] == figures["tasks"]
 
-    monkeypatch.setattr(Scorer, "_batch", lambda *_: (_ for _ in ()).throw(AssertionError("computed again")))
+    monkeypatch.setattr(LogLikelihoods, "_batch", lambda *_: (_ for _ in ()).throw(AssertionError("computed again")))
     assert main([*command, "--tasks", "boolq"]) == 0
     assert json.loads((tmp_path / "figures.json").read_text())["tasks"] == figures["tasks"]
     assert main([*command, "--tasks", "boolqq"]) == 2
@@ -67,27 +67,27 @@ def test_in_a_bucket_the_figures_are_those_of_a_disk_and_nothing_is_asked_twice(
     assert main([*words(made, tmp_path), "--tasks", "boolq"]) == 0
     command = words(store, store)
 
-    def score(self, sequences, before=Scorer.score):
+    def score(self, sequences, before=LogLikelihoods.score):
         for number, one in enumerate(before(self, sequences)):
             if number == 5:
                 raise KeyboardInterrupt
             yield one
 
     with monkeypatch.context() as patch:
-        patch.setattr(Scorer, "score", score)
+        patch.setattr(LogLikelihoods, "score", score)
         assert main([*command, "--tasks", "boolq"]) == 130
-    kept = paths.whole_lines(paths.of(f"{store}/out/{run.CACHE}"))
+    kept = paths.whole_lines(paths.of(f"{store}/out/{suite.CACHE}"))
     assert len(kept) == 5
     cloud.refuse = lambda method, name: 403 if method == "POST" and name.endswith("boolq.jsonl") else None
     capsys.readouterr()
     assert main([*command, "--tasks", "boolq"]) == 3
     assert "the bucket refused: " in capsys.readouterr().err
-    assert f"bucket/evaluated/out/{run.RESULTS}" not in cloud.objects
+    assert f"bucket/evaluated/out/{suite.RESULTS}" not in cloud.objects
     cloud.refuse = lambda method, name: None
-    monkeypatch.setattr(Scorer, "_batch", lambda *_: (_ for _ in ()).throw(AssertionError("computed again")))
+    monkeypatch.setattr(LogLikelihoods, "_batch", lambda *_: (_ for _ in ()).throw(AssertionError("computed again")))
     assert main([*command, "--tasks", "boolq"]) == 0
-    assert paths.whole_lines(paths.of(f"{store}/out/{run.CACHE}"))[:5] == kept
-    for name in ("figures.json", f"out/{run.RESULTS}", "out/items/boolq.jsonl", "out/report.html"):
+    assert paths.whole_lines(paths.of(f"{store}/out/{suite.CACHE}"))[:5] == kept
+    for name in ("figures.json", f"out/{suite.RESULTS}", "out/items/boolq.jsonl", "out/report.html"):
         assert cloud.objects[f"bucket/evaluated/{name}"].data == (tmp_path / name).read_bytes(), name
 
     compared = ["evaluate", "compare", str(tmp_path / "out"), f"{store}/out"]

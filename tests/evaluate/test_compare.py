@@ -7,8 +7,8 @@ import pytest
 
 from tigerjax.command.cli import main
 from tigerjax.errors import DataError
-from tigerjax.evaluate import compare, page, published, run
-from tigerjax.files import jsonl
+from tigerjax.evaluate import compare, page, published, suite
+from tigerjax.files import jsonl, manifest
 
 
 def evaluation(folder, rights):
@@ -16,10 +16,11 @@ def evaluation(folder, rights):
     tasks = {}
     for name, answers in rights.items():
         asked = [{"id": str(n), "group": g, "right": r, "said": 0} for n, (g, r) in enumerate(answers)]
-        (folder / run.ITEMS).mkdir(parents=True, exist_ok=True)
-        jsonl.write_jsonl(folder / run.ITEMS / f"{name}.jsonl", asked)
-        tasks[name] = {"metric": "acc", "lang": "en"} | run.count(asked)
-    run.keep(folder, {"tasks": tasks}, {"c3": "not there"}, None, False, None, write=True)
+        (folder / suite.ITEMS).mkdir(parents=True, exist_ok=True)
+        jsonl.write_jsonl(folder / suite.ITEMS / f"{name}.jsonl", asked)
+        tasks[name] = {"metric": "acc", "lang": "en"} | suite.count(asked)
+    figures = suite.summary({"tasks": tasks}, {"c3": "not there"}, suite.EvaluationConfig())
+    manifest.write_json(folder / suite.RESULTS, figures)
     return folder
 
 
@@ -29,7 +30,7 @@ def rights(pattern, group=""):
 
 def test_the_score_of_groups_is_the_mean_of_their_shares():
     asked = [{"id": "", "group": g, "right": r, "said": 0} for g, r in rights("1100", "a") + rights("11", "b")]
-    found = run.count(asked)
+    found = suite.count(asked)
     assert found["score"] == 0.75 and found["groups"] == {"a": 0.5, "b": 1.0} and found["n"] == 6
     assert found["stderr"] == pytest.approx(math.sqrt(0.25 / 3) / 2)
 

@@ -6,14 +6,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tiny import CONTEXT, weights
-from tiny_model import COMPUTE, CONFIG
+from tiny import CONTEXT, loaded
+from tiny_model import CONFIG
 
 pytest.importorskip("lm_eval")
 
 from tigerjax.errors import DataError
+from tigerjax.evaluate.answerer import Answerer
 from tigerjax.evaluate.harness import TigerLM, evaluate
-from tigerjax.evaluate.model import Answerer
+from tigerjax.evaluate.suite import EvaluationConfig
 from tigerjax.tokenizer.chat import encode_prompt
 from tigerjax.tokenizer.extend import extend
 from tigerjax.tokenizer.load import Tokenizer
@@ -32,7 +33,7 @@ def lm(tmp_path_factory):
     extend(folder / "base", folder / "zh", 643, folder / "tok")
     tokenizer = Tokenizer(folder / "tok")
     config = dataclasses.replace(CONFIG, vocab_size=643, padded_vocab_size=656)
-    answerer = Answerer(config, weights(config), tokenizer, COMPUTE, model_sha256="m", context=CONTEXT, rows=4)
+    answerer = Answerer(loaded(config, tokenizer), context=CONTEXT, rows=4)
     return TigerLM(answerer)
 
 
@@ -76,7 +77,7 @@ def test_a_task_of_the_harness_runs_offline(lm, tmp_path):
         'doc_to_choice: [" yes", " no"]\n'
         "doc_to_target: gold\nmetric_list: [{metric: acc}]\n"
     )
-    found = evaluate(lm.answerer, ["even_or_odd"], include_path=tmp_path, limit=None, chat=False)
+    found = evaluate(lm.answerer, ["even_or_odd"], EvaluationConfig(), include_path=tmp_path)
     right = 0
     for r in rows:
         scores = []
@@ -91,9 +92,9 @@ def test_a_task_of_the_harness_runs_offline(lm, tmp_path):
 def test_the_harness_with_its_own_hf_model_agrees(lm, tmp_path, monkeypatch):
     from lm_eval.models.huggingface import HFLM
 
-    from tigerjax.convert.hf import to_hf
+    from tigerjax.convert.hf import Export, to_hf
 
-    to_hf(lm.answerer.scorer.weights, lm.answerer.config, tmp_path / "hf", tokenizer=lm.tiger.folder)
+    to_hf(lm.answerer.model.weights, lm.answerer.model.config, tmp_path / "hf", Export(tokenizer=lm.tiger.folder))
     theirs = HFLM(
         pretrained=str(tmp_path / "hf"),
         device="cpu",

@@ -22,10 +22,11 @@ from lm_eval.tasks import TaskManager
 from tigerjax.checkpoint.model import save_model
 from tigerjax.command.cli import main
 from tigerjax.errors import ConfigError
-from tigerjax.evaluate import harness, run
+from tigerjax.evaluate import harness, suite
 from tigerjax.evaluate.benchmarks import BENCHMARKS, chosen
 from tigerjax.evaluate.harness_tasks import YAML
 from tigerjax.evaluate.items import Missing
+from tigerjax.evaluate.suite import EvaluationConfig
 from tigerjax.files import paths
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.tokenizer.train import train_model
@@ -123,8 +124,9 @@ def test_the_folder_holds_the_thirteen_their_means_and_what_the_harness_lacks():
 @pytest.mark.parametrize("chat", [False, True])
 def test_all_thirteen_score_as_tigerjax_evaluate_does(data, tmp_path, chat):
     ours, theirs = StandIn(says), StandIn(says)
-    want = run.evaluate(ours, chosen(["all"]), data, tmp_path / "out", chat=chat, allow_code=True)
-    found = harness.evaluate(theirs, ["tigerbot"], data_dir=data, chat=chat, allow_code=True)
+    config = EvaluationConfig(data_dir=data, chat=chat, allow_code=True)
+    want = suite.evaluate(ours, chosen(["all"]), tmp_path / "out", config)
+    found = harness.evaluate(theirs, ["tigerbot"], config)
     assert found["complete"] and not found["missing"]
     for name in THIRTEEN:
         assert found["tasks"][f"tigerbot_{name}"]["score,none"] == want["tasks"][name]["score"], name
@@ -146,7 +148,9 @@ def test_all_thirteen_are_read_from_a_bucket_as_from_a_disk_and_one_that_may_not
 
     for name in THIRTEEN:
         assert items(name, far) == items(name, data), name
-    one, other = (harness.evaluate(StandIn(says), ["tigerbot_zh"], data_dir=folder) for folder in (data, far))
+    one, other = (
+        harness.evaluate(StandIn(says), ["tigerbot_zh"], EvaluationConfig(data_dir=folder)) for folder in (data, far)
+    )
     assert one == other and one["complete"]
     for asked in ("piqa", "ceval"):
         cloud.refuse = lambda method, name, asked=asked: 403 if asked in name else None
@@ -156,23 +160,23 @@ def test_all_thirteen_are_read_from_a_bucket_as_from_a_disk_and_one_that_may_not
 
 def test_a_missing_benchmark_leaves_its_mean_out_and_the_others_in(data):
     (data / "piqa/dev.jsonl").unlink()
-    found = harness.evaluate(StandIn(says), ["tigerbot"], data_dir=data)
+    found = harness.evaluate(StandIn(says), ["tigerbot"], EvaluationConfig(data_dir=data))
     assert set(found["missing"]) == {"tigerbot_piqa", "tigerbot_humaneval"} and not found["complete"]
     assert found["missing"]["tigerbot_piqa"].endswith("piqa/dev.jsonl is not there")
-    assert found["missing"]["tigerbot_humaneval"] == run.NOT_ALLOWED
+    assert found["missing"]["tigerbot_humaneval"] == suite.NOT_ALLOWED
     assert "tigerbot_en" not in found["tasks"] and "score,none" in found["tasks"]["tigerbot_zh"]
     assert len([name for name in found["tasks"] if name.startswith("tigerbot_")]) == 11 + 1
 
 
 def test_nothing_is_read_without_a_folder():
     with pytest.raises(ConfigError, match="give --metadata data_dir=DIR"):
-        harness.evaluate(StandIn(), ["tigerbot_piqa"])
+        harness.evaluate(StandIn(), ["tigerbot_piqa"], EvaluationConfig())
 
 
 @pytest.mark.slow  # the harness's own tasks are listed first
 def test_an_unknown_task_is_named():
     with pytest.raises(ConfigError, match="no task 'tigerbot_glue'"):
-        harness.evaluate(StandIn(), ["tigerbot_glue"])
+        harness.evaluate(StandIn(), ["tigerbot_glue"], EvaluationConfig())
 
 
 class Pairs(StandIn):
@@ -186,7 +190,7 @@ class Pairs(StandIn):
 
 def test_c3_and_ocnli_in_the_harness_own_way(data):
     model = Pairs()
-    found = harness.evaluate(model, ["c3", "ocnli"], data_dir=data)["tasks"]
+    found = harness.evaluate(model, ["c3", "ocnli"], EvaluationConfig(data_dir=data))["tasks"]
     right = normed = 0
     for n in [*range(5), *range(4)]:
         ask = f"文章：甲：你好。乙：{n}。\n问题：颜色？\n答案："
@@ -218,7 +222,7 @@ def test_cmrc2018_in_the_harness_own_way(data):
         *["不知道"] * 3,
     ]
     model = StandIn(lambda text: said[int(text.rsplit("在哪", 1)[1][0])])
-    found = harness.evaluate(model, ["cmrc2018"], data_dir=data)["tasks"]["cmrc2018"]
+    found = harness.evaluate(model, ["cmrc2018"], EvaluationConfig(data_dir=data))["tasks"]["cmrc2018"]
     assert found["exact_match,none"] == sum([True, True, True, False, False, False]) / N
     assert model.asked[0].endswith("\n文章：他在北京。\n问：在哪0？\n答：")
 

@@ -5,9 +5,11 @@ import jax
 import numpy as np
 import pytest
 
+from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import DataError
 from tigerjax.evaluate.held_out import losses
+from tigerjax.model.layers import init
 from tigerjax.model.llama import model as llama
 from tigerjax.tokenizer.chat import encode_chat
 
@@ -54,7 +56,7 @@ EXAMPLES = [
 @pytest.fixture(scope="module")
 def weights():
     model = llama.Llama(CONFIG, COMPUTE)
-    return jax.tree.map(lambda w: w * 8.0, nn.unbox(llama.init(model, jax.random.key(3))))
+    return jax.tree.map(lambda w: w * 8.0, nn.unbox(init(model, jax.random.key(3))))
 
 
 def one_by_one(weights, examples):
@@ -74,8 +76,12 @@ def one_by_one(weights, examples):
     return nll, right, count
 
 
+def loaded(weights):
+    return Loaded(config=CONFIG, weights=weights, tokenizer=Letters(), compute=COMPUTE, sha256="m")
+
+
 def test_losses_by_task_and_language_are_those_of_single_examples(weights):
-    got = losses(weights, CONFIG, Letters(), EXAMPLES, compute=COMPUTE, seq_len=SEQ_LEN, batch_rows=2)
+    got = losses(loaded(weights), EXAMPLES, seq_len=SEQ_LEN, batch_rows=2)
     parts = {("by_task", t): [e for e in EXAMPLES if e["task"] == t] for t in ("qa", "chat")}
     parts |= {("by_lang", name): [e for e in EXAMPLES if e["lang"] == name] for name in ("zh", "en")}
     for (table, name), examples in parts.items():
@@ -90,7 +96,7 @@ def test_losses_by_task_and_language_are_those_of_single_examples(weights):
 
 def test_examples_longer_than_a_row_are_counted_and_left_out(weights):
     long = [example("a " + "b" * 40, "qa", "en")]
-    got = losses(weights, CONFIG, Letters(), [*EXAMPLES, *long], compute=COMPUTE, seq_len=SEQ_LEN, batch_rows=2)
+    got = losses(loaded(weights), [*EXAMPLES, *long], seq_len=SEQ_LEN, batch_rows=2)
     assert got["overlong"] == 1 and got["examples"] == 5
     with pytest.raises(DataError, match="1 are longer than data"):
-        losses(weights, CONFIG, Letters(), long, compute=COMPUTE, seq_len=SEQ_LEN, batch_rows=2)
+        losses(loaded(weights), long, seq_len=SEQ_LEN, batch_rows=2)

@@ -5,24 +5,23 @@ import json
 import jax
 import numpy as np
 import pytest
-from tiny import CONTEXT, sequences, weights
-from tiny_model import COMPUTE, CONFIG, ByteTokenizer
+from tiny import CONTEXT, loaded, sequences, weights
+from tiny_model import CONFIG, ByteTokenizer
 
 from tigerjax.config import MeshConfig
-from tigerjax.convert import read, verify
 from tigerjax.convert.tensors import InMemory
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.evaluate.loglikelihood import Scorer, Tokens
-from tigerjax.evaluate.model import Answerer
+from tigerjax.evaluate.answerer import Answerer
+from tigerjax.evaluate.loglikelihood import LogLikelihoods, Tokens
 from tigerjax.mesh import make_mesh
-from tigerjax.model.llama import hf_config
-from tigerjax.model.weights import table
+from tigerjax.model.llama.hf_weights import hf_rows
+from tigerjax.model.llama.probe import numpy_logits
 
 EXACT = 1e-4  # nats a request, the issue's bound; both sides are float32
 
 
-def score(requests, rows=4, mesh=None, **options):
-    scorer = Scorer(CONFIG, weights(), COMPUTE, context=CONTEXT, rows=rows, mesh=mesh, **options)
+def score(requests, rows=4, mesh=None):
+    scorer = LogLikelihoods(loaded(mesh=mesh), context=CONTEXT, rows=rows)
     found = dict(scorer.score([Tokens(tuple(ids), first) for ids, first in requests]))
     return [found[n] for n in range(len(requests))], scorer
 
@@ -34,7 +33,7 @@ def scored():
 
 def independent():
     """(logprob, greedy) by the numpy Llama of conversion, from the tensors as Hugging Face lays them out."""
-    w, spec = weights(), table(CONFIG, rows=CONFIG.vocab_size)
+    w, spec = weights(), hf_rows(CONFIG, rows=CONFIG.vocab_size)
     tensors = {}
     for row in spec:
         leaf = w
@@ -42,10 +41,9 @@ def independent():
             leaf = leaf[name]
         for i, name in enumerate(row.names(CONFIG)):
             tensors[name] = row.to_theirs(leaf[row.place(i, 0, row.shape[0])])
-    opened = read.Opened("numpy", hf_config.LLAMA, CONFIG, InMemory(tensors), spec, {})
     out = []
     for ids, first in sequences():
-        logits_TV = verify.numpy_llama(opened, np.array(ids), "float32").astype(np.float64)
+        logits_TV = numpy_logits(InMemory(tensors).rows, CONFIG, spec, np.array(ids), "float32").astype(np.float64)
         logprobs_TV = logits_TV - np.log(np.exp(logits_TV).sum(1, keepdims=True))
         rows = range(first - 1, len(ids) - 1)
         out.append(
@@ -67,11 +65,11 @@ def test_scores_are_those_of_an_independent_llama(scored):
 
 def test_a_greedy_continuation_is_greedy(scored):
     _, scorer = scored
-    answerer = Answerer(CONFIG, weights(), ByteTokenizer(), COMPUTE, model_sha256="m", context=CONTEXT, rows=4)
+    answerer = Answerer(loaded(), context=CONTEXT, rows=4)
     answerer.scorer = scorer
     prompt = sequences()[0][0][:20]
     (text,) = answerer.continuations([(prompt, 6)])
-    ids = next(iter(answerer.cache.found.values()))[1]
+    ids = next(iter(answerer.cache.results.values()))[1]
     assert text == ByteTokenizer().decode(ids) and len(ids) == 6
     (found,) = answerer.loglikelihoods([([*prompt, *ids], len(prompt))])
     assert found[1]
@@ -124,9 +122,7 @@ def test_what_is_kept_is_not_computed_again_and_half_a_line_is_no_harm(scored, t
     path = tmp_path / "cache.jsonl"
 
     def new(sha="m"):
-        return Answerer(
-            CONFIG, weights(), ByteTokenizer(), COMPUTE, model_sha256=sha, context=CONTEXT, rows=4, cache=path
-        )
+        return Answerer(loaded(sha256=sha), context=CONTEXT, rows=4, cache=path)
 
     requests = sequences()
     first = new()
@@ -146,7 +142,7 @@ def test_what_is_kept_is_not_computed_again_and_half_a_line_is_no_harm(scored, t
 
 
 def test_a_sequence_longer_than_the_context_loses_its_beginning(scored):
-    answerer = Answerer(CONFIG, weights(), ByteTokenizer(), COMPUTE, model_sha256="m", context=CONTEXT, rows=4)
+    answerer = Answerer(loaded(), context=CONTEXT, rows=4)
     answerer.scorer = scored[1]
     ids = sequences(1, seed=5)[0][0] * 40
     long, short = answerer.loglikelihoods([(ids, len(ids) - 3), (ids[-CONTEXT:], CONTEXT - 3)])

@@ -14,6 +14,7 @@ from tigerjax import mesh
 from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, SplashConfig
 from tigerjax.errors import ConfigError
 from tigerjax.model import stack
+from tigerjax.model.layers import init
 from tigerjax.model.llama import model as llama
 from tigerjax.model.pipeline import LayerOrder, Pipeline, Schedule
 
@@ -83,7 +84,7 @@ def test_layer_order_and_stage_order_are_inverse_and_cut_into_stages():
 def weights():
     """From numpy, several times the initial size, so that layers differ by much more than rounding."""
     rng = np.random.default_rng(0)
-    shapes = nn.unbox(jax.eval_shape(lambda key: llama.init(llama.Llama(CONFIG, COMPUTE), key), jax.random.key(0)))
+    shapes = nn.unbox(jax.eval_shape(lambda key: init(llama.Llama(CONFIG, COMPUTE), key), jax.random.key(0)))
     return jax.tree.map(lambda w: rng.normal(0.1, 0.3, w.shape).astype(np.float32), shapes)
 
 
@@ -128,7 +129,7 @@ def pipelined(weights, batch, degrees, microbatches, rounds, **compute):
     devices, order = mesh.make_mesh(MeshConfig(**degrees)), LayerOrder(stages=degrees["stage"], rounds=rounds)
     run = Pipeline(mesh=devices, microbatches=microbatches, rounds=rounds)
     model = llama.Llama(CONFIG, dataclasses.replace(COMPUTE, **compute), run)
-    boxed = jax.eval_shape(lambda key: llama.init(model, key), jax.random.key(0))
+    boxed = jax.eval_shape(lambda key: init(model, key), jax.random.key(0))
     shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), devices, mesh.logical_rules())
     placed = jax.device_put(weights | {"layers": order.to_stages(weights["layers"])}, shardings)
     rows = jax.device_put(batch, mesh.sharding(devices, "batch", "length"))

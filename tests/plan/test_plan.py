@@ -13,10 +13,9 @@ import pytest
 from tigerjax.command import cli
 from tigerjax.config import MeshConfig
 from tigerjax.errors import ConfigError
+from tigerjax.model.llama.numbers import layer_weights, model_flops
 from tigerjax.plan import figures, topology
 from tigerjax.plan.compile import Compiled, compile_for
-from tigerjax.plan.search import layer_weights
-from tigerjax.train.metrics import model_flops
 
 ROOT = Path(__file__).parents[2]
 FOUR = topology.parse("v5p:2x2x1")
@@ -87,7 +86,7 @@ def test_a_chip_whose_way_to_its_host_is_not_published_is_refused_for_offloading
 def test_arguments_are_the_sharded_state_and_batch(compiled):
     """12 bytes a weight over 4 chips; what is small and whole (norms, counters) fits in 1%."""
     model = world.MODEL
-    weights = layer_weights(world.config()) * model.num_layers + 2 * model.padded_vocab_size * model.model_dim
+    weights = layer_weights(model) * model.num_layers + 2 * model.padded_vocab_size * model.model_dim
     batch = 5 * 4 * world.config().batch_rows * world.config().data.seq_len
     assert compiled.argument_bytes == pytest.approx((12 * weights + batch) / 4, rel=0.01)
 

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from tigerjax import records
 from tigerjax.errors import DataError
-from tigerjax.records import records
+from tigerjax.files import jsonl
 
 
 def write(path, *lines):
@@ -26,7 +27,7 @@ def write(path, *lines):
 def test_a_broken_line_is_named_by_file_and_line(tmp_path, bad, says):
     path = write(tmp_path / "x.jsonl", '{"text": "fine"}', "", bad)
     with pytest.raises(DataError, match=says) as error:
-        list(records.read_jsonl(path))
+        list(records.read(path))
     assert str(error.value).startswith(f"{path}:3: ")
     assert error.value.exit_code == 3
 
@@ -34,38 +35,38 @@ def test_a_broken_line_is_named_by_file_and_line(tmp_path, bad, says):
 def test_bad_lines_can_be_collected_instead(tmp_path):
     path = write(tmp_path / "x.jsonl", "{", '{"a": 1}', b"\xfe")
     bad = []
-    assert list(records.read_jsonl(path, on_bad=lambda error, line: bad.append((str(error), line)))) == [(2, {"a": 1})]
+    assert list(records.read(path, on_bad=lambda error, line: bad.append((str(error), line)))) == [(2, {"a": 1})]
     assert [line for _, line in bad] == [b"{\n", b"\xfe\n"]
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.zst"])
 def test_what_is_written_is_read_back(tmp_path, name):
     given = [{"text": "天地玄黄\u2028\n", "n": 1}, {"text": "👩‍👩‍👧 \t"}]
-    assert records.write_jsonl(tmp_path / name, given) == 2
-    assert [record for _, record in records.read_jsonl(tmp_path / name)] == given
+    assert jsonl.write_jsonl(tmp_path / name, given) == 2
+    assert [record for _, record in jsonl.read_jsonl(tmp_path / name)] == given
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "x.jsonl"
-    records.write_jsonl(path, [{"old": 1}])
+    jsonl.write_jsonl(path, [{"old": 1}])
 
     def failing():
         yield {"new": 1}
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        records.write_jsonl(path, failing())
-    assert [record for _, record in records.read_jsonl(path)] == [{"old": 1}]
+        jsonl.write_jsonl(path, failing())
+    assert [record for _, record in jsonl.read_jsonl(path)] == [{"old": 1}]
     assert [p.name for p in tmp_path.iterdir()] == ["x.jsonl"]
 
 
 def test_a_cut_zst_file_is_bad_data(tmp_path):
     path = tmp_path / "x.jsonl.zst"
-    records.write_jsonl(path, ({"n": str(i) * 50} for i in range(5000)))
+    jsonl.write_jsonl(path, ({"n": str(i) * 50} for i in range(5000)))
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(DataError, match=r"x\.jsonl\.zst"):
-        list(records.read_jsonl(path))
+        list(records.read(path))
 
 
 def test_documents_get_an_id_from_their_content_and_duplicates_are_refused(tmp_path):

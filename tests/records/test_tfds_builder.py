@@ -4,10 +4,12 @@ import json
 
 import pytest
 
+from tigerjax import records
 from tigerjax.command.cli import main
 from tigerjax.data import mixture
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.records import records, tfds_builder
+from tigerjax.files import jsonl
+from tigerjax.records import tfds_builder
 
 L = 64
 
@@ -26,8 +28,8 @@ def files(tmp_path):
         {"id": "y", "messages": turns * 2, "n": 3},
         {"instruction": "Say", "input": "it", "output": "It."},
     ]
-    records.write_jsonl(tmp_path / "docs.jsonl", documents)
-    records.write_jsonl(tmp_path / "sft.jsonl", examples)
+    jsonl.write_jsonl(tmp_path / "docs.jsonl", documents)
+    jsonl.write_jsonl(tmp_path / "sft.jsonl", examples)
     return tmp_path
 
 
@@ -69,6 +71,9 @@ def test_what_cannot_be_built_or_found_is_said_in_one_line(files, monkeypatch, t
     with pytest.raises(DataError, match=r"empty\.jsonl: is empty"):
         tfds_builder.build([files / "empty.jsonl"], files / "tfds", "empty")
     (files / "bad.jsonl").write_text('{"id": "a", "text": "x"}\n{"id": "b"}\n')
-    with pytest.raises(DataError, match=r"bad\.jsonl:2: id 'b': field 'text' is NoneType"):
+    with pytest.raises(
+        DataError,
+        match=r"bad\.jsonl:2: id 'b': a document needs its text in 'text', 'content' or 'raw_content'; has \['id'\]",
+    ):
         tfds_builder.build([files / "bad.jsonl"], files / "tfds", "bad")
     assert not (files / "tfds" / "bad").exists() or not list((files / "tfds" / "bad").iterdir())

@@ -10,17 +10,20 @@ import numpy as np
 import pytest
 from tiny_model import CONFIG, ByteTokenizer
 
-from tigerjax.config import ModelConfig
+from tigerjax.checkpoint.loaded import Loaded
+from tigerjax.config import FLOAT32, ModelConfig
+from tigerjax.model.layers import init
 from tigerjax.model.llama import model as llama
-from tigerjax.sample.engine import FLOAT32
 
 
 class Tiny(NamedTuple):
-    """First two fields are what the sampler takes as a model."""
-
     config: ModelConfig
     weights: dict
     tokenizer: ByteTokenizer
+
+    def loaded(self, **others) -> Loaded:
+        """What the sampler takes."""
+        return Loaded(**(self._asdict() | {"compute": FLOAT32, "sha256": "m"} | others))
 
     def logits(self, ids: list[int]) -> np.ndarray:
         """logits_TV of a whole forward pass without a cache, at one padded length."""
@@ -42,7 +45,7 @@ _forward = jax.jit(_apply, static_argnums=1)
 def tiny() -> Tiny:
     """Weights large enough that the next token is far from uniform; eos likely enough that answers end."""
     config = dataclasses.replace(CONFIG, model_dim=24, num_heads=6, num_kv_heads=3, head_dim=10)
-    shapes = nn.unbox(jax.eval_shape(lambda k: llama.init(llama.Llama(config, FLOAT32), k), jax.random.key(0)))
+    shapes = nn.unbox(jax.eval_shape(lambda k: init(llama.Llama(config, FLOAT32), k), jax.random.key(0)))
     rng = np.random.default_rng(1)
     weights = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape) * 0.15, jnp.float32), shapes)
     for norm in (weights["final_norm"], weights["layers"]["attn_norm"], weights["layers"]["mlp_norm"]):

@@ -1,5 +1,7 @@
 """The sampler against whole forward passes, and its independence of batch, order, n and mesh."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -7,24 +9,27 @@ import pytest
 from scipy import stats
 
 from tigerjax import mesh as mesh_axes
-from tigerjax.config import MeshConfig
+from tigerjax.config import FLOAT32, MeshConfig
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.model.layers import init
 from tigerjax.model.llama import model as llama
 from tigerjax.sample import engine, slots
-from tigerjax.sample.engine import FLOAT32, SamplingConfig, Stats, generate
+from tigerjax.sample.engine import Batching, SamplingConfig, Stats, generate
 from tigerjax.tokenizer.chat import encode_prompt
 
 # Sums of up to 12 float32 log-probabilities, once by cached steps and once by whole passes: other summation orders.
 LOGPROB_TOLERANCE = 1e-4
 SMALLEST_P = 0.001  # with fixed seeds this is a fixed outcome; a wrong distribution gives p far below it
 FULL = 0.9  # share of decode work that draws a token which is kept: the design's figure for ragged lengths
-SAMPLED = SamplingConfig(n=4, max_new_tokens=12)
-GREEDY = SamplingConfig(n=1, temperature=0.0, max_new_tokens=12)
+SAMPLED = SamplingConfig(n=4, max_new_tokens=12, seed=0)
+BATCHING = Batching(prompts=2, rows=8)
+GREEDY = SamplingConfig(n=1, temperature=0.0, max_new_tokens=12, seed=0)
 
 
-def sample(tiny, prompts, sampling=SAMPLED, *, rows=8, **options) -> list[dict]:
-    options = {"seed": 0, "model_sha": "m", "batch_prompts": 2, "batch_rows": rows} | options
-    return list(generate(tiny, tiny.tokenizer, prompts, sampling, **options))
+def sample(tiny, prompts, sampling=SAMPLED, *, batching=BATCHING, mesh=None, stats=None, **changes) -> list[dict]:
+    """`changes` are to `sampling`."""
+    sampling = dataclasses.replace(sampling, **changes)
+    return list(generate(tiny.loaded(mesh=mesh), prompts, sampling, batching=batching, stats=stats))
 
 
 def drawn(records: list[dict]) -> dict[str, list[tuple]]:
@@ -82,7 +87,9 @@ def test_every_prompt_has_n_candidates_in_the_order_of_the_prompts_with_its_own_
 def test_the_first_candidates_do_not_depend_on_n(tiny, prompts, records) -> None:
     want = drawn(records)
     for n in (1, 3, 11):  # 11 is more than the 8 rows of one decode
-        for prompt_id, got in drawn(sample(tiny, prompts[4::2], SamplingConfig(n=n, max_new_tokens=12))).items():
+        for prompt_id, got in drawn(
+            sample(tiny, prompts[4::2], SamplingConfig(n=n, max_new_tokens=12, seed=0))
+        ).items():
             assert len(got) == n
             assert got[:4] == want[prompt_id][:n]
 
@@ -95,12 +102,12 @@ def test_samples_do_not_depend_on_order_or_neighbours(tiny, prompts, records) ->
 
 def test_samples_do_not_depend_on_the_mesh(tiny, prompts, records) -> None:
     mesh = mesh_axes.make_mesh(MeshConfig(data=2, fsdp=2, tensor=1), jax.devices()[:4])
-    boxed = jax.eval_shape(lambda k: llama.init(llama.Llama(tiny.config, FLOAT32), k), jax.random.key(0))
+    boxed = jax.eval_shape(lambda k: init(llama.Llama(tiny.config, FLOAT32), k), jax.random.key(0))
     shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, mesh_axes.logical_rules())
     placed = tiny._replace(weights=jax.device_put(tiny.weights, nn.unbox(shardings)))
-    with pytest.raises(ConfigError, match="batch_prompts=2"):
+    with pytest.raises(ConfigError, match="batching of 2 prompts"):
         sample(placed, prompts[:1], mesh=mesh)
-    assert drawn(sample(placed, prompts[4::2], mesh=mesh, batch_prompts=4)) == drawn(records[4::2])
+    assert drawn(sample(placed, prompts[4::2], mesh=mesh, batching=Batching(prompts=4, rows=8))) == drawn(records[4::2])
 
 
 def test_seed_and_round_give_other_samples(tiny, prompts, records) -> None:
@@ -110,7 +117,7 @@ def test_seed_and_round_give_other_samples(tiny, prompts, records) -> None:
 
 
 def test_top_p_is_not_ignored_by_the_engine(tiny, prompts) -> None:
-    tight = sample(tiny, prompts[4::2], SamplingConfig(n=4, max_new_tokens=12, top_p=1e-6))
+    tight = sample(tiny, prompts[4::2], SamplingConfig(n=4, max_new_tokens=12, top_p=1e-6, seed=0))
     greedy = sample(tiny, prompts[4::2], GREEDY)
     for t, g in zip(tight, greedy, strict=True):
         assert {tuple(c["token_ids"]) for c in t["candidates"]} == {tuple(g["candidates"][0]["token_ids"])}
@@ -120,7 +127,9 @@ def test_frequencies_of_first_and_second_tokens_are_those_of_the_model(tiny) -> 
     """Through prefill, slots and refills: the second token must be drawn given the first of its own candidate."""
     n, how = 4000, {"temperature": 3.0, "top_p": 0.7}
     prompt = {"prompt_id": "p", "text": "abc"}
-    (record,) = sample(tiny, [prompt], SamplingConfig(n=n, max_new_tokens=2, **how), rows=512)
+    (record,) = sample(
+        tiny, [prompt], SamplingConfig(n=n, max_new_tokens=2, **how, seed=0), batching=Batching(prompts=2, rows=512)
+    )
     ids = encode_prompt(tiny.tokenizer, record["messages"])
     ends = {259, 260, 261, 2}
 
@@ -151,7 +160,7 @@ def test_frequencies_of_first_and_second_tokens_are_those_of_the_model(tiny) -> 
 
 
 def test_equal_texts_are_marked_and_a_prompt_with_one_text_is_degenerate(tiny, prompts, records) -> None:
-    same = sample(tiny, prompts[:1], SamplingConfig(n=4, max_new_tokens=12, temperature=0.0))[0]
+    same = sample(tiny, prompts[:1], SamplingConfig(n=4, max_new_tokens=12, temperature=0.0, seed=0))[0]
     assert same["degenerate"] is True
     assert [c["dup_of"] for c in same["candidates"]] == [None] + [same["candidates"][0]["cid"]] * 3
     for r in records:
@@ -163,7 +172,7 @@ def test_equal_texts_are_marked_and_a_prompt_with_one_text_is_degenerate(tiny, p
 def test_an_id_of_the_settings_ends_an_answer_as_eos_does(tiny, prompts, records) -> None:
     whole = records[0]["candidates"][0]["token_ids"]
     assert len(whole) > 3
-    stop = SamplingConfig(n=4, max_new_tokens=12, stop_ids=(whole[3],))
+    stop = SamplingConfig(n=4, max_new_tokens=12, stop_ids=(whole[3],), seed=0)
     cut = sample(tiny, prompts[:1], stop)[0]["candidates"][0]
     assert cut["token_ids"] == whole[: whole.index(whole[3])] and cut["finish"] == "stop"
 
@@ -177,7 +186,7 @@ def test_an_empty_answer_is_kept_and_flagged(tiny, prompts) -> None:
 
 
 def test_prompts_that_do_not_fit_are_reported_and_nothing_is_lost(tiny, prompts) -> None:
-    short = SamplingConfig(n=2, max_new_tokens=12, min_new_tokens=3, context=24)
+    short = SamplingConfig(n=2, max_new_tokens=12, min_new_tokens=3, context=24, seed=0)
     records = sample(tiny, prompts, short)
     skipped = {r["prompt_id"]: r["skipped"] for r in records if "skipped" in r}
     assert set(skipped) == {"p1", "p3", "p5", "p6"}  # 62, 42, 35 and 22 tokens with markers; 22 leave room for 2
@@ -187,7 +196,7 @@ def test_prompts_that_do_not_fit_are_reported_and_nothing_is_lost(tiny, prompts)
 
 
 def test_an_answer_ends_where_the_context_does(tiny, prompts, records) -> None:
-    cut = sample(tiny, prompts[4:5], SamplingConfig(n=4, max_new_tokens=12, context=8))[0]  # 5 tokens of prompt
+    cut = sample(tiny, prompts[4:5], SamplingConfig(n=4, max_new_tokens=12, context=8, seed=0))[0]  # 5 tokens of prompt
     for got, want in zip(cut["candidates"], records[4]["candidates"], strict=True):
         assert got["token_ids"] == want["token_ids"][:3]
 
@@ -198,7 +207,7 @@ def test_each_prompt_is_prefilled_once_however_many_candidates_it_gets(tiny, pro
     monkeypatch.setattr(slots, "prefill", lambda *a, **k: seen.append(1) or prefill(*a, **k))
     for n in (4, 11):
         stats = Stats()
-        sample(tiny, prompts[4::2] + prompts[:1], SamplingConfig(n=n, max_new_tokens=12), stats=stats)
+        sample(tiny, prompts[4::2] + prompts[:1], SamplingConfig(n=n, max_new_tokens=12, seed=0), stats=stats)
         assert stats.prefilled == 3
     assert len(seen) == 2 + 2  # three prompts, two at a time
 
@@ -206,7 +215,7 @@ def test_each_prompt_is_prefilled_once_however_many_candidates_it_gets(tiny, pro
 def test_compilations_are_bounded_by_the_buckets(tiny) -> None:
     many = [{"prompt_id": f"q{n}", "text": "x" * n} for n in range(1, 60)]
     stats, again = Stats(), Stats()
-    sampling = SamplingConfig(n=2, max_new_tokens=2, top_k=9)
+    sampling = SamplingConfig(n=2, max_new_tokens=2, top_k=9, seed=0)
     sample(tiny, many, sampling, stats=stats)
     sample(tiny, many, sampling, stats=again, seed=5)
     assert 0 < stats.compilations <= 6  # two buckets, each prefill, fill and advance
@@ -217,7 +226,7 @@ def test_compilations_are_bounded_by_the_buckets(tiny) -> None:
 
 def test_the_loop_stops_when_all_candidates_have_ended(tiny, prompts, records) -> None:
     stats = Stats()
-    one = sample(tiny, prompts[:1], SamplingConfig(n=4, max_new_tokens=12, temperature=0.9), stats=stats)[0]
+    one = sample(tiny, prompts[:1], SamplingConfig(n=4, max_new_tokens=12, temperature=0.9, seed=0), stats=stats)[0]
     # The first token of each comes from the prefill.
     assert stats.decode_steps == max(c["ntok"] + (c["finish"] != "length") for c in one["candidates"]) - 1
     assert stats.drawn == sum(c["ntok"] + (c["finish"] != "length") - 1 for c in one["candidates"])
@@ -258,7 +267,7 @@ def test_bad_prompts_and_settings_are_refused_before_any_work(tiny, prompts) -> 
             sample(tiny, bad, stats=stats)
     for fields in ({"n": 0}, {"top_p": 0.0}, {"top_p": 1.5}, {"temperature": -1.0}, {"min_new_tokens": 0}):
         with pytest.raises(ConfigError):
-            SamplingConfig(**{"max_new_tokens": 4} | fields)
+            SamplingConfig(**{"max_new_tokens": 4, "seed": 0} | fields)
     with pytest.raises(ConfigError, match="seed=-1"):
         sample(tiny, prompts, seed=-1)
     assert stats.prefilled == 0

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tigerjax.convert.hf import to_hf
-from tigerjax.sample.engine import SamplingConfig, generate
+from tigerjax.convert.hf import Export, to_hf
+from tigerjax.sample.engine import Batching, SamplingConfig, generate
 from tigerjax.tokenizer.chat import encode_prompt, stop_ids
 
 NEW_TOKENS = 24
@@ -17,10 +17,10 @@ def test_greedy_is_that_of_transformers_token_for_token(tiny, prompts, tmp_path:
     import torch
     from transformers import LlamaForCausalLM
 
-    to_hf(tiny.weights, tiny.config, tmp_path / "hf", tokenizer=None)
+    to_hf(tiny.weights, tiny.config, tmp_path / "hf", Export(tokenizer=None))
     theirs = LlamaForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float32)
-    sampling = SamplingConfig(n=1, temperature=0.0, max_new_tokens=NEW_TOKENS)
-    records = generate(tiny, tiny.tokenizer, prompts, sampling, seed=0, model_sha="m", batch_prompts=4, batch_rows=8)
+    sampling = SamplingConfig(n=1, temperature=0.0, max_new_tokens=NEW_TOKENS, seed=0)
+    records = generate(tiny.loaded(), prompts, sampling, batching=Batching(prompts=4, rows=8))
     ended = 0
     for record in records:
         ids = torch.tensor([encode_prompt(tiny.tokenizer, record["messages"])])

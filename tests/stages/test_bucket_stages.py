@@ -1,5 +1,6 @@
 """Every command on text with gs:// in and out writes what it writes on a disk, on a stand-in for the service."""
 
+import gzip
 import json
 import shlex
 import shutil
@@ -7,12 +8,12 @@ import shutil
 import pytest
 from gcsfs.retry import HttpError
 
+from tigerjax import records
 from tigerjax.command.cli import main
-from tigerjax.data import beam_cache, mixture
+from tigerjax.data import mixture
 from tigerjax.errors import BucketError, BucketRefused, DataError
-from tigerjax.files import manifest, paths
-from tigerjax.records import records
-from tigerjax.stages import parts
+from tigerjax.files import jsonl, manifest, paths
+from tigerjax.records import block
 from tigerjax.stages.runner import Runner
 
 FAR = "gs://bucket/text"
@@ -34,7 +35,7 @@ def near(work, tmp_path_factory):
     folder = tmp_path_factory.mktemp("near") / "files"
     for name in ("raw", "sft", "base_tokenizer", "zh_bpe", "tokenizer"):
         shutil.copytree(work / name, folder / name)
-    records.write_jsonl(folder / "raw" / "corpus_zh.jsonl.zst", records.documents(folder / "raw" / "corpus_zh.jsonl"))
+    jsonl.write_jsonl(folder / "raw" / "corpus_zh.jsonl.zst", records.documents(folder / "raw" / "corpus_zh.jsonl"))
     questions = [record["text"][:200] for record in records.documents(folder / "raw" / "corpus_en.jsonl")]
     (folder / "csv.csv").write_text(f'\ufeffid,question\r\n1,"{questions[0]}"\r\n2,"{questions[1]}"\r\n')
     (folder / "lines.jsonl").write_text(json.dumps({"question": questions[2]}) + "\n")
@@ -90,10 +91,10 @@ def test_measures_of_a_tokenizer_are_those_of_the_disk(cloud, near, tmp_path):
 
 
 def test_worker_processes_read_their_blocks_of_a_file_in_a_bucket(cloud, near, tmp_path, monkeypatch):
-    monkeypatch.setattr(parts, "BLOCK_BYTES", 12_000)
-    monkeypatch.setattr(parts, "SCAN_BYTES", 2_000)
+    monkeypatch.setattr(block, "BLOCK_BYTES", 12_000)
+    monkeypatch.setattr(block, "SCAN_BYTES", 2_000)
     files = [f"{FAR}/raw/corpus_zh.jsonl", f"{FAR}/raw/corpus_en.jsonl"]
-    assert len(parts.blocks(records.expand(files))) > 4
+    assert len(records.blocks(records.expand(files))) > 4
     assert run(STAGES["exact"], near, "--out", tmp_path / "out") == 0
     assert run(STAGES["exact"], FAR, "--out", f"{FAR}/out/exact", "--workers", 2) == 0
     assert content(f"{FAR}/out/exact") == content(tmp_path / "out")
@@ -112,10 +113,10 @@ def test_what_a_bucket_says_to_a_worker_is_what_the_command_says(cloud, near, tm
 
 def test_an_outage_is_told_as_one_and_a_failure_of_ours_as_it_is(cloud):
     assert paths.names(paths.of(FAR))  # a client is there
-    with pytest.raises(BucketError, match="did not answer: busy, 503") as caught, paths.told():
+    with pytest.raises(BucketError, match="did not answer: busy, 503") as caught, paths.bucket_errors():
         raise HttpError({"code": 503, "message": "busy"})
     assert caught.value.exit_code == 1
-    with pytest.raises(DataError, match="UNAVAILABLE"), paths.told():
+    with pytest.raises(DataError, match="UNAVAILABLE"), paths.bucket_errors():
         raise DataError("a record that holds UNAVAILABLE")
 
 
@@ -173,7 +174,9 @@ def test_a_dry_run_reads_patterns_and_writes_nothing(cloud, capsys):
 
 @pytest.fixture
 def kinds(cloud, near, tmp_path):
-    """One set of documents as TFRecord, ArrayRecord and a TFDS dataset; the command makes that in the bucket."""
+    """One set of documents in every format; the command makes the TFDS dataset in the bucket."""
+    import pyarrow as pa
+    import pyarrow.parquet
     from array_record.python import array_record_module
 
     from tigerjax.records.tf import start
@@ -189,8 +192,19 @@ def kinds(cloud, near, tmp_path):
     for line in lines:
         array.write(line)
     array.close()
-    for name in ("docs.tfrecord", "docs.array_record"):
+    table = pa.Table.from_pylist(given)
+    pa.parquet.write_table(table, tmp_path / "docs.parquet", row_group_size=5)
+    with pa.OSFile(str(tmp_path / "docs.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table)
+    for name in ("docs.tfrecord", "docs.array_record", "docs.parquet", "docs.arrow"):
         cloud.put(f"bucket/text/kinds/{name}", (tmp_path / name).read_bytes())
+    cloud.put("bucket/text/kinds/docs.json", json.dumps(given).encode())
+    cloud.put("bucket/text/kinds/docs.jsonl.gz", gzip.compress(b"\n".join(lines)))
+    for split in ("train", "test"):
+        cloud.put(f"bucket/text/kinds/saved/{split}/data-00000-of-00001.arrow", (tmp_path / "docs.arrow").read_bytes())
+        state = b'{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}'
+        cloud.put(f"bucket/text/kinds/saved/{split}/state.json", state)
+    cloud.put("bucket/text/kinds/saved/dataset_dict.json", b'{"splits": ["train", "test"]}')
     assert run("data tfds --input {0}/kinds/docs.jsonl --name docs --data-dir {0}/tfds", FAR) == 0
     return given
 
@@ -201,6 +215,12 @@ def test_records_of_every_kind_of_file_are_copied_once_and_read(cloud, kinds, tm
         f"{FAR}/kinds/docs.jsonl": False,
         f"{FAR}/kinds/*.tfrecord": True,
         f"{FAR}/kinds/docs.array_record": True,
+        f"{FAR}/kinds/docs.json": False,
+        f"{FAR}/kinds/docs.jsonl.gz": False,
+        f"{FAR}/kinds/docs.parquet": True,
+        f"{FAR}/kinds/docs.arrow": True,
+        f"{FAR}/kinds/saved": True,
+        f"{FAR}/kinds/saved/test": True,
         f"{FAR}/tfds/docs/1.0.0": True,
         "tfds:docs": False,  # by then it is there
     }
@@ -223,10 +243,10 @@ def test_records_of_every_kind_of_file_are_copied_once_and_read(cloud, kinds, tm
         list(records.documents(f"{FAR}/kinds/docs.array_record"))
     cloud.refuse = lambda method, name: 403
     for place in list(places)[:-1]:
-        with pytest.raises(BucketRefused), paths.told():
+        with pytest.raises(BucketRefused), paths.bucket_errors():
             list(records.documents(place))
     with pytest.raises(BucketRefused):
-        list(records.read_jsonl(f"{FAR}/kinds/docs.jsonl"))
+        list(jsonl.read_jsonl(f"{FAR}/kinds/docs.jsonl"))
 
 
 def show(name, source, folder, out):
@@ -255,7 +275,7 @@ def test_beam_makes_the_same_rows_of_files_in_a_bucket(cloud, kinds, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("runner", "module", "last"), [("local", manifest, "Stage"), ("DirectRunner", beam_cache, "blocks")]
+    ("runner", "module", "last"), [("local", manifest, "Stage"), ("DirectRunner", records, "blocks")]
 )
 def test_a_bucket_that_refuses_while_rows_are_made_is_named_so(cloud, kinds, monkeypatch, runner, module, last):
     mixture.pretraining(

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from tigerjax.records import records
+from tigerjax.files import jsonl
 from tigerjax.text import against, containment
 from tigerjax.text.dedup import against_sft_files
 from tigerjax.text.grams import key
@@ -18,11 +18,11 @@ FALSE_HITS = 0.001  # of other-domain documents: the design's figure
 def report(documents, answers, folder, action="report"):
     """(documents by id, hits, manifest) of `dedup against-sft`; answers {id: text}."""
     turns = {i: [{"role": "user", "content": "q"}, {"role": "assistant", "content": a}] for i, a in answers.items()}
-    records.write_jsonl(folder / "docs.jsonl", documents)
-    records.write_jsonl(folder / "sft.jsonl", ({"id": i, "messages": t} for i, t in turns.items()))
+    jsonl.write_jsonl(folder / "docs.jsonl", documents)
+    jsonl.write_jsonl(folder / "sft.jsonl", ({"id": i, "messages": t} for i, t in turns.items()))
     made = against_sft_files([folder / "docs.jsonl"], [folder / "sft.jsonl"], folder / action, action=action)
-    left = {r["id"]: r["text"] for _, r in records.read_jsonl(folder / action / "docs.jsonl")}
-    return left, [hit for _, hit in records.read_jsonl(folder / action / "hits" / "hits.jsonl")], made
+    left = {r["id"]: r["text"] for _, r in jsonl.read_jsonl(folder / action / "docs.jsonl")}
+    return left, [hit for _, hit in jsonl.read_jsonl(folder / action / "hits" / "hits.jsonl")], made
 
 
 def noisy(text, lang, rng):

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tigerjax import records
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.records import records
-from tigerjax.stages import parts
+from tigerjax.files import jsonl
+from tigerjax.records import block
 from tigerjax.stages.runner import Runner
 from tigerjax.text.clean import clean_files
 from tigerjax.text.rules import REWRITES, RULES, rule_set
@@ -78,11 +79,11 @@ def test_counts_balance_and_each_drop_has_its_reason(tmp_path):
 
     bad = [turns("q", " \u200b"), turns("q <noinput>", "a"), turns("same", "same"), turns("q2", "http://a.b/c")]
     good = [turns("q", f"answer {i}") for i in range(6)]
-    records.write_jsonl(tmp_path / "sft.jsonl", bad + good)
-    records.write_jsonl(tmp_path / "docs.jsonl", [{"text": "\x00 \n"}, {"text": "kept", "lang": "en"}])
+    jsonl.write_jsonl(tmp_path / "sft.jsonl", bad + good)
+    jsonl.write_jsonl(tmp_path / "docs.jsonl", [{"text": "\x00 \n"}, {"text": "kept", "lang": "en"}])
     made = clean_files([tmp_path / "sft.jsonl", tmp_path / "docs.jsonl"], tmp_path / "out")
     assert made["counts"] == {"in": 12, "out": 7, "dropped": {"echo": 1, "empty": 2, "placeholder": 1, "url_only": 1}}
-    assert [r["text"] for _, r in records.read_jsonl(tmp_path / "out" / "docs.jsonl")] == ["kept"]
+    assert [r["text"] for _, r in jsonl.read_jsonl(tmp_path / "out" / "docs.jsonl")] == ["kept"]
     assert len(list(records.sft_examples(tmp_path / "out" / "sft.jsonl"))) == 6
 
 
@@ -98,7 +99,7 @@ def test_bad_lines_are_quarantined_up_to_a_fraction(tmp_path):
 
 
 def test_a_denied_source_is_an_error_unless_drops_are_asked_for(tmp_path):
-    records.write_jsonl(tmp_path / "x.jsonl", [{"text": "a", "source": "wiki"}, {"text": "b", "source": "C4/en"}])
+    jsonl.write_jsonl(tmp_path / "x.jsonl", [{"text": "a", "source": "wiki"}, {"text": "b", "source": "C4/en"}])
     with pytest.raises(DataError, match=r"x\.jsonl:2: id '.{32}': source 'C4/en' is denied"):
         clean_files([tmp_path / "x.jsonl"], tmp_path / "out")
     made = clean_files([tmp_path / "x.jsonl"], tmp_path / "out", drop_denied=True)
@@ -107,11 +108,11 @@ def test_a_denied_source_is_an_error_unless_drops_are_asked_for(tmp_path):
 
 def test_an_unknown_rule_and_colliding_names_are_config_errors(tmp_path):
     path = tmp_path / "x.jsonl"
-    records.write_jsonl(path, [{"text": string.ascii_letters}])
+    jsonl.write_jsonl(path, [{"text": string.ascii_letters}])
     with pytest.raises(ConfigError, match="no such cleaning rules"):
         clean_files([path], tmp_path / "out", off=["tagz"])
     (tmp_path / "b").mkdir()
-    records.write_jsonl(tmp_path / "b" / "x.jsonl", [{"text": "b"}])
+    jsonl.write_jsonl(tmp_path / "b" / "x.jsonl", [{"text": "b"}])
     with pytest.raises(ConfigError, match="have one name"):
         clean_files([path, tmp_path / "b" / "x.jsonl"], tmp_path / "out")
 
@@ -126,7 +127,7 @@ def test_rules_that_are_off_by_default_are_switched_on_by_name(tmp_path):
         "repetition": ("Buy now and save.\n" * 9 + long, "en"),
     }
     given = [{"id": name, "text": text, "lang": lang} for name, (text, lang) in documents.items()]
-    records.write_jsonl(tmp_path / "x.jsonl", given)
+    jsonl.write_jsonl(tmp_path / "x.jsonl", given)
     assert clean_files([tmp_path / "x.jsonl"], tmp_path / "plain")["counts"]["dropped"] == {}
     made = clean_files([tmp_path / "x.jsonl"], tmp_path / "web", on=["all"])
     assert made["counts"]["dropped"] == {"language": 1, "letters": 1, "repetition": 1, "short": 1}
@@ -145,13 +146,26 @@ def test_simplification_and_boilerplate_are_for_those_who_ask():
     assert clean_text(text, on=["boilerplate"]) == "\n".join(text.split("\n")[::2])
 
 
+def test_the_figures_say_how_many_records_without_a_language_the_rule_passed_over(tmp_path):
+    given = [
+        {"id": "a", "text": "漢語", "lang": "zh"},
+        {"id": "b", "text": "漢語"},
+        {"id": "c", "text": "語", "lang": None},
+    ]
+    jsonl.write_jsonl(tmp_path / "x.jsonl", given)
+    made = clean_files([tmp_path / "x.jsonl"], tmp_path / "out", on=["simplified"])
+    assert made["figures"]["simplified_without_lang"] == 2
+    assert [r["text"] for _, r in jsonl.read_jsonl(tmp_path / "out" / "x.jsonl")] == ["汉语", "漢語", "語"]
+    assert "simplified_without_lang" not in clean_files([tmp_path / "x.jsonl"], tmp_path / "plain")["figures"]
+
+
 def test_sensitive_words_count_by_1000_characters_and_latin_ones_as_whole_words(tmp_path):
     (tmp_path / "words.txt").write_text("ass\n赌博\n", encoding="utf-8")
     texts = {"a": "The class passed the assembly. " * 4, "b": "网上赌博网站。" * 4, "c": "An ass, said the ass. " * 4}
-    records.write_jsonl(tmp_path / "x.jsonl", ({"id": i, "text": t} for i, t in texts.items()))
+    jsonl.write_jsonl(tmp_path / "x.jsonl", ({"id": i, "text": t} for i, t in texts.items()))
     made = clean_files([tmp_path / "x.jsonl"], tmp_path / "out", sensitive=tmp_path / "words.txt")
     assert made["counts"]["dropped"] == {"sensitive": 2}
-    assert [r["id"] for _, r in records.read_jsonl(tmp_path / "out" / "x.jsonl")] == ["a"]
+    assert [r["id"] for _, r in jsonl.read_jsonl(tmp_path / "out" / "x.jsonl")] == ["a"]
     (tmp_path / "words.txt").write_text("\n")
     with pytest.raises(DataError, match="no sensitive word"):
         clean_files([tmp_path / "x.jsonl"], tmp_path / "again", sensitive=str(tmp_path / "words.txt"))
@@ -168,19 +182,19 @@ HARD = {
 
 def test_hard_but_good_texts_pass_as_they_are_and_halves_of_surrogates_are_quarantined(tmp_path):
     given = [{"id": name, "text": text, "lang": "code" if "code" in name else ""} for name, text in HARD.items()]
-    records.write_jsonl(tmp_path / "x.jsonl", given)
+    jsonl.write_jsonl(tmp_path / "x.jsonl", given)
     with open(tmp_path / "x.jsonl", "a") as file:
         file.write('{"id": "half", "text": "\\ud83d alone"}\n{"id": "crlf", "text": "a\\r\\nb"}\r\n')
     made = clean_files([tmp_path / "x.jsonl"], tmp_path / "out", max_bad_fraction=0.2)
     assert made["counts"] == {"in": 7, "out": 6, "dropped": {"bad": 1}}
     assert "x.jsonl:6" in json.loads((tmp_path / "out" / "quarantine.json").read_text())[0]["error"]
-    left = {r["id"]: r["text"] for _, r in records.read_jsonl(tmp_path / "out" / "x.jsonl")}
+    left = {r["id"]: r["text"] for _, r in jsonl.read_jsonl(tmp_path / "out" / "x.jsonl")}
     assert left == {name: text.strip(" ") for name, text in HARD.items()} | {"crlf": "a\nb"}
 
 
 def test_an_id_that_comes_twice_is_an_error_with_both_places(tmp_path):
-    records.write_jsonl(tmp_path / "x.jsonl", [{"id": "1", "text": "a"}, {"id": "2", "text": "b"}])
-    records.write_jsonl(tmp_path / "y.jsonl", [{"id": "2", "text": "c"}])
+    jsonl.write_jsonl(tmp_path / "x.jsonl", [{"id": "1", "text": "a"}, {"id": "2", "text": "b"}])
+    jsonl.write_jsonl(tmp_path / "y.jsonl", [{"id": "2", "text": "c"}])
     with pytest.raises(DataError, match=r"y\.jsonl:1: id '2' occurs a second time; the first is at .*x\.jsonl:2"):
         clean_files([tmp_path / "x.jsonl", tmp_path / "y.jsonl"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -188,10 +202,10 @@ def test_an_id_that_comes_twice_is_an_error_with_both_places(tmp_path):
 
 def test_the_same_bytes_from_small_blocks_and_two_workers(tmp_path, monkeypatch):
     given = [{"id": str(i), "text": f"<b>{i}</b> &amp; more\r\n" + "x" * (i % 40), "lang": "en"} for i in range(300)]
-    records.write_jsonl(tmp_path / "x.jsonl", given)
+    jsonl.write_jsonl(tmp_path / "x.jsonl", given)
     clean_files([tmp_path / "x.jsonl"], tmp_path / "one")
-    monkeypatch.setattr(parts, "BLOCK_BYTES", 2_000)
-    monkeypatch.setattr(parts, "SCAN_BYTES", 500)
+    monkeypatch.setattr(block, "BLOCK_BYTES", 2_000)
+    monkeypatch.setattr(block, "SCAN_BYTES", 500)
     clean_files([tmp_path / "x.jsonl"], tmp_path / "two", runner=Runner(workers=2))
     for name in ("x.jsonl", "samples.json", "report.html"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tigerjax.records import records
+from tigerjax import records
+from tigerjax.files import jsonl
 from tigerjax.text.clean import clean_files
 from tigerjax.text.grams import key
 from tigerjax.text.rules import MAX_SFT_CHARACTERS, MIN_CHARACTERS, rule_set
@@ -112,10 +113,10 @@ TALK = {  # the same of SFT examples: reason, question, answer of a clean text
 
 def test_2000_clean_documents_pass_all_rules_unchanged(clean, tmp_path):
     assert len(clean) == CLEAN
-    records.write_jsonl(tmp_path / "x.jsonl", clean)
+    jsonl.write_jsonl(tmp_path / "x.jsonl", clean)
     made = clean_files([tmp_path / "x.jsonl"], tmp_path / "out", on=["all"])
     assert made["counts"] == {"in": CLEAN, "out": CLEAN, "dropped": {}}
-    assert [r["text"] for _, r in records.read_jsonl(tmp_path / "out" / "x.jsonl")] == [d["text"] for d in clean]
+    assert [r["text"] for _, r in jsonl.read_jsonl(tmp_path / "out" / "x.jsonl")] == [d["text"] for d in clean]
 
 
 def test_every_planted_defect_of_25_kinds_is_mended_or_dropped_with_its_reason(clean, tmp_path):
@@ -137,10 +138,10 @@ def test_every_planted_defect_of_25_kinds_is_mended_or_dropped_with_its_reason(c
             said = dict(zip(("instruction", "output"), make(host["text"]), strict=True))
             talk.append(said | {"id": f"{kind}{n}", "input": ""})
         reasons[reason] = reasons.get(reason, 0) + OF_A_KIND
-    records.write_jsonl(tmp_path / "x.jsonl", dirty)
-    records.write_jsonl(tmp_path / "talk.jsonl", talk)
+    jsonl.write_jsonl(tmp_path / "x.jsonl", dirty)
+    jsonl.write_jsonl(tmp_path / "talk.jsonl", talk)
     given = [tmp_path / "x.jsonl", tmp_path / "talk.jsonl"]
     made = clean_files(given, tmp_path / "out", on=["all"], sensitive=tmp_path / "words.txt")
     assert made["counts"]["dropped"] == dict(sorted(reasons.items()))
-    left = {r["id"]: r["text"] for _, r in records.read_jsonl(tmp_path / "out" / "x.jsonl")}
+    left = {r["id"]: r["text"] for _, r in jsonl.read_jsonl(tmp_path / "out" / "x.jsonl")}
     assert left == wanted

@@ -3,7 +3,7 @@
 import pytest
 
 from tigerjax.errors import DataError
-from tigerjax.records import records
+from tigerjax.files import jsonl
 from tigerjax.text.decontaminate import decontaminate_files
 
 ENGLISH = (
@@ -15,7 +15,7 @@ CHINESE = "下列关于光合作用与呼吸作用的叙述中，正确的是哪
 
 @pytest.fixture
 def files(tmp_path):
-    records.write_jsonl(tmp_path / "gsm8k.jsonl", [{"question": ENGLISH, "answer": "39"}])
+    jsonl.write_jsonl(tmp_path / "gsm8k.jsonl", [{"question": ENGLISH, "answer": "39"}])
     (tmp_path / "ceval.csv").write_text(f"id,Question,A,B,C,D,Answer\n0,{CHINESE},甲,乙,丙,丁,A\n", encoding="utf-8")
     rest = "Nothing of the sort stands here, only a walk along the river and what there was to see on it. " * 3
     documents = [
@@ -23,10 +23,10 @@ def files(tmp_path):
         {"id": "b", "text": f"{rest} {ENGLISH.upper()} {rest}"},
         {"id": "c", "text": "前面的话。" * 20 + CHINESE + "后面的话。" * 20},
     ]
-    records.write_jsonl(tmp_path / "docs.jsonl", documents)
+    jsonl.write_jsonl(tmp_path / "docs.jsonl", documents)
     examples = {"x": (CHINESE, "甲。"), "y": ("What is a river?", "Water that runs to the sea.")}
     turns = {i: [{"role": "user", "content": q}, {"role": "assistant", "content": a}] for i, (q, a) in examples.items()}
-    records.write_jsonl(tmp_path / "sft.jsonl", ({"id": i, "messages": t} for i, t in turns.items()))
+    jsonl.write_jsonl(tmp_path / "sft.jsonl", ({"id": i, "messages": t} for i, t in turns.items()))
     return tmp_path
 
 
@@ -35,9 +35,9 @@ def test_documents_and_examples_with_a_question_go_and_tasks_are_counted(files):
     made = decontaminate_files(docs, sets, files / "out")
     assert made["counts"] == {"in": 5, "out": 2, "dropped": {"decontaminate": 3}}
     assert made["figures"]["by_task"] == {"ceval": 2, "gsm8k": 1}
-    assert [r["id"] for _, r in records.read_jsonl(files / "out" / "docs.jsonl")] == ["a"]
-    assert [r["id"] for _, r in records.read_jsonl(files / "out" / "sft.jsonl")] == ["y"]
-    hits = [r for _, r in records.read_jsonl(files / "out" / "hits" / "hits.jsonl")]
+    assert [r["id"] for _, r in jsonl.read_jsonl(files / "out" / "docs.jsonl")] == ["a"]
+    assert [r["id"] for _, r in jsonl.read_jsonl(files / "out" / "sft.jsonl")] == ["y"]
+    hits = [r for _, r in jsonl.read_jsonl(files / "out" / "hits" / "hits.jsonl")]
     assert [(h["doc"], h["eval_id"]) for h in hits] == [("b", "gsm8k:1"), ("c", "ceval:2"), ("x", "ceval:2")]
 
 
@@ -49,7 +49,7 @@ def test_a_report_changes_nothing_and_messages_cannot_be_cut(files):
 
 
 def test_a_set_without_a_question_is_refused_by_line(files):
-    records.write_jsonl(files / "odd.jsonl", [{"stem": "why"}])
+    jsonl.write_jsonl(files / "odd.jsonl", [{"stem": "why"}])
     with pytest.raises(DataError, match=r"odd\.jsonl:1: no question in field 'question'; the record has \['stem'\]"):
         decontaminate_files([files / "docs.jsonl"], [files / "odd.jsonl"], files / "out")
     decontaminate_files([files / "docs.jsonl"], [files / "odd.jsonl"], files / "out", field="stem")

@@ -11,9 +11,10 @@ from datasketch import MinHash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tigerjax import records
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.records import records
-from tigerjax.stages import parts
+from tigerjax.files import jsonl
+from tigerjax.records import block
 from tigerjax.stages.runner import Runner
 from tigerjax.text import containment, dedup, grams, minhash
 from tigerjax.text.clean import clean_files
@@ -37,9 +38,9 @@ def pair_of_jaccard(rng, vocab, jaccard, length=400):
 
 def near(documents, folder):
     """The clusters of `dedup near`, each a sorted list of ids."""
-    records.write_jsonl(folder / "x.jsonl", documents)
+    jsonl.write_jsonl(folder / "x.jsonl", documents)
     dedup_files("near", [folder / "x.jsonl"], folder / "near")
-    return [r["all"] for _, r in records.read_jsonl(folder / "near" / "clusters" / "clusters.jsonl")]
+    return [r["all"] for _, r in jsonl.read_jsonl(folder / "near" / "clusters" / "clusters.jsonl")]
 
 
 @pytest.mark.parametrize(("jaccard", "low", "high"), [(0.9, NEAR_RECALL, 1.0), (0.3, 0.0, NEAR_FALSE)])
@@ -103,9 +104,9 @@ def test_one_text_long_enough_has_all_its_windows_and_none_runs_into_the_next():
 
 def test_exact_duplicates_differ_in_case_width_and_punctuation_only(tmp_path):
     texts = ["Hello, World! 123", "hello world １２３", "hello world 12", "天地。玄黄", "天地玄黄"]
-    records.write_jsonl(tmp_path / "x.jsonl", ({"id": str(i), "text": t} for i, t in enumerate(texts)))
+    jsonl.write_jsonl(tmp_path / "x.jsonl", ({"id": str(i), "text": t} for i, t in enumerate(texts)))
     dedup_files("exact", [tmp_path / "x.jsonl"], tmp_path / "out")
-    clusters = [r["all"] for _, r in records.read_jsonl(tmp_path / "out" / "clusters" / "clusters.jsonl")]
+    clusters = [r["all"] for _, r in jsonl.read_jsonl(tmp_path / "out" / "clusters" / "clusters.jsonl")]
     assert clusters == [["0", "1"], ["3", "4"]]
 
 
@@ -134,9 +135,9 @@ def test_the_best_then_the_longest_and_then_the_smallest_id_stays(tmp_path):
     given = [{"id": "b", "text": "One two."}, {"id": "a", "text": "One two!"}, {"id": "c", "text": "one two"}]
     given += [{"id": "l", "text": "3 4"}, {"id": "m", "text": "3 - 4"}]
     given += [{"id": "q", "text": "5 6", "meta": {"quality": 0.5}}, {"id": "p", "text": "5 ... 6"}]
-    records.write_jsonl(tmp_path / "x.jsonl", given)
+    jsonl.write_jsonl(tmp_path / "x.jsonl", given)
     made = dedup_files("exact", [tmp_path / "x.jsonl"], tmp_path / "out")
-    assert [r["id"] for _, r in records.read_jsonl(tmp_path / "out" / "x.jsonl")] == ["a", "m", "q"]
+    assert [r["id"] for _, r in jsonl.read_jsonl(tmp_path / "out" / "x.jsonl")] == ["a", "m", "q"]
     assert made["counts"] == {"in": 7, "out": 3, "dropped": {"exact": 4}}
 
 
@@ -144,7 +145,7 @@ def test_every_planted_fault_of_the_embedded_text_is_found(tmp_path, corpus):
     planted = json.loads((EMBEDDED / "counts.json").read_text())["planted"]
     files = [EMBEDDED / f"corpus_{lang}.jsonl" for lang in ("en", "zh")]
     dedup_files("near", files, tmp_path / "near")
-    clusters = [r["all"] for _, r in records.read_jsonl(tmp_path / "near" / "clusters" / "clusters.jsonl")]
+    clusters = [r["all"] for _, r in jsonl.read_jsonl(tmp_path / "near" / "clusters" / "clusters.jsonl")]
     for lang in ("en", "zh"):
         for kind in ("exact_duplicates", "near_duplicates"):
             for copy, original in planted[lang][kind].items():
@@ -156,7 +157,7 @@ def made_bytes(kind, documents, folder, **how):
     folder.mkdir()
     half = len(documents) // 2
     for name, part in (("x.jsonl", documents[:half]), ("y.jsonl.zst", documents[half:])):
-        records.write_jsonl(folder / name, part)
+        jsonl.write_jsonl(folder / name, part)
     paths = [folder / "x.jsonl", folder / "y.jsonl.zst"]
     if kind == "sft":
         made = against_sft_files(paths, [EMBEDDED / "sft.jsonl"], folder / "out", **how)
@@ -174,11 +175,11 @@ def test_the_same_bytes_whatever_the_order_blocks_and_shards(tmp_path, corpus, k
     random.Random(5).shuffle(documents)
     first, half = made_bytes(kind, documents, tmp_path / "a"), len(documents) // 2
     mixed = documents[:half][::-1] + sorted(documents[half:], key=lambda d: d["text"])
-    monkeypatch.setattr(parts, "BLOCK_BYTES", 9_000)
-    monkeypatch.setattr(parts, "SCAN_BYTES", 1_000)
+    monkeypatch.setattr(block, "BLOCK_BYTES", 9_000)
+    monkeypatch.setattr(block, "SCAN_BYTES", 1_000)
     monkeypatch.setattr(dedup, "PAIRS", 7)
     monkeypatch.setattr(containment, "EXPANSION", 50)
-    assert len(parts.blocks([tmp_path / "a" / "x.jsonl"])) > 3
+    assert len(records.blocks([tmp_path / "a" / "x.jsonl"])) > 3
     assert made_bytes(kind, mixed, tmp_path / "b", shards=3) == first
 
 
@@ -219,20 +220,20 @@ def test_runners_that_cannot_work_are_refused():
 
 
 def test_lines_keep_their_numbers_over_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(parts, "BLOCK_BYTES", 100)
-    monkeypatch.setattr(parts, "SCAN_BYTES", 30)
+    monkeypatch.setattr(block, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(block, "SCAN_BYTES", 30)
     path = tmp_path / "x.jsonl"
     long = json.dumps({"n": 5, "text": "长" * 200})  # a line larger than a block
     path.write_text("\n".join(long if i == 5 else json.dumps({"n": i}) for i in range(1, 60)), encoding="utf-8")
-    blocks = parts.blocks([path])
+    blocks = records.blocks([path])
     assert len(blocks) > 3
-    got = [(number, record["n"]) for block in blocks for number, record, _ in parts.parsed(block)]
+    got = [(number, record["n"]) for block in blocks for number, record, _ in records.read_block(block)]
     assert got == [(n, n) for n in range(1, 60)]
 
 
 @pytest.mark.parametrize("empty", ["", "\n  \n"])
 def test_a_file_without_records_is_refused_by_name(tmp_path, corpus, empty):
-    records.write_jsonl(tmp_path / "x.jsonl", corpus["zh"][:3])
+    jsonl.write_jsonl(tmp_path / "x.jsonl", corpus["zh"][:3])
     (tmp_path / "empty.jsonl").write_text(empty)
     inputs = [tmp_path / "x.jsonl", tmp_path / "empty.jsonl"]
     for stage in (functools.partial(dedup_files, "exact"), functools.partial(dedup_files, "near"), clean_files):
@@ -246,7 +247,7 @@ def test_a_file_without_records_is_refused_by_name(tmp_path, corpus, empty):
 
 def test_a_denied_source_is_refused_with_file_line_and_id(tmp_path, corpus):
     mislabelled = {"id": "m7", "text": "These words are of another crawl.", "source": "CommonCrawl-2023"}
-    records.write_jsonl(tmp_path / "x.jsonl", [*corpus["en"][:3], mislabelled])
+    jsonl.write_jsonl(tmp_path / "x.jsonl", [*corpus["en"][:3], mislabelled])
     message = r"x\.jsonl:4: id 'm7': source 'CommonCrawl-2023' is denied, as commoncrawl, c4 are"
     for kind in ("exact", "near"):
         with pytest.raises(DataError, match=message):

@@ -87,7 +87,7 @@ def test_merges_of_60515_pieces_take_seconds():
     pieces = characters + [a + b for a, b in itertools.pairwise(characters)]
     pieces += [a + b + c for a, b, c in zip(characters, characters[1:], characters[2:], strict=False)]
     pieces += [a * 16 for a in characters]
-    start = time.perf_counter()
+    start = time.process_time()  # of this process alone, whatever else the machine does
     found = merges([(text, -float(n)) for n, text in enumerate(pieces)])
-    assert time.perf_counter() - start < MAX_EXPORT_S
+    assert time.process_time() - start < MAX_EXPORT_S
     assert len(found) == 14_999 + 2 * 14_998

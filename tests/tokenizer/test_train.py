@@ -53,7 +53,7 @@ def test_a_file_without_text_is_refused_by_name(tmp_path):
     [
         (b'{"text": "a"}\n{"text": ', "bad.jsonl:2: broken JSON"),
         (b'{"text": "\xff"}\n', "bad.jsonl:1: invalid UTF-8"),
-        (b'{"text": 3}\n', "bad.jsonl:1: record has neither"),
+        (b'{"text": 3}\n', "bad.jsonl:1: field 'text' is int"),
     ],
 )
 def test_bad_records_are_named_by_file_and_line(tmp_path, content, message):

@@ -26,39 +26,19 @@ PROMPTS = [
 def use(model: Path, reward: Path, out: Path, mesh: Any) -> dict[str, Any]:
     """Figures of the sampler, log-likelihoods, greedy continuations and rewards; samples are in OUT/samples."""
     from tigerjax.align.reward import Scorer
-    from tigerjax.checkpoint.stored import load_placed
-    from tigerjax.evaluate.model import Answerer
-    from tigerjax.sample.engine import SamplingConfig
-    from tigerjax.sample.run import sample_prompts
+    from tigerjax.checkpoint.loaded import load
+    from tigerjax.evaluate.answerer import Answerer
+    from tigerjax.sample.engine import Batching, SamplingConfig
+    from tigerjax.sample.folder import sample_prompts
 
-    loaded, tokenizer = load_placed(model, mesh, COMPUTE.dtype), ByteTokenizer()
-    figures = sample_prompts(
-        loaded,
-        tokenizer,
-        PROMPTS,
-        out / "samples",
-        sampling=SamplingConfig(n=3, max_new_tokens=7, context=64),
-        seed=3,
-        model_sha=loaded.sha256,
-        batch_prompts=2,
-        batch_rows=4,
-        mesh=mesh,
-    )
-    answerer = Answerer(
-        loaded.config,
-        loaded.weights,
-        tokenizer,
-        COMPUTE,
-        model_sha256=loaded.sha256,
-        context=64,
-        rows=4,
-        mesh=mesh,
-        cache=out / "cache.jsonl",
-    )
+    tokenizer = ByteTokenizer()
+    loaded = load(model, tokenizer, compute=COMPUTE, mesh=mesh)
+    sampling = SamplingConfig(n=3, max_new_tokens=7, context=64, seed=3)
+    figures = sample_prompts(loaded, PROMPTS, out / "samples", sampling, batching=Batching(prompts=2, rows=4))
+    answerer = Answerer(loaded, context=64, rows=4, cache=out / "cache.jsonl")
     rng = np.random.default_rng(1)
     requests = [(rng.integers(3, 259, n).tolist(), n // 2) for n in (4, 9, 30, 12, 50)]
-    judge = load_placed(reward, mesh, COMPUTE.dtype)
-    scorer = Scorer(judge, tokenizer, compute=COMPUTE, seq_len=64, rows=4, mesh=mesh)
+    scorer = Scorer(load(reward, tokenizer, compute=COMPUTE, mesh=mesh, reward=True), seq_len=64, rows=4)
     return {
         "sha256": loaded.sha256,
         "prompts": figures["prompts"],

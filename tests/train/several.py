@@ -1,14 +1,16 @@
 """One process of a run of several, for the tests that start them: SCENARIO RUN_DIR [TOTAL_STEPS EVERY_STEPS]."""
 
+import itertools
 import os
 import signal
+import statistics
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tiny_run import ROWS, TinyLoader, tiny_config
+from tiny_run import ROWS, SILENT, TinyLoader, tiny_config
 
 from tigerjax.command import cli
 from tigerjax.config import MeshConfig
@@ -21,7 +23,8 @@ from tigerjax.train.loop import train
 # Patient, since the machine may be busy; only the stall is waited for.
 WAITS = HostsConfig(barrier_timeout_s=2000, stall_timeout_s=60 if "stall" in sys.argv else 2000, start_timeout_s=2000)
 MESH = MeshConfig(fsdp=4)
-SLOW_S = 1.0  # longer than a step takes on a busy machine, which would hide it
+SLOW_AFTER = 10  # batches that are read at full speed, to see how long a step takes on this machine just now
+SLOW_STEPS, SLOW_LEAST_S = 4, 0.25  # then host 1 waits so many steps' time for each batch, and at least this long
 
 
 class HostLoader(TinyLoader):
@@ -30,13 +33,15 @@ class HostLoader(TinyLoader):
     def __init__(self, mine: list[int], *, scenario: str, at: int):
         super().__init__()
         self.mine, self.scenario, self.at = mine, scenario, at
+        self.asked: list[float] = []  # when each batch was asked for: a step's time apart, as few are read ahead
 
     def __next__(self) -> Any:
         import jax
 
         batch = super().__next__()
-        if self.scenario == "slow" and jax.process_index() == 1:
-            time.sleep(SLOW_S)
+        self.asked.append(time.perf_counter())
+        if self.scenario == "slow" and jax.process_index() == 1 and self.index > SLOW_AFTER:
+            time.sleep(self.slow_s())
         if self.index == self.at and jax.process_index() == 1:
             if self.scenario == "bad-data":
                 raise DataError("corpus.jsonl:17: broken JSON")
@@ -48,6 +53,11 @@ class HostLoader(TinyLoader):
                 os.kill(os.getpid(), signal.SIGTERM)
         return type(batch)(*(np.asarray(array)[self.mine] for array in batch))
 
+    def slow_s(self) -> float:
+        """Seconds that host 1 waits for a batch: a few times as long as a step took before it was slow."""
+        whole = itertools.pairwise(self.asked[SLOW_AFTER // 2 : SLOW_AFTER])
+        return max(SLOW_LEAST_S, SLOW_STEPS * statistics.median(after - before for before, after in whole))
+
 
 def run(scenario: str, folder: Path, total_steps: int, every_steps: int) -> None:
     hosts.start(WAITS)
@@ -58,7 +68,7 @@ def run(scenario: str, folder: Path, total_steps: int, every_steps: int) -> None
         loader = HostLoader(host_rows(mesh, ROWS), scenario=scenario, at=at)
         if scenario == "other-config" and not hosts.is_writer():
             config = tiny_config(mesh=MESH, total_steps=total_steps + 1, every_steps=every_steps)
-        train(config, loader, run_dir=folder, mesh=mesh, progress=False)
+        train(config, loader, run_dir=folder, mesh=mesh, reporting=SILENT)
 
 
 if __name__ == "__main__":

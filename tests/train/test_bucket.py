@@ -1,6 +1,5 @@
 """A run whose folder is gs://: against a server on loopback that answers as Cloud Storage does (bucket.py)."""
 
-import inspect
 import itertools
 import json
 import os
@@ -13,11 +12,12 @@ import pytest
 from bucket import Bucket
 from child_processes import run as processes
 from saving import restore, save, small_state
-from tiny_run import TinyLoader, tiny_config
+from tiny_run import SILENT, TinyLoader, tiny_config
 
-from tigerjax.checkpoint.model import load_model, save_model, steps
+from tigerjax.checkpoint.files import steps
+from tigerjax.checkpoint.model import load_model, save_model
 from tigerjax.checkpoint.stored import load_placed, open_model
-from tigerjax.command import cli, options
+from tigerjax.command import cli, options, table
 from tigerjax.config import MeshConfig
 from tigerjax.errors import BucketError, BucketRefused, ConfigError
 from tigerjax.files import paths
@@ -43,7 +43,7 @@ def below(cloud: Bucket, place: str) -> list[str]:
 
 
 def run(folder, loader=None, config=CONFIG, mesh=None):
-    return train(config, loader or TinyLoader(), run_dir=folder, mesh=mesh, progress=False, echo=lambda line: None)
+    return train(config, loader or TinyLoader(), run_dir=folder, mesh=mesh, reporting=SILENT)
 
 
 def losses(text: str) -> list[tuple[int, float]]:
@@ -228,9 +228,9 @@ def test_a_bucket_that_refuses_is_one_line(cloud, place, capsys):
 
 def test_every_path_of_a_command_takes_buckets_but_for_two_and_config_files():
     left = {
-        (*words, p.name)
-        for words, command in cli.COMMANDS.items()
-        for p in inspect.signature(command).parameters.values()
-        if options.stays_on_disk(p.annotation)
+        (*words, option.name)
+        for words, command in table.COMMANDS.items()
+        for option in options.of_command(command)
+        if option.stays_on_disk
     }
-    assert left == {("quickstart", "out"), ("evaluate", "include_path")}
+    assert left == {("quickstart", "--out"), ("evaluate", "--include-path")}

@@ -6,9 +6,10 @@ import json
 import jax
 import numpy as np
 import pytest
-from tiny_run import TinyLoader, tiny_config
+from tiny_run import SILENT, TinyLoader, tiny_config
 
-from tigerjax.checkpoint.model import load_model, steps
+from tigerjax.checkpoint.files import steps
+from tigerjax.checkpoint.model import load_model
 from tigerjax.config import HealthConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.train.loop import train
@@ -37,7 +38,7 @@ def health_config(**changes):
 
 
 def run(folder, config, loader):
-    return train(config, loader, run_dir=folder, progress=False, echo=lambda line: None, tokenizer_sha256="one")
+    return train(config, loader, run_dir=folder, reporting=SILENT)
 
 
 def lines(path):

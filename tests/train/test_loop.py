@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_run import TinyLoader, tiny_config
+from tiny_run import SILENT, TinyLoader, tiny_config
 
-from tigerjax.checkpoint.model import load_model, steps
+from tigerjax.checkpoint.files import steps
+from tigerjax.checkpoint.model import load_model
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.mesh import run_mesh
 from tigerjax.train.loop import train
@@ -27,7 +28,7 @@ GOLDEN_TOLERANCE = 2e-3
 
 
 def run(folder, config, loader=None, **options):
-    return train(config, loader or TinyLoader(), run_dir=folder, progress=False, echo=lambda line: None, **options)
+    return train(config, loader or TinyLoader(), run_dir=folder, reporting=SILENT, **options)
 
 
 def assert_same(a, b):
@@ -48,7 +49,7 @@ def whole(tmp_path_factory):
         traces.append(1)
         return objective.loss(weights, batch)
 
-    state = run(folder, config, objective=dataclasses.replace(objective, loss=counted), tokenizer_sha256="one")
+    state = run(folder, config, objective=dataclasses.replace(objective, loss=counted))
     return folder, state, len(traces)
 
 
@@ -99,9 +100,10 @@ def test_crash_then_resume_gives_bit_identical_weights(whole, tmp_path):
     ],
 )
 def test_a_checkpoint_of_another_model_tokenizer_or_seed_is_refused(whole, change, match):
-    sha = change.pop("tokenizer_sha256", "one")
+    loader = TinyLoader()
+    loader.tokenizer_sha256 = change.pop("tokenizer_sha256", "one")
     with pytest.raises(ConfigError, match=match):
-        run(whole[0], tiny_config(total_steps=40, every_steps=20, **change), tokenizer_sha256=sha)
+        run(whole[0], tiny_config(total_steps=40, every_steps=20, **change), loader)
 
 
 def test_a_run_starts_from_the_weights_of_another(whole, tmp_path):
@@ -168,23 +170,46 @@ class Interrupting(PairLoader):
         return super().__next__()
 
 
-@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
-def test_a_signal_saves_a_checkpoint_and_then_exits(tmp_path, number, error):
+def interrupted(folder, number, handler, *, total_steps):
+    """Trains with a loader that sends this process signal `number`, which `handler` handles outside of the run.
+
+    The handler is set here, because pytest may have been started in the background of a shell, where SIGINT is
+    ignored."""
     from tigerjax.train.objective import Objective
 
     objective = Objective(init=Quadratic.init, loss=Quadratic.loss, kind="reward")
-    config = tiny_config(total_steps=1000, every_steps=1000)
+    config = tiny_config(total_steps=total_steps, every_steps=total_steps)
     loader = Interrupting()
     loader.number = number
+    before = signal.signal(number, handler)
+    try:
+        run(folder, config, loader, objective=objective)
+    finally:
+        assert signal.signal(number, before) is handler  # the run has put it back
+
+
+@pytest.mark.parametrize(
+    ("number", "handler", "error"),
+    [
+        (signal.SIGINT, signal.default_int_handler, KeyboardInterrupt),
+        (signal.SIGTERM, signal.SIG_DFL, SystemExit),
+    ],
+)
+def test_a_signal_saves_a_checkpoint_and_then_exits(tmp_path, number, handler, error):
     with pytest.raises(error) as caught:
-        run(tmp_path, config, loader, objective=objective)
+        interrupted(tmp_path, number, handler, total_steps=1000)
     if error is SystemExit:
         assert caught.value.code == 143
     (at,) = steps(tmp_path / "checkpoints")
     assert 0 < at < 1000
     meta = json.loads((tmp_path / "checkpoints" / str(at) / "meta.json").read_text())
     assert meta["loader"] == {"index": at}  # batches read ahead do not count
-    assert signal.getsignal(number) != signal.SIG_IGN
+
+
+def test_a_signal_that_is_ignored_from_the_start_stays_ignored(tmp_path):
+    """As for a run in the background of a script: Ctrl-C is for what is in the foreground."""
+    interrupted(tmp_path, signal.SIGINT, signal.SIG_IGN, total_steps=12)
+    assert steps(tmp_path / "checkpoints") == [12]
 
 
 def test_a_killed_process_resumes_bit_identically(whole, tmp_path):

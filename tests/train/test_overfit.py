@@ -5,7 +5,7 @@ import json
 import random
 
 import numpy as np
-from tiny_run import tiny_config
+from tiny_run import SILENT, tiny_config
 
 from tigerjax.data.rows import Batch, make_batch, pack, row_weights
 from tigerjax.tokenizer.chat import encode_chat
@@ -61,6 +61,6 @@ def test_sft_overfits_64_examples_to_a_hundredth_of_a_nat(tmp_path):
     config = dataclasses.replace(config, batch_rows=len(packed.rows), log_every_steps=STEPS // 3)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, seq_len=LENGTH))
     loader = OneBatch(make_batch(packed.rows))
-    train(config, loader, run_dir=tmp_path, progress=False, echo=lambda line: None)
+    train(config, loader, run_dir=tmp_path, reporting=SILENT)
     curve = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert curve[-1]["loss_nats"] < LOSS_NATS and curve[-1]["accuracy"] == 1.0

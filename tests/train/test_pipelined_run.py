@@ -6,7 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from tiny_run import TinyLoader, tiny_config
+from tiny_run import SILENT, TinyLoader, tiny_config
 
 from tigerjax.checkpoint.model import load_model, save_model
 from tigerjax.checkpoint.stored import open_whole, placed_weights
@@ -40,11 +40,11 @@ def losses(run_dir):
 
 def test_one_run_moves_between_meshes_and_rounds_and_has_the_losses_of_one_device(tmp_path):
     """Two updates on one device, two in two rounds of two stages, two in one round of four stages."""
-    train(config(), TinyLoader(), run_dir=tmp_path / "one", progress=False)
+    train(config(), TinyLoader(), run_dir=tmp_path / "one", reporting=SILENT)
     parts = [config(), config(**CIRCULAR), config(**GPIPE)]
     for part, crash_at in zip(parts, (2, 4, None), strict=True):
         try:
-            train(part, TinyLoader(crash_at=crash_at), run_dir=tmp_path / "moved", progress=False)
+            train(part, TinyLoader(crash_at=crash_at), run_dir=tmp_path / "moved", reporting=SILENT)
         except RuntimeError as error:
             assert "the machine is gone" in str(error)
     one, moved = losses(tmp_path / "one"), losses(tmp_path / "moved")

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 from child_processes import Ended, run
-from several import SLOW_S
-from tiny_run import TinyLoader, tiny_config
+from several import SLOW_AFTER, SLOW_LEAST_S
+from tiny_run import SILENT, TinyLoader, tiny_config
 
 from tigerjax.checkpoint.files import check_bytes, read_meta, steps
 from tigerjax.checkpoint.model import load_model
@@ -36,7 +36,7 @@ def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
     mesh = make_mesh(MeshConfig(fsdp=4), jax.devices()[:4])
     config = tiny_config(mesh=MeshConfig(fsdp=4), total_steps=8, every_steps=4)
-    train(config, TinyLoader(), run_dir=folder, mesh=mesh, progress=False, echo=lambda line: None)
+    train(config, TinyLoader(), run_dir=folder, mesh=mesh, reporting=SILENT)
     return folder
 
 
@@ -88,14 +88,13 @@ def test_two_processes_stop_at_bad_data_resume_and_have_the_losses_of_one(alone,
 
 def test_a_host_that_reads_slowly_is_named_and_no_other(tmp_path):
     """Batches that were read ahead hide it for a while; then every step waits for host 1."""
-    ended = pair("slow", tmp_path / "run", 12, 12)
+    ended = pair("slow", tmp_path / "run", 20, 20)
     assert ended.codes == [0, 0], ended.errors
     assert "slow: host 1 " in ended.errors[0] and "slow" not in ended.errors[1]
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert all(r["slow_hosts"] in ([], [1]) for r in records)
-    steady = records[8:11]  # the last step reads nothing
-    assert [r["slow_hosts"] for r in steady] == [[1]] * 3
-    assert max(r["host_busy_s"] for r in steady) == pytest.approx(SLOW_S, abs=SLOW_S / 2)
+    steady = records[SLOW_AFTER + 3 : 19]  # the last step reads nothing
+    assert [r["slow_hosts"] for r in steady] == [[1]] * 6
+    assert min(r["host_busy_s"] for r in steady) > SLOW_LEAST_S / 2
 
 
 def test_sigterm_on_one_host_stops_both_after_the_same_step_and_the_run_goes_on_in_one_process(alone, tmp_path):
@@ -106,7 +105,7 @@ def test_sigterm_on_one_host_stops_both_after_the_same_step_and_the_run_goes_on_
     assert 0 < at <= 8 and f"SIGTERM: stopped after step {at}/8, checkpoint saved" in ended.errors[0]
     mesh = make_mesh(MeshConfig(fsdp=4), jax.devices()[:4])
     config = tiny_config(mesh=MeshConfig(fsdp=4), total_steps=8, every_steps=8)
-    train(config, TinyLoader(), run_dir=folder, mesh=mesh, progress=False, echo=lambda line: None)
+    train(config, TinyLoader(), run_dir=folder, mesh=mesh, reporting=SILENT)
     np.testing.assert_allclose(losses(folder), losses(alone), atol=SAME_LOSS)
 
 

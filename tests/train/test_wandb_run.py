@@ -1,11 +1,12 @@
 """Weights & Biases by a stand-in that records its calls: off unless asked for, one run over restarts, no obstacle."""
 
+import dataclasses
 import os
 import sys
 from types import SimpleNamespace
 
 import pytest
-from tiny_run import TinyLoader, tiny_config
+from tiny_run import SILENT, TinyLoader, tiny_config
 
 from tigerjax.errors import ConfigError
 from tigerjax.train import wandb_run
@@ -57,10 +58,9 @@ def put(monkeypatch):
     return place
 
 
-def run(folder, loader=None, **options):
-    return train(
-        tiny_config(), loader or TinyLoader(), run_dir=folder, progress=False, echo=lambda line: None, **options
-    )
+def run(folder, loader=None, wandb=None):
+    reporting = dataclasses.replace(SILENT, wandb=wandb)
+    return train(tiny_config(), loader or TinyLoader(), run_dir=folder, reporting=reporting)
 
 
 def test_without_the_option_the_package_is_not_touched(put, tmp_path):

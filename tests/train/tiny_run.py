@@ -15,6 +15,7 @@ from tigerjax.config import (
     RunConfig,
 )
 from tigerjax.data.rows import Batch, make_batch, make_row
+from tigerjax.train.metrics import Reporting
 
 ROWS, LENGTH, VOCAB = 8, 16, 60
 
@@ -65,8 +66,13 @@ def tiny_batch(index: int) -> Batch:
     return make_batch(rows)
 
 
+SILENT = Reporting(progress=False, echo=lambda line: None)
+
+
 class TinyLoader:
     """Batch i is tiny_batch(i). RuntimeError instead of batch `crash_at`; NaN weights from batch `nan_from` on."""
+
+    tokenizer_sha256 = "one"
 
     def __init__(self, *, crash_at: int | None = None, nan_from: int | None = None):
         self.index, self.crash_at, self.nan_from = 0, crash_at, nan_from
@@ -94,4 +100,4 @@ if __name__ == "__main__":  # a training process for the tests that kill one: RU
     from tigerjax.train.loop import train
 
     config = tiny_config(total_steps=int(sys.argv[2]), every_steps=int(sys.argv[3]))
-    train(config, TinyLoader(), run_dir=Path(sys.argv[1]), progress=False)
+    train(config, TinyLoader(), run_dir=Path(sys.argv[1]), reporting=Reporting(progress=False))

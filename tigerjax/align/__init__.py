@@ -1,1 +1,1 @@
-"""Alignment: reward models, preferences, and rounds of rejection sampling."""
+"""Alignment: reward models, and rounds of rejection sampling with the help of people."""

@@ -1,27 +1,29 @@
-"""What reward training and rounds of rejection sampling need beside a RunConfig; same form as tigerjax/config.py."""
+"""Config dataclasses of reward training and of rounds, in the form of tigerjax.config."""
 
 import dataclasses
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from tigerjax.errors import ConfigError
+from tigerjax.files import paths
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RewardConfig:
-    """What reward training and scoring need beside a RunConfig."""
+    """Reward training and scoring: what they need in addition to a RunConfig."""
 
     eval_fraction: float = 0.1
-    """Share of the prompts held out, drawn by the hash of the prompt."""
+    """Share of the prompts that are held out to measure accuracy, drawn by the hash of the prompt."""
     centering: float = 0.01
-    """Coefficient of (r_w + r_l)^2 in the pair loss; 0 leaves scores free to drift."""
+    """Coefficient of (r_w + r_l)^2 in the pair loss, which draws the mean of the scores to 0; 0 is off."""
     truncation_penalty: float = 2.0
-    """Taken from the calibrated score (standard deviations) of an answer that did not end by itself."""
+    """Subtracted, in standard deviations, from the calibrated score of an answer that the model did not end itself."""
     score_rows: int = 64
-    """Answers in one scoring batch; every batch is padded to it, so that a score never depends on its neighbours."""
+    """Answers in one scoring batch. Every batch is padded to it, so that a score never depends on its neighbours."""
     min_accuracy: float = 0.55
-    """Held-out pair accuracy under which the model is not usable for ranking."""
+    """A model with a lower pair accuracy on the held-out prompts is refused."""
     max_length_rho: float = 0.5
-    """Spearman correlation of score and length above which a warning is given."""
+    """A larger Spearman correlation of score and answer length gives a warning."""
 
     def __post_init__(self) -> None:
         if not 0 < self.eval_fraction < 1:
@@ -36,37 +38,38 @@ class RewardConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class AlignConfig:
-    """One round of rejection sampling: shares for people, what may win, what the new model must keep."""
+    """A round of rejection sampling: which prompts, how much people judge, what may win, what the gate demands."""
 
     prompt_fraction: float
     """Share of the SFT prompts that are sampled again; in [0.05, 0.10] unless allow_fraction."""
-    seed: int  # Of all draws of the rounds
-    allow_fraction: bool = False  # Lets prompt_fraction leave [0.05, 0.10]
+    seed: int  # Seed of everything that the rounds draw at random
+    allow_fraction: bool = False  # Allows a prompt_fraction outside [0.05, 0.10]
     exclude_rounds: int = 1
-    """Prompts of so many previous rounds are not drawn again."""
+    """The prompts of this many previous rounds are not drawn again."""
     rank_fraction: float = 0.05
     """Share of the sampled prompts that people rank, rounded up."""
     edit_fraction: float = 0.01
-    """Share of the sampled prompts whose best answer people rewrite, rounded up."""
+    """Share of the sampled prompts of which people rewrite an answer, rounded up."""
     edit_within_ranked: bool = True
-    """The edited prompts are some of the ranked ones (95 + 5, of which 1); False makes them disjoint (94 + 5 + 1)."""
+    """Whether the prompts to edit are among those to rank: of 100 prompts 5 are ranked, 1 of them edited. Otherwise
+    they are others: 5 are ranked and 1 more is edited."""
     allow_partial: bool = False
-    """Missing labels fall back to the reward model's order, which is recorded, instead of blocking."""
+    """Whether a round goes on without missing labels; the reward model then ranks these prompts, which is recorded."""
     top_m: int = 1
-    """Winners a prompt."""
+    """The most winners of one prompt."""
     min_score: float | None = None
     """Calibrated score that a winner chosen by the reward model must reach."""
     beat_reference: bool = True
     """A winner chosen by the reward model must score above the existing answer."""
     on_conflict: Literal["add", "replace"] = "add"
-    """Whether a winner joins the existing answer of its prompt or takes its place."""
-    rm_weight: float = 1.0  # Times that a winner of the reward model counts in the loss
-    human_weight: float = 1.0  # The same of a winner that people ranked first
-    edit_weight: float = 1.0  # The same of an edited answer
+    """Whether a winner joins the existing answer of its prompt in the SFT set or replaces it."""
+    rm_weight: float = 1.0  # Weight in the SFT loss of a winner that the reward model chose
+    human_weight: float = 1.0  # Weight of a winner that people ranked first
+    edit_weight: float = 1.0  # Weight of an edited answer
     max_mean_loss_points: float = 1.0
-    """Points of accuracy that the mean of a language may lose in the gate."""
+    """Percentage points that the mean accuracy of a language may lose in the gate."""
     max_task_loss_points: float = 3.0
-    """Points of accuracy that one task may lose in the gate."""
+    """Percentage points that the accuracy of one task may lose in the gate."""
     min_win_rate: float = 0.5
     """Share of held-out prompts on which the reward model prefers the new model; ties count half."""
 
@@ -80,3 +83,30 @@ class AlignConfig:
             )
         if self.top_m < 1:
             raise ConfigError(f"align top_m={self.top_m} must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class AlignInputs:
+    """The files and models that an alignment starts from."""
+
+    sft: Path  # The SFT set of the first round
+    candidates: list[Path]
+    """Chat models, the oldest first; the first round starts from the best of them."""
+    reward_model: Path  # Checkpoint of a calibrated reward model
+    questions: Path
+    """Held-out questions with their answers, for the accuracy of candidates and for the gate."""
+    gold: list[Path] = dataclasses.field(default_factory=list)
+    """Preferences of people from outside the rounds, for the next reward model."""
+    safety: Path | None = None  # File of strings that no winner may contain, one a line
+    exclude: Path | None = None
+    """File of ids of SFT examples that may not be drawn, one a line, such as those of an evaluation set."""
+
+    def resolved(self) -> dict[str, Any]:
+        """The fields by name, their paths made absolute and turned into strings, as JSON holds them."""
+
+        def absolute(value: Any) -> Any:
+            if isinstance(value, list):
+                return [absolute(path) for path in value]
+            return None if value is None else str(paths.resolved(value))
+
+        return {field.name: absolute(getattr(self, field.name)) for field in dataclasses.fields(self)}

@@ -8,14 +8,17 @@ from tigerjax.errors import DataError, GateFailed
 
 
 class Gate(NamedTuple):
+    """The decision about a new model."""
+
     accepted: bool
     reasons: list[str]
-    """What was lost beyond its limit; empty when accepted."""
+    """Why it was refused; empty when it was accepted."""
     figures: dict[str, Any]
+    """{change_points: {"mean en": points, …}, win_rate}"""
 
 
 def win_rate(new: Sequence[float], current: Sequence[float]) -> float:
-    """Share of held-out prompts on which the new model's answer scores higher; a tie counts half."""
+    """Share of the held-out prompts on which the new model's answer scores higher; a tie counts half."""
     if len(new) != len(current) or not new:
         raise DataError(f"win rate of {len(new)} new and {len(current)} current scores; both need the same prompts")
     if not all(map(math.isfinite, (*new, *current))):
@@ -32,10 +35,10 @@ def gate(
     max_task_loss_points: float,
     min_win_rate: float,
 ) -> Gate:
-    """Compares figures {"mean": {lang: accuracy}, "task": {task: accuracy}}, accuracies in [0, 1]; a point is 0.01.
+    """Decides from the accuracies of both models, {"mean": {lang: accuracy}, "task": {task: accuracy}} in [0, 1].
 
-    Refused when the mean of a language or one task loses more than its limit, when `wins` (see `win_rate`) is below
-    `min_win_rate`, or when the new model lacks a figure that the current one has.
+    The new model is refused when the mean of a language or one task loses more points (0.01) than its limit, when
+    `wins` (see `win_rate`) is below `min_win_rate`, or when it lacks a figure that the current model has.
     """
     reasons, changes = [], {}
     for kind, limit in (("mean", max_mean_loss_points), ("task", max_task_loss_points)):
@@ -55,7 +58,7 @@ def gate(
 
 
 def figures_of(accuracy: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """What `gate` compares, from evaluate.questions.accuracy: means by language, and figures by task."""
+    """The figures of evaluate.questions.accuracy in the form that `gate` takes."""
     return {
         kind: {name: figures["accuracy"] for name, figures in accuracy[source].items()}
         for kind, source in (("mean", "by_lang"), ("task", "by_task"))

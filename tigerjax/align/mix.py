@@ -1,4 +1,4 @@
-"""The next SFT set: everything that was there, and the winners of the round."""
+"""The next SFT set: the current set and the winners of the round."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -9,6 +9,8 @@ from tigerjax.errors import DataError, GateFailed
 
 
 class Mixed(NamedTuple):
+    """The next SFT set and its counts."""
+
     examples: list[dict[str, Any]]
     """SFT examples; a winner has source "rejection_sampling", its provenance, score and weight."""
     counts: dict[str, Any]
@@ -25,11 +27,11 @@ def mix(
     on_conflict: Literal["add", "replace"],
     weights: Mapping[str, float],
 ) -> Mixed:
-    """Adds the `top_m` best of each ranked prompt (align.rank) to the full SFT set, without exact duplicates.
+    """Adds the `top_m` best answers of each ranked prompt (see rank.rank) to the SFT set, without exact duplicates.
 
-    `min_score` and `beat_reference` (score above that of the existing answer) bind winners that the reward model chose,
-    not what people ranked first or wrote. With "replace" a winner takes the place of the example whose id is its
-    prompt_id. Raises GateFailed when no winner is left.
+    A winner that the reward model chose must score at least `min_score` and, with `beat_reference`, more than the
+    existing answer; winners that people ranked first or wrote need not. With "replace" a winner replaces the example
+    whose id is its prompt_id. `weights` are loss weights by provenance. Raises GateFailed when no winner is left.
     """
     sft, ranked = [dict(e) for e in examples], list(ranked)
     dropped: Counter[str] = Counter()
@@ -46,11 +48,11 @@ def mix(
             winners.append(_example(record, candidate, round_index, weights))
     won = {w["prompt_id"] for w in winners}
     replaced = [e for e in sft if on_conflict == "replace" and e["id"] in won]
-    kept = [e for e in sft if not (on_conflict == "replace" and e["id"] in won)]
+    staying = [e for e in sft if not (on_conflict == "replace" and e["id"] in won)]
 
     seen: set[str] = set()
     out: list[dict[str, Any]] = []
-    for example in (*kept, *winners):
+    for example in (*staying, *winners):
         key = prompt_key(example["messages"])
         if key in seen:
             dropped["duplicate_winner" if "prompt_id" in example else "duplicate_example"] += 1
@@ -72,6 +74,7 @@ def mix(
 
 
 def _loses(record: Mapping[str, Any], candidate: Mapping[str, Any]) -> bool:
+    """Whether the candidate does not score above the existing answer of its prompt."""
     if record.get("reference") is None:
         return False
     score = record.get("reference_score")
@@ -85,6 +88,7 @@ def _loses(record: Mapping[str, Any], candidate: Mapping[str, Any]) -> bool:
 def _example(
     record: Mapping[str, Any], candidate: Mapping[str, Any], round_index: int, weights: Mapping[str, float]
 ) -> dict[str, Any]:
+    """A winner as an SFT example."""
     answer = {"role": "assistant", "content": candidate["text"]}
     return {
         "id": f"rs{round_index:02d}-{record['prompt_id']}-{candidate['cid']}",

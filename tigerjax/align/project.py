@@ -1,14 +1,14 @@
-"""An alignment as a folder: what `align init` wrote down, and its rounds with real models.
+"""An alignment as a folder: the settings that `tigerjax align init` wrote, and rounds with real models.
 
-    DIR/align.json              everything that the rounds need to know
-    DIR/rounds/01/candidate/    which of the candidate models the round starts from, with the figures of all
+    DIR/align.json              the settings
+    DIR/rounds/01/candidate/    the candidate model that the round starts from, with the figures of all candidates
     DIR/rounds/01/…             the steps of tigerjax.align.rounds
-    DIR/labels/01/              label files that people delivered, in the order in which they came
+    DIR/labels/01/              label files that people delivered, numbered in the order in which they came
     DIR/answers/HASH/           greedy answers of a model to the held-out questions
-    DIR/cache/01/               training rows of a round
+    DIR/cache/01/               the SFT set of a round as training rows
 
-Round 1 starts from the SFT set and the best of the candidate models that were named. A later round starts from the
-set that the last accepted round mixed, and its candidates are those named and the models of all accepted rounds.
+Round 1 starts from the SFT set and the best candidate model of the settings. A later round starts from the SFT set
+that the last accepted round mixed. Its candidates are those of the settings and the models of all accepted rounds.
 """
 
 import dataclasses
@@ -27,74 +27,82 @@ from tigerjax.align.steps import STEPS, shared_stage
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
+from tigerjax.files.jsonl import read_jsonl
 from tigerjax.files.progress import Progress
-from tigerjax.records.records import read_jsonl
 
 FILE = "align.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What does not change between the rounds; paths are absolute."""
+class AlignSettings:
+    """What does not change between the rounds. Paths are absolute."""
 
     config: str
     """Config file of the SFT runs."""
     overrides: list[str]
+    """Words of the command line that override fields of the config."""
     align: dict[str, Any]
     """Fields of AlignConfig."""
     sampling: dict[str, Any]
     """n, temperature, top_p, top_k, max_new_tokens."""
     sft: str
+    """The SFT set of the first round."""
     candidates: list[str]
-    """Chat models, the oldest first; a round starts from the best."""
+    """Chat models, the oldest first; the first round starts from the best."""
     reward_model: str
     score_rows: int
+    """Answers in one batch of the reward model."""
     questions: str
-    """Held-out questions with their answers: the metric of candidates and gate."""
+    """Held-out questions with their answers, for the accuracy of candidates and for the gate."""
     gold: list[str]
+    """Preferences of people for the next reward model."""
     safety: str | None
     """File of strings that no winner may contain, one a line."""
     exclude: str | None
-    """File of prompt ids that may not be drawn, one a line: what an evaluation set contains."""
+    """File of prompt ids that may not be drawn, one a line, such as those of an evaluation set."""
 
 
-def write(folder: Path, plan: Plan) -> None:
-    """DIR/align.json. Refuses a folder that holds another plan: its rounds would be of two."""
+def write(folder: Path, settings: AlignSettings) -> None:
+    """Writes DIR/align.json.
+
+    ConfigError for a folder that holds other settings, because its rounds were run with those. DataError for a path
+    that does not exist.
+    """
     old = read(folder) if (folder / FILE).is_file() else None
-    if old is not None and old != plan:
-        changed = [f.name for f in dataclasses.fields(plan) if getattr(old, f.name) != getattr(plan, f.name)]
-        raise ConfigError(f"{folder / FILE} holds another plan ({', '.join(changed)} differ); give another --out")
+    if old is not None and old != settings:
+        changed = [f.name for f in dataclasses.fields(settings) if getattr(old, f.name) != getattr(settings, f.name)]
+        raise ConfigError(f"{folder / FILE} holds other settings ({', '.join(changed)} differ); give another --out")
     for name in ("sft", "reward_model", "questions", "safety", "exclude"):
-        if (path := getattr(plan, name)) is not None and not paths.of(path).exists():
+        if (path := getattr(settings, name)) is not None and not paths.of(path).exists():
             raise DataError(f"{path}: {name} of the alignment does not exist")
-    for path in (*plan.candidates, *plan.gold):
+    for path in (*settings.candidates, *settings.gold):
         if not paths.of(path).exists():
             raise DataError(f"{path} does not exist; give existing candidate models and gold files")
-    if not plan.candidates:
+    if not settings.candidates:
         raise ConfigError("an alignment starts from a chat model; give --candidates")
     folder.mkdir(parents=True, exist_ok=True)
-    manifest.write_json(folder / FILE, dataclasses.asdict(plan))
+    manifest.write_json(folder / FILE, dataclasses.asdict(settings))
 
 
-def read(folder: Path) -> Plan:
-    """The plan of DIR/align.json."""
+def read(folder: Path) -> AlignSettings:
+    """The settings of DIR/align.json."""
     path = folder / FILE
     if not path.is_file():
         raise ConfigError(f"{path} does not exist; `tigerjax align init CONFIG --out {folder} …` writes it")
     try:
-        return Plan(**json.loads(path.read_text(encoding="utf-8")))
+        return AlignSettings(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise DataError(f"{path}: not the plan of an alignment ({error}); write it again") from error
+        raise DataError(f"{path}: not the settings of an alignment ({error}); write it again") from error
 
 
 class Project:
-    """The rounds of a plan, with the config of its SFT runs."""
+    """The rounds in the folder of an alignment; `run` is the config of the SFT run that ends each of them."""
 
-    def __init__(self, folder: Path, plan: Plan, run: RunConfig, *, progress: Progress | None = None):
-        self.folder, self.plan, self.run, self.progress = folder, plan, run, progress
-        self.align = AlignConfig(**plan.align)
+    def __init__(self, folder: Path, settings: AlignSettings, run: RunConfig, *, progress: Progress | None = None):
+        self.folder, self.settings, self.run, self.progress = folder, settings, run, progress
+        self.align = AlignConfig(**settings.align)
         self.rounds = folder / "rounds"
-        self._kept: tuple[Path, Any] | None = None
+        self._last_model: tuple[Path, Any] | None = None
 
     def under_way(self) -> int:
         """The first round without a gate."""
@@ -104,24 +112,20 @@ class Project:
         return index
 
     def until(self, index: int, step: str) -> None:
-        """Runs round `index` up to `step`. Blocked, GateFailed: see rounds.run_round."""
+        """Runs round `index` up to and including `step`. It raises what rounds.run_round does."""
         sft, current = self._start(index)
-        reward_model, exclude = paths.of(self.plan.reward_model), set(_lines(self.plan.exclude))
-        work = self._work(index, current)
-        rounds.run_steps(
-            self.rounds,
-            index,
-            self.align,
-            work,
-            until=step,
+        inputs = rounds.RoundInputs(
             sft=sft,
             current=current,
-            reward_model=reward_model,
-            exclude=exclude,
+            reward_model=paths.of(self.settings.reward_model),
+            exclude=set(_lines(self.settings.exclude)),
+            safety=_lines(self.settings.safety),
+            gold=[paths.of(path) for path in self.settings.gold],
         )
+        rounds.run_steps(self.rounds, index, self.align, self._functions(index, current), inputs, until=step)
 
     def require(self, index: int, step: str, commands: dict[str, str]) -> None:
-        """ConfigError unless every step before `step` is done; `commands` names the command of each."""
+        """ConfigError unless every step before `step` is done. `commands` maps steps to the names of their commands."""
         for before in STEPS[: STEPS.index(step)]:
             if manifest.read(self.rounds / f"{index:02d}" / before) is None:
                 command = f"tigerjax align {commands[before]} {self.folder}"
@@ -132,9 +136,9 @@ class Project:
         return rounds.ended(self.rounds, index, current=self._chosen(index))
 
     def deliver(self, index: int, files: Sequence[Path]) -> int:
-        """Checks label files against the queue and keeps them below labels/; returns how many are new.
+        """Checks label files against the round's queue and copies the new ones below labels/; returns how many are new.
 
-        Raises DataError with every wrong line, and keeps nothing then.
+        Raises DataError with every wrong line, and copies nothing then.
         """
         queue = self.rounds / f"{index:02d}" / "queue"
         labels_lib.import_labels(
@@ -150,32 +154,32 @@ class Project:
         known = {manifest.sha256(path) for path in self._delivered(index)}
         fresh = [path for path in files if manifest.sha256(path) not in known]
         for path in fresh:
-            # Numbered: of two lines of one annotator the newer one counts.
+            # The number gives the order of delivery: of two lines of one annotator the newer one counts.
             suffix = ".json" if path.suffix == ".json" else ".jsonl"
             with paths.writing(place / f"{len(self._delivered(index)) + 1:04d}-{path.stem}{suffix}") as copy:
                 copy.write(path.read_bytes())
         return len(fresh)
 
     def _delivered(self, index: int) -> list[Path]:
-        """Label files of a round that passed their check, the oldest first."""
+        """The label files of a round that `deliver` has copied, the oldest first."""
         place = self.folder / "labels" / f"{index:02d}"
         return [place / name for name in paths.names(place) if name.endswith((".jsonl", ".json"))]
 
     def _start(self, index: int) -> tuple[Path, Path]:
-        """(SFT set, current model) of a round."""
-        sft, models = paths.of(self.plan.sft), [paths.of(path) for path in self.plan.candidates]
+        """(SFT set, current model) of a round; evaluates the candidate models when that has not been done."""
+        sft, models = paths.of(self.settings.sft), [paths.of(path) for path in self.settings.candidates]
         for before in range(1, index):
             ended = self.ended(before)
             if ended.accepted:
                 sft, models = ended.sft, [*models, ended.checkpoint]
         place = self.rounds / f"{index:02d}" / "candidate"
-        inputs = [*models, paths.of(self.plan.questions)]
+        inputs = [*models, paths.of(self.settings.questions)]
         with shared_stage(place, name="align candidate", computes=True, config={}, inputs=inputs) as run:
             if not run.done:
                 listed = []
                 for age, path in enumerate(models):
-                    metric = self.accuracy(path)["overall"]
-                    # Every run counts its steps from 0, so the newest is the last in the list.
+                    metric = self._accuracy(self._answers(path))["overall"]
+                    # Not the model's own step: every run counts its steps from 0. The newest is the last in the list.
                     listed.append(
                         {"path": str(path), "sha256": self._model(path).sha256, "metric": metric, "step": age}
                     )
@@ -187,26 +191,22 @@ class Project:
         path = self.rounds / f"{index:02d}" / "candidate" / "candidate.json"
         return paths.of(json.loads(path.read_text(encoding="utf-8"))["chosen"]["path"])
 
-    def _work(self, index: int, current: Path) -> rounds.Work:
+    def _functions(self, index: int, current: Path) -> rounds.RoundFunctions:
         config = self._sft_config(index, current)
-        return rounds.Work(
-            sample=lambda prompts, place: self._sample(index, current, prompts, place),
-            score=lambda items: self._scorer(items),
+        return rounds.RoundFunctions(
+            sample=lambda prompts, work: self._sample(index, current, prompts, work),
+            score=lambda answers: self._scorer(answers),  # the reward model is loaded when a step first scores
             labels=lambda queue: self._delivered(index),
-            train=lambda sft, place: _train(config, sft, place, self.progress),
-            evaluate=self.accuracy,
-            held_out=lambda model: [
-                (r["messages"], r["candidates"][0]["text"], r["candidates"][0]["finish"]) for r in self._answers(model)
-            ],
+            train=lambda sft, work: _train(config, sft, work, self.progress),
+            answers=self._answers,
+            accuracy=self._accuracy,
             count_tokens=self._count_tokens,
             max_tokens=self.run.data.seq_len,
-            settings={"sample": self.plan.sampling, "train": config_lib.dump(self.run)},
-            safety=_lines(self.plan.safety),
-            gold=[paths.of(path) for path in self.plan.gold],
+            settings={"sample": self.settings.sampling, "train": config_lib.dump(self.run)},
         )
 
     def _sft_config(self, index: int, current: Path) -> RunConfig:
-        """The plan's config, from the current model, its rows below this folder."""
+        """The config of a round's SFT run: it starts from the current model, and its cache lies below DIR/cache."""
         name, cache = f"align_round_{index:02d}", str(self.folder / "cache" / f"{index:02d}")
         return dataclasses.replace(
             self.run,
@@ -217,63 +217,49 @@ class Project:
 
     def _sample(self, index: int, model: Path, prompts: rounds.Records, place: Path) -> rounds.Records:
         from tigerjax.sample.engine import SamplingConfig
-        from tigerjax.sample.run import CANDIDATES
+        from tigerjax.sample.folder import CANDIDATES
 
-        sampling = SamplingConfig(**self.plan.sampling, context=self.run.data.seq_len)
-        self._sample_to(place, model, prompts, sampling, index)
+        context, seed = self.run.data.seq_len, self.align.seed
+        sampling = SamplingConfig(**self.settings.sampling, context=context, seed=seed, round=index)
+        self._sample_to(place, model, prompts, sampling)
         return [record for _, record in read_jsonl(place / CANDIDATES)]
 
-    def _sample_to(self, place: Path, path: Path, prompts: Sequence[Any], sampling: Any, index: int) -> None:
-        from tigerjax.mesh import row_ways
-        from tigerjax.sample.engine import BATCH_PROMPTS, BATCH_ROWS
-        from tigerjax.sample.run import sample_prompts
+    def _sample_to(self, place: Path, path: Path, prompts: Sequence[Any], sampling: Any) -> None:
+        from tigerjax.sample.engine import Batching
+        from tigerjax.sample.folder import sample_prompts
 
-        model, ways = self._model(path), row_ways(self._mesh)
-        sample_prompts(
-            (model.config, model.weights),
-            self._tokenizer,
-            prompts,
-            place,
-            sampling=sampling,
-            seed=self.align.seed,
-            round=index,
-            model_sha=model.sha256,
-            compute=self.run.compute,
-            mesh=self._mesh,
-            batch_prompts=-(-BATCH_PROMPTS // ways) * ways,
-            batch_rows=-(-BATCH_ROWS // ways) * ways,
-            progress=self.progress and self.progress("sampled", "prompts"),
-        )
+        progress = self.progress and self.progress("sampled", "prompts")
+        batching = Batching().for_mesh(self._mesh)
+        sample_prompts(self._model(path), prompts, place, sampling, batching=batching, progress=progress)
 
     def _answers(self, path: Path) -> rounds.Records:
-        """Greedy answers to the held-out questions, in their order; a question that does not fit is a DataError."""
+        """Sampler records with greedy answers to the held-out questions, in their order.
+
+        DataError when a question does not fit the context.
+        """
         from tigerjax.evaluate import questions
         from tigerjax.sample.engine import SamplingConfig
-        from tigerjax.sample.run import CANDIDATES
+        from tigerjax.sample.folder import CANDIDATES
 
-        asked = [
-            {"prompt_id": q.id, "messages": [{"role": "user", "content": q.prompt}]}
-            for q in questions.load(self.plan.questions)
-        ]
-        longest = self.plan.sampling["max_new_tokens"]
-        sampling = SamplingConfig(n=1, temperature=0.0, max_new_tokens=longest, context=self.run.data.seq_len)
+        asked = questions.prompts(questions.load(self.settings.questions))
+        longest, context = self.settings.sampling["max_new_tokens"], self.run.data.seq_len
+        sampling = SamplingConfig(n=1, temperature=0.0, max_new_tokens=longest, context=context, seed=self.align.seed)
         what = [self._model(path).sha256, asked, dataclasses.asdict(sampling)]
         place = self.folder / "answers" / hashlib.sha256(manifest.canonical(what)).hexdigest()[:16]
-        self._sample_to(place, path, asked, sampling, 0)
+        self._sample_to(place, path, asked, sampling)
         records = [record for _, record in read_jsonl(place / CANDIDATES)]
         if len(records) != len(asked):
             raise DataError(
-                f"{self.plan.questions}: {len(asked) - len(records)} questions do not fit data.seq_len="
+                f"{self.settings.questions}: {len(asked) - len(records)} questions do not fit data.seq_len="
                 f"{self.run.data.seq_len}; they are in {place / 'skipped.jsonl'}: remove them or raise it"
             )
         return records
 
-    def accuracy(self, path: Path) -> dict[str, Any]:
-        """Figures of evaluate.questions.accuracy of a checkpoint."""
+    def _accuracy(self, records: rounds.Records) -> dict[str, Any]:
+        """Figures of evaluate.questions.accuracy of the records of `_answers`."""
         from tigerjax.evaluate import questions
 
-        texts = {r["prompt_id"]: r["candidates"][0]["text"] for r in self._answers(path)}
-        return questions.accuracy(questions.load(self.plan.questions), texts)
+        return questions.accuracy(questions.load(self.settings.questions), questions.first_texts(records))
 
     @functools.cached_property
     def _tokenizer(self) -> Any:
@@ -283,17 +269,12 @@ class Project:
 
     @functools.cached_property
     def _scorer(self) -> Any:
-        from tigerjax.align.reward import load_scorer
+        from tigerjax.align.reward import Scorer
+        from tigerjax.checkpoint.loaded import load
 
-        return load_scorer(
-            self.plan.reward_model,
-            self._tokenizer,
-            compute=self.run.compute,
-            seq_len=self.run.data.seq_len,
-            rows=self.plan.score_rows,
-            mesh=self._mesh,
-            progress=self.progress,
-        )
+        path = self.settings.reward_model
+        model = load(path, self._tokenizer, compute=self.run.compute, mesh=self._mesh, reward=True)
+        return Scorer(model, seq_len=self.run.data.seq_len, rows=self.settings.score_rows, progress=self.progress)
 
     @functools.cached_property
     def _mesh(self) -> Any:
@@ -302,15 +283,15 @@ class Project:
         return mesh_of_several(self.run)
 
     def _model(self, path: Path) -> Any:
-        """A chat model that fits the tokenizer; one is kept, as a step asks for the same several times."""
-        from tigerjax.checkpoint.stored import load_placed
+        """A chat model, checked to be of the config's tokenizer.
 
-        if self._kept is None or self._kept[0] != path:
-            model = load_placed(path, self._mesh, self.run.compute.dtype)
-            if model.kind != "llama" or model.tokenizer_sha256 not in (None, self._tokenizer.sha256):
-                raise ConfigError(f"{path}: a candidate is a language model of tokenizer {self.run.data.tokenizer}")
-            self._kept = path, model
-        return self._kept[1]
+        The last one stays loaded, because a step asks for the same model several times.
+        """
+        from tigerjax.checkpoint.loaded import load
+
+        if self._last_model is None or self._last_model[0] != path:
+            self._last_model = path, load(path, self._tokenizer, compute=self.run.compute, mesh=self._mesh)
+        return self._last_model[1]
 
     def _count_tokens(self, messages: list[dict[str, str]]) -> int:
         from tigerjax.tokenizer.chat import encode_chat
@@ -319,26 +300,15 @@ class Project:
 
 
 def _train(config: RunConfig, sft: Path, place: Path, progress: Progress | None) -> None:
-    """An SFT run on one file, in the folder `place`; an interrupted one goes on."""
+    """Trains on one SFT file in the folder `place`; an interrupted run goes on."""
     from tigerjax.data import mixture
-    from tigerjax.mesh import host_rows, run_mesh
-    from tigerjax.train.loop import train
+    from tigerjax.train.loop import train_on_mixture
 
-    mesh = run_mesh(config)
     mixture.sft(config.data.mixture, tokenizer=config.data.tokenizer, examples=mixture.Source(str(sft)))
-    total_rows = config.batch_rows * config.optim.total_steps
-    loader = mixture.open_loader(
-        config.data,
-        batch_rows=config.batch_rows,
-        seed=config.seed,
-        mine=host_rows(mesh, config.batch_rows),
-        total_rows=total_rows,
-        progress=progress,
-    )
-    train(config, loader, run_dir=place, mesh=mesh)
+    train_on_mixture(config, run_dir=place, progress=progress)
 
 
 def _lines(path: str | None) -> list[str]:
-    """Non-empty lines of a UTF-8 file; none without a file."""
+    """The lines of a UTF-8 file that are not blank; no lines without a file."""
     text = "" if path is None else paths.of(path).read_bytes().decode("utf-8")
     return [line for line in text.splitlines() if line.strip()]

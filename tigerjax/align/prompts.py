@@ -1,4 +1,4 @@
-"""Which SFT prompts a round samples again: a seeded share, spread over task and language in proportion."""
+"""Draws the SFT prompts that a round samples again: a share of each task and language."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterable, Mapping
@@ -13,7 +13,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Selection(NamedTuple):
-    """Prompts in the order of their ids, and what became of every example."""
+    """The prompts that were drawn, in the order of their ids, and counts of the examples that were not."""
 
     prompts: list[dict[str, Any]]
     """{prompt_id, messages (ends with the user), task, lang, reference (the existing answer)}"""
@@ -21,14 +21,15 @@ class Selection(NamedTuple):
 
 
 def draw(seed: int, *parts: str) -> float:
-    """A number in [0, 1) that depends on its arguments only: xxh3_64 of them, over 2^64."""
+    """A number in [0, 1) that depends only on the arguments: their hash xxh3_64, divided by 2^64."""
     return xxhash.xxh3_64_intdigest("\0".join((str(seed), *parts)).encode()) / 2**64
 
 
 def apportion(total: int, sizes: Mapping[Key, int]) -> dict[Key, int]:
-    """Splits `total` over strata in proportion to their sizes by largest remainder; no stratum gives more than it has.
+    """Splits `total` over strata in proportion to their sizes, by the largest remainder.
 
-    Ties go to the stratum whose name sorts first, so the order of `sizes` does not matter.
+    No share is larger than its stratum. Of equal remainders the stratum whose name sorts first gets the one left over,
+    so that the order of `sizes` does not matter.
     """
     whole = sum(sizes.values())
     if total > whole:
@@ -41,12 +42,12 @@ def apportion(total: int, sizes: Mapping[Key, int]) -> dict[Key, int]:
 
 
 def stratum(record: Mapping[str, Any]) -> tuple[str, str]:
-    """(task, language) of an example or prompt; what is not stated forms its own stratum."""
+    """(task, language) of an example or prompt, "" where it has none."""
     return str(record.get("task", "")), str(record.get("lang", ""))
 
 
 def prompt_key(messages: list[dict[str, str]]) -> str:
-    """Equal for equal conversations, whatever their ids: used to find the same prompt twice."""
+    """A hash of the conversation alone, to find prompts that are the same under different ids."""
     return xxhash.xxh3_128_hexdigest(manifest.canonical(messages))
 
 
@@ -59,10 +60,10 @@ def select(
     exclude: Collection[str] = frozenset(),
     allow_fraction: bool = False,
 ) -> Selection:
-    """Draws max(1, round(fraction * N)) of the N distinct prompts of an SFT set, stratified by task and language.
+    """Draws max(1, round(fraction * N)) of the N distinct prompts of an SFT set, in proportion to task and language.
 
-    `exclude` holds ids that may not be drawn (evaluation-contaminated, or used in earlier rounds); N counts them.
-    Raises ConfigError for a fraction outside [0.05, 0.10] without `allow_fraction`, or when too few are left.
+    `exclude` holds ids that may not be drawn, such as those of an evaluation set or of earlier rounds; N counts them.
+    Raises ConfigError for a fraction outside [0.05, 0.10] without `allow_fraction`, and when too few prompts are left.
     """
     if not 0 < fraction <= 1 or not (allow_fraction or 0.05 <= fraction <= 0.10):
         raise ConfigError(f"prompt fraction {fraction} is outside [0.05, 0.10]; change it or allow it explicitly")
@@ -95,7 +96,10 @@ def select(
 
 
 def stratified(pool: list[dict[str, Any]], wanted: int, seed: int, purpose: str) -> list[dict[str, Any]]:
-    """`wanted` records of `pool`, in proportion to its strata, those with the lowest draw; sorted by prompt_id."""
+    """`wanted` records of `pool`, in proportion to its strata, sorted by prompt_id.
+
+    Each stratum gives its records with the lowest `draw`; `purpose` makes the draws differ from those of other callers.
+    """
     strata: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for record in pool:
         strata[stratum(record)].append(record)
@@ -108,9 +112,10 @@ def stratified(pool: list[dict[str, Any]], wanted: int, seed: int, purpose: str)
 
 
 def _prompt(example: dict[str, Any]) -> dict[str, Any]:
+    """The prompt of an SFT example, with its answer as `reference`."""
     identity, messages = example.get("id"), example.get("messages")
     if not isinstance(identity, str) or not identity:
-        raise DataError(f"SFT example without id: {str(example)[:80]}; run it through data/records first")
+        raise DataError(f"SFT example without id: {str(example)[:80]}; give every example an id")
     if not isinstance(messages, list) or len(messages) < 2 or messages[-1].get("role") != "assistant":
         raise DataError(f"SFT example {identity}: messages must end with an answer of the assistant")
     prompt = {"prompt_id": identity, "messages": messages[:-1], "reference": messages[-1]["content"]}

@@ -1,4 +1,7 @@
-"""The order of a prompt's candidates, by authority: edited > human ranking > reward model; and who may win at all."""
+"""Orders the candidates of each prompt: edited answers first, then by people's ranking, then by the reward model.
+
+It also decides which answers may win at all, and makes preference pairs for the next reward model.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -14,23 +17,24 @@ Provenance = Literal["rm", "human", "edit"]
 
 
 class Ranked(NamedTuple):
-    """Prompts with at least one eligible answer, preference pairs for the next reward model, and counts."""
+    """The prompts that have an answer that may win, preferences for the next reward model, and counts."""
 
     records: list[dict[str, Any]]
     """{prompt_id, messages, task?, lang?, provenance, reference, reference_score, ranking: [{cid, text, score,
-    finish, provenance}], ineligible: {cid: reason}}; `ranking` holds eligible answers only, best first."""
+    finish, provenance}], ineligible: {cid: reason}}; `ranking` holds the answers that may win, best first."""
     preferences: list[dict[str, Any]]
     """{prompt_id, messages, task?, lang?, provenance, responses: [{id, text, finish}], ranking}; see reward_data."""
     counts: dict[str, Any]
 
 
 def rm_order(candidate: Mapping[str, Any]) -> tuple[float, bool, int, str]:
-    """Sort key among valid candidates: score descending, those that ended by themselves, shorter, cid."""
+    """Sort key of valid candidates: the highest score first; of equal scores those that the model ended itself, then
+    the shorter ones, then by cid."""
     return -candidate["score"], candidate["finish"] != "stop", len(candidate["text"]), candidate["cid"]
 
 
 def unclean(text: str) -> str | None:
-    """Why an answer is unfit for SFT by form alone; None when nothing is wrong."""
+    """Why the form of an answer makes it unfit for SFT; None when nothing is wrong."""
     if any(marker in text for marker in MARKERS):
         return "marker"
     if "\ufffd" in text or any(ord(c) < 32 and c not in "\n\t" for c in text):
@@ -46,7 +50,7 @@ def ineligible(
     safety: Sequence[str],
     filters: Sequence[Callable[[str], str | None]],
 ) -> str | None:
-    """The first reason why a candidate may not win, or None. `filters` return a reason or None, as `unclean` does."""
+    """The first reason why a candidate may not win, or None; each of `filters` gives a reason or None too."""
     text = candidate["text"]
     if not is_valid(candidate):
         return "invalid_score"
@@ -71,10 +75,11 @@ def rank(
     filters: Sequence[Callable[[str], str | None]] = (),
     include_rm_pairs: bool = False,
 ) -> Ranked:
-    """Orders every prompt of `records` (scored, with `reference` and `reference_score`) by who judged it.
+    """The ordered answers of each prompt of `records`, which have scores, `reference` and `reference_score`.
 
-    A prompt that no answer may win is dropped with the reason of its best candidate. Preference pairs come from
-    people only: pairs labelled by the reward model would train the next one on itself (`include_rm_pairs`).
+    A prompt of which no answer may win is dropped, and counted by the reason of its best candidate. Preferences are
+    those of people. `include_rm_pairs` adds the reward model's own order where people gave none; that is off because
+    the next reward model would then be trained on what the current one believes.
     """
     out: list[dict[str, Any]] = []
     preferences: list[dict[str, Any]] = []
@@ -90,7 +95,7 @@ def rank(
         preferences += _preferences(head, ordered, verdict, include_rm_pairs)
         why = {
             c["cid"]: ineligible(
-                # An edited answer was written by a person: it has no score to be invalid.
+                # An edited answer was written by a person and has no score, which would count as an invalid one.
                 c | {"score": 0.0} if c["provenance"] == "edit" else c,
                 reference=record.get("reference"),
                 rejected=verdict.rejected,
@@ -116,12 +121,12 @@ def rank(
 
 
 def _ordered(record: Mapping[str, Any], verdict: Verdict) -> list[dict[str, Any]]:
-    """All candidates of a prompt, best first by authority; those without a valid score go last."""
+    """All candidates of a prompt, best first. Edits come first, and candidates without a valid score last."""
     human = {cid: place for place, group in enumerate(verdict.ranking) for cid in group}
     by_human = "human" if human else "rm"
-    kept = [{k: c.get(k) for k in ("cid", "text", "score", "finish")} for c in record["candidates"]]
-    valid = sorted((c for c in kept if is_valid(c)), key=lambda c: (human.get(c["cid"], len(human)), rm_order(c)))
-    invalid = sorted((c for c in kept if not is_valid(c)), key=lambda c: c["cid"])
+    candidates = [{k: c.get(k) for k in ("cid", "text", "score", "finish")} for c in record["candidates"]]
+    valid = sorted((c for c in candidates if is_valid(c)), key=lambda c: (human.get(c["cid"], len(human)), rm_order(c)))
+    invalid = sorted((c for c in candidates if not is_valid(c)), key=lambda c: c["cid"])
     edits = [
         {"cid": edit_id(record["prompt_id"], edit), "text": edit["text"], "score": None, "finish": "stop"}
         for edit in reversed(verdict.edits)
@@ -131,7 +136,7 @@ def _ordered(record: Mapping[str, Any], verdict: Verdict) -> list[dict[str, Any]
 
 
 def edit_id(prompt_id: str, edit: Mapping[str, str]) -> str:
-    """The id of an edited answer: xxh3 of prompt, base, annotator and text."""
+    """The id of an edited answer, a hash of prompt, base, annotator and text."""
     parts = (prompt_id, edit["base"], edit["annotator"], edit["text"])
     return "edit-" + xxhash.xxh3_64_hexdigest("\0".join(parts).encode())
 
@@ -139,7 +144,8 @@ def edit_id(prompt_id: str, edit: Mapping[str, str]) -> str:
 def _preferences(
     head: Mapping[str, Any], ordered: Sequence[Mapping[str, Any]], verdict: Verdict, include_rm: bool
 ) -> list[dict[str, Any]]:
-    """Ranked groups with the rejected last, and each edit above the best original."""
+    """Preferences of one prompt: people's ranking with the rejected answers last, and the newest edit above the best
+    of the other answers that was not rejected."""
     originals = [c for c in ordered if c["provenance"] != "edit"]
     by_id = {c["cid"]: c for c in originals}
     rejected = [cid for cid in verdict.rejected if cid in by_id]
@@ -164,5 +170,6 @@ def _preferences(
 def _k_wise(
     head: Mapping[str, Any], provenance: Provenance, by_id: Mapping[str, Mapping[str, Any]], groups: list[list[str]]
 ) -> dict[str, Any]:
+    """A preference record of K answers, as tigerjax.align.reward_data reads it."""
     responses = [{"id": i, "text": by_id[i]["text"], "finish": by_id[i]["finish"]} for group in groups for i in group]
     return {**head, "provenance": provenance, "responses": responses, "ranking": groups}

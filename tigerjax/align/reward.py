@@ -1,4 +1,4 @@
-"""The reward model: trained on pairs in the common loop, judged on held-out prompts, calibrated, asked for scores."""
+"""The reward model: training on preference pairs, evaluation on held-out prompts, calibration, and scoring."""
 
 import functools
 import hashlib
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,19 +15,21 @@ from jax.sharding import Mesh
 
 from tigerjax import mesh as mesh_axes
 from tigerjax.align import reward_data
+from tigerjax.align.answers import Answer
 from tigerjax.align.config import RewardConfig
 from tigerjax.align.people.agreement import spearman
 from tigerjax.align.reward_data import Comparison, PairLoader, RewardBatch, check_end, encode_sampled
-from tigerjax.checkpoint.model import Model, save_model
-from tigerjax.checkpoint.stored import load_placed, open_whole, placed_weights
-from tigerjax.config import ComputeConfig, RunConfig
+from tigerjax.checkpoint.loaded import Loaded, check_fits
+from tigerjax.checkpoint.model import save_model
+from tigerjax.checkpoint.stored import open_whole, placed_weights
+from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError, GateFailed
 from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Progress
 from tigerjax.mesh import host_rows, in_mesh, run_mesh
+from tigerjax.model import families
 from tigerjax.model.attention import fitting
-from tigerjax.model.llama import model as llama
-from tigerjax.model.llama.reward import Reward, from_llama
+from tigerjax.model.layers import init
 from tigerjax.processes import hosts
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.train.loop import train as train_loop
@@ -35,24 +38,22 @@ from tigerjax.train.objective import Objective, Sums
 SMALLEST_BUCKET = 32
 MODEL_FOLDER = "model"
 
-Item = tuple[Sequence[Mapping[str, str]], str, str]
-"""(messages that end with the user, answer text, finish: "stop" | "length" | "marker")."""
 
-
-class Report(NamedTuple):
-    """What reward training ends with."""
+class TrainedReward(NamedTuple):
+    """A reward model that was trained, evaluated and calibrated."""
 
     path: Path
-    """The calibrated checkpoint, kind "reward", with `figures` in its extra."""
+    """Its checkpoint, of kind "reward"."""
     figures: dict[str, Any]
+    """What `evaluate` measured, the counts of pairs and prompts, and the calibration."""
 
 
 def pair_loss(scores_BC: jax.Array, batch: RewardBatch, *, centering: float) -> tuple[jax.Array, jax.Array, Sums]:
     """(sum, weight, {accuracy}) of -log_sigmoid(r_w - r_l - margin) + centering * (r_w + r_l)^2 over weighted pairs.
 
-    The pairs of a prompt weigh 1 together, so the weight is the number of prompts that have pairs.
+    The weights of a prompt's pairs sum to 1, so the returned weight is the number of prompts that have pairs.
     """
-    # A place without an answer has no pair; its score must not reach the sums even as 0 * inf.
+    # Where a prompt has no answer C, all pairs weigh 0. But its score could be infinite, and 0 * inf is NaN.
     scores_BC = jnp.where(batch.last_BC >= 0, scores_BC, 0.0)
     winner_BC1, loser_B1C = scores_BC[:, :, None], scores_BC[:, None, :]
     gap_BCC = winner_BC1 - loser_B1C - batch.margins_BCC
@@ -62,8 +63,11 @@ def pair_loss(scores_BC: jax.Array, batch: RewardBatch, *, centering: float) -> 
     return jnp.sum(pairs_BCC * cost_BCC), jnp.sum(pairs_BCC), {"accuracy": jnp.sum(pairs_BCC * right_BCC)}
 
 
-def last_scores(model: Reward, weights: Any, tokens_BT: jax.Array, last_B: jax.Array) -> jax.Array:
-    """Raw score_B at the token `last_B`; what stands after it is padding. A row with last -1 scores something."""
+def last_scores(model: nn.Module, weights: Any, tokens_BT: jax.Array, last_B: jax.Array) -> jax.Array:
+    """The model's score_B at the token `last_B`, after which everything is padding.
+
+    A row whose last is -1 holds no answer, and its score means nothing.
+    """
     places_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1], dtype=jnp.int32), tokens_BT.shape)
     segment_ids_BT = (places_BT <= last_B[:, None]).astype(jnp.int32)
     scores_BT = jnp.asarray(model.apply({"params": weights}, tokens_BT, places_BT, segment_ids_BT))
@@ -71,18 +75,22 @@ def last_scores(model: Reward, weights: Any, tokens_BT: jax.Array, last_B: jax.A
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _compiled(model: Reward, mesh: Mesh | None, weights: Any, tokens_BT: jax.Array, last_B: jax.Array) -> jax.Array:
-    """`last_scores`, compiled once a model, mesh and shape for all scorers; every process gets all of them."""
+def _compiled(model: nn.Module, mesh: Mesh | None, weights: Any, tokens_BT: jax.Array, last_B: jax.Array) -> jax.Array:
+    """`last_scores` under jit; every process gets all scores.
+
+    The model is an argument and not a closure, so that all scorers share one compilation a model, mesh and shape.
+    """
     model = model.clone(compute=fitting(model.compute, tokens_BT.shape[1]))
     scores_B = last_scores(model, weights, tokens_BT, last_B)
     return scores_B if mesh is None else jax.lax.with_sharding_constraint(scores_B, mesh_axes.sharding(mesh))
 
 
 def reward_objective(config: RunConfig, *, centering: float) -> Objective:
-    """The pair loss of the config's trunk over `RewardBatch`, for tigerjax.train.loop."""
+    """The objective of reward training for tigerjax.train.loop: the pair loss on batches of `RewardBatch`."""
     if config.mesh.stage > 1:
         raise ConfigError(f"mesh.stage={config.mesh.stage}: reward training runs no pipeline; set mesh.stage=1")
-    model = Reward(config.model, config.compute)
+    family = families.of(config.model)
+    model = family.reward_model(config.model, config.compute)
 
     def loss(weights: Any, batch: RewardBatch) -> tuple[jax.Array, jax.Array, Sums]:
         B, C, T = batch.tokens_BCT.shape
@@ -90,75 +98,72 @@ def reward_objective(config: RunConfig, *, centering: float) -> Objective:
         scores_B = last_scores(model, weights, tokens_BT, last_B)
         return pair_loss(scores_B.reshape(B, C), batch, centering=centering)
 
-    return Objective(
-        init=lambda key: llama.init(model, key),
-        loss=loss,
-        kind="reward",
-        tokens=lambda batch: int((batch.last_BC + 1).sum()),
-    )
+    def tokens(batch: RewardBatch) -> int:
+        return int((batch.last_BC + 1).sum())
+
+    return Objective(init=lambda key: init(model, key), loss=loss, kind=family.REWARD_KIND, tokens=tokens)
 
 
 class Scorer:
-    """Scores answers in padded batches of fixed shapes, so that a score depends on nothing but its own answer.
+    """Scores answers with a reward model. A score depends on its own answer only, not on the others in its batch.
 
-    Lengths are padded to powers of two from 32, rows to `rows`: one compilation a length. `raw` gives the model's own
-    scores; calling the scorer gives (raw - mean) / std on the reference set, less the penalty of the checkpoint for
-    answers that did not end by themselves. With `mesh`, rows are split over its batch axes, and weights lie where
-    `load_placed` put them.
+    Calling it gives calibrated scores: (raw - mean) / std with the mean and deviation of the reference set, less the
+    checkpoint's penalty for answers that the model did not end itself. `raw` gives the model's own scores.
+
+    A batch has `rows` answers, padded to a power of two of at least SMALLEST_BUCKET tokens; each such length is
+    compiled once. With `mesh`, a batch is split over its batch axes, and the weights lie where `loaded.load` put them.
     """
 
     def __init__(
         self,
-        model: Model,
-        tokenizer: Tokenizer,
+        model: Loaded,
         *,
-        compute: ComputeConfig,
         seq_len: int,
         rows: int,
-        mesh: Mesh | None = None,
         progress: Progress | None = None,
     ):
-        if model.kind != "reward":
-            raise ConfigError(f"a checkpoint of kind {model.kind!r} gives no scores; train one with `reward train`")
-        if model.tokenizer_sha256 not in (None, tokenizer.sha256):
-            raise ConfigError(f"reward model and tokenizer {tokenizer.folder} do not belong together (sha256 differs)")
+        """`model` is a reward model, as `loaded.load(…, reward=True)` gives it."""
+        tokenizer, mesh = model.tokenizer, model.mesh
         check_rows(rows, mesh)
         self.extra, self.sha256 = model.extra, model.sha256
-        self._model, self._weights = Reward(model.config, compute), jax.tree.map(jnp.asarray, dict(model.weights))
+        self._model = families.of(model.config).reward_model(model.config, model.compute)
+        self._weights = jax.tree.map(jnp.asarray, dict(model.weights))
         self._tokenizer, self._seq_len, self._rows, self._mesh = tokenizer, seq_len, rows, mesh
         self._progress = progress if hosts.is_writer() else None
         self._run = _compiled if mesh is None else in_mesh(mesh, _compiled)
 
-    def __call__(self, items: Sequence[Item]) -> list[float]:
+    def __call__(self, answers: Sequence[Answer]) -> list[float]:
         """Calibrated scores, in standard deviations of the reference set; NaN where the model gives none."""
         if "calibration" not in self.extra:
             raise ConfigError("this reward model is not calibrated; run `reward calibrate` on an SFT reference set")
         mean, std = self.extra["calibration"]["mean"], self.extra["calibration"]["std"]
         penalty = self.extra["truncation_penalty"]
-        ids, finishes = self._encode(items)
+        ids, finishes = self._encode(answers)
         scored = zip(self.raw_ids(ids), finishes, strict=True)
         return [float((raw - mean) / std - (0.0 if finish == "stop" else penalty)) for raw, finish in scored]
 
-    def raw(self, items: Sequence[Item]) -> np.ndarray:
-        """Scores of the model itself, float64 [len(items)]."""
-        return self.raw_ids(self._encode(items)[0])
+    def raw(self, answers: Sequence[Answer]) -> np.ndarray:
+        """The model's own scores, float64 [len(answers)]."""
+        return self.raw_ids(self._encode(answers)[0])
 
-    def _encode(self, items: Sequence[Item]) -> tuple[list[list[int]], list[str]]:
-        """Ids and finish of each; an answer that is cut because it does not fit is said on stderr."""
+    def _encode(self, answers: Sequence[Answer]) -> tuple[list[list[int]], list[str]]:
+        """(token ids, finish) of all answers; a warning on stderr counts those that are cut to fit `seq_len`."""
         ids, finishes = [], []
-        for place, (messages, text, finish) in enumerate(items):
+        for place, (messages, text, finish) in enumerate(answers):
             where = f"item {place} to score"
             one, end = encode_sampled(self._tokenizer, messages, text, finish, seq_len=self._seq_len, where=where)
             check_end(self._tokenizer, one, end, where)
             ids.append(one)
             finishes.append(end)
-        if cut := sum(end != finish for end, (_, _, finish) in zip(finishes, items, strict=True)):
-            what = f"{cut} of {len(items)} answers do not fit seq_len={self._seq_len} when their text is encoded again"
-            hosts.say(f"warning: {what}; scored as truncated")
+        if cut := sum(end != finish for end, (_, _, finish) in zip(finishes, answers, strict=True)):
+            hosts.say(
+                f"warning: {cut} of {len(answers)} answers do not fit seq_len={self._seq_len} when their text is"
+                " encoded again; scored as truncated"
+            )
         return ids, finishes
 
     def raw_ids(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
-        """Scores at the last token of each sequence, float64 [len(ids)]; what the sequences end with is not checked."""
+        """Scores at the last token of each sequence, float64 [len(ids)]. It does not check that this token is eos."""
         buckets: dict[int, list[int]] = defaultdict(list)
         for place, one in enumerate(ids):
             if not 0 < len(one) <= self._seq_len:
@@ -184,24 +189,9 @@ class Scorer:
 
 
 def check_rows(rows: int, mesh: Mesh | None) -> None:
-    """ConfigError for scoring batches that the mesh does not divide."""
+    """ConfigError when a scoring batch cannot be split evenly over the mesh."""
     if rows % (ways := mesh_axes.row_ways(mesh)):
         raise ConfigError(f"reward.score_rows={rows} must be a multiple of the {ways} devices that share rows")
-
-
-def load_scorer(
-    path: str | Path,
-    tokenizer: Tokenizer,
-    *,
-    compute: ComputeConfig,
-    seq_len: int,
-    rows: int,
-    mesh: Mesh | None = None,
-    progress: Progress | None = None,
-) -> Scorer:
-    """The scorer of a calibrated reward checkpoint, its weights on `mesh`."""
-    model = load_placed(path, mesh, compute.dtype)
-    return Scorer(model, tokenizer, compute=compute, seq_len=seq_len, rows=rows, mesh=mesh, progress=progress)
 
 
 def train(
@@ -214,29 +204,28 @@ def train(
     init: str | Path,
     run_dir: str | Path,
     force: bool = False,
-) -> Report:
-    """Trains from the chat checkpoint `init` on preference files, and writes RUN_DIR/model, calibrated.
+) -> TrainedReward:
+    """Trains a reward model from the chat checkpoint `init` on preference files, and writes it to RUN_DIR/model.
 
-    `config.batch_rows` counts prompts, `config.data.seq_len` bounds a chat, `config.optim.total_steps` ends it.
-    `reference` is the SFT set (messages that end with an answer) on which scores get mean 0 and deviation 1. Several
-    processes train, score and save as one, on the config's mesh; `run_dir` is one folder that all of them see. Raises
-    GateFailed when held-out pair accuracy is below `reward.min_accuracy` or a score is not finite, unless `force`d.
+    `config.batch_rows` counts prompts and `config.data.seq_len` bounds a chat. `reference` holds SFT examples, whose
+    answers get calibrated scores of mean 0 and deviation 1. In a run of several processes all call this, with one
+    `run_dir` that all of them see. Raises GateFailed when the pair accuracy on held-out prompts is below
+    `reward.min_accuracy` or a score is not finite, unless `force` is set.
     """
-    run_dir, mesh = paths.of(run_dir), run_mesh(config)
-    check_rows(reward.score_rows, mesh)  # now rather than after the training
+    run_dir, mesh, family = paths.of(run_dir), run_mesh(config), families.of(config.model)
+    check_rows(reward.score_rows, mesh)  # so that a wrong value is refused before the training
     comparisons, counts = reward_data.read(preferences)
     train_set, eval_set = reward_data.split(comparisons, eval_fraction=reward.eval_fraction, seed=config.seed)
     chat = open_whole(init)
-    if chat.kind != "llama" or chat.config != config.model:
+    check_fits(chat, tokenizer, where=init)
+    if chat.config != config.model:
         raise ConfigError(f"{init}: a reward model starts from a chat model of the config's sizes, this is another")
-    if chat.tokenizer_sha256 not in (None, tokenizer.sha256):
-        raise ConfigError(f"{init} was trained with another tokenizer than {tokenizer.folder}")
-    given = [comparisons, [e["messages"] for e in reference]]
-    digest = hashlib.sha256(manifest.canonical(given)).hexdigest()
+    training_data = [comparisons, [e["messages"] for e in reference]]
+    digest = hashlib.sha256(manifest.canonical(training_data)).hexdigest()
     hosts.same("preferences or reference set", digest)
-    rows = reward_data.to_rows(train_set, tokenizer, seq_len=config.data.seq_len)
+    prompts = reward_data.to_batch(train_set, tokenizer, seq_len=config.data.seq_len)
     loader = PairLoader(
-        rows,
+        prompts,
         batch_rows=config.batch_rows,
         seed=config.seed,
         tokenizer_sha256=tokenizer.sha256,
@@ -248,51 +237,41 @@ def train(
         run_dir=run_dir,
         mesh=mesh,
         objective=reward_objective(config, centering=reward.centering),
-        init_weights=from_llama(placed_weights(chat, mesh, "float32"), jax.random.key(config.seed)),
-        tokenizer_sha256=tokenizer.sha256,
+        init_weights=family.reward_from_language(placed_weights(chat, mesh, "float32"), jax.random.key(config.seed)),
     )
-    state = state._replace(opt_state=None)  # makes room for scoring
-    fresh = Model(config.model, state.weights, "reward", tokenizer.sha256, int(state.step), "", {})
-    scorer = Scorer(
-        fresh,
-        tokenizer,
+    state = state._replace(opt_state=None)  # frees its memory for scoring
+    fresh = Loaded(
+        config=config.model,
+        weights=state.weights,
+        tokenizer=tokenizer,
         compute=config.compute,
-        seq_len=config.data.seq_len,
-        rows=reward.score_rows,
         mesh=mesh if mesh.size > 1 else None,
+        sha256="",  # not saved yet
+        step=int(state.step),
     )
+    scorer = Scorer(fresh, seq_len=config.data.seq_len, rows=reward.score_rows)
     figures: dict[str, Any] = {"pairs": counts, "train_prompts": len(train_set), "eval_prompts": len(eval_set)}
     figures |= evaluate(scorer, eval_set, tokenizer, max_length_rho=reward.max_length_rho)
     failed = None if force else unusable(figures, min_accuracy=reward.min_accuracy)
     if failed:
         raise GateFailed(f"reward model of {run_dir} is not usable for ranking: {failed}")
-    extra = {
-        "calibration": calibrate(scorer, reference),
-        "truncation_penalty": reward.truncation_penalty,
-        "figures": figures,
-    }
-    path = run_dir / MODEL_FOLDER
-    save_model(
-        path,
-        fresh.weights,
-        config.model,
-        kind="reward",
-        tokenizer_sha256=tokenizer.sha256,
-        step=fresh.step,
-        extra=extra,
-    )
-    return Report(path, figures | {"calibration": extra["calibration"]})
+    calibration, path = calibrate(scorer, reference), run_dir / MODEL_FOLDER
+    extra = {"calibration": calibration, "truncation_penalty": reward.truncation_penalty, "figures": figures}
+    sha, step = tokenizer.sha256, fresh.step
+    save_model(path, fresh.weights, config.model, kind=family.REWARD_KIND, tokenizer_sha256=sha, step=step, extra=extra)
+    return TrainedReward(path, figures | {"calibration": calibration})
 
 
 def evaluate(
     scorer: Scorer, comparisons: Sequence[Comparison], tokenizer: Tokenizer, *, max_length_rho: float
 ) -> dict[str, Any]:
-    """{accuracy, by_task, by_lang, length_rho, not_finite} on comparisons; every prompt counts once, a tie is half.
+    """{accuracy, by_task, by_lang, length_rho, not_finite} of a scorer on comparisons.
 
-    A Spearman correlation of score and answer length beyond `max_length_rho` is warned of on stderr.
+    Accuracy is the share of pairs whose winner scores higher, a tie counting half; every prompt has the same weight.
+    `length_rho` is the Spearman correlation of score and answer length; beyond `max_length_rho` it gives a warning.
     """
-    items = [(c.messages, text, finish) for c in comparisons for text, finish in c.answers]
-    scores, start = scorer.raw(items), 0
+    answers = [Answer(c.messages, text, finish) for c in comparisons for text, finish in c.answers]
+    scores, start = scorer.raw(answers), 0
     right: list[float] = []
     for c in comparisons:
         own = scores[start : start + len(c.answers)]
@@ -303,7 +282,7 @@ def evaluate(
                 for p in c.pairs
             )
         )
-    lengths = [len(tokenizer.encode(text)) for _, text, _ in items]
+    lengths = [len(tokenizer.encode(text)) for _, text, _ in answers]
     finite = np.isfinite(scores)
     rho = spearman(scores[finite].tolist(), np.asarray(lengths)[finite].tolist())
     if abs(rho) > max_length_rho:
@@ -321,7 +300,7 @@ def evaluate(
 
 
 def unusable(figures: Mapping[str, Any], *, min_accuracy: float) -> str | None:
-    """Why a reward model may not rank, from the figures of `evaluate`; None when it may."""
+    """Why a reward model with these figures of `evaluate` may not be used for ranking; None when it may."""
     if figures["not_finite"]:
         return f"{figures['not_finite']} held-out scores are NaN or infinite; lower the learning rate"
     if not figures["accuracy"] >= min_accuracy:
@@ -330,8 +309,8 @@ def unusable(figures: Mapping[str, Any], *, min_accuracy: float) -> str | None:
 
 
 def calibrate(scorer: Scorer, reference: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """{mean, std, n} of the raw scores of the existing answers of an SFT set. GateFailed when they do not differ."""
-    scores = scorer.raw([(e["messages"][:-1], e["messages"][-1]["content"], "stop") for e in reference])
+    """{mean, std, n} of the raw scores of the answers of an SFT set; GateFailed when the scores do not differ."""
+    scores = scorer.raw([Answer(e["messages"][:-1], e["messages"][-1]["content"], "stop") for e in reference])
     if len(scores) < 2 or not np.isfinite(scores).all() or not scores.std() > 0:
         raise GateFailed(
             f"cannot calibrate on {len(scores)} reference answers ({int((~np.isfinite(scores)).sum())} scores not"
@@ -341,6 +320,7 @@ def calibrate(scorer: Scorer, reference: Sequence[Mapping[str, Any]]) -> dict[st
 
 
 def _means(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
+    """The mean of the values of each name."""
     by: dict[str, list[float]] = defaultdict(list)
     for name, value in zip(names, values, strict=True):
         by[name].append(value)

@@ -1,11 +1,13 @@
-"""Preferences to pairs to batches: one row of a batch is one prompt with all its answers.
+"""Reads preferences, makes pairs of them, and batches of the pairs. A batch row is a prompt with all its answers.
+
+A line of a preference file has one of two forms:
 
     {prompt_id, messages, responses: [{id, text, finish?}], ranking: [[id], [id, id], …], task?, lang?}   K-wise
     {prompt_id?, messages, chosen: text, rejected: text, margin?, strength?, task?, lang?}                one pair
 
-A ranking gives all strict pairs; answers in one group, and answers not listed (below all listed), are ties. All pairs
-of a prompt together weigh 1, so a prompt counts once however many answers it has: one ranking of 10 is 45 pairs of
-1/45 (Ouyang et al. 2022, section 3.5). `strength` is the weight of a pair beside others of its prompt.
+A ranking gives a pair for every two answers of different groups. Answers that are not listed are a last group. The
+weights of a prompt's pairs sum to 1, so that a prompt counts once however many answers it has: a ranking of 10 answers
+is 45 pairs of weight 1/45 (Ouyang et al. 2022, section 3.5). `strength` weighs a pair against the others of its prompt.
 """
 
 import dataclasses
@@ -18,9 +20,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tigerjax import records
 from tigerjax.align.prompts import draw, prompt_key
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.records.records import read_jsonl
 from tigerjax.tokenizer.load import Tokenizer
 
 FINISHES = ("stop", "length", "marker")
@@ -28,12 +30,14 @@ LENGTH_MULTIPLE = 16
 
 
 class Pair(NamedTuple):
-    """Places in `Comparison.answers`; weights of a prompt's pairs sum to 1."""
+    """Two answers of a comparison, by their index in `Comparison.answers`."""
 
     winner: int
     loser: int
     weight: float
+    """The weights of a prompt's pairs sum to 1."""
     margin: float
+    """By how much the winner's raw score should be higher."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,57 +49,57 @@ class Comparison:
     task: str
     lang: str
     answers: tuple[tuple[str, str], ...]
-    """(text, finish); only an answer that finished by "stop" gets an eos."""
+    """(text, finish); an eos is added to an answer whose finish is "stop"."""
     pairs: tuple[Pair, ...]
 
 
 class RewardBatch(NamedTuple):
-    """B prompts of C answers; a row without pairs is padding."""
+    """B prompts with up to C answers each; a prompt without pairs is padding."""
 
     tokens_BCT: np.ndarray
     """int32; positions after `last_BC` are padding."""
     last_BC: np.ndarray
     """int32 place of the last token, whose score counts; -1 where there is no answer."""
     pairs_BCC: np.ndarray
-    """float32 weight of "first C beats second C"; sums to 1 over a prompt."""
+    """float32 weight of the pair (winner, loser); sums to 1 over a prompt."""
     margins_BCC: np.ndarray
     """float32, in units of the raw score."""
 
 
 def read(paths: Iterable[str | Path]) -> tuple[list[Comparison], dict[str, Any]]:
-    """Comparisons of JSONL files, one a distinct prompt (records of the same messages are joined), and counts.
+    """(comparisons, counts) of preference files: one comparison for each distinct prompt that has a pair.
 
-    Counts are of pairs: in = out + dropped {tie, identical}; prompts left without a pair are counted. Raises DataError
-    with file:line for a broken record, and when no pair is left.
+    Records with the same messages are joined. `in`, `out` and `dropped` {tie, identical} count pairs. Raises DataError
+    with file:line for a broken record, and when there is no pair at all.
     """
-    found: dict[str, tuple[dict[str, Any], list[tuple[Any, Any, float, float]]]] = {}
+    prompts: dict[str, tuple[dict[str, Any], list[tuple[Any, Any, float, float]]]] = {}
     ids: dict[str, str] = {}
     dropped: Counter[str] = Counter()
     for path in paths:
-        for number, record in read_jsonl(path):
+        for number, record in records.read(path):
             where = f"{path}:{number}"
             messages = _messages(record, where)
             key = prompt_key(messages)
             identity = str(record.get("prompt_id", key))
             if ids.setdefault(identity, key) != key:
                 raise DataError(f"{where}: prompt_id {identity!r} was given before with other messages")
-            pairs = found.setdefault(key, (record | {"prompt_id": identity, "messages": messages}, []))[1]
+            pairs = prompts.setdefault(key, (record | {"prompt_id": identity, "messages": messages}, []))[1]
             pairs += _k_wise(record, where, dropped) if "ranking" in record else _one_pair(record, where, dropped)
-    comparisons = [_comparison(head, pairs) for head, pairs in found.values() if pairs]
-    out = sum(len(pairs) for _, pairs in found.values())
+    comparisons = [_comparison(head, pairs) for head, pairs in prompts.values() if pairs]
+    out = sum(len(pairs) for _, pairs in prompts.values())
     if not comparisons:
-        raise DataError(f"no pair of different answers in the preferences ({len(found)} prompts, {dict(dropped)})")
+        raise DataError(f"no pair of different answers in the preferences ({len(prompts)} prompts, {dict(dropped)})")
     counts = {"in": out + sum(dropped.values()), "out": out, "dropped": dict(dropped)}
-    return comparisons, counts | {"prompts": len(comparisons), "prompts_without_pairs": len(found) - len(comparisons)}
+    return comparisons, counts | {"prompts": len(comparisons), "prompts_without_pairs": len(prompts) - len(comparisons)}
 
 
 def split(
     comparisons: Sequence[Comparison], *, eval_fraction: float, seed: int
 ) -> tuple[list[Comparison], list[Comparison]]:
-    """(train, eval), by the hash of the prompt's text: a prompt stays on its side when others come or go."""
-    held = [draw(seed, "reward eval", prompt_key(c.messages)) < eval_fraction for c in comparisons]
-    train = [c for c, out in zip(comparisons, held, strict=True) if not out]
-    test = [c for c, out in zip(comparisons, held, strict=True) if out]
+    """(train, eval). The side depends on the hash of the prompt alone, so it stays when other prompts come or go."""
+    is_eval = [draw(seed, "reward eval", prompt_key(c.messages)) < eval_fraction for c in comparisons]
+    train = [c for c, held_out in zip(comparisons, is_eval, strict=True) if not held_out]
+    test = [c for c, held_out in zip(comparisons, is_eval, strict=True) if held_out]
     if not train or not test:
         raise ConfigError(
             f"eval_fraction={eval_fraction} of {len(comparisons)} prompts leaves {len(train)} to train on and"
@@ -107,10 +111,10 @@ def split(
 def encode_answer(
     tok: Tokenizer, messages: Sequence[Mapping[str, str]], text: str, finish: str, *, seq_len: int, where: str
 ) -> list[int]:
-    """Ids of a chat that ends with the answer, and with eos exactly when `finish` is "stop".
+    """Token ids of a chat that ends with the answer, and with an eos when `finish` is "stop".
 
-    A chat longer than `seq_len` loses its oldest turns, never part of the answer or of the last question; DataError
-    when these alone do not fit.
+    A chat longer than `seq_len` loses its oldest turns. The answer and the last question are never cut: DataError when
+    they alone do not fit.
     """
     from tigerjax.tokenizer.chat import encode_prompt
 
@@ -130,69 +134,70 @@ def encode_answer(
 def encode_sampled(
     tok: Tokenizer, messages: Sequence[Mapping[str, str]], text: str, finish: str, *, seq_len: int, where: str
 ) -> tuple[list[int], str]:
-    """`encode_answer` of a sampled answer, and its finish: one that does not fit is cut there, as "length".
+    """(token ids, finish) of a sampled answer, as `encode_answer`; one that does not fit is cut, with finish "length".
 
-    A sampler's answer fits as it was drawn, but its text can have more tokens than were drawn for it.
+    The tokens that the sampler drew did fit. But encoding their text again can give more tokens than were drawn.
     """
     from tigerjax.tokenizer.chat import encode_prompt
 
     last = [{"role": m["role"], "content": m["content"]} for m in messages[-1:]]
     room = seq_len - len(encode_prompt(tok, last)) - (finish == "stop")
-    if len(tok.encode(text)) <= room or room < 1:  # what leaves no room for an answer is refused below
+    if len(tok.encode(text)) <= room or room < 1:  # without room for any answer, `encode_answer` raises DataError
         return encode_answer(tok, messages, text, finish, seq_len=seq_len, where=where), finish
     return (encode_prompt(tok, last) + tok.encode(text))[:seq_len], "length"
 
 
 def check_end(tok: Tokenizer, ids: Sequence[int], finish: str, where: str) -> None:
-    """Scores are read at the last token, the eos: a sequence without it is refused unless its answer was truncated."""
+    """DataError for an answer of finish "stop" without eos at its end, where its score would be read."""
     if finish == "stop" and (not ids or ids[-1] != tok.eos):
         raise DataError(f"{where}: the answer has no eos (id {tok.eos}) at its end; add it, or state finish=length")
 
 
-def to_rows(comparisons: Sequence[Comparison], tok: Tokenizer, *, seq_len: int) -> RewardBatch:
-    """All comparisons as the rows of one big batch; C is the largest number of answers.
+def to_batch(comparisons: Sequence[Comparison], tok: Tokenizer, *, seq_len: int) -> RewardBatch:
+    """All comparisons as one big batch, from which `PairLoader` takes its batches.
 
-    T is the longest chat rounded up to a multiple of LENGTH_MULTIPLE, at most `seq_len`: preferences are often far
-    shorter than the model's context, and padding costs as much as tokens.
+    C is the largest number of answers. T is the longest chat, rounded up to a multiple of LENGTH_MULTIPLE, and not
+    simply `seq_len`: preferences are often far shorter than the model's context, and padding costs as much as tokens.
     """
     B, C = len(comparisons), max(len(c.answers) for c in comparisons)
-    rows = _empty(B, C, seq_len)
+    batch = _empty(B, C, seq_len)
     for b, comparison in enumerate(comparisons):
         for c, (text, finish) in enumerate(comparison.answers):
             where = f"prompt {comparison.prompt_id}"
             ids = encode_answer(tok, comparison.messages, text, finish, seq_len=seq_len, where=where)
             check_end(tok, ids, finish, where)
-            rows.tokens_BCT[b, c, : len(ids)] = ids
-            rows.last_BC[b, c] = len(ids) - 1
+            batch.tokens_BCT[b, c, : len(ids)] = ids
+            batch.last_BC[b, c] = len(ids) - 1
         for pair in comparison.pairs:
-            rows.pairs_BCC[b, pair.winner, pair.loser] = pair.weight
-            rows.margins_BCC[b, pair.winner, pair.loser] = pair.margin
-    T = min(seq_len, -(-(int(rows.last_BC.max()) + 1) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE)
-    return rows._replace(tokens_BCT=np.ascontiguousarray(rows.tokens_BCT[:, :, :T]))
+            batch.pairs_BCC[b, pair.winner, pair.loser] = pair.weight
+            batch.margins_BCC[b, pair.winner, pair.loser] = pair.margin
+    T = min(seq_len, -(-(int(batch.last_BC.max()) + 1) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE)
+    return batch._replace(tokens_BCT=np.ascontiguousarray(batch.tokens_BCT[:, :, :T]))
 
 
 class PairLoader:
-    """Endless batches of `batch_rows` prompts, a seeded permutation an epoch; the last of an epoch is padded.
+    """The loader of reward training for tigerjax.train.loop: endless batches of `batch_rows` prompts.
 
-    So `steps_per_epoch` batches hold every prompt exactly once. Made for tigerjax.train.loop.
+    An epoch is `steps_per_epoch` batches with every prompt once, in its own seeded order. Its last batch is padded.
     """
 
     def __init__(
         self,
-        rows: RewardBatch,
+        prompts: RewardBatch,
         *,
         batch_rows: int,
         seed: int,
         tokenizer_sha256: str,
         mine: Sequence[int] | None = None,
     ):
-        """`mine`: which rows of each batch this process holds (`mesh.host_rows`); None is all."""
-        self.rows, self.batch_rows, self.seed = rows, batch_rows, seed
+        """`prompts` holds all prompts (see `to_batch`). `mine` are the rows of each batch that this process loads (see
+        mesh.host_rows); None is all."""
+        self.prompts, self.batch_rows, self.seed = prompts, batch_rows, seed
         self.mine = list(range(batch_rows) if mine is None else mine)
         self.tokenizer_sha256 = tokenizer_sha256
-        self.steps_per_epoch = math.ceil(len(rows.last_BC) / batch_rows)
+        self.steps_per_epoch = math.ceil(len(prompts.last_BC) / batch_rows)
         digest = hashlib.sha256()
-        for array in rows:
+        for array in prompts:
             digest.update(np.ascontiguousarray(array).data)
         self._sha256, self._taken = digest.hexdigest(), 0
 
@@ -201,21 +206,21 @@ class PairLoader:
 
     def __next__(self) -> RewardBatch:
         epoch, at = divmod(self._taken, self.steps_per_epoch)
-        order = np.random.Generator(np.random.Philox([self.seed, epoch])).permutation(len(self.rows.last_BC))
+        order = np.random.Generator(np.random.Philox([self.seed, epoch])).permutation(len(self.prompts.last_BC))
         places = at * self.batch_rows + np.array(self.mine, int)
         picks = order[places[places < len(order)]]
-        batch = _empty(len(places), *self.rows.tokens_BCT.shape[1:])
-        for whole, part in zip(batch, self.rows, strict=True):
+        batch = _empty(len(places), *self.prompts.tokens_BCT.shape[1:])
+        for whole, part in zip(batch, self.prompts, strict=True):
             whole[: len(picks)] = part[picks]
         self._taken += 1
         return batch
 
     def state(self) -> dict[str, Any]:
-        """The position, and what it is a position in."""
+        """The position, with what it depends on: `restore` compares these."""
         return {"taken": self._taken, "seed": self.seed, "batch_rows": self.batch_rows, "rows_sha256": self._sha256}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes to the position of `state`; refuses one of other rows, seed or batch size."""
+        """Goes to the position of `state`; ConfigError when its prompts, seed or batch size are others."""
         for name, value in (self.state() | {"taken": state["taken"]}).items():
             if state[name] != value:
                 raise ConfigError(f"cannot resume exactly: preference {name} was {state[name]} and is {value} now")
@@ -295,20 +300,21 @@ def _finish(finish: Any, where: str) -> str:
 
 
 def _comparison(head: Mapping[str, Any], pairs: Sequence[tuple[Any, Any, float, float]]) -> Comparison:
-    """Answers numbered in order of appearance; a pair given several times adds up, its margins averaged."""
-    places: dict[tuple[str, str], int] = {}
+    """The comparison of one prompt. Of a pair that was given several times the weights add up and the margins are
+    averaged."""
+    indices: dict[tuple[str, str], int] = {}
     weight: dict[tuple[int, int], float] = defaultdict(float)
     margin: dict[tuple[int, int], float] = defaultdict(float)
     for winner, loser, strength, gap in pairs:
-        where = places.setdefault(winner, len(places)), places.setdefault(loser, len(places))
-        weight[where] += strength
-        margin[where] += strength * gap
+        pair = indices.setdefault(winner, len(indices)), indices.setdefault(loser, len(indices))
+        weight[pair] += strength
+        margin[pair] += strength * gap
     total = sum(weight.values())
     return Comparison(
         prompt_id=head["prompt_id"],
         messages=head["messages"],
         task=str(head.get("task", "")),
         lang=str(head.get("lang", "")),
-        answers=tuple(places),
+        answers=tuple(indices),
         pairs=tuple(Pair(w, lo, n / total, margin[w, lo] / n) for (w, lo), n in sorted(weight.items())),
     )

@@ -1,20 +1,20 @@
-"""A reward model outside of a round: scores of a sampler's files as a stage, and its calibration on another set."""
+"""Uses of a reward model outside of a round: scoring the sampler's files, and calibration on another set."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tigerjax.align.reward import Scorer, calibrate, load_scorer
-from tigerjax.align.rounds import score_records
+from tigerjax.align.answers import score_records
+from tigerjax.align.reward import Scorer, calibrate
 from tigerjax.align.steps import shared_stage
 from tigerjax.checkpoint.files import META, amend
-from tigerjax.checkpoint.model import load_model
+from tigerjax.checkpoint.loaded import load, load_for
 from tigerjax.config import RunConfig
 from tigerjax.errors import DataError
 from tigerjax.files import paths
+from tigerjax.files.jsonl import write_jsonl
 from tigerjax.files.progress import Progress
-from tigerjax.mesh import mesh_of_several
-from tigerjax.records.records import expand, read_jsonl, sft_examples, write_jsonl
+from tigerjax.records import expand, read, sft_examples
 from tigerjax.tokenizer.load import Tokenizer
 
 
@@ -27,10 +27,10 @@ def score_files(
     rows: int,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Writes OUT/scored.jsonl, records of the sampler with `score` in every candidate; returns the figures.
+    """Writes OUT/scored.jsonl, sampler records with a `score` in every candidate, and returns the figures.
 
-    Tokenizer, length and compute are those of `config`; `rows` answers make one batch. Prompts without a valid
-    candidate are left out and counted. DataError with file:line for what is not a sampler's record.
+    Tokenizer, sequence length and compute are those of `config`; `rows` answers make one batch. Prompts without a valid
+    candidate are left out and counted. DataError with file:line for a line that is not a sampler record.
     """
     files = expand(inputs)
     tokenizer = Tokenizer(config.data.tokenizer)
@@ -39,16 +39,9 @@ def score_files(
     with shared_stage(out, name="reward score", computes=True, config=settings, inputs=given) as run:
         if run.done:
             return (run.manifest or {})["figures"]
-        scorer = load_scorer(
-            model,
-            tokenizer,
-            compute=config.compute,
-            seq_len=config.data.seq_len,
-            rows=rows,
-            mesh=mesh_of_several(config),
-            progress=progress,
-        )
-        records = [_checked(record, f"{path}:{number}") for path in files for number, record in read_jsonl(path)]
+        loaded = load_for(config, model, reward=True)
+        scorer = Scorer(loaded, seq_len=config.data.seq_len, rows=rows, progress=progress)
+        records = [_checked(record, f"{path}:{number}") for path in files for number, record in read(path)]
         scored, dropped = score_records(records, scorer)
         write_jsonl(run.tmp / "scored.jsonl", scored)
         scores = [c["score"] for record in scored for c in record["candidates"] if c["score"] is not None]
@@ -69,23 +62,22 @@ def calibrate_model(
     rows: int,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Puts mean and deviation of the raw scores of SFT answers into the checkpoint `model`; returns them with the old.
+    """Calibrates the reward model `model` on the answers of other SFT files; returns {mean, std, n, before}.
 
-    Weights do not change; scores of both calibrations differ by a linear map, so rankings stay.
+    Only the calibration in the checkpoint changes. The weights stay, and so does the order of any answers.
     """
     place = paths.of(model)
     if not (place / META).exists():
         raise DataError(f"{place}: no model to calibrate; give the folder RUN/model that `tigerjax reward train` wrote")
-    tokenizer, loaded = Tokenizer(config.data.tokenizer), load_model(place)
-    scorer = Scorer(
-        loaded, tokenizer, compute=config.compute, seq_len=config.data.seq_len, rows=rows, progress=progress
-    )
-    found = calibrate(scorer, list(sft_examples(reference)))
-    amend(place, loaded.extra | {"calibration": found})
-    return found | {"before": loaded.extra.get("calibration")}
+    loaded = load(place, Tokenizer(config.data.tokenizer), compute=config.compute, reward=True)
+    scorer = Scorer(loaded, seq_len=config.data.seq_len, rows=rows, progress=progress)
+    calibration = calibrate(scorer, list(sft_examples(reference)))
+    amend(place, loaded.extra | {"calibration": calibration})
+    return calibration | {"before": loaded.extra.get("calibration")}
 
 
 def _checked(record: dict[str, Any], where: str) -> dict[str, Any]:
+    """The record; DataError when it is not one of the sampler."""
     candidates = record.get("candidates")
     whole = isinstance(record.get("prompt_id"), str) and isinstance(record.get("messages"), list)
     if not whole or not isinstance(candidates, list):

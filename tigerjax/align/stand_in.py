@@ -1,10 +1,11 @@
-"""A stand-in for people, for the quick start and for tests: answers this round's queue from a shipped answer key.
+"""A stand-in for people, for the quick start and for tests: it labels a queue by an answer key.
 
-It is not human judgement. For each question the key lists the strings that a right answer contains: answers that hold
-one are ranked first, as equals, the others come last and are rejected. An edit is the key's model answer. What it
-writes has the schema that people use, goes through the same import, and is signed with the key's annotator.
+It is not human judgement. The key has a line for each prompt:
 
-    key line {prompt_id, annotator, accept: [strings], edit: text}
+    {prompt_id, annotator, accept: [strings], edit: text}
+
+Answers that contain one of the accepted strings are ranked first, as equals; the others come last and are rejected. An
+edited answer is the text of the key. The labels have the form that people's labels have, and are imported like them.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax.errors import DataError
-from tigerjax.records.records import read_jsonl, write_jsonl
+from tigerjax.files.jsonl import read_jsonl, write_jsonl
 
 
 def contains(accept: list[str], text: str) -> bool:
-    """Whether the text holds one of the accepted strings, letter case aside."""
+    """Whether the text contains one of the accepted strings in any letter case."""
     return any(string.casefold() in text.casefold() for string in accept)
 
 
@@ -27,22 +28,23 @@ def answer(
     *,
     right: Callable[[Mapping[str, Any], str], bool] | None = None,
 ) -> dict[str, int]:
-    """Writes label lines for queue.jsonl (or its folder) to the file `out`; returns counts.
+    """Writes the label lines of a queue (queue.jsonl or its folder) to the file `out`; returns counts.
 
-    `right(key line, text)` decides in place of `contains`. Questions that the key lacks stay unlabelled, and so does an
-    edit whose text every candidate has already: the import then reports them as missing.
+    `right(key line, text)`, where given, says whether an answer is right instead of `contains`. Prompts that are not in
+    the key get no labels. Nor does a prompt get an edit when every candidate has the key's text already. The import
+    reports these labels as missing.
     """
     queue = Path(queue) / "queue.jsonl" if Path(queue).is_dir() else Path(queue)
-    known: dict[str, dict[str, Any]] = {}
+    key_lines: dict[str, dict[str, Any]] = {}
     for number, line in read_jsonl(key):
         if not isinstance(line.get("prompt_id"), str) or not isinstance(line.get("accept"), list):
             raise DataError(f"{key}:{number}: a key line needs prompt_id, annotator, accept and edit")
-        known[line["prompt_id"]] = line
+        key_lines[line["prompt_id"]] = line
     lines: list[dict[str, Any]] = []
     counts = {"asked": 0, "unknown": 0, "rankings": 0, "edits": 0}
     for _, item in read_jsonl(queue):
         counts["asked"] += 1
-        truth = known.get(item["prompt_id"])
+        truth = key_lines.get(item["prompt_id"])
         if truth is None:
             counts["unknown"] += 1
             continue

@@ -1,10 +1,11 @@
-"""A step of a round: a folder written whole with a manifest, and what is left of it when it is interrupted.
+"""The steps of a round on disk: each is a folder that appears whole, with a manifest, or not at all.
 
-In a run of several processes the folders are those of process 0, and all must see them. All processes walk through the
-same steps and meet at the start and the end of each. What samples, scores or trains is done by all, on one mesh; the
-rest by process 0 while the others wait.
+In a run of several processes all of them go through the same steps and wait for each other at the start and the end
+of each. The steps in COMPUTING use a model, so all processes compute them together on one mesh. The other steps are
+done by process 0 alone. Only process 0 writes results, and all processes must be able to read them.
 
-In a bucket, which renames no folder, what a step keeps of its work folder is written in its place.
+A step that takes long works in STEP.work-HASH, which survives an interruption. At the end this folder is renamed into
+the step's folder, or removed. A bucket cannot rename a folder, so there the result is written at its final place.
 """
 
 import dataclasses
@@ -22,11 +23,11 @@ from tigerjax.files import manifest, paths
 from tigerjax.processes import hosts
 
 STEPS = ("prompts", "sample", "score", "queue", "labels", "rank", "mix", "train", "gate")
-COMPUTING = ("sample", "score", "train", "gate")  # with a model, so by all processes
+COMPUTING = ("sample", "score", "train", "gate")  # they use a model
 
 
 def folders(rounds: Path) -> list[Path]:
-    """Those of the rounds that have begun, in their order."""
+    """The folders of the rounds that have begun, in their order."""
     return [rounds / name for name in paths.names(rounds) if re.fullmatch("[0-9][0-9]", name)]
 
 
@@ -43,26 +44,26 @@ def status(folder: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def shared_stage(out: str | Path, *, name: str, computes: bool, **what: Any) -> Iterator[manifest.Stage]:
-    """`manifest.stage` (`what`: config, inputs, seed) of process 0; all leave it when its folder is whole.
+    """A stage (see `manifest.stage`, which takes `what`: config, inputs, seed) in a run of several processes.
 
-    Where the stage `computes`, every process runs the body, and what the others write goes to a folder that is thrown
-    away. Otherwise it is done already for all but process 0.
+    Process 0 writes the folder, and no process goes on before it is whole. When the stage `computes`, every process
+    runs its body, and what the others write is thrown away. Otherwise the others see a stage that is done already.
     """
     hosts.at(name)
     if hosts.is_writer():
         with manifest.stage(out, name=name, **what) as run:
-            told = {key: run.manifest[key] for key in ("counts", "figures")} if run.manifest else None
-            hosts.share(f"{name} begins", told)
+            earlier = {key: run.manifest[key] for key in ("counts", "figures")} if run.manifest else None
+            hosts.share(f"{name} begins", earlier)
             yield run
     else:
-        told = hosts.share(f"{name} begins", None)[0]
+        earlier = hosts.share(f"{name} begins", None)[0]
         with tempfile.TemporaryDirectory() as scratch:
-            yield manifest.Stage(Path(scratch), told if computes else told or {})
+            yield manifest.Stage(Path(scratch), earlier if computes else earlier or {})
     hosts.barrier(f"{name} is done")
 
 
 class Step:
-    """A `shared_stage` of this round that can also keep a work folder over interruptions."""
+    """A `shared_stage` for a step of a round. It can have a work folder that survives interruptions."""
 
     def __init__(
         self,
@@ -74,19 +75,19 @@ class Step:
         inputs: Sequence[Path],
         more: Mapping[str, Any] | None = None,
     ):
-        used = {
+        depends_on = {
             "align": dataclasses.asdict(config),
             "round": index,
             "settings": settings,
             **(more or {}),
         }
-        self._folder, self._name, self._used, self._inputs = folder, name, used, list(inputs)
-        self._rest: Path | None = None
+        self._folder, self._name, self._depends_on, self._inputs = folder, name, depends_on, list(inputs)
+        self._work_to_remove: Path | None = None
         self._stage = shared_stage(
             folder / name,
             name=f"align {name}",
             computes=name in COMPUTING,
-            config=used,
+            config=depends_on,
             inputs=self._inputs,
             seed=config.seed,
         )
@@ -101,25 +102,28 @@ class Step:
     def __exit__(self, *error: Any) -> bool | None:
         self._run.counts, self._run.figures = self.counts, self.figures
         handled = self._stage.__exit__(*error)
-        if error[0] is None and self._rest is not None and hosts.is_writer():
-            paths.clear(self._rest)
+        if error[0] is None and self._work_to_remove is not None and hosts.is_writer():
+            paths.clear(self._work_to_remove)
         return handled
 
     @contextmanager
     def working(self, keep_as: str | None = None) -> Iterator[Path]:
-        """A folder that is still there after an interruption; it becomes `keep_as`, or goes when the step is done."""
+        """A work folder that is still there after an interruption.
+
+        When the step is done it becomes the folder `keep_as` of the result; without `keep_as` it is removed.
+        """
         name = ""
         if hosts.is_writer():
             if keep_as is not None and paths.on_bucket(self._folder):
                 name = str(self._run.in_place(keep_as).relative_to(self._folder))
             else:
-                what = [self._used, [manifest.sha256(p) for p in self._inputs]]
+                what = [self._depends_on, [manifest.sha256(p) for p in self._inputs]]
                 name = f"{self._name}.work-{hashlib.sha256(manifest.canonical(what)).hexdigest()[:12]}"
                 (self._folder / name).mkdir(parents=True, exist_ok=True)
-        place = self._folder / hosts.share("work folder of a step", name)[0]
-        yield place
+        work = self._folder / hosts.share("work folder of a step", name)[0]
+        yield work
         hosts.barrier("work of a step is done")
         if keep_as is None:
-            self._rest = place
-        elif hosts.is_writer() and not paths.on_bucket(place):
-            os.replace(place, self.tmp / keep_as)
+            self._work_to_remove = work
+        elif hosts.is_writer() and not paths.on_bucket(work):
+            os.replace(work, self.tmp / keep_as)

@@ -1,4 +1,4 @@
-"""What the report tells of an alignment: the figures of its ended rounds, read from their folders."""
+"""The figures of an alignment's ended rounds for its report, read from their folders."""
 
 import json
 from pathlib import Path
@@ -11,18 +11,20 @@ from tigerjax.files import manifest, paths
 
 
 def collect(folder: str | Path) -> dict[str, Any]:
-    """A report with `align_rounds`: {round, gate, reasons, win_rate, winners, before, after} each.
+    """The contents of report.json, with one entry of `align_rounds` for each round that has its gate.
 
-    before and after are {reward, accuracy, characters (means), scores} on the held-out questions.
+    An entry is {round, gate, reasons, win_rate, winners, before, after}. Before and after are the current and the new
+    model on the held-out questions: mean {reward, accuracy, characters} and the list of scores.
     """
-    found = []
-    for place in steps.folders(paths.of(folder) / "rounds"):
-        if manifest.read(place / "gate") is None:
+    ended = []
+    for round_folder in steps.folders(paths.of(folder) / "rounds"):
+        if manifest.read(round_folder / "gate") is None:
             continue
-        gate = json.loads((place / "gate" / "gate.json").read_text(encoding="utf-8"))
+        gate = json.loads((round_folder / "gate" / "gate.json").read_text(encoding="utf-8"))
         if "held_out" not in gate:
-            raise DataError(f"{place / 'gate'}: written by an older version; remove it and `align run` judges again")
-        winners = (manifest.read(place / "mix") or {})["counts"]["winners"]
+            older = f"{round_folder / 'gate'}: written by an older version"
+            raise DataError(f"{older}; remove it and `align run` judges again")
+        winners = (manifest.read(round_folder / "mix") or {})["counts"]["winners"]
         sides = {}
         for name, answers in gate["held_out"].items():
             sides[name] = {
@@ -32,8 +34,8 @@ def collect(folder: str | Path) -> dict[str, Any]:
                 "scores": [score for score, _ in answers],
             }
         verdict = "accepted" if gate["accepted"] else "refused"
-        told = {"round": int(place.name), "gate": verdict, "reasons": gate["reasons"], "winners": winners}
-        found.append(told | {"win_rate": gate["figures"]["win_rate"]} | sides)
-    if not found:
+        entry = {"round": int(round_folder.name), "gate": verdict, "reasons": gate["reasons"], "winners": winners}
+        ended.append(entry | {"win_rate": gate["figures"]["win_rate"]} | sides)
+    if not ended:
         raise DataError(f"{folder}: no round has ended; `tigerjax align run {folder}` runs one")
-    return {"version": tigerjax.__version__, "title": "Rounds of rejection sampling", "align_rounds": found}
+    return {"version": tigerjax.__version__, "title": "Rounds of rejection sampling", "align_rounds": ended}

@@ -9,13 +9,15 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tigerjax.errors import DataError, disk_full
 from tigerjax.files import manifest, paths
 from tigerjax.processes import hosts
 
 META = "meta.json"
+NO_CHECKPOINT = "no whole checkpoint here; give a run folder, its checkpoints/ or one step of it"
+Read = TypeVar("Read")
 
 
 def folder_of(path: Path) -> Path:
@@ -38,6 +40,33 @@ def steps(folder: Path) -> list[int]:
 
 def _numbered(folder: Path) -> list[int]:
     return sorted((int(name) for name in paths.names(folder) if name.isdigit()), reverse=True)
+
+
+def newest_whole(folder: Path, read: Callable[[Path], Read], damaged: Callable[[Path, Exception], None]) -> Read | None:
+    """What `read` gives for the newest checkpoint of a checkpoints folder for which it raises no DataError; None when
+    there is none. `damaged` is called with each newer one and its error."""
+    for step in steps(folder):
+        path = folder / str(step)
+        try:
+            return read(path)
+        except DataError as error:
+            damaged(path, error)
+    return None
+
+
+def open_newest(path: Path, read: Callable[[Path], Read]) -> Read:
+    """What `read` gives for the newest whole checkpoint of a run or of its checkpoints/, or for `path` itself where it
+    is one checkpoint.
+
+    Damaged ones that are passed over are named on stderr. DataError when none is whole.
+    """
+    if (path / META).exists():
+        return read(path)
+    folder = path / "checkpoints" if paths.names(path / "checkpoints") else path
+    newest = newest_whole(folder, read, lambda at, error: say_damaged(at, error, "trying the one before"))
+    if newest is None:
+        raise DataError(f"{path}: {NO_CHECKPOINT}")
+    return newest
 
 
 def building(path: Path) -> Path:

@@ -27,17 +27,15 @@ from tigerjax.checkpoint.files import (
     first_line,
     make_room,
     one_line_errors,
+    open_newest,
     publish,
     read_meta,
-    say_damaged,
-    steps,
 )
-from tigerjax.config import ModelConfig, model_from_dict
+from tigerjax.config import ModelConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
+from tigerjax.model import families
 from tigerjax.processes import hosts
-
-NO_CHECKPOINT = "no whole checkpoint here; give a run folder, its checkpoints/ or one step of it"
 
 
 class Model(NamedTuple):
@@ -113,16 +111,7 @@ def load_model(path: str | Path) -> Model:
     """Weights as numpy arrays from a run, its checkpoints/ or one step; the optimiser's state is not read.
 
     Of several steps the newest whole one; damaged ones are named on stderr. DataError when none is whole."""
-    path = paths.absolute(path)
-    if (path / META).exists():
-        return _load(path)
-    folder = path / "checkpoints" if paths.names(path / "checkpoints") else path
-    for step in steps(folder):
-        try:
-            return _load(folder / str(step))
-        except DataError as error:
-            say_damaged(folder / str(step), error, "trying the one before")
-    raise DataError(f"{path}: {NO_CHECKPOINT}")
+    return open_newest(paths.absolute(path), _load)
 
 
 def content_sha256(weights: Any, config: ModelConfig) -> str:
@@ -155,7 +144,7 @@ def _load(path: Path) -> Model:
     except Exception as error:  # as in restore: many types
         paths.not_damage(error)
         raise DataError(f"{path}: weights do not decode ({first_line(error)})") from error
-    config = model_from_dict(meta["model"])
+    config = families.model_config(meta["kind"], meta["model"])
     return Model(
         config,
         weights,

@@ -5,7 +5,6 @@ The folders are those of `tigerjax.checkpoint.model`; the arrays are `tigerjax.c
 
 import functools
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,12 +14,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from tigerjax.checkpoint import arrays as store
-from tigerjax.checkpoint.files import META, check_bytes, read_meta, say_damaged, steps
-from tigerjax.checkpoint.model import NO_CHECKPOINT, Model, content_sha256, load_model
-from tigerjax.config import ModelConfig, model_from_dict
+from tigerjax.checkpoint.files import check_bytes, open_newest, read_meta
+from tigerjax.checkpoint.model import Model, content_sha256, load_model
+from tigerjax.config import ModelConfig
 from tigerjax.errors import DataError
 from tigerjax.files import manifest, paths
-from tigerjax.model.families import weight_shardings
+from tigerjax.model import families
 from tigerjax.processes import hosts
 
 
@@ -37,26 +36,17 @@ class StoredModel(NamedTuple):
     path: Path  # the checkpoint folder itself
 
 
-def open_model(path: str | Path, opened: Callable[[Path], StoredModel] | None = None) -> StoredModel:
-    """The newest whole checkpoint of a run, its checkpoints/ or one step, as `load_model` finds it; weights unread.
+def open_model(path: str | Path) -> StoredModel:
+    """The checkpoint that `load_model` would read, opened with its weights left on disk.
 
-    Damaged ones are named on stderr. DataError when none is whole; `opened` may look closer than this does."""
-    path, opened = paths.absolute(path), opened or _open
-    if (path / META).exists():
-        return opened(path)
-    folder = path / "checkpoints" if paths.names(path / "checkpoints") else path
-    for step in steps(folder):
-        try:
-            return opened(folder / str(step))
-        except DataError as error:
-            say_damaged(folder / str(step), error, "trying the one before")
-    raise DataError(f"{path}: {NO_CHECKPOINT}")
+    Only the length of every file is checked, not its bytes: see `open_whole`."""
+    return open_newest(paths.absolute(path), _open)
 
 
 def _open(path: Path) -> StoredModel:
     meta = read_meta(path)
     return StoredModel(
-        model_from_dict(meta["model"]),
+        families.model_config(meta["kind"], meta["model"]),
         store.open_arrays(path),
         meta["kind"],
         meta["tokenizer_sha256"],
@@ -69,7 +59,7 @@ def _open(path: Path) -> StoredModel:
 
 def open_whole(path: str | Path) -> StoredModel:
     """`open_model` by all hosts together, its bytes checked: each host checks its share of them."""
-    return open_model(path, _open_together)
+    return open_newest(paths.absolute(path), _open_together)
 
 
 def _open_together(path: Path) -> StoredModel:
@@ -89,7 +79,7 @@ def _open_together(path: Path) -> StoredModel:
 def placed_weights(stored: StoredModel, mesh: Mesh, dtype: str) -> Any:
     """The weights on `mesh`, cut as training cuts them and in `dtype`; a host reads its own share of each. The head of
     a reward model stays float32."""
-    shardings = weight_shardings(stored.config, stored.kind, mesh)
+    shardings = families.weight_shardings(stored.config, stored.kind, mesh)
     narrow = jnp.dtype(dtype)
     return {
         name: jax.tree.map(functools.partial(_placed, dtype=np.float32 if name == "score" else narrow), *both)

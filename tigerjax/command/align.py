@@ -1,85 +1,59 @@
-"""Commands of rejection sampling in rounds: a plan, its steps one by one, all of them, and where they stand.
+"""Commands of rejection sampling in rounds: the settings, the steps one by one, all steps, and their state.
 
-Those that use a model take --hosts.*: on several hosts the same command runs on each, and DIR is one folder.
+Commands that use a model take --hosts.*: on several hosts the same command runs on each, with one DIR that all see.
 """
 
 import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
-from tigerjax.align.config import AlignConfig
-from tigerjax.command.arguments import keep, override, say, show
+from tigerjax.align.config import AlignConfig, AlignInputs
+from tigerjax.command.arguments import override
+from tigerjax.command.figures import as_text, save, show
+from tigerjax.command.groups import SAMPLING, Sampling
+from tigerjax.command.options import FLAT, ConfigFile
 from tigerjax.command.progress import show_progress
 from tigerjax.errors import Blocked, GateFailed
 from tigerjax.files import paths
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
 
 Folder = Annotated[Path, "positional"]
-ALONE = HostsConfig(find="one")  # of steps that use no model
+ALONE = HostsConfig(find="one")  # for steps that use no model
 
 
 def init(
-    config: Path,
-    overrides: list[str],
+    config: ConfigFile,
     out: Path,
-    sft: Path,
-    candidates: list[Path],
-    reward_model: Path,
-    questions: Path,
-    gold: list[Path] = [],  # noqa: B006  # read only, and tyro shows it
-    safety: Path | None = None,
-    exclude: Path | None = None,
+    inputs: Annotated[AlignInputs, FLAT],
     align: AlignConfig = AlignConfig(prompt_fraction=0.10, seed=0),  # noqa: B008  # frozen
-    n: int = 10,
-    temperature: float = 0.9,
-    top_p: float = 0.95,
-    top_k: int = 0,
-    max_new_tokens: int = 128,
+    sampling: Sampling = SAMPLING,
     score_rows: int = 64,
     json: Path | None = None,
 ) -> None:
-    """Writes the plan of an alignment to OUT/align.json; CONFIG is that of the SFT run which ends each round.
+    """Writes the settings of an alignment to OUT/align.json; CONFIG is that of the SFT run which ends each round.
 
-    A round starts from the best of CANDIDATES by their accuracy on QUESTIONS. EXCLUDE lists ids of SFT examples that
-    may not be drawn, SAFETY strings that no winner may contain; GOLD are preferences of people for the next reward
-    model.
+    A round starts from the candidate model that answers QUESTIONS best.
 
     Example: tigerjax align init configs/quickstart_rejection_sampled.py --out runs/align --sft sft.jsonl \
 --candidates runs/sft --reward-model runs/reward/model --questions dev.jsonl
     """
     from tigerjax.align import project
 
-    override(config, overrides, "tigerjax align init")  # refused now rather than in the first round
-
-    def place(path: Path) -> str:
-        return str(paths.resolved(path))
-
-    plan = project.Plan(
-        config=place(config),
-        overrides=overrides,
+    override(config)  # a wrong config is refused now and not in the first round
+    settings = project.AlignSettings(
+        config=str(paths.resolved(config.path)),
+        overrides=config.overrides,
         align=dataclasses.asdict(align),
-        sampling={
-            "n": n,
-            "temperature": temperature,
-            "top_p": top_p,
-            "top_k": top_k,
-            "max_new_tokens": max_new_tokens,
-        },
-        sft=place(sft),
-        candidates=list(map(place, candidates)),
-        reward_model=place(reward_model),
+        sampling=dataclasses.asdict(sampling),
         score_rows=score_rows,
-        questions=place(questions),
-        gold=list(map(place, gold)),
-        safety=None if safety is None else place(safety),
-        exclude=None if exclude is None else place(exclude),
+        **inputs.resolved(),
     )
-    project.write(out, plan)
-    show({"plan": str(out / project.FILE), "candidates": len(candidates)}, json)
+    project.write(out, settings)
+    show({"plan": str(out / project.FILE), "candidates": len(inputs.candidates)}, json)
 
 
 def prompts(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
-    """Draws the prompts of the round under way, or of the next one, for which it chooses the best candidate model.
+    """Chooses the best candidate model and draws the prompts, for the round under way or the next one.
 
     Example: tigerjax align prompts runs/align
     """
@@ -95,7 +69,7 @@ def sample(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> 
 
 
 def score(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
-    """Scores every answer, and the existing ones, with the reward model.
+    """Scores every sampled answer and the existing answers with the reward model.
 
     Example: tigerjax align score runs/align
     """
@@ -103,7 +77,7 @@ def score(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> N
 
 
 def queue(dir: Folder, json: Path | None = None) -> None:
-    """Writes what people are asked to rank and to edit, without scores: JSONL, Markdown and a Label Studio project.
+    """Writes the questions to people, without scores: as JSONL, Markdown and a Label Studio project.
 
     Example: tigerjax align queue runs/align
     """
@@ -111,10 +85,10 @@ def queue(dir: Folder, json: Path | None = None) -> None:
 
 
 def import_labels(dir: Folder, labels: list[Path] = [], json: Path | None = None) -> None:  # noqa: B006  # read only
-    """Imports label files; one wrong line, and nothing is imported (exit 3). Exit 4 while labels are missing.
+    """Imports label files. Exit 3 when a line is wrong, and nothing is imported; exit 4 while labels are missing.
 
-    A file is JSONL or Label Studio's JSON export. Files may come one after another; without --labels those that came
-    are looked at again.
+    A file is JSONL or Label Studio's JSON export. Files may be imported one after another. Without --labels the files
+    that were imported before are read again.
 
     Example: tigerjax align import runs/align --labels answers.jsonl
     """
@@ -122,7 +96,7 @@ def import_labels(dir: Folder, labels: list[Path] = [], json: Path | None = None
 
 
 def rank(dir: Folder, json: Path | None = None) -> None:
-    """Orders the answers: edited before ranked by people before scored; writes preferences for a reward model too.
+    """Orders each prompt's answers: edited ones, then by people's ranking, then by score; writes preferences too.
 
     Example: tigerjax align rank runs/align
     """
@@ -130,7 +104,7 @@ def rank(dir: Folder, json: Path | None = None) -> None:
 
 
 def mix(dir: Folder, json: Path | None = None) -> None:
-    """Adds the winners to the SFT set; exit 5 when there is none.
+    """Adds the winners to the SFT set; exit 5 when there are none.
 
     Example: tigerjax align mix runs/align
     """
@@ -156,8 +130,8 @@ def gate(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> No
 def run(dir: Folder, rounds: int = 1, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
     """Runs rounds 1 to ROUNDS, continuing where they stopped; exit 4 when labels are missing.
 
-    A refused model is not used by later rounds; exit 5 when that of the last round is refused. On several hosts the
-    same command runs on each.
+    Later rounds do not use a model that the gate refused. Exit 5 when the model of the last round is refused. On
+    several hosts run the same command on each.
 
     Example: tigerjax align run runs/align --rounds 2
     """
@@ -173,7 +147,7 @@ def run(dir: Folder, rounds: int = 1, hosts: HostsConfig = AUTO, json: Path | No
             last = project.ended(index)
             figures.append({"round": index} | last.figures | {"checkpoint": str(last.checkpoint), "sft": str(last.sft)})
             if others.is_writer():
-                keep({"rounds": figures}, json)
+                save({"rounds": figures}, json)
     if others.is_writer():
         status(dir)
     if last is not None and not last.accepted:
@@ -190,29 +164,30 @@ def status(dir: Folder, json: Path | None = None) -> None:
 
     from tigerjax.align import project, steps
 
-    project.read(dir)  # so that a wrong folder is named
+    project.read(dir)  # so that a wrong folder gives an error and not an empty table
     table, figures = Table("round", "step", "state", "counts"), []
     for folder in steps.folders(dir / "rounds"):
         for place, line in enumerate(steps.status(folder)):
             figures.append({"round": int(folder.name)} | line)
-            counts = say(line["counts"]) if line["counts"] else ""
+            counts = as_text(line["counts"]) if line["counts"] else ""
             table.add_row(folder.name if not place else "", line["step"], line["state"], counts)
     Console().print(table if figures else "no round has begun")
-    keep({"steps": figures}, json)
+    save({"steps": figures}, json)
 
 
 def _open(dir: Path) -> Any:
+    """The project.Project of a folder, after a check that all hosts read the same settings."""
     from tigerjax.align import project
     from tigerjax.processes import hosts
 
-    plan = project.read(dir)
-    hosts.same("the alignment", dataclasses.asdict(plan))
-    config = override(Path(plan.config), plan.overrides, "tigerjax align")
-    return project.Project(dir, plan, config, progress=show_progress)
+    settings = project.read(dir)
+    hosts.same("the alignment", dataclasses.asdict(settings))
+    config = override(ConfigFile(Path(settings.config), settings.overrides, "tigerjax align"))
+    return project.Project(dir, settings, config, progress=show_progress)
 
 
 def _step(dir: Path, step: str, hosts: HostsConfig, json: Path | None, labels: list[Path] | None = None) -> None:
-    """One step of the round under way; those before it must be done."""
+    """Runs one step of the round under way; ConfigError when an earlier step is missing."""
     from tigerjax.align.steps import STEPS
     from tigerjax.files import manifest
     from tigerjax.processes import hosts as others
@@ -238,7 +213,7 @@ def _step(dir: Path, step: str, hosts: HostsConfig, json: Path | None, labels: l
 
 
 def _until(project: Any, index: int, step: str) -> None:
-    """Runs a round up to a step; what it waits for is said with the place of the questions."""
+    """Runs a round up to a step. When labels are missing, the error names the file with the questions."""
     try:
         project.until(index, step)
     except Blocked as error:

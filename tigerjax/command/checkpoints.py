@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from tigerjax.command.arguments import keep
+from tigerjax.command.figures import save
 from tigerjax.command.progress import show_progress
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import paths
@@ -24,7 +24,7 @@ def ls(run: Annotated[Path, "positional"], json: Path | None = None) -> None:
         print(f"{row['step']:>10}  {row['bytes'] / 1e9:10.3f} GB  {row['kind'] or '-':8} {row['state']}")
     for name in (aside := damaged(folder)):
         print(f"{name:>10}  set aside by a restore; `tigerjax checkpoint rm {run} --damaged` removes it")
-    keep({"folder": str(folder), "checkpoints": rows, "damaged": aside}, json)
+    save({"folder": str(folder), "checkpoints": rows, "damaged": aside}, json)
 
 
 def verify(run: Annotated[Path, "positional"], step: tuple[int, ...] = (), json: Path | None = None) -> None:
@@ -43,7 +43,7 @@ def verify(run: Annotated[Path, "positional"], step: tuple[int, ...] = (), json:
         print(f"{number:>10}  {row['state']}", flush=True)
         if row["state"] != "whole":
             bad.append(str(number))
-    keep({"folder": str(folder), "checkpoints": rows}, json)
+    save({"folder": str(folder), "checkpoints": rows}, json)
     if bad:
         raise DataError(f"{folder}: damaged: {', '.join(bad)}; a resumed run sets them aside and takes the one before")
 
@@ -77,7 +77,7 @@ def rm(
         if not dry_run:
             files.remove(folder / name)
         print(f"{'would remove' if dry_run else 'removed'} {folder / name}")
-    keep({"folder": str(folder), "removed": [] if dry_run else names}, json)
+    save({"folder": str(folder), "removed": [] if dry_run else names}, json)
 
 
 def _chosen(folder: Path, wanted: tuple[int, ...]) -> list[int]:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tigerjax.command.arguments import show
+from tigerjax.command.figures import show
 from tigerjax.command.progress import show_elapsed, show_progress
 from tigerjax.errors import ConfigError
 
@@ -47,15 +47,15 @@ def from_hf(
     progress = show_progress("converted", "GB")
     stream_model(
         out,
-        lambda partial: read.stream_in(opened, partial, dtype=dtype, progress=progress),
+        lambda partial: read.stream_in(opened, partial, dtype=dtype, on_bytes=progress),
         opened.config,
-        kind=opened.model_kind,
+        kind=opened.kind,
         tokenizer_sha256=tokenizer.sha256 if tokenizer else None,
         extra=opened.extra | {"source": read.source_facts(opened)},
     )
     size = 4 if dtype == "float32" else 2
     figures: dict[str, Any] = {
-        "tensors": len(opened.source.shapes),
+        "tensors": len(opened.tensors.shapes),
         "bytes": tensor_bytes(opened.spec, opened.config, size),
     }
     if verify:
@@ -81,18 +81,18 @@ def to_hf(
     Example: tigerjax convert to-hf runs/sft hf_model --tokenizer tok --dtype bfloat16 --verify
     """
     from tigerjax.checkpoint.files import META
+    from tigerjax.checkpoint.loaded import check_fits
     from tigerjax.checkpoint.stored import open_model
     from tigerjax.convert import hf
     from tigerjax.convert import verify as check
     from tigerjax.files.manifest import sha256
+    from tigerjax.model import families
     from tigerjax.tokenizer.load import Tokenizer
 
     started = time.perf_counter()
     model = open_model(checkpoint)
-    if tokenizer is not None and model.tokenizer_sha256 not in (None, Tokenizer(tokenizer).sha256):
-        raise ConfigError(
-            f"{checkpoint} was trained with another tokenizer than {tokenizer} (sha256 differs); give its own"
-        )
+    if tokenizer is not None:
+        check_fits(model, Tokenizer(tokenizer), where=checkpoint, reward=families.is_reward(model.kind))
     lineage = {
         "checkpoint": checkpoint.name,
         "step": model.step,
@@ -105,12 +105,8 @@ def to_hf(
         model.weights,
         model.config,
         out,
-        tokenizer=tokenizer,
-        dtype=dtype,
-        vocab=vocab,
-        extra=model.extra,
-        lineage=lineage,
-        progress=show_progress("converted", "GB"),
+        hf.Export(tokenizer=tokenizer, dtype=dtype, vocab=vocab, extra=model.extra, lineage=lineage),
+        on_bytes=show_progress("converted", "GB"),
     )
     if verify:
         counts |= check.exported(out, model.weights, model.config, dtype, show_progress("verified", "GB"))
@@ -131,6 +127,7 @@ def resize(
 
     Example: tigerjax convert resize runs/llama2_7b runs/llama2_7b_zh --base tokenizer.model --new tok --multiple 512
     """
+    from tigerjax.checkpoint.loaded import check_fits
     from tigerjax.checkpoint.model import load_model, save_model
     from tigerjax.convert.vocab import resize as grow
     from tigerjax.tokenizer.load import Tokenizer
@@ -138,11 +135,7 @@ def resize(
     with show_elapsed(f"reading {checkpoint}"):
         model = load_model(checkpoint)
     old, extended = Tokenizer(base), Tokenizer(new)
-    if model.kind != "llama" or model.tokenizer_sha256 not in (None, old.sha256):
-        raise ConfigError(
-            f"{checkpoint} is a {model.kind} checkpoint of another tokenizer than {base}; give a language model and its"
-            " own tokenizer"
-        )
+    check_fits(model, old, where=checkpoint)
     with show_elapsed(f"writing {out}"):
         weights, config = grow(model.weights, model.config, old, extended, multiple=multiple)
         save_model(out, weights, config, tokenizer_sha256=extended.sha256)

@@ -1,28 +1,44 @@
 """Commands that evaluate: the thirteen benchmarks, lm-evaluation-harness, and checkpoints side by side."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
-from tigerjax.command.arguments import keep, override
-from tigerjax.command.options import OnDisk
+from tigerjax.command.arguments import override
+from tigerjax.command.figures import save
+from tigerjax.command.options import FLAT, ConfigFile, OnDisk
 from tigerjax.command.progress import show_elapsed, show_progress
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Benchmarks:
+    """Which questions are asked."""
+
+    tasks: list[str]
+    """Benchmarks, or all, en, zh. With --harness tasks of lm-evaluation-harness."""
+    data_dir: Path | None = None  # Folder with the files of the benchmarks
+    harness: bool = False  # Ask the tasks of lm-evaluation-harness
+    include_path: OnDisk | None = None  # Folder with the harness's tasks of your own, as YAML files
+    limit: int | None = None  # Ask only so many questions of each task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asking:
+    """How questions are asked."""
+
+    chat: bool = False  # By the chat template, where TigerBot's evaluation did so
+    rows: int = 8  # Questions that are asked at one time
+    allow_code_execution: bool = False  # HumanEval runs programs that the model wrote
+
+
 def evaluate(
-    config: Path,
-    overrides: list[str],
-    tasks: list[str],
-    data_dir: Path | None = None,
+    config: ConfigFile,
+    benchmarks: Annotated[Benchmarks, FLAT],
     out: Path | None = None,
     model: Path | None = None,
-    chat: bool = False,
-    harness: bool = False,
-    include_path: OnDisk | None = None,
-    limit: int | None = None,
-    rows: int = 8,
-    allow_code_execution: bool = False,
+    asking: Annotated[Asking, FLAT] = Asking(),  # frozen
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
@@ -37,52 +53,52 @@ def evaluate(
 
     Example: tigerjax evaluate configs/tiger_7b_sft.py --tasks all --data-dir benchmarks_data --chat
     """
-    from tigerjax.evaluate import page, run
+    from tigerjax.evaluate import page, suite
+    from tigerjax.evaluate.answerer import load_answerer
     from tigerjax.evaluate.benchmarks import chosen
-    from tigerjax.evaluate.model import load_answerer
     from tigerjax.processes import hosts as others
 
-    settings = override(config, overrides, "tigerjax evaluate")
-    names = tasks if harness else chosen(tasks)
-    if data_dir is None and not harness:
+    settings = override(config)
+    names = benchmarks.tasks if benchmarks.harness else chosen(benchmarks.tasks)
+    if benchmarks.data_dir is None and not benchmarks.harness:
         raise ConfigError("the benchmarks are read from files: give --data-dir (docs/EVALUATION.md lists them)")
     others.start(hosts)
     with others.together():
         place = out or Path("runs") / settings.name / "evaluation"
         with show_elapsed("reading the model"):
-            answerer, loaded = load_answerer(settings, model, rows=rows, cache=place / run.CACHE)
-        if harness:
+            answerer = load_answerer(settings, model, rows=asking.rows, cache=place / suite.CACHE)
+        loaded = answerer.model
+        how = suite.EvaluationConfig(
+            data_dir=benchmarks.data_dir,
+            chat=asking.chat,
+            limit=benchmarks.limit,
+            allow_code=asking.allow_code_execution,
+        )
+        if benchmarks.harness:
             from tigerjax.evaluate.harness import evaluate as by_harness
 
             figures = by_harness(
                 answerer,
                 names,
-                include_path=include_path,
-                data_dir=data_dir,
-                limit=limit,
-                chat=chat,
-                allow_code=allow_code_execution,
+                how,
+                include_path=benchmarks.include_path,
                 progress=show_progress if answerer.writes else None,
             )
         else:
-            assert data_dir is not None
-            figures = run.evaluate(
+            figures = suite.evaluate(
                 answerer,
                 names,
-                data_dir,
                 place,
-                chat=chat,
-                allow_code=allow_code_execution,
-                limit=limit,
+                how,
                 facts={"name": settings.name, "step": loaded.step, "model_sha256": loaded.sha256},
                 progress=show_progress,
             )
-    if answerer.writes and harness:
+    if answerer.writes and benchmarks.harness:
         for name, found in figures["tasks"].items():
             print(name, *(f"{key}={value}" for key, value in found.items()))
         for name, what in figures["missing"].items():
             print(f"{name} is missing: {what}")
-        keep(figures, json)
+        save(figures, json)
     elif answerer.writes:
         scores, ratios = page.score_rows(figures), page.ratio_rows(figures)
         print(page.lines(scores) + "\n\n" + page.lines(ratios))
@@ -90,7 +106,7 @@ def evaluate(
         print("\n" + "\n".join(notes))
         title = f"Evaluation of {settings.name}, step {loaded.step}"
         page.write(place / "report.html", title, [("Scores", scores), ("Beside published figures, %", ratios)], notes)
-        keep(figures, json)
+        save(figures, json)
     if figures["missing"]:
         raise DataError(f"incomplete: {', '.join(figures['missing'])} missing; the notes above say what of each")
 
@@ -113,4 +129,4 @@ def evaluate_compare(
     if out is not None:
         note = "Differences are over the same questions, with 95% intervals; where one holds 0, the two may be alike."
         page.write(out, "Evaluations side by side", [("Scores, %, and differences in points", rows)], [note])
-    keep(compared, json)
+    save(compared, json)

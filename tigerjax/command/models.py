@@ -1,13 +1,16 @@
 """Commands that train, sample and score models, and the quick start that does all of it."""
 
+import dataclasses
 import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 from tigerjax.align.config import RewardConfig
-from tigerjax.command.arguments import keep, override, show
-from tigerjax.command.options import OnDisk
+from tigerjax.command.arguments import override
+from tigerjax.command.figures import save, show
+from tigerjax.command.groups import SAMPLING, Sampling
+from tigerjax.command.options import FLAT, ConfigFile, OnDisk
 from tigerjax.command.progress import show_progress
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
@@ -25,12 +28,11 @@ def quickstart(out: OnDisk = Path("runs/quickstart"), seed: int = 0, json: Path 
     """
     from tigerjax.quickstart.run import quickstart as run
 
-    keep(run(out, seed=seed), json)
+    save(run(out, seed=seed), json)
 
 
 def train(
-    config: Path,
-    overrides: list[str],
+    config: ConfigFile,
     out: Path | None = None,
     held_out: list[Path] = [],  # noqa: B006  # read only
     dry_run: bool = False,
@@ -51,7 +53,7 @@ def train(
     from tigerjax.config import dump
 
     began = time.time()
-    run = override(config, overrides, "tigerjax train")
+    run = override(config)
     traced = _steps(profile_steps)
     if wandb is not None:
         wandb_run.package()  # one that is missing is said before any work
@@ -63,26 +65,19 @@ def train(
     others.start(hosts)
     if others.is_writer():
         print("\n".join(dump(run)), flush=True)
-    from tigerjax.data.mixture import open_loader
-    from tigerjax.mesh import host_rows, run_mesh
-    from tigerjax.train.loop import train as loop
-    from tigerjax.train.metrics import last_record
+    from tigerjax.train.loop import train_on_mixture
+    from tigerjax.train.metrics import Reporting, last_record
 
     run_dir = out or Path("runs") / run.name
     with others.together():
-        mesh = run_mesh(run)  # first: a mesh that does not fit is found before the rows are made
-        mine = host_rows(mesh, run.batch_rows)
-        total_rows = run.batch_rows * run.optim.total_steps
-        loader = open_loader(
-            run.data, batch_rows=run.batch_rows, seed=run.seed, mine=mine, total_rows=total_rows, progress=show_progress
-        )
-        loop(run, loader, run_dir=run_dir, mesh=mesh, since=began, profile_steps=traced, wandb=wandb)
+        reporting = Reporting(since=began, profile_steps=traced, wandb=wandb)
+        loader = train_on_mixture(run, run_dir=run_dir, progress=show_progress, reporting=reporting)
     if others.is_writer():
         figures = {"run": str(run_dir)} | last_record(run_dir)
         figures |= _progress(run, run_dir, loader)
         if held_out:
             figures["held_out"] = _held_out(run, run_dir, held_out)
-        keep(figures, json)
+        save(figures, json)
 
 
 def _progress(run: Any, run_dir: Path, loader: Any) -> dict[str, float]:
@@ -121,31 +116,35 @@ def _steps(text: str | None) -> tuple[int, int] | None:
 
 def _held_out(run: RunConfig, run_dir: Path, files: list[Path]) -> dict[str, Any]:
     """Shows one line for all of the examples, each task and each language; returns the figures."""
-    from tigerjax.checkpoint.model import load_model
+    from tigerjax.checkpoint.loaded import load
     from tigerjax.evaluate.held_out import losses
-    from tigerjax.records.records import sft_examples
+    from tigerjax.records import sft_examples
     from tigerjax.tokenizer.load import Tokenizer
 
     found = losses(
-        load_model(run_dir).weights,
-        run.model,
-        Tokenizer(run.data.tokenizer),
+        # Without the mesh: this host does it alone.
+        load(run_dir, Tokenizer(run.data.tokenizer), compute=run.compute),
         sft_examples(files),
-        compute=run.compute,
         seq_len=run.data.seq_len,
         batch_rows=run.batch_rows,
-        say=show_progress("held out", "rows"),
+        progress=show_progress("held out", "rows"),
     )
     for name, line in {"held out": found, **found["by_task"], **found["by_lang"]}.items():
         print(f"{name:24} loss {line['loss_nats']:.3f} nats  accuracy {line['accuracy']:.1%}  tokens {line['tokens']}")
     return found
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RewardData:
+    """What a reward model is trained on."""
+
+    preferences: list[Path]  # Files of answers in order of preference
+    reference: list[Path]  # The SFT set on whose answers scores get mean 0 and deviation 1
+
+
 def reward_train(
-    config: Path,
-    overrides: list[str],
-    preferences: list[Path],
-    reference: list[Path],
+    config: ConfigFile,
+    data: Annotated[RewardData, FLAT],
     init: Path | None = None,
     out: Path | None = None,
     reward: RewardConfig = RewardConfig(),  # noqa: B008  # frozen
@@ -162,10 +161,10 @@ def reward_train(
     """
     from tigerjax.align import reward as room
     from tigerjax.processes import hosts as others
-    from tigerjax.records.records import sft_examples
+    from tigerjax.records import sft_examples
     from tigerjax.tokenizer.load import Tokenizer
 
-    run = override(config, overrides, "tigerjax reward train")
+    run = override(config)
     start = init or run.checkpoint.init_from
     if start is None:
         raise ConfigError("a reward model starts from a chat checkpoint; give --init or set checkpoint.init_from")
@@ -174,8 +173,8 @@ def reward_train(
         result = room.train(
             run,
             reward,
-            preferences=preferences,
-            reference=list(sft_examples(reference)),
+            preferences=data.preferences,
+            reference=list(sft_examples(data.reference)),
             tokenizer=Tokenizer(run.data.tokenizer),
             init=start,
             run_dir=out or Path("runs") / run.name,
@@ -186,8 +185,7 @@ def reward_train(
 
 
 def reward_score(
-    config: Path,
-    overrides: list[str],
+    config: ConfigFile,
     input: list[Path],
     out: Path,
     model: Path | None = None,
@@ -204,7 +202,7 @@ def reward_score(
     from tigerjax.align.score import score_files
     from tigerjax.processes import hosts as others
 
-    run = override(config, overrides, "tigerjax reward score")
+    run = override(config)
     place = model or Path("runs") / run.name / "model"
     others.start(hosts)
     with others.together():
@@ -214,8 +212,7 @@ def reward_score(
 
 
 def reward_calibrate(
-    config: Path,
-    overrides: list[str],
+    config: ConfigFile,
     reference: list[Path],
     model: Path | None = None,
     reward: RewardConfig = RewardConfig(),  # noqa: B008  # frozen
@@ -229,22 +226,17 @@ def reward_calibrate(
     """
     from tigerjax.align.score import calibrate_model
 
-    run = override(config, overrides, "tigerjax reward calibrate")
+    run = override(config)
     place = model or Path("runs") / run.name / "model"
     show(calibrate_model(run, place, reference, rows=reward.score_rows, progress=show_progress), json)
 
 
 def sample(
-    config: Path,
-    overrides: list[str],
+    config: ConfigFile,
     prompts: Path,
     out: Path,
     model: Path | None = None,
-    n: int = 10,
-    temperature: float = 0.9,
-    top_p: float = 0.95,
-    top_k: int = 0,
-    max_new_tokens: int = 128,
+    sampling: Sampling = SAMPLING,
     rows: int = 80,
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
@@ -257,30 +249,19 @@ def sample(
 
     Example: tigerjax sample configs/quickstart_sft.py --prompts prompts.jsonl --out runs/candidates --n 10
     """
-    from tigerjax.mesh import mesh_of_several, row_ways
+    from tigerjax.checkpoint.loaded import load_for
     from tigerjax.processes import hosts as others
-    from tigerjax.sample.engine import SamplingConfig
-    from tigerjax.sample.run import sample_files
+    from tigerjax.sample.engine import Batching, SamplingConfig
+    from tigerjax.sample.folder import sample_file
 
-    run = override(config, overrides, "tigerjax sample")
+    run = override(config)
     others.start(hosts)
-    sampling = SamplingConfig(
-        n=n, temperature=temperature, top_p=top_p, top_k=top_k, max_new_tokens=max_new_tokens, context=run.data.seq_len
-    )
     with others.together():
-        mesh = mesh_of_several(run)
-        figures = sample_files(
-            model or Path("runs") / run.name,
-            run.data.tokenizer,
-            prompts,
-            out,
-            sampling=sampling,
-            seed=run.seed,
-            compute=run.compute,
-            mesh=mesh,
-            batch_rows=rows,
-            batch_prompts=max(8, row_ways(mesh)),
-            progress=show_progress("sampled", "prompts"),
+        loaded = load_for(run, model)
+        drawn = SamplingConfig(**dataclasses.asdict(sampling), context=run.data.seq_len, seed=run.seed)
+        batching = dataclasses.replace(Batching().for_mesh(loaded.mesh), rows=rows)
+        figures = sample_file(
+            loaded, prompts, out, drawn, batching=batching, progress=show_progress("sampled", "prompts")
         )
     if others.is_writer():
         show(figures, json)
@@ -316,4 +297,4 @@ def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> 
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         kind = type(error).__name__
         raise DataError(f"{source} is not the report of a run ({kind}: {error}); write it again") from error
-    keep(values, json)
+    save(values, json)

@@ -1,4 +1,13 @@
-"""What a command can be told, from its signature: for its help, the reference pages and the shell's completion."""
+"""The options of a command, read from its signature: for parsing, help, reference pages and shell completion.
+
+A command is a function; each parameter is an option. Three annotations change that:
+
+    run: Annotated[Path, "positional"]      a word without a name: tigerjax checkpoint ls RUN
+    sampling: Annotated[Sampling, "flat"]   a dataclass whose fields are options of their own: --n, --top-p
+    out: Annotated[Path, "disk"]            a path that may not lie in a bucket
+
+A dataclass without "flat" becomes options with its name in front, such as --hosts.find.
+"""
 
 import ast
 import dataclasses
@@ -7,76 +16,124 @@ import io
 import tokenize
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from tigerjax.errors import ConfigError, near_miss
-
+Command = Callable[..., None]
 REQUIRED = inspect.Parameter.empty
-POSITIONAL, DISK = "positional", "disk"  # what a parameter is annotated with
+POSITIONAL, FLAT, DISK = "positional", "flat", "disk"
 OnDisk = Annotated[Path, DISK]
-"""A path that may not lie in a bucket, where any other may; `gs://` is refused."""
+"""A path that may not lie in a bucket. Every other path may."""
 KINDS = {Path: "PATH", str: "TEXT", int: "INT", float: "FLOAT"}
 
 
+@dataclasses.dataclass(frozen=True)
+class ConfigFile:
+    """What a command gets for CONFIG. `arguments.override` makes a RunConfig of it."""
+
+    path: Path
+    overrides: list[str]  # words such as --optim.peak-lr 3e-4
+    prog: str  # the command as it was typed, for messages: tigerjax train
+
+
 class Option(NamedTuple):
-    """One option: `--optim.peak-lr FLOAT`."""
+    """One option of a command, such as `--optim.peak-lr FLOAT`."""
 
     name: str
-    """With its dashes; the bare name of a positional one."""
-    kind: str
-    """Of its value, such as PATH, INT … or {cut,drop,report}; empty for a switch, which has a `--no-` form."""
+    """With its dashes. A positional option has none."""
+    type: Any
+    """The annotation, such as `list[Path]`."""
     default: Any
     """REQUIRED where there is none."""
-    choices: tuple[str, ...]
-    path: bool
-    """Whether values are files or folders."""
     meaning: str = ""
-    """Of a field of a config: what its class says of it."""
+    """The documentation of a dataclass field."""
+    place: tuple[str, ...] = ()
+    """The parameter, and below it the fields of dataclasses, that take the value: ("hosts", "find")."""
 
     @property
     def positional(self) -> bool:
         return not self.name.startswith("-")
 
     @property
-    def shown_in_usage(self) -> bool:
-        return self.positional or self.default is REQUIRED
+    def bare_type(self) -> Any:
+        """The type without annotations and without `| None`."""
+        return _bare(self.type)
+
+    @property
+    def optional(self) -> bool:
+        """Whether the word None is a value."""
+        return type(None) in typing.get_args(unannotated(self.type))
+
+    @property
+    def many(self) -> bool:
+        """Whether any number of words may follow."""
+        return typing.get_origin(self.bare_type) in (list, tuple)
+
+    @property
+    def item_type(self) -> Any:
+        """The type of one word."""
+        return _bare(typing.get_args(self.bare_type)[0]) if self.many else self.bare_type
+
+    @property
+    def switch(self) -> bool:
+        """A switch takes no value: --chat turns it on, --no-chat off."""
+        return self.bare_type is bool
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words that are allowed, where the type is a Literal."""
+        return tuple(map(str, typing.get_args(self.item_type))) if typing.get_origin(self.item_type) is Literal else ()
+
+    @property
+    def kind(self) -> str:
+        """The value as help shows it: PATH, INT …, {cut,drop}; empty for a switch."""
+        if self.switch:
+            return ""
+        one = "{" + ",".join(self.choices) + "}" if self.choices else KINDS[self.item_type]
+        return f"{one} …" if self.many else one
+
+    @property
+    def is_path(self) -> bool:
+        return self.item_type is Path
+
+    @property
+    def stays_on_disk(self) -> bool:
+        return _has_mark(self.type, DISK)
+
+    @property
+    def shown(self) -> str:
+        """`--size INT` or `FOLDER`, as help and messages write it."""
+        return self.name.upper() if self.positional else f"{self.name} {self.kind}".rstrip()
 
     @property
     def spellings(self) -> tuple[str, ...]:
-        """Of a switch also the form that turns it off: `--align.no-allow-partial`."""
+        """Its name; for a switch also the form that turns it off, such as --align.no-allow-partial."""
         stem, dot, last = self.name.removeprefix("--").rpartition(".")
-        return (self.name,) if self.kind else (self.name, f"--{stem}{dot}no-{last}")
-
-    def usage(self) -> str:
-        """`--size INT`, in brackets where it may be left out."""
-        said = f"{self.name} {self.kind}".rstrip() if not self.positional else self.name.upper()
-        return said if self.default is REQUIRED else f"[{said}]"
+        return (self.name, f"--{stem}{dot}no-{last}") if self.switch else (self.name,)
 
 
-def own(command: Callable[..., None], *, with_config: bool) -> list[Option]:
-    """The options of a command, without those that override its config's fields."""
-    parameters = list(inspect.signature(command).parameters.values())[2 if with_config else 0 :]
-    return [option for p in parameters for option in _options(p.name, p.annotation, p.default)]
+def takes_config(command: Command) -> bool:
+    """Whether the first word of a command is a config file."""
+    return any(p.annotation is ConfigFile for p in inspect.signature(command).parameters.values())
 
 
-def of_config(config: type, prefix: str = "") -> list[Option]:
-    """`--a.b` for every field of a config dataclass; the default is that of the class."""
-    hints, said = typing.get_type_hints(config), meanings(config)
-    found: list[Option] = []
-    for field in dataclasses.fields(config):
-        default = field.default
-        if default is dataclasses.MISSING:
-            made = field.default_factory
-            default = REQUIRED if made is dataclasses.MISSING else made()
-        own = list(_options(f"{prefix}{field.name}", hints[field.name], default))
-        found += [own[0]._replace(meaning=said.get(field.name, ""))] if len(own) == 1 else own
-    return found
+def of_command(command: Command) -> list[Option]:
+    """The command's own options, without those that override fields of a config."""
+    parameters = inspect.signature(command).parameters.values()
+    return [o for p in parameters if p.annotation is not ConfigFile for o in _of_parameter(p)]
+
+
+def of_config(config: type, default: Any = REQUIRED, prefix: str = "") -> list[Option]:
+    """One option for each field of a dataclass, such as `--optim.peak-lr`, those of nested ones included.
+
+    The values of `default`, an instance, are the defaults; without it those that the class gives.
+    """
+    return list(_of_fields(config, default, prefix, ()))
 
 
 def meanings(config: type) -> dict[str, str]:
-    """What a config class says of its fields: the string below one, or the comment behind it."""
+    """The documentation of a dataclass's fields by name: the string below a field, or the comment behind it."""
     source = inspect.getsource(config)
     comments = {
         token.start[0]: token.string.lstrip("# ")
@@ -85,90 +142,66 @@ def meanings(config: type) -> dict[str, str]:
     }
     (tree,) = ast.parse(source).body
     assert isinstance(tree, ast.ClassDef)
-    found = {}
+    texts = {}
     for node, below in zip(tree.body, [*tree.body[1:], None], strict=True):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             text = comments.get(node.lineno, "")
             if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
                 text = " ".join(str(below.value.value).split())
             if text:
-                found[node.target.id] = text
-    return found
+                texts[node.target.id] = text
+    return texts
 
 
-def check(words: Sequence[str], known: Sequence[Option], prog: str) -> None:
-    """ConfigError that names the near miss of an option that does not exist, or of a value that is not a choice."""
-    by_spelling = {spelling: option for option in known for spelling in option.spellings if not option.positional}
-    option: Option | None = None
-    for word in words:
-        name, equals, value = word.partition("=")
-        if word.startswith("--"):
-            option = by_spelling.get(name.replace("_", "-"))
-            if option is None:
-                raise ConfigError(f"no option {name}{_near(name, list(by_spelling), prog)}")
-            if not equals:
-                continue
-        else:
-            value = word
-        if option is not None and option.choices and value not in (*option.choices, "None"):
-            raise ConfigError(
-                f"{option.name} {value} is none of {', '.join(option.choices)}{_near(value, option.choices, prog)}"
-            )
-        if option is not None and "…" not in option.kind:
-            option = None  # it has its value
+def marks(annotation: Any) -> tuple[str, ...]:
+    """The words in an `Annotated[…]`."""
+    return getattr(annotation, "__metadata__", ())
 
 
-def _near(word: str, there: Sequence[str], prog: str) -> str:
-    last = word.removeprefix("--").rpartition(".")[2]  # --peak-lr is meant to be --optim.peak-lr
-    same = [name for name in there if name.removeprefix("--").rpartition(".")[2] == last]
-    hint = f"; did you mean {' or '.join(same)}?" if len(same) in (1, 2) else near_miss(word, there)
-    return hint or f"; `{prog} --help` shows what there is"
-
-
-def _options(name: str, kind: Any, default: Any) -> Iterator[Option]:
-    positional = POSITIONAL in marks(kind)
-    kind = kind.__origin__ if marks(kind) else kind
+def _of_parameter(parameter: inspect.Parameter) -> Iterator[Option]:
+    name, annotation = parameter.name, parameter.annotation
+    kind = unannotated(annotation)
     if dataclasses.is_dataclass(kind):
-        for option in of_config(typing.cast(type, kind), f"{name}."):
-            inner: Any = default
-            for part in option.name.removeprefix("--").split(".")[name.count(".") + 1 :]:
-                inner = REQUIRED if inner is REQUIRED else getattr(inner, part.replace("-", "_"))
-            yield option if inner is REQUIRED else option._replace(default=inner)
-        return
-    said, choices, path = describe(kind)
-    shown = name if positional else f"--{name.replace('_', '-')}"
-    yield Option(shown, said, default, choices, path)
+        prefix = "" if FLAT in marks(annotation) else f"{name}."
+        yield from _of_fields(typing.cast(type, kind), parameter.default, prefix, (name,))
+    else:
+        shown = name if POSITIONAL in marks(annotation) else _spelt(name)
+        yield Option(shown, annotation, parameter.default, place=(name,))
 
 
-def marks(kind: Any) -> tuple[str, ...]:
-    """What a type is annotated with."""
-    return getattr(kind, "__metadata__", ())
+def _of_fields(config: type, default: Any, prefix: str, place: tuple[str, ...]) -> Iterator[Option]:
+    types_by_name, texts = typing.get_type_hints(config, include_extras=True), meanings(config)
+    for field in dataclasses.fields(config):
+        value = _class_default(field) if default is REQUIRED else getattr(default, field.name)
+        annotation, inside = types_by_name[field.name], (*place, field.name)
+        if dataclasses.is_dataclass(annotation):
+            yield from _of_fields(typing.cast(type, annotation), value, f"{prefix}{field.name}.", inside)
+        else:
+            yield Option(_spelt(f"{prefix}{field.name}"), annotation, value, texts.get(field.name, ""), inside)
 
 
-def stays_on_disk(kind: Any) -> bool:
-    """Whether a type is `OnDisk`, or holds some."""
-    return DISK in marks(kind) or any(map(stays_on_disk, typing.get_args(kind)))
+def _class_default(field: dataclasses.Field[Any]) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    return REQUIRED if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
-def describes_path(kind: Any) -> bool:
-    """Whether values of a parameter's type are paths."""
-    kind = kind.__origin__ if marks(kind) else kind
-    return not dataclasses.is_dataclass(kind) and describe(kind)[2]
+def _spelt(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
-def describe(kind: Any) -> tuple[str, tuple[str, ...], bool]:
-    """(words, choices, whether it is a path) of a type: `list[Path]` is ("PATH …", (), True)."""
-    if marks(kind):
-        return describe(kind.__origin__)
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):  # only with None
-        return describe(next(a for a in args if a is not type(None)))
-    if origin is Literal:
-        choices = tuple(map(str, args))
-        return "{" + ",".join(choices) + "}", choices, False
-    if origin in (list, tuple):
-        said, choices, path = describe(args[0])
-        return f"{said} …", choices, path
-    if kind is bool:
-        return "", (), False
-    return KINDS[kind], (), kind is Path
+def unannotated(kind: Any) -> Any:
+    """The type without what it is annotated with."""
+    return kind.__origin__ if marks(kind) else kind
+
+
+def _bare(kind: Any) -> Any:
+    kind = unannotated(kind)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        (kind,) = (unannotated(a) for a in typing.get_args(kind) if a is not type(None))
+    return kind
+
+
+def _has_mark(kind: Any, mark: str) -> bool:
+    """Whether a type, or a part of it as in `OnDisk | None`, is annotated with a word."""
+    return mark in marks(kind) or any(_has_mark(part, mark) for part in typing.get_args(kind))

@@ -4,25 +4,33 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from tigerjax.align.config import RewardConfig
-from tigerjax.command.arguments import keep, override
+from tigerjax.command.arguments import override
+from tigerjax.command.figures import save
+from tigerjax.command.options import FLAT, ConfigFile
 from tigerjax.command.progress import show_elapsed
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Search:
+    """Whether meshes are searched, and for how long."""
+
+    search: bool = False  # Try meshes, remat policies and batch splits
+    budget_minutes: float = 60.0  # The search ends after so long
+    work: Path | None = None  # Folder of the search's results; without it runs/plan/NAME
+
+
 def plan(
-    config: Path,
-    overrides: list[str],
+    config: ConfigFile,
     topology: str,
     slices: int = 1,
     tokens: float | None = None,
     answers: int = 0,
-    search: bool = False,
-    budget_minutes: float = 60.0,
-    work: Path | None = None,
+    searching: Annotated[Search, FLAT] = Search(),  # frozen
     json: Path | None = None,
 ) -> None:
     """Compiles the config's step for a TPU slice that is not there: memory, step time, traffic, days for --tokens.
@@ -37,15 +45,15 @@ def plan(
     """
     from tigerjax.plan.topology import parse, set_compiler_environment
 
-    run, place = override(config, overrides, "tigerjax plan"), parse(topology, slices)
+    run, place = override(config), parse(topology, slices)
     set_compiler_environment()
-    if search:
+    if searching.search:
         from tigerjax.plan.ranking import rank
 
         if answers:
             raise ConfigError("--search ranks the token loss; plan a reward model with overrides instead")
-        folder = work or Path("runs/plan") / run.name
-        keep(rank(run, config, place, words=overrides, work=folder, budget_s=60 * budget_minutes), json)
+        folder, budget_s = searching.work or Path("runs/plan") / run.name, 60 * searching.budget_minutes
+        save(rank(run, config.path, place, words=config.overrides, work=folder, budget_s=budget_s), json)
         return
     from tigerjax.plan import figures
     from tigerjax.plan.compile import compile_for, token_step
@@ -57,7 +65,7 @@ def plan(
     if tokens:
         shown |= figures.duration(shown, tokens)
     print("\n".join(figures.lines(shown, compiled.memory_report)))
-    keep(shown, json)
+    save(shown, json)
 
 
 def _reward_step(answers: int) -> Callable[[RunConfig, Any], Any]:
@@ -66,8 +74,8 @@ def _reward_step(answers: int) -> Callable[[RunConfig, Any], Any]:
 
     from tigerjax.align.reward import reward_objective
     from tigerjax.align.reward_data import RewardBatch
+    from tigerjax.model import families
     from tigerjax.plan.compile import PlannedStep, abstract_batch
-    from tigerjax.train.metrics import model_flops
 
     def step(run: RunConfig, mesh: Any) -> PlannedStep:
         B, C, T = run.batch_rows, answers, run.data.seq_len
@@ -79,7 +87,7 @@ def _reward_step(answers: int) -> Callable[[RunConfig, Any], Any]:
         }
         # A scalar head in the place of the vocabulary's: nothing of it is counted.
         headless = dataclasses.replace(run.model, vocab_size=0, padded_vocab_size=0)
-        flops = model_flops(headless, tokens=B * C * T, seq_len=T)
+        flops = families.of(headless).model_flops(headless, tokens=B * C * T, seq_len=T)
         objective = reward_objective(run, centering=RewardConfig().centering)
         return PlannedStep(objective, abstract_batch(RewardBatch, fields, mesh), B * C * T, flops)
 

@@ -1,9 +1,13 @@
 """Commands that turn files into files: tokenizers, and documents on their way to rows."""
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from tigerjax.command.arguments import keep, override, show
+from tigerjax.command.arguments import override
+from tigerjax.command.figures import save, show
+from tigerjax.command.groups import LOCAL, RunnerOptions, Where
+from tigerjax.command.options import FLAT, ConfigFile
 from tigerjax.command.progress import show_elapsed, show_progress
 from tigerjax.errors import GateFailed
 
@@ -21,7 +25,7 @@ def tokenizer_sample(
 
     Example: tigerjax tokenizer sample --input zh.jsonl --out runs/zh_sample --fraction 0.1
     """
-    from tigerjax.records.records import expand
+    from tigerjax.records import expand
     from tigerjax.tokenizer.sample import sample
 
     manifest = sample(
@@ -41,7 +45,7 @@ def tokenizer_train(input: list[Path], size: int, out: Path, seed: int = 0, json
 
     Example: tigerjax tokenizer train --input zh.jsonl --size 38000 --out runs/zh_bpe
     """
-    from tigerjax.records.records import expand
+    from tigerjax.records import expand
     from tigerjax.tokenizer.train import train_model
 
     files = expand(input)
@@ -74,12 +78,12 @@ def tokenizer_verify(
 
     Example: tigerjax tokenizer verify tok --base llama2/tokenizer.model --text en.txt zh.jsonl
     """
-    from tigerjax.records.records import expand
+    from tigerjax.records import expand
     from tigerjax.tokenizer.verify import failures, property_table, verify
 
     figures = verify(folder, base=base, texts=expand(text), progress=show_progress)
     print("\n".join(property_table(figures)))
-    keep(figures, json)
+    save(figures, json)
     if failed := failures(figures):
         raise GateFailed(f"{folder}: {', '.join(failed)}; rebuild it with `tigerjax tokenizer extend`")
 
@@ -89,22 +93,28 @@ def tokenizer_stats(folder: Annotated[Path, "positional"], text: list[Path], jso
 
     Example: tigerjax tokenizer stats tok --text en.txt zh.jsonl
     """
-    from tigerjax.records.records import expand
+    from tigerjax.records import expand
     from tigerjax.tokenizer.stats import stats
 
     show(stats(folder, expand(text), show_progress), json)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rules:
+    """Which records are cleaned away, and how many broken ones are allowed."""
+
+    on: tuple[str, ...] = ()  # Rules that are switched on; all: every one
+    off: tuple[str, ...] = ()  # Rules that are switched off
+    sensitive: Path | None = None  # A list of words, one a line
+    drop_denied: bool = False  # Drop records of a denied source, which are an error otherwise
+    max_bad_fraction: float = 0.001  # The share of records that may be broken
+
+
 def data_clean(
     input: list[Path],
     out: Path,
-    on: tuple[str, ...] = (),
-    off: tuple[str, ...] = (),
-    sensitive: Path | None = None,
-    drop_denied: bool = False,
-    max_bad_fraction: float = 0.001,
-    workers: int = 1,
-    runner: str = "local",
+    rules: Annotated[Rules, FLAT] = Rules(),  # frozen
+    where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
     """Cleans documents and SFT examples by named rules, and drops what is empty; OUT/report.html shows samples.
@@ -114,18 +124,17 @@ def data_clean(
 
     Example: tigerjax data clean --input zh.jsonl en.jsonl --out runs/clean --on language repetition
     """
-    from tigerjax.stages.runner import Runner
     from tigerjax.text.clean import clean_files
 
     manifest = clean_files(
         input,
         out,
-        on=on,
-        off=off,
-        sensitive=sensitive,
-        drop_denied=drop_denied,
-        max_bad_fraction=max_bad_fraction,
-        runner=Runner(runner, workers, show_progress),
+        on=rules.on,
+        off=rules.off,
+        sensitive=rules.sensitive,
+        drop_denied=rules.drop_denied,
+        max_bad_fraction=rules.max_bad_fraction,
+        runner=_runner(where),
     )
     show(manifest["counts"] | manifest["figures"], json)
 
@@ -133,9 +142,8 @@ def data_clean(
 def data_dedup_exact(
     input: list[Path],
     out: Path,
-    workers: int = 1,
     shards: int = 16,
-    runner: str = "local",
+    where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
     """Keeps one of the documents that differ in case, width and punctuation only.
@@ -145,10 +153,9 @@ def data_dedup_exact(
 
     Example: tigerjax data dedup exact --input runs/clean/zh.jsonl --out runs/exact --workers 8
     """
-    from tigerjax.stages.runner import Runner
     from tigerjax.text.dedup import dedup_files
 
-    manifest = dedup_files("exact", input, out, shards=shards, runner=Runner(runner, workers, show_progress))
+    manifest = dedup_files("exact", input, out, shards=shards, runner=_runner(where))
     show(manifest["counts"] | manifest["figures"], json)
 
 
@@ -156,9 +163,8 @@ def data_dedup_near(
     input: list[Path],
     out: Path,
     threshold: float = 0.7,
-    workers: int = 1,
     shards: int = 16,
-    runner: str = "local",
+    where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
     """Keeps one document of each cluster of near duplicates (MinHash, verified).
@@ -168,12 +174,9 @@ def data_dedup_near(
 
     Example: tigerjax data dedup near --input runs/clean/zh.jsonl runs/clean/en.jsonl --out runs/dedup
     """
-    from tigerjax.stages.runner import Runner
     from tigerjax.text.dedup import dedup_files
 
-    manifest = dedup_files(
-        "near", input, out, threshold=threshold, shards=shards, runner=Runner(runner, workers, show_progress)
-    )
+    manifest = dedup_files("near", input, out, threshold=threshold, shards=shards, runner=_runner(where))
     show(manifest["counts"] | manifest["figures"], json)
 
 
@@ -182,9 +185,8 @@ def data_dedup_against_sft(
     sft: list[Path],
     out: Path,
     action: Literal["cut", "drop", "report"] = "cut",
-    workers: int = 1,
     shards: int = 16,
-    runner: str = "local",
+    where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
     """Removes from pretraining documents what the instruction data already teaches (containment).
@@ -194,11 +196,9 @@ def data_dedup_against_sft(
 
     Example: tigerjax data dedup against-sft --docs runs/dedup/zh.jsonl --sft sft.jsonl --out runs/pretrain
     """
-    from tigerjax.stages.runner import Runner
     from tigerjax.text.dedup import against_sft_files
 
-    where = Runner(runner, workers, show_progress)
-    manifest = against_sft_files(docs, sft, out, action=action, shards=shards, runner=where)
+    manifest = against_sft_files(docs, sft, out, action=action, shards=shards, runner=_runner(where))
     show(manifest["counts"] | manifest["figures"], json)
 
 
@@ -208,9 +208,8 @@ def data_decontaminate(
     out: Path,
     action: Literal["cut", "drop", "report"] = "drop",
     field: str | None = None,
-    workers: int = 1,
     shards: int = 16,
-    runner: str = "local",
+    where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
     """Drops documents and SFT examples that hold a question of an evaluation set; counts hits by set.
@@ -220,11 +219,11 @@ def data_decontaminate(
 
     Example: tigerjax data decontaminate --docs sft.jsonl --evaluations gsm8k.jsonl ceval.csv --out runs/sft_clean
     """
-    from tigerjax.stages.runner import Runner
     from tigerjax.text.decontaminate import decontaminate_files
 
-    where = Runner(runner, workers, show_progress)
-    manifest = decontaminate_files(docs, evaluations, out, action=action, field=field, shards=shards, runner=where)
+    manifest = decontaminate_files(
+        docs, evaluations, out, action=action, field=field, shards=shards, runner=_runner(where)
+    )
     show(manifest["counts"] | manifest["figures"], json)
 
 
@@ -248,7 +247,7 @@ def data_tfds(
     show(manifest["figures"] | {"out": str(data_dir / name / version)}, json)
 
 
-def data_cache(config: Path, overrides: list[str], runner: str = "local", json: Path | None = None) -> None:
+def data_cache(config: ConfigFile, runner: str = "local", json: Path | None = None) -> None:
     """Tokenises and cuts every source of the config's mixture into rows of exactly seq_len tokens.
 
     `--runner`: "local", or an Apache Beam runner with its options, such as "DirectRunner": the same rows.
@@ -258,9 +257,9 @@ def data_cache(config: Path, overrides: list[str], runner: str = "local", json: 
     from tigerjax.data.mixture import open_loader
     from tigerjax.stages.runner import Runner
 
-    run = override(config, overrides, "tigerjax data cache")
-    where = Runner(runner).name  # refused here where it cannot work
-    loader = open_loader(run.data, batch_rows=run.batch_rows, seed=run.seed, runner=where, progress=show_progress)
+    run = override(config)
+    name = Runner(runner).name  # refused here where it cannot work
+    loader = open_loader(run.data, batch_rows=run.batch_rows, seed=run.seed, runner=name, progress=show_progress)
     tokens = {source.name: source.figures["tokens"] for source in loader.sources}
     show({"wanted": loader.rates, "rows": loader.rows(), "tokens": tokens}, json)
 
@@ -305,3 +304,9 @@ def data_inspect(
     data = mixture_config(mixture, mixtures, cache_dir, seq_len)
     figures = inspect_mixture(data, out, rows=rows, seed=seed, progress=show_progress)
     show(figures | {"out": str(out)}, json)
+
+
+def _runner(where: RunnerOptions) -> Any:
+    from tigerjax.stages.runner import Runner
+
+    return Runner(where.runner, where.workers, show_progress)

@@ -1,19 +1,20 @@
-"""The config dataclasses of a run: frozen, keyword-only, validated when built, dumped one line a value.
+"""The settings of a run, as frozen dataclasses that refuse values which cannot work.
 
 A config file under `configs/` is Python with one function, `config() -> RunConfig`. The command line overrides fields
-by dotted name (`--optim.peak-lr 3e-4`); whatever comes out is validated again here. A number that lives here has no
-default in the function that uses it. Rounds of rejection sampling have theirs in `tigerjax/align/config.py`.
+by name (`--optim.peak-lr 3e-4`), and the result is validated again. A function that uses a number of a config has no
+default for it: otherwise a run could silently use the default. The comment behind a field, or the string below it, is
+its text in `--help`. Settings of rejection sampling are in `tigerjax/align/config.py`.
 """
 
 from tigerjax.config.files import dump, load
 from tigerjax.config.model import (
+    FLOAT32,
     Attention,
     ComputeConfig,
     Dtype,
     ModelConfig,
     Remat,
     SplashConfig,
-    model_from_dict,
 )
 from tigerjax.config.run import (
     CheckpointConfig,
@@ -26,6 +27,7 @@ from tigerjax.config.run import (
 )
 
 __all__ = [
+    "FLOAT32",
     "Attention",
     "CheckpointConfig",
     "ComputeConfig",
@@ -41,5 +43,4 @@ __all__ = [
     "SplashConfig",
     "dump",
     "load",
-    "model_from_dict",
 ]

@@ -1,4 +1,4 @@
-"""A config file read, and a config written down, one line a value."""
+"""Reads config files, and writes configs as text."""
 
 import dataclasses
 import importlib.util
@@ -11,19 +11,22 @@ from tigerjax.errors import ConfigError, near_miss
 
 
 def dump(config: Any, prefix: str = "") -> list[str]:
-    """The resolved config as sorted `a.b = value` lines: logged, kept with the checkpoint, golden-tested."""
-    out: list[str] = []
+    """The lines `a.b = value` of a config, sorted. They are printed, saved with checkpoints and compared in tests.
+
+    `prefix` stands before each name.
+    """
+    lines: list[str] = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            out += dump(value, f"{prefix}{field.name}.")
+            lines += dump(value, f"{prefix}{field.name}.")
         else:
-            out.append(f"{prefix}{field.name} = {value!r}")
-    return sorted(out)
+            lines.append(f"{prefix}{field.name} = {value!r}")
+    return sorted(lines)
 
 
 def load(path: str | Path) -> RunConfig:
-    """Runs `config()` of a file under configs/; anything that is not a RunConfig is refused."""
+    """The RunConfig that a config file's function `config()` returns. ConfigError names what is wrong with the file."""
     path = Path(path)
     if not path.is_file():
         near = near_miss(str(path), map(str, path.parent.glob("*.py")))
@@ -48,7 +51,7 @@ def load(path: str | Path) -> RunConfig:
 
 
 def _place(error: Exception, path: Path) -> str:
-    """PATH:LINE, the last line of the config file that was being run (or, for a syntax error, read)."""
+    """PATH:LINE of the line in the config file where the error happened; only PATH where no line is known."""
     if isinstance(error, SyntaxError) and Path(error.filename or "").resolve() == path.resolve():
         return f"{path}:{error.lineno}"
     frames, here = traceback.extract_tb(error.__traceback__), path.resolve()

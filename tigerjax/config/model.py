@@ -1,7 +1,7 @@
-"""Sizes of a model, and how it is computed."""
+"""The sizes of a model, and how it is computed."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 from tigerjax.errors import ConfigError
 
@@ -22,20 +22,21 @@ Dtype = Literal["float32", "bfloat16"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
-    """Sizes of one Llama. Everything that changes the checkpoint is here, nothing else is."""
+    """The sizes of a Llama. Two models with the same ModelConfig can exchange checkpoints."""
 
-    num_layers: int  # L: decoder blocks
-    model_dim: int  # D: features of the residual stream
-    mlp_dim: int  # F: features inside the gated mlp
-    num_heads: int  # N: query heads
-    num_kv_heads: int  # K: key and value heads, each shared by N / K query heads
-    head_dim: int  # H: features of one head; N x H may differ from D
+    num_layers: int  # Decoder blocks (L)
+    model_dim: int  # Features of the residual stream (D)
+    mlp_dim: int  # Features inside the gated mlp (F)
+    num_heads: int  # Query heads (N)
+    num_kv_heads: int  # Key and value heads (K), each shared by N / K query heads
+    head_dim: int  # Features of one head (H); N x H may differ from D
     vocab_size: int
-    """Entries of the tokenizer, specials included: ids in [0, vocab_size) are real."""
+    """Entries of the tokenizer, special tokens included. Token ids are below it."""
     padded_vocab_size: int
-    """Rows of the embedding and columns of the head; the padding is masked to -inf wherever logits are used."""
-    rope_base: float  # Base of the rotary angles; 10,000 for Llama-2
-    norm_eps: float  # Added to the mean square under RMSNorm's root
+    """Rows of the embedding and columns of the head. Those past vocab_size are never predicted: their logits are
+    set to -inf."""
+    rope_base: float  # Base of the rotary angles; Llama-2 has 10,000
+    norm_eps: float  # Added to the mean square in RMSNorm, before its root
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
@@ -50,24 +51,24 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SplashConfig:
-    """Blocks of the splash kernel, in tokens: larger ones keep the matrix units busier and need more VMEM."""
+    """Block sizes of the splash kernel, in tokens. Larger blocks keep the matrix units busier and need more VMEM."""
 
-    block_q: int = 512  # Queries of one block, forward
+    block_q: int = 512  # Queries in a block, forward pass
     block_kv: int = 1024
-    """Keys brought into VMEM at one time; block_kv_compute of them are multiplied at one time."""
-    block_kv_compute: int = 512  # Keys multiplied at one time, forward
+    """Keys that are in VMEM at one time, forward pass."""
+    block_kv_compute: int = 512  # Keys that are multiplied at one time, forward pass
     block_q_dkv: int = 512
-    """The backward kernel of k and v, and of q too with fused_backward."""
-    block_kv_dkv: int = 1024  # Keys in VMEM at one time, backward of k and v
-    block_kv_dkv_compute: int = 512  # Keys multiplied at one time, backward of k and v
+    """Queries in a block, in the backward kernel of k and v; with fused_backward also in that of q."""
+    block_kv_dkv: int = 1024  # Keys in VMEM at one time, backward kernel of k and v
+    block_kv_dkv_compute: int = 512  # Keys multiplied at one time, backward kernel of k and v
     block_q_dq: int = 512
-    """The backward kernel of q; not used with fused_backward."""
-    block_kv_dq: int = 1024  # Keys in VMEM at one time, backward of q
+    """Queries in a block, in the backward kernel of q. Not used with fused_backward."""
+    block_kv_dq: int = 1024  # Keys in VMEM at one time, backward kernel of q; not used with fused_backward
     fused_backward: bool = False
-    """One backward kernel of 5 matrix products instead of two of 7; partial gradients of q, one for each block of
-    block_kv_dkv keys, are held in the compute dtype and added afterwards."""
+    """Use one backward kernel with 5 matrix products, instead of two kernels with 7. It needs memory for partial
+    gradients of q in the compute dtype, one for each block of block_kv_dkv keys, which it adds at the end."""
     interpret: bool = False
-    """Run the kernel in Pallas' interpreter, on any device and slowly: for tests."""
+    """Run the kernel in the interpreter of Pallas: slow, but on any device. For tests."""
 
     def __post_init__(self) -> None:
         for name, block in self.blocks().items():
@@ -81,7 +82,7 @@ class SplashConfig:
                 )
 
     def blocks(self) -> dict[str, int]:
-        """The block sizes that are used, by field; each divides the row length."""
+        """The block sizes that are in use, by the name of their field. Each must divide data.seq_len."""
         unused = ("block_q_dq", "block_kv_dq") if self.fused_backward else ()
         names = [f.name for f in dataclasses.fields(self) if f.name.startswith("block_")]
         return {name: getattr(self, name) for name in names if name not in unused}
@@ -89,25 +90,25 @@ class SplashConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ComputeConfig:
-    """How the model is computed; never changes what a checkpoint means."""
+    """How the model is computed. Any of these may change between two runs on the same checkpoint."""
 
-    attention: Attention  # splash: the TPU kernel; cudnn: NVIDIA's; reference: plain products, anywhere
-    remat: Remat  # What a layer keeps for the backward pass; docs/MEMORY.md has their cost
+    attention: Attention
+    """splash is a kernel for TPUs, cudnn one for NVIDIA GPUs; reference is plain matrix products, on any device."""
+    remat: Remat
+    """Which activations a layer keeps for the backward pass; the others are computed again. docs/MEMORY.md lists what
+    each policy costs."""
     dtype: Dtype
-    """Of activations; weights and optimiser state are float32."""
+    """Type of the activations. Weights and optimiser state are float32."""
     loss_chunk_tokens: int
-    """Tokens whose logits exist at one time, over all rows of a device group: bounds loss memory."""
+    """The loss is computed for so many tokens at a time, over all rows of a device group. Fewer tokens need less memory
+    for logits."""
     splash: SplashConfig = SplashConfig()
-    """Read when attention is 'splash'."""
+    """Block sizes of the splash kernel. Only attention splash reads them."""
 
     def __post_init__(self) -> None:
         if self.loss_chunk_tokens < 1:
             raise ConfigError(f"loss_chunk_tokens={self.loss_chunk_tokens} must be at least 1")
 
 
-def model_from_dict(fields: dict[str, Any]) -> ModelConfig:
-    """The model config that `dataclasses.asdict` wrote into a checkpoint's JSON."""
-    try:
-        return ModelConfig(**fields)
-    except TypeError as error:
-        raise ConfigError(f"model config {sorted(fields)} does not fit ModelConfig: {error}") from error
+FLOAT32 = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1)
+"""Plain float32 products without a backward pass: for checks, shapes and small models on a CPU."""

@@ -1,4 +1,4 @@
-"""A run: mesh, pipeline, optimiser, data, checkpoints, spikes, and the RunConfig that holds them all."""
+"""The settings of a training run: mesh, pipeline, optimiser, data, checkpoints and health."""
 
 import dataclasses
 import math
@@ -9,12 +9,12 @@ from tigerjax.errors import ConfigError
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class MeshConfig:
-    """Degrees of parallelism; their product is the number of devices."""
+    """How the work is split over devices. The product of the four is the number of devices."""
 
-    data: int = 1  # Slices that share nothing but gradients
-    stage: int = 1  # Stages of the pipeline over the layers
-    fsdp: int = 1  # Shards of weights along D, and of the rows
-    tensor: int = 1  # Shards of heads, mlp and vocabulary
+    data: int = 1  # Copies of the model, one a slice, which exchange only gradients
+    stage: int = 1  # Pipeline stages, which share the layers
+    fsdp: int = 1  # Shards of the rows of a batch, and of the weights along D
+    tensor: int = 1  # Shards of the heads, of the mlp and of the vocabulary
 
     def __post_init__(self) -> None:
         for name in ("data", "stage", "fsdp", "tensor"):
@@ -24,13 +24,17 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class PipelineConfig:
-    """How the layers run over mesh.stage (schedule: tigerjax/model/pipeline.py); without stages both are 1."""
+    """How batches pass through the pipeline stages. With mesh.stage=1 both fields must be 1.
+
+    The schedule is described in tigerjax/model/pipeline.py.
+    """
 
     microbatches: int = 1
-    """Parts of a batch (of a micro-batch of optim.accumulate) that follow each other through the stages (M)."""
+    """Parts of a batch that follow each other through the stages (M). With optim.accumulate, parts of one of its
+    micro-batches."""
     rounds: int = 1
-    """Virtual stages a stage: times that a microbatch passes through all stages (V). 1 is GPipe; more shrink the
-    bubble, which is (stage - 1) / (rounds * microbatches + stage - 1)."""
+    """How many times a microbatch passes through all stages (V), each time through other layers. 1 is GPipe. More
+    rounds leave stages idle for less time: (stage - 1) / (rounds * microbatches + stage - 1) of the step."""
 
     def __post_init__(self) -> None:
         for name in ("microbatches", "rounds"):
@@ -40,23 +44,23 @@ class PipelineConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class OptimConfig:
-    """AdamW with warm-up and cosine decay."""
+    """AdamW with a linear warm-up and a cosine decay."""
 
     peak_lr: float  # Learning rate at the end of the warm-up
     final_lr_fraction: float
-    """The cosine ends at peak_lr * final_lr_fraction."""
-    warmup_steps: int  # Steps of linear rise from 0
-    total_steps: int  # Steps of the run, warm-up included
-    beta1: float  # Decay of Adam's running mean of gradients
-    beta2: float  # Decay of the running mean of their squares
-    eps: float  # Added to the root of the second moment
+    """The learning rate ends at peak_lr * final_lr_fraction."""
+    warmup_steps: int  # Steps in which the learning rate rises from 0
+    total_steps: int  # Steps of the run, those of the warm-up included
+    beta1: float  # Decay of Adam's running mean of the gradients
+    beta2: float  # Decay of Adam's running mean of their squares
+    eps: float  # Added to the root of the running mean of squares
     weight_decay: float
-    """Applied to matrices only: norm scales are left alone."""
-    clip_norm: float | None  # Global gradient norm is cut to it; None leaves it
+    """Applied to matrices only, not to the scales of norms."""
+    clip_norm: float | None  # Gradients with a larger global norm are scaled down to it; None: never
     first_moment_dtype: Dtype = "float32"
-    """Of Adam's running mean of gradients; bfloat16 saves 2 bytes a weight. The second moment stays float32."""
+    """Type of the running mean of the gradients. bfloat16 saves 2 bytes a weight. That of the squares is float32."""
     accumulate: int = 1
-    """Micro-batches a step; their (sum, weight) losses are added before the one division."""
+    """Micro-batches in a step. The result is that of one batch with all their rows."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup_steps < self.total_steps:
@@ -67,16 +71,16 @@ class OptimConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
-    """Which rows are trained on."""
+    """What the run is trained on."""
 
     mixture: str
-    """Name in the SeqIO registry."""
+    """Name of a mixture of sources, in the SeqIO registry."""
     modules: tuple[str, ...]
-    """Python modules whose import registers the mixture, such as data_mixtures.quickstart."""
+    """Python modules that register the mixture when they are imported, such as data_mixtures.quickstart."""
     tokenizer: str
-    """Tokenizer directory; its hash must match the cached rows and the checkpoint."""
+    """Folder of the tokenizer. It must be the one with which cached rows and checkpoint were made."""
     cache_dir: str
-    """Where `tigerjax data cache` keeps the rows of each source."""
+    """Folder for the rows of each source, as `tigerjax data cache` makes them."""
     seq_len: int
     """Tokens in a row (T)."""
 
@@ -87,13 +91,13 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class CheckpointConfig:
-    """When to save, and how many to keep: the newest `keep`, and the multiples of `keep_every_steps`."""
+    """When checkpoints are saved, which of them stay, and where the first weights come from."""
 
-    every_steps: int  # Steps between saves; the last step is saved too
-    keep: int  # Newest checkpoints that stay
-    keep_every_steps: int | None = None  # Multiples of it stay for good
+    every_steps: int  # Steps between two checkpoints; the last step is saved too
+    keep: int  # How many of the newest checkpoints stay
+    keep_every_steps: int | None = None  # Checkpoints of steps that are multiples of it stay for good
     init_from: str | None = None
-    """Checkpoint or run directory whose weights start this run at step 0; None starts from random weights."""
+    """Folder of a checkpoint or a run, from whose weights this run starts at step 0. None starts from random ones."""
 
     def __post_init__(self) -> None:
         if self.every_steps < 1 or self.keep < 1:
@@ -104,17 +108,20 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class HealthConfig:
-    """What counts as a spike, and how often a run may lose updates to it."""
+    """Which updates are refused, because of a spike in the loss or in the gradient norm, and what happens then.
+
+    Updates that are not finite are always refused.
+    """
 
     spike: float | None = None
-    """Deviations above the median of the last `window` good steps, for loss or gradient norm; None looks for updates
-    that are not finite only. A deviation is 1.4826 times the median absolute one."""
+    """An update is refused when its loss or gradient norm lies so many deviations above the median of the last `window`
+    good steps. A deviation is 1.4826 times the median absolute deviation. None refuses no finite update."""
     window: int = 128
-    """Good steps that are remembered; before half as many were seen nothing is a spike."""
+    """Good steps whose median is taken. No spike is seen before half as many good steps."""
     skip: int = 3
-    """Refused updates in a row that a run goes on after."""
+    """How many updates in a row may be refused. After one more, the run goes back to a checkpoint or stops."""
     rollbacks: int = 0
-    """Times that the run goes back to a checkpoint and leaves data out; then it stops."""
+    """How many times the run may go back to a checkpoint, where it leaves out the data of the refused updates."""
 
     def __post_init__(self) -> None:
         if self.spike is not None and self.spike <= 0:
@@ -128,21 +135,21 @@ class HealthConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
-    """One training run: pretraining and SFT differ by mixture and init."""
+    """One training run. Pretraining and SFT differ in the mixture and in the weights that they start from."""
 
-    name: str  # Of the run: its folder is runs/NAME
-    model: ModelConfig  # Sizes of the network
+    name: str  # The run is written to runs/NAME
+    model: ModelConfig  # Sizes of the model
     compute: ComputeConfig  # How it is computed
-    mesh: MeshConfig  # Over which devices
-    optim: OptimConfig  # AdamW and its schedule
-    data: DataConfig  # Rows
-    checkpoint: CheckpointConfig  # Saves and initial weights
+    mesh: MeshConfig  # How it is split over devices
+    optim: OptimConfig  # Optimiser and learning rate
+    data: DataConfig  # What it is trained on
+    checkpoint: CheckpointConfig  # Checkpoints and first weights
     batch_rows: int
     """Rows of seq_len tokens in one optimiser step, over all hosts and micro-batches."""
-    seed: int  # Of initial weights and of the order of rows
-    log_every_steps: int  # Steps between records of metrics.jsonl
-    pipeline: PipelineConfig = PipelineConfig()  # How layers pass the stages
-    health: HealthConfig = dataclasses.field(default_factory=HealthConfig)  # Spikes of loss and gradient
+    seed: int  # Decides random weights and the order of rows
+    log_every_steps: int  # Steps between two records in metrics.jsonl
+    pipeline: PipelineConfig = PipelineConfig()  # How batches pass through the stages
+    health: HealthConfig = dataclasses.field(default_factory=HealthConfig)  # Which updates are refused
 
     def __post_init__(self) -> None:
         if self.batch_rows % self.optim.accumulate:
@@ -150,7 +157,7 @@ class RunConfig:
                 f"batch_rows={self.batch_rows} does not split into optim.accumulate={self.optim.accumulate}"
                 " micro-batches; change one"
             )
-        # Outside the pipeline the stages share the rows, so that embedding and head are nobody's alone.
+        # Embedding and head are computed outside the pipeline, and there the stages split the rows too.
         groups = self.mesh.data * self.mesh.fsdp
         micro_rows, ways = self.batch_rows // self.optim.accumulate, groups * self.mesh.stage
         if micro_rows % ways:

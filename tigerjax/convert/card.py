@@ -4,15 +4,16 @@ from typing import Any
 
 import tigerjax
 from tigerjax.config import ModelConfig
-from tigerjax.model.llama import hf_config
+from tigerjax.model import families
 
 FILE = "README.md"
 
 
 def text(config: ModelConfig, kind: str, facts: dict[str, Any], lineage: dict[str, Any]) -> str:
-    """Markdown with the front matter that Hugging Face reads. `lineage` maps a name to a value or to lines of them.
+    """Markdown with the front matter that Hugging Face reads. `kind` is the checkpoint's; `lineage` maps a name to a
+    value or to a list of lines.
 
-    Says nothing that was not given: a licence and scores are the owner's to add.
+    A licence and scores are left out: only the owner knows them.
     """
     sizes = {
         "layers": config.num_layers,
@@ -23,10 +24,12 @@ def text(config: ModelConfig, kind: str, facts: dict[str, Any], lineage: dict[st
         "vocabulary": f"{config.vocab_size:,} ({config.padded_vocab_size:,} with padding in training)",
         "rope_theta": config.rope_base,
     }
-    what = "reward model, one score" if kind == hf_config.REWARD else "causal language model"
-    tag = "text-classification" if kind == hf_config.REWARD else "text-generation"
-    lines = ["---", "library_name: transformers", f"pipeline_tag: {tag}", "tags: [llama, tigerjax]", "---", ""]
-    lines += [f"# {kind}", "", f"A {what}, exported by tigerjax {tigerjax.__version__}.", ""]
+    reward, family = families.is_reward(kind), families.of_kind(kind)
+    what = "reward model, one score" if reward else "causal language model"
+    tag = "text-classification" if reward else "text-generation"
+    tags = f"tags: [{family.KIND}, tigerjax]"
+    lines = ["---", "library_name: transformers", f"pipeline_tag: {tag}", tags, "---", ""]
+    lines += [f"# {families.architecture(kind)}", "", f"A {what}, exported by tigerjax {tigerjax.__version__}.", ""]
     lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in (sizes | facts).items()), ""]
     lines += ["## Lineage", ""]
     lists = {name: value for name, value in lineage.items() if isinstance(value, list)}

@@ -1,13 +1,13 @@
-"""Hugging Face Llama checkpoints, both ways, block by block: neither way ever holds the model.
+"""Writing a Hugging Face folder block by block, so that the whole model is never in memory.
 
-A language model is written as LlamaForCausalLM, a reward model as LlamaForSequenceClassification with one label.
-Memory is some blocks of `table.BLOCK_BYTES`, whatever the model's size, as long as the stored chunks are no larger;
-with a grown vocabulary one old embedding table more.
+A Llama is written as LlamaForCausalLM, a reward model as LlamaForSequenceClassification with one label. Memory is some
+blocks of `weights.BLOCK_BYTES` whatever the size of the model, as long as the stored chunks are no larger than a block.
 """
 
 import dataclasses
 import hashlib
 import os
+import typing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,18 +17,41 @@ import tigerjax
 from tigerjax.checkpoint import arrays as store
 from tigerjax.config import Dtype, ModelConfig
 from tigerjax.convert import card, read
-from tigerjax.convert.progress import Journal, Progress, begun, resume
+from tigerjax.convert.journal import Journal, OnBytes, begun, resume
 from tigerjax.convert.read import finite
 from tigerjax.convert.shards import DTYPES, Shards
 from tigerjax.errors import ConfigError, DataError, disk_full
 from tigerjax.files import manifest
 from tigerjax.files import paths as places
-from tigerjax.model.llama import hf_config
-from tigerjax.model.weights import Row, get, paths, table
+from tigerjax.model import families, hf_config
+from tigerjax.model.weights import Row, get, paths
 
 Vocab = Literal["trimmed", "padded"]
 MAX_SHARD_BYTES = 5_000_000_000
 STAGE = "convert to-hf"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Export:
+    """How a model is written as a Hugging Face folder, and what is written beside its weights."""
+
+    tokenizer: Path | None
+    """A folder whose files are copied and whose ids go into the configs; None writes neither."""
+    dtype: Dtype = "float32"
+    vocab: Vocab = "trimmed"
+    """trimmed: config.vocab_size rows of embedding and head; padded: all of them."""
+    max_shard_bytes: int = MAX_SHARD_BYTES
+    """Tensor bytes of one safetensors file, unless a single tensor has more."""
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Of the checkpoint; an import gives it back."""
+    lineage: dict[str, Any] | None = None
+    """What the model card tells about the origin. A restart with stored weights goes on if it has the same lineage."""
+
+    def __post_init__(self) -> None:
+        if self.vocab not in typing.get_args(Vocab) or self.dtype not in DTYPES:
+            raise ConfigError(
+                f"vocab={self.vocab!r}, dtype={self.dtype!r}: needs trimmed or padded, and one of {list(DTYPES)}"
+            )
 
 
 def from_hf(hf_dir: Path) -> tuple[ModelConfig, dict[str, Any]]:
@@ -41,38 +64,30 @@ def to_hf(
     weights: dict[str, Any],
     config: ModelConfig,
     out: Path,
+    export: Export,
     *,
-    tokenizer: Path | None,
-    dtype: Dtype = "float32",
-    vocab: Vocab = "trimmed",
-    max_shard_bytes: int = MAX_SHARD_BYTES,
-    extra: dict[str, Any] | None = None,
-    lineage: dict[str, Any] | None = None,
-    progress: Progress | None = None,
+    on_bytes: OnBytes | None = None,
 ) -> dict[str, int]:
-    """Writes a LlamaForCausalLM folder, or LlamaForSequenceClassification when the weights have `score` and no `head`.
-    Returns {tensors, bytes}. On a disk it appears whole or not at all; in a bucket manifest.json is written last, and
-    an export that was there is removed first.
+    """Writes a Hugging Face folder and returns {tensors, bytes}. It is a reward model's when the weights have `score`
+    and no `head`, else a language model's.
 
-    `weights` are arrays, or Stored ones that are read block by block. `tokenizer` is a folder whose files are copied
-    and whose ids go into the configs; None writes neither. `vocab` "trimmed" writes config.vocab_size rows, "padded"
-    all of them. `lineage` is what the model card says, and with Stored weights what a restart is recognised by.
+    `weights` are arrays, or stored ones that are read block by block. On a disk the folder appears whole or not at all.
+    In a bucket manifest.json is written last, and an export that was there before is removed first.
     """
-    out = places.of(out)
-    kind = hf_config.REWARD if "score" in weights and "head" not in weights else hf_config.LLAMA
+    out, tokenizer = places.of(out), export.tokenizer
+    family, reward = families.of(config), "score" in weights and "head" not in weights
+    kind = family.REWARD_KIND if reward else family.KIND
     ids = hf_config.tokenizer_ids(tokenizer)
     if ids.size is not None and ids.size != config.vocab_size:
         raise ConfigError(
             f"tokenizer {tokenizer} has {ids.size} entries, but the model has vocab_size={config.vocab_size};"
             " give the tokenizer that the model was trained with"
         )
-    if vocab not in ("trimmed", "padded") or dtype not in DTYPES:
-        raise ConfigError(f"vocab={vocab!r}, dtype={dtype!r}: needs trimmed or padded, and one of {list(DTYPES)}")
     ours = (manifest.read(out) or {}).get("stage") == STAGE or begun(out, STAGE)
     if not ours and (out.is_file() or places.names(out)):
         raise ConfigError(f"{out} holds something that is not an export; give another folder or empty it")
-    rows = config.vocab_size if vocab == "trimmed" else config.padded_vocab_size
-    spec = table(config, rows=rows, kind=kind)
+    rows = config.vocab_size if export.vocab == "trimmed" else config.padded_vocab_size
+    spec = family.hf_rows(config, rows=rows, reward=reward)
     _check_ours(weights, config, spec)
 
     built = out if places.on_bucket(out) else out.with_name(out.name + ".partial")
@@ -81,42 +96,42 @@ def to_hf(
     job = {
         "stage": STAGE,
         "config": dataclasses.asdict(config),
-        "dtype": dtype,
-        "vocab": vocab,
-        "max_shard_bytes": max_shard_bytes,
+        "dtype": export.dtype,
+        "vocab": export.vocab,
+        "max_shard_bytes": export.max_shard_bytes,
         "tokenizer": str(tokenizer),
-        "lineage": lineage,
-        # Arrays in memory may be any: only what lies on disk is known to be the same again.
-        "once": None if stored and lineage else os.urandom(16).hex(),
+        "lineage": export.lineage,
+        # Of arrays in memory nobody knows whether they are the same the next time, so such an export never goes on.
+        "once": None if stored and export.lineage else os.urandom(16).hex(),
     }
 
     if built == out and manifest.read(out) is not None:
         places.remove(out, commit=manifest.FILE)
-    shards = Shards(built, shapes, dtype, max_shard_bytes)
+    shards = Shards(built, shapes, export.dtype, export.max_shard_bytes)
     try:
         journal = resume(built, job, lambda: built.mkdir(parents=True, exist_ok=True))
         journal.done = shards.written(journal.done)
-        _write_tensors(weights, config, spec, shards, journal, dtype, progress)
-        content = hf_config.to_config(config, kind=kind, rows=rows, dtype=dtype, ids=ids, extra=extra or {})
+        _write_tensors(weights, config, spec, shards, journal, on_bytes)
+        content = family.to_hf_config(config, reward=reward, rows=rows, dtype=export.dtype, ids=ids, extra=export.extra)
         manifest.write_json(built / "config.json", content)
-        if kind == hf_config.LLAMA:
-            manifest.write_json(built / "generation_config.json", hf_config.to_generation_config(ids))
+        if not reward:
+            manifest.write_json(built / "generation_config.json", hf_config.generation_config(ids))
         if tokenizer is not None:
             for name in places.names(folder := places.of(tokenizer)):
                 if name != manifest.FILE and (folder / name).is_file():
                     (built / name).write_bytes((folder / name).read_bytes())
         counts = {"tensors": len(shapes), "bytes": shards.total}
-        facts = {"dtype": dtype, "vocab": vocab} | counts
-        places.write_text(built / card.FILE, card.text(config, kind, facts, lineage or {}))
+        form, lineage = {"dtype": export.dtype, "vocab": export.vocab}, export.lineage or {}
+        places.write_text(built / card.FILE, card.text(config, kind, form | counts, lineage))
         manifest.write_json(built / read.CHECKSUMS, journal.done)
-        done = {"stage": STAGE, "version": tigerjax.__version__, "config": {"dtype": dtype, "vocab": vocab}}
-        manifest.write_json(built / manifest.FILE, done | {"counts": counts, "lineage": lineage or {}})
+        done = {"stage": STAGE, "version": tigerjax.__version__, "config": form}
+        manifest.write_json(built / manifest.FILE, done | {"counts": counts, "lineage": lineage})
         store.sync(built)
         journal.remove()
         if built != out:
             places.publish(built, out, commit=manifest.FILE)
     except BaseException as error:
-        # Nothing that a restart could go on from, or a disk that others need too.
+        # Removed where no restart can go on from it, and where the disk is full and others need it.
         if isinstance(error, DataError) or job["once"] or (disk_full(error) and built != out):
             places.clear(built)
         raise
@@ -131,21 +146,20 @@ def _write_tensors(
     spec: list[Row],
     shards: Shards,
     journal: Journal,
-    dtype: Dtype,
-    progress: Progress | None,
+    on_bytes: OnBytes | None,
 ) -> None:
     done = 0
     for row in spec:
         array = get(weights, row.ours)
         if not isinstance(array, store.Stored):
-            array = np.asarray(array)  # of JAX's arrays a block at a time would be a compilation at a time
+            array = np.asarray(array)  # slicing a JAX array would compile once for each block
         for layer, name in enumerate(row.names(config)):
             if name not in journal.done:
                 total = hashlib.sha256()
                 shards.start(name)
                 for start, stop in row.blocks():
                     block = row.to_theirs(np.asarray(array[row.place(layer, start, stop)]))
-                    block = np.ascontiguousarray(block, DTYPES[dtype])
+                    block = np.ascontiguousarray(block, DTYPES[shards.dtype])
                     finite(block, name)
                     total.update(block.view(np.uint8).data)
                     shards.write(block)
@@ -153,13 +167,13 @@ def _write_tensors(
                 if shards.end(name):
                     journal.flush()
             done += shards.places[name].nbytes
-            if progress is not None:
-                progress(done, shards.total)
+            if on_bytes is not None:
+                on_bytes(done, shards.total)
     shards.finish()
 
 
 def _check_ours(weights: dict[str, Any], config: ModelConfig, spec: list[Row]) -> None:
-    """Our weights have exactly the paths and shapes of the table."""
+    """DataError unless our weights have exactly the paths and shapes of `spec`."""
     left = set(paths(weights))
     for row in spec:
         if row.ours not in left:

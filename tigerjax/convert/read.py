@@ -1,6 +1,7 @@
 """Reading a Hugging Face folder into our layout, block by block: into memory, or into a checkpoint on disk.
 
-Memory is some blocks of `table.BLOCK_BYTES` whatever the model's size; with a grown vocabulary one old table more.
+It needs memory for some blocks of `weights.BLOCK_BYTES`, whatever the size of the model. When the vocabulary grows, it
+needs one old embedding table more.
 """
 
 import dataclasses
@@ -16,63 +17,65 @@ from tigerjax.checkpoint import arrays as store
 from tigerjax.checkpoint.files import META, checksums, publish, remove
 from tigerjax.checkpoint.model import claim, make_meta
 from tigerjax.config import Dtype, ModelConfig
-from tigerjax.convert import progress as journals
-from tigerjax.convert.progress import Journal, Progress, begun, fingerprint, resume
+from tigerjax.convert import journal as journals
+from tigerjax.convert.journal import Journal, OnBytes, begun, fingerprint, resume
 from tigerjax.convert.shards import DTYPES
-from tigerjax.convert.tensors import HEAD, Grown, Source, Tied, open_folder
+from tigerjax.convert.tensors import Grown, Tensors, Tied, open_folder
 from tigerjax.errors import ConfigError, DataError, disk_full
 from tigerjax.files import manifest, paths
-from tigerjax.model.llama import hf_config
-from tigerjax.model.weights import Row, get, put, table, tensor_bytes
+from tigerjax.model import families
+from tigerjax.model.hf_config import OURS
+from tigerjax.model.weights import Row, get, put, tensor_bytes
 
 Array = np.ndarray
 STAGE = "convert from-hf"
 CHECKSUMS = "checksums.json"
 """{tensor's Hugging Face name: sha256 of its bytes as Hugging Face lays them out, in the type that was written}."""
-# Buffers that older exports saved beside the weights; derived from rope_theta, and checked against it.
-INVERSE_FREQUENCY = ".self_attn.rotary_emb.inv_freq"
-INVERSE_FREQUENCY_TOLERANCE = 1e-2  # some of them are saved as bfloat16
+BUFFER_TOLERANCE = 1e-2  # relative; older exports saved some buffers as bfloat16
 
 
 class Opened(NamedTuple):
     """A Hugging Face folder, its tensors checked by name and shape and not yet read."""
 
     where: str
-    kind: str  # hf_config.LLAMA or REWARD
+    kind: str  # as our checkpoints name it: see families.of_kind
     config: ModelConfig
-    source: Source
+    tensors: Tensors
     spec: list[Row]
     extra: dict[str, Any]
-    """What our own export kept of the checkpoint: a reward model's calibration."""
+    """`extra` of the checkpoint that the folder was exported from: a reward model's calibration."""
     grown: str | None = None
     """sha256 of the rule by which the vocabulary grew."""
-
-    @property
-    def model_kind(self) -> str:
-        """As checkpoints name it: "llama" or "reward"."""
-        return "reward" if self.kind == hf_config.REWARD else "llama"
 
 
 def open_hf(hf_dir: Path) -> Opened:
     """A folder with config.json and weights. Refuses by name a tensor that is missing, left over or misshapen."""
     hf_dir = paths.of(hf_dir)
-    read = hf_config.read_config(hf_dir)
-    source: Source = open_folder(hf_dir)
-    if read.tied and HEAD not in source.shapes and read.kind == hf_config.LLAMA:
-        source = Tied(source)
+    read = families.read_hf_config(hf_dir)
+    spec = _rows(read.kind, read.config, read.rows)
+    tensors: Tensors = open_folder(hf_dir)
+    embed, head = spec[0].theirs, spec[-1].theirs
+    if read.tied and head not in tensors.shapes and not families.is_reward(read.kind):
+        tensors = Tied(tensors, embed=embed, head=head)
     if not read.config.vocab_size <= read.rows <= read.config.padded_vocab_size:
         raise DataError(
             f"{hf_dir}/config.json: vocab_size={read.rows} is outside [{read.config.vocab_size},"
-            f" {read.config.padded_vocab_size}], the sizes it gives under {hf_config.OURS!r}; remove that key if the"
+            f" {read.config.padded_vocab_size}], the sizes it gives under {OURS!r}; remove that key if the"
             " vocabulary was changed"
         )
-    spec = table(read.config, rows=read.rows, kind=read.kind)
-    check(source, read.config, spec, str(hf_dir))
-    return Opened(str(hf_dir), read.kind, read.config, source, spec, read.extra)
+    check(tensors, read.config, spec, str(hf_dir))
+    return Opened(str(hf_dir), read.kind, read.config, tensors, spec, read.extra)
+
+
+def _rows(kind: str, config: ModelConfig, rows: int) -> list[Row]:
+    return families.of_kind(kind).hf_rows(config, rows=rows, reward=families.is_reward(kind))
 
 
 def grow(opened: Opened, sub_tokens: list[list[int]], *, multiple: int) -> Opened:
-    """The folder with a row more for each of `sub_tokens`, padded to a multiple; see `tigerjax.convert.vocab`."""
+    """The same folder with one more row of vocabulary for each of `sub_tokens`, padded to a multiple.
+
+    What the new rows hold is described in `tigerjax.convert.vocab`.
+    """
     old = opened.spec[0].shape[0]
     if old != opened.config.vocab_size:
         raise ConfigError(
@@ -81,18 +84,18 @@ def grow(opened: Opened, sub_tokens: list[list[int]], *, multiple: int) -> Opene
         )
     size = old + len(sub_tokens)
     config = dataclasses.replace(opened.config, vocab_size=size, padded_vocab_size=-(-size // multiple) * multiple)
-    spec = table(config, rows=size, kind=opened.kind)
+    tables = [row.theirs for row in opened.spec if row.ours in ("embed", "head")]
     return opened._replace(
         config=config,
-        source=Grown(opened.source, sub_tokens),
-        spec=spec,
+        tensors=Grown(opened.tensors, sub_tokens, grown=tables),
+        spec=_rows(opened.kind, config, size),
         grown=hashlib.sha256(manifest.canonical(sub_tokens)).hexdigest(),
     )
 
 
-def check(source: Source, config: ModelConfig, spec: list[Row], where: str) -> None:
+def check(tensors: Tensors, config: ModelConfig, spec: list[Row], where: str) -> None:
     """Raises DataError for a tensor that is missing, left over or of another shape than the table's."""
-    left = dict(source.shapes)
+    left = dict(tensors.shapes)
     for row in spec:
         names = row.names(config)
         missing = [name for name in names if name not in left]
@@ -101,8 +104,13 @@ def check(source: Source, config: ModelConfig, spec: list[Row], where: str) -> N
         for name in names:
             if (shape := left.pop(name)) != row.shape:
                 raise DataError(f"{where}: {name} has shape {shape}, but the config needs {row.shape}")
-    for name in [n for n in left if n.endswith(INVERSE_FREQUENCY)]:
-        _check_inverse_frequency(source.rows(name, 0, left.pop(name)[0]), config, f"{where}: {name}")
+    for name in list(left):
+        if (want := families.of(config).hf_buffer(name, config)) is not None:
+            have = tensors.rows(name, 0, left.pop(name)[0]).astype(np.float64)
+            if have.shape != want.shape or not np.allclose(have, want, rtol=BUFFER_TOLERANCE, atol=0):
+                raise DataError(
+                    f"{where}: {name} does not belong to rope_theta={config.rope_base}; the config is of another model"
+                )
     if left:
         raise DataError(f"{where}: {len(left)} tensors are left over that no weight takes, such as {min(left)}")
 
@@ -124,19 +132,19 @@ def in_memory(opened: Opened) -> dict[str, Any]:
     return out
 
 
-def stream_in(opened: Opened, partial: Path, *, dtype: Dtype = "float32", progress: Progress | None = None) -> Journal:
-    """Fills an Orbax checkpoint folder `partial` with the weights, and with CHECKSUMS; continues an interrupted one.
+def stream_in(opened: Opened, partial: Path, *, dtype: Dtype = "float32", on_bytes: OnBytes | None = None) -> Journal:
+    """Writes the weights and CHECKSUMS into an Orbax checkpoint folder `partial`, or goes on where it was interrupted.
 
-    A folder that cannot become whole (a value that is not finite, a full disk) is removed; an interrupted one stays.
-    The journal by which it goes on is the caller's to remove.
+    A folder that cannot become whole (a value that is not finite, a full disk) is removed. An interrupted one stays,
+    and its journal tells a restart where to go on. Returns the journal, which the caller removes at the end.
     """
     partial = paths.absolute(partial)
     job = {
         "stage": STAGE,
         "from": opened.where,
-        "files": fingerprint(opened.source.files),
+        "files": fingerprint(opened.tensors.files),
         "config": dataclasses.asdict(opened.config),
-        "kind": opened.kind,
+        "kind": families.architecture(opened.kind),
         "grown": opened.grown,
         "dtype": dtype,
         "version": tigerjax.__version__,
@@ -156,8 +164,8 @@ def stream_in(opened: Opened, partial: Path, *, dtype: Dtype = "float32", progre
         for name, sha256 in _copy_in(opened, arrays, dtype, done=set(journal.done)):
             journal.add(name, sha256)
             done += sizes[name]
-            if progress is not None:
-                progress(done, total)
+            if on_bytes is not None:
+                on_bytes(done, total)
     except Exception as error:
         if isinstance(error, DataError) or disk_full(error):
             paths.clear(partial)
@@ -177,9 +185,9 @@ def stream_model(
     tokenizer_sha256: str | None,
     extra: dict[str, Any],
 ) -> None:
-    """As `save_model` for weights that `fill(partial)` writes by `tigerjax.checkpoint.arrays`.
+    """A checkpoint as `save_model` writes it, from weights that `fill(partial)` puts into the folder `partial`.
 
-    A partial folder of an interrupted conversion is handed to `fill` again (in a bucket that is `path` itself)."""
+    After an interruption `fill` gets the same folder again. In a bucket that is `path` itself."""
     path = paths.absolute(path)
     partial = path if paths.on_bucket(path) and begun(path, STAGE) else claim(path)
     if (partial / META).exists():  # only in a bucket
@@ -193,9 +201,9 @@ def stream_model(
 
 
 def _copy_in(opened: Opened, arrays: dict[str, Any], dtype: Dtype, *, done: set[str]) -> Iterator[tuple[str, str]]:
-    """Copies every tensor that is not in `done` into `arrays`; (name, sha256) of each when it is there.
+    """Copies every tensor that is not in `done` into `arrays`, and yields (name, sha256) when each has been copied.
 
-    Rows of our vocabulary past theirs are set to zero.
+    Where our vocabulary has more rows than theirs, the rest is set to zero.
     """
     for row in opened.spec:
         array = get(arrays, row.ours)
@@ -204,7 +212,7 @@ def _copy_in(opened: Opened, arrays: dict[str, Any], dtype: Dtype, *, done: set[
                 continue
             total = hashlib.sha256()
             for start, stop in row.blocks():
-                block = opened.source.rows(name, start, stop)
+                block = opened.tensors.rows(name, start, stop)
                 finite(block, f"{opened.where}: {name}")
                 block = np.ascontiguousarray(block, DTYPES[dtype])
                 total.update(block.view(np.uint8).data)
@@ -217,7 +225,7 @@ def _copy_in(opened: Opened, arrays: dict[str, Any], dtype: Dtype, *, done: set[
 
 
 def _padding(row: Row) -> Iterator[tuple[tuple[Any, ...], tuple[int, ...]]]:
-    """(index, shape) of our rows past theirs, in blocks."""
+    """(index, shape) of the rows that our vocabulary has and theirs has not, in blocks."""
     ours, step = row.ours_shape[row.axis], max(stop - start for start, stop in row.blocks())
     for start in range(row.shape[0] // row.unit, ours if row.shape[0] > 1 else 0, step):
         stop = min(start + step, ours)
@@ -226,14 +234,7 @@ def _padding(row: Row) -> Iterator[tuple[tuple[Any, ...], tuple[int, ...]]]:
         yield tuple(slice(start, stop) if a == row.axis else slice(None) for a in range(len(shape))), tuple(shape)
 
 
-def _check_inverse_frequency(read: Array, config: ModelConfig, where: str) -> None:
-    want = config.rope_base ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
-    if read.shape != want.shape or not np.allclose(
-        read.astype(np.float64), want, rtol=INVERSE_FREQUENCY_TOLERANCE, atol=0
-    ):
-        raise DataError(f"{where} does not belong to rope_theta={config.rope_base}; the config is of another model")
-
-
 def finite(block: Array, where: str) -> None:
+    """DataError when a block holds NaN or infinity."""
     if not np.isfinite(block).all():
         raise DataError(f"{where} holds a value that is not finite; convert another or an earlier checkpoint")

@@ -1,4 +1,4 @@
-"""Sharded safetensors written front to back: every shape is known first, so a shard's header is too.
+"""Sharded safetensors, written from front to back. Every shape is known before, so a file's header can come first.
 
 A file is 8 bytes of length (little endian), that many bytes of JSON {name: {dtype, shape, data_offsets}}, then the
 tensors' bytes in C order (https://github.com/huggingface/safetensors, format).
@@ -40,7 +40,7 @@ class Shards:
 
     def __init__(self, folder: Path, shapes: dict[str, tuple[int, ...]], dtype: str, max_bytes: int):
         """At most max_bytes of tensors a file, but one tensor at least."""
-        self.folder = folder
+        self.folder, self.dtype = folder, dtype
         self.total = 0
         size = np.dtype(DTYPES[dtype]).itemsize
         groups: list[dict[str, int]] = [{}]
@@ -69,25 +69,26 @@ class Shards:
         self._local = Path(tempfile.mkdtemp(prefix="tigerjax-")) if paths.on_bucket(folder) else folder
 
     def start(self, name: str) -> None:
-        """The next `write` begins this tensor; what an interrupted run left of it and after it is cut off."""
+        """Goes to the place of a tensor, which the next `write` begins. What was written from there on is cut off."""
         place = self.places[name]
         if self._file is None:
             path, header = self._local / place.file, self._headers[place.file]
             if not path.exists() or path.stat().st_size < len(header):
                 path.write_bytes(header)
-            self._file = open(path, "r+b", buffering=0)  # blocks are large; a full disk is then said at the write
+            self._file = open(path, "r+b", buffering=0)  # blocks are large, and a full disk then fails this write
             assert os.fstat(self._file.fileno()).st_size >= place.offset, (path, place)
         self._file.truncate(place.offset)
         self._file.seek(place.offset)
 
     def write(self, block: np.ndarray) -> None:
-        """The next rows; handed to the system on return, so that a process that dies loses nothing of them."""
+        """Writes the next rows. On return the operating system has them, so a process that dies loses none."""
         left = np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
         while left:
             left = left[self._file.write(left) :]
 
     def end(self, name: str) -> bool:
-        """Of the last tensor of a file: closes it, uploads it where it goes into a bucket, and says True."""
+        """Ends a tensor. After the last one of a file: closes the file, uploads it if it goes into a bucket, returns
+        True."""
         file = self.places[name].file
         if name != self._members(file)[-1]:
             return False
@@ -99,8 +100,8 @@ class Shards:
         return True
 
     def written(self, done: dict[str, str]) -> dict[str, str]:
-        """Of the tensors that are said to be written, those that are; in a bucket a file is there with all of its own
-        or not at all."""
+        """The tensors of the journal's `done` whose bytes are really there. In a bucket a file is there with all of its
+        tensors, or not at all."""
         sizes = paths.sizes(self.folder)
 
         def there(name: str) -> bool:
@@ -121,7 +122,7 @@ class Shards:
             write_json(self.folder / INDEX, {"metadata": {"total_size": self.total}, "weight_map": where})
 
     def close(self) -> None:
-        """Lets go of what is open, and of a file that has not been uploaded."""
+        """Closes the open file, and drops one that has not been uploaded."""
         if self._file is not None:
             self._file.close()
         if self._local != self.folder:

@@ -1,12 +1,12 @@
 """The tensors of a Hugging Face folder, read some rows at a time: safetensors, or .bin files through torch.
 
-A source has `shapes`, every tensor's shape by name, and `rows(name, start, stop)`, those rows as float32. The rows of a
-tensor in a safetensors file (`shards` says what that is) are a range of its bytes: nothing else is read, nothing
-mapped, and a bucket is asked for no more.
+The rows of a tensor in a safetensors file are a range of its bytes (the format is described in `shards`). So reading
+some rows reads that range and nothing else, from a disk or from a bucket; no file is mapped into memory.
 """
 
 import json
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -19,22 +19,25 @@ from tigerjax.files import paths
 Array = np.ndarray
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 TORCH_INDEX, TORCH_SINGLE = "pytorch_model.bin.index.json", "pytorch_model.bin"
-EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": ml_dtypes.bfloat16}
 LENGTH = 8  # bytes that say how long the header of a safetensors file is
 MAX_HEADER = 100_000_000  # bytes, as the format's own library
 LORA = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
 
-class Source(Protocol):
+class Tensors(Protocol):
+    """Named tensors that are read by rows."""
+
     files: list[Path]
+    """The files that they come from."""
     shapes: dict[str, tuple[int, ...]]
 
-    def rows(self, name: str, start: int, stop: int) -> Array: ...
+    def rows(self, name: str, start: int, stop: int) -> Array:
+        """Rows start:stop of a tensor, as float32."""
 
 
 class InMemory:
-    """A dict of arrays as a source."""
+    """Tensors of a dict of arrays."""
 
     def __init__(self, tensors: dict[str, Array]):
         self.files: list[Path] = []
@@ -82,7 +85,7 @@ class Safetensors:
 
 
 def _header(path: Path) -> dict[str, _Placed]:
-    """Where the tensors of a file are; DataError unless they fill it exactly."""
+    """Where each tensor of a file lies. DataError unless the tensors fill the file exactly."""
     try:
         size = paths.size(path)
         length = int.from_bytes(paths.part(path, 0, LENGTH), "little") if size else 0
@@ -146,35 +149,37 @@ class TorchFiles:
 
 
 class Tied:
-    """A source whose head is its embedding (tie_word_embeddings)."""
+    """The same tensors, with the one named `embed` also under the name `head` (tie_word_embeddings)."""
 
-    def __init__(self, source: Source):
-        self._source, self.files = source, source.files
-        self.shapes = source.shapes | {HEAD: source.shapes.get(EMBED, ())}
+    def __init__(self, tensors: Tensors, *, embed: str, head: str):
+        self._tensors, self._embed, self._head = tensors, embed, head
+        self.files = tensors.files
+        self.shapes = tensors.shapes | {head: tensors.shapes.get(embed, ())}
 
     def rows(self, name: str, start: int, stop: int) -> Array:
-        return self._source.rows(EMBED if name == HEAD else name, start, stop)
+        return self._tensors.rows(self._embed if name == self._head else name, start, stop)
 
 
 class Grown:
-    """A source whose embedding and head have more rows: new row n is the mean of the old rows sub_tokens[n]."""
+    """The same tensors, with more rows in those named `grown` (embedding and head): new row n is the mean of the old
+    rows sub_tokens[n]."""
 
-    def __init__(self, source: Source, sub_tokens: list[list[int]]):
-        self._source, self._sub_tokens, self.files = source, sub_tokens, source.files
-        tables = [name for name in (EMBED, HEAD) if name in source.shapes]
-        self.shapes = source.shapes | {n: (source.shapes[n][0] + len(sub_tokens), source.shapes[n][1]) for n in tables}
+    def __init__(self, tensors: Tensors, sub_tokens: list[list[int]], *, grown: Collection[str]):
+        self._tensors, self._sub_tokens, self._grown = tensors, sub_tokens, grown
+        self.files, old = tensors.files, tensors.shapes
+        self.shapes = old | {name: (old[name][0] + len(sub_tokens), old[name][1]) for name in grown}
         self._table: tuple[str, Array] = ("", np.empty(0))  # the old table that new rows are being made of
 
     def rows(self, name: str, start: int, stop: int) -> Array:
-        if name not in (EMBED, HEAD):
-            return self._source.rows(name, start, stop)
-        old, width = self._source.shapes[name]
+        if name not in self._grown:
+            return self._tensors.rows(name, start, stop)
+        old, width = self._tensors.shapes[name]
         out_VD = np.zeros((stop - start, width), np.float32)
         if start < old:
-            out_VD[: min(stop, old) - start] = self._source.rows(name, start, min(stop, old))
+            out_VD[: min(stop, old) - start] = self._tensors.rows(name, start, min(stop, old))
         if stop > old:
             if self._table[0] != name:
-                self._table = (name, self._source.rows(name, 0, old))
+                self._table = (name, self._tensors.rows(name, 0, old))
             for n in range(max(start, old), stop):
                 if ids := self._sub_tokens[n - old]:
                     out_VD[n - start] = self._table[1][ids].mean(axis=0, dtype=np.float32)
@@ -182,7 +187,7 @@ class Grown:
 
 
 def open_folder(folder: Path) -> Safetensors | TorchFiles:
-    """The source of a model folder; safetensors before .bin. Refuses LoRA adapters by name."""
+    """The tensors of a model folder. Safetensors are preferred to .bin files. Refuses a LoRA adapter by name."""
     for name in LORA:
         if (folder / name).is_file():
             raise ConfigError(
@@ -196,10 +201,10 @@ def open_folder(folder: Path) -> Safetensors | TorchFiles:
         if not path.is_file():
             raise DataError(f"{path}: not there; the folder needs its safetensors (or .bin) files, all of them")
     whole = files[0].suffix == ".safetensors"
-    source: Safetensors | TorchFiles = Safetensors(files) if whole else TorchFiles(files)
-    if lora := [name for name in source.shapes if "lora_" in name]:
+    tensors: Safetensors | TorchFiles = Safetensors(files) if whole else TorchFiles(files)
+    if lora := [name for name in tensors.shapes if "lora_" in name]:
         raise ConfigError(f"{folder}: holds LoRA tensors such as {min(lora)}; merge them into the base model first")
-    return source
+    return tensors
 
 
 def _shards(folder: Path, index: str, single: str) -> list[Path]:

@@ -1,6 +1,6 @@
 """Rows of a source by way of SeqIO's Apache Beam caching: what costs time is done by many workers.
 
-A source's files are cut into blocks (`parts.blocks`), which are the shards of a SeqIO data source. SeqIO's
+A source's files are cut into blocks (`records.blocks`), which are the shards of a SeqIO data source. SeqIO's
 `PreprocessTask` reads and tokenises them wherever Beam runs, and says of each example which shard it is of and where
 in it. SeqIO would then write the examples in any order. Rows carry the end of one document over to the next, so order
 matters: examples are grouped by shard, sorted, and written as one file a shard into the work folder (a shared file
@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from tigerjax import records
 from tigerjax.data.tasks import BLOCK, Encoded, RowMaker
 from tigerjax.errors import BucketError, ConfigError, DataError, again
-from tigerjax.files import manifest, paths
-from tigerjax.records import readers, records
+from tigerjax.files import jsonl, manifest, paths
 from tigerjax.records.tf import start
 from tigerjax.stages import parts
 
@@ -27,31 +27,14 @@ SPLIT = "train"
 NAME = "tigerjax_blocks"
 
 
-def _given(block: parts.Block) -> Iterator[tuple[int, records.Record]]:
-    """(number, record) of a block: lines of JSONL, or a file of another kind as a whole."""
-    if block.end is None and block.path.suffix != ".zst":
-        yield from readers.read(block.path)
-    else:
-        yield from ((number, record) for number, record, _ in parts.parsed(block))
-
-
-def blocks(paths: Iterable[Path]) -> list[parts.Block]:
-    """JSONL in blocks of lines; what has other records is a block a file."""
-    out: list[parts.Block] = []
-    for path in paths:
-        own = parts.blocks([path]) if ".jsonl" in path.suffixes[-2:] else [parts.Block(0, path, 0, None, 1)]
-        out += own
-    return out
-
-
-def _groups(maker: RowMaker, block: parts.Block) -> Iterator[dict[str, Any]]:
+def _groups(maker: RowMaker, block: records.Block) -> Iterator[dict[str, Any]]:
     """The validated records of a block, BLOCK at a time: JSON of each with its place; an error ends it, and is said."""
     group: list[bytes] = []
     error = ""
     shaped = records.as_document if maker.kind == "documents" else records.as_sft
     try:
-        with paths.told():
-            for number, record in _given(block):
+        with paths.bucket_errors():
+            for number, record, _ in records.read_block(block):
                 where = f"{block.path}:{number}"
                 records.refuse_denied(where, record)
                 own = {**shaped(record, where), "id": records.unique_id(where, record, {})}
@@ -92,7 +75,7 @@ def _encode(maker: RowMaker, length: int, dataset: Any) -> Any:
     return tf.data.Dataset.from_generator(generate, output_signature=signature)
 
 
-def _register(maker: RowMaker, found: list[parts.Block], length: int) -> None:
+def _register(maker: RowMaker, found: list[records.Block], length: int) -> None:
     """The SeqIO task of a source's blocks, here or in a worker of Beam."""
     tf, _ = start()
     import seqio
@@ -108,7 +91,7 @@ def _register(maker: RowMaker, found: list[parts.Block], length: int) -> None:
             return False
 
         def list_shards(self, split: str) -> list[str]:
-            return [f"{block.path}:{block.line}" for block in found]
+            return [f"{block.path}:{block.first}" for block in found]
 
         def get_dataset(self, split: str, shuffle: bool = True, seed: Any = None, shard_info: Any = None) -> Any:
             block = found[shard_info.index]
@@ -142,7 +125,7 @@ def _write(work: Path, keyed: tuple[int, Iterable[tuple[int, dict[str, Any]]]]) 
     parts.save_array(work / f"shard-{shard}.npz", **arrays)
 
 
-def _run(maker: RowMaker, found: list[parts.Block], length: int, runner: str, work: Path) -> None:
+def _run(maker: RowMaker, found: list[records.Block], length: int, runner: str, work: Path) -> None:
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
     from seqio import beam_utils
@@ -190,12 +173,12 @@ def rows(maker: RowMaker, paths: Sequence[Path], length: int, runner: str, work:
     """
     from tigerjax.tokenizer.load import Tokenizer
 
-    found = blocks(paths)
+    found = records.blocks(paths)
     work.mkdir()
     maker.counts.clear()
     _run(maker, found, length, runner, work)
     met = {block.path for n, block in enumerate(found) if (work / f"shard-{n}.npz").is_file()}
     for path in paths:
-        records.refuse_empty(path, path in met)
+        jsonl.refuse_empty(path, path in met)
     maker.counts.clear()
     yield from maker.rows(_read(maker, len(found), work), length, Tokenizer(Path(maker.tokenizer)))

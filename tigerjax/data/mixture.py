@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from tigerjax import records
 from tigerjax.config import DataConfig
 from tigerjax.data.loader import Loader, schedule, write_rows
 from tigerjax.data.tasks import (
@@ -38,7 +39,6 @@ from tigerjax.errors import ConfigError, DataError, TigerjaxError, near_miss
 from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Progress
 from tigerjax.processes import hosts
-from tigerjax.records import records
 from tigerjax.records.tf import start
 from tigerjax.tokenizer.chat import Overlong
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from tigerjax import records
 from tigerjax.data import rows
 from tigerjax.errors import ConfigError, again
 from tigerjax.files import manifest, paths
-from tigerjax.records import records
 from tigerjax.records.tf import start
 from tigerjax.tokenizer.chat import Overlong
 
@@ -30,7 +30,7 @@ BLOCK = 256  # records or rows that cross the border to TensorFlow together: one
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Source:
-    """Files, patterns or a TFDS folder (see `readers`), their weight within a language, and how often they are read."""
+    """Files, patterns or folders of records, their weight within a language, and how often they are read."""
 
     files: str | Path | tuple[str | Path, ...]
     weight: float = 1.0
@@ -63,7 +63,7 @@ class RowMaker:
 
     def read(self) -> Iterator[records.Record]:
         """The validated records of the files."""
-        with paths.told():  # TensorFlow keeps the text of an error only
+        with paths.bucket_errors():  # TensorFlow keeps the text of an error only
             yield from (records.documents if self.kind == "documents" else records.sft_examples)(self.patterns)
 
     def make(self, given: Iterable[records.Record], length: int) -> Iterator[np.ndarray]:

@@ -12,8 +12,8 @@ from tigerjax.evaluate.items import Item
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Benchmark:
-    """`options` compares alternatives by the mean log-probability of their whole text, as OpenCompass's PPLInferencer;
-    `generate` continues the prompt greedily."""
+    """One benchmark. Mode `options` chooses the alternative whose whole text has the highest mean log-probability, as
+    OpenCompass's PPLInferencer does; mode `generate` continues the prompt greedily."""
 
     lang: Literal["en", "zh"]
     mode: Literal["options", "generate"]
@@ -67,7 +67,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "cmmlu": Benchmark(lang="zh", mode="options", metric="acc", read=chinese.cmmlu, chat=True, counted=False),
 }
 CODE = "humaneval"
-"""The one whose answers are run."""
+"""The benchmark whose answers are programs, which are run."""
 GROUPS = {
     "all": [n for n, b in BENCHMARKS.items() if b.counted],
     "en": [n for n, b in BENCHMARKS.items() if b.counted and b.lang == "en"],

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax.errors import DataError
-from tigerjax.evaluate.run import ITEMS, read_results
+from tigerjax.evaluate.suite import ITEMS, read_results
 from tigerjax.files import jsonl, paths
 
 Z95 = 1.96  # of the normal distribution: 95% of a normal variable is within this many standard deviations
@@ -14,8 +14,9 @@ Z95 = 1.96  # of the normal distribution: 95% of a normal variable is within thi
 def compare(folders: list[Path]) -> dict[str, Any]:
     """{models: [names], tasks: {task: {scores: […], differences: [{difference, low, high, n} or None, …]}}, means}.
 
-    Differences are to the first folder, by question: only the questions both answered differently move one, so its
-    95% interval is far narrower than that of two separate scores. None where a task is missing on either side.
+    Differences are to the first folder, question by question. Only questions that the two models answered differently
+    count, so the 95% interval is far narrower than that of two separate scores. None where a task is missing in one of
+    the two.
     """
     if len(folders) < 2:
         raise DataError(f"{len(folders)} evaluation to compare; give two folders or more")
@@ -39,7 +40,8 @@ def compare(folders: list[Path]) -> dict[str, Any]:
 
 
 def paired(name: str, first: dict[str, tuple[str, bool]], other: dict[str, tuple[str, bool]]) -> dict[str, float | int]:
-    """other - first over the same questions ({id: (group, right)}), groups weighing alike, with its 95% interval."""
+    """The score of `other` minus that of `first`, with its 95% interval. Both answer the same questions, {id: (group,
+    right)}, and every group has the same weight."""
     if first.keys() != other.keys():
         raise DataError(
             f"{name}: the two evaluations asked {len(first)} and {len(other)} other questions; evaluate again"

@@ -1,6 +1,6 @@
 """Runs a program that a model wrote, in a process of its own with limits. Only behind --allow-code-execution.
 
-The limits keep an honest mistake from hurting: they are no sandbox against malice. Run it in a container for that.
+The limits protect against mistakes, not against malice: this is no sandbox. Against malice run it in a container.
 """
 
 import resource
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 
-CPU_SECONDS, WALL_SECONDS = 10, 60  # a busy machine gives a program little of the second
+CPU_SECONDS, WALL_SECONDS = 10, 60  # wall time is generous: on a busy machine a program gets little of it
 MEMORY_BYTES = 4_000_000_000
 FILE_BYTES = 1_000_000
 
@@ -21,7 +21,7 @@ def _limit() -> None:
 
 
 def passes(program: str) -> bool:
-    """Whether the program ends by itself, with exit code 0, in time; it sees an empty folder and no environment."""
+    """Whether the program ends with exit code 0 within the limits. It runs in an empty folder without environment."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             done = subprocess.run(

@@ -1,13 +1,12 @@
 """lm-evaluation-harness on our models: `TigerLM` is its TemplateLM. Needs the extra `eval`.
 
-The harness's own `_encode_pair` moves trailing spaces of a context into the continuation and cuts the whole encoding at
-the context's length. With a marker such as "\\n\\n### Response:\\n" at the context's end that leaves an empty
-continuation. Here a text is cut at its markers, each part encoded by itself and the markers entered as ids (the
-chat encoding of `tigerjax.tokenizer.chat`), and the continuation is what follows the context's ids.
+The harness's own `_encode_pair` moves trailing spaces of a context into the continuation, and cuts the encoding of the
+whole text at the context's length. When the context ends with a marker such as "\\n\\n### Response:\\n", the
+continuation is then empty. Here a text is split at its markers. Each part is encoded by itself and each marker becomes
+its id (the chat encoding of `tigerjax.tokenizer.chat`). The continuation is what follows the context's ids.
 """
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,13 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from tigerjax import config as config_lib
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.evaluate import run
+from tigerjax.evaluate import suite
+from tigerjax.evaluate.answerer import Answerer, load_answerer
 from tigerjax.evaluate.harness_tasks import YAML
 from tigerjax.evaluate.items import Missing
-from tigerjax.evaluate.model import Answerer, Progress, load_answerer
+from tigerjax.evaluate.suite import EvaluationConfig
 from tigerjax.files import paths
+from tigerjax.files.progress import Advance, Progress
 
 DEFAULT_NEW_TOKENS = 256  # where a task does not say, as the harness's own hf model
 
@@ -32,8 +33,7 @@ DEFAULT_NEW_TOKENS = 256  # where a task does not say, as the harness's own hf m
 class TigerLM(TemplateLM):
     """An Answerer as the harness asks for it."""
 
-    def __init__(self, answerer: Answerer, progress: Callable[[str, str], Progress] | None = None):
-        """`progress(what, unit)` gives a function of (done, all)."""
+    def __init__(self, answerer: Answerer, progress: Progress | None = None):
         super().__init__()
         self._progress = progress
         self.answerer = answerer
@@ -42,7 +42,7 @@ class TigerLM(TemplateLM):
         self._markers = specials
         self._cut = re.compile("|".join(map(re.escape, specials))) if specials else None
 
-    def _says(self, what: str) -> Progress | None:
+    def _says(self, what: str) -> Advance | None:
         return self._progress(what, "requests") if self._progress is not None else None
 
     @classmethod
@@ -56,7 +56,7 @@ class TigerLM(TemplateLM):
             raise ConfigError(f"--model_args of tigerjax: config=FILE, and model, rows, cache; not {sorted(arg_dict)}")
         model, cache = (paths.of(given[name]) if given[name] else None for name in ("model", "cache"))
         settings = config_lib.load(Path(given["config"]))
-        return cls(load_answerer(settings, model, rows=int(given["rows"]), cache=cache)[0])
+        return cls(load_answerer(settings, model, rows=int(given["rows"]), cache=cache))
 
     @property
     def eot_token_id(self) -> int:
@@ -153,7 +153,7 @@ class TigerLM(TemplateLM):
     def mean_logprob(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """The mean log-probability a token of whole texts, as the tasks `tigerbot_*` compare alternatives by."""
         texts = [self.tok_encode(request.args[0]) for request in requests]
-        return run.mean_logprobs(self.answerer, texts, self._says("scored"))
+        return suite.mean_logprobs(self.answerer, texts, self._says("scored"))
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """Greedy continuations, cut before the first of the task's stop texts; sampling is refused."""
@@ -176,44 +176,41 @@ class TigerLM(TemplateLM):
 def evaluate(
     answerer: Answerer,
     tasks: list[str],
+    config: EvaluationConfig,
     *,
     include_path: Path | None = None,
-    data_dir: Path | None = None,
-    limit: int | None = None,
-    chat: bool = False,
-    allow_code: bool = False,
-    progress: Callable[[str, str], Progress] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """{tasks: {name: the harness's figures}, missing: {name: what is not there}, complete}.
 
-    Tasks are the harness's own, ours of `harness_tasks`, and those of YAML files in `include_path`. A group of which a
-    member is missing is left out and its other members are asked: there is no average of a part.
+    Tasks are the harness's own, ours of `harness_tasks`, and those of YAML files in `include_path`. When a member of a
+    group is missing, the group is left out and its other members are asked one by one: no average is over a part.
     """
     folders = [str(YAML), *([str(include_path)] if include_path else [])]
-    metadata = {"data_dir": str(data_dir)} if data_dir else None
+    metadata = {"data_dir": str(config.data_dir)} if config.data_dir else None
     manager = TaskManager(include_path=folders, include_defaults=False, metadata=metadata)
     if not set(tasks) <= set(manager.all_tasks):  # the harness's own are some 14,000 files: seconds to list
         manager = TaskManager(include_path=folders, metadata=metadata)
     if unknown := sorted(set(tasks) - set(manager.all_tasks)):
         raise ConfigError(f"no task {unknown[0]!r} in lm-evaluation-harness, tigerjax/evaluate/tasks or --include-path")
-    there, missing = _there(manager, tasks, allow_code)
-    found: Any = {"results": {}}
+    there, missing = _there(manager, tasks, config.allow_code)
+    evaluated: Any = {"results": {}}
     if there:
-        found = lm_eval.simple_evaluate(
+        evaluated = lm_eval.simple_evaluate(
             model=TigerLM(answerer, progress),
             tasks=there,
             task_manager=manager,
-            limit=limit,
-            apply_chat_template=chat,
+            limit=config.limit,
+            apply_chat_template=config.chat,
             bootstrap_iters=0,
-            confirm_run_unsafe_code=allow_code,
+            confirm_run_unsafe_code=config.allow_code,
         )
-    results = {name: {k: v for k, v in r.items() if k != "alias"} for name, r in found["results"].items()}
-    return {"tasks": results, "missing": missing, "complete": not missing and limit is None}
+    results = {name: {k: v for k, v in r.items() if k != "alias"} for name, r in evaluated["results"].items()}
+    return {"tasks": results, "missing": missing, "complete": not missing and config.limit is None}
 
 
 def _there(manager: TaskManager, names: list[str], allow_code: bool) -> tuple[list[Task | Group], dict[str, str]]:
-    """What can be asked of the tasks, groups and tags, and {task: what it lacks} of the others."""
+    """(the tasks and groups of `names` that can be asked, {task: what is missing} of the others)."""
     there: list[Task | Group] = []
     missing: dict[str, str] = {}
     for name in names:
@@ -226,7 +223,7 @@ def _there(manager: TaskManager, names: list[str], allow_code: bool) -> tuple[li
                 group = loaded.get("groups", {}).get(name)
                 there += [group] if group else loaded["tasks"].values()
                 continue
-            lacks = run.NOT_ALLOWED
+            lacks = suite.NOT_ALLOWED
         if members := _members(manager, name):
             more, lacking = _there(manager, members, allow_code)
             there, missing = there + more, missing | lacking
@@ -236,7 +233,7 @@ def _there(manager: TaskManager, names: list[str], allow_code: bool) -> tuple[li
 
 
 def _members(manager: TaskManager, name: str) -> list[str]:
-    """The names in a group or tag; none of one that changes its members' settings, which is asked whole or not."""
+    """The names in a group or tag. Empty for a group that changes its members' settings: they cannot be asked alone."""
     entry = manager.task_index[name]
     members = (entry.cfg or {}).get("task") if entry.kind.name == "GROUP" else sorted(entry.tags)
     return members if isinstance(members, list) and all(isinstance(m, str) for m in members) else []

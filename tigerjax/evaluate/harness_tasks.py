@@ -1,11 +1,12 @@
-"""Tasks of lm-evaluation-harness from files: what tasks/*.yaml names. Needs the extra `eval`.
+"""The tasks of lm-evaluation-harness that tasks/*.yaml names, read from files. Needs the extra `eval`.
 
-tigerbot_NAME               the thirteen benchmarks, read, asked and judged by what `tigerjax evaluate` reads, asks and
-                            judges with: the same score. Alternatives are compared by the mean log-probability a token
-                            of their whole text, a request that the harness lacks and `TigerLM` answers.
-cmrc2018, c3, ocnli         what the harness lacks, in its own way: prompts and metrics in YAML, for any of its models
+tigerbot_NAME               the thirteen benchmarks, with the code of `tigerjax evaluate`, so with the same score. They
+                            compare alternatives by the mean log-probability a token of the whole text. The harness
+                            has no such request; `TigerLM` answers it.
+cmrc2018, c3, ocnli         benchmarks that the harness does not have, written as its own are: prompts and metrics in
+                            YAML, for any of its models
 
-Data come from DATA_DIR/NAME, where DATA_DIR is the metadata `data_dir`. Missing is raised for what is not there.
+Data are read from DATA_DIR/NAME, where DATA_DIR is the metadata `data_dir`. Missing is raised for absent files.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 
 from tigerjax.errors import ConfigError
-from tigerjax.evaluate import chinese, judge, run
+from tigerjax.evaluate import chinese, judge, suite
 from tigerjax.evaluate.benchmarks import BENCHMARKS, CODE
 from tigerjax.evaluate.items import Item, Turn
 from tigerjax.files import paths
@@ -29,8 +30,9 @@ MEAN = "mean_logprob"
 
 
 class TigerBotTask(Task):
-    """One benchmark of tigerjax.evaluate.benchmarks, named by `benchmark` in its YAML file; 0 shots of the harness's
-    own, as the worked examples belong to the question."""
+    """One benchmark of tigerjax.evaluate.benchmarks, named by `benchmark` in its YAML file.
+
+    It uses no worked examples of the harness (0 shots): they are part of the question already."""
 
     VERSION = 1
     OUTPUT_TYPE = MEAN
@@ -88,13 +90,13 @@ class TigerBotTask(Task):
         right = (
             results.index(max(results)) == item.gold
             if item.options
-            else run.judged(self.benchmark, item, results[0])[1]
+            else suite.judged(self.benchmark, item, results[0])[1]
         )
         return {"score": {"group": item.group, "right": right}}
 
     def aggregation(self) -> dict[str, Callable[[list[Any]], float]]:
         """The plain mean of the groups' shares of right answers."""
-        return {"score": lambda asked: run.count(asked)["score"]}
+        return {"score": lambda asked: suite.count(asked)["score"]}
 
     def higher_is_better(self) -> dict[str, bool]:
         return {"score": True}
@@ -103,8 +105,8 @@ class TigerBotTask(Task):
 def whole_text(item: Item, option: Turn, template: Callable[..., str] | None) -> str:
     """The worked examples and one alternative, or what is to be continued, as text."""
     if template is None:
-        return run.plain([*item.shots, option])
-    return template(run.messages(item, option.user), add_generation_prompt=True) + option.assistant
+        return suite.plain([*item.shots, option])
+    return template(suite.messages(item, option.user), add_generation_prompt=True) + option.assistant
 
 
 def cmrc2018(**metadata: Any) -> dict[str, Dataset]:

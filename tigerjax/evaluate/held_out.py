@@ -2,39 +2,40 @@
 
 import functools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.data import rows
 from tigerjax.errors import DataError
-from tigerjax.model.llama import model as llama
+from tigerjax.files.progress import Advance
+from tigerjax.model import families
 from tigerjax.model.loss import token_loss
 from tigerjax.tokenizer.chat import encode_chat
 
 
 def losses(
-    weights: Any,
-    config: ModelConfig,
-    tokenizer: Any,
+    model: Loaded,
     examples: Iterable[Mapping[str, Any]],
     *,
-    compute: ComputeConfig,
     seq_len: int,
     batch_rows: int,
-    say: Callable[[int, int], None] | None = None,
+    progress: Advance | None = None,
 ) -> dict[str, Any]:
-    """{loss_nats, accuracy, tokens, examples, overlong, by_task, by_lang}; loss and next-token accuracy are means over
-    the answers' tokens and their eos, each token once (example weights are those of training and not read).
+    """{loss_nats, accuracy, tokens, examples, overlong, by_task, by_lang} of the answers in `examples`.
 
-    `by_task` and `by_lang` map a name to {loss_nats, accuracy, tokens}. Examples are packed as in training, into
-    batches of one shape; those longer than `seq_len` are counted in `overlong` and left out. DataError when nothing
-    is left. `say(done, all)` is told of the packed rows.
+    Loss and next-token accuracy are means over the answers' tokens and their eos. Each token counts once: the weights
+    that examples have in training are not used. `by_task` and `by_lang` map a name to {loss_nats, accuracy, tokens}.
+
+    Examples are packed as in training, into batches of one shape. Those longer than `seq_len` are left out and counted
+    in `overlong`; DataError when nothing is left. `progress` counts packed rows.
     """
+    tokenizer = model.tokenizer
     groups: dict[tuple[str, str], list[tuple[list[int], list[int]]]] = defaultdict(list)
     for example in examples:
         groups[str(example.get("task", "")), str(example.get("lang", ""))].append(
@@ -43,7 +44,7 @@ def losses(
     by_task: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3))
     by_lang: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3))
     counts: Counter[str] = Counter()
-    weights = jax.tree.map(jnp.asarray, weights)
+    weights = jax.tree.map(jnp.asarray, model.weights)
     packs = {key: rows.pack(encoded, seq_len, pad=tokenizer.pad or 0) for key, encoded in sorted(groups.items())}
     done, all_rows = 0, sum(len(packed.rows) for packed in packs.values())
     for (task, lang), packed in packs.items():
@@ -53,12 +54,13 @@ def losses(
         for start in range(0, len(packed.rows), batch_rows):
             part = packed.rows[start : start + batch_rows]
             part += [np.zeros_like(part[0])] * (batch_rows - len(part))  # segment 0: padding, no loss
-            sums = np.asarray(_sums(weights, rows.make_batch(part), config=config, compute=compute), np.float64)
+            batch = rows.make_batch(part)
+            sums = np.asarray(_sums(weights, batch, config=model.config, compute=model.compute), np.float64)
             by_task[task] += sums
             by_lang[lang] += sums
             done += min(batch_rows, len(packed.rows) - start)
-            if say is not None:
-                say(done, all_rows)
+            if progress is not None:
+                progress(done, all_rows)
     if not counts["examples"]:
         raise DataError(
             f"no held-out example to take a loss of: {counts['overlong']} are longer than data.seq_len={seq_len};"
@@ -78,7 +80,7 @@ def _figures(sums: np.ndarray) -> dict[str, float]:
 @functools.partial(jax.jit, static_argnames=("config", "compute"))
 def _sums(weights: Any, batch: Any, *, config: ModelConfig, compute: ComputeConfig) -> jax.Array:
     """[sum of -log p in nats, number of tokens, number of right ones] of a batch."""
-    model = llama.Llama(config, compute)
+    model = families.of(config).language_model(config, compute)
     args = batch.tokens_BT, batch.positions_BT, batch.segment_ids_BT
     hidden_BTD: Any = model.apply({"params": weights}, *args, method="hidden")
     total = token_loss(

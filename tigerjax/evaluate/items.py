@@ -13,12 +13,13 @@ from tigerjax.files import jsonl, paths
 
 
 class Missing(Exception):
-    """A benchmark whose files are not there: it is left out, and the run is incomplete. Holds what was looked for."""
+    """Raised for a benchmark without its files, with the path that was looked for. The evaluation leaves the benchmark
+    out and is incomplete."""
 
 
 class Turn(NamedTuple):
-    """What a person says and what follows. As plain text they are joined by a newline where both are there, which is
-    how OpenCompass joins the rounds of a prompt for a model without a template."""
+    """A message of the user and the answer to it. In plain text the two are joined by a newline, as OpenCompass joins
+    them for a model without a chat template."""
 
     user: str
     assistant: str = ""
@@ -30,12 +31,12 @@ class Item:
 
     id: str
     group: str
-    """A subject or subset: where a benchmark has several, its score is the mean of theirs."""
+    """A subject or subset. The score of a benchmark is the mean over its groups."""
     shots: tuple[Turn, ...] = ()
     options: tuple[Turn, ...] = ()
     """Whole alternatives; the likeliest one is the answer."""
     prompt: str = ""
-    """What is continued, where there are no options."""
+    """The text that is continued, when there are no options."""
     gold: Any = None
     """The index of the right option, or what the judge of the benchmark compares with."""
 
@@ -106,10 +107,10 @@ def labels(path: Path, count: int) -> list[int]:
 
 def letter(text: Any, options: str, where: str) -> int:
     """The index of an answer letter."""
-    found = str(text).strip().upper()
-    if len(found) != 1 or found not in options:
+    name = str(text).strip().upper()
+    if len(name) != 1 or name not in options:
         raise DataError(f"{where}: answer {text!r} is not one of {', '.join(options)}")
-    return options.index(found)
+    return options.index(name)
 
 
 def index(value: Any, count: int, where: str, first: int = 0) -> int:

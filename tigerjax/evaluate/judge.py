@@ -1,4 +1,4 @@
-"""From generated text to right or wrong: one function a benchmark, of (text, gold)."""
+"""Whether a generated text is right: one function (text, gold) for each benchmark."""
 
 import re
 from typing import Any
@@ -13,24 +13,27 @@ def first_capital(text: str, gold: str) -> bool:
 
 
 def gsm8k(text: str, gold: str) -> bool:
-    """The number after "The answer is", else the last number, of what comes before a next question; commas are no
-    part of it, and 3.0 is 3."""
+    """The number after "The answer is", else the last number of the text, equals the gold number.
+
+    The text ends where the model goes on with another question. Commas in numbers are ignored, and 3.0 is 3."""
     text = text.split("Question:")[0]
-    _, said, after = text.rpartition("The answer is")
-    numbers = NUMBER.findall(after if said else text)
+    _, marker, after = text.rpartition("The answer is")
+    numbers = NUMBER.findall(after if marker else text)
     if not numbers:
         return False
-    found = (numbers[0] if said else numbers[-1]).replace(",", "")
-    return float(found) == float(gold)
+    answer = (numbers[0] if marker else numbers[-1]).replace(",", "")
+    return float(answer) == float(gold)
 
 
 def cmrc(text: str, golds: tuple[str, ...]) -> bool:
-    """What follows 答案是, up to a line's end, full stop or comma, equals an answer when punctuation, articles and
-    runs of spaces are taken off both; or equals it as it stands. OpenCompass's EMEvaluator."""
+    """The text after 答案是 equals one of the answers: exactly, or without punctuation, articles and extra spaces.
+
+    For the second comparison the text ends at the first line end, full stop or comma. This is OpenCompass's
+    EMEvaluator."""
     if "答案是" in text:
         text = text.split("答案是")[1]
-    found = _bare(text)
-    return found in {_bare(gold) for gold in golds} or found in golds
+    answer = _bare(text)
+    return answer in {_bare(gold) for gold in golds} or answer in golds
 
 
 def _bare(text: str) -> str:
@@ -39,11 +42,11 @@ def _bare(text: str) -> str:
 
 
 def code_of(prompt: str, text: str) -> str:
-    """The program of a completion: the prompt and the text up to what is no longer inside the function."""
+    """The program of a completion: the prompt, and the text up to the first line that is outside the function."""
     end = re.search(r"\n(?=[^\s#)\]}])", text)
     return prompt + (text[: end.start()] if end else text) + "\n"
 
 
 def never(text: str, gold: Any) -> bool:
-    """Of benchmarks that are judged elsewhere."""
+    """For benchmarks that are judged in another way."""
     raise AssertionError("judged by running the code, or by options")

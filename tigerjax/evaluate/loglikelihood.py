@@ -1,8 +1,8 @@
-"""Log-likelihoods of token sequences on one device or a mesh, in few static shapes.
+"""Log-likelihoods of token sequences, on one device or a mesh.
 
-A sequence is padded to the bucket of its own length and batches have a fixed number of rows, so a score does not depend
-on what else is scored; compilations are bounded by the number of buckets. Logits exist for a chunk of positions at a
-time, and columns past the vocabulary are -inf.
+There are few shapes: a sequence is padded to the bucket of its own length, and a batch has a fixed number of rows. So
+a score does not depend on what else is scored, and there is one compilation a bucket. Logits exist for a chunk of
+positions at a time; those of columns past the vocabulary are -inf.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,15 +11,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from tigerjax import mesh as mesh_axes
-from tigerjax.config import ComputeConfig, ModelConfig
+from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.mesh import in_mesh
+from tigerjax.model import families
 from tigerjax.model.attention import fitting
-from tigerjax.model.families import weight_shardings
-from tigerjax.model.llama import model as llama
+from tigerjax.model.layers import logits
 from tigerjax.sample.engine import bucket
 
 
@@ -38,32 +37,24 @@ class Score(NamedTuple):
     """Whether each of them is the argmax."""
 
 
-class Scorer:
+class LogLikelihoods:
     """A model that is asked for log-likelihoods; `traces` counts the shapes that were compiled."""
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        weights: Any,
-        compute: ComputeConfig,
-        *,
-        context: int,
-        rows: int = 8,
-        mesh: Mesh | None = None,
-    ):
-        """`context` is the longest sequence in tokens, `rows` the batch; weights are put on the mesh where there is
-        one."""
-        self.config, self.compute, self.context, self.rows, self.mesh = config, compute, context, rows, mesh
+    def __init__(self, model: Loaded, *, context: int, rows: int = 8):
+        """`context` is the longest sequence in tokens, `rows` the rows of a batch."""
+        self.config, self.compute, self.mesh = model.config, model.compute, model.mesh
+        self.context, self.rows, mesh = context, rows, model.mesh
         self.traces = 0
         ways = mesh_axes.row_ways(mesh)
         if rows < 1 or rows % ways:
             raise ConfigError(
                 f"batch of {rows} rows must be a multiple of the {ways} devices that share rows; change it"
             )
-        self.weights = weights
+        self.weights = model.weights
         self._jitted: Callable[..., Any] = jax.jit(self._run, static_argnums=4)
         if mesh is not None:
-            self.weights = jax.tree.map(jax.device_put, weights, weight_shardings(config, "llama", mesh))
+            cut = families.weight_shardings(model.config, families.of(model.config).KIND, mesh)
+            self.weights = jax.tree.map(jax.device_put, model.weights, cut)
             # Scores come back whole: every process reads all of them.
             whole = jax.jit(self._run, static_argnums=4, out_shardings=mesh_axes.sharding(mesh))
             self._jitted = in_mesh(mesh, whole)
@@ -109,15 +100,17 @@ class Scorer:
         self.traces += 1
         B, T = tokens_BT.shape
         at_BT = jnp.broadcast_to(jnp.arange(T), (B, T))
-        hidden_BTD: Any = llama.Llama(self.config, fitting(self.compute, T)).apply(
-            {"params": weights}, tokens_BT, at_BT, (at_BT < ends_B[:, None]).astype(jnp.int32), method="hidden"
+        hidden_BTD: Any = (
+            families.of(self.config)
+            .language_model(self.config, fitting(self.compute, T))
+            .apply({"params": weights}, tokens_BT, at_BT, (at_BT < ends_B[:, None]).astype(jnp.int32), method="hidden")
         )
         targets_BT = jnp.roll(tokens_BT, -1, axis=1)
         scored_BT = (at_BT + 1 >= firsts_B[:, None]) & (at_BT + 1 < ends_B[:, None])
 
         def step(sums: Any, part: Any) -> Any:
             hidden_BTD, targets_BT, scored_BT = part
-            logits_BTV = llama.logits(hidden_BTD, weights["head"], self.config)
+            logits_BTV = logits(hidden_BTD, weights["head"], self.config)
             # A comparison, not a gather: V may be split over devices.
             is_target_BTV = jnp.arange(logits_BTV.shape[-1]) == targets_BT[..., None]
             target_BT = jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1)

@@ -9,7 +9,7 @@ import functools
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,18 +97,18 @@ def _row(path: Path, number: int, line: str) -> dict[str, Any]:
 
 
 def _others(path: Path, rows: list[dict[str, Any]]) -> dict[tuple[str, str], tuple[str, ...]]:
-    found: dict[tuple[str, str], set[str]] = {}
+    by_task: dict[tuple[str, str], set[str]] = {}
     for row in rows:
-        found.setdefault((row["lang"], row["task"]), set()).update(row["answers"])
+        by_task.setdefault((row["lang"], row["task"]), set()).update(row["answers"])
     sidecar = path.with_name(ANSWERS_FILE)
     if sidecar.is_file():
         try:
             for lang, tasks in json.loads(sidecar.read_bytes()).items():
                 for task, answers in tasks.items():
-                    found.setdefault((lang, task), set()).update(answers)
+                    by_task.setdefault((lang, task), set()).update(answers)
         except (ValueError, AttributeError, TypeError) as error:
             raise DataError(f"{sidecar}: must be {{lang: {{task: [answer]}}}}: {error}") from error
-    return {where: tuple(sorted(answers)) for where, answers in found.items()}
+    return {where: tuple(sorted(answers)) for where, answers in by_task.items()}
 
 
 @functools.lru_cache(maxsize=64)
@@ -144,6 +144,16 @@ def true_reward(question: Question, text: str) -> float:
     if judge(question, text):
         return RIGHT_REWARD
     return EVASIVE_REWARD if is_evasive(question, text) else WRONG_REWARD
+
+
+def prompts(questions: Sequence[Question]) -> list[dict[str, Any]]:
+    """The questions as prompts for the sampler, in their order: {prompt_id, messages}."""
+    return [{"prompt_id": q.id, "messages": [{"role": "user", "content": q.prompt}]} for q in questions]
+
+
+def first_texts(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """{question id: text of the first candidate} of the sampler's records of `prompts`, as `accuracy` takes them."""
+    return {record["prompt_id"]: record["candidates"][0]["text"] for record in records}
 
 
 def accuracy(questions: Sequence[Question], texts: Mapping[str, str] | Sequence[str]) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Files on disk and in buckets: paths, manifests, lines of JSON, logs that grow, how progress is reported."""
+"""Owns files on the disk and in buckets: paths, manifests, JSONL, compression, logs, and how progress is reported."""

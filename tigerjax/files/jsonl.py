@@ -1,52 +1,41 @@
-"""JSONL and text files line by line: plain or zstandard, with file and line in every error, written by rename."""
+"""Files of lines, most of them JSONL: plain or compressed; every error names the file and the line.
+
+This is what the stack writes itself. Files that a user brings are read by `tigerjax.records`, which knows more formats.
+"""
 
 import contextlib
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tigerjax.errors import DataError
-from tigerjax.files import paths
+from tigerjax.files import packed, paths
 from tigerjax.files.manifest import canonical
 
 Record = dict[str, Any]
 OnBad = Callable[[DataError, bytes], None]
-At = Callable[[int], None]
-"""Is told how many bytes of a file have been read."""
+"""Called with the error of a broken record and the record's bytes; reading then goes on after it."""
+OnBytes = Callable[[int], None]
+"""Called with the number of bytes of a file, as it lies on the disk, that have been read."""
 
 BOM = b"\xef\xbb\xbf"
 
 
 @contextlib.contextmanager
-def open_lines(path: str | Path, at: At | None = None) -> Iterator[Iterable[bytes]]:
-    """The lines of a file, decompressed where its name ends in .zst. DataError when it cannot be read to its end."""
-    path = paths.of(path)
-    try:
-        raw = paths.reading(path)
-    except OSError as error:
-        paths.not_damage(error)
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    with raw:
-        if path.suffix != ".zst":
-            yield raw if at is None else _told(raw, raw, at)
-            return
-        import zstandard
+def open_lines(path: str | Path, on_bytes: OnBytes | None = None) -> Iterator[Iterable[bytes]]:
+    """The lines of a file, decompressed where its name ends in .zst, .gz or .xz.
 
-        try:
-            with zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as stream:
-                unzipped: Any = stream
-                lines = io.BufferedReader(unzipped)
-                yield lines if at is None else _told(lines, raw, at)
-        except zstandard.ZstdError as error:
-            raise DataError(f"{path}: not a whole zstandard file: {error}") from error
+    DataError when the file cannot be read, or when its compressed data stops before the end.
+    """
+    with packed.reading(paths.of(path)) as (lines, raw):
+        yield lines if on_bytes is None else _counted(lines, raw.tell, on_bytes)
 
 
-def _told(lines: Iterable[bytes], raw: io.BufferedReader, at: At) -> Iterator[bytes]:
+def _counted(lines: Iterable[bytes], tell: Callable[[], int], on_bytes: OnBytes) -> Iterator[bytes]:
     for line in lines:
         yield line
-        at(raw.tell())
+        on_bytes(tell())
 
 
 def decode(where: str, line: bytes) -> str:
@@ -60,21 +49,21 @@ def decode(where: str, line: bytes) -> str:
 
 
 def named(where: str, record: Record) -> str:
-    """A record's place with its id, where it has one."""
+    """`where`, followed by the record's id if it has one: what an error message begins with."""
     identity = record.get("id")
-    shown = repr(identity).encode("utf-8", "backslashreplace").decode()  # it may hold the half of a pair itself
+    shown = repr(identity).encode("utf-8", "backslashreplace").decode()  # an id may hold half of a surrogate pair
     return f"{where}: id {shown}" if isinstance(identity, str | int) and identity != "" else where
 
 
 def parse(where: str, text: str) -> Record:
-    """The JSON object of a line; DataError for anything else."""
+    """The JSON object that `text` holds; DataError for anything else."""
     try:
         record = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: broken JSON: {error.msg} at column {error.colno}") from error
     except RecursionError as error:
         raise DataError(f"{where}: broken JSON: nested too deep") from error
-    except ValueError as error:  # a number of more digits than Python converts
+    except ValueError as error:  # Python converts no number of more than 4,300 digits
         raise DataError(f"{where}: broken JSON: {error}") from error
     if not isinstance(record, dict):
         raise DataError(f"{where}: a JSON {type(record).__name__}, but each line must be an object")
@@ -86,28 +75,20 @@ def parse(where: str, text: str) -> Record:
     return record
 
 
-def read_jsonl(path: str | Path, *, on_bad: OnBad | None = None, at: At | None = None) -> Iterator[tuple[int, Record]]:
-    """(line number from 1, object) of each line of a .jsonl or .jsonl.zst file; lines of only spaces hold no record.
+def read_jsonl(path: str | Path) -> Iterator[tuple[int, Record]]:
+    """(line number from 1, object) of each line of a JSONL file; lines of only spaces hold no record.
 
-    A line that is not UTF-8 or not a JSON object raises DataError with file:line, or goes to `on_bad(error, line)`.
+    A line that is not UTF-8 or not a JSON object raises DataError with file:line.
     """
-    with open_lines(path, at) as lines:
+    with open_lines(path) as lines:
         for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                record = parse(where, decode(where, line.removeprefix(BOM) if number == 1 else line))
-            except DataError as error:
-                if on_bad is None:
-                    raise
-                on_bad(error, line)
-            else:
-                yield number, record
+            if line.strip():
+                where = f"{path}:{number}"
+                yield number, parse(where, decode(where, line.removeprefix(BOM) if number == 1 else line))
 
 
 def refuse_empty(path: str | Path, count: int) -> None:
-    """DataError for a file of no records: that is a mistake more often than meant."""
+    """DataError when a file gave `count` = 0 records: an empty input is nearly always a mistake."""
     if not count:
         raise DataError(
             f"{path}: is empty; leave it out or fill it (where a stage wrote it, its manifest.json says what was"
@@ -115,16 +96,19 @@ def refuse_empty(path: str | Path, count: int) -> None:
         )
 
 
-def write_jsonl(path: str | Path, records: Iterable[Record]) -> int:
-    """Writes one object a line (zstandard when the name ends in .zst), by rename; returns their number."""
-    count = 0
-    with contextlib.ExitStack() as stack:
-        out: Any = stack.enter_context(paths.writing(path := paths.of(path)))
-        if path.suffix == ".zst":
-            import zstandard
+def dumped(record: Record) -> bytes:
+    """The line that `write_jsonl` writes for a record, without its newline."""
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
 
-            out = stack.enter_context(zstandard.ZstdCompressor().stream_writer(out, closefd=False))
+
+def write_jsonl(path: str | Path, records: Iterable[Record]) -> int:
+    """Writes one object a line and returns their number. Compressed by zstandard when the name ends in .zst.
+
+    The file appears by rename once it is complete, so a reader never sees half of it.
+    """
+    count = 0
+    with packed.writing(paths.of(path)) as file:
         for record in records:
-            out.write(json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+            file.write(dumped(record) + b"\n")
             count += 1
     return count

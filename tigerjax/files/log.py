@@ -1,4 +1,4 @@
-"""Files that grow by lines, on a disk and in a bucket, where nothing is appended to."""
+"""Log files that grow line by line, on a disk and in a bucket, where a file cannot be appended to."""
 
 import os
 import time
@@ -7,15 +7,17 @@ from typing import Any
 
 from tigerjax.files import paths
 
-LAG_S = 30.0  # lines of a log are in the bucket after this time; it takes one write a second of an object at most
-SLOW_S = 3.0  # a log that takes longer to be written is written more seldom: for a tenth of the time at most
+LAG_S = 30.0  # a line is in the bucket after this time; a bucket accepts one write of an object a second
+SLOW_S = (
+    3.0  # a log that takes longer than this to write is written less often, so that writing takes a tenth of the time
+)
 
 
 class Log:
-    """A file to which lines are added; in a bucket it holds them at last after LAG_S, and after `flush`."""
+    """A file to which lines are added. In a bucket a line appears after LAG_S at the latest, or after `flush`."""
 
     def __init__(self, path: Path, lines: list[str] | None = None):
-        """Begins the file anew, with these lines, or goes on after the whole lines that it has."""
+        """Starts the file anew with `lines`; when that is None, goes on after the complete lines that it has."""
         self._path, self._written, self._took, self._fresh = path, time.monotonic(), 0.0, lines is not None
         self._file: Any = None
         if paths.on_bucket(path):
@@ -28,7 +30,7 @@ class Log:
         self.flush()
 
     def write(self, line: str) -> None:
-        """One line more."""
+        """Adds a line."""
         if self._file is not None:
             print(line, file=self._file, flush=True)
             return
@@ -38,7 +40,7 @@ class Log:
             self.flush()
 
     def flush(self) -> None:
-        """Until every line is in the file."""
+        """Returns when every line is in the file."""
         if self._file is not None:
             self._file.flush()
         elif self._fresh:
@@ -48,7 +50,7 @@ class Log:
             self._took = self._written - began
 
     def close(self) -> None:
-        """Flushes; nothing is written afterwards."""
+        """Flushes and closes the file."""
         self.flush()
         if self._file is not None:
             self._file.close()

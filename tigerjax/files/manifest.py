@@ -1,20 +1,21 @@
-"""What a stage read, did and wrote; atomic output folders; skip when nothing changed.
+"""Output folders that are whole or absent, each with a manifest.json of what was read, done and written.
 
-A stage is a block that writes a folder:
+A stage is a block of code that writes such a folder:
 
     with stage(out, name="dedup", config={...}, inputs=[path, ...], seed=0) as run:
-        if run.done:            # a manifest with the same config and input hashes is there already
+        if run.done:            # OUT is there already, made from the same config and inputs
             return run.manifest
         ...                     # write files under run.tmp
         run.counts = {"in": 10, "out": 8, "dropped": {"exact": 2}}
 
-Work goes on in OUT.partial (what an interrupted run left there is redone). On success it becomes `out` by rename, with
-manifest.json inside; on any exception nothing of `out` changes. An `out` in a bucket is made in a temporary folder of
-the disk and uploaded, manifest.json last. Only an earlier result of the same stage is ever replaced: a folder that
-holds anything else is refused.
+The block writes into the folder OUT.partial. When it ends, manifest.json is added and the folder is renamed to OUT.
+When it fails, OUT stays as it was. An interrupted run starts again from the beginning. For an OUT in a bucket the block
+writes into a temporary folder on the disk, which is then uploaded, manifest.json last. A stage replaces its own earlier
+result and nothing else: an OUT that holds other files is refused.
 
-A folder that takes long, and goes on after an interruption, is moved into run.tmp by a rename. In a bucket it is made
-where it stays, in `run.in_place("name")`: an earlier result of the stage goes before that, and not at the end.
+Some stages take long and must go on after an interruption. Such a stage works in a folder of its own beside OUT, and
+moves it into run.tmp when it is complete. Nothing can be moved in a bucket. There the stage writes into
+`run.in_place("name")`, which is OUT/name itself, so an earlier result in OUT is removed when the work begins.
 """
 
 import contextlib
@@ -36,28 +37,30 @@ BEGUN = f"{FILE}{paths.BEGUN}"
 HASHED_BYTES = 1 << 20  # at one time: enough that Python costs nothing beside sha256
 
 
-def sha256(path: str | Path, told: Callable[[int], None] = lambda _: None) -> str:
-    """Of a file's bytes, or of a folder: the hash of its files' names and hashes in sorted order. `told` hears of each
-    piece's bytes."""
+def sha256(path: str | Path, on_bytes: Callable[[int], None] = lambda _: None) -> str:
+    """The hash of a file's bytes. For a folder: the hash of the names and hashes of its files, in sorted order.
+
+    `on_bytes` is called with the size of each piece that has been hashed.
+    """
     path = paths.of(path)
     total = hashlib.sha256()
     if path.is_dir():
         for f in sorted(path / name for name in paths.sizes(path)):
             if f.name not in (FILE, BEGUN):
-                total.update(f"{f.relative_to(path)}\0{sha256(f, told)}\n".encode())
+                total.update(f"{f.relative_to(path)}\0{sha256(f, on_bytes)}\n".encode())
         return total.hexdigest()
     with paths.reading(path) as file:
         while piece := file.read(HASHED_BYTES):
             total.update(piece)
-            told(len(piece))
+            on_bytes(len(piece))
     return total.hexdigest()
 
 
 def size(path: str | Path) -> int:
-    """Bytes of a file, or of the files that `sha256` reads of a folder."""
+    """The bytes that `sha256` reads of a file or folder."""
     path = paths.of(path)
     if path.is_dir():
-        return sum(found for name, found in paths.sizes(path).items() if Path(name).name not in (FILE, BEGUN))
+        return sum(count for name, count in paths.sizes(path).items() if Path(name).name not in (FILE, BEGUN))
     return paths.size(path)
 
 
@@ -67,12 +70,12 @@ def canonical(value: Any) -> bytes:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """A reader sees the old file or the new one, and never half of it."""
+    """Writes a JSON file whole: a reader sees the old file or the new one, and never half of it."""
     paths.write_text(paths.of(path), json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n")
 
 
 def read(folder: str | Path, *, file: str = FILE) -> dict[str, Any] | None:
-    """The manifest of a folder; None when there is none, so the folder is absent or partial."""
+    """The manifest of a folder; None where there is none, which means that the folder is absent or not complete."""
     path = paths.of(folder) / file
     if not path.is_file():
         return None
@@ -83,7 +86,7 @@ def read(folder: str | Path, *, file: str = FILE) -> dict[str, Any] | None:
 
 
 class Stage:
-    """Handed to the body of `stage`: where to write, and what to say about it."""
+    """What the block of a stage works with: it writes below `tmp` and sets `counts` and `figures` for the manifest."""
 
     def __init__(self, tmp: Path, manifest: dict[str, Any] | None, begin: Callable[[], Path] | None = None):
         self.tmp = tmp
@@ -95,15 +98,17 @@ class Stage:
         self._begin = begin
 
     def in_place(self, name: str) -> Path:
-        """A folder of a result in a bucket that is written where it stays; what an interrupted stage with the same
-        config and inputs has written of it is there."""
+        """The folder OUT/NAME of a result in a bucket, to be written where it stays.
+
+        It holds what an interrupted run of the same stage, config and inputs has already written.
+        """
         assert self._begin is not None, "a stage that is done, or another process's, writes nothing"
         self.kept = name
         return self._begin() / name
 
 
 def refuse(out: Path, name: str, there: Mapping[str, Any] | None) -> None:
-    """ConfigError when `out` holds anything but a result of stage `name`; `there` is the manifest of what it holds."""
+    """ConfigError when `out` holds anything but a result of stage `name`; `there` is the manifest found in it."""
     made_by = (there or {}).get("stage")
     if made_by != name and out.exists() and (not out.is_dir() or any(out.iterdir())):
         what = f"the result of stage {made_by!r}" if made_by else "files that no stage wrote"
@@ -120,7 +125,7 @@ def stage(
     seed: int | None = None,
     hashing: Callable[[int, int], None] | None = None,
 ) -> Iterator[Stage]:
-    """See the module docstring. `hashing(done, all)` is told of the inputs' bytes that were hashed.
+    """Gives the block its `Stage`, as the module's docstring shows; `hashing(done, all)` reports the hashing of inputs.
 
     Raises DataError for an input that does not exist or counts that do not balance, and ConfigError for an `out` that
     holds something else.
@@ -133,7 +138,7 @@ def stage(
             raise ConfigError(f"{path} is an input and lies in the output {out}; give another output folder")
     hashed, size_of_all = 0, sum(map(size, inputs)) if hashing else 0
 
-    def told(count: int) -> None:
+    def on_bytes(count: int) -> None:
         nonlocal hashed
         hashed += count
         if hashing is not None:
@@ -144,11 +149,11 @@ def stage(
         "version": tigerjax.__version__,
         "config": json.loads(canonical(config)),
         "config_sha256": hashlib.sha256(canonical(config)).hexdigest(),
-        "inputs": [{"path": str(p), "sha256": sha256(p, told)} for p in inputs],
+        "inputs": [{"path": str(p), "sha256": sha256(p, on_bytes)} for p in inputs],
         "seed": seed,
     }
     old = read(out)
-    begun = read(out, file=BEGUN) if paths.on_bucket(out) else None  # by an upload, or a stage, that was cut short
+    begun = read(out, file=BEGUN) if paths.on_bucket(out) else None  # of an interrupted upload
     refuse(out, name, old or begun)
     if old is not None and all(old.get(k) == v for k, v in wanted.items()):
         yield Stage(out, old)
@@ -156,7 +161,8 @@ def stage(
 
     def begin() -> Path:
         if old is not None or begun is None or any(begun.get(k) != v for k, v in wanted.items()):
-            # Until all that was there is gone it is not what an interrupted stage of this config has left.
+            # BEGUN names the config only after the old files are gone: otherwise an interruption here would make them
+            # look like the work of this config.
             paths.begin(out, canonical({"stage": name}), commit=FILE)
             write_json(out / BEGUN, wanted)
         return out

@@ -1,12 +1,12 @@
 """Paths on a disk and in a Google Cloud Storage bucket, by the same methods.
 
-`of("runs/x")` is a pathlib.Path, and `of("gs://bucket/x")` an etils path that has its methods; what the builtin `open`,
-`os` and `shutil` do for a disk is here for both. A bucket differs from a disk in three ways:
+`of("runs/x")` is a pathlib.Path, and `of("gs://bucket/x")` is an etils path, which has the same methods. What the
+builtin `open`, `os` and `shutil` do for a disk, this module does for both. A bucket differs from a disk in three ways:
 
-- It renames no folder. A folder that must be whole or absent has a *commit file*: written last, removed first, and a
-  folder without it is not there.
-- It appends to nothing: `tigerjax.files.log` keeps the lines and writes the object again.
-- It writes an object whole or not at all, so that no object needs a second name while it is written.
+- It cannot rename a folder. A folder that must be whole or absent therefore has a *commit file*, which is written last
+  and removed first. A folder without its commit file counts as absent.
+- It cannot append to a file. `tigerjax.files.log` keeps the lines in memory and writes the whole object again.
+- It writes an object whole or not at all. So an object needs no second name while it is written.
 """
 
 import contextlib
@@ -27,17 +27,17 @@ from tigerjax.errors import BucketError, BucketRefused, ConfigError, TigerjaxErr
 
 SCHEME = "gs://"
 COLLAPSED = "gs:/"  # what pathlib leaves of it
-# etils would take TensorFlow's client where that is installed: seconds to import, and no stand-in for its server. It
-# looks at this once, at the first path of any kind.
+# etils would use TensorFlow's client where that is installed. That takes seconds to import, and the tests have no
+# stand-in for its server. etils looks at the variable once, at the first path of any kind.
 os.environ["EPATH_USE_TF"] = "false"
-# gcsfs would ask a second service, by gRPC, what kind each bucket is.
+# gcsfs would otherwise ask a second service, by gRPC, for the kind of each bucket.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 
 CLIENTS = ("aiohttp", "gcsfs", "google", "requests")  # whose errors are the bucket's
 REFUSALS = ("Forbidden: ", "PERMISSION_DENIED", "UNAUTHENTICATED", "Invalid Credentials")
-OUTAGES = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")  # as TensorStore says it
-BEGUN = ".begun"  # what a commit file is called in a bucket while its folder is uploaded
-READ_BYTES = 16 << 20  # of one request of a file that is read from its beginning to its end
+OUTAGES = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")  # in TensorStore's messages
+BEGUN = ".begun"  # added to the commit file's name in a bucket while its folder is uploaded
+READ_BYTES = 16 << 20  # one request, when a file is read from its beginning to its end
 BUFFER_BYTES = 1 << 18
 
 
@@ -47,7 +47,7 @@ def on_bucket(path: str | os.PathLike[str]) -> bool:
 
 
 def of(path: str | os.PathLike[str]) -> Path:
-    """The path, for reading and writing where it lies. ConfigError without a bucket's name, or without a client."""
+    """A path on the disk or in a bucket. ConfigError when the bucket has no name, or gcsfs is not installed."""
     if not on_bucket(path):
         return Path(path)
     place = os.fspath(path).removeprefix("gs:").strip("/")
@@ -56,17 +56,17 @@ def of(path: str | os.PathLike[str]) -> Path:
     _client()
     from etils import epath
 
-    found: Any = epath.Path(SCHEME + place)
-    return found
+    path_in_bucket: Any = epath.Path(SCHEME + place)
+    return path_in_bucket
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:
-    """`of`, from the root of the disk; a path in a bucket is that already."""
+    """`of`, with a path on the disk made absolute."""
     return of(path) if on_bucket(path) else Path(path).absolute()
 
 
 def resolved(path: str | os.PathLike[str]) -> Path:
-    """`absolute`, links of the disk followed."""
+    """`absolute`, with the links of the disk followed."""
     return of(path) if on_bucket(path) else Path(path).resolve()
 
 
@@ -81,7 +81,7 @@ def need_disk(what: str, path: str | os.PathLike[str] | None) -> None:
 
 
 def names(folder: Path) -> list[str]:
-    """What lies right below a folder; empty when there is none. A bucket that does not answer is an error."""
+    """The names directly below a folder; empty when there is none. A bucket that does not answer is an error."""
     if not on_bucket(folder):
         return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
     try:
@@ -106,7 +106,7 @@ def size(path: Path) -> int:
 
 
 def stamp(path: Path) -> str:
-    """Changes whenever a file is written, or in a bucket one below a folder, and is found without reading any."""
+    """A text that changes whenever the file is written; nothing is read for it. In a bucket a folder has one too."""
     if not on_bucket(path):
         stat = path.stat()
         return f"{stat.st_size} {stat.st_mtime_ns}"
@@ -134,10 +134,10 @@ def part(path: Path, start: int, stop: int) -> bytes:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """A file to be written whole: a reader sees the old one or the new one, and never half of it."""
+    """Opens a file that appears whole: a reader sees the old one or the new one, and never half of it."""
     if on_bucket(path):
         with tempfile.TemporaryDirectory() as folder:
-            made = Path(folder) / path.name  # from whose ending the client takes the object's type: a page is shown
+            made = Path(folder) / path.name  # the client takes the object's type from the ending, so .html is shown
             with open(made, "wb") as file:
                 yield file
             _client().put_file(str(made), _key(path))
@@ -158,12 +158,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def whole_lines(path: Path) -> list[bytes]:
-    """Lines of a file that is there or not; a last one that was cut short is left out."""
+    """The complete lines of a file, none where it does not exist; a last line without its newline is left out."""
     return path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
 
 
 def remove(folder: Path, *, commit: str) -> None:
-    """Takes a folder away; when that is interrupted, what is left of it is not taken for a whole one."""
+    """Removes a folder. If that is interrupted, what is left has no commit file and so counts as absent."""
     if on_bucket(folder):
         (folder / commit).unlink(missing_ok=True)
         clear(folder)
@@ -174,7 +174,7 @@ def remove(folder: Path, *, commit: str) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Takes away what is in the way, if anything is: a folder that nobody reads."""
+    """Removes a folder, if it exists, that nobody reads; unlike `remove` it may leave half of it when interrupted."""
     if not on_bucket(folder):
         shutil.rmtree(folder, ignore_errors=True)
     elif sizes(folder):
@@ -182,7 +182,7 @@ def clear(folder: Path) -> None:
 
 
 def rename(folder: Path, target: Path, *, commit: str) -> None:
-    """Gives a folder another name, at which nothing is; in a bucket object by object, `commit` first."""
+    """Renames a folder to a name that is free. In a bucket it moves each object, `commit` first."""
     if not on_bucket(folder):
         os.replace(folder, target)
         return
@@ -192,20 +192,23 @@ def rename(folder: Path, target: Path, *, commit: str) -> None:
             _client().mv([f"{_key(folder)}/{name}" for name in some], [f"{_key(target)}/{name}" for name in some])
 
 
-def begin(target: Path, said: bytes, *, commit: str, kept: str = "") -> None:
-    """Takes away what a folder of a bucket holds, but for its folder `kept`; until there is a `commit` again,
-    COMMIT.begun says whose folder it is going to be."""
+def begin(target: Path, owner: bytes, *, commit: str, kept: str = "") -> None:
+    """Empties a folder in a bucket, but for its folder `kept`, before it is written anew.
+
+    Until the folder has its `commit` file again, the file COMMIT.begun holds `owner`: who is writing it.
+    """
     begun = target / f"{commit}{BEGUN}"
-    begun.write_bytes(said)
+    begun.write_bytes(owner)
     (target / commit).unlink(missing_ok=True)
     if old := [n for n in sizes(target) if n != begun.name and not (kept and n.startswith(f"{kept}/"))]:
         _client().rm([f"{_key(target)}/{name}" for name in old])
 
 
 def publish(built: Path, target: Path, *, commit: str, kept: str = "") -> None:
-    """Puts a finished folder of the disk in the place of `target`: a rename, or an upload with `commit` last.
+    """Puts a finished folder of the disk in the place of `target`, by a rename or by an upload with `commit` last.
 
-    What a bucket has below TARGET/KEPT was written there and stays."""
+    TARGET/KEPT in a bucket was written where it is, and stays.
+    """
     if not on_bucket(target):
         shutil.rmtree(target, ignore_errors=True)
         os.replace(built, target)
@@ -223,8 +226,11 @@ def upload(folder: Path, target: Path, *, last: str = "") -> None:
 
 
 def fetched(path: Path, sha256: str = "") -> Path:
-    """A file or folder for a reader that knows disks only: from a bucket it is copied, once, to
-    $XDG_CACHE_HOME/tigerjax. Where its sha256 is known the bucket is not asked whether it has changed."""
+    """The same file or folder on the disk, for a library that cannot read from a bucket.
+
+    A copy is made once, in $XDG_CACHE_HOME/tigerjax, and again when the bucket's has changed. Where its sha256 is known
+    the bucket is not asked for that.
+    """
     if not on_bucket(path):
         return path
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tigerjax"
@@ -241,7 +247,7 @@ def fetched(path: Path, sha256: str = "") -> Path:
                 _client().get_file(_key(path), str(copy))
             try:
                 os.replace(copy, place)
-            except OSError:  # a folder does not replace one, which another process has made meanwhile
+            except OSError:  # a folder cannot replace the one that another process has made meanwhile
                 if not place.is_dir():
                     raise
     return place
@@ -255,48 +261,55 @@ def matching(pattern: str | os.PathLike[str]) -> list[Path]:
 
 
 def trouble(error: BaseException) -> BucketError | None:
-    """What an error of a bucket's client means: that it refused or did not answer; None for all other errors."""
+    """The error to raise when a bucket refused or did not answer; None when the error is of another kind."""
     if not _client.cache_info().currsize:
         return None
-    said = " ".join(str(error).split())[:300] or type(error).__name__
+    message = " ".join(str(error).split())[:300] or type(error).__name__
     missing = isinstance(error, FileNotFoundError) and error.errno is None  # gcsfs sets none, a disk does
-    if missing or getattr(error, "code", None) in (401, 403) or any(word in said for word in REFUSALS):
-        return BucketRefused(f"the bucket refused: {said}; look at its name, and at what this account may do there")
-    if type(error).__module__.partition(".")[0] in CLIENTS or any(word in said for word in OUTAGES):
-        return BucketError(f"the bucket did not answer: {said}; start again")
+    if missing or getattr(error, "code", None) in (401, 403) or any(word in message for word in REFUSALS):
+        return BucketRefused(f"the bucket refused: {message}; look at its name, and at what this account may do there")
+    if type(error).__module__.partition(".")[0] in CLIENTS or any(word in message for word in OUTAGES):
+        return BucketError(f"the bucket did not answer: {message}; start again")
     return None
 
 
 def not_damage(error: BaseException) -> None:
-    """Raises the `trouble` that an error stands for, so that it is not taken for damage; an object may be missing."""
-    if not isinstance(error, FileNotFoundError) and (found := trouble(error)) is not None:
-        raise found from error
+    """Raises the `trouble` that an error stands for, if any: a file is not damaged because its bucket did not answer.
+
+    A missing object is no trouble here.
+    """
+    if not isinstance(error, FileNotFoundError) and (meant := trouble(error)) is not None:
+        raise meant from error
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
-    """An error of a bucket's client leaves as the `trouble` that it stands for: where another process, or another
-    library's error, carries its text alone."""
+def bucket_errors() -> Iterator[None]:
+    """Turns an error of a bucket's client into the `trouble` that it stands for.
+
+    For places where the error passes through another process or library, which keeps its text and loses its type.
+    """
     try:
         yield
     except Exception as error:
-        if isinstance(error, TigerjaxError) or (found := trouble(error)) is None:
+        if isinstance(error, TigerjaxError) or (meant := trouble(error)) is None:
             raise
-        raise found from error
+        raise meant from error
 
 
 def _key(path: Path) -> str:
-    """BUCKET/NAME, as the client wants it."""
+    """BUCKET/NAME, which is how the client names an object."""
     return str(path).removeprefix(SCHEME)
 
 
 @functools.cache
 def _client() -> Any:
-    """fsspec's client of Cloud Storage, the one that etils uses too; it remembers no listing, as TensorStore and other
-    hosts write beside it."""
+    """fsspec's client of Cloud Storage, which etils uses too.
+
+    It caches no listing, since TensorStore and other hosts write to the same folders.
+    """
     if importlib.util.find_spec("gcsfs") is None:
         raise ConfigError("paths that begin with gs:// need gcsfs; `pip install gcsfs`, or mount the bucket by gcsfuse")
-    for name in ("gcsfs", "fsspec"):  # they log what they raise
+    for name in ("gcsfs", "fsspec"):  # they log errors that they also raise
         logging.getLogger(name).setLevel(logging.CRITICAL)
     import fsspec
 

@@ -1,6 +1,8 @@
-"""How long work tells its caller how far it is; who shows it (a bar, plain lines) is the command's business."""
+"""How long work reports its progress. The command decides how that is shown: as a bar or as plain lines."""
 
 from collections.abc import Callable
 
-Progress = Callable[[str, str], Callable[[int, int], None]]
-"""Of (what, unit), such as ("sampled", "prompts"): a function of (done, all). `all` is 0 where nobody knows it."""
+Advance = Callable[[int, int], None]
+"""Called with (done, all) as work goes on. `all` is 0 where it is not known."""
+Progress = Callable[[str, str], Advance]
+"""Called with (what, unit), such as ("sampled", "prompts"); returns the function to be called as work goes on."""

@@ -1,21 +1,179 @@
-"""The model families there are; no other file outside a family's folder names one."""
+"""The model families that there are, and how each is found: by a model's config, by a checkpoint's kind, by a Hugging
+Face folder. No other file outside a family's own folder names a family.
+
+A new family is a folder beside `llama/` that offers what `Family` lists, and its name in FAMILIES.
+"""
 
 import functools
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
-from tigerjax.config import ComputeConfig, ModelConfig
+from tigerjax.config import FLOAT32, ComputeConfig, Dtype, ModelConfig
+from tigerjax.errors import ConfigError
 from tigerjax.mesh import logical_rules
-from tigerjax.model.llama import model as llama
-from tigerjax.model.llama.reward import Reward
+from tigerjax.model import hf_config, layers, llama, stack
+from tigerjax.model.cache import Cache
+from tigerjax.model.hf_config import HfConfig, TokenizerIds
+from tigerjax.model.layers import Weights
+from tigerjax.model.weights import ReadRows, Row
+
+
+class Family(Protocol):
+    """What a family's folder offers to other rooms, in its `__init__`."""
+
+    CONFIG: type[ModelConfig]
+    """The class of its sizes: no two families share one."""
+    KIND: str
+    """What meta.json calls a checkpoint of its language model."""
+    REWARD_KIND: str
+    HF_MODEL_TYPE: str
+    """`model_type` in a Hugging Face config.json; the next two are its `architectures`."""
+    HF_LANGUAGE: str
+    HF_REWARD: str
+
+    def language_model(self, config: ModelConfig, compute: ComputeConfig, run: stack.Runner = ...) -> nn.Module:
+        """A module from (tokens_BT, positions_BT, segment_ids_BT) to logits_BTV. Its method `hidden` gives x_BTD, which
+        times the weight `head` is the logits."""
+
+    def reward_model(self, config: ModelConfig, compute: ComputeConfig, run: stack.Runner = ...) -> nn.Module:
+        """A module from the same to scores_BT."""
+
+    def reward_from_language(self, weights: Weights, key: jax.Array) -> Weights:
+        """Weights of a reward model that starts from a language model's."""
+
+    def prefill(
+        self,
+        weights: Weights,
+        config: ModelConfig,
+        compute: ComputeConfig,
+        tokens_BT: jax.Array,
+        segment_ids_BT: jax.Array,
+        *,
+        max_len: int,
+    ) -> tuple[jax.Array, Cache]:
+        """(logits_BV after each prompt, its cache of `max_len` slots)."""
+
+    def decode_step(
+        self,
+        weights: Weights,
+        config: ModelConfig,
+        compute: ComputeConfig,
+        cache: Cache,
+        token_B: jax.Array,
+        position_B: jax.Array,
+    ) -> tuple[jax.Array, Cache]:
+        """(logits_BV after one more token a row, the cache with it)."""
+
+    def parameter_count(self, config: ModelConfig) -> int:
+        """All weights of the language model."""
+
+    def layer_weights(self, config: ModelConfig) -> int:
+        """Weights of the matrices of one layer."""
+
+    def end_weights(self, config: ModelConfig) -> int:
+        """Weights of embedding and head."""
+
+    def model_flops(self, config: ModelConfig, *, tokens: float, seq_len: int) -> float:
+        """Floating-point operations of a forward and backward pass."""
+
+    def saved_features(self, config: ModelConfig) -> dict[str, int]:
+        """Numbers that a layer holds for each token under each checkpoint_name."""
+
+    def recomputed_weights(self, config: ModelConfig, *, seq_len: int) -> dict[str, int]:
+        """Weights whose products are computed again where a checkpoint_name is not saved."""
+
+    def from_hf_config(self, read: dict[str, Any], path: Path, *, reward: bool) -> HfConfig:
+        """What a config.json says; refuses what the family does not compute."""
+
+    def to_hf_config(
+        self,
+        config: ModelConfig,
+        *,
+        reward: bool,
+        rows: int,
+        dtype: str,
+        ids: TokenizerIds,
+        extra: dict[str, Any],
+    ) -> dict[str, Any]:
+        """The content of a config.json."""
+
+    def hf_rows(self, config: ModelConfig, *, rows: int, reward: bool = False) -> list[Row]:
+        """Every weight beside its Hugging Face tensors. The embedding comes first, the head or the score last."""
+
+    def hf_buffer(self, name: str, config: ModelConfig) -> np.ndarray | None:
+        """What a tensor must hold that follows from the config and is no weight; None for other names."""
+
+    def numpy_logits(
+        self, tensors: ReadRows, config: ModelConfig, spec: list[Row], ids_T: np.ndarray, dtype: Dtype
+    ) -> np.ndarray:
+        """logits_TV of a Hugging Face folder's tensors, computed in numpy."""
+
+    def layered_logits(
+        self, arrays: dict[str, Any], config: ModelConfig, ids_T: np.ndarray, dtype: Dtype
+    ) -> np.ndarray:
+        """logits_TV of a checkpoint, computed by the family's layers and read a layer at a time."""
+
+
+FAMILIES: tuple[Family, ...] = (llama,)
+
+
+def of(config: ModelConfig) -> Family:
+    """The family that a model of these sizes belongs to."""
+    for family in FAMILIES:
+        if type(config) is family.CONFIG:
+            return family
+    raise ConfigError(f"no model family has sizes of type {type(config).__name__}; add it to FAMILIES")
+
+
+def of_kind(kind: str) -> Family:
+    """The family of a checkpoint whose meta.json says `kind`."""
+    for family in FAMILIES:
+        if kind in (family.KIND, family.REWARD_KIND):
+            return family
+    kinds = [kind for family in FAMILIES for kind in (family.KIND, family.REWARD_KIND)]
+    raise ConfigError(f"a checkpoint of kind {kind!r} cannot be used here; needs one of {', '.join(kinds)}")
+
+
+def is_reward(kind: str) -> bool:
+    """Whether a checkpoint of this kind is a reward model, and not a language model."""
+    return kind == of_kind(kind).REWARD_KIND
+
+
+def architecture(kind: str) -> str:
+    """What Hugging Face calls a model whose checkpoint is of this kind."""
+    return of_kind(kind).HF_REWARD if is_reward(kind) else of_kind(kind).HF_LANGUAGE
+
+
+def model_config(kind: str, fields: dict[str, Any]) -> ModelConfig:
+    """The sizes in a checkpoint's meta.json: `fields` is what `dataclasses.asdict` wrote there."""
+    try:
+        return of_kind(kind).CONFIG(**fields)
+    except TypeError as error:
+        raise ConfigError(f"model config {sorted(fields)} does not fit a {kind} model: {error}") from error
 
 
 def weight_shardings(config: ModelConfig, kind: str, mesh: Mesh) -> Any:
-    """A NamedSharding for every weight of a model of this kind ("llama", "reward"), as training cuts it."""
-    compute = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1)
-    model = (llama.Llama if kind == "llama" else Reward)(config, compute)
-    boxed = jax.eval_shape(functools.partial(llama.init, model), jax.random.key(0))
+    """A NamedSharding for every weight of a model whose checkpoint is of this kind, as training cuts it."""
+    family = of_kind(kind)
+    model = (family.reward_model if is_reward(kind) else family.language_model)(config, FLOAT32)
+    boxed = jax.eval_shape(functools.partial(layers.init, model), jax.random.key(0))
     return nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, logical_rules())
+
+
+def read_hf_config(folder: Path) -> HfConfig:
+    """config.json of a Hugging Face folder, read by the family that it names."""
+    read = hf_config.read_json(folder)
+    named = (read.get("architectures") or [None])[0]
+    for family in FAMILIES:
+        if read.get("model_type") == family.HF_MODEL_TYPE and named in (None, family.HF_LANGUAGE, family.HF_REWARD):
+            return family.from_hf_config(read, folder / "config.json", reward=named == family.HF_REWARD)
+    readable = [name for family in FAMILIES for name in (family.HF_LANGUAGE, family.HF_REWARD)]
+    raise ConfigError(
+        f"{folder / 'config.json'}: {read.get('model_type')} {named} is not a model that can be read; needs"
+        f" {' or '.join(readable)}"
+    )

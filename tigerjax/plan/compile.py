@@ -17,10 +17,9 @@ from tigerjax.config import RunConfig
 from tigerjax.data.rows import Batch
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import in_mesh, make_mesh, sharding
-from tigerjax.model import stack
+from tigerjax.model import families, stack
 from tigerjax.plan import flags
 from tigerjax.plan.topology import Topology, describe
-from tigerjax.train.metrics import model_flops
 from tigerjax.train.objective import Objective, token_objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.state import abstract_state
@@ -64,7 +63,7 @@ class PlannedStep(NamedTuple):
     tokens: int
     """Of one step, on all devices together."""
     flops: float
-    """Model FLOPs of one step, on all devices together: `tigerjax.train.metrics.model_flops`."""
+    """Model FLOPs of one step, on all devices together: `model_flops` of the family."""
 
 
 def token_step(config: RunConfig, mesh: Mesh) -> PlannedStep:
@@ -72,7 +71,7 @@ def token_step(config: RunConfig, mesh: Mesh) -> PlannedStep:
     rows, dtypes = (config.batch_rows, config.data.seq_len), {"weights_BT": np.float32}
     batch = abstract_batch(Batch, {name: (rows, dtypes.get(name, np.int32)) for name in Batch._fields}, mesh)
     tokens = math.prod(rows)
-    flops = model_flops(config.model, tokens=tokens, seq_len=config.data.seq_len)
+    flops = families.of(config.model).model_flops(config.model, tokens=tokens, seq_len=config.data.seq_len)
     return PlannedStep(token_objective(config, mesh), batch, tokens, flops)
 
 

@@ -28,10 +28,9 @@ from tigerjax import config as config_lib
 from tigerjax.config import MeshConfig, PipelineConfig, Remat, RunConfig
 from tigerjax.errors import ConfigError
 from tigerjax.files import manifest
-from tigerjax.model import stack
+from tigerjax.model import families, stack
 from tigerjax.plan import flags
 from tigerjax.plan.topology import Topology
-from tigerjax.train.metrics import model_flops
 
 MAX_TENSOR = 8
 """With a larger degree, sending a layer's activations takes longer than computing them, on every chip here."""
@@ -134,7 +133,7 @@ def _divisors(n: int) -> list[int]:
 def least_memory(c: RunConfig) -> float:
     """Bytes that one device holds when the forward pass ends: state, and what the policy saves of each layer."""
     m, model = c.mesh, c.model
-    layers, ends = layer_weights(c), 2 * model.padded_vocab_size * model.model_dim
+    layers, ends = families.of(model).layer_weights(model), families.of(model).end_weights(model)
     held = layers * model.num_layers / (m.stage * m.fsdp * m.tensor) + ends / (m.fsdp * m.tensor)
     # float32 weight and second moment, the first moment, and float32 sums of the gradient over micro-batches
     bytes_a_weight = 8 + SIZES[c.optim.first_moment_dtype] + (4 if c.optim.accumulate > 1 else 0)
@@ -143,28 +142,10 @@ def least_memory(c: RunConfig) -> float:
     return held * bytes_a_weight + saved
 
 
-def layer_weights(c: RunConfig) -> int:
-    """Matrix weights of one layer."""
-    model = c.model
-    attention = 2 * model.model_dim * model.head_dim * (model.num_heads + model.num_kv_heads)
-    return attention + 3 * model.model_dim * model.mlp_dim
-
-
 def kept_per_token(c: RunConfig, names: Sequence[str]) -> float:
     """Bytes of one token and layer that these checkpoint_names of model/stack.py hold."""
-    model = c.model
-    heads, kv = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
-    values = {
-        stack.BLOCK_IN: model.model_dim,
-        stack.QUERY: heads,
-        stack.KEY: kv,
-        stack.VALUE: kv,
-        stack.ATTENTION_OUT: heads,
-        stack.RESIDUAL: model.model_dim,
-        stack.GATE: model.mlp_dim,
-        stack.UP: model.mlp_dim,
-    }
-    return SIZES[c.compute.dtype] * sum(values.get(name, 0) for name in names)
+    features = families.of(c.model).saved_features(c.model)
+    return SIZES[c.compute.dtype] * sum(features.get(name, 0) for name in names)
 
 
 def on_device(c: RunConfig) -> tuple[str, ...]:
@@ -178,16 +159,17 @@ def on_device(c: RunConfig) -> tuple[str, ...]:
 def least_seconds(c: RunConfig, topology: Topology) -> float:
     """A rough time of a step: products at peak, recomputation, bubble, and the traffic that these do not hide. Only the
     order of the candidates uses it; no figure of a plan comes from here."""
-    chip, m, model = topology.chip, c.mesh, c.model
+    chip, m, model, family = topology.chip, c.mesh, c.model, families.of(c.model)
+    layer_weights = family.layer_weights(model)
     tokens = c.batch_rows * c.data.seq_len
-    compute = model_flops(model, tokens=tokens, seq_len=c.data.seq_len) / topology.devices / chip.device_flops
-    again = run_again(c) / layer_weights(c)
+    compute = family.model_flops(model, tokens=tokens, seq_len=c.data.seq_len) / topology.devices / chip.device_flops
+    again = run_again(c) / layer_weights
     compute *= 1 + again / 3
     if m.stage > 1:
         ticks = c.pipeline.rounds * c.pipeline.microbatches
         compute *= (ticks + m.stage - 1) / ticks
     # Weights gathered for forward and backward, gradients scattered: 2 bytes each, once a micro-batch.
-    gathered = 6 * layer_weights(c) * model.num_layers / (m.stage * m.tensor) * (m.fsdp - 1) / m.fsdp
+    gathered = 6 * layer_weights * model.num_layers / (m.stage * m.tensor) * (m.fsdp - 1) / m.fsdp
     gathered *= c.optim.accumulate
     # Activations gathered and scattered twice a layer and pass (sequence parallelism): forward, backward, again.
     share = tokens / (m.data * m.fsdp) * model.num_layers / m.stage
@@ -204,13 +186,10 @@ def least_seconds(c: RunConfig, topology: Topology) -> float:
 
 def run_again(c: RunConfig) -> int:
     """How many weights of a layer have products that the backward pass computes a second time. Attention itself counts
-    as the weights that would cost as much: N x H x T (causal)."""
-    model, kept = c.model, (*on_device(c), *stack.OFFLOADED.get(c.compute.remat, ()))
-    qkv = model.model_dim * model.head_dim * (model.num_heads + 2 * model.num_kv_heads)
-    out, mlp = model.model_dim * model.num_heads * model.head_dim, model.model_dim * model.mlp_dim
-    scores = model.num_heads * model.head_dim * c.data.seq_len
-    parts = {stack.QUERY: qkv, stack.ATTENTION_OUT: scores, stack.RESIDUAL: out, stack.GATE: mlp, stack.UP: mlp}
-    return sum(weights for name, weights in parts.items() if name not in kept)
+    as the weights that would cost as much."""
+    saved = (*on_device(c), *stack.OFFLOADED.get(c.compute.remat, ()))
+    again = families.of(c.model).recomputed_weights(c.model, seq_len=c.data.seq_len)
+    return sum(weights for name, weights in again.items() if name not in saved)
 
 
 def implied(candidate: Candidate, results: Sequence[Result]) -> str | None:

@@ -1,1 +1,1 @@
-"""The processes of one run: how they find each other, agree, and fail together."""
+"""The processes of a run on several hosts: how they find each other, agree, and fail together."""

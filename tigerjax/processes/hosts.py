@@ -1,12 +1,12 @@
-"""Several processes as one run: how they join, what they agree on, and how they fail together.
+"""Several processes as one run: how they join, agree, and fail together.
 
-A run on many hosts is one process a host, each with its own devices, all running the same program. They talk in two
-ways: through the devices' collectives (the step), and through the key-value store of JAX's coordination service, which
-lives in process 0. Everything here uses the second: it needs no device, and every wait has a name and a time limit.
+A run on many hosts has one process on each host. All run the same program, each on its own devices. They communicate
+in two ways. The training step uses collectives between devices. Everything in this file uses the key-value store of
+JAX's coordination service, which process 0 holds: it needs no device.
 
-Two rules keep it free of hangs. What a host waits for, it waits for with a time limit that ends in one line. And a
-host that fails says so in the store (`together`); a thread on every other host reads it, prints the failed host's
-line and leaves with its exit code, even while its main thread is stuck in a collective.
+Two rules prevent that a run hangs. First, every wait has a name and a time limit, and ends in one line when the limit
+is over. Second, a host that fails writes its error into the store (`together`). A thread on every other host reads it,
+prints it and exits with the same code, even while the main thread of that host waits in a collective.
 """
 
 import contextlib
@@ -27,32 +27,32 @@ from tigerjax.files import paths
 from tigerjax.processes.rendezvous import HostsConfig, find
 
 FAILED, STOP, AT = "tigerjax/failed", "tigerjax/stop", "tigerjax/at/"
-POLL_S = 1.0  # how often the watching thread looks into the store and at the clock, and says where its host is
-GIVE_WAY_S = 10.0  # a stalled host waits as much longer for the line of the one that stalls it
-LAST_S = 3.0  # process 0 leaves so much later than the others
-LEAVE_S = 10.0  # a failed host waits as long for the others to read its line
-SHUTDOWN_S = 60  # at the end of a run, for the slowest host to end too
+POLL_S = 1.0  # how often the watching thread reads the store and writes what its host is doing
+GIVE_WAY_S = 10.0  # a stalled host waits so much longer, for the error of the host that stalls it
+LAST_S = 3.0  # process 0 exits so much later than the others
+LEAVE_S = 10.0  # a failed host waits so long for the others to read its error
+SHUTDOWN_S = 60  # at the end of a run, hosts wait so long for the slowest one
 
 
 @dataclasses.dataclass
 class _State:
     config: HostsConfig = dataclasses.field(default_factory=HostsConfig)
     uses: dict[str, int] = dataclasses.field(default_factory=dict)
-    leaving: threading.Lock = dataclasses.field(default_factory=threading.Lock)  # taken once, by who ends the process
-    where: str = "starting"
-    since: float = 0.0  # monotonic time of the last change of `where`
+    leaving: threading.Lock = dataclasses.field(default_factory=threading.Lock)  # only one thread may end the process
+    where: str = "starting"  # what this host is doing
+    since: float = 0.0  # the monotonic time at which it began
 
 
 _state = _State()
 
 
 def start(config: HostsConfig) -> None:
-    """Joins the run's other processes, before JAX touches a device. HostsError when they do not come in time."""
+    """Joins the other processes of the run, before JAX uses a device. HostsError when they do not come in time."""
     _state.config = config
     arguments = find(config, os.environ)
     if arguments is None:
         return
-    # Its handler for SIGTERM would take the place of the loop's, which saves a checkpoint.
+    # That service would replace the training loop's handler for SIGTERM, which saves a checkpoint.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
@@ -80,18 +80,18 @@ def is_writer() -> bool:
 
 
 def say(line: str) -> None:
-    """One line on stderr, from one host of all."""
+    """Prints a line to standard error, on one host only."""
     if is_writer():
         print(line, file=sys.stderr, flush=True)
 
 
 def barrier(name: str) -> None:
-    """Until every host is here. HostsError names the barrier and the hosts that did not come in time."""
+    """Waits until every host has called it. HostsError names the barrier and the hosts that did not come in time."""
     share(name, None)
 
 
 def share(name: str, value: Any) -> list[Any]:
-    """Every host's value (JSON), by host, in one meeting of all. HostsError as `barrier`."""
+    """The values (JSON) that all hosts pass, in the order of the hosts. Waits for all of them, as `barrier` does."""
     client = _client()
     if client is None:
         return [value]
@@ -101,30 +101,30 @@ def share(name: str, value: Any) -> list[Any]:
     try:
         client.wait_at_barrier(folder, timeout_s * 1000)
     except jax.errors.JaxRuntimeError as error:
-        came = {int(key.rpartition("/")[2]) for key, _ in client.key_value_dir_get(folder)}
-        late = ", ".join(str(host) for host in range(jax.process_count()) if host not in came)
+        arrived = {int(key.rpartition("/")[2]) for key, _ in client.key_value_dir_get(folder)}
+        late = ", ".join(str(host) for host in range(jax.process_count()) if host not in arrived)
         raise HostsError(
             f"host {late} did not reach {name!r} within {timeout_s} s; see that host's log, then start all again"
             if late
             else f"meeting of all hosts at {name!r} failed: {_first_line(error)}"
         ) from error
-    found = {int(key.rpartition("/")[2]): json.loads(text) for key, text in client.key_value_dir_get(folder)}
-    return [found[host] for host in range(jax.process_count())]
+    values = {int(key.rpartition("/")[2]): json.loads(text) for key, text in client.key_value_dir_get(folder)}
+    return [values[host] for host in range(jax.process_count())]
 
 
 def tell(name: str, value: float) -> dict[int, float]:
-    """Leaves a number for the others, and takes what each host left last; nobody waits."""
+    """Publishes a number of this host, and returns the latest number of each host. Nobody waits."""
     client = _client()
     if client is None:
         return {0: value}
     folder = f"tigerjax/tell/{name}/"
     client.key_value_set(f"{folder}{jax.process_index()}", json.dumps(value), allow_overwrite=True)
-    found = client.key_value_dir_get(folder)
-    return {int(key.rpartition("/")[2]): json.loads(text) for key, text in found}
+    entries = client.key_value_dir_get(folder)
+    return {int(key.rpartition("/")[2]): json.loads(text) for key, text in entries}
 
 
 def same(name: str, value: Any) -> None:
-    """ConfigError, on every host, when `value` (JSON) is not the same on all."""
+    """Compares a value (JSON) between all hosts. ConfigError on every host when they differ."""
     values = share(name, value)
     for host, other in enumerate(values):
         if other != values[0]:
@@ -135,15 +135,15 @@ def same(name: str, value: Any) -> None:
 
 
 def at(where: str) -> None:
-    """Says that this host goes on: what it does now, for the line that a stall ends in."""
+    """Notes what this host does now, and that it goes on. When the run stalls, the note is part of the error."""
     _state.where, _state.since = where, time.monotonic()
 
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """A failure of one host in this block ends all: each prints that host's line and exits with its code.
+    """Runs a block so that an error on one host ends all: each prints that host's error and exits with its code.
 
-    Also ends all when no `at` is heard for `stall_timeout_s`. One process alone is left as it is.
+    All hosts end too when one has not called `at` for `stall_timeout_s`. With one process the block just runs.
     """
     if (client := _client()) is None:
         yield
@@ -155,20 +155,20 @@ def together() -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        raise  # agreed by all hosts (`Stop`), or a second signal
+        raise  # all hosts have agreed to stop (`Stop`), or this is a second signal
     except BaseException as error:
         _fail(client, error)
     finally:
         done.set()
-        watching.join()  # a thread that is inside the client while Python ends aborts the process
+        watching.join()  # Python would abort if it ended while the thread is inside the client
 
 
 class Stop:
-    """After which step all hosts stop, once any of them has received a signal.
+    """Lets all hosts stop before the same step, when one of them has received a signal.
 
-    Steps are collectives, and a host reads step i - 2 before it starts step i. So when a host that is about to start
-    step i writes `stop before i + 2` into the store, no other can have started more than step i + 1, and each one
-    that is about to start step i + 2 has read step i, which this host started after it wrote: all see it in time.
+    A host that has received a signal and is about to start step i writes `stop before step i + 2` into the store. All
+    hosts read that in time: a step is a collective, and a host waits for the result of step i before it starts step
+    i + 2. That result needs the host with the signal, which starts step i only after it has written.
     """
 
     def __init__(self, received: list[int]):
@@ -176,13 +176,13 @@ class Stop:
 
     @property
     def number(self) -> int:
-        """The signal that all stop for; 0 while none do."""
+        """The number of the signal that all hosts stop for, or 0."""
         if several():
             return self._agreed
         return self._received[0] if self._received else 0
 
     def before(self, i: int) -> bool:
-        """Whether to stop instead of starting step i."""
+        """Whether to stop before step i."""
         client = _client()
         if client is None:
             return bool(self._received)
@@ -200,14 +200,14 @@ class Stop:
 
 
 def _client() -> Any:
-    """The key-value store of the coordination service; None in a run of one process. JAX has no public name for it."""
+    """The key-value store of the coordination service; None in a run of one process. JAX has no public API for it."""
     from jax._src import distributed
 
     return distributed.global_state.client
 
 
 def _watch(client: Any, done: threading.Event) -> None:
-    """The thread of `together`: leaves with the line of whoever failed, and when nothing moves."""
+    """The thread of `together`: it ends the process when another host has failed, or when this one stalls."""
     limit_s = _state.config.stall_timeout_s
     while not done.wait(POLL_S):
         with contextlib.suppress(jax.errors.JaxRuntimeError):
@@ -216,7 +216,7 @@ def _watch(client: Any, done: threading.Event) -> None:
             client.key_value_try_get(FAILED)
         except jax.errors.JaxRuntimeError:  # nobody has failed
             still = time.monotonic() - _state.since
-            # Who waits for its own data stalls the others: it speaks first, and they wait a little for its line.
+            # A host that waits for its data stalls the others. It reports first, so that its error is the one shown.
             patience = limit_s if _state.where.startswith("reading") else limit_s + GIVE_WAY_S
             if still > patience and not done.is_set():
                 others = ", ".join(f"host {key[len(AT) :]}: {v}" for key, v in client.key_value_dir_get(AT))
@@ -227,7 +227,7 @@ def _watch(client: Any, done: threading.Event) -> None:
 
 
 def _fail(client: Any, error: BaseException) -> NoReturn:
-    """Tells the other hosts, waits until they know, and ends this process."""
+    """Writes this host's error into the store, waits until the others have read it, and ends this process."""
     error = paths.trouble(error) or error
     if isinstance(error, TigerjaxError):
         line, code = str(error), error.exit_code
@@ -236,12 +236,13 @@ def _fail(client: Any, error: BaseException) -> NoReturn:
     else:
         traceback.print_exception(error)
         line, code = f"{type(error).__name__}: {_first_line(error)}", 1
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # another host failed first: its line is the cause
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # another host failed first; its error is shown
         client.key_value_set(FAILED, json.dumps([jax.process_index(), line, code]))
     _leave(client)
 
 
 def _leave(client: Any) -> NoReturn:
+    """Prints the error in the store and ends this process with its code."""
     _state.leaving.acquire()
     try:
         host, line, code = json.loads(client.blocking_key_value_get(FAILED, int(LEAVE_S * 1000)))
@@ -251,9 +252,9 @@ def _leave(client: Any) -> NoReturn:
     sys.stdout.flush()
     with contextlib.suppress(jax.errors.JaxRuntimeError):
         client.wait_at_barrier("tigerjax/leaving", int(LEAVE_S * 1000))
-    if jax.process_index() == 0:  # it holds the store, and who loses that is aborted by the runtime: it goes last
+    if jax.process_index() == 0:  # it holds the store, and the runtime aborts hosts that lose it: so it exits last
         time.sleep(LAST_S)
-    # Not sys.exit: threads of the runtime wait for hosts that are leaving, and for minutes.
+    # sys.exit would wait for minutes: threads of the runtime wait for hosts that have already gone.
     os._exit(code)
 
 

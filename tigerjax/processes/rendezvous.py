@@ -1,4 +1,4 @@
-"""Where a process finds the other processes of its run: flags, JAX's variables, Slurm, a TPU pod."""
+"""How a process finds the other processes of its run: by options, JAX's variables, Slurm, or a TPU pod's metadata."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,30 +7,31 @@ from typing import Any, Literal
 from tigerjax.errors import ConfigError
 
 Find = Literal["auto", "one", "tpu", "slurm"]
-SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")  # of one srun task
+SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")  # set by srun
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class HostsConfig:
-    """Where the other processes of this run are, and how long to wait for them."""
+    """How the processes of a run on several hosts find each other, and how long they wait."""
 
     find: Find = "auto"
-    """auto: a coordinator that is given, else the environment of Slurm or of a TPU pod on GKE, else one process.
-    tpu also asks the metadata server of a Cloud TPU VM; one looks for nobody."""
+    """one: this process is the only one. slurm: ask Slurm. tpu: ask the environment or the metadata server of a TPU
+    pod. auto: use --hosts.coordinator if it is given, else Slurm or a TPU pod on GKE if the environment names one,
+    else this process is the only one."""
     coordinator: str | None = None
-    """HOST:PORT of process 0; else JAX_COORDINATOR_ADDRESS."""
+    """HOST:PORT of process 0. Without it, JAX_COORDINATOR_ADDRESS."""
     processes: int | None = None
-    """How many there are; else JAX_NUM_PROCESSES."""
+    """The number of processes. Without it, JAX_NUM_PROCESSES."""
     process: int | None = None
-    """Which one this is, from 0; else JAX_PROCESS_ID."""
+    """The number of this process, from 0. Without it, JAX_PROCESS_ID."""
     start_timeout_s: int = 300
-    """For all processes to find each other."""
+    """Seconds in which all processes must have found each other."""
     barrier_timeout_s: int = 1200
-    """For the slowest host to reach a point where all meet, such as a checkpoint that is being written."""
+    """Seconds to wait for the slowest host where all hosts meet, such as while a checkpoint is written."""
     stall_timeout_s: int = 1800
-    """Without a finished step, the first and its compilation included; then the run ends and can be started again."""
+    """When no step ends for so many seconds, the run ends. The first step must be compiled in this time."""
     heartbeat_timeout_s: int = 100
-    """A process that does not answer for so long counts as lost, and all end."""
+    """A process that does not answer for so many seconds counts as lost, and the run ends."""
 
     def __post_init__(self) -> None:
         for name in ("start_timeout_s", "barrier_timeout_s", "stall_timeout_s", "heartbeat_timeout_s"):
@@ -42,9 +43,9 @@ AUTO = HostsConfig()
 
 
 def find(config: HostsConfig, environ: Mapping[str, str]) -> dict[str, Any] | None:
-    """The arguments of `jax.distributed.initialize` for this environment; None when this is the only process.
+    """The arguments for `jax.distributed.initialize`, or None when this is the only process.
 
-    Raises ConfigError for a coordinator without the number of processes or this one's, and the other way round.
+    Coordinator, number of processes and number of this process belong together: ConfigError when only some are given.
     """
     given: dict[str, Any] = {
         "coordinator_address": config.coordinator or environ.get("JAX_COORDINATOR_ADDRESS"),
@@ -70,6 +71,7 @@ def find(config: HostsConfig, environ: Mapping[str, str]) -> dict[str, Any] | No
 
 
 def _number(field: str, value: int | None, name: str, environ: Mapping[str, str]) -> int | None:
+    """`value`, the option, or else the number in the environment variable `name`."""
     if value is not None or name not in environ:
         return value
     if not environ[name].isdigit():

@@ -1,6 +1,5 @@
-"""The quick start's training runs: the files under configs/, moved into the run's folder, each skipped when done."""
+"""The quick start's training runs: the files configs/quickstart_*.py, each skipped when it is done already."""
 
-import dataclasses
 import hashlib
 import json
 import shutil
@@ -8,57 +7,65 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import tigerjax
 from tigerjax import config as config_lib
 from tigerjax.config import RunConfig
-from tigerjax.errors import ConfigError
 from tigerjax.files import manifest
-
-CONFIGS = Path(tigerjax.__file__).parent.parent / "configs"
-HOME = "runs/quickstart"  # where the config files put their data; replaced by the --out of a run
-
-Adjust = Callable[[RunConfig], RunConfig]
+from tigerjax.quickstart.state import Quickstart
 
 
-def run_config(name: str, out: Path, *, seed: int, adjust: Adjust) -> RunConfig:
-    """configs/quickstart_NAME.py with its folders under `out`, its seed, and whatever `adjust` changes."""
-    path = CONFIGS / f"quickstart_{name}.py"
-    if not path.is_file():
-        raise ConfigError(f"{path} is missing; run `tigerjax quickstart` from a clone with an editable install")
-    base = config_lib.load(path)
+def train(quick: Quickstart, name: str) -> None:
+    """Trains OUT/NAME by configs/quickstart_NAME.py; the holistic run starts from the base with a larger vocabulary."""
+    config, run_dir = quick.config(name), quick.out / name
+    inputs = [Path(config.data.tokenizer)]
+    inputs += {
+        "base": [quick.out / "sources"],
+        "holistic": [quick.out / "sources", quick.out / "instructions"],
+        "sft": [quick.out / "instructions"],
+        "control": [quick.out / "instructions"],
+    }[name]
+    if name == "holistic":
+        _resize(quick)
+    if config.checkpoint.init_from is not None:
+        inputs.append(Path(config.checkpoint.init_from) / manifest.FILE)
+    done = train_once(config, run_dir, inputs=inputs)
+    quick.report["curves"][name] = curve(run_dir)
+    if name == "holistic":
+        quick.report["shares"] = {"wanted": done["wanted"], "realised": done["shares"]}
+        quick.report["config"] = {
+            "parameters": done["parameters"],
+            "tokens": config.batch_rows * config.data.seq_len * config.optim.total_steps,
+        }
 
-    def moved(folder: str) -> str:
-        return str(out) + folder.removeprefix(HOME)
 
-    init_from = base.checkpoint.init_from
-    return adjust(
-        dataclasses.replace(
-            base,
-            seed=seed,
-            data=dataclasses.replace(
-                base.data, tokenizer=moved(base.data.tokenizer), cache_dir=moved(base.data.cache_dir)
-            ),
-            checkpoint=dataclasses.replace(base.checkpoint, init_from=moved(init_from) if init_from else None),
-        )
-    )
+def _resize(quick: Quickstart) -> None:
+    """The base checkpoint with rows for the new vocabulary: the mean of the sub-tokens that it replaces."""
+    from tigerjax.checkpoint.model import load_model, save_model
+    from tigerjax.convert.vocab import resize
+    from tigerjax.tokenizer.load import Tokenizer
+
+    out, wanted = quick.out, quick.config("holistic").model
+    tokenizers = [out / "base_tokenizer", out / "tokenizer"]
+    with manifest.stage(
+        out / "base_resized", name="resize", config={}, inputs=[out / "base" / manifest.FILE, *tokenizers]
+    ) as run:
+        if run.done:
+            return
+        model = load_model(out / "base")
+        base, extended = map(Tokenizer, tokenizers)
+        multiple = wanted.padded_vocab_size if wanted.padded_vocab_size > model.config.padded_vocab_size else 128
+        weights, config = resize(model.weights, model.config, base, extended, multiple=multiple)
+        save_model(run.tmp / "checkpoints" / "0", weights, config, tokenizer_sha256=extended.sha256)
 
 
 def train_once(config: RunConfig, run_dir: Path, *, inputs: list[Path]) -> dict[str, Any]:
     """Trains a mixture into `run_dir`; returns {parameters, shares (realised), wanted}."""
-    from tigerjax.data.mixture import open_loader
-    from tigerjax.model.llama.model import parameter_count
-    from tigerjax.train.loop import train
+    from tigerjax.model import families
+    from tigerjax.train.loop import train_on_mixture
 
     def run() -> dict[str, Any]:
-        loader = open_loader(
-            config.data,
-            batch_rows=config.batch_rows,
-            seed=config.seed,
-            total_rows=config.batch_rows * config.optim.total_steps,
-        )
-        train(config, loader, run_dir=run_dir)
+        loader = train_on_mixture(config, run_dir=run_dir)
         return {
-            "parameters": parameter_count(config.model),
+            "parameters": families.of(config.model).parameter_count(config.model),
             "shares": {name: seen["share"] for name, seen in loader.seen().items()},
             "wanted": dict(loader.rates),
         }
@@ -74,10 +81,10 @@ def once(
     inputs: list[Path],
     settings: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Calls `run`, which trains into `run_dir` and gives figures, unless it was finished with the same inputs.
+    """Calls `run`, which trains into `run_dir` and returns figures, unless that was done before with the same inputs.
 
-    An interrupted run of the same config and inputs is continued from its newest checkpoint; one of another config or
-    other data is removed first, as nothing of it can be continued. Returns the figures.
+    Returns the figures. An interrupted run of the same config and inputs is continued from its newest checkpoint. A
+    run of another config or of other data is removed first, because it cannot be continued.
     """
     what = [config_lib.dump(config), [manifest.sha256(p) for p in inputs], settings]
     key = hashlib.sha256(manifest.canonical(what)).hexdigest()

@@ -1,6 +1,6 @@
-"""TensorFlow and SeqIO, started once: off the GPU, which is JAX's, and without the notices of their start.
+"""TensorFlow and SeqIO, imported once, without a GPU (which is JAX's) and without the notices that they print.
 
-Importing them takes several seconds, so it happens where rows are made and nowhere else.
+The import takes several seconds, so only code that needs them calls `start`.
 """
 
 import contextlib
@@ -12,7 +12,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-# Logged at import, before any setting of TensorFlow's counts: "I0000 … cudart_stub.cc:31] Could not find cuda drivers".
+# Lines such as "I0000 … cudart_stub.cc:31] Could not find cuda drivers". TensorFlow logs them while it is imported,
+# when none of its settings has an effect yet.
 NOTICE = re.compile(rb"WARNING: All log messages before absl::InitializeLog|[IW]\d{4} \d\d:\d\d:")
 
 
@@ -24,26 +25,29 @@ def start() -> tuple[Any, Any]:
         import seqio
         import tensorflow
 
-    # TensorFlow would take nearly all memory of a GPU when it makes its first tensor.
-    with contextlib.suppress(RuntimeError):  # somebody made one before us
+    # Otherwise TensorFlow takes nearly all memory of a GPU with its first tensor.
+    with contextlib.suppress(RuntimeError):  # other code has made a tensor already
         tensorflow.config.set_visible_devices([], "GPU")
     return tensorflow, seqio
 
 
 @contextlib.contextmanager
 def _without_notices() -> Iterator[None]:
-    """What C++ code writes to file descriptor 2 meanwhile is written at the end, without lines that match NOTICE."""
+    """Holds back what is written to standard error, and writes it at the end without the lines that match NOTICE.
+
+    C++ code writes to file descriptor 2 itself, so replacing sys.stderr would not be enough.
+    """
     sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
         try:
             yield
         finally:
             sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
-            said.seek(0)
-            for line in said:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            written.seek(0)
+            for line in written:
                 if not NOTICE.match(line):
                     os.write(2, line)

@@ -1,17 +1,16 @@
-"""A TFDS dataset from files of records: one call, or `tigerjax data tfds`; a mixture reads it by name.
+"""Makes a TFDS dataset from files of records, also by `tigerjax data tfds`; a mixture reads it by name or folder.
 
     tigerjax data tfds --input zh/*.jsonl --name zh_books --data-dir tfds      writes tfds/zh_books/1.0.0
     Source("tfds:zh_books:1.0.0")                                              with TFDS_DATA_DIR=tfds
     Source("tfds/zh_books/1.0.0")                                              or by its folder
 
-The dataset has one split, train, in the order of the files. What a record holds besides the columns below is kept as
-JSON in the column `json`, so that every record comes back as it was (`tigerjax.records.readers`).
+The dataset has one split, train, in the order of the files. The fields of a record that are not in COLUMNS stand as one
+JSON object in the column `json`, so that every record comes back as it was (`tigerjax.records.tensorflow_files`).
 """
 
 import contextlib
 import io
 import itertools
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -20,14 +19,16 @@ from typing import Any, Literal
 
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
+from tigerjax.files.jsonl import Record
 from tigerjax.files.progress import Progress
-from tigerjax.records import records
-from tigerjax.records.readers import JSON_COLUMN, SPLIT, TFDS_INFO
+from tigerjax.records.inputs import expand
+from tigerjax.records.tensorflow_files import JSON_COLUMN, SPLIT
 from tigerjax.records.tf import start
+from tigerjax.records.validated import documents, sft_examples
 
 Kind = Literal["documents", "sft"]
 COLUMNS = {"documents": ("id", "text", "source", "lang"), "sft": ("id", "task", "source", "lang")}
-"""Text columns; of sft also `messages`, a sequence of {role, content}."""
+"""The columns that hold text. Those of sft also have `messages`, a sequence of {role, content}."""
 NAME, VERSION = re.compile(r"[a-z][a-z0-9_]*"), re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -40,7 +41,7 @@ def build(
     version: str = "1.0.0",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Writes DATA_DIR/NAME/VERSION from validated records; the manifest, whose figures are {records, bytes}."""
+    """Writes DATA_DIR/NAME/VERSION from validated records; returns the manifest, with the figures {records, bytes}."""
     if not NAME.fullmatch(name) or not VERSION.fullmatch(version):
         raise ConfigError(
             f"TFDS dataset {name}:{version}: a name is lower-case letters, digits and _, a version three numbers"
@@ -48,27 +49,27 @@ def build(
     _, _ = start()
     import tensorflow_datasets as tfds
 
-    files = records.expand(inputs)
+    files = expand(inputs)
     out = paths.of(data_dir) / name / version
     config = {"name": name, "version": version, "kind": kind}
     hashing = progress and progress("hashed", "GB")
     with manifest.stage(out, name="tfds", config=config, inputs=files, hashing=hashing) as run:
         if run.done:
             return run.manifest or {}
-        given = records.documents(files) if kind == "documents" else records.sft_examples(files)
+        given = documents(files) if kind == "documents" else sft_examples(files)
         if (first := next(given, None)) is None:
             raise DataError(f"{', '.join(map(str, files))}: no records")
         text = tfds.features.Text()
         columns: dict[str, Any] = {column: text for column in (*COLUMNS[kind], JSON_COLUMN)}
         if kind == "sft":
             columns["messages"] = tfds.features.Sequence({"role": text, "content": text})
-        scratch, say = run.tmp / "scratch", progress and progress("wrote", "records")
+        scratch, report = run.tmp / "scratch", progress and progress("wrote", "records")
         with _silence(tfds):
             builder = tfds.dataset_builders.store_as_tfds_dataset(
                 name=name,
                 version=version,
                 features=tfds.features.FeaturesDict(columns),
-                split_datasets={SPLIT: _Rows(itertools.chain([first], given), kind, say)},
+                split_datasets={SPLIT: _Rows(itertools.chain([first], given), kind, report)},
                 data_dir=str(scratch),
                 description=f"{kind} written by `tigerjax data tfds`",
                 disable_shuffling=True,
@@ -84,7 +85,7 @@ def build(
 
 @contextlib.contextmanager
 def _silence(tfds: Any) -> Iterator[None]:
-    """Without TFDS's bars, its notice of a download that is none, and absl's warning of a folder that is being made."""
+    """Hides TFDS's progress bars, its notice of a download (there is none), and absl's warnings."""
     from absl import logging
 
     tfds.disable_progress_bar()
@@ -98,10 +99,10 @@ def _silence(tfds: Any) -> Iterator[None]:
 
 
 class _Rows:
-    """(number, columns) of records; TFDS keeps the order of the numbers."""
+    """(number, columns) of records, which is how TFDS wants them; it keeps the order of the numbers."""
 
-    def __init__(self, given: Iterator[records.Record], kind: Kind, say: Callable[[int, int], None] | None):
-        self._given, self._texts, self._say = given, COLUMNS[kind], say
+    def __init__(self, given: Iterator[Record], kind: Kind, report: Callable[[int, int], None] | None):
+        self._given, self._texts, self._report = given, COLUMNS[kind], report
         self._columns = {*self._texts, *(("messages",) if kind == "sft" else ())}
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -109,28 +110,8 @@ class _Rows:
             others = {k: v for k, v in record.items() if k not in self._columns or not self._fits(k, v)}
             row = {k: record[k] if k not in others else "" for k in self._columns}
             yield number, row | {JSON_COLUMN: manifest.canonical(others).decode()}
-            if self._say is not None:
-                self._say(number + 1, 0)
+            if self._report is not None:
+                self._report(number + 1, 0)
 
     def _fits(self, column: str, value: Any) -> bool:
         return isinstance(value, str) or column not in self._texts
-
-
-def folder(name: str) -> Path:
-    """The folder of a dataset named as TFDS names it, NAME[/CONFIG][:VERSION], under TFDS's data dir."""
-    start()
-    import tensorflow_datasets as tfds
-
-    try:
-        # TFDS reads the variable when it is imported; here it counts when it is asked.
-        builder = tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"), try_gcs=False)
-    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
-        why = str(error).splitlines()[0]
-    else:
-        if builder.is_prepared():
-            return paths.of(builder.data_path)
-        why = f"{builder.data_path} has no {TFDS_INFO}"
-    raise DataError(
-        f"tfds:{name} is not on disk ({why}); make it with `tigerjax data tfds`, and set TFDS_DATA_DIR to its"
-        " --data-dir"
-    )

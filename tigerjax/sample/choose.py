@@ -1,7 +1,7 @@
 """Choosing the next token: temperature, top-k, top-p, and the random stream of one candidate.
 
-The stream is a pure function of (seed, round, prompt_id, candidate, step). Nothing about the batch enters it, so a
-candidate does not change with its neighbours, their order, the mesh or how many candidates its prompt gets.
+The stream is a pure function of (seed, round, prompt_id, candidate, step). It does not depend on the batch. So a
+candidate is the same whatever its neighbours are, in any order, on any mesh, and however many its prompt gets.
 """
 
 import hashlib
@@ -12,25 +12,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# The inverse-CDF walk first picks a block of the vocabulary and then a token in it: one pass over V, two short sums.
-# Padded vocabularies are multiples of 128, so that a block needs no padding of its own.
+# A draw first picks a block of the vocabulary and then a token in it: one pass over V and two short sums. Padded
+# vocabularies are multiples of 128, so blocks of 128 need no padding.
 BLOCK_TOKENS = 128
 
 
 def prompt_words(prompt_id: str) -> np.ndarray:
-    """Two uint32 words of a prompt id (64 bits of BLAKE2b), the form in which fold_in takes it."""
+    """A prompt id as two uint32 words (64 bits of its BLAKE2b), which is what fold_in takes."""
     return np.frombuffer(hashlib.blake2b(prompt_id.encode(), digest_size=8).digest(), dtype="<u4").astype(np.uint32)
 
 
 def candidate_keys(seed: int, round_: int, prompt_ids: Sequence[str], candidates: Sequence[int]) -> jax.Array:
-    """keys_C, one a candidate: fold_in of seed, round, prompt id and candidate number; the step is folded in later."""
+    """keys_C, one a candidate: seed, round, prompt id and candidate number folded in. The step is folded in later."""
     words_C2 = np.stack([prompt_words(p) for p in prompt_ids])
     return _keys(np.uint32(seed), np.uint32(round_), words_C2, np.asarray(candidates, np.uint32))
 
 
 @jax.jit
 def _keys(seed: jax.Array, round_: jax.Array, words_C2: jax.Array, candidates_C: jax.Array) -> jax.Array:
-    # The generator is named: another default of the process must not change the samples.
+    # The generator is named, so that another default of the process does not change the samples.
     start = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), round_)
 
     def one(words_2: jax.Array, candidate: jax.Array) -> jax.Array:
@@ -42,11 +42,11 @@ def _keys(seed: jax.Array, round_: jax.Array, words_C2: jax.Array, candidates_C:
 def choose(
     logits_BV: jax.Array, keys_B: jax.Array, *, temperature: float, top_p: float = 1.0, top_k: int = 0
 ) -> jax.Array:
-    """tokens_B int32: the argmax at temperature 0, else one draw a row after temperature, top-k, top-p in that order.
+    """tokens_B int32: the argmax at temperature 0, else one draw a row, after temperature, then top-k, then top-p.
 
     top_k=0 and top_p=1 cut nothing. Top-p keeps the smallest set of most probable tokens whose share of what top-k
-    left is at least top_p (Holtzman et al. 2020, section 3.1). Tokens tied with the least probable kept one are kept,
-    and one of probability 0 (padding columns at -inf, whatever was cut) is never drawn, whatever rounding does.
+    left is at least top_p (Holtzman et al. 2020, section 3.1); tokens that tie with the least probable of them are kept
+    too. A token of probability 0 (a padding column at -inf, or one that was cut) is never drawn, not even by rounding.
     """
     logits_BV = logits_BV.astype(jnp.float32)
     if temperature == 0.0:
@@ -59,25 +59,28 @@ def choose(
 
 
 class _Draw(NamedTuple):
-    """What is known after `tries` draws a row."""
+    """The state of every row after `tries` draws."""
 
     tries: jax.Array
     token_B: jax.Array
     pivot_B: jax.Array
-    """The token is drawn from those of more weight than this."""
+    """The next draw is among the tokens that weigh more than this."""
     total_BX: jax.Array
     """Their weight in each block of the vocabulary."""
     done_B: jax.Array
 
 
 def _draw(weights_BV: jax.Array, keys_B: jax.Array, top_p: float) -> jax.Array:
-    """One index a row with probability proportional to its weight, among the tokens that top-p keeps.
+    """One index a row, among the tokens that top-p keeps, with probability proportional to its weight.
 
-    Nothing is sorted and no threshold sought. A token is drawn from a set that holds all that top-p keeps, at first the
-    whole row, and stands if the tokens above it have less than top_p of the row's weight. If not, everything that is
-    kept lies above it, and the next draw is from there. The kept tokens have their own proportions in each of those
-    sets, hence in the result. A try is one pass over V, and tries are few: the first fails at most once in 1 / (1 -
-    top_p), and each cuts the set as a pivot of quickselect does. A row that has its token waits unchanged for others.
+    This sorts nothing and computes no threshold. It draws a token from a set that contains all tokens that top-p
+    keeps; at first that is the whole row. If the tokens heavier than the drawn one have less than top_p of the row's
+    weight, the token is one that top-p keeps, and it is the result. If not, all tokens that top-p keeps are heavier,
+    and the next draw is among those. In each of these sets the tokens that are kept have their own proportions, so
+    they have them in the result.
+
+    A try is one pass over V. Tries are few: the first one fails with probability at most 1 - top_p, and each failure
+    shrinks the set as a pivot of quickselect does. A row that has its token does not change while others go on.
     """
     B, V = weights_BV.shape
     size = min(BLOCK_TOKENS, V)
@@ -100,18 +103,18 @@ def _draw(weights_BV: jax.Array, keys_B: jax.Array, top_p: float) -> jax.Array:
 
     nothing_B = jnp.zeros(B, jnp.int32)
     start = _Draw(jnp.int32(0), nothing_B, jnp.zeros(B), above(jnp.zeros(B)), nothing_B > 0)
-    # A row of NaN weighs 0, and its first try must end it.
+    # A row of NaN has weight 0; with this target its first try ends it.
     target_B = jnp.maximum(top_p * start.total_BX.sum(-1), jnp.finfo(jnp.float32).tiny)
     if top_p >= 1.0:
-        return attempt(start).token_B  # whatever it is: XLA leaves out the pass that would judge it
+        return attempt(start).token_B  # always accepted, so XLA leaves out the pass that would check it
     return jax.lax.while_loop(lambda s: ~s.done_B.all(), attempt, start).token_B
 
 
 def _first_above(weights_BX: jax.Array, point_B: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The first index_B of positive weight whose running sum passes point_B, and how far into it the point lies."""
+    """The first index_B of positive weight whose running sum is above point_B, and how far into it the point is."""
     sums_BX = jnp.cumsum(weights_BX, axis=-1)
     hit_BX = (sums_BX > point_B[:, None]) & (weights_BX > 0)
-    # Rounding can leave the point at or past the last sum: then it belongs to the heaviest entry.
+    # By rounding the point can be at or past the last sum. Then the heaviest entry is taken.
     index_B = jnp.where(hit_BX.any(-1), jnp.argmax(hit_BX, axis=-1), jnp.argmax(weights_BX, axis=-1))
     at_B1 = index_B[:, None]
     before_B = jnp.take_along_axis(sums_BX, at_B1, axis=-1) - jnp.take_along_axis(weights_BX, at_B1, axis=-1)

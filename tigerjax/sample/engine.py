@@ -1,9 +1,11 @@
 """Batched sampling of n candidates a prompt: one prefill a prompt, then slots that are refilled as candidates finish.
 
-Shapes are few and static: a prompt is padded to the bucket of its own length, every prefill has `batch_prompts` rows
-and every decode `batch_rows`. So compilations are bounded by the number of buckets, and a candidate is computed in
-the same shapes whatever it is batched with: together with the random stream of `choose` this makes a sample depend
-on (model, seed, round, prompt, k) only. What happens on the device is in `slots`.
+There are few shapes, and they do not change while sampling. A prompt is padded to the bucket of its own length, every
+prefill has `Batching.prompts` rows, and every decode `Batching.rows`. So each part is compiled once a bucket, and a
+candidate is computed in the same shapes whatever it is batched with. Its random stream (see `choose`) does not
+depend on the batch either, so a sample depends on (model, seed, round, prompt, candidate number) only.
+
+What happens on the device is in `slots`.
 """
 
 import contextlib
@@ -18,23 +20,22 @@ import numpy as np
 from jax.sharding import Mesh
 
 from tigerjax import mesh as mesh_axes
-from tigerjax.config import ComputeConfig, ModelConfig
+from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.errors import ConfigError
-from tigerjax.model.llama import decode as kv
-from tigerjax.sample import records, slots
+from tigerjax.model import cache as kv
+from tigerjax.sample import encoding, slots
 from tigerjax.sample.choose import candidate_keys
-from tigerjax.sample.records import Prompt
+from tigerjax.sample.encoding import Prompt
 
 SMALLEST_BUCKET = 32
-BATCH_PROMPTS, BATCH_ROWS = 8, 80  # of a prefill, of a decode
 REFILLS = 40
-"""Slots are refilled when 1 in so many is free: fewer wait longer, more interrupt the decode for little."""
-FLOAT32 = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1)
+"""Slots are refilled when 1 in so many is free. If it were more slots, they would stay empty for longer; if fewer, the
+decode would be interrupted too often."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingConfig:
-    """How candidates are drawn; written into every record."""
+    """Everything that decides which candidates a model gives to a prompt; written into every record."""
 
     max_new_tokens: int
     n: int = 10
@@ -45,11 +46,16 @@ class SamplingConfig:
     top_k: int = 0
     """0 is off."""
     min_new_tokens: int = 1
-    """A prompt that leaves room for fewer tokens than this is skipped, and reported as such."""
+    """A prompt that leaves room for fewer tokens than this is skipped; its record says so."""
     context: int = 4096
     """Tokens that prompt and answer may fill together: Llama-2's length."""
     stop_ids: tuple[int, ...] = ()
     """Ids that end an answer beside the tokenizer's own eos and markers."""
+    seed: int
+    round: int = 0
+    """Of an alignment: the same seed draws other candidates in another round."""
+    chat: bool = True
+    """False: a base model continues the prompt's text and a newline, and the next newline ends the answer."""
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.max_new_tokens < 1 or self.top_k < 0 or self.temperature < 0:
@@ -65,21 +71,51 @@ class SamplingConfig:
             )
         if self.context < 2:
             raise ConfigError(f"sampling context={self.context} must be at least 2")
+        if not 0 <= self.seed < 2**32 or not 0 <= self.round < 2**32:
+            raise ConfigError(f"sampling seed={self.seed} and round={self.round} must be in [0, 2^32)")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Batching:
+    """How many are computed at once. Every computation has these shapes, whatever is left to do."""
+
+    prompts: int = 8
+    """Rows of a prefill."""
+    rows: int = 80
+    """Slots of a decode: candidates that are drawn side by side."""
+
+    def __post_init__(self) -> None:
+        if self.prompts < 1 or self.rows < 1:
+            raise ConfigError(f"batching of {self.prompts} prompts and {self.rows} rows: both must be at least 1")
+
+    def check(self, mesh: Mesh | None) -> None:
+        """ConfigError when the devices of `mesh` cannot share the rows evenly."""
+        ways = mesh_axes.row_ways(mesh)
+        if self.prompts % ways or self.rows % ways:
+            raise ConfigError(
+                f"batching of {self.prompts} prompts and {self.rows} rows: both must be multiples of the {ways} devices"
+                " that share rows; change them or the mesh"
+            )
+
+    def for_mesh(self, mesh: Mesh | None) -> "Batching":
+        """The same, both numbers rounded up to multiples of the devices of `mesh` that share rows."""
+        ways = mesh_axes.row_ways(mesh)
+        return Batching(prompts=-(-self.prompts // ways) * ways, rows=-(-self.rows // ways) * ways)
 
 
 @dataclasses.dataclass
 class Stats:
-    """What one call of `generate` did; pass one in to read it afterwards."""
+    """Counts of one call of `generate`. Pass one in, and read it afterwards."""
 
     prefilled: int = 0
     """Prompts run through the model; each once, however many candidates it gets."""
     decode_steps: int = 0
     decode_slots: int = 0
-    """Steps times slots: what a decode without one free slot would have drawn."""
+    """Steps times slots: the tokens that would have been drawn if no slot had ever been free."""
     drawn: int = 0
-    """Tokens drawn in decode steps, those that ended an answer too; a first token comes from the prefill."""
+    """Tokens drawn in decode steps, including those that ended an answer. (First tokens come from the prefill.)"""
     compilations: int = 0
-    """Traces of prefill, fill and advance; jit keeps them over calls, so a second call counts only new shapes."""
+    """Traces of prefill, fill and advance. jit remembers them, so a second call counts new shapes only."""
 
 
 def bucket(length: int, context: int) -> int:
@@ -91,24 +127,16 @@ def bucket(length: int, context: int) -> int:
 
 
 def generate(
-    model: Sequence[Any],
-    tokenizer: Any,
+    model: Loaded,
     prompts: Sequence[Mapping[str, Any]],
     sampling: SamplingConfig,
     *,
-    seed: int,
-    round: int = 0,
-    model_sha: str,
-    chat: bool = True,
-    batch_prompts: int = BATCH_PROMPTS,
-    batch_rows: int = BATCH_ROWS,
-    compute: ComputeConfig = FLOAT32,
-    mesh: Mesh | None = None,
+    batching: Batching = Batching(),  # frozen
     stats: Stats | None = None,
 ) -> Iterator[dict[str, Any]]:
     """One record a prompt, in the order of `prompts`; the arguments are those of `complete`.
 
-    record    = {**prompt, messages, model_sha, sampling: {…, seed, round, chat}, degenerate: bool, candidates: […]}
+    record    = {**prompt, messages, model_sha, sampling: {…}, degenerate: bool, candidates: […]}
     candidate = {cid, text, token_ids, finish: stop|length|marker, logprob, ntok, empty: bool, dup_of: cid|None}
 
     token_ids leave out the token that ended the answer; logprob (nats, temperature 1, nothing truncated) counts it.
@@ -117,21 +145,7 @@ def generate(
     """
     waiting: dict[int, dict[str, Any]] = {}
     due = 0
-    for index, record in complete(
-        model,
-        tokenizer,
-        prompts,
-        sampling,
-        seed=seed,
-        round=round,
-        model_sha=model_sha,
-        chat=chat,
-        batch_prompts=batch_prompts,
-        batch_rows=batch_rows,
-        compute=compute,
-        mesh=mesh,
-        stats=stats,
-    ):
+    for index, record in complete(model, prompts, sampling, batching=batching, stats=stats):
         waiting[index] = record
         while due in waiting:
             yield waiting.pop(due)
@@ -139,49 +153,27 @@ def generate(
 
 
 def complete(
-    model: Sequence[Any],
-    tokenizer: Any,
+    model: Loaded,
     prompts: Sequence[Mapping[str, Any]],
     sampling: SamplingConfig,
     *,
-    seed: int,
-    round: int,
-    model_sha: str,
-    chat: bool,
-    batch_prompts: int,
-    batch_rows: int,
-    compute: ComputeConfig,
-    mesh: Mesh | None,
-    stats: Stats | None,
+    batching: Batching,
+    stats: Stats | None = None,
     done: Collection[str] = frozenset(),
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(index of the prompt, record) as prompts are finished: skipped prompts first, then by length.
 
-    model = (ModelConfig, weights, …). A prompt is {prompt_id, messages | text, …}; the rest of it travels along.
-    chat=True encodes by the chat template; chat=False continues the text and a newline, and a newline ends the answer.
-    batch_prompts are the rows of a prefill, batch_rows the slots of a decode; both shape every computation, whatever
-    is left to do. With `mesh`, rows are split over its batch axes; weights lie where the caller put them. Prompt ids
-    in `done` are left out.
+    A prompt is {prompt_id, messages | text, …}; the rest of it travels along into its record. On a mesh, rows are
+    split over its batch axes. Prompts whose id is in `done` are left out.
     """
-    config, weights = model[0], model[1]
+    config, compute, mesh, tokenizer = model.config, model.compute, model.mesh, model.tokenizer
     stats = Stats() if stats is None else stats
-    if batch_prompts < 1 or batch_rows < 1:
-        raise ConfigError(f"batch_prompts={batch_prompts} and batch_rows={batch_rows} must be at least 1")
-    if not 0 <= seed < 2**32 or not 0 <= round < 2**32:
-        raise ConfigError(f"seed={seed} and round={round} must be in [0, 2^32)")
-    if mesh is not None:
-        ways = mesh_axes.row_ways(mesh)
-        if batch_prompts % ways or batch_rows % ways:
-            raise ConfigError(
-                f"batch_prompts={batch_prompts} and batch_rows={batch_rows} must be multiples of the {ways} devices"
-                " that share rows; change them or the mesh"
-            )
-    reasons = dict.fromkeys(sampling.stop_ids, "stop") | records.stops(tokenizer, chat)
-    how = dataclasses.asdict(sampling) | {"seed": seed, "round": round, "chat": chat}
-    base = {"model_sha": model_sha, "sampling": how}
+    batching.check(mesh)
+    reasons = dict.fromkeys(sampling.stop_ids, "stop") | encoding.stops(tokenizer, sampling.chat)
+    base = {"model_sha": model.sha256, "sampling": dataclasses.asdict(sampling)}
 
     buckets: dict[int, list[Prompt]] = {}
-    for p in records.encode(tokenizer, prompts, chat):
+    for p in encoding.encode(tokenizer, prompts, sampling.chat):
         if p.prompt["prompt_id"] in done:
             continue
         if len(p.ids) + sampling.min_new_tokens > sampling.context:
@@ -197,16 +189,14 @@ def complete(
         return
 
     # Once, in the dtype of the products and on the device: not once a token.
-    weights = jax.tree.map(lambda a: jnp.asarray(a, compute.dtype), weights)
+    weights = jax.tree.map(lambda a: jnp.asarray(a, compute.dtype), model.weights)
     apart = mesh is None and jax.default_backend() == "cpu"
     weights, stacks = (kv.unstack(weights), config.num_layers) if apart else (weights, 1)
     draw = slots.Draw(sampling.temperature, sampling.top_p, sampling.top_k, tuple(sorted(reasons)))
+    decode = _Decode(dataclasses.replace(model, weights=weights), stacks, sampling, draw, batching, stats)
     for length in sorted(buckets):
-        decode = _Decode(
-            weights, stacks, config, compute, sampling, draw, mesh, seed, round, batch_prompts, batch_rows, stats
-        )
         for p, drawn in decode.run(buckets[length], length):
-            yield p.place, records.record(p, base, drawn, tokenizer, reasons, chat)
+            yield p.place, encoding.record(p, base, drawn, tokenizer, reasons, sampling.chat)
 
 
 Answer = tuple[list[int], int, float]
@@ -215,60 +205,54 @@ Answer = tuple[list[int], int, float]
 
 @dataclasses.dataclass(frozen=True)
 class _Decode:
-    """One bucket's prompts through the slots."""
+    """Decodes the prompts of one bucket after the other."""
 
-    weights: Any
+    model: Loaded
+    """Its weights are in the dtype of the products, and in `stacks` parts (see `decode.unstack`)."""
     stacks: int
-    config: ModelConfig
-    compute: ComputeConfig
     sampling: SamplingConfig
     draw: slots.Draw
-    mesh: Mesh | None
-    seed: int
-    round: int
-    batch_prompts: int
-    batch_rows: int
+    batching: Batching
     stats: Stats
 
-    def run(
-        self, prompts: Sequence[Prompt], length: int
-    ) -> Iterator[tuple[Prompt, list[tuple[list[int], int, float]]]]:
-        """(prompt, [(tokens, stop token or -1, log-probability) of each candidate]) as prompts are finished."""
+    def run(self, prompts: Sequence[Prompt], length: int) -> Iterator[tuple[Prompt, list[Answer]]]:
+        """(prompt, its candidates) as prompts are finished; `length` is the bucket of the prompts."""
         stats, n, answer = self.stats, self.sampling.n, self.sampling.max_new_tokens
-        state = slots.empty(self.config, self.compute, self.batch_rows, length, answer, self.mesh, self.stacks)
+        model, R, P = self.model, self.batching.rows, self.batching.prompts
+        state = slots.empty(model.config, model.compute, R, length, answer, model.mesh, self.stacks)
         waiting = deque((place, k) for place in range(len(prompts)) for k in range(n))
         prefilled, prefill = -1, None  # the batch of prompts whose candidates are being started
         owners: dict[int, tuple[int, int]] = {}  # slot -> (place, k)
         drawn: dict[int, dict[int, Answer]] = {}
-        at_once = max(1, self.batch_rows // REFILLS)
+        at_once = max(1, R // REFILLS)
         steps = 0
         while waiting or owners:
             before = slots.traced[0]
-            free = [slot for slot in range(self.batch_rows) if slot not in owners]
-            # All that fit, in groups of one fixed size, each from one prefill.
+            free = [slot for slot in range(R) if slot not in owners]
+            # Starts as many candidates as fit, in groups of one fixed size, each group from one prefill.
             while waiting and free:
-                if prefilled != (number := waiting[0][0] // self.batch_prompts):
+                if prefilled != (number := waiting[0][0] // P):
                     prefilled, prefill = number, self._prefill(prompts, number, length)
                 group: list[tuple[int, int, int]] = []
-                while waiting and free and len(group) < at_once and waiting[0][0] // self.batch_prompts == number:
+                while waiting and free and len(group) < at_once and waiting[0][0] // P == number:
                     owners[free[0]] = waiting[0]
                     group.append((free.pop(0), *waiting.popleft()))
                 state = self._fill(state, prefill, prompts, group, at_once)
-            enough = min(self.batch_rows, self.batch_rows - len(owners) + at_once)
+            enough = min(R, R - len(owners) + at_once)
             with self._set_mesh():
                 state, seen = slots.advance(
-                    self.weights,
+                    model.weights,
                     state,
                     np.int32(enough),
-                    config=self.config,
-                    compute=self.compute,
+                    config=model.config,
+                    compute=model.compute,
                     draw=self.draw,
-                    mesh=self.mesh,
+                    mesh=model.mesh,
                 )
             stats.compilations += slots.traced[0] - before
             left_R, tokens_RT, count_R, stop_R, logprob_R, now = jax.device_get(seen)
             stats.decode_steps += int(now) - steps
-            stats.decode_slots += (int(now) - steps) * self.batch_rows
+            stats.decode_slots += (int(now) - steps) * R
             steps = int(now)
             for slot in [slot for slot in owners if not left_R[slot]]:
                 place, k = owners.pop(slot)
@@ -281,19 +265,19 @@ class _Decode:
                     del drawn[place]
 
     def _prefill(self, prompts: Sequence[Prompt], number: int, length: int) -> Any:
-        group = prompts[number * self.batch_prompts : (number + 1) * self.batch_prompts]
+        group = prompts[number * self.batching.prompts : (number + 1) * self.batching.prompts]
         self.stats.prefilled += len(group)
-        tokens_BT, segments_BT = _pad([p.ids for p in group], self.batch_prompts, length)
+        tokens_BT, segments_BT = _pad([p.ids for p in group], self.batching.prompts, length)
         rows = self._put(tokens_BT), self._put(segments_BT)
         with self._set_mesh():
-            return slots.prefill(self.weights, *rows, config=self.config, compute=self.compute)
+            return slots.prefill(self.model.weights, *rows, config=self.model.config, compute=self.model.compute)
 
     def _set_mesh(self) -> contextlib.AbstractContextManager[Any]:
-        """For the parts that each device does on its own share; everything else follows the weights."""
-        return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
+        """The mesh, for the parts that each device computes on its own share. Everything else follows the weights."""
+        return contextlib.nullcontext() if self.model.mesh is None else jax.set_mesh(self.model.mesh)
 
     def _put(self, array: np.ndarray) -> Any:
-        return array if self.mesh is None else mesh_axes.put(array, self.mesh, "batch")
+        return array if self.model.mesh is None else mesh_axes.put(array, self.model.mesh, "batch")
 
     def _fill(
         self,
@@ -303,24 +287,25 @@ class _Decode:
         group: Sequence[tuple[int, int, int]],
         size: int,
     ) -> slots.Slots:
-        """Starts `group`, triples (slot, place of the prompt, k); what is missing to `size` goes to no slot."""
+        """Starts the candidates of `group`, which are triples (slot, place of the prompt, candidate number).
+
+        The group is filled up to `size` with copies that go to no slot, so that the shape is always the same."""
         most, context = self.sampling.max_new_tokens, self.sampling.context
-        full = [*group, *[(self.batch_rows, *group[0][1:])] * (size - len(group))]
+        full = [*group, *[(self.batching.rows, *group[0][1:])] * (size - len(group))]
         ids = [prompts[place].prompt["prompt_id"] for _, place, _ in full]
-        return slots.fill(
-            state,
-            *prefill,
-            np.array([slot for slot, _, _ in full], np.int32),
-            np.array([place % self.batch_prompts for _, place, _ in full], np.int32),
-            np.asarray(jax.random.key_data(candidate_keys(self.seed, self.round, ids, [k for _, _, k in full]))),
-            np.array([min(most, context - len(prompts[place].ids)) for _, place, _ in full], np.int32),
-            draw=self.draw,
-            mesh=self.mesh,
+        keys_C = candidate_keys(self.sampling.seed, self.sampling.round, ids, [k for _, _, k in full])
+        starts = slots.Starts(
+            slot_C=np.array([slot for slot, _, _ in full], np.int32),
+            prompt_C=np.array([place % self.batching.prompts for _, place, _ in full], np.int32),
+            keydata_C2=np.asarray(jax.random.key_data(keys_C)),
+            limit_C=np.array([min(most, context - len(prompts[place].ids)) for _, place, _ in full], np.int32),
         )
+        return slots.fill(state, *prefill, starts, draw=self.draw, mesh=self.model.mesh)
 
 
 def _pad(prompts: Sequence[Sequence[int]], rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """tokens_BT padded with 0 on the right and segment_ids_BT, 1 on tokens; missing rows repeat the first prompt."""
+    """tokens_BT, padded with 0 on the right, and segment_ids_BT, which are 1 on tokens. Rows after the last prompt
+    repeat the first one."""
     tokens_BT = np.zeros((rows, length), np.int32)
     segment_ids_BT = np.zeros((rows, length), np.int32)
     for b in range(rows):

@@ -1,12 +1,12 @@
-"""The slots of a decode: R rows on the device, each one candidate under way, refilled as candidates finish.
+"""The slots of a decode: R rows on the device, each with one unfinished candidate, refilled as candidates finish.
 
-    prefill   P prompts, once each                          -> logits and keys and values of each
+    prefill   runs P prompts through the model, once each: logits, keys and values
     fill      copies prompts into free slots and draws the first token of each
     advance   decodes all slots until enough of them are free again
 
-A slot that is free still computes, and what it computes is dropped. Every shape is fixed by R, P, the bucket of the
-prompts and the longest answer, so one bucket compiles each of the three once; and a candidate is computed in the same
-shapes in whichever slot and beside whichever others it is.
+A free slot computes as well, and its results are dropped. All shapes follow from R, P, the bucket of the prompts and
+the longest answer. So each of the three is compiled once a bucket, and a candidate is computed in the same shapes
+whichever slot it is in and whatever its neighbours are.
 """
 
 import functools
@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from tigerjax import mesh as mesh_axes
 from tigerjax.config import ComputeConfig, ModelConfig
-from tigerjax.model.llama import decode as kv
+from tigerjax.model import cache as kv
+from tigerjax.model import families
 from tigerjax.sample.choose import choose
 
 traced = [0]
@@ -34,6 +36,19 @@ class Draw(NamedTuple):
     stops: tuple[int, ...]
 
 
+class Starts(NamedTuple):
+    """C candidates that are to be started, each in a free slot."""
+
+    slot_C: jax.Array | np.ndarray
+    """Where each goes; slot R does not exist, and what is put there is dropped."""
+    prompt_C: jax.Array | np.ndarray
+    """Which row of the prefill it continues."""
+    keydata_C2: jax.Array | np.ndarray
+    """Its random key, as two uint32 words."""
+    limit_C: jax.Array | np.ndarray
+    """The most tokens that it may have."""
+
+
 class Slots(NamedTuple):
     """R candidates; tokens_RT has room for the longest answer."""
 
@@ -42,11 +57,11 @@ class Slots(NamedTuple):
     token_R: jax.Array
     """The last token drawn, not yet read by the model."""
     left_R: jax.Array
-    """Tokens that may still be drawn; 0 is a free slot, or one whose answer waits to be fetched."""
+    """Tokens that may still be drawn. 0: the slot is free, or its answer is finished and was not fetched yet."""
     tokens_RT: jax.Array
     """Without the token that ended the answer."""
     count_R: jax.Array
-    """Tokens in tokens_RT; so also the number of the next draw in the candidate's random stream."""
+    """Tokens in tokens_RT, which is also the number of the next draw in the candidate's random stream."""
     stop_R: jax.Array
     """The token that ended the answer, or -1."""
     logprob_R: jax.Array
@@ -56,7 +71,7 @@ class Slots(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What the host reads after `advance`; on a mesh every device holds all of it, so every process can."""
+    """What the host reads after `advance`. On a mesh every device has all of it, so that every process can read it."""
 
     left_R: jax.Array
     tokens_RT: jax.Array
@@ -95,7 +110,7 @@ def empty(
             steps=jnp.int32(0),
         )
 
-    # Made where it lies: no device ever holds the whole cache.
+    # Made in its shardings, so that no device ever holds the whole cache.
     return make() if mesh is None else jax.jit(make, out_shardings=shardings(mesh, stacks))()
 
 
@@ -107,7 +122,7 @@ def shardings(mesh: Mesh, stacks: int = 1) -> Slots:
 
 
 def _pin(slots: Slots, mesh: Mesh | None) -> Slots:
-    """The shardings of `empty`, so that what one call returns fits the next without another compilation."""
+    """`slots` in the shardings of `empty`, so that the next call takes them without another compilation."""
     if mesh is None:
         return slots
     return jax.lax.with_sharding_constraint(slots, shardings(mesh, len(slots.cache.keys)))
@@ -117,9 +132,9 @@ def _pin(slots: Slots, mesh: Mesh | None) -> Slots:
 def prefill(
     weights: Any, tokens_BT: jax.Array, segment_ids_BT: jax.Array, *, config: ModelConfig, compute: ComputeConfig
 ) -> tuple[jax.Array, kv.Cache]:
-    """(logits_BV after each prompt, its cache of T slots); see tigerjax.model.llama.decode."""
+    """(logits_BV after each prompt, its cache of T slots)."""
     traced[0] += 1
-    return kv.prefill(weights, config, compute, tokens_BT, segment_ids_BT, max_len=tokens_BT.shape[1])
+    return families.of(config).prefill(weights, config, compute, tokens_BT, segment_ids_BT, max_len=tokens_BT.shape[1])
 
 
 @functools.partial(jax.jit, static_argnames=("draw", "mesh"), donate_argnums=0)
@@ -127,16 +142,16 @@ def fill(
     slots: Slots,
     logits_BV: jax.Array,
     prompts: kv.Cache,
-    slot_C: jax.Array,
-    prompt_C: jax.Array,
-    keydata_C2: jax.Array,
-    limit_C: jax.Array,
+    starts: Starts,
     *,
     draw: Draw,
     mesh: Mesh | None,
 ) -> Slots:
-    """Starts C candidates: slot_C continues prompt_C of a prefill with at most limit_C tokens; slot R is nobody."""
+    """The slots with the candidates of `starts` in them, and the first token of each drawn.
+
+    `logits_BV` and `prompts` are what `prefill` returned."""
     traced[0] += 1
+    slot_C, prompt_C, keydata_C2, limit_C = map(jnp.asarray, starts)
     keys_C = jax.random.wrap_key_data(keydata_C2, impl="threefry2x32")
     new_logits_CV = logits_BV[prompt_C]
     first_C = jnp.zeros_like(slot_C)
@@ -146,7 +161,8 @@ def fill(
     def put(old: jax.Array, new: jax.Array) -> jax.Array:
         return old.at[slot_C].set(new.astype(old.dtype), mode="drop")
 
-    # What the slot's last candidate left behind the prompt is never read: the row's length hides it.
+    # The slot's last candidate left keys and values after the prompt's. They are never read: they are past the row's
+    # length.
     cache = kv.Cache(
         keys=tuple(
             old_LRKHS.at[:, slot_C, :, :, :T].set(new_LBKHS[:, prompt_C], mode="drop")
@@ -186,22 +202,22 @@ def advance(
 ) -> tuple[Slots, Seen]:
     """Decodes until at least `enough` slots are free (left_R is 0); `enough` is at most R."""
     traced[0] += 1
-    T = slots.tokens_RT.shape[1]
+    T, family = slots.tokens_RT.shape[1], families.of(config)
 
     def step(s: Slots) -> Slots:
         live_R = s.left_R > 0
-        logits_RV, cache = kv.decode_step(weights, config, compute, s.cache, s.token_R, s.cache.lengths_B)
+        logits_RV, cache = family.decode_step(weights, config, compute, s.cache, s.token_R, s.cache.lengths_B)
         token_R, logprob_R, ended_R = _draw(logits_RV, s.keys_R, s.count_R, draw)
-        kept_R = live_R & ~ended_R
-        place_R = jnp.where(kept_R, s.count_R, T)  # T is outside, so dropped
+        goes_on_R = live_R & ~ended_R
+        place_R = jnp.where(goes_on_R, s.count_R, T)  # T is outside, so dropped
         return Slots(
-            # A free slot stays where it is, so that it never runs off its end.
+            # The length of a free slot does not grow, so it never reaches the end of the cache.
             cache=cache._replace(lengths_B=jnp.where(live_R, cache.lengths_B, s.cache.lengths_B)),
             keys_R=s.keys_R,
             token_R=jnp.where(live_R, token_R, s.token_R),
-            left_R=jnp.where(kept_R, s.left_R - 1, 0),
+            left_R=jnp.where(goes_on_R, s.left_R - 1, 0),
             tokens_RT=s.tokens_RT.at[jnp.arange(len(place_R)), place_R].set(token_R, mode="drop"),
-            count_R=s.count_R + kept_R,
+            count_R=s.count_R + goes_on_R,
             stop_R=jnp.where(live_R & ended_R, token_R, s.stop_R),
             logprob_R=s.logprob_R + jnp.where(live_R, logprob_R, 0.0),
             steps=s.steps + 1,

@@ -1,1 +1,1 @@
-"""Stages of data work: a file cut into parts, steps over the parts, and the runners of the steps."""
+"""Owns how a stage works through large inputs: parts that fit into memory, the steps over them, and their runners."""

@@ -1,16 +1,14 @@
-"""Large inputs in pieces: files cut into blocks, blocks turned into parts sorted by id.
+"""Parts: the records of a large input in pieces that fit into memory, each sorted by id and written to the disk.
 
-A part is what one task holds in memory: about BLOCK_BYTES of lines of one input file. It lies in the work folder as
+A part is what one task holds in memory: about BLOCK_BYTES of the records of one input, as lines of JSON. It is two
+files in the work folder of a stage:
 
     part-<number>.jsonl   its records, one a line, sorted by id
-    part-<number>.npz     ids (UTF-8, end to end), their ends, text length and quality of each record, line of each
+    part-<number>.npz     of each record: id (UTF-8, end to end), where the id ends, text length, quality, line number
 
-A record is named by `number << 32 | its place in the part`, its handle.
+A handle names one record of all parts: `number << 32 | its place in the part`.
 """
 
-import dataclasses
-import io
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,82 +16,19 @@ from typing import Any
 
 import numpy as np
 
+from tigerjax import records
 from tigerjax.errors import DataError
 from tigerjax.files import jsonl
-from tigerjax.files import paths as places
-from tigerjax.records import records
-from tigerjax.records.records import Record
+from tigerjax.files.jsonl import Record
+from tigerjax.records import block as sizes
 
-BLOCK_BYTES = 16_000_000
 PARTS_A_BLOCK = 1 << 12
-"""A .zst file is one block, as it cannot be entered in the middle; it gives so many parts at most."""
-SCAN_BYTES = 1 << 20
-_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""At most so many parts of one block. A file that cannot be entered in the middle, such as a .zst, is one block."""
 HANDLE_BITS = 32
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Block:
-    """Bytes [start, end) of a file, which begin with line `line` (from 1); end None is the end of the file."""
-
-    number: int
-    path: Path
-    start: int
-    end: int | None
-    line: int
-
-
-def blocks(paths: Iterable[Path]) -> list[Block]:
-    """The files in blocks that begin with a line; each knows its first line's number, so errors name file and line."""
-    out: list[Block] = []
-    for path in paths:
-        if path.suffix == ".zst":
-            out.append(Block(len(out), path, 0, None, 1))
-            continue
-        begin, line, lines, at = 0, 1, 1, 0
-        with places.reading(path) as file:
-            while piece := file.read(SCAN_BYTES):
-                if at + len(piece) - begin >= BLOCK_BYTES and (last := piece.rfind(b"\n")) >= 0:
-                    end = at + last + 1
-                    out.append(Block(len(out), path, begin, end, line))
-                    begin, line = end, lines + piece.count(b"\n", 0, last + 1)
-                lines += piece.count(b"\n")
-                at += len(piece)
-        if at > begin or at == 0:
-            out.append(Block(len(out), path, begin, at, line))
-    return out
-
-
-def lines(block: Block) -> Iterator[tuple[int, bytes]]:
-    """(number in the file, bytes) of the block's lines."""
-    if block.end is None:
-        with jsonl.open_lines(block.path) as every:
-            yield from enumerate(every, 1)
-        return
-    yield from enumerate(io.BytesIO(places.part(block.path, block.start, block.end)), block.line)
-
-
-def parsed(block: Block, on_bad: records.OnBad | None = None) -> Iterator[tuple[int, Record, bytes]]:
-    """(line number, object, line) of the block's records; bad lines raise, or go to `on_bad`, as in `read_jsonl`."""
-    for number, line in lines(block):
-        if not line.strip():
-            continue
-        where = f"{block.path}:{number}"
-        try:
-            yield number, jsonl.parse(where, jsonl.decode(where, line.removeprefix(jsonl.BOM))), line
-        except DataError as error:
-            if on_bad is None:
-                raise
-            on_bad(error, line)
-
-
-def dumped(record: Record) -> bytes:
-    """The record's line, as `write_jsonl` writes it."""
-    return _ENCODE(record).encode()
-
-
 class Document:
-    """One record of a part on its way to the disk."""
+    """One record of a part before it is written."""
 
     __slots__ = ("identity", "line", "number", "quality", "text")
 
@@ -102,7 +37,7 @@ class Document:
 
 
 def quality_of(record: Record) -> float:
-    """`meta.quality` where it is a number: it says which of two duplicates is better. 0 for a label or none."""
+    """`meta.quality` if it is a number, else 0. Of two duplicates the one with the higher quality stays."""
     meta = record.get("meta")
     quality = meta.get("quality") if isinstance(meta, dict) else None
     number = isinstance(quality, int | float) and not isinstance(quality, bool) and abs(quality) < float("inf")
@@ -110,30 +45,28 @@ def quality_of(record: Record) -> float:
 
 
 def _document(number: int, record: Record, line: bytes, where: str) -> Document:
-    """A document, or an SFT example where there is no text: compared by all its messages."""
     records.refuse_denied(where, record)
-    shaped = records.as_document(record, where) if "text" in record else records.as_sft(record, where)
+    shaped = records.as_record(record, where)
     identity = records.unique_id(where, record, {})
-    text = shaped["text"] if "text" in shaped else "\n".join(m["content"] for m in shaped["messages"])
-    as_it_is = record.get("id") == identity and shaped.keys() == record.keys()
-    own = line.strip() if as_it_is else dumped({**shaped, "id": identity})
-    return Document(identity, own.removeprefix(jsonl.BOM), number, quality_of(record), text)
+    unchanged = record.get("id") == identity and shaped.keys() == record.keys()
+    own = line.strip() if unchanged else jsonl.dumped({**shaped, "id": identity})
+    return Document(identity, own, number, quality_of(record), records.text_of(shaped))
 
 
-def parts(block: Block) -> Iterator[tuple[int, list[Document]]]:
+def parts(block: records.Block) -> Iterator[tuple[int, list[Document]]]:
     """(part number, its documents sorted by id) of a block, about BLOCK_BYTES of lines at a time."""
     held: list[Document] = []
     size = made = 0
 
     def full() -> tuple[int, list[Document]]:
         if made >= PARTS_A_BLOCK:
-            raise DataError(f"{block.path}: more than {PARTS_A_BLOCK} x {BLOCK_BYTES} bytes; split the file")
+            raise DataError(f"{block.path}: more than {PARTS_A_BLOCK} x {sizes.BLOCK_BYTES} bytes; split the file")
         return block.number * PARTS_A_BLOCK + made, sorted(held, key=lambda d: d.identity)
 
-    for number, record, line in parsed(block):
+    for number, record, line in records.read_block(block):
         held.append(_document(number, record, line, f"{block.path}:{number}"))
         size += len(line)
-        if size >= BLOCK_BYTES:
+        if size >= sizes.BLOCK_BYTES:
             yield full()
             held, size, made = [], 0, made + 1
     if held:
@@ -141,14 +74,15 @@ def parts(block: Block) -> Iterator[tuple[int, list[Document]]]:
 
 
 class _Written:
-    """A file as numpy may only write to it: its own way past Python loses why a write failed (a full disk)."""
+    """A file that numpy writes to through Python. Given a real file numpy writes past Python, and a full disk is then
+    reported without its reason."""
 
     def __init__(self, file: Any):
         self.write = file.write
 
 
 def save_npy(path: Path, array: np.ndarray) -> None:
-    """Writes an .npy file by rename."""
+    """Writes an .npy file; it appears by rename once it is complete."""
     part = path.with_name(path.name + ".part")
     with open(part, "wb") as file:
         out: Any = _Written(file)
@@ -157,7 +91,7 @@ def save_npy(path: Path, array: np.ndarray) -> None:
 
 
 def save_array(path: Path, **arrays: np.ndarray) -> None:
-    """Writes an .npz by rename, without pickles."""
+    """Writes an .npz file, without pickles; it appears by rename once it is complete."""
     part = path.with_name(path.name + ".part")
     with open(part, "wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
@@ -165,7 +99,7 @@ def save_array(path: Path, **arrays: np.ndarray) -> None:
 
 
 def save_lines(path: Path, made: Iterable[bytes]) -> None:
-    """Writes lines by rename."""
+    """Writes a file of lines; it appears by rename once it is complete."""
     part = path.with_name(path.name + ".part")
     with open(part, "wb") as file:
         file.writelines(line + b"\n" for line in made)
@@ -192,12 +126,12 @@ def save_ids(work: Path, number: int, documents: Sequence[Document]) -> None:
 
 
 class Ids:
-    """The ids and figures of a part, by place."""
+    """The ids and figures of a part's records, by place in the part."""
 
     def __init__(self, work: Path, number: int):
-        with np.load(work / f"part-{number}.npz", allow_pickle=False) as found:
-            self._bytes, self._ends = found["ids"].tobytes(), found["ends"]
-            self.length, self.quality, self.line = found["length"], found["quality"], found["line"]
+        with np.load(work / f"part-{number}.npz", allow_pickle=False) as arrays:
+            self._bytes, self._ends = arrays["ids"].tobytes(), arrays["ends"]
+            self.length, self.quality, self.line = arrays["length"], arrays["quality"], arrays["line"]
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -218,7 +152,7 @@ def split_handles(given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def save_entries(work: Path, what: str, number: int, entry_keys: np.ndarray, entries: np.ndarray) -> None:
-    """Writes (key, entry) pairs of a part sorted by key, so that a shard reads its range of keys only."""
+    """Writes (key, entry) pairs of a part, sorted by key: a worker then reads only the keys of its shard."""
     order = np.argsort(entry_keys, kind="stable")
     save_npy(work / f"{what}-{number}.npy", np.stack([entry_keys[order], entries[order]]))
 

@@ -1,9 +1,9 @@
-"""One function over many items, here or on Apache Beam; the results do not depend on where or by how many.
+"""Runs one function over many items: in this process, in several, or on Apache Beam. The results are the same.
 
-A stage is a few such steps with small reductions between them. What is large moves through files in the stage's work
-folder, written by rename under names that the item decides: a step that is repeated writes the same bytes. So Beam
-carries tasks and small results, and every worker must see the work folder: it lies beside OUT, or in $TMPDIR where OUT
-is in a bucket.
+A stage is a few such steps, with small computations between them. Large data goes through files in the stage's work
+folder. A file's name depends on the item alone and it is written by rename, so a step that Beam repeats writes the same
+bytes again. Beam itself carries only tasks and small results. Every worker must see the work folder, which lies beside
+OUT, or in $TMPDIR when OUT is in a bucket.
 
     local                                    this process, or --workers processes of this machine
     DirectRunner, DataflowRunner, FlinkRunner …   Apache Beam, with its own options after the name:
@@ -28,13 +28,13 @@ MAX_WORKERS = 1024
 
 
 class Runner:
-    """Where steps run: `name` is "local" or a Beam runner with its options, `workers` counts local processes.
+    """Runs the steps of a stage. `name` is "local" or a Beam runner with its options; `workers` counts local processes.
 
-    A context: local processes start with the first step that has something for them, and end with the context.
+    Use it in a `with` block: processes start with the first step that needs them and end with the block.
     """
 
     def __init__(self, name: str = "local", workers: int = 1, progress: Progress | None = None):
-        """`progress(step, "parts")` gives a function of (done, all); a Beam runner has its own."""
+        """`progress` shows how far each step is; a Beam runner shows its own progress."""
         self.name, self.workers, self._progress = name, workers, progress
         self._pool: Any = None
         if not 1 <= workers <= MAX_WORKERS:
@@ -58,23 +58,25 @@ class Runner:
             self._pool.join()
             self._pool = None
 
-    def says(self, what: str, unit: str) -> Callable[[int, int], None] | None:
-        """A function of (done, all) that tells of work outside of `each`; None where nobody listens."""
+    def reporter(self, what: str, unit: str) -> Callable[[int, int], None] | None:
+        """A function of (done, all) that shows the progress of work outside of `each`; None where none is shown."""
         return self._progress(what, unit) if self._progress is not None else None
 
     def each(self, function: Callable[[Item], Any], items: Sequence[Item], work: Path, step: str) -> list[Any]:
-        """[function(item) for item in items]; results must be JSON-able. `function` is of a module, or a partial of
-        one; its deliberate errors come back as they are, the first item's first."""
+        """[function(item) for item in items]. `function` must be picklable and return what JSON can hold.
+
+        An error that `function` raises for its user (TigerjaxError) is raised here again, the first item's first.
+        """
         if self.name != "local":
             return self._beam(function, items, work / "results" / step)
-        say = self.says(step, "parts")
+        report = self.reporter(step, "parts")
         if self.workers == 1 or len(items) < 2:
-            return list(_told(map(function, items), say, len(items)))
+            return list(_reported(map(function, items), report, len(items)))
         if self._pool is None:
-            # spawn: a forked child would inherit the locks of JAX's and TensorFlow's threads
+            # Not fork: a forked child would inherit the locks of JAX's and TensorFlow's threads.
             self._pool = multiprocessing.get_context("spawn").Pool(self.workers)
-        done = self._pool.imap(functools.partial(_tried, function), items)
-        return [_given(said) for said in _told(done, say, len(items))]
+        done = self._pool.imap(functools.partial(_outcome, function), items)
+        return [_result(outcome) for outcome in _reported(done, report, len(items))]
 
     def _beam(self, function: Callable[[Item], Any], items: Sequence[Item], folder: Path) -> list[Any]:
         import apache_beam as beam
@@ -88,35 +90,36 @@ class Runner:
                     pipeline
                     | beam.Create(list(enumerate(items)))
                     | beam.Reshuffle()
-                    | beam.Map(functools.partial(_kept, function, folder))
+                    | beam.Map(functools.partial(_save_outcome, function, folder))
                 )
         except ValueError as error:
             raise ConfigError(f"runner {self.name!r}: {' '.join(str(error).split())}") from error
-        return [_given(json.loads((folder / f"{i}.json").read_text(encoding="utf-8"))) for i in range(len(items))]
+        return [_result(json.loads((folder / f"{i}.json").read_text(encoding="utf-8"))) for i in range(len(items))]
 
 
-def _told(done: Iterable[Any], say: Callable[[int, int], None] | None, total: int) -> Iterator[Any]:
-    """The same results, each told of when it is there."""
-    for number, result in enumerate(done, start=1):
-        if say is not None:
-            say(number, total)
+def _reported(results: Iterable[Any], report: Callable[[int, int], None] | None, total: int) -> Iterator[Any]:
+    """The same results; `report` is called after each."""
+    for number, result in enumerate(results, start=1):
+        if report is not None:
+            report(number, total)
         yield result
 
 
-def _tried(function: Callable[[Any], Any], item: Any) -> dict[str, Any]:
+def _outcome(function: Callable[[Any], Any], item: Any) -> dict[str, Any]:
+    """The function's result, or its error for the user, in a form that another process can send."""
     try:
-        with paths.told():
+        with paths.bucket_errors():
             return {"result": function(item)}
     except TigerjaxError as error:
         return {"error": type(error).__name__, "message": str(error)}
 
 
-def _given(said: dict[str, Any]) -> Any:
-    if "error" not in said:
-        return said["result"]
-    raise again(said["error"], said["message"])
+def _result(outcome: dict[str, Any]) -> Any:
+    if "error" not in outcome:
+        return outcome["result"]
+    raise again(outcome["error"], outcome["message"])
 
 
-def _kept(function: Callable[[Any], Any], folder: Path, numbered: tuple[int, Any]) -> None:
+def _save_outcome(function: Callable[[Any], Any], folder: Path, numbered: tuple[int, Any]) -> None:
     number, item = numbered
-    manifest.write_json(folder / f"{number}.json", _tried(function, item))
+    manifest.write_json(folder / f"{number}.json", _outcome(function, item))

@@ -20,10 +20,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from tigerjax import records
 from tigerjax.errors import DataError
-from tigerjax.files import manifest
-from tigerjax.records import records
-from tigerjax.stages import parts, stages
+from tigerjax.files import jsonl, manifest
+from tigerjax.stages import merge, parts, scan
 from tigerjax.stages.runner import Runner
 from tigerjax.text import containment
 from tigerjax.text.containment import KINDS, Action, Filter, Index, Search, UnitGrams
@@ -89,7 +89,7 @@ def _filter(units: Path) -> Filter:
 def _scan_docs(work: Path, units: Path, search: Search, number: int, documents: list[parts.Document]) -> dict[str, Any]:
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {kind: [] for kind in (*KINDS, "short")}
     first = 0
-    for batch in stages.batches([d.text for d in documents]):
+    for batch in scan.batches([d.text for d in documents]):
         for kind, (texts, grams) in containment.matches(keys(batch), _filter(units), search).items():
             found[kind].append((texts + first, grams))
         first += len(batch)
@@ -217,7 +217,7 @@ def _candidates(job: Job, number: int, found: Container[int]) -> list[tuple[int,
     """(place, record, text) of the records of a part that may hold a unit."""
     with open(job.docs / f"part-{number}.jsonl", "rb") as file:
         given = [(place, json.loads(line)) for place, line in enumerate(file) if place in found]
-    return [(n, r, r["text"] if "text" in r else "\n".join(m["content"] for m in r["messages"])) for n, r in given]
+    return [(place, record, records.text_of(record)) for place, record in given]
 
 
 def _apply(job: Job, number: int) -> dict[str, Any]:
@@ -229,7 +229,7 @@ def _apply(job: Job, number: int) -> dict[str, Any]:
     by_unit: collections.Counter[str] = collections.Counter()
     given = _candidates(job, number, found)
     waiting = iter(given)
-    for texts in stages.batches([text for *_, text in given]):
+    for texts in scan.batches([text for *_, text in given]):
         for opened, (place, record, text) in zip(containment.Text.of(texts, job.search), waiting, strict=False):
             hits = sides.hits(opened, found[place])
             doc = _quoted(str(record["id"])) if hits else ""
@@ -249,7 +249,7 @@ def _apply(job: Job, number: int) -> dict[str, Any]:
             if containment.too_little(text, left):
                 drop.append(place)
             elif left != text:
-                edits.append((place, parts.dumped({**record, "text": left})))
+                edits.append((place, jsonl.dumped({**record, "text": left})))
     parts.save_npy(job.docs / f"drop-{number}.npy", np.array(drop, np.int64))
     manifest.write_json(job.docs / f"edits-{number}.json", [[place, line.decode()] for place, line in edits])
     parts.save_lines(job.docs / f"hits-{number}.jsonl", report)
@@ -262,8 +262,8 @@ def _write(work: Path, out: Path, output: tuple[str, list[int]]) -> int:
     for n in numbers:
         edits = json.loads((work / f"edits-{n}.json").read_text(encoding="utf-8"))
         drop = np.load(work / f"drop-{n}.npy", allow_pickle=False)
-        sources.append(stages.kept_lines(work, n, drop, {place: line.encode() for place, line in edits}))
-    return stages.merge(sources, out / name)
+        sources.append(merge.kept_lines(work, n, drop, {place: line.encode() for place, line in edits}))
+    return merge.merge_lines(sources, out / name)
 
 
 def _hit_lines(work: Path, number: int) -> Iterator[tuple[str, bytes]]:
@@ -293,7 +293,7 @@ def find_files(
     *,
     search: Search,
     action: Action,
-    shards: int = stages.SHARDS,
+    shards: int = scan.SHARDS,
     runner: Runner | None = None,
     prepare: Any = None,
 ) -> dict[str, Any]:
@@ -303,35 +303,35 @@ def find_files(
     """
     doc_paths, unit_paths = records.expand(docs), records.expand(units)
     records.distinct_names(doc_paths)
-    stages.check_shards(shards)
+    scan.check_shards(shards)
     config = {"action": action, "threshold": search.threshold, "gram": search.gram, "min_grams": search.min_grams}
     inputs = [*doc_paths, *unit_paths]
     runner = runner or Runner()
-    hashing = runner.says("hashed", "GB")
+    hashing = runner.reporter("hashed", "GB")
     with manifest.stage(out, name=what, config=config, inputs=inputs, hashing=hashing) as run, runner:
         if run.done:
             return run.manifest or {}
-        started, work = time.perf_counter(), stages.work_folder(run.tmp)
+        started, work = time.perf_counter(), merge.work_folder(run.tmp)
         given = prepare(unit_paths, work) if prepare else unit_paths
         scan_units = functools.partial(_scan_units, work / "units", search)
-        sides = stages.scanned(runner, scan_units, work / "units", given, shards, "units")
+        sides = scan.scanned(runner, scan_units, work / "units", given, shards, "units")
         if not sum(part["units"] for part in sides):
             missing = "instruction data" if what == "against_sft" else "questions"
             raise DataError(f"{', '.join(map(str, unit_paths))}: no {missing}, so nothing could be found")
         unit_parts = tuple(part["part"] for part in sides)
         _make_filter(work / "units", unit_parts, sum(part["grams"] for part in sides))
         scan_docs = functools.partial(_scan_docs, work / "docs", work / "units", search)
-        found = stages.scanned(runner, scan_docs, work / "docs", doc_paths, shards)
+        found = scan.scanned(runner, scan_docs, work / "docs", doc_paths, shards)
         doc_parts = tuple(part["part"] for part in found)
         id_field = "sft_id" if what == "against_sft" else "eval_id"
         parts_of = min(shards, len(unit_parts))
         job = Job(work / "docs", work / "units", doc_parts, unit_parts, search, action, parts_of, id_field)
         stopped, applied = _find(job, found, runner)
         kept = sum(
-            runner.each(functools.partial(_write, job.docs, run.tmp), stages.outputs(doc_paths, found), work, "write")
+            runner.each(functools.partial(_write, job.docs, run.tmp), merge.outputs(doc_paths, found), work, "write")
         )
         (run.tmp / "hits").mkdir()
-        stages.merge([_hit_lines(job.docs, n) for n in doc_parts], run.tmp / "hits" / "hits.jsonl")
+        merge.merge_lines([_hit_lines(job.docs, n) for n in doc_parts], run.tmp / "hits" / "hits.jsonl")
         shutil.rmtree(work)
         total, dropped = sum(part["records"] for part in found), sum(said["dropped"] for said in applied)
         run.counts = {"in": total, "out": kept, "dropped": {what: dropped}}

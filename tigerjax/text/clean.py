@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tigerjax import records
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl, manifest
-from tigerjax.records import records
-from tigerjax.stages import parts, stages
+from tigerjax.stages import merge, parts, scan
 from tigerjax.stages.runner import Runner
 from tigerjax.text import page, rules
 
@@ -52,6 +52,7 @@ class _Tally:
         self.rewritten: Counter[str] = Counter()
         self.samples: dict[str, list[Sample]] = {}
         self.bad: list[list[str]] = []
+        self.without_lang = 0
 
     def sample(self, rule: str, identity: str, old: str, new: str) -> None:
         import xxhash
@@ -73,25 +74,22 @@ class _Tally:
             self.bad.append([str(error), line.decode("utf-8", "backslashreplace")])
 
 
-def _shaped(record: records.Record, where: str) -> records.Record:
-    shape = records.as_document if "text" in record else records.as_sft
-    return {**shape(record, where, allow_empty=True), "id": records.unique_id(where, record, {})}
-
-
-def _clean_block(job: _Job, block: parts.Block) -> dict[str, Any]:
+def _clean_block(job: _Job, block: records.Block) -> dict[str, Any]:
     """Writes clean-<block>.jsonl and the block's ids; returns counts, samples and bad lines."""
     tally = _Tally()
     met: list[parts.Document] = []
 
     def cleaned() -> Iterator[bytes]:
-        for number, record, line in parts.parsed(block, tally.on_bad):
+        for number, record, line in records.read_block(block, on_bad=tally.on_bad):
             where = f"{block.path}:{number}"
             try:
-                shaped = _shaped(record, where)
+                shaped = records.as_record(record, where, allow_empty=True)
+                shaped["id"] = records.unique_id(where, record, {})
             except DataError as error:
                 tally.on_bad(error, line)
                 continue
             identity = shaped["id"]
+            tally.without_lang += not shaped["lang"]
             met.append(parts.Document(identity, b"", number, 0.0, ""))
             if records.denied(shaped, job.deny):
                 if not job.drop_denied:
@@ -101,18 +99,18 @@ def _clean_block(job: _Job, block: parts.Block) -> dict[str, Any]:
             result, reason = job.rules.cleaned(shaped, functools.partial(tally.seen, identity))
             tally.counts[reason] += 1
             if reason:
-                text = result["text"] if "text" in result else "\n".join(m["content"] for m in result["messages"])
-                tally.sample(reason, identity, text, "")
+                tally.sample(reason, identity, records.text_of(result), "")
             else:
-                yield line.strip() if result == record else parts.dumped(result)
+                yield line.strip() if result == record else jsonl.dumped(result)
 
     parts.save_lines(job.work / f"clean-{block.number}.jsonl", cleaned())
-    stages.save_met(job.work, block.number, met)
+    scan.save_met(job.work, block.number, met)
     return {
         "counts": tally.counts,
         "rewritten": tally.rewritten,
         "samples": tally.samples,
         "bad": tally.bad,
+        "without_lang": tally.without_lang,
         "path": str(block.path),
     }
 
@@ -167,13 +165,13 @@ def clean_files(
     config = {"rules": versions, "deny": list(deny), "drop_denied": drop_denied, "max_bad_fraction": max_bad_fraction}
     read = [*paths, *([sensitive] if sensitive is not None else [])]
     runner = runner or Runner()
-    hashing = runner.says("hashed", "GB")
+    hashing = runner.reporter("hashed", "GB")
     with manifest.stage(out, name="clean", config=config, inputs=read, hashing=hashing) as run, runner:
         if run.done:
             return run.manifest or {}
-        started, work = time.perf_counter(), stages.work_folder(run.tmp)
+        started, work = time.perf_counter(), merge.work_folder(run.tmp)
         job = _Job(work, chosen, tuple(deny), drop_denied)
-        blocks = parts.blocks(paths)
+        blocks = records.blocks(paths)
         found = runner.each(functools.partial(_clean_block, job), blocks, work, "clean")
         named = [block.number for block in blocks], [str(block.path) for block in blocks]
         met: Counter[str] = Counter()
@@ -181,8 +179,8 @@ def clean_files(
             met[said["path"]] += sum(said["counts"].values())
         for path in paths:
             jsonl.refuse_empty(path, met[str(path)])
-        check = functools.partial(stages.repeated_ids, work, *named, stages.SHARDS)
-        stages.refuse_repeated(runner.each(check, range(stages.SHARDS), work, "ids"))
+        check = functools.partial(scan.repeated_ids, work, *named, scan.SHARDS)
+        scan.refuse_repeated(runner.each(check, range(scan.SHARDS), work, "ids"))
         counts, rewritten = sum((Counter(f["counts"]) for f in found), Counter()), Counter[str]()
         samples: dict[str, list[Sample]] = {}
         for said in found:
@@ -196,9 +194,9 @@ def clean_files(
                 f"{bad[0][0]} (and {counts['bad'] - 1} more: {counts['bad']} of {total} records are bad, at most"
                 f" {max_bad_fraction:.1%} may be); repair the lines or raise --max-bad-fraction"
             )
-        written, say = 0, runner.says("write", "records")
+        written, say = 0, runner.reporter("write", "records")
 
-        def told(_: int) -> None:
+        def on_line(_: int) -> None:
             nonlocal written
             written += 1
             if say is not None:
@@ -206,7 +204,7 @@ def clean_files(
 
         for path in paths:
             mine = [block.number for block in blocks if block.path == path]
-            stages.merge([_lines(work, number) for number in mine], run.tmp / path.name, told)
+            merge.merge_lines([_lines(work, number) for number in mine], run.tmp / records.output_name(path), on_line)
         if bad:
             manifest.write_json(run.tmp / "quarantine.json", [{"error": e, "line": line} for e, line in bad])
         pairs = {name: [{"before": b, "after": a} for _, b, a in kept] for name, kept in sorted(samples.items())}
@@ -218,4 +216,6 @@ def clean_files(
         (run.tmp / "report.html").write_text(text, encoding="utf-8")
         speed = records.speed(paths, time.perf_counter() - started, runner.workers)
         run.figures = {"rewritten": dict(sorted(rewritten.items())), **speed}
+        if "simplified" in chosen.names:  # the rule passes over these: they do not say that they are Chinese
+            run.figures["simplified_without_lang"] = sum(said["without_lang"] for said in found)
     return run.manifest or {}

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from tigerjax.records.records import Record
+from tigerjax.records import Record
 from tigerjax.text.grams import ODD, Keys, Kind, cut, gram_hashes, keys, spread, windows
 
 Action = Literal["cut", "drop", "report"]

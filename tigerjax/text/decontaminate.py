@@ -1,16 +1,14 @@
 """Evaluation questions that stand in training data: the search of `against`, with 13-grams, by task."""
 
-import csv
 import functools
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tigerjax import records
 from tigerjax.errors import DataError
-from tigerjax.files import jsonl, paths
-from tigerjax.records import records
-from tigerjax.stages import stages
+from tigerjax.files import jsonl
+from tigerjax.stages import scan
 from tigerjax.stages.runner import Runner
 from tigerjax.text import against, containment
 
@@ -32,23 +30,10 @@ FIELDS = (
 """Where evaluation sets keep the question: the first of these that a record has is looked for."""
 
 
-def _rows(path: Path) -> Iterator[tuple[int, records.Record]]:
-    if path.suffix != ".csv":
-        yield from jsonl.read_jsonl(path)
-        return
-    with io.TextIOWrapper(paths.reading(path), encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        try:
-            for row in reader:
-                yield reader.line_num, row
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{path}:{reader.line_num + 1}: not a CSV file in UTF-8: {error}") from error
-
-
 def questions(path: Path, field: str | None = None) -> Iterator[records.Record]:
     """Each question of a set as a document {id: "<task>:<line>", text}; the task is the file's name."""
     task, number = path.name.split(".")[0], 0
-    for number, row in _rows(path):
+    for number, row in records.read(path):
         names = [field] if field else [name for name in FIELDS if name in row]
         text = row.get(names[0]) if names else None
         if not isinstance(text, str) or not text.strip():
@@ -63,7 +48,7 @@ def questions(path: Path, field: str | None = None) -> Iterator[records.Record]:
 def _prepare(field: str | None, paths: Sequence[Path], folder: Path) -> list[Path]:
     records.distinct_names(paths)
     out = folder / "evaluation.jsonl"
-    records.write_jsonl(out, (question for path in paths for question in questions(path, field)))
+    jsonl.write_jsonl(out, (question for path in paths for question in questions(path, field)))
     return [out]
 
 
@@ -74,7 +59,7 @@ def decontaminate_files(
     *,
     action: containment.Action = "drop",
     field: str | None = None,
-    shards: int = stages.SHARDS,
+    shards: int = scan.SHARDS,
     runner: Runner | None = None,
 ) -> dict[str, Any]:
     """Drops (or cuts, or reports) documents and SFT examples that hold an evaluation question; hits in hits/hits.jsonl.

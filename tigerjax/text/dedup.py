@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tigerjax import records
 from tigerjax.errors import ConfigError
-from tigerjax.files import manifest
-from tigerjax.records import records
-from tigerjax.stages import parts, stages
+from tigerjax.files import jsonl, manifest
+from tigerjax.stages import merge, parts, scan
 from tigerjax.stages.runner import Runner
 from tigerjax.text import against, containment, grams, minhash
 
@@ -46,7 +46,7 @@ def features(kind: Kind, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, 
 
 
 def _scan(kind: Kind, work: Path, number: int, documents: list[parts.Document]) -> dict[str, Any]:
-    made = [features(kind, batch) for batch in stages.batches([d.text for d in documents])]
+    made = [features(kind, batch) for batch in scan.batches([d.text for d in documents])]
     rows, bucket_keys, able = (np.concatenate(column) for column in zip(*made, strict=True))
     parts.save_npy(work / f"rows-{number}.npy", rows)
     named = np.repeat(parts.handles(number, len(documents))[able], bucket_keys.shape[1])
@@ -149,14 +149,14 @@ def survivors(
         best = min(group.tolist(), key=lambda i: told[i])
         gone += [i for i in group.tolist() if i != best]
         lines.append({"kept": told[best][2], "all": sorted(told[i][2] for i in group.tolist())})
-    records.write_jsonl(report, sorted(lines, key=lambda line: line["kept"]))
+    jsonl.write_jsonl(report, sorted(lines, key=lambda line: line["kept"]))
     return np.sort(named[gone]) if gone else np.zeros(0, np.uint64)
 
 
-def _write(work: Path, out: Path, output: stages.Output) -> int:
+def _write(work: Path, out: Path, output: merge.Output) -> int:
     name, numbers = output
-    sources = [stages.kept_lines(work, n, np.load(work / f"drop-{n}.npy", allow_pickle=False), {}) for n in numbers]
-    return stages.merge(sources, out / name)
+    sources = [merge.kept_lines(work, n, np.load(work / f"drop-{n}.npy", allow_pickle=False), {}) for n in numbers]
+    return merge.merge_lines(sources, out / name)
 
 
 def dedup_files(
@@ -165,7 +165,7 @@ def dedup_files(
     out: str | Path,
     *,
     threshold: float = NEAR_THRESHOLD,
-    shards: int = stages.SHARDS,
+    shards: int = scan.SHARDS,
     runner: Runner | None = None,
 ) -> dict[str, Any]:
     """Keeps one document of each cluster; writes OUT/<name of the input> and clusters/clusters.jsonl; the manifest.
@@ -174,29 +174,29 @@ def dedup_files(
     """
     paths = records.expand(inputs)
     records.distinct_names(paths)
-    stages.check_shards(shards)
+    scan.check_shards(shards)
     if not 0 < threshold <= 1:
         raise ConfigError(f"threshold={threshold} must be in (0, 1]")
     config: dict[str, Any] = {"kind": kind, "threshold": threshold if kind == "near" else None}
     runner = runner or Runner()
-    hashing = runner.says("hashed", "GB")
+    hashing = runner.reporter("hashed", "GB")
     with manifest.stage(out, name="dedup", config=config, inputs=paths, hashing=hashing) as run, runner:
         if run.done:
             return run.manifest or {}
-        started, work = time.perf_counter(), stages.work_folder(run.tmp)
-        found = stages.scanned(runner, functools.partial(_scan, kind, work), work, paths, shards)
+        started, work = time.perf_counter(), merge.work_folder(run.tmp)
+        found = scan.scanned(runner, functools.partial(_scan, kind, work), work, paths, shards)
         numbers = [part["part"] for part in found]
         join = functools.partial(_edges, work, numbers, threshold if kind == "near" else 1.0, shards)
         runner.each(join, range(shards), work, "join")
         edges = [np.load(work / f"edges-{s}.npy", allow_pickle=False) for s in range(shards)]
         named, cluster = clusters(np.concatenate(edges, axis=1))
         (run.tmp / "clusters").mkdir()
-        say = runner.says("cluster", "records")
+        say = runner.reporter("cluster", "records")
         gone = survivors(work, named, cluster, run.tmp / "clusters" / "clusters.jsonl", say)
         gone_parts, gone_places = parts.split_handles(gone)
         for number in numbers:
             parts.save_npy(work / f"drop-{number}.npy", gone_places[gone_parts == number])
-        kept = sum(runner.each(functools.partial(_write, work, run.tmp), stages.outputs(paths, found), work, "write"))
+        kept = sum(runner.each(functools.partial(_write, work, run.tmp), merge.outputs(paths, found), work, "write"))
         shutil.rmtree(work)
         total = sum(part["records"] for part in found)
         run.counts = {"in": total, "out": kept, "dropped": {kind: len(gone)}}
@@ -215,7 +215,7 @@ def against_sft_files(
     *,
     action: containment.Action = "cut",
     threshold: float = containment.THRESHOLD,
-    shards: int = stages.SHARDS,
+    shards: int = scan.SHARDS,
     runner: Runner | None = None,
 ) -> dict[str, Any]:
     """Removes from documents what the SFT files teach; OUT/<name of the input>, hits/hits.jsonl; the manifest."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from tigerjax.errors import ConfigError, DataError, near_miss
 from tigerjax.files import paths
-from tigerjax.records.records import Record
+from tigerjax.records import Record
 from tigerjax.text.grams import cut, key, keys, windows
 
 MIN_CHARACTERS = 50

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from tigerjax import records
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl, paths
-from tigerjax.files.manifest import canonical, stage
+from tigerjax.files.manifest import size, stage
 
 SENTENCE_BYTES = 4192
 """SentencePiece's own default: longer lines are dropped by its trainer, so they are cut here."""
@@ -23,46 +24,38 @@ Progress = Callable[[str, str], Say]
 """Of (what, unit): a function of (done, all)."""
 
 
-def _record_text(record: jsonl.Record, where: str) -> str:
+def _record_text(record: records.Record, where: str) -> str:
+    """The text of a document, a prompt, or the messages of a dialogue."""
     if isinstance(text := record.get("text", record.get("prompt")), str):
         return text
     messages = record.get("messages")
     if isinstance(messages, list) and all(isinstance(m, dict) and isinstance(m.get("content"), str) for m in messages):
-        return "\n".join(message["content"] for message in messages)
-    raise DataError(f"{where}: record has neither a string `text` nor `messages`")
+        return records.text_of(record)
+    return records.text_of(records.as_record(record, where, allow_empty=True))
 
 
-def read_documents(path: str | Path, at: jsonl.At | None = None) -> Iterator[tuple[str, str, str | None]]:
-    """(id, text, language or None) of .jsonl, .jsonl.zst and plain text files; a line of plain text is a document.
+def read_documents(path: str | Path, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[str, str, str | None]]:
+    """(id, text, language or None) of each record of a file, of any format that `tigerjax.records` reads.
 
-    Raises DataError with file and line for broken JSON, invalid UTF-8 or a record without text, and for a file of none.
+    DataError names file and line of a record without text, and refuses a file without records.
     """
-    path, found = paths.of(path), 0
-    if not path.is_file():
+    path, number = paths.of(path), 0
+    if not path.exists():
         raise DataError(f"{path} does not exist; give text or JSONL files")
-    if ".jsonl" in path.suffixes[-2:]:
-        for found, record in jsonl.read_jsonl(path, at=at):
-            identity = str(record.get("id") or xxhash.xxh3_128_hexdigest(canonical(record)))
-            yield identity, _record_text(record, f"{path}:{found}"), record.get("lang")
-        jsonl.refuse_empty(path, found)
-        return
-    with jsonl.open_lines(path, at) as lines:
-        for number, raw in enumerate(lines, 1):
-            line = jsonl.decode(f"{path}:{number}", raw.removeprefix(jsonl.BOM) if number == 1 else raw).rstrip("\r\n")
-            if line.strip():
-                found = number
-                yield xxhash.xxh3_128_hexdigest(line.encode()), line, None
-    jsonl.refuse_empty(path, found)
+    for number, record in records.read(path, on_bytes=on_bytes):
+        text = _record_text(record, f"{path}:{number}")
+        yield str(record.get("id") or records.record_id(record)), text, record.get("lang")
+    jsonl.refuse_empty(path, number)
 
 
 def read_all(files: Sequence[str | Path], say: Say | None = None) -> Iterator[tuple[str, str, str | None]]:
-    """`read_documents` of files one after another; `say` is told of their bytes."""
-    sizes = [paths.size(path) if path.is_file() else 0 for path in map(paths.of, files)]
+    """`read_documents` of files one after another; `say` is called with the bytes read and the bytes of all files."""
+    sizes = [size(path) if paths.of(path).exists() else 0 for path in files]
     total, before = sum(sizes), 0
-    for path, size in zip(files, sizes, strict=True):
-        # "all" is said once, at the end: a compressed file has been read whole before its last lines come
+    for path, own in zip(files, sizes, strict=True):
+        # The total is reported once, at the end: a compressed file has been read whole before its last lines come.
         yield from read_documents(path, say and (lambda at, before=before: say(min(before + at, total - 1), total)))
-        before += size
+        before += own
     if say is not None:
         say(total, total)
 

@@ -1,4 +1,4 @@
-"""A run's checkpoints: its states saved in the background, the newest whole one found again and restored.
+"""A run's checkpoints: saves states in the background, and finds and restores the newest whole one.
 
 What lies on disk is described in `tigerjax.checkpoint.model`.
 """
@@ -19,6 +19,7 @@ from tigerjax.checkpoint.files import (
     check_bytes,
     first_line,
     make_room,
+    newest_whole,
     one_line_errors,
     prune,
     read_meta,
@@ -35,10 +36,11 @@ from tigerjax.train.state import TrainState
 
 
 class Checkpointer:
-    """Saves a run's states in the background; keeps the newest `keep`, and every `keep_every_steps`-th for good.
+    """Saves the states of a run in the background. Keeps the newest `keep` of them, and every `keep_every_steps`-th for
+    good.
 
-    Several processes write one checkpoint together, into a folder that all of them see; each method is then called by
-    all, with the same arguments.
+    Several processes write one checkpoint together, into a folder that all of them see. All of them call each method,
+    with the same arguments.
     """
 
     def __init__(self, run_dir: str | Path, *, keep: int, keep_every_steps: int | None = None):
@@ -53,9 +55,9 @@ class Checkpointer:
         self._error: BaseException | None = None
 
     def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
-        """Returns when the arrays are copied off the device; the rest happens behind. `meta`: see the module.
+        """Starts a save; returns when the arrays are copied off the devices. `meta` is that of `make_meta`.
 
-        An error of the save before this one is raised here. Raises DataError when the disk is full."""
+        Raises the error of the save before this one, if it had one, and DataError when the disk is full."""
         self.wait()
         partial = building(self.folder / str(step))
         with one_line_errors(partial, self.folder):
@@ -85,7 +87,7 @@ class Checkpointer:
             self._error = error
 
     def wait(self) -> None:
-        """Until the last save is on disk; raises its error, once."""
+        """Waits until the last save is on disk. Raises its error, once."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -101,7 +103,7 @@ class Checkpointer:
             self._orbax.close()
 
     def drop_from(self, step: int) -> None:
-        """Removes the checkpoints of `step` and of all later ones, on a way back before them."""
+        """Removes the checkpoints of `step` and later, when the run goes back before them."""
         self.wait()
         if hosts.is_writer():
             for late in [s for s in steps(self.folder) if s >= step]:
@@ -109,7 +111,8 @@ class Checkpointer:
         hosts.barrier("late checkpoints dropped")
 
     def newest(self) -> tuple[int, dict[str, Any]] | None:
-        """(step, meta) of the newest checkpoint whose files are all there; a damaged newer one becomes N.damaged."""
+        """(step, meta) of the newest checkpoint whose files are all there. A damaged one that is newer is renamed to
+        N.damaged."""
         self.wait()
         step = hosts.share("newest checkpoint", self._newest_here() if hosts.is_writer() else None)[0]
         if step is None:
@@ -120,20 +123,19 @@ class Checkpointer:
         return step, read_meta(path)
 
     def _newest_here(self) -> int | None:
-        for step in steps(self.folder):
-            try:
-                read_meta(self.folder / str(step))
-                return step
-            except DataError as error:
-                set_aside(self.folder / str(step), error)
-        return None
+        def whole_step(path: Path) -> int:
+            read_meta(path)
+            return int(path.name)
+
+        return newest_whole(self.folder, whole_step, set_aside)
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest whole state, cut to the shardings of `abstract`, and its meta; None when there is none.
+        """The newest whole state, in the shardings of `abstract`, and its meta; None when there is none.
 
-        Every byte is checked against its sha256 first: hosts share that work, and what one finds, all know."""
-        while (found := self.newest()) is not None:
-            step, meta = found
+        Every byte is checked against its sha256 first. The hosts share that work, and damage that one of them finds
+        counts for all."""
+        while (newest := self.newest()) is not None:
+            step, meta = newest
             path = self.folder / str(step)
             if not self._agree(path, "verified", functools.partial(self._check_bytes, path, meta)):
                 continue
@@ -145,7 +147,7 @@ class Checkpointer:
         return None
 
     def _agree(self, path: Path, what: str, work: Callable[[], None]) -> bool:
-        """Whether `work` went well on every host; a checkpoint that is damaged for one is set aside for all."""
+        """Whether `work` succeeded on every host. A checkpoint that is damaged for one host is set aside for all."""
         trouble = None
         try:
             work()

@@ -1,4 +1,4 @@
-"""Batches on their way to the devices: a thread reads the loader one batch ahead of the step."""
+"""Reads batches from the loader and puts them on the devices, in a thread that works ahead of the training step."""
 
 import queue
 import threading
@@ -13,17 +13,17 @@ from tigerjax.mesh import sharding
 
 
 class Fed(NamedTuple):
-    """A batch on the devices, and where the loader stood."""
+    """A batch on the devices, with the loader's state before and after it."""
 
     batch: Any  # pytree of global jax arrays, leading axis sharded as "batch"
-    before: Any  # loader state from which this batch comes next: names its rows
-    after: Any  # loader state from which the batch after it comes next: what a checkpoint keeps
-    seen: Any  # loader.seen() after this batch; None when the loader counts nothing
-    tokens: int  # of the global batch, counted on this host's rows
+    before: Any  # from this loader state the batch can be read again
+    after: Any  # from this loader state the next batch is read: what a checkpoint stores
+    seen: Any  # loader.seen() after this batch; None when the loader has no such method
+    tokens: int  # of the global batch, estimated from this host's rows
 
 
 class Feed:
-    """Reads `loader` in a thread: an iterator with state(), restore() and, optionally, seen()."""
+    """Reads a loader in a thread. A loader is an iterator with state(), restore() and, optionally, seen()."""
 
     def __init__(
         self,
@@ -36,8 +36,10 @@ class Feed:
         batches: int,
         ahead: int = 2,
     ):
-        """Takes exactly `batches` batches from the loader, at most `ahead` before they are asked for. A batch of the
-        loader has the rows `rows` (`mesh.host_rows`) of the `batch_rows` of a global one."""
+        """Takes exactly `batches` batches from the loader, at most `ahead` of them before they are asked for.
+
+        The loader gives this host's part of each batch: the rows with the numbers `rows` (`mesh.host_rows`) out of the
+        `batch_rows` of the global batch. `tokens` counts the tokens of such a part."""
         self._loader, self._tokens = loader, tokens
         self._place_of, self._batch_rows = {row: place for place, row in enumerate(rows)}, batch_rows
         self._sharding = sharding(mesh, "batch")
@@ -61,7 +63,7 @@ class Feed:
         return self._tokens(host) * self._batch_rows // len(self._place_of)
 
     def _place(self, rows: Any) -> jax.Array:
-        """This process's rows as its part of a global array: no host ever holds another's."""
+        """The global array of which this process holds its own rows only; no host ever holds another's."""
         local = np.asarray(rows)
         assert len(local) == len(self._place_of), (local.shape, self._place_of)
 
@@ -93,6 +95,6 @@ class Feed:
         return None
 
     def close(self) -> None:
-        """Stops the thread; batches read ahead are dropped (their loader state was never kept)."""
+        """Stops the thread. Batches that were read ahead are dropped: no checkpoint counts them as used."""
         self._stop.set()
         self._thread.join()

@@ -1,4 +1,4 @@
-"""Where a run's wall time goes, restarts included: the share spent in steps is its goodput."""
+"""Where the wall time of a run goes, restarts included. The share that is spent in steps is its goodput."""
 
 import contextlib
 import time
@@ -9,16 +9,19 @@ ITEMS = ("steps", "start", "compile", "data", "save", "down")
 
 
 class Goodput:
-    """Seconds by item. What is in no other item is `steps`.
+    """Seconds by item:
 
-    start: from the command to the first step, without its compilation: imports, rows, restoring a checkpoint
-    compile: the first step's call, compilation (or its reading from the persistent cache) and the step
-    data: waiting for the loader; save: blocked by a checkpoint
-    down: from the last logged step of the process before to this one's start, so lost steps and the restart
+    start     from the command to the first step: imports, making rows, restoring a checkpoint
+    compile   the first step: its compilation (or reading that from the cache on disk), and the step itself
+    data      waiting for the loader
+    save      waiting for a checkpoint
+    down      from the last logged step of the previous process to the start of this one: steps that were lost, and the
+              time until the restart
+    steps     everything else
     """
 
     def __init__(self, *, since: float, last: dict[str, Any], clock: Callable[[], float] = time.time):
-        """`since`: when this process began; `last`: the newest record of the run's metrics, {} for a new run."""
+        """`since` is when this process began, `last` the newest record of the run's metrics ({} for a new run)."""
         self._clock, self._since, self._began = clock, since, False
         before = last.get("spent_s") or {}
         self._spent = {item: float(before.get(item, 0.0)) for item in ITEMS}
@@ -28,7 +31,7 @@ class Goodput:
 
     @contextlib.contextmanager
     def spending(self, item: str) -> Iterator[None]:
-        """Time in this block goes to `item`."""
+        """Counts the time spent in the block under `item`."""
         started = self._clock()
         if not self._began:
             self._began = True
@@ -39,7 +42,7 @@ class Goodput:
             self._spent[item] += self._clock() - started
 
     def record(self) -> dict[str, Any]:
-        """`time` (unix), `spent_s` by item over the whole run, and `goodput`, the share of `steps`."""
+        """{time (unix), spent_s (seconds by item, over the whole run), goodput (the share of `steps`)}."""
         now = self._clock()
         total = self._carried + now - self._since
         spent = dict(self._spent)
@@ -51,5 +54,5 @@ class Goodput:
         }
 
     def waited(self) -> float:
-        """Seconds in `data` so far."""
+        """Seconds spent waiting for data so far."""
         return self._spent["data"]

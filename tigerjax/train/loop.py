@@ -1,14 +1,14 @@
-"""The loop: reads top to bottom. Pretraining, SFT and reward training differ in loader and objective only."""
+"""The training loop. Pretraining, SFT and reward training all run it: they differ in loader and objective only."""
 
 import functools
 import itertools
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jax.sharding import Mesh
 
@@ -19,12 +19,13 @@ from tigerjax.checkpoint.stored import open_whole, placed_weights
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import paths
+from tigerjax.files.progress import Progress
 from tigerjax.mesh import host_rows, run_mesh
 from tigerjax.processes import hosts
 from tigerjax.train.checkpoint import Checkpointer
 from tigerjax.train.feed import Fed, Feed
 from tigerjax.train.goodput import Goodput
-from tigerjax.train.metrics import Metrics, last_record
+from tigerjax.train.metrics import Metrics, Reporting, last_record
 from tigerjax.train.objective import Objective, token_objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.state import TrainState, abstract_state, from_disk, init_state, state_from_weights, to_disk
@@ -41,37 +42,31 @@ def train(
     objective: Objective | None = None,
     mesh: Mesh | None = None,
     init_weights: Any = None,
-    resume: Literal["auto", "never"] = "auto",
-    tokenizer_sha256: str | None = None,
-    extra: dict[str, Any] | None = None,
-    progress: bool | None = None,
-    echo: Callable[[str], None] | None = None,
-    since: float | None = None,
-    profile_steps: tuple[int, int] | None = None,
-    wandb: str | None = None,
+    reporting: Reporting = Reporting(),  # noqa: B008  # frozen
 ) -> TrainState:
-    """Trains to `optim.total_steps` and returns the final state, as on disk; its checkpoint is there by then.
+    """Trains to `optim.total_steps` and returns the final state, as it is on disk: its checkpoint is saved by then.
 
-    `loader` gives batches (pytrees of numpy arrays, leading axis this process's rows, `mesh.host_rows`) by next() and
-    has state(), restore() and, optionally, seen(), tokenizer_sha256 and vocab_size (which must be the model's).
-    `objective` None is the token loss.
-    Start weights: those of the newest whole checkpoint in `run_dir` (resume="auto"), else `init_weights`, else
-    `checkpoint.init_from`, else random. `tokenizer_sha256` and `extra` go into the checkpoint; None takes the loader's
-    attribute of that name. Writes config.txt, metrics.jsonl, tensorboard/ and checkpoints/ under `run_dir`. SIGINT and
-    SIGTERM, on any host, save a checkpoint, then raise KeyboardInterrupt or SystemExit(143). `since` (unix time, None:
-    now) is where the run's wall time starts to count; `profile_steps` (first, last) are traced to RUN/profile;
-    `wandb` names the Weights & Biases project that is told of the logged steps (None: none is). Raises
-    ConfigError for a checkpoint of another model, tokenizer or data seed, and DataError when more than `health.skip`
-    updates in a row were refused and `health.rollbacks` are used up, or when every checkpoint of the run is damaged.
+    `loader` gives batches by next(): pytrees of numpy arrays whose leading axis is this process's rows
+    (`mesh.host_rows`). It has state() and restore() and, optionally, seen() (shares of its sources), tokenizer_sha256
+    (goes into the checkpoints) and vocab_size (must be the model's). `objective` None is the token loss, `mesh` None
+    that of the config.
+
+    The weights to start from are those of the newest whole checkpoint in `run_dir`; else `init_weights`; else those of
+    `checkpoint.init_from`; else random ones. Writes config.txt, metrics.jsonl, tensorboard/ and checkpoints/ under
+    `run_dir`. SIGINT and SIGTERM, on any host, save a checkpoint and then raise KeyboardInterrupt or SystemExit(143); a
+    signal that this process was started to ignore (`nohup`, `command &` in a script) stays ignored.
+
+    Raises ConfigError for a checkpoint of another model, tokenizer or data seed. Raises DataError when every checkpoint
+    of the run is damaged, or when more than `health.skip` updates in a row were refused and the run has already gone
+    back `health.rollbacks` times.
     """
     # Mesh, objective, optimiser
-    since = time.time() if since is None else since
+    since = time.time() if reporting.since is None else reporting.since
     run_dir, total_steps = paths.of(run_dir), config.optim.total_steps
     mesh = run_mesh(config) if mesh is None else mesh
     objective = token_objective(config, mesh) if objective is None else objective
     tx = make_optimizer(config.optim)
-    if tokenizer_sha256 is None:
-        tokenizer_sha256 = getattr(loader, "tokenizer_sha256", None)
+    tokenizer_sha256 = getattr(loader, "tokenizer_sha256", None)
     if (entries := getattr(loader, "vocab_size", None)) not in (None, config.model.vocab_size):
         raise ConfigError(
             f"model.vocab_size={config.model.vocab_size}, but the tokenizer {config.data.tokenizer} of the rows has"
@@ -79,18 +74,23 @@ def train(
         )
 
     # State: resumed, given, or new
-    kept = config.checkpoint
-    checkpoints = Checkpointer(run_dir, keep=kept.keep, keep_every_steps=kept.keep_every_steps)
+    saving = config.checkpoint
+    checkpoints = Checkpointer(run_dir, keep=saving.keep, keep_every_steps=saving.keep_every_steps)
     meta = make_meta(
         kind=objective.kind,
         model=config.model,
         tokenizer_sha256=tokenizer_sha256,
         config=config_lib.dump(config),
         data_seed=config.seed,
-        extra=extra,
     )
     hosts.same("the run's config, tokenizer or data", [meta["config"], tokenizer_sha256, loader.state()])
-    state, start, health = _start(config, loader, checkpoints, meta, objective, mesh, tx, init_weights, resume)
+    abstract = abstract_state(objective, tx, mesh)
+    resumed = _resume(loader, checkpoints, meta, objective, abstract)
+    if resumed is not None:
+        state, start, health = resumed
+        hosts.say(f"resuming {config.name} from step {start}")
+    else:
+        state, start, health = _new_state(config, meta, objective, tx, mesh, init_weights), 0, None
     if start >= total_steps:
         checkpoints.close()
         hosts.say(f"{config.name}: all {total_steps} steps are done, nothing to train")
@@ -115,15 +115,13 @@ def train(
         name=config.name,
         start_step=start,
         total_steps=total_steps,
-        progress=progress,
-        echo=echo,
-        wandb=wandb,
         config=meta["config"],
+        reporting=reporting,
     )
     goodput = Goodput(since=since, last=last_record(run_dir) if hosts.is_writer() else {})
     watch = Watch(config, run_dir, checkpoints=checkpoints, metrics=metrics, mesh=mesh, goodput=goodput)
     watch.spikes.restore(health)
-    trace = Trace(run_dir, profile_steps)
+    trace = Trace(run_dir, reporting.profile_steps)
     fed: Fed | None = None
     saved = i = start
     try:
@@ -155,18 +153,18 @@ def train(
                     watch.read()
                 if watch.back_before is not None:
                     feed.close()
-                    state, i = _back(watch, checkpoints, loader, fed, objective, abstract_state(objective, tx, mesh))
+                    state, i = _back(watch, checkpoints, loader, fed, objective, abstract)
                     feed, saved = feed_from(batches=total_steps - i), i
                 elif due:
                     with goodput.spending("save"):
                         metrics.flush()
-                        checkpoints.save(i, to_disk(state, objective), meta | watch.kept(fed))
+                        checkpoints.save(i, to_disk(state, objective), meta | watch.checkpoint_meta(fed))
                     saved = i
             watch.read()
             at = int(state.step)
             if stop.number and fed is not None and at != saved:
                 metrics.flush()
-                checkpoints.save(at, to_disk(state, objective), meta | watch.kept(fed))
+                checkpoints.save(at, to_disk(state, objective), meta | watch.checkpoint_meta(fed))
             hosts.at("waiting for the last checkpoint")
             checkpoints.wait()
     finally:
@@ -177,52 +175,72 @@ def train(
             checkpoints.close()
     if stop.number:
         name = signal.Signals(stop.number).name
-        kept_it = "checkpoint saved; resume to go on" if at else "before there was anything to save"
-        hosts.say(f"{name}: stopped after step {at}/{total_steps}, {kept_it}")
+        outcome = "checkpoint saved; resume to go on" if at else "before there was anything to save"
+        hosts.say(f"{name}: stopped after step {at}/{total_steps}, {outcome}")
         if stop.number == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + stop.number)
     return to_disk(state, objective)
 
 
-def _start(
+def train_on_mixture(
     config: RunConfig,
-    loader: Any,
-    checkpoints: Checkpointer,
-    meta: dict[str, Any],
-    objective: Objective,
-    mesh: Mesh,
-    tx: Any,
-    init_weights: Any,
-    resume: str,
-) -> tuple[TrainState, int, dict[str, Any] | None]:
-    """The state to start from, its step and what is known of spikes; the loader is put where that step left it."""
+    *,
+    run_dir: str | Path,
+    progress: Progress | None = None,
+    reporting: Reporting = Reporting(),  # noqa: B008  # frozen
+) -> Any:
+    """Trains on the mixture that the config names, on the config's mesh; returns the loader, which knows the shares
+    that were read. `progress` shows the making of the rows."""
+    from tigerjax.data.mixture import open_loader  # inside: the numeric core imports without SeqIO
+
+    mesh = run_mesh(config)  # first: a mesh that does not fit is found before the rows are made
+    loader = open_loader(
+        config.data,
+        batch_rows=config.batch_rows,
+        seed=config.seed,
+        mine=host_rows(mesh, config.batch_rows),
+        total_rows=config.batch_rows * config.optim.total_steps,
+        progress=progress,
+    )
+    train(config, loader, run_dir=run_dir, mesh=mesh, reporting=reporting)
+    return loader
+
+
+def _resume(
+    loader: Any, checkpoints: Checkpointer, meta: dict[str, Any], objective: Objective, abstract: TrainState
+) -> tuple[TrainState, int, dict[str, Any] | None] | None:
+    """The newest whole state, its step and what was known of spikes then; the loader is put where that step left it.
+
+    None when the run has no checkpoint yet. DataError when it has some and all are damaged."""
     newest = checkpoints.newest()
-    if newest is not None and resume == "never":
-        raise ConfigError(
-            f"{checkpoints.folder} has a checkpoint of step {newest[0]}, and resume is off; give another run folder"
-        )
     if newest is not None:
         _check_same(newest[1], meta, checkpoints.folder / str(newest[0]))
-        restored = checkpoints.restore(abstract_state(objective, tx, mesh))
+        restored = checkpoints.restore(abstract)
         if restored is not None:
-            state, found = restored
-            loader.restore(found["loader"])
-            hosts.say(f"resuming {config.name} from step {found['step']}")
-            return from_disk(state, objective), found["step"], found.get("health")
+            state, there = restored
+            loader.restore(there["loader"])
+            return from_disk(state, objective), there["step"], there.get("health")
     if lost := damaged(checkpoints.folder):
         raise DataError(
             f"{checkpoints.folder} has no whole checkpoint left ({', '.join(lost)}), and starting over would lose the"
             " run's records; restore one from a copy, remove the folder to start over, or give another run folder"
         )
+    return None
+
+
+def _new_state(
+    config: RunConfig, meta: dict[str, Any], objective: Objective, tx: Any, mesh: Mesh, init_weights: Any
+) -> TrainState:
+    """The state before step 1, its weights from `init_weights`, else from `checkpoint.init_from`, else random."""
     if init_weights is None and config.checkpoint.init_from is not None:
         stored = open_whole(config.checkpoint.init_from)
         given = make_meta(kind=stored.kind, model=stored.config, tokenizer_sha256=stored.tokenizer_sha256)
         _check_same(given | {"data_seed": config.seed}, meta, paths.of(config.checkpoint.init_from))
         init_weights = placed_weights(stored, mesh, "float32")
     if init_weights is not None:
-        return state_from_weights(objective, tx, mesh, init_weights), 0, None
-    return init_state(objective, tx, mesh, seed=config.seed), 0, None
+        return state_from_weights(objective, tx, mesh, init_weights)
+    return init_state(objective, tx, mesh, seed=config.seed)
 
 
 def _back(
@@ -234,26 +252,26 @@ def _back(
     restored = checkpoints.restore(abstract)
     if restored is None:
         raise DataError(f"{checkpoints.folder}: no whole checkpoint from before step {watch.back_before} to go back to")
-    state, found = restored
+    state, meta = restored
     loader.restore(fed.after)
-    watch.rolled_back(found, fed.after)
-    return from_disk(state, objective), found["step"]
+    watch.rolled_back(meta, fed.after)
+    return from_disk(state, objective), meta["step"]
 
 
-def _check_same(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
+def _check_same(there: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
     """Refuses another model, tokenizer, kind or data seed; says which other settings changed."""
     differs = [
-        f"model.{name} is {found['model'].get(name)!r} there and {value!r} in the config"
+        f"model.{name} is {there['model'].get(name)!r} there and {value!r} in the config"
         for name, value in wanted["model"].items()
-        if found["model"].get(name) != value
+        if there["model"].get(name) != value
     ]
     for name in ("kind", "tokenizer_sha256", "data_seed"):
-        both_known = found[name] is not None and wanted[name] is not None
-        if both_known and found[name] != wanted[name]:
-            differs.append(f"{name} is {found[name]!r} there and {wanted[name]!r} here")
+        both_known = there[name] is not None and wanted[name] is not None
+        if both_known and there[name] != wanted[name]:
+            differs.append(f"{name} is {there[name]!r} there and {wanted[name]!r} here")
     if differs:
         raise ConfigError(f"checkpoint {path} does not belong to this run: {'; '.join(differs)}")
-    before, now = set(found["config"]), set(wanted["config"])
+    before, now = set(there["config"]), set(wanted["config"])
     if before and before != now:
         changed = "; ".join(sorted(now - before))
         hosts.say(f"resuming with other settings than the checkpoint's, so not bit-exactly: {changed}")
@@ -261,7 +279,10 @@ def _check_same(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> No
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM are noted, once, in the list; a second one acts as it always did."""
+    """A list to which SIGINT and SIGTERM are added when they arrive. A second one acts as it did before this block.
+
+    A signal that is ignored stays ignored: whoever started the process in the background of a script, or by `nohup`,
+    wants it to live on when Ctrl-C ends what is in the foreground."""
     received: list[int] = []
     before: dict[int, Any] = {}
 
@@ -271,8 +292,10 @@ def _signals() -> Iterator[list[int]]:
 
     try:
         for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-            before[number] = signal.getsignal(number)
-            signal.signal(number, note)
+            handler = signal.getsignal(number)
+            if handler is not signal.SIG_IGN:
+                before[number] = handler
+                signal.signal(number, note)
     except ValueError:  # not the main thread: signals are the caller's
         before.clear()
     try:

@@ -1,6 +1,7 @@
-"""What a run says: a fixed log line, metrics.jsonl, TensorBoard, Prometheus' text format, Weights & Biases where it is
-asked for, a bar on a terminal."""
+"""The outputs of a run while it trains: the log line, metrics.jsonl, TensorBoard, Prometheus' text format, a progress
+bar on a terminal and, where it is asked for, Weights & Biases."""
 
+import dataclasses
 import json
 import math
 import statistics
@@ -10,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tigerjax.config import ModelConfig
 from tigerjax.files import paths
 from tigerjax.files.log import Log
 from tigerjax.processes import hosts
@@ -30,15 +30,6 @@ PEAK_TFLOPS = {
     "NVIDIA H100 80GB HBM3": 989.0,
     "NVIDIA H200": 989.0,
 }
-
-
-def model_flops(c: ModelConfig, *, tokens: float, seq_len: int) -> float:
-    """Of forward and backward over `tokens`: 6 x matmul parameters (embedding lookup out, head in) x tokens, and
-    causal attention 6 x L x N x H x seq_len x tokens (half of the full square). Recomputation does not count."""
-    D, F, N, K, H = c.model_dim, c.mlp_dim, c.num_heads, c.num_kv_heads, c.head_dim
-    layer = 2 * D * N * H + 2 * D * K * H + 3 * D * F
-    matmul_parameters = c.num_layers * layer + D * c.padded_vocab_size
-    return 6.0 * tokens * (matmul_parameters + c.num_layers * N * H * seq_len)
 
 
 def mfu(flops_per_s: float, device_kind: str, devices: int) -> float | None:
@@ -68,6 +59,22 @@ def _thousands(rate: float) -> str:
     return f"{rate / 1e3:.{0 if rate >= 1e4 else 1}f}k" if rate < 1e6 else f"{rate / 1e6:.2f}M"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reporting:
+    """How a run is watched while it trains; nothing here changes its results."""
+
+    progress: bool | None = None
+    """Whether to draw a progress bar; None: when stdout is a terminal."""
+    echo: Callable[[str], None] | None = None
+    """Called with each log line; None: it is printed on stdout."""
+    since: float | None = None
+    """When the run's wall time begins (unix time); None: now."""
+    profile_steps: tuple[int, int] | None = None
+    """First and last step that are traced to RUN/profile."""
+    wandb: str | None = None
+    """The Weights & Biases project that gets the logged steps; None: no one does."""
+
+
 class Metrics:
     """Writes a record a logged step to RUN/metrics.jsonl, RUN/tensorboard and the terminal; on one host of all."""
 
@@ -78,14 +85,12 @@ class Metrics:
         name: str,
         start_step: int,
         total_steps: int,
-        progress: bool | None,
-        echo: Callable[[str], None] | None,
-        wandb: str | None = None,
         config: Sequence[str] = (),
+        reporting: Reporting = Reporting(),  # frozen
     ):
-        """Lines after `start_step` that a killed run left behind are removed, so that every step is there once.
-        `progress` None: a bar when stdout is a terminal. `echo` None: the log line goes to stdout. `wandb`: the W&B
-        project that is told too, with the lines of `config`."""
+        """Records after `start_step`, which a killed run left behind, are removed, so that every step is there once.
+        `config` are the lines of the run's config; Weights & Biases gets them."""
+        progress, echo, wandb = reporting.progress, reporting.echo, reporting.wandb
         self._total = total_steps
         self._file: Log | None = None
         self._board: Any = None
@@ -117,10 +122,10 @@ class Metrics:
             if old is not None:
                 old.close()
         path = self._run_dir / "metrics.jsonl"
-        kept = []
+        lines: list[str] = []
         if path.is_file() and step > 0:
-            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step(line) <= step]
-        self._file = Log(path, kept)
+            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _step(line) <= step]
+        self._file = Log(path, lines)
         self._board = _tensorboard(self._board_folder, step)
 
     def advance(self, step: int) -> None:
@@ -146,7 +151,8 @@ class Metrics:
         self._echo(log_line(record, self._total))
 
     def flush(self) -> None:
-        """Until every record is in the run's folder: a checkpoint never knows of steps that metrics.jsonl lacks."""
+        """Writes every record into the run's folder. Called before each save, so that metrics.jsonl has all the steps
+        that a checkpoint has."""
         if self._file is not None:
             self._file.flush()
         if self._board is not None:
@@ -155,7 +161,7 @@ class Metrics:
                 paths.upload(self._board_folder, self._run_dir / "tensorboard")
 
     def close(self) -> None:
-        """Flushes the files, takes the bar away, and waits a while for what W&B has to send."""
+        """Closes the files, removes the bar, and waits (not for ever) until W&B has sent everything."""
         self.flush()
         if self._file is not None:
             self._file.close()
@@ -177,11 +183,12 @@ def last_record(run_dir: Path) -> dict[str, Any]:
 
 
 def progress_at(run_dir: Path, step: float) -> float | None:
-    """(L0 - L) / (L0 - Lend) at `step`, from the losses of RUN/metrics.jsonl; None when the run ended before it.
+    """Which share of its whole fall the loss of a run had behind it at `step`: (L0 - L) / (L0 - Lend).
 
-    L0 is the median loss of the run's first steps (`start_loss_nats` of its first record), the others are means of the
-    five logged losses up to the step and up to the end, without the first one: one batch alone says little. None also
-    when the start is not known, less than two losses were logged by the step, or the loss did not fall.
+    L0 is the median loss of the run's first steps (`start_loss_nats` in RUN/metrics.jsonl). L and Lend are means of the
+    last five losses that were logged by `step` and by the end; the very first loss is left out. Means, because the loss
+    of one batch says little. None when the run ended before `step`, the start is not known, less than two losses were
+    logged by `step`, or the loss did not fall.
     """
     path = run_dir / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
@@ -207,7 +214,8 @@ def _step(line: str) -> float:
 
 
 def _prometheus(path: Path, record: dict[str, Any]) -> None:
-    """The newest record for node_exporter's textfile collector: replaced whole, so that it is never read half."""
+    """Writes the newest record for node_exporter's textfile collector. The file is replaced in one go, so that the
+    collector never reads half of it."""
     lines = [
         f'tigerjax_{name}{{run="{path.parent.name}"}} {float(value):g}'
         for name, value in record.items()

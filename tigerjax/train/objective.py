@@ -1,4 +1,5 @@
-"""What is trained: how weights are born, and what a batch costs. The token loss is one; the reward loss another."""
+"""What is trained: how weights are initialised, and the loss of a batch. Here is the token loss; the loss of reward
+models is in `tigerjax.align.reward`."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,8 +11,8 @@ from jax.sharding import Mesh
 
 from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, PipelineConfig
 from tigerjax.mesh import RULES
-from tigerjax.model import stack
-from tigerjax.model.llama import model as llama
+from tigerjax.model import families, stack
+from tigerjax.model.layers import init
 from tigerjax.model.loss import token_loss
 from tigerjax.model.pipeline import LayerOrder, Pipeline
 
@@ -27,11 +28,11 @@ class Objective:
     loss: Callable[[Any, Any], tuple[jax.Array, jax.Array, Sums]]
     """(weights, batch) -> (sum, weight, {metric: its sum}); the step divides all sums by the weight, once."""
     kind: str
-    """Of the checkpoint: "llama" or "reward"."""
+    """Of the checkpoint: see `families.of_kind`."""
     tokens: Callable[[Any], int] | None = None
     """Tokens of a batch of numpy arrays, for the throughput; None counts batch_rows * seq_len."""
     order: LayerOrder | None = None
-    """Set where `init` and `loss` have the layers in stage order (an interleaved pipeline); None is layer order."""
+    """Set when `init` and `loss` have the layers in stage order (an interleaved pipeline); None: layer order."""
 
 
 class Trained(Protocol):
@@ -48,12 +49,13 @@ class Trained(Protocol):
 
 
 def token_objective(config: Trained, mesh: Mesh) -> Objective:
-    """Next-token cross-entropy of the config's Llama over `tigerjax.data.rows.Batch`; aux: accuracy."""
+    """Next-token cross-entropy of the config's model over `tigerjax.data.rows.Batch`; aux: accuracy."""
     stages, rounds, run = config.mesh.stage, config.pipeline.rounds, stack.scan_layers
     if stages > 1:
         run = Pipeline(mesh=mesh, microbatches=config.pipeline.microbatches, rounds=rounds)
     order = LayerOrder(stages=stages, rounds=rounds) if rounds > 1 else None
-    model = llama.Llama(config.model, config.compute, run)
+    family = families.of(config.model)
+    model = family.language_model(config.model, config.compute, run)
     batch_shards = int(np.prod([mesh.shape[axis] for axis in RULES["batch"]]))
 
     def loss(weights: Any, batch: Any) -> tuple[jax.Array, jax.Array, Sums]:
@@ -72,9 +74,9 @@ def token_objective(config: Trained, mesh: Mesh) -> Objective:
         return total.nll_sum, total.weight, {"accuracy": total.correct}
 
     return Objective(
-        init=lambda key: in_stage_order(llama.init(model, key), order),
+        init=lambda key: in_stage_order(init(model, key), order),
         loss=loss,
-        kind="llama",
+        kind=family.KIND,
         tokens=lambda batch: int(np.count_nonzero(batch.segment_ids_BT)),
         order=order,
     )
@@ -95,7 +97,7 @@ def _move_layers(tree: Any, move: Callable[[Any], Any]) -> Any:
         if all(getattr(key, "key", None) != "layers" for key in path):
             return leaf
         if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer):
-            # Leaf by leaf, and each comes back cut as it was: at most one lies whole along 'stage' at a time.
+            # Leaf by leaf, each in its own sharding: at most one leaf is whole along 'stage' at a time.
             return jax.jit(move, out_shardings=leaf.sharding)(leaf)
         return move(leaf)
 

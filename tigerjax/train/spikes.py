@@ -1,11 +1,13 @@
-"""Spikes: steps whose loss or gradient norm lies far above those of the steps before, and what becomes of them.
+"""Spikes: steps whose loss or gradient norm is far above that of the steps before. Three things can follow.
 
-    skip        the update of such a step, or of one that is not finite, is refused on the device; its batch is used up
-    roll back   after `health.skip` refused updates in a row: back to the newest checkpoint before the first of them,
-                on with the data that come after the last (as PaLM's training did by hand, arXiv:2204.02311, 5.1)
-    stop        when `health.rollbacks` of them are used up, with the batches named
+    skip        the device does not apply the update of such a step, or of one that is not finite; its batch is used up
+    roll back   when more than `health.skip` updates in a row were skipped, the run goes back to the newest checkpoint
+                before the first of them, and on with the data after the last of them (PaLM's training did this by
+                hand, arXiv:2204.02311, 5.1)
+    stop        when there were `health.rollbacks` rollbacks already, the run ends and names the batches
 
-Every host reads the same numbers, so all decide alike; the numbers are part of the checkpoint, so a resumed run does.
+All hosts read the same numbers, so all decide the same. The numbers are saved in the checkpoint, so a resumed run
+decides as the uninterrupted one would have.
 """
 
 from typing import Any
@@ -15,13 +17,15 @@ import numpy as np
 from tigerjax.config import HealthConfig
 
 LAG = 2
-"""A step starts before the one before it is read: its limit is made of what was read by then, never of more."""
+"""A step is started before the metrics of the step before it are read. So its limit uses only steps at least this far
+back, whether or not more were read by chance: the result must not depend on timing."""
 FLOOR = 0.01
-"""Of the median: the deviation is taken to be at least so large, for curves that hardly move [our choice]."""
+"""The deviation counts as at least this share of the median, so that a curve that hardly moves does not make every step
+a spike [our choice]."""
 
 
 class Spikes:
-    """The last good steps, the refused ones since, and the limit that follows from them."""
+    """Remembers the last good steps and the skipped ones since, and derives the limits of the next step."""
 
     def __init__(self, config: HealthConfig):
         self.config = config
@@ -30,7 +34,7 @@ class Spikes:
         self._good: list[list[float]] = []  # step, loss, gradient norm
 
     def limits(self, step: int) -> np.ndarray | None:
-        """float32 [2], loss and gradient norm above which the update of `step` is refused; None without `spike`."""
+        """The loss and gradient norm above which the update of `step` is skipped, float32 [2]; None without `spike`."""
         c = self.config
         if c.spike is None:
             return None
@@ -42,6 +46,7 @@ class Spikes:
         return (median + c.spike * deviation).astype(np.float32)
 
     def good(self, step: int, loss: float, grad_norm: float) -> None:
+        """Counts a step whose update was applied."""
         self.bad = []
         if self.config.spike is not None:
             self._good = [*self._good, [step, loss, grad_norm]][-self.config.window - LAG :]
@@ -51,6 +56,6 @@ class Spikes:
         return {"good": self._good, "bad": self.bad, "rollbacks": self.rollbacks}
 
     def restore(self, state: dict[str, Any] | None) -> None:
-        """None, of a checkpoint without: nothing is known yet."""
+        """Puts back what `state` returned. None, from a checkpoint without it, forgets everything."""
         state = state or {"good": [], "bad": [], "rollbacks": 0}
         self._good, self.bad, self.rollbacks = list(state["good"]), list(state["bad"]), state["rollbacks"]

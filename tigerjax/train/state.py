@@ -1,4 +1,4 @@
-"""What training carries from step to step, born on the mesh or moved onto it."""
+"""The state that training carries from step to step: made on the mesh, or put there from given weights."""
 
 from typing import Any, NamedTuple
 
@@ -15,10 +15,10 @@ from tigerjax.train.objective import Objective, in_layer_order, in_stage_order
 
 
 class TrainState(NamedTuple):
-    """Leaves of `weights` and of the optimiser's moments are sharded alike, and float32 but for a first moment that the
-    config holds in bfloat16.
+    """Weights, and the optimiser's moments, which are sharded as the weights are.
 
-    Under an interleaved pipeline (`Objective.order`) the layers are in stage order; on disk they never are.
+    All are float32, except for a first moment that the config asks for in bfloat16. With an interleaved pipeline
+    (`Objective.order`) the layers are in stage order here; on disk they are always in layer order.
     """
 
     step: jax.Array  # int32 (): batches consumed so far
@@ -52,17 +52,17 @@ def abstract_state(objective: Objective, tx: optax.GradientTransformation, mesh:
 
 
 def init_state(objective: Objective, tx: optax.GradientTransformation, mesh: Mesh, *, seed: int) -> TrainState:
-    """A fresh state: compiled with its shardings, so no device ever holds a whole weight it does not own."""
+    """A new state with random weights. It is made in its shardings, so no device ever holds more than its part."""
     key = jax.random.key(seed)
     init = jax.jit(lambda key: _fresh(objective.init, tx, key), out_shardings=state_shardings(objective, tx, mesh))
     return init(key)
 
 
 def state_from_weights(objective: Objective, tx: optax.GradientTransformation, mesh: Mesh, weights: Any) -> TrainState:
-    """Step 0 from given weights in layer order. DataError names every one that does not fit.
+    """The state of step 0 with given weights, which are in layer order. DataError names every one that does not fit.
 
-    An array that lies on the mesh already, cut as training cuts it, is taken over, and the first step donates it; of
-    any other, which this process has whole, a device gets a copy of its part."""
+    An array that is on the mesh already, in the sharding of training, is used as it is, and the first step donates it.
+    Any other array this process must have whole; each device gets a copy of its part."""
     wanted = jax.eval_shape(lambda: nn.unbox(objective.init(jax.random.key(0))))
     check_same_shapes(weights, wanted, what="start weights")
     shardings = state_shardings(objective, tx, mesh)
@@ -70,8 +70,8 @@ def state_from_weights(objective: Objective, tx: optax.GradientTransformation, m
     def place(w: Any, leaf: Any, cut: Any) -> jax.Array:
         if isinstance(w, jax.Array) and w.dtype == leaf.dtype and w.sharding.is_equivalent_to(cut, w.ndim):
             return w
-        # A device gets its part and never the whole, and hosts do not compare theirs, as device_put would have them.
-        # A copy: the step donates its state.
+        # Not device_put: it would put the whole array on a device first, and make the hosts compare theirs. A copy,
+        # because the step donates its state.
         whole = np.asarray(w)
         return jax.make_array_from_callback(leaf.shape, cut, lambda index: np.array(whole[index], leaf.dtype))
 
@@ -82,7 +82,7 @@ def state_from_weights(objective: Objective, tx: optax.GradientTransformation, m
 
 
 def to_disk(state: TrainState, objective: Objective) -> TrainState:
-    """`state` as checkpoints keep it, layers in layer order; itself when they are so already."""
+    """`state` as checkpoints store it, with the layers in layer order; unchanged when they are so already."""
     return in_layer_order(state, objective.order)
 
 

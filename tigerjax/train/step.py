@@ -1,4 +1,4 @@
-"""One update: losses and gradients of the micro-batches added, one division, AdamW, and a guard against NaN."""
+"""One update: adds losses and gradients of the micro-batches, divides once, applies AdamW; skips updates with NaN."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ Metrics = dict[str, jax.Array]
 def loss_and_gradient(objective: Objective, weights: Any, batch: Any, *, accumulate: int) -> tuple[Any, ...]:
     """(sum, weight, metric sums, gradient of the sum), added over `accumulate` micro-batches in float32.
 
-    Micro-batch m holds rows m, m + accumulate, ...: every device cuts its own rows and none travels.
+    Micro-batch m has the rows m, m + accumulate, … So every device splits its own rows, and none moves to another.
     """
 
     def summed(weights: Any, batch: Any) -> tuple[jax.Array, Any]:
@@ -48,9 +48,11 @@ def loss_and_gradient(objective: Objective, weights: Any, batch: Any, *, accumul
 def make_step(
     objective: Objective, tx: optax.GradientTransformation, c: OptimConfig
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """The update, not yet compiled. A loss or gradient norm that is not finite, or above `limits` (float32 [2],
-    `tigerjax.train.spikes`; None has no limit), leaves weights and optimiser as they are and sets the metric `skipped`
-    to 1; the step counts on, since its batch is used up."""
+    """The update as a function (state, batch, limits) -> (state, metrics), not yet compiled.
+
+    When the loss or the gradient norm is not finite or above `limits` (float32 [2], see `tigerjax.train.spikes`; None:
+    no limit), weights and optimiser stay as they are and the metric `skipped` is 1. The step still counts, since its
+    batch is used up."""
 
     def step(state: TrainState, batch: Any, limits: Any = None) -> tuple[TrainState, Metrics]:
         total, weight, aux, gradient = loss_and_gradient(objective, state.weights, batch, accumulate=c.accumulate)

@@ -10,16 +10,18 @@ from tigerjax.files import paths
 
 
 class Trace:
-    """Traces steps first..last (counted from 1) to RUN/profile, one folder a host; without steps it does nothing.
+    """Traces the steps from the first to the last of `steps` (counted from 1) to RUN/profile, with one folder a host.
+    Does nothing when `steps` is None.
 
-    The profiler writes to a disk only: for a run in a bucket to a temporary folder, which is uploaded at the end."""
+    The profiler can only write to a disk. For a run in a bucket it writes to a temporary folder, which is uploaded when
+    the trace ends."""
 
     def __init__(self, run_dir: Path, steps: tuple[int, int] | None):
         self._folder, self._steps, self._on = run_dir / "profile", steps, False
         self._written = self._folder
 
     def before(self, step: int) -> None:
-        """Before `step` is started: begins at the first."""
+        """Call before `step` is started: begins the trace at the first step."""
         if self._steps is not None and step == self._steps[0]:
             if paths.on_bucket(self._folder):
                 self._written = Path(tempfile.mkdtemp(prefix="profile-"))
@@ -27,13 +29,13 @@ class Trace:
             self._on = True
 
     def after(self, step: int, state: Any) -> None:
-        """After `step` was started: waits for the last one's state, so that the trace holds all of it."""
+        """Call after `step` was started: ends the trace at the last step, when its `state` is computed."""
         if self._on and self._steps is not None and step >= self._steps[1]:
             jax.block_until_ready(state)
             self.close()
 
     def close(self) -> None:
-        """Ends a trace that is under way."""
+        """Ends the trace if there is one."""
         if self._on:
             self._on = False
             jax.profiler.stop_trace()

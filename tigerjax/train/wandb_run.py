@@ -1,7 +1,7 @@
-"""Weights & Biases, where a run asks for it: its logged records in one W&B run, which a restart goes on with.
+"""Weights & Biases: sends the logged records of a run to one W&B run, which a restart continues.
 
-The package is imported only then. Who logs in, where to and whether at all is said by W&B's own means (`wandb login`,
-WANDB_API_KEY, WANDB_ENTITY, WANDB_MODE=offline …), of which nothing is read or kept here.
+The package is imported only when a run asks for it. Login, server and offline mode are set by W&B's own means (`wandb
+login`, WANDB_API_KEY, WANDB_ENTITY, WANDB_MODE=offline …); nothing of that is stored here.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ from tigerjax.files import paths
 
 ID_FILE = "wandb_id.txt"
 START_SECONDS, END_SECONDS = 60, 120
-"""How long W&B may hold up a run at its start and at its end, where its server does not answer."""
+"""How long a run waits for W&B at its start and at its end when the server does not answer."""
 
 
 def package() -> Any:
-    """The module `wandb`; ConfigError where it is not installed."""
+    """The module `wandb`. ConfigError when it is not installed."""
     try:
         return importlib.import_module("wandb")
     except ImportError as error:
@@ -34,7 +34,7 @@ def package() -> Any:
 
 @contextlib.contextmanager
 def _no_questions() -> Iterator[None]:
-    """Without a login W&B would ask for one on a terminal, and wait; from a file it asks nothing."""
+    """In this block stdin is an empty file. On a terminal W&B would ask for a login, and the run would wait for it."""
     before = sys.stdin
     with open(os.devnull, encoding="utf-8") as nothing:
         sys.stdin = nothing
@@ -45,23 +45,23 @@ def _no_questions() -> Iterator[None]:
 
 
 class WandbRun:
-    """The W&B run of a run folder, whose id is kept in RUN/wandb_id.txt; W&B's own files are in RUN/wandb,
-    or on this host's disk where RUN lies in a bucket.
+    """The W&B run that belongs to a run folder. Its id is stored in RUN/wandb_id.txt; W&B's own files are in RUN/wandb,
+    or in a temporary folder on this host's disk when RUN is in a bucket.
 
-    Nothing that W&B raises stops training: the first failure is one line on stderr, and nothing is sent from then on.
-    A step that is done again after a restart or a rollback is logged again, at its own place on the axis `step`.
+    No error of W&B stops training: the first one is reported in one line on stderr, and nothing is sent after it. A
+    step that is done again after a restart or a rollback is logged again, at the same place on the axis `step`.
     """
 
     def __init__(self, run_dir: Path, *, project: str, name: str, config: Sequence[str]):
         self._run: Any = None
-        module, kept = package(), run_dir / ID_FILE
-        if not kept.is_file():
-            kept.write_text(secrets.token_hex(8) + "\n", encoding="utf-8")
+        module, id_file = package(), run_dir / ID_FILE
+        if not id_file.is_file():
+            id_file.write_text(secrets.token_hex(8) + "\n", encoding="utf-8")
         try:
             with _no_questions():
                 self._run = module.init(
                     project=project,
-                    id=kept.read_text(encoding="utf-8").strip(),
+                    id=id_file.read_text(encoding="utf-8").strip(),
                     resume="allow",
                     name=name,
                     dir=tempfile.mkdtemp(prefix="wandb-") if paths.on_bucket(run_dir) else str(run_dir),
@@ -89,7 +89,7 @@ class WandbRun:
             self._give_up(error)
 
     def close(self) -> None:
-        """Waits until all is sent, or END_SECONDS; what is left stays in RUN/wandb for `wandb sync`."""
+        """Waits until everything is sent, at most END_SECONDS. The rest stays in RUN/wandb for `wandb sync`."""
         if self._run is None:
             return
         try:
@@ -99,11 +99,11 @@ class WandbRun:
 
     def _give_up(self, error: Exception) -> None:
         self._run = None
-        said = (str(error).strip() or "no reason given").splitlines()[0][:200]
+        reason = (str(error).strip() or "no reason given").splitlines()[0][:200]
         if key := os.environ.get("WANDB_API_KEY"):
-            said = said.replace(key, "***")
+            reason = reason.replace(key, "***")
         print(
-            f"warning: Weights & Biases: {type(error).__name__}: {said}; the run goes on without it",
+            f"warning: Weights & Biases: {type(error).__name__}: {reason}; the run goes on without it",
             file=sys.stderr,
             flush=True,
         )

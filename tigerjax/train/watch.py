@@ -1,4 +1,4 @@
-"""What the loop sees of its steps: metrics read late, logged, and counted when an update was skipped."""
+"""What is done with the metrics of each step: they are read one step late, logged, and checked for skipped updates."""
 
 import contextlib
 import json
@@ -16,23 +16,28 @@ from tigerjax.config import RunConfig
 from tigerjax.errors import DataError
 from tigerjax.files import manifest
 from tigerjax.files.log import Log
+from tigerjax.model import families
 from tigerjax.processes import hosts
 from tigerjax.train.checkpoint import Checkpointer
 from tigerjax.train.feed import Fed
 from tigerjax.train.goodput import Goodput
-from tigerjax.train.metrics import Metrics, mfu, model_flops
+from tigerjax.train.metrics import Metrics, mfu
 from tigerjax.train.spikes import Spikes
 
 EVENTS = "events.jsonl"
 START_STEPS = 5
-"""Steps whose median loss is the run's loss at the start: one batch can stand far out, and warm-up still holds the
-weights nearly where they were [our choice]."""
+"""The median loss of so many first steps counts as the loss at the start. The loss of one batch can be far from the
+others, and during warm-up the weights have hardly moved [our choice]."""
 SLOW_TIMES, SLOW_SHARE = 2.0, 0.2
-"""A host is slow when it is busy so many times as long as the middle one, and for this share of a step [our choice]."""
+"""A host is slow when it is busy so many times as long as the middle host, and for at least this share of a step [our
+choice]."""
 
 
 class Watch:
-    """Reads the metrics of a step after the next one is under way, logs them, and counts refused updates."""
+    """Reads and logs the metrics of each step, counts skipped updates, and finds slow hosts.
+
+    The metrics of a step are read only after the next step was started. Reading them waits for the devices, and the
+    devices would have nothing to do if the next step were started after that."""
 
     def __init__(
         self,
@@ -48,23 +53,26 @@ class Watch:
         self.mesh, self.goodput, self._waited = mesh, goodput, 0.0
         self._late: tuple[int, Any, Fed] | None = None
         self.spikes = Spikes(config.health)
-        self.back_before: int | None = None  # the first of too many refused steps: the run goes back before it
+        self.back_before: int | None = (
+            None  # set when too many updates were skipped: the run must go back before this step
+        )
         self._since, self._steps, self._tokens = time.perf_counter(), 0, 0
         self._for_device, self._slow, self._starting = 0.0, set[int](), True
         self._first: dict[int, float] = {}  # losses of the steps up to START_STEPS
 
     def started(self, step: int, values: Any, fed: Fed) -> None:
+        """Remembers a step that was started; `values` are its metrics, which the devices may still be computing."""
         self._late = (step, values, fed._replace(batch=None))
 
-    def kept(self, fed: Fed) -> dict[str, Any]:
-        """What a checkpoint keeps of the data and of the steps before it."""
+    def checkpoint_meta(self, fed: Fed) -> dict[str, Any]:
+        """What a checkpoint stores about the data and about the steps before it."""
         return {"loader": fed.after, "health": self.spikes.state()}
 
     def read(self, called_s: float = 0.0) -> None:
-        """Waits for the step that was started last, if it was not read yet.
+        """Reads the metrics of the step that was started last, unless they were read already. Waits for them.
 
-        The call that started the one after it took `called_s`: it compiles, and may wait for the devices, and so for
-        other hosts, until they take the step."""
+        `called_s` is how long the call took that started the step after it. That time is spent on the devices and not
+        on the host: the call may compile, or wait until the devices (and with them the other hosts) take the step."""
         self._for_device += called_s
         if self._late is None:
             return
@@ -87,7 +95,8 @@ class Watch:
         now = time.perf_counter()
         seconds = max(now - self._since, 1e-9)
         rate = self._tokens / seconds
-        flops = model_flops(self.config.model, tokens=rate, seq_len=self.config.data.seq_len)
+        model = self.config.model
+        flops = families.of(model).model_flops(model, tokens=rate, seq_len=self.config.data.seq_len)
         device = self.mesh.devices.flat[0]
         record: dict[str, Any] = {"step": step}
         record |= {name: float(value) for name, value in values.items() if name != "skipped"}
@@ -106,8 +115,10 @@ class Watch:
         self._for_device = 0.0
 
     def _hosts(self, busy_s: float, step_s: float) -> dict[str, Any]:
-        """Seconds a step that hosts did not wait for their devices; who takes long makes all others wait."""
-        if self._starting:  # up to the first record hosts do what no step does
+        """`host_busy_s`, the longest that a host was busy with data and Python in a step, and `slow_hosts`.
+
+        `busy_s` is this host's time a step without waiting for its devices. One slow host makes all others wait."""
+        if self._starting:  # the time before the first record holds the start of the run, which is no step
             self._starting = False
             return {"host_busy_s": busy_s, "slow_hosts": []}
         busy = hosts.tell("busy_s", busy_s)
@@ -147,7 +158,9 @@ class Watch:
         )
 
     def rolled_back(self, meta: dict[str, Any], loader: Any) -> None:
-        """The state is that of the checkpoint `meta` again; the loader stands at `loader`, after what was refused."""
+        """Forgets the steps after the checkpoint `meta`, to which the run has gone back, and says so.
+
+        `loader` is where the data goes on: after the batches whose updates were skipped."""
         bad, rollbacks = self.spikes.bad, self.spikes.rollbacks + 1
         self._late, self.back_before = None, None
         self.spikes.restore(meta.get("health"))
@@ -162,13 +175,13 @@ class Watch:
         self._since, self._steps, self._tokens = time.perf_counter(), 0, 0
 
     def _event(self, record: dict[str, Any]) -> None:
-        """One line of RUN/events.jsonl, which keeps what a rollback takes out of metrics.jsonl."""
+        """Adds a line to RUN/events.jsonl. Rollbacks never remove lines from it, as they do from metrics.jsonl."""
         if hosts.is_writer():
             with contextlib.closing(Log(self.run_dir / EVENTS)) as events:
                 events.write(json.dumps({"time": time.time()} | record))
 
 
 def _memory(mesh: Mesh) -> dict[str, float]:
-    """The fullest of this host's devices, at its fullest; nothing where the backend does not say (a CPU)."""
+    """The peak memory of this host's fullest device; empty where the backend does not report it (a CPU)."""
     stats = [device.memory_stats() for device in mesh.local_devices]
     return {"hbm_peak_gb": max(s["peak_bytes_in_use"] for s in stats) / 1e9} if all(stats) else {}

@@ -10,7 +10,9 @@ import pytest
 
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import ConfigError
-from tigerjax.model.llama import decode as cache
+from tigerjax.model import cache
+from tigerjax.model.layers import init
+from tigerjax.model.llama import decode as reading
 from tigerjax.model.llama import model as llama
 
 # float32: the same sums in another order, relative to the largest value.
@@ -35,7 +37,7 @@ PROMPT_SLOTS, MAX_LEN, NEW = 9, 16, 5
 @pytest.fixture(scope="module")
 def weights():
     rng = np.random.default_rng(3)
-    shapes = nn.unbox(jax.eval_shape(lambda key: llama.init(llama.Llama(CONFIG, COMPUTE), key), jax.random.key(0)))
+    shapes = nn.unbox(jax.eval_shape(lambda key: init(llama.Llama(CONFIG, COMPUTE), key), jax.random.key(0)))
     return jax.tree.map(lambda w: jnp.asarray(rng.normal(0.1, 0.3, w.shape), jnp.float32), shapes)
 
 
@@ -67,12 +69,12 @@ def prompts(texts, side):
 
 @functools.partial(jax.jit, static_argnames="max_len")
 def prefill(weights, tokens_BT, segments_BT, max_len=MAX_LEN):
-    return cache.prefill(weights, CONFIG, COMPUTE, tokens_BT, segments_BT, max_len=max_len)
+    return reading.prefill(weights, CONFIG, COMPUTE, tokens_BT, segments_BT, max_len=max_len)
 
 
 @jax.jit
 def decode(weights, kv, token_B):
-    return cache.decode_step(weights, CONFIG, COMPUTE, kv, token_B, kv.lengths_B)
+    return reading.decode_step(weights, CONFIG, COMPUTE, kv, token_B, kv.lengths_B)
 
 
 def assert_close(got, want):
@@ -134,14 +136,14 @@ def test_a_row_of_padding_is_finite_and_empty(weights):
 def test_a_prompt_longer_than_the_cache_is_refused(weights):
     nothing_BT = jnp.zeros((1, 4), jnp.int32)
     with pytest.raises(ConfigError, match="max_len=3 slots do not hold prompts of 4 tokens"):
-        cache.prefill(weights, CONFIG, COMPUTE, nothing_BT, nothing_BT, max_len=3)
+        reading.prefill(weights, CONFIG, COMPUTE, nothing_BT, nothing_BT, max_len=3)
 
 
 def test_decoding_never_copies_kv_to_every_query_head(weights):
     """No array of decode has S beside N heads but the scores (B, K, G, S) and their mask."""
     keys, values = jnp.zeros((3, 2, 2, 10, MAX_LEN)), jnp.zeros((3, 2, 2, MAX_LEN, 10))
     kv, token_B = cache.Cache((keys,), (values,), jnp.zeros(2, jnp.int32)), jnp.zeros(2, jnp.int32)
-    text = str(jax.make_jaxpr(lambda kv: cache.decode_step(weights, CONFIG, COMPUTE, kv, token_B, kv.lengths_B))(kv))
+    text = str(jax.make_jaxpr(lambda kv: reading.decode_step(weights, CONFIG, COMPUTE, kv, token_B, kv.lengths_B))(kv))
     assert f"f32[2,2,10,{MAX_LEN}]" in text and f"f32[2,2,{MAX_LEN},10]" in text
     for copied in (f"6,10,{MAX_LEN}", f"6,{MAX_LEN},10", f"2,3,10,{MAX_LEN}", f"2,3,{MAX_LEN},10"):
         assert f"f32[2,{copied}]" not in text
@@ -168,7 +170,7 @@ def test_a_decode_that_runs_in_a_loop_copies_no_cache(weights):
     def steps(kv):
         def step(_, carried):
             kv, token_B = carried
-            logits_BV, kv = cache.decode_step(apart, CONFIG, COMPUTE, kv, token_B, kv.lengths_B)
+            logits_BV, kv = reading.decode_step(apart, CONFIG, COMPUTE, kv, token_B, kv.lengths_B)
             return kv, jnp.argmax(logits_BV, -1)
 
         return jax.lax.fori_loop(0, 4, step, (kv, jnp.zeros(rows, jnp.int32)))

@@ -13,6 +13,7 @@ import pytest
 from tigerjax import mesh
 from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, Remat
 from tigerjax.model import stack
+from tigerjax.model.layers import init, logits
 from tigerjax.model.llama import model as llama
 from tigerjax.model.llama import reward
 
@@ -40,7 +41,7 @@ BFLOAT16 = 0.05
 def draw(model, seed):
     """Weights from numpy, several times the initial size, so that logits differ by much more than rounding."""
     rng = np.random.default_rng(seed)
-    shapes = nn.unbox(jax.eval_shape(lambda key: llama.init(model, key), jax.random.key(0)))
+    shapes = nn.unbox(jax.eval_shape(lambda key: init(model, key), jax.random.key(0)))
     return jax.tree.map(lambda w: rng.normal(0.1, 0.3, w.shape).astype(np.float32), shapes)
 
 
@@ -88,7 +89,7 @@ def assert_close(got, want):
 def test_weights_have_the_agreed_paths_shapes_and_dtype():
     shapes = jax.tree.map(
         lambda w: (w.shape, str(w.dtype)),
-        nn.unbox(jax.eval_shape(lambda key: llama.init(MODEL, key), jax.random.key(0))),
+        nn.unbox(jax.eval_shape(lambda key: init(MODEL, key), jax.random.key(0))),
     )
     L, D, F, N, K, H, V = 4, 24, 40, 8, 4, 6, 64
     want = {
@@ -153,7 +154,7 @@ def test_a_packed_segment_has_the_logits_it_has_alone(weights, batch):
 
 def test_hidden_times_head_is_the_logits_and_carries_the_compute_dtype(weights, batch):
     x_BTD = forward(MODEL, weights, batch, method="hidden")
-    got = llama.logits(x_BTD, weights["head"], CONFIG)[..., : CONFIG.vocab_size]
+    got = logits(x_BTD, weights["head"], CONFIG)[..., : CONFIG.vocab_size]
     assert_close(got, forward(MODEL, weights, batch)[..., : CONFIG.vocab_size])
     low = llama.Llama(CONFIG, dataclasses.replace(COMPUTE, dtype="bfloat16"))
     x_BTD = forward(low, weights, batch, method="hidden")
@@ -204,7 +205,7 @@ def test_each_remat_policy_keeps_what_its_name_says(weights, batch):
 def test_every_mesh_gives_the_loss_and_gradients_of_one_device(weights, batch, expected, degrees):
     config = MeshConfig(**degrees)
     devices = mesh.make_mesh(config)
-    boxed = jax.eval_shape(lambda key: llama.init(MODEL, key), jax.random.key(0))
+    boxed = jax.eval_shape(lambda key: init(MODEL, key), jax.random.key(0))
     shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), devices, mesh.logical_rules())
     placed = jax.device_put(weights, shardings)
     rows = jax.device_put(batch, mesh.sharding(devices, "batch", "length"))
@@ -217,9 +218,9 @@ def test_every_mesh_gives_the_loss_and_gradients_of_one_device(weights, batch, e
 
 def test_initial_weights_depend_on_the_key_only_and_layers_differ_and_padding_is_zero():
     other = llama.Llama(CONFIG, dataclasses.replace(COMPUTE, remat="full", dtype="bfloat16"))
-    trace = lambda model: str(jax.make_jaxpr(lambda key: nn.unbox(llama.init(model, key)))(jax.random.key(0)))  # noqa: E731
+    trace = lambda model: str(jax.make_jaxpr(lambda key: nn.unbox(init(model, key)))(jax.random.key(0)))  # noqa: E731
     assert trace(other) == trace(MODEL)
-    first = nn.unbox(jax.jit(lambda key: llama.init(MODEL, key))(jax.random.key(0)))
+    first = nn.unbox(jax.jit(lambda key: init(MODEL, key))(jax.random.key(0)))
     q = np.asarray(first["layers"]["attn"]["q"])
     assert (q[0] != q[1]).all() and abs(q.std() / 0.02 - 1) < 0.05
     assert not np.asarray(first["embed"])[CONFIG.vocab_size :].any() and np.asarray(first["embed"])[1].any()
@@ -230,7 +231,7 @@ def test_a_reward_model_is_the_trunk_with_a_float32_score_at_every_position(weig
     model = reward.Reward(CONFIG, COMPUTE)
     start = reward.from_llama(weights, jax.random.key(7))
     assert start["layers"] is weights["layers"] and "head" not in start
-    drawn = nn.unbox(jax.eval_shape(lambda key: llama.init(model, key), jax.random.key(0)))
+    drawn = nn.unbox(jax.eval_shape(lambda key: init(model, key), jax.random.key(0)))
     assert jax.tree.map(jnp.shape, start) == jax.tree.map(jnp.shape, drawn)
     x_BTD = forward(MODEL, weights, batch, method="hidden")
     assert_close(forward(model, start, batch), np.asarray(x_BTD) @ np.asarray(start["score"]))

@@ -13,9 +13,9 @@ import pytest
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.convert import read
 from tigerjax.convert.tensors import InMemory
-from tigerjax.model.llama import hf_config
+from tigerjax.model import families
 from tigerjax.model.llama import model as llama
-from tigerjax.model.weights import table
+from tigerjax.model.llama.hf_weights import hf_rows
 
 FILES = sorted((Path(__file__).parent / "parity").glob("*.npz"))
 LOGITS = 1e-4  # absolute, in float32: the bound
@@ -30,17 +30,17 @@ class Frozen:
         with np.load(path) as file:
             self.file = {name: file[name] for name in file.files}
         (tmp_path / "config.json").write_text(str(self.file["config"]))
-        sizes_read = hf_config.read_config(tmp_path).config
+        sizes_read = families.read_hf_config(tmp_path).config
         self.rows = sizes_read.vocab_size
         sizes = {name: getattr(sizes_read, name) for name in ModelConfig.__dataclass_fields__}
         self.config = ModelConfig(**(sizes | {"padded_vocab_size": self.rows + 6}))
 
     def tree(self, kind):
         tensors = {k.removeprefix(kind + " "): v for k, v in self.file.items() if k.startswith(kind + " ")}
-        source = InMemory(tensors)
-        spec = table(self.config, rows=self.rows)
-        read.check(source, self.config, spec, "npz")
-        return read.in_memory(read.Opened("npz", hf_config.LLAMA, self.config, source, spec, {}))
+        named = InMemory(tensors)
+        spec = hf_rows(self.config, rows=self.rows)
+        read.check(named, self.config, spec, "npz")
+        return read.in_memory(read.Opened("npz", "llama", self.config, named, spec, {}))
 
 
 @pytest.fixture(scope="module", params=FILES, ids=lambda p: p.stem)

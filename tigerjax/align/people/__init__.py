@@ -1,1 +1,1 @@
-"""The part of people in a round: the queue, their labels, Label Studio, how far they agree."""
+"""People in a round: the questions to them, their labels, Label Studio, and how far they agree."""

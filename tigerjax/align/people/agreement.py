@@ -1,4 +1,4 @@
-"""Rankings with ties, compared and combined: Borda mean, Kendall's tau-b, Spearman's rho."""
+"""Combining and comparing rankings that may have ties: Borda points, Kendall's tau-b, Spearman's rho."""
 
 import math
 from collections import defaultdict
@@ -12,7 +12,7 @@ Ranking = Sequence[Sequence[str]]
 
 
 def points(ranking: Ranking) -> dict[str, float]:
-    """Borda points: how many names are strictly below, and half of those that are equal."""
+    """Borda points of each name: the number of names below it, and half the number of its equals."""
     below = sum(len(group) for group in ranking)
     out = {}
     for group in ranking:
@@ -22,7 +22,7 @@ def points(ranking: Ranking) -> dict[str, float]:
 
 
 def borda(rankings: Sequence[Ranking]) -> list[list[str]]:
-    """One ranking by the sum of Borda points; exactly equal sums share a group."""
+    """One ranking of several, by the sum of Borda points; names with equal sums share a group."""
     total: dict[str, float] = defaultdict(float)
     for ranking in rankings:
         for name, value in points(ranking).items():
@@ -34,7 +34,7 @@ def borda(rankings: Sequence[Ranking]) -> list[list[str]]:
 
 
 def kendall(a: Ranking, b: Ranking) -> float:
-    """Tau-b of two rankings of the same names (Kendall 1945); 0 when one of them ties everything."""
+    """Tau-b of two rankings of the same names (Kendall 1945); 0 when one of them puts all names into one group."""
     left, right = points(a), points(b)
     both = left_only = right_only = 0
     for x, y in combinations(sorted(left), 2):
@@ -54,6 +54,7 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def _ranks(values: Sequence[float]) -> np.ndarray:
+    """The rank of each value, from 0; equal values share the mean of their ranks."""
     _, inverse, counts = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     return ((ends - counts + ends - 1) / 2)[inverse]

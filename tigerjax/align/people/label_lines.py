@@ -1,10 +1,10 @@
-"""What a label line may say, whichever file it stood in; every refusal says why in one clause.
+"""The form of a label line, which is the same for every kind of label file, and the check of a line.
 
     ranking {prompt_id, batch_sha256, annotator, ranking: [["C"], ["A", "F"], …], reject?: ["B"], axes?: {…}, note?}
     edit    {prompt_id, batch_sha256, annotator, base: "C", text, reason?}
 
-A ranking lists the best first; labels in one group are equal; labels not listed come last, equal. `reject` beats
-everything.
+A ranking lists the best group first. Labels in one group are equally good. Labels that are not listed come last, as
+equals. A rejected answer loses against all others, wherever the ranking lists it.
 """
 
 import json
@@ -21,11 +21,11 @@ MARKERS = ("### Instruction:", "### Response:", "<pad>")
 
 
 class BadLine(ValueError):
-    """Why one label line is refused; collected by align.labels, never seen outside the readers of labels."""
+    """Why one label line is wrong. `labels.import_labels` collects these into one DataError."""
 
 
 def parse(raw: bytes) -> Any:
-    """The JSON value of UTF-8 bytes; BadLine for anything else, a field that is given twice too."""
+    """The JSON value of UTF-8 bytes; BadLine for anything else, also for a field that is given twice."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = [name for name, n in Counter(name for name, _ in pairs).items() if n > 1]
@@ -49,9 +49,10 @@ def check(
     max_tokens: int,
     count_tokens: Callable[[list[dict[str, str]]], int],
 ) -> str:
-    """The kind of a line, "rank" or "edit"; BadLine when it breaks the form or does not fit the questions.
+    """The kind of a line, "rank" or "edit"; BadLine when its form is wrong or it does not fit `questions`.
 
-    `count_tokens(messages)` is the encoded length of a whole chat, `max_tokens` the context an edit must fit into.
+    `questions` are the items of the queue by prompt id. `count_tokens(messages)` gives the number of tokens of a chat,
+    and `max_tokens` is the context that a chat with an edited answer must fit into.
     """
     if not isinstance(line, dict):
         raise BadLine(f"is a JSON {type(line).__name__}, not an object")

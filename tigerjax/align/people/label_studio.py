@@ -1,10 +1,10 @@
-"""The queue as a project of Label Studio (1.23), and what its annotators said as label lines.
+"""The queue as a project of Label Studio (1.23), and its export as label lines.
 
     label_studio.xml     the labelling interface: Settings, Labeling Interface, Code
     label_studio.json    the tasks: [{data: {prompt_id, batch_sha256, purpose, dialogue, answers, labels}}]
 
-A task shows what queue.jsonl shows, in its order: no score, no candidate id, no model. Answers are moved from the
-list to `ranked` (best first) or `reject`; those left in the list come last, as equals.
+A task shows what queue.jsonl shows, in the same order: no score, no candidate id, no model. Annotators drag answers
+from the list to `ranked` (best first) or `reject`. Answers left in the list come last, as equals.
 """
 
 from collections import Counter
@@ -19,13 +19,13 @@ RANKED, REJECT = "ranked", "reject"
 KINDS = {"ranking": "ranker", "base": "choices", "edit": "textarea", "note": "textarea"} | dict.fromkeys(AXES, "rating")
 """Name of a control -> the type of its results in the export."""
 UNRANKED = "_"
-"""The bucket of answers that were left in the list, as Label Studio names it in the export."""
+"""Label Studio's own name, in an export, for the bucket of the answers that were left in the list."""
 
 
 def config() -> str:
     """The labelling interface as XML: a dialogue, its answers, and the controls of KINDS."""
     view = xml.Element("View")
-    # Line breaks count in what people read; the dialogue's clock says nothing.
+    # Line breaks of dialogue and answers are shown; the times that Label Studio adds to a dialogue are hidden.
     xml.SubElement(
         view, "Style"
     ).text = ".htx-ranker-item, [class*=dialoguetext] { white-space: pre-wrap; } [class*='time--'] { display: none; }"
@@ -53,7 +53,7 @@ def config() -> str:
 
 
 def tasks(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The items of align.queue as tasks to import."""
+    """The items of a queue (see queue.build) as tasks to import into Label Studio."""
     return [{"data": _task(item)} for item in items]
 
 
@@ -75,18 +75,19 @@ def _task(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def lines(raw: bytes) -> Iterator[tuple[str, Any]]:
-    """(place in the export, label line | BadLine | None for a skipped task), the oldest annotation first.
+    """(where it stands in the export, label line) of each annotation, the oldest first.
 
-    An annotation is a ranking line, an edit line or both. Its annotator is the e-mail address where the export has it,
-    else "label studio user" with their number. Drafts and predictions say nothing.
+    Instead of the line it gives a BadLine when the annotation is wrong, and None when the annotator skipped the task.
+    An annotation gives a ranking line, an edit line or both. Its annotator is the e-mail address where the export has
+    it, else "label studio user" with their number. Drafts and predictions are ignored.
     """
     try:
-        found = parse(raw)
+        tasks = parse(raw)
     except BadLine as error:
         yield "", error
         return
-    said: list[tuple[datetime, str, Any]] = []
-    for number, task in enumerate(found, start=1):
+    dated: list[tuple[datetime, str, Any]] = []
+    for number, task in enumerate(tasks, start=1):
         place = f"task {task['id']}" if isinstance(task, dict) and "id" in task else f"item {number}"
         if not isinstance(task, dict) or not all(isinstance(task.get(k), t) for k, t in _TASK.items()):
             yield place, BadLine("is not a task with `data` and `annotations`; export as JSON, not as JSON-MIN")
@@ -99,10 +100,10 @@ def lines(raw: bytes) -> Iterator[tuple[str, Any]]:
                 continue
             where = f"{place}, annotation {which}"
             try:
-                said += [(when, where, line) for line in _annotation(task["data"], annotation)]
+                dated += [(when, where, line) for line in _annotation(task["data"], annotation)]
             except BadLine as error:
-                said.append((when, where, error))
-    yield from ((where, line) for _, where, line in sorted(said, key=lambda entry: entry[0]))
+                dated.append((when, where, error))
+    yield from ((where, line) for _, where, line in sorted(dated, key=lambda entry: entry[0]))
 
 
 _TASK = {"data": dict, "annotations": list}
@@ -122,6 +123,7 @@ def _when(annotation: Any) -> tuple[datetime, Any]:
 
 
 def _annotation(data: Mapping[str, Any], annotation: Mapping[str, Any]) -> list[dict[str, Any] | None]:
+    """The label lines of one annotation of the task with `data`; [None] when the annotator skipped the task."""
     if annotation.get("was_cancelled"):
         return [None]
     who = annotation.get("completed_by")
@@ -149,7 +151,7 @@ def _annotation(data: Mapping[str, Any], annotation: Mapping[str, Any]) -> list[
 
 
 def _given(result: Sequence[Any]) -> dict[str, Any]:
-    """What each control holds: {ranking: {bucket: [labels]}, base: label, edit: text, note: text, axis: stars}."""
+    """The value of each control: {ranking: {bucket: [labels]}, base: label, edit: text, note: text, axis: stars}."""
     given: dict[str, Any] = {}
     for region in result:
         name = region.get("from_name") if isinstance(region, dict) else None
@@ -166,10 +168,11 @@ def _given(result: Sequence[Any]) -> dict[str, Any]:
 
 
 def _ranker(buckets: Any) -> dict[str, list[Any]]:
+    """The buckets of the ranking control, checked: {bucket: [labels]}."""
     if not isinstance(buckets, dict) or not all(isinstance(labels, list) for labels in buckets.values()):
         raise BadLine("control 'ranking' holds no buckets of labels")
-    if strange := sorted(buckets.keys() - {RANKED, REJECT, UNRANKED}):
-        raise BadLine(f"control 'ranking' has a bucket {strange[0]!r}; there are {RANKED!r} and {REJECT!r}")
+    if unknown := sorted(buckets.keys() - {RANKED, REJECT, UNRANKED}):
+        raise BadLine(f"control 'ranking' has a bucket {unknown[0]!r}; there are {RANKED!r} and {REJECT!r}")
     both = [label for label, n in Counter(repr(x) for labels in buckets.values() for x in labels).items() if n > 1]
     if both:
         raise BadLine(f"control 'ranking' holds {both[0]} twice")
@@ -177,10 +180,11 @@ def _ranker(buckets: Any) -> dict[str, list[Any]]:
 
 
 def _single(name: str, kind: str, value: Mapping[str, Any]) -> Any:
-    held = value.get("text" if kind == "textarea" else kind)
+    """The one entry of a control that takes one."""
+    entry = value.get("text" if kind == "textarea" else kind)
     if kind == "rating":
-        return held
-    if not isinstance(held, list) or len(held) != 1:
-        count = len(held) if isinstance(held, list) else "no list of"
+        return entry
+    if not isinstance(entry, list) or len(entry) != 1:
+        count = len(entry) if isinstance(entry, list) else "no list of"
         raise BadLine(f"control {name!r} holds {count} entries; it takes one")
-    return held[0]
+    return entry[0]

@@ -1,7 +1,9 @@
-"""Reading what people said: every mistake is named by its place, and one mistake keeps the whole delivery out.
+"""Reads label files, checks every line, and combines the annotators of each prompt.
 
-A file is JSONL of label lines (align.label_lines) or Label Studio's JSON export (align.label_studio), which begins with
-a bracket. A later line of the same annotator for the same prompt replaces the earlier one, by kind.
+A file is JSONL with one label line a line (see label_lines), or Label Studio's JSON export (see label_studio), which
+begins with a bracket. When an annotator ranked a prompt twice, or edited it twice, the later line counts.
+
+One wrong line and nothing is imported. The error names every wrong line with its file and line number.
 """
 
 from collections import Counter, defaultdict
@@ -18,17 +20,20 @@ from tigerjax.files import paths
 
 
 class Verdict(NamedTuple):
-    """What people said about one prompt, in candidate ids."""
+    """People's judgement of one prompt, their labels replaced by candidate ids."""
 
     ranking: list[list[str]]
-    """Best group first; empty when nobody ranked it."""
+    """Groups of equally good candidates, the best group first; empty when nobody ranked the prompt."""
     rejected: list[str]
+    """Candidates that at least one annotator rejected."""
     edits: list[dict[str, str]]
-    """{annotator, base (a cid), text}, newest last."""
+    """{annotator, base: the candidate that was edited, text}, the newest last."""
     annotators: list[str]
 
 
 class Imported(NamedTuple):
+    """What all label files together say, by prompt id."""
+
     verdicts: dict[str, Verdict]
     adjudicate: list[dict[str, Any]]
     """Prompts on which two annotators disagree (Kendall's tau-b below 0)."""
@@ -46,11 +51,11 @@ def import_labels(
     count_tokens: Callable[[list[dict[str, str]]], int],
     allow_partial: bool,
 ) -> Imported:
-    """Checks all label files against the queue (`items` and `key` of align.queue) and combines their annotators.
+    """The verdicts of all label files on the prompts of a queue (`items` and `key` of queue.build).
 
-    `count_tokens(messages)` is the encoded length of a whole chat, and `max_tokens` the context an edit must fit into.
-    Raises DataError with every bad line (file:line: reason, or file: task 3, annotation 5: reason) and imports nothing,
-    or Blocked with counts when labels are missing and `allow_partial` is false.
+    `count_tokens(messages)` gives the number of tokens of a chat, and `max_tokens` is the context that a chat with an
+    edited answer must fit into. Raises DataError with every wrong line, as "file:line: reason" or "file: task 3,
+    annotation 5: reason". Raises Blocked when labels are missing and `allow_partial` is false.
     """
     questions = {item["prompt_id"]: item for item in items}
     lines: dict[tuple[str, str, str], dict[str, Any]] = {}
@@ -59,21 +64,21 @@ def import_labels(
         if not path.is_file():
             errors.append(f"{path}: label file does not exist")
             continue
-        for place, said in _read(path):
+        for where, line in _read(path):
             total += 1
-            if said is None:
+            if line is None:
                 skipped += 1
                 continue
             try:
-                if isinstance(said, BadLine):
-                    raise said
-                kind = label_lines.check(said, questions, max_tokens, count_tokens)
+                if isinstance(line, BadLine):
+                    raise line
+                kind = label_lines.check(line, questions, max_tokens, count_tokens)
             except BadLine as error:
-                errors.append(f"{place}: {error}")
+                errors.append(f"{where}: {error}")
                 continue
-            slot = (said["prompt_id"], kind, said["annotator"])
-            lines.pop(slot, None)  # the newest line wins, and moves to the end
-            lines[slot] = said
+            slot = (line["prompt_id"], kind, line["annotator"])
+            lines.pop(slot, None)  # so that the newer line also moves to the end: the order of edits is that of `lines`
+            lines[slot] = line
     if errors:
         listed = "\n  ".join(errors)
         raise DataError(f"{len(errors)} of {total} label lines are wrong, nothing was imported:\n  {listed}")
@@ -107,10 +112,13 @@ def import_labels(
 
 
 def _read(path: Path) -> Iterator[tuple[str, Any]]:
-    """(place, label line | BadLine | None for a task that its annotator skipped) of a file, in order."""
+    """(where it stands, label line) of each line of a file, in order.
+
+    Instead of the line it gives a BadLine when the line cannot be read, and None for a skipped task of Label Studio.
+    """
     raw = path.read_bytes()
     if raw.lstrip()[:1] == b"[":
-        yield from ((f"{path}: {place}" if place else str(path), said) for place, said in label_studio.lines(raw))
+        yield from ((f"{path}: {where}" if where else str(path), line) for where, line in label_studio.lines(raw))
         return
     for number, line in enumerate(raw.split(b"\n"), start=1):
         if line.strip():
@@ -123,10 +131,14 @@ def _read(path: Path) -> Iterator[tuple[str, Any]]:
 def _combine(
     lines: Sequence[tuple[str, dict[str, Any]]], cids: Mapping[str, list[str]]
 ) -> tuple[Verdict, list[dict[str, Any]]]:
-    """Borda mean of the rankings; any reject counts; edits stay apart, newest last."""
+    """(the verdict of all annotators of a prompt, the pairs of annotators who disagree).
+
+    `lines` are (kind, line). Rankings are combined by their Borda points, one annotator's reject is enough to reject,
+    and all edits are kept.
+    """
     ranks = [line for kind, line in lines if kind == "rank"]
     labels = sorted(cids)
-    # A line that only rejects says nothing about the order of the rest.
+    # A line that only rejects does not order the other answers, so it is no ranking.
     orders = {line["annotator"]: _complete(line["ranking"], labels) for line in ranks if line["ranking"]}
     disagreements = [
         {"annotators": [a, b], "kendall_tau": round(tau, 6), "rankings": [orders[a], orders[b]]}
@@ -145,6 +157,7 @@ def _combine(
 
 
 def _complete(ranking: Sequence[Sequence[str]], labels: Sequence[str]) -> list[list[str]]:
+    """The ranking with the labels that it leaves out as its last group."""
     listed = {name for group in ranking for name in group}
     rest = [name for name in labels if name not in listed]
     return [sorted(group) for group in ranking] + ([rest] if rest else [])

@@ -1,12 +1,14 @@
-"""The questions that go to people: which prompts, in which blind order, and the files that they read.
+"""The questions that go to people: which prompts are asked, and the files that people read.
 
 A scored record is a sampler record {prompt_id, messages, task?, lang?, candidates: [{cid, text, finish, …}]} whose
-candidates carry `score` (calibrated; None or NaN = invalid, and never shown).
+candidates have a calibrated `score`. A candidate whose score is None or NaN is invalid and never shown.
 
-    item = {prompt_id, edit: bool, messages, candidates: [{label: "A", text}], batch_sha256}      queue.jsonl
+    item = {prompt_id, rank: bool, edit: bool, messages, candidates: [{label: "A", text}],
+            batch_sha256}                                                                          queue.jsonl
     key  = {prompt_id, labels: {"A": [cid, …]}}                                                    key.jsonl
 
-Labels are shuffled by a seeded hash and identical texts share one label. No score and no cid is shown.
+The order of the labels is a seeded shuffle, and identical texts share one label. People see no score and no candidate
+id, so that they judge the text alone.
 """
 
 import hashlib
@@ -21,7 +23,8 @@ from tigerjax.files import manifest
 
 
 class Queue(NamedTuple):
-    """Items for people, the key that turns their labels back into candidate ids, and how many of each there are."""
+    """The items that people see, the key that turns their labels back into candidate ids, and the number of prompts
+    asked for each purpose."""
 
     items: list[dict[str, Any]]
     key: list[dict[str, Any]]
@@ -29,7 +32,7 @@ class Queue(NamedTuple):
 
 
 def share(fraction: float, total: int) -> int:
-    """ceil(fraction * total) in exact decimal arithmetic: 0.01 * 700 is 7.000000000000001 in floats, and means 7."""
+    """ceil(fraction * total), in exact arithmetic: in floats 0.01 * 700 is 7.000000000000001, which would give 8."""
     return math.ceil(Fraction(str(fraction)) * total)
 
 
@@ -40,7 +43,7 @@ def is_valid(candidate: Mapping[str, Any]) -> bool:
 
 
 def margin(record: Mapping[str, Any]) -> float:
-    """Gap between the two best scores of different texts; infinite when there are no two."""
+    """The gap between the two best scores of different texts; infinite when there is only one text."""
     best: dict[str, float] = {}
     for candidate in record["candidates"]:
         if is_valid(candidate):
@@ -60,10 +63,10 @@ def build(
 ) -> Queue:
     """Picks ceil(rank_fraction * P) of the P prompts for ranking and ceil(edit_fraction * P) for editing.
 
-    Half of the former (rounded up) have the smallest margin between their two best answers, half are a stratified
-    random draw of the rest. The edits are those with the lowest best score: of the ranked prompts, or of the others
-    when `edit_within_ranked` is false. Prompts without two different valid answers are picked only when nothing else
-    is left.
+    Half of the prompts to rank (rounded up) are those with the smallest margin between their two best answers. The
+    other half is drawn at random from the rest, in proportion to task and language. The prompts to edit are those
+    whose best score is lowest, among the ranked prompts or, when `edit_within_ranked` is false, among the others.
+    Prompts without two different valid answers are picked only when nothing else is left.
     """
     if len({r["prompt_id"] for r in records}) != len(records):
         raise ConfigError("records hold a prompt_id twice; the queue needs one line a prompt")
@@ -101,7 +104,7 @@ def build(
 
 
 def markdown(items: Sequence[Mapping[str, Any]]) -> str:
-    """The same questions for reading: one section a prompt, answers fenced so that their marks stay literal."""
+    """The questions as Markdown, one section a prompt. Texts stand in code blocks, so they appear as they are."""
     lines = ["# Answers to rank", ""]
     if items:
         lines += [f"Batch `{items[0]['batch_sha256']}`. Best first; equals share a rank; reject what is unusable.", ""]
@@ -115,6 +118,7 @@ def markdown(items: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _blind(record: Mapping[str, Any], seed: int, round_index: int) -> tuple[list[dict[str, str]], dict[str, list[str]]]:
+    """(labelled texts in shuffled order, {label: the candidate ids with this text})."""
     cids: dict[str, list[str]] = {}
     for candidate in sorted(filter(is_valid, record["candidates"]), key=lambda c: c["cid"]):
         cids.setdefault(candidate["text"], []).append(candidate["cid"])
@@ -125,7 +129,7 @@ def _blind(record: Mapping[str, Any], seed: int, round_index: int) -> tuple[list
 
 
 def label(index: int) -> str:
-    """A, B, … Z, AA, AB, … as in spreadsheets."""
+    """The label of answer `index` (from 0): A, B, … Z, AA, AB, … as in spreadsheets."""
     letters = ""
     index += 1
     while index:
@@ -139,6 +143,7 @@ def _top_score(record: Mapping[str, Any]) -> float:
 
 
 def _fenced(text: str) -> list[str]:
+    """The lines of a Markdown code block; its fence is longer than any run of backticks in the text."""
     ticks = 3
     while "`" * ticks in text:
         ticks += 1

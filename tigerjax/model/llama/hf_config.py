@@ -1,67 +1,26 @@
-"""config.json and generation_config.json of a Hugging Face Llama, both ways."""
+"""config.json of a Hugging Face Llama, both ways."""
 
-import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tigerjax.config import ModelConfig
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.model.hf_config import BOS, EOS, OURS, HfConfig, TokenizerIds
 
-LLAMA, REWARD = "LlamaForCausalLM", "LlamaForSequenceClassification"
-BOS, EOS = 1, 2  # of every Llama-2 tokenizer
+KIND, REWARD_KIND = "llama", "reward"
+HF_MODEL_TYPE, HF_LANGUAGE, HF_REWARD = "llama", "LlamaForCausalLM", "LlamaForSequenceClassification"
 # What transformers takes for a key that an old config.json leaves out (Llama-2-7b-hf has no rope_theta).
 OMITTED = {"rope_theta": 10_000.0, "rms_norm_eps": 1e-6, "hidden_act": "silu"}
 SIZES = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
-OURS = "tigerjax"
-"""Our own key: the sizes of the vocabulary before trimming and a checkpoint's `extra`, so that an import gives back
-what was exported."""
 
 
-class Read(NamedTuple):
-    """What config.json says."""
-
-    kind: str  # LLAMA or REWARD
-    config: ModelConfig
-    rows: int
-    """Of embedding and head in the folder's tensors."""
-    tied: bool
-    """Whether the head is the embedding; ours is a copy of its own then."""
-    extra: dict[str, Any]
-    """Of a checkpoint of ours that was exported: a reward model's calibration."""
-
-
-class TokenizerIds(NamedTuple):
-    """What config.json says about the tokenizer; pad is None without one, which is never the same as 0."""
-
-    size: int | None
-    pad: int | None
-    stops: list[int]
-
-
-def tokenizer_ids(folder: Path | None) -> TokenizerIds:
-    """Size, pad and stop ids, from the tokenizer.json of `folder`; a base tokenizer stops at eos only."""
-    if folder is None:
-        return TokenizerIds(None, None, [EOS])
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise DataError(f"{path}: not there; give the folder that `tigerjax tokenizer extend` wrote")
-    try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-        added = {token["content"]: token["id"] for token in read["added_tokens"]}
-        size = 1 + max([*read["model"]["vocab"].values(), *added.values()])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: not a tokenizer.json ({type(error).__name__}: {error}); write it again") from error
-    markers = [i for text, i in added.items() if text not in ("<unk>", "<s>", "</s>")]
-    return TokenizerIds(size, added.get("<pad>"), sorted({EOS, *markers}))
-
-
-def to_config(
-    config: ModelConfig, *, kind: str, rows: int, dtype: str, ids: TokenizerIds, extra: dict[str, Any]
+def to_hf_config(
+    config: ModelConfig, *, reward: bool, rows: int, dtype: str, ids: TokenizerIds, extra: dict[str, Any]
 ) -> dict[str, Any]:
-    """The content of config.json for embedding tables of `rows` rows; `kind` is LLAMA or REWARD."""
+    """The content of config.json of a language or a reward model whose tensors have `rows` rows of vocabulary."""
     out: dict[str, Any] = {
-        "architectures": [kind],
-        "model_type": "llama",
+        "architectures": [HF_REWARD if reward else HF_LANGUAGE],
+        "model_type": HF_MODEL_TYPE,
         "num_hidden_layers": config.num_layers,
         "hidden_size": config.model_dim,
         "intermediate_size": config.mlp_dim,
@@ -82,30 +41,14 @@ def to_config(
         "torch_dtype": dtype,
         OURS: {"vocab_size": config.vocab_size, "padded_vocab_size": config.padded_vocab_size, "extra": extra},
     }
-    if kind == REWARD:
+    if reward:
         out |= {"id2label": {"0": "reward"}, "label2id": {"reward": 0}}
     return out
 
 
-def to_generation_config(ids: TokenizerIds) -> dict[str, Any]:
-    """Greedy by default, stopping where our sampler stops: eos, the markers, pad."""
-    return {"bos_token_id": BOS, "eos_token_id": ids.stops, "pad_token_id": ids.pad, "do_sample": False}
-
-
-def read_config(folder: Path) -> Read:
-    """config.json of a folder; refuses by name what our model does not compute: biases, scaled rope, other models."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise DataError(f"{path}: not there; give a Hugging Face model folder")
-    try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
-    kinds = read.get("architectures") or [LLAMA]
-    if read.get("model_type") != "llama" or kinds[0] not in (LLAMA, REWARD):
-        raise ConfigError(
-            f"{path}: {read.get('model_type')} {kinds[0]} is not a model that can be read; needs {LLAMA} or {REWARD}"
-        )
+def from_hf_config(read: dict[str, Any], path: Path, *, reward: bool) -> HfConfig:
+    """What a config.json says, of which `read` is the content and `path` the place. Refuses by name what our model does
+    not compute: biases, scaled rope, another activation."""
     missing = [key for key in SIZES if key not in read]
     if missing:
         raise DataError(f"{path}: lacks {', '.join(missing)}; the file is not a whole Llama config")
@@ -121,7 +64,7 @@ def read_config(folder: Path) -> Read:
         refused.append(
             f"rope_scaling {rope} (without that key the model is itself up to the length that it was trained at)"
         )
-    if kinds[0] == REWARD and len(read.get("id2label", {0: "", 1: ""})) != 1:
+    if reward and len(read.get("id2label", {0: "", 1: ""})) != 1:
         refused.append("more labels than one")
     if refused:
         raise ConfigError(f"{path}: {'; '.join(refused)} is not computed by this model; convert another checkpoint")
@@ -138,8 +81,12 @@ def read_config(folder: Path) -> Read:
         rope_base=float(rope["rope_theta"]),
         norm_eps=read.get("rms_norm_eps", OMITTED["rms_norm_eps"]),
     )
-    return Read(
-        kinds[0], config, read["vocab_size"], bool(read.get("tie_word_embeddings", False)), vocab.get("extra", {})
+    return HfConfig(
+        REWARD_KIND if reward else KIND,
+        config,
+        read["vocab_size"],
+        bool(read.get("tie_word_embeddings", False)),
+        vocab.get("extra", {}),
     )
 
 

@@ -1,0 +1,173 @@
+"""What the loop costs beside the step: logging, metrics, health, saving; and what the compilation cache saves.
+
+    JAX_PLATFORMS=cpu python benchmarks/speed/loop_overhead.py [--steps 60] [--repeats 3] [--json FILE]
+
+The same compiled step of a small Llama on the same batches, in turns: called bare, and by `tigerjax.train.loop` with a
+log line each step, TensorBoard, spike limits and a save every third of the run. Medians of steps and repeats:
+
+    overhead    seconds a step of the loop over the bare call's, and the host's own part that no step hides
+    blocked     seconds in which a save keeps the loop waiting (the copy off the device), beside a step and the
+                interval between saves
+    cache       seconds of the first step's call in a new process, without and with a filled compilation cache
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from tigerjax.config import (
+    CheckpointConfig,
+    ComputeConfig,
+    DataConfig,
+    HealthConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+)
+from tigerjax.data.rows import make_batch, make_row
+from tigerjax.mesh import run_mesh
+from tigerjax.train.loop import train
+from tigerjax.train.metrics import Reporting
+from tigerjax.train.objective import token_objective
+from tigerjax.train.optim import make_optimizer
+from tigerjax.train.state import init_state
+from tigerjax.train.step import compile_step
+
+ROWS, LENGTH, VOCAB = 8, 256, 4000
+SILENT = Reporting(progress=False, echo=lambda line: None)
+WARM = 5  # steps that are not timed
+
+
+class Rows:
+    """The same batch of counting rows for ever: reading costs nothing."""
+
+    def __init__(self) -> None:
+        import numpy as np
+
+        ones = np.ones(LENGTH, int)
+        self._batch = make_batch([make_row((17 * row + np.arange(LENGTH)) % VOCAB, ones, ones) for row in range(ROWS)])
+        self.index = 0
+
+    def __next__(self) -> Any:
+        self.index += 1
+        return self._batch
+
+    def state(self) -> dict[str, int]:
+        return {"index": self.index}
+
+    def restore(self, state: dict[str, int]) -> None:
+        self.index = state["index"]
+
+
+def config(steps: int) -> RunConfig:
+    return RunConfig(
+        name="overhead",
+        model=ModelConfig(
+            num_layers=6, model_dim=256, mlp_dim=704, num_heads=8, num_kv_heads=2, head_dim=32, vocab_size=VOCAB,
+            padded_vocab_size=4096, rope_base=10_000.0, norm_eps=1e-5,
+        ),
+        compute=ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1024),
+        mesh=MeshConfig(),
+        optim=OptimConfig(
+            peak_lr=1e-4, final_lr_fraction=0.1, warmup_steps=2, total_steps=steps, beta1=0.9, beta2=0.95, eps=1e-8,
+            weight_decay=0.1, clip_norm=1.0,
+        ),
+        data=DataConfig(mixture="none", modules=(), tokenizer="", cache_dir="", seq_len=LENGTH),
+        checkpoint=CheckpointConfig(every_steps=steps // 3, keep=1),
+        batch_rows=ROWS,
+        seed=0,
+        log_every_steps=1,
+        health=HealthConfig(spike=20.0, window=8),
+    )  # fmt: skip
+
+
+def bare(steps: int) -> float:
+    """Seconds a step of the compiled step alone, the median."""
+    c = config(steps)
+    mesh = run_mesh(c)
+    objective, tx = token_objective(c, mesh), make_optimizer(c.optim)
+    step, state = compile_step(objective, tx, c.optim, mesh), init_state(objective, tx, mesh, seed=0)
+    batch, ended = jax.device_put(next(Rows()), mesh.devices.flat[0]), []
+    for _ in range(steps):
+        state, values = step(state, batch)
+        jax.block_until_ready(values)
+        ended.append(time.perf_counter())
+    return statistics.median(after - before for before, after in itertools.pairwise(ended[WARM:]))
+
+
+def looped(steps: int, folder: Path) -> dict[str, float]:
+    """The same by the loop: seconds a step, seconds a save blocks, and the host's own part."""
+    train(config(steps), Rows(), run_dir=folder, reporting=SILENT)
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {
+        # A median, so that the few steps beside which a save is written, on the step's own cores, do not count.
+        "step_s": statistics.median(b["time"] - a["time"] for a, b in itertools.pairwise(records[WARM:])),
+        # The last step's save comes after its record, so two of three are in it.
+        "blocked_s": (records[-1]["spent_s"]["save"] - records[WARM - 1]["spent_s"]["save"]) / 2,
+        "busy_s": statistics.median(r["host_busy_s"] for r in records[WARM:]),
+    }
+
+
+def first_call(cache: Path) -> float:
+    """Seconds of the first step's call in a process of its own."""
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, __file__, "--start", folder], env=environment, check=True)
+        record = json.loads((Path(folder) / "metrics.jsonl").read_text().splitlines()[-1])
+    return record["spent_s"]["compile"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--start", type=Path, help=argparse.SUPPRESS)
+    a = parser.parse_args()
+    if a.start:
+        short = dataclasses.replace(config(3), checkpoint=CheckpointConfig(every_steps=3, keep=1))
+        train(short, Rows(), run_dir=a.start, reporting=SILENT)
+        return
+    alone, loops = [], []
+    for _ in range(a.repeats):
+        alone.append(bare(a.steps))
+        with tempfile.TemporaryDirectory() as folder:
+            loops.append(looped(a.steps, Path(folder)))
+    step_s = statistics.median(alone)
+    loop = {name: statistics.median(found[name] for found in loops) for name in loops[0]}
+    with tempfile.TemporaryDirectory() as cache:
+        cold, warm = first_call(Path(cache)), first_call(Path(cache))
+    figures = {
+        "bare_step_s": step_s,
+        "loop_step_s": loop["step_s"],
+        "overhead_share": loop["step_s"] / step_s - 1,
+        "host_busy_share": loop["busy_s"] / loop["step_s"],
+        "blocked_s": loop["blocked_s"],
+        "blocked_share_of_a_step": loop["blocked_s"] / loop["step_s"],
+        "blocked_share_of_an_interval": loop["blocked_s"] / (loop["step_s"] * (a.steps // 3)),
+        "first_call_s": cold,
+        "first_call_cached_s": warm,
+    }
+    for name, value in figures.items():
+        print(f"{name:30} {value:.4f}")
+    if a.json:
+        a.json.write_text(json.dumps(figures | {"bare": alone, "loops": loops}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,319 @@
+"""What the cells of `replicate.py` say: claims with their spread and verdict, and docs/REPLICATION.md."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import replicate_plots as plots
+from replicate_cells import VERDICTS, by_arm, clock, paired, spread, verdict
+from replicate_models import SHARES, STEPS_AFTER, converged, examples_until
+from replicate_rounds import ARMS
+from replicate_tokens import EMBEDDED_PIECES
+
+from tigerjax.files import manifest
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE, KEPT = DOCS / "REPLICATION.md", DOCS / "replication" / "cells.json"
+TEXT = Path(__file__).with_name("replicate.md")
+DIGITS = 5
+COUNTS = [arm for arm in ARMS if ARMS[arm].people and ARMS[arm].kind == "truth"]
+
+
+class Words(NamedTuple):
+    """Of one experiment: its title, what was done, and what to make of it, all without figures."""
+
+    title: str
+    what: str
+    meaning: str
+
+
+def words() -> tuple[str, dict[str, Words]]:
+    """The head of the page, and the words of each experiment, from replicate.md: `## name: title`, what was done, a
+    line `---`, and what it means."""
+    head, *sections = TEXT.read_text(encoding="utf-8").split("\n## ")
+    found = {}
+    for section in sections:
+        title, _, body = section.partition("\n")
+        name, _, title = title.partition(": ")
+        what, _, meaning = body.partition("\n---\n")
+        found[name] = Words(title, what.strip(), meaning.strip())
+    return head.strip(), found
+
+
+class Claim(NamedTuple):
+    """A sentence and, by seed, how far it is true: above 0 as claimed, below 0 the other way."""
+
+    text: str
+    gains: list[float]
+    unit: str
+
+    def shown(self) -> dict[str, Any]:
+        return {"claim": self.text, "unit": self.unit, "verdict": verdict(self.gains)} | spread(self.gains)
+
+
+Table = list[tuple[str, dict[str, Sequence[float]]]]
+"""(row, {column: values over seeds})."""
+
+
+def gather(out: Path) -> list[dict[str, Any]]:
+    """The records of all finished cells of a folder, in order of experiment, arm and seed."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("cells/*/*.json"))]
+
+
+def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """By experiment: its claims, each with unit, mean, sd, values and verdict, and its table."""
+    found: dict[str, Any] = {}
+    for name, measure in (
+        ("tokens", _tokens), ("holistic", _holistic), ("dedup", _dedup), ("rounds", _rounds), ("extension", _extension)
+    ):  # fmt: skip
+        claims, table = measure(records)
+        if table:
+            shown = [claim.shown() for claim in claims if claim.gains]
+            rows = {row: {column: spread(v) for column, v in cells.items() if v} for row, cells in table}
+            found[name] = {"claims": shown, "table": rows}
+    return found
+
+
+def _tokens(records: list[dict[str, Any]]) -> tuple[list[Claim], Table]:
+    arms = by_arm(records, "tokens")
+    table: Table = []
+    claims: list[Claim] = []
+    small, large = list(arms.get("embedded", {}).values()), list(arms.get("by-name", {}).values())
+    if small:
+        table.append(("embedded, 32,000", {"characters a token": [f["before"] for f in small]}))
+        for pieces in EMBEDDED_PIECES:
+            own = [f[f"+{pieces}"] for f in small]
+            ratio = [f[f"+{pieces}"] / f["before"] for f in small]
+            table.append((f"embedded, +{pieces:,}", {"characters a token": own, "ratio": ratio}))
+        last = f"+{EMBEDDED_PIECES[-1]}"
+        claims.append(Claim("Embedded verse: twice the efficiency", [f[last] / f["before"] - 2 for f in small], "x"))
+        changed = [f["english_before"] - f["english_after"] for f in small]
+        table.append(("English tokens that the extension saves or costs", {"tokens": changed}))
+    if large:
+        table.append(("by name, 32,000", {"characters a token": [f["before"] for f in large]}))
+        ratio = [f["after"] / f["before"] for f in large]
+        table.append(("by name, 60,515", {"characters a token": [f["after"] for f in large], "ratio": ratio}))
+        for source in sorted(set.intersection(*(set(f["by_source"]) for f in large))):
+            pairs = [f["by_source"][source] for f in large]
+            cells: dict[str, Sequence[float]] = {
+                "characters a token": [after for _, after in pairs],
+                "ratio": [b / a for a, b in pairs],
+            }
+            table.append((f"by name, of it {source.removesuffix('_zh').replace('_', ' ')}", cells))
+        claims.append(Claim("By-name text: twice the efficiency", [r - 2 for r in ratio], "x"))
+    return claims, table
+
+
+def _trained(
+    name: str, arms: dict[str, dict[int, Any]], level: dict[int, float]
+) -> tuple[str, dict[str, Sequence[float]]]:
+    """A row of the tables of `holistic` and `dedup`."""
+    own = arms[name]
+    columns: dict[str, Sequence[float]] = {}
+    for when in ("before", "after"):
+        columns[f"right {when} SFT"] = [f[when]["accuracy"] for f in own.values()]
+        columns[f"nats of right answers {when} SFT"] = [f[when]["answer_nats"] for f in own.values()]
+    columns["right before, of right after"] = [_share_before(f) for f in own.values() if f["after"]["accuracy"]]
+    for lang in ("zh", "en"):
+        columns[f"held-out {lang}, nats"] = [f["before"][f"{lang}_nats"] for f in own.values()]
+    columns["SFT examples to 95% of its own fall"] = list(_needed(own).values())
+    columns["SFT examples to the level of 0%"] = list(_needed(own, level).values())
+    return name, columns
+
+
+def _needed(own: dict[int, Any], level: dict[int, float] | None = None) -> dict[int, float]:
+    """SFT examples by seed until the loss is at `level` (None: 95% of the run's own fall); seeds that never are there
+    are absent."""
+    found = {}
+    for seed, f in own.items():
+        limit = converged(f["sft_losses"]) if level is None else level[seed]
+        needed = examples_until(f["sft_losses"], f["examples_per_step"], limit)
+        if needed is not None:
+            found[seed] = needed
+    return found
+
+
+def _compared(after: dict[int, Any], before: dict[int, Any], than: str) -> list[Claim]:
+    """What one way of pretraining gains over another, the seeds paired."""
+
+    def of(own: dict[int, Any], when: str, name: str) -> dict[int, float]:
+        return {seed: f[when][name] for seed, f in own.items()}
+
+    claims = []
+    for when in ("before", "after"):
+        right = paired(of(after, when, "accuracy"), of(before, when, "accuracy"))
+        nats = paired(of(before, when, "answer_nats"), of(after, when, "answer_nats"))
+        claims.append(Claim(f"More questions answered rightly {when} SFT {than}", [100 * v for v in right], "points"))
+        claims.append(Claim(f"Right answers are likelier {when} SFT {than}", nats, "nats"))
+    for lang in ("zh", "en"):
+        nats = paired(of(before, "before", f"{lang}_nats"), of(after, "before", f"{lang}_nats"))
+        claims.append(Claim(f"Held-out {lang} loss is lower {than}", nats, "nats"))
+    return claims
+
+
+def _holistic(records: list[dict[str, Any]]) -> tuple[list[Claim], Table]:
+    arms = by_arm(records, "holistic")
+    if not set(SHARES) <= arms.keys():
+        return [], []
+    without, full = arms["0%"], arms["10%"]
+    level = {seed: converged(f["sft_losses"]) for seed, f in without.items()}
+    claims = _compared(full, without, "with 10% than with 0%")
+    share = [_share_before(f) - 0.9 for f in full.values() if f["after"]["accuracy"]]
+    claims.append(Claim("With 10%, nine tenths of what is right after SFT is right before", share, "share - 0.9"))
+    fewer = paired(_needed(without, level), _needed(full, level))
+    claims.append(Claim("SFT reaches the level of 0% with fewer examples from 10%", fewer, "examples"))
+    own = paired(_needed(without), _needed(full))
+    claims.append(Claim("SFT reaches 95% of its own fall with fewer examples from 10%", own, "examples"))
+    middle = {seed: f["before"]["answer_nats"] for seed, f in arms["5%"].items()}
+    more = paired(middle, {seed: f["before"]["answer_nats"] for seed, f in full.items()})
+    claims.append(Claim("10% makes right answers likelier before SFT than 5%", more, "nats"))
+    return claims, [_trained(arm, arms, level) for arm in SHARES]
+
+
+def _share_before(figures: dict[str, Any]) -> float:
+    return figures["before"]["accuracy"] / figures["after"]["accuracy"]
+
+
+def _dedup(records: list[dict[str, Any]]) -> tuple[list[Claim], Table]:
+    holistic, repeats = by_arm(records, "holistic"), by_arm(records, "dedup").get("repeats", {})
+    if not repeats or not {"0%", "10%"} <= holistic.keys():
+        return [], []
+    level = {seed: converged(f["sft_losses"]) for seed, f in holistic["0%"].items()}
+    arms = {"removed": holistic["10%"], "left in": repeats}
+    claims = _compared(arms["removed"], arms["left in"], "with repeats removed than left in")
+    return claims, [_trained(arm, arms, level) for arm in arms]
+
+
+def _rounds(records: list[dict[str, Any]]) -> tuple[list[Claim], Table]:
+    arms, before = by_arm(records, "rounds"), by_arm(records, "world").get("world", {})
+    if not before or not {"control", *ARMS} <= arms.keys():
+        return [], []
+
+    def right(arm: str) -> dict[int, float]:
+        return {seed: 100 * f["accuracy"] for seed, f in arms[arm].items()}
+
+    def gain(text: str, after: str, other: str) -> Claim:
+        return Claim(text, paired(right(after), right(other)), "points")
+
+    sft = {seed: 100 * f["accuracy"] for seed, f in before.items()}
+    claims = [
+        Claim("A round with ten candidates raises accuracy over the SFT model", paired(right("n=10"), sft), "points"),
+        gain("… and over as many further steps without winners", "n=10", "control"),
+        gain("Two candidates are better than one", "n=2", "n=1"),
+        gain("Four are better than two", "n=4", "n=2"),
+        gain("Ten are better than four", "n=10", "n=4"),
+        gain("Sixteen are better than ten", "n=16", "n=10"),
+        gain("Ten are better than one", "n=10", "n=1"),
+        gain("People's 5% and 1% help a sound reward model", "n=10", "n=10 alone"),
+        gain("People's 5% and 1% help a noisy reward model", "n=10 noisy", "n=10 noisy alone"),
+    ]
+    table: Table = [("SFT model", {"right": [f["accuracy"] for f in before.values()]})]
+    table[0][1]["true reward"] = [f["true_reward"] for f in before.values()]
+    for arm in ("control", *ARMS):
+        own = list(arms[arm].values())
+        cells: dict[str, Sequence[float]] = {
+            "right": [f["accuracy"] for f in own],
+            "true reward": [f["true_reward"] for f in own],
+        }
+        if arm != "control":
+            cells["winners"] = [sum(f["winners"].values()) for f in own]
+            cells["winners of the reward model right"] = [f["winners_right"].get("rm", 0.0) for f in own]
+            cells["refused by the gate"] = [float(f["gate"] == "rejected") for f in own]
+        table.append((arm, cells))
+    return claims, table
+
+
+def _extension(records: list[dict[str, Any]]) -> tuple[list[Claim], Table]:
+    arms = by_arm(records, "extension")
+    if not {"mean", "random"} <= arms.keys():
+        return [], []
+
+    def after(arm: str, k: int, lang: str) -> dict[int, float]:
+        return {seed: f["after_steps"][str(k)][f"{lang}_nats"] for seed, f in arms[arm].items()}
+
+    claims: list[Claim] = []
+    table: Table = []
+    for lang in ("zh", "en"):
+        for k in STEPS_AFTER:
+            lower = paired(after("random", k, lang), after("mean", k, lang))
+            claims.append(Claim(f"Means of sub-tokens: lower held-out {lang} loss after {k} steps", lower, "nats"))
+    for k in STEPS_AFTER:
+        cells: dict[str, Sequence[float]] = {
+            f"{lang}, {arm}": list(after(arm, k, lang).values()) for lang in ("zh", "en") for arm in arms
+        }
+        table.append((f"{k} steps", cells))
+    return claims, table
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3f}"
+
+
+def _amount(s: dict[str, Any], *, sign: bool = False) -> str:
+    mean = ("+" if sign and s["mean"] > 0 else "") + _number(s["mean"])
+    return mean if s["sd"] is None else f"{mean} ± {_number(s['sd'])}"
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The claims for a terminal."""
+    out = []
+    for name, own in found.items():
+        out.append(f"{name}: {words()[1][name].title}")
+        for c in own["claims"]:
+            values = "  ".join(("+" if v > 0 else "") + _number(v) for v in c["values"])
+            out.append(f"  {c['verdict']:13} {c['claim']:72} {_amount(c, sign=True)} {c['unit']}   {values}")
+    return out
+
+
+def markdown(records: list[dict[str, Any]]) -> str:
+    """docs/REPLICATION.md."""
+    found = summary(records)
+    seeds = sorted({r["seed"] for r in records})
+    commits = " and ".join(sorted({r["commit"] for r in records}))
+    total = sum(r["seconds"] for r in records)
+    head, texts = words()
+    named, minutes = ", ".join(map(str, seeds)), round(total / 60)
+    steps: dict[str, int] = next((r["settings"]["steps"] for r in records if r["experiment"] == "holistic"), {})
+    out = [head.format(seeds=named, commits=commits, minutes=minutes, cells=len(records), **steps), ""]
+    out += ["| word | meaning |", "|---|---|", *(f"| {word} | {meaning} |" for word, meaning in VERDICTS.items()), ""]
+    for name, own in found.items():
+        parts = [r for r in records if r["experiment"] in (name, *plots.MADE_FOR.get(name, ()))]
+        spent = clock(sum(r["seconds"] for r in parts))
+        text = texts[name]
+        out += [f"## {text.title}", "", text.what, "", f"![{text.title}](replication/{name}.png)", ""]
+        out += ["| claim | verdict | gain, mean ± sd | by seed |", "|---|---|---|---|"]
+        for c in own["claims"]:
+            values = ", ".join(_number(v) for v in c["values"])
+            out.append(f"| {c['claim']} | **{c['verdict']}** | {_amount(c, sign=True)} {c['unit']} | {values} |")
+        columns = list(dict.fromkeys(column for cells in own["table"].values() for column in cells))
+        out += ["", f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+        for row, cells in own["table"].items():
+            shown = (_amount(cells[column]) if column in cells else "" for column in columns)
+            out.append(f"| {row} | {' | '.join(shown)} |")
+        out += ["", text.meaning, "", f"Time of its {len(parts)} cells, minutes:seconds: {spent}.", ""]
+    slowest = statistics.median(r["seconds"] for r in records), max(records, key=lambda r: r["seconds"])
+    what = "{experiment} / {arm} / seed {seed}".format(**slowest[1])
+    out.append(f"Median of a cell {slowest[0]:.0f} s, the longest ({what}) {slowest[1]['seconds']:.0f} s.")
+    return "\n".join(out) + "\n"
+
+
+def write(records: list[dict[str, Any]]) -> None:
+    """The page, its plots, and the cells that all of it is made of. SystemExit when an experiment has none."""
+    if missing := [name for name in words()[1] if name not in summary(records)]:
+        raise SystemExit(f"no finished cells of {', '.join(missing)}; run the same command without --write first")
+    KEPT.parent.mkdir(exist_ok=True)
+    manifest.write_json(KEPT, short(records))
+    records = json.loads(KEPT.read_text(encoding="utf-8"))
+    plots.draw(records, KEPT.parent)
+    PAGE.write_text(markdown(records), encoding="utf-8")
+
+
+def short(value: Any) -> Any:
+    """Floats to a few significant digits: what is committed must say no more than it can."""
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, dict):
+        return {key: short(own) for key, own in value.items()}
+    return [short(own) for own in value] if isinstance(value, list) else value

@@ -1,0 +1,91 @@
+"""Plans every configs/tiger_*.py on its slice, and writes the figures into the configs' docstrings.
+
+    python benchmarks/tpu/tiger_plans.py --out runs/tiger_plans            existing plans are read, not made again
+    python benchmarks/tpu/tiger_plans.py --out runs/tiger_plans --only tiger_7b_sft --again
+    python benchmarks/tpu/tiger_plans.py --out runs/tiger_plans --write    writes the plans into the docstrings
+
+No TPU is needed. A plan takes minutes on 2 cores; it is made by `tigerjax plan` in a process of its own, and written to
+OUT/NAME.json.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+HOLISTIC = ["--tokens", "300e9"]
+ANSWERS = ["--answers", "4"]
+WORDS = {
+    "tiger_7b_pretrain": ["--topology", "v5p:4x4x4", *HOLISTIC],
+    "tiger_13b_pretrain": ["--topology", "v5p:4x4x4", *HOLISTIC],
+    "tiger_70b_pretrain": ["--topology", "v5p:4x8x8", *HOLISTIC],
+    "tiger_7b_sft": ["--topology", "v5p:4x4x4"],
+    "tiger_13b_sft": ["--topology", "v5p:4x4x4"],
+    "tiger_70b_sft": ["--topology", "v5p:4x4x4"],
+    "tiger_7b_reward": ["--topology", "v5p:4x4x4", *ANSWERS],
+    "tiger_13b_reward": ["--topology", "v5p:4x4x4", *ANSWERS],
+    "tiger_70b_reward": ["--topology", "v5p:4x4x4", *ANSWERS],
+}
+BLOCK = re.compile(r"^Plan     .*?\n\n", re.DOTALL | re.MULTILINE)
+
+
+def block(name: str, shown: dict[str, Any] | None) -> str:
+    """A plan as the lines of a docstring. Without a plan (`shown` is None) they say that there is none."""
+    command = f"tigerjax plan configs/{name}.py {' '.join(WORDS[name])}"
+    if shown is None:
+        return f"Plan     not yet compiled\n         {command}\n\n"
+    if not shown["fits"]:
+        return f"Plan     does not fit: {shown['peak_gb']:.1f} of {shown['hbm_gb']:.1f} GB\n         {command}\n\n"
+    text = (
+        f"Plan     {shown['peak_gb']:.1f} of {shown['hbm_gb']:.1f} GB a chip; a step of {shown['tokens_per_step']:,}"
+        f" tokens in {shown['step_s_low']:.2f} to {shown['step_s_high']:.2f} s\n"
+        f"         (static {shown['static_step_s']:.2f}, attention {shown['attention_s']:.2f} to"
+        f" {shown['attention_s_high']:.2f}, not hidden {shown['exposed_comm_s']:.2f} of {shown['comm_s']:.2f} s"
+        " of traffic);\n"
+        f"         MFU at most {shown['mfu_bound']:.1%}, at most {shown['tokens_per_s_per_chip']:,.0f} tokens/s/chip"
+    )
+    if "days" in shown:
+        text += f";\n         {shown['tokens']:.0e} tokens in {shown['days'][0]:.0f} to {shown['days'][1]:.0f} days"
+    return f"{text}\n         {command}\n\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/tiger_plans"))
+    parser.add_argument("--only", nargs="+", choices=WORDS, default=list(WORDS))
+    parser.add_argument("--again", action="store_true", help="plan what has a file already, too")
+    parser.add_argument("--write", action="store_true", help="rewrite docstrings from the files, compile nothing")
+    a = parser.parse_args()
+    a.out.mkdir(parents=True, exist_ok=True)
+    for name in a.only:
+        path, config = (a.out / f"{name}.json").resolve(), ROOT / f"configs/{name}.py"
+        if not a.write and (a.again or not path.is_file()):
+            command = [
+                sys.executable,
+                "-m",
+                "tigerjax.command.cli",
+                "plan",
+                str(config),
+                *WORDS[name],
+                "--json",
+                str(path),
+            ]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+            if done.returncode:
+                print(f"{name} failed: {done.stderr.strip()[-500:]}", flush=True)
+                continue
+        shown = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        text = block(name, shown)
+        print(f"{name}\n{text}", end="", flush=True)
+        if a.write:
+            source = config.read_text(encoding="utf-8")
+            before, after = BLOCK.split(source, maxsplit=1)
+            config.write_text(before + text + after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

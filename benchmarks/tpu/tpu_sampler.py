@@ -1,0 +1,228 @@
+"""The sampler's programs compiled for described TPU slices: memory of a chip, and the time of a decode step.
+
+    python benchmarks/tpu/tpu_sampler.py --out runs/tpu_sampler          every row, a process each, or read from there
+    python benchmarks/tpu/tpu_sampler.py --out runs/tpu_sampler --only 70b_v5p8_80 --again
+    python benchmarks/tpu/tpu_sampler.py --out runs/tpu_sampler --write  the table of docs/TPU.md from the files
+
+bfloat16 weights cut over the tensor axis, prompts in the bucket of 1,024 tokens and answers of up to 512; prefill, fill
+and advance as `tigerjax sample` runs them. `step ms` are the compiler's estimated cycles of one decode step and the
+traffic between chips that it cannot hide, as in `tigerjax plan`; `bytes ms` is what reading this chip's share of the
+weights and of the whole cache once takes at its memory bandwidth: no step is shorter. `copies GB` are what a decode
+step copies in arrays as large as a layer's cache or larger: a cache that is written in place has none. No TPU is
+needed.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig
+from tigerjax.plan.hlo import Instruction, shape_bytes
+from tigerjax.plan.trips import Program, trip_count
+
+DOC = Path(__file__).resolve().parents[2] / "docs" / "TPU.md"
+START, END = "<!-- sampler: benchmarks/tpu/tpu_sampler.py --write -->", "<!-- end of sampler -->"
+BUCKET, ANSWER, PROMPTS = 1024, 512, 8
+TRIES = 3  # of a draw, until all rows have a token: at most 1 row in 20 needs a second at top-p 0.95, 1 in 400 a third
+SIZES = {  # layers, model, mlp, heads, kv heads
+    "7b": (32, 4096, 11008, 32, 32),
+    "70b": (80, 8192, 28672, 64, 8),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One case; the mesh has `data` x `tensor` chips."""
+
+    model: str
+    topology: str
+    tensor: int
+    rows: int
+    """Slots of the decode, all chips together."""
+    data: int = 1
+
+
+CASES = {
+    "7b_v5p4_80": Row(model="7b", topology="v5p:2x2x1", tensor=4, rows=80),
+    "7b_v5e8_80": Row(model="7b", topology="v5e:2x4", tensor=8, rows=80),
+    "70b_v5p8_80": Row(model="70b", topology="v5p:2x2x2", tensor=8, rows=80),
+    "70b_v5p8_640": Row(model="70b", topology="v5p:2x2x2", tensor=8, rows=640),
+    "70b_v5p16_160": Row(model="70b", topology="v5p:2x2x4", tensor=8, data=2, rows=160),
+}
+
+
+class OneStep(Program):
+    """The decode program with loops that depend on data: the decode loop itself, once, and the tries of a draw, TRIES
+    times."""
+
+    @functools.cached_property
+    def trips(self) -> dict[str, int]:
+        found = {}
+        for computation in self.module.computations.values():
+            for i in computation.instructions.values():
+                if i.opcode == "while":
+                    try:
+                        found[i.name] = trip_count(self.module, computation, i)
+                    except ValueError:
+                        found[i.name] = 1 if computation.name == self.module.entry else TRIES
+        return found
+
+    @property
+    def decode_loop(self) -> Instruction:
+        """The while of the entry: its body is a step."""
+        entry = self.module.computations[self.module.entry].instructions.values()
+        (loop,) = (i for i in entry if i.opcode == "while")
+        return loop
+
+    def copied_bytes(self, least: int) -> int:
+        """What copies of at least `least` bytes inside a step write."""
+        inside = [v for v in self.visits() if self.decode_loop.name in v.loops and v.instruction.opcode == "copy"]
+        sizes = [(sum(shape_bytes(v.instruction.shape)), v.times) for v in inside]
+        return sum(size * times for size, times in sizes if size >= least)
+
+
+def model_config(name: str) -> ModelConfig:
+    layers, model, mlp, heads, kv_heads = SIZES[name]
+    return ModelConfig(
+        num_layers=layers, model_dim=model, mlp_dim=mlp, num_heads=heads, num_kv_heads=kv_heads, head_dim=128,
+        vocab_size=60_515, padded_vocab_size=60_928, rope_base=10_000.0, norm_eps=1e-5,
+    )  # fmt: skip
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Compiles the three programs of one row in this process."""
+    from tigerjax.mesh import make_mesh, sharding
+    from tigerjax.model.families import weight_shardings
+    from tigerjax.plan import topology
+    from tigerjax.plan.compile import sharded_bytes
+    from tigerjax.plan.estimate import Estimator
+    from tigerjax.sample import engine, slots
+
+    row = CASES[name]
+    where, config = topology.parse(row.topology), model_config(row.model)
+    compute = ComputeConfig(attention="splash", remat="none", dtype="bfloat16", loss_chunk_tokens=1)
+    shapes = weight_shapes(config, compute)  # before described devices are all there is
+    mesh = make_mesh(MeshConfig(data=row.data, tensor=row.tensor), topology.describe(where))
+
+    def cut(shape: Any, s: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape.shape, np.dtype("bfloat16"), sharding=s)
+
+    weights = jax.tree.map(cut, shapes, weight_shardings(config, "llama", mesh))
+    whole, rows = sharding(mesh), sharding(mesh, "batch")
+    shaped = jax.eval_shape(lambda: slots.empty(config, compute, row.rows, BUCKET, ANSWER, None))
+    state = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shaped, slots.shardings(mesh))
+    draw = slots.Draw(0.9, 0.95, 0, (2, 60_512, 60_513, 60_514))
+    words = jax.ShapeDtypeStruct((PROMPTS, BUCKET), np.int32, sharding=rows)
+    figures: dict[str, Any] = {"row": name} | dataclasses.asdict(row)
+
+    with jax.set_mesh(mesh):
+        prefill = slots.prefill.lower(weights, words, words, config=config, compute=compute)
+    prefill, figures["prefill"] = compiled(prefill)
+    logits_BV, cache = prefill.out_info
+    made = jax.tree.map(
+        lambda info, s: jax.ShapeDtypeStruct(info.shape, info.dtype, sharding=s),
+        (logits_BV, cache),
+        prefill.output_shardings,
+    )
+    some = max(1, row.rows // engine.REFILLS)
+    ints = jax.ShapeDtypeStruct((some,), np.int32, sharding=whole)
+    keys = jax.ShapeDtypeStruct((some, 2), np.uint32, sharding=whole)
+    starts = slots.Starts._make([ints, ints, keys, ints])
+    fill = slots.fill.lower(state, *made, starts, draw=draw, mesh=mesh)
+    _, figures["fill"] = compiled(fill)
+    enough = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
+    with jax.set_mesh(mesh):
+        advance = slots.advance.lower(weights, state, enough, config=config, compute=compute, draw=draw, mesh=mesh)
+    advance, figures["advance"] = compiled(advance)
+    layer_bytes = sharded_bytes(state.cache.keys) // config.num_layers
+    step_bytes = sharded_bytes(weights) + sharded_bytes(state.cache)
+    program = OneStep(advance.as_text())
+    step_s = Estimator(program, mesh, where).times_inside(program.decode_loop, 1.0).total
+    return figures | {
+        "weights_gb": sharded_bytes(weights) / 1e9,
+        "cache_gb": sharded_bytes(state.cache) / 1e9,
+        "copies_gb": program.copied_bytes(layer_bytes) / 1e9,
+        "bytes_ms": step_bytes / where.chip.hbm_bandwidth * 1e3,
+        "step_ms": step_s * 1e3,
+        "tokens_per_s": row.rows / step_s,
+    }
+
+
+def weight_shapes(config: ModelConfig, compute: ComputeConfig) -> Any:
+    import flax.linen as nn
+
+    from tigerjax.model.layers import init
+    from tigerjax.model.llama import model as llama
+
+    return jax.eval_shape(lambda: nn.unbox(init(llama.Llama(config, compute), jax.random.key(0))))
+
+
+def compiled(lowered: Any) -> tuple[Any, dict[str, float]]:
+    """The program, and its peak memory a chip and compile time."""
+    started = time.perf_counter()
+    program = lowered.compile()
+    memory = program.memory_analysis()
+    return program, {
+        "peak_gb": memory.peak_memory_in_bytes / 1e9,
+        "temp_gb": memory.temp_size_in_bytes / 1e9,
+        "compile_s": time.perf_counter() - started,
+    }
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    lines = [
+        "| model | slice | tensor x data | slots | weights GB | cache GB | prefill peak GB | decode peak GB |"
+        " copies GB | bytes ms | step ms | tokens/s at most |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    lines += [
+        f"| {f['model']} | {f['topology']} | {f['tensor']} x {f['data']} | {f['rows']} | {f['weights_gb']:.1f} |"
+        f" {f['cache_gb']:.1f} | {f['prefill']['peak_gb']:.1f} | {f['advance']['peak_gb']:.1f} | {f['copies_gb']:.2f} |"
+        f" {f['bytes_ms']:.1f} | {f['step_ms']:.1f} | {f['tokens_per_s']:,.0f} |"
+        for f in found
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--again", action="store_true", help="compile also what is there")
+    parser.add_argument("--write", action="store_true", help="also put the table into docs/TPU.md")
+    parser.add_argument("--row", choices=CASES, help=argparse.SUPPRESS)
+    a = parser.parse_args()
+    if a.row:
+        print(json.dumps(measure(a.row)))
+        return
+    a.out.mkdir(parents=True, exist_ok=True)
+    found = []
+    for name in a.only:
+        path = a.out / f"{name}.json"
+        if a.again or not path.is_file():
+            done = subprocess.run(
+                [sys.executable, __file__, "--out", str(a.out), "--row", name], capture_output=True, text=True
+            )
+            if done.returncode:
+                raise SystemExit(f"{name} failed: {done.stderr.strip()[-1500:]}")
+            path.write_text(done.stdout.splitlines()[-1] + "\n", encoding="utf-8")
+        found.append(json.loads(path.read_text(encoding="utf-8")))
+        print(json.dumps(found[-1]), flush=True)
+    print(table(found))
+    if a.write:
+        text = DOC.read_text(encoding="utf-8")
+        before, rest = text.split(START)
+        DOC.write_text(f"{before}{START}\n{table(found)}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

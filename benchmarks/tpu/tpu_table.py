@@ -1,0 +1,215 @@
+"""Llama-2 steps compiled for described TPU slices: memory and static time beside MaxText's at its published settings.
+
+    python benchmarks/tpu/tpu_table.py --out runs/tpu_table         every row, a process each; finished rows are read
+    python benchmarks/tpu/tpu_table.py --out runs/tpu_table --only 70b_v5p64_2rows --again
+    python benchmarks/tpu/tpu_table.py --out runs/tpu_table --vocab 60928
+    python benchmarks/tpu/tpu_table.py --out runs/vmem48 --flag xla_tpu_scoped_vmem_limit_kib=49152
+    python benchmarks/tpu/tpu_table.py --out runs/tpu_table --write      the table of docs/TPU.md from the files
+
+float32 weights and Adam, bfloat16 compute, splash attention, L = 4096 unless the row says otherwise. Every row is the
+step that `tigerjax train` runs, compiled by libtpu with the flags of launch/libtpu_flags/. No TPU is needed. A row is
+DIR/NAME_VOCAB.json: the figures of `tigerjax plan --json`, and of the compiling process its resident memory and its CPU
+seconds; halved, those are the least that it takes on two cores.
+"""
+
+import argparse
+import dataclasses
+import json
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tigerjax.config import (
+    CheckpointConfig,
+    ComputeConfig,
+    DataConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimConfig,
+    PipelineConfig,
+    Remat,
+    RunConfig,
+    SplashConfig,
+)
+
+DOC = Path(__file__).resolve().parents[2] / "docs" / "TPU.md"
+SIZES = {  # layers, model, mlp, heads, kv heads
+    "7b": (32, 4096, 11008, 32, 32),
+    "70b": (80, 8192, 28672, 64, 8),
+}
+VOCABULARIES = {32_000: 32_000, 60_928: 60_515}  # padded: real
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One case, and what MaxText's step takes in it (design/TPU.md): peak GB a chip and static seconds."""
+
+    model: str
+    topology: str
+    rows: int
+    """Of a chip."""
+    remat: Remat
+    peak_gb: float
+    static_s: float
+    fsdp: int
+    seq_len: int = 4096
+    stage: int = 1
+    pipeline: PipelineConfig = dataclasses.field(default_factory=PipelineConfig)
+
+
+ROWS = {
+    "7b_v5p4_4rows": Row(
+        model="7b", topology="v5p:2x2x1", fsdp=4, rows=4, remat="save_up", peak_gb=77.2, static_s=2.41
+    ),
+    "70b_v5p64_2rows": Row(
+        model="70b", topology="v5p:4x4x4", fsdp=64, rows=2, remat="save_qkv", peak_gb=58.0, static_s=11.20
+    ),
+    "70b_v5p64_4rows": Row(
+        model="70b", topology="v5p:4x4x4", fsdp=64, rows=4, remat="save_qkv", peak_gb=96.2, static_s=22.19
+    ),
+    "70b_v5p256_4rows": Row(
+        model="70b", topology="v5p:4x8x8", fsdp=256, rows=4, remat="save_qkv", peak_gb=81.7, static_s=22.39
+    ),
+    "70b_v5p64_pipelined": Row(
+        model="70b",
+        topology="v5p:4x4x4",
+        stage=4,
+        fsdp=16,
+        rows=2,
+        remat="save_attention",
+        pipeline=PipelineConfig(microbatches=4, rounds=20),
+        peak_gb=89.2,
+        static_s=23.23,
+    ),
+    "70b_v5e256_2048": Row(
+        model="70b", topology="v5e:16x16", fsdp=256, rows=2, remat="full", seq_len=2048, peak_gb=16.0, static_s=14.13
+    ),
+}
+
+
+def config(row: Row, vocab: int) -> RunConfig:
+    layers, model, mlp, heads, kv_heads = SIZES[row.model]
+    batch_rows = row.rows * row.fsdp * row.stage
+    return RunConfig(
+        name=f"{row.model}_{vocab}",
+        model=ModelConfig(
+            num_layers=layers, model_dim=model, mlp_dim=mlp, num_heads=heads, num_kv_heads=kv_heads, head_dim=128,
+            vocab_size=VOCABULARIES[vocab], padded_vocab_size=vocab, rope_base=10_000.0, norm_eps=1e-5,
+        ),
+        compute=ComputeConfig(
+            attention="splash", remat=row.remat, dtype="bfloat16", loss_chunk_tokens=batch_rows * row.seq_len // 8,
+            splash=SplashConfig(),
+        ),
+        mesh=MeshConfig(fsdp=row.fsdp, stage=row.stage),
+        pipeline=row.pipeline,
+        optim=OptimConfig(
+            peak_lr=1e-4, final_lr_fraction=0.1, warmup_steps=10, total_steps=1000, beta1=0.9, beta2=0.95, eps=1e-8,
+            weight_decay=0.1, clip_norm=1.0,
+        ),
+        data=DataConfig(mixture="none", modules=(), tokenizer="none", cache_dir="none", seq_len=row.seq_len),
+        checkpoint=CheckpointConfig(every_steps=100, keep=1),
+        batch_rows=batch_rows,
+        seed=0,
+        log_every_steps=10,
+    )  # fmt: skip
+
+
+def measure(name: str, vocab: int, other: dict[str, str]) -> dict[str, Any]:
+    """Compiles one row in this process; the figures of its plan. `other` are flags beside those of launch/."""
+    from tigerjax.plan import figures, flags, topology
+    from tigerjax.plan.compile import compile_for
+
+    row = ROWS[name]
+    run, where = config(row, vocab), topology.parse(row.topology)
+    compiled = compile_for(run, where, options=flags.of(where) | other)
+    used = resource.getrusage(resource.RUSAGE_SELF)  # before the program is read
+    shown = figures.figures(run, where, compiled)
+    process = {"process_cpu_s": used.ru_utime + used.ru_stime, "process_rss_gb": used.ru_maxrss * 1024 / 1e9}
+    return shown | {"row": name, "vocab": vocab, "remat": row.remat} | process
+
+
+HEAD = (
+    "row", "vocabulary", "remat", "peak GB", "static s", "MFU at most", "MaxText GB", "MaxText s", "compile s",
+    "CPU s / 2", "RSS GB",
+)  # fmt: skip
+
+
+def cells(name: str, shown: dict[str, Any]) -> list[str]:
+    row = ROWS[name]
+    static, mfu = f"{shown['static_step_s']:.2f}", f"{shown['mfu_bound']:.1%}"
+    return [
+        name,
+        f"{shown['vocab']:,}",
+        shown["remat"],
+        f"{shown['peak_gb']:.1f}",
+        *((static, mfu) if shown["fits"] else ("does not fit", "")),
+        f"{row.peak_gb:.1f}",
+        f"{row.static_s:.2f}",
+        f"{shown['compile_s']:.0f}",
+        f"{shown['process_cpu_s'] / 2:.0f}",
+        f"{shown['process_rss_gb']:.1f}",
+    ]
+
+
+def line(found: Sequence[str]) -> str:
+    return f"{found[0]:20} {found[1]:10} {found[2]:14} " + " ".join(f"{text:>11}" for text in found[3:])
+
+
+def write(rows: list[list[str]]) -> None:
+    """Puts the table into docs/TPU.md, between its marks."""
+    lines = [f"| {' | '.join(found)} |" for found in (list(HEAD), ["---"] * len(HEAD), *rows)]
+    block = "\n".join(["<!-- tpu_table -->", "", *lines, "", "<!-- /tpu_table -->"])
+    text = DOC.read_text(encoding="utf-8")
+    text, found = re.subn("<!-- tpu_table -->.*<!-- /tpu_table -->", lambda _: block, text, flags=re.DOTALL)
+    if found != 1:
+        raise SystemExit(f"{DOC} must hold <!-- tpu_table --> … <!-- /tpu_table --> once")
+    DOC.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/tpu_table"), help="folder of the rows' JSON files")
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--vocab", nargs="+", type=int, choices=VOCABULARIES, default=list(VOCABULARIES))
+    parser.add_argument("--again", action="store_true", help="compile rows that have a file already, too")
+    parser.add_argument("--flag", nargs="+", default=[], metavar="NAME=VALUE", help="of libtpu, over those of launch/")
+    parser.add_argument("--write", action="store_true", help="compile nothing; put the rows that are there into docs")
+    parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
+    a = parser.parse_args()
+    if a.in_process:
+        path = a.out / f"{a.only[0]}_{a.vocab[0]}.json"
+        path.write_text(
+            json.dumps(measure(a.only[0], a.vocab[0], dict(f.split("=", 1) for f in a.flag)), indent=1) + "\n",
+            encoding="utf-8",
+        )
+        return
+    a.out.mkdir(parents=True, exist_ok=True)
+    print(line(HEAD), flush=True)
+    rows = []
+    for name in a.only:
+        for vocab in a.vocab:
+            path = a.out / f"{name}_{vocab}.json"
+            if not a.write and (a.again or not path.is_file()):  # a process each: libtpu keeps memory
+                command = [sys.executable, __file__, "--in-process", "--out", str(a.out)]
+                command += ["--only", name, "--vocab", str(vocab), *(["--flag", *a.flag] if a.flag else [])]
+                done = subprocess.run(command, capture_output=True, text=True)
+                if done.returncode:
+                    print(f"{name} {vocab} failed: {done.stderr.strip()[-500:]}", flush=True)
+                    continue
+            if path.is_file():
+                rows.append(cells(name, json.loads(path.read_text(encoding="utf-8"))))
+                print(line(rows[-1]), flush=True)
+    if a.write:
+        write(rows)
+
+
+if __name__ == "__main__":
+    # Before jax is imported, here and in the processes that compile.
+    from tigerjax.plan.topology import set_compiler_environment
+
+    set_compiler_environment()
+    main()

@@ -1,0 +1,385 @@
+"""Every format gives the same records to every stage, and a file that was cut short is never read as a shorter one."""
+
+import csv
+import gzip
+import json
+import lzma
+import zlib
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from tigerjax import records
+from tigerjax.align import reward_data
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.files import jsonl
+from tigerjax.records import block, text_files, tfds_builder
+from tigerjax.records.tf import start
+from tigerjax.text.clean import clean_files
+from tigerjax.text.decontaminate import decontaminate_files
+from tigerjax.text.dedup import against_sft_files, dedup_files
+from tigerjax.tokenizer.sample import read_documents
+
+GIVEN = [
+    {"id": f"d{n}", "text": f"第{n}章，老虎在山里走。\nThe tiger walks {n} times.", "source": "", "lang": "zh"}
+    for n in range(6)
+]
+LINES = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in GIVEN).encode()
+LISTED = json.dumps(GIVEN, ensure_ascii=False, indent=1).encode()
+
+
+def save_dataset(folder, given, files=2):
+    """What `datasets.Dataset.from_list(given).save_to_disk(folder)` writes, as far as it is read."""
+    folder.mkdir(parents=True)
+    names = [f"data-{n:05}-of-{files:05}.arrow" for n in range(files)]
+    for n, name in enumerate(names):
+        save_stream(folder / name, given[n * len(given) // files : (n + 1) * len(given) // files])
+    state = {"_data_files": [{"filename": name} for name in names], "_split": "train", "_fingerprint": "x"}
+    (folder / "state.json").write_text(json.dumps(state))
+    (folder / "dataset_info.json").write_text("{}")
+
+
+def save_stream(path, given):
+    table = pa.Table.from_pylist(given)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+
+
+def save_file(path, given):
+    table = pa.Table.from_pylist(given)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+
+
+def save_csv(path):
+    with open(path, "w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.DictWriter(file, list(GIVEN[0]))
+        writer.writeheader()
+        writer.writerows(GIVEN)
+
+
+def save_tfrecord(path):
+    tf, _ = start()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for line in LINES.splitlines():
+            writer.write(line)
+
+
+def save_array_record(path):
+    from array_record.python import array_record_module
+
+    writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+    for line in LINES.splitlines():
+        writer.write(line)
+    writer.close()
+
+
+def save_tfds(path):
+    folder = path.parent.parent
+    (folder / "given.jsonl").write_bytes(LINES)
+    tfds_builder.build([folder / "given.jsonl"], folder, "tiger")
+
+
+def save_splits(path):
+    save_dataset(path / "train", GIVEN)
+    save_dataset(path / "test", GIVEN[:1])
+    (path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+
+
+WRITTEN = {
+    "docs.jsonl": lambda path: path.write_bytes(LINES),
+    "docs.jsonl.zst": lambda path: path.write_bytes(zstandard.compress(LINES)),
+    "docs.jsonl.gz": lambda path: path.write_bytes(gzip.compress(LINES)),
+    "docs.jsonl.xz": lambda path: path.write_bytes(lzma.compress(LINES)),
+    "docs.json": lambda path: path.write_bytes(LISTED),
+    "docs.json.gz": lambda path: path.write_bytes(gzip.compress(LISTED)),
+    "lines.json": lambda path: path.write_bytes(LINES),
+    "docs.csv": save_csv,
+    "docs.parquet": lambda path: pq.write_table(pa.Table.from_pylist(GIVEN), path, row_group_size=2),
+    "stream.arrow": lambda path: save_stream(path, GIVEN),
+    "file.arrow": lambda path: save_file(path, GIVEN),
+    "saved": lambda path: save_dataset(path, GIVEN),
+    "splits": save_splits,
+    "docs.tfrecord-00000-of-00001": save_tfrecord,
+    "docs.array_record": save_array_record,
+    "tiger/1.0.0": save_tfds,
+    "without_an_ending": lambda path: path.write_bytes(LINES),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_every_stage_reads_every_format(tmp_path, name):
+    path = tmp_path / "in" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    WRITTEN[name](path)
+    assert list(records.documents(path)) == GIVEN
+    first, _ = next(records.read(path))
+    assert first == (3 if name == "docs.csv" else 1)  # a CSV row is named by its last line
+    by_block = [record for b in records.blocks([path]) for _, record, _ in records.read_block(b)]
+    assert by_block == [record for _, record in records.read(path)] and len(by_block) == len(GIVEN)
+    assert [(i, text) for i, text, _ in read_documents(path)] == [(r["id"], r["text"]) for r in GIVEN]
+
+    sft = tmp_path / "sft.jsonl"
+    sft.write_text('{"instruction": "Name a city.", "output": "Paris is a city."}\n')
+    out = records.output_name(path)
+    stages = {
+        "clean": lambda to: clean_files([path], to),
+        "exact": lambda to: dedup_files("exact", [path], to),
+        "near": lambda to: dedup_files("near", [path], to, threshold=1.0),
+        "sft": lambda to: against_sft_files([path], [sft], to),
+        "asked": lambda to: decontaminate_files([path], [path], to, action="report"),
+    }
+    for stage, call in stages.items():
+        counts = call(tmp_path / stage)["counts"]
+        assert counts["in"] == counts["out"] == len(GIVEN), stage
+        assert [record for _, record in records.read(tmp_path / stage / out)] == GIVEN, stage
+
+
+def test_a_line_of_plain_text_is_a_document(tmp_path):
+    text = "\ufeff第一行。\r\n\n  \nthe third, {not JSON}\n"
+    for name in ("a.txt", "b", "c.md"):
+        (tmp_path / name).write_bytes(text.encode())
+        first, third = records.documents(tmp_path / name)
+        assert (first["text"], third["text"]) == ("第一行。", "the third, {not JSON}")
+        assert [number for number, _ in records.read(tmp_path / name)] == [1, 4]
+    (tmp_path / "z.txt.gz").write_bytes(gzip.compress(text.encode()))
+    assert list(records.documents(tmp_path / "z.txt.gz")) == [first, third]
+
+
+def test_ids_of_plain_text_are_those_by_which_the_tokenizer_always_drew(tmp_path):
+    import xxhash
+
+    (tmp_path / "a.txt").write_text("一行\n")
+    ((identity, text, lang),) = read_documents(tmp_path / "a.txt")
+    assert (identity, text, lang) == (xxhash.xxh3_128_hexdigest("一行".encode()), "一行", None)
+
+
+def cut_zst(path):
+    """The file ends where a line and a block of compressed data end: only the frame's end is missing."""
+    packer = zstandard.ZstdCompressor().compressobj()
+    path.write_bytes(packer.compress(LINES) + packer.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK))
+
+
+def cut_gz(path):
+    packer = zlib.compressobj(wbits=31)
+    path.write_bytes(packer.compress(LINES) + packer.flush(zlib.Z_SYNC_FLUSH))
+
+
+def cut(path, write, end=1):
+    write(path)
+    path.write_bytes(path.read_bytes()[:-end])
+
+
+def cut_stream(path):
+    """Without the mark of its end the stream is one that pyarrow itself reads to its last batch."""
+    cut(path, WRITTEN["stream.arrow"], 8)
+    with pa.OSFile(str(path)) as file:
+        assert pa.ipc.open_stream(file).read_all().num_rows == len(GIVEN)
+
+
+def cut_dataset(path):
+    save_dataset(path, GIVEN)
+    (path / "data-00001-of-00002.arrow").unlink()
+
+
+def cut_tfds(path):
+    save_tfds(path)
+    (shard,) = path.glob("*.tfrecord*")
+    tf, _ = start()
+    whole = list(tf.data.TFRecordDataset(str(shard)).as_numpy_iterator())
+    with tf.io.TFRecordWriter(str(shard)) as writer:
+        for data in whole[:-1]:
+            writer.write(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "missing"),
+    [
+        ("a.jsonl.zst", cut_zst, "not a whole zstandard file: it ends in the middle"),
+        ("a.jsonl.gz", cut_gz, "not a whole gzip file: it ends in the middle"),
+        ("b.jsonl.gz", lambda p: cut(p, WRITTEN["docs.jsonl.gz"], 3), "not a whole gzip file"),
+        ("a.jsonl.xz", lambda p: cut(p, WRITTEN["docs.jsonl.xz"], 4), "not a whole xz file"),
+        ("a.txt.xz", lambda p: p.write_bytes(b"no xz at all"), "not a whole xz file"),
+        ("a.json", lambda p: cut(p, WRITTEN["docs.json"]), r"a\.json:7: not a whole JSON list"),
+        ("a.csv", lambda p: p.write_text('id,text\n1,"cut in a quot'), "not a CSV file.*unexpected end of data"),
+        ("a.parquet", lambda p: cut(p, WRITTEN["docs.parquet"], 9), "not a whole Parquet file: its footer"),
+        ("a.arrow", cut_stream, "not a whole Arrow stream: its end is missing"),
+        ("b.arrow", lambda p: cut(p, WRITTEN["file.arrow"], 6), "not a whole Arrow file"),
+        ("c.arrow", lambda p: p.write_bytes(b""), "not a whole Arrow"),
+        ("saved", cut_dataset, r"not a whole dataset: data-00001-of-00002\.arrow is missing"),
+        ("a.tfrecord", lambda p: cut(p, save_tfrecord, 5), "not a whole TFRecord file"),
+        ("a.array_record", lambda p: cut(p, save_array_record, 100), "not a whole ArrayRecord file"),
+        ("tiger/1.0.0", cut_tfds, "not a whole TFDS dataset: 5 of its 6 records are there"),
+    ],
+)
+def test_a_file_that_was_cut_is_refused_and_never_a_shorter_one(tmp_path, name, write, missing):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    write(path)
+    with pytest.raises(DataError, match=missing) as error:
+        list(records.documents(path))
+    assert str(path) in str(error.value)
+    with pytest.raises(DataError, match=missing):
+        dedup_files("exact", [path], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_compressed_files_of_several_frames_are_read_to_their_end(tmp_path):
+    first, second = LINES[:100], LINES[100:]
+    skipped = b"\x50\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"notes"  # a frame of zstandard that holds no text
+    for name, data in {
+        "a.jsonl.zst": zstandard.compress(first) + skipped + zstandard.compress(second),
+        "a.jsonl.gz": gzip.compress(first) + gzip.compress(second) + b"\0" * 512,
+        "a.jsonl.xz": lzma.compress(first) + lzma.compress(second) + b"\0" * 8,
+    }.items():
+        (tmp_path / name).write_bytes(data)
+        assert list(records.documents(tmp_path / name)) == GIVEN, name
+
+
+def test_parquet_and_datasets_are_cut_into_blocks_that_know_their_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(block, "BLOCK_BYTES", 1)
+    for name in ("docs.parquet", "saved"):
+        WRITTEN[name](tmp_path / name)
+    found = records.blocks([tmp_path / "docs.parquet", tmp_path / "saved"])
+    assert [(b.number, b.start, b.end, b.first) for b in found] == [
+        (0, 0, 1, 1),
+        (1, 1, 2, 3),
+        (2, 2, 3, 5),
+        (3, 0, 1, 1),
+        (4, 1, 2, 4),
+    ]
+    read = [(number, record["id"]) for b in found for number, record, _ in records.read_block(b)]
+    assert read == [(n + 1, f"d{n}") for n in range(6)] * 2
+
+
+def test_columns_become_what_json_holds_and_null_is_no_field(tmp_path):
+    import datetime
+    import decimal
+
+    row = {
+        "id": None,
+        "text": "a",
+        "day": datetime.date(2026, 11, 29),
+        "price": decimal.Decimal("1.50"),
+        "raw": "字".encode(),
+        "meta": {"quality": 0.5, "none": None},
+        "messages": [{"role": "user", "content": "q"}],
+    }
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "a.parquet")
+    ((number, record),) = records.read(tmp_path / "a.parquet")
+    assert number == 1 and record == {
+        "text": "a",
+        "day": "2026-11-29",
+        "price": "1.50",
+        "raw": "字",
+        "meta": {"quality": 0.5, "none": None},
+        "messages": [{"role": "user", "content": "q"}],
+    }
+    bad = pa.table({"id": ["a", "b"], "text": pa.array([b"fine", b"\xff"]).view(pa.string())})
+    pq.write_table(bad, tmp_path / "bad.parquet")
+    with pytest.raises(DataError, match=r"bad\.parquet:2: a text is not UTF-8"):
+        list(records.read(tmp_path / "bad.parquet"))
+
+
+def test_preferences_are_read_from_parquet(tmp_path):
+    pair = {"messages": [{"role": "user", "content": "q"}], "chosen": "good", "rejected": "bad"}
+    jsonl.write_jsonl(tmp_path / "pairs.jsonl", [pair])
+    pq.write_table(pa.Table.from_pylist([pair]), tmp_path / "pairs.parquet")
+    assert reward_data.read([tmp_path / "pairs.parquet"]) == reward_data.read([tmp_path / "pairs.jsonl"])
+
+
+@pytest.mark.parametrize("characters", [1, 7, 1 << 20])
+def test_a_json_list_is_read_value_by_value(tmp_path, monkeypatch, characters):
+    monkeypatch.setattr(text_files, "ARRAY_CHARACTERS", characters)
+    path = tmp_path / "a.json"
+    path.write_text(
+        '\ufeff \n[ {"text": "[1, 2], {"} ,\n{"text": "b", "n": [12, {"c": null}]}, 1234, {"text": "d"}]\n '
+    )
+    bad = []
+    got = list(records.read(path, on_bad=lambda error, data: bad.append((str(error), data))))
+    assert got == [(1, {"text": "[1, 2], {"}), (2, {"text": "b", "n": [12, {"c": None}]}), (4, {"text": "d"})]
+    assert bad == [(f"{path}:3: a JSON int, but each element of the list must be an object", b"1234\n")]
+    with pytest.raises(DataError, match=r"a\.json:3: a JSON int"):
+        list(records.read(path))
+    path.write_text("[]")
+    with pytest.raises(DataError, match=r"a\.json: is empty"):
+        list(records.documents(path))
+    for text, says in {
+        '[{"a": 1} {"a": 2}]': r"a\.json:2: not a whole JSON list.*Expecting ',' delimiter",
+        '[{"a": 1},]': r"a\.json:2: not a whole JSON list",
+        '[{"a": 1}] [{"a": 2}]': r"a\.json: '\[\{\"a\": 2\}\]' follows the JSON list",
+        '[{"text": "\\ud800"}]': r"a\.json:1: a lone surrogate",
+    }.items():
+        path.write_text(text)
+        with pytest.raises(DataError, match=says):
+            list(records.read(path))
+    path.write_bytes(b'[{"text": "\xff"}]')
+    with pytest.raises(DataError, match=r"a\.json: invalid UTF-8"):
+        list(records.read(path))
+
+
+def test_a_csv_row_of_too_many_values_is_named(tmp_path):
+    (tmp_path / "a.csv").write_text("id,text\n1,one\n2,two,three\n")
+    with pytest.raises(DataError, match=r"a\.csv:3: 3 values for the 2 columns of the first line"):
+        list(records.documents(tmp_path / "a.csv"))
+
+
+def test_folders_that_are_not_read_say_what_to_name_instead(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError, match=r"folder: a folder without dataset_info\.json .*name the files in it"):
+        list(records.documents(tmp_path / "folder"))
+    save_dataset(tmp_path / "splits" / "test", GIVEN)
+    (tmp_path / "splits" / "dataset_dict.json").write_text('{"splits": ["test"]}')
+    with pytest.raises(DataError, match=r"splits: has the splits \['test'\], but 'train' is read"):
+        list(records.documents(tmp_path / "splits"))
+    state = tmp_path / "splits" / "test" / "state.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "_indices_files": [{"filename": "i.arrow"}]}))
+    with pytest.raises(DataError, match=r"call dataset\.flatten_indices\(\)"):
+        list(records.documents(tmp_path / "splits" / "test"))
+    (tmp_path / "a.parquet.gz").write_bytes(b"")
+    with pytest.raises(DataError, match=r"a\.parquet\.gz: this format is not read when it is compressed by gz"):
+        list(records.documents(tmp_path / "a.parquet.gz"))
+
+
+def test_outputs_are_named_after_their_input_and_end_in_jsonl(tmp_path):
+    names = {
+        "a.jsonl": "a.jsonl",
+        "a.jsonl.zst": "a.jsonl.zst",
+        "a.jsonl.gz": "a.jsonl",
+        "a.json": "a.jsonl",
+        "a.txt.zst": "a.jsonl.zst",
+        "a.parquet": "a.jsonl",
+        "a.tfrecord-00000-of-00002": "a-00000-of-00002.jsonl",
+        "lines": "lines",
+    }
+    assert {name: records.output_name(tmp_path / name) for name in names} == names
+    (tmp_path / "zh_books" / "1.0.0").mkdir(parents=True)
+    assert records.output_name(tmp_path / "zh_books" / "1.0.0") == "zh_books-1.0.0.jsonl"
+    for name in ("docs.parquet", "docs.jsonl"):
+        WRITTEN[name](tmp_path / name)
+    with pytest.raises(ConfigError, match=r"docs\.parquet and .*docs\.jsonl have one name"):
+        clean_files([tmp_path / "docs.parquet", tmp_path / "docs.jsonl"], tmp_path / "out")
+
+
+def test_content_is_a_text_and_a_null_id_is_no_id(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"id": null, "title": "t", "content": "one"}\n{"id": null, "raw_content": "two", "lang": "en"}\n')
+    one, two = records.documents(path)
+    assert one == {
+        "source": "",
+        "lang": "",
+        "id": records.record_id({"title": "t", "content": "one"}),
+        "title": "t",
+        "text": "one",
+    }
+    assert two["text"] == "two" and two["lang"] == "en"
+    manifest = clean_files([path], tmp_path / "out")
+    assert manifest["counts"] == {"in": 2, "out": 2, "dropped": {}}
+    assert [record for _, record in jsonl.read_jsonl(tmp_path / "out" / "a.jsonl")] == [one, two]
+    path.write_text('{"id": "x", "body": "three"}\n')
+    with pytest.raises(
+        DataError, match=r"id 'x': needs 'messages'.* or 'raw_content' as a document; has \['body', 'id'\]"
+    ):
+        dedup_files("exact", [path], tmp_path / "dedup")

@@ -1,0 +1,136 @@
+"""The folder that sampling writes: whole, resumed, refused."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.files import log, paths
+from tigerjax.sample import engine
+from tigerjax.sample.engine import Batching, SamplingConfig
+from tigerjax.sample.folder import sample_prompts
+
+SAMPLED = SamplingConfig(n=4, max_new_tokens=12, min_new_tokens=3, context=64, seed=0)
+OTHER_SEED = dataclasses.replace(SAMPLED, seed=1)
+FILES = ("candidates.jsonl", "skipped.jsonl")
+
+
+class Killed(Exception):
+    pass
+
+
+def sample(tiny, prompts, out: Path, sampling=SAMPLED, *, sha256="m", progress=None):
+    batching = Batching(prompts=2, rows=8)
+    return sample_prompts(tiny.loaded(sha256=sha256), prompts, out, sampling, batching=batching, progress=progress)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, prompts, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "out"
+    figures = sample(tiny, prompts, out)
+    assert (figures["prompts"], figures["skipped"], figures["candidates"]) == (7, 1, 24)
+    assert sum(figures["finish"].values()) == 24 and figures["prefilled"] == 6
+    return out
+
+
+def test_a_run_killed_anywhere_and_resumed_gives_the_bytes_of_an_uninterrupted_one(
+    tiny, prompts, whole, tmp_path
+) -> None:
+    for kill_after in range(1, 7):
+        out = tmp_path / str(kill_after)
+
+        def progress(done: int, _: int, at: int = kill_after) -> None:
+            if done == at:
+                raise Killed
+
+        with pytest.raises(Killed):
+            sample(tiny, prompts, out, progress=progress)
+        assert not (out / "candidates.jsonl").exists()
+        with open(out / "candidates.partial.jsonl", "ab") as file:
+            file.write(b'{"prompt_id":"p3","mess')  # a line cut short by the kill
+        sample(tiny, prompts, out)
+        for name in FILES:
+            assert (out / name).read_bytes() == (whole / name).read_bytes()
+        assert not (out / "candidates.partial.jsonl").exists()
+
+
+def test_a_resumed_run_computes_only_the_prompts_that_are_missing(tiny, prompts, tmp_path) -> None:
+    def progress(done: int, _: int) -> None:
+        if done == 4:  # the skipped prompt and three others, in the middle of a batch of two
+            raise Killed
+
+    with pytest.raises(Killed):
+        sample(tiny, prompts, tmp_path / "out", progress=progress)
+    assert sample(tiny, prompts, tmp_path / "out")["prefilled"] == 3
+
+
+def test_records_are_in_the_order_of_the_prompts_and_every_prompt_is_accounted_for(prompts, whole) -> None:
+    kept, skipped = ([json.loads(line) for line in (whole / name).open(encoding="utf-8")] for name in FILES)
+    assert [r["prompt_id"] for r in kept] == [p["prompt_id"] for p in prompts if p["prompt_id"] != "p1"]
+    assert [(r["prompt_id"], r["candidates"]) for r in skipped] == [("p1", [])]
+    assert "context=64" in skipped[0]["skipped"]
+    assert all(len(r["candidates"]) == 4 for r in kept)
+
+
+def test_a_finished_folder_is_left_alone(tiny, prompts, whole, monkeypatch) -> None:
+    before = {f.name: f.read_bytes() for f in whole.iterdir()}
+    monkeypatch.setattr(engine, "complete", None)  # would fail if it were called
+    assert sample(tiny, prompts, whole)["candidates"] == 24
+    assert {f.name: f.read_bytes() for f in whole.iterdir()} == before
+
+
+def test_a_folder_with_other_samples_is_refused_by_name(tiny, prompts, whole) -> None:
+    for other, message in [
+        ({"sampling": OTHER_SEED}, "seed = 0, but 1"),
+        ({"sha256": "x"}, "model_sha = 'm', but 'x'"),
+        ({"sampling": dataclasses.replace(SAMPLED, temperature=0.5)}, r"temperature = 0\.9, but 0\.5"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            sample(tiny, prompts, whole, **other)
+    with pytest.raises(ConfigError, match="prompts_sha256"):
+        sample(tiny, prompts[1:], whole)
+
+
+def test_a_broken_line_inside_the_partial_file_is_named(tiny, prompts, tmp_path) -> None:
+    with pytest.raises(Killed):
+        sample(tiny, prompts, tmp_path, progress=lambda *_: (_ for _ in ()).throw(Killed()))
+    partial = tmp_path / "candidates.partial.jsonl"
+    partial.write_bytes(partial.read_bytes() + b"{]\n")
+    with pytest.raises(DataError, match=r"candidates\.partial\.jsonl:2: not a record"):
+        sample(tiny, prompts, tmp_path)
+
+
+def test_in_a_bucket_a_killed_run_goes_on_and_a_refused_write_loses_no_answer(tiny, prompts, whole, cloud) -> None:
+    def progress(done: int, _: int) -> None:
+        if done == 4:
+            raise Killed
+
+    out = "gs://bucket/samples"
+    with pytest.raises(Killed):
+        sample(tiny, prompts, out, progress=progress)
+    assert cloud.names("bucket/samples/") == ["candidates.partial.jsonl", "sampling.json"]
+    cloud.refuse = lambda method, name: 403 if method == "POST" and name.endswith("/candidates.jsonl") else None
+    with pytest.raises(OSError, match="Forbidden") as caught:
+        sample(tiny, prompts, out)
+    assert paths.trouble(caught.value) is not None and "bucket/samples/candidates.jsonl" not in cloud.objects
+    cloud.refuse = lambda method, name: None
+    assert sample(tiny, prompts, out)["prefilled"] == 0
+    assert cloud.names("bucket/samples/") == ["candidates.jsonl", "manifest.json", "sampling.json", "skipped.jsonl"]
+    for name in FILES:
+        assert cloud.objects[f"bucket/samples/{name}"].data == (whole / name).read_bytes()
+    with pytest.raises(ConfigError, match=r"gs://bucket/samples: holds samples with seed = 0"):
+        sample(tiny, prompts, out, OTHER_SEED)
+
+
+def test_in_a_bucket_answers_are_written_every_half_minute(tiny, prompts, cloud, monkeypatch) -> None:
+    monkeypatch.setattr(log, "LAG_S", 0.0)
+    seen = []
+
+    def progress(done: int, _: int) -> None:
+        partial = paths.whole_lines(paths.of("gs://bucket/often/candidates.partial.jsonl"))
+        seen.append((len(partial), done))
+
+    sample(tiny, prompts, "gs://bucket/often", progress=progress)
+    assert all(there == done for there, done in seen) and len(seen) == 7

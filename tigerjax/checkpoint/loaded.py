@@ -1,0 +1,86 @@
+"""A model ready for use: weights, tokenizer, compute settings and mesh together, checked once when they are loaded.
+
+Whatever uses a trained model (the sampler, the evaluation, a reward model that scores) takes one `Loaded`.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from tigerjax.checkpoint.model import Model
+from tigerjax.checkpoint.stored import StoredModel, load_placed
+from tigerjax.config import ComputeConfig, ModelConfig, RunConfig
+from tigerjax.errors import ConfigError
+from tigerjax.mesh import mesh_of_several
+from tigerjax.model import families
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A model and everything that is needed to run it."""
+
+    config: ModelConfig
+    weights: Any
+    """Nested dict of arrays: on the mesh as training cuts them, or numpy arrays where there is no mesh."""
+    tokenizer: Any
+    compute: ComputeConfig
+    mesh: Mesh | None = None
+    """None: one device."""
+    sha256: str
+    """Of the config and the weights; it names the model in whatever is computed with it."""
+    step: int = 0
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What else the checkpoint says; a reward model has its calibration here."""
+
+
+def load(
+    path: str | Path, tokenizer: Any, *, compute: ComputeConfig, mesh: Mesh | None = None, reward: bool = False
+) -> Loaded:
+    """The newest whole checkpoint at `path` (a run, its checkpoints/, or one step), placed on `mesh`.
+
+    ConfigError when it is a reward model and `reward` is not set, or the other way round, and when it was trained with
+    another tokenizer.
+    """
+    model = load_placed(path, mesh, compute.dtype)
+    check_fits(model, tokenizer, where=path, reward=reward)
+    return Loaded(
+        config=model.config,
+        weights=model.weights,
+        tokenizer=tokenizer,
+        compute=compute,
+        mesh=mesh,
+        sha256=model.sha256,
+        step=model.step,
+        extra=model.extra,
+    )
+
+
+def load_for(settings: RunConfig, path: str | Path | None = None, *, reward: bool = False) -> Loaded:
+    """`load` with the tokenizer, the compute settings and the mesh of a run's config.
+
+    `path` None takes the run's own folder, runs/NAME.
+    """
+    from tigerjax.tokenizer.load import Tokenizer  # the numeric core imports without SentencePiece
+
+    place = Path("runs") / settings.name if path is None else path
+    mesh = mesh_of_several(settings)  # first: a mesh that does not fit is found before anything is read
+    return load(place, Tokenizer(settings.data.tokenizer), compute=settings.compute, mesh=mesh, reward=reward)
+
+
+def check_fits(model: Model | StoredModel, tokenizer: Any, *, where: str | Path, reward: bool = False) -> None:
+    """ConfigError unless the checkpoint `model`, read from `where`, is of the wanted kind and fits `tokenizer`."""
+    kinds = ("language model", "reward model")
+    if families.is_reward(model.kind) != reward:
+        raise ConfigError(f"{where} holds a {kinds[not reward]}; give a {kinds[reward]}")
+    if model.tokenizer_sha256 not in (None, tokenizer.sha256):
+        raise ConfigError(
+            f"{where} was trained with tokenizer {model.tokenizer_sha256[:12]}, but {tokenizer.folder} is"
+            f" {tokenizer.sha256[:12]}; give the tokenizer of the checkpoint"
+        )
+    if tokenizer.size > model.config.vocab_size:
+        raise ConfigError(
+            f"{where} has {model.config.vocab_size} vocabulary entries, but tokenizer {tokenizer.folder} has"
+            f" {tokenizer.size}; give the tokenizer of the checkpoint"
+        )

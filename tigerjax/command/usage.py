@@ -1,0 +1,96 @@
+"""What `--help` prints, and what `--dry-run` prints."""
+
+import inspect
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from tigerjax import config as config_lib
+from tigerjax.command import options
+from tigerjax.command.arguments import Call, override
+from tigerjax.command.figures import as_text
+from tigerjax.command.options import Command, Option
+from tigerjax.config import RunConfig
+from tigerjax.errors import DataError
+from tigerjax.files import manifest, paths
+
+HELP = ("-h", "--help")
+DRY_RUN = "--dry-run"
+LINE = 120  # columns
+OUTPUTS = ("--out", "--json", "--work", "--cache-dir")
+"""The options that name what a command writes. Other paths are read."""
+
+
+def usage(command: Command, prog: str) -> str:
+    """The help of a command: its docstring with an example, and its options with their defaults."""
+    own = options.of_command(command)
+    with_config = options.takes_config(command)
+    needed = [_in_usage(o) for o in own if o.positional or o.default is options.REQUIRED]
+    words = ["usage:", prog, *(["CONFIG"] if with_config else []), *needed, "[OPTIONS]"]
+    words += ["[--dotted.override VALUE …]"] if with_config else []
+    lines = [" ".join(words), "", inspect.getdoc(command) or "", "", *_table(own)]
+    if not any(option.name == DRY_RUN for option in own):
+        lines.append(f"  {DRY_RUN:34} prints what would be read and written, and stops")
+    if with_config:
+        lines += ["", f"{prog} CONFIG --help lists every field of the config."]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def usage_of_config(path: Path) -> str:
+    """The options that override the fields of a config file. The defaults are the file's values."""
+    fields = options.of_config(RunConfig, config_lib.load(path))
+    return "\n".join([f"Every field of {path} is an option:", "", *_table(fields)])
+
+
+def rehearse(call: Call) -> None:
+    """Prints what a call would read and write, without doing or writing anything: `--dry-run`.
+
+    ConfigError for a config that cannot work, DataError for an input that does not exist.
+    """
+    call.arguments()  # dataclasses of options check their values
+    print(f"would run {call.prog}")
+    if call.config is not None:
+        run, words = override(call.config), len(call.config.overrides)
+        print(f"  config  {call.config.path}: run {run.name}{f' with {words} words of overrides' if words else ''}")
+    for option in options.of_command(call.command):
+        value = call.given.get(option.name, option.default)
+        for path in _paths(value):
+            print(_written(path) if option.name in OUTPUTS else _read(path))
+        # Of dataclasses with a prefix, such as --hosts.find, only what was given.
+        shown = "." not in option.name or option.name in call.given
+        if shown and not option.is_path and value not in (None, [], ()):
+            print(f"  {option.name:24} {as_text(value)}")
+
+
+def _table(known: Sequence[Option]) -> Iterator[str]:
+    """One line for each option, or more where its meaning is long."""
+    for option in known:
+        default = "(required)" if option.default is options.REQUIRED else f"(default: {as_text(option.default)})"
+        line = f"  {f'{option.name} {option.kind}'.strip():34} {default} {option.meaning}"
+        yield from textwrap.wrap(line, LINE, subsequent_indent=" " * 37, break_long_words=False)
+
+
+def _in_usage(option: Option) -> str:
+    """`--size INT`, in brackets where it may be left out."""
+    return option.shown if option.default is options.REQUIRED else f"[{option.shown}]"
+
+
+def _paths(value: Any) -> list[Any]:
+    """The paths of a value; one in a bucket is no pathlib.Path, but a PurePath."""
+    return [one for one in (value if isinstance(value, list | tuple) else [value]) if isinstance(one, PurePath)]
+
+
+def _read(path: Path) -> str:
+    if not (inputs := paths.matching(path)):
+        raise DataError(f"{path}: input does not exist; nothing was done")
+    size = sum(sum(paths.sizes(f).values()) if f.is_dir() else paths.size(f) for f in inputs)
+    return f"  reads   {path} ({size / 1e6:,.1f} MB)"
+
+
+def _written(path: Path) -> str:
+    if path.is_dir() and any(path.iterdir()):
+        stage = (manifest.read(path) or {}).get("stage")
+        holds = f"holds a result of {stage}" if stage else "holds files: goes on there, or is refused"
+        return f"  writes  {path} ({holds})"
+    return f"  writes  {path} ({'replaced' if path.is_file() else 'new'})"

@@ -1,0 +1,108 @@
+"""Files that are compressed as the end of their name says: .zst, .gz or .xz. Those that are written here end in .zst.
+
+A compressed file that was cut short, by a copy that failed or a disk that was full, is a DataError here. The usual
+readers differ in this: zstandard's stream reader takes a cut file for a shorter one and says nothing.
+"""
+
+import contextlib
+import io
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tigerjax.errors import DataError
+from tigerjax.files import paths
+
+NAMES = {".zst": "zstandard", ".gz": "gzip", ".xz": "xz"}
+PACKED_BYTES = 1 << 16
+"""Read at one time. A text may be a thousand times larger than its compressed form, so this is small."""
+BUFFER_BYTES = 1 << 18
+
+
+def ending(path: Path) -> str:
+    """`.zst`, `.gz` or `.xz` where the file is compressed, else nothing."""
+    return path.suffix if path.suffix in NAMES else ""
+
+
+def _decompressor(kind: str) -> tuple[Callable[[], Any], tuple[type[Exception], ...]]:
+    """What makes a decompressor of one frame, and the errors with which it refuses damaged bytes."""
+    if kind == ".zst":
+        import zstandard
+
+        return zstandard.ZstdDecompressor().decompressobj, (zstandard.ZstdError,)
+    if kind == ".gz":
+        return lambda: zlib.decompressobj(wbits=zlib.MAX_WBITS | 16), (zlib.error,)
+    import lzma
+
+    return lzma.LZMADecompressor, (lzma.LZMAError,)
+
+
+class _Unpacked(io.RawIOBase):
+    """The decompressed bytes of a file of one or more frames, one after another."""
+
+    def __init__(self, path: Path, raw: io.BufferedReader):
+        self._path, self._raw, self._name = path, raw, NAMES[path.suffix]
+        self._make, self._damage = _decompressor(path.suffix)
+        self._frame: Any = None  # the decompressor of the frame that has begun
+        self._packed, self._ready = b"", memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: Any) -> int:
+        while not self._ready:
+            if not self._packed and not (packed := self._raw.read(PACKED_BYTES)):
+                if self._frame is not None:
+                    raise DataError(
+                        f"{self._path}: not a whole {self._name} file: it ends in the middle of its compressed data;"
+                        " copy it or write it again"
+                    )
+                return 0
+            self._packed = self._packed or packed
+            self._unpack()
+        size = min(len(into), len(self._ready))
+        into[:size] = self._ready[:size]
+        self._ready = self._ready[size:]
+        return size
+
+    def _unpack(self) -> None:
+        packed, self._packed = self._packed, b""
+        if self._frame is None:
+            packed = packed.lstrip(b"\0")  # gzip and xz files may be padded with zeros after a frame
+            if not packed:
+                return
+            self._frame = self._make()
+        try:
+            self._ready = memoryview(self._frame.decompress(packed))
+        except self._damage as error:
+            raise DataError(
+                f"{self._path}: not a whole {self._name} file: {error}; copy it or write it again"
+            ) from error
+        if self._frame.eof:
+            self._packed, self._frame = self._frame.unused_data, None
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[tuple[io.BufferedReader, io.BufferedReader]]:
+    """(the file's bytes, decompressed; the file on the disk, whose `tell` shows how far reading has come)."""
+    try:
+        raw = paths.reading(path)
+    except OSError as error:
+        paths.not_damage(error)
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    with raw:
+        yield (io.BufferedReader(_Unpacked(path, raw), BUFFER_BYTES) if ending(path) else raw), raw
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file that appears whole, as `paths.writing` does; compressed by zstandard when its name ends in .zst."""
+    with paths.writing(path) as file:
+        if path.suffix != ".zst":
+            yield file
+            return
+        import zstandard
+
+        with zstandard.ZstdCompressor().stream_writer(file, closefd=False) as packed:
+            yield packed

@@ -1,0 +1,145 @@
+"""The KV cache of a decode: how keys and values lie, how one query reads them and how a new token joins them.
+
+A token at position p of its row lies in slot p, so `slot <= position` is the whole mask, and rows of different lengths
+need nothing else. Keys lie as K H S and values as K S H: the two products of a step then read them as they lie. With S
+before K, XLA:CPU transposes the whole cache at every step.
+
+Layers come in stacks, weights and cache alike: one stack of all layers, which a loop runs through, or several
+(`unstack`).
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
+
+from tigerjax.mesh import on_each, spec
+from tigerjax.model import attention
+from tigerjax.model.layers import Weights
+
+MATRIX_ROWS = 8  # rows that a TPU's matrix unit takes at a time
+
+
+class Cache(NamedTuple):
+    """Rotated keys and values in the compute dtype. Slots from lengths_B on hold nothing that is read."""
+
+    keys: tuple[jax.Array, ...]
+    """k_LBKHS of each stack of layers."""
+    values: tuple[jax.Array, ...]
+    """v_LBKSH of each."""
+    lengths_B: jax.Array
+    """Slots filled, so also the position of the next token; int32."""
+
+
+def unstack(weights: Weights) -> Weights:
+    """`layers` as a tuple of stacks of one layer each. A loop over a stack is in a compiled program once, but XLA:CPU
+    copies each layer's weights and cache out of it, in every step."""
+    depth = jax.tree.leaves(weights["layers"])[0].shape[0]
+    cut = tuple(jax.tree.map(lambda w_L, at=at: w_L[at : at + 1], weights["layers"]) for at in range(depth))
+    return weights | {"layers": cut}
+
+
+def stacks(weights: Weights) -> tuple[Any, ...]:
+    """The stacks of layers of `weights`, whether or not they went through `unstack`."""
+    layers = weights["layers"]
+    return layers if isinstance(layers, tuple) else (layers,)
+
+
+def append(cache: Cache, keys: tuple[Any, ...], values: tuple[Any, ...], position_B: jax.Array) -> Cache:
+    """The cache with one more token a row at position_B: its keys and values as new_LBKH of each stack of layers."""
+    cut, new_cut = spec(None, "batch", "act_kv_heads", None, None), spec(None, "batch", "act_kv_heads", None)
+
+    def write(axis: int, stacks: tuple[jax.Array, ...], new: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        # Each device writes its own rows: XLA would gather a cache that is written at an index of a split axis.
+        one = on_each(functools.partial(_write, axis=axis), (cut, new_cut, spec("batch")), cut)
+        return tuple(one(old, new_LBKH, position_B) for old, new_LBKH in zip(stacks, new, strict=True))
+
+    return cache._replace(keys=write(4, cache.keys, keys), values=write(3, cache.values, values))
+
+
+def _write(cache: jax.Array, new_LBKH: jax.Array, position_B: jax.Array, *, axis: int) -> jax.Array:
+    """The cache (L, B, …) with each row's `new_LBKH` in its slot position_B, which is an index of `axis`."""
+    rows = functools.partial(_write_rows, axis=axis)
+    return jax.lax.platform_dependent(
+        cache, new_LBKH, position_B, tpu=rows, default=functools.partial(_scatter, axis=axis)
+    )
+
+
+def _scatter(cache: jax.Array, new_LBKH: jax.Array, position_B: jax.Array, *, axis: int) -> jax.Array:
+    # Rows are a batch dimension of the scatter, so XLA writes in place. A vmap over rows means the same, but it moves
+    # rows to the front, and XLA:CPU then copies the whole cache.
+    places = jax.lax.ScatterDimensionNumbers(
+        update_window_dims=(0, 2, 3),
+        inserted_window_dims=(axis,),
+        scatter_dims_to_operand_dims=(axis,),
+        operand_batching_dims=(1,),
+        scatter_indices_batching_dims=(0,),
+    )
+    return jax.lax.scatter(cache, position_B[:, None], new_LBKH, places, unique_indices=True, mode="clip")
+
+
+def _write_rows(cache: jax.Array, new_LBKH: jax.Array, position_B: jax.Array, *, axis: int) -> jax.Array:
+    # For a scatter, XLA:TPU chooses another layout than the products read, and copies the whole cache into it in every
+    # step. So this writes row by row and holds the layout. (On a GPU it would start one kernel a row.)
+    as_it_lies = Layout(major_to_minor=tuple(range(cache.ndim)))
+
+    def row(b: jax.Array, cache: jax.Array) -> jax.Array:
+        new_L1KH = jax.lax.dynamic_slice_in_dim(new_LBKH, b, 1, axis=1)
+        start = [jnp.int32(0)] * cache.ndim
+        start[1], start[axis] = b, position_B[b]
+        written = jax.lax.dynamic_update_slice(cache, jnp.expand_dims(new_L1KH, axis), start)
+        return with_layout_constraint(written, as_it_lies)
+
+    return jax.lax.fori_loop(0, cache.shape[1], row, cache)
+
+
+def attend(
+    q_BTNH: jax.Array,
+    k_BKHS: jax.Array,
+    v_BKSH: jax.Array,
+    before_BS: jax.Array,
+    new_k_BKH: jax.Array,
+    new_v_BKH: jax.Array,
+) -> jax.Array:
+    """out_BTNH of one query a row (T = 1), over the slots where before_BS is true and over its own token, whose key and
+    value are not in the cache yet. Precision as in `attention.weigh`."""
+    B, T, N, H = q_BTNH.shape
+    K = k_BKHS.shape[1]
+    rest = k_BKHS, v_BKSH, before_BS, new_k_BKH, new_v_BKH
+
+    def padded(q_BKGH: jax.Array, *rest: jax.Array) -> jax.Array:
+        # With fewer queries a head, XLA:TPU computes sums on the vector unit. They take longer than reading the cache.
+        more = max(0, MATRIX_ROWS - N // K)
+        return _read_groups(jnp.pad(q_BKGH, ((0, 0), (0, 0), (0, more), (0, 0))), *rest)[:, :, : N // K]
+
+    q_BKGH = q_BTNH.reshape(B, K, N // K, H)
+    return jax.lax.platform_dependent(q_BKGH, *rest, tpu=padded, default=_read_groups).reshape(B, T, N, H)
+
+
+def _read_groups(
+    q_BKGH: jax.Array,
+    k_BKHS: jax.Array,
+    v_BKSH: jax.Array,
+    before_BS: jax.Array,
+    new_k_BKH: jax.Array,
+    new_v_BKH: jax.Array,
+) -> jax.Array:
+    """The same for query heads grouped by kv head: out_BKGH."""
+    H = q_BKGH.shape[-1]
+    scores_BKGS = jnp.einsum("BKGH,BKHS->BKGS", q_BKGH, k_BKHS, preferred_element_type=jnp.float32) * H**-0.5
+    scores_BKGS = jnp.where(before_BS[:, None, None], scores_BKGS, attention.MASKED)
+    own_BKG1 = jnp.einsum("BKGH,BKH->BKG", q_BKGH, new_k_BKH, preferred_element_type=jnp.float32)[..., None] * H**-0.5
+    # One softmax over both, without a place for the new token among the others.
+    most_BKG1 = jnp.maximum(scores_BKGS.max(-1, keepdims=True), own_BKG1)
+    weights_BKGS, own_BKG1 = jnp.exp(scores_BKGS - most_BKG1), jnp.exp(own_BKG1 - most_BKG1)
+    total_BKG1 = weights_BKGS.sum(-1, keepdims=True) + own_BKG1
+    probs_BKGS, own_BKG1 = ((p / total_BKG1).astype(v_BKSH.dtype) for p in (weights_BKGS, own_BKG1))
+    return jnp.einsum("BKGS,BKSH->BKGH", probs_BKGS, v_BKSH) + own_BKG1 * new_v_BKH[:, :, None]
+
+
+def repeat(cache: Cache, n: int) -> Cache:
+    """Each row n times, side by side: row b becomes rows b * n to b * n + n - 1."""
+    keys, values = (tuple(jnp.repeat(a, n, axis=1) for a in stacks) for stacks in (cache.keys, cache.values))
+    return Cache(keys, values, jnp.repeat(cache.lengths_B, n))

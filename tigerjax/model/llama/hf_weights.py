@@ -1,0 +1,72 @@
+"""The weights of a Llama and their tensors in a Hugging Face folder.
+
+Both sides pair rotary dimensions (i, i + H/2), so q and k need no permutation.
+"""
+
+import numpy as np
+
+from tigerjax.config import ModelConfig
+from tigerjax.model.weights import Row
+
+Array = np.ndarray
+INVERSE_FREQUENCY = ".self_attn.rotary_emb.inv_freq"
+
+
+def hf_rows(config: ModelConfig, *, rows: int, reward: bool = False) -> list[Row]:
+    """One row for each weight of a language model, or of a reward model. `rows` is the length of the vocabulary in
+    their tensors: vocab_size where it is trimmed, else padded_vocab_size.
+
+    The embedding comes first, the head or the score last."""
+    c = config
+    D, F, N, K, H, V = c.model_dim, c.mlp_dim, c.num_heads, c.num_kv_heads, c.head_dim, c.padded_vocab_size
+    hf = "model.layers.{}."
+
+    def same(a: Array) -> Array:
+        return a
+
+    def flip(a: Array) -> Array:
+        return a.T
+
+    def norm(ours: str, theirs: str) -> Row:
+        return Row(ours, theirs, (D,), (D,), 0, 1, same, same)
+
+    def linear(ours: str, theirs: str, out: int, into: int, split_axis: int | None) -> Row:
+        return Row(ours, theirs, (out, into), (into, out), 1, 1, flip, flip, split_axis)
+
+    def heads(ours: str, theirs: str, n: int) -> Row:
+        to_ours, to_theirs = (lambda a: a.T.reshape(D, -1, H)), (lambda a: a.reshape(D, -1).T)
+        return Row(ours, hf + theirs, (n * H, D), (D, n, H), 1, H, to_ours, to_theirs, 0)
+
+    out = [
+        Row("embed", "model.embed_tokens.weight", (rows, D), (V, D), 0, 1, same, same, 1),
+        norm("layers/attn_norm/scale", hf + "input_layernorm.weight"),
+        heads("layers/attn/q", "self_attn.q_proj.weight", N),
+        heads("layers/attn/k", "self_attn.k_proj.weight", K),
+        heads("layers/attn/v", "self_attn.v_proj.weight", K),
+        Row(
+            "layers/attn/o",
+            hf + "self_attn.o_proj.weight",
+            (D, N * H),
+            (N, H, D),
+            2,
+            1,
+            lambda a: a.T.reshape(N, H, -1),
+            lambda a: a.reshape(N * H, -1).T,
+        ),
+        norm("layers/mlp_norm/scale", hf + "post_attention_layernorm.weight"),
+        linear("layers/mlp/gate", hf + "mlp.gate_proj.weight", F, D, 0),
+        linear("layers/mlp/up", hf + "mlp.up_proj.weight", F, D, 0),
+        linear("layers/mlp/down", hf + "mlp.down_proj.weight", D, F, None),
+        norm("final_norm/scale", "model.norm.weight"),
+    ]
+    if reward:
+        return [*out, Row("score", "score.weight", (1, D), (D,), 0, 1, lambda a: a[0], lambda a: a[None])]
+    return [*out, Row("head", "lm_head.weight", (rows, D), (D, V), 1, 1, flip, flip, 0)]
+
+
+def hf_buffer(name: str, config: ModelConfig) -> Array | None:
+    """What a tensor must hold that older exports saved beside the weights and that follows from the config; None for
+    any other name. Llama had one: the rotary frequencies."""
+    if not name.endswith(INVERSE_FREQUENCY):
+        return None
+    return config.rope_base ** (-np.arange(0, config.head_dim, 2) / config.head_dim)

@@ -1,0 +1,181 @@
+"""Parquet files, Arrow files and folders of the `datasets` library; each row is a record.
+
+A field that is null in a row is left out of its record, as every row has every column. Dates become ISO text.
+"""
+
+import datetime
+import decimal
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tigerjax.errors import DataError
+from tigerjax.files import jsonl, paths
+from tigerjax.records import block as sizes
+from tigerjax.records.block import Block
+from tigerjax.records.text_files import Span
+
+ROWS = 1024
+"""Turned into Python objects at one time."""
+STATE, SPLITS, SPLIT = "state.json", "dataset_dict.json", "train"
+"""`save_to_disk` of the `datasets` library writes STATE, or SPLITS for several splits, of which SPLIT is read."""
+FILE_MAGIC, STREAM_END = b"ARROW1", b"\xff\xff\xff\xff\0\0\0\0"
+"""Arrow's file format begins and ends with the first; its stream format ends with the second."""
+
+
+def _parquet(path: Path) -> Any:
+    import pyarrow
+    import pyarrow.parquet
+
+    copy = paths.fetched(path)
+    try:
+        return pyarrow.parquet.ParquetFile(str(copy))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path}: not a whole Parquet file: its footer cannot be read ({_line(error)}); copy it or write it again"
+        ) from error
+
+
+def parquet(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, jsonl.Record]]:
+    """The rows of the block's row groups."""
+    import pyarrow
+
+    number = block.first
+    with _parquet(block.path) as file:
+        groups = range(block.start, file.num_row_groups if block.end is None else block.end)
+        try:
+            for batch in file.iter_batches(ROWS, row_groups=list(groups)):
+                yield from _rows(block.path, number, batch)
+                number += batch.num_rows
+        except (pyarrow.ArrowException, OSError) as error:
+            raise DataError(
+                f"{block.path}:{number}: this row or a later one of the Parquet file is damaged ({_line(error)}); copy"
+                " the file or write it again"
+            ) from error
+
+
+def cut_parquet(path: Path) -> Iterator[Span]:
+    """Row groups of about BLOCK_BYTES together."""
+    with _parquet(path) as file:
+        begin, first, rows, size = 0, 1, 1, 0
+        for group in range(file.num_row_groups):
+            about = file.metadata.row_group(group)
+            rows, size = rows + about.num_rows, size + about.total_byte_size
+            if size >= sizes.BLOCK_BYTES:
+                yield begin, group + 1, first
+                begin, first, size = group + 1, rows, 0
+        if begin < file.num_row_groups or not begin:
+            yield begin, file.num_row_groups, first
+
+
+def _arrow(path: Path) -> Iterator[Any]:
+    """The record batches of an Arrow file, in its stream format or its file format."""
+    import pyarrow
+    import pyarrow.ipc
+
+    copy = paths.fetched(path)
+    try:
+        with pyarrow.memory_map(str(copy)) as file:
+            if file.read(len(FILE_MAGIC)) == FILE_MAGIC:
+                reader = pyarrow.ipc.open_file(file)
+                yield from (reader.get_batch(i) for i in range(reader.num_record_batches))
+                return
+            # The library takes a stream that was cut between two batches for a shorter one.
+            file.seek(max(0, file.size() - len(STREAM_END)))
+            if file.read() != STREAM_END:
+                raise DataError(f"{path}: not a whole Arrow stream: its end is missing; copy it or write it again")
+            file.seek(0)
+            yield from pyarrow.ipc.open_stream(file)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a whole Arrow file ({_line(error)}); copy it or write it again") from error
+
+
+def arrow(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, jsonl.Record]]:
+    """The rows of an Arrow file."""
+    yield from _all_rows(block.path, block.first, _arrow(block.path))
+
+
+def _all_rows(path: Path, number: int, batches: Iterator[Any]) -> Iterator[tuple[int, jsonl.Record]]:
+    for batch in batches:
+        for start in range(0, batch.num_rows, ROWS):
+            yield from _rows(path, number + start, batch.slice(start, ROWS))
+        number += batch.num_rows
+
+
+def _dataset_files(folder: Path) -> list[Path]:
+    """The Arrow files of a `datasets` folder, all of which are there; of several splits, those of "train"."""
+    if (folder / SPLITS).is_file():
+        if not (folder / SPLIT / STATE).is_file():
+            there = json.loads((folder / SPLITS).read_text(encoding="utf-8")).get("splits")
+            raise DataError(f"{folder}: has the splits {there}, but {SPLIT!r} is read; name the folder of one split")
+        folder = folder / SPLIT
+    copy = paths.fetched(folder)
+    try:
+        state = json.loads((copy / STATE).read_text(encoding="utf-8"))
+        names = [file["filename"] for file in state["_data_files"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder / STATE}: does not name the dataset's files ({error}); save it again") from error
+    if state.get("_indices_files") or state.get("_indices_data_files"):
+        raise DataError(
+            f"{folder}: saved with an index of its rows, which is not read; call dataset.flatten_indices() and save it"
+            " again"
+        )
+    if missing := [name for name in names if not (copy / name).is_file()]:
+        raise DataError(f"{folder}: not a whole dataset: {', '.join(missing)} is missing; copy it or save it again")
+    return [copy / name for name in names]
+
+
+def dataset(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, jsonl.Record]]:
+    """The rows of the block's files of a `datasets` folder."""
+    number = block.first
+    for file in _dataset_files(block.path)[block.start : block.end]:
+        for batch in _arrow(file):
+            yield from _all_rows(block.path, number, iter([batch]))
+            number += batch.num_rows
+
+
+def cut_dataset(folder: Path) -> Iterator[Span]:
+    """A block for each Arrow file."""
+    first = 1
+    for place, file in enumerate(_dataset_files(folder)):
+        yield place, place + 1, first
+        first += sum(batch.num_rows for batch in _arrow(file))
+
+
+def _rows(path: Path, number: int, batch: Any) -> Iterator[tuple[int, jsonl.Record]]:
+    try:
+        yield from enumerate(batch.to_pylist(), number)
+    except UnicodeDecodeError:  # one by one, to name the row
+        for place in range(batch.num_rows):
+            try:
+                yield number + place, batch.slice(place, 1).to_pylist()[0]
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path}:{number + place}: a text is not UTF-8 ({error.reason})") from error
+
+
+def parse_row(where: str, row: jsonl.Record) -> jsonl.Record:
+    """A row as a record of what JSON can hold."""
+    return {name: _plain(f"{where}, field {name!r}", value) for name, value in row.items() if value is not None}
+
+
+def _plain(where: str, value: Any) -> Any:
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, bytes):
+        return jsonl.decode(where, value)
+    if isinstance(value, list | tuple):  # a map column gives pairs
+        return [_plain(where, item) for item in value]
+    if isinstance(value, dict):
+        return {str(name): _plain(where, item) for name, item in value.items()}
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, datetime.timedelta):
+        return value.total_seconds()
+    if isinstance(value, decimal.Decimal):
+        return str(value)
+    raise DataError(f"{where}: a {type(value).__name__}, which no record holds; convert or remove the column")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,30 @@
+"""Documents: {id, text, source, lang, meta}.
+
+The text may stand in another field that is common for it (TEXT_FIELDS); the document has it in `text`.
+"""
+
+from tigerjax.errors import DataError
+from tigerjax.files.jsonl import Record, named
+from tigerjax.records.identity import text_field
+
+TEXT_FIELDS = ("text", "content", "raw_content")
+"""The first of these that a record has is its text."""
+NAMES = "'text', 'content' or 'raw_content'"
+
+
+def text_name(record: Record) -> str | None:
+    """The field that holds a document's text; None for a record without one."""
+    return next((name for name in TEXT_FIELDS if name in record), None)
+
+
+def as_document(record: Record, where: str, *, allow_empty: bool = False) -> Record:
+    """A record with the fields of a document; its text must hold more than spaces."""
+    where = named(where, record)
+    name = text_name(record)
+    if name is None:
+        raise DataError(f"{where}: a document needs its text in {NAMES}; has {sorted(record)}")
+    if not text_field(where, record, name).strip() and not allow_empty:
+        raise DataError(f"{where}: field {name!r} is empty; remove the record")
+    if name != "text":
+        record = {"text" if field == name else field: value for field, value in record.items()}
+    return {"source": "", "lang": "", **record}

@@ -1,0 +1,168 @@
+"""The formats of files and folders that hold records: one table, in which a new format is one entry.
+
+    *.jsonl, *.ndjson, *.json             one JSON object a line
+    *.json that begins with [             one JSON list of objects
+    *.txt                                 plain text: each line that is not blank is a document, {"text": line}
+    *.csv                                 the first line names the columns
+    *.parquet                             each row is a record
+    *.arrow                               each row is a record; Arrow's stream format or its file format
+    *.tfrecord*                           tf.train.Example, one string a feature, or a JSON object a record
+    *.array_record*, *.arrayrecord*       the same
+    a folder with state.json              what `save_to_disk` of the `datasets` library writes
+    a folder with dataset_dict.json       the same with several splits, of which "train" is read
+    a folder with dataset_info.json       a TFDS dataset, of which the split "train" is read
+
+Files of text may be compressed: *.zst, *.gz or *.xz after the name above. A file with another name is JSONL when its
+first character is {, else plain text.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tigerjax.errors import DataError
+from tigerjax.files import jsonl, packed, paths
+from tigerjax.records import columnar, tensorflow_files, text_files
+from tigerjax.records.block import Block
+
+
+class Format(NamedTuple):
+    """How the records of one kind of file are read."""
+
+    read: Callable[[Block, jsonl.OnBytes | None], Iterator[tuple[int, Any]]]
+    """(number, what the file holds for one record) of a block; DataError where reading cannot go on."""
+    parse: Callable[[str, Any], jsonl.Record]
+    """(file:number, that) to a record; DataError where it is none, and reading goes on after it."""
+    cut: Callable[[Path], Iterable[text_files.Span]] | None = None
+    """The blocks of a file; None for a file that is read from its beginning to its end by one worker."""
+    endings: tuple[str, ...] = ()
+    """Of the file's name, without .zst, .gz or .xz."""
+    inside: tuple[str, ...] = ()
+    """These mark the format wherever they stand in the name, as in x.tfrecord-00000-of-00001."""
+    folder: tuple[str, ...] = ()
+    """The format is a folder that holds one of these files."""
+    compressed: tuple[str, ...] = ()
+    """The compressions of the whole file that are read: .zst, .gz, .xz."""
+
+
+VERSION = re.compile(r"\d+\.\d+\.\d+")
+ANY = tuple(packed.NAMES)
+LINES = (".jsonl", ".ndjson")
+JSONL = Format(text_files.lines, text_files.parse_line, text_files.cut_lines, endings=(*LINES, ".json"), compressed=ANY)
+JSON_LIST = Format(text_files.array, text_files.parse_element, compressed=ANY)
+TEXT = Format(text_files.lines, text_files.parse_text, text_files.cut_lines, endings=(".txt",), compressed=ANY)
+FORMATS = (
+    JSONL,
+    JSON_LIST,
+    TEXT,
+    Format(text_files.csv_rows, text_files.parse_csv, endings=(".csv",), compressed=ANY),
+    Format(columnar.parquet, columnar.parse_row, columnar.cut_parquet, endings=(".parquet",)),
+    Format(columnar.arrow, columnar.parse_row, endings=(".arrow",)),
+    Format(tensorflow_files.tfrecords, tensorflow_files.parse_record, inside=(".tfrecord",), compressed=(".gz",)),
+    Format(tensorflow_files.array_records, tensorflow_files.parse_record, inside=(".array_record", ".arrayrecord")),
+    Format(columnar.dataset, columnar.parse_row, columnar.cut_dataset, folder=(columnar.STATE, columnar.SPLITS)),
+    Format(tensorflow_files.tfds_rows, tensorflow_files.parse_tfds, folder=(tensorflow_files.TFDS_INFO,)),
+)
+
+
+def _by_name(name: str) -> Format | None:
+    """The format that a file's name (without .zst, .gz, .xz) stands for."""
+    for form in FORMATS:
+        if name.endswith(form.endings) or any(mark in name for mark in form.inside):
+            return form
+    return None
+
+
+def format_of(path: Path) -> Format:
+    """The format of a file or folder, by its name or what lies in it; DataError for a folder of no known format."""
+    if path.is_dir():
+        for folder in FORMATS:
+            if any((path / file).is_file() for file in folder.folder):
+                return folder
+        raise DataError(
+            f"{path}: a folder without {tensorflow_files.TFDS_INFO} (TFDS) or {columnar.STATE} (datasets.save_to_disk);"
+            f" name the files in it, such as '{path}/*.jsonl'"
+        )
+    ending = packed.ending(path)
+    name = path.name.removesuffix(ending)
+    form = _by_name(name)
+    if form is None or name.endswith(".json"):
+        first = text_files.first_character(path)
+        if form is None:
+            return JSONL if first == b"{" else TEXT
+        return JSON_LIST if first == b"[" else JSONL
+    if ending and ending not in form.compressed:
+        raise DataError(f"{path}: this format is not read when it is compressed by {ending[1:]}; unpack the file")
+    return form
+
+
+def output_name(path: Path) -> str:
+    """The name of the JSONL file that a stage writes for an input: that of JSONL stays, others end in .jsonl.
+
+    The output of a .zst file is compressed in the same way; that of other compressed files is not compressed.
+    """
+    if path.is_dir():  # a TFDS dataset lies in NAME/1.0.0
+        name = f"{path.parent.name}-{path.name}" if VERSION.fullmatch(path.name) else path.name
+        return f"{name}.jsonl"
+    ending = packed.ending(path)
+    name = path.name.removesuffix(ending)
+    form = _by_name(name)
+    if form is not None and not name.endswith(LINES):
+        for mark in form.inside:
+            name = name.replace(mark, "")
+        for mark in form.endings:
+            name = name.removesuffix(mark)
+        name += ".jsonl"
+    return name + (ending if ending == ".zst" else "")
+
+
+def blocks(files: Iterable[Path]) -> list[Block]:
+    """The files in blocks, numbered in order; each is read by one worker at a time."""
+    out: list[Block] = []
+    for path in files:
+        form = format_of(path)
+        if form.cut is None or packed.ending(path):  # a compressed file cannot be entered in the middle
+            out.append(Block(len(out), path))
+            continue
+        for start, end, first in form.cut(path):
+            out.append(Block(len(out), path, start, end, first))
+    return out
+
+
+def _parsed(
+    block: Block, form: Format, on_bad: jsonl.OnBad | None, on_bytes: jsonl.OnBytes | None = None
+) -> Iterator[tuple[int, jsonl.Record, Any]]:
+    for number, given in form.read(block, on_bytes):
+        try:
+            record = form.parse(f"{block.path}:{number}", given)
+        except DataError as error:
+            if on_bad is None:
+                raise
+            on_bad(error, given if isinstance(given, bytes) else json.dumps(given, default=str).encode() + b"\n")
+        else:
+            yield number, record, given
+
+
+def read_block(block: Block, *, on_bad: jsonl.OnBad | None = None) -> Iterator[tuple[int, jsonl.Record, bytes]]:
+    """(number, record, its line of JSON) of a block's records; the line of JSONL is as it stands in the file.
+
+    The number counts the lines of JSONL, text and CSV and the records of other formats, from 1. What is no record
+    raises DataError with file:number, or goes to `on_bad(error, its bytes)` where that is given.
+    """
+    form = format_of(block.path)
+    for number, record, given in _parsed(block, form, on_bad):
+        yield number, record, given if form is JSONL else jsonl.dumped(record)
+
+
+def read(
+    path: str | Path, *, on_bad: jsonl.OnBad | None = None, on_bytes: jsonl.OnBytes | None = None
+) -> Iterator[tuple[int, jsonl.Record]]:
+    """(number, record) of all records of a file or folder, as in `read_block`.
+
+    `on_bytes` is called with the bytes read so far; only the formats of text call it.
+    """
+    whole = Block(0, paths.of(path))
+    for number, record, _ in _parsed(whole, format_of(whole.path), on_bad, on_bytes):
+        yield number, record

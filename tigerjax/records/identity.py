@@ -1,0 +1,56 @@
+"""What every record has: an id of its own and a source that is allowed."""
+
+from collections.abc import Iterable
+
+from tigerjax.errors import DataError
+from tigerjax.files.jsonl import Record, named
+from tigerjax.files.manifest import canonical
+
+DENIED_SOURCES = ("commoncrawl", "c4")
+"""Beginnings of `source` that no pretraining data may have: Llama-2 was pretrained on these already."""
+
+
+def record_id(record: Record) -> str:
+    """The id of a record that brings none: `xxh3_128` of its canonical JSON, in hexadecimal."""
+    import xxhash
+
+    return xxhash.xxh3_128_hexdigest(canonical({k: v for k, v in record.items() if k != "id" or v is not None}))
+
+
+def unique_id(where: str, record: Record, seen: dict[str, str]) -> str:
+    """The record's id, or its `record_id` where it has none or null; DataError for one that is in `seen` already.
+
+    `seen` maps ids to the places of their records; this record's is added.
+    """
+    identity = record.get("id")
+    if identity is None:
+        identity = record_id(record)
+    if not isinstance(identity, str | int) or identity == "":
+        raise DataError(f"{where}: id {identity!r} is neither text nor a number")
+    identity = str(identity)
+    if identity in seen:
+        raise DataError(f"{where}: id {identity!r} occurs a second time; the first is at {seen[identity]}")
+    seen[identity] = where
+    return identity
+
+
+def denied(record: Record, deny: Iterable[str] = DENIED_SOURCES) -> bool:
+    """Whether the record's `source` begins with a denied name."""
+    return str(record.get("source", "")).casefold().startswith(tuple(deny))
+
+
+def refuse_denied(where: str, record: Record, deny: Iterable[str] = DENIED_SOURCES) -> None:
+    """DataError for a record of a denied source, so that none is trained on unnoticed."""
+    if denied(record, deny):
+        raise DataError(
+            f"{named(where, record)}: source {record['source']!r} is denied, as {', '.join(deny)} are; remove it,"
+            " correct the source, or drop such records with `tigerjax data clean --drop-denied`"
+        )
+
+
+def text_field(where: str, record: Record, field: str) -> str:
+    """The text of a field; DataError when it holds anything else."""
+    value = record.get(field)
+    if not isinstance(value, str):
+        raise DataError(f"{where}: field {field!r} is {type(value).__name__}, but text is needed")
+    return value

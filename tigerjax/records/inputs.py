@@ -1,0 +1,45 @@
+"""The files that a command's inputs name."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.files import paths
+from tigerjax.files.manifest import size
+from tigerjax.records.formats import output_name
+from tigerjax.records.tensorflow_files import tfds_folder
+
+Paths = str | Path | Iterable[str | Path]
+TFDS = "tfds:"
+
+
+def expand(patterns: Paths) -> list[Path]:
+    """The files and folders that paths, glob patterns and tfds:NAME stand for, sorted within a pattern.
+
+    DataError for a pattern that matches nothing.
+    """
+    files: list[Path] = []
+    for pattern in [patterns] if isinstance(patterns, str | Path) else patterns:
+        if str(pattern).startswith(TFDS):
+            files.append(tfds_folder(str(pattern).removeprefix(TFDS)))
+            continue
+        matches = [path] if (path := paths.of(pattern)).is_file() else paths.matching(pattern)
+        if not matches:
+            raise DataError(f"{pattern}: no such file; name a file, or a pattern that matches one")
+        files += matches
+    return files
+
+
+def distinct_names(files: Iterable[Path]) -> None:
+    """ConfigError for two inputs that a stage would write to one file, OUT/<output_name of the input>."""
+    names: dict[str, Path] = {}
+    for path in files:
+        other = names.setdefault(output_name(path), path)
+        if other is not path:
+            raise ConfigError(f"inputs {other} and {path} have one name; outputs would collide, rename one")
+
+
+def speed(files: Iterable[Path], seconds: float, cores: int = 1) -> dict[str, float]:
+    """The figures `seconds` and `mb_per_s_per_core` of a stage that read these files on so many cores."""
+    rate = sum(map(size, files)) / 1e6 / max(seconds, 1e-9) / cores
+    return {"seconds": round(seconds, 3), "mb_per_s_per_core": round(rate, 3)}

@@ -1,0 +1,134 @@
+"""What TensorFlow's libraries write: TFRecord and ArrayRecord files, and folders of TFDS datasets.
+
+Their records are counted from 1. The libraries know disks only, so a file in a bucket is copied first
+(`paths.fetched`).
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tigerjax.errors import DataError
+from tigerjax.files import jsonl, paths
+from tigerjax.records.block import Block
+from tigerjax.records.tf import start
+
+TFDS_INFO = "dataset_info.json"
+SPLIT = "train"
+"""The one split of a TFDS dataset that is read."""
+JSON_COLUMN = "json"
+"""Of a TFDS dataset that `tfds_builder` wrote: the fields that have no column of their own, as a JSON object."""
+
+
+def parse_record(where: str, data: bytes) -> jsonl.Record:
+    """The record of a TFRecord or ArrayRecord file: a JSON object, or a serialised tf.train.Example."""
+    return jsonl.parse(where, jsonl.decode(where, data)) if data[:1] == b"{" else _example(where, data)
+
+
+def _example(where: str, data: bytes) -> jsonl.Record:
+    """The features of a tf.train.Example: a list of one value becomes that value, and bytes become text."""
+    tf, _ = start()
+    from google.protobuf.message import DecodeError
+
+    try:
+        features = tf.train.Example.FromString(data).features.feature
+    except DecodeError as error:
+        raise DataError(f"{where}: neither a tf.train.Example nor a JSON object: {error}") from error
+    record: jsonl.Record = {}
+    for name, feature in sorted(features.items()):
+        kind = feature.WhichOneof("kind")
+        values: list[Any] = list(getattr(feature, kind).value) if kind else []
+        if kind == "bytes_list":
+            values = [jsonl.decode(f"{where}, feature {name!r}", value) for value in values]
+        record[name] = values[0] if len(values) == 1 else values
+    return record
+
+
+def tfrecords(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, bytes]]:
+    """The records of a TFRecord file, which may be compressed by gzip."""
+    tf, _ = start()
+
+    compression, copy = "GZIP" if block.path.suffix == ".gz" else "", paths.fetched(block.path)
+    try:
+        records = tf.data.TFRecordDataset(str(copy), compression_type=compression).as_numpy_iterator()
+        for number, data in enumerate(records, 1):
+            yield number, bytes(data)
+    except tf.errors.OpError as error:
+        raise DataError(f"{block.path}: not a whole TFRecord file: {error.message}") from error
+
+
+def array_records(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, bytes]]:
+    """The records of an ArrayRecord file."""
+    from array_record.python import array_record_module
+
+    copy = paths.fetched(block.path)
+    try:
+        reader = array_record_module.ArrayRecordReader(str(copy), "readahead_buffer_size:0,max_parallelism:0")
+        with contextlib.closing(reader):
+            for i in range(reader.num_records()):
+                yield i + 1, reader.read([i])[0]
+    except (ValueError, RuntimeError, IndexError) as error:
+        raise DataError(f"{block.path}: not a whole ArrayRecord file: {error}") from error
+
+
+def tfds_rows(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a TFDS dataset's split "train"."""
+    tf, _ = start()
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(str(paths.fetched(block.path)))
+    if SPLIT not in builder.info.splits:
+        raise DataError(f"{block.path}: has the splits {sorted(builder.info.splits)}, but {SPLIT!r} is read")
+    number, wanted = 0, builder.info.splits[SPLIT].num_examples
+    try:
+        rows = tfds.as_numpy(builder.as_dataset(split=SPLIT, shuffle_files=False))
+        for number, row in enumerate(rows, 1):
+            yield number, row
+    except tf.errors.OpError as error:
+        raise DataError(f"{block.path}: not a whole TFDS dataset: {error.message}; copy it or make it again") from error
+    if number != wanted:
+        raise DataError(
+            f"{block.path}: not a whole TFDS dataset: {number} of its {wanted} records are there; copy it or make it"
+            " again"
+        )
+
+
+def parse_tfds(where: str, row: dict[str, Any]) -> jsonl.Record:
+    """A row of a TFDS dataset as a record; the fields of its column `json` stand beside the others."""
+    record = {name: _plain(where, value) for name, value in row.items()}
+    others = record.pop(JSON_COLUMN, None)
+    return record | (jsonl.parse(where, others) if others else {})
+
+
+def _plain(where: str, value: Any) -> Any:
+    if isinstance(value, bytes):
+        return jsonl.decode(where, value)
+    if isinstance(value, dict):  # a Sequence of features comes as one dict of lists
+        columns = {name: _plain(where, column) for name, column in value.items()}
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+        return [_plain(where, v) for v in value] if isinstance(value, list) else _plain(where, value)
+    return value
+
+
+def tfds_folder(name: str) -> Path:
+    """The folder of a dataset that is named as TFDS names it, NAME[/CONFIG][:VERSION], below TFDS_DATA_DIR."""
+    start()
+    import tensorflow_datasets as tfds
+
+    try:
+        # TFDS reads the variable once, when it is imported; passed on here, it may change until the dataset is read.
+        builder = tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"), try_gcs=False)
+    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
+        why = str(error).splitlines()[0]
+    else:
+        if builder.is_prepared():
+            return paths.of(builder.data_path)
+        why = f"{builder.data_path} has no {TFDS_INFO}"
+    raise DataError(
+        f"tfds:{name} is not on disk ({why}); make it with `tigerjax data tfds`, and set TFDS_DATA_DIR to its"
+        " --data-dir"
+    )

@@ -1,0 +1,171 @@
+"""Files of text: JSONL, one JSON array, plain text and CSV. Each reader yields (number, record or its bytes).
+
+The number is that of the line; in a JSON array it counts the records, from 1.
+"""
+
+import csv
+import io
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tigerjax.errors import DataError
+from tigerjax.files import jsonl, packed, paths
+from tigerjax.records import block as sizes
+from tigerjax.records.block import Block
+
+ARRAY_CHARACTERS = 1 << 20
+"""Of a JSON array that are read at one time; more where a record is longer."""
+SPACES = re.compile(r"[ \t\r\n]*")
+Span = tuple[int, int, int]
+"""(start, end, number of the first record) of a block."""
+
+
+def lines(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, bytes]]:
+    """The lines of a block that hold more than spaces; the mark at the beginning of the file (BOM) is left out."""
+    if block.end is None:
+        with jsonl.open_lines(block.path, on_bytes) as every:
+            yield from _with_text(every, block.first)
+    else:
+        yield from _with_text(io.BytesIO(paths.part(block.path, block.start, block.end)), block.first)
+
+
+def _with_text(given: Iterable[bytes], first: int) -> Iterator[tuple[int, bytes]]:
+    for number, line in enumerate(given, first):
+        if number == 1:
+            line = line.removeprefix(jsonl.BOM)
+        if line.strip():
+            yield number, line
+
+
+def cut_lines(path: Path) -> Iterator[Span]:
+    """Blocks of about BLOCK_BYTES that begin with a line; each knows its first line's number, for the errors."""
+    begin, line, count, at = 0, 1, 1, 0
+    with packed.reading(path) as (file, _):
+        while piece := file.read(sizes.SCAN_BYTES):
+            if at + len(piece) - begin >= sizes.BLOCK_BYTES and (last := piece.rfind(b"\n")) >= 0:
+                end = at + last + 1
+                yield begin, end, line
+                begin, line = end, count + piece.count(b"\n", 0, last + 1)
+            count += piece.count(b"\n")
+            at += len(piece)
+    if at > begin or at == 0:
+        yield begin, at, line
+
+
+def parse_line(where: str, line: bytes) -> jsonl.Record:
+    """The object of a line of JSONL."""
+    return jsonl.parse(where, jsonl.decode(where, line))
+
+
+def parse_text(where: str, line: bytes) -> jsonl.Record:
+    """A line of plain text as a document, whose id is the hash of the line."""
+    import xxhash
+
+    text = jsonl.decode(where, line).rstrip("\r\n")
+    return {"id": xxhash.xxh3_128_hexdigest(text.encode()), "text": text}
+
+
+def first_character(path: Path) -> bytes:
+    """The first byte of a text file that is no space; empty when there is none."""
+    with packed.reading(path) as (file, _):
+        while piece := file.read(4096):
+            if text := piece.removeprefix(jsonl.BOM).lstrip():
+                return text[:1]
+    return b""
+
+
+def array(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, Any]]:
+    """The values of a file that holds one JSON list, without holding the whole file in memory."""
+    with packed.reading(block.path) as (raw, counted):
+        text = io.TextIOWrapper(raw, encoding="utf-8-sig")
+        try:
+            for number, value in enumerate(_elements(block.path, text), 1):
+                yield number, value
+                if on_bytes is not None:
+                    on_bytes(counted.tell())
+        except UnicodeDecodeError as error:
+            raise DataError(f"{block.path}: invalid UTF-8 ({error.reason}); save the file as UTF-8") from error
+        finally:
+            text.detach()
+
+
+def parse_element(where: str, value: Any) -> jsonl.Record:
+    """A value of a JSON list, which must be an object."""
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: a JSON {type(value).__name__}, but each element of the list must be an object")
+    try:
+        jsonl.dumped(value)
+    except UnicodeEncodeError as error:
+        where = jsonl.named(where, value)
+        raise DataError(f"{where}: a lone surrogate (\\ud800-\\udfff) is not a character") from error
+    return value
+
+
+def _elements(path: Path, file: io.TextIOWrapper) -> Iterator[Any]:
+    """The values of a list, decoded one by one from a piece of the text that grows where a value is longer."""
+    decode, text, number = json.JSONDecoder().raw_decode, file.read(ARRAY_CHARACTERS), 0
+    while "[" not in text and (more := file.read(ARRAY_CHARACTERS)):
+        text += more
+    at = text.index("[") + 1
+    while True:
+        begin = _after_spaces(text, at)
+        if text.startswith("]", begin):
+            break
+        try:
+            if number:
+                if not text.startswith(",", begin):
+                    raise json.JSONDecodeError("Expecting ',' delimiter", text, begin)
+                begin = _after_spaces(text, begin + 1)
+            value, end = decode(text, begin)
+            if end == len(text) and not isinstance(value, dict):
+                raise json.JSONDecodeError("a number may go on in the next piece", text, end)
+        except (ValueError, RecursionError) as error:
+            # Read as much again: what was cut by the end of the piece is whole then.
+            if not (more := file.read(max(ARRAY_CHARACTERS, len(text) - at))):
+                why = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+                raise DataError(
+                    f"{path}:{number + 1}: not a whole JSON list: record {number + 1} or the closing ']' is broken or"
+                    f" missing ({why}); copy the file or write it again"
+                ) from error
+            text, at = text[at:] + more, 0
+            continue
+        yield value
+        at, number = end, number + 1
+    if rest := (text[begin + 1 :] + file.read(ARRAY_CHARACTERS)).strip():
+        raise DataError(f"{path}: {rest[:20]!r} follows the JSON list; a .json file holds one list, or JSON lines")
+
+
+def _after_spaces(text: str, at: int) -> int:
+    found = SPACES.match(text, at)
+    assert found is not None
+    return found.end()
+
+
+def csv_rows(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, jsonl.Record]]:
+    """{column: text} of each row; the first line names the columns."""
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # 131,072 characters otherwise, and a document may be longer
+    with packed.reading(block.path) as (raw, counted):
+        text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
+        reader = csv.DictReader(text, strict=True)
+        try:
+            row: dict[Any, Any]
+            for row in reader:
+                yield reader.line_num, row
+                if on_bytes is not None:
+                    on_bytes(counted.tell())
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(f"{block.path}:{reader.line_num + 1}: not a CSV file in UTF-8: {error}") from error
+        finally:
+            text.detach()
+
+
+def parse_csv(where: str, row: dict[Any, Any]) -> jsonl.Record:
+    """A row of a CSV file, which has a value for each named column and no more."""
+    if None in row:  # the values that no column is named for
+        columns = len(row) - 1
+        raise DataError(f"{where}: {columns + len(row[None])} values for the {columns} columns of the first line")
+    return row

@@ -1,0 +1,60 @@
+"""Records of files as documents or SFT examples: checked, brought into one shape, each with an id."""
+
+import functools
+from collections.abc import Callable, Iterator
+
+from tigerjax.errors import DataError
+from tigerjax.files.jsonl import OnBad, Record, named, refuse_empty
+from tigerjax.files.manifest import canonical
+from tigerjax.records import formats
+from tigerjax.records.document import NAMES, as_document, text_name
+from tigerjax.records.identity import refuse_denied, unique_id
+from tigerjax.records.inputs import Paths, expand
+from tigerjax.records.sft import as_sft, shape_of
+
+
+def as_record(record: Record, where: str, *, allow_empty: bool = False) -> Record:
+    """A record as the document or the SFT example that it is; one with the field `text` is a document."""
+    if "text" not in record and shape_of(record) is not None:
+        return as_sft(record, where, allow_empty=allow_empty)
+    if text_name(record) is None:
+        raise DataError(
+            f"{named(where, record)}: needs 'messages', 'conversations', or 'instruction' and 'output' as an SFT"
+            f" example, or its text in {NAMES} as a document; has {sorted(record)}"
+        )
+    return as_document(record, where, allow_empty=allow_empty)
+
+
+def text_of(record: Record) -> str:
+    """The text of a document, or all messages of an SFT example, one after another."""
+    return record["text"] if "text" in record else "\n".join(message["content"] for message in record["messages"])
+
+
+def documents(patterns: Paths, *, on_bad: OnBad | None = None) -> Iterator[Record]:
+    """The documents of the files, in order. DataError for an id that occurs twice names both places.
+
+    What is no document raises DataError with file:number, or goes to `on_bad(error, its bytes)`.
+    """
+    return _validated(patterns, as_document, on_bad)
+
+
+def sft_examples(patterns: Paths, *, on_bad: OnBad | None = None, allow_empty: bool = False) -> Iterator[Record]:
+    """The SFT examples of the files, in order; Alpaca and ShareGPT records are converted. Otherwise as `documents`."""
+    return _validated(patterns, functools.partial(as_sft, allow_empty=allow_empty), on_bad)
+
+
+def _validated(patterns: Paths, shape: Callable[[Record, str], Record], on_bad: OnBad | None) -> Iterator[Record]:
+    seen: dict[str, str] = {}
+    for path in expand(patterns):
+        number = 0
+        for number, record in formats.read(path, on_bad=on_bad):
+            where = f"{path}:{number}"
+            refuse_denied(where, record)
+            try:
+                shaped = shape(record, where)
+                yield {**shaped, "id": unique_id(where, record, seen)}
+            except DataError as error:
+                if on_bad is None:
+                    raise
+                on_bad(error, canonical(record) + b"\n")
+        refuse_empty(path, number)

@@ -1,0 +1,104 @@
+"""Text to tokens and back: checks and encodes prompts, and decodes answers into the sampler's records."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tigerjax.errors import ConfigError, DataError
+
+
+class Prompt(NamedTuple):
+    """A checked prompt: its place in the input, the prompt as it was given, and the ids that the model continues."""
+
+    place: int
+    prompt: Mapping[str, Any]
+    messages: list[dict[str, str]]
+    ids: list[int]
+
+
+def stops(tokenizer: Any, chat: bool) -> dict[int, str]:
+    """The ids that end an answer, each with its reason: 'stop' for eos (and for the newline of a base model), 'marker'
+    for the others."""
+    from tigerjax.tokenizer.chat import stop_ids
+
+    reasons = {i: "stop" if i == tokenizer.eos else "marker" for i in stop_ids(tokenizer) if i is not None}
+    if not chat:
+        newline = tokenizer.encode("\n")[-1:]
+        if tokenizer.decode(newline) != "\n":
+            raise ConfigError("the tokenizer has no newline token, which ends the answer of a base model; use chat")
+        reasons[newline[0]] = "stop"
+    return reasons
+
+
+def encode(tokenizer: Any, prompts: Sequence[Mapping[str, Any]], chat: bool) -> list[Prompt]:
+    """Every prompt, encoded. DataError names the first one that is wrong: it needs a prompt_id that no other has, and
+    messages or a text. A prompt that has `ids` is continued from these as they are."""
+    from tigerjax.tokenizer.chat import encode_prompt
+
+    out: list[Prompt] = []
+    seen: set[str] = set()
+    for index, prompt in enumerate(prompts):
+        prompt_id = prompt.get("prompt_id")
+        if not isinstance(prompt_id, str) or not prompt_id:
+            raise DataError(f"prompt {index} has prompt_id {prompt_id!r}; give every prompt a non-empty string")
+        if prompt_id in seen:
+            raise DataError(f"prompt {index} repeats prompt_id {prompt_id!r}; ids must be unique")
+        seen.add(prompt_id)
+        if "ids" in prompt:
+            out.append(Prompt(index, prompt, [], list(prompt["ids"])))
+            continue
+        messages = prompt.get("messages") or [{"role": "user", "content": prompt.get("text")}]
+        whole = isinstance(messages, list) and all(
+            isinstance(m, Mapping) and isinstance(m.get("content"), str) and isinstance(m.get("role"), str)
+            for m in messages
+        )
+        if not whole or messages[-1]["role"] != "user":
+            raise DataError(f"prompt {prompt_id!r} has neither messages that end with the user nor a text")
+        if not chat and len(messages) != 1:
+            raise DataError(
+                f"prompt {prompt_id!r} has {len(messages)} messages; without chat there is one user message"
+            )
+        ids = encode_prompt(tokenizer, messages) if chat else tokenizer.encode(messages[0]["content"] + "\n")
+        out.append(Prompt(index, prompt, messages, ids))
+    return out
+
+
+def record(
+    p: Prompt,
+    base: Mapping[str, Any],
+    drawn: Sequence[tuple[list[int], int, float]],
+    tokenizer: Any,
+    reasons: Mapping[int, str],
+    chat: bool,
+) -> dict[str, Any]:
+    """The record of prompt `p` with its candidates; `drawn` has (ids, ending id or -1, log-probability) of each."""
+    import xxhash
+
+    prompt_id = p.prompt["prompt_id"]
+    first: dict[str, str] = {}
+    candidates = []
+    for k, (ids, stop, logprob) in enumerate(drawn):
+        if not np.isfinite(logprob):
+            raise DataError(
+                f"prompt {prompt_id!r}, candidate {k}: log-probability {logprob}; the model gives NaN or inf"
+            )
+        text = tokenizer.decode(ids)
+        if not chat:  # a token may have a newline in its middle
+            text = text.split("\n", 1)[0]
+        cid = xxhash.xxh3_128_hexdigest(f"{prompt_id}\0{base['model_sha']}\0{k}".encode())
+        candidates.append(
+            {
+                "cid": cid,
+                "text": text,
+                "token_ids": ids,
+                "finish": reasons.get(stop, "length"),
+                "logprob": logprob,
+                "ntok": len(ids),
+                "empty": not text.strip(),
+                "dup_of": first.get(text),
+            }
+        )
+        first.setdefault(text, cid)
+    degenerate = len(drawn) > 1 and len(first) == 1
+    return {**p.prompt, "messages": p.messages, **base, "degenerate": degenerate, "candidates": candidates}

@@ -1,0 +1,195 @@
+"""Sampling into a folder, which only grows while it works: a restart computes what is missing and nothing else.
+
+OUT/sampling.json             what is being sampled; a restart that asks for anything else is refused
+OUT/candidates.partial.jsonl  records in the order in which prompts are finished, while sampling goes on
+OUT/candidates.jsonl          one record a prompt in the order of the prompts, once all are there
+OUT/skipped.jsonl             the prompts that did not fit, with the reason
+OUT/manifest.json             counts; it is written last, so where it is the folder is complete
+
+Several processes work as one, on one mesh and into one folder that all of them see: each computes, one writes.
+In a bucket the partial file is written anew every half minute and at the end (`tigerjax.files.log`).
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tigerjax
+from tigerjax.checkpoint.loaded import Loaded
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.files import manifest, paths
+from tigerjax.files.log import Log
+from tigerjax.files.progress import Advance
+from tigerjax.processes import hosts
+from tigerjax.sample import engine
+from tigerjax.sample.encoding import encode
+from tigerjax.sample.engine import Batching, SamplingConfig
+
+CANDIDATES = "candidates.jsonl"
+SKIPPED = "skipped.jsonl"
+PARTIAL = "candidates.partial.jsonl"
+HEADER = "sampling.json"
+
+
+def sample_file(
+    model: Loaded,
+    prompts: str | Path,
+    out: str | Path,
+    sampling: SamplingConfig,
+    *,
+    batching: Batching,
+    progress: Advance | None = None,
+) -> dict[str, Any]:
+    """Figures of `sample_prompts`, with the prompts of a file of records."""
+    from tigerjax.records import read
+
+    asked = [record for _, record in read(prompts)]
+    if not asked:
+        raise DataError(f"{prompts}: no prompts; each line needs prompt_id, and messages or text")
+    return sample_prompts(model, asked, out, sampling, batching=batching, progress=progress)
+
+
+def sample_prompts(
+    model: Loaded,
+    prompts: Sequence[Mapping[str, Any]],
+    out: str | Path,
+    sampling: SamplingConfig,
+    *,
+    batching: Batching,
+    progress: Advance | None = None,
+) -> dict[str, Any]:
+    """Writes the records of `engine.generate` to OUT and returns figures; an interrupted folder is continued.
+
+    The figure `fill` is the share of the decode's slots, over all its steps, that drew a token. `progress` is called
+    after every prompt. ConfigError when the folder holds other samples.
+    """
+    out, tokenizer = paths.of(out), model.tokenizer
+    wanted = json.loads(
+        manifest.canonical(
+            dataclasses.asdict(sampling)
+            | {
+                "model_sha": model.sha256,
+                "tokenizer_sha256": tokenizer.sha256,
+                "compute": dataclasses.asdict(model.compute),
+                "batch_prompts": batching.prompts,
+                "batch_rows": batching.rows,
+                "prompts_sha256": hashlib.sha256(manifest.canonical(list(prompts))).hexdigest(),
+                "version": tigerjax.__version__,
+            }
+        )
+    )
+    encode(tokenizer, prompts, sampling.chat)  # bad prompts are refused before the folder is claimed for them
+    writer = hosts.is_writer()
+    if writer:
+        _claim(out, wanted)
+    hosts.barrier("folder of samples claimed")
+    if not writer:
+        if not (out / HEADER).is_file():
+            raise ConfigError(f"{out} is another folder here than for host 0; give one that all hosts share")
+        _claim(out, wanted)
+    finished = manifest.read(out)
+    records = _resume(out / PARTIAL, {p["prompt_id"] for p in prompts if "prompt_id" in p})
+    hosts.barrier("samples read")  # what is written from here on, nobody reads
+    if finished is not None:
+        return finished["figures"]
+
+    stats, started, drawn = engine.Stats(), time.monotonic(), 0
+    new = engine.complete(model, prompts, sampling, batching=batching, stats=stats, done=frozenset(records))
+    partial = Log(out / PARTIAL) if writer else None
+    try:
+        for _, record in new:
+            if partial is not None:
+                partial.write(_line(record))
+            records[record["prompt_id"]] = record
+            drawn += sum(c["ntok"] for c in record["candidates"])
+            hosts.at(f"sampling, {len(records)} of {len(prompts)} prompts are there")
+            if progress is not None and writer:
+                progress(len(records), len(prompts))
+    finally:
+        if partial is not None:
+            partial.close()
+    seconds = time.monotonic() - started
+
+    ordered = [records[p["prompt_id"]] for p in prompts]
+    figures = summary(ordered) | {
+        "tokens_per_s": drawn / seconds,
+        "seconds": seconds,
+        "compilations": stats.compilations,
+        "prefilled": stats.prefilled,
+        "fill": stats.drawn / max(stats.decode_slots, 1),
+    }
+    if writer:
+        _write(out / CANDIDATES, (r for r in ordered if "skipped" not in r))
+        _write(out / SKIPPED, (r for r in ordered if "skipped" in r))
+        manifest.write_json(
+            out / manifest.FILE,
+            {"stage": "sample", "config": wanted, "outputs": [CANDIDATES, SKIPPED], "figures": figures},
+        )
+        (out / PARTIAL).unlink(missing_ok=True)
+    hosts.barrier("samples written")  # so that every process may read them
+    return figures
+
+
+def summary(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Counts of the records: prompts (skipped ones included), candidates, how they ended, and tokens."""
+    records = list(records)
+    candidates = [c for r in records for c in r["candidates"]]
+    return {
+        "prompts": len(records),
+        "skipped": sum("skipped" in r for r in records),
+        "candidates": len(candidates),
+        "finish": dict(sorted(Counter(c["finish"] for c in candidates).items())),
+        "empty": sum(c["empty"] for c in candidates),
+        "duplicates": sum(c["dup_of"] is not None for c in candidates),
+        "degenerate": sum(r["degenerate"] for r in records),
+        "tokens": sum(c["ntok"] for c in candidates),
+    }
+
+
+def _claim(out: Path, wanted: Mapping[str, Any]) -> None:
+    """Writes into the folder what is sampled there. ConfigError when something else is."""
+    header = out / HEADER
+    if not header.is_file():
+        out.mkdir(parents=True, exist_ok=True)
+        manifest.write_json(header, wanted)
+        return
+    there = json.loads(header.read_text(encoding="utf-8"))
+    for key in sorted(wanted):
+        if there.get(key) != wanted[key]:
+            raise ConfigError(
+                f"{out}: holds samples with {key} = {there.get(key)!r}, but {wanted[key]!r} is asked for;"
+                " give another --out or remove the folder"
+            )
+
+
+def _resume(partial: Path, prompt_ids: set[str]) -> dict[str, dict[str, Any]]:
+    """The records of an interrupted run by prompt id."""
+    records = {}
+    for number, line in enumerate(paths.whole_lines(partial), start=1):
+        try:
+            record = json.loads(line)
+            prompt_id = record["prompt_id"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{partial}:{number}: not a record of the sampler; remove the folder: {error}") from error
+        if prompt_id not in prompt_ids:
+            raise DataError(f"{partial}:{number}: prompt_id {prompt_id!r} is not among the prompts; remove the folder")
+        records[prompt_id] = record
+    return records
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+
+
+def _write(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    with paths.writing(path) as file:
+        for record in records:
+            file.write(_line(record).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
