@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Of the image: mounts gs://$BUCKET at /gcs where nothing is mounted there yet, then runs tigerjax.
+# The entry point of the image: mounts gs://$BUCKET at /gcs where nothing is mounted there yet, then runs tigerjax.
 set -euo pipefail
 if [ -n "${BUCKET:-}" ] && ! mountpoint -q /gcs; then
   mkdir -p /gcs

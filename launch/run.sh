@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Brings a config to where it trains: one command for a laptop, a pod and a cluster.
+# Trains a config here, on a pod or on a cluster, with one command.
 #
 #   launch/run.sh --list
 #   launch/run.sh local configs/llama2_tiny.py --optim.peak-lr 3e-4
 #   launch/run.sh --dry-run gke configs/tiger_70b_pretrain.py      # prints what it would do, and does nothing
 #
 # A target takes its settings (project, image, bucket, ...) from the environment, and names those that are missing.
-# Exit codes are tigerjax's: 2 to 5 are final, for everything else the run is started again and resumes.
+# Exit codes are those of tigerjax. After 2 to 5 the run ends; after any other failure it is started again and resumes.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 

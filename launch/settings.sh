@@ -1,4 +1,5 @@
-# Sourced by the targets with their arguments: the config and its overrides, the settings, what a dry run prints.
+# The targets source this file with their arguments. It reads the config and its overrides, and holds what all of them
+# use: settings, dry runs, exit codes, flags.
 # shellcheck shell=bash
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -28,12 +29,12 @@ esac
 # shellcheck disable=SC2034  # read by the targets
 config_name=$(basename "$config" .py)
 
-# need NAME "what it is, such as this": the setting must be there.
+# need NAME "what it is, such as this": refuses when the setting is not in the environment.
 need() {
   [ -n "${!1:-}" ] || refuse "set $1 in the environment: $2"
 }
 
-# run COMMAND...: prints it in a dry run, else runs it.
+# run COMMAND...: in a dry run prints the command, else runs it.
 run() {
   if $dry_run; then
     printf '%q ' "$@"
@@ -43,7 +44,7 @@ run() {
   fi
 }
 
-# final CODE: whether tigerjax ended for good: done, or refused for a reason that a second start does not mend.
+# final CODE: whether another start would change nothing: the run is done, or was refused.
 final() {
   case $1 in
     0 | 2 | 3 | 4 | 5) return 0 ;;
@@ -51,14 +52,14 @@ final() {
   esac
 }
 
-# libtpu_flags GENERATION: the flags of launch/libtpu_flags/, on one line.
+# libtpu_flags GENERATION: prints its flags of launch/libtpu_flags/ on one line.
 libtpu_flags() {
   local file=$root/launch/libtpu_flags/$1.txt
   [ -f "$file" ] || refuse "no flags for TPU generation $1; there are: $(cd "$root/launch/libtpu_flags" && echo *.txt)"
   sed 's/#.*//' "$file" | xargs
 }
 
-# config_in_image: inside the image the repository is the working folder, so the config must lie in it.
+# config_in_image: prints the path of the config in the image, where the repository is the working folder.
 config_in_image() {
   case $(realpath "$config") in
     "$root"/*) realpath --relative-to="$root" "$config" ;;

@@ -25,13 +25,14 @@ case $generation in
   v5e) accelerator=tpu-v5-lite-podslice ;;
   v5p) accelerator=tpu-v5p-slice ;;
   v6e) accelerator=tpu-v6e-slice ;;
-  *) refuse "TPU=$TPU is not GENERATION:TOPOLOGY with a generation of v4, v5e, v5p, v6e" ;;
+  tpu7x) accelerator=tpu7x ;; # its node pools need a workload policy, which is made with the pool
+  *) refuse "TPU=$TPU is not GENERATION:TOPOLOGY with a generation of v4, v5e, v5p, v6e, tpu7x" ;;
 esac
 [[ $topology =~ ^[0-9]+x[0-9]+(x[0-9]+)?$ ]] || refuse "TPU=$TPU is not GENERATION:TOPOLOGY, such as v5p:4x4x4"
 chips=$((${topology//x/*}))
 chips_per_host=$((chips < 4 ? chips : 4))
 hosts=$((chips / chips_per_host))
-((hosts * chips_per_host == chips)) || refuse "TPU=$TPU has $chips chips, which are no whole hosts of 4"
+((hosts * chips_per_host == chips)) || refuse "TPU=$TPU has $chips chips, which do not fill hosts of 4"
 
 # quoted TEXT: as a JSON string, which is a YAML string too.
 quoted() {
@@ -54,7 +55,7 @@ kind: JobSet
 metadata:
   name: $(quoted "$JOB_NAME")$labels
   annotations:
-    # One slice, one node pool: a slice that is lost is replaced whole.
+    # Each slice has a node pool of its own: when a host is lost, its whole slice is replaced.
     alpha.jobset.sigs.k8s.io/exclusive-topology: cloud.google.com/gke-nodepool
 spec:
   failurePolicy:
@@ -74,7 +75,7 @@ spec:
           backoffLimit: 0
           podFailurePolicy:
             rules:
-              # Config, data, labels, gate: another start would end the same way.
+              # Bad config, bad data, missing labels, failed gate: another start would end the same way.
               - action: FailJob
                 onExitCodes:
                   containerName: tigerjax

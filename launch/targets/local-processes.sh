@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# This machine, PROCESSES processes (2) with DEVICES fake CPU devices each (2); RESTARTS (0) times again after a loss.
+# This machine, PROCESSES processes (2) with DEVICES fake CPU devices each (2); started again RESTARTS (0) times.
 set -euo pipefail
 # shellcheck source=launch/settings.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../settings.sh" "$@"
@@ -20,7 +20,7 @@ stop() {
 trap 'stop INT' INT
 trap 'stop TERM' TERM
 
-# once: all processes, until all have ended; the code of the first one, by number, that failed, or 0.
+# once: starts all processes and waits for them; returns the code of the first one, by number, that failed, or 0.
 once() {
   local process pid code=0 one port=$PORT
   [ -n "$port" ] || port=$((20000 + RANDOM % 20000))

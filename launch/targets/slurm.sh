@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A Slurm batch job on GPUs, one process a GPU; requeued after a loss, saved before its time ends.
+# A Slurm batch job on GPUs, one process a GPU; it saves before its time ends, and is queued again.
 #
 # NODES     (1)                 GPUS_PER_NODE (8)
-# TIME      (24:00:00)          of one start; the job is requeued at its end, and resumes
+# TIME      (24:00:00)          of one start; after it the job is queued again, and the run resumes
 # PARTITION ACCOUNT (none)
 # JOB_NAME  (tigerjax-CONFIG)
 # SETUP     (none)              a line that makes .venv usable on a node, such as "module load cuda"

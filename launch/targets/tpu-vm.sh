@@ -2,16 +2,16 @@
 # Cloud TPU VMs by queued resource: create, wait, run on all workers, again after a preemption, delete.
 #
 # PROJECT ZONE                 where
-# TPU_TYPE                     accelerator type, such as v5p-128 (v4 and v5p count TensorCores: 64 chips)
+# TPU_TYPE                     accelerator type, such as v5p-128 (v4 and v5p count TensorCores, so it has 64 chips)
 # IMAGE                        built from launch/Dockerfile, in a registry that the VMs can read
-# BUCKET                       with a hierarchical namespace (folders are renamed whole); mounted at /gcs
+# BUCKET                       with a hierarchical namespace, where a folder can be renamed at once; mounted at /gcs
 # TPU_NAME  (tigerjax-CONFIG)  of the queued resource; the run is /gcs/runs/TPU_NAME
 # RUNTIME   (by generation)    TPU software version
 # SLICES    (1)                more than one is a multi-slice run
 # SPOT      (false)            true: cheaper, and taken away at any time
 # RESTARTS  (100)              starts after a preemption or a lost host
 # POLL_S    (30)               between two looks at the queue
-# KEEP      (false)            true: the VMs stay when the run has ended (and cost)
+# KEEP      (false)            true: the VMs are not deleted when the run has ended, and go on to cost
 set -euo pipefail
 # shellcheck source=launch/settings.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../settings.sh" "$@"
@@ -45,13 +45,13 @@ create() {
 
 delete() { run gcloud compute tpus queued-resources delete "$TPU_NAME" "${where[@]}" --force --quiet; }
 
-# What every worker runs. Docker stops the run with SIGTERM, and it has 300 s to save.
+# What every worker runs. Docker stops the run with SIGTERM and waits 300 s for its checkpoint.
 train=(sudo docker run --rm --name=tigerjax --privileged --net=host --stop-timeout=300
   --env=BUCKET="$BUCKET" --env=JAX_COMPILATION_CACHE_DIR="/gcs/compiled" --env=LIBTPU_INIT_ARGS="$(libtpu_flags "$generation")"
   "$IMAGE" train "$(config_in_image)" --out "/gcs/runs/$TPU_NAME" --hosts.find tpu "${arguments[@]:1}")
 on_worker="sudo gcloud auth configure-docker ${IMAGE%%/*} --quiet >/dev/null 2>&1; sudo docker rm -f tigerjax >/dev/null 2>&1; $(printf '%q ' "${train[@]}"); echo \"tigerjax-exit \$?\""
 
-# on_all_workers: the code of the run: the first that is not 0, or 1 when a worker did not say.
+# on_all_workers: returns the exit code of the run: the first one that is not 0, or 1 when no worker printed one.
 on_all_workers() {
   local slice log code=0
   log=$(mktemp)

@@ -25,7 +25,8 @@ case $TPU_TYPE in
   *) refuse "TPU_TYPE=$TPU_TYPE is none of v4-N, v5litepod-N, v5p-N, v6e-N" ;;
 esac
 command=(launch/entrypoint.sh train "$(config_in_image)" --out "/gcs/runs/$JOB_NAME" --hosts.find tpu "${arguments[@]:1}")
-# Exit codes 2 to 5 would end the same way again: they are turned into success for xpk, after their line is in the log.
+# After exit codes 2 to 5 another start would end the same way. xpk would start again after any failure, so it is told
+# success; the reason is in the log.
 inside="$(printf '%q ' "${command[@]}") || { code=\$?; [ \$code -ge 2 ] && [ \$code -le 5 ] && exit 0; exit \$code; }"
 
 run xpk workload create --cluster="$CLUSTER" --project="$PROJECT" --zone="$ZONE" --workload="$JOB_NAME" \

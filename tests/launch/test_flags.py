@@ -1,4 +1,4 @@
-"""libtpu flags under launch/: the compiler that is pinned knows every one, and says so when it does not."""
+"""libtpu flags under launch/: the compiler that is installed knows every one, and refuses one that it does not know."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ print("accepted")
 
 
 def ask_libtpu(arguments: str) -> subprocess.CompletedProcess:
-    """libtpu reads its flags once, when it is loaded: in a process of its own."""
+    """Loads libtpu with these flags. It reads them only when it is loaded, so each question needs a new process."""
     env = os.environ | topology.COMPILER_ENVIRONMENT | {"LIBTPU_INIT_ARGS": arguments}
     return subprocess.run([sys.executable, "-c", DESCRIBE], env=env, capture_output=True, text=True)
 
@@ -32,7 +32,7 @@ def test_every_generation_that_can_be_planned_for_has_a_file():
 
 
 @pytest.mark.tpu
-def test_the_pinned_libtpu_accepts_every_flag_of_every_file_and_refuses_one_that_is_not_there():
+def test_the_installed_libtpu_accepts_every_flag_of_every_file_and_refuses_one_that_is_not_there():
     arguments = sorted({f"--{name}={value}" for path in FILES for name, value in flags.read(path).items()})
     run = ask_libtpu(" ".join(arguments))
     assert run.returncode == 0 and "accepted" in run.stdout, run.stderr[-2000:]

@@ -184,7 +184,10 @@ def manifest(*overrides: str, **settings: str) -> dict:
     return yaml.safe_load(done.stdout)
 
 
-@pytest.mark.parametrize(("tpu", "slices", "hosts", "chips"), [("v5p:4x4x4", 1, 16, 4), ("v6e:16x16", 4, 64, 4)])
+@pytest.mark.parametrize(
+    ("tpu", "slices", "hosts", "chips"),
+    [("v5p:4x4x4", 1, 16, 4), ("v6e:16x16", 4, 64, 4), ("tpu7x:4x4x4", 1, 16, 4)],
+)
 def test_the_jobset_has_a_pod_a_host_and_a_job_a_slice(tpu, slices, hosts, chips):
     found = manifest(TPU=tpu, SLICES=str(slices), QUEUE="team")
     assert (found["apiVersion"], found["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")

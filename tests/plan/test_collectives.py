@@ -13,7 +13,14 @@ from tigerjax.plan.trips import Program
 
 pytestmark = pytest.mark.tpu
 
-LOOPS = (Path(__file__).parent / "loops.hlo").read_text(encoding="utf-8")
+HLO = (Path(__file__).parent / "loops.hlo").read_text(encoding="utf-8")
+OLD_CALL = """%all-gather.call-start = ((bf16[64,4096]{1,0:T(8,128)(2,1)}, token[]), \
+bf16[4096,4096]{1,0:T(8,128)(2,1)}) call-start(%get-tuple-element.o1, %prepared), \
+async_execution_thread="sparsecore", to_apply=%called_computation,"""
+NEW_CALL = """%all-gather.prepare = ((), (), (s32[8192]{0:T(1024)})) custom-call-start(), \
+async_execution_thread="sparsecore", custom_call_target="TODO", called_computations={%called_computation}
+  %all-gather.call-start = ((bf16[64,4096]{1,0:T(8,128)(2,1)}), bf16[4096,4096]{1,0:T(8,128)(2,1)}, (s32[8192]{0})) \
+custom-call-update(%all-gather.prepare, %get-tuple-element.o1),"""
 CUBE = topology.parse("v5p:4x4x4")
 BYTES = 4096 * 4096 * 2
 LINK = CUBE.chip.link_bandwidth
@@ -43,15 +50,24 @@ def test_every_spelling_of_device_groups_is_read(text, groups):
     assert groups_of(text, 4) == groups
 
 
-def test_collectives_of_a_step_with_axis_bytes_runs_and_loop(cube):
-    found = collectives.collectives(Program(LOOPS), make_mesh(MeshConfig(fsdp=64), cube), CUBE)
-    gather, scatter, reduce = found
+@pytest.fixture(params=["call", "custom-call"])
+def loops(request) -> str:
+    """The HLO of libtpu 0.0.42.1, and the same with the gather as libtpu 0.0.52 writes it."""
+    if request.param == "call":
+        return HLO
+    assert HLO.count(OLD_CALL) == HLO.count(" call-done(") == 1
+    return HLO.replace(OLD_CALL, NEW_CALL).replace(" call-done(", " custom-call-done(")
+
+
+def test_collectives_of_a_step_with_axis_bytes_runs_and_loop(cube, loops):
+    travels = collectives.collectives(Program(loops), make_mesh(MeshConfig(fsdp=64), cube), CUBE)
+    gather, scatter, reduce = travels
     assert (gather.op, gather.axis, gather.asynchronous, gather.times) == ("all-gather", "fsdp", True, 3)
     assert (gather.payload, gather.sent, gather.loops) == (BYTES, BYTES * 63 / 64, ("while.outer",))
     # An all-reduce of which each chip keeps a slice is a reduce-scatter.
     assert (scatter.op, scatter.payload, scatter.asynchronous, scatter.times) == ("reduce-scatter", BYTES, False, 3)
     assert (reduce.op, reduce.payload, reduce.times) == ("all-reduce", 8, 1)
-    rows = collectives.by_axis(found)
+    rows = collectives.by_axis(travels)
     first = rows[0]
     assert (first["op"], first["axis"], first["async"], first["count"]) == ("all-gather", "fsdp", True, 3)
     assert first["bytes"] == 3 * BYTES * 63 / 64
@@ -111,14 +127,14 @@ def test_bytes_that_leave_a_device():
     assert sent_bytes("all-reduce", 4, 100) == 150 and sent_bytes("collective-permute", 2, 100) == 100
 
 
-def test_only_what_the_schedule_does_not_hide_is_exposed(cube):
+def test_only_what_the_schedule_does_not_hide_is_exposed(cube, loops):
     """Per trip: the gather starts, 4000 cycles run, its done waits for the rest; the scatter is all exposed."""
     mesh = make_mesh(MeshConfig(fsdp=64), cube)
-    times = Estimator(Program(LOOPS), mesh, CUBE).step(0.5)
+    times = Estimator(Program(loops), mesh, CUBE).step(0.5)
     clock, travel = CUBE.chip.clock_hz, BYTES * 63 / 64 / (6 * LINK)
     assert times.static == pytest.approx((3 * 4500 + 70) / clock)
     assert times.transfers == pytest.approx(6 * travel, rel=1e-6)
     assert times.exposed == pytest.approx(3 * (travel - 4000 / clock + travel), rel=1e-6)
-    hidden = LOOPS.replace('"estimated_cycles":"1000"', '"estimated_cycles":"1000000"')
+    hidden = loops.replace('"estimated_cycles":"1000"', '"estimated_cycles":"1000000"')
     times = Estimator(Program(hidden), mesh, CUBE).step(0.5)
     assert times.exposed == pytest.approx(3 * travel, rel=1e-6)

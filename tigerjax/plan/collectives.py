@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from tigerjax.plan.hlo import Instruction, shape_bytes
+from tigerjax.plan.hlo import Computation, Instruction, shape_bytes
 from tigerjax.plan.topology import Topology
 from tigerjax.plan.trips import Program
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-STARTS = ("async-start", "call-start")
+UPDATE = "custom-call-update"
+STARTS = ("async-start", "call-start", UPDATE)
+"""What an asynchronous call begins with: libtpu 0.0.42.1 writes the first two, libtpu 0.0.52 also the third."""
 
 
 class Collective(NamedTuple):
@@ -214,18 +216,21 @@ def collectives(program: Program, mesh: Mesh, topology: Topology) -> list[Collec
             times=visit.times, loops=visit.loops
         )
         for visit in program.visits()
-        for i, op, asynchronous in inside(program, visit.instruction)
+        for i, op, asynchronous in inside(program, visit.where, visit.instruction)
     ]
 
 
-def inside(program: Program, i: Instruction) -> Iterator[tuple[Instruction, str, bool]]:
-    """The collectives of one scheduled instruction, as (collective, op, asynchronous).
+def inside(program: Program, where: Computation, i: Instruction) -> Iterator[tuple[Instruction, str, bool]]:
+    """The collectives of `i`, a scheduled instruction of `where`, as (collective, op, asynchronous).
 
-    The instruction may be a collective itself, or a fusion or an asynchronous call with collectives inside."""
+    The instruction may be a collective itself, or a fusion or an asynchronous call with collectives inside.
+    """
     if (op := _kind(i)) is not None:
         yield i, op, i.opcode.endswith("-start")
     elif i.opcode in STARTS or i.opcode == "fusion":
-        for name in i.called("calls") or i.called("to_apply"):
+        # An update takes the data to send; the start before it, which names the computation, only prepares.
+        caller = where.instructions[i.operands[0]] if i.opcode == UPDATE else i
+        for name in caller.called("calls") or caller.called("to_apply") or caller.called("called_computations"):
             for k in program.module.computations[name].instructions.values():
                 if (op := _kind(k)) is not None:
                     # libtpu writes a fused reduce-scatter as an all-reduce of which each device keeps its slice.

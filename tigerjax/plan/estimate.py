@@ -100,7 +100,7 @@ class _Walk:
             if started is not None and started.name in self.ends:
                 self._until(self.ends.pop(started.name))
             return
-        for c, asynchronous in self.e.collectives_of(i):
+        for c, asynchronous in self.e.collectives_of(where, i):
             self.times = self.times._replace(transfers=self.times.transfers + c.seconds)
             end = self._transfer(c.axis, c.seconds)
             if asynchronous:
@@ -146,11 +146,11 @@ class Estimator:
             return self._computation((i.called("to_apply") or i.called("calls"))[0], share)
         return max((self._computation(c, share) for c in branches(i)), key=lambda t: t.total)
 
-    def collectives_of(self, i: Instruction) -> list[tuple[Collective, bool]]:
-        """The collectives that one scheduled instruction runs or starts, each with whether it is asynchronous."""
+    def collectives_of(self, where: Computation, i: Instruction) -> list[tuple[Collective, bool]]:
+        """The collectives that `i`, an instruction of `where`, runs or starts, each with whether it is asynchronous."""
         return [
             (collectives.describe(i.name, k, op, asynchronous, self.mesh, self.links), asynchronous)
-            for k, op, asynchronous in collectives.inside(self.program, i)
+            for k, op, asynchronous in collectives.inside(self.program, where, i)
         ]
 
     def attention_flops(self, where: Computation, i: Instruction) -> float:
