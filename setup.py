@@ -25,7 +25,8 @@ DATA = [
     "xxhash",
     "zstandard",
 ]
-SHOW = ["jinja2", "rich", "tensorboardX", "tyro>=1.0"]
+
+SHOW = ["jinja2", "rich", "tensorboardX"]
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "tigerjax" / "__init__.py").read_text(encoding="utf-8"))
