@@ -25,7 +25,7 @@ DATA = [
     "xxhash",
     "zstandard",
 ]
-SHOW = ["rich", "tensorboardX", "tyro>=1.0"]
+SHOW = ["jinja2", "rich", "tensorboardX", "tyro>=1.0"]
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "tigerjax" / "__init__.py").read_text(encoding="utf-8"))
@@ -42,6 +42,7 @@ setup(
     # configs/ has no __init__.py. It is installed so that the quick start finds its runs without a clone.
     packages=[*find_packages(include=["tigerjax", "tigerjax.*", "data_mixtures", "data_mixtures.*"]), "configs"],
     package_data={
+        "": ["*.html", "*.css"],
         "data_mixtures": ["embedded/*"],
         "tigerjax": ["py.typed"],
         "tigerjax.evaluate": ["tasks/*.yaml"],
