@@ -166,6 +166,15 @@ def test_the_terminal_table_says_accuracy_with_its_error_and_n():
     assert "22 of 22" in rows["greedy answers equal to transformers"]
 
 
+def test_page_and_terminal_say_when_the_export_was_compared_with_numpy_only(tmp_path: Path):
+    report, out = made_up_report() | {"hf_compared_with": "numpy"}, io.StringIO()
+    print_table(report, Console(file=out, width=120))
+    page = Page(rendered(report, tmp_path)).text
+    for text in (out.getvalue(), page):
+        assert "largest logit difference to a Llama in numpy" in text and "to transformers" not in text
+    assert "read by a Llama in numpy, against" in page
+
+
 def test_a_failed_write_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     text = rendered(made_up_report(), tmp_path)
     monkeypatch.setattr("tigerjax.files.paths.os.replace", lambda *_: (_ for _ in ()).throw(OSError("made up")))

@@ -33,3 +33,8 @@ def share_of(value: Any) -> float:
 def mean_true_reward_gain(rounds: list[Mapping[str, Any]]) -> str:
     """Text such as `0.12 → 0.31`: the mean true reward before the first round and after the last."""
     return f"{number(rounds[0]['before'])} → {number(rounds[-1]['after'])}"
+
+
+def export_reader(report: Mapping[str, Any]) -> str:
+    """Who read the exported model for comparison: transformers, or the Llama in numpy where it was not installed."""
+    return "a Llama in numpy" if report.get("hf_compared_with") == "numpy" else "transformers"

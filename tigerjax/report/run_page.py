@@ -13,7 +13,7 @@ from tigerjax import pages
 from tigerjax.files import manifest
 from tigerjax.pages.charts import Bar, bars, curve, stacked
 from tigerjax.pages.numbers import duration, number, percent, points, standard_error
-from tigerjax.report.figures import mean_true_reward_gain, share_of, stage_name, stages
+from tigerjax.report.figures import export_reader, mean_true_reward_gain, share_of, stage_name, stages
 from tigerjax.report.lineage import graph_section
 from tigerjax.report.rounds import rounds
 from tigerjax.report.runs import speed
@@ -89,7 +89,7 @@ def verdict(report: Report) -> list[tuple[str, str, str]]:
         off = max(abs(mix["realised"].get(name, 0.0) - wanted) for name, wanted in mix["wanted"].items())
         cards.append(("largest miss of a token share", f"{100 * off:.2f} points", f"{len(mix['wanted'])} sources"))
     if "hf_max_abs_logit_diff" in report:
-        note = "largest logit difference to transformers"
+        note = f"largest logit difference to {export_reader(report)}"
         if greedy := report.get("hf_greedy_equal"):
             note += f"; {number(greedy['equal'])} of {number(greedy['prompts'])} greedy answers equal"
         cards.append(("Hugging Face parity", number(report["hf_max_abs_logit_diff"]), note))
@@ -211,7 +211,7 @@ def parity(report: Report) -> Values:
     if greedy := report.get("hf_greedy_equal"):
         equal = f"{number(greedy['equal'])} of {number(greedy['prompts'])}"
         rows.append(["greedy answers equal token for token", equal])
-    return {"table": pages.Table(["", ""], rows)} if rows else {}
+    return {"table": pages.Table(["", ""], rows), "reader": export_reader(report)} if rows else {}
 
 
 def time(report: Report) -> Values:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from tigerjax.pages.numbers import duration, number, percent, standard_error
 from tigerjax.pages.tables import Table, print_framed
-from tigerjax.report.figures import share_of, stage_name, stages
+from tigerjax.report.figures import export_reader, share_of, stage_name, stages
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,9 +65,9 @@ def _figures(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     if winners := last.get("winners"):
         rows.append(("winners", ", ".join(f"{k} {number(v)}" for k, v in winners.items())))
     if "hf_max_abs_logit_diff" in report:
-        rows.append(("largest logit difference to transformers", number(report["hf_max_abs_logit_diff"])))
+        rows.append((f"largest logit difference to {export_reader(report)}", number(report["hf_max_abs_logit_diff"])))
     if greedy := report.get("hf_greedy_equal"):
-        rows.append(("greedy answers equal to transformers", f"{greedy['equal']} of {greedy['prompts']}"))
+        rows.append((f"greedy answers equal to {export_reader(report)}", f"{greedy['equal']} of {greedy['prompts']}"))
     if "total_seconds" in report:
         rows.append(("time", duration(report["total_seconds"])))
     return rows
