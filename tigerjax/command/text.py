@@ -107,6 +107,7 @@ class Rules:
     off: tuple[str, ...] = ()  # Rules that are switched off
     sensitive: Path | None = None  # A list of words, one a line
     drop_denied: bool = False  # Drop records of a denied source, which are an error otherwise
+    allow_source: tuple[str, ...] = ()  # Sources that are kept although their names are denied
     max_bad_fraction: float = 0.001  # The share of records that may be broken
 
 
@@ -120,7 +121,8 @@ def data_clean(
     """Cleans documents and SFT examples by named rules, and drops those that are empty then.
 
     OUT/report.html shows samples of what each rule changed. Some rules suit web text only, and are off until --on names
-    them; --off switches others off. Records of a denied source are an error unless --drop-denied is given.
+    them; --off switches others off. SFT examples keep their HTML unless --on names tags or entities. Records of a
+    denied source are an error unless --drop-denied drops them or --allow-source names it.
 
     Example: tigerjax data clean --input zh.jsonl en.jsonl --out runs/clean --on language repetition
     """
@@ -133,6 +135,7 @@ def data_clean(
         off=rules.off,
         sensitive=rules.sensitive,
         drop_denied=rules.drop_denied,
+        allow_source=rules.allow_source,
         max_bad_fraction=rules.max_bad_fraction,
         runner=_runner(where),
     )
@@ -146,8 +149,9 @@ def data_dedup_exact(
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
-    """Keeps one of the documents that are the same but for case, width and punctuation.
+    """Keeps one of the documents that are the same but for case, width, blanks and the punctuation of prose.
 
+    1.5 and 15 differ, and so do texts of emoji or formulas. Documents with lang "code" must be equal to the letter.
     More --shards need less memory. They do not change the output.
 
     Example: tigerjax data dedup exact --input runs/clean/zh.jsonl --out runs/exact --workers 8
