@@ -8,8 +8,8 @@
 
 float32 weights and Adam, bfloat16 compute, splash attention, L = 4096 unless the row says otherwise. Every row is the
 step that `tigerjax train` runs, compiled by libtpu with the flags of tigerjax/plan/libtpu_flags/. No TPU is needed. A
-row is DIR/NAME_VOCAB.json: the figures of `tigerjax plan --json`, and of the compiling process its resident memory and its CPU
-seconds; halved, those are the least that it takes on two cores.
+row is DIR/NAME_VOCAB.json: the figures of `tigerjax plan --json`, and of the compiling process its resident memory and
+its CPU seconds; halved, those are the least that it takes on two cores.
 """
 
 import argparse
