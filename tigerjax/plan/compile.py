@@ -90,7 +90,7 @@ def compile_for(
 ) -> Compiled:
     """Compiles the config's step for every device of `topology`, with the same `jit_step` that `train` runs.
 
-    `options` are libtpu flags (name without dashes -> value); None takes those of tigerjax/plan/libtpu_flags/. A program
+    `options` are libtpu flags (name without dashes -> value); None takes those of libtpu_flags/ in this room. A program
     that does not fit is a result too (`out_of_memory`). ConfigError is for a mesh that does not fit the topology, for
     an unknown flag, and for offloading on a chip whose bandwidth to its host is not known.
     """
