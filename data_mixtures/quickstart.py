@@ -5,8 +5,8 @@
     quickstart_sft                 chat examples, loss on the answers
     quickstart_rejection_sampled   chat examples after rejection sampling, with the winners mixed in
 
-Importing registers them for runs/quickstart; `register` moves them to another folder. Files are looked up only when
-rows are made.
+Importing this module registers them for runs/quickstart, and `register` for another folder. Files need to exist only
+when rows are made.
 """
 
 from pathlib import Path

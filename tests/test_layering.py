@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A file imports only from its own level or lower ones. A new room gets its level here and in docs/ARCHITECTURE.md.
 LEVELS = {
     **dict.fromkeys(["errors", "files", "config"], 0),
-    **dict.fromkeys(["processes", "records", "mesh", "tokenizer"], 1),
+    **dict.fromkeys(["processes", "pages", "records", "mesh", "tokenizer"], 1),
     **dict.fromkeys(["stages", "text", "data", "model"], 2),
     **dict.fromkeys(["checkpoint"], 3),
     **dict.fromkeys(["train", "sample", "convert"], 4),
@@ -155,6 +155,31 @@ def test_train_sample_and_convert_do_not_import_each_other():
             found[str(name)] = wrong
     assert not found
     assert siblings("from tigerjax.train import loop", "sample") == ["tigerjax.train.loop"]
+
+
+def families_named(source: str, families: list[str]) -> list[str]:
+    """Imports of `source` from the folder of a model family."""
+    folders = [f"tigerjax.model.{family}" for family in families]
+    targets = {target for _, target in imported(ast.parse(source))}
+    return sorted(t for t in targets for folder in folders if t == folder or t.startswith(folder + "."))
+
+
+def test_only_families_py_imports_a_model_family():
+    model = ROOT / "tigerjax" / "model"
+    families = [path.parent.name for path in model.glob("*/__init__.py")]
+    assert "llama" in families
+    found = {}
+    for path in python_files("tigerjax", "data_mixtures"):  # a config names the presets of its family
+        inside = path.is_relative_to(model) and path.relative_to(model).parts[0] in families
+        if not inside and (named := families_named(path.read_text(encoding="utf-8"), families)):
+            found[str(path.relative_to(ROOT))] = named
+    assert found == {"tigerjax/model/families.py": ["tigerjax.model.llama.face"]}
+
+
+def test_a_planted_import_of_a_family_is_found():
+    planted = "def f():\n    from tigerjax.model import families, llama\n    import tigerjax.model.llama.decode\n"
+    assert families_named(planted, ["llama"]) == ["tigerjax.model.llama", "tigerjax.model.llama.decode"]
+    assert families_named("from tigerjax.model.llamas import x", ["llama"]) == []
 
 
 def test_a_planted_upward_import_is_found():

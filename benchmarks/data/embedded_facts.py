@@ -1,6 +1,6 @@
 """The tiny world of data_mixtures/embedded: its facts, and the questions, answers and rankings made of them.
 
-Used by make_embedded.py. Every choice is a hash of the seed and of a readable id, so that adding a country moves no
+Used by make_embedded.py. Every choice is a hash of the seed and of a readable id, so that adding a country changes no
 other example.
 """
 

@@ -82,7 +82,7 @@ def near(folder: Path, documents: list[Any], repeats: int) -> tuple[list[Row], A
     def theirs() -> float:
         def work() -> None:
             index = datasketch.MinHashLSH(
-                threshold=0.7, num_perm=minhash.PERMUTATIONS, params=(minhash.BANDS, minhash.BAND_ROWS)
+                threshold=0.7, num_perm=minhash.PERMUTATIONS, params=(minhash.BANDS, minhash.BAND_VALUES)
             )
             kept: dict[str, Any] = {}
             gone = 0

@@ -2,10 +2,10 @@
 
     JAX_PLATFORMS=cpu python benchmarks/speed/loop_overhead.py [--steps 60] [--repeats 3] [--json FILE]
 
-The same compiled step of a small Llama on the same batches, in turns: called bare, and by `tigerjax.train.loop` with a
-log line each step, TensorBoard, spike limits and a save every third of the run. Medians of steps and repeats:
+The same compiled step of a small Llama runs on the same batches in turns: called directly, and by `tigerjax.train.loop`
+with a log line each step, TensorBoard, spike limits and three saves. The figures are medians of steps and repeats:
 
-    overhead    seconds a step of the loop over the bare call's, and the host's own part that no step hides
+    overhead    seconds that the loop adds to a step, and the host's own part of them
     blocked     seconds in which a save keeps the loop waiting (the copy off the device), beside a step and the
                 interval between saves
     cache       seconds of the first step's call in a new process, without and with a filled compilation cache

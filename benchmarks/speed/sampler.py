@@ -2,17 +2,16 @@
 
     JAX_PLATFORMS=cpu python benchmarks/speed/sampler.py --json sampler.json
 
-Both run the same random weights (28 million, grouped-query attention) on the same device in turns, on a CPU in
-float32 and on an NVIDIA GPU in bfloat16, at temperature 0.9 and top-p 0.95; the rates are those of all turns
-together. Transformers gets the number of threads that is fastest in a short trial: on cores shared with others its
-second thread can cost more than it brings. Tokens are counted as drawn: an answer of ours ends early only where a
-marker is drawn, which is rare. The first call, which compiles, is timed apart. Needs the `hf` extra; `--ours` leaves
-transformers out.
+Both sides run the same random weights (28 million, grouped-query attention) on the same device, in turns: on a CPU in
+float32, on an NVIDIA GPU in bfloat16, at temperature 0.9 and top-p 0.95. The rates are over all turns together.
+Transformers gets the number of threads that is fastest in a short trial, because on shared cores a second thread can
+cost more than it brings. Every drawn token counts: an answer of ours ends early only where a marker is drawn, which is
+rare. The first call compiles and is timed apart. Needs the `hf` extra; `--ours` leaves transformers out.
 
-Then ragged answers: 24 prompts x 10 candidates, and 80 x 10, of a model in which every answer may end at any token.
-`fill` is the share of the work of all decode steps that drew a token which was kept, on any machine; `share` is tokens
-a second over those of full slots (the peak, measured before and after). While the last answers end, slots stay empty:
-that costs the same however many prompts there are, so it weighs less in the longer run.
+Then answers of different lengths: 24 prompts x 10 candidates, and 80 x 10, of a model whose answers may end at any
+token. `fill` is the share of the positions of all decode steps that gave a token of an answer; it is the same on every
+machine. `share` is tokens a second divided by the rate of full slots, which is measured before and after. While the
+last answers end, slots stay empty. That costs the same for any number of prompts, so it weighs less in a longer run.
 """
 
 import argparse

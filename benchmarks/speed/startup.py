@@ -2,8 +2,9 @@
 
     python benchmarks/speed/startup.py --json startup.json [--repeats 3]
 
-Each in a process of its own, in turns, medians. The first step is that of `train_beside_transformers.py`, a Llama of
-32 million weights on both sides, from the start of the process to the end of the step.
+Each is a process of its own; they run in turns, and the figures are medians. The first training step is the one of
+`train_beside_transformers.py`, with a Llama of 32 million weights on both sides. It is timed from the start of the
+process to the end of the step.
 """
 
 import argparse

@@ -4,12 +4,12 @@
     JAX_PLATFORMS=cpu python benchmarks/speed/train_beside_transformers.py --repeats 5 --steps 4
     python benchmarks/speed/train_beside_transformers.py --case 1b 7b_wide --steps 10 --json train_gpu.json
 
-On a CPU in float32 with the plain attention on our side; on an NVIDIA GPU in bfloat16 (weights and AdamW in float32 on
-both sides; cuDNN's attention on ours, PyTorch's `sdpa`, autocast and the fused AdamW on theirs), and a third side,
-Transformers under `torch.compile`. AdamW with clipping on all sides, and nothing is recomputed. The sides run in turn,
-each time in a process of its own, whose peak memory is theirs alone (of the device on a GPU, of the process on a CPU);
-the first two steps, which compile or warm up, are not timed. Figures are medians over all timed steps; MFU counts the
-same arithmetic for all sides. Needs the `hf` extra.
+On a CPU both sides compute in float32, ours with the plain attention. On an NVIDIA GPU they compute in bfloat16, with
+weights and AdamW in float32; ours has cuDNN's attention, theirs PyTorch's `sdpa`, autocast and the fused AdamW. There a
+third side is Transformers under `torch.compile`. All sides clip gradients, and none recomputes activations. The sides
+take turns, each time in a process of its own, so the peak memory is that of one side: of the device on a GPU, of the
+process on a CPU. The first two steps compile or warm up and are not timed. Figures are medians over all timed steps.
+MFU counts the same arithmetic for all sides. Needs the `hf` extra.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Figures beside a peer: sides that run in turns, and rows of one table. Shared by the benchmarks."""
+"""What the benchmarks share: sides that run in turns, and rows of one table with our figure beside a peer's."""
 
 import importlib
 import json
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 
 class Row(NamedTuple):
-    """One line of the table: `peer` None where there is nobody to compare with, `beside` who or what it is.
+    """One line of the table. `peer` is the figure of `beside`; None where there is nothing to compare with.
 
     `better` says which way is good: "more", "less", or "as is" for a figure that is shown and not judged.
     """
@@ -33,7 +33,7 @@ class Row(NamedTuple):
 
 
 def turns(repeats: int, sides: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
-    """What each side gave in each repeat; sides take turns, so that what else the machine does meets all of them."""
+    """What each side returned in each repeat. Sides take turns, so that other work on the machine slows all of them."""
     found: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, side in sides.items():

@@ -1,19 +1,19 @@
-"""A world whose truth is known: does rejection sampling raise it, and what do people and gate do about a bad scorer?
+"""A toy task with known right answers: does rejection sampling help, and do people and the gate stop a bad scorer?
 
     python benchmarks/studies/align_world.py --seeds 10 11 12 --out runs/align_world --json align_world.json
 
-The task is to say the word that the question holds, in English and Chinese. The SFT set is poor on purpose: each
-word has its own share of right demonstrations, from 10 to 90%, the rest decline or answer with a nonsense word, some of
-them at length. A tiny model learns that mixture; a reward model learns from rankings. Then `tigerjax align init`,
-`run`, `import` and `run` do two rounds, as a user would call them, with the stand-in for people.
+The task is to repeat a word of the question, in English and Chinese. The SFT set is poor on purpose: each word has its
+own share of right demonstrations, from 10 to 90%. The others decline or answer with a nonsense word, some of them at
+length. A tiny model learns from that set, and a reward model from rankings. Then `tigerjax align init`, `run`, `import`
+and `run` do two rounds, called as a user would call them, with the stand-in for people.
 
-    truth              rankings as the truth has them
+    truth              right rankings
     noise              half of the rankings shuffled
     length             every ranking says that the longer answer is better
     *_without_people   the same reward model, no label is ever delivered
 
-True reward and accuracy are measured on questions that neither training, nor the gate, nor this file's author when
-choosing sizes has used: sizes were chosen on seed 100. Finished seeds are kept, interrupted ones go on.
+True reward and accuracy are measured on questions that neither training nor the gate has seen. Sizes and rates were
+chosen on seed 100 only. Finished seeds are not run again, and interrupted ones go on.
 """
 
 import argparse

@@ -2,12 +2,14 @@
 
     python benchmarks/studies/drill.py [--kills 20] [--steps 400] [--seed 0] [--json FILE]
 
-First the run goes through undisturbed. Then it is disturbed until it was hit --kills times: one process or both get
-SIGKILL, one time in three at a random moment of the start (imports, restore, compilation), else when it has done a
-random number of steps (in a step or a save), every fifth time the newest checkpoint is cut in half as
-well, and every seventh time a process is stopped (SIGSTOP) until the other says that it stalled. Each restart is
-automatic. Prints: hits by kind, starts, steps done again, the longest end after a hit, and whether the final weights
-and optimiser state are bit-identical. Exit 5 when they are not, when a save was lost, or when there were too few hits.
+First the run goes through undisturbed. Then it is disturbed --kills times and started again each time. One process or
+both get SIGKILL: one time in three at a random moment of the start (imports, restore, compilation), otherwise after a
+random number of steps (in a step or a save). Every fifth time the newest checkpoint is also cut in half. Every seventh
+time a process is stopped with SIGSTOP instead, until the other one reports that it stalled.
+
+It prints the disturbances by kind, the starts, the steps done again, the longest time in which the processes ended, and
+whether the final weights and optimiser state are bit-identical. It exits with 5 when they are not, when a save was
+lost, or when there were too few disturbances.
 """
 
 import argparse
@@ -26,8 +28,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PROCESSES, DEVICES, ROWS, LENGTH, VOCAB, EVERY = 2, 2, 8, 16, 60, 10
-START_S = 45  # who is killed before the others have found it ends them so late
-STALL_S, HEARTBEAT_S = 30, 20  # of the run; no hit may take longer to end it than both together, and 30 s
+START_S = 45  # when a process dies before the others have found it, they end only after this long
+STALL_S, HEARTBEAT_S = 30, 20  # of the run; after a kill it must end within the sum of both and 30 s
 STEP_S = 0.02  # a step waits as long for its batch, so that hits fall into steps and not into start-ups only
 
 

@@ -3,7 +3,7 @@
     python benchmarks/studies/quickstart_seeds.py --seeds 0 1 2 --out runs/seeds --json runs/seeds/figures.json
 
 The gain is the accuracy on held-out questions of the rejection-sampled model over that of the SFT model, and over a
-control: the SFT model trained for as many steps on the same data without the winners. Finished seeds are kept.
+control: the SFT model trained for as many steps on the same data without the winners. Finished seeds are not run again.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def figures(reports: list[dict]) -> dict:
 
 
 def errors_over_questions(folders: list[Path]) -> dict[str, float]:
-    """Standard error of each mean gain over questions drawn anew, the seeds kept: from each question's mean."""
+    """Standard error of each mean gain if other questions were drawn for the same seeds, from each question's mean."""
     from tigerjax.evaluate import questions
     from tigerjax.quickstart.state import TEST, read
 

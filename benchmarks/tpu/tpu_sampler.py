@@ -1,6 +1,6 @@
 """The sampler's programs compiled for described TPU slices: memory of a chip, and the time of a decode step.
 
-    python benchmarks/tpu/tpu_sampler.py --out runs/tpu_sampler          every row, a process each, or read from there
+    python benchmarks/tpu/tpu_sampler.py --out runs/tpu_sampler      each row in a process; finished rows are read
     python benchmarks/tpu/tpu_sampler.py --out runs/tpu_sampler --only 70b_v5p8_80 --again
     python benchmarks/tpu/tpu_sampler.py --out runs/tpu_sampler --write  the table of docs/TPU.md from the files
 
@@ -26,6 +26,7 @@ import jax
 import numpy as np
 
 from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig
+from tigerjax.model.llama import presets
 from tigerjax.plan.hlo import Instruction, shape_bytes
 from tigerjax.plan.trips import Program, trip_count
 
@@ -33,10 +34,7 @@ DOC = Path(__file__).resolve().parents[2] / "docs" / "TPU.md"
 START, END = "<!-- sampler: benchmarks/tpu/tpu_sampler.py --write -->", "<!-- end of sampler -->"
 BUCKET, ANSWER, PROMPTS = 1024, 512, 8
 TRIES = 3  # of a draw, until all rows have a token: at most 1 row in 20 needs a second at top-p 0.95, 1 in 400 a third
-SIZES = {  # layers, model, mlp, heads, kv heads
-    "7b": (32, 4096, 11008, 32, 32),
-    "70b": (80, 8192, 28672, 64, 8),
-}
+MODELS = {"7b": presets.tiger_7b(), "70b": presets.tiger_70b()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,14 +88,6 @@ class OneStep(Program):
         return sum(size * times for size, times in sizes if size >= least)
 
 
-def model_config(name: str) -> ModelConfig:
-    layers, model, mlp, heads, kv_heads = SIZES[name]
-    return ModelConfig(
-        num_layers=layers, model_dim=model, mlp_dim=mlp, num_heads=heads, num_kv_heads=kv_heads, head_dim=128,
-        vocab_size=60_515, padded_vocab_size=60_928, rope_base=10_000.0, norm_eps=1e-5,
-    )  # fmt: skip
-
-
 def measure(name: str) -> dict[str, Any]:
     """Compiles the three programs of one row in this process."""
     from tigerjax.mesh import make_mesh, sharding
@@ -108,7 +98,7 @@ def measure(name: str) -> dict[str, Any]:
     from tigerjax.sample import engine, slots
 
     row = CASES[name]
-    where, config = topology.parse(row.topology), model_config(row.model)
+    where, config = topology.parse(row.topology), MODELS[row.model]
     compute = ComputeConfig(attention="splash", remat="none", dtype="bfloat16", loss_chunk_tokens=1)
     shapes = weight_shapes(config, compute)  # before described devices are all there is
     mesh = make_mesh(MeshConfig(data=row.data, tensor=row.tensor), topology.describe(where))

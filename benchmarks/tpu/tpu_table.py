@@ -1,15 +1,15 @@
 """Llama-2 steps compiled for described TPU slices: memory and static time beside MaxText's at its published settings.
 
-    python benchmarks/tpu/tpu_table.py --out runs/tpu_table         every row, a process each; finished rows are read
+    python benchmarks/tpu/tpu_table.py --out runs/tpu_table         each row in a process; finished rows are read
     python benchmarks/tpu/tpu_table.py --out runs/tpu_table --only 70b_v5p64_2rows --again
     python benchmarks/tpu/tpu_table.py --out runs/tpu_table --vocab 60928
     python benchmarks/tpu/tpu_table.py --out runs/vmem48 --flag xla_tpu_scoped_vmem_limit_kib=49152
     python benchmarks/tpu/tpu_table.py --out runs/tpu_table --write      the table of docs/TPU.md from the files
 
 float32 weights and Adam, bfloat16 compute, splash attention, L = 4096 unless the row says otherwise. Every row is the
-step that `tigerjax train` runs, compiled by libtpu with the flags of launch/libtpu_flags/. No TPU is needed. A row is
-DIR/NAME_VOCAB.json: the figures of `tigerjax plan --json`, and of the compiling process its resident memory and its CPU
-seconds; halved, those are the least that it takes on two cores.
+step that `tigerjax train` runs, compiled by libtpu with the flags of tigerjax/plan/libtpu_flags/. No TPU is needed. A
+row is DIR/NAME_VOCAB.json: the figures of `tigerjax plan --json`, and of the compiling process its resident memory and
+its CPU seconds; halved, those are the least that it takes on two cores.
 """
 
 import argparse
@@ -28,20 +28,19 @@ from tigerjax.config import (
     ComputeConfig,
     DataConfig,
     MeshConfig,
-    ModelConfig,
-    OptimConfig,
     PipelineConfig,
     Remat,
     RunConfig,
     SplashConfig,
 )
+from tigerjax.model.llama import presets
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "TPU.md"
-SIZES = {  # layers, model, mlp, heads, kv heads
-    "7b": (32, 4096, 11008, 32, 32),
-    "70b": (80, 8192, 28672, 64, 8),
+MODELS = {
+    "7b": {32_000: presets.llama2_7b(), 60_928: presets.tiger_7b()},
+    "70b": {32_000: presets.llama2_70b(), 60_928: presets.tiger_70b()},
 }
-VOCABULARIES = {32_000: 32_000, 60_928: 60_515}  # padded: real
+"""By name and padded vocabulary."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,24 +91,17 @@ ROWS = {
 
 
 def config(row: Row, vocab: int) -> RunConfig:
-    layers, model, mlp, heads, kv_heads = SIZES[row.model]
     batch_rows = row.rows * row.fsdp * row.stage
     return RunConfig(
         name=f"{row.model}_{vocab}",
-        model=ModelConfig(
-            num_layers=layers, model_dim=model, mlp_dim=mlp, num_heads=heads, num_kv_heads=kv_heads, head_dim=128,
-            vocab_size=VOCABULARIES[vocab], padded_vocab_size=vocab, rope_base=10_000.0, norm_eps=1e-5,
-        ),
+        model=MODELS[row.model][vocab],
         compute=ComputeConfig(
             attention="splash", remat=row.remat, dtype="bfloat16", loss_chunk_tokens=batch_rows * row.seq_len // 8,
             splash=SplashConfig(),
         ),
         mesh=MeshConfig(fsdp=row.fsdp, stage=row.stage),
         pipeline=row.pipeline,
-        optim=OptimConfig(
-            peak_lr=1e-4, final_lr_fraction=0.1, warmup_steps=10, total_steps=1000, beta1=0.9, beta2=0.95, eps=1e-8,
-            weight_decay=0.1, clip_norm=1.0,
-        ),
+        optim=presets.adamw(peak_lr=1e-4, warmup_steps=10, total_steps=1000, weight_decay=0.1),
         data=DataConfig(mixture="none", modules=(), tokenizer="none", cache_dir="none", seq_len=row.seq_len),
         checkpoint=CheckpointConfig(every_steps=100, keep=1),
         batch_rows=batch_rows,
@@ -174,7 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/tpu_table"), help="folder of the rows' JSON files")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS))
-    parser.add_argument("--vocab", nargs="+", type=int, choices=VOCABULARIES, default=list(VOCABULARIES))
+    parser.add_argument("--vocab", nargs="+", type=int, choices=MODELS["7b"], default=list(MODELS["7b"]))
     parser.add_argument("--again", action="store_true", help="compile rows that have a file already, too")
     parser.add_argument("--flag", nargs="+", default=[], metavar="NAME=VALUE", help="of libtpu, over those of launch/")
     parser.add_argument("--write", action="store_true", help="compile nothing; put the rows that are there into docs")

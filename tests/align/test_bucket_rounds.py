@@ -31,7 +31,7 @@ def begin(root: object, *more: object) -> None:
 
 @pytest.fixture(scope="module")
 def root(made, tmp_path_factory) -> Path:
-    """The materials, and files of every other kind that a plan names."""
+    """The materials, and files of every other kind that `align init` takes."""
     folder = tmp_path_factory.mktemp("root")
     for item in made.iterdir():
         (folder / item.name).symlink_to(item)

@@ -179,8 +179,12 @@ REFUSALS = [
     ("sample tiny.py --prompts nothing.jsonl --out s", 3, "nothing.jsonl: cannot be read"),
     ("sample tiny.py --prompts broken.jsonl --out s", 3, "broken.jsonl:2: broken JSON"),
     ("sample tiny.py --prompts no_prompts.jsonl --out s", 3, "no_prompts.jsonl: no prompts"),
-    ("sample tiny.py --prompts prompts.jsonl --out s --data.tokenizer other_tok", 3, "trained with tokenizer"),
-    ("convert to-hf runs/tiny hf --tokenizer other_tok", 2, "trained with another tokenizer than other_tok"),
+    (
+        "sample tiny.py --prompts prompts.jsonl --out s --data.tokenizer other_tok",
+        2,
+        "trained with tokenizer .*, but other_tok is",
+    ),
+    ("convert to-hf runs/tiny hf --tokenizer other_tok", 2, "trained with tokenizer .*, but other_tok is"),
     ("convert to-hf nothing hf", 3, "nothing: no whole checkpoint here"),
     ("convert to-hf runs/tiny precious", 2, "precious holds something that is not an export"),
     ("convert from-hf nothing out", 3, "nothing/config.json: not there"),
@@ -197,7 +201,11 @@ REFUSALS = [
     ("report half", 3, "half/report.json is not the report of a run"),
     ("report nothing", 3, "nothing/report.json does not exist"),
     ("reward train tiny.py --preferences broken.jsonl --reference sft.jsonl", 2, "give --init"),
-    ("reward score tiny.py --input prompts.jsonl --out x --model runs/tiny", 2, "kind 'llama' gives no scores"),
+    (
+        "reward score tiny.py --input prompts.jsonl --out x --model runs/tiny",
+        2,
+        "runs/tiny holds a language model; give a reward model",
+    ),
 ]
 
 

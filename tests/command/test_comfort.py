@@ -12,7 +12,7 @@ from tigerjax.command import arguments, cli, figures, progress, table
 from tigerjax.command.groups import SamplingOptions
 from tigerjax.command.options import ConfigFile
 from tigerjax.config import dump
-from tigerjax.errors import ConfigError, near_miss
+from tigerjax.errors import ConfigError, DataError, near_miss
 from tigerjax.processes.rendezvous import HostsConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -232,3 +232,22 @@ def test_progress_is_quiet_when_short_and_tells_rate_and_time_left_when_long(mon
         clock.now += 20
         read(total // 2, total)
         assert capsys.readouterr().err.splitlines() == [line]
+
+
+def test_no_control_character_of_foreign_data_reaches_the_terminal(tmp_path: Path, capsys):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"id": "a", "text": "b", "source": "pile\\u001b[31m"}\n' * 2, encoding="utf-8")
+    assert cli.main(["data", "clean", "--input", str(path), "--out", str(tmp_path / "out\x1b[31m")]) == 3
+    figures.show({"tasks": {"\x1b[31mred": {"right": "\x9b1m"}}}, None)
+    out, err = capsys.readouterr()
+    assert "\ufffd[31mred" in out and "\ufffd1m" in out and "x.jsonl:2" in err
+    assert not {"\x1b", "\x9b"} & set(out + err)
+
+
+def test_an_error_that_quotes_a_control_character_is_cleaned(monkeypatch, capsys):
+    def fail(_: object) -> None:
+        raise DataError("x.jsonl:1: id \x1b]0;title\x07 is broken")
+
+    monkeypatch.setattr(cli, "_run", fail)
+    assert cli.main([]) == 3
+    assert capsys.readouterr().err == "tigerjax: x.jsonl:1: id \ufffd]0;title\ufffd is broken\n"

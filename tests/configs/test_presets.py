@@ -74,4 +74,4 @@ def test_a_config_takes_its_sizes_from_one_preset(path):
 @pytest.mark.parametrize("name", SIZES)
 def test_the_docstring_of_a_preset_gives_its_number_of_weights(name):
     preset = getattr(presets, name)
-    assert f"{llama.parameter_count(preset()):,} weights" in preset.__doc__
+    assert f"{numbers.parameter_count(preset()):,} weights" in preset.__doc__

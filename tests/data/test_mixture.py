@@ -16,6 +16,7 @@ from tigerjax.data import inspection, mixture, rows, tasks
 from tigerjax.data.loader import schedule
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl, manifest
+from tigerjax.pages import draw
 from tigerjax.tokenizer.chat import encode_chat
 from tigerjax.tokenizer.load import Tokenizer
 
@@ -214,7 +215,7 @@ def test_rows_of_another_tokenizer_are_refused_before_the_start(tmp_path, work):
         (b'{"id": "x", "text": "cut', r"source bad\.zh\.z: .*zh\.jsonl:31: broken JSON"),
         (b'{"id": "x", "text": "\xff"}', r"zh\.jsonl:31: invalid UTF-8"),
         (b'{"id": "z3", "text": "again"}', r"zh\.jsonl:31: id 'z3' occurs a second time; the first is at .*:4"),
-        (b'{"id": "x"}', r"zh\.jsonl:31: id 'x': field 'text'"),
+        (b'{"id": "x"}', r"zh\.jsonl:31: id 'x': a document needs its text in 'text'"),
     ],
 )
 def test_a_broken_line_stops_the_cache_with_file_and_line(tmp_path, work, line, says):
@@ -338,11 +339,13 @@ def test_stats_and_inspect_take_a_mixture_and_the_page_shows_segments_and_weight
     figures = inspection.inspect_mixture(data, tmp_path / "page" / "rows.html", rows=3, seed=0)
     assert figures["wanted"] == {"sft_test.sft": 1.0} and figures["rows"] > 3
     shown = (tmp_path / "page" / "rows.html").read_text(encoding="utf-8")
-    assert shown.count('class="row"') == 3 and 'class="border"' in shown and "weight 1" in shown
+    assert shown.count('class="tokens"') == 3 and 'class="begins"' in shown and "weight 1" in shown
     loader = mixture.open_loader(data, batch_rows=1, seed=0)
     (row,) = inspection.rows_shown(loader, 1, 0)["sft_test.sft"]
     tok = Tokenizer(registered / "tokenizer")
-    one = inspection.row_html(row, tok, [False] * tok.pieces)
-    assert one.count(" loss") == np.count_nonzero(rows.row_weights(row)) and one.count("<span") == L
+    spans = list(inspection.spans(row, tok, [False] * tok.pieces))
+    assert [span.weight for span in spans] == rows.row_weights(row).tolist()
+    one = draw("data/tokens.html", "row", spans=spans)
+    assert one.count("in-loss") == np.count_nonzero(rows.row_weights(row)) and one.count("<span") == L
     with pytest.raises(ConfigError, match="'sft_tset' is not registered"):
         mixture.mixture_config("sft_tset", (), tmp_path, L)

@@ -7,7 +7,7 @@ import pytest
 
 from tigerjax.command.cli import main
 from tigerjax.errors import DataError
-from tigerjax.evaluate import compare, page, published, suite
+from tigerjax.evaluate import compare, published, scores_page, suite
 from tigerjax.files import jsonl, manifest
 
 
@@ -70,10 +70,10 @@ def test_the_table_says_missing_and_incomplete_and_the_ratio_is_to_published_fig
         "mean_zh": None,
         "chat": False,
     }
-    rows = page.score_rows(results)
+    rows = scores_page.score_table(results).rows
     assert ["piqa", "acc", "50.00", "1.96", "9"] in rows and ["c3", "acc", "missing", "", ""] in rows
     assert ["Chinese, mean of 4", "", "incomplete", "", ""] in rows
-    ratios = {row[0]: row for row in page.ratio_rows(results)[1:]}
+    ratios = {row[0]: row for row in scores_page.ratio_table(results).rows}
     assert set(ratios) == {name for name, m in published.MODELS.items() if not m.chat}
     assert ratios["TigerBot-70B-base"] == ["TigerBot-70B-base", "66.58", "65.26", "0.500", "incomplete"]
 

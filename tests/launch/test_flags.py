@@ -10,7 +10,7 @@ import pytest
 from tigerjax.errors import ConfigError
 from tigerjax.plan import flags, topology
 
-FOLDER = Path(__file__).parents[2] / "launch" / "libtpu_flags"
+FOLDER = Path(__file__).parents[2] / "tigerjax" / "plan" / "libtpu_flags"
 FILES = sorted(FOLDER.glob("*.txt"))
 DESCRIBE = """
 from jax.experimental import topologies

@@ -184,6 +184,11 @@ def cut_dataset(path):
     (path / "data-00001-of-00002.arrow").unlink()
 
 
+def cut_state(path):
+    save_dataset(path, GIVEN)
+    (path / "state.json").write_text('{"_data_files": [')
+
+
 def cut_tfds(path):
     save_tfds(path)
     (shard,) = path.glob("*.tfrecord*")
@@ -209,9 +214,10 @@ def cut_tfds(path):
         ("b.arrow", lambda p: cut(p, WRITTEN["file.arrow"], 6), "not a whole Arrow file"),
         ("c.arrow", lambda p: p.write_bytes(b""), "not a whole Arrow"),
         ("saved", cut_dataset, r"not a whole dataset: data-00001-of-00002\.arrow is missing"),
+        ("halved", cut_state, r"state\.json: broken JSON"),
         ("a.tfrecord", lambda p: cut(p, save_tfrecord, 5), "not a whole TFRecord file"),
         ("a.array_record", lambda p: cut(p, save_array_record, 100), "not a whole ArrayRecord file"),
-        ("tiger/1.0.0", cut_tfds, "not a whole TFDS dataset: 5 of its 6 records are there"),
+        ("tiger/1.0.0", cut_tfds, "not a whole TFDS dataset: Input dataset was expected to contain 6 elements"),
     ],
 )
 def test_a_file_that_was_cut_is_refused_and_never_a_shorter_one(tmp_path, name, write, missing):
@@ -309,7 +315,7 @@ def test_a_json_list_is_read_value_by_value(tmp_path, monkeypatch, characters):
     for text, says in {
         '[{"a": 1} {"a": 2}]': r"a\.json:2: not a whole JSON list.*Expecting ',' delimiter",
         '[{"a": 1},]': r"a\.json:2: not a whole JSON list",
-        '[{"a": 1}] [{"a": 2}]': r"a\.json: '\[\{\"a\": 2\}\]' follows the JSON list",
+        '[{"a": 1}] [{"a": 2}]': r"a\.json: '\[.*' follows the JSON list",
         '[{"text": "\\ud800"}]': r"a\.json:1: a lone surrogate",
     }.items():
         path.write_text(text)

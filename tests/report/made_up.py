@@ -7,7 +7,7 @@ HOSTILE = '<script src="http://made.up/x.js">alert(1)</script> & "quotes" \x00\x
 
 
 def made_up_report(samples: int = 3) -> dict[str, Any]:
-    def told(overall: float, n: int = 400) -> dict[str, Any]:
+    def scored(overall: float, n: int = 400) -> dict[str, Any]:
         def part(share: float) -> dict[str, float]:
             return {"accuracy": share, "right": round(share * n / 2), "n": n // 2}
 
@@ -68,11 +68,11 @@ def made_up_report(samples: int = 3) -> dict[str, Any]:
             "rejection_sampled": falling(0.8, 0.5, 20),
         },
         "accuracy": {
-            "control": told(0.56),
-            "base": told(0.0),
-            "holistic": told(0.11),
-            "sft": told(0.55),
-            "rejection_sampled": told(0.66),
+            "control": scored(0.56),
+            "base": scored(0.0),
+            "holistic": scored(0.11),
+            "sft": scored(0.55),
+            "rejection_sampled": scored(0.66),
         },
         "true_reward": [
             {"round": 1, "before": -0.111, "after": 0.222, "n": 333},
@@ -108,13 +108,13 @@ def made_up_report(samples: int = 3) -> dict[str, Any]:
             for name in ("holistic", f"sft{HOSTILE}")
         },
         "lineage": [
-            {"name": f"corpus{HOSTILE}", "stage": "file", "said": "", "of": []},
-            {"name": "clean", "stage": "clean", "said": "2,222 → 2,111", "of": [0]},
-            {"name": "tokenizer", "stage": "tokenizer_extend", "said": "2,222 entries", "of": [1]},
-            {"name": "made_up_holistic", "stage": "rows", "said": "4,444 rows, 5 sources", "of": [1, 2]},
-            {"name": "holistic", "stage": "train", "said": "step 600", "of": [3]},
-            {"name": "rounds/01/train", "stage": "align train", "said": "", "of": [4]},
-            {"name": "hf", "stage": "convert to-hf", "said": "39 tensors", "of": [5, 2]},
+            {"name": f"corpus{HOSTILE}", "stage": "file", "detail": "", "of": []},
+            {"name": "clean", "stage": "clean", "detail": "2,222 → 2,111", "of": [0]},
+            {"name": "tokenizer", "stage": "tokenizer_extend", "detail": "2,222 entries", "of": [1]},
+            {"name": "made_up_holistic", "stage": "rows", "detail": "4,444 rows, 5 sources", "of": [1, 2]},
+            {"name": "holistic", "stage": "train", "detail": "step 600", "of": [3]},
+            {"name": "rounds/01/train", "stage": "align train", "detail": "", "of": [4]},
+            {"name": "hf", "stage": "convert to-hf", "detail": "39 tensors", "of": [5, 2]},
         ],
         "hf_max_abs_logit_diff": 1.11e-5,
         "hf_greedy_equal": {"prompts": 22, "equal": 22},

@@ -7,10 +7,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from made_up import made_up_report
+from made_up import HOSTILE, made_up_report
 from PIL import Image
 
+from tigerjax.evaluate import scores_page
+from tigerjax.pages import Table
 from tigerjax.report import render
+from tigerjax.text import cleaning_page, rules
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 SCHEMES = {"light": 1, "dark": 0}  # Blink's numbers
@@ -68,6 +71,18 @@ def test_the_page_fits_fetches_nothing_and_follows_the_scheme(width: int, scheme
     background = max(range(256), key=shades.__getitem__)
     assert sum(n > 0 for n in shades) > 30 and shades[background] < 0.99 * sum(shades), "a blank page"
     assert background > 230 if scheme == "light" else background < 40
+
+
+def test_the_other_pages_fit_a_telephone_and_fetch_nothing(tmp_path: Path):
+    texts = [("before " + "x" * 300 + HOSTILE, "after\nand on the next line")] * 3
+    counts = {"in": 11_111, "out": 11_110, "dropped": {"short": 1}}
+    cleaning_page.write(tmp_path / "cleaning.html", counts, {"edges": 3}, {"edges": texts}, list(rules.RULES))
+    table = Table(["benchmark", *(f"runs/made_up_{i}/evaluation" for i in range(5))], [["piqa", *["66.66"] * 5]])
+    scores_page.write(tmp_path / "scores.html", "Evaluation", [("Scores", table)], [HOSTILE])
+    for name in ("cleaning.html", "scores.html"):
+        page = (tmp_path / name).read_text(encoding="utf-8").replace("<details>", "<details open>")
+        scroll, fetched, wide = measured(framed(page, 390, tmp_path))
+        assert scroll <= 390 and not wide and fetched == 0, (name, scroll, wide)
 
 
 def test_a_page_that_is_too_wide_or_fetches_something_is_found(tmp_path: Path):

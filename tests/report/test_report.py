@@ -1,7 +1,6 @@
 """The page needs nothing but itself, says every figure that it is given and trusts none of the text."""
 
 import io
-import itertools
 import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
@@ -12,9 +11,6 @@ from made_up import HOSTILE, made_up_report
 from rich.console import Console
 
 from tigerjax.report import print_table, render
-from tigerjax.report.charts import Bar, bars, clean, curve, ticks
-from tigerjax.report.figures import duration, number, standard_error
-from tigerjax.report.rounds import histogram
 
 SECTIONS = {
     "verdict": [],
@@ -170,41 +166,13 @@ def test_the_terminal_table_says_accuracy_with_its_error_and_n():
     assert "22 of 22" in rows["greedy answers equal to transformers"]
 
 
-def test_a_bar_is_as_long_as_its_value_and_its_whisker_stays_on_the_scale():
-    svg = ET.fromstring(bars([Bar("a", -1.0, "-1", "sft"), Bar("b", 0.9, "0.9", "sft", 0.5)], -1.0, 1.0))
-    first, second = ([e.attrib for e in row.iter("rect")][1] for row in svg)
-    assert (first["x"], first["width"]) == ("0.0%", "50.00%")
-    assert (second["x"], second["width"]) == ("50.0%", "45.00%")
-    whisker = next(e.attrib for e in svg.iter("line") if e.attrib["class"] == "whisker")
-    assert (whisker["x1"], whisker["x2"]) == ("70.0%", "100.0%")
-
-
-def test_a_curve_falls_on_the_page_as_the_loss_falls_and_keeps_its_last_point():
-    points = [(float(i), 5.0 - i / 1000) for i in range(2001)]
-    line = next(ET.fromstring(curve(points, "made up", "base")).iter("polyline")).attrib["points"]
-    pairs = [tuple(map(float, p.split(","))) for p in line.split()]
-    assert len(pairs) <= 401 and pairs[0][0] == 0.0 and pairs[-1][0] == 1000.0
-    assert all(a[1] < b[1] for a, b in itertools.pairwise(pairs))
-    assert "no finite value" in curve([(0.0, float("nan"))], "made up", "base")
-
-
-def test_ticks_are_round_and_inside():
-    assert ticks(0.27, 0.73) == [0.4, 0.6]
-    assert ticks(1.9, 8.1) == [2.0, 4.0, 6.0, 8.0]
-    assert ticks(3.0, 3.0) == [3.0]
-
-
-def test_figures_are_worded_for_people():
-    assert [number(x) for x in (1111111, 0.5, 1.11e-5, 0, float("nan"))] == [
-        "1,111,111",
-        "0.500",
-        "1.11e-05",
-        "0",
-        "nan",
-    ]
-    assert [duration(s) for s in (1.11, 59.4, 59.6, 3661)] == ["1.1 s", "59 s", "1 min 00 s", "1 h 01 min"]
-    assert standard_error(0.5, 100) == pytest.approx(0.05) and standard_error(0.5, 0) == 0.0
-    assert clean("a<\x07\ud800中") == "a&lt;\ufffd\ufffd中"
+def test_page_and_terminal_say_when_the_export_was_compared_with_numpy_only(tmp_path: Path):
+    report, out = made_up_report() | {"hf_compared_with": "numpy"}, io.StringIO()
+    print_table(report, Console(file=out, width=120))
+    page = Page(rendered(report, tmp_path)).text
+    for text in (out.getvalue(), page):
+        assert "largest logit difference to a Llama in numpy" in text and "to transformers" not in text
+    assert "read by a Llama in numpy, against" in page
 
 
 def test_a_failed_write_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -223,8 +191,13 @@ def test_rounds_are_drawn_with_scores_shares_and_every_model_in_both_planes(tmp_
     assert made.count("<circle") == 2 * 3 and made.count("dot refused") == 2 and made.count("dot start") == 2
 
 
-def test_a_column_is_as_tall_as_its_share_of_the_fullest():
-    made = histogram([0.0] * 3 + [1.0], [1.0] * 4)
-    tall = {side: re.findall(rf'class="{side}"[^>]* height="([^"]+)%"', made) for side in ("before", "after")}
-    assert tall["before"][0] == "75.00" and tall["before"][-1] == "25.00" and tall["after"][-1] == "100.00"
-    assert {*tall["before"][1:-1], *tall["after"][:-1]} == {"0.00"}
+def test_foreign_text_reaches_the_terminal_without_control_characters_or_markup():
+    report = made_up_report()
+    report["version"] = HOSTILE
+    report["accuracy"]["[bold]\x1b[31m"] = report["accuracy"]["sft"]
+    report["shares"]["wanted"] = {HOSTILE: 1.0}
+    out = io.StringIO()
+    print_table(report, Console(file=out, width=200))
+    text = out.getvalue()
+    assert "\x1b" not in text and "\x00" not in text
+    assert "[bold]\ufffd[31m" in text and HOSTILE.replace("\x00", "\ufffd").replace("\x1b", "\ufffd") in text

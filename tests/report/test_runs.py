@@ -8,7 +8,6 @@ import pytest
 from tigerjax.errors import DataError
 from tigerjax.files import manifest
 from tigerjax.report import lineage, runs
-from tigerjax.report.charts import smoothed
 
 
 def logged(folder: Path, steps: int) -> None:
@@ -48,13 +47,6 @@ def test_a_line_cut_short_by_a_kill_is_left_out_and_a_broken_one_before_it_is_na
         runs.of_run(tmp_path)
 
 
-def test_smoothing_keeps_a_constant_and_quiets_noise():
-    assert smoothed([(float(i), 3.0) for i in range(50)]) == [(float(i), pytest.approx(3.0)) for i in range(50)]
-    noisy = [(float(i), float(i % 2)) for i in range(200)]
-    assert max(abs(y - 0.5) for _, y in smoothed(noisy)[50:]) < 0.05
-    assert smoothed(noisy[:4]) == noisy[:4]
-
-
 @pytest.mark.parametrize("moved", [False, True])
 def test_lineage_goes_from_the_first_file_to_the_export_also_when_the_folder_was_moved(moved: bool, tmp_path: Path):
     text = tmp_path / "corpus.jsonl"
@@ -86,11 +78,11 @@ def test_lineage_goes_from_the_first_file_to_the_export_also_when_the_folder_was
         "round/train": ["run"],
         "hf": ["round/train"],
     }
-    said = {node["name"]: node["said"] for node in nodes}
-    assert said["clean"] == "3 → 2" and said["tok"] == "1,111 entries" and said["mine"] == "77 rows, 2 sources"
-    assert said["run"] == "step 5" and said["round/train"] == "step 7"
+    details = {node["name"]: node["detail"] for node in nodes}
+    assert details["clean"] == "3 → 2" and details["tok"] == "1,111 entries" and details["mine"] == "77 rows, 2 sources"
+    assert details["run"] == "step 5" and details["round/train"] == "step 7"
     assert all(i < place for place, node in enumerate(nodes) for i in node["of"])
 
 
 def test_a_folder_without_manifests_has_no_graph(tmp_path: Path):
-    assert lineage.collect(tmp_path) == [] and lineage.graph({"lineage": []}) == ""
+    assert lineage.collect(tmp_path) == [] and lineage.graph_section({"lineage": []}) == {}

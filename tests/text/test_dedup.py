@@ -110,12 +110,12 @@ def test_exact_duplicates_differ_in_case_width_and_punctuation_only(tmp_path):
     assert clusters == [["0", "1"], ["3", "4"]]
 
 
-def test_rows_of_a_bucket_are_joined_through_others_and_not_beyond():
-    rows = np.zeros((5, 10), np.uint32)
-    rows[1, :3] = 1  # alike to 0 and to 2, which are not alike
-    rows[2, :6] = 1
-    rows[3:] = 7
-    graph = dedup.linked(rows, 0.7)
+def test_records_of_a_bucket_are_joined_through_others_and_not_beyond():
+    vectors = np.zeros((5, 10), np.uint32)
+    vectors[1, :3] = 1  # alike to 0 and to 2, which are not alike
+    vectors[2, :6] = 1
+    vectors[3:] = 7
+    graph = dedup.linked(vectors, 0.7)
     assert {frozenset(edge) for edge in graph} == {frozenset(e) for e in [(0, 1), (1, 2), (3, 4)]}
 
 

@@ -149,8 +149,8 @@ class Scorer:
     def _encode(self, answers: Sequence[Answer]) -> tuple[list[list[int]], list[str]]:
         """(token ids, finish) of all answers; a warning on stderr counts those that are cut to fit `seq_len`."""
         ids, finishes = [], []
-        for place, (messages, text, finish) in enumerate(answers):
-            where = f"item {place} to score"
+        for index, (messages, text, finish) in enumerate(answers):
+            where = f"answer {index} to score"
             one, end = encode_sampled(self._tokenizer, messages, text, finish, seq_len=self._seq_len, where=where)
             check_end(self._tokenizer, one, end, where)
             ids.append(one)
@@ -165,24 +165,24 @@ class Scorer:
     def raw_ids(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
         """Scores at the last token of each sequence, float64 [len(ids)]. It does not check that this token is eos."""
         buckets: dict[int, list[int]] = defaultdict(list)
-        for place, one in enumerate(ids):
+        for index, one in enumerate(ids):
             if not 0 < len(one) <= self._seq_len:
-                raise DataError(f"sequence {place} has {len(one)} tokens, needs 1 to {self._seq_len}")
-            buckets[max(SMALLEST_BUCKET, 1 << (len(one) - 1).bit_length())].append(place)
+                raise DataError(f"sequence {index} has {len(one)} tokens, needs 1 to {self._seq_len}")
+            buckets[max(SMALLEST_BUCKET, 1 << (len(one) - 1).bit_length())].append(index)
         out, done, mesh = np.full(len(ids), np.nan), 0, self._mesh
         say = self._progress and self._progress("scored", "answers")
         for length in sorted(buckets):
             for start in range(0, len(buckets[length]), self._rows):
                 hosts.at(f"scoring answers of up to {length} tokens, from {start} of {len(buckets[length])}")
-                places = buckets[length][start : start + self._rows]
+                indices = buckets[length][start : start + self._rows]
                 tokens_BT, last_B = np.zeros((self._rows, length), np.int32), np.zeros(self._rows, np.int32)
-                for row, place in enumerate(places):
-                    tokens_BT[row, : len(ids[place])] = ids[place]
-                    last_B[row] = len(ids[place]) - 1
+                for row, index in enumerate(indices):
+                    tokens_BT[row, : len(ids[index])] = ids[index]
+                    last_B[row] = len(ids[index]) - 1
                 batch = [a if mesh is None else mesh_axes.put(a, mesh, "batch") for a in (tokens_BT, last_B)]
                 scores_B = np.asarray(self._run(self._model, mesh, self._weights, *batch))
-                out[places] = scores_B[: len(places)]
-                done += len(places)
+                out[indices] = scores_B[: len(indices)]
+                done += len(indices)
                 if say is not None:
                     say(done, len(ids))
         return out

@@ -20,7 +20,7 @@ WEIGHTS = "weights"
 
 
 class Stored:
-    """One array on disk: `shape`, `dtype`, and parts of it by index. A write returns before it is on disk: `flush`."""
+    """One array on disk, with `shape`, `dtype` and parts of it by index. A write is on disk after `flush`."""
 
     def __init__(self, array: Any):
         self._array = array
@@ -33,7 +33,7 @@ class Stored:
         return np.asarray(self._array[index].read().result())
 
     def __setitem__(self, index: Any, block: np.ndarray) -> None:
-        self.flush()  # one write at a time beside the next read: memory stays at two blocks
+        self.flush()  # only one write runs beside the next read, so memory stays at two blocks
         self._pending = self._array[index].write(block)
 
     def flush(self) -> None:
@@ -44,9 +44,9 @@ class Stored:
 
 
 def open_arrays(step: Path) -> dict[str, Any]:
-    """Nested dict of Stored, of the weights of one checkpoint folder. DataError when an array does not open."""
+    """The weights of one checkpoint folder as a nested dict of Stored. DataError when an array does not open."""
     try:
-        handler = ocp.PyTreeCheckpointHandler()  # not in a Checkpointer, as in train.checkpoint
+        handler = ocp.PyTreeCheckpointHandler()  # alone, as in checkpoint.model: a Checkpointer would warn
         tree: Any = handler.metadata(step / WEIGHTS).tree
         handler.close()
         return _open(step, tree, lambda path: {"open": True})
@@ -57,13 +57,13 @@ def open_arrays(step: Path) -> dict[str, Any]:
 
 
 def create_arrays(step: Path, plan: dict[str, tuple[tuple[int, ...], tuple[int, ...]]], dtype: Any) -> dict[str, Any]:
-    """An Orbax checkpoint folder at `step` whose arrays {path: (shape, chunks)} are there and hold nothing yet."""
+    """Makes an Orbax checkpoint folder with empty arrays, and returns them. `plan` is {path: (shape, chunks)}."""
     skeleton: dict[str, Any] = {}
     for path in plan:
         put(skeleton, path, np.zeros(1, np.float32))
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler(weights=ocp.StandardCheckpointHandler())) as orbax:
         orbax.save(step, args=ocp.args.Composite(weights=ocp.args.StandardSave(skeleton)))
-    for data in ("d", "manifest.ocdbt", "ocdbt.process_0"):  # the stand-ins' own
+    for data in ("d", "manifest.ocdbt", "ocdbt.process_0"):  # the data of the stand-ins
         place = step / WEIGHTS / data
         places.clear(place) if place.is_dir() else place.unlink(missing_ok=True)
 
@@ -82,7 +82,8 @@ def create_arrays(step: Path, plan: dict[str, tuple[tuple[int, ...], tuple[int, 
 
 
 def sync(folder: Path) -> None:
-    """Until every file of the folder is on the disk and not only with the system; a bucket keeps what it has taken."""
+    """Returns when every file of the folder is on the disk and not only with the operating system. In a bucket there is
+    nothing to wait for."""
     if places.on_bucket(folder):
         return
     for path in folder.rglob("*"):
@@ -95,7 +96,8 @@ def _open(step: Path, tree: dict[str, Any], more: Any) -> dict[str, Any]:
     out: dict[str, Any] = {}
     folder = places.absolute(step / WEIGHTS)
     base = f"{folder}/" if places.on_bucket(folder) else f"file://{folder}/"
-    # No cache: a block is read once. No fsync a chunk, which takes longer than the chunk: `sync` does it once.
+    # No cache, because a block is read once. No fsync after each chunk, which would take longer than writing the chunk:
+    # `sync` does it once.
     context = ts.Context({"cache_pool": {"total_bytes_limit": 0}, "file_io_sync": False})
     for path in paths(tree):
         spec = {

@@ -1,7 +1,7 @@
-"""A checkpoint as files: which there are, whether they are whole, how one gets its name and loses it.
+"""The files of checkpoints: listing them, checking that they are whole, publishing and removing them.
 
-On a disk a checkpoint is built beside its place and renamed; in a bucket it is built in its place, and is there once
-its meta.json is. Nothing here reads an array, so `tigerjax checkpoint` answers without devices.
+On a disk a checkpoint is built beside its final place and renamed. In a bucket it is built in place, and counts as
+there once its meta.json is. Nothing here reads an array, so `tigerjax checkpoint` needs no devices.
 """
 
 import contextlib
@@ -29,12 +29,12 @@ def folder_of(path: Path) -> Path:
 
 
 def damaged(folder: Path) -> list[str]:
-    """Names of the checkpoints that were set aside."""
+    """Names of the damaged checkpoints that were set aside."""
     return [name for name in paths.names(folder) if name.endswith(".damaged")]
 
 
 def steps(folder: Path) -> list[int]:
-    """Steps that were completed, newest first."""
+    """Steps of the complete checkpoints, newest first."""
     return [step for step in _numbered(folder) if not paths.on_bucket(folder) or (folder / str(step) / META).exists()]
 
 
@@ -75,7 +75,7 @@ def building(path: Path) -> Path:
 
 
 def make_room(built: Path) -> None:
-    """Takes away what lies where a checkpoint is going to be written: in a bucket the one that it replaces, too."""
+    """Removes what lies where a checkpoint is going to be written. In a bucket that includes the one it replaces."""
     if (built / META).exists():
         remove(built)
     else:
@@ -83,7 +83,7 @@ def make_room(built: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Takes away what a killed run left behind: halves of checkpoints that were written or removed."""
+    """Removes what a killed run left behind: checkpoints that were half written or half removed."""
     if paths.on_bucket(folder):
         left = [folder / str(step) for step in set(_numbered(folder)).difference(steps(folder))]
     else:
@@ -93,7 +93,7 @@ def sweep(folder: Path) -> None:
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """meta.json of one checkpoint; DataError when it is unreadable, or a file is missing or not as long as it was."""
+    """meta.json of one checkpoint. DataError when it cannot be read, or when a file is missing or has another size."""
     try:
         meta = json.loads((path / META).read_text(encoding="utf-8"))
         files = meta["files"]
@@ -108,7 +108,7 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 
 def checksums(path: Path, *, part: int = 0, parts: int = 1) -> dict[str, str]:
-    """sha256 of the files below `path`, or of part `part` of `parts` of them: hosts share the reading."""
+    """sha256 of each file below `path`; of `parts` hosts, host `part` reads its share of the files."""
     files = [name for name in paths.sizes(path) if name != META]
     return {name: manifest.sha256(path / name) for name in files[part::parts]}
 
@@ -120,25 +120,27 @@ def check_bytes(
     *,
     part: int = 0,
     parts: int = 1,
-    told: Callable[[int], None] = lambda _: None,
+    on_bytes: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Reads the files of the named rooms ("weights", "opt_state"), or a part of them, and raises DataError for the
-    first whose sha256 is not the one in `meta`. A checkpoint of before there were checksums passes.
-    `told` hears of the bytes of each piece that was read."""
+    """DataError for the first file whose sha256 is not the one in `meta`. It reads the files below the folders `rooms`
+    ("weights", "opt_state"), or one host's share of them, and calls `on_bytes` with the size of each piece.
+
+    A checkpoint without checksums passes: older versions wrote none.
+    """
     wanted = meta.get("sha256", {})
     mine = sorted(name for name in wanted if name.split("/")[0] in rooms)[part::parts]
     for name in mine:
         try:
-            found = manifest.sha256(path / name, told)
+            digest = manifest.sha256(path / name, on_bytes)
         except Exception as error:
             paths.not_damage(error)
             raise DataError(f"{path / name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-        if found != wanted[name]:
-            raise DataError(f"{path / name}: sha256 is {found[:12]}…, {wanted[name][:12]}… was written")
+        if digest != wanted[name]:
+            raise DataError(f"{path / name}: sha256 is {digest[:12]}…, {wanted[name][:12]}… was written")
 
 
 def publish(built: Path, final: Path, meta: dict[str, Any], sha256: dict[str, str]) -> None:
-    """Writes the JSON into a folder that Orbax has finished, and gives it its name where it has another one."""
+    """Writes meta.json into a folder that Orbax has finished, and renames the folder if its name is not final."""
     files = {name: size for name, size in paths.sizes(built).items() if name != META}
     manifest.write_json(built / META, meta | {"files": files, "sha256": sha256})
     if built != final:
@@ -147,7 +149,7 @@ def publish(built: Path, final: Path, meta: dict[str, Any], sha256: dict[str, st
 
 
 def amend(path: Path, extra: dict[str, Any]) -> None:
-    """Gives a checkpoint another `extra`; its arrays stay as they are, and are not read."""
+    """Replaces a checkpoint's `extra`. Its arrays are neither changed nor read."""
     manifest.write_json(path / META, read_meta(path) | {"extra": extra})
 
 
@@ -159,12 +161,12 @@ def prune(folder: Path, *, keep: int, keep_every_steps: int | None) -> None:
 
 
 def remove(path: Path) -> None:
-    """Takes a checkpoint away; one that is interrupted leaves no half of it under the step's name."""
+    """Removes a checkpoint. If this is interrupted, no half of it is left under the step's name."""
     paths.remove(path, commit=META)
 
 
 def set_aside(path: Path, error: Exception) -> None:
-    """Renames a damaged checkpoint to N.damaged, and says so."""
+    """Renames a damaged checkpoint to N.damaged, with a line on stderr."""
     aside = path.with_name(f"{path.name}.damaged")
     paths.clear(aside)
     paths.rename(path, aside, commit=META)
@@ -173,7 +175,7 @@ def set_aside(path: Path, error: Exception) -> None:
 
 @contextlib.contextmanager
 def one_line_errors(built: Path, folder: Path) -> Iterator[None]:
-    """A full disk becomes one DataError, and what was written of `built` goes; older checkpoints stay."""
+    """Turns the error of a full disk into one DataError and removes what was written of `built`; older ones stay."""
     try:
         yield
     except Exception as error:
@@ -189,10 +191,10 @@ def one_line_errors(built: Path, folder: Path) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """Of an error's text, which may have many."""
+    """The first line of an error's text, cut to 200 characters."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def say_damaged(path: Path, error: Exception, then: str) -> None:
-    """One line on stderr."""
+    """One line on stderr: which checkpoint is damaged, why, and what happens `then`."""
     hosts.say(f"checkpoint {path} is damaged ({first_line(error)}); {then}")

@@ -1,13 +1,13 @@
-"""Checkpoints: Orbax arrays, one JSON beside them, whole or not there at all.
+"""Checkpoints on disk: Orbax arrays and one JSON file beside them.
 
     RUN/checkpoints/1200/            one step; a folder whose name is a number is complete
         weights/                     Orbax (OCDBT) pytree, layers stacked whatever the mesh was
         opt_state/                   the same; absent in a weights-only checkpoint
         meta.json                    kind, model, tokenizer_sha256, step, config, loader state, extra, files, sha256
 
-A step is written as `1200.partial` and renamed when everything is on disk (in a bucket it is written as `1200`, and is
-there once its meta.json is). `files` holds the size of every file, so that a checkpoint cut short afterwards is found
-out without reading it, and `sha256` what reading it must give.
+A checkpoint is there whole or not at all. On a disk a step is written as `1200.partial` and renamed when everything is
+written. In a bucket it is written as `1200`, and counts as there once its meta.json is. `files` holds the size of every
+file, so a file that was cut short afterwards is noticed without being read. `sha256` holds each file's checksum.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class Model(NamedTuple):
 
     config: ModelConfig
     weights: Any  # nested dict of float32 numpy arrays
-    kind: str  # "llama" or "reward"
+    kind: str  # of the family's language or reward model: see `families.of_kind`
     tokenizer_sha256: str | None
     step: int
     sha256: str  # of the config and the weights' names, shapes and values: the same wherever they are stored
@@ -60,7 +60,7 @@ def make_meta(
     data_seed: int | None = None,
     extra: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What goes into meta.json, but for `step` and `files`; `config` is `tigerjax.config.dump` of the run."""
+    """The content of meta.json without `step`, `files` and `sha256`. `config` is `tigerjax.config.dump` of the run."""
     return {
         "kind": kind,
         "model": dataclasses.asdict(model),
@@ -77,14 +77,16 @@ def save_model(
     weights: Any,
     config: ModelConfig,
     *,
-    kind: str = "llama",
+    kind: str | None = None,
     tokenizer_sha256: str | None = None,
     step: int = 0,
     extra: dict[str, Any] | None = None,
 ) -> None:
-    """Writes a weights-only checkpoint folder, whole or not at all; replaces a checkpoint and refuses other folders.
+    """Writes a checkpoint folder with weights only, whole or not at all. Replaces a checkpoint, refuses other folders.
 
-    Several processes call it together, as `Checkpointer.save`, with the same arrays or with their parts of them."""
+    `kind` None is the language model of the config's family. Several processes call it together, as they call
+    `Checkpointer.save`, with the same arrays or with their parts of them.
+    """
     path = paths.absolute(path)
     partial = claim(path)
     with one_line_errors(partial, path.parent):
@@ -94,13 +96,14 @@ def save_model(
         hosts.barrier("folder of a model is clean")
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler(weights=ocp.StandardCheckpointHandler())) as orbax:
             orbax.save(partial, args=ocp.args.Composite(weights=save_args(dict(weights))))
+        kind = kind or families.of(config).KIND
         meta = make_meta(kind=kind, model=config, tokenizer_sha256=tokenizer_sha256, extra=extra)
         publish_together(partial, path, meta | {"step": step})
         hosts.barrier("model published")
 
 
 def publish_together(partial: Path, final: Path, meta: dict[str, Any]) -> None:
-    """`publish` by one host of all, when each has its part of the files written and its share of them summed."""
+    """`publish` for several processes: each takes the checksums of its share of the files, and one host publishes."""
     mine = checksums(partial, part=jax.process_index(), parts=jax.process_count())
     parts = hosts.share("checksums of a checkpoint", mine)
     if hosts.is_writer():
@@ -108,16 +111,18 @@ def publish_together(partial: Path, final: Path, meta: dict[str, Any]) -> None:
 
 
 def load_model(path: str | Path) -> Model:
-    """Weights as numpy arrays from a run, its checkpoints/ or one step; the optimiser's state is not read.
+    """A model with its weights as numpy arrays, from a run, its checkpoints/ or one step. The optimiser's state is not
+    read.
 
-    Of several steps the newest whole one; damaged ones are named on stderr. DataError when none is whole."""
+    Of several steps it is the newest whole one. Damaged ones are named on stderr; DataError when none is whole.
+    """
     return open_newest(paths.absolute(path), _load)
 
 
 def content_sha256(weights: Any, config: ModelConfig) -> str:
-    """Of the model config and of every weight's name, dtype, shape and bytes, in order of name.
+    """The sha256 of the model config and of every weight's name, dtype, shape and bytes, in the order of names.
 
-    Weights may be `store.Stored`: they are read a chunk of rows (a layer) at a time."""
+    Stored weights are read a chunk of rows (a layer) at a time."""
     total = hashlib.sha256(manifest.canonical(dataclasses.asdict(config)))
     named = {
         jax.tree_util.keystr(p, simple=True, separator="/"): w for p, w in jax.tree_util.tree_leaves_with_path(weights)
@@ -135,7 +140,7 @@ def _load(path: Path) -> Model:
     meta = read_meta(path)
     check_bytes(path, meta, ("weights",))
     try:
-        # The handler by itself: a Checkpointer looks for files of whole checkpoints in here, and warns.
+        # The handler alone: a Checkpointer would look for the files of its own checkpoints here, and warn.
         handler = ocp.PyTreeCheckpointHandler()
         tree = handler.metadata(path / "weights").tree
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
@@ -157,7 +162,8 @@ def _load(path: Path) -> Model:
 
 
 def save_args(weights: Any) -> Any:
-    """Each layer in chunks of its own: an export then reads a layer without its neighbours."""
+    """Orbax's arguments to save `weights` with each layer in chunks of its own, so that an export can read one layer
+    without its neighbours."""
 
     def args(path: tuple[Any, ...], _: Any) -> ocp.SaveArgs:
         layered = any(getattr(key, "key", None) == "layers" for key in path)
@@ -167,7 +173,7 @@ def save_args(weights: Any) -> Any:
 
 
 def claim(path: Path) -> Path:
-    """Where to build what will be `path`; ConfigError when `path` is something else already."""
+    """The folder in which to build the checkpoint `path`. ConfigError when `path` holds something else."""
     if paths.names(path) and not (path / META).exists():
         raise ConfigError(f"{path} holds something that is not a checkpoint; give another folder or empty it")
     return building(path)

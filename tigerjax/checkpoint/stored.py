@@ -1,4 +1,4 @@
-"""Checkpoints whose weights stay on disk: written and read a part at a time, for conversion and onto a mesh.
+"""Checkpoints whose weights stay on disk and are read a part at a time: for conversion, and to place them on a mesh.
 
 The folders are those of `tigerjax.checkpoint.model`; the arrays are `tigerjax.checkpoint.arrays`'s.
 """
@@ -58,7 +58,7 @@ def _open(path: Path) -> StoredModel:
 
 
 def open_whole(path: str | Path) -> StoredModel:
-    """`open_model` by all hosts together, its bytes checked: each host checks its share of them."""
+    """`open_model` with every byte checked. All hosts call it together, and each checks its share of the files."""
     return open_newest(paths.absolute(path), _open_together)
 
 
@@ -77,8 +77,8 @@ def _open_together(path: Path) -> StoredModel:
 
 
 def placed_weights(stored: StoredModel, mesh: Mesh, dtype: str) -> Any:
-    """The weights on `mesh`, cut as training cuts them and in `dtype`; a host reads its own share of each. The head of
-    a reward model stays float32."""
+    """The weights on `mesh` in `dtype`, sharded as in training. A host reads only its own share of each. The head of a
+    reward model stays float32."""
     shardings = families.weight_shardings(stored.config, stored.kind, mesh)
     narrow = jnp.dtype(dtype)
     return {
@@ -88,9 +88,9 @@ def placed_weights(stored: StoredModel, mesh: Mesh, dtype: str) -> Any:
 
 
 def load_placed(path: str | Path, mesh: Mesh | None, dtype: str) -> Model:
-    """`load_model` with the weights as `placed_weights` puts them; without a mesh, as they are.
+    """`load_model`, with the weights placed on `mesh` as by `placed_weights`. Without a mesh it is `load_model` itself.
 
-    One host reads all of them, a layer at a time, for the sha256. DataError when no checkpoint is whole."""
+    For the sha256 one host reads all weights, a layer at a time. DataError when no checkpoint is whole."""
     if mesh is None:
         return load_model(path)
     stored = open_whole(path)
@@ -107,12 +107,12 @@ def load_placed(path: str | Path, mesh: Mesh | None, dtype: str) -> Model:
 
 
 def _placed(stored: store.Stored, sharding: Any, *, dtype: Any) -> jax.Array:
-    """One weight from the disk to the devices of this process; a part that several devices hold is read once."""
+    """One weight, read from disk onto the devices of this process. A part that several devices hold is read once."""
     read: dict[str, np.ndarray] = {}
 
     def part(index: tuple[slice, ...] | None) -> np.ndarray:
         if str(index) not in read:
-            read.clear()  # devices that share a part come one after the other, or it is read again
+            read.clear()  # JAX asks for equal parts one after the other; if it did not, a part would be read twice
             read[str(index)] = stored[index].astype(dtype)
         return read[str(index)]
 

@@ -1,1 +1,1 @@
-"""The command line: words to calls."""
+"""The command line: it turns words into calls of the other rooms, and their errors into exit codes."""

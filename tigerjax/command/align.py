@@ -135,20 +135,20 @@ def run(dir: Folder, rounds: int = 1, hosts: HostsConfig = AUTO, json: Path | No
 
     Example: tigerjax align run runs/align --rounds 2
     """
-    from tigerjax.processes import hosts as others
+    from tigerjax.processes import hosts as processes
 
-    others.start(hosts)
+    processes.start(hosts)
     figures: list[dict[str, Any]] = []
     last = None
-    with others.together():
+    with processes.together():
         project = _open(dir)
         for index in range(1, rounds + 1):
             _until(project, index, "gate")
             last = project.ended(index)
             figures.append({"round": index} | last.figures | {"checkpoint": str(last.checkpoint), "sft": str(last.sft)})
-            if others.is_writer():
+            if processes.is_writer():
                 save({"rounds": figures}, json)
-    if others.is_writer():
+    if processes.is_writer():
         status(dir)
     if last is not None and not last.accepted:
         raise GateFailed(f"round {rounds:02d}: the new model is refused: {'; '.join(last.figures['reasons'])}")
@@ -190,13 +190,13 @@ def _step(dir: Path, step: str, hosts: HostsConfig, json: Path | None, labels: l
     """Runs one step of the round under way; ConfigError when an earlier step is missing."""
     from tigerjax.align.steps import STEPS
     from tigerjax.files import manifest
-    from tigerjax.processes import hosts as others
+    from tigerjax.processes import hosts as processes
 
-    others.start(hosts)
-    with others.together():
+    processes.start(hosts)
+    with processes.together():
         project = _open(dir)
         index = project.under_way()
-        others.same("the round under way", index)
+        processes.same("the round under way", index)
         project.require(index, step, {name: "import" if name == "labels" else name for name in STEPS})
         if labels:
             project.deliver(index, labels)
@@ -206,7 +206,7 @@ def _step(dir: Path, step: str, hosts: HostsConfig, json: Path | None, labels: l
     ended = project.ended(index) if step == "gate" else None
     if ended is not None:
         figures |= {key: value for key, value in ended.figures.items() if key != "counts"}
-    if others.is_writer():
+    if processes.is_writer():
         show(figures, json)
     if ended is not None and not ended.accepted:
         raise GateFailed("the new model is refused, the current one stays: " + "; ".join(ended.figures["reasons"]))

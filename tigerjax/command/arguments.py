@@ -108,10 +108,10 @@ def _parse(words: Sequence[str], known: Sequence[Option], prog: str) -> dict[str
             if not positional:
                 raise ConfigError(f"{_needless(word, option)}; {_help(prog)}")
             option, texts = positional.pop(0), [word]
-        elif (found := by_spelling.get(_spelling(word))) is None:
+        elif (named := by_spelling.get(_spelling(word))) is None:
             raise ConfigError(f"no option {name}{_suggestion(name, list(by_spelling), prog)}")
         else:
-            option, texts = found, [text] if equals else []
+            option, texts = named, [text] if equals else []
         if option.switch:
             if equals:
                 raise ConfigError(f"{word}: a switch takes no value; write {' or '.join(option.spellings)}")

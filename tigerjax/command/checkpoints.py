@@ -1,4 +1,4 @@
-"""Commands about the checkpoints of a run, as files: they read no array and need no device."""
+"""Commands about the checkpoint files of a run. They need no device."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,9 +10,9 @@ from tigerjax.files import paths
 
 
 def ls(run: Annotated[Path, "positional"], json: Path | None = None) -> None:
-    """Lists the checkpoints of a run (or of a checkpoints folder), newest first, with size and state.
+    """Lists the checkpoints of a run (or of a folder of checkpoints), the newest first, with size and state.
 
-    Files are counted and measured, not read: `tigerjax checkpoint verify` reads them.
+    The state says whether all files are there and have their size. `tigerjax checkpoint verify` also reads them.
 
     Example: tigerjax checkpoint ls runs/llama2_tiny
     """
@@ -23,12 +23,12 @@ def ls(run: Annotated[Path, "positional"], json: Path | None = None) -> None:
     for row in rows:
         print(f"{row['step']:>10}  {row['bytes'] / 1e9:10.3f} GB  {row['kind'] or '-':8} {row['state']}")
     for name in (aside := damaged(folder)):
-        print(f"{name:>10}  set aside by a restore; `tigerjax checkpoint rm {run} --damaged` removes it")
+        print(f"{name:>10}  damaged, renamed by a resumed run; `tigerjax checkpoint rm {run} --damaged` removes it")
     save({"folder": str(folder), "checkpoints": rows, "damaged": aside}, json)
 
 
 def verify(run: Annotated[Path, "positional"], step: tuple[int, ...] = (), json: Path | None = None) -> None:
-    """Reads every byte of a run's checkpoints (or of those of --step) against its sha256; exit 3 names damaged ones.
+    """Compares every byte of a run's checkpoints (or of those of --step) with its sha256; exit 3 if one is damaged.
 
     Example: tigerjax checkpoint verify runs/llama2_tiny --step 50 100
     """
@@ -56,10 +56,10 @@ def rm(
     dry_run: bool = False,
     json: Path | None = None,
 ) -> None:
-    """Removes the named checkpoints of a run, and with --damaged those that a restore has set aside.
+    """Removes the checkpoints of --step, and with --damaged those that a resumed run found damaged and renamed.
 
-    The newest one that is whole stays, unless --force: without it the run would start over. --dry-run says what would
-    go, and removes nothing.
+    The newest whole checkpoint is removed only with --force: without it the run would start over. --dry-run prints what
+    would be removed, and removes nothing.
 
     Example: tigerjax checkpoint rm runs/llama2_tiny --step 50
     """
@@ -81,7 +81,7 @@ def rm(
 
 
 def _chosen(folder: Path, wanted: tuple[int, ...]) -> list[int]:
-    """Steps that are there, newest first: all, or those that are wanted. ConfigError names one that is not."""
+    """The steps of a folder's checkpoints, newest first: all, or those in `wanted`. ConfigError if one is missing."""
     from tigerjax.checkpoint.files import steps
 
     there = steps(folder)
@@ -91,7 +91,10 @@ def _chosen(folder: Path, wanted: tuple[int, ...]) -> list[int]:
 
 
 def _row(folder: Path, step: int, *, read: bool = False) -> dict[str, Any]:
-    """step, bytes, kind and state: "whole", or what is wrong with it."""
+    """What is shown of a checkpoint: step, bytes, kind and state, which is "whole" or what is wrong with it.
+
+    With `read` its files are compared with their sha256.
+    """
     from tigerjax.checkpoint.files import check_bytes, read_meta
 
     path = folder / str(step)
@@ -101,15 +104,15 @@ def _row(folder: Path, step: int, *, read: bool = False) -> dict[str, Any]:
         meta = read_meta(path)
         row["kind"] = meta["kind"]
         if read:
-            say, done = show_progress(f"step {step}: read", "GB"), 0
+            show, done = show_progress(f"step {step}: read", "GB"), 0
             total = sum(size for name, size in meta["files"].items() if name in meta.get("sha256", {}))
 
-            def told(count: int) -> None:
+            def count_bytes(count: int) -> None:
                 nonlocal done
                 done += count
-                say(done, total)
+                show(done, total)
 
-            check_bytes(path, meta, ("weights", "opt_state"), told=told)
+            check_bytes(path, meta, ("weights", "opt_state"), on_bytes=count_bytes)
     except DataError as error:
         row["state"] = f"damaged: {error}"
     return row

@@ -22,6 +22,7 @@ from tigerjax.command.table import COMMANDS
 from tigerjax.command.usage import DRY_RUN, HELP, rehearse, usage, usage_of_config
 from tigerjax.errors import ConfigError, TigerjaxError, disk_full
 from tigerjax.files import paths
+from tigerjax.pages import printable
 
 # What an accelerator looks like to the kernel: Google TPUs (two drivers), NVIDIA (also under WSL 2), AMD.
 ACCELERATORS = ("/dev/accel*", "/dev/vfio/[0-9]*", "/dev/nvidia*", "/dev/dxg", "/dev/kfd")
@@ -141,8 +142,8 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _fail(line: str, code: int) -> int:
-    """Prints the line to standard error and returns the code."""
-    print(f"tigerjax: {line}", file=sys.stderr)
+    """Prints the line to standard error and returns the code. The line may quote foreign data, so it is cleaned."""
+    print(f"tigerjax: {printable(line)}", file=sys.stderr)
     return code
 
 

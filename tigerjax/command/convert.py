@@ -1,4 +1,4 @@
-"""Commands that turn one checkpoint into another: Hugging Face both ways, and a larger vocabulary."""
+"""Commands that convert checkpoints: from and to Hugging Face, and to a larger vocabulary."""
 
 import resource
 import sys
@@ -20,11 +20,11 @@ def from_hf(
     verify: bool = False,
     json: Path | None = None,
 ) -> None:
-    """Reads a Hugging Face Llama folder (a language or a reward model) into a tigerjax checkpoint, tensor by tensor.
+    """Converts a Hugging Face Llama folder (a language or a reward model) into a tigerjax checkpoint.
 
-    VOCAB is an extended tokenizer: the vocabulary grows from that of the folder's tokenizer.model, padded to a
-    multiple of MULTIPLE. An interrupted conversion continues. --verify reads everything again and compares the logits
-    of a probe.
+    With --vocab, an extended tokenizer, the vocabulary grows from that of the folder's tokenizer.model to it, padded to
+    a multiple of MULTIPLE. One tensor is read at a time; the same command continues an interrupted conversion. --verify
+    reads everything again, and compares the logits of both models for a short text.
 
     Example: tigerjax convert from-hf Llama-2-7b-hf runs/llama2_7b --verify
     """
@@ -75,8 +75,9 @@ def to_hf(
 ) -> None:
     """Writes a folder that `transformers` loads: safetensors, config, tokenizer, chat template, model card.
 
-    A language model becomes LlamaForCausalLM, a reward model LlamaForSequenceClassification. Works tensor by tensor;
-    an interrupted conversion continues. --verify reads everything again and compares the logits of a probe.
+    A language model becomes LlamaForCausalLM, a reward model LlamaForSequenceClassification. One tensor is written at a
+    time; the same command continues an interrupted conversion. --verify reads everything again, and compares the logits
+    of both models for a short text.
 
     Example: tigerjax convert to-hf runs/sft hf_model --tokenizer tok --dtype bfloat16 --verify
     """
@@ -121,9 +122,10 @@ def resize(
     multiple: int = 128,
     json: Path | None = None,
 ) -> None:
-    """Grows a checkpoint's vocabulary from tokenizer BASE to NEW; a new row is the mean of its old tokens' rows.
+    """Grows a checkpoint's vocabulary from tokenizer BASE to NEW.
 
-    Rows are padded with zeros to a multiple of MULTIPLE; old rows keep every bit.
+    BASE splits each new token into old ones: the mean of their rows is the row of the new token, in the embedding and
+    the head. Old rows do not change. The rows are padded with zeros to a multiple of MULTIPLE.
 
     Example: tigerjax convert resize runs/llama2_7b runs/llama2_7b_zh --base tokenizer.model --new tok --multiple 512
     """

@@ -1,4 +1,4 @@
-"""Commands that evaluate: the thirteen benchmarks, lm-evaluation-harness, and checkpoints side by side."""
+"""Commands that evaluate: the thirteen benchmarks, lm-evaluation-harness, and a comparison of evaluations."""
 
 import dataclasses
 from pathlib import Path
@@ -42,28 +42,31 @@ def evaluate(
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
-    """Benchmarks of a run (--model, else runs/NAME) from the files in DATA_DIR; a restart computes what is missing.
+    """Evaluates a run (--model, else runs/NAME) on benchmarks; the same command continues an interrupted evaluation.
 
-    TASKS are names of the thirteen benchmarks, or all, en, zh; with --harness they are lm-evaluation-harness's tasks:
-    its own, tigerbot, tigerbot_NAME, cmrc2018, c3, ocnli, and those of YAML files in --include-path. --chat asks by
-    the chat template where TigerBot did. Writes results.json and report.html to OUT, else to runs/NAME/evaluation.
-    Missing data: no average, exit 3. HumanEval runs the programs that the model writes: only with
-    --allow-code-execution. ROWS questions are asked at once, on the config's mesh; on several hosts the same command
-    runs on each.
+    The benchmarks are read from files in DATA_DIR. If one is missing there is no average, and the exit code is 3.
+    results.json and report.html are written to OUT, else to runs/NAME/evaluation.
+
+    With --harness, TASKS are those of lm-evaluation-harness: its own, tigerbot, tigerbot_NAME, cmrc2018, c3, ocnli, and
+    those of YAML files in --include-path.
+
+    HumanEval runs programs that the model has written, so it needs --allow-code-execution. The mesh is the config's; on
+    several hosts, run the same command on each.
 
     Example: tigerjax evaluate configs/tiger_7b_sft.py --tasks all --data-dir benchmarks_data --chat
     """
-    from tigerjax.evaluate import page, suite
+    from tigerjax.evaluate import scores_page, suite
     from tigerjax.evaluate.answerer import load_answerer
     from tigerjax.evaluate.benchmarks import chosen
-    from tigerjax.processes import hosts as others
+    from tigerjax.pages.tables import plain
+    from tigerjax.processes import hosts as processes
 
     settings = override(config)
     names = benchmarks.tasks if benchmarks.harness else chosen(benchmarks.tasks)
     if benchmarks.data_dir is None and not benchmarks.harness:
         raise ConfigError("the benchmarks are read from files: give --data-dir (docs/EVALUATION.md lists them)")
-    others.start(hosts)
-    with others.together():
+    processes.start(hosts)
+    with processes.together():
         place = out or Path("runs") / settings.name / "evaluation"
         with show_elapsed("reading the model"):
             answerer = load_answerer(settings, model, rows=asking.rows, cache=place / suite.CACHE)
@@ -94,18 +97,19 @@ def evaluate(
                 progress=show_progress,
             )
     if answerer.writes and benchmarks.harness:
-        for name, found in figures["tasks"].items():
-            print(name, *(f"{key}={value}" for key, value in found.items()))
+        for name, scores in figures["tasks"].items():
+            print(name, *(f"{key}={value}" for key, value in scores.items()))
         for name, what in figures["missing"].items():
             print(f"{name} is missing: {what}")
         save(figures, json)
     elif answerer.writes:
-        scores, ratios = page.score_rows(figures), page.ratio_rows(figures)
-        print(page.lines(scores) + "\n\n" + page.lines(ratios))
-        notes = page.notes(figures)
+        scores, ratios = scores_page.score_table(figures), scores_page.ratio_table(figures)
+        print(plain(scores) + "\n\n" + plain(ratios))
+        notes = scores_page.notes(figures)
         print("\n" + "\n".join(notes))
         title = f"Evaluation of {settings.name}, step {loaded.step}"
-        page.write(place / "report.html", title, [("Scores", scores), ("Beside published figures, %", ratios)], notes)
+        tables = [("Scores", scores), ("Beside published figures, %", ratios)]
+        scores_page.write(place / "report.html", title, tables, notes)
         save(figures, json)
     if figures["missing"]:
         raise DataError(f"incomplete: {', '.join(figures['missing'])} missing; the notes above say what of each")
@@ -114,19 +118,20 @@ def evaluate(
 def evaluate_compare(
     folders: Annotated[list[Path], "positional"], out: Path | None = None, json: Path | None = None
 ) -> None:
-    """Evaluations (folders of `tigerjax evaluate`) side by side, with 95% intervals of the differences to the first.
+    """Compares evaluations (folders of `tigerjax evaluate`) with the first one, with 95% intervals of the differences.
 
-    OUT is an HTML file to be written.
+    OUT is an HTML file, which is written.
 
     Example: tigerjax evaluate compare runs/base/evaluation runs/sft/evaluation --out compared.html
     """
-    from tigerjax.evaluate import page
+    from tigerjax.evaluate import scores_page
     from tigerjax.evaluate.compare import compare
+    from tigerjax.pages.tables import plain
 
     compared = compare(folders)
-    rows = page.compare_rows(compared)
-    print(page.lines(rows))
+    table = scores_page.comparison_table(compared)
+    print(plain(table))
     if out is not None:
         note = "Differences are over the same questions, with 95% intervals; where one holds 0, the two may be alike."
-        page.write(out, "Evaluations side by side", [("Scores, %, and differences in points", rows)], [note])
+        scores_page.write(out, "Evaluations side by side", [("Scores, %, and differences in points", table)], [note])
     save(compared, json)

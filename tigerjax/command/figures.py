@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tigerjax.pages import printable
+
 MOST_MEMBERS = 24  # of one figure that are shown; `--json` writes all
 
 
@@ -15,7 +17,7 @@ def show(figures: dict[str, Any], json: Path | None) -> None:
     for key, value in figures.items():
         has_lines = isinstance(value, Mapping) and value and all(isinstance(v, Mapping) for v in value.values())
         for name, inner in value.items() if has_lines else [("", value)]:
-            print(f"{f'{key}.{name}'.rstrip('.'):24} {as_text(inner)}".rstrip())
+            print(printable(f"{f'{key}.{name}'.rstrip('.'):24} {as_text(inner)}".rstrip()))
     save(figures, json)
 
 

@@ -22,7 +22,7 @@ PROGRESS_EXAMPLES, LEAST_PROGRESS = 10_000, 0.9
 
 
 def quickstart(out: OnDisk = Path("runs/quickstart"), seed: int = 0, json: Path | None = None) -> None:
-    """The whole recipe on the embedded data, on a CPU, in minutes; ends in OUT/report.html.
+    """Runs the whole recipe on small embedded data, on a CPU, in minutes, and writes OUT/report.html.
 
     Example: tigerjax quickstart --out runs/quickstart --seed 0
     """
@@ -41,12 +41,12 @@ def train(
     wandb: str | None = None,
     json: Path | None = None,
 ) -> None:
-    """Trains a config: pretraining and SFT differ by mixture and initial weights. Resumes by itself.
+    """Trains a model, by pretraining or SFT as the config says. The same command resumes an interrupted run.
 
-    The run is written to OUT, else to runs/NAME; --dry-run prints the resolved config and stops. HELD_OUT are SFT
-    examples: loss and next-token accuracy on their answers, by task and language, are shown at the end. On several
-    hosts the same command runs on each (launch/run.sh). --profile-steps 10:12 traces these steps to OUT/profile.
-    --wandb PROJECT tells Weights & Biases of the logged steps too (docs/OPERATIONS.md).
+    The run is written to OUT, else to runs/NAME. --dry-run prints the config with its overrides, and stops. HELD_OUT
+    are files of SFT examples: the loss and the next-token accuracy on their answers are printed at the end, by task and
+    language. --profile-steps 10:12 writes a trace of these steps to OUT/profile. --wandb PROJECT also sends the logged
+    steps to Weights & Biases (docs/OPERATIONS.md). On several hosts, run the same command on each (launch/run.sh).
 
     Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --out runs/tiny
     """
@@ -56,23 +56,23 @@ def train(
     run = override(config)
     traced = _steps(profile_steps)
     if wandb is not None:
-        wandb_run.package()  # one that is missing is said before any work
+        wandb_run.package()  # refused before any work when the package is missing
     if dry_run:
         print("\n".join(dump(run)), flush=True)
         return
-    from tigerjax.processes import hosts as others
+    from tigerjax.processes import hosts as processes
 
-    others.start(hosts)
-    if others.is_writer():
+    processes.start(hosts)
+    if processes.is_writer():
         print("\n".join(dump(run)), flush=True)
     from tigerjax.train.loop import train_on_mixture
     from tigerjax.train.metrics import Reporting, last_record
 
     run_dir = out or Path("runs") / run.name
-    with others.together():
+    with processes.together():
         reporting = Reporting(since=began, profile_steps=traced, wandb=wandb)
         loader = train_on_mixture(run, run_dir=run_dir, progress=show_progress, reporting=reporting)
-    if others.is_writer():
+    if processes.is_writer():
         figures = {"run": str(run_dir)} | last_record(run_dir)
         figures |= _progress(run, run_dir, loader)
         if held_out:
@@ -81,7 +81,7 @@ def train(
 
 
 def _progress(run: Any, run_dir: Path, loader: Any) -> dict[str, float]:
-    """Of an SFT run: which share of its fall the loss had behind it after 10,000 examples; warns when that is low."""
+    """For an SFT run: which part of the loss's fall had happened after 10,000 examples. Warns when it is low."""
     from tigerjax.files import manifest
     from tigerjax.train.metrics import progress_at
 
@@ -115,31 +115,31 @@ def _steps(text: str | None) -> tuple[int, int] | None:
 
 
 def _held_out(run: RunConfig, run_dir: Path, files: list[Path]) -> dict[str, Any]:
-    """Shows one line for all of the examples, each task and each language; returns the figures."""
+    """Prints the loss on held-out examples: of all, of each task and of each language. Returns the figures."""
     from tigerjax.checkpoint.loaded import load
     from tigerjax.evaluate.held_out import losses
     from tigerjax.records import sft_examples
     from tigerjax.tokenizer.load import Tokenizer
 
-    found = losses(
-        # Without the mesh: this host does it alone.
+    figures = losses(
+        # Without a mesh: this host computes it alone.
         load(run_dir, Tokenizer(run.data.tokenizer), compute=run.compute),
         sft_examples(files),
         seq_len=run.data.seq_len,
         batch_rows=run.batch_rows,
         progress=show_progress("held out", "rows"),
     )
-    for name, line in {"held out": found, **found["by_task"], **found["by_lang"]}.items():
+    for name, line in {"held out": figures, **figures["by_task"], **figures["by_lang"]}.items():
         print(f"{name:24} loss {line['loss_nats']:.3f} nats  accuracy {line['accuracy']:.1%}  tokens {line['tokens']}")
-    return found
+    return figures
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RewardData:
     """What a reward model is trained on."""
 
-    preferences: list[Path]  # Files of answers in order of preference
-    reference: list[Path]  # The SFT set on whose answers scores get mean 0 and deviation 1
+    preferences: list[Path]  # Files of answers, ordered by preference
+    reference: list[Path]  # SFT files on whose answers scores get mean 0 and standard deviation 1
 
 
 def reward_train(
@@ -152,15 +152,15 @@ def reward_train(
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
-    """Trains a reward model from a chat checkpoint (--init, else checkpoint.init_from) on preference files.
+    """Trains a reward model on preferences, from a chat checkpoint (--init, else checkpoint.init_from).
 
-    REFERENCE is the SFT set on which scores get mean 0 and deviation 1. Writes OUT/model (else runs/NAME/model);
-    exit 5 when it is not usable for ranking, unless --force. On several hosts the same command runs on each.
+    It is written to OUT/model, else to runs/NAME/model. A model that does not rank well enough is an error (exit 5)
+    unless --force is given. On several hosts, run the same command on each.
 
     Example: tigerjax reward train configs/quickstart_reward.py --preferences pairs.jsonl --reference sft.jsonl
     """
     from tigerjax.align import reward as room
-    from tigerjax.processes import hosts as others
+    from tigerjax.processes import hosts as processes
     from tigerjax.records import sft_examples
     from tigerjax.tokenizer.load import Tokenizer
 
@@ -168,8 +168,8 @@ def reward_train(
     start = init or run.checkpoint.init_from
     if start is None:
         raise ConfigError("a reward model starts from a chat checkpoint; give --init or set checkpoint.init_from")
-    others.start(hosts)
-    with others.together():
+    processes.start(hosts)
+    with processes.together():
         result = room.train(
             run,
             reward,
@@ -180,7 +180,7 @@ def reward_train(
             run_dir=out or Path("runs") / run.name,
             force=force,
         )
-    if others.is_writer():
+    if processes.is_writer():
         show(result.figures | {"model": str(result.path)}, json)
 
 
@@ -193,21 +193,21 @@ def reward_score(
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
-    """Scores the candidates of sampler files with a calibrated reward model (--model, else runs/NAME/model).
+    """Scores the answers that `tigerjax sample` wrote, with a reward model (--model, else runs/NAME/model).
 
-    On several hosts the same command runs on each.
+    On several hosts, run the same command on each.
 
     Example: tigerjax reward score configs/quickstart_reward.py --input runs/candidates/candidates.jsonl --out scored
     """
     from tigerjax.align.score import score_files
-    from tigerjax.processes import hosts as others
+    from tigerjax.processes import hosts as processes
 
     run = override(config)
     place = model or Path("runs") / run.name / "model"
-    others.start(hosts)
-    with others.together():
+    processes.start(hosts)
+    with processes.together():
         figures = score_files(run, place, input, out, rows=reward.score_rows, progress=show_progress)
-    if others.is_writer():
+    if processes.is_writer():
         show(figures, json)
 
 
@@ -218,9 +218,9 @@ def reward_calibrate(
     reward: RewardConfig = RewardConfig(),  # noqa: B008  # frozen
     json: Path | None = None,
 ) -> None:
-    """Calibrates a reward model (--model, else runs/NAME/model) on the answers of another SFT set.
+    """Calibrates a reward model (--model, else runs/NAME/model) again, on the answers of another SFT set.
 
-    Scores get mean 0 and deviation 1 there; the weights and every ranking stay.
+    Its scores get mean 0 and standard deviation 1 on these answers. The weights stay, and so does every ranking.
 
     Example: tigerjax reward calibrate configs/quickstart_reward.py --reference sft.jsonl
     """
@@ -241,37 +241,37 @@ def sample(
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
-    """Samples N answers a prompt from a run (--model, else runs/NAME): OUT/candidates.jsonl; a restart continues.
+    """Samples N answers to each prompt from a run (--model, else runs/NAME) into OUT/candidates.jsonl.
 
-    A prompt is {prompt_id, messages} or {prompt_id, text}; prompt and answer share data.seq_len tokens. ROWS answers
-    are decoded at once, on the config's mesh (a mesh with --mesh.tensor decodes faster than one with --mesh.fsdp); on
-    several hosts the same command runs on each.
+    A prompt is a line {prompt_id, messages} or {prompt_id, text}. Prompt and answer together have at most data.seq_len
+    tokens. ROWS answers are decoded at one time, on the config's mesh: one with --mesh.tensor is faster than one with
+    --mesh.fsdp. The same command continues after an interruption. On several hosts, run it on each.
 
     Example: tigerjax sample configs/quickstart_sft.py --prompts prompts.jsonl --out runs/candidates --n 10
     """
     from tigerjax.checkpoint.loaded import load_for
-    from tigerjax.processes import hosts as others
+    from tigerjax.processes import hosts as processes
     from tigerjax.sample.engine import Batching, SamplingConfig
     from tigerjax.sample.folder import sample_file
 
     run = override(config)
-    others.start(hosts)
-    with others.together():
+    processes.start(hosts)
+    with processes.together():
         loaded = load_for(run, model)
         drawn = SamplingConfig(**dataclasses.asdict(sampling), context=run.data.seq_len, seed=run.seed)
         batching = dataclasses.replace(Batching().for_mesh(loaded.mesh), rows=rows)
         figures = sample_file(
             loaded, prompts, out, drawn, batching=batching, progress=show_progress("sampled", "prompts")
         )
-    if others.is_writer():
+    if processes.is_writer():
         show(figures, json)
 
 
 def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> None:
-    """Draws RUN_DIR/report.html: one page with curves, shares, speed, rounds, samples and lineage; prints its table.
+    """Writes RUN_DIR/report.html: one page with curves, shares, speed, rounds, samples and lineage. Prints its table.
 
-    RUN_DIR is a quick start (whose report.json is read), a run of `tigerjax train`, or an alignment (`align init
-    --out`), of whose ended rounds or logged steps report.json is written.
+    RUN_DIR is a folder of `tigerjax quickstart`, `tigerjax train` or `tigerjax align init`. The figures are read from
+    its report.json, which is written first from the logged steps of a run, or from the finished rounds of an alignment.
 
     Example: tigerjax report runs/quickstart
     """

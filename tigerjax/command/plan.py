@@ -1,4 +1,4 @@
-"""The command that plans a run on a TPU slice that is not there."""
+"""The command that predicts how a run fits and performs on a TPU slice, without the slice."""
 
 import dataclasses
 import sys
@@ -33,13 +33,13 @@ def plan(
     searching: Annotated[Search, FLAT] = Search(),  # frozen
     json: Path | None = None,
 ) -> None:
-    """Compiles the config's step for a TPU slice that is not there: memory, step time, traffic, days for --tokens.
+    """Predicts memory, step time and traffic of a run on a TPU slice, by compiling its step. Needs no TPU.
 
-    The slice is CHIP:SHAPE in chips (v5p:4x4x4, v5e:16x16); several are joined by --slices. A reward model's step
-    is asked for by --answers N, its answers a prompt.
+    TOPOLOGY is CHIP:SHAPE, with the shape in chips, such as v5p:4x4x4 or v5e:16x16. --slices joins several. --tokens
+    also gives the days for so many tokens. --answers N plans the step of a reward model with N answers to a prompt.
 
-    --search tries meshes, remat policies and batch splits instead, for --budget-minutes, and prints the overrides of
-    the fastest; it goes on where it was stopped, from the results in --work (else runs/plan/NAME).
+    --search tries many meshes, remat policies and batch splits, and prints the overrides of the fastest. The same
+    command continues an interrupted search, from the results in --work.
 
     Example: tigerjax plan configs/llama2_7b.py --topology v5p:4x4x4 --tokens 300e9
     """
@@ -85,7 +85,7 @@ def _reward_step(answers: int) -> Callable[[RunConfig, Any], Any]:
             "pairs_BCC": ((B, C, C), np.float32),
             "margins_BCC": ((B, C, C), np.float32),
         }
-        # A scalar head in the place of the vocabulary's: nothing of it is counted.
+        # The head has one column instead of a vocabulary: its FLOPs are not worth counting.
         headless = dataclasses.replace(run.model, vocab_size=0, padded_vocab_size=0)
         flops = families.of(headless).model_flops(headless, tokens=B * C * T, seq_len=T)
         objective = reward_objective(run, centering=RewardConfig().centering)

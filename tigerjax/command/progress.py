@@ -1,6 +1,6 @@
-"""How far long work has come, on stderr: a bar that overwrites itself on a terminal, else a line every ten seconds.
+"""Progress of long work, on standard error: a bar on a terminal, elsewhere a line every ten seconds.
 
-What is over in less than five seconds says nothing.
+Work that takes less than five seconds shows nothing.
 """
 
 import contextlib
@@ -14,13 +14,15 @@ LIVE_SECONDS, PLAIN_SECONDS, SHORT_SECONDS = 0.2, 10.0, 5.0
 
 
 def show_progress(what: str, unit: str = "") -> Callable[[int, int], None]:
-    """A function of (done, all); all is 0 where nobody knows. With unit "GB" both are bytes, shown in MB where all is
-    below one GB. Rate and time left are said, of what was done since the first call: an interrupted run's part says
-    nothing of this one's speed."""
+    """A function that shows progress when it is called with (done, total). `total` is 0 where it is not known.
+
+    With the unit "GB" both are bytes, shown in MB when the total is below one GB. The rate and the time left count from
+    the first call on, since what an interrupted run had done before says nothing about the speed of this one.
+    """
     started = time.monotonic()
     last, first, silent = [started], [(-1, started)], [True]
 
-    def say(done: int, total: int) -> None:
+    def show(done: int, total: int) -> None:
         now, live = time.monotonic(), sys.stderr.isatty()
         if first[0][0] < 0:
             first[0] = (done, now) if done < total or not total else (0, started)
@@ -47,35 +49,35 @@ def show_progress(what: str, unit: str = "") -> Callable[[int, int], None]:
         end = "\r" if live and not over else "\n"
         print(" ".join(words) + ("\033[K" if live else ""), end=end, file=sys.stderr, flush=True)
 
-    return say
+    return show
 
 
 @contextlib.contextmanager
 def show_elapsed(what: str) -> Iterator[None]:
-    """Around work that tells nothing of itself: how long it has taken, as often as `show_progress` would speak."""
+    """Shows how long a block has taken so far. It is for work that cannot report how much is done."""
     started, over, live = time.monotonic(), threading.Event(), sys.stderr.isatty()
 
-    def tell() -> None:
+    def repeat() -> None:
         while not over.wait(1 if live else PLAIN_SECONDS):
-            say("…", "\r" if live else "\n")
+            show("…", "\r" if live else "\n")
 
-    def say(mark: str, end: str) -> None:
+    def show(mark: str, end: str) -> None:
         spent = f"{what}{mark} {time.monotonic() - started:.0f} s"
         print(spent + ("\033[K" if live else ""), end=end, file=sys.stderr, flush=True)
 
-    telling = threading.Thread(target=tell, daemon=True)
-    telling.start()
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
     try:
         yield
     finally:
         over.set()
-        telling.join()
+        thread.join()
         if time.monotonic() - started >= SHORT_SECONDS:
-            say("… done in", "\n")
+            show("… done in", "\n")
         elif live:
             print("\033[K", end="", file=sys.stderr, flush=True)
 
 
 def _rate(speed: float) -> str:
-    """Three digits at most behind the first one that is not 0."""
+    """A number with at least three significant digits: 1,234, 12.3, 0.0123."""
     return f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"

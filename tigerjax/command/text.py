@@ -1,4 +1,4 @@
-"""Commands that turn files into files: tokenizers, and documents on their way to rows."""
+"""Commands that make tokenizers, and that clean documents and cut them into rows."""
 
 import dataclasses
 from pathlib import Path
@@ -21,7 +21,7 @@ def tokenizer_sample(
     seed: int = 0,
     json: Path | None = None,
 ) -> None:
-    """Draws a share of the documents by the hash of their ids and cuts them into lines: OUT/sample.txt.
+    """Draws a share of the documents, by the hash of their ids, and cuts them into lines: OUT/sample.txt.
 
     Example: tigerjax tokenizer sample --input zh.jsonl --out runs/zh_sample --fraction 0.1
     """
@@ -54,7 +54,7 @@ def tokenizer_train(input: list[Path], size: int, out: Path, seed: int = 0, json
 
 
 def tokenizer_extend(base: Path, new: Path, size: int, out: Path, json: Path | None = None) -> None:
-    """Merges the Chinese pieces of NEW into BASE, to exactly SIZE entries with the three specials.
+    """Adds the Chinese pieces of NEW to BASE, up to exactly SIZE entries, the three special tokens included.
 
     Example: tigerjax tokenizer extend --base llama2/tokenizer.model --new runs/zh_bpe --size 60515 --out tok
     """
@@ -74,7 +74,7 @@ def tokenizer_extend(base: Path, new: Path, size: int, out: Path, json: Path | N
 def tokenizer_verify(
     folder: Annotated[Path, "positional"], base: Path, text: list[Path], json: Path | None = None
 ) -> None:
-    """Proves the seven properties of a merged tokenizer on your own files; exit 5 if one fails.
+    """Checks the seven properties of an extended tokenizer on your own files; exit 5 if one fails.
 
     Example: tigerjax tokenizer verify tok --base llama2/tokenizer.model --text en.txt zh.jsonl
     """
@@ -89,7 +89,7 @@ def tokenizer_verify(
 
 
 def tokenizer_stats(folder: Annotated[Path, "positional"], text: list[Path], json: Path | None = None) -> None:
-    """Characters a token by language, characters that fall back to bytes, and pieces that no text used.
+    """Shows characters per token by language, characters that become bytes, and pieces that no text uses.
 
     Example: tigerjax tokenizer stats tok --text en.txt zh.jsonl
     """
@@ -117,10 +117,10 @@ def data_clean(
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
-    """Cleans documents and SFT examples by named rules, and drops what is empty; OUT/report.html shows samples.
+    """Cleans documents and SFT examples by named rules, and drops those that are empty then.
 
-    `--on RULE …` switches rules on that suit web text (`--on all`: every one), `--off RULE …` rules off; `--sensitive`
-    is a list of words, one a line. Records of a denied source are an error unless --drop-denied.
+    OUT/report.html shows samples of what each rule changed. Some rules suit web text only, and are off until --on names
+    them; --off switches others off. Records of a denied source are an error unless --drop-denied is given.
 
     Example: tigerjax data clean --input zh.jsonl en.jsonl --out runs/clean --on language repetition
     """
@@ -146,10 +146,9 @@ def data_dedup_exact(
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
-    """Keeps one of the documents that differ in case, width and punctuation only.
+    """Keeps one of the documents that are the same but for case, width and punctuation.
 
-    `--workers` are processes of this machine, `--shards` bound memory; neither changes a byte of the output, nor does
-    `--runner`: "local", or an Apache Beam runner with its options, such as "DirectRunner".
+    More --shards need less memory. They do not change the output.
 
     Example: tigerjax data dedup exact --input runs/clean/zh.jsonl --out runs/exact --workers 8
     """
@@ -167,10 +166,10 @@ def data_dedup_near(
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
-    """Keeps one document of each cluster of near duplicates (MinHash, verified).
+    """Keeps one document of each cluster of near duplicates, which MinHash finds and a second test confirms.
 
-    `--threshold` is the estimated Jaccard similarity from which on two documents are one; the rest is as in
-    `dedup exact`.
+    Two documents are near duplicates when their estimated Jaccard similarity is at least --threshold. More --shards
+    need less memory. They do not change the output.
 
     Example: tigerjax data dedup near --input runs/clean/zh.jsonl runs/clean/en.jsonl --out runs/dedup
     """
@@ -189,10 +188,11 @@ def data_dedup_against_sft(
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
-    """Removes from pretraining documents what the instruction data already teaches (containment).
+    """Removes from pretraining documents what the instruction data contains too.
 
-    `cut` takes the matched sentences out, `drop` the document, `report` only writes OUT/hits/hits.jsonl. `--shards`
-    is the number of pieces of the instruction data's index, one of which a worker holds at a time.
+    --action cut removes the matched sentences, drop removes the whole document, and report only writes
+    OUT/hits/hits.jsonl. A worker holds one shard of the index of the instruction data at a time: more --shards need
+    less memory.
 
     Example: tigerjax data dedup against-sft --docs runs/dedup/zh.jsonl --sft sft.jsonl --out runs/pretrain
     """
@@ -212,10 +212,10 @@ def data_decontaminate(
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
-    """Drops documents and SFT examples that hold a question of an evaluation set; counts hits by set.
+    """Drops documents and SFT examples that contain a question of an evaluation set; counts them by set.
 
-    A set is a .jsonl or .csv file, its name the task's. `--field` names the field of the question where it is not one
-    of the usual ones.
+    A set is a .jsonl or .csv file with the name of its task. --field names the field that holds the question, where it
+    has an unusual name.
 
     Example: tigerjax data decontaminate --docs sft.jsonl --evaluations gsm8k.jsonl ceval.csv --out runs/sft_clean
     """
@@ -235,9 +235,9 @@ def data_tfds(
     version: str = "1.0.0",
     json: Path | None = None,
 ) -> None:
-    """Writes a TFDS dataset of the records of JSONL, TFRecord or ArrayRecord files: DATA_DIR/NAME/VERSION.
+    """Writes the records of JSONL, TFRecord or ArrayRecord files as a TFDS dataset: DATA_DIR/NAME/VERSION.
 
-    A mixture reads it as Source("tfds:NAME") with TFDS_DATA_DIR=DATA_DIR, or by its folder.
+    A mixture reads it as Source("tfds:NAME") when TFDS_DATA_DIR is DATA_DIR, or as Source of its folder.
 
     Example: tigerjax data tfds --input zh_books.jsonl --name zh_books --data-dir tfds
     """
@@ -248,9 +248,9 @@ def data_tfds(
 
 
 def data_cache(config: ConfigFile, runner: str = "local", json: Path | None = None) -> None:
-    """Tokenises and cuts every source of the config's mixture into rows of exactly seq_len tokens.
+    """Tokenises every source of the config's mixture and cuts it into rows of exactly seq_len tokens.
 
-    `--runner`: "local", or an Apache Beam runner with its options, such as "DirectRunner": the same rows.
+    --runner is local, or an Apache Beam runner with its options, such as DirectRunner. The rows are the same.
 
     Example: tigerjax data cache configs/llama2_tiny.py
     """
@@ -271,9 +271,9 @@ def data_stats(
     cache_dir: Path = Path("runs/cache"),
     json: Path | None = None,
 ) -> None:
-    """Token shares wanted and realised over one epoch of a mixture, fill, rows and tokens; makes missing caches.
+    """Shows the token shares of a mixture, as wanted and over one epoch, with its rows, tokens and how full rows are.
 
-    `--mixtures my.module …` are the Python modules that register mixtures.
+    --mixtures names the Python modules that register mixtures. Rows that are not cached yet are made first.
 
     Example: tigerjax data stats my_holistic --mixtures my_mixture --seq-len 2048 --json stats.json
     """
@@ -294,7 +294,9 @@ def data_inspect(
     seed: int = 0,
     json: Path | None = None,
 ) -> None:
-    """Writes an HTML page of decoded rows: one tab a source, segments coloured, tokens in the loss underlined.
+    """Writes an HTML page of decoded rows, with one tab for each source.
+
+    Segments are coloured, and tokens that count in the loss are underlined.
 
     Example: tigerjax data inspect my_holistic --mixtures my_mixture --seq-len 2048 --out rows.html
     """

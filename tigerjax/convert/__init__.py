@@ -1,1 +1,1 @@
-"""Checkpoints of others: Hugging Face both ways, and a vocabulary that grows."""
+"""Converts checkpoints: from and to Hugging Face folders, and to a larger vocabulary."""

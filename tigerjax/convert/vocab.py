@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 
 def sub_tokens(vocab_size: int, base: "Tokenizer", new: "Tokenizer") -> list[list[int]]:
-    """For each new id the base ids that it stands for; none for the pad. No "▁" is put before a piece.
+    """For each new id, the ids of the base tokenizer that spell the same text; an empty list for the pad. No "▁" is put
+    before a piece.
 
-    `vocab_size` is the checkpoint's. Refuses one that is not the base's, and a new tokenizer that does not begin
-    with the base: it never guesses.
+    `vocab_size` is the checkpoint's. ConfigError when it is not the base's, or when the new tokenizer does not begin
+    with the entries of the base.
     """
     if vocab_size != base.size:
         raise ConfigError(
@@ -41,7 +42,7 @@ def sub_tokens(vocab_size: int, base: "Tokenizer", new: "Tokenizer") -> list[lis
 
 
 def _grown(old_VD: np.ndarray, sub_tokens: list[list[int]], rows: int) -> np.ndarray:
-    """old_VD with one row more a list: the float32 mean of its old rows. Zero rows up to `rows`."""
+    """old_VD with one more row for each list: the float32 mean of those old rows. Then zero rows up to `rows`."""
     out_VD = np.zeros((rows, old_VD.shape[1]), old_VD.dtype)
     out_VD[: len(old_VD)] = old_VD
     for n, ids in enumerate(sub_tokens, len(old_VD)):
@@ -55,9 +56,9 @@ def resize(
 ) -> tuple[dict[str, Any], ModelConfig]:
     """Weights and config for the extended tokenizer; `embed` and `head` become numpy arrays, the rest is untouched.
 
-    A new row is the mean of the base rows that the piece was made of (a special's: of its text), the pad's row and all
-    padding up to a multiple are zero, the old rows keep every bit. Refuses a checkpoint whose vocabulary is not
-    the base's, and a new tokenizer that does not begin with the base: it never guesses.
+    A new row is the mean of the base rows that spell the same text. The pad's row and the padding up to a multiple are
+    zero. The old rows keep every bit. ConfigError when the checkpoint's vocabulary is not the base's, or when the new
+    tokenizer does not begin with the entries of the base.
     """
     stands_for = sub_tokens(config.vocab_size, base, new)
     if multiple < 1:

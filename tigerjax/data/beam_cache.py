@@ -1,10 +1,11 @@
-"""Rows of a source by way of SeqIO's Apache Beam caching: what costs time is done by many workers.
+"""Makes the rows of a source on Apache Beam, with SeqIO's caching, so that many workers share the slow part.
 
 A source's files are cut into blocks (`records.blocks`), which are the shards of a SeqIO data source. SeqIO's
-`PreprocessTask` reads and tokenises them wherever Beam runs, and says of each example which shard it is of and where
-in it. SeqIO would then write the examples in any order. Rows carry the end of one document over to the next, so order
-matters: examples are grouped by shard, sorted, and written as one file a shard into the work folder (a shared file
-system). One process reads those in order and cuts rows, at the speed of a copy: the same rows as without Beam.
+`PreprocessTask` reads and tokenises them wherever Beam runs, and tells the shard and the place of each example. SeqIO
+would then write the examples in any order. But the end of one document and the begin of the next share a row, so order
+matters. Therefore the examples are grouped by shard, sorted, and written to one file a shard in the work folder, which
+lies on a shared file system. One process reads these files in order and cuts rows, about as fast as it could copy
+them. The rows are the same as without Beam.
 """
 
 import functools
@@ -28,7 +29,7 @@ NAME = "tigerjax_blocks"
 
 
 def _groups(maker: RowMaker, block: records.Block) -> Iterator[dict[str, Any]]:
-    """The validated records of a block, BLOCK at a time: JSON of each with its place; an error ends it, and is said."""
+    """The validated records of a block, BLOCK at a time, as JSON {where, record}. An error is the last value."""
     group: list[bytes] = []
     error = ""
     shaped = records.as_document if maker.kind == "documents" else records.as_sft
@@ -42,14 +43,14 @@ def _groups(maker: RowMaker, block: records.Block) -> Iterator[dict[str, Any]]:
                 if len(group) == BLOCK:
                     yield {"records": group, "error": ""}
                     group = []
-    except (DataError, BucketError) as found:
-        error = f"{type(found).__name__}: {found}"
+    except (DataError, BucketError) as raised:
+        error = f"{type(raised).__name__}: {raised}"
     if group or error:
         yield {"records": group, "error": error}
 
 
 def _encode(maker: RowMaker, length: int, dataset: Any) -> Any:
-    """The preprocessor that SeqIO caches the result of: records to ids."""
+    """The preprocessor whose results SeqIO caches: it makes ids of records."""
     from tigerjax.tokenizer.load import Tokenizer
 
     tf, _ = start()
@@ -75,8 +76,8 @@ def _encode(maker: RowMaker, length: int, dataset: Any) -> Any:
     return tf.data.Dataset.from_generator(generate, output_signature=signature)
 
 
-def _register(maker: RowMaker, found: list[records.Block], length: int) -> None:
-    """The SeqIO task of a source's blocks, here or in a worker of Beam."""
+def _register(maker: RowMaker, blocks: list[records.Block], length: int) -> None:
+    """Registers the SeqIO task of a source's blocks, in this process or in a worker of Beam."""
     tf, _ = start()
     import seqio
 
@@ -91,10 +92,10 @@ def _register(maker: RowMaker, found: list[records.Block], length: int) -> None:
             return False
 
         def list_shards(self, split: str) -> list[str]:
-            return [f"{block.path}:{block.first}" for block in found]
+            return [f"{block.path}:{block.first}" for block in blocks]
 
         def get_dataset(self, split: str, shuffle: bool = True, seed: Any = None, shard_info: Any = None) -> Any:
-            block = found[shard_info.index]
+            block = blocks[shard_info.index]
             signature = {"records": tf.TensorSpec([None], tf.string), "error": tf.TensorSpec([], tf.string)}
             return tf.data.Dataset.from_generator(lambda: _groups(maker, block), output_signature=signature)
 
@@ -108,7 +109,7 @@ def _register(maker: RowMaker, found: list[records.Block], length: int) -> None:
 
 
 def _keyed(example: dict[str, Any]) -> tuple[int, tuple[int, dict[str, Any]]]:
-    """(shard, (place in it, values)) by what SeqIO says of where the example comes from."""
+    """(shard, (place in the shard, values)) of an example; SeqIO has added where it comes from."""
     from seqio import beam_utils
 
     values = {n: example[n].numpy() for n in ("ids", "weights", "sizes", "met", "counts", "error")}
@@ -120,18 +121,18 @@ def _write(work: Path, keyed: tuple[int, Iterable[tuple[int, dict[str, Any]]]]) 
     shard, given = keyed
     groups = [values for _, values in sorted(given, key=lambda pair: pair[0])]
     arrays = {name: np.concatenate([g[name] for g in groups]) for name in ("ids", "weights", "sizes")}
-    said = [[json.loads(g["met"]), json.loads(g["counts"]), g["error"].decode()] for g in groups]
-    manifest.write_json(work / f"shard-{shard}.json", said)
+    about = [[json.loads(g["met"]), json.loads(g["counts"]), g["error"].decode()] for g in groups]
+    manifest.write_json(work / f"shard-{shard}.json", about)
     parts.save_array(work / f"shard-{shard}.npz", **arrays)
 
 
-def _run(maker: RowMaker, found: list[records.Block], length: int, runner: str, work: Path) -> None:
+def _run(maker: RowMaker, blocks: list[records.Block], length: int, runner: str, work: Path) -> None:
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
     from seqio import beam_utils
 
     _, seqio = start()
-    setup = functools.partial(_register, maker, found, length)
+    setup = functools.partial(_register, maker, blocks, length)
     setup()
     name, *options = shlex.split(runner)
     task = seqio.TaskRegistry.get(NAME)
@@ -146,7 +147,10 @@ def _run(maker: RowMaker, found: list[records.Block], length: int, runner: str, 
 
 
 def _read(maker: RowMaker, shards: int, work: Path) -> Iterator[Encoded]:
-    """What the workers wrote, in order; their counts are added to the maker's, their errors raised, ids compared."""
+    """What the workers encoded, in order.
+
+    Adds their counts to the maker's, raises their errors, and refuses an id that two records have.
+    """
     seen: dict[str, str] = {}
     for shard in range(shards):
         if not (work / f"shard-{shard}.npz").is_file():
@@ -157,8 +161,8 @@ def _read(maker: RowMaker, shards: int, work: Path) -> Iterator[Encoded]:
             for what, more in counts.items():
                 maker.counts[what] = maker.counts.get(what, 0) + more
             if error:
-                kind, _, said = error.partition(": ")
-                raise again(kind, said)
+                kind, _, message = error.partition(": ")
+                raise again(kind, message)
         with np.load(work / f"shard-{shard}.npz", allow_pickle=False) as file:
             ids, weights, sizes = file["ids"], file["weights"].astype(float), file["sizes"]
         ends = np.cumsum(sizes)
@@ -167,18 +171,18 @@ def _read(maker: RowMaker, shards: int, work: Path) -> Iterator[Encoded]:
 
 
 def rows(maker: RowMaker, paths: Sequence[Path], length: int, runner: str, work: Path) -> Iterator[np.ndarray]:
-    """Rows int32 [3, length] of the source's files: those of `maker.make(maker.read(), length)`, made on Beam.
+    """The rows int32 [3, length] of a source's files, made on Beam: those of `maker.make(maker.read(), length)`.
 
-    `runner` is a Beam runner with its options; `work` a new folder that all of its workers see.
+    `runner` is a Beam runner with its options. `work` is the path of a new folder that all of its workers can read.
     """
     from tigerjax.tokenizer.load import Tokenizer
 
-    found = records.blocks(paths)
+    blocks = records.blocks(paths)
     work.mkdir()
     maker.counts.clear()
-    _run(maker, found, length, runner, work)
-    met = {block.path for n, block in enumerate(found) if (work / f"shard-{n}.npz").is_file()}
+    _run(maker, blocks, length, runner, work)
+    met = {block.path for n, block in enumerate(blocks) if (work / f"shard-{n}.npz").is_file()}
     for path in paths:
         jsonl.refuse_empty(path, path in met)
     maker.counts.clear()
-    yield from maker.rows(_read(maker, len(found), work), length, Tokenizer(Path(maker.tokenizer)))
+    yield from maker.rows(_read(maker, len(blocks), work), length, Tokenizer(Path(maker.tokenizer)))

@@ -1,30 +1,37 @@
-"""`data inspect`: cached rows as people read them, one tab a source; segments by colour, loss by underline."""
+"""`data inspect`: a page that shows cached rows as text, one tab for each source."""
 
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from tigerjax import pages
 from tigerjax.config import DataConfig
 from tigerjax.data.loader import Loader
 from tigerjax.data.mixture import open_loader, stats
 from tigerjax.data.rows import row_weights
-from tigerjax.files import paths
 from tigerjax.files.progress import Progress
-from tigerjax.text import page
+from tigerjax.pages.charts import Bar, bars
+from tigerjax.pages.numbers import number, percent
 from tigerjax.tokenizer.load import BYTE, Tokenizer, read_proto
 
-TABS = """
-nav label { margin-right: 1rem; cursor: pointer; } .tab, input[name=tab] { display: none; }
-"""
+
+class Span(NamedTuple):
+    """A token of a row, or the byte tokens of one character: its text, and what a row says of it."""
+
+    text: str
+    segment: int  # 0 is padding
+    weight: float  # in the loss
+    ids: list[int]
+    begins: bool  # a segment, other than the row's first
 
 
-def _spans(row: np.ndarray, tok: Tokenizer, is_byte: Sequence[bool]) -> Iterator[tuple[str, int, float, list[int]]]:
-    """(text, segment, weight, ids) of each token of a row [3, L]; the bytes of one character come together."""
+def spans(row: np.ndarray, tok: Tokenizer, is_byte: Sequence[bool]) -> Iterator[Span]:
+    """The tokens of a row int32 [3, L] as text, in order; `is_byte` says of each id whether it stands for a byte."""
     tokens, segments, weights = row[0].tolist(), row[1].tolist(), row_weights(row).tolist()
-    at = 0
+    at, before = 0, 0
     while at < len(tokens):
         end = at + 1
         if tokens[at] < len(is_byte) and is_byte[tokens[at]]:
@@ -34,34 +41,21 @@ def _spans(row: np.ndarray, tok: Tokenizer, is_byte: Sequence[bool]) -> Iterator
             text = raw.decode("utf-8", "replace")
         else:
             text = tok.piece(tokens[at]).replace("\u2581", " ")
-        yield text, segments[at], weights[at], tokens[at:end]
-        at = end
+        yield Span(text, segments[at], weights[at], tokens[at:end], segments[at] > 1 and segments[at] != before)
+        at, before = end, segments[at]
 
 
-def row_html(row: np.ndarray, tok: Tokenizer, is_byte: Sequence[bool]) -> str:
-    """One row: a span a token, its id and loss weight as the tooltip, a bar where a segment begins."""
-    out, before = [], 0
-    for text, segment, weight, ids in _spans(row, tok, is_byte):
-        if segment != before and segment > 1:
-            out.append('<b class="border">|</b>')
-        kind = "pad" if segment == 0 else f"s{segment % 2}{' loss' if weight else ''}"
-        said = f"id {', '.join(map(str, ids))}, segment {segment}, weight {weight:g}"
-        shown = page.escaped(text).replace("\n", "↵<br>")
-        out.append(f'<span class="{kind}" title="{said}">{shown}</span>')
-        before = segment
-    return f'<div class="row">{"".join(out)}</div>'
-
-
-def _summary(figures: dict[str, Any]) -> str:
-    rows = []
+def _sources(figures: dict[str, Any]) -> tuple[list[tuple[str, Any]], pages.Table]:
+    """Bars of the token shares by source, wanted and realised, and a table of what each source holds."""
+    shares, cells = [], []
+    high = max([*figures["wanted"].values(), *figures["realised"].values()])
     for name, wanted in figures["wanted"].items():
         realised, about = figures["realised"][name], figures["sources"][name]
-        bar = page.Raw(f'<span class="bar" style="width:{200 * realised:.1f}px"></span>{100 * realised:.2f}%')
-        needed = realised * figures["rows_of_an_epoch"] / about["rows"]
-        cells = [name, f"{100 * wanted:.2f}%", bar, about["rows"], about["tokens"], about["chars_per_token"], needed]
-        rows.append(cells)
-    head = ["source", "share wanted", "share realised", "rows", "tokens", "characters a token", "epochs"]
-    return f"<p>{page.number(figures['rows'])} rows, {100 * figures['fill']:.2f}% tokens.</p>{page.table(head, rows)}"
+        sides = (("wanted", wanted), ("realised", realised))
+        shares.append((name, bars([Bar(side, share, percent(share, 2), side) for side, share in sides], 0.0, high)))
+        epochs = realised * figures["rows_of_an_epoch"] / about["rows"]
+        cells.append([name, *map(number, (about["rows"], about["tokens"], about["chars_per_token"], epochs))])
+    return shares, pages.Table(["source", "rows", "tokens", "characters a token", "epochs"], cells)
 
 
 def rows_shown(loader: Loader, count: int, seed: int) -> dict[str, np.ndarray]:
@@ -76,23 +70,22 @@ def rows_shown(loader: Loader, count: int, seed: int) -> dict[str, np.ndarray]:
 def inspect_mixture(
     data: DataConfig, out: Path, *, rows: int, seed: int, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Writes the page; returns the figures of `data stats`."""
+    """Writes the page, with up to `rows` rows of each source; returns the figures of `data stats`."""
     loader = open_loader(data, batch_rows=1, seed=seed, progress=progress)
     figures = stats(data, batch_rows=1, seed=seed)
     tok = Tokenizer(Path(data.tokenizer))
     is_byte = [piece.type == BYTE for piece in read_proto(Path(data.tokenizer)).pieces]
-    inputs = labels = tabs = style = ""
-    for n, (name, shown) in enumerate(rows_shown(loader, rows, seed).items()):
-        inputs += f'<input type="radio" name="tab" id="t{n}"{" checked" if not n else ""}>'
-        labels += f'<label for="t{n}">{page.escaped(name)}</label>'
-        style += (
-            f"#t{n}:checked ~ #p{n} {{ display: block; }} #t{n}:checked ~ nav label[for=t{n}] {{ font-weight: bold; }}"
-        )
-        body = "".join(row_html(row, tok, is_byte) for row in shown)
-        tabs += f'<div class="tab" id="p{n}"><h2>{page.escaped(name)}</h2>{body}</div>'
-    legend = '<p><span class="s1">odd</span> and <span class="s0">even</span> segments; <span class="loss">in the loss'
-    legend += '</span>; <span class="pad">padding</span>; hold the pointer on a token for its id and weight.</p>'
-    body = f"<style>{TABS}{style}</style>{_summary(figures)}{legend}{inputs}<nav>{labels}</nav>{tabs}"
+    shares, table = _sources(figures)
+    shown = rows_shown(loader, rows, seed)
     out.parent.mkdir(parents=True, exist_ok=True)
-    paths.write_text(out, page.document(f"Mixture {data.mixture}", body))
+    pages.write(
+        out,
+        "data/rows.html",
+        title=f"Mixture {data.mixture}",
+        rows=number(figures["rows"]),
+        fill=percent(figures["fill"], 2),
+        shares=shares,
+        table=table,
+        tabs={name: [list(spans(row, tok, is_byte)) for row in rows_B3T] for name, rows_B3T in shown.items()},
+    )
     return figures

@@ -1,7 +1,7 @@
-"""Cached rows to batches: exact shares at every prefix, a state of a few integers, each host's own rows.
+"""Reads batches from cached rows: exact shares at every prefix, a state of a few integers, each host's own rows.
 
-The order of sources is a schedule, not a draw. The order within a source is a permutation seeded by
-(seed, source, epoch). So the number of rows taken from each source says everything about the position.
+The order of sources is a fixed schedule; nothing is drawn. The order within a source is a permutation that depends
+only on (seed, source, epoch). So the number of rows taken from each source determines the position.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ ROWS_FILE = "rows-00000-of-00001.arrayrecord"
 
 
 def next_source(rates: Sequence[float], counts: Sequence[int]) -> int:
-    """Which source gives the next row, after `counts` rows of each; `rates` sum to 1.
+    """The index of the source that gives the next row, after `counts` rows of each; `rates` sum to 1.
 
-    The deficit of a source is rate x (rows so far + 1) - its count. Of the sources whose deficit is large enough
-    (at least 1 / (2k - 2) for k sources), the one that would run late soonest; with two sources that is simply the
-    one with the larger deficit. Every |rate x rows - count| stays at most 1 - 1 / (2k - 2) < 1 row, at every prefix
-    (Tijdeman 1980, the chairman assignment problem; the plain largest deficit has no such bound for k > 2).
+    The deficit of a source is rate x (rows so far + 1) - its count. Of the k sources, those with a deficit of at least
+    1 / (2k - 2) may be next. The one of them that would be late first is taken. With two sources that is the one with
+    the larger deficit. At every prefix, |rate x rows - count| is at most 1 - 1 / (2k - 2), which is less than 1 row
+    (Tijdeman 1980, the chairman assignment problem). To always take the largest deficit has no such bound for k > 2.
     """
     k = len(rates)
     if k == 1:
@@ -45,7 +45,7 @@ def next_source(rates: Sequence[float], counts: Sequence[int]) -> int:
 
 
 def schedule(rates: Sequence[float]) -> Iterator[int]:
-    """The endless order of sources; the same for the Loader and for SeqIO's `sample_fn`."""
+    """The order of sources, without end. The Loader and SeqIO's `sample_fn` both follow it."""
     total = sum(rates)
     shares = [rate / total for rate in rates]
     counts = [0] * len(rates)
@@ -56,7 +56,7 @@ def schedule(rates: Sequence[float]) -> Iterator[int]:
 
 
 def write_rows(folder: str | Path, rows: Iterable[np.ndarray]) -> dict[str, Any]:
-    """Writes rows int32 [3, L] to FOLDER/rows-00000-of-00001.arrayrecord; returns rows, tokens and rows_sha256."""
+    """Writes rows int32 [3, L] to FOLDER/rows-00000-of-00001.arrayrecord; returns {rows, tokens, rows_sha256}."""
     from array_record.python import array_record_module
 
     writer = array_record_module.ArrayRecordWriter(str(Path(folder) / ROWS_FILE), "group_size:1,uncompressed")
@@ -71,17 +71,17 @@ def write_rows(folder: str | Path, rows: Iterable[np.ndarray]) -> dict[str, Any]
     return {"rows": count, "tokens": tokens, "rows_sha256": digest.hexdigest()}
 
 
-class Source:
-    """One cached source: rows by index. Refuses a folder without a manifest or without rows."""
+class CachedSource:
+    """The cached rows of one source, read by index. DataError for a folder without a manifest or without rows."""
 
     def __init__(self, name: str, folder: str | Path, seq_len: int):
         from array_record.python import array_record_module
 
         self.name, self.folder = name, paths.of(folder)
-        found = manifest.read(folder)
-        if found is None:
+        made = manifest.read(folder)
+        if made is None:
             raise DataError(f"{folder}: source {name} has no cached rows; run `tigerjax data cache`")
-        self.figures: dict[str, Any] = found["figures"]
+        self.figures: dict[str, Any] = made["figures"]
         self.rows: int = self.figures["rows"]
         if self.figures["seq_len"] != seq_len:
             raise DataError(
@@ -101,12 +101,12 @@ class Source:
         self._order: tuple[int, np.ndarray] | None = None
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
-        """Rows [n, 3, L] by index."""
+        """The rows [n, 3, L] at these indices."""
         flat = np.frombuffer(b"".join(self._reader.read(list(map(int, indices)))), "<i4")
         return flat.reshape(len(indices), 3, self.seq_len)
 
     def index(self, count: int, seed: int) -> int:
-        """The row that the `count`-th draw (from 0) takes: a permutation of all rows in each epoch."""
+        """The index of the row that is read after `count` others: each epoch is a permutation of all rows."""
         epoch, at = divmod(count, self.rows)
         if self._order is None or self._order[0] != epoch:
             rng = np.random.Generator(
@@ -117,9 +117,10 @@ class Source:
 
 
 class Loader:
-    """An endless iterator of `Batch`: of every global batch the rows in `mine` (`mesh.host_rows`), None being all.
+    """An iterator of `Batch` without end.
 
-    `rates` are token shares (any positive scale). `max_epochs` by source: passing it is a ConfigError.
+    `rates` are token shares, on any positive scale. `mine` are the rows of each global batch that this host reads
+    (`mesh.host_rows`); None reads all. To read a source more often than its `max_epochs` is a ConfigError.
     """
 
     def __init__(
@@ -144,16 +145,16 @@ class Loader:
         total = sum(rates.values())
         self.rates = {name: rates[name] / total for name in self.names}
         self.batch_rows, self.seq_len, self.seed = batch_rows, seq_len, seed
-        self.sources = [Source(name, sources[name], seq_len) for name in self.names]
+        self.sources = [CachedSource(name, sources[name], seq_len) for name in self.names]
         made_with = {s.figures.get("tokenizer_sha256") for s in self.sources} - {None}
         if len(made_with) > 1:
             raise DataError(
                 f"rows of {self.names} were made with {len(made_with)} tokenizers; make them again with one"
             )
         self.tokenizer_sha256: str | None = next(iter(made_with), None)
-        """Of the rows; training keeps it in the checkpoint and refuses another one there."""
+        """Of the tokenizer that made the rows. A checkpoint records it, and training refuses another one."""
         self.vocab_size: int | None = None
-        """Entries of that tokenizer, where it is known: what the model's vocabulary must be."""
+        """The entries of that tokenizer, where it is known. The model's vocabulary must have as many."""
         self._limits = [(max_epochs or {}).get(name) for name in self.names]
         self._shares = [self.rates[name] for name in self.names]
         self._counts = [0] * len(self.names)
@@ -184,11 +185,11 @@ class Loader:
         return make_batch(rows)
 
     def rows(self) -> dict[str, int]:
-        """Cached rows of each source."""
+        """The number of cached rows of each source."""
         return {s.name: s.rows for s in self.sources}
 
     def seen(self) -> dict[str, dict[str, float]]:
-        """By source, over all hosts: tokens seen, share of all tokens, epoch (1.5 = half of the second)."""
+        """For each source, over all hosts: tokens read, their share of all tokens, and epochs (1.5: one and a half)."""
         tokens = {
             s.name: count * s.figures["tokens"] / s.rows for s, count in zip(self.sources, self._counts, strict=True)
         }
@@ -203,7 +204,7 @@ class Loader:
         }
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs: rows taken from each source, and what they were taken from. JSON-able, O(sources)."""
+        """What `restore` needs, as JSON: the number of rows read from each source, and what these sources were."""
         return {
             "seed": self.seed,
             "batch_rows": self.batch_rows,
@@ -214,7 +215,7 @@ class Loader:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes to the position of `state`; refuses one that would not continue bit for bit, naming what differs."""
+        """Goes to the position of `state`. ConfigError, with what differs, where the next batches would differ."""
         mine = json.loads(json.dumps(self.state()))
         for key in ("seed", "batch_rows", "seq_len", "rates", "rows_sha256"):
             if state.get(key) != mine[key]:

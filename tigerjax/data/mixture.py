@@ -1,7 +1,8 @@
-"""Sources as SeqIO tasks, training sets as SeqIO mixtures, rates that are token shares.
+"""Training sets as SeqIO mixtures, whose rates are token shares.
 
-Each task turns JSONL files into rows of exactly L tokens (chunk, then mix), so a rate in rows *is* a share of
-tokens. The order of sources is `loader.schedule`, given to SeqIO as the mixture's sample_fn. A mixture of your own:
+A source is a SeqIO task. Each task turns files into rows of exactly L tokens before rows are mixed, so a rate in rows
+*is* a share of tokens. The order of sources is `loader.schedule`, given to SeqIO as the mixture's sample_fn. A mixture
+of your own:
 
     from tigerjax.data.mixture import Source, holistic
 
@@ -11,8 +12,8 @@ tokens. The order of sources is `loader.schedule`, given to SeqIO as the mixture
         en={"wiki": Source("en/*.jsonl")},
     )
 
-in a module that the config's `data.modules` names. Patterns and tokenizer folders are looked up when rows are made,
-not at import. Registering a name again replaces it.
+stands in a module that the config's `data.modules` names. Files and tokenizer folders are looked up when rows are
+made, not at import. To register a name again replaces its mixture.
 """
 
 import importlib
@@ -42,12 +43,12 @@ from tigerjax.processes import hosts
 from tigerjax.records.tf import start
 from tigerjax.tokenizer.chat import Overlong
 
-HOLISTIC_RANGE = (0.05, 0.10)  # what TigerBot used; outside it a warning
+HOLISTIC_RANGE = (0.05, 0.10)  # what TigerBot used; other fractions give a warning
 ALLOWED_RANGE = (0.0, 0.2)
 
 
 def sample_fn(datasets: list[Any], rates: list[float], seed: int | None) -> Any:
-    """SeqIO's mixing of datasets by the loader's schedule; the seed changes nothing, as nothing is drawn."""
+    """Mixes datasets for SeqIO by the loader's schedule. Nothing is drawn, so the seed changes nothing."""
     tf, _ = start()
 
     choice = tf.data.Dataset.from_generator(
@@ -68,12 +69,12 @@ def add_mixture(name: str, rates: Mapping[str, float]) -> None:
 
 
 def sft(name: str, *, tokenizer: str | Path, examples: Source, overlong: Overlong = "drop") -> None:
-    """Registers a mixture of one SFT source; `overlong` as in tasks.add_sft_task."""
+    """Registers a mixture of one source of SFT examples; `overlong` is that of `tasks.add_sft_task`."""
     add_mixture(name, {add_sft_task(f"{name}.sft", examples, tokenizer=tokenizer, overlong=overlong): 1.0})
 
 
 def pretraining(name: str, *, tokenizer: str | Path, sources: Mapping[str, Source]) -> None:
-    """Registers a mixture of documents by weight, without instructions."""
+    """Registers a mixture of documents without instructions; the weights of the sources are their token shares."""
     add_mixture(
         name,
         {add_documents_task(f"{name}.{key}", s, tokenizer=tokenizer): s.weight for key, s in sources.items()},
@@ -90,9 +91,10 @@ def holistic(
     instruct_fraction: float,
     zh_share: float = 0.5,
 ) -> None:
-    """Registers the holistic recipe: instructions get f, zh and en share 1 - f, sources share theirs by weight.
+    """Registers the holistic recipe: documents in two languages, and instruction data among them.
 
-    f = 0.1, one source a language: {name.instruct: 0.1, name.zh.X: 0.45, name.en.Y: 0.45}. Code counts as English.
+    Instructions get the share f, zh and en divide 1 - f, and the sources of a language divide its share by weight.
+    With f = 0.1 and one source a language: {name.instruct: 0.1, name.zh.X: 0.45, name.en.Y: 0.45}. Code is English.
     """
     low, high = ALLOWED_RANGE
     if not low <= instruct_fraction <= high:
@@ -116,7 +118,7 @@ def holistic(
 
 
 def get_mixture(name: str) -> Any:
-    """The registered SeqIO mixture; a ConfigError that names near misses when there is none."""
+    """The registered SeqIO mixture; ConfigError with similar names when there is none."""
     _, seqio = start()
 
     if name not in seqio.MixtureRegistry.names():
@@ -139,10 +141,10 @@ def _beam_rows(task: Any, inputs: Sequence[Path], seq_len: int, runner: str, wor
     shutil.rmtree(work)
 
 
-def _told(rows: Iterator[np.ndarray], say: Callable[[int, int], None]) -> Iterator[np.ndarray]:
-    """The same rows, counted."""
+def _counted(rows: Iterator[np.ndarray], report: Callable[[int, int], None]) -> Iterator[np.ndarray]:
+    """The same rows; `report` is called with the number of each. How many there will be is not known before."""
     for number, row in enumerate(rows, start=1):
-        say(number, 0)
+        report(number, 0)
         yield row
 
 
@@ -155,12 +157,12 @@ def cache(
     runner: str = "local",
     progress: Progress | None = None,
 ) -> dict[str, Path]:
-    """Writes the rows of every task of a mixture to CACHE_DIR/<task>/; what is unchanged is skipped.
+    """Writes the rows of each task of a mixture to CACHE_DIR/<task>/ and returns these folders by task.
 
-    `runner` is "local" or an Apache Beam runner with its options (`beam_cache`); the rows are the same.
-
-    manifest.json's `figures`: rows, tokens, seq_len, tokenizer_sha256, rows_sha256, records, characters,
-    left_over (tokens that filled no row), overlong and weightless (examples dropped).
+    A task is skipped where neither its files nor its settings have changed. `runner` is "local" or an Apache Beam
+    runner with its options (`beam_cache`); the rows are the same. The `figures` of manifest.json are rows, tokens,
+    seq_len, tokenizer_sha256, rows_sha256, records, characters, left_over (tokens that filled no row), and overlong
+    and weightless (examples that were dropped).
     """
     from tigerjax.tokenizer.load import Tokenizer
 
@@ -196,17 +198,17 @@ def cache(
                 made = task_rows(task, seq_len)
             else:
                 made = _beam_rows(task, inputs, seq_len, runner, run.tmp / "work")
-            written = write_rows(run.tmp, _told(made, progress(task.name, "rows")) if progress is not None else made)
-            found = dict(maker.counts) if maker else {}
+            written = write_rows(run.tmp, _counted(made, progress(task.name, "rows")) if progress is not None else made)
+            counts = dict(maker.counts) if maker else {}
             if not written["rows"]:
                 raise DataError(
-                    f"source {task.name} is empty: {found.get('records', 0)} records with {found.get('tokens', 0)}"
+                    f"source {task.name} is empty: {counts.get('records', 0)} records with {counts.get('tokens', 0)}"
                     f" tokens in {[str(p) for p in inputs]} fill no row of {seq_len}; add data or lower data.seq_len"
                 )
             run.figures = {
-                **found,
+                **counts,
                 **written,
-                "left_over": found.get("tokens", written["tokens"]) - written["tokens"],
+                "left_over": counts.get("tokens", written["tokens"]) - written["tokens"],
                 "seq_len": seq_len,
                 "tokenizer_sha256": sha,
             }
@@ -214,9 +216,9 @@ def cache(
 
 
 def check_epochs(sources: Mapping[str, tuple[float, int, float | None]], total_rows: int) -> None:
-    """ConfigError with a table when `total_rows` need more of a source than it has.
+    """ConfigError with a table when training on `total_rows` would pass the max_epochs of a source.
 
-    sources {name: (share, rows, max_epochs)}.
+    `sources` are {name: (share, rows, max_epochs)}.
     """
     lines, short = [], False
     for name, (share, available, limit) in sorted(sources.items()):
@@ -236,7 +238,7 @@ def check_epochs(sources: Mapping[str, tuple[float, int, float | None]], total_r
 
 
 def import_modules(modules: Sequence[str]) -> None:
-    """Imports the modules that register mixtures; ConfigError with what one of them raised."""
+    """Imports the modules that register mixtures; ConfigError with the error of one that cannot be imported."""
     start()  # before a module imports SeqIO in its own way
     for module in modules:
         try:
@@ -249,7 +251,7 @@ def import_modules(modules: Sequence[str]) -> None:
 
 
 def mixture_config(mixture: str, modules: Sequence[str], cache_dir: str | Path, seq_len: int) -> DataConfig:
-    """The data config of a registered mixture, with the tokenizer that its sources name."""
+    """A data config for a registered mixture; its tokenizer is the one that the mixture's sources name."""
     import_modules(modules)
     makers = [maker for task in get_mixture(mixture).tasks if (maker := row_maker(task)) is not None]
     if not makers:
@@ -273,10 +275,10 @@ def open_loader(
     runner: str = "local",
     progress: Progress | None = None,
 ) -> Loader:
-    """The loader of a config's mixture; builds the caches that are missing or outdated (one host does, for all).
+    """The loader of a config's mixture. Caches that are missing or outdated are made first, by one host for all.
 
-    Rows cached with another tokenizer than `data.tokenizer` are a DataError. With `total_rows` (steps x batch_rows),
-    exhaustion is found before the start.
+    Rows that were cached with another tokenizer than `data.tokenizer` are a DataError. With `total_rows`
+    (steps x batch_rows), a source that would not last is a ConfigError before training starts.
     """
     from tigerjax.tokenizer.load import Tokenizer
 
@@ -286,8 +288,8 @@ def open_loader(
     sha = tokenizer.sha256
     folders = {task.name: paths.of(data.cache_dir) / task.name for task in mixture.tasks}
     for name, folder in folders.items():
-        found = manifest.read(folder)
-        if found is not None and (old := found.get("figures", {}).get("tokenizer_sha256")) not in (None, sha):
+        made = manifest.read(folder)
+        if made is not None and (old := made.get("figures", {}).get("tokenizer_sha256")) not in (None, sha):
             raise DataError(
                 f"{folder}: rows of {name} were made with tokenizer {old[:12]}, but {data.tokenizer} is {sha[:12]};"
                 f" remove the folder (rm -r {folder}) and run `tigerjax data cache CONFIG`, or name the old tokenizer"
@@ -305,7 +307,10 @@ def open_loader(
 
 
 def stats(data: DataConfig, *, batch_rows: int, seed: int, progress: Progress | None = None) -> dict[str, Any]:
-    """wanted and realised token shares (until the first source has been read once), fill, rows, tokens, sources."""
+    """The figures of a mixture: wanted and realised token shares, fill, rows, tokens, and the same of each source.
+
+    The realised shares are those of the rows up to where the first source has been read once.
+    """
     loader = open_loader(data, batch_rows=batch_rows, seed=seed, progress=progress)
     counts = dict.fromkeys(loader.names, 0)
     available = loader.rows()

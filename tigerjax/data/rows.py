@@ -1,7 +1,7 @@
-"""Rows of exactly L tokens: documents are chunked, chat examples are packed, and rows become a `Batch`.
+"""Makes rows of exactly L tokens: documents are chunked, chat examples are packed, and rows become a `Batch`.
 
-A row is int32 [3, L]: tokens, segment ids (1.. within the row, 0 = padding), and the loss weight of each token
-*as a target*, a float32 stored by its bits. The shift to next-token targets happens once, in `make_batch`.
+A row is int32 [3, L]: tokens, segment ids (1, 2, … within the row, 0 for padding), and the bits of a float32, the loss
+weight of each token *as a target*. Targets are shifted by one position only once, in `make_batch`.
 """
 
 import bisect
@@ -15,13 +15,13 @@ from tigerjax.errors import DataError
 
 
 class Batch(NamedTuple):
-    """`targets_BT[b, t]` is the token after position t; `weights_BT` is the loss weight of predicting it.
+    """What a model trains on. `targets_BT[b, t]` is the token after position t, `weights_BT` its loss weight.
 
-    tokens [[5 6 2 7 8 2]] in segments [[1 1 1 2 2 2]], all tokens in the loss:
+    An example: tokens [[5 6 2 7 8 2]] in segments [[1 1 1 2 2 2]], all of them in the loss, give
 
            tokens_BT   [5 6 2 7 8 2]
           targets_BT   [6 2 0 8 2 0]
-          weights_BT   [1 1 0 1 1 0]   0 at the last position of a segment: the next token is a stranger's
+          weights_BT   [1 1 0 1 1 0]   0 at the last position of a segment: the next token is of another one
         positions_BT   [0 1 2 0 1 2]
       segment_ids_BT   [1 1 1 2 2 2]   0 would be padding
     """
@@ -45,10 +45,10 @@ def row_weights(row: np.ndarray) -> np.ndarray:
 
 
 def make_batch(rows: Sequence[np.ndarray] | np.ndarray) -> Batch:
-    """B rows of [3, L] as the batch that a model trains on; see `Batch` for a worked example."""
+    """The batch of B rows [3, L]; `Batch` has a worked example."""
     rows_B3T = np.stack([np.asarray(row, np.int32) for row in rows])
     tokens_BT, segment_ids_BT = rows_B3T[:, 0], rows_B3T[:, 1]
-    same_BT = np.zeros(tokens_BT.shape, bool)  # position t and t + 1 are of one segment, which is not padding
+    same_BT = np.zeros(tokens_BT.shape, bool)  # positions t and t + 1 are of one segment, which is not padding
     same_BT[:, :-1] = (segment_ids_BT[:, 1:] == segment_ids_BT[:, :-1]) & (segment_ids_BT[:, :-1] != 0)
     targets_BT, weights_BT = np.zeros_like(tokens_BT), np.zeros(tokens_BT.shape, np.float32)
     targets_BT[:, :-1] = tokens_BT[:, 1:]
@@ -67,10 +67,10 @@ def make_batch(rows: Sequence[np.ndarray] | np.ndarray) -> Batch:
 
 
 def chunk(documents: Iterable[Sequence[int]], length: int, eos: int) -> Iterator[np.ndarray]:
-    """Rows of exactly `length` tokens from documents joined by eos; every token has loss weight 1.
+    """Rows of exactly `length` tokens, cut from documents that are joined by eos; every token has loss weight 1.
 
-    What does not fill a row is carried over to the next one; what is left after the last document (fewer than
-    `length` tokens) is not emitted. A document cut by a row border goes on as segment 1 of the next row.
+    Tokens that do not fill a row begin the next one. Fewer than `length` are left after the last document, and they
+    give no row. A document that is cut at the end of a row goes on as segment 1 of the next.
 
         documents [[5 6] [7 8 9 10]], length 4, eos 2   ->   tokens [5 6 2 7]   [8 9 10 2]
                                                            segments [1 1 1 2]   [1 1  1 1]
@@ -97,13 +97,13 @@ def chunk(documents: Iterable[Sequence[int]], length: int, eos: int) -> Iterator
 
 
 class Packed(NamedTuple):
-    """Rows of packed examples, and what could not be packed."""
+    """Rows of packed examples, and the examples that are in no row."""
 
     rows: list[np.ndarray]
     overlong: list[int]
-    """Indices of examples longer than a row: dropped, never cut."""
+    """Indices of examples longer than a row. They are dropped, never cut."""
     weightless: list[int]
-    """Indices of examples without one token of loss that a model could be asked for: never emitted."""
+    """Indices of examples without a token that has a loss weight and another token before it."""
 
     @property
     def fill(self) -> float:
@@ -112,10 +112,12 @@ class Packed(NamedTuple):
 
 
 def pack(examples: Iterable[tuple[Sequence[int], Sequence[float]]], length: int, *, pad: int = 0) -> Packed:
-    """Best-fit decreasing: the longest example first, each into the fullest row that still holds it; none is split.
+    """Packs whole examples (ids, loss weights) into rows, by best-fit decreasing.
+
+    The longest example comes first, and each goes into the fullest row that has room for it.
 
     [([5 6 2], [0 1 1]), ([7 8 9 2], [0 0 1 1]), ([3], [1])], length 7   ->
-      tokens [7 8 9 2 5 6 2]   the third has no token to predict after another: weightless, index 2
+      tokens [7 8 9 2 5 6 2]   the third has no second token to predict: weightless, index 2
     segments [1 1 1 1 2 2 2]
      weights [0 0 1 1 0 1 1]
     """

@@ -1,4 +1,4 @@
-"""One source as a SeqIO task: records of files in, rows of exactly L tokens out."""
+"""A source as a SeqIO task, which turns the records of files into rows of exactly L tokens."""
 
 import contextlib
 import dataclasses
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from tigerjax.tokenizer.load import Tokenizer
 
 Encoded = tuple[Sequence[int], Sequence[float]]
-"""Ids of a record and the loss weight of each."""
+"""(ids of a record, the loss weight of each); no weights stand for 1 everywhere."""
 Kind = Literal["documents", "plain", "sft"]
 FEATURES = ("tokens", "segment_ids", "weights")
-BLOCK = 256  # records or rows that cross the border to TensorFlow together: one crossing costs about as much
+BLOCK = 256  # records or rows that go to TensorFlow together; one alone would cost about as much as these
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Source:
-    """Files, patterns or folders of records, their weight within a language, and how often they are read."""
+    """Files of records (or patterns, or folders), their weight within a language, and how often they may be read."""
 
     files: str | Path | tuple[str | Path, ...]
     weight: float = 1.0
     max_epochs: float | None = None
-    """Passing it is a ConfigError; None reads the source as often as the share asks for."""
+    """To read the source more often is a ConfigError; None reads it as often as its share needs."""
 
     def patterns(self) -> tuple[str, ...]:
         return tuple(map(str, (self.files,) if isinstance(self.files, str | Path) else self.files))
@@ -43,10 +43,11 @@ class Source:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RowMaker:
-    """The SeqIO preprocessor of our tasks: records in, rows {tokens, segment_ids, weights} of L out.
+    """The SeqIO preprocessor of our tasks, which makes rows {tokens, segment_ids, weights} of records.
 
-    documents: text, eos, chunked.   plain: user "\\n" answer, eos, chunked; every token in the loss, no markers.
-    sft: the chat encoding, loss on answers, packed.
+    kind "documents": the text and eos, chunked. "plain": an SFT example as a document, its messages joined by newlines,
+    and eos; chunked, with every token in the loss and no markers. "sft": the chat encoding, packed, with the loss on
+    answers.
     """
 
     kind: Kind
@@ -54,20 +55,20 @@ class RowMaker:
     tokenizer: str
     max_epochs: float | None
     counts: dict[str, int] = dataclasses.field(default_factory=dict, compare=False)
-    """Of the last full pass: records, characters, tokens, overlong, weightless, and shortened where it is allowed."""
+    """What the last full pass counted: records, characters, tokens, overlong, weightless, and perhaps shortened."""
     overlong: Overlong = "drop"
-    """Of sft: what becomes of a dialogue longer than a row; whatever is dropped is counted."""
+    """For "sft": what is done with a dialogue longer than a row. Those that are dropped are counted."""
 
     sequence_length: Mapping[str, int] | None = None
-    """Set by SeqIO, which fills fields of this name before it calls a preprocessor."""
+    """{"tokens": L}. SeqIO sets a field of this name before it calls a preprocessor."""
 
     def read(self) -> Iterator[records.Record]:
         """The validated records of the files."""
-        with paths.bucket_errors():  # TensorFlow keeps the text of an error only
+        with paths.bucket_errors():  # of an error, TensorFlow passes on only the text
             yield from (records.documents if self.kind == "documents" else records.sft_examples)(self.patterns)
 
     def make(self, given: Iterable[records.Record], length: int) -> Iterator[np.ndarray]:
-        """Rows int32 [3, length] of the records; needs no TensorFlow."""
+        """Rows int32 [3, length] of the records, made without TensorFlow."""
         from tigerjax.tokenizer.load import Tokenizer
 
         tok = Tokenizer(Path(self.tokenizer))
@@ -75,14 +76,14 @@ class RowMaker:
         yield from self.rows(self.encode(given, length, tok), length, tok)
 
     def encode(self, given: Iterable[records.Record], length: int, tok: "Tokenizer") -> Iterator[Encoded]:
-        """(ids, loss weights) of each record; of a document without eos, and with () as every token counts."""
+        """(ids, loss weights) of each record. A document has no eos yet, and () for weights, as every token counts."""
         given = iter(given)
         while group := list(itertools.islice(given, BLOCK)):
             self._count("records", len(group))
             if self.kind == "sft":
                 yield from (self._chat(example, length, tok) for example in group)
                 continue
-            texts = [g["text"] if self.kind == "documents" else plain_text(g) for g in group]
+            texts = list(map(records.text_of, group))
             self._count("characters", sum(map(len, texts)))
             yield from ((ids, ()) for ids in tok.encode_batch(texts))
 
@@ -100,7 +101,7 @@ class RowMaker:
         return ids, [w * example.get("weight", 1.0) for w in weights]
 
     def rows(self, encoded: Iterable[Encoded], length: int, tok: "Tokenizer") -> Iterator[np.ndarray]:
-        """Rows of what `encode` gave of all records, in order."""
+        """Rows of all encoded records, in their order; `encode` gives these."""
         for what in ("records", "characters", "tokens", "overlong", "weightless"):
             self._count(what, 0)
         if self.kind != "sft":
@@ -136,11 +137,6 @@ class RowMaker:
         return tf.data.Dataset.from_generator(generate, output_signature=signature).unbatch()
 
 
-def plain_text(example: records.Record) -> str:
-    """An SFT example as a plain document: user, newline, answer, for every pair of turns."""
-    return "\n".join(message["content"] for message in example["messages"])
-
-
 def _add_task(name: str, maker: RowMaker) -> str:
     tf, seqio = start()
 
@@ -170,45 +166,45 @@ def _add_task(name: str, maker: RowMaker) -> str:
 
 
 def add_documents_task(name: str, source: Source, *, tokenizer: str | Path) -> str:
-    """Registers documents ({text}) as a task of full rows; returns its name."""
+    """Registers a task of documents, chunked into rows; returns its name."""
     return _add_task(name, RowMaker("documents", source.patterns(), str(tokenizer), source.max_epochs))
 
 
 def add_instruct_task(name: str, source: Source, *, tokenizer: str | Path) -> str:
-    """Registers SFT examples as plain documents, all tokens in the loss, full rows; returns the task's name."""
+    """Registers a task of SFT examples as plain documents, chunked, with all tokens in the loss; returns its name."""
     return _add_task(name, RowMaker("plain", source.patterns(), str(tokenizer), source.max_epochs))
 
 
 def add_sft_task(name: str, source: Source, *, tokenizer: str | Path, overlong: Overlong = "drop") -> str:
-    """Registers SFT examples in the chat encoding, loss on answers only, packed; returns the task's name.
+    """Registers a task of SFT examples in the chat encoding, packed, with the loss on answers; returns its name.
 
-    `overlong` says what becomes of a dialogue longer than a row (tokenizer.chat.shorten).
+    `overlong` chooses what is done with a dialogue longer than a row (`tokenizer.chat.shorten`).
     """
     maker = RowMaker("sft", source.patterns(), str(tokenizer), source.max_epochs, overlong=overlong)
     return _add_task(name, maker)
 
 
 def row_maker(task: Any) -> RowMaker | None:
-    """The RowMaker of one of our tasks; None for a task registered in another way."""
+    """The RowMaker of a SeqIO task; None for a task that was registered in another way."""
     return next((p for p in task.preprocessors if isinstance(p, RowMaker)), None)
 
 
 @contextlib.contextmanager
 def _our_errors(task: str) -> Iterator[None]:
-    """TensorFlow wraps an exception of a generator into its own; this gives ours back, naming the source."""
+    """Raises our own errors again, with the name of the source: TensorFlow wraps what a generator raises."""
     tf, _ = start()
 
     try:
         yield
     except tf.errors.OpError as error:
-        found = re.search(r"(DataError|ConfigError|BucketError|BucketRefused): (.*)", error.message)
-        if not found:
+        ours = re.search(r"(DataError|ConfigError|BucketError|BucketRefused): (.*)", error.message)
+        if not ours:
             raise
-        raise again(found[1], f"source {task}: {found[2]}") from error
+        raise again(ours[1], f"source {task}: {ours[2]}") from error
 
 
 def task_rows(task: Any, seq_len: int) -> Iterator[np.ndarray]:
-    """One pass over a task's rows int32 [3, L], through SeqIO, in order."""
+    """The rows int32 [3, L] of a task in their order, read once through SeqIO."""
     with _our_errors(task.name):
         dataset = task.get_dataset(dict.fromkeys(FEATURES, seq_len), split="train", shuffle=False)
         for block in dataset.batch(BLOCK).as_numpy_iterator():

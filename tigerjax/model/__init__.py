@@ -1,1 +1,2 @@
-"""What model families share: attention, the stack of layers, the pipeline, the loss, weights and their names."""
+"""What model families share (layers, attention, the stack of layers, the pipeline, the KV cache, the loss) and
+`families`, through which every other room reaches a family."""

@@ -1,4 +1,4 @@
-"""Rotary embedding and causal attention within segments, the kernel chosen by config."""
+"""Rotary embedding, and causal attention within segments by the kernel that the config names."""
 
 import dataclasses
 import math
@@ -34,8 +34,8 @@ def rope(x_BTNH: jax.Array, positions_BT: jax.Array, *, base: float) -> jax.Arra
 def _rotate(x_BTNH: jax.Array, sin_BT1H: jax.Array, cos_BT1H: jax.Array) -> jax.Array:
     """x * cos + (x with its halves swapped) * sin."""
     H = x_BTNH.shape[-1]
-    # Swapped by a product with a permutation, which is exact. Written as a split and a concatenation, XLA:TPU pads
-    # each half to a whole array and makes three kernels of it: 3 times the estimate, and one kernel here.
+    # A product with a permutation swaps the halves, and it is exact. For a split and a concatenation XLA:TPU pads each
+    # half to a whole array and makes three kernels, which take three times as long as this one.
     swap_HH = jnp.roll(jnp.eye(H, dtype=x_BTNH.dtype), H // 2, axis=-1)
     swapped_BTNH = jnp.matmul(x_BTNH, swap_HH, precision="highest", preferred_element_type=jnp.float32)
     return (x_BTNH.astype(jnp.float32) * cos_BT1H + swapped_BTNH * sin_BT1H).astype(x_BTNH.dtype)
@@ -55,7 +55,8 @@ _rotate.defvjp(_rotate_fwd, _rotate_bwd)
 
 
 def weigh(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array) -> jax.Array:
-    """Softmax attention where `mask_BTS` is true; the N // K query heads of a kv head share it, never copied."""
+    """Softmax attention where `mask_BTS` is true. The N // K query heads of a kv head share its keys and values without
+    a copy."""
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
     q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
@@ -67,17 +68,17 @@ def weigh(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax
 
 
 def causal_mask(segment_ids_BT: jax.Array) -> jax.Array:
-    """mask_BTS: true where query t may read key s, which is s <= t in the same segment; padding reads padding."""
+    """mask_BTS: true where query t may read key s, that is where s <= t in the same segment. Padding reads padding."""
     T = segment_ids_BT.shape[1]
     same_BTS = segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
     return same_BTS & jnp.tril(jnp.ones((T, T), bool))
 
 
 def fitting(compute: ComputeConfig, length: int) -> ComputeConfig:
-    """`compute` for rows of `length` tokens, whatever rows its kernel's blocks were chosen for.
+    """`compute` changed so that its kernel can read rows of `length` tokens.
 
-    Inference reads rows of many lengths. Splash takes blocks that divide the row; its lanes are 128 wide, and what is
-    no multiple of them is short enough for the reference.
+    Inference reads rows of many lengths, but splash needs blocks that divide the row. So the blocks become common
+    divisors. Rows that are no multiple of the TPU's 128 lanes are short, and the reference kernel reads them.
     """
     if compute.attention != "splash" or not any(length % block for block in compute.splash.blocks().values()):
         return compute

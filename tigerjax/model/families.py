@@ -1,7 +1,7 @@
 """The model families that there are, and how each is found: by a model's config, by a checkpoint's kind, by a Hugging
 Face folder. No other file outside a family's own folder names a family.
 
-A new family is a folder beside `llama/` that offers what `Family` lists, and its name in FAMILIES.
+A new family is a folder beside `llama/` whose `face` offers what `Family` lists, and its entry in FAMILIES.
 """
 
 import functools
@@ -16,15 +16,16 @@ from jax.sharding import Mesh
 from tigerjax.config import FLOAT32, ComputeConfig, Dtype, ModelConfig
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import logical_rules
-from tigerjax.model import hf_config, layers, llama, stack
+from tigerjax.model import hf_config, layers, stack
 from tigerjax.model.cache import Cache
 from tigerjax.model.hf_config import HfConfig, TokenizerIds
 from tigerjax.model.layers import Weights
+from tigerjax.model.llama import face as llama
 from tigerjax.model.weights import ReadRows, Row
 
 
 class Family(Protocol):
-    """What a family's folder offers to other rooms, in its `__init__`."""
+    """What a family's folder offers to other rooms, in its `face.py`."""
 
     CONFIG: type[ModelConfig]
     """The class of its sizes: no two families share one."""

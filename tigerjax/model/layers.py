@@ -24,7 +24,7 @@ NORMAL = nn.initializers.normal(0.02)
 
 
 class Activations(NamedTuple):
-    """What travels through the stack. `segment_ids_BT` is 0 on padding, 1.. per packed document."""
+    """What goes from layer to layer. `segment_ids_BT` is 0 on padding and counts packed documents from 1."""
 
     x_BTD: jax.Array
     positions_BT: jax.Array
@@ -34,7 +34,7 @@ class Activations(NamedTuple):
 def weight(
     module: nn.Module, name: str, shape: tuple[int, ...], axes: tuple[str, ...], init: Initialiser = NORMAL
 ) -> jax.Array:
-    """Declares a weight: its name, its shape and its logical axes, in one line."""
+    """Declares a weight by its name, shape and logical axes, and returns it as it is stored."""
     value: Any = module.param(name, nn.with_logical_partitioning(init, axes), shape)
     return value
 
@@ -49,7 +49,7 @@ def matrix(module: nn.Module, name: str, shape: tuple[int, ...], axes: tuple[str
 
 
 def zero_padding(init: Initialiser, axis: int, vocab_size: int) -> Initialiser:
-    """`init` with the entries past the vocabulary zero; no gradient reaches them, so they stay zero."""
+    """`init`, with the entries past the vocabulary zero. No gradient reaches them, so they stay zero."""
 
     def padded(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
         return jnp.where(jax.lax.broadcasted_iota(jnp.int32, shape, axis) < vocab_size, init(key, shape, dtype), 0)
@@ -70,13 +70,13 @@ class RMSNorm(nn.Module):
 
 
 def between(x_BTD: jax.Array) -> jax.Array:
-    """Sharded as between blocks: T over the devices that share a block's heads and mlp (sequence parallelism,
-    Korthikanti et al. 2022), so that each of them holds its part of norms and saved activations, not all."""
+    """x_BTD sharded as it is between blocks: T is split over the devices that share a block's heads and mlp (sequence
+    parallelism, Korthikanti et al. 2022). So each of them holds only its part of norms and saved activations."""
     return nn.with_logical_constraint(x_BTD, ("batch", "act_length", "act_embed"))
 
 
 def whole_rows(x_BTD: jax.Array) -> jax.Array:
-    """Gathered along T for products with weights that are split over the same devices."""
+    """x_BTD gathered along T, for products with weights that are split over the same devices."""
     return nn.with_logical_constraint(x_BTD, ("batch", "length", "act_embed"))
 
 

@@ -1,8 +1,8 @@
-"""Token cross-entropy in chunks of tokens: B x T x V logits never exist at one time.
+"""Token cross-entropy in chunks of tokens, so that B x T x V logits never exist at one time.
 
-The gradient is written here and computed *with* the loss, chunk by chunk: the logits of a chunk give its loss,
-then its share of the gradients of the hidden states and of the head, then they are dropped. That is three
-matrix products a chunk; a scan over `jax.checkpoint` would do four (it computes every logit twice).
+The gradient is computed *with* the loss, chunk by chunk. The logits of a chunk give its loss, then its share of the
+gradients of the hidden states and of the head, and are dropped. That takes three matrix products a chunk. A scan over
+`jax.checkpoint` would take four, because it computes every logit twice.
 """
 
 import functools
@@ -35,11 +35,11 @@ def token_loss(
 ) -> TokenLoss:
     """Cross-entropy of `softmax(hidden @ head)`, columns from `vocab_size` on masked to -inf.
 
-    Matrix products run in the dtype of `hidden_BTD` and add up in float32; softmax and sums are float32.
-    At most `chunk_tokens` tokens (at least one position of every row) have logits at one time. Chunks are cut
-    along T, so that the sharded batch axis stays where it is; `batch_shards` is the number of devices it is
-    split over (`mesh.shape` of the axes of "batch"): each keeps its own running gradient of the head, and they
-    are added once, after the last chunk. Not differentiable twice, nor in `weights_BT`.
+    Matrix products run in the dtype of `hidden_BTD` and add up in float32; softmax and sums are float32. At most
+    `chunk_tokens` tokens (at least one position of every row) have logits at one time. Chunks are cut along T, so that
+    the sharded batch axis stays where it is. `batch_shards` is the number of devices over which the batch is split
+    (`mesh.shape` of the axes of "batch"). Each of them sums its own gradient of the head, and these are added once,
+    after the last chunk. Not differentiable twice, nor in `weights_BT`.
     """
     B, T = targets_BT.shape
     chunks = -(-B * T // chunk_tokens)
@@ -65,7 +65,7 @@ class _Sizes(NamedTuple):
 def _softmax(
     hidden_BTD: jax.Array, head_DV: jax.Array, targets_BT: jax.Array, vocab_size: int
 ) -> tuple[jax.Array, ...]:
-    """nll_BT, correct_BT and what the gradient needs: probs_BTV, is_target_BTV. All float32 or bool."""
+    """(nll_BT, correct_BT, probs_BTV, is_target_BTV), all float32 or bool. The gradient needs the last two."""
     logits_BTV = jnp.einsum("BTD,DV->BTV", hidden_BTD, head_DV, preferred_element_type=jnp.float32)
     logits_BTV = nn.with_logical_constraint(logits_BTV, (None, None, "act_vocab"))
     column_V = jnp.arange(head_DV.shape[1])
@@ -100,9 +100,9 @@ _summed.defvjp(_summed_fwd, _summed_bwd)
 
 
 def _scan(sizes: _Sizes, hidden: Any, head_DV: Any, targets: Any, weights: Any, *, with_gradient: bool) -> Any:
-    """((nll sum, correct), gradient of hidden, gradient of head); leading axis of the arrays: device rows."""
+    """((nll sum, correct), gradient of hidden, gradient of head). The arrays lead with an axis of devices."""
     shards, _, T, _ = hidden.shape
-    # Gathered over the devices that split D once, before the loop, in the dtype of the products.
+    # The devices that split D gather the head here, once before the loop and in the dtype of the products.
     cast_head_DV = nn.with_logical_constraint(head_DV.astype(hidden.dtype), ("act_embed", "act_vocab"))
 
     def chunk(hidden_BTD: jax.Array, targets_BT: jax.Array, weights_BT: jax.Array) -> Any:

@@ -1,28 +1,30 @@
 """Running the stack of blocks as a pipeline over 'stage': GPipe, or interleaved in V rounds (a circular pipeline).
 
-Layer l = (v * S + s) * C + c is computed by stage s of S, in round v of V, C = L / (V * S) layers at a time; V = 1 is
-GPipe. The state keeps the layers in *stage order* (s, v, c), so that 'stage' cuts their leading axis into whole stages
-and no weight moves in a step; checkpoints keep layer order (v, s, c): see `LayerOrder`.
+There are S stages, V rounds and M microbatches. Stage s computes layer l = (v * S + s) * C + c in round v, and
+C = L / (V * S) layers at a time. V = 1 is GPipe. The training state keeps the layers in *stage order* (s, v, c). Then
+'stage' cuts their leading axis into whole stages, and no weight moves in a step. Checkpoints keep layer order
+(v, s, c): see `LayerOrder`.
 
 A stage handles V * M items, one a tick: microbatches in groups of S, each group through all rounds before the next.
-Item u is round (u // S) % V of microbatch u // (S * V) * S + u % S, and stage s does it at tick u + s. Then an item
-that leaves the last stage at tick t is what the first stage needs at tick t + 1: nothing ever waits in a buffer.
+Item u is round (u // S) % V of microbatch u // (S * V) * S + u % S, and stage s does it at tick u + s. So an item that
+leaves the last stage at tick t is what the first stage needs at tick t + 1, and nothing waits in a buffer.
 
-The step takes V * M + S - 1 ticks, of which a stage works V * M, each on C layers and one microbatch, forward and
-backward alike. Its share of idle ticks, the bubble, is
+A pass takes V * M + S - 1 ticks, forward and backward alike. A stage works in V * M of them, each time on C layers and
+one microbatch. Its share of idle ticks, the bubble, is
 
     (S - 1) / (V * M + S - 1)       S = 4: 43% at M = 4, V = 1 (GPipe); 3.6% at M = 4, V = 20
 
 (GPipe: Huang et al. 2018, arXiv:1811.06965, section 2; rounds: Narayanan et al. 2021, arXiv:2104.04473, section 2.2.)
-In an idle tick a stage takes the other branch of a conditional: no block is computed, nothing is saved or added.
+In an idle tick a stage takes the other branch of a conditional: it computes no block, and saves and adds nothing.
 
-Backward is written here, as the forward schedule run back, because a scan's own transpose would add a whole stage's
-gradient every tick, and save something for idle ticks. What each item keeps is still the named remat policy's choice.
+The backward pass is written here, as the forward schedule run in reverse. The transpose that JAX derives from a scan
+would add a whole stage's gradient in every tick, and would save something for idle ticks. What each item saves is still
+chosen by the remat policy.
 
-Weights are gathered over 'fsdp' by every tick, inside the block, not once a step: at 70B and 4 stages, once a step
-would hold 34 GB of bfloat16 weights a chip, and as much or twice that for their gradients before they are scattered.
-A tick gathers C layers (1.7 GB each at 70B), while it multiplies them with all rows of its microbatch: the fewer and
-larger the microbatches, the fewer gathers, which V makes affordable (M = S is enough).
+Every tick gathers its weights over 'fsdp', inside the block. Gathering once a step would hold 34 GB of bfloat16 weights
+a chip at 70B and 4 stages, and as much or twice that for the gradients before they are scattered. A tick gathers C
+layers (1.7 GB each at 70B) and multiplies them with all rows of its microbatch. So fewer and larger microbatches mean
+fewer gathers, and rounds make that affordable: M = S is enough.
 """
 
 import dataclasses
@@ -68,7 +70,7 @@ def _swap(w_L: Any, outer: int, inner: int) -> Any:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Who does what when, in numbers; the functions take Python or traced integers."""
+    """Which item each stage does at which tick. The functions take Python or traced integers."""
 
     stages: int
     microbatches: int
@@ -76,16 +78,16 @@ class Schedule:
 
     @property
     def items(self) -> int:
-        """Items that each stage does."""
+        """Number of items that each stage does."""
         return self.rounds * self.microbatches
 
     @property
     def ticks(self) -> int:
-        """Ticks of a forward pass, and of a backward pass."""
+        """Number of ticks of a forward pass, and of a backward pass."""
         return self.items + self.stages - 1
 
     def item(self, tick: Any, stage: Any) -> Any:
-        """What `stage` does at `tick` of the forward pass: an item, or idle when outside [0, items)."""
+        """The item that `stage` does at `tick` of the forward pass; outside [0, items) it is idle."""
         return tick - stage
 
     def item_back(self, tick: Any, stage: Any) -> Any:
@@ -179,9 +181,9 @@ def _differentiable(chunk: Any, plan: Schedule, mesh: Mesh) -> Any:
             v, m = plan.round(u), plan.microbatch(u)
             x = _where((s == 0) & (v == 0), _at(floats_M, m), arrived)
             of_item = _at(w_rounds, v), x, _at(fixed_M, m)
-            y, kept = _with_residuals(chunk, *of_item) if save else (chunk(*of_item), [])
+            y, residuals = _with_residuals(chunk, *of_item) if save else (chunk(*of_item), [])
             # A microbatch is written in every round; its last round is the last to write.
-            return y, _set(out_M, m, y), _set(saved, u, kept)
+            return y, _set(out_M, m, y), _set(saved, u, residuals)
 
         zero = _cut(jax.tree.map(jnp.zeros_like, _at(floats_M, 0)), ROWS)
         shapes = jax.eval_shape(
@@ -228,7 +230,8 @@ def _differentiable(chunk: Any, plan: Schedule, mesh: Mesh) -> Any:
 
 
 def _run(plan: Schedule, item_at: Any, item: Any, start: Any, s: jax.Array, *, shift: int) -> Any:
-    """The ticks: `item(u, arrived, ...) -> (leaves, ...)` where there is work; what leaves goes to stage s + shift."""
+    """Runs the ticks. Where there is work it calls `item(u, arrived, ...) -> (leaves, ...)`, and `leaves` goes to stage
+    s + shift."""
     ring = [(i, (i + shift) % plan.stages) for i in range(plan.stages)]
 
     def tick(carry: Any, t: jax.Array) -> Any:
@@ -241,16 +244,16 @@ def _run(plan: Schedule, item_at: Any, item: Any, start: Any, s: jax.Array, *, s
 
 
 def _with_residuals(chunk: Any, w_item: Any, x: Any, fixed: Any) -> tuple[Any, list[jax.Array]]:
-    """chunk's output, and what its backward pass keeps beside the weights."""
+    """(output of `chunk`, what its backward pass saves beside the weights)."""
     traced: Any = jax.vjp(lambda w_item, x: chunk(w_item, x, fixed), w_item, x)
     y, pullback = traced
     return y, jax.tree.leaves((_without_weights(pullback, w_item), pullback.opaque_residuals))
 
 
 def _pull_back(chunk: Any, w_item: Any, x: Any, fixed: Any, kept: list[jax.Array], d_y: Any) -> tuple[Any, Any]:
-    """(d_w_item, d_x) from what `_with_residuals` kept; `x` gives its shape only."""
-    # Tracing the same function gives the same residuals in the same order. Its own, of a false x, are replaced; then
-    # nothing reads its forward pass, and XLA drops it.
+    """(d_w_item, d_x) from what `_with_residuals` saved. Of `x` only the shape is used."""
+    # Tracing the same function again gives the same residuals in the same order. They are computed from a false x, so
+    # they are replaced by the saved ones. Then nothing reads this forward pass, and XLA drops it.
     traced: Any = jax.vjp(lambda w_item, x: chunk(w_item, x, fixed), w_item, x)
     pullback = traced[1]
     own = (_without_weights(pullback, w_item), pullback.opaque_residuals)
@@ -280,7 +283,7 @@ def _where(condition: jax.Array, yes: Any, no: Any) -> Any:
 
 
 def _cut(tree: Any, *axes: Any) -> Any:
-    """`tree` with the first dimensions of its leaves sharded over `axes`; XLA decides on the others."""
+    """`tree` with the first dimensions of its leaves sharded over `axes`. XLA chooses for the others."""
 
     def one(a: jax.Array) -> jax.Array:
         spec = PartitionSpec(*axes, *[PartitionSpec.UNCONSTRAINED] * (a.ndim - len(axes)))
@@ -290,8 +293,8 @@ def _cut(tree: Any, *axes: Any) -> Any:
 
 
 def _from_stage(tree_M: Any, here: jax.Array) -> Any:
-    """What the stage where `here` holds has, at every stage."""
-    # A sum with zeros: where the other axes are automatic, XLA cuts rows out of an all-reduce, not out of a
-    # reduce-scatter or all-gather (libtpu 0.0.42.1 and the CPU gather all rows first).
+    """At every stage, the tree of the stage where `here` is true."""
+    # Done as a sum with zeros. While the other axes are automatic, XLA can cut rows out of an all-reduce, but for a
+    # reduce-scatter or all-gather it gathers all rows first (libtpu 0.0.42.1 and the CPU).
     zeroed = _cut(jax.tree.map(lambda a: jnp.where(here, a, jnp.zeros_like(a)), tree_M), None, ROWS)
     return _cut(jax.tree.map(lambda a: jax.lax.psum(a, AXIS), zeroed), None, ROWS)

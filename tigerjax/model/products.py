@@ -1,8 +1,8 @@
-"""Products of a block whose backward pass is written out, so that XLA:TPU runs them as plain matrix products.
+"""Matrix products of a block with a backward pass of their own, so that XLA:TPU runs them as plain products.
 
-Left alone, XLA fuses what is elementwise around a product into it, on either side and once for every product that
-reads it: silu was computed five times a layer, and a product with a busy epilogue ran at two thirds of its speed.
-The maths is JAX's own derivative; `optimization_barrier` says where one kernel ends. docs/TPU.md has the figures.
+Left alone, XLA fuses elementwise work into the products around it, once for every product that reads the result. Then
+silu was computed five times a layer, and a product with much fused work ran at two thirds of its speed. The maths here
+is JAX's own derivative; `optimization_barrier` only says where one kernel ends. docs/TPU.md has the figures.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 @jax.custom_vjp
 def apart(x: jax.Array) -> jax.Array:
-    """The identity, whose cotangent is finished before anything that reads it begins."""
+    """The identity. In the backward pass its gradient is finished before anything that reads it begins."""
     return x
 
 
@@ -22,7 +22,7 @@ apart.defvjp(lambda x: (x, None), lambda _, d_x: (jax.lax.optimization_barrier(d
 
 @jax.custom_vjp
 def out_projection(out_BTNH: jax.Array, wo_NHD: jax.Array) -> jax.Array:
-    """x_BTD: heads back to the model's width."""
+    """x_BTD: the heads' outputs, projected back to the width of the model."""
     return jnp.einsum("BTNH,NHD->BTD", out_BTNH, wo_NHD)
 
 
@@ -30,10 +30,10 @@ def _out_projection_fwd(out_BTNH: jax.Array, wo_NHD: jax.Array) -> Any:
     return out_projection(out_BTNH, wo_NHD), (out_BTNH, wo_NHD)
 
 
-def _out_projection_bwd(kept: Any, d_x_BTD: jax.Array) -> Any:
-    """The weight's gradient with D first: D is what its reduce-scatter splits. With N first XLA copied it twice on the
-    way, or reduced all of it on every chip."""
-    out_BTNH, wo_NHD = kept
+def _out_projection_bwd(saved: Any, d_x_BTD: jax.Array) -> Any:
+    """The weight's gradient is computed with D first, because its reduce-scatter splits D. With N first, XLA copied the
+    gradient twice on the way, or reduced all of it on every chip."""
+    out_BTNH, wo_NHD = saved
     d_out_BTNH = jax.lax.optimization_barrier(jnp.einsum("BTD,NHD->BTNH", d_x_BTD, wo_NHD))
     d_wo_DNH = jnp.einsum("BTD,BTNH->DNH", d_x_BTD, out_BTNH)
     return d_out_BTNH, d_wo_DNH.transpose(1, 2, 0)
@@ -52,10 +52,10 @@ def _swiglu_down_fwd(gate_BTF: jax.Array, up_BTF: jax.Array, down_FD: jax.Array)
     return swiglu_down(gate_BTF, up_BTF, down_FD), (gate_BTF, up_BTF, down_FD)
 
 
-def _swiglu_down_bwd(kept: Any, d_out_BTD: jax.Array) -> Any:
-    """JAX's own derivative, with the elementwise part in one place: XLA otherwise computes silu again inside each of
+def _swiglu_down_bwd(saved: Any, d_out_BTD: jax.Array) -> Any:
+    """JAX's own derivative, with the elementwise part computed once. Otherwise XLA computes silu again inside each of
     the five products that read its result."""
-    gate_BTF, up_BTF, down_FD = kept
+    gate_BTF, up_BTF, down_FD = saved
     d_hidden_BTF = jnp.einsum("BTD,FD->BTF", d_out_BTD, down_FD)
     gate_BTF, up_BTF, d_hidden_BTF = jax.lax.optimization_barrier((gate_BTF, up_BTF, d_hidden_BTF))
     hidden_BTF, pullback = jax.vjp(lambda g, u: jax.nn.silu(g) * u, gate_BTF, up_BTF)

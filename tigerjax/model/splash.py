@@ -1,8 +1,8 @@
-"""Splash attention: JAX's Pallas TPU kernel, causal within segments, on the devices that hold the rows and heads.
+"""Splash attention: JAX's Pallas TPU kernel, causal within segments, run by each device on its own rows and heads.
 
-XLA cannot split a Mosaic kernel over devices, so it runs in a `shard_map` that is manual over every mesh axis that
-is still automatic: all of them at top level, the others inside a pipeline that is manual over its own axis.
-Each device then attends over whole rows of its share of the heads; nothing is exchanged.
+XLA cannot split a Mosaic kernel over devices. So the kernel runs in a `shard_map` over every mesh axis that is still
+automatic: all of them, or inside a pipeline all but 'stage'. Each device attends over whole rows of its share of the
+heads, and nothing is exchanged.
 """
 
 import functools
@@ -24,15 +24,15 @@ def splash(
 ) -> jax.Array:
     """out_BTNH of causal attention within segments, S = T.
 
-    The kernel's inputs carry the checkpoint_names QUERY, KEY and VALUE; its output and logsumexp_BNT carry
-    ATTENTION_OUT: a remat policy that keeps it spares the backward pass a second run of the forward kernel.
-    Padding (segment 0) attends to padding: finite, unused.
+    The kernel's inputs carry the checkpoint_names QUERY, KEY and VALUE. Its output and logsumexp_BNT carry
+    ATTENTION_OUT: with a remat policy that saves it, the backward pass does not run the forward kernel again. Padding
+    (segment 0) attends to padding; the result is finite and unused.
     """
     T, H = q_BTNH.shape[1], q_BTNH.shape[3]
     for name, block in c.blocks().items():
         if T % block:
             raise ConfigError(f"rows of {T} tokens are no multiple of compute.splash.{name}={block}; change one")
-    # The kernel does not scale. In float32 on the way from the rotation's float32: XLA merges the two roundings.
+    # The kernel does not scale. Scaled in float32, as the rotation before it: XLA merges the two roundings into one.
     q_BTNH = (q_BTNH.astype("float32") * H**-0.5).astype(q_BTNH.dtype)
     q_BNTH, k_BKSH, v_BKSH = (a.swapaxes(1, 2) for a in (q_BTNH, k_BSKH, v_BSKH))
     q_BNTH, k_BKSH, v_BKSH = name_inputs(q_BNTH, k_BKSH, v_BKSH)

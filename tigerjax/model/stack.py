@@ -1,11 +1,11 @@
-"""Running a stack of identical blocks: by scan, here, or as a pipeline over 'stage', in pipeline.py.
+"""Running a stack of identical blocks: one after the other by a scan (here), or as a pipeline (pipeline.py).
 
-All runners have one signature, and none knows what a block is:
+All runners have one signature, and none of them knows what a block is:
 
     run(block, w_L, x, remat=...) -> x
 
-`block(w, x) -> x` is a pure function; every leaf of `w_L` has a leading layer axis L. Layers are stacked
-whether or not there is a pipeline, so checkpoints do not change with the mesh.
+`block(w, x) -> x` is a pure function, and every leaf of `w_L` has a leading layer axis L. Layers are stacked whether or
+not there is a pipeline, so checkpoints do not change with the mesh.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from tigerjax.config import Remat
 
 Block = Callable[[Any, Any], Any]  # (one layer's weights, activations) -> activations
 
-# checkpoint_names of what a block computes on the way, in order.
+# The checkpoint_names of what a block computes, in order.
 BLOCK_IN = "block_in"  # x_BTD that enters the block
 QUERY, KEY, VALUE = "query", "key", "value"  # as the attention kernel reads them
 ATTENTION_OUT = "attention_out"  # of the kernel (with its logsumexp, which its backward pass reads), before `o`
@@ -35,12 +35,12 @@ SAVED: dict[Remat, tuple[str, ...]] = {
     "offload_qkv": (),
     "offload_residual": (),
 }
-"""What each policy keeps on the device, beside the block's input."""
+"""What each policy saves on the device for the backward pass, beside the block's input."""
 OFFLOADED: dict[Remat, tuple[str, ...]] = {
     "offload_qkv": _KERNEL,
     "offload_residual": (BLOCK_IN, *_KERNEL, RESIDUAL),
 }
-"""What it keeps in the host's memory, and brings back for the backward pass."""
+"""What a policy saves in the host's memory instead, and brings back for the backward pass."""
 
 
 class Runner(Protocol):
@@ -48,7 +48,7 @@ class Runner(Protocol):
 
 
 def rematerialise(block: Block, remat: Remat) -> Block:
-    """`block`, of which the backward pass keeps everything ('none'), or what SAVED and OFFLOADED say, by name."""
+    """`block` with the remat policy: its backward pass keeps everything ('none'), or what SAVED and OFFLOADED name."""
     if remat == "none":
         return block
     policy = jax.checkpoint_policies.save_and_offload_only_these_names(
@@ -57,7 +57,7 @@ def rematerialise(block: Block, remat: Remat) -> Block:
         offload_src="device",
         offload_dst="pinned_host",
     )
-    # prevent_cse guards against an optimisation that cannot cross a scan's border, and costs speed.
+    # prevent_cse guards against an optimisation that never crosses the border of a scan. It would only cost speed.
     return jax.checkpoint(block, policy=policy, prevent_cse=False)
 
 

@@ -90,9 +90,9 @@ def compile_for(
 ) -> Compiled:
     """Compiles the config's step for every device of `topology`, with the same `jit_step` that `train` runs.
 
-    `options` are libtpu flags (name without dashes -> value); None takes those of launch/libtpu_flags/. A program that
-    does not fit is a result too (`out_of_memory`). ConfigError is for a mesh that does not fit the topology, for an
-    unknown flag, and for offloading on a chip whose bandwidth to its host is not known.
+    `options` are libtpu flags (name without dashes -> value); None takes those of libtpu_flags/ in this room. A program
+    that does not fit is a result too (`out_of_memory`). ConfigError is for a mesh that does not fit the topology, for
+    an unknown flag, and for offloading on a chip whose bandwidth to its host is not known.
     """
     chip = topology.chip
     if chip.host_bandwidth is None and config.compute.remat in stack.OFFLOADED:

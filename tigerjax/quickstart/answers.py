@@ -10,7 +10,7 @@ ANSWER_TOKENS = 32  # the longest right answer of the embedded questions has few
 
 
 def answers(quick: Quickstart, run_dir: Path, *, chat: bool, asked: Path = TEST) -> list[dict[str, Any]]:
-    """Greedy answers of a run's model to held-out questions, kept in OUT/answers/."""
+    """Greedy answers of a run's model to held-out questions; they are written to OUT/answers/ once."""
     from tigerjax.checkpoint.loaded import load_for
     from tigerjax.evaluate import questions
     from tigerjax.sample.engine import Batching, SamplingConfig

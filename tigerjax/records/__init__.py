@@ -3,8 +3,8 @@
 from tigerjax.files.jsonl import Record
 from tigerjax.records.block import Block
 from tigerjax.records.document import as_document
+from tigerjax.records.fields import DENIED_SOURCES, denied, record_id, refuse_denied, unique_id
 from tigerjax.records.formats import blocks, output_name, read, read_block
-from tigerjax.records.identity import DENIED_SOURCES, denied, record_id, refuse_denied, unique_id
 from tigerjax.records.inputs import Paths, distinct_names, expand, speed
 from tigerjax.records.sft import as_sft
 from tigerjax.records.validated import as_record, documents, sft_examples, text_of

@@ -1,11 +1,11 @@
-"""Parquet files, Arrow files and folders of the `datasets` library; each row is a record.
+"""Reads Parquet files, Arrow files and folders of the `datasets` library; each row is a record.
 
 A field that is null in a row is left out of its record, as every row has every column. Dates become ISO text.
 """
 
 import datetime
 import decimal
-import json
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,32 +107,32 @@ def _dataset_files(folder: Path) -> list[Path]:
     """The Arrow files of a `datasets` folder, all of which are there; of several splits, those of "train"."""
     if (folder / SPLITS).is_file():
         if not (folder / SPLIT / STATE).is_file():
-            there = json.loads((folder / SPLITS).read_text(encoding="utf-8")).get("splits")
+            there = _json_object(folder / SPLITS).get("splits")
             raise DataError(f"{folder}: has the splits {there}, but {SPLIT!r} is read; name the folder of one split")
         folder = folder / SPLIT
-    copy = paths.fetched(folder)
+    state = _json_object(folder / STATE)
     try:
-        state = json.loads((copy / STATE).read_text(encoding="utf-8"))
         names = [file["filename"] for file in state["_data_files"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder / STATE}: does not name the dataset's files ({error}); save it again") from error
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{folder / STATE}: does not name the dataset's files; save the dataset again") from error
     if state.get("_indices_files") or state.get("_indices_data_files"):
         raise DataError(
             f"{folder}: saved with an index of its rows, which is not read; call dataset.flatten_indices() and save it"
             " again"
         )
-    if missing := [name for name in names if not (copy / name).is_file()]:
+    if missing := [name for name in names if not (folder / name).is_file()]:
         raise DataError(f"{folder}: not a whole dataset: {', '.join(missing)} is missing; copy it or save it again")
-    return [copy / name for name in names]
+    return [folder / name for name in names]
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    return jsonl.parse(str(path), path.read_text(encoding="utf-8"))
 
 
 def dataset(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, jsonl.Record]]:
     """The rows of the block's files of a `datasets` folder."""
-    number = block.first
-    for file in _dataset_files(block.path)[block.start : block.end]:
-        for batch in _arrow(file):
-            yield from _all_rows(block.path, number, iter([batch]))
-            number += batch.num_rows
+    files = _dataset_files(block.path)[block.start : block.end]
+    yield from _all_rows(block.path, block.first, itertools.chain.from_iterable(map(_arrow, files)))
 
 
 def cut_dataset(folder: Path) -> Iterator[Span]:

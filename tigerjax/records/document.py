@@ -5,7 +5,7 @@ The text may stand in another field that is common for it (TEXT_FIELDS); the doc
 
 from tigerjax.errors import DataError
 from tigerjax.files.jsonl import Record, named
-from tigerjax.records.identity import text_field
+from tigerjax.records.fields import text_field
 
 TEXT_FIELDS = ("text", "content", "raw_content")
 """The first of these that a record has is its text."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tigerjax.errors import DataError
 from tigerjax.files.jsonl import Record, named
-from tigerjax.records.identity import text_field
+from tigerjax.records.fields import text_field
 
 SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 

@@ -127,15 +127,19 @@ def _elements(path: Path, file: io.TextIOWrapper) -> Iterator[Any]:
             # Read as much again: what was cut by the end of the piece is whole then.
             if not (more := file.read(max(ARRAY_CHARACTERS, len(text) - at))):
                 why = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+                where = f"{path}:{number + 1}"
                 raise DataError(
-                    f"{path}:{number + 1}: not a whole JSON list: record {number + 1} or the closing ']' is broken or"
+                    f"{where}: not a whole JSON list: record {number + 1} or the closing ']' is broken or"
                     f" missing ({why}); copy the file or write it again"
                 ) from error
             text, at = text[at:] + more, 0
             continue
         yield value
         at, number = end, number + 1
-    if rest := (text[begin + 1 :] + file.read(ARRAY_CHARACTERS)).strip():
+    rest = text[begin + 1 :].strip()
+    while not rest and (more := file.read(ARRAY_CHARACTERS)):
+        rest = more.strip()
+    if rest:
         raise DataError(f"{path}: {rest[:20]!r} follows the JSON list; a .json file holds one list, or JSON lines")
 
 

@@ -8,7 +8,7 @@ from tigerjax.files.jsonl import OnBad, Record, named, refuse_empty
 from tigerjax.files.manifest import canonical
 from tigerjax.records import formats
 from tigerjax.records.document import NAMES, as_document, text_name
-from tigerjax.records.identity import refuse_denied, unique_id
+from tigerjax.records.fields import refuse_denied, unique_id
 from tigerjax.records.inputs import Paths, expand
 from tigerjax.records.sft import as_sft, shape_of
 

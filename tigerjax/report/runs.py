@@ -1,4 +1,4 @@
-"""Training runs by their metrics: speed, use of the devices, memory, where the time went."""
+"""Training runs by the metrics that they logged: speed, use of the devices, memory, and where the time went."""
 
 import json
 from collections.abc import Mapping
@@ -8,9 +8,9 @@ from typing import Any
 import tigerjax
 from tigerjax.errors import DataError
 from tigerjax.files import paths
-from tigerjax.report.charts import MOST_POINTS, clean, curve, stacked
-from tigerjax.report.figures import duration, number, percent, stage_name
-from tigerjax.report.parts import section
+from tigerjax.pages.charts import MOST_POINTS, curve, stacked
+from tigerjax.pages.numbers import duration, number, percent
+from tigerjax.report.figures import stage_name
 
 METRICS = "metrics.jsonl"
 DRAWN = {
@@ -20,22 +20,25 @@ DRAWN = {
     "hbm_peak_gb": ("memory, GB", number),
     "grad_norm": ("gradient norm", number),
 }
-"""Keys of a record that are drawn, with their title and how their last value is said."""
+"""The keys of a logged step that are drawn, each with its title and the function that writes its last value."""
 
 
 def collect(folder: Path) -> dict[str, Any]:
-    """{name: {key: [[step, value], …], spent_s}} of the run in `folder`, or of those in it, by their last record."""
-    found = {}
+    """{name: {key: [[step, value], …], spent_s}} of the run in `folder`, or of all runs below it.
+
+    A long run is thinned to MOST_POINTS steps. `spent_s` is that of the last step.
+    """
+    runs = {}
     for path in sorted(folder / name for name in paths.sizes(folder) if Path(name).name == METRICS):
         records = read(path)
         if not records or "checkpoints" in path.relative_to(folder).parts:
             continue
         every = -(-len(records) // MOST_POINTS)
-        kept = records[:-1][::every] + records[-1:]
+        thinned = records[:-1][::every] + records[-1:]
         name = str(path.parent.relative_to(folder)) if path.parent != folder else paths.resolved(folder).name
-        lines = {key: [[r["step"], r[key]] for r in kept if r.get(key) is not None] for key in DRAWN}
-        found[name] = {key: line for key, line in lines.items() if line} | {"spent_s": records[-1].get("spent_s") or {}}
-    return found
+        lines = {key: [[r["step"], r[key]] for r in thinned if r.get(key) is not None] for key in DRAWN}
+        runs[name] = {key: line for key, line in lines.items() if line} | {"spent_s": records[-1].get("spent_s") or {}}
+    return runs
 
 
 def of_run(folder: Path) -> dict[str, Any]:
@@ -52,7 +55,7 @@ def of_run(folder: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Records of a metrics.jsonl; a last line that a kill cut short is left out."""
+    """The logged steps of a metrics.jsonl. A last line that a kill cut short is left out."""
     lines = path.read_text(encoding="utf-8").splitlines()
     records = []
     for line_number, line in enumerate(lines, 1):
@@ -64,23 +67,17 @@ def read(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def speed(report: Mapping[str, Any]) -> str:
-    """The section: a row of small plots a run, and a bar of where its time went."""
-    body = ""
-    for name, told in (report.get("runs") or {}).items():
-        plots = ""
-        for key, (title, say) in DRAWN.items():
-            if line := [(float(x), float(y)) for x, y in told.get(key) or []]:
-                drawn = curve(line, f"{name}: {title}", name)
-                plots += f'<div><h4>{title}</h4><span class="note">{say(line[-1][1])} at the end</span>{drawn}</div>'
-        spent = {k: float(v) for k, v in (told.get("spent_s") or {}).items() if v > 0}
-        body += f'<h3>{clean(stage_name(name))}</h3><div class="curves small">{plots}</div>'
-        if spent:
-            total = sum(spent.values())
-            said = {k: f"{duration(v)} ({percent(v / total)})" for k, v in spent.items()}
-            body += f'<p class="note">Where {duration(total)} went</p>' + stacked(spent, said)
-    lead = (
-        "Goodput is the share of wall time in steps since the run began, restarts included. MFU and memory are there "
-        "where the devices tell them, which CPUs do not."
-    )
-    return section("speed", "Speed and time of the runs", lead, body) if body else ""
+def speed(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the section: small plots of each run, and a bar of where its time went."""
+    runs = []
+    for name, lines in (report.get("runs") or {}).items():
+        plots = []
+        for key, (title, text) in DRAWN.items():
+            if line := [(float(x), float(y)) for x, y in lines.get(key) or []]:
+                plots.append((title, text(line[-1][1]), curve(line, f"{name}: {title}", name)))
+        spent = {k: float(v) for k, v in (lines.get("spent_s") or {}).items() if v > 0}
+        total = sum(spent.values())
+        texts = {k: f"{duration(v)} ({percent(v / total)})" for k, v in spent.items()}
+        bar = stacked(spent, texts) if spent else None
+        runs.append({"name": stage_name(name), "plots": plots, "spent": bar, "total": duration(total)})
+    return {"runs": runs} if runs else {}

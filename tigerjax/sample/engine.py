@@ -199,7 +199,7 @@ def complete(
             yield p.place, encoding.record(p, base, drawn, tokenizer, reasons, sampling.chat)
 
 
-Answer = tuple[list[int], int, float]
+Drawn = tuple[list[int], int, float]
 """(tokens, stop token or -1, log-probability) of a candidate."""
 
 
@@ -215,7 +215,7 @@ class _Decode:
     batching: Batching
     stats: Stats
 
-    def run(self, prompts: Sequence[Prompt], length: int) -> Iterator[tuple[Prompt, list[Answer]]]:
+    def run(self, prompts: Sequence[Prompt], length: int) -> Iterator[tuple[Prompt, list[Drawn]]]:
         """(prompt, its candidates) as prompts are finished; `length` is the bucket of the prompts."""
         stats, n, answer = self.stats, self.sampling.n, self.sampling.max_new_tokens
         model, R, P = self.model, self.batching.rows, self.batching.prompts
@@ -223,7 +223,7 @@ class _Decode:
         waiting = deque((place, k) for place in range(len(prompts)) for k in range(n))
         prefilled, prefill = -1, None  # the batch of prompts whose candidates are being started
         owners: dict[int, tuple[int, int]] = {}  # slot -> (place, k)
-        drawn: dict[int, dict[int, Answer]] = {}
+        drawn: dict[int, dict[int, Drawn]] = {}
         at_once = max(1, R // REFILLS)
         steps = 0
         while waiting or owners:

@@ -1,4 +1,4 @@
-"""Cleaning files by the rules of `rules`: records in their order, counts by rule, samples of what was changed.
+"""Cleans files by the rules of `rules`. Records keep their order; each rule's work is counted and sampled.
 
 OUT holds a file for each input, quarantine.json (lines that are no records), samples.json and report.html.
 """
@@ -18,27 +18,26 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl, manifest
 from tigerjax.stages import merge, parts, scan
 from tigerjax.stages.runner import Runner
-from tigerjax.text import page, rules
+from tigerjax.text import cleaning_page, rules
 
 MAX_BAD_FRACTION = 0.001
-SAMPLES = 20  # before/after pairs kept for each rule
+SAMPLES = 20  # pairs of texts, before and after, that are shown for each rule
 SAMPLE_CHARACTERS = 200
-BAD_KEPT = 1000  # bad lines of one block that are kept whole; all are counted
+MOST_QUARANTINED = 1000  # bad lines of one block that are written to quarantine.json; all are counted
 
 
 class _Job(NamedTuple):
     work: Path
     rules: rules.RuleSet
-    deny: tuple[str, ...]
     drop_denied: bool
 
 
 Sample = tuple[int, str, str]
-"""(draw, before, after); the smallest draws are kept, so the sample does not depend on the order of records."""
+"""(draw, before, after). The samples with the smallest draws are shown, whatever the order of the records."""
 
 
 def _around(old: str, new: str) -> tuple[str, str]:
-    """SAMPLE_CHARACTERS of both texts from a little before their first difference."""
+    """SAMPLE_CHARACTERS of both texts, from a little before their first difference on."""
     same = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
     first = max(same - SAMPLE_CHARACTERS // 4, 0)
     return old[first : first + SAMPLE_CHARACTERS], new[first : first + SAMPLE_CHARACTERS]
@@ -58,19 +57,19 @@ class _Tally:
         import xxhash
 
         draw = xxhash.xxh3_64_intdigest(f"{rule}\0{identity}\0{old}".encode("utf-8", "surrogatepass"))
-        kept = self.samples.setdefault(rule, [])
-        if len(kept) < SAMPLES or draw < kept[-1][0]:
-            kept.append((draw, *_around(old, new)))
-            kept.sort()
-            del kept[SAMPLES:]
+        drawn = self.samples.setdefault(rule, [])
+        if len(drawn) < SAMPLES or draw < drawn[-1][0]:
+            drawn.append((draw, *_around(old, new)))
+            drawn.sort()
+            del drawn[SAMPLES:]
 
-    def seen(self, identity: str, rule: str, old: str, new: str) -> None:
+    def on_rewrite(self, identity: str, rule: str, old: str, new: str) -> None:
         self.rewritten[rule] += 1
         self.sample(rule, identity, old, new)
 
     def on_bad(self, error: DataError, line: bytes) -> None:
         self.counts["bad"] += 1
-        if len(self.bad) < BAD_KEPT:
+        if len(self.bad) < MOST_QUARANTINED:
             self.bad.append([str(error), line.decode("utf-8", "backslashreplace")])
 
 
@@ -91,12 +90,12 @@ def _clean_block(job: _Job, block: records.Block) -> dict[str, Any]:
             identity = shaped["id"]
             tally.without_lang += not shaped["lang"]
             met.append(parts.Document(identity, b"", number, 0.0, ""))
-            if records.denied(shaped, job.deny):
+            if records.denied(shaped):
                 if not job.drop_denied:
-                    records.refuse_denied(where, shaped, job.deny)
+                    records.refuse_denied(where, shaped)
                 tally.counts["denied"] += 1
                 continue
-            result, reason = job.rules.cleaned(shaped, functools.partial(tally.seen, identity))
+            result, reason = job.rules.cleaned(shaped, functools.partial(tally.on_rewrite, identity))
             tally.counts[reason] += 1
             if reason:
                 tally.sample(reason, identity, records.text_of(result), "")
@@ -121,24 +120,6 @@ def _lines(work: Path, number: int) -> Iterator[tuple[str, bytes]]:
             yield "", line[:-1]
 
 
-def _report(
-    counts: dict[str, Any], rewritten: Counter[str], samples: dict[str, list[Sample]], on: Sequence[str]
-) -> str:
-    """report.html: every rule with its count, and for each a table of sampled pairs."""
-    dropped = counts["dropped"]
-    rows: list[list[Any]] = [["in", "", counts["in"]], ["out", "", counts["out"]]]
-    for name, rule in rules.RULES.items():
-        kind = "rewrites" if isinstance(rule, rules.Rewrite) else "drops"
-        state = kind if name in on else "off"
-        rows.append([f"{name} v{rule.version}", state, rewritten[name] + dropped.get(name, 0)])
-    rows += [[name, "drops", n] for name, n in dropped.items() if name not in rules.RULES]
-    body = page.table(["rule", "", "records or texts"], rows)
-    for name, kept in sorted(samples.items()):
-        pairs = [[old, new] for _, old, new in kept]
-        body += f"<details><summary>{page.escaped(name)}</summary>{page.table(['before', 'after'], pairs)}</details>"
-    return page.document("Cleaning", body)
-
-
 def clean_files(
     inputs: Sequence[str | Path],
     out: str | Path,
@@ -146,15 +127,15 @@ def clean_files(
     on: Sequence[str] = (),
     off: Sequence[str] = (),
     sensitive: str | Path | None = None,
-    deny: Sequence[str] = records.DENIED_SOURCES,
     drop_denied: bool = False,
     max_bad_fraction: float = MAX_BAD_FRACTION,
     runner: Runner | None = None,
 ) -> dict[str, Any]:
     """Cleans documents and SFT examples to OUT/<name of the input>, in their order; returns the manifest.
 
-    A denied source is an error (or dropped as `denied`). Broken lines go to quarantine.json and are counted as `bad`;
-    more than `max_bad_fraction` of them stop the run with the first one's file and line. An id given twice is an error.
+    A record of a denied source is an error; with `drop_denied` it is dropped and counted as `denied`. Broken lines go
+    to quarantine.json and are counted as `bad`. More than `max_bad_fraction` of them are an error, which names the
+    first one's file and line. An id that two records have is an error.
     """
     chosen = rules.rule_set(on, off, sensitive)
     paths = records.expand(inputs)
@@ -162,7 +143,12 @@ def clean_files(
     if not 0 <= max_bad_fraction <= 1:
         raise ConfigError(f"max_bad_fraction={max_bad_fraction} must be in [0, 1]")
     versions = {name: rule.version for name, rule in rules.RULES.items() if name in chosen.names}
-    config = {"rules": versions, "deny": list(deny), "drop_denied": drop_denied, "max_bad_fraction": max_bad_fraction}
+    config = {
+        "rules": versions,
+        "deny": list(records.DENIED_SOURCES),
+        "drop_denied": drop_denied,
+        "max_bad_fraction": max_bad_fraction,
+    }
     read = [*paths, *([sensitive] if sensitive is not None else [])]
     runner = runner or Runner()
     hashing = runner.reporter("hashed", "GB")
@@ -170,52 +156,52 @@ def clean_files(
         if run.done:
             return run.manifest or {}
         started, work = time.perf_counter(), merge.work_folder(run.tmp)
-        job = _Job(work, chosen, tuple(deny), drop_denied)
+        job = _Job(work, chosen, drop_denied)
         blocks = records.blocks(paths)
-        found = runner.each(functools.partial(_clean_block, job), blocks, work, "clean")
+        cleaned = runner.each(functools.partial(_clean_block, job), blocks, work, "clean")
         named = [block.number for block in blocks], [str(block.path) for block in blocks]
         met: Counter[str] = Counter()
-        for said in found:
-            met[said["path"]] += sum(said["counts"].values())
+        for block in cleaned:
+            met[block["path"]] += sum(block["counts"].values())
         for path in paths:
             jsonl.refuse_empty(path, met[str(path)])
         check = functools.partial(scan.repeated_ids, work, *named, scan.SHARDS)
         scan.refuse_repeated(runner.each(check, range(scan.SHARDS), work, "ids"))
-        counts, rewritten = sum((Counter(f["counts"]) for f in found), Counter()), Counter[str]()
+        counts, rewritten = sum((Counter(block["counts"]) for block in cleaned), Counter()), Counter[str]()
         samples: dict[str, list[Sample]] = {}
-        for said in found:
-            rewritten.update(said["rewritten"])
-            for name, kept in said["samples"].items():
-                samples[name] = heapq.nsmallest(SAMPLES, [*samples.get(name, []), *((d, b, a) for d, b, a in kept)])
-        bad = [line for said in found for line in said["bad"]]
-        total, kept_records = sum(counts.values()), counts.pop("", 0)
+        for block in cleaned:
+            rewritten.update(block["rewritten"])
+            for name, drawn in block["samples"].items():
+                samples[name] = heapq.nsmallest(SAMPLES, [*samples.get(name, []), *((d, b, a) for d, b, a in drawn)])
+        bad = [line for block in cleaned for line in block["bad"]]
+        total, left = sum(counts.values()), counts.pop("", 0)
         if counts["bad"] > max_bad_fraction * total:
             raise DataError(
                 f"{bad[0][0]} (and {counts['bad'] - 1} more: {counts['bad']} of {total} records are bad, at most"
                 f" {max_bad_fraction:.1%} may be); repair the lines or raise --max-bad-fraction"
             )
-        written, say = 0, runner.reporter("write", "records")
+        written, report = 0, runner.reporter("write", "records")
 
         def on_line(_: int) -> None:
             nonlocal written
             written += 1
-            if say is not None:
-                say(written, kept_records)
+            if report is not None:
+                report(written, left)
 
         for path in paths:
             mine = [block.number for block in blocks if block.path == path]
             merge.merge_lines([_lines(work, number) for number in mine], run.tmp / records.output_name(path), on_line)
         if bad:
             manifest.write_json(run.tmp / "quarantine.json", [{"error": e, "line": line} for e, line in bad])
-        pairs = {name: [{"before": b, "after": a} for _, b, a in kept] for name, kept in sorted(samples.items())}
+        pairs = {name: [{"before": b, "after": a} for _, b, a in drawn] for name, drawn in sorted(samples.items())}
         (run.tmp / "samples.json").write_text(json.dumps(pairs, ensure_ascii=False, indent=1), encoding="utf-8")
         shutil.rmtree(work)
         dropped = {reason: n for reason, n in sorted(counts.items()) if n}
-        run.counts = {"in": total, "out": kept_records, "dropped": dropped}
-        text = _report(run.counts, rewritten, samples, list(chosen.names))
-        (run.tmp / "report.html").write_text(text, encoding="utf-8")
+        run.counts = {"in": total, "out": left, "dropped": dropped}
+        shown = {name: [(old, new) for _, old, new in drawn] for name, drawn in samples.items()}
+        cleaning_page.write(run.tmp / "report.html", run.counts, rewritten, shown, chosen.names)
         speed = records.speed(paths, time.perf_counter() - started, runner.workers)
         run.figures = {"rewritten": dict(sorted(rewritten.items())), **speed}
         if "simplified" in chosen.names:  # the rule passes over these: they do not say that they are Chinese
-            run.figures["simplified_without_lang"] = sum(said["without_lang"] for said in found)
+            run.figures["simplified_without_lang"] = sum(block["without_lang"] for block in cleaned)
     return run.manifest or {}

@@ -1,7 +1,8 @@
-"""What texts share with the instruction data or with evaluation sets: containment of hashed n-grams.
+"""How much of a short text a document holds: the containment of its hashed n-grams.
 
-MinHash cannot find a 90-character answer inside a 1,400-character document; the share of the answer's grams that the
-document holds, |G(answer) & G(doc)| / |G(answer)|, can. Only the document is ever changed.
+MinHash compares whole texts, so it cannot find an answer of 90 characters in a document of 1,400. The containment can:
+it is the share of the answer's grams that the document holds, |G(answer) & G(doc)| / |G(answer)|. Only the document is
+ever changed.
 """
 
 import bisect
@@ -20,31 +21,31 @@ Action = Literal["cut", "drop", "report"]
 KINDS: tuple[Kind, Kind] = ("characters", "words")
 THRESHOLD = 0.5
 ANCHOR = 8
-"""Characters of key by whose hash a short unit is looked up, before it is compared in full."""
+"""A short unit is looked up by hashes of so many characters at both ends of its key, and then compared in full."""
 MIN_QUESTION_CHARACTERS = 50
-"""Questions from this length on are units too; answers always are."""
+"""Every answer is a unit. A question is one from this length on."""
 SHORTEST_KEY: dict[Kind, int] = {"characters": 8, "words": 24}
-"""Characters of key under which a unit says too little to be knowledge: 8 Chinese ones, 24 letters [our choice]."""
+"""A unit whose key is shorter says too little to be knowledge: 8 Chinese characters, or 24 letters [our choice]."""
 MAX_CUT_SHARE, MIN_LEFT = 0.5, 50
-"""A document that loses more than this share of its characters, or keeps fewer than so many, is dropped."""
+"""A document is dropped when it loses more than this share of its characters, or when fewer than this number stay."""
 EXPANSION = 1 << 21
-"""Pairs of a document's gram and a unit that holds it which are counted together."""
+"""Pairs (gram of a document, unit with this gram) that are counted at one time."""
 
 _SENTENCE = re.compile(r"(?<=[。！？!?])(?![。！？!?”’」』])|(?<=\.)(?=\s)|(?<=\n)")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Search:
-    """What counts as contained."""
+    """When a document holds a unit."""
 
     gram: int = 8
     min_grams: int = 16
-    """Units of fewer grams are found by exact substring of the key only."""
+    """Units of fewer grams are found only where the document's key holds their whole key."""
     threshold: float = THRESHOLD
 
 
 class UnitGrams(NamedTuple):
-    """Units cut in one way: unit i belongs to example owners[i] and has the distinct grams[starts[i]:starts[i + 1]]."""
+    """Units of one kind. Unit i belongs to example owners[i]; its distinct grams are grams[starts[i]:starts[i + 1]]."""
 
     grams: np.ndarray
     starts: np.ndarray
@@ -52,7 +53,7 @@ class UnitGrams(NamedTuple):
 
 
 class Units(NamedTuple):
-    """The instruction side of one part: long units by kind, and short ones as (example, key)."""
+    """The units of one part: long ones by kind, short ones as (example, key), and the number that is too short."""
 
     long: dict[Kind, UnitGrams]
     short: list[tuple[int, str]]
@@ -60,7 +61,10 @@ class Units(NamedTuple):
 
 
 def unit_texts(record: Record) -> list[str]:
-    """Of an SFT example every answer and every question of at least 50 characters; of a document its text."""
+    """The texts of a record that are looked for.
+
+    Of an SFT example every answer, and every question from MIN_QUESTION_CHARACTERS on; of a document its text.
+    """
     if "text" in record:
         return [record["text"]]
     return [
@@ -80,7 +84,7 @@ def distinct(texts: np.ndarray, grams: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def make_units(examples: Sequence[Sequence[str]], search: Search) -> Units:
-    """The units of a part's examples, given as their texts."""
+    """The units of a part; `examples` are the `unit_texts` of each record."""
     owners = np.repeat(np.arange(len(examples)), [len(texts) for texts in examples])
     batch = keys([text for texts in examples for text in texts])
     cjk, sizes = batch.cjk(), np.diff(batch.starts)
@@ -105,7 +109,7 @@ def make_units(examples: Sequence[Sequence[str]], search: Search) -> Units:
 
 
 def anchors(short_keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """uint64 hashes of the first and of the last ANCHOR characters of each key: a document that holds it has both."""
+    """uint64 hashes of the first and of the last ANCHOR characters of each key. A document that holds it has both."""
     ends = []
     for at in (slice(ANCHOR), slice(-ANCHOR, None)):
         codes = np.array([[ord(c) for c in key[at]] for key in short_keys], np.uint64)
@@ -119,8 +123,10 @@ def named(texts: np.ndarray, hashes: np.ndarray) -> np.ndarray:
 
 
 class Filter:
-    """A Bloom filter with one hash function over all grams of the instruction side: most of a document's grams are
-    in none of its units, and one look at one bit says so."""
+    """A Bloom filter with one hash function over the grams of all units.
+
+    Most grams of a document are in no unit. One bit is read to know it.
+    """
 
     BITS_A_GRAM = 16
 
@@ -130,7 +136,7 @@ class Filter:
 
     @classmethod
     def sized(cls, count: int) -> "Filter":
-        """An empty filter for so many grams; about one stranger in BITS_A_GRAM, or fewer, will pass it."""
+        """An empty filter for `count` grams. Of others, at most about one in BITS_A_GRAM passes it."""
         return cls(np.zeros(1 << max(10, (count * cls.BITS_A_GRAM // 8 - 1).bit_length()), np.uint8))
 
     def add(self, grams: np.ndarray) -> None:
@@ -138,14 +144,14 @@ class Filter:
         np.bitwise_or.at(self.bits, at >> np.uint64(3), np.uint8(1) << (at & np.uint64(7)).astype(np.uint8))
 
     def may_hold(self, grams: np.ndarray) -> np.ndarray:
-        """bool: False says for sure that a gram was not added."""
+        """For each gram False when it was certainly not added, and True when it may have been."""
         at = grams >> self._shift
         return (self.bits[at >> np.uint64(3)] >> (at & np.uint64(7)).astype(np.uint8)) & 1 == 1
 
 
 def matches(batch: Keys, known: Filter, search: Search) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """By kind, and under "short" for anchors: distinct (text, gram) pairs of a batch that pass the filter."""
-    found = {}
+    """{kind: distinct (text, gram) pairs of a batch that pass the filter}, and the same for anchors under "short"."""
+    passed = {}
     cuts: dict[str, tuple[Kind, int]] = {
         "characters": ("characters", search.gram),
         "words": ("words", search.gram),
@@ -154,28 +160,31 @@ def matches(batch: Keys, known: Filter, search: Search) -> dict[str, tuple[np.nd
     for name, (kind, n) in cuts.items():
         hashes, texts = windows(cut(batch, kind), n)
         at = np.flatnonzero(known.may_hold(hashes))
-        found[name] = distinct(texts[at], hashes[at])
-    return found
+        passed[name] = distinct(texts[at], hashes[at])
+    return passed
 
 
 class Index:
-    """Inverted index gram -> units for one way of cutting, over some of the units; `stopped` grams count for nobody."""
+    """An inverted index, gram -> units, over some of the units of one kind. `stopped` grams are left out of it."""
 
     def __init__(self, units: UnitGrams, stopped: np.ndarray):
         sizes = np.diff(units.starts)
         owner = np.repeat(np.arange(len(sizes)), sizes)
-        kept = ~np.isin(units.grams, stopped)
+        counting = ~np.isin(units.grams, stopped)
         self.stopped = np.intersect1d(units.grams, stopped)
-        self.sizes = np.bincount(owner[kept], minlength=len(sizes))
-        flat, owner = units.grams[kept], owner[kept]
+        self.sizes = np.bincount(owner[counting], minlength=len(sizes))
+        flat, owner = units.grams[counting], owner[counting]
         order = np.argsort(flat, kind="stable")
         self._units = owner[order]
         self._keys, self._starts = np.unique(flat[order], return_index=True)
         self._counts = np.diff(np.append(self._starts, len(flat)))
 
     def hits(self, texts: np.ndarray, grams: np.ndarray, search: Search) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(text, unit, containment) of the units that texts hold; (text, gram) are distinct pairs sorted by text."""
-        found: list[tuple[np.ndarray, ...]] = []
+        """(text, unit, containment) of the units that texts hold.
+
+        `texts` and `grams` are distinct pairs, sorted by text.
+        """
+        counted: list[tuple[np.ndarray, ...]] = []
         if len(self._keys):
             at = np.minimum(np.searchsorted(self._keys, grams), len(self._keys) - 1)
             same = self._keys[at] == grams
@@ -185,11 +194,11 @@ class Index:
             while first < len(texts):
                 last = max(first + 1, int(np.searchsorted(total, total[first] + EXPANSION, "right")) - 1)
                 last = int(np.searchsorted(texts, texts[last - 1], "right"))  # a text is counted whole
-                found.append(self._count(texts[first:last], at[first:last], search))
+                counted.append(self._count(texts[first:last], at[first:last], search))
                 first = last
-        if not found:
+        if not counted:
             return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
-        text, unit, share = (np.concatenate(column) for column in zip(*found, strict=True))
+        text, unit, share = (np.concatenate(column) for column in zip(*counted, strict=True))
         return text, unit, share
 
     def _count(self, texts: np.ndarray, at: np.ndarray, search: Search) -> tuple[np.ndarray, ...]:
@@ -204,7 +213,7 @@ class Index:
 
 
 class Text:
-    """One document in sentences, for saying where in it a unit stands."""
+    """A document cut into sentences, which tells in which of them a unit stands."""
 
     def __init__(self, sentences: Sequence[str], own: Keys, search: Search):
         ends = list(itertools.accumulate(map(len, sentences)))
@@ -217,7 +226,7 @@ class Text:
 
     @classmethod
     def of(cls, texts: Sequence[str], search: Search) -> list["Text"]:
-        """Of a batch: the keys of all sentences are made at once."""
+        """One `Text` for each text. The keys of all sentences are made at once, which is faster."""
         cut_up = [[part for part in _SENTENCE.split(text) if part] for text in texts]
         every = keys([part for sentences in cut_up for part in sentences])
         out, first = [], 0
@@ -229,16 +238,16 @@ class Text:
         return out
 
     def _looked_up(self, kind: Kind) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Hashes of the document's grams, sorted, the position of each, and where sentences start."""
+        """(sorted hashes of the document's grams, position of each, where sentences start)."""
         if kind not in self._grams:
-            units = cut(self._keys, kind)
-            hashes = gram_hashes(units.values, self._search.gram)
+            pieces = cut(self._keys, kind)
+            hashes = gram_hashes(pieces.values, self._search.gram)
             order = np.argsort(hashes, kind="stable")
-            self._grams[kind] = (hashes[order], order, units.starts)
+            self._grams[kind] = (hashes[order], order, pieces.starts)
         return self._grams[kind]
 
     def spans(self, kind: Kind, unit: np.ndarray) -> list[list[int]]:
-        """[start, end) characters of the sentences that hold a unit of these distinct grams."""
+        """[start, end) in characters of the sentences that hold a unit, which is given by its distinct grams."""
         n = self._search.gram
         hashes, order, starts = self._looked_up(kind)
         # Units are short, documents long: what is looked up is the unit.
@@ -254,25 +263,25 @@ class Text:
         return self._covered(covered, starts, least=2 * n)
 
     def short_spans(self, unit_key: str) -> list[list[int]]:
-        """The same for a short unit, by its key, and of every sentence that it touches; [] where it is not held."""
+        """[start, end) of each sentence that a short unit touches, which is given by its key; [] when none does."""
         if unit_key not in self._short:  # many examples have one answer
             self._short[unit_key] = self._short_spans(unit_key)
         return self._short[unit_key]
 
     def _short_spans(self, unit_key: str) -> list[list[int]]:
         starts, at = self._starts, self._key.find(unit_key)
-        found: set[int] = set()
+        touched: set[int] = set()
         while at >= 0:
             sentence, end = bisect.bisect_right(starts, at) - 1, at + len(unit_key)
             while starts[sentence] < end:
                 if starts[sentence] < starts[sentence + 1]:  # an empty key is touched by nothing
-                    found.add(sentence)
+                    touched.add(sentence)
                 sentence += 1
             at = self._key.find(unit_key, at + 1)
-        return [self._borders[i] for i in sorted(found)]
+        return [self._borders[i] for i in sorted(touched)]
 
     def _covered(self, covered: np.ndarray, starts: np.ndarray, least: int) -> list[list[int]]:
-        """Sentences of which half, or `least` pieces (characters or words), are covered by matched grams."""
+        """[start, end) of the sentences that matched grams cover by half, or by `least` characters or words."""
         total = np.concatenate([[0], np.cumsum(covered)])
         counts, sizes = np.diff(total[starts]), np.diff(starts)
         keep = (counts > 0) & ((counts >= least) | (2 * counts >= sizes))
@@ -289,5 +298,5 @@ def without(text: str, spans: Iterable[Sequence[int]]) -> str:
 
 
 def too_little(text: str, left: str) -> bool:
-    """Whether what is left of a text after cutting is no document any more."""
+    """Whether so much was cut from a text that the rest is no document any more."""
     return left != text and (len(left) < MIN_LEFT or len(text) - len(left) > MAX_CUT_SHARE * len(text))

@@ -1,4 +1,4 @@
-"""Evaluation questions that stand in training data: the search of `against`, with 13-grams, by task."""
+"""Finds evaluation questions in training data, by 13-grams, and counts them for each evaluation set."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from tigerjax.errors import DataError
 from tigerjax.files import jsonl
 from tigerjax.stages import scan
 from tigerjax.stages.runner import Runner
-from tigerjax.text import against, containment
+from tigerjax.text import against, containment, unit_search
 
 SEARCH = containment.Search(gram=13)
 FIELDS = (
@@ -27,18 +27,18 @@ FIELDS = (
     "query",
     "text",
 )
-"""Where evaluation sets keep the question: the first of these that a record has is looked for."""
+"""The fields that evaluation sets keep the question in. The first one that a record has is looked for."""
 
 
 def questions(path: Path, field: str | None = None) -> Iterator[records.Record]:
-    """Each question of a set as a document {id: "<task>:<line>", text}; the task is the file's name."""
+    """Each question of a set as a document {id: "<task>:<line>", text}. The task is the name of the file."""
     task, number = path.name.split(".")[0], 0
-    for number, row in records.read(path):
-        names = [field] if field else [name for name in FIELDS if name in row]
-        text = row.get(names[0]) if names else None
+    for number, record in records.read(path):
+        names = [field] if field else [name for name in FIELDS if name in record]
+        text = record.get(names[0]) if names else None
         if not isinstance(text, str) or not text.strip():
             raise DataError(
-                f"{path}:{number}: no question in field {field or 'question'!r}; the record has {sorted(row)},"
+                f"{path}:{number}: no question in field {field or 'question'!r}; the record has {sorted(record)},"
                 " name the right one with --field"
             )
         yield {"id": f"{task}:{number}", "text": text, "source": "", "lang": ""}
@@ -62,18 +62,10 @@ def decontaminate_files(
     shards: int = scan.SHARDS,
     runner: Runner | None = None,
 ) -> dict[str, Any]:
-    """Drops (or cuts, or reports) documents and SFT examples that hold an evaluation question; hits in hits/hits.jsonl.
+    """Drops (or cuts, or only reports) documents and SFT examples that hold an evaluation question.
 
-    `figures["by_task"]` counts the hits of each set. Returns the manifest.
+    OUT/hits/hits.jsonl names each of them, and `figures["by_task"]` counts them for each set. Returns the manifest.
     """
-    return against.find_files(
-        "decontaminate",
-        docs,
-        evaluations,
-        out,
-        search=SEARCH,
-        action=action,
-        shards=shards,
-        runner=runner,
-        prepare=functools.partial(_prepare, field),
-    )
+    prepare = functools.partial(_prepare, field)
+    wanted = unit_search.Wanted("decontaminate", "questions", "eval_id", SEARCH, action)
+    return against.find_files(wanted, docs, evaluations, out, shards=shards, runner=runner, prepare=prepare)

@@ -1,7 +1,7 @@
-"""How texts are compared, never what is kept: keys, words, and hashed n-grams of characters or words.
+"""Keys, words and hashed n-grams of texts, by which texts are compared. They never become a text's content.
 
-The key of a text is its letters and digits after NFKC and casefold. Batches of texts are handled as one array of code
-points: a table maps each to its key character, so that hashing costs a few passes of numpy over the text.
+The key of a text is its letters and digits after NFKC and casefold. A batch of texts is one array of code points, and a
+table maps each code point to its key character. So hashing costs a few passes of numpy over the text.
 """
 
 import functools
@@ -14,20 +14,20 @@ import numpy as np
 
 Kind = Literal["characters", "words"]
 
-CJK_SHARE = 0.3  # from this share of CJK characters on, a text is cut into characters; else into words
+CJK_SHARE = 0.3  # a text with this share of CJK characters or more is cut into characters, others into words
 CJK_RANGES = ((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))
 SAME = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0xAC00, 0xD7A4), (0x20000, 0x2A6E0))
-"""Ranges in which every character is its own key."""
+"""Ranges of code points in which every character is its own key."""
 TABLE_SIZE = 0x2A6E0
 CONTEXT = 0xFFFFFFFF
-"""Marks a character whose key depends on its neighbours (combining marks), or is more than one character."""
+"""In the table: the key depends on the neighbours (combining marks), or is more than one character."""
 ODD = np.uint64(0x9E3779B97F4A7C15)
 
 _NOT_KEY = re.compile(r"[\W_]+")
 
 
 def folded(text: str) -> str:
-    """NFKC and casefold: for comparing only, never for content."""
+    """The text after NFKC and casefold. It is for comparing only."""
     return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
 
 
@@ -42,7 +42,7 @@ def words(text: str) -> list[str]:
 
 
 class _Table:
-    """Key characters by code point: 0 where there is none, CONTEXT where it is not alone; filled as they are met."""
+    """The key character of each code point: 0 for none, CONTEXT as above. Filled in when a code point first occurs."""
 
     def __init__(self) -> None:
         self.keys = np.arange(TABLE_SIZE + 1, dtype=np.uint32)
@@ -65,10 +65,10 @@ class _Table:
         character = chr(code)
         if unicodedata.category(character)[0] == "M" or 0x1100 <= code < 0x1200:  # marks and Hangul jamo compose
             return CONTEXT
-        kept = folded(character)
-        if not any(c.isalnum() for c in kept):
+        character = folded(character)
+        if not any(c.isalnum() for c in character):
             return 0
-        return ord(kept) if len(kept) == 1 else CONTEXT
+        return ord(character) if len(character) == 1 else CONTEXT
 
 
 _TABLE = _Table()
@@ -82,14 +82,14 @@ class Keys(NamedTuple):
     """The keys of n texts in one array; text i has codes[starts[i]:starts[i + 1]]."""
 
     codes: np.ndarray
-    """uint32, the key's characters."""
+    """uint32, the characters of all keys."""
     starts: np.ndarray
-    """int64 [n + 1]."""
+    """int64 [n + 1], where the key of each text begins."""
     begins: np.ndarray
-    """bool: a word begins with this character."""
+    """bool, whether a word begins with this character."""
 
     def cjk(self) -> np.ndarray:
-        """bool [n]: whether a text is compared by characters rather than by words."""
+        """bool [n]: whether a text is compared by characters; others are compared by words."""
         is_cjk = np.zeros(len(self.codes), bool)
         for first, last in CJK_RANGES:
             is_cjk |= (self.codes >= first) & (self.codes <= last)
@@ -98,14 +98,14 @@ class Keys(NamedTuple):
         return (count > 0) & (count >= CJK_SHARE * size)
 
     def only(self, chosen: np.ndarray) -> "Keys":
-        """The same texts, those that are not chosen (bool [n]) being empty."""
+        """The same texts, with an empty key for those that `chosen` (bool [n]) leaves out."""
         keep = np.repeat(chosen, np.diff(self.starts))
         starts = np.concatenate([[0], np.cumsum(np.where(chosen, np.diff(self.starts), 0))])
         return Keys(self.codes[keep], starts, self.begins[keep])
 
 
 def keys(texts: Sequence[str]) -> Keys:
-    """The keys of a batch of texts: the same characters and words as `key` and `words` give of each."""
+    """The keys of a batch of texts, equal to what `key` and `words` give for each."""
     raw = _codes("\0".join(texts) + "\0" if texts else "")
     sizes = np.fromiter(map(len, texts), np.int64, len(texts)) + 1  # and its \0, which has no key
     mapped = _TABLE.of(raw)
@@ -118,23 +118,23 @@ def keys(texts: Sequence[str]) -> Keys:
             parts += [mapped[at:start], np.where(own == 32, 0, own).astype(np.uint32)]
             at, sizes[i] = int(ends[i]), len(own)
         mapped = np.concatenate([*parts, mapped[at:]])
-    kept = mapped != 0
-    begins = kept.copy()
-    begins[1:] &= ~kept[:-1]
-    count = np.concatenate([[0], np.cumsum(kept)])
+    in_key = mapped != 0
+    begins = in_key.copy()
+    begins[1:] &= ~in_key[:-1]
+    count = np.concatenate([[0], np.cumsum(in_key)])
     starts = count[np.concatenate([[0], np.cumsum(sizes)])]
-    return Keys(mapped[kept], starts, begins[kept])
+    return Keys(mapped[in_key], starts, begins[in_key])
 
 
-class Units(NamedTuple):
-    """What the texts of a batch are cut into, hashed: uint64 values; text i has values[starts[i]:starts[i + 1]]."""
+class Pieces(NamedTuple):
+    """The hashed characters or words of a batch, uint64. Those of text i are values[starts[i]:starts[i + 1]]."""
 
     values: np.ndarray
     starts: np.ndarray
 
 
 def spread(values: np.ndarray) -> np.ndarray:
-    """splitmix64's finaliser: spreads uint64 over all bits, in place."""
+    """Spreads uint64 values over all bits (the finaliser of splitmix64), in place; returns them."""
     values ^= values >> np.uint64(30)
     values *= np.uint64(0xBF58476D1CE4E5B9)
     values ^= values >> np.uint64(27)
@@ -155,41 +155,42 @@ def _powers(count: int) -> tuple[np.ndarray, np.ndarray]:
     return out[0], out[1]
 
 
-def cut(batch: Keys, kind: Kind) -> Units:
-    """The batch's characters, or its words, as hashed units.
+def cut(batch: Keys, kind: Kind) -> Pieces:
+    """The characters or the words of a batch, hashed.
 
-    A word is hashed as a polynomial of its characters, from differences of one running sum over the whole batch.
+    The hash of a word is a polynomial of its characters. It is the difference of two values of one running sum over
+    the whole batch, so that no loop over words is needed.
     """
     if kind == "characters":
-        return Units(batch.codes.astype(np.uint64), batch.starts)
+        return Pieces(batch.codes.astype(np.uint64), batch.starts)
     at = np.flatnonzero(batch.begins)
     number = np.concatenate([[0], np.cumsum(batch.begins)])
     if not len(at):
-        return Units(np.zeros(0, np.uint64), number[batch.starts])
+        return Pieces(np.zeros(0, np.uint64), number[batch.starts])
     size = 1 << (len(batch.codes) - 1).bit_length()  # few sizes, so that powers are made seldom
     powers, inverses = _powers(size)
     values = spread(batch.codes.astype(np.uint64) + np.uint64(1)) * powers[: len(batch.codes)]
     total = np.concatenate([np.zeros(1, np.uint64), np.cumsum(values)])
     ends = np.append(at[1:], len(batch.codes))
-    return Units(spread((total[ends] - total[at]) * inverses[at]), number[batch.starts])
+    return Pieces(spread((total[ends] - total[at]) * inverses[at]), number[batch.starts])
 
 
-def gram_hashes(units: np.ndarray, n: int) -> np.ndarray:
-    """uint64 hash of each of the len - n + 1 windows of n units (uint64), in order."""
-    count = len(units) - n + 1
+def gram_hashes(pieces: np.ndarray, n: int) -> np.ndarray:
+    """The uint64 hash of each of the len - n + 1 windows of n pieces (uint64), in order."""
+    count = len(pieces) - n + 1
     if count < 1:
         return np.zeros(0, np.uint64)
-    total = units[:count].copy()
+    total = pieces[:count].copy()
     for j in range(1, n):  # a polynomial in an odd constant, modulo 2^64
         total *= ODD
-        total += units[j : j + count]
+        total += pieces[j : j + count]
     return spread(total)
 
 
-def windows(units: Units, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """(hashes, texts): the gram at each position of a batch that does not run into the next text, and its text."""
-    sizes = np.maximum(np.diff(units.starts) - n + 1, 0)
+def windows(pieces: Pieces, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """(hashes, texts): every gram of n pieces within a text of the batch, and the index of that text."""
+    sizes = np.maximum(np.diff(pieces.starts) - n + 1, 0)
     texts = np.repeat(np.arange(len(sizes)), sizes)
-    hashes = gram_hashes(units.values, n)
-    offset = units.starts[:-1] - np.concatenate([[0], np.cumsum(sizes)[:-1]]) if len(sizes) else np.zeros(0, np.int64)
+    hashes = gram_hashes(pieces.values, n)
+    offset = pieces.starts[:-1] - np.concatenate([[0], np.cumsum(sizes)[:-1]]) if len(sizes) else np.zeros(0, np.int64)
     return hashes[np.arange(len(texts)) + offset[texts]], texts

@@ -1,7 +1,8 @@
-"""MinHash signatures of texts, and what two of them say about the similarity of their shingles.
+"""MinHash signatures of texts, which estimate how similar two texts are.
 
-Shingles are 5 characters (CJK) or 5 words. 112 permutations make 14 bands of 8 rows: texts that agree in a band are
-candidates, and the share of all 112 rows in which they agree estimates their Jaccard similarity.
+Shingles are 5 characters (CJK) or 5 words. A signature has 112 values, one a permutation, in 14 bands of 8. Texts that
+agree in all values of a band are candidates. The share of all 112 values in which they agree estimates the Jaccard
+similarity of their shingles.
 """
 
 from collections.abc import Sequence
@@ -11,16 +12,16 @@ import numpy as np
 from tigerjax.text.grams import cut, keys, spread, windows
 
 SHINGLE = 5
-BANDS, BAND_ROWS = 14, 8
-PERMUTATIONS = BANDS * BAND_ROWS
+BANDS, BAND_VALUES = 14, 8
+PERMUTATIONS = BANDS * BAND_VALUES
 MIN_SHINGLES = 5
 SEED = 4
 GROUP = 1 << 15
-"""Shingles whose permutations are made together: they stay in the core's cache."""
+"""Shingles that are permuted together: so many stay in the core's cache."""
 
 
 def shingles(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(hashes, texts): every shingle of a batch and the index of its text, in the order of texts."""
+    """(hashes, owners): every shingle of a batch, and the index of its text, in the order of the texts."""
     batch = keys(texts)
     cjk = batch.cjk()
     by_character = windows(cut(batch.only(cjk), "characters"), SHINGLE)
@@ -36,9 +37,9 @@ def _permutations() -> tuple[np.ndarray, np.ndarray]:
 
 
 def signatures(hashes: np.ndarray, owners: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(uint32 [count, PERMUTATIONS], bool [count]): signatures, and which texts have the MIN_SHINGLES that they need.
+    """(uint32 [count, PERMUTATIONS], bool [count]): signatures, and which texts have MIN_SHINGLES or more.
 
-    A permutation is x -> a x + b modulo 2^32 with odd a, of shingles that are hashed already.
+    A permutation is x -> a x + b modulo 2^32 with odd a, applied to the hashes of shingles.
     """
     sizes = np.bincount(owners, minlength=count)
     able = sizes >= MIN_SHINGLES
@@ -65,9 +66,9 @@ def signatures(hashes: np.ndarray, owners: np.ndarray, count: int) -> tuple[np.n
 
 
 def band_keys(signature: np.ndarray) -> np.ndarray:
-    """uint64 [count, BANDS]: equal where two texts agree in all rows of a band."""
-    rows = signature.reshape(len(signature), BANDS, BAND_ROWS).astype(np.uint64)
-    total = np.broadcast_to(np.arange(1, BANDS + 1, dtype=np.uint64), rows.shape[:2]).copy()
-    for j in range(BAND_ROWS):
-        total = spread(total * np.uint64(0x9E3779B97F4A7C15) + rows[:, :, j])
+    """uint64 [count, BANDS]: equal where two texts agree in all values of a band."""
+    values = signature.reshape(len(signature), BANDS, BAND_VALUES).astype(np.uint64)
+    total = np.broadcast_to(np.arange(1, BANDS + 1, dtype=np.uint64), values.shape[:2]).copy()
+    for j in range(BAND_VALUES):
+        total = spread(total * np.uint64(0x9E3779B97F4A7C15) + values[:, :, j])
     return total

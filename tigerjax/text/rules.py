@@ -1,8 +1,9 @@
-"""The rules of cleaning, in their order: rewrites change a text, filters drop a record with their name as the reason.
+"""The rules of cleaning, in their order. A rewrite changes a text. A filter drops a record, and its name is the reason.
 
-Each rule has a version, which the manifest keeps: a rule that behaves differently gets the next one. Rules with
-`default=False` suit some corpora only (web text, mostly) and are switched on by name. Every rewrite leaves a text that
-no rule changes again: clean(clean(x)) = clean(x).
+A new rule is a function here and a line in REWRITES or FILTERS; the command line, the manifest and the page of a
+cleaning read these tables. Each rule has a version, which the manifest records: a rule whose behaviour changes gets
+the next one. Rules with `default=False` suit only some corpora, mostly web text, and are switched on by name. The
+rewrites are repeated until none changes the text, so clean(clean(x)) = clean(x).
 """
 
 import dataclasses
@@ -22,19 +23,19 @@ from tigerjax.records import Record
 from tigerjax.text.grams import cut, key, keys, windows
 
 MIN_CHARACTERS = 50
-"""`short`: letters and digits that a document needs."""
+"""`short`: the letters and digits that a document needs."""
 MIN_LETTERS = 0.5
-"""`letters`: share of letters and digits among all characters that are not spaces."""
+"""`letters`: the least share of letters and digits among all characters that are not spaces."""
 MAX_LINES_TWICE = 0.3
-"""`repetition`: share of lines that stand there before (Gopher, table A1)."""
+"""`repetition`: the largest share of lines that repeat an earlier one (Gopher, table A1)."""
 MAX_GRAMS_TWICE = 0.1
-"""`repetition`: share of 10-grams of words, or of 20 CJK characters, that stand there before (after Gopher's)."""
+"""`repetition`: the largest share of 10-grams of words, or of 20 CJK characters, that repeat one (like Gopher's)."""
 MAX_SENSITIVE = 5.0
-"""`sensitive`: listed words per 1,000 characters."""
+"""`sensitive`: the most listed words per 1,000 characters."""
 MAX_SFT_CHARACTERS = 100_000
-"""`overlong`: characters of a dialogue; no context holds more."""
+"""`overlong`: the most characters of a dialogue; no context holds more."""
 
-# C0 and C1 but for newline and tab.
+# C0 and C1, without newline and tab.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # Zero-width space, word joiner, BOM, soft hyphen, private use. The joiners U+200C/D (emoji, Persian) and the
 # direction marks U+200E/F carry meaning and stay.
@@ -47,7 +48,7 @@ _BLANK = re.compile(r"\n(?:[ \t]*\n){3,}")
 _MARKER = re.compile(r"(?:\n*### (?:Instruction|Response):\n?)|<pad>")
 _PLACEHOLDER = re.compile(r"<a text>|<noinput>|\[image\]|\[图片\]", re.I)
 _URL_ONLY = re.compile(r"\s*https?://\S+\s*")
-# A letter that UTF-8 read as Latin-1 or Windows-1252 begins with, and what follows it there: "â€™", "Ã©", "å¤©".
+# How UTF-8 looks that was read as Latin-1 or Windows-1252: "â€™", "Ã©", "å¤©". One such letter, and one that follows.
 _MOJIBAKE = re.compile("[\u00c2-\u00f4][\u0080-\u00bf\u0152-\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u2122\u20ac]")
 _BOILERPLATE = re.compile(
     "|".join(
@@ -64,7 +65,7 @@ _BOILERPLATE = re.compile(
 
 
 def mojibake(text: str) -> str:
-    """UTF-8 that was read as another encoding is put right (ftfy); "cafÃ©" becomes "café"."""
+    """UTF-8 that was read as another encoding is repaired (by ftfy): "cafÃ©" becomes "café"."""
     if not _MOJIBAKE.search(text):
         return text
     import ftfy
@@ -78,37 +79,37 @@ def newlines(text: str) -> str:
 
 
 def controls(text: str) -> str:
-    """Control characters go, newline and tab stay."""
+    """Control characters are removed; newline and tab stay."""
     return _CONTROLS.sub("", text)
 
 
 def invisible(text: str) -> str:
-    """Zero-width, BOM and private-use characters go; joiners and direction marks stay."""
+    """Zero-width and private-use characters and BOMs are removed; joiners and direction marks stay."""
     return text if text.isascii() else _INVISIBLE.sub("", text)
 
 
 def entities(text: str) -> str:
     """HTML entities become their characters."""
-    return _ENTITY.sub(lambda found: html.unescape(found[0]), text) if "&" in text else text
+    return _ENTITY.sub(lambda match: html.unescape(match[0]), text) if "&" in text else text
 
 
 def tags(text: str) -> str:
-    """Layout tags of HTML go, their contents stay; <br> and </p> become a newline."""
+    """Layout tags of HTML are removed, and their contents stay; <br> and </p> become a newline."""
     if "<" not in text:
         return text
-    return _TAG.sub(lambda found: "\n" if re.match(r"<br|</p", found[0], re.I) else "", text)
+    return _TAG.sub(lambda match: "\n" if re.match(r"<br|</p", match[0], re.I) else "", text)
 
 
 def markers(text: str) -> str:
-    """The chat's marker strings inside a text go: one in 6,000 of TigerBot's examples has them."""
+    """The chat's marker strings inside a text are removed: one in 6,000 of TigerBot's examples has them."""
     return _MARKER.sub("\n", text)
 
 
 def boilerplate(text: str) -> str:
-    """Lines that are only a copyright notice, a cookie notice or a navigation link go."""
+    """Lines that are only a copyright notice, a cookie notice or a navigation link are removed."""
     lines = text.split("\n")
-    kept = [line for line in lines if not (len(line) < 200 and _BOILERPLATE.fullmatch(line.strip()))]
-    return text if len(kept) == len(lines) else "\n".join(kept)
+    left = [line for line in lines if not (len(line) < 200 and _BOILERPLATE.fullmatch(line.strip()))]
+    return text if len(left) == len(lines) else "\n".join(left)
 
 
 @functools.cache
@@ -129,13 +130,13 @@ def blank_lines(text: str) -> str:
 
 
 def edges(text: str) -> str:
-    """Spaces and newlines at both ends go."""
+    """Spaces and newlines at both ends are removed."""
     return text.strip(" \t\n\u3000")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rewrite:
-    """One rule that changes a text."""
+    """A rule that changes a text, named after its function."""
 
     apply: Callable[[str], str]
     version: int = 1
@@ -174,7 +175,7 @@ def empty(record: Record) -> bool:
 
 
 def placeholder(record: Record) -> bool:
-    """An SFT message that stands for something that is not there."""
+    """An SFT message with a placeholder, such as "[image]", for something that is not there."""
     return any(_PLACEHOLDER.search(m["content"]) for m in record.get("messages", ()))
 
 
@@ -195,7 +196,7 @@ def overlong(record: Record) -> bool:
 
 
 def language(record: Record) -> bool:
-    """A document whose script is not that of its declared language: zh without CJK, or en that is mostly CJK."""
+    """A document in another script than its declared language: zh without CJK, or en that is mostly CJK."""
     if record.get("lang") not in ("zh", "en") or "text" not in record:
         return False
     return bool(keys([record["text"]]).cjk()[0]) != (record["lang"] == "zh")
@@ -215,7 +216,7 @@ def letters(record: Record) -> bool:
 
 
 def repetition(record: Record) -> bool:
-    """A document that says the same again: too many lines, or 10-grams of words (20 of CJK characters), twice."""
+    """A document that repeats itself: too many lines, or grams of 10 words (20 CJK characters), occur before."""
     if "text" not in record or record.get("lang") == "code":
         return False
     lines = [line.strip() for line in record["text"].split("\n") if line.strip()]
@@ -228,7 +229,7 @@ def repetition(record: Record) -> bool:
 
 
 def read_words(path: str | Path) -> tuple[str, ...]:
-    """The words of a list, one a line, without case."""
+    """The words of a list, one on each line, with casefold."""
     try:
         lines = paths.of(path).read_bytes().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -243,15 +244,15 @@ def read_words(path: str | Path) -> tuple[str, ...]:
 def _automaton(words: tuple[str, ...]) -> Any:
     import ahocorasick
 
-    found = ahocorasick.Automaton()
+    automaton = ahocorasick.Automaton()
     for word in words:
-        found.add_word(word, word)
-    found.make_automaton()
-    return found
+        automaton.add_word(word, word)
+    automaton.make_automaton()
+    return automaton
 
 
 def sensitive_words(text: str, words: tuple[str, ...]) -> int:
-    """Occurrences of the listed words, without case; a word of Latin letters counts only as a whole word."""
+    """How often the listed words occur, in any case. A word of Latin letters counts only as a whole word."""
     text, count = text.casefold(), 0
     for end, word in _automaton(words).iter(text):
         start = end - len(word) + 1
@@ -269,7 +270,7 @@ def sensitive(record: Record, words: tuple[str, ...]) -> bool:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Filter:
-    """One rule that drops a record."""
+    """A rule that drops a record, named after its function."""
 
     drops: Callable[[Record], bool]
     version: int = 1
@@ -294,6 +295,10 @@ FILTERS = (
 RULES: dict[str, Rewrite | Filter] = {rule.name: rule for rule in (*REWRITES, *FILTERS)}
 
 
+OnRewrite = Callable[[str, str, str], None]
+"""Called with (rule, text before, text after) of each change."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class RuleSet:
     """The rules that are on, and the sensitive words, if any."""
@@ -301,8 +306,8 @@ class RuleSet:
     names: frozenset[str]
     words: tuple[str, ...] = ()
 
-    def rewritten(self, text: str, *, sft: bool, code: bool, zh: bool, seen: Any = None) -> str:
-        """The rewrites in order, again until nothing changes; `seen(rule, old, new)` of each change."""
+    def rewritten(self, text: str, *, sft: bool, code: bool, zh: bool, on_rewrite: OnRewrite | None = None) -> str:
+        """The text after all rewrites in their order, repeated until nothing changes."""
         while True:
             before = text
             for rule in REWRITES:
@@ -310,16 +315,16 @@ class RuleSet:
                 if off or (rule.not_code and code) or (rule.zh_only and not zh):
                     continue
                 new = rule.apply(text)
-                if new != text and seen is not None:
-                    seen(rule.name, text, new)
+                if new != text and on_rewrite is not None:
+                    on_rewrite(rule.name, text, new)
                 text = new
             if text == before:
                 return text
 
-    def cleaned(self, record: Record, seen: Any = None) -> tuple[Record, str]:
-        """The cleaned record and the name of the filter that drops it ("" = kept)."""
+    def cleaned(self, record: Record, on_rewrite: OnRewrite | None = None) -> tuple[Record, str]:
+        """(the cleaned record, the name of the filter that drops it); the name is "" when none does."""
         code, zh = record.get("lang") == "code", record.get("lang") == "zh"
-        rewritten = functools.partial(self.rewritten, sft="messages" in record, code=code, zh=zh, seen=seen)
+        rewritten = functools.partial(self.rewritten, sft="messages" in record, code=code, zh=zh, on_rewrite=on_rewrite)
         if "messages" in record:
             messages = [{**m, "content": rewritten(m["content"])} for m in record["messages"]]
             record = {**record, "messages": messages}
@@ -332,7 +337,7 @@ class RuleSet:
 
 
 def rule_set(on: Sequence[str] = (), off: Sequence[str] = (), words: str | Path | None = None) -> RuleSet:
-    """The default rules with those of `on` ("all" for every one) and without those of `off`."""
+    """The default rules and those of `on` (which may be "all"), without those of `off`."""
     if unknown := (set(on) - {"all"} | set(off)) - set(RULES):
         near = near_miss(min(unknown), RULES)
         raise ConfigError(f"no such cleaning rules: {', '.join(sorted(unknown))}{near}; there are {', '.join(RULES)}")

@@ -1,11 +1,11 @@
-"""The one chat encoding of SFT, reward, sampling and evaluation.
+"""The chat encoding, which SFT, reward models, sampling and evaluation share.
 
     messages   user "Hi"            assistant "Hello"
     ids        [INS] enc("Hi")      [RES] enc("Hello") eos
     weights      0     0              0        1        1
 
-Each text is encoded by itself by SentencePiece, and the markers enter only as ids. bos is off by default, and eos ends
-every assistant turn, as in TigerBot's web demo.
+SentencePiece encodes each message by itself, and the markers INS and RES exist only as ids. As in TigerBot's web demo,
+eos ends each turn of the assistant, and bos is off by default.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ Message = Mapping[str, str]
 """{"role": "user" or "assistant", "content": text}"""
 
 Overlong = Literal["drop", "truncate_response", "keep_left_turns"]
-"""What becomes of a dialogue that is longer than a row: see `shorten`."""
+"""What is done with a dialogue that is longer than a row; `shorten` describes each."""
 
 
 def _markers(tok: "Tokenizer") -> tuple[int, int, int]:
@@ -34,10 +34,10 @@ def _markers(tok: "Tokenizer") -> tuple[int, int, int]:
 
 
 def encode_chat(tok: "Tokenizer", messages: Sequence[Message], *, bos: bool = False) -> tuple[list[int], list[int]]:
-    """(ids, weights) of a whole dialogue: weight 1 on assistant tokens and their eos, else 0.
+    """(ids, weights) of a dialogue: weight 1 on the assistant's tokens and their eos, else 0.
 
-    Refuses roles that do not alternate from "user" on, empty content and a dialogue of no turns; it may end with
-    either role.
+    The roles must alternate, beginning with "user"; the last may be either. DataError for other roles, for an empty
+    message, and for no messages.
     """
     ins, res, _ = _markers(tok)
     if not messages:
@@ -63,15 +63,15 @@ def encode_chat(tok: "Tokenizer", messages: Sequence[Message], *, bos: bool = Fa
 def shorten(
     tok: "Tokenizer", messages: Sequence[Message], length: int, overlong: Overlong
 ) -> tuple[list[int], list[int]] | None:
-    """(ids, weights) of what a policy keeps of a dialogue of more than `length` tokens; None when that is nothing.
+    """(ids, weights) of the part of a too long dialogue that fits into `length` tokens; None when nothing is left.
 
-    drop: nothing. truncate_response: the last answer is cut, and has no eos then; a cut that would leave none of its
-    tokens keeps nothing. keep_left_turns: the first pairs of turns, as many as fit.
+    drop: nothing is left. truncate_response: the last answer is cut, and then has no eos; where none of its tokens
+    would be left, nothing is. keep_left_turns: as many of the first pairs of turns as fit.
     """
     if overlong == "truncate_response":
         before, _ = encode_chat(tok, messages[:-1])
         ids, weights = encode_chat(tok, messages)
-        # One more than the dialogue before it: [RES].
+        # 1 is for [RES].
         return (ids[:length], weights[:length]) if length > len(before) + 1 else None
     if overlong == "keep_left_turns":
         for turns in range(len(messages) - 2, 0, -2):
@@ -82,7 +82,7 @@ def shorten(
 
 
 def encode_prompt(tok: "Tokenizer", messages: Sequence[Message], *, bos: bool = False) -> list[int]:
-    """Ids of a dialogue that ends with the user, plus [RES]: the model continues with its answer."""
+    """The ids of a dialogue that ends with the user, and [RES]. The model goes on with its answer."""
     if messages and messages[-1]["role"] != "user":
         raise DataError(f"a prompt ends with role {messages[-1]['role']!r}; it must end with the user's message")
     ids, _ = encode_chat(tok, messages, bos=bos)
@@ -90,5 +90,5 @@ def encode_prompt(tok: "Tokenizer", messages: Sequence[Message], *, bos: bool = 
 
 
 def stop_ids(tok: "Tokenizer") -> frozenset[int]:
-    """Ids that end an answer: eos and, where the tokenizer has them, the specials."""
+    """The ids that end an answer: eos, and the specials where the tokenizer has them."""
     return frozenset(i for i in (tok.eos, tok.ins, tok.res, tok.pad) if i is not None)

@@ -1,8 +1,9 @@
-"""The Hugging Face files of a tokenizer folder, written by ourselves.
+"""Writes the Hugging Face files of a tokenizer folder.
 
-`LlamaTokenizer` of transformers 5 rebuilds the pipeline and gives other ids than SentencePiece, for Llama-2 itself too.
-What gives the same ids on 4.57 and 5.x is a plain BPE with all merges spelt out, and `PreTrainedTokenizerFast`. Each
-segment between specials gets its own "▁", so a chat encoded as one string equals `tigerjax.tokenizer.chat`.
+We do not use `LlamaTokenizer`: in transformers 5 it builds its pipeline anew and gives other ids than SentencePiece,
+even for Llama-2. A plain BPE with all merges written out, read by `PreTrainedTokenizerFast`, gives the same ids in 4.57
+and 5.x. Each segment between specials gets its own "▁", so a chat that is encoded as one string has the ids of
+`tigerjax.tokenizer.chat`.
 """
 
 import json
@@ -28,19 +29,20 @@ CHAT_TEMPLATE = (
 
 
 def merges(pieces: list[tuple[str, float]], first_id: int = 0) -> list[list[str]]:
-    """Every split of every piece into two pieces, best score first: ties by id of the whole, left and right.
+    """[left, right] of every way to make a piece of two others, the best score of the whole first.
 
-    `pieces` are (text, score) of the NORMAL pieces in id order. Time is linear in their total length.
+    Equal scores are ordered by the ids of the whole, the left and the right piece. `pieces` are (text, score) of the
+    NORMAL pieces in the order of their ids. The time is linear in their total length.
     """
     ids = {text: first_id + n for n, (text, _) in enumerate(pieces)}
-    found: list[tuple[float, int, int, int, str, str]] = []
+    splits: list[tuple[float, int, int, int, str, str]] = []
     for text, score in pieces:
         for cut in range(1, len(text)):
             left, right = text[:cut], text[cut:]
             if left in ids and right in ids:
-                found.append((-score, ids[text], ids[left], ids[right], left, right))
-    found.sort()
-    return [[left, right] for *_, left, right in found]
+                splits.append((-score, ids[text], ids[left], ids[right], left, right))
+    splits.sort()
+    return [[left, right] for *_, left, right in splits]
 
 
 def tokenizer_json(proto: Any, specials: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +111,7 @@ def export(folder: Path) -> None:
         "add_bos_token": False,
         "add_eos_token": False,
         "clean_up_tokenization_spaces": False,
-        # what transformers calls "no limit"; the context is the model's business
+        # transformers' value for "no limit"; the model knows its context
         "model_max_length": int(1e30),
         "padding_side": "left",
     }

@@ -1,18 +1,19 @@
-"""The merge rule: Chinese pieces below a base tokenizer's, so that no id of text without Chinese changes.
+"""Adds Chinese pieces to a base tokenizer, so that no id of text without Chinese changes.
 
-Of the new BPE the pieces made entirely of Han characters, CJK punctuation and full-width forms are kept, without those
-that the base has, in rank order, with distinct scores strictly below the base: floor(base minimum) - 1 - k. Then
+The new pieces come from a BPE that was trained on Chinese text. Those are taken that consist of Han characters, CJK
+punctuation and full-width forms only, and that the base does not have. They keep their order, and get scores below all
+of the base: piece k gets floor(base minimum) - 1 - k. Then
 
-1. a new piece can only be formed inside a run of CJK characters: other text, also between Chinese, keeps its ids;
+1. a new piece can only be formed inside a run of CJK characters, so other text keeps its ids, even between Chinese;
 2. inside a run, merges happen in the trained order;
-3. the selection is closed under "parts of a piece", so no new row is dead;
-4. distinct scores leave no ties, so every implementation agrees.
+3. all parts of a new piece are there too, so every new id can occur;
+4. no two new scores are equal, so every implementation gives the same ids.
 
-SentencePiece ranks single characters after all merges. Cutting the list off at a number could therefore drop a
-character that a kept piece is made of; here each piece brings its missing characters along. Where a plain cut is
-closed, the two select the same pieces. A character that no kept piece holds (a comma is merged with nothing) is left
-out when the new model has more pieces than are needed, however common it is: `characters_left_out` counts them, and
-a new model trained to just the size that is needed leaves none out.
+SentencePiece ranks single characters after all merges. If the list were cut off at a number, a character could be
+missing that a chosen piece is made of. So each piece brings its missing characters along. (Where none would be missing,
+this selects the same pieces as a plain cut.) A character that is in no chosen piece may be left out when the new model
+has more pieces than are needed, however common it is; a comma is an example, as nothing is merged with it.
+`characters_left_out` counts these. A new model that was trained to exactly the size that is needed leaves none out.
 """
 
 import dataclasses
@@ -45,25 +46,25 @@ CJK_RANGES = (
     (0x4E00, 0x9FFF),  # unified ideographs
     (0xF900, 0xFAFF),  # compatibility ideographs
     (0xFE30, 0xFE4F),  # vertical punctuation
-    (0xFF01, 0xFF65),  # full-width letters, digits and punctuation: newspapers set numbers so
+    (0xFF01, 0xFF65),  # full-width letters, digits and punctuation: newspapers print numbers in these
     (0xFFE0, 0xFFE6),  # full-width signs
     (0x20000, 0x2FA1F),  # extensions B to F
     (0x30000, 0x323AF),  # extensions G and H
 )
 MOST_SHOWN = 40
-"""Characters left out that the figures name, the most common first: the trainer ranks single ones by frequency."""
+"""The most characters left out that the figures name. The most common come first, as the trainer ranks them so."""
 BPE = 2
 """model_type of a SentencePiece BPE; 1 is unigram, whose scores are not merge priorities."""
 
 
 def is_cjk(character: str) -> bool:
-    """Han, CJK punctuation, or a full-width form. Curly quotes and dashes are not: English uses them too."""
+    """Whether a character is Han, CJK punctuation or full-width. Curly quotes and dashes are not: English has them."""
     code = ord(character)
     return code >= CJK_RANGES[0][0] and any(first <= code <= last for first, last in CJK_RANGES)
 
 
 def has_cjk(text: str) -> bool:
-    """Whether any character `is_cjk`: only such text may change its ids."""
+    """Whether the text has a CJK character. Only the ids of such text may change."""
     return any(map(is_cjk, text))
 
 
@@ -93,12 +94,12 @@ def _check_model(proto: Any, path: Path, what: str) -> None:
 
 
 def base_minimum(proto: Any) -> float:
-    """Lowest score of a NORMAL piece that is not only whitespace (Llama-2 has 16 of those at -1e9)."""
+    """The lowest score of a NORMAL piece that is not only whitespace (Llama-2 has 16 of these, with -1e9)."""
     return min(piece.score for piece in proto.pieces if piece.type == NORMAL and piece.piece.strip("▁"))
 
 
 def candidates(base: Any, new: Any, script_filter: Literal["cjk", "none"] = "cjk") -> list[str]:
-    """NORMAL pieces of the new model in rank order that the base lacks and the script filter lets through."""
+    """The NORMAL pieces of the new model, in their order, that the base lacks and that pass the script filter."""
     old = {piece.piece for piece in base.pieces}
     ranked = sorted(
         (i for i, piece in enumerate(new.pieces) if piece.type == NORMAL), key=lambda i: (-new.pieces[i].score, i)
@@ -108,7 +109,10 @@ def candidates(base: Any, new: Any, script_filter: Literal["cjk", "none"] = "cjk
 
 
 def select(ranked: list[str], have: Iterable[str], count: int) -> list[str]:
-    """The first `count` of the ranked pieces, in that order, such that no piece lacks a character it is made of."""
+    """The first `count` of the ranked pieces in their order, with every single character that they are made of.
+
+    `have` are the pieces of the base.
+    """
     known, available = set(have), set(ranked)
     chosen: set[str] = set()
     for text in ranked:
@@ -123,8 +127,10 @@ def select(ranked: list[str], have: Iterable[str], count: int) -> list[str]:
 
 
 def fitting_size(new: Any, ranked: list[str], need: int) -> int:
-    """Size at which the new model, trained on the same text, has just `need` survivors: a smaller model has the first
-    merges of a larger one, and all of its single characters."""
+    """The size at which the new model, trained on the same text, would have exactly `need` pieces to add.
+
+    It can be computed, as a smaller model has the first merges of a larger one, and all of its single characters.
+    """
     alive = set(ranked)
     pieces = [(-piece.score, piece.piece) for piece in new.pieces if piece.type == NORMAL and len(piece.piece) > 1]
     left, size = need - sum(len(text) == 1 for text in ranked), len(new.pieces) - len(pieces)
@@ -144,13 +150,13 @@ def _merged(base: Any, texts: list[str], score_rule: str) -> Any:
         score = float(top - k) if score_rule == "below_base" else 0.0
         proto.pieces.add(piece=text, score=score, type=NORMAL)
     proto.trainer_spec.vocab_size = len(proto.pieces)
-    # float32 has 24 bits: beyond them neighbouring integers would collide and leave ties
+    # A float32 holds integers of 24 bits exactly. Larger neighbours would become equal.
     assert score_rule != "below_base" or abs(top - len(texts)) < 2**24, (top, len(texts))
     return proto
 
 
 def dead_pieces(proto: Any, first: int) -> list[int]:
-    """Ids from `first` on whose own text does not encode to them: no text ever will."""
+    """The ids from `first` on that can never occur: not even their own text is encoded to them."""
     bare = new_proto()
     bare.CopyFrom(proto)
     bare.normalizer_spec.add_dummy_prefix = False
@@ -169,9 +175,9 @@ def extend(
 ) -> dict[str, Any]:
     """Writes a tokenizer folder of exactly `size` entries, the three specials last; returns the manifest.
 
-    `base` and `new` are tokenizer folders or .model files, both BPE with the identity normaliser. The other values of
-    `script_filter` and `score_rule` are for comparison only. Raises ConfigError when too few pieces survive: it never
-    fills up with junk.
+    `base` and `new` are tokenizer folders or .model files, both BPE with the identity normaliser. ConfigError when too
+    few new pieces pass the filter. Other values of `script_filter` and `score_rule` than the defaults are for
+    comparisons only.
     """
     old_model, new_model = read_proto(base), read_proto(new)
     _check_model(old_model, base, "base")
@@ -203,7 +209,7 @@ def extend(
             dead = set(dead_pieces(proto, old_count)) if score_rule == "below_base" else set()
             if not dead:
                 break
-            # Multi-character CJK pieces of the base come first and can make a new piece unreachable: take the next.
+            # CJK pieces of the base are merged first, which can make a new piece unreachable. Others take its place.
             unreachable += len(dead)
             gone = {proto.pieces[i].piece for i in dead}
             ranked = [text for text in ranked if text not in gone]

@@ -1,10 +1,10 @@
-"""A tokenizer folder: SentencePiece for text, and three specials that exist only as ids.
+"""Reads a tokenizer folder: a SentencePiece model for text, and three specials that exist only as ids.
 
     FOLDER/tokenizer.model    the SentencePiece BPE; the specials are not in it
     FOLDER/specials.json      {"ins": {"text": …, "id": …}, "res": …, "pad": …}; {} for a base tokenizer
     FOLDER/tokenizer.json     the same for Hugging Face, written by `tigerjax.tokenizer.export`
 
-Text is encoded by SentencePiece alone, so marker strings inside a user's text give ordinary tokens.
+Only SentencePiece encodes text, so the text of a marker inside a user's message gives ordinary tokens.
 """
 
 import hashlib
@@ -22,18 +22,18 @@ from tigerjax.files.manifest import canonical
 MODEL_FILE, SPECIALS_FILE = "tokenizer.model", "specials.json"
 SPECIAL_TEXTS = {"ins": "\n\n### Instruction:\n", "res": "\n\n### Response:\n", "pad": "<pad>"}
 NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6
-"""Types of a piece in a SentencePiece model file."""
+"""The types of pieces in a SentencePiece model file."""
 MAX_NAMED = 3
-"""Bad things that an error names before it only counts them."""
+"""The most bad pieces that an error names; it counts them all."""
 
 
 def new_proto() -> Any:
-    """An empty SentencePiece model; its class is generated at import, where no type checker sees it."""
+    """An empty SentencePiece model. `getattr`, as its class is generated at import and no type checker knows it."""
     return getattr(spm, "ModelProto")()  # noqa: B009
 
 
 def read_proto(path: str | Path) -> Any:
-    """The parsed SentencePiece model of a tokenizer folder, or of a .model file. Refuses anything else."""
+    """The parsed SentencePiece model of a tokenizer folder or of a .model file."""
     path = paths.of(path)
     file = path / MODEL_FILE if path.is_dir() else path
     if not file.is_file():
@@ -65,15 +65,15 @@ def _read_specials(path: Path) -> dict[str, Any]:
 class Tokenizer:
     """Text to ids and back.
 
-    `size` counts the specials, which lie after the pieces; `ins`, `res` and `pad` are None for a base tokenizer.
-    `sha256` is of tokenizer.model and the specials, and is what caches and checkpoints remember.
+    `size` is the number of pieces and specials; the ids of specials come last. `ins`, `res` and `pad` are None for a
+    base tokenizer. `sha256` is that of tokenizer.model and the specials; caches and checkpoints record it.
     """
 
     bos: int = 1
     eos: int = 2
 
     def __init__(self, folder: str | Path):
-        """Reads a tokenizer folder, or a lone .model file as a base tokenizer."""
+        """Reads a tokenizer folder, or a .model file, which is a base tokenizer."""
         self.folder = paths.of(folder)
         proto = read_proto(self.folder)
         specials_file = self.folder / SPECIALS_FILE
@@ -99,11 +99,11 @@ class Tokenizer:
         self._breaks = frozenset({self.bos, self.eos, *ids.values()})
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the text alone: no bos, no eos, never a special. Refuses lone surrogates (not Unicode text)."""
+        """The ids of the text, without bos and eos, and never a special. DataError for half a surrogate pair."""
         return self._encode(self._processor, text)
 
     def encode_bare(self, text: str) -> list[int]:
-        """Ids without the leading "▁" that `encode` puts before every text: what a piece inside a text is made of."""
+        """The ids without the "▁" that `encode` puts before every text: those of a piece inside a text."""
         return self._encode(self._bare, text)
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
@@ -111,12 +111,12 @@ class Tokenizer:
         return [self.encode(text) for text in texts]
 
     def encode_spans(self, text: str) -> list[tuple[int, int, int]]:
-        """(id, begin, end) of each token, in characters; of a character's fallback bytes only the last is not empty."""
+        """(id, begin, end) of each token, in characters. Of a character's byte tokens, only the last has a length."""
         tokens = self._processor.encode(text, out_type="offset_mapping")
         return [(i, begin, end) for i, (begin, end) in zip(tokens["ids"], tokens["offsets"], strict=True)]
 
     def decode(self, ids: list[int]) -> str:
-        """Text of the ids, each segment between bos, eos and specials by itself; those ids give no text."""
+        """The text of the ids. bos, eos and specials give no text, and what is between them is decoded by itself."""
         texts: list[str] = []
         segment: list[int] = []
         for i in map(int, ids):
@@ -130,7 +130,7 @@ class Tokenizer:
         return "".join([*texts, self._processor.decode(segment)])
 
     def piece(self, i: int) -> str:
-        """The piece as it stands in the model ("▁the"), or the text of a special."""
+        """The piece as the model file has it ("▁the"), or the text of a special."""
         if i >= self.pieces:
             return self.special_texts[{self.ins: "ins", self.res: "res", self.pad: "pad"}[i]]
         return str(self._processor.id_to_piece(i))
@@ -138,7 +138,7 @@ class Tokenizer:
     @staticmethod
     def _encode(processor: sentencepiece.SentencePieceProcessor, text: str) -> list[int]:
         try:
-            text.encode()  # SentencePiece's own error for a lone surrogate speaks of C++ types
+            text.encode()  # SentencePiece's own error for half a surrogate pair names C++ types only
         except UnicodeEncodeError as error:
             raise DataError(f"text is not valid Unicode at character {error.start}: {text[:40]!r}; clean it") from error
         return processor.encode(text)

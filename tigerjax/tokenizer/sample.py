@@ -1,6 +1,6 @@
-"""Text for the tokenizer's trainer: read documents, draw a share of them, cut them into lines.
+"""Prepares text for the tokenizer's trainer: reads documents, draws a share of them, cuts them into lines.
 
-A document is drawn when xxh3_64(seed, id) / 2^64 < fraction: no worker count or file order matters, and a larger
+A document is drawn when xxh3_64(seed, id) / 2^64 < fraction. So the order of files does not matter, and a larger
 fraction only adds documents.
 """
 
@@ -15,13 +15,13 @@ from tigerjax import records
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl, paths
 from tigerjax.files.manifest import size, stage
+from tigerjax.files.progress import Progress
 
 SENTENCE_BYTES = 4192
-"""SentencePiece's own default: longer lines are dropped by its trainer, so they are cut here."""
+"""SentencePiece's own default. Its trainer drops longer lines, so they are cut here."""
 ENDS = "。！？"
-Say = Callable[[int, int], None]
-Progress = Callable[[str, str], Say]
-"""Of (what, unit): a function of (done, all)."""
+Report = Callable[[int, int], None]
+"""Called with (done, all)."""
 
 
 def _record_text(record: records.Record, where: str) -> str:
@@ -48,21 +48,25 @@ def read_documents(path: str | Path, on_bytes: jsonl.OnBytes | None = None) -> I
     jsonl.refuse_empty(path, number)
 
 
-def read_all(files: Sequence[str | Path], say: Say | None = None) -> Iterator[tuple[str, str, str | None]]:
-    """`read_documents` of files one after another; `say` is called with the bytes read and the bytes of all files."""
+def read_all(files: Sequence[str | Path], report: Report | None = None) -> Iterator[tuple[str, str, str | None]]:
+    """`read_documents` of files one after another; `report` is called with the bytes read and those of all files."""
     sizes = [size(path) if paths.of(path).exists() else 0 for path in files]
     total, before = sum(sizes), 0
     for path, own in zip(files, sizes, strict=True):
         # The total is reported once, at the end: a compressed file has been read whole before its last lines come.
-        yield from read_documents(path, say and (lambda at, before=before: say(min(before + at, total - 1), total)))
+        yield from read_documents(
+            path, report and (lambda at, before=before: report(min(before + at, total - 1), total))
+        )
         before += own
-    if say is not None:
-        say(total, total)
+    if report is not None:
+        report(total, total)
 
 
 def split_lines(text: str, max_bytes: int = SENTENCE_BYTES) -> Iterator[str]:
-    """Non-empty lines of a text; those over max_bytes are cut after 。！？, and inside a sentence only where one is
-    longer than max_bytes itself. Nothing is lost."""
+    """The lines of a text that are not empty, none longer than max_bytes in UTF-8.
+
+    A longer line is cut after 。！？, and a sentence that is too long itself is cut anywhere. No character is lost.
+    """
     for line in text.split("\n"):
         if len(line.encode()) <= max_bytes:
             if line.strip():
@@ -110,8 +114,8 @@ def sample(
 ) -> dict[str, Any]:
     """Writes OUT/sample.txt, one sentence a line, from a share of the documents; returns the manifest.
 
-    More than max_sentences are thinned by the same kind of hash. Raises DataError when the sample is smaller than
-    min_sample_bytes: a tokenizer trained on too little text is worse than none.
+    More than `max_sentences` are thinned by a hash of the same kind. A sample of less than `min_sample_bytes` is a
+    DataError: a tokenizer that was trained on too little text is worse than none.
     """
     if not 0 < fraction <= 1:
         raise ConfigError(f"fraction={fraction} must be in (0, 1]")

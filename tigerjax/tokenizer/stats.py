@@ -1,23 +1,26 @@
-"""What a tokenizer makes of texts: characters and bytes a token, characters that fall back to bytes, unused pieces."""
+"""Measures a tokenizer on texts: characters and bytes a token, characters that become byte tokens, unused pieces."""
 
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from tigerjax.errors import DataError
+from tigerjax.files.progress import Progress
 from tigerjax.tokenizer.load import BYTE, Tokenizer, read_proto
-from tigerjax.tokenizer.sample import Progress, read_all
+from tigerjax.tokenizer.sample import read_all
 from tigerjax.tokenizer.verify import language
 
 MOST_SHOWN = 40
-"""Characters in bytes that the figures name, the most frequent first."""
+"""The most characters without a piece that the figures name; the most frequent come first."""
 
 
 def stats(folder: Path, texts: list[Path], progress: Progress | None = None) -> dict[str, Any]:
-    """By language (a record's `lang`, else told by the share of CJK): characters, tokens, chars_per_token,
-    bytes_per_token, and byte_share, the share of characters that have no piece and cost a token a byte.
+    """The figures of a tokenizer on texts.
 
-    `in_bytes` names the most frequent of those characters; `unused_pieces` counts entries that no line used.
+    For each language: characters, tokens, chars_per_token, bytes_per_token, and byte_share. The last is the share of
+    characters that have no piece, so that each of their bytes is a token. The language is a record's `lang`, or else
+    guessed by the share of CJK characters. `in_bytes` names the most frequent characters without a piece, and
+    `unused_pieces` counts the pieces that no line used.
     """
     tok = Tokenizer(folder)
     is_byte = [piece.type == BYTE for piece in read_proto(folder).pieces]
@@ -26,13 +29,13 @@ def stats(folder: Path, texts: list[Path], progress: Progress | None = None) -> 
     used: set[int] = set()
     for _, text, declared in read_all(texts, progress and progress("measured", "GB")):
         for line in filter(None, text.split("\n")):
-            found = by_language.setdefault(declared or language(line), Counter())
+            counts = by_language.setdefault(declared or language(line), Counter())
             spans = tok.encode_spans(line)
             used.update(i for i, *_ in spans)
-            # of a character's bytes, only the last one has a span that is not empty
+            # Of the byte tokens of a character, only the last has a length.
             fallen = Counter(line[begin:end] for i, begin, end in spans if is_byte[i] and end > begin)
             in_bytes.update(fallen)
-            found.update(
+            counts.update(
                 characters=len(line),
                 bytes=len(line.encode()),
                 tokens=len(spans),
@@ -44,13 +47,13 @@ def stats(folder: Path, texts: list[Path], progress: Progress | None = None) -> 
         "vocab_size": tok.size,
         "languages": {
             lang: {
-                "characters": found["characters"],
-                "tokens": found["tokens"],
-                "chars_per_token": round(found["characters"] / found["tokens"], 4),
-                "bytes_per_token": round(found["bytes"] / found["tokens"], 4),
-                "byte_share": round(found["in_bytes"] / found["characters"], 6),
+                "characters": counts["characters"],
+                "tokens": counts["tokens"],
+                "chars_per_token": round(counts["characters"] / counts["tokens"], 4),
+                "bytes_per_token": round(counts["bytes"] / counts["tokens"], 4),
+                "byte_share": round(counts["in_bytes"] / counts["characters"], 6),
             }
-            for lang, found in sorted(by_language.items())
+            for lang, counts in sorted(by_language.items())
         },
         "in_bytes": dict(sorted(in_bytes.items(), key=lambda pair: (-pair[1], pair[0]))[:MOST_SHOWN]),
         "unused_pieces": tok.pieces - len(used),

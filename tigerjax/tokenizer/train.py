@@ -1,4 +1,4 @@
-"""Training of a SentencePiece BPE with Llama-2's own settings."""
+"""Trains a SentencePiece BPE with Llama-2's own settings."""
 
 import contextlib
 import io
@@ -10,9 +10,10 @@ import sentencepiece
 
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files.manifest import stage, write_json
+from tigerjax.files.progress import Progress
 from tigerjax.tokenizer.export import export
 from tigerjax.tokenizer.load import MODEL_FILE, SPECIALS_FILE
-from tigerjax.tokenizer.sample import SENTENCE_BYTES, Progress, Say, read_all, split_lines
+from tigerjax.tokenizer.sample import SENTENCE_BYTES, Report, read_all, split_lines
 
 LLAMA2_SETTINGS: dict[str, Any] = {
     "model_type": "bpe",
@@ -32,7 +33,7 @@ LLAMA2_SETTINGS: dict[str, Any] = {
     "shuffle_input_sentence": False,
     "input_sentence_size": 0,
 }
-"""As recorded in the trainer_spec of Llama-2's and the Apache-licensed base's tokenizer.model."""
+"""These are in the trainer_spec of Llama-2's tokenizer.model, and of the Apache-licensed base's."""
 
 
 def train_model(
@@ -45,12 +46,12 @@ def train_model(
     progress: Progress | None = None,
     elapsed: Callable[[str], contextlib.AbstractContextManager[None]] | None = None,
 ) -> dict[str, Any]:
-    """Trains on all lines of text or JSONL files and writes a base tokenizer folder of `size` pieces.
+    """Trains on all lines of the files and writes a base tokenizer folder of `size` pieces; returns the manifest.
 
-    For a model to be merged, ask for a third more than will be needed: pieces that are not CJK are left out there.
-    SentencePiece's own refusals (size below the required characters, or too high for so little text) are passed on
-    as ConfigError. Returns the manifest. Training draws nothing: `seed` is recorded only. `progress` is
-    told of the reading; the training tells nothing of itself, and stands within `elapsed(what)`.
+    For a model that will be merged, ask for a third more pieces than are needed, as those that are not CJK are left
+    out then. A `size` that SentencePiece refuses (below the number of characters, or too large for so little text) is a
+    ConfigError. Training draws nothing: `seed` is only recorded. `progress` shows how much has been read. SentencePiece
+    does not report how far it is, so `elapsed(what)` surrounds its training.
     """
     config = {"size": size, "character_coverage": character_coverage} | LLAMA2_SETTINGS
     hashing = progress and progress("hashed", "GB")
@@ -60,16 +61,16 @@ def train_model(
         counts = {"lines": 0, "characters": 0}
         failed: list[BaseException] = []
 
-        def lines(say: Say | None = None) -> Iterator[str]:
+        def lines(report: Report | None = None) -> Iterator[str]:
             try:
-                for _, text, _ in read_all(inputs, say):
+                for _, text, _ in read_all(inputs, report):
                     for line in split_lines(text):
                         counts["lines"] += 1
                         counts["characters"] += len(line)
                         yield line
-                if say is not None and elapsed is not None:
+                if report is not None and elapsed is not None:
                     training.enter_context(elapsed(f"SentencePiece trains {size:,} pieces"))
-            except BaseException as error:  # SentencePiece would turn it into a RuntimeError of its own
+            except BaseException as error:  # SentencePiece raises a RuntimeError of its own instead
                 failed.append(error)
                 raise
 
@@ -77,7 +78,7 @@ def train_model(
         if first is None:
             raise DataError(f"{', '.join(map(str, inputs))}: no text to train a tokenizer on")
         counts = {"lines": 0, "characters": 0}
-        failed.clear()  # the generator above was closed early, by its GeneratorExit
+        failed.clear()  # closing the generator above raised GeneratorExit in it
         model, training = io.BytesIO(), contextlib.ExitStack()
         try:
             sentencepiece.SentencePieceTrainer.train(

@@ -1,8 +1,8 @@
-"""The properties of a merged tokenizer, measured on given texts.
+"""Checks the properties of an extended tokenizer on texts.
 
-`verify` returns figures; `failures` says which of them break a property. Lines that hold a literal U+2581 are left out
-of the round trip (SentencePiece writes it for a space, in the base too), lines that hold a special's text out of the
-comparison with Hugging Face, which parses specials inside text.
+`verify` returns figures, and `failures` names those that break a property. Two kinds of lines are left out. A line with
+U+2581 cannot make the round trip, as SentencePiece writes a space so, in the base too. A line with the text of a
+special is not compared with Hugging Face, which reads specials inside text.
 """
 
 import importlib.util
@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax.files import paths
+from tigerjax.files.progress import Progress
 from tigerjax.tokenizer.extend import base_minimum, dead_pieces, has_cjk, is_cjk
 from tigerjax.tokenizer.load import NORMAL, SPECIAL_TEXTS, Tokenizer, read_proto
-from tigerjax.tokenizer.sample import Progress, Say, read_all
+from tigerjax.tokenizer.sample import Report, read_all
 
 HARD_LINES = (
     " ",
@@ -29,25 +30,25 @@ HARD_LINES = (
     "中文English混排，with, both.",
     *SPECIAL_TEXTS.values(),
 )
-"""Checked besides the user's text: what tokenizers tend to disagree about, and the specials' own texts."""
+"""Checked besides the user's text: lines on which tokenizers often differ, and the texts of the specials."""
 CJK_SHARE = 0.3
-"""A text without a declared language is Chinese when so many of its characters are CJK."""
+"""A text without a declared language is Chinese from this share of CJK characters on."""
 SPACE_MARK = "\u2581"
-HF_LINES = 4096  # that `transformers` encodes together
+HF_LINES = 4096  # lines that `transformers` encodes together
 
 
 def language(text: str) -> str:
-    """ "zh" or "en" by the share of CJK characters."""
+    """The language of a text, "zh" or "en", guessed by the share of CJK characters."""
     return "zh" if text and sum(map(is_cjk, text)) / len(text) >= CJK_SHARE else "en"
 
 
 def outside_cjk(tok: Tokenizer, text: str) -> list[tuple[int, int]]:
-    """(position, id) of the tokens that stand for no CJK character; fallback bytes count to their character."""
+    """(position, id) of the tokens outside of CJK characters. A byte token belongs to its character."""
     return [(begin, i) for i, begin, end in tok.encode_spans(text) if not has_cjk(text[begin : max(end, begin + 1)])]
 
 
 def changed_old_ids(base: Any, merged: Any) -> int:
-    """Base entries whose piece, score or type differ in the merged model, or are missing."""
+    """The number of base entries that the merged model lacks, or has with another piece, score or type."""
     same = sum(
         (a.piece, a.score, a.type) == (b.piece, b.score, b.type)
         for a, b in zip(base.pieces, merged.pieces, strict=False)
@@ -55,8 +56,8 @@ def changed_old_ids(base: Any, merged: Any) -> int:
     return len(base.pieces) - same
 
 
-def hf_mismatches(folder: Path, tok: Tokenizer, lines: list[str], say: Say | None = None) -> int | None:
-    """Lines whose ids differ in `transformers`, or None where it is not installed."""
+def hf_mismatches(folder: Path, tok: Tokenizer, lines: list[str], report: Report | None = None) -> int | None:
+    """The number of lines to which `transformers` gives other ids; None where it is not installed."""
     if importlib.util.find_spec("transformers") is None:
         return None
     from transformers import AutoTokenizer
@@ -64,21 +65,21 @@ def hf_mismatches(folder: Path, tok: Tokenizer, lines: list[str], say: Say | Non
     hf = AutoTokenizer.from_pretrained(str(paths.fetched(folder)))
     marks = [*hf.all_special_tokens, *tok.special_texts.values()]
     lines = [line for line in lines if not any(mark in line for mark in marks)]
-    found = 0
+    different = 0
     for start in range(0, len(lines), HF_LINES):
         some = lines[start : start + HF_LINES]
         theirs = hf(some, add_special_tokens=False)["input_ids"]
-        found += sum(ids != tok.encode(line) for ids, line in zip(theirs, some, strict=True))
-        if say is not None:
-            say(start + len(some), len(lines))
-    return found
+        different += sum(ids != tok.encode(line) for ids, line in zip(theirs, some, strict=True))
+        if report is not None:
+            report(start + len(some), len(lines))
+    return different
 
 
 def verify(folder: Path, base: Path, texts: list[Path], progress: Progress | None = None) -> dict[str, Any]:
-    """Figures of the tokenizer in `folder`, extended from `base`, on the lines of text or JSONL files.
+    """The figures of the tokenizer in `folder`, which was extended from `base`, on the lines of the files.
 
-    chars_per_token is {"before": {language: …}, "after": {language: …}}; a file's language is its records' `lang`,
-    else told by the share of CJK characters. hf_mismatches is None where transformers is not installed.
+    chars_per_token is {"before": {language: …}, "after": {language: …}}. The language is a record's `lang`, or else
+    guessed by the share of CJK characters. hf_mismatches is None where transformers is not installed.
     """
     folder, base = paths.of(folder), paths.of(base)
     old_proto, new_proto = read_proto(base), read_proto(folder)
@@ -107,7 +108,7 @@ def verify(folder: Path, base: Path, texts: list[Path], progress: Progress | Non
             total = sizes.setdefault(declared or language(line), [0, 0, 0])
             for n, count in enumerate((len(line), len(before), len(after))):
                 total[n] += count
-    say = progress and progress("compared with Hugging Face", "lines")
+    report = progress and progress("compared with Hugging Face", "lines")
     first = len(old_proto.pieces)
     added = new_proto.pieces[first:]
     scores = [piece.score for piece in added]
@@ -126,7 +127,7 @@ def verify(folder: Path, base: Path, texts: list[Path], progress: Progress | Non
         **figures,
         "lines": len(lines),
         "dead_rows": len(dead_pieces(new_proto, first)),
-        "hf_mismatches": hf_mismatches(folder, new, lines, say),
+        "hf_mismatches": hf_mismatches(folder, new, lines, report),
         "chars_per_token": {
             when: {lang: round(total[0] / max(total[n], 1), 4) for lang, total in sorted(sizes.items())}
             for n, when in ((1, "before"), (2, "after"))
@@ -150,11 +151,11 @@ MUST_BE_ZERO = (
 
 
 def failures(figures: dict[str, Any]) -> list[str]:
-    """The properties that the figures of `verify` break, each as "name=value (must be …)"; empty when all hold."""
-    found = [f"{name}={figures[name]} (must be 0)" for name in MUST_BE_ZERO if figures[name]]
+    """The figures of `verify` that break a property, each as "name=value (must be …)"; empty when all hold."""
+    broken = [f"{name}={figures[name]} (must be 0)" for name in MUST_BE_ZERO if figures[name]]
     if figures["specials"] != 3:
-        found.append(f"specials={figures['specials']} (must be 3)")
-    return found
+        broken.append(f"specials={figures['specials']} (must be 3)")
+    return broken
 
 
 PROPERTIES: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -169,7 +170,7 @@ PROPERTIES: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def property_table(figures: dict[str, Any]) -> list[str]:
-    """The seven properties, one a line with its figures and verdict, then characters a token by language."""
+    """Lines of text: each of the seven properties with its verdict and figures, then characters a token by language."""
     broken = {text.split("=")[0] for text in failures(figures)}
     out = [
         f"{figures['lines']:,} lines: {figures['plain_lines']:,} without Chinese, {figures['mixed_lines']:,} with, and"
@@ -177,8 +178,8 @@ def property_table(figures: dict[str, Any]) -> list[str]:
     ]
     for n, (what, names) in enumerate(PROPERTIES, 1):
         verdict = "FAILS" if broken & set(names) else "not run" if figures[names[0]] is None else "holds"
-        said = ", ".join(f"{name}={figures[name]}" for name in names)
-        out.append(f"{n}  {what:36} {verdict:8} {said}")
+        values = ", ".join(f"{name}={figures[name]}" for name in names)
+        out.append(f"{n}  {what:36} {verdict:8} {values}")
     before, after = (figures["chars_per_token"][when] for when in ("before", "after"))
     for lang in after:
         out.append(f"   characters a token, {lang:16} {before[lang]} -> {after[lang]}")

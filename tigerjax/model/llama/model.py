@@ -1,7 +1,7 @@
 """Llama 2: RMSNorm, rotary grouped-query attention, SwiGLU.
 
-Shape suffixes, here and in every file that touches arrays. A suffix names logical dimensions, never how they
-are sharded:
+Shape suffixes, here and in every file that touches arrays. A suffix names logical dimensions and never how they are
+sharded:
 
     B batch        T query position   S key position    L layer
     D model        F mlp hidden       V vocab
@@ -96,7 +96,7 @@ def trunk(
     positions_BT: jax.Array,
     segment_ids_BT: jax.Array,
 ) -> jax.Array:
-    """Declares embedding, layers and final norm on `module`; x_BTD after the final norm, in the compute dtype."""
+    """x_BTD after the final norm, in the compute dtype. Declares embedding, layers and final norm on `module`."""
     V, D = config.padded_vocab_size, config.model_dim
     embed_init = zero_padding(NORMAL, 0, config.vocab_size)
     embed_VD = weight(module, "embed", (V, D), ("vocab", "table"), embed_init)
@@ -104,8 +104,8 @@ def trunk(
 
     block = Block(config, parent=None)
     w_L = module.param("layers", init_stacked, block, config.num_layers)
-    # Once, before the layers run: what is gathered, and the gradients that are reduced and stacked, are then of the
-    # compute dtype. Each was rounded to it anyway.
+    # Cast once, before the layers run. Then the weights that devices gather and the gradients that they reduce are of
+    # the compute dtype, and move half the bytes. A layer would round each weight to it anyway.
     w_L = jax.tree.map(lambda w: w.astype(compute.dtype), w_L)
 
     def apply(w: Any, act: Activations) -> Activations:

@@ -1,4 +1,4 @@
-"""What every record has: an id of its own and a source that is allowed."""
+"""The fields that documents and SFT examples share: an id of its own, a source that is allowed, and texts."""
 
 from collections.abc import Iterable
 

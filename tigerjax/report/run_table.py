@@ -1,42 +1,36 @@
-"""The same figures for the terminal."""
+"""The figures of the report for the terminal."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tigerjax.report.figures import duration, number, percent, share_of, stage_name, stages, standard_error
+from tigerjax.pages.numbers import duration, number, percent, standard_error
+from tigerjax.pages.tables import Table, print_framed
+from tigerjax.report.figures import export_reader, share_of, stage_name, stages
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
 def print_table(report: Mapping[str, Any], console: "Console | None" = None) -> None:
-    """Prints accuracy by stage and then the other figures of the run, to standard output unless told otherwise."""
+    """Prints the accuracy by stage and then the other figures of the run, to standard output where none is given."""
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
 
     console = console or Console()
-    told = report.get("accuracy") or {}
-    if told:
-        langs = list(dict.fromkeys(lang for a in told.values() for lang in a.get("by_lang") or {}))
-        table = Table(title="held-out questions answered rightly", title_justify="left")
-        table.add_column("stage")
-        for head in ("all", "± 1 s.e.", "n", *langs):
-            table.add_column(escape(head), justify="right")
-        for name in stages(told):
-            share, n, by_lang = float(told[name]["overall"]), int(told[name]["n"]), told[name].get("by_lang") or {}
-            own = [percent(share_of(by_lang[lang])) if lang in by_lang else "" for lang in langs]
-            error = f"{100 * standard_error(share, n):.1f}"
-            table.add_row(escape(stage_name(name)), percent(share), error, number(n), *own)
-        console.print(table)
-    rows = list(_figures(report))
-    if rows:
-        table = Table(title=escape(f"tigerjax {report['version']}, this run"), title_justify="left")
-        for head in ("figure", "value"):
-            table.add_column(head)
-        for name, value in rows:
-            table.add_row(escape(name), escape(value))
-        console.print(table)
+    if scores := report.get("accuracy"):
+        print_framed(_accuracy(scores), "held-out questions answered rightly", console)
+    if figures := _figures(report):
+        table = Table(["figure", "value"], figures)
+        print_framed(table, f"tigerjax {report['version']}, this run", console, right=False)
+
+
+def _accuracy(scores: Mapping[str, Any]) -> Table:
+    langs = list(dict.fromkeys(lang for a in scores.values() for lang in a.get("by_lang") or {}))
+    rows = []
+    for name in stages(scores):
+        share, n, by_lang = float(scores[name]["overall"]), int(scores[name]["n"]), scores[name].get("by_lang") or {}
+        own = [percent(share_of(by_lang[lang])) if lang in by_lang else "" for lang in langs]
+        rows.append([stage_name(name), percent(share), f"{100 * standard_error(share, n):.1f}", number(n), *own])
+    return Table(["stage", "all", "± 1 s.e.", "n", *langs], rows)
 
 
 def _figures(report: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -55,14 +49,14 @@ def _figures(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     for name, line in (report.get("curves") or {}).items():
         if line:
             rows.append((f"loss of {stage_name(name)}, nats", f"{number(line[0][1])} → {number(line[-1][1])}"))
-    for name, told in (report.get("runs") or {}).items():
-        ends = {key: told[key][-1][1] for key in ("tokens_per_s", "mfu", "goodput", "hbm_peak_gb") if told.get(key)}
-        said = [f"{number(round(ends['tokens_per_s']))} tokens/s"] if "tokens_per_s" in ends else []
-        said += [
+    for name, lines in (report.get("runs") or {}).items():
+        ends = {key: lines[key][-1][1] for key in ("tokens_per_s", "mfu", "goodput", "hbm_peak_gb") if lines.get(key)}
+        speed = [f"{number(round(ends['tokens_per_s']))} tokens/s"] if "tokens_per_s" in ends else []
+        speed += [
             f"{title} {percent(ends[key])}" for key, title in (("mfu", "MFU"), ("goodput", "goodput")) if key in ends
         ]
-        said += [f"{number(ends['hbm_peak_gb'])} GB"] if "hbm_peak_gb" in ends else []
-        rows.append((f"speed of {stage_name(name)}", ", ".join(said)))
+        speed += [f"{number(ends['hbm_peak_gb'])} GB"] if "hbm_peak_gb" in ends else []
+        rows.append((f"speed of {stage_name(name)}", ", ".join(speed)))
     for r in report.get("true_reward") or []:
         rows.append((f"mean true reward, round {r['round']}", f"{number(r['before'])} → {number(r['after'])}"))
     last = report.get("round") or {}
@@ -71,9 +65,9 @@ def _figures(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     if winners := last.get("winners"):
         rows.append(("winners", ", ".join(f"{k} {number(v)}" for k, v in winners.items())))
     if "hf_max_abs_logit_diff" in report:
-        rows.append(("largest logit difference to transformers", number(report["hf_max_abs_logit_diff"])))
+        rows.append((f"largest logit difference to {export_reader(report)}", number(report["hf_max_abs_logit_diff"])))
     if greedy := report.get("hf_greedy_equal"):
-        rows.append(("greedy answers equal to transformers", f"{greedy['equal']} of {greedy['prompts']}"))
+        rows.append((f"greedy answers equal to {export_reader(report)}", f"{greedy['equal']} of {greedy['prompts']}"))
     if "total_seconds" in report:
         rows.append(("time", duration(report["total_seconds"])))
     return rows

@@ -1,0 +1,110 @@
+"""Every family keeps the promises of `families.Family`, and a new one is found by its config, kind and folder."""
+
+import dataclasses
+import json
+import math
+import types
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tigerjax.checkpoint.model import load_model, save_model
+from tigerjax.config import FLOAT32, ModelConfig
+from tigerjax.errors import ConfigError
+from tigerjax.model import families, stack
+from tigerjax.model.layers import init
+from tigerjax.model.llama import face as llama
+from tigerjax.model.weights import get, paths
+
+SIZES = {
+    "num_layers": 3,
+    "model_dim": 20,
+    "mlp_dim": 44,
+    "num_heads": 6,
+    "num_kv_heads": 2,
+    "head_dim": 10,
+    "vocab_size": 57,
+    "padded_vocab_size": 64,
+    "rope_base": 777.0,
+    "norm_eps": 3e-4,
+}
+FAMILIES = pytest.mark.parametrize("family", families.FAMILIES, ids=lambda family: family.KIND)
+
+
+def declared(model):
+    return nn.unbox(jax.eval_shape(lambda key: init(model, key), jax.random.key(0)))
+
+
+@FAMILIES
+@pytest.mark.parametrize("reward", [False, True])
+def test_the_hugging_face_rows_name_every_declared_weight_with_its_shape(family, reward):
+    config = family.CONFIG(**SIZES)
+    tree = declared((family.reward_model if reward else family.language_model)(config, FLOAT32))
+    rows = family.hf_rows(config, rows=config.vocab_size, reward=reward)
+    assert sorted(paths(tree)) == sorted(row.ours for row in rows)
+    for row in rows:
+        assert get(tree, row.ours).shape == row.stacked_shape(config), row.ours
+        theirs = np.arange(math.prod(row.shape), dtype=np.float32).reshape(row.shape)
+        assert (row.to_theirs(row.to_ours(theirs)) == theirs).all(), row.ours
+    assert rows[0].ours == "embed" and rows[-1].ours == ("score" if reward else "head")
+
+
+@FAMILIES
+def test_the_numbers_are_those_of_the_declared_weights(family):
+    config = family.CONFIG(**SIZES)
+    tree = declared(family.language_model(config, FLOAT32))
+    count = lambda tree: sum(math.prod(w.shape) for w in jax.tree.leaves(tree))  # noqa: E731
+    assert family.parameter_count(config) == count(tree)
+    assert family.end_weights(config) == count([tree["embed"], tree["head"]])
+    matrices = [w for w in jax.tree.leaves(tree["layers"]) if w.ndim > 2]  # a norm has L and D only
+    assert family.layer_weights(config) * config.num_layers == count(matrices)
+    products = count(matrices) + count(tree["head"])
+    assert family.model_flops(config, tokens=5, seq_len=0) == 6 * 5 * products
+    names = {stack.BLOCK_IN, *stack.SAVED["save_dots"]}
+    assert set(family.saved_features(config)) == names
+    again = family.recomputed_weights(config, seq_len=0)
+    assert set(again) < names and again[stack.ATTENTION_OUT] == 0
+    down = count(tree["layers"]["mlp"]["down"]) // config.num_layers
+    assert sum(again.values()) == family.layer_weights(config) - down, "no backward pass reads the output of `down`"
+
+
+def test_a_family_is_found_by_config_kind_and_architecture():
+    assert families.of(ModelConfig(**SIZES)) is families.of_kind("llama") is families.of_kind("reward") is llama
+    assert (families.is_reward("llama"), families.is_reward("reward")) == (False, True)
+    assert families.architecture("reward") == "LlamaForSequenceClassification"
+    with pytest.raises(ConfigError, match="kind 'whale' cannot be used here; needs one of llama, reward"):
+        families.is_reward("whale")
+    with pytest.raises(ConfigError, match="does not fit a llama model"):
+        families.model_config("llama", SIZES | {"num_experts": 8})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class WhaleConfig(ModelConfig):
+    """The sizes of a family that is made up for the test; its layers are a Llama's."""
+
+    blowholes: int = 2
+
+
+@pytest.fixture
+def whale(monkeypatch):
+    names = {"CONFIG": WhaleConfig, "KIND": "whale", "REWARD_KIND": "whale-reward", "HF_MODEL_TYPE": "whale"}
+    names |= {"HF_LANGUAGE": "WhaleForCausalLM", "HF_REWARD": "WhaleForSequenceClassification"}
+    made_up = types.SimpleNamespace(**{name: getattr(llama, name) for name in llama.__all__} | names)
+    monkeypatch.setattr(families, "FAMILIES", (llama, made_up))
+    return made_up
+
+
+def test_a_new_family_has_checkpoints_of_its_own_and_leaves_the_others_alone(whale, tmp_path):
+    config = WhaleConfig(**SIZES)
+    model = families.of(config).language_model(config, FLOAT32)
+    weights = nn.unbox(init(model, jax.random.key(1)))
+    save_model(tmp_path / "whale", weights, config, kind=families.of(config).KIND)
+    assert json.loads((tmp_path / "whale" / "meta.json").read_text())["kind"] == "whale"
+    loaded = load_model(tmp_path / "whale")
+    assert loaded.config == config and loaded.config.blowholes == 2
+    assert families.of(loaded.config) is whale and not families.is_reward(loaded.kind)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, jnp.asarray(b)), loaded.weights, weights)
+    assert families.of(ModelConfig(**SIZES)) is llama

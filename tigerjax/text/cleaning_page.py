@@ -1,0 +1,31 @@
+"""The page of a cleaning: what each rule did, and samples of the texts before and after."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tigerjax import pages
+from tigerjax.pages.numbers import number
+from tigerjax.text import rules
+
+
+def write(
+    path: Path,
+    counts: Mapping[str, Any],
+    rewritten: Mapping[str, int],
+    samples: Mapping[str, Sequence[tuple[str, str]]],
+    on: Collection[str],
+) -> None:
+    """Writes the page of a cleaning by the rules `on`.
+
+    `counts` are the manifest's. `rewritten` counts the texts that a rule changed, `samples` are pairs (before, after).
+    """
+    dropped = counts["dropped"]
+    rows = [["in", number(counts["in"]), ""], ["out", number(counts["out"]), ""]]
+    for name, rule in rules.RULES.items():
+        state = ("rewrites" if isinstance(rule, rules.Rewrite) else "drops") if name in on else "off"
+        rows.append([f"{name} v{rule.version}", number(rewritten.get(name, 0) + dropped.get(name, 0)), state])
+    rows += [[name, number(n), "drops"] for name, n in dropped.items() if name not in rules.RULES]
+    tables = {name: pages.Table(["before", "after"], pairs) for name, pairs in sorted(samples.items())}
+    counted = pages.Table(["rule", "records or texts", ""], rows)
+    pages.write(path, "text/cleaning.html", title="Cleaning", counted=counted, samples=tables)
