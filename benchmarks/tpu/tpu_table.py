@@ -125,7 +125,8 @@ def measure(name: str, vocab: int, other: dict[str, str]) -> dict[str, Any]:
 
 
 HEAD = (
-    "row", "vocabulary", "remat", "peak GB", "static s", "MFU at most", "MaxText GB", "MaxText s", "CPU s / 2", "RSS GB",
+    "row", "vocabulary", "remat", "peak GB", "static s", "MFU at most", "MaxText GB", "MaxText s", "CPU s / 2",
+    "RSS GB",
 )  # fmt: skip
 
 
