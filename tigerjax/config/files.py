@@ -19,7 +19,8 @@ def dump(config: Any, prefix: str = "") -> list[str]:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            if type(value) is not field.type:  # of a family or an objective that another class describes
+            # A subclass of what the field names: the sizes of another family, the settings of another objective.
+            if isinstance(field.type, type) and type(value) is not field.type:
                 lines.append(f"{prefix}{field.name} = {type(value).__name__}")
             lines += dump(value, f"{prefix}{field.name}.")
         else:
