@@ -28,6 +28,7 @@ fewer gathers, and rounds make that affordable: M = S is enough.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -214,12 +215,14 @@ def _differentiable(chunk: Any, plan: Schedule, mesh: Mesh) -> Any:
 
     @jax.custom_vjp
     def run(w_L: Any, floats_M: Any, fixed_M: Any) -> Any:
-        only = lambda *args: forward(*args, save=False)[0]  # noqa: E731
-        return over_stages(only, (STAGES, WHOLE, WHOLE), WHOLE)(w_L, floats_M, fixed_M)
+        def output(*args: Any) -> Any:
+            return forward(*args, save=False)[0]
+
+        return over_stages(output, (STAGES, WHOLE, WHOLE), WHOLE)(w_L, floats_M, fixed_M)
 
     def run_fwd(w_L: Any, floats_M: Any, fixed_M: Any) -> Any:
-        both = lambda *args: forward(*args, save=True)  # noqa: E731
-        out_M, saved = over_stages(both, (STAGES, WHOLE, WHOLE), (WHOLE, STAGES))(w_L, floats_M, fixed_M)
+        saving = functools.partial(forward, save=True)
+        out_M, saved = over_stages(saving, (STAGES, WHOLE, WHOLE), (WHOLE, STAGES))(w_L, floats_M, fixed_M)
         return out_M, (w_L, fixed_M, saved)
 
     def run_bwd(residuals: Any, d_out_M: Any) -> Any:

@@ -42,7 +42,7 @@ def train(
     objective: Objective | None = None,
     mesh: Mesh | None = None,
     init_weights: Any = None,
-    reporting: Reporting = Reporting(),  # noqa: B008  # frozen
+    reporting: Reporting = Reporting(),
 ) -> TrainState:
     """Trains to `optim.total_steps` and returns the final state, as it is on disk: its checkpoint is saved by then.
 
@@ -188,7 +188,7 @@ def train_on_mixture(
     *,
     run_dir: str | Path,
     progress: Progress | None = None,
-    reporting: Reporting = Reporting(),  # noqa: B008  # frozen
+    reporting: Reporting = Reporting(),
 ) -> Any:
     """Trains on the mixture that the config names, on the config's mesh; returns the loader, which knows the shares
     that were read. `progress` shows the making of the rows."""
