@@ -82,7 +82,7 @@ def train(
 
 
 def _progress(run: Any, run_dir: Path, loader: Any) -> dict[str, float]:
-    """For an SFT run: which part of the loss's fall had happened after 10,000 examples. Warns when it is low."""
+    """For an SFT run, how much of the loss's whole fall had happened after 10,000 examples. Warns when it is little."""
     from tigerjax.files import manifest
     from tigerjax.train.metrics import progress_at
 

@@ -30,7 +30,8 @@ def load(path: str | Path) -> RunConfig:
     path = Path(path)
     if not path.is_file():
         near = near_miss(str(path), map(str, path.parent.glob("*.py")))
-        raise ConfigError(f"config file {path} does not exist{near or '; give a path such as configs/llama2_tiny.py'}")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise ConfigError(f"config file {path} {what}{near or '; give a path such as configs/llama2_tiny.py'}")
     spec = importlib.util.spec_from_file_location(f"tigerjax_config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"config file {path} is not a Python file")

@@ -253,15 +253,15 @@ def _with_residuals(chunk: Any, w_item: Any, x: Any, fixed: Any) -> tuple[Any, l
     return y, jax.tree.leaves((_without_weights(pullback, w_item), pullback.opaque_residuals))
 
 
-def _pull_back(chunk: Any, w_item: Any, x: Any, fixed: Any, kept: list[jax.Array], d_y: Any) -> tuple[Any, Any]:
+def _pull_back(chunk: Any, w_item: Any, x: Any, fixed: Any, saved: list[jax.Array], d_y: Any) -> tuple[Any, Any]:
     """(d_w_item, d_x) from what `_with_residuals` saved. Of `x` only the shape is used."""
     # Tracing the same function again gives the same residuals in the same order. They are computed from a false x, so
     # they are replaced by the saved ones. Then nothing reads this forward pass, and XLA drops it.
     traced: Any = jax.vjp(lambda w_item, x: chunk(w_item, x, fixed), w_item, x)
     pullback = traced[1]
     own = (_without_weights(pullback, w_item), pullback.opaque_residuals)
-    kept_args, pullback.opaque_residuals = jax.tree.unflatten(jax.tree.structure(own), kept)
-    pullback.args_res = [*pullback.args_res[: len(jax.tree.leaves(w_item))], *kept_args]
+    saved_args, pullback.opaque_residuals = jax.tree.unflatten(jax.tree.structure(own), saved)
+    pullback.args_res = [*pullback.args_res[: len(jax.tree.leaves(w_item))], *saved_args]
     return pullback(d_y)
 
 

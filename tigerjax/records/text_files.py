@@ -144,9 +144,9 @@ def _elements(path: Path, file: io.TextIOWrapper) -> Iterator[Any]:
 
 
 def _after_spaces(text: str, at: int) -> int:
-    found = SPACES.match(text, at)
-    assert found is not None
-    return found.end()
+    spaces = SPACES.match(text, at)
+    assert spaces is not None
+    return spaces.end()
 
 
 def csv_rows(
