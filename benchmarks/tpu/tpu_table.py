@@ -125,8 +125,8 @@ def measure(name: str, vocab: int, other: dict[str, str]) -> dict[str, Any]:
 
 
 HEAD = (
-    "row", "vocabulary", "remat", "peak GB", "static s", "MFU at most", "MaxText GB", "MaxText s", "compile s",
-    "CPU s / 2", "RSS GB",
+    "row", "vocabulary", "remat", "peak GB", "static s", "MFU at most", "MaxText GB", "MaxText s", "CPU s / 2",
+    "RSS GB",
 )  # fmt: skip
 
 
@@ -141,7 +141,6 @@ def cells(name: str, shown: dict[str, Any]) -> list[str]:
         *((static, mfu) if shown["fits"] else ("does not fit", "")),
         f"{row.peak_gb:.1f}",
         f"{row.static_s:.2f}",
-        f"{shown['compile_s']:.0f}",
         f"{shown['process_cpu_s'] / 2:.0f}",
         f"{shown['process_rss_gb']:.1f}",
     ]
