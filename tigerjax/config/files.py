@@ -32,8 +32,10 @@ def load(path: str | Path) -> RunConfig:
     """The RunConfig that a config file's function `config()` returns. ConfigError names what is wrong with the file."""
     path = Path(path)
     if not path.is_file():
-        near = near_miss(str(path), map(str, path.parent.glob("*.py")))
-        raise ConfigError(f"config file {path} does not exist{near or '; give a path such as configs/llama2_tiny.py'}")
+        hint = near_miss(str(path), map(str, path.parent.glob("*.py"))) or "; the repository's configs/ has examples"
+        if path.is_dir():
+            raise ConfigError(f"config file {path} is a folder{hint}")
+        raise ConfigError(f"config file {path} does not exist{hint}")
     spec = importlib.util.spec_from_file_location(f"tigerjax_config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"config file {path} is not a Python file")

@@ -143,7 +143,7 @@ def _beam_rows(task: Any, inputs: Sequence[Path], seq_len: int, runner: str, wor
 
 
 def _counted(rows: Iterator[np.ndarray], report: Callable[[int, int], None]) -> Iterator[np.ndarray]:
-    """The same rows; `report` is called with the number of each. How many there will be is not known before."""
+    """The same rows. `report` is called with (rows so far, 0) after each, because their final number is not known."""
     for number, row in enumerate(rows, start=1):
         report(number, 0)
         yield row

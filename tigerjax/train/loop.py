@@ -43,7 +43,7 @@ def train(
     objective: Objective | None = None,
     mesh: Mesh | None = None,
     init_weights: Any = None,
-    reporting: Reporting = Reporting(),  # noqa: B008  # frozen
+    reporting: Reporting = Reporting(),
 ) -> TrainState:
     """Trains to `optim.total_steps` and returns the final state, as it is on disk: its checkpoint is saved by then.
 
@@ -189,7 +189,7 @@ def train_on_mixture(
     *,
     run_dir: str | Path,
     progress: Progress | None = None,
-    reporting: Reporting = Reporting(),  # noqa: B008  # frozen
+    reporting: Reporting = Reporting(),
 ) -> Any:
     """Trains on the mixture that the config names, on the config's mesh; returns the loader, which knows the shares
     that were read. `progress` shows the making of the rows."""
@@ -247,7 +247,7 @@ def _new_state(
 def _back(
     watch: Watch, checkpoints: Checkpointer, loader: Any, fed: Fed, objective: Objective, abstract: TrainState
 ) -> tuple[TrainState, int]:
-    """The newest state from before the refused steps, and its step; the loader is put after what was read by now."""
+    """(The newest state from before the refused steps, its step). The loader goes on with data not read before."""
     assert watch.back_before is not None
     checkpoints.drop_from(watch.back_before)
     restored = checkpoints.restore(abstract)
