@@ -19,6 +19,9 @@ def dump(config: Any, prefix: str = "") -> list[str]:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
+            # A subclass of what the field names: the sizes of another family, the settings of another objective.
+            if isinstance(field.type, type) and type(value) is not field.type:
+                lines.append(f"{prefix}{field.name} = {type(value).__name__}")
             lines += dump(value, f"{prefix}{field.name}.")
         else:
             lines.append(f"{prefix}{field.name} = {value!r}")
