@@ -14,6 +14,7 @@ from tigerjax.command.groups import SAMPLING, Sampling
 from tigerjax.command.options import FLAT, ConfigFile, OnDisk
 from tigerjax.command.progress import show_progress
 from tigerjax.config import RunConfig
+from tigerjax.config.ranges import Count, Seed
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
 from tigerjax.train import wandb_run
@@ -22,7 +23,7 @@ PROGRESS_EXAMPLES, LEAST_PROGRESS = 10_000, 0.9
 """TigerBot's report expects an SFT run to be through 0.95 of its loss's fall after 10,000 examples."""
 
 
-def quickstart(out: OnDisk = Path("runs/quickstart"), seed: int = 0, json: Path | None = None) -> None:
+def quickstart(out: OnDisk = Path("runs/quickstart"), seed: Seed = 0, json: Path | None = None) -> None:
     """Runs the whole recipe on small embedded data, on a CPU, in minutes, and writes OUT/report.html.
 
     Example: tigerjax quickstart --out runs/quickstart --seed 0
@@ -238,7 +239,7 @@ def sample(
     out: Path,
     model: Path | None = None,
     sampling: Sampling = SAMPLING,
-    rows: int = 80,
+    rows: Count = 80,
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
@@ -257,7 +258,7 @@ def sample(
 
     run = override(config)
     processes.start(hosts)
-    with processes.together():
+    with processes.together(), processes.alone_in(out):
         loaded = load_for(run, model)
         drawn = SamplingConfig(**dataclasses.asdict(sampling), context=run.data.seq_len, seed=run.seed)
         batching = dataclasses.replace(Batching().for_mesh(loaded.mesh), rows=rows)

@@ -9,16 +9,17 @@ from tigerjax.command.figures import save, show
 from tigerjax.command.groups import LOCAL, RunnerOptions, Where
 from tigerjax.command.options import FLAT, ConfigFile
 from tigerjax.command.progress import show_elapsed, show_progress
+from tigerjax.config.ranges import Count, CountOrZero, PositiveShare, Range, Seed, Share
 from tigerjax.errors import GateFailed
 
 
 def tokenizer_sample(
     input: list[Path],
     out: Path,
-    fraction: float = 0.10,
-    min_sample_bytes: int = 1_000_000,
-    max_sentences: int = 10_000_000,
-    seed: int = 0,
+    fraction: PositiveShare = 0.10,
+    min_sample_bytes: CountOrZero = 1_000_000,
+    max_sentences: Count = 10_000_000,
+    seed: Seed = 0,
     json: Path | None = None,
 ) -> None:
     """Draws a share of the documents, by the hash of their ids, and cuts them into lines: OUT/sample.txt.
@@ -40,7 +41,7 @@ def tokenizer_sample(
     show(manifest["figures"] | {"out": str(out)}, json)
 
 
-def tokenizer_train(input: list[Path], size: int, out: Path, seed: int = 0, json: Path | None = None) -> None:
+def tokenizer_train(input: list[Path], size: Count, out: Path, seed: Seed = 0, json: Path | None = None) -> None:
     """Trains a SentencePiece BPE with Llama-2's settings on files of records or plain text.
 
     Example: tigerjax tokenizer train --input zh.jsonl --size 38000 --out runs/zh_bpe
@@ -53,7 +54,7 @@ def tokenizer_train(input: list[Path], size: int, out: Path, seed: int = 0, json
     show(manifest["figures"] | {"out": str(out)}, json)
 
 
-def tokenizer_extend(base: Path, new: Path, size: int, out: Path, json: Path | None = None) -> None:
+def tokenizer_extend(base: Path, new: Path, size: Count, out: Path, json: Path | None = None) -> None:
     """Adds the Chinese pieces of NEW to BASE, up to exactly SIZE entries, the three special tokens included.
 
     Example: tigerjax tokenizer extend --base llama2/tokenizer.model --new runs/zh_bpe --size 60515 --out tok
@@ -108,7 +109,7 @@ class Rules:
     sensitive: Path | None = None  # A list of words, one a line
     drop_denied: bool = False  # Drop records of a denied source, which are an error otherwise
     allow_source: tuple[str, ...] = ()  # Sources that are kept although their names are denied
-    max_bad_fraction: float = 0.001  # The share of records that may be broken
+    max_bad_fraction: Share = 0.001  # The share of records that may be broken
 
 
 def data_clean(
@@ -145,7 +146,7 @@ def data_clean(
 def data_dedup_exact(
     input: list[Path],
     out: Path,
-    shards: int = 16,
+    shards: Count = 16,
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
@@ -165,8 +166,8 @@ def data_dedup_exact(
 def data_dedup_near(
     input: list[Path],
     out: Path,
-    threshold: float = 0.7,
-    shards: int = 16,
+    threshold: PositiveShare = 0.7,
+    shards: Count = 16,
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
@@ -188,7 +189,7 @@ def data_dedup_against_sft(
     sft: list[Path],
     out: Path,
     action: Literal["cut", "drop", "report"] = "cut",
-    shards: int = 16,
+    shards: Count = 16,
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
@@ -212,7 +213,7 @@ def data_decontaminate(
     out: Path,
     action: Literal["cut", "drop", "report"] = "drop",
     field: str | None = None,
-    shards: int = 16,
+    shards: Count = 16,
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
@@ -270,7 +271,7 @@ def data_cache(config: ConfigFile, runner: str = "local", json: Path | None = No
 
 def data_stats(
     mixture: Annotated[str, "positional"],
-    seq_len: int,
+    seq_len: Annotated[int, Range(2, 2**24)],
     mixtures: tuple[str, ...] = ("data_mixtures.quickstart",),
     cache_dir: Path = Path("runs/cache"),
     json: Path | None = None,
@@ -291,11 +292,11 @@ def data_stats(
 def data_inspect(
     mixture: Annotated[str, "positional"],
     out: Path,
-    seq_len: int,
+    seq_len: Annotated[int, Range(2, 2**24)],
     mixtures: tuple[str, ...] = ("data_mixtures.quickstart",),
     cache_dir: Path = Path("runs/cache"),
-    rows: int = 20,
-    seed: int = 0,
+    rows: Count = 20,
+    seed: Seed = 0,
     json: Path | None = None,
 ) -> None:
     """Writes an HTML page of decoded rows, with one tab for each source.

@@ -31,6 +31,7 @@ from typing import Any
 import tigerjax
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import paths
+from tigerjax.files.lock import locked_beside
 
 FILE = "manifest.json"
 BEGUN = f"{FILE}{paths.BEGUN}"
@@ -128,7 +129,7 @@ def stage(
     """Gives the block its `Stage`, as the module's docstring shows; `hashing(done, all)` reports the hashing of inputs.
 
     Raises DataError for an input that does not exist or counts that do not balance, and ConfigError for an `out` that
-    holds something else.
+    holds something else, or that another process writes at this time.
     """
     out = paths.of(out)
     for path in (inputs := [paths.of(p) for p in inputs]):
@@ -167,6 +168,8 @@ def stage(
             write_json(out / BEGUN, wanted)
         return out
 
+    lock = contextlib.ExitStack()
+    lock.enter_context(locked_beside(out))
     if paths.on_bucket(out):
         tmp = Path(tempfile.mkdtemp(prefix=f"{out.name}-"))
     else:
@@ -194,3 +197,5 @@ def stage(
     except BaseException:
         shutil.rmtree(tmp, ignore_errors=True)
         raise
+    finally:
+        lock.close()
