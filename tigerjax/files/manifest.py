@@ -171,8 +171,7 @@ def stage(
         tmp = Path(tempfile.mkdtemp(prefix=f"{out.name}-"))
     else:
         tmp = out.with_name(out.name + ".partial")
-        shutil.rmtree(tmp, ignore_errors=True)
-        tmp.mkdir(parents=True)
+        paths.new_folder(tmp)
     run = Stage(tmp, None, begin)
     started = datetime.datetime.now(datetime.UTC)
     try:

@@ -14,12 +14,16 @@ import functools
 import importlib.util
 import json
 import multiprocessing
+import os
 import shlex
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tigerjax.errors import ConfigError, TigerjaxError, again
+from tigerjax.errors import ConfigError, TigerjaxError, WorkerLost, again
 from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Progress
 
@@ -36,7 +40,7 @@ class Runner:
     def __init__(self, name: str = "local", workers: int = 1, progress: Progress | None = None):
         """`progress` shows how far each step is; a Beam runner shows its own progress."""
         self.name, self.workers, self._progress = name, workers, progress
-        self._pool: Any = None
+        self._pool: _Pool | None = None
         if not 1 <= workers <= MAX_WORKERS:
             raise ConfigError(f"workers={workers} must be in [1, {MAX_WORKERS}]")
         if name == "local":
@@ -54,8 +58,7 @@ class Runner:
 
     def __exit__(self, *_: object) -> None:
         if self._pool is not None:
-            self._pool.terminate()
-            self._pool.join()
+            self._pool.end()
             self._pool = None
 
     def reporter(self, what: str, unit: str) -> Callable[[int, int], None] | None:
@@ -73,10 +76,15 @@ class Runner:
         if self.workers == 1 or len(items) < 2:
             return list(_reported(map(function, items), report, len(items)))
         if self._pool is None:
-            # Not fork: a forked child would inherit the locks of JAX's and TensorFlow's threads.
-            self._pool = multiprocessing.get_context("spawn").Pool(self.workers)
-        done = self._pool.imap(functools.partial(_outcome, function), items)
-        return [_result(outcome) for outcome in _reported(done, report, len(items))]
+            self._pool = _Pool(self.workers)
+        try:
+            done = self._pool.executor.map(functools.partial(_outcome, function), items)
+            return [_result(outcome) for outcome in _reported(done, report, len(items))]
+        except BrokenProcessPool as error:
+            raise WorkerLost(
+                f"step {step}: a worker process was killed, perhaps because the machine has too little memory; nothing"
+                f" was written: give fewer than --workers {self.workers}, or free memory, and start again"
+            ) from error
 
     def _beam(self, function: Callable[[Item], Any], items: Sequence[Item], folder: Path) -> list[Any]:
         import apache_beam as beam
@@ -95,6 +103,34 @@ class Runner:
         except ValueError as error:
             raise ConfigError(f"runner {self.name!r}: {' '.join(str(error).split())}") from error
         return [_result(json.loads((folder / f"{i}.json").read_text(encoding="utf-8"))) for i in range(len(items))]
+
+
+class _Pool:
+    """Worker processes. They end when `end` is called, and also when this process is killed.
+
+    Each worker waits in a thread for the end of a pipe whose other end only this process holds.
+    """
+
+    def __init__(self, workers: int):
+        # Not fork: a forked child would inherit the locks of JAX's and TensorFlow's threads.
+        context = multiprocessing.get_context("spawn")
+        watched, self._mine = context.Pipe(duplex=False)
+        self.executor = ProcessPoolExecutor(workers, context, initializer=_end_with_parent, initargs=(watched,))
+
+    def end(self) -> None:
+        """Returns when no worker runs any more; what they were doing is given up."""
+        self._mine.close()
+        self.executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent(watched: Any) -> None:
+    def wait() -> None:
+        try:
+            watched.recv_bytes()
+        except (EOFError, OSError):
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _reported(results: Iterable[Any], report: Callable[[int, int], None] | None, total: int) -> Iterator[Any]:

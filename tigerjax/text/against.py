@@ -35,6 +35,8 @@ from tigerjax.text.unit_search import Job, Wanted, load_short, load_units
 
 STOP_SHARE, STOP_MIN = 1e-4, 100
 """A gram is boilerplate when more than this share of the documents and more than this number hold it [our choice]."""
+OPEN_PARTS = 16
+"""Parts of the units whose files a worker keeps open: three a part, and a process may open 256 or 1,024."""
 _DECODE = json.JSONDecoder().raw_decode
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -53,13 +55,13 @@ def _held(job: Job, number: int) -> dict[int, list[Held]]:
 
 
 class _Sides:
-    """Reads units by (kind, part, unit). The files of a part stay open once one of its units was read."""
+    """Reads units by (kind, part, unit). The files of the parts that were read last stay open."""
 
     def __init__(self, job: Job):
         self._job = job
-        self._long = functools.cache(functools.partial(load_units, job.units))
-        self._short = functools.cache(functools.partial(load_short, job.units))
-        self._ids = functools.cache(functools.partial(parts.Ids, job.units))
+        self._long = functools.lru_cache(OPEN_PARTS)(functools.partial(load_units, job.units))
+        self._short = functools.lru_cache(OPEN_PARTS)(functools.partial(load_short, job.units))
+        self._ids = functools.lru_cache(OPEN_PARTS)(functools.partial(parts.Ids, job.units))
 
     def hits(self, inside: containment.Text, held: Sequence[Held]) -> list[tuple[str, float, list[list[int]]]]:
         """Sorted (id of the unit's record, containment, spans of the document's sentences that hold it)."""

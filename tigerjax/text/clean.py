@@ -190,7 +190,7 @@ def clean_files(
 
         for path in paths:
             mine = [block.number for block in blocks if block.path == path]
-            merge.merge_lines([_lines(work, number) for number in mine], run.tmp / records.output_name(path), on_line)
+            merge.append_lines([_lines(work, number) for number in mine], run.tmp / records.output_name(path), on_line)
         if bad:
             manifest.write_json(run.tmp / "quarantine.json", [{"error": e, "line": line} for e, line in bad])
         pairs = {name: [{"before": b, "after": a} for _, b, a in drawn] for name, drawn in sorted(samples.items())}

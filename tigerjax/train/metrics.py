@@ -223,9 +223,7 @@ def _prometheus(path: Path, record: dict[str, Any]) -> None:
     ]
     shares = {source: f'run="{path.parent.name}",source="{source}"' for source in record.get("shares") or {}}
     lines += [f"tigerjax_share{{{labels}}} {record['shares'][source]:g}" for source, labels in shares.items()]
-    fresh = path.with_suffix(".prom.partial")
-    fresh.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    fresh.replace(path)
+    paths.write_text(path, "\n".join(lines) + "\n")
 
 
 def _tensorboard(folder: Path, start_step: int) -> Any:
