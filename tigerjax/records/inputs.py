@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import paths
-from tigerjax.files.manifest import size
+from tigerjax.files.manifest import refuse_changed, size
 from tigerjax.records.formats import output_name
 from tigerjax.records.tensorflow_files import tfds_folder
 
@@ -16,7 +16,7 @@ TFDS = "tfds:"
 def expand(patterns: Paths) -> list[Path]:
     """The files and folders that paths, glob patterns and tfds:NAME stand for, sorted within a pattern.
 
-    DataError for a pattern that matches nothing.
+    DataError for a pattern that matches nothing, and for files of a finished stage that are not as it wrote them.
     """
     files: list[Path] = []
     for pattern in [patterns] if isinstance(patterns, str | Path) else patterns:
@@ -27,6 +27,7 @@ def expand(patterns: Paths) -> list[Path]:
         if not matches:
             raise DataError(f"{pattern}: no such file; name a file, or a pattern that matches one")
         files += matches
+    refuse_changed(files)
     return files
 
 

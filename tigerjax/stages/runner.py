@@ -37,9 +37,10 @@ class Runner:
     Use it in a `with` block: processes start with the first step that needs them and end with the block.
     """
 
-    def __init__(self, name: str = "local", workers: int = 1, progress: Progress | None = None):
-        """`progress` shows how far each step is; a Beam runner shows its own progress."""
-        self.name, self.workers, self._progress = name, workers, progress
+    def __init__(self, name: str = "local", workers: int = 1, progress: Progress | None = None, verify: bool = False):
+        """`progress` shows how far each step is; a Beam runner shows its own progress. `verify` is `manifest.stage`'s,
+        for the stage that gets the runner."""
+        self.name, self.workers, self.verify, self._progress = name, workers, verify, progress
         self._pool: _Pool | None = None
         if not 1 <= workers <= MAX_WORKERS:
             raise ConfigError(f"workers={workers} must be in [1, {MAX_WORKERS}]")

@@ -180,7 +180,12 @@ def find_files(
     inputs = [*doc_paths, *unit_paths]
     runner = runner or Runner()
     hashing = runner.reporter("hashed", "GB")
-    with manifest.stage(out, name=wanted.stage, config=config, inputs=inputs, hashing=hashing) as run, runner:
+    with (
+        manifest.stage(
+            out, name=wanted.stage, config=config, inputs=inputs, hashing=hashing, verify=runner.verify
+        ) as run,
+        runner,
+    ):
         if run.done:
             return run.manifest or {}
         started, work = time.perf_counter(), merge.work_folder(run.tmp)

@@ -152,7 +152,10 @@ def clean_files(
     read = [*paths, *([sensitive] if sensitive is not None else [])]
     runner = runner or Runner()
     hashing = runner.reporter("hashed", "GB")
-    with manifest.stage(out, name="clean", config=config, inputs=read, hashing=hashing) as run, runner:
+    with (
+        manifest.stage(out, name="clean", config=config, inputs=read, hashing=hashing, verify=runner.verify) as run,
+        runner,
+    ):
         if run.done:
             return run.manifest or {}
         started, work = time.perf_counter(), merge.work_folder(run.tmp)
