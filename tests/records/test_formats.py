@@ -194,6 +194,7 @@ def cut_state(path):
 
 def cut_tfds(path):
     save_tfds(path)
+    (path / "manifest.json").unlink()  # as where another program wrote the dataset
     (shard,) = path.glob("*.tfrecord*")
     tf, _ = start()
     whole = list(tf.data.TFRecordDataset(str(shard)).as_numpy_iterator())

@@ -20,11 +20,14 @@ class SamplingOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunnerOptions:
-    """Where the parts of a data stage run. Neither option changes a byte of the output."""
+    """Where the parts of a data stage run. No option changes a byte of the output."""
 
     workers: Count = 1  # Processes of this machine
     runner: str = "local"
     """local, or an Apache Beam runner with its options, such as DirectRunner."""
+    verify: bool = False
+    """Where the stage is done already, its outputs are read again and compared by their hashes, and not by their sizes
+    only."""
 
 
 Sampling = Annotated[SamplingOptions, FLAT]

@@ -252,10 +252,11 @@ def data_tfds(
     show(manifest["figures"] | {"out": str(data_dir / name / version)}, json)
 
 
-def data_cache(config: ConfigFile, runner: str = "local", json: Path | None = None) -> None:
+def data_cache(config: ConfigFile, runner: str = "local", verify: bool = False, json: Path | None = None) -> None:
     """Tokenises every source of the config's mixture and cuts it into rows of exactly seq_len tokens.
 
-    --runner is local, or an Apache Beam runner with its options, such as DirectRunner. The rows are the same.
+    --runner is local, or an Apache Beam runner with its options, such as DirectRunner. The rows are the same. --verify
+    reads rows that are there already, and makes them again where a byte has changed.
 
     Example: tigerjax data cache configs/llama2_tiny.py
     """
@@ -264,7 +265,9 @@ def data_cache(config: ConfigFile, runner: str = "local", json: Path | None = No
 
     run = override(config)
     name = Runner(runner).name  # refused here where it cannot work
-    loader = open_loader(run.data, batch_rows=run.batch_rows, seed=run.seed, runner=name, progress=show_progress)
+    loader = open_loader(
+        run.data, batch_rows=run.batch_rows, seed=run.seed, runner=name, progress=show_progress, verify=verify
+    )
     tokens = {source.name: source.figures["tokens"] for source in loader.sources}
     show({"wanted": loader.rates, "rows": loader.rows(), "tokens": tokens}, json)
 
@@ -316,4 +319,4 @@ def data_inspect(
 def _runner(where: RunnerOptions) -> Any:
     from tigerjax.stages.runner import Runner
 
-    return Runner(where.runner, where.workers, show_progress)
+    return Runner(where.runner, where.workers, show_progress, verify=where.verify)

@@ -27,12 +27,14 @@ import numpy as np
 
 from tigerjax import records
 from tigerjax.config import DataConfig
+from tigerjax.data import fingerprint
 from tigerjax.data.loader import Loader, schedule, write_rows
 from tigerjax.data.tasks import (
     Source,
     add_documents_task,
     add_instruct_task,
     add_sft_task,
+    is_own,
     row_maker,
     task_rows,
 )
@@ -133,7 +135,7 @@ def _beam_rows(task: Any, inputs: Sequence[Path], seq_len: int, runner: str, wor
     from tigerjax.data import beam_cache
 
     maker = row_maker(task)
-    if maker is None:
+    if maker is None or is_own(task):
         raise ConfigError(f"source {task.name} is a SeqIO task of your own, whose rows Beam does not make; use local")
     try:
         yield from beam_cache.rows(maker, inputs, seq_len, runner, work)
@@ -157,10 +159,12 @@ def cache(
     *,
     runner: str = LOCAL,
     progress: Progress | None = None,
+    verify: bool = False,
 ) -> dict[str, Path]:
     """Writes the rows of each task of a mixture to CACHE_DIR/<task>/ and returns these folders by task.
 
-    A task is skipped where neither its files nor its settings have changed. `runner` is "local" or an Apache Beam
+    A task is skipped where neither its files nor its settings have changed, nor the code of a task of the user's own;
+    `verify` compares the bytes of its rows too. `runner` is "local" or an Apache Beam
     runner with its options (`beam_cache`); the rows are the same. The `figures` of manifest.json are rows, tokens,
     seq_len, tokenizer_sha256, rows_sha256, records, characters, left_over (tokens that filled no row), and overlong
     and weightless (examples that were dropped).
@@ -192,8 +196,10 @@ def cache(
         }
         if maker is not None and maker.overlong != "drop":
             config["overlong"] = maker.overlong
+        if is_own(task):
+            inputs += fingerprint.inputs_of(task, config)
         hashing = progress and progress(f"{task.name}: hashed", "GB")
-        with manifest.stage(folder, name="cache", config=config, inputs=inputs, hashing=hashing) as run:
+        with manifest.stage(folder, name="cache", config=config, inputs=inputs, hashing=hashing, verify=verify) as run:
             if run.done:
                 continue
             if runner == LOCAL:
@@ -276,6 +282,7 @@ def open_loader(
     total_rows: int | None = None,
     runner: str = LOCAL,
     progress: Progress | None = None,
+    verify: bool = False,
 ) -> Loader:
     """The loader of a config's mixture. Caches that are missing or outdated are made first, by one host for all.
 
@@ -297,7 +304,8 @@ def open_loader(
                 f" remove the folder (rm -r {folder}) and run `tigerjax data cache CONFIG`, or name the old tokenizer"
             )
     if hosts.is_writer():
-        cache(data.mixture, data.tokenizer, data.cache_dir, data.seq_len, runner=runner, progress=progress)
+        places = data.mixture, data.tokenizer, data.cache_dir, data.seq_len
+        cache(*places, runner=runner, progress=progress, verify=verify)
     hosts.barrier("rows cached")
     limits = {task.name: maker.max_epochs for task in mixture.tasks if (maker := row_maker(task)) is not None}
     rates = {task.name: float(mixture.get_rate(task)) for task in mixture.tasks}

@@ -193,6 +193,11 @@ def row_maker(task: Any) -> RowMaker | None:
     return next((p for p in task.preprocessors if isinstance(p, RowMaker)), None)
 
 
+def is_own(task: Any) -> bool:
+    """Whether a task holds code of the user's own: another preprocessor than our one, or one derived from it."""
+    return [type(preprocessor) for preprocessor in task.preprocessors] != [RowMaker]
+
+
 @contextlib.contextmanager
 def _our_errors(task: str) -> Iterator[None]:
     """Raises our own errors again, with the name of the source: TensorFlow wraps what a generator raises."""

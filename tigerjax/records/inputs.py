@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import paths
-from tigerjax.files.manifest import size
+from tigerjax.files.manifest import refuse_changed, size
 from tigerjax.records.formats import output_name
 from tigerjax.records.tensorflow_files import tfds_folder
 
@@ -17,8 +17,8 @@ TFDS = "tfds:"
 def expand(patterns: Paths) -> list[Path]:
     """The files and folders that paths, glob patterns and tfds:NAME stand for, sorted within a pattern.
 
-    DataError for a pattern that matches nothing, ConfigError for a file that is named twice: its records would count
-    twice.
+    DataError for a pattern that matches nothing, and for files of a finished stage that are not as it wrote them.
+    ConfigError for a file that is named twice: its records would count twice.
     """
     files: list[Path] = []
     for pattern in [patterns] if isinstance(patterns, str | Path) else patterns:
@@ -31,6 +31,7 @@ def expand(patterns: Paths) -> list[Path]:
         files += matches
     if twice := [path for path, times in Counter(files).items() if times > 1]:
         raise ConfigError(f"input {twice[0]} is given twice; give it once")
+    refuse_changed(files)
     return files
 
 

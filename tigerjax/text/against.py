@@ -40,6 +40,8 @@ from tigerjax.text.unit_search import RARE, Job, Wanted, load_copies, load_short
 
 SEARCH_VERSION = 2
 """Of the way in which units are found, for the manifest."""
+OPEN_PARTS = 16
+"""Parts of the units whose files a worker keeps open: three a part, and a process may open 256 or 1,024."""
 _DECODE = json.JSONDecoder().raw_decode
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -78,14 +80,14 @@ def _held(job: Job, number: int) -> dict[int, list[Held]]:
 
 
 class _Sides:
-    """Reads units by (kind, part, unit). The files of a part stay open once one of its units was read."""
+    """Reads units by (kind, part, unit). The files of the parts that were read last stay open."""
 
     def __init__(self, job: Job, limit: float):
         self._limit = limit
-        self._long = functools.cache(functools.partial(load_units, job.units))
-        self._short = functools.cache(functools.partial(load_short, job.units))
-        self._ids = functools.cache(functools.partial(parts.Ids, job.units))
-        self._copies = functools.cache(functools.partial(load_copies, job.units))
+        self._long = functools.lru_cache(OPEN_PARTS)(functools.partial(load_units, job.units))
+        self._short = functools.lru_cache(OPEN_PARTS)(functools.partial(load_short, job.units))
+        self._ids = functools.lru_cache(OPEN_PARTS)(functools.partial(parts.Ids, job.units))
+        self._copies = functools.lru_cache(OPEN_PARTS)(functools.partial(load_copies, job.units))
 
     def hits(self, inside: Text, held: Sequence[Held]) -> list[Hit]:
         """The units that a document holds, sorted; those of one record are one hit."""
@@ -222,7 +224,12 @@ def find_files(
     inputs = [*doc_paths, *unit_paths]
     runner = runner or Runner()
     hashing = runner.reporter("hashed", "GB")
-    with manifest.stage(out, name=wanted.stage, config=config, inputs=inputs, hashing=hashing) as run, runner:
+    with (
+        manifest.stage(
+            out, name=wanted.stage, config=config, inputs=inputs, hashing=hashing, verify=runner.verify
+        ) as run,
+        runner,
+    ):
         if run.done:
             return run.manifest or {}
         started, work = time.perf_counter(), merge.work_folder(run.tmp)

@@ -162,7 +162,10 @@ def clean_files(
     read = [*paths, *([sensitive] if sensitive is not None else [])]
     runner = runner or Runner()
     hashing = runner.reporter("hashed", "GB")
-    with manifest.stage(out, name="clean", config=config, inputs=read, hashing=hashing) as run, runner:
+    with (
+        manifest.stage(out, name="clean", config=config, inputs=read, hashing=hashing, verify=runner.verify) as run,
+        runner,
+    ):
         if run.done:
             return run.manifest or {}
         started, work = time.perf_counter(), merge.work_folder(run.tmp)
@@ -200,7 +203,7 @@ def clean_files(
 
         for path in paths:
             mine = [block.number for block in blocks if block.path == path]
-            merge.merge_lines([_lines(work, number) for number in mine], run.tmp / records.output_name(path), on_line)
+            merge.append_lines([_lines(work, number) for number in mine], run.tmp / records.output_name(path), on_line)
         if bad:
             manifest.write_json(run.tmp / "quarantine.json", [{"error": e, "line": line} for e, line in bad])
         pairs = {name: [{"before": b, "after": a} for _, b, a in drawn] for name, drawn in sorted(samples.items())}

@@ -197,7 +197,10 @@ def dedup_files(
         config["key"] = KEY_VERSION
     runner = runner or Runner()
     hashing = runner.reporter("hashed", "GB")
-    with manifest.stage(out, name="dedup", config=config, inputs=paths, hashing=hashing) as run, runner:
+    with (
+        manifest.stage(out, name="dedup", config=config, inputs=paths, hashing=hashing, verify=runner.verify) as run,
+        runner,
+    ):
         if run.done:
             return run.manifest or {}
         started, work = time.perf_counter(), merge.work_folder(run.tmp)

@@ -106,7 +106,8 @@ def make_one_of_equals(units: Path, numbers: Sequence[int], shards: int) -> None
 
 def load_copies(units: Path, number: int) -> dict[str, np.ndarray]:
     """{kind, or "short": the number of examples that each unit stands for}."""
-    copies, out, first = np.load(units / f"copies-{number}.npy", allow_pickle=False), {}, 0
+    copies, first = np.load(units / f"copies-{number}.npy", allow_pickle=False), 0
+    out: dict[str, np.ndarray] = {}
     for kind in KINDS:
         last = first + len(load_units(units, kind, number).owners)
         out[kind], first = copies[first:last], last

@@ -226,9 +226,7 @@ def _prometheus(path: Path, record: dict[str, Any]) -> None:
     ]
     shares = {source: f'{run},source="{_label(source)}"' for source in record.get("shares") or {}}
     lines += [f"tigerjax_share{{{labels}}} {record['shares'][source]:g}" for source, labels in shares.items()]
-    fresh = path.with_suffix(".prom.partial")
-    fresh.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    fresh.replace(path)
+    paths.write_text(path, "\n".join(lines) + "\n")
 
 
 def _label(text: str) -> str:
