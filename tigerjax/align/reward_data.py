@@ -234,6 +234,8 @@ def _empty(B: int, C: int, T: int) -> RewardBatch:
 
 def _messages(record: Mapping[str, Any], where: str) -> list[dict[str, str]]:
     messages = record.get("messages")
+    if isinstance(messages, list) and all(isinstance(message, dict) for message in messages):
+        messages = records.with_system(messages)
     if not isinstance(messages, list) or len(messages) % 2 != 1:
         raise DataError(f"{where}: messages must be a list that starts and ends with the user")
     for turn, message in enumerate(messages):

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Annotated
 
 from tigerjax.command.options import FLAT
+from tigerjax.records.ids import Ids
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,8 +20,11 @@ class SamplingOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunnerOptions:
-    """Where the parts of a data stage run. Neither option changes a byte of the output."""
+    """How a data stage reads records, and where its parts run. --workers and --runner change no byte of the output."""
 
+    ids: Ids = "auto"
+    """What names a record: auto takes the ids that are given, and FILE:ID where files give the same ones; keep takes
+    the given ids; place makes FILE:LINE; content makes a hash of each record."""
     workers: int = 1  # Processes of this machine
     runner: str = "local"
     """local, or an Apache Beam runner with its options, such as DirectRunner."""

@@ -27,6 +27,7 @@ import numpy as np
 
 from tigerjax import records
 from tigerjax.config import DataConfig
+from tigerjax.data import dropped
 from tigerjax.data.loader import Loader, schedule, write_rows
 from tigerjax.data.tasks import (
     Source,
@@ -156,8 +157,12 @@ def cache(
     *,
     runner: str = "local",
     progress: Progress | None = None,
+    max_dropped: float = 1.0,
 ) -> dict[str, Path]:
     """Writes the rows of each task of a mixture to CACHE_DIR/<task>/ and returns these folders by task.
+
+    What was dropped or changed is said on standard error. A source of which more than the share `max_dropped` is in no
+    row is a DataError, after its rows have been written.
 
     A task is skipped where neither its files nor its settings have changed. `runner` is "local" or an Apache Beam
     runner with its options (`beam_cache`); the rows are the same. The `figures` of manifest.json are rows, tokens,
@@ -192,27 +197,34 @@ def cache(
             config["overlong"] = maker.overlong
         hashing = progress and progress(f"{task.name}: hashed", "GB")
         with manifest.stage(folder, name="cache", config=config, inputs=inputs, hashing=hashing) as run:
-            if run.done:
-                continue
-            if runner == "local":
-                made = task_rows(task, seq_len)
-            else:
-                made = _beam_rows(task, inputs, seq_len, runner, run.tmp / "work")
-            written = write_rows(run.tmp, _counted(made, progress(task.name, "rows")) if progress is not None else made)
-            counts = dict(maker.counts) if maker else {}
-            if not written["rows"]:
-                raise DataError(
-                    f"source {task.name} is empty: {counts.get('records', 0)} records with {counts.get('tokens', 0)}"
-                    f" tokens in {[str(p) for p in inputs]} fill no row of {seq_len}; add data or lower data.seq_len"
-                )
-            run.figures = {
-                **counts,
-                **written,
-                "left_over": counts.get("tokens", written["tokens"]) - written["tokens"],
-                "seq_len": seq_len,
-                "tokenizer_sha256": sha,
-            }
+            if not run.done:
+                if runner == "local":
+                    made = task_rows(task, seq_len)
+                else:
+                    made = _beam_rows(task, inputs, seq_len, runner, run.tmp / "work")
+                shown = _counted(made, progress(task.name, "rows")) if progress is not None else made
+                written = write_rows(run.tmp, shown)
+                counts = dict(maker.counts) if maker else {}
+                if not written["rows"]:
+                    raise DataError(_empty(task.name, counts, inputs, seq_len))
+                run.figures = {
+                    **counts,
+                    **written,
+                    "left_over": counts.get("tokens", written["tokens"]) - written["tokens"],
+                    "seq_len": seq_len,
+                    "tokenizer_sha256": sha,
+                }
+        dropped.tell(task.name, (run.manifest or {})["figures"], max_dropped)
     return folders
+
+
+def _empty(task: str, counts: Mapping[str, int], inputs: Sequence[Path], seq_len: int) -> str:
+    lost = dropped.reasons(counts, seq_len)
+    return (
+        f"source {task} is empty: {counts.get('records', 0)} records with {counts.get('tokens', 0)} tokens in"
+        f" {[str(p) for p in inputs]} fill no row of {seq_len}{f' ({lost})' if lost else ''}; add data or"
+        f" {'raise' if lost else 'lower'} data.seq_len"
+    )
 
 
 def check_epochs(sources: Mapping[str, tuple[float, int, float | None]], total_rows: int) -> None:
@@ -250,7 +262,9 @@ def import_modules(modules: Sequence[str]) -> None:
             raise ConfigError(f"data.modules names {module}, which cannot be imported: {what}") from error
 
 
-def mixture_config(mixture: str, modules: Sequence[str], cache_dir: str | Path, seq_len: int) -> DataConfig:
+def mixture_config(
+    mixture: str, modules: Sequence[str], cache_dir: str | Path, seq_len: int, max_dropped: float
+) -> DataConfig:
     """A data config for a registered mixture; its tokenizer is the one that the mixture's sources name."""
     import_modules(modules)
     makers = [maker for task in get_mixture(mixture).tasks if (maker := row_maker(task)) is not None]
@@ -262,6 +276,7 @@ def mixture_config(mixture: str, modules: Sequence[str], cache_dir: str | Path, 
         tokenizer=makers[0].tokenizer,
         cache_dir=str(cache_dir),
         seq_len=seq_len,
+        max_dropped=max_dropped,
     )
 
 
@@ -295,7 +310,8 @@ def open_loader(
                 f" remove the folder (rm -r {folder}) and run `tigerjax data cache CONFIG`, or name the old tokenizer"
             )
     if hosts.is_writer():
-        cache(data.mixture, data.tokenizer, data.cache_dir, data.seq_len, runner=runner, progress=progress)
+        places = data.mixture, data.tokenizer, data.cache_dir, data.seq_len
+        cache(*places, runner=runner, progress=progress, max_dropped=data.max_dropped)
     hosts.barrier("rows cached")
     limits = {task.name: maker.max_epochs for task in mixture.tasks if (maker := row_maker(task)) is not None}
     rates = {task.name: float(mixture.get_rate(task)) for task in mixture.tasks}
@@ -311,7 +327,11 @@ def stats(data: DataConfig, *, batch_rows: int, seed: int, progress: Progress | 
 
     The realised shares are those of the rows up to where the first source has been read once.
     """
-    loader = open_loader(data, batch_rows=batch_rows, seed=seed, progress=progress)
+    return figures(open_loader(data, batch_rows=batch_rows, seed=seed, progress=progress), data.seq_len)
+
+
+def figures(loader: Loader, seq_len: int) -> dict[str, Any]:
+    """The figures of `stats` for a mixture that is open."""
     counts = dict.fromkeys(loader.names, 0)
     available = loader.rows()
     for chosen in schedule([loader.rates[name] for name in loader.names]):
@@ -325,7 +345,7 @@ def stats(data: DataConfig, *, batch_rows: int, seed: int, progress: Progress | 
     return {
         "wanted": loader.rates,
         "realised": {name: value / sum(seen.values()) for name, value in seen.items()},
-        "fill": tokens / (total_rows * data.seq_len),
+        "fill": tokens / (total_rows * seq_len),
         "rows": total_rows,
         "rows_of_an_epoch": sum(counts.values()),
         "tokens": tokens,
