@@ -29,6 +29,7 @@ DATA = [
 SHOW = ["jinja2", "rich", "tensorboardX"]
 
 HERE = Path(__file__).parent
+INSTALLED_CONFIGS = "tigerjax.quickstart.configs"
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "tigerjax" / "__init__.py").read_text(encoding="utf-8"))
 assert VERSION is not None
 
@@ -40,13 +41,19 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    # configs/ has no __init__.py. It is installed so that the quick start finds its runs without a clone.
-    packages=[*find_packages(include=["tigerjax", "tigerjax.*", "data_mixtures", "data_mixtures.*"]), "configs"],
+    # The quick start reads its runs from configs/. A wheel holds that folder inside the package, where its general name
+    # can collide with nobody's.
+    packages=[
+        *find_packages(include=["tigerjax", "tigerjax.*", "data_mixtures", "data_mixtures.*"]),
+        INSTALLED_CONFIGS,
+    ],
+    package_dir={INSTALLED_CONFIGS: "configs"},
     package_data={
         "": ["*.html", "*.css"],
         "data_mixtures": ["embedded/*"],
         "tigerjax": ["py.typed"],
         "tigerjax.evaluate": ["tasks/*.yaml"],
+        "tigerjax.plan": ["libtpu_flags/*.txt"],
     },
     install_requires=CORE + DATA + SHOW,
     extras_require={

@@ -52,10 +52,10 @@ final() {
   esac
 }
 
-# libtpu_flags GENERATION: prints its flags of launch/libtpu_flags/ on one line.
+# libtpu_flags GENERATION: prints its flags of tigerjax/plan/libtpu_flags/ on one line.
 libtpu_flags() {
-  local file=$root/launch/libtpu_flags/$1.txt
-  [ -f "$file" ] || refuse "no flags for TPU generation $1; there are: $(cd "$root/launch/libtpu_flags" && echo *.txt)"
+  local file=$root/tigerjax/plan/libtpu_flags/$1.txt
+  [ -f "$file" ] || refuse "no flags for TPU generation $1; there are: $(cd "$root/tigerjax/plan/libtpu_flags" && echo *.txt)"
   sed 's/#.*//' "$file" | xargs
 }
 

@@ -1,4 +1,4 @@
-"""libtpu flags under launch/: the compiler that is installed knows every one, and refuses one that it does not know."""
+"""The libtpu flags of every generation: the installed compiler knows every one, and refuses one that is not there."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from tigerjax.errors import ConfigError
 from tigerjax.plan import flags, topology
 
-FOLDER = Path(__file__).parents[2] / "launch" / "libtpu_flags"
+FOLDER = Path(__file__).parents[2] / "tigerjax" / "plan" / "libtpu_flags"
 FILES = sorted(FOLDER.glob("*.txt"))
 DESCRIBE = """
 from jax.experimental import topologies

@@ -56,7 +56,10 @@ def test_the_hugging_face_rows_name_every_declared_weight_with_its_shape(family,
 def test_the_numbers_are_those_of_the_declared_weights(family):
     config = family.CONFIG(**SIZES)
     tree = declared(family.language_model(config, FLOAT32))
-    count = lambda tree: sum(math.prod(w.shape) for w in jax.tree.leaves(tree))  # noqa: E731
+
+    def count(tree):
+        return sum(math.prod(w.shape) for w in jax.tree.leaves(tree))
+
     assert family.parameter_count(config) == count(tree)
     assert family.end_weights(config) == count([tree["embed"], tree["head"]])
     matrices = [w for w in jax.tree.leaves(tree["layers"]) if w.ndim > 2]  # a norm has L and D only

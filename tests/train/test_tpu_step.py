@@ -23,7 +23,7 @@ from tigerjax.plan.trips import Program
 
 pytestmark = pytest.mark.tpu
 
-FLAGS = Path(__file__).parents[2] / "launch" / "libtpu_flags" / "v5p.txt"
+FLAGS = Path(__file__).parents[2] / "tigerjax" / "plan" / "libtpu_flags" / "v5p.txt"
 WRAPPED = topology.parse("v5p:4x4x4")
 LAYERS = 3
 # Sizes of a 7B's matrices: of small ones the compiler reduces gradients as it pleases. No two are equal.

@@ -43,8 +43,11 @@ def _numbered(folder: Path) -> list[int]:
 
 
 def newest_whole(folder: Path, read: Callable[[Path], Read], damaged: Callable[[Path, Exception], None]) -> Read | None:
-    """What `read` gives for the newest checkpoint of a checkpoints folder for which it raises no DataError; None when
-    there is none. `damaged` is called with each newer one and its error."""
+    """`read(path)` of the newest whole checkpoint in a checkpoints folder; None when there is none.
+
+    A checkpoint is damaged when `read` raises DataError. `damaged` is then called with its path and the error, and the
+    next older one is tried.
+    """
     for step in steps(folder):
         path = folder / str(step)
         try:
@@ -55,8 +58,7 @@ def newest_whole(folder: Path, read: Callable[[Path], Read], damaged: Callable[[
 
 
 def open_newest(path: Path, read: Callable[[Path], Read]) -> Read:
-    """What `read` gives for the newest whole checkpoint of a run or of its checkpoints/, or for `path` itself where it
-    is one checkpoint.
+    """`read(path)` of the newest whole checkpoint; `path` is a run, its checkpoints/, or one checkpoint.
 
     Damaged ones that are passed over are named on stderr. DataError when none is whole.
     """

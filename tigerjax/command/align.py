@@ -4,6 +4,7 @@ Commands that use a model take --hosts.*: on several hosts the same command runs
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +26,7 @@ def init(
     config: ConfigFile,
     out: Path,
     inputs: Annotated[AlignInputs, FLAT],
-    align: AlignConfig = AlignConfig(prompt_fraction=0.10, seed=0),  # noqa: B008  # frozen
+    align: AlignConfig = AlignConfig(prompt_fraction=0.10, seed=0),
     sampling: Sampling = SAMPLING,
     score_rows: int = 64,
     json: Path | None = None,
@@ -84,7 +85,7 @@ def queue(dir: Folder, json: Path | None = None) -> None:
     _step(dir, "queue", ALONE, json)
 
 
-def import_labels(dir: Folder, labels: list[Path] = [], json: Path | None = None) -> None:  # noqa: B006  # read only
+def import_labels(dir: Folder, labels: tuple[Path, ...] = (), json: Path | None = None) -> None:
     """Imports label files. Exit 3 when a line is wrong, and nothing is imported; exit 4 while labels are missing.
 
     A file is JSONL or Label Studio's JSON export. Files may be imported one after another. Without --labels the files
@@ -186,7 +187,7 @@ def _open(dir: Path) -> Any:
     return project.Project(dir, settings, config, progress=show_progress)
 
 
-def _step(dir: Path, step: str, hosts: HostsConfig, json: Path | None, labels: list[Path] | None = None) -> None:
+def _step(dir: Path, step: str, hosts: HostsConfig, json: Path | None, labels: Sequence[Path] = ()) -> None:
     """Runs one step of the round under way; ConfigError when an earlier step is missing."""
     from tigerjax.align.steps import STEPS
     from tigerjax.files import manifest

@@ -126,7 +126,7 @@ def _parse(words: Sequence[str], known: Sequence[Option], prog: str) -> dict[str
 
 
 def _needless(word: str, before: Option | None) -> str:
-    """Says of a word that no option takes which option stands before it."""
+    """The message about a word that no option takes; it names the option `before` it."""
     if before is None:
         return f"{word!r} belongs to no option"
     return f"{word!r} is one value too many: {before.shown.split()[0]} takes {'none' if before.switch else 'one'}"

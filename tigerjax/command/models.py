@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,7 +35,7 @@ def quickstart(out: OnDisk = Path("runs/quickstart"), seed: int = 0, json: Path 
 def train(
     config: ConfigFile,
     out: Path | None = None,
-    held_out: list[Path] = [],  # noqa: B006  # read only
+    held_out: tuple[Path, ...] = (),
     dry_run: bool = False,
     hosts: HostsConfig = AUTO,
     profile_steps: str | None = None,
@@ -81,7 +82,7 @@ def train(
 
 
 def _progress(run: Any, run_dir: Path, loader: Any) -> dict[str, float]:
-    """For an SFT run: which part of the loss's fall had happened after 10,000 examples. Warns when it is low."""
+    """For an SFT run, how much of the loss's whole fall had happened after 10,000 examples. Warns when it is little."""
     from tigerjax.files import manifest
     from tigerjax.train.metrics import progress_at
 
@@ -114,7 +115,7 @@ def _steps(text: str | None) -> tuple[int, int] | None:
     return int(first), int(last)
 
 
-def _held_out(run: RunConfig, run_dir: Path, files: list[Path]) -> dict[str, Any]:
+def _held_out(run: RunConfig, run_dir: Path, files: Sequence[Path]) -> dict[str, Any]:
     """Prints the loss on held-out examples: of all, of each task and of each language. Returns the figures."""
     from tigerjax.checkpoint.loaded import load
     from tigerjax.evaluate.held_out import losses
@@ -152,7 +153,7 @@ def reward_train(
     data: Annotated[RewardData, FLAT],
     init: Path | None = None,
     out: Path | None = None,
-    reward: RewardConfig = RewardConfig(),  # noqa: B008  # frozen
+    reward: RewardConfig = RewardConfig(),
     force: bool = False,
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
@@ -194,7 +195,7 @@ def reward_score(
     input: list[Path],
     out: Path,
     model: Path | None = None,
-    reward: RewardConfig = RewardConfig(),  # noqa: B008  # frozen
+    reward: RewardConfig = RewardConfig(),
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
@@ -220,7 +221,7 @@ def reward_calibrate(
     config: ConfigFile,
     reference: list[Path],
     model: Path | None = None,
-    reward: RewardConfig = RewardConfig(),  # noqa: B008  # frozen
+    reward: RewardConfig = RewardConfig(),
     json: Path | None = None,
 ) -> None:
     """Calibrates a reward model (--model, else runs/NAME/model) again, on the answers of another SFT set.

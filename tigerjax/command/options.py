@@ -127,7 +127,7 @@ def of_command(command: Command) -> list[Option]:
 def of_config(config: type, default: Any = REQUIRED, prefix: str = "") -> list[Option]:
     """One option for each field of a dataclass, such as `--optim.peak-lr`, those of nested ones included.
 
-    The values of `default`, an instance, are the defaults; without it those that the class gives.
+    The defaults are the values of the instance `default`; without one they are those of the class.
     """
     return list(_of_fields(config, default, prefix, ()))
 

@@ -42,7 +42,7 @@ def tokenizer_sample(
 
 
 def tokenizer_train(input: list[Path], size: int, out: Path, seed: int = 0, json: Path | None = None) -> None:
-    """Trains a SentencePiece BPE with Llama-2's settings on text or JSONL files.
+    """Trains a SentencePiece BPE with Llama-2's settings on files of records or plain text.
 
     Example: tigerjax tokenizer train --input zh.jsonl --size 38000 --out runs/zh_bpe
     """
@@ -221,7 +221,7 @@ def data_decontaminate(
 ) -> None:
     """Drops documents and SFT examples that contain a question of an evaluation set; counts them by set.
 
-    A set is a .jsonl or .csv file with the name of its task. --field names the field that holds the question, where it
+    A set is a file of records, named after its task. --field names the field that holds the question, where it
     has an unusual name.
 
     Example: tigerjax data decontaminate --docs sft.jsonl --evaluations gsm8k.jsonl ceval.csv --out runs/sft_clean
@@ -244,7 +244,7 @@ def data_tfds(
     ids: Ids = "auto",
     json: Path | None = None,
 ) -> None:
-    """Writes the records of JSONL, TFRecord or ArrayRecord files as a TFDS dataset: DATA_DIR/NAME/VERSION.
+    """Writes files of records, of any format that is read, as a TFDS dataset: DATA_DIR/NAME/VERSION.
 
     --ids makes the ids as in `tigerjax data clean`.
 

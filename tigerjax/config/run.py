@@ -139,6 +139,14 @@ class HealthConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectiveConfig:
+    """What a run minimises. This class itself is the cross-entropy of the next token, which has no settings.
+
+    Another objective is a subclass, whose fields are its settings, and an entry in `tigerjax.train.objective`.
+    """
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
     """One training run. Pretraining and SFT differ in the mixture and in the weights that they start from."""
 
@@ -155,6 +163,7 @@ class RunConfig:
     log_every_steps: int  # Steps between two records in metrics.jsonl
     pipeline: PipelineConfig = PipelineConfig()  # How batches pass through the stages
     health: HealthConfig = dataclasses.field(default_factory=HealthConfig)  # Which updates are refused
+    objective: ObjectiveConfig = ObjectiveConfig()  # What is minimised
 
     def __post_init__(self) -> None:
         if self.batch_rows % self.optim.accumulate:

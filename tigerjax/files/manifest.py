@@ -94,7 +94,7 @@ class Stage:
         self.done = manifest is not None
         self.counts: dict[str, Any] = {}
         self.figures: dict[str, Any] = {}
-        self.kept = ""
+        self.stays = ""
         self._begin = begin
 
     def in_place(self, name: str) -> Path:
@@ -103,7 +103,7 @@ class Stage:
         It holds what an interrupted run of the same stage, config and inputs has already written.
         """
         assert self._begin is not None, "a stage that is done, or another process's, writes nothing"
-        self.kept = name
+        self.stays = name
         return self._begin() / name
 
 
@@ -181,7 +181,7 @@ def stage(
         if "in" in run.counts and run.counts["in"] != run.counts.get("out", 0) + sum(dropped.values()):
             raise DataError(f"stage {name}: counts do not balance: {run.counts}")
         ended = datetime.datetime.now(datetime.UTC)
-        in_place = [f"{run.kept}/{file}" for file in paths.sizes(out / run.kept)] if run.kept else []
+        in_place = [f"{run.stays}/{file}" for file in paths.sizes(out / run.stays)] if run.stays else []
         run.manifest = wanted | {
             "outputs": sorted([*paths.sizes(tmp), *in_place]),
             "counts": run.counts,
@@ -190,7 +190,7 @@ def stage(
             "ended": ended.isoformat(timespec="seconds"),
         }
         write_json(tmp / FILE, run.manifest)
-        paths.publish(tmp, out, commit=FILE, kept=run.kept)
+        paths.publish(tmp, out, commit=FILE, stays=run.stays)
     except BaseException:
         shutil.rmtree(tmp, ignore_errors=True)
         raise

@@ -1,13 +1,13 @@
-"""The libtpu flags of a TPU generation, read from launch/libtpu_flags/: lines `--name=value`; `#` begins a comment."""
+"""The libtpu flags of a TPU generation, read from libtpu_flags/: lines `--name=value`; `#` begins a comment."""
 
 import re
 from pathlib import Path
 
-import tigerjax
 from tigerjax.errors import ConfigError
 from tigerjax.plan.topology import Topology
 
-FOLDER = Path(tigerjax.__file__).resolve().parents[1] / "launch" / "libtpu_flags"
+FOLDER = Path(__file__).with_name("libtpu_flags")
+"""The scripts of launch/ give the same files to the runs that they start."""
 LINE = re.compile(r"--([a-z0-9_]+)=(\S+)")
 
 
@@ -16,7 +16,7 @@ def read(path: str | Path) -> dict[str, str]:
     that is no flag."""
     path = Path(path)
     if not path.is_file():
-        raise ConfigError(f"libtpu flags {path} do not exist; give a file such as launch/libtpu_flags/v5p.txt")
+        raise ConfigError(f"libtpu flags {path} do not exist; give a file such as {FOLDER}/v5p.txt")
     options: dict[str, str] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         text = line.partition("#")[0].strip()
@@ -31,7 +31,6 @@ def read(path: str | Path) -> dict[str, str]:
 def of(topology: Topology) -> dict[str, str]:
     """The flags that launch/ gives a slice of this generation.
 
-    There are none for the 4 chips of one host, because libtpu reduce-scatters there by default. There are none either
-    where the package was installed without launch/."""
+    There are none for the 4 chips of one host, because libtpu reduce-scatters there by default."""
     path = FOLDER / f"{topology.chip.name}.txt"
-    return read(path) if topology.chips > 4 and path.is_file() else {}
+    return read(path) if topology.chips > 4 else {}

@@ -135,7 +135,7 @@ def same(name: str, value: Any) -> None:
 
 
 def at(where: str) -> None:
-    """Notes what this host does now, and that it goes on. When the run stalls, the note is part of the error."""
+    """Records what this host is doing, and so that it is not stalled. The error of a stalled run quotes it."""
     _state.where, _state.since = where, time.monotonic()
 
 

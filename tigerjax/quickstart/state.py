@@ -17,11 +17,12 @@ from tigerjax.errors import ConfigError
 from tigerjax.files import manifest
 from tigerjax.files.jsonl import read_jsonl
 
-# A wheel installs configs/ and data_mixtures/ beside tigerjax/, where they also are in a clone.
-INSTALLED = Path(tigerjax.__file__).resolve().parents[1]
-CONFIGS = INSTALLED / "configs"
+BESIDE = Path(tigerjax.__file__).resolve().parents[1]
+# A clone has configs/ beside tigerjax/; a wheel has it in this room (setup.py).
+IN_WHEEL = Path(__file__).with_name("configs")
+CONFIGS = IN_WHEEL if IN_WHEEL.is_dir() else BESIDE / "configs"
 HOME = "runs/quickstart"  # where the config files put their data; replaced by the --out of a run
-EMBEDDED = INSTALLED / "data_mixtures" / "embedded"
+EMBEDDED = BESIDE / "data_mixtures" / "embedded"
 DEV, TEST = EMBEDDED / "dev.jsonl", EMBEDDED / "test.jsonl"
 """Held-out questions. DEV decides whether a round is accepted, and is for those who change the recipe. TEST is for the
 report only."""

@@ -54,6 +54,8 @@ def distinct_names(files: Iterable[Path]) -> None:
     names: dict[str, Path] = {}
     for path in files:
         other = names.setdefault(output_name(path), path)
+        if other is not path and other == path:
+            raise ConfigError(f"input {path} is given twice; give it once")
         if other is not path:
             raise ConfigError(f"inputs {other} and {path} have one name; outputs would collide, rename one")
 

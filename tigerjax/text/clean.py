@@ -218,7 +218,7 @@ def clean_files(
         total, left = sum(counts.values()), counts.pop("", 0)
         if counts["bad"] > max_bad_fraction * total:
             raise DataError(
-                f"{bad[0][0]} (and {counts['bad'] - 1} more: {counts['bad']} of {total} records are bad, at most"
+                f"{bad[0][0]} ({counts['bad']} of {total} records are bad, at most"
                 f" {max_bad_fraction:.1%} may be); repair the lines or raise --max-bad-fraction"
             )
         written, report = 0, runner.reporter("write", "records")

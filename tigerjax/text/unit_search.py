@@ -156,7 +156,7 @@ def join(job: Job, item: tuple[int, int]) -> int:
 
 
 def _join_short(index: _Shard, texts: np.ndarray, hashes: np.ndarray) -> np.ndarray:
-    """[4, n]: the short units of which a document holds both ends. `_apply` reads whether it holds all between."""
+    """[4, n]: the short units whose both ends a document holds. `_apply` later compares what is between them."""
     heads, tails = index.anchors
     first = np.searchsorted(heads, hashes)
     count = np.searchsorted(heads, hashes, "right") - first

@@ -22,11 +22,12 @@ from tigerjax.files import paths
 from tigerjax.files.progress import Progress
 from tigerjax.mesh import host_rows, run_mesh
 from tigerjax.processes import hosts
+from tigerjax.train import objective as objectives
 from tigerjax.train.checkpoint import Checkpointer
 from tigerjax.train.feed import Fed, Feed
 from tigerjax.train.goodput import Goodput
 from tigerjax.train.metrics import Metrics, Reporting, last_record
-from tigerjax.train.objective import Objective, token_objective
+from tigerjax.train.objective import Objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.state import TrainState, abstract_state, from_disk, init_state, state_from_weights, to_disk
 from tigerjax.train.step import compile_step
@@ -42,14 +43,14 @@ def train(
     objective: Objective | None = None,
     mesh: Mesh | None = None,
     init_weights: Any = None,
-    reporting: Reporting = Reporting(),  # noqa: B008  # frozen
+    reporting: Reporting = Reporting(),
 ) -> TrainState:
     """Trains to `optim.total_steps` and returns the final state, as it is on disk: its checkpoint is saved by then.
 
     `loader` gives batches by next(): pytrees of numpy arrays whose leading axis is this process's rows
     (`mesh.host_rows`). It has state() and restore() and, optionally, seen() (shares of its sources), tokenizer_sha256
-    (goes into the checkpoints) and vocab_size (must be the model's). `objective` None is the token loss, `mesh` None
-    that of the config.
+    (goes into the checkpoints) and vocab_size (must be the model's). `objective` and `mesh`
+    None are those of the config.
 
     The weights to start from are those of the newest whole checkpoint in `run_dir`; else `init_weights`; else those of
     `checkpoint.init_from`; else random ones. Writes config.txt, metrics.jsonl, tensorboard/ and checkpoints/ under
@@ -64,7 +65,7 @@ def train(
     since = time.time() if reporting.since is None else reporting.since
     run_dir, total_steps = paths.of(run_dir), config.optim.total_steps
     mesh = run_mesh(config) if mesh is None else mesh
-    objective = token_objective(config, mesh) if objective is None else objective
+    objective = objectives.of(config, mesh) if objective is None else objective
     tx = make_optimizer(config.optim)
     tokenizer_sha256 = getattr(loader, "tokenizer_sha256", None)
     if (entries := getattr(loader, "vocab_size", None)) not in (None, config.model.vocab_size):
@@ -188,7 +189,7 @@ def train_on_mixture(
     *,
     run_dir: str | Path,
     progress: Progress | None = None,
-    reporting: Reporting = Reporting(),  # noqa: B008  # frozen
+    reporting: Reporting = Reporting(),
 ) -> Any:
     """Trains on the mixture that the config names, on the config's mesh; returns the loader, which knows the shares
     that were read. `progress` shows the making of the rows."""
@@ -246,7 +247,7 @@ def _new_state(
 def _back(
     watch: Watch, checkpoints: Checkpointer, loader: Any, fed: Fed, objective: Objective, abstract: TrainState
 ) -> tuple[TrainState, int]:
-    """The newest state from before the refused steps, and its step; the loader is put after what was read by now."""
+    """(The newest state from before the refused steps, its step). The loader goes on with data not read before."""
     assert watch.back_before is not None
     checkpoints.drop_from(watch.back_before)
     restored = checkpoints.restore(abstract)

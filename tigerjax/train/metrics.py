@@ -115,7 +115,7 @@ class Metrics:
                 self._echo = self._bar.console.print
 
     def rewind(self, step: int) -> None:
-        """What was written of later steps goes, so that every step is there once."""
+        """Removes the records of all steps after `step`: the run does these steps again, and logs them again."""
         if not hosts.is_writer():
             return
         for old in (self._file, self._board):
