@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tigerjax import records
+from tigerjax.align import reward_data
 from tigerjax.align.prompts import prompt_key
 from tigerjax.data.tasks import RowMaker
 from tigerjax.errors import DataError
@@ -73,6 +74,20 @@ def test_the_encoding_of_a_prompt_with_a_system_message_is_that_of_the_example()
     assert (ids, weights) == encode_chat(Letters(), sft({"messages": system}))
     assert ids == [30, 21, 0, 0, 3, 31, 4, 2] and weights == [0, 0, 0, 0, 0, 0, 1, 1]
     assert encode_prompt(Letters(), system[:2]) == ids[:6]
+
+
+def test_preferences_and_their_answers_read_a_system_message_in_the_same_way(tmp_path):
+    system = [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}]
+    pair = {"messages": system, "chosen": "b", "rejected": "c"}
+    (tmp_path / "x.jsonl").write_text(json.dumps(pair) + "\n")
+    ((comparison,), _) = reward_data.read([tmp_path / "x.jsonl"])
+    assert comparison.messages == talk("s\n\na")
+    long = [*system, *talk("q", "a")[1:], {"role": "user", "content": "d"}]
+    for given, wanted in ((system, [30, 21, 0, 0, 3, 31, 4, 2]), (long, [30, 6, 31, 4, 2])):
+        ids = reward_data.encode_answer(Letters(), given, "b", "stop", seq_len=8, where="x")
+        assert ids == wanted  # the oldest turns fall out, the system text with them
+    cut = reward_data.encode_sampled(Letters(), system, "bb", "stop", seq_len=7, where="x")
+    assert cut == ([30, 21, 0, 0, 3, 31, 4], "length")
 
 
 def test_earlier_turns_of_an_alpaca_record_become_messages():

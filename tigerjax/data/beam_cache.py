@@ -11,7 +11,7 @@ them. The rows are the same as without Beam.
 import functools
 import json
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,9 @@ def _groups(maker: RowMaker, block: records.Block) -> Iterator[dict[str, Any]]:
     group: list[bytes] = []
     error = ""
     changed: dict[str, int] = {}
-    shaped = records.as_document if maker.kind == "documents" else functools.partial(records.as_sft, counts=changed)
+    shaped: Callable[[records.Record, str], records.Record] = records.as_document
+    if maker.kind != "documents":
+        shaped = functools.partial(records.as_sft, counts=changed)
     try:
         with paths.bucket_errors():
             for number, record, _ in records.read_block(block):

@@ -1,6 +1,7 @@
 """What of a source is in no row: said in one line with its counts, and refused where it is too much."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tigerjax import records
@@ -14,6 +15,16 @@ def reasons(figures: Mapping[str, Any], seq_len: int) -> str:
         f"{figures.get('weightless', 0)} have no answer in the loss": figures.get("weightless", 0),
     }
     return ", ".join(text for text, count in why.items() if count)
+
+
+def empty(source: str, counts: Mapping[str, int], inputs: Sequence[Path], seq_len: int) -> DataError:
+    """The error of a source that fills no row."""
+    lost = reasons(counts, seq_len)
+    return DataError(
+        f"source {source} is empty: {counts.get('records', 0)} records with {counts.get('tokens', 0)} tokens in"
+        f" {[str(p) for p in inputs]} fill no row of {seq_len}{f' ({lost})' if lost else ''}; add data or"
+        f" {'raise' if lost else 'lower'} data.seq_len"
+    )
 
 
 def tell(source: str, figures: Mapping[str, Any], max_dropped: float) -> None:

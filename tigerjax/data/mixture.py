@@ -208,7 +208,7 @@ def cache(
                 written = write_rows(run.tmp, shown)
                 counts = dict(maker.counts) if maker else {}
                 if not written["rows"]:
-                    raise DataError(_empty(task.name, counts, inputs, seq_len))
+                    raise dropped.empty(task.name, counts, inputs, seq_len)
                 run.figures = {
                     **counts,
                     **written,
@@ -218,15 +218,6 @@ def cache(
                 }
         dropped.tell(task.name, (run.manifest or {})["figures"], max_dropped)
     return folders
-
-
-def _empty(task: str, counts: Mapping[str, int], inputs: Sequence[Path], seq_len: int) -> str:
-    lost = dropped.reasons(counts, seq_len)
-    return (
-        f"source {task} is empty: {counts.get('records', 0)} records with {counts.get('tokens', 0)} tokens in"
-        f" {[str(p) for p in inputs]} fill no row of {seq_len}{f' ({lost})' if lost else ''}; add data or"
-        f" {'raise' if lost else 'lower'} data.seq_len"
-    )
 
 
 def check_epochs(sources: Mapping[str, tuple[float, int, float | None]], total_rows: int) -> None:

@@ -66,9 +66,11 @@ class RowMaker:
     def read(self) -> Iterator[records.Record]:
         """The validated records of the files."""
         with paths.bucket_errors():  # of an error, TensorFlow passes on only the text
-            read = records.documents if self.kind == "documents" else records.sft_examples
             own: dict[str, int] = {}
-            yield from read(self.patterns, counts=own)
+            if self.kind == "documents":
+                yield from records.documents(self.patterns, counts=own)
+            else:
+                yield from records.sft_examples(self.patterns, counts=own)
             self.counts.update(own)
 
     def make(self, given: Iterable[records.Record], length: int) -> Iterator[np.ndarray]:

@@ -118,7 +118,7 @@ class Seen:
             return own.id
         if own.made or before & 1:
             return self._next(own, int(number))
-        first = f"{self._files[before >> 40]}:{(before & (1 << 40) - 1) >> 1}"
+        first = f"{self._files[before >> 40]}:{(before & ((1 << 40) - 1)) >> 1}"
         other = Identity(f"{Path(path).name}:{own.id}", False)
         same_file = self._files[before >> 40] == path
         if same_file or self._ids != "auto" or self._first(other, int(number)) is not None:
@@ -132,7 +132,7 @@ class Seen:
 
         key = xxhash.xxh3_128_intdigest(own.id.encode("utf-8", "surrogatepass"))
         if (before := self._at.get(key)) is None:
-            self._at[key] = len(self._files) - 1 << 40 | number << 1 | own.made
+            self._at[key] = ((len(self._files) - 1) << 40) | (number << 1) | own.made
         return before
 
     def _next(self, own: Identity, number: int) -> str:

@@ -45,7 +45,7 @@ def encode_chat(tok: "Tokenizer", messages: Sequence[Message], *, bos: bool = Fa
     if not messages:
         raise DataError("a dialogue has no messages; it needs at least one from the user")
     ids = [tok.bos] if bos else []
-    weights: list[float] = [0] * len(ids)
+    weights = [0.0] * len(ids)
     for turn, message in enumerate(with_system(messages)):
         role, content = message["role"], message["content"]
         if role != ("user", "assistant")[turn % 2]:
