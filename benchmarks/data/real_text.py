@@ -87,9 +87,9 @@ class Steps:
         """The figures of one step: what it wrote with --json, and the seconds and memory of its process."""
         path = self.path(name)
         if path.is_file() and not self._again:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if found["command"] == list(command):
-                return found
+            earlier = json.loads(path.read_text(encoding="utf-8"))
+            if earlier["command"] == list(command):
+                return earlier
         self._again = True  # what comes after depends on it
         print(f"{name} …", flush=True)
         made = [value for flag, value in itertools.pairwise(command) if flag == "--out"]
@@ -285,10 +285,10 @@ def _ratio(name: str, shown: dict[str, dict[str, float]]) -> str:
 def write(lines: list[str]) -> None:
     """Puts the table into docs/DATA.md, between its marks."""
     block = "\n".join(["<!-- real_text -->", "", *lines, "", "<!-- /real_text -->"])
-    text, found = re.subn(
+    text, replaced = re.subn(
         "<!-- real_text -->.*<!-- /real_text -->", lambda _: block, DOC.read_text(encoding="utf-8"), flags=re.DOTALL
     )
-    if found != 1:
+    if replaced != 1:
         raise SystemExit(f"{DOC} must hold <!-- real_text --> … <!-- /real_text --> once")
     DOC.write_text(text, encoding="utf-8")
 

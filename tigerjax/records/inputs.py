@@ -1,5 +1,6 @@
 """The files that a command's inputs name."""
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -35,7 +36,8 @@ def ids_config(patterns: Paths) -> dict[str, str]:
 def expand(patterns: Paths) -> list[Path]:
     """The files and folders that paths, glob patterns and tfds:NAME stand for, sorted within a pattern.
 
-    DataError for a pattern that matches nothing.
+    DataError for a pattern that matches nothing, ConfigError for a file that is named twice: its records would count
+    twice.
     """
     files: list[Path] = []
     for pattern in [patterns] if isinstance(patterns, str | Path) else patterns:
@@ -46,6 +48,8 @@ def expand(patterns: Paths) -> list[Path]:
         if not matches:
             raise DataError(f"{pattern}: no such file; name a file, or a pattern that matches one")
         files += matches
+    if twice := [path for path, times in Counter(files).items() if times > 1]:
+        raise ConfigError(f"input {twice[0]} is given twice; give it once")
     return files
 
 
@@ -54,8 +58,6 @@ def distinct_names(files: Iterable[Path]) -> None:
     names: dict[str, Path] = {}
     for path in files:
         other = names.setdefault(output_name(path), path)
-        if other is not path and other == path:
-            raise ConfigError(f"input {path} is given twice; give it once")
         if other is not path:
             raise ConfigError(f"inputs {other} and {path} have one name; outputs would collide, rename one")
 
