@@ -5,6 +5,7 @@ from typing import Annotated
 
 from tigerjax.command.options import FLAT
 from tigerjax.config.ranges import Count, CountOrZero, PositiveShare, Range
+from tigerjax.records.ids import Ids
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,8 +21,11 @@ class SamplingOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunnerOptions:
-    """Where the parts of a data stage run. No option changes a byte of the output."""
+    """How a data stage reads records, and where its parts run. Only --ids changes the output."""
 
+    ids: Ids = "auto"
+    """What names a record: auto takes the ids that are given, and FILE:ID where files give the same ones; keep takes
+    the given ids; place makes FILE:LINE; content makes a hash of each record."""
     workers: Count = 1  # Processes of this machine
     runner: str = "local"
     """local, or an Apache Beam runner with its options, such as DirectRunner."""

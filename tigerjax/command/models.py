@@ -120,7 +120,7 @@ def _held_out(run: RunConfig, run_dir: Path, files: Sequence[Path]) -> dict[str,
     """Prints the loss on held-out examples: of all, of each task and of each language. Returns the figures."""
     from tigerjax.checkpoint.loaded import load
     from tigerjax.evaluate.held_out import losses
-    from tigerjax.records import sft_examples
+    from tigerjax.records import note, sft_examples
     from tigerjax.tokenizer.load import Tokenizer
 
     figures = losses(
@@ -131,6 +131,11 @@ def _held_out(run: RunConfig, run_dir: Path, files: Sequence[Path]) -> dict[str,
         batch_rows=run.batch_rows,
         progress=show_progress("held out", "rows"),
     )
+    if lost := figures["overlong"]:
+        note(
+            f"held out: {lost} of {lost + figures['examples']} examples are longer than data.seq_len={run.data.seq_len}"
+            " and count in no figure; raise it to count them"
+        )
     for name, line in {"held out": figures, **figures["by_task"], **figures["by_lang"]}.items():
         print(f"{name:24} loss {line['loss_nats']:.3f} nats  accuracy {line['accuracy']:.1%}  tokens {line['tokens']}")
     return figures

@@ -11,6 +11,7 @@ from tigerjax.command.options import FLAT, ConfigFile
 from tigerjax.command.progress import show_elapsed, show_progress
 from tigerjax.config.ranges import Count, CountOrZero, PositiveShare, Range, Seed, Share
 from tigerjax.errors import GateFailed
+from tigerjax.records.ids import Ids
 
 
 def tokenizer_sample(
@@ -127,10 +128,11 @@ def data_clean(
 
     Example: tigerjax data clean --input zh.jsonl en.jsonl --out runs/clean --on language repetition
     """
+    from tigerjax.records import Inputs
     from tigerjax.text.clean import clean_files
 
     manifest = clean_files(
-        input,
+        Inputs(input, where.ids),
         out,
         on=rules.on,
         off=rules.off,
@@ -157,9 +159,10 @@ def data_dedup_exact(
 
     Example: tigerjax data dedup exact --input runs/clean/zh.jsonl --out runs/exact --workers 8
     """
+    from tigerjax.records import Inputs
     from tigerjax.text.dedup import dedup_files
 
-    manifest = dedup_files("exact", input, out, shards=shards, runner=_runner(where))
+    manifest = dedup_files("exact", Inputs(input, where.ids), out, shards=shards, runner=_runner(where))
     show(manifest["counts"] | manifest["figures"], json)
 
 
@@ -178,9 +181,11 @@ def data_dedup_near(
 
     Example: tigerjax data dedup near --input runs/clean/zh.jsonl runs/clean/en.jsonl --out runs/dedup
     """
+    from tigerjax.records import Inputs
     from tigerjax.text.dedup import dedup_files
 
-    manifest = dedup_files("near", input, out, threshold=threshold, shards=shards, runner=_runner(where))
+    given = Inputs(input, where.ids)
+    manifest = dedup_files("near", given, out, threshold=threshold, shards=shards, runner=_runner(where))
     show(manifest["counts"] | manifest["figures"], json)
 
 
@@ -201,9 +206,11 @@ def data_dedup_against_sft(
 
     Example: tigerjax data dedup against-sft --docs runs/dedup/zh.jsonl --sft sft.jsonl --out runs/pretrain
     """
+    from tigerjax.records import Inputs
     from tigerjax.text.dedup import against_sft_files
 
-    manifest = against_sft_files(docs, sft, out, action=action, shards=shards, runner=_runner(where))
+    given = Inputs(docs, where.ids)
+    manifest = against_sft_files(given, sft, out, action=action, shards=shards, runner=_runner(where))
     show(manifest["counts"] | manifest["figures"], json)
 
 
@@ -224,10 +231,11 @@ def data_decontaminate(
 
     Example: tigerjax data decontaminate --docs sft.jsonl --evaluations gsm8k.jsonl ceval.csv --out runs/sft_clean
     """
+    from tigerjax.records import Inputs
     from tigerjax.text.decontaminate import decontaminate_files
 
     manifest = decontaminate_files(
-        docs, evaluations, out, action=action, field=field, shards=shards, runner=_runner(where)
+        Inputs(docs, where.ids), evaluations, out, action=action, field=field, shards=shards, runner=_runner(where)
     )
     show(manifest["counts"] | manifest["figures"], json)
 
@@ -238,17 +246,21 @@ def data_tfds(
     data_dir: Path,
     kind: Literal["documents", "sft"] = "documents",
     version: str = "1.0.0",
+    ids: Ids = "auto",
     json: Path | None = None,
 ) -> None:
     """Writes files of records, of any format that is read, as a TFDS dataset: DATA_DIR/NAME/VERSION.
+
+    --ids makes the ids as in `tigerjax data clean`.
 
     A mixture reads it as Source("tfds:NAME") when TFDS_DATA_DIR is DATA_DIR, or as Source of its folder.
 
     Example: tigerjax data tfds --input zh_books.jsonl --name zh_books --data-dir tfds
     """
+    from tigerjax.records import Inputs
     from tigerjax.records.tfds_builder import build
 
-    manifest = build(input, data_dir, name, kind=kind, version=version, progress=show_progress)
+    manifest = build(Inputs(input, ids), data_dir, name, kind=kind, version=version, progress=show_progress)
     show(manifest["figures"] | {"out": str(data_dir / name / version)}, json)
 
 
@@ -277,19 +289,20 @@ def data_stats(
     seq_len: Annotated[int, Range(2, 2**24)],
     mixtures: tuple[str, ...] = ("data_mixtures.quickstart",),
     cache_dir: Path = Path("runs/cache"),
+    max_dropped: Share = 0.5,
     json: Path | None = None,
 ) -> None:
     """Shows the token shares of a mixture, as wanted and over one epoch, with its rows, tokens and how full rows are.
 
-    --mixtures names the Python modules that register mixtures. Rows that are not cached yet are made first.
+    --mixtures names the Python modules that register mixtures. Rows that are not cached yet are made first. More than
+    the share --max-dropped of a source's examples in no row is an error.
 
     Example: tigerjax data stats my_holistic --mixtures my_mixture --seq-len 2048 --json stats.json
     """
     from tigerjax.data.mixture import mixture_config, stats
 
-    show(
-        stats(mixture_config(mixture, mixtures, cache_dir, seq_len), batch_rows=1, seed=0, progress=show_progress), json
-    )
+    data = mixture_config(mixture, mixtures, cache_dir, seq_len, max_dropped)
+    show(stats(data, batch_rows=1, seed=0, progress=show_progress), json)
 
 
 def data_inspect(
@@ -299,6 +312,7 @@ def data_inspect(
     mixtures: tuple[str, ...] = ("data_mixtures.quickstart",),
     cache_dir: Path = Path("runs/cache"),
     rows: Count = 20,
+    max_dropped: Share = 0.5,
     seed: Seed = 0,
     json: Path | None = None,
 ) -> None:
@@ -311,7 +325,7 @@ def data_inspect(
     from tigerjax.data.inspection import inspect_mixture
     from tigerjax.data.mixture import mixture_config
 
-    data = mixture_config(mixture, mixtures, cache_dir, seq_len)
+    data = mixture_config(mixture, mixtures, cache_dir, seq_len, max_dropped)
     figures = inspect_mixture(data, out, rows=rows, seed=seed, progress=show_progress)
     show(figures | {"out": str(out)}, json)
 

@@ -80,6 +80,9 @@ class DataConfig:
     """Folder for the rows of each source, as `tigerjax data cache` makes them."""
     seq_len: Annotated[int, Range(2, 2**24)]
     """Tokens in a row (T)."""
+    max_dropped: Share = 0.5
+    """The share of a source's records that may be in no row: dialogues longer than `seq_len`, and those without an
+    answer in the loss. More of them stop the run."""
 
     def __post_init__(self) -> None:
         check(self, "data.")

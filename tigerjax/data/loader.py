@@ -243,3 +243,25 @@ class Loader:
         if any(type(count) is not int or count < 0 for count in counts):
             raise DataError(f"cannot resume: the checkpoint says that {counts} rows of {self.names} were read")
         self._counts = counts
+
+
+def check_epochs(sources: Mapping[str, tuple[float, int, float | None]], total_rows: int) -> None:
+    """ConfigError with a table when training on `total_rows` would pass the max_epochs of a source.
+
+    `sources` are {name: (share, rows, max_epochs)}.
+    """
+    lines, short = [], False
+    for name, (share, available, limit) in sorted(sources.items()):
+        needed = share * total_rows
+        bad = limit is not None and needed > limit * available
+        short |= bad
+        lines.append(
+            f"  {name:32} {share:7.4f} {needed:12.0f} {available:10} {needed / available:8.2f}"
+            f" {'-' if limit is None else limit:>10}{'  EXHAUSTED' if bad else ''}"
+        )
+    if short:
+        head = f"  {'source':32} {'share':>7} {'rows needed':>12} {'available':>10} {'epochs':>8} {'max_epochs':>10}"
+        raise ConfigError(
+            f"{total_rows} rows need more than max_epochs of a source; add data, train fewer steps, lower its share"
+            " or raise max_epochs\n" + "\n".join([head, *lines])
+        )

@@ -26,6 +26,7 @@ from tigerjax.evaluate.items import Missing
 from tigerjax.evaluate.suite import EvaluationConfig
 from tigerjax.files import paths
 from tigerjax.files.progress import Advance, Progress
+from tigerjax.records import with_system
 
 DEFAULT_NEW_TOKENS = 256  # where a task does not say, as the harness's own hf model
 
@@ -82,6 +83,7 @@ class TigerLM(TemplateLM):
         """The dialogue with its markers as text, which `tok_encode` turns into ids again; eos ends every answer."""
         texts = self.tiger.special_texts
         out = []
+        chat_history = with_system(chat_history)
         for message in chat_history:
             if message["role"] == "user":
                 out.append(texts["ins"] + message["content"])

@@ -1,38 +1,13 @@
-"""The fields that documents and SFT examples share: an id of its own, a source that is allowed, and texts."""
+"""The fields that documents and SFT examples share: a source that is allowed, and texts."""
 
 import re
 
 from tigerjax.errors import DataError
 from tigerjax.files.jsonl import Record, named
-from tigerjax.files.manifest import canonical
 
 DENIED_SOURCES = ("commoncrawl", "c4")
 """Sources that no pretraining data may have: Llama-2 was pretrained on these already."""
 _DENIED = re.compile(r"(?:^|/)(?:common[-_ ]?crawl|c4)(?![^\W_])")
-
-
-def record_id(record: Record) -> str:
-    """The id of a record that brings none: `xxh3_128` of its canonical JSON, in hexadecimal."""
-    import xxhash
-
-    return xxhash.xxh3_128_hexdigest(canonical({k: v for k, v in record.items() if k != "id" or v is not None}))
-
-
-def unique_id(where: str, record: Record, seen: dict[str, str]) -> str:
-    """The record's id, or its `record_id` where it has none or null; DataError for one that is in `seen` already.
-
-    `seen` maps ids to the places of their records; this record's is added.
-    """
-    identity = record.get("id")
-    if identity is None:
-        identity = record_id(record)
-    if not isinstance(identity, str | int) or identity == "":
-        raise DataError(f"{where}: id {identity!r} is neither text nor a number")
-    identity = str(identity)
-    if identity in seen:
-        raise DataError(f"{where}: id {identity!r} occurs a second time; the first is at {seen[identity]}")
-    seen[identity] = where
-    return identity
 
 
 def denied(record: Record) -> bool:

@@ -8,10 +8,29 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import paths
 from tigerjax.files.manifest import refuse_changed, size
 from tigerjax.records.formats import output_name
+from tigerjax.records.ids import Ids
 from tigerjax.records.tensorflow_files import tfds_folder
 
 Paths = str | Path | Iterable[str | Path]
 TFDS = "tfds:"
+
+
+class Inputs(list[str | Path]):
+    """Paths and patterns, and how the records of their files get their ids."""
+
+    def __init__(self, patterns: Iterable[str | Path], ids: Ids):
+        super().__init__(patterns)
+        self.ids: Ids = ids
+
+
+def ids_of(patterns: Paths) -> Ids:
+    """How the records of these inputs get their ids."""
+    return patterns.ids if isinstance(patterns, Inputs) else "auto"
+
+
+def ids_config(patterns: Paths) -> dict[str, str]:
+    """The entry of a stage's config for `ids_of`; none for the default."""
+    return {} if ids_of(patterns) == "auto" else {"ids": ids_of(patterns)}
 
 
 def expand(patterns: Paths) -> list[Path]:

@@ -220,6 +220,7 @@ def find_files(
         "gram": dict(GRAM),
         "rare": unit_search.RARE,
         "version": SEARCH_VERSION,
+        **records.ids_config(docs),
     }
     inputs = [*doc_paths, *unit_paths]
     runner = runner or Runner()
@@ -235,7 +236,7 @@ def find_files(
         started, work = time.perf_counter(), merge.work_folder(run.tmp)
         given = prepare(unit_paths, work) if prepare else unit_paths
         units_scan = functools.partial(unit_search.scan_units, work / "units")
-        sides = scan.scanned(runner, units_scan, work / "units", given, shards, "units")
+        sides = scan.scanned(runner, units_scan, work / "units", given, shards, "units", ids=records.ids_of(units))
         if not sum(part["units"] for part in sides):
             raise DataError(f"{', '.join(map(str, unit_paths))}: no {wanted.noun}, so nothing could be found")
         unit_parts = tuple(part["part"] for part in sides)
@@ -244,7 +245,7 @@ def find_files(
         unit_search.make_one_of_equals(work / "units", unit_parts, shards)
         unit_search.make_filter(work / "units", unit_parts, sum(part["grams"] for part in sides))
         docs_scan = functools.partial(unit_search.scan_docs, work / "docs", work / "units")
-        scanned = scan.scanned(runner, docs_scan, work / "docs", doc_paths, shards)
+        scanned = scan.scanned(runner, docs_scan, work / "docs", doc_paths, shards, ids=records.ids_of(docs))
         doc_parts = tuple(part["part"] for part in scanned)
         job = Job(work / "docs", work / "units", doc_parts, unit_parts, wanted, min(shards, len(unit_parts)))
         stopped, applied = _find(job, scanned, runner)
@@ -265,6 +266,7 @@ def find_files(
             "units": sum(part["units"] for part in sides),
             "units_equal": equal,
             "units_too_short": sum(part["ignored"] for part in sides),
+            **scan.changed(scanned),
             **({"by_task": dict(sorted(by_unit.items()))} if wanted.stage == "decontaminate" else {}),
             **records.speed(doc_paths, time.perf_counter() - started, runner.workers),
         }

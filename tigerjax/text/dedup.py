@@ -21,13 +21,14 @@ import numpy as np
 from tigerjax import records
 from tigerjax.errors import ConfigError
 from tigerjax.files import jsonl, manifest
-from tigerjax.stages import merge, parts, scan
+from tigerjax.stages import merge, parts, repeats, scan
 from tigerjax.stages.runner import Runner
 from tigerjax.text import against, containment, minhash, unit_search
 from tigerjax.text.exact import exact_keys
 
 Kind = Literal["exact", "near"]
 NEAR_THRESHOLD = 0.7
+EQUAL_DROPPED = "records without an id are equal to an earlier one; they are dropped as duplicates"
 PAIRS = 1 << 15
 """Pairs of records that are compared together."""
 KEY_VERSION = 2
@@ -195,6 +196,7 @@ def dedup_files(
     config: dict[str, Any] = {"kind": kind, "threshold": threshold if kind == "near" else None}
     if kind == "exact":
         config["key"] = KEY_VERSION
+    config |= records.ids_config(inputs)
     runner = runner or Runner()
     hashing = runner.reporter("hashed", "GB")
     with (
@@ -204,11 +206,15 @@ def dedup_files(
         if run.done:
             return run.manifest or {}
         started, work = time.perf_counter(), merge.work_folder(run.tmp)
-        scanned = scan.scanned(runner, functools.partial(_scan, kind, work), work, paths, shards)
+        ids = records.ids_of(inputs)
+        scanned = scan.scanned(
+            runner, functools.partial(_scan, kind, work), work, paths, shards, ids=ids, said=EQUAL_DROPPED
+        )
         numbers = [part["part"] for part in scanned]
         join = functools.partial(_edges, work, numbers, threshold if kind == "near" else 1.0, shards)
         runner.each(join, range(shards), work, "join")
         edges = [np.load(work / f"edges-{s}.npy", allow_pickle=False) for s in range(shards)]
+        edges.append(repeats.handles(work, shards)[:2])  # equal records, however short
         handles, cluster = clusters(np.concatenate(edges, axis=1))
         (run.tmp / "clusters").mkdir()
         report = runner.reporter("cluster", "records")
@@ -224,6 +230,7 @@ def dedup_files(
         run.figures = {
             "clusters": len(np.unique(cluster)),
             "too_short": sum(part["too_short"] for part in scanned),
+            **scan.changed(scanned),
             **records.speed(paths, time.perf_counter() - started, runner.workers),
         }
     return run.manifest or {}

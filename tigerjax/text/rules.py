@@ -21,6 +21,7 @@ from tigerjax.files import paths
 from tigerjax.records import Record
 from tigerjax.text.characters import controls, invisible, newlines
 from tigerjax.text.grams import cut, key, keys, windows
+from tigerjax.text.language import chinese, declared
 from tigerjax.text.markup import MARKER, entities, outside_code, prose, tags
 
 MIN_CHARACTERS = 50
@@ -172,9 +173,10 @@ def overlong(record: Record) -> bool:
 
 def language(record: Record) -> bool:
     """A document in another script than its declared language: zh without CJK, or en that is mostly CJK."""
-    if record.get("lang") not in ("zh", "en") or "text" not in record:
+    lang = declared(record)
+    if lang not in ("zh", "en") or "text" not in record:
         return False
-    return bool(keys([record["text"]]).cjk()[0]) != (record["lang"] == "zh")
+    return bool(keys([record["text"]]).cjk()[0]) != (lang == "zh")
 
 
 def short(record: Record) -> bool:
@@ -303,7 +305,10 @@ class RuleSet:
 
     def cleaned(self, record: Record, on_rewrite: OnRewrite | None = None) -> tuple[Record, str]:
         """(the cleaned record, the name of the filter that drops it); the name is "" when none does."""
-        code, zh = record.get("lang") == "code", record.get("lang") == "zh"
+        lang = declared(record)
+        code, zh = lang == "code", lang == "zh"
+        if not lang and "simplified" in self.names:
+            zh = chinese(_texts(record))
         rewritten = functools.partial(self.rewritten, sft="messages" in record, code=code, zh=zh, on_rewrite=on_rewrite)
         if "messages" in record:
             messages = [{**m, "content": rewritten(m["content"])} for m in record["messages"]]
