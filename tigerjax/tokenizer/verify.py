@@ -63,7 +63,7 @@ def hf_mismatches(folder: Path, tok: Tokenizer, lines: list[str], report: Report
     from transformers import AutoTokenizer
 
     hf = AutoTokenizer.from_pretrained(str(paths.fetched(folder)))
-    marks = [*hf.all_special_tokens, *tok.special_texts.values()]
+    marks = [*hf.all_special_tokens, *tok.added.values()]
     lines = [line for line in lines if not any(mark in line for mark in marks)]
     different = 0
     for start in range(0, len(lines), HF_LINES):
