@@ -43,8 +43,9 @@ def make(folder: Path, config: ModelConfig) -> None:
         reward=False,
         rows=config.vocab_size,
         dtype="bfloat16",
-        ids=TokenizerIds(None, None, [2]),
+        ids=TokenizerIds(None),
         extra={},
+        seq_len=None,
     )
     write_json(folder / "config.json", content)
     shapes = {name: row.shape for row in spec for name in row.names(config)}

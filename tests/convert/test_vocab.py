@@ -128,7 +128,7 @@ def test_a_tokenizer_that_is_no_extension_of_the_base_is_refused(tokenizers, con
     (tmp_path / "other" / MODEL_FILE).write_bytes(proto.SerializeToString())
     with pytest.raises(ConfigError, match="1 entries differ, the first is id 650"):
         resize(weights, config, base, Tokenizer(tmp_path / "other"))
-    with pytest.raises(ConfigError, match="must be without specials"):
+    with pytest.raises(ConfigError, match="must not be without specials"):
         resize(weights, config, base, base)
 
 
@@ -174,7 +174,7 @@ def test_from_hf_grows_the_vocabulary_on_the_way_in_and_trims_it_on_the_way_out(
 
 def test_a_growing_import_that_is_killed_goes_on_and_ends_alike(tokenizers, folder, tmp_path, monkeypatch):
     hf, (base, new) = folder[0], tokenizers
-    opened = read.grow(read.open_hf(hf), sub_tokens(700, base, new), multiple=96)
+    opened = read.grow(read.open_hf(hf), 700, sub_tokens(700, base, new), multiple=96)
     read.stream_in(opened, tmp_path / "whole")
     add = journal.Journal.add
 
@@ -187,7 +187,7 @@ def test_a_growing_import_that_is_killed_goes_on_and_ends_alike(tokenizers, fold
     with pytest.raises(KeyboardInterrupt):
         read.stream_in(opened, tmp_path / "run")
     monkeypatch.undo()
-    other = read.grow(read.open_hf(hf), [[5]] * 501, multiple=96)
+    other = read.grow(read.open_hf(hf), 700, [[5]] * 501, multiple=96)
     shutil.copytree(tmp_path / "run", tmp_path / "other")
     for name, how in (("run", opened), ("other", other)):  # another rule of growth begins again
         read.stream_in(how, tmp_path / name)

@@ -136,10 +136,7 @@ class Scorer:
 
     def __call__(self, answers: Sequence[Answer]) -> list[float]:
         """Calibrated scores, in standard deviations of the reference set; NaN where the model gives none."""
-        if "calibration" not in self.extra:
-            raise ConfigError("this reward model is not calibrated; run `reward calibrate` on an SFT reference set")
-        mean, std = self.extra["calibration"]["mean"], self.extra["calibration"]["std"]
-        penalty = self.extra["truncation_penalty"]
+        mean, std, penalty = _scale(self.extra)
         ids, finishes = self._encode(answers)
         scored = zip(self.raw_ids(ids), finishes, strict=True)
         return [float((raw - mean) / std - (0.0 if finish == "stop" else penalty)) for raw, finish in scored]
@@ -188,6 +185,21 @@ class Scorer:
                 if say is not None:
                     say(done, len(ids))
         return out
+
+
+def _scale(extra: Mapping[str, Any]) -> tuple[float, float, float]:
+    """(mean, deviation, truncation penalty) of a reward model's `extra`, which an import may have from elsewhere."""
+    calibration = extra.get("calibration")
+    if not isinstance(calibration, dict) or "truncation_penalty" not in extra:
+        raise ConfigError("this reward model is not calibrated; run `reward calibrate` on an SFT reference set")
+    values = calibration.get("mean"), calibration.get("std"), extra["truncation_penalty"]
+    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool) and np.isfinite(v)]
+    if len(numbers) < len(values) or numbers[1] <= 0 or numbers[2] < 0:
+        raise ConfigError(
+            f"this reward model has mean, std and truncation_penalty {values}, needs numbers, a std above 0 and a"
+            " penalty of at least 0; run `reward calibrate` on an SFT reference set"
+        )
+    return numbers[0], numbers[1], numbers[2]
 
 
 def check_rows(rows: int, mesh: Mesh | None) -> None:
@@ -259,6 +271,7 @@ def train(
         raise GateFailed(f"reward model of {run_dir} is not usable for ranking: {failed}")
     calibration, path = calibrate(scorer, reference), run_dir / MODEL_FOLDER
     extra = {"calibration": calibration, "truncation_penalty": reward.truncation_penalty, "figures": figures}
+    extra |= {"seq_len": config.data.seq_len}
     sha, step = tokenizer.sha256, fresh.step
     save_model(path, fresh.weights, config.model, kind=family.REWARD_KIND, tokenizer_sha256=sha, step=step, extra=extra)
     return TrainedReward(path, figures | {"calibration": calibration})

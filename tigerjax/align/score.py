@@ -60,11 +60,13 @@ def calibrate_model(
     reference: Sequence[str | Path],
     *,
     rows: int,
+    truncation_penalty: float,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Calibrates the reward model `model` on the answers of other SFT files; returns {mean, std, n, before}.
 
-    Only the calibration in the checkpoint changes. The weights stay, and so does the order of any answers.
+    Only the calibration in the checkpoint changes. The weights stay, and so does the order of any answers. A model that
+    has no truncation penalty, as one from Hugging Face, gets this one.
     """
     place = paths.of(model)
     if not (place / META).exists():
@@ -72,7 +74,9 @@ def calibrate_model(
     loaded = load(place, Tokenizer(config.data.tokenizer), compute=config.compute, reward=True)
     scorer = Scorer(loaded, seq_len=config.data.seq_len, rows=rows, progress=progress)
     calibration = calibrate(scorer, list(sft_examples(reference)))
-    amend(place, loaded.extra | {"calibration": calibration})
+    own = loaded.extra.get("truncation_penalty")
+    penalty = own if isinstance(own, int | float) and own >= 0 else truncation_penalty
+    amend(place, loaded.extra | {"calibration": calibration, "truncation_penalty": penalty})
     return calibration | {"before": loaded.extra.get("calibration")}
 
 

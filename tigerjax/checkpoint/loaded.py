@@ -79,8 +79,9 @@ def check_fits(model: Model | StoredModel, tokenizer: Any, *, where: str | Path,
             f"{where} was trained with tokenizer {model.tokenizer_sha256[:12]}, but {tokenizer.folder} is"
             f" {tokenizer.sha256[:12]}; give the tokenizer of the checkpoint"
         )
-    if tokenizer.size > model.config.vocab_size:
+    if tokenizer.size != model.config.vocab_size:
         raise ConfigError(
             f"{where} has {model.config.vocab_size} vocabulary entries, but tokenizer {tokenizer.folder} has"
-            f" {tokenizer.size}; give the tokenizer of the checkpoint"
+            f" {tokenizer.size}; give the tokenizer of the checkpoint. Where the checkpoint is an import and its other"
+            f" rows are padding, import it again with --vocab-size {tokenizer.size}"
         )

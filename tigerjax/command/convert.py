@@ -16,6 +16,7 @@ def from_hf(
     hf_dir: Annotated[Path, "positional"],
     out: Annotated[Path, "positional"],
     vocab: Path | None = None,
+    vocab_size: Count | None = None,
     multiple: Count = 512,
     dtype: Literal["float32", "bfloat16"] = "float32",
     verify: bool = False,
@@ -23,14 +24,16 @@ def from_hf(
 ) -> None:
     """Converts a Hugging Face Llama folder (a language or a reward model) into a tigerjax checkpoint.
 
-    With --vocab, an extended tokenizer, the vocabulary grows from that of the folder's tokenizer.model to it, padded to
-    a multiple of MULTIPLE. One tensor is read at a time; the same command continues an interrupted conversion. --verify
-    reads everything again, and compares the logits of both models for a short text.
+    Where the embedding has more rows than the folder's tokenizer has entries, the others are padding. --vocab-size says
+    how many entries there are where the folder has no tokenizer. With --vocab, an extended tokenizer, the vocabulary
+    grows from that of the folder's tokenizer.model to it, padded to a multiple of MULTIPLE. One tensor is read at a
+    time; the same command continues an interrupted conversion. --verify reads everything again, and compares the logits
+    of both models for a short text.
 
     Example: tigerjax convert from-hf Llama-2-7b-hf runs/llama2_7b --verify
     """
     from tigerjax.checkpoint.stored import open_model
-    from tigerjax.convert import read
+    from tigerjax.convert import read, vocab_of_folder
     from tigerjax.convert import verify as check
     from tigerjax.convert.read import stream_model
     from tigerjax.convert.vocab import sub_tokens
@@ -38,13 +41,13 @@ def from_hf(
     from tigerjax.tokenizer.load import MODEL_FILE, Tokenizer
 
     started = time.perf_counter()
-    opened = read.open_hf(hf_dir)
-    tokenizer = Tokenizer(hf_dir) if (hf_dir / MODEL_FILE).is_file() else None
+    opened, tokenizer = vocab_of_folder.fitted(read.open_hf(hf_dir), vocab_size)
     if vocab is not None:
         if tokenizer is None:
             raise ConfigError(f"{hf_dir} has no {MODEL_FILE}, from which --vocab could grow; put the model's own there")
         base, tokenizer = tokenizer, Tokenizer(vocab)
-        opened = read.grow(opened, sub_tokens(opened.config.vocab_size, base, tokenizer), multiple=multiple)
+        stands_for = sub_tokens(opened.config.vocab_size, base, tokenizer)
+        opened = read.grow(opened, base.pieces, stands_for, multiple=multiple)
     progress = show_progress("converted", "GB")
     stream_model(
         out,
@@ -70,7 +73,7 @@ def to_hf(
     out: Annotated[Path, "positional"],
     tokenizer: Path | None = None,
     vocab: Literal["trimmed", "padded"] = "trimmed",
-    dtype: Literal["float32", "bfloat16"] = "float32",
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     verify: bool = False,
     json: Path | None = None,
 ) -> None:
@@ -107,7 +110,14 @@ def to_hf(
         model.weights,
         model.config,
         out,
-        hf.Export(tokenizer=tokenizer, dtype=dtype, vocab=vocab, extra=model.extra, lineage=lineage),
+        hf.Export(
+            tokenizer=tokenizer,
+            dtype=dtype,
+            vocab=vocab,
+            seq_len=_seq_len(model.run_config),
+            extra=model.extra,
+            lineage=lineage,
+        ),
         on_bytes=show_progress("converted", "GB"),
     )
     if verify:
@@ -126,7 +136,8 @@ def resize(
     """Grows a checkpoint's vocabulary from tokenizer BASE to NEW.
 
     BASE splits each new token into old ones: the mean of their rows is the row of the new token, in the embedding and
-    the head. Old rows do not change. The rows are padded with zeros to a multiple of MULTIPLE.
+    the head. Old rows do not change; those of the specials of BASE move to theirs in NEW. The rows are padded with
+    zeros to a multiple of MULTIPLE.
 
     Example: tigerjax convert resize runs/llama2_7b runs/llama2_7b_zh --base tokenizer.model --new tok --multiple 512
     """
@@ -141,8 +152,14 @@ def resize(
     check_fits(model, old, where=checkpoint)
     with show_elapsed(f"writing {out}"):
         weights, config = grow(model.weights, model.config, old, extended, multiple=multiple)
-        save_model(out, weights, config, tokenizer_sha256=extended.sha256)
+        save_model(out, weights, config, tokenizer_sha256=extended.sha256, extra=model.extra)
     show({"vocab_size": config.vocab_size, "padded_vocab_size": config.padded_vocab_size, "out": str(out)}, json)
+
+
+def _seq_len(run_config: list[str]) -> int | None:
+    """data.seq_len of a run's config; None where there is none, as in an import."""
+    name = "data.seq_len = "
+    return next((int(line.removeprefix(name)) for line in run_config if line.startswith(name)), None)
 
 
 def _figures(counts: dict[str, Any], started: float) -> dict[str, Any]:

@@ -235,7 +235,15 @@ def reward_calibrate(
 
     run = override(config)
     place = model or Path("runs") / run.name / "model"
-    show(calibrate_model(run, place, reference, rows=reward.score_rows, progress=show_progress), json)
+    figures = calibrate_model(
+        run,
+        place,
+        reference,
+        rows=reward.score_rows,
+        truncation_penalty=reward.truncation_penalty,
+        progress=show_progress,
+    )
+    show(figures, json)
 
 
 def sample(

@@ -15,16 +15,17 @@ import numpy as np
 
 import tigerjax
 from tigerjax.checkpoint import arrays as store
-from tigerjax.config import Dtype, ModelConfig
-from tigerjax.convert import card, read
+from tigerjax.config import ModelConfig
+from tigerjax.convert import card, read, tokenizer_files
+from tigerjax.convert.journal import FILE as JOURNAL
 from tigerjax.convert.journal import Journal, OnBytes, begun, resume
-from tigerjax.convert.read import finite
-from tigerjax.convert.shards import DTYPES, Shards
+from tigerjax.convert.shards import DTYPES, Shards, Written, in_type
 from tigerjax.errors import ConfigError, DataError, disk_full
 from tigerjax.files import manifest
 from tigerjax.files import paths as places
 from tigerjax.model import families, hf_config
 from tigerjax.model.weights import Row, get, paths
+from tigerjax.processes import hosts
 
 Vocab = Literal["trimmed", "padded"]
 MAX_SHARD_BYTES = 5_000_000_000
@@ -36,12 +37,16 @@ class Export:
     """How a model is written as a Hugging Face folder, and what is written beside its weights."""
 
     tokenizer: Path | None
-    """A folder whose files are copied and whose ids go into the configs; None writes neither."""
-    dtype: Dtype = "float32"
+    """A folder whose files are copied and whose ids go into the configs. None copies no files, and the ids are those of
+    the folder that the checkpoint was imported from."""
+    dtype: Written = "float32"
+    """The type of the tensors. float16 cannot hold every value: a larger one is refused."""
     vocab: Vocab = "trimmed"
     """trimmed: config.vocab_size rows of embedding and head; padded: all of them."""
     max_shard_bytes: int = MAX_SHARD_BYTES
     """Tensor bytes of one safetensors file, unless a single tensor has more."""
+    seq_len: int | None = None
+    """The length that the model was trained at: what loaders take as its context. None takes that of its source."""
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Of the checkpoint; an import gives it back."""
     lineage: dict[str, Any] | None = None
@@ -77,7 +82,7 @@ def to_hf(
     out, tokenizer = places.of(out), export.tokenizer
     family, reward = families.of(config), "score" in weights and "head" not in weights
     kind = family.REWARD_KIND if reward else family.KIND
-    ids = hf_config.tokenizer_ids(tokenizer)
+    copied, ids = ({}, hf_config.source_ids(export.extra)) if tokenizer is None else tokenizer_files.read(tokenizer)
     if ids.size is not None and ids.size != config.vocab_size:
         raise ConfigError(
             f"tokenizer {tokenizer} has {ids.size} entries, but the model has vocab_size={config.vocab_size};"
@@ -86,11 +91,15 @@ def to_hf(
     ours = (manifest.read(out) or {}).get("stage") == STAGE or begun(out, STAGE)
     if not ours and (out.is_file() or places.names(out)):
         raise ConfigError(f"{out} holds something that is not an export; give another folder or empty it")
+    if tokenizer is not None and (others := tokenizer_files.left(tokenizer)):
+        hosts.say(f"{tokenizer}: {len(others)} files are not a tokenizer's and are not copied, such as {others[0]}")
     rows = config.vocab_size if export.vocab == "trimmed" else config.padded_vocab_size
     spec = family.hf_rows(config, rows=rows, reward=reward)
     _check_ours(weights, config, spec)
 
     built = out if places.on_bucket(out) else out.with_name(out.name + ".partial")
+    if built != out and not _interrupted(built):
+        raise ConfigError(f"{built} holds something that is not an export that was interrupted; move it away")
     shapes = {name: row.shape for row in spec for name in row.names(config)}
     stored = all(isinstance(get(weights, row.ours), store.Stored) for row in spec)
     job = {
@@ -112,14 +121,20 @@ def to_hf(
         journal = resume(built, job, lambda: built.mkdir(parents=True, exist_ok=True))
         journal.done = shards.written(journal.done)
         _write_tensors(weights, config, spec, shards, journal, on_bytes)
-        content = family.to_hf_config(config, reward=reward, rows=rows, dtype=export.dtype, ids=ids, extra=export.extra)
-        manifest.write_json(built / "config.json", content)
+        content = family.to_hf_config(
+            config,
+            reward=reward,
+            rows=rows,
+            dtype=export.dtype,
+            ids=ids,
+            extra=export.extra,
+            seq_len=export.seq_len,
+        )
+        manifest.write_json(built / hf_config.CONFIG, content)
         if not reward:
-            manifest.write_json(built / "generation_config.json", hf_config.generation_config(ids))
-        if tokenizer is not None:
-            for name in places.names(folder := places.of(tokenizer)):
-                if name != manifest.FILE and (folder / name).is_file():
-                    (built / name).write_bytes((folder / name).read_bytes())
+            manifest.write_json(built / hf_config.GENERATION, hf_config.generation_config(ids, export.extra))
+        for name, data in copied.items():
+            (built / name).write_bytes(data)
         counts = {"tensors": len(shapes), "bytes": shards.total}
         form, lineage = {"dtype": export.dtype, "vocab": export.vocab}, export.lineage or {}
         places.write_text(built / card.FILE, card.text(config, kind, form | counts, lineage))
@@ -138,6 +153,14 @@ def to_hf(
     finally:
         shards.close()
     return counts
+
+
+def _interrupted(built: Path) -> bool:
+    """Whether the folder in which an export is built is absent, empty, or left there by an export."""
+    if built.is_symlink():
+        return False
+    stages = (manifest.read(built) or {}).get("stage"), STAGE if begun(built, STAGE) else None
+    return STAGE in stages or not (built.is_file() or set(places.names(built)) - {JOURNAL})
 
 
 def _write_tensors(
@@ -159,8 +182,7 @@ def _write_tensors(
                 shards.start(name)
                 for start, stop in row.blocks():
                     block = row.to_theirs(np.asarray(array[row.place(layer, start, stop)]))
-                    block = np.ascontiguousarray(block, DTYPES[shards.dtype])
-                    finite(block, name)
+                    block = in_type(block, shards.dtype, name)
                     total.update(block.view(np.uint8).data)
                     shards.write(block)
                 journal.add(name, total.hexdigest())

@@ -18,8 +18,9 @@ from tigerjax.checkpoint.files import META, checksums, publish, remove
 from tigerjax.checkpoint.model import claim, make_meta
 from tigerjax.config import Dtype, ModelConfig
 from tigerjax.convert import journal as journals
+from tigerjax.convert.forms import refuse_others
 from tigerjax.convert.journal import Journal, OnBytes, begun, fingerprint, resume
-from tigerjax.convert.shards import DTYPES
+from tigerjax.convert.shards import DTYPES, finite
 from tigerjax.convert.tensors import Grown, Tensors, Tied, open_folder
 from tigerjax.errors import ConfigError, DataError, disk_full
 from tigerjax.files import manifest, paths
@@ -43,14 +44,21 @@ class Opened(NamedTuple):
     tensors: Tensors
     spec: list[Row]
     extra: dict[str, Any]
-    """`extra` of the checkpoint that the folder was exported from: a reward model's calibration."""
+    """`extra` of the checkpoint that the folder was exported from (a reward model's calibration), and what an export
+    must write again: see hf_config.SOURCE."""
+    sized: bool
+    """Whether it is known how many rows of the embedding are the vocabulary."""
     grown: str | None = None
     """sha256 of the rule by which the vocabulary grew."""
 
 
 def open_hf(hf_dir: Path) -> Opened:
-    """A folder with config.json and weights. DataError names every tensor that is missing, left over or misshapen."""
+    """A folder with config.json and weights. DataError names every tensor that is missing, left over or misshapen.
+
+    The vocabulary is what the folder says under our own key, else all rows of the embedding: see `sized`.
+    """
     hf_dir = paths.of(hf_dir)
+    refuse_others(hf_dir)
     read = families.read_hf_config(hf_dir)
     spec = _rows(read.kind, read.config, read.rows)
     tensors: Tensors = open_folder(hf_dir)
@@ -64,37 +72,49 @@ def open_hf(hf_dir: Path) -> Opened:
             " vocabulary was changed"
         )
     check(tensors, read.config, spec, str(hf_dir))
-    return Opened(str(hf_dir), read.kind, read.config, tensors, spec, read.extra)
+    return Opened(str(hf_dir), read.kind, read.config, tensors, spec, read.extra, read.sized)
 
 
 def _rows(kind: str, config: ModelConfig, rows: int) -> list[Row]:
     return families.of_kind(kind).hf_rows(config, rows=rows, reward=families.is_reward(kind))
 
 
-def grow(opened: Opened, sub_tokens: list[list[int]], *, multiple: int) -> Opened:
-    """The same folder with one more row of vocabulary for each of `sub_tokens`, padded to a multiple.
+def sized(opened: Opened, vocab_size: int) -> Opened:
+    """The same folder, of whose rows the first `vocab_size` are the vocabulary, and the others padding."""
+    rows = opened.spec[0].shape[0]
+    if not 0 < vocab_size <= rows:
+        raise ConfigError(f"vocab_size={vocab_size} must be from 1 to the {rows} rows of {opened.where}")
+    return opened._replace(config=dataclasses.replace(opened.config, vocab_size=vocab_size), sized=True)
+
+
+def grow(opened: Opened, kept: int, sub_tokens: list[list[int]], *, multiple: int) -> Opened:
+    """The same folder with its first `kept` rows of vocabulary, and a new row for each of `sub_tokens`, padded to a
+    multiple. Its own padding is left out.
 
     What the new rows hold is described in `tigerjax.convert.vocab`.
     """
-    old = opened.spec[0].shape[0]
-    if old != opened.config.vocab_size:
-        raise ConfigError(
-            f"{opened.where}: {old} rows for a vocabulary of {opened.config.vocab_size}: it is padded, and only a"
-            " trimmed one can grow"
-        )
-    size = old + len(sub_tokens)
+    if multiple < 1:
+        raise ConfigError(f"multiple={multiple} must be at least 1")
+    size = kept + len(sub_tokens)
     config = dataclasses.replace(opened.config, vocab_size=size, padded_vocab_size=-(-size // multiple) * multiple)
     tables = [row.theirs for row in opened.spec if row.ours in ("embed", "head")]
     return opened._replace(
         config=config,
-        tensors=Grown(opened.tensors, sub_tokens, grown=tables),
+        tensors=Grown(opened.tensors, sub_tokens, kept=kept, grown=tables),
         spec=_rows(opened.kind, config, size),
-        grown=hashlib.sha256(manifest.canonical(sub_tokens)).hexdigest(),
+        grown=hashlib.sha256(manifest.canonical([kept, sub_tokens])).hexdigest(),
     )
 
 
 def check(tensors: Tensors, config: ModelConfig, spec: list[Row], where: str) -> None:
     """Raises DataError for a tensor that is missing, left over or of another shape than the table's."""
+    # Asked first: the names of a thousand million layers would fill the memory.
+    there = max(_layers(row, tensors) for row in spec if row.layered)
+    if config.num_layers > there:
+        raise DataError(
+            f"{where}: config.json says num_hidden_layers={config.num_layers}, but the tensors are of {there} layers;"
+            " the config is of another model, or shards are missing"
+        )
     left = dict(tensors.shapes)
     for row in spec:
         names = row.names(config)
@@ -113,6 +133,11 @@ def check(tensors: Tensors, config: ModelConfig, spec: list[Row], where: str) ->
                 )
     if left:
         raise DataError(f"{where}: {len(left)} tensors are left over that no weight takes, such as {min(left)}")
+
+
+def _layers(row: Row, tensors: Tensors) -> int:
+    before, after = row.theirs.split("{}")
+    return sum(name.startswith(before) and name.endswith(after) for name in tensors.shapes)
 
 
 def source_facts(opened: Opened) -> dict[str, Any]:
@@ -232,9 +257,3 @@ def _padding(row: Row) -> Iterator[tuple[tuple[Any, ...], tuple[int, ...]]]:
         shape = list(row.ours_shape)
         shape[row.axis] = stop - start
         yield tuple(slice(start, stop) if a == row.axis else slice(None) for a in range(len(shape))), tuple(shape)
-
-
-def finite(block: Array, where: str) -> None:
-    """DataError when a block holds NaN or infinity."""
-    if not np.isfinite(block).all():
-        raise DataError(f"{where} holds a value that is not finite; convert another or an earlier checkpoint")

@@ -11,18 +11,41 @@ import shutil
 import struct
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from tigerjax.convert.tensors import INDEX, SINGLE
+from tigerjax.errors import DataError
 from tigerjax.files import paths
 from tigerjax.files.manifest import write_json
 
-DTYPES: dict[str, Any] = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
-TAGS = {"float32": "F32", "bfloat16": "BF16"}
+Written = Literal["float32", "bfloat16", "float16"]
+DTYPES: dict[str, Any] = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
+TAGS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 ALIGN = 8  # the header is filled with spaces so that the data begin at a multiple of this
+
+
+def in_type(block: np.ndarray, dtype: str, name: str) -> np.ndarray:
+    """The rows of a tensor in the type that is written. DataError for NaN and infinity, and for values that the type
+    cannot hold."""
+    block = np.asarray(block, np.float32)
+    finite(block, name)
+    limit = float(ml_dtypes.finfo(DTYPES[dtype]).max)
+    largest = max(float(block.max()), -float(block.min()))
+    if largest > limit:
+        raise DataError(
+            f"{name}: {int((np.abs(block) > limit).sum())} of {block.size} values are beyond {limit:g}, the largest"
+            f" {dtype}; the largest is {largest:g}. Export float32 or bfloat16"
+        )
+    return np.ascontiguousarray(block, DTYPES[dtype])
+
+
+def finite(block: np.ndarray, where: str) -> None:
+    """DataError when a block holds NaN or infinity."""
+    if not np.isfinite(block).all():
+        raise DataError(f"{where} holds a value that is not finite; convert another or an earlier checkpoint")
 
 
 class Place(NamedTuple):

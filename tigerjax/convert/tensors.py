@@ -15,6 +15,7 @@ import numpy as np
 
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import paths
+from tigerjax.files.foreign import read_object, shown
 
 Array = np.ndarray
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -22,7 +23,9 @@ TORCH_INDEX, TORCH_SINGLE = "pytorch_model.bin.index.json", "pytorch_model.bin"
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": ml_dtypes.bfloat16}
 LENGTH = 8  # bytes that say how long the header of a safetensors file is
 MAX_HEADER = 100_000_000  # bytes, as the format's own library
-LORA = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+LFS = b"version https://git-lfs"  # how the file begins that Git leaves in place of a large one
+MAX_AXES = 8
+MAX_NAME = 500  # characters
 
 
 class Tensors(Protocol):
@@ -85,14 +88,23 @@ class Safetensors:
 
 
 def _header(path: Path) -> dict[str, _Placed]:
-    """Where each tensor of a file lies. DataError unless the tensors fill the file exactly."""
+    """Where each tensor of a file lies. DataError unless the tensors fill the file exactly.
+
+    The types of all fields are checked first: the header is JSON, and JSON has floats, nulls and lists in lists.
+    """
     try:
         size = paths.size(path)
+        if paths.part(path, 0, min(size, len(LFS))) == LFS:
+            raise ValueError("it is Git's pointer to the file, and the file itself was not fetched (git lfs pull)")
         length = int.from_bytes(paths.part(path, 0, LENGTH), "little") if size else 0
         if not 0 < length <= min(size - LENGTH, MAX_HEADER):
             raise ValueError(f"a header of {length} bytes in a file of {size}")
         header = json.loads(paths.part(path, LENGTH, LENGTH + length))
+        if not isinstance(header, dict):
+            raise ValueError("its header is no JSON object")
         header.pop("__metadata__", None)
+        for name, entry in header.items():
+            _check_entry(name, entry)
         out: dict[str, _Placed] = {}
         ends = 0
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
@@ -107,10 +119,28 @@ def _header(path: Path) -> dict[str, _Placed]:
             raise ValueError(f"{LENGTH + length + ends} bytes are needed, {size} are there")
     except ConfigError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         paths.not_damage(error)
         raise DataError(f"{path}: not a whole safetensors file: {error}; download it again") from error
     return out
+
+
+def _check_entry(name: str, entry: Any) -> None:
+    """ValueError unless a tensor's entry of the header has the types of the format."""
+
+    def whole(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+    fields = entry if isinstance(entry, dict) else {}
+    shape, offsets = fields.get("shape"), fields.get("data_offsets")
+    if not name.isprintable() or len(name) > MAX_NAME:
+        raise ValueError(f"a tensor is named {shown(name)}")
+    if not isinstance(fields.get("dtype"), str) or not fields["dtype"].replace("_", "").isalnum():
+        raise ValueError(f"{name} has dtype {shown(fields.get('dtype'))}")
+    if not isinstance(shape, list) or len(shape) > MAX_AXES or not all(map(whole, shape)):
+        raise ValueError(f"{name} has shape {shown(shape)}")
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(whole, offsets)):
+        raise ValueError(f"{name} has data_offsets {shown(offsets)}")
 
 
 class TorchFiles:
@@ -123,6 +153,8 @@ class TorchFiles:
         self._copies = {path: paths.fetched(path) for path in files}  # torch knows disks only
         for path in files:
             tensors = self._load(path)
+            if not isinstance(tensors, dict):
+                raise DataError(f"{path}: holds a {type(tensors).__name__}; give the state dict of a model")
             for name, tensor in tensors.items():
                 if not hasattr(tensor, "dtype"):
                     raise DataError(f"{path}: {name} is no tensor; give the state dict of a model")
@@ -161,39 +193,33 @@ class Tied:
 
 
 class Grown:
-    """The same tensors, with more rows in those named `grown` (embedding and head): new row n is the mean of the old
-    rows sub_tokens[n]."""
+    """The same tensors, with other rows in those named `grown` (embedding and head). The first `kept` rows stay. Row n
+    after them is the mean of the old rows sub_tokens[n]."""
 
-    def __init__(self, tensors: Tensors, sub_tokens: list[list[int]], *, grown: Collection[str]):
-        self._tensors, self._sub_tokens, self._grown = tensors, sub_tokens, grown
+    def __init__(self, tensors: Tensors, sub_tokens: list[list[int]], *, kept: int, grown: Collection[str]):
+        self._tensors, self._sub_tokens, self._kept, self._grown = tensors, sub_tokens, kept, grown
         self.files, old = tensors.files, tensors.shapes
-        self.shapes = old | {name: (old[name][0] + len(sub_tokens), old[name][1]) for name in grown}
+        self.shapes = old | {name: (kept + len(sub_tokens), old[name][1]) for name in grown}
         self._table: tuple[str, Array] = ("", np.empty(0))  # the old table that new rows are being made of
 
     def rows(self, name: str, start: int, stop: int) -> Array:
         if name not in self._grown:
             return self._tensors.rows(name, start, stop)
-        old, width = self._tensors.shapes[name]
+        (old, width), kept = self._tensors.shapes[name], self._kept
         out_VD = np.zeros((stop - start, width), np.float32)
-        if start < old:
-            out_VD[: min(stop, old) - start] = self._tensors.rows(name, start, min(stop, old))
-        if stop > old:
+        if start < kept:
+            out_VD[: min(stop, kept) - start] = self._tensors.rows(name, start, min(stop, kept))
+        if stop > kept:
             if self._table[0] != name:
                 self._table = (name, self._tensors.rows(name, 0, old))
-            for n in range(max(start, old), stop):
-                if ids := self._sub_tokens[n - old]:
+            for n in range(max(start, kept), stop):
+                if ids := self._sub_tokens[n - kept]:
                     out_VD[n - start] = self._table[1][ids].mean(axis=0, dtype=np.float32)
         return out_VD
 
 
 def open_folder(folder: Path) -> Safetensors | TorchFiles:
-    """The tensors of a model folder. Safetensors are preferred to .bin files. Refuses a LoRA adapter by name."""
-    for name in LORA:
-        if (folder / name).is_file():
-            raise ConfigError(
-                f"{folder / name}: a LoRA adapter is not read; merge it into its base model (peft's merge_and_unload),"
-                " save that, and convert the result"
-            )
+    """The tensors of a model folder. Safetensors are preferred to .bin files."""
     files = _shards(folder, INDEX, SINGLE) or _shards(folder, TORCH_INDEX, TORCH_SINGLE)
     if not files:
         raise DataError(f"{folder / SINGLE}: not there; the folder needs its safetensors (or .bin) files, all of them")
@@ -210,11 +236,17 @@ def open_folder(folder: Path) -> Safetensors | TorchFiles:
 def _shards(folder: Path, index: str, single: str) -> list[Path]:
     if not (folder / index).is_file():
         return [folder / single] if (folder / single).is_file() else []
-    try:
-        where = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"]
-        return [folder / name for name in sorted(set(where.values()))]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{folder / index}: not an index of shards ({type(error).__name__}: {error})") from error
+    path = folder / index
+    where = read_object(path, "download it again").get("weight_map")
+    if not isinstance(where, dict) or not all(isinstance(name, str) and name for name in where.values()) or not where:
+        raise DataError(
+            f"{path}: not an index of shards: weight_map must name a file for each tensor; download it again"
+        )
+    if outside := [
+        name for name in where.values() if Path(name).name != name or name == ".." or not name.isprintable()
+    ]:
+        raise DataError(f"{path}: names {shown(outside[0])}, which is not a file of this folder; download it again")
+    return [folder / name for name in sorted(set(where.values()))]
 
 
 def _add(

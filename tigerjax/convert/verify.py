@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from tigerjax.config import Dtype, ModelConfig
+from tigerjax.config import ModelConfig
 from tigerjax.convert.journal import OnBytes
-from tigerjax.convert.read import CHECKSUMS, Opened, finite, open_hf
-from tigerjax.convert.shards import DTYPES
+from tigerjax.convert.read import CHECKSUMS, Opened, open_hf
+from tigerjax.convert.shards import DTYPES, Written, finite
 from tigerjax.errors import DataError
 from tigerjax.model import families
 from tigerjax.model.hf_config import BOS
@@ -29,7 +29,7 @@ float32, and rounding leaves about 1e-6 a layer."""
 
 
 def exported(
-    out: Path, arrays: dict[str, Any], config: ModelConfig, dtype: Dtype, on_bytes: OnBytes | None
+    out: Path, arrays: dict[str, Any], config: ModelConfig, dtype: Written, on_bytes: OnBytes | None
 ) -> dict[str, Any]:
     """Compares an exported Hugging Face folder with the checkpoint's `arrays`. Returns figures, or raises DataError at
     the first difference."""
@@ -45,7 +45,7 @@ def exported(
 
 
 def imported(
-    path: Path, arrays: dict[str, Any], opened: Opened, dtype: Dtype, on_bytes: OnBytes | None
+    path: Path, arrays: dict[str, Any], opened: Opened, dtype: Written, on_bytes: OnBytes | None
 ) -> dict[str, Any]:
     """Compares the checkpoint at `path` with the Hugging Face folder that it was made of. Returns figures, or raises
     DataError at the first difference."""
@@ -86,7 +86,7 @@ def _compare(
             on_bytes(done, total)
 
 
-def _probe(opened: Opened, arrays: dict[str, Any], config: ModelConfig, dtype: Dtype) -> dict[str, Any]:
+def _probe(opened: Opened, arrays: dict[str, Any], config: ModelConfig, dtype: Written) -> dict[str, Any]:
     ids_T = (np.arange(PROBE_TOKENS) * 7919 + BOS) % config.vocab_size
     family = families.of(config)
     theirs = family.numpy_logits(opened.tensors.rows, opened.config, opened.spec, ids_T, dtype)

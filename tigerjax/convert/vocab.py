@@ -13,39 +13,52 @@ if TYPE_CHECKING:
 
 
 def sub_tokens(vocab_size: int, base: "Tokenizer", new: "Tokenizer") -> list[list[int]]:
-    """For each new id, the ids of the base tokenizer that spell the same text; an empty list for the pad. No "▁" is put
-    before a piece.
+    """For each id behind the pieces of the base, the old ids whose mean its row becomes.
+
+    For a piece they are those with which the base spells the same text; no "▁" is put before it. For an added token
+    that the base has too, it is the old one. For a new pad the list is empty.
 
     `vocab_size` is the checkpoint's. ConfigError when it is not the base's, or when the new tokenizer does not begin
-    with the entries of the base.
+    with the pieces of the base or lacks one of its added tokens.
     """
     if vocab_size != base.size:
         raise ConfigError(
             f"checkpoint has vocab_size={vocab_size}, base tokenizer {base.folder} has {base.size} entries;"
-            " give the tokenizer that the checkpoint was trained with (an extended checkpoint is not extended again)"
+            " give the tokenizer that the checkpoint was trained with"
         )
-    if base.pad is not None or new.pad is None:
+    if new.pad is None:
         raise ConfigError(
-            f"base {base.folder} must be without specials and new {new.folder} with them; the new one comes from"
+            f"new tokenizer {new.folder} must not be without specials; the one to grow into comes from"
             " `tigerjax tokenizer extend`"
         )
-    changed = [i for i in range(base.size) if i >= new.pieces or base.piece(i) != new.piece(i)]
+    changed = [i for i in range(base.pieces) if i >= new.pieces or base.piece(i) != new.piece(i)]
     if changed:
         raise ConfigError(
             f"tokenizer {new.folder} is not an extension of {base.folder}: {len(changed)} entries differ, the first is"
             f" id {changed[0]}"
         )
-    return [
-        [] if i == new.pad else base.encode_bare(new.piece(i).replace("\u2581", " "))
-        for i in range(base.size, new.size)
-    ]
+    old = {new.pad if i == base.pad else text: i for i, text in base.added.items()}
+    if gone := [text for text in old if text not in (new.pad, *new.added.values())]:
+        raise ConfigError(
+            f"tokenizer {new.folder} lacks {len(gone)} added tokens of {base.folder}, such as {gone[0]!r}: their rows"
+            f" would be lost; if that is meant, import with --vocab-size {base.pieces}, and give the tokenizer.model"
+            " alone as base"
+        )
+
+    def stands_for(i: int) -> list[int]:
+        text = new.piece(i)
+        if i in new.added and (key := i if i == new.pad else text) in old:
+            return [old[key]]
+        return [] if i == new.pad else base.encode_bare(text.replace("\u2581", " "))
+
+    return [stands_for(i) for i in range(base.pieces, new.size)]
 
 
-def _grown(old_VD: np.ndarray, sub_tokens: list[list[int]], rows: int) -> np.ndarray:
-    """old_VD with one more row for each list: the float32 mean of those old rows. Then zero rows up to `rows`."""
+def _grown(old_VD: np.ndarray, kept: int, sub_tokens: list[list[int]], rows: int) -> np.ndarray:
+    """The first `kept` rows, then one for each list: the float32 mean of those old rows. Then zeros up to `rows`."""
     out_VD = np.zeros((rows, old_VD.shape[1]), old_VD.dtype)
-    out_VD[: len(old_VD)] = old_VD
-    for n, ids in enumerate(sub_tokens, len(old_VD)):
+    out_VD[:kept] = old_VD[:kept]
+    for n, ids in enumerate(sub_tokens, kept):
         if ids:
             out_VD[n] = old_VD[ids].astype(np.float32).mean(axis=0, dtype=np.float32).astype(old_VD.dtype)
     return out_VD
@@ -57,8 +70,8 @@ def resize(
     """Weights and config for the extended tokenizer; `embed` and `head` become numpy arrays, the rest is untouched.
 
     A new row is the mean of the base rows that spell the same text. The pad's row and the padding up to a multiple are
-    zero. The old rows keep every bit. ConfigError when the checkpoint's vocabulary is not the base's, or when the new
-    tokenizer does not begin with the entries of the base.
+    zero. The rows of the base's pieces keep every bit, and those of its added tokens move behind the new pieces.
+    ConfigError when the checkpoint's vocabulary is not the base's, or when the new tokenizer is no extension of it.
     """
     stands_for = sub_tokens(config.vocab_size, base, new)
     if multiple < 1:
@@ -72,10 +85,9 @@ def resize(
         if name not in weights or tuple(weights[name].shape) != shape:
             given = tuple(weights[name].shape) if name in weights else "missing"
             raise ConfigError(f"weight {name} is {given}, the checkpoint's config needs {shape}")
-    embed_VD = np.asarray(weights["embed"])[: base.size]
-    head_VD = np.asarray(weights["head"]).T[: base.size]
+    embed_VD, head_VD = np.asarray(weights["embed"]), np.asarray(weights["head"]).T
     resized = weights | {
-        "embed": _grown(embed_VD, stands_for, padded),
-        "head": np.ascontiguousarray(_grown(head_VD, stands_for, padded).T),
+        "embed": _grown(embed_VD, base.pieces, stands_for, padded),
+        "head": np.ascontiguousarray(_grown(head_VD, base.pieces, stands_for, padded).T),
     }
     return resized, dataclasses.replace(config, vocab_size=new.size, padded_vocab_size=padded)

@@ -13,12 +13,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from tigerjax.config import FLOAT32, ComputeConfig, Dtype, ModelConfig
+from tigerjax.config import FLOAT32, ComputeConfig, ModelConfig
 from tigerjax.errors import ConfigError
+from tigerjax.files.foreign import shown
 from tigerjax.mesh import logical_rules
 from tigerjax.model import hf_config, layers, stack
 from tigerjax.model.cache import Cache
 from tigerjax.model.hf_config import HfConfig, TokenizerIds
+from tigerjax.model.hf_fields import Fields
 from tigerjax.model.layers import Weights
 from tigerjax.model.llama import face as llama
 from tigerjax.model.weights import ReadRows, Row
@@ -88,8 +90,8 @@ class Family(Protocol):
     def recomputed_weights(self, config: ModelConfig, *, seq_len: int) -> dict[str, int]:
         """By checkpoint_name: the weights whose products the backward pass repeats where it is not saved."""
 
-    def from_hf_config(self, read: dict[str, Any], path: Path, *, reward: bool) -> HfConfig:
-        """What a config.json says; refuses what the family does not compute."""
+    def from_hf_config(self, fields: Fields, *, reward: bool) -> HfConfig:
+        """What a config.json says; refuses what is out of range and what the family does not compute."""
 
     def to_hf_config(
         self,
@@ -100,8 +102,9 @@ class Family(Protocol):
         dtype: str,
         ids: TokenizerIds,
         extra: dict[str, Any],
+        seq_len: int | None,
     ) -> dict[str, Any]:
-        """The content of a config.json."""
+        """The content of a config.json. `seq_len` is the length that the model was trained at, where it is known."""
 
     def hf_rows(self, config: ModelConfig, *, rows: int, reward: bool = False) -> list[Row]:
         """Every weight beside its Hugging Face tensors. The embedding comes first, the head or the score last."""
@@ -110,13 +113,11 @@ class Family(Protocol):
         """What a tensor must hold that follows from the config and is no weight; None for other names."""
 
     def numpy_logits(
-        self, tensors: ReadRows, config: ModelConfig, spec: list[Row], ids_T: np.ndarray, dtype: Dtype
+        self, tensors: ReadRows, config: ModelConfig, spec: list[Row], ids_T: np.ndarray, dtype: str
     ) -> np.ndarray:
         """logits_TV of a Hugging Face folder's tensors, computed in numpy."""
 
-    def layered_logits(
-        self, arrays: dict[str, Any], config: ModelConfig, ids_T: np.ndarray, dtype: Dtype
-    ) -> np.ndarray:
+    def layered_logits(self, arrays: dict[str, Any], config: ModelConfig, ids_T: np.ndarray, dtype: str) -> np.ndarray:
         """logits_TV of a checkpoint, computed by the family's layers and read a layer at a time."""
 
 
@@ -167,14 +168,17 @@ def weight_shardings(config: ModelConfig, kind: str, mesh: Mesh) -> Any:
 
 
 def read_hf_config(folder: Path) -> HfConfig:
-    """config.json of a Hugging Face folder, read by the family that it names."""
-    read = hf_config.read_json(folder)
-    named = (read.get("architectures") or [None])[0]
+    """config.json and generation_config.json of a Hugging Face folder, read by the family that the first names."""
+    fields = hf_config.read_fields(folder)
+    model_type, named = fields.text("model_type", None), [*fields.texts("architectures"), None][0]
     for family in FAMILIES:
-        if read.get("model_type") == family.HF_MODEL_TYPE and named in (None, family.HF_LANGUAGE, family.HF_REWARD):
-            return family.from_hf_config(read, folder / "config.json", reward=named == family.HF_REWARD)
+        if model_type == family.HF_MODEL_TYPE and named in (None, family.HF_LANGUAGE, family.HF_REWARD):
+            read = family.from_hf_config(fields, reward=named == family.HF_REWARD)
+            if (generation := hf_config.read_generation(folder)) is not None:
+                read.extra[hf_config.SOURCE][hf_config.GENERATION] = generation
+            return read
     readable = [name for family in FAMILIES for name in (family.HF_LANGUAGE, family.HF_REWARD)]
     raise ConfigError(
-        f"{folder / 'config.json'}: {read.get('model_type')} {named} is not a model that can be read; needs"
+        f"{fields.path}: {shown(f'{model_type} {named}')[1:-1]} is not a model that can be read; needs"
         f" {' or '.join(readable)}"
     )

@@ -6,11 +6,21 @@ from typing import Any, NamedTuple
 
 from tigerjax.config import ModelConfig
 from tigerjax.errors import DataError
+from tigerjax.files.foreign import read_object, shown
+from tigerjax.model.hf_fields import Fields
 
-BOS, EOS = 1, 2  # of every tokenizer here: all of them extend Llama-2's
+CONFIG, GENERATION = "config.json", "generation_config.json"
+BOS, EOS = 1, 2  # of every tokenizer that we train with: all of them extend Llama-2's
 OURS = "tigerjax"
 """Our own key in config.json. It holds the sizes of the vocabulary before trimming and a checkpoint's `extra`, so that
 an import gives back what was exported."""
+SOURCE = "hugging_face"
+"""The key of a checkpoint's `extra` under which an import keeps what our model does not use: see `source_fields`."""
+SEQ_LEN = "seq_len"
+"""The key of a checkpoint's `extra` with the length it was trained at, where no config of a run is stored with it."""
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+POSITIONS = "max_position_embeddings"
+ORIGINAL = "give the file as its authors published it"
 
 
 class HfConfig(NamedTuple):
@@ -23,45 +33,92 @@ class HfConfig(NamedTuple):
     tied: bool
     """Whether the folder has no head because it is the embedding. Ours is a copy of its own then."""
     extra: dict[str, Any]
-    """`extra` of the checkpoint that the folder was exported from: a reward model's calibration."""
+    """`extra` of the checkpoint that the folder was exported from: a reward model's calibration. And under SOURCE what
+    an export must write again."""
+    sized: bool
+    """Whether the folder says under OURS how many of its rows are the vocabulary."""
 
 
 class TokenizerIds(NamedTuple):
     """What config.json says about the tokenizer. `pad` is None where there is no pad token: 0 would be a real id."""
 
     size: int | None
-    pad: int | None
-    stops: list[int]
+    bos: Any = BOS
+    eos: Any = EOS  # an id, or a list of ids
+    pad: int | None = None
+    stops: Any = EOS
+    """What generation_config.json has as eos_token_id."""
 
 
-def tokenizer_ids(folder: Path | None) -> TokenizerIds:
-    """Size, pad and stop ids, from the tokenizer.json of `folder`. A base tokenizer stops at eos only."""
-    if folder is None:
-        return TokenizerIds(None, None, [EOS])
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise DataError(f"{path}: not there; give the folder that `tigerjax tokenizer extend` wrote")
+def tokenizer_ids(path: Path, content: dict[str, Any]) -> TokenizerIds:
+    """Size, pad and stop ids of a tokenizer.json with this content. A base tokenizer stops at eos only."""
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-        added = {token["content"]: token["id"] for token in read["added_tokens"]}
-        size = 1 + max([*read["model"]["vocab"].values(), *added.values()])
+        added = {token["content"]: token["id"] for token in content["added_tokens"]}
+        vocab = content["model"]["vocab"]  # a unigram's is a list, in the order of its ids
+        ids = [*(vocab.values() if isinstance(vocab, dict) else range(len(vocab))), *added.values()]
+        if wrong := [i for i in ids if isinstance(i, bool) or not isinstance(i, int)]:
+            raise TypeError(f"an id is {shown(wrong[0])}")
+        size = 1 + max(ids)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not a tokenizer.json ({type(error).__name__}: {error}); write it again") from error
     markers = [i for text, i in added.items() if text not in ("<unk>", "<s>", "</s>")]
-    return TokenizerIds(size, added.get("<pad>"), sorted({EOS, *markers}))
+    return TokenizerIds(size, pad=added.get("<pad>", added.get("[PAD]")), stops=sorted({EOS, *markers}))
 
 
-def generation_config(ids: TokenizerIds) -> dict[str, Any]:
-    """The content of generation_config.json: greedy, and it stops where our sampler stops (eos, the markers, pad)."""
-    return {"bos_token_id": BOS, "eos_token_id": ids.stops, "pad_token_id": ids.pad, "do_sample": False}
+def source_ids(extra: dict[str, Any]) -> TokenizerIds:
+    """The ids of the folder that a checkpoint was imported from, as they stood there; bos 1 and eos 2 elsewhere."""
+    if SOURCE not in extra:
+        return TokenizerIds(None, stops=[EOS])
+    defaults = (BOS, EOS, None)  # of transformers' LlamaConfig, where the source leaves a field out
+    bos, eos, pad = (extra[SOURCE].get(name, default) for name, default in zip(TOKEN_IDS, defaults, strict=True))
+    return TokenizerIds(None, bos, eos, pad, stops=eos)
 
 
-def read_json(folder: Path) -> dict[str, Any]:
-    """The content of a folder's config.json."""
-    path = folder / "config.json"
+def source_fields(fields: Fields) -> dict[str, Any]:
+    """What an import keeps of a config.json so that an export writes it again: context length and token ids. A field
+    that is absent stays absent."""
+    kept = {name: fields.ids(name) for name in TOKEN_IDS} | {POSITIONS: fields.whole(POSITIONS, 1, default=None)}
+    return {name: value for name, value in kept.items() if name in fields.content}
+
+
+def positions(extra: dict[str, Any], seq_len: int | None) -> dict[str, int]:
+    """max_position_embeddings of an export: the length that the model was trained at here, else that of its source.
+    Empty where neither is known."""
+    known = seq_len or extra.get(SEQ_LEN) or extra.get(SOURCE, {}).get(POSITIONS)
+    return {POSITIONS: known} if known else {}
+
+
+def generation_config(ids: TokenizerIds, extra: dict[str, Any]) -> dict[str, Any]:
+    """The content of generation_config.json. Without a tokenizer the source's own goes out as it came.
+
+    Otherwise it is greedy and stops where our sampler stops (eos, the markers, pad). What the source says about
+    sampling stays.
+    """
+    kept = extra.get(SOURCE, {}).get(GENERATION)
+    if kept is not None and ids.size is None:
+        return kept
+    ours = {"bos_token_id": ids.bos, "eos_token_id": ids.stops, "pad_token_id": ids.pad}
+    return (kept or {"do_sample": False}) | ours
+
+
+def read_generation(folder: Path) -> dict[str, Any] | None:
+    """The content of a folder's generation_config.json; None where there is none."""
+    path = folder / GENERATION
+    if not path.is_file():
+        return None
+    content = read_object(path, ORIGINAL)
+    for name in TOKEN_IDS:
+        Fields(content, path).ids(name)
+    try:
+        json.dumps(content, allow_nan=False)
+    except ValueError as error:
+        raise DataError(f"{path}: holds NaN or Infinity, which are not JSON; {ORIGINAL}") from error
+    return content
+
+
+def read_fields(folder: Path) -> Fields:
+    """The fields of a folder's config.json."""
+    path = folder / CONFIG
     if not path.is_file():
         raise DataError(f"{path}: not there; give a Hugging Face model folder")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
+    return Fields(read_object(path, ORIGINAL), path)

@@ -10,8 +10,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tigerjax.files.manifest import write_json
-from tigerjax.tokenizer.load import CONTROL, MODEL_FILE, NORMAL, SPECIALS_FILE, UNKNOWN, read_proto
+from tigerjax.tokenizer.added import CONFIG_FILE, FAST_FILE, decoder
+from tigerjax.tokenizer.load import CONTROL, NORMAL, UNKNOWN, Tokenizer, read_proto
+
+MAP_FILE = "special_tokens_map.json"
 
 CHAT_TEMPLATE = (  # a system message opens the user's next one, as in `tigerjax.records.dialogue`
     "{%- set seen = namespace(system='', turns=0) -%}"
@@ -57,12 +59,15 @@ def merges(pieces: list[tuple[str, float]], first_id: int = 0) -> list[list[str]
     return [[left, right] for *_, left, right in splits]
 
 
-def tokenizer_json(proto: Any, specials: dict[str, Any]) -> dict[str, Any]:
-    """The content of tokenizer.json for a SentencePiece model and the added specials."""
+def _known(proto: Any, added: dict[int, str]) -> dict[int, str]:
+    """{id: text} of all tokens that text never gives: those of the model (<s> and the like) and the added ones."""
+    return {i: piece.piece for i, piece in enumerate(proto.pieces) if piece.type in (UNKNOWN, CONTROL)} | added
+
+
+def tokenizer_json(proto: Any, added: dict[int, str]) -> dict[str, Any]:
+    """The content of tokenizer.json for a SentencePiece model and the texts of the added tokens by id."""
     vocab = {piece.piece: i for i, piece in enumerate(proto.pieces)}
     normal = [(piece.piece, piece.score) for piece in proto.pieces if piece.type == NORMAL]
-    added = {i: piece.piece for i, piece in enumerate(proto.pieces) if piece.type in (UNKNOWN, CONTROL)}
-    added |= {entry["id"]: entry["text"] for entry in specials.values()}
     return {
         "version": "1.0",
         "truncation": None,
@@ -77,7 +82,7 @@ def tokenizer_json(proto: Any, specials: dict[str, Any]) -> dict[str, Any]:
                 "normalized": False,
                 "special": True,
             }
-            for i, text in sorted(added.items())
+            for i, text in sorted(_known(proto, added).items())
         ],
         "normalizer": {
             "type": "Sequence",
@@ -112,10 +117,9 @@ def tokenizer_json(proto: Any, specials: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def export(folder: Path) -> None:
-    """Writes tokenizer.json, tokenizer_config.json and special_tokens_map.json beside the model and its specials."""
-    proto = read_proto(folder)
-    specials = json.loads((folder / SPECIALS_FILE).read_text(encoding="utf-8"))
+def files_of(folder: Path) -> dict[str, str]:
+    """The text of tokenizer.json, tokenizer_config.json and special_tokens_map.json for a tokenizer folder."""
+    tokenizer, proto = Tokenizer(folder), read_proto(folder)
     spec = proto.trainer_spec
     names = {"bos_token": spec.bos_piece, "eos_token": spec.eos_piece, "unk_token": spec.unk_piece}
     config: dict[str, Any] = {
@@ -126,12 +130,21 @@ def export(folder: Path) -> None:
         # transformers' value for "no limit"; the model knows its context
         "model_max_length": int(1e30),
         "padding_side": "left",
+        "added_tokens_decoder": decoder(_known(proto, tokenizer.added)),
     }
-    if specials:
-        names["pad_token"] = specials["pad"]["text"]
+    if tokenizer.pad is not None:
+        names["pad_token"] = tokenizer.added[tokenizer.pad]
+    if {"ins", "res"} <= set(tokenizer.special_texts):
         config["chat_template"] = CHAT_TEMPLATE
-    text = json.dumps(tokenizer_json(proto, specials), ensure_ascii=False, separators=(",", ":"))
-    (folder / "tokenizer.json").write_text(text, encoding="utf-8")
-    write_json(folder / "tokenizer_config.json", config | names)
-    write_json(folder / "special_tokens_map.json", names)
-    assert (folder / MODEL_FILE).is_file(), folder
+    fast = json.dumps(tokenizer_json(proto, tokenizer.added), ensure_ascii=False, separators=(",", ":"))
+    return {FAST_FILE: fast, CONFIG_FILE: _indented(config | names), MAP_FILE: _indented(names)}
+
+
+def export(folder: Path) -> None:
+    """Writes these three files beside the model and its specials."""
+    for name, text in files_of(folder).items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def _indented(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=1) + "\n"

@@ -23,8 +23,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-import sentencepiece
-
 from tigerjax.errors import ConfigError
 from tigerjax.files.manifest import stage, write_json
 from tigerjax.tokenizer.export import export
@@ -36,6 +34,7 @@ from tigerjax.tokenizer.load import (
     SPECIALS_FILE,
     Tokenizer,
     new_proto,
+    processor,
     read_proto,
 )
 
@@ -160,8 +159,8 @@ def dead_pieces(proto: Any, first: int) -> list[int]:
     bare = new_proto()
     bare.CopyFrom(proto)
     bare.normalizer_spec.add_dummy_prefix = False
-    processor = sentencepiece.SentencePieceProcessor(model_proto=bare.SerializeToString())
-    return [i for i in range(first, len(bare.pieces)) if processor.encode(bare.pieces[i].piece) != [i]]
+    encode = processor(bare, Path(MODEL_FILE)).encode
+    return [i for i in range(first, len(bare.pieces)) if encode(bare.pieces[i].piece) != [i]]
 
 
 def extend(
@@ -184,7 +183,7 @@ def extend(
     _check_model(new_model, new, "new model")
     old_count = len(old_model.pieces)
     if Tokenizer(base).size != old_count:
-        raise ConfigError(f"base {base} is extended already: it has specials; give the tokenizer it was made from")
+        raise ConfigError(f"base {base} is extended already: it has specials; give its {MODEL_FILE} alone")
     need = size - old_count - len(SPECIAL_TEXTS)
     if need < 1:
         raise ConfigError(

@@ -69,7 +69,7 @@ class HuggingFace:
 
         self.different = 0
         self._theirs: Any = AutoTokenizer.from_pretrained(str(paths.fetched(folder)))
-        self._marks = [*self._theirs.all_special_tokens, *tok.special_texts.values()]
+        self._marks = [*self._theirs.all_special_tokens, *tok.added.values()]
 
     def add(self, line: str) -> None:
         if self.different is not None and not any(mark in line for mark in self._marks):

@@ -1,21 +1,39 @@
 """config.json of a Hugging Face Llama, both ways."""
 
-from pathlib import Path
 from typing import Any
 
 from tigerjax.config import ModelConfig
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.model.hf_config import BOS, EOS, OURS, HfConfig, TokenizerIds
+from tigerjax.files.foreign import shown
+from tigerjax.model.hf_config import OURS, SEQ_LEN, SOURCE, HfConfig, TokenizerIds, positions, source_fields
+from tigerjax.model.hf_fields import MAX_SIZE, Fields
 
 KIND, REWARD_KIND = "llama", "reward"
 HF_MODEL_TYPE, HF_LANGUAGE, HF_REWARD = "llama", "LlamaForCausalLM", "LlamaForSequenceClassification"
 # What transformers takes for a key that an old config.json leaves out (Llama-2-7b-hf has no rope_theta).
 OMITTED = {"rope_theta": 10_000.0, "rms_norm_eps": 1e-6, "hidden_act": "silu"}
-SIZES = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
+MAX_ROPE_THETA = 1e12  # the largest that is published is 1e8
+MAX_PADDING = 65_536
+"""The most rows of padding that our own key may ask for: an import makes them of nothing."""
+ROPE_ADVICE = {
+    "dynamic": "without that key the model is itself up to the length that it was trained at",
+    "linear": "it stretches every position, so without that key it is another model",
+    "yarn": "it changes every position, so without that key it is another model",
+    "longrope": "it changes every position, so without that key it is another model",
+    "llama3": "it changes the low frequencies from the first position on, so without that key it is another model;"
+    " Llama 3.0 has none",
+}
 
 
 def to_hf_config(
-    config: ModelConfig, *, reward: bool, rows: int, dtype: str, ids: TokenizerIds, extra: dict[str, Any]
+    config: ModelConfig,
+    *,
+    reward: bool,
+    rows: int,
+    dtype: str,
+    ids: TokenizerIds,
+    extra: dict[str, Any],
+    seq_len: int | None,
 ) -> dict[str, Any]:
     """The content of config.json of a language or a reward model whose tensors have `rows` rows of vocabulary."""
     out: dict[str, Any] = {
@@ -35,62 +53,99 @@ def to_hf_config(
         "attention_bias": False,
         "mlp_bias": False,
         "tie_word_embeddings": False,
-        "bos_token_id": BOS,
-        "eos_token_id": EOS,
+        "bos_token_id": ids.bos,
+        "eos_token_id": ids.eos,
         "pad_token_id": ids.pad,
         "torch_dtype": dtype,
-        OURS: {"vocab_size": config.vocab_size, "padded_vocab_size": config.padded_vocab_size, "extra": extra},
-    }
+        OURS: {
+            "vocab_size": config.vocab_size,
+            "padded_vocab_size": config.padded_vocab_size,
+            "extra": _ours_alone(extra),
+        },
+    } | positions(extra, seq_len)
     if reward:
         out |= {"id2label": {"0": "reward"}, "label2id": {"reward": 0}}
     return out
 
 
-def from_hf_config(read: dict[str, Any], path: Path, *, reward: bool) -> HfConfig:
-    """What a config.json says, of which `read` is the content and `path` the place. Refuses by name what our model does
-    not compute: biases, scaled rope, another activation."""
-    missing = [key for key in SIZES if key not in read]
-    if missing:
-        raise DataError(f"{path}: lacks {', '.join(missing)}; the file is not a whole Llama config")
-    rope = _rope(read)
-    refused = [
-        f"{key}={read[key]!r}"
-        for key, plain in {"attention_bias": False, "mlp_bias": False}.items()
-        if read.get(key, plain) != plain
-    ]
-    if read.get("hidden_act", OMITTED["hidden_act"]) != "silu":
-        refused.append(f"hidden_act={read['hidden_act']!r}")
-    if rope.get("rope_type", rope.get("type", "default")) != "default":
-        refused.append(
-            f"rope_scaling {rope} (without that key the model is itself up to the length that it was trained at)"
-        )
-    if reward and len(read.get("id2label", {0: "", 1: ""})) != 1:
-        refused.append("more labels than one")
-    if refused:
-        raise ConfigError(f"{path}: {'; '.join(refused)} is not computed by this model; convert another checkpoint")
-    heads, vocab = read["num_attention_heads"], read.get(OURS, {})
+def from_hf_config(fields: Fields, *, reward: bool) -> HfConfig:
+    """What a config.json says. DataError for a field that is missing or out of its range; ConfigError names what our
+    model does not compute: biases, scaled rope, another activation, quantisation."""
+    ours = fields.object(OURS)
+    heads, width = fields.whole("num_attention_heads", 1), fields.whole("hidden_size", 1)
+    rows = fields.whole("vocab_size", 1)
     config = ModelConfig(
-        num_layers=read["num_hidden_layers"],
-        model_dim=read["hidden_size"],
-        mlp_dim=read["intermediate_size"],
+        num_layers=fields.whole("num_hidden_layers", 1),
+        model_dim=width,
+        mlp_dim=fields.whole("intermediate_size", 1),
         num_heads=heads,
-        num_kv_heads=read.get("num_key_value_heads") or heads,
-        head_dim=read.get("head_dim") or read["hidden_size"] // heads,
-        vocab_size=vocab.get("vocab_size", read["vocab_size"]),
-        padded_vocab_size=vocab.get("padded_vocab_size", read["vocab_size"]),
-        rope_base=float(rope["rope_theta"]),
-        norm_eps=read.get("rms_norm_eps", OMITTED["rms_norm_eps"]),
+        num_kv_heads=fields.whole("num_key_value_heads", 1, default=None) or heads,
+        head_dim=fields.whole("head_dim", 1, default=None) or _even_share(fields, width, heads),
+        vocab_size=ours.whole("vocab_size", 1, default=rows),
+        padded_vocab_size=ours.whole("padded_vocab_size", 1, min(rows + MAX_PADDING, MAX_SIZE), default=rows),
+        rope_base=_rope_theta(fields),
+        norm_eps=fields.real("rms_norm_eps", 0, 1, default=OMITTED["rms_norm_eps"]),
     )
+    refused = _refused(fields, reward=reward)
+    if refused:
+        raise ConfigError(
+            f"{fields.path}: {'; '.join(refused)} is not computed by this model; convert another checkpoint"
+        )
     return HfConfig(
-        REWARD_KIND if reward else KIND,
-        config,
-        read["vocab_size"],
-        bool(read.get("tie_word_embeddings", False)),
-        vocab.get("extra", {}),
+        kind=REWARD_KIND if reward else KIND,
+        config=config,
+        rows=rows,
+        tied=fields.flag("tie_word_embeddings"),
+        extra=_ours_alone(ours.object("extra").content) | {SOURCE: source_fields(fields)},
+        sized="vocab_size" in ours.content,
     )
 
 
-def _rope(read: dict[str, Any]) -> dict[str, Any]:
+def _ours_alone(extra: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's `extra` without what stands in Hugging Face's own fields."""
+    return {name: value for name, value in extra.items() if name not in (SOURCE, SEQ_LEN)}
+
+
+def _even_share(fields: Fields, width: int, heads: int) -> int:
+    if width % heads:
+        raise DataError(
+            f"{fields.path}: hidden_size={width} is no multiple of num_attention_heads={heads}, and head_dim is not"
+            " there; one of them is wrong"
+        )
+    return width // heads
+
+
+def _rope_theta(fields: Fields) -> float:
     """transformers 5 writes rope_parameters; 4 writes rope_theta and rope_scaling beside each other."""
-    theta = {"rope_theta": read.get("rope_theta", OMITTED["rope_theta"])}
-    return theta | (read.get("rope_scaling") or {}) | (read.get("rope_parameters") or {})
+    for place in (fields.object("rope_parameters"), fields.object("rope_scaling")):
+        if "rope_theta" in place.content:
+            return place.real("rope_theta", 1, MAX_ROPE_THETA)
+    return fields.real("rope_theta", 1, MAX_ROPE_THETA, default=OMITTED["rope_theta"])
+
+
+def _refused(fields: Fields, *, reward: bool) -> list[str]:
+    """What our model does not compute, each with its value."""
+    refused = [f"{name}=True" for name in ("attention_bias", "mlp_bias") if fields.flag(name)]
+    if (activation := fields.text("hidden_act", OMITTED["hidden_act"])) != "silu":
+        refused.append(f"hidden_act={activation!r}")
+    for name in ("rope_scaling", "rope_parameters"):
+        rope = fields.object(name)
+        kind = rope.text("rope_type", None) or rope.text("type", None) or "default"
+        part = rope.real("partial_rotary_factor", 0, 1, default=1.0)
+        if any(isinstance(value, dict) for value in rope.content.values()):
+            refused.append(f"{name} of several kinds of layers")
+        elif kind != "default":
+            advice = ROPE_ADVICE.get(kind, "without that key it may be another model")
+            refused.append(f"rope_scaling {shown(kind)} {shown(rope.content)} ({advice})")
+        elif part != 1:
+            refused.append(f"{name}.partial_rotary_factor={part:g}")
+    if (part := fields.real("partial_rotary_factor", 0, 1, default=1.0)) != 1:
+        refused.append(f"partial_rotary_factor={part:g}")
+    if (method := fields.object("quantization_config")).content:
+        refused.append(
+            f"quantization_config ({method.text('quant_method', None) or 'no quant_method'}; its scales are not read."
+            " Where the tensors are plain and not quantised, remove that key)"
+        )
+    if reward and len(fields.object("id2label").content or {"0": "", "1": ""}) != 1:
+        refused.append("more labels than one")
+    return refused

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tigerjax.config import FLOAT32, Dtype, ModelConfig
+from tigerjax.config import FLOAT32, ModelConfig
 from tigerjax.model import attention
 from tigerjax.model.layers import RMSNorm
 from tigerjax.model.llama.hf_weights import hf_rows
@@ -22,7 +22,7 @@ from tigerjax.model.weights import ReadRows, Row, get, put
 Array = np.ndarray
 
 
-def numpy_logits(tensors: ReadRows, config: ModelConfig, spec: list[Row], ids_T: Array, dtype: Dtype) -> Array:
+def numpy_logits(tensors: ReadRows, config: ModelConfig, spec: list[Row], ids_T: Array, dtype: str) -> Array:
     """logits_TV in float32 (scores_T1 of a reward model) of the tensors of a Hugging Face folder, whose weights are
     rounded to `dtype` first. `spec` is what `hf_rows` gives for the folder."""
     c = config
@@ -70,7 +70,7 @@ def numpy_logits(tensors: ReadRows, config: ModelConfig, spec: list[Row], ids_T:
     return product(x_TD, spec[-1].theirs)
 
 
-def layered_logits(arrays: dict[str, Any], config: ModelConfig, ids_T: Array, dtype: Dtype) -> Array:
+def layered_logits(arrays: dict[str, Any], config: ModelConfig, ids_T: Array, dtype: str) -> Array:
     """The same by our own layers, from the weights of a checkpoint: numpy arrays, or stored ones that are read by part.
 
     At any time the attention's weights of one layer are in memory, or its `down` and a block of `gate` and `up`. The

@@ -1,0 +1,54 @@
+"""A reward model that was not trained here: what it lacks is told, and calibration adds it."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from tigerjax.align import score
+from tigerjax.align.reward import _scale
+from tigerjax.errors import ConfigError
+
+SCALE = {"mean": 0.5, "std": 2.0}
+
+
+@pytest.mark.parametrize("extra", [{}, {"calibration": SCALE}, {"truncation_penalty": 2.0}, {"calibration": [1, 2]}])
+def test_an_imported_reward_model_that_is_not_calibrated_is_told_how(extra):
+    with pytest.raises(ConfigError, match="not calibrated; run `reward calibrate` on an SFT reference set"):
+        _scale(extra)
+
+
+@pytest.mark.parametrize(
+    ("calibration", "penalty"),
+    [
+        (SCALE | {"std": 0.0}, 2.0),
+        (SCALE | {"std": -1.0}, 2.0),
+        (SCALE | {"mean": float("nan")}, 2.0),
+        (SCALE | {"std": "2"}, 2.0),
+        (SCALE | {"mean": True}, 2.0),
+        ({"mean": 0.5}, 2.0),
+        (SCALE, None),
+        (SCALE, -1),
+        (SCALE, float("inf")),
+    ],
+)
+def test_a_calibration_with_numbers_that_cannot_be_is_refused(calibration, penalty):
+    with pytest.raises(ConfigError, match="needs numbers, a std above 0"):
+        _scale({"calibration": calibration, "truncation_penalty": penalty})
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [({}, 1.5), ({"truncation_penalty": 3.0}, 3.0), ({"truncation_penalty": "x"}, 1.5)]
+)
+def test_calibration_gives_an_import_the_penalty_that_ranking_needs(tmp_path, monkeypatch, before, after):
+    (tmp_path / "meta.json").write_text("{}")
+    kept = []
+    monkeypatch.setattr(score, "Tokenizer", lambda path: None)
+    monkeypatch.setattr(score, "load", lambda *a, **k: SimpleNamespace(extra=before | {"source": "hf"}))
+    monkeypatch.setattr(score, "Scorer", lambda *a, **k: None)
+    monkeypatch.setattr(score, "calibrate", lambda *a: SCALE)
+    monkeypatch.setattr(score, "sft_examples", lambda files: [])
+    monkeypatch.setattr(score, "amend", lambda place, extra: kept.append(extra))
+    config = SimpleNamespace(data=SimpleNamespace(tokenizer="tok", seq_len=8), compute=None)
+    score.calibrate_model(config, tmp_path, [], rows=4, truncation_penalty=1.5)
+    assert kept == [{"source": "hf", "calibration": SCALE, "truncation_penalty": after}]
+    assert _scale(kept[0]) == (0.5, 2.0, after)

@@ -1,0 +1,296 @@
+"""Folders that other programs wrote, and damaged ones: every field has its type and range, every form its message."""
+
+import json
+import random
+import struct
+
+import numpy as np
+import pytest
+from test_hf import CONFIG, Q1, edit_config, random_weights
+
+from tigerjax.convert import hf
+from tigerjax.convert.tensors import Safetensors
+from tigerjax.errors import ConfigError, DataError, TigerjaxError
+from tigerjax.model import families
+
+NUMBERS = [
+    "num_hidden_layers",
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "vocab_size",
+    "max_position_embeddings",
+    "rope_theta",
+    "rms_norm_eps",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+]
+WRONG = ["32", True, [], [[1]], {"a": 1}, -7, 10**400, float("inf"), float("-inf"), float("nan"), 1e9 + 0.5]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("foreign") / "hf"
+    hf.to_hf(random_weights(), CONFIG, folder, hf.Export(tokenizer=None))
+    return folder
+
+
+@pytest.fixture
+def folder(whole, tmp_path):
+    (tmp_path / "hf").mkdir()
+    for file in whole.iterdir():
+        (tmp_path / "hf" / file.name).write_bytes(file.read_bytes())
+    return tmp_path / "hf"
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_every_number_of_a_foreign_config_has_a_type_and_a_range(folder, name):
+    wrong = [*WRONG, 0] if name not in ("bos_token_id", "eos_token_id", "pad_token_id") else WRONG[:2] + WRONG[3:]
+    for value in wrong:
+        if (name.endswith("_id") and value == []) or (name == "rope_theta" and value == 1e9 + 0.5):
+            continue  # no id at all, and a base that is large
+        edit_config(folder, **{name: value})
+        with pytest.raises(DataError, match=rf"config\.json: {name}=.*, needs ") as error:
+            families.read_hf_config(folder)
+        assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"tie_word_embeddings": "no"}, "tie_word_embeddings='no'"),
+        ({"attention_bias": 0}, "attention_bias=0"),
+        ({"hidden_act": ["silu"]}, "hidden_act="),
+        ({"rope_scaling": "linear"}, "rope_scaling='linear'"),
+        ({"rope_parameters": [1]}, "rope_parameters="),
+        ({"rope_parameters": {"rope_theta": float("nan")}}, r"rope_parameters\.rope_theta=nan"),
+        ({"rope_scaling": {"type": 7}}, r"rope_scaling\.type=7"),
+        ({"architectures": "LlamaForCausalLM"}, "architectures="),
+        ({"architectures": [7]}, "architectures="),
+        ({"model_type": 7}, "model_type=7"),
+        ({"id2label": [], "architectures": ["LlamaForSequenceClassification"]}, "id2label="),
+        ({"quantization_config": "int8"}, "quantization_config="),
+        ({"tigerjax": 5}, "tigerjax=5"),
+        ({"tigerjax": {"vocab_size": "31"}}, r"tigerjax\.vocab_size='31'"),
+        ({"tigerjax": {"vocab_size": 31, "padded_vocab_size": 10**12}}, r"tigerjax\.padded_vocab_size="),
+        ({"tigerjax": {"extra": 5}}, r"tigerjax\.extra=5"),
+        ({"num_hidden_layers": "absent"}, "lacks num_hidden_layers"),
+        ({"hidden_size": 13, "head_dim": "absent"}, "hidden_size=13 is no multiple"),
+    ],
+)
+def test_every_other_field_has_a_type(folder, change, named):
+    edit_config(folder, **change)
+    with pytest.raises(DataError, match=named):
+        families.read_hf_config(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[1]", "needs a JSON object"),
+        (b"null", "needs a JSON object"),
+        (b"", "not JSON"),
+        (b"\xff\xfe{}", "invalid UTF-8"),
+        (b'{"a": ' * 100_000, "too deep"),
+        (b'{"num_hidden_layers": ' + b"9" * 5000 + b"}", "digits"),
+        (b'{"model_type": "\\ud800"}', "half of a surrogate pair"),
+    ],
+)
+def test_a_config_that_is_no_json_object_is_one_line(folder, content, message):
+    for name in ("config.json", "generation_config.json"):
+        before = (folder / name).read_bytes()
+        (folder / name).write_bytes(content)
+        with pytest.raises(DataError, match=message) as error:
+            families.read_hf_config(folder)
+        assert name in str(error.value) and "\n" not in str(error.value)
+        (folder / name).write_bytes(before)
+
+
+def test_a_byte_order_mark_of_a_windows_editor_is_passed_over(folder):
+    path = folder / "config.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert hf.from_hf(folder)[0] == CONFIG
+
+
+@pytest.mark.parametrize("layers", [4, 10**6, 2**31 - 1])
+def test_more_layers_than_there_are_tensors_are_refused_before_anything_is_made_of_them(folder, layers):
+    edit_config(folder, num_hidden_layers=layers)
+    with pytest.raises(DataError, match=f"num_hidden_layers={layers}, but the tensors are of 3 layers"):
+        hf.from_hf(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        ("dynamic", "without that key the model is itself up to the length"),
+        ("linear", "stretches every position, so without that key it is another model"),
+        ("yarn", "without that key it is another model"),
+        ("longrope", "without that key it is another model"),
+        ("llama3", "without that key it is another model; Llama 3.0 has none"),
+        ("new", "without that key it may be another model"),
+    ],
+)
+def test_the_advice_on_scaled_rope_is_right_for_its_kind(folder, kind, advice):
+    for name in ("rope_scaling", "rope_parameters"):
+        edit_config(folder, rope_scaling="absent", rope_parameters="absent")
+        edit_config(folder, **{name: {"rope_type": kind, "factor": 2.0}})
+        with pytest.raises(ConfigError, match=f"'{kind}'.*{advice}"):
+            hf.from_hf(folder)
+
+
+@pytest.mark.parametrize(
+    "change", [{"partial_rotary_factor": 0.5}, {"rope_parameters": {"partial_rotary_factor": 0.5}}]
+)
+def test_half_rotated_heads_are_refused_by_name(folder, change):
+    edit_config(folder, **change)
+    with pytest.raises(ConfigError, match=r"partial_rotary_factor=0\.5"):
+        hf.from_hf(folder)
+
+
+def test_a_quantization_config_beside_plain_tensors_is_refused_by_name(folder):
+    edit_config(folder, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+    with pytest.raises(ConfigError, match=r"quantization_config \(bitsandbytes; .* remove that key\)"):
+        hf.from_hf(folder)
+    edit_config(folder, quantization_config=None)
+    assert hf.from_hf(folder)[0] == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["adapter_config.json", "adapter_model.safetensors"], "LoRA adapter is not read; merge it into its base"),
+        (["adapter_model.bin"], "LoRA adapter"),
+        (
+            ["consolidated.00.pth", "consolidated.01.pth", "params.json", "tokenizer.model"],
+            "convert_llama_weights_to_hf",
+        ),
+        (["consolidated.safetensors", "params.json"], "Meta's own form|Mistral's own form"),
+        (["llama-7b.Q4_K_M.gguf"], "llama.cpp's form is not read"),
+        (["zero_to_fp32.py", "latest"], "run its zero_to_fp32.py first"),
+        (["__0_0.distcp"], "distributed PyTorch checkpoint"),
+        (["checkpoints"], "a run of tigerjax"),
+        (["snapshots", "refs"], "the folder below snapshots/"),
+        (["notes.txt"], r"config\.json: not there"),
+    ],
+)
+def test_a_model_in_another_form_is_told_what_to_do(tmp_path, names, message):
+    for name in names:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(TigerjaxError, match=message):
+        hf.from_hf(tmp_path)
+
+
+def test_a_file_and_an_interrupted_export_are_told_what_to_do(folder):
+    with pytest.raises(ConfigError, match="is a file; give the folder"):
+        hf.from_hf(folder / "model.safetensors")
+    (folder / "progress.jsonl").write_text("{}\n")
+    with pytest.raises(DataError, match="an export that was interrupted; give the same `tigerjax convert to-hf` again"):
+        hf.from_hf(folder)
+
+
+ENTRY = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"a": ENTRY | {"shape": [2.0, 3.0]}},
+        {"a": ENTRY | {"shape": [2, 3.5]}},
+        {"a": ENTRY | {"shape": [True, 6]}},
+        {"a": ENTRY | {"shape": [-2, -3]}},
+        {"a": ENTRY | {"shape": "23"}},
+        {"a": ENTRY | {"shape": None}},
+        {"a": ENTRY | {"shape": [[2], 3]}},
+        {"a": ENTRY | {"shape": [1] * 5000 + [6]}},
+        {"a": ENTRY | {"data_offsets": [0.0, 24.0]}},
+        {"a": ENTRY | {"data_offsets": [0, 1e30]}},
+        {"a": ENTRY | {"data_offsets": [24, 0]}},
+        {"a": ENTRY | {"data_offsets": [0, 24, 48]}},
+        {"a": ENTRY | {"data_offsets": {"0": 24}}},
+        {"a": ENTRY | {"dtype": 32}},
+        {"a": ENTRY | {"dtype": ["F32"]}},
+        {"a": ENTRY | {"dtype": "\x1b[31mF32"}},
+        {"a": [2, 3]},
+        {"a": None},
+        {"\x1b[2J": ENTRY},
+        {"a" * 100_000: ENTRY},
+        {"a": ENTRY | {"data_offsets": [0, 10**4000]}},
+        [ENTRY],
+        "text",
+        7,
+    ],
+)
+def test_a_safetensors_header_with_other_types_is_one_line(tmp_path, header):
+    text = json.dumps(header).encode()
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(24))
+    with pytest.raises(DataError, match="not a whole safetensors file") as error:
+        Safetensors([tmp_path / "model.safetensors"])
+    assert str(error.value).isprintable() and len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("text", [b'{"a": ' * 50_000, b"[" * 200_000, b"9" * 5000, b"\xff\xff", b"{}extra"])
+def test_a_safetensors_header_that_no_parser_takes_is_one_line(tmp_path, text):
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    with pytest.raises(DataError, match="not a whole safetensors file"):
+        Safetensors([tmp_path / "model.safetensors"])
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path):
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(DataError, match="git lfs pull"):
+        Safetensors([tmp_path / "model.safetensors"])
+
+
+@pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd", "", 7, None, ["a"], "a\x1b[2J"])
+def test_an_index_names_files_of_its_own_folder_only(folder, name):
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {Q1: name}}))
+    with pytest.raises(DataError, match=r"index\.json: ") as error:
+        hf.from_hf(folder)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "model.safetensors"])
+def test_a_flipped_or_cut_file_is_refused_or_read_without_a_traceback(folder, name):
+    """Flips in the header only: what the bytes of a weight should be nobody can know."""
+    path, rng = folder / name, random.Random(1)
+    whole = path.read_bytes()
+    header = min(len(whole), 3000)
+    for n in range(60):
+        damaged = bytearray(whole)
+        if n % 4:
+            damaged[rng.randrange(header)] ^= 1 << rng.randrange(8)
+        else:
+            del damaged[rng.randrange(len(whole)) :]
+        path.write_bytes(damaged)
+        try:
+            hf.from_hf(folder)
+        except (ConfigError, DataError) as error:
+            assert "\n" not in str(error)
+
+
+def test_float16_is_written_and_a_value_that_it_cannot_hold_is_counted(tmp_path):
+    weights = random_weights()
+    hf.to_hf(weights, CONFIG, tmp_path / "half", hf.Export(tokenizer=None, dtype="float16"))
+    assert json.loads((tmp_path / "half/config.json").read_text())["torch_dtype"] == "float16"
+    back = hf.from_hf(tmp_path / "half")[1]
+    np.testing.assert_array_equal(back["embed"], weights["embed"].astype(np.float16).astype(np.float32))
+    weights["layers"]["attn"]["q"][1, 0, 0, :2] = 7e4, -1e6
+    with pytest.raises(DataError, match=rf"{Q1}: 2 of 288 values are beyond 65504, .* the largest is 1e\+06"):
+        hf.to_hf(weights, CONFIG, tmp_path / "far", hf.Export(tokenizer=None, dtype="float16"))
+    assert not list(tmp_path.glob("far*"))
+
+
+def test_what_lies_where_an_export_would_be_built_is_not_removed(tmp_path):
+    (tmp_path / "hf.partial").mkdir()
+    (tmp_path / "hf.partial/thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match=r"hf\.partial holds something that is not an export that was interrupted"):
+        hf.to_hf(random_weights(), CONFIG, tmp_path / "hf", hf.Export(tokenizer=None))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "linked.partial").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match=r"linked\.partial holds something"):
+        hf.to_hf(random_weights(), CONFIG, tmp_path / "linked", hf.Export(tokenizer=None))
+    assert (tmp_path / "hf.partial/thesis.txt").read_text() == "years of work"
+    assert not list((tmp_path / "elsewhere").iterdir())

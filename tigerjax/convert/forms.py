@@ -1,0 +1,55 @@
+"""Folders and files that hold a model in another form than a Hugging Face folder's: each is refused by name, with what
+to do about it."""
+
+import fnmatch
+from pathlib import Path
+
+from tigerjax.checkpoint.files import META
+from tigerjax.convert.journal import FILE as JOURNAL
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.files import paths
+
+LORA = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+META_ADVICE = (
+    "Meta's own form is not read; write it as a Hugging Face folder first (python -m"
+    " transformers.models.llama.convert_llama_weights_to_hf --input_dir … --model_size … --output_dir …), or download"
+    " the model's -hf repository, and convert that"
+)
+OTHERS = {
+    "consolidated.*.pth": META_ADVICE,
+    "params.json": META_ADVICE,
+    "consolidated*.safetensors": "Mistral's own form is not read; download the files of the Hugging Face form instead",
+    "*.gguf": "llama.cpp's form is not read; convert the model that it was made of",
+    "*.ggml": "llama.cpp's form is not read; convert the model that it was made of",
+    "zero_to_fp32.py": "a DeepSpeed checkpoint is not read; run its zero_to_fp32.py first, and convert the result",
+    "*.distcp": "a distributed PyTorch checkpoint is not read; save the model with save_pretrained, and convert that",
+    "mp_rank_*": "a Megatron checkpoint is not read; convert it to a Hugging Face folder first",
+    "tf_model.h5": "TensorFlow weights are not read; save the model with save_pretrained(safe_serialization=True)",
+    "flax_model.msgpack": "Flax weights are not read; save the model as safetensors, and convert that",
+    "checkpoints": "a run of tigerjax is read as it is; give it to the command that is to use it",
+    META: "a checkpoint of tigerjax is read as it is; give it to the command that is to use it",
+    "snapshots": "the cache of the Hub is not read itself; give the folder below snapshots/ that holds config.json",
+}
+
+
+def refuse_others(folder: Path) -> None:
+    """ConfigError when `folder` holds a LoRA adapter, or a model in another form and no Hugging Face config.json.
+
+    DataError for an export that was interrupted, whose files are not all written.
+    """
+    if folder.is_file():
+        raise ConfigError(f"{folder} is a file; give the folder that holds config.json and the weights")
+    there = paths.names(folder)
+    for name in LORA:
+        if name in there:
+            raise ConfigError(
+                f"{folder / name}: a LoRA adapter is not read; merge it into its base model (peft's merge_and_unload),"
+                " save that, and convert the result"
+            )
+    if JOURNAL in there:
+        raise DataError(f"{folder}: an export that was interrupted; give the same `tigerjax convert to-hf` again")
+    if "config.json" in there:
+        return
+    for pattern, advice in OTHERS.items():
+        if found := fnmatch.filter(there, pattern):
+            raise ConfigError(f"{folder / found[0]}: {advice}")
