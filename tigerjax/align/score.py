@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax.align.answers import score_records
+from tigerjax.align.overlong import fitting_reference
 from tigerjax.align.reward import Scorer, calibrate
 from tigerjax.align.steps import shared_stage
 from tigerjax.checkpoint.files import META, amend
@@ -71,7 +72,8 @@ def calibrate_model(
         raise DataError(f"{place}: no model to calibrate; give the folder RUN/model that `tigerjax reward train` wrote")
     loaded = load(place, Tokenizer(config.data.tokenizer), compute=config.compute, reward=True)
     scorer = Scorer(loaded, seq_len=config.data.seq_len, rows=rows, progress=progress)
-    calibration = calibrate(scorer, list(sft_examples(reference)))
+    room = {"seq_len": config.data.seq_len, "max_dropped": config.data.max_dropped}
+    calibration = calibrate(scorer, fitting_reference(list(sft_examples(reference)), loaded.tokenizer, **room))
     amend(place, loaded.extra | {"calibration": calibration})
     return calibration | {"before": loaded.extra.get("calibration")}
 

@@ -83,10 +83,15 @@ class DataConfig:
     """Folder for the rows of each source, as `tigerjax data cache` makes them."""
     seq_len: int
     """Tokens in a row (T)."""
+    max_dropped: float = 0.5
+    """The share of a source's records that may be in no row: dialogues longer than `seq_len`, and those without an
+    answer in the loss. More of them stop the run."""
 
     def __post_init__(self) -> None:
         if self.seq_len < 2:
             raise ConfigError(f"data.seq_len={self.seq_len} must be at least 2")
+        if not 0 <= self.max_dropped <= 1:
+            raise ConfigError(f"data.max_dropped={self.max_dropped} must be in [0, 1]")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,7 @@ from tigerjax.records.document import as_document
 from tigerjax.records.fields import DENIED_SOURCES, denied, record_id, refuse_denied, unique_id
 from tigerjax.records.formats import blocks, output_name, read, read_block
 from tigerjax.records.inputs import Paths, distinct_names, expand, speed
+from tigerjax.records.preferences import Unusable, as_preference
 from tigerjax.records.sft import as_sft
 from tigerjax.records.validated import as_record, documents, sft_examples, text_of
 
@@ -14,7 +15,9 @@ __all__ = [
     "Block",
     "Paths",
     "Record",
+    "Unusable",
     "as_document",
+    "as_preference",
     "as_record",
     "as_sft",
     "blocks",
