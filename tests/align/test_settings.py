@@ -76,6 +76,9 @@ def words(made: Path, out: Path, **changed: object) -> list[object]:
     )]  # fmt: skip
 
 
+LONG = {"id": "q", "lang": "en", "task": "say", "prompt": "no " * 64, "answers": ["no"]}
+
+
 def written(path: Path, *lines: object) -> Path:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
@@ -96,6 +99,8 @@ def test_init_opens_every_input_and_names_the_one_that_is_wrong(made, tmp_path, 
         "sft.jsonl:1": (3, {"questions": made / "sft.jsonl"}),
         "gold.jsonl:1: has ['text']": (3, {"gold": written(tmp_path / "gold.jsonl", {"text": "x"})}),
         "safety.txt: not UTF-8 at byte 1": (3, {"safety": tmp_path / "safety.txt"}),
+        "has 66 tokens, which leaves no room": (3, {"questions": written(tmp_path / "long.jsonl", LONG)}),
+        "edit_fraction=0.8 exceeds rank_fraction=0.05": (2, {"align.edit-fraction": 0.8}),
         "prompts wanted": (2, {"exclude": tmp_path / "all.txt"}),
     }
     (tmp_path / "safety.txt").write_bytes(b"x\xff")

@@ -24,7 +24,8 @@ def encode_all(tok: Tokenizer, answers: Sequence[Answer], *, seq_len: int) -> tu
     for number, answer in enumerate(answers, 1):
         messages, text, finish = answer
         where = f"answer {number} to score, to {str(messages[-1]['content'])[:40]!r}"
-        one, end = None, finish
+        one: list[int] | None = None
+        end = finish
         if not isinstance(answer, Existing):
             one, end = encode_sampled(tok, messages, text, finish, seq_len=seq_len, where=where)
         elif fits(tok, messages, text, finish, seq_len=seq_len):

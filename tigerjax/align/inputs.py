@@ -3,6 +3,7 @@
 from tigerjax import records
 from tigerjax.align import prompts as prompts_lib
 from tigerjax.align.config import AlignConfig
+from tigerjax.align.people.queue import share
 from tigerjax.align.settings import AlignSettings, read_lines
 from tigerjax.checkpoint.loaded import check_fits
 from tigerjax.checkpoint.stored import StoredModel, open_model
@@ -12,6 +13,7 @@ from tigerjax.evaluate import questions
 from tigerjax.files import paths
 from tigerjax.pages import printable
 from tigerjax.processes import hosts
+from tigerjax.tokenizer.chat import encode_prompt
 from tigerjax.tokenizer.load import Tokenizer
 
 
@@ -36,7 +38,7 @@ def check(settings: AlignSettings, run: RunConfig) -> None:
         if model.config != run.model:
             raise ConfigError(f"{path}: a candidate has the sizes of the config's model, this one has others")
     _check_reward(settings.reward_model, tokenizer)
-    questions.load(settings.questions)
+    _check_questions(settings.questions, tokenizer, run.data.seq_len)
     _check_sft(settings)
     for path in settings.gold:
         for number, record in records.read(paths.of(path)):
@@ -63,11 +65,21 @@ def _check_reward(path: str, tokenizer: Tokenizer) -> None:
         )
 
 
+def _check_questions(path: str, tokenizer: Tokenizer, seq_len: int) -> None:
+    """Reads the held-out questions, and sees that each leaves room for an answer."""
+    for prompt in questions.prompts(questions.load(path)):
+        if (length := len(encode_prompt(tokenizer, prompt["messages"]))) >= seq_len:
+            raise DataError(
+                f"{path}: question {prompt['prompt_id']!r} has {length} tokens, which leaves no room for an answer in"
+                f" data.seq_len={seq_len}; remove it or raise data.seq_len"
+            )
+
+
 def _check_sft(settings: AlignSettings) -> None:
     """Reads the SFT set, and sees that a round can draw its prompts from it."""
     align, excluded = AlignConfig(**settings.align), read_lines(settings.exclude)
     examples = list(records.sft_examples([settings.sft]))
-    prompts_lib.select(
+    drawn = prompts_lib.select(
         examples,
         fraction=align.prompt_fraction,
         seed=align.seed,
@@ -75,6 +87,12 @@ def _check_sft(settings: AlignSettings) -> None:
         exclude=set(excluded),
         allow_fraction=align.allow_fraction,
     )
+    total = len(drawn.prompts)
+    if align.edit_within_ranked and share(align.edit_fraction, total) > share(align.rank_fraction, total):
+        raise ConfigError(
+            f"edit_fraction={align.edit_fraction} exceeds rank_fraction={align.rank_fraction}; lower it, or set"
+            " align.edit_within_ranked off"
+        )
     if unknown := sorted(set(excluded) - {example["id"] for example in examples}):
         hosts.say(
             f"tigerjax: note: {len(unknown)} of {len(set(excluded))} ids in {settings.exclude} are not in"

@@ -26,12 +26,13 @@ LOST = {
 def fit(
     comparisons: Sequence[Comparison], counts: Mapping[str, Any], tok: Tokenizer, *, seq_len: int, max_dropped: float
 ) -> tuple[list[Comparison], dict[str, Any]]:
-    """(the comparisons without answers that do not fit, the counts of `reward_data.read` with them).
+    """(the comparisons without answers that do not fit, the counts of `reward_data.read` brought up to date).
 
     Says what was dropped for the reasons of LOST in one line on standard error. DataError when that is more than
     the share `max_dropped` of the pairs, or when no pair is left.
     """
-    lost, kept = Dropped(), []
+    lost = Dropped()
+    kept: list[Comparison] = []
     for comparison in comparisons:
         long = {
             place
@@ -45,13 +46,14 @@ def fit(
         if rest is not None:
             kept.append(rest)
     dropped = counts["dropped"] | dict(lost.counts)
-    counts = {**counts, "out": counts["in"] - sum(dropped.values()), "dropped": dropped, "prompts": len(kept)}
-    counts["prompts_without_pairs"] += len(comparisons) - len(kept)
-    names = counts.pop("named") | lost.named
+    names = counts["named"] | lost.named
+    without = counts["prompts_without_pairs"] + len(comparisons) - len(kept)
+    figures = {"in": counts["in"], "out": counts["in"] - sum(dropped.values()), "dropped": dropped}
+    figures |= {"prompts": len(kept), "prompts_without_pairs": without}
     told = {reason: dropped[reason] for reason in LOST if dropped.get(reason)}
     if told:
         _tell("preferences", "pairs", counts["in"], told, names, max_dropped, everything=not kept)
-    return kept, counts
+    return kept, figures
 
 
 def fitting_reference(
@@ -61,7 +63,8 @@ def fitting_reference(
 
     DataError when fewer than two are left: one answer has no deviation.
     """
-    lost, kept = Dropped(), []
+    lost = Dropped()
+    kept: list[Mapping[str, Any]] = []
     for example in reference:
         *before, answer = example["messages"]
         if fits(tok, before, answer["content"], "stop", seq_len=seq_len):

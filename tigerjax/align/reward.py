@@ -208,9 +208,10 @@ def train(
     """
     run_dir, mesh, family = paths.of(run_dir), run_mesh(config), families.of(config.model)
     check_rows(reward.score_rows, mesh)  # so that a wrong value is refused before the training
-    room = {"seq_len": config.data.seq_len, "max_dropped": config.data.max_dropped}
-    comparisons, counts = overlong.fit(*reward_data.read(preferences), tokenizer, **room)
-    reference = overlong.fitting_reference(reference, tokenizer, **room)
+    seq_len, max_dropped = config.data.seq_len, config.data.max_dropped
+    read = reward_data.read(preferences)
+    comparisons, counts = overlong.fit(*read, tokenizer, seq_len=seq_len, max_dropped=max_dropped)
+    reference = overlong.fitting_reference(reference, tokenizer, seq_len=seq_len, max_dropped=max_dropped)
     train_set, eval_set = reward_data.split(comparisons, eval_fraction=reward.eval_fraction, seed=config.seed)
     chat = open_whole(init)
     check_fits(chat, tokenizer, where=init)

@@ -72,8 +72,10 @@ def calibrate_model(
         raise DataError(f"{place}: no model to calibrate; give the folder RUN/model that `tigerjax reward train` wrote")
     loaded = load(place, Tokenizer(config.data.tokenizer), compute=config.compute, reward=True)
     scorer = Scorer(loaded, seq_len=config.data.seq_len, rows=rows, progress=progress)
-    room = {"seq_len": config.data.seq_len, "max_dropped": config.data.max_dropped}
-    calibration = calibrate(scorer, fitting_reference(list(sft_examples(reference)), loaded.tokenizer, **room))
+    seq_len, max_dropped = config.data.seq_len, config.data.max_dropped
+    given = list(sft_examples(reference))
+    fitting = fitting_reference(given, loaded.tokenizer, seq_len=seq_len, max_dropped=max_dropped)
+    calibration = calibrate(scorer, fitting)
     amend(place, loaded.extra | {"calibration": calibration})
     return calibration | {"before": loaded.extra.get("calibration")}
 
