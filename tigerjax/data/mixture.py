@@ -27,12 +27,14 @@ import numpy as np
 
 from tigerjax import records
 from tigerjax.config import DataConfig
+from tigerjax.data import fingerprint
 from tigerjax.data.loader import Loader, schedule, write_rows
 from tigerjax.data.tasks import (
     Source,
     add_documents_task,
     add_instruct_task,
     add_sft_task,
+    is_own,
     row_maker,
     task_rows,
 )
@@ -41,6 +43,7 @@ from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Progress
 from tigerjax.processes import hosts
 from tigerjax.records.tf import start
+from tigerjax.stages.runner import LOCAL, refuse_without_rows
 from tigerjax.tokenizer.chat import Overlong
 
 HOLISTIC_RANGE = (0.05, 0.10)  # what TigerBot used; other fractions give a warning
@@ -132,7 +135,7 @@ def _beam_rows(task: Any, inputs: Sequence[Path], seq_len: int, runner: str, wor
     from tigerjax.data import beam_cache
 
     maker = row_maker(task)
-    if maker is None:
+    if maker is None or is_own(task):
         raise ConfigError(f"source {task.name} is a SeqIO task of your own, whose rows Beam does not make; use local")
     try:
         yield from beam_cache.rows(maker, inputs, seq_len, runner, work)
@@ -142,7 +145,7 @@ def _beam_rows(task: Any, inputs: Sequence[Path], seq_len: int, runner: str, wor
 
 
 def _counted(rows: Iterator[np.ndarray], report: Callable[[int, int], None]) -> Iterator[np.ndarray]:
-    """The same rows; `report` is called with the number of each. How many there will be is not known before."""
+    """The same rows. `report` is called with (rows so far, 0) after each, because their final number is not known."""
     for number, row in enumerate(rows, start=1):
         report(number, 0)
         yield row
@@ -154,18 +157,21 @@ def cache(
     cache_dir: str | Path,
     seq_len: int,
     *,
-    runner: str = "local",
+    runner: str = LOCAL,
     progress: Progress | None = None,
+    verify: bool = False,
 ) -> dict[str, Path]:
     """Writes the rows of each task of a mixture to CACHE_DIR/<task>/ and returns these folders by task.
 
-    A task is skipped where neither its files nor its settings have changed. `runner` is "local" or an Apache Beam
+    A task is skipped where neither its files nor its settings have changed, nor the code of a task of the user's own;
+    `verify` compares the bytes of its rows too. `runner` is "local" or an Apache Beam
     runner with its options (`beam_cache`); the rows are the same. The `figures` of manifest.json are rows, tokens,
     seq_len, tokenizer_sha256, rows_sha256, records, characters, left_over (tokens that filled no row), and overlong
     and weightless (examples that were dropped).
     """
     from tigerjax.tokenizer.load import Tokenizer
 
+    refuse_without_rows(runner)
     sha = Tokenizer(tokenizer).sha256
     folders = {}
     for task in get_mixture(mixture).tasks:
@@ -190,11 +196,13 @@ def cache(
         }
         if maker is not None and maker.overlong != "drop":
             config["overlong"] = maker.overlong
+        if is_own(task):
+            inputs += fingerprint.inputs_of(task, config)
         hashing = progress and progress(f"{task.name}: hashed", "GB")
-        with manifest.stage(folder, name="cache", config=config, inputs=inputs, hashing=hashing) as run:
+        with manifest.stage(folder, name="cache", config=config, inputs=inputs, hashing=hashing, verify=verify) as run:
             if run.done:
                 continue
-            if runner == "local":
+            if runner == LOCAL:
                 made = task_rows(task, seq_len)
             else:
                 made = _beam_rows(task, inputs, seq_len, runner, run.tmp / "work")
@@ -272,8 +280,9 @@ def open_loader(
     seed: int,
     mine: Sequence[int] | None = None,
     total_rows: int | None = None,
-    runner: str = "local",
+    runner: str = LOCAL,
     progress: Progress | None = None,
+    verify: bool = False,
 ) -> Loader:
     """The loader of a config's mixture. Caches that are missing or outdated are made first, by one host for all.
 
@@ -295,7 +304,8 @@ def open_loader(
                 f" remove the folder (rm -r {folder}) and run `tigerjax data cache CONFIG`, or name the old tokenizer"
             )
     if hosts.is_writer():
-        cache(data.mixture, data.tokenizer, data.cache_dir, data.seq_len, runner=runner, progress=progress)
+        places = data.mixture, data.tokenizer, data.cache_dir, data.seq_len
+        cache(*places, runner=runner, progress=progress, verify=verify)
     hosts.barrier("rows cached")
     limits = {task.name: maker.max_epochs for task in mixture.tasks if (maker := row_maker(task)) is not None}
     rates = {task.name: float(mixture.get_rate(task)) for task in mixture.tasks}

@@ -9,7 +9,6 @@ files in the work folder of a stage:
 A handle names one record of all parts: `number << 32 | its place in the part`.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 
 from tigerjax import records
 from tigerjax.errors import DataError
-from tigerjax.files import jsonl
+from tigerjax.files import jsonl, paths
 from tigerjax.files.jsonl import Record
 from tigerjax.records import block as sizes
 
@@ -83,27 +82,21 @@ class _Written:
 
 def save_npy(path: Path, array: np.ndarray) -> None:
     """Writes an .npy file; it appears by rename once it is complete."""
-    part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
+    with paths.writing(path) as file:
         out: Any = _Written(file)
         np.lib.format.write_array(out, np.ascontiguousarray(array), allow_pickle=False)
-    os.replace(part, path)
 
 
 def save_array(path: Path, **arrays: np.ndarray) -> None:
     """Writes an .npz file, without pickles; it appears by rename once it is complete."""
-    part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
+    with paths.writing(path) as file:
         np.savez(file, allow_pickle=False, **arrays)
-    os.replace(part, path)
 
 
 def save_lines(path: Path, made: Iterable[bytes]) -> None:
     """Writes a file of lines; it appears by rename once it is complete."""
-    part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
+    with paths.writing(path) as file:
         file.writelines(line + b"\n" for line in made)
-    os.replace(part, path)
 
 
 def save(work: Path, number: int, documents: Sequence[Document]) -> None:
