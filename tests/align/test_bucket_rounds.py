@@ -37,7 +37,8 @@ def root(made, tmp_path_factory) -> Path:
         (folder / item.name).symlink_to(item)
     (folder / "safety.txt").write_text("unsafe\n")
     (folder / "exclude.txt").write_text("e7\n")
-    (folder / "gold.jsonl").write_text('{"prompt_id": "g", "messages": [], "responses": [], "ranking": []}\n')
+    gold = {"prompt_id": "g", "messages": [{"role": "user", "content": "Say 好"}], "chosen": "好", "rejected": "no"}
+    (folder / "gold.jsonl").write_text(json.dumps(gold) + "\n")
     return folder
 
 

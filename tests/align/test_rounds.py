@@ -1,5 +1,6 @@
 """A whole round with small functions for models: each step is whole or absent, and a restart changes nothing."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -7,8 +8,9 @@ import os
 import pytest
 
 from tigerjax.align import rounds, stand_in, steps, summary
+from tigerjax.align.answers import Existing
 from tigerjax.align.config import AlignConfig
-from tigerjax.errors import Blocked, ConfigError, DataError
+from tigerjax.errors import Blocked, ConfigError, DataError, GateFailed
 from tigerjax.files import manifest
 
 CONFIG = AlignConfig(prompt_fraction=0.1, seed=0, beat_reference=False)
@@ -93,11 +95,11 @@ class World:
         accuracy = {"accuracy": int(records[0]["candidates"][0]["text"].split()[1]) / 10, "n": 10}
         return {"overall": accuracy["accuracy"], "by_lang": {"en": accuracy}, "by_task": {"qa": accuracy}}
 
-    def run(self, index=1, config=CONFIG, gold=(), **changes):
+    def run(self, index=1, config=CONFIG, gold=(), safety=(), **changes):
         given = {name: getattr(self, name) for name in FUNCTIONS} | changes
         functions = rounds.RoundFunctions(count_tokens=lambda messages: 1, max_tokens=9, **given)
         models = {name: self.folder / name for name in ("current", "reward_model")}
-        inputs = rounds.RoundInputs(sft=self.sft, **models, gold=gold)
+        inputs = rounds.RoundInputs(sft=self.sft, **models, gold=gold, safety=safety)
         return rounds.run_round(self.folder / "rounds", index, config, functions, inputs)
 
     def read(self, file):
@@ -189,6 +191,67 @@ def test_a_finished_round_is_not_computed_again_and_a_changed_setting_redoes_wha
     world.run()
     assert (folder / "sample" / manifest.FILE).read_bytes() == before
     assert world.calls > calls + 2
+
+
+def ended(folder, step):
+    return (folder / "rounds" / "01" / step / manifest.FILE).read_bytes()
+
+
+def test_a_step_is_done_again_only_when_something_that_it_uses_has_changed(tmp_path):
+    world = World(tmp_path / "w")
+    world.run()
+    called = []
+    for changed, first in ({"min_win_rate": 0.6}, "gate"), ({"top_m": 2}, "mix"), ({"allow_partial": True}, "labels"):
+        before = {step: ended(world.folder, step) for step in steps.STEPS}
+        world.run(config=dataclasses.replace(CONFIG, **changed))
+        again = [step for step in steps.STEPS if ended(world.folder, step) != before[step]]
+        called.append((again[0], first))
+    assert called == [("gate", "gate"), ("mix", "mix"), ("labels", "labels")]
+
+
+def test_missing_labels_can_be_allowed_later_and_nothing_is_sampled_again(tmp_path):
+    world = World(tmp_path / "w")
+    with pytest.raises(Blocked):
+        world.run(labels=lambda queue: [])
+    before = {step: ended(world.folder, step) for step in ("prompts", "sample", "score", "queue")}
+    got = world.run(config=dataclasses.replace(CONFIG, allow_partial=True), labels=lambda queue: [])
+    assert got.figures["winners"] == {"rm": 20}
+    assert {step: ended(world.folder, step) for step in before} == before
+
+
+def test_a_string_that_joins_the_safety_list_later_counts(tmp_path):
+    world = World(tmp_path / "w")
+    world.run()
+    assert "answer 10" in {w["text"] for r in world.read("rank/ranked.jsonl") for w in r["ranking"]}
+    world.run(safety=["answer 10"])
+    assert "answer 10" not in {w["text"] for r in world.read("rank/ranked.jsonl") for w in r["ranking"]}
+    assert not [e for e in world.read("mix/sft.jsonl") if e["messages"][-1]["content"] == "answer 10"]
+
+
+def test_an_existing_answer_without_a_score_is_beaten_by_no_answer_of_the_reward_model(tmp_path):
+    world = World(tmp_path / "w")
+    sound = world.score
+
+    def score(items):
+        return [float("nan") if isinstance(i, Existing) else s for i, s in zip(items, sound(items), strict=True)]
+
+    got = world.run(config=dataclasses.replace(CONFIG, beat_reference=True), score=score)
+    counts = got.figures["counts"]
+    assert counts["score"]["references_without_score"] == 20
+    assert counts["mix"]["dropped"]["reference_without_score"] == 19 and got.figures["winners"] == {"edit": 1}
+
+
+def test_when_all_answers_are_cut_the_error_says_so_and_names_max_new_tokens(tmp_path):
+    world = World(tmp_path / "w")
+    sound = world.sample
+
+    def cut(prompts, place):
+        for record in sound(prompts, place):
+            yield record | {"candidates": [c | {"finish": "length"} for c in record["candidates"]]}
+
+    config = dataclasses.replace(CONFIG, allow_partial=True)
+    with pytest.raises(GateFailed, match=r"0 winners of 20 prompts \(20 no_winner_truncated\); raise max_new_tokens"):
+        world.run(config=config, sample=cut, labels=lambda queue: [])
 
 
 def test_missing_labels_block_the_round_until_people_deliver(tmp_path):

@@ -66,7 +66,7 @@ def build(folder: Path) -> Path:
     words = ["init", ROOT / "configs" / "quickstart_rejection_sampled.py", "--out", folder / "align"]
     words += ["--sft", folder / "sft.jsonl", "--candidates", folder / "chat", "--reward-model", folder / "reward"]
     words += ["--questions", folder / "questions.jsonl", "--n", 4, "--max-new-tokens", 8, "--align.rank-fraction", 0.4]
-    words += ["--data.tokenizer", folder / "tokenizer", "--data.seq-len", 64, "--align.edit-fraction", 0.2]
+    words += [*config_words(folder, 4, 8), "--align.edit-fraction", 0.2]
     align(*words)
     for step in ("prompts", "sample", "score", "queue"):
         align(step, folder / "align")

@@ -16,6 +16,11 @@ class Answer(NamedTuple):
     """Why the answer ended: "stop" (the model ended it), "length" or "marker"."""
 
 
+class Existing(Answer):
+    """An existing answer, such as that of an SFT example. It is scored whole or not at all: a score of its beginning
+    would say that it is worse than it is."""
+
+
 ScoreFunction = Callable[[Sequence[Answer]], Sequence[float]]
 
 
@@ -28,13 +33,14 @@ def score_records(records: Sequence[Mapping[str, Any]], score: ScoreFunction) ->
     """(sampler records with scores, how many were dropped by reason).
 
     Every candidate gets a `score`, which is None when it is not finite. A record with a `reference` (the existing
-    answer) gets a `reference_score`. A prompt is dropped when none of its candidates has a finite score.
+    answer) gets a `reference_score`, which is None when the answer is too long for the model to read. A prompt is
+    dropped when none of its candidates has a finite score.
     """
     answers: list[Answer] = []
     for record in records:
         answers += [Answer(record["messages"], c["text"], c["finish"]) for c in record["candidates"]]
         if record.get("reference") is not None:
-            answers.append(Answer(record["messages"], record["reference"], "stop"))
+            answers.append(Existing(record["messages"], record["reference"], "stop"))
     scores: Iterator[float] = iter(score(answers))
     out: Records = []
     for record in records:

@@ -96,11 +96,12 @@ class AlignInputs:
     """File of ids of SFT examples that may not be drawn, one a line, such as those of an evaluation set."""
 
     def resolved(self) -> dict[str, Any]:
-        """The fields by name, their paths made absolute and turned into strings, as JSON holds them."""
-
-        def absolute(value: Any) -> Any:
-            if isinstance(value, list):
-                return [absolute(path) for path in value]
-            return None if value is None else str(paths.resolved(value))
-
+        """The fields by name, as `absolute` gives them."""
         return {field.name: absolute(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+
+def absolute(value: Any) -> Any:
+    """A path, or each of a list, made absolute and turned into a string, as JSON holds it; None stays."""
+    if isinstance(value, list):
+        return [absolute(path) for path in value]
+    return None if value is None else str(paths.resolved(value))

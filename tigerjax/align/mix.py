@@ -5,7 +5,31 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from tigerjax.align.prompts import prompt_key
-from tigerjax.errors import DataError, GateFailed
+from tigerjax.errors import GateFailed
+
+ADVICE = {
+    "no_winner_truncated": "raise max_new_tokens, so that answers come to their end",
+    "no_winner_empty": "start from a candidate model that answers",
+    "no_winner_marker": "start from a candidate model that ends its answers",
+    "no_winner_equals_reference": "raise the temperature or n",
+    "no_winner_safety": "look through the safety list, or raise n",
+    "below_min_score": "lower min_score",
+    "below_reference": "set beat_reference off, raise n, or raise the temperature",
+    "reference_without_score": "raise data.seq_len, so that existing answers fit, or set beat_reference off",
+    "duplicate_winner": "raise the temperature or sample other prompts",
+}
+"""What to change when answers lose for a reason, by its name in the counts of `rank.rank` and `mix`."""
+
+
+class NoWinner(GateFailed):
+    """No answer of a round may join the SFT set; `dropped` says why, as counts."""
+
+    def __init__(self, prompts: int, dropped: Mapping[str, int]) -> None:
+        why = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items(), key=lambda item: -item[1]))
+        advice = [ADVICE[reason] for reason in ADVICE if dropped.get(reason)]
+        change = "; ".join(advice) or "raise the temperature, or sample more prompts"
+        super().__init__(f"0 winners of {prompts} prompts ({why or 'nothing was sampled'}); {change}")
+        self.dropped = dropped
 
 
 class Mixed(NamedTuple):
@@ -31,7 +55,8 @@ def mix(
 
     A winner that the reward model chose must score at least `min_score` and, with `beat_reference`, more than the
     existing answer; winners that people ranked first or wrote need not. With "replace" a winner replaces the example
-    whose id is its prompt_id. `weights` are loss weights by provenance. Raises GateFailed when no winner is left.
+    whose id is its prompt_id. `weights` are loss weights by provenance. A prompt whose existing answer has no score
+    (`answers.Existing`) has no winner with `beat_reference`. Raises NoWinner when no winner is left.
     """
     sft, ranked = [dict(e) for e in examples], list(ranked)
     dropped: Counter[str] = Counter()
@@ -42,8 +67,8 @@ def mix(
                 if min_score is not None and candidate["score"] < min_score:
                     dropped["below_min_score"] += 1
                     continue
-                if beat_reference and _loses(record, candidate):
-                    dropped["below_reference"] += 1
+                if beat_reference and (why := _loses(record, candidate)):
+                    dropped[why] += 1
                     continue
             winners.append(_example(record, candidate, round_index, weights))
     won = {w["prompt_id"] for w in winners}
@@ -62,10 +87,7 @@ def mix(
     own = {w["id"] for w in winners}  # the set may hold winners of earlier rounds too
     fresh = [e for e in out if e["id"] in own]
     if not fresh:
-        raise GateFailed(
-            f"0 winners of {len(ranked)} ranked prompts ({dict(dropped)}); lower min_score or beat_reference,"
-            " raise the temperature, or sample more prompts"
-        )
+        raise NoWinner(len(ranked), dropped)
     dropped["replaced"] = len(replaced)
     tried = sum(min(top_m, len(r["ranking"])) for r in ranked)
     counts = {"in": len(sft) + tried, "out": len(out), "dropped": {k: n for k, n in dropped.items() if n}}
@@ -73,16 +95,14 @@ def mix(
     return Mixed(out, counts)
 
 
-def _loses(record: Mapping[str, Any], candidate: Mapping[str, Any]) -> bool:
-    """Whether the candidate does not score above the existing answer of its prompt."""
+def _loses(record: Mapping[str, Any], candidate: Mapping[str, Any]) -> str | None:
+    """Why the candidate does not beat the existing answer of its prompt; None when it does."""
     if record.get("reference") is None:
-        return False
+        return None
     score = record.get("reference_score")
     if score is None or score != score:
-        raise DataError(
-            f"prompt {record['prompt_id']}: the existing answer has no score; score it or set beat_reference=False"
-        )
-    return not candidate["score"] > score
+        return "reference_without_score"
+    return None if candidate["score"] > score else "below_reference"
 
 
 def _example(

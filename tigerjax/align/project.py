@@ -23,76 +23,13 @@ from tigerjax import config as config_lib
 from tigerjax.align import rounds
 from tigerjax.align.config import AlignConfig
 from tigerjax.align.people import labels as labels_lib
-from tigerjax.align.steps import STEPS, shared_stage
+from tigerjax.align.settings import AlignSettings, question_files, read_lines
+from tigerjax.align.steps import STEPS, shared_stage, under_way
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
 from tigerjax.files.jsonl import read_jsonl
 from tigerjax.files.progress import Progress
-
-FILE = "align.json"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AlignSettings:
-    """What does not change between the rounds. Paths are absolute."""
-
-    config: str
-    """Config file of the SFT runs."""
-    overrides: list[str]
-    """Words of the command line that override fields of the config."""
-    align: dict[str, Any]
-    """Fields of AlignConfig."""
-    sampling: dict[str, Any]
-    """n, temperature, top_p, top_k, max_new_tokens."""
-    sft: str
-    """The SFT set of the first round."""
-    candidates: list[str]
-    """Chat models, the oldest first; the first round starts from the best."""
-    reward_model: str
-    score_rows: int
-    """Answers in one batch of the reward model."""
-    questions: str
-    """Held-out questions with their answers, for the accuracy of candidates and for the gate."""
-    gold: list[str]
-    """Preferences of people for the next reward model."""
-    safety: str | None
-    """File of strings that no winner may contain, one a line."""
-    exclude: str | None
-    """File of prompt ids that may not be drawn, one a line, such as those of an evaluation set."""
-
-
-def write(folder: Path, settings: AlignSettings) -> None:
-    """Writes DIR/align.json.
-
-    ConfigError for a folder that holds other settings, because its rounds were run with those. DataError for a path
-    that does not exist.
-    """
-    old = read(folder) if (folder / FILE).is_file() else None
-    if old is not None and old != settings:
-        changed = [f.name for f in dataclasses.fields(settings) if getattr(old, f.name) != getattr(settings, f.name)]
-        raise ConfigError(f"{folder / FILE} holds other settings ({', '.join(changed)} differ); give another --out")
-    for name in ("sft", "reward_model", "questions", "safety", "exclude"):
-        if (path := getattr(settings, name)) is not None and not paths.of(path).exists():
-            raise DataError(f"{path}: {name} of the alignment does not exist")
-    for path in (*settings.candidates, *settings.gold):
-        if not paths.of(path).exists():
-            raise DataError(f"{path} does not exist; give existing candidate models and gold files")
-    if not settings.candidates:
-        raise ConfigError("an alignment starts from a chat model; give --candidates")
-    folder.mkdir(parents=True, exist_ok=True)
-    manifest.write_json(folder / FILE, dataclasses.asdict(settings))
-
-
-def read(folder: Path) -> AlignSettings:
-    """The settings of DIR/align.json."""
-    path = folder / FILE
-    if not path.is_file():
-        raise ConfigError(f"{path} does not exist; `tigerjax align init CONFIG --out {folder} …` writes it")
-    try:
-        return AlignSettings(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{path}: not the settings of an alignment ({error}); write it again") from error
 
 
 class Project:
@@ -106,21 +43,24 @@ class Project:
 
     def under_way(self) -> int:
         """The first round without a gate."""
-        index = 1
-        while manifest.read(self.rounds / f"{index:02d}" / "gate") is not None:
-            index += 1
-        return index
+        return under_way(self.rounds)
 
     def until(self, index: int, step: str) -> None:
-        """Runs round `index` up to and including `step`. It raises what rounds.run_round does."""
+        """Runs round `index` up to and including `step`. It raises what rounds.run_round does.
+
+        A round that has its gate is over: settings that were changed since then are those of later rounds.
+        """
+        if manifest.read(self.rounds / f"{index:02d}" / "gate") is not None:
+            return
         sft, current = self._start(index)
         inputs = rounds.RoundInputs(
             sft=sft,
             current=current,
             reward_model=paths.of(self.settings.reward_model),
-            exclude=set(_lines(self.settings.exclude)),
-            safety=_lines(self.settings.safety),
+            exclude=set(read_lines(self.settings.exclude)),
+            safety=read_lines(self.settings.safety),
             gold=[paths.of(path) for path in self.settings.gold],
+            questions=question_files(self.settings.questions),
         )
         rounds.run_steps(self.rounds, index, self.align, self._functions(index, current), inputs, until=step)
 
@@ -173,8 +113,8 @@ class Project:
             if ended.accepted:
                 sft, models = ended.sft, [*models, ended.checkpoint]
         place = self.rounds / f"{index:02d}" / "candidate"
-        inputs = [*models, paths.of(self.settings.questions)]
-        with shared_stage(place, name="align candidate", computes=True, config={}, inputs=inputs) as run:
+        inputs = [*models, *question_files(self.settings.questions)]
+        with shared_stage(place, name="align candidate", computes=True, config=self._greedy(), inputs=inputs) as run:
             if not run.done:
                 listed = []
                 for age, path in enumerate(models):
@@ -202,8 +142,23 @@ class Project:
             accuracy=self._accuracy,
             count_tokens=self._count_tokens,
             max_tokens=self.run.data.seq_len,
-            settings={"sample": self.settings.sampling, "train": config_lib.dump(self.run)},
+            settings={
+                "sample": {**self._reading(), **self.settings.sampling},
+                "score": self._reading(),
+                "labels": {**self._reading(), "compute": None},  # it counts tokens and computes nothing
+                "train": config_lib.dump(self.run),
+                "gate": self._greedy(),
+            },
         )
+
+    def _reading(self) -> dict[str, Any]:
+        """What decides how any model reads a text."""
+        compute = dataclasses.asdict(self.run.compute)
+        return {"tokenizer": self._tokenizer.sha256, "seq_len": self.run.data.seq_len, "compute": compute}
+
+    def _greedy(self) -> dict[str, Any]:
+        """What decides the greedy answers to the held-out questions."""
+        return {**self._reading(), "max_new_tokens": self.settings.sampling["max_new_tokens"]}
 
     def _sft_config(self, index: int, current: Path) -> RunConfig:
         """The config of a round's SFT run: it starts from the current model, and its cache lies below DIR/cache."""
@@ -306,9 +261,3 @@ def _train(config: RunConfig, sft: Path, place: Path, progress: Progress | None)
 
     mixture.sft(config.data.mixture, tokenizer=config.data.tokenizer, examples=mixture.Source(str(sft)))
     train_on_mixture(config, run_dir=place, progress=progress)
-
-
-def _lines(path: str | None) -> list[str]:
-    """The lines of a UTF-8 file that are not blank; no lines without a file."""
-    text = "" if path is None else paths.of(path).read_bytes().decode("utf-8")
-    return [line for line in text.splitlines() if line.strip()]

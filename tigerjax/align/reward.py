@@ -14,11 +14,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from tigerjax import mesh as mesh_axes
-from tigerjax.align import reward_data
+from tigerjax.align import overlong, reward_data, widths
 from tigerjax.align.answers import Answer
 from tigerjax.align.config import RewardConfig
+from tigerjax.align.encoding import encode_all
 from tigerjax.align.people.agreement import spearman
-from tigerjax.align.reward_data import Comparison, PairLoader, RewardBatch, check_end, encode_sampled
+from tigerjax.align.reward_data import Comparison, PairLoader, RewardBatch
 from tigerjax.checkpoint.loaded import Loaded, check_fits
 from tigerjax.checkpoint.model import save_model
 from tigerjax.checkpoint.stored import open_whole, placed_weights
@@ -135,7 +136,8 @@ class Scorer:
         self._run = _compiled if mesh is None else in_mesh(mesh, _compiled)
 
     def __call__(self, answers: Sequence[Answer]) -> list[float]:
-        """Calibrated scores, in standard deviations of the reference set; NaN where the model gives none."""
+        """Calibrated scores, in standard deviations of the reference set; NaN where the model gives none, and for an
+        `Existing` answer that does not fit."""
         mean, std, penalty = _scale(self.extra)
         ids, finishes = self._encode(answers)
         scored = zip(self.raw_ids(ids), finishes, strict=True)
@@ -145,26 +147,16 @@ class Scorer:
         """The model's own scores, float64 [len(answers)]."""
         return self.raw_ids(self._encode(answers)[0])
 
-    def _encode(self, answers: Sequence[Answer]) -> tuple[list[list[int]], list[str]]:
-        """(token ids, finish) of all answers; a warning on stderr counts those that are cut to fit `seq_len`."""
-        ids, finishes = [], []
-        for index, (messages, text, finish) in enumerate(answers):
-            where = f"answer {index} to score"
-            one, end = encode_sampled(self._tokenizer, messages, text, finish, seq_len=self._seq_len, where=where)
-            check_end(self._tokenizer, one, end, where)
-            ids.append(one)
-            finishes.append(end)
-        if cut := sum(end != finish for end, (_, _, finish) in zip(finishes, answers, strict=True)):
-            hosts.say(
-                f"warning: {cut} of {len(answers)} answers do not fit seq_len={self._seq_len} when their text is"
-                " encoded again; scored as truncated"
-            )
-        return ids, finishes
+    def _encode(self, answers: Sequence[Answer]) -> tuple[list[list[int] | None], list[str]]:
+        return encode_all(self._tokenizer, answers, seq_len=self._seq_len)
 
-    def raw_ids(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
-        """Scores at the last token of each sequence, float64 [len(ids)]. It does not check that this token is eos."""
+    def raw_ids(self, ids: Sequence[Sequence[int] | None]) -> np.ndarray:
+        """Scores at the last token of each sequence, float64 [len(ids)]; NaN for None. It does not check that this
+        token is eos."""
         buckets: dict[int, list[int]] = defaultdict(list)
         for index, one in enumerate(ids):
+            if one is None:
+                continue
             if not 0 < len(one) <= self._seq_len:
                 raise DataError(f"sequence {index} has {len(one)} tokens, needs 1 to {self._seq_len}")
             buckets[max(SMALLEST_BUCKET, 1 << (len(one) - 1).bit_length())].append(index)
@@ -176,8 +168,9 @@ class Scorer:
                 indices = buckets[length][start : start + self._rows]
                 tokens_BT, last_B = np.zeros((self._rows, length), np.int32), np.zeros(self._rows, np.int32)
                 for row, index in enumerate(indices):
-                    tokens_BT[row, : len(ids[index])] = ids[index]
-                    last_B[row] = len(ids[index]) - 1
+                    one = ids[index] or ()
+                    tokens_BT[row, : len(one)] = one
+                    last_B[row] = len(one) - 1
                 batch = [a if mesh is None else mesh_axes.put(a, mesh, "batch") for a in (tokens_BT, last_B)]
                 scores_B = np.asarray(self._run(self._model, mesh, self._weights, *batch))
                 out[indices] = scores_B[: len(indices)]
@@ -221,14 +214,18 @@ def train(
 ) -> TrainedReward:
     """Trains a reward model from the chat checkpoint `init` on preference files, and writes it to RUN_DIR/model.
 
-    `config.batch_rows` counts prompts and `config.data.seq_len` bounds a chat. `reference` holds SFT examples, whose
-    answers get calibrated scores of mean 0 and deviation 1. In a run of several processes all call this, with one
+    `config.batch_rows` counts prompts and `config.data.seq_len` bounds a chat; what is longer is left out and counted,
+    at most the share `config.data.max_dropped`. `reference` holds SFT examples, whose answers get calibrated scores of
+    mean 0 and deviation 1. In a run of several processes all call this, with one
     `run_dir` that all of them see. Raises GateFailed when the pair accuracy on held-out prompts is below
     `reward.min_accuracy` or a score is not finite, unless `force` is set.
     """
     run_dir, mesh, family = paths.of(run_dir), run_mesh(config), families.of(config.model)
     check_rows(reward.score_rows, mesh)  # so that a wrong value is refused before the training
-    comparisons, counts = reward_data.read(preferences)
+    seq_len, max_dropped = config.data.seq_len, config.data.max_dropped
+    read = reward_data.read(preferences)
+    comparisons, counts = overlong.fit(*read, tokenizer, seq_len=seq_len, max_dropped=max_dropped)
+    reference = overlong.fitting_reference(reference, tokenizer, seq_len=seq_len, max_dropped=max_dropped)
     train_set, eval_set = reward_data.split(comparisons, eval_fraction=reward.eval_fraction, seed=config.seed)
     chat = open_whole(init)
     check_fits(chat, tokenizer, where=init)
@@ -237,7 +234,7 @@ def train(
     training_data = [comparisons, [e["messages"] for e in reference]]
     digest = hashlib.sha256(manifest.canonical(training_data)).hexdigest()
     hosts.same("preferences or reference set", digest)
-    prompts = reward_data.to_batch(train_set, tokenizer, seq_len=config.data.seq_len)
+    prompts = widths.to_batches(train_set, tokenizer, seq_len=config.data.seq_len)
     loader = PairLoader(
         prompts,
         batch_rows=config.batch_rows,

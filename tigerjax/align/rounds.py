@@ -79,6 +79,8 @@ class RoundInputs:
     """Ids of SFT examples whose prompts may not be drawn."""
     safety: Sequence[str] = ()
     """Strings that no winner may contain."""
+    questions: Sequence[Path] = ()
+    """The files of the held-out questions, which `RoundFunctions.answers` and `accuracy` read."""
     gold: Sequence[Path] = ()
     """Files of preferences that people gave outside of rounds. They join this round's preferences."""
 
@@ -185,6 +187,8 @@ def _steps(
             scored, dropped = score_records(records, functions.score)
             write_jsonl(step.tmp / "scored.jsonl", scored)
             step.counts = {"in": len(records), "out": len(scored), "dropped": dropped}
+            too_long = sum(r.get("reference") is not None and r["reference_score"] is None for r in scored)
+            step.counts |= {"references_without_score": too_long} if too_long else {}
     scored = _read(folder / "score" / "scored.jsonl")
     yield "score"
 
@@ -225,7 +229,8 @@ def _steps(
             step.counts = imported.counts
     yield "labels"
 
-    with begin("rank", [folder / "score", folder / "labels", *inputs.gold]) as step:
+    safety = {"safety": list(inputs.safety)}
+    with begin("rank", [folder / "score", folder / "labels", *inputs.gold], safety) as step:
         if not step.done:
             verdicts = {v.pop("prompt_id"): Verdict(**v) for v in _read(folder / "labels" / "verdicts.jsonl")}
             ranked = rank_lib.rank(scored, verdicts, safety=inputs.safety, filters=functions.filters)
@@ -237,16 +242,20 @@ def _steps(
 
     with begin("mix", [sft, folder / "rank"]) as step:
         if not step.done:
-            mixed = mix_lib.mix(
-                sft_examples([sft]),
-                _read(folder / "rank" / "ranked.jsonl"),
-                round_index=index,
-                top_m=config.top_m,
-                min_score=config.min_score,
-                beat_reference=config.beat_reference,
-                on_conflict=config.on_conflict,
-                weights={"rm": config.rm_weight, "human": config.human_weight, "edit": config.edit_weight},
-            )
+            try:
+                mixed = mix_lib.mix(
+                    sft_examples([sft]),
+                    _read(folder / "rank" / "ranked.jsonl"),
+                    round_index=index,
+                    top_m=config.top_m,
+                    min_score=config.min_score,
+                    beat_reference=config.beat_reference,
+                    on_conflict=config.on_conflict,
+                    weights={"rm": config.rm_weight, "human": config.human_weight, "edit": config.edit_weight},
+                )
+            except mix_lib.NoWinner as error:  # most of its reasons are known since the step before
+                earlier = (manifest.read(folder / "rank") or {})["counts"]
+                raise mix_lib.NoWinner(earlier["in"], earlier["dropped"] | error.dropped) from error
             write_jsonl(step.tmp / "sft.jsonl", mixed.examples)
             step.counts = mixed.counts
     yield "mix"
@@ -258,7 +267,7 @@ def _steps(
     yield "train"
 
     new = folder / "train" / "run"
-    with begin("gate", [folder / "train", current, reward_model]) as step:
+    with begin("gate", [folder / "train", current, reward_model, *inputs.questions]) as step:
         if not step.done:
             manifest.write_json(step.tmp / "gate.json", _judge(config, functions, current, new))
     yield "gate"

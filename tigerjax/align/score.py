@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax.align.answers import score_records
+from tigerjax.align.overlong import fitting_reference
 from tigerjax.align.reward import Scorer, calibrate
 from tigerjax.align.steps import shared_stage
 from tigerjax.checkpoint.files import META, amend
@@ -73,7 +74,10 @@ def calibrate_model(
         raise DataError(f"{place}: no model to calibrate; give the folder RUN/model that `tigerjax reward train` wrote")
     loaded = load(place, Tokenizer(config.data.tokenizer), compute=config.compute, reward=True)
     scorer = Scorer(loaded, seq_len=config.data.seq_len, rows=rows, progress=progress)
-    calibration = calibrate(scorer, list(sft_examples(reference)))
+    seq_len, max_dropped = config.data.seq_len, config.data.max_dropped
+    given = list(sft_examples(reference))
+    fitting = fitting_reference(given, loaded.tokenizer, seq_len=seq_len, max_dropped=max_dropped)
+    calibration = calibrate(scorer, fitting)
     own = loaded.extra.get("truncation_penalty")
     penalty = own if isinstance(own, int | float) and own >= 0 else truncation_penalty
     amend(place, loaded.extra | {"calibration": calibration, "truncation_penalty": penalty})

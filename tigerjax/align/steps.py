@@ -8,7 +8,6 @@ A step that takes long works in STEP.work-HASH, which survives an interruption. 
 the step's folder, or removed. A bucket cannot rename a folder, so there the result is written at its final place.
 """
 
-import dataclasses
 import hashlib
 import os
 import re
@@ -23,12 +22,32 @@ from tigerjax.files import manifest, paths
 from tigerjax.processes import hosts
 
 STEPS = ("prompts", "sample", "score", "queue", "labels", "rank", "mix", "train", "gate")
+USES: dict[str, tuple[str, ...]] = {
+    "prompts": ("prompt_fraction", "allow_fraction", "exclude_rounds", "seed"),
+    "sample": ("seed",),
+    "score": (),
+    "queue": ("rank_fraction", "edit_fraction", "edit_within_ranked", "seed"),
+    "labels": ("allow_partial",),
+    "rank": (),
+    "mix": ("top_m", "min_score", "beat_reference", "on_conflict", "rm_weight", "human_weight", "edit_weight"),
+    "train": (),
+    "gate": ("max_mean_loss_points", "max_task_loss_points", "min_win_rate"),
+}
+"""The fields of AlignConfig that each step uses. A step is done again when one of these changes, and not otherwise."""
 COMPUTING = ("sample", "score", "train", "gate")  # they use a model
 
 
 def folders(rounds: Path) -> list[Path]:
     """The folders of the rounds that have begun, in their order."""
     return [rounds / name for name in paths.names(rounds) if re.fullmatch("[0-9][0-9]", name)]
+
+
+def under_way(rounds: Path) -> int:
+    """The number of the first round without a gate."""
+    index = 1
+    while manifest.read(rounds / f"{index:02d}" / "gate") is not None:
+        index += 1
+    return index
 
 
 def status(folder: Path) -> list[dict[str, Any]]:
@@ -76,7 +95,7 @@ class Step:
         more: Mapping[str, Any] | None = None,
     ):
         depends_on = {
-            "align": dataclasses.asdict(config),
+            "align": {field: getattr(config, field) for field in USES[name]},
             "round": index,
             "settings": settings,
             **(more or {}),
@@ -89,7 +108,7 @@ class Step:
             computes=name in COMPUTING,
             config=depends_on,
             inputs=self._inputs,
-            seed=config.seed,
+            seed=config.seed if "seed" in USES[name] else None,
         )
 
     def __enter__(self) -> "Step":

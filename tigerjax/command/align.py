@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from tigerjax.align.config import AlignConfig, AlignInputs
+from tigerjax.align.config import AlignConfig, AlignInputs, absolute
 from tigerjax.command.arguments import override
 from tigerjax.command.figures import as_text, save, show
-from tigerjax.command.groups import SAMPLING, Sampling
-from tigerjax.command.options import FLAT, ConfigFile
+from tigerjax.command.groups import SAMPLING, Sampling, SamplingOptions
+from tigerjax.command.options import FLAT, Changes, ConfigFile
 from tigerjax.command.progress import show_progress
 from tigerjax.config.ranges import Count
-from tigerjax.errors import Blocked, GateFailed
+from tigerjax.errors import Blocked, ConfigError, GateFailed
 from tigerjax.files import paths
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
 
@@ -34,15 +34,17 @@ def init(
 ) -> None:
     """Writes the settings of an alignment to OUT/align.json; CONFIG is that of the SFT run which ends each round.
 
-    A round starts from the candidate model that answers QUESTIONS best.
+    A round starts from the candidate model that answers QUESTIONS best. Every file and model is opened first, and a
+    wrong one is refused. `tigerjax align set` changes settings later.
 
     Example: tigerjax align init configs/quickstart_rejection_sampled.py --out runs/align --sft sft.jsonl \
 --candidates runs/sft --reward-model runs/reward/model --questions dev.jsonl
     """
-    from tigerjax.align import project
+    from tigerjax.align import inputs as inputs_lib
+    from tigerjax.align import settings as settings_lib
 
-    override(config)  # a wrong config is refused now and not in the first round
-    settings = project.AlignSettings(
+    run = override(config)  # a wrong config is refused now and not in the first round
+    settings = settings_lib.AlignSettings(
         config=str(paths.resolved(config.path)),
         overrides=config.overrides,
         align=dataclasses.asdict(align),
@@ -50,8 +52,39 @@ def init(
         score_rows=score_rows,
         **inputs.resolved(),
     )
-    project.write(out, settings)
-    show({"plan": str(out / project.FILE), "candidates": len(inputs.candidates)}, json)
+    inputs_lib.check(settings, run)
+    settings_lib.write(out, settings)
+    show({"plan": str(out / settings_lib.FILE), "candidates": len(inputs.candidates)}, json)
+
+
+def change(
+    dir: Folder,
+    inputs: Annotated[dict[str, Any], Changes(AlignInputs)],
+    align: Annotated[dict[str, Any], Changes(AlignConfig, "align.")],
+    sampling: Annotated[dict[str, Any], Changes(SamplingOptions)],
+    score_rows: Count | None = None,
+    again: bool = False,
+    json: Path | None = None,
+) -> None:
+    """Changes settings of an alignment that no finished step of the round under way has used.
+
+    Rounds that have ended stay as they are: the next reward model enters the next round. --again also changes what has
+    been used; those steps, and the ones after them, are then done again.
+
+    Example: tigerjax align set runs/align --align.allow-partial --reward-model runs/reward2/model
+    """
+    from tigerjax.align import inputs as inputs_lib
+    from tigerjax.align import settings as settings_lib
+
+    given = {name: absolute(value) for name, value in inputs.items()} | align | sampling
+    given |= {} if score_rows is None else {"score_rows": score_rows}
+    if not given:
+        raise ConfigError(f"nothing to change; `tigerjax align set {dir} --help` lists the settings")
+    old, new = settings_lib.read(dir), settings_lib.changed(dir, given, again=again)
+    inputs_lib.check(new, override(_config(new)))
+    settings_lib.replace(dir, new)
+    before, after = ({**s.align, **s.sampling, **dataclasses.asdict(s)} for s in (old, new))
+    show({name: f"{before[name]} -> {after[name]}" for name in given}, json)
 
 
 def prompts(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
@@ -164,9 +197,9 @@ def status(dir: Folder, json: Path | None = None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from tigerjax.align import project, steps
+    from tigerjax.align import settings, steps
 
-    project.read(dir)  # so that a wrong folder gives an error and not an empty table
+    settings.read(dir)  # so that a wrong folder gives an error and not an empty table
     table, figures = Table("round", "step", "state", "counts"), []
     for folder in steps.folders(dir / "rounds"):
         for place, line in enumerate(steps.status(folder)):
@@ -180,12 +213,17 @@ def status(dir: Folder, json: Path | None = None) -> None:
 def _open(dir: Path) -> Any:
     """The project.Project of a folder, after a check that all hosts read the same settings."""
     from tigerjax.align import project
+    from tigerjax.align import settings as settings_lib
     from tigerjax.processes import hosts
 
-    settings = project.read(dir)
+    settings = settings_lib.read(dir)
     hosts.same("the alignment", dataclasses.asdict(settings))
-    config = override(ConfigFile(Path(settings.config), settings.overrides, "tigerjax align"))
-    return project.Project(dir, settings, config, progress=show_progress)
+    return project.Project(dir, settings, override(_config(settings)), progress=show_progress)
+
+
+def _config(settings: Any) -> ConfigFile:
+    """The config file and the words that `align init` was given."""
+    return ConfigFile(Path(settings.config), settings.overrides, "tigerjax align")
 
 
 def _step(dir: Path, step: str, hosts: HostsConfig, json: Path | None, labels: Sequence[Path] = ()) -> None:
@@ -220,4 +258,7 @@ def _until(project: Any, index: int, step: str) -> None:
         project.until(index, step)
     except Blocked as error:
         queue = project.rounds / f"{index:02d}" / "queue" / "queue.md"
-        raise Blocked(f"{error}: {queue}, then `tigerjax align import {project.folder} --labels FILE`") from error
+        raise Blocked(
+            f"{error}: {queue}, then `tigerjax align import {project.folder} --labels FILE`; to go on without them,"
+            f" `tigerjax align set {project.folder} --align.allow-partial`"
+        ) from error

@@ -43,6 +43,8 @@ class Call:
             values = {place[1:]: value for place, value in by_place.items() if place[0] == name}
             if parameter.annotation is ConfigFile:
                 arguments[name] = self.config
+            elif options.changes(parameter.annotation) is not None:
+                arguments[name] = {place[0]: value for place, value in values.items()}
             elif () in values:
                 arguments[name] = values[()]
             elif values and parameter.default is REQUIRED:

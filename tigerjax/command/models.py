@@ -292,12 +292,12 @@ def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> 
     """
     import json as json_lib
 
-    from tigerjax.align import project, summary
+    from tigerjax.align import settings, summary
     from tigerjax.files import manifest
     from tigerjax.report import lineage, print_table, render, runs
 
     source = run_dir / "report.json"
-    if (run_dir / project.FILE).is_file():
+    if (run_dir / settings.FILE).is_file():
         manifest.write_json(source, summary.collect(run_dir))
     elif (run_dir / runs.METRICS).is_file():
         manifest.write_json(source, runs.of_run(run_dir))

@@ -5,6 +5,7 @@ A command is a function; each parameter is an option. Three annotations change t
     run: Annotated[Path, "positional"]      a word without a name: tigerjax checkpoint ls RUN
     sampling: Annotated[Sampling, "flat"]   a dataclass whose fields are options of their own: --n, --top-p
     out: Annotated[Path, "disk"]            a path that may not lie in a bucket
+    align: Annotated[dict, Changes(…)]      those fields of a dataclass that were given, by name
 
 A dataclass without "flat" becomes options with its name in front, such as --hosts.find.
 """
@@ -37,6 +38,14 @@ class ConfigFile:
     path: Path
     overrides: list[str]  # words such as --optim.peak-lr 3e-4
     prog: str  # the command as it was typed, for messages: tigerjax train
+
+
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """Marks a parameter that takes the fields of a dataclass that were given, as a dict; none of them is required."""
+
+    config: type
+    prefix: str = ""
 
 
 class Option(NamedTuple):
@@ -160,15 +169,23 @@ def meanings(config: type) -> dict[str, str]:
     return texts
 
 
-def marks(annotation: Any) -> tuple[str, ...]:
-    """The words in an `Annotated[…]`."""
+def marks(annotation: Any) -> tuple[Any, ...]:
+    """The words and other marks in an `Annotated[…]`."""
     return getattr(annotation, "__metadata__", ())
+
+
+def changes(annotation: Any) -> Changes | None:
+    """The mark of a parameter that takes only what was given; None for any other parameter."""
+    return next((mark for mark in marks(annotation) if isinstance(mark, Changes)), None)
 
 
 def _of_parameter(parameter: inspect.Parameter) -> Iterator[Option]:
     name, annotation = parameter.name, parameter.annotation
     kind = unannotated(annotation)
-    if dataclasses.is_dataclass(kind):
+    if (some := changes(annotation)) is not None:
+        fields = _of_fields(some.config, REQUIRED, some.prefix, (name,))
+        yield from (field._replace(default="unchanged") for field in fields)
+    elif dataclasses.is_dataclass(kind):
         prefix = "" if FLAT in marks(annotation) else f"{name}."
         yield from _of_fields(typing.cast(type, kind), parameter.default, prefix, (name,))
     else:

@@ -52,6 +52,7 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("evaluate", "compare"): evaluate.evaluate_compare,
     ("evaluate",): evaluate.evaluate,
     ("align", "init"): align.init,
+    ("align", "set"): align.change,
     ("align", "prompts"): align.prompts,
     ("align", "sample"): align.sample,
     ("align", "score"): align.score,

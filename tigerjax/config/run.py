@@ -81,8 +81,8 @@ class DataConfig:
     seq_len: Annotated[int, Range(2, 2**24)]
     """Tokens in a row (T)."""
     max_dropped: Share = 0.5
-    """The share of a source's records that may be in no row: dialogues longer than `seq_len`, and those without an
-    answer in the loss. More of them stop the run."""
+    """The share of a source's records, or of preferences, that may be left out: what is longer than `seq_len`, and what
+    has no answer in the loss. More of them stop the run."""
 
     def __post_init__(self) -> None:
         check(self, "data.")

@@ -20,6 +20,7 @@ from tigerjax.records.ids import (
 )
 from tigerjax.records.inputs import Inputs, Paths, distinct_names, expand, ids_config, ids_of, speed
 from tigerjax.records.notes import NUMBERED, RENAMED, SAID, TRIMMED, changes, note, shown, tell
+from tigerjax.records.preferences import Unusable, as_preference
 from tigerjax.records.sft import as_sft
 from tigerjax.records.validated import as_record, documents, sft_examples, text_of
 
@@ -36,8 +37,10 @@ __all__ = [
     "Paths",
     "Record",
     "Seen",
+    "Unusable",
     "Way",
     "as_document",
+    "as_preference",
     "as_record",
     "as_sft",
     "blocks",

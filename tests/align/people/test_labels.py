@@ -110,6 +110,9 @@ BAD = {
     "text with the pad marker": edit(text="well<pad>"),
     "text with half a surrogate pair": b'{"prompt_id": "%s", "batch_sha256": "%s", "annotator": "a", "base": "A",'
     b' "text": "x\\ud800"}' % (EDITED.encode(), SHA.encode()),
+    "annotator with half a surrogate pair": json.dumps(ranking(who="\ud800")).encode(),
+    "note with half a surrogate pair": json.dumps(ranking(note="x\udfff")).encode(),
+    "number of 5,000 digits": b'{"prompt_id": "p1", "note": ' + b"9" * 5_000 + b"}",
     "text longer than the context": edit(text="x" * 80),
     "reason not text": edit(reason=1),
 }
@@ -121,6 +124,23 @@ def test_each_kind_of_mistake_is_caught_by_its_line_and_nothing_is_imported(tmp_
         run(tmp_path, [GOOD[0], BAD[kind], *GOOD[1:]])
     listed = str(error.value).splitlines()[1:]
     assert len(listed) == 1 and "labels.jsonl:2: " in listed[0]
+
+
+def test_control_sequences_of_a_label_line_are_shown_by_their_codes(tmp_path):
+    with pytest.raises(DataError) as error:
+        run(tmp_path, [*GOOD, ranking() | {"batch_sha256": "\x1b[2J\x1b]0;title\x07"}, ranking("\x1b[1m")])
+    assert "\x1b" not in str(error.value) and r"\x1b[2J" in str(error.value) and r"'\x1b[1m'" in str(error.value)
+
+
+def test_a_label_file_with_a_byte_order_mark_is_read(tmp_path):
+    got = run(tmp_path, [b"\xef\xbb\xbf" + json.dumps(GOOD[0]).encode(), *GOOD[1:]])
+    assert got.counts["rankings"] == 2
+
+
+def test_a_prompt_id_in_the_questions_for_people_is_no_markup():
+    hostile = "<script>\x1b[2J`` \n# x"
+    text = queue_lib.markdown([QUEUE.items[0] | {"prompt_id": hostile}, QUEUE.items[1]])
+    assert "\x1b" not in text and "## ``` <script>\ufffd[2J`` # x ```" in text and "## p2" in text
 
 
 def test_all_mistakes_of_a_file_are_listed_at_once(tmp_path):

@@ -12,6 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tigerjax.files.jsonl import BOM
+from tigerjax.files.manifest import canonical
+
 AXES = ("factuality", "creativity", "richness", "safety", "format")
 SHARED_FIELDS = {"prompt_id", "batch_sha256", "annotator"}
 RANKING_FIELDS = SHARED_FIELDS | {"ranking", "reject", "axes", "note"}
@@ -25,7 +28,10 @@ class BadLine(ValueError):
 
 
 def parse(raw: bytes) -> Any:
-    """The JSON value of UTF-8 bytes; BadLine for anything else, also for a field that is given twice."""
+    """The JSON value of UTF-8 bytes; BadLine for anything else, also for a field that is given twice.
+
+    A byte order mark in front of it, as Windows programs write, is no part of the value.
+    """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = [name for name, n in Counter(name for name, _ in pairs).items() if n > 1]
@@ -34,13 +40,17 @@ def parse(raw: bytes) -> Any:
         return dict(pairs)
 
     try:
-        return json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
+        return json.loads(raw.removeprefix(BOM).decode("utf-8"), object_pairs_hook=unique)
     except UnicodeDecodeError as error:
         raise BadLine(f"invalid UTF-8 at byte {error.start}") from error
     except json.JSONDecodeError as error:
         raise BadLine(f"broken JSON: {error.msg} at column {error.colno}") from error
     except RecursionError as error:
         raise BadLine("broken JSON: nested too deep") from error
+    except BadLine:
+        raise
+    except ValueError as error:  # Python converts no number of more than 4,300 digits
+        raise BadLine(f"broken JSON: {error}") from error
 
 
 def check(
@@ -56,6 +66,7 @@ def check(
     """
     if not isinstance(line, dict):
         raise BadLine(f"is a JSON {type(line).__name__}, not an object")
+    _check_storable(line)
     has_rank, has_edit = bool({"ranking", "reject"} & line.keys()), bool({"base", "text"} & line.keys())
     if has_rank and has_edit:
         raise BadLine("is a ranking and an edit at once; write two lines")
@@ -72,7 +83,7 @@ def check(
         raise BadLine(f"prompt_id {line['prompt_id']!r} is not in the queue")
     if line["batch_sha256"] != question["batch_sha256"]:
         raise BadLine(
-            f"batch_sha256 {line['batch_sha256'][:12]}… is stale; the queue is {question['batch_sha256'][:12]}…"
+            f"batch_sha256 {line['batch_sha256'][:12]!r}… is stale; the queue is {question['batch_sha256'][:12]}…"
         )
     texts = {c["label"]: c["text"] for c in question["candidates"]}
     if has_rank:
@@ -80,6 +91,18 @@ def check(
         return "rank"
     _check_edit(line, texts, question["messages"], max_tokens, count_tokens)
     return "edit"
+
+
+def _check_storable(line: Mapping[str, Any]) -> None:
+    """BadLine for what no file can hold as UTF-8: every later step writes the line, or parts of it."""
+    for field, value in line.items():
+        try:
+            canonical([field, value])
+        except UnicodeEncodeError as error:
+            name = field.encode("utf-8", "backslashreplace").decode()
+            raise BadLine(f"`{name}` holds a lone surrogate (\\ud800-\\udfff), which is no character") from error
+        except RecursionError as error:
+            raise BadLine(f"{field!r} is nested too deep") from error
 
 
 def _check_ranking(line: dict[str, Any], texts: Mapping[str, str]) -> None:
@@ -135,8 +158,6 @@ def _check_edit(
     for marker in MARKERS:
         if marker in text:
             raise BadLine(f"`text` of the edit contains the chat marker {marker!r}")
-    if any(0xD800 <= ord(c) <= 0xDFFF for c in text):
-        raise BadLine("`text` of the edit holds a lone surrogate")
     if not isinstance(line.get("reason", ""), str):
         raise BadLine("`reason` is not a string")
     length = count_tokens([*messages, {"role": "assistant", "content": text}])

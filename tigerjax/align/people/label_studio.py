@@ -88,7 +88,7 @@ def lines(raw: bytes) -> Iterator[tuple[str, Any]]:
         return
     dated: list[tuple[datetime, str, Any]] = []
     for number, task in enumerate(tasks, start=1):
-        place = f"task {task['id']}" if isinstance(task, dict) and "id" in task else f"item {number}"
+        place = f"task {task['id']!r}" if isinstance(task, dict) and "id" in task else f"item {number}"
         if not isinstance(task, dict) or not all(isinstance(task.get(k), t) for k, t in _TASK.items()):
             yield place, BadLine("is not a task with `data` and `annotations`; export as JSON, not as JSON-MIN")
             continue
@@ -98,7 +98,7 @@ def lines(raw: bytes) -> Iterator[tuple[str, Any]]:
             except BadLine as error:
                 yield place, error
                 continue
-            where = f"{place}, annotation {which}"
+            where = f"{place}, annotation {which!r}"
             try:
                 dated += [(when, where, line) for line in _annotation(task["data"], annotation)]
             except BadLine as error:

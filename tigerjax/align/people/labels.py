@@ -17,6 +17,7 @@ from tigerjax.align.people.agreement import borda, kendall
 from tigerjax.align.people.label_lines import BadLine
 from tigerjax.errors import Blocked, DataError
 from tigerjax.files import paths
+from tigerjax.files.jsonl import BOM
 
 
 class Verdict(NamedTuple):
@@ -117,7 +118,7 @@ def _read(path: Path) -> Iterator[tuple[str, Any]]:
     Instead of the line it gives a BadLine when the line cannot be read, and None for a skipped task of Label Studio.
     """
     raw = path.read_bytes()
-    if raw.lstrip()[:1] == b"[":
+    if raw.removeprefix(BOM).lstrip()[:1] == b"[":
         yield from ((f"{path}: {where}" if where else str(path), line) for where, line in label_studio.lines(raw))
         return
     for number, line in enumerate(raw.split(b"\n"), start=1):

@@ -13,6 +13,7 @@ id, so that they judge the text alone.
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 from tigerjax.align.prompts import draw, stratified
 from tigerjax.errors import ConfigError
 from tigerjax.files import manifest
+from tigerjax.pages import printable
 
 
 class Queue(NamedTuple):
@@ -104,16 +106,19 @@ def build(
 
 
 def markdown(items: Sequence[Mapping[str, Any]]) -> str:
-    """The questions as Markdown, one section a prompt. Texts stand in code blocks, so they appear as they are."""
+    """The questions as Markdown, one section a prompt. Texts stand in code blocks, so they appear as they are.
+
+    Control characters, which could change what a terminal shows, appear as U+FFFD; queue.jsonl has the text itself.
+    """
     lines = ["# Answers to rank", ""]
     if items:
         lines += [f"Batch `{items[0]['batch_sha256']}`. Best first; equals share a rank; reject what is unusable.", ""]
     for item in items:
-        lines += [f"## {item['prompt_id']}" + (" (rank and rewrite the best)" if item["edit"] else ""), ""]
+        lines += [f"## {_inline(item['prompt_id'])}" + (" (rank and rewrite the best)" if item["edit"] else ""), ""]
         for message in item["messages"]:
-            lines += [f"**{message['role']}**", "", *_fenced(message["content"]), ""]
+            lines += [f"**{message['role']}**", "", *_fenced(printable(message["content"])), ""]
         for candidate in item["candidates"]:
-            lines += [f"### {candidate['label']}", "", *_fenced(candidate["text"] or "(empty)"), ""]
+            lines += [f"### {candidate['label']}", "", *_fenced(printable(candidate["text"]) or "(empty)"), ""]
     return "\n".join(lines)
 
 
@@ -140,6 +145,15 @@ def label(index: int) -> str:
 
 def _top_score(record: Mapping[str, Any]) -> float:
     return max((c["score"] for c in record["candidates"] if is_valid(c)), default=math.inf)
+
+
+def _inline(identity: str) -> str:
+    """An id in a line of Markdown. One that holds more than letters, digits and dashes stands in a code span."""
+    if re.fullmatch(r"[\w.:/-]+", identity):
+        return identity
+    shown = " ".join(printable(identity).split())
+    ticks = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    return f"{ticks} {shown} {ticks}"
 
 
 def _fenced(text: str) -> list[str]:

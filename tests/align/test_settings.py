@@ -1,0 +1,128 @@
+"""A project can be corrected once it has begun: what no finished step has used changes, and `init` opens its inputs."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from tiny_project import ROOT, align, config_words
+
+from tigerjax.align import settings as settings_lib
+from tigerjax.align.config import AlignConfig
+from tigerjax.align.steps import STEPS, USES
+from tigerjax.checkpoint.model import load_model, save_model
+from tigerjax.command.groups import SamplingOptions
+from tigerjax.errors import ConfigError
+from tigerjax.files import manifest
+
+
+def begun(folder: Path, *done: str) -> Path:
+    """A project whose first round has finished these steps."""
+    align = dataclasses.asdict(AlignConfig(prompt_fraction=0.1, seed=0))
+    sampling = dataclasses.asdict(SamplingOptions())
+    files = {"sft": "s", "candidates": ["c"], "reward_model": "r", "questions": "q", "gold": [], "safety": None}
+    settings_lib.write(
+        folder,
+        settings_lib.AlignSettings(
+            config="x", overrides=[], align=align, sampling=sampling, score_rows=8, exclude=None, **files
+        ),
+    )
+    finish(folder, 1, *done)
+    return folder
+
+
+def finish(folder: Path, index: int, *done: str) -> None:
+    for step in done:
+        place = folder / "rounds" / f"{index:02d}" / step
+        place.mkdir(parents=True)
+        manifest.write_json(place / manifest.FILE, {"stage": step})
+
+
+def test_every_setting_says_which_steps_use_it():
+    fields = {f.name for f in dataclasses.fields(settings_lib.AlignSettings)} - {"config", "overrides"}
+    fields = fields - {"align", "sampling"} | {f.name for f in dataclasses.fields(AlignConfig)}
+    assert settings_lib.USED_BY.keys() == fields | {f.name for f in dataclasses.fields(SamplingOptions)}
+    assert set(USES) == set(STEPS)
+
+
+def test_what_no_finished_step_has_used_can_be_changed_and_the_rest_not(tmp_path):
+    folder = begun(tmp_path / "dir", "candidate", "prompts", "sample", "score", "queue")
+    new = settings_lib.changed(folder, {"allow_partial": True, "min_score": 0.5, "safety": "/list"}, again=False)
+    assert new.align["allow_partial"] is True and new.align["min_score"] == 0.5 and new.safety == "/list"
+    for name, value in {"prompt_fraction": 0.05, "max_new_tokens": 9, "reward_model": "other", "seed": 1}.items():
+        with pytest.raises(ConfigError, match=rf"{name}=.* has been used by step \w+ of round 01.*--again"):
+            settings_lib.changed(folder, {name: value}, again=False)
+        assert settings_lib.changed(folder, {name: value}, again=True) != settings_lib.read(folder)
+    assert settings_lib.changed(folder, {"prompt_fraction": 0.1}, again=False) == settings_lib.read(folder)
+    with pytest.raises(ConfigError, match="prompt_fraction"):
+        settings_lib.changed(folder, {"prompt_fraction": 2.0}, again=True)
+
+
+def test_the_next_reward_model_enters_the_round_after_one_that_has_ended(tmp_path):
+    folder = begun(tmp_path / "dir", "candidate", *STEPS)
+    assert settings_lib.changed(folder, {"reward_model": "next"}, again=False).reward_model == "next"
+    finish(folder, 2, "candidate", "prompts", "sample", "score")
+    with pytest.raises(ConfigError, match="used by step score of round 02"):
+        settings_lib.changed(folder, {"reward_model": "next"}, again=False)
+
+
+def words(made: Path, out: Path, **changed: object) -> list[object]:
+    named: dict[str, object] = {"sft": made / "sft.jsonl", "candidates": made / "chat"}
+    named |= {"reward-model": made / "reward", "questions": made / "questions.jsonl", "out": out}
+    named |= {name.replace("_", "-"): value for name, value in changed.items()}
+    config = config_words(made, 4, 8)
+    return ["init", ROOT / "configs" / "quickstart_rejection_sampled.py", *config, *(
+        word for name, value in named.items() for word in (f"--{name}", value)
+    )]  # fmt: skip
+
+
+LONG = {"id": "q", "lang": "en", "task": "say", "prompt": "no " * 64, "answers": ["no"]}
+
+
+def written(path: Path, *lines: object) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_init_opens_every_input_and_names_the_one_that_is_wrong(made, tmp_path, capfd):
+    chat = load_model(made / "chat")
+    save_model(tmp_path / "raw", load_model(made / "reward").weights, chat.config, kind="reward")
+    other = dataclasses.replace(chat.config, rope_base=999.0)
+    save_model(tmp_path / "other", chat.weights, other, tokenizer_sha256=chat.tokenizer_sha256)
+    wrong = {
+        "holds a language model; give a reward model": (2, {"reward_model": made / "chat"}),
+        "not calibrated; run `tigerjax reward calibrate": (2, {"reward_model": tmp_path / "raw"}),
+        "holds a reward model; give a language model": (2, {"candidates": made / "reward"}),
+        "has the sizes of the config's model": (2, {"candidates": tmp_path / "other"}),
+        "q.jsonl: a file, but a model is a folder": (3, {"reward_model": written(tmp_path / "q.jsonl", {})}),
+        "questions.jsonl:1: ": (3, {"sft": made / "questions.jsonl"}),
+        "sft.jsonl:1": (3, {"questions": made / "sft.jsonl"}),
+        "gold.jsonl:1: has ['text']": (3, {"gold": written(tmp_path / "gold.jsonl", {"text": "x"})}),
+        "safety.txt: not UTF-8 at byte 1": (3, {"safety": tmp_path / "safety.txt"}),
+        "has 66 tokens, which leaves no room": (3, {"questions": written(tmp_path / "long.jsonl", LONG)}),
+        "edit_fraction=0.8 exceeds rank_fraction=0.05": (2, {"align.edit-fraction": 0.8}),
+        "prompts wanted": (2, {"exclude": tmp_path / "all.txt"}),
+    }
+    (tmp_path / "safety.txt").write_bytes(b"x\xff")
+    (tmp_path / "all.txt").write_text("".join(f"e{i}\n" for i in range(50)))
+    for message, (code, changed) in wrong.items():
+        align(*words(made, tmp_path / "dir", **changed), code=code)
+        said = capfd.readouterr().err
+        assert message in said, (message, said)
+    assert not (tmp_path / "dir").exists()
+
+
+def test_set_changes_a_project_and_refuses_what_does_not_open(made, tmp_path, capfd):
+    out = tmp_path / "dir"
+    (tmp_path / "exclude.txt").write_text("e7\nnobody\n")
+    align(*words(made, out, exclude=tmp_path / "exclude.txt"))
+    assert "1 of 2 ids in" in capfd.readouterr().err
+    align("set", out, code=2)
+    align("set", out, "--reward-model", made / "chat", code=2)
+    align("set", out, "--align.allow-partial", "--max-new-tokens", 4, "--safety", tmp_path / "exclude.txt")
+    assert "allow_partial            False -> True" in capfd.readouterr().out
+    new = settings_lib.read(out)
+    assert new.align["allow_partial"] is True and new.sampling["max_new_tokens"] == 4
+    assert new.safety == str(tmp_path / "exclude.txt") and new.reward_model == str(made / "reward")
+    align(*words(made, out, exclude=tmp_path / "exclude.txt"), code=2)
+    assert "align set" in capfd.readouterr().err

@@ -1,0 +1,100 @@
+"""Opens every input of an alignment before its first step: a wrong one is found now, and not after all sampling."""
+
+from tigerjax import records
+from tigerjax.align import prompts as prompts_lib
+from tigerjax.align.config import AlignConfig
+from tigerjax.align.people.queue import share
+from tigerjax.align.settings import AlignSettings, read_lines
+from tigerjax.checkpoint.loaded import check_fits
+from tigerjax.checkpoint.stored import StoredModel, open_model
+from tigerjax.config import RunConfig
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.evaluate import questions
+from tigerjax.files import paths
+from tigerjax.pages import printable
+from tigerjax.processes import hosts
+from tigerjax.tokenizer.chat import encode_prompt
+from tigerjax.tokenizer.load import Tokenizer
+
+
+def check(settings: AlignSettings, run: RunConfig) -> None:
+    """Reads all files, and what each model says of itself.
+
+    DataError for a file that is not there or not of its kind. ConfigError for a model of another kind, tokenizer or
+    size, and for a reward model that is not calibrated.
+    """
+    for name in ("sft", "reward_model", "questions", "safety", "exclude"):
+        if (path := getattr(settings, name)) is not None and not paths.of(path).exists():
+            raise DataError(f"{path}: {name} of the alignment does not exist")
+    for path in (*settings.candidates, *settings.gold):
+        if not paths.of(path).exists():
+            raise DataError(f"{path} does not exist; give existing candidate models and gold files")
+    if not settings.candidates:
+        raise ConfigError("an alignment starts from a chat model; give --candidates")
+    tokenizer = Tokenizer(run.data.tokenizer)
+    for path in settings.candidates:
+        model = _open(path)
+        check_fits(model, tokenizer, where=path)
+        if model.config != run.model:
+            raise ConfigError(f"{path}: a candidate has the sizes of the config's model, this one has others")
+    _check_reward(settings.reward_model, tokenizer)
+    _check_questions(settings.questions, tokenizer, run.data.seq_len)
+    _check_sft(settings)
+    for path in settings.gold:
+        for number, record in records.read(paths.of(path)):
+            try:
+                records.as_preference(record, f"{path}:{number}")
+            except records.Unusable as error:
+                hosts.say(f"tigerjax: note: {printable(error)}; left out of the next reward model")
+    read_lines(settings.safety)
+
+
+def _open(path: str) -> StoredModel:
+    if not paths.of(path).is_dir():
+        raise DataError(f"{path}: a file, but a model is a folder: a run, its checkpoints/, or one step")
+    return open_model(path)
+
+
+def _check_reward(path: str, tokenizer: Tokenizer) -> None:
+    model = _open(path)
+    check_fits(model, tokenizer, where=path, reward=True)
+    if "calibration" not in model.extra or "truncation_penalty" not in model.extra:
+        raise ConfigError(
+            f"{path}: this reward model is not calibrated; run `tigerjax reward calibrate CONFIG --model {path}"
+            " --reference SFT`"
+        )
+
+
+def _check_questions(path: str, tokenizer: Tokenizer, seq_len: int) -> None:
+    """Reads the held-out questions, and sees that each leaves room for an answer."""
+    for prompt in questions.prompts(questions.load(path)):
+        if (length := len(encode_prompt(tokenizer, prompt["messages"]))) >= seq_len:
+            raise DataError(
+                f"{path}: question {prompt['prompt_id']!r} has {length} tokens, which leaves no room for an answer in"
+                f" data.seq_len={seq_len}; remove it or raise data.seq_len"
+            )
+
+
+def _check_sft(settings: AlignSettings) -> None:
+    """Reads the SFT set, and sees that a round can draw its prompts from it."""
+    align, excluded = AlignConfig(**settings.align), read_lines(settings.exclude)
+    examples = list(records.sft_examples([settings.sft]))
+    drawn = prompts_lib.select(
+        examples,
+        fraction=align.prompt_fraction,
+        seed=align.seed,
+        round_index=1,
+        exclude=set(excluded),
+        allow_fraction=align.allow_fraction,
+    )
+    total = len(drawn.prompts)
+    if align.edit_within_ranked and share(align.edit_fraction, total) > share(align.rank_fraction, total):
+        raise ConfigError(
+            f"edit_fraction={align.edit_fraction} exceeds rank_fraction={align.rank_fraction}; lower it, or set"
+            " align.edit_within_ranked off"
+        )
+    if unknown := sorted(set(excluded) - {example["id"] for example in examples}):
+        hosts.say(
+            f"tigerjax: note: {len(unknown)} of {len(set(excluded))} ids in {settings.exclude} are not in"
+            f" {settings.sft}, such as {printable(unknown[0])!r}"
+        )

@@ -1,0 +1,141 @@
+"""The settings of an alignment, DIR/align.json, which hold for its rounds, and their change between steps.
+
+What no finished step of the round under way has used may be changed at any time. Rounds that have ended stay as they
+are.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tigerjax.align.config import AlignConfig
+from tigerjax.align.steps import USES, under_way
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.evaluate.questions import ANSWERS_FILE
+from tigerjax.files import manifest, paths
+
+FILE = "align.json"
+USED_BY: dict[str, tuple[str, ...]] = {
+    **{field: tuple(step for step in USES if field in USES[step]) for fields in USES.values() for field in fields},
+    "sft": ("prompts", "mix"),
+    "exclude": ("prompts",),
+    "candidates": ("candidate",),
+    "questions": ("candidate", "gate"),
+    "reward_model": ("score", "gate"),
+    "gold": ("rank",),
+    "safety": ("rank",),
+    "score_rows": (),
+    **dict.fromkeys(("n", "temperature", "top_p", "top_k"), ("sample",)),
+    "max_new_tokens": ("candidate", "sample", "gate"),
+}
+"""The steps that use a setting; the seed also decides how answers are sampled. `candidate` is the choice of a model."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AlignSettings:
+    """What the rounds are run with. Paths are absolute."""
+
+    config: str
+    """Config file of the SFT runs."""
+    overrides: list[str]
+    """Words of the command line that override fields of the config."""
+    align: dict[str, Any]
+    """Fields of AlignConfig."""
+    sampling: dict[str, Any]
+    """n, temperature, top_p, top_k, max_new_tokens."""
+    sft: str
+    """The SFT set of the first round."""
+    candidates: list[str]
+    """Chat models, the oldest first; the first round starts from the best."""
+    reward_model: str
+    score_rows: int
+    """Answers in one batch of the reward model."""
+    questions: str
+    """Held-out questions with their answers, for the accuracy of candidates and for the gate."""
+    gold: list[str]
+    """Preferences of people for the next reward model."""
+    safety: str | None
+    """File of strings that no winner may contain, one a line."""
+    exclude: str | None
+    """File of prompt ids that may not be drawn, one a line, such as those of an evaluation set."""
+
+
+def write(folder: Path, settings: AlignSettings) -> None:
+    """Writes DIR/align.json; ConfigError for a folder that holds other settings, which `change` changes."""
+    old = read(folder) if (folder / FILE).is_file() else None
+    if old is not None and old != settings:
+        changed = [f.name for f in dataclasses.fields(settings) if getattr(old, f.name) != getattr(settings, f.name)]
+        raise ConfigError(
+            f"{folder / FILE} holds other settings ({', '.join(changed)} differ); give another --out, or change them"
+            f" with `tigerjax align set {folder}`"
+        )
+    _store(folder, settings)
+
+
+def read(folder: Path) -> AlignSettings:
+    """The settings of DIR/align.json."""
+    path = folder / FILE
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist; `tigerjax align init CONFIG --out {folder} …` writes it")
+    try:
+        return AlignSettings(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: not the settings of an alignment ({error}); write it again") from error
+
+
+def changed(folder: Path, changes: Mapping[str, Any], *, again: bool) -> AlignSettings:
+    """The settings with `changes` {name of a setting, of a field of AlignConfig or of a sampling option: value}.
+
+    ConfigError for one that a finished step of the round under way has used, unless `again` allows to do these steps
+    again.
+    """
+    old = read(folder)
+    index = under_way(folder / "rounds")
+    values: dict[str, Any] = {"align": dict(old.align), "sampling": dict(old.sampling)}
+    for name, value in changes.items():
+        part = next((part for part in ("align", "sampling") if name in values[part]), None)
+        before = values[part][name] if part else getattr(old, name)
+        if value == before:
+            continue
+        done = [step for step in USED_BY[name] if manifest.read(folder / "rounds" / f"{index:02d}" / step) is not None]
+        if done and not again:
+            raise ConfigError(
+                f"{name}={before!r} has been used by step {done[0]} of round {index:02d}; change it when the round has"
+                f" ended, or give --again: then {', '.join(done)} and the steps that follow are done again"
+            )
+        if part:
+            values[part][name] = value
+        else:
+            values[name] = value
+    AlignConfig(**values["align"])  # refuses values that cannot work
+    return dataclasses.replace(old, **values)
+
+
+def replace(folder: Path, settings: AlignSettings) -> None:
+    """Writes DIR/align.json over other settings."""
+    _store(folder, settings)
+
+
+def question_files(questions: str) -> list[Path]:
+    """The file of the held-out questions, and the file of answers beside it where there is one."""
+    path = paths.of(questions)
+    others = path.with_name(ANSWERS_FILE)
+    return [path, others] if others.is_file() else [path]
+
+
+def read_lines(path: str | None) -> list[str]:
+    """The lines of a UTF-8 file that are not blank; no lines without a file."""
+    if path is None:
+        return []
+    try:
+        text = paths.of(path).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 at byte {error.start}; write it as UTF-8, one entry a line") from error
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _store(folder: Path, settings: AlignSettings) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest.write_json(folder / FILE, dataclasses.asdict(settings))
