@@ -80,8 +80,9 @@ def _take(path: Path) -> int | None:
         if not _is(held, path):
             raise BlockingIOError
         text = f"process {os.getpid()} on {socket.gethostname()}, which began at {time.strftime('%Y-%m-%d %H:%M:%S')}"
-        os.ftruncate(held, 0)
-        os.write(held, text.encode())
+        with contextlib.suppress(OSError):  # on a full disk the lock has no name, and counts all the same
+            os.ftruncate(held, 0)
+            os.write(held, text.encode())
     except BlockingIOError:
         os.close(held)
         return None
