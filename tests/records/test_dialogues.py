@@ -86,8 +86,8 @@ def test_preferences_and_their_answers_read_a_system_message_in_the_same_way(tmp
     for given, wanted in ((system, [30, 21, 0, 0, 3, 31, 4, 2]), (long, [30, 6, 31, 4, 2])):
         ids = reward_data.encode_answer(Letters(), given, "b", "stop", seq_len=8, where="x")
         assert ids == wanted  # the oldest turns fall out, the system text with them
-    cut = reward_data.encode_sampled(Letters(), system, "bb", "stop", seq_len=7, where="x")
-    assert cut == ([30, 21, 0, 0, 3, 31, 4], "length")
+    cut = reward_data.encode_sampled(Letters(), system, "bb", "stop", seq_len=8, where="x")
+    assert cut == ([30, 21, 0, 0, 3, 31, 4, 4], "length")
 
 
 def test_earlier_turns_of_an_alpaca_record_become_messages():
