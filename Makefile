@@ -8,8 +8,9 @@ endif
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-# Python 3.11 has a lock of its own, because newer versions of JAX do not support it. Its lock takes the peers (torch,
-# transformers) with it. For 3.12 and 3.13 pip gets a CUDA build of torch, several GB, so there they come on request.
+# Python 3.11 has a lock of its own, because newer versions of JAX do not support it. The peers (torch, transformers) have
+# a third lock. With 3.11 they are installed too. With 3.12 and 3.13 pip gets a CUDA build of torch, several GB, so there
+# they come only on request.
 version := $(shell "$(PYTHON)" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
 ifneq ($(filter 3.11.%,$(version)),)
 LOCK  := requirements-py311.lock

@@ -50,26 +50,26 @@ class Place:
     def config(self, name: str, mixture: str, steps: int, **changes: Any) -> RunConfig:
         """configs/quickstart_NAME.py with this seed, mixture and number of steps; `init` names the start's folder."""
 
-        def adjust(found: RunConfig) -> RunConfig:
+        def adjust(run: RunConfig) -> RunConfig:
             optim = dataclasses.replace(
-                found.optim, total_steps=steps, warmup_steps=min(found.optim.warmup_steps, max(1, steps // 10))
+                run.optim, total_steps=steps, warmup_steps=min(run.optim.warmup_steps, max(1, steps // 10))
             )
             init = changes.get("init")
             checkpoint = dataclasses.replace(
-                found.checkpoint,
+                run.checkpoint,
                 every_steps=changes.get("every", 10_000),
                 keep=changes.get("keep", 1),
                 init_from=str(self.out / init) if init else None,
             )
             return dataclasses.replace(
-                found,
+                run,
                 name=mixture,
-                model=dataclasses.replace(found.model, num_layers=self.sizes.layers),
+                model=dataclasses.replace(run.model, num_layers=self.sizes.layers),
                 optim=optim,
                 checkpoint=checkpoint,
-                data=dataclasses.replace(found.data, mixture=mixture, modules=()),
+                data=dataclasses.replace(run.data, mixture=mixture, modules=()),
                 log_every_steps=changes.get("log", 50),
-                batch_rows=changes.get("rows", found.batch_rows),
+                batch_rows=changes.get("rows", run.batch_rows),
             )
 
         return quick.run_config(name, self.out, seed=self.seed, adjust=adjust)

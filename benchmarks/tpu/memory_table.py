@@ -68,7 +68,9 @@ def main() -> None:
     forward = product_flops(jax.make_jaxpr(apply)(w, x_BTD).jaxpr)
 
     def gradient(remat: Remat) -> Any:
-        summed = lambda w, x: jnp.sum(stack.rematerialise(apply, remat)(w, x).astype(jnp.float32))  # noqa: E731
+        def summed(w: Any, x_BTD: Any) -> Any:
+            return jnp.sum(stack.rematerialise(apply, remat)(w, x_BTD).astype(jnp.float32))
+
         return jax.make_jaxpr(jax.grad(summed, (0, 1)))(w, x_BTD).jaxpr
 
     plain = gradient("none")

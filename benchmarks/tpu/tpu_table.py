@@ -125,8 +125,8 @@ def measure(name: str, vocab: int, other: dict[str, str]) -> dict[str, Any]:
 
 
 HEAD = (
-    "row", "vocabulary", "remat", "peak GB", "static s", "MFU at most", "MaxText GB", "MaxText s", "compile s",
-    "CPU s / 2", "RSS GB",
+    "row", "vocabulary", "remat", "peak GB", "static s", "MFU at most", "MaxText GB", "MaxText s", "CPU s / 2",
+    "RSS GB",
 )  # fmt: skip
 
 
@@ -141,19 +141,18 @@ def cells(name: str, shown: dict[str, Any]) -> list[str]:
         *((static, mfu) if shown["fits"] else ("does not fit", "")),
         f"{row.peak_gb:.1f}",
         f"{row.static_s:.2f}",
-        f"{shown['compile_s']:.0f}",
         f"{shown['process_cpu_s'] / 2:.0f}",
         f"{shown['process_rss_gb']:.1f}",
     ]
 
 
-def line(found: Sequence[str]) -> str:
-    return f"{found[0]:20} {found[1]:10} {found[2]:14} " + " ".join(f"{text:>11}" for text in found[3:])
+def line(cells: Sequence[str]) -> str:
+    return f"{cells[0]:20} {cells[1]:10} {cells[2]:14} " + " ".join(f"{text:>11}" for text in cells[3:])
 
 
 def write(rows: list[list[str]]) -> None:
     """Puts the table into docs/TPU.md, between its marks."""
-    lines = [f"| {' | '.join(found)} |" for found in (list(HEAD), ["---"] * len(HEAD), *rows)]
+    lines = [f"| {' | '.join(cells)} |" for cells in (list(HEAD), ["---"] * len(HEAD), *rows)]
     block = "\n".join(["<!-- tpu_table -->", "", *lines, "", "<!-- /tpu_table -->"])
     text = DOC.read_text(encoding="utf-8")
     text, found = re.subn("<!-- tpu_table -->.*<!-- /tpu_table -->", lambda _: block, text, flags=re.DOTALL)

@@ -141,7 +141,7 @@ def refused(command: str, code: int, words: str, capfd) -> None:
 @pytest.mark.parametrize("words", table.COMMANDS, ids=" ".join)
 def test_every_command_has_help_with_an_example_that_its_arguments_accept(words, capfd, monkeypatch):
     code, out, _ = run(" ".join([*words, "--help"]), capfd)
-    assert code == 0
+    assert code == 0 and all(len(line) <= 120 or "Example: " in line for line in out.splitlines())
     (example,) = re.findall(rf"Example: tigerjax ({' '.join(words)} .*)", " ".join(out.split()).replace("│", ""))[:1]
     command = table.COMMANDS[words]
     line = re.search(r"Example: tigerjax (.*)", inspect.getdoc(command))[1]
@@ -164,6 +164,8 @@ REFUSALS = [
     ("train tiny.py --batch-rows 3 --mesh.fsdp 2", 2, "micro-batch of 3 rows does not divide over .* = 2 devices"),
     ("train tiny.py --mesh.fsdp 3 --batch-rows 6 --model.model-dim 33", 2, "fsdp=3 .*but [0-9]+ are present"),
     ("train nothing.py", 2, "config file nothing.py does not exist"),
+    ("train precious", 2, "config file precious is a folder; the repository's configs/ has examples"),
+    ("evaluate compair a b", 2, "no command 'evaluate compair'; did you mean compare"),
     ("train syntax.py", 2, "syntax.py:3: SyntaxError"),
     ("train field.py", 2, "field.py:4: TypeError: .*'fsdq'"),
     ("train tiny.py --data.modules nothing", 2, "data.modules names nothing"),
@@ -189,6 +191,7 @@ REFUSALS = [
     ("convert to-hf runs/tiny precious", 2, "precious holds something that is not an export"),
     ("convert from-hf nothing out", 3, "nothing/config.json: not there"),
     ("data clean --input broken.jsonl --out x", 3, "broken.jsonl:2: broken JSON"),
+    ("data clean --input zh.jsonl ./zh.jsonl --out x", 2, "input zh.jsonl is given twice; give it once"),
     ("data clean --input deep.jsonl --out x", 3, "deep.jsonl:1: broken JSON: nested too deep"),
     ("data clean --input zh.jsonl --out precious", 2, "precious holds files that no stage wrote"),
     ("data clean --input zh.jsonl --out zh.jsonl/x", 3, "Not a directory"),

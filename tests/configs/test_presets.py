@@ -9,10 +9,9 @@ import jax
 import pytest
 
 from tigerjax import config
+from tigerjax.model import families
 from tigerjax.model.layers import init
-from tigerjax.model.llama import model as llama
-from tigerjax.model.llama import numbers, presets
-from tigerjax.model.llama.reward import Reward
+from tigerjax.model.llama import presets
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests/golden"
@@ -50,12 +49,13 @@ def test_the_resolved_config_equals_its_golden_dump(path):
 @pytest.mark.parametrize("path", GOLDEN_CONFIGS, ids=lambda p: p.stem)
 def test_a_config_has_the_published_number_of_weights_by_arithmetic_and_by_shape(path):
     run, scores = config.load(path), path.stem.endswith("_reward")
-    model = Reward(run.model, run.compute) if scores else llama.Llama(run.model, run.compute)
+    family = families.of(run.model)
+    model = (family.reward_model if scores else family.language_model)(run.model, run.compute)
     boxed = jax.eval_shape(lambda key: init(model, key), jax.random.key(0))
     by_shape = sum(math.prod(w.shape) for w in jax.tree.leaves(nn.unbox(boxed)))
     # A reward model has one column in the place of the vocabulary's.
     less = (run.model.padded_vocab_size - 1) * run.model.model_dim if scores else 0
-    assert numbers.parameter_count(run.model) - less == by_shape == COUNTS[path.stem]
+    assert family.parameter_count(run.model) - less == by_shape == COUNTS[path.stem]
 
 
 @pytest.mark.parametrize("path", GOLDEN_CONFIGS, ids=lambda p: p.stem)
@@ -74,4 +74,4 @@ def test_a_config_takes_its_sizes_from_one_preset(path):
 @pytest.mark.parametrize("name", SIZES)
 def test_the_docstring_of_a_preset_gives_its_number_of_weights(name):
     preset = getattr(presets, name)
-    assert f"{numbers.parameter_count(preset()):,} weights" in preset.__doc__
+    assert f"{families.of(preset()).parameter_count(preset()):,} weights" in preset.__doc__

@@ -15,7 +15,7 @@ def evaluation(folder, rights):
     """An evaluation folder of {task: [(group, right)]}."""
     tasks = {}
     for name, answers in rights.items():
-        asked = [{"id": str(n), "group": g, "right": r, "said": 0} for n, (g, r) in enumerate(answers)]
+        asked = [{"id": str(n), "group": g, "right": r, "answer": 0} for n, (g, r) in enumerate(answers)]
         (folder / suite.ITEMS).mkdir(parents=True, exist_ok=True)
         jsonl.write_jsonl(folder / suite.ITEMS / f"{name}.jsonl", asked)
         tasks[name] = {"metric": "acc", "lang": "en"} | suite.count(asked)
@@ -29,7 +29,7 @@ def rights(pattern, group=""):
 
 
 def test_the_score_of_groups_is_the_mean_of_their_shares():
-    asked = [{"id": "", "group": g, "right": r, "said": 0} for g, r in rights("1100", "a") + rights("11", "b")]
+    asked = [{"id": "", "group": g, "right": r, "answer": 0} for g, r in rights("1100", "a") + rights("11", "b")]
     found = suite.count(asked)
     assert found["score"] == 0.75 and found["groups"] == {"a": 0.5, "b": 1.0} and found["n"] == 6
     assert found["stderr"] == pytest.approx(math.sqrt(0.25 / 3) / 2)

@@ -31,6 +31,15 @@ def test_a_stage_that_fails_leaves_the_earlier_result(tmp_path):
     assert (tmp_path / "out" / "a.txt").is_file() and not (tmp_path / "out.partial").exists()
 
 
+def test_a_second_stage_in_the_same_folder_is_refused_and_the_first_ends_well(tmp_path):
+    with manifest.stage(tmp_path / "out", name="copy", config={}, inputs=[]) as first:
+        (first.tmp / "a.txt").write_text("a")
+        with pytest.raises(ConfigError, match="out is in use by process"):
+            run(tmp_path / "out")
+        assert (first.tmp / "a.txt").is_file()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]  # no lock is left
+
+
 def test_a_stage_never_replaces_what_it_did_not_write(tmp_path):
     precious = tmp_path / "mine" / "thesis.txt"
     precious.parent.mkdir()

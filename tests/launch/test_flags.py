@@ -1,4 +1,4 @@
-"""libtpu flags under launch/: the compiler that is installed knows every one, and refuses one that it does not know."""
+"""The libtpu flags of every generation: the installed compiler knows every one, and refuses one that is not there."""
 
 import os
 import subprocess

@@ -19,7 +19,10 @@ BFLOAT16 = 2e-2
 @pytest.fixture
 def qkv():
     rng = np.random.default_rng(0)
-    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.bfloat16)  # noqa: E731
+
+    def draw(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.bfloat16)
+
     return draw(2, 9, 6, 8), draw(2, 9, 3, 8), draw(2, 9, 3, 8)
 
 
@@ -57,5 +60,8 @@ def test_cudnn_in_float32_is_refused(qkv):
 
 def test_rotation_at_position_257_is_not_that_of_256_in_bfloat16():
     x_BTNH = jnp.ones((1, 1, 1, 4), jnp.bfloat16)
-    at = lambda p: np.asarray(attention.rope(x_BTNH, jnp.full((1, 1), p), base=731.0), np.float32)  # noqa: E731
+
+    def at(p):
+        return np.asarray(attention.rope(x_BTNH, jnp.full((1, 1), p), base=731.0), np.float32)
+
     assert np.abs(at(257) - at(256)).max() > 0.4

@@ -13,6 +13,7 @@ import pytest
 
 from tigerjax.checkpoint.model import load_model, save_model
 from tigerjax.config import FLOAT32, ModelConfig
+from tigerjax.config.ranges import Count
 from tigerjax.errors import ConfigError
 from tigerjax.model import families, stack
 from tigerjax.model.layers import init
@@ -56,7 +57,10 @@ def test_the_hugging_face_rows_name_every_declared_weight_with_its_shape(family,
 def test_the_numbers_are_those_of_the_declared_weights(family):
     config = family.CONFIG(**SIZES)
     tree = declared(family.language_model(config, FLOAT32))
-    count = lambda tree: sum(math.prod(w.shape) for w in jax.tree.leaves(tree))  # noqa: E731
+
+    def count(tree):
+        return sum(math.prod(w.shape) for w in jax.tree.leaves(tree))
+
     assert family.parameter_count(config) == count(tree)
     assert family.end_weights(config) == count([tree["embed"], tree["head"]])
     matrices = [w for w in jax.tree.leaves(tree["layers"]) if w.ndim > 2]  # a norm has L and D only
@@ -85,7 +89,7 @@ def test_a_family_is_found_by_config_kind_and_architecture():
 class WhaleConfig(ModelConfig):
     """The sizes of a family that is made up for the test; its layers are a Llama's."""
 
-    blowholes: int = 2
+    blowholes: Count = 2
 
 
 @pytest.fixture

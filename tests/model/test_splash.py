@@ -29,7 +29,10 @@ FUSED = dataclasses.replace(SPLASH, splash=dataclasses.replace(BLOCKS, fused_bac
 def inputs():
     """q, k, v, weights of the output, segment ids: a row of one segment, three of several and padding."""
     rng = np.random.default_rng(0)
-    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+
+    def draw(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
     ids_BT = np.ones((B, T), np.int32)
     ids_BT[1] = np.repeat([1, 2, 3, 0], [100, 28, 90, 38])
     ids_BT[2] = np.repeat([1, 2], [7, 249])

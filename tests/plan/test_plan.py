@@ -157,9 +157,9 @@ def test_a_search_with_the_real_compiler_ends_in_an_override_that_plans(tmp_path
     ("words", "message"),
     [
         ([], "needs a config file"),
-        (["configs/llama2_tiny.py"], "--topology STR (required)"),
+        (["configs/llama2_tiny.py"], "Missing: --topology"),
         (["configs/llama2_tiny.py", "--topology", "v5p-128"], "CHIP:SHAPE"),
-        (["configs/llama2_tiny.py", "--topology", "v5p:2x2x1", "--slices", "two"], "--slices: invalid literal"),
+        (["configs/llama2_tiny.py", "--topology", "v5p:2x2x1", "--slices", "two"], "--slices two: invalid literal"),
         (["configs/llama2_tiny.py", "--topology", "v5p:2x2x1", "--slices", "0"], "at least 1"),
     ],
 )
@@ -184,8 +184,6 @@ def test_without_libtpu_the_command_says_what_to_install(jax, libtpu, capsys, mo
 
 
 def test_help_shows_the_flags_and_an_example(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["plan", "--help"])
-    assert stopped.value.code == 0
+    assert cli.main(["plan", "--help"]) == 0
     text = capsys.readouterr().out
     assert "--topology" in text and "--search" in text and "Example: tigerjax plan" in text

@@ -53,9 +53,9 @@ def save_file(path, given):
         writer.write_table(table, max_chunksize=2)
 
 
-def save_csv(path):
+def save_csv(path, delimiter=","):
     with open(path, "w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.DictWriter(file, list(GIVEN[0]))
+        writer = csv.DictWriter(file, list(GIVEN[0]), delimiter=delimiter)
         writer.writeheader()
         writer.writerows(GIVEN)
 
@@ -97,9 +97,12 @@ WRITTEN = {
     "docs.json.gz": lambda path: path.write_bytes(gzip.compress(LISTED)),
     "lines.json": lambda path: path.write_bytes(LINES),
     "docs.csv": save_csv,
+    "docs.tsv": lambda path: save_csv(path, delimiter="\t"),
     "docs.parquet": lambda path: pq.write_table(pa.Table.from_pylist(GIVEN), path, row_group_size=2),
     "stream.arrow": lambda path: save_stream(path, GIVEN),
     "file.arrow": lambda path: save_file(path, GIVEN),
+    "file.feather": lambda path: save_file(path, GIVEN),
+    "Docs.Parquet": lambda path: pq.write_table(pa.Table.from_pylist(GIVEN), path),
     "saved": lambda path: save_dataset(path, GIVEN),
     "splits": save_splits,
     "docs.tfrecord-00000-of-00001": save_tfrecord,
@@ -116,7 +119,7 @@ def test_every_stage_reads_every_format(tmp_path, name):
     WRITTEN[name](path)
     assert list(records.documents(path)) == GIVEN
     first, _ = next(records.read(path))
-    assert first == (3 if name == "docs.csv" else 1)  # a CSV row is named by its last line
+    assert first == (3 if name in ("docs.csv", "docs.tsv") else 1)  # a CSV row is named by its last line
     by_block = [record for b in records.blocks([path]) for _, record, _ in records.read_block(b)]
     assert by_block == [record for _, record in records.read(path)] and len(by_block) == len(GIVEN)
     assert [(i, text) for i, text, _ in read_documents(path)] == [(r["id"], r["text"]) for r in GIVEN]
@@ -216,7 +219,7 @@ def cut_tfds(path):
         ("c.arrow", lambda p: p.write_bytes(b""), "not a whole Arrow"),
         ("saved", cut_dataset, r"not a whole dataset: data-00001-of-00002\.arrow is missing"),
         ("halved", cut_state, r"state\.json: broken JSON"),
-        ("a.tfrecord", lambda p: cut(p, save_tfrecord, 5), "not a whole TFRecord file"),
+        ("a.tfrecord", lambda p: cut(p, save_tfrecord, 5), r"not a whole TFRecord file: truncated record at [^\[{]*$"),
         ("a.array_record", lambda p: cut(p, save_array_record, 100), "not a whole ArrayRecord file"),
         ("tiger/1.0.0", cut_tfds, "not a whole TFDS dataset: Input dataset was expected to contain 6 elements"),
     ],
@@ -350,6 +353,30 @@ def test_folders_that_are_not_read_say_what_to_name_instead(tmp_path):
         list(records.documents(tmp_path / "a.parquet.gz"))
 
 
+def test_capital_letters_in_a_name_are_read_as_small_ones(tmp_path):
+    (tmp_path / "A.JSONL.GZ").write_bytes(gzip.compress(LINES))
+    (tmp_path / "B.JSON").write_bytes(LISTED)
+    for name in ("A.JSONL.GZ", "B.JSON"):
+        assert list(records.documents(tmp_path / name)) == GIVEN
+
+
+@pytest.mark.parametrize("name", ["docs", "docs.orc", "docs.zip", "docs.json", "docs.jsonl.bz2"])
+def test_a_file_that_is_no_text_is_not_read_as_plain_text(tmp_path, name):
+    (tmp_path / name).write_bytes(b"PK\x03\x04\x14\0\0\0one line\nanother line\n")
+    with pytest.raises(DataError, match=rf"{name}: no text, and its name does not say which format it has"):
+        list(records.documents(tmp_path / name))
+    with pytest.raises(DataError, match="convert it to JSONL"):
+        dedup_files("exact", [tmp_path / name], tmp_path / "out")
+
+
+def test_a_file_that_is_named_twice_is_refused(tmp_path):
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_bytes(LINES)
+    assert records.expand([tmp_path / "a.jsonl", tmp_path / "b.jsonl"]) == records.expand(tmp_path / "*.jsonl")
+    with pytest.raises(ConfigError, match=r"input .*b\.jsonl is given twice; give it once"):
+        records.expand([str(tmp_path / "*.jsonl"), tmp_path / "b.jsonl"])
+
+
 def test_outputs_are_named_after_their_input_and_end_in_jsonl(tmp_path):
     names = {
         "a.jsonl": "a.jsonl",
@@ -358,6 +385,9 @@ def test_outputs_are_named_after_their_input_and_end_in_jsonl(tmp_path):
         "a.json": "a.jsonl",
         "a.txt.zst": "a.jsonl.zst",
         "a.parquet": "a.jsonl",
+        "A.Parquet": "A.jsonl",
+        "a.tsv": "a.jsonl",
+        "A.JSONL.ZST": "A.JSONL.zst",
         "a.tfrecord-00000-of-00002": "a-00000-of-00002.jsonl",
         "lines": "lines",
     }

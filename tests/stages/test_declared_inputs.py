@@ -1,7 +1,7 @@
 """Whatever a stage opens is among the inputs of its manifest: what is read and not declared could change unnoticed.
 
-Each command of a small recipe runs in a process of its own, with an audit hook that notes every file it opens. A file of
-the user's counts as declared when its hash, or that of its folder, stands in the manifest.
+Each command of a small recipe runs in a process of its own, with an audit hook that notes every file it opens. A file
+of the user's counts as declared when its hash, or that of its folder, stands in the manifest.
 """
 
 import json

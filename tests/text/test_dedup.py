@@ -133,7 +133,7 @@ def test_clusters_are_those_of_a_graph_search():
 
 def test_the_best_then_the_longest_and_then_the_smallest_id_stays(tmp_path):
     given = [{"id": "b", "text": "One two."}, {"id": "a", "text": "One two!"}, {"id": "c", "text": "one two"}]
-    given += [{"id": "l", "text": "3 4"}, {"id": "m", "text": "3 - 4"}]
+    given += [{"id": "l", "text": "3 4"}, {"id": "m", "text": "3, 4"}]
     given += [{"id": "q", "text": "5 6", "meta": {"quality": 0.5}}, {"id": "p", "text": "5 ... 6"}]
     jsonl.write_jsonl(tmp_path / "x.jsonl", given)
     made = dedup_files("exact", [tmp_path / "x.jsonl"], tmp_path / "out")

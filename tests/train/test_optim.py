@@ -28,7 +28,10 @@ def test_only_matrices_decay_and_the_layer_axis_does_not_count():
         "embed": (5, 4), "head": (4, 5), "score": (4,), "final_norm": {"scale": (4,)},
         "layers": {"attn_norm": {"scale": (2, 4)}, "attn": {"q": (2, 4, 3, 2)}, "mlp": {"up": (2, 4, 6)}},
     }  # fmt: skip
-    build = lambda t: {k: build(v) if isinstance(v, dict) else jnp.zeros(v) for k, v in t.items()}  # noqa: E731
+
+    def build(t):
+        return {k: build(v) if isinstance(v, dict) else jnp.zeros(v) for k, v in t.items()}
+
     assert decay_mask(build(shapes)) == {
         "embed": True, "head": True, "score": False, "final_norm": {"scale": False},
         "layers": {"attn_norm": {"scale": False}, "attn": {"q": True}, "mlp": {"up": True}},

@@ -28,8 +28,8 @@ class Ranked(NamedTuple):
 
 
 def rm_order(candidate: Mapping[str, Any]) -> tuple[float, bool, int, str]:
-    """Sort key of valid candidates: the highest score first; of equal scores those that the model ended itself, then
-    the shorter ones, then by cid."""
+    """The key by which valid candidates are sorted: the highest score comes first. Among equal scores, an answer that
+    the model ended itself comes first, then the shorter one, then the lower cid."""
     return -candidate["score"], candidate["finish"] != "stop", len(candidate["text"]), candidate["cid"]
 
 

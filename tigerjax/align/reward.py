@@ -22,7 +22,7 @@ from tigerjax.align.reward_data import Comparison, PairLoader, RewardBatch, chec
 from tigerjax.checkpoint.loaded import Loaded, check_fits
 from tigerjax.checkpoint.model import save_model
 from tigerjax.checkpoint.stored import open_whole, placed_weights
-from tigerjax.config import RunConfig
+from tigerjax.config import ObjectiveConfig, RunConfig
 from tigerjax.errors import ConfigError, DataError, GateFailed
 from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Progress
@@ -89,6 +89,8 @@ def reward_objective(config: RunConfig, *, centering: float) -> Objective:
     """The objective of reward training for tigerjax.train.loop: the pair loss on batches of `RewardBatch`."""
     if config.mesh.stage > 1:
         raise ConfigError(f"mesh.stage={config.mesh.stage}: reward training runs no pipeline; set mesh.stage=1")
+    if type(config.objective) is not ObjectiveConfig:
+        raise ConfigError(f"objective={config.objective}: reward training has its own loss; leave the field out")
     family = families.of(config.model)
     model = family.reward_model(config.model, config.compute)
 

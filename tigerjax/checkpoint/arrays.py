@@ -1,7 +1,8 @@
 """Arrays of an Orbax checkpoint on disk or in a bucket, read and written a part at a time through TensorStore.
 
-Orbax's own save and restore hold every array whole. The format beneath is zarr arrays in one OCDBT database, named
-by '.'-joined path; Orbax writes its own description of them, here for one-element stand-ins, and TensorStore the data.
+Orbax's own save and restore hold every array whole in memory. Its files are zarr arrays in one OCDBT database, each
+named by its path, joined by '.'. Here Orbax is given arrays of one element, and writes the files that describe a
+checkpoint; TensorStore then writes the real arrays, part by part.
 """
 
 import os

@@ -4,6 +4,7 @@ Commands that use a model take --hosts.*: on several hosts the same command runs
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from tigerjax.command.figures import as_text, save, show
 from tigerjax.command.groups import SAMPLING, Sampling
 from tigerjax.command.options import FLAT, ConfigFile
 from tigerjax.command.progress import show_progress
+from tigerjax.config.ranges import Count
 from tigerjax.errors import Blocked, GateFailed
 from tigerjax.files import paths
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
@@ -25,9 +27,9 @@ def init(
     config: ConfigFile,
     out: Path,
     inputs: Annotated[AlignInputs, FLAT],
-    align: AlignConfig = AlignConfig(prompt_fraction=0.10, seed=0),  # noqa: B008  # frozen
+    align: AlignConfig = AlignConfig(prompt_fraction=0.10, seed=0),
     sampling: Sampling = SAMPLING,
-    score_rows: int = 64,
+    score_rows: Count = 64,
     json: Path | None = None,
 ) -> None:
     """Writes the settings of an alignment to OUT/align.json; CONFIG is that of the SFT run which ends each round.
@@ -84,7 +86,7 @@ def queue(dir: Folder, json: Path | None = None) -> None:
     _step(dir, "queue", ALONE, json)
 
 
-def import_labels(dir: Folder, labels: list[Path] = [], json: Path | None = None) -> None:  # noqa: B006  # read only
+def import_labels(dir: Folder, labels: tuple[Path, ...] = (), json: Path | None = None) -> None:
     """Imports label files. Exit 3 when a line is wrong, and nothing is imported; exit 4 while labels are missing.
 
     A file is JSONL or Label Studio's JSON export. Files may be imported one after another. Without --labels the files
@@ -127,7 +129,7 @@ def gate(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> No
     _step(dir, "gate", hosts, json)
 
 
-def run(dir: Folder, rounds: int = 1, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
+def run(dir: Folder, rounds: Count = 1, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
     """Runs rounds 1 to ROUNDS, continuing where they stopped; exit 4 when labels are missing.
 
     Later rounds do not use a model that the gate refused. Exit 5 when the model of the last round is refused. On
@@ -140,7 +142,7 @@ def run(dir: Folder, rounds: int = 1, hosts: HostsConfig = AUTO, json: Path | No
     processes.start(hosts)
     figures: list[dict[str, Any]] = []
     last = None
-    with processes.together():
+    with processes.together(), processes.alone_in(dir):
         project = _open(dir)
         for index in range(1, rounds + 1):
             _until(project, index, "gate")
@@ -186,14 +188,14 @@ def _open(dir: Path) -> Any:
     return project.Project(dir, settings, config, progress=show_progress)
 
 
-def _step(dir: Path, step: str, hosts: HostsConfig, json: Path | None, labels: list[Path] | None = None) -> None:
+def _step(dir: Path, step: str, hosts: HostsConfig, json: Path | None, labels: Sequence[Path] = ()) -> None:
     """Runs one step of the round under way; ConfigError when an earlier step is missing."""
     from tigerjax.align.steps import STEPS
     from tigerjax.files import manifest
     from tigerjax.processes import hosts as processes
 
     processes.start(hosts)
-    with processes.together():
+    with processes.together(), processes.alone_in(dir):
         project = _open(dir)
         index = project.under_way()
         processes.same("the round under way", index)

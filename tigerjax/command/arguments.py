@@ -126,7 +126,7 @@ def _parse(words: Sequence[str], known: Sequence[Option], prog: str) -> dict[str
 
 
 def _needless(word: str, before: Option | None) -> str:
-    """Says of a word that no option takes which option stands before it."""
+    """The message about a word that no option takes; it names the option `before` it."""
     if before is None:
         return f"{word!r} belongs to no option"
     return f"{word!r} is one value too many: {before.shown.split()[0]} takes {'none' if before.switch else 'one'}"
@@ -156,6 +156,8 @@ def _item(option: Option, text: str, prog: str) -> Any:
         value = option.item_type(text)
     except ValueError as error:
         raise ConfigError(f"{option.name} {text}: {error}; give {NUMBERS[option.item_type]}") from error
+    if option.range is not None and value not in option.range:
+        raise ConfigError(f"{option.name} {text} must be {option.range}")
     if option.is_path:
         if option.stays_on_disk:
             paths.need_disk(option.name.removeprefix("--"), value)

@@ -20,7 +20,7 @@ from tigerjax.command.arguments import bind
 from tigerjax.command.options import Command, takes_config
 from tigerjax.command.table import COMMANDS
 from tigerjax.command.usage import DRY_RUN, HELP, rehearse, usage, usage_of_config
-from tigerjax.errors import ConfigError, TigerjaxError, disk_full
+from tigerjax.errors import ConfigError, TigerjaxError, disk_full, near_miss
 from tigerjax.files import paths
 from tigerjax.pages import printable
 
@@ -91,6 +91,7 @@ def _run(args: list[str]) -> None:
     else:
         for words, command in COMMANDS.items():
             if tuple(args[: len(words)]) == words:
+                _refuse_misspelt(words, args[len(words) :])
                 return _run_command(command, f"tigerjax {' '.join(words)}", args[len(words) :])
         _refuse(args)
 
@@ -111,6 +112,13 @@ def _run_command(command: Command, prog: str, args: list[str]) -> None:
         rehearse(bind(command, [word for word in args if word != DRY_RUN], prog))
     else:
         bind(command, args, prog)()
+
+
+def _refuse_misspelt(words: tuple[str, ...], rest: list[str]) -> None:
+    """ConfigError where a command is followed by nearly the word of a longer one, as in `evaluate compair`."""
+    longer = [command[len(words)] for command in COMMANDS if command[: len(words)] == words != command]
+    if rest and "." not in rest[0] and (near := near_miss(rest[0], longer)) and not Path(rest[0]).exists():
+        raise ConfigError(f"no command {' '.join([*words, rest[0]])!r}{near}")
 
 
 def _refuse(args: list[str]) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from tigerjax.command.groups import SAMPLING, Sampling
 from tigerjax.command.options import FLAT, ConfigFile, OnDisk
 from tigerjax.command.progress import show_progress
 from tigerjax.config import RunConfig
+from tigerjax.config.ranges import Count, Seed
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
 from tigerjax.train import wandb_run
@@ -21,7 +23,7 @@ PROGRESS_EXAMPLES, LEAST_PROGRESS = 10_000, 0.9
 """TigerBot's report expects an SFT run to be through 0.95 of its loss's fall after 10,000 examples."""
 
 
-def quickstart(out: OnDisk = Path("runs/quickstart"), seed: int = 0, json: Path | None = None) -> None:
+def quickstart(out: OnDisk = Path("runs/quickstart"), seed: Seed = 0, json: Path | None = None) -> None:
     """Runs the whole recipe on small embedded data, on a CPU, in minutes, and writes OUT/report.html.
 
     Example: tigerjax quickstart --out runs/quickstart --seed 0
@@ -34,7 +36,7 @@ def quickstart(out: OnDisk = Path("runs/quickstart"), seed: int = 0, json: Path 
 def train(
     config: ConfigFile,
     out: Path | None = None,
-    held_out: list[Path] = [],  # noqa: B006  # read only
+    held_out: tuple[Path, ...] = (),
     dry_run: bool = False,
     hosts: HostsConfig = AUTO,
     profile_steps: str | None = None,
@@ -81,7 +83,7 @@ def train(
 
 
 def _progress(run: Any, run_dir: Path, loader: Any) -> dict[str, float]:
-    """For an SFT run: which part of the loss's fall had happened after 10,000 examples. Warns when it is low."""
+    """For an SFT run, how much of the loss's whole fall had happened after 10,000 examples. Warns when it is little."""
     from tigerjax.files import manifest
     from tigerjax.train.metrics import progress_at
 
@@ -114,7 +116,7 @@ def _steps(text: str | None) -> tuple[int, int] | None:
     return int(first), int(last)
 
 
-def _held_out(run: RunConfig, run_dir: Path, files: list[Path]) -> dict[str, Any]:
+def _held_out(run: RunConfig, run_dir: Path, files: Sequence[Path]) -> dict[str, Any]:
     """Prints the loss on held-out examples: of all, of each task and of each language. Returns the figures."""
     from tigerjax.checkpoint.loaded import load
     from tigerjax.evaluate.held_out import losses
@@ -147,7 +149,7 @@ def reward_train(
     data: Annotated[RewardData, FLAT],
     init: Path | None = None,
     out: Path | None = None,
-    reward: RewardConfig = RewardConfig(),  # noqa: B008  # frozen
+    reward: RewardConfig = RewardConfig(),
     force: bool = False,
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
@@ -189,7 +191,7 @@ def reward_score(
     input: list[Path],
     out: Path,
     model: Path | None = None,
-    reward: RewardConfig = RewardConfig(),  # noqa: B008  # frozen
+    reward: RewardConfig = RewardConfig(),
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
@@ -215,7 +217,7 @@ def reward_calibrate(
     config: ConfigFile,
     reference: list[Path],
     model: Path | None = None,
-    reward: RewardConfig = RewardConfig(),  # noqa: B008  # frozen
+    reward: RewardConfig = RewardConfig(),
     json: Path | None = None,
 ) -> None:
     """Calibrates a reward model (--model, else runs/NAME/model) again, on the answers of another SFT set.
@@ -237,7 +239,7 @@ def sample(
     out: Path,
     model: Path | None = None,
     sampling: Sampling = SAMPLING,
-    rows: int = 80,
+    rows: Count = 80,
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
@@ -256,7 +258,7 @@ def sample(
 
     run = override(config)
     processes.start(hosts)
-    with processes.together():
+    with processes.together(), processes.alone_in(out):
         loaded = load_for(run, model)
         drawn = SamplingConfig(**dataclasses.asdict(sampling), context=run.data.seq_len, seed=run.seed)
         batching = dataclasses.replace(Batching().for_mesh(loaded.mesh), rows=rows)

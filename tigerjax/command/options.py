@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
+from tigerjax.config.ranges import Range, range_of
+
 Command = Callable[..., None]
 REQUIRED = inspect.Parameter.empty
 POSITIONAL, FLAT, DISK = "positional", "flat", "disk"
@@ -94,6 +96,11 @@ class Option(NamedTuple):
         return f"{one} …" if self.many else one
 
     @property
+    def range(self) -> Range | None:
+        """Between which numbers the value lies, where it is one."""
+        return range_of(self.type)
+
+    @property
     def is_path(self) -> bool:
         return self.item_type is Path
 
@@ -127,7 +134,7 @@ def of_command(command: Command) -> list[Option]:
 def of_config(config: type, default: Any = REQUIRED, prefix: str = "") -> list[Option]:
     """One option for each field of a dataclass, such as `--optim.peak-lr`, those of nested ones included.
 
-    The values of `default`, an instance, are the defaults; without it those that the class gives.
+    The defaults are the values of the instance `default`; without one they are those of the class.
     """
     return list(_of_fields(config, default, prefix, ()))
 

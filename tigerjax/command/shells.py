@@ -62,12 +62,12 @@ autoload -Uz compinit bashcompinit && compinit && bashcompinit
 FISH = """\
 # Completions of tigerjax for fish: tigerjax completion fish | source
 function __tigerjax_at  # whether the words so far are exactly those given
-  set -l said (commandline -opc)
-  test "$said[2..]" = "$argv"
+  set -l typed (commandline -opc)
+  test "$typed[2..]" = "$argv"
 end
 function __tigerjax_in  # whether they begin with those given
-  set -l said (commandline -opc)
-  test (count $said) -gt (count $argv); and test "$said[2..$(math (count $argv) + 1)]" = "$argv"
+  set -l typed (commandline -opc)
+  test (count $typed) -gt (count $argv); and test "$typed[2..$(math (count $argv) + 1)]" = "$argv"
 end
 function __tigerjax_mixtures
   {mixtures}

@@ -9,16 +9,17 @@ from tigerjax.command.figures import save, show
 from tigerjax.command.groups import LOCAL, RunnerOptions, Where
 from tigerjax.command.options import FLAT, ConfigFile
 from tigerjax.command.progress import show_elapsed, show_progress
+from tigerjax.config.ranges import Count, CountOrZero, PositiveShare, Range, Seed, Share
 from tigerjax.errors import GateFailed
 
 
 def tokenizer_sample(
     input: list[Path],
     out: Path,
-    fraction: float = 0.10,
-    min_sample_bytes: int = 1_000_000,
-    max_sentences: int = 10_000_000,
-    seed: int = 0,
+    fraction: PositiveShare = 0.10,
+    min_sample_bytes: CountOrZero = 1_000_000,
+    max_sentences: Count = 10_000_000,
+    seed: Seed = 0,
     json: Path | None = None,
 ) -> None:
     """Draws a share of the documents, by the hash of their ids, and cuts them into lines: OUT/sample.txt.
@@ -40,8 +41,8 @@ def tokenizer_sample(
     show(manifest["figures"] | {"out": str(out)}, json)
 
 
-def tokenizer_train(input: list[Path], size: int, out: Path, seed: int = 0, json: Path | None = None) -> None:
-    """Trains a SentencePiece BPE with Llama-2's settings on text or JSONL files.
+def tokenizer_train(input: list[Path], size: Count, out: Path, seed: Seed = 0, json: Path | None = None) -> None:
+    """Trains a SentencePiece BPE with Llama-2's settings on files of records or plain text.
 
     Example: tigerjax tokenizer train --input zh.jsonl --size 38000 --out runs/zh_bpe
     """
@@ -53,7 +54,7 @@ def tokenizer_train(input: list[Path], size: int, out: Path, seed: int = 0, json
     show(manifest["figures"] | {"out": str(out)}, json)
 
 
-def tokenizer_extend(base: Path, new: Path, size: int, out: Path, json: Path | None = None) -> None:
+def tokenizer_extend(base: Path, new: Path, size: Count, out: Path, json: Path | None = None) -> None:
     """Adds the Chinese pieces of NEW to BASE, up to exactly SIZE entries, the three special tokens included.
 
     Example: tigerjax tokenizer extend --base llama2/tokenizer.model --new runs/zh_bpe --size 60515 --out tok
@@ -107,7 +108,8 @@ class Rules:
     off: tuple[str, ...] = ()  # Rules that are switched off
     sensitive: Path | None = None  # A list of words, one a line
     drop_denied: bool = False  # Drop records of a denied source, which are an error otherwise
-    max_bad_fraction: float = 0.001  # The share of records that may be broken
+    allow_source: tuple[str, ...] = ()  # Sources that are kept although their names are denied
+    max_bad_fraction: Share = 0.001  # The share of records that may be broken
 
 
 def data_clean(
@@ -120,7 +122,8 @@ def data_clean(
     """Cleans documents and SFT examples by named rules, and drops those that are empty then.
 
     OUT/report.html shows samples of what each rule changed. Some rules suit web text only, and are off until --on names
-    them; --off switches others off. Records of a denied source are an error unless --drop-denied is given.
+    them; --off switches others off. SFT examples keep their HTML unless --on names tags or entities. Records of a
+    denied source are an error unless --drop-denied drops them or --allow-source names it.
 
     Example: tigerjax data clean --input zh.jsonl en.jsonl --out runs/clean --on language repetition
     """
@@ -133,6 +136,7 @@ def data_clean(
         off=rules.off,
         sensitive=rules.sensitive,
         drop_denied=rules.drop_denied,
+        allow_source=rules.allow_source,
         max_bad_fraction=rules.max_bad_fraction,
         runner=_runner(where),
     )
@@ -142,12 +146,13 @@ def data_clean(
 def data_dedup_exact(
     input: list[Path],
     out: Path,
-    shards: int = 16,
+    shards: Count = 16,
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
-    """Keeps one of the documents that are the same but for case, width and punctuation.
+    """Keeps one of the documents that are the same but for case, width, blanks and the punctuation of prose.
 
+    1.5 and 15 differ, and so do texts of emoji or formulas. Documents with lang "code" must be equal to the letter.
     More --shards need less memory. They do not change the output.
 
     Example: tigerjax data dedup exact --input runs/clean/zh.jsonl --out runs/exact --workers 8
@@ -161,8 +166,8 @@ def data_dedup_exact(
 def data_dedup_near(
     input: list[Path],
     out: Path,
-    threshold: float = 0.7,
-    shards: int = 16,
+    threshold: PositiveShare = 0.7,
+    shards: Count = 16,
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
@@ -184,7 +189,7 @@ def data_dedup_against_sft(
     sft: list[Path],
     out: Path,
     action: Literal["cut", "drop", "report"] = "cut",
-    shards: int = 16,
+    shards: Count = 16,
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
@@ -208,13 +213,13 @@ def data_decontaminate(
     out: Path,
     action: Literal["cut", "drop", "report"] = "drop",
     field: str | None = None,
-    shards: int = 16,
+    shards: Count = 16,
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
     """Drops documents and SFT examples that contain a question of an evaluation set; counts them by set.
 
-    A set is a .jsonl or .csv file with the name of its task. --field names the field that holds the question, where it
+    A set is a file of records, named after its task. --field names the field that holds the question, where it
     has an unusual name.
 
     Example: tigerjax data decontaminate --docs sft.jsonl --evaluations gsm8k.jsonl ceval.csv --out runs/sft_clean
@@ -235,7 +240,7 @@ def data_tfds(
     version: str = "1.0.0",
     json: Path | None = None,
 ) -> None:
-    """Writes the records of JSONL, TFRecord or ArrayRecord files as a TFDS dataset: DATA_DIR/NAME/VERSION.
+    """Writes files of records, of any format that is read, as a TFDS dataset: DATA_DIR/NAME/VERSION.
 
     A mixture reads it as Source("tfds:NAME") when TFDS_DATA_DIR is DATA_DIR, or as Source of its folder.
 
@@ -269,7 +274,7 @@ def data_cache(config: ConfigFile, runner: str = "local", verify: bool = False, 
 
 def data_stats(
     mixture: Annotated[str, "positional"],
-    seq_len: int,
+    seq_len: Annotated[int, Range(2, 2**24)],
     mixtures: tuple[str, ...] = ("data_mixtures.quickstart",),
     cache_dir: Path = Path("runs/cache"),
     json: Path | None = None,
@@ -290,11 +295,11 @@ def data_stats(
 def data_inspect(
     mixture: Annotated[str, "positional"],
     out: Path,
-    seq_len: int,
+    seq_len: Annotated[int, Range(2, 2**24)],
     mixtures: tuple[str, ...] = ("data_mixtures.quickstart",),
     cache_dir: Path = Path("runs/cache"),
-    rows: int = 20,
-    seed: int = 0,
+    rows: Count = 20,
+    seed: Seed = 0,
     json: Path | None = None,
 ) -> None:
     """Writes an HTML page of decoded rows, with one tab for each source.

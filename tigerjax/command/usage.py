@@ -29,7 +29,10 @@ def usage(command: Command, prog: str) -> str:
     needed = [_in_usage(o) for o in own if o.positional or o.default is options.REQUIRED]
     words = ["usage:", prog, *(["CONFIG"] if with_config else []), *needed, "[OPTIONS]"]
     words += ["[--dotted.override VALUE …]"] if with_config else []
-    lines = [" ".join(words), "", inspect.getdoc(command) or "", "", *_table(own)]
+    called = textwrap.fill(
+        " ".join(words), LINE, subsequent_indent=" " * 7, break_long_words=False, break_on_hyphens=False
+    )
+    lines = [called, "", inspect.getdoc(command) or "", "", *_table(own)]
     if not any(option.name == DRY_RUN for option in own):
         lines.append(f"  {DRY_RUN:34} prints what would be read and written, and stops")
     if with_config:

@@ -19,6 +19,9 @@ def dump(config: Any, prefix: str = "") -> list[str]:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
+            # A subclass of what the field names: the sizes of another family, the settings of another objective.
+            if isinstance(field.type, type) and type(value) is not field.type:
+                lines.append(f"{prefix}{field.name} = {type(value).__name__}")
             lines += dump(value, f"{prefix}{field.name}.")
         else:
             lines.append(f"{prefix}{field.name} = {value!r}")
@@ -29,8 +32,10 @@ def load(path: str | Path) -> RunConfig:
     """The RunConfig that a config file's function `config()` returns. ConfigError names what is wrong with the file."""
     path = Path(path)
     if not path.is_file():
-        near = near_miss(str(path), map(str, path.parent.glob("*.py")))
-        raise ConfigError(f"config file {path} does not exist{near or '; give a path such as configs/llama2_tiny.py'}")
+        hint = near_miss(str(path), map(str, path.parent.glob("*.py"))) or "; the repository's configs/ has examples"
+        if path.is_dir():
+            raise ConfigError(f"config file {path} is a folder{hint}")
+        raise ConfigError(f"config file {path} does not exist{hint}")
     spec = importlib.util.spec_from_file_location(f"tigerjax_config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"config file {path} is not a Python file")

@@ -49,7 +49,7 @@ class Opened(NamedTuple):
 
 
 def open_hf(hf_dir: Path) -> Opened:
-    """A folder with config.json and weights. Refuses by name a tensor that is missing, left over or misshapen."""
+    """A folder with config.json and weights. DataError names every tensor that is missing, left over or misshapen."""
     hf_dir = paths.of(hf_dir)
     read = families.read_hf_config(hf_dir)
     spec = _rows(read.kind, read.config, read.rows)

@@ -19,7 +19,7 @@ from tigerjax.tokenizer.load import BYTE, Tokenizer, read_proto
 
 
 class Span(NamedTuple):
-    """A token of a row, or the byte tokens of one character: its text, and what a row says of it."""
+    """A token of a row, or the byte tokens of one character: its text, its place and its loss weight."""
 
     text: str
     segment: int  # 0 is padding

@@ -230,6 +230,8 @@ class Loader:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes to the position of `state`. ConfigError, with what differs, where the next batches would differ."""
+        if not isinstance(state, Mapping):
+            raise DataError(f"cannot resume: the checkpoint's data position is {str(state)[:60]!r}")
         mine = json.loads(json.dumps(self.state()))
         for key in ("seed", "batch_rows", "seq_len", "rates", "rows_sha256"):
             if state.get(key) != mine[key]:
@@ -237,4 +239,7 @@ class Loader:
                     f"cannot resume exactly: data {key} was {state.get(key)} in the checkpoint and is {mine[key]} now;"
                     " restore the old data and config, or start a new run"
                 )
-        self._counts = [int(state["counts"][name]) for name in self.names]
+        counts = [state.get("counts", {}).get(name) for name in self.names]
+        if any(type(count) is not int or count < 0 for count in counts):
+            raise DataError(f"cannot resume: the checkpoint says that {counts} rows of {self.names} were read")
+        self._counts = counts

@@ -43,6 +43,7 @@ from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Progress
 from tigerjax.processes import hosts
 from tigerjax.records.tf import start
+from tigerjax.stages.runner import LOCAL, refuse_without_rows
 from tigerjax.tokenizer.chat import Overlong
 
 HOLISTIC_RANGE = (0.05, 0.10)  # what TigerBot used; other fractions give a warning
@@ -144,7 +145,7 @@ def _beam_rows(task: Any, inputs: Sequence[Path], seq_len: int, runner: str, wor
 
 
 def _counted(rows: Iterator[np.ndarray], report: Callable[[int, int], None]) -> Iterator[np.ndarray]:
-    """The same rows; `report` is called with the number of each. How many there will be is not known before."""
+    """The same rows. `report` is called with (rows so far, 0) after each, because their final number is not known."""
     for number, row in enumerate(rows, start=1):
         report(number, 0)
         yield row
@@ -156,7 +157,7 @@ def cache(
     cache_dir: str | Path,
     seq_len: int,
     *,
-    runner: str = "local",
+    runner: str = LOCAL,
     progress: Progress | None = None,
     verify: bool = False,
 ) -> dict[str, Path]:
@@ -170,6 +171,7 @@ def cache(
     """
     from tigerjax.tokenizer.load import Tokenizer
 
+    refuse_without_rows(runner)
     sha = Tokenizer(tokenizer).sha256
     folders = {}
     for task in get_mixture(mixture).tasks:
@@ -200,7 +202,7 @@ def cache(
         with manifest.stage(folder, name="cache", config=config, inputs=inputs, hashing=hashing, verify=verify) as run:
             if run.done:
                 continue
-            if runner == "local":
+            if runner == LOCAL:
                 made = task_rows(task, seq_len)
             else:
                 made = _beam_rows(task, inputs, seq_len, runner, run.tmp / "work")
@@ -278,7 +280,7 @@ def open_loader(
     seed: int,
     mine: Sequence[int] | None = None,
     total_rows: int | None = None,
-    runner: str = "local",
+    runner: str = LOCAL,
     progress: Progress | None = None,
     verify: bool = False,
 ) -> Loader:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tigerjax import records
+from tigerjax.config.ranges import Factor, PositiveFactor, check
 from tigerjax.data import rows
 from tigerjax.errors import ConfigError, again
 from tigerjax.files import manifest, paths
@@ -33,9 +34,12 @@ class Source:
     """Files of records (or patterns, or folders), their weight within a language, and how often they may be read."""
 
     files: str | Path | tuple[str | Path, ...]
-    weight: float = 1.0
-    max_epochs: float | None = None
+    weight: Factor = 1.0
+    max_epochs: PositiveFactor | None = None
     """To read the source more often is a ConfigError; None reads it as often as its share needs."""
+
+    def __post_init__(self) -> None:
+        check(self, "Source ")
 
     def patterns(self) -> tuple[str, ...]:
         return tuple(map(str, (self.files,) if isinstance(self.files, str | Path) else self.files))

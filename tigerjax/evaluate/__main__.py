@@ -1,9 +1,9 @@
-"""lm-evaluation-harness's own command with our models as one more kind of model. Needs the extra `eval`.
+"""The command of lm-evaluation-harness, which then knows our models too. It needs the extra `eval`.
 
     python -m tigerjax.evaluate run --model tigerjax --model_args config=configs/tiger_7b_sft.py,model=runs/sft \
         --include_path tigerjax/evaluate/tasks --metadata data_dir=benchmarks_data --tasks tigerbot_zh
 
-The harness finds models in its own table only, so this enters ours there and gives way.
+The harness looks for models in its own table, so this file adds ours to the table and then calls the harness.
 """
 
 import importlib

@@ -45,7 +45,7 @@ class Cache:
 
     @contextlib.contextmanager
     def adding(self) -> Iterator[Callable[[str, Any], None]]:
-        """A function that adds the result of a key; all are in the file when the block ends, however it ends."""
+        """Gives the block a function (key, result) that adds a result. All are in the file when the block has ended."""
         log = Log(self.path) if self.path is not None and hosts.is_writer() else None
 
         def add(key: str, value: Any) -> None:

@@ -110,11 +110,11 @@ class TigerLM(TemplateLM):
         return [*ids, self.tiger.eos] if body != text else ids
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """(context ids, continuation ids): together they are the ids of the whole text as far as that can be.
+        """(context ids, continuation ids).
 
-        After a marker the continuation is encoded by itself. Elsewhere the whole is cut where its ids leave the
-        context's; a token that spans the border (a space of the context before the continuation's word) goes to the
-        continuation, which so is never empty and loses nothing.
+        After a marker the continuation is encoded by itself. Elsewhere the whole text is encoded, and cut at its first
+        id that differs from those of the context alone. So a token that spans the border, such as one of the context's
+        last space and the continuation's first word, goes to the continuation, which is then never empty.
         """
         context_ids, whole_ids = self.tok_encode(context), self.tok_encode(context + continuation)
         same = 0
@@ -210,7 +210,7 @@ def evaluate(
 
 
 def _there(manager: TaskManager, names: list[str], allow_code: bool) -> tuple[list[Task | Group], dict[str, str]]:
-    """(the tasks and groups of `names` that can be asked, {task: what is missing} of the others)."""
+    """(the tasks and groups of `names` that have their data, {task: what is missing} of those that have not)."""
     there: list[Task | Group] = []
     missing: dict[str, str] = {}
     for name in names:

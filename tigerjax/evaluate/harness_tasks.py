@@ -70,11 +70,11 @@ class TigerBotTask(Task):
         return str(self.items[doc["index"]].gold)
 
     def fewshot_context(self, doc: dict[str, Any], num_fewshot: int, **kwargs: Any) -> str:
-        """Nothing: `construct_requests` writes whole texts."""
+        """An empty text, because `construct_requests` makes whole texts itself."""
         return ""
 
     def construct_requests(self, doc: dict[str, Any], ctx: str, **kwargs: Any) -> list[Instance]:
-        """A request an option, or one to be continued; by the chat template where TigerBot asked so."""
+        """One request for each option, or one text to be continued; as a chat where TigerBot's evaluation used one."""
         item, metadata = self.items[doc["index"]], kwargs["metadata"]
         template = kwargs.get("chat_template") if kwargs.get("apply_chat_template") and self.benchmark.chat else None
         options: Any = {"until": list(self.benchmark.until), "max_gen_toks": self.benchmark.max_new_tokens}

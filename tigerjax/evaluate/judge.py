@@ -48,5 +48,5 @@ def code_of(prompt: str, text: str) -> str:
 
 
 def never(text: str, gold: Any) -> bool:
-    """For benchmarks that are judged in another way."""
+    """Is never called: it stands for the judge of a benchmark whose answers are judged without one."""
     raise AssertionError("judged by running the code, or by options")

@@ -1,4 +1,4 @@
-"""Scores that others published, as they stand there: means over the nine English and four Chinese benchmarks, in %."""
+"""Scores as others published them, in percent: means over the nine English and over the four Chinese benchmarks."""
 
 from typing import NamedTuple
 

@@ -1,7 +1,7 @@
 """The benchmarks, asked of one model: its answers judged, counted and written down.
 
 OUT/results.json          the figures: {tasks, mean_en, mean_zh, complete, missing, …}
-OUT/items/NAME.jsonl      {id, group, right, said}, one question a line: a comparison of two models reads these
+OUT/items/NAME.jsonl      {id, group, right, answer}, one question a line: a comparison of two models reads these
 OUT/cache.jsonl           the result of every request: a restart computes what is missing and nothing else
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tigerjax.config.ranges import Count, check
 from tigerjax.errors import DataError
 from tigerjax.evaluate import execute, judge
 from tigerjax.evaluate.benchmarks import BENCHMARKS, CODE, Benchmark
@@ -27,7 +28,7 @@ RESULTS, ITEMS, CACHE = "results.json", "items", "cache.jsonl"
 NOT_ALLOWED = "its answers are programs, which are run only with --allow-code-execution"
 
 Asked = list[dict[str, Any]]
-"""{id, group, right, said}, one a question."""
+"""{id, group, right, answer}, one a question."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,10 +39,13 @@ class EvaluationConfig:
     """The folder with the benchmarks' files."""
     chat: bool = False
     """Ask by the chat template; ours do so only where TigerBot's chat models were asked by it."""
-    limit: int | None = None
+    limit: Count | None = None
     """The first so many questions of each group only; nothing is complete then."""
     allow_code: bool = False
     """Run the programs that the model writes."""
+
+    def __post_init__(self) -> None:
+        check(self, "evaluation.")
 
 
 def evaluate(
@@ -56,8 +60,8 @@ def evaluate(
     """Figures of the benchmarks `tasks`, written to OUT as they come; `facts` about the model are written beside them.
 
     Bad data is refused before any question is asked. A benchmark without its files is named under `missing`, and
-    nothing is complete then. Several processes ask as one, and one writes: its figures count (no other runs the
-    model's programs).
+    `complete` is then false. The processes of a run compute the answers together. One of them runs the programs that
+    the model wrote, and writes the results; its figures are returned.
     """
     assert config.data_dir is not None, "the benchmarks are read from files"
     items: dict[str, list[Item]] = {}
@@ -114,7 +118,7 @@ def means(scores: dict[str, Any]) -> dict[str, float | None]:
 def ask(
     answerer: "Answerer", benchmark: Benchmark, items: Sequence[Item], *, chat: bool, progress: Advance | None = None
 ) -> Asked:
-    """{id, group, right, said} of every item; `said` is the number of the chosen option, or the generated text."""
+    """{id, group, right, answer} of every item; `answer` is the number of the chosen option, or the generated text."""
     by_template = chat and benchmark.chat
     out: Asked = []
     if benchmark.mode == "options":
@@ -123,12 +127,12 @@ def ask(
         for item in items:
             each = [next(scores) for _ in item.options]
             chosen = each.index(max(each))
-            out.append({"id": item.id, "group": item.group, "right": chosen == item.gold, "said": chosen})
+            out.append({"id": item.id, "group": item.group, "right": chosen == item.gold, "answer": chosen})
         return out
     wanted = [(prompt_ids(answerer.tokenizer, i, by_template), benchmark.max_new_tokens) for i in items]
     for item, text in zip(items, answerer.continuations(wanted, progress), strict=True):
         text, right = judged(benchmark, item, text, run_code=answerer.writes)
-        out.append({"id": item.id, "group": item.group, "right": right, "said": text})
+        out.append({"id": item.id, "group": item.group, "right": right, "answer": text})
     return out
 
 

@@ -173,7 +173,7 @@ class Stage:
         self.done = manifest is not None
         self.counts: dict[str, Any] = {}
         self.figures: dict[str, Any] = {}
-        self.kept = ""
+        self.stays = ""
         self._begin = begin
 
     def in_place(self, name: str) -> Path:
@@ -182,7 +182,7 @@ class Stage:
         It holds what an interrupted run of the same stage, config and inputs has already written.
         """
         assert self._begin is not None, "a stage that is done, or another process's, writes nothing"
-        self.kept = name
+        self.stays = name
         return self._begin() / name
 
 
@@ -212,7 +212,8 @@ def stage(
     done again; with `again=False`, for work that costs too much, that is a DataError.
 
     Raises DataError for an input that does not exist or is not as its stage wrote it, and for counts that do not
-    balance; ConfigError for an `out` that holds something else.
+    balance; ConfigError for an `out` that holds
+    something else, or that another process writes at this time.
     """
     out = paths.of(out)
     for path in (inputs := [paths.of(p) for p in inputs]):
@@ -268,7 +269,7 @@ def stage(
         if "in" in run.counts and run.counts["in"] != run.counts.get("out", 0) + sum(dropped.values()):
             raise DataError(f"stage {name}: counts do not balance: {run.counts}")
         ended = datetime.datetime.now(datetime.UTC)
-        in_place = [f"{run.kept}/{file}" for file in paths.sizes(out / run.kept)] if run.kept else []
+        in_place = [f"{run.stays}/{file}" for file in paths.sizes(out / run.stays)] if run.stays else []
         outputs = [*described(tmp, paths.sizes(tmp)), *described(out, in_place, hashed=False)]
         run.manifest = wanted | {
             "outputs": sorted(outputs, key=lambda output: output["path"]),
@@ -278,7 +279,7 @@ def stage(
             "ended": ended.isoformat(timespec="seconds"),
         }
         write_json(tmp / FILE, run.manifest)
-        paths.publish(tmp, out, commit=FILE, kept=run.kept)
+        paths.publish(tmp, out, commit=FILE, stays=run.stays)
 
 
 @contextlib.contextmanager
@@ -295,7 +296,7 @@ def _folder_of(out: Path) -> Iterator[Path]:
             shutil.rmtree(tmp, ignore_errors=True)
         return
     tmp = out.with_name(out.name + ".partial")
-    with lock.locked_beside(out, wait_s=0):
+    with lock.locked_beside(out):
         paths.new_folder(tmp)
         try:
             yield tmp

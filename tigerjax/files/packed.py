@@ -26,8 +26,8 @@ BUFFER_BYTES = 1 << 18
 
 
 def ending(path: Path) -> str:
-    """`.zst`, `.gz` or `.xz` where the file is compressed, else nothing."""
-    return path.suffix if path.suffix in NAMES else ""
+    """`.zst`, `.gz` or `.xz` where the file is compressed, else nothing. Capital letters count as small ones."""
+    return suffix if (suffix := path.suffix.lower()) in NAMES else ""
 
 
 def _decompressor(kind: str) -> tuple[Callable[[], Any], tuple[type[Exception], ...]]:
@@ -47,8 +47,8 @@ class _Unpacked(io.RawIOBase):
     """The decompressed bytes of a file of one or more frames, one after another."""
 
     def __init__(self, path: Path, raw: io.BufferedReader):
-        self._path, self._raw, self._name = path, raw, NAMES[path.suffix]
-        self._make, self._damage = _decompressor(path.suffix)
+        self._path, self._raw, self._name = path, raw, NAMES[ending(path)]
+        self._make, self._damage = _decompressor(ending(path))
         self._frame: Any = None  # the decompressor of the frame that has begun
         self._packed, self._ready = b"", memoryview(b"")
 

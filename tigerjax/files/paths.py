@@ -85,10 +85,10 @@ def names(folder: Path) -> list[str]:
     if not on_bucket(folder):
         return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
     try:
-        found = _client().ls(_key(folder), detail=False)
+        listed = _client().ls(_key(folder), detail=False)
     except FileNotFoundError:
         return []
-    return sorted({name.rstrip("/").rpartition("/")[2] for name in found if name.rstrip("/") != _key(folder)})
+    return sorted({name.rstrip("/").rpartition("/")[2] for name in listed if name.rstrip("/") != _key(folder)})
 
 
 def sizes(folder: Path) -> dict[str, int]:
@@ -96,8 +96,8 @@ def sizes(folder: Path) -> dict[str, int]:
     if not on_bucket(folder):
         return {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
     root = _key(folder) + "/"
-    found = _client().find(root, detail=True)
-    return {name.removeprefix(root): info["size"] for name, info in sorted(found.items()) if not name.endswith("/")}
+    listed = _client().find(root, detail=True)
+    return {name.removeprefix(root): info["size"] for name, info in sorted(listed.items()) if not name.endswith("/")}
 
 
 def size(path: Path) -> int:
@@ -110,8 +110,8 @@ def stamp(path: Path) -> str:
     if not on_bucket(path):
         stat = path.stat()
         return f"{stat.st_size} {stat.st_mtime_ns}"
-    found = _client().find(_key(path), detail=True)
-    generations = sorted(f"{name}#{info['generation']}" for name, info in found.items())
+    listed = _client().find(_key(path), detail=True)
+    generations = sorted(f"{name}#{info['generation']}" for name, info in listed.items())
     return hashlib.sha256("\n".join(generations).encode()).hexdigest()
 
 
@@ -203,28 +203,28 @@ def rename(folder: Path, target: Path, *, commit: str) -> None:
             _client().mv([f"{_key(folder)}/{name}" for name in some], [f"{_key(target)}/{name}" for name in some])
 
 
-def begin(target: Path, owner: bytes, *, commit: str, kept: str = "") -> None:
-    """Empties a folder in a bucket, but for its folder `kept`, before it is written anew.
+def begin(target: Path, owner: bytes, *, commit: str, stays: str = "") -> None:
+    """Empties a folder in a bucket, but for its folder `stays`, before it is written anew.
 
     Until the folder has its `commit` file again, the file COMMIT.begun holds `owner`: who is writing it.
     """
     begun = target / f"{commit}{BEGUN}"
     begun.write_bytes(owner)
     (target / commit).unlink(missing_ok=True)
-    if old := [n for n in sizes(target) if n != begun.name and not (kept and n.startswith(f"{kept}/"))]:
+    if old := [n for n in sizes(target) if n != begun.name and not (stays and n.startswith(f"{stays}/"))]:
         _client().rm([f"{_key(target)}/{name}" for name in old])
 
 
-def publish(built: Path, target: Path, *, commit: str, kept: str = "") -> None:
+def publish(built: Path, target: Path, *, commit: str, stays: str = "") -> None:
     """Puts a finished folder of the disk in the place of `target`, by a rename or by an upload with `commit` last.
 
-    TARGET/KEPT in a bucket was written where it is, and stays.
+    TARGET/STAYS in a bucket was written where it is, and stays.
     """
     if not on_bucket(target):
         shutil.rmtree(target, ignore_errors=True)
         os.replace(built, target)
         return
-    begin(target, (built / commit).read_bytes(), commit=commit, kept=kept)
+    begin(target, (built / commit).read_bytes(), commit=commit, stays=stays)
     upload(built, target, last=commit)
     (target / f"{commit}{BEGUN}").unlink()
     shutil.rmtree(built)

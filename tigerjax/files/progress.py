@@ -1,4 +1,4 @@
-"""How long work reports its progress. The command decides how that is shown: as a bar or as plain lines."""
+"""The functions by which work that takes long reports its progress. A command shows it as a bar or as plain lines."""
 
 from collections.abc import Callable
 

@@ -83,10 +83,10 @@ class Family(Protocol):
         """Floating-point operations of a forward and backward pass."""
 
     def saved_features(self, config: ModelConfig) -> dict[str, int]:
-        """Numbers that a layer holds for each token under each checkpoint_name."""
+        """How many numbers a layer saves for each token, by the checkpoint_name under which it saves them."""
 
     def recomputed_weights(self, config: ModelConfig, *, seq_len: int) -> dict[str, int]:
-        """Weights whose products are computed again where a checkpoint_name is not saved."""
+        """By checkpoint_name: the weights whose products the backward pass repeats where it is not saved."""
 
     def from_hf_config(self, read: dict[str, Any], path: Path, *, reward: bool) -> HfConfig:
         """What a config.json says; refuses what the family does not compute."""

@@ -101,8 +101,11 @@ def init_stacked(key: jax.Array, block: Any, num_layers: int) -> Any:
         return block.init(key, x_BTD, positions_BT, lambda q_BTNH, k_BTKH, v_BTKH: (q_BTNH, None))["params"]
 
     w_L = jax.vmap(one)(jax.random.split(key, num_layers))
-    is_box = lambda b: isinstance(b, nn.LogicallyPartitioned)  # noqa: E731
-    return jax.tree.map(lambda b: b.add_axis(0, {nn.PARTITION_NAME: "layers"}), w_L, is_leaf=is_box)
+    return jax.tree.map(
+        lambda b: b.add_axis(0, {nn.PARTITION_NAME: "layers"}),
+        w_L,
+        is_leaf=lambda b: isinstance(b, nn.LogicallyPartitioned),
+    )
 
 
 def init(model: nn.Module, key: jax.Array) -> Weights:

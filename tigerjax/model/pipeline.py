@@ -28,6 +28,7 @@ fewer gathers, and rounds make that affordable: M = S is enough.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -214,12 +215,14 @@ def _differentiable(chunk: Any, plan: Schedule, mesh: Mesh) -> Any:
 
     @jax.custom_vjp
     def run(w_L: Any, floats_M: Any, fixed_M: Any) -> Any:
-        only = lambda *args: forward(*args, save=False)[0]  # noqa: E731
-        return over_stages(only, (STAGES, WHOLE, WHOLE), WHOLE)(w_L, floats_M, fixed_M)
+        def output(*args: Any) -> Any:
+            return forward(*args, save=False)[0]
+
+        return over_stages(output, (STAGES, WHOLE, WHOLE), WHOLE)(w_L, floats_M, fixed_M)
 
     def run_fwd(w_L: Any, floats_M: Any, fixed_M: Any) -> Any:
-        both = lambda *args: forward(*args, save=True)  # noqa: E731
-        out_M, saved = over_stages(both, (STAGES, WHOLE, WHOLE), (WHOLE, STAGES))(w_L, floats_M, fixed_M)
+        saving = functools.partial(forward, save=True)
+        out_M, saved = over_stages(saving, (STAGES, WHOLE, WHOLE), (WHOLE, STAGES))(w_L, floats_M, fixed_M)
         return out_M, (w_L, fixed_M, saved)
 
     def run_bwd(residuals: Any, d_out_M: Any) -> Any:
@@ -250,15 +253,15 @@ def _with_residuals(chunk: Any, w_item: Any, x: Any, fixed: Any) -> tuple[Any, l
     return y, jax.tree.leaves((_without_weights(pullback, w_item), pullback.opaque_residuals))
 
 
-def _pull_back(chunk: Any, w_item: Any, x: Any, fixed: Any, kept: list[jax.Array], d_y: Any) -> tuple[Any, Any]:
+def _pull_back(chunk: Any, w_item: Any, x: Any, fixed: Any, saved: list[jax.Array], d_y: Any) -> tuple[Any, Any]:
     """(d_w_item, d_x) from what `_with_residuals` saved. Of `x` only the shape is used."""
     # Tracing the same function again gives the same residuals in the same order. They are computed from a false x, so
     # they are replaced by the saved ones. Then nothing reads this forward pass, and XLA drops it.
     traced: Any = jax.vjp(lambda w_item, x: chunk(w_item, x, fixed), w_item, x)
     pullback = traced[1]
     own = (_without_weights(pullback, w_item), pullback.opaque_residuals)
-    kept_args, pullback.opaque_residuals = jax.tree.unflatten(jax.tree.structure(own), kept)
-    pullback.args_res = [*pullback.args_res[: len(jax.tree.leaves(w_item))], *kept_args]
+    saved_args, pullback.opaque_residuals = jax.tree.unflatten(jax.tree.structure(own), saved)
+    pullback.args_res = [*pullback.args_res[: len(jax.tree.leaves(w_item))], *saved_args]
     return pullback(d_y)
 
 

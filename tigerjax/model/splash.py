@@ -74,5 +74,8 @@ def _local(
         residual_checkpoint_name=ATTENTION_OUT,
         interpret=c.interpret,
     )
-    one_row = lambda q, k, v, ids: attend(q, k, v, kernel.SegmentIds(ids, ids))  # noqa: E731
+
+    def one_row(q: jax.Array, k: jax.Array, v: jax.Array, ids: jax.Array) -> jax.Array:
+        return attend(q, k, v, kernel.SegmentIds(ids, ids))
+
     return jax.vmap(one_row)(q_BNTH, k_BKSH, v_BKSH, segment_ids_BT)

@@ -268,10 +268,10 @@ def describe(name: str, i: Instruction, op: str, asynchronous: bool, mesh: Mesh,
     )
 
 
-def by_axis(found: Iterable[Collective]) -> list[dict[str, Any]]:
+def by_axis(every: Iterable[Collective]) -> list[dict[str, Any]]:
     """What `--json` calls `collectives`: the sums of a step by (op, axis, asynchronous), most bytes first."""
     sums: dict[tuple[str, str, bool], dict[str, Any]] = {}
-    for c in found:
+    for c in every:
         row = sums.setdefault(
             (c.op, c.axis, c.asynchronous),
             {"op": c.op, "axis": c.axis, "bytes": 0.0, "async": c.asynchronous, "count": 0, "seconds": 0.0},

@@ -20,7 +20,8 @@ from tigerjax.mesh import in_mesh, make_mesh, sharding
 from tigerjax.model import families, stack
 from tigerjax.plan import flags
 from tigerjax.plan.topology import Topology, describe
-from tigerjax.train.objective import Objective, token_objective
+from tigerjax.train import objective as objectives
+from tigerjax.train.objective import Objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.state import abstract_state
 from tigerjax.train.step import jit_step
@@ -72,7 +73,7 @@ def token_step(config: RunConfig, mesh: Mesh) -> PlannedStep:
     batch = abstract_batch(Batch, {name: (rows, dtypes.get(name, np.int32)) for name in Batch._fields}, mesh)
     tokens = math.prod(rows)
     flops = families.of(config.model).model_flops(config.model, tokens=tokens, seq_len=config.data.seq_len)
-    return PlannedStep(token_objective(config, mesh), batch, tokens, flops)
+    return PlannedStep(objectives.of(config, mesh), batch, tokens, flops)
 
 
 def abstract_batch(kind: Callable[..., Any], fields: dict[str, tuple[tuple[int, ...], Any]], mesh: Mesh) -> Any:

@@ -3,19 +3,20 @@
     *.jsonl, *.ndjson, *.json             one JSON object a line
     *.json that begins with [             one JSON list of objects
     *.txt                                 plain text: each line that is not blank is a document, {"text": line}
-    *.csv                                 the first line names the columns
+    *.csv, *.tsv                          the first line names the columns; tabs divide those of *.tsv
     *.parquet                             each row is a record
-    *.arrow                               each row is a record; Arrow's stream format or its file format
+    *.arrow, *.feather                    each row is a record; Arrow's stream format or its file format
     *.tfrecord*                           tf.train.Example, one string a feature, or a JSON object a record
     *.array_record*, *.arrayrecord*       the same
     a folder with state.json              what `save_to_disk` of the `datasets` library writes
     a folder with dataset_dict.json       the same with several splits, of which "train" is read
     a folder with dataset_info.json       a TFDS dataset, of which the split "train" is read
 
-Files of text may be compressed: *.zst, *.gz or *.xz after the name above. A file with another name is JSONL when its
-first character is {, else plain text.
+Files of text may be compressed: *.zst, *.gz or *.xz after the name above. Capital letters count as small ones. A file
+with another name is JSONL when its first character is {, else plain text; it is refused when it is no text.
 """
 
+import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -58,8 +59,9 @@ FORMATS = (
     JSON_LIST,
     TEXT,
     Format(text_files.csv_rows, text_files.parse_csv, endings=(".csv",), compressed=ANY),
+    Format(functools.partial(text_files.csv_rows, tabs=True), text_files.parse_csv, endings=(".tsv",), compressed=ANY),
     Format(columnar.parquet, columnar.parse_row, columnar.cut_parquet, endings=(".parquet",)),
-    Format(columnar.arrow, columnar.parse_row, endings=(".arrow",)),
+    Format(columnar.arrow, columnar.parse_row, endings=(".arrow", ".feather")),
     Format(tensorflow_files.tfrecords, tensorflow_files.parse_record, inside=(".tfrecord",), compressed=(".gz",)),
     Format(tensorflow_files.array_records, tensorflow_files.parse_record, inside=(".array_record", ".arrayrecord")),
     Format(columnar.dataset, columnar.parse_row, columnar.cut_dataset, folder=(columnar.STATE, columnar.SPLITS)),
@@ -69,6 +71,7 @@ FORMATS = (
 
 def _by_name(name: str) -> Format | None:
     """The format that a file's name (without .zst, .gz, .xz) stands for."""
+    name = name.lower()
     for form in FORMATS:
         if name.endswith(form.endings) or any(mark in name for mark in form.inside):
             return form
@@ -86,13 +89,15 @@ def format_of(path: Path) -> Format:
             f" name the files in it, such as '{path}/*.jsonl'"
         )
     ending = packed.ending(path)
-    name = path.name.removesuffix(ending)
+    name = path.name[: len(path.name) - len(ending)]
     form = _by_name(name)
-    if form is None or name.endswith(".json"):
-        first = text_files.first_character(path)
+    if form is None or name.lower().endswith(".json"):
+        beginning = text_files.beginning(path)
+        if b"\0" in beginning:
+            raise DataError(f"{path}: no text, and its name does not say which format it has; convert it to JSONL")
         if form is None:
-            return JSONL if first == b"{" else TEXT
-        return JSON_LIST if first == b"[" else JSONL
+            return JSONL if beginning.startswith(b"{") else TEXT
+        return JSON_LIST if beginning.startswith(b"[") else JSONL
     if ending and ending not in form.compressed:
         raise DataError(f"{path}: this format is not read when it is compressed by {ending[1:]}; unpack the file")
     return form
@@ -107,14 +112,11 @@ def output_name(path: Path) -> str:
         name = f"{path.parent.name}-{path.name}" if VERSION.fullmatch(path.name) else path.name
         return f"{name}.jsonl"
     ending = packed.ending(path)
-    name = path.name.removesuffix(ending)
+    name = path.name[: len(path.name) - len(ending)]
     form = _by_name(name)
-    if form is not None and not name.endswith(LINES):
-        for mark in form.inside:
-            name = name.replace(mark, "")
-        for mark in form.endings:
-            name = name.removesuffix(mark)
-        name += ".jsonl"
+    if form is not None and not name.lower().endswith(LINES):
+        marks = [re.escape(mark) for mark in form.inside] + [f"{re.escape(mark)}$" for mark in form.endings]
+        name = re.sub("|".join(marks), "", name, flags=re.IGNORECASE) + ".jsonl"
     return name + (ending if ending == ".zst" else "")
 
 

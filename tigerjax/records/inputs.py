@@ -1,5 +1,6 @@
 """The files that a command's inputs name."""
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,7 +17,8 @@ TFDS = "tfds:"
 def expand(patterns: Paths) -> list[Path]:
     """The files and folders that paths, glob patterns and tfds:NAME stand for, sorted within a pattern.
 
-    DataError for a pattern that matches nothing, and for files of a finished stage that are not as it wrote them.
+    DataError for a pattern that matches nothing, and for files of a finished stage that are not as it wrote them;
+    ConfigError for a file that is named twice: its records would count twice.
     """
     files: list[Path] = []
     for pattern in [patterns] if isinstance(patterns, str | Path) else patterns:
@@ -27,6 +29,8 @@ def expand(patterns: Paths) -> list[Path]:
         if not matches:
             raise DataError(f"{pattern}: no such file; name a file, or a pattern that matches one")
         files += matches
+    if twice := [path for path, times in Counter(files).items() if times > 1]:
+        raise ConfigError(f"input {twice[0]} is given twice; give it once")
     refuse_changed(files)
     return files
 

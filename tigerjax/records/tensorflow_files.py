@@ -6,12 +6,13 @@ Their records are counted from 1. The libraries know disks only, so a file in a 
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tigerjax.errors import DataError
-from tigerjax.files import jsonl, paths
+from tigerjax.files import jsonl, packed, paths
 from tigerjax.records.block import Block
 from tigerjax.records.tf import start
 
@@ -50,13 +51,14 @@ def tfrecords(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[t
     """The records of a TFRecord file, which may be compressed by gzip."""
     tf, _ = start()
 
-    compression, copy = "GZIP" if block.path.suffix == ".gz" else "", paths.fetched(block.path)
+    compression, copy = "GZIP" if packed.ending(block.path) == ".gz" else "", paths.fetched(block.path)
     try:
         records = tf.data.TFRecordDataset(str(copy), compression_type=compression).as_numpy_iterator()
         for number, data in enumerate(records, 1):
             yield number, bytes(data)
     except tf.errors.OpError as error:
-        raise DataError(f"{block.path}: not a whole TFRecord file: {error.message}") from error
+        what = re.sub(r"\{\{.*?\}\} | \[Op:.*", "", error.message)  # without the names of TensorFlow's own operations
+        raise DataError(f"{block.path}: not a whole TFRecord file: {what}") from error
 
 
 def array_records(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, bytes]]:

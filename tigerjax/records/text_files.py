@@ -73,12 +73,12 @@ def parse_text(where: str, line: bytes) -> jsonl.Record:
     return {"id": xxhash.xxh3_128_hexdigest(text.encode()), "text": text}
 
 
-def first_character(path: Path) -> bytes:
-    """The first byte of a text file that is no space; empty when there is none."""
+def beginning(path: Path) -> bytes:
+    """Some of the first bytes of a file, from the first one on that is no space; empty when there is none."""
     with packed.reading(path) as (file, _):
         while piece := file.read(4096):
             if text := piece.removeprefix(jsonl.BOM).lstrip():
-                return text[:1]
+                return text
     return b""
 
 
@@ -151,17 +151,19 @@ def _elements(path: Path, file: io.TextIOWrapper) -> Iterator[Any]:
 
 
 def _after_spaces(text: str, at: int) -> int:
-    found = SPACES.match(text, at)
-    assert found is not None
-    return found.end()
+    spaces = SPACES.match(text, at)
+    assert spaces is not None
+    return spaces.end()
 
 
-def csv_rows(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, jsonl.Record]]:
-    """{column: text} of each row; the first line names the columns."""
+def csv_rows(
+    block: Block, on_bytes: jsonl.OnBytes | None = None, *, tabs: bool = False
+) -> Iterator[tuple[int, jsonl.Record]]:
+    """{column: text} of each row; the first line names the columns. Commas divide the columns, or `tabs`."""
     csv.field_size_limit(min(packed.most_bytes(), 2**31 - 1))  # 131,072 characters otherwise
     with packed.reading(block.path) as (raw, counted):
         text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
-        reader = csv.DictReader(_csv_lines(block.path, text), strict=True)
+        reader = csv.DictReader(_csv_lines(block.path, text), strict=True, delimiter="\t" if tabs else ",")
         try:
             row: dict[Any, Any]
             for row in reader:
@@ -169,7 +171,9 @@ def csv_rows(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tu
                 if on_bytes is not None:
                     on_bytes(counted.tell())
         except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{block.path}:{reader.line_num + 1}: not a CSV file in UTF-8: {error}") from error
+            raise DataError(
+                f"{block.path}:{reader.line_num + 1}: not a {'TSV' if tabs else 'CSV'} file in UTF-8: {error}"
+            ) from error
         finally:
             text.detach()
 

@@ -1,4 +1,4 @@
-"""What the page and the terminal's table read of a report in the same way."""
+"""Figures of a report that both the HTML page and the table in the terminal show."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -37,7 +37,7 @@ def collect(folder: Path) -> list[dict[str, Any]]:
 
 
 def _mixtures(places: Iterable[Path]) -> tuple[str, ...]:
-    """How the folders of cached rows begin that some run in `places` was trained on."""
+    """The first parts of the names of the row caches that the runs in `places` were trained on."""
     configs = [_config(place) for place in places]
     return tuple(f"{c['data.mixture']}." for c in configs if "data.mixture" in c)
 

@@ -98,10 +98,10 @@ Output = tuple[str, list[int]]
 """(name of the output file, the parts that are merged into it)."""
 
 
-def outputs(paths: Sequence[Path], found: Sequence[dict[str, Any]]) -> list[Output]:
-    """The outputs of a stage, one for each input; `found` is what `scan.scanned` returned."""
+def outputs(paths: Sequence[Path], scanned: Sequence[dict[str, Any]]) -> list[Output]:
+    """The outputs of a stage, one for each input; `scanned` is what `scan.scanned` returned."""
     by_path: dict[str, list[int]] = {str(path): [] for path in paths}
-    for part in found:
+    for part in scanned:
         by_path[part["path"]].append(part["part"])
     return [(records.output_name(path), by_path[str(path)]) for path in paths]
 

@@ -28,7 +28,7 @@ def save_id_hashes(work: Path, number: int, documents: Sequence[parts.Document])
 
 
 def save_met(work: Path, number: int, documents: Sequence[parts.Document]) -> None:
-    """Writes a part's ids and their hashes for `repeated_ids`, where a stage keeps the records elsewhere."""
+    """Writes what `repeated_ids` needs of a part, for a stage that stores the records of its parts itself."""
     parts.save_ids(work, number, documents)
     save_id_hashes(work, number, documents)
 

@@ -30,6 +30,7 @@ class _Job(NamedTuple):
     work: Path
     rules: rules.RuleSet
     drop_denied: bool
+    allowed: frozenset[str]
 
 
 Sample = tuple[int, str, str]
@@ -52,6 +53,7 @@ class _Tally:
         self.samples: dict[str, list[Sample]] = {}
         self.bad: list[list[str]] = []
         self.without_lang = 0
+        self.allowed: Counter[str] = Counter()
 
     def sample(self, rule: str, identity: str, old: str, new: str) -> None:
         import xxhash
@@ -90,7 +92,10 @@ def _clean_block(job: _Job, block: records.Block) -> dict[str, Any]:
             identity = shaped["id"]
             tally.without_lang += not shaped["lang"]
             met.append(parts.Document(identity, b"", number, 0.0, ""))
-            if records.denied(shaped):
+            if records.denied(shaped) and shaped["source"] in job.allowed:
+                tally.allowed[shaped["source"]] += 1
+                shaped["source_allowed"] = True  # so that no later stage refuses it
+            elif records.denied(shaped):
                 if not job.drop_denied:
                     records.refuse_denied(where, shaped)
                 tally.counts["denied"] += 1
@@ -110,6 +115,7 @@ def _clean_block(job: _Job, block: records.Block) -> dict[str, Any]:
         "samples": tally.samples,
         "bad": tally.bad,
         "without_lang": tally.without_lang,
+        "allowed": tally.allowed,
         "path": str(block.path),
     }
 
@@ -128,13 +134,15 @@ def clean_files(
     off: Sequence[str] = (),
     sensitive: str | Path | None = None,
     drop_denied: bool = False,
+    allow_source: Sequence[str] = (),
     max_bad_fraction: float = MAX_BAD_FRACTION,
     runner: Runner | None = None,
 ) -> dict[str, Any]:
     """Cleans documents and SFT examples to OUT/<name of the input>, in their order; returns the manifest.
 
-    A record of a denied source is an error; with `drop_denied` it is dropped and counted as `denied`. Broken lines go
-    to quarantine.json and are counted as `bad`. More than `max_bad_fraction` of them are an error, which names the
+    A record of a denied source is an error; with `drop_denied` it is dropped and counted as `denied`. One whose source
+    is in `allow_source` stays, and says `source_allowed` from then on; `figures["allowed"]` counts these. Broken lines
+    go to quarantine.json and are counted as `bad`. More than `max_bad_fraction` of them are an error, which names the
     first one's file and line. An id that two records have is an error.
     """
     chosen = rules.rule_set(on, off, sensitive)
@@ -145,8 +153,10 @@ def clean_files(
     versions = {name: rule.version for name, rule in rules.RULES.items() if name in chosen.names}
     config = {
         "rules": versions,
+        "not_sft": sorted(chosen.not_sft),
         "deny": list(records.DENIED_SOURCES),
         "drop_denied": drop_denied,
+        "allow_source": sorted(allow_source),
         "max_bad_fraction": max_bad_fraction,
     }
     read = [*paths, *([sensitive] if sensitive is not None else [])]
@@ -159,7 +169,7 @@ def clean_files(
         if run.done:
             return run.manifest or {}
         started, work = time.perf_counter(), merge.work_folder(run.tmp)
-        job = _Job(work, chosen, drop_denied)
+        job = _Job(work, chosen, drop_denied, frozenset(allow_source))
         blocks = records.blocks(paths)
         cleaned = runner.each(functools.partial(_clean_block, job), blocks, work, "clean")
         named = [block.number for block in blocks], [str(block.path) for block in blocks]
@@ -180,7 +190,7 @@ def clean_files(
         total, left = sum(counts.values()), counts.pop("", 0)
         if counts["bad"] > max_bad_fraction * total:
             raise DataError(
-                f"{bad[0][0]} (and {counts['bad'] - 1} more: {counts['bad']} of {total} records are bad, at most"
+                f"{bad[0][0]} ({counts['bad']} of {total} records are bad, at most"
                 f" {max_bad_fraction:.1%} may be); repair the lines or raise --max-bad-fraction"
             )
         written, report = 0, runner.reporter("write", "records")
@@ -205,6 +215,9 @@ def clean_files(
         cleaning_page.write(run.tmp / "report.html", run.counts, rewritten, shown, chosen.names)
         speed = records.speed(paths, time.perf_counter() - started, runner.workers)
         run.figures = {"rewritten": dict(sorted(rewritten.items())), **speed}
+        if allow_source:
+            allowed = sum((Counter(block["allowed"]) for block in cleaned), Counter[str]())
+            run.figures["allowed"] = {name: allowed[name] for name in sorted(allow_source)}
         if "simplified" in chosen.names:  # the rule passes over these: they do not say that they are Chinese
             run.figures["simplified_without_lang"] = sum(block["without_lang"] for block in cleaned)
     return run.manifest or {}

@@ -42,7 +42,7 @@ def words(text: str) -> list[str]:
 
 
 class _Table:
-    """The key character of each code point: 0 for none, CONTEXT as above. Filled in when a code point first occurs."""
+    """The key character of each code point, computed when the code point first occurs: 0 for none, or CONTEXT."""
 
     def __init__(self) -> None:
         self.keys = np.arange(TABLE_SIZE + 1, dtype=np.uint32)

@@ -1,5 +1,9 @@
 """What is trained: how weights are initialised, and the loss of a batch. Here is the token loss; the loss of reward
-models is in `tigerjax.align.reward`."""
+models is in `tigerjax.align.reward`.
+
+A new objective is a subclass of `ObjectiveConfig` with its settings, a function here that makes the Objective, and a
+line in OBJECTIVES.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,7 +13,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, PipelineConfig
+from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, ObjectiveConfig, PipelineConfig, RunConfig
+from tigerjax.errors import ConfigError
 from tigerjax.mesh import RULES
 from tigerjax.model import families, stack
 from tigerjax.model.layers import init
@@ -80,6 +85,18 @@ def token_objective(config: Trained, mesh: Mesh) -> Objective:
         tokens=lambda batch: int(np.count_nonzero(batch.segment_ids_BT)),
         order=order,
     )
+
+
+OBJECTIVES: dict[type[ObjectiveConfig], Callable[[RunConfig, Mesh], Objective]] = {ObjectiveConfig: token_objective}
+"""What makes the objective that a config names, by the class of `RunConfig.objective`."""
+
+
+def of(config: RunConfig, mesh: Mesh) -> Objective:
+    """The objective of the config."""
+    kind = type(config.objective)
+    if kind not in OBJECTIVES:
+        raise ConfigError(f"no objective has settings of type {kind.__name__}; add it to OBJECTIVES")
+    return OBJECTIVES[kind](config, mesh)
 
 
 def in_stage_order(tree: Any, order: LayerOrder | None) -> Any:

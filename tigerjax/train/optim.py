@@ -10,8 +10,11 @@ from tigerjax.config import OptimConfig
 
 
 def learning_rate(c: OptimConfig, step: jax.Array | int) -> jax.Array:
-    """Of the update that follows `step` updates: a line to peak_lr at update `warmup_steps`, then a cosine that
-    reaches peak_lr * final_lr_fraction at the last update."""
+    """The learning rate of the update that follows `step` updates.
+
+    It rises in a straight line to peak_lr at update `warmup_steps`, and then falls along a cosine to
+    peak_lr * final_lr_fraction at the last update.
+    """
     schedule = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=c.peak_lr,

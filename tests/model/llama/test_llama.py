@@ -103,7 +103,10 @@ def test_weights_have_the_agreed_paths_shapes_and_dtype():
         "final_norm": {"scale": (D,)},
         "head": (D, V),
     }
-    is_shape = lambda s: isinstance(s, tuple)  # noqa: E731
+
+    def is_shape(s):
+        return isinstance(s, tuple)
+
     assert shapes == jax.tree.map(lambda s: (s, "float32"), want, is_leaf=is_shape)
 
 
@@ -218,7 +221,10 @@ def test_every_mesh_gives_the_loss_and_gradients_of_one_device(weights, batch, e
 
 def test_initial_weights_depend_on_the_key_only_and_layers_differ_and_padding_is_zero():
     other = llama.Llama(CONFIG, dataclasses.replace(COMPUTE, remat="full", dtype="bfloat16"))
-    trace = lambda model: str(jax.make_jaxpr(lambda key: nn.unbox(init(model, key)))(jax.random.key(0)))  # noqa: E731
+
+    def trace(model):
+        return str(jax.make_jaxpr(lambda key: nn.unbox(init(model, key)))(jax.random.key(0)))
+
     assert trace(other) == trace(MODEL)
     first = nn.unbox(jax.jit(lambda key: init(MODEL, key))(jax.random.key(0)))
     q = np.asarray(first["layers"]["attn"]["q"])

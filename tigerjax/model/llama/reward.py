@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.model import stack
@@ -10,7 +11,7 @@ from tigerjax.model.layers import Weights, weight
 from tigerjax.model.llama.model import trunk
 
 
-def score_init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+def score_init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
     """Initial weights of the score head: normal, with variance 1 / (D + 1) (Stiennon et al. 2020, appendix B)."""
     return jax.random.normal(key, shape, dtype) * (shape[0] + 1) ** -0.5
 
