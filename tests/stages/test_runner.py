@@ -54,8 +54,8 @@ def test_an_error_in_the_middle_ends_workers_that_are_busy(tmp_path):
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt), Runner(workers=2) as runner:
         runner.each(killed, [0, 1], tmp_path, "first")
-        assert runner._pool is not None
-        runner._pool.executor.map(functools.partial(sleeping, tmp_path), range(2))
+        pool = runner._steps._pool
+        pool.executor.map(functools.partial(sleeping, tmp_path), range(2))
         while len(list(tmp_path.iterdir())) < 2:
             time.sleep(0.05)
         raise KeyboardInterrupt

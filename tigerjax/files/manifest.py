@@ -212,8 +212,8 @@ def stage(
     done again; with `again=False`, for work that costs too much, that is a DataError.
 
     Raises DataError for an input that does not exist or is not as its stage wrote it, and for counts that do not
-    balance; ConfigError for an `out` that holds something else, or that
-    another process writes at this time.
+    balance; ConfigError for an `out` that holds something else, or that another
+    process writes at this time.
     """
     out = paths.of(out)
     given = [paths.of(path) for path in inputs]
@@ -297,7 +297,7 @@ def _folder_of(out: Path) -> Iterator[Path]:
             shutil.rmtree(tmp, ignore_errors=True)
         return
     tmp = out.with_name(out.name + ".partial")
-    with lock.locked_beside(out, wait_s=0):
+    with lock.locked_beside(out):
         paths.new_folder(tmp)
         try:
             yield tmp

@@ -10,7 +10,6 @@ Several processes work as one, on one mesh and into one folder that all of them 
 In a bucket the partial file is written anew every half minute and at the end (`tigerjax.files.log`).
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -24,7 +23,7 @@ from typing import Any
 import tigerjax
 from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.files import lock, manifest, paths
+from tigerjax.files import manifest, paths
 from tigerjax.files.log import Log
 from tigerjax.files.progress import Advance
 from tigerjax.processes import hosts
@@ -71,7 +70,7 @@ def sample_prompts(
     after every prompt. ConfigError when the folder holds other samples, or another process writes into it.
     """
     out = paths.of(out)
-    with lock.locked(out) if hosts.is_writer() else contextlib.nullcontext():
+    with hosts.alone_in(out):
         return _sample(model, prompts, out, sampling, batching, progress)
 
 
