@@ -118,7 +118,10 @@ class _Sides:
     def _short_spans(self, inside: Text, unit: Short, given: Held) -> list[list[int]]:
         """The sentences of the document in which a short unit stands; [] where it is only mentioned."""
         where = (given.start, given.end, given.edits)
-        rare = given.often <= RARE and (len(unit.key) >= NAME_BELOW[unit.kind] or inside.is_clauses(*where))
+        may_be_name = len(unit.key) < NAME_BELOW[unit.kind]
+        if may_be_name and given.edits > 1 and not inside.has_slips(unit.key, *where):
+            return []
+        rare = given.often <= RARE and (not may_be_name or inside.is_clauses(*where))
         own = unit.final and given.often <= self._limit and inside.is_sentences(*where)
         if not (rare or own or inside.has_before(unit.question, given.start)):
             return []

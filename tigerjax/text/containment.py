@@ -88,7 +88,7 @@ def unit_texts(record: Record) -> list[UnitText]:
     set the question with its options, and its stem; of a document its text.
     """
     if "text" in record:
-        return [UnitText(text) for text in dict.fromkeys([record["text"], record.get("stem") or record["text"]])]
+        return [UnitText(text) for text in dict.fromkeys([record["text"], record.get("eval_stem") or record["text"]])]
     out = []
     for before, message in zip([None, *record["messages"]], record["messages"], strict=False):
         if message["role"] == "assistant":

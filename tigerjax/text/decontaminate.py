@@ -66,7 +66,7 @@ def _long_enough(stem: str) -> bool:
 
 
 def questions(path: Path, field: str | None = None) -> Iterator[records.Record]:
-    """Each question of a set as a document {id: "<task>:<line>", text, stem, set}. The set is the name of the file."""
+    """Each question of a set as a document {id: "<task>:<line>", text, …}. The set is the name of the file."""
     task, number = path.name.split(".")[0], 0
     for number, record in records.read(path):
         names = [field] if field else [name for name in FIELDS if name in record]
@@ -79,7 +79,7 @@ def questions(path: Path, field: str | None = None) -> Iterator[records.Record]:
         given = options(record)
         whole = "\n".join([text, *(f"{letter}. {option}" for letter, option in zip(LETTERS, given, strict=False))])
         stem = text if _long_enough(text) else whole
-        yield {"id": f"{task}:{number}", "text": whole, "stem": stem, "set": task, "source": "", "lang": ""}
+        yield {"id": f"{task}:{number}", "text": whole, "eval_stem": stem, "eval_set": task, "source": "", "lang": ""}
     jsonl.refuse_empty(path, number)
 
 

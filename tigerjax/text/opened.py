@@ -1,6 +1,7 @@
 """A document cut into sentences and clauses, which tells in which of them a unit stands, and how."""
 
 import bisect
+import difflib
 import itertools
 import re
 from collections.abc import Sequence
@@ -95,6 +96,15 @@ class Text:
     def has_before(self, question: str, start: int) -> bool:
         """Whether a question, given by its key, stands near before a place of the key."""
         return bool(question) and self._key.find(question, max(0, start - NEAR - len(question)), start + 1) >= 0
+
+    def has_slips(self, unit: str, start: int, end: int, slack: int) -> bool:
+        """Whether a unit, given by its key, differs from [start, end) in single characters, and not in a word."""
+        there = self._key[max(0, start - slack) : end + slack]
+        for tag, i, j, first, last in difflib.SequenceMatcher(None, unit, there, autojunk=False).get_opcodes():
+            at_end = i == 0 or j == len(unit)  # there begins and ends with some characters more
+            if tag != "equal" and (j - i > 1 or (last - first > 1 and not at_end)):
+                return False
+        return True
 
     def is_clauses(self, start: int, end: int, slack: int) -> bool:
         """Whether [start, end) of the key is whole clauses, give or take."""

@@ -53,7 +53,7 @@ this number hold it [our choice]."""
 def scan_units(work: Path, number: int, documents: list[parts.Document]) -> dict[str, Any]:
     records = [json.loads(d.line) for d in documents]
     texts = [containment.unit_texts(record) for record in records]
-    units = containment.make_units(texts, [record.get("set") or "" for record in records])
+    units = containment.make_units(texts, [record.get("eval_set") or "" for record in records])
     for kind, given in units.long.items():
         for name, array in given._asdict().items():
             parts.save_npy(work / f"{kind}-{name}-{number}.npy", array)
