@@ -30,7 +30,8 @@ class Asking:
 
     chat: bool = False  # By the chat template, where TigerBot's evaluation did so
     rows: int = 8  # Questions that are asked at one time
-    allow_code_execution: bool = False  # HumanEval runs programs that the model wrote
+    allow_code_execution: bool = False  # HumanEval runs programs that the model wrote, shut in
+    allow_unconfined_code: bool = False  # Also where this machine cannot shut them in
 
 
 def evaluate(
@@ -50,8 +51,9 @@ def evaluate(
     With --harness, TASKS are those of lm-evaluation-harness: its own, tigerbot, tigerbot_NAME, cmrc2018, c3, ocnli, and
     those of YAML files in --include-path.
 
-    HumanEval runs programs that the model has written, so it needs --allow-code-execution. The mesh is the config's; on
-    several hosts, run the same command on each.
+    HumanEval runs programs that the model has written, so it needs --allow-code-execution. They see no network and no
+    files of yours. Where the machine cannot promise that, nothing is run, unless you give --allow-unconfined-code.
+    The mesh is the config's; on several hosts, run the same command on each.
 
     Example: tigerjax evaluate configs/tiger_7b_sft.py --tasks all --data-dir benchmarks_data --chat
     """
@@ -75,7 +77,8 @@ def evaluate(
             data_dir=benchmarks.data_dir,
             chat=asking.chat,
             limit=benchmarks.limit,
-            allow_code=asking.allow_code_execution,
+            allow_code=asking.allow_code_execution or asking.allow_unconfined_code,
+            allow_unconfined=asking.allow_unconfined_code,
         )
         if benchmarks.harness:
             from tigerjax.evaluate.harness import evaluate as by_harness
