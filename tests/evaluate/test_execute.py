@@ -122,8 +122,7 @@ def test_a_program_sees_no_network_no_files_and_no_environment(tmp_path, monkeyp
 def test_a_program_has_limits_of_processes_memory_time_and_files(monkeypatch):
     monkeypatch.setattr(execute, "CPU_SECONDS", 1)
     bomb = (
-        "    import os, time\n    n = 0\n    while True:\n        try:\n"
-    bomb += "            if os.fork() == 0: time.sleep(30)\n"
+        "    import os, time\n    n = 0\n    while True:\n        try:\n            if os.fork() == 0: time.sleep(30)\n"
     )
     assert answers(bomb + "        except OSError: return 4 if n < 20 else 5\n        n += 1\n")
     assert answers("    try: bytearray(3 * 10**9)\n    except MemoryError: return 4\n")
