@@ -49,7 +49,8 @@ def evaluate(
     results.json and report.html are written to OUT, else to runs/NAME/evaluation.
 
     With --harness, TASKS are those of lm-evaluation-harness: its own, tigerbot, tigerbot_NAME, cmrc2018, c3, ocnli, and
-    those of YAML files in --include-path.
+    those of YAML files in --include-path. Figures with their standard errors, every answer and a page are then written
+    to the folder harness in OUT.
 
     HumanEval runs programs that the model has written, so it needs --allow-code-execution. They see no network and no
     files of yours. Where the machine cannot promise that, nothing is run, unless you give --allow-unconfined-code.
@@ -87,6 +88,7 @@ def evaluate(
                 answerer,
                 names,
                 how,
+                out=place / "harness",
                 include_path=benchmarks.include_path,
                 progress=show_progress if answerer.writes else None,
             )
@@ -100,10 +102,11 @@ def evaluate(
                 progress=show_progress,
             )
     if answerer.writes and benchmarks.harness:
-        for name, scores in figures["tasks"].items():
-            print(name, *(f"{key}={value}" for key, value in scores.items()))
-        for name, what in figures["missing"].items():
-            print(f"{name} is missing: {what}")
+        table = scores_page.harness_table(figures)
+        lacking = [f"{name} is missing: {what}" for name, what in figures["missing"].items()]
+        print("\n".join([plain(table), *lacking]))
+        title = f"{settings.name}, step {loaded.step}: lm-evaluation-harness"
+        scores_page.write(place / "harness" / "report.html", title, [("Scores", table)], lacking)
         save(figures, json)
     elif answerer.writes:
         scores, ratios = scores_page.score_table(figures), scores_page.ratio_table(figures)

@@ -84,7 +84,7 @@ def load(path: str | Path) -> list[Question]:
 def _row(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}:{number}: broken JSON: {error}") from error
     if not isinstance(row, dict):
         raise DataError(f"{path}:{number}: a question is an object, not {type(row).__name__}")
