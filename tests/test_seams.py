@@ -15,6 +15,7 @@ from tiny_run import SILENT, TinyLoader, tiny_config
 from tigerjax.checkpoint.model import load_model, save_model
 from tigerjax.command.cli import main
 from tigerjax.config import FLOAT32, ModelConfig, ObjectiveConfig, dump
+from tigerjax.config.ranges import Count, PositiveFactor
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import packed
 from tigerjax.model import families
@@ -149,7 +150,7 @@ def test_a_runner_that_makes_no_rows_is_refused_by_data_cache(threads):
 class ScaledConfig(ObjectiveConfig):
     """The token loss, times a number."""
 
-    factor: float
+    factor: PositiveFactor
 
 
 def scaled(config, mesh):
@@ -187,7 +188,7 @@ def test_an_objective_that_nobody_makes_is_refused(tmp_path):
 class WhaleConfig(ModelConfig):
     """The sizes of a family that is made up; its layers are a Llama's."""
 
-    blowholes: int
+    blowholes: Count
 
 
 def whale_from_hf(content, path, *, reward):

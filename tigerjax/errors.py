@@ -47,6 +47,12 @@ class HostsError(TigerjaxError):
     exit_code = 1
 
 
+class WorkerLost(TigerjaxError):
+    """A worker process of a data stage was killed: nothing is wrong with the input, start again (exit 1)."""
+
+    exit_code = 1
+
+
 class BucketError(TigerjaxError):
     """The bucket did not answer, or not in time: nothing is wrong with the input, start again (exit 1)."""
 

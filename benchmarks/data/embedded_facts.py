@@ -153,10 +153,12 @@ def country_facts(rows: list[dict[str, str]]) -> Iterator[Fact]:
 def couplet_facts(poems: list[Row]) -> list[Fact]:
     """Couplets of 5 or 7 characters a line, in characters of GB 2312, each line unique among all lines."""
     form = re.compile(r"^([\u4e00-\u9fff]{5}|[\u4e00-\u9fff]{7})，([\u4e00-\u9fff]{5}|[\u4e00-\u9fff]{7})。$")
-    found = [m for poem in poems for line in poem["paragraphs"] if (m := form.match(line)) and len(m[1]) == len(m[2])]
-    times = Counter(half for m in found for half in m.groups())
+    matches = [m for poem in poems for line in poem["paragraphs"] if (m := form.match(line)) and len(m[1]) == len(m[2])]
+    times = Counter(half for m in matches for half in m.groups())
     good = [
-        m for m in found if times[m[1]] == times[m[2]] == 1 and m[0].encode("gb2312", "ignore").decode("gb2312") == m[0]
+        m
+        for m in matches
+        if times[m[1]] == times[m[2]] == 1 and m[0].encode("gb2312", "ignore").decode("gb2312") == m[0]
     ]
     chosen = shuffled(good, "couplet", name=lambda m: m[0])[:COUPLETS]
     out = []

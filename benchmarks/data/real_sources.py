@@ -242,12 +242,12 @@ def write_text(packages: Path, out: Path) -> None:
     """OUT/text and OUT/held_out, one file a source; a source whose files are there is left as it is."""
     for folder in ("text", "held_out"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    for name, found in every_source(packages).items():
+    for name, texts in every_source(packages).items():
         if (out / "text" / f"{name}.jsonl").is_file():
             continue
         source, _, lang = name.rpartition("_")
         parts: dict[bool, list[records.Record]] = {False: [], True: []}
-        for inside, text in found:
+        for inside, text in texts:
             text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
             if text.strip():
                 identity = f"{name}/{xxhash.xxh3_64_hexdigest(inside.encode())}"
@@ -265,12 +265,12 @@ def _dialogues(text: str) -> Iterator[tuple[str, str]]:
     """(question, answer) of a file of chatterbot-corpus: lists of lists, in plain YAML that needs no reader."""
     given: list[str] = []
     for line in [*text.splitlines(), "- - "]:
-        if found := re.match(r"(- -|  -) (.*)", line):
-            if found[1] == "- -" and given:
+        if match := re.match(r"(- -|  -) (.*)", line):
+            if match[1] == "- -" and given:
                 if len(given) > 1 and all(given[:2]):
                     yield given[0], given[1]
                 given = []
-            given.append(found[2].strip().strip("'\""))
+            given.append(match[2].strip().strip("'\""))
 
 
 def write_sft(packages: Path, out: Path) -> None:
@@ -281,8 +281,8 @@ def write_sft(packages: Path, out: Path) -> None:
     dialogues = []
     with zipfile.ZipFile(next(packages.glob("chatterbot_corpus-*.whl"))) as wheel:
         for name in sorted(wheel.namelist()):
-            if found := re.search(r"/data/(chinese|english)/[^/]*\.yml$", name):
-                lang = "zh" if found[1] == "chinese" else "en"
+            if match := re.search(r"/data/(chinese|english)/[^/]*\.yml$", name):
+                lang = "zh" if match[1] == "chinese" else "en"
                 dialogues += [(q, a, lang) for q, a in _dialogues(wheel.read(name).decode("utf-8"))]
     _write_examples(out / "sft" / "chat.jsonl", dialogues)
 

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax import records
-from tigerjax.text.containment import SHORTEST_KEY
 from tigerjax.text.grams import key
+from tigerjax.text.short_units import SHORTEST
 
 ROOT = Path(__file__).resolve().parents[2]
 DOC = ROOT / "docs" / "DATA.md"
@@ -87,9 +87,9 @@ class Steps:
         """The figures of one step: what it wrote with --json, and the seconds and memory of its process."""
         path = self.path(name)
         if path.is_file() and not self._again:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if found["command"] == list(command):
-                return found
+            earlier = json.loads(path.read_text(encoding="utf-8"))
+            if earlier["command"] == list(command):
+                return earlier
         self._again = True  # what comes after depends on it
         print(f"{name} …", flush=True)
         made = [value for flag, value in itertools.pairwise(command) if flag == "--out"]
@@ -194,16 +194,17 @@ def summary(steps: Steps, out: Path) -> dict[str, Any]:
     with open(out / "pretrain" / "hits" / "hits.jsonl", encoding="utf-8") as file:
         hits = {hit["sft_id"] for line in file if (hit := json.loads(line))["sft_id"].startswith("words/")}
     documents = (d["text"] for d in records.documents(out / "near" / "word_dictionary_zh.jsonl"))
-    text, shortest = "\0".join(map(key, documents)), SHORTEST_KEY["characters"]
+    text, shortest = "\0".join(map(key, documents)), SHORTEST["characters"]
     answers = {e["id"]: key(e["messages"][1]["content"]) for e in records.sft_examples(out / "sft" / "words.jsonl")}
     held = {i for i, answer in answers.items() if len(answer) >= shortest and answer in text}
+    found = {answers[i] for i in hits & set(answers)}  # equal answers are one unit, named by one of them
     megabytes = sum(Path(path).stat().st_size for path in _files(out / "text")) / 1e6
     held_out = [out / "held_out" / f"{name}.jsonl" for name in MODERN]
     return {
         "megabytes": round(megabytes, 1),
         "before_with_llama2_han": with_fewer_han(out / "base.model", held_out, LLAMA2_HAN),
         "words_held": len(held),
-        "words_found": len(held & hits),
+        "words_found": sum(answers[i] in found for i in held),
         "steps": figures,
     }
 
@@ -252,7 +253,7 @@ def table(made: dict[str, Any]) -> list[str]:
         f" {verify['mixed_lines']:,} mixed ones, {verify['dead_rows']} dead rows, {verify['round_trip_failures']} round"
         f" trips failed, {verify['hf_mismatches']} Hugging Face mismatches on {verify['lines']:,} lines. Token shares"
         f" of one epoch are within {100 * worst:.2f} points. against-sft found {made['words_found']:,} of the"
-        f" {made['words_held']:,} definitions of at least {SHORTEST_KEY['characters']} characters that are instructions"
+        f" {made['words_held']:,} definitions of at least {SHORTEST['characters']} characters that are instructions"
         " and stand in the dictionary's documents, and cut them out of"
         f" {steps['against-sft']['figures']['cut']:,} documents. `--on language` drops pages of help and manuals that"
         " are less than 30% Chinese.",
@@ -285,10 +286,10 @@ def _ratio(name: str, shown: dict[str, dict[str, float]]) -> str:
 def write(lines: list[str]) -> None:
     """Puts the table into docs/DATA.md, between its marks."""
     block = "\n".join(["<!-- real_text -->", "", *lines, "", "<!-- /real_text -->"])
-    text, found = re.subn(
+    text, replaced = re.subn(
         "<!-- real_text -->.*<!-- /real_text -->", lambda _: block, DOC.read_text(encoding="utf-8"), flags=re.DOTALL
     )
-    if found != 1:
+    if replaced != 1:
         raise SystemExit(f"{DOC} must hold <!-- real_text --> … <!-- /real_text --> once")
     DOC.write_text(text, encoding="utf-8")
 

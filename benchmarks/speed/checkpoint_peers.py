@@ -92,8 +92,8 @@ def main() -> None:
             },
         )
     rows = []
-    for verb, found in (("save, whole", saved), ("restore, checked", restored)):
-        middle = medians(found)
+    for verb, timed in (("save, whole", saved), ("restore, checked", restored)):
+        middle = medians(timed)
         for other in ("torch", "safetensors"):
             beside = {"torch": "torch.save / load", "safetensors": "safetensors.numpy"}[other]
             rows.append(

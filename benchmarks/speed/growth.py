@@ -145,11 +145,11 @@ def main() -> None:
     rows, raw = list[Row](), dict[str, Any]()
 
     def measure(name: str, theory: str, sizes: tuple[Any, ...], make: Callable[[Any], Callable[[], float]]) -> None:
-        found = turns(args.repeats, {str(size): make(size) for size in sizes[few]})
-        seconds = [statistics.median(values) for values in found.values()]
+        timed = turns(args.repeats, {str(size): make(size) for size in sizes[few]})
+        seconds = [statistics.median(values) for values in timed.values()]
         slope, residual = fit([float(size) for size in sizes[few]], seconds)
         rows.append(Row(f"growth with {name}", f"exponent, residual {residual:.1%}", slope, None, theory, "as is"))
-        raw[name] = {"seconds": found, "exponent": slope, "residual": residual}
+        raw[name] = {"seconds": timed, "exponent": slope, "residual": residual}
 
     for name, theory, sizes in (("layers", "1", LAYERS), ("rows", "1", ROWS), ("length", "1 to 2", LENGTHS)):
         measure(f"{name}, training step", f"theory: {theory}", sizes, functools.partial(grown, name))

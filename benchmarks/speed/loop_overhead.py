@@ -149,7 +149,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             loops.append(looped(a.steps, Path(folder)))
     step_s = statistics.median(alone)
-    loop = {name: statistics.median(found[name] for found in loops) for name in loops[0]}
+    loop = {name: statistics.median(parts[name] for parts in loops) for name in loops[0]}
     with tempfile.TemporaryDirectory() as cache:
         cold, warm = first_call(Path(cache)), first_call(Path(cache))
     figures = {

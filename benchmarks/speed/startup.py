@@ -51,7 +51,7 @@ def main() -> None:
         name: partial(process, "-c", code) for name, code in {"nothing": "pass", **IMPORTS}.items()
     }
     sides["help"] = lambda: process("-m", "tigerjax", "--help")
-    found = turns(args.repeats, sides)
+    timed = turns(args.repeats, sides)
     beside = str(Path(__file__).with_name("train_beside_transformers.py"))
 
     def first(side: str, cache: str | None = None) -> float:
@@ -64,8 +64,8 @@ def main() -> None:
             "cached": lambda: first("tigerjax", cache),
             "transformers": lambda: first("transformers"),
         }
-        found |= turns(args.repeats, steps)
-    s = medians(found)
+        timed |= turns(args.repeats, steps)
+    s = medians(timed)
     rows = [
         Row("import tigerjax", "s", s["import tigerjax"], s["nothing"], "python -c pass", "as is"),
         Row("tigerjax --help", "s", s["help"], s["nothing"], "python -c pass", "as is"),
@@ -74,7 +74,7 @@ def main() -> None:
         Row("process to first step, cold", "s", s["cold"], s["transformers"], "transformers", "less"),
         Row("process to first step, cached", "s", s["cached"], s["transformers"], "transformers", "less"),
     ]
-    finish(rows, {"seconds": found}, args.json)
+    finish(rows, {"seconds": timed}, args.json)
 
 
 if __name__ == "__main__":

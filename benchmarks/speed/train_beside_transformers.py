@@ -125,15 +125,15 @@ def transformers_seconds(case: str, steps: int, *, compiled: bool) -> dict[str, 
 
 def measure(side: str, case: str, steps: int) -> dict[str, Any]:
     compiled = side == "transformers_compiled"
-    found = (
+    measured = (
         tigerjax_seconds(case, steps) if side == "tigerjax" else transformers_seconds(case, steps, compiled=compiled)
     )
     process_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
-        "seconds": found["seconds"][WARM_UP:],
-        "first_step_s": found["seconds"][0],
-        "weights": found["weights"],
-        "peak_gb": (found["device_bytes"] or process_bytes) / 1e9,
+        "seconds": measured["seconds"][WARM_UP:],
+        "first_step_s": measured["seconds"][0],
+        "weights": measured["weights"],
+        "peak_gb": (measured["device_bytes"] or process_bytes) / 1e9,
     }
 
 
@@ -142,8 +142,8 @@ def in_own_process(side: str, case: str, steps: int) -> dict[str, Any]:
     done = subprocess.run(command, env=os.environ, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{side} of {case} failed: {done.stderr.strip()[-1000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return measured
 
 
 def summary(case: str, runs: list[dict[str, Any]], device_kind: str) -> dict[str, Any]:
@@ -182,9 +182,9 @@ def main() -> None:
     for case in a.case:
         runs: dict[str, list[dict[str, Any]]] = {side: [] for side in (GPU_SIDES if backend == "gpu" else CPU_SIDES)}
         for _ in range(a.repeats):
-            for side, found in runs.items():
-                found.append(in_own_process(side, case, a.steps))
-        figures[case] = {side: summary(case, found, device_kind) for side, found in runs.items()}
+            for side, measured in runs.items():
+                measured.append(in_own_process(side, case, a.steps))
+        figures[case] = {side: summary(case, measured, device_kind) for side, measured in runs.items()}
         for side, f in figures[case].items():
             share = "" if f["mfu"] is None else f", MFU {f['mfu']:.1%}"
             print(

@@ -34,15 +34,15 @@ class Row(NamedTuple):
 
 def turns(repeats: int, sides: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
     """What each side returned in each repeat. Sides take turns, so that other work on the machine slows all of them."""
-    found: dict[str, list[float]] = {name: [] for name in sides}
+    timed: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, side in sides.items():
-            found[name].append(side())
-    return found
+            timed[name].append(side())
+    return timed
 
 
-def medians(found: Mapping[str, list[float]]) -> dict[str, float]:
-    return {name: statistics.median(values) for name, values in found.items()}
+def medians(timed: Mapping[str, list[float]]) -> dict[str, float]:
+    return {name: statistics.median(values) for name, values in timed.items()}
 
 
 def clocked(work: Callable[[], Any]) -> float:

@@ -136,8 +136,8 @@ def align(
         names = ("gate", "reasons", "winners", "win_rate", "reward_before", "reward_after", "checkpoint")
         models.append({"round": index} | {name: figures[name] for name in names} | _winners(figures, right))
     for model in models:
-        found = answers(world, Path(model.pop("checkpoint")))
-        model |= {"true_reward": found["mean_true_reward"], "accuracy": found["overall"]}
+        judged = answers(world, Path(model.pop("checkpoint")))
+        model |= {"true_reward": judged["mean_true_reward"], "accuracy": judged["overall"]}
     return models
 
 

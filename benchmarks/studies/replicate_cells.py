@@ -41,12 +41,12 @@ class Cell:
 
 def keys(cells: Sequence[Cell]) -> dict[tuple[str, str, int], str]:
     """What each cell's file must say: a hash of its settings and of those of the cells that it needs."""
-    found: dict[tuple[str, str, int], str] = {}
+    collected: dict[tuple[str, str, int], str] = {}
     for cell in cells:
-        before = [found[experiment, arm, cell.seed] for experiment, arm in cell.needs]
+        before = [collected[experiment, arm, cell.seed] for experiment, arm in cell.needs]
         what = [cell.experiment, cell.arm, cell.seed, cell.settings, before]
-        found[cell.experiment, cell.arm, cell.seed] = hashlib.sha256(manifest.canonical(what)).hexdigest()
-    return found
+        collected[cell.experiment, cell.arm, cell.seed] = hashlib.sha256(manifest.canonical(what)).hexdigest()
+    return collected
 
 
 def chosen(cells: Sequence[Cell], only: Iterable[str] | None) -> list[Cell]:
@@ -65,8 +65,8 @@ def finished(cell: Cell, out: Path, key: str) -> dict[str, Any] | None:
     path = cell.path(out)
     if not path.is_file():
         return None
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return found if found["key"] == key else None
+    collected = json.loads(path.read_text(encoding="utf-8"))
+    return collected if collected["key"] == key else None
 
 
 def run(
@@ -179,11 +179,11 @@ def verdict(gains: Sequence[float]) -> str:
 
 def by_arm(records: Iterable[dict[str, Any]], experiment: str) -> dict[str, dict[int, dict[str, Any]]]:
     """{arm: {seed: figures}} of one experiment."""
-    found: dict[str, dict[int, dict[str, Any]]] = {}
+    collected: dict[str, dict[int, dict[str, Any]]] = {}
     for record in records:
         if record["experiment"] == experiment:
-            found.setdefault(record["arm"], {})[record["seed"]] = record["figures"]
-    return found
+            collected.setdefault(record["arm"], {})[record["seed"]] = record["figures"]
+    return collected
 
 
 def paired(after: dict[int, float], before: dict[int, float]) -> list[float]:

@@ -33,13 +33,13 @@ def words() -> tuple[str, dict[str, Words]]:
     """The head of the page, and the words of each experiment, from replicate.md: `## name: title`, what was done, a
     line `---`, and what it means."""
     head, *sections = TEXT.read_text(encoding="utf-8").split("\n## ")
-    found = {}
+    collected = {}
     for section in sections:
         title, _, body = section.partition("\n")
         name, _, title = title.partition(": ")
         what, _, meaning = body.partition("\n---\n")
-        found[name] = Words(title, what.strip(), meaning.strip())
-    return head.strip(), found
+        collected[name] = Words(title, what.strip(), meaning.strip())
+    return head.strip(), collected
 
 
 class Claim(NamedTuple):
@@ -64,7 +64,7 @@ def gather(out: Path) -> list[dict[str, Any]]:
 
 def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
     """By experiment: its claims, each with unit, mean, sd, values and verdict, and its table."""
-    found: dict[str, Any] = {}
+    collected: dict[str, Any] = {}
     for name, measure in (
         ("tokens", _tokens), ("holistic", _holistic), ("dedup", _dedup), ("rounds", _rounds), ("extension", _extension)
     ):  # fmt: skip
@@ -72,8 +72,8 @@ def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
         if table:
             shown = [claim.shown() for claim in claims if claim.gains]
             rows = {row: {column: spread(v) for column, v in cells.items() if v} for row, cells in table}
-            found[name] = {"claims": shown, "table": rows}
-    return found
+            collected[name] = {"claims": shown, "table": rows}
+    return collected
 
 
 def _tokens(records: list[dict[str, Any]]) -> tuple[list[Claim], Table]:
@@ -126,13 +126,13 @@ def _trained(
 def _needed(own: dict[int, Any], level: dict[int, float] | None = None) -> dict[int, float]:
     """SFT examples by seed until the loss is at `level` (None: 95% of the run's own fall); seeds that never are there
     are absent."""
-    found = {}
+    collected = {}
     for seed, f in own.items():
         limit = converged(f["sft_losses"]) if level is None else level[seed]
         needed = examples_until(f["sft_losses"], f["examples_per_step"], limit)
         if needed is not None:
-            found[seed] = needed
-    return found
+            collected[seed] = needed
+    return collected
 
 
 def _compared(after: dict[int, Any], before: dict[int, Any], than: str) -> list[Claim]:
@@ -256,10 +256,10 @@ def _amount(s: dict[str, Any], *, sign: bool = False) -> str:
     return mean if s["sd"] is None else f"{mean} ± {_number(s['sd'])}"
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def lines(collected: dict[str, Any]) -> list[str]:
     """The claims for a terminal."""
     out = []
-    for name, own in found.items():
+    for name, own in collected.items():
         out.append(f"{name}: {words()[1][name].title}")
         for c in own["claims"]:
             values = "  ".join(("+" if v > 0 else "") + _number(v) for v in c["values"])
@@ -269,7 +269,7 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 def markdown(records: list[dict[str, Any]]) -> str:
     """docs/REPLICATION.md."""
-    found = summary(records)
+    collected = summary(records)
     seeds = sorted({r["seed"] for r in records})
     commits = " and ".join(sorted({r["commit"] for r in records}))
     total = sum(r["seconds"] for r in records)
@@ -278,7 +278,7 @@ def markdown(records: list[dict[str, Any]]) -> str:
     steps: dict[str, int] = next((r["settings"]["steps"] for r in records if r["experiment"] == "holistic"), {})
     out = [head.format(seeds=named, commits=commits, minutes=minutes, cells=len(records), **steps), ""]
     out += ["| word | meaning |", "|---|---|", *(f"| {word} | {meaning} |" for word, meaning in VERDICTS.items()), ""]
-    for name, own in found.items():
+    for name, own in collected.items():
         parts = [r for r in records if r["experiment"] in (name, *plots.MADE_FOR.get(name, ()))]
         spent = clock(sum(r["seconds"] for r in parts))
         text = texts[name]

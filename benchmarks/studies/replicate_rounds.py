@@ -72,5 +72,5 @@ def control(made: World) -> dict[str, Any]:
     return _figures(align_world.answers(made, out / "control"))
 
 
-def _figures(found: dict[str, Any]) -> dict[str, Any]:
-    return {"accuracy": found["overall"], "true_reward": found["mean_true_reward"], "n": found["n"]}
+def _figures(judged: dict[str, Any]) -> dict[str, Any]:
+    return {"accuracy": judged["overall"], "true_reward": judged["mean_true_reward"], "n": judged["n"]}

@@ -83,6 +83,7 @@ def configs() -> str:
             (option,) = [o for o in options.of_config(config, prefix=prefix) if o.name == name]
             default = "required" if option.default is options.REQUIRED else f"`{option.default!r}`"
             words = " or ".join(f"`{c}`" for c in option.choices) or option.kind or "switch"
+            words += f", {option.range}" if option.range is not None else ""
             lines.append(f"| `{name}` | {words} | {default} | {meaning} |".replace("\n", " "))
         lines.append("")
     return "\n".join(lines)

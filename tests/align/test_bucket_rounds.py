@@ -118,7 +118,7 @@ def test_a_round_in_a_bucket_ends_in_the_winners_and_the_set_of_a_disk(stored, w
     assert made_by(far) == made_by(near)
     assert {"mix/sft.jsonl", "rank/preferences.jsonl", "gate/gate.json"} < made_by(far).keys()
     assert load_model(far / "train/run").sha256 == load_model(near / "train/run").sha256
-    outputs = manifest.read(far / "train")["outputs"]
+    outputs = [output["path"] for output in manifest.read(far / "train")["outputs"]]
     assert "run/metrics.jsonl" in outputs and outputs == [n for n in paths.sizes(far / "train") if n != manifest.FILE]
     (figures,) = json.loads(stored.objects["bucket/round/figures.json"].data)["rounds"]
     assert figures["checkpoint"] == f"{there}/rounds/01/train/run" and figures["winners"]["human"] > 0
@@ -202,7 +202,8 @@ def test_a_folder_that_is_kept_goes_on_after_any_refused_write_and_never_with_ot
         names = [name for name in cloud.names("bucket/steps/train/") if name != manifest.BEGUN]
         assert names == [manifest.FILE, "run/config", "run/weights"], stop
         assert {cloud.objects[f"bucket/steps/train/run/{name}"].data for name in ("config", "weights")} == {b"new"}
-        assert manifest.read(folder / "train")["outputs"] == ["run/config", "run/weights"]
+        outputs = [{"path": "run/config", "bytes": 3}, {"path": "run/weights", "bytes": 3}]
+        assert manifest.read(folder / "train")["outputs"] == outputs
         if not refused:
             break
     assert stop > 8

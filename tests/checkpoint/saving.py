@@ -8,7 +8,8 @@ from tigerjax.checkpoint.model import make_meta
 from tigerjax.train.checkpoint import Checkpointer
 from tigerjax.train.state import TrainState
 
-META = make_meta(kind="llama", model=tiny_config().model, tokenizer_sha256="abc", loader={"index": 5}, data_seed=0)
+CONFIG = tiny_config()
+META = make_meta(kind="llama", model=CONFIG.model, tokenizer_sha256="abc", loader={"index": 5}, data_seed=0)
 
 
 def small_state(value: float) -> TrainState:

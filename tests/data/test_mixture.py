@@ -334,7 +334,7 @@ def test_a_tfds_builder_on_disk_is_a_source(tmp_path):
 
 
 def test_stats_and_inspect_take_a_mixture_and_the_page_shows_segments_and_weights(registered, tmp_path, monkeypatch):
-    data = mixture.mixture_config("sft_test", (), registered / "cache", L)
+    data = mixture.mixture_config("sft_test", (), registered / "cache", L, 1.0)
     assert data.tokenizer == str(registered / "tokenizer")
     figures = inspection.inspect_mixture(data, tmp_path / "page" / "rows.html", rows=3, seed=0)
     assert figures["wanted"] == {"sft_test.sft": 1.0} and figures["rows"] > 3
@@ -348,4 +348,4 @@ def test_stats_and_inspect_take_a_mixture_and_the_page_shows_segments_and_weight
     one = draw("data/tokens.html", "row", spans=spans)
     assert one.count("in-loss") == np.count_nonzero(rows.row_weights(row)) and one.count("<span") == L
     with pytest.raises(ConfigError, match="'sft_tset' is not registered"):
-        mixture.mixture_config("sft_tset", (), tmp_path, L)
+        mixture.mixture_config("sft_tset", (), tmp_path, L, 1.0)

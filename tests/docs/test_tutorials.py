@@ -11,20 +11,19 @@ from tigerjax.command import arguments, options, table
 
 MINUTES_LONG = {"hugging_face": 900, "mixture": 900, "plan_70b": 1800, "rejection_sampling": 900}
 """Seconds that the slow ones (above half a minute) may take, on two cores that another test worker shares."""
+WITH_PEERS = {"hugging_face", "vocabulary"}
+"""Those that print a comparison with transformers."""
 TUTORIALS = sorted(pages.TUTORIALS.glob("*.md"))
 ALL_PAGES = sorted((pages.ROOT / "docs").rglob("*.md"))
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(p, marks=[pytest.mark.slow, pytest.mark.timeout(MINUTES_LONG[p.stem])])
-        if p.stem in MINUTES_LONG
-        else p
-        for p in TUTORIALS
-    ],
-    ids=lambda p: p.stem,
-)
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    """The marks of a tutorial's test."""
+    slow = [pytest.mark.slow, pytest.mark.timeout(MINUTES_LONG[name])] if name in MINUTES_LONG else []
+    return slow + ([pytest.mark.peers] if name in WITH_PEERS else [])
+
+
+@pytest.mark.parametrize("path", [pytest.param(p, marks=marks(p.stem)) for p in TUTORIALS], ids=lambda p: p.stem)
 def test_a_tutorial_runs_and_shows_what_it_prints(path: Path, tmp_path: Path):
     _, wrong = pages.run(path.read_text(encoding="utf-8"), tmp_path)
     assert not wrong, "\n".join([*wrong, f"python docs/scripts/pages.py {path.relative_to(pages.ROOT)} rewrites it"])

@@ -13,6 +13,7 @@ import pytest
 
 from tigerjax.checkpoint.model import load_model, save_model
 from tigerjax.config import FLOAT32, ModelConfig
+from tigerjax.config.ranges import Count
 from tigerjax.errors import ConfigError
 from tigerjax.model import families, stack
 from tigerjax.model.layers import init
@@ -88,7 +89,7 @@ def test_a_family_is_found_by_config_kind_and_architecture():
 class WhaleConfig(ModelConfig):
     """The sizes of a family that is made up for the test; its layers are a Llama's."""
 
-    blowholes: int = 2
+    blowholes: Count = 2
 
 
 @pytest.fixture

@@ -62,6 +62,22 @@ def test_what_does_not_fit_is_refused(config, environ, words):
         find(HostsConfig(**config), environ)
 
 
+def test_hosts_that_differ_are_told_only_what_differs(monkeypatch):
+    one = {"optim.peak_lr": "0.1", "seed": "0", "data": {"rows_sha256": {"zh": "a", "en": "b"}}, "libtpu": ""}
+    other = {"optim.peak_lr": "0.1", "seed": "1", "data": {"rows_sha256": {"zh": "c", "en": "b"}}, "libtpu": "0.1"}
+    monkeypatch.setattr(hosts, "share", lambda name, value: [one, one, other])
+    with pytest.raises(ConfigError) as caught:
+        hosts.same("the run's config", one)
+    assert str(caught.value) == (
+        "the run's config differs between hosts: data.rows_sha256.zh a, libtpu none, seed 0 on host 0,"
+        " data.rows_sha256.zh c, libtpu 0.1, seed 1 on host 2; start every host with the same command,"
+        " files and version"
+    )
+    monkeypatch.setattr(hosts, "share", lambda name, value: [[1], [2]])
+    with pytest.raises(ConfigError, match=r"differs between hosts: \[1\] on host 0, \[2\] on host 1"):
+        hosts.same("a list", [1])
+
+
 def test_a_time_limit_below_one_second_is_refused():
     with pytest.raises(ConfigError, match=r"hosts.stall_timeout_s=0"):
         HostsConfig(stall_timeout_s=0)

@@ -194,6 +194,7 @@ def cut_state(path):
 
 def cut_tfds(path):
     save_tfds(path)
+    (path / "manifest.json").unlink()  # as where another program wrote the dataset
     (shard,) = path.glob("*.tfrecord*")
     tf, _ = start()
     whole = list(tf.data.TFRecordDataset(str(shard)).as_numpy_iterator())
@@ -366,6 +367,14 @@ def test_a_file_that_is_no_text_is_not_read_as_plain_text(tmp_path, name):
         list(records.documents(tmp_path / name))
     with pytest.raises(DataError, match="convert it to JSONL"):
         dedup_files("exact", [tmp_path / name], tmp_path / "out")
+
+
+def test_a_file_that_is_named_twice_is_refused(tmp_path):
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_bytes(LINES)
+    assert records.expand([tmp_path / "a.jsonl", tmp_path / "b.jsonl"]) == records.expand(tmp_path / "*.jsonl")
+    with pytest.raises(ConfigError, match=r"input .*b\.jsonl is given twice; give it once"):
+        records.expand([str(tmp_path / "*.jsonl"), tmp_path / "b.jsonl"])
 
 
 def test_outputs_are_named_after_their_input_and_end_in_jsonl(tmp_path):

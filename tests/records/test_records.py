@@ -8,6 +8,8 @@ from tigerjax import records
 from tigerjax.errors import DataError
 from tigerjax.files import jsonl
 
+QUESTION, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+
 
 def write(path, *lines):
     path.write_bytes(b"\n".join(line if isinstance(line, bytes) else line.encode() for line in lines) + b"\n")
@@ -69,14 +71,22 @@ def test_a_cut_zst_file_is_bad_data(tmp_path):
         list(records.read(path))
 
 
-def test_documents_get_an_id_from_their_content_and_duplicates_are_refused(tmp_path):
+def test_documents_get_an_id_from_their_content_and_equal_ones_are_numbered(tmp_path):
     one = {"text": "a", "source": "s"}
     path = write(tmp_path / "x.jsonl", json.dumps(one), '{"source": "s", "text": "b"}')
     first, _ = records.documents(path)
     assert first["id"] == records.record_id({"source": "s", "text": "a"})  # the order of the keys does not matter
     again = write(tmp_path / "y.jsonl", json.dumps(one))
-    with pytest.raises(DataError, match=r"y\.jsonl:1: id .* second time; the first is at .*x\.jsonl:1"):
-        list(records.documents([path, again]))
+    *_, third = records.documents([path, again])
+    assert third["id"] == first["id"] + "-000002"
+
+
+def test_an_id_that_a_file_gives_twice_is_refused_with_both_places(tmp_path):
+    path = write(
+        tmp_path / "x.jsonl", '{"id": "a", "text": "1"}', '{"id": "b", "text": "2"}', '{"id": "a", "text": "3"}'
+    )
+    with pytest.raises(DataError, match=r"x\.jsonl:3: id 'a' .* second time; the first is at .*x\.jsonl:1"):
+        list(records.documents(path))
 
 
 def test_alpaca_and_sharegpt_become_messages(tmp_path):
@@ -87,14 +97,16 @@ def test_alpaca_and_sharegpt_become_messages(tmp_path):
         '{"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}], "lang": "en"}',
     )
     got = [[m["content"] for m in e["messages"]] for e in records.sft_examples(path)]
-    assert got == [["Translate.\ncat", "猫"], ["Translate cat.", "猫"], ["hi", "hello"]]
+    assert got == [["Translate.\ncat", "猫"], ["Translate cat.\ncat", "猫"], ["hi", "hello"]]
 
 
 @pytest.mark.parametrize(
     ("record", "says"),
     [
         ({"messages": [{"role": "user", "content": "q"}]}, "pairs of user and assistant"),
-        ({"messages": [{"role": "assistant", "content": "q"}] * 2}, "'user' must stand there"),
+        ({"messages": [{"role": "assistant", "content": "q"}] * 2}, "pairs of user and assistant"),
+        ({"messages": [QUESTION, QUESTION, QUESTION, ANSWER]}, "message 2 .*'assistant' must stand there"),
+        ({"messages": [QUESTION, ANSWER, ANSWER, ANSWER]}, "message 3 .*'user' must stand there"),
         ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": " "}]}, "is empty"),
         ({"instruction": "q", "output": None}, "text is needed"),
         ({"prompt": "q"}, "needs 'messages'"),

@@ -26,6 +26,7 @@ def files(tmp_path):
     examples = [
         {"id": "x", "messages": turns, "task": "sum", "lang": "zh", "weight": 0.5},
         {"id": "y", "messages": turns * 2, "n": 3},
+        {"id": "w", "messages": [turns[0], turns[1] | {"weight": 0.0}, *turns]},
         {"instruction": "Say", "input": "it", "output": "It."},
     ]
     jsonl.write_jsonl(tmp_path / "docs.jsonl", documents)

@@ -45,7 +45,7 @@ def clean_text(text, *, sft=False, code=False, zh=False, on=()):
     ("dirty", "clean"),
     [
         ("a\r\nb\rc", "a\nb\nc"),
-        ("a\x00b\x85c\td", "abc\td"),
+        ("a\x00b\x9bc\td", "abc\td"),
         ("\ufeff天\u200b地\ue000", "天地"),
         ("Tom &amp; Jerry &lt;3 ?a=1&copy=2", "Tom & Jerry <3 ?a=1&copy=2"),
         ("<p class='x'>one</p>two<br/>three a<b and c>d", "one\ntwo\nthree a<b and c>d"),
@@ -133,30 +133,41 @@ def test_rules_that_are_off_by_default_are_switched_on_by_name(tmp_path):
     assert made["counts"]["dropped"] == {"language": 1, "letters": 1, "repetition": 1, "short": 1}
     assert made["config"]["rules"]["repetition"] == 1  # its version
     page = (tmp_path / "web" / "report.html").read_text()
-    assert all(f"{name} v1" in page for name in RULES) and "Buy now and save." in page
+    assert all(f"{name} v{rule.version}" in page for name, rule in RULES.items()) and "Buy now and save." in page
 
 
 def test_simplification_and_boilerplate_are_for_those_who_ask():
     assert clean_text("漢語很難", zh=True) == "漢語很難"
     assert clean_text("漢語很難", zh=True, on=["simplified"]) == "汉语很难"
-    assert clean_text("漢語 kanji", on=["simplified"]) == "漢語 kanji"  # not declared as Chinese
+    assert clean_text("漢語 kanji", on=["simplified"]) == "漢語 kanji"  # neither declared nor mostly Chinese
     text = (
         "A story.\n© 2020 Some Press\nThe copyright of the story is long expired, she said, and went on.\n下一篇：别的"
     )
     assert clean_text(text, on=["boilerplate"]) == "\n".join(text.split("\n")[::2])
 
 
-def test_the_figures_say_how_many_records_without_a_language_the_rule_passed_over(tmp_path):
+def test_rules_about_languages_find_a_language_that_is_not_declared_and_say_how_many_had_none(tmp_path, capsys):
     given = [
         {"id": "a", "text": "漢語", "lang": "zh"},
-        {"id": "b", "text": "漢語"},
+        {"id": "b", "text": "這是一篇繁體中文的文章，講述臺灣的歷史與文化。"},
         {"id": "c", "text": "語", "lang": None},
+        {"id": "d", "text": "漢語", "lang": "zh-TW"},
+        {"id": "e", "text": "これは日本語の文章です。漢字と仮名がある。"},
+        {"id": "f", "text": "An English text that quotes 漢語."},
+        {"id": "g", "messages": [{"role": "user", "content": "漢語？"}, {"role": "assistant", "content": "語"}]},
     ]
     jsonl.write_jsonl(tmp_path / "x.jsonl", given)
-    made = clean_files([tmp_path / "x.jsonl"], tmp_path / "out", on=["simplified"])
-    assert made["figures"]["simplified_without_lang"] == 2
-    assert [r["text"] for _, r in jsonl.read_jsonl(tmp_path / "out" / "x.jsonl")] == ["汉语", "漢語", "語"]
-    assert "simplified_without_lang" not in clean_files([tmp_path / "x.jsonl"], tmp_path / "plain")["figures"]
+    made = clean_files([tmp_path / "x.jsonl"], tmp_path / "out", on=["simplified", "language"])
+    assert made["figures"]["simplified_without_lang"] == 2 and made["figures"]["simplified_by_text"] == 3
+    assert made["figures"]["language_without_lang"] == 5
+    kept = [r.get("text") or r["messages"][0]["content"] for _, r in jsonl.read_jsonl(tmp_path / "out" / "x.jsonl")]
+    simple = ["汉语", "这是一篇繁体中文的文章，讲述台湾的历史与文化。", "语", "汉语"]
+    assert kept == [*simple, given[4]["text"], given[5]["text"], "汉语？"]
+    said = capsys.readouterr().err
+    assert "5 records have no lang; rule simplified took 3 of them for Chinese" in said
+    assert "5 records have no lang, so rule language passed over them" in said
+    figures = clean_files([tmp_path / "x.jsonl"], tmp_path / "plain")["figures"]
+    assert not [name for name in figures if name.endswith(("_lang", "_by_text"))] and capsys.readouterr().err == ""
 
 
 def test_sensitive_words_count_by_1000_characters_and_latin_ones_as_whole_words(tmp_path):
@@ -193,9 +204,9 @@ def test_hard_but_good_texts_pass_as_they_are_and_halves_of_surrogates_are_quara
 
 
 def test_an_id_that_comes_twice_is_an_error_with_both_places(tmp_path):
-    jsonl.write_jsonl(tmp_path / "x.jsonl", [{"id": "1", "text": "a"}, {"id": "2", "text": "b"}])
-    jsonl.write_jsonl(tmp_path / "y.jsonl", [{"id": "2", "text": "c"}])
-    with pytest.raises(DataError, match=r"y\.jsonl:1: id '2' occurs a second time; the first is at .*x\.jsonl:2"):
+    jsonl.write_jsonl(tmp_path / "x.jsonl", [{"id": "1", "text": "a"}])
+    jsonl.write_jsonl(tmp_path / "y.jsonl", ({"id": i, "text": i} for i in ("3", "2", "2")))
+    with pytest.raises(DataError, match=r"y\.jsonl:3: id '2' occurs a second time; the first is at .*y\.jsonl:2"):
         clean_files([tmp_path / "x.jsonl", tmp_path / "y.jsonl"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -4,10 +4,11 @@ import itertools
 import json
 import time
 
+import jinja2
 import pytest
 
 from tigerjax.tokenizer.chat import encode_chat, encode_prompt
-from tigerjax.tokenizer.export import merges
+from tigerjax.tokenizer.export import CHAT_TEMPLATE, merges
 from tigerjax.tokenizer.extend import extend
 from tigerjax.tokenizer.load import Tokenizer
 
@@ -75,6 +76,22 @@ def test_the_chat_template_gives_the_ids_of_our_chat_encoding(hf, tok, answered)
     assert hf(text, add_special_tokens=False)["input_ids"] == ours
     theirs = hf.apply_chat_template(messages, tokenize=True, add_generation_prompt=not answered, return_dict=True)
     assert theirs["input_ids"] == ours
+
+
+def test_the_chat_template_puts_a_system_text_in_front_of_the_users_message():
+    def refuse(why):
+        raise ValueError(why)
+
+    template = jinja2.Environment().from_string(CHAT_TEMPLATE, globals={"raise_exception": refuse})
+    talk = [("system", "Be kind."), ("user", "Hi"), ("assistant", "Hello"), ("user", "Bye")]
+    messages = [{"role": role, "content": text} for role, text in talk]
+    text = template.render(messages=messages, eos_token="</s>", add_generation_prompt=True)
+    first = "\n\n### Instruction:\nBe kind.\n\nHi\n\n### Response:\nHello</s>"
+    assert text == first + "\n\n### Instruction:\nBye\n\n### Response:\n"
+    assert template.render(messages=messages[1:], eos_token="</s>").endswith("### Instruction:\nBye")
+    for wrong in (messages[:1], [messages[0], messages[2]], [messages[1], messages[0], messages[2]], [messages[1]] * 2):
+        with pytest.raises(ValueError, match=r"roles must alternate|must be followed"):
+            template.render(messages=wrong, eos_token="</s>")
 
 
 def test_merges_are_all_splits_by_score_then_ids():

@@ -2,87 +2,81 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from tigerjax.config.ranges import Count, CountOrZero, Factor, PositiveShare, Range, Seed, Share, check
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
+
+Score = Annotated[float, Range(-1e6, 1e6)]
+Points = Annotated[float, Range(-100, 100)]
+"""Percentage points. Below 0 the gate demands a gain."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RewardConfig:
     """Reward training and scoring: what they need in addition to a RunConfig."""
 
-    eval_fraction: float = 0.1
+    eval_fraction: Annotated[float, Range(0, 1, above=True, below=True)] = 0.1
     """Share of the prompts that are held out to measure accuracy, drawn by the hash of the prompt."""
-    centering: float = 0.01
+    centering: Factor = 0.01
     """Coefficient of (r_w + r_l)^2 in the pair loss, which draws the mean of the scores to 0; 0 is off."""
-    truncation_penalty: float = 2.0
+    truncation_penalty: Factor = 2.0
     """Subtracted, in standard deviations, from the calibrated score of an answer that the model did not end itself."""
-    score_rows: int = 64
+    score_rows: Count = 64
     """Answers in one scoring batch. Every batch is padded to it, so that a score never depends on its neighbours."""
-    min_accuracy: float = 0.55
+    min_accuracy: Share = 0.55
     """A model with a lower pair accuracy on the held-out prompts is refused."""
-    max_length_rho: float = 0.5
+    max_length_rho: Share = 0.5
     """A larger Spearman correlation of score and answer length gives a warning."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.eval_fraction < 1:
-            raise ConfigError(f"reward eval_fraction={self.eval_fraction} must be inside (0, 1)")
-        if self.centering < 0 or self.truncation_penalty < 0:
-            raise ConfigError(
-                f"reward centering={self.centering} and truncation_penalty={self.truncation_penalty} must be at least 0"
-            )
-        if self.score_rows < 1:
-            raise ConfigError(f"reward score_rows={self.score_rows} must be at least 1")
+        check(self, "reward.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class AlignConfig:
     """A round of rejection sampling: which prompts, how much people judge, what may win, what the gate demands."""
 
-    prompt_fraction: float
+    prompt_fraction: PositiveShare
     """Share of the SFT prompts that are sampled again; in [0.05, 0.10] unless allow_fraction."""
-    seed: int  # Seed of everything that the rounds draw at random
+    seed: Seed  # Seed of everything that the rounds draw at random
     allow_fraction: bool = False  # Allows a prompt_fraction outside [0.05, 0.10]
-    exclude_rounds: int = 1
+    exclude_rounds: CountOrZero = 1
     """The prompts of this many previous rounds are not drawn again."""
-    rank_fraction: float = 0.05
+    rank_fraction: PositiveShare = 0.05
     """Share of the sampled prompts that people rank, rounded up."""
-    edit_fraction: float = 0.01
+    edit_fraction: PositiveShare = 0.01
     """Share of the sampled prompts of which people rewrite an answer, rounded up."""
     edit_within_ranked: bool = True
     """Whether the prompts to edit are among those to rank: of 100 prompts 5 are ranked, 1 of them edited. Otherwise
     they are others: 5 are ranked and 1 more is edited."""
     allow_partial: bool = False
     """Whether a round goes on without missing labels; the reward model then ranks these prompts, which is recorded."""
-    top_m: int = 1
+    top_m: Count = 1
     """The most winners of one prompt."""
-    min_score: float | None = None
+    min_score: Score | None = None
     """Calibrated score that a winner chosen by the reward model must reach."""
     beat_reference: bool = True
     """A winner chosen by the reward model must score above the existing answer."""
     on_conflict: Literal["add", "replace"] = "add"
     """Whether a winner joins the existing answer of its prompt in the SFT set or replaces it."""
-    rm_weight: float = 1.0  # Weight in the SFT loss of a winner that the reward model chose
-    human_weight: float = 1.0  # Weight of a winner that people ranked first
-    edit_weight: float = 1.0  # Weight of an edited answer
-    max_mean_loss_points: float = 1.0
+    rm_weight: Factor = 1.0  # Weight in the SFT loss of a winner that the reward model chose
+    human_weight: Factor = 1.0  # Weight of a winner that people ranked first
+    edit_weight: Factor = 1.0  # Weight of an edited answer
+    max_mean_loss_points: Points = 1.0
     """Percentage points that the mean accuracy of a language may lose in the gate."""
-    max_task_loss_points: float = 3.0
+    max_task_loss_points: Points = 3.0
     """Percentage points that the accuracy of one task may lose in the gate."""
-    min_win_rate: float = 0.5
+    min_win_rate: Share = 0.5
     """Share of held-out prompts on which the reward model prefers the new model; ties count half."""
 
     def __post_init__(self) -> None:
-        for name in ("prompt_fraction", "rank_fraction", "edit_fraction"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ConfigError(f"align {name}={getattr(self, name)} must be in (0, 1]")
+        check(self, "align.")
         if not self.allow_fraction and not 0.05 <= self.prompt_fraction <= 0.10:
             raise ConfigError(
                 f"align prompt_fraction={self.prompt_fraction} is outside [0.05, 0.10]; change it or set allow_fraction"
             )
-        if self.top_m < 1:
-            raise ConfigError(f"align top_m={self.top_m} must be at least 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,7 +1,7 @@
 """Draws the SFT prompts that a round samples again: a share of each task and language."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import xxhash
@@ -46,9 +46,13 @@ def stratum(record: Mapping[str, Any]) -> tuple[str, str]:
     return str(record.get("task", "")), str(record.get("lang", ""))
 
 
-def prompt_key(messages: list[dict[str, str]]) -> str:
-    """A hash of the conversation alone, to find prompts that are the same under different ids."""
-    return xxhash.xxh3_128_hexdigest(manifest.canonical(messages))
+def prompt_key(messages: Sequence[Mapping[str, Any]]) -> str:
+    """A hash of the conversation alone, to find prompts that are the same under different ids.
+
+    The loss weights of earlier answers are no part of it.
+    """
+    spoken = [{name: value for name, value in message.items() if name != "weight"} for message in messages]
+    return xxhash.xxh3_128_hexdigest(manifest.canonical(spoken))
 
 
 def select(

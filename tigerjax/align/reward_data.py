@@ -121,7 +121,7 @@ def encode_answer(
     if finish not in FINISHES:
         raise DataError(f"{where}: finish is {finish!r}, must be one of {', '.join(FINISHES)}")
     answer = tok.encode(text) + ([tok.eos] if finish == "stop" else [])
-    turns = [{"role": m["role"], "content": m["content"]} for m in messages]
+    turns = [{"role": m["role"], "content": m["content"]} for m in records.with_system(messages)]
     while True:
         ids = encode_prompt(tok, turns) + answer
         if len(ids) <= seq_len:
@@ -140,7 +140,7 @@ def encode_sampled(
     """
     from tigerjax.tokenizer.chat import encode_prompt
 
-    last = [{"role": m["role"], "content": m["content"]} for m in messages[-1:]]
+    last = [{"role": m["role"], "content": m["content"]} for m in records.with_system(messages)[-1:]]
     room = seq_len - len(encode_prompt(tok, last)) - (finish == "stop")
     if len(tok.encode(text)) <= room or room < 1:  # without room for any answer, `encode_answer` raises DataError
         return encode_answer(tok, messages, text, finish, seq_len=seq_len, where=where), finish
@@ -234,6 +234,8 @@ def _empty(B: int, C: int, T: int) -> RewardBatch:
 
 def _messages(record: Mapping[str, Any], where: str) -> list[dict[str, str]]:
     messages = record.get("messages")
+    if isinstance(messages, list) and all(isinstance(message, dict) for message in messages):
+        messages = records.with_system(messages)
     if not isinstance(messages, list) or len(messages) % 2 != 1:
         raise DataError(f"{where}: messages must be a list that starts and ends with the user")
     for turn, message in enumerate(messages):

@@ -51,7 +51,7 @@ def shared_stage(out: str | Path, *, name: str, computes: bool, **what: Any) -> 
     """
     hosts.at(name)
     if hosts.is_writer():
-        with manifest.stage(out, name=name, **what) as run:
+        with manifest.stage(out, name=name, again=not computes, **what) as run:
             earlier = {key: run.manifest[key] for key in ("counts", "figures")} if run.manifest else None
             hosts.share(f"{name} begins", earlier)
             yield run

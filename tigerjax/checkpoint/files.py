@@ -5,17 +5,17 @@ there once its meta.json is. Nothing here reads an array, so `tigerjax checkpoin
 """
 
 import contextlib
-import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tigerjax.checkpoint import meta as metas
+from tigerjax.checkpoint.meta import META
 from tigerjax.errors import DataError, disk_full
 from tigerjax.files import manifest, paths
 from tigerjax.processes import hosts
 
-META = "meta.json"
 NO_CHECKPOINT = "no whole checkpoint here; give a run folder, its checkpoints/ or one step of it"
 Read = TypeVar("Read")
 
@@ -96,14 +96,9 @@ def sweep(folder: Path) -> None:
 
 def read_meta(path: Path) -> dict[str, Any]:
     """meta.json of one checkpoint. DataError when it cannot be read, or when a file is missing or has another size."""
-    try:
-        meta = json.loads((path / META).read_text(encoding="utf-8"))
-        files = meta["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        paths.not_damage(error)
-        raise DataError(f"{path / META}: not readable as a checkpoint's JSON ({error})") from error
+    meta = metas.read(path / META)
     there = paths.sizes(path)
-    for name, size in files.items():
+    for name, size in meta["files"].items():
         if (have := there.get(name)) != size:
             raise DataError(f"{path / name}: {'missing' if have is None else f'{have} bytes'}, {size} were written")
     return meta
@@ -125,12 +120,16 @@ def check_bytes(
     on_bytes: Callable[[int], None] = lambda _: None,
 ) -> None:
     """DataError for the first file whose sha256 is not the one in `meta`. It reads the files below the folders `rooms`
-    ("weights", "opt_state"), or one host's share of them, and calls `on_bytes` with the size of each piece.
+    ("weights", "opt_state") and those beside them, in which Orbax describes the checkpoint, or one host's share of
+    them, and calls `on_bytes` with the size of each piece.
 
     A checkpoint without checksums passes: older versions wrote none.
     """
     wanted = meta.get("sha256", {})
-    mine = sorted(name for name in wanted if name.split("/")[0] in rooms)[part::parts]
+    chosen = sorted(name for name in meta["files"] if "/" not in name or name.split("/")[0] in rooms)
+    if wanted and (without := [name for name in chosen if name not in wanted]):
+        raise DataError(f"{path / without[0]}: {META} has no sha256 of it")
+    mine = chosen[part::parts] if wanted else []
     for name in mine:
         try:
             digest = manifest.sha256(path / name, on_bytes)
@@ -144,7 +143,7 @@ def check_bytes(
 def publish(built: Path, final: Path, meta: dict[str, Any], sha256: dict[str, str]) -> None:
     """Writes meta.json into a folder that Orbax has finished, and renames the folder if its name is not final."""
     files = {name: size for name, size in paths.sizes(built).items() if name != META}
-    manifest.write_json(built / META, meta | {"files": files, "sha256": sha256})
+    metas.write(built / META, meta | {"files": files, "sha256": sha256})
     if built != final:
         paths.clear(final)
         paths.rename(built, final, commit=META)
@@ -152,7 +151,7 @@ def publish(built: Path, final: Path, meta: dict[str, Any], sha256: dict[str, st
 
 def amend(path: Path, extra: dict[str, Any]) -> None:
     """Replaces a checkpoint's `extra`. Its arrays are neither changed nor read."""
-    manifest.write_json(path / META, read_meta(path) | {"extra": extra})
+    metas.write(path / META, read_meta(path) | {"extra": extra})
 
 
 def prune(folder: Path, *, keep: int, keep_every_steps: int | None) -> None:
@@ -188,7 +187,8 @@ def one_line_errors(built: Path, folder: Path) -> Iterator[None]:
         free = shutil.disk_usage(folder).free
         raise DataError(
             f"{built}: the disk is full ({free / 1e9:.2f} GB free), this checkpoint is lost; those before it are"
-            " whole: free space or lower checkpoint.keep, then resume"
+            " whole: free space, or lower checkpoint.keep below the number of those that are there, then resume; what"
+            " is too many goes before the next one is written"
         ) from error
 
 

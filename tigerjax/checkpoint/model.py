@@ -3,7 +3,8 @@
     RUN/checkpoints/1200/            one step; a folder whose name is a number is complete
         weights/                     Orbax (OCDBT) pytree, layers stacked whatever the mesh was
         opt_state/                   the same; absent in a weights-only checkpoint
-        meta.json                    kind, model, tokenizer_sha256, step, config, loader state, extra, files, sha256
+        meta.json                    its own sha256, kind, model, tokenizer_sha256, step, config, loader state,
+                                     extra, files, sha256
 
 A checkpoint is there whole or not at all. On a disk a step is written as `1200.partial` and renamed when everything is
 written. In a bucket it is written as `1200`, and counts as there once its meta.json is. `files` holds the size of every
@@ -31,6 +32,7 @@ from tigerjax.checkpoint.files import (
     publish,
     read_meta,
 )
+from tigerjax.checkpoint.finite import refuse_not_finite
 from tigerjax.config import ModelConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
@@ -88,6 +90,7 @@ def save_model(
     `Checkpointer.save`, with the same arrays or with their parts of them.
     """
     path = paths.absolute(path)
+    refuse_not_finite(dict(weights), f"{path}: the weights are not saved")
     partial = claim(path)
     with one_line_errors(partial, path.parent):
         if hosts.is_writer():
@@ -117,6 +120,15 @@ def load_model(path: str | Path) -> Model:
     Of several steps it is the newest whole one. Damaged ones are named on stderr; DataError when none is whole.
     """
     return open_newest(paths.absolute(path), _load)
+
+
+def model_of(path: Path, meta: dict[str, Any]) -> ModelConfig:
+    """The sizes that a checkpoint's meta.json tells. DataError when they cannot be those of a model of its kind."""
+    families.of_kind(meta["kind"])  # a kind that is not known here is no damage: another version may know it
+    try:
+        return families.model_config(meta["kind"], meta["model"])
+    except ConfigError as error:
+        raise DataError(f"{path / META}: {error}") from error
 
 
 def content_sha256(weights: Any, config: ModelConfig) -> str:
@@ -149,7 +161,7 @@ def _load(path: Path) -> Model:
     except Exception as error:  # as in restore: many types
         paths.not_damage(error)
         raise DataError(f"{path}: weights do not decode ({first_line(error)})") from error
-    config = families.model_config(meta["kind"], meta["model"])
+    config = model_of(path, meta)
     return Model(
         config,
         weights,

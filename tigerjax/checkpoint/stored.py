@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from tigerjax.checkpoint import arrays as store
 from tigerjax.checkpoint.files import check_bytes, open_newest, read_meta
-from tigerjax.checkpoint.model import Model, content_sha256, load_model
+from tigerjax.checkpoint.model import Model, content_sha256, load_model, model_of
 from tigerjax.config import ModelConfig
 from tigerjax.errors import DataError
 from tigerjax.files import manifest, paths
@@ -46,7 +46,7 @@ def open_model(path: str | Path) -> StoredModel:
 def _open(path: Path) -> StoredModel:
     meta = read_meta(path)
     return StoredModel(
-        families.model_config(meta["kind"], meta["model"]),
+        model_of(path, meta),
         store.open_arrays(path),
         meta["kind"],
         meta["tokenizer_sha256"],

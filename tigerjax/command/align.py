@@ -14,6 +14,7 @@ from tigerjax.command.figures import as_text, save, show
 from tigerjax.command.groups import SAMPLING, Sampling
 from tigerjax.command.options import FLAT, ConfigFile
 from tigerjax.command.progress import show_progress
+from tigerjax.config.ranges import Count
 from tigerjax.errors import Blocked, GateFailed
 from tigerjax.files import paths
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
@@ -28,7 +29,7 @@ def init(
     inputs: Annotated[AlignInputs, FLAT],
     align: AlignConfig = AlignConfig(prompt_fraction=0.10, seed=0),
     sampling: Sampling = SAMPLING,
-    score_rows: int = 64,
+    score_rows: Count = 64,
     json: Path | None = None,
 ) -> None:
     """Writes the settings of an alignment to OUT/align.json; CONFIG is that of the SFT run which ends each round.
@@ -128,7 +129,7 @@ def gate(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> No
     _step(dir, "gate", hosts, json)
 
 
-def run(dir: Folder, rounds: int = 1, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
+def run(dir: Folder, rounds: Count = 1, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
     """Runs rounds 1 to ROUNDS, continuing where they stopped; exit 4 when labels are missing.
 
     Later rounds do not use a model that the gate refused. Exit 5 when the model of the last round is refused. On
@@ -141,7 +142,7 @@ def run(dir: Folder, rounds: int = 1, hosts: HostsConfig = AUTO, json: Path | No
     processes.start(hosts)
     figures: list[dict[str, Any]] = []
     last = None
-    with processes.together():
+    with processes.together(), processes.alone_in(dir):
         project = _open(dir)
         for index in range(1, rounds + 1):
             _until(project, index, "gate")
@@ -194,7 +195,7 @@ def _step(dir: Path, step: str, hosts: HostsConfig, json: Path | None, labels: S
     from tigerjax.processes import hosts as processes
 
     processes.start(hosts)
-    with processes.together():
+    with processes.together(), processes.alone_in(dir):
         project = _open(dir)
         index = project.under_way()
         processes.same("the round under way", index)

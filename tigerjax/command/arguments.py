@@ -156,6 +156,8 @@ def _item(option: Option, text: str, prog: str) -> Any:
         value = option.item_type(text)
     except ValueError as error:
         raise ConfigError(f"{option.name} {text}: {error}; give {NUMBERS[option.item_type]}") from error
+    if option.range is not None and value not in option.range:
+        raise ConfigError(f"{option.name} {text} must be {option.range}")
     if option.is_path:
         if option.stays_on_disk:
             paths.need_disk(option.name.removeprefix("--"), value)

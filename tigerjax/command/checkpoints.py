@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from tigerjax.command.figures import save
 from tigerjax.command.progress import show_progress
+from tigerjax.config.ranges import CountOrZero
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import paths
 
@@ -27,7 +28,7 @@ def ls(run: Annotated[Path, "positional"], json: Path | None = None) -> None:
     save({"folder": str(folder), "checkpoints": rows, "damaged": aside}, json)
 
 
-def verify(run: Annotated[Path, "positional"], step: tuple[int, ...] = (), json: Path | None = None) -> None:
+def verify(run: Annotated[Path, "positional"], step: tuple[CountOrZero, ...] = (), json: Path | None = None) -> None:
     """Compares every byte of a run's checkpoints (or of those of --step) with its sha256; exit 3 if one is damaged.
 
     Example: tigerjax checkpoint verify runs/llama2_tiny --step 50 100
@@ -50,7 +51,7 @@ def verify(run: Annotated[Path, "positional"], step: tuple[int, ...] = (), json:
 
 def rm(
     run: Annotated[Path, "positional"],
-    step: tuple[int, ...] = (),
+    step: tuple[CountOrZero, ...] = (),
     damaged: bool = False,
     force: bool = False,
     dry_run: bool = False,

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from tigerjax.command.figures import show
 from tigerjax.command.progress import show_elapsed, show_progress
+from tigerjax.config.ranges import Count
 from tigerjax.errors import ConfigError
 
 
@@ -15,7 +16,7 @@ def from_hf(
     hf_dir: Annotated[Path, "positional"],
     out: Annotated[Path, "positional"],
     vocab: Path | None = None,
-    multiple: int = 512,
+    multiple: Count = 512,
     dtype: Literal["float32", "bfloat16"] = "float32",
     verify: bool = False,
     json: Path | None = None,
@@ -119,7 +120,7 @@ def resize(
     out: Annotated[Path, "positional"],
     base: Path,
     new: Path,
-    multiple: int = 128,
+    multiple: Count = 128,
     json: Path | None = None,
 ) -> None:
     """Grows a checkpoint's vocabulary from tokenizer BASE to NEW.

@@ -8,6 +8,7 @@ from tigerjax.command.arguments import override
 from tigerjax.command.figures import save
 from tigerjax.command.options import FLAT, ConfigFile, OnDisk
 from tigerjax.command.progress import show_elapsed, show_progress
+from tigerjax.config.ranges import Count
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
 
@@ -21,7 +22,7 @@ class Benchmarks:
     data_dir: Path | None = None  # Folder with the files of the benchmarks
     harness: bool = False  # Ask the tasks of lm-evaluation-harness
     include_path: OnDisk | None = None  # Folder with the harness's tasks of your own, as YAML files
-    limit: int | None = None  # Ask only so many questions of each task
+    limit: Count | None = None  # Ask only so many questions of each task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class Asking:
     """How questions are asked."""
 
     chat: bool = False  # By the chat template, where TigerBot's evaluation did so
-    rows: int = 8  # Questions that are asked at one time
+    rows: Count = 8  # Questions that are asked at one time
     allow_code_execution: bool = False  # HumanEval runs programs that the model wrote, shut in
     allow_unconfined_code: bool = False  # Also where this machine cannot shut them in
 
@@ -69,8 +70,8 @@ def evaluate(
     if benchmarks.data_dir is None and not benchmarks.harness:
         raise ConfigError("the benchmarks are read from files: give --data-dir (docs/EVALUATION.md lists them)")
     processes.start(hosts)
-    with processes.together():
-        place = out or Path("runs") / settings.name / "evaluation"
+    place = out or Path("runs") / settings.name / "evaluation"
+    with processes.together(), processes.alone_in(place):
         with show_elapsed("reading the model"):
             answerer = load_answerer(settings, model, rows=asking.rows, cache=place / suite.CACHE)
         loaded = answerer.model

@@ -14,6 +14,7 @@ from tigerjax.command.groups import SAMPLING, Sampling
 from tigerjax.command.options import FLAT, ConfigFile, OnDisk
 from tigerjax.command.progress import show_progress
 from tigerjax.config import RunConfig
+from tigerjax.config.ranges import Count, Seed
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
 from tigerjax.train import wandb_run
@@ -22,7 +23,7 @@ PROGRESS_EXAMPLES, LEAST_PROGRESS = 10_000, 0.9
 """TigerBot's report expects an SFT run to be through 0.95 of its loss's fall after 10,000 examples."""
 
 
-def quickstart(out: OnDisk = Path("runs/quickstart"), seed: int = 0, json: Path | None = None) -> None:
+def quickstart(out: OnDisk = Path("runs/quickstart"), seed: Seed = 0, json: Path | None = None) -> None:
     """Runs the whole recipe on small embedded data, on a CPU, in minutes, and writes OUT/report.html.
 
     Example: tigerjax quickstart --out runs/quickstart --seed 0
@@ -119,7 +120,7 @@ def _held_out(run: RunConfig, run_dir: Path, files: Sequence[Path]) -> dict[str,
     """Prints the loss on held-out examples: of all, of each task and of each language. Returns the figures."""
     from tigerjax.checkpoint.loaded import load
     from tigerjax.evaluate.held_out import losses
-    from tigerjax.records import sft_examples
+    from tigerjax.records import note, sft_examples
     from tigerjax.tokenizer.load import Tokenizer
 
     figures = losses(
@@ -130,6 +131,11 @@ def _held_out(run: RunConfig, run_dir: Path, files: Sequence[Path]) -> dict[str,
         batch_rows=run.batch_rows,
         progress=show_progress("held out", "rows"),
     )
+    if lost := figures["overlong"]:
+        note(
+            f"held out: {lost} of {lost + figures['examples']} examples are longer than data.seq_len={run.data.seq_len}"
+            " and count in no figure; raise it to count them"
+        )
     for name, line in {"held out": figures, **figures["by_task"], **figures["by_lang"]}.items():
         print(f"{name:24} loss {line['loss_nats']:.3f} nats  accuracy {line['accuracy']:.1%}  tokens {line['tokens']}")
     return figures
@@ -238,7 +244,7 @@ def sample(
     out: Path,
     model: Path | None = None,
     sampling: Sampling = SAMPLING,
-    rows: int = 80,
+    rows: Count = 80,
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
@@ -257,7 +263,7 @@ def sample(
 
     run = override(config)
     processes.start(hosts)
-    with processes.together():
+    with processes.together(), processes.alone_in(out):
         loaded = load_for(run, model)
         drawn = SamplingConfig(**dataclasses.asdict(sampling), context=run.data.seq_len, seed=run.seed)
         batching = dataclasses.replace(Batching().for_mesh(loaded.mesh), rows=rows)

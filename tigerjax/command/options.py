@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
+from tigerjax.config.ranges import Range, range_of
+
 Command = Callable[..., None]
 REQUIRED = inspect.Parameter.empty
 POSITIONAL, FLAT, DISK = "positional", "flat", "disk"
@@ -92,6 +94,11 @@ class Option(NamedTuple):
             return ""
         one = "{" + ",".join(self.choices) + "}" if self.choices else KINDS[self.item_type]
         return f"{one} …" if self.many else one
+
+    @property
+    def range(self) -> Range | None:
+        """Between which numbers the value lies, where it is one."""
+        return range_of(self.type)
 
     @property
     def is_path(self) -> bool:

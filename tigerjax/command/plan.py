@@ -12,6 +12,7 @@ from tigerjax.command.figures import save
 from tigerjax.command.options import FLAT, ConfigFile
 from tigerjax.command.progress import show_elapsed
 from tigerjax.config import RunConfig
+from tigerjax.config.ranges import Count, CountOrZero, PositiveFactor, Range
 from tigerjax.errors import ConfigError
 
 
@@ -20,16 +21,16 @@ class Search:
     """Whether meshes are searched, and for how long."""
 
     search: bool = False  # Try meshes, remat policies and batch splits
-    budget_minutes: float = 60.0  # The search ends after so long
+    budget_minutes: PositiveFactor = 60.0  # The search ends after so long
     work: Path | None = None  # Folder of the search's results; without it runs/plan/NAME
 
 
 def plan(
     config: ConfigFile,
     topology: str,
-    slices: int = 1,
-    tokens: float | None = None,
-    answers: int = 0,
+    slices: Count = 1,
+    tokens: Annotated[float, Range(1, 1e18)] | None = None,
+    answers: CountOrZero = 0,
     searching: Annotated[Search, FLAT] = Search(),  # frozen
     json: Path | None = None,
 ) -> None:
@@ -68,7 +69,7 @@ def plan(
     save(shown, json)
 
 
-def _reward_step(answers: int) -> Callable[[RunConfig, Any], Any]:
+def _reward_step(answers: CountOrZero) -> Callable[[RunConfig, Any], Any]:
     """The step of `tigerjax reward train`: the pair loss over `answers` answers for each of batch_rows prompts."""
     import numpy as np
 

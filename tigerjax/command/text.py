@@ -9,16 +9,18 @@ from tigerjax.command.figures import save, show
 from tigerjax.command.groups import LOCAL, RunnerOptions, Where
 from tigerjax.command.options import FLAT, ConfigFile
 from tigerjax.command.progress import show_elapsed, show_progress
+from tigerjax.config.ranges import Count, CountOrZero, PositiveShare, Range, Seed, Share
 from tigerjax.errors import GateFailed
+from tigerjax.records.ids import Ids
 
 
 def tokenizer_sample(
     input: list[Path],
     out: Path,
-    fraction: float = 0.10,
-    min_sample_bytes: int = 1_000_000,
-    max_sentences: int = 10_000_000,
-    seed: int = 0,
+    fraction: PositiveShare = 0.10,
+    min_sample_bytes: CountOrZero = 1_000_000,
+    max_sentences: Count = 10_000_000,
+    seed: Seed = 0,
     json: Path | None = None,
 ) -> None:
     """Draws a share of the documents, by the hash of their ids, and cuts them into lines: OUT/sample.txt.
@@ -40,7 +42,7 @@ def tokenizer_sample(
     show(manifest["figures"] | {"out": str(out)}, json)
 
 
-def tokenizer_train(input: list[Path], size: int, out: Path, seed: int = 0, json: Path | None = None) -> None:
+def tokenizer_train(input: list[Path], size: Count, out: Path, seed: Seed = 0, json: Path | None = None) -> None:
     """Trains a SentencePiece BPE with Llama-2's settings on files of records or plain text.
 
     Example: tigerjax tokenizer train --input zh.jsonl --size 38000 --out runs/zh_bpe
@@ -53,7 +55,7 @@ def tokenizer_train(input: list[Path], size: int, out: Path, seed: int = 0, json
     show(manifest["figures"] | {"out": str(out)}, json)
 
 
-def tokenizer_extend(base: Path, new: Path, size: int, out: Path, json: Path | None = None) -> None:
+def tokenizer_extend(base: Path, new: Path, size: Count, out: Path, json: Path | None = None) -> None:
     """Adds the Chinese pieces of NEW to BASE, up to exactly SIZE entries, the three special tokens included.
 
     Example: tigerjax tokenizer extend --base llama2/tokenizer.model --new runs/zh_bpe --size 60515 --out tok
@@ -107,7 +109,8 @@ class Rules:
     off: tuple[str, ...] = ()  # Rules that are switched off
     sensitive: Path | None = None  # A list of words, one a line
     drop_denied: bool = False  # Drop records of a denied source, which are an error otherwise
-    max_bad_fraction: float = 0.001  # The share of records that may be broken
+    allow_source: tuple[str, ...] = ()  # Sources that are kept although their names are denied
+    max_bad_fraction: Share = 0.001  # The share of records that may be broken
 
 
 def data_clean(
@@ -120,19 +123,22 @@ def data_clean(
     """Cleans documents and SFT examples by named rules, and drops those that are empty then.
 
     OUT/report.html shows samples of what each rule changed. Some rules suit web text only, and are off until --on names
-    them; --off switches others off. Records of a denied source are an error unless --drop-denied is given.
+    them; --off switches others off. SFT examples keep their HTML unless --on names tags or entities. Records of a
+    denied source are an error unless --drop-denied drops them or --allow-source names it.
 
     Example: tigerjax data clean --input zh.jsonl en.jsonl --out runs/clean --on language repetition
     """
+    from tigerjax.records import Inputs
     from tigerjax.text.clean import clean_files
 
     manifest = clean_files(
-        input,
+        Inputs(input, where.ids),
         out,
         on=rules.on,
         off=rules.off,
         sensitive=rules.sensitive,
         drop_denied=rules.drop_denied,
+        allow_source=rules.allow_source,
         max_bad_fraction=rules.max_bad_fraction,
         runner=_runner(where),
     )
@@ -142,27 +148,29 @@ def data_clean(
 def data_dedup_exact(
     input: list[Path],
     out: Path,
-    shards: int = 16,
+    shards: Count = 16,
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
-    """Keeps one of the documents that are the same but for case, width and punctuation.
+    """Keeps one of the documents that are the same but for case, width, blanks and the punctuation of prose.
 
+    1.5 and 15 differ, and so do texts of emoji or formulas. Documents with lang "code" must be equal to the letter.
     More --shards need less memory. They do not change the output.
 
     Example: tigerjax data dedup exact --input runs/clean/zh.jsonl --out runs/exact --workers 8
     """
+    from tigerjax.records import Inputs
     from tigerjax.text.dedup import dedup_files
 
-    manifest = dedup_files("exact", input, out, shards=shards, runner=_runner(where))
+    manifest = dedup_files("exact", Inputs(input, where.ids), out, shards=shards, runner=_runner(where))
     show(manifest["counts"] | manifest["figures"], json)
 
 
 def data_dedup_near(
     input: list[Path],
     out: Path,
-    threshold: float = 0.7,
-    shards: int = 16,
+    threshold: PositiveShare = 0.7,
+    shards: Count = 16,
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
@@ -173,9 +181,11 @@ def data_dedup_near(
 
     Example: tigerjax data dedup near --input runs/clean/zh.jsonl runs/clean/en.jsonl --out runs/dedup
     """
+    from tigerjax.records import Inputs
     from tigerjax.text.dedup import dedup_files
 
-    manifest = dedup_files("near", input, out, threshold=threshold, shards=shards, runner=_runner(where))
+    given = Inputs(input, where.ids)
+    manifest = dedup_files("near", given, out, threshold=threshold, shards=shards, runner=_runner(where))
     show(manifest["counts"] | manifest["figures"], json)
 
 
@@ -184,7 +194,7 @@ def data_dedup_against_sft(
     sft: list[Path],
     out: Path,
     action: Literal["cut", "drop", "report"] = "cut",
-    shards: int = 16,
+    shards: Count = 16,
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
@@ -196,9 +206,11 @@ def data_dedup_against_sft(
 
     Example: tigerjax data dedup against-sft --docs runs/dedup/zh.jsonl --sft sft.jsonl --out runs/pretrain
     """
+    from tigerjax.records import Inputs
     from tigerjax.text.dedup import against_sft_files
 
-    manifest = against_sft_files(docs, sft, out, action=action, shards=shards, runner=_runner(where))
+    given = Inputs(docs, where.ids)
+    manifest = against_sft_files(given, sft, out, action=action, shards=shards, runner=_runner(where))
     show(manifest["counts"] | manifest["figures"], json)
 
 
@@ -208,7 +220,7 @@ def data_decontaminate(
     out: Path,
     action: Literal["cut", "drop", "report"] = "drop",
     field: str | None = None,
-    shards: int = 16,
+    shards: Count = 16,
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
@@ -219,10 +231,11 @@ def data_decontaminate(
 
     Example: tigerjax data decontaminate --docs sft.jsonl --evaluations gsm8k.jsonl ceval.csv --out runs/sft_clean
     """
+    from tigerjax.records import Inputs
     from tigerjax.text.decontaminate import decontaminate_files
 
     manifest = decontaminate_files(
-        docs, evaluations, out, action=action, field=field, shards=shards, runner=_runner(where)
+        Inputs(docs, where.ids), evaluations, out, action=action, field=field, shards=shards, runner=_runner(where)
     )
     show(manifest["counts"] | manifest["figures"], json)
 
@@ -233,24 +246,29 @@ def data_tfds(
     data_dir: Path,
     kind: Literal["documents", "sft"] = "documents",
     version: str = "1.0.0",
+    ids: Ids = "auto",
     json: Path | None = None,
 ) -> None:
     """Writes files of records, of any format that is read, as a TFDS dataset: DATA_DIR/NAME/VERSION.
+
+    --ids makes the ids as in `tigerjax data clean`.
 
     A mixture reads it as Source("tfds:NAME") when TFDS_DATA_DIR is DATA_DIR, or as Source of its folder.
 
     Example: tigerjax data tfds --input zh_books.jsonl --name zh_books --data-dir tfds
     """
+    from tigerjax.records import Inputs
     from tigerjax.records.tfds_builder import build
 
-    manifest = build(input, data_dir, name, kind=kind, version=version, progress=show_progress)
+    manifest = build(Inputs(input, ids), data_dir, name, kind=kind, version=version, progress=show_progress)
     show(manifest["figures"] | {"out": str(data_dir / name / version)}, json)
 
 
-def data_cache(config: ConfigFile, runner: str = "local", json: Path | None = None) -> None:
+def data_cache(config: ConfigFile, runner: str = "local", verify: bool = False, json: Path | None = None) -> None:
     """Tokenises every source of the config's mixture and cuts it into rows of exactly seq_len tokens.
 
-    --runner is local, or an Apache Beam runner with its options, such as DirectRunner. The rows are the same.
+    --runner is local, or an Apache Beam runner with its options, such as DirectRunner. The rows are the same. --verify
+    reads rows that are there already, and makes them again where a byte has changed.
 
     Example: tigerjax data cache configs/llama2_tiny.py
     """
@@ -259,39 +277,43 @@ def data_cache(config: ConfigFile, runner: str = "local", json: Path | None = No
 
     run = override(config)
     name = Runner(runner).name  # refused here where it cannot work
-    loader = open_loader(run.data, batch_rows=run.batch_rows, seed=run.seed, runner=name, progress=show_progress)
+    loader = open_loader(
+        run.data, batch_rows=run.batch_rows, seed=run.seed, runner=name, progress=show_progress, verify=verify
+    )
     tokens = {source.name: source.figures["tokens"] for source in loader.sources}
     show({"wanted": loader.rates, "rows": loader.rows(), "tokens": tokens}, json)
 
 
 def data_stats(
     mixture: Annotated[str, "positional"],
-    seq_len: int,
+    seq_len: Annotated[int, Range(2, 2**24)],
     mixtures: tuple[str, ...] = ("data_mixtures.quickstart",),
     cache_dir: Path = Path("runs/cache"),
+    max_dropped: Share = 0.5,
     json: Path | None = None,
 ) -> None:
     """Shows the token shares of a mixture, as wanted and over one epoch, with its rows, tokens and how full rows are.
 
-    --mixtures names the Python modules that register mixtures. Rows that are not cached yet are made first.
+    --mixtures names the Python modules that register mixtures. Rows that are not cached yet are made first. More than
+    the share --max-dropped of a source's examples in no row is an error.
 
     Example: tigerjax data stats my_holistic --mixtures my_mixture --seq-len 2048 --json stats.json
     """
     from tigerjax.data.mixture import mixture_config, stats
 
-    show(
-        stats(mixture_config(mixture, mixtures, cache_dir, seq_len), batch_rows=1, seed=0, progress=show_progress), json
-    )
+    data = mixture_config(mixture, mixtures, cache_dir, seq_len, max_dropped)
+    show(stats(data, batch_rows=1, seed=0, progress=show_progress), json)
 
 
 def data_inspect(
     mixture: Annotated[str, "positional"],
     out: Path,
-    seq_len: int,
+    seq_len: Annotated[int, Range(2, 2**24)],
     mixtures: tuple[str, ...] = ("data_mixtures.quickstart",),
     cache_dir: Path = Path("runs/cache"),
-    rows: int = 20,
-    seed: int = 0,
+    rows: Count = 20,
+    max_dropped: Share = 0.5,
+    seed: Seed = 0,
     json: Path | None = None,
 ) -> None:
     """Writes an HTML page of decoded rows, with one tab for each source.
@@ -303,7 +325,7 @@ def data_inspect(
     from tigerjax.data.inspection import inspect_mixture
     from tigerjax.data.mixture import mixture_config
 
-    data = mixture_config(mixture, mixtures, cache_dir, seq_len)
+    data = mixture_config(mixture, mixtures, cache_dir, seq_len, max_dropped)
     figures = inspect_mixture(data, out, rows=rows, seed=seed, progress=show_progress)
     show(figures | {"out": str(out)}, json)
 
@@ -311,4 +333,4 @@ def data_inspect(
 def _runner(where: RunnerOptions) -> Any:
     from tigerjax.stages.runner import Runner
 
-    return Runner(where.runner, where.workers, show_progress)
+    return Runner(where.runner, where.workers, show_progress, verify=where.verify)

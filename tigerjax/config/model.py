@@ -1,8 +1,9 @@
 """The sizes of a model, and how it is computed."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
+from tigerjax.config.ranges import Count, Range, check
 from tigerjax.errors import ConfigError
 
 Attention = Literal["reference", "splash", "cudnn"]
@@ -19,26 +20,35 @@ Remat = Literal[
 ]
 Dtype = Literal["float32", "bfloat16"]
 
+# The limits are at least 50 times the largest published Llama's [our choice], so that what a broken file asks for is
+# refused before memory is taken for it.
+Layers = Annotated[int, Range(1, 10_000)]
+Width = Annotated[int, Range(1, 2**22)]
+Heads = Annotated[int, Range(1, 2**14)]
+Entries = Annotated[int, Range(1, 2**24)]
+Block = Annotated[int, Range(128, 2**20)]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
     """The sizes of a Llama. Two models with the same ModelConfig can exchange checkpoints."""
 
-    num_layers: int  # Decoder blocks (L)
-    model_dim: int  # Features of the residual stream (D)
-    mlp_dim: int  # Features inside the gated mlp (F)
-    num_heads: int  # Query heads (N)
-    num_kv_heads: int  # Key and value heads (K), each shared by N / K query heads
-    head_dim: int  # Features of one head (H); N x H may differ from D
-    vocab_size: int
+    num_layers: Layers  # Decoder blocks (L)
+    model_dim: Width  # Features of the residual stream (D)
+    mlp_dim: Width  # Features inside the gated mlp (F)
+    num_heads: Heads  # Query heads (N)
+    num_kv_heads: Heads  # Key and value heads (K), each shared by N / K query heads
+    head_dim: Heads  # Features of one head (H); N x H may differ from D
+    vocab_size: Entries
     """Entries of the tokenizer, special tokens included. Token ids are below it."""
-    padded_vocab_size: int
+    padded_vocab_size: Entries
     """Rows of the embedding and columns of the head. Those past vocab_size are never predicted: their logits are
     set to -inf."""
-    rope_base: float  # Base of the rotary angles; Llama-2 has 10,000
-    norm_eps: float  # Added to the mean square in RMSNorm, before its root
+    rope_base: Annotated[float, Range(1, 1e12, above=True)]  # Base of the rotary angles; Llama-2 has 10,000
+    norm_eps: Annotated[float, Range(1e-12, 1)]  # Added to the mean square in RMSNorm, before its root
 
     def __post_init__(self) -> None:
+        check(self, "model.")
         if self.num_heads % self.num_kv_heads:
             raise ConfigError(
                 f"num_heads={self.num_heads} is no multiple of num_kv_heads={self.num_kv_heads}; change one"
@@ -53,17 +63,17 @@ class ModelConfig:
 class SplashConfig:
     """Block sizes of the splash kernel, in tokens. Larger blocks keep the matrix units busier and need more VMEM."""
 
-    block_q: int = 512  # Queries in a block, forward pass
-    block_kv: int = 1024
+    block_q: Block = 512  # Queries in a block, forward pass
+    block_kv: Block = 1024
     """Keys that are in VMEM at one time, forward pass."""
-    block_kv_compute: int = 512  # Keys that are multiplied at one time, forward pass
-    block_q_dkv: int = 512
+    block_kv_compute: Block = 512  # Keys that are multiplied at one time, forward pass
+    block_q_dkv: Block = 512
     """Queries in a block, in the backward kernel of k and v; with fused_backward also in that of q."""
-    block_kv_dkv: int = 1024  # Keys in VMEM at one time, backward kernel of k and v
-    block_kv_dkv_compute: int = 512  # Keys multiplied at one time, backward kernel of k and v
-    block_q_dq: int = 512
+    block_kv_dkv: Block = 1024  # Keys in VMEM at one time, backward kernel of k and v
+    block_kv_dkv_compute: Block = 512  # Keys multiplied at one time, backward kernel of k and v
+    block_q_dq: Block = 512
     """Queries in a block, in the backward kernel of q. Not used with fused_backward."""
-    block_kv_dq: int = 1024  # Keys in VMEM at one time, backward kernel of q; not used with fused_backward
+    block_kv_dq: Block = 1024  # Keys in VMEM at one time, backward kernel of q; not used with fused_backward
     fused_backward: bool = False
     """Use one backward kernel with 5 matrix products, instead of two kernels with 7. It needs memory for partial
     gradients of q in the compute dtype, one for each block of block_kv_dkv keys, which it adds at the end."""
@@ -71,8 +81,9 @@ class SplashConfig:
     """Run the kernel in the interpreter of Pallas: slow, but on any device. For tests."""
 
     def __post_init__(self) -> None:
+        check(self, "compute.splash.")
         for name, block in self.blocks().items():
-            if block < 128 or block % 128:
+            if block % 128:
                 raise ConfigError(f"compute.splash.{name}={block} must be a multiple of the TPU's 128 lanes")
         for outer, inner in (("block_kv", "block_kv_compute"), ("block_kv_dkv", "block_kv_dkv_compute")):
             if getattr(self, outer) % getattr(self, inner):
@@ -99,15 +110,14 @@ class ComputeConfig:
     each policy costs."""
     dtype: Dtype
     """Type of the activations. Weights and optimiser state are float32."""
-    loss_chunk_tokens: int
+    loss_chunk_tokens: Count
     """The loss is computed for so many tokens at a time, over all rows of a device group. Fewer tokens need less memory
     for logits."""
     splash: SplashConfig = SplashConfig()
     """Block sizes of the splash kernel. Only attention splash reads them."""
 
     def __post_init__(self) -> None:
-        if self.loss_chunk_tokens < 1:
-            raise ConfigError(f"loss_chunk_tokens={self.loss_chunk_tokens} must be at least 1")
+        check(self, "compute.")
 
 
 FLOAT32 = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1)

@@ -2,8 +2,10 @@
 
 import dataclasses
 import math
+from typing import Annotated
 
 from tigerjax.config.model import ComputeConfig, Dtype, ModelConfig
+from tigerjax.config.ranges import Count, CountOrZero, PositiveFactor, Range, Seed, Share, check
 from tigerjax.errors import ConfigError
 
 
@@ -11,15 +13,13 @@ from tigerjax.errors import ConfigError
 class MeshConfig:
     """How the work is split over devices. The product of the four is the number of devices."""
 
-    data: int = 1  # Copies of the model, one a slice, which exchange only gradients
-    stage: int = 1  # Pipeline stages, which share the layers
-    fsdp: int = 1  # Shards of the rows of a batch, and of the weights along D
-    tensor: int = 1  # Shards of the heads, of the mlp and of the vocabulary
+    data: Count = 1  # Copies of the model, one a slice, which exchange only gradients
+    stage: Count = 1  # Pipeline stages, which share the layers
+    fsdp: Count = 1  # Shards of the rows of a batch, and of the weights along D
+    tensor: Count = 1  # Shards of the heads, of the mlp and of the vocabulary
 
     def __post_init__(self) -> None:
-        for name in ("data", "stage", "fsdp", "tensor"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"mesh.{name}={getattr(self, name)} must be at least 1")
+        check(self, "mesh.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,44 +29,41 @@ class PipelineConfig:
     The schedule is described in tigerjax/model/pipeline.py.
     """
 
-    microbatches: int = 1
+    microbatches: Count = 1
     """Parts of a batch that follow each other through the stages (M). With optim.accumulate, parts of one of its
     micro-batches."""
-    rounds: int = 1
+    rounds: Count = 1
     """How many times a microbatch passes through all stages (V), each time through other layers. 1 is GPipe. More
     rounds leave stages idle for less time: (stage - 1) / (rounds * microbatches + stage - 1) of the step."""
 
     def __post_init__(self) -> None:
-        for name in ("microbatches", "rounds"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"pipeline.{name}={getattr(self, name)} must be at least 1")
+        check(self, "pipeline.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class OptimConfig:
     """AdamW with a linear warm-up and a cosine decay."""
 
-    peak_lr: float  # Learning rate at the end of the warm-up
-    final_lr_fraction: float
+    peak_lr: Annotated[float, Range(0, 1, above=True)]  # Learning rate at the end of the warm-up
+    final_lr_fraction: Share
     """The learning rate ends at peak_lr * final_lr_fraction."""
-    warmup_steps: int  # Steps in which the learning rate rises from 0
-    total_steps: int  # Steps of the run, those of the warm-up included
-    beta1: float  # Decay of Adam's running mean of the gradients
-    beta2: float  # Decay of Adam's running mean of their squares
-    eps: float  # Added to the root of the running mean of squares
-    weight_decay: float
+    warmup_steps: CountOrZero  # Steps in which the learning rate rises from 0
+    total_steps: Count  # Steps of the run, those of the warm-up included
+    beta1: Annotated[float, Range(0, 1, below=True)]  # Decay of Adam's running mean of the gradients
+    beta2: Annotated[float, Range(0, 1, below=True)]  # Decay of Adam's running mean of their squares
+    eps: Annotated[float, Range(1e-30, 1)]  # Added to the root of the running mean of squares
+    weight_decay: Annotated[float, Range(0, 100)]
     """Applied to matrices only, not to the scales of norms."""
-    clip_norm: float | None  # Gradients with a larger global norm are scaled down to it; None: never
+    clip_norm: PositiveFactor | None  # Gradients with a larger global norm are scaled down to it; None: never
     first_moment_dtype: Dtype = "float32"
     """Type of the running mean of the gradients. bfloat16 saves 2 bytes a weight. That of the squares is float32."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Micro-batches in a step. The result is that of one batch with all their rows."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.warmup_steps < self.total_steps:
+        check(self, "optim.")
+        if self.warmup_steps >= self.total_steps:
             raise ConfigError(f"warmup_steps={self.warmup_steps} must be in [0, total_steps={self.total_steps})")
-        if self.accumulate < 1:
-            raise ConfigError(f"accumulate={self.accumulate} must be at least 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,28 +78,29 @@ class DataConfig:
     """Folder of the tokenizer. It must be the one with which cached rows and checkpoint were made."""
     cache_dir: str
     """Folder for the rows of each source, as `tigerjax data cache` makes them."""
-    seq_len: int
+    seq_len: Annotated[int, Range(2, 2**24)]
     """Tokens in a row (T)."""
+    max_dropped: Share = 0.5
+    """The share of a source's records that may be in no row: dialogues longer than `seq_len`, and those without an
+    answer in the loss. More of them stop the run."""
 
     def __post_init__(self) -> None:
-        if self.seq_len < 2:
-            raise ConfigError(f"data.seq_len={self.seq_len} must be at least 2")
+        check(self, "data.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class CheckpointConfig:
     """When checkpoints are saved, which of them stay, and where the first weights come from."""
 
-    every_steps: int  # Steps between two checkpoints; the last step is saved too
-    keep: int  # How many of the newest checkpoints stay
-    keep_every_steps: int | None = None  # Checkpoints of steps that are multiples of it stay for good
+    every_steps: Count  # Steps between two checkpoints; the last step is saved too
+    keep: Count  # How many of the newest checkpoints stay
+    keep_every_steps: Count | None = None  # Checkpoints of steps that are multiples of it stay for good
     init_from: str | None = None
     """Folder of a checkpoint or a run, from whose weights this run starts at step 0. None starts from random ones."""
 
     def __post_init__(self) -> None:
-        if self.every_steps < 1 or self.keep < 1:
-            raise ConfigError(f"checkpoint every_steps={self.every_steps} and keep={self.keep} must be at least 1")
-        if (n := self.keep_every_steps) is not None and (n < 1 or n % self.every_steps):
+        check(self, "checkpoint.")
+        if (n := self.keep_every_steps) is not None and n % self.every_steps:
             raise ConfigError(f"checkpoint.keep_every_steps={n} must be a multiple of every_steps={self.every_steps}")
 
 
@@ -113,32 +111,30 @@ class HealthConfig:
     Updates that are not finite are always refused.
     """
 
-    spike: float | None = None
+    spike: PositiveFactor | None = None
     """An update is refused when its loss or gradient norm lies so many deviations above the median of the last `window`
     good steps. A deviation is 1.4826 times the median absolute deviation. None refuses no finite update."""
-    window: int = 128
+    window: Annotated[int, Range(4, 2**20)] = 128
     """Good steps whose median is taken. No spike is seen before half as many good steps."""
-    skip: int = 3
+    skip: CountOrZero = 3
     """How many updates in a row may be refused. After one more, the run goes back to a checkpoint or stops."""
-    rollbacks: int = 0
+    rollbacks: CountOrZero = 0
     """How many times the run may go back to a checkpoint, where it leaves out the data of the refused updates."""
 
     def __post_init__(self) -> None:
-        if self.spike is not None and self.spike <= 0:
-            raise ConfigError(f"health.spike={self.spike} must be above 0; 8 refuses only what stands far out")
-        if self.window < 4 or self.skip < 0 or self.rollbacks < 0:
-            raise ConfigError(
-                f"health.window={self.window} must be at least 4, health.skip={self.skip} and"
-                f" health.rollbacks={self.rollbacks} at least 0"
-            )
+        check(self, "health.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectiveConfig:
     """What a run minimises. This class itself is the cross-entropy of the next token, which has no settings.
 
-    Another objective is a subclass, whose fields are its settings, and an entry in `tigerjax.train.objective`.
+    Another objective is a subclass, whose fields are its settings, and an entry in `tigerjax.train.objective`. Its
+    numbers have ranges, as `tigerjax.config.ranges` says.
     """
+
+    def __post_init__(self) -> None:
+        check(self, "objective.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,15 +148,16 @@ class RunConfig:
     optim: OptimConfig  # Optimiser and learning rate
     data: DataConfig  # What it is trained on
     checkpoint: CheckpointConfig  # Checkpoints and first weights
-    batch_rows: int
+    batch_rows: Count
     """Rows of seq_len tokens in one optimiser step, over all hosts and micro-batches."""
-    seed: int  # Decides random weights and the order of rows
-    log_every_steps: int  # Steps between two records in metrics.jsonl
+    seed: Seed  # Decides random weights and the order of rows
+    log_every_steps: Count  # Steps between two records in metrics.jsonl
     pipeline: PipelineConfig = PipelineConfig()  # How batches pass through the stages
     health: HealthConfig = dataclasses.field(default_factory=HealthConfig)  # Which updates are refused
     objective: ObjectiveConfig = ObjectiveConfig()  # What is minimised
 
     def __post_init__(self) -> None:
+        check(self, "")
         if self.batch_rows % self.optim.accumulate:
             raise ConfigError(
                 f"batch_rows={self.batch_rows} does not split into optim.accumulate={self.optim.accumulate}"

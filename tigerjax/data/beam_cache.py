@@ -11,7 +11,7 @@ them. The rows are the same as without Beam.
 import functools
 import json
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +29,28 @@ NAME = "tigerjax_blocks"
 
 
 def _groups(maker: RowMaker, block: records.Block) -> Iterator[dict[str, Any]]:
-    """The validated records of a block, BLOCK at a time, as JSON {where, record}. An error is the last value."""
+    """The validated records of a block, BLOCK at a time, as JSON {where, id, record}. An error is the last value."""
     group: list[bytes] = []
     error = ""
-    shaped = records.as_document if maker.kind == "documents" else records.as_sft
+    changed: dict[str, int] = {}
+    shaped: Callable[[records.Record, str], records.Record] = records.as_document
+    if maker.kind != "documents":
+        shaped = functools.partial(records.as_sft, counts=changed)
     try:
         with paths.bucket_errors():
             for number, record, _ in records.read_block(block):
                 where = f"{block.path}:{number}"
                 records.refuse_denied(where, record)
-                own = {**shaped(record, where), "id": records.unique_id(where, record, {})}
-                group.append(manifest.canonical({"where": where, "record": own}))
+                own = {"where": where, "id": records.identity(where, record), "record": shaped(record, where)}
+                group.append(manifest.canonical(own))
                 if len(group) == BLOCK:
-                    yield {"records": group, "error": ""}
+                    yield {"records": group, "changed": manifest.canonical(changed), "error": ""}
                     group = []
+                    changed.clear()
     except (DataError, BucketError) as raised:
         error = f"{type(raised).__name__}: {raised}"
     if group or error:
-        yield {"records": group, "error": error}
+        yield {"records": group, "changed": manifest.canonical(changed), "error": error}
 
 
 def _encode(maker: RowMaker, length: int, dataset: Any) -> Any:
@@ -65,8 +69,8 @@ def _encode(maker: RowMaker, length: int, dataset: Any) -> Any:
                 "ids": np.array([i for ids, _ in encoded for i in ids], np.int32),
                 "weights": np.array([w for _, weights in encoded for w in weights], np.float32),
                 "sizes": np.array([len(ids) for ids, _ in encoded], np.int64),
-                "met": manifest.canonical([[g["where"], g["record"]["id"]] for g in given]),
-                "counts": manifest.canonical(maker.counts),
+                "met": manifest.canonical([[g["where"], *g["id"]] for g in given]),
+                "counts": manifest.canonical(maker.counts | json.loads(group["changed"])),
                 "error": group["error"],
             }
 
@@ -96,7 +100,8 @@ def _register(maker: RowMaker, blocks: list[records.Block], length: int) -> None
 
         def get_dataset(self, split: str, shuffle: bool = True, seed: Any = None, shard_info: Any = None) -> Any:
             block = blocks[shard_info.index]
-            signature = {"records": tf.TensorSpec([None], tf.string), "error": tf.TensorSpec([], tf.string)}
+            one = tf.TensorSpec([], tf.string)
+            signature = {"records": tf.TensorSpec([None], tf.string), "changed": one, "error": one}
             return tf.data.Dataset.from_generator(lambda: _groups(maker, block), output_signature=signature)
 
     seqio.TaskRegistry.remove(NAME)
@@ -151,13 +156,13 @@ def _read(maker: RowMaker, shards: int, work: Path) -> Iterator[Encoded]:
 
     Adds their counts to the maker's, raises their errors, and refuses an id that two records have.
     """
-    seen: dict[str, str] = {}
+    seen = records.Seen()
     for shard in range(shards):
         if not (work / f"shard-{shard}.npz").is_file():
             continue  # a block without a record
         for met, counts, error in json.loads((work / f"shard-{shard}.json").read_text(encoding="utf-8")):
-            for where, identity in met:
-                records.unique_id(where, {"id": identity}, seen)
+            for where, identity, made in met:
+                seen.take(where, records.Identity(identity, made))
             for what, more in counts.items():
                 maker.counts[what] = maker.counts.get(what, 0) + more
             if error:
@@ -168,6 +173,7 @@ def _read(maker: RowMaker, shards: int, work: Path) -> Iterator[Encoded]:
         ends = np.cumsum(sizes)
         for start_at, end in zip((ends - sizes).tolist(), ends.tolist(), strict=True):
             yield ids[start_at:end].tolist(), weights[start_at:end].tolist() if maker.kind == "sft" else ()
+    maker.counts.update(seen.counts)
 
 
 def rows(maker: RowMaker, paths: Sequence[Path], length: int, runner: str, work: Path) -> Iterator[np.ndarray]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from tigerjax import pages
 from tigerjax.config import DataConfig
+from tigerjax.data import mixture
 from tigerjax.data.loader import Loader
-from tigerjax.data.mixture import open_loader, stats
 from tigerjax.data.rows import row_weights
 from tigerjax.files.progress import Progress
 from tigerjax.pages.charts import Bar, bars
@@ -71,8 +71,8 @@ def inspect_mixture(
     data: DataConfig, out: Path, *, rows: int, seed: int, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Writes the page, with up to `rows` rows of each source; returns the figures of `data stats`."""
-    loader = open_loader(data, batch_rows=1, seed=seed, progress=progress)
-    figures = stats(data, batch_rows=1, seed=seed)
+    loader = mixture.open_loader(data, batch_rows=1, seed=seed, progress=progress)
+    figures = mixture.figures(loader, data.seq_len)
     tok = Tokenizer(Path(data.tokenizer))
     is_byte = [piece.type == BYTE for piece in read_proto(Path(data.tokenizer)).pieces]
     shares, table = _sources(figures)

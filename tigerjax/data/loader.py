@@ -4,6 +4,7 @@ The order of sources is a fixed schedule; nothing is drawn. The order within a s
 only on (seed, source, epoch). So the number of rows taken from each source determines the position.
 """
 
+import contextlib
 import hashlib
 import json
 import zlib
@@ -18,6 +19,7 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
 
 ROWS_FILE = "rows-00000-of-00001.arrayrecord"
+AGAIN = "remove the folder, and `tigerjax data cache` makes it again"
 
 
 def next_source(rates: Sequence[float], counts: Sequence[int]) -> int:
@@ -91,19 +93,31 @@ class CachedSource:
         if not self.rows:
             raise DataError(f"{folder}: source {name} has no rows")
         self.seq_len = seq_len
+        manifest.refuse_changed([self.folder])
         file = paths.fetched(self.folder / ROWS_FILE, self.figures["rows_sha256"])
-        self._reader = array_record_module.ArrayRecordReader(str(file), "readahead_buffer_size:0,max_parallelism:0")
-        if self._reader.num_records() != self.rows:
+        with self._whole():
+            self._reader = array_record_module.ArrayRecordReader(str(file), "readahead_buffer_size:0,max_parallelism:0")
+            there = self._reader.num_records()
+        if there != self.rows:
             raise DataError(
-                f"{folder}: {self._reader.num_records()} rows in the file, {self.rows} in the manifest; remove the"
-                " folder, and `tigerjax data cache` makes it again"
+                f"{self.folder / ROWS_FILE}: {there} rows in the file, {self.rows} in the manifest; {AGAIN}"
             )
         self._order: tuple[int, np.ndarray] | None = None
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
-        """The rows [n, 3, L] at these indices."""
-        flat = np.frombuffer(b"".join(self._reader.read(list(map(int, indices)))), "<i4")
-        return flat.reshape(len(indices), 3, self.seq_len)
+        """The rows [n, 3, L] at these indices. DataError when the file is damaged: it holds a checksum of each row."""
+        with self._whole():
+            flat = np.frombuffer(b"".join(self._reader.read(list(map(int, indices)))), "<i4")
+            return flat.reshape(len(indices), 3, self.seq_len)
+
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, RuntimeError, IndexError, OSError) as error:
+            paths.not_damage(error)
+            why = " ".join(str(error).split())[:200]
+            raise DataError(f"{self.folder}: the rows in {ROWS_FILE} are damaged ({why}); {AGAIN}") from error
 
     def index(self, count: int, seed: int) -> int:
         """The index of the row that is read after `count` others: each epoch is a permutation of all rows."""
@@ -216,6 +230,8 @@ class Loader:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes to the position of `state`. ConfigError, with what differs, where the next batches would differ."""
+        if not isinstance(state, Mapping):
+            raise DataError(f"cannot resume: the checkpoint's data position is {str(state)[:60]!r}")
         mine = json.loads(json.dumps(self.state()))
         for key in ("seed", "batch_rows", "seq_len", "rates", "rows_sha256"):
             if state.get(key) != mine[key]:
@@ -223,4 +239,29 @@ class Loader:
                     f"cannot resume exactly: data {key} was {state.get(key)} in the checkpoint and is {mine[key]} now;"
                     " restore the old data and config, or start a new run"
                 )
-        self._counts = [int(state["counts"][name]) for name in self.names]
+        counts = [state.get("counts", {}).get(name) for name in self.names]
+        if any(type(count) is not int or count < 0 for count in counts):
+            raise DataError(f"cannot resume: the checkpoint says that {counts} rows of {self.names} were read")
+        self._counts = counts
+
+
+def check_epochs(sources: Mapping[str, tuple[float, int, float | None]], total_rows: int) -> None:
+    """ConfigError with a table when training on `total_rows` would pass the max_epochs of a source.
+
+    `sources` are {name: (share, rows, max_epochs)}.
+    """
+    lines, short = [], False
+    for name, (share, available, limit) in sorted(sources.items()):
+        needed = share * total_rows
+        bad = limit is not None and needed > limit * available
+        short |= bad
+        lines.append(
+            f"  {name:32} {share:7.4f} {needed:12.0f} {available:10} {needed / available:8.2f}"
+            f" {'-' if limit is None else limit:>10}{'  EXHAUSTED' if bad else ''}"
+        )
+    if short:
+        head = f"  {'source':32} {'share':>7} {'rows needed':>12} {'available':>10} {'epochs':>8} {'max_epochs':>10}"
+        raise ConfigError(
+            f"{total_rows} rows need more than max_epochs of a source; add data, train fewer steps, lower its share"
+            " or raise max_epochs\n" + "\n".join([head, *lines])
+        )

@@ -27,12 +27,14 @@ import numpy as np
 
 from tigerjax import records
 from tigerjax.config import DataConfig
-from tigerjax.data.loader import Loader, schedule, write_rows
+from tigerjax.data import dropped, fingerprint
+from tigerjax.data.loader import Loader, check_epochs, schedule, write_rows
 from tigerjax.data.tasks import (
     Source,
     add_documents_task,
     add_instruct_task,
     add_sft_task,
+    is_own,
     row_maker,
     task_rows,
 )
@@ -133,7 +135,7 @@ def _beam_rows(task: Any, inputs: Sequence[Path], seq_len: int, runner: str, wor
     from tigerjax.data import beam_cache
 
     maker = row_maker(task)
-    if maker is None:
+    if maker is None or is_own(task):
         raise ConfigError(f"source {task.name} is a SeqIO task of your own, whose rows Beam does not make; use local")
     try:
         yield from beam_cache.rows(maker, inputs, seq_len, runner, work)
@@ -157,10 +159,16 @@ def cache(
     *,
     runner: str = LOCAL,
     progress: Progress | None = None,
+    max_dropped: float = 1.0,
+    verify: bool = False,
 ) -> dict[str, Path]:
     """Writes the rows of each task of a mixture to CACHE_DIR/<task>/ and returns these folders by task.
 
-    A task is skipped where neither its files nor its settings have changed. `runner` is "local" or an Apache Beam
+    What was dropped or changed is said on standard error. A source of which more than the share `max_dropped` is in no
+    row is a DataError, after its rows have been written.
+
+    A task is skipped where neither its files nor its settings have changed, nor the code of a task of the user's own;
+    `verify` compares the bytes of its rows too. `runner` is "local" or an Apache Beam
     runner with its options (`beam_cache`); the rows are the same. The `figures` of manifest.json are rows, tokens,
     seq_len, tokenizer_sha256, rows_sha256, records, characters, left_over (tokens that filled no row), and overlong
     and weightless (examples that were dropped).
@@ -192,51 +200,29 @@ def cache(
         }
         if maker is not None and maker.overlong != "drop":
             config["overlong"] = maker.overlong
+        if is_own(task):
+            inputs += fingerprint.inputs_of(task, config)
         hashing = progress and progress(f"{task.name}: hashed", "GB")
-        with manifest.stage(folder, name="cache", config=config, inputs=inputs, hashing=hashing) as run:
-            if run.done:
-                continue
-            if runner == LOCAL:
-                made = task_rows(task, seq_len)
-            else:
-                made = _beam_rows(task, inputs, seq_len, runner, run.tmp / "work")
-            written = write_rows(run.tmp, _counted(made, progress(task.name, "rows")) if progress is not None else made)
-            counts = dict(maker.counts) if maker else {}
-            if not written["rows"]:
-                raise DataError(
-                    f"source {task.name} is empty: {counts.get('records', 0)} records with {counts.get('tokens', 0)}"
-                    f" tokens in {[str(p) for p in inputs]} fill no row of {seq_len}; add data or lower data.seq_len"
-                )
-            run.figures = {
-                **counts,
-                **written,
-                "left_over": counts.get("tokens", written["tokens"]) - written["tokens"],
-                "seq_len": seq_len,
-                "tokenizer_sha256": sha,
-            }
+        with manifest.stage(folder, name="cache", config=config, inputs=inputs, hashing=hashing, verify=verify) as run:
+            if not run.done:
+                if runner == LOCAL:
+                    made = task_rows(task, seq_len)
+                else:
+                    made = _beam_rows(task, inputs, seq_len, runner, run.tmp / "work")
+                shown = _counted(made, progress(task.name, "rows")) if progress is not None else made
+                written = write_rows(run.tmp, shown)
+                counts = dict(maker.counts) if maker else {}
+                if not written["rows"]:
+                    raise dropped.empty(task.name, counts, inputs, seq_len)
+                run.figures = {
+                    **counts,
+                    **written,
+                    "left_over": counts.get("tokens", written["tokens"]) - written["tokens"],
+                    "seq_len": seq_len,
+                    "tokenizer_sha256": sha,
+                }
+        dropped.tell(task.name, (run.manifest or {})["figures"], max_dropped)
     return folders
-
-
-def check_epochs(sources: Mapping[str, tuple[float, int, float | None]], total_rows: int) -> None:
-    """ConfigError with a table when training on `total_rows` would pass the max_epochs of a source.
-
-    `sources` are {name: (share, rows, max_epochs)}.
-    """
-    lines, short = [], False
-    for name, (share, available, limit) in sorted(sources.items()):
-        needed = share * total_rows
-        bad = limit is not None and needed > limit * available
-        short |= bad
-        lines.append(
-            f"  {name:32} {share:7.4f} {needed:12.0f} {available:10} {needed / available:8.2f}"
-            f" {'-' if limit is None else limit:>10}{'  EXHAUSTED' if bad else ''}"
-        )
-    if short:
-        head = f"  {'source':32} {'share':>7} {'rows needed':>12} {'available':>10} {'epochs':>8} {'max_epochs':>10}"
-        raise ConfigError(
-            f"{total_rows} rows need more than max_epochs of a source; add data, train fewer steps, lower its share"
-            " or raise max_epochs\n" + "\n".join([head, *lines])
-        )
 
 
 def import_modules(modules: Sequence[str]) -> None:
@@ -252,7 +238,9 @@ def import_modules(modules: Sequence[str]) -> None:
             raise ConfigError(f"data.modules names {module}, which cannot be imported: {what}") from error
 
 
-def mixture_config(mixture: str, modules: Sequence[str], cache_dir: str | Path, seq_len: int) -> DataConfig:
+def mixture_config(
+    mixture: str, modules: Sequence[str], cache_dir: str | Path, seq_len: int, max_dropped: float
+) -> DataConfig:
     """A data config for a registered mixture; its tokenizer is the one that the mixture's sources name."""
     import_modules(modules)
     makers = [maker for task in get_mixture(mixture).tasks if (maker := row_maker(task)) is not None]
@@ -264,6 +252,7 @@ def mixture_config(mixture: str, modules: Sequence[str], cache_dir: str | Path, 
         tokenizer=makers[0].tokenizer,
         cache_dir=str(cache_dir),
         seq_len=seq_len,
+        max_dropped=max_dropped,
     )
 
 
@@ -276,6 +265,7 @@ def open_loader(
     total_rows: int | None = None,
     runner: str = LOCAL,
     progress: Progress | None = None,
+    verify: bool = False,
 ) -> Loader:
     """The loader of a config's mixture. Caches that are missing or outdated are made first, by one host for all.
 
@@ -297,7 +287,8 @@ def open_loader(
                 f" remove the folder (rm -r {folder}) and run `tigerjax data cache CONFIG`, or name the old tokenizer"
             )
     if hosts.is_writer():
-        cache(data.mixture, data.tokenizer, data.cache_dir, data.seq_len, runner=runner, progress=progress)
+        places = data.mixture, data.tokenizer, data.cache_dir, data.seq_len
+        cache(*places, runner=runner, progress=progress, max_dropped=data.max_dropped, verify=verify)
     hosts.barrier("rows cached")
     limits = {task.name: maker.max_epochs for task in mixture.tasks if (maker := row_maker(task)) is not None}
     rates = {task.name: float(mixture.get_rate(task)) for task in mixture.tasks}
@@ -313,7 +304,11 @@ def stats(data: DataConfig, *, batch_rows: int, seed: int, progress: Progress | 
 
     The realised shares are those of the rows up to where the first source has been read once.
     """
-    loader = open_loader(data, batch_rows=batch_rows, seed=seed, progress=progress)
+    return figures(open_loader(data, batch_rows=batch_rows, seed=seed, progress=progress), data.seq_len)
+
+
+def figures(loader: Loader, seq_len: int) -> dict[str, Any]:
+    """The figures of `stats` for a mixture that is open."""
     counts = dict.fromkeys(loader.names, 0)
     available = loader.rows()
     for chosen in schedule([loader.rates[name] for name in loader.names]):
@@ -327,7 +322,7 @@ def stats(data: DataConfig, *, batch_rows: int, seed: int, progress: Progress | 
     return {
         "wanted": loader.rates,
         "realised": {name: value / sum(seen.values()) for name, value in seen.items()},
-        "fill": tokens / (total_rows * data.seq_len),
+        "fill": tokens / (total_rows * seq_len),
         "rows": total_rows,
         "rows_of_an_epoch": sum(counts.values()),
         "tokens": tokens,

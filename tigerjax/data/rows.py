@@ -4,6 +4,7 @@ A row is int32 [3, L]: tokens, segment ids (1, 2, … within the row, 0 for padd
 weight of each token *as a target*. Targets are shifted by one position only once, in `make_batch`.
 """
 
+import array
 import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -121,18 +122,26 @@ def pack(examples: Iterable[tuple[Sequence[int], Sequence[float]]], length: int,
     segments [1 1 1 1 2 2 2]
      weights [0 0 1 1 0 1 1]
     """
-    items = [(list(ids), [float(w) for w in weights]) for ids, weights in examples]
-    for i, (ids, weights) in enumerate(items):
+    # All examples are held, end to end: 8 bytes a token, where Python's lists would take 60.
+    every_id, every_weight, ends = array.array("i"), array.array("f"), array.array("q", [0])
+    overlong: list[int] = []
+    weightless: list[int] = []
+    fitting: list[int] = []
+    for i, (ids, weights) in enumerate(examples):
         if len(ids) != len(weights):
             raise DataError(f"example {i} has {len(ids)} tokens but {len(weights)} loss weights; give one a token")
-    # The first token of an example is never predicted, so only weights after it count.
-    weightless = [i for i, (_, weights) in enumerate(items) if not any(weights[1:])]
-    overlong = [i for i, (ids, weights) in enumerate(items) if len(ids) > length and any(weights[1:])]
-    order = sorted(set(range(len(items))) - {*weightless, *overlong}, key=lambda i: (-len(items[i][0]), i))
+        # The first token of an example is never predicted, so only weights after it count.
+        kind = weightless if not any(weights[1:]) else overlong if len(ids) > length else fitting
+        kind.append(i)
+        if kind is fitting:
+            every_id.extend(ids)
+            every_weight.extend(weights)
+        ends.append(len(every_id))
+    order = sorted(fitting, key=lambda i: (ends[i] - ends[i + 1], i))
     members: list[list[int]] = []
     open_rows: list[tuple[int, int]] = []  # (space left, row), sorted: the first that fits is the fullest
     for i in order:
-        need = len(items[i][0])
+        need = ends[i + 1] - ends[i]
         at = bisect.bisect_left(open_rows, (need, -1))
         if at == len(open_rows):
             members.append([])
@@ -148,10 +157,10 @@ def pack(examples: Iterable[tuple[Sequence[int], Sequence[float]]], length: int,
         segments, losses = np.zeros(length, np.int32), np.zeros(length, np.float32)
         start = 0
         for segment, i in enumerate(group, 1):
-            ids, loss = items[i]
-            tokens[start : start + len(ids)] = ids
-            segments[start : start + len(ids)] = segment
-            losses[start : start + len(ids)] = loss
-            start += len(ids)
+            end = start + ends[i + 1] - ends[i]
+            tokens[start:end] = every_id[ends[i] : ends[i + 1]]
+            segments[start:end] = segment
+            losses[start:end] = every_weight[ends[i] : ends[i + 1]]
+            start = end
         rows.append(make_row(tokens, segments, losses))
     return Packed(rows, overlong, weightless)

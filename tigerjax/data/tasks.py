@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tigerjax import records
+from tigerjax.config.ranges import Factor, PositiveFactor, check
 from tigerjax.data import rows
 from tigerjax.errors import ConfigError, again
 from tigerjax.files import manifest, paths
@@ -33,9 +34,12 @@ class Source:
     """Files of records (or patterns, or folders), their weight within a language, and how often they may be read."""
 
     files: str | Path | tuple[str | Path, ...]
-    weight: float = 1.0
-    max_epochs: float | None = None
+    weight: Factor = 1.0
+    max_epochs: PositiveFactor | None = None
     """To read the source more often is a ConfigError; None reads it as often as its share needs."""
+
+    def __post_init__(self) -> None:
+        check(self, "Source ")
 
     def patterns(self) -> tuple[str, ...]:
         return tuple(map(str, (self.files,) if isinstance(self.files, str | Path) else self.files))
@@ -46,8 +50,8 @@ class RowMaker:
     """The SeqIO preprocessor of our tasks, which makes rows {tokens, segment_ids, weights} of records.
 
     kind "documents": the text and eos, chunked. "plain": an SFT example as a document, its messages joined by newlines,
-    and eos; chunked, with every token in the loss and no markers. "sft": the chat encoding, packed, with the loss on
-    answers.
+    and eos; chunked, with every token in the loss and no markers. An example that has weight 0, or an answer of weight
+    0, is left out, as the loss of a chunk cannot be. "sft": the chat encoding, packed, with the loss on answers.
     """
 
     kind: Kind
@@ -55,7 +59,8 @@ class RowMaker:
     tokenizer: str
     max_epochs: float | None
     counts: dict[str, int] = dataclasses.field(default_factory=dict, compare=False)
-    """What the last full pass counted: records, characters, tokens, overlong, weightless, and perhaps shortened."""
+    """What the last full pass counted: records, characters, tokens, overlong, weightless, and perhaps shortened and
+    what `records.changes` names."""
     overlong: Overlong = "drop"
     """For "sft": what is done with a dialogue longer than a row. Those that are dropped are counted."""
 
@@ -65,7 +70,12 @@ class RowMaker:
     def read(self) -> Iterator[records.Record]:
         """The validated records of the files."""
         with paths.bucket_errors():  # of an error, TensorFlow passes on only the text
-            yield from (records.documents if self.kind == "documents" else records.sft_examples)(self.patterns)
+            own: dict[str, int] = {}
+            if self.kind == "documents":
+                yield from records.documents(self.patterns, counts=own)
+            else:
+                yield from records.sft_examples(self.patterns, counts=own)
+            self.counts.update(own)
 
     def make(self, given: Iterable[records.Record], length: int) -> Iterator[np.ndarray]:
         """Rows int32 [3, length] of the records, made without TensorFlow."""
@@ -83,6 +93,9 @@ class RowMaker:
             if self.kind == "sft":
                 yield from (self._chat(example, length, tok) for example in group)
                 continue
+            if self.kind == "plain":
+                before, group = len(group), [example for example in group if _has_weight(example)]
+                self._count("weightless", before - len(group))
             texts = list(map(records.text_of, group))
             self._count("characters", sum(map(len, texts)))
             yield from ((ids, ()) for ids in tok.encode_batch(texts))
@@ -137,6 +150,11 @@ class RowMaker:
         return tf.data.Dataset.from_generator(generate, output_signature=signature).unbatch()
 
 
+def _has_weight(example: records.Record) -> bool:
+    """Whether the loss counts in the example and in each of its answers."""
+    return example.get("weight", 1.0) > 0 and all(m.get("weight", 1.0) > 0 for m in example["messages"])
+
+
 def _add_task(name: str, maker: RowMaker) -> str:
     tf, seqio = start()
 
@@ -187,6 +205,11 @@ def add_sft_task(name: str, source: Source, *, tokenizer: str | Path, overlong: 
 def row_maker(task: Any) -> RowMaker | None:
     """The RowMaker of a SeqIO task; None for a task that was registered in another way."""
     return next((p for p in task.preprocessors if isinstance(p, RowMaker)), None)
+
+
+def is_own(task: Any) -> bool:
+    """Whether a task holds code of the user's own: another preprocessor than our one, or one derived from it."""
+    return [type(preprocessor) for preprocessor in task.preprocessors] != [RowMaker]
 
 
 @contextlib.contextmanager

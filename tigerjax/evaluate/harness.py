@@ -29,6 +29,7 @@ from tigerjax.evaluate.items import Missing
 from tigerjax.evaluate.suite import EvaluationConfig
 from tigerjax.files import jsonl, manifest, paths
 from tigerjax.files.progress import Advance, Progress
+from tigerjax.records import with_system
 
 BOOTSTRAP = 1000
 """Draws for the error of a metric that has no formula: the error itself is then known to 2%."""
@@ -87,6 +88,7 @@ class TigerLM(TemplateLM):
         """The dialogue with its markers as text, which `tok_encode` turns into ids again; eos ends every answer."""
         texts = self.tiger.special_texts
         out = []
+        chat_history = with_system(chat_history)
         for message in chat_history:
             if message["role"] == "user":
                 out.append(texts["ins"] + message["content"])

@@ -30,17 +30,17 @@ def losses(
     """{loss_nats, accuracy, tokens, examples, overlong, by_task, by_lang} of the answers in `examples`.
 
     Loss and next-token accuracy are means over the answers' tokens and their eos. Each token counts once: the weights
-    that examples have in training are not used. `by_task` and `by_lang` map a name to {loss_nats, accuracy, tokens}.
+    that examples and answers have in training are not used, but an answer of weight 0 does not count. `by_task` and
+    `by_lang` map a name to {loss_nats, accuracy, tokens}.
 
     Examples are packed as in training, into batches of one shape. Those longer than `seq_len` are left out and counted
     in `overlong`; DataError when nothing is left. `progress` counts packed rows.
     """
     tokenizer = model.tokenizer
-    groups: dict[tuple[str, str], list[tuple[list[int], list[int]]]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[tuple[list[int], list[float]]]] = defaultdict(list)
     for example in examples:
-        groups[str(example.get("task", "")), str(example.get("lang", ""))].append(
-            encode_chat(tokenizer, example["messages"])
-        )
+        ids, mask = encode_chat(tokenizer, example["messages"])
+        groups[str(example.get("task", "")), str(example.get("lang", ""))].append((ids, [float(w > 0) for w in mask]))
     by_task: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3))
     by_lang: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3))
     counts: Counter[str] = Counter()

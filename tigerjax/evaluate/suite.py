@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tigerjax.config.ranges import Count, check
 from tigerjax.errors import DataError
 from tigerjax.evaluate import execute, judge
 from tigerjax.evaluate.benchmarks import BENCHMARKS, CODE, Benchmark
@@ -38,12 +39,15 @@ class EvaluationConfig:
     """The folder with the benchmarks' files."""
     chat: bool = False
     """Ask by the chat template; ours do so only where TigerBot's chat models were asked by it."""
-    limit: int | None = None
+    limit: Count | None = None
     """The first so many questions of each group only; nothing is complete then."""
     allow_code: bool = False
     """Run the programs that the model writes."""
     allow_unconfined: bool = False
     """Run them also where this machine cannot shut them in."""
+
+    def __post_init__(self) -> None:
+        check(self, "evaluation.")
 
 
 def evaluate(

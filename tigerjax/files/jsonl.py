@@ -26,9 +26,11 @@ BOM = b"\xef\xbb\xbf"
 def open_lines(path: str | Path, on_bytes: OnBytes | None = None) -> Iterator[Iterable[bytes]]:
     """The lines of a file, decompressed where its name ends in .zst, .gz or .xz.
 
-    DataError when the file cannot be read, or when its compressed data stops before the end.
+    DataError when the file cannot be read, when its compressed data stops before the end, or for a line of more than
+    `packed.most_bytes`.
     """
-    with packed.reading(paths.of(path)) as (lines, raw):
+    with packed.reading(paths.of(path)) as (file, raw):
+        lines = packed.lines(path, file)
         yield lines if on_bytes is None else _counted(lines, raw.tell, on_bytes)
 
 

@@ -13,6 +13,10 @@ SLOW_S = (
 )
 
 
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 class Log:
     """A file to which lines are added. In a bucket a line appears after LAG_S at the latest, or after `flush`."""
 
@@ -25,7 +29,8 @@ class Log:
         else:
             if lines is None and path.is_file():
                 os.truncate(path, sum(len(line) + 1 for line in paths.whole_lines(path)))
-            self._file = open(path, "a" if lines is None else "w", encoding="utf-8")
+            # A link that somebody planted under the log's name is not followed.
+            self._file = open(path, "a" if lines is None else "w", encoding="utf-8", opener=_no_link)
             self._file.writelines(f"{line}\n" for line in lines or ())
         self.flush()
 

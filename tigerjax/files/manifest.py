@@ -9,9 +9,10 @@ A stage is a block of code that writes such a folder:
         run.counts = {"in": 10, "out": 8, "dropped": {"exact": 2}}
 
 The block writes into the folder OUT.partial. When it ends, manifest.json is added and the folder is renamed to OUT.
-When it fails, OUT stays as it was. An interrupted run starts again from the beginning. For an OUT in a bucket the block
-writes into a temporary folder on the disk, which is then uploaded, manifest.json last. A stage replaces its own earlier
-result and nothing else: an OUT that holds other files is refused.
+When it fails, OUT stays as it was. A finished stage is done again when an output is not as it was written. An
+interrupted run starts again from the beginning. For an OUT in a bucket the block writes into a temporary folder on the
+disk, which is then uploaded, manifest.json last. A stage replaces its own earlier result and nothing else: an OUT that
+holds other files is refused. So is one into which another process writes; in a bucket that is not noticed.
 
 Some stages take long and must go on after an interruption. Such a stage works in a folder of its own beside OUT, and
 moves it into run.tmp when it is complete. Nothing can be moved in a bucket. There the stage writes into
@@ -23,6 +24,7 @@ import datetime
 import hashlib
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -30,11 +32,18 @@ from typing import Any
 
 import tigerjax
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.files import paths
+from tigerjax.files import lock, paths
 
 FILE = "manifest.json"
 BEGUN = f"{FILE}{paths.BEGUN}"
+NOT_CONTENT = (FILE, BEGUN, lock.NAME)
+"""Files that do not count in the hash of their folder."""
 HASHED_BYTES = 1 << 20  # at one time: enough that Python costs nothing beside sha256
+CHEAP_BYTES = 64 << 20
+"""Outputs of so many bytes in all are compared by their hashes wherever they are met; larger ones by their sizes."""
+STEPS_AWAY = 4  # folders above a file that are searched for the manifest of the stage that wrote it
+CHECKPOINTS = "checkpoints"
+"""A folder of this name among the outputs is not compared: checkpoints have checksums, and users remove old ones."""
 
 
 def sha256(path: str | Path, on_bytes: Callable[[int], None] = lambda _: None) -> str:
@@ -46,7 +55,7 @@ def sha256(path: str | Path, on_bytes: Callable[[int], None] = lambda _: None) -
     total = hashlib.sha256()
     if path.is_dir():
         for f in sorted(path / name for name in paths.sizes(path)):
-            if f.name not in (FILE, BEGUN):
+            if f.name not in NOT_CONTENT:
                 total.update(f"{f.relative_to(path)}\0{sha256(f, on_bytes)}\n".encode())
         return total.hexdigest()
     with paths.reading(path) as file:
@@ -60,7 +69,7 @@ def size(path: str | Path) -> int:
     """The bytes that `sha256` reads of a file or folder."""
     path = paths.of(path)
     if path.is_dir():
-        return sum(count for name, count in paths.sizes(path).items() if Path(name).name not in (FILE, BEGUN))
+        return sum(count for name, count in paths.sizes(path).items() if Path(name).name not in NOT_CONTENT)
     return paths.size(path)
 
 
@@ -83,6 +92,76 @@ def read(folder: str | Path, *, file: str = FILE) -> dict[str, Any] | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{path}: broken JSON ({error}); remove the folder and make it again") from error
+
+
+def described(folder: Path, names: Iterable[str], *, hashed: bool = True) -> list[dict[str, Any]]:
+    """The outputs of a manifest: one {path, bytes, sha256} for each of these files of a folder."""
+    there, out = paths.sizes(folder), []
+    for name in sorted(names):
+        output: dict[str, Any] = {"path": name}
+        if CHECKPOINTS not in Path(name).parts:
+            output["bytes"] = there[name]
+            if hashed:
+                output["sha256"] = sha256(folder / name)
+        out.append(output)
+    return out
+
+
+def difference(folder: Path, made: Mapping[str, Any], *, verify: bool = False, only: str = "") -> str:
+    """The first output of a manifest that is not as it was written, such as "a.jsonl is missing"; empty for none.
+
+    Sizes are compared, and hashes with `verify` or where all outputs together are small. `only` compares one output.
+    """
+    outputs, there = [o for o in made.get("outputs", ()) if isinstance(o, dict) and "bytes" in o], paths.sizes(folder)
+    outputs = [output for output in outputs if only in ("", output["path"])]
+    for output in outputs:
+        if (have := there.get(output["path"])) is None:
+            return f"{output['path']} is missing"
+        if have != output["bytes"]:
+            return f"{output['path']} has {have:,} bytes, and {output['bytes']:,} were written"
+    if verify or sum(output["bytes"] for output in outputs) <= CHEAP_BYTES:
+        for output in outputs:
+            if output.get("sha256", digest := sha256(folder / output["path"])) != digest:
+                return f"{output['path']} holds other bytes than were written"
+    return ""
+
+
+def _writer(path: Path) -> tuple[Path, dict[str, Any]] | None:
+    """(folder, manifest) of the finished stage that a file or folder belongs to; None where there is none."""
+    place = paths.absolute(path)
+    for folder in (place, *list(place.parents)[:STEPS_AWAY]):
+        if str(folder) in ("/", paths.SCHEME):
+            return None
+        made = read(folder)
+        if isinstance(made, dict) and "stage" in made:
+            return folder, made
+    return None
+
+
+def refuse_changed(inputs: Iterable[Path], digests: Mapping[Path, str] | None = None, *, alone: bool = False) -> None:
+    """DataError for an input that a finished stage wrote, and that is not as it was written.
+
+    All outputs of that stage are compared, as a pattern does not match a file that is gone; `alone` compares only
+    those that are given. `digests` holds the sha256 of inputs that are files, where they are known.
+    """
+    seen: set[tuple[Path, str]] = set()
+    for path in inputs:
+        if (found := _writer(path)) is None:
+            continue
+        folder, made = found
+        name = str(paths.absolute(path).relative_to(folder))
+        written = {o["path"]: o for o in made.get("outputs", ()) if isinstance(o, dict)}
+        why, what = "", (folder, name if alone else "")
+        if (digest := (digests or {}).get(path)) and written.get(name, {}).get("sha256", digest) != digest:
+            why = f"{name} holds other bytes than were written"
+        elif what not in seen:
+            seen.add(what)
+            why = difference(folder, made, only=what[1])
+        if why:
+            raise DataError(
+                f"{folder}: {why} by stage {made['stage']!r}; run that stage again, or copy what you changed on"
+                " purpose to another folder"
+            )
 
 
 class Stage:
@@ -124,19 +203,26 @@ def stage(
     inputs: Iterable[str | Path],
     seed: int | None = None,
     hashing: Callable[[int, int], None] | None = None,
+    verify: bool = False,
+    again: bool = True,
 ) -> Iterator[Stage]:
     """Gives the block its `Stage`, as the module's docstring shows; `hashing(done, all)` reports the hashing of inputs.
 
-    Raises DataError for an input that does not exist or counts that do not balance, and ConfigError for an `out` that
-    holds something else.
+    `verify` compares the outputs of a finished stage by their hashes. Where one is not as it was written, the stage is
+    done again; with `again=False`, for work that costs too much, that is a DataError.
+
+    Raises DataError for an input that does not exist or is not as its stage wrote it, and for counts that do not
+    balance; ConfigError for an `out` that holds something else, or that
+    another process writes at this time.
     """
     out = paths.of(out)
-    for path in (inputs := [paths.of(p) for p in inputs]):
+    given = [paths.of(path) for path in inputs]
+    for path in given:
         if not path.exists():
             raise DataError(f"{path}: input of stage {name} does not exist")
         if paths.resolved(path).is_relative_to(paths.resolved(out)):
             raise ConfigError(f"{path} is an input and lies in the output {out}; give another output folder")
-    hashed, size_of_all = 0, sum(map(size, inputs)) if hashing else 0
+    hashed, size_of_all = 0, sum(map(size, given)) if hashing else 0
 
     def on_bytes(count: int) -> None:
         nonlocal hashed
@@ -144,20 +230,29 @@ def stage(
         if hashing is not None:
             hashing(hashed, size_of_all)
 
+    digests = {path: sha256(path, on_bytes) for path in given}
+    refuse_changed(given, digests)
     wanted = {
         "stage": name,
         "version": tigerjax.__version__,
         "config": json.loads(canonical(config)),
         "config_sha256": hashlib.sha256(canonical(config)).hexdigest(),
-        "inputs": [{"path": str(p), "sha256": sha256(p, on_bytes)} for p in inputs],
+        "inputs": [{"path": str(p), "sha256": digests[p]} for p in given],
         "seed": seed,
     }
     old = read(out)
     begun = read(out, file=BEGUN) if paths.on_bucket(out) else None  # of an interrupted upload
     refuse(out, name, old or begun)
     if old is not None and all(old.get(k) == v for k, v in wanted.items()):
-        yield Stage(out, old)
-        return
+        why = difference(out, old, verify=verify)
+        if not why:
+            yield Stage(out, old)
+            return
+        if not again:
+            raise DataError(
+                f"{out}: {why} by stage {name!r}; put the file back, or remove the folder to have it all made again"
+            )
+        print(f"{out}: {why}; the stage is done again", file=sys.stderr)
 
     def begin() -> Path:
         if old is not None or begun is None or any(begun.get(k) != v for k, v in wanted.items()):
@@ -167,23 +262,18 @@ def stage(
             write_json(out / BEGUN, wanted)
         return out
 
-    if paths.on_bucket(out):
-        tmp = Path(tempfile.mkdtemp(prefix=f"{out.name}-"))
-    else:
-        tmp = out.with_name(out.name + ".partial")
-        shutil.rmtree(tmp, ignore_errors=True)
-        tmp.mkdir(parents=True)
-    run = Stage(tmp, None, begin)
-    started = datetime.datetime.now(datetime.UTC)
-    try:
+    with _folder_of(out) as tmp:
+        run = Stage(tmp, None, begin)
+        started = datetime.datetime.now(datetime.UTC)
         yield run
         dropped = run.counts.get("dropped", {})
         if "in" in run.counts and run.counts["in"] != run.counts.get("out", 0) + sum(dropped.values()):
             raise DataError(f"stage {name}: counts do not balance: {run.counts}")
         ended = datetime.datetime.now(datetime.UTC)
         in_place = [f"{run.stays}/{file}" for file in paths.sizes(out / run.stays)] if run.stays else []
+        outputs = [*described(tmp, paths.sizes(tmp)), *described(out, in_place, hashed=False)]
         run.manifest = wanted | {
-            "outputs": sorted([*paths.sizes(tmp), *in_place]),
+            "outputs": sorted(outputs, key=lambda output: output["path"]),
             "counts": run.counts,
             "figures": run.figures,
             "started": started.isoformat(timespec="seconds"),
@@ -191,6 +281,25 @@ def stage(
         }
         write_json(tmp / FILE, run.manifest)
         paths.publish(tmp, out, commit=FILE, stays=run.stays)
-    except BaseException:
-        shutil.rmtree(tmp, ignore_errors=True)
-        raise
+
+
+@contextlib.contextmanager
+def _folder_of(out: Path) -> Iterator[Path]:
+    """The empty folder in which a stage works: OUT.partial, or a temporary one for an `out` in a bucket.
+
+    It is gone afterwards, whatever happens.
+    """
+    if paths.on_bucket(out):
+        tmp = Path(tempfile.mkdtemp(prefix=f"{out.name}-"))
+        try:
+            yield tmp
+        finally:
+            shutil.rmtree(tmp, ignore_errors=True)
+        return
+    tmp = out.with_name(out.name + ".partial")
+    with lock.locked_beside(out, wait_s=0):
+        paths.new_folder(tmp)
+        try:
+            yield tmp
+        finally:
+            shutil.rmtree(tmp, ignore_errors=True)

@@ -143,12 +143,21 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             _client().put_file(str(made), _key(path))
         return
     part = path.with_name(f"{path.name}.part")
+    part.unlink(missing_ok=True)
     try:
-        with open(part, "wb") as file:
+        with open(part, "xb") as file:  # x: a link that somebody puts there meanwhile is not followed, but an error
             yield file
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def new_folder(folder: Path) -> None:
+    """Makes an empty folder of the disk in the place of what has its name; what a link there points to stays."""
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -176,6 +185,8 @@ def remove(folder: Path, *, commit: str) -> None:
 def clear(folder: Path) -> None:
     """Removes a folder, if it exists, that nobody reads; unlike `remove` it may leave half of it when interrupted."""
     if not on_bucket(folder):
+        if folder.is_symlink():
+            folder.unlink()
         shutil.rmtree(folder, ignore_errors=True)
     elif sizes(folder):
         _client().rm(_key(folder), recursive=True)

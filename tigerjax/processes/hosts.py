@@ -18,12 +18,16 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
 
 from tigerjax.errors import ConfigError, HostsError, TigerjaxError
 from tigerjax.files import paths
+from tigerjax.files.lock import locked
+from tigerjax.pages import printable
+from tigerjax.processes import coordinator, versions
 from tigerjax.processes.rendezvous import HostsConfig, find
 
 FAILED, STOP, AT = "tigerjax/failed", "tigerjax/stop", "tigerjax/at/"
@@ -47,26 +51,38 @@ _state = _State()
 
 
 def start(config: HostsConfig) -> None:
-    """Joins the other processes of the run, before JAX uses a device. HostsError when they do not come in time."""
+    """Joins the other processes of the run, before JAX uses a device, and compares what they run.
+
+    HostsError when the coordinator's port is taken. When the others do not come in time, the process ends with that
+    line and code; when one runs other code or versions, all end with a line that names it.
+    """
     _state.config = config
     arguments = find(config, os.environ)
     if arguments is None:
         return
     # That service would replace the training loop's handler for SIGTERM, which saves a checkpoint.
     jax.config.update("jax_enable_preemption_service", False)
+    named = " ".join(f"{name}={value}" for name, value in arguments.items() if name != "cluster_detection_method")
+    late = (
+        f"the run's processes did not find each other within {config.start_timeout_s} s"
+        f" ({named or 'from the environment'})"
+    )
+    arguments = coordinator.bound(arguments)
     try:
-        jax.distributed.initialize(
-            **arguments,
-            initialization_timeout=config.start_timeout_s,
-            heartbeat_timeout_seconds=config.heartbeat_timeout_s,
-            shutdown_timeout_seconds=SHUTDOWN_S,
-        )
+        with coordinator.within(config.start_timeout_s, f"{late}; start all of them, with one coordinator"):
+            jax.distributed.initialize(
+                **arguments,
+                initialization_timeout=config.start_timeout_s + coordinator.AFTER_OURS_S,
+                heartbeat_timeout_seconds=config.heartbeat_timeout_s,
+                shutdown_timeout_seconds=SHUTDOWN_S,
+            )
     except (RuntimeError, ValueError) as error:
-        who = " ".join(f"{name}={value}" for name, value in arguments.items() if name != "cluster_detection_method")
-        raise HostsError(
-            f"the run's processes did not find each other within {config.start_timeout_s} s"
-            f" ({who or 'from the environment'}): {_first_line(error)}; start all of them, with one coordinator"
-        ) from error
+        raise HostsError(f"{late}: {_first_line(error)}; start all of them, with one coordinator") from error
+    # Not by `share`, which asks JAX for this host's number: that starts the devices, of versions not yet compared.
+    joined = _joined()
+    _refuse_differing(
+        "the code", _meet("the code of all hosts", versions.running(), joined.process_id, joined.num_processes)
+    )
 
 
 def several() -> bool:
@@ -79,10 +95,15 @@ def is_writer() -> bool:
     return not several() or jax.process_index() == 0
 
 
+def alone_in(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Holds the lock of a folder that the hosts write together, on one of them. ConfigError when another run has it."""
+    return locked(folder) if is_writer() else contextlib.nullcontext()
+
+
 def say(line: str) -> None:
     """Prints a line to standard error, on one host only."""
     if is_writer():
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 def barrier(name: str) -> None:
@@ -92,24 +113,27 @@ def barrier(name: str) -> None:
 
 def share(name: str, value: Any) -> list[Any]:
     """The values (JSON) that all hosts pass, in the order of the hosts. Waits for all of them, as `barrier` does."""
+    return [value] if _client() is None else _meet(name, value, jax.process_index(), jax.process_count())
+
+
+def _meet(name: str, value: Any, host: int, count: int) -> list[Any]:
+    """`share`, on host number `host` of `count`."""
     client = _client()
-    if client is None:
-        return [value]
     _state.uses[name] = use = _state.uses.get(name, 0) + 1
     folder, timeout_s = f"tigerjax/share/{name}/{use}/", _state.config.barrier_timeout_s
-    client.key_value_set(f"{folder}{jax.process_index()}", json.dumps(value))
+    client.key_value_set(f"{folder}{host}", json.dumps(value))
     try:
         client.wait_at_barrier(folder, timeout_s * 1000)
     except jax.errors.JaxRuntimeError as error:
         arrived = {int(key.rpartition("/")[2]) for key, _ in client.key_value_dir_get(folder)}
-        late = ", ".join(str(host) for host in range(jax.process_count()) if host not in arrived)
+        late = ", ".join(str(host) for host in range(count) if host not in arrived)
         raise HostsError(
             f"host {late} did not reach {name!r} within {timeout_s} s; see that host's log, then start all again"
             if late
             else f"meeting of all hosts at {name!r} failed: {_first_line(error)}"
         ) from error
     values = {int(key.rpartition("/")[2]): json.loads(text) for key, text in client.key_value_dir_get(folder)}
-    return [values[host] for host in range(jax.process_count())]
+    return [values[host] for host in range(count)]
 
 
 def tell(name: str, value: float) -> dict[int, float]:
@@ -124,14 +148,40 @@ def tell(name: str, value: float) -> dict[int, float]:
 
 
 def same(name: str, value: Any) -> None:
-    """Compares a value (JSON) between all hosts. ConfigError on every host when they differ."""
-    values = share(name, value)
+    """Compares a value (JSON) between all hosts. ConfigError on every host when they differ.
+
+    Of objects, only the entries that differ are shown.
+    """
+    _refuse_differing(name, share(name, value))
+
+
+def _refuse_differing(name: str, values: list[Any]) -> None:
+    """ConfigError when the values of all hosts are not equal."""
     for host, other in enumerate(values):
         if other != values[0]:
+            here, there = _differing(values[0], other)
             raise ConfigError(
-                f"{name} differs between hosts: {str(values[0])[:200]} on host 0, {str(other)[:200]} on host {host};"
+                f"{name} differs between hosts: {here[:300]} on host 0, {there[:300]} on host {host};"
                 " start every host with the same command, files and version"
             )
+
+
+def _differing(one: Any, other: Any) -> tuple[str, str]:
+    """What is different in two values, as text: the entries `name value` of objects, else the values."""
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return str(one), str(other)
+    flat, other_flat = _flat(one), _flat(other)
+    names = sorted(n for n in flat.keys() | other_flat.keys() if flat.get(n) != other_flat.get(n))
+    shown = [", ".join(f"{n} {value.get(n) or 'none'}" for n in names) for value in (flat, other_flat)]
+    return shown[0], shown[1]
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The entries of an object and of the objects in it, named `outer.inner`."""
+    found: dict[str, Any] = {}
+    for name, inner in value.items():
+        found |= _flat(inner, f"{prefix}{name}.") if isinstance(inner, dict) else {f"{prefix}{name}": inner}
+    return found
 
 
 def at(where: str) -> None:
@@ -200,10 +250,15 @@ class Stop:
 
 
 def _client() -> Any:
-    """The key-value store of the coordination service; None in a run of one process. JAX has no public API for it."""
+    """The key-value store of the coordination service; None in a run of one process."""
+    return _joined().client
+
+
+def _joined() -> Any:
+    """What JAX knows of the processes that have joined. It has no public API for it."""
     from jax._src import distributed
 
-    return distributed.global_state.client
+    return distributed.global_state
 
 
 def _watch(client: Any, done: threading.Event) -> None:
@@ -248,7 +303,7 @@ def _leave(client: Any) -> NoReturn:
         host, line, code = json.loads(client.blocking_key_value_get(FAILED, int(LEAVE_S * 1000)))
     except jax.errors.JaxRuntimeError:
         host, line, code = 0, "the coordinator was lost; start all hosts again", HostsError.exit_code
-    print(f"tigerjax: host {host} of {jax.process_count()}: {line}", file=sys.stderr, flush=True)
+    print(f"tigerjax: host {host} of {jax.process_count()}: {printable(line)}", file=sys.stderr, flush=True)
     sys.stdout.flush()
     with contextlib.suppress(jax.errors.JaxRuntimeError):
         client.wait_at_barrier("tigerjax/leaving", int(LEAVE_S * 1000))

@@ -2,12 +2,16 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from tigerjax.config.ranges import Count, CountOrZero, Range, check
 from tigerjax.errors import ConfigError
 
 Find = Literal["auto", "one", "tpu", "slurm"]
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")  # set by srun
+
+Seconds = Annotated[int, Range(1, 2_000_000)]
+"""The coordination service counts milliseconds in 31 bits."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,23 +24,21 @@ class HostsConfig:
     else this process is the only one."""
     coordinator: str | None = None
     """HOST:PORT of process 0. Without it, JAX_COORDINATOR_ADDRESS."""
-    processes: int | None = None
+    processes: Count | None = None
     """The number of processes. Without it, JAX_NUM_PROCESSES."""
-    process: int | None = None
+    process: CountOrZero | None = None
     """The number of this process, from 0. Without it, JAX_PROCESS_ID."""
-    start_timeout_s: int = 300
+    start_timeout_s: Seconds = 300
     """Seconds in which all processes must have found each other."""
-    barrier_timeout_s: int = 1200
+    barrier_timeout_s: Seconds = 1200
     """Seconds to wait for the slowest host where all hosts meet, such as while a checkpoint is written."""
-    stall_timeout_s: int = 1800
+    stall_timeout_s: Seconds = 1800
     """When no step ends for so many seconds, the run ends. The first step must be compiled in this time."""
-    heartbeat_timeout_s: int = 100
+    heartbeat_timeout_s: Seconds = 100
     """A process that does not answer for so many seconds counts as lost, and the run ends."""
 
     def __post_init__(self) -> None:
-        for name in ("start_timeout_s", "barrier_timeout_s", "stall_timeout_s", "heartbeat_timeout_s"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"hosts.{name}={getattr(self, name)} must be at least 1")
+        check(self, "hosts.")
 
 
 AUTO = HostsConfig()

@@ -2,33 +2,67 @@
 
 from tigerjax.files.jsonl import Record
 from tigerjax.records.block import Block
+from tigerjax.records.dialogue import with_system
 from tigerjax.records.document import as_document
-from tigerjax.records.fields import DENIED_SOURCES, denied, record_id, refuse_denied, unique_id
+from tigerjax.records.fields import DENIED_SOURCES, denied, refuse_denied
 from tigerjax.records.formats import blocks, output_name, read, read_block
-from tigerjax.records.inputs import Paths, distinct_names, expand, speed
+from tigerjax.records.ids import (
+    Identity,
+    Ids,
+    Seen,
+    Way,
+    given_id,
+    identity,
+    numbered,
+    record_id,
+    repeated,
+    ways,
+)
+from tigerjax.records.inputs import Inputs, Paths, distinct_names, expand, ids_config, ids_of, speed
+from tigerjax.records.notes import NUMBERED, RENAMED, SAID, TRIMMED, changes, note, shown, tell
 from tigerjax.records.sft import as_sft
 from tigerjax.records.validated import as_record, documents, sft_examples, text_of
 
 __all__ = [
     "DENIED_SOURCES",
+    "NUMBERED",
+    "RENAMED",
+    "SAID",
+    "TRIMMED",
     "Block",
+    "Identity",
+    "Ids",
+    "Inputs",
     "Paths",
     "Record",
+    "Seen",
+    "Way",
     "as_document",
     "as_record",
     "as_sft",
     "blocks",
+    "changes",
     "denied",
     "distinct_names",
     "documents",
     "expand",
+    "given_id",
+    "identity",
+    "ids_config",
+    "ids_of",
+    "note",
+    "numbered",
     "output_name",
     "read",
     "read_block",
     "record_id",
     "refuse_denied",
+    "repeated",
     "sft_examples",
+    "shown",
     "speed",
+    "tell",
     "text_of",
-    "unique_id",
+    "ways",
+    "with_system",
 ]

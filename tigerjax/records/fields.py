@@ -1,50 +1,30 @@
-"""The fields that documents and SFT examples share: an id of its own, a source that is allowed, and texts."""
+"""The fields that documents and SFT examples share: a source that is allowed, and texts."""
 
-from collections.abc import Iterable
+import re
 
 from tigerjax.errors import DataError
 from tigerjax.files.jsonl import Record, named
-from tigerjax.files.manifest import canonical
 
 DENIED_SOURCES = ("commoncrawl", "c4")
-"""Beginnings of `source` that no pretraining data may have: Llama-2 was pretrained on these already."""
+"""Sources that no pretraining data may have: Llama-2 was pretrained on these already."""
+_DENIED = re.compile(r"(?:^|/)(?:common[-_ ]?crawl|c4)(?![^\W_])")
 
 
-def record_id(record: Record) -> str:
-    """The id of a record that brings none: `xxh3_128` of its canonical JSON, in hexadecimal."""
-    import xxhash
+def denied(record: Record) -> bool:
+    """Whether the record's `source`, or a part of it between slashes, is a denied name or begins with one.
 
-    return xxhash.xxh3_128_hexdigest(canonical({k: v for k, v in record.items() if k != "id" or v is not None}))
-
-
-def unique_id(where: str, record: Record, seen: dict[str, str]) -> str:
-    """The record's id, or its `record_id` where it has none or null; DataError for one that is in `seen` already.
-
-    `seen` maps ids to the places of their records; this record's is added.
+    `c4`, `C4/en`, `c4_en` and `allenai/c4` are denied, `c4isr_forum` is not. No record is that says `source_allowed`.
     """
-    identity = record.get("id")
-    if identity is None:
-        identity = record_id(record)
-    if not isinstance(identity, str | int) or identity == "":
-        raise DataError(f"{where}: id {identity!r} is neither text nor a number")
-    identity = str(identity)
-    if identity in seen:
-        raise DataError(f"{where}: id {identity!r} occurs a second time; the first is at {seen[identity]}")
-    seen[identity] = where
-    return identity
+    return record.get("source_allowed") is not True and bool(_DENIED.search(str(record.get("source", "")).casefold()))
 
 
-def denied(record: Record, deny: Iterable[str] = DENIED_SOURCES) -> bool:
-    """Whether the record's `source` begins with a denied name."""
-    return str(record.get("source", "")).casefold().startswith(tuple(deny))
-
-
-def refuse_denied(where: str, record: Record, deny: Iterable[str] = DENIED_SOURCES) -> None:
+def refuse_denied(where: str, record: Record) -> None:
     """DataError for a record of a denied source, so that none is trained on unnoticed."""
-    if denied(record, deny):
+    if denied(record):
         raise DataError(
-            f"{named(where, record)}: source {record['source']!r} is denied, as {', '.join(deny)} are; remove it,"
-            " correct the source, or drop such records with `tigerjax data clean --drop-denied`"
+            f"{named(where, record)}: source {record['source']!r} is denied, as {', '.join(DENIED_SOURCES)} are;"
+            " remove it, correct the source, or use `tigerjax data clean` with --drop-denied, which drops such records,"
+            f" or with --allow-source {record['source']!r}, which keeps them"
         )
 
 

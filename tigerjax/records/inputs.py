@@ -1,22 +1,43 @@
 """The files that a command's inputs name."""
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import paths
-from tigerjax.files.manifest import size
+from tigerjax.files.manifest import refuse_changed, size
 from tigerjax.records.formats import output_name
+from tigerjax.records.ids import Ids
 from tigerjax.records.tensorflow_files import tfds_folder
 
 Paths = str | Path | Iterable[str | Path]
 TFDS = "tfds:"
 
 
+class Inputs(list[str | Path]):
+    """Paths and patterns, and how the records of their files get their ids."""
+
+    def __init__(self, patterns: Iterable[str | Path], ids: Ids):
+        super().__init__(patterns)
+        self.ids: Ids = ids
+
+
+def ids_of(patterns: Paths) -> Ids:
+    """How the records of these inputs get their ids."""
+    return patterns.ids if isinstance(patterns, Inputs) else "auto"
+
+
+def ids_config(patterns: Paths) -> dict[str, str]:
+    """The entry of a stage's config for `ids_of`; none for the default."""
+    return {} if ids_of(patterns) == "auto" else {"ids": ids_of(patterns)}
+
+
 def expand(patterns: Paths) -> list[Path]:
     """The files and folders that paths, glob patterns and tfds:NAME stand for, sorted within a pattern.
 
-    DataError for a pattern that matches nothing.
+    DataError for a pattern that matches nothing, and for files of a finished stage that are not as it wrote them.
+    ConfigError for a file that is named twice: its records would count twice.
     """
     files: list[Path] = []
     for pattern in [patterns] if isinstance(patterns, str | Path) else patterns:
@@ -27,6 +48,9 @@ def expand(patterns: Paths) -> list[Path]:
         if not matches:
             raise DataError(f"{pattern}: no such file; name a file, or a pattern that matches one")
         files += matches
+    if twice := [path for path, times in Counter(files).items() if times > 1]:
+        raise ConfigError(f"input {twice[0]} is given twice; give it once")
+    refuse_changed(files)
     return files
 
 
@@ -35,8 +59,6 @@ def distinct_names(files: Iterable[Path]) -> None:
     names: dict[str, Path] = {}
     for path in files:
         other = names.setdefault(output_name(path), path)
-        if other is not path and other == path:
-            raise ConfigError(f"input {path} is given twice; give it once")
         if other is not path:
             raise ConfigError(f"inputs {other} and {path} have one name; outputs would collide, rename one")
 

@@ -1,16 +1,28 @@
-"""SFT examples: {id, messages: [{role: user|assistant, content}], task, lang, source, weight?}.
+"""SFT examples: {id, messages: [{role: user|assistant, content, weight?}], task, lang, source, weight?}.
 
-Every shape of record in which instruction data comes is turned into this one here, and nowhere else.
+Every shape of record in which instruction data comes is turned into this one here, and nowhere else. docs/FORMATS.md
+has an example of each.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, MutableMapping
+from typing import Any, NamedTuple
 
 from tigerjax.errors import DataError
 from tigerjax.files.jsonl import Record, named
+from tigerjax.records.dialogue import (
+    checked_weight,
+    refuse_tools,
+    system_text,
+    weight_of,
+    whole_pairs,
+    with_system,
+)
 from tigerjax.records.fields import text_field
+from tigerjax.records.notes import TRIMMED
 
-SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+ROLES = {"human": "user", "gpt": "assistant"}
+"""ShareGPT's names."""
+Counts = MutableMapping[str, int]
 
 
 class Shape(NamedTuple):
@@ -20,26 +32,60 @@ class Shape(NamedTuple):
     messages: Callable[[Record, str], list[Record]]
 
 
+def _messages(record: Record, where: str) -> list[Record]:
+    messages = record["messages"]
+    if not isinstance(messages, list):
+        raise DataError(f"{where}: messages must be pairs of user and assistant, one pair at least")
+    for number, message in enumerate(messages, 1):
+        if not isinstance(message, dict):
+            raise DataError(f"{where}: message {number} is {message!r}, but {{role, content}} must stand there")
+    return [_turn(message) for message in messages]
+
+
+def _turn(given: Record) -> Record:
+    """A message {role, content} or {from, value} with a role of ours; its other fields, such as weight, stay."""
+    role = given.get("role", given.get("from"))
+    return {**given, "role": ROLES.get(role, role) if isinstance(role, str) else role, "content": _content(given)}
+
+
+def _content(given: Record) -> Any:
+    return given.get("content", given.get("value"))
+
+
 def _sharegpt(record: Record, where: str) -> list[Record]:
     turns = record["conversations"]
-    if not isinstance(turns, list) or not all(isinstance(t, dict) and "value" in t for t in turns):
+    if not isinstance(turns, list) or not all(isinstance(t, dict) and {"value", "content"} & t.keys() for t in turns):
         raise DataError(f"{where}: 'conversations' must be a list of {{from, value}}")
-    return [{"role": SHAREGPT_ROLES.get(str(t.get("from")), t.get("from")), "content": t["value"]} for t in turns]
+    return [_turn(turn) for turn in turns]
 
 
 def _alpaca(record: Record, where: str) -> list[Record]:
     user = text_field(where, record, "instruction")
     extra = text_field(where, record, "input") if record.get("input") is not None else ""
-    if extra and extra not in user:
-        user = f"{user}\n{extra}"
+    if extra.strip():
+        user = f"{user}\n{extra}" if user.strip() else extra
     answer = text_field(where, record, "output")
-    return [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
+    last = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
+    return [*_history(record, where), *last]
 
 
-REPLACED = ("conversations", "instruction", "input", "output")
+def _history(record: Record, where: str) -> list[Record]:
+    """The earlier turns of an Alpaca record: a list of pairs [question, answer]."""
+    out: list[Record] = []
+    pairs = record.get("history") or []
+    if not isinstance(pairs, list):
+        raise DataError(f"{where}: 'history' is {type(pairs).__name__}, but a list of [question, answer] is needed")
+    for number, pair in enumerate(pairs, 1):
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise DataError(f"{where}: pair {number} of 'history' must be [question, answer], two texts")
+        out += [{"role": role, "content": text} for role, text in zip(("user", "assistant"), pair, strict=True)]
+    return out
+
+
+REPLACED = ("conversations", "instruction", "input", "output", "history", "system")
 """Fields that an example does not keep beside its messages."""
 SHAPES = (
-    Shape(("messages",), lambda record, where: record["messages"]),
+    Shape(("messages",), _messages),
     Shape(("conversations",), _sharegpt),
     Shape(("instruction", "output"), _alpaca),
 )
@@ -51,27 +97,40 @@ def shape_of(record: Record) -> Shape | None:
     return next((shape for shape in SHAPES if all(field in record for field in shape.fields)), None)
 
 
-def as_sft(record: Record, where: str, *, allow_empty: bool = False) -> Record:
-    """A record as an SFT example; its turns must alternate user, assistant, …, and end with the assistant's answer."""
+def as_sft(record: Record, where: str, *, allow_empty: bool = False, counts: Counts | None = None) -> Record:
+    """A record as an SFT example: pairs of user and assistant, as `dialogue` makes them.
+
+    `counts` gets the number of dialogues that were cut to whole pairs.
+    """
     where = named(where, record)
     shape = shape_of(record)
     if shape is None:
         raise DataError(
             f"{where}: needs 'messages', 'conversations', or 'instruction' and 'output'; has {sorted(record)}"
         )
-    messages = shape.messages(record, where)
-    if not isinstance(messages, list) or not messages or len(messages) % 2:
+    given = shape.messages(record, where)
+    refuse_tools(given, where)
+    system = system_text(record, where)
+    if given and system and system[0]["content"] == given[0].get("content"):
+        system = []  # the field repeats the first message
+    whole = whole_pairs(given)
+    messages = with_system([*system, *whole])
+    if not whole or len(messages) % 2:
         raise DataError(f"{where}: messages must be pairs of user and assistant, one pair at least")
     for i, message in enumerate(messages):
         role = ("user", "assistant")[i % 2]
-        if not isinstance(message, dict) or message.get("role") != role:
-            given = message.get("role") if isinstance(message, dict) else message
-            raise DataError(f"{where}: message {i + 1} has role {given!r}, but {role!r} must stand there")
+        if message.get("role") != role:
+            raise DataError(f"{where}: message {i + 1} has role {message.get('role')!r}, but {role!r} must stand there")
         if not text_field(where, message, "content").strip() and not allow_empty:
             raise DataError(f"{where}: message {i + 1} ({role}) is empty; remove the example")
-    weight = record.get("weight", 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-        raise DataError(f"{where}: weight {weight!r} must be a number that is not negative")
+    if len(whole) < len(given) and counts is not None:
+        counts[TRIMMED] = counts.get(TRIMMED, 0) + 1
+    checked_weight(record.get("weight", 1.0), where)
     others = {field: value for field, value in record.items() if field not in REPLACED}
-    messages = [{"role": m["role"], "content": m["content"]} for m in messages]
-    return {"task": "", "lang": "", "source": "", **others, "messages": messages}
+    plain = []
+    for number, message in enumerate(messages, 1):
+        weight = weight_of(message, where, number)
+        plain.append({"role": message["role"], "content": message["content"]})
+        if weight != 1.0 and message["role"] == "assistant":
+            plain[-1]["weight"] = weight
+    return {"task": "", "lang": "", "source": "", **others, "messages": plain}

@@ -5,9 +5,9 @@ The number is that of the line; in a JSON array it counts the records, from 1.
 
 import csv
 import io
+import itertools
 import json
 import re
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,12 @@ def _with_text(given: Iterable[bytes], first: int) -> Iterator[tuple[int, bytes]
 def cut_lines(path: Path) -> Iterator[Span]:
     """Blocks of about BLOCK_BYTES that begin with a line; each knows its first line's number, for the errors."""
     begin, line, count, at = 0, 1, 1, 0
+    most, newest = packed.most_bytes(), 0  # where the line begins that is being read
     with packed.reading(path) as (file, _):
         while piece := file.read(sizes.SCAN_BYTES):
+            if (first := piece.find(b"\n")) < 0 and at + len(piece) - newest > most:
+                raise packed.too_long(f"{path}:{count}")
+            newest = newest if first < 0 else at + piece.rfind(b"\n") + 1
             if at + len(piece) - begin >= sizes.BLOCK_BYTES and (last := piece.rfind(b"\n")) >= 0:
                 end = at + last + 1
                 yield begin, end, line
@@ -108,6 +112,7 @@ def parse_element(where: str, value: Any) -> jsonl.Record:
 def _elements(path: Path, file: io.TextIOWrapper) -> Iterator[Any]:
     """The values of a list, decoded one by one from a piece of the text that grows where a value is longer."""
     decode, text, number = json.JSONDecoder().raw_decode, file.read(ARRAY_CHARACTERS), 0
+    most = packed.most_bytes()
     while "[" not in text and (more := file.read(ARRAY_CHARACTERS)):
         text += more
     at = text.index("[") + 1
@@ -124,6 +129,8 @@ def _elements(path: Path, file: io.TextIOWrapper) -> Iterator[Any]:
             if end == len(text) and not isinstance(value, dict):
                 raise json.JSONDecodeError("a number may go on in the next piece", text, end)
         except (ValueError, RecursionError) as error:
+            if len(text) - at > most:
+                raise packed.too_long(f"{path}:{number + 1}") from error
             # Read as much again: what was cut by the end of the piece is whole then.
             if not (more := file.read(max(ARRAY_CHARACTERS, len(text) - at))):
                 why = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
@@ -153,10 +160,10 @@ def csv_rows(
     block: Block, on_bytes: jsonl.OnBytes | None = None, *, tabs: bool = False
 ) -> Iterator[tuple[int, jsonl.Record]]:
     """{column: text} of each row; the first line names the columns. Commas divide the columns, or `tabs`."""
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # 131,072 characters otherwise, and a document may be longer
+    csv.field_size_limit(min(packed.most_bytes(), 2**31 - 1))  # 131,072 characters otherwise
     with packed.reading(block.path) as (raw, counted):
         text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
-        reader = csv.DictReader(text, strict=True, delimiter="\t" if tabs else ",")
+        reader = csv.DictReader(_csv_lines(block.path, text), strict=True, delimiter="\t" if tabs else ",")
         try:
             row: dict[Any, Any]
             for row in reader:
@@ -169,6 +176,17 @@ def csv_rows(
             ) from error
         finally:
             text.detach()
+
+
+def _csv_lines(path: Path, text: io.TextIOWrapper) -> Iterator[str]:
+    most = packed.most_bytes()
+    for number in itertools.count(1):
+        line = text.readline(most + 1)
+        if len(line) > most:
+            raise packed.too_long(f"{path}:{number}")
+        if not line:
+            return
+        yield line
 
 
 def parse_csv(where: str, row: dict[Any, Any]) -> jsonl.Record:

@@ -21,14 +21,15 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
 from tigerjax.files.jsonl import Record
 from tigerjax.files.progress import Progress
-from tigerjax.records.inputs import expand
+from tigerjax.records.inputs import Inputs, expand, ids_config, ids_of
 from tigerjax.records.tensorflow_files import JSON_COLUMN, SPLIT
 from tigerjax.records.tf import start
 from tigerjax.records.validated import documents, sft_examples
 
 Kind = Literal["documents", "sft"]
 COLUMNS = {"documents": ("id", "text", "source", "lang"), "sft": ("id", "task", "source", "lang")}
-"""The columns that hold text. Those of sft also have `messages`, a sequence of {role, content}."""
+"""The columns that hold text. Those of sft also have `messages`, a sequence of {role, content}; messages with other
+fields, such as a weight, stand in the column `json`."""
 NAME, VERSION = re.compile(r"[a-z][a-z0-9_]*"), re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -51,12 +52,13 @@ def build(
 
     files = expand(inputs)
     out = paths.of(data_dir) / name / version
-    config = {"name": name, "version": version, "kind": kind}
+    config = {"name": name, "version": version, "kind": kind, **ids_config(inputs)}
     hashing = progress and progress("hashed", "GB")
     with manifest.stage(out, name="tfds", config=config, inputs=files, hashing=hashing) as run:
         if run.done:
             return run.manifest or {}
-        given = documents(files) if kind == "documents" else sft_examples(files)
+        named = Inputs(files, ids_of(inputs))
+        given = documents(named) if kind == "documents" else sft_examples(named)
         if (first := next(given, None)) is None:
             raise DataError(f"{', '.join(map(str, files))}: no records")
         text = tfds.features.Text()
@@ -108,10 +110,13 @@ class _Rows:
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, record in enumerate(self._given):
             others = {k: v for k, v in record.items() if k not in self._columns or not self._fits(k, v)}
-            row = {k: record[k] if k not in others else "" for k in self._columns}
+            empty: dict[str, Any] = {k: [] if k == "messages" else "" for k in self._columns}
+            row = {k: record[k] if k not in others else empty[k] for k in self._columns}
             yield number, row | {JSON_COLUMN: manifest.canonical(others).decode()}
             if self._report is not None:
                 self._report(number + 1, 0)
 
     def _fits(self, column: str, value: Any) -> bool:
+        if column == "messages":
+            return all(message.keys() == {"role", "content"} for message in value)
         return isinstance(value, str) or column not in self._texts

@@ -8,15 +8,17 @@ from tigerjax.files.jsonl import OnBad, Record, named, refuse_empty
 from tigerjax.files.manifest import canonical
 from tigerjax.records import formats
 from tigerjax.records.document import NAMES, as_document, text_name
-from tigerjax.records.fields import refuse_denied, unique_id
-from tigerjax.records.inputs import Paths, expand
-from tigerjax.records.sft import as_sft, shape_of
+from tigerjax.records.fields import refuse_denied
+from tigerjax.records.ids import Seen, identity, ways
+from tigerjax.records.inputs import Paths, expand, ids_of
+from tigerjax.records.notes import shown, tell
+from tigerjax.records.sft import Counts, as_sft, shape_of
 
 
-def as_record(record: Record, where: str, *, allow_empty: bool = False) -> Record:
+def as_record(record: Record, where: str, *, allow_empty: bool = False, counts: Counts | None = None) -> Record:
     """A record as the document or the SFT example that it is; one with the field `text` is a document."""
     if "text" not in record and shape_of(record) is not None:
-        return as_sft(record, where, allow_empty=allow_empty)
+        return as_sft(record, where, allow_empty=allow_empty, counts=counts)
     if text_name(record) is None:
         raise DataError(
             f"{named(where, record)}: needs 'messages', 'conversations', or 'instruction' and 'output' as an SFT"
@@ -30,31 +32,49 @@ def text_of(record: Record) -> str:
     return record["text"] if "text" in record else "\n".join(message["content"] for message in record["messages"])
 
 
-def documents(patterns: Paths, *, on_bad: OnBad | None = None) -> Iterator[Record]:
-    """The documents of the files, in order. DataError for an id that occurs twice names both places.
+def documents(patterns: Paths, *, on_bad: OnBad | None = None, counts: Counts | None = None) -> Iterator[Record]:
+    """The documents of the files, in order, each with an id of its own, as `ids.Seen` gives it.
 
-    What is no document raises DataError with file:number, or goes to `on_bad(error, its bytes)`.
+    DataError for an id that a file gives twice names both places. What is no document raises DataError with
+    file:number, or goes to `on_bad(error, its bytes)`. What happened to records (`notes.SAID`) is counted in `counts`;
+    without it, it is said on standard error.
     """
-    return _validated(patterns, as_document, on_bad)
+    return _validated(patterns, as_document, on_bad, counts)
 
 
-def sft_examples(patterns: Paths, *, on_bad: OnBad | None = None, allow_empty: bool = False) -> Iterator[Record]:
-    """The SFT examples of the files, in order; Alpaca and ShareGPT records are converted. Otherwise as `documents`."""
-    return _validated(patterns, functools.partial(as_sft, allow_empty=allow_empty), on_bad)
+def sft_examples(
+    patterns: Paths, *, on_bad: OnBad | None = None, allow_empty: bool = False, counts: Counts | None = None
+) -> Iterator[Record]:
+    """The SFT examples of the files, in order, made of every form of `sft`. Otherwise as `documents`."""
+    changed: Counts = {} if counts is None else counts
+    shape = functools.partial(as_sft, allow_empty=allow_empty, counts=changed)
+    return _validated(patterns, shape, on_bad, counts, changed)
 
 
-def _validated(patterns: Paths, shape: Callable[[Record, str], Record], on_bad: OnBad | None) -> Iterator[Record]:
-    seen: dict[str, str] = {}
-    for path in expand(patterns):
+def _validated(
+    patterns: Paths,
+    shape: Callable[[Record, str], Record],
+    on_bad: OnBad | None,
+    counts: Counts | None,
+    changed: Counts | None = None,
+) -> Iterator[Record]:
+    ids = ids_of(patterns)
+    seen, way = Seen(ids), ways(ids)[0]
+    files = expand(patterns)
+    for path in files:
         number = 0
         for number, record in formats.read(path, on_bad=on_bad):
             where = f"{path}:{number}"
             refuse_denied(where, record)
             try:
                 shaped = shape(record, where)
-                yield {**shaped, "id": unique_id(where, record, seen)}
+                yield {**shaped, "id": seen.take(where, identity(where, record, way))}
             except DataError as error:
                 if on_bad is None:
                     raise
                 on_bad(error, canonical(record) + b"\n")
         refuse_empty(path, number)
+    if counts is not None:
+        counts.update({name: counts.get(name, 0) + more for name, more in seen.counts.items()})
+    else:
+        tell(shown(files), {**(changed or {}), **seen.counts})

@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 
 from tigerjax import mesh as mesh_axes
 from tigerjax.checkpoint.loaded import Loaded
+from tigerjax.config.ranges import Count, CountOrZero, PositiveShare, Range, Seed, check
 from tigerjax.errors import ConfigError
 from tigerjax.model import cache as kv
 from tigerjax.sample import encoding, slots
@@ -31,62 +32,52 @@ SMALLEST_BUCKET = 32
 REFILLS = 40
 """Slots are refilled when 1 in so many is free. If it were more slots, they would stay empty for longer; if fewer, the
 decode would be interrupted too often."""
+Temperature = Annotated[float, Range(0, 100)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingConfig:
     """Everything that decides which candidates a model gives to a prompt; written into every record."""
 
-    max_new_tokens: int
-    n: int = 10
+    max_new_tokens: Count
+    n: Count = 10
     """Candidates a prompt."""
-    temperature: float = 0.9
+    temperature: Temperature = 0.9
     """0 is greedy."""
-    top_p: float = 0.95
-    top_k: int = 0
+    top_p: PositiveShare = 0.95
+    top_k: CountOrZero = 0
     """0 is off."""
-    min_new_tokens: int = 1
+    min_new_tokens: Count = 1
     """A prompt that leaves room for fewer tokens than this is skipped; its record says so."""
-    context: int = 4096
+    context: Annotated[int, Range(2, 2**24)] = 4096
     """Tokens that prompt and answer may fill together: Llama-2's length."""
-    stop_ids: tuple[int, ...] = ()
+    stop_ids: tuple[CountOrZero, ...] = ()
     """Ids that end an answer beside the tokenizer's own eos and markers."""
-    seed: int
-    round: int = 0
+    seed: Seed
+    round: Seed = 0
     """Of an alignment: the same seed draws other candidates in another round."""
     chat: bool = True
     """False: a base model continues the prompt's text and a newline, and the next newline ends the answer."""
 
     def __post_init__(self) -> None:
-        if self.n < 1 or self.max_new_tokens < 1 or self.top_k < 0 or self.temperature < 0:
-            raise ConfigError(
-                f"sampling n={self.n}, max_new_tokens={self.max_new_tokens} must be at least 1,"
-                f" top_k={self.top_k}, temperature={self.temperature} at least 0"
-            )
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(f"sampling top_p={self.top_p} must be in (0, 1]")
-        if not 1 <= self.min_new_tokens <= self.max_new_tokens:
+        check(self, "sampling.")
+        if self.min_new_tokens > self.max_new_tokens:
             raise ConfigError(
                 f"sampling min_new_tokens={self.min_new_tokens} must be in [1, max_new_tokens={self.max_new_tokens}]"
             )
-        if self.context < 2:
-            raise ConfigError(f"sampling context={self.context} must be at least 2")
-        if not 0 <= self.seed < 2**32 or not 0 <= self.round < 2**32:
-            raise ConfigError(f"sampling seed={self.seed} and round={self.round} must be in [0, 2^32)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Batching:
     """How many are computed at once. Every computation has these shapes, whatever is left to do."""
 
-    prompts: int = 8
+    prompts: Count = 8
     """Rows of a prefill."""
-    rows: int = 80
+    rows: Count = 80
     """Slots of a decode: candidates that are drawn side by side."""
 
     def __post_init__(self) -> None:
-        if self.prompts < 1 or self.rows < 1:
-            raise ConfigError(f"batching of {self.prompts} prompts and {self.rows} rows: both must be at least 1")
+        check(self, "batching.")
 
     def check(self, mesh: Mesh | None) -> None:
         """ConfigError when the devices of `mesh` cannot share the rows evenly."""

@@ -10,6 +10,7 @@ Several processes work as one, on one mesh and into one folder that all of them 
 In a bucket the partial file is written anew every half minute and at the end (`tigerjax.files.log`).
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -23,7 +24,7 @@ from typing import Any
 import tigerjax
 from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.files import manifest, paths
+from tigerjax.files import lock, manifest, paths
 from tigerjax.files.log import Log
 from tigerjax.files.progress import Advance
 from tigerjax.processes import hosts
@@ -67,9 +68,22 @@ def sample_prompts(
     """Writes the records of `engine.generate` to OUT and returns figures; an interrupted folder is continued.
 
     The figure `fill` is the share of the decode's slots, over all its steps, that drew a token. `progress` is called
-    after every prompt. ConfigError when the folder holds other samples.
+    after every prompt. ConfigError when the folder holds other samples, or another process writes into it.
     """
-    out, tokenizer = paths.of(out), model.tokenizer
+    out = paths.of(out)
+    with lock.locked(out) if hosts.is_writer() else contextlib.nullcontext():
+        return _sample(model, prompts, out, sampling, batching, progress)
+
+
+def _sample(
+    model: Loaded,
+    prompts: Sequence[Mapping[str, Any]],
+    out: Path,
+    sampling: SamplingConfig,
+    batching: Batching,
+    progress: Advance | None,
+) -> dict[str, Any]:
+    tokenizer = model.tokenizer
     wanted = json.loads(
         manifest.canonical(
             dataclasses.asdict(sampling)
@@ -97,6 +111,7 @@ def sample_prompts(
     records = _resume(out / PARTIAL, {p["prompt_id"] for p in prompts if "prompt_id" in p})
     hosts.barrier("samples read")  # what is written from here on, nobody reads
     if finished is not None:
+        manifest.refuse_changed([out])
         return finished["figures"]
 
     stats, started, drawn = engine.Stats(), time.monotonic(), 0
@@ -127,10 +142,9 @@ def sample_prompts(
     if writer:
         _write(out / CANDIDATES, (r for r in ordered if "skipped" not in r))
         _write(out / SKIPPED, (r for r in ordered if "skipped" in r))
-        manifest.write_json(
-            out / manifest.FILE,
-            {"stage": "sample", "config": wanted, "outputs": [CANDIDATES, SKIPPED], "figures": figures},
-        )
+        outputs = manifest.described(out, [CANDIDATES, SKIPPED])
+        made = {"stage": "sample", "config": wanted, "outputs": outputs, "figures": figures}
+        manifest.write_json(out / manifest.FILE, made)
         (out / PARTIAL).unlink(missing_ok=True)
     hosts.barrier("samples written")  # so that every process may read them
     return figures

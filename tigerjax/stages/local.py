@@ -2,10 +2,15 @@
 
 import functools
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+from tigerjax.errors import WorkerLost
 from tigerjax.stages.outcomes import outcome, result
 
 Report = Callable[[int, int], None]
@@ -16,7 +21,7 @@ class Processes:
 
     def __init__(self, name: str, workers: int):
         self._workers = workers
-        self._pool: Any = None
+        self._pool: _Pool | None = None
 
     def each(
         self, function: Callable[[Any], Any], items: Sequence[Any], folder: Path, report: Report | None
@@ -24,16 +29,48 @@ class Processes:
         if self._workers == 1 or len(items) < 2:
             return list(reported(map(function, items), report, len(items)))
         if self._pool is None:
-            # Not fork: a forked child would inherit the locks of JAX's and TensorFlow's threads.
-            self._pool = multiprocessing.get_context("spawn").Pool(self._workers)
-        done = self._pool.imap(functools.partial(outcome, function), items)
-        return [result(given) for given in reported(done, report, len(items))]
+            self._pool = _Pool(self._workers)
+        try:
+            done = self._pool.executor.map(functools.partial(outcome, function), items)
+            return [result(given) for given in reported(done, report, len(items))]
+        except BrokenProcessPool as error:
+            raise WorkerLost(
+                f"step {folder.name}: a worker process was killed, perhaps because the machine has too little memory;"
+                f" nothing was written: give fewer than --workers {self._workers}, or free memory, and start again"
+            ) from error
 
     def close(self) -> None:
         if self._pool is not None:
-            self._pool.terminate()
-            self._pool.join()
+            self._pool.end()
             self._pool = None
+
+
+class _Pool:
+    """Worker processes. They end when `end` is called, and also when this process is killed.
+
+    Each worker waits in a thread for the end of a pipe whose other end only this process holds.
+    """
+
+    def __init__(self, workers: int):
+        # Not fork: a forked child would inherit the locks of JAX's and TensorFlow's threads.
+        context = multiprocessing.get_context("spawn")
+        watched, self._mine = context.Pipe(duplex=False)
+        self.executor = ProcessPoolExecutor(workers, context, initializer=_end_with_parent, initargs=(watched,))
+
+    def end(self) -> None:
+        """Returns when no worker runs any more; what they were doing is given up."""
+        self._mine.close()
+        self.executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent(watched: Any) -> None:
+    def wait() -> None:
+        try:
+            watched.recv_bytes()
+        except (EOFError, OSError):
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def reported(results: Iterable[Any], report: Report | None, total: int) -> Iterator[Any]:

@@ -5,10 +5,13 @@ number of workers.
 """
 
 import heapq
+import itertools
+import struct
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -16,26 +19,68 @@ from tigerjax import records
 from tigerjax.files import packed
 from tigerjax.stages import parts
 
+MOST_OPEN = 100
+"""Sources that are merged at one time. Each keeps a file open, and a process may open 256 or 1,024 of them."""
+Pair = tuple[str, bytes]
+"""(id, line)."""
+_SIZES = struct.Struct("<II")
 
-def merge_lines(
-    sources: Sequence[Iterable[tuple[str, bytes]]], out: Path, on_line: Callable[[int], None] | None = None
-) -> int:
+
+def merge_lines(sources: Sequence[Iterable[Pair]], out: Path, on_line: Callable[[int], None] | None = None) -> int:
     """Writes the lines of several sources to one file, in the order of their ids, and returns their number.
 
     Each source gives (id, line) pairs that are sorted by id; lines of equal ids keep the order of the sources.
-    `on_line` is called with the number of each line.
+    `on_line` is called with the number of each line. More than MOST_OPEN sources are merged in rounds: groups of
+    neighbours become one temporary file each, which lies beside `out`.
     """
-    count = 0
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix="merge-") as folder:
+        level = 0
+        while len(sources) > MOST_OPEN:
+            groups = [sources[at : at + MOST_OPEN] for at in range(0, len(sources), MOST_OPEN)]
+            names = [Path(folder) / f"{level}-{number}" for number in range(len(groups))]
+            for name, group in zip(names, groups, strict=True):
+                _write_pairs(name, _merged(group))
+            sources, level = [_read_pairs(name) for name in names], level + 1
+        with packed.writing(out) as file:
+            return _write_lines(file, _merged(sources), on_line)
+
+
+def append_lines(sources: Iterable[Iterable[Pair]], out: Path, on_line: Callable[[int], None] | None = None) -> int:
+    """Writes the lines of several sources to one file, one source after another, and returns their number."""
     with packed.writing(out) as file:
-        for _, line in heapq.merge(*sources, key=lambda pair: pair[0]):
-            file.write(line + b"\n")
-            count += 1
-            if on_line is not None:
-                on_line(count)
+        return _write_lines(file, itertools.chain.from_iterable(sources), on_line)
+
+
+def _merged(sources: Iterable[Iterable[Pair]]) -> Iterator[Pair]:
+    return heapq.merge(*sources, key=lambda pair: pair[0])
+
+
+def _write_lines(file: BinaryIO, pairs: Iterable[Pair], on_line: Callable[[int], None] | None) -> int:
+    count = 0
+    for count, (_, line) in enumerate(pairs, 1):
+        file.write(line + b"\n")
+        if on_line is not None:
+            on_line(count)
     return count
 
 
-def kept_lines(work: Path, number: int, drop: np.ndarray, edits: dict[int, bytes]) -> Iterator[tuple[str, bytes]]:
+def _write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
+    with open(path, "xb") as file:
+        for identity, line in pairs:
+            name = identity.encode("utf-8", "surrogatepass")
+            file.write(_SIZES.pack(len(name), len(line)) + name + line)
+
+
+def _read_pairs(path: Path) -> Iterator[Pair]:
+    """What `_write_pairs` wrote; the file is removed after its last pair."""
+    with open(path, "rb") as file:
+        while head := file.read(_SIZES.size):
+            name, line = _SIZES.unpack(head)
+            yield file.read(name).decode("utf-8", "surrogatepass"), file.read(line)
+    path.unlink()
+
+
+def kept_lines(work: Path, number: int, drop: np.ndarray, edits: dict[int, bytes]) -> Iterator[Pair]:
     """(id, line) of the records of a part that stay, in order.
 
     Records at the places in `drop` are left out; `edits` maps places to lines that replace the old ones.

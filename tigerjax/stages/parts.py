@@ -4,13 +4,15 @@ A part is what one task holds in memory: about BLOCK_BYTES of the records of one
 files in the work folder of a stage:
 
     part-<number>.jsonl   its records, one a line, sorted by id
-    part-<number>.npz     of each record: id (UTF-8, end to end), where the id ends, text length, quality, line number
+    part-<number>.npz     of each record: id (UTF-8, end to end), where the id ends, text length, quality, line number,
+                          and whether the id was made of the record
 
 A handle names one record of all parts: `number << 32 | its place in the part`.
 """
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import numpy as np
 
 from tigerjax import records
 from tigerjax.errors import DataError
-from tigerjax.files import jsonl
+from tigerjax.files import jsonl, paths
 from tigerjax.files.jsonl import Record
 from tigerjax.records import block as sizes
 
@@ -30,10 +32,11 @@ HANDLE_BITS = 32
 class Document:
     """One record of a part before it is written."""
 
-    __slots__ = ("identity", "line", "number", "quality", "text")
+    __slots__ = ("identity", "line", "made", "number", "quality", "text")
 
-    def __init__(self, identity: str, line: bytes, number: int, quality: float, text: str):
-        self.identity, self.line, self.number, self.quality, self.text = identity, line, number, quality, text
+    def __init__(self, identity: records.Identity, line: bytes, number: int, quality: float, text: str):
+        self.identity, self.made = identity
+        self.line, self.number, self.quality, self.text = line, number, quality, text
 
 
 def quality_of(record: Record) -> float:
@@ -44,17 +47,21 @@ def quality_of(record: Record) -> float:
     return float(quality) if number and quality is not None else 0.0
 
 
-def _document(number: int, record: Record, line: bytes, where: str) -> Document:
+def _document(read: tuple[int, Record, bytes], where: str, way: records.Way, counts: Counter[str]) -> Document:
+    number, record, line = read
     records.refuse_denied(where, record)
-    shaped = records.as_record(record, where)
-    identity = records.unique_id(where, record, {})
-    unchanged = record.get("id") == identity and shaped.keys() == record.keys()
-    own = line.strip() if unchanged else jsonl.dumped({**shaped, "id": identity})
+    shaped = records.as_record(record, where, counts=counts)
+    identity = records.identity(where, record, way)
+    unchanged = {**shaped, "id": identity.id} == record
+    own = line.strip() if unchanged else jsonl.dumped({**shaped, "id": identity.id})
     return Document(identity, own, number, quality_of(record), records.text_of(shaped))
 
 
-def parts(block: records.Block) -> Iterator[tuple[int, list[Document]]]:
-    """(part number, its documents sorted by id) of a block, about BLOCK_BYTES of lines at a time."""
+def parts(block: records.Block, way: records.Way, counts: Counter[str]) -> Iterator[tuple[int, list[Document]]]:
+    """(part number, its documents sorted by id) of a block, about BLOCK_BYTES of lines at a time.
+
+    `counts` gets what happened to the records (`records.notes`).
+    """
     held: list[Document] = []
     size = made = 0
 
@@ -64,7 +71,7 @@ def parts(block: records.Block) -> Iterator[tuple[int, list[Document]]]:
         return block.number * PARTS_A_BLOCK + made, sorted(held, key=lambda d: d.identity)
 
     for number, record, line in records.read_block(block):
-        held.append(_document(number, record, line, f"{block.path}:{number}"))
+        held.append(_document((number, record, line), f"{block.path}:{number}", way, counts))
         size += len(line)
         if size >= sizes.BLOCK_BYTES:
             yield full()
@@ -83,27 +90,21 @@ class _Written:
 
 def save_npy(path: Path, array: np.ndarray) -> None:
     """Writes an .npy file; it appears by rename once it is complete."""
-    part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
+    with paths.writing(path) as file:
         out: Any = _Written(file)
         np.lib.format.write_array(out, np.ascontiguousarray(array), allow_pickle=False)
-    os.replace(part, path)
 
 
 def save_array(path: Path, **arrays: np.ndarray) -> None:
     """Writes an .npz file, without pickles; it appears by rename once it is complete."""
-    part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
+    with paths.writing(path) as file:
         np.savez(file, allow_pickle=False, **arrays)
-    os.replace(part, path)
 
 
 def save_lines(path: Path, made: Iterable[bytes]) -> None:
     """Writes a file of lines; it appears by rename once it is complete."""
-    part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
+    with paths.writing(path) as file:
         file.writelines(line + b"\n" for line in made)
-    os.replace(part, path)
 
 
 def save(work: Path, number: int, documents: Sequence[Document]) -> None:
@@ -114,15 +115,35 @@ def save(work: Path, number: int, documents: Sequence[Document]) -> None:
 
 def save_ids(work: Path, number: int, documents: Sequence[Document]) -> None:
     """Writes a part's ids and figures."""
-    ids = [d.identity.encode("utf-8", "surrogatepass") for d in documents]
-    save_array(
+    _save_ids(
         work / f"part-{number}.npz",
-        ids=np.frombuffer(b"".join(ids), np.uint8),
-        ends=np.cumsum([len(i) for i in ids], dtype=np.int64),
+        [d.identity for d in documents],
         length=np.array([len(d.text) for d in documents], np.int64),
         quality=np.array([d.quality for d in documents], np.float64),
         line=np.array([d.number for d in documents], np.int64),
+        made=np.array([d.made for d in documents], bool),
     )
+
+
+def _save_ids(path: Path, ids: Iterable[str], **figures: np.ndarray) -> None:
+    given = [i.encode("utf-8", "surrogatepass") for i in ids]
+    ends = np.cumsum([len(i) for i in given], dtype=np.int64)
+    save_array(path, ids=np.frombuffer(b"".join(given), np.uint8), ends=ends, **figures)
+
+
+def rename(work: Path, number: int, names: Mapping[int, str]) -> None:
+    """Gives the records at some places of a part new ids, in both files of the part; their places stay."""
+    old = Ids(work, number)
+    figures = {"length": old.length, "quality": old.quality, "line": old.line, "made": old.made}
+    ids = [names.get(place, old[place]) for place in range(len(old))]
+    _save_ids(work / f"part-{number}.npz", ids, **figures)
+    with open(work / f"part-{number}.jsonl", "rb") as file:
+        save_lines(work / f"part-{number}.jsonl", (renamed(line[:-1], names.get(n)) for n, line in enumerate(file)))
+
+
+def renamed(line: bytes, name: str | None) -> bytes:
+    """The line of a record with another id; the same line without one."""
+    return line if name is None else jsonl.dumped({**json.loads(line), "id": name})
 
 
 class Ids:
@@ -132,6 +153,7 @@ class Ids:
         with np.load(work / f"part-{number}.npz", allow_pickle=False) as arrays:
             self._bytes, self._ends = arrays["ids"].tobytes(), arrays["ends"]
             self.length, self.quality, self.line = arrays["length"], arrays["quality"], arrays["line"]
+            self.made = arrays["made"]
 
     def __len__(self) -> int:
         return len(self._ends)

@@ -53,11 +53,12 @@ class Runner:
     Use it in a `with` block: processes start with the first step that needs them and end with the block.
     """
 
-    def __init__(self, name: str = LOCAL, workers: int = 1, progress: Progress | None = None):
-        """`progress` shows how far each step is; a Beam runner shows its own progress."""
+    def __init__(self, name: str = LOCAL, workers: int = 1, progress: Progress | None = None, *, verify: bool = False):
+        """`progress` shows how far each step is; a Beam runner shows its own progress. `verify` is `manifest.stage`'s,
+        for the stage that gets the runner."""
         if not 1 <= workers <= MAX_WORKERS:
             raise ConfigError(f"workers={workers} must be in [1, {MAX_WORKERS}]")
-        self.name, self.workers, self._progress = name, workers, progress
+        self.name, self.workers, self.verify, self._progress = name, workers, verify, progress
         self._steps = RUNNERS.get(name, Beam)(name, workers)
 
     def __enter__(self) -> "Runner":

@@ -1,16 +1,19 @@
 """Removes from documents what the instruction data or an evaluation set already says.
 
 A *unit* is a text that is looked for, such as an answer. A document holds it when it shares enough of the unit's
-n-grams (`containment`). The search is a few steps over parts of both sides:
+n-grams (`containment`), or, of a short unit, nearly all of its text (`short_units`). A short unit may be a phrase that
+is only mentioned. So it counts after its own question, as whole sentences of its own, or where it is rare.
+The search is a few steps over parts of both sides:
 
     units    cut the units of each part into grams, and put all grams into one Bloom filter
+    equal    let one unit stand for all that are equal to it
     scan     cut the documents into grams, and keep the few that pass the filter
     stop     drop the grams that very many documents share: they are boilerplate
-    join     S times: compare one S-th of the units with all parts of the documents
+    join     S times: compare one S-th of the units with all parts of the documents, and count who holds the short ones
     apply    find the sentences in which a document holds a unit, and cut them, drop the document, or only report
 
-A worker holds in memory one part of text, the filter (2 bytes a gram) and one S-th of the index (about 24 bytes a
-gram).
+A worker holds in memory one part of text, the filter (2 bytes a gram), one S-th of the index (about 24 bytes a gram),
+and what documents hold of the short units in it.
 """
 
 import collections
@@ -20,7 +23,7 @@ import shutil
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,16 +33,39 @@ from tigerjax.files import jsonl, manifest
 from tigerjax.stages import merge, parts, scan
 from tigerjax.stages.runner import Runner
 from tigerjax.text import containment, unit_search
-from tigerjax.text.containment import KINDS
-from tigerjax.text.unit_search import Job, Wanted, load_short, load_units
+from tigerjax.text.containment import GRAM, KINDS, LEAST, Short
+from tigerjax.text.opened import Text
+from tigerjax.text.short_units import NAME_BELOW, UnitKind
+from tigerjax.text.unit_search import RARE, Job, Wanted, load_copies, load_short, load_units
 
-STOP_SHARE, STOP_MIN = 1e-4, 100
-"""A gram is boilerplate when more than this share of the documents and more than this number hold it [our choice]."""
+SEARCH_VERSION = 2
+"""Of the way in which units are found, for the manifest."""
+OPEN_PARTS = 16
+"""Parts of the units whose files a worker keeps open: three a part, and a process may open 256 or 1,024."""
 _DECODE = json.JSONDecoder().raw_decode
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
 
-Held = tuple[str, int, int, float]
-"""(kind, part, unit in the part, containment) of a unit that a document may hold."""
+
+class Held(NamedTuple):
+    """A unit that a document may hold: its kind, and numbers that are HELD without the place."""
+
+    kind: str
+    part: int
+    unit: int
+    share: float
+    start: int
+    end: int
+    edits: int
+    often: int
+
+
+class Hit(NamedTuple):
+    """A unit that a document holds: the id of its record, how many examples have it, and where it stands."""
+
+    identity: str
+    share: float
+    spans: list[list[int]]
+    examples: int
 
 
 def _held(job: Job, number: int) -> dict[int, list[Held]]:
@@ -47,35 +73,56 @@ def _held(job: Job, number: int) -> dict[int, list[Held]]:
     out: dict[int, list[Held]] = collections.defaultdict(list)
     for kind in (*KINDS, "short"):
         for shard in range(job.shards):
-            for place, part, unit, share in np.load(job.docs / f"held-{kind}-{number}-{shard}.npy").T.tolist():
-                out[int(place)].append((kind, int(part), int(unit), share))
+            for row in np.load(job.docs / f"held-{kind}-{number}-{shard}.npy").T.tolist():
+                place, part, unit, share, *others = row
+                out[int(place)].append(Held(kind, int(part), int(unit), share, *map(int, others)))
     return out
 
 
 class _Sides:
-    """Reads units by (kind, part, unit). The files of a part stay open once one of its units was read."""
+    """Reads units by (kind, part, unit). The files of the parts that were read last stay open."""
 
-    def __init__(self, job: Job):
-        self._job = job
-        self._long = functools.cache(functools.partial(load_units, job.units))
-        self._short = functools.cache(functools.partial(load_short, job.units))
-        self._ids = functools.cache(functools.partial(parts.Ids, job.units))
+    def __init__(self, job: Job, limit: float):
+        self._limit = limit
+        self._long = functools.lru_cache(OPEN_PARTS)(functools.partial(load_units, job.units))
+        self._short = functools.lru_cache(OPEN_PARTS)(functools.partial(load_short, job.units))
+        self._ids = functools.lru_cache(OPEN_PARTS)(functools.partial(parts.Ids, job.units))
+        self._copies = functools.lru_cache(OPEN_PARTS)(functools.partial(load_copies, job.units))
 
-    def hits(self, inside: containment.Text, held: Sequence[Held]) -> list[tuple[str, float, list[list[int]]]]:
-        """Sorted (id of the unit's record, containment, spans of the document's sentences that hold it)."""
-        out = []
-        for kind, part, unit, share in held:
-            if kind == "short":
-                owner, key = self._short(part)[unit]
-                spans = inside.short_spans(key)
+    def hits(self, inside: Text, held: Sequence[Held]) -> list[Hit]:
+        """The units that a document holds, sorted; those of one record are one hit."""
+        found: dict[str, Hit] = {}
+        for given in held:
+            if given.kind == "short":
+                unit = self._short(given.part)[given.unit]
+                owner, spans = unit.owner, self._short_spans(inside, unit, given)
             else:
-                units = self._long(kind, part)
-                owner = int(units.owners[unit])
-                grams = units.grams[units.starts[unit] : units.starts[unit + 1]]
-                spans = inside.spans("words" if kind == "words" else "characters", grams)
-            if spans or kind != "short":
-                out.append((self._ids(part)[owner], round(share, 4), spans))
-        return sorted(out)
+                kind: UnitKind = "characters" if given.kind == "characters" else "letters"
+                units = self._long(kind, given.part)
+                owner, size = int(units.owners[given.unit]), int(units.sizes[given.unit])
+                grams = units.grams[units.starts[given.unit] : units.starts[given.unit + 1]]
+                spans = inside.spans(grams, GRAM[kind], size, LEAST[kind])
+            if spans:
+                identity = self._ids(given.part)[owner]
+                examples = int(self._copies(given.part)[given.kind][given.unit])
+                hit = found.setdefault(identity, Hit(identity, 0.0, [], 0))
+                places = sorted({(start, end) for start, end in [*hit.spans, *spans]})
+                found[identity] = Hit(
+                    identity,
+                    max(hit.share, round(given.share, 4)),
+                    [list(p) for p in places],
+                    max(hit.examples, examples),
+                )
+        return sorted(found.values())
+
+    def _short_spans(self, inside: Text, unit: Short, given: Held) -> list[list[int]]:
+        """The sentences of the document in which a short unit stands; [] where it is only mentioned."""
+        where = (given.start, given.end, given.edits)
+        rare = given.often <= RARE and (len(unit.key) >= NAME_BELOW[unit.kind] or inside.is_clauses(*where))
+        own = unit.final and given.often <= self._limit and inside.is_sentences(*where)
+        if not (rare or own or inside.has_before(unit.question, given.start)):
+            return []
+        return inside.touched(*where)
 
 
 def _candidates(job: Job, number: int, places: Container[int]) -> list[tuple[int, records.Record, str]]:
@@ -85,9 +132,9 @@ def _candidates(job: Job, number: int, places: Container[int]) -> list[tuple[int
     return [(place, record, records.text_of(record)) for place, record in given]
 
 
-def _apply(job: Job, number: int) -> dict[str, Any]:
+def _apply(job: Job, limit: float, number: int) -> dict[str, Any]:
     """Decides what becomes of the documents of a part that hold a unit; writes hits, edits and drops."""
-    held, sides, wanted = _held(job, number), _Sides(job), job.wanted
+    held, sides, wanted = _held(job, number), _Sides(job, limit), job.wanted
     drop: list[int] = []
     edits: list[tuple[int, bytes]] = []
     report: list[bytes] = []
@@ -95,14 +142,14 @@ def _apply(job: Job, number: int) -> dict[str, Any]:
     given = _candidates(job, number, held)
     waiting = iter(given)
     for texts in scan.batches([text for *_, text in given]):
-        for opened, (place, record, text) in zip(containment.Text.of(texts, wanted.search), waiting, strict=False):
+        for opened, (place, record, text) in zip(Text.of(texts), waiting, strict=False):
             hits = sides.hits(opened, held[place])
             doc = _quoted(str(record["id"])) if hits else ""
-            for identity, share, spans in hits:  # no JSON encoder: a document may hold very many units
-                shown = str(spans).replace(" ", "")
-                hit = f'{{"doc":{doc},"{wanted.id_field}":{_quoted(identity)},"containment":{share},"spans":{shown}}}'
-                report.append(hit.encode())
-                by_unit[identity.split(":")[0] if wanted.id_field == "eval_id" else ""] += 1
+            for hit in hits:  # no JSON encoder: a document may hold very many units
+                unit = f'"{wanted.id_field}":{_quoted(hit.identity)},"examples":{hit.examples}'
+                shown = str(hit.spans).replace(" ", "")
+                report.append(f'{{"doc":{doc},{unit},"containment":{hit.share},"spans":{shown}}}'.encode())
+                by_unit[hit.identity.split(":")[0] if wanted.id_field == "eval_id" else ""] += 1
             if not hits or wanted.action == "report":
                 continue
             if wanted.action == "drop":
@@ -110,7 +157,7 @@ def _apply(job: Job, number: int) -> dict[str, Any]:
                 continue
             if "text" not in record:
                 raise DataError(f"record {record['id']!r} holds messages, of which nothing can be cut; use drop")
-            left = containment.without(text, [span for _, _, spans in hits for span in spans])
+            left = containment.without(text, [span for hit in hits for span in hit.spans])
             if containment.too_little(text, left):
                 drop.append(place)
             elif left != text:
@@ -139,14 +186,13 @@ def _hit_lines(work: Path, number: int) -> Iterator[tuple[str, bytes]]:
 
 def _find(job: Job, docs: Sequence[dict[str, Any]], runner: Runner) -> tuple[int, list[dict[str, Any]]]:
     """Runs the steps stop, join and apply; (number of grams that were stopped, what `_apply` returned of each part)."""
-    limit = max(STOP_MIN, STOP_SHARE * sum(part["records"] for part in docs))
+    limit = max(unit_search.STOP_MIN, unit_search.STOP_SHARE * sum(part["records"] for part in docs))
     stopped = runner.each(functools.partial(unit_search.boilerplate, job, limit), range(job.shards), job.docs, "stop")
     for n, kind in enumerate(KINDS):
         every = sorted(gram for shard in stopped for gram in shard[n])
         parts.save_npy(job.docs / f"stopped-{kind}.npy", np.array(every, np.uint64))
-    items = [(shard, number) for shard in range(job.shards) for number in job.doc_parts]
-    runner.each(functools.partial(unit_search.join, job), items, job.docs, "join")
-    applied = runner.each(functools.partial(_apply, job), job.doc_parts, job.docs, "apply")
+    runner.each(functools.partial(unit_search.join, job), range(job.shards), job.docs, "join")
+    applied = runner.each(functools.partial(_apply, job, limit), job.doc_parts, job.docs, "apply")
     return sum(len(grams) for shard in stopped for grams in shard), applied
 
 
@@ -168,29 +214,38 @@ def find_files(
     doc_paths, unit_paths = records.expand(docs), records.expand(units)
     records.distinct_names(doc_paths)
     scan.check_shards(shards)
-    search = wanted.search
     config = {
         "action": wanted.action,
-        "threshold": search.threshold,
-        "gram": search.gram,
-        "min_grams": search.min_grams,
+        "threshold": wanted.search.threshold,
+        "gram": dict(GRAM),
+        "rare": unit_search.RARE,
+        "version": SEARCH_VERSION,
+        **records.ids_config(docs),
     }
     inputs = [*doc_paths, *unit_paths]
     runner = runner or Runner()
     hashing = runner.reporter("hashed", "GB")
-    with manifest.stage(out, name=wanted.stage, config=config, inputs=inputs, hashing=hashing) as run, runner:
+    with (
+        manifest.stage(
+            out, name=wanted.stage, config=config, inputs=inputs, hashing=hashing, verify=runner.verify
+        ) as run,
+        runner,
+    ):
         if run.done:
             return run.manifest or {}
         started, work = time.perf_counter(), merge.work_folder(run.tmp)
         given = prepare(unit_paths, work) if prepare else unit_paths
-        units_scan = functools.partial(unit_search.scan_units, work / "units", search)
-        sides = scan.scanned(runner, units_scan, work / "units", given, shards, "units")
+        units_scan = functools.partial(unit_search.scan_units, work / "units")
+        sides = scan.scanned(runner, units_scan, work / "units", given, shards, "units", ids=records.ids_of(units))
         if not sum(part["units"] for part in sides):
             raise DataError(f"{', '.join(map(str, unit_paths))}: no {wanted.noun}, so nothing could be found")
         unit_parts = tuple(part["part"] for part in sides)
+        same = functools.partial(unit_search.equal, work / "units", unit_parts, shards)
+        equal = sum(runner.each(same, range(shards), work / "units", "equal"))
+        unit_search.make_one_of_equals(work / "units", unit_parts, shards)
         unit_search.make_filter(work / "units", unit_parts, sum(part["grams"] for part in sides))
-        docs_scan = functools.partial(unit_search.scan_docs, work / "docs", work / "units", search)
-        scanned = scan.scanned(runner, docs_scan, work / "docs", doc_paths, shards)
+        docs_scan = functools.partial(unit_search.scan_docs, work / "docs", work / "units")
+        scanned = scan.scanned(runner, docs_scan, work / "docs", doc_paths, shards, ids=records.ids_of(docs))
         doc_parts = tuple(part["part"] for part in scanned)
         job = Job(work / "docs", work / "units", doc_parts, unit_parts, wanted, min(shards, len(unit_parts)))
         stopped, applied = _find(job, scanned, runner)
@@ -209,7 +264,9 @@ def find_files(
             "cut": sum(part["cut"] for part in applied),
             "stop_grams": stopped,
             "units": sum(part["units"] for part in sides),
+            "units_equal": equal,
             "units_too_short": sum(part["ignored"] for part in sides),
+            **scan.changed(scanned),
             **({"by_task": dict(sorted(by_unit.items()))} if wanted.stage == "decontaminate" else {}),
             **records.speed(doc_paths, time.perf_counter() - started, runner.workers),
         }

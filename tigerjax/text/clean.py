@@ -9,16 +9,18 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from tigerjax import records
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl, manifest
-from tigerjax.stages import merge, parts, scan
+from tigerjax.stages import merge, parts, repeats, scan
 from tigerjax.stages.runner import Runner
-from tigerjax.text import cleaning_page, rules
+from tigerjax.text import cleaning_page, language, rules
 
 MAX_BAD_FRACTION = 0.001
 SAMPLES = 20  # pairs of texts, before and after, that are shown for each rule
@@ -28,8 +30,10 @@ MOST_QUARANTINED = 1000  # bad lines of one block that are written to quarantine
 
 class _Job(NamedTuple):
     work: Path
+    way: records.Way
     rules: rules.RuleSet
     drop_denied: bool
+    allowed: frozenset[str]
 
 
 Sample = tuple[int, str, str]
@@ -51,7 +55,9 @@ class _Tally:
         self.rewritten: Counter[str] = Counter()
         self.samples: dict[str, list[Sample]] = {}
         self.bad: list[list[str]] = []
-        self.without_lang = 0
+        self.allowed: Counter[str] = Counter()
+        self.changed: Counter[str] = Counter()
+        self.without_lang = self.found_zh = 0  # records without `lang`, and those of Chinese text among them
 
     def sample(self, rule: str, identity: str, old: str, new: str) -> None:
         import xxhash
@@ -77,20 +83,26 @@ def _clean_block(job: _Job, block: records.Block) -> dict[str, Any]:
     """Writes clean-<block>.jsonl and the block's ids; returns counts, samples and bad lines."""
     tally = _Tally()
     met: list[parts.Document] = []
+    kept: list[int] = []  # places in `met` of the records that are written
 
     def cleaned() -> Iterator[bytes]:
         for number, record, line in records.read_block(block, on_bad=tally.on_bad):
             where = f"{block.path}:{number}"
             try:
-                shaped = records.as_record(record, where, allow_empty=True)
-                shaped["id"] = records.unique_id(where, record, {})
+                shaped = records.as_record(record, where, allow_empty=True, counts=tally.changed)
+                own = records.identity(where, record, job.way)
             except DataError as error:
                 tally.on_bad(error, line)
                 continue
-            identity = shaped["id"]
-            tally.without_lang += not shaped["lang"]
-            met.append(parts.Document(identity, b"", number, 0.0, ""))
-            if records.denied(shaped):
+            identity = shaped["id"] = own.id
+            if not language.declared(shaped):
+                tally.without_lang += 1
+                tally.found_zh += "simplified" in job.rules.names and language.chinese([records.text_of(shaped)])
+            met.append(parts.Document(own, b"", number, 0.0, ""))
+            if records.denied(shaped) and shaped["source"] in job.allowed:
+                tally.allowed[shaped["source"]] += 1
+                shaped["source_allowed"] = True  # so that no later stage refuses it
+            elif records.denied(shaped):
                 if not job.drop_denied:
                     records.refuse_denied(where, shaped)
                 tally.counts["denied"] += 1
@@ -100,24 +112,64 @@ def _clean_block(job: _Job, block: records.Block) -> dict[str, Any]:
             if reason:
                 tally.sample(reason, identity, records.text_of(result), "")
             else:
+                kept.append(len(met) - 1)
                 yield line.strip() if result == record else jsonl.dumped(result)
 
     parts.save_lines(job.work / f"clean-{block.number}.jsonl", cleaned())
     scan.save_met(job.work, block.number, met)
+    parts.save_npy(job.work / f"kept-{block.number}.npy", np.array(kept, np.int64))
     return {
         "counts": tally.counts,
         "rewritten": tally.rewritten,
         "samples": tally.samples,
         "bad": tally.bad,
         "without_lang": tally.without_lang,
+        "allowed": tally.allowed,
+        "found_zh": tally.found_zh,
+        "changed": tally.changed,
         "path": str(block.path),
     }
 
 
-def _lines(work: Path, number: int) -> Iterator[tuple[str, bytes]]:
+def _lines(work: Path, number: int, names: Mapping[int, str]) -> Iterator[tuple[str, bytes]]:
+    """The lines of a block; `names` has new ids of some records, by their places among all that were met."""
+    places = np.load(work / f"kept-{number}.npy", allow_pickle=False).tolist()
     with open(work / f"clean-{number}.jsonl", "rb") as file:
-        for line in file:
-            yield "", line[:-1]
+        for place, line in zip(places, file, strict=True):
+            yield "", parts.renamed(line[:-1], names.get(place))
+
+
+def _cleaned(
+    job: _Job, ids: records.Ids, paths: Sequence[Path], runner: Runner
+) -> tuple[list[dict[str, Any]], repeats.Names]:
+    """What `_clean_block` returned of each block, and the new ids of equal records."""
+    blocks = records.blocks(paths)
+    files = {block.number: str(block.path) for block in blocks}
+    for way in records.ways(ids):
+        work = functools.partial(_clean_block, job._replace(way=way))
+        step = "clean_again" if way == "file" else "clean"
+        cleaned = runner.each(work, blocks, job.work, step)
+        met: Counter[str] = Counter()
+        for block in cleaned:
+            met[block["path"]] += sum(block["counts"].values())
+        for path in paths:
+            jsonl.refuse_empty(path, met[str(path)])
+        if not repeats.of_other_files(repeats.find(runner, job.work, files, scan.SHARDS, f"{step}_ids"), way, ids):
+            break
+    return cleaned, repeats.names(job.work, scan.SHARDS)
+
+
+def _without_lang(names: Collection[str], cleaned: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """What the rules about languages made of records that declare none; said on standard error, too."""
+    count, zh = (sum(block[name] for block in cleaned) for name in ("without_lang", "found_zh"))
+    out: dict[str, int] = {}
+    if count and "simplified" in names:
+        records.note(f"{count} records have no lang; rule simplified took {zh} of them for Chinese by their text")
+        out |= {"simplified_without_lang": count - zh, "simplified_by_text": zh}
+    if count and "language" in names:
+        records.note(f"{count} records have no lang, so rule language passed over them; give them one to check it")
+        out["language_without_lang"] = count
+    return out
 
 
 def clean_files(
@@ -128,14 +180,16 @@ def clean_files(
     off: Sequence[str] = (),
     sensitive: str | Path | None = None,
     drop_denied: bool = False,
+    allow_source: Sequence[str] = (),
     max_bad_fraction: float = MAX_BAD_FRACTION,
     runner: Runner | None = None,
 ) -> dict[str, Any]:
     """Cleans documents and SFT examples to OUT/<name of the input>, in their order; returns the manifest.
 
-    A record of a denied source is an error; with `drop_denied` it is dropped and counted as `denied`. Broken lines go
-    to quarantine.json and are counted as `bad`. More than `max_bad_fraction` of them are an error, which names the
-    first one's file and line. An id that two records have is an error.
+    A record of a denied source is an error; with `drop_denied` it is dropped and counted as `denied`. One whose source
+    is in `allow_source` stays, and says `source_allowed` from then on; `figures["allowed"]` counts these. Broken lines
+    go to quarantine.json and are counted as `bad`. More than `max_bad_fraction` of them are an error, which names the
+    first one's file and line. An id that a file gives twice is an error (`records.ids`).
     """
     chosen = rules.rule_set(on, off, sensitive)
     paths = records.expand(inputs)
@@ -145,28 +199,28 @@ def clean_files(
     versions = {name: rule.version for name, rule in rules.RULES.items() if name in chosen.names}
     config = {
         "rules": versions,
+        "not_sft": sorted(chosen.not_sft),
         "deny": list(records.DENIED_SOURCES),
         "drop_denied": drop_denied,
+        "allow_source": sorted(allow_source),
         "max_bad_fraction": max_bad_fraction,
+        **records.ids_config(inputs),
     }
     read = [*paths, *([sensitive] if sensitive is not None else [])]
     runner = runner or Runner()
     hashing = runner.reporter("hashed", "GB")
-    with manifest.stage(out, name="clean", config=config, inputs=read, hashing=hashing) as run, runner:
+    with (
+        manifest.stage(out, name="clean", config=config, inputs=read, hashing=hashing, verify=runner.verify) as run,
+        runner,
+    ):
         if run.done:
             return run.manifest or {}
         started, work = time.perf_counter(), merge.work_folder(run.tmp)
-        job = _Job(work, chosen, drop_denied)
-        blocks = records.blocks(paths)
-        cleaned = runner.each(functools.partial(_clean_block, job), blocks, work, "clean")
-        named = [block.number for block in blocks], [str(block.path) for block in blocks]
-        met: Counter[str] = Counter()
-        for block in cleaned:
-            met[block["path"]] += sum(block["counts"].values())
-        for path in paths:
-            jsonl.refuse_empty(path, met[str(path)])
-        check = functools.partial(scan.repeated_ids, work, *named, scan.SHARDS)
-        scan.refuse_repeated(runner.each(check, range(scan.SHARDS), work, "ids"))
+        job = _Job(work, "keep", chosen, drop_denied, frozenset(allow_source))
+        cleaned, names = _cleaned(job, records.ids_of(inputs), paths, runner)
+        changed = sum((Counter(block["changed"]) for block in cleaned), Counter())
+        changed[records.NUMBERED] = sum(map(len, names.values()))
+        records.tell(records.shown(paths), changed)
         counts, rewritten = sum((Counter(block["counts"]) for block in cleaned), Counter()), Counter[str]()
         samples: dict[str, list[Sample]] = {}
         for block in cleaned:
@@ -189,8 +243,8 @@ def clean_files(
                 report(written, left)
 
         for path in paths:
-            mine = [block.number for block in blocks if block.path == path]
-            merge.merge_lines([_lines(work, number) for number in mine], run.tmp / records.output_name(path), on_line)
+            mine = [_lines(work, n, names.get(n, {})) for n, block in enumerate(cleaned) if block["path"] == str(path)]
+            merge.merge_lines(mine, run.tmp / records.output_name(path), on_line)
         if bad:
             manifest.write_json(run.tmp / "quarantine.json", [{"error": e, "line": line} for e, line in bad])
         pairs = {name: [{"before": b, "after": a} for _, b, a in drawn] for name, drawn in sorted(samples.items())}
@@ -201,7 +255,9 @@ def clean_files(
         shown = {name: [(old, new) for _, old, new in drawn] for name, drawn in samples.items()}
         cleaning_page.write(run.tmp / "report.html", run.counts, rewritten, shown, chosen.names)
         speed = records.speed(paths, time.perf_counter() - started, runner.workers)
-        run.figures = {"rewritten": dict(sorted(rewritten.items())), **speed}
-        if "simplified" in chosen.names:  # the rule passes over these: they do not say that they are Chinese
-            run.figures["simplified_without_lang"] = sum(block["without_lang"] for block in cleaned)
+        run.figures = {"rewritten": dict(sorted(rewritten.items())), **records.changes(changed), **speed}
+        run.figures |= _without_lang(chosen.names, cleaned)
+        if allow_source:
+            allowed = sum((Counter(block["allowed"]) for block in cleaned), Counter[str]())
+            run.figures["allowed"] = {name: allowed[name] for name in sorted(allow_source)}
     return run.manifest or {}

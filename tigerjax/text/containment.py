@@ -1,46 +1,46 @@
-"""How much of a short text a document holds: the containment of its hashed n-grams.
+"""How much of a text a document holds: the containment of its hashed n-grams.
 
 MinHash compares whole texts, so it cannot find an answer of 90 characters in a document of 1,400. The containment can:
-it is the share of the answer's grams that the document holds, |G(answer) & G(doc)| / |G(answer)|. Only the document is
-ever changed.
+it is the share of the answer's grams that the document holds, |G(answer) & G(doc)| / |G(answer)|. Grams are of
+characters in both languages: one wrong letter spoils eight words of a word gram, but few characters. Units too short
+for it are compared letter by letter (`short_units`). Only the document is ever changed.
 """
 
-import bisect
 import dataclasses
-import itertools
-import re
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from tigerjax.records import Record
-from tigerjax.text.grams import ODD, Keys, Kind, cut, gram_hashes, keys, spread, windows
+from tigerjax.text.grams import Keys, cut, gram_hashes, keys, windows
+from tigerjax.text.opened import final
+from tigerjax.text.short_units import LONGEST, SEED, SHORT_BELOW, SHORTEST, UnitKind
 
 Action = Literal["cut", "drop", "report"]
-KINDS: tuple[Kind, Kind] = ("characters", "words")
+KINDS: tuple[UnitKind, UnitKind] = ("characters", "letters")
+"""Units of CJK characters, and units of words."""
 THRESHOLD = 0.5
-ANCHOR = 8
-"""A short unit is looked up by hashes of so many characters at both ends of its key, and then compared in full."""
 MIN_QUESTION_CHARACTERS = 50
 """Every answer is a unit. A question is one from this length on."""
-SHORTEST_KEY: dict[Kind, int] = {"characters": 8, "words": 24}
-"""A unit whose key is shorter says too little to be knowledge: 8 Chinese characters, or 24 letters [our choice]."""
+GRAM: dict[UnitKind, int] = {"characters": 8, "letters": 12}
+"""The characters of a gram [our choice]."""
+LEAST: dict[UnitKind, int] = {"characters": 16, "letters": 64}
+"""A sentence is cut that holds so many characters of a unit."""
+MIN_GRAMS = 16
+"""A unit that repeats fewer distinct grams is compared letter by letter."""
+ALL_GRAMS = 400
+"""Of a unit with more grams every fourth is kept, by its hash: the index is so much smaller."""
 MAX_CUT_SHARE, MIN_LEFT = 0.5, 50
 """A document is dropped when it loses more than this share of its characters, or when fewer than this number stay."""
 EXPANSION = 1 << 21
 """Pairs (gram of a document, unit with this gram) that are counted at one time."""
-
-_SENTENCE = re.compile(r"(?<=[。！？!?])(?![。！？!?”’」』])|(?<=\.)(?=\s)|(?<=\n)")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Search:
     """When a document holds a unit."""
 
-    gram: int = 8
-    min_grams: int = 16
-    """Units of fewer grams are found only where the document's key holds their whole key."""
     threshold: float = THRESHOLD
 
 
@@ -50,28 +50,52 @@ class UnitGrams(NamedTuple):
     grams: np.ndarray
     starts: np.ndarray
     owners: np.ndarray
+    sizes: np.ndarray
+    """Characters of the key of each unit."""
+
+
+class Short(NamedTuple):
+    """A short unit: its example, key and kind, the key of its question, and whether it ends as a sentence does."""
+
+    owner: int
+    key: str
+    kind: UnitKind
+    question: str
+    final: bool
 
 
 class Units(NamedTuple):
-    """The units of one part: long ones by kind, short ones as (example, key), and the number that is too short."""
+    """The units of one part: long ones by kind, short ones, and the number of those that are too short."""
 
-    long: dict[Kind, UnitGrams]
-    short: list[tuple[int, str]]
+    long: dict[UnitKind, UnitGrams]
+    short: list[Short]
     ignored: int
+    hashes: np.ndarray
+    """uint64, one for each unit: those of KINDS, then the short ones. Equal units have equal hashes."""
 
 
-def unit_texts(record: Record) -> list[str]:
+class UnitText(NamedTuple):
+    """A text that is looked for, and the question that it answers, if any."""
+
+    text: str
+    question: str = ""
+
+
+def unit_texts(record: Record) -> list[UnitText]:
     """The texts of a record that are looked for.
 
-    Of an SFT example every answer, and every question from MIN_QUESTION_CHARACTERS on; of a document its text.
+    Of an SFT example every answer, and every question from MIN_QUESTION_CHARACTERS on; of a question of an evaluation
+    set the question with its options, and its stem; of a document its text.
     """
     if "text" in record:
-        return [record["text"]]
-    return [
-        message["content"]
-        for message in record["messages"]
-        if message["role"] == "assistant" or len(message["content"]) >= MIN_QUESTION_CHARACTERS
-    ]
+        return [UnitText(text) for text in dict.fromkeys([record["text"], record.get("stem") or record["text"]])]
+    out = []
+    for before, message in zip([None, *record["messages"]], record["messages"], strict=False):
+        if message["role"] == "assistant":
+            out.append(UnitText(message["content"], before["content"] if before else ""))
+        elif len(message["content"]) >= MIN_QUESTION_CHARACTERS:
+            out.append(UnitText(message["content"]))
+    return out
 
 
 def distinct(texts: np.ndarray, grams: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -83,43 +107,48 @@ def distinct(texts: np.ndarray, grams: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return texts[first], grams[first]
 
 
-def make_units(examples: Sequence[Sequence[str]], search: Search) -> Units:
-    """The units of a part; `examples` are the `unit_texts` of each record."""
+def make_units(examples: Sequence[Sequence[UnitText]], groups: Sequence[str]) -> Units:
+    """The units of a part; `examples` are the `unit_texts` of each record.
+
+    Equal units of one group are one. The group of SFT is "", that of a question its evaluation set.
+    """
+    from xxhash import xxh3_64_intdigest
+
     owners = np.repeat(np.arange(len(examples)), [len(texts) for texts in examples])
-    batch = keys([text for texts in examples for text in texts])
+    flat = [unit for texts in examples for unit in texts]
+    batch, asked = keys([unit.text for unit in flat]), keys([unit.question for unit in flat])
     cjk, sizes = batch.cjk(), np.diff(batch.starts)
-    long: dict[Kind, UnitGrams] = {}
+
+    def text_of(given: Keys, i: int) -> str:
+        return given.codes[given.starts[i] : given.starts[i + 1]].tobytes().decode("utf-32-le", "surrogatepass")
+
+    long: dict[UnitKind, UnitGrams] = {}
     is_long = np.zeros(len(owners), bool)
-    shortest = np.where(cjk, SHORTEST_KEY["characters"], SHORTEST_KEY["words"])
+    order: list[int] = []
     for kind in KINDS:
-        chosen = cjk if kind == "characters" else ~cjk
-        hashes, texts = windows(cut(batch.only(chosen), kind), search.gram)
-        texts, hashes = distinct(texts, hashes)
-        enough = np.bincount(texts, minlength=len(owners)) >= search.min_grams
+        chosen = (cjk if kind == "characters" else ~cjk) & (sizes >= SHORT_BELOW[kind])
+        texts, hashes = distinct(*windows(cut(batch.only(chosen), "characters"), GRAM[kind])[::-1])
+        count = np.bincount(texts, minlength=len(owners))
+        enough = count >= MIN_GRAMS
         is_long |= enough
-        hashes, texts = hashes[enough[texts]], texts[enough[texts]]
+        kept = enough[texts] & ((count <= ALL_GRAMS)[texts] | (hashes & np.uint64(3) == 0))
+        hashes, texts = hashes[kept], texts[kept]
         mine = np.flatnonzero(enough)
-        long[kind] = UnitGrams(hashes, np.searchsorted(texts, np.append(mine, len(owners))), owners[mine])
-    is_short = ~is_long & (sizes >= shortest)
-    short = {
-        (int(owners[i]), batch.codes[batch.starts[i] : batch.starts[i + 1]].tobytes().decode("utf-32-le")): None
-        for i in np.flatnonzero(is_short)
-    }
-    return Units(long, list(short), int((~is_long & ~is_short).sum()))
-
-
-def anchors(short_keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """uint64 hashes of the first and of the last ANCHOR characters of each key. A document that holds it has both."""
-    ends = []
-    for at in (slice(ANCHOR), slice(-ANCHOR, None)):
-        codes = np.array([[ord(c) for c in key[at]] for key in short_keys], np.uint64)
-        ends.append(gram_hashes(codes.ravel(), ANCHOR)[::ANCHOR])
-    return ends[0], ends[1]
-
-
-def named(texts: np.ndarray, hashes: np.ndarray) -> np.ndarray:
-    """uint64 hash of each (text, hash) pair."""
-    return spread(texts.astype(np.uint64) * ODD + hashes)
+        starts = np.searchsorted(texts, np.append(mine, len(owners)))
+        long[kind] = UnitGrams(hashes, starts, owners[mine], sizes[mine])
+        order += mine.tolist()
+    shortest = np.where(cjk, SHORTEST["characters"], SHORTEST["letters"])
+    is_short = ~is_long & (sizes >= shortest) & (sizes <= LONGEST)
+    short = []
+    for i in np.flatnonzero(is_short).tolist():
+        kind = "characters" if cjk[i] else "letters"
+        question = text_of(asked, i)
+        question = question if len(question) * (2 if cjk[i] else 1) >= SHORTEST["characters"] else ""
+        short.append(Short(int(owners[i]), text_of(batch, i), kind, question, final(flat[i].text)))
+        order.append(i)
+    named = (f"{groups[owners[i]]}\0{text_of(batch, i)}".encode("utf-8", "surrogatepass") for i in order)
+    hashes = np.fromiter(map(xxh3_64_intdigest, named), np.uint64, len(order))
+    return Units(long, short, int((~is_long & ~is_short).sum()), hashes)
 
 
 class Filter:
@@ -149,19 +178,28 @@ class Filter:
         return (self.bits[at >> np.uint64(3)] >> (at & np.uint64(7)).astype(np.uint8)) & 1 == 1
 
 
-def matches(batch: Keys, known: Filter, search: Search) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """{kind: distinct (text, gram) pairs of a batch that pass the filter}, and the same for anchors under "short"."""
-    passed = {}
-    cuts: dict[str, tuple[Kind, int]] = {
-        "characters": ("characters", search.gram),
-        "words": ("words", search.gram),
-        "short": ("characters", ANCHOR),
-    }
-    for name, (kind, n) in cuts.items():
-        hashes, texts = windows(cut(batch, kind), n)
+class Matches(NamedTuple):
+    """What of a batch passes the filter of the units' grams."""
+
+    grams: dict[UnitKind, tuple[np.ndarray, np.ndarray]]
+    """Distinct (text, gram) pairs, sorted."""
+    seeds: np.ndarray
+    """uint64 [3, n]: text, gram and its place in the text's key, of the grams that seeds have."""
+
+
+def matches(batch: Keys, known: Filter) -> Matches:
+    """The grams of a batch of documents that units may have."""
+    pieces, passed = cut(batch, "characters"), {}
+    for n in {*GRAM.values(), *SEED.values()}:
+        hashes = gram_hashes(pieces.values, n)
         at = np.flatnonzero(known.may_hold(hashes))
-        passed[name] = distinct(texts[at], hashes[at])
-    return passed
+        texts = np.searchsorted(batch.starts, at, "right") - 1
+        inside = at + n <= batch.starts[texts + 1]
+        at, texts = at[inside], texts[inside]
+        passed[n] = (texts, hashes[at], at - batch.starts[texts])
+    grams = {kind: distinct(*passed[GRAM[kind]][:2]) for kind in KINDS}
+    columns = [np.concatenate([passed[n][i].astype(np.uint64) for n in SEED.values()]) for i in range(3)]
+    return Matches(grams, np.stack(columns))
 
 
 class Index:
@@ -208,84 +246,8 @@ class Index:
         pairs, shared = np.unique(np.repeat(texts, counts) * len(self.sizes) + units, return_counts=True)
         text, unit = np.divmod(pairs, len(self.sizes))
         share = shared / self.sizes[unit]
-        keep = (share >= search.threshold) & (self.sizes[unit] >= search.min_grams)
+        keep = (share >= search.threshold) & (self.sizes[unit] >= MIN_GRAMS)
         return text[keep], unit[keep], share[keep]
-
-
-class Text:
-    """A document cut into sentences, which tells in which of them a unit stands."""
-
-    def __init__(self, sentences: Sequence[str], own: Keys, search: Search):
-        ends = list(itertools.accumulate(map(len, sentences)))
-        self._borders = [[end - len(part), end] for end, part in zip(ends, sentences, strict=True)]
-        self._keys, self._search = own, search
-        self._key = self._keys.codes.tobytes().decode("utf-32-le")
-        self._starts: list[int] = self._keys.starts.tolist()
-        self._grams: dict[Kind, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-        self._short: dict[str, list[list[int]]] = {}
-
-    @classmethod
-    def of(cls, texts: Sequence[str], search: Search) -> list["Text"]:
-        """One `Text` for each text. The keys of all sentences are made at once, which is faster."""
-        cut_up = [[part for part in _SENTENCE.split(text) if part] for text in texts]
-        every = keys([part for sentences in cut_up for part in sentences])
-        out, first = [], 0
-        for sentences in cut_up:
-            starts = every.starts[first : first + len(sentences) + 1]
-            at = slice(starts[0], starts[-1])
-            out.append(cls(sentences, Keys(every.codes[at], starts - starts[0], every.begins[at]), search))
-            first += len(sentences)
-        return out
-
-    def _looked_up(self, kind: Kind) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(sorted hashes of the document's grams, position of each, where sentences start)."""
-        if kind not in self._grams:
-            pieces = cut(self._keys, kind)
-            hashes = gram_hashes(pieces.values, self._search.gram)
-            order = np.argsort(hashes, kind="stable")
-            self._grams[kind] = (hashes[order], order, pieces.starts)
-        return self._grams[kind]
-
-    def spans(self, kind: Kind, unit: np.ndarray) -> list[list[int]]:
-        """[start, end) in characters of the sentences that hold a unit, which is given by its distinct grams."""
-        n = self._search.gram
-        hashes, order, starts = self._looked_up(kind)
-        # Units are short, documents long: what is looked up is the unit.
-        first = np.searchsorted(hashes, unit)
-        count = np.searchsorted(hashes, unit, "right") - first
-        held = count > 0
-        first, count = first[held], count[held]
-        at = order[np.repeat(first - (np.cumsum(count) - count), count) + np.arange(count.sum())]
-        if not len(at):
-            return []
-        covered = np.zeros(starts[-1], bool)
-        covered[(at[:, None] + np.arange(n)).ravel()] = True
-        return self._covered(covered, starts, least=2 * n)
-
-    def short_spans(self, unit_key: str) -> list[list[int]]:
-        """[start, end) of each sentence that a short unit touches, which is given by its key; [] when none does."""
-        if unit_key not in self._short:  # many examples have one answer
-            self._short[unit_key] = self._short_spans(unit_key)
-        return self._short[unit_key]
-
-    def _short_spans(self, unit_key: str) -> list[list[int]]:
-        starts, at = self._starts, self._key.find(unit_key)
-        touched: set[int] = set()
-        while at >= 0:
-            sentence, end = bisect.bisect_right(starts, at) - 1, at + len(unit_key)
-            while starts[sentence] < end:
-                if starts[sentence] < starts[sentence + 1]:  # an empty key is touched by nothing
-                    touched.add(sentence)
-                sentence += 1
-            at = self._key.find(unit_key, at + 1)
-        return [self._borders[i] for i in sorted(touched)]
-
-    def _covered(self, covered: np.ndarray, starts: np.ndarray, least: int) -> list[list[int]]:
-        """[start, end) of the sentences that matched grams cover by half, or by `least` characters or words."""
-        total = np.concatenate([[0], np.cumsum(covered)])
-        counts, sizes = np.diff(total[starts]), np.diff(starts)
-        keep = (counts > 0) & ((counts >= least) | (2 * counts >= sizes))
-        return [self._borders[i] for i in np.flatnonzero(keep)]
 
 
 def without(text: str, spans: Iterable[Sequence[int]]) -> str:

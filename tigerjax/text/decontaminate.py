@@ -1,4 +1,8 @@
-"""Finds evaluation questions in training data, by 13-grams, and counts them for each evaluation set."""
+"""Finds evaluation questions in training data, and counts them for each evaluation set.
+
+A unit is a question with its options, as an exam prints them. A question without its options is one too when it is
+long enough to be told from the stem of another question.
+"""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -11,8 +15,21 @@ from tigerjax.files import jsonl
 from tigerjax.stages import scan
 from tigerjax.stages.runner import Runner
 from tigerjax.text import against, containment, unit_search
+from tigerjax.text.grams import keys
+from tigerjax.text.short_units import NAME_BELOW
 
-SEARCH = containment.Search(gram=13)
+SEARCH = containment.Search()
+LETTERS = "ABCDEFGHIJ"
+OPTIONS = (
+    tuple(LETTERS),
+    tuple(f"answer{letter}" for letter in LETTERS),
+    tuple(f"option{n}" for n in range(1, 6)),
+    tuple(f"sol{n}" for n in range(1, 3)),
+    ("choices",),
+    ("options",),
+    ("endings",),
+)
+"""The fields that evaluation sets keep the options in. Those of the first line that a record has count."""
 FIELDS = (
     "question",
     "Question",
@@ -30,8 +47,26 @@ FIELDS = (
 """The fields that evaluation sets keep the question in. The first one that a record has is looked for."""
 
 
+def options(record: records.Record) -> list[str]:
+    """The texts of a question's options, in order; [] for a question without."""
+    for names in OPTIONS:
+        given = [record[name] for name in names if record.get(name) not in (None, "")]
+        if len(given) == 1 and isinstance(given[0], dict):  # {"text": [...], "label": [...]} or {"A": "..."}
+            given = [given[0].get("text", list(given[0].values()))]
+        if len(given) == 1 and isinstance(given[0], list):
+            given = [option.get("text") if isinstance(option, dict) else option for option in given[0]]
+        if len(given) > 1:
+            return [str(option) for option in given]
+    return []
+
+
+def _long_enough(stem: str) -> bool:
+    batch = keys([stem])
+    return len(batch.codes) >= NAME_BELOW["characters" if batch.cjk()[0] else "letters"]
+
+
 def questions(path: Path, field: str | None = None) -> Iterator[records.Record]:
-    """Each question of a set as a document {id: "<task>:<line>", text}. The task is the name of the file."""
+    """Each question of a set as a document {id: "<task>:<line>", text, stem, set}. The set is the name of the file."""
     task, number = path.name.split(".")[0], 0
     for number, record in records.read(path):
         names = [field] if field else [name for name in FIELDS if name in record]
@@ -41,7 +76,10 @@ def questions(path: Path, field: str | None = None) -> Iterator[records.Record]:
                 f"{path}:{number}: no question in field {field or 'question'!r}; the record has {sorted(record)},"
                 " name the right one with --field"
             )
-        yield {"id": f"{task}:{number}", "text": text, "source": "", "lang": ""}
+        given = options(record)
+        whole = "\n".join([text, *(f"{letter}. {option}" for letter, option in zip(LETTERS, given, strict=False))])
+        stem = text if _long_enough(text) else whole
+        yield {"id": f"{task}:{number}", "text": whole, "stem": stem, "set": task, "source": "", "lang": ""}
     jsonl.refuse_empty(path, number)
 
 

@@ -1,6 +1,6 @@
 """Removes duplicates among documents, and from documents what the instruction data teaches.
 
-Exact duplicates have equal keys (letters and digits). Near duplicates have similar MinHash signatures. Both are found
+Exact duplicates have equal keys (`exact`). Near duplicates have similar MinHash signatures. Both are found
 in the same way. Each record gets *features*, a vector of integers: the digest of its key, or its signature. It also
 gets one or more bucket keys. Records of one bucket that agree in enough features are joined. A cluster is all that is
 joined, directly or through others. One record of a cluster stays: the one of the highest `meta.quality`, then the
@@ -9,6 +9,7 @@ of workers or shards changes a byte.
 """
 
 import functools
+import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -20,35 +21,41 @@ import numpy as np
 from tigerjax import records
 from tigerjax.errors import ConfigError
 from tigerjax.files import jsonl, manifest
-from tigerjax.stages import merge, parts, scan
+from tigerjax.stages import merge, parts, repeats, scan
 from tigerjax.stages.runner import Runner
-from tigerjax.text import against, containment, grams, minhash, unit_search
+from tigerjax.text import against, containment, minhash, unit_search
+from tigerjax.text.exact import exact_keys
 
 Kind = Literal["exact", "near"]
 NEAR_THRESHOLD = 0.7
+EQUAL_DROPPED = "records without an id are equal to an earlier one; they are dropped as duplicates"
 PAIRS = 1 << 15
 """Pairs of records that are compared together."""
+KEY_VERSION = 2
+"""Of `exact_keys`, for the manifest."""
+
+_CODE = re.compile(rb'"lang": ?"code"')  # in a line of JSON; quotes inside of a text are escaped
 
 
-def features(kind: Kind, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(features uint32 [n, width], bucket keys uint64 [n, buckets], bool [n]: long enough to be compared)."""
+def features(kind: Kind, texts: Sequence[str], code: Sequence[bool]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(features uint32 [n, width], bucket keys uint64 [n, buckets], bool [n]: long enough to be compared).
+
+    `code` says which texts are code.
+    """
     if kind == "near":
         hashes, owners = minhash.shingles(texts)
         signature, able = minhash.signatures(hashes, owners, len(texts))
         return signature, minhash.band_keys(signature), able
-    import xxhash
-
-    batch = grams.keys(texts)
-    digests = b"".join(
-        xxhash.xxh3_128_digest(batch.codes[start:end].tobytes())
-        for start, end in zip(batch.starts[:-1], batch.starts[1:], strict=True)
-    )
-    digest = np.frombuffer(digests, np.uint32).reshape(len(texts), 4)
+    digest = np.frombuffer(b"".join(exact_keys(texts, code)), np.uint32).reshape(len(texts), 4)
     return digest, np.ascontiguousarray(digest).view(np.uint64)[:, :1], np.ones(len(texts), bool)
 
 
 def _scan(kind: Kind, work: Path, number: int, documents: list[parts.Document]) -> dict[str, Any]:
-    made = [features(kind, batch) for batch in scan.batches([d.text for d in documents])]
+    code = [kind == "exact" and _CODE.search(d.line) is not None for d in documents]
+    made, first = [], 0
+    for batch in scan.batches([d.text for d in documents]):
+        made.append(features(kind, batch, code[first : first + len(batch)]))
+        first += len(batch)
     vectors, bucket_keys, able = (np.concatenate(column) for column in zip(*made, strict=True))
     parts.save_npy(work / f"features-{number}.npy", vectors)
     named = np.repeat(parts.handles(number, len(documents))[able], bucket_keys.shape[1])
@@ -187,17 +194,27 @@ def dedup_files(
     if not 0 < threshold <= 1:
         raise ConfigError(f"threshold={threshold} must be in (0, 1]")
     config: dict[str, Any] = {"kind": kind, "threshold": threshold if kind == "near" else None}
+    if kind == "exact":
+        config["key"] = KEY_VERSION
+    config |= records.ids_config(inputs)
     runner = runner or Runner()
     hashing = runner.reporter("hashed", "GB")
-    with manifest.stage(out, name="dedup", config=config, inputs=paths, hashing=hashing) as run, runner:
+    with (
+        manifest.stage(out, name="dedup", config=config, inputs=paths, hashing=hashing, verify=runner.verify) as run,
+        runner,
+    ):
         if run.done:
             return run.manifest or {}
         started, work = time.perf_counter(), merge.work_folder(run.tmp)
-        scanned = scan.scanned(runner, functools.partial(_scan, kind, work), work, paths, shards)
+        ids = records.ids_of(inputs)
+        scanned = scan.scanned(
+            runner, functools.partial(_scan, kind, work), work, paths, shards, ids=ids, said=EQUAL_DROPPED
+        )
         numbers = [part["part"] for part in scanned]
         join = functools.partial(_edges, work, numbers, threshold if kind == "near" else 1.0, shards)
         runner.each(join, range(shards), work, "join")
         edges = [np.load(work / f"edges-{s}.npy", allow_pickle=False) for s in range(shards)]
+        edges.append(repeats.handles(work, shards)[:2])  # equal records, however short
         handles, cluster = clusters(np.concatenate(edges, axis=1))
         (run.tmp / "clusters").mkdir()
         report = runner.reporter("cluster", "records")
@@ -213,6 +230,7 @@ def dedup_files(
         run.figures = {
             "clusters": len(np.unique(cluster)),
             "too_short": sum(part["too_short"] for part in scanned),
+            **scan.changed(scanned),
             **records.speed(paths, time.perf_counter() - started, runner.workers),
         }
     return run.manifest or {}

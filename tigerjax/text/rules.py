@@ -8,19 +8,21 @@ rewrites are repeated until none changes the text, so clean(clean(x)) = clean(x)
 
 import dataclasses
 import functools
-import html
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from tigerjax.errors import ConfigError, DataError, near_miss
 from tigerjax.files import paths
 from tigerjax.records import Record
+from tigerjax.text.characters import controls, invisible, newlines
 from tigerjax.text.grams import cut, key, keys, windows
+from tigerjax.text.language import chinese, declared
+from tigerjax.text.markup import MARKER, entities, outside_code, prose, tags
 
 MIN_CHARACTERS = 50
 """`short`: the letters and digits that a document needs."""
@@ -35,18 +37,9 @@ MAX_SENSITIVE = 5.0
 MAX_SFT_CHARACTERS = 100_000
 """`overlong`: the most characters of a dialogue; no context holds more."""
 
-# C0 and C1, without newline and tab.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-# Zero-width space, word joiner, BOM, soft hyphen, private use. The joiners U+200C/D (emoji, Persian) and the
-# direction marks U+200E/F carry meaning and stay.
-_INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad\ue000-\uf8ff\U000f0000-\U000ffffd\U00100000-\U0010fffd]")
-_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")  # with its semicolon only
-_ATTRIBUTE = r"""\s+[\w:-]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s<>"']+)"""
-_LAYOUT = "a|b|br|div|em|font|h[1-6]|i|img|li|p|span|strong|table|td|tr|u|ul|ol"
-_TAG = re.compile(rf"</?(?:{_LAYOUT})(?:{_ATTRIBUTE})*\s*/?>", re.I)  # not "a<b and c>d"
 _BLANK = re.compile(r"\n(?:[ \t]*\n){3,}")
-_MARKER = re.compile(r"(?:\n*### (?:Instruction|Response):\n?)|<pad>")
-_PLACEHOLDER = re.compile(r"<a text>|<noinput>|\[image\]|\[图片\]", re.I)
+# Not the picture of Markdown, ![image](cat.png).
+_PLACEHOLDER = re.compile(r"<a text>|<noinput>|(?<!!)\[(?:image|图片)\](?![(\[])", re.I)
 _URL_ONLY = re.compile(r"\s*https?://\S+\s*")
 # How UTF-8 looks that was read as Latin-1 or Windows-1252: "â€™", "Ã©", "å¤©". One such letter, and one that follows.
 _MOJIBAKE = re.compile("[\u00c2-\u00f4][\u0080-\u00bf\u0152-\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u2122\u20ac]")
@@ -73,36 +66,14 @@ def mojibake(text: str) -> str:
     return ftfy.fix_encoding(text)
 
 
-def newlines(text: str) -> str:
-    """CRLF and lone CR become LF."""
-    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
-
-
-def controls(text: str) -> str:
-    """Control characters are removed; newline and tab stay."""
-    return _CONTROLS.sub("", text)
-
-
-def invisible(text: str) -> str:
-    """Zero-width and private-use characters and BOMs are removed; joiners and direction marks stay."""
-    return text if text.isascii() else _INVISIBLE.sub("", text)
-
-
-def entities(text: str) -> str:
-    """HTML entities become their characters."""
-    return _ENTITY.sub(lambda match: html.unescape(match[0]), text) if "&" in text else text
-
-
-def tags(text: str) -> str:
-    """Layout tags of HTML are removed, and their contents stay; <br> and </p> become a newline."""
-    if "<" not in text:
-        return text
-    return _TAG.sub(lambda match: "\n" if re.match(r"<br|</p", match[0], re.I) else "", text)
-
-
 def markers(text: str) -> str:
     """The chat's marker strings inside a text are removed: one in 6,000 of TigerBot's examples has them."""
-    return _MARKER.sub("\n", text)
+    out, at = [], 0
+    for match in MARKER.finditer(text):
+        before = text[at : match.start()]
+        out.append(before if match[0] == "<pad>" else before.rstrip("\n"))
+        at = match.end()
+    return "\n".join([*out, text[at:]])
 
 
 def boilerplate(text: str) -> str:
@@ -142,7 +113,11 @@ class Rewrite:
     version: int = 1
     default: bool = True
     sft_only: bool = False
+    sft_default: bool = True
+    """Whether `default` holds for SFT examples too: their answers are often about what a rule removes."""
     not_code: bool = False
+    outside: Literal["", "code", "fences"] = ""
+    """Not in code that stands in the text: in any, or only in blocks between fences."""
     zh_only: bool = False
 
     @property
@@ -151,15 +126,15 @@ class Rewrite:
 
 
 REWRITES = (
-    Rewrite(mojibake, not_code=True),
-    Rewrite(newlines),
-    Rewrite(controls),
-    Rewrite(invisible),
-    Rewrite(entities, not_code=True),
-    Rewrite(tags, not_code=True),
+    Rewrite(mojibake, version=2, not_code=True, outside="code"),
+    Rewrite(newlines, version=2),
+    Rewrite(controls, version=2),
+    Rewrite(invisible, version=2),
+    Rewrite(tags, version=2, not_code=True, outside="code", sft_default=False),
+    Rewrite(entities, version=2, not_code=True, outside="code", sft_default=False),
     Rewrite(markers, sft_only=True),
-    Rewrite(boilerplate, default=False, not_code=True),
-    Rewrite(simplified, default=False, not_code=True, zh_only=True),
+    Rewrite(boilerplate, version=2, default=False, not_code=True, outside="fences"),
+    Rewrite(simplified, version=2, default=False, not_code=True, outside="code", zh_only=True),
     Rewrite(blank_lines),
     Rewrite(edges, not_code=True),
 )
@@ -176,7 +151,8 @@ def empty(record: Record) -> bool:
 
 def placeholder(record: Record) -> bool:
     """An SFT message with a placeholder, such as "[image]", for something that is not there."""
-    return any(_PLACEHOLDER.search(m["content"]) for m in record.get("messages", ()))
+    contents = (m["content"] for m in record.get("messages", ()))
+    return any(_PLACEHOLDER.search(prose(text)) for text in contents if _PLACEHOLDER.search(text))
 
 
 def echo(record: Record) -> bool:
@@ -197,9 +173,10 @@ def overlong(record: Record) -> bool:
 
 def language(record: Record) -> bool:
     """A document in another script than its declared language: zh without CJK, or en that is mostly CJK."""
-    if record.get("lang") not in ("zh", "en") or "text" not in record:
+    lang = declared(record)
+    if lang not in ("zh", "en") or "text" not in record:
         return False
-    return bool(keys([record["text"]]).cjk()[0]) != (record["lang"] == "zh")
+    return bool(keys([record["text"]]).cjk()[0]) != (lang == "zh")
 
 
 def short(record: Record) -> bool:
@@ -304,17 +281,22 @@ class RuleSet:
     """The rules that are on, and the sensitive words, if any."""
 
     names: frozenset[str]
+    not_sft: frozenset[str] = frozenset()
+    """Those of them that are off for SFT examples."""
     words: tuple[str, ...] = ()
 
     def rewritten(self, text: str, *, sft: bool, code: bool, zh: bool, on_rewrite: OnRewrite | None = None) -> str:
         """The text after all rewrites in their order, repeated until nothing changes."""
+        names = self.names - self.not_sft if sft else self.names
         while True:
             before = text
             for rule in REWRITES:
-                off = rule.name not in self.names or (rule.sft_only and not sft)
+                off = rule.name not in names or (rule.sft_only and not sft)
                 if off or (rule.not_code and code) or (rule.zh_only and not zh):
                     continue
                 new = rule.apply(text)
+                if rule.outside and new != text:
+                    new = outside_code(text, rule.apply, rule.outside == "code")
                 if new != text and on_rewrite is not None:
                     on_rewrite(rule.name, text, new)
                 text = new
@@ -323,7 +305,10 @@ class RuleSet:
 
     def cleaned(self, record: Record, on_rewrite: OnRewrite | None = None) -> tuple[Record, str]:
         """(the cleaned record, the name of the filter that drops it); the name is "" when none does."""
-        code, zh = record.get("lang") == "code", record.get("lang") == "zh"
+        lang = declared(record)
+        code, zh = lang == "code", lang == "zh"
+        if not lang and "simplified" in self.names:
+            zh = chinese(_texts(record))
         rewritten = functools.partial(self.rewritten, sft="messages" in record, code=code, zh=zh, on_rewrite=on_rewrite)
         if "messages" in record:
             messages = [{**m, "content": rewritten(m["content"])} for m in record["messages"]]
@@ -342,4 +327,7 @@ def rule_set(on: Sequence[str] = (), off: Sequence[str] = (), words: str | Path 
         near = near_miss(min(unknown), RULES)
         raise ConfigError(f"no such cleaning rules: {', '.join(sorted(unknown))}{near}; there are {', '.join(RULES)}")
     default = {name for name, rule in RULES.items() if rule.default or name in on or "all" in on}
-    return RuleSet(frozenset(default - set(off)), () if words is None else read_words(words))
+    asked = set(RULES) if "all" in on else set(on)
+    not_sft = {rule.name for rule in REWRITES if not rule.sft_default} - asked
+    names = frozenset(default - set(off))
+    return RuleSet(names, names & not_sft, () if words is None else read_words(words))

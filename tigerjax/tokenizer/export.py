@@ -13,15 +13,27 @@ from typing import Any
 from tigerjax.files.manifest import write_json
 from tigerjax.tokenizer.load import CONTROL, MODEL_FILE, NORMAL, SPECIALS_FILE, UNKNOWN, read_proto
 
-CHAT_TEMPLATE = (
+CHAT_TEMPLATE = (  # a system message opens the user's next one, as in `tigerjax.records.dialogue`
+    "{%- set seen = namespace(system='', turns=0) -%}"
     "{%- for message in messages -%}"
-    "{%- if message['role'] != ('user' if loop.index0 % 2 == 0 else 'assistant') -%}"
+    "{%- if message['role'] in ['system', 'developer'] -%}"
+    "{%- if message['content'].strip() -%}"
+    "{%- set seen.system = seen.system + message['content'] + '\\n\\n' -%}"
+    "{%- endif -%}"
+    "{%- else -%}"
+    "{%- if message['role'] != ('user' if seen.turns % 2 == 0 else 'assistant') -%}"
     "{{- raise_exception('roles must alternate user, assistant, user, ...') -}}"
     "{%- endif -%}"
+    "{%- set seen.turns = seen.turns + 1 -%}"
     "{%- if message['role'] == 'user' -%}"
-    "{{- '\\n\\n### Instruction:\\n' + message['content'] -}}"
+    "{{- '\\n\\n### Instruction:\\n' + seen.system + message['content'] -}}"
+    "{%- set seen.system = '' -%}"
     "{%- else -%}"
     "{{- '\\n\\n### Response:\\n' + message['content'] + eos_token -}}"
+    "{%- endif -%}"
+    "{%- endif -%}"
+    "{%- if seen.system and (loop.last or message['role'] == 'assistant') -%}"
+    "{{- raise_exception('a system message must be followed by a message of the user') -}}"
     "{%- endif -%}"
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{- '\\n\\n### Response:\\n' -}}{%- endif -%}"

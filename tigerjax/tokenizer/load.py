@@ -17,7 +17,7 @@ from sentencepiece import sentencepiece_model_pb2 as spm
 
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import paths
-from tigerjax.files.manifest import canonical
+from tigerjax.files.manifest import canonical, refuse_changed
 
 MODEL_FILE, SPECIALS_FILE = "tokenizer.model", "specials.json"
 SPECIAL_TEXTS = {"ins": "\n\n### Instruction:\n", "res": "\n\n### Response:\n", "pad": "<pad>"}
@@ -38,6 +38,7 @@ def read_proto(path: str | Path) -> Any:
     file = path / MODEL_FILE if path.is_dir() else path
     if not file.is_file():
         raise ConfigError(f"{file} does not exist; give a tokenizer folder or a SentencePiece .model file")
+    refuse_changed([file], alone=True)
     proto, content = new_proto(), file.read_bytes()
     try:
         proto.ParseFromString(content)

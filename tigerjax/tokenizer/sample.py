@@ -44,7 +44,7 @@ def read_documents(path: str | Path, on_bytes: jsonl.OnBytes | None = None) -> I
         raise DataError(f"{path} does not exist; give text or JSONL files")
     for number, record in records.read(path, on_bytes=on_bytes):
         text = _record_text(record, f"{path}:{number}")
-        yield str(record.get("id") or records.record_id(record)), text, record.get("lang")
+        yield records.identity(f"{path}:{number}", record).id, text, record.get("lang")
     jsonl.refuse_empty(path, number)
 
 

@@ -14,7 +14,7 @@ from tigerjax.files import paths
 from tigerjax.files.progress import Progress
 from tigerjax.tokenizer.extend import base_minimum, dead_pieces, has_cjk, is_cjk
 from tigerjax.tokenizer.load import NORMAL, SPECIAL_TEXTS, Tokenizer, read_proto
-from tigerjax.tokenizer.sample import Report, read_all
+from tigerjax.tokenizer.sample import read_all
 
 HARD_LINES = (
     " ",
@@ -56,23 +56,33 @@ def changed_old_ids(base: Any, merged: Any) -> int:
     return len(base.pieces) - same
 
 
-def hf_mismatches(folder: Path, tok: Tokenizer, lines: list[str], report: Report | None = None) -> int | None:
-    """The number of lines to which `transformers` gives other ids; None where it is not installed."""
-    if importlib.util.find_spec("transformers") is None:
-        return None
-    from transformers import AutoTokenizer
+class HuggingFace:
+    """Compares the ids that `transformers` gives to lines with ours, HF_LINES at a time."""
 
-    hf = AutoTokenizer.from_pretrained(str(paths.fetched(folder)))
-    marks = [*hf.all_special_tokens, *tok.special_texts.values()]
-    lines = [line for line in lines if not any(mark in line for mark in marks)]
-    different = 0
-    for start in range(0, len(lines), HF_LINES):
-        some = lines[start : start + HF_LINES]
-        theirs = hf(some, add_special_tokens=False)["input_ids"]
-        different += sum(ids != tok.encode(line) for ids, line in zip(theirs, some, strict=True))
-        if report is not None:
-            report(start + len(some), len(lines))
-    return different
+    def __init__(self, folder: Path, tok: Tokenizer):
+        self._tok, self._lines = tok, list[str]()
+        self.different: int | None = None
+        """The lines that got other ids, after `finish`; None where transformers is not installed."""
+        if importlib.util.find_spec("transformers") is None:
+            return
+        from transformers import AutoTokenizer
+
+        self.different = 0
+        self._theirs: Any = AutoTokenizer.from_pretrained(str(paths.fetched(folder)))
+        self._marks = [*self._theirs.all_special_tokens, *tok.special_texts.values()]
+
+    def add(self, line: str) -> None:
+        if self.different is not None and not any(mark in line for mark in self._marks):
+            self._lines.append(line)
+            if len(self._lines) == HF_LINES:
+                self.finish()
+
+    def finish(self) -> None:
+        """Compares the lines that were added last."""
+        if self.different is not None and self._lines:
+            ids = self._theirs(self._lines, add_special_tokens=False)["input_ids"]
+            self.different += sum(i != self._tok.encode(line) for i, line in zip(ids, self._lines, strict=True))
+            self._lines.clear()
 
 
 def verify(folder: Path, base: Path, texts: list[Path], progress: Progress | None = None) -> dict[str, Any]:
@@ -84,18 +94,20 @@ def verify(folder: Path, base: Path, texts: list[Path], progress: Progress | Non
     folder, base = paths.of(folder), paths.of(base)
     old_proto, new_proto = read_proto(base), read_proto(folder)
     old, new = Tokenizer(base), Tokenizer(folder)
-    lines: list[str] = []
+    peer, lines = HuggingFace(folder, new), 0
     sizes: dict[str, list[int]] = {}
     names = ("plain_lines", "plain_lines_changed", "mixed_lines", "mixed_lines_changed", "round_trip_failures")
     figures = dict.fromkeys((*names, "specials_from_text"), 0)
     for line in HARD_LINES:
         ids = new.encode(line)
-        lines.append(line)
+        peer.add(line)
+        lines += 1
         figures["round_trip_failures"] += new.decode(ids) != line
         figures["specials_from_text"] += max(ids) >= new.pieces
     for _, text, declared in read_all(texts, progress and progress("checked", "GB")):
         for line in filter(None, text.split("\n")):
-            lines.append(line)
+            peer.add(line)
+            lines += 1
             before, after = old.encode(line), new.encode(line)
             if has_cjk(line):
                 figures["mixed_lines"] += 1
@@ -108,7 +120,7 @@ def verify(folder: Path, base: Path, texts: list[Path], progress: Progress | Non
             total = sizes.setdefault(declared or language(line), [0, 0, 0])
             for n, count in enumerate((len(line), len(before), len(after))):
                 total[n] += count
-    report = progress and progress("compared with Hugging Face", "lines")
+    peer.finish()
     first = len(old_proto.pieces)
     added = new_proto.pieces[first:]
     scores = [piece.score for piece in added]
@@ -125,9 +137,9 @@ def verify(folder: Path, base: Path, texts: list[Path], progress: Progress | Non
         "header_errors": int(new_proto.trainer_spec.vocab_size != new.pieces)
         + int(new_proto.normalizer_spec != old_proto.normalizer_spec),
         **figures,
-        "lines": len(lines),
+        "lines": lines,
         "dead_rows": len(dead_pieces(new_proto, first)),
-        "hf_mismatches": hf_mismatches(folder, new, lines, report),
+        "hf_mismatches": peer.different,
         "chars_per_token": {
             when: {lang: round(total[0] / max(total[n], 1), 4) for lang, total in sorted(sizes.items())}
             for n, when in ((1, "before"), (2, "after"))

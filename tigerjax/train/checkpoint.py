@@ -64,6 +64,8 @@ class Checkpointer:
             if hosts.is_writer():
                 self.folder.mkdir(parents=True, exist_ok=True)
                 sweep(self.folder)
+                # Before, too: a run goes on with a lower `keep` where the disk had no room for one more.
+                prune(self.folder, keep=self.keep, keep_every_steps=self.keep_every_steps)
                 make_room(partial)
             hosts.barrier("checkpoint folder is clean")
             self._orbax.save(
@@ -124,8 +126,9 @@ class Checkpointer:
 
     def _newest_here(self) -> int | None:
         def whole_step(path: Path) -> int:
-            read_meta(path)
-            return int(path.name)
+            if (said := read_meta(path)["step"]) != int(path.name):
+                raise DataError(f"{path / META}: says step {said}; it was copied or changed")
+            return said
 
         return newest_whole(self.folder, whole_step, set_aside)
 

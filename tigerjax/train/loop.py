@@ -5,8 +5,6 @@ import itertools
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from jax.sharding import Mesh
 
 from tigerjax import config as config_lib
 from tigerjax.checkpoint.files import damaged
+from tigerjax.checkpoint.finite import refuse_not_finite
 from tigerjax.checkpoint.model import make_meta
 from tigerjax.checkpoint.stored import open_whole, placed_weights
 from tigerjax.config import RunConfig
@@ -29,6 +28,7 @@ from tigerjax.train.goodput import Goodput
 from tigerjax.train.metrics import Metrics, Reporting, last_record
 from tigerjax.train.objective import Objective
 from tigerjax.train.optim import make_optimizer
+from tigerjax.train.signals import noted
 from tigerjax.train.state import TrainState, abstract_state, from_disk, init_state, state_from_weights, to_disk
 from tigerjax.train.step import compile_step
 from tigerjax.train.trace import Trace
@@ -60,7 +60,32 @@ def train(
     Raises ConfigError for a checkpoint of another model, tokenizer or data seed. Raises DataError when every checkpoint
     of the run is damaged, or when more than `health.skip` updates in a row were refused and the run has already gone
     back `health.rollbacks` times.
+
+    No other process may train in `run_dir` meanwhile: ConfigError.
     """
+    with hosts.alone_in(paths.of(run_dir)):
+        return _train(
+            config,
+            loader,
+            run_dir=run_dir,
+            objective=objective,
+            mesh=mesh,
+            init_weights=init_weights,
+            reporting=reporting,
+        )
+
+
+def _train(
+    config: RunConfig,
+    loader: Any,
+    *,
+    run_dir: str | Path,
+    objective: Objective | None,
+    mesh: Mesh | None,
+    init_weights: Any,
+    reporting: Reporting,
+) -> TrainState:
+    """`train`, with the run's folder locked."""
     # Mesh, objective, optimiser
     since = time.time() if reporting.since is None else reporting.since
     run_dir, total_steps = paths.of(run_dir), config.optim.total_steps
@@ -84,7 +109,10 @@ def train(
         config=config_lib.dump(config),
         data_seed=config.seed,
     )
-    hosts.same("the run's config, tokenizer or data", [meta["config"], tokenizer_sha256, loader.state()])
+    settings: dict[str, Any] = dict(line.split(" = ", 1) for line in meta["config"])
+    hosts.same(
+        "the run's config, tokenizer or data", settings | {"tokenizer": tokenizer_sha256, "data": loader.state()}
+    )
     abstract = abstract_state(objective, tx, mesh)
     resumed = _resume(loader, checkpoints, meta, objective, abstract)
     if resumed is not None:
@@ -126,7 +154,7 @@ def train(
     fed: Fed | None = None
     saved = i = start
     try:
-        with _signals() as received:
+        with noted() as received:
             stop = hosts.Stop(received)
             for turn in itertools.count(start):  # a rollback repeats steps, but no turn
                 if i >= total_steps or stop.before(turn):
@@ -152,6 +180,8 @@ def train(
                 due = i % config.checkpoint.every_steps == 0 or i == total_steps
                 if due:
                     watch.read()
+                if due and watch.back_before is None:
+                    watch.check_finite(i, state, fed)
                 if watch.back_before is not None:
                     feed.close()
                     state, i = _back(watch, checkpoints, loader, fed, objective, abstract)
@@ -164,8 +194,10 @@ def train(
             watch.read()
             at = int(state.step)
             if stop.number and fed is not None and at != saved:
-                metrics.flush()
-                checkpoints.save(at, to_disk(state, objective), meta | watch.checkpoint_meta(fed))
+                watch.check_finite(at, state, fed)
+                if watch.back_before is None:
+                    metrics.flush()
+                    checkpoints.save(at, to_disk(state, objective), meta | watch.checkpoint_meta(fed))
             hosts.at("waiting for the last checkpoint")
             checkpoints.wait()
     finally:
@@ -177,6 +209,8 @@ def train(
     if stop.number:
         name = signal.Signals(stop.number).name
         outcome = "checkpoint saved; resume to go on" if at else "before there was anything to save"
+        if watch.back_before is not None:
+            outcome = "not saved, since its state is not finite; resume to go on from the checkpoint before"
         hosts.say(f"{name}: stopped after step {at}/{total_steps}, {outcome}")
         if stop.number == signal.SIGINT:
             raise KeyboardInterrupt
@@ -220,7 +254,13 @@ def _resume(
         restored = checkpoints.restore(abstract)
         if restored is not None:
             state, there = restored
-            loader.restore(there["loader"])
+            path = checkpoints.folder / str(there["step"])
+            refuse_not_finite(
+                {"weights": state.weights, "opt_state": state.opt_state},
+                f"{path} (remove it by `tigerjax checkpoint rm {checkpoints.folder.parent} --step {there['step']}"
+                " --force` to resume from the one before)",
+            )
+            loader.restore(there.get("loader"))
             return from_disk(state, objective), there["step"], there.get("health")
     if lost := damaged(checkpoints.folder):
         raise DataError(
@@ -240,6 +280,7 @@ def _new_state(
         _check_same(given | {"data_seed": config.seed}, meta, paths.of(config.checkpoint.init_from))
         init_weights = placed_weights(stored, mesh, "float32")
     if init_weights is not None:
+        refuse_not_finite(dict(init_weights), "the weights to start from")
         return state_from_weights(objective, tx, mesh, init_weights)
     return init_state(objective, tx, mesh, seed=config.seed)
 
@@ -276,31 +317,3 @@ def _check_same(there: dict[str, Any], wanted: dict[str, Any], path: Path) -> No
     if before and before != now:
         changed = "; ".join(sorted(now - before))
         hosts.say(f"resuming with other settings than the checkpoint's, so not bit-exactly: {changed}")
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """A list to which SIGINT and SIGTERM are added when they arrive. A second one acts as it did before this block.
-
-    A signal that is ignored stays ignored: whoever started the process in the background of a script, or by `nohup`,
-    wants it to live on when Ctrl-C ends what is in the foreground."""
-    received: list[int] = []
-    before: dict[int, Any] = {}
-
-    def note(number: int, _: Any) -> None:
-        received.append(number)
-        signal.signal(number, before[number])
-
-    try:
-        for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-            handler = signal.getsignal(number)
-            if handler is not signal.SIG_IGN:
-                before[number] = handler
-                signal.signal(number, note)
-    except ValueError:  # not the main thread: signals are the caller's
-        before.clear()
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

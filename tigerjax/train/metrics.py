@@ -4,6 +4,7 @@ bar on a terminal and, where it is asked for, Weights & Biases."""
 import dataclasses
 import json
 import math
+import re
 import statistics
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from typing import Any
 
 from tigerjax.files import paths
 from tigerjax.files.log import Log
+from tigerjax.pages import printable
 from tigerjax.processes import hosts
 from tigerjax.train.wandb_run import WandbRun
 
@@ -216,16 +218,20 @@ def _step(line: str) -> float:
 def _prometheus(path: Path, record: dict[str, Any]) -> None:
     """Writes the newest record for node_exporter's textfile collector. The file is replaced in one go, so that the
     collector never reads half of it."""
+    run = f'run="{_label(path.parent.name)}"'
     lines = [
-        f'tigerjax_{name}{{run="{path.parent.name}"}} {float(value):g}'
+        f"tigerjax_{re.sub('[^a-zA-Z0-9_]', '_', name)}{{{run}}} {float(value):g}"
         for name, value in record.items()
         if isinstance(value, int | float)
     ]
-    shares = {source: f'run="{path.parent.name}",source="{source}"' for source in record.get("shares") or {}}
+    shares = {source: f'{run},source="{_label(source)}"' for source in record.get("shares") or {}}
     lines += [f"tigerjax_share{{{labels}}} {record['shares'][source]:g}" for source, labels in shares.items()]
-    fresh = path.with_suffix(".prom.partial")
-    fresh.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    fresh.replace(path)
+    paths.write_text(path, "\n".join(lines) + "\n")
+
+
+def _label(text: str) -> str:
+    """The value of a label, with what Prometheus' text format escapes."""
+    return printable(text).replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
 def _tensorboard(folder: Path, start_step: int) -> Any:

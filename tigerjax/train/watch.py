@@ -12,6 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from tigerjax.checkpoint.files import steps
+from tigerjax.checkpoint.finite import not_finite
 from tigerjax.config import RunConfig
 from tigerjax.errors import DataError
 from tigerjax.files import manifest
@@ -141,6 +142,23 @@ class Watch:
         self._event({"event": "skipped", "step": step, "loss_nats": str(loss), "grad_norm": str(norm), "why": kind})
         if len(spikes.bad) <= self.config.health.skip:
             return
+        self._give_up(f"step {step}: {what}; {len(spikes.bad)} updates in a row were refused ({kind})")
+
+    def check_finite(self, step: int, state: Any, fed: Fed) -> None:
+        """Called before a save: weights that are not finite are never saved, so no checkpoint passes for a good one.
+
+        No later step can mend them. So the run goes back at once, or ends with a DataError."""
+        if not (names := not_finite({"weights": state.weights, "opt_state": state.opt_state})):
+            return
+        what = f"{len(names)} arrays of the state are not finite ({', '.join(names[:3])})"
+        hosts.say(f"step {step}: {what}: not saved")
+        self.spikes.bad.append({"step": step, "loader": fed.before})
+        self._event({"event": "not finite", "step": step, "arrays": names})
+        self._give_up(f"step {step}: {what}, so nothing was saved")
+
+    def _give_up(self, what: str) -> None:
+        """Sets `back_before` where the run may go back to a checkpoint; else a DataError that names the batches."""
+        spikes = self.spikes
         first = spikes.bad[0]["step"]
         saved = hosts.share("checkpoints to go back to", steps(self.checkpoints.folder))[0]
         if spikes.rollbacks < self.config.health.rollbacks and any(s < first for s in saved):
@@ -152,9 +170,9 @@ class Watch:
         good = self.checkpoints.newest()
         last = "none was saved" if good is None else str(self.checkpoints.folder / str(good[0]))
         raise DataError(
-            f"step {step}: {what}; {len(spikes.bad)} updates in a row were refused ({kind}). Their batches (loader"
-            f" states {json.dumps([bad['loader'] for bad in spikes.bad])[:300]}) are in {path}; last good checkpoint:"
-            f" {last}; look at these rows, lower optim.peak_lr or raise health.rollbacks, then resume"
+            f"{what}. Their batches (loader states {json.dumps([bad['loader'] for bad in spikes.bad])[:300]}) are in"
+            f" {path}; last good checkpoint: {last}; look at these rows, lower"
+            " optim.peak_lr or raise health.rollbacks, then resume"
         )
 
     def rolled_back(self, meta: dict[str, Any], loader: Any) -> None:

@@ -1,0 +1,88 @@
+"""Two commands in one folder: the second is refused in one line, and a killed one leaves no lock."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tigerjax.errors import ConfigError
+from tigerjax.files.lock import NAME, locked
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def holder(folder: Path) -> subprocess.Popen[bytes]:
+    """A process that holds the lock of the folder until it is ended."""
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom tigerjax.files.lock import locked\n"
+        "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(600)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", code, folder], env=environment, stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"held\n"
+    return process
+
+
+def test_the_second_command_in_a_folder_is_refused_and_told_by_whom(tmp_path):
+    process = holder(tmp_path / "run")
+    try:
+        with pytest.raises(ConfigError, match=rf"run is in use by process {process.pid} on .*; wait until") as caught:
+            with locked(tmp_path / "run", wait_s=0.2):
+                raise AssertionError
+        assert "\n" not in str(caught.value)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_killed_command_leaves_no_lock(tmp_path):
+    process = holder(tmp_path)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (tmp_path / NAME).exists()
+    with locked(tmp_path, wait_s=0):
+        assert f"process {os.getpid()}" in (tmp_path / NAME).read_text()
+    assert not (tmp_path / NAME).exists()
+
+
+def test_a_folder_is_free_again_after_the_block_and_after_its_error(tmp_path):
+    for _ in range(2):
+        with pytest.raises(ValueError, match="mine"), locked(tmp_path / "a" / "b", wait_s=0):
+            raise ValueError("mine")
+    assert not (tmp_path / "a").exists()  # nothing was put into it
+    with locked(tmp_path / "c", wait_s=0):
+        (tmp_path / "c" / "mine").write_text("mine")
+    assert [p.name for p in (tmp_path / "c").iterdir()] == ["mine"]
+
+
+def test_whoever_waits_gets_the_lock_when_it_is_free(tmp_path):
+    process = holder(tmp_path)
+    process.terminate()
+    began = time.monotonic()
+    with locked(tmp_path):
+        assert time.monotonic() - began < 5
+    process.wait()
+
+
+def test_a_lock_follows_no_link(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / NAME).symlink_to(tmp_path / "mine")
+    with pytest.raises(OSError):
+        with locked(tmp_path / "run", wait_s=0):
+            raise AssertionError
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_a_file_system_without_locks_is_told_and_the_work_goes_on(tmp_path, monkeypatch, capfd):
+    def refuse(held, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("tigerjax.files.lock.fcntl.flock", refuse)
+    with locked(tmp_path / "run"):
+        assert "this file system has no locks" in capfd.readouterr().err

@@ -1,0 +1,101 @@
+"""Worker processes of a stage that are killed, or whose stage is."""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tigerjax.command.cli import main
+from tigerjax.errors import WorkerLost
+from tigerjax.files import jsonl
+from tigerjax.stages.runner import Runner
+
+
+def killed(number):
+    """As the kernel kills a process when memory is short."""
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def sleeping(folder, number):
+    (folder / str(os.getpid())).touch()
+    time.sleep(60)
+
+
+def test_a_killed_worker_ends_the_step_with_one_line(tmp_path):
+    with (
+        pytest.raises(WorkerLost, match=r"step scan: a worker process was killed.*fewer than --workers 2"),
+        Runner(workers=2) as runner,
+    ):
+        runner.each(killed, range(4), tmp_path, "scan")
+
+
+def test_a_stage_whose_worker_is_killed_exits_1_and_leaves_nothing(tmp_path, monkeypatch, capsys):
+    for name in ("a", "b"):
+        jsonl.write_jsonl(tmp_path / f"{name}.jsonl", [{"id": name, "text": "some text"}])
+    # Every worker ends as it starts.
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import os, sys\nif '--multiprocessing-fork' in sys.argv:\n    os.kill(os.getpid(), 9)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    words = ["data", "clean", "--input", str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl"), "--workers", "2"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 1
+    assert "worker process was killed" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+
+
+def test_an_error_in_the_middle_ends_workers_that_are_busy(tmp_path):
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), Runner(workers=2) as runner:
+        runner.each(killed, [0, 1], tmp_path, "first")
+        assert runner._pool is not None
+        runner._pool.executor.map(functools.partial(sleeping, tmp_path), range(2))
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+    assert time.monotonic() - began < 50
+    assert not any(alive(int(path.name)) for path in tmp_path.iterdir())
+
+
+def test_workers_end_when_the_stage_is_killed(tmp_path):
+    """Otherwise they would go on for ever, holding memory and writing into a folder that a new run uses."""
+    code = (
+        "import sys, pathlib, functools; sys.path.insert(0, sys.argv[1])\n"
+        "from test_runner import sleeping\n"
+        "from tigerjax.stages.runner import Runner\n"
+        "if __name__ == '__main__':\n"
+        "    folder = pathlib.Path(sys.argv[2])\n"
+        "    with Runner(workers=2) as runner:\n"
+        "        runner.each(functools.partial(sleeping, folder), range(2), folder, 'step')\n"
+    )
+    (tmp_path / "code.py").write_text(code)
+    (tmp_path / "met").mkdir()
+    here = os.path.dirname(os.path.abspath(__file__))
+    stage = subprocess.Popen([sys.executable, str(tmp_path / "code.py"), here, str(tmp_path / "met")])
+    try:
+        until = time.monotonic() + 60
+        while len(list((tmp_path / "met").iterdir())) < 2 and time.monotonic() < until:
+            time.sleep(0.1)
+    finally:
+        stage.kill()
+        stage.wait()
+    workers = [int(path.name) for path in (tmp_path / "met").iterdir()]
+    assert len(workers) == 2
+    until = time.monotonic() + 30
+    while any(map(alive, workers)) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not any(map(alive, workers))
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

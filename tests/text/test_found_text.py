@@ -1,0 +1,217 @@
+"""Units are found in documents in spite of slips of the pen, and what only mentions or resembles them is left alone."""
+
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tigerjax.files import jsonl
+from tigerjax.records import block
+from tigerjax.text.decontaminate import decontaminate_files, options
+from tigerjax.text.dedup import against_sft_files, dedup_files
+from tigerjax.text.grams import keys
+from tigerjax.text.short_units import SEED, SHORT_BELOW, SHORTEST, ShortIndex, edits_allowed
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "studies"))
+
+
+def turns(question, answer):
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def searched(folder, documents, examples, **how):
+    """(hits, manifest) of `dedup against-sft`; documents {id: text}, examples {id: (question, answer)}."""
+    jsonl.write_jsonl(folder / "docs.jsonl", ({"id": i, "text": t} for i, t in documents.items()))
+    jsonl.write_jsonl(folder / "sft.jsonl", ({"id": i, "messages": turns(*qa)} for i, qa in examples.items()))
+    made = against_sft_files([folder / "docs.jsonl"], [folder / "sft.jsonl"], folder / "out", action="report", **how)
+    return [hit for _, hit in jsonl.read_jsonl(folder / "out" / "hits" / "hits.jsonl")], made
+
+
+@pytest.mark.parametrize("lang", ["zh", "en"])
+def test_recall_and_false_hits_hold_on_the_embedded_text(lang):
+    from found_text import measured
+
+    figures = measured(None, lang)
+    assert all(share == 1 for name, share in figures.items() if name.endswith("verbatim")), figures
+    assert all(share >= 0.95 for name, share in figures.items() if name.endswith("noisy")), figures
+    assert all(share <= 0.001 for name, share in figures.items() if name.endswith("natural")), figures
+    assert figures["mentions"] == 0
+
+
+MENTIONS = {
+    "en": (
+        "The United States of America.",
+        "The United States of America declared its independence in 1776. It has fifty states today.",
+        "He moved to the United States of America in 1923. They opened a bakery, which lasted for forty years.",
+        "Coffee grows in many countries. The largest importer is the United States of America. Prices rose.",
+    ),
+    "zh": (
+        "全国人民代表大会常务委员会。",
+        "会议由全国人民代表大会常务委员会召集，下个月在北京举行。",
+        "全国人民代表大会常务委员会昨天通过了这项决定。代表们随后离开了会场。",
+        "向他报告的是全国人民代表大会常务委员会。会议到此结束。",
+    ),
+}
+
+
+@pytest.mark.parametrize("lang", MENTIONS)
+def test_a_short_answer_that_is_only_mentioned_is_not_found(tmp_path, lang):
+    answer, *texts = MENTIONS[lang]
+    documents = {f"d{i}": text for i, text in enumerate(texts)}
+    assert searched(tmp_path, documents, {"q": ("Which one?", answer)})[0] == []
+
+
+def test_a_short_answer_is_found_after_its_question_whatever_number_of_documents_hold_it(tmp_path):
+    question, answer = "哪一个机关在大会闭会期间行使职权？", "全国人民代表大会常务委员会。"
+    documents = {f"d{i}": f"第{i}篇报道说，全国人民代表大会常务委员会昨天开会。" for i in range(9)}
+    documents["copy"] = f"常识问答。{question}答案是{answer}下一题。"
+    hits, _ = searched(tmp_path, documents, {"q": (question, answer)})
+    assert [hit["doc"] for hit in hits] == ["copy"]
+
+
+def test_a_short_sentence_of_its_own_is_found_in_more_documents_than_a_phrase(tmp_path):
+    documents = {f"d{i}": f"Page {i} begins. The capital of Malta is Valletta. Page {i} ends." for i in range(9)}
+    hits, _ = searched(tmp_path, documents, {"q": ("?", "The capital of Malta is Valletta.")})
+    assert len(hits) == 9
+    start, end = hits[0]["spans"][0]
+    assert documents["d0"][start:end].strip() == "The capital of Malta is Valletta."
+
+
+def test_equal_answers_are_one_unit_in_whatever_part_they_stand(tmp_path, monkeypatch):
+    refusal = "I am sorry, but I am not able to help with that request, because I do not know enough about it."
+    examples = {f"s{i:04}": (f"Question number {i}?", refusal) for i in range(300)}
+    documents = {f"d{i}": f"Forum page {i}. {refusal} So it goes on." for i in range(40)}
+    hits, made = searched(tmp_path, documents, examples)
+    assert [(h["sft_id"], h["examples"]) for h in hits] == [("s0000", 300)] * 40
+    assert made["figures"]["units"] == 300 and made["figures"]["units_equal"] == 299
+    monkeypatch.setattr(block, "BLOCK_BYTES", 3_000)
+    monkeypatch.setattr(block, "SCAN_BYTES", 1_000)
+    (tmp_path / "parts").mkdir()
+    assert searched(tmp_path / "parts", documents, examples, shards=3)[0] == hits
+
+
+STEM = "下列说法正确的是"
+OF_EXAM = ["牛顿第一定律又称惯性定律", "力是维持物体运动的原因", "质量越大惯性越小", "速度越大惯性越大"]
+
+
+def test_a_question_is_found_with_its_options_and_not_by_a_stem_that_others_have(tmp_path):
+    printed = STEM + "（　）" + "　".join(f"{letter}．{o}" for letter, o in zip("ABCD", OF_EXAM, strict=True))
+    texts = {
+        "syllabus": "考试大纲要求学生能够判断下列说法正确的是哪一项，并说明理由。教师可以用课本第三章的例题。",
+        "other": f"模拟题一：{STEM}（　）A. 光速不变 B. 声速不变 C. 两者都变 D. 两者都不变",
+        "copy": f"期末试卷。{printed}。第二题。",
+    }
+    jsonl.write_jsonl(tmp_path / "docs.jsonl", ({"id": i, "text": t} for i, t in texts.items()))
+    row = {"question": STEM, **dict(zip("ABCD", OF_EXAM, strict=True)), "answer": "A"}
+    jsonl.write_jsonl(tmp_path / "exam.jsonl", [row])
+    decontaminate_files([tmp_path / "docs.jsonl"], [tmp_path / "exam.jsonl"], tmp_path / "out")
+    left = {record["id"] for _, record in jsonl.read_jsonl(tmp_path / "out" / "docs.jsonl")}
+    assert left == {"syllabus", "other"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"A": "one", "B": "two"},
+        {"choices": ["one", "two"]},
+        {"choices": {"text": ["one", "two"], "label": ["A", "B"]}},
+        {"choices": [{"label": "A", "text": "one"}, {"label": "B", "text": "two"}]},
+        {"options": {"A": "one", "B": "two"}},
+        {"endings": ["one", "two"]},
+        {"sol1": "one", "sol2": "two"},
+        {"option1": "one", "option2": "two"},
+        {"answerA": "one", "answerB": "two"},
+    ],
+)
+def test_the_options_of_a_question_are_read_in_every_usual_form(row):
+    assert options({"question": "q", **row}) == ["one", "two"]
+    assert options({"question": "q", "answer": "one"}) == []
+
+
+def distance(unit, text):
+    """The fewest edits that turn the unit into some part of the text: the textbook's table."""
+    row = [0] * (len(text) + 1)
+    for i, c in enumerate(unit, 1):
+        new = [i]
+        for j, d in enumerate(text, 1):
+            new.append(min(row[j - 1] + (c != d), row[j] + 1, new[j - 1] + 1))
+        row = new
+    return min(row)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(["characters", "letters"]), st.integers(0, 2**32 - 1))
+def test_a_short_unit_is_found_exactly_where_it_differs_in_few_enough_places(kind, seed):
+    rng = random.Random(seed)
+    letters = "天地玄黄宇宙洪荒日月盈昃辰宿列张" if kind == "characters" else "abcdefghijklmnopqrstuvwxyz"
+    size = rng.randrange(SHORTEST[kind], SHORT_BELOW[kind])
+    unit, host = ("".join(rng.choices(letters, k=n)) for n in (size, 60))
+    changed = list(unit)
+    for _ in range(rng.randrange(edits_allowed(size, kind) + 3)):
+        at = rng.randrange(len(changed))
+        changed[at] = rng.choice(["", rng.choice(letters), changed[at] * 2])
+    text = host + "".join(changed) + host[::-1]
+    batch = keys([text])
+    places = [(i, n) for n in SEED.values() for i in range(len(text) - n + 1)]
+    hashes = np.array([_hash(text[i : i + n]) for i, n in places], np.uint64)
+    at = np.array([i for i, _ in places])
+    index = ShortIndex([(unit, kind)])
+    found = index.find(np.zeros(len(at), np.int64), hashes, at, batch.codes, batch.starts)
+    true = distance(unit, text)
+    assert bool(len(found.edits)) == (true <= edits_allowed(size, kind))
+    if len(found.edits):
+        assert found.edits.min() == true
+        if true == 0:
+            exact = found.edits == 0
+            assert {text[s:e] for s, e in zip(found.starts[exact], found.ends[exact], strict=True)} == {unit}
+
+
+def _hash(gram):
+    from tigerjax.text.grams import gram_hashes
+
+    return int(gram_hashes(np.array([ord(c) for c in gram], np.uint64), len(gram))[0])
+
+
+DIFFERENT = [  # pairs that are no copies
+    ("这瓶酱油的价格是1.5元。", "这瓶酱油的价格是15元。"),
+    ("def f(a, b): return a + b", "def f(a, b): return a - b"),
+    ("x = a[0] if a != b", "x = a(0) if a = b"),
+    ("😀😀😀 🎉🎉", "∑ ≥ ∫ ≤ √ ∞"),
+    ("......", "?!"),
+    ("It is -5 degrees, 50% of it.", "It is 5 degrees, 50 of it."),
+    ("x² + y²", "x2 + y2"),
+    ("C# and C++", "C and C"),
+    ("a therapist", "at her apist"),
+    ("on 1/2 of the day", "on 12 of the day"),
+]
+SAME = [
+    ("Hello, World! 123", "hello   world １２３"),
+    ("天地。玄黄", "天地玄黄"),
+    ("“Quoted,” he said.", "Quoted he said"),
+    ("Ｆｕｌｌ　ｗｉｄｔｈ ｶﾅ", "full width カナ"),
+    ("cafe\u0301 Straße", "CAFÉ STRASSE"),
+    ("天\u200b地 玄黄", "天地玄黄"),
+]
+
+
+def test_exact_duplicates_say_the_same_and_signs_that_mean_something_count(tmp_path):
+    pairs = [*DIFFERENT, *SAME]
+    texts = {f"{i}{side}": text for i, pair in enumerate(pairs) for side, text in zip("ab", pair, strict=True)}
+    jsonl.write_jsonl(tmp_path / "x.jsonl", ({"id": i, "text": t} for i, t in texts.items()))
+    dedup_files("exact", [tmp_path / "x.jsonl"], tmp_path / "out")
+    clusters = [r["all"] for _, r in jsonl.read_jsonl(tmp_path / "out" / "clusters" / "clusters.jsonl")]
+    joined = {i for cluster in clusters for i in cluster}
+    assert not joined & {f"{i}{side}" for i in range(len(DIFFERENT)) for side in "ab"}
+    for i in range(len(DIFFERENT), len(pairs)):
+        assert any({f"{i}a", f"{i}b"} <= set(cluster) for cluster in clusters), pairs[i]
+
+
+def test_code_is_a_copy_only_to_the_letter(tmp_path):
+    texts = ["if a:\n    b()\nc()\n", "if a:\n    b()\n    c()\n", "if A:\n    b()\nc()\n", "if a:\n    b()\nc()"]
+    jsonl.write_jsonl(tmp_path / "x.jsonl", ({"id": str(i), "text": t, "lang": "code"} for i, t in enumerate(texts)))
+    made = dedup_files("exact", [tmp_path / "x.jsonl"], tmp_path / "out")
+    assert made["counts"]["dropped"] == {"exact": 1}

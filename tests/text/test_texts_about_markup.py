@@ -1,0 +1,141 @@
+"""Cleaning leaves what a text is about: HTML in code and answers, borders of words and lines; and it ends in time."""
+
+import time
+
+import pytest
+
+from tigerjax.text.rules import FILTERS, REWRITES, rule_set
+
+ALL, DEFAULT = rule_set(["all"]), rule_set()
+FENCED = "```html\n<ul>\n  <li>Apple &amp; pear</li>\n</ul>\n```"
+LENGTH = 20_000
+
+
+def document(text, rules=DEFAULT):
+    return rules.rewritten(text, sft=False, code=False, zh=False)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        FENCED,
+        "Write &lt; for it, and &amp; for an ampersand.",
+        '<p class="note">A whole page</p>',
+        'Use <img src="a.png"> or <br>.',
+    ],
+)
+def test_html_of_sft_answers_stays_unless_its_rules_are_asked_for(answer):
+    example = {"messages": [{"role": "user", "content": "How?"}, {"role": "assistant", "content": answer}]}
+    assert DEFAULT.cleaned(example) == (example, "")
+    asked = rule_set(["tags", "entities"])
+    assert ("Apple" in answer) == (asked.cleaned(example)[0] == example)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        FENCED,
+        '~~~vue\n<div class="box">\n  <p>{{ text }}</p>\n</div>\n~~~',
+        "1. First:\n   ````md\n   ```\n   <b>bold</b>\n   ```\n   ````",
+        "> ```\n> <br>\n> ```",
+        "The element `<b>bold</b>` and ``a ` <i>``.",
+        "In one line: ```<td>&lt;</td>``` and on.",
+        "It begins here: ```html\n<li>one</li>\n```",
+        "<pre>\n<b>raw</b> &amp;\n</pre>",
+        "Press <kbd>&lt;</kbd> or <code><br/></code>.",
+        "```\n<p>never closed</p>",
+        "```\ncafÃ© is what mojibake looks like\n© 2020 Some Press\n```",
+    ],
+)
+def test_code_in_a_document_stays_as_it_is(code):
+    assert document(code, ALL) == code
+    dirty = f"<b>Before</b> &amp; with.\n\n{code}"
+    assert document(dirty, ALL) == f"Before & with.\n\n{code}"
+
+
+@pytest.mark.parametrize(
+    ("dirty", "clean"),
+    [
+        ("&notit; &nosuch; &copyright; &#xD800;", "&notit; &nosuch; &copyright; &#xD800;"),  # no entities by prefix
+        ("&copy; 5 &lt; 6 &#65; &hellip;", "© 5 < 6 A …"),
+        ("Write &lt;b&gt; for bold &lt;br/&gt;.", "Write &lt;b&gt; for bold &lt;br/&gt;."),  # not a tag afterwards
+        ("Write &amp;lt; for it.", "Write &amp;lt; for it."),  # not an entity afterwards
+        ("&#60;b&#62; &lt;b&#8203;&gt;", "&#60;b&#62; &lt;b&#8203;&gt;"),
+        ('The <br> tag, the "<b>" and （<i>）; <u>this</u> goes.', 'The <br> tag, the "<b>" and （<i>）; this goes.'),
+        ("用 <td> 标签。<p>段落</p>", "用 <td> 标签。段落"),
+        ("<<b>b>twice</b>", "twice"),
+    ],
+)
+def test_what_entities_produce_is_text_and_a_tag_that_is_spoken_of_stays(dirty, clean):
+    assert document(dirty) == clean == document(clean)
+
+
+@pytest.mark.parametrize(
+    ("dirty", "clean"),
+    [
+        ("page one.\fpage two", "page one.\npage two"),
+        ("name:\x0bvalue", "name:\nvalue"),
+        ("first\x85second\u2028third\u2029fourth", "first\nsecond\nthird\nfourth"),
+        ("a\x1cb\x1db\x1ec\x1fd", "a\nb\nb\nc d"),
+        ("a\r\n\fb\rc", "a\n\nb\nc"),
+        ("\x1b[31mred\x1b[0m and \x1b[1;32mgreen\x1b[K", "red and green"),
+        ("N\x08NA\x08AM\x08ME\x08E _\x08x", "NAME x"),
+        ("ภาษา\u200bไทย\u200bง่าย", "ภาษา\u200bไทย\u200bง่าย"),
+        ("ខ្មែរ\u200b\u200bភាសា en\u200bglish 天\u200b地", "ខ្មែរ\u200bភាសា english 天地"),
+    ],
+)
+def test_a_character_that_parts_words_or_lines_never_goes_without_leaving_a_border(dirty, clean):
+    assert document(dirty) == clean == document(clean)
+
+
+def test_a_placeholder_in_code_or_as_the_name_of_a_picture_is_none():
+    def reason(answer):
+        turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": answer}]
+        return DEFAULT.cleaned({"messages": turns})[1]
+
+    assert reason("See ![image](cat.png) and [image](cat.html).") == ""
+    assert reason("Alpaca writes `<noinput>` there.") == ""
+    assert reason("See [image].") == reason("<noinput>") == "placeholder"
+
+
+SLOW = {  # texts that rules are slow on when a rule is quadratic; each about LENGTH characters
+    "newlines": "\n" * LENGTH,
+    "newlines and spaces": "\n \t" * (LENGTH // 3),
+    "spaces": " " * LENGTH + "x",
+    "open tags": "<b" * (LENGTH // 2),
+    "nested tags": "<" * (LENGTH // 3) + "b>" * (LENGTH // 3),
+    "attributes": "<a" + " x=1" * (LENGTH // 4),
+    "quotes": "<a x='" * (LENGTH // 6),
+    "ampersands": "&" + "amp;" * (LENGTH // 4),
+    "escaped tags": "&lt;b&gt;" * (LENGTH // 9),
+    "backticks": "".join("`" * (i % 60 + 1) + "a" for i in range(LENGTH // 31)),
+    "open code": "<code>" * (LENGTH // 6),
+    "fences": "```\n" * (LENGTH // 4),
+    "escapes": "\x1b[0" * (LENGTH // 3),
+    "zero width": "ก" + "\u200b" * LENGTH,
+    "markers": "\n\n### Response:\n" * (LENGTH // 16),
+    "mojibake": "â€™ Ã©" * (LENGTH // 6),
+    "links": "http://" * (LENGTH // 7),
+    "copyright": "(c) " * (LENGTH // 4),
+    "notices": "icp备 \n" * (LENGTH // 6),
+    "one character": "漢" * LENGTH,
+    "placeholders": "[image]`" * (LENGTH // 8),
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_no_rule_is_quadratic(name):
+    def seconds(text):
+        messages = [{"role": "user", "content": text}, {"role": "assistant", "content": f"{text}!"}]
+        records = [{"text": text, "lang": "zh"}, {"messages": messages}]
+        started = time.process_time()  # of this process, whatever else the machine does
+        for record in records:
+            ALL.cleaned(record)
+            for rule in FILTERS:
+                rule.drops(record)
+        return time.process_time() - started
+
+    seconds(SLOW[name][:100])  # loads what the rules need
+    once, four = seconds(SLOW[name]), seconds(SLOW[name] * 4)
+    assert four < 8 * once + 0.5, (once, four)  # 4 where the cost is linear, 16 where it is quadratic
+    assert len(REWRITES) == 11  # a new rewrite needs its slow text here

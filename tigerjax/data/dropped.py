@@ -1,0 +1,51 @@
+"""What of a source is in no row: said in one line with its counts, and refused where it is too much."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tigerjax import records
+from tigerjax.errors import DataError
+
+
+def reasons(figures: Mapping[str, Any], seq_len: int) -> str:
+    """Why records of a source are in no row, with counts; empty when all of them are."""
+    why = {
+        f"{figures.get('overlong', 0)} are longer than seq_len={seq_len}": figures.get("overlong", 0),
+        f"{figures.get('weightless', 0)} have no answer in the loss": figures.get("weightless", 0),
+    }
+    return ", ".join(text for text, count in why.items() if count)
+
+
+def empty(source: str, counts: Mapping[str, int], inputs: Sequence[Path], seq_len: int) -> DataError:
+    """The error of a source that fills no row."""
+    lost = reasons(counts, seq_len)
+    return DataError(
+        f"source {source} is empty: {counts.get('records', 0)} records with {counts.get('tokens', 0)} tokens in"
+        f" {[str(p) for p in inputs]} fill no row of {seq_len}{f' ({lost})' if lost else ''}; add data or"
+        f" {'raise' if lost else 'lower'} data.seq_len"
+    )
+
+
+def tell(source: str, figures: Mapping[str, Any], max_dropped: float) -> None:
+    """Says what was dropped of a source, cut and changed; `figures` are those of its rows (`mixture.cache`).
+
+    DataError when more than the share `max_dropped` of the records is dropped.
+    """
+    seq_len, total = figures.get("seq_len", 0), figures.get("records", 0)
+    lost = figures.get("overlong", 0) + figures.get("weightless", 0)
+    records.tell(f"source {source}", figures)
+    if cut := figures.get("shortened", 0):
+        records.note(f"source {source}: {cut} of {total} examples are longer than seq_len={seq_len} and were cut to it")
+    if not lost:
+        return
+    line = (
+        f"source {source}: {lost} of {total} examples ({lost / total:.0%}) are in no row: {reasons(figures, seq_len)}"
+    )
+    advice = "raise data.seq_len, or register the source with overlong='truncate_response' or 'keep_left_turns'"
+    if lost > max_dropped * total:
+        raise DataError(
+            f"{line}; at most {max_dropped:.0%} may be: {advice}, or allow more with --data.max-dropped (--max-dropped"
+            " of `data stats` and `data inspect`)"
+        )
+    records.note(f"{line}; {advice} to keep them")

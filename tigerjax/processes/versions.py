@@ -1,0 +1,44 @@
+"""What this process runs: versions of packages, and hashes of the source and of the lock files beside it.
+
+The processes of a run compare it when they start. Two versions of the code would compile two different programs, and
+their collectives would wait for each other or add up other things than they should.
+"""
+
+import hashlib
+import importlib.metadata
+import platform
+from pathlib import Path
+
+import tigerjax
+
+PACKAGES = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "flax", "optax", "orbax-checkpoint",
+            "tensorstore", "numpy", "ml-dtypes", "array-record", "sentencepiece")  # fmt: skip
+"""Those that decide numbers, files or the protocol between hosts."""
+
+
+def running() -> dict[str, str]:
+    """Each of these facts by its name; a package that is not installed has an empty version."""
+    package = Path(tigerjax.__file__).parent
+    facts = {
+        "tigerjax": tigerjax.__version__,
+        "source": _sha256(package, "**/*.py"),
+        "python": platform.python_version(),
+    }
+    facts |= {name: _version(name) for name in PACKAGES}
+    # A clone has its locks beside the package. An installed wheel has none.
+    return facts | {"lock files": _sha256(package.parent, "requirements*.lock")}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _sha256(folder: Path, pattern: str) -> str:
+    """The hash of the names and bytes of the files that match; empty when there are none."""
+    total, files = hashlib.sha256(), sorted(folder.glob(pattern))
+    for path in files:
+        total.update(f"{path.relative_to(folder)}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return total.hexdigest()[:16] if files else ""

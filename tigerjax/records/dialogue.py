@@ -1,0 +1,107 @@
+"""Messages as the chat encoding takes them: user and assistant in turns, and nothing else.
+
+    a system message      its text opens the user's next message, with a blank line between them
+    an answer before the first question, a question after the last answer     cut off, and counted
+    a turn of a tool      refused by its name: the chat encoding has no form for it
+
+`SYSTEM_FIRST` says how a system message is joined. Training, reward models, sampling, evaluation and the exported chat
+template all do it in this way.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tigerjax.errors import DataError
+from tigerjax.files.jsonl import Record
+from tigerjax.records.fields import text_field
+
+SYSTEM = ("system", "developer")
+"""Roles of a message that is an instruction for the whole dialogue."""
+SYSTEM_FIRST = "{system}\n\n{user}"
+TOOLS = (
+    "tool",
+    "tools",
+    "function",
+    "function_call",
+    "function_response",
+    "tool_call",
+    "tool_calls",
+    "tool_response",
+    "tool_result",
+    "observation",
+    "ipython",
+)
+"""Roles of a turn that calls a tool or holds its answer."""
+TOOL_FIELDS = ("tool_calls", "function_call", "tool_call_id")
+"""Fields of a message that calls a tool or answers such a call."""
+
+
+def with_system(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The messages, in which the text of a system message opens the user's next message.
+
+    [system "Be brief.", user "Hi"] -> [user "Be brief.\\n\\nHi"]. A system message that no question follows stays where
+    it is, so that whoever needs a whole dialogue refuses it. Messages without a system message come back as they are.
+    """
+    out: list[dict[str, Any]] = []
+    held: list[dict[str, Any]] = []
+    for message in messages:
+        if message.get("role") in SYSTEM and isinstance(message.get("content"), str):
+            held.append(dict(message))
+            continue
+        if held and message.get("role") == "user" and isinstance(message.get("content"), str):
+            text = message["content"]
+            for system in reversed([m["content"] for m in held]):
+                text = SYSTEM_FIRST.format(system=system, user=text) if system.strip() else text
+            out.append({**message, "content": text})
+        else:
+            out += [*held, dict(message)]
+        held = []
+    return out + held
+
+
+def whole_pairs(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The messages from the user's first to the assistant's last. A system message in front of them stays."""
+    kept = [dict(message) for message in messages]
+    first = next((i for i, m in enumerate(kept) if m.get("role") not in (*SYSTEM, "assistant")), len(kept))
+    kept = [m for m in kept[:first] if m.get("role") != "assistant"] + kept[first:]
+    while kept and kept[-1].get("role") in ("user", *SYSTEM):
+        kept.pop()
+    return kept
+
+
+def refuse_tools(messages: Sequence[Mapping[str, Any]], where: str) -> None:
+    """DataError for a turn of a tool, by its name."""
+    for number, message in enumerate(messages, 1):
+        called = next((field for field in TOOL_FIELDS if message.get(field)), None)
+        if message.get("role") in TOOLS or called:
+            given = f"holds {called!r}" if called else f"has role {message['role']!r}"
+            raise DataError(
+                f"{where}: message {number} {given}, but turns of tools have no form in the chat encoding; remove the"
+                " example, or write the call and its answer into the messages of assistant and user"
+            )
+
+
+def weight_of(message: Mapping[str, Any], where: str, number: int) -> float:
+    """The loss weight of a message: `weight`, a number; 0 where `train` or `loss` is false; 1 without any of them."""
+    train = message.get("train")
+    if train is not None and not isinstance(train, bool) and train not in (0, 1):
+        raise DataError(f"{where}: message {number} has train {train!r}, which must be true or false")
+    if (train is not None and not train) or message.get("loss") is False:
+        return 0.0
+    weight = message.get("weight")
+    return 1.0 if weight is None else checked_weight(weight, f"{where}: message {number}")
+
+
+def checked_weight(weight: Any, where: str) -> float:
+    """A loss weight, which is a number that is not negative."""
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+        raise DataError(f"{where}: weight {weight!r} must be a number that is not negative")
+    return float(weight)
+
+
+def system_text(record: Record, where: str) -> list[Record]:
+    """The record's own field `system` as a message in front of the others; none where it is empty."""
+    if record.get("system") is None:
+        return []
+    text = text_field(where, record, "system")
+    return [{"role": "system", "content": text}] if text.strip() else []

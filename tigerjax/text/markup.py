@@ -1,0 +1,184 @@
+"""HTML in texts: left-over tags are removed and entities are decoded, but code, and what is said about HTML, stays.
+
+Each function takes time that grows with the length of the text, also for a text that somebody made to be slow.
+"""
+
+import bisect
+import html
+import re
+from collections.abc import Callable
+from html.entities import html5
+
+from tigerjax.text.characters import controls, invisible, newlines
+
+MARKER = re.compile(r"### (?:Instruction|Response):\n?|<pad>")
+"""The chat's marker strings, as the rule `markers` finds them."""
+
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")  # with its semicolon only
+_ATTRIBUTE = r"""\s+[\w:-]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s<>"']+)"""
+_LAYOUT = "a|b|br|div|em|font|h[1-6]|i|img|li|p|span|strong|table|td|tr|u|ul|ol"
+_TAG = re.compile(rf"</?(?:{_LAYOUT})(?:{_ATTRIBUTE})*\s*/?>", re.I)  # not "a<b and c>d"
+_LINE_END = re.compile(r"<br|</p", re.I)
+_ANGLE = re.compile("[<>]")
+_QUOTED = dict(zip("\"'“‘「『《(（[", "\"'”’」』》)）]", strict=True))
+_NOUN = re.compile(r"\s{1,3}(?:tags?|elements?)\b|\s?(?:标签|元素|标记)(?!\s?</)")
+_CODE_ELEMENT = "pre|code|kbd|samp|script|style|textarea|template|xmp"
+_CODE = re.compile(rf"`+|~{{3,}}|<({_CODE_ELEMENT})(?![\w-])", re.I)
+_FENCE = re.compile(r"^[ \t>]*(?:(?:[-*+]|\d{1,3}[.)])[ \t]+)?(`{3,}|~{3,})(.*)$", re.M)
+_BLANK_LINE = re.compile(r"\n[ \t]*\n")
+
+
+def _fences(text: str) -> list[tuple[int, int]]:
+    """[start, end) of each block between two fences (``` or ~~~); one without an end reaches to the end of the text."""
+    out: list[tuple[int, int]] = []
+    opened, start = "", 0
+    for match in _FENCE.finditer(text):
+        fence, rest = match[1], match[2]
+        if not opened:
+            if "`" not in rest or fence[0] == "~":
+                opened, start = fence, match.start()
+        elif fence[0] == opened[0] and len(fence) >= len(opened) and not rest.strip():
+            out.append((start, match.end()))
+            opened = ""
+    return [*out, (start, len(text))] if opened else out
+
+
+class _Spans:
+    """Finds the end of inline code and of HTML's code elements; each end is looked up without a second reading."""
+
+    def __init__(self, text: str):
+        self._text = text
+        self._runs: dict[int, list[int]] = {}
+        for match in re.finditer("`+", text):
+            self._runs.setdefault(len(match[0]), []).append(match.start())
+        self._blanks = [match.start() for match in _BLANK_LINE.finditer(text)]
+        self._unclosed: set[str] = set()
+        self._closings: dict[str, list[int]] = {}
+
+    def end_of_run(self, start: int, size: int) -> int:
+        """The end of the code that `size` backticks begin, 0 for none. One or two must end within the paragraph."""
+        starts = self._runs[size]
+        at = bisect.bisect_right(starts, start)
+        if at == len(starts):
+            return 0
+        blank = bisect.bisect_left(self._blanks, start)
+        if size < 3 and blank < len(self._blanks) and self._blanks[blank] < starts[at]:
+            return 0
+        return starts[at] + size
+
+    def end_of_element(self, start: int, name: str) -> int:
+        """The start of the closing tag of an element, 0 for none."""
+        if name not in self._closings:
+            self._closings[name] = [m.start() for m in re.finditer(rf"</{name}\s*>", self._text, re.I)]
+        closings = self._closings[name]
+        at = bisect.bisect_right(closings, start)
+        return closings[at] if at < len(closings) else 0
+
+
+def code_spans(text: str, inline: bool = True) -> list[tuple[int, int]]:
+    """[start, end) of the code in a text, in order: fenced blocks, and with `inline` also `code` and <code>."""
+    if not _CODE.search(text):
+        return []
+    fences = _fences(text)
+    if not inline:
+        return fences
+    out: list[tuple[int, int]] = []
+    spans, at, fence = _Spans(text), 0, 0
+    for match in _CODE.finditer(text):
+        start = match.start()
+        while fence < len(fences) and fences[fence][0] <= start:
+            if fences[fence][0] >= at:  # else it begins inside of other code
+                out.append(fences[fence])
+                at = fences[fence][1]
+            fence += 1
+        if start < at or match[0][0] == "~":
+            continue
+        name = match[1]
+        end = spans.end_of_element(start, name.lower()) if name else spans.end_of_run(start, len(match[0]))
+        if end:
+            out.append((start, end))
+            at = end
+    return out
+
+
+def outside_code(text: str, apply: Callable[[str], str], inline: bool = True) -> str:
+    """The text after `apply` on all that is no code."""
+    spans = code_spans(text, inline)
+    if not spans:
+        return apply(text)
+    out, at = [], 0
+    for start, end in spans:
+        out += [apply(text[at:start]) if at < start else "", text[start:end]]
+        at = end
+    return "".join([*out, apply(text[at:]) if at < len(text) else ""])
+
+
+def prose(text: str) -> str:
+    """The text without its code."""
+    spans = code_spans(text)
+    ends = [0, *(end for _, end in spans)]
+    return " ".join(text[at:start] for at, start in zip(ends, [*(start for start, _ in spans), len(text)], strict=True))
+
+
+def _decoded(entity: str) -> str:
+    """The character of an entity, as the rules about characters leave it; the entity itself where it means none."""
+    if entity[1] != "#" and entity[1:] not in html5:
+        return entity
+    character = html.unescape(entity)
+    return entity if character == "\ufffd" else invisible(controls(newlines(character)))
+
+
+def entities(text: str) -> str:
+    """HTML entities become their characters, unless a tag, an entity or a marker would come of it: that one is text."""
+    if "&" not in text:
+        return text
+    found = [(match, char) for match in _ENTITY.finditer(text) if (char := _decoded(match[0])) != match[0]]
+    if not found:
+        return text
+    pieces, places, at, size = [], [], 0, 0  # places: where the character of each entity stands in the decoded text
+    for match, char in found:
+        size += match.start() - at
+        places.append((size, size + len(char)))
+        pieces += [text[at : match.start()], char]
+        size, at = size + len(char), match.end()
+    decoded = "".join([*pieces, text[at:]])
+    starts = [start for start, _ in places]
+    for guard in (_TAG, _ENTITY, MARKER):
+        for match in guard.finditer(decoded):
+            for i in range(bisect.bisect_left(starts, match.start()), bisect.bisect_left(starts, match.end())):
+                pieces[2 * i + 1] = found[i][0][0]
+    return "".join([*pieces, text[at:]])
+
+
+def tags(text: str) -> str:
+    """Layout tags of HTML are removed, and their contents stay; <br> and </p> become a newline.
+
+    A tag that the text speaks of stays: in quotes or brackets of its own, or before the word "tag" or "element".
+    """
+    if "<" not in text or not _TAG.search(text):
+        return text
+    pieces: list[str] = []
+    opened: list[int] = []  # the pieces that begin with a "<" to which no ">" has come
+    at = 0
+    for match in _ANGLE.finditer(text):
+        place = match.start()
+        if match[0] == "<":
+            if at < place:
+                pieces.append(text[at:place])
+            opened.append(len(pieces))
+            at = place
+            continue
+        pieces.append(text[at : place + 1])
+        at = place + 1
+        if not opened:
+            continue
+        tag = "".join(pieces[opened[-1] :])
+        before = pieces[opened[-1] - 1][-1] if opened[-1] else ""
+        spoken_of = text[at : at + 1] == _QUOTED.get(before) or _NOUN.match(text, at)
+        if spoken_of or not _TAG.fullmatch(tag):
+            opened.clear()  # no tag holds a ">"
+            continue
+        del pieces[opened.pop() :]
+        if _LINE_END.match(tag):
+            pieces.append("\n")
+    return "".join([*pieces, text[at:]])
