@@ -52,6 +52,22 @@ def test_signs_fractions_and_lists_are_not_mixed_up(text, gold, same):
     assert judge.gsm8k(text, gold) is same
 
 
+@pytest.mark.parametrize(
+    ("text", "gold", "right"),
+    [
+        ("The answer is 1,234.", "1234", True),
+        ("First 5. The answer is 7 apples, not 8", "7", True),
+        ("5 and 6 make 11", "11", True),
+        ("-3.0", "-3", True),
+        ("none", "0", False),
+        ("The answer is 2\nQuestion: what of 3? The answer is 9", "2", True),
+        ("The answer is 20", "2", False),
+    ],
+)
+def test_gsm8k_extraction(text, gold, right):
+    assert judge.gsm8k(text, gold) is right
+
+
 SUM = Question(
     id="q", lang="en", task="sum", prompt="A dozen and 5?", answers=("17",), others=("12", "17", "9500", "4")
 )
