@@ -308,7 +308,12 @@ def main() -> int:
         _inside(how, job, kernel)
     for pipe in (how["read"], how["write"]):
         os.close(pipe)
-    signal.signal(signal.SIGTERM, lambda *_: (_end(child, confined), os._exit(1)))
+
+    def stop(*_: Any) -> None:
+        _end(child, confined)
+        os._exit(1)
+
+    signal.signal(signal.SIGTERM, stop)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     _end(child, confined)
     return status if status >= 0 else 1
