@@ -7,8 +7,9 @@ import pytest
 from text_model import likelihood
 
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.evaluate import benchmarks, execute, judge, suite
+from tigerjax.evaluate import benchmarks, execute, suite
 from tigerjax.evaluate.items import Missing
+from tigerjax.evaluate.suite import EvaluationConfig
 
 N = 12  # questions; enough that a stand-in of chance gets some right and some wrong
 
@@ -24,6 +25,11 @@ def table(path, rows):
         csv.writer(file).writerows(rows)
 
 
+def read(name, data):
+    """The questions of a benchmark."""
+    return list(benchmarks.BENCHMARKS[name].read(data / name))
+
+
 def likeliest(texts):
     """By log-probability a byte, the stand-in's token: the independent computation."""
     scores = [likelihood(t) / len(t.encode()) for t in texts]
@@ -34,7 +40,7 @@ def check(stand_in, data, name, alternatives, golds, *, chat=False):
     """The benchmark's score equals the share of questions whose likeliest literal text is the right one."""
     model = stand_in()
     items = list(benchmarks.BENCHMARKS[name].read(data / name))
-    asked = suite.ask(model, benchmarks.BENCHMARKS[name], items, chat=chat)
+    asked = suite.ask(model, benchmarks.BENCHMARKS[name], items, EvaluationConfig(chat=chat))
     assert model.asked == [text for texts in alternatives for text in texts]
     want = [likeliest(texts) == gold for texts, gold in zip(alternatives, golds, strict=True)]
     assert [a["right"] for a in asked] == want
@@ -85,8 +91,8 @@ def test_boolq_plain_and_by_template(stand_in, tmp_path, field):
     check(stand_in, tmp_path, "boolq", texts, golds)
     texts = [[f"[I]P{n}.\nQuestion: is it {n}?[R]{a}" for a in ("Yes", "No")] for n in range(N)]
     model = stand_in()
-    items = list(benchmarks.BENCHMARKS["boolq"].read(tmp_path / "boolq"))
-    suite.ask(model, benchmarks.BENCHMARKS["boolq"], items, chat=True)
+    items = read("boolq", tmp_path)
+    suite.ask(model, benchmarks.BENCHMARKS["boolq"], items, EvaluationConfig(chat=True))
     assert model.asked == [t for ts in texts for t in ts]
 
 
@@ -120,7 +126,10 @@ def test_mmlu_five_shots_and_the_mean_of_subjects(stand_in, tmp_path, layout):
                 table(tmp_path / f"mmlu/{part}/{s}_{part}.csv", rows)
     model = stand_in()
     asked = suite.ask(
-        model, benchmarks.BENCHMARKS["mmlu"], list(benchmarks.BENCHMARKS["mmlu"].read(tmp_path / "mmlu")), chat=False
+        model,
+        benchmarks.BENCHMARKS["mmlu"],
+        read("mmlu", tmp_path),
+        EvaluationConfig(chat=False),
     )
     shares, texts = {}, []
     for s in sorted(sizes):
@@ -188,8 +197,8 @@ def test_openbookqa_is_the_mean_of_both_subsets(stand_in, tmp_path):
     asked = suite.ask(
         model,
         benchmarks.BENCHMARKS["openbookqa"],
-        list(benchmarks.BENCHMARKS["openbookqa"].read(tmp_path / "openbookqa")),
-        chat=True,
+        read("openbookqa", tmp_path),
+        EvaluationConfig(chat=True),
     )
     assert model.asked == plain + ["Given the fact: water is wet\n" + p for p in plain[:4]]
     assert suite.count(asked)["groups"] == {"plain": 2 / 8, "fact": 1 / 4}
@@ -203,7 +212,10 @@ def test_gsm8k_four_worked_examples(stand_in, tmp_path):
     said = {0: "The answer is 0.", 1: "1,000 it is", 2: "The answer is 2,000\n\nQuestion: x\nThe answer is 7", 3: "3"}
     model = stand_in(lambda text: said[int(text.rsplit("Q", 1)[1].split("?")[0].removeprefix("uestion: "))])
     asked = suite.ask(
-        model, benchmarks.BENCHMARKS["gsm8k"], list(benchmarks.BENCHMARKS["gsm8k"].read(tmp_path / "gsm8k")), chat=False
+        model,
+        benchmarks.BENCHMARKS["gsm8k"],
+        read("gsm8k", tmp_path),
+        EvaluationConfig(chat=False),
     )
     ask = "Question: {}?\nLet's think step by step\nAnswer:"
     worked = "".join(f"{ask.format(f'T{n}')}\nOne and {n}.\nThe answer is {n}000\n\n" for n in range(4))
@@ -211,7 +223,10 @@ def test_gsm8k_four_worked_examples(stand_in, tmp_path):
     assert [a["right"] for a in asked] == [True, True, True, False]
     model = stand_in(lambda text: "0")
     suite.ask(
-        model, benchmarks.BENCHMARKS["gsm8k"], list(benchmarks.BENCHMARKS["gsm8k"].read(tmp_path / "gsm8k")), chat=True
+        model,
+        benchmarks.BENCHMARKS["gsm8k"],
+        read("gsm8k", tmp_path),
+        EvaluationConfig(chat=True),
     )
     assert model.asked[0].startswith(f"[I]{ask.format('T0')}[R]One and 0.\nThe answer is 0000\n[E][I]")
     assert model.asked[0].endswith(f"[I]{ask.format('Q0')}[R]")
@@ -226,29 +241,16 @@ def test_cmrc_exact_match(stand_in, tmp_path):
     said = ["答案是北京。", "答案是 首都北京市\n还有", "北京", "答案是上海"]
     model = stand_in(lambda text: said[int(text.rsplit("在哪", 1)[1][0])])
     asked = suite.ask(
-        model, benchmarks.BENCHMARKS["cmrc"], list(benchmarks.BENCHMARKS["cmrc"].read(tmp_path / "cmrc")), chat=False
+        model,
+        benchmarks.BENCHMARKS["cmrc"],
+        read("cmrc", tmp_path),
+        EvaluationConfig(chat=False),
     )
     ask = (
         "根据文章回答问题。你的答案应该尽可能简练，请以 ‘答案是’ 开头的句式作答。\n文章：他在北京。\n问：在哪{}？\n答："
     )
     assert model.asked == [ask.format(n) for n in range(4)]
     assert [a["right"] for a in asked] == [True, True, True, False]
-
-
-@pytest.mark.parametrize(
-    ("text", "gold", "right"),
-    [
-        ("The answer is 1,234.", "1234", True),
-        ("First 5. The answer is 7 apples, not 8", "7", True),
-        ("5 and 6 make 11", "11", True),
-        ("-3.0", "-3", True),
-        ("none", "0", False),
-        ("The answer is 2\nQuestion: what of 3? The answer is 9", "2", True),
-        ("The answer is 20", "2", False),
-    ],
-)
-def test_gsm8k_extraction(text, gold, right):
-    assert judge.gsm8k(text, gold) is right
 
 
 def human_eval(path):
@@ -280,7 +282,7 @@ def test_humaneval_runs_the_function_and_nothing_after_it(stand_in, tmp_path, mo
 
 def test_humaneval_runs_nothing_unless_it_is_allowed(stand_in, tmp_path, monkeypatch):
     human_eval(tmp_path)
-    monkeypatch.setattr(execute, "passes", lambda program: pytest.fail("a program was run"))
+    monkeypatch.setattr(execute, "passes", lambda program, **_: pytest.fail("a program was run"))
     model = stand_in()
     found = suite.evaluate(model, ["humaneval"], tmp_path / "out", suite.EvaluationConfig(data_dir=tmp_path))
     assert not found["complete"] and "--allow-code-execution" in found["missing"]["humaneval"] and not model.asked

@@ -1,6 +1,5 @@
 """The YAML tasks through the harness's own TaskManager: the thirteen score as `tigerjax evaluate` has it."""
 
-import csv
 import dataclasses
 import importlib
 import json
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from text_model import StandIn, likelihood
+from thirteen import N, write_all
 from tiny import weights
 from tiny_model import CONFIG
 
@@ -34,67 +34,6 @@ from tigerjax.tokenizer.train import train_model
 ROOT = Path(__file__).resolve().parents[2]
 THIRTEEN = [name for name, benchmark in BENCHMARKS.items() if benchmark.counted]
 LACKING = ["cmrc2018", "c3", "ocnli"]
-N = 9
-
-
-def jsonl(path, records):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), encoding="utf-8")
-
-
-def write_all(data):
-    """N questions of each of the thirteen in its published layout; subjects and subsets of unequal sizes."""
-    code = {"prompt": 'def double(x):\n    """Twice."""\n', "entry_point": "double"}
-    tests = [f"def check(f):\n    assert f({n}) == {2 * n + (n == 1)}\n" for n in range(3)]
-    jsonl(data / "humaneval/HumanEval.jsonl", [{"task_id": f"T/{n}", "test": t} | code for n, t in enumerate(tests)])
-    jsonl(data / "piqa/dev.jsonl", [{"goal": f"open {n}", "sol1": "push", "sol2": "pull it"} for n in range(N)])
-    (data / "piqa/dev-labels.lst").write_text("".join(f"{n % 2}\n" for n in range(N)))
-    answers = {"answerA": "go", "answerB": "stay", "answerC": "ask why"}
-    jsonl(data / "siqa/dev.jsonl", [{"context": f"C{n}.", "question": "What next?"} | answers for n in range(N)])
-    (data / "siqa/dev-labels.lst").write_text("".join(f"{n % 3 + 1}\n" for n in range(N)))
-    ends = ["runs.", "sleeps.", "sings a song."]
-    rows = [{"ctx": f"A man {n}", "endings": ends, "label": n % 3} for n in range(N)]
-    jsonl(data / "hellaswag/hellaswag_val.jsonl", rows)
-    gaps = [{"sentence": f"{n}: the _ fell.", "option1": "cup", "option2": "table", "answer": "1"} for n in range(N)]
-    jsonl(data / "winogrande/dev.jsonl", gaps)
-    choices = [{"text": f"t{x}", "label": x} for x in "ABCD"]
-    books = [
-        {"id": str(n), "question": {"stem": f"stem {n}", "choices": choices}, "answerKey": "ABCD"[n % 4], "fact1": "f"}
-        for n in range(N)
-    ]
-    jsonl(data / "openbookqa/test.jsonl", books)
-    jsonl(data / "openbookqa/test_complete.jsonl", books[:2])
-    jsonl(data / "boolq/dev.jsonl", [{"passage": f"P{n}.", "question": f"is {n}", "answer": n < 5} for n in range(N)])
-    sums = [{"question": f"Q{n}?", "answer": f"So.\n#### {n % 3}"} for n in range(N)]
-    jsonl(data / "gsm8k/train.jsonl", sums)
-    jsonl(data / "gsm8k/test.jsonl", sums)
-    exams = [
-        {"question": f"What is {n}?", "choices": [*"wxyz"], "answer": n % 4, "subject": "law" if n < 6 else "art"}
-        for n in range(15)
-    ]
-    jsonl(data / "mmlu/dev.jsonl", exams)
-    jsonl(data / "mmlu/test.jsonl", exams[:8])
-    qas = [{"id": f"q{n}", "question": f"在哪{n}？", "answers": [{"text": "北京市" * (n % 2 + 1)}]} for n in range(N)]
-    (data / "cmrc").mkdir()
-    (data / "cmrc/dev.json").write_text(json.dumps({"data": [{"paragraphs": [{"context": "他在北京。", "qas": qas}]}]}))
-    (data / "c3").mkdir()
-    for half, most in (("m", 5), ("d", 4)):
-        colours = [
-            [["甲：你好。", f"乙：{n}。"], [{"question": "颜色？", "choice": ["红", "蓝色"], "answer": "红"}], str(n)]
-            for n in range(most)
-        ]
-        (data / f"c3/{half}-dev.json").write_text(json.dumps(colours, ensure_ascii=False))
-    labels = ["neutral", "contradiction", "entailment"]
-    jsonl(
-        data / "ocnli/dev.json", [{"sentence1": f"甲{n}", "sentence2": "乙", "label": labels[n % 3]} for n in range(N)]
-    )
-    for subject, count in (("art", 3), ("law", 6)):
-        for part, start, many in (("dev", 100, 5), ("val", 0, count)):
-            path = data / f"ceval/{part}/{subject}_{part}.csv"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "w", encoding="utf-8", newline="") as file:
-                table = [[n, f"问{start + n}", *"甲乙丙丁", "ABCD"[n % 4]] for n in range(many)]
-                csv.writer(file).writerows([["id", "question", *"ABCD", "answer"], *table])
 
 
 def says(text):
@@ -126,10 +65,14 @@ def test_all_thirteen_score_as_tigerjax_evaluate_does(data, tmp_path, chat):
     ours, theirs = StandIn(says), StandIn(says)
     config = EvaluationConfig(data_dir=data, chat=chat, allow_code=True)
     want = suite.evaluate(ours, chosen(["all"]), tmp_path / "out", config)
-    found = harness.evaluate(theirs, ["tigerbot"], config)
+    found = harness.evaluate(theirs, ["tigerbot"], config, out=tmp_path / "theirs")
     assert found["complete"] and not found["missing"]
     for name in THIRTEEN:
         assert found["tasks"][f"tigerbot_{name}"]["score,none"] == want["tasks"][name]["score"], name
+        assert found["tasks"][f"tigerbot_{name}"]["score_stderr,none"] == want["tasks"][name]["stderr"], name
+        assert (
+            len((tmp_path / f"theirs/items/tigerbot_{name}.jsonl").read_text().splitlines()) == want["tasks"][name]["n"]
+        )
         assert found["tasks"][f"tigerbot_{name}"]["sample_len"] == want["tasks"][name]["n"]
     assert 3 < len({r["score"] for r in want["tasks"].values()}), "scores that are all alike compare nothing"
     assert sorted(theirs.asked) == sorted(ours.asked)
@@ -137,6 +80,9 @@ def test_all_thirteen_score_as_tigerjax_evaluate_does(data, tmp_path, chat):
     for lang in ("en", "zh"):
         mean = found["tasks"][f"tigerbot_{lang}"]["score,none"]
         assert mean == pytest.approx(want[f"mean_{lang}"], abs=1e-12)
+        assert 0 < found["tasks"][f"tigerbot_{lang}"]["score_stderr,none"] < 0.1
+    kept = json.loads((tmp_path / "theirs/results.json").read_text())
+    assert kept["tasks"] == json.loads(json.dumps(found["tasks"])) and kept["chat"] is chat
 
 
 def test_all_thirteen_are_read_from_a_bucket_as_from_a_disk_and_one_that_may_not_be_is_not_missing(data, cloud):
@@ -207,7 +153,7 @@ def test_c3_and_ocnli_in_the_harness_own_way(data):
         alone = [s - likelihood(f"|\n{word}") for s, word in zip(scores, words, strict=True)]
         right += scores.index(max(scores)) == gold
         calibrated += alone.index(max(alone)) == gold
-    assert found["ocnli"]["acc,none"] == right / N
+    assert found["ocnli"]["acc,none"] == right / N and 0 < found["ocnli"]["acc_stderr,none"] < 1
     assert found["ocnli"]["acc_mutual_info,none"] == calibrated / N and calibrated != right
 
 
@@ -255,6 +201,10 @@ def test_a_model_on_disk_has_one_score_either_way_and_missing_data_exits_3(data,
     assert code == 0
     (data / "siqa/dev.jsonl").unlink()
     code, theirs = evaluated(run_dir, data, "--harness", "--tasks", "tigerbot_boolq", "tigerbot_siqa")
+    kept = run_dir / "out/harness"
+    assert json.loads((kept / "results.json").read_text())["tasks"] == theirs
+    assert len((kept / "items/tigerbot_boolq.jsonl").read_text().splitlines()) == N
+    assert "standard error" in (kept / "report.html").read_text()
     assert code == 3 and theirs["tigerbot_boolq"]["score,none"] == ours["boolq"]["score"]
     said = capsys.readouterr()
     assert "incomplete: tigerbot_siqa missing" in said.err and "siqa/dev.jsonl is not there" in said.out

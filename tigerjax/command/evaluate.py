@@ -31,7 +31,8 @@ class Asking:
 
     chat: bool = False  # By the chat template, where TigerBot's evaluation did so
     rows: Count = 8  # Questions that are asked at one time
-    allow_code_execution: bool = False  # HumanEval runs programs that the model wrote
+    allow_code_execution: bool = False  # HumanEval runs programs that the model wrote, shut in
+    allow_unconfined_code: bool = False  # Also where this machine cannot shut them in
 
 
 def evaluate(
@@ -49,10 +50,12 @@ def evaluate(
     results.json and report.html are written to OUT, else to runs/NAME/evaluation.
 
     With --harness, TASKS are those of lm-evaluation-harness: its own, tigerbot, tigerbot_NAME, cmrc2018, c3, ocnli, and
-    those of YAML files in --include-path.
+    those of YAML files in --include-path. Figures with their standard errors, every answer and a page are then written
+    to the folder harness in OUT.
 
-    HumanEval runs programs that the model has written, so it needs --allow-code-execution. The mesh is the config's; on
-    several hosts, run the same command on each.
+    HumanEval runs programs that the model has written, so it needs --allow-code-execution. They see no network and no
+    files of yours. Where the machine cannot promise that, nothing is run, unless you give --allow-unconfined-code.
+    The mesh is the config's; on several hosts, run the same command on each.
 
     Example: tigerjax evaluate configs/tiger_7b_sft.py --tasks all --data-dir benchmarks_data --chat
     """
@@ -76,7 +79,8 @@ def evaluate(
             data_dir=benchmarks.data_dir,
             chat=asking.chat,
             limit=benchmarks.limit,
-            allow_code=asking.allow_code_execution,
+            allow_code=asking.allow_code_execution or asking.allow_unconfined_code,
+            allow_unconfined=asking.allow_unconfined_code,
         )
         if benchmarks.harness:
             from tigerjax.evaluate.harness import evaluate as by_harness
@@ -85,6 +89,7 @@ def evaluate(
                 answerer,
                 names,
                 how,
+                out=place / "harness",
                 include_path=benchmarks.include_path,
                 progress=show_progress if answerer.writes else None,
             )
@@ -98,10 +103,11 @@ def evaluate(
                 progress=show_progress,
             )
     if answerer.writes and benchmarks.harness:
-        for name, scores in figures["tasks"].items():
-            print(name, *(f"{key}={value}" for key, value in scores.items()))
-        for name, what in figures["missing"].items():
-            print(f"{name} is missing: {what}")
+        table = scores_page.harness_table(figures)
+        lacking = [f"{name} is missing: {what}" for name, what in figures["missing"].items()]
+        print("\n".join([plain(table), *lacking]))
+        title = f"{settings.name}, step {loaded.step}: lm-evaluation-harness"
+        scores_page.write(place / "harness" / "report.html", title, [("Scores", table)], lacking)
         save(figures, json)
     elif answerer.writes:
         scores, ratios = scores_page.score_table(figures), scores_page.ratio_table(figures)

@@ -16,7 +16,22 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax.errors import DataError
-from tigerjax.evaluate.items import Item, Missing, Turn, among, csv_rows, find, json_file, json_lines, letter, need
+from tigerjax.evaluate.items import (
+    Item,
+    Missing,
+    Turn,
+    among,
+    csv_rows,
+    find,
+    json_file,
+    json_lines,
+    letter,
+    need,
+    objects,
+    of_kind,
+    text_list,
+    texts,
+)
 
 LETTERS = "ABCD"
 SHOTS = 5
@@ -33,17 +48,17 @@ def cmrc(folder: Path) -> Iterator[Item]:
 def cmrc_records(folder: Path) -> Iterator[dict[str, Any]]:
     """{id, context, question, answers}, one question each."""
     path = find(folder, "dev.json", "cmrc2018_dev.json")
-    for n, article in enumerate(need(json_file(path), str(path), "data")[0]):
-        for m, paragraph in enumerate(need(article, f"{path}: data {n}", "paragraphs")[0]):
+    for n, article in enumerate(objects(json_file(path), str(path), "data")):
+        for m, paragraph in enumerate(objects(article, f"{path}: data {n}", "paragraphs")):
             where = f"{path}: data {n}, paragraph {m}"
-            context, questions = need(paragraph, where, "context", "qas")
-            for qa in questions:
-                question, answers = need(qa, where, "question", "answers")
-                texts = list(dict.fromkeys(a["text"] for a in answers))
-                if not texts:
+            (context,) = texts(paragraph, where, "context")
+            for qa in objects(paragraph, where, "qas"):
+                (question,), answers = texts(qa, where, "question"), objects(qa, where, "answers")
+                accepted = list(dict.fromkeys(texts(a, f"{where}: answers", "text")[0] for a in answers))
+                if not accepted:
                     raise DataError(f"{where}: question {qa.get('id', question)!r} has no answers")
                 identity = str(qa.get("id", f"{n}-{m}-{question}"))
-                yield {"id": identity, "context": context, "question": question, "answers": texts}
+                yield {"id": identity, "context": context, "question": question, "answers": accepted}
 
 
 def c3(folder: Path) -> Iterator[Item]:
@@ -59,13 +74,16 @@ def c3_records(folder: Path) -> Iterator[dict[str, Any]]:
     paths = [folder / "dev_0.json"] if (folder / "dev_0.json").is_file() else []
     paths = paths or [find(folder, "m-dev.json", "c3-m-dev.json"), find(folder, "d-dev.json", "c3-d-dev.json")]
     for path in paths:
-        for n, entry in enumerate(json_file(path)):
+        entries = json_file(path)
+        of_kind(entries, list, str(path), "this")
+        for n, entry in enumerate(entries):
             where = f"{path}: entry {n}"
             if not isinstance(entry, list) or len(entry) < 2:
                 raise DataError(f"{where}: needs [lines, questions, id]")
-            content = "".join(entry[0])
-            for m, q in enumerate(entry[1]):
-                question, choices, answer = need(q, where, "question", "choice", "answer")
+            whole = {"lines": entry[0], "questions": entry[1]}
+            content = "".join(text_list(whole, where, "lines", 0))
+            for m, q in enumerate(objects(whole, where, "questions")):
+                (question, answer), choices = texts(q, where, "question", "answer"), text_list(q, where, "choice")
                 if answer not in choices:
                     raise DataError(f"{where}: answer {answer!r} of question {m} is not among its choices")
                 one = {"id": f"{path.stem}-{n}-{m}", "content": content, "question": question}
@@ -82,7 +100,7 @@ def ocnli(folder: Path) -> Iterator[Item]:
 def ocnli_records(folder: Path) -> Iterator[dict[str, Any]]:
     """{id, sentence1, sentence2, gold}; gold is the relation's place in RELATIONS."""
     for n, (where, r) in enumerate(json_lines(find(folder, "dev.json", "dev.jsonl"))):
-        one, two, label = need(r, where, "sentence1", "sentence2", "label")
+        one, two, label = texts(r, where, "sentence1", "sentence2", "label")
         if label == "-":  # annotators found no majority: the data's authors leave these out too
             continue
         if label not in RELATIONS:
@@ -95,6 +113,10 @@ def ceval(folder: Path) -> Iterator[Item]:
     names: dict[str, Any] = {}
     if (folder / "subject_mapping.json").is_file():
         names = json_file(folder / "subject_mapping.json")
+
+        of_kind(names, dict, str(folder / "subject_mapping.json"), "this")
+        for subject in names:
+            text_list(names, str(folder / "subject_mapping.json"), subject, 2)
 
     def ask(subject: str) -> str:
         name = names[subject][1] if subject in names else subject.replace("_", " ")

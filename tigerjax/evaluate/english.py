@@ -21,7 +21,23 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax.errors import DataError
-from tigerjax.evaluate.items import Item, Missing, Turn, among, csv_rows, find, index, json_lines, labels, letter, need
+from tigerjax.evaluate import numbers
+from tigerjax.evaluate.items import (
+    Item,
+    Missing,
+    Turn,
+    among,
+    csv_rows,
+    find,
+    index,
+    json_lines,
+    labels,
+    letter,
+    need,
+    of_kind,
+    text_list,
+    texts,
+)
 
 LETTERS = "ABCD"
 MMLU_SHOTS, GSM8K_SHOTS = 5, 4
@@ -29,7 +45,7 @@ MMLU_SHOTS, GSM8K_SHOTS = 5, 4
 
 def humaneval(folder: Path) -> Iterator[Item]:
     for where, r in json_lines(find(folder, "HumanEval.jsonl", "human-eval-v2-20210705.jsonl")):
-        task, prompt, entry, test = need(r, where, "task_id", "prompt", "entry_point", "test")
+        task, prompt, entry, test = texts(r, where, "task_id", "prompt", "entry_point", "test")
         yield Item(id=str(task), group="", prompt=prompt, gold={"prompt": prompt, "entry_point": entry, "test": test})
 
 
@@ -37,7 +53,7 @@ def piqa(folder: Path) -> Iterator[Item]:
     rows = list(json_lines(find(folder, "dev.jsonl")))
     golds = labels(find(folder, "dev-labels.lst"), len(rows))
     for n, ((where, r), gold) in enumerate(zip(rows, golds, strict=True)):
-        goal, *solutions = need(r, where, "goal", "sol1", "sol2")
+        goal, *solutions = texts(r, where, "goal", "sol1", "sol2")
         options = tuple(Turn(f"The following makes sense: \nQ: {goal}\nA: {s}\n") for s in solutions)
         yield Item(id=str(n), group="", options=options, gold=index(gold, 2, where))
 
@@ -46,21 +62,22 @@ def siqa(folder: Path) -> Iterator[Item]:
     rows = list(json_lines(find(folder, "dev.jsonl")))
     golds = labels(find(folder, "dev-labels.lst"), len(rows))
     for n, ((where, r), gold) in enumerate(zip(rows, golds, strict=True)):
-        context, question, *answers = need(r, where, "context", "question", "answerA", "answerB", "answerC")
+        context, question, *answers = texts(r, where, "context", "question", "answerA", "answerB", "answerC")
         user = f"{context}\nQuestion: {question}\nAnswer:"
         yield Item(id=str(n), group="", options=tuple(Turn(user, a) for a in answers), gold=index(gold, 3, where, 1))
 
 
 def hellaswag(folder: Path) -> Iterator[Item]:
     for n, (where, r) in enumerate(json_lines(find(folder, "hellaswag_val.jsonl", "hellaswag.jsonl"))):
-        ctx, endings, label = need(r, where, "ctx", "endings", "label")
+        (ctx,), endings, (label,) = texts(r, where, "ctx"), text_list(r, where, "endings"), need(r, where, "label")
         gold = index(label, len(endings), where)
         yield Item(id=str(n), group="", options=tuple(Turn(ctx, e) for e in endings), gold=gold)
 
 
 def winogrande(folder: Path) -> Iterator[Item]:
     for n, (where, r) in enumerate(json_lines(find(folder, "dev.jsonl", "dev_xs.jsonl"))):
-        sentence, one, two, answer = need(r, where, "sentence", "option1", "option2", "answer")
+        sentence, one, two = texts(r, where, "sentence", "option1", "option2")
+        (answer,) = need(r, where, "answer")
         if sentence.count("_") != 1:
             raise DataError(f"{where}: the sentence needs one gap '_', it has {sentence.count('_')}")
         options = tuple(Turn("Good sentence: " + sentence.replace("_", o)) for o in (one, two))
@@ -73,20 +90,21 @@ def openbookqa(folder: Path) -> Iterator[Item]:
     for group, path in files.items():
         for where, r in json_lines(path):
             question, key = need(r, where, "question", "answerKey")
-            stem, choices = need(question, where, "stem", "choices")
-            texts = {c["label"]: c["text"] for c in choices}
-            if sorted(texts) != list(LETTERS):
-                raise DataError(f"{where}: choices {sorted(texts)}, needs {', '.join(LETTERS)}")
-            lines = [f"Question: {stem}", *(f"{label}. {texts[label]}" for label in LETTERS), "Answer:\n"]
+            (stem,), (choices,) = texts(question, where, "stem"), need(question, where, "choices")
+            of_kind(choices, list, where, "choices")
+            by_letter = dict(texts(c, f"{where}: choices", "label", "text") for c in choices)
+            if sorted(by_letter) != list(LETTERS):
+                raise DataError(f"{where}: choices {sorted(by_letter)}, needs {', '.join(LETTERS)}")
+            lines = [f"Question: {stem}", *(f"{label}. {by_letter[label]}" for label in LETTERS), "Answer:\n"]
             if group == "fact":
-                lines.insert(0, f"Given the fact: {need(r, where, 'fact1')[0]}")
+                lines.insert(0, f"Given the fact: {texts(r, where, 'fact1')[0]}")
             gold = LETTERS[letter(key, LETTERS, where)]
             yield Item(id=f"{group}-{r.get('id', where)}", group=group, prompt="\n".join(lines), gold=gold)
 
 
 def boolq(folder: Path) -> Iterator[Item]:
     for n, (where, r) in enumerate(json_lines(find(folder, "dev.jsonl", "val.jsonl"))):
-        passage, question = need(r, where, "passage", "question")
+        passage, question = texts(r, where, "passage", "question")
         answer = r.get("answer", r.get("label"))
         if str(answer).lower() not in ("true", "false"):
             raise DataError(f"{where}: answer {answer!r} is not true or false")
@@ -99,11 +117,14 @@ def gsm8k(folder: Path) -> Iterator[Item]:
     """Four worked examples: the first of train.jsonl, in OpenCompass's wording [our choice of examples]."""
 
     def parts(where: str, r: dict[str, Any]) -> tuple[str, str, str]:
-        question, answer = need(r, where, "question", "answer")
+        question, answer = texts(r, where, "question", "answer")
         steps, mark, number = answer.rpartition("####")
         if not mark:
             raise DataError(f"{where}: the answer has no '####' before its number")
-        return f"Question: {question}\nLet's think step by step\nAnswer:", steps, number.strip().replace(",", "")
+        number = number.strip().replace(",", "")
+        if numbers.only(number) is None:
+            raise DataError(f"{where}: answer has {number!r:.60} after its '####', needs a number")
+        return f"Question: {question}\nLet's think step by step\nAnswer:", steps, number
 
     shots = []
     for _, (where, r) in zip(range(GSM8K_SHOTS), json_lines(find(folder, "train.jsonl")), strict=False):
@@ -123,7 +144,8 @@ def mmlu(folder: Path) -> Iterator[Item]:
         dev.setdefault(subject, []).append((user, gold))
     for subject, where, user, gold in read(folder, "test"):
         if len(dev.get(subject, ())) < MMLU_SHOTS:
-            raise DataError(f"{where}: {len(dev.get(subject, ()))} dev examples of {subject!r}, needs {MMLU_SHOTS}")
+            few = f"{len(dev.get(subject, ()))} dev examples of {subject!r:.60}, needs {MMLU_SHOTS}"
+            raise DataError(f"{folder}: {few} to ask question {where} of its test part")
         shots = tuple(Turn(u, LETTERS[g] + "\n") for u, g in dev[subject][:MMLU_SHOTS])
         yield Item(id=where, group=subject, shots=shots, options=tuple(Turn(user, x) for x in LETTERS), gold=gold)
 
@@ -136,10 +158,11 @@ def _mmlu_user(subject: str, question: str, choices: list[str]) -> str:
 
 def _mmlu_jsonl(folder: Path, part: str) -> Iterator[tuple[str, str, str, int]]:
     for n, (where, r) in enumerate(json_lines(find(folder, f"{part}.jsonl"))):
-        question, choices, answer, subject = need(r, where, "question", "choices", "answer", "subject")
+        (question, subject), choices = texts(r, where, "question", "subject"), text_list(r, where, "choices")
+        (answer,) = need(r, where, "answer")
         if len(choices) != len(LETTERS):
             raise DataError(f"{where}: {len(choices)} choices, needs {len(LETTERS)}")
-        gold = index(answer, 4, where) if str(answer).isdigit() else letter(answer, LETTERS, where)
+        gold = index(answer, 4, where) if str(answer).strip().isdigit() else letter(answer, LETTERS, where)
         yield subject, str(n), _mmlu_user(subject, question, choices), gold
 
 

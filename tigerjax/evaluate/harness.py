@@ -6,6 +6,9 @@ continuation is then empty. Here a text is split at its markers. Each part is en
 its id (the chat encoding of `tigerjax.tokenizer.chat`). The continuation is what follows the context's ids.
 """
 
+import json
+import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -19,15 +22,17 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from tigerjax import config as config_lib
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.evaluate import suite
+from tigerjax.evaluate import execute, suite
 from tigerjax.evaluate.answerer import Answerer, load_answerer
 from tigerjax.evaluate.harness_tasks import YAML
 from tigerjax.evaluate.items import Missing
 from tigerjax.evaluate.suite import EvaluationConfig
-from tigerjax.files import paths
+from tigerjax.files import jsonl, manifest, paths
 from tigerjax.files.progress import Advance, Progress
 from tigerjax.records import with_system
 
+BOOTSTRAP = 1000
+"""Draws for the error of a metric that has no formula: the error itself is then known to 2%."""
 DEFAULT_NEW_TOKENS = 256  # where a task does not say, as the harness's own hf model
 
 
@@ -180,23 +185,31 @@ def evaluate(
     tasks: list[str],
     config: EvaluationConfig,
     *,
+    out: Path | None = None,
     include_path: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """{tasks: {name: the harness's figures}, missing: {name: what is not there}, complete}.
 
+    OUT/results.json keeps them, and OUT/items/NAME.jsonl every answer: {id, filter, target, answer, metric: value …}.
+
     Tasks are the harness's own, ours of `harness_tasks`, and those of YAML files in `include_path`. When a member of a
     group is missing, the group is left out and its other members are asked one by one: no average is over a part.
     """
     folders = [str(YAML), *([str(include_path)] if include_path else [])]
-    metadata = {"data_dir": str(config.data_dir)} if config.data_dir else None
-    manager = TaskManager(include_path=folders, include_defaults=False, metadata=metadata)
+    metadata: dict[str, Any] = {"data_dir": str(config.data_dir)} if config.data_dir else {}
+    if config.allow_unconfined:
+        metadata["allow_unconfined_code"] = True
+    manager = TaskManager(include_path=folders, include_defaults=False, metadata=metadata or None)
     if not set(tasks) <= set(manager.all_tasks):  # the harness's own are some 14,000 files: seconds to list
-        manager = TaskManager(include_path=folders, metadata=metadata)
+        manager = TaskManager(include_path=folders, metadata=metadata or None)
     if unknown := sorted(set(tasks) - set(manager.all_tasks)):
         raise ConfigError(f"no task {unknown[0]!r} in lm-evaluation-harness, tigerjax/evaluate/tasks or --include-path")
+    if config.allow_code and any("humaneval" in name or name in ("tigerbot", "tigerbot_en") for name in tasks):
+        execute.confined(config.allow_unconfined)
     there, missing = _there(manager, tasks, config.allow_code)
-    evaluated: Any = {"results": {}}
+    evaluated: Any = {"results": {}, "samples": {}}
+    os.environ["DISABLE_MULTIPROC"] = "1"  # it would draw in forks of this process, which JAX's threads do not survive
     if there:
         evaluated = lm_eval.simple_evaluate(
             model=TigerLM(answerer, progress),
@@ -204,11 +217,38 @@ def evaluate(
             task_manager=manager,
             limit=config.limit,
             apply_chat_template=config.chat,
-            bootstrap_iters=0,
+            bootstrap_iters=BOOTSTRAP,
             confirm_run_unsafe_code=config.allow_code,
         )
     results = {name: {k: v for k, v in r.items() if k != "alias"} for name, r in evaluated["results"].items()}
-    return {"tasks": results, "missing": missing, "complete": not missing and config.limit is None}
+    _add_errors(results, evaluated["samples"], manager)
+    figures = {"tasks": results, "missing": missing, "complete": not missing and config.limit is None}
+    if out is not None and answerer.writes:
+        (out / suite.ITEMS).mkdir(parents=True, exist_ok=True)
+        for name, samples in evaluated["samples"].items():
+            jsonl.write_jsonl(out / suite.ITEMS / f"{name}.jsonl", map(_item, samples))
+        manifest.write_json(out / suite.RESULTS, figures | {"limit": config.limit, "chat": config.chat})
+    return figures
+
+
+def _add_errors(results: dict[str, Any], samples: dict[str, Any], manager: TaskManager) -> None:
+    """The standard errors of our own tasks and of their means, which the harness does not know how to compute."""
+    key = "score_stderr,none"
+    for name, asked in samples.items():
+        if "score,none" in results[name] and isinstance(asked[0].get("score"), dict):
+            results[name][key] = suite.count([one["score"] for one in asked])["stderr"]
+    for name in sorted(results, reverse=True):  # tigerbot_en and tigerbot_zh before tigerbot
+        members = _members(manager, name) if name in manager.all_groups else []
+        errors = [results.get(member, {}).get(key) for member in members]
+        if "score,none" in results[name] and errors and all(isinstance(e, float) for e in errors):
+            results[name][key] = math.sqrt(sum(e**2 for e in errors)) / len(errors)
+
+
+def _item(sample: dict[str, Any]) -> dict[str, Any]:
+    """One answer, as it is kept."""
+    item = {"id": sample["doc_id"], "filter": sample.get("filter"), "target": sample["target"]}
+    item |= {"answer": sample["filtered_resps"]} | {name: sample[name] for name in sample.get("metrics", ())}
+    return json.loads(json.dumps(item, ensure_ascii=False, default=str))
 
 
 def _there(manager: TaskManager, names: list[str], allow_code: bool) -> tuple[list[Task | Group], dict[str, str]]:

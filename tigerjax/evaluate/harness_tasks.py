@@ -41,6 +41,7 @@ class TigerBotTask(Task):
         self.name: str = config["benchmark"]
         self.benchmark = BENCHMARKS[self.name]
         self.UNSAFE_CODE = self.name == CODE
+        self.allow_unconfined = bool(config.get("metadata", {}).get("allow_unconfined_code", False))
         folder = _folder(self.name, **config.get("metadata", {}))
         self.items = list(self.benchmark.read(folder))
         super().__init__()
@@ -90,7 +91,7 @@ class TigerBotTask(Task):
         right = (
             results.index(max(results)) == item.gold
             if item.options
-            else suite.judged(self.benchmark, item, results[0])[1]
+            else suite.judged(self.benchmark, item, results[0], allow_unconfined=self.allow_unconfined)[1]
         )
         return {"score": {"group": item.group, "right": right}}
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,19 @@ from typing import Any, NamedTuple
 
 from tigerjax.errors import DataError
 from tigerjax.files import jsonl, paths
+
+KINDS: dict[type, str] = {
+    str: "a text",
+    list: "a list",
+    dict: "an object {…}",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number with a point",
+    type(None): "null",
+}
+"""What a JSON value is called in a message."""
+MOST_NAMES = 12
+"""So many fields of a record are named in a message."""
 
 
 class Missing(Exception):
@@ -60,12 +74,53 @@ def text_of(path: Path) -> str:
         return io.TextIOWrapper(raw, encoding="utf-8-sig").read()
 
 
-def need(record: dict[str, Any], where: str, *fields: str) -> list[Any]:
+def need(record: Any, where: str, *fields: str) -> list[Any]:
     """The values of fields; DataError with file and line names those that are not there."""
+    of_kind(record, dict, where, "this")
     missing = [f for f in fields if record.get(f) is None]
     if missing:
-        raise DataError(f"{where}: lacks {', '.join(missing)}; has {', '.join(sorted(map(str, record)))}")
+        has = ", ".join(f"{name!s:.40}" for name in sorted(map(str, record))[:MOST_NAMES])
+        raise DataError(f"{where}: lacks {', '.join(missing)}; has {has.encode(errors='replace').decode()}")
     return [record[f] for f in fields]
+
+
+def texts(record: Any, where: str, *fields: str) -> list[str]:
+    """The values of fields that hold text."""
+    values = need(record, where, *fields)
+    for field, value in zip(fields, values, strict=True):
+        of_kind(value, str, where, field)
+    return values
+
+
+def text_list(record: Any, where: str, field: str, least: int = 1) -> list[str]:
+    """The value of a field that holds a list of at least `least` texts."""
+    (value,) = need(record, where, field)
+    of_kind(value, list, where, field)
+    for n, text in enumerate(value):
+        of_kind(text, str, where, f"{field}[{n}]")
+    if len(value) < least:
+        raise DataError(f"{where}: {field} has {len(value)} texts, needs {least}")
+    return value
+
+
+def objects(record: Any, where: str, field: str) -> list[Any]:
+    """The value of a field that holds a list of objects."""
+    (value,) = need(record, where, field)
+    of_kind(value, list, where, field)
+    for n, one in enumerate(value):
+        of_kind(one, dict, where, f"{field}[{n}]")
+    return value
+
+
+def of_kind(value: Any, kind: type, where: str, field: str) -> None:
+    """DataError unless the value of a field is of the kind that the benchmark has there."""
+    if not isinstance(value, kind):
+        given = f"{KINDS.get(type(value), type(value).__name__)} ({value!r:.60})"
+        raise DataError(f"{where}: {field} is {given}, needs {KINDS[kind]}; download the file again, or mend it")
+    if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
+        raise DataError(
+            f"{where}: {field} holds half a surrogate pair ({value!r:.60}); download the file again, or mend it"
+        )
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -78,7 +133,7 @@ def json_file(path: Path) -> Any:
     """The one JSON value of a file."""
     try:
         return json.loads(text_of(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error}); download it again") from error
 
 
@@ -89,9 +144,18 @@ def csv_rows(path: Path, header: tuple[str, ...] | None = None) -> Iterator[tupl
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
     reader = csv.DictReader(io.StringIO(text, newline=""), fieldnames=header)
-    row: dict[Any, Any]
-    for row in reader:
+    rows = iter(reader)
+    while True:
+        try:
+            row: dict[Any, Any] | None = next(rows, None)
+        except csv.Error as error:
+            raise DataError(f"{path}:{reader.line_num}: not CSV ({error}); download it again") from error
+        if row is None:
+            return
         where = f"{path}:{reader.line_num}"
+        if any(value is None for value in row.values()):
+            lacking = [str(column) for column, value in row.items() if value is None]
+            raise DataError(f"{where}: the line ends before its columns {', '.join(lacking)}")
         if None in row:
             raise DataError(f"{where}: {len(row) - 1 + len(row[None])} columns, needs {len(reader.fieldnames or ())}")
         yield where, row
@@ -99,8 +163,11 @@ def csv_rows(path: Path, header: tuple[str, ...] | None = None) -> Iterator[tupl
 
 def labels(path: Path, count: int) -> list[int]:
     """Integers, one a line, for `count` questions."""
-    lines = text_of(path).split()
-    if len(lines) != count or not all(line.lstrip("-").isdigit() for line in lines):
+    try:
+        lines = text_of(path).split()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 at byte {error.start}; download it again") from error
+    if len(lines) != count or not all(re.fullmatch(r"-?[0-9]{1,9}", line) for line in lines):
         raise DataError(f"{path}: {len(lines)} labels for {count} questions; each line needs one number")
     return [int(line) for line in lines]
 
@@ -109,16 +176,15 @@ def letter(text: Any, options: str, where: str) -> int:
     """The index of an answer letter."""
     name = str(text).strip().upper()
     if len(name) != 1 or name not in options:
-        raise DataError(f"{where}: answer {text!r} is not one of {', '.join(options)}")
+        raise DataError(f"{where}: answer {text!r:.60} is not one of {', '.join(options)}")
     return options.index(name)
 
 
 def index(value: Any, count: int, where: str, first: int = 0) -> int:
     """A label as an index from 0, given counted from `first`."""
-    try:
-        at = int(value) - first
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{where}: label {value!r} is not a number") from error
+    if isinstance(value, bool) or not re.fullmatch(r"-?[0-9]{1,9}", str(value).strip()):
+        raise DataError(f"{where}: label {value!r:.60} is not a whole number")
+    at = int(value) - first
     if not 0 <= at < count:
         raise DataError(f"{where}: label {value!r} is not one of {first}..{first + count - 1}")
     return at

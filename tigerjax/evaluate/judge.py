@@ -3,7 +3,8 @@
 import re
 from typing import Any
 
-NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+from tigerjax.evaluate import numbers
+
 ARTICLES = re.compile(r"\b(a|an|the)\b", re.IGNORECASE)
 
 
@@ -13,16 +14,13 @@ def first_capital(text: str, gold: str) -> bool:
 
 
 def gsm8k(text: str, gold: str) -> bool:
-    """The number after "The answer is", else the last number of the text, equals the gold number.
+    r"""The number after "The answer is", else the last number of the text, equals the gold number.
 
-    The text ends where the model goes on with another question. Commas in numbers are ignored, and 3.0 is 3."""
+    The text ends where the model goes on with another question. $9{,}500 and 9,500.00 are 9500; a number in \boxed{…}
+    is the answer, and behind the marker "12 + 5 = 17" is 17."""
     text = text.split("Question:")[0]
     _, marker, after = text.rpartition("The answer is")
-    numbers = NUMBER.findall(after if marker else text)
-    if not numbers:
-        return False
-    answer = (numbers[0] if marker else numbers[-1]).replace(",", "")
-    return float(answer) == float(gold)
+    return numbers.answer(after if marker else text, marked=bool(marker)) == numbers.only(gold)
 
 
 def cmrc(text: str, golds: tuple[str, ...]) -> bool:

@@ -10,11 +10,13 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from tigerjax.errors import DataError
+from tigerjax.evaluate import numbers
 from tigerjax.files import paths
 
 EVASIVE: dict[str, tuple[str, ...]] = {
@@ -82,7 +84,7 @@ def load(path: str | Path) -> list[Question]:
 def _row(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}:{number}: broken JSON: {error}") from error
     if not isinstance(row, dict):
         raise DataError(f"{path}:{number}: a question is an object, not {type(row).__name__}")
@@ -125,13 +127,31 @@ def _finder(strings: frozenset[str]) -> re.Pattern[str]:
 def judge(question: Question, text: str) -> bool:
     """True when `text` names an accepted answer and no other answer of the task.
 
-    Other answers that stand inside the prompt are no answers there and are passed over (罗马 in 罗马尼亚).
+    Other answers that stand inside the prompt are no answers there and are passed over (罗马 in 罗马尼亚). An accepted
+    answer that is a number is looked for as a number, in the part of the text that gives the answer: in "12 + 5 = 17"
+    only 17 counts, and $9{,}500 is 9500.
     """
+    wanted = {value for a in question.answers if (value := numbers.only(a)) is not None}
+    if wanted and _judge_number(question, text, wanted):
+        return True
+    if wanted:
+        words = tuple(a for a in question.answers if numbers.only(a) is None)
+        if not words:
+            return False
+        question = replace(question, answers=words, others=tuple(o for o in question.others if numbers.only(o) is None))
     accepted = frozenset(key(a) for a in question.answers)
     everything = accepted | frozenset(key(a) for a in question.others)
     prompt = key(question.prompt)
     named = set(_finder(everything).findall(key(text)))
     return bool(named & accepted) and all(n in accepted or n in prompt for n in named)
+
+
+def _judge_number(question: Question, text: str, wanted: set[Fraction]) -> bool:
+    """Whether the part of the text that gives the answer has a wanted number, and no number that is another answer."""
+    named = {value for _, value in numbers.found(numbers.final(text))}
+    asked = {value for _, value in numbers.found(numbers.plain(question.prompt))}
+    others = {value for o in question.others if (value := numbers.only(o)) is not None} - wanted - asked
+    return bool(named & wanted) and not named & others
 
 
 def is_evasive(question: Question, text: str) -> bool:

@@ -30,6 +30,20 @@ def score_table(results: dict[str, Any]) -> Table:
     return Table(["benchmark", "metric", "score", "± 95%", "questions"], rows)
 
 
+def harness_table(figures: dict[str, Any]) -> Table:
+    """One row for each figure of lm-evaluation-harness, with its standard error where it has one."""
+    rows = []
+    for name, task in figures["tasks"].items():
+        for key, value in task.items():
+            metric, comma, filtered = key.partition(",")
+            if not comma or metric.endswith("_stderr"):
+                continue
+            error = task.get(f"{metric}_stderr,{filtered}")
+            written = [f"{v:.4f}" if isinstance(v, float) else "" if v is None else str(v) for v in (value, error)]
+            rows.append([name, metric, filtered, *written, str(task.get("sample_len", ""))])
+    return Table(["task", "metric", "filter", "value", "standard error", "questions"], rows)
+
+
 def ratio_table(results: dict[str, Any]) -> Table:
     """Our means in percent of those of each published model of the same kind (chat or base)."""
     rows = []

@@ -43,6 +43,8 @@ class EvaluationConfig:
     """The first so many questions of each group only; nothing is complete then."""
     allow_code: bool = False
     """Run the programs that the model writes."""
+    allow_unconfined: bool = False
+    """Run them also where this machine cannot shut them in."""
 
     def __post_init__(self) -> None:
         check(self, "evaluation.")
@@ -66,6 +68,8 @@ def evaluate(
     assert config.data_dir is not None, "the benchmarks are read from files"
     items: dict[str, list[Item]] = {}
     missing: dict[str, str] = {}
+    if CODE in tasks and config.allow_code:
+        execute.confined(config.allow_unconfined)
     for name in tasks:
         if name == CODE and not config.allow_code:
             missing[name] = NOT_ALLOWED
@@ -82,7 +86,7 @@ def evaluate(
     figures: dict[str, Any] = {"tasks": {}}
     for name, questions in items.items():
         bar = progress(name, "") if progress and answerer.writes else None
-        asked = ask(answerer, BENCHMARKS[name], questions, chat=config.chat, progress=bar)
+        asked = ask(answerer, BENCHMARKS[name], questions, config, bar)
         if answerer.writes:
             jsonl.write_jsonl(out / ITEMS / f"{name}.jsonl", asked)
         figures["tasks"][name] = {"metric": BENCHMARKS[name].metric, "lang": BENCHMARKS[name].lang} | count(asked)
@@ -116,10 +120,14 @@ def means(scores: dict[str, Any]) -> dict[str, float | None]:
 
 
 def ask(
-    answerer: "Answerer", benchmark: Benchmark, items: Sequence[Item], *, chat: bool, progress: Advance | None = None
+    answerer: "Answerer",
+    benchmark: Benchmark,
+    items: Sequence[Item],
+    config: EvaluationConfig,
+    progress: Advance | None = None,
 ) -> Asked:
     """{id, group, right, answer} of every item; `answer` is the number of the chosen option, or the generated text."""
-    by_template = chat and benchmark.chat
+    by_template = config.chat and benchmark.chat
     out: Asked = []
     if benchmark.mode == "options":
         texts = [option_ids(answerer.tokenizer, i, o, by_template) for i in items for o in i.options]
@@ -131,7 +139,7 @@ def ask(
         return out
     wanted = [(prompt_ids(answerer.tokenizer, i, by_template), benchmark.max_new_tokens) for i in items]
     for item, text in zip(items, answerer.continuations(wanted, progress), strict=True):
-        text, right = judged(benchmark, item, text, run_code=answerer.writes)
+        text, right = judged(benchmark, item, text, run_code=answerer.writes, allow_unconfined=config.allow_unconfined)
         out.append({"id": item.id, "group": item.group, "right": right, "answer": text})
     return out
 
@@ -144,16 +152,18 @@ def mean_logprobs(answerer: "Answerer", texts: Sequence[Sequence[int]], progress
     return [total / min(len(ids), answerer.context) for ids, (total, _) in zip(texts, scores, strict=True)]
 
 
-def judged(benchmark: Benchmark, item: Item, text: str, *, run_code: bool = True) -> tuple[str, bool]:
+def judged(
+    benchmark: Benchmark, item: Item, text: str, *, run_code: bool = True, allow_unconfined: bool = False
+) -> tuple[str, bool]:
     """(the text up to the first string that ends an answer of this benchmark, whether it is right).
 
-    A program is right when it runs without error; without `run_code` it is not run and counts as wrong."""
+    A program is right when its test passes; without `run_code` it is not run and counts as wrong."""
     for end in benchmark.until:
         text = text.split(end)[0]
     if benchmark is not BENCHMARKS[CODE]:
         return text, benchmark.judge(text, item.gold)
-    program = judge.code_of(item.gold["prompt"], text)
-    return text, run_code and execute.passes(program + f"{item.gold['test']}\ncheck({item.gold['entry_point']})\n")
+    program = execute.Program(text=judge.code_of(item.gold["prompt"], text), **item.gold)
+    return text, run_code and execute.passes(program, allow_unconfined=allow_unconfined)
 
 
 def option_ids(tokenizer: Any, item: Item, option: Turn, by_template: bool) -> list[int]:

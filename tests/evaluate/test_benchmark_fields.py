@@ -1,0 +1,123 @@
+"""Fields of the wrong type, in every place of every file of the thirteen: read, or one line with file and field."""
+
+import copy
+import csv
+import json
+
+import pytest
+from thirteen import write_all
+
+from tigerjax.errors import DataError
+from tigerjax.evaluate.benchmarks import BENCHMARKS
+
+WRONG = [None, True, 0, 7, -1, 1.5, 10**30, float("nan"), "", "x", "\ud800", [], [None], ["a", 1], {}, {"a": 1}]
+CELLS = ["", "x", "E", "1", "-1", "九", "\x00", '"', "a,b", "9" * 5000]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("thirteen")
+    write_all(folder)
+    return folder
+
+
+def places(value, at=()):
+    """The way to every value inside a JSON value."""
+    yield at
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in inner:
+        yield from places(one, (*at, key))
+
+
+def changed(value, at, new):
+    """A copy with `new` at a place."""
+    if not at:
+        return new
+    out = copy.deepcopy(value)
+    inner = out
+    for key in at[:-1]:
+        inner = inner[key]
+    inner[at[-1]] = new
+    return out
+
+
+def bad_texts(path):
+    """The file's text with one thing wrong, again and again."""
+    text = path.read_text(encoding="utf-8")
+    lines = text.splitlines()
+    if path.suffix == ".lst":
+        yield from ("\n".join([cell, *lines[1:]]) for cell in [*CELLS, "１", "1 1"])
+    elif path.suffix == ".csv":
+        rows = list(csv.reader(lines))
+        for row in (0, 1):
+            for column in range(len(rows[row])):
+                for cell in CELLS:
+                    table = changed(rows, (row, column), cell)
+                    yield "\n".join(",".join(cells) for cells in table)
+            yield "\n".join(",".join(cells) for cells in changed(rows, (row,), rows[row][:-1]))
+    else:
+        one = path.suffix == ".json" and len(lines) == 1
+        value = json.loads(text) if one else json.loads(lines[0])
+        rest = [] if one else lines[1:]
+        for at in places(value):
+            if len([n for n in at if isinstance(n, int) and n > 1]) == 0:
+                for new in WRONG:
+                    yield "\n".join([json.dumps(changed(value, at, new)), *rest])
+    yield "[" * 100_000
+    yield "\n".join(lines[:1])[:-3]
+
+
+@pytest.mark.parametrize("name", [name for name, b in BENCHMARKS.items() if b.counted])
+def test_a_field_of_the_wrong_type_is_one_line_with_its_file(data, name):
+    read, refused = BENCHMARKS[name].read, 0
+    for path in sorted(p for p in (data / name).rglob("*") if p.is_file()):
+        good = path.read_bytes()
+        try:
+            for text in bad_texts(path):
+                path.write_bytes(text.encode("utf-8", "surrogatepass"))
+                try:
+                    for item in read(data / name):
+                        assert all(t.encode() is not None for t in (item.prompt, *(t for o in item.options for t in o)))
+                except DataError as error:
+                    refused += 1
+                    assert str(data / name) in str(error) and "\n" not in str(error) and len(str(error)) < 600
+        finally:
+            path.write_bytes(good)
+    assert refused > 10
+    assert list(read(data / name))
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "record", "message"),
+    [
+        (
+            "hellaswag",
+            "hellaswag_val.jsonl",
+            {"ctx": "A", "endings": "b", "label": 0},
+            "endings is a text ('b'), needs a list",
+        ),
+        (
+            "hellaswag",
+            "hellaswag_val.jsonl",
+            {"ctx": 3, "endings": ["b"], "label": 0},
+            "ctx is a whole number (3), needs a text",
+        ),
+        (
+            "hellaswag",
+            "hellaswag_val.jsonl",
+            {"ctx": "A", "endings": ["b"], "label": True},
+            "label True is not a whole",
+        ),
+        (
+            "boolq",
+            "dev.jsonl",
+            {"passage": ["p"], "question": "q", "answer": True},
+            "passage is a list (['p']), needs a text",
+        ),
+    ],
+)
+def test_the_message_names_line_field_and_what_is_needed(tmp_path, name, file, record, message):
+    (tmp_path / file).write_text(json.dumps(record) + "\n")
+    with pytest.raises(DataError) as raised:
+        list(BENCHMARKS[name].read(tmp_path))
+    assert f"{file}:1: {message}" in str(raised.value)
