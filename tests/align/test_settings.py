@@ -99,7 +99,7 @@ def test_init_opens_every_input_and_names_the_one_that_is_wrong(made, tmp_path, 
         "sft.jsonl:1": (3, {"questions": made / "sft.jsonl"}),
         "gold.jsonl:1: has ['text']": (3, {"gold": written(tmp_path / "gold.jsonl", {"text": "x"})}),
         "safety.txt: not UTF-8 at byte 1": (3, {"safety": tmp_path / "safety.txt"}),
-        "has 66 tokens, which leaves no room": (3, {"questions": written(tmp_path / "long.jsonl", LONG)}),
+        "tokens, which leaves no room": (3, {"questions": written(tmp_path / "long.jsonl", LONG)}),
         "edit_fraction=0.8 exceeds rank_fraction=0.05": (2, {"align.edit-fraction": 0.8}),
         "prompts wanted": (2, {"exclude": tmp_path / "all.txt"}),
     }

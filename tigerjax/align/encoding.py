@@ -35,7 +35,7 @@ def encode_all(tok: Tokenizer, answers: Sequence[Answer], *, seq_len: int) -> tu
             check_end(tok, one, end, where)
         ids.append(one)
         finishes.append(end)
-    if cut := sum(end != answer.finish for end, answer in zip(finishes, answers, strict=True)):
+    if cut := sum(end != finish for end, (_, _, finish) in zip(finishes, answers, strict=True)):
         hosts.say(
             f"warning: {cut} of {len(answers)} answers do not fit seq_len={seq_len} when their text is encoded again;"
             " scored as truncated"
