@@ -21,6 +21,8 @@ IN_CHINESE = {
     "held-out questions answered rightly, base": "留出题答对的比例，基座",
     "held-out questions answered rightly, sft": "留出题答对的比例，SFT",
     "mean true reward, before and after the round": "平均真实奖励，该轮之前与之后",
+    "greedy answers equal to a Llama in numpy": "与 numpy 版 Llama 一致的贪心回答",
+    "largest logit difference to a Llama in numpy": "与 numpy 版 Llama 的 logit 最大差异",
     "greedy answers equal to transformers": "与 transformers 一致的贪心回答",
     "largest logit difference to transformers": "与 transformers 的 logit 最大差异",
     "control: as many steps, no winners": "对照：同样步数，没有胜出回答",
@@ -50,6 +52,7 @@ IN_CHINESE = {
     "| time | result | commit |": "| 时间 | 结果 | 提交 |",
     "accepted": "接受",
     "refused": "拒绝",
+    "rejected": "拒绝",
     "entries": "个条目",
     " right": " 答对",
     "| loss ": "| 损失 ",
@@ -62,6 +65,7 @@ def table(report: dict[str, Any]) -> str:
     tokens, accuracy = report["tokenizer"], report["accuracy"]
     before, after = tokens["chars_per_token_before"], tokens["chars_per_token_after"]
     last, reward = report["round"], report["true_reward"][0]
+    peer = {"transformers": "transformers", "numpy": "a Llama in numpy"}[report["hf_compared_with"]]
     shares = {name.split(".", 1)[1]: value for name, value in report["shares"]["realised"].items()}
     rows = [
         ("vocabulary", f"{tokens['vocab_before']:,} → {tokens['vocab_after']:,}"),
@@ -78,8 +82,8 @@ def table(report: dict[str, Any]) -> str:
         ("gate of the round", last["gate"]),
         ("winners chosen by", ", ".join(f"{who} {n}" for who, n in sorted(last["winners"].items()))),
         ("held-out pairs that the reward model orders rightly", f"{100 * last['rm_pair_accuracy']:.1f}%"),
-        ("largest logit difference to transformers", f"{report['hf_max_abs_logit_diff']:.2g}"),
-        ("greedy answers equal to transformers", "{equal} of {prompts}".format(**report["hf_greedy_equal"])),
+        (f"largest logit difference to {peer}", f"{report['hf_max_abs_logit_diff']:.2g}"),
+        (f"greedy answers equal to {peer}", "{equal} of {prompts}".format(**report["hf_greedy_equal"])),
     ]
     return "\n".join(["| figure | value |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows)])
 
