@@ -305,6 +305,7 @@ def data_stats(
     show(stats(data, batch_rows=1, seed=0, progress=show_progress), json)
 
 
+# One parameter for each option of the command.
 def data_inspect(
     mixture: Annotated[str, "positional"],
     out: Path,

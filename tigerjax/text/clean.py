@@ -172,6 +172,7 @@ def _without_lang(names: Collection[str], cleaned: Sequence[Mapping[str, int]]) 
     return out
 
 
+# One parameter for each option of `tigerjax data clean`, so that a script reads like the command.
 def clean_files(
     inputs: Sequence[str | Path],
     out: str | Path,
