@@ -40,7 +40,7 @@ class Frozen:
         named = InMemory(tensors)
         spec = hf_rows(self.config, rows=self.rows)
         read.check(named, self.config, spec, "npz")
-        return read.in_memory(read.Opened("npz", "llama", self.config, named, spec, {}))
+        return read.in_memory(read.Opened("npz", "llama", self.config, named, spec, {}, True))
 
 
 @pytest.fixture(scope="module", params=FILES, ids=lambda p: p.stem)
