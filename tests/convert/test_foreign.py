@@ -115,11 +115,26 @@ def test_a_byte_order_mark_of_a_windows_editor_is_passed_over(folder):
     assert hf.from_hf(folder)[0] == CONFIG
 
 
-@pytest.mark.parametrize("layers", [4, 10**6, 2**31 - 1])
+@pytest.mark.parametrize("layers", [4, 10**4, 10**4 + 1, 10**6, 2**31 - 1])
 def test_more_layers_than_there_are_tensors_are_refused_before_anything_is_made_of_them(folder, layers):
     edit_config(folder, num_hidden_layers=layers)
-    with pytest.raises(DataError, match=f"num_hidden_layers={layers}, but the tensors are of 3 layers"):
+    why = "but the tensors are of 3 layers" if layers <= 10**4 else "needs a whole number from 1 to 10000"
+    with pytest.raises(DataError, match=rf"config\.json.* ?num_hidden_layers={layers}, {why}"):
         hf.from_hf(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_key_value_heads": 4}, "num_heads=6 is no multiple of num_kv_heads=4"),
+        ({"head_dim": 3}, "head_dim=3 is odd"),
+        ({"rms_norm_eps": 1e-20}, "norm_eps=1e-20 must be at least 1e-12"),
+    ],
+)
+def test_a_config_that_no_model_can_have_is_named_with_its_file(folder, change, message):
+    edit_config(folder, **change)
+    with pytest.raises(DataError, match=rf"config\.json: .*{message}"):
+        families.read_hf_config(folder)
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_a_base_that_is_padded_has_the_size_of_its_tokenizer_or_of_the_option(tm
     assert open_model(tmp_path / "found").config == dataclasses.replace(CONFIG, vocab_size=PIECES)
     for words, message in (
         (["--vocab-size", ROWS + 1], f"--vocab-size {ROWS + 1}, but the tokenizer of"),
-        (["--vocab-size", 0], "vocab_size=0"),
+        (["--vocab-size", 0], "--vocab-size 0 must be at least 1"),
         (["--vocab-size", PIECES + 1], f"the tokenizer of {folder} has {PIECES} entries"),
     ):
         assert main(["convert", "from-hf", str(folder), str(tmp_path / "no"), *map(str, words)]) == 2

@@ -18,7 +18,7 @@ from tigerjax.convert import journal, read
 from tigerjax.convert.hf import Export, to_hf
 from tigerjax.convert.vocab import resize, sub_tokens
 from tigerjax.errors import ConfigError
-from tigerjax.files import paths
+from tigerjax.files import manifest, paths
 from tigerjax.model.llama.hf_weights import hf_rows
 from tigerjax.model.weights import put
 from tigerjax.tokenizer.extend import extend
@@ -122,7 +122,7 @@ def test_a_checkpoint_with_another_vocabulary_is_refused(tokenizers, config, wei
 
 def test_a_tokenizer_that_is_no_extension_of_the_base_is_refused(tokenizers, config, weights, tmp_path):
     base, new = tokenizers
-    shutil.copytree(new.folder, tmp_path / "other")
+    shutil.copytree(new.folder, tmp_path / "other", ignore=shutil.ignore_patterns(manifest.FILE))
     proto = read_proto(new.folder)
     proto.pieces[650].piece = "other"
     (tmp_path / "other" / MODEL_FILE).write_bytes(proto.SerializeToString())

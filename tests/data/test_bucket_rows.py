@@ -6,7 +6,7 @@ from bucket import served
 
 from tigerjax.config import DataConfig
 from tigerjax.data import mixture
-from tigerjax.errors import DataError
+from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
 from tigerjax.records import expand
 from tigerjax.tokenizer.load import Tokenizer
@@ -64,6 +64,9 @@ def test_rows_whose_upload_was_cut_short_are_made_again(cloud):
 
 def test_a_tokenizer_and_patterns_in_a_bucket(cloud, work):
     assert Tokenizer(f"{FAR}/tokenizer").sha256 == Tokenizer(work / "tokenizer").sha256
-    assert [str(path) for path in expand([f"{FAR}/sft/sft.jsonl", f"{FAR}/*/s*.jsonl"])] == [f"{FAR}/sft/sft.jsonl"] * 2
+    for pattern in (f"{FAR}/sft/sft.jsonl", f"{FAR}/*/s*.jsonl"):
+        assert [str(path) for path in expand(pattern)] == [f"{FAR}/sft/sft.jsonl"]
+    with pytest.raises(ConfigError, match=r"input gs://bucket/data/sft/sft\.jsonl is given twice"):
+        expand([f"{FAR}/sft/sft.jsonl", f"{FAR}/*/s*.jsonl"])
     with pytest.raises(DataError, match=r"gs://bucket/data/nothing-\*: no such file"):
         expand(f"{FAR}/nothing-*")

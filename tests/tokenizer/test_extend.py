@@ -4,6 +4,7 @@ import shutil
 import pytest
 
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.files import manifest
 from tigerjax.tokenizer.extend import dead_pieces, extend, is_cjk, select
 from tigerjax.tokenizer.load import MODEL_FILE, NORMAL, Tokenizer, read_proto
 from tigerjax.tokenizer.stats import stats
@@ -157,7 +158,7 @@ def test_the_comparison_rules_fail_verification(base_folder, zh_folder, embedded
 
 
 def test_verify_sees_a_changed_old_piece_and_a_dead_row(folder, base_folder, tmp_path):
-    shutil.copytree(folder, tmp_path / "bad")
+    shutil.copytree(folder, tmp_path / "bad", ignore=shutil.ignore_patterns(manifest.FILE))
     proto = read_proto(folder)
     proto.pieces[700].score -= 0.5
     proto.pieces[2000].piece = "中X文"

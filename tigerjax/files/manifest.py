@@ -40,7 +40,7 @@ NOT_CONTENT = (FILE, BEGUN, lock.NAME)
 """Files that do not count in the hash of their folder."""
 HASHED_BYTES = 1 << 20  # at one time: enough that Python costs nothing beside sha256
 CHEAP_BYTES = 64 << 20
-"""Outputs of so many bytes in all are compared by their hashes wherever they are met; larger ones by their sizes."""
+"""Outputs on a disk of so many bytes in all are compared by their hashes wherever they are met, others by size."""
 STEPS_AWAY = 4  # folders above a file that are searched for the manifest of the stage that wrote it
 CHECKPOINTS = "checkpoints"
 """A folder of this name among the outputs is not compared: checkpoints have checksums, and users remove old ones."""
@@ -107,23 +107,41 @@ def described(folder: Path, names: Iterable[str], *, hashed: bool = True) -> lis
     return out
 
 
-def difference(folder: Path, made: Mapping[str, Any], *, verify: bool = False, only: str = "") -> str:
+def difference(
+    folder: Path,
+    made: Mapping[str, Any],
+    *,
+    verify: bool = False,
+    reads: Mapping[str, str] | None = None,
+    alone: bool = False,
+) -> str:
     """The first output of a manifest that is not as it was written, such as "a.jsonl is missing"; empty for none.
 
-    Sizes are compared, and hashes with `verify` or where all outputs together are small. `only` compares one output.
+    Sizes are compared, and hashes with `verify` or where that is cheap: on a disk, and few bytes in all.
+
+    `reads` has the names of the outputs, or of folders of them, that are to be read, each with its sha256 where that is
+    known. Only these are hashed, and with `alone` only these are compared; None stands for all.
     """
     outputs, there = [o for o in made.get("outputs", ()) if isinstance(o, dict) and "bytes" in o], paths.sizes(folder)
-    outputs = [output for output in outputs if only in ("", output["path"])]
-    for output in outputs:
+    content = [o for o in outputs if reads is None or any(str(p) in reads for p in _and_parents(o["path"]))]
+    for output in content if alone else outputs:
         if (have := there.get(output["path"])) is None:
             return f"{output['path']} is missing"
         if have != output["bytes"]:
             return f"{output['path']} has {have:,} bytes, and {output['bytes']:,} were written"
-    if verify or sum(output["bytes"] for output in outputs) <= CHEAP_BYTES:
-        for output in outputs:
-            if output.get("sha256", digest := sha256(folder / output["path"])) != digest:
-                return f"{output['path']} holds other bytes than were written"
+    known = {name: digest for name, digest in (reads or {}).items() if digest}
+    cheap = not paths.on_bucket(folder) and sum(output["bytes"] for output in content) <= CHEAP_BYTES
+    for output in content:
+        name = output["path"]
+        if name in known or verify or cheap:
+            digest = known.get(name) or sha256(folder / name)
+            if output.get("sha256", digest) != digest:
+                return f"{name} holds other bytes than were written"
     return ""
+
+
+def _and_parents(name: str) -> list[Path]:
+    return [Path(name), *Path(name).parents]
 
 
 def _writer(path: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -141,26 +159,20 @@ def _writer(path: Path) -> tuple[Path, dict[str, Any]] | None:
 def refuse_changed(inputs: Iterable[Path], digests: Mapping[Path, str] | None = None, *, alone: bool = False) -> None:
     """DataError for an input that a finished stage wrote, and that is not as it was written.
 
-    All outputs of that stage are compared, as a pattern does not match a file that is gone; `alone` compares only
-    those that are given. `digests` holds the sha256 of inputs that are files, where they are known.
+    The other outputs of that stage are compared by their sizes, as a pattern does not match a file that is gone; with
+    `alone` they are not. `digests` holds the sha256 of inputs that are files, where they are known.
     """
-    seen: set[tuple[Path, str]] = set()
+    stages: dict[Path, tuple[dict[str, Any], dict[str, str]]] = {}
     for path in inputs:
-        if (found := _writer(path)) is None:
-            continue
-        folder, made = found
-        name = str(paths.absolute(path).relative_to(folder))
-        written = {o["path"]: o for o in made.get("outputs", ()) if isinstance(o, dict)}
-        why, what = "", (folder, name if alone else "")
-        if (digest := (digests or {}).get(path)) and written.get(name, {}).get("sha256", digest) != digest:
-            why = f"{name} holds other bytes than were written"
-        elif what not in seen:
-            seen.add(what)
-            why = difference(folder, made, only=what[1])
-        if why:
+        if (found := _writer(path)) is not None:
+            folder, made = found
+            _, reads = stages.setdefault(folder, (made, {}))
+            reads[str(paths.absolute(path).relative_to(folder))] = (digests or {}).get(path, "")
+    for folder, (made, reads) in stages.items():
+        if why := difference(folder, made, reads=reads, alone=alone):
             raise DataError(
                 f"{folder}: {why} by stage {made['stage']!r}; run that stage again, or copy what you changed on"
-                " purpose to another folder"
+                f" purpose to another folder, without its {FILE}"
             )
 
 

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from tigerjax.config import ModelConfig
+from tigerjax.config import ModelConfig, ranges
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files.foreign import shown
 from tigerjax.model.hf_config import OURS, SEQ_LEN, SOURCE, HfConfig, TokenizerIds, positions, source_fields
-from tigerjax.model.hf_fields import MAX_SIZE, Fields
+from tigerjax.model.hf_fields import Fields
 
 KIND, REWARD_KIND = "llama", "reward"
 HF_MODEL_TYPE, HF_LANGUAGE, HF_REWARD = "llama", "LlamaForCausalLM", "LlamaForSequenceClassification"
@@ -72,20 +72,27 @@ def from_hf_config(fields: Fields, *, reward: bool) -> HfConfig:
     """What a config.json says. DataError for a field that is missing or out of its range; ConfigError names what our
     model does not compute: biases, scaled rope, another activation, quantisation."""
     ours = fields.object(OURS)
-    heads, width = fields.whole("num_attention_heads", 1), fields.whole("hidden_size", 1)
-    rows = fields.whole("vocab_size", 1)
-    config = ModelConfig(
-        num_layers=fields.whole("num_hidden_layers", 1),
-        model_dim=width,
-        mlp_dim=fields.whole("intermediate_size", 1),
-        num_heads=heads,
-        num_kv_heads=fields.whole("num_key_value_heads", 1, default=None) or heads,
-        head_dim=fields.whole("head_dim", 1, default=None) or _even_share(fields, width, heads),
-        vocab_size=ours.whole("vocab_size", 1, default=rows),
-        padded_vocab_size=ours.whole("padded_vocab_size", 1, min(rows + MAX_PADDING, MAX_SIZE), default=rows),
-        rope_base=_rope_theta(fields),
-        norm_eps=fields.real("rms_norm_eps", 0, 1, default=OMITTED["rms_norm_eps"]),
-    )
+    most = {name: int(allowed.range.most) for name, allowed in ranges.fields(ModelConfig).items() if allowed.range}
+    heads = fields.whole("num_attention_heads", 1, most["num_heads"])
+    width = fields.whole("hidden_size", 1, most["model_dim"])
+    rows = fields.whole("vocab_size", 1, most["vocab_size"])
+    padded = min(rows + MAX_PADDING, most["padded_vocab_size"])
+    sizes: dict[str, Any] = {
+        "num_layers": fields.whole("num_hidden_layers", 1, most["num_layers"]),
+        "model_dim": width,
+        "mlp_dim": fields.whole("intermediate_size", 1, most["mlp_dim"]),
+        "num_heads": heads,
+        "num_kv_heads": fields.whole("num_key_value_heads", 1, most["num_kv_heads"], default=None) or heads,
+        "head_dim": fields.whole("head_dim", 1, most["head_dim"], default=None) or _even_share(fields, width, heads),
+        "vocab_size": ours.whole("vocab_size", 1, most["vocab_size"], default=rows),
+        "padded_vocab_size": ours.whole("padded_vocab_size", 1, padded, default=rows),
+        "rope_base": _rope_theta(fields),
+        "norm_eps": fields.real("rms_norm_eps", 0, 1, default=OMITTED["rms_norm_eps"]),
+    }
+    try:
+        config = ModelConfig(**sizes)
+    except ConfigError as error:  # of fields that contradict each other
+        raise DataError(f"{fields.path}: {error}") from error
     refused = _refused(fields, reward=reward)
     if refused:
         raise ConfigError(
