@@ -18,7 +18,9 @@ def made(run: Path, *steps: int) -> Path:
         for room in ("weights", "opt_state"):
             (partial / room).mkdir(parents=True)
             (partial / room / "data").write_bytes(f"{room} of {step}".encode() * 100)
-        files.publish(partial, folder / str(step), {"kind": "llama", "step": step}, files.checksums(partial))
+        files.publish(
+            partial, folder / str(step), {"kind": "llama", "model": {}, "step": step}, files.checksums(partial)
+        )
     return folder
 
 

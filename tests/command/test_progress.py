@@ -112,7 +112,8 @@ def test_verifying_a_checkpoint_tells_of_the_bytes_read(tmp_path, monkeypatch, c
     for room in ("weights", "opt_state"):
         (partial / room).mkdir(parents=True)
         (partial / room / "data").write_bytes(b"x" * 1000)
-    files.publish(partial, tmp_path / "checkpoints" / "3", {"kind": "llama"}, files.checksums(partial))
+    meta = {"kind": "llama", "model": {}, "step": 3}
+    files.publish(partial, tmp_path / "checkpoints" / "3", meta, files.checksums(partial))
     monkeypatch.setattr(checkpoints, "show_progress", told)
     assert cli.main(["checkpoint", "verify", str(tmp_path)]) == 0
     assert told.whole("step 3: read") == 2000

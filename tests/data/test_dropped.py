@@ -35,5 +35,5 @@ def test_examples_that_were_cut_are_counted(capsys):
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
 def test_the_limit_is_a_share(share):
-    with pytest.raises(ConfigError, match=r"data\.max_dropped=.* must be in \[0, 1\]"):
+    with pytest.raises(ConfigError, match=r"data\.max_dropped=.* must be at least 0 and at most 1"):
         DataConfig(mixture="m", modules=(), tokenizer="t", cache_dir="c", seq_len=8, max_dropped=share)

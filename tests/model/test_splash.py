@@ -101,7 +101,9 @@ def test_rows_that_blocks_do_not_divide_and_blocks_that_lanes_do_not_are_refused
     q_BTNH, k_BTKH, v_BTKH, _, ids_BT = (a[:, :192] for a in inputs)
     with pytest.raises(ConfigError, match=r"rows of 192 tokens are no multiple of compute\.splash\.block_q=128"):
         attention.attend(q_BTNH, k_BTKH, v_BTKH, ids_BT, compute=SPLASH)
-    with pytest.raises(ConfigError, match=r"splash\.block_q=100 must be a multiple of the TPU's 128 lanes"):
+    with pytest.raises(ConfigError, match=r"splash\.block_q=200 must be a multiple of the TPU's 128 lanes"):
+        dataclasses.replace(BLOCKS, block_q=200)
+    with pytest.raises(ConfigError, match=r"splash\.block_q=100 must be a whole number at least 128"):
         dataclasses.replace(BLOCKS, block_q=100)
     with pytest.raises(ConfigError, match=r"block_kv=256 is no multiple of block_kv_compute=384"):
         dataclasses.replace(BLOCKS, block_kv_compute=384)

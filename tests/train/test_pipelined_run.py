@@ -115,5 +115,5 @@ def test_a_pipeline_that_does_not_divide_is_refused_from_the_config(change, mess
 
 @pytest.mark.parametrize("field", ["microbatches", "rounds"])
 def test_less_than_one_microbatch_or_round_is_refused(field):
-    with pytest.raises(ConfigError, match=rf"pipeline\.{field}=0 must be at least 1"):
+    with pytest.raises(ConfigError, match=rf"pipeline\.{field}=0 must be a whole number at least 1 "):
         PipelineConfig(**{field: 0})
