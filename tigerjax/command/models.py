@@ -271,7 +271,7 @@ def sample(
 
     run = override(config)
     processes.start(hosts)
-    with processes.together(), processes.alone_in(out):
+    with processes.together():
         loaded = load_for(run, model)
         drawn = SamplingConfig(**dataclasses.asdict(sampling), context=run.data.seq_len, seed=run.seed)
         batching = dataclasses.replace(Batching().for_mesh(loaded.mesh), rows=rows)

@@ -70,7 +70,10 @@ def _held(path: Path, what: Path, wait_s: float) -> Iterator[None]:
 
 def _take(path: Path) -> int | None:
     """An open file that holds the lock; None when another process has it."""
-    path.parent.mkdir(parents=True, exist_ok=True)  # whoever held it before may have removed an empty folder
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)  # whoever held it before may have removed an empty folder
+    except FileExistsError as error:  # "File exists" would not tell the user that a folder is needed
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent)) from error
     try:
         held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     except FileNotFoundError:
