@@ -86,3 +86,11 @@ def test_a_file_system_without_locks_is_told_and_the_work_goes_on(tmp_path, monk
     monkeypatch.setattr("tigerjax.files.lock.fcntl.flock", refuse)
     with locked(tmp_path / "run"):
         assert "this file system has no locks" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_file_where_a_folder_is_needed_is_named_as_no_folder(tmp_path, place):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(NotADirectoryError) as caught, locked(tmp_path / place, wait_s=0):
+        raise AssertionError
+    assert caught.value.filename == str(tmp_path / place) and (tmp_path / "file").read_text() == "mine"
