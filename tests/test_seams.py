@@ -191,10 +191,10 @@ class WhaleConfig(ModelConfig):
     blowholes: Count
 
 
-def whale_from_hf(content, path, *, reward):
-    plain = llama.from_hf_config(content, path, reward=reward)
+def whale_from_hf(fields, *, reward):
+    plain = llama.from_hf_config(fields, reward=reward)
     sizes = {f.name: getattr(plain.config, f.name) for f in dataclasses.fields(plain.config)}
-    return plain._replace(kind="whale", config=WhaleConfig(**sizes, blowholes=content["blowholes"]))
+    return plain._replace(kind="whale", config=WhaleConfig(**sizes, blowholes=fields.whole("blowholes", 1)))
 
 
 def whale_to_hf(config, **options):

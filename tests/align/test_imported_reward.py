@@ -42,13 +42,14 @@ def test_a_calibration_with_numbers_that_cannot_be_is_refused(calibration, penal
 def test_calibration_gives_an_import_the_penalty_that_ranking_needs(tmp_path, monkeypatch, before, after):
     (tmp_path / "meta.json").write_text("{}")
     kept = []
+    imported = SimpleNamespace(extra=before | {"source": "hf"}, tokenizer=None)
     monkeypatch.setattr(score, "Tokenizer", lambda path: None)
-    monkeypatch.setattr(score, "load", lambda *a, **k: SimpleNamespace(extra=before | {"source": "hf"}))
+    monkeypatch.setattr(score, "load", lambda *a, **k: imported)
     monkeypatch.setattr(score, "Scorer", lambda *a, **k: None)
     monkeypatch.setattr(score, "calibrate", lambda *a: SCALE)
     monkeypatch.setattr(score, "sft_examples", lambda files: [])
     monkeypatch.setattr(score, "amend", lambda place, extra: kept.append(extra))
-    config = SimpleNamespace(data=SimpleNamespace(tokenizer="tok", seq_len=8), compute=None)
+    config = SimpleNamespace(data=SimpleNamespace(tokenizer="tok", seq_len=8, max_dropped=0.0), compute=None)
     score.calibrate_model(config, tmp_path, [], rows=4, truncation_penalty=1.5)
     assert kept == [{"source": "hf", "calibration": SCALE, "truncation_penalty": after}]
     assert _scale(kept[0]) == (0.5, 2.0, after)

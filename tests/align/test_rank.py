@@ -191,10 +191,17 @@ def test_no_winner_at_all_fails_the_gate():
         mix([sft()], ranked, **MIX)
 
 
-def test_an_unscored_reference_is_an_error_where_it_must_be_beaten():
-    ranked = rank([record([candidate(0, 1.0)], reference_score=None)], {}).records
-    with pytest.raises(DataError, match="p1"):
-        mix([sft()], ranked, **MIX)
+@pytest.mark.parametrize("unscored", [None, float("nan")])
+def test_an_unscored_reference_is_beaten_by_no_answer_and_is_counted(unscored):
+    long = record([candidate(0, 1.0)], "p1", reference_score=unscored)
+    ranked = rank([long, record([candidate(0, 1.0)], "p2")], {}).records
+    got = mix([sft()], ranked, **MIX)
+    assert [e["id"] for e in got.examples] == ["p1", "rs01-p2-c0"]
+    assert got.counts["dropped"] == {"reference_without_score": 1}
+    needed = r"0 winners of 1 prompts \(1 reference_without_score\); raise data.seq_len, .* or set beat_reference off"
+    with pytest.raises(GateFailed, match=needed):
+        mix([sft()], ranked[:1], **MIX)
+    assert mix([sft()], ranked[:1], **MIX | {"beat_reference": False}).counts["winners"] == {"rm": 1}
 
 
 def figures(en=0.8, zh=0.6, qa=0.7, poem=0.5):

@@ -14,6 +14,7 @@ import world
 from world import USER, ranked, write
 
 from tigerjax.align import reward, reward_data
+from tigerjax.align.prompts import draw, prompt_key
 from tigerjax.checkpoint.loaded import Loaded, load
 from tigerjax.checkpoint.model import load_model, save_model
 from tigerjax.errors import ConfigError, DataError, GateFailed
@@ -228,14 +229,19 @@ def test_reward_training_goes_on_in_a_bucket_and_ends_in_the_same_weights(traine
 
 
 def test_a_model_below_the_accuracy_limit_is_refused_and_can_be_forced(tmp_path, trained):
-    (config, shared), folder, _ = trained
+    (config, shared), folder, whole = trained
+    others = [r for r in planted(40, seed=1) if draw(config.seed, "reward eval", prompt_key(r["messages"])) < 0.25]
+    contrary = write(tmp_path, [r | {"ranking": r["ranking"][::-1]} for r in others])  # held-out prompts alone
+    shared = shared | {"preferences": [*shared["preferences"], *contrary]}
     shutil.copytree(folder, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / reward.MODEL_FOLDER)
-    strict = dataclasses.replace(world.REWARD, min_accuracy=1.1)
-    with pytest.raises(GateFailed, match="not usable for ranking"):
+    strict = dataclasses.replace(world.REWARD, min_accuracy=1.0)
+    with pytest.raises(GateFailed, match=r"not usable for ranking: held-out pair accuracy 0\.\d+ is below 1\.0"):
         reward.train(config, strict, run_dir=tmp_path / "run", **shared)
     assert not (tmp_path / "run" / reward.MODEL_FOLDER).exists()
-    assert reward.train(config, strict, run_dir=tmp_path / "run", force=True, **shared).path.is_dir()
+    forced = reward.train(config, strict, run_dir=tmp_path / "run", force=True, **shared)
+    assert forced.path.is_dir() and forced.figures["accuracy"] < 1.0
+    assert forced.figures["eval_prompts"] == whole.figures["eval_prompts"] + len(others)
 
 
 def test_nan_scores_and_constant_references_are_refused(scorer):

@@ -6,6 +6,7 @@ import pytest
 
 from tigerjax import records
 from tigerjax.align import reward_data
+from tigerjax.align.encoding import encode_answer, encode_sampled
 from tigerjax.align.prompts import prompt_key
 from tigerjax.data.tasks import RowMaker
 from tigerjax.errors import DataError
@@ -84,9 +85,9 @@ def test_preferences_and_their_answers_read_a_system_message_in_the_same_way(tmp
     assert comparison.messages == talk("s\n\na")
     long = [*system, *talk("q", "a")[1:], {"role": "user", "content": "d"}]
     for given, wanted in ((system, [30, 21, 0, 0, 3, 31, 4, 2]), (long, [30, 6, 31, 4, 2])):
-        ids = reward_data.encode_answer(Letters(), given, "b", "stop", seq_len=8, where="x")
+        ids = encode_answer(Letters(), given, "b", "stop", seq_len=8, where="x")
         assert ids == wanted  # the oldest turns fall out, the system text with them
-    cut = reward_data.encode_sampled(Letters(), system, "bb", "stop", seq_len=8, where="x")
+    cut = encode_sampled(Letters(), system, "bb", "stop", seq_len=8, where="x")
     assert cut == ([30, 21, 0, 0, 3, 31, 4, 4], "length")
 
 
