@@ -100,7 +100,8 @@ def test_rows_of_a_tensor_are_read_as_a_range_of_its_bytes(cloud, near):
     assert far.tensors.shapes == disk.tensors.shapes and far.config == CONFIG
     cloud.asked.clear()
     np.testing.assert_array_equal(far.tensors.rows(Q1, 3, 9), disk.tensors.rows(Q1, 3, 9))
-    assert len(cloud.asked) == 1
+    objects = [name for _, name in cloud.asked if name != "bucket/"]  # a listing of the opening may come late
+    assert len(objects) == 1
     for name, shape in far.tensors.shapes.items():
         np.testing.assert_array_equal(far.tensors.rows(name, 0, shape[0]), disk.tensors.rows(name, 0, shape[0]))
 

@@ -11,7 +11,10 @@ A dataclass without "flat" becomes options with its name in front, such as --hos
 """
 
 import ast
+import contextlib
 import dataclasses
+import functools
+import gc
 import inspect
 import io
 import tokenize
@@ -148,15 +151,33 @@ def of_config(config: type, default: Any = REQUIRED, prefix: str = "") -> list[O
     return list(_of_fields(config, default, prefix, ()))
 
 
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """No garbage collection while the block runs.
+
+    JAX runs Python code in each collection. CPython 3.11 fails with a SystemError when that happens inside `ast.parse`,
+    which `inspect.getsource` calls, too.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@functools.cache
 def meanings(config: type) -> dict[str, str]:
     """The documentation of a dataclass's fields by name: the string below a field, or the comment behind it."""
-    source = inspect.getsource(config)
+    with _without_collection():
+        source = inspect.getsource(config)
+        (tree,) = ast.parse(source).body
     comments = {
         token.start[0]: token.string.lstrip("# ")
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
         if token.type == tokenize.COMMENT
     }
-    (tree,) = ast.parse(source).body
     assert isinstance(tree, ast.ClassDef)
     texts = {}
     for node, below in zip(tree.body, [*tree.body[1:], None], strict=True):
