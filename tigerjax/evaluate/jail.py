@@ -208,7 +208,7 @@ class Kernel:
         for path in [*_python(), "/dev/null", "/dev/urandom", "/etc/ld.so.cache"]:
             if os.path.exists(path):
                 self._bind(path)
-        os.makedirs(ROOT + "/tmp")
+        os.makedirs(ROOT + "/tmp", exist_ok=True)  # Python itself may lie below /tmp
         os.chmod(ROOT + "/tmp", 0o777)
         os.chdir(ROOT)
         self.mount(ROOT, "/", None, MS_MOVE)
