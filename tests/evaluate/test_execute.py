@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sys
 import time
 
 import pytest
@@ -112,7 +113,10 @@ def test_a_program_sees_no_network_no_files_and_no_environment(tmp_path, monkeyp
         out = f"    import socket\n    try: socket.create_connection(('127.0.0.1', {port}), 2)\n"
         assert answers(out + "    except OSError: return 4\n")
     assert answers(f"    import os; return 4 if not os.path.exists({str(tmp_path / 'key')!r}) else 5\n")
-    assert answers("    import os; return 4 if 'SECRET_TOKEN' not in os.environ and not os.listdir('/tmp') else 5\n")
+    assert answers("    import os; return 4 if 'SECRET_TOKEN' not in os.environ else 5\n")
+    # The Python that runs the tests may itself lie below /tmp.
+    python = [path.split("/")[2] for path in (sys.prefix, sys.base_prefix) if path.startswith("/tmp/")]
+    assert answers(f"    import os; return 4 if set(os.listdir('/tmp')) <= set({python!r}) else 5\n")
     read = f"    try: return len(open('/proc/{os.getpid()}/environ').read())\n    except OSError: return 4\n"
     assert answers(read)
     write = "    import sys\n    try: open(sys.prefix + '/planted', 'w')\n    except OSError: return 4\n"
