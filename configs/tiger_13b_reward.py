@@ -1,4 +1,4 @@
-"""The 13B reward model, started from configs/tiger_13b_sft.py; batch_rows counts prompts.
+"""The 13B reward model, started from configs/tiger_13b_sft.py; global_batch_size counts prompts.
 
 Model    13,000,140,800 weights, vocabulary 60,515 padded to 60,928
 Data     preference files, given with --preferences
@@ -34,7 +34,7 @@ def config() -> RunConfig:
             seq_len=2048,
         ),
         checkpoint=CheckpointConfig(every_steps=200, keep=3, init_from="runs/tiger_13b_sft"),
-        batch_rows=64,
+        global_batch_size=64,
         seed=0,
         log_every_steps=10,
     )

@@ -65,7 +65,7 @@ def prepare(world: World, kinds: tuple[str, ...] = ("truth", "noise", "length"))
     settings = RewardConfig(eval_fraction=0.2)
     reference = [record for _, record in read_jsonl(out / "sft.jsonl")][::8]
     pairs = dataclasses.replace(
-        run, batch_rows=16, optim=dataclasses.replace(run.optim, total_steps=REWARD_STEPS, peak_lr=1e-3)
+        run, global_batch_size=16, optim=dataclasses.replace(run.optim, total_steps=REWARD_STEPS, peak_lr=1e-3)
     )
     figures = {}
     for kind in kinds:

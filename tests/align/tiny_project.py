@@ -77,7 +77,7 @@ def config_words(root: object, steps: int, rows: int) -> list[object]:
     """The quick start's config with the sizes of the tiny models; `root` has the materials."""
     sizes = {f"--model.{name.replace('_', '-')}": value for name, value in dataclasses.asdict(MODEL).items()}
     words = [word for pair in sizes.items() for word in pair]
-    words += ["--data.tokenizer", f"{root}/tokenizer", "--data.seq-len", 64, "--batch-rows", rows]
+    words += ["--data.tokenizer", f"{root}/tokenizer", "--data.seq-len", 64, "--global-batch-size", rows]
     return [*words, "--optim.total-steps", steps, "--optim.warmup-steps", 1, "--log-every-steps", 1]
 
 

@@ -66,7 +66,7 @@ def run_config(steps, batch_rows=16, seq_len=24, every=1000):
         ),
         data=DataConfig(mixture="none", modules=(), tokenizer="none", cache_dir="none", seq_len=seq_len),
         checkpoint=CheckpointConfig(every_steps=every, keep=2),
-        batch_rows=batch_rows,
+        global_batch_size=batch_rows,
         seed=0,
         log_every_steps=10,
     )

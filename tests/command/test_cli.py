@@ -51,7 +51,7 @@ def config():
         optim=OptimConfig(peak_lr=3e-3, final_lr_fraction=0.1, warmup_steps=2, total_steps=4, beta1=0.9, beta2=0.95,
                           eps=1e-8, weight_decay=0.1, clip_norm=1.0),
         data=DataConfig(mixture="whole", modules=("cli_mixture",), tokenizer="tok", cache_dir="cache", seq_len=64),
-        checkpoint=CheckpointConfig(every_steps=2, keep=2), batch_rows=4, seed=0, log_every_steps=1)
+        checkpoint=CheckpointConfig(every_steps=2, keep=2), global_batch_size=4, seed=0, log_every_steps=1)
 """
 
 
@@ -161,8 +161,8 @@ def test_a_group_lists_its_commands(capfd):
 REFUSALS = [
     ("train tiny.py --optim.peek-lr 1", 2, "--optim.peek-lr.* did you mean --optim.peak-lr"),
     ("train tiny.py --optim.peak-lr fast", 2, "could not convert string to float: 'fast'"),
-    ("train tiny.py --batch-rows 3 --mesh.fsdp 2", 2, "micro-batch of 3 rows does not divide over .* = 2 devices"),
-    ("train tiny.py --mesh.fsdp 3 --batch-rows 6 --model.model-dim 33", 2, "fsdp=3 .*but [0-9]+ are present"),
+    ("train tiny.py --global-batch-size 3 --mesh.fsdp 2", 2, "micro-batch of 3 rows does not divide over .* = 2"),
+    ("train tiny.py --mesh.fsdp 3 --global-batch-size 6 --model.model-dim 33", 2, "fsdp=3 .*but [0-9]+ are present"),
     ("train nothing.py", 2, "config file nothing.py does not exist"),
     ("train precious", 2, "config file precious is a folder; the repository's configs/ has examples"),
     ("evaluate compair a b", 2, "no command 'evaluate compair'; did you mean compare"),
@@ -415,7 +415,7 @@ def test_an_sft_run_tells_its_progress_at_10k_examples_and_warns_when_it_is_low(
         logged = [{"step": 10 * i, "loss_nats": loss, "start_loss_nats": 5.0} for i, loss in enumerate(losses, start=1)]
         (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in logged))
         loader = SimpleNamespace(sources=[rows], rates={kind: 1.0})
-        return _progress(SimpleNamespace(batch_rows=100), tmp_path, loader)  # 500 examples a step: 10,000 in 20
+        return _progress(SimpleNamespace(global_batch_size=100), tmp_path, loader)  # 500 examples a step: 10,000 in 20
 
     assert told("documents", [5.0, 3.0, 1.0]) == {}
     assert told("sft", [5.0, 1.0, 1.0]) == {"progress_at_10k_examples": 1.0} and not capsys.readouterr().err

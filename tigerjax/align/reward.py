@@ -214,10 +214,10 @@ def train(
 ) -> TrainedReward:
     """Trains a reward model from the chat checkpoint `init` on preference files, and writes it to RUN_DIR/model.
 
-    `config.batch_rows` counts prompts and `config.data.seq_len` bounds a chat; what is longer is left out and counted,
-    at most the share `config.data.max_dropped`. `reference` holds SFT examples, whose answers get calibrated scores of
-    mean 0 and deviation 1. In a run of several processes all call this, with one
-    `run_dir` that all of them see. Raises GateFailed when the pair accuracy on held-out prompts is below
+    `config.global_batch_size` counts prompts and `config.data.seq_len` bounds a chat; what is longer is left out and
+    counted, at most the share `config.data.max_dropped`. `reference` holds SFT examples, whose answers get calibrated
+    scores of mean 0 and deviation 1. In a run of several processes all call this, with one `run_dir` that all of them
+    see. Raises GateFailed when the pair accuracy on held-out prompts is below
     `reward.min_accuracy` or a score is not finite, unless `force` is set.
     """
     run_dir, mesh, family = paths.of(run_dir), run_mesh(config), families.of(config.model)
@@ -237,10 +237,10 @@ def train(
     prompts = widths.to_batches(train_set, tokenizer, seq_len=config.data.seq_len)
     loader = PairLoader(
         prompts,
-        batch_rows=config.batch_rows,
+        batch_rows=config.global_batch_size,
         seed=config.seed,
         tokenizer_sha256=tokenizer.sha256,
-        mine=host_rows(mesh, config.batch_rows),
+        mine=host_rows(mesh, config.global_batch_size),
     )
     state = train_loop(
         config,

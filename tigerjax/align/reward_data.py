@@ -20,6 +20,7 @@ import numpy as np
 from tigerjax import records
 from tigerjax.align.encoding import FINISHES, check_end, encode_answer
 from tigerjax.align.prompts import draw, prompt_key
+from tigerjax.config.files import RENAMED
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files.jsonl import named
 from tigerjax.tokenizer.load import Tokenizer
@@ -209,7 +210,8 @@ class PairLoader:
         """Goes to the position of `state`; ConfigError when its prompts, seed or batch size are others."""
         for name, value in (self.state() | {"taken": state["taken"]}).items():
             if state[name] != value:
-                raise ConfigError(f"cannot resume exactly: preference {name} was {state[name]} and is {value} now")
+                shown = RENAMED.get(name, name)
+                raise ConfigError(f"cannot resume exactly: preference {shown} was {state[name]} and is {value} now")
         self._taken = state["taken"]
 
 

@@ -94,7 +94,7 @@ def _progress(run: Any, run_dir: Path, loader: Any) -> dict[str, float]:
         rate * source.figures["records"] / source.rows
         for rate, source in zip(loader.rates.values(), loader.sources, strict=True)
     )
-    progress = progress_at(run_dir, PROGRESS_EXAMPLES / (examples_per_row * run.batch_rows))
+    progress = progress_at(run_dir, PROGRESS_EXAMPLES / (examples_per_row * run.global_batch_size))
     if progress is None:
         return {}
     if progress < LEAST_PROGRESS:
@@ -128,7 +128,7 @@ def _held_out(run: RunConfig, run_dir: Path, files: Sequence[Path]) -> dict[str,
         load(run_dir, Tokenizer(run.data.tokenizer), compute=run.compute),
         sft_examples(files),
         seq_len=run.data.seq_len,
-        batch_rows=run.batch_rows,
+        batch_rows=run.global_batch_size,
         progress=show_progress("held out", "rows"),
     )
     if lost := figures["overlong"]:

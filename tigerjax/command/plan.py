@@ -70,7 +70,7 @@ def plan(
 
 
 def _reward_step(answers: CountOrZero) -> Callable[[RunConfig, Any], Any]:
-    """The step of `tigerjax reward train`: the pair loss over `answers` answers for each of batch_rows prompts."""
+    """The step of `tigerjax reward train`: the pair loss over `answers` answers to each prompt of the batch."""
     import numpy as np
 
     from tigerjax.align.reward import reward_objective
@@ -79,7 +79,7 @@ def _reward_step(answers: CountOrZero) -> Callable[[RunConfig, Any], Any]:
     from tigerjax.plan.compile import PlannedStep, abstract_batch
 
     def step(run: RunConfig, mesh: Any) -> PlannedStep:
-        B, C, T = run.batch_rows, answers, run.data.seq_len
+        B, C, T = run.global_batch_size, answers, run.data.seq_len
         fields: dict[str, Any] = {
             "tokens_BCT": ((B, C, T), np.int32),
             "last_BC": ((B, C), np.int32),

@@ -278,7 +278,7 @@ def data_cache(config: ConfigFile, runner: str = "local", verify: bool = False, 
     run = override(config)
     name = Runner(runner).name  # refused here where it cannot work
     loader = open_loader(
-        run.data, batch_rows=run.batch_rows, seed=run.seed, runner=name, progress=show_progress, verify=verify
+        run.data, batch_rows=run.global_batch_size, seed=run.seed, runner=name, progress=show_progress, verify=verify
     )
     tokens = {source.name: source.figures["tokens"] for source in loader.sources}
     show({"wanted": loader.rates, "rows": loader.rows(), "tokens": tokens}, json)

@@ -2,12 +2,16 @@
 
 import dataclasses
 import importlib.util
+import re
 import traceback
 from pathlib import Path
 from typing import Any
 
 from tigerjax.config.run import RunConfig
 from tigerjax.errors import ConfigError, near_miss
+
+RENAMED = {"batch_rows": "global_batch_size", "accumulate": "gradient_accumulation_steps"}
+"""Fields of a run that had other names in 0.2.0, by their old name."""
 
 
 def dump(config: Any, prefix: str = "") -> list[str]:
@@ -49,10 +53,31 @@ def load(path: str | Path) -> RunConfig:
         raise
     except Exception as error:  # whatever a user's Python may raise
         what = error.msg if isinstance(error, SyntaxError) else error
-        raise ConfigError(f"config file {_place(error, path)}: {type(error).__name__}: {what}") from error
+        place = _place(error, path)
+        raise ConfigError(f"config file {place}: {type(error).__name__}: {what}{_other_name(str(error))}") from error
     if not isinstance(built, RunConfig):
         raise ConfigError(f"config() of {path} returned {type(built).__name__}, not RunConfig")
     return built
+
+
+def _other_name(message: str) -> str:
+    """What an unknown field of a config is called now, or what it may be meant to be, as the end of a message."""
+    unknown = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", message)
+    if unknown is None or "Did you mean" in message:
+        return ""
+    if (old := unknown[2]) in RENAMED:  # of a class, or of a function such as presets.adamw
+        return f"; {old} is now {RENAMED[old]}"
+    return near_miss(old, _fields_by_class(RunConfig).get(unknown[1], []))
+
+
+def _fields_by_class(config: type) -> dict[str, list[str]]:
+    """The fields of a config dataclass and of those in it, by the name of the class."""
+    fields = dataclasses.fields(config)
+    found = {config.__name__: [field.name for field in fields]}
+    for field in fields:
+        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
+            found |= _fields_by_class(field.type)
+    return found
 
 
 def _place(error: Exception, path: Path) -> str:
