@@ -238,8 +238,8 @@ class Loader:
             if state.get(key) != mine[key]:
                 shown = RENAMED.get(key, key)
                 raise ConfigError(
-                    f"cannot resume exactly: data {shown} was {state.get(key)} in the checkpoint and is {mine[key]} now;"
-                    " restore the old data and config, or start a new run"
+                    f"cannot resume exactly: data {shown} was {state.get(key)} in the checkpoint and is {mine[key]}"
+                    " now; restore the old data and config, or start a new run"
                 )
         counts = [state.get("counts", {}).get(name) for name in self.names]
         if any(type(count) is not int or count < 0 for count in counts):
