@@ -4,7 +4,7 @@ Model    13,000,140,800 weights, vocabulary 60,515 padded to 60,928
 Data     preference files, given with --preferences
 Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run
-Command  tigerjax reward train configs/tiger_13b_reward.py --preferences FILE --reference FILE
+Command  tigerjax reward train configs/tiger_13b_reward.py --preferences FILE --calibration-set FILE
 
 Plan     43.2 of 102.8 GB a chip; a step of 524,288 tokens in 1.74 to 1.92 s
          (static 1.65, attention 0.09 to 0.13, not hidden 0.00 of 0.14 s of traffic);

@@ -4,7 +4,7 @@ Model    68,951,490,560 weights, vocabulary 60,515 padded to 60,928
 Data     preference files, given with --preferences
 Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run
-Command  tigerjax reward train configs/tiger_70b_reward.py --preferences FILE --reference FILE
+Command  tigerjax reward train configs/tiger_70b_reward.py --preferences FILE --calibration-set FILE
 
 Plan     55.7 of 102.8 GB a chip; a step of 524,288 tokens in 9.98 to 10.88 s
          (static 9.69, attention 0.29 to 0.43, not hidden 0.00 of 0.75 s of traffic);

@@ -4,7 +4,7 @@ Model    6,725,836,800 weights, vocabulary 60,515 padded to 60,928
 Data     preference files, given with --preferences
 Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run
-Command  tigerjax reward train configs/tiger_7b_reward.py --preferences FILE --reference FILE
+Command  tigerjax reward train configs/tiger_7b_reward.py --preferences FILE --calibration-set FILE
 
 Plan     27.5 of 102.8 GB a chip; a step of 524,288 tokens in 0.94 to 1.04 s
          (static 0.89, attention 0.06 to 0.09, not hidden 0.00 of 0.07 s of traffic);

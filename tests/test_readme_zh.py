@@ -68,4 +68,4 @@ def test_every_figure_and_every_name_of_the_prose_is_there_as_often():
 def test_a_changed_figure_is_found():
     english, chinese = both()
     assert figures(english) != figures(english.replace("7.1 ± 0.9", "7.2 ± 0.9"))
-    assert blocks(chinese) != blocks(chinese.replace("--size 4000", "--size 4001"))
+    assert blocks(chinese) != blocks(chinese.replace("--vocab-size 4000", "--vocab-size 4001"))

@@ -119,8 +119,8 @@ def align(
         "--sft",
         out / "sft.jsonl",
     ]
-    init += ["--candidates", out / "sft", "--reward-model", out / f"reward_{reward}" / "model", *more]
-    init += ["--questions", out / "dev" / "questions.jsonl", "--max-new-tokens", "24", "--align.seed", world.seed]
+    init += ["--models", out / "sft", "--reward-model", out / f"reward_{reward}" / "model", *more]
+    init += ["--evaluation-set", out / "dev" / "questions.jsonl", "--max-new-tokens", "24", "--align.seed", world.seed]
     for kind in ("rm", "human", "edit"):
         init += [f"--align.{kind}-weight", WEIGHT]
     init += [] if people else ["--align.allow-partial"]

@@ -78,10 +78,10 @@ def made(tmp_path_factory):
     (home / "half" / "report.json").write_text('{"seed": 0')
     with at(home):
         for command in (
-            "tokenizer train --input zh.jsonl en.jsonl --size 950 --out base",
-            "tokenizer train --input zh.jsonl --size 2200 --out bpe",
-            "tokenizer extend --base base --new bpe --size 1200 --out tok",
-            "tokenizer extend --base base --new bpe --size 1199 --out other_tok",
+            "tokenizer train --input zh.jsonl en.jsonl --vocab-size 950 --out base",
+            "tokenizer train --input zh.jsonl --vocab-size 2200 --out bpe",
+            "tokenizer extend --base base --new bpe --vocab-size 1200 --out tok",
+            "tokenizer extend --base base --new bpe --vocab-size 1199 --out other_tok",
             "train tiny.py --json trained.json",
         ):
             assert cli.main(shlex.split(command)) == 0, command
@@ -197,13 +197,13 @@ REFUSALS = [
     ("data clean --input zh.jsonl --out zh.jsonl/x", 3, "Not a directory"),
     ("data dedup near --input latin.jsonl --out x", 3, "latin.jsonl:2: invalid UTF-8"),
     ("data dedup against-sft --docs zh.jsonl --sft empty.jsonl --out x", 3, "empty.jsonl: is empty"),
-    ("tokenizer train --input broken.jsonl --size 900 --out x", 3, "broken.jsonl:2: broken JSON"),
-    ("tokenizer train --input empty.jsonl --size 900 --out x", 3, "empty.jsonl: is empty"),
-    ("tokenizer train --input zh.jsonl --size 300 --out x", 2, "SentencePiece refuses size=300"),
+    ("tokenizer train --input broken.jsonl --vocab-size 900 --out x", 3, "broken.jsonl:2: broken JSON"),
+    ("tokenizer train --input empty.jsonl --vocab-size 900 --out x", 3, "empty.jsonl: is empty"),
+    ("tokenizer train --input zh.jsonl --vocab-size 300 --out x", 2, "SentencePiece refuses vocab_size=300"),
     ("tokenizer verify tok --base nothing --text zh.jsonl", 2, "nothing does not exist"),
     ("report half", 3, "half/report.json is not the report of a run"),
     ("report nothing", 3, "nothing/report.json does not exist"),
-    ("reward train tiny.py --preferences broken.jsonl --reference sft.jsonl", 2, "give --init"),
+    ("reward train tiny.py --preferences broken.jsonl --calibration-set sft.jsonl", 2, "give --init"),
     (
         "reward score tiny.py --input prompts.jsonl --out x --model runs/tiny",
         2,
@@ -264,7 +264,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(home, capfd):
     run_dir = home / "runs" / "tiny"
     with full_disk():
         refused("data clean --input zh.jsonl --out x", 3, "no space left on the disk", capfd)
-        refused("tokenizer train --input zh.jsonl --size 1500 --out x", 3, "no space left on the disk", capfd)
+        refused("tokenizer train --input zh.jsonl --vocab-size 1500 --out x", 3, "no space left on the disk", capfd)
         refused("convert to-hf runs/tiny x", 3, "no space left on the disk", capfd)
         refused("train tiny.py --out r --data.cache-dir c", 3, "no space left on the disk", capfd)
         code, _, err = run("train tiny.py --optim.total-steps 6 --checkpoint.every-steps 6", capfd)
@@ -349,14 +349,17 @@ def test_an_alignment_goes_step_by_step_waits_for_people_and_runs_on(home, capfd
     save_model("rm", weights, chat.config, kind="reward", tokenizer_sha256=chat.tokenizer_sha256, extra=extra)
     (home / "dev.jsonl").write_text("".join((EMBEDDED / "dev.jsonl").open(encoding="utf-8").readlines()[:4]))
     assert (
-        run("reward calibrate tiny.py --data.seq-len 128 --reference sft.jsonl --model rm --json c.json", capfd)[0] == 0
+        run("reward calibrate tiny.py --data.seq-len 128 --calibration-set sft.jsonl --model rm --json c.json", capfd)[
+            0
+        ]
+        == 0
     )
     found = load_model("rm").extra["calibration"]
     assert found["n"] == 100 and json.loads((home / "c.json").read_text())["before"] == extra["calibration"]
     assert load_model("rm").extra["truncation_penalty"] == 2.0
     plan = (
-        "align init tiny.py --data.seq-len 128 --out al --sft sft.jsonl --candidates runs/tiny --reward-model rm"
-        " --questions dev.jsonl --n 2 --max-new-tokens 4 --align.prompt-fraction 0.05 --align.min-win-rate 0"
+        "align init tiny.py --data.seq-len 128 --out al --sft sft.jsonl --models runs/tiny --reward-model rm"
+        " --evaluation-set dev.jsonl --n 2 --max-new-tokens 4 --align.prompt-fraction 0.05 --align.min-win-rate 0"
         " --align.max-mean-loss-points 100 --align.max-task-loss-points 100"
     )
     assert run(plan, capfd)[0] == 0 and run(plan, capfd)[0] == 0

@@ -156,10 +156,10 @@ def test_a_word_that_is_near_nothing_gets_no_guess():
 
 
 def test_a_value_after_a_choice_is_no_choice():
-    words = ["--vocab", "padded", "runs/sft", "--dtype=bfloat16", "out"]
+    words = ["--tokenizer", "tok", "runs/sft", "--dtype=bfloat16", "out"]
     call = arguments.bind(table.COMMANDS["convert", "to-hf"], words, "tigerjax convert to-hf")
     assert call.given == {
-        "--vocab": "padded",
+        "--tokenizer": Path("tok"),
         "checkpoint": Path("runs/sft"),
         "--dtype": "bfloat16",
         "out": Path("out"),

@@ -28,9 +28,7 @@ def config():
         ("MeshConfig(nothing_like_it=2)", "unexpected keyword argument 'nothing_like_it'"),
     ],
 )
-def test_an_unknown_field_of_a_config_is_answered_with_its_new_or_near_name(
-    built: str, answer: str, tmp_path: Path
-):
+def test_an_unknown_field_of_a_config_is_answered_with_its_new_or_near_name(built: str, answer: str, tmp_path: Path):
     path = tmp_path / "mine.py"
     path.write_text(FILE.format(built), encoding="utf-8")
     with pytest.raises(ConfigError) as error:

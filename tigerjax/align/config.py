@@ -23,7 +23,7 @@ class RewardConfig:
     """Coefficient of (r_w + r_l)^2 in the pair loss, which draws the mean of the scores to 0; 0 is off."""
     truncation_penalty: Factor = 2.0
     """Subtracted, in standard deviations, from the calibrated score of an answer that the model did not end itself."""
-    score_rows: Count = 64
+    score_batch_size: Count = 64
     """Answers in one scoring batch. Every batch is padded to it, so that a score never depends on its neighbours."""
     min_accuracy: Share = 0.55
     """A model with a lower pair accuracy on the held-out prompts is refused."""
@@ -84,10 +84,10 @@ class AlignInputs:
     """The files and models that an alignment starts from."""
 
     sft: Path  # The SFT set of the first round
-    candidates: list[Path]
+    models: list[Path]
     """Chat models, the oldest first; the first round starts from the best of them."""
     reward_model: Path  # Checkpoint of a calibrated reward model
-    questions: Path
+    evaluation_set: Path
     """Held-out questions with their answers, for the accuracy of candidates and for the gate."""
     gold: list[Path] = dataclasses.field(default_factory=list)
     """Preferences of people from outside the rounds, for the next reward model."""

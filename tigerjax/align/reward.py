@@ -198,7 +198,7 @@ def _scale(extra: Mapping[str, Any]) -> tuple[float, float, float]:
 def check_rows(rows: int, mesh: Mesh | None) -> None:
     """ConfigError when a scoring batch cannot be split evenly over the mesh."""
     if rows % (ways := mesh_axes.row_ways(mesh)):
-        raise ConfigError(f"reward.score_rows={rows} must be a multiple of the {ways} devices that share rows")
+        raise ConfigError(f"reward.score_batch_size={rows} must be a multiple of the {ways} devices that share rows")
 
 
 def train(
@@ -221,7 +221,7 @@ def train(
     `reward.min_accuracy` or a score is not finite, unless `force` is set.
     """
     run_dir, mesh, family = paths.of(run_dir), run_mesh(config), families.of(config.model)
-    check_rows(reward.score_rows, mesh)  # so that a wrong value is refused before the training
+    check_rows(reward.score_batch_size, mesh)  # so that a wrong value is refused before the training
     seq_len, max_dropped = config.data.seq_len, config.data.max_dropped
     read = reward_data.read(preferences)
     comparisons, counts = overlong.fit(*read, tokenizer, seq_len=seq_len, max_dropped=max_dropped)
@@ -260,7 +260,7 @@ def train(
         sha256="",  # not saved yet
         step=int(state.step),
     )
-    scorer = Scorer(fresh, seq_len=config.data.seq_len, rows=reward.score_rows)
+    scorer = Scorer(fresh, seq_len=config.data.seq_len, rows=reward.score_batch_size)
     figures: dict[str, Any] = {"pairs": counts, "train_prompts": len(train_set), "eval_prompts": len(eval_set)}
     figures |= evaluate(scorer, eval_set, tokenizer, max_length_rho=reward.max_length_rho)
     failed = None if force else unusable(figures, min_accuracy=reward.min_accuracy)

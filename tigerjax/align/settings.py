@@ -21,16 +21,20 @@ USED_BY: dict[str, tuple[str, ...]] = {
     **{field: tuple(step for step in USES if field in USES[step]) for fields in USES.values() for field in fields},
     "sft": ("prompts", "mix"),
     "exclude": ("prompts",),
-    "candidates": ("candidate",),
-    "questions": ("candidate", "gate"),
+    "models": ("candidate",),
+    "evaluation_set": ("candidate", "gate"),
     "reward_model": ("score", "gate"),
     "gold": ("rank",),
     "safety": ("rank",),
-    "score_rows": (),
+    "score_batch_size": (),
     **dict.fromkeys(("n", "temperature", "top_p", "top_k"), ("sample",)),
     "max_new_tokens": ("candidate", "sample", "gate"),
 }
 """The steps that use a setting; the seed also decides how answers are sampled. `candidate` is the choice of a model."""
+
+
+RENAMED = {"candidates": "models", "questions": "evaluation_set", "score_rows": "score_batch_size"}
+"""Settings that have other names in the files of 0.2.0, by their old name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,12 +51,12 @@ class AlignSettings:
     """n, temperature, top_p, top_k, max_new_tokens."""
     sft: str
     """The SFT set of the first round."""
-    candidates: list[str]
+    models: list[str]
     """Chat models, the oldest first; the first round starts from the best."""
     reward_model: str
-    score_rows: int
+    score_batch_size: int
     """Answers in one batch of the reward model."""
-    questions: str
+    evaluation_set: str
     """Held-out questions with their answers, for the accuracy of candidates and for the gate."""
     gold: list[str]
     """Preferences of people for the next reward model."""
@@ -80,8 +84,9 @@ def read(folder: Path) -> AlignSettings:
     if not path.is_file():
         raise ConfigError(f"{path} does not exist; `tigerjax align init CONFIG --out {folder} …` writes it")
     try:
-        return AlignSettings(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return AlignSettings(**{RENAMED.get(name, name): value for name, value in stored.items()})
+    except (ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not the settings of an alignment ({error}); write it again") from error
 
 

@@ -29,7 +29,7 @@ def init(
     inputs: Annotated[AlignInputs, FLAT],
     align: AlignConfig = AlignConfig(prompt_fraction=0.10, seed=0),
     sampling: Sampling = SAMPLING,
-    score_rows: Count = 64,
+    score_batch_size: Count = 64,
     json: Path | None = None,
 ) -> None:
     """Writes the settings of an alignment to OUT/align.json; CONFIG is that of the SFT run which ends each round.
@@ -38,7 +38,7 @@ def init(
     wrong one is refused. `tigerjax align set` changes settings later.
 
     Example: tigerjax align init configs/quickstart_rejection_sampled.py --out runs/align --sft sft.jsonl \
---candidates runs/sft --reward-model runs/reward/model --questions dev.jsonl
+--models runs/sft --reward-model runs/reward/model --evaluation-set dev.jsonl
     """
     from tigerjax.align import inputs as inputs_lib
     from tigerjax.align import settings as settings_lib
@@ -49,12 +49,12 @@ def init(
         overrides=config.overrides,
         align=dataclasses.asdict(align),
         sampling=dataclasses.asdict(sampling),
-        score_rows=score_rows,
+        score_batch_size=score_batch_size,
         **inputs.resolved(),
     )
     inputs_lib.check(settings, run)
     settings_lib.write(out, settings)
-    show({"plan": str(out / settings_lib.FILE), "candidates": len(inputs.candidates)}, json)
+    show({"plan": str(out / settings_lib.FILE), "candidates": len(inputs.models)}, json)
 
 
 def change(
@@ -62,7 +62,7 @@ def change(
     inputs: Annotated[dict[str, Any], Changes(AlignInputs)],
     align: Annotated[dict[str, Any], Changes(AlignConfig, "align.")],
     sampling: Annotated[dict[str, Any], Changes(SamplingOptions)],
-    score_rows: Count | None = None,
+    score_batch_size: Count | None = None,
     again: bool = False,
     json: Path | None = None,
 ) -> None:
@@ -77,7 +77,7 @@ def change(
     from tigerjax.align import settings as settings_lib
 
     given = {name: absolute(value) for name, value in inputs.items()} | align | sampling
-    given |= {} if score_rows is None else {"score_rows": score_rows}
+    given |= {} if score_batch_size is None else {"score_batch_size": score_batch_size}
     if not given:
         raise ConfigError(f"nothing to change; `tigerjax align set {dir} --help` lists the settings")
     old, new = settings_lib.read(dir), settings_lib.changed(dir, given, again=again)

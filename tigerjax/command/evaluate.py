@@ -30,7 +30,7 @@ class Asking:
     """How questions are asked."""
 
     chat: bool = False  # By the chat template, where TigerBot's evaluation did so
-    rows: Count = 8  # Questions that are asked at one time
+    batch_size: Count = 8  # Questions that are asked at one time
     allow_code_execution: bool = False  # HumanEval runs programs that the model wrote, shut in
     allow_unconfined_code: bool = False  # Also where this machine cannot shut them in
 
@@ -73,7 +73,7 @@ def evaluate(
     place = out or Path("runs") / settings.name / "evaluation"
     with processes.together(), processes.alone_in(place):
         with show_elapsed("reading the model"):
-            answerer = load_answerer(settings, model, rows=asking.rows, cache=place / suite.CACHE)
+            answerer = load_answerer(settings, model, rows=asking.batch_size, cache=place / suite.CACHE)
         loaded = answerer.model
         how = suite.EvaluationConfig(
             data_dir=benchmarks.data_dir,

@@ -146,7 +146,7 @@ class RewardData:
     """What a reward model is trained on."""
 
     preferences: list[Path]  # Files of answers, ordered by preference
-    reference: list[Path]  # SFT files on whose answers scores get mean 0 and standard deviation 1
+    calibration_set: list[Path]  # SFT files on whose answers scores get mean 0 and standard deviation 1
 
 
 def reward_train(
@@ -164,7 +164,7 @@ def reward_train(
     It is written to OUT/model, else to runs/NAME/model. A model that does not rank well enough is an error (exit 5)
     unless --force is given. On several hosts, run the same command on each.
 
-    Example: tigerjax reward train configs/quickstart_reward.py --preferences pairs.jsonl --reference sft.jsonl
+    Example: tigerjax reward train configs/quickstart_reward.py --preferences pairs.jsonl --calibration-set sft.jsonl
     """
     from tigerjax.align import reward as room
     from tigerjax.processes import hosts as processes
@@ -181,7 +181,7 @@ def reward_train(
             run,
             reward,
             preferences=data.preferences,
-            reference=list(sft_examples(data.reference)),
+            reference=list(sft_examples(data.calibration_set)),
             tokenizer=Tokenizer(run.data.tokenizer),
             init=start,
             run_dir=out or Path("runs") / run.name,
@@ -213,14 +213,14 @@ def reward_score(
     place = model or Path("runs") / run.name / "model"
     processes.start(hosts)
     with processes.together():
-        figures = score_files(run, place, input, out, rows=reward.score_rows, progress=show_progress)
+        figures = score_files(run, place, input, out, rows=reward.score_batch_size, progress=show_progress)
     if processes.is_writer():
         show(figures, json)
 
 
 def reward_calibrate(
     config: ConfigFile,
-    reference: list[Path],
+    calibration_set: list[Path],
     model: Path | None = None,
     reward: RewardConfig = RewardConfig(),
     json: Path | None = None,
@@ -229,7 +229,7 @@ def reward_calibrate(
 
     Its scores get mean 0 and standard deviation 1 on these answers. The weights stay, and so does every ranking.
 
-    Example: tigerjax reward calibrate configs/quickstart_reward.py --reference sft.jsonl
+    Example: tigerjax reward calibrate configs/quickstart_reward.py --calibration-set sft.jsonl
     """
     from tigerjax.align.score import calibrate_model
 
@@ -238,8 +238,8 @@ def reward_calibrate(
     figures = calibrate_model(
         run,
         place,
-        reference,
-        rows=reward.score_rows,
+        calibration_set,
+        rows=reward.score_batch_size,
         truncation_penalty=reward.truncation_penalty,
         progress=show_progress,
     )
@@ -252,7 +252,7 @@ def sample(
     out: Path,
     model: Path | None = None,
     sampling: Sampling = SAMPLING,
-    rows: Count = 80,
+    batch_size: Count = 80,
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
@@ -274,7 +274,7 @@ def sample(
     with processes.together():
         loaded = load_for(run, model)
         drawn = SamplingConfig(**dataclasses.asdict(sampling), context=run.data.seq_len, seed=run.seed)
-        batching = dataclasses.replace(Batching().for_mesh(loaded.mesh), rows=rows)
+        batching = dataclasses.replace(Batching().for_mesh(loaded.mesh), rows=batch_size)
         figures = sample_file(
             loaded, prompts, out, drawn, batching=batching, progress=show_progress("sampled", "prompts")
         )

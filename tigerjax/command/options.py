@@ -122,7 +122,7 @@ class Option(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """`--size INT` or `FOLDER`, as help and messages write it."""
+        """`--seed INT` or `FOLDER`, as help and messages write it."""
         return self.name.upper() if self.positional else f"{self.name} {self.kind}".rstrip()
 
     @property

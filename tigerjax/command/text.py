@@ -42,34 +42,36 @@ def tokenizer_sample(
     show(manifest["figures"] | {"out": str(out)}, json)
 
 
-def tokenizer_train(input: list[Path], size: Count, out: Path, seed: Seed = 0, json: Path | None = None) -> None:
+def tokenizer_train(input: list[Path], vocab_size: Count, out: Path, seed: Seed = 0, json: Path | None = None) -> None:
     """Trains a SentencePiece BPE with Llama-2's settings on files of records or plain text.
 
-    Example: tigerjax tokenizer train --input zh.jsonl --size 38000 --out runs/zh_bpe
+    Example: tigerjax tokenizer train --input zh.jsonl --vocab-size 38000 --out runs/zh_bpe
     """
     from tigerjax.records import expand
     from tigerjax.tokenizer.train import train_model
 
     files = expand(input)
-    manifest = train_model(inputs=files, size=size, out=out, seed=seed, progress=show_progress, elapsed=show_elapsed)
+    manifest = train_model(
+        inputs=files, size=vocab_size, out=out, seed=seed, progress=show_progress, elapsed=show_elapsed
+    )
     show(manifest["figures"] | {"out": str(out)}, json)
 
 
-def tokenizer_extend(base: Path, new: Path, size: Count, out: Path, json: Path | None = None) -> None:
-    """Adds the Chinese pieces of NEW to BASE, up to exactly SIZE entries, the three special tokens included.
+def tokenizer_extend(base: Path, new: Path, vocab_size: Count, out: Path, json: Path | None = None) -> None:
+    """Adds the Chinese pieces of NEW to BASE, up to exactly VOCAB_SIZE entries, the three special tokens included.
 
-    Example: tigerjax tokenizer extend --base llama2/tokenizer.model --new runs/zh_bpe --size 60515 --out tok
+    Example: tigerjax tokenizer extend --base llama2/tokenizer.model --new runs/zh_bpe --vocab-size 60515 --out tok
     """
     from tigerjax.tokenizer.extend import extend
 
-    figures = extend(base=base, new=new, size=size, out=out)["figures"]
+    figures = extend(base=base, new=new, size=vocab_size, out=out)["figures"]
     show(figures | {"out": str(out)}, json)
     if left := figures["characters_left_out"]:
         print(
             f"note: {left} single characters of {new} were left out, the most common first:"
             f" {figures['most_common_left_out']}; they cost a token a byte. {figures['survivors']} pieces survived and"
-            f" {figures['new_pieces']} are needed: train NEW on the same text with --size {figures['fitting_size']}"
-            " to keep them"
+            f" {figures['new_pieces']} are needed: train NEW on the same text with --vocab-size"
+            f" {figures['fitting_size']} to keep them"
         )
 
 
@@ -216,7 +218,7 @@ def data_dedup_against_sft(
 
 def data_decontaminate(
     docs: list[Path],
-    evaluations: list[Path],
+    evaluation_sets: list[Path],
     out: Path,
     action: Literal["cut", "drop", "report"] = "drop",
     field: str | None = None,
@@ -229,13 +231,13 @@ def data_decontaminate(
     A set is a file of records, named after its task. --field names the field that holds the question, where it
     has an unusual name.
 
-    Example: tigerjax data decontaminate --docs sft.jsonl --evaluations gsm8k.jsonl ceval.csv --out runs/sft_clean
+    Example: tigerjax data decontaminate --docs sft.jsonl --evaluation-sets gsm8k.jsonl ceval.csv --out runs/sft_clean
     """
     from tigerjax.records import Inputs
     from tigerjax.text.decontaminate import decontaminate_files
 
     manifest = decontaminate_files(
-        Inputs(docs, where.ids), evaluations, out, action=action, field=field, shards=shards, runner=_runner(where)
+        Inputs(docs, where.ids), evaluation_sets, out, action=action, field=field, shards=shards, runner=_runner(where)
     )
     show(manifest["counts"] | manifest["figures"], json)
 
@@ -243,25 +245,25 @@ def data_decontaminate(
 def data_tfds(
     input: list[Path],
     name: str,
-    data_dir: Path,
+    out: Path,
     kind: Literal["documents", "sft"] = "documents",
     version: str = "1.0.0",
     ids: Ids = "auto",
     json: Path | None = None,
 ) -> None:
-    """Writes files of records, of any format that is read, as a TFDS dataset: DATA_DIR/NAME/VERSION.
+    """Writes files of records, of any format that is read, as a TFDS dataset: OUT/NAME/VERSION.
 
     --ids makes the ids as in `tigerjax data clean`.
 
-    A mixture reads it as Source("tfds:NAME") when TFDS_DATA_DIR is DATA_DIR, or as Source of its folder.
+    A mixture reads it as Source("tfds:NAME") when TFDS_DATA_DIR is OUT, or as Source of its folder.
 
-    Example: tigerjax data tfds --input zh_books.jsonl --name zh_books --data-dir tfds
+    Example: tigerjax data tfds --input zh_books.jsonl --name zh_books --out tfds
     """
     from tigerjax.records import Inputs
     from tigerjax.records.tfds_builder import build
 
-    manifest = build(Inputs(input, ids), data_dir, name, kind=kind, version=version, progress=show_progress)
-    show(manifest["figures"] | {"out": str(data_dir / name / version)}, json)
+    manifest = build(Inputs(input, ids), out, name, kind=kind, version=version, progress=show_progress)
+    show(manifest["figures"] | {"out": str(out / name / version)}, json)
 
 
 def data_cache(config: ConfigFile, runner: str = "local", verify: bool = False, json: Path | None = None) -> None:
@@ -287,21 +289,21 @@ def data_cache(config: ConfigFile, runner: str = "local", verify: bool = False, 
 def data_stats(
     mixture: Annotated[str, "positional"],
     seq_len: Annotated[int, Range(2, 2**24)],
-    mixtures: tuple[str, ...] = ("data_mixtures.quickstart",),
+    modules: tuple[str, ...] = ("data_mixtures.quickstart",),
     cache_dir: Path = Path("runs/cache"),
     max_dropped: Share = 0.5,
     json: Path | None = None,
 ) -> None:
     """Shows the token shares of a mixture, as wanted and over one epoch, with its rows, tokens and how full rows are.
 
-    --mixtures names the Python modules that register mixtures. Rows that are not cached yet are made first. More than
+    --modules names the Python modules that register mixtures. Rows that are not cached yet are made first. More than
     the share --max-dropped of a source's examples in no row is an error.
 
-    Example: tigerjax data stats my_holistic --mixtures my_mixture --seq-len 2048 --json stats.json
+    Example: tigerjax data stats my_holistic --modules my_mixture --seq-len 2048 --json stats.json
     """
     from tigerjax.data.mixture import mixture_config, stats
 
-    data = mixture_config(mixture, mixtures, cache_dir, seq_len, max_dropped)
+    data = mixture_config(mixture, modules, cache_dir, seq_len, max_dropped)
     show(stats(data, batch_rows=1, seed=0, progress=show_progress), json)
 
 
@@ -310,7 +312,7 @@ def data_inspect(
     mixture: Annotated[str, "positional"],
     out: Path,
     seq_len: Annotated[int, Range(2, 2**24)],
-    mixtures: tuple[str, ...] = ("data_mixtures.quickstart",),
+    modules: tuple[str, ...] = ("data_mixtures.quickstart",),
     cache_dir: Path = Path("runs/cache"),
     rows: Count = 20,
     max_dropped: Share = 0.5,
@@ -321,12 +323,12 @@ def data_inspect(
 
     Segments are coloured, and tokens that count in the loss are underlined.
 
-    Example: tigerjax data inspect my_holistic --mixtures my_mixture --seq-len 2048 --out rows.html
+    Example: tigerjax data inspect my_holistic --modules my_mixture --seq-len 2048 --out rows.html
     """
     from tigerjax.data.inspection import inspect_mixture
     from tigerjax.data.mixture import mixture_config
 
-    data = mixture_config(mixture, mixtures, cache_dir, seq_len, max_dropped)
+    data = mixture_config(mixture, modules, cache_dir, seq_len, max_dropped)
     figures = inspect_mixture(data, out, rows=rows, seed=seed, progress=show_progress)
     show(figures | {"out": str(out)}, json)
 

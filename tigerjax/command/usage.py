@@ -75,7 +75,7 @@ def _table(known: Sequence[Option]) -> Iterator[str]:
 
 
 def _in_usage(option: Option) -> str:
-    """`--size INT`, in brackets where it may be left out."""
+    """`--seed INT`, in brackets where it may be left out."""
     return option.shown if option.default is options.REQUIRED else f"[{option.shown}]"
 
 

@@ -125,6 +125,5 @@ def tfds_folder(name: str) -> Path:
             return paths.of(builder.data_path)
         why = f"{builder.data_path} has no {TFDS_INFO}"
     raise DataError(
-        f"tfds:{name} is not on disk ({why}); make it with `tigerjax data tfds`, and set TFDS_DATA_DIR to its"
-        " --data-dir"
+        f"tfds:{name} is not on disk ({why}); make it with `tigerjax data tfds`, and set TFDS_DATA_DIR to its --out"
     )

@@ -187,8 +187,8 @@ def extend(
     need = size - old_count - len(SPECIAL_TEXTS)
     if need < 1:
         raise ConfigError(
-            f"size={size} leaves {need} new pieces after {old_count} of the base and {len(SPECIAL_TEXTS)} specials;"
-            f" give at least {old_count + len(SPECIAL_TEXTS) + 1}"
+            f"vocab_size={size} leaves {need} new pieces after {old_count} of the base and {len(SPECIAL_TEXTS)} special"
+            f" tokens; give at least {old_count + len(SPECIAL_TEXTS) + 1}"
         )
     config = {"size": size, "script_filter": script_filter, "score_rule": score_rule}
     with stage(out, name="tokenizer_extend", config=config, inputs=[base, new]) as run:
@@ -202,7 +202,8 @@ def extend(
             if len(texts) < need:
                 raise ConfigError(
                     f"only {len(texts)} of {len(new_model.pieces)} pieces of {new} survive the merge rule, {need} are"
-                    f" needed for size={size}; train the new model larger (now {len(new_model.pieces)}) or lower size"
+                    f" needed for vocab_size={size}; train the new model larger (now {len(new_model.pieces)}) or ask"
+                    " for less"
                 )
             proto = _merged(old_model, texts, score_rule)
             dead = set(dead_pieces(proto, old_count)) if score_rule == "below_base" else set()

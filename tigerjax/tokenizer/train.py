@@ -94,7 +94,9 @@ def train_model(
             if failed:
                 raise failed[0] from None
             message = " ".join(str(error).split())
-            raise ConfigError(f"SentencePiece refuses size={size} on {counts['lines']} lines: {message}") from error
+            raise ConfigError(
+                f"SentencePiece refuses vocab_size={size} on {counts['lines']} lines: {message}"
+            ) from error
         finally:
             training.close()
         (run.tmp / MODEL_FILE).write_bytes(model.getvalue())
