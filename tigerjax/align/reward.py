@@ -53,6 +53,10 @@ def pair_loss(scores_BC: jax.Array, batch: RewardBatch, *, centering: float) -> 
     """(sum, weight, {accuracy}) of -log_sigmoid(r_w - r_l - margin) + centering * (r_w + r_l)^2 over weighted pairs.
 
     The weights of a prompt's pairs sum to 1, so the returned weight is the number of prompts that have pairs.
+
+    This is the Bradley-Terry likelihood of a ranking, with the pairs of a prompt weighted as in InstructGPT (Ouyang et
+    al. 2022, equation 1), the margin of Llama 2 (Touvron et al. 2023, equation 2), and the term that draws scores to a
+    mean of 0 of Eisenstein et al. (2023, "Helping or Herding?", equation 2).
     """
     # Where a prompt has no answer C, all pairs weigh 0. But its score could be infinite, and 0 * inf is NaN.
     scores_BC = jnp.where(batch.last_BC >= 0, scores_BC, 0.0)

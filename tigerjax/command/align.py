@@ -32,9 +32,10 @@ def init(
     score_batch_size: Count = 64,
     json: Path | None = None,
 ) -> None:
-    """Writes the settings of an alignment to OUT/align.json; CONFIG is that of the SFT run which ends each round.
+    """Writes the settings of an alignment to OUT/align.json.
 
-    A round starts from the candidate model that answers QUESTIONS best. Every file and model is opened first, and a
+    CONFIG is that of the SFT run which ends each round. A round starts from the model of MODELS that answers
+    EVALUATION_SET best. Every file and model is opened first, and a
     wrong one is refused. `tigerjax align set` changes settings later.
 
     Example: tigerjax align init configs/quickstart_rejection_sampled.py --out runs/align --sft sft.jsonl \
@@ -88,7 +89,7 @@ def change(
 
 
 def prompts(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
-    """Chooses the best candidate model and draws the prompts, for the round under way or the next one.
+    """Chooses the best model and draws the prompts, for the round under way or the next one.
 
     Example: tigerjax align prompts runs/align
     """
@@ -112,7 +113,7 @@ def score(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> N
 
 
 def queue(dir: Folder, json: Path | None = None) -> None:
-    """Writes the questions to people, without scores: as JSONL, Markdown and a Label Studio project.
+    """Writes the questions to people, without scores: JSONL, Markdown, a Label Studio project.
 
     Example: tigerjax align queue runs/align
     """
@@ -120,9 +121,9 @@ def queue(dir: Folder, json: Path | None = None) -> None:
 
 
 def import_labels(dir: Folder, labels: tuple[Path, ...] = (), json: Path | None = None) -> None:
-    """Imports label files. Exit 3 when a line is wrong, and nothing is imported; exit 4 while labels are missing.
+    """Imports label files.
 
-    A file is JSONL or Label Studio's JSON export. Files may be imported one after another. Without --labels the files
+    Exit 3 when a line is wrong, and nothing is imported; exit 4 while labels are missing. A file is JSONL or Label Studio's JSON export. Files may be imported one after another. Without --labels the files
     that were imported before are read again.
 
     Example: tigerjax align import runs/align --labels answers.jsonl
@@ -131,7 +132,9 @@ def import_labels(dir: Folder, labels: tuple[Path, ...] = (), json: Path | None 
 
 
 def rank(dir: Folder, json: Path | None = None) -> None:
-    """Orders each prompt's answers: edited ones, then by people's ranking, then by score; writes preferences too.
+    """Orders each prompt's answers: edited ones, then by people's ranking, then by score.
+
+    Writes preferences for the next reward model too.
 
     Example: tigerjax align rank runs/align
     """
@@ -155,7 +158,7 @@ def train(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> N
 
 
 def gate(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
-    """Compares the new model with the current one and ends the round; exit 5 when the new one is refused.
+    """Compares the new model with the current one and ends the round; exit 5: it is refused.
 
     Example: tigerjax align gate runs/align
     """

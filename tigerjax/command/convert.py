@@ -22,9 +22,9 @@ def from_hf(
     verify: bool = False,
     json: Path | None = None,
 ) -> None:
-    """Converts a Hugging Face Llama folder (a language or a reward model) into a tigerjax checkpoint.
+    """Converts a Hugging Face Llama folder into a tigerjax checkpoint.
 
-    Where the embedding has more rows than the folder's tokenizer has entries, the others are padding. --vocab-size says
+    The folder holds a language model or a reward model. Where the embedding has more rows than the folder's tokenizer has entries, the others are padding. --vocab-size says
     how many entries there are where the folder has no tokenizer. With --tokenizer, an extended tokenizer, the
     vocabulary grows from that of the folder's tokenizer.model to it. One tensor is read at a time; the same command
     continues an interrupted conversion. --verify reads everything again, and compares the logits of both models for a
@@ -77,9 +77,9 @@ def to_hf(
     verify: bool = False,
     json: Path | None = None,
 ) -> None:
-    """Writes a folder that `transformers` loads: safetensors, config, tokenizer, chat template, model card.
+    """Writes a folder that `transformers` loads.
 
-    A language model becomes LlamaForCausalLM, a reward model LlamaForSequenceClassification. One tensor is written at a
+    It has safetensors, config, tokenizer, chat template and a model card. A language model becomes LlamaForCausalLM, a reward model LlamaForSequenceClassification. One tensor is written at a
     time; the same command continues an interrupted conversion. --verify reads everything again, and compares the logits
     of both models for a short text.
 

@@ -44,10 +44,10 @@ def evaluate(
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
-    """Evaluates a run (--model, else runs/NAME) on benchmarks; the same command continues an interrupted evaluation.
+    """Evaluates a model on benchmarks, or on tasks of lm-evaluation-harness.
 
-    The benchmarks are read from files in DATA_DIR. If one is missing there is no average, and the exit code is 3.
-    results.json and report.html are written to OUT, else to runs/NAME/evaluation.
+    The same command continues an interrupted evaluation. The benchmarks are read from files in DATA_DIR. If one is
+    missing there is no average, and the exit code is 3.
 
     With --harness, TASKS are those of lm-evaluation-harness: its own, tigerbot, tigerbot_NAME, cmrc2018, c3, ocnli, and
     those of YAML files in --include-path. Figures with their standard errors, every answer and a page are then written
@@ -125,9 +125,7 @@ def evaluate(
 def evaluate_compare(
     folders: Annotated[list[Path], "positional"], out: Path | None = None, json: Path | None = None
 ) -> None:
-    """Compares evaluations (folders of `tigerjax evaluate`) with the first one, with 95% intervals of the differences.
-
-    OUT is an HTML file, which is written.
+    """Compares evaluations with the first one, with 95% intervals of the differences.
 
     Example: tigerjax evaluate compare runs/base/evaluation runs/sft/evaluation --out compared.html
     """

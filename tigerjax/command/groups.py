@@ -24,8 +24,8 @@ class RunnerOptions:
     """How a data stage reads records, and where its parts run. Only --ids changes the output."""
 
     ids: Ids = "auto"
-    """What names a record: auto takes the ids that are given, and FILE:ID where files give the same ones; keep takes
-    the given ids; place makes FILE:LINE; content makes a hash of each record."""
+    """What names a record. auto: its own id, or FILE:ID where files share one; keep: its own id; place: FILE:LINE;
+    content: its hash."""
     workers: Count = 1  # Processes of this machine
     runner: str = "local"
     """local, or an Apache Beam runner with its options, such as DirectRunner."""

@@ -24,7 +24,7 @@ PROGRESS_EXAMPLES, LEAST_PROGRESS = 10_000, 0.9
 
 
 def quickstart(out: OnDisk = Path("runs/quickstart"), seed: Seed = 0, json: Path | None = None) -> None:
-    """Runs the whole recipe on small embedded data, on a CPU, in minutes, and writes OUT/report.html.
+    """Runs the whole recipe on small embedded data: on a CPU, in minutes; ends in a report.
 
     Example: tigerjax quickstart --out runs/quickstart --seed 0
     """
@@ -43,12 +43,11 @@ def train(
     wandb: str | None = None,
     json: Path | None = None,
 ) -> None:
-    """Trains a model, by pretraining or SFT as the config says. The same command resumes an interrupted run.
+    """Trains a model, by pretraining or SFT as the config says.
 
-    The run is written to OUT, else to runs/NAME. --dry-run prints the config with its overrides, and stops. HELD_OUT
-    are files of SFT examples: the loss and the next-token accuracy on their answers are printed at the end, by task and
-    language. --profile-steps 10:12 writes a trace of these steps to OUT/profile. --wandb PROJECT also sends the logged
-    steps to Weights & Biases (docs/OPERATIONS.md). On several hosts, run the same command on each (launch/run.sh).
+    The same command resumes an interrupted run. With --held-out, the loss and the next-token accuracy on the
+    answers of HELD_OUT are printed at the end, by task and language. docs/OPERATIONS.md says how to use --wandb. On
+    several hosts, run the same command on each (launch/run.sh).
 
     Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --out runs/tiny
     """
@@ -159,10 +158,9 @@ def reward_train(
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
-    """Trains a reward model on preferences, from a chat checkpoint (--init, else checkpoint.init_from).
+    """Trains a reward model on preferences, from a chat checkpoint.
 
-    It is written to OUT/model, else to runs/NAME/model. A model that does not rank well enough is an error (exit 5)
-    unless --force is given. On several hosts, run the same command on each.
+    A model that does not rank well enough is an error (exit 5) unless --force is given. On several hosts, run the same command on each.
 
     Example: tigerjax reward train configs/quickstart_reward.py --preferences pairs.jsonl --calibration-set sft.jsonl
     """
@@ -200,7 +198,7 @@ def reward_score(
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
-    """Scores the answers that `tigerjax sample` wrote, with a reward model (--model, else runs/NAME/model).
+    """Scores the answers that `tigerjax sample` wrote, with a reward model.
 
     On several hosts, run the same command on each.
 
@@ -225,7 +223,7 @@ def reward_calibrate(
     reward: RewardConfig = RewardConfig(),
     json: Path | None = None,
 ) -> None:
-    """Calibrates a reward model (--model, else runs/NAME/model) again, on the answers of another SFT set.
+    """Calibrates a reward model again, on the answers of another SFT set.
 
     Its scores get mean 0 and standard deviation 1 on these answers. The weights stay, and so does every ranking.
 
@@ -256,11 +254,11 @@ def sample(
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
-    """Samples N answers to each prompt from a run (--model, else runs/NAME) into OUT/candidates.jsonl.
+    """Samples N answers to each prompt from a model.
 
-    A prompt is a line {prompt_id, messages} or {prompt_id, text}. Prompt and answer together have at most data.seq_len
-    tokens. ROWS answers are decoded at one time, on the config's mesh: one with --mesh.tensor is faster than one with
-    --mesh.fsdp. The same command continues after an interruption. On several hosts, run it on each.
+    Prompt and answer together have at most data.seq_len tokens. Answers are decoded on the config's mesh: one with
+    --mesh.tensor is faster than one with --mesh.fsdp. The same command continues after an interruption. On several
+    hosts, run it on each.
 
     Example: tigerjax sample configs/quickstart_sft.py --prompts prompts.jsonl --out runs/candidates --n 10
     """
@@ -283,9 +281,9 @@ def sample(
 
 
 def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> None:
-    """Writes RUN_DIR/report.html: one page with curves, shares, speed, rounds, samples and lineage. Prints its table.
+    """Writes RUN_DIR/report.html: curves, shares, speed, rounds, samples and lineage.
 
-    RUN_DIR is a folder of `tigerjax quickstart`, `tigerjax train` or `tigerjax align init`. The figures are read from
+    Its table is printed too.     RUN_DIR is a folder of `tigerjax quickstart`, `tigerjax train` or `tigerjax align init`. The figures are read from
     its report.json, which is written first from the logged steps of a run, or from the finished rounds of an alignment.
 
     Example: tigerjax report runs/quickstart

@@ -34,10 +34,9 @@ def plan(
     searching: Annotated[Search, FLAT] = Search(),  # frozen
     json: Path | None = None,
 ) -> None:
-    """Predicts memory, step time and traffic of a run on a TPU slice, by compiling its step. Needs no TPU.
+    """Predicts memory, step time and traffic of a run on a TPU slice that is not there.
 
-    TOPOLOGY is CHIP:SHAPE, with the shape in chips, such as v5p:4x4x4 or v5e:16x16. --slices joins several. --tokens
-    also gives the days for so many tokens. --answers N plans the step of a reward model with N answers to a prompt.
+    It compiles the step for the slice, which needs no TPU.
 
     --search tries many meshes, remat policies and batch splits, and prints the overrides of the fastest. The same
     command continues an interrupted search, from the results in --work.

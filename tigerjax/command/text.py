@@ -23,7 +23,7 @@ def tokenizer_sample(
     seed: Seed = 0,
     json: Path | None = None,
 ) -> None:
-    """Draws a share of the documents, by the hash of their ids, and cuts them into lines: OUT/sample.txt.
+    """Draws a share of the documents, by the hash of their ids, and cuts them into lines.
 
     Example: tigerjax tokenizer sample --input zh.jsonl --out runs/zh_sample --fraction 0.1
     """
@@ -58,7 +58,7 @@ def tokenizer_train(input: list[Path], vocab_size: Count, out: Path, seed: Seed 
 
 
 def tokenizer_extend(base: Path, new: Path, vocab_size: Count, out: Path, json: Path | None = None) -> None:
-    """Adds the Chinese pieces of NEW to BASE, up to exactly VOCAB_SIZE entries, the three special tokens included.
+    """Adds the Chinese pieces of NEW to BASE, up to exactly VOCAB_SIZE entries.
 
     Example: tigerjax tokenizer extend --base llama2/tokenizer.model --new runs/zh_bpe --vocab-size 60515 --out tok
     """
@@ -93,7 +93,7 @@ def tokenizer_verify(
 
 
 def tokenizer_stats(folder: Annotated[Path, "positional"], text: list[Path], json: Path | None = None) -> None:
-    """Shows characters per token by language, characters that become bytes, and pieces that no text uses.
+    """Shows characters per token by language, what becomes bytes, and pieces that no text uses.
 
     Example: tigerjax tokenizer stats tok --text en.txt zh.jsonl
     """
@@ -154,9 +154,9 @@ def data_dedup_exact(
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
-    """Keeps one of the documents that are the same but for case, width, blanks and the punctuation of prose.
+    """Keeps one of the documents that are the same but for case, width, blanks, punctuation.
 
-    1.5 and 15 differ, and so do texts of emoji or formulas. Documents with lang "code" must be equal to the letter.
+    Only the punctuation of prose does not count: 1.5 and 15 differ, and so do texts of emoji or formulas. Documents with lang "code" must be equal to the letter.
     More --shards need less memory. They do not change the output.
 
     Example: tigerjax data dedup exact --input runs/clean/zh.jsonl --out runs/exact --workers 8
@@ -176,9 +176,9 @@ def data_dedup_near(
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
-    """Keeps one document of each cluster of near duplicates, which MinHash finds and a second test confirms.
+    """Keeps one document of each cluster of near duplicates.
 
-    Two documents are near duplicates when their estimated Jaccard similarity is at least --threshold. More --shards
+    MinHash finds them, and a second test confirms them. Two documents are near duplicates when their estimated Jaccard similarity is at least --threshold. More --shards
     need less memory. They do not change the output.
 
     Example: tigerjax data dedup near --input runs/clean/zh.jsonl runs/clean/en.jsonl --out runs/dedup
@@ -226,9 +226,9 @@ def data_decontaminate(
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
-    """Drops documents and SFT examples that contain a question of an evaluation set; counts them by set.
+    """Drops documents and SFT examples that contain a question of an evaluation set.
 
-    A set is a file of records, named after its task. --field names the field that holds the question, where it
+    They are counted by set. A set is a file of records, named after its task. --field names the field that holds the question, where it
     has an unusual name.
 
     Example: tigerjax data decontaminate --docs sft.jsonl --evaluation-sets gsm8k.jsonl ceval.csv --out runs/sft_clean
@@ -267,7 +267,7 @@ def data_tfds(
 
 
 def data_cache(config: ConfigFile, runner: str = "local", verify: bool = False, json: Path | None = None) -> None:
-    """Tokenises every source of the config's mixture and cuts it into rows of exactly seq_len tokens.
+    """Tokenises the sources of a config's mixture, and cuts them into rows of seq_len tokens.
 
     --runner is local, or an Apache Beam runner with its options, such as DirectRunner. The rows are the same. --verify
     reads rows that are there already, and makes them again where a byte has changed.
@@ -294,10 +294,9 @@ def data_stats(
     max_dropped: Share = 0.5,
     json: Path | None = None,
 ) -> None:
-    """Shows the token shares of a mixture, as wanted and over one epoch, with its rows, tokens and how full rows are.
+    """Shows the token shares of a mixture, wanted and realised, and how full its rows are.
 
-    --modules names the Python modules that register mixtures. Rows that are not cached yet are made first. More than
-    the share --max-dropped of a source's examples in no row is an error.
+    The realised shares are those of one epoch. Rows that are not cached yet are made first.
 
     Example: tigerjax data stats my_holistic --modules my_mixture --seq-len 2048 --json stats.json
     """

@@ -33,7 +33,11 @@ def dump(config: Any, prefix: str = "") -> list[str]:
 
 
 def load(path: str | Path) -> RunConfig:
-    """The RunConfig that a config file's function `config()` returns. ConfigError names what is wrong with the file."""
+    """The RunConfig that a config file's function `config()` returns.
+
+    Raises ConfigError, with what to change, where there is no such file, where it is no Python or fails (with the
+    line), or where its `config()` is missing or returns something else.
+    """
     path = Path(path)
     if not path.is_file():
         hint = near_miss(str(path), map(str, path.parent.glob("*.py"))) or "; the repository's configs/ has examples"
