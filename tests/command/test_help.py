@@ -95,6 +95,12 @@ def test_an_old_name_is_refused_with_the_new_one(key: str, monkeypatch, capsys):
     assert old not in known and names.RENAMED[key].split()[0].rstrip(",") in known
 
 
+def test_the_page_of_errors_lists_every_renamed_option():
+    page = (ROOT / "docs" / "ERRORS.md").read_text(encoding="utf-8").partition("## Renamed options")[2]
+    listed = re.findall(r"^\| `(--\S+)` \| `(--\S+)`", page, re.MULTILINE)
+    assert set(listed) == {(k.split()[-1], new.split()[0].rstrip(",")) for k, new in names.RENAMED.items()}
+
+
 @pytest.mark.parametrize(
     ("typed", "ours"),
     [

@@ -35,8 +35,8 @@ def init(
     """Writes the settings of an alignment to OUT/align.json.
 
     CONFIG is that of the SFT run which ends each round. A round starts from the model of MODELS that answers
-    EVALUATION_SET best. Every file and model is opened first, and a
-    wrong one is refused. `tigerjax align set` changes settings later.
+    EVALUATION_SET best. Every file and model is opened first, and a wrong one is refused. `tigerjax align set` changes
+    settings later.
 
     Example: tigerjax align init configs/quickstart_rejection_sampled.py --out runs/align --sft sft.jsonl \
 --models runs/sft --reward-model runs/reward/model --evaluation-set dev.jsonl
@@ -123,8 +123,9 @@ def queue(dir: Folder, json: Path | None = None) -> None:
 def import_labels(dir: Folder, labels: tuple[Path, ...] = (), json: Path | None = None) -> None:
     """Imports label files.
 
-    Exit 3 when a line is wrong, and nothing is imported; exit 4 while labels are missing. A file is JSONL or Label Studio's JSON export. Files may be imported one after another. Without --labels the files
-    that were imported before are read again.
+    Exit 3 when a line is wrong, and nothing is imported; exit 4 while labels are missing. A file is JSONL or Label
+    Studio's JSON export. Files may be imported one after another. Without --labels the files that were imported before
+    are read again.
 
     Example: tigerjax align import runs/align --labels answers.jsonl
     """

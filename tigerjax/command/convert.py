@@ -24,11 +24,11 @@ def from_hf(
 ) -> None:
     """Converts a Hugging Face Llama folder into a tigerjax checkpoint.
 
-    The folder holds a language model or a reward model. Where the embedding has more rows than the folder's tokenizer has entries, the others are padding. --vocab-size says
-    how many entries there are where the folder has no tokenizer. With --tokenizer, an extended tokenizer, the
-    vocabulary grows from that of the folder's tokenizer.model to it. One tensor is read at a time; the same command
-    continues an interrupted conversion. --verify reads everything again, and compares the logits of both models for a
-    short text.
+    The folder holds a language model or a reward model. Where the embedding has more rows than the folder's tokenizer
+    has entries, the others are padding. --vocab-size says how many entries there are where the folder has no tokenizer.
+    With --tokenizer, an extended tokenizer, the vocabulary grows from that of the folder's tokenizer.model to it. One
+    tensor is read at a time; the same command continues an interrupted conversion. --verify reads everything again, and
+    compares the logits of both models for a short text.
 
     Example: tigerjax convert from-hf Llama-2-7b-hf runs/llama2_7b --verify
     """
@@ -79,9 +79,9 @@ def to_hf(
 ) -> None:
     """Writes a folder that `transformers` loads.
 
-    It has safetensors, config, tokenizer, chat template and a model card. A language model becomes LlamaForCausalLM, a reward model LlamaForSequenceClassification. One tensor is written at a
-    time; the same command continues an interrupted conversion. --verify reads everything again, and compares the logits
-    of both models for a short text.
+    It has safetensors, config, tokenizer, chat template and a model card. A language model becomes LlamaForCausalLM, a
+    reward model LlamaForSequenceClassification. One tensor is written at a time; the same command continues an
+    interrupted conversion. --verify reads everything again, and compares the logits of both models for a short text.
 
     Example: tigerjax convert to-hf runs/sft hf_model --tokenizer tok --dtype bfloat16 --verify
     """

@@ -45,9 +45,10 @@ def train(
 ) -> None:
     """Trains a model, by pretraining or SFT as the config says.
 
-    The same command resumes an interrupted run. With --held-out, the loss and the next-token accuracy on the
-    answers of HELD_OUT are printed at the end, by task and language. docs/OPERATIONS.md says how to use --wandb. On
-    several hosts, run the same command on each (launch/run.sh).
+    The same command resumes an interrupted run. --dry-run prints the config with its overrides, and stops. With
+    --held-out, the loss and the next-token accuracy on the answers of HELD_OUT are printed at the end, by task and
+    language. docs/OPERATIONS.md says how to use --wandb. On several hosts, run the same command on each
+    (launch/run.sh).
 
     Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --out runs/tiny
     """
@@ -160,7 +161,8 @@ def reward_train(
 ) -> None:
     """Trains a reward model on preferences, from a chat checkpoint.
 
-    A model that does not rank well enough is an error (exit 5) unless --force is given. On several hosts, run the same command on each.
+    A model that does not rank well enough is an error (exit 5) unless --force is given. On several hosts, run the same
+    command on each.
 
     Example: tigerjax reward train configs/quickstart_reward.py --preferences pairs.jsonl --calibration-set sft.jsonl
     """
@@ -283,8 +285,9 @@ def sample(
 def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> None:
     """Writes RUN_DIR/report.html: curves, shares, speed, rounds, samples and lineage.
 
-    Its table is printed too.     RUN_DIR is a folder of `tigerjax quickstart`, `tigerjax train` or `tigerjax align init`. The figures are read from
-    its report.json, which is written first from the logged steps of a run, or from the finished rounds of an alignment.
+    Its table is printed too. RUN_DIR is a folder of `tigerjax quickstart`, `tigerjax train` or `tigerjax align
+    init`. The figures are read from its report.json, which is written first from the logged steps of a run, or from the
+    finished rounds of an alignment.
 
     Example: tigerjax report runs/quickstart
     """

@@ -156,8 +156,8 @@ def data_dedup_exact(
 ) -> None:
     """Keeps one of the documents that are the same but for case, width, blanks, punctuation.
 
-    Only the punctuation of prose does not count: 1.5 and 15 differ, and so do texts of emoji or formulas. Documents with lang "code" must be equal to the letter.
-    More --shards need less memory. They do not change the output.
+    Only the punctuation of prose does not count: 1.5 and 15 differ, and so do texts of emoji or formulas. Documents
+    with lang "code" must be equal to the letter. More --shards need less memory. They do not change the output.
 
     Example: tigerjax data dedup exact --input runs/clean/zh.jsonl --out runs/exact --workers 8
     """
@@ -178,8 +178,8 @@ def data_dedup_near(
 ) -> None:
     """Keeps one document of each cluster of near duplicates.
 
-    MinHash finds them, and a second test confirms them. Two documents are near duplicates when their estimated Jaccard similarity is at least --threshold. More --shards
-    need less memory. They do not change the output.
+    MinHash finds them, and a second test confirms them. Two documents are near duplicates when their estimated Jaccard
+    similarity is at least --threshold. More --shards need less memory. They do not change the output.
 
     Example: tigerjax data dedup near --input runs/clean/zh.jsonl runs/clean/en.jsonl --out runs/dedup
     """
@@ -228,8 +228,8 @@ def data_decontaminate(
 ) -> None:
     """Drops documents and SFT examples that contain a question of an evaluation set.
 
-    They are counted by set. A set is a file of records, named after its task. --field names the field that holds the question, where it
-    has an unusual name.
+    They are counted by set. A set is a file of records, named after its task. --field names the field that holds the
+    question, where it has an unusual name.
 
     Example: tigerjax data decontaminate --docs sft.jsonl --evaluation-sets gsm8k.jsonl ceval.csv --out runs/sft_clean
     """

@@ -94,7 +94,7 @@ class CheckpointConfig:
 
     every_steps: Count  # Steps between two checkpoints; the last step is saved too
     keep: Count  # How many of the newest checkpoints stay
-    keep_every_steps: Count | None = None  # Checkpoints of steps that are multiples of it stay for good
+    keep_every_steps: Count | None = None  # Checkpoints of its multiples stay for good; None: of none
     init_from: str | None = None
     """Folder of a checkpoint or a run, from whose weights this run starts at step 0. None starts from random ones."""
 
