@@ -128,7 +128,7 @@ def test_a_tokenizer_that_is_no_extension_of_the_base_is_refused(tokenizers, con
     (tmp_path / "other" / MODEL_FILE).write_bytes(proto.SerializeToString())
     with pytest.raises(ConfigError, match="1 entries differ, the first is id 650"):
         resize(weights, config, base, Tokenizer(tmp_path / "other"))
-    with pytest.raises(ConfigError, match="must not be without specials"):
+    with pytest.raises(ConfigError, match="must not be without special tokens"):
         resize(weights, config, base, base)
 
 

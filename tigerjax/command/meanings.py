@@ -96,7 +96,6 @@ MEANINGS = {
     "evaluate compare folders": "Folders that `tigerjax evaluate` wrote; the first one is compared with the others",
     "evaluate compare --out": "HTML file to write",
     "align init --out": "Folder of the alignment",
-    "align init --sft": "The SFT set of the first round, a file",
     "align set --again": "Also change what finished steps have used; they and the steps after them are done again",
     "align import --labels": "Files of labels: JSONL, or Label Studio's JSON export",
     "align run --rounds": "Run until this round has ended",

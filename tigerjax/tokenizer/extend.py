@@ -183,7 +183,7 @@ def extend(
     _check_model(new_model, new, "new model")
     old_count = len(old_model.pieces)
     if Tokenizer(base).size != old_count:
-        raise ConfigError(f"base {base} is extended already: it has specials; give its {MODEL_FILE} alone")
+        raise ConfigError(f"base {base} is extended already: it has special tokens; give its {MODEL_FILE} alone")
     need = size - old_count - len(SPECIAL_TEXTS)
     if need < 1:
         raise ConfigError(

@@ -79,7 +79,7 @@ def _read_specials(path: Path) -> dict[str, Any]:
         if isinstance(error, DataError):
             raise
         raise DataError(
-            f"{path} is not a file of specials ({type(error).__name__}: {error}); write it again"
+            f"{path} is not a file of special tokens ({type(error).__name__}: {error}); write it again"
         ) from error
 
 
