@@ -55,7 +55,7 @@ def init(
     )
     inputs_lib.check(settings, run)
     settings_lib.write(out, settings)
-    show({"plan": str(out / settings_lib.FILE), "candidates": len(inputs.models)}, json)
+    show({"plan": str(out / settings_lib.FILE), "models": len(inputs.models)}, json)
 
 
 def change(
