@@ -91,7 +91,10 @@ def _compiled(model: nn.Module, mesh: Mesh | None, weights: Any, tokens_BT: jax.
 
 
 def reward_objective(config: RunConfig, *, centering: float) -> Objective:
-    """The objective of reward training for tigerjax.train.loop: the pair loss on batches of `RewardBatch`."""
+    """The objective of reward training for tigerjax.train.loop: the pair loss on batches of `RewardBatch`.
+
+    Raises ConfigError for a config with pipeline stages or with an objective of its own.
+    """
     if config.mesh.stage > 1:
         raise ConfigError(f"mesh.stage={config.mesh.stage}: reward training runs no pipeline; set mesh.stage=1")
     if type(config.objective) is not ObjectiveConfig:

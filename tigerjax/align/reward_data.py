@@ -115,7 +115,10 @@ def read(paths: Iterable[str | Path]) -> tuple[list[Comparison], dict[str, Any]]
 def split(
     comparisons: Sequence[Comparison], *, eval_fraction: float, seed: int
 ) -> tuple[list[Comparison], list[Comparison]]:
-    """(train, eval). The side depends on the hash of the prompt alone, so it stays when other prompts come or go."""
+    """(train, eval). The side depends on the hash of the prompt alone, so it stays when other prompts come or go.
+
+    Raises ConfigError where one side would be empty.
+    """
     is_eval = [draw(seed, "reward eval", prompt_key(c.messages)) < eval_fraction for c in comparisons]
     train = [c for c, held_out in zip(comparisons, is_eval, strict=True) if not held_out]
     test = [c for c, held_out in zip(comparisons, is_eval, strict=True) if held_out]

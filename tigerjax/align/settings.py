@@ -79,7 +79,10 @@ def write(folder: Path, settings: AlignSettings) -> None:
 
 
 def read(folder: Path) -> AlignSettings:
-    """The settings of DIR/align.json."""
+    """The settings of DIR/align.json.
+
+    Raises ConfigError where there is no such file, DataError where it is damaged.
+    """
     path = folder / FILE
     if not path.is_file():
         raise ConfigError(f"{path} does not exist; `tigerjax align init CONFIG --out {folder} …` writes it")
@@ -131,7 +134,10 @@ def question_files(questions: str) -> list[Path]:
 
 
 def read_lines(path: str | None) -> list[str]:
-    """The lines of a UTF-8 file that are not blank; no lines without a file."""
+    """The lines of a UTF-8 file that are not blank; no lines without a file.
+
+    Raises DataError for a file that is not UTF-8.
+    """
     if path is None:
         return []
     try:

@@ -14,7 +14,8 @@ def collect(folder: str | Path) -> dict[str, Any]:
     """The contents of report.json, with one entry of `align_rounds` for each round that has its gate.
 
     An entry is {round, gate, reasons, win_rate, winners, before, after}. Before and after are the current and the new
-    model on the held-out questions: mean {reward, accuracy, characters} and the list of scores.
+    model on the held-out questions: mean {reward, accuracy, characters} and the list of scores. Raises DataError where
+    no round has ended, or where a round is of an older version.
     """
     ended = []
     for round_folder in steps.folders(paths.of(folder) / "rounds"):

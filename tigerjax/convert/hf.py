@@ -77,7 +77,8 @@ def to_hf(
     and no `head`, else a language model's.
 
     `weights` are arrays, or stored ones that are read block by block. On a disk the folder appears whole or not at all.
-    In a bucket manifest.json is written last, and an export that was there before is removed first.
+    In a bucket manifest.json is written last, and an export that was there before is removed first. Raises ConfigError
+    for a tokenizer of another size, and for a folder that holds something else than an export.
     """
     out, tokenizer = places.of(out), export.tokenizer
     family, reward = families.of(config), "score" in weights and "head" not in weights

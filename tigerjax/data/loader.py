@@ -230,7 +230,10 @@ class Loader:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes to the position of `state`. ConfigError, with what differs, where the next batches would differ."""
+        """Goes to the position of `state`. ConfigError, with what differs, where the next batches would differ.
+
+        Raises DataError for a position that is damaged.
+        """
         if not isinstance(state, Mapping):
             raise DataError(f"cannot resume: the checkpoint's data position is {str(state)[:60]!r}")
         mine = json.loads(json.dumps(self.state()))

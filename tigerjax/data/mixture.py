@@ -61,7 +61,10 @@ def sample_fn(datasets: list[Any], rates: list[float], seed: int | None) -> Any:
 
 
 def add_mixture(name: str, rates: Mapping[str, float]) -> None:
-    """Registers a mixture of registered tasks; `rates` are token shares, on any scale."""
+    """Registers a mixture of registered tasks; `rates` are token shares, on any scale.
+
+    Raises ConfigError for a negative rate, and where all are 0.
+    """
     _, seqio = start()
 
     if not rates or min(rates.values()) < 0 or sum(rates.values()) <= 0:
@@ -96,8 +99,9 @@ def holistic(
 ) -> None:
     """Registers the holistic recipe: documents in two languages, and instruction data among them.
 
-    Instructions get the share f, zh and en divide 1 - f, and the sources of a language divide its share by weight.
-    With f = 0.1 and one source a language: {name.instruct: 0.1, name.zh.X: 0.45, name.en.Y: 0.45}. Code is English.
+    Instructions get the share f, zh and en divide 1 - f, and the sources of a language divide its share by weight. With
+    f = 0.1 and one source a language: {name.instruct: 0.1, name.zh.X: 0.45, name.en.Y: 0.45}. Code is English. Raises
+    ConfigError for shares out of their range, and for a language with a share and without a source.
     """
     low, high = ALLOWED_RANGE
     if not low <= instruct_fraction <= high:
@@ -241,7 +245,10 @@ def import_modules(modules: Sequence[str]) -> None:
 def mixture_config(
     mixture: str, modules: Sequence[str], cache_dir: str | Path, seq_len: int, max_dropped: float
 ) -> DataConfig:
-    """A data config for a registered mixture; its tokenizer is the one that the mixture's sources name."""
+    """A data config for a registered mixture; its tokenizer is the one that the mixture's sources name.
+
+    Raises ConfigError where no source names a tokenizer.
+    """
     import_modules(modules)
     makers = [maker for task in get_mixture(mixture).tasks if (maker := row_maker(task)) is not None]
     if not makers:

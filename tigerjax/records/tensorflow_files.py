@@ -48,7 +48,10 @@ def _example(where: str, data: bytes) -> jsonl.Record:
 
 
 def tfrecords(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, bytes]]:
-    """The records of a TFRecord file, which may be compressed by gzip."""
+    """The records of a TFRecord file, which may be compressed by gzip.
+
+    Raises DataError for a file that is not whole.
+    """
     tf, _ = start()
 
     compression, copy = "GZIP" if packed.ending(block.path) == ".gz" else "", paths.fetched(block.path)
@@ -62,7 +65,10 @@ def tfrecords(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[t
 
 
 def array_records(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, bytes]]:
-    """The records of an ArrayRecord file."""
+    """The records of an ArrayRecord file.
+
+    Raises DataError for a file that is not whole.
+    """
     from array_record.python import array_record_module
 
     copy = paths.fetched(block.path)
@@ -76,7 +82,10 @@ def array_records(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterat
 
 
 def tfds_rows(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a TFDS dataset's split "train"."""
+    """The rows of a TFDS dataset's split "train".
+
+    Raises DataError for a dataset without this split, or one that is not whole.
+    """
     tf, _ = start()
     import tensorflow_datasets as tfds
 
@@ -111,7 +120,10 @@ def _plain(where: str, value: Any) -> Any:
 
 
 def tfds_folder(name: str) -> Path:
-    """The folder of a dataset that is named as TFDS names it, NAME[/CONFIG][:VERSION], below TFDS_DATA_DIR."""
+    """The folder of a dataset that is named as TFDS names it, NAME[/CONFIG][:VERSION], below TFDS_DATA_DIR.
+
+    Raises DataError where no such dataset is there.
+    """
     start()
     import tensorflow_datasets as tfds
 

@@ -42,7 +42,10 @@ def build(
     version: str = "1.0.0",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Writes DATA_DIR/NAME/VERSION from validated records; returns the manifest, with the figures {records, bytes}."""
+    """Writes DATA_DIR/NAME/VERSION from validated records; returns the manifest, with the figures {records, bytes}.
+
+    Raises ConfigError for a name or version that TFDS would refuse, DataError where there are no records.
+    """
     if not NAME.fullmatch(name) or not VERSION.fullmatch(version):
         raise ConfigError(
             f"TFDS dataset {name}:{version}: a name is lower-case letters, digits and _, a version three numbers"

@@ -66,7 +66,10 @@ def _long_enough(stem: str) -> bool:
 
 
 def questions(path: Path, field: str | None = None) -> Iterator[records.Record]:
-    """Each question of a set as a document {id: "<task>:<line>", text, …}. The set is the name of the file."""
+    """Each question of a set as a document {id: "<task>:<line>", text, …}. The set is the name of the file.
+
+    Raises DataError for a record without a question.
+    """
     task, number = path.name.split(".")[0], 0
     for number, record in records.read(path):
         names = [field] if field else [name for name in FIELDS if name in record]

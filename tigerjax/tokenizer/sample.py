@@ -115,7 +115,8 @@ def sample(
     """Writes OUT/sample.txt, one sentence a line, from a share of the documents; returns the manifest.
 
     More than `max_sentences` are thinned by a hash of the same kind. A sample of less than `min_sample_bytes` is a
-    DataError: a tokenizer that was trained on too little text is worse than none.
+    DataError: a tokenizer that was trained on too little text is worse than none. Raises ConfigError for a fraction
+    that is no share above 0.
     """
     if not 0 < fraction <= 1:
         raise ConfigError(f"fraction={fraction} must be in (0, 1]")

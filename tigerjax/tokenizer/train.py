@@ -48,10 +48,10 @@ def train_model(
 ) -> dict[str, Any]:
     """Trains on all lines of the files and writes a base tokenizer folder of `size` pieces; returns the manifest.
 
-    For a model that will be merged, ask for a third more pieces than are needed, as those that are not CJK are left
-    out then. A `size` that SentencePiece refuses (below the number of characters, or too large for so little text) is a
+    For a model that will be merged, ask for a third more pieces than are needed, as those that are not CJK are left out
+    then. A `size` that SentencePiece refuses (below the number of characters, or too large for so little text) is a
     ConfigError. Training draws nothing: `seed` is only recorded. `progress` shows how much has been read. SentencePiece
-    does not report how far it is, so `elapsed(what)` surrounds its training.
+    does not report how far it is, so `elapsed(what)` surrounds its training. Raises DataError where there is no text.
     """
     config = {"size": size, "character_coverage": character_coverage} | LLAMA2_SETTINGS
     hashing = progress and progress("hashed", "GB")

@@ -92,7 +92,10 @@ OBJECTIVES: dict[type[ObjectiveConfig], Callable[[RunConfig, Mesh], Objective]] 
 
 
 def of(config: RunConfig, mesh: Mesh) -> Objective:
-    """The objective of the config."""
+    """The objective of the config.
+
+    Raises ConfigError for settings that no objective has.
+    """
     kind = type(config.objective)
     if kind not in OBJECTIVES:
         raise ConfigError(f"no objective has settings of type {kind.__name__}; add it to OBJECTIVES")
