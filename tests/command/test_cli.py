@@ -333,7 +333,9 @@ def test_ctrl_c_saves_exits_130_and_the_run_goes_on_from_there(home, capfd):
     (step,) = steps(home / "long" / "checkpoints")
     assert code == 130 and step >= 3
     assert said == [
-        f"SIGINT: stopped after step {step}/20000, checkpoint saved; resume to go on",
+        "",  # the terminal's ^C stands in the line before
+        "SIGINT: the step in hand is finished and a checkpoint saved, then this ends; once more to end without saving",
+        f"SIGINT: stopped after step {step}/20000, checkpoint saved; the same command resumes",
         "tigerjax: interrupted; run the same command again to continue",
     ]
     assert dataclasses.asdict(load_model(home / "long").config)["num_layers"] == 1
