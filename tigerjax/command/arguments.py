@@ -60,7 +60,7 @@ def bind(command: Command, words: Sequence[str], prog: str) -> Call:
     if not options.takes_config(command):
         return Call(command, prog, None, _parse(words, own, prog))
     if not words or words[0].startswith("-"):
-        raise ConfigError(f"{prog} needs a config file first, such as configs/llama2_tiny.py")
+        raise ConfigError(f"{prog} needs a config file or the folder of a run first, such as configs/llama2_tiny.py")
     paths.need_disk("the config", words[0])
     # Every field has its value in the config file, which is not read yet: so none is required here.
     fields = [field._replace(default=None) for field in options.of_config(RunConfig)]

@@ -129,9 +129,9 @@ def _train(
         return to_disk(state, objective)
     if hosts.is_writer():
         run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "config.txt").write_text("\n".join(meta["config"]) + "\n", encoding="utf-8")
+        (run_dir / config_lib.DUMPED).write_text("\n".join(meta["config"]) + "\n", encoding="utf-8")
     hosts.barrier("run folder made")
-    if not (run_dir / "config.txt").is_file():
+    if not (run_dir / config_lib.DUMPED).is_file():
         raise ConfigError(f"{run_dir} is another folder here than for host 0; give a run folder that all hosts share")
 
     # Loop
