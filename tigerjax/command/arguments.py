@@ -35,6 +35,13 @@ class Call:
         """Runs the command. ConfigError where a dataclass of options refuses its values."""
         self.command(**self.arguments())
 
+    def names(self) -> dict[str, Any]:
+        """What was given by name, without dashes; `run` is the folder of the run that CONFIG and --out name."""
+        values = {name.removeprefix("--"): value for name, value in self.given.items()}
+        if self.config is not None:
+            values["run"] = values.get("out") or self.config.run_dir(override(self.config))
+        return values
+
     def arguments(self) -> dict[str, Any]:
         """The arguments of the function; those that were not given keep the function's defaults."""
         arguments: dict[str, Any] = {}

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib.util
+import sys
 import traceback
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ def load(path: str | Path) -> RunConfig:
     if spec is None or spec.loader is None:
         raise ConfigError(f"config file {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    if (folder := str(path.resolve().parent)) not in sys.path:
+        sys.path.append(folder)  # for what stands beside it: other configs, the mixture
     try:
         spec.loader.exec_module(module)
         if not hasattr(module, "config"):
