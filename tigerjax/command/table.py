@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from tigerjax.command import align, checkpoints, convert, evaluate, models, plan, shells, starter, text
+from tigerjax.command import align, checkpoints, convert, doctor, evaluate, models, plan, shells, starter, text
 from tigerjax.command.figures import save
 from tigerjax.command.options import Command
 
@@ -69,5 +69,6 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("convert", "to-hf"): convert.to_hf,
     ("convert", "resize"): convert.resize,
     ("report",): models.report,
+    ("doctor",): doctor.doctor,
     ("completion",): completion,
 }
