@@ -181,9 +181,9 @@ def test_a_new_project_has_configs_that_load_and_tables_whose_options_exist(mine
 def test_a_new_project_registers_its_mixtures_of_all_files(mine):
     text = Path("mixture.py").read_text()
     for file in (
-        "runs/pretrain/zh_a.jsonl",
-        "runs/pretrain/zh_b.jsonl",
-        "runs/pretrain/en.jsonl",
+        "runs/text/zh_a.jsonl",
+        "runs/text/zh_b.jsonl",
+        "runs/text/en.jsonl",
         "runs/clean/sft.jsonl",
     ):
         assert file in text

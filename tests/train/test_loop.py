@@ -18,6 +18,7 @@ from tiny_run import SILENT, TinyLoader, tiny_config
 from tigerjax.checkpoint.files import steps
 from tigerjax.checkpoint.model import load_model
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.files import manifest
 from tigerjax.mesh import run_mesh
 from tigerjax.train.loop import train
 from tigerjax.train.objective import token_objective
@@ -204,6 +205,14 @@ def test_a_signal_saves_a_checkpoint_and_then_exits(tmp_path, number, handler, e
     assert 0 < at < 1000
     meta = json.loads((tmp_path / "checkpoints" / str(at) / "meta.json").read_text())
     assert meta["loader"] == {"index": at}  # batches read ahead do not count
+
+
+def test_a_run_is_not_written_into_the_folder_of_a_data_stage(tmp_path):
+    with manifest.stage(tmp_path / "text", name="dedup", config={}, inputs=[], seed=0) as stage:
+        (stage.tmp / "zh.jsonl").write_text("")
+    with pytest.raises(ConfigError, match="text holds the output of stage 'dedup'; give the run another folder"):
+        run(tmp_path / "text", tiny_config(total_steps=12, every_steps=12), PairLoader())
+    assert not (tmp_path / "text" / "checkpoints").exists()
 
 
 class InterruptingTwice(PairLoader):

@@ -17,7 +17,9 @@ from tigerjax.errors import ConfigError
 from tigerjax.files import paths
 
 LONGEST = 4096  # tokens in a row, where the base model reads more
-SPARE = 4 / 3  # SentencePiece pieces for each one that is needed, since those that are not Chinese are left out
+SPARE, SHARED = 4 / 3, 1000
+"""Pieces to train for each one that is needed, since those that are not Chinese are left out; and those that the base
+has already: bytes, and the most common characters."""
 COMPUTE = {
     "tpu": 'attention="splash", remat="save_dots", dtype="bfloat16", loss_chunk_tokens=65536',
     "gpu": 'attention="cudnn", remat="save_dots", dtype="bfloat16", loss_chunk_tokens=16384',
@@ -90,7 +92,7 @@ def new(
     files = {part: records.expand(getattr(material, part)) for part in ("zh", "en", "sft")}
     records.distinct_names([path for part in files.values() for path in part])
     trained = hf_config.positions(opened.extra, None).get(hf_config.POSITIONS, LONGEST)
-    pieces = math.ceil((sizes.vocab_size - opened.config.vocab_size) * SPARE)
+    pieces = SHARED + math.ceil((sizes.vocab_size - opened.config.vocab_size) * SPARE)
     names = {part: [records.output_name(path) for path in paths_of] for part, paths_of in files.items()}
     toml = _toml(name, material, files, names, pieces, sizes)
     written = {
@@ -137,8 +139,8 @@ def _toml(
         raw=given([path for part in ("zh", "en", "sft") for path in files[part]]),
         docs=made("clean", "zh", "en"),
         sft=made("clean", "sft"),
-        zh=made("pretrain", "zh"),
-        texts=made("pretrain", "zh", "en"),
+        zh=made("text", "zh"),
+        texts=made("text", "zh", "en"),
         base=base,
         base_model=json_lib.dumps(f"{base}/tokenizer.model", ensure_ascii=False),
         pieces=pieces,
@@ -156,7 +158,7 @@ def _mixture(name: str, names: dict[str, list[str]]) -> str:
     def sources(part: str) -> str:
         keys = [n.removesuffix(".zst").removesuffix(".jsonl") for n in names[part]]
         return "".join(
-            f"        {key!r}: Source({f'runs/pretrain/{n}'!r}),\n" for key, n in zip(keys, names[part], strict=True)
+            f"        {key!r}: Source({f'runs/text/{n}'!r}),\n" for key, n in zip(keys, names[part], strict=True)
         )
 
     examples = ", ".join(repr(f"runs/clean/{n}") for n in names["sft"])

@@ -37,9 +37,9 @@ out = "runs/near"
 ["data dedup against-sft"]
 docs = ["runs/near"]
 sft = {sft}
-out = "runs/pretrain"
+out = "runs/text"
 
-# A third more pieces than are needed, since those that are not Chinese are left out.
+# More pieces than are needed, since those that are not Chinese, or that the base has, are left out.
 ["tokenizer train"]
 input = {zh}
 size = {pieces}

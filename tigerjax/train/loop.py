@@ -17,7 +17,7 @@ from tigerjax.checkpoint.model import make_meta
 from tigerjax.checkpoint.stored import open_whole, placed_weights
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.files import paths
+from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Progress
 from tigerjax.mesh import host_rows, run_mesh
 from tigerjax.processes import hosts
@@ -63,6 +63,7 @@ def train(
 
     No other process may train in `run_dir` meanwhile: ConfigError.
     """
+    _refuse_stage(paths.of(run_dir))
     with hosts.alone_in(paths.of(run_dir)):
         try:
             return _train(
@@ -243,6 +244,13 @@ def train_on_mixture(
     )
     train(config, loader, run_dir=run_dir, mesh=mesh, reporting=reporting)
     return loader
+
+
+def _refuse_stage(run_dir: Path) -> None:
+    """ConfigError for the folder of a data stage, whose files a run would be mixed with."""
+    made = manifest.read(run_dir) or {}
+    if "stage" in made and not (run_dir / config_lib.DUMPED).is_file():
+        raise ConfigError(f"{run_dir} holds the output of stage {made['stage']!r}; give the run another folder (--out)")
 
 
 def _left(run_dir: Path) -> str:
