@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from tigerjax.command import align, checkpoints, convert, evaluate, models, plan, shells, text
+from tigerjax.command import align, checkpoints, convert, doctor, evaluate, models, plan, shells, starter, text
 from tigerjax.command.figures import save
 from tigerjax.command.options import Command
 
@@ -27,6 +27,8 @@ def completion(shell: Annotated[shells.Shell, "positional"], json: Path | None =
 SECTIONS: dict[str, dict[tuple[str, ...], Command]] = {
     "To begin with": {
         ("quickstart",): models.quickstart,
+        ("new",): starter.new,
+        ("doctor",): doctor.doctor,
     },
     "1. A tokenizer with Chinese pieces": {
         ("tokenizer", "sample"): text.tokenizer_sample,

@@ -37,7 +37,7 @@ def usage(command: Command, prog: str) -> str:
     )
     lines = [called, "", inspect.getdoc(command) or "", ""]
     if with_config:
-        lines.append(f"  {'CONFIG':34} A config file, such as configs/llama2_tiny.py (required)")
+        lines.append(f"  {'CONFIG':34} A config file, such as configs/llama2_tiny.py, or a run's folder (required)")
     lines += _table([o for o in own if not o.name.startswith(HOSTS)], prog)
     if not any(option.name == DRY_RUN for option in own):
         lines.append(f"  {DRY_RUN:34} Print what would be read and written, and stop")
