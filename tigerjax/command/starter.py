@@ -61,7 +61,7 @@ def new(
     sizes: Annotated[Sizes, FLAT] = SIZES,
     json: Path | None = None,
 ) -> None:
-    """Writes a project: the folder NAME with tigerjax.toml, the configs of the runs, the mixture, and a README.
+    """Writes a project: a folder with tigerjax.toml, the configs of the runs, mixture and README.
 
     The model's sizes are read from the config.json of --base. In the folder all commands of the recipe are short: they
     take their files from tigerjax.toml. NAME/README.md lists them in order.
