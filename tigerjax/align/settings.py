@@ -88,7 +88,10 @@ def read(folder: Path) -> AlignSettings:
         raise ConfigError(f"{path} does not exist; `tigerjax align init CONFIG --out {folder} …` writes it")
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        return AlignSettings(**{RENAMED.get(name, name): value for name, value in stored.items()})
+        given = {RENAMED.get(name, name): value for name, value in stored.items()}
+        if isinstance(given.get("sft"), str):  # one file, in 0.2.0
+            given["sft"] = [given["sft"]]
+        return AlignSettings(**given)
     except (ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not the settings of an alignment ({error}); write it again") from error
 
