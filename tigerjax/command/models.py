@@ -45,9 +45,9 @@ def train(
 ) -> None:
     """Trains a model, by pretraining or SFT as the config says. The same command resumes an interrupted run.
 
-    The run is written to OUT, else to runs/NAME. --dry-run prints the config with its overrides, and stops. HELD_OUT
-    are files of SFT examples: the loss and the next-token accuracy on their answers are printed at the end, by task and
-    language. --profile-steps 10:12 writes a trace of these steps to OUT/profile. --wandb PROJECT also sends the logged
+    The run is written to OUT, else to runs/NAME. --dry-run checks the config and its mixture, prints the config with
+    its overrides, and stops. HELD_OUT are files of SFT examples: the loss and the next-token accuracy on their answers
+    are printed at the end, by task and language. --profile-steps 10:12 writes a trace of these steps to OUT/profile. --wandb PROJECT also sends the logged
     steps to Weights & Biases (docs/OPERATIONS.md). On several hosts, run the same command on each (launch/run.sh).
 
     Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --out runs/tiny
@@ -60,6 +60,10 @@ def train(
     if wandb is not None:
         wandb_run.package()  # refused before any work when the package is missing
     if dry_run:
+        from tigerjax.data.mixture import get_mixture, import_modules
+
+        import_modules(run.data.modules)
+        get_mixture(run.data.mixture)
         print("\n".join(dump(run)), flush=True)
         return
     from tigerjax.processes import hosts as processes
