@@ -47,8 +47,9 @@ def train(
 
     The run is written to OUT, else to runs/NAME. --dry-run checks the config and its mixture, prints the config with
     its overrides, and stops. HELD_OUT are files of SFT examples: the loss and the next-token accuracy on their answers
-    are printed at the end, by task and language. --profile-steps 10:12 writes a trace of these steps to OUT/profile. --wandb PROJECT also sends the logged
-    steps to Weights & Biases (docs/OPERATIONS.md). On several hosts, run the same command on each (launch/run.sh).
+    are printed at the end, by task and language. --profile-steps 10:12 writes a trace of these steps to OUT/profile.
+    --wandb PROJECT also sends the logged steps to Weights & Biases (docs/OPERATIONS.md). On several hosts, run the same
+    command on each (launch/run.sh).
 
     Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --out runs/tiny
     """
