@@ -14,13 +14,11 @@ import yaml
 from test_targets import CONFIG, ROOT, SETTINGS, launch
 
 NAMED = {
-    "gke": ["IMAGE", "BUCKET", "TPU", "JOB_NAME", "SLICES", "QUEUE", "SERVICE_ACCOUNT", "GRACE_S", "RESTARTS"],
-    "xpk": ["CLUSTER", "PROJECT", "ZONE", "TPU_TYPE", "IMAGE", "BUCKET", "JOB_NAME", "SLICES", "RESTARTS", "GRACE_S"]
-    + ["PRIORITY"],
-    "tpu-vm": ["PROJECT", "ZONE", "TPU_TYPE", "IMAGE", "BUCKET", "TPU_NAME", "RUNTIME", "SLICES", "SPOT", "RESTARTS"]
-    + ["POLL_S", "KEEP"],
-    "slurm": ["NODES", "GPUS_PER_NODE", "TIME", "PARTITION", "ACCOUNT", "JOB_NAME"],
-    "local-processes": ["PROCESSES", "DEVICES", "RESTARTS", "PORT"],
+    "gke": "IMAGE BUCKET TPU JOB_NAME SLICES QUEUE SERVICE_ACCOUNT GRACE_S RESTARTS".split(),
+    "xpk": "CLUSTER PROJECT ZONE TPU_TYPE IMAGE BUCKET JOB_NAME SLICES RESTARTS GRACE_S PRIORITY".split(),
+    "tpu-vm": "PROJECT ZONE TPU_TYPE IMAGE BUCKET TPU_NAME RUNTIME SLICES SPOT RESTARTS POLL_S KEEP".split(),
+    "slurm": "NODES GPUS_PER_NODE TIME PARTITION ACCOUNT JOB_NAME".split(),
+    "local-processes": "PROCESSES DEVICES RESTARTS PORT".split(),
 }
 """The settings with a form, by target. Those without one are SETUP of slurm, and TIGERJAX and LOGS, which are paths."""
 
