@@ -27,8 +27,9 @@ key     := $(shell { cat $(LOCK) setup.py; echo "$(version) $(CURDIR)"; } | cksu
 stamp   := $(VENV)/installed-$(key)
 peers   := $(VENV)/peers-$(key)-$(shell cat requirements-peers.lock requirements-torch*.lock | cksum | tr ' ' '-')
 
-# Every file that pip takes must have a hash that the lock lists.
-install := $(BIN)/python -m pip --disable-pip-version-check install --require-hashes
+# Every file that pip takes must have a hash that the lock lists. A lock names all dependencies of its packages, so pip
+# need not look for more (and would refuse `typepy[datetime]` beside the lock's `typepy`, which pip 23 takes for another).
+install := $(BIN)/python -m pip --disable-pip-version-check install --require-hashes --no-deps
 
 # XLA on a CPU takes and returns its buffers at every step; in huge pages that costs less (glibc 2.35 or newer,
 # without effect elsewhere). Must stand in the environment before Python starts.
@@ -49,7 +50,7 @@ peers: $(peers) ## torch and transformers in .venv too, which tests and benchmar
 $(peers): $(stamp)
 	@rm -f $(VENV)/peers-*
 	torch=requirements-torch-cpu.lock; \
-	$(install) --quiet --dry-run --no-deps -r $$torch >/dev/null 2>&1 || torch=requirements-torch.lock; \
+	$(install) --quiet --dry-run -r $$torch >/dev/null 2>&1 || torch=requirements-torch.lock; \
 	$(install) -r $(LOCK) -r requirements-peers.lock -r $$torch
 	@touch $(peers)
 

@@ -26,8 +26,9 @@ def install_lines(folder: Path, pythons: dict[str, str | None], *arguments: str)
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = [line.split(" install ")[1] for line in done.stdout.splitlines() if " install " in line and " -r " in line]
-    assert all(line.startswith("--require-hashes ") for line in lines), lines
-    return [line.removeprefix("--require-hashes ") for line in lines if "--dry-run" not in line]
+    checked = "--require-hashes --no-deps "
+    assert all(line.startswith(checked) for line in lines), lines
+    return [line.removeprefix(checked) for line in lines if "--dry-run" not in line]
 
 
 @pytest.mark.parametrize(
