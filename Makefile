@@ -102,8 +102,8 @@ drill: venv ## a run of two processes, killed 20 times: its final weights are th
 
 # The versions stay, and so do the lines of text above them. --universal keeps the files of every platform.
 lock: ## the hashes of the locks anew, after a version in one was changed by hand (needs uv: pip install uv)
-	@for lock in requirements-py311 requirements-py312 requirements-peers requirements-torch; do \
-	  python=3.11; case $$lock in *py312) python=3.12 ;; esac; \
+	@for lock in requirements-py311 requirements-py312 requirements-peers requirements-torch requirements-gpu; do \
+	  python=3.11; case $$lock in *py312 | *gpu) python=3.12 ;; esac; \
 	  mkdir -p build && sed -n '/^#/p' $$lock.lock > build/$$lock.text && \
 	  sed -e '/^#/d' -e '/^ *--hash=/d' -e 's/ *\\$$//' $$lock.lock > build/$$lock.in && \
 	  $(UV) pip compile --quiet --no-deps --generate-hashes --no-annotate --no-header --universal \

@@ -20,6 +20,12 @@ refuse() {
   exit 2
 }
 
+# printable TEXT: as it is where it has only visible characters of ASCII, else quoted, so that it stays on its line.
+printable() {
+  local LC_ALL=C
+  if [[ $1 =~ ^[[:graph:]\ ]*$ ]]; then printf '%s' "$1"; else printf '%q' "$1"; fi
+}
+
 [ ${#arguments[@]} -gt 0 ] || refuse "usage: launch/run.sh $target CONFIG [--dotted.override value ...]"
 config=${arguments[0]}
 case $config in
@@ -50,12 +56,6 @@ label='[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?'              # one word of Kubernetes
 project='[a-z][a-z0-9.:-]*[a-z0-9]' zone='[a-z0-9]+(-[a-z0-9]+)+'
 image='[A-Za-z0-9][A-Za-z0-9._/:@-]*'
 bucket='[a-z0-9][a-z0-9._-]*[a-z0-9]'
-
-# printable TEXT: as it is where it has only visible characters of ASCII, else quoted, so that it stays on its line.
-printable() {
-  local LC_ALL=C
-  if [[ $1 =~ ^[[:graph:]\ ]*$ ]]; then printf '%s' "$1"; else printf '%q' "$1"; fi
-}
 
 # quoted WORD...: as words of a line of bash. What is not ASCII is written in escapes, so that no reader of the line on its
 # way to bash (YAML, ssh) takes a character for the end of a line.

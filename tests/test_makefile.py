@@ -67,7 +67,7 @@ def test_the_build_of_torch_for_the_cpu_is_taken_where_pip_finds_it_and_that_of_
         assert done.stdout == f"-r x.lock -r requirements-peers.lock -r {lock}\n", done
 
 
-LOCKS = ("py311", "py312", "peers", "torch", "torch-cpu")
+LOCKS = ("py311", "py312", "peers", "torch", "torch-cpu", "gpu")
 
 
 def pins(name: str) -> dict[str, list[str]]:
@@ -80,9 +80,10 @@ def pins(name: str) -> dict[str, list[str]]:
 
 
 def test_the_locks_have_one_version_a_package_and_the_peers_are_in_none_of_the_others():
-    py311, py312, peers, torch, cpu = map(pins, LOCKS)
+    py311, py312, peers, torch, cpu, gpu = map(pins, LOCKS)
     assert set(py311) == set(py312) and not set(py311) & (set(peers) | set(torch)) and not set(peers) & set(torch)
     assert "torch" in torch and set(cpu) == {"torch"} and "transformers" in peers
+    assert "libtpu" in py312 and "jax-cuda13-plugin" in gpu and not set(gpu) & set(py312)
 
 
 def test_every_package_of_every_lock_has_its_hashes():

@@ -120,6 +120,11 @@ spec:
                 gke-gcsfuse/volumes: "true"
             spec:
               restartPolicy: Never
+              securityContext: # the image's user, to whom the bucket is mounted too
+                runAsNonRoot: true
+                runAsUser: 1000
+                runAsGroup: 1000
+                fsGroup: 1000
               serviceAccountName: $(string "$SERVICE_ACCOUNT")
               terminationGracePeriodSeconds: $GRACE_S
               nodeSelector:
@@ -151,7 +156,7 @@ spec:
                     driver: gcsfuse.csi.storage.gke.io
                     volumeAttributes:
                       bucketName: $(string "$BUCKET")
-                      mountOptions: implicit-dirs
+                      mountOptions: implicit-dirs,uid=1000,gid=1000
 YAML
 }
 

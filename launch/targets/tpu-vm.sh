@@ -57,7 +57,9 @@ delete() { run gcloud compute tpus queued-resources delete "$TPU_NAME" "${where[
 train=(sudo docker run --rm --name=tigerjax --privileged --net=host --stop-timeout=300
   --env=BUCKET="$BUCKET" --env=JAX_COMPILATION_CACHE_DIR="/gcs/compiled" --env=LIBTPU_INIT_ARGS="$flags"
   "$IMAGE" train "$image_config" --out "/gcs/runs/$TPU_NAME" --hosts.find tpu "${arguments[@]:1}")
-on_worker="sudo gcloud auth configure-docker ${IMAGE%%/*} --quiet >/dev/null 2>&1; sudo docker rm -f tigerjax >/dev/null 2>&1; $(quoted "${train[@]}"); echo \"tigerjax-exit \$?\""
+# The image's user is not root: the VM, which has no other user, opens its chips to it.
+devices="sudo find /dev -maxdepth 2 \( -path '/dev/accel*' -o -path '/dev/vfio/*' \) -exec chmod a+rw {} +"
+on_worker="$devices; sudo gcloud auth configure-docker ${IMAGE%%/*} --quiet >/dev/null 2>&1; sudo docker rm -f tigerjax >/dev/null 2>&1; $(quoted "${train[@]}"); echo \"tigerjax-exit \$?\""
 
 # on_all_workers: returns the exit code of the run: the first one that is not 0, or 1 when no worker printed one.
 on_all_workers() {
