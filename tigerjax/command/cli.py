@@ -22,7 +22,7 @@ from tigerjax.command.table import COMMANDS
 from tigerjax.command.usage import DRY_RUN, HELP, rehearse, usage, usage_of_config
 from tigerjax.errors import ConfigError, TigerjaxError, disk_full, near_miss
 from tigerjax.files import paths
-from tigerjax.pages import printable
+from tigerjax.terminal import show, tell
 
 # What an accelerator looks like to the kernel: Google TPUs (two drivers), NVIDIA (also under WSL 2), AMD.
 ACCELERATORS = ("/dev/accel*", "/dev/vfio/[0-9]*", "/dev/nvidia*", "/dev/dxg", "/dev/kfd")
@@ -85,9 +85,9 @@ def _list_commands(group: tuple[str, ...] = ()) -> str:
 
 def _run(args: list[str]) -> None:
     if not args or args[0] in HELP:
-        print(_list_commands())
+        show(_list_commands())
     elif args[0] == "--version":
-        print(f"tigerjax {tigerjax.__version__}")
+        show(f"tigerjax {tigerjax.__version__}")
     else:
         for words, command in COMMANDS.items():
             if tuple(args[: len(words)]) == words:
@@ -99,10 +99,10 @@ def _run(args: list[str]) -> None:
 def _run_command(command: Command, prog: str, args: list[str]) -> None:
     wants_help, lacks_config = bool(set(HELP) & set(args)), takes_config(command) and (args or ["-"])[0].startswith("-")
     if wants_help or lacks_config:
-        print(usage(command, prog))
+        show(usage(command, prog))
     if wants_help:
         if takes_config(command) and not lacks_config:
-            print("\n" + usage_of_config(Path(args[0])))
+            show("\n" + usage_of_config(Path(args[0])))
         return
     quiet_start()
     hush_threads()
@@ -125,7 +125,7 @@ def _refuse(args: list[str]) -> None:
     """ConfigError for words that are no command. Those that begin several are answered with the list of these."""
     words = tuple(word for word in args if not word.startswith("-"))
     if words in {command[:n] for command in COMMANDS for n in range(1, len(command))}:
-        print(_list_commands(words))
+        show(_list_commands(words))
         if set(args) & set(HELP):
             return
         raise ConfigError(f"`tigerjax {' '.join(words)}` needs one more word; the list is above")
@@ -159,8 +159,8 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _fail(line: str, code: int) -> int:
-    """Prints the line to standard error and returns the code. The line may quote foreign data, so it is cleaned."""
-    print(f"tigerjax: {printable(line)}", file=sys.stderr)
+    """Prints the line to standard error and returns the code. It may quote foreign data."""
+    tell(f"tigerjax: {line}")
     return code
 
 

@@ -14,6 +14,7 @@ from tigerjax.command.options import Command, Option
 from tigerjax.config import RunConfig
 from tigerjax.errors import DataError
 from tigerjax.files import manifest, paths
+from tigerjax.terminal import show
 
 HELP = ("-h", "--help")
 DRY_RUN = "--dry-run"
@@ -52,18 +53,18 @@ def rehearse(call: Call) -> None:
     ConfigError for a config that cannot work, DataError for an input that does not exist.
     """
     call.arguments()  # dataclasses of options check their values
-    print(f"would run {call.prog}")
+    show(f"would run {call.prog}")
     if call.config is not None:
         run, words = override(call.config), len(call.config.overrides)
-        print(f"  config  {call.config.path}: run {run.name}{f' with {words} words of overrides' if words else ''}")
+        show(f"  config  {call.config.path}: run {run.name}{f' with {words} words of overrides' if words else ''}")
     for option in options.of_command(call.command):
         value = call.given.get(option.name, option.default)
         for path in _paths(value):
-            print(_written(path) if option.name in OUTPUTS else _read(path))
+            show(_written(path) if option.name in OUTPUTS else _read(path))
         # Of dataclasses with a prefix, such as --hosts.find, only what was given.
         shown = "." not in option.name or option.name in call.given
         if shown and not option.is_path and value not in (None, [], ()):
-            print(f"  {option.name:24} {as_text(value)}")
+            show(f"  {option.name:24} {as_text(value)}")
 
 
 def _table(known: Sequence[Option]) -> Iterator[str]:
