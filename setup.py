@@ -79,5 +79,5 @@ setup(
             "datasketch",
         ],
     },
-    entry_points={"console_scripts": ["tigerjax = tigerjax.command.cli:main"]},
+    entry_points={"console_scripts": ["tigerjax = tigerjax.__main__:main"]},
 )

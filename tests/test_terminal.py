@@ -14,6 +14,7 @@ HOSTILE = "\x1b[2J\x1b]0;owned\x07\u202eevil\u2066\x9b31m\r<script>alert(1)</scr
 HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 PRINTS = {
     "terminal.py": "the one place",
+    "__main__.py": "one line of our own, before anything is imported",
     "files/log.py": "writes a file",
     "command/table.py": "a shell script, made of our own words",
     "evaluate/jail.py": "the child, whose parent reads what it says",

@@ -27,6 +27,7 @@ from tigerjax.terminal import show, tell
 # What an accelerator looks like to the kernel: Google TPUs (two drivers), NVIDIA (also under WSL 2), AMD.
 ACCELERATORS = ("/dev/accel*", "/dev/vfio/[0-9]*", "/dev/nvidia*", "/dev/dxg", "/dev/kfd")
 GOOGLE_PCI = "0x1ae0"  # a TPU that a container has not mapped yet
+INTERRUPTED = "interrupted; run the same command again to continue"
 REFUSED = (
     errno.EACCES,
     errno.EPERM,
@@ -142,11 +143,13 @@ def main(args: list[str] | None = None) -> int:
     except TigerjaxError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _fail("interrupted; run the same command again to continue", 130)
+        return _fail(INTERRUPTED, 130)
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
+        if _interrupted(error):
+            return _fail(INTERRUPTED, 130)
         if disk_full(error):
             where = getattr(error, "filename", None) or "the output"
             return _fail(f"no space left on the disk for {where}; what was finished is whole: free some and repeat", 3)
@@ -156,6 +159,13 @@ def main(args: list[str] | None = None) -> int:
             return _fail(str(trouble), trouble.exit_code)
         raise
     return 0
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether an error is what a library made of Ctrl-C."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _fail(line: str, code: int) -> int:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tigerjax.command.arguments import override
 from tigerjax.command.figures import save
-from tigerjax.command.options import FLAT, ConfigFile, OnDisk
+from tigerjax.command.options import FLAT, ConfigFile, OnDisk, OutFile
 from tigerjax.command.progress import show_elapsed, show_progress
 from tigerjax.config.ranges import Count
 from tigerjax.errors import ConfigError, DataError
@@ -124,7 +124,7 @@ def evaluate(
 
 
 def evaluate_compare(
-    folders: Annotated[list[Path], "positional"], out: Path | None = None, json: Path | None = None
+    folders: Annotated[list[Path], "positional"], out: OutFile | None = None, json: Path | None = None
 ) -> None:
     """Compares evaluations (folders of `tigerjax evaluate`) with the first one, with 95% intervals of the differences.
 

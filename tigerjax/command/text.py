@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from tigerjax.command.arguments import override
 from tigerjax.command.figures import save, show
 from tigerjax.command.groups import LOCAL, RunnerOptions, Where
-from tigerjax.command.options import FLAT, ConfigFile
+from tigerjax.command.options import FLAT, ConfigFile, OutFile
 from tigerjax.command.progress import show_elapsed, show_progress
 from tigerjax.config.ranges import Count, CountOrZero, PositiveShare, Range, Seed, Share
 from tigerjax.errors import GateFailed
@@ -309,7 +309,7 @@ def data_stats(
 # One parameter for each option of the command.
 def data_inspect(
     mixture: Annotated[str, "positional"],
-    out: Path,
+    out: OutFile,
     seq_len: Annotated[int, Range(2, 2**24)],
     mixtures: tuple[str, ...] = ("data_mixtures.quickstart",),
     cache_dir: Path = Path("runs/cache"),
