@@ -36,7 +36,7 @@ def refuse(options: Sequence[Option], given: dict[str, Any]) -> None:
         raise ConfigError(f"--json and --out are both {same.pop()}; give another file to --json")
 
 
-def paths_of(value: Any) -> list[PurePath]:
+def paths_of(value: Any) -> list[Any]:
     """The paths of a value; one in a bucket is no pathlib.Path, but a PurePath."""
     return [one for one in (value if isinstance(value, list | tuple) else [value]) if isinstance(one, PurePath)]
 
