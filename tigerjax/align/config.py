@@ -40,7 +40,7 @@ class AlignConfig:
     """A round of rejection sampling: which prompts, how much people judge, what may win, what the gate demands."""
 
     prompt_fraction: PositiveShare
-    """Share of the SFT prompts that are sampled again; in [0.05, 0.10] unless allow_fraction."""
+    """Share of the SFT prompts that are sampled again; in [0.05, 0.10] unless --align.allow-fraction."""
     seed: Seed  # Seed of everything that the rounds draw at random
     allow_fraction: bool = False  # Allows a prompt_fraction outside [0.05, 0.10]
     exclude_rounds: CountOrZero = 1
@@ -86,15 +86,15 @@ class AlignInputs:
 
     sft: list[Path]  # The files of the SFT set of the first round
     models: list[Path]
-    """Chat models, the oldest first; the first round starts from the best of them."""
+    """Chat models, the oldest first; the first round starts from the best."""
     reward_model: Path  # Checkpoint of a calibrated reward model
     evaluation_set: Path
-    """Held-out questions with their answers, for the accuracy of candidates and for the gate."""
+    """Held-out questions with their answers, for the choice of a model and the gate."""
     gold: list[Path] = dataclasses.field(default_factory=list)
     """Preferences of people from outside the rounds, for the next reward model."""
     safety: Path | None = None  # File of strings that no winner may contain, one a line
     exclude: Path | None = None
-    """File of ids of SFT examples that may not be drawn, one a line, such as those of an evaluation set."""
+    """File of ids of SFT examples that may not be drawn, one a line."""
 
     def resolved(self) -> dict[str, Any]:
         """The fields by name, as `resolved` gives them."""

@@ -19,10 +19,10 @@ class Benchmarks:
     """Which questions are asked."""
 
     tasks: list[str]
-    """Benchmarks, or all, en, zh. With --harness tasks of lm-evaluation-harness."""
+    """Benchmarks, or all, en, zh; with --harness its tasks."""
     data_dir: Path | None = None  # Folder with the files of the benchmarks
     harness: bool = False  # Ask the tasks of lm-evaluation-harness
-    include_path: OnDisk | None = None  # Folder with the harness's tasks of your own, as YAML files
+    include_path: OnDisk | None = None  # Folder of your own tasks for the harness, as YAML files
     limit: Count | None = None  # Ask only so many questions of each task
 
 

@@ -10,7 +10,7 @@ from tigerjax.command.options import Option
 
 RECORDS = "Files of records or plain text, globs, or tfds:NAME (docs/FORMATS.md)"
 RUN_FOLDER = "A run, or a folder of checkpoints"
-MODEL_FOLDER = "The model: a run, its checkpoints/, or one step of them"
+MODEL_FOLDER = "The model: a run, or one of its checkpoints"
 EXTENDED = "Folder of the extended tokenizer, as `tigerjax tokenizer extend` writes it"
 CLEANED = "Folder for the records that stay, the counts of what was dropped, and manifest.json"
 REWARD_MODEL = "Folder of the reward model"
@@ -38,7 +38,7 @@ MEANINGS = {
     "--pad-to-multiple-of": "The vocabulary gets rows of zeros up to a multiple of this",
     "--calibration-set": "Files of SFT examples on whose answers scores get mean 0 and standard deviation 1",
     "--batch-size": "Sequences that are computed at one time, over all devices",
-    "--score-batch-size": "Answers that the reward model scores at one time; every batch is padded to it",
+    "--score-batch-size": "Answers that the reward model scores at one time",
     "mixture": "Name of a mixture that one of --modules registers",
     "run": RUN_FOLDER,
     "checkpoint": MODEL_FOLDER,
@@ -107,7 +107,7 @@ MEANINGS = {
     "convert from-hf --vocab-size": "Entries of the tokenizer of HF_DIR, where it has none; further rows are padding",
     "convert from-hf --verify": "Read everything again, and compare the logits of both models for a short text",
     "convert to-hf out": "Folder for the Hugging Face model",
-    "convert to-hf --tokenizer": "The tokenizer of the checkpoint, which is exported with it",
+    "convert to-hf --tokenizer": "The tokenizer of the checkpoint",
     "convert to-hf --keep-padding": "Keep the padding rows of the vocabulary, which are cut off otherwise",
     "convert to-hf --verify": "Read everything again, and compare the logits of both models for a short text",
     "convert resize out": "Folder for the grown checkpoint",
@@ -124,7 +124,7 @@ UNSET = {
     "new --evaluation-set": "no rounds",
     "new --seq-len": "what the base model reads, at most 4,096",
     "--sensitive": "no list",
-    "--on": "the rules that suit every text",
+    "--on": "those that suit every text",
     "--off": "none",
     "--allow-source": "none",
     "--held-out": "none",
@@ -143,8 +143,8 @@ UNSET = {
     "evaluate --model": "the run of CONFIG",
     "evaluate --out": "runs/NAME/evaluation",
     "evaluate compare --out": "no page",
-    "--data-dir": "none; needed without --harness",
-    "--include-path": "none of your own",
+    "--data-dir": "none, with --harness",
+    "--include-path": "none",
     "--limit": "all questions",
     "--labels": "the files that were imported before",
     "--gold": "none",
@@ -154,7 +154,7 @@ UNSET = {
     "align set --score-batch-size": "unchanged",
     "convert from-hf --tokenizer": "the vocabulary stays",
     "convert from-hf --vocab-size": "as the tokenizer of HF_DIR says",
-    "convert to-hf --tokenizer": "no tokenizer is exported",
+    "convert to-hf --tokenizer": "none is exported",
     "--hosts.coordinator": "JAX_COORDINATOR_ADDRESS",
     "--hosts.processes": "JAX_NUM_PROCESSES",
     "--hosts.process": "JAX_PROCESS_ID",

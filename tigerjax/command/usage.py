@@ -88,7 +88,11 @@ def _table(known: Sequence[Option], prog: str) -> Iterator[str]:
     words = prog.removeprefix("tigerjax ")
     for option in known:
         text = f"{meaning(words, option).removesuffix('.')} {default(words, option)}".rstrip()
-        line = f"  {f'{option.name} {option.kind}'.strip():34} {text}"
+        head = f"  {f'{option.name} {option.kind}'.strip():34}"
+        if len(head) > 36:  # too long to stand beside its text
+            yield head
+            head = " " * 36
+        line = f"{head} {text}"
         yield from textwrap.wrap(line, LINE, subsequent_indent=" " * 37, break_long_words=False, break_on_hyphens=False)
 
 
