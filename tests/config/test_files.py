@@ -1,5 +1,6 @@
 """Config files and the configs of runs: what `dump` writes, `load` reads; an unknown field is named with ours."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -70,8 +71,8 @@ def config():
         ("dataclasses.replace(OptimConfig, accumulate=2)", ""),  # not an instance: another error
         ("OptimConfig(accumulate=2)", "accumulate is now gradient_accumulation_steps"),
         ("adamw(accumulate=2)", "accumulate is now gradient_accumulation_steps"),
-        ("MeshConfig(fsdq=2)", "did you mean fsdp?"),
-        ("SplashConfig(block_kw=2)", "did you mean block_kv"),
+        ("MeshConfig(fsdq=2)", "id you mean (')?fsdp"),
+        ("SplashConfig(block_kw=2)", "id you mean (')?block_kv"),
         ("MeshConfig(nothing_like_it=2)", "unexpected keyword argument 'nothing_like_it'"),
     ],
 )
@@ -80,4 +81,4 @@ def test_an_unknown_field_of_a_config_is_answered_with_its_new_or_near_name(buil
     path.write_text(FILE.format(built), encoding="utf-8")
     with pytest.raises(ConfigError) as error:
         config_lib.load(path)
-    assert str(error.value).startswith(f"config file {path}:6: TypeError: ") and answer in str(error.value)
+    assert str(error.value).startswith(f"config file {path}:6: TypeError: ") and re.search(answer, str(error.value))

@@ -57,7 +57,7 @@ class AlignSettings:
     score_batch_size: int
     """Answers in one batch of the reward model."""
     evaluation_set: str
-    """Held-out questions with their answers, for the accuracy of candidates and for the gate."""
+    """Held-out questions with their answers, for the choice of a model and the gate."""
     gold: list[str]
     """Preferences of people for the next reward model."""
     safety: str | None

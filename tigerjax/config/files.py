@@ -76,10 +76,12 @@ def load(path: str | Path) -> RunConfig:
 def _other_name(message: str) -> str:
     """What an unknown field of a config is called now, or what it may be meant to be, as the end of a message."""
     unknown = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", message)
-    if unknown is None or "Did you mean" in message:
+    if unknown is None:
         return ""
     if (old := unknown[2]) in RENAMED:  # of a class, or of a function such as presets.adamw
         return f"; {old} is now {RENAMED[old]}"
+    if "Did you mean" in message:  # Python 3.13 says it itself
+        return ""
     return near_miss(old, _fields_by_class(RunConfig).get(unknown[1], []))
 
 
