@@ -5,11 +5,14 @@ import difflib
 import itertools
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from tigerjax.text.grams import Keys, gram_hashes, keys
 
+SLIPS = 3
+"""In how many places single characters of a long unit are wrong where noise is the reason [our choice]."""
 NEAR = 400
 """A question stands at most so many characters before its answer."""
 _SENTENCE = re.compile(r"(?<=[。！？!?])(?![。！？!?”’」』])|(?<=\.)(?=\s)|(?<=\n)")
@@ -27,6 +30,75 @@ def final(text: str) -> bool:
 def _near(borders: Sequence[int], at: int, slack: int) -> bool:
     place = bisect.bisect_left(borders, at - slack)
     return place < len(borders) and borders[place] <= at + slack
+
+
+def _near_ones(borders: Sequence[int], at: int, slack: int) -> Sequence[int]:
+    return borders[bisect.bisect_left(borders, at - slack) : bisect.bisect_right(borders, at + slack)]
+
+
+class _Change(NamedTuple):
+    """Where a text differs from unit[i:j]."""
+
+    i: int
+    j: int
+    size: int
+    """The characters that differ."""
+    doubled: bool
+    """Whether a character is only there twice."""
+    other_number: bool
+    """Whether the text has other digits in this place. A digit that is lost or doubled is a slip."""
+
+
+def _changes(unit: str, there: str) -> list[_Change]:
+    """Where a text differs from a unit."""
+    out = []
+    for tag, i, j, first, last in difflib.SequenceMatcher(None, unit, there, autojunk=False).get_opcodes():
+        if tag == "equal":
+            continue
+        new, beside = there[first:last], unit[max(0, i - 1) : j + 1]
+        digits = {c for c in new if c.isdigit()}
+        doubled = i == j and set(new) <= set(beside)
+        other = bool(digits) and not doubled and (i == j or any(c.isdigit() for c in unit[i:j]))
+        out.append(_Change(i, j, max(j - i, last - first), doubled, other))
+    return out
+
+
+class LongUnit(NamedTuple):
+    """A unit that is found by its grams."""
+
+    grams: np.ndarray
+    """Its distinct grams, in the order of its text; of many, some."""
+    common: np.ndarray
+    """bool: grams that more than a few documents have."""
+    n: int
+    """Characters of a gram."""
+    size: int
+    """Characters of the key."""
+
+
+def _missing(unit: LongUnit, held: np.ndarray) -> np.ndarray:
+    """How many characters of the unit begin no gram that is there, for each gap between those that are there."""
+    borders = np.flatnonzero(np.concatenate([[True], held, [True]]))
+    gaps = np.diff(borders) - 1
+    return gaps[gaps > 0] * ((unit.size - unit.n + 1) / len(held))
+
+
+def _differs_by_noise(unit: LongUnit, held: np.ndarray) -> bool:
+    """Whether what is missing of a unit is spread over it, as wrong characters are.
+
+    One of them hides n grams in a row, and two at most 2n. A sentence that is not there hides more.
+    """
+    gaps = _missing(unit, held)
+    return bool(np.all(gaps <= 2 * unit.n)) or np.count_nonzero(gaps <= unit.n + 1) >= SLIPS
+
+
+def _is_boilerplate(unit: LongUnit, held: np.ndarray) -> bool:
+    """Whether most of what only this unit has is missing, and the rest is what many documents have.
+
+    A page of a manual shares half of its text with others of its kind; the half that says something it does not share.
+    """
+    own = ~unit.common
+    return 2 * np.count_nonzero(held & own) < np.count_nonzero(own)
 
 
 class Text:
@@ -59,31 +131,37 @@ class Text:
             first = last
         return out
 
-    def spans(self, unit: np.ndarray, n: int, size: int, least: int) -> list[list[int]]:
-        """[start, end) in characters of the sentences that hold a unit; [] where its grams are scattered.
+    def spans(self, unit: LongUnit, least: int) -> list[list[int]]:
+        """[start, end) in characters of the sentences that hold a unit; [] where it is not really there.
 
-        The unit is given by its distinct grams of n characters and by the size of its key. Half of its grams that the
-        document has must stand within twice its size. A sentence counts when they cover half of it, or `least`
-        characters.
+        Half of its grams that the document has must stand within twice its size. A sentence counts when they cover half
+        of it, or `least` characters. A unit of which parts are missing is there when whole sentences are that make up
+        half of it, and when they are not what many documents have.
         """
+        n = unit.n
         if n not in self._grams:
             hashes = gram_hashes(self._keys.codes.astype(np.uint64), n)
             order = np.argsort(hashes, kind="stable")
             self._grams[n] = (hashes[order], order)
         hashes, order = self._grams[n]
         # Units are short, documents long: what is looked up is the unit.
-        first = np.searchsorted(hashes, unit)
-        count = np.searchsorted(hashes, unit, "right") - first
+        first = np.searchsorted(hashes, unit.grams)
+        count = np.searchsorted(hashes, unit.grams, "right") - first
         held = count > 0
+        noise = _differs_by_noise(unit, held)
+        if not noise and _is_boilerplate(unit, held):
+            return []
         first, count = first[held], count[held]
         at = np.sort(order[np.repeat(first - (np.cumsum(count) - count), count) + np.arange(count.sum())])
-        together = np.searchsorted(at, at + 2 * size) - np.arange(len(at))
+        together = np.searchsorted(at, at + 2 * unit.size) - np.arange(len(at))
         if not len(at) or 2 * together.max() < len(count):
             return []
         covered = np.zeros(len(self._keys.codes), bool)
         covered[(at[:, None] + np.arange(n)).ravel()] = True
         total = np.concatenate([[0], np.cumsum(covered)])
         counts, sizes = np.diff(total[self._starts]), np.diff(self._starts)
+        if not noise and 2 * sizes[10 * counts >= 9 * sizes].sum() < unit.size:
+            return []
         keep = (counts > 0) & ((counts >= least) | (2 * counts >= sizes))
         return [self._borders[i] for i in np.flatnonzero(keep)]
 
@@ -97,18 +175,40 @@ class Text:
         """Whether a question, given by its key, stands near before a place of the key."""
         return bool(question) and self._key.find(question, max(0, start - NEAR - len(question)), start + 1) >= 0
 
-    def has_slips(self, unit: str, start: int, end: int, slack: int) -> bool:
-        """Whether a unit, given by its key, differs from [start, end) in single characters, and not in a word."""
-        there = self._key[max(0, start - slack) : end + slack]
-        for tag, i, j, first, last in difflib.SequenceMatcher(None, unit, there, autojunk=False).get_opcodes():
-            at_end = i == 0 or j == len(unit)  # there begins and ends with some characters more
-            if tag != "equal" and (j - i > 1 or (last - first > 1 and not at_end)):
-                return False
-        return True
+    def has_slips(self, unit: str, start: int, end: int, slack: int, word: tuple[int, int]) -> bool:
+        """Whether a unit, given by its key, differs from [start, end) only as slips of the pen do.
 
-    def is_clauses(self, start: int, end: int, slack: int) -> bool:
-        """Whether [start, end) of the key is whole clauses, give or take."""
-        return _near(self._clauses, start, slack) and _near(self._clauses, end, slack)
+        Another word is none, and neither is another number. `word` = (m, w): where m characters of w that follow each
+        other differ, there is another word.
+        """
+        there = self._key[max(0, start - slack) : end + slack]
+        wrong: list[int] = []
+        for change in _changes(unit, there):
+            at_end = change.i == 0 or change.j == len(unit)
+            if at_end and change.i == change.j:
+                continue  # there begins and ends with some characters more
+            if change.other_number:
+                return False
+            if not change.doubled:
+                more = 0 if at_end else max(0, change.size - (change.j - change.i))
+                wrong += [*range(change.i, change.j), *[change.j] * more]
+        least, width = word
+        return all(last - first >= width for first, last in zip(wrong, wrong[least - 1 :], strict=False))
+
+    def is_clauses(self, unit: str, start: int, end: int, edits: int, allowed: int) -> bool:
+        """Whether a unit, given by its key, is whole clauses about [start, end) of the key, with so many edits.
+
+        Characters that are only doubled are no edits, but with them there are no more than `allowed`.
+        """
+        for first in _near_ones(self._clauses, start, allowed):
+            for last in _near_ones(self._clauses, end, allowed):
+                changes = _changes(unit, self._key[first:last])
+                if (
+                    sum(change.size for change in changes) <= allowed
+                    and sum(change.size for change in changes if not change.doubled) <= edits
+                ):
+                    return True
+        return False
 
     def is_sentences(self, start: int, end: int, slack: int) -> bool:
         """Whether [start, end) of the key is whole sentences, give or take, of which the last has a full stop."""
