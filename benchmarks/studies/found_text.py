@@ -4,8 +4,8 @@
 
 The documents are two parts, and each part is searched for units of the other. Units are planted: as they are, and with
 2% of their characters replaced, left out or doubled. *Natural* is the part without anything planted. A hit there is
-*shared* where half of the unit or more stands in the document in whole sentences, to the letter, as paragraphs of a
-manual do that are on several of its pages. Any other hit is *false*. --hits writes all of them, to be read. *Mentions*
+*shared* where half of the unit or more stands in the document to the letter, in runs of 20 Chinese characters or 60
+letters, as paragraphs do that are on several pages of a manual. Any other hit is *false*. --hits writes all of them, to be read. *Mentions*
 are answers that are a few words out of the middle of a sentence of the very documents that are searched; none of them
 is a copy.
 
@@ -28,7 +28,7 @@ from tigerjax.files import jsonl
 from tigerjax.text.decontaminate import decontaminate_files
 from tigerjax.text.dedup import against_sft_files
 from tigerjax.text.grams import key, keys
-from tigerjax.text.short_units import SHORTEST
+from tigerjax.text.short_units import NAME_BELOW, SHORTEST
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "data_mixtures" / "embedded"
 NOISE = 0.02
@@ -213,10 +213,11 @@ def measured(taken: Texts, hosts: Texts, lang: str) -> tuple[dict[str, float], l
 
 
 def shares(unit: str, document: str) -> bool:
-    """Whether half of a unit or more stands in a document in whole sentences or lines, to the letter of their keys."""
-    there = key(document)
-    parts = [key(part) for part in re.split(SENTENCE_END, unit)]
-    return 2 * sum(len(part) for part in parts if part in there) >= len(key(unit))
+    """Whether half of a unit or more stands in a document to the letter, in runs that are too long for a phrase."""
+    own, there = key(unit), key(document)
+    run = NAME_BELOW["characters" if keys([unit]).cjk()[0] else "letters"]
+    places = {at + i for at in range(len(own) - run + 1) if own[at : at + run] in there for i in range(run)}
+    return 2 * len(places) >= len(own)
 
 
 def table(made: Mapping[str, Mapping[str, float]]) -> list[str]:

@@ -35,7 +35,7 @@ from tigerjax.stages.runner import Runner
 from tigerjax.text import containment, unit_search
 from tigerjax.text.containment import GRAM, KINDS, LEAST, Short
 from tigerjax.text.opened import LongUnit, Text
-from tigerjax.text.short_units import NAME_BELOW, WORD, UnitKind, edits_allowed
+from tigerjax.text.short_units import NAME_BELOW, SHORT_WORD, WORD, UnitKind, edits_allowed
 from tigerjax.text.unit_search import RARE, Job, Wanted, load_common, load_copies, load_short, load_units
 
 SEARCH_VERSION = 2
@@ -107,10 +107,12 @@ class _Sides:
             else:
                 kind: UnitKind = "characters" if given.kind == "characters" else "letters"
                 units = self._long(kind, given.part)
-                owner, size = int(units.owners[given.unit]), int(units.sizes[given.unit])
+                owner = int(units.owners[given.unit])
+                codes = units.codes[units.begins[given.unit] : units.begins[given.unit + 1]]
+                key = codes.tobytes().decode("utf-32-le", "surrogatepass")
                 grams = units.grams[units.starts[given.unit] : units.starts[given.unit + 1]]
                 common = self._is_common(kind, grams)
-                spans = inside.spans(LongUnit(grams, common, GRAM[kind], size), LEAST[kind])
+                spans = inside.spans(LongUnit(grams, common, GRAM[kind], key), LEAST[kind], WORD[kind])
             if spans:
                 identity = self._ids(given.part)[owner]
                 examples = int(self._copies(given.part)[given.kind][given.unit])
@@ -129,7 +131,7 @@ class _Sides:
         where = (given.start, given.end, given.edits)
         allowed = edits_allowed(len(unit.key), unit.kind)
         may_be_name = len(unit.key) < NAME_BELOW[unit.kind]
-        if given.edits and not inside.has_slips(unit.key, *where, WORD[unit.kind]):
+        if given.edits and not inside.has_slips(unit.key, *where, SHORT_WORD if may_be_name else WORD[unit.kind]):
             return []
         rare = given.often <= RARE and (not may_be_name or inside.is_clauses(unit.key, *where, allowed))
         own = unit.final and given.often <= self._limit and inside.is_sentences(*where)

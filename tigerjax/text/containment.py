@@ -51,8 +51,9 @@ class UnitGrams(NamedTuple):
     grams: np.ndarray
     starts: np.ndarray
     owners: np.ndarray
-    sizes: np.ndarray
-    """Characters of the key of each unit."""
+    codes: np.ndarray
+    """uint32, the keys of all units; unit i has codes[begins[i]:begins[i + 1]]."""
+    begins: np.ndarray
 
 
 class Short(NamedTuple):
@@ -144,7 +145,8 @@ def make_units(examples: Sequence[Sequence[UnitText]], groups: Sequence[str]) ->
         hashes, texts = hashes[kept], texts[kept]
         mine = np.flatnonzero(enough)
         starts = np.searchsorted(texts, np.append(mine, len(owners)))
-        long[kind] = UnitGrams(hashes, starts, owners[mine], sizes[mine])
+        own = batch.only(enough)
+        long[kind] = UnitGrams(hashes, starts, owners[mine], own.codes, own.starts[np.append(mine, len(owners))])
         order += mine.tolist()
     shortest = np.where(cjk, SHORTEST["characters"], SHORTEST["letters"])
     is_short = ~is_long & (sizes >= shortest) & (sizes <= LONGEST)

@@ -11,8 +11,12 @@ import numpy as np
 
 from tigerjax.text.grams import Keys, gram_hashes, keys
 
-SLIPS = 3
-"""In how many places single characters of a long unit are wrong where noise is the reason [our choice]."""
+NOISE = 0.02
+"""Of so many wrong characters a unit is to be found all the same."""
+OWN = 0.25
+"""A unit of which a document has no more than this share of what only the unit has is not there [our choice]."""
+COMPARED = 400
+"""A long unit is compared by its first characters."""
 NEAR = 400
 """A question stands at most so many characters before its answer."""
 _SENTENCE = re.compile(r"(?<=[。！？!?])(?![。！？!?”’」』])|(?<=\.)(?=\s)|(?<=\n)")
@@ -72,33 +76,44 @@ class LongUnit(NamedTuple):
     """bool: grams that more than a few documents have."""
     n: int
     """Characters of a gram."""
-    size: int
-    """Characters of the key."""
+    key: str
 
-
-def _missing(unit: LongUnit, held: np.ndarray) -> np.ndarray:
-    """How many characters of the unit begin no gram that is there, for each gap between those that are there."""
-    borders = np.flatnonzero(np.concatenate([[True], held, [True]]))
-    gaps = np.diff(borders) - 1
-    return gaps[gaps > 0] * ((unit.size - unit.n + 1) / len(held))
-
-
-def _differs_by_noise(unit: LongUnit, held: np.ndarray) -> bool:
-    """Whether what is missing of a unit is spread over it, as wrong characters are.
-
-    One of them hides n grams in a row, and two at most 2n. A sentence that is not there hides more.
-    """
-    gaps = _missing(unit, held)
-    return bool(np.all(gaps <= 2 * unit.n)) or np.count_nonzero(gaps <= unit.n + 1) >= SLIPS
+    @property
+    def size(self) -> int:
+        return len(self.key)
 
 
 def _is_boilerplate(unit: LongUnit, held: np.ndarray) -> bool:
-    """Whether most of what only this unit has is missing, and the rest is what many documents have.
+    """Whether what only this unit has is missing, and the rest is what many documents have.
 
     A page of a manual shares half of its text with others of its kind; the half that says something it does not share.
+    NOISE hides less than that.
     """
-    own = ~unit.common
-    return 2 * np.count_nonzero(held & own) < np.count_nonzero(own)
+    own, share = ~unit.common, np.count_nonzero(held) / len(held)
+    own_share = np.count_nonzero(held & own) / max(np.count_nonzero(own), 1)
+    return share < (1 - NOISE) ** unit.n and bool(own.any()) and own_share <= OWN
+
+
+def _wrong(changes: Sequence[_Change], size: int) -> list[int]:
+    """The places of the characters of a unit that are wrong, or missing, or after which there are others."""
+    out: list[int] = []
+    for change in changes:
+        at_end = change.i == 0 or change.j == size  # there a text begins and ends with some characters more
+        more = 0 if at_end or change.doubled else max(0, change.size - (change.j - change.i))
+        out += [*range(change.i, change.j), *[change.j] * more]
+    return out
+
+
+def _other_words(wrong: Sequence[int], word: tuple[int, int]) -> tuple[int, int]:
+    """(other words, slips): `word` = (m, w), where m characters of w that follow each other differ, there is a word."""
+    least, width = word
+    words = slips = at = 0
+    while at < len(wrong):
+        if at + least <= len(wrong) and wrong[at + least - 1] - wrong[at] < width:
+            words, at = words + 1, at + least
+        else:
+            slips, at = slips + 1, at + 1
+    return words, slips
 
 
 class Text:
@@ -131,12 +146,12 @@ class Text:
             first = last
         return out
 
-    def spans(self, unit: LongUnit, least: int) -> list[list[int]]:
+    def spans(self, unit: LongUnit, least: int, word: tuple[int, int]) -> list[list[int]]:
         """[start, end) in characters of the sentences that hold a unit; [] where it is not really there.
 
         Half of its grams that the document has must stand within twice its size. A sentence counts when they cover half
-        of it, or `least` characters. A unit of which parts are missing is there when whole sentences are that make up
-        half of it, and when they are not what many documents have.
+        of it, or `least` characters. A unit that differs in more than slips of the pen (`word` as of `_other_words`)
+        is there when whole sentences are that make up half of it, and when they are not what many documents have.
         """
         n = unit.n
         if n not in self._grams:
@@ -148,8 +163,7 @@ class Text:
         first = np.searchsorted(hashes, unit.grams)
         count = np.searchsorted(hashes, unit.grams, "right") - first
         held = count > 0
-        noise = _differs_by_noise(unit, held)
-        if not noise and _is_boilerplate(unit, held):
+        if _is_boilerplate(unit, held):
             return []
         first, count = first[held], count[held]
         at = np.sort(order[np.repeat(first - (np.cumsum(count) - count), count) + np.arange(count.sum())])
@@ -160,7 +174,12 @@ class Text:
         covered[(at[:, None] + np.arange(n)).ravel()] = True
         total = np.concatenate([[0], np.cumsum(covered)])
         counts, sizes = np.diff(total[self._starts]), np.diff(self._starts)
-        if not noise and 2 * sizes[10 * counts >= 9 * sizes].sum() < unit.size:
+        whole = 2 * sizes[10 * counts >= 9 * sizes].sum() >= unit.size
+        if (
+            not whole
+            and not held.all()
+            and not self._has_noise(unit, int(at[len(at) - 1 - np.argmax(together[::-1])]), word)
+        ):
             return []
         keep = (counts > 0) & ((counts >= least) | (2 * counts >= sizes))
         return [self._borders[i] for i in np.flatnonzero(keep)]
@@ -178,22 +197,18 @@ class Text:
     def has_slips(self, unit: str, start: int, end: int, slack: int, word: tuple[int, int]) -> bool:
         """Whether a unit, given by its key, differs from [start, end) only as slips of the pen do.
 
-        Another word is none, and neither is another number. `word` = (m, w): where m characters of w that follow each
-        other differ, there is another word.
+        Another word is none, and neither is another number.
         """
-        there = self._key[max(0, start - slack) : end + slack]
-        wrong: list[int] = []
-        for change in _changes(unit, there):
-            at_end = change.i == 0 or change.j == len(unit)
-            if at_end and change.i == change.j:
-                continue  # there begins and ends with some characters more
-            if change.other_number:
-                return False
-            if not change.doubled:
-                more = 0 if at_end else max(0, change.size - (change.j - change.i))
-                wrong += [*range(change.i, change.j), *[change.j] * more]
-        least, width = word
-        return all(last - first >= width for first, last in zip(wrong, wrong[least - 1 :], strict=False))
+        changes = _changes(unit, self._key[max(0, start - slack) : end + slack])
+        inside = [c for c in changes if c.i < c.j or 0 < c.i < len(unit)]
+        return not any(c.other_number for c in inside) and not _other_words(_wrong(changes, len(unit)), word)[0]
+
+    def _has_noise(self, unit: LongUnit, start: int, word: tuple[int, int]) -> bool:
+        """Whether a long unit about [start, …) has slips of the pen in most places where it differs, and few words."""
+        key = unit.key[:COMPARED]
+        changes = _changes(key, self._key[max(0, start - 3 * unit.n) : start + len(key) + 3 * unit.n])
+        words, slips = _other_words(_wrong(changes, len(key)), word)
+        return words <= slips
 
     def is_clauses(self, unit: str, start: int, end: int, edits: int, allowed: int) -> bool:
         """Whether a unit, given by its key, is whole clauses about [start, end) of the key, with so many edits.

@@ -217,7 +217,7 @@ def _shard(job: Job, shard: int) -> _Shard:
         starts = np.concatenate([[0], np.cumsum(np.concatenate(sizes))])
         stopped = np.load(job.docs / f"stopped-{kind}.npy", allow_pickle=False)
         none = np.zeros(0, np.int64)
-        indices[kind] = Index(UnitGrams(np.concatenate(grams), starts, none, none), stopped)
+        indices[kind] = Index(UnitGrams(np.concatenate(grams), starts, none, none, none), stopped)
         where[kind] = places(kind)
     where["short"] = places("short")
     loaded = {number: load_short(job.units, number) for number in mine}
