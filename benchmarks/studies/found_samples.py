@@ -5,9 +5,10 @@
 - Ten factual answers, which a newspaper mentions: documents that are found. Without --real the answers are words out of
   the middle of a sentence.
 - Stems of exam questions in running text: documents that are dropped, beside ten that hold the whole question.
-- One refusal that 5,000 examples give and 313 documents hold: hits.
+- One refusal that 5,000 examples give and 313 documents hold. What more than 100 documents hold is boilerplate, and no
+  hit; so the same with 90.
 - 60 English answers, 45 short Chinese ones and 100 exam questions with 2% of their characters wrong: those found.
-- The peak memory of a process that looks for 5,000 different answers.
+- The peak memory of a process that looks for 50 and for 5,000 different answers.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from found_text import found_answers, found_questions, noisy, parts, planted
 from tigerjax import records
 from tigerjax.files import jsonl
 from tigerjax.text.dedup import against_sft_files
+from tigerjax.text.grams import key
 
 FACTS = (
     "全国人民代表大会常务委员会。", "中国人民政治协商会议。", "中国共产党中央委员会。", "香港特别行政区政府。",
@@ -38,7 +40,7 @@ REFUSAL = "I am sorry, but I am not able to help with that request, because I do
 BEFORE = {
     "factual answers: documents found": "134 of 2,187",
     "bare stems: documents dropped": "158 of 158",
-    "one refusal in 313 documents, 5,000 times: hits": "1,565,000",
+    "one refusal of 5,000 examples in 313 documents": "5,000 units, 1,565,000 hits",
     "English answers, noisy: found": "10 of 60",
     "short Chinese answers, noisy: found": "32 of 45",
     "exam questions, noisy: found": "50 of 100",
@@ -55,7 +57,9 @@ def factual(real: Path | None) -> str:
         answers = list(FACTS)
     documents = [{"id": f"n{i}", "text": text} for i, text in enumerate(hosts)]
     hits = found_answers({f"u{i}": a for i, a in enumerate(answers)}, documents)
-    return f"{len({hit.doc for hit in hits}):,} of {len(documents):,}"
+    keys = [key(answer) for answer in answers]
+    mentioned = sum(any(one in there for one in keys) for there in map(key, hosts))
+    return f"{len({hit.doc for hit in hits}):,} of {len(documents):,} ({mentioned:,} mention one)"
 
 
 def bare_stems(hosts: list[str]) -> tuple[str, str]:
@@ -75,9 +79,16 @@ def bare_stems(hosts: list[str]) -> tuple[str, str]:
     return f"{sum(i[0] == 's' for i in found)} of 158", f"{sum(i[0] == 'w' for i in found)} of 10"
 
 
-def one_refusal() -> str:
-    documents = [{"id": f"d{i}", "text": f"Forum page {i}. {REFUSAL} So it goes on."} for i in range(313)]
-    return f"{len(found_answers({f'u{i}': REFUSAL for i in range(5_000)}, documents)):,}"
+def one_refusal(documents: int) -> str:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        texts = ({"id": f"d{i}", "text": f"Forum page {i}. {REFUSAL} So it goes on."} for i in range(documents))
+        jsonl.write_jsonl(folder / "docs.jsonl", texts)
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": REFUSAL}]
+        jsonl.write_jsonl(folder / "sft.jsonl", ({"id": f"u{i}", "messages": turns} for i in range(5_000)))
+        given = (folder / "docs.jsonl", folder / "sft.jsonl")
+        made = against_sft_files([given[0]], [given[1]], folder / "out", action="report")["figures"]
+    return f"{made['units'] - made['units_equal']} unit, {made['hits']:,} hits"
 
 
 def noisy_answers(lang: str, sizes: Sequence[str], count: int, real: Path | None) -> str:
@@ -134,10 +145,12 @@ def main() -> None:
         "factual answers: documents found": factual(args.real),
         "bare stems: documents dropped": bare,
         "whole questions: documents dropped": whole,
-        "one refusal in 313 documents, 5,000 times: hits": one_refusal(),
+        "one refusal of 5,000 examples in 313 documents": one_refusal(313),
+        "the same in 90 documents": one_refusal(90),
         "English answers, noisy: found": noisy_answers("en", ("short", "long"), 60, args.real),
         "short Chinese answers, noisy: found": noisy_answers("zh", ("short",), 45, args.real),
         "exam questions, noisy: found": noisy_questions(100, args.real),
+        "memory with 50 different answers": memory(50, args.real),
         "memory with 5,000 different answers": memory(5_000, args.real),
     }
     print("| sample | before | now |\n|---|---|---|")

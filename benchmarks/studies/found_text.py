@@ -5,9 +5,9 @@
 The documents are two parts, and each part is searched for units of the other. Units are planted: as they are, and with
 2% of their characters replaced, left out or doubled. *Natural* is the part without anything planted. A hit there is
 *shared* where half of the unit or more stands in the document to the letter, in runs of 20 Chinese characters or 60
-letters, as paragraphs do that are on several pages of a manual. Any other hit is *false*. --hits writes all of them, to be read. *Mentions*
-are answers that are a few words out of the middle of a sentence of the very documents that are searched; none of them
-is a copy.
+letters, as paragraphs do that are on several pages of a manual. Any other hit is *false*. --hits writes all of them, to
+be read. *Mentions* are answers that are a few words out of the middle of a sentence of the very documents that are
+searched; none of them is a copy.
 
 Without --real the text is the embedded one, and its parts are books and facts. With --real the parts are halves of the
 newspaper, the reviews, LibreOffice's help and the manual pages, which `benchmarks/data/real_sources.py` fetches by
@@ -84,6 +84,7 @@ def units_of(texts: Sequence[str], lang: str, size: str, rng: random.Random) -> 
                     break
             if low <= len(key(made)) <= high:
                 found.append(made.strip())
+    found = list({key(unit): unit for unit in found}.values())
     return rng.sample(found, min(UNITS, len(found)))
 
 

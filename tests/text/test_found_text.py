@@ -108,8 +108,8 @@ def test_slips_of_the_pen_are_none_of_another_word(tmp_path, answer, text):
 
 
 def test_whole_sentences_that_make_up_half_of_an_answer_are_found(tmp_path):
-    whole = PAGES["PRICE"].split("\n")[1]
-    answer = whole + " Nobody else has ever said what follows here, for it was made up by the one who gave the answer."
+    whole = " ".join(page.split("\n")[1] for page in PAGES.values())
+    answer = whole + " Nobody else has said what follows here: it was made up."
     hits, _ = searched(tmp_path, {"d": f"Page 1. {whole} That was page 1."}, {"s": ("?", answer)})
     assert len(hits) == 1
 

@@ -134,7 +134,7 @@ class _Sides:
         if given.edits and not inside.has_slips(unit.key, *where, SHORT_WORD if may_be_name else WORD[unit.kind]):
             return []
         rare = given.often <= RARE and (not may_be_name or inside.is_clauses(unit.key, *where, allowed))
-        own = unit.final and given.often <= self._limit and inside.is_sentences(*where)
+        own = unit.final and given.often <= self._limit and inside.is_sentences(unit.key, *where, allowed)
         if not (rare or own or inside.has_before(unit.question, given.start)):
             return []
         return inside.touched(*where)

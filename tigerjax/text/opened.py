@@ -4,7 +4,7 @@ import bisect
 import difflib
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,10 @@ NOISE = 0.02
 OWN = 0.25
 """A unit of which a document has no more than this share of what only the unit has is not there [our choice]."""
 COMPARED = 400
-"""A long unit is compared by its first characters."""
+"""A longer unit is compared by its first characters."""
+ALL_COVERED, SOME_COVERED = 0.95, 0.85
+"""A sentence is whole when grams cover so much of it: of a unit of COMPARED characters at most, and of a longer one, of
+which only some grams are known."""
 NEAR = 400
 """A question stands at most so many characters before its answer."""
 _SENTENCE = re.compile(r"(?<=[。！？!?])(?![。！？!?”’」』])|(?<=\.)(?=\s)|(?<=\n)")
@@ -31,12 +34,7 @@ def final(text: str) -> bool:
     return text.rstrip(" \t\r\n\u3000\"'”’」』)）")[-1:] in tuple(_FINAL)
 
 
-def _near(borders: Sequence[int], at: int, slack: int) -> bool:
-    place = bisect.bisect_left(borders, at - slack)
-    return place < len(borders) and borders[place] <= at + slack
-
-
-def _near_ones(borders: Sequence[int], at: int, slack: int) -> Sequence[int]:
+def _near(borders: Sequence[int], at: int, slack: int) -> Sequence[int]:
     return borders[bisect.bisect_left(borders, at - slack) : bisect.bisect_right(borders, at + slack)]
 
 
@@ -166,23 +164,27 @@ class Text:
         if _is_boilerplate(unit, held):
             return []
         first, count = first[held], count[held]
-        at = np.sort(order[np.repeat(first - (np.cumsum(count) - count), count) + np.arange(count.sum())])
+        places = order[np.repeat(first - (np.cumsum(count) - count), count) + np.arange(count.sum())]
+        at = np.sort(places)
         together = np.searchsorted(at, at + 2 * unit.size) - np.arange(len(at))
         if not len(at) or 2 * together.max() < len(count):
             return []
-        covered = np.zeros(len(self._keys.codes), bool)
-        covered[(at[:, None] + np.arange(n)).ravel()] = True
-        total = np.concatenate([[0], np.cumsum(covered)])
-        counts, sizes = np.diff(total[self._starts]), np.diff(self._starts)
-        whole = 2 * sizes[10 * counts >= 9 * sizes].sum() >= unit.size
-        if (
-            not whole
-            and not held.all()
-            and not self._has_noise(unit, int(at[len(at) - 1 - np.argmax(together[::-1])]), word)
-        ):
-            return []
+        counts, sizes = self._covered(at, n), np.diff(self._starts)
+        if not held.all():
+            start = int(at[len(at) - 1 - np.argmax(together[::-1])])
+            near = slice(*np.searchsorted(self._starts, [start - unit.n, start + 2 * unit.size]))
+            complete = counts[near] >= (ALL_COVERED if unit.size <= COMPARED else SOME_COVERED) * sizes[near]
+            complete &= 2 * self._covered(places[~np.repeat(unit.common[held], count)], n)[near] >= sizes[near]
+            if 2 * sizes[near][complete].sum() < unit.size and not self._has_noise(unit, start, word):
+                return []
         keep = (counts > 0) & ((counts >= least) | (2 * counts >= sizes))
         return [self._borders[i] for i in np.flatnonzero(keep)]
+
+    def _covered(self, at: np.ndarray, n: int) -> np.ndarray:
+        """Of each sentence, the characters of its key that grams of n characters at these places cover."""
+        covered = np.zeros(len(self._keys.codes), bool)
+        covered[(at[:, None] + np.arange(n)).ravel()] = True
+        return np.diff(np.concatenate([[0], np.cumsum(covered)])[self._starts])
 
     def touched(self, start: int, end: int, slack: int) -> list[list[int]]:
         """[start, end) in characters of the sentences that a unit touches at [start, end) of the key, give or take."""
@@ -215,19 +217,20 @@ class Text:
 
         Characters that are only doubled are no edits, but with them there are no more than `allowed`.
         """
-        for first in _near_ones(self._clauses, start, allowed):
-            for last in _near_ones(self._clauses, end, allowed):
-                changes = _changes(unit, self._key[first:last])
-                if (
-                    sum(change.size for change in changes) <= allowed
-                    and sum(change.size for change in changes if not change.doubled) <= edits
-                ):
-                    return True
-        return False
+        return any(self._whole(self._clauses, unit, (start, end), edits, allowed))
 
-    def is_sentences(self, start: int, end: int, slack: int) -> bool:
-        """Whether [start, end) of the key is whole sentences, give or take, of which the last has a full stop."""
-        if not (_near(self._starts, start, slack) and _near(self._starts, end, slack)):
-            return False
-        last = bisect.bisect_left(self._starts, max(end - slack, 1)) - 1
-        return self._final[min(last, len(self._final) - 1)]
+    def is_sentences(self, unit: str, start: int, end: int, edits: int, allowed: int) -> bool:
+        """Whether a unit is whole sentences about [start, end), as of `is_clauses`; the last has a full stop."""
+        ends = self._whole(self._starts, unit, (start, end), edits, allowed)
+        return any(self._final[max(bisect.bisect_left(self._starts, last) - 1, 0)] for last in ends)
+
+    def _whole(
+        self, borders: Sequence[int], unit: str, place: tuple[int, int], edits: int, allowed: int
+    ) -> Iterator[int]:
+        """The borders near the end of a place, up to which the text from one near its start is the unit."""
+        for last in _near(borders, place[1], allowed):
+            for first in _near(borders, place[0], allowed):
+                changes = _changes(unit, self._key[first:last])
+                own = sum(change.size for change in changes if not change.doubled)
+                if own <= edits and sum(change.size for change in changes) <= allowed:
+                    yield last
