@@ -105,8 +105,9 @@ def noisy_answers(lang: str, sizes: Sequence[str], count: int, real: Path | None
 def noisy_questions(count: int, real: Path | None) -> str:
     rng = random.Random(2)
     taken, hosts = parts(real, "zh")
-    given, printed = (made[:count] for made in found_text.questions_of(taken, "zh", rng))
-    documents = planted({f"u{i}": text for i, text in enumerate(printed)}, hosts, lambda text: noisy(text, rng))
+    every, printed = found_text.questions_of(taken, "zh", rng)
+    given = every[:count]
+    documents = planted({f"u{i}": text for i, text in enumerate(printed[:count])}, hosts, lambda text: noisy(text, rng))
     hits = found_questions({f"u{i}": question for i, question in enumerate(given)}, documents)
     return f"{len({hit.doc for hit in hits if hit.doc == hit.unit})} of {len(given)}"
 

@@ -38,7 +38,7 @@ from tigerjax.text.opened import LongUnit, Text
 from tigerjax.text.short_units import NAME_BELOW, SHORT_WORD, WORD, UnitKind, edits_allowed
 from tigerjax.text.unit_search import RARE, Job, Wanted, load_common, load_copies, load_short, load_units
 
-SEARCH_VERSION = 2
+SEARCH_VERSION = 3
 """Of the way in which units are found, for the manifest."""
 OPEN_PARTS = 16
 """Parts of the units whose files a worker keeps open: three a part, and a process may open 256 or 1,024."""

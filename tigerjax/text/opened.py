@@ -13,7 +13,7 @@ from tigerjax.text.grams import Keys, gram_hashes, keys
 
 NOISE = 0.02
 """Of so many wrong characters a unit is to be found all the same."""
-OWN = 0.25
+OWN = 0.1
 """A unit of which a document has no more than this share of what only the unit has is not there [our choice]."""
 COMPARED = 400
 """A longer unit is compared by its first characters."""
@@ -87,9 +87,9 @@ def _is_boilerplate(unit: LongUnit, held: np.ndarray) -> bool:
     A page of a manual shares half of its text with others of its kind; the half that says something it does not share.
     NOISE hides less than that.
     """
-    own, share = ~unit.common, np.count_nonzero(held) / len(held)
-    own_share = np.count_nonzero(held & own) / max(np.count_nonzero(own), 1)
-    return share < (1 - NOISE) ** unit.n and bool(own.any()) and own_share <= OWN
+    own = int(np.count_nonzero(~unit.common))
+    held_own, share = int(np.count_nonzero(held & ~unit.common)), int(np.count_nonzero(held)) / len(held)
+    return share < (1 - NOISE) ** unit.n and own > 0 and held_own <= OWN * own
 
 
 def _wrong(changes: Sequence[_Change], size: int) -> list[int]:
@@ -171,8 +171,11 @@ class Text:
             return []
         counts, sizes = self._covered(at, n), np.diff(self._starts)
         if not held.all():
-            start = int(at[len(at) - 1 - np.argmax(together[::-1])])
-            near = slice(*np.searchsorted(self._starts, [start - unit.n, start + 2 * unit.size]))
+            close = np.searchsorted(at, at + unit.size + n) - np.arange(len(at))
+            first_place = at[len(at) - 1 - np.argmax(close[::-1])]
+            gram = np.repeat(np.flatnonzero(held), count)[places == first_place][0]
+            start = int(first_place - gram * (unit.size - n + 1) / len(held))  # where the unit begins, about
+            near = slice(*np.searchsorted(self._starts, [start - n, start + 2 * unit.size]))
             complete = counts[near] >= (ALL_COVERED if unit.size <= COMPARED else SOME_COVERED) * sizes[near]
             complete &= 2 * self._covered(places[~np.repeat(unit.common[held], count)], n)[near] >= sizes[near]
             if 2 * sizes[near][complete].sum() < unit.size and not self._has_noise(unit, start, word):
@@ -208,7 +211,7 @@ class Text:
     def _has_noise(self, unit: LongUnit, start: int, word: tuple[int, int]) -> bool:
         """Whether a long unit about [start, …) has slips of the pen in most places where it differs, and few words."""
         key = unit.key[:COMPARED]
-        changes = _changes(key, self._key[max(0, start - 3 * unit.n) : start + len(key) + 3 * unit.n])
+        changes = _changes(key, self._key[max(0, start - unit.n) : start + len(key) + unit.n])
         words, slips = _other_words(_wrong(changes, len(key)), word)
         return words <= slips
 
