@@ -63,6 +63,10 @@ def test_an_option_has_one_type_and_one_meaning_in_all_commands():
         assert len({kind.removesuffix(" …") for kind in found}) == 1 or name in ("--dtype", *files), (name, found)
 
 
+def test_a_switch_that_is_on_says_how_it_is_switched_off(capsys):
+    assert "(default: on; off: --align.no-beat-reference)" in " ".join(help_of("align init", capsys).split())
+
+
 def test_options_for_several_hosts_are_one_line_and_have_a_page_of_their_own(capsys):
     out = help_of("train", capsys)
     assert "--hosts.coordinator" not in out and "On several hosts: see `tigerjax train --help-hosts`" in out

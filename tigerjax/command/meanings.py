@@ -176,4 +176,6 @@ def default(words: str, option: Option) -> str:
     if option.default in (None, (), []):
         unset = UNSET.get(f"{words} {option.name}") or UNSET.get(option.name) or str(option.default)
         return f"(default: {unset})"
-    return f"(default: {'on' if option.default is True else as_text(option.default)})"
+    if option.default is True:
+        return f"(default: on; off: {option.spellings[1]})"
+    return f"(default: {as_text(option.default)})"
