@@ -1,0 +1,71 @@
+"""The index of the site's search, and the two languages of its pages."""
+
+import re
+from pathlib import Path
+
+import chinese
+import languages
+import pytest
+import search
+
+PAGE = """<p>before any heading</p><h1 id="data">Data<a class="headerlink" href="#data" title="x">¶</a></h1>
+<p>One <code>--batch-size</code>, and</p><pre><code><span class="gp">$ </span>tigerjax<span> --n</span> 4</code></pre>
+<h2 id="rows">Rows &amp; <em>shares</em><a class="headerlink" href="#rows">¶</a></h2><ul><li>one</li><li>two</li></ul>"""
+
+
+def test_a_section_has_its_heading_its_anchor_and_its_words_unbroken():
+    first, second = search.sections(PAGE)
+    assert first == ("Data", "data", "One --batch-size, and $ tigerjax --n 4")
+    assert second == ("Rows & shares", "rows", "one two")
+
+
+def test_chinese_words_of_an_english_page_are_marked_and_tags_are_left_alone():
+    made = languages.marked('<p title="书">一本 book（书）</p>')
+    assert made == '<p title="书"><span lang="zh-Hans">一本</span> book<span lang="zh-Hans">（书）</span></p>'
+
+
+CHINESE_PAGES = sorted(chinese.CHINESE.rglob("*.md"))
+
+
+@pytest.mark.parametrize("path", CHINESE_PAGES, ids=lambda p: p.stem)
+def test_a_chinese_page_has_the_commands_of_the_english_one(path: Path):
+    assert chinese.refresh(path, write=False) == ""
+    english = (chinese.DOCS / path.relative_to(chinese.CHINESE)).read_text(encoding="utf-8")
+    headings = [re.findall(r"^##? ", text, re.MULTILINE) for text in (path.read_text(encoding="utf-8"), english)]
+    assert len(headings[0]) == len(headings[1]), "a section is missing"
+
+
+def test_home_errors_and_every_tutorial_are_there_in_chinese():
+    wanted = {"index.md", "ERRORS.md"}
+    wanted |= {f"tutorials/{p.name}" for p in (chinese.DOCS / "tutorials").glob("*.md")}
+    assert {str(p.relative_to(chinese.CHINESE)) for p in CHINESE_PAGES} == wanted
+
+
+ENGLISH = """text
+<!-- run: shown -->
+```console
+$ one
+1
+```
+<!-- file: a.md -->
+````md
+```
+inside
+```
+````
+| `no such …` | 2 | cause | remedy |
+"""
+
+
+def test_blocks_and_messages_are_copied_and_prose_stays():
+    page = "文字\n```\n旧\n```\n更多\n```\n```\n| `old …` | 3 | 原因 | 对策 |\n"
+    made = chinese.in_step(ENGLISH, page, "a.md")
+    assert made.startswith("文字\n<!-- run: shown -->\n```console\n$ one\n1\n```\n更多\n<!-- file: a.md -->\n````md\n")
+    assert made.endswith("| `no such …` | 2 | 原因 | 对策 |\n") and chinese.in_step(ENGLISH, made, "a.md") == made
+
+
+def test_a_block_or_a_message_too_few_is_named():
+    with pytest.raises(ValueError, match=r"zh/a\.md: 1 blocks, but the English page has 2"):
+        chinese.in_step(ENGLISH, "```\n```\n| `no such …` | 2 | 原因 | 对策 |\n", "zh/a.md")
+    with pytest.raises(ValueError, match=r"0 messages, but the English page has 1; missing here: `no such …` \| 2; not there"):
+        chinese.in_step(ENGLISH, "```\n```\n```\n```\n", "zh/a.md")
