@@ -34,7 +34,7 @@
   function search(query) {
     var words = folded(query).split(/\s+/).filter(Boolean), found = [];
     if (!words.length) return found;
-    var option = words[0].startsWith("--"), reading = here === "zh-Hans" || /[\u3400-\u9fff]/.test(query);
+    var option = /^--|^[a-z]+\.[a-z.-]+$/.test(words[0]), reading = here === "zh-Hans" || /[\u3400-\u9fff]/.test(query);
     var both = new Set(entries.filter(function (entry) { return entry.chinese; }).map(function (e) { return page(e.address); }));
     entries.forEach(function (entry) {
       if (both.has(page(entry.address)) && entry.chinese !== reading) return;

@@ -1,7 +1,7 @@
-"""Keeps the Chinese pages in step with the English ones: the same blocks of commands, files and output, in the same order.
+"""Keeps the Chinese pages in step with the English ones: the same blocks of commands, files and output.
 
-docs/zh/PAGE.md is docs/PAGE.md in Chinese. The fenced blocks of both, with the marks above them (pages.py), are equal,
-and so are message and exit code of each row of the errors page. The prose is written by hand.
+docs/zh/PAGE.md is docs/PAGE.md in Chinese. The fenced blocks of both, with the marks above them (pages.py), are equal
+and in the same order, and so are message and exit code of each row of the errors page. The prose is written by hand.
 
     python docs/scripts/chinese.py            copies them from the English pages
     python docs/scripts/chinese.py --check    exits 1 and names each Chinese page that is out of step
@@ -23,7 +23,7 @@ MESSAGE = re.compile(r"^\| `.+?` \| \d+ \|", re.MULTILINE)
 
 
 def in_step(english: str, chinese: str, name: str) -> str:
-    """The Chinese page with the blocks and messages of the English one; ValueError when it has more or fewer of them."""
+    """The Chinese page with the blocks and messages of the English one; ValueError when their numbers differ."""
     for what, pattern in (("blocks", BLOCK), ("messages", MESSAGE)):
         theirs, ours = ([m[0] for m in pattern.finditer(page)] for page in (english, chinese))
         if len(theirs) != len(ours):

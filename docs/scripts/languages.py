@@ -1,7 +1,7 @@
 """The two languages of the site: docs/zh/PAGE.md is docs/PAGE.md in Chinese, and each page links to the other one.
 
-MkDocs calls the functions that begin with `on_` when it builds the site (mkdocs.yml). Chinese is marked as such in every
-page, because browsers choose glyphs and voice by that.
+MkDocs calls the functions that begin with `on_` when it builds the site (mkdocs.yml). Chinese is marked as such in
+every page, because browsers choose glyphs and voice by that.
 """
 
 import re

@@ -103,7 +103,7 @@ def _commands(body: str, at: int, mark: str, page: str, fence: str) -> Iterator[
 
 
 def run(page: str, work: Path) -> tuple[str, list[str]]:
-    """The page with the output that its commands print now, and one complaint a command that fails or differs."""
+    """The page with the output that its commands print now, and one complaint per command that fails or differs."""
     for name in FOLDERS:
         if not (work / name).exists():
             (work / name).symlink_to(ROOT / name)

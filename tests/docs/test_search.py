@@ -8,9 +8,12 @@ import languages
 import pytest
 import search
 
-PAGE = """<p>before any heading</p><h1 id="data">Data<a class="headerlink" href="#data" title="x">¶</a></h1>
-<p>One <code>--batch-size</code>, and</p><pre><code><span class="gp">$ </span>tigerjax<span> --n</span> 4</code></pre>
-<h2 id="rows">Rows &amp; <em>shares</em><a class="headerlink" href="#rows">¶</a></h2><ul><li>one</li><li>two</li></ul>"""
+PAGE = """<p>before any heading</p>
+<h1 id="data">Data<a class="headerlink" href="#data" title="x">¶</a></h1>
+<p>One <code>--batch-size</code>, and</p>
+<pre><span class="gp">$ </span>tigerjax<span> --n</span> 4</pre>
+<h2 id="rows">Rows &amp; <em>shares</em><a class="headerlink" href="#rows">¶</a></h2>
+<ul><li>one</li><li>two</li></ul>"""
 
 
 def test_a_section_has_its_heading_its_anchor_and_its_words_unbroken():
@@ -67,5 +70,6 @@ def test_blocks_and_messages_are_copied_and_prose_stays():
 def test_a_block_or_a_message_too_few_is_named():
     with pytest.raises(ValueError, match=r"zh/a\.md: 1 blocks, but the English page has 2"):
         chinese.in_step(ENGLISH, "```\n```\n| `no such …` | 2 | 原因 | 对策 |\n", "zh/a.md")
-    with pytest.raises(ValueError, match=r"0 messages, but the English page has 1; missing here: `no such …` \| 2; not there"):
+    missing = r"0 messages, but the English page has 1; missing here: `no such …` \| 2; not there"
+    with pytest.raises(ValueError, match=missing):
         chinese.in_step(ENGLISH, "```\n```\n```\n```\n", "zh/a.md")

@@ -13,7 +13,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 # A browser's window may have a least width; a frame has not.
-FRAMES = """<!doctype html><meta charset="utf-8"><style>body{margin:0} iframe{border:0;width:WIDTHpx;height:900px}</style>
+FRAMES = """<!doctype html><meta charset="utf-8">
+<style>body{margin:0} iframe{border:0;width:WIDTHpx;height:900px}</style>
 <pre></pre><script>(async () => {
   const found = [];
   for (const name of NAMES) {
@@ -26,7 +27,8 @@ FRAMES = """<!doctype html><meta charset="utf-8"><style>body{margin:0} iframe{bo
     const wide = [...page.querySelectorAll("body *")].filter((e) => !e.closest("pre, table, .dropdown-menu")
       && e.getBoundingClientRect().right > WIDTH + 1).map((e) => e.tagName + "." + e.className);
     const flow = [...page.querySelectorAll(".flow")].map((e) => e.scrollWidth - e.clientWidth);
-    found.push([name, page.documentElement.scrollWidth, page.querySelector(".navbar").offsetHeight, wide[0] || "", flow]);
+    const menu = page.querySelector(".navbar").offsetHeight;
+    found.push([name, page.documentElement.scrollWidth, menu, wide[0] || "", flow]);
     frame.remove();
   }
   document.querySelector("pre").textContent = JSON.stringify(found);

@@ -105,11 +105,11 @@ def lines(shown: dict[str, Any], report: str) -> list[str]:
     if not shown["fits"]:
         return out + _too_large(shown, report)
     out += [
-        f"memory a {'device ' if halves else 'chip   '}   peak {shown['peak_gb']:.1f} of {shown['hbm_gb']:.1f} GB"
+        f"memory per {'device ' if halves else 'chip   '} peak {shown['peak_gb']:.1f} of {shown['hbm_gb']:.1f} GB"
         f"   arguments {shown['argument_gb']:.1f}   temporaries {shown['temp_gb']:.1f}"
         f"   headroom {shown['headroom_gb']:.1f}"
         + (f"   in host memory {shown['host_gb']:.1f}" if shown["host_gb"] else ""),
-        f"model FLOPs        {shown['model_tflop_per_chip']:.1f} TFLOP a chip and step (6 x matmul weights + causal"
+        f"model FLOPs        {shown['model_tflop_per_chip']:.1f} TFLOP per chip and step (6 x matmul weights + causal"
         " attention; recomputation not counted)",
         f"compiler estimate  {shown['static_step_s']:.3f} s (cycles x trips / clock)",
         f"splash kernels     {shown['attention_s']:.3f} to {shown['attention_s_high']:.3f} s (at"
@@ -125,7 +125,7 @@ def lines(shown: dict[str, Any], report: str) -> list[str]:
         f"MFU                at most {shown['mfu_bound']:.1%} ({shown['mfu_low']:.1%} at the high end)",
         f"tokens/s/chip      at most {shown['tokens_per_s_per_chip']:,.0f}"
         f" ({shown['tokens_per_s_per_chip_low']:,.0f} at the high end)"
-        + (f"; a device {shown['tokens_per_s_per_device']:,.0f}" if halves else ""),
+        + (f"; per device {shown['tokens_per_s_per_device']:,.0f}" if halves else ""),
         "",
         f"{'collective':26} {'axis':12} {'GB sent':>9} {'runs':>7} {'seconds':>9}",
     ]

@@ -288,7 +288,7 @@ def _new_state(
 def _back(
     watch: Watch, checkpoints: Checkpointer, loader: Any, fed: Fed, objective: Objective, abstract: TrainState
 ) -> tuple[TrainState, int]:
-    """(The newest state from before the refused steps, its step). The loader goes on with data not read before."""
+    """(The newest state from before the refused steps, its step). The loader continues with data not read before."""
     assert watch.back_before is not None
     checkpoints.drop_from(watch.back_before)
     restored = checkpoints.restore(abstract)

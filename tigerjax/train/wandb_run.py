@@ -103,7 +103,7 @@ class WandbRun:
         if key := os.environ.get("WANDB_API_KEY"):
             reason = reason.replace(key, "***")
         print(
-            f"warning: Weights & Biases: {type(error).__name__}: {reason}; the run goes on without it",
+            f"warning: Weights & Biases: {type(error).__name__}: {reason}; the run continues without it",
             file=sys.stderr,
             flush=True,
         )
