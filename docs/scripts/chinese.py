@@ -59,6 +59,13 @@ def refresh(page: Path, *, write: bool) -> str:
     return f"wrote {name}"
 
 
+def follow(original: Path) -> str:
+    """What was done to the Chinese page of an English one that has changed; empty where there is none."""
+    inside = original.resolve().is_relative_to(DOCS)
+    page = CHINESE / original.resolve().relative_to(DOCS) if inside else original
+    return refresh(page, write=True) if inside and page.is_file() else ""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare, write nothing")

@@ -8,7 +8,8 @@
 A command is a line that starts with `$ `, with its continuations after a backslash; each must exit 0. Everything runs
 in order in one folder, in which `configs/`, `data_mixtures/` and `launch/` are those of the checkout.
 
-    python docs/scripts/pages.py [PAGE …]           writes the output into the tutorials (all of them by default)
+    python docs/scripts/pages.py [PAGE …]           writes the output into the tutorials (all of them by default) and
+                                                    into their Chinese pages (chinese.py)
     python docs/scripts/pages.py --check [PAGE …]   exits 1 and shows the difference where a page is out of step
 
 Two outputs are in step when they differ only in what `steady` takes out: spaces, hashes, figures with a unit of time or
@@ -25,6 +26,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+import chinese
 
 ROOT = Path(__file__).resolve().parents[2]
 TUTORIALS = ROOT / "docs" / "tutorials"
@@ -199,6 +202,8 @@ def main() -> int:
         if not args.check and not stopped and made != text:
             path.write_text(made, encoding="utf-8")
             print(f"wrote {path.name}")
+            if line := chinese.follow(path):
+                print(line)
     return int(failed)
 
 

@@ -8,8 +8,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 COUNTED = (
     "tokens|characters|bytes|rows|candidates|answers|replies|ms|seconds|log-probability|nats|GB|MB|TFLOP|links"
-    "|questions|columns|prompts|labels|samples|pairs|lines|hours|one(?: (?:JSON|more|next))?(?: (?:object|record|question|line|file"
-    "|tab|section|process|folder|prompt|entry|sentence|row|token|compilation|kernel|index|source))?"
+    "|questions|columns|prompts|labels|samples|pairs|lines|hours"
+    "|one(?: (?:JSON|more|next))?(?: (?:object|record|question|line|file|tab|section|process|folder|prompt|entry"
+    "|sentence|row|token|compilation|kernel|index|source))?"
 )
 EACH = (
     "token|step|layer|chip|device|host|row|prompt|second|weight|seed|question|document|slice|chunk|source|line|length"

@@ -39,9 +39,30 @@ def test_a_chinese_page_has_the_commands_of_the_english_one(path: Path):
 
 
 def test_home_errors_and_every_tutorial_are_there_in_chinese():
-    wanted = {"index.md", "ERRORS.md"}
+    wanted = {"index.md", "ERRORS.md", "COMING_FROM.md"}
     wanted |= {f"tutorials/{p.name}" for p in (chinese.DOCS / "tutorials").glob("*.md")}
     assert {str(p.relative_to(chinese.CHINESE)) for p in CHINESE_PAGES} == wanted
+
+
+def test_output_that_is_written_into_a_page_reaches_its_chinese_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(chinese, "DOCS", tmp_path)
+    monkeypatch.setattr(chinese, "CHINESE", tmp_path / "zh")
+    (tmp_path / "zh").mkdir()
+    (tmp_path / "a.md").write_text("one\n```console\n$ new\n```\n", encoding="utf-8")
+    (tmp_path / "zh" / "a.md").write_text("一\n```console\n$ old\n```\n", encoding="utf-8")
+    assert chinese.follow(tmp_path / "a.md") == "wrote zh/a.md"
+    assert (tmp_path / "zh" / "a.md").read_text(encoding="utf-8") == "一\n```console\n$ new\n```\n"
+    assert chinese.follow(tmp_path / "a.md") == "" and chinese.follow(tmp_path.parent / "README.md") == ""
+
+
+def commands_named(path: Path) -> list[str]:
+    """What stands in code inside of a line, in order: commands, options, fields, files."""
+    return re.findall(r"`([^`\n]+)`", path.read_text(encoding="utf-8"))
+
+
+def test_the_page_of_other_projects_names_the_same_commands_in_both_languages():
+    ours, theirs = commands_named(chinese.CHINESE / "COMING_FROM.md"), commands_named(chinese.DOCS / "COMING_FROM.md")
+    assert sorted(set(ours)) == sorted(set(theirs))
 
 
 ENGLISH = """text
