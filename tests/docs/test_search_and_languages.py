@@ -7,6 +7,7 @@ import chinese
 import languages
 import pytest
 import search
+import telephone
 
 PAGE = """<p>before any heading</p>
 <h1 id="data">Data<a class="headerlink" href="#data" title="x">¶</a></h1>
@@ -25,6 +26,14 @@ def test_a_section_has_its_heading_its_anchor_and_its_words_unbroken():
 def test_chinese_words_of_an_english_page_are_marked_and_tags_are_left_alone():
     made = languages.marked('<p title="书">一本 book（书）</p>')
     assert made == '<p title="书"><span lang="zh-Hans">一本</span> book<span lang="zh-Hans">（书）</span></p>'
+
+
+def test_a_cell_has_the_name_of_its_column_for_a_narrow_screen():
+    table = "<table><thead><tr><th>a <code>b</code></th><th>c &amp; d</th></tr></thead>"
+    made = telephone.labelled(f"{table}<tbody><tr><td>1</td><td>2</td></tr></tbody></table>")
+    assert (
+        made == table + '<tbody><tr><td data-label="a b">1</td><td data-label="c &amp; d">2</td></tr></tbody></table>'
+    )
 
 
 CHINESE_PAGES = sorted(chinese.CHINESE.rglob("*.md"))
