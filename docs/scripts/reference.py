@@ -27,7 +27,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def commands() -> str:
-    """Exit codes, then a section a command: what `tigerjax COMMAND --help` prints."""
+    """Exit codes, then a section per command: what `tigerjax COMMAND --help` prints."""
     lines = [
         "# Commands",
         "",
@@ -59,7 +59,7 @@ def exit_codes() -> list[tuple[int, str]]:
 
 
 def configs() -> str:
-    """A section a dataclass: its docstring, and a row a field with option, type, default and meaning."""
+    """A section per dataclass: its docstring, and a row per field with option, type, default and meaning."""
     lines = [
         "# Configs",
         "",

@@ -2,10 +2,9 @@
 
 import html
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
+import headless
 import pytest
 from made_up import HOSTILE, made_up_report
 from PIL import Image
@@ -15,11 +14,11 @@ from tigerjax.pages import Table
 from tigerjax.report import render
 from tigerjax.text import cleaning_page, rules
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 SCHEMES = {"light": 1, "dark": 0}  # Blink's numbers
-SECONDS = 120
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH")
+pytestmark = pytest.mark.skipif(
+    headless.CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH"
+)
 
 # A browser's window may have a least width; a frame has not. It asks the page how wide it is and what it has fetched.
 FRAME = """<!doctype html><meta charset="utf-8"><style>
@@ -35,12 +34,8 @@ document.querySelector("iframe").onload = (event) => {{
 
 
 def browser(page: Path, *arguments: str) -> str:
-    """Standard output of a headless browser that can reach no host, on a file of ours."""
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-    command += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={page.parent / 'profile'}"]
-    done = subprocess.run([*command, *arguments, page.as_uri()], capture_output=True, text=True, timeout=SECONDS)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+    """Standard output of a headless browser on a file of ours."""
+    return headless.browser(page.as_uri(), page.parent / "profile", *arguments)
 
 
 def framed(page: str, width: int, folder: Path) -> Path:

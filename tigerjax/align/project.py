@@ -255,7 +255,7 @@ class Project:
 
 
 def _train(config: RunConfig, sft: Path, place: Path, progress: Progress | None) -> None:
-    """Trains on one SFT file in the folder `place`; an interrupted run goes on."""
+    """Trains on one SFT file in the folder `place`; an interrupted run resumes."""
     from tigerjax.data import mixture
     from tigerjax.train.loop import train_on_mixture
 

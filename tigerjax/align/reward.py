@@ -79,7 +79,7 @@ def last_scores(model: nn.Module, weights: Any, tokens_BT: jax.Array, last_B: ja
 def _compiled(model: nn.Module, mesh: Mesh | None, weights: Any, tokens_BT: jax.Array, last_B: jax.Array) -> jax.Array:
     """`last_scores` under jit; every process gets all scores.
 
-    The model is an argument and not a closure, so that all scorers share one compilation a model, mesh and shape.
+    The model is an argument and not a closure, so that all scorers share one compilation per model, mesh and shape.
     """
     model = model.clone(compute=fitting(model.compute, tokens_BT.shape[1]))
     scores_B = last_scores(model, weights, tokens_BT, last_B)

@@ -110,7 +110,7 @@ def choose_candidate(candidates: Sequence[Mapping[str, Any]]) -> Mapping[str, An
 def run_round(
     rounds: str | Path, index: int, config: AlignConfig, functions: RoundFunctions, inputs: RoundInputs
 ) -> Round:
-    """Runs round `index` (from 1) in the folder `rounds` and says how it ended; an interrupted round goes on.
+    """Runs round `index` (from 1) in the folder `rounds` and says how it ended; an interrupted round resumes.
 
     Raises Blocked when labels are missing, and GateFailed when no answer wins. A new model that the gate refuses is no
     error: see `Round.accepted`.

@@ -57,9 +57,9 @@ class AlignSettings:
     gold: list[str]
     """Preferences of people for the next reward model."""
     safety: str | None
-    """File of strings that no winner may contain, one a line."""
+    """File of strings that no winner may contain, one per line."""
     exclude: str | None
-    """File of prompt ids that may not be drawn, one a line, such as those of an evaluation set."""
+    """File of prompt ids that may not be drawn, one per line, such as those of an evaluation set."""
 
 
 def write(folder: Path, settings: AlignSettings) -> None:
@@ -132,7 +132,7 @@ def read_lines(path: str | None) -> list[str]:
     try:
         text = paths.of(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}; write it as UTF-8, one entry a line") from error
+        raise DataError(f"{path}: not UTF-8 at byte {error.start}; write it as UTF-8, one entry per line") from error
     return [line for line in text.splitlines() if line.strip()]
 
 

@@ -108,7 +108,7 @@ class Rules:
 
     on: tuple[str, ...] = ()  # Rules that are switched on; all: every one
     off: tuple[str, ...] = ()  # Rules that are switched off
-    sensitive: Path | None = None  # A list of words, one a line
+    sensitive: Path | None = None  # A list of words, one per line
     drop_denied: bool = False  # Drop records of a denied source, which are an error otherwise
     allow_source: tuple[str, ...] = ()  # Sources that are kept although their names are denied
     max_bad_fraction: Share = 0.001  # The share of records that may be broken

@@ -50,7 +50,7 @@ class Export:
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Of the checkpoint; an import gives it back."""
     lineage: dict[str, Any] | None = None
-    """What the model card tells about the origin. A restart with stored weights goes on if it has the same lineage."""
+    """What the model card tells about the origin. A restart with stored weights resumes if it has the same lineage."""
 
     def __post_init__(self) -> None:
         if self.vocab not in typing.get_args(Vocab) or self.dtype not in DTYPES:
@@ -110,7 +110,7 @@ def to_hf(
         "max_shard_bytes": export.max_shard_bytes,
         "tokenizer": str(tokenizer),
         "lineage": export.lineage,
-        # Of arrays in memory nobody knows whether they are the same the next time, so such an export never goes on.
+        # Of arrays in memory nobody knows whether they are the same the next time, so such an export never resumes.
         "once": None if stored and export.lineage else os.urandom(16).hex(),
     }
 

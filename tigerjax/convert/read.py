@@ -158,7 +158,7 @@ def in_memory(opened: Opened) -> dict[str, Any]:
 
 
 def stream_in(opened: Opened, partial: Path, *, dtype: Dtype = "float32", on_bytes: OnBytes | None = None) -> Journal:
-    """Writes the weights and CHECKSUMS into an Orbax checkpoint folder `partial`, or goes on where it was interrupted.
+    """Writes the weights and CHECKSUMS into an Orbax checkpoint folder `partial`, or resumes where it was interrupted.
 
     A folder that cannot become whole (a value that is not finite, a full disk) is removed. An interrupted one stays,
     and its journal tells a restart where to go on. Returns the journal, which the caller removes at the end.

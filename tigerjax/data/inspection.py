@@ -55,7 +55,7 @@ def _sources(figures: dict[str, Any]) -> tuple[list[tuple[str, Any]], pages.Tabl
         shares.append((name, bars([Bar(side, share, percent(share, 2), side) for side, share in sides], 0.0, high)))
         epochs = realised * figures["rows_of_an_epoch"] / about["rows"]
         cells.append([name, *map(number, (about["rows"], about["tokens"], about["chars_per_token"], epochs))])
-    return shares, pages.Table(["source", "rows", "tokens", "characters a token", "epochs"], cells)
+    return shares, pages.Table(["source", "rows", "tokens", "characters per token", "epochs"], cells)
 
 
 def rows_shown(loader: Loader, count: int, seed: int) -> dict[str, np.ndarray]:

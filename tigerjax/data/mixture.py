@@ -97,7 +97,7 @@ def holistic(
     """Registers the holistic recipe: documents in two languages, and instruction data among them.
 
     Instructions get the share f, zh and en divide 1 - f, and the sources of a language divide its share by weight.
-    With f = 0.1 and one source a language: {name.instruct: 0.1, name.zh.X: 0.45, name.en.Y: 0.45}. Code is English.
+    With f = 0.1 and one source per language: {name.instruct: 0.1, name.zh.X: 0.45, name.en.Y: 0.45}. Code is English.
     """
     low, high = ALLOWED_RANGE
     if not low <= instruct_fraction <= high:

@@ -2,7 +2,7 @@
 
 DATA_DIR/cmrc/dev.json                    SQuAD layout: data > paragraphs > context, qas > question, answers > text
 DATA_DIR/c3/m-dev.json, d-dev.json        [[lines, [{question, choice, answer}], id], …]; or dev_0.json, CLUE's name
-DATA_DIR/ocnli/dev.json(l)                {sentence1, sentence2, label}, one object a line; label "-" has no majority
+DATA_DIR/ocnli/dev.json(l)                {sentence1, sentence2, label}, one object per line; label "-" has no majority
 DATA_DIR/ceval/val/SUBJECT_val.csv, dev/SUBJECT_dev.csv    id,question,A,B,C,D,answer[,explanation]
           and subject_mapping.json {SUBJECT: [English, Chinese, …]} for the names in the prompt
 DATA_DIR/cmmlu/test/SUBJECT.csv, dev/SUBJECT.csv           ,Question,A,B,C,D,Answer

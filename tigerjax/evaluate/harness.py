@@ -158,7 +158,7 @@ class TigerLM(TemplateLM):
         return [sum(next(scores)[0] for _ in range(n)) for n in counts]
 
     def mean_logprob(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
-        """The mean log-probability a token of whole texts, as the tasks `tigerbot_*` compare alternatives by."""
+        """The mean log-probability per token of whole texts, as the tasks `tigerbot_*` compare alternatives by."""
         texts = [self.tok_encode(request.args[0]) for request in requests]
         return suite.mean_logprobs(self.answerer, texts, self._says("scored"))
 

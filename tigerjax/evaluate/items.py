@@ -162,7 +162,7 @@ def csv_rows(path: Path, header: tuple[str, ...] | None = None) -> Iterator[tupl
 
 
 def labels(path: Path, count: int) -> list[int]:
-    """Integers, one a line, for `count` questions."""
+    """Integers, one per line, for `count` questions."""
     try:
         lines = text_of(path).split()
     except UnicodeDecodeError as error:

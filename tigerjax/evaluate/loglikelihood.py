@@ -1,7 +1,7 @@
 """Log-likelihoods of token sequences, on one device or a mesh.
 
 There are few shapes: a sequence is padded to the bucket of its own length, and a batch has a fixed number of rows. So
-a score does not depend on what else is scored, and there is one compilation a bucket. Logits exist for a chunk of
+a score does not depend on what else is scored, and there is one compilation per bucket. Logits exist for a chunk of
 positions at a time; those of columns past the vocabulary are -inf.
 """
 

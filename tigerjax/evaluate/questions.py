@@ -193,7 +193,7 @@ def accuracy(questions: Sequence[Question], texts: Mapping[str, str] | Sequence[
     else:
         answers = list(texts)
         if len(answers) != len(questions):
-            raise DataError(f"{len(questions)} questions but {len(answers)} texts; give one text a question")
+            raise DataError(f"{len(questions)} questions but {len(answers)} texts; give one text per question")
     rewards = [true_reward(q, text) for q, text in zip(questions, answers, strict=True)]
     rights = [reward == RIGHT_REWARD for reward in rewards]
     return {

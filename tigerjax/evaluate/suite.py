@@ -1,7 +1,7 @@
 """The benchmarks, asked of one model: its answers judged, counted and written down.
 
 OUT/results.json          the figures: {tasks, mean_en, mean_zh, complete, missing, …}
-OUT/items/NAME.jsonl      {id, group, right, answer}, one question a line: a comparison of two models reads these
+OUT/items/NAME.jsonl      {id, group, right, answer}, one question per line: a comparison of two models reads these
 OUT/cache.jsonl           the result of every request: a restart computes what is missing and nothing else
 """
 
@@ -28,7 +28,7 @@ RESULTS, ITEMS, CACHE = "results.json", "items", "cache.jsonl"
 NOT_ALLOWED = "its answers are programs, which are run only with --allow-code-execution"
 
 Asked = list[dict[str, Any]]
-"""{id, group, right, answer}, one a question."""
+"""{id, group, right, answer}, one per question."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,7 +145,7 @@ def ask(
 
 
 def mean_logprobs(answerer: "Answerer", texts: Sequence[Sequence[int]], progress: Advance | None = None) -> list[float]:
-    """The mean log-probability a token, in nats, of whole texts, given as ids.
+    """The mean log-probability per token, in nats, of whole texts, given as ids.
 
     As in OpenCompass's get_ppl, the mean is over all tokens, although nothing predicts the first one."""
     scores = answerer.loglikelihoods([(ids, 1) for ids in texts], progress)

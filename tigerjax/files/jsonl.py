@@ -104,7 +104,7 @@ def dumped(record: Record) -> bytes:
 
 
 def write_jsonl(path: str | Path, records: Iterable[Record]) -> int:
-    """Writes one object a line and returns their number. Compressed by zstandard when the name ends in .zst.
+    """Writes one object per line and returns their number. Compressed by zstandard when the name ends in .zst.
 
     The file appears by rename once it is complete, so a reader never sees half of it.
     """

@@ -130,7 +130,7 @@ def curve(points: Sequence[Point], title: str, colour: str) -> "Markup":
 
 
 def histogram(before: Sequence[float | None], after: Sequence[float | None]) -> "Markup":
-    """Two columns a bin on one scale of equal bins; values that are not finite are left out."""
+    """Two columns per bin on one scale of equal bins; values that are not finite are left out."""
     sides = {"before": _finite(before), "after": _finite(after)}
     both = [v for values in sides.values() for v in values]
     if not both:
@@ -159,7 +159,7 @@ def histogram(before: Sequence[float | None], after: Sequence[float | None]) -> 
 
 
 def scatter(dots: Sequence[Dot], *, shares: bool) -> "Markup":
-    """A dot a model, its mean reward upwards; with `shares`, what goes to the right is written in percent."""
+    """A dot per model, its mean reward upwards; with `shares`, what goes to the right is written in percent."""
     dots = [dot for dot in dots if math.isfinite(dot.x) and math.isfinite(dot.y)]
     if not dots:
         return draw(TEMPLATE, "nothing", why="no finite value")

@@ -1,6 +1,6 @@
 """The formats of files and folders that hold records: one table, in which a new format is one entry.
 
-    *.jsonl, *.ndjson, *.json             one JSON object a line
+    *.jsonl, *.ndjson, *.json             one JSON object per line
     *.json that begins with [             one JSON list of objects
     *.txt                                 plain text: each line that is not blank is a document, {"text": line}
     *.csv, *.tsv                          the first line names the columns; tabs divide those of *.tsv

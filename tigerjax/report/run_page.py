@@ -84,7 +84,7 @@ def verdict(report: Report) -> list[tuple[str, str, str]]:
     before, after = tok.get("chars_per_token_before", {}), tok.get("chars_per_token_after", {})
     if "zh" in before and "zh" in after:
         note = f"{number(tok['vocab_before'])} to {number(tok['vocab_after'])} entries" if "vocab_after" in tok else ""
-        cards.append(("Chinese characters a token", f"{number(before['zh'])} → {number(after['zh'])}", note))
+        cards.append(("Chinese characters per token", f"{number(before['zh'])} → {number(after['zh'])}", note))
     if (mix := report.get("shares")) and mix.get("wanted"):
         off = max(abs(mix["realised"].get(name, 0.0) - wanted) for name, wanted in mix["wanted"].items())
         cards.append(("largest miss of a token share", f"{100 * off:.2f} points", f"{len(mix['wanted'])} sources"))

@@ -37,7 +37,7 @@ def _figures(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
     tok = report.get("tokenizer") or {}
     before, after = tok.get("chars_per_token_before") or {}, tok.get("chars_per_token_after") or {}
-    rows += [(f"characters a token, {k}", f"{number(before[k])} → {number(after[k])}") for k in before if k in after]
+    rows += [(f"characters per token, {k}", f"{number(before[k])} → {number(after[k])}") for k in before if k in after]
     if "vocab_before" in tok and "vocab_after" in tok:
         rows.append(("vocabulary", f"{number(tok['vocab_before'])} → {number(tok['vocab_after'])}"))
     mix = report.get("shares") or {}

@@ -45,7 +45,7 @@ def of_run(folder: Path) -> dict[str, Any]:
     """The report of a single training run."""
     records = read(folder / METRICS)
     if not records:
-        raise DataError(f"{folder / METRICS}: no step was logged yet; the run goes on with the same `tigerjax train`")
+        raise DataError(f"{folder / METRICS}: no step was logged yet; the same `tigerjax train` resumes the run")
     name = paths.resolved(folder).name
     report: dict[str, Any] = {"version": tigerjax.__version__, "title": f"Run {name}", "curves": {}}
     report["curves"][name] = [

@@ -213,7 +213,7 @@ def read_words(path: str | Path) -> tuple[str, ...]:
         paths.not_damage(error)
         raise DataError(f"{path}: the list of sensitive words cannot be read: {error}") from error
     if not (words := sorted({line.strip().casefold() for line in lines} - {""})):
-        raise DataError(f"{path}: no sensitive word in it; give one a line, or leave --sensitive out")
+        raise DataError(f"{path}: no sensitive word in it; give one per line, or leave --sensitive out")
     return tuple(words)
 
 

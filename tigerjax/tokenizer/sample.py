@@ -112,7 +112,7 @@ def sample(
     max_sentences: int = 10_000_000,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Writes OUT/sample.txt, one sentence a line, from a share of the documents; returns the manifest.
+    """Writes OUT/sample.txt, one sentence per line, from a share of the documents; returns the manifest.
 
     More than `max_sentences` are thinned by a hash of the same kind. A sample of less than `min_sample_bytes` is a
     DataError: a tokenizer that was trained on too little text is worse than none.

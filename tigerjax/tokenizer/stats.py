@@ -1,4 +1,4 @@
-"""Measures a tokenizer on texts: characters and bytes a token, characters that become byte tokens, unused pieces."""
+"""Measures a tokenizer on texts: characters and bytes per token, characters that become byte tokens, unused pieces."""
 
 from collections import Counter
 from pathlib import Path

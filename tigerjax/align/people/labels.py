@@ -1,6 +1,6 @@
 """Reads label files, checks every line, and combines the annotators of each prompt.
 
-A file is JSONL with one label line a line (see label_lines), or Label Studio's JSON export (see label_studio), which
+A file is JSONL with one label per line (see label_lines), or Label Studio's JSON export (see label_studio), which
 begins with a bracket. When an annotator ranked a prompt twice, or edited it twice, the later line counts.
 
 One wrong line and nothing is imported. The error names every wrong line with its file and line number.
