@@ -144,13 +144,13 @@ def fastest(theirs: Any, requests: list[Any]) -> tuple[int, int]:
     """(threads, batch size) with which the peer is fastest."""
     import torch
 
-    seconds = {}
-    for threads in sorted({1, os.cpu_count() or 1}):
-        for batch in (1, ROWS, 4 * ROWS):
-            torch.set_num_threads(threads)
-            theirs.batch_size_per_gpu = batch
-            seconds[threads, batch] = clocked(lambda: asked(theirs, requests))
-    threads, batch = min(seconds, key=lambda one: seconds[one])
+    def seconds(threads: int, batch: int) -> float:
+        torch.set_num_threads(threads)
+        theirs.batch_size_per_gpu = batch
+        return clocked(lambda: asked(theirs, requests))
+
+    threads = min(sorted({1, os.cpu_count() or 1}), key=lambda n: seconds(n, ROWS))
+    batch = min((1, ROWS, 4 * ROWS), key=lambda n: seconds(threads, n))
     torch.set_num_threads(threads)
     theirs.batch_size_per_gpu = batch
     return threads, batch
@@ -176,7 +176,7 @@ def main() -> None:
         found = requests_of(folder, write_tasks(folder, words, *sizes))
         mine, theirs = sides(folder)
         for kind, requests in found.items():
-            threads, batch = fastest(theirs, requests[:TRIAL])
+            threads, batch = fastest(theirs, requests[: 4 if args.tiny else TRIAL])
             started = time.perf_counter()
             ours = asked(mine, requests)
             first = time.perf_counter() - started
