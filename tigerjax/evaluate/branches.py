@@ -173,11 +173,13 @@ def rows(trees: Sequence[Tree], width: int) -> list[list[Tree]]:
 
 def _tree(sequences: Sequence[Tokens]) -> Node:
     """The root of all sequences, with the cheapest way at each node."""
+    # As bytes, big-endian, ids sort as they would as numbers, and a hundred times faster.
+    keys = [np.array(sequence.ids, ">u4").tobytes() for sequence in sequences]
     open_nodes = [Node((), 0)]
-    last = np.zeros(0, np.int64)
-    for n in sorted(range(len(sequences)), key=lambda n: (sequences[n].ids, sequences[n].first)):
+    last = np.zeros(0, np.uint32)
+    for n in sorted(range(len(sequences)), key=lambda n: (keys[n], sequences[n].first)):
         ids = sequences[n].ids
-        array = np.array(ids, np.int64)
+        array = np.frombuffer(keys[n], np.uint32)
         shortest = min(len(last), len(array))
         differ = np.flatnonzero(last[:shortest] != array[:shortest])
         shared = int(differ[0]) if len(differ) else shortest
