@@ -73,7 +73,8 @@ class Node:
     def total(self, first: int) -> tuple[float, bool] | None:
         """(sum of log-probabilities, all greedy) of the tokens from `first` to this node's end; None when not all of
         them are computed yet."""
-        logprob, greedy, node = 0.0, True, self
+        logprob, greedy = 0.0, True
+        node: Node | None = self
         while node is not None and node.depth > first:
             if node.logprobs is None or node.greedy is None or node.scored is None:
                 return None
