@@ -46,6 +46,8 @@ class TigerLM(TemplateLM):
         self.tiger = answerer.tokenizer
         specials = {text: getattr(self.tiger, name) for name, text in self.tiger.special_texts.items() if name != "pad"}
         self._markers = specials
+        self._context: tuple[str, list[int]] = "", []
+        """The last context that was encoded."""
         self._cut = re.compile("|".join(map(re.escape, specials))) if specials else None
 
     def _says(self, what: str) -> Advance | None:
@@ -123,7 +125,9 @@ class TigerLM(TemplateLM):
         id that differs from those of the context alone. So a token that spans the border, such as one of the context's
         last space and the continuation's first word, goes to the continuation, which is then never empty.
         """
-        context_ids, whole_ids = self.tok_encode(context), self.tok_encode(context + continuation)
+        if self._context[0] != context:  # the answers to one question come one after the other
+            self._context = context, self.tok_encode(context)
+        context_ids, whole_ids = self._context[1], self.tok_encode(context + continuation)
         same = 0
         while same < min(len(context_ids), len(whole_ids)) and context_ids[same] == whole_ids[same]:
             same += 1

@@ -33,6 +33,26 @@ class Cache(NamedTuple):
     """Slots filled, so also the position of the next token; int32."""
 
 
+class Kept(NamedTuple):
+    """Rotated keys and values of whole rows, as a pass over them left them; rows of branches are read behind them."""
+
+    keys: jax.Array
+    """k_LBSKH."""
+    values: jax.Array
+    """v_LBSKH."""
+
+
+class Branches(NamedTuple):
+    """Rows of trees of tokens, in which a token sees its own path from the root: slot s is seen by the slots from s to
+    ends[s] - 1. Before its first slot a row sees the first `before` tokens of row `stem` of what was kept."""
+
+    tokens_BT: jax.Array
+    positions_BT: jax.Array
+    ends_BT: jax.Array
+    stem_B: jax.Array
+    before_B: jax.Array
+
+
 def unstack(weights: Weights) -> Weights:
     """`layers` as a tuple of stacks of one layer each. A loop over a stack is in a compiled program once, but XLA:CPU
     copies each layer's weights and cache out of it, in every step."""
