@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from tigerjax.errors import DataError, GateFailed
 
+NO_GAIN = "by the reward model this is no improvement"
+
 
 class Gate(NamedTuple):
     """The decision about a new model."""
@@ -82,15 +84,15 @@ def tally(new: Sequence[float], current: Sequence[float]) -> Tally:
 def remark(wins: float, counted: Tally | None) -> str:
     """What a reader of an accepted round must know when the new model does not win; empty when it does.
 
-    The gate asks that nothing is lost, so a tie passes it. A tie is still no improvement.
+    The gate asks that nothing is lost, so a tie passes it. It is still no improvement.
     """
     if wins > 0.5:
         return ""
     if wins < 0.5:
         return "the new model loses more often than it wins; align.min_win_rate lets it pass"
     if counted is not None and counted.won == counted.lost == 0:
-        return f"a tie: both models score the same on all {counted.equal} held-out prompts, which is no improvement"
-    return "a tie: the new model wins as often as it loses, which is no improvement"
+        return f"a tie: both models score the same on every held-out prompt ({counted.equal}); {NO_GAIN}"
+    return f"a tie: the new model wins as often as it loses; {NO_GAIN}"
 
 
 def beside(verdict: Mapping[str, Any]) -> dict[str, Any]:

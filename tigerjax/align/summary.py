@@ -6,7 +6,7 @@ from typing import Any
 
 import tigerjax
 from tigerjax.align import gate as gate_lib
-from tigerjax.align import rounds, steps
+from tigerjax.align import rounds, settings, steps
 from tigerjax.errors import DataError
 from tigerjax.files import manifest, paths
 
@@ -40,7 +40,10 @@ def collect(folder: str | Path) -> dict[str, Any]:
         ended.append(entry | {"win_rate": gate["figures"]["win_rate"]} | sides | gate_lib.beside(gate))
     if not ended:
         raise DataError(f"{folder}: no round has ended; `tigerjax align run {folder}` runs one")
-    return {"version": tigerjax.__version__, "title": "Rounds of rejection sampling", "align_rounds": ended}
+    report = {"version": tigerjax.__version__, "title": "Rounds of rejection sampling", "align_rounds": ended}
+    if (paths.of(folder) / settings.FILE).is_file():
+        report["seed"] = settings.read(paths.of(folder)).align["seed"]
+    return report
 
 
 def outcomes(folder: str | Path) -> list[dict[str, Any]]:
