@@ -40,28 +40,21 @@ def _change(scores: Mapping[str, Any], before: str, after: str) -> str:
         chance = f"more than two standard errors of the difference ({100 * limit:.1f} points)"
     sentences = [f"{points(change)} compared with {stage_name(before)}, {chance}."]
     if by := _by_task(old, new):
-        sentences.append(f"By task, {by}.")
+        sentences.append(f"By task, in points: {by}.")
     if "evasive" in old and "evasive" in new and old["evasive"] != new["evasive"]:
         sentences.append(f"Answers that decline to answer: {number(old['evasive'])} → {number(new['evasive'])}.")
     return " ".join(sentences)
 
 
 def _by_task(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The tasks with the largest change first: in right answers where they were counted, else in points."""
+    """The tasks and their changes in points, the largest first; empty where there are not two tasks."""
     before, after = old.get("by_task") or {}, new.get("by_task") or {}
-    names = [name for name in after if name in before]
-    if len(names) < 2:
+    changes = {name: share_of(after[name]) - share_of(before[name]) for name in after if name in before}
+    if len(changes) < 2:
         return ""
-    counted = all(isinstance(side[name], Mapping) for side in (before, after) for name in names)
-    if counted:
-        changes = {name: after[name]["right"] - before[name]["right"] for name in names}
-        written, what = {name: f"{change:+,}" if change else "0" for name, change in changes.items()}, "right answers"
-    else:
-        changes = {name: share_of(after[name]) - share_of(before[name]) for name in names}
-        written, what = {name: f"{100 * change:+.1f}" for name, change in changes.items()}, "points"
-    order = sorted(names, key=lambda name: -abs(changes[name]))
-    listed = ", ".join(f"{name.replace('_', ' ')} {written[name]}" for name in order[:MOST_TASKS])
-    return f"in {what}: {listed}" + (f", and {len(names) - MOST_TASKS} more tasks" if len(names) > MOST_TASKS else "")
+    order = sorted(changes, key=lambda name: -abs(changes[name]))
+    listed = ", ".join(f"{name.replace('_', ' ')} {100 * changes[name]:+.1f}" for name in order[:MOST_TASKS])
+    return listed + (f", and {len(order) - MOST_TASKS} more tasks" if len(order) > MOST_TASKS else "")
 
 
 def of_round(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

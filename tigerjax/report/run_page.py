@@ -59,7 +59,7 @@ def header(report: Report) -> Values:
     if "total_seconds" in report:
         facts.append(duration(report["total_seconds"]))
     return {
-        "title": "tigerjax report",
+        "title": report.get("title", "tigerjax report"),
         "heading": report.get("title", "From raw text to an aligned model"),
         "facts": [fact.replace(" ", NBSP) for fact in facts],
         "verdict": verdict(report),
