@@ -131,13 +131,19 @@ def test_sft_rows_are_packed_chat_examples_with_loss_on_answers_only(registered)
     assert source.figures["overlong"] == len(examples) - len(wanted)
 
 
-def test_characters_a_token_are_those_of_the_examples_that_are_in_rows(registered):
-    figures = mixture.stats(config(registered, "sft_test"), batch_rows=1, seed=0)["sources"]["sft_test.sft"]
-    tok = Tokenizer(registered / "tokenizer")
-    examples = [e["messages"] for e in records.sft_examples(registered / "sft" / "sft.jsonl")]
-    kept = [messages for messages in examples if len(encode_chat(tok, messages)[0]) <= L]
-    assert figures["overlong"] == len(examples) - len(kept) > 0
-    assert figures["characters"] == sum(len(m["content"]) for messages in kept for m in messages)
+def test_characters_a_token_are_those_of_the_examples_that_are_in_rows(registered, tmp_path):
+    def example(name, question, answer, **more):
+        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        return {"id": name, "messages": turns, **more}
+
+    kept = [example(f"e{i}", "Name a capital.", f"Paris {i}") for i in range(9)]
+    lost = [example("long", "Name all capitals.", "Paris, " * 999), example("weightless", "Why?", "No.", weight=0)]
+    jsonl.write_jsonl(tmp_path / "sft.jsonl", [*kept, *lost])
+    mixture.sft("lost_test", tokenizer=registered / "tokenizer", examples=mixture.Source(tmp_path / "sft.jsonl"))
+    given = dataclasses.replace(config(registered, "lost_test"), cache_dir=str(tmp_path / "cache"))
+    figures = mixture.stats(given, batch_rows=1, seed=0)["sources"]["lost_test.sft"]
+    assert (figures["records"], figures["overlong"], figures["weightless"]) == (11, 1, 1)
+    assert figures["characters"] == sum(len(m["content"]) for e in kept for m in e["messages"])
     assert figures["chars_per_token"] == figures["characters"] / figures["tokens"]
 
 
