@@ -9,13 +9,13 @@ import errno
 import fcntl
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
+from tigerjax.terminal import tell
 
 NAME = ".lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
@@ -102,11 +102,7 @@ def _flock(held: int, path: Path) -> None:
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-        print(
-            f"tigerjax: {path.parent}: this file system has no locks, so another run in this folder is not noticed",
-            file=sys.stderr,
-            flush=True,
-        )
+        tell(f"tigerjax: {path.parent}: this file system has no locks, so another run in this folder is not noticed")
 
 
 def _is(held: int, path: Path) -> bool:

@@ -53,7 +53,9 @@ def of_run(folder: Path) -> dict[str, Any]:
     name, place = _name(folder), paths.resolved(folder).name
     title = f"Run {name}" if name == place else f"Run {name}, in {place}"
     report: dict[str, Any] = {"version": tigerjax.__version__, "title": title, "curves": {}}
-    report["curves"][name] = [[r["step"], float("nan") if r["loss_nats"] is None else r["loss_nats"]] for r in records]
+    report["curves"][name] = [
+        [r["step"], float("nan") if r.get("loss_nats") is None else r["loss_nats"]] for r in records
+    ]
     if shares := records[-1].get("shares"):
         report["shares"] = {"wanted": _wanted(folder), "realised": shares}
     return report
@@ -84,11 +86,33 @@ def read(path: Path) -> list[dict[str, Any]]:
     records = []
     for line_number, line in enumerate(lines, 1):
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except ValueError as error:
             if line_number < len(lines):
                 raise DataError(f"{path}:{line_number}: broken JSON: {error}; remove the line") from error
+            continue
+        if what := _unlike_a_step(record):
+            raise DataError(f"{path}:{line_number}: {what}; remove the line, which no run has logged")
+        records.append(record)
     return records
+
+
+def _unlike_a_step(record: Any) -> str:
+    """What keeps a record from being a logged step: a value that the report reads and that is no number."""
+    if not isinstance(record, dict) or not _is_number(record.get("step")):
+        return "not an object with a number `step`"
+    for key in ("loss_nats", *DRAWN):
+        if not (record.get(key) is None or _is_number(record[key])):
+            return f"{key} is {str(record[key])[:40]!r}, not a number"
+    for key in ("spent_s", "shares"):
+        inner = record.get(key) or {}
+        if not (isinstance(inner, dict) and all(map(_is_number, inner.values()))):
+            return f"{key} is {str(inner)[:40]!r}, not an object of numbers"
+    return ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def speed(report: Mapping[str, Any]) -> dict[str, Any]:
