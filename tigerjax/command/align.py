@@ -19,6 +19,7 @@ from tigerjax.errors import Blocked, ConfigError, GateFailed
 from tigerjax.files import paths
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
 from tigerjax.terminal import printable
+from tigerjax.terminal import show as to_terminal
 
 Folder = Annotated[Path, "positional"]
 ALONE = HostsConfig(find="one")  # for steps that use no model
@@ -191,7 +192,10 @@ def run(dir: Folder, rounds: Count = 1, hosts: HostsConfig = AUTO, json: Path | 
 
 
 def status(dir: Folder, json: Path | None = None) -> None:
-    """Shows a table of the rounds: which steps are done, with their counts.
+    """Shows a table of the rounds: which steps are done, with their counts. Below it, how each ended round ended.
+
+    That is the gate's verdict, the win rate, the accuracies before and after, and the model that the next round starts
+    from.
 
     Example: tigerjax align status runs/align
     """
@@ -199,7 +203,7 @@ def status(dir: Folder, json: Path | None = None) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from tigerjax.align import settings, steps
+    from tigerjax.align import settings, steps, summary
 
     settings.read(dir)  # so that a wrong folder gives an error and not an empty table
     table, figures = Table("round", "step", "state", "counts"), []
@@ -210,7 +214,27 @@ def status(dir: Folder, json: Path | None = None) -> None:
             cells = (folder.name if not place else "", line["step"], line["state"], counts)
             table.add_row(*(Text(printable(cell)) for cell in cells))  # in a str, Rich reads markup such as [bold]
     Console().print(table if figures else "no round has begun")
-    save({"steps": figures}, json)
+    ended = summary.outcomes(dir)
+    for outcome in ended:
+        to_terminal(f"round {outcome['round']:02d}: {_in_words(outcome)}")
+    save({"steps": figures, "rounds": ended}, json)
+
+
+def _in_words(outcome: dict[str, Any]) -> str:
+    """How a round ended, in lines; `outcome` is one of `summary.outcomes`."""
+    from tigerjax.pages.numbers import number, percent
+
+    counts = ", ".join(f"{name} {count}" for name, count in outcome.get("held_out", {}).items())
+    lines = [
+        f"{outcome['gate']} by the gate",
+        f"win rate          {percent(outcome['win_rate'])}{f' ({counts})' if counts else ''}",
+        f"held-out accuracy {percent(outcome['accuracy_before'])} -> {percent(outcome['accuracy_after'])}",
+        f"mean reward       {number(outcome['reward_before'])} -> {number(outcome['reward_after'])}",
+        *(f"refused because   {reason}" for reason in outcome["reasons"]),
+        *([f"note              {outcome['note']}"] if "note" in outcome else []),
+        f"next model        {outcome['checkpoint']}",
+    ]
+    return "\n  ".join(lines)
 
 
 def _open(dir: Path) -> Any:
@@ -249,6 +273,7 @@ def _step(dir: Path, step: str, hosts: HostsConfig, json: Path | None, labels: S
     ended = project.ended(index) if step == "gate" else None
     if ended is not None:
         figures |= {key: value for key, value in ended.figures.items() if key != "counts"}
+        figures |= {"checkpoint": str(ended.checkpoint)}
     if processes.is_writer():
         show(figures, json)
     if ended is not None and not ended.accepted:

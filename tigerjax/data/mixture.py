@@ -328,7 +328,12 @@ def figures(loader: Loader, seq_len: int) -> dict[str, Any]:
         "tokens": tokens,
         "sources": {
             s.name: {k: s.figures.get(k) for k in ("rows", "tokens", "records", "characters", "overlong", "weightless")}
-            | {"chars_per_token": s.figures.get("characters", 0) / s.figures["tokens"]}
+            | {"chars_per_token": _characters_a_token(s.figures)}
             for s in loader.sources
         },
     }
+
+
+def _characters_a_token(made: Mapping[str, Any]) -> float:
+    """Of what a source's rows were made of. The tokens that filled no row had characters too."""
+    return made.get("characters", 0) / (made["tokens"] + made.get("left_over", 0))

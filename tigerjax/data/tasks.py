@@ -104,14 +104,19 @@ class RowMaker:
         self.counts[what] = self.counts.get(what, 0) + more
 
     def _chat(self, example: records.Record, length: int, tok: "Tokenizer") -> Encoded:
+        from tigerjax.records.dialogue import with_system
         from tigerjax.tokenizer.chat import encode_chat, shorten
 
-        self._count("characters", sum(len(m["content"]) for m in example["messages"]))
         ids, weights = encode_chat(tok, example["messages"])
+        characters = sum(len(m["content"]) for m in with_system(example["messages"]))
         if len(ids) > length and (short := shorten(tok, example["messages"], length, self.overlong)):
             ids, weights = short
+            characters = len(tok.decode(ids))
             self._count("shortened", 1)
-        return ids, [w * example.get("weight", 1.0) for w in weights]
+        weights = [w * example.get("weight", 1.0) for w in weights]
+        if len(ids) <= length and any(weights[1:]):  # `rows.pack` keeps it; what is dropped has no tokens to count by
+            self._count("characters", characters)
+        return ids, weights
 
     def rows(self, encoded: Iterable[Encoded], length: int, tok: "Tokenizer") -> Iterator[np.ndarray]:
         """Rows of all encoded records, in their order; `encode` gives these."""

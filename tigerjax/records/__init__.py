@@ -19,13 +19,14 @@ from tigerjax.records.ids import (
     ways,
 )
 from tigerjax.records.inputs import Inputs, Paths, distinct_names, expand, ids_config, ids_of, speed
-from tigerjax.records.notes import NUMBERED, RENAMED, SAID, TRIMMED, changes, note, shown, tell
+from tigerjax.records.notes import NOT_GIVEN, NUMBERED, RENAMED, SAID, TRIMMED, changes, note, shown, tell
 from tigerjax.records.preferences import Unusable, as_preference
 from tigerjax.records.sft import as_sft
 from tigerjax.records.validated import as_record, documents, sft_examples, text_of
 
 __all__ = [
     "DENIED_SOURCES",
+    "NOT_GIVEN",
     "NUMBERED",
     "RENAMED",
     "SAID",
