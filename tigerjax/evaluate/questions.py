@@ -11,7 +11,6 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -146,12 +145,17 @@ def judge(question: Question, text: str) -> bool:
     return bool(named & accepted) and all(n in accepted or n in prompt for n in named)
 
 
-def _judge_number(question: Question, text: str, wanted: set[Fraction]) -> bool:
+def _judge_number(question: Question, text: str, wanted: set[numbers.Number]) -> bool:
     """Whether the part of the text that gives the answer has a wanted number, and no number that is another answer."""
-    named = {value for _, value in numbers.found(numbers.final(text))}
-    asked = {value for _, value in numbers.found(numbers.plain(question.prompt))}
-    others = {value for o in question.others if (value := numbers.only(o)) is not None} - wanted - asked
-    return bool(named & wanted) and not named & others
+    named = {number for _, number in numbers.found(numbers.final(text))}
+    asked = {number for _, number in numbers.found(numbers.plain(question.prompt))}
+    others = {number for o in question.others if (number := numbers.only(o)) is not None}
+    others = {number for number in others if not _among(number, wanted | asked)}
+    return any(_among(n, wanted) for n in named) and not any(_among(n, others) for n in named)
+
+
+def _among(number: numbers.Number, others: set[numbers.Number]) -> bool:
+    return any(numbers.same(number, other) for other in others)
 
 
 def is_evasive(question: Question, text: str) -> bool:
