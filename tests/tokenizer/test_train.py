@@ -1,7 +1,9 @@
 import json
+import re
 
 import pytest
 
+from tigerjax.command import cli
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.tokenizer.load import BYTE, CONTROL, NORMAL, UNKNOWN, Tokenizer, read_proto
 from tigerjax.tokenizer.sample import read_documents, sample, split_lines
@@ -36,10 +38,50 @@ def test_training_twice_gives_equal_bytes_and_a_second_run_is_skipped(base_folde
     assert train_model([embedded / "corpus_en.jsonl"], 1500, tmp_path / "again") == first
 
 
-def test_a_size_below_the_required_characters_passes_the_trainers_message_on(embedded, tmp_path):
-    with pytest.raises(ConfigError, match=r"size=300 .* required_chars"):
-        train_model([embedded / "corpus_zh.jsonl"], 300, tmp_path / "small")
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (300, r"^--size 300 is too small for the characters of these [\d,]+ lines; give at least \d+$"),
+        (
+            1_000_000,
+            r"^--size 1000000 is too large: these [\d,]+ lines have pieces for \d+ entries only; .*--size \d+$",
+        ),
+    ],
+)
+def test_a_size_that_does_not_fit_the_text_is_refused_with_one_that_does(tmp_path, size, message):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "".join(map(chr, range(0x4E00, 0x4E80)))}) + "\n")
+    with pytest.raises(ConfigError, match=message) as caught:
+        train_model([tmp_path / "a.jsonl"], size, tmp_path / "small")
     assert not (tmp_path / "small").exists()
+    train_model([tmp_path / "a.jsonl"], int(re.findall(r"\d+$", str(caught.value))[0]), tmp_path / "fits")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "--size", "0"], "--size 0 must be at least 260 and at most 16,777,216"),
+        (["train", "--size", "-5"], "--size -5 must be at least 260"),
+        (["train", "--size", "259"], "--size 259 must be at least 260"),
+        (["train", "--size", "99999999999"], "--size 99999999999 must be at least 260"),
+        (["sample", "--fraction", "0"], "--fraction 0 must be above 0 and at most 1"),
+        (["sample", "--fraction", "nan"], "--fraction nan must be above 0 and at most 1"),
+        (["sample", "--max-sentences", "0"], "--max-sentences 0 must be at least 1"),
+        (["sample", "--min-sample-bytes", "-1"], "--min-sample-bytes -1 must be at least 0"),
+        (["sample", "--seed", "-1"], "--seed -1 must be at least 0"),
+        (["extend", "--size", "1"], "--size 1 must be at least 260"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_before_any_text_is_read(tmp_path, capsys, words, message):
+    inputs = ["--base", "none.model", "--new", "none.model"] if words[0] == "extend" else ["--input", "none.jsonl"]
+    out = str(tmp_path / "out")
+    assert cli.main(["tokenizer", *words, *inputs, "--out", out]) == 2
+    assert capsys.readouterr().err.startswith(f"tigerjax: {message}")
+
+
+@pytest.mark.parametrize("coverage", [0.0, -1.0, 1.5, float("nan")])
+def test_a_character_coverage_out_of_range_is_refused_before_any_text_is_read(tmp_path, coverage):
+    with pytest.raises(ConfigError, match=r"character_coverage=.* must be above 0 and at most 1"):
+        train_model([tmp_path / "none.jsonl"], 400, tmp_path / "out", character_coverage=coverage)
 
 
 def test_a_file_without_text_is_refused_by_name(tmp_path):

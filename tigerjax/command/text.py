@@ -9,7 +9,7 @@ from tigerjax.command.figures import save, show
 from tigerjax.command.groups import LOCAL, RunnerOptions, Where
 from tigerjax.command.options import FLAT, ConfigFile
 from tigerjax.command.progress import show_elapsed, show_progress
-from tigerjax.config.ranges import Count, CountOrZero, PositiveShare, Range, Seed, Share
+from tigerjax.config.ranges import Count, CountOrZero, Pieces, PositiveShare, Range, Seed, Share
 from tigerjax.errors import GateFailed
 from tigerjax.records.ids import Ids
 
@@ -42,7 +42,7 @@ def tokenizer_sample(
     show(manifest["figures"] | {"out": str(out)}, json)
 
 
-def tokenizer_train(input: list[Path], size: Count, out: Path, seed: Seed = 0, json: Path | None = None) -> None:
+def tokenizer_train(input: list[Path], size: Pieces, out: Path, seed: Seed = 0, json: Path | None = None) -> None:
     """Trains a SentencePiece BPE with Llama-2's settings on files of records or plain text.
 
     Example: tigerjax tokenizer train --input zh.jsonl --size 38000 --out runs/zh_bpe
@@ -55,7 +55,7 @@ def tokenizer_train(input: list[Path], size: Count, out: Path, seed: Seed = 0, j
     show(manifest["figures"] | {"out": str(out)}, json)
 
 
-def tokenizer_extend(base: Path, new: Path, size: Count, out: Path, json: Path | None = None) -> None:
+def tokenizer_extend(base: Path, new: Path, size: Pieces, out: Path, json: Path | None = None) -> None:
     """Adds the Chinese pieces of NEW to BASE, up to exactly SIZE entries, the three special tokens included.
 
     Example: tigerjax tokenizer extend --base llama2/tokenizer.model --new runs/zh_bpe --size 60515 --out tok
