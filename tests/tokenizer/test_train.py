@@ -3,8 +3,9 @@ import re
 
 import pytest
 
-from tigerjax.command import cli
+from tigerjax.command import cli, options, table
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.files import manifest
 from tigerjax.tokenizer.load import BYTE, CONTROL, NORMAL, UNKNOWN, Tokenizer, read_proto
 from tigerjax.tokenizer.sample import read_documents, sample, split_lines
 from tigerjax.tokenizer.train import train_model
@@ -44,7 +45,7 @@ def test_training_twice_gives_equal_bytes_and_a_second_run_is_skipped(base_folde
         (300, r"^--size 300 is too small for the characters of these [\d,]+ lines; give at least \d+$"),
         (
             1_000_000,
-            r"^--size 1000000 is too large: these [\d,]+ lines have pieces for \d+ entries only; .*--size \d+$",
+            r"^--size 1000000 is too large: these [\d,]+ lines .* \d+ entries only; .*--size \d+$",
         ),
     ],
 )
@@ -137,3 +138,34 @@ def test_a_sample_below_the_wanted_bytes_is_refused(tmp_path):
     documents = _documents(tmp_path / "a.jsonl", range(50))
     with pytest.raises(DataError, match="below min_sample_bytes=100000"):
         _sample([documents], tmp_path / "o", 0.5, min_sample_bytes=100_000)
+
+
+def test_verify_finds_a_changed_byte_in_every_tokenizer_stage(tmp_path, embedded, base_folder, monkeypatch, capsys):
+    monkeypatch.setattr(manifest, "CHEAP_BYTES", 0)  # otherwise so small an output is always compared
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "".join(map(chr, range(0x4E00, 0x4E80)))}) + "\n")
+    made = {
+        "sample": (["--input", "a.jsonl", "--fraction", "1", "--min-sample-bytes", "0"], "sample.txt"),
+        "train": (["--input", "a.jsonl", "--size", "400"], "tokenizer.model"),
+        "extend": (["--base", str(base_folder), "--new", "train", "--size", "1520"], "tokenizer.model"),
+    }
+    monkeypatch.chdir(tmp_path)
+    for name, (words, file) in made.items():
+        command = ["tokenizer", name, *words, "--out", name]
+        assert cli.main(command) == 0, capsys.readouterr().err
+        content = (tmp_path / name / file).read_bytes()
+        (tmp_path / name / file).write_bytes(content[:-1] + b"\0")
+        assert cli.main(command) == 0 and (tmp_path / name / file).read_bytes() != content
+        assert cli.main([*command, "--verify"]) == 0 and (tmp_path / name / file).read_bytes() == content
+        assert f"{file} holds other bytes than were written; the stage is done again" in capsys.readouterr().err
+
+
+STAGES = (
+    ("tokenizer", ("sample", "train", "extend")),
+    ("data", ("clean", "dedup exact", "dedup near", "dedup against-sft", "decontaminate", "tfds", "cache")),
+)
+
+
+@pytest.mark.parametrize("name", [f"{group} {name}" for group, names in STAGES for name in names])
+def test_every_command_that_skips_finished_work_takes_verify(name):
+    command = table.COMMANDS[tuple(name.split())]
+    assert "--verify" in {option.name for option in options.of_command(command)}

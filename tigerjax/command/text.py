@@ -21,9 +21,12 @@ def tokenizer_sample(
     min_sample_bytes: CountOrZero = 1_000_000,
     max_sentences: Count = 10_000_000,
     seed: Seed = 0,
+    verify: bool = False,
     json: Path | None = None,
 ) -> None:
     """Draws a share of the documents, by the hash of their ids, and cuts them into lines: OUT/sample.txt.
+
+    Where that is done already, --verify also compares the bytes of the output.
 
     Example: tigerjax tokenizer sample --input zh.jsonl --out runs/zh_sample --fraction 0.1
     """
@@ -38,31 +41,39 @@ def tokenizer_sample(
         min_sample_bytes=min_sample_bytes,
         max_sentences=max_sentences,
         progress=show_progress,
+        verify=verify,
     )
     show(manifest["figures"] | {"out": str(out)}, json)
 
 
-def tokenizer_train(input: list[Path], size: Pieces, out: Path, seed: Seed = 0, json: Path | None = None) -> None:
+def tokenizer_train(
+    input: list[Path], size: Pieces, out: Path, seed: Seed = 0, verify: bool = False, json: Path | None = None
+) -> None:
     """Trains a SentencePiece BPE with Llama-2's settings on files of records or plain text.
+
+    Where that is done already, --verify also compares the bytes of the output.
 
     Example: tigerjax tokenizer train --input zh.jsonl --size 38000 --out runs/zh_bpe
     """
     from tigerjax.records import expand
     from tigerjax.tokenizer.train import train_model
 
-    files = expand(input)
-    manifest = train_model(inputs=files, size=size, out=out, seed=seed, progress=show_progress, elapsed=show_elapsed)
-    show(manifest["figures"] | {"out": str(out)}, json)
+    how: Any = {"progress": show_progress, "elapsed": show_elapsed, "verify": verify}
+    show(train_model(expand(input), size, out, seed=seed, **how)["figures"] | {"out": str(out)}, json)
 
 
-def tokenizer_extend(base: Path, new: Path, size: Pieces, out: Path, json: Path | None = None) -> None:
+def tokenizer_extend(
+    base: Path, new: Path, size: Pieces, out: Path, verify: bool = False, json: Path | None = None
+) -> None:
     """Adds the Chinese pieces of NEW to BASE, up to exactly SIZE entries, the three special tokens included.
+
+    Where that is done already, --verify also compares the bytes of the output.
 
     Example: tigerjax tokenizer extend --base llama2/tokenizer.model --new runs/zh_bpe --size 60515 --out tok
     """
     from tigerjax.tokenizer.extend import extend
 
-    figures = extend(base=base, new=new, size=size, out=out)["figures"]
+    figures = extend(base=base, new=new, size=size, out=out, verify=verify)["figures"]
     show(figures | {"out": str(out)}, json)
     if left := figures["characters_left_out"]:
         print(
@@ -247,12 +258,12 @@ def data_tfds(
     kind: Literal["documents", "sft"] = "documents",
     version: str = "1.0.0",
     ids: Ids = "auto",
+    verify: bool = False,
     json: Path | None = None,
 ) -> None:
     """Writes files of records, of any format that is read, as a TFDS dataset: DATA_DIR/NAME/VERSION.
 
-    --ids makes the ids as in `tigerjax data clean`.
-
+    --ids makes the ids as in `tigerjax data clean`. Where the dataset is there already, --verify compares its bytes.
     A mixture reads it as Source("tfds:NAME") when TFDS_DATA_DIR is DATA_DIR, or as Source of its folder.
 
     Example: tigerjax data tfds --input zh_books.jsonl --name zh_books --data-dir tfds
@@ -260,7 +271,8 @@ def data_tfds(
     from tigerjax.records import Inputs
     from tigerjax.records.tfds_builder import build
 
-    manifest = build(Inputs(input, ids), data_dir, name, kind=kind, version=version, progress=show_progress)
+    how: Any = {"kind": kind, "version": version, "progress": show_progress, "verify": verify}
+    manifest = build(Inputs(input, ids), data_dir, name, **how)
     show(manifest["figures"] | {"out": str(data_dir / name / version)}, json)
 
 

@@ -24,6 +24,7 @@ from tigerjax.convert.shards import DTYPES, finite
 from tigerjax.convert.tensors import Grown, Tensors, Tied, open_folder
 from tigerjax.errors import ConfigError, DataError, disk_full
 from tigerjax.files import manifest, paths
+from tigerjax.files.lock import locked_beside
 from tigerjax.model import families
 from tigerjax.model.hf_config import OURS
 from tigerjax.model.weights import Row, get, put, tensor_bytes
@@ -212,17 +213,19 @@ def stream_model(
 ) -> None:
     """A checkpoint as `save_model` writes it, from weights that `fill(partial)` puts into the folder `partial`.
 
-    After an interruption `fill` gets the same folder again. In a bucket that is `path` itself."""
+    After an interruption `fill` gets the same folder again. In a bucket that is `path` itself. ConfigError while
+    another process converts there."""
     path = paths.absolute(path)
-    partial = path if paths.on_bucket(path) and begun(path, STAGE) else claim(path)
-    if (partial / META).exists():  # only in a bucket
-        remove(partial)
-    journal = fill(partial)
-    sums = checksums(partial)
-    del sums[journals.FILE]
-    journal.remove()
-    meta = make_meta(kind=kind, model=config, tokenizer_sha256=tokenizer_sha256, extra=extra) | {"step": 0}
-    publish(partial, path, meta, sums)
+    with locked_beside(path):
+        partial = path if paths.on_bucket(path) and begun(path, STAGE) else claim(path)
+        if (partial / META).exists():  # only in a bucket
+            remove(partial)
+        journal = fill(partial)
+        sums = checksums(partial)
+        del sums[journals.FILE]
+        journal.remove()
+        meta = make_meta(kind=kind, model=config, tokenizer_sha256=tokenizer_sha256, extra=extra) | {"step": 0}
+        publish(partial, path, meta, sums)
 
 
 def _copy_in(opened: Opened, arrays: dict[str, Any], dtype: Dtype, *, done: set[str]) -> Iterator[tuple[str, str]]:

@@ -41,8 +41,11 @@ def build(
     kind: Kind = "documents",
     version: str = "1.0.0",
     progress: Progress | None = None,
+    verify: bool = False,
 ) -> dict[str, Any]:
-    """Writes DATA_DIR/NAME/VERSION from validated records; returns the manifest, with the figures {records, bytes}."""
+    """Writes DATA_DIR/NAME/VERSION from validated records; returns the manifest, with the figures {records, bytes}.
+
+    `verify` is that of `manifest.stage`."""
     if not NAME.fullmatch(name) or not VERSION.fullmatch(version):
         raise ConfigError(
             f"TFDS dataset {name}:{version}: a name is lower-case letters, digits and _, a version three numbers"
@@ -54,7 +57,7 @@ def build(
     out = paths.of(data_dir) / name / version
     config = {"name": name, "version": version, "kind": kind, **ids_config(inputs)}
     hashing = progress and progress("hashed", "GB")
-    with manifest.stage(out, name="tfds", config=config, inputs=files, hashing=hashing) as run:
+    with manifest.stage(out, name="tfds", config=config, inputs=files, hashing=hashing, verify=verify) as run:
         if run.done:
             return run.manifest or {}
         named = Inputs(files, ids_of(inputs))

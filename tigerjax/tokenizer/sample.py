@@ -111,11 +111,12 @@ def sample(
     min_sample_bytes: int,
     max_sentences: int = 10_000_000,
     progress: Progress | None = None,
+    verify: bool = False,
 ) -> dict[str, Any]:
     """Writes OUT/sample.txt, one sentence a line, from a share of the documents; returns the manifest.
 
     More than `max_sentences` are thinned by a hash of the same kind. A sample of less than `min_sample_bytes` is a
-    DataError: a tokenizer that was trained on too little text is worse than none.
+    DataError: a tokenizer that was trained on too little text is worse than none. `verify` is that of `manifest.stage`.
     """
     if not 0 < fraction <= 1:
         raise ConfigError(f"fraction={fraction} must be in (0, 1]")
@@ -125,7 +126,9 @@ def sample(
         "max_sentences": max_sentences,
     }
     hashing = progress and progress("hashed", "GB")
-    with stage(out, name="tokenizer_sample", config=config, inputs=inputs, seed=seed, hashing=hashing) as run:
+    with stage(
+        out, name="tokenizer_sample", config=config, inputs=inputs, seed=seed, hashing=hashing, verify=verify
+    ) as run:
         if run.done:
             return run.manifest or {}
 

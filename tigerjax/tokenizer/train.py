@@ -66,20 +66,23 @@ def train_model(
     character_coverage: float = 0.9995,
     progress: Progress | None = None,
     elapsed: Callable[[str], contextlib.AbstractContextManager[None]] | None = None,
+    verify: bool = False,
 ) -> dict[str, Any]:
     """Trains on all lines of the files and writes a base tokenizer folder of `size` pieces; returns the manifest.
 
     For a model that will be merged, ask for a third more pieces than are needed, as those that are not CJK are left
     out then. A `size` that SentencePiece refuses (below the number of characters, or too large for so little text) is a
     ConfigError. Training draws nothing: `seed` is only recorded. `progress` shows how much has been read. SentencePiece
-    does not report how far it is, so `elapsed(what)` surrounds its training.
+    does not report how far it is, so `elapsed(what)` surrounds its training. `verify` is that of `manifest.stage`.
     """
     for name, value, kind in (("size", size, Pieces), ("character_coverage", character_coverage, PositiveShare)):
         if (allowed := range_of(kind)) is not None and value not in allowed:
             raise ConfigError(f"{name}={value} must be {allowed}")
     config = {"size": size, "character_coverage": character_coverage} | LLAMA2_SETTINGS
     hashing = progress and progress("hashed", "GB")
-    with stage(out, name="tokenizer_train", config=config, inputs=inputs, seed=seed, hashing=hashing) as run:
+    with stage(
+        out, name="tokenizer_train", config=config, inputs=inputs, seed=seed, hashing=hashing, verify=verify
+    ) as run:
         if run.done:
             return run.manifest or {}
         counts = {"lines": 0, "characters": 0}
