@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from tigerjax.command.arguments import override
 from tigerjax.command.figures import save, show
-from tigerjax.command.groups import LOCAL, RunnerOptions, Where
+from tigerjax.command.groups import LOCAL, READ, Read, Where, given, runner
 from tigerjax.command.options import FLAT, ConfigFile
 from tigerjax.command.progress import show_elapsed, show_progress
 from tigerjax.config.ranges import Count, CountOrZero, Pieces, PositiveShare, Range, Seed, Share
@@ -21,6 +21,7 @@ def tokenizer_sample(
     min_sample_bytes: CountOrZero = 1_000_000,
     max_sentences: Count = 10_000_000,
     seed: Seed = 0,
+    reading: Read = READ,
     verify: bool = False,
     json: Path | None = None,
 ) -> None:
@@ -34,7 +35,7 @@ def tokenizer_sample(
     from tigerjax.tokenizer.sample import sample
 
     manifest = sample(
-        inputs=expand(input),
+        inputs=expand(given(input, reading)),
         out=out,
         fraction=fraction,
         seed=seed,
@@ -47,7 +48,13 @@ def tokenizer_sample(
 
 
 def tokenizer_train(
-    input: list[Path], size: Pieces, out: Path, seed: Seed = 0, verify: bool = False, json: Path | None = None
+    input: list[Path],
+    size: Pieces,
+    out: Path,
+    seed: Seed = 0,
+    reading: Read = READ,
+    verify: bool = False,
+    json: Path | None = None,
 ) -> None:
     """Trains a SentencePiece BPE with Llama-2's settings on files of records or plain text.
 
@@ -59,7 +66,7 @@ def tokenizer_train(
     from tigerjax.tokenizer.train import train_model
 
     how: Any = {"progress": show_progress, "elapsed": show_elapsed, "verify": verify}
-    show(train_model(expand(input), size, out, seed=seed, **how)["figures"] | {"out": str(out)}, json)
+    show(train_model(expand(given(input, reading)), size, out, seed=seed, **how)["figures"] | {"out": str(out)}, json)
 
 
 def tokenizer_extend(
@@ -85,7 +92,7 @@ def tokenizer_extend(
 
 
 def tokenizer_verify(
-    folder: Annotated[Path, "positional"], base: Path, text: list[Path], json: Path | None = None
+    folder: Annotated[Path, "positional"], base: Path, text: list[Path], reading: Read = READ, json: Path | None = None
 ) -> None:
     """Checks the seven properties of an extended tokenizer on your own files; exit 5 if one fails.
 
@@ -94,14 +101,16 @@ def tokenizer_verify(
     from tigerjax.records import expand
     from tigerjax.tokenizer.verify import failures, property_table, verify
 
-    figures = verify(folder, base=base, texts=expand(text), progress=show_progress)
+    figures = verify(folder, base=base, texts=expand(given(text, reading)), progress=show_progress)
     print("\n".join(property_table(figures)))
     save(figures, json)
     if failed := failures(figures):
         raise GateFailed(f"{folder}: {', '.join(failed)}; rebuild it with `tigerjax tokenizer extend`")
 
 
-def tokenizer_stats(folder: Annotated[Path, "positional"], text: list[Path], json: Path | None = None) -> None:
+def tokenizer_stats(
+    folder: Annotated[Path, "positional"], text: list[Path], reading: Read = READ, json: Path | None = None
+) -> None:
     """Shows characters per token by language, characters that become bytes, and pieces that no text uses.
 
     Example: tigerjax tokenizer stats tok --text en.txt zh.jsonl
@@ -109,7 +118,7 @@ def tokenizer_stats(folder: Annotated[Path, "positional"], text: list[Path], jso
     from tigerjax.records import expand
     from tigerjax.tokenizer.stats import stats
 
-    show(stats(folder, expand(text), show_progress), json)
+    show(stats(folder, expand(given(text, reading)), show_progress), json)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,11 +148,10 @@ def data_clean(
 
     Example: tigerjax data clean --input zh.jsonl en.jsonl --out runs/clean --on language repetition
     """
-    from tigerjax.records import Inputs
     from tigerjax.text.clean import clean_files
 
     manifest = clean_files(
-        Inputs(input, where.ids),
+        given(input, where, where.ids),
         out,
         on=rules.on,
         off=rules.off,
@@ -151,7 +159,7 @@ def data_clean(
         drop_denied=rules.drop_denied,
         allow_source=rules.allow_source,
         max_bad_fraction=rules.max_bad_fraction,
-        runner=_runner(where),
+        runner=runner(where),
     )
     show(manifest["counts"] | manifest["figures"], json)
 
@@ -170,10 +178,9 @@ def data_dedup_exact(
 
     Example: tigerjax data dedup exact --input runs/clean/zh.jsonl --out runs/exact --workers 8
     """
-    from tigerjax.records import Inputs
     from tigerjax.text.dedup import dedup_files
 
-    manifest = dedup_files("exact", Inputs(input, where.ids), out, shards=shards, runner=_runner(where))
+    manifest = dedup_files("exact", given(input, where, where.ids), out, shards=shards, runner=runner(where))
     show(manifest["counts"] | manifest["figures"], json)
 
 
@@ -192,11 +199,10 @@ def data_dedup_near(
 
     Example: tigerjax data dedup near --input runs/clean/zh.jsonl runs/clean/en.jsonl --out runs/dedup
     """
-    from tigerjax.records import Inputs
     from tigerjax.text.dedup import dedup_files
 
-    given = Inputs(input, where.ids)
-    manifest = dedup_files("near", given, out, threshold=threshold, shards=shards, runner=_runner(where))
+    inputs = given(input, where, where.ids)
+    manifest = dedup_files("near", inputs, out, threshold=threshold, shards=shards, runner=runner(where))
     show(manifest["counts"] | manifest["figures"], json)
 
 
@@ -217,11 +223,11 @@ def data_dedup_against_sft(
 
     Example: tigerjax data dedup against-sft --docs runs/dedup/zh.jsonl --sft sft.jsonl --out runs/pretrain
     """
-    from tigerjax.records import Inputs
     from tigerjax.text.dedup import against_sft_files
 
-    given = Inputs(docs, where.ids)
-    manifest = against_sft_files(given, sft, out, action=action, shards=shards, runner=_runner(where))
+    manifest = against_sft_files(
+        given(docs, where, where.ids), sft, out, action=action, shards=shards, runner=runner(where)
+    )
     show(manifest["counts"] | manifest["figures"], json)
 
 
@@ -242,11 +248,10 @@ def data_decontaminate(
 
     Example: tigerjax data decontaminate --docs sft.jsonl --evaluations gsm8k.jsonl ceval.csv --out runs/sft_clean
     """
-    from tigerjax.records import Inputs
     from tigerjax.text.decontaminate import decontaminate_files
 
     manifest = decontaminate_files(
-        Inputs(docs, where.ids), evaluations, out, action=action, field=field, shards=shards, runner=_runner(where)
+        given(docs, where, where.ids), evaluations, out, action=action, field=field, shards=shards, runner=runner(where)
     )
     show(manifest["counts"] | manifest["figures"], json)
 
@@ -258,6 +263,7 @@ def data_tfds(
     kind: Literal["documents", "sft"] = "documents",
     version: str = "1.0.0",
     ids: Ids = "auto",
+    reading: Read = READ,
     verify: bool = False,
     json: Path | None = None,
 ) -> None:
@@ -268,11 +274,10 @@ def data_tfds(
 
     Example: tigerjax data tfds --input zh_books.jsonl --name zh_books --data-dir tfds
     """
-    from tigerjax.records import Inputs
     from tigerjax.records.tfds_builder import build
 
     how: Any = {"kind": kind, "version": version, "progress": show_progress, "verify": verify}
-    manifest = build(Inputs(input, ids), data_dir, name, **how)
+    manifest = build(given(input, reading, ids), data_dir, name, **how)
     show(manifest["figures"] | {"out": str(data_dir / name / version)}, json)
 
 
@@ -341,9 +346,3 @@ def data_inspect(
     data = mixture_config(mixture, mixtures, cache_dir, seq_len, max_dropped)
     figures = inspect_mixture(data, out, rows=rows, seed=seed, progress=show_progress)
     show(figures | {"out": str(out)}, json)
-
-
-def _runner(where: RunnerOptions) -> Any:
-    from tigerjax.stages.runner import Runner
-
-    return Runner(where.runner, where.workers, show_progress, verify=where.verify)

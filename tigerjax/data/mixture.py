@@ -184,7 +184,7 @@ def cache(
         inputs: list[Path] = []
         if maker is not None:
             try:
-                inputs = records.expand(maker.patterns)
+                inputs = records.expand(maker.inputs())
             except DataError as error:
                 raise DataError(f"source {task.name}: {error}") from error
             if (own := Tokenizer(maker.tokenizer).sha256) != sha:
@@ -200,6 +200,8 @@ def cache(
         }
         if maker is not None and maker.overlong != "drop":
             config["overlong"] = maker.overlong
+        if maker is not None:
+            config |= records.inputs_config(maker.inputs())
         if is_own(task):
             inputs += fingerprint.inputs_of(task, config)
         hashing = progress and progress(f"{task.name}: hashed", "GB")

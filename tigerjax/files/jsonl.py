@@ -23,14 +23,16 @@ BOM = b"\xef\xbb\xbf"
 
 
 @contextlib.contextmanager
-def open_lines(path: str | Path, on_bytes: OnBytes | None = None) -> Iterator[Iterable[bytes]]:
+def open_lines(
+    path: str | Path, on_bytes: OnBytes | None = None, most: int = packed.RECORD_BYTES
+) -> Iterator[Iterable[bytes]]:
     """The lines of a file, decompressed where its name ends in .zst, .gz or .xz.
 
     DataError when the file cannot be read, when its compressed data stops before the end, or for a line of more than
-    `packed.most_bytes`.
+    `most` bytes.
     """
     with packed.reading(paths.of(path)) as (file, raw):
-        lines = packed.lines(path, file)
+        lines = packed.lines(path, file, most)
         yield lines if on_bytes is None else _counted(lines, raw.tell, on_bytes)
 
 

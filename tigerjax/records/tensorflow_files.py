@@ -5,6 +5,7 @@ Their records are counted from 1. The libraries know disks only, so a file in a 
 """
 
 import contextlib
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -49,6 +50,7 @@ def _example(where: str, data: bytes) -> jsonl.Record:
 
 def tfrecords(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, bytes]]:
     """The records of a TFRecord file, which may be compressed by gzip."""
+    _refuse_long(block)
     tf, _ = start()
 
     compression, copy = "GZIP" if packed.ending(block.path) == ".gz" else "", paths.fetched(block.path)
@@ -61,6 +63,24 @@ def tfrecords(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[t
         raise DataError(f"{block.path}: not a whole TFRecord file: {what}") from error
 
 
+def _refuse_long(block: Block) -> None:
+    """DataError for a record whose header in a TFRecord file says that it is too long; nothing of it is read."""
+    most = block.reading.max_bytes
+    with packed.reading(block.path) as (file, _):
+        for number in itertools.count(1):
+            header = file.read(12)  # the length and its checksum
+            if len(header) < 12:  # what is not whole is named by TensorFlow
+                return
+            left = int.from_bytes(header[:8], "little") + 4
+            if left - 4 > most:
+                raise packed.too_long(f"{block.path}:{number}", most)
+            if not packed.ending(block.path):
+                file.seek(left, os.SEEK_CUR)
+                continue
+            while left and (piece := file.read(min(left, 1 << 20))):
+                left -= len(piece)
+
+
 def array_records(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, bytes]]:
     """The records of an ArrayRecord file."""
     from array_record.python import array_record_module
@@ -70,7 +90,10 @@ def array_records(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterat
         reader = array_record_module.ArrayRecordReader(str(copy), "readahead_buffer_size:0,max_parallelism:0")
         with contextlib.closing(reader):
             for i in range(reader.num_records()):
-                yield i + 1, reader.read([i])[0]
+                data = reader.read([i])[0]
+                if len(data) > block.reading.max_bytes:  # the format does not say it before
+                    raise packed.too_long(f"{block.path}:{i + 1}", block.reading.max_bytes)
+                yield i + 1, data
     except (ValueError, RuntimeError, IndexError) as error:
         raise DataError(f"{block.path}: not a whole ArrayRecord file: {error}") from error
 

@@ -21,7 +21,7 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
 from tigerjax.files.jsonl import Record
 from tigerjax.files.progress import Progress
-from tigerjax.records.inputs import Inputs, expand, ids_config, ids_of
+from tigerjax.records.inputs import Inputs, expand, ids_of, inputs_config
 from tigerjax.records.tensorflow_files import JSON_COLUMN, SPLIT
 from tigerjax.records.tf import start
 from tigerjax.records.validated import documents, sft_examples
@@ -55,12 +55,12 @@ def build(
 
     files = expand(inputs)
     out = paths.of(data_dir) / name / version
-    config = {"name": name, "version": version, "kind": kind, **ids_config(inputs)}
+    config = {"name": name, "version": version, "kind": kind, **inputs_config(inputs)}
     hashing = progress and progress("hashed", "GB")
     with manifest.stage(out, name="tfds", config=config, inputs=files, hashing=hashing, verify=verify) as run:
         if run.done:
             return run.manifest or {}
-        named = Inputs(files, ids_of(inputs))
+        named = Inputs(files, ids_of(inputs), files.reading)
         given = documents(named) if kind == "documents" else sft_examples(named)
         if (first := next(given, None)) is None:
             raise DataError(f"{', '.join(map(str, files))}: no records")

@@ -214,7 +214,8 @@ def find_files(
     Where the units' files are no record files, `prepare(files, folder)` makes some of them in the folder. Returns the
     manifest.
     """
-    doc_paths, unit_paths = records.expand(docs), records.expand(units)
+    doc_paths = records.expand(docs)
+    unit_paths = records.expand(records.Inputs(units, records.ids_of(units), doc_paths.reading))
     records.distinct_names(doc_paths)
     scan.check_shards(shards)
     config = {
@@ -223,7 +224,7 @@ def find_files(
         "gram": dict(GRAM),
         "rare": unit_search.RARE,
         "version": SEARCH_VERSION,
-        **records.ids_config(docs),
+        **records.inputs_config(docs),
     }
     inputs = [*doc_paths, *unit_paths]
     runner = runner or Runner()

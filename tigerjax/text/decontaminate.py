@@ -65,10 +65,12 @@ def _long_enough(stem: str) -> bool:
     return len(batch.codes) >= NAME_BELOW["characters" if batch.cjk()[0] else "letters"]
 
 
-def questions(path: Path, field: str | None = None) -> Iterator[records.Record]:
+def questions(
+    path: Path, field: str | None = None, reading: records.Reading = records.READING
+) -> Iterator[records.Record]:
     """Each question of a set as a document {id: "<task>:<line>", text, …}. The set is the name of the file."""
     task, number = path.name.split(".")[0], 0
-    for number, record in records.read(path):
+    for number, record in records.read(path, reading=reading):
         names = [field] if field else [name for name in FIELDS if name in record]
         text = record.get(names[0]) if names else None
         if not isinstance(text, str) or not text.strip():
@@ -86,7 +88,9 @@ def questions(path: Path, field: str | None = None) -> Iterator[records.Record]:
 def _prepare(field: str | None, paths: Sequence[Path], folder: Path) -> list[Path]:
     records.distinct_names(paths)
     out = folder / "evaluation.jsonl"
-    jsonl.write_jsonl(out, (question for path in paths for question in questions(path, field)))
+    jsonl.write_jsonl(
+        out, (question for path in paths for question in questions(path, field, records.reading_of(paths)))
+    )
     return [out]
 
 
