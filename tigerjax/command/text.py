@@ -14,6 +14,7 @@ from tigerjax.errors import GateFailed
 from tigerjax.records.ids import Ids
 
 
+# One parameter for each option of the command.
 def tokenizer_sample(
     input: list[Path],
     out: Path,
@@ -256,6 +257,7 @@ def data_decontaminate(
     show(manifest["counts"] | manifest["figures"], json)
 
 
+# One parameter for each option of the command.
 def data_tfds(
     input: list[Path],
     name: str,

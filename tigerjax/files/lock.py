@@ -143,6 +143,6 @@ def _is(held: int, path: Path) -> bool:
 def _owner(path: Path) -> str:
     """Who has the lock, as its file says."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
+        return path.read_bytes().decode("utf-8", "replace").strip() or "another process"
     except OSError:
         return "another process"
