@@ -213,4 +213,6 @@ def _check_ours(weights: dict[str, Any], config: ModelConfig, spec: list[Row]) -
         if (got := tuple(get(weights, row.ours).shape)) != want:
             raise DataError(f"weights {row.ours} have shape {got}, but the config needs {want}")
     if left:
-        raise DataError(f"weights hold {min(left)}, which no Hugging Face tensor takes")
+        raise DataError(
+            f"weights hold {min(left)}, which no Hugging Face tensor takes; give a checkpoint of this model"
+        )

@@ -121,7 +121,10 @@ def check(tensors: Tensors, config: ModelConfig, spec: list[Row], where: str) ->
         names = row.names(config)
         missing = [name for name in names if name not in left]
         if missing:
-            raise DataError(f"{where}: lacks {missing[0]} ({len(missing)} of {len(names)} for {row.ours})")
+            raise DataError(
+                f"{where}: lacks {missing[0]} ({len(missing)} of {len(names)} for {row.ours});"
+                " copy the missing files, or take the model's own config.json"
+            )
         for name in names:
             if (shape := left.pop(name)) != row.shape:
                 raise DataError(f"{where}: {name} has shape {shape}, but the config needs {row.shape}")
@@ -133,7 +136,10 @@ def check(tensors: Tensors, config: ModelConfig, spec: list[Row], where: str) ->
                     f"{where}: {name} does not belong to rope_theta={config.rope_base}; the config is of another model"
                 )
     if left:
-        raise DataError(f"{where}: {len(left)} tensors are left over that no weight takes, such as {min(left)}")
+        raise DataError(
+            f"{where}: {len(left)} tensors are left over that no weight takes, such as {min(left)};"
+            " take the config.json that belongs to them"
+        )
 
 
 def _layers(row: Row, tensors: Tensors) -> int:

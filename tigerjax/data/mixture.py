@@ -113,7 +113,10 @@ def holistic(
     for lang, sources, share in (("zh", zh, zh_share), ("en", en, 1 - zh_share)):
         total = sum(s.weight for s in sources.values())
         if share and total <= 0:
-            raise ConfigError(f"mixture {name}: {lang} has share {share} but no source with a weight above 0")
+            raise ConfigError(
+                f"mixture {name}: {lang} has share {share} but no source with a weight above 0;"
+                " give it one, or the share 0"
+            )
         for key, source in sources.items():
             task = add_documents_task(f"{name}.{lang}.{key}", source, tokenizer=tokenizer)
             rates[task] = (1 - instruct_fraction) * share * source.weight / total if total else 0.0
@@ -237,7 +240,10 @@ def import_modules(modules: Sequence[str]) -> None:
             raise
         except Exception as error:  # whatever a user's module may raise
             what = f"{type(error).__name__}: {error}"
-            raise ConfigError(f"data.modules names {module}, which cannot be imported: {what}") from error
+            raise ConfigError(
+                f"data.modules names {module}, which cannot be imported: {what};"
+                " correct the name, or start in the folder that holds it"
+            ) from error
 
 
 def mixture_config(

@@ -58,7 +58,7 @@ def load(path: str | Path) -> list[Question]:
     """
     path = paths.of(path)
     if not path.is_file():
-        raise DataError(f"{path}: questions file does not exist")
+        raise DataError(f"{path}: questions file does not exist; correct the path")
     rows: list[tuple[int, dict[str, Any]]] = []
     try:
         lines = path.read_bytes().decode("utf-8").split("\n")
@@ -74,7 +74,10 @@ def load(path: str | Path) -> list[Question]:
     seen: dict[str, int] = {}
     for number, row in rows:
         if row["id"] in seen:
-            raise DataError(f"{path}:{number}: id {row['id']!r} stands already on line {seen[row['id']]}")
+            raise DataError(
+                f"{path}:{number}: id {row['id']!r} stands already on line {seen[row['id']]};"
+                " give each question its own"
+            )
         seen[row["id"]] = number
         out.append(Question(**row, others=others.get((row["lang"], row["task"]), ())))
     return out
@@ -84,9 +87,9 @@ def _row(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}:{number}: broken JSON: {error}") from error
+        raise DataError(f"{path}:{number}: broken JSON: {error}; correct the line") from error
     if not isinstance(row, dict):
-        raise DataError(f"{path}:{number}: a question is an object, not {type(row).__name__}")
+        raise DataError(f"{path}:{number}: a question must be an object, not {type(row).__name__}")
     row = {"id": row.get("id", row.get("prompt_id"))} | row
     for name in ("id", "lang", "task", "prompt"):
         if not isinstance(row.get(name), str) or not row[name]:

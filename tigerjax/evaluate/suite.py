@@ -84,7 +84,7 @@ def evaluate(
             missing[name] = f"{absent} is not there"
             continue
         if not items[name]:
-            raise DataError(f"{config.data_dir / name}: holds no questions of {name}")
+            raise DataError(f"{config.data_dir / name}: holds no questions of {name}; download its files again")
     if answerer.writes:
         (out / ITEMS).mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {"tasks": {}}

@@ -94,7 +94,9 @@ def reading(path: Path) -> Iterator[tuple[io.BufferedReader, io.BufferedReader]]
         raw = paths.reading(path)
     except OSError as error:
         paths.not_damage(error)
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror or error}; correct the path, or the rights to the file"
+        ) from error
     with raw:
         yield (io.BufferedReader(_Unpacked(path, raw), BUFFER_BYTES) if ending(path) else raw), raw
 

@@ -166,7 +166,9 @@ def _rows(block: Block, number: int, batch: Any) -> Iterator[tuple[int, jsonl.Re
             try:
                 yield number + place, batch.slice(place, 1).to_pylist()[0]
             except UnicodeDecodeError as error:
-                raise DataError(f"{path}:{number + place}: a text is not UTF-8 ({error.reason})") from error
+                raise DataError(
+                    f"{path}:{number + place}: a text is not UTF-8 ({error.reason}); write the column as UTF-8"
+                ) from error
 
 
 def parse_row(where: str, row: jsonl.Record) -> jsonl.Record:

@@ -37,7 +37,9 @@ def _example(where: str, data: bytes) -> jsonl.Record:
     try:
         features = tf.train.Example.FromString(data).features.feature
     except DecodeError as error:
-        raise DataError(f"{where}: neither a tf.train.Example nor a JSON object: {error}") from error
+        raise DataError(
+            f"{where}: neither a tf.train.Example nor a JSON object ({error}); write the file again"
+        ) from error
     record: jsonl.Record = {}
     for name, feature in sorted(features.items()):
         kind = feature.WhichOneof("kind")
@@ -60,7 +62,7 @@ def tfrecords(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[t
             yield number, bytes(data)
     except tf.errors.OpError as error:
         what = re.sub(r"\{\{.*?\}\} | \[Op:.*", "", error.message)  # without the names of TensorFlow's own operations
-        raise DataError(f"{block.path}: not a whole TFRecord file: {what}") from error
+        raise DataError(f"{block.path}: not a whole TFRecord file: {what}; copy it or write it again") from error
 
 
 def _refuse_long(block: Block) -> None:
@@ -95,7 +97,7 @@ def array_records(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterat
                     raise packed.too_long(f"{block.path}:{i + 1}", block.reading.max_bytes)
                 yield i + 1, data
     except (ValueError, RuntimeError, IndexError) as error:
-        raise DataError(f"{block.path}: not a whole ArrayRecord file: {error}") from error
+        raise DataError(f"{block.path}: not a whole ArrayRecord file: {error}; copy it or write it again") from error
 
 
 def tfds_rows(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -105,7 +107,9 @@ def tfds_rows(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[t
 
     builder = tfds.builder_from_directory(str(paths.fetched(block.path)))
     if SPLIT not in builder.info.splits:
-        raise DataError(f"{block.path}: has the splits {sorted(builder.info.splits)}, but {SPLIT!r} is read")
+        raise DataError(
+            f"{block.path}: has the splits {sorted(builder.info.splits)}, but {SPLIT!r} is read; name the split so"
+        )
     try:
         rows = tfds.as_numpy(builder.as_dataset(split=SPLIT, shuffle_files=False))
         yield from enumerate(rows, 1)

@@ -128,7 +128,7 @@ def parse_element(where: str, value: Any) -> jsonl.Record:
         jsonl.dumped(value)
     except UnicodeEncodeError as error:
         where = jsonl.named(where, value)
-        raise DataError(f"{where}: a lone surrogate (\\ud800-\\udfff) is not a character") from error
+        raise DataError(f"{where}: a lone surrogate (\\ud800-\\udfff) is not a character; remove it") from error
     return value
 
 
@@ -195,7 +195,8 @@ def csv_rows(
                     on_bytes(counted.tell())
         except (csv.Error, UnicodeDecodeError) as error:
             raise DataError(
-                f"{block.path}:{reader.line_num + 1}: not a {'TSV' if tabs else 'CSV'} file in UTF-8: {error}"
+                f"{block.path}:{reader.line_num + 1}: not a {'TSV' if tabs else 'CSV'} file in UTF-8: {error};"
+                " correct the line, or save the file as UTF-8"
             ) from error
         finally:
             text.detach()
@@ -215,5 +216,8 @@ def parse_csv(where: str, row: dict[Any, Any]) -> jsonl.Record:
     """A row of a CSV file, which has a value for each named column and no more."""
     if None in row:  # the values that no column is named for
         columns = len(row) - 1
-        raise DataError(f"{where}: {columns + len(row[None])} values for the {columns} columns of the first line")
+        raise DataError(
+            f"{where}: {columns + len(row[None])} values for the {columns} columns of the first line;"
+            " put texts with commas in quotes"
+        )
     return row

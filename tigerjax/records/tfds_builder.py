@@ -48,7 +48,7 @@ def build(
     `verify` is that of `manifest.stage`."""
     if not NAME.fullmatch(name) or not VERSION.fullmatch(version):
         raise ConfigError(
-            f"TFDS dataset {name}:{version}: a name is lower-case letters, digits and _, a version three numbers"
+            f"TFDS dataset {name}:{version}: a name must be lower-case letters, digits and _, a version three numbers"
         )
     _, _ = start()
     import tensorflow_datasets as tfds
@@ -63,7 +63,7 @@ def build(
         named = Inputs(files, ids_of(inputs), files.reading)
         given = documents(named) if kind == "documents" else sft_examples(named)
         if (first := next(given, None)) is None:
-            raise DataError(f"{', '.join(map(str, files))}: no records")
+            raise DataError(f"{', '.join(map(str, files))}: no records; give files that hold some")
         text = tfds.features.Text()
         columns: dict[str, Any] = {column: text for column in (*COLUMNS[kind], JSON_COLUMN)}
         if kind == "sft":

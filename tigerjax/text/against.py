@@ -242,7 +242,10 @@ def find_files(
         units_scan = functools.partial(unit_search.scan_units, work / "units")
         sides = scan.scanned(runner, units_scan, work / "units", given, shards, "units", ids=records.ids_of(units))
         if not sum(part["units"] for part in sides):
-            raise DataError(f"{', '.join(map(str, unit_paths))}: no {wanted.noun}, so nothing could be found")
+            raise DataError(
+                f"{', '.join(map(str, unit_paths))}: no {wanted.noun}, so nothing could be found;"
+                " give a file that holds some"
+            )
         unit_parts = tuple(part["part"] for part in sides)
         same = functools.partial(unit_search.equal, work / "units", unit_parts, shards)
         equal = sum(runner.each(same, range(shards), work / "units", "equal"))

@@ -89,7 +89,10 @@ def _check_model(proto: Any, path: Path, what: str) -> None:
     texts = [piece.piece for piece in proto.pieces]
     if len(set(texts)) != len(texts):
         twice = sorted(text for text, count in Counter(texts).items() if count > 1)
-        raise ConfigError(f"{what} {path} has {len(twice)} duplicate pieces, such as {twice[:MAX_NAMED]}")
+        raise ConfigError(
+            f"{what} {path} has {len(twice)} duplicate pieces, such as {twice[:MAX_NAMED]};"
+            " train it with `tigerjax tokenizer train`"
+        )
 
 
 def base_minimum(proto: Any) -> float:

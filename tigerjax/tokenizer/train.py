@@ -103,7 +103,9 @@ def train_model(
 
         first = next(lines(), None)
         if first is None:
-            raise DataError(f"{', '.join(map(str, inputs))}: no text to train a tokenizer on")
+            raise DataError(
+                f"{', '.join(map(str, inputs))}: no text to train a tokenizer on; give files that hold some"
+            )
         counts = {"lines": 0, "characters": 0}
         failed.clear()  # closing the generator above raised GeneratorExit in it
         model, training = io.BytesIO(), contextlib.ExitStack()
