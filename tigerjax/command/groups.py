@@ -26,9 +26,16 @@ class SamplingOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class FileSamplingOptions(SamplingOptions):
+    """How answers to the prompts of a file are sampled."""
+
+    chat: bool = True  # The prompt stands between the markers of a chat; --no-chat lets a base model continue it
+    rows: Count = 80  # Answers that are decoded at one time
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunnerOptions:
-    """How a data stage reads records, and where its parts run. Only --ids and --text-unit change the
-    output."""
+    """How a data stage reads records, and where its parts run. Only --ids and --text-unit change the output."""
 
     ids: Ids = "auto"
     """What names a record: auto takes the ids that are given, and FILE:ID where files give the same ones; keep takes
@@ -70,4 +77,6 @@ def runner(where: RunnerOptions) -> Any:
 Read = Annotated[ReadingOptions, FLAT]
 Sampling = Annotated[SamplingOptions, FLAT]
 Where = Annotated[RunnerOptions, FLAT]
-SAMPLING, LOCAL, READ = SamplingOptions(), RunnerOptions(), ReadingOptions()  # the defaults
+SAMPLING, FILE_SAMPLING = SamplingOptions(), FileSamplingOptions()
+LOCAL, READ = RunnerOptions(), ReadingOptions()
+"""The defaults."""
