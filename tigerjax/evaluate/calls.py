@@ -20,8 +20,17 @@ PASSED, NOT_PLAIN, OBJECT = 42, 43, 45
 """Exit codes of the tester: the test has passed; it hands over an object; it looks into an object that it was given."""
 MOST_VALUES = 100_000
 """Taken from an iterator that is returned."""
-ITERATORS = (map, filter, zip, enumerate, reversed, types.GeneratorType, type(iter([])), type(iter(())))
-VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
+ITERATORS: tuple[type, ...] = (
+    map,
+    filter,
+    zip,
+    enumerate,
+    reversed,
+    types.GeneratorType,
+    type(iter([])),
+    type(iter(())),
+)
+VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 EXACT: dict[str, type] = {"Fraction": fractions.Fraction, "Decimal": decimal.Decimal}
 
 
@@ -110,8 +119,9 @@ class Peer:
             return {type(value).__name__: str(value)}
         if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
             return self.encode(value.item())
-        if isinstance(value, type) and getattr(builtins, value.__name__, None) is value:
-            return {"type": value.__name__}
+        if isinstance(value, type):
+            name = value.__name__
+            return {"type": name} if vars(builtins).get(name) is value else {"other": name}
         if isinstance(value, types.FunctionType | types.MethodType | types.BuiltinFunctionType):
             self.functions.append(value)
             return {"function": len(self.functions) - 1}

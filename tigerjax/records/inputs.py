@@ -33,7 +33,7 @@ def ids_of(patterns: Paths) -> Ids:
 def inputs_config(patterns: Paths) -> dict[str, str]:
     """The entries of a stage's config for what changes its records: `ids_of` and the text unit; none for defaults."""
     unit = reading_of(patterns).text_unit
-    ids = {} if ids_of(patterns) == "auto" else {"ids": ids_of(patterns)}
+    ids: dict[str, str] = {} if ids_of(patterns) == "auto" else {"ids": ids_of(patterns)}
     return ids if unit == READING.text_unit else ids | {"text_unit": unit}
 
 

@@ -48,7 +48,8 @@ def texts(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple
         yield from lines(block, on_bytes)
         return
     with jsonl.open_lines(block.path, on_bytes, most) as every:
-        held, first, size = [], 1, 0
+        held: list[bytes] = []
+        first, size = 1, 0
         for number, line in enumerate(every, 1):
             line = line.removeprefix(jsonl.BOM) if number == 1 else line
             if not line.strip() and (unit == "paragraph" or not held):
