@@ -215,10 +215,13 @@ def count(asked: Asked) -> dict[str, Any]:
         groups.setdefault(answer["group"], []).append(answer["right"])
     shares = {name: sum(rights) / len(rights) for name, rights in groups.items()}
     variance = sum(shares[g] * (1 - shares[g]) / max(1, len(r) - 1) for g, r in groups.items()) / len(groups) ** 2
-    figures = {"score": sum(shares.values()) / len(shares), "stderr": math.sqrt(variance), "n": len(asked)}
+    figures: dict[str, Any] = {
+        "score": sum(shares.values()) / len(shares),
+        "stderr": math.sqrt(variance),
+        "n": len(asked),
+    }
     unknown = {why: [a["id"] for a in asked if why in a] for why in (TEST, OBJECT)}
-    figures |= {why: ids for why, ids in unknown.items() if ids}
-    return figures | ({"groups": shares} if len(groups) > 1 else {})
+    return figures | {why: ids for why, ids in unknown.items() if ids} | ({"groups": shares} if len(groups) > 1 else {})
 
 
 def read_results(folder: Path) -> dict[str, Any]:

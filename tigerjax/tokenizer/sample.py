@@ -57,8 +57,9 @@ def read_all(files: Sequence[str | Path], report: Report | None = None) -> Itera
     total, before = sum(sizes), 0
     for path, own in zip(files, sizes, strict=True):
         # The total is reported once, at the end: a compressed file has been read whole before its last lines come.
-        shown = report and (lambda at, before=before: report(min(before + at, total - 1), total))
-        yield from read_documents(path, shown, reading)
+        yield from read_documents(
+            path, report and (lambda at, before=before: report(min(before + at, total - 1), total)), reading
+        )
         before += own
     if report is not None:
         report(total, total)
