@@ -20,7 +20,7 @@ PASSED, NOT_PLAIN, OBJECT = 42, 43, 45
 """Exit codes of the tester: the test has passed; it hands over an object; it looks into an object that it was given."""
 MOST_VALUES = 100_000
 """Taken from an iterator that is returned."""
-ITERATORS: tuple[type, ...] = (
+ITERATORS: Any = (
     map,
     filter,
     zip,
@@ -30,7 +30,7 @@ ITERATORS: tuple[type, ...] = (
     type(iter([])),
     type(iter(())),
 )
-VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
+VIEWS: Any = (type({}.keys()), type({}.values()), type({}.items()))
 EXACT: dict[str, type] = {"Fraction": fractions.Fraction, "Decimal": decimal.Decimal}
 
 
