@@ -230,7 +230,10 @@ def train(
     chat = open_whole(init)
     check_fits(chat, tokenizer, where=init)
     if chat.config != config.model:
-        raise ConfigError(f"{init}: a reward model starts from a chat model of the config's sizes, this is another")
+        raise ConfigError(
+            f"{init}: a reward model starts from a chat model of the config's sizes, this is another;"
+            " give --init such a model"
+        )
     training_data = [comparisons, [e["messages"] for e in reference]]
     digest = hashlib.sha256(manifest.canonical(training_data)).hexdigest()
     hosts.same("preferences or reference set", digest)
@@ -337,7 +340,7 @@ def calibrate(scorer: Scorer, reference: Sequence[Mapping[str, Any]]) -> dict[st
     if len(scores) < 2 or not np.isfinite(scores).all() or not scores.std() > 0:
         raise GateFailed(
             f"cannot calibrate on {len(scores)} reference answers ({int((~np.isfinite(scores)).sum())} scores not"
-            " finite): at least two different finite scores are needed"
+            " finite): give answers with at least two different finite scores"
         )
     return {"mean": float(scores.mean()), "std": float(scores.std()), "n": len(scores)}
 

@@ -117,7 +117,9 @@ def read(paths: Iterable[str | Path]) -> tuple[list[Comparison], dict[str, Any]]
     comparisons = [_comparison(head, pairs) for head, pairs in prompts.values() if pairs]
     out, dropped = sum(len(pairs) for _, pairs in prompts.values()), dict(lost.counts)
     if not comparisons:
-        raise DataError(f"no pair of different answers in the preferences ({len(prompts)} prompts, {dropped})")
+        raise DataError(
+            f"no pair of different answers in the preferences ({len(prompts)} prompts, {dropped}); give more of them"
+        )
     counts = {"in": out + sum(dropped.values()), "out": out, "dropped": dropped, "named": lost.named, "where": places}
     return comparisons, counts | {"prompts": len(comparisons), "prompts_without_pairs": len(prompts) - len(comparisons)}
 
@@ -220,7 +222,10 @@ class PairLoader:
         """Goes to the position of `state`; ConfigError when its prompts, seed or batch size are others."""
         for name, value in (self.state() | {"taken": state["taken"]}).items():
             if state[name] != value:
-                raise ConfigError(f"cannot resume exactly: preference {name} was {state[name]} and is {value} now")
+                raise ConfigError(
+                    f"cannot resume exactly: preference {name} was {state[name]} and is {value} now;"
+                    " give the old preferences, or another --out"
+                )
         self._taken = state["taken"]
 
 
@@ -241,15 +246,17 @@ def _k_wise(
         if not whole or not isinstance(response.get("text"), str):
             raise DataError(f"{where}: response {response!r} must be {{id, text, finish?}}")
         if response["id"] in answers:
-            raise DataError(f"{where}: response id {response['id']!r} occurs twice")
+            raise DataError(f"{where}: response id {response['id']!r} occurs twice; give each response its own")
         answers[response["id"]] = (response["text"], _finish(response.get("finish", "stop"), where))
     if not all(isinstance(group, list) and group for group in ranking):
         raise DataError(f"{where}: ranking must be a list of non-empty groups of response ids")
     listed = [name for group in ranking for name in group]
     if wrong := [name for name in listed if not isinstance(name, str | int) or name not in answers]:
-        raise DataError(f"{where}: ranking names response {wrong[0]!r}, which is not among the responses")
+        raise DataError(
+            f"{where}: ranking names response {wrong[0]!r}, which is not among the responses; correct one of the two"
+        )
     if len(set(listed)) != len(listed):
-        raise DataError(f"{where}: ranking names a response twice")
+        raise DataError(f"{where}: ranking names a response twice; remove one")
     place = {name: i for i, group in enumerate(ranking) for name in group}
     names = sorted(answers, key=lambda name: place.get(name, len(ranking)))
     out = []

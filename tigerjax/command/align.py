@@ -14,6 +14,7 @@ from tigerjax.command.figures import as_text, save, show
 from tigerjax.command.groups import SAMPLING, Sampling, SamplingOptions
 from tigerjax.command.options import FLAT, Changes, ConfigFile
 from tigerjax.command.progress import show_progress
+from tigerjax.config import RunConfig
 from tigerjax.config.ranges import Count
 from tigerjax.errors import Blocked, ConfigError, GateFailed
 from tigerjax.files import paths
@@ -64,14 +65,16 @@ def change(
     inputs: Annotated[dict[str, Any], Changes(AlignInputs)],
     align: Annotated[dict[str, Any], Changes(AlignConfig, "align.")],
     sampling: Annotated[dict[str, Any], Changes(SamplingOptions)],
+    config: Annotated[dict[str, Any], Changes(RunConfig)],
     score_rows: Count | None = None,
     again: bool = False,
     json: Path | None = None,
 ) -> None:
     """Changes settings of an alignment that no finished step of the round under way has used.
 
-    Rounds that have ended stay as they are: the next reward model enters the next round. --again also changes what has
-    been used; those steps, and the ones after them, are then done again.
+    Fields of the config are overridden as in `align init`. Rounds that have ended stay as they are: the next reward
+    model enters the next round. --again also changes what has been used; those steps, and the ones after them, are then
+    done again.
 
     Example: tigerjax align set runs/align --align.allow-partial --reward-model runs/reward2/model
     """
@@ -80,13 +83,15 @@ def change(
 
     given = {name: resolved(name, value) for name, value in inputs.items()} | align | sampling
     given |= {} if score_rows is None else {"score_rows": score_rows}
-    if not given:
+    if not given and not config:
         raise ConfigError(f"nothing to change; `tigerjax align set {dir} --help` lists the settings")
     old, new = settings_lib.read(dir), settings_lib.changed(dir, given, again=again)
+    new = settings_lib.overridden(dir, new, config, again=again)
     inputs_lib.check(new, override(_config(new)))
     settings_lib.replace(dir, new)
     before, after = ({**s.align, **s.sampling, **dataclasses.asdict(s)} for s in (old, new))
-    show({name: f"{before[name]} -> {after[name]}" for name in given}, json)
+    shown = [*given, *(["overrides"] if old.overrides != new.overrides else [])]
+    show({name: f"{before[name]} -> {after[name]}" for name in shown}, json)
 
 
 def prompts(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:

@@ -312,7 +312,10 @@ def _back(
     checkpoints.drop_from(watch.back_before)
     restored = checkpoints.restore(abstract)
     if restored is None:
-        raise DataError(f"{checkpoints.folder}: no whole checkpoint from before step {watch.back_before} to go back to")
+        raise DataError(
+            f"{checkpoints.folder}: no whole checkpoint from before step {watch.back_before} to go back to;"
+            " lower `optim.peak_lr` and start again"
+        )
     state, meta = restored
     loader.restore(fed.after)
     watch.rolled_back(meta, fed.after)
