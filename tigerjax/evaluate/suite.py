@@ -8,7 +8,6 @@ OUT/cache.jsonl           the result of every request: a restart computes what i
 import dataclasses
 import json
 import math
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from tigerjax.evaluate.benchmarks import BENCHMARKS, CODE, Benchmark
 from tigerjax.evaluate.items import Item, Missing, Turn
 from tigerjax.files import jsonl, manifest
 from tigerjax.files.progress import Advance, Progress
+from tigerjax.terminal import tell
 from tigerjax.tokenizer.chat import encode_prompt
 
 if TYPE_CHECKING:  # a report of results needs no JAX
@@ -176,7 +176,7 @@ def judged(
     try:
         return text, run_code and execute.passes(program, allow_unconfined=allow_unconfined), {}
     except execute.NotJudged as error:
-        print(f"{CODE} {item.id}: counted as wrong without being judged: {error}", file=sys.stderr)
+        tell(f"{CODE} {item.id}: counted as wrong without being judged: {error}")
         return text, False, {TEST if error.test else OBJECT: str(error)}
 
 
