@@ -234,7 +234,9 @@ def stage(
     given = [paths.of(path) for path in inputs]
     for path in given:
         if not path.exists():
-            raise DataError(f"{path}: input of stage {name} does not exist")
+            raise DataError(
+                f"{path}: input of stage {name} does not exist; correct the path, or run the stage that makes it"
+            )
         if paths.resolved(path).is_relative_to(paths.resolved(out)):
             raise ConfigError(f"{path} is an input and lies in the output {out}; give another output folder")
     hashed, size_of_all = 0, sum(map(size, given)) if hashing else 0

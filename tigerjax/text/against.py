@@ -227,7 +227,8 @@ def find_files(
     Where the units' files are no record files, `prepare(files, folder)` makes some of them in the folder. Returns the
     manifest. Raises DataError where the files hold no unit.
     """
-    doc_paths, unit_paths = records.expand(docs), records.expand(units)
+    doc_paths = records.expand(docs)
+    unit_paths = records.expand(records.Inputs(units, records.ids_of(units), doc_paths.reading))
     records.distinct_names(doc_paths)
     scan.check_shards(shards)
     config = {
@@ -236,7 +237,7 @@ def find_files(
         "gram": dict(GRAM),
         "rare": unit_search.RARE,
         "version": SEARCH_VERSION,
-        **records.ids_config(docs),
+        **records.inputs_config(docs),
     }
     inputs = [*doc_paths, *unit_paths]
     runner = runner or Runner()
@@ -254,7 +255,10 @@ def find_files(
         units_scan = functools.partial(unit_search.scan_units, work / "units")
         sides = scan.scanned(runner, units_scan, work / "units", given, shards, "units", ids=records.ids_of(units))
         if not sum(part["units"] for part in sides):
-            raise DataError(f"{', '.join(map(str, unit_paths))}: no {wanted.noun}, so nothing could be found")
+            raise DataError(
+                f"{', '.join(map(str, unit_paths))}: no {wanted.noun}, so nothing could be found;"
+                " give a file that holds some"
+            )
         unit_parts = tuple(part["part"] for part in sides)
         same = functools.partial(unit_search.equal, work / "units", unit_parts, shards)
         equal = sum(runner.each(same, range(shards), work / "units", "equal"))

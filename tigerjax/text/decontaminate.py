@@ -72,9 +72,9 @@ def _handle(text: str) -> int:
     return xxhash.xxh3_64_intdigest(key(text).encode("utf-8", "surrogatepass"))
 
 
-def _texts(path: Path, field: str | None) -> Iterator[tuple[int, records.Record, str]]:
-    """(number, record, question) of a set; DataError for a record without a question."""
-    for number, record in records.read(path):
+def _texts(path: Path, field: str | None, reading: records.Reading) -> Iterator[tuple[int, records.Record, str]]:
+    """(number, record, question) of a set."""
+    for number, record in records.read(path, reading=reading):
         names = [field] if field else [name for name in FIELDS if name in record]
         text = record.get(names[0]) if names else None
         if not isinstance(text, str) or not text.strip():
@@ -85,14 +85,16 @@ def _texts(path: Path, field: str | None) -> Iterator[tuple[int, records.Record,
         yield number, record, text
 
 
-def questions(path: Path, field: str | None = None) -> Iterator[records.Record]:
+def questions(
+    path: Path, field: str | None = None, reading: records.Reading = records.READING
+) -> Iterator[records.Record]:
     """Each question of a set as a document {id: "<task>:<line>", text, …}. The set is the name of the file.
 
     A stem that several questions of the set have, such as "Which of these is true?", is looked for with options only.
     """
     task, number = path.name.split(".")[0], 0
-    often = collections.Counter(_handle(text) for *_, text in _texts(path, field))
-    for number, record, text in _texts(path, field):
+    often = collections.Counter(_handle(text) for *_, text in _texts(path, field, reading))
+    for number, record, text in _texts(path, field, reading):
         given = options(record)
         whole = "\n".join([text, *(f"{letter}. {option}" for letter, option in zip(LETTERS, given, strict=False))])
         stem = text if _long_enough(text) and often[_handle(text)] == 1 else whole
@@ -103,7 +105,9 @@ def questions(path: Path, field: str | None = None) -> Iterator[records.Record]:
 def _prepare(field: str | None, paths: Sequence[Path], folder: Path) -> list[Path]:
     records.distinct_names(paths)
     out = folder / "evaluation.jsonl"
-    jsonl.write_jsonl(out, (question for path in paths for question in questions(path, field)))
+    jsonl.write_jsonl(
+        out, (question for path in paths for question in questions(path, field, records.reading_of(paths)))
+    )
     return [out]
 
 
