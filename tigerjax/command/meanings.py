@@ -92,7 +92,7 @@ MEANINGS = {
     "reward score --out": "Folder for the scored answers",
     "reward score --model": REWARD_MODEL,
     "reward calibrate --model": REWARD_MODEL,
-    "sample --prompts": "File of prompts, one a line: {prompt_id, messages} or {prompt_id, text}",
+    "sample --prompts": "File of prompts, one per line: {prompt_id, messages} or {prompt_id, text}",
     "sample --out": "Folder for candidates.jsonl",
     "evaluate --out": "Folder for results.json and report.html",
     "evaluate compare folders": "Folders that `tigerjax evaluate` wrote; the first one is compared with the others",

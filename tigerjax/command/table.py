@@ -3,7 +3,19 @@
 from pathlib import Path
 from typing import Annotated
 
-from tigerjax.command import align, checkpoints, convert, doctor, evaluate, models, plan, shells, starter, text
+from tigerjax.command import (
+    align,
+    checkpoints,
+    convert,
+    doctor,
+    evaluate,
+    models,
+    plan,
+    shells,
+    starter,
+    text,
+    tokenizers,
+)
 from tigerjax.command.figures import save
 from tigerjax.command.options import Command
 
@@ -31,11 +43,11 @@ SECTIONS: dict[str, dict[tuple[str, ...], Command]] = {
         ("doctor",): doctor.doctor,
     },
     "1. A tokenizer with Chinese pieces": {
-        ("tokenizer", "sample"): text.tokenizer_sample,
-        ("tokenizer", "train"): text.tokenizer_train,
-        ("tokenizer", "extend"): text.tokenizer_extend,
-        ("tokenizer", "verify"): text.tokenizer_verify,
-        ("tokenizer", "stats"): text.tokenizer_stats,
+        ("tokenizer", "sample"): tokenizers.tokenizer_sample,
+        ("tokenizer", "train"): tokenizers.tokenizer_train,
+        ("tokenizer", "extend"): tokenizers.tokenizer_extend,
+        ("tokenizer", "verify"): tokenizers.tokenizer_verify,
+        ("tokenizer", "stats"): tokenizers.tokenizer_stats,
     },
     "2. A model to start from": {
         ("convert", "from-hf"): convert.from_hf,

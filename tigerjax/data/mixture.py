@@ -63,8 +63,7 @@ def sample_fn(datasets: list[Any], rates: list[float], seed: int | None) -> Any:
 def add_mixture(name: str, rates: Mapping[str, float]) -> None:
     """Registers a mixture of registered tasks; `rates` are token shares, on any scale.
 
-    Raises ConfigError for a negative rate, and where all are 0.
-    """
+    Raises ConfigError where none is above 0."""
     _, seqio = start()
 
     if not rates or min(rates.values()) < 0 or sum(rates.values()) <= 0:
@@ -252,10 +251,7 @@ def import_modules(modules: Sequence[str]) -> None:
 def mixture_config(
     mixture: str, modules: Sequence[str], cache_dir: str | Path, seq_len: int, max_dropped: float
 ) -> DataConfig:
-    """A data config for a registered mixture; its tokenizer is the one that the mixture's sources name.
-
-    Raises ConfigError where no source names a tokenizer.
-    """
+    """A data config for a registered mixture; its tokenizer is the one that the mixture's sources name."""
     import_modules(modules)
     makers = [maker for task in get_mixture(mixture).tasks if (maker := row_maker(task)) is not None]
     if not makers:

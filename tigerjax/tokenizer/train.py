@@ -50,8 +50,8 @@ def _refusal(size: int, lines: int, message: str) -> ConfigError:
         )
     if match := TOO_LARGE.search(message):
         return ConfigError(
-            f"--vocab-size {size} is too large: these {lines:,} lines have pieces for {match[1]} entries only; give more"
-            f" text, or --vocab-size {match[1]}"
+            f"--vocab-size {size} is too large: these {lines:,} lines have pieces for {match[1]} entries only; give"
+            f" more text, or --vocab-size {match[1]}"
         )
     message = re.sub(r"^\w+: src/\S+ \[.*?\] ", "", " ".join(message.split()))
     return ConfigError(
