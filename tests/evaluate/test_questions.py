@@ -133,7 +133,7 @@ GOOD = '{"id": "a", "lang": "en", "task": "t", "prompt": "p", "answers": ["x"]}'
     [
         ("", "no questions"),
         (GOOD + "\n{", ":2: broken JSON"),
-        ("[]", ":1: a question is an object"),
+        ("[]", ":1: a question must be an object"),
         (GOOD.replace('"en"', "3"), ":1: lang must be a non-empty string"),
         (GOOD.replace('["x"]', "[]"), ":1: id 'a': answers must be"),
         (GOOD + "\n" + GOOD, ":2: id 'a' stands already on line 1"),

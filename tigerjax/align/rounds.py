@@ -96,7 +96,8 @@ class Round(NamedTuple):
     sft: Path
     """The mixed SFT set."""
     figures: dict[str, Any]
-    """{reward_before, reward_after, winners {rm, human, edit}, gate, accuracy_before, accuracy_after, counts}"""
+    """{reward_before, reward_after, winners {rm, human, edit}, gate, accuracy_before, accuracy_after, counts, and what
+    `gate.beside` gives}"""
 
 
 def choose_candidate(candidates: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -110,7 +111,7 @@ def choose_candidate(candidates: Sequence[Mapping[str, Any]]) -> Mapping[str, An
 def run_round(
     rounds: str | Path, index: int, config: AlignConfig, functions: RoundFunctions, inputs: RoundInputs
 ) -> Round:
-    """Runs round `index` (from 1) in the folder `rounds` and says how it ended; an interrupted round goes on.
+    """Runs round `index` (from 1) in the folder `rounds` and says how it ended; an interrupted round resumes.
 
     Raises Blocked when labels are missing, and GateFailed when no answer wins. A new model that the gate refuses is no
     error: see `Round.accepted`.
@@ -141,6 +142,7 @@ def ended(rounds: str | Path, index: int, *, current: str | Path) -> Round:
     counts = {step: (manifest.read(folder / step) or {}).get("counts", {}) for step in STEPS}
     figures = verdict["figures"] | {"gate": "accepted" if verdict["accepted"] else "rejected"}
     figures |= {"reasons": verdict["reasons"], "winners": counts["mix"]["winners"], "counts": counts}
+    figures |= gate_lib.beside(verdict)
     chosen = folder / "train" / "run" if verdict["accepted"] else current
     return Round(folder, verdict["accepted"], chosen, folder / "mix" / "sft.jsonl", figures)
 

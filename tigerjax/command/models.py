@@ -1,7 +1,6 @@
 """Commands that train, sample and score models, and the quick start that does all of it."""
 
 import dataclasses
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,8 @@ from tigerjax.config import RunConfig
 from tigerjax.config.ranges import Seed
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
+from tigerjax.terminal import show as to_terminal
+from tigerjax.terminal import tell
 from tigerjax.train import wandb_run
 
 PROGRESS_EXAMPLES, LEAST_PROGRESS = 10_000, 0.9
@@ -45,10 +46,11 @@ def train(
 ) -> None:
     """Trains a model, by pretraining or SFT as the config says. The same command resumes an interrupted run.
 
-    The run is written to OUT, else to runs/NAME. --dry-run prints the config with its overrides, and stops. HELD_OUT
-    are files of SFT examples: the loss and the next-token accuracy on their answers are printed at the end, by task and
-    language. --profile-steps 10:12 writes a trace of these steps to OUT/profile. --wandb PROJECT also sends the logged
-    steps to Weights & Biases (docs/OPERATIONS.md). On several hosts, run the same command on each (launch/run.sh).
+    The run is written to OUT, else to runs/NAME. --dry-run checks the config and its mixture, prints the config with
+    its overrides, and stops. HELD_OUT are files of SFT examples: the loss and the next-token accuracy on their answers
+    are printed at the end, by task and language. --profile-steps 10:12 writes a trace of these steps to OUT/profile.
+    --wandb PROJECT also sends the logged steps to Weights & Biases (docs/OPERATIONS.md). On several hosts, run the same
+    command on each (launch/run.sh).
 
     Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --out runs/tiny
     """
@@ -60,13 +62,17 @@ def train(
     if wandb is not None:
         wandb_run.package()  # refused before any work when the package is missing
     if dry_run:
-        print("\n".join(dump(run)), flush=True)
+        from tigerjax.data.mixture import get_mixture, import_modules
+
+        import_modules(run.data.modules)
+        get_mixture(run.data.mixture)
+        to_terminal("\n".join(dump(run)))
         return
     from tigerjax.processes import hosts as processes
 
     processes.start(hosts)
     if processes.is_writer():
-        print("\n".join(dump(run)), flush=True)
+        to_terminal("\n".join(dump(run)))
     from tigerjax.train.loop import train_on_mixture
     from tigerjax.train.metrics import Reporting, last_record
 
@@ -98,10 +104,9 @@ def _progress(run: Any, run_dir: Path, loader: Any) -> dict[str, float]:
     if progress is None:
         return {}
     if progress < LEAST_PROGRESS:
-        print(
+        tell(
             f"warning: after {PROGRESS_EXAMPLES:,} examples the loss had {progress:.0%} of its fall behind it, below"
-            f" {LEAST_PROGRESS:.0%}: the data may be noisy or the learning rate too low",
-            file=sys.stderr,
+            f" {LEAST_PROGRESS:.0%}: the data may be noisy or the learning rate too low"
         )
     return {"progress_at_10k_examples": progress}
 
@@ -119,7 +124,7 @@ def _steps(text: str | None) -> tuple[int, int] | None:
 def _held_out(run: RunConfig, run_dir: Path, files: Sequence[Path]) -> dict[str, Any]:
     """Prints the loss on held-out examples: of all, of each task and of each language. Returns the figures."""
     from tigerjax.checkpoint.loaded import load
-    from tigerjax.evaluate.held_out import losses
+    from tigerjax.evaluate.held_out import lines, losses
     from tigerjax.records import note, sft_examples
     from tigerjax.tokenizer.load import Tokenizer
 
@@ -136,8 +141,7 @@ def _held_out(run: RunConfig, run_dir: Path, files: Sequence[Path]) -> dict[str,
             f"held out: {lost} of {lost + figures['examples']} examples are longer than data.seq_len={run.data.seq_len}"
             " and count in no figure; raise it to count them"
         )
-    for name, line in {"held out": figures, **figures["by_task"], **figures["by_lang"]}.items():
-        print(f"{name:24} loss {line['loss_nats']:.3f} nats  accuracy {line['accuracy']:.1%}  tokens {line['tokens']}")
+    to_terminal("\n".join(lines(figures)))
     return figures
 
 
@@ -167,6 +171,7 @@ def reward_train(
     Example: tigerjax reward train configs/quickstart_reward.py --preferences pairs.jsonl --reference sft.jsonl
     """
     from tigerjax.align import reward as room
+    from tigerjax.align import reward_data
     from tigerjax.processes import hosts as processes
     from tigerjax.records import sft_examples
     from tigerjax.tokenizer.load import Tokenizer
@@ -180,12 +185,12 @@ def reward_train(
         result = room.train(
             run,
             reward,
-            preferences=data.preferences,
-            reference=list(sft_examples(data.reference)),
+            data=reward_data.RewardData(data.preferences, list(sft_examples(data.reference))),
             tokenizer=Tokenizer(run.data.tokenizer),
             init=start,
             run_dir=out or config.run_dir(run),
             force=force,
+            progress=show_progress,
         )
     if processes.is_writer():
         show(result.figures | {"model": str(result.path)}, json)
@@ -310,7 +315,7 @@ def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> 
         values |= {"runs": runs.collect(run_dir), "lineage": lineage.collect(run_dir)}
         render(values, run_dir / "report.html")
         print_table(values)
-        print(f"wrote {run_dir / 'report.html'}")
+        to_terminal(f"wrote {run_dir / 'report.html'}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         kind = type(error).__name__
         raise DataError(f"{source} is not the report of a run ({kind}: {error}); write it again") from error

@@ -3,14 +3,13 @@
 A source's files are cut into blocks (`records.blocks`), which are the shards of a SeqIO data source. SeqIO's
 `PreprocessTask` reads and tokenises them wherever Beam runs, and tells the shard and the place of each example. SeqIO
 would then write the examples in any order. But the end of one document and the begin of the next share a row, so order
-matters. Therefore the examples are grouped by shard, sorted, and written to one file a shard in the work folder, which
+matters. Therefore the examples are grouped by shard, sorted, and written to a file per shard in the work folder, which
 lies on a shared file system. One process reads these files in order and cuts rows, about as fast as it could copy
 them. The rows are the same as without Beam.
 """
 
 import functools
 import json
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from tigerjax.errors import BucketError, ConfigError, DataError, again
 from tigerjax.files import jsonl, manifest, paths
 from tigerjax.records.tf import start
 from tigerjax.stages import parts
+from tigerjax.stages.beam import split_runner
 
 SPLIT = "train"
 NAME = "tigerjax_blocks"
@@ -139,7 +139,7 @@ def _run(maker: RowMaker, blocks: list[records.Block], length: int, runner: str,
     _, seqio = start()
     setup = functools.partial(_register, maker, blocks, length)
     setup()
-    name, *options = shlex.split(runner)
+    name, options = split_runner(runner)
     task = seqio.TaskRegistry.get(NAME)
     try:
         with beam.Pipeline(name, options=PipelineOptions(options)) as pipeline:

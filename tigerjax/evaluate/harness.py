@@ -162,7 +162,7 @@ class TigerLM(TemplateLM):
         return [sum(next(scores)[0] for _ in range(n)) for n in counts]
 
     def mean_logprob(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
-        """The mean log-probability a token of whole texts, as the tasks `tigerbot_*` compare alternatives by."""
+        """The mean log-probability per token of whole texts, as the tasks `tigerbot_*` compare alternatives by."""
         texts = [self.tok_encode(request.args[0]) for request in requests]
         return suite.mean_logprobs(self.answerer, texts, self._says("scored"))
 
@@ -208,7 +208,10 @@ def evaluate(
     if not set(tasks) <= set(manager.all_tasks):  # the harness's own are some 14,000 files: seconds to list
         manager = TaskManager(include_path=folders, metadata=metadata or None)
     if unknown := sorted(set(tasks) - set(manager.all_tasks)):
-        raise ConfigError(f"no task {unknown[0]!r} in lm-evaluation-harness, tigerjax/evaluate/tasks or --include-path")
+        raise ConfigError(
+            f"no task {unknown[0]!r} in lm-evaluation-harness, tigerjax/evaluate/tasks or --include-path;"
+            " correct the name"
+        )
     if config.allow_code and any("humaneval" in name or name in ("tigerbot", "tigerbot_en") for name in tasks):
         execute.confined(config.allow_unconfined)
     there, missing = _there(manager, tasks, config.allow_code)

@@ -24,7 +24,6 @@ import datetime
 import hashlib
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -33,6 +32,7 @@ from typing import Any
 import tigerjax
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import lock, paths
+from tigerjax.terminal import tell
 
 FILE = "manifest.json"
 BEGUN = f"{FILE}{paths.BEGUN}"
@@ -231,7 +231,9 @@ def stage(
     given = [paths.of(path) for path in inputs]
     for path in given:
         if not path.exists():
-            raise DataError(f"{path}: input of stage {name} does not exist")
+            raise DataError(
+                f"{path}: input of stage {name} does not exist; correct the path, or run the stage that makes it"
+            )
         if paths.resolved(path).is_relative_to(paths.resolved(out)):
             raise ConfigError(f"{path} is an input and lies in the output {out}; give another output folder")
     hashed, size_of_all = 0, sum(map(size, given)) if hashing else 0
@@ -264,7 +266,7 @@ def stage(
             raise DataError(
                 f"{out}: {why} by stage {name!r}; put the file back, or remove the folder to have it all made again"
             )
-        print(f"{out}: {why}; the stage is done again", file=sys.stderr)
+        tell(f"{out}: {why}; the stage is done again")
 
     def begin() -> Path:
         if old is not None or begun is None or any(begun.get(k) != v for k, v in wanted.items()):

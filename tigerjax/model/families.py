@@ -70,7 +70,7 @@ class Family(Protocol):
         token_B: jax.Array,
         position_B: jax.Array,
     ) -> tuple[jax.Array, Cache]:
-        """(logits_BV after one more token a row, the cache with it)."""
+        """(logits_BV after one more token per row, the cache with it)."""
 
     def keep(
         self,

@@ -12,9 +12,11 @@ from rich.console import Console
 
 import tigerjax
 from tigerjax.files import manifest
+from tigerjax.files.lock import locked_beside
 from tigerjax.quickstart import parity, rejection, text, training
 from tigerjax.quickstart.answers import accuracy, samples
 from tigerjax.quickstart.state import Adjust, Quickstart, claim
+from tigerjax.terminal import show
 
 XLA_FLAGS = "--xla_cpu_experimental_ynn_fusion_type="
 """Turns off the YNNPACK fusions that XLA makes on a CPU by default: at these sizes XLA's own products are faster.
@@ -23,7 +25,15 @@ without."""
 
 
 def quickstart(out: Path, *, seed: int, adjust: Adjust = lambda config: config) -> dict[str, Any]:
-    """Runs all stages and returns the report; `adjust` changes the training configs (tests make them shorter)."""
+    """Runs all stages and returns the report; `adjust` changes the training configs (tests make them shorter).
+
+    ConfigError while another quick start runs in OUT.
+    """
+    with locked_beside(out):
+        return _run(out, seed, adjust)
+
+
+def _run(out: Path, seed: int, adjust: Adjust) -> dict[str, Any]:
     from data_mixtures import quickstart as mixtures
 
     os.environ.setdefault("XLA_FLAGS", XLA_FLAGS)  # read when JAX looks for devices, later
@@ -68,5 +78,5 @@ def quickstart(out: Path, *, seed: int, adjust: Adjust = lambda config: config) 
     manifest.write_json(out / "report.json", report)
     render(report, out / "report.html")
     print_table(report)
-    quick.console.print(f"wrote {out}/report.json and {out}/report.html; the Hugging Face model is in {out}/hf")
+    show(f"wrote {out}/report.json and {out}/report.html; the Hugging Face model is in {out}/hf")
     return report

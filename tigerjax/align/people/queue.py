@@ -13,7 +13,6 @@ id, so that they judge the text alone.
 
 import hashlib
 import math
-import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from typing import Any, NamedTuple
 from tigerjax.align.prompts import draw, stratified
 from tigerjax.errors import ConfigError
 from tigerjax.files import manifest
-from tigerjax.pages import printable
+from tigerjax.pages.markdown import block, name
 
 
 class Queue(NamedTuple):
@@ -71,7 +70,7 @@ def build(
     Prompts without two different valid answers are picked only when nothing else is left.
     """
     if len({r["prompt_id"] for r in records}) != len(records):
-        raise ConfigError("records hold a prompt_id twice; the queue needs one line a prompt")
+        raise ConfigError("records hold a prompt_id twice; the queue needs one line per prompt")
     total = len(records)
     ranked_n, edit_n = share(rank_fraction, total), share(edit_fraction, total)
     if edit_n > ranked_n and edit_within_ranked:
@@ -106,7 +105,7 @@ def build(
 
 
 def markdown(items: Sequence[Mapping[str, Any]]) -> str:
-    """The questions as Markdown, one section a prompt. Texts stand in code blocks, so they appear as they are.
+    """The questions as Markdown, one section per prompt. Texts stand in code blocks, so they appear as they are.
 
     Control characters, which could change what a terminal shows, appear as U+FFFD; queue.jsonl has the text itself.
     """
@@ -114,11 +113,14 @@ def markdown(items: Sequence[Mapping[str, Any]]) -> str:
     if items:
         lines += [f"Batch `{items[0]['batch_sha256']}`. Best first; equals share a rank; reject what is unusable.", ""]
     for item in items:
-        lines += [f"## {_inline(item['prompt_id'])}" + (" (rank and rewrite the best)" if item["edit"] else ""), ""]
+        lines += [
+            f"## {name(item['prompt_id'])}" + (" (rank and rewrite the best)" if item["edit"] else ""),
+            "",
+        ]
         for message in item["messages"]:
-            lines += [f"**{message['role']}**", "", *_fenced(printable(message["content"])), ""]
+            lines += [f"**{message['role']}**", "", *block(message["content"]), ""]
         for candidate in item["candidates"]:
-            lines += [f"### {candidate['label']}", "", *_fenced(printable(candidate["text"]) or "(empty)"), ""]
+            lines += [f"### {candidate['label']}", "", *block(candidate["text"] or "(empty)"), ""]
     return "\n".join(lines)
 
 
@@ -145,21 +147,3 @@ def label(index: int) -> str:
 
 def _top_score(record: Mapping[str, Any]) -> float:
     return max((c["score"] for c in record["candidates"] if is_valid(c)), default=math.inf)
-
-
-def _inline(identity: str) -> str:
-    """An id in a line of Markdown. One that holds more than letters, digits and dashes stands in a code span."""
-    if re.fullmatch(r"[\w.:/-]+", identity):
-        return identity
-    shown = " ".join(printable(identity).split())
-    ticks = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
-    return f"{ticks} {shown} {ticks}"
-
-
-def _fenced(text: str) -> list[str]:
-    """The lines of a Markdown code block; its fence is longer than any run of backticks in the text."""
-    ticks = 3
-    while "`" * ticks in text:
-        ticks += 1
-    fence = "`" * ticks
-    return [fence, text, fence]

@@ -35,7 +35,7 @@ def prefill(
 ) -> tuple[jax.Array, Cache]:
     """(logits_BV float32 after each row's last token, cache of max_len slots).
 
-    One prompt a row: `segment_ids_BT` is 1 on its tokens, which are contiguous, and 0 on the padding before or
+    One prompt per row: `segment_ids_BT` is 1 on its tokens, which are contiguous, and 0 on the padding before or
     after them. A row of padding only gives finite logits that mean nothing, and length 0.
     """
     T = tokens_BT.shape[1]
