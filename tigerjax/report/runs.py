@@ -46,7 +46,10 @@ def collect(folder: Path) -> dict[str, Any]:
 
 
 def of_run(folder: Path) -> dict[str, Any]:
-    """The report of a single training run."""
+    """The report of a single training run.
+
+    Raises DataError where no step was logged yet.
+    """
     records = read(folder / METRICS)
     if not records:
         raise DataError(f"{folder / METRICS}: no step was logged yet; the same `tigerjax train` resumes the run")
@@ -81,7 +84,10 @@ def _wanted(folder: Path) -> dict[str, float]:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The logged steps of a metrics.jsonl. A last line that a kill cut short is left out."""
+    """The logged steps of a metrics.jsonl. A last line that a kill cut short is left out.
+
+    Raises DataError for any other line that is broken.
+    """
     lines = path.read_text(encoding="utf-8").splitlines()
     records = []
     for line_number, line in enumerate(lines, 1):
