@@ -1,6 +1,7 @@
 """Commands that train, sample and score models, and the quick start that does all of it."""
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +17,11 @@ from tigerjax.config import RunConfig
 from tigerjax.config.ranges import Seed
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
+from tigerjax.terminal import one_line, tell
 from tigerjax.terminal import show as to_terminal
-from tigerjax.terminal import tell
 from tigerjax.train import wandb_run
 
+SHOWN_ANSWERS, SHOWN_CHARACTERS = 3, 300  # that `sample` prints
 PROGRESS_EXAMPLES, LEAST_PROGRESS = 10_000, 0.9
 """TigerBot's report expects an SFT run to be through 0.95 of its loss's fall after 10,000 examples."""
 
@@ -271,7 +273,7 @@ def sample(
     from tigerjax.checkpoint.loaded import load_for
     from tigerjax.processes import hosts as processes
     from tigerjax.sample.engine import Batching, SamplingConfig
-    from tigerjax.sample.folder import sample_file
+    from tigerjax.sample.folder import CANDIDATES, sample_file
 
     run = override(config)
     processes.start(hosts)
@@ -284,7 +286,18 @@ def sample(
             loaded, prompts, out, drawn, batching=batching, progress=show_progress("sampled", "prompts")
         )
     if processes.is_writer():
+        _show_answers(out / CANDIDATES)
         show(figures, json)
+
+
+def _show_answers(path: Path) -> None:
+    """Prints the first answer to the first prompts, so that who asks one question need not open the file."""
+    from tigerjax.files.jsonl import read_jsonl
+
+    for _, record in itertools.islice(read_jsonl(path), SHOWN_ANSWERS):
+        asked = next(m["content"] for m in reversed(record["messages"]) if m["role"] == "user")
+        to_terminal(f"asked                    {one_line(asked)[:SHOWN_CHARACTERS]}")
+        to_terminal(f"answered                 {one_line(record['candidates'][0]['text'])[:SHOWN_CHARACTERS]}")
 
 
 def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> None:
