@@ -201,7 +201,7 @@ REFUSALS = [
     ("tokenizer train --input empty.jsonl --size 900 --out x", 3, "empty.jsonl: is empty"),
     ("tokenizer train --input zh.jsonl --size 300 --out x", 2, "SentencePiece refuses size=300"),
     ("tokenizer verify tok --base nothing --text zh.jsonl", 2, "nothing does not exist"),
-    ("report half", 3, "half/report.json is not the report of a run"),
+    ("report half", 3, "half/report.json: not as it was written"),
     ("report nothing", 3, "nothing/report.json does not exist"),
     ("reward train tiny.py --preferences broken.jsonl --reference sft.jsonl", 2, "give --init"),
     (

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tigerjax.errors import DataError
-from tigerjax.files import manifest
+from tigerjax.files import log, manifest
 from tigerjax.report import lineage, runs
 
 
@@ -38,10 +38,10 @@ def test_a_line_cut_short_by_a_kill_is_left_out_and_a_broken_one_before_it_is_na
     logged(tmp_path, 3)
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text() + '{"step": 4, "lo')
-    assert [r["step"] for r in runs.read(path)] == [1, 2, 3]
+    assert [r["step"] for r in log.records(path)] == [1, 2, 3]
     path.write_text('{"step"\n' + path.read_text())
     with pytest.raises(DataError, match=r"metrics.jsonl:1: broken JSON"):
-        runs.read(path)
+        log.records(path)
     path.write_text("")
     with pytest.raises(DataError, match="no step was logged yet"):
         runs.of_run(tmp_path)

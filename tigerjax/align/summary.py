@@ -1,13 +1,12 @@
 """The figures of an alignment's ended rounds for its report, read from their folders."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import tigerjax
 from tigerjax.align import steps
 from tigerjax.errors import DataError
-from tigerjax.files import manifest, paths
+from tigerjax.files import manifest, own, paths
 
 
 def collect(folder: str | Path) -> dict[str, Any]:
@@ -20,22 +19,25 @@ def collect(folder: str | Path) -> dict[str, Any]:
     for round_folder in steps.folders(paths.of(folder) / "rounds"):
         if manifest.read(round_folder / "gate") is None:
             continue
-        gate = json.loads((round_folder / "gate" / "gate.json").read_text(encoding="utf-8"))
+        manifest.refuse_changed([round_folder / "gate"])
+        path = round_folder / "gate" / "gate.json"
+        gate = own.read_object(path, manifest.AGAIN)
         if "held_out" not in gate:
             older = f"{round_folder / 'gate'}: written by an older version"
             raise DataError(f"{older}; remove it and `align run` judges again")
-        winners = (manifest.read(round_folder / "mix") or {})["counts"]["winners"]
-        sides = {}
-        for name, answers in gate["held_out"].items():
-            sides[name] = {
-                "reward": gate["figures"][f"reward_{name}"],
-                "accuracy": gate["figures"][f"accuracy_{name}"],
-                "characters": sum(length for _, length in answers) / len(answers),
-                "scores": [score for score, _ in answers],
-            }
-        verdict = "accepted" if gate["accepted"] else "refused"
-        entry = {"round": int(round_folder.name), "gate": verdict, "reasons": gate["reasons"], "winners": winners}
-        ended.append(entry | {"win_rate": gate["figures"]["win_rate"]} | sides)
+        with own.fields(path, manifest.AGAIN):
+            winners = (manifest.read(round_folder / "mix") or {})["counts"]["winners"]
+            sides = {}
+            for name, answers in gate["held_out"].items():
+                sides[name] = {
+                    "reward": gate["figures"][f"reward_{name}"],
+                    "accuracy": gate["figures"][f"accuracy_{name}"],
+                    "characters": sum(length for _, length in answers) / len(answers),
+                    "scores": [score for score, _ in answers],
+                }
+            verdict = "accepted" if gate["accepted"] else "refused"
+            entry = {"round": int(round_folder.name), "gate": verdict, "reasons": gate["reasons"], "winners": winners}
+            ended.append(entry | {"win_rate": gate["figures"]["win_rate"]} | sides)
     if not ended:
         raise DataError(f"{folder}: no round has ended; `tigerjax align run {folder}` runs one")
     return {"version": tigerjax.__version__, "title": "Rounds of rejection sampling", "align_rounds": ended}

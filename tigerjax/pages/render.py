@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 REPLACEMENT = "\ufffd"
+LONGEST = 1500  # characters of a line in a terminal
 
 
 def printable(text: object) -> str:
@@ -25,6 +26,16 @@ def printable(text: object) -> str:
     U+FFFE and U+FFFF. Newline and tab stay.
     """
     return "".join(REPLACEMENT if _refused(ord(c)) and c not in "\n\t" else c for c in str(text))
+
+
+def in_short(text: str) -> str:
+    """The text, in which lines of more than LONGEST characters lose their middle: a value of the user may be as long as
+    a book, and the advice stands at the end."""
+    cut = [
+        line if len(line) <= LONGEST else f"{line[: LONGEST * 2 // 3]} … {line[-LONGEST // 3 :]}"
+        for line in text.split("\n")
+    ]
+    return "\n".join(cut)
 
 
 def _refused(code: int) -> bool:

@@ -1,13 +1,12 @@
 """Training runs by the metrics that they logged: speed, use of the devices, memory, and where the time went."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tigerjax
 from tigerjax.errors import DataError
-from tigerjax.files import paths
+from tigerjax.files import log, paths
 from tigerjax.pages.charts import MOST_POINTS, curve, stacked
 from tigerjax.pages.numbers import duration, number, percent
 from tigerjax.report.figures import stage_name
@@ -30,7 +29,7 @@ def collect(folder: Path) -> dict[str, Any]:
     """
     runs = {}
     for path in sorted(folder / name for name in paths.sizes(folder) if Path(name).name == METRICS):
-        records = read(path)
+        records = log.records(path)
         if not records or "checkpoints" in path.relative_to(folder).parts:
             continue
         every = -(-len(records) // MOST_POINTS)
@@ -43,7 +42,7 @@ def collect(folder: Path) -> dict[str, Any]:
 
 def of_run(folder: Path) -> dict[str, Any]:
     """The report of a single training run."""
-    records = read(folder / METRICS)
+    records = log.records(folder / METRICS)
     if not records:
         raise DataError(f"{folder / METRICS}: no step was logged yet; the run goes on with the same `tigerjax train`")
     name = paths.resolved(folder).name
@@ -52,19 +51,6 @@ def of_run(folder: Path) -> dict[str, Any]:
     if shares := records[-1].get("shares"):
         report["shares"] = {"wanted": {}, "realised": shares}
     return report
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """The logged steps of a metrics.jsonl. A last line that a kill cut short is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    records = []
-    for line_number, line in enumerate(lines, 1):
-        try:
-            records.append(json.loads(line))
-        except ValueError as error:
-            if line_number < len(lines):
-                raise DataError(f"{path}:{line_number}: broken JSON: {error}; remove the line") from error
-    return records
 
 
 def speed(report: Mapping[str, Any]) -> dict[str, Any]:
