@@ -26,7 +26,7 @@ DATA = [
     "zstandard",
 ]
 
-SHOW = ["jinja2", "rich", "tensorboardX"]
+SHOW = ["jinja2", "packaging", "rich", "tensorboardX"]
 
 HERE = Path(__file__).parent
 INSTALLED_CONFIGS = "tigerjax.quickstart.configs"

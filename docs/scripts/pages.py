@@ -5,8 +5,9 @@
     <!-- run: varies -->  the same, but what it prints depends on the processor (text drawn from a model): not compared
     <!-- file: NAME -->   before any fenced block: the reader saves it as NAME
 
-A command is a line that starts with `$ `, with its continuations after a backslash; each must exit 0. Everything runs
-in order in one folder, in which `configs/`, `data_mixtures/` and `launch/` are those of the checkout.
+A command is a line that starts with `$ `, with its continuations after a backslash; each must exit 0. `cd FOLDER` alone
+holds for what follows. Everything runs in order in one folder, in which `configs/`, `data_mixtures/` and `launch/` are
+those of the checkout.
 
     python docs/scripts/pages.py [PAGE …]           writes the output into the tutorials (all of them by default)
     python docs/scripts/pages.py --check [PAGE …]   exits 1 and shows the difference where a page is out of step
@@ -111,8 +112,15 @@ def run(page: str, work: Path) -> tuple[str, list[str]]:
     env = kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}", "COLUMNS": "120"}
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
     made, end, wrong = "", 0, []
+    here = work
     for step in steps(page):
         pasted = page[step.start : step.end]
+        if step.mark != "file" and (into := re.fullmatch(r"cd ([\w./-]+)", step.text)):
+            here = here / into[1]
+            if not here.is_dir():
+                wrong.append(f"line {step.line}: $ {step.text}\nexits 1: no such folder")
+                break
+            continue
         if step.mark == "file":
             path = work / step.text
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +128,7 @@ def run(page: str, work: Path) -> tuple[str, list[str]]:
             continue
         done = subprocess.run(
             ["bash", "-uo", "pipefail", "-c", step.text],
-            cwd=work,
+            cwd=here,
             env=env,
             text=True,
             stdin=subprocess.DEVNULL,

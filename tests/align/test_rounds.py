@@ -99,7 +99,7 @@ class World:
         given = {name: getattr(self, name) for name in FUNCTIONS} | changes
         functions = rounds.RoundFunctions(count_tokens=lambda messages: 1, max_tokens=9, **given)
         models = {name: self.folder / name for name in ("current", "reward_model")}
-        inputs = rounds.RoundInputs(sft=self.sft, **models, gold=gold, safety=safety)
+        inputs = rounds.RoundInputs(sft=[self.sft], **models, gold=gold, safety=safety)
         return rounds.run_round(self.folder / "rounds", index, config, functions, inputs)
 
     def read(self, file):

@@ -20,7 +20,7 @@ def begun(folder: Path, *done: str) -> Path:
     """A project whose first round has finished these steps."""
     align = dataclasses.asdict(AlignConfig(prompt_fraction=0.1, seed=0))
     sampling = dataclasses.asdict(SamplingOptions())
-    files = {"sft": "s", "candidates": ["c"], "reward_model": "r", "questions": "q", "gold": [], "safety": None}
+    files = {"sft": ["s"], "candidates": ["c"], "reward_model": "r", "questions": "q", "gold": [], "safety": None}
     settings_lib.write(
         folder,
         settings_lib.AlignSettings(
@@ -82,6 +82,17 @@ LONG = {"id": "q", "lang": "en", "task": "say", "prompt": "no " * 64, "answers":
 def written(path: Path, *lines: object) -> Path:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
+
+
+def test_the_sft_set_may_be_several_files_by_a_pattern(made, tmp_path):
+    lines = (made / "sft.jsonl").read_text().splitlines(keepends=True)
+    for name, part in (("sft_a.jsonl", lines[:20]), ("sft_b.jsonl", lines[20:])):
+        (tmp_path / name).write_text("".join(part))
+    align(*words(made, tmp_path / "dir", sft=tmp_path / "sft_*.jsonl"))
+    settings = settings_lib.read(tmp_path / "dir")
+    assert settings.sft == [str(tmp_path / "sft_a.jsonl"), str(tmp_path / "sft_b.jsonl")]
+    align("set", tmp_path / "dir", "--sft", made / "sft.jsonl")
+    assert settings_lib.read(tmp_path / "dir").sft == [str(made / "sft.jsonl")]
 
 
 def test_init_opens_every_input_and_names_the_one_that_is_wrong(made, tmp_path, capfd):

@@ -333,10 +333,29 @@ def test_ctrl_c_saves_exits_130_and_the_run_goes_on_from_there(home, capfd):
     (step,) = steps(home / "long" / "checkpoints")
     assert code == 130 and step >= 3
     assert said == [
-        f"SIGINT: stopped after step {step}/20000, checkpoint saved; resume to go on",
+        "",  # the terminal's ^C stands in the line before
+        "SIGINT: the step in hand is finished and a checkpoint saved, then this ends; once more to end without saving",
+        f"SIGINT: stopped after step {step}/20000, checkpoint saved; the same command resumes",
         "tigerjax: interrupted; run the same command again to continue",
     ]
     assert dataclasses.asdict(load_model(home / "long").config)["num_layers"] == 1
+
+
+def test_the_folder_of_a_run_stands_for_its_config_and_its_model(home, capfd):
+    """So nothing has to be repeated after `train --out`."""
+    shutil.copytree("runs/tiny", "elsewhere")
+    shutil.rmtree("runs")
+    Path("tiny.py").unlink()
+    code, out, err = run("train elsewhere", capfd)
+    assert (code, out) == (0, Path("elsewhere/config.txt").read_text())
+    assert err == "resuming tiny from step 4\ntiny: all 4 steps are done, nothing to train\n"
+    assert run("sample elsewhere --prompts prompts.jsonl --out drawn --n 2 --max-new-tokens 4", capfd)[0] == 0
+    asked = "sample elsewhere --prompts prompts.jsonl --out plain --n 2 --max-new-tokens 4 --no-chat"
+    assert run(asked, capfd)[0] == 0
+    in_chat, plain = (
+        json.loads(Path(f"{out}/candidates.jsonl").read_text().splitlines()[0]) for out in ("drawn", "plain")
+    )
+    assert len(in_chat["candidates"]) == len(plain["candidates"]) == 2 and in_chat != plain
 
 
 def test_an_alignment_goes_step_by_step_waits_for_people_and_runs_on(home, capfd):

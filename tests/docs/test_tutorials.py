@@ -7,9 +7,9 @@ from pathlib import Path
 import pages
 import pytest
 
-from tigerjax.command import arguments, options, table
+from tigerjax.command import arguments, options, project, starter_files, table
 
-MINUTES_LONG = {"hugging_face": 900, "mixture": 900, "plan_70b": 1800, "rejection_sampling": 900}
+MINUTES_LONG = {"hugging_face": 900, "mixture": 900, "plan_70b": 1800, "rejection_sampling": 900, "your_own_model": 900}
 """Seconds that the slow ones (above half a minute) may take, on two cores that another test worker shares."""
 WITH_PEERS = {"hugging_face", "vocabulary"}
 """Those that print a comparison with transformers."""
@@ -40,15 +40,26 @@ def tigerjax_commands(text: str) -> list[list[str]]:
     return found
 
 
+FILLED = "raw docs sft zh texts base_model preferences questions".split()
+PROJECT = "".join(
+    part.format(**dict.fromkeys(FILLED, '["x"]'), base="x", pieces=9, vocab_size=9, multiple=9)
+    for part in (starter_files.TOML, starter_files.REWARD_TOML, starter_files.ALIGN_TOML, starter_files.EXPORT_TOML)
+)
+"""The project file that `tigerjax new` writes, for the pages that work in such a folder."""
+
+
 @pytest.mark.parametrize("path", ALL_PAGES, ids=lambda p: p.stem)
 def test_every_command_of_every_page_has_arguments_that_exist(path: Path, monkeypatch):
     """Binding only: configs that a tutorial writes are played by one of the repository's."""
     monkeypatch.chdir(pages.ROOT)
-    for given in tigerjax_commands(path.read_text(encoding="utf-8")):
+    text = path.read_text(encoding="utf-8")
+    tables = project.parsed(PROJECT, table.COMMANDS) if "$ tigerjax new " in text else []
+    for given in tigerjax_commands(text):
         if given[0].startswith("-"):
             continue
         words = next(words for words in table.COMMANDS if tuple(given[: len(words)]) == words)
-        command, rest = table.COMMANDS[words], given[len(words) :]
+        command = table.COMMANDS[words]
+        rest = project.complete(tables, words, command, given[len(words) :])
         if options.takes_config(command) and rest[0] != "--help":
             rest = [rest[0] if Path(rest[0]).is_file() else "configs/llama2_tiny.py", *rest[1:]]
         arguments.bind(command, rest, "tigerjax")

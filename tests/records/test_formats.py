@@ -14,7 +14,7 @@ from file_formats import GIVEN, LINES, LISTED, WRITTEN, save_array_record, save_
 from tigerjax import records
 from tigerjax.align import reward_data
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.files import jsonl
+from tigerjax.files import jsonl, manifest
 from tigerjax.records import block, text_files
 from tigerjax.records.tf import start
 from tigerjax.text.clean import clean_files
@@ -331,3 +331,16 @@ def test_content_is_a_text_and_a_null_id_is_no_id(tmp_path):
         DataError, match=r"id 'x': needs 'messages'.* or 'raw_content' as a document; has \['body', 'id'\]"
     ):
         dedup_files("exact", [path], tmp_path / "dedup")
+
+
+def test_the_folder_of_a_finished_stage_stands_for_its_records(tmp_path):
+    """What a stage notes beside them, in folders below and in *.json and *.html, is no input of the next stage."""
+    names = ["a.jsonl", "b.jsonl.zst", "clusters/clusters.jsonl", "report.html", "sample.txt", "samples.json"]
+    with manifest.stage(tmp_path / "out", name="made up", config={}, inputs=[], seed=0) as run:
+        (run.tmp / "clusters").mkdir()
+        for name in names:
+            (run.tmp / name).write_text("")
+    expected = [tmp_path / "out" / name for name in ("a.jsonl", "b.jsonl.zst", "sample.txt")]
+    assert records.expand(tmp_path / "out") == expected
+    with pytest.raises(ConfigError, match="given twice"):
+        records.expand([tmp_path / "out", tmp_path / "out" / "a.jsonl"])

@@ -1,6 +1,7 @@
 """What the report reads of folders: logged steps, and which folder was made of which."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,18 @@ def test_lineage_goes_from_the_first_file_to_the_export_also_when_the_folder_was
     assert details["clean"] == "3 → 2" and details["tok"] == "1,111 entries" and details["mine"] == "77 rows, 2 sources"
     assert details["run"] == "step 5" and details["round/train"] == "step 7"
     assert all(i < place for place, node in enumerate(nodes) for i in node["of"])
+
+
+def test_stages_that_name_each_other_are_drawn_all_the_same(tmp_path: Path):
+    """A run and a data stage once shared a folder: then each is read as an input of the other."""
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "x.jsonl").write_text("")
+    made(tmp_path / "a", "dedup", tmp_path / "b" / "x.jsonl")
+    shutil.rmtree(tmp_path / "b")
+    made(tmp_path / "b", "clean", tmp_path / "a")
+    nodes = lineage.collect(tmp_path)
+    assert [node["name"] for node in nodes] and all(i < at for at, node in enumerate(nodes) for i in node["of"])
+    assert lineage.graph_section({"lineage": nodes})
 
 
 def test_a_folder_without_manifests_has_no_graph(tmp_path: Path):

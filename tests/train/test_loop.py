@@ -18,6 +18,7 @@ from tiny_run import SILENT, TinyLoader, tiny_config
 from tigerjax.checkpoint.files import steps
 from tigerjax.checkpoint.model import load_model
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.files import manifest
 from tigerjax.mesh import run_mesh
 from tigerjax.train.loop import train
 from tigerjax.train.objective import token_objective
@@ -204,6 +205,52 @@ def test_a_signal_saves_a_checkpoint_and_then_exits(tmp_path, number, handler, e
     assert 0 < at < 1000
     meta = json.loads((tmp_path / "checkpoints" / str(at) / "meta.json").read_text())
     assert meta["loader"] == {"index": at}  # batches read ahead do not count
+
+
+def test_a_run_is_not_written_into_the_folder_of_a_data_stage(tmp_path):
+    with manifest.stage(tmp_path / "text", name="dedup", config={}, inputs=[], seed=0) as stage:
+        (stage.tmp / "zh.jsonl").write_text("")
+    with pytest.raises(ConfigError, match="text holds the output of stage 'dedup'; give the run another folder"):
+        run(tmp_path / "text", tiny_config(total_steps=12, every_steps=12), PairLoader())
+    assert not (tmp_path / "text" / "checkpoints").exists()
+
+
+class InterruptingTwice(PairLoader):
+    """Sends this process SIGINT twice while batch 10 is read, or with a checkpoint before it while batch 25 is."""
+
+    at = 10
+
+    def __next__(self):
+        if self.index == self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+            while signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+                time.sleep(0.01)  # the first one is not handled yet, and two at once would count as one
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().__next__()
+
+
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [
+        (10, "interrupted before any checkpoint was saved; the same command starts from the beginning"),
+        (30, "interrupted without saving; the same command resumes from the checkpoint of step 20"),
+    ],
+)
+def test_a_second_ctrl_c_ends_without_saving_and_says_what_is_left(tmp_path, capfd, at, message):
+    from tigerjax.train.objective import Objective
+
+    objective = Objective(init=Quadratic.init, loss=Quadratic.loss, kind="reward")
+    loader = InterruptingTwice()
+    loader.at = at
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            run(tmp_path, tiny_config(total_steps=1000, every_steps=20), loader, objective=objective)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert str(caught.value) == message
+    assert steps(tmp_path / "checkpoints") == ([20] if at == 30 else [])
+    assert capfd.readouterr().err.count("once more to end without saving") == 1
 
 
 def test_a_signal_that_is_ignored_from_the_start_stays_ignored(tmp_path):

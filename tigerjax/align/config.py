@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from tigerjax import records
 from tigerjax.config.ranges import Count, CountOrZero, Factor, PositiveShare, Range, Seed, Share, check
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
@@ -83,7 +84,7 @@ class AlignConfig:
 class AlignInputs:
     """The files and models that an alignment starts from."""
 
-    sft: Path  # The SFT set of the first round
+    sft: list[Path]  # The files of the SFT set of the first round
     candidates: list[Path]
     """Chat models, the oldest first; the first round starts from the best of them."""
     reward_model: Path  # Checkpoint of a calibrated reward model
@@ -96,12 +97,19 @@ class AlignInputs:
     """File of ids of SFT examples that may not be drawn, one a line, such as those of an evaluation set."""
 
     def resolved(self) -> dict[str, Any]:
-        """The fields by name, as `absolute` gives them."""
-        return {field.name: absolute(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        """The fields by name, as `resolved` gives them."""
+        return {field.name: resolved(field.name, getattr(self, field.name)) for field in dataclasses.fields(self)}
 
 
-def absolute(value: Any) -> Any:
-    """A path, or each of a list, made absolute and turned into a string, as JSON holds it; None stays."""
+def resolved(name: str, value: Any) -> Any:
+    """The value of a field of AlignInputs as JSON holds it: its paths absolute, and strings.
+
+    Patterns among the files of records stand for the files that they match now.
+    """
+    return _absolute(records.expand(value) if name in ("sft", "gold") else value)
+
+
+def _absolute(value: Any) -> Any:
     if isinstance(value, list):
-        return [absolute(path) for path in value]
+        return [_absolute(path) for path in value]
     return None if value is None else str(paths.resolved(value))

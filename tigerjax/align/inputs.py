@@ -23,12 +23,12 @@ def check(settings: AlignSettings, run: RunConfig) -> None:
     DataError for a file that is not there or not of its kind. ConfigError for a model of another kind, tokenizer or
     size, and for a reward model that is not calibrated.
     """
-    for name in ("sft", "reward_model", "questions", "safety", "exclude"):
+    for name in ("reward_model", "questions", "safety", "exclude"):
         if (path := getattr(settings, name)) is not None and not paths.of(path).exists():
             raise DataError(f"{path}: {name} of the alignment does not exist")
-    for path in (*settings.candidates, *settings.gold):
+    for path in (*settings.sft, *settings.candidates, *settings.gold):
         if not paths.of(path).exists():
-            raise DataError(f"{path} does not exist; give existing candidate models and gold files")
+            raise DataError(f"{path} does not exist; give existing SFT files, candidate models and gold files")
     if not settings.candidates:
         raise ConfigError("an alignment starts from a chat model; give --candidates")
     tokenizer = Tokenizer(run.data.tokenizer)
@@ -78,7 +78,7 @@ def _check_questions(path: str, tokenizer: Tokenizer, seq_len: int) -> None:
 def _check_sft(settings: AlignSettings) -> None:
     """Reads the SFT set, and sees that a round can draw its prompts from it."""
     align, excluded = AlignConfig(**settings.align), read_lines(settings.exclude)
-    examples = list(records.sft_examples([settings.sft]))
+    examples = list(records.sft_examples(settings.sft))
     drawn = prompts_lib.select(
         examples,
         fraction=align.prompt_fraction,
@@ -96,5 +96,5 @@ def _check_sft(settings: AlignSettings) -> None:
     if unknown := sorted(set(excluded) - {example["id"] for example in examples}):
         hosts.say(
             f"tigerjax: note: {len(unknown)} of {len(set(excluded))} ids in {settings.exclude} are not in"
-            f" {settings.sft}, such as {printable(unknown[0])!r}"
+            f" {', '.join(settings.sft)}, such as {printable(unknown[0])!r}"
         )

@@ -104,13 +104,13 @@ class Project:
         place = self.folder / "labels" / f"{index:02d}"
         return [place / name for name in paths.names(place) if name.endswith((".jsonl", ".json"))]
 
-    def _start(self, index: int) -> tuple[Path, Path]:
+    def _start(self, index: int) -> tuple[list[Path], Path]:
         """(SFT set, current model) of a round; evaluates the candidate models when that has not been done."""
-        sft, models = paths.of(self.settings.sft), [paths.of(path) for path in self.settings.candidates]
+        sft, models = ([paths.of(path) for path in given] for given in (self.settings.sft, self.settings.candidates))
         for before in range(1, index):
             ended = self.ended(before)
             if ended.accepted:
-                sft, models = ended.sft, [*models, ended.checkpoint]
+                sft, models = [ended.sft], [*models, ended.checkpoint]
         place = self.rounds / f"{index:02d}" / "candidate"
         inputs = [*models, *question_files(self.settings.questions)]
         with shared_stage(place, name="align candidate", computes=True, config=self._greedy(), inputs=inputs) as run:

@@ -69,8 +69,8 @@ class RoundFunctions:
 class RoundInputs:
     """What a round starts from."""
 
-    sft: Path
-    """The SFT set, which the current model was trained on."""
+    sft: Sequence[Path]
+    """The files of the SFT set, which the current model was trained on."""
     current: Path
     """Checkpoint of the current model, which samples and which the new model must beat."""
     reward_model: Path
@@ -158,10 +158,10 @@ def _steps(
 
     taken = set(inputs.exclude) | _used(rounds, index, config.exclude_rounds)
 
-    with begin("prompts", [sft], {"exclude": sorted(taken)}) as step:
+    with begin("prompts", sft, {"exclude": sorted(taken)}) as step:
         if not step.done:
             picked = prompts_lib.select(
-                sft_examples([sft]),
+                sft_examples(sft),
                 fraction=config.prompt_fraction,
                 seed=config.seed,
                 round_index=index,
@@ -241,11 +241,11 @@ def _steps(
             step.counts = ranked.counts | ({"gold": len(gold)} if gold else {})
     yield "rank"
 
-    with begin("mix", [sft, folder / "rank"]) as step:
+    with begin("mix", [*sft, folder / "rank"]) as step:
         if not step.done:
             try:
                 mixed = mix_lib.mix(
-                    sft_examples([sft]),
+                    sft_examples(sft),
                     _read(folder / "rank" / "ranked.jsonl"),
                     round_index=index,
                     top_m=config.top_m,

@@ -47,8 +47,8 @@ class AlignSettings:
     """Fields of AlignConfig."""
     sampling: dict[str, Any]
     """n, temperature, top_p, top_k, max_new_tokens."""
-    sft: str
-    """The SFT set of the first round."""
+    sft: list[str]
+    """The files of the SFT set of the first round."""
     candidates: list[str]
     """Chat models, the oldest first; the first round starts from the best."""
     reward_model: str

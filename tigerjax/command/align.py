@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from tigerjax.align.config import AlignConfig, AlignInputs, absolute
+from tigerjax.align.config import AlignConfig, AlignInputs, resolved
 from tigerjax.command.arguments import override
 from tigerjax.command.figures import as_text, save, show
 from tigerjax.command.groups import SAMPLING, Sampling, SamplingOptions
@@ -76,7 +76,7 @@ def change(
     from tigerjax.align import inputs as inputs_lib
     from tigerjax.align import settings as settings_lib
 
-    given = {name: absolute(value) for name, value in inputs.items()} | align | sampling
+    given = {name: resolved(name, value) for name, value in inputs.items()} | align | sampling
     given |= {} if score_rows is None else {"score_rows": score_rows}
     if not given:
         raise ConfigError(f"nothing to change; `tigerjax align set {dir} --help` lists the settings")

@@ -35,6 +35,13 @@ class Call:
         """Runs the command. ConfigError where a dataclass of options refuses its values."""
         self.command(**self.arguments())
 
+    def names(self) -> dict[str, Any]:
+        """What was given by name, without dashes; `run` is the folder of the run that CONFIG and --out name."""
+        values = {name.removeprefix("--"): value for name, value in self.given.items()}
+        if self.config is not None:
+            values["run"] = values.get("out") or self.config.run_dir(override(self.config))
+        return values
+
     def arguments(self) -> dict[str, Any]:
         """The arguments of the function; those that were not given keep the function's defaults."""
         arguments: dict[str, Any] = {}
@@ -60,7 +67,7 @@ def bind(command: Command, words: Sequence[str], prog: str) -> Call:
     if not options.takes_config(command):
         return Call(command, prog, None, _parse(words, own, prog))
     if not words or words[0].startswith("-"):
-        raise ConfigError(f"{prog} needs a config file first, such as configs/llama2_tiny.py")
+        raise ConfigError(f"{prog} needs a config file or the folder of a run first, such as configs/llama2_tiny.py")
     paths.need_disk("the config", words[0])
     # Every field has its value in the config file, which is not read yet: so none is required here.
     fields = [field._replace(default=None) for field in options.of_config(RunConfig)]

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import tigerjax
-from tigerjax.command.arguments import bind
+from tigerjax.command import next_step, project
+from tigerjax.command.arguments import Call, bind
 from tigerjax.command.options import Command, takes_config
 from tigerjax.command.table import COMMANDS
 from tigerjax.command.usage import DRY_RUN, HELP, rehearse, usage, usage_of_config
@@ -99,26 +100,51 @@ def _run(args: list[str]) -> None:
         for words, command in COMMANDS.items():
             if tuple(args[: len(words)]) == words:
                 _refuse_misspelt(words, args[len(words) :])
-                return _run_command(command, f"tigerjax {' '.join(words)}", args[len(words) :])
+                return _run_in_project(words, command, args[len(words) :])
         _refuse(args)
 
 
-def _run_command(command: Command, prog: str, args: list[str]) -> None:
-    wants_help, lacks_config = bool(set(HELP) & set(args)), takes_config(command) and (args or ["-"])[0].startswith("-")
-    if wants_help or lacks_config:
-        print(usage(command, prog))
-    if wants_help:
-        if takes_config(command) and not lacks_config:
-            print("\n" + usage_of_config(Path(args[0])))
+def _run_in_project(words: tuple[str, ...], command: Command, args: list[str]) -> None:
+    """Runs a command with what the project file of this folder adds, and names the command that follows.
+
+    Outside of a project only people at a terminal are told what follows.
+    """
+    prog = f"tigerjax {' '.join(words)}"
+    if set(HELP) & set(args):
+        return _help(command, prog, args)
+    tables = project.read(COMMANDS)
+    given = project.complete(tables, words, command, args)
+    call = _run_command(command, prog, given)
+    if call is None:
         return
+    follows = project.following(tables, words, given)
+    if follows is None and sys.stderr.isatty():
+        follows = next_step.after(words, call.names())
+    if follows is not None:
+        print(f"next: {follows}", file=sys.stderr)
+
+
+def _help(command: Command, prog: str, args: list[str]) -> None:
+    """Prints how a command is used, and the fields of its config where one is named."""
+    print(usage(command, prog))
+    if takes_config(command) and not args[0].startswith("-"):
+        print("\n" + usage_of_config(Path(args[0])))
+
+
+def _run_command(command: Command, prog: str, args: list[str]) -> Call | None:
+    """Runs a command; None for one that was only rehearsed."""
+    if takes_config(command) and (args or ["-"])[0].startswith("-"):
+        print(usage(command, prog))
     quiet_start()
     hush_threads()
     sys.path.append("")  # modules of mixtures are looked for in the current folder too, as `python -m` does
     has_its_own = "dry_run" in inspect.signature(command).parameters
     if DRY_RUN in args and not has_its_own:
         rehearse(bind(command, [word for word in args if word != DRY_RUN], prog))
-    else:
-        bind(command, args, prog)()
+        return None
+    call = bind(command, args, prog)
+    call()
+    return None if DRY_RUN in args else call
 
 
 def _refuse_misspelt(words: tuple[str, ...], rest: list[str]) -> None:
@@ -148,8 +174,8 @@ def main(args: list[str] | None = None) -> int:
         sys.stdout.flush()
     except TigerjaxError as error:
         return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _fail("interrupted; run the same command again to continue", 130)
+    except KeyboardInterrupt as interrupt:
+        return _fail(str(interrupt) or "interrupted; run the same command again to continue", 130)
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

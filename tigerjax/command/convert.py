@@ -61,6 +61,8 @@ def from_hf(
     figures: dict[str, Any] = {
         "tensors": len(opened.tensors.shapes),
         "bytes": tensor_bytes(opened.spec, opened.config, size),
+        "vocab_size": opened.config.vocab_size,
+        "padded_vocab_size": opened.config.padded_vocab_size,
     }
     if verify:
         model = open_model(out)

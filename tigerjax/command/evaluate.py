@@ -70,10 +70,11 @@ def evaluate(
     if benchmarks.data_dir is None and not benchmarks.harness:
         raise ConfigError("the benchmarks are read from files: give --data-dir (docs/EVALUATION.md lists them)")
     processes.start(hosts)
-    place = out or Path("runs") / settings.name / "evaluation"
+    run_dir = config.run_dir(settings)
+    place = out or run_dir / "evaluation"
     with processes.together(), processes.alone_in(place):
         with show_elapsed("reading the model"):
-            answerer = load_answerer(settings, model, rows=asking.rows, cache=place / suite.CACHE)
+            answerer = load_answerer(settings, model or run_dir, rows=asking.rows, cache=place / suite.CACHE)
         loaded = answerer.model
         how = suite.EvaluationConfig(
             data_dir=benchmarks.data_dir,

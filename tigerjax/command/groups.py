@@ -20,6 +20,14 @@ class SamplingOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class FileSamplingOptions(SamplingOptions):
+    """How answers to the prompts of a file are sampled."""
+
+    chat: bool = True  # The prompt stands between the markers of a chat; --no-chat lets a base model continue it
+    rows: Count = 80  # Answers that are decoded at one time
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunnerOptions:
     """How a data stage reads records, and where its parts run. Only --ids changes the output."""
 
@@ -36,4 +44,4 @@ class RunnerOptions:
 
 Sampling = Annotated[SamplingOptions, FLAT]
 Where = Annotated[RunnerOptions, FLAT]
-SAMPLING, LOCAL = SamplingOptions(), RunnerOptions()  # the defaults
+SAMPLING, FILE_SAMPLING, LOCAL = SamplingOptions(), FileSamplingOptions(), RunnerOptions()  # the defaults

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 from tigerjax.align.config import RewardConfig
 from tigerjax.command.arguments import override
 from tigerjax.command.figures import save, show
-from tigerjax.command.groups import SAMPLING, Sampling
+from tigerjax.command.groups import FILE_SAMPLING, FileSamplingOptions
 from tigerjax.command.options import FLAT, ConfigFile, OnDisk
 from tigerjax.command.progress import show_progress
 from tigerjax.config import RunConfig
-from tigerjax.config.ranges import Count, Seed
+from tigerjax.config.ranges import Seed
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
 from tigerjax.train import wandb_run
@@ -70,7 +70,7 @@ def train(
     from tigerjax.train.loop import train_on_mixture
     from tigerjax.train.metrics import Reporting, last_record
 
-    run_dir = out or Path("runs") / run.name
+    run_dir = out or config.run_dir(run)
     with processes.together():
         reporting = Reporting(since=began, profile_steps=traced, wandb=wandb)
         loader = train_on_mixture(run, run_dir=run_dir, progress=show_progress, reporting=reporting)
@@ -184,7 +184,7 @@ def reward_train(
             reference=list(sft_examples(data.reference)),
             tokenizer=Tokenizer(run.data.tokenizer),
             init=start,
-            run_dir=out or Path("runs") / run.name,
+            run_dir=out or config.run_dir(run),
             force=force,
         )
     if processes.is_writer():
@@ -210,7 +210,7 @@ def reward_score(
     from tigerjax.processes import hosts as processes
 
     run = override(config)
-    place = model or Path("runs") / run.name / "model"
+    place = model or config.run_dir(run) / "model"
     processes.start(hosts)
     with processes.together():
         figures = score_files(run, place, input, out, rows=reward.score_rows, progress=show_progress)
@@ -234,7 +234,7 @@ def reward_calibrate(
     from tigerjax.align.score import calibrate_model
 
     run = override(config)
-    place = model or Path("runs") / run.name / "model"
+    place = model or config.run_dir(run) / "model"
     figures = calibrate_model(
         run,
         place,
@@ -251,16 +251,17 @@ def sample(
     prompts: Path,
     out: Path,
     model: Path | None = None,
-    sampling: Sampling = SAMPLING,
-    rows: Count = 80,
+    sampling: Annotated[FileSamplingOptions, FLAT] = FILE_SAMPLING,
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
-    """Samples N answers to each prompt from a run (--model, else runs/NAME) into OUT/candidates.jsonl.
+    """Samples N answers to each prompt from a run (--model, else CONFIG's) into OUT/candidates.jsonl.
 
-    A prompt is a line {prompt_id, messages} or {prompt_id, text}. Prompt and answer together have at most data.seq_len
-    tokens. ROWS answers are decoded at one time, on the config's mesh: one with --mesh.tensor is faster than one with
-    --mesh.fsdp. The same command continues after an interruption. On several hosts, run it on each.
+    A prompt is a line {prompt_id, messages} or {prompt_id, text}. It stands between the markers of a chat. --no-chat
+    asks a base model instead: it continues the text in a new line, up to the next line break. Prompt and answer
+    together have at most data.seq_len tokens. ROWS answers are decoded at one time, on the config's mesh: one with
+    --mesh.tensor is faster than one with --mesh.fsdp. The same command continues after an interruption. On several
+    hosts, run it on each.
 
     Example: tigerjax sample configs/quickstart_sft.py --prompts prompts.jsonl --out runs/candidates --n 10
     """
@@ -272,9 +273,10 @@ def sample(
     run = override(config)
     processes.start(hosts)
     with processes.together():
-        loaded = load_for(run, model)
-        drawn = SamplingConfig(**dataclasses.asdict(sampling), context=run.data.seq_len, seed=run.seed)
-        batching = dataclasses.replace(Batching().for_mesh(loaded.mesh), rows=rows)
+        loaded = load_for(run, model or config.run_dir(run))
+        given = dataclasses.asdict(sampling)
+        batching = dataclasses.replace(Batching().for_mesh(loaded.mesh), rows=given.pop("rows"))
+        drawn = SamplingConfig(**given, context=run.data.seq_len, seed=run.seed)
         figures = sample_file(
             loaded, prompts, out, drawn, batching=batching, progress=show_progress("sampled", "prompts")
         )

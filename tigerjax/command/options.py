@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
+from tigerjax.config import RunConfig
 from tigerjax.config.ranges import Range, range_of
 
 Command = Callable[..., None]
@@ -36,11 +37,15 @@ KINDS = {Path: "PATH", str: "TEXT", int: "INT", float: "FLOAT"}
 
 @dataclasses.dataclass(frozen=True)
 class ConfigFile:
-    """What a command gets for CONFIG. `arguments.override` makes a RunConfig of it."""
+    """What a command gets for CONFIG, a config file or a run's folder. `arguments.override` makes a RunConfig of it."""
 
     path: Path
     overrides: list[str]  # words such as --optim.peak-lr 3e-4
     prog: str  # the command as it was typed, for messages: tigerjax train
+
+    def run_dir(self, run: RunConfig) -> Path:
+        """The run's folder: CONFIG itself where it is one, else runs/NAME."""
+        return self.path if self.path.is_dir() else Path("runs") / run.name
 
 
 @dataclasses.dataclass(frozen=True)

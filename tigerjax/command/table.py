@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from tigerjax.command import align, checkpoints, convert, evaluate, models, plan, shells, text
+from tigerjax.command import align, checkpoints, convert, doctor, evaluate, models, plan, shells, starter, text
 from tigerjax.command.figures import save
 from tigerjax.command.options import Command
 
@@ -26,6 +26,7 @@ def completion(shell: Annotated[shells.Shell, "positional"], json: Path | None =
 
 COMMANDS: dict[tuple[str, ...], Command] = {
     ("quickstart",): models.quickstart,
+    ("new",): starter.new,
     ("tokenizer", "sample"): text.tokenizer_sample,
     ("tokenizer", "train"): text.tokenizer_train,
     ("tokenizer", "extend"): text.tokenizer_extend,
@@ -68,5 +69,6 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("convert", "to-hf"): convert.to_hf,
     ("convert", "resize"): convert.resize,
     ("report",): models.report,
+    ("doctor",): doctor.doctor,
     ("completion",): completion,
 }

@@ -6,7 +6,7 @@ default for it: otherwise a run could silently use the default. The comment behi
 its text in `--help`. Settings of rejection sampling are in `tigerjax/align/config.py`.
 """
 
-from tigerjax.config.files import dump, load
+from tigerjax.config.files import DUMPED, dump, load
 from tigerjax.config.model import (
     FLOAT32,
     Attention,
@@ -28,6 +28,7 @@ from tigerjax.config.run import (
 )
 
 __all__ = [
+    "DUMPED",
     "FLOAT32",
     "Attention",
     "CheckpointConfig",

@@ -1,13 +1,18 @@
-"""Reads config files, and writes configs as text."""
+"""Reads config files, and writes and reads configs as text."""
 
+import ast
 import dataclasses
 import importlib.util
+import sys
 import traceback
 from pathlib import Path
 from typing import Any
 
 from tigerjax.config.run import RunConfig
 from tigerjax.errors import ConfigError, near_miss
+
+DUMPED = "config.txt"
+"""In a run's folder: its config as `dump` writes it."""
 
 
 def dump(config: Any, prefix: str = "") -> list[str]:
@@ -29,17 +34,23 @@ def dump(config: Any, prefix: str = "") -> list[str]:
 
 
 def load(path: str | Path) -> RunConfig:
-    """The RunConfig that a config file's function `config()` returns. ConfigError names what is wrong with the file."""
+    """The RunConfig that a config file's function `config()` returns, or that of a run whose folder `path` is.
+
+    ConfigError names what is wrong with the file."""
     path = Path(path)
+    if (path / DUMPED).is_file():
+        return _of_dump(path / DUMPED)
     if not path.is_file():
         hint = near_miss(str(path), map(str, path.parent.glob("*.py"))) or "; the repository's configs/ has examples"
         if path.is_dir():
-            raise ConfigError(f"config file {path} is a folder{hint}")
+            raise ConfigError(f"config file {path} is a folder, and not that of a run, which has a {DUMPED}{hint}")
         raise ConfigError(f"config file {path} does not exist{hint}")
     spec = importlib.util.spec_from_file_location(f"tigerjax_config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"config file {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    if (folder := str(path.resolve().parent)) not in sys.path:
+        sys.path.append(folder)  # for what stands beside it: other configs, the mixture
     try:
         spec.loader.exec_module(module)
         if not hasattr(module, "config"):
@@ -53,6 +64,47 @@ def load(path: str | Path) -> RunConfig:
     if not isinstance(built, RunConfig):
         raise ConfigError(f"config() of {path} returned {type(built).__name__}, not RunConfig")
     return built
+
+
+def _of_dump(path: Path) -> RunConfig:
+    """The RunConfig whose `dump` is the text of `path`."""
+    values: dict[str, str] = {}
+    for i, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        name, equals, text = line.partition(" = ")
+        if not equals or not name:
+            raise ConfigError(f"{path}:{i}: {line[:80]!r} is no line of a config; give the config file of the run")
+        values[name] = text
+    run: RunConfig = _built(RunConfig, values, "", path)
+    if values:
+        raise ConfigError(f"{path}: no field {min(values)} in this version; give the config file of the run")
+    return run
+
+
+def _built(kind: Any, values: dict[str, str], prefix: str, path: Path) -> Any:
+    """A dataclass of the values whose names begin with `prefix`. They are taken out of `values`."""
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        name = f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(field.type):
+            if (named := values.pop(name, None)) is not None:  # a subclass, see dump
+                raise ConfigError(f"{path}: {name} is a {named}, which has settings of its own; give the config file")
+            if any(given.startswith(f"{name}.") for given in values) or _required(field):
+                fields[field.name] = _built(field.type, values, f"{name}.", path)
+        elif name in values:
+            try:
+                fields[field.name] = ast.literal_eval(values.pop(name))
+            except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+                raise ConfigError(f"{path}: the value of {name} cannot be read; give the config file") from error
+        elif _required(field):
+            raise ConfigError(f"{path}: {name} is missing; give the config file of the run")
+    try:
+        return kind(**fields)
+    except TypeError as error:  # a value of another type, which a comparison meets
+        raise ConfigError(f"{path}: {error}; give the config file of the run") from error
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _place(error: Exception, path: Path) -> str:

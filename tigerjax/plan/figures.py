@@ -18,6 +18,7 @@ from tigerjax.plan.trips import Program
 GB = 1e9
 SHOWN_BUFFERS = 15
 BUFFER = re.compile(r"^\s*\S+\(\s*\d+%\);\s*([\d.]+)([KMGT]?i?B);\s*\d+;\s*\d+;\s*(.*)$")
+SMALLER = {"TFLOP": ("GFLOP", "MFLOP"), "s": ("ms", "us"), "GB": ("MB", "kB")}
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
@@ -90,6 +91,31 @@ def buffers(report: str) -> list[tuple[float, str]]:
     return sorted(out, key=lambda row: -row[0])
 
 
+def _scaled(value: float, unit: str, digits: int) -> str:
+    """The value in this unit, or in a smaller one where that would show zeros: 0.00004 s -> 40.0 us."""
+    for smaller in SMALLER[unit]:
+        if value == 0 or value >= 10.0 ** (1 - digits):
+            break
+        value, unit, digits = value * 1000, smaller, 1
+    return f"{value:.{digits}f} {unit}"
+
+
+def _gb(value: float) -> str:
+    """Gigabytes without the unit, or fewer bytes with theirs."""
+    return _scaled(value, "GB", 1).removesuffix(" GB")
+
+
+def _seconds(low: float, high: float, digits: int) -> str:
+    """The range of a time; the unit stands once where both have it."""
+    first, last = (_scaled(value, "s", digits) for value in (low, high))
+    unit = f" {last.split()[1]}"
+    return f"{first.removesuffix(unit)} to {last}"
+
+
+def _of(value: float, limit: float) -> str:
+    return f"{_gb(value)} of {limit:.1f} GB"
+
+
 def lines(shown: dict[str, Any], report: str) -> list[str]:
     """The plan as text: memory, time, traffic; for a program that does not fit, its largest buffers."""
     mesh = " x ".join(f"{axis} {n}" for axis, n in shown["mesh"].items() if n > 1) or "1 device"
@@ -105,23 +131,24 @@ def lines(shown: dict[str, Any], report: str) -> list[str]:
     if not shown["fits"]:
         return out + _too_large(shown, report)
     out += [
-        f"memory a {'device ' if halves else 'chip   '}   peak {shown['peak_gb']:.1f} of {shown['hbm_gb']:.1f} GB"
-        f"   arguments {shown['argument_gb']:.1f}   temporaries {shown['temp_gb']:.1f}"
+        f"memory a {'device ' if halves else 'chip   '}   peak {_of(shown['peak_gb'], shown['hbm_gb'])}"
+        f"   arguments {_gb(shown['argument_gb'])}   temporaries {_gb(shown['temp_gb'])}"
         f"   headroom {shown['headroom_gb']:.1f}"
         + (f"   in host memory {shown['host_gb']:.1f}" if shown["host_gb"] else ""),
-        f"model FLOPs        {shown['model_tflop_per_chip']:.1f} TFLOP a chip and step (6 x matmul weights + causal"
-        " attention; recomputation not counted)",
-        f"compiler estimate  {shown['static_step_s']:.3f} s (cycles x trips / clock)",
-        f"splash kernels     {shown['attention_s']:.3f} to {shown['attention_s_high']:.3f} s (at"
+        f"model FLOPs        {_scaled(shown['model_tflop_per_chip'], 'TFLOP', 1)} per chip and step"
+        " (6 x matmul weights + causal attention; recomputation not counted)",
+        f"compiler estimate  {_scaled(shown['static_step_s'], 's', 3)} (cycles x trips / clock)",
+        f"splash kernels     {_seconds(shown['attention_s'], shown['attention_s_high'], 3)} (at"
         f" {ATTENTION_SHARE[1]:.0%} to {ATTENTION_SHARE[0]:.0%} of peak: assumed)",
-        f"communication      {shown['comm_s']:.3f} s, of which {shown['exposed_comm_s']:.3f} s not hidden",
+        f"communication      {_scaled(shown['comm_s'], 's', 3)}, of which"
+        f" {_scaled(shown['exposed_comm_s'], 's', 3)} not hidden",
     ]
     if shown["host_copy_s"]:
-        out.append(f"host copies        {shown['host_copy_s']:.3f} s")
+        out.append(f"host copies        {_scaled(shown['host_copy_s'], 's', 3)}")
     if shown["uncounted_kernels"]:
         out.append(f"not counted        {', '.join(shown['uncounted_kernels'])}")
     out += [
-        f"step               {shown['step_s_low']:.2f} to {shown['step_s_high']:.2f} s (high: nothing overlaps)",
+        f"step               {_seconds(shown['step_s_low'], shown['step_s_high'], 2)} (high: nothing overlaps)",
         f"MFU                at most {shown['mfu_bound']:.1%} ({shown['mfu_low']:.1%} at the high end)",
         f"tokens/s/chip      at most {shown['tokens_per_s_per_chip']:,.0f}"
         f" ({shown['tokens_per_s_per_chip_low']:,.0f} at the high end)"

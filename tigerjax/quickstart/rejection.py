@@ -83,7 +83,7 @@ def run_round(quick: Quickstart) -> Path:
         settings={"sample": CANDIDATES, "train": quick.signature("rejection_sampled")},
     )
     inputs = rounds.RoundInputs(
-        sft=quick.out / "instructions" / "sft.jsonl", current=quick.out / "sft", reward_model=reward_model
+        sft=[quick.out / "instructions" / "sft.jsonl"], current=quick.out / "sft", reward_model=reward_model
     )
     result = rounds.run_round(quick.out / "rounds", 1, align, functions, inputs)
     counts = result.figures["counts"]

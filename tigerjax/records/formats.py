@@ -78,6 +78,17 @@ def _by_name(name: str) -> Format | None:
     return None
 
 
+def is_a_file_of_records(name: str) -> bool:
+    """Whether a stage's output of this name holds records; its *.json files hold figures."""
+    form = _by_name(name.lower().removesuffix(".zst"))
+    return form is not None and not name.lower().endswith(".json")
+
+
+def is_a_dataset(folder: Path) -> bool:
+    """Whether a folder is one of those that are read as a whole."""
+    return any((folder / file).is_file() for form in FORMATS for file in form.folder)
+
+
 def format_of(path: Path) -> Format:
     """The format of a file or folder, by its name or what lies in it; DataError for a folder of no known format."""
     if path.is_dir():

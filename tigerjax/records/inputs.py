@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.files import paths
+from tigerjax.files import manifest, paths
 from tigerjax.files.manifest import refuse_changed, size
-from tigerjax.records.formats import output_name
+from tigerjax.records.formats import is_a_dataset, is_a_file_of_records, output_name
 from tigerjax.records.ids import Ids
 from tigerjax.records.tensorflow_files import tfds_folder
 
@@ -36,6 +36,8 @@ def ids_config(patterns: Paths) -> dict[str, str]:
 def expand(patterns: Paths) -> list[Path]:
     """The files and folders that paths, glob patterns and tfds:NAME stand for, sorted within a pattern.
 
+    The folder of a finished stage stands for the files of records in it.
+
     DataError for a pattern that matches nothing, and for files of a finished stage that are not as it wrote them.
     ConfigError for a file that is named twice: its records would count twice.
     """
@@ -47,11 +49,21 @@ def expand(patterns: Paths) -> list[Path]:
         matches = [path] if (path := paths.of(pattern)).is_file() else paths.matching(pattern)
         if not matches:
             raise DataError(f"{pattern}: no such file; name a file, or a pattern that matches one")
-        files += matches
+        for path in matches:
+            files += _of_stage(path) or [path]
     if twice := [path for path, times in Counter(files).items() if times > 1]:
         raise ConfigError(f"input {twice[0]} is given twice; give it once")
     refuse_changed(files)
     return files
+
+
+def _of_stage(path: Path) -> list[Path]:
+    """The files of records that a stage wrote into its folder, what it notes in folders below left out."""
+    if not path.is_dir() or is_a_dataset(path):
+        return []
+    outputs = (manifest.read(path) or {}).get("outputs") or []
+    names = [output["path"] for output in outputs]
+    return [path / name for name in names if "/" not in name and is_a_file_of_records(name)]
 
 
 def distinct_names(files: Iterable[Path]) -> None:

@@ -32,7 +32,11 @@ def collect(folder: Path) -> list[dict[str, Any]]:
             if not of_run:  # the rows of a run's mixture are added with the run, as one node
                 _add(place, folder, nodes, 0)
     order = {key: i for i, key in enumerate(nodes)}
-    return [node | {"of": sorted({order[k] for k in node["of"] if k in order})} for node in nodes.values()]
+    # Two stages that once shared a folder may name each other; such a node keeps what stands before it.
+    return [
+        node | {"of": sorted({order[k] for k in node["of"] if order.get(k, at) < at})}
+        for at, node in enumerate(nodes.values())
+    ]
 
 
 def _mixtures(places: Iterable[Path]) -> tuple[str, ...]:

@@ -11,13 +11,13 @@ from typing import Any
 from jax.sharding import Mesh
 
 from tigerjax import config as config_lib
-from tigerjax.checkpoint.files import damaged
+from tigerjax.checkpoint.files import damaged, steps
 from tigerjax.checkpoint.finite import refuse_not_finite
 from tigerjax.checkpoint.model import make_meta
 from tigerjax.checkpoint.stored import open_whole, placed_weights
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.files import paths
+from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Progress
 from tigerjax.mesh import host_rows, run_mesh
 from tigerjax.processes import hosts
@@ -63,16 +63,20 @@ def train(
 
     No other process may train in `run_dir` meanwhile: ConfigError.
     """
+    _refuse_stage(paths.of(run_dir))
     with hosts.alone_in(paths.of(run_dir)):
-        return _train(
-            config,
-            loader,
-            run_dir=run_dir,
-            objective=objective,
-            mesh=mesh,
-            init_weights=init_weights,
-            reporting=reporting,
-        )
+        try:
+            return _train(
+                config,
+                loader,
+                run_dir=run_dir,
+                objective=objective,
+                mesh=mesh,
+                init_weights=init_weights,
+                reporting=reporting,
+            )
+        except KeyboardInterrupt as interrupt:
+            raise KeyboardInterrupt(str(interrupt) or _left(paths.of(run_dir))) from None
 
 
 def _train(
@@ -126,9 +130,9 @@ def _train(
         return to_disk(state, objective)
     if hosts.is_writer():
         run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "config.txt").write_text("\n".join(meta["config"]) + "\n", encoding="utf-8")
+        (run_dir / config_lib.DUMPED).write_text("\n".join(meta["config"]) + "\n", encoding="utf-8")
     hosts.barrier("run folder made")
-    if not (run_dir / "config.txt").is_file():
+    if not (run_dir / config_lib.DUMPED).is_file():
         raise ConfigError(f"{run_dir} is another folder here than for host 0; give a run folder that all hosts share")
 
     # Loop
@@ -208,12 +212,12 @@ def _train(
             checkpoints.close()
     if stop.number:
         name = signal.Signals(stop.number).name
-        outcome = "checkpoint saved; resume to go on" if at else "before there was anything to save"
+        outcome = "checkpoint saved; the same command resumes" if at else "before there was anything to save"
         if watch.back_before is not None:
-            outcome = "not saved, since its state is not finite; resume to go on from the checkpoint before"
+            outcome = "not saved, since its state is not finite; the same command resumes from the checkpoint before"
         hosts.say(f"{name}: stopped after step {at}/{total_steps}, {outcome}")
         if stop.number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("interrupted; run the same command again to continue")
         raise SystemExit(128 + stop.number)
     return to_disk(state, objective)
 
@@ -240,6 +244,21 @@ def train_on_mixture(
     )
     train(config, loader, run_dir=run_dir, mesh=mesh, reporting=reporting)
     return loader
+
+
+def _refuse_stage(run_dir: Path) -> None:
+    """ConfigError for the folder of a data stage, whose files a run would be mixed with."""
+    made = manifest.read(run_dir) or {}
+    if "stage" in made and not (run_dir / config_lib.DUMPED).is_file():
+        raise ConfigError(f"{run_dir} holds the output of stage {made['stage']!r}; give the run another folder (--out)")
+
+
+def _left(run_dir: Path) -> str:
+    """What an interruption without a save leaves: the run's newest checkpoint, if there is one."""
+    there = steps(run_dir / "checkpoints")
+    if not there:
+        return "interrupted before any checkpoint was saved; the same command starts from the beginning"
+    return f"interrupted without saving; the same command resumes from the checkpoint of step {there[0]}"
 
 
 def _resume(

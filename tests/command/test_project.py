@@ -1,0 +1,222 @@
+"""A project file fills in what is not typed, `tigerjax new` writes one, and every command can name the next."""
+
+import dataclasses
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hand_tokenizer import PIECES, model_bytes
+from tiny_model import CONFIG
+
+from tigerjax import config as config_lib
+from tigerjax.command import cli, next_step, options, project
+from tigerjax.command.arguments import bind
+from tigerjax.command.table import COMMANDS
+from tigerjax.convert import hf
+from tigerjax.errors import ConfigError
+from tigerjax.model.llama.hf_weights import hf_rows
+from tigerjax.model.weights import put
+
+TABLES = """
+["data clean"]
+input = ["zh.jsonl", "en files/*.jsonl"]
+out = "clean"
+drop_denied = true
+
+["train pretrain.py"]
+"optim.peak-lr" = 1e-4
+
+["train sft.py"]
+
+["convert to-hf runs/sft hf"]
+dtype = "bfloat16"
+verify = false
+"""
+
+
+def completed(command: str, typed: str, tables: str = TABLES) -> list[str]:
+    words = tuple(command.split())
+    return project.complete(project.parsed(tables, COMMANDS), words, COMMANDS[words], shlex.split(typed))
+
+
+@pytest.mark.parametrize(
+    ("command", "typed", "words"),
+    [
+        ("data clean", "", ["--input", "zh.jsonl", "en files/*.jsonl", "--out", "clean", "--drop-denied"]),
+        ("data clean", "--out=other", ["--out=other", "--input", "zh.jsonl", "en files/*.jsonl", "--drop-denied"]),
+        ("data clean", "--no-drop-denied --input x", ["--no-drop-denied", "--input", "x", "--out", "clean"]),
+        ("train", "pretrain.py", ["pretrain.py", "--optim.peak-lr", "0.0001"]),
+        ("train", "pretrain.py --optim.peak_lr 1", ["pretrain.py", "--optim.peak_lr", "1"]),
+        ("train", "sft.py", ["sft.py"]),
+        ("train", "other.py", ["other.py"]),
+        ("convert to-hf", "", ["runs/sft", "hf", "--dtype", "bfloat16", "--no-verify"]),
+        ("convert to-hf", "runs/sft", ["runs/sft", "hf", "--dtype", "bfloat16", "--no-verify"]),
+        ("convert to-hf", "runs/other hf", ["runs/other", "hf"]),
+        ("tokenizer stats", "tok --text x", ["tok", "--text", "x"]),
+    ],
+)
+def test_what_is_typed_counts_more_than_the_project_file(command, typed, words):
+    assert completed(command, typed) == words
+
+
+def test_what_the_project_file_adds_is_shown_on_stderr(capsys):
+    completed("data clean", "--out other")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "tigerjax.toml: --input zh.jsonl 'en files/*.jsonl' --drop-denied\n")
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ('["data clean"]\ninptu = "x"', r"\['data clean'\] has 'inptu', which is no option; did you mean --input\?"),
+        ('["data claen"]\n', r"'data claen'\] is no command; did you mean data clean"),
+        ('out = "x"\n', "out stands in no table"),
+        ('["data clean"\n', "tigerjax.toml: .*line 1"),
+        ('["data clean"]\ninput = {a = 1}', "input must be text, a number, or a list of them"),
+        ('["data \'clean"]\n', "close the quotes"),
+    ],
+)
+def test_a_wrong_project_file_is_one_line(tables, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        completed("data clean", "", tables)
+    assert "\n" not in str(error.value)
+
+
+def test_one_of_several_tables_must_be_typed():
+    with pytest.raises(ConfigError, match=r"2 tables .* type one of `tigerjax train pretrain.py`, `tigerjax train sft"):
+        completed("train", "")
+
+
+def test_a_command_that_ends_names_the_next_table():
+    tables = project.parsed(TABLES, COMMANDS)
+    assert project.following(tables, ("data", "clean"), []) == "tigerjax train pretrain.py"
+    assert project.following(tables, ("train",), ["sft.py"]) == "tigerjax convert to-hf"
+    assert project.following(tables, ("convert", "to-hf"), ["runs/sft", "hf"]) is None
+    assert project.following(tables, ("report",), ["runs/sft"]) is None
+
+
+def test_the_file_in_the_current_folder_is_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "zh.jsonl").write_text('{"id": "a", "text": "老虎在山里走。"}\n', encoding="utf-8")
+    (tmp_path / "tigerjax.toml").write_text(
+        '["data clean"]\ninput = ["zh.jsonl"]\nout = "clean"\n["data dedup exact"]\ninput = ["clean"]\nout = "exact"\n'
+    )
+    assert cli.main(["data", "clean"]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "tigerjax.toml: --input zh.jsonl --out clean",
+        "next: tigerjax data dedup exact",
+    ]
+    assert cli.main(["data", "dedup", "exact"]) == 0 and (tmp_path / "exact" / "zh.jsonl").is_file()
+    (tmp_path / "tigerjax.toml").write_bytes(b"\xff")
+    assert cli.main(["data", "clean"]) == 2 and "not UTF-8 at byte 0" in capsys.readouterr().err
+    assert cli.main(["data", "clean", "--help"]) == 0
+
+
+@pytest.mark.parametrize("command", next_step.NEXT, ids=" ".join)
+def test_the_command_that_is_named_next_exists_and_has_these_options(command):
+    assert command in COMMANDS
+    words = next_step.after(command, {"out": "made", "dir": "made", "run": "runs/x"}).split()
+    follows = max((known for known in COMMANDS if tuple(words[1 : 1 + len(known)]) == known), key=len)
+    known = {spelling for o in options.of_command(COMMANDS[follows]) for spelling in o.spellings}
+    if options.takes_config(COMMANDS[follows]):
+        known.add("--checkpoint.init-from")
+    assert {word for word in words if word.startswith("--")} <= known
+    named = set(re.findall(r"{(\w+)}", next_step.NEXT[command])) - {"run"}
+    assert named <= {o.name.removeprefix("--") for o in options.of_command(COMMANDS[command])}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with a tiny Llama in the form of Hugging Face, and the files of its user."""
+    home = tmp_path_factory.mktemp("user")
+    config = dataclasses.replace(CONFIG, vocab_size=PIECES, padded_vocab_size=PIECES)
+    weights = {}
+    for row in hf_rows(config, rows=PIECES):
+        put(weights, row.ours, np.zeros(row.stacked_shape(config), np.float32))
+    hf.to_hf(weights, config, home / "base", hf.Export(tokenizer=None))
+    (home / "base" / "tokenizer.model").write_bytes(model_bytes())
+    (home / "base" / "tokenizer.json").unlink(missing_ok=True)
+    for name in ("zh_a", "zh_b", "en"):
+        (home / f"{name}.jsonl").write_text('{"text": "x"}\n')
+    for name in ("sft", "pairs", "asked"):
+        (home / f"{name}.jsonl").write_text("{}\n")
+    return home
+
+
+NEW = "new mine --base base --zh 'zh_*.jsonl' --en en.jsonl --sft sft.jsonl --vocab-size 300 --seq-len 32"
+
+
+@pytest.fixture
+def mine(home, tmp_path, monkeypatch, capsys):
+    shutil.copytree(home, tmp_path / "home")
+    monkeypatch.chdir(tmp_path / "home")
+    assert cli.main(shlex.split(f"{NEW} --preferences pairs.jsonl --questions asked.jsonl --device cpu")) == 0
+    assert "next: cd mine && tigerjax data clean" in capsys.readouterr().out
+    monkeypatch.chdir("mine")
+    return Path()
+
+
+def test_a_new_project_has_configs_that_load_and_tables_whose_options_exist(mine):
+    tables = project.read(COMMANDS)
+    assert [" ".join(table.command) for table in tables][:4] == [
+        "data clean",
+        "data dedup exact",
+        "data dedup near",
+        "data dedup against-sft",
+    ]
+    for table in tables:
+        words = project.complete(tables, table.command, COMMANDS[table.command], table.positional)
+        bind(COMMANDS[table.command], words, "tigerjax")  # every word has its option, and nothing is missing
+    model = config_lib.load("pretrain.py").model
+    assert (model.num_layers, model.rope_base, model.vocab_size, model.padded_vocab_size) == (2, 3000.0, 300, 512)
+    assert config_lib.load("sft.py").checkpoint.init_from == "runs/pretrain"
+    assert config_lib.load("reward.py").data.seq_len == 32
+
+
+def test_a_new_project_registers_its_mixtures_of_all_files(mine):
+    text = Path("mixture.py").read_text()
+    for file in (
+        "runs/text/zh_a.jsonl",
+        "runs/text/zh_b.jsonl",
+        "runs/text/en.jsonl",
+        "runs/clean/sft.jsonl",
+    ):
+        assert file in text
+    done = subprocess.run(
+        [sys.executable, "-m", "tigerjax", "train", "sft.py", "--dry-run"], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "data.mixture = 'mine_sft'" in done.stdout, done.stderr
+
+
+def test_the_readme_of_a_new_project_lists_the_commands_in_order(mine):
+    steps = [line for line in Path("README.md").read_text().splitlines() if line.startswith("$ tigerjax")]
+    assert len(steps) == 14 and steps[0] == "$ tigerjax data clean" and steps[-1] == "$ tigerjax convert to-hf"
+    tables = project.read(COMMANDS)
+    assert [project.following(tables, t.command, t.positional) for t in tables[:-1]] == [s[2:] for s in steps[1:]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mine": "base"}, "base exists; give the name of a new folder"),
+        ({"mine": "my-model"}, "'my-model' names Python modules and mixtures; use letters, digits and _"),
+        ({"--base base": "--base ."}, "config.json"),
+        ({"--vocab-size 300": "--vocab-size 268"}, "--vocab-size 268 is not above the 268 entries of base"),
+        ({"--en en.jsonl": "--en fr.jsonl"}, "fr.jsonl: no such file"),
+        ({"--sft sft.jsonl": "--sft zh_a.jsonl"}, "have one name"),
+        ({"--seq-len 32": "--seq-len 1"}, "--seq-len 1 must be"),
+    ],
+)
+def test_a_new_project_refuses_what_cannot_work_and_writes_nothing(home, monkeypatch, capsys, changes, message):
+    monkeypatch.chdir(home)
+    command = NEW
+    for old, new in changes.items():
+        command = command.replace(old, new, 1)
+    before = sorted(home.iterdir())
+    assert cli.main(shlex.split(command)) in (2, 3)
+    assert message in capsys.readouterr().err and sorted(home.iterdir()) == before

@@ -1,0 +1,54 @@
+"""A run's folder stands for its config: what `dump` writes, `load` reads."""
+
+from pathlib import Path
+
+import pytest
+
+from tigerjax import config as config_lib
+from tigerjax.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.py"))
+
+
+def run_folder(folder: Path, lines: list[str]) -> Path:
+    (folder / config_lib.DUMPED).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_folder_of_a_run_gives_the_config_of_its_file(path, tmp_path):
+    config = config_lib.load(path)
+    assert config_lib.load(run_folder(tmp_path, config_lib.dump(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seed = 0", "seed = ", "the value of seed cannot be read"),
+        ("seed = 0", "seed = open('x')", "the value of seed cannot be read"),
+        ("seed = 0", "seed: 0", "is no line of a config"),
+        ("seed = 0", "sed = 0", "seed is missing"),
+        ("seed = 0", "seed = 0\nlength = 3", "no field length in this version"),
+        ("seed = 0", "seed = 'a'", "seed"),
+        ("seed = 0", "seed = -1", "seed"),
+        ("seed = 0", "seed = 0\nmodel = MambaConfig", "model is a MambaConfig, which has settings of its own"),
+    ],
+)
+def test_a_damaged_config_of_a_run_is_one_line(tmp_path, old, new, message):
+    lines = config_lib.dump(config_lib.load(CONFIGS[0].parent / "llama2_tiny.py"))
+    assert old in lines
+    changed = "\n".join(lines).replace(old, new)
+    with pytest.raises(ConfigError, match=r"^[^\n]+$") as error:
+        config_lib.load(run_folder(tmp_path, [changed]))
+    assert message in str(error.value)
+
+
+def test_a_field_that_an_older_version_did_not_have_keeps_its_default(tmp_path):
+    config = config_lib.load(CONFIGS[0].parent / "llama2_tiny.py")
+    lines = [line for line in config_lib.dump(config) if not line.startswith(("health.", "data.max_dropped"))]
+    assert config_lib.load(run_folder(tmp_path, lines)) == config
+
+
+def test_another_folder_is_refused_with_what_a_run_has(tmp_path):
+    with pytest.raises(ConfigError, match=r"is a folder, and not that of a run, which has a config\.txt"):
+        config_lib.load(tmp_path)

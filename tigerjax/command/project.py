@@ -1,0 +1,143 @@
+"""The project file `tigerjax.toml`: what commands take in its folder when it is not typed.
+
+    ["data clean"]               a command, and its options
+    input = ["zh.jsonl", "en.jsonl"]
+    out = "runs/clean"
+
+    ["train pretrain.py"]        a command with its first words, which stand for nothing else
+    "optim.peak-lr" = 1e-4
+
+The tables stand in the order of the work, so that a command which has ended can name the next one. What is typed counts
+more than what is in the file.
+"""
+
+import itertools
+import shlex
+import sys
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tigerjax.command import options
+from tigerjax.command.options import Command
+from tigerjax.config import RunConfig
+from tigerjax.errors import ConfigError, near_miss
+from tigerjax.pages import printable
+
+FILE = "tigerjax.toml"
+
+
+class Table(NamedTuple):
+    """What one command takes."""
+
+    command: tuple[str, ...]
+    positional: tuple[str, ...]
+    """The words behind the command that belong to no option, such as a config file."""
+    given: Mapping[str, Any]
+    """Values by the name of the option, without its dashes."""
+
+    @property
+    def name(self) -> str:
+        return shlex.join([*self.command, *self.positional])
+
+
+def read(commands: Collection[tuple[str, ...]], path: Path = Path(FILE)) -> list[Table]:
+    """The tables of a project file in their order; none where there is no file.
+
+    ConfigError for a file that is wrong."""
+    if not path.is_file():
+        return []
+    try:
+        return parsed(path.read_text(encoding="utf-8"), commands, path)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}; write it as UTF-8") from error
+
+
+def parsed(text: str, commands: Collection[tuple[str, ...]], path: Path = Path(FILE)) -> list[Table]:
+    """The tables of a project file's text; `path` is where messages say that it stands."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}; mend it, or work in another folder") from error
+    out = []
+    for name, given in tables.items():
+        if not isinstance(given, dict):
+            raise ConfigError(f'{path}: {name} stands in no table; write it below its command, such as ["data clean"]')
+        try:
+            words = tuple(shlex.split(name))
+        except ValueError as error:
+            raise ConfigError(f"{path}: [{name!r}]: {error}; close the quotes") from error
+        command = max((known for known in commands if words[: len(known)] == known), key=len, default=None)
+        if command is None:
+            raise ConfigError(f"{path}: [{name!r}] is no command{near_miss(name, map(' '.join, commands))}")
+        out.append(Table(command, words[len(command) :], given))
+    return out
+
+
+def complete(tables: Sequence[Table], command: Sequence[str], function: Command, typed: Sequence[str]) -> list[str]:
+    """The words behind a command, with what the project file has for it. Says on stderr what that is.
+
+    ConfigError where several tables are meant, and for an option that the command does not have.
+    """
+    table, first = _meant(tables, tuple(command), typed), _positional(typed)
+    if table is None:
+        return list(typed)
+    known = {o.name: o for o in options.of_command(function) if not o.positional}
+    if options.takes_config(function):
+        known = {o.name: o for o in options.of_config(RunConfig)} | known
+    spelt = {word.partition("=")[0].replace("_", "-") for word in typed if word.startswith("--")}
+    added: list[str] = []
+    for key, value in table.given.items():
+        name = f"--{key.replace('_', '-')}"
+        if (option := known.get(name)) is None:
+            raise ConfigError(f"{FILE}: [{table.name!r}] has {key!r}, which is no option{near_miss(name, known)}")
+        if not spelt & set(option.spellings):
+            added += _words(name, value, table)
+    behind = list(table.positional[len(first) :]) if table.positional[: len(first)] == first else []
+    if added or behind:
+        print(printable(f"{FILE}: {shlex.join([*behind, *added])}"), file=sys.stderr)
+    return [*first, *behind, *typed[len(first) :], *added]
+
+
+def following(tables: Sequence[Table], command: Sequence[str], words: Sequence[str]) -> str | None:
+    """The command that the project file has behind this one, which was called with `words`; None at its end."""
+    table = _meant(tables, tuple(command), words)
+    place = tables.index(table) + 1 if table is not None else len(tables)
+    return f"tigerjax {shortest(tables, tables[place])}" if place < len(tables) else None
+
+
+def shortest(tables: Sequence[Table], table: Table) -> str:
+    """What to type for a table: the command alone where no other table has it."""
+    alone = sum(other.command == table.command for other in tables) == 1
+    return " ".join(table.command) if alone else table.name
+
+
+def _positional(typed: Sequence[str]) -> tuple[str, ...]:
+    """The words before the first option."""
+    return tuple(itertools.takewhile(lambda word: not word.startswith("--"), typed))
+
+
+def _meant(tables: Sequence[Table], command: tuple[str, ...], typed: Sequence[str]) -> Table | None:
+    """The table of a command whose positional words begin with those that were typed, or the only one where none was.
+
+    A table without positional words holds for any that were typed.
+    """
+    first = _positional(typed)
+    own = [table for table in tables if table.command == command]
+    meant = [table for table in own if table.positional[: len(first)] == first]
+    if len(meant) > 1:
+        names = ", ".join(f"`tigerjax {table.name}`" for table in meant)
+        raise ConfigError(f"{FILE} has {len(meant)} tables for `tigerjax {' '.join(command)}`; type one of {names}")
+    return meant[0] if meant else next((table for table in own if not table.positional), None)
+
+
+def _words(name: str, value: Any, table: Table) -> list[str]:
+    if isinstance(value, bool):
+        return [name if value else f"--no-{name.removeprefix('--')}"]
+    items = value if isinstance(value, list) else [value]
+    if not all(isinstance(item, str | int | float) and not isinstance(item, bool) for item in items):
+        raise ConfigError(
+            f"{FILE}: [{table.name!r}] {name.removeprefix('--')} must be text, a number, or a list of them"
+        )
+    return [name, *map(str, items)]

@@ -1,0 +1,226 @@
+"""The texts of the files that `tigerjax new` writes; words in braces are filled in there."""
+
+STEPS = [
+    ("data", "clean"),
+    ("data", "dedup", "exact"),
+    ("data", "dedup", "near"),
+    ("data", "dedup", "against-sft"),
+    ("tokenizer", "train"),
+    ("tokenizer", "extend"),
+    ("tokenizer", "verify"),
+    ("convert", "from-hf"),
+    ("train",),
+    ("reward", "train"),
+    ("align", "init"),
+    ("align", "run"),
+    ("convert", "to-hf"),
+]
+"""The commands that have a table below."""
+
+TOML = """\
+# What `tigerjax` commands take in this folder when it is not typed. `tigerjax COMMAND --dry-run` shows what a command
+# would read and write. The tables stand in the order of the work: each command names the next one when it ends.
+
+["data clean"]
+input = {raw}
+out = "runs/clean"
+
+["data dedup exact"]
+input = {docs}
+out = "runs/exact"
+
+["data dedup near"]
+input = ["runs/exact"]
+out = "runs/near"
+
+# Takes away what the instructions teach already.
+["data dedup against-sft"]
+docs = ["runs/near"]
+sft = {sft}
+out = "runs/text"
+
+# More pieces than are needed, since those that are not Chinese, or that the base has, are left out.
+["tokenizer train"]
+input = {zh}
+size = {pieces}
+out = "runs/zh_pieces"
+
+["tokenizer extend"]
+base = {base_model}
+new = "runs/zh_pieces"
+size = {vocab_size}
+out = "tokenizer"
+
+["tokenizer verify tokenizer"]
+base = {base_model}
+text = {texts}
+
+["convert from-hf {base} runs/base"]
+vocab = "tokenizer"
+multiple = {multiple}
+
+["train pretrain.py"]
+
+["train sft.py"]
+"""
+
+REWARD_TOML = """
+["reward train reward.py"]
+preferences = {preferences}
+reference = {sft}
+"""
+
+ALIGN_TOML = """
+["align init sft.py"]
+sft = {sft}
+candidates = ["runs/sft"]
+reward-model = "runs/reward/model"
+questions = {questions}
+out = "runs/align"
+
+["align run runs/align"]
+rounds = 1
+"""
+
+EXPORT_TOML = """
+# The model of the fine-tuning. `tigerjax align status` names that of the last round, which you can put here instead.
+["convert to-hf runs/sft runs/hf"]
+tokenizer = "tokenizer"
+"""
+
+MIXTURE = '''\
+"""The data of {name}: what pretrain.py and sft.py name as their mixtures.
+
+Shares are shares of tokens. Half of the documents' tokens are Chinese. The weight of a source is its share within its
+language, and max_epochs limits how often it is read: Source("file", weight=2, max_epochs=3).
+"""
+
+from tigerjax.data.mixture import Source, holistic, sft
+
+EXAMPLES = Source(({examples},))
+
+holistic(
+    "{name}_pretrain",
+    tokenizer="tokenizer",
+    zh={{
+{zh}    }},
+    en={{
+{en}    }},
+    instruct=EXAMPLES,
+    instruct_fraction=0.05,
+)
+sft("{name}_sft", tokenizer="tokenizer", examples=EXAMPLES)
+'''
+
+PRETRAIN = '''\
+"""Holistic continued pretraining of {name}.
+
+Model    the sizes of {base}, with the vocabulary of the folder tokenizer
+Data     {name}_pretrain, see mixture.py
+Hardware one device; `tigerjax plan pretrain.py --topology v5p:4x4x4 --search` finds a mesh for a TPU slice
+Result   not yet run
+Command  tigerjax train pretrain.py
+
+The sizes come from the base model. Rates, steps and batch are only a beginning: change them.
+"""
+
+from tigerjax.config import CheckpointConfig, ComputeConfig, DataConfig, MeshConfig, ModelConfig, RunConfig
+from tigerjax.model.llama.presets import adamw
+
+
+def config() -> RunConfig:
+    return RunConfig(
+        name="pretrain",
+        model=ModelConfig(
+{fields}        ),
+        compute=ComputeConfig({compute}),
+        mesh=MeshConfig(),
+        optim=adamw(peak_lr=1e-4, warmup_steps=100, total_steps=1000, weight_decay=0.1),
+        data=DataConfig(
+            mixture="{name}_pretrain",
+            modules=("mixture",),
+            tokenizer="tokenizer",
+            cache_dir="runs/cache",
+            seq_len={seq_len},
+        ),
+        checkpoint=CheckpointConfig(every_steps=100, keep=3, init_from="runs/base"),
+        batch_rows={batch_size},
+        seed=0,
+        log_every_steps=10,
+    )
+'''
+
+SFT = '''\
+"""Fine-tuning of what pretrain.py trains, on conversations; the loss is that of the answers.
+
+Data     {name}_sft, see mixture.py
+Result   not yet run
+Command  tigerjax train sft.py
+
+Model, mesh and row length are those of pretrain.py. Rates and steps are only a beginning: change them.
+"""
+
+import dataclasses
+
+import pretrain
+
+from tigerjax.config import RunConfig
+from tigerjax.model.llama.presets import adamw
+
+
+def config() -> RunConfig:
+    base = pretrain.config()
+    return dataclasses.replace(
+        base,
+        name="sft",
+        optim=adamw(peak_lr=1e-5, warmup_steps=20, total_steps=300, weight_decay=0.0),
+        data=dataclasses.replace(base.data, mixture="{name}_sft"),
+        checkpoint=dataclasses.replace(base.checkpoint, init_from="runs/pretrain"),
+    )
+'''
+
+REWARD = '''\
+"""The reward model, which starts from the model of sft.py; a row of its batch is a prompt with its answers.
+
+Result   not yet run
+Command  tigerjax reward train reward.py
+
+Rates and steps are only a beginning: change them.
+"""
+
+import dataclasses
+
+import pretrain
+
+from tigerjax.config import RunConfig
+from tigerjax.model.llama.presets import adamw
+
+
+def config() -> RunConfig:
+    base = pretrain.config()
+    return dataclasses.replace(
+        base,
+        name="reward",
+        optim=adamw(peak_lr=5e-6, warmup_steps=20, total_steps=200, weight_decay=0.0),
+        data=dataclasses.replace(base.data, mixture="preferences", modules=()),
+        checkpoint=dataclasses.replace(base.checkpoint, init_from="runs/sft"),
+    )
+'''
+
+README = """\
+# {name}
+
+Type these in this folder, one after the other. What each takes stands in `tigerjax.toml`, and each names the next one
+when it ends. A command that was interrupted continues when it is typed again.
+
+```console
+{steps}
+```
+
+- `pretrain.py`, `sft.py` and `reward.py` are the configs of the runs: rates, steps, batch, mesh. Every field is also an
+  option: `tigerjax train pretrain.py --optim.peak-lr 3e-5`.
+- `mixture.py` says which files are trained on, and in which shares.
+- `tigerjax plan pretrain.py --topology v5p:4x4x4` shows memory and time on a TPU slice before you rent one.
+- `tigerjax report runs/pretrain` writes a page with the curves of a run.
+- `tigerjax doctor` looks at this machine: versions, devices, memory, disk.
+"""
