@@ -7,10 +7,11 @@ PYTHON := $(or $(shell for name in python3.13 python3.12 python3; do "$$name" -c
 endif
 VENV   := .venv
 BIN    := $(VENV)/bin
+UV     := uv
 
 # Python 3.11 has a lock of its own, because newer versions of JAX do not support it. The peers (torch, transformers) have
-# a third lock. With 3.11 they are installed too. With 3.12 and 3.13 pip gets a CUDA build of torch, several GB, so there
-# they come only on request.
+# a third lock, and torch two: its CPU build, which is taken where pip finds that file, and PyPI's. With 3.11 the peers are
+# installed too. With 3.12 and 3.13 pip gets a CUDA build of torch, several GB, so there they come only on request.
 version := $(shell "$(PYTHON)" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
 ifneq ($(filter 3.11.%,$(version)),)
 LOCK  := requirements-py311.lock
@@ -24,7 +25,11 @@ endif
 # interpreter's version and of this folder's path (console scripts hold absolute paths, so a moved checkout installs again).
 key     := $(shell { cat $(LOCK) setup.py; echo "$(version) $(CURDIR)"; } | cksum | tr ' ' '-')
 stamp   := $(VENV)/installed-$(key)
-peers   := $(VENV)/peers-$(key)-$(shell cksum < requirements-peers.lock | tr ' ' '-')
+peers   := $(VENV)/peers-$(key)-$(shell cat requirements-peers.lock requirements-torch*.lock | cksum | tr ' ' '-')
+
+# Every file that pip takes must have a hash that the lock lists. A lock names all dependencies of its packages, so pip
+# need not look for more (and would refuse `typepy[datetime]` beside the lock's `typepy`, which pip 23 takes for another).
+install := $(BIN)/python -m pip --disable-pip-version-check install --require-hashes --no-deps
 
 # XLA on a CPU takes and returns its buffers at every step; in huge pages that costs less (glibc 2.35 or newer,
 # without effect elsewhere). Must stand in the environment before Python starts.
@@ -34,7 +39,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 MINUTES ?= 60
 FAULT_POINTS ?= 20
 
-.PHONY: help venv peers quickstart test fuzz test-slow lint format docs bench replicate drill clean
+.PHONY: help venv peers quickstart test fuzz test-slow lint format docs bench replicate drill lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -48,7 +53,9 @@ peers: $(peers) ## torch and transformers in .venv too, which tests and benchmar
 
 $(peers): $(stamp)
 	@rm -f $(VENV)/peers-*
-	$(BIN)/python -m pip --disable-pip-version-check install -r $(LOCK) -r requirements-peers.lock
+	torch=requirements-torch-cpu.lock; \
+	$(install) --quiet --dry-run -r $$torch >/dev/null 2>&1 || torch=requirements-torch.lock; \
+	$(install) -r $(LOCK) -r requirements-peers.lock -r $$torch
 	@touch $(peers)
 
 $(stamp):
@@ -59,7 +66,7 @@ $(stamp):
 	@test "$$($(BIN)/python -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)" = "$(version)" \
 	  || "$(PYTHON)" -m venv --clear $(VENV) || { \
 	  echo "$(PYTHON) -m venv failed; on Debian and Ubuntu install the package python3-venv, then try again." >&2; exit 2; }
-	$(BIN)/python -m pip --disable-pip-version-check install -r $(LOCK)
+	$(install) -r $(LOCK)
 	$(BIN)/python -m pip --disable-pip-version-check install --no-deps --no-build-isolation -e .
 	@touch $(stamp)
 
@@ -100,6 +107,17 @@ replicate: venv ## the method's claims on tiny models over three seeds; resumes;
 
 drill: venv ## a run of two processes, killed 20 times: its final weights are those of the undisturbed one
 	@$(BIN)/python benchmarks/studies/drill.py
+
+# The versions stay, and so do the lines of text above them. --universal keeps the files of every platform.
+lock: ## the hashes of the locks anew, after a version in one was changed by hand (needs uv: pip install uv)
+	@for lock in requirements-py311 requirements-py312 requirements-peers requirements-torch requirements-gpu; do \
+	  python=3.11; case $$lock in *py312 | *gpu) python=3.12 ;; esac; \
+	  mkdir -p build && sed -n '/^#/p' $$lock.lock > build/$$lock.text && \
+	  sed -e '/^#/d' -e '/^ *--hash=/d' -e 's/ *\\$$//' $$lock.lock > build/$$lock.in && \
+	  $(UV) pip compile --quiet --no-deps --generate-hashes --no-annotate --no-header --universal \
+	    --python-version $$python build/$$lock.in -o build/$$lock.out && \
+	  cat build/$$lock.text build/$$lock.out > $$lock.lock && echo "wrote $$lock.lock" || exit 1; \
+	done
 
 clean: ## caches of the tools; keeps .venv and runs/
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build

@@ -1,6 +1,6 @@
 """Package definition, with the range of versions that works. The exact versions that are tested, dependencies of
-dependencies included, are in the locks: requirements-py311.lock, requirements-py312.lock (3.12 and 3.13) and
-requirements-peers.lock."""
+dependencies included, are in the locks, with the hashes of their files: requirements-py311.lock,
+requirements-py312.lock (3.12 and 3.13), requirements-peers.lock and requirements-torch.lock."""
 
 import re
 from pathlib import Path
@@ -79,5 +79,5 @@ setup(
             "datasketch",
         ],
     },
-    entry_points={"console_scripts": ["tigerjax = tigerjax.command.cli:main"]},
+    entry_points={"console_scripts": ["tigerjax = tigerjax.__main__:main"]},
 )

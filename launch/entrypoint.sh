@@ -2,7 +2,6 @@
 # The entry point of the image: mounts gs://$BUCKET at /gcs where nothing is mounted there yet, then runs tigerjax.
 set -euo pipefail
 if [ -n "${BUCKET:-}" ] && ! mountpoint -q /gcs; then
-  mkdir -p /gcs
-  gcsfuse --implicit-dirs "$BUCKET" /gcs
+  gcsfuse --implicit-dirs "$BUCKET" /gcs # the image made the folder, and this user owns it
 fi
 exec tigerjax "$@"

@@ -40,7 +40,7 @@ case $target in
   -*) usage ;;
 esac
 if [ ! -f "$here/targets/$target.sh" ]; then
-  echo "launch/run.sh: no target $target; there are: $(list | cut -d' ' -f1 | paste -sd' ')" >&2
+  echo "launch/run.sh: no target $(printf %q "$target"); there are: $(list | cut -d' ' -f1 | paste -sd' ')" >&2
   exit 2
 fi
 exec bash "$here/targets/$target.sh" "${dry_run[@]}" "${arguments[@]:1}"

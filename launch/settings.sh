@@ -1,5 +1,5 @@
 # The targets source this file with their arguments. It reads the config and its overrides, and holds what all of them
-# use: settings, dry runs, exit codes, flags.
+# use: settings and their forms, dry runs, the check of the config, exit codes, flags.
 # shellcheck shell=bash
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -13,11 +13,17 @@ for argument in "$@"; do
   esac
 done
 
-say() { echo "launch/run.sh $target: $*" >&2; }
+say() { printf 'launch/run.sh %s: %s\n' "$target" "$*" >&2; }
 
 refuse() {
   say "$*"
   exit 2
+}
+
+# printable TEXT: as it is where it has only visible characters of ASCII, else quoted, so that it stays on its line.
+printable() {
+  local LC_ALL=C
+  if [[ $1 =~ ^[[:graph:]\ ]*$ ]]; then printf '%s' "$1"; else printf '%q' "$1"; fi
 }
 
 [ ${#arguments[@]} -gt 0 ] || refuse "usage: launch/run.sh $target CONFIG [--dotted.override value ...]"
@@ -25,7 +31,9 @@ config=${arguments[0]}
 case $config in
   -*) refuse "usage: launch/run.sh $target CONFIG [--dotted.override value ...]" ;;
 esac
-[ -f "$config" ] || refuse "no config file $config; give a file such as configs/llama2_tiny.py"
+[ -f "$config" ] || refuse "no config file $(printable "$config"); give a file such as configs/llama2_tiny.py"
+tigerjax=${TIGERJAX:-$root/.venv/bin/tigerjax}
+case $tigerjax in /*) ;; *) tigerjax=$PWD/$tigerjax ;; esac
 # shellcheck disable=SC2034  # read by the targets
 config_name=$(basename "$config" .py)
 
@@ -34,10 +42,32 @@ need() {
   [ -n "${!1:-}" ] || refuse "set $1 in the environment: $2"
 }
 
+# form PATTERN "what is needed" NAME...: refuses a setting that does not have this form as a whole. What comes from the
+# environment goes into scripts, manifests and arithmetic, so each setting with a form is checked before it is used.
+form() {
+  local LC_ALL=C pattern=$1 needed=$2 name # in other locales [a-z] may hold more than these letters
+  shift 2
+  for name in "$@"; do
+    [[ ${!name} =~ ^($pattern)$ ]] || refuse "$name=$(printable "${!name}") is not $needed; change $name"
+  done
+}
+number='[1-9][0-9]{0,8}' number_or_0='0|[1-9][0-9]{0,8}' # whole numbers; a 0 in front would mean octal
+label='[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?'              # one word of Kubernetes
+project='[a-z][a-z0-9.:-]*[a-z0-9]' zone='[a-z0-9]+(-[a-z0-9]+)+'
+image='[A-Za-z0-9][A-Za-z0-9._/:@-]*'
+bucket='[a-z0-9][a-z0-9._-]*[a-z0-9]'
+
+# quoted WORD...: as words of a line of bash. What is not ASCII is written in escapes, so that no reader of the line on its
+# way to bash (YAML, ssh) takes a character for the end of a line.
+quoted() {
+  local LC_ALL=C
+  printf '%q ' "$@"
+}
+
 # run COMMAND...: in a dry run prints the command, else runs it.
 run() {
   if $dry_run; then
-    printf '%q ' "$@"
+    quoted "$@"
     echo
   else
     "$@"
@@ -59,10 +89,61 @@ libtpu_flags() {
   sed 's/#.*//' "$file" | xargs
 }
 
-# config_in_image: prints the path of the config in the image, where the repository is the working folder.
-config_in_image() {
-  case $(realpath "$config") in
-    "$root"/*) realpath --relative-to="$root" "$config" ;;
-    *) refuse "$config is outside the repository, and the image holds only that; move it under configs/" ;;
+# check_google: the form of the settings of Google Cloud's targets; sets generation, and chips and hosts of a slice.
+check_google() {
+  form "$project" "the id of a project of Google Cloud" PROJECT
+  form "$zone" "a zone of Google Cloud, such as us-east5-a" ZONE
+  form "$image" "the name of an image, such as us-docker.pkg.dev/PROJECT/tigerjax/train:1" IMAGE
+  form "$bucket" "the name of a bucket, without gs://" BUCKET
+  form "(v4|v5litepod|v5p|v6e)-[1-9][0-9]{0,5}" "one of v4-N, v5litepod-N, v5p-N, v6e-N" TPU_TYPE
+  chips=${TPU_TYPE##*-} generation=${TPU_TYPE%%-*}
+  case $generation in
+    v4 | v5p) # Their names count TensorCores, of which a chip has two.
+      ((chips % 2 == 0)) || refuse "TPU_TYPE=$TPU_TYPE is not $generation-N with an even N, the number of TensorCores"
+      chips=$((chips / 2))
+      ;;
+    v5litepod) generation=v5e ;;
   esac
+  # shellcheck disable=SC2034  # read by the targets
+  hosts=$(((chips + 3) / 4))
+  case $generation in
+    v5e | v6e) if [ "$chips" -le 8 ]; then hosts=1; fi ;;
+  esac
+}
+
+# find_in_image: sets image_config, the path of the config in the image, where the repository is the working folder.
+# Like `need` it must be called by itself: a refusal inside "$(...)" would not end the script.
+find_in_image() {
+  image_config=$(realpath -- "$config")
+  case $image_config in
+    "$root"/*) image_config=${image_config#"$root"/} ;;
+    *) refuse "$(printable "$config") is outside the repository, and the image holds only that; move it under configs/" ;;
+  esac
+  case $image_config in
+    -*) refuse "$(printable "$config") would be taken for an option; give it another name" ;;
+  esac
+}
+
+# check_run DEVICES PROCESSES SLICES: loads the config with its overrides, as the run will do, and refuses it with
+# tigerjax's own line and code. Then compares its mesh with the devices of the target. DEVICES is empty where they are not
+# known before the run. A config for the image is loaded as there: in the repository's folder.
+check_run() {
+  local lines line product=1 data=1 folder=$PWD path=$config
+  if [ ! -x "$tigerjax" ]; then
+    say "note: the config was not checked, because $tigerjax is not there; run \`make venv\` first"
+    return
+  fi
+  if [ -n "${image_config:-}" ]; then folder=$root path=$image_config; fi
+  lines=$(cd -- "$folder" && "$tigerjax" train "$path" "${arguments[@]:1}" --dry-run) || exit $?
+  while IFS= read -r line; do
+    if [[ $line =~ ^mesh\.([a-z]+)\ =\ ([1-9][0-9]*)$ ]]; then
+      product=$((product * BASH_REMATCH[2]))
+      if [ "${BASH_REMATCH[1]}" = data ]; then data=${BASH_REMATCH[2]}; fi
+    fi
+  done <<<"$lines"
+  # A single process may leave devices unused when no degree of the mesh is more than 1.
+  if [ -z "$1" ] || { [ "$product" -eq 1 ] && [ "$2" -eq 1 ]; }; then return; fi
+  [ "$product" -eq "$1" ] || refuse "the mesh of $(printable "$path") has $product devices, but this target has $1; change a" \
+    "degree of the mesh, such as --mesh.fsdp, or the size of the target"
+  ((data % $3 == 0)) || refuse "mesh.data=$data is not a multiple of SLICES=$3, over which it is split; change one"
 }

@@ -19,6 +19,14 @@ need BUCKET "the bucket of data and runs, with a hierarchical namespace, without
 need TPU "generation and topology of a slice, such as v5p:4x4x4"
 JOB_NAME=${JOB_NAME:-tigerjax-${config_name//_/-}}
 SLICES=${SLICES:-1} QUEUE=${QUEUE:-} SERVICE_ACCOUNT=${SERVICE_ACCOUNT:-default} GRACE_S=${GRACE_S:-300} RESTARTS=${RESTARTS:-100}
+form "[a-z]([a-z0-9-]{0,38}[a-z0-9])?" "a name of at most 40 small letters, digits and -, which begins with a letter" JOB_NAME
+form "$number" "a whole number from 1 on" SLICES
+form "$number_or_0" "a whole number" GRACE_S RESTARTS
+form "$image" "the name of an image, such as us-docker.pkg.dev/PROJECT/tigerjax/train:1" IMAGE
+form "$bucket" "the name of a bucket, without gs://" BUCKET
+form "$label" "a name of Kubernetes (small letters, digits, -)" SERVICE_ACCOUNT
+[ -z "$QUEUE" ] || form "$label" "a name of Kubernetes (small letters, digits, -)" QUEUE
+form "[a-z0-9]+:[1-9][0-9]{0,3}(x[1-9][0-9]{0,3}){1,2}" "GENERATION:TOPOLOGY, such as v5p:4x4x4" TPU
 generation=${TPU%%:*} topology=${TPU#*:}
 case $generation in
   v4) accelerator=tpu-v4-podslice ;;
@@ -28,32 +36,57 @@ case $generation in
   tpu7x) accelerator=tpu7x ;; # its node pools need a workload policy, which is made with the pool
   *) refuse "TPU=$TPU is not GENERATION:TOPOLOGY with a generation of v4, v5e, v5p, v6e, tpu7x" ;;
 esac
-[[ $topology =~ ^[0-9]+x[0-9]+(x[0-9]+)?$ ]] || refuse "TPU=$TPU is not GENERATION:TOPOLOGY, such as v5p:4x4x4"
 chips=$((${topology//x/*}))
 chips_per_host=$((chips < 4 ? chips : 4))
 hosts=$((chips / chips_per_host))
 ((hosts * chips_per_host == chips)) || refuse "TPU=$TPU has $chips chips, which do not fill hosts of 4"
 
-# quoted TEXT: as a JSON string, which is a YAML string too.
-quoted() {
-  local text=${1//\\/\\\\}
-  printf '"%s"' "${text//\"/\\\"}"
+case $generation in
+  tpu7x) devices_per_chip=2 ;; # JAX shows each of its two cores
+  *) devices_per_chip=1 ;;
+esac
+find_in_image
+check_run $((chips * devices_per_chip * SLICES)) $((hosts * SLICES)) "$SLICES"
+
+# string TEXT: as a JSON string, which is a YAML string too. Nothing in it may end a line of YAML: control characters, NEL
+# and the separators of lines and paragraphs are escaped.
+shopt -u patsub_replacement 2>/dev/null || true # bash 5.2: & and \ would mean something in replacements
+string() {
+  local LC_ALL=C text=$1 code escape character
+  text=${text//\\/\\\\} text=${text//\"/\\\"}
+  if [[ $text =~ [^\ -~] ]]; then # rare, and slow
+    for ((code = 1; code < 32; code++)); do
+      printf -v escape '\\u%04x' "$code"
+      printf -v character "\\x${escape: -2}"
+      text=${text//"$character"/"$escape"}
+    done
+    text=${text//$'\x7f'/\\u007f}
+    for ((code = 128; code < 160; code++)); do
+      printf -v escape '\\u%04x' "$code"
+      printf -v character "\\xc2\\x${escape: -2}"
+      text=${text//"$character"/"$escape"}
+    done
+  fi
+  text=${text//$'\xe2\x80\xa8'/\\u2028} text=${text//$'\xe2\x80\xa9'/\\u2029} text=${text//$'\xef\xbb\xbf'/\\ufeff}
+  printf '"%s"' "$text"
 }
 
-args=
-for word in train "$(config_in_image)" --out "/gcs/runs/$JOB_NAME" --hosts.find tpu "${arguments[@]:1}"; do
-  args+="${args:+, }$(quoted "$word")"
+# Kubernetes replaces $(NAME) in arguments by a variable of the container, and $$ by $.
+args='' dollars='$$'
+for word in train "$image_config" --out "/gcs/runs/$JOB_NAME" --hosts.find tpu "${arguments[@]:1}"; do
+  iconv -f UTF-8 -t UTF-8 <<<"$word" >/dev/null 2>&1 || refuse "$(printable "$word") is not UTF-8, as YAML must be; change it"
+  args+="${args:+, }$(string "${word//\$/$dollars}")"
 done
 flags=$(libtpu_flags "$generation")
 labels=
-if [ -n "$QUEUE" ]; then labels=$'\n  labels:\n    kueue.x-k8s.io/queue-name: '$(quoted "$QUEUE"); fi
+if [ -n "$QUEUE" ]; then labels=$'\n  labels:\n    kueue.x-k8s.io/queue-name: '$(string "$QUEUE"); fi
 
 manifest() {
   cat <<YAML
 apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet
 metadata:
-  name: $(quoted "$JOB_NAME")$labels
+  name: $(string "$JOB_NAME")$labels
   annotations:
     # Each slice has a node pool of its own: when a host is lost, its whole slice is replaced.
     alpha.jobset.sigs.k8s.io/exclusive-topology: cloud.google.com/gke-nodepool
@@ -87,18 +120,23 @@ spec:
                 gke-gcsfuse/volumes: "true"
             spec:
               restartPolicy: Never
-              serviceAccountName: $(quoted "$SERVICE_ACCOUNT")
+              securityContext: # the image's user, to whom the bucket is mounted too
+                runAsNonRoot: true
+                runAsUser: 1000
+                runAsGroup: 1000
+                fsGroup: 1000
+              serviceAccountName: $(string "$SERVICE_ACCOUNT")
               terminationGracePeriodSeconds: $GRACE_S
               nodeSelector:
                 cloud.google.com/gke-tpu-accelerator: $accelerator
                 cloud.google.com/gke-tpu-topology: $topology
               containers:
                 - name: tigerjax
-                  image: $(quoted "$IMAGE")
+                  image: $(string "$IMAGE")
                   args: [$args]
                   env:
                     - name: LIBTPU_INIT_ARGS
-                      value: $(quoted "$flags")
+                      value: $(string "$flags")
                     - name: JAX_COMPILATION_CACHE_DIR
                       value: /gcs/compiled
                   ports:
@@ -117,8 +155,8 @@ spec:
                   csi:
                     driver: gcsfuse.csi.storage.gke.io
                     volumeAttributes:
-                      bucketName: $(quoted "$BUCKET")
-                      mountOptions: implicit-dirs
+                      bucketName: $(string "$BUCKET")
+                      mountOptions: implicit-dirs,uid=1000,gid=1000
 YAML
 }
 

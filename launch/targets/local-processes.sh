@@ -5,10 +5,14 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../settings.sh" "$@"
 
 PROCESSES=${PROCESSES:-2} DEVICES=${DEVICES:-2} RESTARTS=${RESTARTS:-0} PORT=${PORT:-} LOGS=${LOGS:-}
-command=("${TIGERJAX:-$root/.venv/bin/tigerjax}" train "${arguments[@]}")
+form "$number" "a whole number from 1 on" PROCESSES DEVICES
+form "$number_or_0" "a whole number" RESTARTS
+[ -z "$PORT" ] || form "[1-9][0-9]{0,4}" "a port" PORT
+command=("$tigerjax" train "${arguments[@]}")
 if ! $dry_run && [ ! -x "${command[0]}" ]; then
   refuse "${command[0]} is not there; run \`make venv\` first"
 fi
+if $dry_run; then check_run $((PROCESSES * DEVICES)) "$PROCESSES" 1; fi
 export JAX_PLATFORMS=cpu JAX_NUM_PROCESSES=$PROCESSES
 export XLA_FLAGS="${XLA_FLAGS:-} --xla_force_host_platform_device_count=$DEVICES"
 
@@ -34,7 +38,7 @@ once() {
   fi
   pids=()
   for ((process = 0; process < PROCESSES; process++)); do
-    JAX_PROCESS_ID=$process "${command[@]}" > >(sed -u "s/^/[$process] /" | tee -a "${LOGS:-/dev/null}") 2>&1 &
+    JAX_PROCESS_ID=$process "${command[@]}" > >(sed -u "s/^/[$process] /" | tee -a -- "${LOGS:-/dev/null}") 2>&1 &
     pids+=($!)
   done
   for pid in "${pids[@]}"; do

@@ -5,13 +5,23 @@
 # TIME      (24:00:00)          of one start; after it the job is queued again, and the run resumes
 # PARTITION ACCOUNT (none)
 # JOB_NAME  (tigerjax-CONFIG)
-# SETUP     (none)              a line that makes .venv usable on a node, such as "module load cuda"
+# SETUP     (none)              shell commands that make .venv usable on a node, such as "module load cuda"
 set -euo pipefail
 # shellcheck source=launch/settings.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../settings.sh" "$@"
 
 JOB_NAME=${JOB_NAME:-tigerjax-${config_name//_/-}}
 NODES=${NODES:-1} GPUS_PER_NODE=${GPUS_PER_NODE:-8} TIME=${TIME:-24:00:00}
+PARTITION=${PARTITION:-} ACCOUNT=${ACCOUNT:-} SETUP=${SETUP:-}
+word='[A-Za-z0-9][A-Za-z0-9._-]*'
+form "$word" "a name of letters, digits, ., _ and -" JOB_NAME
+form "$number" "a whole number from 1 on" NODES GPUS_PER_NODE
+form "([0-9]+-)?[0-9]+(:[0-9]{1,2}){0,2}" "a time of Slurm, such as 24:00:00 or 2-00:00:00" TIME
+[ -z "$PARTITION" ] || form "$word(,$word)*" "the names of partitions of Slurm, such as gpu or gpu,spare" PARTITION
+[ -z "$ACCOUNT" ] || form "$word" "the name of an account of Slurm" ACCOUNT
+[ -z "$SETUP" ] || bash -n <<<"$SETUP" 2>/dev/null || refuse "SETUP=$(printable "$SETUP") is no whole command of bash; change SETUP"
+find_in_image
+check_run $((NODES * GPUS_PER_NODE)) $((NODES * GPUS_PER_NODE)) 1
 
 script() {
   cat <<BATCH
@@ -28,10 +38,10 @@ ${PARTITION:+#SBATCH --partition=$PARTITION
 #SBATCH --requeue
 # SIGTERM to every task 300 s before the end: three steps and a checkpoint must fit.
 #SBATCH --signal=TERM@300
-cd $(printf %q "$root") || exit 2
-${SETUP:-}
-export JAX_COMPILATION_CACHE_DIR=\${JAX_COMPILATION_CACHE_DIR:-runs/compiled}
-srun --kill-on-bad-exit=0 --wait=60 .venv/bin/tigerjax train $(printf '%q ' "$(config_in_image)" --hosts.find slurm "${arguments[@]:1}")
+cd -- $(quoted "$root")|| exit 2
+${SETUP:+eval $(quoted "$SETUP")
+}export JAX_COMPILATION_CACHE_DIR=\${JAX_COMPILATION_CACHE_DIR:-runs/compiled}
+srun --kill-on-bad-exit=0 --wait=60 .venv/bin/tigerjax train $(quoted "$image_config" --hosts.find slurm "${arguments[@]:1}")
 code=\$?
 # 2 to 5 are final (config, data, labels, gate); anything else resumes from the last checkpoint.
 case \$code in

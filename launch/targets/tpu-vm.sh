@@ -23,14 +23,22 @@ need IMAGE "the image of launch/Dockerfile, such as us-docker.pkg.dev/PROJECT/ti
 need BUCKET "the bucket of data and runs, with a hierarchical namespace, without gs://"
 TPU_NAME=${TPU_NAME:-tigerjax-${config_name//_/-}}
 SLICES=${SLICES:-1} SPOT=${SPOT:-false} RESTARTS=${RESTARTS:-100} POLL_S=${POLL_S:-30} KEEP=${KEEP:-false}
+form "[a-z]([a-z0-9-]{0,61}[a-z0-9])?" "a name of at most 63 small letters, digits and -, which begins with a letter" TPU_NAME
+form "$number" "a whole number from 1 on" SLICES
+form "$number_or_0" "a whole number" RESTARTS POLL_S
+form "true|false" "true or false" SPOT KEEP
+check_google
 case $TPU_TYPE in
-  v4-*) generation=v4 runtime=tpu-ubuntu2204-base ;;
-  v5litepod-*) generation=v5e runtime=v2-alpha-tpuv5-lite ;;
-  v5p-*) generation=v5p runtime=v2-alpha-tpuv5 ;;
-  v6e-*) generation=v6e runtime=v2-alpha-tpuv6e ;;
-  *) refuse "TPU_TYPE=$TPU_TYPE is none of v4-N, v5litepod-N, v5p-N, v6e-N" ;;
+  v4-*) runtime=tpu-ubuntu2204-base ;;
+  v5litepod-*) runtime=v2-alpha-tpuv5-lite ;;
+  v5p-*) runtime=v2-alpha-tpuv5 ;;
+  v6e-*) runtime=v2-alpha-tpuv6e ;;
 esac
 RUNTIME=${RUNTIME:-$runtime}
+form "[a-z0-9][a-z0-9._-]*" "a TPU software version, such as v2-alpha-tpuv5" RUNTIME
+flags=$(libtpu_flags "$generation")
+find_in_image
+check_run $((chips * SLICES)) $((hosts * SLICES)) "$SLICES"
 where=(--project="$PROJECT" --zone="$ZONE")
 
 state() { gcloud compute tpus queued-resources describe "$TPU_NAME" "${where[@]}" --format='value(state.state)' 2>/dev/null || echo ABSENT; }
@@ -47,9 +55,11 @@ delete() { run gcloud compute tpus queued-resources delete "$TPU_NAME" "${where[
 
 # What every worker runs. Docker stops the run with SIGTERM and waits 300 s for its checkpoint.
 train=(sudo docker run --rm --name=tigerjax --privileged --net=host --stop-timeout=300
-  --env=BUCKET="$BUCKET" --env=JAX_COMPILATION_CACHE_DIR="/gcs/compiled" --env=LIBTPU_INIT_ARGS="$(libtpu_flags "$generation")"
-  "$IMAGE" train "$(config_in_image)" --out "/gcs/runs/$TPU_NAME" --hosts.find tpu "${arguments[@]:1}")
-on_worker="sudo gcloud auth configure-docker ${IMAGE%%/*} --quiet >/dev/null 2>&1; sudo docker rm -f tigerjax >/dev/null 2>&1; $(printf '%q ' "${train[@]}"); echo \"tigerjax-exit \$?\""
+  --env=BUCKET="$BUCKET" --env=JAX_COMPILATION_CACHE_DIR="/gcs/compiled" --env=LIBTPU_INIT_ARGS="$flags"
+  "$IMAGE" train "$image_config" --out "/gcs/runs/$TPU_NAME" --hosts.find tpu "${arguments[@]:1}")
+# The image's user is not root: the VM, which has no other user, opens its chips to it.
+devices="sudo find /dev -maxdepth 2 \( -path '/dev/accel*' -o -path '/dev/vfio/*' \) -exec chmod a+rw {} +"
+on_worker="$devices; sudo gcloud auth configure-docker ${IMAGE%%/*} --quiet >/dev/null 2>&1; sudo docker rm -f tigerjax >/dev/null 2>&1; $(quoted "${train[@]}"); echo \"tigerjax-exit \$?\""
 
 # on_all_workers: returns the exit code of the run: the first one that is not 0, or 1 when no worker printed one.
 on_all_workers() {

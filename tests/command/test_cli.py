@@ -194,7 +194,7 @@ REFUSALS = [
     ("data clean --input zh.jsonl ./zh.jsonl --out x", 2, "input zh.jsonl is given twice; give it once"),
     ("data clean --input deep.jsonl --out x", 3, "deep.jsonl:1: broken JSON: nested too deep"),
     ("data clean --input zh.jsonl --out precious", 2, "precious holds files that no stage wrote"),
-    ("data clean --input zh.jsonl --out zh.jsonl/x", 3, "Not a directory"),
+    ("data clean --input zh.jsonl --out zh.jsonl/x", 2, "because zh.jsonl is no folder"),
     ("data dedup near --input latin.jsonl --out x", 3, "latin.jsonl:2: invalid UTF-8"),
     ("data dedup against-sft --docs zh.jsonl --sft empty.jsonl --out x", 3, "empty.jsonl: is empty"),
     ("tokenizer train --input broken.jsonl --size 900 --out x", 3, "broken.jsonl:2: broken JSON"),

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from tigerjax.command.cli import main
-from tigerjax.pages import in_short
+from tigerjax.terminal import in_short
 
 
 @pytest.mark.parametrize(
@@ -31,8 +31,8 @@ def test_an_error_of_the_disk_is_one_line_with_what_to_do(monkeypatch, tmp_path,
 
 
 def test_a_line_that_quotes_a_long_value_keeps_its_begin_and_its_advice(tmp_path, capsys):
-    (tmp_path / "a.jsonl").write_text('{"text": "a", "source": "c4/' + "x" * 50_000 + '"}\n')
-    assert main(["tokenizer", "sample", "--input", str(tmp_path / "a.jsonl"), "--out", str(tmp_path / "out")]) == 3
+    (tmp_path / "a.jsonl").write_text('{"text": "", "id": "' + "x" * 50_000 + '"}\n')
+    assert main(["data", "dedup", "exact", "--input", str(tmp_path / "a.jsonl"), "--out", str(tmp_path / "out")]) == 3
     said = capsys.readouterr().err
-    assert "a.jsonl:1" in said[:900] and "which keeps them" in said and len(said) < 2000
+    assert "a.jsonl:1: id 'xxx" in said and said.endswith("remove the record\n") and len(said) < 2000
     assert in_short("short\nlines") == "short\nlines"

@@ -78,10 +78,9 @@ def _fault(asked: dict[str, Any], points: int) -> None:
 
     def hook(event: str, args: Any) -> None:
         nonlocal seen
-        if event == "open":
-            if isinstance(args[0], int) or not (args[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-                return
-        elif event not in WRITING:
+        if event == "open" and not (args[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            return
+        if event not in ("open", *WRITING) or isinstance(args[0], int):
             return
         path = os.fspath(args[0])
         if not str(path).startswith(below):

@@ -14,7 +14,7 @@ from saving import restore, save
 from tigerjax.checkpoint.files import check_bytes, folder_of, read_meta, steps
 from tigerjax.command.cli import main
 
-POINTS = int(os.environ.get("TIGERJAX_FAULT_POINTS", 5))
+POINTS = int(os.environ.get("TIGERJAX_FAULT_POINTS", 3))
 
 
 @pytest.fixture(scope="module")

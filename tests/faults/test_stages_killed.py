@@ -17,7 +17,7 @@ from text_readers import QUESTIONS, SFT, TEXTS, lines
 from tigerjax.command.cli import main
 from tigerjax.files import manifest
 
-POINTS = int(os.environ.get("TIGERJAX_FAULT_POINTS", 5))
+POINTS = int(os.environ.get("TIGERJAX_FAULT_POINTS", 4))
 """At so many points of each stage, out of 10 to 60."""
 STAGES = {
     "clean": "data clean --input in/docs.jsonl --out out --on language",
@@ -69,10 +69,13 @@ def words(stage: str, world: Path) -> list[object]:
 
 
 def content(out: Path) -> dict[str, object]:
-    """The bytes of a stage's files, and what its manifest says but for the time."""
+    """The bytes of a stage's files, and what its manifest says, but for times and speeds."""
     found: dict[str, object] = {name: data for name, data in files_of(out).items() if name != "manifest.json"}
     made = manifest.read(out)
     assert made is not None
+    made["figures"] = {
+        name: value for name, value in made["figures"].items() if "_s_" not in name and name != "seconds"
+    }
     return found | {name: value for name, value in made.items() if name not in ("started", "ended")}
 
 

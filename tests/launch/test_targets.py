@@ -4,6 +4,7 @@ gcloud and kubectl are stand-ins that record their arguments and answer from a l
 """
 
 import json
+import math
 import os
 import shlex
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+STAND_IN_TIGERJAX = Path(__file__).with_name("stand_in_tigerjax.sh")
 CONFIG = "configs/tiger_70b_pretrain.py"
 SETTINGS = {
     "PROJECT": "my-project",
@@ -29,7 +31,7 @@ TARGETS = {"local", "local-processes", "tpu-vm", "gke", "xpk", "slurm"}
 def launch(*arguments: str, path: Path | None = None, **settings: str) -> subprocess.CompletedProcess[str]:
     """launch/run.sh in an environment of its own; `path` holds stand-ins that come before everything."""
     found = os.environ["PATH"] if path is None else f"{path}:{os.environ['PATH']}"
-    environment = {"PATH": found, "HOME": os.environ.get("HOME", "/"), **settings}
+    environment = {"PATH": found, "HOME": os.environ.get("HOME", "/"), "TIGERJAX": str(STAND_IN_TIGERJAX), **settings}
     script = str(ROOT / "launch" / "run.sh")
     return subprocess.run([script, *arguments], cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300)
 
@@ -69,11 +71,11 @@ def test_local_prints_the_command_with_its_overrides_and_runs_nothing(tmp_path):
     done = launch("local", str(config), "--dry-run", "--optim.peak-lr", "3e-4")
     assert done.returncode == 0 and done.stderr == ""
     quoted = str(config).replace(" ", "\\ ")
-    assert done.stdout.strip() == f"{ROOT}/.venv/bin/tigerjax train {quoted} --optim.peak-lr 3e-4"
+    assert done.stdout.strip() == f"{STAND_IN_TIGERJAX} train {quoted} --optim.peak-lr 3e-4"
 
 
 def test_local_processes_prints_one_command_a_process():
-    done = launch("--dry-run", "local-processes", CONFIG, PROCESSES="3", PORT="1234")
+    done = launch("--dry-run", "local-processes", CONFIG, PROCESSES="3", PORT="1234", MESH="6")
     assert done.returncode == 0
     for process, line in enumerate(done.stdout.splitlines()):
         assert line.startswith(f"JAX_PROCESS_ID={process} JAX_NUM_PROCESSES=3 JAX_COORDINATOR_ADDRESS=127.0.0.1:1234 ")
@@ -171,7 +173,7 @@ def test_a_refused_quota_ends_with_its_line_and_a_failed_request_gives_up(tmp_pa
 @pytest.mark.parametrize("slices", ["1", "2"])
 def test_a_dry_run_of_a_tpu_prints_every_command_and_calls_none(tmp_path, slices):
     path = gcloud(tmp_path, ["ABSENT"], [0])
-    done = launch("tpu-vm", CONFIG, "--dry-run", path=path, SLICES=slices, **SETTINGS)
+    done = launch("tpu-vm", CONFIG, "--dry-run", path=path, SLICES=slices, MESH=str(64 * int(slices)), **SETTINGS)
     lines = [shlex.split(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0 and calls(path) == []
     assert [line[4] for line in lines] == ["create", "describe", *["ssh"] * int(slices), "delete"]
@@ -179,7 +181,10 @@ def test_a_dry_run_of_a_tpu_prints_every_command_and_calls_none(tmp_path, slices
 
 
 def manifest(*overrides: str, **settings: str) -> dict:
-    done = launch("gke", CONFIG, "--dry-run", *overrides, **(SETTINGS | settings))
+    settings = SETTINGS | settings
+    shape = settings["TPU"].split(":")[1].split("x")
+    devices = math.prod(map(int, shape)) * int(settings.get("SLICES", 1)) * (2 if "tpu7x" in settings["TPU"] else 1)
+    done = launch("gke", CONFIG, "--dry-run", *overrides, MESH=str(devices), **settings)
     assert done.returncode == 0, done.stderr
     return yaml.safe_load(done.stdout)
 
@@ -249,12 +254,12 @@ def test_a_topology_that_is_none_is_refused():
 
 
 def test_xpk_and_slurm_say_what_they_would_run():
-    done = launch("xpk", CONFIG, "--dry-run", SLICES="2", **SETTINGS)
+    done = launch("xpk", CONFIG, "--dry-run", SLICES="2", MESH="128", **SETTINGS)
     words = shlex.split(done.stdout)
     assert words[:3] == ["xpk", "workload", "create"] and "--num-slices=2" in words and "--max-restarts=100" in words
-    done = launch("slurm", CONFIG, "--dry-run", "--seed", "3", NODES="4", PARTITION="gpu")
+    done = launch("slurm", CONFIG, "--dry-run", "--seed", "3", NODES="8", PARTITION="gpu")
     lines = done.stdout.splitlines()
-    assert done.returncode == 0 and "#SBATCH --nodes=4" in lines and "#SBATCH --partition=gpu" in lines
+    assert done.returncode == 0 and "#SBATCH --nodes=8" in lines and "#SBATCH --partition=gpu" in lines
     assert "#SBATCH --signal=TERM@300" in lines
     (srun,) = [line for line in lines if line.startswith("srun ")]
     assert f"train {CONFIG} --hosts.find slurm --seed 3" in srun

@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console
 
 import tigerjax
-from tigerjax.pages import Table, draw, printable, write
+from tigerjax.pages import Table, draw, write
 from tigerjax.pages.charts import stacked
 from tigerjax.pages.tables import plain, print_framed
+from tigerjax.terminal import printable
 
 PACKAGE = Path(tigerjax.__file__).parent
 BY_HAND = re.compile(

@@ -1,6 +1,7 @@
 """What the report reads of folders: logged steps, and which folder was made of which."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -99,3 +100,21 @@ def test_stages_that_name_each_other_are_drawn_all_the_same(tmp_path: Path):
 
 def test_a_folder_without_manifests_has_no_graph(tmp_path: Path):
     assert lineage.collect(tmp_path) == [] and lineage.graph_section({"lineage": []}) == {}
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ([1], "a JSON list, but each line must be an object"),
+        ({"loss_nats": 1.0}, "not an object with a number `step`"),
+        ({"step": 1, "mfu": "<b>"}, "mfu is '<b>', not a number"),
+        ({"step": 1, "loss_nats": [2]}, "loss_nats is '[2]', not a number"),
+        ({"step": 1, "spent_s": {"a": "b"}}, "spent_s is "),
+        ({"step": 1, "shares": [1]}, "shares is "),
+    ],
+)
+def test_a_line_that_no_run_logged_is_bad_data_with_its_number(tmp_path, record, words):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps({"step": 0}) + "\n" + json.dumps(record) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=re.escape(f"{path}:2: {words}")):
+        runs.read(path)

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tigerjax.command.cli import main
-from tigerjax.errors import WorkerLost
+from tigerjax.errors import ConfigError, WorkerLost
 from tigerjax.files import jsonl
 from tigerjax.stages.runner import Runner
 
@@ -99,3 +99,19 @@ def alive(pid):
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [
+        ("DirectRunner '--a b", "No closing quotation; close the quote"),
+        ("", "begin with a name"),
+        ("--a 4", "begin with"),
+    ],
+)
+def test_words_that_are_no_runner_are_refused_before_any_work(words, needed):
+    from tigerjax.stages.runner import refuse_without_rows
+
+    for make in (Runner, refuse_without_rows):
+        with pytest.raises(ConfigError, match=needed):
+            make(words)

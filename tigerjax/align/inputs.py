@@ -11,8 +11,8 @@ from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.evaluate import questions
 from tigerjax.files import paths
-from tigerjax.pages import printable
 from tigerjax.processes import hosts
+from tigerjax.terminal import printable
 from tigerjax.tokenizer.chat import encode_prompt
 from tigerjax.tokenizer.load import Tokenizer
 

@@ -10,8 +10,8 @@ from typing import Any
 from tigerjax.align.encoding import fits
 from tigerjax.align.reward_data import Comparison, Dropped
 from tigerjax.errors import DataError
-from tigerjax.pages import printable
 from tigerjax.processes import hosts
+from tigerjax.terminal import printable
 from tigerjax.tokenizer.load import Tokenizer
 
 OVERLONG = "overlong"

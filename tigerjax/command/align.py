@@ -18,6 +18,7 @@ from tigerjax.config.ranges import Count
 from tigerjax.errors import Blocked, ConfigError, GateFailed
 from tigerjax.files import paths
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
+from tigerjax.terminal import printable
 
 Folder = Annotated[Path, "positional"]
 ALONE = HostsConfig(find="one")  # for steps that use no model
@@ -196,6 +197,7 @@ def status(dir: Folder, json: Path | None = None) -> None:
     """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from tigerjax.align import settings, steps
 
@@ -205,7 +207,8 @@ def status(dir: Folder, json: Path | None = None) -> None:
         for place, line in enumerate(steps.status(folder)):
             figures.append({"round": int(folder.name)} | line)
             counts = as_text(line["counts"]) if line["counts"] else ""
-            table.add_row(folder.name if not place else "", line["step"], line["state"], counts)
+            cells = (folder.name if not place else "", line["step"], line["state"], counts)
+            table.add_row(*(Text(printable(cell)) for cell in cells))  # in a str, Rich reads markup such as [bold]
     Console().print(table if figures else "no round has begun")
     save({"steps": figures}, json)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax import config as config_lib
-from tigerjax.command import options
+from tigerjax.command import options, outputs
 from tigerjax.command.options import REQUIRED, Command, ConfigFile, Option
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, near_miss
@@ -32,8 +32,15 @@ class Call:
     """The values from the command line, by the name of their option."""
 
     def __call__(self) -> None:
-        """Runs the command. ConfigError where a dataclass of options refuses its values."""
-        self.command(**self.arguments())
+        """Runs the command. ConfigError where `check` refuses."""
+        self.command(**self.check())
+
+    def check(self) -> dict[str, Any]:
+        """The arguments of the function. ConfigError where a dataclass of options refuses its values, or where an
+        output cannot be written."""
+        arguments = self.arguments()
+        outputs.refuse(options.of_command(self.command), self.given)
+        return arguments
 
     def names(self) -> dict[str, Any]:
         """What was given by name, without dashes; `run` is the folder of the run that CONFIG and --out name."""

@@ -8,6 +8,7 @@ from tigerjax.command.progress import show_progress
 from tigerjax.config.ranges import CountOrZero
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import paths
+from tigerjax.terminal import show
 
 
 def ls(run: Annotated[Path, "positional"], json: Path | None = None) -> None:
@@ -22,9 +23,9 @@ def ls(run: Annotated[Path, "positional"], json: Path | None = None) -> None:
     folder = folder_of(run)
     rows = [_row(folder, step) for step in steps(folder)]
     for row in rows:
-        print(f"{row['step']:>10}  {row['bytes'] / 1e9:10.3f} GB  {row['kind'] or '-':8} {row['state']}")
+        show(f"{row['step']:>10}  {row['bytes'] / 1e9:10.3f} GB  {row['kind'] or '-':8} {row['state']}")
     for name in (aside := damaged(folder)):
-        print(f"{name:>10}  damaged, renamed by a resumed run; `tigerjax checkpoint rm {run} --damaged` removes it")
+        show(f"{name:>10}  damaged, renamed by a resumed run; `tigerjax checkpoint rm {run} --damaged` removes it")
     save({"folder": str(folder), "checkpoints": rows, "damaged": aside}, json)
 
 
@@ -41,7 +42,7 @@ def verify(run: Annotated[Path, "positional"], step: tuple[CountOrZero, ...] = (
     for number in _chosen(folder, step):
         row = _row(folder, number, read=True)
         rows.append(row)
-        print(f"{number:>10}  {row['state']}", flush=True)
+        show(f"{number:>10}  {row['state']}")
         if row["state"] != "whole":
             bad.append(str(number))
     save({"folder": str(folder), "checkpoints": rows}, json)
@@ -77,7 +78,7 @@ def rm(
     for name in names:
         if not dry_run:
             files.remove(folder / name)
-        print(f"{'would remove' if dry_run else 'removed'} {folder / name}")
+        show(f"{'would remove' if dry_run else 'removed'} {folder / name}")
     save({"folder": str(folder), "removed": [] if dry_run else names}, json)
 
 

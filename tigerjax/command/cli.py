@@ -23,11 +23,12 @@ from tigerjax.command.table import COMMANDS
 from tigerjax.command.usage import DRY_RUN, HELP, rehearse, usage, usage_of_config
 from tigerjax.errors import ConfigError, TigerjaxError, disk_full, near_miss
 from tigerjax.files import paths
-from tigerjax.pages import in_short, printable
+from tigerjax.terminal import in_short, show, tell
 
 # What an accelerator looks like to the kernel: Google TPUs (two drivers), NVIDIA (also under WSL 2), AMD.
 ACCELERATORS = ("/dev/accel*", "/dev/vfio/[0-9]*", "/dev/nvidia*", "/dev/dxg", "/dev/kfd")
 GOOGLE_PCI = "0x1ae0"  # a TPU that a container has not mapped yet
+INTERRUPTED = "interrupted; run the same command again to continue"
 REFUSED = (
     errno.EACCES,
     errno.EPERM,
@@ -93,9 +94,9 @@ def _list_commands(group: tuple[str, ...] = ()) -> str:
 
 def _run(args: list[str]) -> None:
     if not args or args[0] in HELP:
-        print(_list_commands())
+        show(_list_commands())
     elif args[0] == "--version":
-        print(f"tigerjax {tigerjax.__version__}")
+        show(f"tigerjax {tigerjax.__version__}")
     else:
         for words, command in COMMANDS.items():
             if tuple(args[: len(words)]) == words:
@@ -121,20 +122,20 @@ def _run_in_project(words: tuple[str, ...], command: Command, args: list[str]) -
     if follows is None and sys.stderr.isatty():
         follows = next_step.after(words, call.names())
     if follows is not None:
-        print(f"next: {follows}", file=sys.stderr)
+        tell(f"next: {follows}")
 
 
 def _help(command: Command, prog: str, args: list[str]) -> None:
     """Prints how a command is used, and the fields of its config where one is named."""
-    print(usage(command, prog))
+    show(usage(command, prog))
     if takes_config(command) and not args[0].startswith("-"):
-        print("\n" + usage_of_config(Path(args[0])))
+        show("\n" + usage_of_config(Path(args[0])))
 
 
 def _run_command(command: Command, prog: str, args: list[str]) -> Call | None:
     """Runs a command; None for one that was only rehearsed."""
     if takes_config(command) and (args or ["-"])[0].startswith("-"):
-        print(usage(command, prog))
+        show(usage(command, prog))
     quiet_start()
     hush_threads()
     sys.path.append("")  # modules of mixtures are looked for in the current folder too, as `python -m` does
@@ -158,7 +159,7 @@ def _refuse(args: list[str]) -> None:
     """ConfigError for words that are no command. Those that begin several are answered with the list of these."""
     words = tuple(word for word in args if not word.startswith("-"))
     if words in {command[:n] for command in COMMANDS for n in range(1, len(command))}:
-        print(_list_commands(words))
+        show(_list_commands(words))
         if set(args) & set(HELP):
             return
         raise ConfigError(f"`tigerjax {' '.join(words)}` needs one more word; the list is above")
@@ -175,11 +176,13 @@ def main(args: list[str] | None = None) -> int:
     except TigerjaxError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt as interrupt:
-        return _fail(str(interrupt) or "interrupted; run the same command again to continue", 130)
+        return _fail(str(interrupt) or INTERRUPTED, 130)
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
+        if _interrupted(error):
+            return _fail(INTERRUPTED, 130)
         if disk_full(error):
             where = getattr(error, "filename", None) or "the output"
             return _fail(f"no space left on the disk for {where}; what was finished is whole: free some and repeat", 3)
@@ -191,9 +194,16 @@ def main(args: list[str] | None = None) -> int:
     return 0
 
 
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether an error is what a library made of Ctrl-C."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def _fail(line: str, code: int) -> int:
-    """Prints the line to standard error and returns the code. It may quote foreign data, so it is cleaned and cut."""
-    print(f"tigerjax: {printable(in_short(line))}", file=sys.stderr)
+    """Prints the line to standard error and returns the code. What it quotes may be long: it is cut."""
+    tell(f"tigerjax: {in_short(line)}")
     return code
 
 

@@ -16,7 +16,7 @@ import tigerjax
 from tigerjax.command.figures import save
 from tigerjax.errors import GateFailed, TigerjaxError
 from tigerjax.files import paths
-from tigerjax.pages import printable
+from tigerjax.terminal import show
 
 GB = 1e9
 LEAST_DISK_GB = 10  # below it not even a checkpoint of a 1B model fits
@@ -54,12 +54,12 @@ def doctor(bucket: Path | None = None, json: Path | None = None) -> None:
         for finding in part:
             found.append(finding)
             mark = "  <- " + finding.trouble if finding.trouble else ""
-            print(printable(f"{finding.name:24} {finding.value}{mark}"), flush=True)
+            show(f"{finding.name:24} {finding.value}{mark}")
     troubles = [f"{f.name}: {f.trouble}" for f in found if f.trouble]
     save({f.name: f.value for f in found} | {"troubles": troubles}, json)
     if troubles:
         raise GateFailed(f"{len(troubles)} of {len(found)} findings want a change: {'; '.join(troubles)}")
-    print("all well")
+    show("all well")
 
 
 def _installed(package: str) -> str | None:

@@ -6,11 +6,12 @@ from typing import Annotated
 
 from tigerjax.command.arguments import override
 from tigerjax.command.figures import save
-from tigerjax.command.options import FLAT, ConfigFile, OnDisk
+from tigerjax.command.options import FLAT, ConfigFile, OnDisk, OutFile
 from tigerjax.command.progress import show_elapsed, show_progress
 from tigerjax.config.ranges import Count
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
+from tigerjax.terminal import show as to_terminal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,15 +107,15 @@ def evaluate(
     if answerer.writes and benchmarks.harness:
         table = scores_page.harness_table(figures)
         lacking = [f"{name} is missing: {what}" for name, what in figures["missing"].items()]
-        print("\n".join([plain(table), *lacking]))
+        to_terminal("\n".join([plain(table), *lacking]))
         title = f"{settings.name}, step {loaded.step}: lm-evaluation-harness"
         scores_page.write(place / "harness" / "report.html", title, [("Scores", table)], lacking)
         save(figures, json)
     elif answerer.writes:
         scores, ratios = scores_page.score_table(figures), scores_page.ratio_table(figures)
-        print(plain(scores) + "\n\n" + plain(ratios))
+        to_terminal(plain(scores) + "\n\n" + plain(ratios))
         notes = scores_page.notes(figures)
-        print("\n" + "\n".join(notes))
+        to_terminal("\n" + "\n".join(notes))
         title = f"Evaluation of {settings.name}, step {loaded.step}"
         tables = [("Scores", scores), ("Beside published figures, %", ratios)]
         scores_page.write(place / "report.html", title, tables, notes)
@@ -124,7 +125,7 @@ def evaluate(
 
 
 def evaluate_compare(
-    folders: Annotated[list[Path], "positional"], out: Path | None = None, json: Path | None = None
+    folders: Annotated[list[Path], "positional"], out: OutFile | None = None, json: Path | None = None
 ) -> None:
     """Compares evaluations (folders of `tigerjax evaluate`) with the first one, with 95% intervals of the differences.
 
@@ -138,7 +139,7 @@ def evaluate_compare(
 
     compared = compare(folders)
     table = scores_page.comparison_table(compared)
-    print(plain(table))
+    to_terminal(plain(table))
     if out is not None:
         note = "Differences are over the same questions, with 95% intervals; where one holds 0, the two may be alike."
         scores_page.write(out, "Evaluations side by side", [("Scores, %, and differences in points", table)], [note])

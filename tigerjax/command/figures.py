@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tigerjax.pages import printable
+from tigerjax.terminal import show as to_terminal
 
 MOST_MEMBERS = 24  # of one figure that are shown; `--json` writes all
 
@@ -17,7 +17,7 @@ def show(figures: dict[str, Any], json: Path | None) -> None:
     for key, value in figures.items():
         has_lines = isinstance(value, Mapping) and value and all(isinstance(v, Mapping) for v in value.values())
         for name, inner in value.items() if has_lines else [("", value)]:
-            print(printable(f"{f'{key}.{name}'.rstrip('.'):24} {as_text(inner)}".rstrip()))
+            to_terminal(f"{f'{key}.{name}'.rstrip('.'):24} {as_text(inner)}".rstrip())
     save(figures, json)
 
 

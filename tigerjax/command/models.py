@@ -1,7 +1,6 @@
 """Commands that train, sample and score models, and the quick start that does all of it."""
 
 import dataclasses
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,8 @@ from tigerjax.config import RunConfig
 from tigerjax.config.ranges import Seed
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
+from tigerjax.terminal import show as to_terminal
+from tigerjax.terminal import tell
 from tigerjax.train import wandb_run
 
 PROGRESS_EXAMPLES, LEAST_PROGRESS = 10_000, 0.9
@@ -45,10 +46,11 @@ def train(
 ) -> None:
     """Trains a model, by pretraining or SFT as the config says. The same command resumes an interrupted run.
 
-    The run is written to OUT, else to runs/NAME. --dry-run prints the config with its overrides, and stops. HELD_OUT
-    are files of SFT examples: the loss and the next-token accuracy on their answers are printed at the end, by task and
-    language. --profile-steps 10:12 writes a trace of these steps to OUT/profile. --wandb PROJECT also sends the logged
-    steps to Weights & Biases (docs/OPERATIONS.md). On several hosts, run the same command on each (launch/run.sh).
+    The run is written to OUT, else to runs/NAME. --dry-run checks the config and its mixture, prints the config with
+    its overrides, and stops. HELD_OUT are files of SFT examples: the loss and the next-token accuracy on their answers
+    are printed at the end, by task and language. --profile-steps 10:12 writes a trace of these steps to OUT/profile.
+    --wandb PROJECT also sends the logged steps to Weights & Biases (docs/OPERATIONS.md). On several hosts, run the same
+    command on each (launch/run.sh).
 
     Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --out runs/tiny
     """
@@ -60,13 +62,17 @@ def train(
     if wandb is not None:
         wandb_run.package()  # refused before any work when the package is missing
     if dry_run:
-        print("\n".join(dump(run)), flush=True)
+        from tigerjax.data.mixture import get_mixture, import_modules
+
+        import_modules(run.data.modules)
+        get_mixture(run.data.mixture)
+        to_terminal("\n".join(dump(run)))
         return
     from tigerjax.processes import hosts as processes
 
     processes.start(hosts)
     if processes.is_writer():
-        print("\n".join(dump(run)), flush=True)
+        to_terminal("\n".join(dump(run)))
     from tigerjax.train.loop import train_on_mixture
     from tigerjax.train.metrics import Reporting, last_record
 
@@ -98,10 +104,9 @@ def _progress(run: Any, run_dir: Path, loader: Any) -> dict[str, float]:
     if progress is None:
         return {}
     if progress < LEAST_PROGRESS:
-        print(
+        tell(
             f"warning: after {PROGRESS_EXAMPLES:,} examples the loss had {progress:.0%} of its fall behind it, below"
-            f" {LEAST_PROGRESS:.0%}: the data may be noisy or the learning rate too low",
-            file=sys.stderr,
+            f" {LEAST_PROGRESS:.0%}: the data may be noisy or the learning rate too low"
         )
     return {"progress_at_10k_examples": progress}
 
@@ -137,7 +142,9 @@ def _held_out(run: RunConfig, run_dir: Path, files: Sequence[Path]) -> dict[str,
             " and count in no figure; raise it to count them"
         )
     for name, line in {"held out": figures, **figures["by_task"], **figures["by_lang"]}.items():
-        print(f"{name:24} loss {line['loss_nats']:.3f} nats  accuracy {line['accuracy']:.1%}  tokens {line['tokens']}")
+        to_terminal(
+            f"{name:24} loss {line['loss_nats']:.3f} nats  accuracy {line['accuracy']:.1%}  tokens {line['tokens']}"
+        )
     return figures
 
 
@@ -310,5 +317,5 @@ def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> 
         values |= {"runs": runs.collect(run_dir), "lineage": lineage.collect(run_dir)}
         render(values, run_dir / "report.html")
         print_table(values)
-    print(f"wrote {run_dir / 'report.html'}")
+    to_terminal(f"wrote {run_dir / 'report.html'}")
     save(values, json)

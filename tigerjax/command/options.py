@@ -1,10 +1,11 @@
 """The options of a command, read from its signature: for parsing, help, reference pages and shell completion.
 
-A command is a function; each parameter is an option. Three annotations change that:
+A command is a function; each parameter is an option. Four annotations change that:
 
     run: Annotated[Path, "positional"]      a word without a name: tigerjax checkpoint ls RUN
     sampling: Annotated[Sampling, "flat"]   a dataclass whose fields are options of their own: --n, --top-p
     out: Annotated[Path, "disk"]            a path that may not lie in a bucket
+    out: Annotated[Path, "file"]            an output that is a file; others are folders
     align: Annotated[dict, Changes(…)]      those fields of a dataclass that were given, by name
 
 A dataclass without "flat" becomes options with its name in front, such as --hosts.find.
@@ -29,9 +30,11 @@ from tigerjax.config.ranges import Range, range_of
 
 Command = Callable[..., None]
 REQUIRED = inspect.Parameter.empty
-POSITIONAL, FLAT, DISK = "positional", "flat", "disk"
+POSITIONAL, FLAT, DISK, FILE = "positional", "flat", "disk", "file"
 OnDisk = Annotated[Path, DISK]
 """A path that may not lie in a bucket. Every other path may."""
+OutFile = Annotated[Path, FILE]
+"""An output that is a file."""
 KINDS = {Path: "PATH", str: "TEXT", int: "INT", float: "FLOAT"}
 
 
@@ -124,6 +127,10 @@ class Option(NamedTuple):
     @property
     def stays_on_disk(self) -> bool:
         return _has_mark(self.type, DISK)
+
+    @property
+    def is_file(self) -> bool:
+        return _has_mark(self.type, FILE)
 
     @property
     def shown(self) -> str:

@@ -1,7 +1,6 @@
 """The command that predicts how a run fits and performs on a TPU slice, without the slice."""
 
 import dataclasses
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ from tigerjax.command.progress import show_elapsed
 from tigerjax.config import RunConfig
 from tigerjax.config.ranges import Count, CountOrZero, PositiveFactor, Range
 from tigerjax.errors import ConfigError
+from tigerjax.terminal import show, tell
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,13 +59,13 @@ def plan(
     from tigerjax.plan import figures
     from tigerjax.plan.compile import compile_for, token_step
 
-    print(f"compiling the step of {run.name} for {topology}: minutes for a large model", file=sys.stderr, flush=True)
+    tell(f"compiling the step of {run.name} for {topology}: minutes for a large model")
     with show_elapsed("compiling"):
         compiled = compile_for(run, place, step_of=_reward_step(answers) if answers else token_step)
     shown = figures.figures(run, place, compiled)
     if tokens:
         shown |= figures.duration(shown, tokens)
-    print("\n".join(figures.lines(shown, compiled.memory_report)))
+    show("\n".join(figures.lines(shown, compiled.memory_report)))
     save(shown, json)
 
 

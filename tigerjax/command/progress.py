@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from tigerjax.terminal import overwrite
+
 BAR = 24  # characters
 LIVE_SECONDS, PLAIN_SECONDS, SHORT_SECONDS = 0.2, 10.0, 5.0
 
@@ -47,7 +49,7 @@ def show_progress(what: str, unit: str = "") -> Callable[[int, int], None]:
             if total:
                 words.append(f"in {now - started:.0f} s" if over else f"{(total - done) / speed:.0f} s left")
         end = "\r" if live and not over else "\n"
-        print(" ".join(words) + ("\033[K" if live else ""), end=end, file=sys.stderr, flush=True)
+        overwrite(" ".join(words), end)
 
     return show
 
@@ -63,7 +65,7 @@ def show_elapsed(what: str) -> Iterator[None]:
 
     def show(mark: str, end: str) -> None:
         spent = f"{what}{mark} {time.monotonic() - started:.0f} s"
-        print(spent + ("\033[K" if live else ""), end=end, file=sys.stderr, flush=True)
+        overwrite(spent, end)
 
     thread = threading.Thread(target=repeat, daemon=True)
     thread.start()
@@ -75,7 +77,7 @@ def show_elapsed(what: str) -> Iterator[None]:
         if time.monotonic() - started >= SHORT_SECONDS:
             show("… done in", "\n")
         elif live:
-            print("\033[K", end="", file=sys.stderr, flush=True)
+            overwrite("", "")
 
 
 def _rate(speed: float) -> str:

@@ -13,7 +13,6 @@ more than what is in the file.
 
 import itertools
 import shlex
-import sys
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from tigerjax.command import options
 from tigerjax.command.options import Command
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, near_miss
-from tigerjax.pages import printable
+from tigerjax.terminal import tell
 
 FILE = "tigerjax.toml"
 
@@ -96,7 +95,7 @@ def complete(tables: Sequence[Table], command: Sequence[str], function: Command,
             added += _words(name, value, table)
     behind = list(table.positional[len(first) :]) if table.positional[: len(first)] == first else []
     if added or behind:
-        print(printable(f"{FILE}: {shlex.join([*behind, *added])}"), file=sys.stderr)
+        tell(f"{FILE}: {shlex.join([*behind, *added])}")
     return [*first, *behind, *typed[len(first) :], *added]
 
 

@@ -15,6 +15,7 @@ from tigerjax.config import ModelConfig
 from tigerjax.config.ranges import Count, Range
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
+from tigerjax.terminal import show
 
 LONGEST = 4096  # tokens in a row, where the base model reads more
 SPARE, SHARED = 4 / 3, 1000
@@ -106,8 +107,8 @@ def new(
     name.mkdir(parents=True, exist_ok=True)
     for file, text in written.items():
         (name / file).write_text(text, encoding="utf-8")
-    print(f"wrote {name}/: {', '.join(written)}")
-    print(f"next: cd {name} && tigerjax data clean")
+    show(f"wrote {name}/: {', '.join(written)}")
+    show(f"next: cd {name} && tigerjax data clean")
     save(
         {"folder": str(name), "files": list(written), "vocab_size": sizes.vocab_size, "padded_vocab_size": padded}, json
     )

@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 from tigerjax.command.arguments import override
 from tigerjax.command.figures import save, show
 from tigerjax.command.groups import LOCAL, RunnerOptions, Where
-from tigerjax.command.options import FLAT, ConfigFile
+from tigerjax.command.options import FLAT, ConfigFile, OutFile
 from tigerjax.command.progress import show_elapsed, show_progress
 from tigerjax.config.ranges import Count, CountOrZero, PositiveShare, Range, Seed, Share
 from tigerjax.errors import GateFailed
 from tigerjax.records.ids import Ids
+from tigerjax.terminal import show as to_terminal
 
 
 def tokenizer_sample(
@@ -65,7 +66,7 @@ def tokenizer_extend(base: Path, new: Path, size: Count, out: Path, json: Path |
     figures = extend(base=base, new=new, size=size, out=out)["figures"]
     show(figures | {"out": str(out)}, json)
     if left := figures["characters_left_out"]:
-        print(
+        to_terminal(
             f"note: {left} single characters of {new} were left out, the most common first:"
             f" {figures['most_common_left_out']}; they cost a token a byte. {figures['survivors']} pieces survived and"
             f" {figures['new_pieces']} are needed: train NEW on the same text with --size {figures['fitting_size']}"
@@ -84,7 +85,7 @@ def tokenizer_verify(
     from tigerjax.tokenizer.verify import failures, property_table, verify
 
     figures = verify(folder, base=base, texts=expand(text), progress=show_progress)
-    print("\n".join(property_table(figures)))
+    to_terminal("\n".join(property_table(figures)))
     save(figures, json)
     if failed := failures(figures):
         raise GateFailed(f"{folder}: {', '.join(failed)}; rebuild it with `tigerjax tokenizer extend`")
@@ -308,7 +309,7 @@ def data_stats(
 # One parameter for each option of the command.
 def data_inspect(
     mixture: Annotated[str, "positional"],
-    out: Path,
+    out: OutFile,
     seq_len: Annotated[int, Range(2, 2**24)],
     mixtures: tuple[str, ...] = ("data_mixtures.quickstart",),
     cache_dir: Path = Path("runs/cache"),

@@ -3,23 +3,22 @@
 import inspect
 import textwrap
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePath
-from typing import Any
+from pathlib import Path
 
 from tigerjax import config as config_lib
 from tigerjax.command import options
 from tigerjax.command.arguments import Call, override
 from tigerjax.command.figures import as_text
 from tigerjax.command.options import Command, Option
+from tigerjax.command.outputs import OUTPUTS, paths_of
 from tigerjax.config import RunConfig
 from tigerjax.errors import DataError
 from tigerjax.files import manifest, paths
+from tigerjax.terminal import show
 
 HELP = ("-h", "--help")
 DRY_RUN = "--dry-run"
 LINE = 120  # columns
-OUTPUTS = ("--out", "--json", "--work", "--cache-dir")
-"""The options that name what a command writes. Other paths are read."""
 
 
 def usage(command: Command, prog: str) -> str:
@@ -51,19 +50,19 @@ def rehearse(call: Call) -> None:
 
     ConfigError for a config that cannot work, DataError for an input that does not exist.
     """
-    call.arguments()  # dataclasses of options check their values
-    print(f"would run {call.prog}")
+    call.check()
+    show(f"would run {call.prog}")
     if call.config is not None:
         run, words = override(call.config), len(call.config.overrides)
-        print(f"  config  {call.config.path}: run {run.name}{f' with {words} words of overrides' if words else ''}")
+        show(f"  config  {call.config.path}: run {run.name}{f' with {words} words of overrides' if words else ''}")
     for option in options.of_command(call.command):
         value = call.given.get(option.name, option.default)
-        for path in _paths(value):
-            print(_written(path) if option.name in OUTPUTS else _read(path))
+        for path in paths_of(value):
+            show(_written(path) if option.name in OUTPUTS else _read(path))
         # Of dataclasses with a prefix, such as --hosts.find, only what was given.
         shown = "." not in option.name or option.name in call.given
         if shown and not option.is_path and value not in (None, [], ()):
-            print(f"  {option.name:24} {as_text(value)}")
+            show(f"  {option.name:24} {as_text(value)}")
 
 
 def _table(known: Sequence[Option]) -> Iterator[str]:
@@ -77,11 +76,6 @@ def _table(known: Sequence[Option]) -> Iterator[str]:
 def _in_usage(option: Option) -> str:
     """`--size INT`, in brackets where it may be left out."""
     return option.shown if option.default is options.REQUIRED else f"[{option.shown}]"
-
-
-def _paths(value: Any) -> list[Any]:
-    """The paths of a value; one in a bucket is no pathlib.Path, but a PurePath."""
-    return [one for one in (value if isinstance(value, list | tuple) else [value]) if isinstance(one, PurePath)]
 
 
 def _read(path: Path) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 import tigerjax
 from tigerjax.config import ModelConfig
 from tigerjax.model import families
+from tigerjax.pages import markdown
 
 FILE = "README.md"
 
@@ -33,9 +34,14 @@ def text(config: ModelConfig, kind: str, facts: dict[str, Any], lineage: dict[st
     lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in (sizes | facts).items()), ""]
     lines += ["## Lineage", ""]
     lists = {name: value for name, value in lineage.items() if isinstance(value, list)}
-    lines += [f"- {name}: `{value}`" for name, value in lineage.items() if name not in lists and value is not None]
+    lines += [
+        f"- {name}: {markdown.span(value)}"
+        for name, value in lineage.items()
+        if name not in lists and value is not None
+    ]
     for name, values in lists.items():
         if values:
-            lines += ["", f"<details><summary>{name}</summary>", "", "```", *map(str, values), "```", "", "</details>"]
+            shown = markdown.block("\n".join(map(str, values)))
+            lines += ["", f"<details><summary>{name}</summary>", "", *shown, "", "</details>"]
     lines += ["", "`checksums.json` holds the sha256 of every tensor's bytes.", ""]
     return "\n".join(lines)

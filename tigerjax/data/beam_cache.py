@@ -10,7 +10,6 @@ them. The rows are the same as without Beam.
 
 import functools
 import json
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from tigerjax.errors import BucketError, ConfigError, DataError, again
 from tigerjax.files import jsonl, manifest, paths
 from tigerjax.records.tf import start
 from tigerjax.stages import parts
+from tigerjax.stages.beam import split_runner
 
 SPLIT = "train"
 NAME = "tigerjax_blocks"
@@ -139,7 +139,7 @@ def _run(maker: RowMaker, blocks: list[records.Block], length: int, runner: str,
     _, seqio = start()
     setup = functools.partial(_register, maker, blocks, length)
     setup()
-    name, *options = shlex.split(runner)
+    name, options = split_runner(runner)
     task = seqio.TaskRegistry.get(NAME)
     try:
         with beam.Pipeline(name, options=PipelineOptions(options)) as pipeline:

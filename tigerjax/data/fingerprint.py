@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import tigerjax
 from tigerjax.files import manifest, paths
+from tigerjax.terminal import tell
 
 INSTALLED = tuple(
     str(Path(sysconfig.get_paths()[name]).resolve()) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")
@@ -66,10 +67,9 @@ def inputs_of(task: Any, config: dict[str, Any]) -> list[Path]:
     config["fingerprint"] = made.sha256
     if not made.complete:
         config["made"] = time.time_ns()
-        print(
+        tell(
             f"source {task.name}: nothing says which files this SeqIO task reads, so its rows are made again; set"
-            " `inputs = [FILE, …]` on its function (tigerjax/data/fingerprint.py)",
-            file=sys.stderr,
+            " `inputs = [FILE, …]` on its function (tigerjax/data/fingerprint.py)"
         )
     return made.files
 

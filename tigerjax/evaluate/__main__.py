@@ -14,6 +14,7 @@ from lm_eval.api.registry import model_registry
 
 from tigerjax.errors import DataError, TigerjaxError
 from tigerjax.evaluate.items import Missing
+from tigerjax.terminal import tell
 
 
 def main() -> int:
@@ -30,7 +31,7 @@ def main() -> int:
 
 
 def _say(line: str, code: int) -> int:
-    print(f"tigerjax: {line}", file=sys.stderr)
+    tell(f"tigerjax: {line}")
     return code
 
 

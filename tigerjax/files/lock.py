@@ -9,13 +9,13 @@ import errno
 import fcntl
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
+from tigerjax.terminal import tell
 
 NAME = ".lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
@@ -51,6 +51,13 @@ def locked_beside(out: Path, *, wait_s: float = WAIT_S) -> Iterator[None]:
         return
     with _held(out.with_name(f"{out.name}.lock"), out, wait_s):
         yield
+
+
+def forget_beside(out: Path) -> None:
+    """Removes the lock beside a finished `out` that a command left which was killed as it ended."""
+    if not paths.on_bucket(out) and out.with_name(f"{out.name}.lock").exists():
+        with contextlib.suppress(ConfigError, OSError), locked_beside(out, wait_s=0):
+            pass
 
 
 @contextlib.contextmanager
@@ -102,11 +109,7 @@ def _flock(held: int, path: Path) -> None:
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-        print(
-            f"tigerjax: {path.parent}: this file system has no locks, so another run in this folder is not noticed",
-            file=sys.stderr,
-            flush=True,
-        )
+        tell(f"tigerjax: {path.parent}: this file system has no locks, so another run in this folder is not noticed")
 
 
 def _is(held: int, path: Path) -> bool:

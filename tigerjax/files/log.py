@@ -22,16 +22,18 @@ def _no_link(path: str, flags: int) -> int:
 def records(path: Path) -> list[dict[str, Any]]:
     """The records of a log whose lines are JSON objects; none where there is no file.
 
-    A last line that a kill cut short is left out. Any other line that holds no record is a DataError.
+    A last line that a kill cut short has no newline, and is left out. Any other line that holds no record is a
+    DataError.
     """
     if not path.is_file():
         return []
-    lines, found = path.read_bytes().splitlines(), []
+    raw, found = path.read_bytes(), []
+    lines = raw.splitlines()
     for number, line in enumerate(lines, 1):
         try:
             found.append(parse(f"{path}:{number}", decode(f"{path}:{number}", line)))
         except DataError as error:
-            if number < len(lines):
+            if number < len(lines) or raw.endswith(b"\n"):
                 raise DataError(f"{error}; remove the line") from error
     return found
 

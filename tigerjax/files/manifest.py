@@ -24,7 +24,6 @@ import datetime
 import hashlib
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -34,6 +33,7 @@ import tigerjax
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import lock, paths, seal
 from tigerjax.files.foreign import object_of, shown
+from tigerjax.terminal import tell
 
 FILE = "manifest.json"
 BEGUN = f"{FILE}{paths.BEGUN}"
@@ -283,13 +283,14 @@ def stage(
     if old is not None and all(old.get(k) == v for k, v in wanted.items()):
         why = difference(out, old, verify=verify)
         if not why:
+            lock.forget_beside(out)
             yield Stage(out, old)
             return
         if not again:
             raise DataError(
                 f"{out}: {why} by stage {name!r}; put the file back, or remove the folder to have it all made again"
             )
-        print(f"{out}: {why}; the stage is done again", file=sys.stderr)
+        tell(f"{out}: {why}; the stage is done again")
 
     def begin() -> Path:
         if old is not None or begun is None or any(begun.get(k) != v for k, v in wanted.items()):

@@ -10,36 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tigerjax.files import paths
+from tigerjax.terminal import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
-
-REPLACEMENT = "\ufffd"
-LONGEST = 1500  # characters of a line in a terminal
-
-
-def printable(text: object) -> str:
-    """The text without what must not reach a page or a terminal; each such character becomes U+FFFD.
-
-    Those are control characters (ESC could recolour a terminal or move its cursor), halves of surrogate pairs, and
-    U+FFFE and U+FFFF. Newline and tab stay.
-    """
-    return "".join(REPLACEMENT if _refused(ord(c)) and c not in "\n\t" else c for c in str(text))
-
-
-def in_short(text: str) -> str:
-    """The text, in which lines of more than LONGEST characters lose their middle: a value of the user may be as long as
-    a book, and the advice stands at the end."""
-    cut = [
-        line if len(line) <= LONGEST else f"{line[: LONGEST * 2 // 3]} … {line[-LONGEST // 3 :]}"
-        for line in text.split("\n")
-    ]
-    return "\n".join(cut)
-
-
-def _refused(code: int) -> bool:
-    return code < 0x20 or 0x7F <= code <= 0x9F or 0xD800 <= code <= 0xDFFF or code in (0xFFFE, 0xFFFF)
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from tigerjax.pages.render import printable
+from tigerjax.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -1,5 +1,6 @@
 """A search as the command line shows it: progress while it runs, then the ranking and the overrides of the fastest."""
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from tigerjax.errors import ConfigError
 from tigerjax.mesh import AXES
 from tigerjax.plan.search import Result, search
 from tigerjax.plan.topology import Topology
+from tigerjax.terminal import show
 
 SHOWN = 20
 
@@ -22,7 +24,7 @@ def rank(
     """
     command = self_command(config, topology, words)
     bar = _bar() if sys.stdout.isatty() else None
-    echo = bar.console.print if bar is not None else lambda text: print(text, flush=True)
+    echo = show if bar is None else functools.partial(bar.console.print, markup=False)
     task = bar.add_task(f"{base.name} on {topology.name}", total=None) if bar is not None else None
 
     def progress(done: int, total: int) -> None:
@@ -51,11 +53,11 @@ def rank(
             f"none of the {len(results)} candidates that were compiled fits {topology.name}; give more chips, a shorter"
             " data.seq_len or a larger --budget-minutes"
         )
-    print("\nranking, by the upper bound of tokens/s/chip")
+    show("\nranking, by the upper bound of tokens/s/chip")
     for place, result in enumerate(fitting[:SHOWN], 1):
-        print(f"{place:3}  {line(result)}")
+        show(f"{place:3}  {line(result)}")
     best = " ".join(fitting[0].candidate.overrides(base))
-    print(f"\noverride of {config}:\n{best or '(none: it is the best already)'}")
+    show(f"\noverride of {config}:\n{best or '(none: it is the best already)'}")
     ranking = [
         r.figures | {"override": " ".join(r.candidate.overrides(base)), "rows": r.candidate.rows} for r in results
     ]
@@ -95,5 +97,5 @@ def _bar() -> Any:
         TimeRemainingColumn,
     )
 
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    columns = [TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()]
     return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), transient=True)

@@ -8,12 +8,12 @@ import contextlib
 import errno
 import os
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 from tigerjax.errors import HostsError
+from tigerjax.terminal import tell
 
 _TAKEN = (errno.EADDRINUSE, errno.EACCES)
 AFTER_OURS_S = 60  # JAX, which ends the process by an abort, waits so much longer than we do
@@ -54,11 +54,9 @@ def bound(arguments: dict[str, Any]) -> dict[str, Any]:
         return arguments
     place = bind_address(address)
     if place is None:
-        print(
+        tell(
             f"tigerjax: {address} is no address of this machine, so the coordinator listens on all its addresses;"
-            " JAX_COORDINATOR_BIND_ADDRESS=HOST:PORT names one",
-            file=sys.stderr,
-            flush=True,
+            " JAX_COORDINATOR_BIND_ADDRESS=HOST:PORT names one"
         )
         return arguments
     return arguments | {"coordinator_bind_address": place}
@@ -74,7 +72,7 @@ def within(seconds: float, line: str) -> Iterator[None]:
 
     def end() -> None:
         if not done.wait(seconds):
-            print(f"tigerjax: {line}", file=sys.stderr, flush=True)
+            tell(f"tigerjax: {line}")
             os._exit(HostsError.exit_code)
 
     threading.Thread(target=end, name="start limit", daemon=True).start()

@@ -26,9 +26,9 @@ import jax
 from tigerjax.errors import ConfigError, HostsError, TigerjaxError
 from tigerjax.files import paths
 from tigerjax.files.lock import locked
-from tigerjax.pages import printable
 from tigerjax.processes import coordinator, versions
 from tigerjax.processes.rendezvous import HostsConfig, find
+from tigerjax.terminal import tell as to_terminal
 
 FAILED, STOP, AT = "tigerjax/failed", "tigerjax/stop", "tigerjax/at/"
 POLL_S = 1.0  # how often the watching thread reads the store and writes what its host is doing
@@ -103,7 +103,7 @@ def alone_in(folder: Path) -> contextlib.AbstractContextManager[None]:
 def say(line: str) -> None:
     """Prints a line to standard error, on one host only."""
     if is_writer():
-        print(printable(line), file=sys.stderr, flush=True)
+        to_terminal(line)
 
 
 def barrier(name: str) -> None:
@@ -303,7 +303,7 @@ def _leave(client: Any) -> NoReturn:
         host, line, code = json.loads(client.blocking_key_value_get(FAILED, int(LEAVE_S * 1000)))
     except jax.errors.JaxRuntimeError:
         host, line, code = 0, "the coordinator was lost; start all hosts again", HostsError.exit_code
-    print(f"tigerjax: host {host} of {jax.process_count()}: {printable(line)}", file=sys.stderr, flush=True)
+    to_terminal(f"tigerjax: host {host} of {jax.process_count()}: {line}")
     sys.stdout.flush()
     with contextlib.suppress(jax.errors.JaxRuntimeError):
         client.wait_at_barrier("tigerjax/leaving", int(LEAVE_S * 1000))

@@ -15,6 +15,7 @@ from tigerjax.files import manifest
 from tigerjax.quickstart import parity, rejection, text, training
 from tigerjax.quickstart.answers import accuracy, samples
 from tigerjax.quickstart.state import Adjust, Quickstart, claim
+from tigerjax.terminal import show
 
 XLA_FLAGS = "--xla_cpu_experimental_ynn_fusion_type="
 """Turns off the YNNPACK fusions that XLA makes on a CPU by default: at these sizes XLA's own products are faster.
@@ -68,5 +69,5 @@ def quickstart(out: Path, *, seed: int, adjust: Adjust = lambda config: config) 
     manifest.write_json(out / "report.json", report)
     render(report, out / "report.html")
     print_table(report)
-    quick.console.print(f"wrote {out}/report.json and {out}/report.html; the Hugging Face model is in {out}/hf")
+    show(f"wrote {out}/report.json and {out}/report.html; the Hugging Face model is in {out}/hf")
     return report

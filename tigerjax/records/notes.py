@@ -1,9 +1,8 @@
 """One line on standard error for what a stage or a reader did to records that a user gave, with its count."""
 
-import sys
 from collections.abc import Iterable, Mapping
 
-from tigerjax.pages import printable
+from tigerjax.terminal import tell as to_terminal
 
 TRIMMED, NUMBERED, RENAMED = "trimmed", "numbered", "renamed"
 """Names of the counts of what happens to records while they are read."""
@@ -17,7 +16,7 @@ SAID = {
 
 def note(line: str) -> None:
     """Prints the line to standard error."""
-    print(f"tigerjax: note: {printable(line)}", file=sys.stderr, flush=True)
+    to_terminal(f"tigerjax: note: {line}")
 
 
 def changes(counts: Mapping[str, int]) -> dict[str, int]:

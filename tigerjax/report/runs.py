@@ -29,7 +29,7 @@ def collect(folder: Path) -> dict[str, Any]:
     """
     runs = {}
     for path in sorted(folder / name for name in paths.sizes(folder) if Path(name).name == METRICS):
-        records = log.records(path)
+        records = read(path)
         if not records or "checkpoints" in path.relative_to(folder).parts:
             continue
         every = -(-len(records) // MOST_POINTS)
@@ -42,15 +42,44 @@ def collect(folder: Path) -> dict[str, Any]:
 
 def of_run(folder: Path) -> dict[str, Any]:
     """The report of a single training run."""
-    records = log.records(folder / METRICS)
+    records = read(folder / METRICS)
     if not records:
         raise DataError(f"{folder / METRICS}: no step was logged yet; the run goes on with the same `tigerjax train`")
     name = paths.resolved(folder).name
     report: dict[str, Any] = {"version": tigerjax.__version__, "title": f"Run {name}", "curves": {}}
-    report["curves"][name] = [[r["step"], float("nan") if r["loss_nats"] is None else r["loss_nats"]] for r in records]
+    report["curves"][name] = [
+        [r["step"], float("nan") if r.get("loss_nats") is None else r["loss_nats"]] for r in records
+    ]
     if shares := records[-1].get("shares"):
         report["shares"] = {"wanted": {}, "realised": shares}
     return report
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The logged steps of a metrics.jsonl. A last line that a kill cut short is left out."""
+    records = log.records(path)
+    for line_number, record in enumerate(records, 1):
+        if what := _unlike_a_step(record):
+            raise DataError(f"{path}:{line_number}: {what}; remove the line, which no run has logged")
+    return records
+
+
+def _unlike_a_step(record: Any) -> str:
+    """What keeps a record from being a logged step: a value that the report reads and that is no number."""
+    if not isinstance(record, dict) or not _is_number(record.get("step")):
+        return "not an object with a number `step`"
+    for key in ("loss_nats", *DRAWN):
+        if not (record.get(key) is None or _is_number(record[key])):
+            return f"{key} is {str(record[key])[:40]!r}, not a number"
+    for key in ("spent_s", "shares"):
+        inner = record.get(key) or {}
+        if not (isinstance(inner, dict) and all(map(_is_number, inner.values()))):
+            return f"{key} is {str(inner)[:40]!r}, not an object of numbers"
+    return ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def speed(report: Mapping[str, Any]) -> dict[str, Any]:

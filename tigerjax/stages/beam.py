@@ -13,12 +13,14 @@ from tigerjax.files import manifest
 from tigerjax.stages.local import Report
 from tigerjax.stages.outcomes import outcome, result
 
+EXAMPLE = "--runner 'FlinkRunner --parallelism 4'"
+
 
 class Beam:
     """`name` is a runner of Beam with its options. It shows its own progress."""
 
     def __init__(self, name: str, workers: int):
-        self._name = name
+        self._name, self._words = name, split_runner(name)
         if workers != 1:
             raise ConfigError(
                 f"workers={workers} counts processes of runner 'local', but the runner is {name!r}; give the number of"
@@ -34,7 +36,7 @@ class Beam:
         from apache_beam.options.pipeline_options import PipelineOptions
 
         folder.mkdir(parents=True, exist_ok=True)
-        name, *options = shlex.split(self._name)
+        name, options = self._words
         try:
             with beam.Pipeline(name, options=PipelineOptions(options)) as pipeline:
                 _ = (
@@ -49,6 +51,20 @@ class Beam:
 
     def close(self) -> None:
         """Every pipeline has ended with its step."""
+
+
+def split_runner(text: str) -> tuple[str, list[str]]:
+    """The name of a runner of Beam and its options, from words as a shell reads them.
+
+    ConfigError for a quote without its end, and where options come without a name.
+    """
+    try:
+        name, *options = shlex.split(text) or [""]
+    except ValueError as error:
+        raise ConfigError(f'runner {text!r}: {error}; close the quote, as in "FlinkRunner --parallelism 4"') from error
+    if not name or name.startswith("-"):
+        raise ConfigError(f'runner {text!r} does not begin with a name; give one, as in "FlinkRunner --parallelism 4"')
+    return name, options
 
 
 def _save_outcome(function: Callable[[Any], Any], folder: Path, numbered: tuple[int, Any]) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from tigerjax.errors import ConfigError
 from tigerjax.files.progress import Progress
-from tigerjax.stages.beam import Beam
+from tigerjax.stages.beam import Beam, split_runner
 from tigerjax.stages.local import Processes, Report
 
 Item = TypeVar("Item")
@@ -80,6 +80,11 @@ class Runner:
 
 
 def refuse_without_rows(name: str) -> None:
-    """ConfigError for a runner that cannot make the rows of `data cache`; SeqIO makes them here, or on Beam."""
+    """ConfigError for a runner that cannot make the rows of `data cache`, or whose words are none of Beam's.
+
+    SeqIO makes the rows here, or on Beam.
+    """
     if name != LOCAL and name in RUNNERS:
         raise ConfigError(f"runner {name!r} runs steps and makes no rows; give {LOCAL}, or a runner of Apache Beam")
+    if name != LOCAL:
+        split_runner(name)

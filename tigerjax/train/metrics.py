@@ -14,8 +14,8 @@ from typing import Any
 
 from tigerjax.files import own, paths
 from tigerjax.files.log import Log, records
-from tigerjax.pages import printable
 from tigerjax.processes import hosts
+from tigerjax.terminal import printable, show, tell
 from tigerjax.train.wandb_run import WandbRun
 
 # Dense bfloat16 TFLOP/s of one device by jax's `device_kind` (Google's and NVIDIA's published figures). Elsewhere MFU
@@ -106,15 +106,15 @@ class Metrics:
         if paths.on_bucket(run_dir):
             self._board_folder = Path(tempfile.mkdtemp(prefix="tensorboard-"))
         self.rewind(start_step)
-        self._echo = echo or (lambda line: print(line, flush=True))
+        self._echo = echo or show
         if wandb is not None:
             self._wandb = WandbRun(run_dir, project=wandb, name=name, config=config)
         if progress if progress is not None else sys.stdout.isatty():
             self._bar = _bar()
-            self._task = self._bar.add_task(name, total=total_steps, completed=start_step)
+            self._task = self._bar.add_task(printable(name), total=total_steps, completed=start_step)
             self._bar.start()
             if echo is None:
-                self._echo = self._bar.console.print
+                self._echo = lambda line: self._bar.console.print(printable(line), markup=False)
 
     def rewind(self, step: int) -> None:
         """Removes the records of all steps after `step`: the run does these steps again, and logs them again."""
@@ -237,7 +237,7 @@ def _tensorboard(folder: Path, start_step: int) -> Any:
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
-        print("tensorboardX is not installed: no TensorBoard files", file=sys.stderr)
+        tell("tensorboardX is not installed: no TensorBoard files")
         return None
     return SummaryWriter(str(folder), purge_step=start_step + 1 if start_step else None)
 
@@ -258,5 +258,11 @@ def _bar() -> Any:
         def render(self, task: Task) -> Text:
             return Text("" if task.speed is None else f"{task.speed:.3g} steps/s")
 
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn()]
+    columns = [
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+    ]
     return Progress(*columns, transient=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
+from tigerjax.terminal import printable, tell
 
 ID_FILE = "wandb_id.txt"
 START_SECONDS, END_SECONDS = 60, 120
@@ -63,7 +64,7 @@ class WandbRun:
                     project=project,
                     id=id_file.read_text(encoding="utf-8").strip(),
                     resume="allow",
-                    name=name,
+                    name=printable(name),
                     dir=tempfile.mkdtemp(prefix="wandb-") if paths.on_bucket(run_dir) else str(run_dir),
                     config=dict(line.split(" = ", 1) for line in config),
                     settings=module.Settings(
@@ -102,8 +103,4 @@ class WandbRun:
         reason = (str(error).strip() or "no reason given").splitlines()[0][:200]
         if key := os.environ.get("WANDB_API_KEY"):
             reason = reason.replace(key, "***")
-        print(
-            f"warning: Weights & Biases: {type(error).__name__}: {reason}; the run goes on without it",
-            file=sys.stderr,
-            flush=True,
-        )
+        tell(f"warning: Weights & Biases: {type(error).__name__}: {reason}; the run goes on without it")

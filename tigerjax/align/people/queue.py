@@ -13,7 +13,6 @@ id, so that they judge the text alone.
 
 import hashlib
 import math
-import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from typing import Any, NamedTuple
 from tigerjax.align.prompts import draw, stratified
 from tigerjax.errors import ConfigError
 from tigerjax.files import manifest
-from tigerjax.pages import printable
+from tigerjax.pages.markdown import block, name
 
 
 class Queue(NamedTuple):
@@ -114,11 +113,14 @@ def markdown(items: Sequence[Mapping[str, Any]]) -> str:
     if items:
         lines += [f"Batch `{items[0]['batch_sha256']}`. Best first; equals share a rank; reject what is unusable.", ""]
     for item in items:
-        lines += [f"## {_inline(item['prompt_id'])}" + (" (rank and rewrite the best)" if item["edit"] else ""), ""]
+        lines += [
+            f"## {name(item['prompt_id'])}" + (" (rank and rewrite the best)" if item["edit"] else ""),
+            "",
+        ]
         for message in item["messages"]:
-            lines += [f"**{message['role']}**", "", *_fenced(printable(message["content"])), ""]
+            lines += [f"**{message['role']}**", "", *block(message["content"]), ""]
         for candidate in item["candidates"]:
-            lines += [f"### {candidate['label']}", "", *_fenced(printable(candidate["text"]) or "(empty)"), ""]
+            lines += [f"### {candidate['label']}", "", *block(candidate["text"] or "(empty)"), ""]
     return "\n".join(lines)
 
 
@@ -145,21 +147,3 @@ def label(index: int) -> str:
 
 def _top_score(record: Mapping[str, Any]) -> float:
     return max((c["score"] for c in record["candidates"] if is_valid(c)), default=math.inf)
-
-
-def _inline(identity: str) -> str:
-    """An id in a line of Markdown. One that holds more than letters, digits and dashes stands in a code span."""
-    if re.fullmatch(r"[\w.:/-]+", identity):
-        return identity
-    shown = " ".join(printable(identity).split())
-    ticks = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
-    return f"{ticks} {shown} {ticks}"
-
-
-def _fenced(text: str) -> list[str]:
-    """The lines of a Markdown code block; its fence is longer than any run of backticks in the text."""
-    ticks = 3
-    while "`" * ticks in text:
-        ticks += 1
-    fence = "`" * ticks
-    return [fence, text, fence]

@@ -1,0 +1,52 @@
+"""Ctrl-C at any time ends in one line and exit 130, also while the program is still importing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tigerjax.command import cli
+
+ROOT = Path(__file__).resolve().parents[2]
+INTERRUPT = """
+import sys
+import tigerjax.__main__ as program
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+sys.argv = ["tigerjax", "data", "stats", "none", "--seq-len", "8"]
+sys.exit(program.main())
+"""
+
+
+@pytest.mark.parametrize(
+    "name", ["tigerjax.command", "tigerjax.command.cli", "tigerjax.config.run", "tigerjax.data.mixture"]
+)
+def test_ctrl_c_during_the_imports_is_one_line(name):
+    done = subprocess.run([sys.executable, "-c", INTERRUPT.format(name=name)], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "tigerjax: interrupted; run the same command again to continue\n"
+
+
+def test_ctrl_c_that_a_library_turned_into_an_error_of_its_own_is_an_interruption(monkeypatch, capsys):
+    """As numpy's core does, which raises ImportError for whatever happens in it."""
+
+    def run(args):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ImportError("numpy.core.multiarray failed to import") from error
+
+    monkeypatch.setattr(cli, "_run", run)
+    assert cli.main([]) == 130 and "interrupted" in capsys.readouterr().err
+
+
+def test_the_installed_program_begins_in_the_module_that_imports_nothing_yet():
+    assert "tigerjax = tigerjax.__main__:main" in (ROOT / "setup.py").read_text(encoding="utf-8")
+    code = "import sys, tigerjax.__main__; sys.exit(any(name.startswith('tigerjax.command') for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
