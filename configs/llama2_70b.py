@@ -1,4 +1,4 @@
-"""Continued pretraining of Llama-2-70B at 2,048 tokens a row.
+"""Continued pretraining of Llama-2-70B at 2,048 tokens per row.
 
 Model    Llama-2-70B: 68,976,648,192 weights, vocabulary 32,000
 Data     quickstart_holistic stands in; name your own with --data.mixture, --data.modules and --data.tokenizer

@@ -6,7 +6,7 @@ Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run
 Command  tigerjax train configs/tiger_13b_pretrain.py --checkpoint.init-from CHECKPOINT
 
-Plan     85.9 of 102.8 GB a chip; a step of 4,194,304 tokens in 14.73 to 16.01 s
+Plan     85.9 of 102.8 GB per chip; a step of 4,194,304 tokens in 14.73 to 16.01 s
          (static 13.28, attention 1.44 to 2.16, not hidden 0.02 of 0.58 s of traffic);
          MFU at most 80.5%, at most 4,448 tokens/s/chip;
          3e+11 tokens in 12 to 13 days

@@ -6,7 +6,7 @@ Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run
 Command  tigerjax reward train configs/tiger_13b_reward.py --preferences FILE --reference FILE
 
-Plan     43.2 of 102.8 GB a chip; a step of 524,288 tokens in 1.74 to 1.92 s
+Plan     43.2 of 102.8 GB per chip; a step of 524,288 tokens in 1.74 to 1.92 s
          (static 1.65, attention 0.09 to 0.13, not hidden 0.00 of 0.14 s of traffic);
          MFU at most 80.7%, at most 4,708 tokens/s/chip
          tigerjax plan configs/tiger_13b_reward.py --topology v5p:4x4x4 --answers 4

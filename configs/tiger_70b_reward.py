@@ -6,7 +6,7 @@ Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run
 Command  tigerjax reward train configs/tiger_70b_reward.py --preferences FILE --reference FILE
 
-Plan     55.7 of 102.8 GB a chip; a step of 524,288 tokens in 9.98 to 10.88 s
+Plan     55.7 of 102.8 GB per chip; a step of 524,288 tokens in 9.98 to 10.88 s
          (static 9.69, attention 0.29 to 0.43, not hidden 0.00 of 0.75 s of traffic);
          MFU at most 74.9%, at most 821 tokens/s/chip
          tigerjax plan configs/tiger_70b_reward.py --topology v5p:4x4x4 --answers 4

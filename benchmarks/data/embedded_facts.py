@@ -151,7 +151,7 @@ def country_facts(rows: list[dict[str, str]]) -> Iterator[Fact]:
 
 
 def couplet_facts(poems: list[Row]) -> list[Fact]:
-    """Couplets of 5 or 7 characters a line, in characters of GB 2312, each line unique among all lines."""
+    """Couplets of 5 or 7 characters per line, in characters of GB 2312, each line unique among all lines."""
     form = re.compile(r"^([\u4e00-\u9fff]{5}|[\u4e00-\u9fff]{7})，([\u4e00-\u9fff]{5}|[\u4e00-\u9fff]{7})。$")
     matches = [m for poem in poems for line in poem["paragraphs"] if (m := form.match(line)) and len(m[1]) == len(m[2])]
     times = Counter(half for m in matches for half in m.groups())
@@ -267,7 +267,7 @@ def wrongs(fact: Fact, pool: list[Fact], turn: int) -> list[str]:
 
 
 def preferences(train: list[Fact]) -> list[Row]:
-    """Four ranked replies a prompt: right > evasive > two wrong ones, tied."""
+    """Four ranked replies per prompt: right > evasive > two wrong ones, tied."""
     out = []
     for turn, fact in enumerate(train):
         numbers = shuffled(range(len(fact.prompts)), "preference", fact.id)

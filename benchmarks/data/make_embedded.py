@@ -141,7 +141,7 @@ def classics(poetry: Path) -> tuple[list[Row], dict[str, list[str]]]:
 def grouped(
     lines: dict[str, str], held: set[str], size: int, titles: Sequence[str], salt: str
 ) -> Iterator[tuple[str, str]]:
-    """(id part, text): every line once in each shuffle, `size` lines a document under a title.
+    """(id part, text): every line once in each shuffle, `size` lines per document under a title.
 
     Held-out lines have pages of their own: `data dedup against-sft` drops a page that is mostly training facts.
     """

@@ -80,7 +80,7 @@ def _run(command: list[str], folder: Path) -> None:
 
 
 class _Text(html.parser.HTMLParser):
-    """The text of a page: a line a block, without scripts and navigation."""
+    """The text of a page: a line per block, without scripts and navigation."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -239,7 +239,7 @@ def every_source(packages: Path) -> dict[str, Found]:
 
 
 def write_text(packages: Path, out: Path) -> None:
-    """OUT/text and OUT/held_out, one file a source; a source whose files are there is left as it is."""
+    """OUT/text and OUT/held_out, one file per source; a source whose files are there is left as it is."""
     for folder in ("text", "held_out"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     for name, texts in every_source(packages).items():

@@ -210,7 +210,7 @@ def summary(steps: Steps, out: Path) -> dict[str, Any]:
 
 
 def with_fewer_han(base: Path, paths: Sequence[Path], count: int) -> float:
-    """Characters a token of Chinese text by a base in which only its `count` first Han characters are pieces: an
+    """Characters per token of Chinese text by a base in which only its `count` first Han characters are pieces: an
     estimate, each of the others being three bytes."""
     import sentencepiece
 
@@ -258,7 +258,7 @@ def table(made: dict[str, Any]) -> list[str]:
         f" {steps['against-sft']['figures']['cut']:,} documents. `--on language` drops pages of help and manuals that"
         " are less than 30% Chinese.",
         "",
-        "| held out | characters a token before | after | ratio |",
+        "| held out | characters per token before | after | ratio |",
         "|---|---|---|---|",
     ]
     named = {

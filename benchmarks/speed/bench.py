@@ -97,6 +97,7 @@ PARTS = {
     "startup": Part("startup.py", "--repeats 3", "--repeats 1", own),
     "train": Part("train_beside_transformers.py", "--repeats 3 --steps 5", "--repeats 1 --steps 1", train),
     "sampler": Part("sampler.py", "", "--tiny", sampler),
+    "lettered": Part("lettered.py", "--repeats 3", "--repeats 1 --tiny", own),
     "reward": Part("reward_scoring.py", "", "--answers 32", reward),
     "data": Part("data_throughput.py", "--sizes 2 4 8", "--sizes 0.2 0.4", data),
     "peers": Part("data_peers.py", "--megabytes 4", "--megabytes 0.3 --examples 400 --repeats 1", own),

@@ -2,7 +2,7 @@
 
     python benchmarks/speed/data_throughput.py [--sizes 4 8 16] [--json FILE]
 
-Also tokens a second: of rows made from raw text, and of the same rows read back by the loader in batches of 64.
+Also tokens per second: of rows made from raw text, and of the same rows read back by the loader in batches of 64.
 
 Documents are made of sentences of the embedded Chinese and English text in a random order, so that few are duplicates.
 2% exact copies and 1% changed copies are planted. CPU seconds of this one process are counted instead of the clock's,

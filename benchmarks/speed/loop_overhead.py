@@ -94,7 +94,7 @@ def config(steps: int) -> RunConfig:
 
 
 def bare(steps: int) -> float:
-    """Seconds a step of the compiled step alone, the median."""
+    """Seconds per step of the compiled step alone, the median."""
     c = config(steps)
     mesh = run_mesh(c)
     objective, tx = token_objective(c, mesh), make_optimizer(c.optim)
@@ -108,7 +108,7 @@ def bare(steps: int) -> float:
 
 
 def looped(steps: int, folder: Path) -> dict[str, float]:
-    """The same by the loop: seconds a step, seconds a save blocks, and the host's own part."""
+    """The same by the loop: seconds per step, seconds a save blocks, and the host's own part."""
     train(config(steps), Rows(), run_dir=folder, reporting=SILENT)
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return {

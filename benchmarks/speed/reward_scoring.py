@@ -1,9 +1,9 @@
-"""Answers and tokens a second that a reward model of 20 million weights scores on this machine's CPU, float32.
+"""Answers and tokens per second that a reward model of 20 million weights scores on this machine's CPU, float32.
 
     python benchmarks/speed/reward_scoring.py --json reward_scoring.json
 
 Answers have log-normal lengths (median 90 tokens, at most 400), after prompts of 60 tokens. The first call, which
-compiles one shape a length bucket, is not timed. `useful` is the share of the positions computed that held a token.
+compiles one shape per length bucket, is not timed. `useful` is the share of the positions computed that held a token.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Tokens a second of the sampler beside `transformers.generate`: 8 prompts x 10 candidates x 128 tokens.
+"""Tokens per second of the sampler beside `transformers.generate`: 8 prompts x 10 candidates x 128 tokens.
 
     JAX_PLATFORMS=cpu python benchmarks/speed/sampler.py --json sampler.json
 
@@ -10,7 +10,7 @@ rare. The first call compiles and is timed apart. Needs the `hf` extra; `--ours`
 
 Then answers of different lengths: 24 prompts x 10 candidates, and 80 x 10, of a model whose answers may end at any
 token. `fill` is the share of the positions of all decode steps that gave a token of an answer; it is the same on every
-machine. `share` is tokens a second divided by the rate of full slots, which is measured before and after. While the
+machine. `share` is tokens per second divided by the rate of full slots, which is measured before and after. While the
 last answers end, slots stay empty. That costs the same for any number of prompts, so it weighs less in a longer run.
 """
 

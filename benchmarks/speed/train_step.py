@@ -36,7 +36,7 @@ class Batch(NamedTuple):
 
 
 def random_batch(rows: int, seq_len: int, vocab_size: int) -> Batch:
-    """Rows of random tokens, one segment a row."""
+    """Rows of random tokens, one segment per row."""
     tokens = np.random.default_rng(0).integers(0, vocab_size, (rows, seq_len + 1), dtype=np.int32)
     positions_BT = np.tile(np.arange(seq_len, dtype=np.int32), (rows, 1))
     ones_BT = np.ones((rows, seq_len), np.int32)
@@ -44,7 +44,7 @@ def random_batch(rows: int, seq_len: int, vocab_size: int) -> Batch:
 
 
 def measure(model: ModelConfig, compute: ComputeConfig, *, rows: int, seq_len: int, steps: int) -> dict[str, float]:
-    """Compile seconds, then seconds a step and tokens per second."""
+    """Compile seconds, then seconds per step and tokens per second."""
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     optim = OptimConfig(
         peak_lr=1e-3, final_lr_fraction=0.1, warmup_steps=2, total_steps=1000, beta1=0.9, beta2=0.95, eps=1e-8,
@@ -86,7 +86,7 @@ class Run(NamedTuple):
 
 
 def main() -> None:
-    """Prints one line a case; --json FILE writes the same figures."""
+    """Prints one line per case; --json FILE writes the same figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--remat", nargs="+", default=["none", "full"])

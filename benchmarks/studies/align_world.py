@@ -37,7 +37,7 @@ def prepare(world: World, kinds: tuple[str, ...] = ("truth", "noise", "length"))
     """Tokenizer, the SFT model and the reward models; returns the figures of the latter."""
     import dataclasses
 
-    from tigerjax.align import reward
+    from tigerjax.align import reward, reward_data
     from tigerjax.align.config import RewardConfig
     from tigerjax.data import mixture
     from tigerjax.files.jsonl import read_jsonl
@@ -75,8 +75,7 @@ def prepare(world: World, kinds: tuple[str, ...] = ("truth", "noise", "length"))
             return reward.train(
                 pairs,
                 settings,
-                preferences=[file],
-                reference=reference,
+                data=reward_data.RewardData([file], reference),
                 tokenizer=Tokenizer(out / "tokenizer"),
                 init=out / "sft",
                 run_dir=place,

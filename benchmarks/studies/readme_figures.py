@@ -78,7 +78,7 @@ def table(reports: list[dict[str, Any]]) -> str:
         "|---|---|---|",
     ]
     for name, (shown, value, unit) in own[0].items():
-        values = [figures[name][1] for figures in own if name in figures]
+        values = [number for figures in own if name in figures and (number := figures[name][1]) is not None]
         if value is None:
             all_shown = [figures[name][0] for figures in own if name in figures]
             over = "the same" if set(all_shown) == {shown} else "; ".join(all_shown) if len(shown) < SHORT else ""

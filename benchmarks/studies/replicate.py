@@ -4,7 +4,7 @@
     python benchmarks/studies/replicate.py --only rounds extension              these experiments and what they need
     python benchmarks/studies/replicate.py --write                              docs/REPLICATION.md from finished cells
 
-    tokens      characters a token on held-out Chinese before and after the vocabulary grows
+    tokens      characters per token on held-out Chinese before and after the vocabulary grows
     holistic    0, 5 and 10% instructions in pretraining: answers before SFT, held-out losses, SFT examples
     dedup       the 10% mixture with what the text repeats of the instructions (`holistic` has it without)
     rounds      rejection sampling with 1 to 16 candidates, with and without people, in a world whose truth is known
@@ -120,7 +120,7 @@ def main() -> None:
     try:
         records, failed = run(wanted, out, commit=commit(), say=say)
     except KeyboardInterrupt:
-        raise SystemExit("stopped; finished cells are kept, the same command goes on") from None
+        raise SystemExit("stopped; finished cells are kept, the same command resumes") from None
     summary = page.summary(records)
     print("\n".join(page.lines(summary)))
     if args.json:

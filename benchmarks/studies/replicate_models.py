@@ -263,7 +263,7 @@ def extension(place: Place, arm: str) -> dict[str, Any]:
 
 
 def _asked(place: Place, model: Path, *, chat: bool) -> dict[str, Any]:
-    """On the test questions: share right and evasive, and nats a token of the right answer as the model is asked."""
+    """On the test questions: share right and evasive, and nats per token of the right answer as the model is asked."""
     from tigerjax.evaluate import questions
     from tigerjax.evaluate.loglikelihood import Tokens
     from tigerjax.sample.engine import Batching, SamplingConfig, generate
@@ -294,7 +294,7 @@ def _sentences() -> dict[str, str]:
 
 
 def _held_out(place: Place, model: Path) -> dict[str, float]:
-    """Nats a token on the held-out books, in pieces of 64 tokens that see nothing before them."""
+    """Nats per token on the held-out books, in pieces of 64 tokens that see nothing before them."""
     from tigerjax.evaluate.loglikelihood import Tokens
 
     loaded, found = _loaded(place, model), {}

@@ -82,23 +82,23 @@ def _tokens(records: list[dict[str, Any]]) -> tuple[list[Claim], Table]:
     claims: list[Claim] = []
     small, large = list(arms.get("embedded", {}).values()), list(arms.get("by-name", {}).values())
     if small:
-        table.append(("embedded, 32,000", {"characters a token": [f["before"] for f in small]}))
+        table.append(("embedded, 32,000", {"characters per token": [f["before"] for f in small]}))
         for pieces in EMBEDDED_PIECES:
             own = [f[f"+{pieces}"] for f in small]
             ratio = [f[f"+{pieces}"] / f["before"] for f in small]
-            table.append((f"embedded, +{pieces:,}", {"characters a token": own, "ratio": ratio}))
+            table.append((f"embedded, +{pieces:,}", {"characters per token": own, "ratio": ratio}))
         last = f"+{EMBEDDED_PIECES[-1]}"
         claims.append(Claim("Embedded verse: twice the efficiency", [f[last] / f["before"] - 2 for f in small], "x"))
         changed = [f["english_before"] - f["english_after"] for f in small]
         table.append(("English tokens that the extension saves or costs", {"tokens": changed}))
     if large:
-        table.append(("by name, 32,000", {"characters a token": [f["before"] for f in large]}))
+        table.append(("by name, 32,000", {"characters per token": [f["before"] for f in large]}))
         ratio = [f["after"] / f["before"] for f in large]
-        table.append(("by name, 60,515", {"characters a token": [f["after"] for f in large], "ratio": ratio}))
+        table.append(("by name, 60,515", {"characters per token": [f["after"] for f in large], "ratio": ratio}))
         for source in sorted(set.intersection(*(set(f["by_source"]) for f in large))):
             pairs = [f["by_source"][source] for f in large]
             cells: dict[str, Sequence[float]] = {
-                "characters a token": [after for _, after in pairs],
+                "characters per token": [after for _, after in pairs],
                 "ratio": [b / a for a, b in pairs],
             }
             table.append((f"by name, of it {source.removesuffix('_zh').replace('_', ' ')}", cells))

@@ -1,4 +1,4 @@
-"""The plots of docs/REPLICATION.md: a dot a seed, a line or bar through their means."""
+"""The plots of docs/REPLICATION.md: a dot per seed, a line or bar through their means."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -50,7 +50,7 @@ def _tokens(records: Records, axes: list[Any]) -> None:
     ratios = [[1.0] * len(small), *([f[f"+{n}"] / f["before"] for f in small] for n in EMBEDDED_PIECES)]
     _dots(axes[0], [0, *EMBEDDED_PIECES], ratios, "embedded verse", COLOURS[0])
     axes[0].axhline(2, color="grey", linestyle=":", label="TigerBot's figure")
-    axes[0].set(xlabel="new pieces beside 32,000", ylabel="characters a token, ratio", title="Held-out embedded verse")
+    axes[0].set(xlabel="new pieces beside 32,000", ylabel="characters per token, ratio", title="Held-out verse")
     axes[0].legend(edgecolor="none", framealpha=0.9)
     if large:
         names = sorted(large[0]["by_source"])
@@ -90,9 +90,9 @@ def _holistic(records: Records, axes: list[Any]) -> None:
         axis.set_xlabel("instructions in pretraining, % of tokens")
         axis.set_xticks(shares)
     axes[0].set(title="Test questions answered rightly", ylabel="%", ylim=(0, None))
-    axes[1].set(title="Loss of the right answers", ylabel="nats a token")
-    axes[2].set(title="Loss of held-out books before SFT", ylabel="nats a token")
-    axes[3].set(title="SFT loss, mean over seeds", xlabel="SFT examples seen", ylabel="nats a token", yscale="log")
+    axes[1].set(title="Loss of the right answers", ylabel="nats per token")
+    axes[2].set(title="Loss of held-out books before SFT", ylabel="nats per token")
+    axes[3].set(title="SFT loss, mean over seeds", xlabel="SFT examples seen", ylabel="nats per token", yscale="log")
     for axis in axes:
         axis.legend(edgecolor="none", framealpha=0.9)
 
@@ -114,7 +114,7 @@ def _dedup(records: Records, axes: list[Any]) -> None:
     for number, (title, label, of) in enumerate(panels):
         axis, colour = axes[number // 2], COLOURS[number % 2 + 2 * (number // 4)]
         _dots(axis, [0, 1], [[of(f) for f in own] for own in arms.values()], label, colour)
-        axis.set(title=title, ylabel="%" if number < 2 else "nats a token", xlim=(-0.4, 1.4))
+        axis.set(title=title, ylabel="%" if number < 2 else "nats per token", xlim=(-0.4, 1.4))
         axis.set_xticks([0, 1], [f"repeats {arm}" for arm in arms])
         axis.legend(edgecolor="none", framealpha=0.9)
 
@@ -133,7 +133,7 @@ def _rounds(records: Records, axes: list[Any]) -> None:
     drawn = [[100 * sum(f["winners"].values()) / PROMPTS for f in arms[a]] for _, a in counts]
     _dots(axes[1], xs, drawn, "prompts with a winner", COLOURS[2])
     for axis, title in ((axes[0], "Held-out questions answered rightly"), (axes[1], "Winners of the reward model")):
-        axis.set(xscale="log", xlabel="candidates a prompt", ylabel="%", title=title)
+        axis.set(xscale="log", xlabel="candidates per prompt", ylabel="%", title=title)
         axis.set_xticks(xs, [str(n) for n in xs])
         axis.minorticks_off()
         axis.legend(edgecolor="none", framealpha=0.9, fontsize=8)
@@ -160,7 +160,7 @@ def _extension(records: Records, axes: list[Any]) -> None:
             held = [[f["after_steps"][str(k)][f"{lang}_nats"] for f in own] for k in STEPS_AFTER]
             _dots(axis, list(places), held, {"mean": "mean of sub-tokens"}.get(arm, arm), colour)
         axis.set_xticks(places, [str(k) for k in STEPS_AFTER])
-        axis.set(title=f"Held-out {lang} books", xlabel="steps after the extension", ylabel="nats a token")
+        axis.set(title=f"Held-out {lang} books", xlabel="steps after the extension", ylabel="nats per token")
     axes[0].legend(edgecolor="none", framealpha=0.9)
 
 

@@ -14,7 +14,7 @@ from align_world_data import World
 
 
 class Arm(NamedTuple):
-    """`candidates` answers a prompt, ranked by a reward model of `kind`, people's 5% and 1% or nobody's."""
+    """`candidates` answers per prompt, ranked by a reward model of `kind`, people's 5% and 1% or nobody's."""
 
     kind: str = "truth"
     candidates: int = 10

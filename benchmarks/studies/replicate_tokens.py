@@ -1,4 +1,4 @@
-"""Characters a token on held-out Chinese, before and after a vocabulary grows, for `replicate.py`.
+"""Characters per token on held-out Chinese, before and after a vocabulary grows, for `replicate.py`.
 
 `embedded`: 90% of the embedded Chinese books train pieces for the shipped base of 32,000, the rest is measured; the
 vocabulary grows by so many pieces as the arm says. `by-name`: the documents that `real_sources.py` installs, 28,512
@@ -87,7 +87,7 @@ def _split(documents: Iterable[dict[str, Any]], seed: int, share: float) -> tupl
 
 
 def _ratio(tokenizer: Path, documents: list[dict[str, Any]]) -> float:
-    """Characters a token."""
+    """Characters per token."""
     texts = [d["text"] for d in documents]
     return sum(map(len, texts)) / _tokens(tokenizer, texts)
 

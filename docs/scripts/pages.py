@@ -9,7 +9,8 @@ A command is a line that starts with `$ `, with its continuations after a backsl
 holds for what follows. Everything runs in order in one folder, in which `configs/`, `data_mixtures/` and `launch/` are
 those of the checkout.
 
-    python docs/scripts/pages.py [PAGE …]           writes the output into the tutorials (all of them by default)
+    python docs/scripts/pages.py [PAGE …]           writes the output into the tutorials (all of them by default) and
+                                                    into their Chinese pages (chinese.py)
     python docs/scripts/pages.py --check [PAGE …]   exits 1 and shows the difference where a page is out of step
 
 Two outputs are in step when they differ only in what `steady` takes out: spaces, hashes, figures with a unit of time or
@@ -26,6 +27,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+import chinese
 
 ROOT = Path(__file__).resolve().parents[2]
 TUTORIALS = ROOT / "docs" / "tutorials"
@@ -104,7 +107,7 @@ def _commands(body: str, at: int, mark: str, page: str, fence: str) -> Iterator[
 
 
 def run(page: str, work: Path) -> tuple[str, list[str]]:
-    """The page with the output that its commands print now, and one complaint a command that fails or differs."""
+    """The page with the output that its commands print now, and one complaint per command that fails or differs."""
     for name in FOLDERS:
         if not (work / name).exists():
             (work / name).symlink_to(ROOT / name)
@@ -207,6 +210,8 @@ def main() -> int:
         if not args.check and not stopped and made != text:
             path.write_text(made, encoding="utf-8")
             print(f"wrote {path.name}")
+            if line := chinese.follow(path):
+                print(line)
     return int(failed)
 
 

@@ -1,20 +1,29 @@
 """Writes the reference pages from the code: every field of every config, and every command with its help.
 
 MkDocs calls `on_files` when it builds the site (mkdocs.yml), so the pages cannot be out of step with the code; nothing
-generated is kept in the repository. `python docs/scripts/reference.py commands` (or `configs`) prints one of them.
+generated is kept in the repository. `python docs/scripts/reference.py commands` (or `configs`, `messages`) prints one
+of them.
 """
 
+import ast
 import dataclasses
 import inspect
+import re
 import sys
 import typing
+from pathlib import Path
 from typing import Any
 
 from tigerjax import errors
 from tigerjax.command import options, table, usage
 from tigerjax.config import RunConfig
 
-PAGES = {"reference/commands.md": "commands", "reference/configs.md": "configs"}
+PAGES = {
+    "reference/commands.md": "commands",
+    "reference/configs.md": "configs",
+    "reference/messages.md": "messages",
+}
+PACKAGE = Path(errors.__file__).parent
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -27,7 +36,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def commands() -> str:
-    """Exit codes, then a section a command: what `tigerjax COMMAND --help` prints."""
+    """Exit codes, then a section per command: what `tigerjax COMMAND --help` prints."""
     lines = [
         "# Commands",
         "",
@@ -47,6 +56,51 @@ def commands() -> str:
     return "\n".join(lines)
 
 
+def messages() -> str:
+    """A section for each room: the messages of its errors, with … for each value."""
+    lines = [
+        "# Messages",
+        "",
+        "Every error that the code can raise on purpose, with its exit code; … stands for a value. Made from the code",
+        "by `docs/scripts/reference.py`. [Errors, and what to change](../ERRORS.md) explains the common ones.",
+        "",
+    ]
+    room = ""
+    for where, code, message in sorted(raised()):
+        if where.partition("/")[0] != room:
+            room = where.partition("/")[0]
+            lines += ["", f"## {room}", ""]
+        lines.append(f"    {code}  {' '.join(message.split())}")
+    return "\n".join(lines) + "\n"
+
+
+def raised() -> set[tuple[str, int, str]]:
+    """(file, exit code, message with … for each value) of each place that raises one of our errors."""
+    codes = {name: kind.exit_code for name, kind in vars(errors).items() if inspect.isclass(kind) and _is_ours(kind)}
+    found = set()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in codes and node.args:
+                message = re.sub("…(?:…| …)+", "…", said(node.args[-1]))
+                found.add((path.relative_to(PACKAGE).as_posix(), codes[node.func.id], message))
+    return found
+
+
+def _is_ours(kind: type) -> bool:
+    return issubclass(kind, errors.TigerjaxError)
+
+
+def said(node: ast.AST) -> str:
+    """The text that an expression makes, with … for what is not written out."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(said, node.values))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return said(node.left) + said(node.right)
+    return "…"
+
+
 def exit_codes() -> list[tuple[int, str]]:
     """(code, meaning) from the docstrings of the deliberate errors, and those that are not errors of ours."""
     found = {0: "done", 130: "interrupted by Ctrl-C (143: by SIGTERM); what was trained is saved"}
@@ -59,7 +113,7 @@ def exit_codes() -> list[tuple[int, str]]:
 
 
 def configs() -> str:
-    """A section a dataclass: its docstring, and a row a field with option, type, default and meaning."""
+    """A section per dataclass: its docstring, and a row per field with option, type, default and meaning."""
     lines = [
         "# Configs",
         "",
@@ -115,6 +169,6 @@ def _nested(config: type, prefix: str) -> list[tuple[str, Any]]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] not in (["commands"], ["configs"]):
-        sys.exit(f"usage: python {sys.argv[0]} commands|configs")
+    if sys.argv[1:] not in ([name] for name in PAGES.values()):
+        sys.exit(f"usage: python {sys.argv[0]} {'|'.join(PAGES.values())}")
     print(globals()[sys.argv[1]]())

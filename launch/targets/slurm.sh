@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A Slurm batch job on GPUs, one process a GPU; it saves before its time ends, and is queued again.
+# A Slurm batch job on GPUs, one process per GPU; it saves before its time ends, and is queued again.
 #
 # NODES     (1)                 GPUS_PER_NODE (8)
 # TIME      (24:00:00)          of one start; after it the job is queued again, and the run resumes

@@ -30,7 +30,16 @@ def test_one_overlong_pair_is_left_out_counted_and_named(tmp_path, capsys):
     assert len(kept) == 9 and counts["in"] == 10 and counts["out"] == 9
     assert counts["dropped"] == {"overlong": 1} and "named" not in counts
     told = capsys.readouterr().err
-    assert "1 of 10 pairs (10%) are left out: 1 longer than seq_len, such as 'long one'" in told
+    assert "1 of 10 pairs (10%) are left out: 1 longer than seq_len, such as " in told
+    assert "preferences.jsonl:10: id 'long one'" in told
+
+
+def test_many_overlong_pairs_are_one_line_with_their_count_and_the_first_three(tmp_path, capsys):
+    records = [{k: v for k, v in pair(f"q {letters(i)}").items() if k != "prompt_id"} for i in range(9)]
+    fitted(tmp_path, records[:4] + [r | {"rejected": "x" * 90} for r in records[4:]], max_dropped=0.6)
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "5 of 9 pairs (56%) are left out: 5 longer than seq_len" in told
+    assert all(f"preferences.jsonl:{line}" in told for line in (5, 6, 7)) and "preferences.jsonl:8" not in told
 
 
 def test_of_a_ranking_only_the_overlong_answer_is_lost_and_the_prompt_still_weighs_one(tmp_path):

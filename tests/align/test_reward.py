@@ -190,7 +190,8 @@ REFERENCE = [
 def trained(tmp_path_factory, chat):
     """(arguments, run folder, report) of one training run on the planted preference, with checkpoints at 20 and 40."""
     folder = tmp_path_factory.mktemp("trained")
-    shared = {"preferences": write(folder, planted(400)), "reference": REFERENCE, "tokenizer": TOKENIZER, "init": chat}
+    data = reward_data.RewardData(write(folder, planted(400)), REFERENCE)
+    shared = {"data": data, "tokenizer": TOKENIZER, "init": chat}
     config = world.run_config(steps=40, every=20)
     return (config, shared), folder / "run", reward.train(config, world.REWARD, run_dir=folder / "run", **shared)
 
@@ -220,9 +221,10 @@ def test_reward_training_goes_on_in_a_bucket_and_ends_in_the_same_weights(traine
     store = paths.of("gs://bucket/reward")
     paths.upload(folder / "checkpoints" / "20", store / "run" / "checkpoints" / "20")
     paths.upload(chat, store / "chat")
-    (preferences,) = shared["preferences"]
+    (preferences,) = shared["data"].preferences
     (store / "pairs.jsonl").write_bytes(preferences.read_bytes())
-    given = shared | {"preferences": [store / "pairs.jsonl"], "init": store / "chat"}
+    data = shared["data"]._replace(preferences=[store / "pairs.jsonl"])
+    given = shared | {"data": data, "init": store / "chat"}
     resumed = reward.train(config, world.REWARD, run_dir="gs://bucket/reward/run", **given)
     assert str(resumed.path) == "gs://bucket/reward/run/model" and resumed.figures == whole.figures
     assert load_model(resumed.path).sha256 == load_model(whole.path).sha256
@@ -232,12 +234,20 @@ def test_a_model_below_the_accuracy_limit_is_refused_and_can_be_forced(tmp_path,
     (config, shared), folder, whole = trained
     others = [r for r in planted(40, seed=1) if draw(config.seed, "reward eval", prompt_key(r["messages"])) < 0.25]
     contrary = write(tmp_path, [r | {"ranking": r["ranking"][::-1]} for r in others])  # held-out prompts alone
-    shared = shared | {"preferences": [*shared["preferences"], *contrary]}
+    shared = shared | {"data": shared["data"]._replace(preferences=[*shared["data"].preferences, *contrary])}
     shutil.copytree(folder, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / reward.MODEL_FOLDER)
     strict = dataclasses.replace(world.REWARD, min_accuracy=1.0)
-    with pytest.raises(GateFailed, match=r"not usable for ranking: held-out pair accuracy 0\.\d+ is below 1\.0"):
-        reward.train(config, strict, run_dir=tmp_path / "run", **shared)
+    counted = (
+        r"held-out pair accuracy 0\.\d+ on \d+ pairs of \d+ prompts, trained on \d+ pairs of \d+ prompts, is below"
+    )
+    advice = r" 1\.0; give more or clearer pairs, lower --reward\.min-accuracy, or keep it as it is with --force"
+    shown = []
+    with pytest.raises(GateFailed, match=f"not usable for ranking: {counted}{advice}"):
+        reward.train(
+            config, strict, run_dir=tmp_path / "run", **shared, progress=lambda *w: lambda *n: shown.append((w, n))
+        )
+    assert shown[-1][0] == ("scored", "answers") and shown[-1][1][0] == shown[-1][1][1] > 0
     assert not (tmp_path / "run" / reward.MODEL_FOLDER).exists()
     forced = reward.train(config, strict, run_dir=tmp_path / "run", force=True, **shared)
     assert forced.path.is_dir() and forced.figures["accuracy"] < 1.0
@@ -246,6 +256,10 @@ def test_a_model_below_the_accuracy_limit_is_refused_and_can_be_forced(tmp_path,
 
 def test_nan_scores_and_constant_references_are_refused(scorer):
     assert "NaN" in reward.unusable({"not_finite": 1, "accuracy": 0.9}, min_accuracy=0.55)
+    counts = {"held_out_pairs": 31, "eval_prompts": 12, "train_prompts": 99, "pairs": {"out": 231}}
+    told = reward.unusable({"not_finite": 0, "accuracy": 0.4} | counts, min_accuracy=0.55)
+    assert "0.400 on 31 pairs of 12 prompts, trained on 200 pairs of 99 prompts, is below 0.55" in told
+    assert told.endswith("or keep it as it is with --force")
     assert "0.540" in reward.unusable({"not_finite": 0, "accuracy": 0.54}, min_accuracy=0.55)
     assert "below" in reward.unusable({"not_finite": 0, "accuracy": float("nan")}, min_accuracy=0.55)
     assert reward.unusable({"not_finite": 0, "accuracy": 0.55}, min_accuracy=0.55) is None

@@ -11,6 +11,7 @@ from tigerjax.align import settings as settings_lib
 from tigerjax.align.config import AlignConfig
 from tigerjax.align.steps import STEPS, USES
 from tigerjax.checkpoint.model import load_model, save_model
+from tigerjax.command import arguments, table
 from tigerjax.command.groups import SamplingOptions
 from tigerjax.errors import ConfigError
 from tigerjax.files import manifest
@@ -56,6 +57,29 @@ def test_what_no_finished_step_has_used_can_be_changed_and_the_rest_not(tmp_path
     assert settings_lib.changed(folder, {"prompt_fraction": 0.1}, again=False) == settings_lib.read(folder)
     with pytest.raises(ConfigError, match="prompt_fraction"):
         settings_lib.changed(folder, {"prompt_fraction": 2.0}, again=True)
+
+
+def test_fields_of_the_config_can_be_overridden_until_a_step_has_used_them(tmp_path):
+    folder = begun(tmp_path / "dir", "candidate", "prompts", "sample")
+    old = settings_lib.read(folder)
+    new = settings_lib.overridden(folder, old, {"optim.peak_lr": 3e-4, "health.enabled": False}, again=False)
+    assert new.overrides == ["--optim.peak-lr", "0.0003", "--health.no-enabled"]
+    words = {"optim.peak_lr": 1e-5, "health.enabled": True, "data.modules": ("a", "b")}
+    newer = settings_lib.overridden(folder, new, words, again=False)
+    assert newer.overrides == ["--optim.peak-lr", "1e-05", "--health.enabled", "--data.modules", "a", "b"]
+    for name, value in {"data.seq_len": 8, "compute.dtype": "float32", "model.vocab_size": 9}.items():
+        with pytest.raises(ConfigError, match=r"--\S+=as in the config has been used by step candidate of round 01"):
+            settings_lib.overridden(folder, old, {name: value}, again=False)
+        assert settings_lib.overridden(folder, old, {name: value}, again=True).overrides
+    finish(folder, 1, "train")
+    with pytest.raises(ConfigError, match=r"--optim\.peak-lr=0\.0003 has been used by step train"):
+        settings_lib.overridden(folder, new, {"optim.peak_lr": 1.0}, again=False)
+    assert settings_lib.overridden(folder, new, {"optim.peak_lr": 3e-4}, again=False) == new
+
+
+def test_set_takes_the_fields_of_the_config():
+    call = arguments.bind(table.COMMANDS["align", "set"], ["dir", "--optim.peak-lr", "1e-4", "--batch-rows", "8"], "p")
+    assert call.arguments()["config"] == {"optim.peak_lr": 1e-4, "batch_rows": 8}
 
 
 def test_the_next_reward_model_enters_the_round_after_one_that_has_ended(tmp_path):

@@ -131,6 +131,44 @@ def test_sft_rows_are_packed_chat_examples_with_loss_on_answers_only(registered)
     assert source.figures["overlong"] == len(examples) - len(wanted)
 
 
+def test_characters_a_token_are_those_of_the_examples_that_are_in_rows(registered, tmp_path):
+    def example(name, question, answer, **more):
+        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        return {"id": name, "messages": turns, **more}
+
+    kept = [example(f"e{i}", "Name a capital.", f"Paris {i}") for i in range(9)]
+    lost = [example("long", "Name all capitals.", "Paris, " * 999), example("weightless", "Why?", "No.", weight=0)]
+    jsonl.write_jsonl(tmp_path / "sft.jsonl", [*kept, *lost])
+    mixture.sft("lost_test", tokenizer=registered / "tokenizer", examples=mixture.Source(tmp_path / "sft.jsonl"))
+    given = dataclasses.replace(config(registered, "lost_test"), cache_dir=str(tmp_path / "cache"))
+    figures = mixture.stats(given, batch_rows=1, seed=0)["sources"]["lost_test.sft"]
+    assert (figures["records"], figures["overlong"], figures["weightless"]) == (11, 1, 1)
+    assert figures["characters"] == sum(len(m["content"]) for e in kept for m in e["messages"])
+    assert figures["chars_per_token"] == figures["characters"] / figures["tokens"]
+
+
+def test_characters_a_token_of_documents_count_the_tokens_that_filled_no_row_too(registered):
+    figures = mixture.stats(config(registered, "holistic_test"), batch_rows=1, seed=0)["sources"]
+    tok = Tokenizer(registered / "tokenizer")
+    for name, maker in ((t.name, tasks.row_maker(t)) for t in mixture.get_mixture("holistic_test").tasks):
+        if maker.kind == "documents":
+            texts = [records.text_of(record) for record in maker.read()]
+            tokens = sum(len(tok.encode(text)) + 1 for text in texts)
+            assert figures[name]["chars_per_token"] == pytest.approx(sum(map(len, texts)) / tokens)
+
+
+@pytest.mark.parametrize("overlong", ["truncate_response", "keep_left_turns"])
+def test_of_a_shortened_example_only_the_characters_that_stayed_count(registered, overlong):
+    tok = Tokenizer(registered / "tokenizer")
+    maker = tasks.RowMaker("sft", (), str(registered / "tokenizer"), None, overlong=overlong)
+    said = ("user", 3), ("assistant", 3), ("user", 2), ("assistant", 99)
+    turns = [{"role": role, "content": "word " * words} for role, words in said]
+    (row,) = maker.make([{"id": "a", "messages": turns}], L)
+    assert maker.counts["shortened"] == 1
+    left = len(tok.decode(row[0][row[1] > 0].tolist()))
+    assert maker.counts["characters"] == left < sum(len(turn["content"]) for turn in turns)
+
+
 def test_unchanged_sources_are_not_made_again_and_changed_ones_are(tmp_path, work):
     given = sources(tmp_path)
     mixture.holistic("again", tokenizer=work / "tokenizer", **given)

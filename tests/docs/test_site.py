@@ -4,11 +4,8 @@ import ast
 import dataclasses
 import html
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
 import reference
 
 from tigerjax import errors
@@ -20,15 +17,6 @@ OUTSIDE = re.compile(r"(?:https?:)?//[^\s\"')]+")
 ERRORS = ROOT / "docs" / "ERRORS.md"
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return out
-
-
 def test_every_page_of_docs_is_in_the_site_and_in_its_menu(site: Path):
     menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     pages = [p.relative_to(ROOT / "docs") for p in (ROOT / "docs").rglob("*.md")] + list(map(Path, reference.PAGES))
@@ -36,6 +24,26 @@ def test_every_page_of_docs_is_in_the_site_and_in_its_menu(site: Path):
     for page in pages:
         assert (site / page.with_suffix(".html")).is_file() and f": {page}\n" in menu, page
     assert not list(site.rglob("*.py"))
+
+
+def test_pages_have_the_names_that_a_reader_looks_for():
+    menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    wanted = "Home Tutorials Guides Results Reference Benchmarks Replication Commands Glossary"
+    for name in wanted.split():
+        assert re.search(rf"^ *- {name}\b.*:", menu, re.MULTILINE), name
+    home = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert "## Quick start" in home and "$ make quickstart" in home
+
+
+def test_a_chinese_page_says_so_and_each_page_leads_to_the_other_language(site: Path):
+    for path in (site / "zh").rglob("*.html"):
+        other = site / path.relative_to(site / "zh")
+        for page, tag, there in ((path, '<html lang="zh-Hans"', other), (other, '<html lang="en"', path)):
+            text = page.read_text(encoding="utf-8")
+            (address,) = re.findall(r'<a href="([^"]+)" class="nav-link" id="language"', text)
+            assert tag in text and (page.parent / address).resolve() == there.resolve()
+    text = (site / "DATA.html").read_text(encoding="utf-8")
+    assert re.findall(r'<a href="([^"]+)" class="nav-link" id="language"', text) == ["zh/index.html"]
 
 
 def test_a_page_asks_nothing_of_another_host(site: Path):

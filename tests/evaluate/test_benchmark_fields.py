@@ -5,7 +5,7 @@ import csv
 import json
 
 import pytest
-from thirteen import write_all
+from thirteen import RENAMED, write_all, write_others
 
 from tigerjax.errors import DataError
 from tigerjax.evaluate.benchmarks import BENCHMARKS
@@ -67,8 +67,29 @@ def bad_texts(path):
     yield "\n".join(lines[:1])[:-3]
 
 
-@pytest.mark.parametrize("name", [name for name, b in BENCHMARKS.items() if b.counted])
-def test_a_field_of_the_wrong_type_is_one_line_with_its_file(data, name):
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("others")
+    write_others(folder)
+    return folder
+
+
+def test_every_layout_holds_the_same_questions(data, others):
+    """But for C3, of which one file stands for two, and the names of C-Eval's subjects."""
+    for name in ("mmlu", "humaneval", "hellaswag", "winogrande", "cmrc", "ocnli", "boolq"):
+        one, other = (list(BENCHMARKS[name].read(folder / name)) for folder in (data, others))
+        key = [sorted((i.group, i.prompt, i.options, str(i.gold)) for i in items) for items in (one, other)]
+        assert key[0] == key[1] and key[0], name
+    assert "法律" in list(BENCHMARKS["ceval"].read(others / "ceval"))[-1].options[0].user
+
+
+LAYOUTS = [("published", name) for name, b in BENCHMARKS.items() if b.counted]
+LAYOUTS += [("other", name) for name in [*RENAMED, "boolq", "mmlu", "ceval", "cmmlu"]]
+
+
+@pytest.mark.parametrize(("layout", "name"), LAYOUTS)
+def test_a_field_of_the_wrong_type_is_one_line_with_its_file(data, others, layout, name):
+    data = others if layout == "other" else data
     read, refused = BENCHMARKS[name].read, 0
     for path in sorted(p for p in (data / name).rglob("*") if p.is_file()):
         good = path.read_bytes()

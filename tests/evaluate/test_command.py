@@ -12,6 +12,7 @@ from tigerjax.checkpoint.model import save_model
 from tigerjax.command.cli import main
 from tigerjax.evaluate import suite
 from tigerjax.evaluate.loglikelihood import LogLikelihoods
+from tigerjax.evaluate.together import Together
 from tigerjax.files import paths
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.tokenizer.train import train_model
@@ -52,10 +53,16 @@ def test_a_run_is_evaluated_and_missing_data_exits_3(made, tmp_path, capsys, mon
     kept = json.loads((out / "results.json").read_text())
     assert kept["facts"]["step"] == 7 and kept["tasks"] == figures["tasks"]
 
-    monkeypatch.setattr(LogLikelihoods, "_batch", lambda *_: (_ for _ in ()).throw(AssertionError("computed again")))
+    nothing_is_computed(monkeypatch)
     assert main([*command, "--tasks", "boolq"]) == 0
     assert json.loads((tmp_path / "figures.json").read_text())["tasks"] == figures["tasks"]
     assert main([*command, "--tasks", "boolqq"]) == 2
+
+
+def nothing_is_computed(monkeypatch):
+    """A model that is asked for anything fails."""
+    for where, name in ((LogLikelihoods, "_batch"), (Together, "_read"), (Together, "_keep")):
+        monkeypatch.setattr(where, name, lambda *_: (_ for _ in ()).throw(AssertionError("computed again")))
 
 
 def test_in_a_bucket_the_figures_are_those_of_a_disk_and_nothing_is_asked_twice(
@@ -84,7 +91,7 @@ def test_in_a_bucket_the_figures_are_those_of_a_disk_and_nothing_is_asked_twice(
     assert "the bucket refused: " in capsys.readouterr().err
     assert f"bucket/evaluated/out/{suite.RESULTS}" not in cloud.objects
     cloud.refuse = lambda method, name: None
-    monkeypatch.setattr(LogLikelihoods, "_batch", lambda *_: (_ for _ in ()).throw(AssertionError("computed again")))
+    nothing_is_computed(monkeypatch)
     assert main([*command, "--tasks", "boolq"]) == 0
     assert paths.whole_lines(paths.of(f"{store}/out/{suite.CACHE}"))[:5] == kept
     for name in ("figures.json", f"out/{suite.RESULTS}", "out/items/boolq.jsonl", "out/report.html"):

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from tigerjax.errors import ConfigError, DataError
-from tigerjax.evaluate import execute
+from tigerjax.errors import ConfigError
+from tigerjax.evaluate import execute, suite
 
 PROMPT = 'def double(x):\n    """Twice x."""\n'
 TEST = "def check(f):\n    assert f(2) == 4\n    assert f([1]) == [1, 1]\n"
@@ -32,6 +32,8 @@ FORGERIES = {
     "SystemExit": "    raise SystemExit\n",
     "os._exit": "    import os; os._exit(0)\n",
     "exit code of the jail": "    import os; os._exit(42)\n",
+    "a function of the test's process": "    return exec\n",
+    "an iterator without end": "    while True: yield 4\n",
     "atexit": "    import atexit, os; atexit.register(os._exit, 42); raise ValueError\n",
     "thread": "    import threading, os; threading.Timer(0, os._exit, [42]).start(); import time; time.sleep(1)\n",
     "equal to all": "    class E:\n        __eq__ = lambda s, o: True\n    return E()\n",
@@ -95,9 +97,69 @@ def test_a_test_that_does_not_come_to_its_end_is_not_passed():
     assert not passes("    return 4\n", "import os\ndef check(f):\n    f(2); os._exit(0)\n")
 
 
-def test_a_test_that_hands_over_no_plain_data_is_refused():
-    with pytest.raises(DataError, match="hands it something else than numbers"):
-        passes("    return 4\n", "def check(f):\n    f(lambda: 1)\n")
+OBJECTS = "import dataclasses\n\n@dataclasses.dataclass\nclass Point:\n    x: int\n\n" + PROMPT
+FUNCTIONS = {
+    "a lambda": ("    return x(2)\n", "def check(f):\n    assert f(lambda n: n * 2) == 4\n"),
+    "a function of the test": (
+        "    return sorted(x, key=lambda n: -n)\n",
+        "def check(f):\n    assert f(sorted([1, 2])) == [2, 1]\n",
+    ),
+    "a builtin": ("    return x([1, 2])\n", "def check(f):\n    assert f(sum) == 3 and f(len) == 2\n"),
+    "a type": ("    return [x('2'), x is int]\n", "def check(f):\n    assert f(int) == [2, True]\n"),
+    "functions in a list": ("    return [g(1) for g in x]\n", "def check(f):\n    assert f([abs, str]) == [1, '1']\n"),
+    "a function that raises": (
+        "    try: x()\n    except ValueError: return 4\n",
+        "def g(): raise ValueError\ndef check(f):\n    assert f(g) == 4\n",
+    ),
+    "a function comes back": ("    return lambda y: x + y\n", "def check(f):\n    assert f(1)(2) == 3\n"),
+    "calls within calls": (
+        "    return x(lambda n: n + 1)\n",
+        "def check(f):\n    assert f(lambda g: g(g(1))) == 3\n",
+    ),
+    "a generator": ("    yield from range(x)\n", "def check(f):\n    assert list(f(3)) == [0, 1, 2]\n"),
+    "map and range": (
+        "    return map(str, range(x)), range(x), {1: 2}.keys()\n",
+        "def check(f):\n    m, r, k = f(2)\n    assert list(m) == ['0', '1'] and r == range(2) and list(k) == [1]\n",
+    ),
+    "exact numbers": (
+        "    return x / 2\n",
+        "from fractions import Fraction as F\nfrom decimal import Decimal as D\n"
+        "def check(f):\n    assert f(F(1, 3)) == F(1, 6) and f(D('1.5')) == D('0.75')\n",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "test"), FUNCTIONS.values(), ids=FUNCTIONS)
+def test_a_test_may_hand_over_functions_and_get_some(body, test):
+    assert passes(body, test)
+    assert not passes("    return 5\n", test)
+
+
+@pytest.mark.parametrize("body", ["    return Point(1)\n", "    return 5\n"])
+def test_a_test_that_hands_over_an_object_is_not_judged_and_says_so(body):
+    with pytest.raises(execute.NotJudged, match="hands over an object") as caught:
+        passes(body, "def check(f):\n    assert f(Point(1)) == Point(1)\n", OBJECTS)
+    assert caught.value.test
+
+
+@pytest.mark.parametrize("test", ["f(1) == Point(1)", "f(1).x == 1", "Point(1) == f(1)", "f(1)[0] == 1", "len(f(1))"])
+def test_a_returned_object_that_the_test_looks_into_is_not_judged_and_says_so(test):
+    with pytest.raises(execute.NotJudged, match="looks into an object") as caught:
+        passes("    return Point(1)\n", f"def check(f):\n    assert {test}\n", OBJECTS)
+    assert not caught.value.test
+    assert not passes("    return Point(1)\n", "def check(f):\n    assert f(1) == 1\n", OBJECTS)
+
+
+def test_programs_that_are_not_judged_are_counted_by_name():
+    asked = [
+        {"id": "a", "group": "", "right": True, "answer": ""},
+        {"id": "b", "group": "", "right": False, "answer": "", suite.TEST: "why"},
+        {"id": "c", "group": "", "right": False, "answer": "", suite.OBJECT: "why"},
+    ]
+    figures = suite.count(asked)
+    assert (figures["n"], figures[suite.TEST], figures[suite.OBJECT]) == (3, ["b"], ["c"])
+    whole = suite.summary({"tasks": {"humaneval": figures}}, {"humaneval": "1 of its tests"}, suite.EvaluationConfig())
+    assert not whole["complete"] and whole["mean_en"] is None
 
 
 def answers(body):

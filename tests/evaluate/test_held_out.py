@@ -8,7 +8,7 @@ import pytest
 from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import DataError
-from tigerjax.evaluate.held_out import losses
+from tigerjax.evaluate.held_out import lines, losses
 from tigerjax.model.layers import init
 from tigerjax.model.llama import model as llama
 from tigerjax.tokenizer.chat import encode_chat
@@ -92,6 +92,19 @@ def test_losses_by_task_and_language_are_those_of_single_examples(weights):
     nll, _, count = one_by_one(weights, EXAMPLES)
     assert got["loss_nats"] == pytest.approx(nll / count, rel=SAME_SUMS) and got["tokens"] == count
     assert (got["examples"], got["overlong"]) == (5, 0)
+
+
+def test_examples_without_a_task_are_named_in_figures_and_lines(weights):
+    mixed = [EXAMPLES[0], {"messages": EXAMPLES[1]["messages"], "task": " ", "lang": "en"}, example("b c", "en", "en")]
+    got = losses(loaded(weights), mixed, seq_len=SEQ_LEN, batch_rows=2)
+    assert set(got["by_task"]) == {"qa", "not given", "en"} and set(got["by_lang"]) == {"en"}
+    names = [line.split("  ")[0] for line in lines(got)]
+    assert names == ["held out", "task en", "task not given", "task qa", "language en"]
+
+
+def test_where_no_example_names_a_task_or_language_the_line_of_all_stands_alone():
+    one = {"loss_nats": 1.0, "accuracy": 0.5, "tokens": 8}
+    assert len(lines(one | {"by_task": {"not given": one}, "by_lang": {"not given": one}})) == 1
 
 
 def test_examples_longer_than_a_row_are_counted_and_left_out(weights):

@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from test_branches import CASES
 from tiny import CONTEXT, loaded, sequences, weights
 from tiny_model import CONFIG, ByteTokenizer
 
@@ -21,7 +22,8 @@ EXACT = 1e-4  # nats a request, the issue's bound; both sides are float32
 
 
 def score(requests, rows=4, mesh=None):
-    scorer = LogLikelihoods(loaded(mesh=mesh), context=CONTEXT, rows=rows)
+    context = max(CONTEXT, *(len(ids) for ids, _ in requests), 0)
+    scorer = LogLikelihoods(loaded(mesh=mesh), context=context, rows=rows)
     found = dict(scorer.score([Tokens(tuple(ids), first) for ids, first in requests]))
     return [found[n] for n in range(len(requests))], scorer
 
@@ -31,7 +33,7 @@ def scored():
     return score(sequences())
 
 
-def independent():
+def independent(requests=None):
     """(logprob, greedy) by the numpy Llama of conversion, from the tensors as Hugging Face lays them out."""
     w, spec = weights(), hf_rows(CONFIG, rows=CONFIG.vocab_size)
     tensors = {}
@@ -42,7 +44,7 @@ def independent():
         for i, name in enumerate(row.names(CONFIG)):
             tensors[name] = row.to_theirs(leaf[row.place(i, 0, row.shape[0])])
     out = []
-    for ids, first in sequences():
+    for ids, first in requests or sequences():
         logits_TV = numpy_logits(InMemory(tensors).rows, CONFIG, spec, np.array(ids), "float32").astype(np.float64)
         logprobs_TV = logits_TV - np.log(np.exp(logits_TV).sum(1, keepdims=True))
         rows = range(first - 1, len(ids) - 1)
@@ -61,6 +63,34 @@ def test_scores_are_those_of_an_independent_llama(scored):
     assert np.abs([f.logprob - w for f, (w, _) in zip(found, want, strict=True)]).max() < EXACT
     assert [f.greedy for f in found] == [g for _, g in want]
     assert min(f.logprob for f in found) < -20 and scorer.traces == 3  # buckets of 32, 64 and the context
+
+
+@pytest.fixture(scope="module")
+def long():
+    """A scorer of longer sequences, which several tests compile for."""
+    return LogLikelihoods(loaded(), context=1024, rows=2)
+
+
+@pytest.mark.parametrize("case", ["letters", "endings", "whole texts with examples", "nested"])
+def test_what_sequences_share_is_computed_once_with_the_same_scores(long, case):
+    requests = _of(case)
+    found, want = _again(long, requests), independent(requests)
+    assert np.abs([f.logprob - w for f, (w, _) in zip(found, want, strict=True)]).max() < EXACT * longest(requests)
+    assert [f.greedy for f in found] == [g for _, g in want]
+    assert _again(long, requests[::-1])[::-1] == found
+
+
+def _of(case):
+    """Requests of a small case, with ids of the tiny model; one answer of each three is what it would say itself."""
+    rng, small = np.random.default_rng(5), {"letters": {"subjects": 2, "questions": 8, "shots": 150}}
+    small |= {"endings": {"items": 5}}
+    made = CASES[case](rng, vocab=260, **small[case]) if case in small else CASES[case](rng)[::9]
+    return [([3 + i % 255 for i in s.ids], s.first) for s in made]
+
+
+def longest(requests):
+    """Tens of scored tokens: the bound is for an answer, and the error of a whole text grows with its length."""
+    return max(1, max(len(ids) - first for ids, first in requests) / 10)
 
 
 def test_a_greedy_continuation_is_greedy(scored):
@@ -100,6 +130,10 @@ def test_a_mesh_does_not_change_results(scored):
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2), jax.devices()[:8])
     found, _ = score(sequences()[:4], rows=4, mesh=mesh)
     assert np.abs([a.logprob - b.logprob for a, b in zip(found, scored[0], strict=False)]).max() < EXACT
+    requests = _of("letters")
+    found, scorer = score(requests, rows=4, mesh=mesh)
+    assert np.abs([f.logprob - w for f, (w, _) in zip(found, independent(requests), strict=True)]).max() < EXACT
+    assert scorer.traces == 2  # stems, and what is behind them
     with pytest.raises(ConfigError, match="batch of 3 rows must be a multiple of the 4 devices"):
         score([], rows=3, mesh=mesh)
 

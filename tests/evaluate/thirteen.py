@@ -60,8 +60,44 @@ def write_all(data):
     )
     for subject, count in (("art", 3), ("law", 6)):
         for part, start, many in (("dev", 100, 5), ("val", 0, count)):
-            path = data / f"ceval/{part}/{subject}_{part}.csv"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "w", encoding="utf-8", newline="") as file:
-                table = [[n, f"问{start + n}", *"甲乙丙丁", "ABCD"[n % 4]] for n in range(many)]
-                csv.writer(file).writerows([["id", "question", *"ABCD", "answer"], *table])
+            table = [[n, f"问{start + n}", *"甲乙丙丁", "ABCD"[n % 4]] for n in range(many)]
+            _write_csv(data / f"ceval/{part}/{subject}_{part}.csv", [["id", "question", *"ABCD", "answer"], *table])
+
+
+RENAMED = {
+    "humaneval": {"HumanEval.jsonl": "human-eval-v2-20210705.jsonl"},
+    "hellaswag": {"hellaswag_val.jsonl": "hellaswag.jsonl"},
+    "winogrande": {"dev.jsonl": "dev_xs.jsonl"},
+    "cmrc": {"dev.json": "cmrc2018_dev.json"},
+    "ocnli": {"dev.json": "dev.jsonl"},
+    "c3": {"m-dev.json": "dev_0.json"},
+}
+"""The other names under which files are published."""
+
+
+def write_others(data):
+    """The same questions in the other layouts that are read: MMLU as CSV, C-Eval with its names, CMMLU, other names."""
+    write_all(data)
+    for name, files in RENAMED.items():
+        for old, new in files.items():
+            (data / name / old).rename(data / name / new)
+    (data / "c3/d-dev.json").unlink()
+    rows = [json.loads(line) for line in (data / "boolq/dev.jsonl").read_text().splitlines()]
+    jsonl(data / "boolq/val.jsonl", [{**row, "label": str(row.pop("answer")).lower()} for row in rows])
+    (data / "boolq/dev.jsonl").unlink()
+    for part in ("dev", "test"):
+        rows = [json.loads(line) for line in (data / f"mmlu/{part}.jsonl").read_text().splitlines()]
+        (data / f"mmlu/{part}.jsonl").unlink()
+        for subject in ("law", "art"):
+            table = [[r["question"], *r["choices"], "ABCD"[r["answer"]]] for r in rows if r["subject"] == subject]
+            _write_csv(data / f"mmlu/{part}/{subject}_{part}.csv", table)
+        table = [[n, f"问{n}", *"甲乙丙丁", "ABCD"[n % 4]] for n in range(5)]
+        _write_csv(data / f"cmmlu/{part}/law.csv", [["", "Question", *"ABCD", "Answer"], *table])
+    names = {"law": ["Law", "法律"], "art": ["Art", "艺术"]}
+    (data / "ceval/subject_mapping.json").write_text(json.dumps(names, ensure_ascii=False))
+
+
+def _write_csv(path, table):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(table)

@@ -1,8 +1,10 @@
 """Two commands in one folder: the second is refused in one line, and a killed one leaves no lock."""
 
 import errno
+import functools
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,17 +12,20 @@ from pathlib import Path
 
 import pytest
 
+from tigerjax.command import cli
+from tigerjax.convert import hf, read
 from tigerjax.errors import ConfigError
+from tigerjax.files import lock, paths
 from tigerjax.files.lock import NAME, locked
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def holder(folder: Path) -> subprocess.Popen[bytes]:
+def holder(folder: Path, how: str = "locked") -> subprocess.Popen[bytes]:
     """A process that holds the lock of the folder until it is ended."""
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom tigerjax.files.lock import locked\n"
-        "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(600)\n"
+        f"import sys, time\nfrom pathlib import Path\nfrom tigerjax.files.lock import {how} as hold\n"
+        "with hold(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(600)\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, "-c", code, folder], env=environment, stdout=subprocess.PIPE)
@@ -94,3 +99,64 @@ def test_a_file_where_a_folder_is_needed_is_named_as_no_folder(tmp_path, place):
     with pytest.raises(NotADirectoryError) as caught, locked(tmp_path / place, wait_s=0):
         raise AssertionError
     assert caught.value.filename == str(tmp_path / place) and (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """A second command that does not wait for the first one."""
+    monkeypatch.setattr(lock, "_held", functools.partial(_at_once, lock._held))
+
+
+def _at_once(held, path, what, wait_s):
+    return held(path, what, 0.0)
+
+
+COMMANDS = {
+    "checkpoint rm": ("run", "locked", "checkpoint rm run --damaged"),
+    "quickstart": ("out", "locked_beside", "quickstart --out out"),
+    "tokenizer train": ("out", "locked_beside", "tokenizer train --input a.jsonl --size 300 --out out"),
+    "tokenizer sample": ("out", "locked_beside", "tokenizer sample --input a.jsonl --out out"),
+    "data clean": ("out", "locked_beside", "data clean --input a.jsonl --out out"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_second_of_two_commands_in_one_folder_gets_one_line(tmp_path, monkeypatch, capsys, impatient, name):
+    folder, how, words = COMMANDS[name]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
+    (tmp_path / "run" / "checkpoints" / "5.damaged").mkdir(parents=True)
+    process = holder(tmp_path / folder, how)
+    try:
+        assert cli.main(words.split()) == 2
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "in use" in line]
+        assert f"{folder} is in use by process {process.pid} on {socket.gethostname()}, which began at " in line
+    finally:
+        process.kill()
+        process.wait()
+    assert (tmp_path / "run" / "checkpoints" / "5.damaged").is_dir()
+
+
+def test_a_conversion_holds_its_output(tmp_path, impatient):
+    process = holder(tmp_path / "out", "locked_beside")
+    try:
+        with pytest.raises(ConfigError, match="out is in use by process"):
+            read.stream_model(tmp_path / "out", pytest.fail, None, kind="llama", tokenizer_sha256=None, extra={})
+        with pytest.raises(ConfigError, match="out is in use by process"):
+            hf.to_hf({}, None, tmp_path / "out", hf.Export(tokenizer=None))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_in_a_bucket_the_owner_is_named_and_who_came_meanwhile(cloud, capsys):
+    folder = paths.of("gs://b/run")
+    with locked(folder):
+        assert f"process {os.getpid()} on" in (folder / NAME).read_text()
+    assert not (folder / NAME).exists() and not capsys.readouterr().err
+    (folder / NAME).write_text("process 7 on other, which began at noon")
+    with locked(folder):
+        assert "process 7 on other, which began at noon, has not ended" in capsys.readouterr().err
+        (folder / NAME).write_text("process 8 on third, which began at one")
+    assert "process 8 on third, which began at one, worked here at the same time" in capsys.readouterr().err
+    assert "process 8" in (folder / NAME).read_text()

@@ -6,12 +6,13 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from tigerjax.pages.charts import Bar, bars, curve, histogram, smoothed, ticks
+from tigerjax.pages.charts import MOST_VALUES, Bar, Dot, bars, curve, histogram, scatter, share_bars, smoothed, ticks
 from tigerjax.pages.numbers import duration, number, standard_error
 
 
 def test_a_bar_is_as_long_as_its_value_and_its_whisker_stays_on_the_scale():
-    svg = ET.fromstring(bars([Bar("a", -1.0, "-1", "sft"), Bar("b", 0.9, "0.9", "sft", 0.5)], -1.0, 1.0))
+    given = [Bar("a", -1.0, "-1", "sft"), Bar("b", 0.9, "0.9", "sft", 0.5)]
+    svg = ET.fromstring(bars(given, -1.0, 1.0, scale=None))
     first, second = ([e.attrib for e in row.iter("rect")][1] for row in svg)
     assert (first["x"], first["width"]) == ("0.0%", "50.00%")
     assert (second["x"], second["width"]) == ("50.0%", "45.00%")
@@ -26,6 +27,75 @@ def test_a_curve_falls_on_the_page_as_the_loss_falls_and_keeps_its_last_point():
     assert len(pairs) <= 401 and pairs[0][0] == 0.0 and pairs[-1][0] == 1000.0
     assert all(a[1] < b[1] for a, b in itertools.pairwise(pairs))
     assert "no finite value" in curve([(0.0, float("nan"))], "made up", "base")
+
+
+def test_a_share_fills_its_part_of_a_track_of_100_percent():
+    made = share_bars([Bar("wanted", 0.475, "47.50%", "wanted"), Bar("measured", 0.1, "10.00%", "measured")])
+    rows = list(ET.fromstring(made))
+    widths = [[e.attrib["width"] for e in row.iter("rect") if e.attrib["class"] == "fill"] for row in rows[:2]]
+    assert widths == [["47.50%"], ["10.00%"]]
+    assert [e.text for e in rows[2].iter("text")] == ["0%", "50%", "100%"]
+    assert "scale" not in share_bars([Bar("wanted", 0.475, "47.50%", "wanted")], scale=False)
+
+
+def test_the_axis_below_bars_has_the_unit_that_it_is_given():
+    made = bars([Bar("a", 3.0, "3 s", "time")], 0.0, 3.0, scale=lambda value: f"{value:g} s")
+    assert [e.text for e in ET.fromstring(made)[-1].iter("text")] == ["0 s", "1 s", "2 s", "3 s"]
+
+
+def test_a_curve_names_its_axes_and_shows_its_values_under_the_pointer():
+    made = ET.fromstring(curve([(float(i), 2.0 / i) for i in range(1, 201)], "made up", "sft", "nats"))
+    assert {"step", "nats"} <= {e.text for e in made.iter("text")}
+    strips = [e for e in made.iter("rect") if e.attrib["class"] == "hover"]
+    shown = [strip.find("title").text for strip in strips]
+    assert (
+        2 < len(strips) <= MOST_VALUES + 1 and shown[0] == "step 1: 2.00 nats" and shown[-1] == "step 200: 0.0100 nats"
+    )
+    assert sum(float(s.attrib["width"].rstrip("%")) for s in strips) == pytest.approx(100, abs=0.5)
+    lone = ET.fromstring(curve([(7.0, 1.0)], "made up", "sft"))
+    assert [e.find("title").text for e in lone.iter("rect")] == ["step 7: 1.00"]
+
+
+def texts(made: str, kind: str) -> list[str]:
+    return [e.text.strip() for e in ET.fromstring(made).iter("text") if e.attrib["class"] == kind]
+
+
+@pytest.mark.parametrize(("shares", "wanted"), [(True, "0%"), (False, "0")])
+def test_no_axis_goes_below_zero_where_no_model_does(shares: bool, wanted: str):
+    dots = [Dot("start", 0.0, 0.5), Dot("round 1", 0.0, 0.6)]
+    written = texts(scatter(dots, "accuracy", "reward", shares=shares), "tick")
+    assert wanted in written and not [text for text in written if text.startswith("-")]
+
+
+def test_an_accuracy_axis_ends_at_100_percent():
+    written = texts(scatter([Dot("a", 0.2, 0.5), Dot("b", 1.0, 0.6)], "accuracy", "reward", shares=True), "tick")
+    assert "100%" in written and not {"110%", "120%"} & set(written)
+
+
+def test_models_at_one_place_share_a_label_and_close_ones_stand_below_each_other():
+    dots = [
+        Dot("start", 5.0, 0.5, "start"),
+        Dot("round 1", 5.0, 0.5),
+        Dot("round 2", 5.2, 0.51),
+        Dot("round 3", 9, 3.0),
+    ]
+    made = scatter(dots, "characters", "reward", shares=False)
+    assert texts(made, "mark") == ["start, round 1", "round 2", "round 3"] and made.count("<circle") == 4
+    marks = [e for e in ET.fromstring(made).iter("text") if e.attrib["class"] == "mark"]
+    heights = [1.9 * float(e.attrib["y"].rstrip("%")) + float(e.attrib["dy"]) for e in marks[:2]]
+    assert abs(heights[0] - heights[1]) >= 13
+
+
+def test_a_scatter_plot_and_a_histogram_name_their_axes():
+    made = scatter([Dot("a", 0.2, 0.5)], "held-out accuracy", "mean reward", shares=True)
+    assert texts(made, "tick unit") == ["mean reward", "held-out accuracy"]
+    units = {e.text for e in ET.fromstring(f"<p>{histogram([0.0], [1.0])}</p>").iter("text")}
+    assert {"score, in standard deviations", "share of the answers", "0%", "100%"} <= units
+
+
+def test_scores_that_are_all_the_same_stand_in_the_middle():
+    made = histogram([0.531921] * 2, [0.531921] * 2)
+    assert "0.531921<" not in made and "before, score" in made and ": 2 answers (100.0%)" in made
 
 
 def test_ticks_are_round_and_inside():

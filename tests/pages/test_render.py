@@ -64,6 +64,29 @@ def test_a_table_s_cells_and_heads_are_escaped():
     assert "<b>" not in made and "<i" not in made and "&lt;i onclick=x&gt;" in made
 
 
+@pytest.mark.parametrize(
+    ("text", "chinese"),
+    [
+        ("首都是都柏林。", True),
+        ("Python 的列表推导式怎么写？", True),
+        ("The capital is 都柏林, as far as I know.", False),
+        ("東京はどこですか", False),
+        ("1 + 1 = 2", False),
+        ("", False),
+    ],
+)
+def test_chinese_text_is_marked_for_browsers_and_screen_readers(text: str, chinese: bool):
+    made = draw("pages/parts.html", "table", table=Table(["head"], [[text]]))
+    assert ('<td lang="zh-Hans">' in made) is chinese
+
+
+def test_a_wide_table_scrolls_in_its_own_box_that_the_keyboard_reaches():
+    made = draw("pages/parts.html", "table", table=Table(["head"], [["cell"]]))
+    assert made.strip().startswith('<div class="wide" tabindex="0"><table')
+    style = (PACKAGE / "pages/style.css").read_text(encoding="utf-8")
+    assert re.search(r"\.wide \{[^}]*overflow-x: auto", style) and re.search(r"pre \{[^}]*overflow-x: auto", style)
+
+
 def test_a_value_that_a_template_lacks_is_an_error_and_no_page(tmp_path: Path):
     from jinja2 import UndefinedError
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+import tracemalloc
 
 import pytest
 
@@ -10,6 +11,7 @@ from tigerjax.command.cli import main
 from tigerjax.errors import DataError
 from tigerjax.files import jsonl
 from tigerjax.records import block
+from tigerjax.records.ids import Identity, Seen
 from tigerjax.stages import parts
 from tigerjax.text.clean import clean_files
 from tigerjax.text.decontaminate import decontaminate_files
@@ -170,3 +172,20 @@ def test_a_tokenizer_draws_a_record_of_id_0_by_its_id(tmp_path):
 
     jsonl.write_jsonl(tmp_path / "x.jsonl", [{"id": 0, "text": "a"}])
     assert [identity for identity, *_ in read_documents(tmp_path / "x.jsonl")] == ["0"]
+
+
+def test_the_ids_of_a_million_documents_need_few_bytes_each():
+    """A hundred thousand here: the table doubles, so the bytes of each stay between these."""
+    seen, count = Seen(), 100_000
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for n in range(count):
+            seen.take(f"a.jsonl:{n + 1}", Identity(f"a-long-id-of-a-document-{n:09d}", False))
+        used = (tracemalloc.get_traced_memory()[0] - before) / count
+    finally:
+        tracemalloc.stop()
+    assert 24 < used < 80
+    with pytest.raises(DataError, match=r"occurs a second time; the first is at a\.jsonl:78"):
+        seen.take("a.jsonl:100001", Identity("a-long-id-of-a-document-000000077", False))
+    assert seen.take("b.jsonl:1", Identity("a-long-id-of-a-document-000000077", False)).startswith("b.jsonl:")

@@ -66,7 +66,7 @@ def test_what_cannot_be_built_or_found_is_said_in_one_line(files, monkeypatch, t
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match=r"tfds:absent is not on disk .*make it with `tigerjax data tfds`"):
         records.expand("tfds:absent")
-    with pytest.raises(ConfigError, match=r"TFDS dataset My-Docs:1.0.0: a name is lower-case"):
+    with pytest.raises(ConfigError, match=r"TFDS dataset My-Docs:1.0.0: a name must be lower-case"):
         tfds_builder.build([files / "docs.jsonl"], files, "My-Docs")
     (files / "empty.jsonl").write_text("")
     with pytest.raises(DataError, match=r"empty\.jsonl: is empty"):

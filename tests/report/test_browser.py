@@ -2,24 +2,25 @@
 
 import html
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
+import headless
 import pytest
 from made_up import HOSTILE, made_up_report
 from PIL import Image
 
+from tigerjax import pages
+from tigerjax.data import inspection
 from tigerjax.evaluate import scores_page
 from tigerjax.pages import Table
 from tigerjax.report import render
 from tigerjax.text import cleaning_page, rules
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 SCHEMES = {"light": 1, "dark": 0}  # Blink's numbers
-SECONDS = 120
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH")
+pytestmark = pytest.mark.skipif(
+    headless.CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH"
+)
 
 # A browser's window may have a least width; a frame has not. It asks the page how wide it is and what it has fetched.
 FRAME = """<!doctype html><meta charset="utf-8"><style>
@@ -35,12 +36,8 @@ document.querySelector("iframe").onload = (event) => {{
 
 
 def browser(page: Path, *arguments: str) -> str:
-    """Standard output of a headless browser that can reach no host, on a file of ours."""
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-    command += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={page.parent / 'profile'}"]
-    done = subprocess.run([*command, *arguments, page.as_uri()], capture_output=True, text=True, timeout=SECONDS)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+    """Standard output of a headless browser on a file of ours."""
+    return headless.browser(page.as_uri(), page.parent / "profile", *arguments)
 
 
 def framed(page: str, width: int, folder: Path) -> Path:
@@ -83,6 +80,20 @@ def test_the_other_pages_fit_a_telephone_and_fetch_nothing(tmp_path: Path):
         page = (tmp_path / name).read_text(encoding="utf-8").replace("<details>", "<details open>")
         scroll, fetched, wide = measured(framed(page, 390, tmp_path))
         assert scroll <= 390 and not wide and fetched == 0, (name, scroll, wide)
+
+
+def test_the_page_of_a_mixture_with_many_sources_fits_a_telephone(tmp_path: Path):
+    names = [f"my_pretraining_mixture.zh.newspapers_and_books_{i}" for i in range(9)]
+    figures: dict = {"wanted": dict.fromkeys(names, 1 / 9), "realised": dict.fromkeys(names, 1 / 9)}
+    about = {"rows": 11_111, "tokens": 1_111_111, "chars_per_token": 1.11}
+    figures |= {"rows_of_an_epoch": 99_999, "sources": dict.fromkeys(names, about)}
+    shares, table = inspection._sources(figures)
+    row = [inspection.Span("x" * 300, 1, 1.0, [7], False), inspection.Span("天地玄黄\n" * 20, 2, 0.0, [8], True)]
+    page = {"title": f"Mixture {names[0]}", "rows": "1", "fill": "100%", "shares": shares, "table": table}
+    pages.write(tmp_path / "rows.html", "data/rows.html", **page, tabs={name: [row] for name in names})
+    text = (tmp_path / "rows.html").read_text(encoding="utf-8")
+    scroll, fetched, wide = measured(framed(text, 390, tmp_path))
+    assert scroll <= 390 and not wide and fetched == 0, (scroll, wide)
 
 
 def test_a_page_that_is_too_wide_or_fetches_something_is_found(tmp_path: Path):

@@ -10,7 +10,7 @@ import pytest
 from made_up import HOSTILE, made_up_report
 from rich.console import Console
 
-from tigerjax.report import print_table, render
+from tigerjax.report import print_table, reasons, render
 
 SECTIONS = {
     "verdict": [],
@@ -18,11 +18,11 @@ SECTIONS = {
     "data": ["data"],
     "shares": ["shares"],
     "curves": ["curves"],
-    "speed": ["runs"],
     "accuracy": ["accuracy"],
     "round": ["true_reward", "round"],
     "rounds": ["align_rounds"],
     "samples": ["samples"],
+    "speed": ["runs"],
     "parity": ["hf_max_abs_logit_diff", "hf_greedy_equal"],
     "time": ["seconds"],
     "graph": ["lineage"],
@@ -73,7 +73,8 @@ def test_the_page_asks_nothing_of_the_network_and_runs_no_script(tmp_path: Path)
     text = rendered(made_up_report(), tmp_path)
     page = Page(text)
     assert not {"script", "link", "img", "iframe", "object", "base"} & set(page.tags)
-    assert not [a for a in page.attributes if a[0] in ("src", "href", "xlink:href", "srcset", "data", "action")]
+    assert not [a for a in page.attributes if a[0] in ("src", "xlink:href", "srcset", "data", "action")]
+    assert not [a for a in page.attributes if a[0] == "href" and not a[1].startswith("#")]
     assert not [a for a in page.attributes if a[0].startswith("on") or "://" in a[1]]
     style = text[text.index("<style>") : text.index("</style>")]
     assert "url(" not in style and "@import" not in style
@@ -173,6 +174,116 @@ def test_page_and_terminal_say_when_the_export_was_compared_with_numpy_only(tmp_
     for text in (out.getvalue(), page):
         assert "largest logit difference to a Llama in numpy" in text and "to transformers" not in text
     assert "read by a Llama in numpy, against" in page
+
+
+def contents(page: Page) -> list[str]:
+    return [v.removeprefix("#") for k, v in page.attributes if k == "href"]
+
+
+def test_the_contents_name_the_sections_that_are_there_and_no_others(tmp_path: Path):
+    report = made_up_report()
+    page = Page(rendered(report, tmp_path))
+    assert contents(page) == [name for name, keys in SECTIONS.items() if keys]
+    del report["lineage"], report["runs"]
+    assert contents(Page(rendered(report, tmp_path))) == [
+        name for name, keys in SECTIONS.items() if keys and name not in ("graph", "speed")
+    ]
+    assert contents(Page(rendered({"version": "0", "seconds": {"a": 1.0}}, tmp_path))) == []
+
+
+def test_the_head_says_the_verdict_of_the_gate(tmp_path: Path):
+    report = made_up_report()
+    text = Page(rendered(report, tmp_path)).text.split("Tokenizer efficiency")[0]
+    assert "gate of round 2refusedwin rate 66.0%" in text and "22.0% → 33.0%the start, and the model of round 1" in text
+    del report["align_rounds"]
+    report["round"] |= {"gate": "accepted", "win_rate": 0.5}
+    text = Page(rendered(report, tmp_path)).text.split("Tokenizer efficiency")[0]
+    assert "gate of the roundacceptedwin rate 50.0%; a tie: the new model wins as often as it loses" in text
+
+
+def test_one_seed_is_warned_of_where_models_are_compared(tmp_path: Path):
+    report = made_up_report()
+    assert "One run, one seed." in rendered(report, tmp_path)
+    del report["accuracy"], report["align_rounds"]
+    assert "One run, one seed." not in rendered(report, tmp_path)
+
+
+def test_each_stage_says_why_it_went_up_or_down(tmp_path: Path):
+    text = Page(rendered(made_up_report(), tmp_path)).text
+    # 200 sqrt((.11 .89 + .55 .45) / 400) = 5.9; (.55 - .11) (1.1, 1, .9) by task
+    assert "+44.0 points compared with holistic base, more than two standard errors of the difference (5.9" in text
+    assert "By task, in points: addition +48.4, word count +44.0, capitals +39.6." in text
+    assert "+1.0 points compared with SFT, no more than two standard errors" in text and "it may be chance" in text
+
+
+def test_declined_answers_and_a_long_list_of_tasks_are_in_the_sentence():
+    def side(right: int, evasive: int) -> dict:
+        by_task = {f"task_{i}": {"accuracy": right * i / 100, "right": right * i, "n": 100} for i in range(7)}
+        return {"overall": right / 9, "n": 63, "evasive": evasive, "by_task": by_task}
+
+    (_, said) = reasons.of_stages({"base": side(2, 30), "sft": side(1, 4)})[0]
+    assert "in points: task 6 -6.0, task 5 -5.0, task 4 -4.0, task 3 -3.0, and 3 more tasks" in said
+    assert "Answers that decline to answer: 30 → 4." in said
+    assert reasons.of_stages({"base": side(2, 30)}) == []
+
+
+@pytest.mark.parametrize(
+    ("reward", "accuracy", "characters", "wanted"),
+    [
+        (0.1, 0.1, 10, "Reward and accuracy both rose"),
+        (0.1, 0.0, 10, "The reward rose and the accuracy did not rise: the new model may have learnt to please"),
+        (
+            0.1,
+            -0.02,
+            30,
+            "fell by 2.0 points: the new model may have learnt to please the reward model. Its answers",
+        ),
+        (-0.1, 0.1, 10, "The accuracy rose and the reward did not"),
+        (0.0, 0.0, 10, "the new model is no better and no worse"),
+        (-0.1, 0.0, 10, "Neither reward nor accuracy rose"),
+    ],
+)
+def test_a_round_says_what_reward_accuracy_and_length_say_together(reward, accuracy, characters, wanted):
+    before = {"reward": 1.0, "accuracy": 0.5, "characters": 10.0}
+    after = {"reward": 1.0 + reward, "accuracy": 0.5 + accuracy, "characters": characters}
+    assert wanted in reasons.of_round(before, after)
+
+
+def test_names_that_people_gave_stay_as_they_wrote_them(tmp_path: Path):
+    report = made_up_report()
+    report["curves"] = {"my_zh_run-2": [[1, 2.0], [2, 1.0]], "sft": [[1, 2.0]]}
+    report["runs"] = {"runs/my_zh_run-2": report["runs"]["holistic"]}
+    text = Page(rendered(report, tmp_path)).text
+    assert "my_zh_run-2" in text and "runs/my_zh_run-2" in text and "my zh run" not in text
+
+
+def test_chinese_questions_answers_and_names_are_marked(tmp_path: Path):
+    report = made_up_report()
+    report["samples"][1]["answers"]["sft"] = "三百三十三"
+    report["curves"]["中文运行"] = [[1, 2.0]]
+    text = rendered(report, tmp_path)
+    assert '<div class="ask" lang="zh-Hans"><span class="lang" lang="en">Chinese</span>虚构' in text
+    assert '<dd lang="zh-Hans">三百三十三' in text and '<h3 lang="zh-Hans">中文运行</h3>' in text
+    assert text.count('lang="zh-Hans"') == 3
+
+
+def test_wanted_shares_stand_beside_measured_ones_on_a_scale_to_100_percent(tmp_path: Path):
+    text = rendered(made_up_report(), tmp_path)
+    shares = text[text.index('<section id="shares"') :].split("</section>")[0]
+    assert re.findall(r'class="fill" x="0.0%" y="3" width="([\d.]+)%"', shares) == [
+        "45.00", "45.01", "45.00", "44.99", "10.00", "10.00"
+    ]  # fmt: skip
+    assert shares.count('class="bar scale"') == 1 and shares.count(">wanted<") == 3 == shares.count(">measured<")
+
+
+def test_the_terminal_says_the_verdict_of_each_round():
+    out = io.StringIO()
+    report = made_up_report()
+    report["align_rounds"][0]["note"] = "a tie"
+    print_table(report, Console(file=out, width=160))
+    lines = out.getvalue().splitlines()
+    for name, value in (("gate", "accepted, a tie"), ("win rate", "66.0%"), ("held-out accuracy", "22.0% → 33.0%")):
+        assert any(f"round 1: {name}" in line and value in line for line in lines), name
 
 
 def test_a_failed_write_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

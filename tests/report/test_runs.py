@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tigerjax.checkpoint import meta
 from tigerjax.errors import DataError
 from tigerjax.files import log, manifest
 from tigerjax.report import lineage, runs
@@ -100,6 +101,51 @@ def test_stages_that_name_each_other_are_drawn_all_the_same(tmp_path: Path):
 
 def test_a_folder_without_manifests_has_no_graph(tmp_path: Path):
     assert lineage.collect(tmp_path) == [] and lineage.graph_section({"lineage": []}) == {}
+
+
+def trained(folder: Path, config: str = "") -> Path:
+    logged(folder, 3)
+    records = [json.loads(line) | {"shares": {"zh": 0.6, "en": 0.4}} for line in (folder / "metrics.jsonl").open()]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (folder / "config.txt").write_text(config or "data.cache_dir = 'x'\n")
+    return folder
+
+
+def test_the_shares_that_a_run_wanted_are_those_of_its_newest_checkpoint(tmp_path: Path):
+    folder = trained(tmp_path / "run")
+    assert runs.of_run(folder)["shares"] == {"wanted": {}, "realised": {"zh": 0.6, "en": 0.4}}
+    for step, zh in ((2, 0.9), (10, 0.5)):
+        (folder / "checkpoints" / str(step)).mkdir(parents=True)
+        about = {"kind": "llama", "model": {}, "step": step, "files": {}, "loader": {"rates": {"zh": zh, "en": 1 - zh}}}
+        meta.write(folder / "checkpoints" / str(step) / meta.META, about)
+    assert runs.of_run(folder)["shares"]["wanted"] == {"zh": 0.5, "en": 0.5}
+    (folder / "checkpoints" / "10" / meta.META).write_text("damaged")
+    assert runs.of_run(folder)["shares"]["wanted"] == {}
+
+
+def test_a_run_has_the_name_that_its_config_gives_it(tmp_path: Path):
+    report = runs.of_run(trained(tmp_path / "folder", "name = 'my_zh_model'\n"))
+    assert report["title"] == "Run my_zh_model, in folder" and list(report["curves"]) == ["my_zh_model"]
+    assert runs.of_run(trained(tmp_path / "same", "name = 'same'\n"))["title"] == "Run same"
+
+
+def test_what_no_stage_made_is_named_by_what_it_is(tmp_path: Path):
+    imported, raw, hf, words = (tmp_path / name for name in ("imported", "chat", "hf", "words"))
+    for place in (imported, raw, hf, words):
+        place.mkdir()
+    about = {"kind": "llama", "model": {}, "step": 0, "files": {}}
+    meta.write(imported / meta.META, about | {"extra": {"source": {"folder": "tigerbot-7b"}}})
+    meta.write(raw / meta.META, about)
+    (hf / "config.json").write_text("{}")
+    (words / "tokenizer.model").write_bytes(b"")
+    made(tmp_path / "home" / "out", "resize", imported, raw, hf, words)
+    manifest_there = tmp_path / "home" / "out" / manifest.FILE
+    about = json.loads(manifest_there.read_text())
+    manifest.write_json(manifest_there, about | {"inputs": [*about["inputs"], {"path": str(tmp_path / "gone")}]})
+    found = {node["name"]: (node["stage"], node["detail"]) for node in lineage.collect(tmp_path / "home")}
+    assert found["imported"] == ("imported model", "from tigerbot-7b") and found["chat"] == ("model", "")
+    assert found["hf"] == ("Hugging Face model", "") and found["words"] == ("tokenizer", "")
+    assert found["gone"] == ("file", "no longer there")
 
 
 @pytest.mark.parametrize(

@@ -31,15 +31,87 @@ def searched(folder, documents, examples, **how):
     return [hit for _, hit in jsonl.read_jsonl(folder / "out" / "hits" / "hits.jsonl")], made
 
 
+@pytest.mark.parametrize("part", [0, 1])
 @pytest.mark.parametrize("lang", ["zh", "en"])
-def test_recall_and_false_hits_hold_on_the_embedded_text(lang):
-    from found_text import measured
+def test_recall_and_false_hits_hold_on_the_embedded_text(lang, part):
+    from found_text import measured, parts
 
-    figures = measured(None, lang)
+    two = parts(None, lang)
+    figures, hits = measured(two[part], two[1 - part], lang)
     assert all(share == 1 for name, share in figures.items() if name.endswith("verbatim")), figures
     assert all(share >= 0.95 for name, share in figures.items() if name.endswith("noisy")), figures
-    assert all(share <= 0.001 for name, share in figures.items() if name.endswith("natural")), figures
-    assert figures["mentions"] == 0
+    assert all(share <= 0.001 for name, share in figures.items() if name.endswith("false")), (figures, hits)
+    assert figures["mentions"] == 0, hits
+
+
+BOILERPLATE = (
+    "This function is part of the open document format for office applications, standard version 1.2, and may be used"
+    " in every cell of a sheet."
+)
+PAGES = {
+    "MINUTE": "MINUTE\nCalculates the minute for an internal time value, as a number between 0 and 59, which is what"
+    " clocks show.\n",
+    "PRICE": "PRICE\nReturns what a security costs that pays interest at regular times, for each hundred of its face"
+    " value.\n",
+}
+
+
+def test_the_half_of_a_text_that_many_documents_share_is_no_copy_of_it(tmp_path):
+    documents = {f"d{i}": f"Function {i} counts the letters of cell {i}.\n{BOILERPLATE}" for i in range(5)}
+    documents["copy"] = f"Page 7.\n{PAGES['MINUTE']}{BOILERPLATE}\nPage 8."
+    examples = {name: ("?", text + BOILERPLATE) for name, text in PAGES.items()}
+    hits, _ = searched(tmp_path, documents, examples)
+    assert [(hit["doc"], hit["sft_id"]) for hit in hits] == [("copy", "MINUTE")]
+
+
+def test_a_slip_that_all_copies_of_a_long_answer_share_hides_none_of_them(tmp_path):
+    answer = PAGES["PRICE"].replace("\n", " ") + PAGES["MINUTE"].replace("\n", " ")
+    copy = answer.replace("interest", "intrest").replace("internal", "inernal")
+    documents = {f"d{i}": f"Page {i}. {copy} That was page {i}." for i in range(9)}
+    assert len(searched(tmp_path, documents, {"s": ("?", answer)})[0]) == 9
+
+
+SINE = (
+    "Returns the hyperbolic {0} of a complex number. The hyperbolic {0} of a complex number can be expressed by a sum"
+    " of powers, and the {0} is then given in the string format with a letter as its imaginary unit."
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ("在要绘制正方形一角的位置点击，然后拖成所需的大小。", "在要绘制矩形一角的位置点击，然后拖成所需的大小。"),
+        ("宾馆反馈2008年3月11日：尊敬的客户您好！", "宾馆反馈2008年3月13日：尊敬的客户您好！"),
+        ("宾馆反馈2008年3月19日：尊敬的客户您好！", "宾馆反馈2008年3月190日：尊敬的客户您好！"),
+        ("Moves the chosen heading to the left of the page that is shown now.",
+         "Moves the chosen heading to the right of the page that is shown now."),
+        ("回当前文档中的工作表。", "列出当前文档中的工作表。"),
+        (SINE.format("cosine"), SINE.format("tangent")),
+    ],
+)  # fmt: skip
+def test_another_word_or_another_number_is_no_slip_of_the_pen(tmp_path, answer, text):
+    assert searched(tmp_path, {"d": f"{text}\n随后还有一句。", "e": "nothing"}, {"s": ("?", answer)})[0] == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ("２、瞧，京九线通了，我们现在可以坐火车回家了。", "２２、瞧，京九线通了，我们现在可以坐火车回家了。"),
+        ("计算 6 年每月 1,000 元的年金的当前价值。", "计算 6 年每月 1,000 元的年金的当前价值值。"),
+        ("居民１９９１年搬了家，后来当了上访户，走很多路。", "居民１９９９１年搬了家家，后来当了上访户，走很多路。"),
+        ("The harbour was built by monks who came from afar.", "The harbbour was built by mnks who came from afar."),
+        (SINE.format("cosine"), SINE.format("cosine").replace("complex", "compelx").replace("powers", "powrs")),
+    ],
+)  # fmt: skip
+def test_slips_of_the_pen_are_none_of_another_word(tmp_path, answer, text):
+    assert searched(tmp_path, {"d": f"前面有一句。\n{text}\n随后还有一句。"}, {"s": ("?", answer)})[0]
+
+
+def test_whole_sentences_that_make_up_half_of_an_answer_are_found(tmp_path):
+    whole = " ".join(page.split("\n")[1] for page in PAGES.values())
+    answer = whole + " Nobody else has said what follows here: it was made up."
+    hits, _ = searched(tmp_path, {"d": f"Page 1. {whole} That was page 1."}, {"s": ("?", answer)})
+    assert len(hits) == 1
 
 
 MENTIONS = {
@@ -111,6 +183,22 @@ def test_a_question_is_found_with_its_options_and_not_by_a_stem_that_others_have
     decontaminate_files([tmp_path / "docs.jsonl"], [tmp_path / "exam.jsonl"], tmp_path / "out")
     left = {record["id"] for _, record in jsonl.read_jsonl(tmp_path / "out" / "docs.jsonl")}
     assert left == {"syllabus", "other"}
+
+
+def test_a_long_stem_that_several_questions_of_a_set_share_is_found_with_its_options_only(tmp_path):
+    stem = "Which choice completes the text with the most logical and precise word or phrase?"
+    texts = {
+        "guide": f"How to read a test.\n{stem}\nTake your time.",
+        "copy": f"Page 3.\n{stem}\nA. a scarcity of rain\nB. an abundance of snow\nPage 4.",
+        "only": "Page 9. How many years did the old harbour of the town lie open to the storms of the north? Page 10.",
+    }
+    jsonl.write_jsonl(tmp_path / "docs.jsonl", ({"id": i, "text": t} for i, t in texts.items()))
+    options = [("a scarcity of rain", "an abundance of snow"), ("the praise of critics", "the doubt of readers")]
+    rows = [{"question": stem, "A": a, "B": b} for a, b in options]
+    rows.append({"question": texts["only"][9:-9], "A": "two hundred years", "B": "never, as it was built inland"})
+    jsonl.write_jsonl(tmp_path / "exam.jsonl", rows)
+    decontaminate_files([tmp_path / "docs.jsonl"], [tmp_path / "exam.jsonl"], tmp_path / "out")
+    assert {record["id"] for _, record in jsonl.read_jsonl(tmp_path / "out" / "docs.jsonl")} == {"guide"}
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 import json
+import re
 
 import pytest
 
+from tigerjax.command import cli, options, table
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.files import manifest
 from tigerjax.tokenizer.load import BYTE, CONTROL, NORMAL, UNKNOWN, Tokenizer, read_proto
 from tigerjax.tokenizer.sample import read_documents, sample, split_lines
 from tigerjax.tokenizer.train import train_model
@@ -36,10 +39,50 @@ def test_training_twice_gives_equal_bytes_and_a_second_run_is_skipped(base_folde
     assert train_model([embedded / "corpus_en.jsonl"], 1500, tmp_path / "again") == first
 
 
-def test_a_size_below_the_required_characters_passes_the_trainers_message_on(embedded, tmp_path):
-    with pytest.raises(ConfigError, match=r"size=300 .* required_chars"):
-        train_model([embedded / "corpus_zh.jsonl"], 300, tmp_path / "small")
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (300, r"^--size 300 is too small for the characters of these [\d,]+ lines; give at least \d+$"),
+        (
+            1_000_000,
+            r"^--size 1000000 is too large: these [\d,]+ lines .* \d+ entries only; .*--size \d+$",
+        ),
+    ],
+)
+def test_a_size_that_does_not_fit_the_text_is_refused_with_one_that_does(tmp_path, size, message):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "".join(map(chr, range(0x4E00, 0x4E80)))}) + "\n")
+    with pytest.raises(ConfigError, match=message) as caught:
+        train_model([tmp_path / "a.jsonl"], size, tmp_path / "small")
     assert not (tmp_path / "small").exists()
+    train_model([tmp_path / "a.jsonl"], int(re.findall(r"\d+$", str(caught.value))[0]), tmp_path / "fits")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "--size", "0"], "--size 0 must be at least 260 and at most 16,777,216"),
+        (["train", "--size", "-5"], "--size -5 must be at least 260"),
+        (["train", "--size", "259"], "--size 259 must be at least 260"),
+        (["train", "--size", "99999999999"], "--size 99999999999 must be at least 260"),
+        (["sample", "--fraction", "0"], "--fraction 0 must be above 0 and at most 1"),
+        (["sample", "--fraction", "nan"], "--fraction nan must be above 0 and at most 1"),
+        (["sample", "--max-sentences", "0"], "--max-sentences 0 must be at least 1"),
+        (["sample", "--min-sample-bytes", "-1"], "--min-sample-bytes -1 must be at least 0"),
+        (["sample", "--seed", "-1"], "--seed -1 must be at least 0"),
+        (["extend", "--size", "1"], "--size 1 must be at least 260"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_before_any_text_is_read(tmp_path, capsys, words, message):
+    inputs = ["--base", "none.model", "--new", "none.model"] if words[0] == "extend" else ["--input", "none.jsonl"]
+    out = str(tmp_path / "out")
+    assert cli.main(["tokenizer", *words, *inputs, "--out", out]) == 2
+    assert capsys.readouterr().err.startswith(f"tigerjax: {message}")
+
+
+@pytest.mark.parametrize("coverage", [0.0, -1.0, 1.5, float("nan")])
+def test_a_character_coverage_out_of_range_is_refused_before_any_text_is_read(tmp_path, coverage):
+    with pytest.raises(ConfigError, match=r"character_coverage=.* must be above 0 and at most 1"):
+        train_model([tmp_path / "none.jsonl"], 400, tmp_path / "out", character_coverage=coverage)
 
 
 def test_a_file_without_text_is_refused_by_name(tmp_path):
@@ -95,3 +138,34 @@ def test_a_sample_below_the_wanted_bytes_is_refused(tmp_path):
     documents = _documents(tmp_path / "a.jsonl", range(50))
     with pytest.raises(DataError, match="below min_sample_bytes=100000"):
         _sample([documents], tmp_path / "o", 0.5, min_sample_bytes=100_000)
+
+
+def test_verify_finds_a_changed_byte_in_every_tokenizer_stage(tmp_path, embedded, base_folder, monkeypatch, capsys):
+    monkeypatch.setattr(manifest, "CHEAP_BYTES", 0)  # otherwise so small an output is always compared
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "".join(map(chr, range(0x4E00, 0x4E80)))}) + "\n")
+    made = {
+        "sample": (["--input", "a.jsonl", "--fraction", "1", "--min-sample-bytes", "0"], "sample.txt"),
+        "train": (["--input", "a.jsonl", "--size", "400"], "tokenizer.model"),
+        "extend": (["--base", str(base_folder), "--new", "train", "--size", "1520"], "tokenizer.model"),
+    }
+    monkeypatch.chdir(tmp_path)
+    for name, (words, file) in made.items():
+        command = ["tokenizer", name, *words, "--out", name]
+        assert cli.main(command) == 0, capsys.readouterr().err
+        content = (tmp_path / name / file).read_bytes()
+        (tmp_path / name / file).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert cli.main(command) == 0 and (tmp_path / name / file).read_bytes() != content
+        assert cli.main([*command, "--verify"]) == 0 and (tmp_path / name / file).read_bytes() == content
+        assert f"{file} holds other bytes than were written; the stage is done again" in capsys.readouterr().err
+
+
+STAGES = (
+    ("tokenizer", ("sample", "train", "extend")),
+    ("data", ("clean", "dedup exact", "dedup near", "dedup against-sft", "decontaminate", "tfds", "cache")),
+)
+
+
+@pytest.mark.parametrize("name", [f"{group} {name}" for group, names in STAGES for name in names])
+def test_every_command_that_skips_finished_work_takes_verify(name):
+    command = table.COMMANDS[tuple(name.split())]
+    assert "--verify" in {option.name for option in options.of_command(command)}

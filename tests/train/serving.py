@@ -35,15 +35,18 @@ def use(model: Path, reward: Path, out: Path, mesh: Any) -> dict[str, Any]:
     loaded = load(model, tokenizer, compute=COMPUTE, mesh=mesh)
     sampling = SamplingConfig(n=3, max_new_tokens=7, context=64, seed=3)
     figures = sample_prompts(loaded, PROMPTS, out / "samples", sampling, batching=Batching(prompts=2, rows=4))
-    answerer = Answerer(loaded, context=64, rows=4, cache=out / "cache.jsonl")
+    answerer = Answerer(loaded, context=160, rows=4, cache=out / "cache.jsonl")
     rng = np.random.default_rng(1)
     requests = [(rng.integers(3, 259, n).tolist(), n // 2) for n in (4, 9, 30, 12, 50)]
+    stem, context = rng.integers(3, 259, 100).tolist(), rng.integers(3, 259, 30).tolist()
+    together = [([*stem, *rng.integers(3, 259, 40).tolist()], 139) for _ in range(12)]
+    together += [([*context, letter], 30) for letter in (7, 8, 9)]
     scorer = Scorer(load(reward, tokenizer, compute=COMPUTE, mesh=mesh, reward=True), seq_len=64, rows=4)
     return {
         "sha256": loaded.sha256,
         "prompts": figures["prompts"],
         "tokens": figures["tokens"],
-        "loglikelihoods": answerer.loglikelihoods(requests),
+        "loglikelihoods": answerer.loglikelihoods([*requests, *together]),
         "continuations": answerer.continuations([(ids[:6], 5) for ids, _ in requests]),
         "rewards": scorer.raw_ids([ids for ids, _ in requests]).tolist(),
     }

@@ -104,7 +104,7 @@ def test_a_failure_is_one_line_without_the_key_and_training_goes_on(fails, put, 
     said = [line for line in capsys.readouterr().err.splitlines() if "Biases" in line]
     assert said == [
         f"warning: Weights & Biases: ConnectionError: {fails}: no route to the server for ***;"
-        " the run goes on without it"
+        " the run continues without it"
     ]
     assert len(stand_in.of(fails)) == 1 and stand_in.calls[-1][0] == fails  # nothing is tried after it
 

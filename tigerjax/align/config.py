@@ -53,7 +53,7 @@ class AlignConfig:
     """Whether the prompts to edit are among those to rank: of 100 prompts 5 are ranked, 1 of them edited. Otherwise
     they are others: 5 are ranked and 1 more is edited."""
     allow_partial: bool = False
-    """Whether a round goes on without missing labels; the reward model then ranks these prompts, which is recorded."""
+    """Whether a round resumes while labels are missing: the reward model ranks these prompts, and they are recorded."""
     top_m: Count = 1
     """The most winners of one prompt."""
     min_score: Score | None = None
@@ -92,9 +92,9 @@ class AlignInputs:
     """Held-out questions with their answers, for the accuracy of candidates and for the gate."""
     gold: list[Path] = dataclasses.field(default_factory=list)
     """Preferences of people from outside the rounds, for the next reward model."""
-    safety: Path | None = None  # File of strings that no winner may contain, one a line
+    safety: Path | None = None  # File of strings that no winner may contain, one per line
     exclude: Path | None = None
-    """File of ids of SFT examples that may not be drawn, one a line, such as those of an evaluation set."""
+    """File of ids of SFT examples that may not be drawn, one per line, such as those of an evaluation set."""
 
     def resolved(self) -> dict[str, Any]:
         """The fields by name, as `resolved` gives them."""

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from tigerjax.errors import DataError, GateFailed
 
+NO_GAIN = "by the reward model this is no improvement"
+
 
 class Gate(NamedTuple):
     """The decision about a new model."""
@@ -63,6 +65,45 @@ def figures_of(accuracy: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         kind: {name: figures["accuracy"] for name, figures in accuracy[source].items()}
         for kind, source in (("mean", "by_lang"), ("task", "by_task"))
     }
+
+
+class Tally(NamedTuple):
+    """On how many held-out prompts the new model's answer scores higher, the same and lower than the current one's."""
+
+    won: int
+    equal: int
+    lost: int
+
+
+def tally(new: Sequence[float], current: Sequence[float]) -> Tally:
+    pairs = list(zip(new, current, strict=True))
+    won, lost = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
+    return Tally(won, len(pairs) - won - lost, lost)
+
+
+def remark(wins: float, counted: Tally | None) -> str:
+    """What a reader of an accepted round must know when the new model does not win; empty when it does.
+
+    The gate asks that nothing is lost, so a tie passes it. It is still no improvement.
+    """
+    if wins > 0.5:
+        return ""
+    if wins < 0.5:
+        return "the new model loses more often than it wins; align.min_win_rate lets it pass"
+    if counted is not None and counted.won == counted.lost == 0:
+        return f"a tie: both models score the same on every held-out prompt ({counted.equal}); {NO_GAIN}"
+    return f"a tie: the new model wins as often as it loses; {NO_GAIN}"
+
+
+def beside(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """{held_out: {won, equal, lost}, note} of the contents of gate.json. What does not apply is left out."""
+    out: dict[str, Any] = {}
+    sides = [[score for score, _ in verdict.get("held_out", {}).get(name, [])] for name in ("after", "before")]
+    counted = tally(*sides) if all(sides) and None not in (*sides[0], *sides[1]) else None
+    if counted is not None:
+        out["held_out"] = counted._asdict()
+    note = remark(verdict["figures"]["win_rate"], counted) if verdict["accepted"] else ""
+    return out | ({"note": note} if note else {})
 
 
 def require(result: Gate) -> None:

@@ -25,7 +25,7 @@ def check(settings: AlignSettings, run: RunConfig) -> None:
     """
     for name in ("reward_model", "questions", "safety", "exclude"):
         if (path := getattr(settings, name)) is not None and not paths.of(path).exists():
-            raise DataError(f"{path}: {name} of the alignment does not exist")
+            raise DataError(f"{path}: {name} of the alignment does not exist; correct the path")
     for path in (*settings.sft, *settings.candidates, *settings.gold):
         if not paths.of(path).exists():
             raise DataError(f"{path} does not exist; give existing SFT files, candidate models and gold files")
@@ -36,7 +36,10 @@ def check(settings: AlignSettings, run: RunConfig) -> None:
         model = _open(path)
         check_fits(model, tokenizer, where=path)
         if model.config != run.model:
-            raise ConfigError(f"{path}: a candidate has the sizes of the config's model, this one has others")
+            raise ConfigError(
+                f"{path}: a candidate has the sizes of the config's model, this one has others;"
+                " give that model's config"
+            )
     _check_reward(settings.reward_model, tokenizer)
     _check_questions(settings.questions, tokenizer, run.data.seq_len)
     _check_sft(settings)
@@ -51,7 +54,7 @@ def check(settings: AlignSettings, run: RunConfig) -> None:
 
 def _open(path: str) -> StoredModel:
     if not paths.of(path).is_dir():
-        raise DataError(f"{path}: a file, but a model is a folder: a run, its checkpoints/, or one step")
+        raise DataError(f"{path}: a file, but a model is a folder; give a run, its checkpoints/, or one step")
     return open_model(path)
 
 

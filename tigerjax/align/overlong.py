@@ -42,7 +42,7 @@ def fit(
         rest = _without(comparison, long)
         lost_pairs = len(comparison.pairs) - (len(rest.pairs) if rest else 0)
         if lost_pairs:
-            lost.add(OVERLONG, repr(comparison.prompt_id), lost_pairs)
+            lost.add(OVERLONG, counts["where"][comparison.prompt_id], lost_pairs)
         if rest is not None:
             kept.append(rest)
     dropped = counts["dropped"] | dict(lost.counts)

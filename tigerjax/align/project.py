@@ -29,6 +29,7 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, own, paths
 from tigerjax.files.jsonl import read_jsonl
 from tigerjax.files.progress import Progress
+from tigerjax.records import note
 
 
 class Project:
@@ -77,17 +78,21 @@ class Project:
     def deliver(self, index: int, files: Sequence[Path]) -> int:
         """Checks label files against the round's queue and copies the new ones below labels/; returns how many are new.
 
-        Raises DataError with every wrong line, and copies nothing then.
+        Raises DataError with every wrong line, and copies nothing then. What is taken and may be a mistake is said on
+        standard error.
         """
         queue = self.rounds / f"{index:02d}" / "queue"
-        labels_lib.import_labels(
+        check = functools.partial(
+            labels_lib.import_labels,
             [record for _, record in read_jsonl(queue / "queue.jsonl")],
             [record for _, record in read_jsonl(queue / "key.jsonl")],
-            files,
             max_tokens=self.run.data.seq_len,
             count_tokens=self._count_tokens,
             allow_partial=True,
         )
+        checked, earlier = check(files), self._delivered(index)
+        for line in (check([*earlier, *files]) if earlier else checked).notes:
+            note(line)
         place = self.folder / "labels" / f"{index:02d}"
         place.mkdir(parents=True, exist_ok=True)
         known = {manifest.sha256(path) for path in self._delivered(index)}
@@ -255,7 +260,7 @@ class Project:
 
 
 def _train(config: RunConfig, sft: Path, place: Path, progress: Progress | None) -> None:
-    """Trains on one SFT file in the folder `place`; an interrupted run goes on."""
+    """Trains on one SFT file in the folder `place`; an interrupted run resumes."""
     from tigerjax.data import mixture
     from tigerjax.train.loop import train_on_mixture
 

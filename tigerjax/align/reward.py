@@ -3,7 +3,7 @@
 import functools
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from tigerjax.align.answers import Answer
 from tigerjax.align.config import RewardConfig
 from tigerjax.align.encoding import encode_all
 from tigerjax.align.people.agreement import spearman
-from tigerjax.align.reward_data import Comparison, PairLoader, RewardBatch
+from tigerjax.align.reward_data import Comparison, PairLoader, RewardBatch, RewardData
 from tigerjax.checkpoint.loaded import Loaded, check_fits
 from tigerjax.checkpoint.model import save_model
 from tigerjax.checkpoint.stored import open_whole, placed_weights
@@ -32,6 +32,7 @@ from tigerjax.model import families
 from tigerjax.model.attention import fitting
 from tigerjax.model.layers import init
 from tigerjax.processes import hosts
+from tigerjax.records import NOT_GIVEN
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.train.loop import train as train_loop
 from tigerjax.train.objective import Objective, Sums
@@ -79,7 +80,7 @@ def last_scores(model: nn.Module, weights: Any, tokens_BT: jax.Array, last_B: ja
 def _compiled(model: nn.Module, mesh: Mesh | None, weights: Any, tokens_BT: jax.Array, last_B: jax.Array) -> jax.Array:
     """`last_scores` under jit; every process gets all scores.
 
-    The model is an argument and not a closure, so that all scorers share one compilation a model, mesh and shape.
+    The model is an argument and not a closure, so that all scorers share one compilation per model, mesh and shape.
     """
     model = model.clone(compute=fitting(model.compute, tokens_BT.shape[1]))
     scores_B = last_scores(model, weights, tokens_BT, last_B)
@@ -205,32 +206,34 @@ def train(
     config: RunConfig,
     reward: RewardConfig,
     *,
-    preferences: Iterable[str | Path],
-    reference: Sequence[Mapping[str, Any]],
+    data: RewardData,
     tokenizer: Tokenizer,
     init: str | Path,
     run_dir: str | Path,
     force: bool = False,
+    progress: Progress | None = None,
 ) -> TrainedReward:
-    """Trains a reward model from the chat checkpoint `init` on preference files, and writes it to RUN_DIR/model.
+    """Trains a reward model from the chat checkpoint `init` on preferences, and writes it to RUN_DIR/model.
 
     `config.batch_rows` counts prompts and `config.data.seq_len` bounds a chat; what is longer is left out and counted,
-    at most the share `config.data.max_dropped`. `reference` holds SFT examples, whose answers get calibrated scores of
-    mean 0 and deviation 1. In a run of several processes all call this, with one
-    `run_dir` that all of them see. Raises GateFailed when the pair accuracy on held-out prompts is below
-    `reward.min_accuracy` or a score is not finite, unless `force` is set.
+    at most the share `config.data.max_dropped`. `progress` counts the answers that are scored after training. In a run
+    of several processes all call this, with one `run_dir` that all of them see. Raises GateFailed when the pair
+    accuracy on held-out prompts is below `reward.min_accuracy` or a score is not finite, unless `force` is set.
     """
     run_dir, mesh, family = paths.of(run_dir), run_mesh(config), families.of(config.model)
     check_rows(reward.score_rows, mesh)  # so that a wrong value is refused before the training
     seq_len, max_dropped = config.data.seq_len, config.data.max_dropped
-    read = reward_data.read(preferences)
+    read = reward_data.read(data.preferences)
     comparisons, counts = overlong.fit(*read, tokenizer, seq_len=seq_len, max_dropped=max_dropped)
-    reference = overlong.fitting_reference(reference, tokenizer, seq_len=seq_len, max_dropped=max_dropped)
+    reference = overlong.fitting_reference(data.reference, tokenizer, seq_len=seq_len, max_dropped=max_dropped)
     train_set, eval_set = reward_data.split(comparisons, eval_fraction=reward.eval_fraction, seed=config.seed)
     chat = open_whole(init)
     check_fits(chat, tokenizer, where=init)
     if chat.config != config.model:
-        raise ConfigError(f"{init}: a reward model starts from a chat model of the config's sizes, this is another")
+        raise ConfigError(
+            f"{init}: a reward model starts from a chat model of the config's sizes, this is another;"
+            " give --init such a model"
+        )
     training_data = [comparisons, [e["messages"] for e in reference]]
     digest = hashlib.sha256(manifest.canonical(training_data)).hexdigest()
     hosts.same("preferences or reference set", digest)
@@ -260,8 +263,9 @@ def train(
         sha256="",  # not saved yet
         step=int(state.step),
     )
-    scorer = Scorer(fresh, seq_len=config.data.seq_len, rows=reward.score_rows)
+    scorer = Scorer(fresh, seq_len=config.data.seq_len, rows=reward.score_rows, progress=progress)
     figures: dict[str, Any] = {"pairs": counts, "train_prompts": len(train_set), "eval_prompts": len(eval_set)}
+    figures["held_out_pairs"] = sum(len(c.pairs) for c in eval_set)
     figures |= evaluate(scorer, eval_set, tokenizer, max_length_rho=reward.max_length_rho)
     failed = None if force else unusable(figures, min_accuracy=reward.min_accuracy)
     if failed:
@@ -312,11 +316,21 @@ def evaluate(
 
 
 def unusable(figures: Mapping[str, Any], *, min_accuracy: float) -> str | None:
-    """Why a reward model with these figures of `evaluate` may not be used for ranking; None when it may."""
+    """Why a reward model with these figures may not be used for ranking; None when it may.
+
+    They are those of `evaluate`. Where `train` has added its counts, the message has them too.
+    """
+    forced = "or keep it as it is with --force"
     if figures["not_finite"]:
-        return f"{figures['not_finite']} held-out scores are NaN or infinite; lower the learning rate"
+        return f"{figures['not_finite']} held-out scores are NaN or infinite; lower the learning rate, {forced}"
     if not figures["accuracy"] >= min_accuracy:
-        return f"held-out pair accuracy {figures['accuracy']:.3f} is below {min_accuracy}; give more or clearer pairs"
+        counted = ""
+        if "held_out_pairs" in figures:
+            trained = figures["pairs"]["out"] - figures["held_out_pairs"]
+            counted = f" on {figures['held_out_pairs']} pairs of {figures['eval_prompts']} prompts"
+            counted += f", trained on {trained} pairs of {figures['train_prompts']} prompts,"
+        below = f"held-out pair accuracy {figures['accuracy']:.3f}{counted} is below {min_accuracy}"
+        return f"{below}; give more or clearer pairs, lower --reward.min-accuracy, {forced}"
     return None
 
 
@@ -326,14 +340,14 @@ def calibrate(scorer: Scorer, reference: Sequence[Mapping[str, Any]]) -> dict[st
     if len(scores) < 2 or not np.isfinite(scores).all() or not scores.std() > 0:
         raise GateFailed(
             f"cannot calibrate on {len(scores)} reference answers ({int((~np.isfinite(scores)).sum())} scores not"
-            " finite): at least two different finite scores are needed"
+            " finite): give answers with at least two different finite scores"
         )
     return {"mean": float(scores.mean()), "std": float(scores.std()), "n": len(scores)}
 
 
 def _means(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
-    """The mean of the values of each name."""
+    """The mean of the values of each name; an empty name is NOT_GIVEN."""
     by: dict[str, list[float]] = defaultdict(list)
     for name, value in zip(names, values, strict=True):
-        by[name].append(value)
+        by[name.strip() or NOT_GIVEN].append(value)
     return {name: float(np.mean(by[name])) for name in sorted(by)}

@@ -27,6 +27,15 @@ LENGTH_MULTIPLE = 16
 EMPTY, MOST_NAMED = "empty", 3
 
 
+class RewardData(NamedTuple):
+    """What a reward model is trained and calibrated on."""
+
+    preferences: Iterable[str | Path]
+    """Files of answers, ordered by preference."""
+    reference: Sequence[Mapping[str, Any]]
+    """SFT examples, whose answers get calibrated scores of mean 0 and deviation 1."""
+
+
 class Pair(NamedTuple):
     """Two answers of a comparison, by their index in `Comparison.answers`."""
 
@@ -82,11 +91,12 @@ def read(paths: Iterable[str | Path]) -> tuple[list[Comparison], dict[str, Any]]
     """(comparisons, counts) of preference files: one comparison for each distinct prompt that has a pair.
 
     Records with the same messages are joined. `in`, `out` and `dropped` {tie, identical, empty, other_prompt} count
-    pairs, `named` has the first records of each reason. Raises DataError with file:line for a broken record, and when
-    there is no pair at all.
+    pairs, `named` has the first records of each reason, and `where` says file:line of each prompt. Raises DataError
+    with file:line for a broken record, and when there is no pair at all.
     """
     prompts: dict[str, tuple[dict[str, Any], list[tuple[Any, Any, float, float]]]] = {}
     ids: dict[str, str] = {}
+    places: dict[str, str] = {}
     lost = Dropped()
     for path in paths:
         for number, given in records.read(path):
@@ -100,13 +110,16 @@ def read(paths: Iterable[str | Path]) -> tuple[list[Comparison], dict[str, Any]]
             identity = str(record.get("prompt_id", key))
             if ids.setdefault(identity, key) != key:
                 raise DataError(f"{where}: prompt_id {identity!r} was given before with other messages")
+            places.setdefault(identity, named(where, {"id": record.get("prompt_id")}))
             pairs = prompts.setdefault(key, (record | {"prompt_id": identity}, []))[1]
             pairs += _k_wise(record, where, lost) if "ranking" in record else _one_pair(record, where, lost)
     comparisons = [_comparison(head, pairs) for head, pairs in prompts.values() if pairs]
     out, dropped = sum(len(pairs) for _, pairs in prompts.values()), dict(lost.counts)
     if not comparisons:
-        raise DataError(f"no pair of different answers in the preferences ({len(prompts)} prompts, {dropped})")
-    counts = {"in": out + sum(dropped.values()), "out": out, "dropped": dropped, "named": lost.named}
+        raise DataError(
+            f"no pair of different answers in the preferences ({len(prompts)} prompts, {dropped}); give more of them"
+        )
+    counts = {"in": out + sum(dropped.values()), "out": out, "dropped": dropped, "named": lost.named, "where": places}
     return comparisons, counts | {"prompts": len(comparisons), "prompts_without_pairs": len(prompts) - len(comparisons)}
 
 
@@ -208,7 +221,10 @@ class PairLoader:
         """Goes to the position of `state`; ConfigError when its prompts, seed or batch size are others."""
         for name, value in (self.state() | {"taken": state["taken"]}).items():
             if state[name] != value:
-                raise ConfigError(f"cannot resume exactly: preference {name} was {state[name]} and is {value} now")
+                raise ConfigError(
+                    f"cannot resume exactly: preference {name} was {state[name]} and is {value} now;"
+                    " give the old preferences, or another --out"
+                )
         self._taken = state["taken"]
 
 
@@ -229,15 +245,17 @@ def _k_wise(
         if not whole or not isinstance(response.get("text"), str):
             raise DataError(f"{where}: response {response!r} must be {{id, text, finish?}}")
         if response["id"] in answers:
-            raise DataError(f"{where}: response id {response['id']!r} occurs twice")
+            raise DataError(f"{where}: response id {response['id']!r} occurs twice; give each response its own")
         answers[response["id"]] = (response["text"], _finish(response.get("finish", "stop"), where))
     if not all(isinstance(group, list) and group for group in ranking):
         raise DataError(f"{where}: ranking must be a list of non-empty groups of response ids")
     listed = [name for group in ranking for name in group]
     if wrong := [name for name in listed if not isinstance(name, str | int) or name not in answers]:
-        raise DataError(f"{where}: ranking names response {wrong[0]!r}, which is not among the responses")
+        raise DataError(
+            f"{where}: ranking names response {wrong[0]!r}, which is not among the responses; correct one of the two"
+        )
     if len(set(listed)) != len(listed):
-        raise DataError(f"{where}: ranking names a response twice")
+        raise DataError(f"{where}: ranking names a response twice; remove one")
     place = {name: i for i, group in enumerate(ranking) for name in group}
     names = sorted(answers, key=lambda name: place.get(name, len(ranking)))
     out = []

@@ -95,7 +95,8 @@ class Round(NamedTuple):
     sft: Path
     """The mixed SFT set."""
     figures: dict[str, Any]
-    """{reward_before, reward_after, winners {rm, human, edit}, gate, accuracy_before, accuracy_after, counts}"""
+    """{reward_before, reward_after, winners {rm, human, edit}, gate, accuracy_before, accuracy_after, counts, and what
+    `gate.beside` gives}"""
 
 
 def choose_candidate(candidates: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -109,7 +110,7 @@ def choose_candidate(candidates: Sequence[Mapping[str, Any]]) -> Mapping[str, An
 def run_round(
     rounds: str | Path, index: int, config: AlignConfig, functions: RoundFunctions, inputs: RoundInputs
 ) -> Round:
-    """Runs round `index` (from 1) in the folder `rounds` and says how it ended; an interrupted round goes on.
+    """Runs round `index` (from 1) in the folder `rounds` and says how it ended; an interrupted round resumes.
 
     Raises Blocked when labels are missing, and GateFailed when no answer wins. A new model that the gate refuses is no
     error: see `Round.accepted`.
@@ -142,6 +143,7 @@ def ended(rounds: str | Path, index: int, *, current: str | Path) -> Round:
     with own.fields(folder / "gate" / "gate.json", manifest.AGAIN):
         figures = verdict["figures"] | {"gate": "accepted" if verdict["accepted"] else "rejected"}
         figures |= {"reasons": verdict["reasons"], "winners": counts["mix"]["winners"], "counts": counts}
+        figures |= gate_lib.beside(verdict)
     chosen = folder / "train" / "run" if verdict["accepted"] else current
     return Round(folder, verdict["accepted"], chosen, folder / "mix" / "sft.jsonl", figures)
 

@@ -6,7 +6,7 @@ are.
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,14 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "max_new_tokens": ("candidate", "sample", "gate"),
 }
 """The steps that use a setting; the seed also decides how answers are sampled. `candidate` is the choice of a model."""
+CONFIG_USED_BY: dict[str, tuple[str, ...]] = {
+    "model": ("candidate", "sample", "train", "gate"),
+    "compute": ("candidate", "sample", "score", "train", "gate"),
+    "data.tokenizer": ("candidate", "sample", "score", "labels", "train", "gate"),
+    "data.seq_len": ("candidate", "sample", "score", "labels", "train", "gate"),
+    "mesh": ("train",),
+}
+"""The steps that use a field of the config, or all fields that begin so. The others are used by the training only."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,9 +67,9 @@ class AlignSettings:
     gold: list[str]
     """Preferences of people for the next reward model."""
     safety: str | None
-    """File of strings that no winner may contain, one a line."""
+    """File of strings that no winner may contain, one per line."""
     exclude: str | None
-    """File of prompt ids that may not be drawn, one a line, such as those of an evaluation set."""
+    """File of prompt ids that may not be drawn, one per line, such as those of an evaluation set."""
 
 
 def write(folder: Path, settings: AlignSettings) -> None:
@@ -113,18 +121,63 @@ def changed(folder: Path, changes: Mapping[str, Any], *, again: bool) -> AlignSe
         before = values[part][name] if part else getattr(old, name)
         if value == before:
             continue
-        done = [step for step in USED_BY[name] if manifest.read(folder / "rounds" / f"{index:02d}" / step) is not None]
-        if done and not again:
-            raise ConfigError(
-                f"{name}={before!r} has been used by step {done[0]} of round {index:02d}; change it when the round has"
-                f" ended, or give --again: then {', '.join(done)} and the steps that follow are done again"
-            )
+        _refuse_used(folder, index, name, repr(before), USED_BY[name], again)
         if part:
             values[part][name] = value
         else:
             values[name] = value
     AlignConfig(**values["align"])  # refuses values that cannot work
     return dataclasses.replace(old, **values)
+
+
+def overridden(folder: Path, settings: AlignSettings, given: Mapping[str, Any], *, again: bool) -> AlignSettings:
+    """The settings with fields of the config overridden, {"optim.peak_lr": 3e-4}; ConfigError as in `changed`."""
+    index, words = under_way(folder / "rounds"), _by_option(settings.overrides)
+    for name, value in given.items():
+        option = f"--{name.replace('_', '-')}"
+        stem, dot, last = option.removeprefix("--").rpartition(".")
+        new, off = _words(option, value), f"--{stem}{dot}no-{last}"
+        before = words.get(option) or words.get(off)
+        if new == before:
+            continue
+        part = next((part for part in CONFIG_USED_BY if name == part or name.startswith(f"{part}.")), "")
+        was = " ".join(before[1:] or before) if before else "as in the config"
+        _refuse_used(folder, index, option, was, CONFIG_USED_BY.get(part, ("train",)), again)
+        words.pop(option, None)
+        words.pop(off, None)
+        words[new[0]] = new
+    return dataclasses.replace(settings, overrides=[word for some in words.values() for word in some])
+
+
+def _words(option: str, value: Any) -> list[str]:
+    """The words that give an option this value."""
+    if isinstance(value, bool):
+        stem, dot, last = option.removeprefix("--").rpartition(".")
+        return [option if value else f"--{stem}{dot}no-{last}"]
+    return [option, *map(str, value if isinstance(value, tuple | list) else [value])]
+
+
+def _by_option(words: Sequence[str]) -> dict[str, list[str]]:
+    """["--a", "1", "--b.c"] -> {"--a": ["--a", "1"], "--b.c": ["--b.c"]}"""
+    found: dict[str, list[str]] = {}
+    last: list[str] = []
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            last = found[name.replace("_", "-")] = [name.replace("_", "-"), *([value] if equals else [])]
+        else:
+            last.append(word)
+    return found
+
+
+def _refuse_used(folder: Path, index: int, name: str, before: Any, steps: Sequence[str], again: bool) -> None:
+    """ConfigError for a setting that a finished step of the round under way has used, unless `again`."""
+    done = [step for step in steps if manifest.read(folder / "rounds" / f"{index:02d}" / step) is not None]
+    if done and not again:
+        raise ConfigError(
+            f"{name}={before} has been used by step {done[0]} of round {index:02d}; change it when the round has"
+            f" ended, or give --again: then {', '.join(done)} and the steps that follow are done again"
+        )
 
 
 def replace(folder: Path, settings: AlignSettings) -> None:
@@ -146,7 +199,7 @@ def read_lines(path: str | None) -> list[str]:
     try:
         text = paths.of(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}; write it as UTF-8, one entry a line") from error
+        raise DataError(f"{path}: not UTF-8 at byte {error.start}; write it as UTF-8, one entry per line") from error
     return [line for line in text.splitlines() if line.strip()]
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import tigerjax
-from tigerjax.align import steps
+from tigerjax.align import gate as gate_lib
+from tigerjax.align import rounds, settings, steps
 from tigerjax.errors import DataError
 from tigerjax.files import manifest, own, paths
 
@@ -12,8 +13,9 @@ from tigerjax.files import manifest, own, paths
 def collect(folder: str | Path) -> dict[str, Any]:
     """The contents of report.json, with one entry of `align_rounds` for each round that has its gate.
 
-    An entry is {round, gate, reasons, win_rate, winners, before, after}. Before and after are the current and the new
-    model on the held-out questions: mean {reward, accuracy, characters} and the list of scores.
+    An entry is {round, gate, reasons, win_rate, winners, before, after, held_out?, note?}. Before and after are the
+    current and the new model on the held-out questions: mean {reward, accuracy, characters} and the list of scores. The
+    last two are those of `gate.beside`.
     """
     ended = []
     for round_folder in steps.folders(paths.of(folder) / "rounds"):
@@ -37,7 +39,26 @@ def collect(folder: str | Path) -> dict[str, Any]:
                 }
             verdict = "accepted" if gate["accepted"] else "refused"
             entry = {"round": int(round_folder.name), "gate": verdict, "reasons": gate["reasons"], "winners": winners}
-            ended.append(entry | {"win_rate": gate["figures"]["win_rate"]} | sides)
+            ended.append(entry | {"win_rate": gate["figures"]["win_rate"]} | sides | gate_lib.beside(gate))
     if not ended:
         raise DataError(f"{folder}: no round has ended; `tigerjax align run {folder}` runs one")
-    return {"version": tigerjax.__version__, "title": "Rounds of rejection sampling", "align_rounds": ended}
+    report = {"version": tigerjax.__version__, "title": "Rounds of rejection sampling", "align_rounds": ended}
+    if (paths.of(folder) / settings.FILE).is_file():
+        report["seed"] = settings.read(paths.of(folder)).align["seed"]
+    return report
+
+
+def outcomes(folder: str | Path) -> list[dict[str, Any]]:
+    """How each ended round ended: {round, gate, reasons, win_rate, accuracy_before, accuracy_after, reward_before,
+    reward_after, winners, held_out?, note?, checkpoint}. `checkpoint` is the model that the next round starts from."""
+    place, out = paths.of(folder) / "rounds", []
+    for round_folder in steps.folders(place):
+        if manifest.read(round_folder / "gate") is None:
+            continue
+        candidate = round_folder / "candidate" / "candidate.json"
+        with own.fields(candidate, manifest.AGAIN):
+            current = own.read_object(candidate, manifest.AGAIN)["chosen"]["path"]
+        ended = rounds.ended(place, int(round_folder.name), current=current)
+        figures = {name: value for name, value in ended.figures.items() if name not in ("counts", "change_points")}
+        out.append({"round": int(round_folder.name)} | figures | {"checkpoint": str(ended.checkpoint)})
+    return out

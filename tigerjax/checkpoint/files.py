@@ -16,13 +16,15 @@ from tigerjax.errors import DataError, disk_full
 from tigerjax.files import manifest, paths
 from tigerjax.processes import hosts
 
+FOLDER = "checkpoints"
+"""Of a run, which holds its checkpoints."""
 NO_CHECKPOINT = "no whole checkpoint here; give a run folder, its checkpoints/ or one step of it"
 Read = TypeVar("Read")
 
 
 def folder_of(path: Path) -> Path:
     """The checkpoints folder of a run, or `path` itself when it is one. DataError when there is none."""
-    for folder in (path / "checkpoints", path):
+    for folder in (path / FOLDER, path):
         if steps(folder) or damaged(folder):
             return folder
     raise DataError(f"{path}: no checkpoints here; give a run folder or its checkpoints/")

@@ -14,11 +14,13 @@ from tigerjax.command.figures import as_text, save, show
 from tigerjax.command.groups import SAMPLING, Sampling, SamplingOptions
 from tigerjax.command.options import FLAT, Changes, ConfigFile
 from tigerjax.command.progress import show_progress
+from tigerjax.config import RunConfig
 from tigerjax.config.ranges import Count
 from tigerjax.errors import Blocked, ConfigError, GateFailed
 from tigerjax.files import paths
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
 from tigerjax.terminal import printable
+from tigerjax.terminal import show as to_terminal
 
 Folder = Annotated[Path, "positional"]
 ALONE = HostsConfig(find="one")  # for steps that use no model
@@ -63,14 +65,16 @@ def change(
     inputs: Annotated[dict[str, Any], Changes(AlignInputs)],
     align: Annotated[dict[str, Any], Changes(AlignConfig, "align.")],
     sampling: Annotated[dict[str, Any], Changes(SamplingOptions)],
+    config: Annotated[dict[str, Any], Changes(RunConfig)],
     score_rows: Count | None = None,
     again: bool = False,
     json: Path | None = None,
 ) -> None:
     """Changes settings of an alignment that no finished step of the round under way has used.
 
-    Rounds that have ended stay as they are: the next reward model enters the next round. --again also changes what has
-    been used; those steps, and the ones after them, are then done again.
+    Fields of the config are overridden as in `align init`. Rounds that have ended stay as they are: the next reward
+    model enters the next round. --again also changes what has been used; those steps, and the ones after them, are then
+    done again.
 
     Example: tigerjax align set runs/align --align.allow-partial --reward-model runs/reward2/model
     """
@@ -79,13 +83,15 @@ def change(
 
     given = {name: resolved(name, value) for name, value in inputs.items()} | align | sampling
     given |= {} if score_rows is None else {"score_rows": score_rows}
-    if not given:
+    if not given and not config:
         raise ConfigError(f"nothing to change; `tigerjax align set {dir} --help` lists the settings")
     old, new = settings_lib.read(dir), settings_lib.changed(dir, given, again=again)
+    new = settings_lib.overridden(dir, new, config, again=again)
     inputs_lib.check(new, override(_config(new)))
     settings_lib.replace(dir, new)
     before, after = ({**s.align, **s.sampling, **dataclasses.asdict(s)} for s in (old, new))
-    show({name: f"{before[name]} -> {after[name]}" for name in given}, json)
+    shown = [*given, *(["overrides"] if old.overrides != new.overrides else [])]
+    show({name: f"{before[name]} -> {after[name]}" for name in shown}, json)
 
 
 def prompts(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
@@ -191,7 +197,10 @@ def run(dir: Folder, rounds: Count = 1, hosts: HostsConfig = AUTO, json: Path | 
 
 
 def status(dir: Folder, json: Path | None = None) -> None:
-    """Shows a table of the rounds: which steps are done, with their counts.
+    """Shows a table of the rounds: which steps are done, with their counts. Below it, how each ended round ended.
+
+    That is the gate's verdict, the win rate, the accuracies before and after, and the model that the next round starts
+    from.
 
     Example: tigerjax align status runs/align
     """
@@ -199,7 +208,7 @@ def status(dir: Folder, json: Path | None = None) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from tigerjax.align import settings, steps
+    from tigerjax.align import settings, steps, summary
 
     settings.read(dir)  # so that a wrong folder gives an error and not an empty table
     table, figures = Table("round", "step", "state", "counts"), []
@@ -210,7 +219,27 @@ def status(dir: Folder, json: Path | None = None) -> None:
             cells = (folder.name if not place else "", line["step"], line["state"], counts)
             table.add_row(*(Text(printable(cell)) for cell in cells))  # in a str, Rich reads markup such as [bold]
     Console().print(table if figures else "no round has begun")
-    save({"steps": figures}, json)
+    ended = summary.outcomes(dir)
+    for outcome in ended:
+        to_terminal(f"round {outcome['round']:02d}: {_in_words(outcome)}")
+    save({"steps": figures, "rounds": ended}, json)
+
+
+def _in_words(outcome: dict[str, Any]) -> str:
+    """How a round ended, in lines; `outcome` is one of `summary.outcomes`."""
+    from tigerjax.pages.numbers import number, percent
+
+    counts = ", ".join(f"{name} {count}" for name, count in outcome.get("held_out", {}).items())
+    lines = [
+        f"{outcome['gate']} by the gate",
+        f"win rate          {percent(outcome['win_rate'])}{f' ({counts})' if counts else ''}",
+        f"held-out accuracy {percent(outcome['accuracy_before'])} -> {percent(outcome['accuracy_after'])}",
+        f"mean reward       {number(outcome['reward_before'])} -> {number(outcome['reward_after'])}",
+        *(f"refused because   {reason}" for reason in outcome["reasons"]),
+        *([f"note              {outcome['note']}"] if "note" in outcome else []),
+        f"next model        {outcome['checkpoint']}",
+    ]
+    return "\n  ".join(lines)
 
 
 def _open(dir: Path) -> Any:
@@ -249,6 +278,7 @@ def _step(dir: Path, step: str, hosts: HostsConfig, json: Path | None, labels: S
     ended = project.ended(index) if step == "gate" else None
     if ended is not None:
         figures |= {key: value for key, value in ended.figures.items() if key != "counts"}
+        figures |= {"checkpoint": str(ended.checkpoint)}
     if processes.is_writer():
         show(figures, json)
     if ended is not None and not ended.accepted:

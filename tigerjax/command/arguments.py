@@ -58,7 +58,7 @@ class Call:
             if parameter.annotation is ConfigFile:
                 arguments[name] = self.config
             elif options.changes(parameter.annotation) is not None:
-                arguments[name] = {place[0]: value for place, value in values.items()}
+                arguments[name] = {".".join(place): value for place, value in values.items()}
             elif () in values:
                 arguments[name] = values[()]
             elif values and parameter.default is REQUIRED:

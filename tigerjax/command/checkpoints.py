@@ -66,10 +66,20 @@ def rm(
     Example: tigerjax checkpoint rm runs/llama2_tiny --step 50
     """
     from tigerjax.checkpoint import files
+    from tigerjax.files import lock
 
     folder = files.folder_of(run)
     if not step and not damaged:
         raise ConfigError("nothing to remove: give --step N … or --damaged")
+    with lock.locked(folder.parent if folder.name == files.FOLDER else folder):
+        _remove(folder, step, damaged=damaged, force=force, dry_run=dry_run, json=json)
+
+
+def _remove(
+    folder: Path, step: tuple[int, ...], *, damaged: bool, force: bool, dry_run: bool, json: Path | None
+) -> None:
+    from tigerjax.checkpoint import files
+
     chosen = _chosen(folder, step) if step else []
     newest = next((n for n in files.steps(folder) if _row(folder, n)["state"] == "whole"), None)
     if newest in chosen and not force:

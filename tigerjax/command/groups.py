@@ -1,11 +1,17 @@
 """Groups of options that several commands share. A parameter that is annotated "flat" takes one."""
 
 import dataclasses
-from typing import Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 from tigerjax.command.options import FLAT
-from tigerjax.config.ranges import Count, CountOrZero, PositiveShare, Range
+from tigerjax.command.progress import show_progress
+from tigerjax.config.ranges import Count, CountOrZero, PositiveShare, Range, RecordMb
+from tigerjax.records.block import TextUnit
 from tigerjax.records.ids import Ids
+
+MAX_RECORD_MB = 100.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +35,7 @@ class FileSamplingOptions(SamplingOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunnerOptions:
-    """How a data stage reads records, and where its parts run. Only --ids changes the output."""
+    """How a data stage reads records, and where its parts run. Only --ids and --text-unit change the output."""
 
     ids: Ids = "auto"
     """What names a record: auto takes the ids that are given, and FILE:ID where files give the same ones; keep takes
@@ -37,11 +43,40 @@ class RunnerOptions:
     workers: Count = 1  # Processes of this machine
     runner: str = "local"
     """local, or an Apache Beam runner with its options, such as DirectRunner."""
+    text_unit: TextUnit = "line"
+    """What of a plain text file is a document: line, paragraph (the lines between blank ones) or file."""
+    max_record_mb: RecordMb = MAX_RECORD_MB  # A record of more megabytes is an error
     verify: bool = False
     """Where the stage is done already, its outputs are read again and compared by their hashes, and not by their sizes
     only."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReadingOptions:
+    """How files of records and plain text are read."""
+
+    text_unit: TextUnit = "line"
+    """What of a plain text file is a document: line, paragraph (the lines between blank ones) or file."""
+    max_record_mb: RecordMb = MAX_RECORD_MB  # A record of more megabytes is an error
+
+
+def given(paths: Sequence[Path], how: RunnerOptions | ReadingOptions, ids: Ids = "auto") -> Any:
+    """Paths as the inputs of a stage, read as the options say."""
+    from tigerjax.records import Inputs, Reading
+
+    return Inputs(paths, ids, Reading(how.text_unit, int(how.max_record_mb * 1e6)))
+
+
+def runner(where: RunnerOptions) -> Any:
+    """The runner of a data stage."""
+    from tigerjax.stages.runner import Runner
+
+    return Runner(where.runner, where.workers, show_progress, verify=where.verify)
+
+
+Read = Annotated[ReadingOptions, FLAT]
 Sampling = Annotated[SamplingOptions, FLAT]
 Where = Annotated[RunnerOptions, FLAT]
-SAMPLING, FILE_SAMPLING, LOCAL = SamplingOptions(), FileSamplingOptions(), RunnerOptions()  # the defaults
+SAMPLING, FILE_SAMPLING = SamplingOptions(), FileSamplingOptions()
+LOCAL, READ = RunnerOptions(), ReadingOptions()
+"""The defaults."""

@@ -124,7 +124,7 @@ def _steps(text: str | None) -> tuple[int, int] | None:
 def _held_out(run: RunConfig, run_dir: Path, files: Sequence[Path]) -> dict[str, Any]:
     """Prints the loss on held-out examples: of all, of each task and of each language. Returns the figures."""
     from tigerjax.checkpoint.loaded import load
-    from tigerjax.evaluate.held_out import losses
+    from tigerjax.evaluate.held_out import lines, losses
     from tigerjax.records import note, sft_examples
     from tigerjax.tokenizer.load import Tokenizer
 
@@ -141,10 +141,7 @@ def _held_out(run: RunConfig, run_dir: Path, files: Sequence[Path]) -> dict[str,
             f"held out: {lost} of {lost + figures['examples']} examples are longer than data.seq_len={run.data.seq_len}"
             " and count in no figure; raise it to count them"
         )
-    for name, line in {"held out": figures, **figures["by_task"], **figures["by_lang"]}.items():
-        to_terminal(
-            f"{name:24} loss {line['loss_nats']:.3f} nats  accuracy {line['accuracy']:.1%}  tokens {line['tokens']}"
-        )
+    to_terminal("\n".join(lines(figures)))
     return figures
 
 
@@ -174,6 +171,7 @@ def reward_train(
     Example: tigerjax reward train configs/quickstart_reward.py --preferences pairs.jsonl --reference sft.jsonl
     """
     from tigerjax.align import reward as room
+    from tigerjax.align import reward_data
     from tigerjax.processes import hosts as processes
     from tigerjax.records import sft_examples
     from tigerjax.tokenizer.load import Tokenizer
@@ -187,12 +185,12 @@ def reward_train(
         result = room.train(
             run,
             reward,
-            preferences=data.preferences,
-            reference=list(sft_examples(data.reference)),
+            data=reward_data.RewardData(data.preferences, list(sft_examples(data.reference))),
             tokenizer=Tokenizer(run.data.tokenizer),
             init=start,
             run_dir=out or config.run_dir(run),
             force=force,
+            progress=show_progress,
         )
     if processes.is_writer():
         show(result.figures | {"model": str(result.path)}, json)

@@ -90,7 +90,7 @@ def new(
     multiple = sizes.pad_to_multiple_of
     padded = math.ceil(sizes.vocab_size / multiple) * multiple
     model = dataclasses.replace(opened.config, vocab_size=sizes.vocab_size, padded_vocab_size=padded)
-    files = {part: records.expand(getattr(material, part)) for part in ("zh", "en", "sft")}
+    files: dict[str, list[Path]] = {part: records.expand(getattr(material, part)) for part in ("zh", "en", "sft")}
     records.distinct_names([path for part in files.values() for path in part])
     trained = hf_config.positions(opened.extra, None).get(hf_config.POSITIONS, LONGEST)
     pieces = SHARED + math.ceil((sizes.vocab_size - opened.config.vocab_size) * SPARE)

@@ -6,15 +6,16 @@ from typing import Annotated, Any, Literal
 
 from tigerjax.command.arguments import override
 from tigerjax.command.figures import save, show
-from tigerjax.command.groups import LOCAL, RunnerOptions, Where
+from tigerjax.command.groups import LOCAL, READ, Read, Where, given, runner
 from tigerjax.command.options import FLAT, ConfigFile, OutFile
 from tigerjax.command.progress import show_elapsed, show_progress
-from tigerjax.config.ranges import Count, CountOrZero, PositiveShare, Range, Seed, Share
+from tigerjax.config.ranges import Count, CountOrZero, Pieces, PositiveShare, Range, Seed, Share
 from tigerjax.errors import GateFailed
 from tigerjax.records.ids import Ids
 from tigerjax.terminal import show as to_terminal
 
 
+# One parameter for each option of the command.
 def tokenizer_sample(
     input: list[Path],
     out: Path,
@@ -22,9 +23,13 @@ def tokenizer_sample(
     min_sample_bytes: CountOrZero = 1_000_000,
     max_sentences: Count = 10_000_000,
     seed: Seed = 0,
+    reading: Read = READ,
+    verify: bool = False,
     json: Path | None = None,
 ) -> None:
     """Draws a share of the documents, by the hash of their ids, and cuts them into lines: OUT/sample.txt.
+
+    Where that is done already, --verify also compares the bytes of the output.
 
     Example: tigerjax tokenizer sample --input zh.jsonl --out runs/zh_sample --fraction 0.1
     """
@@ -32,38 +37,52 @@ def tokenizer_sample(
     from tigerjax.tokenizer.sample import sample
 
     manifest = sample(
-        inputs=expand(input),
+        inputs=expand(given(input, reading)),
         out=out,
         fraction=fraction,
         seed=seed,
         min_sample_bytes=min_sample_bytes,
         max_sentences=max_sentences,
         progress=show_progress,
+        verify=verify,
     )
     show(manifest["figures"] | {"out": str(out)}, json)
 
 
-def tokenizer_train(input: list[Path], size: Count, out: Path, seed: Seed = 0, json: Path | None = None) -> None:
+def tokenizer_train(
+    input: list[Path],
+    size: Pieces,
+    out: Path,
+    seed: Seed = 0,
+    reading: Read = READ,
+    verify: bool = False,
+    json: Path | None = None,
+) -> None:
     """Trains a SentencePiece BPE with Llama-2's settings on files of records or plain text.
+
+    Where that is done already, --verify also compares the bytes of the output.
 
     Example: tigerjax tokenizer train --input zh.jsonl --size 38000 --out runs/zh_bpe
     """
     from tigerjax.records import expand
     from tigerjax.tokenizer.train import train_model
 
-    files = expand(input)
-    manifest = train_model(inputs=files, size=size, out=out, seed=seed, progress=show_progress, elapsed=show_elapsed)
-    show(manifest["figures"] | {"out": str(out)}, json)
+    how: Any = {"progress": show_progress, "elapsed": show_elapsed, "verify": verify}
+    show(train_model(expand(given(input, reading)), size, out, seed=seed, **how)["figures"] | {"out": str(out)}, json)
 
 
-def tokenizer_extend(base: Path, new: Path, size: Count, out: Path, json: Path | None = None) -> None:
+def tokenizer_extend(
+    base: Path, new: Path, size: Pieces, out: Path, verify: bool = False, json: Path | None = None
+) -> None:
     """Adds the Chinese pieces of NEW to BASE, up to exactly SIZE entries, the three special tokens included.
+
+    Where that is done already, --verify also compares the bytes of the output.
 
     Example: tigerjax tokenizer extend --base llama2/tokenizer.model --new runs/zh_bpe --size 60515 --out tok
     """
     from tigerjax.tokenizer.extend import extend
 
-    figures = extend(base=base, new=new, size=size, out=out)["figures"]
+    figures = extend(base=base, new=new, size=size, out=out, verify=verify)["figures"]
     show(figures | {"out": str(out)}, json)
     if left := figures["characters_left_out"]:
         to_terminal(
@@ -75,7 +94,7 @@ def tokenizer_extend(base: Path, new: Path, size: Count, out: Path, json: Path |
 
 
 def tokenizer_verify(
-    folder: Annotated[Path, "positional"], base: Path, text: list[Path], json: Path | None = None
+    folder: Annotated[Path, "positional"], base: Path, text: list[Path], reading: Read = READ, json: Path | None = None
 ) -> None:
     """Checks the seven properties of an extended tokenizer on your own files; exit 5 if one fails.
 
@@ -84,14 +103,16 @@ def tokenizer_verify(
     from tigerjax.records import expand
     from tigerjax.tokenizer.verify import failures, property_table, verify
 
-    figures = verify(folder, base=base, texts=expand(text), progress=show_progress)
+    figures = verify(folder, base=base, texts=expand(given(text, reading)), progress=show_progress)
     to_terminal("\n".join(property_table(figures)))
     save(figures, json)
     if failed := failures(figures):
         raise GateFailed(f"{folder}: {', '.join(failed)}; rebuild it with `tigerjax tokenizer extend`")
 
 
-def tokenizer_stats(folder: Annotated[Path, "positional"], text: list[Path], json: Path | None = None) -> None:
+def tokenizer_stats(
+    folder: Annotated[Path, "positional"], text: list[Path], reading: Read = READ, json: Path | None = None
+) -> None:
     """Shows characters per token by language, characters that become bytes, and pieces that no text uses.
 
     Example: tigerjax tokenizer stats tok --text en.txt zh.jsonl
@@ -99,7 +120,7 @@ def tokenizer_stats(folder: Annotated[Path, "positional"], text: list[Path], jso
     from tigerjax.records import expand
     from tigerjax.tokenizer.stats import stats
 
-    show(stats(folder, expand(text), show_progress), json)
+    show(stats(folder, expand(given(text, reading)), show_progress), json)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,7 +129,7 @@ class Rules:
 
     on: tuple[str, ...] = ()  # Rules that are switched on; all: every one
     off: tuple[str, ...] = ()  # Rules that are switched off
-    sensitive: Path | None = None  # A list of words, one a line
+    sensitive: Path | None = None  # A list of words, one per line
     drop_denied: bool = False  # Drop records of a denied source, which are an error otherwise
     allow_source: tuple[str, ...] = ()  # Sources that are kept although their names are denied
     max_bad_fraction: Share = 0.001  # The share of records that may be broken
@@ -129,11 +150,10 @@ def data_clean(
 
     Example: tigerjax data clean --input zh.jsonl en.jsonl --out runs/clean --on language repetition
     """
-    from tigerjax.records import Inputs
     from tigerjax.text.clean import clean_files
 
     manifest = clean_files(
-        Inputs(input, where.ids),
+        given(input, where, where.ids),
         out,
         on=rules.on,
         off=rules.off,
@@ -141,7 +161,7 @@ def data_clean(
         drop_denied=rules.drop_denied,
         allow_source=rules.allow_source,
         max_bad_fraction=rules.max_bad_fraction,
-        runner=_runner(where),
+        runner=runner(where),
     )
     show(manifest["counts"] | manifest["figures"], json)
 
@@ -160,10 +180,9 @@ def data_dedup_exact(
 
     Example: tigerjax data dedup exact --input runs/clean/zh.jsonl --out runs/exact --workers 8
     """
-    from tigerjax.records import Inputs
     from tigerjax.text.dedup import dedup_files
 
-    manifest = dedup_files("exact", Inputs(input, where.ids), out, shards=shards, runner=_runner(where))
+    manifest = dedup_files("exact", given(input, where, where.ids), out, shards=shards, runner=runner(where))
     show(manifest["counts"] | manifest["figures"], json)
 
 
@@ -182,11 +201,10 @@ def data_dedup_near(
 
     Example: tigerjax data dedup near --input runs/clean/zh.jsonl runs/clean/en.jsonl --out runs/dedup
     """
-    from tigerjax.records import Inputs
     from tigerjax.text.dedup import dedup_files
 
-    given = Inputs(input, where.ids)
-    manifest = dedup_files("near", given, out, threshold=threshold, shards=shards, runner=_runner(where))
+    inputs = given(input, where, where.ids)
+    manifest = dedup_files("near", inputs, out, threshold=threshold, shards=shards, runner=runner(where))
     show(manifest["counts"] | manifest["figures"], json)
 
 
@@ -207,11 +225,11 @@ def data_dedup_against_sft(
 
     Example: tigerjax data dedup against-sft --docs runs/dedup/zh.jsonl --sft sft.jsonl --out runs/pretrain
     """
-    from tigerjax.records import Inputs
     from tigerjax.text.dedup import against_sft_files
 
-    given = Inputs(docs, where.ids)
-    manifest = against_sft_files(given, sft, out, action=action, shards=shards, runner=_runner(where))
+    manifest = against_sft_files(
+        given(docs, where, where.ids), sft, out, action=action, shards=shards, runner=runner(where)
+    )
     show(manifest["counts"] | manifest["figures"], json)
 
 
@@ -232,15 +250,15 @@ def data_decontaminate(
 
     Example: tigerjax data decontaminate --docs sft.jsonl --evaluations gsm8k.jsonl ceval.csv --out runs/sft_clean
     """
-    from tigerjax.records import Inputs
     from tigerjax.text.decontaminate import decontaminate_files
 
     manifest = decontaminate_files(
-        Inputs(docs, where.ids), evaluations, out, action=action, field=field, shards=shards, runner=_runner(where)
+        given(docs, where, where.ids), evaluations, out, action=action, field=field, shards=shards, runner=runner(where)
     )
     show(manifest["counts"] | manifest["figures"], json)
 
 
+# One parameter for each option of the command.
 def data_tfds(
     input: list[Path],
     name: str,
@@ -248,20 +266,21 @@ def data_tfds(
     kind: Literal["documents", "sft"] = "documents",
     version: str = "1.0.0",
     ids: Ids = "auto",
+    reading: Read = READ,
+    verify: bool = False,
     json: Path | None = None,
 ) -> None:
     """Writes files of records, of any format that is read, as a TFDS dataset: DATA_DIR/NAME/VERSION.
 
-    --ids makes the ids as in `tigerjax data clean`.
-
+    --ids makes the ids as in `tigerjax data clean`. Where the dataset is there already, --verify compares its bytes.
     A mixture reads it as Source("tfds:NAME") when TFDS_DATA_DIR is DATA_DIR, or as Source of its folder.
 
     Example: tigerjax data tfds --input zh_books.jsonl --name zh_books --data-dir tfds
     """
-    from tigerjax.records import Inputs
     from tigerjax.records.tfds_builder import build
 
-    manifest = build(Inputs(input, ids), data_dir, name, kind=kind, version=version, progress=show_progress)
+    how: Any = {"kind": kind, "version": version, "progress": show_progress, "verify": verify}
+    manifest = build(given(input, reading, ids), data_dir, name, **how)
     show(manifest["figures"] | {"out": str(data_dir / name / version)}, json)
 
 
@@ -330,9 +349,3 @@ def data_inspect(
     data = mixture_config(mixture, mixtures, cache_dir, seq_len, max_dropped)
     figures = inspect_mixture(data, out, rows=rows, seed=seed, progress=show_progress)
     show(figures | {"out": str(out)}, json)
-
-
-def _runner(where: RunnerOptions) -> Any:
-    from tigerjax.stages.runner import Runner
-
-    return Runner(where.runner, where.workers, show_progress, verify=where.verify)

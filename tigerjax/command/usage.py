@@ -88,6 +88,6 @@ def _read(path: Path) -> str:
 def _written(path: Path) -> str:
     if path.is_dir() and any(path.iterdir()):
         stage = (manifest.read(path) or {}).get("stage")
-        holds = f"holds a result of {stage}" if stage else "holds files: goes on there, or is refused"
+        holds = f"holds a result of {stage}" if stage else "holds files: resumes there, or is refused"
         return f"  writes  {path} ({holds})"
     return f"  writes  {path} ({'replaced' if path.is_file() else 'new'})"

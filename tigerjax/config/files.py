@@ -47,7 +47,7 @@ def load(path: str | Path) -> RunConfig:
         raise ConfigError(f"config file {path} does not exist{hint}")
     spec = importlib.util.spec_from_file_location(f"tigerjax_config_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise ConfigError(f"config file {path} is not a Python file")
+        raise ConfigError(f"config file {path} is not a Python file; give one")
     module = importlib.util.module_from_spec(spec)
     if (folder := str(path.resolve().parent)) not in sys.path:
         sys.path.append(folder)  # for what stands beside it: other configs, the mixture
@@ -62,7 +62,9 @@ def load(path: str | Path) -> RunConfig:
         what = error.msg if isinstance(error, SyntaxError) else error
         raise ConfigError(f"config file {_place(error, path)}: {type(error).__name__}: {what}") from error
     if not isinstance(built, RunConfig):
-        raise ConfigError(f"config() of {path} returned {type(built).__name__}, not RunConfig")
+        raise ConfigError(
+            f"config() of {path} returned {type(built).__name__}, not RunConfig; end it with `return RunConfig(…)`"
+        )
     return built
 
 

@@ -13,7 +13,7 @@ from tigerjax.errors import ConfigError
 class MeshConfig:
     """How the work is split over devices. The product of the four is the number of devices."""
 
-    data: Count = 1  # Copies of the model, one a slice, which exchange only gradients
+    data: Count = 1  # Copies of the model, one per slice, which exchange only gradients
     stage: Count = 1  # Pipeline stages, which share the layers
     fsdp: Count = 1  # Shards of the rows of a batch, and of the weights along D
     tensor: Count = 1  # Shards of the heads, of the mlp and of the vocabulary
@@ -56,7 +56,7 @@ class OptimConfig:
     """Applied to matrices only, not to the scales of norms."""
     clip_norm: PositiveFactor | None  # Gradients with a larger global norm are scaled down to it; None: never
     first_moment_dtype: Dtype = "float32"
-    """Type of the running mean of the gradients. bfloat16 saves 2 bytes a weight. That of the squares is float32."""
+    """Type of the running mean of the gradients. bfloat16 saves 2 bytes per weight. That of the squares is float32."""
     accumulate: Count = 1
     """Micro-batches in a step. The result is that of one batch with all their rows."""
 

@@ -21,7 +21,7 @@ from tigerjax.convert.journal import FILE as JOURNAL
 from tigerjax.convert.journal import Journal, OnBytes, begun, resume
 from tigerjax.convert.shards import DTYPES, Shards, Written, in_type
 from tigerjax.errors import ConfigError, DataError, disk_full
-from tigerjax.files import manifest
+from tigerjax.files import lock, manifest
 from tigerjax.files import paths as places
 from tigerjax.model import families, hf_config
 from tigerjax.model.weights import Row, get, paths
@@ -50,7 +50,7 @@ class Export:
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Of the checkpoint; an import gives it back."""
     lineage: dict[str, Any] | None = None
-    """What the model card tells about the origin. A restart with stored weights goes on if it has the same lineage."""
+    """What the model card tells about the origin. A restart with stored weights resumes if it has the same lineage."""
 
     def __post_init__(self) -> None:
         if self.vocab not in typing.get_args(Vocab) or self.dtype not in DTYPES:
@@ -77,9 +77,17 @@ def to_hf(
     and no `head`, else a language model's.
 
     `weights` are arrays, or stored ones that are read block by block. On a disk the folder appears whole or not at all.
-    In a bucket manifest.json is written last, and an export that was there before is removed first.
+    In a bucket manifest.json is written last, and an export that was there before is removed first. ConfigError while
+    another process exports there.
     """
-    out, tokenizer = places.of(out), export.tokenizer
+    with lock.locked_beside(places.of(out)):
+        return _to_hf(weights, config, places.of(out), export, on_bytes)
+
+
+def _to_hf(
+    weights: dict[str, Any], config: ModelConfig, out: Path, export: Export, on_bytes: OnBytes | None
+) -> dict[str, int]:
+    tokenizer = export.tokenizer
     family, reward = families.of(config), "score" in weights and "head" not in weights
     kind = family.REWARD_KIND if reward else family.KIND
     copied, ids = ({}, hf_config.source_ids(export.extra)) if tokenizer is None else tokenizer_files.read(tokenizer)
@@ -110,7 +118,7 @@ def to_hf(
         "max_shard_bytes": export.max_shard_bytes,
         "tokenizer": str(tokenizer),
         "lineage": export.lineage,
-        # Of arrays in memory nobody knows whether they are the same the next time, so such an export never goes on.
+        # Of arrays in memory nobody knows whether they are the same the next time, so such an export never resumes.
         "once": None if stored and export.lineage else os.urandom(16).hex(),
     }
 
@@ -205,4 +213,6 @@ def _check_ours(weights: dict[str, Any], config: ModelConfig, spec: list[Row]) -
         if (got := tuple(get(weights, row.ours).shape)) != want:
             raise DataError(f"weights {row.ours} have shape {got}, but the config needs {want}")
     if left:
-        raise DataError(f"weights hold {min(left)}, which no Hugging Face tensor takes")
+        raise DataError(
+            f"weights hold {min(left)}, which no Hugging Face tensor takes; give a checkpoint of this model"
+        )

@@ -1,9 +1,9 @@
-"""The journal of a conversion: which tensors are finished, so that a restart goes on after them.
+"""The journal of a conversion: which tensors are finished, so that a restart continues after them.
 
 FOLDER/progress.jsonl    first line: what is being converted; then {"name", "sha256"} of each finished tensor
 
 FOLDER is where the result is being written: OUT.partial on a disk, OUT itself in a bucket, where nothing can be
-renamed. A restart with the same first line goes on after the last whole line. With another first line it begins again.
+renamed. A restart with the same first line resumes after the last whole line. With another first line it begins again.
 """
 
 import hashlib

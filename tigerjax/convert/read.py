@@ -24,6 +24,7 @@ from tigerjax.convert.shards import DTYPES, finite
 from tigerjax.convert.tensors import Grown, Tensors, Tied, open_folder
 from tigerjax.errors import ConfigError, DataError, disk_full
 from tigerjax.files import manifest, paths
+from tigerjax.files.lock import locked_beside
 from tigerjax.model import families
 from tigerjax.model.hf_config import OURS
 from tigerjax.model.weights import Row, get, put, tensor_bytes
@@ -120,7 +121,10 @@ def check(tensors: Tensors, config: ModelConfig, spec: list[Row], where: str) ->
         names = row.names(config)
         missing = [name for name in names if name not in left]
         if missing:
-            raise DataError(f"{where}: lacks {missing[0]} ({len(missing)} of {len(names)} for {row.ours})")
+            raise DataError(
+                f"{where}: lacks {missing[0]} ({len(missing)} of {len(names)} for {row.ours});"
+                " copy the missing files, or take the model's own config.json"
+            )
         for name in names:
             if (shape := left.pop(name)) != row.shape:
                 raise DataError(f"{where}: {name} has shape {shape}, but the config needs {row.shape}")
@@ -132,7 +136,10 @@ def check(tensors: Tensors, config: ModelConfig, spec: list[Row], where: str) ->
                     f"{where}: {name} does not belong to rope_theta={config.rope_base}; the config is of another model"
                 )
     if left:
-        raise DataError(f"{where}: {len(left)} tensors are left over that no weight takes, such as {min(left)}")
+        raise DataError(
+            f"{where}: {len(left)} tensors are left over that no weight takes, such as {min(left)};"
+            " take the config.json that belongs to them"
+        )
 
 
 def _layers(row: Row, tensors: Tensors) -> int:
@@ -158,7 +165,7 @@ def in_memory(opened: Opened) -> dict[str, Any]:
 
 
 def stream_in(opened: Opened, partial: Path, *, dtype: Dtype = "float32", on_bytes: OnBytes | None = None) -> Journal:
-    """Writes the weights and CHECKSUMS into an Orbax checkpoint folder `partial`, or goes on where it was interrupted.
+    """Writes the weights and CHECKSUMS into an Orbax checkpoint folder `partial`, or resumes where it was interrupted.
 
     A folder that cannot become whole (a value that is not finite, a full disk) is removed. An interrupted one stays,
     and its journal tells a restart where to go on. Returns the journal, which the caller removes at the end.
@@ -212,17 +219,19 @@ def stream_model(
 ) -> None:
     """A checkpoint as `save_model` writes it, from weights that `fill(partial)` puts into the folder `partial`.
 
-    After an interruption `fill` gets the same folder again. In a bucket that is `path` itself."""
+    After an interruption `fill` gets the same folder again. In a bucket that is `path` itself. ConfigError while
+    another process converts there."""
     path = paths.absolute(path)
-    partial = path if paths.on_bucket(path) and begun(path, STAGE) else claim(path)
-    if (partial / META).exists():  # only in a bucket
-        remove(partial)
-    journal = fill(partial)
-    sums = checksums(partial)
-    del sums[journals.FILE]
-    journal.remove()
-    meta = make_meta(kind=kind, model=config, tokenizer_sha256=tokenizer_sha256, extra=extra) | {"step": 0}
-    publish(partial, path, meta, sums)
+    with locked_beside(path):
+        partial = path if paths.on_bucket(path) and begun(path, STAGE) else claim(path)
+        if (partial / META).exists():  # only in a bucket
+            remove(partial)
+        journal = fill(partial)
+        sums = checksums(partial)
+        del sums[journals.FILE]
+        journal.remove()
+        meta = make_meta(kind=kind, model=config, tokenizer_sha256=tokenizer_sha256, extra=extra) | {"step": 0}
+        publish(partial, path, meta, sums)
 
 
 def _copy_in(opened: Opened, arrays: dict[str, Any], dtype: Dtype, *, done: set[str]) -> Iterator[tuple[str, str]]:

@@ -72,7 +72,10 @@ def _compare(
     """Reads every tensor again. Each must be finite and have the checksum that was noted when it was written."""
     sums = read_object(folder / CHECKSUMS, "convert again")
     if set(sums) != set(names):
-        raise DataError(f"{folder / CHECKSUMS}: is of {len(sums)} other tensors than the {len(names)} that are there")
+        raise DataError(
+            f"{folder / CHECKSUMS}: is of {len(sums)} other tensors than the {len(names)} that are there;"
+            " export the model again"
+        )
     done = 0
     for name in names:
         digest = hashlib.sha256()

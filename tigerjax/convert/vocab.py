@@ -35,7 +35,7 @@ def sub_tokens(vocab_size: int, base: "Tokenizer", new: "Tokenizer") -> list[lis
     if changed:
         raise ConfigError(
             f"tokenizer {new.folder} is not an extension of {base.folder}: {len(changed)} entries differ, the first is"
-            f" id {changed[0]}"
+            f" id {changed[0]}; give the tokenizer that was made of it by `tigerjax tokenizer extend`"
         )
     old = {new.pad if i == base.pad else text: i for i, text in base.added.items()}
     if gone := [text for text in old if text not in (new.pad, *new.added.values())]:

@@ -3,7 +3,7 @@
 A source's files are cut into blocks (`records.blocks`), which are the shards of a SeqIO data source. SeqIO's
 `PreprocessTask` reads and tokenises them wherever Beam runs, and tells the shard and the place of each example. SeqIO
 would then write the examples in any order. But the end of one document and the begin of the next share a row, so order
-matters. Therefore the examples are grouped by shard, sorted, and written to one file a shard in the work folder, which
+matters. Therefore the examples are grouped by shard, sorted, and written to a file per shard in the work folder, which
 lies on a shared file system. One process reads these files in order and cuts rows, about as fast as it could copy
 them. The rows are the same as without Beam.
 """

@@ -13,7 +13,7 @@ from tigerjax.data import mixture
 from tigerjax.data.loader import Loader
 from tigerjax.data.rows import row_weights
 from tigerjax.files.progress import Progress
-from tigerjax.pages.charts import Bar, bars
+from tigerjax.pages.charts import Bar, share_bars
 from tigerjax.pages.numbers import number, percent
 from tigerjax.tokenizer.load import BYTE, Tokenizer, read_proto
 
@@ -46,16 +46,17 @@ def spans(row: np.ndarray, tok: Tokenizer, is_byte: Sequence[bool]) -> Iterator[
 
 
 def _sources(figures: dict[str, Any]) -> tuple[list[tuple[str, Any]], pages.Table]:
-    """Bars of the token shares by source, wanted and realised, and a table of what each source holds."""
+    """Bars of the token shares by source, wanted and measured, and a table of what each source holds."""
     shares, cells = [], []
-    high = max([*figures["wanted"].values(), *figures["realised"].values()])
+    last = [*figures["wanted"]][-1]
     for name, wanted in figures["wanted"].items():
         realised, about = figures["realised"][name], figures["sources"][name]
-        sides = (("wanted", wanted), ("realised", realised))
-        shares.append((name, bars([Bar(side, share, percent(share, 2), side) for side, share in sides], 0.0, high)))
+        sides = (("wanted", wanted), ("measured", realised))
+        drawn = [Bar(side, share, percent(share, 2), side) for side, share in sides]
+        shares.append((name, share_bars(drawn, scale=name == last)))
         epochs = realised * figures["rows_of_an_epoch"] / about["rows"]
         cells.append([name, *map(number, (about["rows"], about["tokens"], about["chars_per_token"], epochs))])
-    return shares, pages.Table(["source", "rows", "tokens", "characters a token", "epochs"], cells)
+    return shares, pages.Table(["source", "rows", "tokens", "characters per token", "epochs"], cells)
 
 
 def rows_shown(loader: Loader, count: int, seed: int) -> dict[str, np.ndarray]:

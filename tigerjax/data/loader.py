@@ -94,7 +94,7 @@ class CachedSource:
                 " run `tigerjax data cache` again"
             )
         if not self.rows:
-            raise DataError(f"{folder}: source {name} has no rows")
+            raise DataError(f"{folder}: source {name} has no rows; remove the folder, the next start makes it again")
         self.seq_len = seq_len
         manifest.refuse_changed([self.folder])
         file = paths.fetched(self.folder / ROWS_FILE, self.figures["rows_sha256"])
@@ -157,7 +157,9 @@ class Loader:
             raise ConfigError(f"rates {dict(rates)} must not be negative, and must not all be 0")
         self.mine = list(range(batch_rows) if mine is None else mine)
         if set(self.mine) - set(range(batch_rows)):
-            raise ConfigError(f"rows {self.mine} of a batch of batch_rows={batch_rows} are asked for")
+            raise ConfigError(
+                f"rows {self.mine} of a batch of batch_rows={batch_rows} are asked for; give rows below it"
+            )
         self.names = sorted(sources)
         total = sum(rates.values())
         self.rates = {name: rates[name] / total for name in self.names}
@@ -234,7 +236,10 @@ class Loader:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes to the position of `state`. ConfigError, with what differs, where the next batches would differ."""
         if not isinstance(state, Mapping):
-            raise DataError(f"cannot resume: the checkpoint's data position is {str(state)[:60]!r}")
+            raise DataError(
+                f"cannot resume: the checkpoint's data position is {str(state)[:60]!r};"
+                " resume from an earlier checkpoint"
+            )
         mine = json.loads(json.dumps(self.state()))
         for key in ("seed", "batch_rows", "seq_len", "rates", "rows_sha256"):
             if state.get(key) != mine[key]:
@@ -244,7 +249,10 @@ class Loader:
                 )
         counts = [state.get("counts", {}).get(name) for name in self.names]
         if any(type(count) is not int or count < 0 for count in counts):
-            raise DataError(f"cannot resume: the checkpoint says that {counts} rows of {self.names} were read")
+            raise DataError(
+                f"cannot resume: the checkpoint says that {counts} rows of {self.names} were read;"
+                " resume from an earlier checkpoint"
+            )
         self._counts = counts
 
 

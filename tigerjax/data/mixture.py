@@ -97,7 +97,7 @@ def holistic(
     """Registers the holistic recipe: documents in two languages, and instruction data among them.
 
     Instructions get the share f, zh and en divide 1 - f, and the sources of a language divide its share by weight.
-    With f = 0.1 and one source a language: {name.instruct: 0.1, name.zh.X: 0.45, name.en.Y: 0.45}. Code is English.
+    With f = 0.1 and one source per language: {name.instruct: 0.1, name.zh.X: 0.45, name.en.Y: 0.45}. Code is English.
     """
     low, high = ALLOWED_RANGE
     if not low <= instruct_fraction <= high:
@@ -113,7 +113,10 @@ def holistic(
     for lang, sources, share in (("zh", zh, zh_share), ("en", en, 1 - zh_share)):
         total = sum(s.weight for s in sources.values())
         if share and total <= 0:
-            raise ConfigError(f"mixture {name}: {lang} has share {share} but no source with a weight above 0")
+            raise ConfigError(
+                f"mixture {name}: {lang} has share {share} but no source with a weight above 0;"
+                " give it one, or the share 0"
+            )
         for key, source in sources.items():
             task = add_documents_task(f"{name}.{lang}.{key}", source, tokenizer=tokenizer)
             rates[task] = (1 - instruct_fraction) * share * source.weight / total if total else 0.0
@@ -184,7 +187,7 @@ def cache(
         inputs: list[Path] = []
         if maker is not None:
             try:
-                inputs = records.expand(maker.patterns)
+                inputs = records.expand(maker.inputs())
             except DataError as error:
                 raise DataError(f"source {task.name}: {error}") from error
             if (own := Tokenizer(maker.tokenizer).sha256) != sha:
@@ -200,6 +203,8 @@ def cache(
         }
         if maker is not None and maker.overlong != "drop":
             config["overlong"] = maker.overlong
+        if maker is not None:
+            config |= records.inputs_config(maker.inputs())
         if is_own(task):
             inputs += fingerprint.inputs_of(task, config)
         hashing = progress and progress(f"{task.name}: hashed", "GB")
@@ -235,7 +240,10 @@ def import_modules(modules: Sequence[str]) -> None:
             raise
         except Exception as error:  # whatever a user's module may raise
             what = f"{type(error).__name__}: {error}"
-            raise ConfigError(f"data.modules names {module}, which cannot be imported: {what}") from error
+            raise ConfigError(
+                f"data.modules names {module}, which cannot be imported: {what};"
+                " correct the name, or start in the folder that holds it"
+            ) from error
 
 
 def mixture_config(
@@ -329,7 +337,12 @@ def figures(loader: Loader, seq_len: int) -> dict[str, Any]:
         "tokens": tokens,
         "sources": {
             s.name: {k: s.figures.get(k) for k in ("rows", "tokens", "records", "characters", "overlong", "weightless")}
-            | {"chars_per_token": s.figures.get("characters", 0) / s.figures["tokens"]}
+            | {"chars_per_token": _characters_a_token(s.figures)}
             for s in loader.sources
         },
     }
+
+
+def _characters_a_token(made: Mapping[str, Any]) -> float:
+    """Of what a source's rows were made of. The tokens that filled no row had characters too."""
+    return made.get("characters", 0) / (made["tokens"] + made.get("left_over", 0))

@@ -122,14 +122,14 @@ def pack(examples: Iterable[tuple[Sequence[int], Sequence[float]]], length: int,
     segments [1 1 1 1 2 2 2]
      weights [0 0 1 1 0 1 1]
     """
-    # All examples are held, end to end: 8 bytes a token, where Python's lists would take 60.
+    # All examples are held, end to end: 8 bytes per token, where Python's lists would take 60.
     every_id, every_weight, ends = array.array("i"), array.array("f"), array.array("q", [0])
     overlong: list[int] = []
     weightless: list[int] = []
     fitting: list[int] = []
     for i, (ids, weights) in enumerate(examples):
         if len(ids) != len(weights):
-            raise DataError(f"example {i} has {len(ids)} tokens but {len(weights)} loss weights; give one a token")
+            raise DataError(f"example {i} has {len(ids)} tokens but {len(weights)} loss weights; give one per token")
         # The first token of an example is never predicted, so only weights after it count.
         kind = weightless if not any(weights[1:]) else overlong if len(ids) > length else fitting
         kind.append(i)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tigerjax import records
-from tigerjax.config.ranges import Factor, PositiveFactor, check
+from tigerjax.config.ranges import Factor, PositiveFactor, RecordMb, check
 from tigerjax.data import rows
 from tigerjax.errors import ConfigError, again
 from tigerjax.files import manifest, paths
@@ -37,12 +37,19 @@ class Source:
     weight: Factor = 1.0
     max_epochs: PositiveFactor | None = None
     """To read the source more often is a ConfigError; None reads it as often as its share needs."""
+    text_unit: records.TextUnit = "line"
+    """What of a plain text file is a document."""
+    max_record_mb: RecordMb = records.READING.max_bytes / 1e6
+    """A record of more megabytes is an error."""
 
     def __post_init__(self) -> None:
         check(self, "Source ")
 
     def patterns(self) -> tuple[str, ...]:
         return tuple(map(str, (self.files,) if isinstance(self.files, str | Path) else self.files))
+
+    def reading(self) -> records.Reading:
+        return records.Reading(self.text_unit, int(self.max_record_mb * 1e6))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,17 +71,23 @@ class RowMaker:
     overlong: Overlong = "drop"
     """For "sft": what is done with a dialogue longer than a row. Those that are dropped are counted."""
 
+    reading: records.Reading = records.READING
+
     sequence_length: Mapping[str, int] | None = None
     """{"tokens": L}. SeqIO sets a field of this name before it calls a preprocessor."""
+
+    def inputs(self) -> records.Inputs:
+        """The files, and how they are read."""
+        return records.Inputs(self.patterns, reading=self.reading)
 
     def read(self) -> Iterator[records.Record]:
         """The validated records of the files."""
         with paths.bucket_errors():  # of an error, TensorFlow passes on only the text
             own: dict[str, int] = {}
             if self.kind == "documents":
-                yield from records.documents(self.patterns, counts=own)
+                yield from records.documents(self.inputs(), counts=own)
             else:
-                yield from records.sft_examples(self.patterns, counts=own)
+                yield from records.sft_examples(self.inputs(), counts=own)
             self.counts.update(own)
 
     def make(self, given: Iterable[records.Record], length: int) -> Iterator[np.ndarray]:
@@ -104,14 +117,19 @@ class RowMaker:
         self.counts[what] = self.counts.get(what, 0) + more
 
     def _chat(self, example: records.Record, length: int, tok: "Tokenizer") -> Encoded:
+        from tigerjax.records.dialogue import with_system
         from tigerjax.tokenizer.chat import encode_chat, shorten
 
-        self._count("characters", sum(len(m["content"]) for m in example["messages"]))
         ids, weights = encode_chat(tok, example["messages"])
+        characters = sum(len(m["content"]) for m in with_system(example["messages"]))
         if len(ids) > length and (short := shorten(tok, example["messages"], length, self.overlong)):
             ids, weights = short
+            characters = len(tok.decode(ids))
             self._count("shortened", 1)
-        return ids, [w * example.get("weight", 1.0) for w in weights]
+        weights = [w * example.get("weight", 1.0) for w in weights]
+        if len(ids) <= length and any(weights[1:]):  # `rows.pack` keeps it; what is dropped has no tokens to count by
+            self._count("characters", characters)
+        return ids, weights
 
     def rows(self, encoded: Iterable[Encoded], length: int, tok: "Tokenizer") -> Iterator[np.ndarray]:
         """Rows of all encoded records, in their order; `encode` gives these."""
@@ -185,12 +203,12 @@ def _add_task(name: str, maker: RowMaker) -> str:
 
 def add_documents_task(name: str, source: Source, *, tokenizer: str | Path) -> str:
     """Registers a task of documents, chunked into rows; returns its name."""
-    return _add_task(name, RowMaker("documents", source.patterns(), str(tokenizer), source.max_epochs))
+    return _add_task(name, _maker("documents", source, tokenizer))
 
 
 def add_instruct_task(name: str, source: Source, *, tokenizer: str | Path) -> str:
     """Registers a task of SFT examples as plain documents, chunked, with all tokens in the loss; returns its name."""
-    return _add_task(name, RowMaker("plain", source.patterns(), str(tokenizer), source.max_epochs))
+    return _add_task(name, _maker("plain", source, tokenizer))
 
 
 def add_sft_task(name: str, source: Source, *, tokenizer: str | Path, overlong: Overlong = "drop") -> str:
@@ -198,8 +216,11 @@ def add_sft_task(name: str, source: Source, *, tokenizer: str | Path, overlong: 
 
     `overlong` chooses what is done with a dialogue longer than a row (`tokenizer.chat.shorten`).
     """
-    maker = RowMaker("sft", source.patterns(), str(tokenizer), source.max_epochs, overlong=overlong)
-    return _add_task(name, maker)
+    return _add_task(name, dataclasses.replace(_maker("sft", source, tokenizer), overlong=overlong))
+
+
+def _maker(kind: Kind, source: Source, tokenizer: str | Path) -> RowMaker:
+    return RowMaker(kind, source.patterns(), str(tokenizer), source.max_epochs, reading=source.reading())
 
 
 def row_maker(task: Any) -> RowMaker | None:

@@ -2,7 +2,7 @@
 
 DATA_DIR/cmrc/dev.json                    SQuAD layout: data > paragraphs > context, qas > question, answers > text
 DATA_DIR/c3/m-dev.json, d-dev.json        [[lines, [{question, choice, answer}], id], …]; or dev_0.json, CLUE's name
-DATA_DIR/ocnli/dev.json(l)                {sentence1, sentence2, label}, one object a line; label "-" has no majority
+DATA_DIR/ocnli/dev.json(l)                {sentence1, sentence2, label}, one object per line; label "-" has no majority
 DATA_DIR/ceval/val/SUBJECT_val.csv, dev/SUBJECT_dev.csv    id,question,A,B,C,D,answer[,explanation]
           and subject_mapping.json {SUBJECT: [English, Chinese, …]} for the names in the prompt
 DATA_DIR/cmmlu/test/SUBJECT.csv, dev/SUBJECT.csv           ,Question,A,B,C,D,Answer
@@ -56,7 +56,9 @@ def cmrc_records(folder: Path) -> Iterator[dict[str, Any]]:
                 (question,), answers = texts(qa, where, "question"), objects(qa, where, "answers")
                 accepted = list(dict.fromkeys(texts(a, f"{where}: answers", "text")[0] for a in answers))
                 if not accepted:
-                    raise DataError(f"{where}: question {qa.get('id', question)!r} has no answers")
+                    raise DataError(
+                        f"{where}: question {qa.get('id', question)!r} has no answers; download the file again"
+                    )
                 identity = str(qa.get("id", f"{n}-{m}-{question}"))
                 yield {"id": identity, "context": context, "question": question, "answers": accepted}
 
@@ -85,7 +87,9 @@ def c3_records(folder: Path) -> Iterator[dict[str, Any]]:
             for m, q in enumerate(objects(whole, where, "questions")):
                 (question, answer), choices = texts(q, where, "question", "answer"), text_list(q, where, "choice")
                 if answer not in choices:
-                    raise DataError(f"{where}: answer {answer!r} of question {m} is not among its choices")
+                    raise DataError(
+                        f"{where}: answer {answer!r} of question {m} is not among its choices; download the file again"
+                    )
                 one = {"id": f"{path.stem}-{n}-{m}", "content": content, "question": question}
                 yield one | {"choices": choices, "gold": choices.index(answer)}
 
@@ -104,7 +108,9 @@ def ocnli_records(folder: Path) -> Iterator[dict[str, Any]]:
         if label == "-":  # annotators found no majority: the data's authors leave these out too
             continue
         if label not in RELATIONS:
-            raise DataError(f"{where}: label {label!r} is not one of {', '.join(RELATIONS)} or '-'")
+            raise DataError(
+                f"{where}: label {label!r} is not one of {', '.join(RELATIONS)} or '-'; download the file again"
+            )
         yield {"id": str(n), "sentence1": one, "sentence2": two, "gold": list(RELATIONS).index(label)}
 
 

@@ -107,7 +107,7 @@ def boolq(folder: Path) -> Iterator[Item]:
         passage, question = texts(r, where, "passage", "question")
         answer = r.get("answer", r.get("label"))
         if str(answer).lower() not in ("true", "false"):
-            raise DataError(f"{where}: answer {answer!r} is not true or false")
+            raise DataError(f"{where}: answer {answer!r} is not true or false; download the file again")
         user = f"{passage}\nQuestion: {question}?"
         gold = ("true", "false").index(str(answer).lower())
         yield Item(id=str(n), group="", options=(Turn(user, "Yes"), Turn(user, "No")), gold=gold)
@@ -120,7 +120,7 @@ def gsm8k(folder: Path) -> Iterator[Item]:
         question, answer = texts(r, where, "question", "answer")
         steps, mark, number = answer.rpartition("####")
         if not mark:
-            raise DataError(f"{where}: the answer has no '####' before its number")
+            raise DataError(f"{where}: the answer needs '####' before its number; download the file again")
         number = number.strip().replace(",", "")
         if numbers.only(number) is None:
             raise DataError(f"{where}: answer has {number!r:.60} after its '####', needs a number")
@@ -145,7 +145,7 @@ def mmlu(folder: Path) -> Iterator[Item]:
     for subject, where, user, gold in read(folder, "test"):
         if len(dev.get(subject, ())) < MMLU_SHOTS:
             few = f"{len(dev.get(subject, ()))} dev examples of {subject!r:.60}, needs {MMLU_SHOTS}"
-            raise DataError(f"{folder}: {few} to ask question {where} of its test part")
+            raise DataError(f"{folder}: {few} to ask question {where} of its test part; copy the whole dev part")
         shots = tuple(Turn(u, LETTERS[g] + "\n") for u, g in dev[subject][:MMLU_SHOTS])
         yield Item(id=where, group=subject, shots=shots, options=tuple(Turn(user, x) for x in LETTERS), gold=gold)
 

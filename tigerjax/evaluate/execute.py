@@ -1,7 +1,8 @@
 """Runs a program that a model wrote, shut in. Only behind --allow-code-execution.
 
 Nothing that the program does can make it pass: the test runs in another process, and gets from the program's function
-only what it returns, as plain data (`jail`). An exit, a thread or a patched library ends or changes the program alone.
+only what it returns, as plain data (`jail`, `calls`). An exit, a thread or a patched library ends or changes the
+program alone.
 """
 
 import contextlib
@@ -17,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tigerjax.errors import ConfigError, DataError
+from tigerjax.errors import ConfigError
+from tigerjax.evaluate import calls as talk
 from tigerjax.evaluate import jail
 
 CPU_SECONDS, WALL_SECONDS = 10, 60  # wall time is generous: on a busy machine a program gets little of it
@@ -26,6 +28,14 @@ FILE_BYTES = 1_000_000
 PROCESSES, OPEN_FILES = 16, 64
 END_SECONDS = 5
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # threads count as processes
+
+
+class NotJudged(Exception):
+    """A test that cannot be run on a program in another process. With `test` no program can pass it."""
+
+    def __init__(self, why: str, *, test: bool):
+        super().__init__(why)
+        self.test = test
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +52,7 @@ class Program:
 
 
 def passes(program: Program, *, allow_unconfined: bool = False) -> bool:
-    """Whether the test passes within the limits; `allow_unconfined` as `confined` takes it."""
+    """Whether the test passes within the limits; `allow_unconfined` as `confined` takes it. Raises NotJudged."""
     shut_in = confined(allow_unconfined)
     shared = {"entry_point": program.entry_point}
     calls, answers = os.pipe(), os.pipe()
@@ -61,12 +71,11 @@ def passes(program: Program, *, allow_unconfined: bool = False) -> bool:
             return False
     if code == jail.CANNOT:
         raise OSError("a program could not be shut in, though that was possible before; evaluate again")
-    if code == jail.NOT_PLAIN:
-        raise DataError(
-            f"the test of {program.entry_point!r} hands it something else than numbers, texts and lists, tuples, sets"
-            " and dicts of them; such a test cannot be run"
-        )
-    return code == jail.PASSED
+    if code == talk.NOT_PLAIN:
+        raise NotJudged("its test hands over an object of a class, which cannot go to the program's process", test=True)
+    if code == talk.OBJECT:
+        raise NotJudged("its test looks into an object of a class that the program returned", test=False)
+    return code == talk.PASSED
 
 
 @functools.cache
@@ -80,7 +89,7 @@ def confined(allow_unconfined: bool) -> bool:
     finally:
         for pipe in pipes:
             os.close(pipe)
-    if process.returncode == jail.PASSED:
+    if process.returncode == jail.SHUT:
         return True
     if not allow_unconfined:
         why = reason.decode(errors="replace").strip() or f"exit code {process.returncode}"

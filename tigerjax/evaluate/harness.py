@@ -46,6 +46,8 @@ class TigerLM(TemplateLM):
         self.tiger = answerer.tokenizer
         specials = {text: getattr(self.tiger, name) for name, text in self.tiger.special_texts.items() if name != "pad"}
         self._markers = specials
+        self._context: tuple[str, list[int]] = "", []
+        """The last context that was encoded."""
         self._cut = re.compile("|".join(map(re.escape, specials))) if specials else None
 
     def _says(self, what: str) -> Advance | None:
@@ -123,7 +125,9 @@ class TigerLM(TemplateLM):
         id that differs from those of the context alone. So a token that spans the border, such as one of the context's
         last space and the continuation's first word, goes to the continuation, which is then never empty.
         """
-        context_ids, whole_ids = self.tok_encode(context), self.tok_encode(context + continuation)
+        if self._context[0] != context:  # the answers to one question come one after the other
+            self._context = context, self.tok_encode(context)
+        context_ids, whole_ids = self._context[1], self.tok_encode(context + continuation)
         same = 0
         while same < min(len(context_ids), len(whole_ids)) and context_ids[same] == whole_ids[same]:
             same += 1
@@ -158,7 +162,7 @@ class TigerLM(TemplateLM):
         return [sum(next(scores)[0] for _ in range(n)) for n in counts]
 
     def mean_logprob(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
-        """The mean log-probability a token of whole texts, as the tasks `tigerbot_*` compare alternatives by."""
+        """The mean log-probability per token of whole texts, as the tasks `tigerbot_*` compare alternatives by."""
         texts = [self.tok_encode(request.args[0]) for request in requests]
         return suite.mean_logprobs(self.answerer, texts, self._says("scored"))
 
@@ -204,7 +208,10 @@ def evaluate(
     if not set(tasks) <= set(manager.all_tasks):  # the harness's own are some 14,000 files: seconds to list
         manager = TaskManager(include_path=folders, metadata=metadata or None)
     if unknown := sorted(set(tasks) - set(manager.all_tasks)):
-        raise ConfigError(f"no task {unknown[0]!r} in lm-evaluation-harness, tigerjax/evaluate/tasks or --include-path")
+        raise ConfigError(
+            f"no task {unknown[0]!r} in lm-evaluation-harness, tigerjax/evaluate/tasks or --include-path;"
+            " correct the name"
+        )
     if config.allow_code and any("humaneval" in name or name in ("tigerbot", "tigerbot_en") for name in tasks):
         execute.confined(config.allow_unconfined)
     there, missing = _there(manager, tasks, config.allow_code)

@@ -1,7 +1,7 @@
 """The tasks of lm-evaluation-harness that tasks/*.yaml names, read from files. Needs the extra `eval`.
 
 tigerbot_NAME               the thirteen benchmarks, with the code of `tigerjax evaluate`, so with the same score. They
-                            compare alternatives by the mean log-probability a token of the whole text. The harness
+                            compare alternatives by the mean log-probability per token of the whole text. The harness
                             has no such request; `TigerLM` answers it.
 cmrc2018, c3, ocnli         benchmarks that the harness does not have, written as its own are: prompts and metrics in
                             YAML, for any of its models

@@ -16,6 +16,7 @@ from tigerjax.errors import DataError
 from tigerjax.files.progress import Advance
 from tigerjax.model import families
 from tigerjax.model.loss import token_loss
+from tigerjax.records import NOT_GIVEN
 from tigerjax.tokenizer.chat import encode_chat
 
 
@@ -31,7 +32,7 @@ def losses(
 
     Loss and next-token accuracy are means over the answers' tokens and their eos. Each token counts once: the weights
     that examples and answers have in training are not used, but an answer of weight 0 does not count. `by_task` and
-    `by_lang` map a name to {loss_nats, accuracy, tokens}.
+    `by_lang` map a name to {loss_nats, accuracy, tokens}; examples that name none are under NOT_GIVEN.
 
     Examples are packed as in training, into batches of one shape. Those longer than `seq_len` are left out and counted
     in `overlong`; DataError when nothing is left. `progress` counts packed rows.
@@ -40,7 +41,7 @@ def losses(
     groups: dict[tuple[str, str], list[tuple[list[int], list[float]]]] = defaultdict(list)
     for example in examples:
         ids, mask = encode_chat(tokenizer, example["messages"])
-        groups[str(example.get("task", "")), str(example.get("lang", ""))].append((ids, [float(w > 0) for w in mask]))
+        groups[_name(example, "task"), _name(example, "lang")].append((ids, [float(w > 0) for w in mask]))
     by_task: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3))
     by_lang: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3))
     counts: Counter[str] = Counter()
@@ -70,6 +71,25 @@ def losses(
     named = {"by_task": by_task, "by_lang": by_lang}
     tables = {key: {name: _figures(sums) for name, sums in by.items() if sums[1]} for key, by in named.items()}
     return total | {"examples": counts["examples"], "overlong": counts["overlong"]} | tables
+
+
+def lines(figures: Mapping[str, Any]) -> list[str]:
+    """The figures of `losses` as lines: of all examples, then of each task and each language.
+
+    Where no example names a task (or a language), its line would be that of all, and is left out.
+    """
+    named = [("held out", figures)]
+    for what, by in (("task", figures["by_task"]), ("language", figures["by_lang"])):
+        if set(by) != {NOT_GIVEN}:
+            named += [(f"{what} {name}", part) for name, part in by.items()]
+    return [
+        f"{name:24} loss {part['loss_nats']:.3f} nats  accuracy {part['accuracy']:.1%}  tokens {part['tokens']}"
+        for name, part in named
+    ]
+
+
+def _name(example: Mapping[str, Any], field: str) -> str:
+    return str(example.get(field) or "").strip() or NOT_GIVEN
 
 
 def _figures(sums: np.ndarray) -> dict[str, float]:

@@ -155,14 +155,16 @@ def csv_rows(path: Path, header: tuple[str, ...] | None = None) -> Iterator[tupl
         where = f"{path}:{reader.line_num}"
         if any(value is None for value in row.values()):
             lacking = [str(column) for column, value in row.items() if value is None]
-            raise DataError(f"{where}: the line ends before its columns {', '.join(lacking)}")
+            raise DataError(
+                f"{where}: the line ends before its columns {', '.join(lacking)}; download the file again, or mend it"
+            )
         if None in row:
             raise DataError(f"{where}: {len(row) - 1 + len(row[None])} columns, needs {len(reader.fieldnames or ())}")
         yield where, row
 
 
 def labels(path: Path, count: int) -> list[int]:
-    """Integers, one a line, for `count` questions."""
+    """Integers, one per line, for `count` questions."""
     try:
         lines = text_of(path).split()
     except UnicodeDecodeError as error:
@@ -176,15 +178,19 @@ def letter(text: Any, options: str, where: str) -> int:
     """The index of an answer letter."""
     name = str(text).strip().upper()
     if len(name) != 1 or name not in options:
-        raise DataError(f"{where}: answer {text!r:.60} is not one of {', '.join(options)}")
+        raise DataError(
+            f"{where}: answer {text!r:.60} is not one of {', '.join(options)}; download the file again, or mend it"
+        )
     return options.index(name)
 
 
 def index(value: Any, count: int, where: str, first: int = 0) -> int:
     """A label as an index from 0, given counted from `first`."""
     if isinstance(value, bool) or not re.fullmatch(r"-?[0-9]{1,9}", str(value).strip()):
-        raise DataError(f"{where}: label {value!r:.60} is not a whole number")
+        raise DataError(f"{where}: label {value!r:.60} is not a whole number; download the file again, or mend it")
     at = int(value) - first
     if not 0 <= at < count:
-        raise DataError(f"{where}: label {value!r} is not one of {first}..{first + count - 1}")
+        raise DataError(
+            f"{where}: label {value!r} is not one of {first}..{first + count - 1}; download the file again, or mend it"
+        )
     return at

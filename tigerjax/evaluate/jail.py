@@ -1,26 +1,25 @@
 """The process in which a program that a model wrote is run, shut in. `execute` starts it; it imports nothing of ours.
 
-Two of them run for one program and know nothing of each other. The *candidate* holds the program and answers calls of
-its function. The *tester* holds the benchmark's test and calls the function through a pipe. Only plain data go through
-the pipe, so the program cannot say that its test has passed: it never runs where the test runs.
+Two of them run for one program and know nothing of each other: the *candidate* holds the program, the *tester* the
+benchmark's test. What they say to each other is in `calls`, which the child runs as its own code.
 
 Each has namespaces of its own (Linux, user_namespaces(7)): no network, no process of others in sight, and a root folder
 with nothing but Python and the system's libraries, read-only. When its first process ends, the kernel ends all others.
 """
 
-import builtins
 import ctypes
 import json
 import os
 import resource
+import runpy
 import signal
 import sys
-import types
-from collections.abc import Callable
 from typing import Any, NoReturn
 
-PASSED, NOT_PLAIN, CANNOT = 42, 43, 44
-"""Exit codes: the test has passed; the test hands over what is no plain data; this machine cannot shut a process in."""
+SHUT, CANNOT = 42, 44
+"""Exit codes: a process was shut in; this machine cannot shut one in."""
+CALLS = "calls.py"
+"""In the folder of this file. It is not imported: Python runs this file without the package."""
 NOBODY = 65534
 NEW_NAMESPACES, NEW_USERS = 0x20000 | 0x4000000 | 0x8000000 | 0x20000000 | 0x40000000, 0x10000000
 """Of unshare(2): mounts, host name, messages, processes, network; and users."""
@@ -28,144 +27,6 @@ MS_RDONLY, MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE, MS_RELATIME = 1, 32
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
 CAPABILITY_VERSION_3 = 0x20080522
 ROOT = "/proc"  # where the new root is made: it is on every Linux, and nothing that is needed lies below it
-
-
-class Plain:
-    """Plain data as JSON and back: numbers, texts, bytes, None, and lists, tuples, sets and dicts of them."""
-
-    @staticmethod
-    def encode(value: Any) -> Any:
-        """A value as JSON has it; anything that is not plain becomes {"other": its type}."""
-        if value is None or isinstance(value, bool | int | float | str):
-            return value
-        if isinstance(value, list):
-            return [Plain.encode(v) for v in value]
-        if isinstance(value, dict):
-            return {"dict": [[Plain.encode(k), Plain.encode(v)] for k, v in value.items()]}
-        for kind in (tuple, set, frozenset):
-            if isinstance(value, kind):
-                return {kind.__name__: [Plain.encode(v) for v in value]}
-        if isinstance(value, bytes | bytearray):
-            return {"bytes": value.hex()}
-        if isinstance(value, complex):
-            return {"complex": [value.real, value.imag]}
-        if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
-            return Plain.encode(value.item())
-        return {"other": type(value).__name__}
-
-    @staticmethod
-    def decode(value: Any) -> Any:
-        """The value again. What was not plain is an object that equals nothing."""
-        if isinstance(value, list):
-            return [Plain.decode(v) for v in value]
-        if not isinstance(value, dict):
-            return value
-        ((kind, inner),) = value.items()
-        if kind == "dict":
-            return {Plain.decode(k): Plain.decode(v) for k, v in inner}
-        if kind == "bytes":
-            return bytes.fromhex(inner)
-        if kind == "complex":
-            return complex(*inner)
-        kinds: dict[str, Callable[[list[Any]], Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
-        return kinds[kind](Plain.decode(inner)) if kind in kinds else object()
-
-
-class Channel:
-    """Messages to and from the other process, one JSON line each."""
-
-    def __init__(self, read: int, write: int):
-        self._in, self._out = os.fdopen(read, "rb"), os.fdopen(write, "wb")
-
-    def send(self, message: Any) -> None:
-        self._out.write(json.dumps(message).encode() + b"\n")
-        self._out.flush()
-
-    def receive(self) -> Any:
-        """The next message; None when the other process has ended."""
-        line = self._in.readline()
-        return json.loads(line) if line.endswith(b"\n") else None
-
-
-def candidate(channel: Channel, job: dict[str, str]) -> None:
-    """Runs the program, then answers the calls of its function. A program that exits ends the channel."""
-    names = _module()
-    exec(compile(job["program"], "<program>", "exec"), names)
-    function = names[job["entry_point"]]
-    channel.send({"ready": True})
-    while (call := channel.receive()) is not None:
-        given, named = Plain.decode(call["args"]), Plain.decode(call["named"])
-        try:
-            answer = {"returned": Plain.encode(function(*given, **named)), "args": Plain.encode(given)}
-        except Exception as error:
-            answer = {"raised": [kind.__name__ for kind in type(error).__mro__], "message": str(error)}
-        channel.send(answer)
-
-
-def tester(channel: Channel, job: dict[str, str]) -> NoReturn:
-    """Runs the test on the function of the other process, and ends with PASSED when it was content."""
-
-    def call(*args: Any, **named: Any) -> Any:
-        sent = {"args": Plain.encode(list(args)), "named": Plain.encode(named)}
-        if '"other"' in json.dumps(sent) and _other(sent):
-            os._exit(NOT_PLAIN)
-        channel.send(sent)
-        answer = channel.receive()
-        if answer is None:
-            os._exit(1)
-        if "raised" in answer:
-            raise _exception(answer)
-        for mine, theirs in zip(args, Plain.decode(answer["args"]), strict=True):
-            if isinstance(mine, list):
-                mine[:] = theirs
-            elif isinstance(mine, dict):
-                mine.clear()
-                mine.update(theirs)
-        return Plain.decode(answer["returned"])
-
-    names = _module()
-    _run_prompt(job["prompt"], names)
-    if channel.receive() != {"ready": True}:
-        os._exit(1)
-    names[job["entry_point"]] = call
-    exec(compile(job["test"], "<test>", "exec"), names)
-    names["check"](call)
-    os._exit(PASSED)
-
-
-def _run_prompt(prompt: str, names: dict[str, Any]) -> None:
-    """What the prompt defines beside the function, for tests that use it. It may end before the function's body."""
-    for text in (prompt, prompt.rstrip() + "\n    pass\n"):
-        try:
-            code = compile(text, "<prompt>", "exec")
-        except SyntaxError:
-            continue
-        exec(code, names)
-        return
-
-
-def _other(sent: Any) -> bool:
-    if isinstance(sent, dict):
-        return "other" in sent or any(map(_other, sent.values()))
-    return isinstance(sent, list) and any(map(_other, sent))
-
-
-def _exception(answer: dict[str, Any]) -> Exception:
-    """The built-in exception that is nearest to the one raised there."""
-    for name in answer["raised"]:
-        kind = getattr(builtins, name, None)
-        if isinstance(kind, type) and issubclass(kind, Exception):
-            try:
-                return kind(answer["message"])
-            except TypeError:  # a UnicodeDecodeError wants five arguments
-                continue
-    return Exception(answer["message"])
-
-
-def _module() -> dict[str, Any]:
-    module = types.ModuleType("__main__")
-    sys.modules["__main__"] = module
-    return module.__dict__
 
 
 class Kernel:
@@ -321,6 +182,7 @@ def main() -> int:
 
 def _inside(how: dict[str, Any], job: dict[str, str], kernel: Kernel) -> NoReturn:
     """The child: shut in and limited, then its role."""
+    roles = runpy.run_path(os.path.join(os.path.dirname(os.path.abspath(__file__)), CALLS))  # out of reach afterwards
     try:
         nothing = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1):
@@ -337,9 +199,8 @@ def _inside(how: dict[str, Any], job: dict[str, str], kernel: Kernel) -> NoRetur
     sys.set_int_max_str_digits(0)
     try:
         if how["role"] == "probe":
-            os._exit(PASSED)
-        channel = Channel(how["read"], how["write"])
-        (tester if how["role"] == "tester" else candidate)(channel, job)
+            os._exit(SHUT)
+        roles[how["role"]](how["read"], how["write"], job)
     finally:
         os._exit(1)
 

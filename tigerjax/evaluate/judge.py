@@ -20,7 +20,8 @@ def gsm8k(text: str, gold: str) -> bool:
     is the answer, and behind the marker "12 + 5 = 17" is 17."""
     text = text.split("Question:")[0]
     _, marker, after = text.rpartition("The answer is")
-    return numbers.answer(after if marker else text, marked=bool(marker)) == numbers.only(gold)
+    given = numbers.answer(after if marker else text, marked=bool(marker))
+    return given is not None and numbers.same(given, numbers.only(gold))
 
 
 def cmrc(text: str, golds: tuple[str, ...]) -> bool:

@@ -1,12 +1,16 @@
 """Log-likelihoods of token sequences, on one device or a mesh.
 
-There are few shapes: a sequence is padded to the bucket of its own length, and a batch has a fixed number of rows. So
-a score does not depend on what else is scored, and there is one compilation a bucket. Logits exist for a chunk of
-positions at a time; those of columns past the vocabulary are -inf.
+Sequences that begin alike are computed together (`tigerjax.evaluate.branches`): the context of several answers once,
+and the examples of a few-shot task once for all its questions. The last bits of their scores depend on what they share.
+A sequence that shares nothing is padded to the bucket of its own length, in a batch of a fixed number of rows. So its
+score does not depend on what else is scored.
+
+There are few shapes. Logits exist for a chunk of positions at a time; those of columns past the vocabulary are -inf.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +19,9 @@ import numpy as np
 from tigerjax import mesh as mesh_axes
 from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.evaluate import branches
+from tigerjax.evaluate.branches import Tokens
+from tigerjax.evaluate.together import Score, Together, in_chunks, of_targets
 from tigerjax.mesh import in_mesh
 from tigerjax.model import families
 from tigerjax.model.attention import fitting
@@ -22,35 +29,20 @@ from tigerjax.model.layers import logits
 from tigerjax.sample.engine import bucket
 
 
-class Tokens(NamedTuple):
-    """Token ids, of which those from `first` on are scored (1 at least: nothing predicts the first token)."""
-
-    ids: tuple[int, ...]
-    first: int = 1
-
-
-class Score(NamedTuple):
-    """Of the scored tokens of one sequence, in nats."""
-
-    logprob: float
-    greedy: bool
-    """Whether each of them is the argmax."""
-
-
 class LogLikelihoods:
-    """A model that is asked for log-likelihoods; `traces` counts the shapes that were compiled."""
+    """A model that is asked for log-likelihoods."""
 
     def __init__(self, model: Loaded, *, context: int, rows: int = 8):
         """`context` is the longest sequence in tokens, `rows` the rows of a batch."""
         self.config, self.compute, self.mesh = model.config, model.compute, model.mesh
         self.context, self.rows, mesh = context, rows, model.mesh
-        self.traces = 0
+        self._traces = 0
         ways = mesh_axes.row_ways(mesh)
         if rows < 1 or rows % ways:
             raise ConfigError(
                 f"batch of {rows} rows must be a multiple of the {ways} devices that share rows; change it"
             )
-        self.weights = model.weights
+        self.weights = jax.tree.map(jnp.asarray, model.weights) if mesh is None else model.weights
         self._jitted: Callable[..., Any] = jax.jit(self._run, static_argnums=4)
         if mesh is not None:
             cut = families.weight_shardings(model.config, families.of(model.config).KIND, mesh)
@@ -58,17 +50,27 @@ class LogLikelihoods:
             # Scores come back whole: every process reads all of them.
             whole = jax.jit(self._run, static_argnums=4, out_shardings=mesh_axes.sharding(mesh))
             self._jitted = in_mesh(mesh, whole)
+        self._together = Together(dataclasses.replace(model, weights=self.weights), rows=rows)
+
+    @property
+    def traces(self) -> int:
+        """The shapes that were compiled."""
+        return self._traces + self._together.traces
 
     def score(self, sequences: Sequence[Tokens]) -> Iterator[tuple[int, Score]]:
-        """(index, score) as batches finish, short sequences first. DataError for a score that is not finite."""
-        buckets: dict[int, list[int]] = {}
+        """(index, score) as batches finish: those that share first, then short sequences first. DataError for a score
+        that is not finite."""
         for n, sequence in enumerate(sequences):
             if not 1 <= sequence.first < len(sequence.ids) <= self.context:
                 raise DataError(
                     f"sequence {n} has {len(sequence.ids)} tokens scored from {sequence.first} on; needs 2 to"
                     f" {self.context}, and one scored at least"
                 )
-            buckets.setdefault(bucket(len(sequence.ids), self.context), []).append(n)
+        plan = branches.plan(sequences)
+        yield from self._together.score(sequences, plan)
+        buckets: dict[int, list[int]] = {}
+        for n in plan.alone:
+            buckets.setdefault(bucket(len(sequences[n].ids), self.context), []).append(n)
         for length in sorted(buckets):
             members = buckets[length]
             for at in range(0, len(members), self.rows):
@@ -97,7 +99,7 @@ class LogLikelihoods:
     def _run(
         self, weights: Any, tokens_BT: jax.Array, firsts_B: jax.Array, ends_B: jax.Array, chunk: int
     ) -> tuple[jax.Array, jax.Array]:
-        self.traces += 1
+        self._traces += 1
         B, T = tokens_BT.shape
         at_BT = jnp.broadcast_to(jnp.arange(T), (B, T))
         hidden_BTD: Any = (
@@ -111,17 +113,10 @@ class LogLikelihoods:
         def step(sums: Any, part: Any) -> Any:
             hidden_BTD, targets_BT, scored_BT = part
             logits_BTV = logits(hidden_BTD, weights["head"], self.config)
-            # A comparison, not a gather: V may be split over devices.
-            is_target_BTV = jnp.arange(logits_BTV.shape[-1]) == targets_BT[..., None]
-            target_BT = jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1)
-            logprob_BT = target_BT - jax.nn.logsumexp(logits_BTV, axis=-1)
-            right_BT = jnp.argmax(logits_BTV, axis=-1) == targets_BT
+            logprob_BT, right_BT = of_targets(logits_BTV, targets_BT)
             total_B, greedy_B = sums
             total_B += jnp.sum(jnp.where(scored_BT, logprob_BT, 0.0), axis=1)
             return (total_B, greedy_B & jnp.all(right_BT | ~scored_BT, axis=1)), None
 
-        def cut(array: jax.Array) -> jax.Array:  # chunks of positions first
-            return jnp.moveaxis(array.reshape(B, T // chunk, chunk, *array.shape[2:]), 1, 0)
-
         start = jnp.zeros(B, jnp.float32), jnp.ones(B, bool)
-        return jax.lax.scan(step, start, (cut(hidden_BTD), cut(targets_BT), cut(scored_BT)))[0]
+        return jax.lax.scan(step, start, tuple(in_chunks(a, chunk) for a in (hidden_BTD, targets_BT, scored_BT)))[0]

@@ -10,7 +10,6 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ def load(path: str | Path) -> list[Question]:
     """
     path = paths.of(path)
     if not path.is_file():
-        raise DataError(f"{path}: questions file does not exist")
+        raise DataError(f"{path}: questions file does not exist; correct the path")
     rows: list[tuple[int, dict[str, Any]]] = []
     for number, record in jsonl.read_jsonl(path):
         rows.append((number, _row(path, number, record)))
@@ -70,7 +69,10 @@ def load(path: str | Path) -> list[Question]:
     seen: dict[str, int] = {}
     for number, row in rows:
         if row["id"] in seen:
-            raise DataError(f"{path}:{number}: id {row['id']!r} stands already on line {seen[row['id']]}")
+            raise DataError(
+                f"{path}:{number}: id {row['id']!r} stands already on line {seen[row['id']]};"
+                " give each question its own"
+            )
         seen[row["id"]] = number
         out.append(Question(**row, others=others.get((row["lang"], row["task"]), ())))
     return out
@@ -137,12 +139,17 @@ def judge(question: Question, text: str) -> bool:
     return bool(named & accepted) and all(n in accepted or n in prompt for n in named)
 
 
-def _judge_number(question: Question, text: str, wanted: set[Fraction]) -> bool:
+def _judge_number(question: Question, text: str, wanted: set[numbers.Number]) -> bool:
     """Whether the part of the text that gives the answer has a wanted number, and no number that is another answer."""
-    named = {value for _, value in numbers.found(numbers.final(text))}
-    asked = {value for _, value in numbers.found(numbers.plain(question.prompt))}
-    others = {value for o in question.others if (value := numbers.only(o)) is not None} - wanted - asked
-    return bool(named & wanted) and not named & others
+    named = {number for _, number in numbers.found(numbers.final(text))}
+    asked = {number for _, number in numbers.found(numbers.plain(question.prompt))}
+    others = {number for o in question.others if (number := numbers.only(o)) is not None}
+    others = {number for number in others if not _among(number, wanted | asked)}
+    return any(_among(n, wanted) for n in named) and not any(_among(n, others) for n in named)
+
+
+def _among(number: numbers.Number, others: set[numbers.Number]) -> bool:
+    return any(numbers.same(number, other) for other in others)
 
 
 def is_evasive(question: Question, text: str) -> bool:
@@ -184,7 +191,7 @@ def accuracy(questions: Sequence[Question], texts: Mapping[str, str] | Sequence[
     else:
         answers = list(texts)
         if len(answers) != len(questions):
-            raise DataError(f"{len(questions)} questions but {len(answers)} texts; give one text a question")
+            raise DataError(f"{len(questions)} questions but {len(answers)} texts; give one text per question")
     rewards = [true_reward(q, text) for q, text in zip(questions, answers, strict=True)]
     rights = [reward == RIGHT_REWARD for reward in rewards]
     return {

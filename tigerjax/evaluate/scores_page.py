@@ -84,7 +84,7 @@ def notes(results: dict[str, Any]) -> list[str]:
     """Sentences that a reader must know beside the scores."""
     out = [f"{name} is missing: {why}." for name, why in results["missing"].items()]
     if results.get("limit"):
-        out.append(f"Only {results['limit']} questions a group were asked: these are no scores of the benchmarks.")
+        out.append(f"Only {results['limit']} questions per group were asked: these are no scores of the benchmarks.")
     return [*out, f"Published figures: {published.SOURCE}.", *published.CAVEATS]
 
 

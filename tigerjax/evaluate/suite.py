@@ -1,7 +1,7 @@
 """The benchmarks, asked of one model: its answers judged, counted and written down.
 
 OUT/results.json          the figures: {tasks, mean_en, mean_zh, complete, missing, …}
-OUT/items/NAME.jsonl      {id, group, right, answer}, one question a line: a comparison of two models reads these
+OUT/items/NAME.jsonl      {id, group, right, answer}, one question per line: a comparison of two models reads these
 OUT/cache.jsonl           the result of every request: a restart computes what is missing and nothing else
 """
 
@@ -18,6 +18,7 @@ from tigerjax.evaluate.benchmarks import BENCHMARKS, CODE, Benchmark
 from tigerjax.evaluate.items import Item, Missing, Turn
 from tigerjax.files import jsonl, manifest, own
 from tigerjax.files.progress import Advance, Progress
+from tigerjax.terminal import tell
 from tigerjax.tokenizer.chat import encode_prompt
 
 if TYPE_CHECKING:  # a report of results needs no JAX
@@ -27,8 +28,11 @@ RESULTS, ITEMS, CACHE = "results.json", "items", "cache.jsonl"
 MEANS = ("mean_en", "mean_zh")
 NOT_ALLOWED = "its answers are programs, which are run only with --allow-code-execution"
 
+TEST, OBJECT = "test_not_run", "object_returned"
+"""Fields of a question whose program was not judged: its test cannot be run on any program; not on this one."""
+
 Asked = list[dict[str, Any]]
-"""{id, group, right, answer}, one a question."""
+"""{id, group, right, answer}, one for each question."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,7 +84,7 @@ def evaluate(
             missing[name] = f"{absent} is not there"
             continue
         if not items[name]:
-            raise DataError(f"{config.data_dir / name}: holds no questions of {name}")
+            raise DataError(f"{config.data_dir / name}: holds no questions of {name}; download its files again")
     if answerer.writes:
         (out / ITEMS).mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {"tasks": {}}
@@ -90,6 +94,8 @@ def evaluate(
         if answerer.writes:
             jsonl.write_jsonl(out / ITEMS / f"{name}.jsonl", asked)
         figures["tasks"][name] = {"metric": BENCHMARKS[name].metric, "lang": BENCHMARKS[name].lang} | count(asked)
+        if not_run := figures["tasks"][name].get(TEST):
+            missing[name] = f"{len(not_run)} of its tests cannot be run, and count as wrong: {', '.join(not_run)}"
         if answerer.writes:
             manifest.write_json(out / RESULTS, summary(figures, missing, config) | {"facts": facts or {}})
     whole = summary(figures, missing, config)
@@ -103,7 +109,7 @@ def summary(figures: dict[str, Any], missing: dict[str, str], config: Evaluation
     limit = config.limit
     return (
         figures
-        | means(figures["tasks"] if limit is None else {})
+        | means({name: task for name, task in figures["tasks"].items() if name not in missing} if limit is None else {})
         | {"complete": not missing and limit is None, "missing": missing, "limit": limit, "chat": config.chat}
     )
 
@@ -139,13 +145,15 @@ def ask(
         return out
     wanted = [(prompt_ids(answerer.tokenizer, i, by_template), benchmark.max_new_tokens) for i in items]
     for item, text in zip(items, answerer.continuations(wanted, progress), strict=True):
-        text, right = judged(benchmark, item, text, run_code=answerer.writes, allow_unconfined=config.allow_unconfined)
-        out.append({"id": item.id, "group": item.group, "right": right, "answer": text})
+        text, right, why = judged(
+            benchmark, item, text, run_code=answerer.writes, allow_unconfined=config.allow_unconfined
+        )
+        out.append({"id": item.id, "group": item.group, "right": right, "answer": text} | why)
     return out
 
 
 def mean_logprobs(answerer: "Answerer", texts: Sequence[Sequence[int]], progress: Advance | None = None) -> list[float]:
-    """The mean log-probability a token, in nats, of whole texts, given as ids.
+    """The mean log-probability per token, in nats, of whole texts, given as ids.
 
     As in OpenCompass's get_ppl, the mean is over all tokens, although nothing predicts the first one."""
     scores = answerer.loglikelihoods([(ids, 1) for ids in texts], progress)
@@ -154,16 +162,22 @@ def mean_logprobs(answerer: "Answerer", texts: Sequence[Sequence[int]], progress
 
 def judged(
     benchmark: Benchmark, item: Item, text: str, *, run_code: bool = True, allow_unconfined: bool = False
-) -> tuple[str, bool]:
-    """(the text up to the first string that ends an answer of this benchmark, whether it is right).
+) -> tuple[str, bool, dict[str, str]]:
+    """(the text up to the first string that ends an answer of this benchmark, whether it is right, why not judged).
 
-    A program is right when its test passes; without `run_code` it is not run and counts as wrong."""
+    A program is right when its test passes; without `run_code` it is not run and counts as wrong. So does one whose
+    test cannot be run: the third value then has the reason, under TEST or OBJECT, and a line on standard error says it.
+    """
     for end in benchmark.until:
         text = text.split(end)[0]
     if benchmark is not BENCHMARKS[CODE]:
-        return text, benchmark.judge(text, item.gold)
+        return text, benchmark.judge(text, item.gold), {}
     program = execute.Program(text=judge.code_of(item.gold["prompt"], text), **item.gold)
-    return text, run_code and execute.passes(program, allow_unconfined=allow_unconfined)
+    try:
+        return text, run_code and execute.passes(program, allow_unconfined=allow_unconfined), {}
+    except execute.NotJudged as error:
+        tell(f"{CODE} {item.id}: counted as wrong without being judged: {error}")
+        return text, False, {TEST if error.test else OBJECT: str(error)}
 
 
 def option_ids(tokenizer: Any, item: Item, option: Turn, by_template: bool) -> list[int]:
@@ -201,8 +215,13 @@ def count(asked: Asked) -> dict[str, Any]:
         groups.setdefault(answer["group"], []).append(answer["right"])
     shares = {name: sum(rights) / len(rights) for name, rights in groups.items()}
     variance = sum(shares[g] * (1 - shares[g]) / max(1, len(r) - 1) for g, r in groups.items()) / len(groups) ** 2
-    figures = {"score": sum(shares.values()) / len(shares), "stderr": math.sqrt(variance), "n": len(asked)}
-    return figures | ({"groups": shares} if len(groups) > 1 else {})
+    figures: dict[str, Any] = {
+        "score": sum(shares.values()) / len(shares),
+        "stderr": math.sqrt(variance),
+        "n": len(asked),
+    }
+    unknown = {why: [a["id"] for a in asked if why in a] for why in (TEST, OBJECT)}
+    return figures | {why: ids for why, ids in unknown.items() if ids} | ({"groups": shares} if len(groups) > 1 else {})
 
 
 def read_results(folder: Path) -> dict[str, Any]:

@@ -24,14 +24,16 @@ BOM = b"\xef\xbb\xbf"
 
 
 @contextlib.contextmanager
-def open_lines(path: str | Path, on_bytes: OnBytes | None = None) -> Iterator[Iterable[bytes]]:
+def open_lines(
+    path: str | Path, on_bytes: OnBytes | None = None, most: int = packed.RECORD_BYTES
+) -> Iterator[Iterable[bytes]]:
     """The lines of a file, decompressed where its name ends in .zst, .gz or .xz.
 
     DataError when the file cannot be read, when its compressed data stops before the end, or for a line of more than
-    `packed.most_bytes`.
+    `most` bytes.
     """
     with packed.reading(paths.of(path)) as (file, raw):
-        lines = packed.lines(path, file)
+        lines = packed.lines(path, file, most)
         yield lines if on_bytes is None else _counted(lines, raw.tell, on_bytes)
 
 
@@ -65,18 +67,22 @@ def parse(where: str, text: str) -> Record:
         if text.count("[") + text.count("{") > MOST_DEEP:
             refuse_deep(record)
     except json.JSONDecodeError as error:
-        raise DataError(f"{where}: broken JSON: {error.msg} at column {error.colno}") from error
+        raise DataError(
+            f"{where}: broken JSON: {error.msg} at column {error.colno}; correct or remove the line"
+        ) from error
     except RecursionError as error:
-        raise DataError(f"{where}: broken JSON: nested too deep") from error
+        raise DataError(f"{where}: broken JSON: nested too deep; correct or remove the line") from error
     except ValueError as error:  # Python converts no number of more than 4,300 digits
-        raise DataError(f"{where}: broken JSON: {error}") from error
+        raise DataError(f"{where}: broken JSON: {error}; correct or remove the line") from error
     if not isinstance(record, dict):
         raise DataError(f"{where}: a JSON {type(record).__name__}, but each line must be an object")
     if "\\ud" in text.lower():  # an escape may have named half of a surrogate pair
         try:
             canonical(record)
         except UnicodeEncodeError as error:
-            raise DataError(f"{named(where, record)}: a lone surrogate (\\ud800-\\udfff) is not a character") from error
+            raise DataError(
+                f"{named(where, record)}: a lone surrogate (\\ud800-\\udfff) is not a character; remove it"
+            ) from error
     return record
 
 
@@ -107,7 +113,7 @@ def dumped(record: Record) -> bytes:
 
 
 def write_jsonl(path: str | Path, records: Iterable[Record]) -> int:
-    """Writes one object a line and returns their number. Compressed by zstandard when the name ends in .zst.
+    """Writes one object per line and returns their number. Compressed by zstandard when the name ends in .zst.
 
     The file appears by rename once it is complete, so a reader never sees half of it.
     """

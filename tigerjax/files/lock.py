@@ -1,7 +1,8 @@
 """A lock on a folder or file, so that two commands do not write it at one time.
 
 The system gives the lock back when its process ends, however it ends. So a killed run leaves none behind, and the file
-that it leaves is taken over. A bucket has no such lock: there nothing is checked.
+that it leaves is taken over. A bucket has no such lock. There the file names its owner, nothing more: whoever begins
+says who began before and did not end, and whoever ends says who began meanwhile.
 """
 
 import contextlib
@@ -25,13 +26,14 @@ WAIT_S = 5.0
 
 @contextlib.contextmanager
 def locked(folder: Path, *, wait_s: float = WAIT_S) -> Iterator[None]:
-    """Holds the lock of a folder on a disk while the block runs. ConfigError when another process has it.
+    """Holds the lock of a folder while the block runs. ConfigError when another process has it; in a bucket a line.
 
     The folder is made when it is not there, and goes again when nothing was put into it. Its file .lock goes with the
     lock.
     """
     if paths.on_bucket(folder):
-        yield
+        with _noted(folder / NAME, folder):
+            yield
         return
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
@@ -46,11 +48,28 @@ def locked(folder: Path, *, wait_s: float = WAIT_S) -> Iterator[None]:
 @contextlib.contextmanager
 def locked_beside(out: Path, *, wait_s: float = WAIT_S) -> Iterator[None]:
     """As `locked`, for a folder or file that is built beside its place and renamed: the lock is OUT.lock."""
-    if paths.on_bucket(out):
+    beside = out.with_name(f"{out.name}{NAME}")
+    with _noted(beside, out) if paths.on_bucket(out) else _held(beside, out, wait_s):
         yield
-        return
-    with _held(out.with_name(f"{out.name}.lock"), out, wait_s):
+
+
+@contextlib.contextmanager
+def _noted(path: Path, what: Path) -> Iterator[None]:
+    """Writes who works in `what`, in a bucket, and says it where another process is or was at work there."""
+    mine = f"{_me()} ({os.urandom(8).hex()})"
+    if path.is_file():
+        tell(f"tigerjax: {what}: {_owner(path)}, has not ended its work here; if it still runs, stop one of the two")
+    path.write_text(mine, encoding="utf-8")
+    try:
         yield
+    finally:
+        other = _owner(path) if path.is_file() else "another process, which has ended"
+        if other == mine:
+            path.unlink(missing_ok=True)
+        else:
+            tell(
+                f"tigerjax: {what}: {other}, worked here at the same time; look at what is there, or do the work again"
+            )
 
 
 def forget_beside(out: Path) -> None:
@@ -89,7 +108,7 @@ def _take(path: Path) -> int | None:
         _flock(held, path)
         if not _is(held, path):
             raise BlockingIOError
-        text = f"process {os.getpid()} on {socket.gethostname()}, which began at {time.strftime('%Y-%m-%d %H:%M:%S')}"
+        text = _me()
         with contextlib.suppress(OSError):  # on a full disk the lock has no name, and counts all the same
             os.ftruncate(held, 0)
             os.write(held, text.encode())
@@ -112,6 +131,10 @@ def _flock(held: int, path: Path) -> None:
         tell(f"tigerjax: {path.parent}: this file system has no locks, so another run in this folder is not noticed")
 
 
+def _me() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}, which began at {time.strftime('%Y-%m-%d %H:%M:%S')}"
+
+
 def _is(held: int, path: Path) -> bool:
     """Whether the open file is still the one at this path."""
     try:
@@ -125,6 +148,6 @@ def _is(held: int, path: Path) -> bool:
 def _owner(path: Path) -> str:
     """Who has the lock, as its file says."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
+        return path.read_bytes().decode("utf-8", "replace").strip() or "another process"
     except OSError:
         return "another process"

@@ -42,7 +42,7 @@ class Log:
     """A file to which lines are added. In a bucket a line appears after LAG_S at the latest, or after `flush`."""
 
     def __init__(self, path: Path, lines: list[str] | None = None):
-        """Starts the file anew with `lines`; when that is None, goes on after the complete lines that it has."""
+        """Starts the file anew with `lines`; when that is None, continues after the complete lines that it has."""
         self._path, self._written, self._took, self._fresh = path, time.monotonic(), 0.0, lines is not None
         self._file: Any = None
         if paths.on_bucket(path):

@@ -47,7 +47,7 @@ FORM: dict[str, type] = {"stage": str, "inputs": list, "outputs": list, "counts"
 """What a manifest holds, each part of which may be absent."""
 ENTRY: dict[str, Any] = {"path": "", "bytes": 0, "sha256": ""}
 """Of an input or an output: its parts, each with a value of its type."""
-KINDS = {str: "a text", dict: "an object", list: "a list"}
+KINDS: dict[type, str] = {str: "a text", dict: "an object", list: "a list"}
 STEPS_AWAY = 4  # folders above a file that are searched for the manifest of the stage that wrote it
 CHECKPOINTS = "checkpoints"
 """A folder of this name among the outputs is not compared: checkpoints have checksums, and users remove old ones."""
@@ -256,7 +256,9 @@ def stage(
     given = [paths.of(path) for path in inputs]
     for path in given:
         if not path.exists():
-            raise DataError(f"{path}: input of stage {name} does not exist")
+            raise DataError(
+                f"{path}: input of stage {name} does not exist; correct the path, or run the stage that makes it"
+            )
         if paths.resolved(path).is_relative_to(paths.resolved(out)):
             raise ConfigError(f"{path} is an input and lies in the output {out}; give another output folder")
     hashed, size_of_all = 0, sum(map(size, given)) if hashing else 0

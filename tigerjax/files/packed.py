@@ -7,21 +7,20 @@ readers differ in this: zstandard's stream reader takes a cut file for a shorter
 import contextlib
 import io
 import itertools
-import os
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tigerjax.errors import ConfigError, DataError
+from tigerjax.errors import DataError
 from tigerjax.files import paths
 
 NAMES = {".zst": "zstandard", ".gz": "gzip", ".xz": "xz"}
 PACKED_BYTES = 1 << 12
 """Decompressed at one time. These may become 134 MB, as zstandard writes 128 kB of equal bytes in 4."""
 RECORD_BYTES = 100_000_000
-RECORD_BYTES_OPTION = "TIGERJAX_MAX_RECORD_BYTES"
-"""The environment variable that sets another limit than RECORD_BYTES. The processes of --workers inherit it."""
+"""The most bytes of a record, where --max-record-mb says nothing else: a file of a few bytes may decompress to a line
+that fills the memory."""
 BUFFER_BYTES = 1 << 18
 
 
@@ -95,34 +94,27 @@ def reading(path: Path) -> Iterator[tuple[io.BufferedReader, io.BufferedReader]]
         raw = paths.reading(path)
     except OSError as error:
         paths.not_damage(error)
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror or error}; correct the path, or the rights to the file"
+        ) from error
     with raw:
         yield (io.BufferedReader(_Unpacked(path, raw), BUFFER_BYTES) if ending(path) else raw), raw
 
 
-def most_bytes() -> int:
-    """The most bytes that a record may have: a file of a few bytes may decompress to a line that fills the memory."""
-    given = os.environ.get(RECORD_BYTES_OPTION, str(RECORD_BYTES))
-    if not given.isdecimal() or int(given) < 1:
-        raise ConfigError(f"{RECORD_BYTES_OPTION}={given} must be a whole number of bytes, such as {RECORD_BYTES}")
-    return int(given)
-
-
-def too_long(where: str) -> DataError:
-    """The error of a record that has more than `most_bytes`."""
+def too_long(where: str, most: int) -> DataError:
+    """The error of a record that has more than `most` bytes."""
     return DataError(
-        f"{where}: this record has more than {most_bytes():,} bytes, so the file is damaged or made to fill the memory;"
-        f" cut the record, or set {RECORD_BYTES_OPTION} to a larger number"
+        f"{where}: this record has more than {most:,} bytes, so the file is damaged or made to fill the memory; cut the"
+        " record, or raise --max-record-mb"
     )
 
 
-def lines(path: str | Path, file: io.BufferedReader) -> Iterator[bytes]:
-    """The lines of a file that was opened by `reading`; DataError for one that is too long."""
-    most = most_bytes()
+def lines(path: str | Path, file: io.BufferedReader, most: int = RECORD_BYTES) -> Iterator[bytes]:
+    """The lines of a file that was opened by `reading`; DataError for one of more than `most` bytes."""
     for number in itertools.count(1):
         line = file.readline(most + 1)
         if len(line) > most:
-            raise too_long(f"{path}:{number}")
+            raise too_long(f"{path}:{number}", most)
         if not line:
             return
         yield line

@@ -33,6 +33,26 @@ class Cache(NamedTuple):
     """Slots filled, so also the position of the next token; int32."""
 
 
+class Kept(NamedTuple):
+    """Rotated keys and values of whole rows, as a pass over them left them; rows of branches are read behind them."""
+
+    keys: jax.Array
+    """k_LBSKH."""
+    values: jax.Array
+    """v_LBSKH."""
+
+
+class Branches(NamedTuple):
+    """Rows of trees of tokens, in which a token sees its own path from the root: slot s is seen by the slots from s to
+    ends[s] - 1. Before its first slot a row sees the first `before` tokens of row `stem` of what was kept."""
+
+    tokens_BT: jax.Array
+    positions_BT: jax.Array
+    ends_BT: jax.Array
+    stem_B: jax.Array
+    before_B: jax.Array
+
+
 def unstack(weights: Weights) -> Weights:
     """`layers` as a tuple of stacks of one layer each. A loop over a stack is in a compiled program once, but XLA:CPU
     copies each layer's weights and cache out of it, in every step."""
@@ -48,7 +68,7 @@ def stacks(weights: Weights) -> tuple[Any, ...]:
 
 
 def append(cache: Cache, keys: tuple[Any, ...], values: tuple[Any, ...], position_B: jax.Array) -> Cache:
-    """The cache with one more token a row at position_B: its keys and values as new_LBKH of each stack of layers."""
+    """The cache with one more token per row at position_B: its keys and values as new_LBKH of each stack of layers."""
     cut, new_cut = spec(None, "batch", "act_kv_heads", None, None), spec(None, "batch", "act_kv_heads", None)
 
     def write(axis: int, stacks: tuple[jax.Array, ...], new: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
@@ -82,7 +102,7 @@ def _scatter(cache: jax.Array, new_LBKH: jax.Array, position_B: jax.Array, *, ax
 
 def _write_rows(cache: jax.Array, new_LBKH: jax.Array, position_B: jax.Array, *, axis: int) -> jax.Array:
     # For a scatter, XLA:TPU chooses another layout than the products read, and copies the whole cache into it in every
-    # step. So this writes row by row and holds the layout. (On a GPU it would start one kernel a row.)
+    # step. So this writes row by row and holds the layout. (On a GPU it would start one kernel per row.)
     as_it_lies = Layout(major_to_minor=tuple(range(cache.ndim)))
 
     def row(b: jax.Array, cache: jax.Array) -> jax.Array:
@@ -103,7 +123,7 @@ def attend(
     new_k_BKH: jax.Array,
     new_v_BKH: jax.Array,
 ) -> jax.Array:
-    """out_BTNH of one query a row (T = 1), over the slots where before_BS is true and over its own token, whose key and
+    """out_BTNH of a query per row (T = 1), over the slots where before_BS is true and over its own token, whose key and
     value are not in the cache yet. Precision as in `attention.weigh`."""
     B, T, N, H = q_BTNH.shape
     K = k_BKHS.shape[1]

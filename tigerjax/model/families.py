@@ -18,7 +18,7 @@ from tigerjax.errors import ConfigError
 from tigerjax.files.foreign import shown
 from tigerjax.mesh import logical_rules
 from tigerjax.model import hf_config, layers, stack
-from tigerjax.model.cache import Cache
+from tigerjax.model.cache import Branches, Cache, Kept
 from tigerjax.model.hf_config import HfConfig, TokenizerIds
 from tigerjax.model.hf_fields import Fields
 from tigerjax.model.layers import Weights
@@ -70,7 +70,22 @@ class Family(Protocol):
         token_B: jax.Array,
         position_B: jax.Array,
     ) -> tuple[jax.Array, Cache]:
-        """(logits_BV after one more token a row, the cache with it)."""
+        """(logits_BV after one more token per row, the cache with it)."""
+
+    def keep(
+        self,
+        weights: Weights,
+        config: ModelConfig,
+        compute: ComputeConfig,
+        tokens_BT: jax.Array,
+        segment_ids_BT: jax.Array,
+    ) -> tuple[jax.Array, Kept]:
+        """(x_BTD after the final norm, keys and values of rows whose tokens come first)."""
+
+    def branch(
+        self, weights: Weights, config: ModelConfig, compute: ComputeConfig, rows: Branches, kept: Kept | None
+    ) -> jax.Array:
+        """x_BTD after the final norm, of rows of trees of tokens, read behind what was kept."""
 
     def parameter_count(self, config: ModelConfig) -> int:
         """All weights of the language model."""

@@ -1,7 +1,7 @@
 """Token cross-entropy in chunks of tokens, so that B x T x V logits never exist at one time.
 
 The gradient is computed *with* the loss, chunk by chunk. The logits of a chunk give its loss, then its share of the
-gradients of the hidden states and of the head, and are dropped. That takes three matrix products a chunk. A scan over
+gradients of the hidden states and of the head, and are dropped. That takes three matrix products per chunk. A scan over
 `jax.checkpoint` would take four, because it computes every logit twice.
 """
 

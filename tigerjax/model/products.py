@@ -1,8 +1,8 @@
 """Matrix products of a block with a backward pass of their own, so that XLA:TPU runs them as plain products.
 
 Left alone, XLA fuses elementwise work into the products around it, once for every product that reads the result. Then
-silu was computed five times a layer, and a product with much fused work ran at two thirds of its speed. The maths here
-is JAX's own derivative; `optimization_barrier` only says where one kernel ends. docs/TPU.md has the figures.
+silu was computed five times per layer, and a product with much fused work ran at two thirds of its speed. The maths
+here is JAX's own derivative; `optimization_barrier` only says where one kernel ends. docs/TPU.md has the figures.
 """
 
 from typing import Any

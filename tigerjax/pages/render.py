@@ -6,6 +6,7 @@ so it has nothing to escape. A page is one file: the style sheet is inside it, a
 """
 
 import functools
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,20 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
+HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+KANA_OR_HANGUL = re.compile("[\u3040-\u30ff\uac00-\ud7af]")
+HAN_SHARE = 0.3  # of the letters; the same share by which `data dedup` cuts a text into characters
+
+
+def is_chinese(text: object) -> bool:
+    """Whether a page marks the text as Chinese: browsers then take Chinese fonts, and screen readers the right voice.
+
+    In a template: `{% if text is chinese %}`.
+    """
+    text = str(text)
+    han = len(HAN.findall(text))
+    return han > 0 and not KANA_OR_HANGUL.search(text) and han >= HAN_SHARE * sum(map(str.isalpha, text))
+
 
 @functools.cache
 def _environment() -> "Environment":
@@ -23,7 +38,7 @@ def _environment() -> "Environment":
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("tigerjax", ""),
         autoescape=True,
         finalize=lambda value: value if isinstance(value, Markup) else printable(value),
@@ -31,6 +46,8 @@ def _environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.tests["chinese"] = is_chinese
+    return environment
 
 
 def draw(template: str, macro: str, **values: Any) -> "Markup":

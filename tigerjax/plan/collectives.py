@@ -146,7 +146,7 @@ class Links:
         return len(group) / self.chips(group) / self.chip.devices
 
     def ring_bandwidth(self, group: Sequence[int]) -> float:
-        """Bytes a second into a device when rings run over every torus axis of the group at once.
+        """Bytes per second into a device when rings run over every torus axis of the group at once.
 
         A ring runs both ways where the axis closes (the compiler's 6 colours on a whole 4x4x4). An open line is as fast
         as one link, one way. Devices of one chip talk through the die.
@@ -180,7 +180,7 @@ class Links:
         if op == "all-to-all" and self.crosses_slices(group):
             return payload * (n - 1) / n / (self.chip.dcn_bandwidth / self.chip.devices)
         if op == "all-to-all" and axes:
-            # A chip's bytes travel a quarter of a closed axis on average, over two links a chip: extent / 8.
+            # A chip's bytes travel a quarter of a closed axis on average, over two links per chip: extent / 8.
             # On an open line the middle link carries twice that. Each device of a chip sends bytes of its own.
             longest = max(extent / (8 if closed else 4) for extent, closed in axes)
             return payload * longest / (self.chip.link_bandwidth / self.chip.devices)

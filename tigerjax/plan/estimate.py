@@ -24,7 +24,7 @@ from tigerjax.plan.trips import Program
 
 ATTENTION_SHARE = (0.5, 0.75)
 """Share of the bfloat16 peak that splash kernels reach, (pessimistic, optimistic). It is our assumption, not a
-measurement. A published Llama-2-70B step on v5p (23.7 s, 692 tokens/s/chip, 4 rows of 4,096 a chip) is 1.4 s longer
+measurement. A published Llama-2-70B step on v5p (23.7 s, 692 tokens/s/chip, 4 rows of 4,096 per chip) is 1.4 s longer
 than the compiler's 22.3 s for the same program. Its attention kernels hold 0.86 (one backward kernel) to 1.05 s (two)
 of products at peak, so the share is 0.61 to 0.75 if nothing else makes the difference."""
 

@@ -131,7 +131,7 @@ def lines(shown: dict[str, Any], report: str) -> list[str]:
     if not shown["fits"]:
         return out + _too_large(shown, report)
     out += [
-        f"memory a {'device ' if halves else 'chip   '}   peak {_of(shown['peak_gb'], shown['hbm_gb'])}"
+        f"memory per {'device ' if halves else 'chip   '} peak {_of(shown['peak_gb'], shown['hbm_gb'])}"
         f"   arguments {_gb(shown['argument_gb'])}   temporaries {_gb(shown['temp_gb'])}"
         f"   headroom {shown['headroom_gb']:.1f}"
         + (f"   in host memory {shown['host_gb']:.1f}" if shown["host_gb"] else ""),
@@ -152,7 +152,7 @@ def lines(shown: dict[str, Any], report: str) -> list[str]:
         f"MFU                at most {shown['mfu_bound']:.1%} ({shown['mfu_low']:.1%} at the high end)",
         f"tokens/s/chip      at most {shown['tokens_per_s_per_chip']:,.0f}"
         f" ({shown['tokens_per_s_per_chip_low']:,.0f} at the high end)"
-        + (f"; a device {shown['tokens_per_s_per_device']:,.0f}" if halves else ""),
+        + (f"; per device {shown['tokens_per_s_per_device']:,.0f}" if halves else ""),
         "",
         f"{'collective':26} {'axis':12} {'GB sent':>9} {'runs':>7} {'seconds':>9}",
     ]

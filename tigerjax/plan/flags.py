@@ -23,7 +23,7 @@ def read(path: str | Path) -> dict[str, str]:
         if not text:
             continue
         if (match := LINE.fullmatch(text)) is None:
-            raise ConfigError(f"{path}:{number}: {text!r} is not --name=value")
+            raise ConfigError(f"{path}:{number}: {text!r} must be --name=value")
         options[match[1]] = match[2]
     return options
 

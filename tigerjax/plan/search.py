@@ -1,11 +1,11 @@
 """Chooses mesh, remat policy and batch split for a config on a slice: arithmetic first, then the compiler.
 
-enumerate   meshes x remat policies x rows a device (by optim.accumulate) x pipeline microbatches and rounds;
+enumerate   meshes x remat policies x rows per device (by optim.accumulate) x pipeline microbatches and rounds;
             the global batch stays that of the config
 prune       what the config's own validation refuses, and what cannot fit: state + saved activations > memory
 order       by a rough time from peak, bubble and traffic alone, best first
 compile     each candidate in a process of its own, which gives its memory back. Its figures are written as a JSON file,
-            so that a search that was stopped goes on. A result implies others, which are not compiled: what does not
+            so that a search that was stopped resumes. A result implies others, which are not compiled: what does not
             fit rules out the same mesh with more rows or a policy that saves as much; what fits rules out policies
             that compute more again
 """
@@ -76,7 +76,7 @@ class Result(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """At most so many tokens a second and chip; 0 when the program does not fit or was refused."""
+        """At most so many tokens per second and chip; 0 when the program does not fit or was refused."""
         return self.figures.get("tokens_per_s_per_chip", 0.0)
 
 
@@ -250,7 +250,7 @@ def search(
         path = work / f"{key(candidate.config, topology)}.json"
         if not path.is_file():
             if time.monotonic() > deadline:
-                echo(f"budget spent after {place} of {len(candidates)} candidates; the same command goes on")
+                echo(f"budget spent after {place} of {len(candidates)} candidates; the same command resumes")
                 break
             manifest.write_json(path, _compile(command + candidate.overrides(base), max(60.0, 2 * budget_s)))
         figures = json.loads(path.read_text(encoding="utf-8"))

@@ -22,7 +22,7 @@ COMPILER_ENVIRONMENT = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Chip:
-    """Facts of one chip. Rates are per second; bandwidths are bytes a second in one direction.
+    """Facts of one chip. Rates are per second; bandwidths are bytes per second in one direction.
 
     There are two sources. "Cloud" is Google Cloud's page of the generation, such as
     https://docs.cloud.google.com/tpu/docs/tpu7x. "The book" is part 2 of "How to Scale Your Model" (Google
@@ -46,7 +46,7 @@ class Chip:
     operations of all matrix units in one cycle, and a test compares it with the cycles of a compiled matmul."""
     link_bandwidth: float
     """One ICI link, one way, as far as programs reach it (the book). Cloud's figure is a tenth higher. The book has no
-    TPU7x. Cloud gives it the links of a v5p (1200 GB/s a chip, both ways), so it has the v5p's figure here."""
+    TPU7x. Cloud gives it the links of a v5p (1200 GB/s per chip, both ways), so it has the v5p's figure here."""
     dcn_bandwidth: float
     """To the data-centre network, out: a chip's share of its host's network cards (the book; for TPU7x Cloud)."""
     host_bandwidth: float | None

@@ -23,7 +23,7 @@ CANDIDATES = 10
 
 def train_reward(quick: Quickstart) -> dict[str, Any]:
     """Trains OUT/reward from the SFT model on the shipped preferences; returns its figures, held-out accuracy too."""
-    from tigerjax.align import reward
+    from tigerjax.align import reward, reward_data
     from tigerjax.tokenizer.load import Tokenizer
 
     config, run_dir = quick.config("reward"), quick.out / "reward"
@@ -33,8 +33,7 @@ def train_reward(quick: Quickstart) -> dict[str, Any]:
         return reward.train(
             config,
             REWARD,
-            preferences=inputs[:1],
-            reference=read(quick.out / "instructions" / "sft.jsonl")[::8],
+            data=reward_data.RewardData(inputs[:1], read(quick.out / "instructions" / "sft.jsonl")[::8]),
             tokenizer=Tokenizer(config.data.tokenizer),
             init=quick.out / "sft",
             run_dir=run_dir,
@@ -94,6 +93,7 @@ def run_round(quick: Quickstart) -> Path:
         "rm_pair_accuracy": quick.report["reward_model"]["accuracy"],
         "gate": result.figures["gate"],
         "win_rate": result.figures.get("win_rate"),
+        "note": result.figures.get("note", ""),
         "reward_before": result.figures["reward_before"],
         "reward_after": result.figures["reward_after"],
     }

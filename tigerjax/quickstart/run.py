@@ -12,6 +12,7 @@ from rich.console import Console
 
 import tigerjax
 from tigerjax.files import manifest
+from tigerjax.files.lock import locked_beside
 from tigerjax.quickstart import parity, rejection, text, training
 from tigerjax.quickstart.answers import accuracy, samples
 from tigerjax.quickstart.state import Adjust, Quickstart, claim
@@ -24,7 +25,15 @@ without."""
 
 
 def quickstart(out: Path, *, seed: int, adjust: Adjust = lambda config: config) -> dict[str, Any]:
-    """Runs all stages and returns the report; `adjust` changes the training configs (tests make them shorter)."""
+    """Runs all stages and returns the report; `adjust` changes the training configs (tests make them shorter).
+
+    ConfigError while another quick start runs in OUT.
+    """
+    with locked_beside(out):
+        return _run(out, seed, adjust)
+
+
+def _run(out: Path, seed: int, adjust: Adjust) -> dict[str, Any]:
     from data_mixtures import quickstart as mixtures
 
     os.environ.setdefault("XLA_FLAGS", XLA_FLAGS)  # read when JAX looks for devices, later

@@ -1,11 +1,11 @@
 """Owns what a user's record is: every format is read here, and becomes documents and SFT examples for every stage."""
 
 from tigerjax.files.jsonl import Record
-from tigerjax.records.block import Block
+from tigerjax.records.block import READING, Block, Reading, TextUnit
 from tigerjax.records.dialogue import with_system
 from tigerjax.records.document import as_document
 from tigerjax.records.fields import DENIED_SOURCES, checked_weight, denied, finite_number, refuse_denied
-from tigerjax.records.formats import blocks, output_name, read, read_block
+from tigerjax.records.formats import Files, blocks, output_name, read, read_block, reading_of
 from tigerjax.records.ids import (
     Identity,
     Ids,
@@ -18,25 +18,30 @@ from tigerjax.records.ids import (
     repeated,
     ways,
 )
-from tigerjax.records.inputs import Inputs, Paths, distinct_names, expand, ids_config, ids_of, speed
-from tigerjax.records.notes import NUMBERED, RENAMED, SAID, TRIMMED, changes, note, shown, tell
+from tigerjax.records.inputs import Inputs, Paths, distinct_names, expand, ids_of, inputs_config, speed
+from tigerjax.records.notes import NOT_GIVEN, NUMBERED, RENAMED, SAID, TRIMMED, changes, note, shown, tell
 from tigerjax.records.preferences import Unusable, as_preference
 from tigerjax.records.sft import as_sft
 from tigerjax.records.validated import as_record, documents, sft_examples, text_of
 
 __all__ = [
     "DENIED_SOURCES",
+    "NOT_GIVEN",
     "NUMBERED",
+    "READING",
     "RENAMED",
     "SAID",
     "TRIMMED",
     "Block",
+    "Files",
     "Identity",
     "Ids",
     "Inputs",
     "Paths",
+    "Reading",
     "Record",
     "Seen",
+    "TextUnit",
     "Unusable",
     "Way",
     "as_document",
@@ -53,13 +58,14 @@ __all__ = [
     "finite_number",
     "given_id",
     "identity",
-    "ids_config",
     "ids_of",
+    "inputs_config",
     "note",
     "numbered",
     "output_name",
     "read",
     "read_block",
+    "reading_of",
     "record_id",
     "refuse_denied",
     "repeated",

@@ -2,11 +2,30 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
+
+from tigerjax.files.packed import RECORD_BYTES
 
 BLOCK_BYTES = 16_000_000
 """About the size of a block, and of the records that a worker holds in memory."""
 SCAN_BYTES = 1 << 20
 """Read at one time when the borders of blocks are looked for."""
+
+
+TextUnit = Literal["line", "paragraph", "file"]
+"""What of a plain text file is a document: a line, the lines between blank ones, or the whole file."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reading:
+    """How the files of an input are read."""
+
+    text_unit: TextUnit = "line"
+    max_bytes: int = RECORD_BYTES
+    """A record of more bytes is an error."""
+
+
+READING = Reading()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -21,3 +40,4 @@ class Block:
     start: int = 0
     end: int | None = None
     first: int = 1
+    reading: Reading = READING

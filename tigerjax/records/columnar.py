@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax.errors import DataError
-from tigerjax.files import jsonl, paths
+from tigerjax.files import jsonl, packed, paths
 from tigerjax.files.foreign import read_object, shown
 from tigerjax.records import block as sizes
 from tigerjax.records.block import Block
@@ -19,6 +19,8 @@ from tigerjax.records.text_files import Span
 
 ROWS = 1024
 """Turned into Python objects at one time."""
+BATCH_BYTES = 64 << 20
+"""About the bytes of the rows that are unpacked at one time."""
 STATE, SPLITS, SPLIT = "state.json", "dataset_dict.json", "train"
 """`save_to_disk` of the `datasets` library writes STATE, or SPLITS for several splits, of which SPLIT is read."""
 FILE_MAGIC, STREAM_END = b"ARROW1", b"\xff\xff\xff\xff\0\0\0\0"
@@ -42,12 +44,19 @@ def parquet(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tup
     """The rows of the block's row groups."""
     import pyarrow
 
-    number = block.first
+    number, most = block.first, block.reading.max_bytes
     with _parquet(block.path) as file:
         groups = range(block.start, file.num_row_groups if block.end is None else block.end)
+        rows = ROWS
+        for group in groups:  # the footer says how large they are, before anything is unpacked
+            about = file.metadata.row_group(group)
+            mean = about.total_byte_size / max(1, about.num_rows)
+            if mean > most:
+                raise packed.too_long(f"{block.path}:{number}, row group {group}", most)
+            rows = min(rows, max(1, int(BATCH_BYTES / max(1.0, mean))))
         try:
-            for batch in file.iter_batches(ROWS, row_groups=list(groups)):
-                yield from _rows(block.path, number, batch)
+            for batch in file.iter_batches(rows, row_groups=list(groups)):
+                yield from _rows(block, number, batch)
                 number += batch.num_rows
         except (pyarrow.ArrowException, OSError) as error:
             raise DataError(
@@ -56,7 +65,7 @@ def parquet(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tup
             ) from error
 
 
-def cut_parquet(path: Path) -> Iterator[Span]:
+def cut_parquet(path: Path, most: int = packed.RECORD_BYTES) -> Iterator[Span]:
     """Row groups of about BLOCK_BYTES together."""
     with _parquet(path) as file:
         begin, first, rows, size = 0, 1, 1, 0
@@ -94,12 +103,13 @@ def _arrow(path: Path) -> Iterator[Any]:
 
 def arrow(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, jsonl.Record]]:
     """The rows of an Arrow file."""
-    yield from _all_rows(block.path, block.first, _arrow(block.path))
+    yield from _all_rows(block, _arrow(block.path))
 
 
-def _all_rows(path: Path, number: int, batches: Iterator[Any]) -> Iterator[tuple[int, jsonl.Record]]:
+def _all_rows(block: Block, batches: Iterator[Any]) -> Iterator[tuple[int, jsonl.Record]]:
     import pyarrow
 
+    number, path = block.first, block.path
     for batch in batches:
         try:
             _refuse_wild(batch)
@@ -109,7 +119,7 @@ def _all_rows(path: Path, number: int, batches: Iterator[Any]) -> Iterator[tuple
                 " or write it again"
             ) from error
         for start in range(0, batch.num_rows, ROWS):
-            yield from _rows(path, number + start, batch.slice(start, ROWS))
+            yield from _rows(block, number + start, batch.slice(start, ROWS))
         number += batch.num_rows
 
 
@@ -146,10 +156,10 @@ def _json_object(path: Path) -> dict[str, Any]:
 def dataset(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, jsonl.Record]]:
     """The rows of the block's files of a `datasets` folder."""
     files = _dataset_files(block.path)[block.start : block.end]
-    yield from _all_rows(block.path, block.first, itertools.chain.from_iterable(map(_arrow, files)))
+    yield from _all_rows(block, itertools.chain.from_iterable(map(_arrow, files)))
 
 
-def cut_dataset(folder: Path) -> Iterator[Span]:
+def cut_dataset(folder: Path, most: int = packed.RECORD_BYTES) -> Iterator[Span]:
     """A block for each Arrow file."""
     first = 1
     for place, file in enumerate(_dataset_files(folder)):
@@ -173,7 +183,12 @@ def _refuse_wild(batch: Any) -> None:
                 raise
 
 
-def _rows(path: Path, number: int, batch: Any) -> Iterator[tuple[int, jsonl.Record]]:
+def _rows(block: Block, number: int, batch: Any) -> Iterator[tuple[int, jsonl.Record]]:
+    path, most = block.path, block.reading.max_bytes
+    if batch.nbytes > most:  # one row may be the cause; its bytes are known before it becomes objects of Python
+        for place in range(batch.num_rows):
+            if batch.slice(place, 1).nbytes > most:
+                raise packed.too_long(f"{path}:{number + place}", most)
     try:
         yield from enumerate(batch.to_pylist(), number)
     except (ValueError, ArithmeticError):  # one by one, to name the row
@@ -182,7 +197,7 @@ def _rows(path: Path, number: int, batch: Any) -> Iterator[tuple[int, jsonl.Reco
             try:
                 yield number + place, batch.slice(place, 1).to_pylist()[0]
             except UnicodeDecodeError as error:
-                raise DataError(f"{where}: a text is not UTF-8 ({error.reason})") from error
+                raise DataError(f"{where}: a text is not UTF-8 ({error.reason}); write the column as UTF-8") from error
             except (ValueError, ArithmeticError) as error:  # such as a date of the year 20,000
                 raise DataError(f"{where}: a value cannot be read ({_line(error)}); correct or remove it") from error
 

@@ -1,8 +1,9 @@
 """The formats of files and folders that hold records: one table, in which a new format is one entry.
 
-    *.jsonl, *.ndjson, *.json             one JSON object a line
+    *.jsonl, *.ndjson, *.json             one JSON object per line
     *.json that begins with [             one JSON list of objects
-    *.txt                                 plain text: each line that is not blank is a document, {"text": line}
+    *.txt                                 plain text: each line that is not blank is a document, {"text": line};
+                                          `Reading.text_unit` makes it a paragraph or the whole file
     *.csv, *.tsv                          the first line names the columns; tabs divide those of *.tsv
     *.parquet                             each row is a record
     *.arrow, *.feather                    each row is a record; Arrow's stream format or its file format
@@ -26,7 +27,7 @@ from typing import Any, NamedTuple
 from tigerjax.errors import DataError
 from tigerjax.files import jsonl, packed, paths
 from tigerjax.records import columnar, tensorflow_files, text_files
-from tigerjax.records.block import Block
+from tigerjax.records.block import READING, Block, Reading
 
 
 class Format(NamedTuple):
@@ -36,8 +37,9 @@ class Format(NamedTuple):
     """(number, what the file holds for one record) of a block; DataError where reading cannot go on."""
     parse: Callable[[str, Any], jsonl.Record]
     """(file:number, that) to a record; DataError where it is none, and reading goes on after it."""
-    cut: Callable[[Path], Iterable[text_files.Span]] | None = None
-    """The blocks of a file; None for a file that is read from its beginning to its end by one worker."""
+    cut: Callable[[Path, int], Iterable[text_files.Span]] | None = None
+    """The blocks of a file whose records have at most so many bytes; None for a file that is read from its beginning to
+    its end by one worker."""
     endings: tuple[str, ...] = ()
     """Of the file's name, without .zst, .gz or .xz."""
     inside: tuple[str, ...] = ()
@@ -48,12 +50,25 @@ class Format(NamedTuple):
     """The compressions of the whole file that are read: .zst, .gz, .xz."""
 
 
+class Files(list[Path]):
+    """Files and folders, and how they are read."""
+
+    def __init__(self, files: Iterable[Path], reading: Reading = READING):
+        super().__init__(files)
+        self.reading = reading
+
+
+def reading_of(given: Any) -> Reading:
+    """How these inputs are read, where they are `Files` or `Inputs` that say so."""
+    return getattr(given, "reading", READING)
+
+
 VERSION = re.compile(r"\d+\.\d+\.\d+")
 ANY = tuple(packed.NAMES)
 LINES = (".jsonl", ".ndjson")
 JSONL = Format(text_files.lines, text_files.parse_line, text_files.cut_lines, endings=(*LINES, ".json"), compressed=ANY)
 JSON_LIST = Format(text_files.array, text_files.parse_element, compressed=ANY)
-TEXT = Format(text_files.lines, text_files.parse_text, text_files.cut_lines, endings=(".txt",), compressed=ANY)
+TEXT = Format(text_files.texts, text_files.parse_text, text_files.cut_lines, endings=(".txt",), compressed=ANY)
 FORMATS = (
     JSONL,
     JSON_LIST,
@@ -132,15 +147,17 @@ def output_name(path: Path) -> str:
 
 
 def blocks(files: Iterable[Path]) -> list[Block]:
-    """The files in blocks, numbered in order; each is read by one worker at a time."""
+    """The files in blocks, numbered in order; each is read by one worker at a time. `Files` say how they are read."""
     out: list[Block] = []
+    reading = reading_of(files)
     for path in files:
         form = format_of(path)
-        if form.cut is None or packed.ending(path):  # a compressed file cannot be entered in the middle
-            out.append(Block(len(out), path))
+        whole = form is TEXT and reading.text_unit != "line"
+        if form.cut is None or packed.ending(path) or whole:  # a compressed file cannot be entered in the middle
+            out.append(Block(len(out), path, reading=reading))
             continue
-        for start, end, first in form.cut(path):
-            out.append(Block(len(out), path, start, end, first))
+        for start, end, first in form.cut(path, reading.max_bytes):
+            out.append(Block(len(out), path, start, end, first, reading))
     return out
 
 
@@ -170,12 +187,16 @@ def read_block(block: Block, *, on_bad: jsonl.OnBad | None = None) -> Iterator[t
 
 
 def read(
-    path: str | Path, *, on_bad: jsonl.OnBad | None = None, on_bytes: jsonl.OnBytes | None = None
+    path: str | Path,
+    *,
+    on_bad: jsonl.OnBad | None = None,
+    on_bytes: jsonl.OnBytes | None = None,
+    reading: Reading = READING,
 ) -> Iterator[tuple[int, jsonl.Record]]:
     """(number, record) of all records of a file or folder, as in `read_block`.
 
     `on_bytes` is called with the bytes read so far; only the formats of text call it.
     """
-    whole = Block(0, paths.of(path))
+    whole = Block(0, paths.of(path), reading=reading)
     for number, record, _ in _parsed(whole, format_of(whole.path), on_bad, on_bytes):
         yield number, record

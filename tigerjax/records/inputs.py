@@ -7,7 +7,8 @@ from pathlib import Path
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
 from tigerjax.files.manifest import refuse_changed, size
-from tigerjax.records.formats import is_a_dataset, is_a_file_of_records, output_name
+from tigerjax.records.block import READING, Reading
+from tigerjax.records.formats import Files, is_a_dataset, is_a_file_of_records, output_name, reading_of
 from tigerjax.records.ids import Ids
 from tigerjax.records.tensorflow_files import tfds_folder
 
@@ -16,11 +17,12 @@ TFDS = "tfds:"
 
 
 class Inputs(list[str | Path]):
-    """Paths and patterns, and how the records of their files get their ids."""
+    """Paths and patterns, how their files are read, and how the records get their ids."""
 
-    def __init__(self, patterns: Iterable[str | Path], ids: Ids):
+    def __init__(self, patterns: Iterable[str | Path], ids: Ids = "auto", reading: Reading = READING):
         super().__init__(patterns)
         self.ids: Ids = ids
+        self.reading = reading
 
 
 def ids_of(patterns: Paths) -> Ids:
@@ -28,13 +30,16 @@ def ids_of(patterns: Paths) -> Ids:
     return patterns.ids if isinstance(patterns, Inputs) else "auto"
 
 
-def ids_config(patterns: Paths) -> dict[str, str]:
-    """The entry of a stage's config for `ids_of`; none for the default."""
-    return {} if ids_of(patterns) == "auto" else {"ids": ids_of(patterns)}
+def inputs_config(patterns: Paths) -> dict[str, str]:
+    """The entries of a stage's config for what changes its records: `ids_of` and the text unit; none for defaults."""
+    unit = reading_of(patterns).text_unit
+    ids: dict[str, str] = {} if ids_of(patterns) == "auto" else {"ids": ids_of(patterns)}
+    return ids if unit == READING.text_unit else ids | {"text_unit": unit}
 
 
-def expand(patterns: Paths) -> list[Path]:
-    """The files and folders that paths, glob patterns and tfds:NAME stand for, sorted within a pattern.
+def expand(patterns: Paths) -> Files:
+    """The files and folders that paths, glob patterns and tfds:NAME stand for, sorted within a pattern. They are read
+    as the `Inputs` say.
 
     The folder of a finished stage stands for the files of records in it.
 
@@ -54,7 +59,7 @@ def expand(patterns: Paths) -> list[Path]:
     if twice := [path for path, times in Counter(files).items() if times > 1]:
         raise ConfigError(f"input {twice[0]} is given twice; give it once")
     refuse_changed(files)
-    return files
+    return Files(files, reading_of(patterns))
 
 
 def _of_stage(path: Path) -> list[Path]:

@@ -6,6 +6,8 @@ from tigerjax.terminal import tell as to_terminal
 
 TRIMMED, NUMBERED, RENAMED = "trimmed", "numbered", "renamed"
 """Names of the counts of what happens to records while they are read."""
+NOT_GIVEN = "not given"
+"""What a missing task or language is called where figures are listed by it."""
 MOST_NAMED = 3
 SAID = {
     TRIMMED: "dialogues began with an answer or ended with a question, and were cut to whole pairs",

@@ -55,9 +55,11 @@ def as_preference(record: Record, where: str) -> Record:
     dialogues = [_dialogue(record, value, f"{where}: {name}") for name, value in sides.items()]
     better, worse = dialogues
     if any(not message["content"].strip() for dialogue in dialogues for message in dialogue):
-        raise Unusable(EMPTY, f"{where}: {' or '.join(sides)}, or a message before them, is empty")
+        raise Unusable(EMPTY, f"{where}: {' or '.join(sides)}, or a message before them, is empty; remove the record")
     if better[:-1] != worse[:-1] or not _holds(better, record.get("prompt")):
-        raise Unusable(OTHER_PROMPT, f"{where}: {' and '.join(sides)} answer different conversations")
+        raise Unusable(
+            OTHER_PROMPT, f"{where}: {' and '.join(sides)} answer different conversations; give both the same one"
+        )
     return {**kept, "messages": better[:-1], "chosen": better[-1]["content"], "rejected": worse[-1]["content"]}
 
 
@@ -82,7 +84,7 @@ def _dialogue(record: Record, answer: Any, where: str) -> list[Record]:
     if len(turns) > 1:
         raise DataError(f"{where}: {len(turns)} messages; give the assistant's one answer, or the whole dialogue")
     if not isinstance(turns[0]["value"], str):
-        raise DataError(f"{where}: {turns[0]['value']!r} is not text, a message or a list of messages")
+        raise DataError(f"{where}: {turns[0]['value']!r} must be text, a message or a list of messages")
     return [*_conversation(record, where), {"role": "assistant", "content": turns[0]["value"]}]
 
 
@@ -117,7 +119,7 @@ def _turns(value: Any, where: str) -> list[Record]:
     """A message or a list of them as ShareGPT's {from, value}, under whichever names they come."""
     value = [value] if isinstance(value, dict) else value
     if not isinstance(value, list) or not value or not all(isinstance(turn, dict) for turn in value):
-        raise DataError(f"{where}: {str(value)[:60]!r} is not text, a message or a list of messages")
+        raise DataError(f"{where}: {str(value)[:60]!r} must be text, a message or a list of messages")
     return [
         {**turn, "from": turn.get("from", turn.get("role")), "value": turn.get("value", turn.get("content"))}
         for turn in value

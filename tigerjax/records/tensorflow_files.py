@@ -5,6 +5,7 @@ Their records are counted from 1. The libraries know disks only, so a file in a 
 """
 
 import contextlib
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -36,7 +37,9 @@ def _example(where: str, data: bytes) -> jsonl.Record:
     try:
         features = tf.train.Example.FromString(data).features.feature
     except DecodeError as error:
-        raise DataError(f"{where}: neither a tf.train.Example nor a JSON object: {error}") from error
+        raise DataError(
+            f"{where}: neither a tf.train.Example nor a JSON object ({error}); write the file again"
+        ) from error
     record: jsonl.Record = {}
     for name, feature in sorted(features.items()):
         kind = feature.WhichOneof("kind")
@@ -49,6 +52,7 @@ def _example(where: str, data: bytes) -> jsonl.Record:
 
 def tfrecords(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, bytes]]:
     """The records of a TFRecord file, which may be compressed by gzip."""
+    _refuse_long(block)
     tf, _ = start()
 
     compression, copy = "GZIP" if packed.ending(block.path) == ".gz" else "", paths.fetched(block.path)
@@ -58,7 +62,25 @@ def tfrecords(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[t
             yield number, bytes(data)
     except tf.errors.OpError as error:
         what = re.sub(r"\{\{.*?\}\} | \[Op:.*", "", error.message)  # without the names of TensorFlow's own operations
-        raise DataError(f"{block.path}: not a whole TFRecord file: {what}") from error
+        raise DataError(f"{block.path}: not a whole TFRecord file: {what}; copy it or write it again") from error
+
+
+def _refuse_long(block: Block) -> None:
+    """DataError for a record whose header in a TFRecord file says that it is too long; nothing of it is read."""
+    most = block.reading.max_bytes
+    with packed.reading(block.path) as (file, _):
+        for number in itertools.count(1):
+            header = file.read(12)  # the length and its checksum
+            if len(header) < 12:  # what is not whole is named by TensorFlow
+                return
+            left = int.from_bytes(header[:8], "little") + 4
+            if left - 4 > most:
+                raise packed.too_long(f"{block.path}:{number}", most)
+            if not packed.ending(block.path):
+                file.seek(left, os.SEEK_CUR)
+                continue
+            while left and (piece := file.read(min(left, 1 << 20))):
+                left -= len(piece)
 
 
 def array_records(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, bytes]]:
@@ -70,9 +92,12 @@ def array_records(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterat
         reader = array_record_module.ArrayRecordReader(str(copy), "readahead_buffer_size:0,max_parallelism:0")
         with contextlib.closing(reader):
             for i in range(reader.num_records()):
-                yield i + 1, reader.read([i])[0]
+                data = reader.read([i])[0]
+                if len(data) > block.reading.max_bytes:  # the format does not say it before
+                    raise packed.too_long(f"{block.path}:{i + 1}", block.reading.max_bytes)
+                yield i + 1, data
     except (ValueError, RuntimeError, IndexError) as error:
-        raise DataError(f"{block.path}: not a whole ArrayRecord file: {error}") from error
+        raise DataError(f"{block.path}: not a whole ArrayRecord file: {error}; copy it or write it again") from error
 
 
 def tfds_rows(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -92,7 +117,7 @@ def tfds_rows(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[t
         why = " ".join(message.split())[:200] or type(error).__name__
         raise DataError(f"{block.path}: not a whole TFDS dataset: {why}; copy it or make it again") from error
     if rows is None:
-        raise DataError(f"{block.path}: has the splits {splits}, but {SPLIT!r} is read")
+        raise DataError(f"{block.path}: has the splits {splits}, but {SPLIT!r} is read; name the split so")
 
 
 def parse_tfds(where: str, row: dict[str, Any]) -> jsonl.Record:

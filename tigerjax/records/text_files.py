@@ -28,7 +28,7 @@ Span = tuple[int, int, int]
 def lines(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, bytes]]:
     """The lines of a block that hold more than spaces; the mark at the beginning of the file (BOM) is left out."""
     if block.end is None:
-        with jsonl.open_lines(block.path, on_bytes) as every:
+        with jsonl.open_lines(block.path, on_bytes, block.reading.max_bytes) as every:
             yield from _with_text(every, block.first)
     else:
         yield from _with_text(io.BytesIO(paths.part(block.path, block.start, block.end)), block.first)
@@ -42,14 +42,38 @@ def _with_text(given: Iterable[bytes], first: int) -> Iterator[tuple[int, bytes]
             yield number, line
 
 
-def cut_lines(path: Path) -> Iterator[Span]:
+def texts(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, bytes]]:
+    """The documents of a plain text file, with the number of their first lines: lines, or what `text_unit` says."""
+    unit, most = block.reading.text_unit, block.reading.max_bytes
+    if unit == "line":
+        yield from lines(block, on_bytes)
+        return
+    with jsonl.open_lines(block.path, on_bytes, most) as every:
+        held: list[bytes] = []
+        first, size = 1, 0
+        for number, line in enumerate(every, 1):
+            line = line.removeprefix(jsonl.BOM) if number == 1 else line
+            if not line.strip() and (unit == "paragraph" or not held):
+                if held:
+                    yield first, b"".join(held)
+                held, size = [], 0
+                continue
+            first, size = first if held else number, size + len(line)
+            if size > most:
+                raise packed.too_long(f"{block.path}:{first}", most)
+            held.append(line)
+        if held:
+            yield first, b"".join(held)
+
+
+def cut_lines(path: Path, most: int = packed.RECORD_BYTES) -> Iterator[Span]:
     """Blocks of about BLOCK_BYTES that begin with a line; each knows its first line's number, for the errors."""
     begin, line, count, at = 0, 1, 1, 0
-    most, newest = packed.most_bytes(), 0  # where the line begins that is being read
+    newest = 0  # where the line begins that is being read
     with packed.reading(path) as (file, _):
         while piece := file.read(sizes.SCAN_BYTES):
             if (first := piece.find(b"\n")) < 0 and at + len(piece) - newest > most:
-                raise packed.too_long(f"{path}:{count}")
+                raise packed.too_long(f"{path}:{count}", most)
             newest = newest if first < 0 else at + piece.rfind(b"\n") + 1
             if at + len(piece) - begin >= sizes.BLOCK_BYTES and (last := piece.rfind(b"\n")) >= 0:
                 end = at + last + 1
@@ -67,10 +91,10 @@ def parse_line(where: str, line: bytes) -> jsonl.Record:
 
 
 def parse_text(where: str, line: bytes) -> jsonl.Record:
-    """A line of plain text as a document, whose id is the hash of the line."""
+    """A line, paragraph or file of plain text as a document, whose id is the hash of the text."""
     import xxhash
 
-    text = jsonl.decode(where, line).rstrip("\r\n")
+    text = jsonl.decode(where, line).rstrip("\r\n").replace("\r\n", "\n")
     return {"id": xxhash.xxh3_128_hexdigest(text.encode()), "text": text}
 
 
@@ -88,7 +112,7 @@ def array(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple
     with packed.reading(block.path) as (raw, counted):
         text = io.TextIOWrapper(raw, encoding="utf-8-sig")
         try:
-            for number, value in enumerate(_elements(block.path, text), 1):
+            for number, value in enumerate(_elements(block.path, text, block.reading.max_bytes), 1):
                 yield number, value
                 if on_bytes is not None:
                     on_bytes(counted.tell())
@@ -107,16 +131,15 @@ def parse_element(where: str, value: Any) -> jsonl.Record:
         jsonl.dumped(value)
     except UnicodeEncodeError as error:
         where = jsonl.named(where, value)
-        raise DataError(f"{where}: a lone surrogate (\\ud800-\\udfff) is not a character") from error
+        raise DataError(f"{where}: a lone surrogate (\\ud800-\\udfff) is not a character; remove it") from error
     except RecursionError as error:
         raise DataError(f"{jsonl.named(where, value)}: broken JSON: nested too deep") from error
     return value
 
 
-def _elements(path: Path, file: io.TextIOWrapper) -> Iterator[Any]:
+def _elements(path: Path, file: io.TextIOWrapper, most: int) -> Iterator[Any]:
     """The values of a list, decoded one by one from a piece of the text that grows where a value is longer."""
     decode, text, number = json.JSONDecoder().raw_decode, file.read(ARRAY_CHARACTERS), 0
-    most = packed.most_bytes()
     while "[" not in text and (more := file.read(ARRAY_CHARACTERS)):
         text += more
     at = text.index("[") + 1
@@ -134,7 +157,7 @@ def _elements(path: Path, file: io.TextIOWrapper) -> Iterator[Any]:
                 raise json.JSONDecodeError("a number may go on in the next piece", text, end)
         except (ValueError, RecursionError) as error:
             if len(text) - at > most:
-                raise packed.too_long(f"{path}:{number + 1}") from error
+                raise packed.too_long(f"{path}:{number + 1}", most) from error
             # Read as much again: what was cut by the end of the piece is whole then.
             if not (more := file.read(max(ARRAY_CHARACTERS, len(text) - at))):
                 why = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
@@ -164,10 +187,11 @@ def csv_rows(
     block: Block, on_bytes: jsonl.OnBytes | None = None, *, tabs: bool = False
 ) -> Iterator[tuple[int, jsonl.Record]]:
     """{column: text} of each row; the first line names the columns. Commas divide the columns, or `tabs`."""
-    csv.field_size_limit(min(packed.most_bytes(), 2**31 - 1))  # 131,072 characters otherwise
+    most = block.reading.max_bytes
+    csv.field_size_limit(min(most, 2**31 - 1))  # 131,072 characters otherwise
     with packed.reading(block.path) as (raw, counted):
         text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
-        reader = csv.DictReader(_csv_lines(block.path, text), strict=True, delimiter="\t" if tabs else ",")
+        reader = csv.DictReader(_csv_lines(block.path, text, most), strict=True, delimiter="\t" if tabs else ",")
         try:
             names = list(reader.fieldnames or ())
             if twice := [name for name in names if names.count(name) > 1]:
@@ -181,18 +205,18 @@ def csv_rows(
                     on_bytes(counted.tell())
         except (csv.Error, UnicodeDecodeError) as error:
             raise DataError(
-                f"{block.path}:{reader.line_num + 1}: not a {'TSV' if tabs else 'CSV'} file in UTF-8: {error}"
+                f"{block.path}:{reader.line_num + 1}: not a {'TSV' if tabs else 'CSV'} file in UTF-8: {error};"
+                " correct the line, or save the file as UTF-8"
             ) from error
         finally:
             text.detach()
 
 
-def _csv_lines(path: Path, text: io.TextIOWrapper) -> Iterator[str]:
-    most = packed.most_bytes()
+def _csv_lines(path: Path, text: io.TextIOWrapper, most: int) -> Iterator[str]:
     for number in itertools.count(1):
         line = text.readline(most + 1)
         if len(line) > most:
-            raise packed.too_long(f"{path}:{number}")
+            raise packed.too_long(f"{path}:{number}", most)
         if not line:
             return
         yield line
@@ -202,5 +226,8 @@ def parse_csv(where: str, row: dict[Any, Any]) -> jsonl.Record:
     """A row of a CSV file, which has a value for each named column and no more."""
     if None in row:  # the values that no column is named for
         columns = len(row) - 1
-        raise DataError(f"{where}: {columns + len(row[None])} values for the {columns} columns of the first line")
+        raise DataError(
+            f"{where}: {columns + len(row[None])} values for the {columns} columns of the first line;"
+            " put texts with commas in quotes"
+        )
     return row

@@ -21,7 +21,7 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
 from tigerjax.files.jsonl import Record
 from tigerjax.files.progress import Progress
-from tigerjax.records.inputs import Inputs, expand, ids_config, ids_of
+from tigerjax.records.inputs import Inputs, expand, ids_of, inputs_config
 from tigerjax.records.tensorflow_files import JSON_COLUMN, SPLIT
 from tigerjax.records.tf import start
 from tigerjax.records.validated import documents, sft_examples
@@ -41,26 +41,29 @@ def build(
     kind: Kind = "documents",
     version: str = "1.0.0",
     progress: Progress | None = None,
+    verify: bool = False,
 ) -> dict[str, Any]:
-    """Writes DATA_DIR/NAME/VERSION from validated records; returns the manifest, with the figures {records, bytes}."""
+    """Writes DATA_DIR/NAME/VERSION from validated records; returns the manifest, with the figures {records, bytes}.
+
+    `verify` is that of `manifest.stage`."""
     if not NAME.fullmatch(name) or not VERSION.fullmatch(version):
         raise ConfigError(
-            f"TFDS dataset {name}:{version}: a name is lower-case letters, digits and _, a version three numbers"
+            f"TFDS dataset {name}:{version}: a name must be lower-case letters, digits and _, a version three numbers"
         )
     _, _ = start()
     import tensorflow_datasets as tfds
 
     files = expand(inputs)
     out = paths.of(data_dir) / name / version
-    config = {"name": name, "version": version, "kind": kind, **ids_config(inputs)}
+    config = {"name": name, "version": version, "kind": kind, **inputs_config(inputs)}
     hashing = progress and progress("hashed", "GB")
-    with manifest.stage(out, name="tfds", config=config, inputs=files, hashing=hashing) as run:
+    with manifest.stage(out, name="tfds", config=config, inputs=files, hashing=hashing, verify=verify) as run:
         if run.done:
             return run.manifest or {}
-        named = Inputs(files, ids_of(inputs))
+        named = Inputs(files, ids_of(inputs), files.reading)
         given = documents(named) if kind == "documents" else sft_examples(named)
         if (first := next(given, None)) is None:
-            raise DataError(f"{', '.join(map(str, files))}: no records")
+            raise DataError(f"{', '.join(map(str, files))}: no records; give files that hold some")
         text = tfds.features.Text()
         columns: dict[str, Any] = {column: text for column in (*COLUMNS[kind], JSON_COLUMN)}
         if kind == "sft":

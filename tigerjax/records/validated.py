@@ -63,7 +63,7 @@ def _validated(
     files = expand(patterns)
     for path in files:
         number = 0
-        for number, record in formats.read(path, on_bad=on_bad):
+        for number, record in formats.read(path, on_bad=on_bad, reading=files.reading):
             where = f"{path}:{number}"
             refuse_denied(where, record)
             try:

@@ -22,7 +22,8 @@ def stages(of: Mapping[str, Any]) -> list[str]:
 
 
 def stage_name(key: str) -> str:
-    return STAGES.get(key, key.replace("_", " "))
+    """The name of a stage of the recipe. A name that people gave stays as they wrote it."""
+    return STAGES.get(key, key)
 
 
 def share_of(value: Any) -> float:

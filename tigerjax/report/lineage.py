@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tigerjax.checkpoint.meta import META, read
 from tigerjax.files import log, manifest, paths
 from tigerjax.pages.graph import Node, graph
 from tigerjax.pages.numbers import number
@@ -52,7 +53,7 @@ def _add(path: Path, folder: Path, nodes: dict[str, dict[str, Any]], depth: int)
     if key in nodes or depth > DEEPEST:
         return key
     if home is None:
-        nodes[key] = {"name": path.name, "stage": "file", "detail": "", "of": []}
+        nodes[key] = {"name": path.name, "of": []} | _found(path)
         return key
     manifest_here, config, inputs = manifest.read(home) or {}, _config(home), []
     stage = manifest_here.get("stage", "train" if config else "")
@@ -65,6 +66,21 @@ def _add(path: Path, folder: Path, nodes: dict[str, dict[str, Any]], depth: int)
     name = str(home.relative_to(folder)) if home.is_relative_to(folder) and home != folder else home.name
     nodes[key] = {"name": name, "stage": stage, "detail": _detail(manifest_here, home), "of": inputs}
     return key
+
+
+def _found(path: Path) -> dict[str, str]:
+    """{stage, detail} of what no stage of this project wrote: a model from elsewhere, a tokenizer, another file."""
+    if (path / META).is_file():
+        source = (read(path / META).get("extra") or {}).get("source") or {}
+        origin = f"from {source['folder']}" if source.get("folder") else ""
+        return {"stage": "imported model" if origin else "model", "detail": origin}
+    if (path / "config.json").is_file():
+        return {"stage": "Hugging Face model", "detail": ""}
+    if (path / "tokenizer.model").is_file():
+        return {"stage": "tokenizer", "detail": ""}
+    if not path.exists():
+        return {"stage": "file", "detail": "no longer there"}
+    return {"stage": "folder" if path.is_dir() else "file", "detail": ""}
 
 
 def _of_config(config: Mapping[str, Any], folder: Path, nodes: dict[str, dict[str, Any]], depth: int) -> list[str]:
@@ -142,7 +158,7 @@ def graph_section(report: Mapping[str, Any]) -> dict[str, Any]:
     drawn = []
     for node in nodes:
         stage = node["stage"]
-        kind = "file" if stage == "file" else "run" if stage.endswith("train") else "stage"
+        kind = "run" if stage.endswith("train") else "stage" if node["of"] else "file"
         detail = ", ".join(filter(None, [stage.replace("_", " "), node["detail"]]))
         drawn.append(Node(node["name"], detail, kind, node["of"]))
     return {"chart": graph(drawn, f"{len(nodes)} folders and files, from {nodes[0]['name']} to {nodes[-1]['name']}")}

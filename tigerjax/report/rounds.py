@@ -6,9 +6,12 @@ from typing import Any
 from tigerjax.pages import Table
 from tigerjax.pages.charts import Dot, histogram, scatter, stacked
 from tigerjax.pages.numbers import number, percent
+from tigerjax.report.reasons import of_round
 
 CHOSEN_BY = {"rm": "reward model", "human": "human ranking", "edit": "human edit"}
-PLANES = {"characters": "mean characters of an answer", "accuracy": "held-out accuracy"}
+PLANES = {"characters": "characters of an answer", "accuracy": "held-out accuracy"}
+HEADS = ["round", "gate", "win rate", "mean reward", "characters of an answer", "held-out accuracy"]
+REWARD = "mean reward (standard deviations)"
 
 
 def rounds(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -17,16 +20,38 @@ def rounds(report: Mapping[str, Any]) -> dict[str, Any]:
     if not ended:
         return {}
     return {
-        "table": Table(["round", "gate", "win rate", "reward", "characters", "accuracy"], [_row(r) for r in ended]),
+        "table": Table(HEADS, [_row(r) for r in ended]),
         "each": [_charts(r) for r in ended],
-        "planes": [(title, scatter(_models(ended, x), shares=x == "accuracy")) for x, title in PLANES.items()],
+        "planes": [
+            (title, scatter(_models(ended, x), title, REWARD, shares=x == "accuracy")) for x, title in PLANES.items()
+        ],
     }
+
+
+def cards(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """(name, figure, what it is of) for the head of the page: the last gate, and the first model beside the last."""
+    ended = report.get("align_rounds") or []
+    if not ended:
+        return []
+    last, kept = ended[-1], [r for r in ended if r["gate"] == "accepted"]
+    first, now = ended[0]["before"], (kept[-1]["after"] if kept else ended[0]["before"])
+    model = f"the start, and the model of round {kept[-1]['round']}" if kept else "the start; no round was accepted"
+    return [
+        (f"gate of round {last['round']}", last["gate"], f"win rate {_win_rate(last)}"),
+        ("held-out accuracy", f"{percent(first['accuracy'])} → {percent(now['accuracy'])}", model),
+        ("mean reward", f"{number(first['reward'])} → {number(now['reward'])}", f"standard deviations; {model}"),
+    ]
+
+
+def _win_rate(r: Mapping[str, Any]) -> str:
+    counts = ", ".join(f"{name} {number(n)}" for name, n in (r.get("held_out") or {}).items())
+    return percent(r["win_rate"]) + (f" ({counts})" if counts else "")
 
 
 def _row(r: Mapping[str, Any]) -> list[str]:
     wordings = {"reward": number, "characters": number, "accuracy": percent}
     changes = [f"{text(r['before'][name])} → {text(r['after'][name])}" for name, text in wordings.items()]
-    return [str(r["round"]), r["gate"], percent(r["win_rate"]), *changes]
+    return [str(r["round"]), r["gate"], _win_rate(r), *changes]
 
 
 def _charts(r: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,6 +62,8 @@ def _charts(r: Mapping[str, Any]) -> dict[str, Any]:
         "number": r["round"],
         "histogram": histogram(r["before"]["scores"], r["after"]["scores"]),
         "refused": "; ".join(r["reasons"]),
+        "note": r.get("note", ""),
+        "why": of_round(r["before"], r["after"]),
         "winners": stacked(winners, texts) if winners else None,
     }
 

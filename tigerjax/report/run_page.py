@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax import pages
+from tigerjax.align.gate import remark
 from tigerjax.files import manifest
-from tigerjax.pages.charts import Bar, bars, curve, stacked
+from tigerjax.pages.charts import Bar, bars, curve, share_bars, stacked
 from tigerjax.pages.numbers import duration, number, percent, points, standard_error
 from tigerjax.report.figures import export_reader, mean_true_reward_gain, share_of, stage_name, stages
 from tigerjax.report.lineage import graph_section
+from tigerjax.report.reasons import ONE_SEED, of_stages
+from tigerjax.report.rounds import cards as round_cards
 from tigerjax.report.rounds import rounds
 from tigerjax.report.runs import speed
 
@@ -26,6 +29,8 @@ CHOSEN_BY = {"rm": "reward model", "human": "human labels", "edit": "human edits
 ROUND_FIGURES = {
     "prompts": "prompts",
     "candidates": "candidates",
+    "gate": "verdict of the gate on the new model",
+    "win_rate": "held-out answers that the reward model prefers to the old model's",
     "rm_pair_accuracy": "pairs that the reward model orders rightly",
     "reward_before": "mean score by the reward model, before",
     "reward_after": "mean score by the reward model, after",
@@ -35,9 +40,10 @@ ROUND_FIGURES = {
 def render(report: Report, out: Path) -> None:
     """Writes the page to `out`, replacing an old one as a whole. A section whose figures are absent is left out."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    sections = [tokenizer, data, shares, curves, speed, accuracy, true_reward, rounds, samples, parity, time]
-    values = {section.__name__: section(report) for section in sections}
-    pages.write(out, "report/run.html", **header(report), **values, graph=graph_section(report), **footer(report))
+    sections = [tokenizer, data, shares, curves, accuracy, true_reward, rounds, samples, speed, parity, time]
+    values = {section.__name__: section(report) for section in sections} | {"graph": graph_section(report)}
+    present = [name for name, value in values.items() if value]
+    pages.write(out, "report/run.html", **header(report), **values, present=present, **footer(report))
 
 
 def language(key: str) -> str:
@@ -53,16 +59,22 @@ def header(report: Report) -> Values:
     if "total_seconds" in report:
         facts.append(duration(report["total_seconds"]))
     return {
-        "title": "tigerjax report",
+        "title": report.get("title", "tigerjax report"),
         "heading": report.get("title", "From raw text to an aligned model"),
         "facts": [fact.replace(" ", NBSP) for fact in facts],
         "verdict": verdict(report),
+        "warning": ONE_SEED if report.get("accuracy") or report.get("align_rounds") else "",
     }
 
 
 def verdict(report: Report) -> list[tuple[str, str, str]]:
     """The run in a few figures: (name, figure, what it is of)."""
-    cards = []
+    cards = round_cards(report)
+    if gate := (report.get("round") or {}).get("gate"):
+        wins = report["round"].get("win_rate")
+        note = report["round"].get("note") or (remark(wins, None) if wins is not None and gate == "accepted" else "")
+        rate = f"win rate {percent(wins)}" if wins is not None else ""
+        cards.append(("gate of the round", gate, "; ".join(filter(None, (rate, note)))))
     scores = report.get("accuracy") or {}
     order = [name for name in stages(scores) if name != "control"]
     if order:
@@ -84,7 +96,7 @@ def verdict(report: Report) -> list[tuple[str, str, str]]:
     before, after = tok.get("chars_per_token_before", {}), tok.get("chars_per_token_after", {})
     if "zh" in before and "zh" in after:
         note = f"{number(tok['vocab_before'])} to {number(tok['vocab_after'])} entries" if "vocab_after" in tok else ""
-        cards.append(("Chinese characters a token", f"{number(before['zh'])} → {number(after['zh'])}", note))
+        cards.append(("Chinese characters per token", f"{number(before['zh'])} → {number(after['zh'])}", note))
     if (mix := report.get("shares")) and mix.get("wanted"):
         off = max(abs(mix["realised"].get(name, 0.0) - wanted) for name, wanted in mix["wanted"].items())
         cards.append(("largest miss of a token share", f"{100 * off:.2f} points", f"{len(mix['wanted'])} sources"))
@@ -105,7 +117,8 @@ def tokenizer(report: Report) -> Values:
     for lang in after:
         sides = [(name, values[lang]) for name, values in (("before", before), ("after", after)) if lang in values]
         drawn = [Bar(name, value, f"{number(value)} characters", name) for name, value in sides]
-        charts.append((language(lang), bars(drawn, 0.0, high)))
+        last = lang == list(after)[-1]  # one axis, below the last chart
+        charts.append((language(lang), bars(drawn, 0.0, high, scale=_characters if last else None)))
     known = "vocab_before" in tok and "vocab_after" in tok
     entries = (number(tok["vocab_before"]), number(tok["vocab_after"])) if known else None
     return {"charts": charts, "entries": entries}
@@ -128,13 +141,13 @@ def data(report: Report) -> Values:
 def shares(report: Report) -> Values:
     mix = report.get("shares") or {}
     wanted, realised = mix.get("wanted") or {}, mix.get("realised") or {}
-    high, charts = max([*wanted.values(), *realised.values(), 1e-9]), []
-    for source in [*wanted, *(s for s in realised if s not in wanted)]:
-        sides = [
-            (name, values[source]) for name, values in (("wanted", wanted), ("realised", realised)) if source in values
-        ]
-        charts.append((source, bars([Bar(name, value, percent(value, 2), name) for name, value in sides], 0.0, high)))
-    return {"charts": charts, "run": "holistic run" if wanted else "run"} if charts else {}
+    charts, sources = [], [*wanted, *(s for s in realised if s not in wanted)]
+    for source in sources:
+        sides = [(n, values[source]) for n, values in (("wanted", wanted), ("measured", realised)) if source in values]
+        drawn = [Bar(name, value, percent(value, 2), name) for name, value in sides]
+        charts.append((source, share_bars(drawn, scale=source == sources[-1])))
+    run = "holistic run" if "holistic" in (report.get("curves") or {}) else "run"
+    return {"charts": charts, "run": run} if charts else {}
 
 
 def curves(report: Report) -> Values:
@@ -143,7 +156,7 @@ def curves(report: Report) -> Values:
     for name in stages(logged):
         line = [(float(step), float(loss)) for step, loss in logged[name]]
         note = f"{number(line[0][1])} → {number(line[-1][1])} nats"
-        plots.append((stage_name(name), note, curve(line, f"{stage_name(name)}: loss in nats", name)))
+        plots.append((stage_name(name), note, curve(line, f"{stage_name(name)}: loss in nats", name, "nats")))
     return {"plots": plots} if plots else {}
 
 
@@ -165,7 +178,8 @@ def accuracy(report: Report) -> Values:
             own = scores[name].get(by) or {}
             rows[-1] += [percent(share_of(own[k])) if k in own else "" for k in keys]
     heads = ["", "all", *map(language, parts["by_lang"]), *(t.replace("_", " ") for t in parts["by_task"])]
-    return {"chart": bars(drawn, 0.0, 1.0), "table": pages.Table(heads, rows), "control": "control" in scores}
+    table = pages.Table(heads, rows)
+    return {"chart": share_bars(drawn), "table": table, "control": "control" in scores, "why": of_stages(scores)}
 
 
 def true_reward(report: Report) -> Values:
@@ -181,9 +195,9 @@ def true_reward(report: Report) -> Values:
     total = sum(winners.values()) or 1.0
     texts = {k: f"{number(int(v))} ({percent(v / total)})" for k, v in winners.items()}
     rows = [
-        [label, percent(last[k]) if k == "rm_pair_accuracy" else number(last[k])]
+        [label, percent(last[k]) if k in ("rm_pair_accuracy", "win_rate") else number(last[k])]
         for k, label in ROUND_FIGURES.items()
-        if k in last
+        if last.get(k) is not None
     ]
     return {
         "charts": charts,
@@ -220,7 +234,15 @@ def time(report: Report) -> Values:
         return {}
     drawn = [Bar(stage_name(name), s, duration(s), "time") for name, s in seconds.items()]
     total = duration(report["total_seconds"]) if "total_seconds" in report else None
-    return {"chart": bars(drawn, 0.0, max(1e-9, *seconds.values())), "total": total}
+    return {"chart": bars(drawn, 0.0, max(1e-9, *seconds.values()), scale=_seconds), "total": total}
+
+
+def _seconds(value: float) -> str:
+    return f"{value:,g} s"
+
+
+def _characters(value: float) -> str:
+    return f"{value:g} characters"
 
 
 def footer(report: Report) -> Values:

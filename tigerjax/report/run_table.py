@@ -37,13 +37,13 @@ def _figures(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
     tok = report.get("tokenizer") or {}
     before, after = tok.get("chars_per_token_before") or {}, tok.get("chars_per_token_after") or {}
-    rows += [(f"characters a token, {k}", f"{number(before[k])} → {number(after[k])}") for k in before if k in after]
+    rows += [(f"characters per token, {k}", f"{number(before[k])} → {number(after[k])}") for k in before if k in after]
     if "vocab_before" in tok and "vocab_after" in tok:
         rows.append(("vocabulary", f"{number(tok['vocab_before'])} → {number(tok['vocab_after'])}"))
     mix = report.get("shares") or {}
     for source, wanted in (mix.get("wanted") or {}).items():
         realised = (mix.get("realised") or {}).get(source, 0.0)
-        rows.append((f"share of {source}", f"wanted {percent(wanted, 2)}, realised {percent(realised, 2)}"))
+        rows.append((f"share of {source}", f"wanted {percent(wanted, 2)}, measured {percent(realised, 2)}"))
     for source in [s for s in mix.get("realised") or {} if s not in (mix.get("wanted") or {})]:
         rows.append((f"share of {source}", percent(mix["realised"][source], 2)))
     for name, line in (report.get("curves") or {}).items():
@@ -59,7 +59,14 @@ def _figures(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append((f"speed of {stage_name(name)}", ", ".join(speed)))
     for r in report.get("true_reward") or []:
         rows.append((f"mean true reward, round {r['round']}", f"{number(r['before'])} → {number(r['after'])}"))
+    for r in report.get("align_rounds") or []:
+        rows.append((f"round {r['round']}: gate", f"{r['gate']}{', ' + r['note'] if r.get('note') else ''}"))
+        rows.append((f"round {r['round']}: win rate", percent(r["win_rate"])))
+        accuracies = f"{percent(r['before']['accuracy'])} → {percent(r['after']['accuracy'])}"
+        rows.append((f"round {r['round']}: held-out accuracy", accuracies))
     last = report.get("round") or {}
+    if last.get("gate"):
+        rows.append(("gate of the round", f"{last['gate']}{', ' + last['note'] if last.get('note') else ''}"))
     if "rm_pair_accuracy" in last:
         rows.append(("pairs that the reward model orders rightly", percent(last["rm_pair_accuracy"])))
     if winners := last.get("winners"):

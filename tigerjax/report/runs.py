@@ -1,25 +1,29 @@
 """Training runs by the metrics that they logged: speed, use of the devices, memory, and where the time went."""
 
+import ast
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tigerjax
+from tigerjax.checkpoint import files as checkpoints
+from tigerjax.checkpoint import meta
 from tigerjax.errors import DataError
 from tigerjax.files import log, paths
 from tigerjax.pages.charts import MOST_POINTS, curve, stacked
 from tigerjax.pages.numbers import duration, number, percent
 from tigerjax.report.figures import stage_name
 
-METRICS = "metrics.jsonl"
+METRICS, CONFIG = "metrics.jsonl", "config.txt"
 DRAWN = {
-    "tokens_per_s": ("tokens/s", lambda value: number(round(value))),
-    "mfu": ("MFU", percent),
-    "goodput": ("goodput", percent),
-    "hbm_peak_gb": ("memory, GB", number),
-    "grad_norm": ("gradient norm", number),
+    "tokens_per_s": ("speed", "tokens/s", lambda value: number(round(value))),
+    "mfu": ("MFU", "share of the peak", percent),
+    "goodput": ("goodput", "share of the time", percent),
+    "hbm_peak_gb": ("memory", "GB", number),
+    "grad_norm": ("gradient norm", "", number),
 }
-"""The keys of a logged step that are drawn, each with its title and the function that writes its last value."""
+"""The keys of a logged step that are drawn, each with its title, its unit and the function that writes its last
+value."""
 
 
 def collect(folder: Path) -> dict[str, Any]:
@@ -44,15 +48,35 @@ def of_run(folder: Path) -> dict[str, Any]:
     """The report of a single training run."""
     records = read(folder / METRICS)
     if not records:
-        raise DataError(f"{folder / METRICS}: no step was logged yet; the run goes on with the same `tigerjax train`")
-    name = paths.resolved(folder).name
-    report: dict[str, Any] = {"version": tigerjax.__version__, "title": f"Run {name}", "curves": {}}
+        raise DataError(f"{folder / METRICS}: no step was logged yet; the same `tigerjax train` resumes the run")
+    name, place = _name(folder), paths.resolved(folder).name
+    title = f"Run {name}" if name == place else f"Run {name}, in {place}"
+    report: dict[str, Any] = {"version": tigerjax.__version__, "title": title, "curves": {}}
     report["curves"][name] = [
         [r["step"], float("nan") if r.get("loss_nats") is None else r["loss_nats"]] for r in records
     ]
     if shares := records[-1].get("shares"):
-        report["shares"] = {"wanted": {}, "realised": shares}
+        report["shares"] = {"wanted": _wanted(folder), "realised": shares}
     return report
+
+
+def _name(folder: Path) -> str:
+    """The name that the run's config gives it, else the name of its folder."""
+    path = folder / CONFIG
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    given = [line.removeprefix("name = ") for line in lines if line.startswith("name = ")]
+    return str(ast.literal_eval(given[0])) if given else paths.resolved(folder).name
+
+
+def _wanted(folder: Path) -> dict[str, float]:
+    """The token shares that the mixture of a run asks for, as its newest checkpoint has them; empty without one."""
+    place = folder / "checkpoints"
+    steps = checkpoints.steps(place)
+    try:
+        position = meta.read(place / str(steps[0]) / meta.META).get("loader") if steps else None
+    except DataError:  # a damaged checkpoint is a matter of `tigerjax checkpoint verify`
+        return {}
+    return dict(position["rates"]) if isinstance(position, dict) and "rates" in position else {}
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -87,9 +111,10 @@ def speed(report: Mapping[str, Any]) -> dict[str, Any]:
     runs = []
     for name, lines in (report.get("runs") or {}).items():
         plots = []
-        for key, (title, text) in DRAWN.items():
+        for key, (title, unit, text) in DRAWN.items():
             if line := [(float(x), float(y)) for x, y in lines.get(key) or []]:
-                plots.append((title, text(line[-1][1]), curve(line, f"{name}: {title}", name)))
+                last = text(line[-1][1]) + (f" {unit}" if key in ("tokens_per_s", "hbm_peak_gb") else "")
+                plots.append((title, last, curve(line, f"{name}: {title}", name, unit)))
         spent = {k: float(v) for k, v in (lines.get("spent_s") or {}).items() if v > 0}
         total = sum(spent.values())
         texts = {k: f"{duration(v)} ({percent(v / total)})" for k, v in spent.items()}

@@ -1,1 +1,1 @@
-"""Sampling: n candidates a prompt, in batches, with a KV cache."""
+"""Sampling: n candidates per prompt, in batches, with a KV cache."""

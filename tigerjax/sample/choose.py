@@ -23,7 +23,7 @@ def prompt_words(prompt_id: str) -> np.ndarray:
 
 
 def candidate_keys(seed: int, round_: int, prompt_ids: Sequence[str], candidates: Sequence[int]) -> jax.Array:
-    """keys_C, one a candidate: seed, round, prompt id and candidate number folded in. The step is folded in later."""
+    """keys_C, one per candidate: seed, round, prompt id and candidate number folded in. The step is folded in later."""
     words_C2 = np.stack([prompt_words(p) for p in prompt_ids])
     return _keys(np.uint32(seed), np.uint32(round_), words_C2, np.asarray(candidates, np.uint32))
 
@@ -42,7 +42,7 @@ def _keys(seed: jax.Array, round_: jax.Array, words_C2: jax.Array, candidates_C:
 def choose(
     logits_BV: jax.Array, keys_B: jax.Array, *, temperature: float, top_p: float = 1.0, top_k: int = 0
 ) -> jax.Array:
-    """tokens_B int32: the argmax at temperature 0, else one draw a row, after temperature, then top-k, then top-p.
+    """tokens_B int32: the argmax at temperature 0, else one draw per row, after temperature, then top-k, then top-p.
 
     top_k=0 and top_p=1 cut nothing. Top-p keeps the smallest set of most probable tokens whose share of what top-k
     left is at least top_p (Holtzman et al. 2020, section 3.1); tokens that tie with the least probable of them are kept
@@ -71,7 +71,7 @@ class _Draw(NamedTuple):
 
 
 def _draw(weights_BV: jax.Array, keys_B: jax.Array, top_p: float) -> jax.Array:
-    """One index a row, among the tokens that top-p keeps, with probability proportional to its weight.
+    """One index per row, among the tokens that top-p keeps, with probability proportional to its weight.
 
     This sorts nothing and computes no threshold. It draws a token from a set that contains all tokens that top-p
     keeps; at first that is the whole row. If the tokens heavier than the drawn one have less than top_p of the row's

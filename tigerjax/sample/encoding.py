@@ -59,7 +59,7 @@ def encode(tokenizer: Any, prompts: Sequence[Mapping[str, Any]], chat: bool) -> 
             for m in messages
         )
         if not whole or messages[-1]["role"] != "user":
-            raise DataError(f"prompt {prompt_id!r} has neither messages that end with the user nor a text")
+            raise DataError(f"prompt {prompt_id!r} needs messages that end with the user, or a text")
         if not chat and len(messages) != 1:
             raise DataError(
                 f"prompt {prompt_id!r} has {len(messages)} messages; without chat there is one user message"

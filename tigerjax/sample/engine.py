@@ -1,4 +1,4 @@
-"""Batched sampling of n candidates a prompt: one prefill a prompt, then slots that are refilled as candidates finish.
+"""Batched sampling of n candidates per prompt: one prefill per prompt, then slots that are refilled.
 
 There are few shapes, and they do not change while sampling. A prompt is padded to the bucket of its own length, every
 prefill has `Batching.prompts` rows, and every decode `Batching.rows`. So each part is compiled once a bucket, and a
@@ -41,7 +41,7 @@ class SamplingConfig:
 
     max_new_tokens: Count
     n: Count = 10
-    """Candidates a prompt."""
+    """Candidates per prompt."""
     temperature: Temperature = 0.9
     """0 is greedy."""
     top_p: PositiveShare = 0.95
@@ -125,7 +125,7 @@ def generate(
     batching: Batching = Batching(),  # frozen
     stats: Stats | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """One record a prompt, in the order of `prompts`; the arguments are those of `complete`.
+    """One record per prompt, in the order of `prompts`; the arguments are those of `complete`.
 
     record    = {**prompt, messages, model_sha, sampling: {…}, degenerate: bool, candidates: […]}
     candidate = {cid, text, token_ids, finish: stop|length|marker, logprob, ntok, empty: bool, dup_of: cid|None}

@@ -2,7 +2,7 @@
 
 OUT/sampling.json             what is being sampled; a restart that asks for anything else is refused
 OUT/candidates.partial.jsonl  records in the order in which prompts are finished, while sampling goes on
-OUT/candidates.jsonl          one record a prompt in the order of the prompts, once all are there
+OUT/candidates.jsonl          one record per prompt in the order of the prompts, once all are there
 OUT/skipped.jsonl             the prompts that did not fit, with the reason
 OUT/manifest.json             counts; it is written last, so where it is the folder is complete
 

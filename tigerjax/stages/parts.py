@@ -3,7 +3,7 @@
 A part is what one task holds in memory: about BLOCK_BYTES of the records of one input, as lines of JSON. It is two
 files in the work folder of a stage:
 
-    part-<number>.jsonl   its records, one a line, sorted by id
+    part-<number>.jsonl   its records, one per line, sorted by id
     part-<number>.npz     of each record: id (UTF-8, end to end), where the id ends, text length, quality, line number,
                           and whether the id was made of the record
 

@@ -34,11 +34,11 @@ from tigerjax.stages import merge, parts, scan
 from tigerjax.stages.runner import Runner
 from tigerjax.text import containment, unit_search
 from tigerjax.text.containment import GRAM, KINDS, LEAST, Short
-from tigerjax.text.opened import Text
-from tigerjax.text.short_units import NAME_BELOW, UnitKind
-from tigerjax.text.unit_search import RARE, Job, Wanted, load_copies, load_short, load_units
+from tigerjax.text.opened import LongUnit, Text
+from tigerjax.text.short_units import NAME_BELOW, SHORT_WORD, WORD, UnitKind, edits_allowed
+from tigerjax.text.unit_search import RARE, Job, Wanted, load_common, load_copies, load_short, load_units
 
-SEARCH_VERSION = 2
+SEARCH_VERSION = 3
 """Of the way in which units are found, for the manifest."""
 OPEN_PARTS = 16
 """Parts of the units whose files a worker keeps open: three a part, and a process may open 256 or 1,024."""
@@ -87,7 +87,15 @@ class _Sides:
         self._long = functools.lru_cache(OPEN_PARTS)(functools.partial(load_units, job.units))
         self._short = functools.lru_cache(OPEN_PARTS)(functools.partial(load_short, job.units))
         self._ids = functools.lru_cache(OPEN_PARTS)(functools.partial(parts.Ids, job.units))
+        self._common = functools.cache(functools.partial(load_common, job))
         self._copies = functools.lru_cache(OPEN_PARTS)(functools.partial(load_copies, job.units))
+
+    def _is_common(self, kind: UnitKind, grams: np.ndarray) -> np.ndarray:
+        """bool: of which grams more than RARE documents have each."""
+        common = self._common(kind)
+        if not len(common):
+            return np.zeros(len(grams), bool)
+        return common[np.minimum(np.searchsorted(common, grams), len(common) - 1)] == grams
 
     def hits(self, inside: Text, held: Sequence[Held]) -> list[Hit]:
         """The units that a document holds, sorted; those of one record are one hit."""
@@ -99,9 +107,12 @@ class _Sides:
             else:
                 kind: UnitKind = "characters" if given.kind == "characters" else "letters"
                 units = self._long(kind, given.part)
-                owner, size = int(units.owners[given.unit]), int(units.sizes[given.unit])
+                owner = int(units.owners[given.unit])
+                codes = units.codes[units.begins[given.unit] : units.begins[given.unit + 1]]
+                key = codes.tobytes().decode("utf-32-le", "surrogatepass")
                 grams = units.grams[units.starts[given.unit] : units.starts[given.unit + 1]]
-                spans = inside.spans(grams, GRAM[kind], size, LEAST[kind])
+                common = self._is_common(kind, grams)
+                spans = inside.spans(LongUnit(grams, common, GRAM[kind], key), LEAST[kind], WORD[kind])
             if spans:
                 identity = self._ids(given.part)[owner]
                 examples = int(self._copies(given.part)[given.kind][given.unit])
@@ -118,11 +129,12 @@ class _Sides:
     def _short_spans(self, inside: Text, unit: Short, given: Held) -> list[list[int]]:
         """The sentences of the document in which a short unit stands; [] where it is only mentioned."""
         where = (given.start, given.end, given.edits)
+        allowed = edits_allowed(len(unit.key), unit.kind)
         may_be_name = len(unit.key) < NAME_BELOW[unit.kind]
-        if may_be_name and given.edits > 1 and not inside.has_slips(unit.key, *where):
+        if given.edits and not inside.has_slips(unit.key, *where, SHORT_WORD if may_be_name else WORD[unit.kind]):
             return []
-        rare = given.often <= RARE and (not may_be_name or inside.is_clauses(*where))
-        own = unit.final and given.often <= self._limit and inside.is_sentences(*where)
+        rare = given.often <= RARE and (not may_be_name or inside.is_clauses(unit.key, *where, allowed))
+        own = unit.final and given.often <= self._limit and inside.is_sentences(unit.key, *where, allowed)
         if not (rare or own or inside.has_before(unit.question, given.start)):
             return []
         return inside.touched(*where)
@@ -194,6 +206,7 @@ def _find(job: Job, docs: Sequence[dict[str, Any]], runner: Runner) -> tuple[int
     for n, kind in enumerate(KINDS):
         every = sorted(gram for shard in stopped for gram in shard[n])
         parts.save_npy(job.docs / f"stopped-{kind}.npy", np.array(every, np.uint64))
+        unit_search.join_common(job, kind)
     runner.each(functools.partial(unit_search.join, job), range(job.shards), job.docs, "join")
     applied = runner.each(functools.partial(_apply, job, limit), job.doc_parts, job.docs, "apply")
     return sum(len(grams) for shard in stopped for grams in shard), applied
@@ -214,7 +227,8 @@ def find_files(
     Where the units' files are no record files, `prepare(files, folder)` makes some of them in the folder. Returns the
     manifest.
     """
-    doc_paths, unit_paths = records.expand(docs), records.expand(units)
+    doc_paths = records.expand(docs)
+    unit_paths = records.expand(records.Inputs(units, records.ids_of(units), doc_paths.reading))
     records.distinct_names(doc_paths)
     scan.check_shards(shards)
     config = {
@@ -223,7 +237,7 @@ def find_files(
         "gram": dict(GRAM),
         "rare": unit_search.RARE,
         "version": SEARCH_VERSION,
-        **records.ids_config(docs),
+        **records.inputs_config(docs),
     }
     inputs = [*doc_paths, *unit_paths]
     runner = runner or Runner()
@@ -241,7 +255,10 @@ def find_files(
         units_scan = functools.partial(unit_search.scan_units, work / "units")
         sides = scan.scanned(runner, units_scan, work / "units", given, shards, "units", ids=records.ids_of(units))
         if not sum(part["units"] for part in sides):
-            raise DataError(f"{', '.join(map(str, unit_paths))}: no {wanted.noun}, so nothing could be found")
+            raise DataError(
+                f"{', '.join(map(str, unit_paths))}: no {wanted.noun}, so nothing could be found;"
+                " give a file that holds some"
+            )
         unit_parts = tuple(part["part"] for part in sides)
         same = functools.partial(unit_search.equal, work / "units", unit_parts, shards)
         equal = sum(runner.each(same, range(shards), work / "units", "equal"))

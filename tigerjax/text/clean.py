@@ -205,7 +205,7 @@ def clean_files(
         "drop_denied": drop_denied,
         "allow_source": sorted(allow_source),
         "max_bad_fraction": max_bad_fraction,
-        **records.ids_config(inputs),
+        **records.inputs_config(inputs),
     }
     read = [*paths, *([sensitive] if sensitive is not None else [])]
     runner = runner or Runner()

@@ -27,5 +27,5 @@ def write(
         rows.append([f"{name} v{rule.version}", number(rewritten.get(name, 0) + dropped.get(name, 0)), state])
     rows += [[name, number(n), "drops"] for name, n in dropped.items() if name not in rules.RULES]
     tables = {name: pages.Table(["before", "after"], pairs) for name, pairs in sorted(samples.items())}
-    counted = pages.Table(["rule", "records or texts", ""], rows)
+    counted = pages.Table(["rule", "records or texts", "what it does"], rows)
     pages.write(path, "text/cleaning.html", title="Cleaning", counted=counted, samples=tables)

@@ -45,13 +45,15 @@ class Search:
 
 
 class UnitGrams(NamedTuple):
-    """Units of one kind. Unit i belongs to example owners[i]; its distinct grams are grams[starts[i]:starts[i + 1]]."""
+    """Units of one kind. Unit i belongs to example owners[i]; grams[starts[i]:starts[i + 1]] are its distinct grams, in
+    the order of its text."""
 
     grams: np.ndarray
     starts: np.ndarray
     owners: np.ndarray
-    sizes: np.ndarray
-    """Characters of the key of each unit."""
+    codes: np.ndarray
+    """uint32, the keys of all units; unit i has codes[begins[i]:begins[i + 1]]."""
+    begins: np.ndarray
 
 
 class Short(NamedTuple):
@@ -98,12 +100,18 @@ def unit_texts(record: Record) -> list[UnitText]:
     return out
 
 
-def distinct(texts: np.ndarray, grams: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each (text, gram) pair once, sorted by text and gram."""
+def firsts(texts: np.ndarray, grams: np.ndarray) -> np.ndarray:
+    """Where each (text, gram) pair stands first, sorted by text and gram."""
     order = np.lexsort((grams, texts))
     texts, grams = texts[order], grams[order]
     first = np.ones(len(grams), bool)
     first[1:] = (grams[1:] != grams[:-1]) | (texts[1:] != texts[:-1])
+    return order[first]
+
+
+def distinct(texts: np.ndarray, grams: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each (text, gram) pair once, sorted by text and gram."""
+    first = firsts(texts, grams)
     return texts[first], grams[first]
 
 
@@ -127,7 +135,9 @@ def make_units(examples: Sequence[Sequence[UnitText]], groups: Sequence[str]) ->
     order: list[int] = []
     for kind in KINDS:
         chosen = (cjk if kind == "characters" else ~cjk) & (sizes >= SHORT_BELOW[kind])
-        texts, hashes = distinct(*windows(cut(batch.only(chosen), "characters"), GRAM[kind])[::-1])
+        hashes, texts = windows(cut(batch.only(chosen), "characters"), GRAM[kind])
+        once = np.sort(firsts(texts, hashes))
+        hashes, texts = hashes[once], texts[once]
         count = np.bincount(texts, minlength=len(owners))
         enough = count >= MIN_GRAMS
         is_long |= enough
@@ -135,7 +145,8 @@ def make_units(examples: Sequence[Sequence[UnitText]], groups: Sequence[str]) ->
         hashes, texts = hashes[kept], texts[kept]
         mine = np.flatnonzero(enough)
         starts = np.searchsorted(texts, np.append(mine, len(owners)))
-        long[kind] = UnitGrams(hashes, starts, owners[mine], sizes[mine])
+        own = batch.only(enough)
+        long[kind] = UnitGrams(hashes, starts, owners[mine], own.codes, own.starts[np.append(mine, len(owners))])
         order += mine.tolist()
     shortest = np.where(cjk, SHORTEST["characters"], SHORTEST["letters"])
     is_short = ~is_long & (sizes >= shortest) & (sizes <= LONGEST)

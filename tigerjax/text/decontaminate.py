@@ -4,6 +4,7 @@ A unit is a question with its options, as an exam prints them. A question withou
 long enough to be told from the stem of another question.
 """
 
+import collections
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from tigerjax.files import jsonl
 from tigerjax.stages import scan
 from tigerjax.stages.runner import Runner
 from tigerjax.text import against, containment, unit_search
-from tigerjax.text.grams import keys
+from tigerjax.text.grams import key, keys
 from tigerjax.text.short_units import NAME_BELOW
 
 SEARCH = containment.Search()
@@ -65,10 +66,15 @@ def _long_enough(stem: str) -> bool:
     return len(batch.codes) >= NAME_BELOW["characters" if batch.cjk()[0] else "letters"]
 
 
-def questions(path: Path, field: str | None = None) -> Iterator[records.Record]:
-    """Each question of a set as a document {id: "<task>:<line>", text, …}. The set is the name of the file."""
-    task, number = path.name.split(".")[0], 0
-    for number, record in records.read(path):
+def _handle(text: str) -> int:
+    import xxhash
+
+    return xxhash.xxh3_64_intdigest(key(text).encode("utf-8", "surrogatepass"))
+
+
+def _texts(path: Path, field: str | None, reading: records.Reading) -> Iterator[tuple[int, records.Record, str]]:
+    """(number, record, question) of a set."""
+    for number, record in records.read(path, reading=reading):
         names = [field] if field else [name for name in FIELDS if name in record]
         text = record.get(names[0]) if names else None
         if not isinstance(text, str) or not text.strip():
@@ -76,9 +82,22 @@ def questions(path: Path, field: str | None = None) -> Iterator[records.Record]:
                 f"{path}:{number}: no question in field {field or 'question'!r}; the record has {sorted(record)},"
                 " name the right one with --field"
             )
+        yield number, record, text
+
+
+def questions(
+    path: Path, field: str | None = None, reading: records.Reading = records.READING
+) -> Iterator[records.Record]:
+    """Each question of a set as a document {id: "<task>:<line>", text, …}. The set is the name of the file.
+
+    A stem that several questions of the set have, such as "Which of these is true?", is looked for with options only.
+    """
+    task, number = path.name.split(".")[0], 0
+    often = collections.Counter(_handle(text) for *_, text in _texts(path, field, reading))
+    for number, record, text in _texts(path, field, reading):
         given = options(record)
         whole = "\n".join([text, *(f"{letter}. {option}" for letter, option in zip(LETTERS, given, strict=False))])
-        stem = text if _long_enough(text) else whole
+        stem = text if _long_enough(text) and often[_handle(text)] == 1 else whole
         yield {"id": f"{task}:{number}", "text": whole, "eval_stem": stem, "eval_set": task, "source": "", "lang": ""}
     jsonl.refuse_empty(path, number)
 
@@ -86,7 +105,9 @@ def questions(path: Path, field: str | None = None) -> Iterator[records.Record]:
 def _prepare(field: str | None, paths: Sequence[Path], folder: Path) -> list[Path]:
     records.distinct_names(paths)
     out = folder / "evaluation.jsonl"
-    jsonl.write_jsonl(out, (question for path in paths for question in questions(path, field)))
+    jsonl.write_jsonl(
+        out, (question for path in paths for question in questions(path, field, records.reading_of(paths)))
+    )
     return [out]
 
 

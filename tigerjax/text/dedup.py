@@ -196,7 +196,7 @@ def dedup_files(
     config: dict[str, Any] = {"kind": kind, "threshold": threshold if kind == "near" else None}
     if kind == "exact":
         config["key"] = KEY_VERSION
-    config |= records.ids_config(inputs)
+    config |= records.inputs_config(inputs)
     runner = runner or Runner()
     hashing = runner.reporter("hashed", "GB")
     with (

@@ -4,12 +4,22 @@ import bisect
 import difflib
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from tigerjax.text.grams import Keys, gram_hashes, keys
 
+NOISE = 0.02
+"""Of so many wrong characters a unit is to be found all the same."""
+OWN = 0.1
+"""A unit of which a document has no more than this share of what only the unit has is not there [our choice]."""
+COMPARED = 400
+"""A longer unit is compared by its first characters."""
+ALL_COVERED, SOME_COVERED = 0.95, 0.85
+"""A sentence is whole when grams cover so much of it: of a unit of COMPARED characters at most, and of a longer one, of
+which only some grams are known."""
 NEAR = 400
 """A question stands at most so many characters before its answer."""
 _SENTENCE = re.compile(r"(?<=[。！？!?])(?![。！？!?”’」』])|(?<=\.)(?=\s)|(?<=\n)")
@@ -24,9 +34,84 @@ def final(text: str) -> bool:
     return text.rstrip(" \t\r\n\u3000\"'”’」』)）")[-1:] in tuple(_FINAL)
 
 
-def _near(borders: Sequence[int], at: int, slack: int) -> bool:
-    place = bisect.bisect_left(borders, at - slack)
-    return place < len(borders) and borders[place] <= at + slack
+def _near(borders: Sequence[int], at: int, slack: int) -> Sequence[int]:
+    return borders[bisect.bisect_left(borders, at - slack) : bisect.bisect_right(borders, at + slack)]
+
+
+class _Change(NamedTuple):
+    """Where a text differs from unit[i:j]."""
+
+    i: int
+    j: int
+    size: int
+    """The characters that differ."""
+    doubled: bool
+    """Whether a character is only there twice."""
+    other_number: bool
+    """Whether the text has other digits in this place. A digit that is lost or doubled is a slip."""
+
+
+def _changes(unit: str, there: str) -> list[_Change]:
+    """Where a text differs from a unit."""
+    out = []
+    for tag, i, j, first, last in difflib.SequenceMatcher(None, unit, there, autojunk=False).get_opcodes():
+        if tag == "equal":
+            continue
+        new, beside = there[first:last], unit[max(0, i - 1) : j + 1]
+        digits = {c for c in new if c.isdigit()}
+        doubled = i == j and set(new) <= set(beside)
+        other = bool(digits) and not doubled and (i == j or any(c.isdigit() for c in unit[i:j]))
+        out.append(_Change(i, j, max(j - i, last - first), doubled, other))
+    return out
+
+
+class LongUnit(NamedTuple):
+    """A unit that is found by its grams."""
+
+    grams: np.ndarray
+    """Its distinct grams, in the order of its text; of many, some."""
+    common: np.ndarray
+    """bool: grams that more than a few documents have."""
+    n: int
+    """Characters of a gram."""
+    key: str
+
+    @property
+    def size(self) -> int:
+        return len(self.key)
+
+
+def _is_boilerplate(unit: LongUnit, held: np.ndarray) -> bool:
+    """Whether what only this unit has is missing, and the rest is what many documents have.
+
+    A page of a manual shares half of its text with others of its kind; the half that says something it does not share.
+    NOISE hides less than that.
+    """
+    own = int(np.count_nonzero(~unit.common))
+    held_own, share = int(np.count_nonzero(held & ~unit.common)), int(np.count_nonzero(held)) / len(held)
+    return share < (1 - NOISE) ** unit.n and own > 0 and held_own <= OWN * own
+
+
+def _wrong(changes: Sequence[_Change], size: int) -> list[int]:
+    """The places of the characters of a unit that are wrong, or missing, or after which there are others."""
+    out: list[int] = []
+    for change in changes:
+        at_end = change.i == 0 or change.j == size  # there a text begins and ends with some characters more
+        more = 0 if at_end or change.doubled else max(0, change.size - (change.j - change.i))
+        out += [*range(change.i, change.j), *[change.j] * more]
+    return out
+
+
+def _other_words(wrong: Sequence[int], word: tuple[int, int]) -> tuple[int, int]:
+    """(other words, slips): `word` = (m, w), where m characters of w that follow each other differ, there is a word."""
+    least, width = word
+    words = slips = at = 0
+    while at < len(wrong):
+        if at + least <= len(wrong) and wrong[at + least - 1] - wrong[at] < width:
+            words, at = words + 1, at + least
+        else:
+            slips, at = slips + 1, at + 1
+    return words, slips
 
 
 class Text:
@@ -59,33 +144,50 @@ class Text:
             first = last
         return out
 
-    def spans(self, unit: np.ndarray, n: int, size: int, least: int) -> list[list[int]]:
-        """[start, end) in characters of the sentences that hold a unit; [] where its grams are scattered.
+    def spans(self, unit: LongUnit, least: int, word: tuple[int, int]) -> list[list[int]]:
+        """[start, end) in characters of the sentences that hold a unit; [] where it is not really there.
 
-        The unit is given by its distinct grams of n characters and by the size of its key. Half of its grams that the
-        document has must stand within twice its size. A sentence counts when they cover half of it, or `least`
-        characters.
+        Half of its grams that the document has must stand within twice its size. A sentence counts when they cover half
+        of it, or `least` characters. A unit that differs in more than slips of the pen (`word` as of `_other_words`)
+        is there when whole sentences are that make up half of it, and when they are not what many documents have.
         """
+        n = unit.n
         if n not in self._grams:
             hashes = gram_hashes(self._keys.codes.astype(np.uint64), n)
             order = np.argsort(hashes, kind="stable")
             self._grams[n] = (hashes[order], order)
         hashes, order = self._grams[n]
         # Units are short, documents long: what is looked up is the unit.
-        first = np.searchsorted(hashes, unit)
-        count = np.searchsorted(hashes, unit, "right") - first
+        first = np.searchsorted(hashes, unit.grams)
+        count = np.searchsorted(hashes, unit.grams, "right") - first
         held = count > 0
+        if _is_boilerplate(unit, held):
+            return []
         first, count = first[held], count[held]
-        at = np.sort(order[np.repeat(first - (np.cumsum(count) - count), count) + np.arange(count.sum())])
-        together = np.searchsorted(at, at + 2 * size) - np.arange(len(at))
+        places = order[np.repeat(first - (np.cumsum(count) - count), count) + np.arange(count.sum())]
+        at = np.sort(places)
+        together = np.searchsorted(at, at + 2 * unit.size) - np.arange(len(at))
         if not len(at) or 2 * together.max() < len(count):
             return []
-        covered = np.zeros(len(self._keys.codes), bool)
-        covered[(at[:, None] + np.arange(n)).ravel()] = True
-        total = np.concatenate([[0], np.cumsum(covered)])
-        counts, sizes = np.diff(total[self._starts]), np.diff(self._starts)
+        counts, sizes = self._covered(at, n), np.diff(self._starts)
+        if not held.all():
+            close = np.searchsorted(at, at + unit.size + n) - np.arange(len(at))
+            first_place = at[len(at) - 1 - np.argmax(close[::-1])]
+            gram = np.repeat(np.flatnonzero(held), count)[places == first_place][0]
+            start = int(first_place - gram * (unit.size - n + 1) / len(held))  # where the unit begins, about
+            near = slice(*np.searchsorted(self._starts, [start - n, start + 2 * unit.size]))
+            complete = counts[near] >= (ALL_COVERED if unit.size <= COMPARED else SOME_COVERED) * sizes[near]
+            complete &= 2 * self._covered(places[~np.repeat(unit.common[held], count)], n)[near] >= sizes[near]
+            if 2 * sizes[near][complete].sum() < unit.size and not self._has_noise(unit, start, word):
+                return []
         keep = (counts > 0) & ((counts >= least) | (2 * counts >= sizes))
         return [self._borders[i] for i in np.flatnonzero(keep)]
+
+    def _covered(self, at: np.ndarray, n: int) -> np.ndarray:
+        """Of each sentence, the characters of its key that grams of n characters at these places cover."""
+        covered = np.zeros(len(self._keys.codes), bool)
+        covered[(at[:, None] + np.arange(n)).ravel()] = True
+        return np.diff(np.concatenate([[0], np.cumsum(covered)])[self._starts])
 
     def touched(self, start: int, end: int, slack: int) -> list[list[int]]:
         """[start, end) in characters of the sentences that a unit touches at [start, end) of the key, give or take."""
@@ -97,22 +199,41 @@ class Text:
         """Whether a question, given by its key, stands near before a place of the key."""
         return bool(question) and self._key.find(question, max(0, start - NEAR - len(question)), start + 1) >= 0
 
-    def has_slips(self, unit: str, start: int, end: int, slack: int) -> bool:
-        """Whether a unit, given by its key, differs from [start, end) in single characters, and not in a word."""
-        there = self._key[max(0, start - slack) : end + slack]
-        for tag, i, j, first, last in difflib.SequenceMatcher(None, unit, there, autojunk=False).get_opcodes():
-            at_end = i == 0 or j == len(unit)  # there begins and ends with some characters more
-            if tag != "equal" and (j - i > 1 or (last - first > 1 and not at_end)):
-                return False
-        return True
+    def has_slips(self, unit: str, start: int, end: int, slack: int, word: tuple[int, int]) -> bool:
+        """Whether a unit, given by its key, differs from [start, end) only as slips of the pen do.
 
-    def is_clauses(self, start: int, end: int, slack: int) -> bool:
-        """Whether [start, end) of the key is whole clauses, give or take."""
-        return _near(self._clauses, start, slack) and _near(self._clauses, end, slack)
+        Another word is none, and neither is another number.
+        """
+        changes = _changes(unit, self._key[max(0, start - slack) : end + slack])
+        inside = [c for c in changes if c.i < c.j or 0 < c.i < len(unit)]
+        return not any(c.other_number for c in inside) and not _other_words(_wrong(changes, len(unit)), word)[0]
 
-    def is_sentences(self, start: int, end: int, slack: int) -> bool:
-        """Whether [start, end) of the key is whole sentences, give or take, of which the last has a full stop."""
-        if not (_near(self._starts, start, slack) and _near(self._starts, end, slack)):
-            return False
-        last = bisect.bisect_left(self._starts, max(end - slack, 1)) - 1
-        return self._final[min(last, len(self._final) - 1)]
+    def _has_noise(self, unit: LongUnit, start: int, word: tuple[int, int]) -> bool:
+        """Whether a long unit about [start, …) has slips of the pen in most places where it differs, and few words."""
+        key = unit.key[:COMPARED]
+        changes = _changes(key, self._key[max(0, start - unit.n) : start + len(key) + unit.n])
+        words, slips = _other_words(_wrong(changes, len(key)), word)
+        return words <= slips
+
+    def is_clauses(self, unit: str, start: int, end: int, edits: int, allowed: int) -> bool:
+        """Whether a unit, given by its key, is whole clauses about [start, end) of the key, with so many edits.
+
+        Characters that are only doubled are no edits, but with them there are no more than `allowed`.
+        """
+        return any(self._whole(self._clauses, unit, (start, end), edits, allowed))
+
+    def is_sentences(self, unit: str, start: int, end: int, edits: int, allowed: int) -> bool:
+        """Whether a unit is whole sentences about [start, end), as of `is_clauses`; the last has a full stop."""
+        ends = self._whole(self._starts, unit, (start, end), edits, allowed)
+        return any(self._final[max(bisect.bisect_left(self._starts, last) - 1, 0)] for last in ends)
+
+    def _whole(
+        self, borders: Sequence[int], unit: str, place: tuple[int, int], edits: int, allowed: int
+    ) -> Iterator[int]:
+        """The borders near the end of a place, up to which the text from one near its start is the unit."""
+        for last in _near(borders, place[1], allowed):
+            for first in _near(borders, place[0], allowed):
+                changes = _changes(unit, self._key[first:last])
+                own = sum(change.size for change in changes if not change.doubled)
+                if own <= edits and sum(change.size for change in changes) <= allowed:
+                    yield last

@@ -211,9 +211,11 @@ def read_words(path: str | Path) -> tuple[str, ...]:
         lines = paths.of(path).read_bytes().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         paths.not_damage(error)
-        raise DataError(f"{path}: the list of sensitive words cannot be read: {error}") from error
+        raise DataError(
+            f"{path}: the list of sensitive words cannot be read: {error}; correct the path, or save it as UTF-8"
+        ) from error
     if not (words := sorted({line.strip().casefold() for line in lines} - {""})):
-        raise DataError(f"{path}: no sensitive word in it; give one a line, or leave --sensitive out")
+        raise DataError(f"{path}: no sensitive word in it; give one per line, or leave --sensitive out")
     return tuple(words)
 
 

@@ -23,6 +23,10 @@ NAME_BELOW: dict[UnitKind, int] = {"characters": 20, "letters": 60}
 """A shorter unit may be a name that is only mentioned: it must be whole clauses of the document [our choice]."""
 SEED: dict[UnitKind, int] = {"characters": 4, "letters": 8}
 """The characters of a seed. SHORTEST divided by `edits_allowed` + 1 is not less."""
+SHORT_WORD = (2, 2)
+WORD: dict[UnitKind, tuple[int, int]] = {"characters": SHORT_WORD, "letters": (3, 6)}
+"""(m, w): where a document has m wrong characters within w, it has another word, and no slip of the pen. What may be a
+name is held to SHORT_WORD, so that "was" is no slip for "is"."""
 CANDIDATES = 1 << 15
 """Places that are compared at one time."""
 

@@ -44,7 +44,8 @@ class Job(NamedTuple):
 
 
 RARE = 2
-"""A short unit that more documents hold is a phrase, and is found only as whole sentences or after its question."""
+"""A short unit that more documents hold is a phrase, and is found only as whole sentences or after its question. Of a
+long unit, the grams that more documents hold do not suffice."""
 STOP_SHARE, STOP_MIN = 1e-4, 100
 """A gram, or a short unit as a whole sentence, is boilerplate when more than this share of the documents and more than
 this number hold it [our choice]."""
@@ -156,19 +157,34 @@ def scan_docs(work: Path, units: Path, number: int, documents: list[parts.Docume
 
 
 def boilerplate(job: Job, limit: float, shard: int) -> list[list[int]]:
-    """For each kind, the grams of a shard of units that more than `limit` documents hold."""
+    """For each kind, the grams of a shard of units that more than `limit` documents hold.
+
+    Writes common-<kind>-<shard>.npy: uint64, sorted, the grams that more than RARE documents hold.
+    """
     out = []
     for kind in KINDS:
         grams, counts = parts.load_entries(job.docs, f"often-{kind}", job.doc_parts, shard, job.shards)
-        often = grams
+        often = common = grams
         if len(grams):
             starts = np.flatnonzero(np.concatenate([[True], grams[1:] != grams[:-1]]))
-            often = grams[starts][np.add.reduceat(counts, starts) > limit]
+            total = np.add.reduceat(counts, starts)
+            often, common = grams[starts][total > limit], grams[starts][total > RARE]
+        parts.save_npy(job.docs / f"common-{kind}-{shard}.npy", common)
         held = np.zeros(len(often), bool)
         for number in job.unit_parts if len(often) else ():
             held |= np.isin(often, load_units(job.units, kind, number).grams)
         out.append([int(gram) for gram in often[held]])
     return out
+
+
+def join_common(job: Job, kind: UnitKind) -> None:
+    """Writes common-<kind>.npy: the common grams of all shards. A shard has a range of hashes, so they are sorted."""
+    each = [np.load(job.docs / f"common-{kind}-{s}.npy", allow_pickle=False) for s in range(job.shards)]
+    parts.save_npy(job.docs / f"common-{kind}.npy", np.concatenate(each))
+
+
+def load_common(job: Job, kind: UnitKind) -> np.ndarray:
+    return np.load(job.docs / f"common-{kind}.npy", mmap_mode="r", allow_pickle=False)
 
 
 class _Shard(NamedTuple):
@@ -201,7 +217,7 @@ def _shard(job: Job, shard: int) -> _Shard:
         starts = np.concatenate([[0], np.cumsum(np.concatenate(sizes))])
         stopped = np.load(job.docs / f"stopped-{kind}.npy", allow_pickle=False)
         none = np.zeros(0, np.int64)
-        indices[kind] = Index(UnitGrams(np.concatenate(grams), starts, none, none), stopped)
+        indices[kind] = Index(UnitGrams(np.concatenate(grams), starts, none, none, none), stopped)
         where[kind] = places(kind)
     where["short"] = places("short")
     loaded = {number: load_short(job.units, number) for number in mine}

@@ -51,7 +51,7 @@ def encode_chat(tok: "Tokenizer", messages: Sequence[Message], *, bos: bool = Fa
         if role != ("user", "assistant")[turn % 2]:
             raise DataError(f"message {turn} has role {role!r}; roles must alternate user, assistant, user, …")
         if not content:
-            raise DataError(f"message {turn} of the {role} is empty")
+            raise DataError(f"message {turn} of the {role} is empty; remove the example")
         text_ids = tok.encode(content)
         if role == "user":
             ids += [ins, *text_ids]

@@ -89,7 +89,10 @@ def _check_model(proto: Any, path: Path, what: str) -> None:
     texts = [piece.piece for piece in proto.pieces]
     if len(set(texts)) != len(texts):
         twice = sorted(text for text, count in Counter(texts).items() if count > 1)
-        raise ConfigError(f"{what} {path} has {len(twice)} duplicate pieces, such as {twice[:MAX_NAMED]}")
+        raise ConfigError(
+            f"{what} {path} has {len(twice)} duplicate pieces, such as {twice[:MAX_NAMED]};"
+            " train it with `tigerjax tokenizer train`"
+        )
 
 
 def base_minimum(proto: Any) -> float:
@@ -171,12 +174,13 @@ def extend(
     *,
     script_filter: Literal["cjk", "none"] = "cjk",
     score_rule: Literal["below_base", "base_style_zero"] = "below_base",
+    verify: bool = False,
 ) -> dict[str, Any]:
     """Writes a tokenizer folder of exactly `size` entries, the three specials last; returns the manifest.
 
     `base` and `new` are tokenizer folders or .model files, both BPE with the identity normaliser. ConfigError when too
     few new pieces pass the filter. Other values of `script_filter` and `score_rule` than the defaults are for
-    comparisons only.
+    comparisons only. `verify` is that of `manifest.stage`.
     """
     old_model, new_model = read_proto(base), read_proto(new)
     _check_model(old_model, base, "base")
@@ -191,7 +195,7 @@ def extend(
             f" give at least {old_count + len(SPECIAL_TEXTS) + 1}"
         )
     config = {"size": size, "script_filter": script_filter, "score_rule": score_rule}
-    with stage(out, name="tokenizer_extend", config=config, inputs=[base, new]) as run:
+    with stage(out, name="tokenizer_extend", config=config, inputs=[base, new], verify=verify) as run:
         if run.done:
             return run.manifest or {}
         have = [piece.piece for piece in old_model.pieces]

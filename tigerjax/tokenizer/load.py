@@ -166,7 +166,10 @@ class Tokenizer:
             elif 0 <= i < self.pieces:
                 segment.append(i)
             else:
-                raise DataError(f"id {i} is outside the {self.size} entries of tokenizer {self.folder}")
+                raise DataError(
+                    f"id {i} is outside the {self.size} entries of tokenizer {self.folder};"
+                    " give the tokenizer that made it"
+                )
         return "".join([*texts, self._processor.decode(segment)])
 
     def piece(self, i: int) -> str:

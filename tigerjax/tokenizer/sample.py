@@ -34,7 +34,9 @@ def _record_text(record: records.Record, where: str) -> str:
     return records.text_of(records.as_record(record, where, allow_empty=True))
 
 
-def read_documents(path: str | Path, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[str, str, str | None]]:
+def read_documents(
+    path: str | Path, on_bytes: jsonl.OnBytes | None = None, reading: records.Reading = records.READING
+) -> Iterator[tuple[str, str, str | None]]:
     """(id, text, language or None) of each record of a file, of any format that `tigerjax.records` reads.
 
     DataError names file and line of a record without text, and refuses a file without records.
@@ -42,7 +44,7 @@ def read_documents(path: str | Path, on_bytes: jsonl.OnBytes | None = None) -> I
     path, number = paths.of(path), 0
     if not path.exists():
         raise DataError(f"{path} does not exist; give text or JSONL files")
-    for number, record in records.read(path, on_bytes=on_bytes):
+    for number, record in records.read(path, on_bytes=on_bytes, reading=reading):
         text = _record_text(record, f"{path}:{number}")
         yield records.identity(f"{path}:{number}", record).id, text, record.get("lang")
     jsonl.refuse_empty(path, number)
@@ -50,12 +52,13 @@ def read_documents(path: str | Path, on_bytes: jsonl.OnBytes | None = None) -> I
 
 def read_all(files: Sequence[str | Path], report: Report | None = None) -> Iterator[tuple[str, str, str | None]]:
     """`read_documents` of files one after another; `report` is called with the bytes read and those of all files."""
+    reading = records.reading_of(files)
     sizes = [size(path) if paths.of(path).exists() else 0 for path in files]
     total, before = sum(sizes), 0
     for path, own in zip(files, sizes, strict=True):
         # The total is reported once, at the end: a compressed file has been read whole before its last lines come.
         yield from read_documents(
-            path, report and (lambda at, before=before: report(min(before + at, total - 1), total))
+            path, report and (lambda at, before=before: report(min(before + at, total - 1), total)), reading
         )
         before += own
     if report is not None:
@@ -111,11 +114,12 @@ def sample(
     min_sample_bytes: int,
     max_sentences: int = 10_000_000,
     progress: Progress | None = None,
+    verify: bool = False,
 ) -> dict[str, Any]:
-    """Writes OUT/sample.txt, one sentence a line, from a share of the documents; returns the manifest.
+    """Writes OUT/sample.txt, one sentence per line, from a share of the documents; returns the manifest.
 
     More than `max_sentences` are thinned by a hash of the same kind. A sample of less than `min_sample_bytes` is a
-    DataError: a tokenizer that was trained on too little text is worse than none.
+    DataError: a tokenizer that was trained on too little text is worse than none. `verify` is that of `manifest.stage`.
     """
     if not 0 < fraction <= 1:
         raise ConfigError(f"fraction={fraction} must be in (0, 1]")
@@ -123,9 +127,12 @@ def sample(
         "fraction": fraction,
         "min_sample_bytes": min_sample_bytes,
         "max_sentences": max_sentences,
+        **records.inputs_config(inputs),
     }
     hashing = progress and progress("hashed", "GB")
-    with stage(out, name="tokenizer_sample", config=config, inputs=inputs, seed=seed, hashing=hashing) as run:
+    with stage(
+        out, name="tokenizer_sample", config=config, inputs=inputs, seed=seed, hashing=hashing, verify=verify
+    ) as run:
         if run.done:
             return run.manifest or {}
 

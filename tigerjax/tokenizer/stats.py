@@ -1,4 +1,4 @@
-"""Measures a tokenizer on texts: characters and bytes a token, characters that become byte tokens, unused pieces."""
+"""Measures a tokenizer on texts: characters and bytes per token, characters that become byte tokens, unused pieces."""
 
 from collections import Counter
 from pathlib import Path
@@ -42,7 +42,7 @@ def stats(folder: Path, texts: list[Path], progress: Progress | None = None) -> 
                 in_bytes=fallen.total(),
             )
     if not by_language:
-        raise DataError(f"{', '.join(map(str, texts))}: no text to measure the tokenizer on")
+        raise DataError(f"{', '.join(map(str, texts))}: no text to measure the tokenizer on; give files that hold some")
     return {
         "vocab_size": tok.size,
         "languages": {

@@ -2,12 +2,14 @@
 
 import contextlib
 import io
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import sentencepiece
 
+from tigerjax.config.ranges import Pieces, PositiveShare, range_of
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files.manifest import stage, write_json
 from tigerjax.files.progress import Progress
@@ -36,6 +38,25 @@ LLAMA2_SETTINGS: dict[str, Any] = {
 """These are in the trainer_spec of Llama-2's tokenizer.model, and of the Apache-licensed base's."""
 
 
+TOO_SMALL = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
+TOO_LARGE = re.compile(r"Vocabulary size too high \(\d+\)\. Please set it to a value <= (\d+)")
+
+
+def _refusal(size: int, lines: int, message: str) -> ConfigError:
+    """What SentencePiece's refusal means for the user: it names options that this command does not have."""
+    if match := TOO_SMALL.search(message):
+        return ConfigError(
+            f"--size {size} is too small for the characters of these {lines:,} lines; give at least {match[1]}"
+        )
+    if match := TOO_LARGE.search(message):
+        return ConfigError(
+            f"--size {size} is too large: these {lines:,} lines have pieces for {match[1]} entries only; give more"
+            f" text, or --size {match[1]}"
+        )
+    message = re.sub(r"^\w+: src/\S+ \[.*?\] ", "", " ".join(message.split()))
+    return ConfigError(f"SentencePiece refuses --size {size} on {lines:,} lines: {message}; change --size or the text")
+
+
 def train_model(
     inputs: list[Path],
     size: int,
@@ -45,17 +66,23 @@ def train_model(
     character_coverage: float = 0.9995,
     progress: Progress | None = None,
     elapsed: Callable[[str], contextlib.AbstractContextManager[None]] | None = None,
+    verify: bool = False,
 ) -> dict[str, Any]:
     """Trains on all lines of the files and writes a base tokenizer folder of `size` pieces; returns the manifest.
 
     For a model that will be merged, ask for a third more pieces than are needed, as those that are not CJK are left
     out then. A `size` that SentencePiece refuses (below the number of characters, or too large for so little text) is a
     ConfigError. Training draws nothing: `seed` is only recorded. `progress` shows how much has been read. SentencePiece
-    does not report how far it is, so `elapsed(what)` surrounds its training.
+    does not report how far it is, so `elapsed(what)` surrounds its training. `verify` is that of `manifest.stage`.
     """
+    for name, value, kind in (("size", size, Pieces), ("character_coverage", character_coverage, PositiveShare)):
+        if (allowed := range_of(kind)) is not None and value not in allowed:
+            raise ConfigError(f"{name}={value} must be {allowed}")
     config = {"size": size, "character_coverage": character_coverage} | LLAMA2_SETTINGS
     hashing = progress and progress("hashed", "GB")
-    with stage(out, name="tokenizer_train", config=config, inputs=inputs, seed=seed, hashing=hashing) as run:
+    with stage(
+        out, name="tokenizer_train", config=config, inputs=inputs, seed=seed, hashing=hashing, verify=verify
+    ) as run:
         if run.done:
             return run.manifest or {}
         counts = {"lines": 0, "characters": 0}
@@ -76,7 +103,9 @@ def train_model(
 
         first = next(lines(), None)
         if first is None:
-            raise DataError(f"{', '.join(map(str, inputs))}: no text to train a tokenizer on")
+            raise DataError(
+                f"{', '.join(map(str, inputs))}: no text to train a tokenizer on; give files that hold some"
+            )
         counts = {"lines": 0, "characters": 0}
         failed.clear()  # closing the generator above raised GeneratorExit in it
         model, training = io.BytesIO(), contextlib.ExitStack()
@@ -93,8 +122,7 @@ def train_model(
         except RuntimeError as error:
             if failed:
                 raise failed[0] from None
-            message = " ".join(str(error).split())
-            raise ConfigError(f"SentencePiece refuses size={size} on {counts['lines']} lines: {message}") from error
+            raise _refusal(size, counts["lines"], str(error)) from error
         finally:
             training.close()
         (run.tmp / MODEL_FILE).write_bytes(model.getvalue())

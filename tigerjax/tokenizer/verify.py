@@ -182,7 +182,7 @@ PROPERTIES: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def property_table(figures: dict[str, Any]) -> list[str]:
-    """Lines of text: each of the seven properties with its verdict and figures, then characters a token by language."""
+    """Lines of text: each of the seven properties with its verdict and figures, then characters per token."""
     broken = {text.split("=")[0] for text in failures(figures)}
     out = [
         f"{figures['lines']:,} lines: {figures['plain_lines']:,} without Chinese, {figures['mixed_lines']:,} with, and"
@@ -194,5 +194,5 @@ def property_table(figures: dict[str, Any]) -> list[str]:
         out.append(f"{n}  {what:36} {verdict:8} {values}")
     before, after = (figures["chars_per_token"][when] for when in ("before", "after"))
     for lang in after:
-        out.append(f"   characters a token, {lang:16} {before[lang]} -> {after[lang]}")
+        out.append(f"   characters per token, {lang:14} {before[lang]} -> {after[lang]}")
     return out

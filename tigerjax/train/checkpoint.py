@@ -64,7 +64,7 @@ class Checkpointer:
             if hosts.is_writer():
                 self.folder.mkdir(parents=True, exist_ok=True)
                 sweep(self.folder)
-                # Before, too: a run goes on with a lower `keep` where the disk had no room for one more.
+                # Before, too: a run resumes with a lower `keep` where the disk had no room for one more.
                 prune(self.folder, keep=self.keep, keep_every_steps=self.keep_every_steps)
                 make_room(partial)
             hosts.barrier("checkpoint folder is clean")

@@ -247,7 +247,7 @@ def train_on_mixture(
 
 
 def _refuse_stage(run_dir: Path) -> None:
-    """ConfigError for the folder of a data stage, whose files a run would be mixed with."""
+    """ConfigError for the folder of a data stage, whose files per run would be mixed with."""
     made = manifest.read(run_dir) or {}
     if "stage" in made and not (run_dir / config_lib.DUMPED).is_file():
         raise ConfigError(f"{run_dir} holds the output of stage {made['stage']!r}; give the run another folder (--out)")
@@ -307,12 +307,15 @@ def _new_state(
 def _back(
     watch: Watch, checkpoints: Checkpointer, loader: Any, fed: Fed, objective: Objective, abstract: TrainState
 ) -> tuple[TrainState, int]:
-    """(The newest state from before the refused steps, its step). The loader goes on with data not read before."""
+    """(The newest state from before the refused steps, its step). The loader continues with data not read before."""
     assert watch.back_before is not None
     checkpoints.drop_from(watch.back_before)
     restored = checkpoints.restore(abstract)
     if restored is None:
-        raise DataError(f"{checkpoints.folder}: no whole checkpoint from before step {watch.back_before} to go back to")
+        raise DataError(
+            f"{checkpoints.folder}: no whole checkpoint from before step {watch.back_before} to go back to;"
+            " lower `optim.peak_lr` and start again"
+        )
     state, meta = restored
     loader.restore(fed.after)
     watch.rolled_back(meta, fed.after)

@@ -10,7 +10,7 @@ from tigerjax.files import paths
 
 
 class Trace:
-    """Traces the steps from the first to the last of `steps` (counted from 1) to RUN/profile, with one folder a host.
+    """Traces the steps from the first to the last of `steps` (counted from 1) to RUN/profile, with one folder per host.
     Does nothing when `steps` is None.
 
     The profiler can only write to a disk. For a run in a bucket it writes to a temporary folder, which is uploaded when

@@ -103,4 +103,4 @@ class WandbRun:
         reason = (str(error).strip() or "no reason given").splitlines()[0][:200]
         if key := os.environ.get("WANDB_API_KEY"):
             reason = reason.replace(key, "***")
-        tell(f"warning: Weights & Biases: {type(error).__name__}: {reason}; the run goes on without it")
+        tell(f"warning: Weights & Biases: {type(error).__name__}: {reason}; the run continues without it")

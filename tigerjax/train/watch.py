@@ -178,7 +178,7 @@ class Watch:
     def rolled_back(self, meta: dict[str, Any], loader: Any) -> None:
         """Forgets the steps after the checkpoint `meta`, to which the run has gone back, and says so.
 
-        `loader` is where the data goes on: after the batches whose updates were skipped."""
+        `loader` is where the data continues: after the batches whose updates were skipped."""
         bad, rollbacks = self.spikes.bad, self.spikes.rollbacks + 1
         self._late, self.back_before = None, None
         self.spikes.restore(meta.get("health"))

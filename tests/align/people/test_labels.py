@@ -203,3 +203,42 @@ def test_missing_labels_block_with_counts_or_are_recorded(tmp_path):
         run(tmp_path, [ranking("p1")])
     got = run(tmp_path, [ranking("p1")], allow_partial=True)
     assert got.missing == {"rank": ["p2"], "edit": [EDITED]}
+
+
+def other():
+    return next(item["prompt_id"] for item in QUEUE.items if not item["edit"])
+
+
+def test_an_edit_that_nobody_asked_for_is_taken_counted_and_named(tmp_path):
+    got = run(tmp_path, [*GOOD, edit(other())])
+    assert got.counts["unasked_edit"] == 1 and got.counts["edits"] == 2
+    assert got.verdicts[other()].edits[0]["text"] == "a better answer"
+    assert got.notes == [f"labels: 1 edits of prompts that nobody was asked to edit; they are used, such as {other()}"]
+
+
+def test_a_ranking_that_nobody_asked_for_is_taken_counted_and_named(tmp_path):
+    items = [item | {"rank": item["prompt_id"] == "p1"} for item in QUEUE.items]
+    (tmp_path / "labels.jsonl").write_text("".join(json.dumps(line) + "\n" for line in GOOD))
+    got = import_labels(
+        items, QUEUE.key, [tmp_path / "labels.jsonl"], max_tokens=60, count_tokens=len, allow_partial=False
+    )
+    assert got.counts["unasked_rank"] == 1 and "nobody was asked to rank; they are used, such as p2" in got.notes[0]
+
+
+def test_an_edit_of_an_answer_that_the_same_person_rejected_is_taken_with_a_note(tmp_path):
+    got = run(tmp_path, [*GOOD, ranking(EDITED, order=(("C",),), reject=["A"])])
+    assert got.counts["edit_of_rejected"] == 1 and got.verdicts[EDITED].edits and got.verdicts[EDITED].rejected
+    assert "of an answer that the same annotator rejected" in got.notes[0]
+    others = run(tmp_path, [*GOOD, ranking(EDITED, order=(("C",),), who="bob", reject=["A"])])
+    assert others.notes == [] and "edit_of_rejected" not in others.counts
+
+
+def test_a_first_answer_that_the_same_person_rejected_is_named(tmp_path):
+    got = run(tmp_path, [*GOOD[1:], ranking("p1", reject=["C"])])
+    assert got.counts["best_is_rejected"] == 1 and "whose first answer the same annotator rejected" in got.notes[0]
+    assert run(tmp_path, [*GOOD[1:], ranking("p1", reject=["B"])]).notes == []
+
+
+def test_ordinary_labels_give_no_note_and_no_count(tmp_path):
+    got = run(tmp_path, GOOD)
+    assert got.notes == [] and not {"unasked_edit", "unasked_rank", "edit_of_rejected"} & got.counts.keys()

@@ -83,7 +83,7 @@ def check(
             raise BadLine(f"`{field}` is missing, empty or not a string")
     question = questions.get(line["prompt_id"])
     if question is None:
-        raise BadLine(f"prompt_id {line['prompt_id']!r} is not in the queue")
+        raise BadLine(f"prompt_id {line['prompt_id']!r} is not in the queue; take it from queue.jsonl of this round")
     if line["batch_sha256"] != question["batch_sha256"]:
         raise BadLine(
             f"batch_sha256 {line['batch_sha256'][:12]!r}… is stale; the queue is {question['batch_sha256'][:12]}…"

@@ -170,7 +170,7 @@ def _given(result: Sequence[Any]) -> dict[str, Any]:
 def _ranker(buckets: Any) -> dict[str, list[Any]]:
     """The buckets of the ranking control, checked: {bucket: [labels]}."""
     if not isinstance(buckets, dict) or not all(isinstance(labels, list) for labels in buckets.values()):
-        raise BadLine("control 'ranking' holds no buckets of labels")
+        raise BadLine("control 'ranking' needs buckets of labels")
     if unknown := sorted(buckets.keys() - {RANKED, REJECT, UNRANKED}):
         raise BadLine(f"control 'ranking' has a bucket {unknown[0]!r}; there are {RANKED!r} and {REJECT!r}")
     both = [label for label, n in Counter(repr(x) for labels in buckets.values() for x in labels).items() if n > 1]

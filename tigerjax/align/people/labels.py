@@ -1,6 +1,6 @@
 """Reads label files, checks every line, and combines the annotators of each prompt.
 
-A file is JSONL with one label line a line (see label_lines), or Label Studio's JSON export (see label_studio), which
+A file is JSONL with one label per line (see label_lines), or Label Studio's JSON export (see label_studio), which
 begins with a bracket. When an annotator ranked a prompt twice, or edited it twice, the later line counts.
 
 One wrong line and nothing is imported. The error names every wrong line with its file and line number.
@@ -18,6 +18,15 @@ from tigerjax.align.people.label_lines import BadLine
 from tigerjax.errors import Blocked, DataError
 from tigerjax.files import paths
 from tigerjax.files.jsonl import BOM
+
+MOST_NAMED = 3
+DOUBTFUL = {
+    "unasked_rank": "rankings of prompts that nobody was asked to rank; they are used",
+    "unasked_edit": "edits of prompts that nobody was asked to edit; they are used",
+    "edit_of_rejected": "edits of an answer that the same annotator rejected; the edit is used, the answer is rejected",
+    "best_is_rejected": "rankings whose first answer the same annotator rejected; the rejection counts",
+}
+"""Labels that are well formed and are taken, and may still be mistakes."""
 
 
 class Verdict(NamedTuple):
@@ -41,6 +50,8 @@ class Imported(NamedTuple):
     missing: dict[str, list[str]]
     """{"rank": prompt ids, "edit": prompt ids} that fall back to the reward model's order."""
     counts: dict[str, Any]
+    notes: list[str]
+    """A line for each kind of label that is taken although it may be a mistake, with its count and first prompts."""
 
 
 def import_labels(
@@ -109,7 +120,32 @@ def import_labels(
         counts["dropped"]["skipped"] = skipped
     counts |= {"rankings": kinds["rank"], "edits": kinds["edit"], "disagreements": len(adjudicate)}
     counts |= {"missing_rank": len(missing["rank"]), "missing_edit": len(missing["edit"])}
-    return Imported(verdicts, adjudicate, missing, counts)
+    doubtful = {kind: found for kind, found in _doubtful(lines, questions).items() if found}
+    counts |= {kind: len(found) for kind, found in doubtful.items()}
+    return Imported(verdicts, adjudicate, missing, counts, [_note(*pair) for pair in doubtful.items()])
+
+
+def _doubtful(
+    lines: Mapping[tuple[str, str, str], Mapping[str, Any]], questions: Mapping[str, Mapping[str, Any]]
+) -> dict[str, list[str]]:
+    """By the kinds of DOUBTFUL, the prompts of the labels that are taken and may be mistakes."""
+    found: dict[str, list[str]] = {kind: [] for kind in DOUBTFUL}
+    for (prompt_id, kind, annotator), line in lines.items():
+        if not questions[prompt_id][kind]:
+            found[f"unasked_{kind}"].append(prompt_id)
+        rejected = lines.get((prompt_id, "rank", annotator), {}).get("reject", [])
+        if kind == "edit" and line["base"] in rejected:
+            found["edit_of_rejected"].append(prompt_id)
+        if kind == "rank":
+            best = line["ranking"][:1]
+            if best and set(best[0]) & set(rejected):
+                found["best_is_rejected"].append(prompt_id)
+    return found
+
+
+def _note(kind: str, prompts: Sequence[str]) -> str:
+    first = ", ".join(prompts[:MOST_NAMED])
+    return f"labels: {len(prompts)} {DOUBTFUL[kind]}, such as {first}"
 
 
 def _read(path: Path) -> Iterator[tuple[str, Any]]:

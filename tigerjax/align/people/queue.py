@@ -70,7 +70,7 @@ def build(
     Prompts without two different valid answers are picked only when nothing else is left.
     """
     if len({r["prompt_id"] for r in records}) != len(records):
-        raise ConfigError("records hold a prompt_id twice; the queue needs one line a prompt")
+        raise ConfigError("records hold a prompt_id twice; the queue needs one line per prompt")
     total = len(records)
     ranked_n, edit_n = share(rank_fraction, total), share(edit_fraction, total)
     if edit_n > ranked_n and edit_within_ranked:
@@ -105,7 +105,7 @@ def build(
 
 
 def markdown(items: Sequence[Mapping[str, Any]]) -> str:
-    """The questions as Markdown, one section a prompt. Texts stand in code blocks, so they appear as they are.
+    """The questions as Markdown, one section per prompt. Texts stand in code blocks, so they appear as they are.
 
     Control characters, which could change what a terminal shows, appear as U+FFFD; queue.jsonl has the text itself.
     """

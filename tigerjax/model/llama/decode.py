@@ -4,6 +4,9 @@
     cache = repeat(cache, n)                    # n answers to each prompt, after one prefill
     logits_BV, cache = decode_step(weights, config, compute, cache, token_B, cache.lengths_B)
 
+    x_BTD, kept = keep(weights, config, compute, tokens_BT, segment_ids_BT)
+    x_BTD = branch(weights, config, compute, branches, kept)        # many rows behind a few beginnings
+
 Every shape is static: B rows, S = max_len slots. How the cache lies is described in `tigerjax.model.cache`.
 """
 
@@ -16,8 +19,8 @@ from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import ConfigError
 from tigerjax.model import attention
 from tigerjax.model import cache as kv
-from tigerjax.model.cache import Cache
-from tigerjax.model.layers import RMSNorm, Weights, logits
+from tigerjax.model.cache import Branches, Cache, Kept
+from tigerjax.model.layers import RMSNorm, Weights, logits, whole_rows
 from tigerjax.model.llama.model import Block
 
 
@@ -32,7 +35,7 @@ def prefill(
 ) -> tuple[jax.Array, Cache]:
     """(logits_BV float32 after each row's last token, cache of max_len slots).
 
-    One prompt a row: `segment_ids_BT` is 1 on its tokens, which are contiguous, and 0 on the padding before or
+    One prompt per row: `segment_ids_BT` is 1 on its tokens, which are contiguous, and 0 on the padding before or
     after them. A row of padding only gives finite logits that mean nothing, and length 0.
     """
     T = tokens_BT.shape[1]
@@ -104,6 +107,58 @@ def decode_step(
     return _logits(weights, config, x_BTD), cache
 
 
+def keep(
+    weights: Weights, config: ModelConfig, compute: ComputeConfig, tokens_BT: jax.Array, segment_ids_BT: jax.Array
+) -> tuple[jax.Array, Kept]:
+    """(x_BTD after the final norm, keys and values of all layers) of rows whose tokens come first, padding after."""
+    positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+    block, compute = Block(config), attention.fitting(compute, tokens_BT.shape[1])
+
+    def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> Any:
+        return attention.attend(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, compute=compute), (k_BTKH, v_BTKH)
+
+    def layer(x_BTD: jax.Array, w: Any) -> Any:
+        return block.apply({"params": w}, x_BTD, positions_BT, attend)
+
+    x_BTD = weights["embed"][tokens_BT].astype(compute.dtype)
+    x_BTD, kept = jax.lax.scan(layer, x_BTD, weights["layers"])
+    return whole_rows(_normed(weights, config, x_BTD)), Kept(*kept)
+
+
+def branch(
+    weights: Weights, config: ModelConfig, compute: ComputeConfig, rows: Branches, kept: Kept | None
+) -> jax.Array:
+    """x_BTD after the final norm, of rows of trees; `kept` None when nothing comes before them.
+
+    No kernel knows such masks, so this is the reference attention, whatever the config names. Its scores are
+    T x (S + T) numbers a head, so rows must be short.
+    """
+    B, T = rows.tokens_BT.shape
+    at_T = jnp.arange(T)
+    own_BTS = (at_T[None, None, :] <= at_T[None, :, None]) & (at_T[None, :, None] < rows.ends_BT[:, None, :])
+    block = Block(config)
+
+    def layer(x_BTD: jax.Array, w_and_kept: Any) -> Any:
+        w, kept = w_and_kept
+
+        def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> Any:
+            mask_BTS = own_BTS
+            if kept is not None:
+                before_k_BSKH, before_v_BSKH = (one[rows.stem_B] for one in kept)
+                k_BTKH = jnp.concatenate([before_k_BSKH, k_BTKH], axis=1)
+                v_BTKH = jnp.concatenate([before_v_BSKH, v_BTKH], axis=1)
+                S = before_k_BSKH.shape[1]
+                before_BTS = jnp.broadcast_to((jnp.arange(S) < rows.before_B[:, None])[:, None], (B, T, S))
+                mask_BTS = jnp.concatenate([before_BTS, own_BTS], axis=2)
+            return attention.weigh(q_BTNH, k_BTKH, v_BTKH, mask_BTS), None
+
+        return block.apply({"params": w}, x_BTD, rows.positions_BT, attend)
+
+    x_BTD = weights["embed"][rows.tokens_BT].astype(compute.dtype)
+    x_BTD, _ = jax.lax.scan(layer, x_BTD, (weights["layers"], kept))
+    return whole_rows(_normed(weights, config, x_BTD))
+
+
 def _pad_right(tokens_BT: jax.Array, valid_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Rotates each row so that its first valid token comes first."""
     T = tokens_BT.shape[1]
@@ -114,5 +169,9 @@ def _pad_right(tokens_BT: jax.Array, valid_BT: jax.Array) -> tuple[jax.Array, ja
 
 def _logits(weights: Weights, config: ModelConfig, x_BTD: jax.Array) -> jax.Array:
     """logits_BV of the single token in x_BTD."""
+    return logits(_normed(weights, config, x_BTD), weights["head"], config)[:, 0]
+
+
+def _normed(weights: Weights, config: ModelConfig, x_BTD: jax.Array) -> jax.Array:
     normed_BTD: Any = RMSNorm(config.norm_eps).apply({"params": weights["final_norm"]}, x_BTD)
-    return logits(normed_BTD, weights["head"], config)[:, 0]
+    return normed_BTD

@@ -4,7 +4,7 @@ It is not in the package's `__init__`, because that runs when a config imports i
 """
 
 from tigerjax.config import ModelConfig
-from tigerjax.model.llama.decode import decode_step, prefill
+from tigerjax.model.llama.decode import branch, decode_step, keep, prefill
 from tigerjax.model.llama.hf_config import (
     HF_LANGUAGE,
     HF_MODEL_TYPE,
@@ -37,11 +37,13 @@ __all__ = [
     "HF_REWARD",
     "KIND",
     "REWARD_KIND",
+    "branch",
     "decode_step",
     "end_weights",
     "from_hf_config",
     "hf_buffer",
     "hf_rows",
+    "keep",
     "language_model",
     "layer_weights",
     "layered_logits",

@@ -1,0 +1,100 @@
+"""How a round ended is said where people look: the verdict, the figures behind it, and the model that comes next."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from tigerjax.align import gate
+from tigerjax.align import settings as settings_lib
+from tigerjax.align.config import AlignConfig
+from tigerjax.align.steps import STEPS
+from tigerjax.command.cli import main
+from tigerjax.command.groups import SamplingOptions
+from tigerjax.files import manifest
+
+
+def ended(folder: Path, after: list[float], *, accepted: bool = True, reasons: tuple[str, ...] = ()) -> Path:
+    """A project whose first round has ended: the current model scored 1.0 on each held-out prompt, the new `after`."""
+    align = dataclasses.asdict(AlignConfig(prompt_fraction=0.1, seed=0))
+    given = {"sft": "s", "candidates": ["c"], "reward_model": "r", "questions": "q", "gold": [], "safety": None}
+    given |= {"config": "x", "overrides": [], "score_rows": 8, "exclude": None}
+    sampling = dataclasses.asdict(SamplingOptions())
+    settings_lib.write(folder, settings_lib.AlignSettings(align=align, sampling=sampling, **given))
+    for step in ("candidate", *STEPS):
+        place = folder / "rounds" / "01" / step
+        place.mkdir(parents=True)
+        counts = {"winners": {"rm": 2}} if step == "mix" else {}
+        manifest.write_json(place / manifest.FILE, {"stage": step, "counts": counts})
+    manifest.write_json(folder / "rounds/01/candidate/candidate.json", {"chosen": {"path": "models/current"}})
+    before = [1.0] * len(after)
+    figures = {"win_rate": gate.win_rate(after, before), "accuracy_before": 0.25, "accuracy_after": 0.5}
+    figures |= {"reward_before": 1.0, "reward_after": sum(after) / len(after)}
+    sides = {"before": [[s, 9] for s in before], "after": [[s, 9] for s in after]}
+    verdict = {"accepted": accepted, "reasons": list(reasons), "figures": figures, "held_out": sides}
+    manifest.write_json(folder / "rounds/01/gate/gate.json", verdict)
+    return folder
+
+
+def status(folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[str, dict]:
+    assert main(["align", "status", str(folder), "--json", str(folder / "status.json")]) == 0
+    (outcome,) = json.loads((folder / "status.json").read_text(encoding="utf-8"))["rounds"]
+    return capsys.readouterr().out, outcome
+
+
+def test_status_says_the_verdict_win_rate_accuracies_and_the_next_model(tmp_path, capsys):
+    said, outcome = status(ended(tmp_path / "al", [2.0, 2.0, 1.0, 0.0]), capsys)
+    for line in (
+        "round 01: accepted by the gate",
+        "win rate          62.5% (won 2, equal 1, lost 1)",
+        "held-out accuracy 25.0% -> 50.0%",
+        "mean reward       1.00 -> 1.25",
+        f"next model        {tmp_path / 'al/rounds/01/train/run'}",
+    ):
+        assert line in said, (line, said)
+    assert "note" not in said and "note" not in outcome
+    assert outcome["gate"] == "accepted" and outcome["held_out"] == {"won": 2, "equal": 1, "lost": 1}
+    assert outcome["checkpoint"] == str(tmp_path / "al/rounds/01/train/run")
+
+
+def test_a_refused_model_is_named_with_every_reason_and_the_current_one_stays_next(tmp_path, capsys):
+    reasons = ("mean en lost 2.00 points, more than 1.0", "win rate 0.000 is below 0.5")
+    said, outcome = status(ended(tmp_path / "al", [0.0], accepted=False, reasons=reasons), capsys)
+    assert "round 01: rejected by the gate" in said and "next model        models/current" in said
+    assert all(f"refused because   {reason}" in said for reason in reasons)
+    assert outcome["reasons"] == list(reasons) and "note" not in outcome
+
+
+def test_a_tie_passes_the_gate_and_is_called_no_improvement(tmp_path, capsys):
+    said, outcome = status(ended(tmp_path / "al", [1.0, 1.0, 1.0]), capsys)
+    assert "accepted by the gate" in said and "win rate          50.0% (won 0, equal 3, lost 0)" in said
+    assert "a tie: both models score the same on every held-out prompt (3); by the reward model this is no" in said
+    assert outcome["note"].startswith("a tie")
+
+
+@pytest.mark.parametrize(
+    ("wins", "tally", "word"),
+    [
+        (0.5, gate.Tally(3, 2, 3), "wins as often as it loses"),
+        (0.4, gate.Tally(1, 2, 2), "loses more often than it wins; align.min_win_rate lets it pass"),
+        (0.5, None, "a tie"),
+    ],
+)
+def test_an_accepted_model_that_does_not_win_says_so(wins, tally, word):
+    assert word in gate.remark(wins, tally)
+    assert gate.remark(0.51, tally) == ""
+
+
+def test_a_gate_of_an_older_version_has_a_verdict_without_counts():
+    verdict = {"accepted": True, "figures": {"win_rate": 0.5}}
+    assert gate.beside(verdict)["note"].startswith("a tie: the new model wins as often as it loses")
+    assert "held_out" not in gate.beside(verdict)
+
+
+def test_before_any_round_has_ended_status_lists_none(tmp_path, capsys):
+    folder = ended(tmp_path / "al", [1.0])
+    (folder / "rounds/01/gate" / manifest.FILE).unlink()
+    assert main(["align", "status", str(folder), "--json", str(folder / "status.json")]) == 0
+    assert json.loads((folder / "status.json").read_text(encoding="utf-8"))["rounds"] == []
+    assert "by the gate" not in capsys.readouterr().out

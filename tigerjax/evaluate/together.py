@@ -1,0 +1,266 @@
+"""Log-likelihoods of sequences that begin alike, each token of them computed once (see `branches` for how they lie).
+
+There are few shapes: stems have a few padded lengths, rows of trees two widths, and a batch of either has one number of
+rows and of targets a call.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tigerjax import mesh as mesh_axes
+from tigerjax.checkpoint.loaded import Loaded
+from tigerjax.errors import DataError
+from tigerjax.evaluate import branches
+from tigerjax.evaluate.branches import Node, Plan, Stem, Tokens, Tree
+from tigerjax.mesh import in_mesh
+from tigerjax.model import families
+from tigerjax.model.cache import Branches, Kept
+from tigerjax.model.layers import logits
+
+TARGETS = 16
+"""The number of targets of a row is a multiple of this."""
+
+
+class Score(NamedTuple):
+    """Of the scored tokens of one sequence, in nats."""
+
+    logprob: float
+    greedy: bool
+    """Whether each of them is the argmax."""
+
+
+Row = tuple[int, list[Tree]]
+"""(number of the stem, trees)."""
+
+
+class Group(NamedTuple):
+    """Stems of one padded length that are kept at the same time, and the rows of trees behind them by their width."""
+
+    stems: list[Stem]
+    length: int
+    """0 where nothing comes before the trees."""
+    rows: dict[int, list[Row]]
+
+
+class Placed(NamedTuple):
+    """Where the scores of a node's tokens are in a batch: in `row`, from `at` on."""
+
+    node: Node
+    row: int
+    at: int
+    count: int
+
+
+class Together:
+    """A model that reads trees of tokens; `traces` counts the shapes that were compiled."""
+
+    def __init__(self, model: Loaded, *, rows: int):
+        """`rows` times the narrowest row are the tokens of a batch. `model` is as `LogLikelihoods` holds it."""
+        self.config, self.compute, self.mesh, self.rows = model.config, model.compute, model.mesh, rows
+        self.ways = mesh_axes.row_ways(model.mesh)
+        self.weights, self.traces = model.weights, 0
+        self._stems: Callable[..., Any] = jax.jit(self._run_stems, static_argnums=5)
+        self._trees: Callable[..., Any] = jax.jit(self._run_trees, static_argnums=5)
+        if (mesh := self.mesh) is not None:
+            whole = mesh_axes.sharding(mesh)
+            kept = mesh_axes.sharding(mesh, None, None, None, "act_kv_heads", None)  # every device reads all rows
+            stems = jax.jit(self._run_stems, static_argnums=5, out_shardings=(whole, whole, kept))
+            trees = jax.jit(self._run_trees, static_argnums=5, out_shardings=whole)
+            self._stems, self._trees = in_mesh(mesh, stems), in_mesh(mesh, trees)
+
+    def score(self, sequences: Sequence[Tokens], plan: Plan) -> Iterator[tuple[int, Score]]:
+        """(index, score) of the sequences that `plan` has not left alone, as they are finished."""
+        groups = list(self._groups(plan))
+        sizes: dict[tuple[int, int], tuple[int, int]] = {}
+        for group in groups:
+            for width, rows in group.rows.items():
+                at_once, targets = sizes.get((group.length, width), (0, 0))
+                targets = max(targets, *(sum(map(_targets, trees)) for _, trees in rows))
+                sizes[group.length, width] = max(at_once, self._at_once(len(rows), width)), targets
+        for group in groups:
+            kept = self._keep(group) if group.stems else None
+            waiting = [(n, stem.node) for stem in group.stems for n in stem.node.members]
+            for width, rows in group.rows.items():
+                at_once, targets = sizes[group.length, width]
+                for at in range(0, len(rows), at_once):
+                    batch = rows[at : at + at_once]
+                    self._read(group, kept, batch, (at_once, width, targets))
+                    waiting += [one for _, trees in batch for tree in trees for one in tree.members]
+                    yield from _finished(sequences, waiting)
+            yield from _finished(sequences, waiting)
+            assert not waiting, "a token of the plan is in no row"
+
+    def _groups(self, plan: Plan) -> Iterator[Group]:
+        if plan.joined:
+            yield Group([], 0, _by_width([(0, plan.joined)]))
+        lengths: dict[int, list[Stem]] = {}
+        for stem in plan.stems:
+            lengths.setdefault(branches.padded(stem.length), []).append(stem)
+        for length, stems in sorted(lengths.items()):
+            many = self._at_once(len(stems), length)
+            for at in range(0, len(stems), many):
+                group = stems[at : at + many]
+                yield Group(group, length, _by_width([(g, stem.trees) for g, stem in enumerate(group)]))
+
+    def _at_once(self, count: int, length: int) -> int:
+        """Rows of a batch when there are `count` of this length: a multiple of the devices that share rows, and such
+        that the last batch is nearly full."""
+        narrow = branches.WIDTHS[0]
+        most = max(1, self.rows * narrow // max(length, narrow) // self.ways)
+        shares = -(-count // self.ways)
+        return self.ways * -(-shares // -(-shares // most))
+
+    def _keep(self, group: Group) -> Kept:
+        """Keys and values of the stems, whose tokens are scored on the way where a sequence wants them."""
+        G = self._at_once(len(group.stems), group.length)
+        tokens_GT, lengths_G = np.zeros((G, group.length), np.int32), np.ones(G, np.int32)
+        for g, stem in enumerate(group.stems):
+            tokens_GT[g, : stem.length], lengths_G[g] = stem.node.ids[: stem.length], stem.length
+            stem.node.scored = stem.node.targets.start
+        aims = [[branches.Target(s.node, s.node.targets.start, [j - 1 for j in s.node.targets])] for s in group.stems]
+        at_GQ, ids_GQ, placed = _aims([[aim] for aim in aims], G, max(_count(aim) for aim in aims))
+        chunk = self._chunk(at_GQ.shape[1], G)
+        args = (self._put(a) for a in (tokens_GT, lengths_G, at_GQ, ids_GQ))
+        logprobs, greedy, kept = self._stems(self.weights, *args, chunk)
+        _note(placed, logprobs, greedy)
+        return kept
+
+    def _read(self, group: Group, kept: Kept | None, rows: list[Row], shape: tuple[int, int, int]) -> None:
+        """Computes rows of trees in a batch of `shape` (rows, width, targets), and notes the scores in their nodes."""
+        R, T, targets = shape
+        tokens_BT, positions_BT = np.zeros((R, T), np.int32), np.zeros((R, T), np.int32)
+        ends_BT = np.tile(np.arange(1, T + 1, dtype=np.int32), (R, 1))
+        stem_B, before_B = np.zeros(R, np.int32), np.zeros(R, np.int32)
+        aims: list[list[list[branches.Target]]] = []
+        for b, (g, trees) in enumerate(rows):
+            stem_B[b], before_B[b] = g, group.stems[g].length if group.stems else 0
+            aims.append([])
+            at = 0
+            for tree in trees:
+                here = slice(at, at + len(tree.ids))
+                tokens_BT[b, here], positions_BT[b, here] = tree.ids, tree.positions
+                ends_BT[b, here] = np.array(tree.ends, np.int32) + at
+                aims[-1].append([target._replace(slots=[at + s for s in target.slots]) for target in tree.targets])
+                at += len(tree.ids)
+        at_BQ, ids_BQ, placed = _aims(aims, R, targets)
+        lay = Branches(*(self._put(a) for a in (tokens_BT, positions_BT, ends_BT, stem_B, before_B)))
+        chunk = self._chunk(at_BQ.shape[1], R)
+        _note(placed, *self._trees(self.weights, kept, lay, self._put(at_BQ), self._put(ids_BQ), chunk))
+
+    def _chunk(self, targets: int, rows: int) -> int:
+        """Targets of a row whose logits exist at the same time."""
+        chunk = max(1, min(targets, self.compute.loss_chunk_tokens // rows))
+        while targets % chunk:
+            chunk -= 1
+        return chunk
+
+    def _put(self, array: np.ndarray) -> Any:
+        return array if self.mesh is None else mesh_axes.put(array, self.mesh, "batch")
+
+    def _run_stems(
+        self,
+        weights: Any,
+        tokens_BT: jax.Array,
+        lengths_B: jax.Array,
+        at_BQ: jax.Array,
+        ids_BQ: jax.Array,
+        chunk: int,
+    ) -> tuple[jax.Array, jax.Array, Kept]:
+        self.traces += 1
+        segments_BT = (jnp.arange(tokens_BT.shape[1]) < lengths_B[:, None]).astype(jnp.int32)
+        x_BTD, kept = families.of(self.config).keep(weights, self.config, self.compute, tokens_BT, segments_BT)
+        return *self._aimed(weights, x_BTD, at_BQ, ids_BQ, chunk), kept
+
+    def _run_trees(
+        self, weights: Any, kept: Kept | None, rows: Branches, at_BQ: jax.Array, ids_BQ: jax.Array, chunk: int
+    ) -> tuple[jax.Array, jax.Array]:
+        self.traces += 1
+        x_BTD = families.of(self.config).branch(weights, self.config, self.compute, rows, kept)
+        return self._aimed(weights, x_BTD, at_BQ, ids_BQ, chunk)
+
+    def _aimed(
+        self, weights: Any, x_BTD: jax.Array, at_BQ: jax.Array, ids_BQ: jax.Array, chunk: int
+    ) -> tuple[jax.Array, jax.Array]:
+        """(log-probability, is it the argmax) of token ids_BQ after slot at_BQ."""
+        B, Q = at_BQ.shape
+        if Q == 0:
+            return jnp.zeros((B, 0)), jnp.ones((B, 0), bool)
+        x_BQD = jnp.take_along_axis(x_BTD, at_BQ[..., None], axis=1)
+
+        def one(part: Any) -> tuple[jax.Array, jax.Array]:
+            return of_targets(logits(part[0], weights["head"], self.config), part[1])
+
+        found = jax.lax.map(one, (in_chunks(x_BQD, chunk), in_chunks(ids_BQ, chunk)))
+        logprob_BQ, right_BQ = (jnp.moveaxis(a, 0, 1).reshape(B, Q) for a in found)
+        return logprob_BQ, right_BQ
+
+
+def in_chunks(array_BT: jax.Array, chunk: int) -> jax.Array:
+    """Chunks of positions first: (T // chunk, B, chunk, …)."""
+    B, T = array_BT.shape[:2]
+    return jnp.moveaxis(array_BT.reshape(B, T // chunk, chunk, *array_BT.shape[2:]), 1, 0)
+
+
+def of_targets(logits_BTV: jax.Array, targets_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(log-probability of each target, whether it is the argmax)."""
+    # A comparison, not a gather: V may be split over devices.
+    is_target_BTV = jnp.arange(logits_BTV.shape[-1]) == targets_BT[..., None]
+    target_BT = jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1)
+    logprob_BT = target_BT - jax.nn.logsumexp(logits_BTV, axis=-1)
+    return logprob_BT, jnp.argmax(logits_BTV, axis=-1) == targets_BT
+
+
+def _finished(sequences: Sequence[Tokens], waiting: list[tuple[int, Node]]) -> Iterator[tuple[int, Score]]:
+    """The sequences of `waiting` whose every token is computed; the others stay in it. A part may be in another row."""
+    still = []
+    for n, node in waiting:
+        if (total := node.total(sequences[n].first)) is None:
+            still.append((n, node))
+        else:
+            yield n, Score(*total)
+    waiting[:] = still
+
+
+def _by_width(trees: list[Row]) -> dict[int, list[Row]]:
+    """The trees of each stem in rows, by the rows' width."""
+    out: dict[int, list[Row]] = {}
+    for width in branches.WIDTHS:
+        for g, of_stem in trees:
+            fit = [tree for tree in of_stem if branches.width(tree) == width]
+            out.setdefault(width, []).extend((g, row) for row in branches.rows(fit, width))
+    return {width: rows for width, rows in out.items() if rows}
+
+
+def _targets(tree: Tree) -> int:
+    return _count(tree.targets)
+
+
+def _count(targets: Sequence[branches.Target]) -> int:
+    return sum(len(target.slots) for target in targets)
+
+
+def _aims(rows: list[list[list[branches.Target]]], R: int, targets: int) -> tuple[np.ndarray, np.ndarray, list[Placed]]:
+    """(slots, token ids, where each node's scores will be) of the targets of each row's trees."""
+    Q = -(-targets // TARGETS) * TARGETS
+    at_BQ, ids_BQ = np.zeros((R, Q), np.int32), np.zeros((R, Q), np.int32)
+    placed = []
+    for b, trees in enumerate(rows):
+        at = 0
+        for node, first, slots in (target for tree in trees for target in tree):
+            placed.append(Placed(node, b, at, len(slots)))
+            at_BQ[b, at : at + len(slots)] = slots
+            ids_BQ[b, at : at + len(slots)] = node.ids[first : first + len(slots)]
+            at += len(slots)
+    return at_BQ, ids_BQ, placed
+
+
+def _note(placed: list[Placed], logprobs: Any, greedy: Any) -> None:
+    logprob_BQ, greedy_BQ = jax.device_get((logprobs, greedy))
+    for node, row, at, count in placed:
+        node.logprobs, node.greedy = logprob_BQ[row, at : at + count], greedy_BQ[row, at : at + count]
+        if not np.isfinite(node.logprobs).all():
+            raise DataError("a log-likelihood is not finite: the model gives NaN, or an id is past its vocabulary")
