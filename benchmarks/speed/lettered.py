@@ -16,6 +16,7 @@ Needs the extras `hf` and `eval`.
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import random
@@ -28,7 +29,7 @@ from sampler import CONFIG
 from turns import Row, clocked, finish, medians, peer, turns
 
 CONTEXT, ROWS, EXACT = 2048, 8, 2e-3
-SUBJECTS, QUESTIONS, CONTEXTS = 2, 16, 64
+SUBJECTS, QUESTIONS, CONTEXTS = 2, 16, 160
 TRIAL = 24
 LETTERS = "ABCD"
 MMLU = """\
@@ -184,9 +185,8 @@ def main() -> None:
             apart = max(abs(a[0] - b[0]) for a, b in zip(ours, wanted, strict=True))
             assert apart < EXACT and [a[1] for a in ours] == [b[1] for b in wanted], f"other scores: {apart}"
             both = {"ours": mine, "hf": theirs}
-            timed = turns(
-                args.repeats, {k: lambda m=m, r=requests: clocked(lambda: asked(m, r)) for k, m in both.items()}
-            )
+            asking = {side: functools.partial(asked, model, requests) for side, model in both.items()}
+            timed = turns(args.repeats, {side: functools.partial(clocked, work) for side, work in asking.items()})
             middle = medians(timed)
             rates = {side: len(requests) / seconds for side, seconds in middle.items()}
             what = f"harness, {len(requests)} {kind}"

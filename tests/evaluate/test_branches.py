@@ -101,8 +101,23 @@ def test_a_context_is_computed_once_for_its_endings():
     assert not plan.stems and not plan.alone and len(plan.joined) == 20
     contexts = sum(s.first for s in sequences[::4])
     assert computed(sequences)[0] <= contexts + sum(len(s.ids) - s.first for s in sequences)
-    rows = branches.rows(plan.joined, 256)
-    assert sum(len(t.ids) for row in rows for t in row) > 0.9 * 256 * (len(rows) - 1)
+    rows = branches.rows(plan.joined, 512)
+    assert sum(len(t.ids) for row in rows for t in row) > 0.9 * 512 * (len(rows) - 1)
+
+
+def test_widths_of_rows_fit_the_trees():
+    def trees(*lengths):
+        return [branches.Tree([0] * n, [], [], [], []) for n in lengths]
+
+    assert branches.widths(trees(*[150] * 64)) == [160]
+    assert branches.widths(trees(*[60] * 20, 500)) == [512]
+    assert branches.widths(trees(*[60] * 999, *[150] * 999)) == [64, 160]
+    made = branches.plan(endings(np.random.default_rng(2), items=400)).joined
+    chosen = branches.widths(made)
+    slots = 0
+    for less, width in zip([0, *chosen], chosen, strict=False):
+        slots += width * len(branches.rows([t for t in made if less < len(t.ids) <= width], width))
+    assert len(chosen) <= 3 and sum(len(t.ids) for t in made) > 0.8 * slots
 
 
 def test_sequences_that_hardly_share_are_left_alone():

@@ -21,8 +21,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-WIDTHS = (256, 512)
-"""Slots of a row of joined trees. A longer tree is divided; a longer single sequence is computed alone."""
+WIDTHS = tuple(range(64, 513, 32))
+"""Slots that a row of trees may have. A longer tree is divided; a longer single sequence is computed alone."""
+WIDTH_COST, ATTENTION = 2048, 540
+"""What one more width costs, in slots, since it is compiled. The width at which attention costs as much as
+the rest, on a CPU with 14 million weights; with more weights it is larger."""
 LEAST_SHARED, LEAST_STEM = 8, 32
 """Tokens that sequences share at least, to be joined, and to have a stem."""
 STEM_COST = 64
@@ -152,9 +155,17 @@ def padded(length: int) -> int:
     return size
 
 
-def width(tree: Tree) -> int:
-    """Of the rows that the tree is in."""
-    return next(width for width in WIDTHS if len(tree.ids) <= width)
+def widths(trees: Sequence[Tree]) -> list[int]:
+    """The widths of rows that take the least time: each tree goes into rows of the narrowest that it fits."""
+    lengths = np.array([len(tree.ids) for tree in trees])
+    best: dict[int, tuple[float, list[int]]] = {0: (0.0, [])}
+    for width in WIDTHS:
+        slots = np.ceil(width / (width // np.minimum(lengths, width))) * (1 + width / ATTENTION)
+        best[width] = min(
+            (cost + float(slots[(lengths > less) & (lengths <= width)].sum()) + WIDTH_COST, [*chosen, width])
+            for less, (cost, chosen) in best.items()
+        )
+    return min(best[width] for width in WIDTHS if width >= max(lengths))[1]
 
 
 def rows(trees: Sequence[Tree], width: int) -> list[list[Tree]]:

@@ -1,7 +1,7 @@
 """Log-likelihoods of sequences that begin alike, each token of them computed once (see `branches` for how they lie).
 
-There are few shapes: stems have a few padded lengths, rows of trees two widths, and a batch of either has one number of
-rows and of targets a call.
+There are few shapes: stems have a few padded lengths, rows of trees a few widths, and a batch of either has one number
+of rows and of targets a call.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +21,8 @@ from tigerjax.model import families
 from tigerjax.model.cache import Branches, Kept
 from tigerjax.model.layers import logits
 
+ROW = 256
+"""A batch has as many tokens as `rows` rows of this length."""
 TARGETS = 16
 """The number of targets of a row is a multiple of this."""
 
@@ -52,14 +54,14 @@ class Placed(NamedTuple):
     node: Node
     row: int
     at: int
-    count: int
+    length: int
 
 
 class Together:
     """A model that reads trees of tokens; `traces` counts the shapes that were compiled."""
 
     def __init__(self, model: Loaded, *, rows: int):
-        """`rows` times the narrowest row are the tokens of a batch. `model` is as `LogLikelihoods` holds it."""
+        """`rows` times ROW are the tokens of a batch. `model` is as `LogLikelihoods` holds it."""
         self.config, self.compute, self.mesh, self.rows = model.config, model.compute, model.mesh, rows
         self.ways = mesh_axes.row_ways(model.mesh)
         self.weights, self.traces = model.weights, 0
@@ -96,21 +98,22 @@ class Together:
 
     def _groups(self, plan: Plan) -> Iterator[Group]:
         if plan.joined:
-            yield Group([], 0, _by_width([(0, plan.joined)]))
+            yield Group([], 0, _by_width([(0, plan.joined)], branches.widths(plan.joined)))
         lengths: dict[int, list[Stem]] = {}
         for stem in plan.stems:
             lengths.setdefault(branches.padded(stem.length), []).append(stem)
         for length, stems in sorted(lengths.items()):
             many = self._at_once(len(stems), length)
+            trees = [tree for stem in stems for tree in stem.trees]
+            widths = branches.widths(trees) if trees else []
             for at in range(0, len(stems), many):
                 group = stems[at : at + many]
-                yield Group(group, length, _by_width([(g, stem.trees) for g, stem in enumerate(group)]))
+                yield Group(group, length, _by_width([(g, s.trees) for g, s in enumerate(group)], widths))
 
     def _at_once(self, count: int, length: int) -> int:
         """Rows of a batch when there are `count` of this length: a multiple of the devices that share rows, and such
         that the last batch is nearly full."""
-        narrow = branches.WIDTHS[0]
-        most = max(1, self.rows * narrow // max(length, narrow) // self.ways)
+        most = max(1, self.rows * ROW // length // self.ways)
         shares = -(-count // self.ways)
         return self.ways * -(-shares // -(-shares // most))
 
@@ -225,12 +228,12 @@ def _finished(sequences: Sequence[Tokens], waiting: list[tuple[int, Node]]) -> I
     waiting[:] = still
 
 
-def _by_width(trees: list[Row]) -> dict[int, list[Row]]:
+def _by_width(trees: list[Row], widths: list[int]) -> dict[int, list[Row]]:
     """The trees of each stem in rows, by the rows' width."""
     out: dict[int, list[Row]] = {}
-    for width in branches.WIDTHS:
+    for less, width in zip([0, *widths], widths, strict=False):
         for g, of_stem in trees:
-            fit = [tree for tree in of_stem if branches.width(tree) == width]
+            fit = [tree for tree in of_stem if less < len(tree.ids) <= width]
             out.setdefault(width, []).extend((g, row) for row in branches.rows(fit, width))
     return {width: rows for width, rows in out.items() if rows}
 
@@ -260,7 +263,7 @@ def _aims(rows: list[list[list[branches.Target]]], R: int, targets: int) -> tupl
 
 def _note(placed: list[Placed], logprobs: Any, greedy: Any) -> None:
     logprob_BQ, greedy_BQ = jax.device_get((logprobs, greedy))
-    for node, row, at, count in placed:
-        node.logprobs, node.greedy = logprob_BQ[row, at : at + count], greedy_BQ[row, at : at + count]
+    for node, row, at, length in placed:
+        node.logprobs, node.greedy = logprob_BQ[row, at : at + length], greedy_BQ[row, at : at + length]
         if not np.isfinite(node.logprobs).all():
             raise DataError("a log-likelihood is not finite: the model gives NaN, or an id is past its vocabulary")
