@@ -12,6 +12,8 @@ from model_readers import Scored, made_up, models, words_of_config
 from reader import Reader
 from text_readers import SFT, lines
 
+from tigerjax.files import manifest
+
 CHAT = [{"role": "user", "content": "Name a colour of the sky."}]
 GOOD, BAD = {"role": "assistant", "content": "Blue."}, {"role": "assistant", "content": "Seven."}
 PREFERENCES = [
@@ -106,11 +108,23 @@ def project(until: str) -> Any:
         for number, task in enumerate(tasks):
             task |= {"id": number, "annotations": [annotated(number)]}
         (folder / "labels.json").write_text(json.dumps(tasks))
-        for name in {"queue": (), "labels": ("import",), "rank": ("import", "rank")}[until]:
+        for name in ("import", "rank", "mix")[: ("queue", "labels", "rank", "gate").index(until)]:
             words = step("import", "--labels", "labels.jsonl") if name == "import" else step(name)
             assert (ended := run([str(word) for word in words(folder)])).code == 0, ended
+        if until == "gate":
+            judged(folder / "project/rounds/01/gate")
 
     return make
+
+
+def judged(gate: Path) -> None:
+    """gate/ as a round leaves it whose new model was accepted; no model is trained here."""
+    gate.mkdir()
+    figures = {"win_rate": 0.75, "reward_before": 0.1, "reward_after": 0.4, "accuracy_before": 0.5}
+    answers = {"before": [[0.0, 5], [0.2, 7]], "after": [[0.5, 6], [0.3, 4]]}
+    made = {"accepted": True, "reasons": [], "figures": figures | {"accuracy_after": 0.5}, "held_out": answers}
+    manifest.write_json(gate / "gate.json", made)
+    manifest.write(gate, {"stage": "align gate", "outputs": manifest.described(gate, ["gate.json"])})
 
 
 def labels(asked: list[Any]) -> Iterator[dict[str, Any]]:
@@ -191,5 +205,5 @@ READERS: dict[str, Reader] = {
     "align import": Reader(make=project("labels"), words=step("import"), **STATE, codes=(4, 5)),
     "align rank": Reader(make=project("labels"), words=step("rank"), **STATE, codes=(4, 5)),
     "align mix": Reader(make=project("rank"), words=step("mix"), **STATE, codes=(4, 5)),
-    "align report": Reader(make=project("rank"), words=lambda f: ["report", f / "project"], **STATE),
+    "align report": Reader(make=project("gate"), words=lambda f: ["report", f / "project"], **STATE),
 }

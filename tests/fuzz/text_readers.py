@@ -260,7 +260,6 @@ READERS: dict[str, Reader] = {
         ],
         files=("base/*", "new/*"),
         json=("base/*.json", "new/*.json"),
-        good=2,
     ),
     "stage again": Reader(
         make=finished,
