@@ -139,9 +139,8 @@ def test_what_no_stage_made_is_named_by_what_it_is(tmp_path: Path):
     (hf / "config.json").write_text("{}")
     (words / "tokenizer.model").write_bytes(b"")
     made(tmp_path / "home" / "out", "resize", imported, raw, hf, words)
-    manifest_there = tmp_path / "home" / "out" / manifest.FILE
-    about = json.loads(manifest_there.read_text())
-    manifest.write_json(manifest_there, about | {"inputs": [*about["inputs"], {"path": str(tmp_path / "gone")}]})
+    about = manifest.read(tmp_path / "home" / "out")
+    manifest.write(tmp_path / "home" / "out", about | {"inputs": [*about["inputs"], {"path": str(tmp_path / "gone")}]})
     found = {node["name"]: (node["stage"], node["detail"]) for node in lineage.collect(tmp_path / "home")}
     assert found["imported"] == ("imported model", "from tigerbot-7b") and found["chat"] == ("model", "")
     assert found["hf"] == ("Hugging Face model", "") and found["words"] == ("tokenizer", "")
