@@ -20,7 +20,9 @@ def config() -> RunConfig:
         model=llama2_70b(),
         compute=ComputeConfig(attention="reference", remat="full", dtype="bfloat16", loss_chunk_tokens=8192),
         mesh=MeshConfig(fsdp=64, tensor=1),
-        optim=adamw(peak_lr=1.5e-4, warmup_steps=1000, total_steps=76_000, weight_decay=0.1, accumulate=15),
+        optim=adamw(
+            peak_lr=1.5e-4, warmup_steps=1000, total_steps=76_000, weight_decay=0.1, gradient_accumulation_steps=15
+        ),
         data=DataConfig(
             mixture="quickstart_holistic",
             modules=("data_mixtures.quickstart",),
@@ -29,7 +31,7 @@ def config() -> RunConfig:
             seq_len=2048,
         ),
         checkpoint=CheckpointConfig(every_steps=500, keep=3),
-        batch_rows=1920,
+        global_batch_size=1920,
         seed=0,
         log_every_steps=10,
     )

@@ -28,7 +28,7 @@ def config() -> RunConfig:
             seq_len=128,
         ),
         checkpoint=CheckpointConfig(every_steps=50, keep=2),
-        batch_rows=16,
+        global_batch_size=16,
         seed=0,
         log_every_steps=10,
     )

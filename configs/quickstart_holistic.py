@@ -26,7 +26,7 @@ def config() -> RunConfig:
             seq_len=64,
         ),
         checkpoint=CheckpointConfig(every_steps=1000, keep=2, init_from="runs/quickstart/base_resized"),
-        batch_rows=8,
+        global_batch_size=8,
         seed=0,
         log_every_steps=100,
     )

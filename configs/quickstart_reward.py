@@ -1,4 +1,4 @@
-"""The reward model: pairs from ranked answers, starting from the SFT model; batch_rows counts prompts.
+"""The reward model: pairs from ranked answers, starting from the SFT model; global_batch_size counts prompts.
 
 Model    1,377,408 weights: configs/quickstart_base.py with the extended vocabulary, 2,303 padded to 2,304
 Data     data_mixtures/embedded/preferences.jsonl
@@ -26,7 +26,7 @@ def config() -> RunConfig:
             seq_len=96,
         ),
         checkpoint=CheckpointConfig(every_steps=200, keep=2, init_from="runs/quickstart/sft"),
-        batch_rows=8,
+        global_batch_size=8,
         seed=0,
         log_every_steps=20,
     )

@@ -1,10 +1,10 @@
-"""The 13B reward model, started from configs/tiger_13b_sft.py; batch_rows counts prompts.
+"""The 13B reward model, started from configs/tiger_13b_sft.py; global_batch_size counts prompts.
 
 Model    13,000,140,800 weights, vocabulary 60,515 padded to 60,928
 Data     preference files, given with --preferences
 Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run
-Command  tigerjax reward train configs/tiger_13b_reward.py --preferences FILE --reference FILE
+Command  tigerjax reward train configs/tiger_13b_reward.py --preferences FILE --calibration-set FILE
 
 Plan     43.2 of 102.8 GB per chip; a step of 524,288 tokens in 1.74 to 1.92 s
          (static 1.65, attention 0.09 to 0.13, not hidden 0.00 of 0.14 s of traffic);
@@ -34,7 +34,7 @@ def config() -> RunConfig:
             seq_len=2048,
         ),
         checkpoint=CheckpointConfig(every_steps=200, keep=3, init_from="runs/tiger_13b_sft"),
-        batch_rows=64,
+        global_batch_size=64,
         seed=0,
         log_every_steps=10,
     )

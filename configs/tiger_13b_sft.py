@@ -34,7 +34,7 @@ def config() -> RunConfig:
             seq_len=4096,
         ),
         checkpoint=CheckpointConfig(every_steps=500, keep=3, init_from="runs/tiger_13b_pretrain"),
-        batch_rows=128,
+        global_batch_size=128,
         seed=0,
         log_every_steps=10,
     )

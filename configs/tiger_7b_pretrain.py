@@ -27,7 +27,9 @@ def config() -> RunConfig:
         model=tiger_7b(),
         compute=ComputeConfig(attention="splash", remat="save_dots", dtype="bfloat16", loss_chunk_tokens=65536),
         mesh=MeshConfig(fsdp=64),
-        optim=adamw(peak_lr=3e-4, warmup_steps=1000, total_steps=71_500, weight_decay=0.1, accumulate=4),
+        optim=adamw(
+            peak_lr=3e-4, warmup_steps=1000, total_steps=71_500, weight_decay=0.1, gradient_accumulation_steps=4
+        ),
         data=DataConfig(
             mixture="quickstart_holistic",
             modules=("data_mixtures.quickstart",),
@@ -36,7 +38,7 @@ def config() -> RunConfig:
             seq_len=4096,
         ),
         checkpoint=CheckpointConfig(every_steps=500, keep=3),
-        batch_rows=1024,
+        global_batch_size=1024,
         seed=0,
         log_every_steps=10,
     )

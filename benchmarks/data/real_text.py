@@ -136,10 +136,10 @@ def vocabulary(steps: Steps, out: Path) -> None:
         given.append(str(folder / "sample.txt"))
 
     def train(name: str, size: int, model: Path, tokenizer: Path, given: Sequence[str]) -> dict[str, Any]:
-        train_it = ["tokenizer", "train", "--input", *given, "--size", str(size), "--out", str(model)]
+        train_it = ["tokenizer", "train", "--input", *given, "--vocab-size", str(size), "--out", str(model)]
         steps.run(f"train {name}", train_it)
         extend_it = ["tokenizer", "extend", "--base", str(out / "base.model"), "--new", str(model)]
-        return steps.run(f"extend {name}", [*extend_it, "--size", str(SIZE), "--out", str(tokenizer)])["figures"]
+        return steps.run(f"extend {name}", [*extend_it, "--vocab-size", str(SIZE), "--out", str(tokenizer)])["figures"]
 
     fitting = train("first", FIRST_SIZE, out / "zh_bpe_first", out / "tokenizer_first", given)["fitting_size"]
     train("fitting", fitting, out / "zh_bpe", out / "tokenizer", given)
@@ -184,7 +184,7 @@ def documents(steps: Steps, out: Path) -> None:
     values = {"tokenizer": str(out / "tokenizer"), "cache": str(out / "cache"), "seq_len": SEQ_LEN}
     (out / "real_config.py").write_text(CONFIG.format(**values), encoding="utf-8")
     steps.run("cache", ["data", "cache", str(out / "real_config.py")], fresh=out / "cache")
-    more = ["--mixtures", "real_mixture", "--seq-len", str(SEQ_LEN), "--cache-dir", str(out / "cache")]
+    more = ["--modules", "real_mixture", "--seq-len", str(SEQ_LEN), "--cache-dir", str(out / "cache")]
     steps.run("stats", ["data", "stats", "real_text", *more])
 
 

@@ -86,7 +86,7 @@ def config(steps: int) -> RunConfig:
         ),
         data=DataConfig(mixture="none", modules=(), tokenizer="", cache_dir="", seq_len=LENGTH),
         checkpoint=CheckpointConfig(every_steps=steps // 3, keep=1),
-        batch_rows=ROWS,
+        global_batch_size=ROWS,
         seed=0,
         log_every_steps=1,
         health=HealthConfig(spike=20.0, window=8),

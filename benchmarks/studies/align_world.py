@@ -65,7 +65,7 @@ def prepare(world: World, kinds: tuple[str, ...] = ("truth", "noise", "length"))
     settings = RewardConfig(eval_fraction=0.2)
     reference = [record for _, record in read_jsonl(out / "sft.jsonl")][::8]
     pairs = dataclasses.replace(
-        run, batch_rows=16, optim=dataclasses.replace(run.optim, total_steps=REWARD_STEPS, peak_lr=1e-3)
+        run, global_batch_size=16, optim=dataclasses.replace(run.optim, total_steps=REWARD_STEPS, peak_lr=1e-3)
     )
     figures = {}
     for kind in kinds:
@@ -118,8 +118,8 @@ def align(
         "--sft",
         out / "sft.jsonl",
     ]
-    init += ["--candidates", out / "sft", "--reward-model", out / f"reward_{reward}" / "model", *more]
-    init += ["--questions", out / "dev" / "questions.jsonl", "--max-new-tokens", "24", "--align.seed", world.seed]
+    init += ["--models", out / "sft", "--reward-model", out / f"reward_{reward}" / "model", *more]
+    init += ["--evaluation-set", out / "dev" / "questions.jsonl", "--max-new-tokens", "24", "--align.seed", world.seed]
     for kind in ("rm", "human", "edit"):
         init += [f"--align.{kind}-weight", WEIGHT]
     init += [] if people else ["--align.allow-partial"]

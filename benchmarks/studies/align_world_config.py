@@ -43,7 +43,7 @@ def config() -> RunConfig:
         ),
         data=DataConfig(mixture="align_world", modules=(), tokenizer="tokenizer", cache_dir="cache", seq_len=64),
         checkpoint=CheckpointConfig(every_steps=1000, keep=1),
-        batch_rows=32,
+        global_batch_size=32,
         seed=0,
         log_every_steps=20,
     )

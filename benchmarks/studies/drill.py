@@ -85,7 +85,7 @@ def worker(folder: Path, steps: int) -> None:
         ),
         data=c.DataConfig(mixture="drill", modules=(), tokenizer="", cache_dir="", seq_len=LENGTH),
         checkpoint=c.CheckpointConfig(every_steps=EVERY, keep=3),
-        batch_rows=ROWS,
+        global_batch_size=ROWS,
         seed=0,
         log_every_steps=1,
     )  # fmt: skip

@@ -69,7 +69,7 @@ class Place:
                 checkpoint=checkpoint,
                 data=dataclasses.replace(run.data, mixture=mixture, modules=()),
                 log_every_steps=changes.get("log", 50),
-                batch_rows=changes.get("rows", run.batch_rows),
+                global_batch_size=changes.get("rows", run.global_batch_size),
             )
 
         return quick.run_config(name, self.out, seed=self.seed, adjust=adjust)

@@ -104,7 +104,7 @@ def config(row: Row, vocab: int) -> RunConfig:
         optim=presets.adamw(peak_lr=1e-4, warmup_steps=10, total_steps=1000, weight_decay=0.1),
         data=DataConfig(mixture="none", modules=(), tokenizer="none", cache_dir="none", seq_len=row.seq_len),
         checkpoint=CheckpointConfig(every_steps=100, keep=1),
-        batch_rows=batch_rows,
+        global_batch_size=batch_rows,
         seed=0,
         log_every_steps=10,
     )  # fmt: skip

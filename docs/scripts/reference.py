@@ -53,6 +53,8 @@ def commands() -> str:
     for words, command in table.COMMANDS.items():
         prog = f"tigerjax {' '.join(words)}"
         lines += [f"## {prog}", "", "```text", usage.usage(command, prog), "```", ""]
+    train = table.COMMANDS[("train",)]
+    lines += ["## On several hosts", "", "```text", usage.usage_of_hosts(train, "tigerjax train"), "```", ""]
     return "\n".join(lines)
 
 

@@ -22,11 +22,11 @@ WORDS = ROOT / "configs" / "quickstart_rejection_sampled.py"
 
 def begin(root: object, *more: object) -> None:
     """`align init`, with everything that the rounds read below `root`."""
-    named = {"sft": "sft.jsonl", "candidates": "ends", "reward-model": "reward", "questions": "questions.jsonl"}
+    named = {"sft": "sft.jsonl", "models": "ends", "reward-model": "reward", "evaluation-set": "questions.jsonl"}
     named |= {"gold": "gold.jsonl", "safety": "safety.txt", "exclude": "exclude.txt", "out": "align"}
     words = [word for name, file in named.items() for word in (f"--{name}", f"{root}/{file}")]
     words += ["--n", 4, "--max-new-tokens", 8, "--align.rank-fraction", 0.4, "--align.edit-fraction", 0.2]
-    align("init", WORDS, *config_words(root, 4, 8), *words, "--align.min-win-rate", 0, "--score-rows", 8, *more)
+    align("init", WORDS, *config_words(root, 4, 8), *words, "--align.min-win-rate", 0, "--score-batch-size", 8, *more)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_a_round_in_a_bucket_ends_in_the_winners_and_the_set_of_a_disk(stored, w
 def test_scores_of_files_and_another_calibration_are_those_of_a_disk(stored, root, whole, capfd):
     """A model that may not be read is no bad model, and what may not be written leaves nothing."""
     paths.of(f"{STORE}/answers.jsonl").write_bytes((whole / "rounds/01/sample/candidates.jsonl").read_bytes())
-    config = [ROOT / "configs" / "quickstart_reward.py", *config_words(STORE, 4, 8), "--reward.score-rows", 8]
+    config = [ROOT / "configs" / "quickstart_reward.py", *config_words(STORE, 4, 8), "--reward.score-batch-size", 8]
     command = [*map(str, ["reward", "score", *config, "--input", f"{STORE}/ans*.jsonl"]), "--out", f"{STORE}/scored"]
     command += ["--model", f"{STORE}/reward", "--json", f"{STORE}/figures.json"]
     for method, part in (("GET", "reward/weights/"), ("POST", "scored/scored.jsonl")):
@@ -160,7 +160,7 @@ def test_scores_of_files_and_another_calibration_are_those_of_a_disk(stored, roo
     assert [r["candidates"] for r in scored] == [r["candidates"] for r in wanted]
     assert json.loads(stored.objects["bucket/round/figures.json"].data)["out"] == len(scored)
 
-    command = ["reward", "calibrate", *config, "--reference", f"{STORE}/sft.jsonl", "--model", f"{STORE}/reward"]
+    command = ["reward", "calibrate", *config, "--calibration-set", f"{STORE}/sft.jsonl", "--model", f"{STORE}/reward"]
     assert main([*map(str, command)]) == 0
     far, near = load_model(f"{STORE}/reward"), load_model(root / "reward")
     assert far.sha256 == near.sha256 and far.extra["calibration"]["n"] == 50 != near.extra["calibration"]["n"]

@@ -13,7 +13,7 @@ import pytest
 import world
 from world import USER, ranked, write
 
-from tigerjax.align import reward, reward_data
+from tigerjax.align import reward, reward_data, reward_loss
 from tigerjax.align.prompts import draw, prompt_key
 from tigerjax.checkpoint.loaded import Loaded, load
 from tigerjax.checkpoint.model import load_model, save_model
@@ -40,7 +40,7 @@ def test_gradient_of_the_pair_loss_equals_the_closed_form():
     pairs /= pairs.sum((1, 2), keepdims=True)
     batch = reward_data.RewardBatch(np.zeros((B, C, 5), np.int32), np.full((B, C), 4, np.int32), pairs, margins)
     (total, (weight, _)), got = jax.value_and_grad(
-        lambda s: (lambda t, w, a: (t, (w, a)))(*reward.pair_loss(s, batch, centering=c)), has_aux=True
+        lambda s: (lambda t, w, a: (t, (w, a)))(*reward_loss.pair_loss(s, batch, centering=c)), has_aux=True
     )(scores)
     want, loss = np.zeros((B, C)), 0.0
     for b in range(B):
@@ -67,7 +67,7 @@ def test_rows_and_places_of_padding_change_neither_loss_nor_gradient():
     batch = reward_data.RewardBatch(np.zeros((2, 3, 5), np.int32), last, pairs, np.zeros_like(pairs))
 
     def loss(s):
-        return reward.pair_loss(s, batch, centering=0.1)[0]
+        return reward_loss.pair_loss(s, batch, centering=0.1)[0]
 
     spoiled = scores.copy()
     spoiled[0, 2], spoiled[1] = np.inf, np.nan

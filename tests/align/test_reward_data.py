@@ -103,7 +103,7 @@ def test_an_epoch_holds_every_prompt_once_and_resumes_in_place(tmp_path):
     resumed = make()
     resumed.restore(json.loads(json.dumps(other.state())))
     assert all((a == b).all() for a, b in zip(next(resumed), batches[2], strict=True))
-    with pytest.raises(ConfigError, match="batch_rows"):
+    with pytest.raises(ConfigError, match="global_batch_size"):
         reward_data.PairLoader(batch, batch_rows=2, seed=1, tokenizer_sha256="x").restore(other.state())
 
 

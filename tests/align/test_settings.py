@@ -21,11 +21,11 @@ def begun(folder: Path, *done: str) -> Path:
     """A project whose first round has finished these steps."""
     align = dataclasses.asdict(AlignConfig(prompt_fraction=0.1, seed=0))
     sampling = dataclasses.asdict(SamplingOptions())
-    files = {"sft": ["s"], "candidates": ["c"], "reward_model": "r", "questions": "q", "gold": [], "safety": None}
+    files = {"sft": ["s"], "models": ["c"], "reward_model": "r", "evaluation_set": "q", "gold": [], "safety": None}
     settings_lib.write(
         folder,
         settings_lib.AlignSettings(
-            config="x", overrides=[], align=align, sampling=sampling, score_rows=8, exclude=None, **files
+            config="x", overrides=[], align=align, sampling=sampling, score_batch_size=8, exclude=None, **files
         ),
     )
     finish(folder, 1, *done)
@@ -44,6 +44,15 @@ def test_every_setting_says_which_steps_use_it():
     fields = fields - {"align", "sampling"} | {f.name for f in dataclasses.fields(AlignConfig)}
     assert settings_lib.USED_BY.keys() == fields | {f.name for f in dataclasses.fields(SamplingOptions)}
     assert set(USES) == set(STEPS)
+
+
+def test_settings_that_an_older_version_wrote_are_read_by_their_new_names(tmp_path):
+    folder = begun(tmp_path / "dir")
+    path, new = folder / settings_lib.FILE, settings_lib.read(folder)
+    old = {before: after for after, before in settings_lib.RENAMED.items()}
+    stored = {old.get(name, name): value for name, value in dataclasses.asdict(new).items()}
+    path.write_text(json.dumps(stored | {"sft": stored["sft"][0]}))
+    assert set(settings_lib.RENAMED) <= set(stored) and settings_lib.read(folder) == new
 
 
 def test_what_no_finished_step_has_used_can_be_changed_and_the_rest_not(tmp_path):
@@ -78,8 +87,9 @@ def test_fields_of_the_config_can_be_overridden_until_a_step_has_used_them(tmp_p
 
 
 def test_set_takes_the_fields_of_the_config():
-    call = arguments.bind(table.COMMANDS["align", "set"], ["dir", "--optim.peak-lr", "1e-4", "--batch-rows", "8"], "p")
-    assert call.arguments()["config"] == {"optim.peak_lr": 1e-4, "batch_rows": 8}
+    typed = ["dir", "--optim.peak-lr", "1e-4", "--global-batch-size", "8"]
+    call = arguments.bind(table.COMMANDS["align", "set"], typed, "p")
+    assert call.arguments()["config"] == {"optim.peak_lr": 1e-4, "global_batch_size": 8}
 
 
 def test_the_next_reward_model_enters_the_round_after_one_that_has_ended(tmp_path):
@@ -91,8 +101,8 @@ def test_the_next_reward_model_enters_the_round_after_one_that_has_ended(tmp_pat
 
 
 def words(made: Path, out: Path, **changed: object) -> list[object]:
-    named: dict[str, object] = {"sft": made / "sft.jsonl", "candidates": made / "chat"}
-    named |= {"reward-model": made / "reward", "questions": made / "questions.jsonl", "out": out}
+    named: dict[str, object] = {"sft": made / "sft.jsonl", "models": made / "chat"}
+    named |= {"reward-model": made / "reward", "evaluation-set": made / "questions.jsonl", "out": out}
     named |= {name.replace("_", "-"): value for name, value in changed.items()}
     config = config_words(made, 4, 8)
     return ["init", ROOT / "configs" / "quickstart_rejection_sampled.py", *config, *(
@@ -127,14 +137,14 @@ def test_init_opens_every_input_and_names_the_one_that_is_wrong(made, tmp_path, 
     wrong = {
         "holds a language model; give a reward model": (2, {"reward_model": made / "chat"}),
         "not calibrated; run `tigerjax reward calibrate": (2, {"reward_model": tmp_path / "raw"}),
-        "holds a reward model; give a language model": (2, {"candidates": made / "reward"}),
-        "has the sizes of the config's model": (2, {"candidates": tmp_path / "other"}),
+        "holds a reward model; give a language model": (2, {"models": made / "reward"}),
+        "has the sizes of the config's model": (2, {"models": tmp_path / "other"}),
         "q.jsonl: a file, but a model is a folder": (3, {"reward_model": written(tmp_path / "q.jsonl", {})}),
         "questions.jsonl:1: ": (3, {"sft": made / "questions.jsonl"}),
-        "sft.jsonl:1": (3, {"questions": made / "sft.jsonl"}),
+        "sft.jsonl:1": (3, {"evaluation-set": made / "sft.jsonl"}),
         "gold.jsonl:1: has ['text']": (3, {"gold": written(tmp_path / "gold.jsonl", {"text": "x"})}),
         "safety.txt: not UTF-8 at byte 1": (3, {"safety": tmp_path / "safety.txt"}),
-        "tokens, which leaves no room": (3, {"questions": written(tmp_path / "long.jsonl", LONG)}),
+        "tokens, which leaves no room": (3, {"evaluation-set": written(tmp_path / "long.jsonl", LONG)}),
         "edit_fraction=0.8 exceeds rank_fraction=0.05": (2, {"align.edit-fraction": 0.8}),
         "prompts wanted": (2, {"exclude": tmp_path / "all.txt"}),
     }

@@ -51,8 +51,15 @@ def test_two_processes_train_the_reward_model_that_one_trains(made, tmp_path):
         lines.append({"prompt_id": f"p{i}", "messages": messages, "responses": responses, "ranking": ranking})
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     words = ["reward", "train", ROOT / "configs" / "quickstart_reward.py", *config_words(made, 6, 8), "--force"]
-    words += ["--preferences", tmp_path / "pairs.jsonl", "--reference", made / "sft.jsonl", "--init", made / "chat"]
-    words += ["--reward.score-rows", 8, "--reward.eval-fraction", 0.25]
+    words += [
+        "--preferences",
+        tmp_path / "pairs.jsonl",
+        "--calibration-set",
+        made / "sft.jsonl",
+        "--init",
+        made / "chat",
+    ]
+    words += ["--reward.score-batch-size", 8, "--reward.eval-fraction", 0.25]
 
     def outputs(name: str) -> list[object]:
         return ["--out", tmp_path / name, "--json", tmp_path / f"{name}.json"]
@@ -79,9 +86,9 @@ def test_two_processes_train_the_reward_model_that_one_trains(made, tmp_path):
 def test_two_processes_go_through_the_round_that_one_goes_through(made, tmp_path):
     """One process loses its reward model while all score: all end with its line, and the next start goes on."""
     init = ["init", ROOT / "configs" / "quickstart_rejection_sampled.py", *config_words(made, 4, 8)]
-    init += ["--sft", made / "sft.jsonl", "--candidates", made / "ends", "--reward-model"]
-    init += [made / "reward", "--questions", made / "questions.jsonl", "--n", 4, "--max-new-tokens", 8]
-    init += ["--align.allow-partial", "--align.min-win-rate", 0, "--align.rank-fraction", 0.4, "--score-rows", 8]
+    init += ["--sft", made / "sft.jsonl", "--models", made / "ends", "--reward-model"]
+    init += [made / "reward", "--evaluation-set", made / "questions.jsonl", "--n", 4, "--max-new-tokens", 8]
+    init += ["--align.allow-partial", "--align.min-win-rate", 0, "--align.rank-fraction", 0.4, "--score-batch-size", 8]
     one, two = tmp_path / "one", tmp_path / "two"
     align(*init, "--out", one)
     align(*init, "--out", two, *MESH)
@@ -115,9 +122,9 @@ def test_two_processes_go_through_the_round_that_one_goes_through(made, tmp_path
 @pytest.mark.slow
 def test_two_processes_wait_for_people_go_on_to_the_next_round_and_score_files(made, tmp_path):
     config = [ROOT / "configs" / "quickstart_rejection_sampled.py", *config_words(made, 4, 8), *MESH]
-    init = ["init", *config, "--out", tmp_path / "dir", "--sft", made / "sft.jsonl", "--candidates", made / "ends"]
-    init += ["--reward-model", made / "reward", "--questions", made / "questions.jsonl", "--n", 4]
-    align(*init, "--max-new-tokens", 8, "--align.min-win-rate", 0, "--score-rows", 8)
+    init = ["init", *config, "--out", tmp_path / "dir", "--sft", made / "sft.jsonl", "--models", made / "ends"]
+    init += ["--reward-model", made / "reward", "--evaluation-set", made / "questions.jsonl", "--n", 4]
+    align(*init, "--max-new-tokens", 8, "--align.min-win-rate", 0, "--score-batch-size", 8)
     words = [*TIGERJAX, "align", "run", tmp_path / "dir", "--rounds", 2, *WAITS]
     ended = run(words, tmp_path / "first", 2)
     assert ended.codes == [4, 4], ended.errors
@@ -136,7 +143,17 @@ def test_two_processes_wait_for_people_go_on_to_the_next_round_and_score_files(m
     assert gate["accepted"] and (tmp_path / "dir/rounds/02/queue/queue.jsonl").is_file()
 
     candidates = tmp_path / "dir/rounds/01/sample/candidates.jsonl"
-    words = ["reward", "score", *config, "--input", candidates, "--out", tmp_path / "scored", "--reward.score-rows", 8]
+    words = [
+        "reward",
+        "score",
+        *config,
+        "--input",
+        candidates,
+        "--out",
+        tmp_path / "scored",
+        "--reward.score-batch-size",
+        8,
+    ]
     ended = run([*TIGERJAX, *words, "--model", made / "reward", *WAITS], tmp_path / "score", 2)
     assert ended.codes == [0, 0], ended.errors
     alike(records(tmp_path / "scored/scored.jsonl"), records(tmp_path / "dir/rounds/01/score/scored.jsonl"))

@@ -64,8 +64,17 @@ def build(folder: Path) -> Path:
     """The folder of an alignment after `align queue`: 5 prompts of 50, 2 to rank, one of them to edit too."""
     materials(folder)
     words = ["init", ROOT / "configs" / "quickstart_rejection_sampled.py", "--out", folder / "align"]
-    words += ["--sft", folder / "sft.jsonl", "--candidates", folder / "chat", "--reward-model", folder / "reward"]
-    words += ["--questions", folder / "questions.jsonl", "--n", 4, "--max-new-tokens", 8, "--align.rank-fraction", 0.4]
+    words += ["--sft", folder / "sft.jsonl", "--models", folder / "chat", "--reward-model", folder / "reward"]
+    words += [
+        "--evaluation-set",
+        folder / "questions.jsonl",
+        "--n",
+        4,
+        "--max-new-tokens",
+        8,
+        "--align.rank-fraction",
+        0.4,
+    ]
     words += [*config_words(folder, 4, 8), "--align.edit-fraction", 0.2]
     align(*words)
     for step in ("prompts", "sample", "score", "queue"):
@@ -77,7 +86,7 @@ def config_words(root: object, steps: int, rows: int) -> list[object]:
     """The quick start's config with the sizes of the tiny models; `root` has the materials."""
     sizes = {f"--model.{name.replace('_', '-')}": value for name, value in dataclasses.asdict(MODEL).items()}
     words = [word for pair in sizes.items() for word in pair]
-    words += ["--data.tokenizer", f"{root}/tokenizer", "--data.seq-len", 64, "--batch-rows", rows]
+    words += ["--data.tokenizer", f"{root}/tokenizer", "--data.seq-len", 64, "--global-batch-size", rows]
     return [*words, "--optim.total-steps", steps, "--optim.warmup-steps", 1, "--log-every-steps", 1]
 
 

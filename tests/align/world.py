@@ -44,7 +44,7 @@ MODEL = ModelConfig(
 )
 COMPUTE = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=64)
 USER = [{"role": "user", "content": "hi"}]
-REWARD = RewardConfig(eval_fraction=0.25, centering=0.0, truncation_penalty=1.0, score_rows=8)
+REWARD = RewardConfig(eval_fraction=0.25, centering=0.0, truncation_penalty=1.0, score_batch_size=8)
 
 
 def run_config(steps, batch_rows=16, seq_len=24, every=1000):
@@ -66,7 +66,7 @@ def run_config(steps, batch_rows=16, seq_len=24, every=1000):
         ),
         data=DataConfig(mixture="none", modules=(), tokenizer="none", cache_dir="none", seq_len=seq_len),
         checkpoint=CheckpointConfig(every_steps=every, keep=2),
-        batch_rows=batch_rows,
+        global_batch_size=batch_rows,
         seed=0,
         log_every_steps=10,
     )

@@ -51,7 +51,7 @@ def config():
         optim=OptimConfig(peak_lr=3e-3, final_lr_fraction=0.1, warmup_steps=2, total_steps=4, beta1=0.9, beta2=0.95,
                           eps=1e-8, weight_decay=0.1, clip_norm=1.0),
         data=DataConfig(mixture="whole", modules=("cli_mixture",), tokenizer="tok", cache_dir="cache", seq_len=64),
-        checkpoint=CheckpointConfig(every_steps=2, keep=2), batch_rows=4, seed=0, log_every_steps=1)
+        checkpoint=CheckpointConfig(every_steps=2, keep=2), global_batch_size=4, seed=0, log_every_steps=1)
 """
 
 
@@ -78,10 +78,10 @@ def made(tmp_path_factory):
     (home / "half" / "report.json").write_text('{"seed": 0')
     with at(home):
         for command in (
-            "tokenizer train --input zh.jsonl en.jsonl --size 950 --out base",
-            "tokenizer train --input zh.jsonl --size 2200 --out bpe",
-            "tokenizer extend --base base --new bpe --size 1200 --out tok",
-            "tokenizer extend --base base --new bpe --size 1199 --out other_tok",
+            "tokenizer train --input zh.jsonl en.jsonl --vocab-size 950 --out base",
+            "tokenizer train --input zh.jsonl --vocab-size 2200 --out bpe",
+            "tokenizer extend --base base --new bpe --vocab-size 1200 --out tok",
+            "tokenizer extend --base base --new bpe --vocab-size 1199 --out other_tok",
             "train tiny.py --json trained.json",
         ):
             assert cli.main(shlex.split(command)) == 0, command
@@ -161,8 +161,8 @@ def test_a_group_lists_its_commands(capfd):
 REFUSALS = [
     ("train tiny.py --optim.peek-lr 1", 2, "--optim.peek-lr.* did you mean --optim.peak-lr"),
     ("train tiny.py --optim.peak-lr fast", 2, "could not convert string to float: 'fast'"),
-    ("train tiny.py --batch-rows 3 --mesh.fsdp 2", 2, "micro-batch of 3 rows does not divide over .* = 2 devices"),
-    ("train tiny.py --mesh.fsdp 3 --batch-rows 6 --model.model-dim 33", 2, "fsdp=3 .*but [0-9]+ are present"),
+    ("train tiny.py --global-batch-size 3 --mesh.fsdp 2", 2, "micro-batch of 3 rows does not divide over .* = 2"),
+    ("train tiny.py --mesh.fsdp 3 --global-batch-size 6 --model.model-dim 33", 2, "fsdp=3 .*but [0-9]+ are present"),
     ("train nothing.py", 2, "config file nothing.py does not exist"),
     ("train precious", 2, "config file precious is a folder; the repository's configs/ has examples"),
     ("evaluate compair a b", 2, "no command 'evaluate compair'; did you mean compare"),
@@ -197,13 +197,13 @@ REFUSALS = [
     ("data clean --input zh.jsonl --out zh.jsonl/x", 2, "because zh.jsonl is no folder"),
     ("data dedup near --input latin.jsonl --out x", 3, "latin.jsonl:2: invalid UTF-8"),
     ("data dedup against-sft --docs zh.jsonl --sft empty.jsonl --out x", 3, "empty.jsonl: is empty"),
-    ("tokenizer train --input broken.jsonl --size 900 --out x", 3, "broken.jsonl:2: broken JSON"),
-    ("tokenizer train --input empty.jsonl --size 900 --out x", 3, "empty.jsonl: is empty"),
-    ("tokenizer train --input zh.jsonl --size 300 --out x", 2, "--size 300 is too"),
+    ("tokenizer train --input broken.jsonl --vocab-size 900 --out x", 3, "broken.jsonl:2: broken JSON"),
+    ("tokenizer train --input empty.jsonl --vocab-size 900 --out x", 3, "empty.jsonl: is empty"),
+    ("tokenizer train --input zh.jsonl --vocab-size 300 --out x", 2, "--vocab-size 300 is too"),
     ("tokenizer verify tok --base nothing --text zh.jsonl", 2, "nothing does not exist"),
     ("report half", 3, "half/report.json: not as it was written"),
     ("report nothing", 3, "nothing/report.json does not exist"),
-    ("reward train tiny.py --preferences broken.jsonl --reference sft.jsonl", 2, "give --init"),
+    ("reward train tiny.py --preferences broken.jsonl --calibration-set sft.jsonl", 2, "give --init"),
     (
         "reward score tiny.py --input prompts.jsonl --out x --model runs/tiny",
         2,
@@ -264,7 +264,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(home, capfd):
     run_dir = home / "runs" / "tiny"
     with full_disk():
         refused("data clean --input zh.jsonl --out x", 3, "no space left on the disk", capfd)
-        refused("tokenizer train --input zh.jsonl --size 1500 --out x", 3, "no space left on the disk", capfd)
+        refused("tokenizer train --input zh.jsonl --vocab-size 1500 --out x", 3, "no space left on the disk", capfd)
         refused("convert to-hf runs/tiny x", 3, "no space left on the disk", capfd)
         refused("train tiny.py --out r --data.cache-dir c", 3, "no space left on the disk", capfd)
         code, _, err = run("train tiny.py --optim.total-steps 6 --checkpoint.every-steps 6", capfd)
@@ -368,14 +368,17 @@ def test_an_alignment_goes_step_by_step_waits_for_people_and_runs_on(home, capfd
     save_model("rm", weights, chat.config, kind="reward", tokenizer_sha256=chat.tokenizer_sha256, extra=extra)
     (home / "dev.jsonl").write_text("".join((EMBEDDED / "dev.jsonl").open(encoding="utf-8").readlines()[:4]))
     assert (
-        run("reward calibrate tiny.py --data.seq-len 128 --reference sft.jsonl --model rm --json c.json", capfd)[0] == 0
+        run("reward calibrate tiny.py --data.seq-len 128 --calibration-set sft.jsonl --model rm --json c.json", capfd)[
+            0
+        ]
+        == 0
     )
     found = load_model("rm").extra["calibration"]
     assert found["n"] == 100 and json.loads((home / "c.json").read_text())["before"] == extra["calibration"]
     assert load_model("rm").extra["truncation_penalty"] == 2.0
     plan = (
-        "align init tiny.py --data.seq-len 128 --out al --sft sft.jsonl --candidates runs/tiny --reward-model rm"
-        " --questions dev.jsonl --n 2 --max-new-tokens 4 --align.prompt-fraction 0.05 --align.min-win-rate 0"
+        "align init tiny.py --data.seq-len 128 --out al --sft sft.jsonl --models runs/tiny --reward-model rm"
+        " --evaluation-set dev.jsonl --n 2 --max-new-tokens 4 --align.prompt-fraction 0.05 --align.min-win-rate 0"
         " --align.max-mean-loss-points 100 --align.max-task-loss-points 100"
     )
     assert run(plan, capfd)[0] == 0 and run(plan, capfd)[0] == 0
@@ -434,7 +437,7 @@ def test_an_sft_run_tells_its_progress_at_10k_examples_and_warns_when_it_is_low(
         logged = [{"step": 10 * i, "loss_nats": loss, "start_loss_nats": 5.0} for i, loss in enumerate(losses, start=1)]
         (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in logged))
         loader = SimpleNamespace(sources=[rows], rates={kind: 1.0})
-        return _progress(SimpleNamespace(batch_rows=100), tmp_path, loader)  # 500 examples a step: 10,000 in 20
+        return _progress(SimpleNamespace(global_batch_size=100), tmp_path, loader)  # 500 examples a step: 10,000 in 20
 
     assert told("documents", [5.0, 3.0, 1.0]) == {}
     assert told("sft", [5.0, 1.0, 1.0]) == {"progress_at_10k_examples": 1.0} and not capsys.readouterr().err

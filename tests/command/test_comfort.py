@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tigerjax.command import arguments, cli, figures, progress, table
-from tigerjax.command.groups import SamplingOptions
+from tigerjax.command.groups import FileSamplingOptions
 from tigerjax.command.options import ConfigFile
 from tigerjax.config import dump
 from tigerjax.errors import ConfigError, DataError, near_miss
@@ -112,7 +112,7 @@ def test_a_mistyped_word_is_answered_with_the_near_miss(command: str, near: str,
         ),
         ("train configs/llama2_tiny.py --hosts.start-timeout-s 0", "--hosts.start-timeout-s 0 must be at least 1"),
         ("train configs/llama2_tiny.py --health.spike -1", "--health.spike -1 must be above 0"),
-        ("train --seed 1", "tigerjax train needs a config file first, such as configs/llama2_tiny.py"),
+        ("train --seed 1", "train needs a config file or the folder of a run first, such as configs/llama2_tiny.py"),
     ],
 )
 def test_words_that_do_not_fit_are_one_line_that_says_what_fits(command: str, line: str, monkeypatch, capsys):
@@ -128,7 +128,7 @@ def test_options_reach_the_command_through_its_groups():
         arguments.bind(table.COMMANDS["sample",], words.split(), "tigerjax sample")
     call = arguments.bind(table.COMMANDS["sample",], words.split()[:-1], "tigerjax sample")
     given = call.arguments()
-    assert given["sampling"] == SamplingOptions(top_k=3, n=2) and given["hosts"] == HostsConfig(find="one")
+    assert given["sampling"] == FileSamplingOptions(top_k=3, n=2) and given["hosts"] == HostsConfig(find="one")
     assert given["config"] == ConfigFile(Path("configs/llama2_tiny.py"), ["--seed", "5"], "tigerjax sample")
     assert given.keys() == {"config", "prompts", "out", "sampling", "hosts"}
 
@@ -156,10 +156,10 @@ def test_a_word_that_is_near_nothing_gets_no_guess():
 
 
 def test_a_value_after_a_choice_is_no_choice():
-    words = ["--vocab", "padded", "runs/sft", "--dtype=bfloat16", "out"]
+    words = ["--tokenizer", "tok", "runs/sft", "--dtype=bfloat16", "out"]
     call = arguments.bind(table.COMMANDS["convert", "to-hf"], words, "tigerjax convert to-hf")
     assert call.given == {
-        "--vocab": "padded",
+        "--tokenizer": Path("tok"),
         "checkpoint": Path("runs/sft"),
         "--dtype": "bfloat16",
         "out": Path("out"),

@@ -155,7 +155,7 @@ NEW = "new mine --base base --zh 'zh_*.jsonl' --en en.jsonl --sft sft.jsonl --vo
 def mine(home, tmp_path, monkeypatch, capsys):
     shutil.copytree(home, tmp_path / "home")
     monkeypatch.chdir(tmp_path / "home")
-    assert cli.main(shlex.split(f"{NEW} --preferences pairs.jsonl --questions asked.jsonl --device cpu")) == 0
+    assert cli.main(shlex.split(f"{NEW} --preferences pairs.jsonl --evaluation-set asked.jsonl --device cpu")) == 0
     assert "next: cd mine && tigerjax data clean" in capsys.readouterr().out
     monkeypatch.chdir("mine")
     return Path()

@@ -1,5 +1,6 @@
-"""A run's folder stands for its config: what `dump` writes, `load` reads."""
+"""Config files and the configs of runs: what `dump` writes, `load` reads; an unknown field is named with ours."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,32 @@ def test_a_field_that_an_older_version_did_not_have_keeps_its_default(tmp_path):
 def test_another_folder_is_refused_with_what_a_run_has(tmp_path):
     with pytest.raises(ConfigError, match=r"is a folder, and not that of a run, which has a config\.txt"):
         config_lib.load(tmp_path)
+
+
+FILE = """from tigerjax.config import *
+from tigerjax.model.llama.presets import adamw
+import dataclasses
+
+def config():
+    return {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("built", "answer"),
+    [
+        ("RunConfig(batch_rows=8)", "batch_rows is now global_batch_size"),
+        ("dataclasses.replace(OptimConfig, accumulate=2)", ""),  # not an instance: another error
+        ("OptimConfig(accumulate=2)", "accumulate is now gradient_accumulation_steps"),
+        ("adamw(accumulate=2)", "accumulate is now gradient_accumulation_steps"),
+        ("MeshConfig(fsdq=2)", "id you mean (')?fsdp"),
+        ("SplashConfig(block_kw=2)", "id you mean (')?block_kv"),
+        ("MeshConfig(nothing_like_it=2)", "unexpected keyword argument 'nothing_like_it'"),
+    ],
+)
+def test_an_unknown_field_of_a_config_is_answered_with_its_new_or_near_name(built: str, answer: str, tmp_path: Path):
+    path = tmp_path / "mine.py"
+    path.write_text(FILE.format(built), encoding="utf-8")
+    with pytest.raises(ConfigError) as error:
+        config_lib.load(path)
+    assert str(error.value).startswith(f"config file {path}:6: TypeError: ") and re.search(answer, str(error.value))

@@ -46,7 +46,7 @@ DATA = DataConfig(mixture="m", modules=(), tokenizer="t", cache_dir="c", seq_len
 CHECKPOINT = CheckpointConfig(every_steps=3, keep=3)
 RUN = RunConfig(
     name="r", model=MODEL, compute=COMPUTE, mesh=MeshConfig(), optim=OPTIM, data=DATA, checkpoint=CHECKPOINT,
-    batch_rows=8, seed=0, log_every_steps=1,
+    global_batch_size=8, seed=0, log_every_steps=1,
 )  # fmt: skip
 VALID = [
     MODEL, OPTIM, COMPUTE, DATA, CHECKPOINT, RUN, MeshConfig(), PipelineConfig(), HealthConfig(), SplashConfig(),

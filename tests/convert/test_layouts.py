@@ -77,9 +77,9 @@ def test_rows_beyond_the_tokenizer_are_padding_and_its_added_tokens_are_the_spec
 def test_such_a_folder_goes_out_with_everything_that_loaders_read(tigerbot, tmp_path, capsys):
     folder, weights = tigerbot
     run("convert", "from-hf", folder, tmp_path / "run")
-    for vocab, rows in (("trimmed", SIZE), ("padded", ROWS)):
-        out = tmp_path / vocab
-        run("convert", "to-hf", tmp_path / "run", out, "--tokenizer", folder, "--vocab", vocab)
+    for padding, rows in (("--no-keep-padding", SIZE), ("--keep-padding", ROWS)):
+        out = tmp_path / padding
+        run("convert", "to-hf", tmp_path / "run", out, "--tokenizer", folder, padding)
         read = json.loads((out / "config.json").read_text())
         assert (read["vocab_size"], read["pad_token_id"], read["eos_token_id"]) == (rows, SIZE - 1, 2)
         stops = json.loads((out / "generation_config.json").read_text())["eos_token_id"]
@@ -105,8 +105,9 @@ def test_such_a_folder_grows_and_its_specials_move_behind_the_new_pieces(tigerbo
     folder, weights = tigerbot
     run("convert", "from-hf", folder, tmp_path / "run")
     new = write_added(tmp_path / "new", INS, RES, PAD, words=[*WORDS, "abc", "dcba"])
-    run("convert", "resize", tmp_path / "run", tmp_path / "big", "--base", folder, "--new", new, "--multiple", 96)
-    run("convert", "from-hf", folder, tmp_path / "grown", "--vocab", new, "--multiple", 96)
+    words = ["--tokenizer", new, "--pad-to-multiple-of", 96]
+    run("convert", "resize", tmp_path / "run", tmp_path / "big", "--base", folder, *words)
+    run("convert", "from-hf", folder, tmp_path / "grown", *words)
     base = Tokenizer(folder)
     for name in ("big", "grown"):
         model = load_model(tmp_path / name)
@@ -123,10 +124,10 @@ def test_growing_does_not_lose_an_added_token_that_the_new_tokenizer_lacks(tmp_p
     folder, _ = model_folder(tmp_path / "hf")
     write_added(folder, "<|im_start|>", "[PAD]")
     new = write_added(tmp_path / "new", INS, RES, PAD)
-    assert main(["convert", "from-hf", str(folder), str(tmp_path / "run"), "--vocab", str(new)]) == 2
+    assert main(["convert", "from-hf", str(folder), str(tmp_path / "run"), "--tokenizer", str(new)]) == 2
     assert f"lacks 1 added tokens of {folder}, such as '<|im_start|>'" in capsys.readouterr().err
     write_added(folder, "[PAD]")
-    run("convert", "from-hf", folder, tmp_path / "run", "--vocab", new)
+    run("convert", "from-hf", folder, tmp_path / "run", "--tokenizer", new)
     assert load_model(tmp_path / "run").config.vocab_size == SIZE
 
 
@@ -183,7 +184,7 @@ def test_context_length_and_token_ids_go_out_as_they_came(tmp_path, fields, gene
     if generation is not None:
         (folder / "generation_config.json").write_text(json.dumps(generation))
     run("convert", "from-hf", folder, tmp_path / "run")
-    run("convert", "to-hf", tmp_path / "run", tmp_path / "back", "--vocab", "padded")
+    run("convert", "to-hf", tmp_path / "run", tmp_path / "back", "--keep-padding")
     came, went = (json.loads((place / "config.json").read_text()) for place in (folder, tmp_path / "back"))
     came = {"bos_token_id": 1, "eos_token_id": 2} | came  # what transformers takes where they are absent
     for name in ("max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id", "rope_theta"):
@@ -234,7 +235,7 @@ def test_a_resized_checkpoint_keeps_what_an_export_must_write_again(tmp_path):
     write_added(folder)
     run("convert", "from-hf", folder, tmp_path / "run")
     new = write_added(tmp_path / "new", INS, RES, PAD)
-    run("convert", "resize", tmp_path / "run", tmp_path / "big", "--base", folder, "--new", new)
+    run("convert", "resize", tmp_path / "run", tmp_path / "big", "--base", folder, "--tokenizer", new)
     run("convert", "to-hf", tmp_path / "big", tmp_path / "out", "--tokenizer", new)
     assert json.loads((tmp_path / "out/config.json").read_text())["max_position_embeddings"] == 4096
 

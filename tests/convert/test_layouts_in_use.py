@@ -37,7 +37,7 @@ def config():
             mixture="layout", modules=("{module}",), tokenizer={tokenizer!r}, cache_dir="cache", seq_len=64
         ),
         checkpoint=CheckpointConfig(every_steps=2, keep=1, init_from={start!r}),
-        batch_rows=2,
+        global_batch_size=2,
         seed=0,
         log_every_steps=1,
     )
@@ -62,7 +62,7 @@ def test_such_a_folder_is_trained_evaluated_and_sampled(tmp_path, monkeypatch, g
     name = "grown" if grown else "as_it_came"
     if grown:
         tokenizer = write_added(tmp_path / "new", INS, RES, PAD, words=[*WORDS, "abc", "dcba"])
-        run("convert", "from-hf", folder, "start", "--vocab", tokenizer, "--multiple", 96)
+        run("convert", "from-hf", folder, "start", "--tokenizer", tokenizer, "--pad-to-multiple-of", 96)
         size, padded = SIZE + 2, 288
     else:
         run("convert", "from-hf", folder, "start")

@@ -128,7 +128,7 @@ def test_a_tokenizer_that_is_no_extension_of_the_base_is_refused(tokenizers, con
     (tmp_path / "other" / MODEL_FILE).write_bytes(proto.SerializeToString())
     with pytest.raises(ConfigError, match="1 entries differ, the first is id 650"):
         resize(weights, config, base, Tokenizer(tmp_path / "other"))
-    with pytest.raises(ConfigError, match="must not be without specials"):
+    with pytest.raises(ConfigError, match="must not be without special tokens"):
         resize(weights, config, base, base)
 
 
@@ -146,7 +146,7 @@ def folder(tokenizers, config, weights, tmp_path):
 
 def test_from_hf_grows_the_vocabulary_on_the_way_in_and_trims_it_on_the_way_out(tokenizers, folder, tmp_path):
     (hf, old), (base, new), run = folder, tokenizers, tmp_path / "run"
-    words = ["--vocab", str(new.folder), "--multiple", "96", "--verify", "--json", str(tmp_path / "in.json")]
+    words = ["--tokenizer", str(new.folder), "--pad-to-multiple-of", "96", "--verify"]
     assert main(["convert", "from-hf", str(hf), str(run), *words]) == 0
     model = load_model(run)
     assert (model.config.vocab_size, model.config.padded_vocab_size) == (1201, 1248)
@@ -160,16 +160,16 @@ def test_from_hf_grows_the_vocabulary_on_the_way_in_and_trims_it_on_the_way_out(
     q = model.weights["layers"]["attn"]["q"]
     assert q.tobytes() == old["layers"]["attn"]["q"].tobytes()
 
-    for vocab, count in (("trimmed", 1201), ("padded", 1248)):
-        out = tmp_path / vocab
-        words = ["--tokenizer", str(new.folder), "--vocab", vocab, "--verify"]
+    for padding, count in (("--no-keep-padding", 1201), ("--keep-padding", 1248)):
+        out = tmp_path / padding
+        words = ["--tokenizer", str(new.folder), padding, "--verify"]
         assert main(["convert", "to-hf", str(run), str(out), *words]) == 0
         written = json.loads((out / "config.json").read_text())
         assert written["vocab_size"] == count and written["pad_token_id"] == new.pad == 1200
         assert load_file(out / "model.safetensors")["lm_head.weight"].shape == (count, D)
         assert "step" in (out / "README.md").read_text() and (out / MODEL_FILE).is_file()
-        assert main(["convert", "from-hf", str(out), str(tmp_path / f"back_{vocab}")]) == 0
-        jax.tree.map(np.testing.assert_array_equal, load_model(tmp_path / f"back_{vocab}").weights, model.weights)
+        assert main(["convert", "from-hf", str(out), str(tmp_path / f"back_{count}")]) == 0
+        jax.tree.map(np.testing.assert_array_equal, load_model(tmp_path / f"back_{count}").weights, model.weights)
 
 
 def test_a_growing_import_that_is_killed_goes_on_and_ends_alike(tokenizers, folder, tmp_path, monkeypatch):
@@ -207,8 +207,9 @@ def test_vocabularies_grow_in_a_bucket_as_on_a_disk(tokenizers, folder, tmp_path
         ):
             old, first, second = map(str, words)
             assert main(["convert", "from-hf", old, f"{root}/plain"]) == 0
-            assert main(["convert", "resize", f"{root}/plain", f"{root}/run", "--base", first, "--new", second]) == 0
-            assert main(["convert", "from-hf", old, f"{root}/grown", "--vocab", second, "--multiple", "128"]) == 0
+            words = ["--tokenizer", second, "--pad-to-multiple-of", "128"]
+            assert main(["convert", "resize", f"{root}/plain", f"{root}/run", "--base", first, *words]) == 0
+            assert main(["convert", "from-hf", old, f"{root}/grown", *words]) == 0
             grown[root] = [load_model(f"{root}/{name}") for name in ("run", "grown")]
         for one in grown[tmp_path] + grown[far]:
             assert one.sha256 == grown[far][0].sha256 and one.tokenizer_sha256 == new.sha256
@@ -216,7 +217,7 @@ def test_vocabularies_grow_in_a_bucket_as_on_a_disk(tokenizers, folder, tmp_path
 
 def test_growing_what_is_not_of_the_base_vocabulary_is_refused(tokenizers, folder, tmp_path, capsys):
     hf, (_, new) = folder[0], tokenizers
-    command = ["convert", "from-hf", str(hf), str(tmp_path / "run"), "--vocab", str(new.folder)]
+    command = ["convert", "from-hf", str(hf), str(tmp_path / "run"), "--tokenizer", str(new.folder)]
     shutil.copy(new.folder / MODEL_FILE, hf / MODEL_FILE)
     assert main(command) == 2 and "vocab_size=700" in capsys.readouterr().err
     (hf / MODEL_FILE).unlink()

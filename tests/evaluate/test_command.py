@@ -38,7 +38,7 @@ def words(root: object, out: object) -> list[str]:
     """The command without its tasks: what it reads is below `root`, what it writes below `out`."""
     command = ["evaluate", str(ROOT / "configs/quickstart_base.py"), "--model", f"{root}/run"]
     command += ["--data-dir", f"{root}/data", "--out", f"{out}/out", "--json", f"{out}/figures.json"]
-    return [*command, "--data.tokenizer", f"{root}/tok", "--data.seq-len", "96", "--rows", "4"]
+    return [*command, "--data.tokenizer", f"{root}/tok", "--data.seq-len", "96", "--batch-size", "4"]
 
 
 def test_a_run_is_evaluated_and_missing_data_exits_3(made, tmp_path, capsys, monkeypatch):

@@ -190,7 +190,7 @@ def run_dir(tmp_path):
 
 def evaluated(run_dir, data, *words):
     """(exit code, tasks) of `tigerjax evaluate` on the model in a folder."""
-    command = ["evaluate", str(run_dir / "tiny_config.py"), "--model", str(run_dir / "run"), "--rows", "4"]
+    command = ["evaluate", str(run_dir / "tiny_config.py"), "--model", str(run_dir / "run"), "--batch-size", "4"]
     command += ["--data-dir", str(data), "--out", str(run_dir / "out"), "--json", str(run_dir / "figures.json")]
     code = main([*command, *words])
     return code, json.loads((run_dir / "figures.json").read_text())["tasks"]

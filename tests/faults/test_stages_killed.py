@@ -24,10 +24,10 @@ STAGES = {
     "exact": "data dedup exact --input in/docs.jsonl in/more.jsonl --out out --shards 2",
     "near": "data dedup near --input in/docs.jsonl in/more.jsonl --out out --shards 2",
     "against": "data dedup against-sft --docs in/docs.jsonl --sft in/sft.jsonl --out out --shards 2",
-    "decontaminate": "data decontaminate --docs in/docs.jsonl --evaluations in/questions.jsonl --out out --shards 2",
+    "decontaminate": "data decontaminate --docs in/docs.jsonl --evaluation-sets in/questions.jsonl --out out --shards 2",
     "sample": "tokenizer sample --input in/docs.jsonl --out out --fraction 1 --min-sample-bytes 1",
-    "train": "tokenizer train --input in/docs.jsonl --size 330 --out out",
-    "extend": "tokenizer extend --base base --new new --size 300 --out out",
+    "train": "tokenizer train --input in/docs.jsonl --vocab-size 330 --out out",
+    "extend": "tokenizer extend --base base --new new --vocab-size 300 --out out",
 }
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO)
 HALF = (".partial", ".part", ".lock", ".removed")

@@ -114,7 +114,7 @@ def _at_once(held, path, what, wait_s):
 COMMANDS = {
     "checkpoint rm": ("run", "locked", "checkpoint rm run --damaged"),
     "quickstart": ("out", "locked_beside", "quickstart --out out"),
-    "tokenizer train": ("out", "locked_beside", "tokenizer train --input a.jsonl --size 300 --out out"),
+    "tokenizer train": ("out", "locked_beside", "tokenizer train --input a.jsonl --vocab-size 300 --out out"),
     "tokenizer sample": ("out", "locked_beside", "tokenizer sample --input a.jsonl --out out"),
     "data clean": ("out", "locked_beside", "data clean --input a.jsonl --out out"),
 }

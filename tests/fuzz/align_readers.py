@@ -75,9 +75,9 @@ def inputs(folder: Path) -> None:
 
 def init(folder: Path) -> list[object]:
     words = ["align", "init", *words_of_config(folder), "--out", folder / "project", "--sft", folder / "in/sft.jsonl"]
-    words += ["--candidates", folder / "chat", "--reward-model", folder / "reward", "--gold", folder / "in/gold.jsonl"]
+    words += ["--models", folder / "chat", "--reward-model", folder / "reward", "--gold", folder / "in/gold.jsonl"]
     words += [
-        "--questions",
+        "--evaluation-set",
         folder / "in/questions.jsonl",
         "--n",
         3,
@@ -176,7 +176,7 @@ READERS: dict[str, Reader] = {
             f / "in/gold.jsonl",
             "--init",
             f / "reward",
-            "--reference",
+            "--calibration-set",
             f / "in/sft.jsonl",
             "--out",
             f / "out",

@@ -44,7 +44,16 @@ def words_of_config(folder: Path) -> list[object]:
     """The quick start's config with the sizes of MODEL, and the tokenizer of the folder."""
     sizes = {f"--model.{name.replace('_', '-')}": value for name, value in dataclasses.asdict(MODEL).items()}
     words = [word for pair in sizes.items() for word in pair]
-    words += ["--data.tokenizer", folder / "tok", "--data.seq-len", 96, "--batch-rows", 8, "--data.max-dropped", 1]
+    words += [
+        "--data.tokenizer",
+        folder / "tok",
+        "--data.seq-len",
+        96,
+        "--global-batch-size",
+        8,
+        "--data.max-dropped",
+        1,
+    ]
     return [CONFIG_FILE, *words, "--optim.total-steps", 4, "--optim.warmup-steps", 1]
 
 
@@ -236,7 +245,7 @@ READERS: dict[str, Reader] = {
             write_added(f / "new", INS, RES, PAD, words=["▁", "a", "b", "c", "d", "▁a", "ab", "cd", "abcd", "老"]),
             None,
         )[-1],
-        words=lambda f: ["convert", "resize", f / "chat", f / "out", "--base", f / "tok", "--new", f / "new"],
+        words=lambda f: ["convert", "resize", f / "chat", f / "out", "--base", f / "tok", "--tokenizer", f / "new"],
         files=("new/*", "tok/*"),
         json=("new/*.json", "tok/*.json"),
     ),

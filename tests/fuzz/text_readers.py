@@ -151,7 +151,7 @@ def rows(folder: Path) -> None:
 
 
 def stats(folder: Path) -> list[object]:
-    words = ["data", "stats", "fuzzed", "--seq-len", 64, "--mixtures", "json", "--cache-dir", folder / "rows"]
+    words = ["data", "stats", "fuzzed", "--seq-len", 64, "--modules", "json", "--cache-dir", folder / "rows"]
     return [*words, "--max-dropped", 1, "--json", folder / "stats.json"]
 
 
@@ -208,7 +208,7 @@ READERS: dict[str, Reader] = {
             "decontaminate",
             "--docs",
             f / "in/docs.jsonl",
-            "--evaluations",
+            "--evaluation-sets",
             f / "in/questions.jsonl",
             "--out",
             f / "out",
@@ -253,7 +253,7 @@ READERS: dict[str, Reader] = {
             f / "base",
             "--new",
             f / "new",
-            "--size",
+            "--vocab-size",
             273,
             "--out",
             f / "out",
@@ -300,7 +300,7 @@ READERS: dict[str, Reader] = {
             "x",
             "--kind",
             "sft",
-            "--data-dir",
+            "--out",
             f / "out",
         ],
         files=("in/sft.jsonl",),

@@ -46,7 +46,7 @@ def config() -> RunConfig:
         ),
         data=DataConfig(mixture="none", modules=(), tokenizer="none", cache_dir="none", seq_len=128),
         checkpoint=CheckpointConfig(every_steps=10, keep=1),
-        batch_rows=8,
+        global_batch_size=8,
         seed=0,
         log_every_steps=10,
     )
@@ -68,6 +68,6 @@ def seven_billion() -> RunConfig:
         base,
         model=model,
         mesh=MeshConfig(fsdp=64),
-        batch_rows=512,
+        global_batch_size=512,
         data=dataclasses.replace(base.data, seq_len=4096),
     )

@@ -45,7 +45,7 @@ def test_the_plan_of_a_step_has_every_stable_key_and_figures_that_agree(compiled
     shown = figures.figures(run, FOUR, compiled)
     assert set(shown) >= STABLE and json.loads(json.dumps(shown)) == shown
     assert shown["fits"] and 0 < shown["argument_gb"] < shown["peak_gb"] < FOUR.chip.hbm_bytes / 1e9
-    tokens = run.batch_rows * run.data.seq_len
+    tokens = run.global_batch_size * run.data.seq_len
     flops = model_flops(run.model, tokens=tokens, seq_len=run.data.seq_len) / 4
     assert shown["model_tflop_per_chip"] == flops / 1e12
     assert shown["mfu_bound"] == pytest.approx(flops / FOUR.chip.peak_flops / shown["step_s_low"])
@@ -63,7 +63,7 @@ def test_a_plan_for_chips_of_two_devices_counts_tokens_by_chip_and_by_device():
     run = dataclasses.replace(world.config(), mesh=MeshConfig(fsdp=8))
     compiled = compile_for(run, chips)
     shown = figures.figures(run, chips, compiled)
-    tokens, low = run.batch_rows * run.data.seq_len, shown["step_s_low"]
+    tokens, low = run.global_batch_size * run.data.seq_len, shown["step_s_low"]
     assert (shown["chips"], shown["devices"]) == (4, 8) and shown["fits"]
     assert shown["tokens_per_s_per_chip"] == pytest.approx(tokens / 4 / low)
     assert shown["tokens_per_s_per_device"] == pytest.approx(tokens / 8 / low)
@@ -87,7 +87,7 @@ def test_arguments_are_the_sharded_state_and_batch(compiled):
     """12 bytes a weight over 4 chips; what is small and whole (norms, counters) fits in 1%."""
     model = world.MODEL
     weights = layer_weights(model) * model.num_layers + 2 * model.padded_vocab_size * model.model_dim
-    batch = 5 * 4 * world.config().batch_rows * world.config().data.seq_len
+    batch = 5 * 4 * world.config().global_batch_size * world.config().data.seq_len
     assert compiled.argument_bytes == pytest.approx((12 * weights + batch) / 4, rel=0.01)
 
 
@@ -104,7 +104,7 @@ def test_a_step_that_does_not_fit_shows_its_largest_buffers(capsys):
     base = world.config()
     large = dataclasses.replace(
         base,
-        batch_rows=4 * 8192,
+        global_batch_size=4 * 8192,
         data=dataclasses.replace(base.data, seq_len=2048),
         compute=dataclasses.replace(base.compute, loss_chunk_tokens=2**26),
     )

@@ -71,8 +71,8 @@ def test_every_candidate_keeps_the_batch_and_fills_the_slice():
     for c in candidates:
         data, stage, fsdp, tensor = c.mesh
         assert data * stage * fsdp * tensor == CUBE.chips
-        assert c.config.batch_rows == large.batch_rows
-        assert c.rows * data * stage * fsdp * c.config.optim.accumulate == large.batch_rows
+        assert c.config.global_batch_size == large.global_batch_size
+        assert c.rows * data * stage * fsdp * c.config.optim.gradient_accumulation_steps == large.global_batch_size
         assert c.memory <= CUBE.chip.hbm_bytes
     assert [c.seconds for c in candidates] == sorted(c.seconds for c in candidates)
 
@@ -86,16 +86,17 @@ def test_on_chips_of_two_devices_the_mesh_fills_the_devices_and_nothing_is_offlo
 
 def test_memory_by_arithmetic_is_state_and_saved_activations():
     """7B on 64 chips, two rows each, full remat: 12 bytes a weight over 64, and the input of each layer in bfloat16."""
-    large = dataclasses.replace(world.seven_billion(), batch_rows=128)
+    large = dataclasses.replace(world.seven_billion(), global_batch_size=128)
     weights = 32 * (4 * 4096**2 + 3 * 4096 * 11008) + 2 * 32_000 * 4096
     assert least_memory(large) == pytest.approx(12 * weights / 64 + 2 * 4096 * 32 * 4096 * 2)
 
 
 def test_overrides_name_exactly_what_differs():
     had = world.config()
-    want = dataclasses.replace(had, compute=dataclasses.replace(had.compute, remat="save_attention"), batch_rows=16)
+    compute = dataclasses.replace(had.compute, remat="save_attention")
+    want = dataclasses.replace(had, compute=compute, global_batch_size=16)
     words = Candidate(want, 1, 0.0, 0.0).overrides(had)
-    assert words == ["--batch-rows", "16", "--compute.remat", "save_attention"]
+    assert words == ["--global-batch-size", "16", "--compute.remat", "save_attention"]
 
 
 def test_what_did_not_fit_rules_out_more_and_a_fit_rules_out_less():
@@ -150,7 +151,7 @@ def test_a_search_in_a_bucket_goes_on_and_what_the_bucket_refuses_is_no_result(c
 def test_a_result_belongs_to_its_config_and_slice():
     run = world.config()
     assert key(run, FOUR) == key(dataclasses.replace(run, name="other_name"), FOUR)
-    assert len({key(run, FOUR), key(run, CUBE), key(dataclasses.replace(run, batch_rows=16), FOUR)}) == 3
+    assert len({key(run, FOUR), key(run, CUBE), key(dataclasses.replace(run, global_batch_size=16), FOUR)}) == 3
     assert key(run, FOUR) != key(run, topology.parse("v5p:2x2x1", slices=2))
 
 

@@ -97,3 +97,23 @@ def test_a_program_may_use_the_memory_that_the_chip_is_said_to_have(name):
         else:
             with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
                 lowered.compile()
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    {
+        "v5p-128": "v5p:4x4x4",
+        "v5p-8": "v5p:2x2x1",
+        "v4-32": "v4:2x2x4",
+        "v5litepod-16": "v5e:4x4",
+        "v5e-128": "v5e:8x16",
+        "v6e-8": "v6e:2x4",
+        "v6e-512": "v6e:16x16 with --slices 2",
+        "v5p-24": "v5p:SHAPE with 12 chips",
+    }.items(),
+)
+def test_the_name_of_an_accelerator_is_answered_with_its_topology(name: str, ours: str):
+    with pytest.raises(ConfigError, match=f"topology '{name}' is Cloud's name; here it is {ours}"):
+        topology.parse(name)
+    with pytest.raises(ConfigError, match="is not CHIP:SHAPE"):
+        topology.parse("v5p-7")

@@ -23,7 +23,7 @@ PARITY = 1e-4
 def short(config: RunConfig) -> RunConfig:
     optim = dataclasses.replace(config.optim, total_steps=STEPS, warmup_steps=1)
     model = dataclasses.replace(config.model, num_layers=1, model_dim=32, mlp_dim=48, head_dim=8)
-    return dataclasses.replace(config, optim=optim, model=model, batch_rows=8, log_every_steps=1)
+    return dataclasses.replace(config, optim=optim, model=model, global_batch_size=8, log_every_steps=1)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_the_extended_vocabulary_has_its_exact_size_and_twice_the_efficiency(qui
 
 def test_the_holistic_shares_are_those_wanted_to_a_row(quick: state.Quickstart):
     config, shares = quick.config("holistic"), quick.report["shares"]
-    rows = config.batch_rows * STEPS
+    rows = config.global_batch_size * STEPS
     assert shares["wanted"].keys() == shares["realised"].keys()
     for name, wanted in shares["wanted"].items():
         assert abs(shares["realised"][name] - wanted) <= 1 / rows, name

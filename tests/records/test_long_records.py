@@ -119,7 +119,7 @@ COMMANDS = (
     "data clean --input a.jsonl --out x",
     "data dedup exact --input a.jsonl --out x",
     "tokenizer sample --input a.jsonl --out x --fraction 1",
-    "tokenizer train --input a.jsonl --size 300 --out x",
+    "tokenizer train --input a.jsonl --vocab-size 300 --out x",
 )
 
 

@@ -37,7 +37,7 @@ def files(tmp_path):
 def test_the_command_writes_what_is_read_back_by_name_and_by_folder(files, monkeypatch, capsys):
     for kind, read in (("documents", records.documents), ("sft", records.sft_examples)):
         source = files / {"documents": "docs.jsonl", "sft": "sft.jsonl"}[kind]
-        command = ["data", "tfds", "--input", str(source), "--name", f"my_{kind}", "--data-dir", str(files / "tfds")]
+        command = ["data", "tfds", "--input", str(source), "--name", f"my_{kind}", "--out", str(files / "tfds")]
         assert main([*command, "--kind", kind, "--json", str(files / "figures.json")]) == 0
         want = list(read(source))
         assert json.loads((files / "figures.json").read_text())["records"] == len(want)

@@ -22,10 +22,10 @@ STAGES = {
     "exact": "data dedup exact --input {0}/raw/corpus_zh.jsonl {0}/raw/corpus_en.jsonl",
     "near": "data dedup near --input {0}/raw/corpus_zh.jsonl.zst --shards 3",
     "against": "data dedup against-sft --docs {0}/raw/corpus_?h.jsonl --sft {0}/sft/sft.jsonl",
-    "decontaminated": "data decontaminate --docs {0}/raw/corpus_en.jsonl --evaluations {0}/csv.csv {0}/lines.jsonl",
+    "decontaminated": "data decontaminate --docs {0}/raw/corpus_en.jsonl --evaluation-sets {0}/csv.csv {0}/lines.jsonl",
     "sample": "tokenizer sample --input {0}/raw/corpus_*.jsonl --fraction 0.5 --min-sample-bytes 100",
-    "bpe": "tokenizer train --input {0}/raw/corpus_en.jsonl --size 600",
-    "extended": "tokenizer extend --base {0}/base_tokenizer --new {0}/zh_bpe/tokenizer.model --size 1200",
+    "bpe": "tokenizer train --input {0}/raw/corpus_en.jsonl --vocab-size 600",
+    "extended": "tokenizer extend --base {0}/base_tokenizer --new {0}/zh_bpe/tokenizer.model --vocab-size 1200",
 }
 
 
@@ -205,7 +205,7 @@ def kinds(cloud, near, tmp_path):
         state = b'{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}'
         cloud.put(f"bucket/text/kinds/saved/{split}/state.json", state)
     cloud.put("bucket/text/kinds/saved/dataset_dict.json", b'{"splits": ["train", "test"]}')
-    assert run("data tfds --input {0}/kinds/docs.jsonl --name docs --data-dir {0}/tfds", FAR) == 0
+    assert run("data tfds --input {0}/kinds/docs.jsonl --name docs --out {0}/tfds", FAR) == 0
     return given
 
 
@@ -252,7 +252,7 @@ def test_records_of_every_kind_of_file_are_copied_once_and_read(cloud, kinds, tm
 def show(name, source, folder, out):
     """`data stats` and `data inspect` of a mixture of one source."""
     mixture.pretraining(name, tokenizer=f"{FAR}/tokenizer", sources={"docs": mixture.Source(source)})
-    words = f"{name} --seq-len 64 --mixtures json --cache-dir {folder}"  # registered above: any module will do
+    words = f"{name} --seq-len 64 --modules json --cache-dir {folder}"  # registered above: any module will do
     assert main(shlex.split(f"data stats {words} --json {out}.json")) == 0
     assert main(shlex.split(f"data inspect {words} --rows 3 --out {out}.html")) == 0
     return [(paths.of(f"{out}.{end}")).read_bytes() for end in ("json", "html")]

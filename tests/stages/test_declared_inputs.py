@@ -39,9 +39,10 @@ STAGES = {
     "exact": "data dedup exact --input cleaned/corpus_en.jsonl",
     "near": "data dedup near --input cleaned/corpus_en.jsonl cleaned/corpus_zh.jsonl",
     "against": "data dedup against-sft --docs near/corpus_en.jsonl --sft sft/sft.jsonl",
-    "decontaminated": "data decontaminate --docs near/corpus_en.jsonl --evaluations questions.jsonl --field question",
+    "decontaminated": "data decontaminate --docs near/corpus_en.jsonl --evaluation-sets questions.jsonl"
+    " --field question",
     "sample": "tokenizer sample --input raw/corpus_zh.jsonl --fraction 0.5 --min-sample-bytes 100",
-    "extended": "tokenizer extend --base base_tokenizer --new zh_bpe/tokenizer.model --size 1200",
+    "extended": "tokenizer extend --base base_tokenizer --new zh_bpe/tokenizer.model --vocab-size 1200",
 }
 
 

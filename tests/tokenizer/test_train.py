@@ -42,10 +42,10 @@ def test_training_twice_gives_equal_bytes_and_a_second_run_is_skipped(base_folde
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        (300, r"^--size 300 is too small for the characters of these [\d,]+ lines; give at least \d+$"),
+        (300, r"^--vocab-size 300 is too small for the characters of these [\d,]+ lines; give at least \d+$"),
         (
             1_000_000,
-            r"^--size 1000000 is too large: these [\d,]+ lines .* \d+ entries only; .*--size \d+$",
+            r"^--vocab-size 1000000 is too large: these [\d,]+ lines .* \d+ entries only; .*--size \d+$",
         ),
     ],
 )
@@ -60,16 +60,16 @@ def test_a_size_that_does_not_fit_the_text_is_refused_with_one_that_does(tmp_pat
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["train", "--size", "0"], "--size 0 must be at least 260 and at most 16,777,216"),
-        (["train", "--size", "-5"], "--size -5 must be at least 260"),
-        (["train", "--size", "259"], "--size 259 must be at least 260"),
-        (["train", "--size", "99999999999"], "--size 99999999999 must be at least 260"),
+        (["train", "--vocab-size", "0"], "--vocab-size 0 must be at least 260 and at most 16,777,216"),
+        (["train", "--vocab-size", "-5"], "--size -5 must be at least 260"),
+        (["train", "--vocab-size", "259"], "--vocab-size 259 must be at least 260"),
+        (["train", "--vocab-size", "99999999999"], "--vocab-size 99999999999 must be at least 260"),
         (["sample", "--fraction", "0"], "--fraction 0 must be above 0 and at most 1"),
         (["sample", "--fraction", "nan"], "--fraction nan must be above 0 and at most 1"),
         (["sample", "--max-sentences", "0"], "--max-sentences 0 must be at least 1"),
         (["sample", "--min-sample-bytes", "-1"], "--min-sample-bytes -1 must be at least 0"),
         (["sample", "--seed", "-1"], "--seed -1 must be at least 0"),
-        (["extend", "--size", "1"], "--size 1 must be at least 260"),
+        (["extend", "--vocab-size", "1"], "--vocab-size 1 must be at least 260"),
     ],
 )
 def test_a_number_out_of_range_is_refused_before_any_text_is_read(tmp_path, capsys, words, message):
@@ -145,8 +145,8 @@ def test_verify_finds_a_changed_byte_in_every_tokenizer_stage(tmp_path, embedded
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "".join(map(chr, range(0x4E00, 0x4E80)))}) + "\n")
     made = {
         "sample": (["--input", "a.jsonl", "--fraction", "1", "--min-sample-bytes", "0"], "sample.txt"),
-        "train": (["--input", "a.jsonl", "--size", "400"], "tokenizer.model"),
-        "extend": (["--base", str(base_folder), "--new", "train", "--size", "1520"], "tokenizer.model"),
+        "train": (["--input", "a.jsonl", "--vocab-size", "400"], "tokenizer.model"),
+        "extend": (["--base", str(base_folder), "--new", "train", "--vocab-size", "1520"], "tokenizer.model"),
     }
     monkeypatch.chdir(tmp_path)
     for name, (words, file) in made.items():

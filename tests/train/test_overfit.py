@@ -58,7 +58,7 @@ def test_sft_overfits_64_examples_to_a_hundredth_of_a_nat(tmp_path):
     # The loss is on three letters and the eos of each: questions cannot be known, and are not asked for.
     assert sum(np.count_nonzero(row_weights(row)) for row in packed.rows) == 4 * EXAMPLES
     config = tiny_config(total_steps=STEPS, every_steps=STEPS)
-    config = dataclasses.replace(config, batch_rows=len(packed.rows), log_every_steps=STEPS // 3)
+    config = dataclasses.replace(config, global_batch_size=len(packed.rows), log_every_steps=STEPS // 3)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, seq_len=LENGTH))
     loader = OneBatch(make_batch(packed.rows))
     train(config, loader, run_dir=tmp_path, reporting=SILENT)

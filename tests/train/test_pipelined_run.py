@@ -95,7 +95,7 @@ def test_start_weights_from_the_disk_are_placed_in_stage_order_and_not_copied(tm
         (dict(mesh=MeshConfig(stage=2)), "microbatches=1 is not a multiple of mesh.stage=2; set it to 2"),
         (
             dict(mesh=MeshConfig(stage=2, fsdp=2), pipeline=PipelineConfig(microbatches=6)),
-            r"8 rows .* do not split into pipeline.microbatches=6 over .* = 2 groups; make batch_rows a multiple of 12",
+            r"8 rows .* do not split into pipeline.micro.*=6 .* = 2 groups; make global_batch_size a multiple of 12",
         ),
         (
             dict(mesh=MeshConfig(stage=2), pipeline=PipelineConfig(microbatches=2, rounds=4)),

@@ -42,7 +42,7 @@ RUN = RunConfig(
     ),
     data=DataConfig(mixture="none", modules=(), tokenizer="none", cache_dir="none", seq_len=1024),
     checkpoint=CheckpointConfig(every_steps=1, keep=1),
-    batch_rows=64,
+    global_batch_size=64,
     seed=0,
     log_every_steps=1,
 )  # fmt: skip
@@ -91,7 +91,7 @@ def test_full_remat_is_the_policy_that_runs_it_again():
     """The count above can fail: it does when nothing is kept."""
     one = topology.parse("v5p:1x1x1")
     run = dataclasses.replace(
-        RUN, mesh=MeshConfig(), batch_rows=1, compute=dataclasses.replace(RUN.compute, remat="full"),
+        RUN, mesh=MeshConfig(), global_batch_size=1, compute=dataclasses.replace(RUN.compute, remat="full"),
         model=dataclasses.replace(MODEL, model_dim=256, mlp_dim=512, num_heads=2, num_kv_heads=1),
     )  # fmt: skip
     with TRAINS_SO:

@@ -28,7 +28,7 @@ def tiny_config(*, mesh=None, accumulate=1, total_steps=6, every_steps=3, keep=3
     )  # fmt: skip
     optim = OptimConfig(
         peak_lr=1e-2, final_lr_fraction=0.1, warmup_steps=2, total_steps=total_steps, beta1=0.9, beta2=0.95,
-        eps=1e-8, weight_decay=0.1, clip_norm=1.0, accumulate=accumulate,
+        eps=1e-8, weight_decay=0.1, clip_norm=1.0, gradient_accumulation_steps=accumulate,
     )  # fmt: skip
     return RunConfig(
         name="tiny",
@@ -39,7 +39,7 @@ def tiny_config(*, mesh=None, accumulate=1, total_steps=6, every_steps=3, keep=3
         optim=optim,
         data=DataConfig(mixture="tiny", modules=(), tokenizer="", cache_dir="", seq_len=LENGTH),
         checkpoint=CheckpointConfig(every_steps=every_steps, keep=keep),
-        batch_rows=ROWS,
+        global_batch_size=ROWS,
         seed=seed,
         log_every_steps=1,
     )

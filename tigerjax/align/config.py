@@ -24,7 +24,7 @@ class RewardConfig:
     """Coefficient of (r_w + r_l)^2 in the pair loss, which draws the mean of the scores to 0; 0 is off."""
     truncation_penalty: Factor = 2.0
     """Subtracted, in standard deviations, from the calibrated score of an answer that the model did not end itself."""
-    score_rows: Count = 64
+    score_batch_size: Count = 64
     """Answers in one scoring batch. Every batch is padded to it, so that a score never depends on its neighbours."""
     min_accuracy: Share = 0.55
     """A model with a lower pair accuracy on the held-out prompts is refused."""
@@ -40,7 +40,7 @@ class AlignConfig:
     """A round of rejection sampling: which prompts, how much people judge, what may win, what the gate demands."""
 
     prompt_fraction: PositiveShare
-    """Share of the SFT prompts that are sampled again; in [0.05, 0.10] unless allow_fraction."""
+    """Share of the SFT prompts that are sampled again; in [0.05, 0.10] unless --align.allow-fraction."""
     seed: Seed  # Seed of everything that the rounds draw at random
     allow_fraction: bool = False  # Allows a prompt_fraction outside [0.05, 0.10]
     exclude_rounds: CountOrZero = 1
@@ -85,11 +85,11 @@ class AlignInputs:
     """The files and models that an alignment starts from."""
 
     sft: list[Path]  # The files of the SFT set of the first round
-    candidates: list[Path]
-    """Chat models, the oldest first; the first round starts from the best of them."""
+    models: list[Path]
+    """Chat models, the oldest first; the first round starts from the best."""
     reward_model: Path  # Checkpoint of a calibrated reward model
-    questions: Path
-    """Held-out questions with their answers, for the accuracy of candidates and for the gate."""
+    evaluation_set: Path
+    """Held-out questions with their answers, for the choice of a model and the gate."""
     gold: list[Path] = dataclasses.field(default_factory=list)
     """Preferences of people from outside the rounds, for the next reward model."""
     safety: Path | None = None  # File of strings that no winner may contain, one per line

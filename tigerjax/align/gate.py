@@ -20,7 +20,10 @@ class Gate(NamedTuple):
 
 
 def win_rate(new: Sequence[float], current: Sequence[float]) -> float:
-    """Share of the held-out prompts on which the new model's answer scores higher; a tie counts half."""
+    """Share of the held-out prompts on which the new model's answer scores higher; a tie counts half.
+
+    Raises DataError where the two have scores of different prompts, or one that is not finite.
+    """
     if len(new) != len(current) or not new:
         raise DataError(f"win rate of {len(new)} new and {len(current)} current scores; both need the same prompts")
     if not all(map(math.isfinite, (*new, *current))):

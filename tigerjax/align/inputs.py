@@ -23,16 +23,16 @@ def check(settings: AlignSettings, run: RunConfig) -> None:
     DataError for a file that is not there or not of its kind. ConfigError for a model of another kind, tokenizer or
     size, and for a reward model that is not calibrated.
     """
-    for name in ("reward_model", "questions", "safety", "exclude"):
+    for name in ("reward_model", "evaluation_set", "safety", "exclude"):
         if (path := getattr(settings, name)) is not None and not paths.of(path).exists():
             raise DataError(f"{path}: {name} of the alignment does not exist; correct the path")
-    for path in (*settings.sft, *settings.candidates, *settings.gold):
+    for path in (*settings.sft, *settings.models, *settings.gold):
         if not paths.of(path).exists():
             raise DataError(f"{path} does not exist; give existing SFT files, candidate models and gold files")
-    if not settings.candidates:
-        raise ConfigError("an alignment starts from a chat model; give --candidates")
+    if not settings.models:
+        raise ConfigError("an alignment starts from a chat model; give --models")
     tokenizer = Tokenizer(run.data.tokenizer)
-    for path in settings.candidates:
+    for path in settings.models:
         model = _open(path)
         check_fits(model, tokenizer, where=path)
         if model.config != run.model:
@@ -41,7 +41,7 @@ def check(settings: AlignSettings, run: RunConfig) -> None:
                 " give that model's config"
             )
     _check_reward(settings.reward_model, tokenizer)
-    _check_questions(settings.questions, tokenizer, run.data.seq_len)
+    _check_questions(settings.evaluation_set, tokenizer, run.data.seq_len)
     _check_sft(settings)
     for path in settings.gold:
         for number, record in records.read(paths.of(path)):
@@ -64,7 +64,7 @@ def _check_reward(path: str, tokenizer: Tokenizer) -> None:
     if "calibration" not in model.extra or "truncation_penalty" not in model.extra:
         raise ConfigError(
             f"{path}: this reward model is not calibrated; run `tigerjax reward calibrate CONFIG --model {path}"
-            " --reference SFT`"
+            " --calibration-set SFT`"
         )
 
 

@@ -60,7 +60,7 @@ class Project:
             exclude=set(read_lines(self.settings.exclude)),
             safety=read_lines(self.settings.safety),
             gold=[paths.of(path) for path in self.settings.gold],
-            questions=question_files(self.settings.questions),
+            questions=question_files(self.settings.evaluation_set),
         )
         rounds.run_steps(self.rounds, index, self.align, self._functions(index, current), inputs, until=step)
 
@@ -111,13 +111,13 @@ class Project:
 
     def _start(self, index: int) -> tuple[list[Path], Path]:
         """(SFT set, current model) of a round; evaluates the candidate models when that has not been done."""
-        sft, models = ([paths.of(path) for path in given] for given in (self.settings.sft, self.settings.candidates))
+        sft, models = ([paths.of(path) for path in given] for given in (self.settings.sft, self.settings.models))
         for before in range(1, index):
             ended = self.ended(before)
             if ended.accepted:
                 sft, models = [ended.sft], [*models, ended.checkpoint]
         place = self.rounds / f"{index:02d}" / "candidate"
-        inputs = [*models, *question_files(self.settings.questions)]
+        inputs = [*models, *question_files(self.settings.evaluation_set)]
         with shared_stage(place, name="align candidate", computes=True, config=self._greedy(), inputs=inputs) as run:
             if not run.done:
                 listed = []
@@ -201,7 +201,7 @@ class Project:
         from tigerjax.sample.engine import SamplingConfig
         from tigerjax.sample.folder import CANDIDATES
 
-        asked = questions.prompts(questions.load(self.settings.questions))
+        asked = questions.prompts(questions.load(self.settings.evaluation_set))
         longest, context = self.settings.sampling["max_new_tokens"], self.run.data.seq_len
         sampling = SamplingConfig(n=1, temperature=0.0, max_new_tokens=longest, context=context, seed=self.align.seed)
         what = [self._model(path).sha256, asked, dataclasses.asdict(sampling)]
@@ -210,7 +210,7 @@ class Project:
         records = [record for _, record in read_jsonl(place / CANDIDATES)]
         if len(records) != len(asked):
             raise DataError(
-                f"{self.settings.questions}: {len(asked) - len(records)} questions do not fit data.seq_len="
+                f"{self.settings.evaluation_set}: {len(asked) - len(records)} questions do not fit data.seq_len="
                 f"{self.run.data.seq_len}; they are in {place / 'skipped.jsonl'}: remove them or raise it"
             )
         return records
@@ -219,7 +219,7 @@ class Project:
         """Figures of evaluate.questions.accuracy of the records of `_answers`."""
         from tigerjax.evaluate import questions
 
-        return questions.accuracy(questions.load(self.settings.questions), questions.first_texts(records))
+        return questions.accuracy(questions.load(self.settings.evaluation_set), questions.first_texts(records))
 
     @functools.cached_property
     def _tokenizer(self) -> Any:
@@ -234,7 +234,7 @@ class Project:
 
         path = self.settings.reward_model
         model = load(path, self._tokenizer, compute=self.run.compute, mesh=self._mesh, reward=True)
-        return Scorer(model, seq_len=self.run.data.seq_len, rows=self.settings.score_rows, progress=self.progress)
+        return Scorer(model, seq_len=self.run.data.seq_len, rows=self.settings.score_batch_size, progress=self.progress)
 
     @functools.cached_property
     def _mesh(self) -> Any:

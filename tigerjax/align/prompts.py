@@ -29,7 +29,7 @@ def apportion(total: int, sizes: Mapping[Key, int]) -> dict[Key, int]:
     """Splits `total` over strata in proportion to their sizes, by the largest remainder.
 
     No share is larger than its stratum. Of equal remainders the stratum whose name sorts first gets the one left over,
-    so that the order of `sizes` does not matter.
+    so that the order of `sizes` does not matter. Raises ConfigError where more is wanted than there is.
     """
     whole = sum(sizes.values())
     if total > whole:

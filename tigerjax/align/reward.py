@@ -20,6 +20,7 @@ from tigerjax.align.config import RewardConfig
 from tigerjax.align.encoding import encode_all
 from tigerjax.align.people.agreement import spearman
 from tigerjax.align.reward_data import Comparison, PairLoader, RewardBatch, RewardData
+from tigerjax.align.reward_loss import pair_loss
 from tigerjax.checkpoint.loaded import Loaded, check_fits
 from tigerjax.checkpoint.model import save_model
 from tigerjax.checkpoint.stored import open_whole, placed_weights
@@ -50,21 +51,6 @@ class TrainedReward(NamedTuple):
     """What `evaluate` measured, the counts of pairs and prompts, and the calibration."""
 
 
-def pair_loss(scores_BC: jax.Array, batch: RewardBatch, *, centering: float) -> tuple[jax.Array, jax.Array, Sums]:
-    """(sum, weight, {accuracy}) of -log_sigmoid(r_w - r_l - margin) + centering * (r_w + r_l)^2 over weighted pairs.
-
-    The weights of a prompt's pairs sum to 1, so the returned weight is the number of prompts that have pairs.
-    """
-    # Where a prompt has no answer C, all pairs weigh 0. But its score could be infinite, and 0 * inf is NaN.
-    scores_BC = jnp.where(batch.last_BC >= 0, scores_BC, 0.0)
-    winner_BC1, loser_B1C = scores_BC[:, :, None], scores_BC[:, None, :]
-    gap_BCC = winner_BC1 - loser_B1C - batch.margins_BCC
-    cost_BCC = -jax.nn.log_sigmoid(gap_BCC) + centering * (winner_BC1 + loser_B1C) ** 2
-    right_BCC = (winner_BC1 > loser_B1C) + 0.5 * (winner_BC1 == loser_B1C)
-    pairs_BCC = batch.pairs_BCC
-    return jnp.sum(pairs_BCC * cost_BCC), jnp.sum(pairs_BCC), {"accuracy": jnp.sum(pairs_BCC * right_BCC)}
-
-
 def last_scores(model: nn.Module, weights: Any, tokens_BT: jax.Array, last_B: jax.Array) -> jax.Array:
     """The model's score_B at the token `last_B`, after which everything is padding.
 
@@ -88,7 +74,10 @@ def _compiled(model: nn.Module, mesh: Mesh | None, weights: Any, tokens_BT: jax.
 
 
 def reward_objective(config: RunConfig, *, centering: float) -> Objective:
-    """The objective of reward training for tigerjax.train.loop: the pair loss on batches of `RewardBatch`."""
+    """The objective of reward training for tigerjax.train.loop: the pair loss on batches of `RewardBatch`.
+
+    Raises ConfigError for a config with pipeline stages or with an objective of its own.
+    """
     if config.mesh.stage > 1:
         raise ConfigError(f"mesh.stage={config.mesh.stage}: reward training runs no pipeline; set mesh.stage=1")
     if type(config.objective) is not ObjectiveConfig:
@@ -199,7 +188,7 @@ def _scale(extra: Mapping[str, Any]) -> tuple[float, float, float]:
 def check_rows(rows: int, mesh: Mesh | None) -> None:
     """ConfigError when a scoring batch cannot be split evenly over the mesh."""
     if rows % (ways := mesh_axes.row_ways(mesh)):
-        raise ConfigError(f"reward.score_rows={rows} must be a multiple of the {ways} devices that share rows")
+        raise ConfigError(f"reward.score_batch_size={rows} must be a multiple of the {ways} devices that share rows")
 
 
 def train(
@@ -215,13 +204,13 @@ def train(
 ) -> TrainedReward:
     """Trains a reward model from the chat checkpoint `init` on preferences, and writes it to RUN_DIR/model.
 
-    `config.batch_rows` counts prompts and `config.data.seq_len` bounds a chat; what is longer is left out and counted,
-    at most the share `config.data.max_dropped`. `progress` counts the answers that are scored after training. In a run
-    of several processes all call this, with one `run_dir` that all of them see. Raises GateFailed when the pair
-    accuracy on held-out prompts is below `reward.min_accuracy` or a score is not finite, unless `force` is set.
+    `config.global_batch_size` counts prompts and `config.data.seq_len` bounds a chat; what is longer is left out and
+    counted, at most the share `config.data.max_dropped`. `progress` counts the answers that are scored after training.
+    In a run of several processes all call this, with one `run_dir` that all of them see. Raises GateFailed when the
+    pair accuracy on held-out prompts is below `reward.min_accuracy` or a score is not finite, unless `force` is set.
     """
     run_dir, mesh, family = paths.of(run_dir), run_mesh(config), families.of(config.model)
-    check_rows(reward.score_rows, mesh)  # so that a wrong value is refused before the training
+    check_rows(reward.score_batch_size, mesh)  # so that a wrong value is refused before the training
     seq_len, max_dropped = config.data.seq_len, config.data.max_dropped
     read = reward_data.read(data.preferences)
     comparisons, counts = overlong.fit(*read, tokenizer, seq_len=seq_len, max_dropped=max_dropped)
@@ -240,10 +229,10 @@ def train(
     prompts = widths.to_batches(train_set, tokenizer, seq_len=config.data.seq_len)
     loader = PairLoader(
         prompts,
-        batch_rows=config.batch_rows,
+        batch_rows=config.global_batch_size,
         seed=config.seed,
         tokenizer_sha256=tokenizer.sha256,
-        mine=host_rows(mesh, config.batch_rows),
+        mine=host_rows(mesh, config.global_batch_size),
     )
     state = train_loop(
         config,
@@ -263,7 +252,7 @@ def train(
         sha256="",  # not saved yet
         step=int(state.step),
     )
-    scorer = Scorer(fresh, seq_len=config.data.seq_len, rows=reward.score_rows, progress=progress)
+    scorer = Scorer(fresh, seq_len=config.data.seq_len, rows=reward.score_batch_size, progress=progress)
     figures: dict[str, Any] = {"pairs": counts, "train_prompts": len(train_set), "eval_prompts": len(eval_set)}
     figures["held_out_pairs"] = sum(len(c.pairs) for c in eval_set)
     figures |= evaluate(scorer, eval_set, tokenizer, max_length_rho=reward.max_length_rho)

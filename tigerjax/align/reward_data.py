@@ -19,6 +19,7 @@ import numpy as np
 from tigerjax import records
 from tigerjax.align.encoding import FINISHES, check_end, encode_answer
 from tigerjax.align.prompts import draw, prompt_key
+from tigerjax.config.files import RENAMED
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files.jsonl import named
 from tigerjax.tokenizer.load import Tokenizer
@@ -126,7 +127,10 @@ def read(paths: Iterable[str | Path]) -> tuple[list[Comparison], dict[str, Any]]
 def split(
     comparisons: Sequence[Comparison], *, eval_fraction: float, seed: int
 ) -> tuple[list[Comparison], list[Comparison]]:
-    """(train, eval). The side depends on the hash of the prompt alone, so it stays when other prompts come or go."""
+    """(train, eval). The side depends on the hash of the prompt alone, so it stays when other prompts come or go.
+
+    Raises ConfigError where one side would be empty.
+    """
     is_eval = [draw(seed, "reward eval", prompt_key(c.messages)) < eval_fraction for c in comparisons]
     train = [c for c, held_out in zip(comparisons, is_eval, strict=True) if not held_out]
     test = [c for c, held_out in zip(comparisons, is_eval, strict=True) if held_out]
@@ -222,7 +226,7 @@ class PairLoader:
         for name, value in (self.state() | {"taken": state["taken"]}).items():
             if state[name] != value:
                 raise ConfigError(
-                    f"cannot resume exactly: preference {name} was {state[name]} and is {value} now;"
+                    f"cannot resume exactly: preference {RENAMED.get(name, name)} was {state[name]} and is {value} now;"
                     " give the old preferences, or another --out"
                 )
         self._taken = state["taken"]

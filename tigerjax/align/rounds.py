@@ -100,7 +100,10 @@ class Round(NamedTuple):
 
 
 def choose_candidate(candidates: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The best of the candidate models {path, sha256, metric, step}: the highest metric, of equals the highest step."""
+    """The best of the candidate models {path, sha256, metric, step}: the highest metric, of equals the highest step.
+
+    Raises ConfigError where none of them has a metric.
+    """
     usable = [c for c in candidates if c["metric"] == c["metric"]]
     if not usable:
         raise ConfigError(f"none of {len(candidates)} candidate models has a metric; evaluate them first")

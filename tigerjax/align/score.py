@@ -67,7 +67,7 @@ def calibrate_model(
     """Calibrates the reward model `model` on the answers of other SFT files; returns {mean, std, n, before}.
 
     Only the calibration in the checkpoint changes. The weights stay, and so does the order of any answers. A model that
-    has no truncation penalty, as one from Hugging Face, gets this one.
+    has no truncation penalty, as one from Hugging Face, gets this one. Raises DataError where there is no such model.
     """
     place = paths.of(model)
     if not (place / META).exists():

@@ -23,12 +23,12 @@ USED_BY: dict[str, tuple[str, ...]] = {
     **{field: tuple(step for step in USES if field in USES[step]) for fields in USES.values() for field in fields},
     "sft": ("prompts", "mix"),
     "exclude": ("prompts",),
-    "candidates": ("candidate",),
-    "questions": ("candidate", "gate"),
+    "models": ("candidate",),
+    "evaluation_set": ("candidate", "gate"),
     "reward_model": ("score", "gate"),
     "gold": ("rank",),
     "safety": ("rank",),
-    "score_rows": (),
+    "score_batch_size": (),
     **dict.fromkeys(("n", "temperature", "top_p", "top_k"), ("sample",)),
     "max_new_tokens": ("candidate", "sample", "gate"),
 }
@@ -41,6 +41,10 @@ CONFIG_USED_BY: dict[str, tuple[str, ...]] = {
     "mesh": ("train",),
 }
 """The steps that use a field of the config, or all fields that begin so. The others are used by the training only."""
+
+
+RENAMED = {"candidates": "models", "questions": "evaluation_set", "score_rows": "score_batch_size"}
+"""Settings that have other names in the files of 0.2.0, by their old name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,13 +61,13 @@ class AlignSettings:
     """n, temperature, top_p, top_k, max_new_tokens."""
     sft: list[str]
     """The files of the SFT set of the first round."""
-    candidates: list[str]
+    models: list[str]
     """Chat models, the oldest first; the first round starts from the best."""
     reward_model: str
-    score_rows: int
+    score_batch_size: int
     """Answers in one batch of the reward model."""
-    questions: str
-    """Held-out questions with their answers, for the accuracy of candidates and for the gate."""
+    evaluation_set: str
+    """Held-out questions with their answers, for the choice of a model and the gate."""
     gold: list[str]
     """Preferences of people for the next reward model."""
     safety: str | None
@@ -85,12 +89,19 @@ def write(folder: Path, settings: AlignSettings) -> None:
 
 
 def read(folder: Path) -> AlignSettings:
-    """The settings of DIR/align.json."""
+    """The settings of DIR/align.json.
+
+    Raises ConfigError where there is no such file, DataError where it is damaged.
+    """
     path = folder / FILE
     if not path.is_file():
         raise ConfigError(f"{path} does not exist; `tigerjax align init CONFIG --out {folder} …` writes it")
     with own.fields(path, "write it again"):
-        settings = AlignSettings(**own.read_object(path, "write it again"))
+        stored = own.read_object(path, "write it again")
+        given = {RENAMED.get(name, name): value for name, value in stored.items()}
+        if isinstance(given.get("sft"), str):  # one file, in 0.2.0
+            given["sft"] = [given["sft"]]
+        settings = AlignSettings(**given)
         for name, kind in typing.get_type_hints(AlignSettings).items():
             if not _is(getattr(settings, name), kind):
                 raise TypeError(f"{name} is {shown(getattr(settings, name))}")
@@ -193,7 +204,10 @@ def question_files(questions: str) -> list[Path]:
 
 
 def read_lines(path: str | None) -> list[str]:
-    """The lines of a UTF-8 file that are not blank; no lines without a file."""
+    """The lines of a UTF-8 file that are not blank; no lines without a file.
+
+    Raises DataError for a file that is not UTF-8.
+    """
     if path is None:
         return []
     try:

@@ -32,16 +32,17 @@ def init(
     inputs: Annotated[AlignInputs, FLAT],
     align: AlignConfig = AlignConfig(prompt_fraction=0.10, seed=0),
     sampling: Sampling = SAMPLING,
-    score_rows: Count = 64,
+    score_batch_size: Count = 64,
     json: Path | None = None,
 ) -> None:
-    """Writes the settings of an alignment to OUT/align.json; CONFIG is that of the SFT run which ends each round.
+    """Writes the settings of an alignment to OUT/align.json.
 
-    A round starts from the candidate model that answers QUESTIONS best. Every file and model is opened first, and a
-    wrong one is refused. `tigerjax align set` changes settings later.
+    CONFIG is that of the SFT run which ends each round. A round starts from the model of MODELS that answers
+    EVALUATION_SET best. Every file and model is opened first, and a wrong one is refused. `tigerjax align set` changes
+    settings later.
 
     Example: tigerjax align init configs/quickstart_rejection_sampled.py --out runs/align --sft sft.jsonl \
---candidates runs/sft --reward-model runs/reward/model --questions dev.jsonl
+--models runs/sft --reward-model runs/reward/model --evaluation-set dev.jsonl
     """
     from tigerjax.align import inputs as inputs_lib
     from tigerjax.align import settings as settings_lib
@@ -52,12 +53,12 @@ def init(
         overrides=config.overrides,
         align=dataclasses.asdict(align),
         sampling=dataclasses.asdict(sampling),
-        score_rows=score_rows,
+        score_batch_size=score_batch_size,
         **inputs.resolved(),
     )
     inputs_lib.check(settings, run)
     settings_lib.write(out, settings)
-    show({"plan": str(out / settings_lib.FILE), "candidates": len(inputs.candidates)}, json)
+    show({"plan": str(out / settings_lib.FILE), "models": len(inputs.models)}, json)
 
 
 def change(
@@ -66,7 +67,7 @@ def change(
     align: Annotated[dict[str, Any], Changes(AlignConfig, "align.")],
     sampling: Annotated[dict[str, Any], Changes(SamplingOptions)],
     config: Annotated[dict[str, Any], Changes(RunConfig)],
-    score_rows: Count | None = None,
+    score_batch_size: Count | None = None,
     again: bool = False,
     json: Path | None = None,
 ) -> None:
@@ -82,7 +83,7 @@ def change(
     from tigerjax.align import settings as settings_lib
 
     given = {name: resolved(name, value) for name, value in inputs.items()} | align | sampling
-    given |= {} if score_rows is None else {"score_rows": score_rows}
+    given |= {} if score_batch_size is None else {"score_batch_size": score_batch_size}
     if not given and not config:
         raise ConfigError(f"nothing to change; `tigerjax align set {dir} --help` lists the settings")
     old, new = settings_lib.read(dir), settings_lib.changed(dir, given, again=again)
@@ -95,7 +96,7 @@ def change(
 
 
 def prompts(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
-    """Chooses the best candidate model and draws the prompts, for the round under way or the next one.
+    """Chooses the best model and draws the prompts, for the round under way or the next one.
 
     Example: tigerjax align prompts runs/align
     """
@@ -119,7 +120,7 @@ def score(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> N
 
 
 def queue(dir: Folder, json: Path | None = None) -> None:
-    """Writes the questions to people, without scores: as JSONL, Markdown and a Label Studio project.
+    """Writes the questions to people, without scores: JSONL, Markdown, a Label Studio project.
 
     Example: tigerjax align queue runs/align
     """
@@ -127,10 +128,11 @@ def queue(dir: Folder, json: Path | None = None) -> None:
 
 
 def import_labels(dir: Folder, labels: tuple[Path, ...] = (), json: Path | None = None) -> None:
-    """Imports label files. Exit 3 when a line is wrong, and nothing is imported; exit 4 while labels are missing.
+    """Imports label files.
 
-    A file is JSONL or Label Studio's JSON export. Files may be imported one after another. Without --labels the files
-    that were imported before are read again.
+    Exit 3 when a line is wrong, and nothing is imported; exit 4 while labels are missing. A file is JSONL or Label
+    Studio's JSON export. Files may be imported one after another. Without --labels the files that were imported before
+    are read again.
 
     Example: tigerjax align import runs/align --labels answers.jsonl
     """
@@ -138,7 +140,9 @@ def import_labels(dir: Folder, labels: tuple[Path, ...] = (), json: Path | None 
 
 
 def rank(dir: Folder, json: Path | None = None) -> None:
-    """Orders each prompt's answers: edited ones, then by people's ranking, then by score; writes preferences too.
+    """Orders each prompt's answers: edited ones, then by people's ranking, then by score.
+
+    Writes preferences for the next reward model too.
 
     Example: tigerjax align rank runs/align
     """
@@ -162,7 +166,7 @@ def train(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> N
 
 
 def gate(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
-    """Compares the new model with the current one and ends the round; exit 5 when the new one is refused.
+    """Compares the new model with the current one and ends the round; exit 5: it is refused.
 
     Example: tigerjax align gate runs/align
     """

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax import config as config_lib
-from tigerjax.command import options, outputs
+from tigerjax.command import names, options, outputs
 from tigerjax.command.options import REQUIRED, Command, ConfigFile, Option
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, near_miss
@@ -125,7 +125,8 @@ def _parse(words: Sequence[str], known: Sequence[Option], prog: str) -> dict[str
                 raise ConfigError(f"{_needless(word, option)}; {_help(prog)}")
             option, texts = positional.pop(0), [word]
         elif (named := by_spelling.get(_spelling(word))) is None:
-            raise ConfigError(f"no option {name}{_suggestion(name, list(by_spelling), prog)}")
+            ours = names.ours(name, prog.removeprefix("tigerjax "), by_spelling)
+            raise ConfigError(f"no option {name}{ours or _suggestion(name, list(by_spelling), prog)}")
         else:
             option, texts = named, [text] if equals else []
         if option.switch:

@@ -12,7 +12,7 @@ from tigerjax.terminal import show
 
 
 def ls(run: Annotated[Path, "positional"], json: Path | None = None) -> None:
-    """Lists the checkpoints of a run (or of a folder of checkpoints), the newest first, with size and state.
+    """Lists the checkpoints of a run, the newest first, with size and state.
 
     The state says whether all files are there and have their size. `tigerjax checkpoint verify` also reads them.
 
@@ -30,7 +30,7 @@ def ls(run: Annotated[Path, "positional"], json: Path | None = None) -> None:
 
 
 def verify(run: Annotated[Path, "positional"], step: tuple[CountOrZero, ...] = (), json: Path | None = None) -> None:
-    """Compares every byte of a run's checkpoints (or of those of --step) with its sha256; exit 3 if one is damaged.
+    """Compares every byte of a run's checkpoints with its sha256; exit 3 if one is damaged.
 
     Example: tigerjax checkpoint verify runs/llama2_tiny --step 50 100
     """
@@ -58,7 +58,7 @@ def rm(
     dry_run: bool = False,
     json: Path | None = None,
 ) -> None:
-    """Removes the checkpoints of --step, and with --damaged those that a resumed run found damaged and renamed.
+    """Removes checkpoints: those of --step, and with --damaged the damaged ones.
 
     The newest whole checkpoint is removed only with --force: without it the run would start over. --dry-run prints what
     would be removed, and removes nothing.

@@ -18,9 +18,10 @@ from typing import Any
 import tigerjax
 from tigerjax.command import next_step, project
 from tigerjax.command.arguments import Call, bind
+from tigerjax.command.names import COMMANDS_ELSEWHERE
 from tigerjax.command.options import Command, takes_config
-from tigerjax.command.table import COMMANDS
-from tigerjax.command.usage import DRY_RUN, HELP, rehearse, usage, usage_of_config
+from tigerjax.command.table import COMMANDS, SECTIONS
+from tigerjax.command.usage import DRY_RUN, HELP, HELP_HOSTS, rehearse, usage, usage_of_config, usage_of_hosts
 from tigerjax.errors import ConfigError, TigerjaxError, disk_full, near_miss
 from tigerjax.files import paths
 from tigerjax.terminal import in_short, show, tell
@@ -28,6 +29,13 @@ from tigerjax.terminal import in_short, show, tell
 # What an accelerator looks like to the kernel: Google TPUs (two drivers), NVIDIA (also under WSL 2), AMD.
 ACCELERATORS = ("/dev/accel*", "/dev/vfio/[0-9]*", "/dev/nvidia*", "/dev/dxg", "/dev/kfd")
 GOOGLE_PCI = "0x1ae0"  # a TPU that a container has not mapped yet
+ALIKE = 0.7  # of difflib's ratio: `trian` and `train` have 0.8
+OVERVIEW_END = (
+    "`tigerjax COMMAND --help` shows what a command takes, with an example; `--dry-run` what it would read and write.",
+    "The same command continues what was interrupted.",
+    *(__doc__ or "").split("\n\n")[1].splitlines(),
+)
+GROUP_END = ("`tigerjax COMMAND --help` shows arguments and an example.",)
 INTERRUPTED = "interrupted; run the same command again to continue"
 REFUSED = (
     errno.EACCES,
@@ -82,14 +90,19 @@ def hush_threads() -> None:
 
 
 def _list_commands(group: tuple[str, ...] = ()) -> str:
-    """All commands, or those of a group such as ("tokenizer",)."""
-    lines = [] if group else [f"tigerjax {tigerjax.__version__}: {tigerjax.__doc__}", ""]
+    """All commands by task, in the order of the work, or those of a group such as ("tokenizer",)."""
+    what = (tigerjax.__doc__ or "").removeprefix("tigerjax: ")
+    lines = [] if group else [f"tigerjax {tigerjax.__version__}: {what}", ""]
     lines += [f"usage: tigerjax {' '.join(group) or 'COMMAND'} …", ""]
-    for words, command in COMMANDS.items():
-        if words[: len(group)] == group:
-            lines.append(f"  {' '.join(words):22} {(command.__doc__ or '').splitlines()[0]}")
-    lines += ["", "`tigerjax COMMAND --help` shows arguments and an example."]
-    return "\n".join(lines if group else [*lines, (__doc__ or "").split("\n\n")[1]])
+    for title, commands in SECTIONS.items():
+        shown = [
+            f"  {' '.join(words):24} {(command.__doc__ or '').splitlines()[0]}"
+            for words, command in commands.items()
+            if words[: len(group)] == group
+        ]
+        lines += [*([] if group else [title]), *shown, *([] if group else [""])] if shown else []
+    lines += ["", *GROUP_END] if group else OVERVIEW_END
+    return "\n".join(lines)
 
 
 def _run(args: list[str]) -> None:
@@ -98,10 +111,11 @@ def _run(args: list[str]) -> None:
     elif args[0] == "--version":
         show(f"tigerjax {tigerjax.__version__}")
     else:
-        for words, command in COMMANDS.items():
+        # `evaluate compare` before `evaluate`
+        for words in sorted(COMMANDS, key=len, reverse=True):
             if tuple(args[: len(words)]) == words:
                 _refuse_misspelt(words, args[len(words) :])
-                return _run_in_project(words, command, args[len(words) :])
+                return _run_in_project(words, COMMANDS[words], args[len(words) :])
         _refuse(args)
 
 
@@ -111,6 +125,8 @@ def _run_in_project(words: tuple[str, ...], command: Command, args: list[str]) -
     Outside of a project only people at a terminal are told what follows.
     """
     prog = f"tigerjax {' '.join(words)}"
+    if HELP_HOSTS in args:
+        return show(usage_of_hosts(command, prog))
     if set(HELP) & set(args):
         return _help(command, prog, args)
     tables = project.read(COMMANDS)
@@ -163,9 +179,32 @@ def _refuse(args: list[str]) -> None:
         if set(args) & set(HELP):
             return
         raise ConfigError(f"`tigerjax {' '.join(words)}` needs one more word; the list is above")
-    near = difflib.get_close_matches(" ".join(words[:3]), [" ".join(w) for w in COMMANDS], n=1, cutoff=0.5)
-    hint = f"; did you mean `tigerjax {near[0]}`?" if near else "; `tigerjax --help` lists the commands"
-    raise ConfigError(f"no command {' '.join(words[:3]) or args[0]!r}{hint}")
+    near = _near_commands(words)
+    meant = " or ".join(f"`tigerjax {command}`" for command in near)
+    hint = f"; did you mean {meant}?" if near else "; `tigerjax --help` lists the commands"
+    raise ConfigError(f"no command {' '.join(words[: len(near[0].split()) if near else 1]) or args[0]!r}{hint}")
+
+
+def _near_commands(words: tuple[str, ...]) -> list[str]:
+    """The commands, at most two, that begin like `words` but for a slip, or that other programs call so.
+
+    A word may also stand for a command without its group: `clean` for `data clean`.
+    """
+    if not words:
+        return []
+    if words[0] in COMMANDS_ELSEWHERE:
+        return [COMMANDS_ELSEWHERE[words[0]]]
+    likeness: dict[str, float] = {}
+    for command in COMMANDS:
+        whole = _like(" ".join(words[: len(command)]), " ".join(command))
+        without_group = max((_like(words[0], word) for word in command[1:]), default=0.0)
+        likeness[" ".join(command)] = max(whole, without_group)
+    best = max(likeness.values())
+    return [command for command, like in likeness.items() if like == best >= ALIKE][:2]
+
+
+def _like(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
 
 
 def main(args: list[str] | None = None) -> int:

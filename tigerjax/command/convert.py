@@ -15,20 +15,20 @@ from tigerjax.errors import ConfigError
 def from_hf(
     hf_dir: Annotated[Path, "positional"],
     out: Annotated[Path, "positional"],
-    vocab: Path | None = None,
+    tokenizer: Path | None = None,
     vocab_size: Count | None = None,
-    multiple: Count = 512,
+    pad_to_multiple_of: Count = 512,
     dtype: Literal["float32", "bfloat16"] = "float32",
     verify: bool = False,
     json: Path | None = None,
 ) -> None:
-    """Converts a Hugging Face Llama folder (a language or a reward model) into a tigerjax checkpoint.
+    """Converts a Hugging Face Llama folder into a tigerjax checkpoint.
 
-    Where the embedding has more rows than the folder's tokenizer has entries, the others are padding. --vocab-size says
-    how many entries there are where the folder has no tokenizer. With --vocab, an extended tokenizer, the vocabulary
-    grows from that of the folder's tokenizer.model to it, padded to a multiple of MULTIPLE. One tensor is read at a
-    time; the same command continues an interrupted conversion. --verify reads everything again, and compares the logits
-    of both models for a short text.
+    The folder holds a language model or a reward model. Where the embedding has more rows than the folder's tokenizer
+    has entries, the others are padding. --vocab-size says how many entries there are where the folder has no tokenizer.
+    With --tokenizer, an extended tokenizer, the vocabulary grows from that of the folder's tokenizer.model to it. One
+    tensor is read at a time; the same command continues an interrupted conversion. --verify reads everything again, and
+    compares the logits of both models for a short text.
 
     Example: tigerjax convert from-hf Llama-2-7b-hf runs/llama2_7b --verify
     """
@@ -41,20 +41,20 @@ def from_hf(
     from tigerjax.tokenizer.load import MODEL_FILE, Tokenizer
 
     started = time.perf_counter()
-    opened, tokenizer = vocab_of_folder.fitted(read.open_hf(hf_dir), vocab_size)
-    if vocab is not None:
-        if tokenizer is None:
-            raise ConfigError(f"{hf_dir} has no {MODEL_FILE}, from which --vocab could grow; put the model's own there")
-        base, tokenizer = tokenizer, Tokenizer(vocab)
-        stands_for = sub_tokens(opened.config.vocab_size, base, tokenizer)
-        opened = read.grow(opened, base.pieces, stands_for, multiple=multiple)
+    opened, own = vocab_of_folder.fitted(read.open_hf(hf_dir), vocab_size)
+    if tokenizer is not None:
+        if own is None:
+            raise ConfigError(f"{hf_dir} has no {MODEL_FILE}, from which it could grow; put the model's own there")
+        base, own = own, Tokenizer(tokenizer)
+        stands_for = sub_tokens(opened.config.vocab_size, base, own)
+        opened = read.grow(opened, base.pieces, stands_for, multiple=pad_to_multiple_of)
     progress = show_progress("converted", "GB")
     stream_model(
         out,
         lambda partial: read.stream_in(opened, partial, dtype=dtype, on_bytes=progress),
         opened.config,
         kind=opened.kind,
-        tokenizer_sha256=tokenizer.sha256 if tokenizer else None,
+        tokenizer_sha256=own.sha256 if own else None,
         extra=opened.extra | {"source": read.source_facts(opened)},
     )
     size = 4 if dtype == "float32" else 2
@@ -74,16 +74,16 @@ def to_hf(
     checkpoint: Annotated[Path, "positional"],
     out: Annotated[Path, "positional"],
     tokenizer: Path | None = None,
-    vocab: Literal["trimmed", "padded"] = "trimmed",
+    keep_padding: bool = False,
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     verify: bool = False,
     json: Path | None = None,
 ) -> None:
-    """Writes a folder that `transformers` loads: safetensors, config, tokenizer, chat template, model card.
+    """Writes a folder that `transformers` loads.
 
-    A language model becomes LlamaForCausalLM, a reward model LlamaForSequenceClassification. One tensor is written at a
-    time; the same command continues an interrupted conversion. --verify reads everything again, and compares the logits
-    of both models for a short text.
+    It has safetensors, config, tokenizer, chat template and a model card. A language model becomes LlamaForCausalLM, a
+    reward model LlamaForSequenceClassification. One tensor is written at a time; the same command continues an
+    interrupted conversion. --verify reads everything again, and compares the logits of both models for a short text.
 
     Example: tigerjax convert to-hf runs/sft hf_model --tokenizer tok --dtype bfloat16 --verify
     """
@@ -115,7 +115,7 @@ def to_hf(
         hf.Export(
             tokenizer=tokenizer,
             dtype=dtype,
-            vocab=vocab,
+            vocab="padded" if keep_padding else "trimmed",
             seq_len=_seq_len(model.run_config),
             extra=model.extra,
             lineage=lineage,
@@ -131,17 +131,17 @@ def resize(
     checkpoint: Annotated[Path, "positional"],
     out: Annotated[Path, "positional"],
     base: Path,
-    new: Path,
-    multiple: Count = 128,
+    tokenizer: Path,
+    pad_to_multiple_of: Count = 512,
     json: Path | None = None,
 ) -> None:
-    """Grows a checkpoint's vocabulary from tokenizer BASE to NEW.
+    """Grows a checkpoint's vocabulary from that of BASE to that of TOKENIZER, which extends it.
 
     BASE splits each new token into old ones: the mean of their rows is the row of the new token, in the embedding and
-    the head. Old rows do not change; those of the specials of BASE move to theirs in NEW. The rows are padded with
-    zeros to a multiple of MULTIPLE.
+    the head. Old rows do not change; those of the special tokens of BASE move to theirs in TOKENIZER. Rows of zeros
+    pad the vocabulary to a multiple of PAD_TO_MULTIPLE_OF.
 
-    Example: tigerjax convert resize runs/llama2_7b runs/llama2_7b_zh --base tokenizer.model --new tok --multiple 512
+    Example: tigerjax convert resize runs/llama2_7b runs/llama2_7b_zh --base tokenizer.model --tokenizer tok
     """
     from tigerjax.checkpoint.loaded import check_fits
     from tigerjax.checkpoint.model import load_model, save_model
@@ -150,10 +150,10 @@ def resize(
 
     with show_elapsed(f"reading {checkpoint}"):
         model = load_model(checkpoint)
-    old, extended = Tokenizer(base), Tokenizer(new)
+    old, extended = Tokenizer(base), Tokenizer(tokenizer)
     check_fits(model, old, where=checkpoint)
     with show_elapsed(f"writing {out}"):
-        weights, config = grow(model.weights, model.config, old, extended, multiple=multiple)
+        weights, config = grow(model.weights, model.config, old, extended, multiple=pad_to_multiple_of)
         save_model(out, weights, config, tokenizer_sha256=extended.sha256, extra=model.extra)
     show({"vocab_size": config.vocab_size, "padded_vocab_size": config.padded_vocab_size, "out": str(out)}, json)
 

@@ -42,10 +42,10 @@ class Finding(NamedTuple):
 
 
 def doctor(bucket: Path | None = None, json: Path | None = None) -> None:
-    """Looks at this machine: Python, packages, devices, memory, disk, and a bucket where one is named.
+    """Looks at this machine: Python, packages, devices, memory, disk, and a bucket.
 
-    Exit 5 when something would stand in the way, with what to change. In BUCKET a small file is written, read and
-    removed. Versions are compared with what tigerjax asks for and, in a checkout, with its lock.
+    Exit 5 when something would stand in the way, with what to change. In BUCKET, where it is given, a small file is
+    written, read and removed. Versions are compared with what tigerjax asks for and, in a checkout, with its lock.
 
     Example: tigerjax doctor
     """

@@ -19,10 +19,10 @@ class Benchmarks:
     """Which questions are asked."""
 
     tasks: list[str]
-    """Benchmarks, or all, en, zh. With --harness tasks of lm-evaluation-harness."""
+    """Benchmarks, or all, en, zh; with --harness its tasks."""
     data_dir: Path | None = None  # Folder with the files of the benchmarks
     harness: bool = False  # Ask the tasks of lm-evaluation-harness
-    include_path: OnDisk | None = None  # Folder with the harness's tasks of your own, as YAML files
+    include_path: OnDisk | None = None  # Folder of your own tasks for the harness, as YAML files
     limit: Count | None = None  # Ask only so many questions of each task
 
 
@@ -31,7 +31,7 @@ class Asking:
     """How questions are asked."""
 
     chat: bool = False  # By the chat template, where TigerBot's evaluation did so
-    rows: Count = 8  # Questions that are asked at one time
+    batch_size: Count = 8  # Questions that are asked at one time
     allow_code_execution: bool = False  # HumanEval runs programs that the model wrote, shut in
     allow_unconfined_code: bool = False  # Also where this machine cannot shut them in
 
@@ -45,10 +45,10 @@ def evaluate(
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
-    """Evaluates a run (--model, else runs/NAME) on benchmarks; the same command continues an interrupted evaluation.
+    """Evaluates a model on benchmarks, or on tasks of lm-evaluation-harness.
 
-    The benchmarks are read from files in DATA_DIR. If one is missing there is no average, and the exit code is 3.
-    results.json and report.html are written to OUT, else to runs/NAME/evaluation.
+    The same command continues an interrupted evaluation. The benchmarks are read from files in DATA_DIR. If one is
+    missing there is no average, and the exit code is 3.
 
     With --harness, TASKS are those of lm-evaluation-harness: its own, tigerbot, tigerbot_NAME, cmrc2018, c3, ocnli, and
     those of YAML files in --include-path. Figures with their standard errors, every answer and a page are then written
@@ -75,7 +75,7 @@ def evaluate(
     place = out or run_dir / "evaluation"
     with processes.together(), processes.alone_in(place):
         with show_elapsed("reading the model"):
-            answerer = load_answerer(settings, model or run_dir, rows=asking.rows, cache=place / suite.CACHE)
+            answerer = load_answerer(settings, model or run_dir, rows=asking.batch_size, cache=place / suite.CACHE)
         loaded = answerer.model
         how = suite.EvaluationConfig(
             data_dir=benchmarks.data_dir,
@@ -127,9 +127,7 @@ def evaluate(
 def evaluate_compare(
     folders: Annotated[list[Path], "positional"], out: OutFile | None = None, json: Path | None = None
 ) -> None:
-    """Compares evaluations (folders of `tigerjax evaluate`) with the first one, with 95% intervals of the differences.
-
-    OUT is an HTML file, which is written.
+    """Compares evaluations with the first one, with 95% intervals of the differences.
 
     Example: tigerjax evaluate compare runs/base/evaluation runs/sft/evaluation --out compared.html
     """

@@ -30,7 +30,7 @@ class FileSamplingOptions(SamplingOptions):
     """How answers to the prompts of a file are sampled."""
 
     chat: bool = True  # The prompt stands between the markers of a chat; --no-chat lets a base model continue it
-    rows: Count = 80  # Answers that are decoded at one time
+    batch_size: Count = 80  # Answers that are decoded at one time, over all devices
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,8 @@ class RunnerOptions:
     """How a data stage reads records, and where its parts run. Only --ids and --text-unit change the output."""
 
     ids: Ids = "auto"
-    """What names a record: auto takes the ids that are given, and FILE:ID where files give the same ones; keep takes
-    the given ids; place makes FILE:LINE; content makes a hash of each record."""
+    """What names a record. auto: its own id, or FILE:ID where files share one; keep: its own id; place: FILE:LINE;
+    content: its hash."""
     workers: Count = 1  # Processes of this machine
     runner: str = "local"
     """local, or an Apache Beam runner with its options, such as DirectRunner."""

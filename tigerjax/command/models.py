@@ -25,7 +25,7 @@ PROGRESS_EXAMPLES, LEAST_PROGRESS = 10_000, 0.9
 
 
 def quickstart(out: OnDisk = Path("runs/quickstart"), seed: Seed = 0, json: Path | None = None) -> None:
-    """Runs the whole recipe on small embedded data, on a CPU, in minutes, and writes OUT/report.html.
+    """Runs the whole recipe on small embedded data: on a CPU, in minutes; ends in a report.
 
     Example: tigerjax quickstart --out runs/quickstart --seed 0
     """
@@ -44,13 +44,12 @@ def train(
     wandb: str | None = None,
     json: Path | None = None,
 ) -> None:
-    """Trains a model, by pretraining or SFT as the config says. The same command resumes an interrupted run.
+    """Trains a model, by pretraining or SFT as the config says.
 
-    The run is written to OUT, else to runs/NAME. --dry-run checks the config and its mixture, prints the config with
-    its overrides, and stops. HELD_OUT are files of SFT examples: the loss and the next-token accuracy on their answers
-    are printed at the end, by task and language. --profile-steps 10:12 writes a trace of these steps to OUT/profile.
-    --wandb PROJECT also sends the logged steps to Weights & Biases (docs/OPERATIONS.md). On several hosts, run the same
-    command on each (launch/run.sh).
+    The same command resumes an interrupted run. --dry-run checks the config and its mixture, prints the config with its
+    overrides, and stops. With --held-out, the loss and the next-token accuracy on the answers of HELD_OUT are printed
+    at the end, by task and language. docs/OPERATIONS.md says how to use --wandb. On several hosts, run the same command
+    on each (launch/run.sh).
 
     Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --out runs/tiny
     """
@@ -100,7 +99,7 @@ def _progress(run: Any, run_dir: Path, loader: Any) -> dict[str, float]:
         rate * source.figures["records"] / source.rows
         for rate, source in zip(loader.rates.values(), loader.sources, strict=True)
     )
-    progress = progress_at(run_dir, PROGRESS_EXAMPLES / (examples_per_row * run.batch_rows))
+    progress = progress_at(run_dir, PROGRESS_EXAMPLES / (examples_per_row * run.global_batch_size))
     if progress is None:
         return {}
     if progress < LEAST_PROGRESS:
@@ -133,7 +132,7 @@ def _held_out(run: RunConfig, run_dir: Path, files: Sequence[Path]) -> dict[str,
         load(run_dir, Tokenizer(run.data.tokenizer), compute=run.compute),
         sft_examples(files),
         seq_len=run.data.seq_len,
-        batch_rows=run.batch_rows,
+        batch_rows=run.global_batch_size,
         progress=show_progress("held out", "rows"),
     )
     if lost := figures["overlong"]:
@@ -150,7 +149,7 @@ class RewardData:
     """What a reward model is trained on."""
 
     preferences: list[Path]  # Files of answers, ordered by preference
-    reference: list[Path]  # SFT files on whose answers scores get mean 0 and standard deviation 1
+    calibration_set: list[Path]  # SFT files on whose answers scores get mean 0 and standard deviation 1
 
 
 def reward_train(
@@ -163,12 +162,12 @@ def reward_train(
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
-    """Trains a reward model on preferences, from a chat checkpoint (--init, else checkpoint.init_from).
+    """Trains a reward model on preferences, from a chat checkpoint.
 
-    It is written to OUT/model, else to runs/NAME/model. A model that does not rank well enough is an error (exit 5)
-    unless --force is given. On several hosts, run the same command on each.
+    A model that does not rank well enough is an error (exit 5) unless --force is given. On several hosts, run the same
+    command on each.
 
-    Example: tigerjax reward train configs/quickstart_reward.py --preferences pairs.jsonl --reference sft.jsonl
+    Example: tigerjax reward train configs/quickstart_reward.py --preferences pairs.jsonl --calibration-set sft.jsonl
     """
     from tigerjax.align import reward as room
     from tigerjax.align import reward_data
@@ -185,7 +184,7 @@ def reward_train(
         result = room.train(
             run,
             reward,
-            data=reward_data.RewardData(data.preferences, list(sft_examples(data.reference))),
+            data=reward_data.RewardData(data.preferences, list(sft_examples(data.calibration_set))),
             tokenizer=Tokenizer(run.data.tokenizer),
             init=start,
             run_dir=out or config.run_dir(run),
@@ -205,7 +204,7 @@ def reward_score(
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
-    """Scores the answers that `tigerjax sample` wrote, with a reward model (--model, else runs/NAME/model).
+    """Scores the answers that `tigerjax sample` wrote, with a reward model.
 
     On several hosts, run the same command on each.
 
@@ -218,23 +217,23 @@ def reward_score(
     place = model or config.run_dir(run) / "model"
     processes.start(hosts)
     with processes.together():
-        figures = score_files(run, place, input, out, rows=reward.score_rows, progress=show_progress)
+        figures = score_files(run, place, input, out, rows=reward.score_batch_size, progress=show_progress)
     if processes.is_writer():
         show(figures, json)
 
 
 def reward_calibrate(
     config: ConfigFile,
-    reference: list[Path],
+    calibration_set: list[Path],
     model: Path | None = None,
     reward: RewardConfig = RewardConfig(),
     json: Path | None = None,
 ) -> None:
-    """Calibrates a reward model (--model, else runs/NAME/model) again, on the answers of another SFT set.
+    """Calibrates a reward model again, on the answers of another SFT set.
 
     Its scores get mean 0 and standard deviation 1 on these answers. The weights stay, and so does every ranking.
 
-    Example: tigerjax reward calibrate configs/quickstart_reward.py --reference sft.jsonl
+    Example: tigerjax reward calibrate configs/quickstart_reward.py --calibration-set sft.jsonl
     """
     from tigerjax.align.score import calibrate_model
 
@@ -243,8 +242,8 @@ def reward_calibrate(
     figures = calibrate_model(
         run,
         place,
-        reference,
-        rows=reward.score_rows,
+        calibration_set,
+        rows=reward.score_batch_size,
         truncation_penalty=reward.truncation_penalty,
         progress=show_progress,
     )
@@ -260,13 +259,12 @@ def sample(
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
-    """Samples N answers to each prompt from a run (--model, else CONFIG's) into OUT/candidates.jsonl.
+    """Samples N answers to each prompt from a model.
 
-    A prompt is a line {prompt_id, messages} or {prompt_id, text}. It stands between the markers of a chat. --no-chat
-    asks a base model instead: it continues the text in a new line, up to the next line break. Prompt and answer
-    together have at most data.seq_len tokens. ROWS answers are decoded at one time, on the config's mesh: one with
-    --mesh.tensor is faster than one with --mesh.fsdp. The same command continues after an interruption. On several
-    hosts, run it on each.
+    A prompt stands between the markers of a chat. --no-chat asks a base model instead: it continues the text in a new
+    line, up to the next line break. Prompt and answer together have at most data.seq_len tokens. Answers are decoded on
+    the config's mesh: one with --mesh.tensor is faster than one with --mesh.fsdp. The same command continues after an
+    interruption. On several hosts, run it on each.
 
     Example: tigerjax sample configs/quickstart_sft.py --prompts prompts.jsonl --out runs/candidates --n 10
     """
@@ -280,7 +278,7 @@ def sample(
     with processes.together():
         loaded = load_for(run, model or config.run_dir(run))
         given = dataclasses.asdict(sampling)
-        batching = dataclasses.replace(Batching().for_mesh(loaded.mesh), rows=given.pop("rows"))
+        batching = dataclasses.replace(Batching().for_mesh(loaded.mesh), rows=given.pop("batch_size"))
         drawn = SamplingConfig(**given, context=run.data.seq_len, seed=run.seed)
         figures = sample_file(
             loaded, prompts, out, drawn, batching=batching, progress=show_progress("sampled", "prompts")
@@ -290,10 +288,11 @@ def sample(
 
 
 def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> None:
-    """Writes RUN_DIR/report.html: one page with curves, shares, speed, rounds, samples and lineage. Prints its table.
+    """Writes RUN_DIR/report.html: curves, shares, speed, rounds, samples and lineage.
 
-    RUN_DIR is a folder of `tigerjax quickstart`, `tigerjax train` or `tigerjax align init`. The figures are read from
-    its report.json, which is written first from the logged steps of a run, or from the finished rounds of an alignment.
+    Its table is printed too. RUN_DIR is a folder of `tigerjax quickstart`, `tigerjax train` or `tigerjax align init`.
+    The figures are read from its report.json, which is written first from the logged steps of a run, or from the
+    finished rounds of an alignment.
 
     Example: tigerjax report runs/quickstart
     """

@@ -5,14 +5,14 @@ from typing import Any
 
 NEXT: Mapping[tuple[str, ...], str] = {
     ("quickstart",): "tigerjax sample {out}/rounds/01/train/run --prompts FILE --out DIR",
-    ("tokenizer", "sample"): "tigerjax tokenizer train --input {out} --size N --out DIR",
-    ("tokenizer", "train"): "tigerjax tokenizer extend --base BASE --new {out} --size N --out DIR",
+    ("tokenizer", "sample"): "tigerjax tokenizer train --input {out} --vocab-size N --out DIR",
+    ("tokenizer", "train"): "tigerjax tokenizer extend --base BASE --new {out} --vocab-size N --out DIR",
     ("tokenizer", "extend"): "tigerjax tokenizer verify {out} --base {base} --text FILE",
-    ("tokenizer", "verify"): "tigerjax convert from-hf HF_DIR DIR --vocab {folder}",
+    ("tokenizer", "verify"): "tigerjax convert from-hf HF_DIR DIR --tokenizer {folder}",
     ("data", "clean"): "tigerjax data dedup exact --input {out} --out DIR",
     ("data", "dedup", "exact"): "tigerjax data dedup near --input {out} --out DIR",
     ("data", "dedup", "near"): "tigerjax data dedup against-sft --docs {out} --sft FILE --out DIR",
-    ("data", "dedup", "against-sft"): "tigerjax data decontaminate --docs {out} --evaluations FILE --out DIR",
+    ("data", "dedup", "against-sft"): "tigerjax data decontaminate --docs {out} --evaluation-sets FILE --out DIR",
     ("data", "decontaminate"): "tigerjax tokenizer sample --input {out} --out DIR",
     ("data", "cache"): "tigerjax train CONFIG",
     ("convert", "from-hf"): "tigerjax train CONFIG --checkpoint.init-from {out}",

@@ -134,7 +134,7 @@ class Option(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """`--size INT` or `FOLDER`, as help and messages write it."""
+        """`--seed INT` or `FOLDER`, as help and messages write it."""
         return self.name.upper() if self.positional else f"{self.name} {self.kind}".rstrip()
 
     @property
@@ -182,6 +182,8 @@ def _without_collection() -> Iterator[None]:
 @functools.cache
 def meanings(config: type) -> dict[str, str]:
     """The documentation of a dataclass's fields by name: the string below a field, or the comment behind it."""
+    inherited = [base for base in config.__bases__ if dataclasses.is_dataclass(base)]
+    texts = {name: text for base in inherited for name, text in meanings(base).items()}
     with _without_collection():
         source = inspect.getsource(config)
         (tree,) = ast.parse(source).body
@@ -191,7 +193,6 @@ def meanings(config: type) -> dict[str, str]:
         if token.type == tokenize.COMMENT
     }
     assert isinstance(tree, ast.ClassDef)
-    texts = {}
     for node, below in zip(tree.body, [*tree.body[1:], None], strict=True):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             text = comments.get(node.lineno, "")

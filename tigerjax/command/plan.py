@@ -34,10 +34,9 @@ def plan(
     searching: Annotated[Search, FLAT] = Search(),  # frozen
     json: Path | None = None,
 ) -> None:
-    """Predicts memory, step time and traffic of a run on a TPU slice, by compiling its step. Needs no TPU.
+    """Predicts memory, step time and traffic of a run on a TPU slice that is not there.
 
-    TOPOLOGY is CHIP:SHAPE, with the shape in chips, such as v5p:4x4x4 or v5e:16x16. --slices joins several. --tokens
-    also gives the days for so many tokens. --answers N plans the step of a reward model with N answers to a prompt.
+    It compiles the step for the slice, which needs no TPU.
 
     --search tries many meshes, remat policies and batch splits, and prints the overrides of the fastest. The same
     command continues an interrupted search, from the results in --work.
@@ -70,7 +69,7 @@ def plan(
 
 
 def _reward_step(answers: CountOrZero) -> Callable[[RunConfig, Any], Any]:
-    """The step of `tigerjax reward train`: the pair loss over `answers` answers for each of batch_rows prompts."""
+    """The step of `tigerjax reward train`: the pair loss over `answers` answers to each prompt of the batch."""
     import numpy as np
 
     from tigerjax.align.reward import reward_objective
@@ -79,7 +78,7 @@ def _reward_step(answers: CountOrZero) -> Callable[[RunConfig, Any], Any]:
     from tigerjax.plan.compile import PlannedStep, abstract_batch
 
     def step(run: RunConfig, mesh: Any) -> PlannedStep:
-        B, C, T = run.batch_rows, answers, run.data.seq_len
+        B, C, T = run.global_batch_size, answers, run.data.seq_len
         fields: dict[str, Any] = {
             "tokens_BCT": ((B, C, T), np.int32),
             "last_BC": ((B, C), np.int32),

@@ -18,7 +18,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tigerjax.command import options
+from tigerjax.command import names, options
 from tigerjax.command.options import Command
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, near_miss
@@ -90,7 +90,8 @@ def complete(tables: Sequence[Table], command: Sequence[str], function: Command,
     for key, value in table.given.items():
         name = f"--{key.replace('_', '-')}"
         if (option := known.get(name)) is None:
-            raise ConfigError(f"{FILE}: [{table.name!r}] has {key!r}, which is no option{near_miss(name, known)}")
+            near = names.ours(name, " ".join(command), known) or near_miss(name, known)
+            raise ConfigError(f"{FILE}: [{table.name!r}] has {key!r}, which is no option{near}")
         if not spelt & set(option.spellings):
             added += _words(name, value, table)
     behind = list(table.positional[len(first) :]) if table.positional[: len(first)] == first else []

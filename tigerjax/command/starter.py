@@ -38,7 +38,7 @@ class Material:
     sft: list[Path]  # Files of instructions with their answers, or patterns
     preferences: list[Path] = dataclasses.field(default_factory=list)
     """Files of answers, ordered by preference, for the reward model."""
-    questions: Path | None = None  # Held-out questions with their answers, for the rounds of rejection sampling
+    evaluation_set: Path | None = None  # Held-out questions with their answers, for the rounds of rejection sampling
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,10 +46,10 @@ class Sizes:
     """What the project's configs begin with; each is one number in a file that may be changed."""
 
     vocab_size: Count = 60_515  # Entries of the extended tokenizer; TigerBot's number
-    pad_to_multiple_of: Count = 512  # The embedding has that many rows, or a multiple
+    pad_to_multiple_of: Count = 512  # The vocabulary gets rows of zeros up to a multiple of this
     seq_len: Annotated[int, Range(2, 2**24)] | None = None
-    """Tokens in a row; without it what the base model reads, at most 4,096."""
-    batch_size: Count = 64  # Rows in a step
+    """Tokens in a row."""
+    global_batch_size: Count = 64  # Sequences in a step, over all devices
     device: Literal["tpu", "gpu", "cpu"] = "tpu"  # What the runs are computed on
 
 
@@ -62,7 +62,7 @@ def new(
     sizes: Annotated[Sizes, FLAT] = SIZES,
     json: Path | None = None,
 ) -> None:
-    """Writes a project: the folder NAME with tigerjax.toml, the configs of the runs, the mixture, and a README.
+    """Writes a project: a folder with tigerjax.toml, the configs of the runs, mixture and README.
 
     The model's sizes are read from the config.json of --base. In the folder all commands of the recipe are short: they
     take their files from tigerjax.toml. NAME/README.md lists them in order.
@@ -150,8 +150,9 @@ def _toml(
     )
     if material.preferences:
         text += starter_files.REWARD_TOML.format(preferences=given(material.preferences), sft=made("clean", "sft"))
-    if material.preferences and material.questions:
-        text += starter_files.ALIGN_TOML.format(sft=made("clean", "sft"), questions=given([material.questions])[1:-1])
+    if material.preferences and material.evaluation_set:
+        asked = given([material.evaluation_set])[1:-1]
+        text += starter_files.ALIGN_TOML.format(sft=made("clean", "sft"), evaluation_set=asked)
     return text + starter_files.EXPORT_TOML
 
 
@@ -173,7 +174,7 @@ def _pretrain(name: Path, model: ModelConfig, seq_len: int, sizes: Sizes, base: 
         base=from_here(name, base),
         fields=fields,
         seq_len=seq_len,
-        batch_size=sizes.batch_size,
+        global_batch_size=sizes.global_batch_size,
         compute=COMPUTE[sizes.device],
     )
 

@@ -42,13 +42,13 @@ out = "runs/text"
 # More pieces than are needed, since those that are not Chinese, or that the base has, are left out.
 ["tokenizer train"]
 input = {zh}
-size = {pieces}
+vocab-size = {pieces}
 out = "runs/zh_pieces"
 
 ["tokenizer extend"]
 base = {base_model}
 new = "runs/zh_pieces"
-size = {vocab_size}
+vocab-size = {vocab_size}
 out = "tokenizer"
 
 ["tokenizer verify tokenizer"]
@@ -56,8 +56,8 @@ base = {base_model}
 text = {texts}
 
 ["convert from-hf {base} runs/base"]
-vocab = "tokenizer"
-multiple = {multiple}
+tokenizer = "tokenizer"
+pad-to-multiple-of = {multiple}
 
 ["train pretrain.py"]
 
@@ -67,15 +67,15 @@ multiple = {multiple}
 REWARD_TOML = """
 ["reward train reward.py"]
 preferences = {preferences}
-reference = {sft}
+calibration-set = {sft}
 """
 
 ALIGN_TOML = """
 ["align init sft.py"]
 sft = {sft}
-candidates = ["runs/sft"]
+models = ["runs/sft"]
 reward-model = "runs/reward/model"
-questions = {questions}
+evaluation-set = {evaluation_set}
 out = "runs/align"
 
 ["align run runs/align"]
@@ -144,7 +144,7 @@ def config() -> RunConfig:
             seq_len={seq_len},
         ),
         checkpoint=CheckpointConfig(every_steps=100, keep=3, init_from="runs/base"),
-        batch_rows={batch_size},
+        global_batch_size={global_batch_size},
         seed=0,
         log_every_steps=10,
     )

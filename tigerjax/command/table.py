@@ -3,7 +3,19 @@
 from pathlib import Path
 from typing import Annotated
 
-from tigerjax.command import align, checkpoints, convert, doctor, evaluate, models, plan, shells, starter, text
+from tigerjax.command import (
+    align,
+    checkpoints,
+    convert,
+    doctor,
+    evaluate,
+    models,
+    plan,
+    shells,
+    starter,
+    text,
+    tokenizers,
+)
 from tigerjax.command.figures import save
 from tigerjax.command.options import Command
 
@@ -24,51 +36,71 @@ def completion(shell: Annotated[shells.Shell, "positional"], json: Path | None =
     save({"shell": shell, "bytes": len(script.encode())}, json)
 
 
-COMMANDS: dict[tuple[str, ...], Command] = {
-    ("quickstart",): models.quickstart,
-    ("new",): starter.new,
-    ("tokenizer", "sample"): text.tokenizer_sample,
-    ("tokenizer", "train"): text.tokenizer_train,
-    ("tokenizer", "extend"): text.tokenizer_extend,
-    ("tokenizer", "verify"): text.tokenizer_verify,
-    ("tokenizer", "stats"): text.tokenizer_stats,
-    ("data", "clean"): text.data_clean,
-    ("data", "dedup", "exact"): text.data_dedup_exact,
-    ("data", "dedup", "near"): text.data_dedup_near,
-    ("data", "dedup", "against-sft"): text.data_dedup_against_sft,
-    ("data", "decontaminate"): text.data_decontaminate,
-    ("data", "tfds"): text.data_tfds,
-    ("data", "cache"): text.data_cache,
-    ("data", "stats"): text.data_stats,
-    ("data", "inspect"): text.data_inspect,
-    ("train",): models.train,
-    ("checkpoint", "ls"): checkpoints.ls,
-    ("checkpoint", "verify"): checkpoints.verify,
-    ("checkpoint", "rm"): checkpoints.rm,
-    ("plan",): plan.plan,
-    ("reward", "train"): models.reward_train,
-    ("reward", "score"): models.reward_score,
-    ("reward", "calibrate"): models.reward_calibrate,
-    ("sample",): models.sample,
-    ("evaluate", "compare"): evaluate.evaluate_compare,
-    ("evaluate",): evaluate.evaluate,
-    ("align", "init"): align.init,
-    ("align", "set"): align.change,
-    ("align", "prompts"): align.prompts,
-    ("align", "sample"): align.sample,
-    ("align", "score"): align.score,
-    ("align", "queue"): align.queue,
-    ("align", "import"): align.import_labels,
-    ("align", "rank"): align.rank,
-    ("align", "mix"): align.mix,
-    ("align", "train"): align.train,
-    ("align", "gate"): align.gate,
-    ("align", "status"): align.status,
-    ("align", "run"): align.run,
-    ("convert", "from-hf"): convert.from_hf,
-    ("convert", "to-hf"): convert.to_hf,
-    ("convert", "resize"): convert.resize,
-    ("report",): models.report,
-    ("doctor",): doctor.doctor,
-    ("completion",): completion,
+SECTIONS: dict[str, dict[tuple[str, ...], Command]] = {
+    "To begin with": {
+        ("quickstart",): models.quickstart,
+        ("new",): starter.new,
+        ("doctor",): doctor.doctor,
+    },
+    "1. A tokenizer with Chinese pieces": {
+        ("tokenizer", "sample"): tokenizers.tokenizer_sample,
+        ("tokenizer", "train"): tokenizers.tokenizer_train,
+        ("tokenizer", "extend"): tokenizers.tokenizer_extend,
+        ("tokenizer", "verify"): tokenizers.tokenizer_verify,
+        ("tokenizer", "stats"): tokenizers.tokenizer_stats,
+    },
+    "2. A model to start from": {
+        ("convert", "from-hf"): convert.from_hf,
+        ("convert", "resize"): convert.resize,
+    },
+    "3. Texts and instructions": {
+        ("data", "clean"): text.data_clean,
+        ("data", "dedup", "exact"): text.data_dedup_exact,
+        ("data", "dedup", "near"): text.data_dedup_near,
+        ("data", "dedup", "against-sft"): text.data_dedup_against_sft,
+        ("data", "decontaminate"): text.data_decontaminate,
+        ("data", "tfds"): text.data_tfds,
+        ("data", "cache"): text.data_cache,
+        ("data", "stats"): text.data_stats,
+        ("data", "inspect"): text.data_inspect,
+    },
+    "4. Pretraining and SFT": {
+        ("plan",): plan.plan,
+        ("train",): models.train,
+        ("checkpoint", "ls"): checkpoints.ls,
+        ("checkpoint", "verify"): checkpoints.verify,
+        ("checkpoint", "rm"): checkpoints.rm,
+    },
+    "5. Answers and scores": {
+        ("sample",): models.sample,
+        ("reward", "train"): models.reward_train,
+        ("reward", "score"): models.reward_score,
+        ("reward", "calibrate"): models.reward_calibrate,
+    },
+    "6. Alignment, in rounds": {
+        ("align", "init"): align.init,
+        ("align", "run"): align.run,
+        ("align", "status"): align.status,
+        ("align", "set"): align.change,
+        ("align", "prompts"): align.prompts,
+        ("align", "sample"): align.sample,
+        ("align", "score"): align.score,
+        ("align", "queue"): align.queue,
+        ("align", "import"): align.import_labels,
+        ("align", "rank"): align.rank,
+        ("align", "mix"): align.mix,
+        ("align", "train"): align.train,
+        ("align", "gate"): align.gate,
+    },
+    "7. Evaluation, reports, handing over": {
+        ("evaluate",): evaluate.evaluate,
+        ("evaluate", "compare"): evaluate.evaluate_compare,
+        ("report",): models.report,
+        ("convert", "to-hf"): convert.to_hf,
+    },
+    "For the shell": {
+        ("completion",): completion,
+    },
 }
+"""Every command, by task and in the order of the work, as `tigerjax --help` lists them."""
+COMMANDS = {words: command for section in SECTIONS.values() for words, command in section.items()}

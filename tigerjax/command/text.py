@@ -1,126 +1,16 @@
-"""Commands that make tokenizers, and that clean documents and cut them into rows."""
+"""Commands that clean documents and cut them into rows."""
 
 import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tigerjax.command.arguments import override
-from tigerjax.command.figures import save, show
+from tigerjax.command.figures import show
 from tigerjax.command.groups import LOCAL, READ, Read, Where, given, runner
 from tigerjax.command.options import FLAT, ConfigFile, OutFile
-from tigerjax.command.progress import show_elapsed, show_progress
-from tigerjax.config.ranges import Count, CountOrZero, Pieces, PositiveShare, Range, Seed, Share
-from tigerjax.errors import GateFailed
+from tigerjax.command.progress import show_progress
+from tigerjax.config.ranges import Count, PositiveShare, Range, Seed, Share
 from tigerjax.records.ids import Ids
-from tigerjax.terminal import show as to_terminal
-
-
-# One parameter for each option of the command.
-def tokenizer_sample(
-    input: list[Path],
-    out: Path,
-    fraction: PositiveShare = 0.10,
-    min_sample_bytes: CountOrZero = 1_000_000,
-    max_sentences: Count = 10_000_000,
-    seed: Seed = 0,
-    reading: Read = READ,
-    verify: bool = False,
-    json: Path | None = None,
-) -> None:
-    """Draws a share of the documents, by the hash of their ids, and cuts them into lines: OUT/sample.txt.
-
-    Where that is done already, --verify also compares the bytes of the output.
-
-    Example: tigerjax tokenizer sample --input zh.jsonl --out runs/zh_sample --fraction 0.1
-    """
-    from tigerjax.records import expand
-    from tigerjax.tokenizer.sample import sample
-
-    manifest = sample(
-        inputs=expand(given(input, reading)),
-        out=out,
-        fraction=fraction,
-        seed=seed,
-        min_sample_bytes=min_sample_bytes,
-        max_sentences=max_sentences,
-        progress=show_progress,
-        verify=verify,
-    )
-    show(manifest["figures"] | {"out": str(out)}, json)
-
-
-def tokenizer_train(
-    input: list[Path],
-    size: Pieces,
-    out: Path,
-    seed: Seed = 0,
-    reading: Read = READ,
-    verify: bool = False,
-    json: Path | None = None,
-) -> None:
-    """Trains a SentencePiece BPE with Llama-2's settings on files of records or plain text.
-
-    Where that is done already, --verify also compares the bytes of the output.
-
-    Example: tigerjax tokenizer train --input zh.jsonl --size 38000 --out runs/zh_bpe
-    """
-    from tigerjax.records import expand
-    from tigerjax.tokenizer.train import train_model
-
-    how: Any = {"progress": show_progress, "elapsed": show_elapsed, "verify": verify}
-    show(train_model(expand(given(input, reading)), size, out, seed=seed, **how)["figures"] | {"out": str(out)}, json)
-
-
-def tokenizer_extend(
-    base: Path, new: Path, size: Pieces, out: Path, verify: bool = False, json: Path | None = None
-) -> None:
-    """Adds the Chinese pieces of NEW to BASE, up to exactly SIZE entries, the three special tokens included.
-
-    Where that is done already, --verify also compares the bytes of the output.
-
-    Example: tigerjax tokenizer extend --base llama2/tokenizer.model --new runs/zh_bpe --size 60515 --out tok
-    """
-    from tigerjax.tokenizer.extend import extend
-
-    figures = extend(base=base, new=new, size=size, out=out, verify=verify)["figures"]
-    show(figures | {"out": str(out)}, json)
-    if left := figures["characters_left_out"]:
-        to_terminal(
-            f"note: {left} single characters of {new} were left out, the most common first:"
-            f" {figures['most_common_left_out']}; they cost a token a byte. {figures['survivors']} pieces survived and"
-            f" {figures['new_pieces']} are needed: train NEW on the same text with --size {figures['fitting_size']}"
-            " to keep them"
-        )
-
-
-def tokenizer_verify(
-    folder: Annotated[Path, "positional"], base: Path, text: list[Path], reading: Read = READ, json: Path | None = None
-) -> None:
-    """Checks the seven properties of an extended tokenizer on your own files; exit 5 if one fails.
-
-    Example: tigerjax tokenizer verify tok --base llama2/tokenizer.model --text en.txt zh.jsonl
-    """
-    from tigerjax.records import expand
-    from tigerjax.tokenizer.verify import failures, property_table, verify
-
-    figures = verify(folder, base=base, texts=expand(given(text, reading)), progress=show_progress)
-    to_terminal("\n".join(property_table(figures)))
-    save(figures, json)
-    if failed := failures(figures):
-        raise GateFailed(f"{folder}: {', '.join(failed)}; rebuild it with `tigerjax tokenizer extend`")
-
-
-def tokenizer_stats(
-    folder: Annotated[Path, "positional"], text: list[Path], reading: Read = READ, json: Path | None = None
-) -> None:
-    """Shows characters per token by language, characters that become bytes, and pieces that no text uses.
-
-    Example: tigerjax tokenizer stats tok --text en.txt zh.jsonl
-    """
-    from tigerjax.records import expand
-    from tigerjax.tokenizer.stats import stats
-
-    show(stats(folder, expand(given(text, reading)), show_progress), json)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -173,10 +63,10 @@ def data_dedup_exact(
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
-    """Keeps one of the documents that are the same but for case, width, blanks and the punctuation of prose.
+    """Keeps one of the documents that are the same but for case, width, blanks, punctuation.
 
-    1.5 and 15 differ, and so do texts of emoji or formulas. Documents with lang "code" must be equal to the letter.
-    More --shards need less memory. They do not change the output.
+    Only the punctuation of prose does not count: 1.5 and 15 differ, and so do texts of emoji or formulas. Documents
+    with lang "code" must be equal to the letter. More --shards need less memory. They do not change the output.
 
     Example: tigerjax data dedup exact --input runs/clean/zh.jsonl --out runs/exact --workers 8
     """
@@ -194,10 +84,10 @@ def data_dedup_near(
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
-    """Keeps one document of each cluster of near duplicates, which MinHash finds and a second test confirms.
+    """Keeps one document of each cluster of near duplicates.
 
-    Two documents are near duplicates when their estimated Jaccard similarity is at least --threshold. More --shards
-    need less memory. They do not change the output.
+    MinHash finds them, and a second test confirms them. Two documents are near duplicates when their estimated Jaccard
+    similarity is at least --threshold. More --shards need less memory. They do not change the output.
 
     Example: tigerjax data dedup near --input runs/clean/zh.jsonl runs/clean/en.jsonl --out runs/dedup
     """
@@ -235,7 +125,7 @@ def data_dedup_against_sft(
 
 def data_decontaminate(
     docs: list[Path],
-    evaluations: list[Path],
+    evaluation_sets: list[Path],
     out: Path,
     action: Literal["cut", "drop", "report"] = "drop",
     field: str | None = None,
@@ -243,17 +133,23 @@ def data_decontaminate(
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
-    """Drops documents and SFT examples that contain a question of an evaluation set; counts them by set.
+    """Drops documents and SFT examples that contain a question of an evaluation set.
 
-    A set is a file of records, named after its task. --field names the field that holds the question, where it
-    has an unusual name.
+    They are counted by set. A set is a file of records, named after its task. --field names the field that holds the
+    question, where it has an unusual name.
 
-    Example: tigerjax data decontaminate --docs sft.jsonl --evaluations gsm8k.jsonl ceval.csv --out runs/sft_clean
+    Example: tigerjax data decontaminate --docs sft.jsonl --evaluation-sets gsm8k.jsonl ceval.csv --out runs/sft_clean
     """
     from tigerjax.text.decontaminate import decontaminate_files
 
     manifest = decontaminate_files(
-        given(docs, where, where.ids), evaluations, out, action=action, field=field, shards=shards, runner=runner(where)
+        given(docs, where, where.ids),
+        evaluation_sets,
+        out,
+        action=action,
+        field=field,
+        shards=shards,
+        runner=runner(where),
     )
     show(manifest["counts"] | manifest["figures"], json)
 
@@ -262,7 +158,7 @@ def data_decontaminate(
 def data_tfds(
     input: list[Path],
     name: str,
-    data_dir: Path,
+    out: Path,
     kind: Literal["documents", "sft"] = "documents",
     version: str = "1.0.0",
     ids: Ids = "auto",
@@ -270,22 +166,22 @@ def data_tfds(
     verify: bool = False,
     json: Path | None = None,
 ) -> None:
-    """Writes files of records, of any format that is read, as a TFDS dataset: DATA_DIR/NAME/VERSION.
+    """Writes files of records, of any format that is read, as a TFDS dataset: OUT/NAME/VERSION.
 
     --ids makes the ids as in `tigerjax data clean`. Where the dataset is there already, --verify compares its bytes.
-    A mixture reads it as Source("tfds:NAME") when TFDS_DATA_DIR is DATA_DIR, or as Source of its folder.
+    A mixture reads it as Source("tfds:NAME") when TFDS_DATA_DIR is OUT, or as Source of its folder.
 
-    Example: tigerjax data tfds --input zh_books.jsonl --name zh_books --data-dir tfds
+    Example: tigerjax data tfds --input zh_books.jsonl --name zh_books --out tfds
     """
     from tigerjax.records.tfds_builder import build
 
     how: Any = {"kind": kind, "version": version, "progress": show_progress, "verify": verify}
-    manifest = build(given(input, reading, ids), data_dir, name, **how)
-    show(manifest["figures"] | {"out": str(data_dir / name / version)}, json)
+    manifest = build(given(input, reading, ids), out, name, **how)
+    show(manifest["figures"] | {"out": str(out / name / version)}, json)
 
 
 def data_cache(config: ConfigFile, runner: str = "local", verify: bool = False, json: Path | None = None) -> None:
-    """Tokenises every source of the config's mixture and cuts it into rows of exactly seq_len tokens.
+    """Tokenises the sources of a config's mixture, and cuts them into rows of seq_len tokens.
 
     --runner is local, or an Apache Beam runner with its options, such as DirectRunner. The rows are the same. --verify
     reads rows that are there already, and makes them again where a byte has changed.
@@ -298,7 +194,7 @@ def data_cache(config: ConfigFile, runner: str = "local", verify: bool = False, 
     run = override(config)
     name = Runner(runner).name  # refused here where it cannot work
     loader = open_loader(
-        run.data, batch_rows=run.batch_rows, seed=run.seed, runner=name, progress=show_progress, verify=verify
+        run.data, batch_rows=run.global_batch_size, seed=run.seed, runner=name, progress=show_progress, verify=verify
     )
     tokens = {source.name: source.figures["tokens"] for source in loader.sources}
     show({"wanted": loader.rates, "rows": loader.rows(), "tokens": tokens}, json)
@@ -307,21 +203,20 @@ def data_cache(config: ConfigFile, runner: str = "local", verify: bool = False, 
 def data_stats(
     mixture: Annotated[str, "positional"],
     seq_len: Annotated[int, Range(2, 2**24)],
-    mixtures: tuple[str, ...] = ("data_mixtures.quickstart",),
+    modules: tuple[str, ...] = ("data_mixtures.quickstart",),
     cache_dir: Path = Path("runs/cache"),
     max_dropped: Share = 0.5,
     json: Path | None = None,
 ) -> None:
-    """Shows the token shares of a mixture, as wanted and over one epoch, with its rows, tokens and how full rows are.
+    """Shows the token shares of a mixture, wanted and realised, and how full its rows are.
 
-    --mixtures names the Python modules that register mixtures. Rows that are not cached yet are made first. More than
-    the share --max-dropped of a source's examples in no row is an error.
+    The realised shares are those of one epoch. Rows that are not cached yet are made first.
 
-    Example: tigerjax data stats my_holistic --mixtures my_mixture --seq-len 2048 --json stats.json
+    Example: tigerjax data stats my_holistic --modules my_mixture --seq-len 2048 --json stats.json
     """
     from tigerjax.data.mixture import mixture_config, stats
 
-    data = mixture_config(mixture, mixtures, cache_dir, seq_len, max_dropped)
+    data = mixture_config(mixture, modules, cache_dir, seq_len, max_dropped)
     show(stats(data, batch_rows=1, seed=0, progress=show_progress), json)
 
 
@@ -330,7 +225,7 @@ def data_inspect(
     mixture: Annotated[str, "positional"],
     out: OutFile,
     seq_len: Annotated[int, Range(2, 2**24)],
-    mixtures: tuple[str, ...] = ("data_mixtures.quickstart",),
+    modules: tuple[str, ...] = ("data_mixtures.quickstart",),
     cache_dir: Path = Path("runs/cache"),
     rows: Count = 20,
     max_dropped: Share = 0.5,
@@ -341,11 +236,11 @@ def data_inspect(
 
     Segments are coloured, and tokens that count in the loss are underlined.
 
-    Example: tigerjax data inspect my_holistic --mixtures my_mixture --seq-len 2048 --out rows.html
+    Example: tigerjax data inspect my_holistic --modules my_mixture --seq-len 2048 --out rows.html
     """
     from tigerjax.data.inspection import inspect_mixture
     from tigerjax.data.mixture import mixture_config
 
-    data = mixture_config(mixture, mixtures, cache_dir, seq_len, max_dropped)
+    data = mixture_config(mixture, modules, cache_dir, seq_len, max_dropped)
     figures = inspect_mixture(data, out, rows=rows, seed=seed, progress=show_progress)
     show(figures | {"out": str(out)}, json)

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib.util
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -13,6 +14,9 @@ from tigerjax.errors import ConfigError, near_miss
 
 DUMPED = "config.txt"
 """In a run's folder: its config as `dump` writes it."""
+
+RENAMED = {"batch_rows": "global_batch_size", "accumulate": "gradient_accumulation_steps"}
+"""Fields of a run that had other names in 0.2.0, by their old name."""
 
 
 def dump(config: Any, prefix: str = "") -> list[str]:
@@ -36,7 +40,9 @@ def dump(config: Any, prefix: str = "") -> list[str]:
 def load(path: str | Path) -> RunConfig:
     """The RunConfig that a config file's function `config()` returns, or that of a run whose folder `path` is.
 
-    ConfigError names what is wrong with the file."""
+    Raises ConfigError, with what to change, where there is no such file, where it is no Python or fails (with the
+    line), or where its `config()` is missing or returns something else.
+    """
     path = Path(path)
     if (path / DUMPED).is_file():
         return _of_dump(path / DUMPED)
@@ -60,12 +66,35 @@ def load(path: str | Path) -> RunConfig:
         raise
     except Exception as error:  # whatever a user's Python may raise
         what = error.msg if isinstance(error, SyntaxError) else error
-        raise ConfigError(f"config file {_place(error, path)}: {type(error).__name__}: {what}") from error
+        place = _place(error, path)
+        raise ConfigError(f"config file {place}: {type(error).__name__}: {what}{_other_name(str(error))}") from error
     if not isinstance(built, RunConfig):
         raise ConfigError(
             f"config() of {path} returned {type(built).__name__}, not RunConfig; end it with `return RunConfig(…)`"
         )
     return built
+
+
+def _other_name(message: str) -> str:
+    """What an unknown field of a config is called now, or what it may be meant to be, as the end of a message."""
+    unknown = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", message)
+    if unknown is None:
+        return ""
+    if (old := unknown[2]) in RENAMED:  # of a class, or of a function such as presets.adamw
+        return f"; {old} is now {RENAMED[old]}"
+    if "Did you mean" in message:  # Python 3.13 says it itself
+        return ""
+    return near_miss(old, _fields_by_class(RunConfig).get(unknown[1], []))
+
+
+def _fields_by_class(config: type) -> dict[str, list[str]]:
+    """The fields of a config dataclass and of those in it, by the name of the class."""
+    fields = dataclasses.fields(config)
+    found = {config.__name__: [field.name for field in fields]}
+    for field in fields:
+        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
+            found |= _fields_by_class(field.type)
+    return found
 
 
 def _of_dump(path: Path) -> RunConfig:

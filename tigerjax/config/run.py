@@ -30,8 +30,8 @@ class PipelineConfig:
     """
 
     microbatches: Count = 1
-    """Parts of a batch that follow each other through the stages (M). With optim.accumulate, parts of one of its
-    micro-batches."""
+    """Parts of a batch that follow each other through the stages (M). With optim.gradient_accumulation_steps, parts of
+    one of its micro-batches."""
     rounds: Count = 1
     """How many times a microbatch passes through all stages (V), each time through other layers. 1 is GPipe. More
     rounds leave stages idle for less time: (stage - 1) / (rounds * microbatches + stage - 1) of the step."""
@@ -57,8 +57,8 @@ class OptimConfig:
     clip_norm: PositiveFactor | None  # Gradients with a larger global norm are scaled down to it; None: never
     first_moment_dtype: Dtype = "float32"
     """Type of the running mean of the gradients. bfloat16 saves 2 bytes per weight. That of the squares is float32."""
-    accumulate: Count = 1
-    """Micro-batches in a step. The result is that of one batch with all their rows."""
+    gradient_accumulation_steps: Count = 1
+    """Micro-batches in a step. The result is that of one batch with all their sequences."""
 
     def __post_init__(self) -> None:
         check(self, "optim.")
@@ -94,7 +94,7 @@ class CheckpointConfig:
 
     every_steps: Count  # Steps between two checkpoints; the last step is saved too
     keep: Count  # How many of the newest checkpoints stay
-    keep_every_steps: Count | None = None  # Checkpoints of steps that are multiples of it stay for good
+    keep_every_steps: Count | None = None  # Checkpoints of its multiples stay for good; None: of none
     init_from: str | None = None
     """Folder of a checkpoint or a run, from whose weights this run starts at step 0. None starts from random ones."""
 
@@ -148,8 +148,8 @@ class RunConfig:
     optim: OptimConfig  # Optimiser and learning rate
     data: DataConfig  # What it is trained on
     checkpoint: CheckpointConfig  # Checkpoints and first weights
-    batch_rows: Count
-    """Rows of seq_len tokens in one optimiser step, over all hosts and micro-batches."""
+    global_batch_size: Count
+    """Sequences of seq_len tokens in one optimiser step, over all hosts and micro-batches."""
     seed: Seed  # Decides random weights and the order of rows
     log_every_steps: Count  # Steps between two records in metrics.jsonl
     pipeline: PipelineConfig = PipelineConfig()  # How batches pass through the stages
@@ -158,18 +158,19 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check(self, "")
-        if self.batch_rows % self.optim.accumulate:
+        size, steps = self.global_batch_size, self.optim.gradient_accumulation_steps
+        if size % steps:
             raise ConfigError(
-                f"batch_rows={self.batch_rows} does not split into optim.accumulate={self.optim.accumulate}"
-                " micro-batches; change one"
+                f"global_batch_size={size} does not split into optim.gradient_accumulation_steps={steps} micro-batches;"
+                " change one"
             )
         # Embedding and head are computed outside the pipeline, and there the stages split the rows too.
         groups = self.mesh.data * self.mesh.fsdp
-        micro_rows, ways = self.batch_rows // self.optim.accumulate, groups * self.mesh.stage
+        micro_rows, ways = size // steps, groups * self.mesh.stage
         if micro_rows % ways:
             raise ConfigError(
                 f"a micro-batch of {micro_rows} rows does not divide over mesh.data x mesh.stage x mesh.fsdp = {ways}"
-                " devices; change batch_rows, optim.accumulate or the mesh"
+                " devices; change global_batch_size, optim.gradient_accumulation_steps or the mesh"
             )
         self._check_pipeline(micro_rows, groups)
         checks = {
@@ -201,7 +202,8 @@ class RunConfig:
             if (microbatches, rounds) != (1, 1):
                 raise ConfigError(
                     f"pipeline.microbatches={microbatches} and pipeline.rounds={rounds} mean nothing with mesh.stage=1;"
-                    " leave both at 1, or raise mesh.stage (optim.accumulate splits a batch without stages)"
+                    " leave both at 1, or raise mesh.stage (optim.gradient_accumulation_steps splits a"
+                    " batch without stages)"
                 )
             return
         if self.compute.remat.startswith("offload"):
@@ -216,9 +218,10 @@ class RunConfig:
             )
         if micro_rows % (groups * microbatches):
             raise ConfigError(
-                f"{micro_rows} rows (batch_rows / optim.accumulate) do not split into pipeline.microbatches="
-                f"{microbatches} over mesh.data x mesh.fsdp = {groups} groups; make batch_rows a multiple of"
-                f" {groups * microbatches * self.optim.accumulate}, or lower pipeline.microbatches"
+                f"{micro_rows} rows (global_batch_size / optim.gradient_accumulation_steps) do not split into"
+                f" pipeline.microbatches={microbatches} over mesh.data x mesh.fsdp = {groups} groups; make"
+                f" global_batch_size a multiple of {groups * microbatches * self.optim.gradient_accumulation_steps}, or"
+                " lower pipeline.microbatches"
             )
         if self.model.num_layers % (stage * rounds):
             layers = f"model.num_layers={self.model.num_layers}"

@@ -81,7 +81,10 @@ def _rows(kind: str, config: ModelConfig, rows: int) -> list[Row]:
 
 
 def sized(opened: Opened, vocab_size: int) -> Opened:
-    """The same folder, of whose rows the first `vocab_size` are the vocabulary, and the others padding."""
+    """The same folder, of whose rows the first `vocab_size` are the vocabulary, and the others padding.
+
+    Raises ConfigError for a vocabulary of more entries than there are rows.
+    """
     rows = opened.spec[0].shape[0]
     if not 0 < vocab_size <= rows:
         raise ConfigError(f"vocab_size={vocab_size} must be from 1 to the {rows} rows of {opened.where}")

@@ -219,7 +219,10 @@ class Grown:
 
 
 def open_folder(folder: Path) -> Safetensors | TorchFiles:
-    """The tensors of a model folder. Safetensors are preferred to .bin files."""
+    """The tensors of a model folder. Safetensors are preferred to .bin files.
+
+    Raises DataError where a file of weights is missing, ConfigError for LoRA tensors that are not merged.
+    """
     files = _shards(folder, INDEX, SINGLE) or _shards(folder, TORCH_INDEX, TORCH_SINGLE)
     if not files:
         raise DataError(f"{folder / SINGLE}: not there; the folder needs its safetensors (or .bin) files, all of them")

@@ -39,7 +39,8 @@ def read(folder: Path) -> tuple[dict[str, bytes], TokenizerIds]:
     """(content of each file to write, what config.json says about them).
 
     Where there is no tokenizer.json, it is made from tokenizer.model and its added tokens, with its two config files.
-    tokenizer_config.json gets the added tokens, which llama.cpp's converter reads there.
+    tokenizer_config.json gets the added tokens, which llama.cpp's converter reads there. Raises DataError for a folder
+    without a tokenizer.
     """
     folder = paths.of(folder)
     files = {name: (folder / name).read_bytes() for name in NAMES if (folder / name).is_file()}

@@ -28,7 +28,7 @@ def sub_tokens(vocab_size: int, base: "Tokenizer", new: "Tokenizer") -> list[lis
         )
     if new.pad is None:
         raise ConfigError(
-            f"new tokenizer {new.folder} must not be without specials; the one to grow into comes from"
+            f"new tokenizer {new.folder} must not be without special tokens; the one to grow into comes from"
             " `tigerjax tokenizer extend`"
         )
     changed = [i for i in range(base.pieces) if i >= new.pieces or base.piece(i) != new.piece(i)]

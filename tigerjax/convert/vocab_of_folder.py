@@ -22,7 +22,8 @@ def fitted(opened: Opened, vocab_size: int | None) -> tuple[Opened, "Tokenizer |
     """(the folder with its true vocabulary, the tokenizer of its tokenizer.model if it has one).
 
     The vocabulary is `vocab_size`, else what our own export says, else the entries of the folder's tokenizer, else all
-    rows. Says on stderr what it leaves out: rows that are padding, added tokens that have no row.
+    rows. Says on stderr what it leaves out: rows that are padding, added tokens that have no row. Raises ConfigError
+    where `vocab_size` is not that of the folder's tokenizer.
     """
     folder, rows = paths.of(opened.where), opened.spec[0].shape[0]
     limit = rows if vocab_size is None else vocab_size

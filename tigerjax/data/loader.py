@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tigerjax.config.files import RENAMED
 from tigerjax.data.rows import Batch, make_batch
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
@@ -226,7 +227,7 @@ class Loader:
         """What `restore` needs, as JSON: the number of rows read from each source, and what these sources were."""
         return {
             "seed": self.seed,
-            "batch_rows": self.batch_rows,
+            "batch_rows": self.batch_rows,  # the key of 0.2.0, so that its checkpoints resume
             "seq_len": self.seq_len,
             "counts": dict(zip(self.names, self._counts, strict=True)),
             "rates": self.rates,
@@ -234,7 +235,10 @@ class Loader:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes to the position of `state`. ConfigError, with what differs, where the next batches would differ."""
+        """Goes to the position of `state`. ConfigError, with what differs, where the next batches would differ.
+
+        Raises DataError for a position that is damaged.
+        """
         if not isinstance(state, Mapping):
             raise DataError(
                 f"cannot resume: the checkpoint's data position is {str(state)[:60]!r};"
@@ -243,9 +247,10 @@ class Loader:
         mine = json.loads(json.dumps(self.state()))
         for key in ("seed", "batch_rows", "seq_len", "rates", "rows_sha256"):
             if state.get(key) != mine[key]:
+                shown = RENAMED.get(key, key)
                 raise ConfigError(
-                    f"cannot resume exactly: data {key} was {state.get(key)} in the checkpoint and is {mine[key]} now;"
-                    " restore the old data and config, or start a new run"
+                    f"cannot resume exactly: data {shown} was {state.get(key)} in the checkpoint and is {mine[key]}"
+                    " now; restore the old data and config, or start a new run"
                 )
         counts = [state.get("counts", {}).get(name) for name in self.names]
         if any(type(count) is not int or count < 0 for count in counts):

@@ -61,7 +61,9 @@ def sample_fn(datasets: list[Any], rates: list[float], seed: int | None) -> Any:
 
 
 def add_mixture(name: str, rates: Mapping[str, float]) -> None:
-    """Registers a mixture of registered tasks; `rates` are token shares, on any scale."""
+    """Registers a mixture of registered tasks; `rates` are token shares, on any scale.
+
+    Raises ConfigError where none is above 0."""
     _, seqio = start()
 
     if not rates or min(rates.values()) < 0 or sum(rates.values()) <= 0:

@@ -121,6 +121,8 @@ def pack(examples: Iterable[tuple[Sequence[int], Sequence[float]]], length: int,
       tokens [7 8 9 2 5 6 2]   the third has no second token to predict: weightless, index 2
     segments [1 1 1 1 2 2 2]
      weights [0 0 1 1 0 1 1]
+
+    Raises DataError for an example with another number of weights than of tokens.
     """
     # All examples are held, end to end: 8 bytes per token, where Python's lists would take 60.
     every_id, every_weight, ends = array.array("i"), array.array("f"), array.array("q", [0])

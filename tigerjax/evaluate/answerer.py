@@ -100,7 +100,10 @@ class Answerer:
     def continuations(
         self, requests: Sequence[tuple[Sequence[int], int]], progress: Advance | None = None
     ) -> list[str]:
-        """Greedy continuations of each (ids, most new tokens), without the eos or marker that ended them."""
+        """Greedy continuations of each (ids, most new tokens), without the eos or marker that ended them.
+
+        Raises ConfigError where so many new tokens do not fit the context.
+        """
         keys = [self._key("gen", ids, most) for ids, most in requests]
         by_length: dict[int, dict[str, list[int]]] = {}
         for key, (ids, most) in zip(keys, requests, strict=True):

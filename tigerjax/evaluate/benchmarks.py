@@ -76,7 +76,10 @@ GROUPS = {
 
 
 def chosen(tasks: list[str]) -> list[str]:
-    """Names of benchmarks in the table's order; "all" is the thirteen, "en" and "zh" their halves."""
+    """Names of benchmarks in the table's order; "all" is the thirteen, "en" and "zh" their halves.
+
+    Raises ConfigError for a name that is no benchmark, with the near one.
+    """
     names: set[str] = set()
     for task in tasks:
         if task not in BENCHMARKS and task not in GROUPS:

@@ -16,7 +16,7 @@ def compare(folders: list[Path]) -> dict[str, Any]:
 
     Differences are to the first folder, question by question. Only questions that the two models answered differently
     count, so the 95% interval is far narrower than that of two separate scores. None where a task is missing in one of
-    the two.
+    the two. Raises DataError for fewer than two folders.
     """
     if len(folders) < 2:
         raise DataError(f"{len(folders)} evaluation to compare; give two folders or more")
@@ -41,7 +41,10 @@ def compare(folders: list[Path]) -> dict[str, Any]:
 
 def paired(name: str, first: dict[str, tuple[str, bool]], other: dict[str, tuple[str, bool]]) -> dict[str, float | int]:
     """The score of `other` minus that of `first`, with its 95% interval. Both answer the same questions, {id: (group,
-    right)}, and every group has the same weight."""
+    right)}, and every group has the same weight.
+
+    Raises DataError where the two were asked different questions.
+    """
     if first.keys() != other.keys():
         raise DataError(
             f"{name}: the two evaluations asked {len(first)} and {len(other)} other questions; evaluate again"

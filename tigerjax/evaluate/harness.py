@@ -199,6 +199,7 @@ def evaluate(
 
     Tasks are the harness's own, ours of `harness_tasks`, and those of YAML files in `include_path`. When a member of a
     group is missing, the group is left out and its other members are asked one by one: no average is over a part.
+    Raises ConfigError for a task that is nowhere.
     """
     folders = [str(YAML), *([str(include_path)] if include_path else [])]
     metadata: dict[str, Any] = {"data_dir": str(config.data_dir)} if config.data_dir else {}

@@ -225,7 +225,10 @@ def count(asked: Asked) -> dict[str, Any]:
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """results.json of an evaluation folder."""
+    """results.json of an evaluation folder.
+
+    Raises DataError where there are none, or where they are damaged.
+    """
     path = folder / RESULTS
     if not path.is_file():
         raise DataError(f"{path}: not there; `tigerjax evaluate CONFIG --tasks … --out {folder}` writes it")

@@ -96,7 +96,10 @@ def write(folder: str | Path, made: Mapping[str, Any]) -> None:
 
 
 def read(folder: str | Path, *, file: str = FILE) -> dict[str, Any] | None:
-    """The manifest of a folder; None where there is none, which means that the folder is absent or not complete."""
+    """The manifest of a folder; None where there is none, which means that the folder is absent or not complete.
+
+    Raises DataError for a manifest that is damaged.
+    """
     path = paths.of(folder) / file
     if not path.is_file():
         return None

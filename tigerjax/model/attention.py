@@ -93,7 +93,8 @@ def attend(
 ) -> jax.Array:
     """Causal attention within segments, S = T, by the kernel that `compute.attention` names.
 
-    Inputs and output carry the names QUERY, KEY, VALUE and ATTENTION_OUT, for remat policies.
+    Inputs and output carry the names QUERY, KEY, VALUE and ATTENTION_OUT, for remat policies. Raises ConfigError for
+    cudnn in float32.
     """
     if compute.attention == "splash":
         return splash(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, c=compute.splash)

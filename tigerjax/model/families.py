@@ -140,7 +140,10 @@ FAMILIES: tuple[Family, ...] = (llama,)
 
 
 def of(config: ModelConfig) -> Family:
-    """The family that a model of these sizes belongs to."""
+    """The family that a model of these sizes belongs to.
+
+    Raises ConfigError for sizes of a type that no family has.
+    """
     for family in FAMILIES:
         if type(config) is family.CONFIG:
             return family
@@ -148,7 +151,10 @@ def of(config: ModelConfig) -> Family:
 
 
 def of_kind(kind: str) -> Family:
-    """The family of a checkpoint whose meta.json says `kind`."""
+    """The family of a checkpoint whose meta.json says `kind`.
+
+    Raises ConfigError for a kind that no family has.
+    """
     for family in FAMILIES:
         if kind in (family.KIND, family.REWARD_KIND):
             return family
@@ -167,7 +173,10 @@ def architecture(kind: str) -> str:
 
 
 def model_config(kind: str, fields: dict[str, Any]) -> ModelConfig:
-    """The sizes in a checkpoint's meta.json: `fields` is what `dataclasses.asdict` wrote there."""
+    """The sizes in a checkpoint's meta.json: `fields` is what `dataclasses.asdict` wrote there.
+
+    Raises ConfigError for fields that do not fit the kind.
+    """
     try:
         return of_kind(kind).CONFIG(**fields)
     except TypeError as error:
@@ -183,7 +192,10 @@ def weight_shardings(config: ModelConfig, kind: str, mesh: Mesh) -> Any:
 
 
 def read_hf_config(folder: Path) -> HfConfig:
-    """config.json and generation_config.json of a Hugging Face folder, read by the family that the first names."""
+    """config.json and generation_config.json of a Hugging Face folder, read by the family that the first names.
+
+    Raises ConfigError for a model that no family reads.
+    """
     fields = hf_config.read_fields(folder)
     model_type, named = fields.text("model_type", None), [*fields.texts("architectures"), None][0]
     for family in FAMILIES:

@@ -51,7 +51,10 @@ class TokenizerIds(NamedTuple):
 
 
 def tokenizer_ids(path: Path, content: dict[str, Any]) -> TokenizerIds:
-    """Size, pad and stop ids of a tokenizer.json with this content. A base tokenizer stops at eos only."""
+    """Size, pad and stop ids of a tokenizer.json with this content. A base tokenizer stops at eos only.
+
+    Raises DataError for a content that is no tokenizer.json.
+    """
     try:
         added = {token["content"]: token["id"] for token in content["added_tokens"]}
         vocab = content["model"]["vocab"]  # a unigram's is a list, in the order of its ids
@@ -102,7 +105,10 @@ def generation_config(ids: TokenizerIds, extra: dict[str, Any]) -> dict[str, Any
 
 
 def read_generation(folder: Path) -> dict[str, Any] | None:
-    """The content of a folder's generation_config.json; None where there is none."""
+    """The content of a folder's generation_config.json; None where there is none.
+
+    Raises DataError for a file that is no JSON.
+    """
     path = folder / GENERATION
     if not path.is_file():
         return None
@@ -117,7 +123,10 @@ def read_generation(folder: Path) -> dict[str, Any] | None:
 
 
 def read_fields(folder: Path) -> Fields:
-    """The fields of a folder's config.json."""
+    """The fields of a folder's config.json.
+
+    Raises DataError where there is no such file.
+    """
     path = folder / CONFIG
     if not path.is_file():
         raise DataError(f"{path}: not there; give a Hugging Face model folder")

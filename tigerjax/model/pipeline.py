@@ -123,7 +123,7 @@ class Pipeline:
         if B % (before * after * M):
             raise ConfigError(
                 f"batch of {B} rows does not split into {M} microbatches over {before * after} groups of devices;"
-                f" change batch_rows or pipeline.microbatches so that rows are a multiple of {before * after * M}"
+                f" make global_batch_size a multiple of {before * after * M}, or change pipeline.microbatches"
             )
         if L % (S * V):
             raise ConfigError(

@@ -26,7 +26,8 @@ def splash(
 
     The kernel's inputs carry the checkpoint_names QUERY, KEY and VALUE. Its output and logsumexp_BNT carry
     ATTENTION_OUT: with a remat policy that saves it, the backward pass does not run the forward kernel again. Padding
-    (segment 0) attends to padding; the result is finite and unused.
+    (segment 0) attends to padding; the result is finite and unused. Raises ConfigError for rows that are no multiple of
+    a block.
     """
     T, H = q_BTNH.shape[1], q_BTNH.shape[3]
     for name, block in c.blocks().items():

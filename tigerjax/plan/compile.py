@@ -69,7 +69,7 @@ class PlannedStep(NamedTuple):
 
 def token_step(config: RunConfig, mesh: Mesh) -> PlannedStep:
     """The step of `tigerjax train`: the token loss over a `Batch`."""
-    rows, dtypes = (config.batch_rows, config.data.seq_len), {"weights_BT": np.float32}
+    rows, dtypes = (config.global_batch_size, config.data.seq_len), {"weights_BT": np.float32}
     batch = abstract_batch(Batch, {name: (rows, dtypes.get(name, np.int32)) for name in Batch._fields}, mesh)
     tokens = math.prod(rows)
     flops = families.of(config.model).model_flops(config.model, tokens=tokens, seq_len=config.data.seq_len)

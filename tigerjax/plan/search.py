@@ -1,6 +1,6 @@
 """Chooses mesh, remat policy and batch split for a config on a slice: arithmetic first, then the compiler.
 
-enumerate   meshes x remat policies x rows per device (by optim.accumulate) x pipeline microbatches and rounds;
+enumerate   meshes x remat policies x rows per device (by gradient accumulation) x pipeline microbatches and rounds;
             the global batch stays that of the config
 prune       what the config's own validation refuses, and what cannot fit: state + saved activations > memory
 order       by a rough time from peak, bubble and traffic alone, best first
@@ -87,7 +87,7 @@ def enumerate_candidates(base: RunConfig, topology: Topology) -> tuple[list[Cand
     for mesh, pipeline, remat in _grid(base, topology):
         batch_ways = mesh.data * mesh.stage * mesh.fsdp
         for rows in range(1, MAX_ROWS + 1):
-            if base.batch_rows % (rows * batch_ways):
+            if base.global_batch_size % (rows * batch_ways):
                 continue
             try:
                 config = dataclasses.replace(
@@ -95,7 +95,9 @@ def enumerate_candidates(base: RunConfig, topology: Topology) -> tuple[list[Cand
                     mesh=mesh,
                     pipeline=pipeline,
                     compute=dataclasses.replace(base.compute, remat=remat),
-                    optim=dataclasses.replace(base.optim, accumulate=base.batch_rows // (rows * batch_ways)),
+                    optim=dataclasses.replace(
+                        base.optim, gradient_accumulation_steps=base.global_batch_size // (rows * batch_ways)
+                    ),
                 )
             except ConfigError:
                 left_out["refused by the config"] += 1
@@ -136,8 +138,8 @@ def least_memory(c: RunConfig) -> float:
     layers, ends = families.of(model).layer_weights(model), families.of(model).end_weights(model)
     held = layers * model.num_layers / (m.stage * m.fsdp * m.tensor) + ends / (m.fsdp * m.tensor)
     # float32 weight and second moment, the first moment, and float32 sums of the gradient over micro-batches
-    bytes_a_weight = 8 + SIZES[c.optim.first_moment_dtype] + (4 if c.optim.accumulate > 1 else 0)
-    rows = c.batch_rows // c.optim.accumulate / (m.data * m.fsdp)
+    bytes_a_weight = 8 + SIZES[c.optim.first_moment_dtype] + (4 if c.optim.gradient_accumulation_steps > 1 else 0)
+    rows = c.global_batch_size // c.optim.gradient_accumulation_steps / (m.data * m.fsdp)
     saved = rows * c.data.seq_len * model.num_layers / m.stage * kept_per_token(c, on_device(c)) / m.tensor
     return held * bytes_a_weight + saved
 
@@ -161,7 +163,7 @@ def least_seconds(c: RunConfig, topology: Topology) -> float:
     order of the candidates uses it; no figure of a plan comes from here."""
     chip, m, model, family = topology.chip, c.mesh, c.model, families.of(c.model)
     layer_weights = family.layer_weights(model)
-    tokens = c.batch_rows * c.data.seq_len
+    tokens = c.global_batch_size * c.data.seq_len
     compute = family.model_flops(model, tokens=tokens, seq_len=c.data.seq_len) / topology.devices / chip.device_flops
     again = run_again(c) / layer_weights
     compute *= 1 + again / 3
@@ -170,7 +172,7 @@ def least_seconds(c: RunConfig, topology: Topology) -> float:
         compute *= (ticks + m.stage - 1) / ticks
     # Weights gathered for forward and backward, gradients scattered: 2 bytes each, once a micro-batch.
     gathered = 6 * layer_weights * model.num_layers / (m.stage * m.tensor) * (m.fsdp - 1) / m.fsdp
-    gathered *= c.optim.accumulate
+    gathered *= c.optim.gradient_accumulation_steps
     # Activations gathered and scattered twice a layer and pass (sequence parallelism): forward, backward, again.
     share = tokens / (m.data * m.fsdp) * model.num_layers / m.stage
     moved = share * model.model_dim * 2 * 4 * (3 if again else 2) * (m.tensor - 1) / m.tensor

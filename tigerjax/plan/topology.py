@@ -193,6 +193,8 @@ def parse(text: str, slices: int = 1) -> Topology:
     examples = "v4:4x4x4, v5p:4x8x8, v5e:16x16, v6e:16x16 or tpu7x:4x4x4"
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", text)
     if match is None or match[1] not in CHIPS:
+        if (slice_of := _of_accelerator(text)) is not None:
+            raise ConfigError(f"topology {text!r} is Cloud's name; here it is {slice_of}, chips along each axis")
         near = near_miss(text.partition(":")[0], CHIPS)
         raise ConfigError(f"topology {text!r} is not CHIP:SHAPE{near}; give chips along each axis, such as {examples}")
     chip, shape = CHIPS[match[1]], tuple(int(size) for size in match[2].split("x"))
@@ -203,6 +205,28 @@ def parse(text: str, slices: int = 1) -> Topology:
     if slices < 1:
         raise ConfigError(f"slices={slices} must be at least 1")
     return Topology(chip=chip, shape=shape, slices=slices)
+
+
+def _of_accelerator(text: str) -> str | None:
+    """`v5p-128` -> `v5p:4x4x4`; None for what is no name of Cloud's.
+
+    Cloud counts two TensorCores a chip on v4, v5p and TPU7x, and chips on v5e and v6e. The axes are as equal as
+    they can be, the shorter ones first, as Cloud has them where nobody asks for others.
+    """
+    match = re.fullmatch(r"(\w+)-(\d+)", text)
+    chip = CHIPS.get({"v5litepod": "v5e", "v5lite": "v5e", "v7x": "tpu7x"}.get(match[1], match[1])) if match else None
+    if match is None or chip is None:
+        return None
+    count, odd = divmod(int(match[2]), 1 if chip.dims == 2 else 2)
+    if count < 1 or odd:
+        return None
+    if count & (count - 1):
+        return f"{chip.name}:SHAPE with {count} chips"
+    if chip.dims == 2 and count > 256:
+        return f"{chip.name}:16x16 with --slices {count // 256}"
+    power = count.bit_length() - 1
+    shape = sorted(2 ** ((power + axis) // chip.dims) for axis in range(chip.dims))
+    return f"{chip.name}:{'x'.join(map(str, (2, 2, 1) if shape == [1, 2, 2] else shape))}"
 
 
 def set_compiler_environment() -> None:

@@ -16,7 +16,7 @@ from tigerjax.quickstart import training
 from tigerjax.quickstart.answers import ANSWER_TOKENS, answers
 from tigerjax.quickstart.state import DEV, EMBEDDED, Quickstart, read
 
-REWARD = RewardConfig(eval_fraction=0.2, centering=0.01, truncation_penalty=2.0, score_rows=64)
+REWARD = RewardConfig(eval_fraction=0.2, centering=0.01, truncation_penalty=2.0, score_batch_size=64)
 ALIGN = AlignConfig(prompt_fraction=0.10, seed=0, min_score=0.5, rm_weight=20.0, human_weight=20.0, edit_weight=20.0)
 CANDIDATES = 10
 
@@ -60,7 +60,9 @@ def run_round(quick: Quickstart) -> Path:
     reward_model = quick.out / "reward" / "model"
     longest = quick.config("reward").data.seq_len
     scorer = Scorer(
-        load(reward_model, tokenizer, compute=config.compute, reward=True), seq_len=longest, rows=REWARD.score_rows
+        load(reward_model, tokenizer, compute=config.compute, reward=True),
+        seq_len=longest,
+        rows=REWARD.score_batch_size,
     )
 
     def train(sft: Path, place: Path) -> None:

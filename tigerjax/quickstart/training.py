@@ -34,7 +34,7 @@ def train(quick: Quickstart, name: str) -> None:
         quick.report["shares"] = {"wanted": done["wanted"], "realised": done["shares"]}
         quick.report["config"] = {
             "parameters": done["parameters"],
-            "tokens": config.batch_rows * config.data.seq_len * config.optim.total_steps,
+            "tokens": config.global_batch_size * config.data.seq_len * config.optim.total_steps,
         }
 
 

@@ -41,7 +41,10 @@ def _parquet(path: Path) -> Any:
 
 
 def parquet(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, jsonl.Record]]:
-    """The rows of the block's row groups."""
+    """The rows of the block's row groups.
+
+    Raises DataError for a row that is damaged.
+    """
     import pyarrow
 
     number, most = block.first, block.reading.max_bytes

@@ -82,7 +82,10 @@ def refuse_tools(messages: Sequence[Mapping[str, Any]], where: str) -> None:
 
 
 def weight_of(message: Mapping[str, Any], where: str, number: int) -> float:
-    """The loss weight of a message: `weight`, a number; 0 where `train` or `loss` is false; 1 without any of them."""
+    """The loss weight of a message: `weight`, a number; 0 where `train` or `loss` is false; 1 without any of them.
+
+    Raises DataError for `train` or `loss` that is neither true nor false.
+    """
     train = message.get("train")
     if train is not None and not isinstance(train, bool) and train not in (0, 1):
         raise DataError(f"{where}: message {number} has train {train!r}, which must be true or false")

@@ -18,7 +18,10 @@ def text_name(record: Record) -> str | None:
 
 
 def as_document(record: Record, where: str, *, allow_empty: bool = False) -> Record:
-    """A record with the fields of a document; its text must hold more than spaces."""
+    """A record with the fields of a document.
+
+    Raises DataError where it has no text, or one of spaces only.
+    """
     where = named(where, record)
     name = text_name(record)
     if name is None:

@@ -23,7 +23,7 @@ def denied(record: Record) -> bool:
 
 
 def refuse_denied(where: str, record: Record) -> None:
-    """DataError for a record of a denied source, so that none is trained on unnoticed."""
+    """Lets a record pass. Raises DataError for one of a denied source, so that none is trained on unnoticed."""
     if denied(record):
         raise DataError(
             f"{named(where, record)}: source {record['source']!r} is denied, as {', '.join(DENIED_SOURCES)} are;"

@@ -178,8 +178,8 @@ def _parsed(
 def read_block(block: Block, *, on_bad: jsonl.OnBad | None = None) -> Iterator[tuple[int, jsonl.Record, bytes]]:
     """(number, record, its line of JSON) of a block's records; the line of JSONL is as it stands in the file.
 
-    The number counts the lines of JSONL, text and CSV and the records of other formats, from 1. What is no record
-    raises DataError with file:number, or goes to `on_bad(error, its bytes)` where that is given.
+    The number counts the lines of JSONL, text and CSV and the records of other formats, from 1. Raises
+    DataError with file:number for what is no record, unless it goes to `on_bad(error, its bytes)` where that is given.
     """
     form = format_of(block.path)
     for number, record, given in _parsed(block, form, on_bad):
@@ -195,7 +195,8 @@ def read(
 ) -> Iterator[tuple[int, jsonl.Record]]:
     """(number, record) of all records of a file or folder, as in `read_block`.
 
-    `on_bytes` is called with the bytes read so far; only the formats of text call it.
+    `on_bytes` is called with the bytes read so far; only the formats of text call it. Raises DataError for a file that
+    cannot be read, and with file:number for what is no record.
     """
     whole = Block(0, paths.of(path), reading=reading)
     for number, record, _ in _parsed(whole, format_of(whole.path), on_bad, on_bytes):

@@ -43,7 +43,10 @@ def ways(ids: Ids) -> tuple[Way, ...]:
 
 
 def given_id(record: Record, where: str) -> str | None:
-    """The id that the record brings, as text. None where it has none: no field, null, NaN, or empty text."""
+    """The id that the record brings, as text. None where it has none: no field, null, NaN, or empty text.
+
+    Raises DataError for an id that is neither text nor a number.
+    """
     identity: Any = record.get("id")
     if isinstance(identity, float):  # what pandas makes of numbers in a column that has gaps
         if math.isnan(identity):

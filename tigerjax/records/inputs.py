@@ -43,8 +43,8 @@ def expand(patterns: Paths) -> Files:
 
     The folder of a finished stage stands for the files of records in it.
 
-    DataError for a pattern that matches nothing, and for files of a finished stage that are not as it wrote them.
-    ConfigError for a file that is named twice: its records would count twice.
+    Raises DataError for a pattern that matches nothing, and for files of a finished stage that are not as it wrote
+    them, ConfigError for a file that is named twice: its records would count twice.
     """
     files: list[Path] = []
     for pattern in [patterns] if isinstance(patterns, str | Path) else patterns:
@@ -72,7 +72,7 @@ def _of_stage(path: Path) -> list[Path]:
 
 
 def distinct_names(files: Iterable[Path]) -> None:
-    """ConfigError for two inputs that a stage would write to one file, OUT/<output_name of the input>."""
+    """Raises ConfigError for two inputs that a stage would write to one file, OUT/<output_name of the input>."""
     names: dict[str, Path] = {}
     for path in files:
         other = names.setdefault(output_name(path), path)

@@ -37,8 +37,10 @@ class Unusable(DataError):
 
 
 def as_preference(record: Record, where: str) -> Record:
-    """A record as a preference. DataError for one of no known form; Unusable for an empty chosen or rejected answer,
-    and for answers to two different conversations."""
+    """A record as a preference.
+
+    Raises DataError for one of no known form, Unusable for an empty chosen or rejected answer, and for answers to two
+    different conversations."""
     where = named(where, record)
     kept = {field: record[field] for field in KEPT if field in record}
     if "ranking" in record:

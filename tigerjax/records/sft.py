@@ -99,7 +99,8 @@ def shape_of(record: Record) -> Shape | None:
 def as_sft(record: Record, where: str, *, allow_empty: bool = False, counts: Counts | None = None) -> Record:
     """A record as an SFT example: pairs of user and assistant, as `dialogue` makes them.
 
-    `counts` gets the number of dialogues that were cut to whole pairs.
+    `counts` gets the number of dialogues that were cut to whole pairs. Raises DataError for a record of no known form,
+    and for messages that are no pairs of user and assistant, or empty.
     """
     where = named(where, record)
     shape = shape_of(record)

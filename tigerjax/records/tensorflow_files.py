@@ -84,7 +84,10 @@ def _refuse_long(block: Block) -> None:
 
 
 def array_records(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, bytes]]:
-    """The records of an ArrayRecord file."""
+    """The records of an ArrayRecord file.
+
+    Raises DataError for a file that is not whole.
+    """
     from array_record.python import array_record_module
 
     copy = paths.fetched(block.path)
@@ -101,7 +104,10 @@ def array_records(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterat
 
 
 def tfds_rows(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a TFDS dataset's split "train"."""
+    """The rows of a TFDS dataset's split "train".
+
+    Raises DataError for a dataset without this split, or one that is not whole.
+    """
     tf, _ = start()
     import tensorflow_datasets as tfds
 
@@ -140,7 +146,10 @@ def _plain(where: str, value: Any) -> Any:
 
 
 def tfds_folder(name: str) -> Path:
-    """The folder of a dataset that is named as TFDS names it, NAME[/CONFIG][:VERSION], below TFDS_DATA_DIR."""
+    """The folder of a dataset that is named as TFDS names it, NAME[/CONFIG][:VERSION], below TFDS_DATA_DIR.
+
+    Raises DataError where no such dataset is there.
+    """
     start()
     import tensorflow_datasets as tfds
 
@@ -154,6 +163,5 @@ def tfds_folder(name: str) -> Path:
             return paths.of(builder.data_path)
         why = f"{builder.data_path} has no {TFDS_INFO}"
     raise DataError(
-        f"tfds:{name} is not on disk ({why}); make it with `tigerjax data tfds`, and set TFDS_DATA_DIR to its"
-        " --data-dir"
+        f"tfds:{name} is not on disk ({why}); make it with `tigerjax data tfds`, and set TFDS_DATA_DIR to its --out"
     )

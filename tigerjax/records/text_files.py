@@ -108,7 +108,10 @@ def beginning(path: Path) -> bytes:
 
 
 def array(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, Any]]:
-    """The values of a file that holds one JSON list, without holding the whole file in memory."""
+    """The values of a file that holds one JSON list, without holding the whole file in memory.
+
+    Raises DataError for a file that is not UTF-8.
+    """
     with packed.reading(block.path) as (raw, counted):
         text = io.TextIOWrapper(raw, encoding="utf-8-sig")
         try:
@@ -123,7 +126,10 @@ def array(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple
 
 
 def parse_element(where: str, value: Any) -> jsonl.Record:
-    """A value of a JSON list, which must be an object."""
+    """A value of a JSON list, which must be an object.
+
+    Raises DataError for another value, and for half a character.
+    """
     if not isinstance(value, dict):
         raise DataError(f"{where}: a JSON {type(value).__name__}, but each element of the list must be an object")
     try:
@@ -223,7 +229,10 @@ def _csv_lines(path: Path, text: io.TextIOWrapper, most: int) -> Iterator[str]:
 
 
 def parse_csv(where: str, row: dict[Any, Any]) -> jsonl.Record:
-    """A row of a CSV file, which has a value for each named column and no more."""
+    """A row of a CSV file, which has a value for each named column and no more.
+
+    Raises DataError for a row with more values than columns.
+    """
     if None in row:  # the values that no column is named for
         columns = len(row) - 1
         raise DataError(

@@ -1,6 +1,6 @@
 """Makes a TFDS dataset from files of records, also by `tigerjax data tfds`; a mixture reads it by name or folder.
 
-    tigerjax data tfds --input zh/*.jsonl --name zh_books --data-dir tfds      writes tfds/zh_books/1.0.0
+    tigerjax data tfds --input zh/*.jsonl --name zh_books --out tfds      writes tfds/zh_books/1.0.0
     Source("tfds:zh_books:1.0.0")                                              with TFDS_DATA_DIR=tfds
     Source("tfds/zh_books/1.0.0")                                              or by its folder
 

@@ -16,7 +16,10 @@ from tigerjax.records.sft import Counts, as_sft, shape_of
 
 
 def as_record(record: Record, where: str, *, allow_empty: bool = False, counts: Counts | None = None) -> Record:
-    """A record as the document or the SFT example that it is; one with the field `text` is a document."""
+    """A record as the document or the SFT example that it is; one with the field `text` is a document.
+
+    Raises DataError for a record that is neither, or that lacks what a document or an example needs.
+    """
     if "text" not in record and shape_of(record) is not None:
         return as_sft(record, where, allow_empty=allow_empty, counts=counts)
     if text_name(record) is None:
@@ -35,8 +38,8 @@ def text_of(record: Record) -> str:
 def documents(patterns: Paths, *, on_bad: OnBad | None = None, counts: Counts | None = None) -> Iterator[Record]:
     """The documents of the files, in order, each with an id of its own, as `ids.Seen` gives it.
 
-    DataError for an id that a file gives twice names both places. What is no document raises DataError with
-    file:number, or goes to `on_bad(error, its bytes)`. What happened to records (`notes.SAID`) is counted in `counts`;
+    Raises DataError for an id that a file gives twice, with both places, and for what is no document, with file:number,
+    unless it goes to `on_bad(error, its bytes)`. What happened to records (`notes.SAID`) is counted in `counts`;
     without it, it is said on standard error.
     """
     return _validated(patterns, as_document, on_bad, counts)

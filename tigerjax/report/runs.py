@@ -45,7 +45,10 @@ def collect(folder: Path) -> dict[str, Any]:
 
 
 def of_run(folder: Path) -> dict[str, Any]:
-    """The report of a single training run."""
+    """The report of a single training run.
+
+    Raises DataError where no step was logged yet.
+    """
     records = read(folder / METRICS)
     if not records:
         raise DataError(f"{folder / METRICS}: no step was logged yet; the same `tigerjax train` resumes the run")
@@ -80,7 +83,10 @@ def _wanted(folder: Path) -> dict[str, float]:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The logged steps of a metrics.jsonl. A last line that a kill cut short is left out."""
+    """The logged steps of a metrics.jsonl. A last line that a kill cut short is left out.
+
+    Raises DataError for any other line that is broken.
+    """
     records = log.records(path)
     for line_number, record in enumerate(records, 1):
         if what := _unlike_a_step(record):

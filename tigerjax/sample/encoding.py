@@ -20,7 +20,10 @@ class Prompt(NamedTuple):
 
 def stops(tokenizer: Any, chat: bool) -> dict[int, str]:
     """The ids that end an answer, each with its reason: 'stop' for eos (and for the newline of a base model), 'marker'
-    for the others."""
+    for the others.
+
+    Raises ConfigError for a base model whose tokenizer has no newline.
+    """
     from tigerjax.tokenizer.chat import stop_ids
 
     reasons = {i: "stop" if i == tokenizer.eos else "marker" for i in stop_ids(tokenizer) if i is not None}
@@ -77,7 +80,10 @@ def record(
     reasons: Mapping[int, str],
     chat: bool,
 ) -> dict[str, Any]:
-    """The record of prompt `p` with its candidates; `drawn` has (ids, ending id or -1, log-probability) of each."""
+    """The record of prompt `p` with its candidates; `drawn` has (ids, ending id or -1, log-probability) of each.
+
+    Raises DataError for a probability that is not finite.
+    """
     import xxhash
 
     prompt_id = p.prompt["prompt_id"]

@@ -46,7 +46,10 @@ def sample_file(
     batching: Batching,
     progress: Advance | None = None,
 ) -> dict[str, Any]:
-    """Figures of `sample_prompts`, with the prompts of a file of records."""
+    """Figures of `sample_prompts`, with the prompts of a file of records.
+
+    Raises DataError for a file without prompts.
+    """
     from tigerjax.records import read
 
     asked = [record for _, record in read(prompts)]

@@ -225,7 +225,7 @@ def find_files(
     """Looks for the units in the documents; writes OUT/<name of the input> and OUT/hits/hits.jsonl.
 
     Where the units' files are no record files, `prepare(files, folder)` makes some of them in the folder. Returns the
-    manifest.
+    manifest. Raises DataError where the files hold no unit.
     """
     doc_paths = records.expand(docs)
     unit_paths = records.expand(records.Inputs(units, records.ids_of(units), doc_paths.reading))

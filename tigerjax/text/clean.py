@@ -190,7 +190,8 @@ def clean_files(
     A record of a denied source is an error; with `drop_denied` it is dropped and counted as `denied`. One whose source
     is in `allow_source` stays, and says `source_allowed` from then on; `figures["allowed"]` counts these. Broken lines
     go to quarantine.json and are counted as `bad`. More than `max_bad_fraction` of them are an error, which names the
-    first one's file and line. An id that a file gives twice is an error (`records.ids`).
+    first one's file and line. An id that a file gives twice is an error (`records.ids`). Raises DataError where more
+    than `max_bad_fraction` of the records are broken, ConfigError where that is no share.
     """
     chosen = rules.rule_set(on, off, sensitive)
     paths = records.expand(inputs)

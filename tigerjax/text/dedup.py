@@ -185,8 +185,8 @@ def dedup_files(
 ) -> dict[str, Any]:
     """Keeps one record of each cluster; writes OUT/<name of the input> and OUT/clusters/clusters.jsonl.
 
-    Returns the manifest. A worker holds in memory one part of text and one shard of bucket keys. This process holds
-    the ids of the duplicates.
+    Returns the manifest. A worker holds in memory one part of text and one shard of bucket keys. This process holds the
+    ids of the duplicates. Raises ConfigError for a threshold that is no share above 0.
     """
     paths = records.expand(inputs)
     records.distinct_names(paths)

@@ -324,7 +324,10 @@ class RuleSet:
 
 
 def rule_set(on: Sequence[str] = (), off: Sequence[str] = (), words: str | Path | None = None) -> RuleSet:
-    """The default rules and those of `on` (which may be "all"), without those of `off`."""
+    """The default rules and those of `on` (which may be "all"), without those of `off`.
+
+    Raises ConfigError for a name that is no rule, with the near one.
+    """
     if unknown := (set(on) - {"all"} | set(off)) - set(RULES):
         near = near_miss(min(unknown), RULES)
         raise ConfigError(f"no such cleaning rules: {', '.join(sorted(unknown))}{near}; there are {', '.join(RULES)}")

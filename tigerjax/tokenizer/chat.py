@@ -85,7 +85,10 @@ def shorten(
 
 
 def encode_prompt(tok: "Tokenizer", messages: Sequence[Message], *, bos: bool = False) -> list[int]:
-    """The ids of a dialogue that ends with the user, and [RES]. The model goes on with its answer."""
+    """The ids of a dialogue that ends with the user, and [RES]. The model goes on with its answer.
+
+    Raises DataError for a dialogue that ends with another role.
+    """
     if messages and messages[-1]["role"] != "user":
         raise DataError(f"a prompt ends with role {messages[-1]['role']!r}; it must end with the user's message")
     ids, _ = encode_chat(tok, messages, bos=bos)

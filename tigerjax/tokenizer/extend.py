@@ -187,12 +187,12 @@ def extend(
     _check_model(new_model, new, "new model")
     old_count = len(old_model.pieces)
     if Tokenizer(base).size != old_count:
-        raise ConfigError(f"base {base} is extended already: it has specials; give its {MODEL_FILE} alone")
+        raise ConfigError(f"base {base} is extended already: it has special tokens; give its {MODEL_FILE} alone")
     need = size - old_count - len(SPECIAL_TEXTS)
     if need < 1:
         raise ConfigError(
-            f"size={size} leaves {need} new pieces after {old_count} of the base and {len(SPECIAL_TEXTS)} specials;"
-            f" give at least {old_count + len(SPECIAL_TEXTS) + 1}"
+            f"vocab_size={size} leaves {need} new pieces after {old_count} of the base and {len(SPECIAL_TEXTS)} special"
+            f" tokens; give at least {old_count + len(SPECIAL_TEXTS) + 1}"
         )
     config = {"size": size, "script_filter": script_filter, "score_rule": score_rule}
     with stage(out, name="tokenizer_extend", config=config, inputs=[base, new], verify=verify) as run:
@@ -206,7 +206,8 @@ def extend(
             if len(texts) < need:
                 raise ConfigError(
                     f"only {len(texts)} of {len(new_model.pieces)} pieces of {new} survive the merge rule, {need} are"
-                    f" needed for size={size}; train the new model larger (now {len(new_model.pieces)}) or lower size"
+                    f" needed for vocab_size={size}; train the new model larger (now {len(new_model.pieces)}) or ask"
+                    " for less"
                 )
             proto = _merged(old_model, texts, score_rule)
             dead = set(dead_pieces(proto, old_count)) if score_rule == "below_base" else set()

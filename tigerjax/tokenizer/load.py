@@ -39,7 +39,10 @@ def new_proto() -> Any:
 
 
 def read_proto(path: str | Path) -> Any:
-    """The parsed SentencePiece model of a tokenizer folder or of a .model file."""
+    """The parsed SentencePiece model of a tokenizer folder or of a .model file.
+
+    Raises ConfigError where there is no such file, DataError for one that is damaged or no SentencePiece model.
+    """
     path = paths.of(path)
     file = path / MODEL_FILE if path.is_dir() else path
     if not file.is_file():
@@ -79,7 +82,7 @@ def _read_specials(path: Path) -> dict[str, Any]:
         if isinstance(error, DataError):
             raise
         raise DataError(
-            f"{path} is not a file of specials ({type(error).__name__}: {error}); write it again"
+            f"{path} is not a file of special tokens ({type(error).__name__}: {error}); write it again"
         ) from error
 
 
@@ -156,7 +159,10 @@ class Tokenizer:
         return [(i, begin, end) for i, (begin, end) in zip(tokens["ids"], tokens["offsets"], strict=True)]
 
     def decode(self, ids: list[int]) -> str:
-        """The text of the ids. bos, eos and specials give no text, and what is between them is decoded by itself."""
+        """The text of the ids. bos, eos and specials give no text, and what is between them is decoded by itself.
+
+        Raises DataError for an id that the tokenizer does not have.
+        """
         texts: list[str] = []
         segment: list[int] = []
         for i in map(int, ids):

@@ -20,7 +20,7 @@ def stats(folder: Path, texts: list[Path], progress: Progress | None = None) -> 
     For each language: characters, tokens, chars_per_token, bytes_per_token, and byte_share. The last is the share of
     characters that have no piece, so that each of their bytes is a token. The language is a record's `lang`, or else
     guessed by the share of CJK characters. `in_bytes` names the most frequent characters without a piece, and
-    `unused_pieces` counts the pieces that no line used.
+    `unused_pieces` counts the pieces that no line used. Raises DataError where there is no text.
     """
     tok = Tokenizer(folder)
     is_byte = [piece.type == BYTE for piece in read_proto(folder).pieces]

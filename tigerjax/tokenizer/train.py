@@ -46,15 +46,17 @@ def _refusal(size: int, lines: int, message: str) -> ConfigError:
     """What SentencePiece's refusal means for the user: it names options that this command does not have."""
     if match := TOO_SMALL.search(message):
         return ConfigError(
-            f"--size {size} is too small for the characters of these {lines:,} lines; give at least {match[1]}"
+            f"--vocab-size {size} is too small for the characters of these {lines:,} lines; give at least {match[1]}"
         )
     if match := TOO_LARGE.search(message):
         return ConfigError(
-            f"--size {size} is too large: these {lines:,} lines have pieces for {match[1]} entries only; give more"
-            f" text, or --size {match[1]}"
+            f"--vocab-size {size} is too large: these {lines:,} lines have pieces for {match[1]} entries only; give"
+            f" more text, or --vocab-size {match[1]}"
         )
     message = re.sub(r"^\w+: src/\S+ \[.*?\] ", "", " ".join(message.split()))
-    return ConfigError(f"SentencePiece refuses --size {size} on {lines:,} lines: {message}; change --size or the text")
+    return ConfigError(
+        f"SentencePiece refuses --vocab-size {size} on {lines:,} lines: {message}; change --size or the text"
+    )
 
 
 def train_model(
@@ -70,8 +72,8 @@ def train_model(
 ) -> dict[str, Any]:
     """Trains on all lines of the files and writes a base tokenizer folder of `size` pieces; returns the manifest.
 
-    For a model that will be merged, ask for a third more pieces than are needed, as those that are not CJK are left
-    out then. A `size` that SentencePiece refuses (below the number of characters, or too large for so little text) is a
+    For a model that will be merged, ask for a third more pieces than are needed, as those that are not CJK are left out
+    then. A `size` that SentencePiece refuses (below the number of characters, or too large for so little text) is a
     ConfigError. Training draws nothing: `seed` is only recorded. `progress` shows how much has been read. SentencePiece
     does not report how far it is, so `elapsed(what)` surrounds its training. `verify` is that of `manifest.stage`.
     """

@@ -114,7 +114,10 @@ class Checkpointer:
 
     def newest(self) -> tuple[int, dict[str, Any]] | None:
         """(step, meta) of the newest checkpoint whose files are all there. A damaged one that is newer is renamed to
-        N.damaged."""
+        N.damaged.
+
+        Raises ConfigError where only some hosts see the folder.
+        """
         self.wait()
         step = hosts.share("newest checkpoint", self._newest_here() if hosts.is_writer() else None)[0]
         if step is None:

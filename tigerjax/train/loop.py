@@ -137,10 +137,15 @@ def _train(
 
     # Loop
     step = compile_step(objective, tx, config.optim, mesh)
-    mine = host_rows(mesh, config.batch_rows)
+    mine = host_rows(mesh, config.global_batch_size)
     row_tokens = len(mine) * config.data.seq_len
     feed_from = functools.partial(
-        Feed, loader, mesh, rows=mine, batch_rows=config.batch_rows, tokens=objective.tokens or (lambda _: row_tokens)
+        Feed,
+        loader,
+        mesh,
+        rows=mine,
+        batch_rows=config.global_batch_size,
+        tokens=objective.tokens or (lambda _: row_tokens),
     )
     feed = feed_from(batches=total_steps - start)
     metrics = Metrics(
@@ -236,10 +241,10 @@ def train_on_mixture(
     mesh = run_mesh(config)  # first: a mesh that does not fit is found before the rows are made
     loader = open_loader(
         config.data,
-        batch_rows=config.batch_rows,
+        batch_rows=config.global_batch_size,
         seed=config.seed,
-        mine=host_rows(mesh, config.batch_rows),
-        total_rows=config.batch_rows * config.optim.total_steps,
+        mine=host_rows(mesh, config.global_batch_size),
+        total_rows=config.global_batch_size * config.optim.total_steps,
         progress=progress,
     )
     train(config, loader, run_dir=run_dir, mesh=mesh, reporting=reporting)

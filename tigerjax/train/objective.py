@@ -35,7 +35,7 @@ class Objective:
     kind: str
     """Of the checkpoint: see `families.of_kind`."""
     tokens: Callable[[Any], int] | None = None
-    """Tokens of a batch of numpy arrays, for the throughput; None counts batch_rows * seq_len."""
+    """Tokens of a batch of numpy arrays, for the throughput; None counts global_batch_size * seq_len."""
     order: LayerOrder | None = None
     """Set when `init` and `loss` have the layers in stage order (an interleaved pipeline); None: layer order."""
 
@@ -92,7 +92,10 @@ OBJECTIVES: dict[type[ObjectiveConfig], Callable[[RunConfig, Mesh], Objective]] 
 
 
 def of(config: RunConfig, mesh: Mesh) -> Objective:
-    """The objective of the config."""
+    """The objective of the config.
+
+    Raises ConfigError for settings that no objective has.
+    """
     kind = type(config.objective)
     if kind not in OBJECTIVES:
         raise ConfigError(f"no objective has settings of type {kind.__name__}; add it to OBJECTIVES")

@@ -55,7 +55,9 @@ def make_step(
     batch is used up."""
 
     def step(state: TrainState, batch: Any, limits: Any = None) -> tuple[TrainState, Metrics]:
-        total, weight, aux, gradient = loss_and_gradient(objective, state.weights, batch, accumulate=c.accumulate)
+        total, weight, aux, gradient = loss_and_gradient(
+            objective, state.weights, batch, accumulate=c.gradient_accumulation_steps
+        )
         weight = jnp.where(weight == 0, 1.0, weight)  # a batch without loss tokens has loss 0
         gradient = jax.tree.map(lambda g: g / weight, gradient)
         loss, grad_norm = total / weight, optax.tree.norm(gradient)

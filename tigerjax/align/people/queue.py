@@ -65,9 +65,10 @@ def build(
     """Picks ceil(rank_fraction * P) of the P prompts for ranking and ceil(edit_fraction * P) for editing.
 
     Half of the prompts to rank (rounded up) are those with the smallest margin between their two best answers. The
-    other half is drawn at random from the rest, in proportion to task and language. The prompts to edit are those
-    whose best score is lowest, among the ranked prompts or, when `edit_within_ranked` is false, among the others.
-    Prompts without two different valid answers are picked only when nothing else is left.
+    other half is drawn at random from the rest, in proportion to task and language. The prompts to edit are those whose
+    best score is lowest, among the ranked prompts or, when `edit_within_ranked` is false, among the others. Prompts
+    without two different valid answers are picked only when nothing else is left. Raises ConfigError for a prompt that
+    occurs twice, and for more edits than rankings where edits lie within these.
     """
     if len({r["prompt_id"] for r in records}) != len(records):
         raise ConfigError("records hold a prompt_id twice; the queue needs one line per prompt")

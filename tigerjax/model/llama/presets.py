@@ -93,7 +93,7 @@ def quickstart_extended() -> ModelConfig:
 
 
 def adamw(
-    *, peak_lr: float, warmup_steps: int, total_steps: int, weight_decay: float, accumulate: int = 1
+    *, peak_lr: float, warmup_steps: int, total_steps: int, weight_decay: float, gradient_accumulation_steps: int = 1
 ) -> OptimConfig:
     """AdamW with what all shipped runs have in common: betas, clipping, and a cosine that ends at a tenth of the peak.
 
@@ -109,5 +109,5 @@ def adamw(
         eps=1e-8,
         weight_decay=weight_decay,
         clip_norm=1.0,
-        accumulate=accumulate,
+        gradient_accumulation_steps=gradient_accumulation_steps,
     )
