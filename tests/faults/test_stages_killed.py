@@ -24,7 +24,7 @@ STAGES = {
     "exact": "data dedup exact --input in/docs.jsonl in/more.jsonl --out out --shards 2",
     "near": "data dedup near --input in/docs.jsonl in/more.jsonl --out out --shards 2",
     "against": "data dedup against-sft --docs in/docs.jsonl --sft in/sft.jsonl --out out --shards 2",
-    "decontaminate": "data decontaminate --docs in/docs.jsonl --evaluation-sets in/questions.jsonl --out out --shards 2",
+    "decontaminate": "data decontaminate --docs in/docs.jsonl --evaluation-sets in/asked.jsonl --out out --shards 2",
     "sample": "tokenizer sample --input in/docs.jsonl --out out --fraction 1 --min-sample-bytes 1",
     "train": "tokenizer train --input in/docs.jsonl --vocab-size 330 --out out",
     "extend": "tokenizer extend --base base --new new --vocab-size 300 --out out",
@@ -38,7 +38,7 @@ def given(tmp_path_factory) -> Path:
     """The inputs of all stages."""
     folder = tmp_path_factory.mktemp("given") / "g"
     (folder / "in").mkdir(parents=True)
-    for name, records in {"docs": TEXTS, "sft": SFT, "questions": QUESTIONS}.items():
+    for name, records in {"docs": TEXTS, "sft": SFT, "asked": QUESTIONS}.items():
         (folder / "in" / f"{name}.jsonl").write_bytes(lines(records))
     more = [
         {"id": f"m{n}", "text": f"Number {n} walks in the mountains of the north, far from all others. " * 2}

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from damage import damaged_files
-from ending import Ended, files_of, leavings, refusal, run
+from ending import SECONDS, Ended, files_of, leavings, refusal, run
 
 Damage = dict[str, bytes]
 """The new bytes of some files, by name."""
 Nothing = contextlib.nullcontext
+ONCE_SECONDS = 600.0
+"""Of the processor, for the first command of all: it imports and compiles."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ class World:
             reader.make(self.folder)
         shutil.copytree(self.folder, self.good_files)
         self.good: Any = None
-        ended = self._run()
+        ended = self._run(seconds=ONCE_SECONDS)
         assert ended.code == reader.good, ended
         self.good = reader.reads and reader.reads(self.folder, ended)
 
@@ -82,9 +84,9 @@ class World:
                 wrong = f"read as if whole: {str(found)[:300]}"
         return wrong and f"{wrong}\n{ended.err[-3000:]}"
 
-    def _run(self) -> Ended:
+    def _run(self, *, seconds: float = SECONDS) -> Ended:
         with self.reader.around():
-            return run([str(word) for word in self.reader.words(self.folder)])
+            return run([str(word) for word in self.reader.words(self.folder)], seconds=seconds)
 
 
 def kept(folder: Path) -> Iterator[tuple[str, bool, Damage]]:
