@@ -164,7 +164,7 @@ REFUSALS = [
     ("train tiny.py --global-batch-size 3 --mesh.fsdp 2", 2, "micro-batch of 3 rows does not divide over .* = 2"),
     ("train tiny.py --mesh.fsdp 3 --global-batch-size 6 --model.model-dim 33", 2, "fsdp=3 .*but [0-9]+ are present"),
     ("train nothing.py", 2, "config file nothing.py does not exist"),
-    ("train precious", 2, "config file precious is a folder; the repository's configs/ has examples"),
+    ("train precious", 2, "config file precious is a folder, and not that of a run, which has a config.txt; the repository's"),
     ("evaluate compair a b", 2, "no command 'evaluate compair'; did you mean compare"),
     ("train syntax.py", 2, "syntax.py:3: SyntaxError"),
     ("train field.py", 2, "field.py:4: TypeError: .*'fsdq'"),
