@@ -94,8 +94,8 @@ def _progress(run: Any, run_dir: Path, loader: Any) -> dict[str, float]:
     from tigerjax.files import manifest
     from tigerjax.train.metrics import progress_at
 
-    kinds = [(manifest.read(source.folder) or {}).get("config", {}).get("kind") for source in loader.sources]
-    if set(kinds) != {"sft"}:
+    configs = [(manifest.read(source.folder) or {}).get("config") for source in loader.sources]
+    if any(not isinstance(config, dict) or config.get("kind") != "sft" for config in configs):
         return {}
     examples_per_row = sum(
         rate * source.figures["records"] / source.rows
@@ -309,26 +309,23 @@ def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> 
 
     Example: tigerjax report runs/quickstart
     """
-    import json as json_lib
-
     from tigerjax.align import settings, summary
-    from tigerjax.files import manifest
+    from tigerjax.files import manifest, own
     from tigerjax.report import lineage, print_table, render, runs
 
     source = run_dir / "report.json"
     if (run_dir / settings.FILE).is_file():
         manifest.write_json(source, summary.collect(run_dir))
-    elif (run_dir / runs.METRICS).is_file():
-        manifest.write_json(source, runs.of_run(run_dir))
+    elif (metrics := run_dir / runs.METRICS).is_file():
+        with own.fields(metrics, "remove the lines that are wrong"):
+            logged = runs.of_run(run_dir)
+        manifest.write_json(source, logged)
     if not source.is_file():
         raise DataError(f"{source} does not exist; give a folder of `tigerjax quickstart`, `train` or `align init`")
-    try:
-        values = json_lib.loads(source.read_text(encoding="utf-8"))
+    values = own.read_object(source, "write it again")
+    with own.fields(source, "it, or a file that it is made of, is not that of a run; write it again"):
         values |= {"runs": runs.collect(run_dir), "lineage": lineage.collect(run_dir)}
         render(values, run_dir / "report.html")
         print_table(values)
-        to_terminal(f"wrote {run_dir / 'report.html'}")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        kind = type(error).__name__
-        raise DataError(f"{source} is not the report of a run ({kind}: {error}); write it again") from error
+    to_terminal(f"wrote {run_dir / 'report.html'}")
     save(values, json)
