@@ -85,9 +85,8 @@ class Safetensors:
         if len(data) != last - first:
             raise DataError(f"{placed.path}: {name} ends early; download it again")
         read = np.frombuffer(data, placed.dtype).reshape(stop - start, *placed.shape[1:])
-        with np.errstate(
-            over="ignore"
-        ):  # a float64 that float32 cannot hold becomes infinite, which the caller refuses
+        # A float64 that float32 cannot hold becomes infinite, which callers refuse.
+        with np.errstate(over="ignore"):
             return read.astype(np.float32, copy=False)
 
 
