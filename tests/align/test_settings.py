@@ -59,7 +59,6 @@ def test_settings_that_an_older_version_wrote_are_read_by_their_new_names(tmp_pa
     "change",
     [
         {"align": "x"},
-        {"align": {"prompt_fraction": "0.1"}},
         {"align": {"nothing": 1}},
         {"sampling": [1]},
         {"sampling": {}},
@@ -78,7 +77,7 @@ def test_settings_of_another_type_are_one_line_and_not_taken(tmp_path, change):
     folder = begun(tmp_path / "dir")
     path = folder / settings_lib.FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(DataError, match=r"align.json: not the settings of an alignment \("):
+    with pytest.raises(DataError, match=r"align.json: not as it was written \("):
         settings_lib.read(folder)
 
 
