@@ -59,7 +59,7 @@ def train(
 
     began = time.time()
     run = override(config)
-    traced = _steps(profile_steps)
+    traced = _steps(profile_steps, run.optim.total_steps)
     if wandb is not None:
         wandb_run.package()  # refused before any work when the package is missing
     if dry_run:
@@ -79,13 +79,14 @@ def train(
 
     run_dir = out or config.run_dir(run)
     with processes.together():
+        examples = _read_held_out(run, held_out) if processes.is_writer() else []
         reporting = Reporting(since=began, profile_steps=traced, wandb=wandb)
         loader = train_on_mixture(run, run_dir=run_dir, progress=show_progress, reporting=reporting)
     if processes.is_writer():
         figures = {"run": str(run_dir)} | last_record(run_dir)
         figures |= _progress(run, run_dir, loader)
-        if held_out:
-            figures["held_out"] = _held_out(run, run_dir, held_out)
+        if examples:
+            figures["held_out"] = _held_out(run, run_dir, examples)
         save(figures, json)
 
 
@@ -112,27 +113,41 @@ def _progress(run: Any, run_dir: Path, loader: Any) -> dict[str, float]:
     return {"progress_at_10k_examples": progress}
 
 
-def _steps(text: str | None) -> tuple[int, int] | None:
-    """`10:12` -> (10, 12)."""
+def _steps(text: str | None, total: int) -> tuple[int, int] | None:
+    """`10:12` -> (10, 12), steps of a run that has `total`."""
     if text is None:
         return None
     first, _, last = text.partition(":")
     if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
         raise ConfigError(f"--profile-steps {text!r} must be FIRST:LAST, such as 10:12")
+    if int(last) > total:
+        raise ConfigError(f"--profile-steps {text!r}, but the run has {total} steps; give steps of the run")
     return int(first), int(last)
 
 
-def _held_out(run: RunConfig, run_dir: Path, files: Sequence[Path]) -> dict[str, Any]:
+def _read_held_out(run: RunConfig, files: Sequence[Path]) -> list[Any]:
+    """The held-out examples. DataError before the training where they cannot be read, or none of them fits a row."""
+    from tigerjax.evaluate.held_out import refuse_unfit
+    from tigerjax.records import sft_examples
+    from tigerjax.tokenizer.load import Tokenizer
+
+    examples = list(sft_examples(files)) if files else []
+    if files:
+        refuse_unfit(Tokenizer(run.data.tokenizer), examples, seq_len=run.data.seq_len)
+    return examples
+
+
+def _held_out(run: RunConfig, run_dir: Path, examples: Sequence[Any]) -> dict[str, Any]:
     """Prints the loss on held-out examples: of all, of each task and of each language. Returns the figures."""
     from tigerjax.checkpoint.loaded import load
     from tigerjax.evaluate.held_out import lines, losses
-    from tigerjax.records import note, sft_examples
+    from tigerjax.records import note
     from tigerjax.tokenizer.load import Tokenizer
 
     figures = losses(
         # Without a mesh: this host computes it alone.
         load(run_dir, Tokenizer(run.data.tokenizer), compute=run.compute),
-        sft_examples(files),
+        examples,
         seq_len=run.data.seq_len,
         batch_rows=run.global_batch_size,
         progress=show_progress("held out", "rows"),
