@@ -61,7 +61,7 @@ def load(path: str | Path) -> list[Question]:
         raise DataError(f"{path}: questions file does not exist; correct the path")
     rows: list[tuple[int, dict[str, Any]]] = []
     try:
-        lines = path.read_bytes().decode("utf-8").split("\n")
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 at byte {error.start}; write the questions file as UTF-8") from error
     for number, line in enumerate(lines, start=1):
