@@ -446,3 +446,11 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
     for name in ("x.csv", "x.parquet"):
         with pytest.raises(DataError, match="more than one column 'text'"):
             list(records.documents(tmp_path / name))
+
+
+@pytest.mark.parametrize("ending", [".gz", ".xz", ".zst"])
+def test_a_file_that_is_called_compressed_and_is_not_is_told_to_be_renamed(tmp_path, ending):
+    path = tmp_path / f"x.jsonl{ending}"
+    path.write_text('{"text": "a"}\n' * 9)
+    with pytest.raises(DataError, match="not compressed, although its name ends in"):
+        list(records.documents(path))
