@@ -252,4 +252,5 @@ def test_parts_of_text_are_one_text_and_other_parts_are_refused():
 
 
 def test_a_weight_of_null_is_no_weight():
-    assert sft({"messages": [QUESTION, ANSWER | {"weight": None}], "weight": None}) == talk("Hi", "Hello")
+    given = {"messages": [QUESTION, ANSWER | {"weight": None}], "weight": None}
+    assert sft(given) == talk("Hi", "Hello") and "weight" not in records.as_sft(given, "x:1")

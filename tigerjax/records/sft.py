@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from tigerjax.errors import DataError
 from tigerjax.files.jsonl import Record, named
 from tigerjax.records.dialogue import (
-    checked_weight,
     joined_parts,
     listed,
     refuse_tools,
@@ -19,7 +18,7 @@ from tigerjax.records.dialogue import (
     whole_pairs,
     with_system,
 )
-from tigerjax.records.fields import text_field
+from tigerjax.records.fields import checked_weight, text_field
 from tigerjax.records.notes import TRIMMED
 
 ROLES = {"human": "user", "gpt": "assistant"}
@@ -128,8 +127,10 @@ def as_sft(record: Record, where: str, *, allow_empty: bool = False, counts: Cou
             raise DataError(f"{where}: message {i + 1} ({role}) is empty; remove the example")
     if len(whole) < len(given) and counts is not None:
         counts[TRIMMED] = counts.get(TRIMMED, 0) + 1
-    checked_weight(record.get("weight", 1.0), where)
     others = {field: value for field, value in record.items() if field not in REPLACED}
+    if others.get("weight", 1.0) is None:  # the same as none
+        del others["weight"]
+    checked_weight(others.get("weight", 1.0), where)
     plain = []
     for number, message in enumerate(messages, 1):
         weight = weight_of(message, where, number)

@@ -51,6 +51,7 @@ FIELDS = (
 
 def options(record: records.Record) -> list[str]:
     """The texts of a question's options, in order; [] for a question without."""
+    record = _opened(record)
     for names in OPTIONS:
         given = [record[name] for name in names if record.get(name) not in (None, "")]
         if len(given) == 1 and isinstance(given[0], dict):  # {"text": [...], "label": [...]} or {"A": "..."}
