@@ -142,12 +142,8 @@ def test_a_new_project_takes_paths_with_blanks_and_quotes(home, tmp_path, monkey
     monkeypatch.chdir(tmp_path / "my home")
     shutil.move("base", "it's a base")
     Path("a b").mkdir()
-    assert (
-        cli.main(
-            shlex.split(NEW.replace("--base base", "--base " + '"it\'s a base"').replace("new mine", "new 'a b/mine'"))
-        )
-        == 0
-    )
+    typed = NEW.replace("--base base", '--base "it\'s a base"').replace("new mine", "new 'a b/mine'")
+    assert cli.main(shlex.split(typed)) == 0
     assert "next: cd 'a b/mine' && tigerjax data clean" in capsys.readouterr().out
     monkeypatch.chdir("a b/mine")
     tables = project.read(COMMANDS)
