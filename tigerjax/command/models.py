@@ -312,7 +312,9 @@ def _show_answers(path: Path) -> None:
     for _, record in itertools.islice(read_jsonl(path), SHOWN_ANSWERS):
         asked = next(m["content"] for m in reversed(record["messages"]) if m["role"] == "user")
         to_terminal(f"asked                    {one_line(asked)[:SHOWN_CHARACTERS]}")
-        to_terminal(f"answered                 {one_line(record['candidates'][0]['text'])[:SHOWN_CHARACTERS]}")
+        to_terminal(
+            f"answered                 {one_line(record['candidates'][0]['text'])[:SHOWN_CHARACTERS] or 'nothing'}"
+        )
 
 
 def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> None:
