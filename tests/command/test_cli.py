@@ -164,7 +164,11 @@ REFUSALS = [
     ("train tiny.py --global-batch-size 3 --mesh.fsdp 2", 2, "micro-batch of 3 rows does not divide over .* = 2"),
     ("train tiny.py --mesh.fsdp 3 --global-batch-size 6 --model.model-dim 33", 2, "fsdp=3 .*but [0-9]+ are present"),
     ("train nothing.py", 2, "config file nothing.py does not exist"),
-    ("train precious", 2, "config file precious is a folder; the repository's configs/ has examples"),
+    (
+        "train precious",
+        2,
+        "config file precious is a folder, and not that of a run, which has a config.txt; the repository's",
+    ),
     ("evaluate compair a b", 2, "no command 'evaluate compair'; did you mean compare"),
     ("train syntax.py", 2, "syntax.py:3: SyntaxError"),
     ("train field.py", 2, "field.py:4: TypeError: .*'fsdq'"),
@@ -201,7 +205,7 @@ REFUSALS = [
     ("tokenizer train --input empty.jsonl --vocab-size 900 --out x", 3, "empty.jsonl: is empty"),
     ("tokenizer train --input zh.jsonl --vocab-size 300 --out x", 2, "--vocab-size 300 is too"),
     ("tokenizer verify tok --base nothing --text zh.jsonl", 2, "nothing does not exist"),
-    ("report half", 3, "half/report.json is not the report of a run"),
+    ("report half", 3, "half/report.json: not as it was written"),
     ("report nothing", 3, "nothing/report.json does not exist"),
     ("reward train tiny.py --preferences broken.jsonl --calibration-set sft.jsonl", 2, "give --init"),
     (
@@ -349,7 +353,8 @@ def test_the_folder_of_a_run_stands_for_its_config_and_its_model(home, capfd):
     code, out, err = run("train elsewhere", capfd)
     assert (code, out) == (0, Path("elsewhere/config.txt").read_text())
     assert err == "resuming tiny from step 4\ntiny: all 4 steps are done, nothing to train\n"
-    assert run("sample elsewhere --prompts prompts.jsonl --out drawn --n 2 --max-new-tokens 4", capfd)[0] == 0
+    code, out, _ = run("sample elsewhere --prompts prompts.jsonl --out drawn --n 2 --max-new-tokens 4", capfd)
+    assert code == 0 and re.match(r"asked {20}What is this\?\nanswered {17}", out)
     asked = "sample elsewhere --prompts prompts.jsonl --out plain --n 2 --max-new-tokens 4 --no-chat"
     assert run(asked, capfd)[0] == 0
     in_chat, plain = (

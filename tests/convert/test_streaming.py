@@ -77,7 +77,7 @@ def test_bfloat16_on_both_sides_is_rounded_once(tmp_path, exported, small_blocks
     stored = load_model(tmp_path / "run").weights
     assert all(w.dtype == ml_dtypes.bfloat16 for w in jax.tree.leaves(stored))
     assert_same(stored, jax.tree.map(lambda w: w.astype(ml_dtypes.bfloat16), random_weights()))
-    convert.to_hf(tmp_path / "run", tmp_path / "again", dtype="bfloat16", vocab="padded", verify=True)
+    convert.to_hf(tmp_path / "run", tmp_path / "again", dtype="bfloat16", keep_padding=True, verify=True)
     tensors = load_file(tmp_path / "again/model.safetensors")
     assert tensors["lm_head.weight"].shape == (40, 12) and tensors[Q1].dtype == ml_dtypes.bfloat16
 

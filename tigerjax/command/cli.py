@@ -24,7 +24,7 @@ from tigerjax.command.table import COMMANDS, SECTIONS
 from tigerjax.command.usage import DRY_RUN, HELP, HELP_HOSTS, rehearse, usage, usage_of_config, usage_of_hosts
 from tigerjax.errors import ConfigError, TigerjaxError, disk_full, near_miss
 from tigerjax.files import paths
-from tigerjax.terminal import show, tell
+from tigerjax.terminal import in_short, show, tell
 
 # What an accelerator looks like to the kernel: Google TPUs (two drivers), NVIDIA (also under WSL 2), AMD.
 ACCELERATORS = ("/dev/accel*", "/dev/vfio/[0-9]*", "/dev/nvidia*", "/dev/dxg", "/dev/kfd")
@@ -47,6 +47,13 @@ REFUSED = (
     errno.ENAMETOOLONG,
     errno.ELOOP,
 )
+FAILED = (errno.EIO, errno.EREMOTEIO, errno.ESTALE, errno.ENXIO, errno.ENODEV)
+ADVICE = {
+    **dict.fromkeys(REFUSED, "change the path or its permissions"),
+    **dict.fromkeys(FAILED, "the disk or its server failed: look at it, and repeat; what was finished is whole"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the number of files that may be open (`ulimit -n`)"),
+}
+"""What to change, by the number of an OSError."""
 
 
 def quiet_start(environ: MutableMapping[str, str] = os.environ, devices: str = "/") -> None:
@@ -218,8 +225,8 @@ def main(args: list[str] | None = None) -> int:
         if disk_full(error):
             where = getattr(error, "filename", None) or "the output"
             return _fail(f"no space left on the disk for {where}; what was finished is whole: free some and repeat", 3)
-        if isinstance(error, OSError) and error.errno in REFUSED:
-            return _fail(f"{error.filename}: {error.strerror}; change the path or its permissions", 3)
+        if isinstance(error, OSError) and error.errno in ADVICE:
+            return _fail(f"{error.filename or 'the output'}: {error.strerror}; {ADVICE[error.errno]}", 3)
         if (trouble := paths.trouble(error)) is not None:
             return _fail(str(trouble), trouble.exit_code)
         raise
@@ -234,8 +241,8 @@ def _interrupted(error: BaseException | None) -> bool:
 
 
 def _fail(line: str, code: int) -> int:
-    """Prints the line to standard error and returns the code. It may quote foreign data."""
-    tell(f"tigerjax: {line}")
+    """Prints the line to standard error and returns the code. What it quotes may be long: it is cut."""
+    tell(f"tigerjax: {in_short(line)}")
     return code
 
 

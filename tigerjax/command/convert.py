@@ -89,7 +89,7 @@ def to_hf(
     """
     from tigerjax.checkpoint.files import META
     from tigerjax.checkpoint.loaded import check_fits
-    from tigerjax.checkpoint.stored import open_model
+    from tigerjax.checkpoint.stored import open_whole
     from tigerjax.convert import hf
     from tigerjax.convert import verify as check
     from tigerjax.files.manifest import sha256
@@ -97,7 +97,7 @@ def to_hf(
     from tigerjax.tokenizer.load import Tokenizer
 
     started = time.perf_counter()
-    model = open_model(checkpoint)
+    model = open_whole(checkpoint)
     if tokenizer is not None:
         check_fits(model, Tokenizer(tokenizer), where=checkpoint, reward=families.is_reward(model.kind))
     lineage = {

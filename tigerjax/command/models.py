@@ -1,6 +1,7 @@
 """Commands that train, sample and score models, and the quick start that does all of it."""
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +17,11 @@ from tigerjax.config import RunConfig
 from tigerjax.config.ranges import Seed
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
+from tigerjax.terminal import one_line, tell
 from tigerjax.terminal import show as to_terminal
-from tigerjax.terminal import tell
 from tigerjax.train import wandb_run
 
+SHOWN_ANSWERS, SHOWN_CHARACTERS = 3, 300  # that `sample` prints
 PROGRESS_EXAMPLES, LEAST_PROGRESS = 10_000, 0.9
 """TigerBot's report expects an SFT run to be through 0.95 of its loss's fall after 10,000 examples."""
 
@@ -92,8 +94,8 @@ def _progress(run: Any, run_dir: Path, loader: Any) -> dict[str, float]:
     from tigerjax.files import manifest
     from tigerjax.train.metrics import progress_at
 
-    kinds = [(manifest.read(source.folder) or {}).get("config", {}).get("kind") for source in loader.sources]
-    if set(kinds) != {"sft"}:
+    configs = [(manifest.read(source.folder) or {}).get("config") for source in loader.sources]
+    if any(not isinstance(config, dict) or config.get("kind") != "sft" for config in configs):
         return {}
     examples_per_row = sum(
         rate * source.figures["records"] / source.rows
@@ -271,7 +273,7 @@ def sample(
     from tigerjax.checkpoint.loaded import load_for
     from tigerjax.processes import hosts as processes
     from tigerjax.sample.engine import Batching, SamplingConfig
-    from tigerjax.sample.folder import sample_file
+    from tigerjax.sample.folder import CANDIDATES, sample_file
 
     run = override(config)
     processes.start(hosts)
@@ -284,7 +286,18 @@ def sample(
             loaded, prompts, out, drawn, batching=batching, progress=show_progress("sampled", "prompts")
         )
     if processes.is_writer():
+        _show_answers(out / CANDIDATES)
         show(figures, json)
+
+
+def _show_answers(path: Path) -> None:
+    """Prints the first answer to the first prompts, so that who asks one question need not open the file."""
+    from tigerjax.files.jsonl import read_jsonl
+
+    for _, record in itertools.islice(read_jsonl(path), SHOWN_ANSWERS):
+        asked = next(m["content"] for m in reversed(record["messages"]) if m["role"] == "user")
+        to_terminal(f"asked                    {one_line(asked)[:SHOWN_CHARACTERS]}")
+        to_terminal(f"answered                 {one_line(record['candidates'][0]['text'])[:SHOWN_CHARACTERS]}")
 
 
 def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> None:
@@ -296,26 +309,23 @@ def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> 
 
     Example: tigerjax report runs/quickstart
     """
-    import json as json_lib
-
     from tigerjax.align import settings, summary
-    from tigerjax.files import manifest
+    from tigerjax.files import manifest, own
     from tigerjax.report import lineage, print_table, render, runs
 
     source = run_dir / "report.json"
     if (run_dir / settings.FILE).is_file():
         manifest.write_json(source, summary.collect(run_dir))
-    elif (run_dir / runs.METRICS).is_file():
-        manifest.write_json(source, runs.of_run(run_dir))
+    elif (metrics := run_dir / runs.METRICS).is_file():
+        with own.fields(metrics, "remove the lines that are wrong"):
+            logged = runs.of_run(run_dir)
+        manifest.write_json(source, logged)
     if not source.is_file():
         raise DataError(f"{source} does not exist; give a folder of `tigerjax quickstart`, `train` or `align init`")
-    try:
-        values = json_lib.loads(source.read_text(encoding="utf-8"))
+    values = own.read_object(source, "write it again")
+    with own.fields(source, "it, or a file that it is made of, is not that of a run; write it again"):
         values |= {"runs": runs.collect(run_dir), "lineage": lineage.collect(run_dir)}
         render(values, run_dir / "report.html")
         print_table(values)
-        to_terminal(f"wrote {run_dir / 'report.html'}")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        kind = type(error).__name__
-        raise DataError(f"{source} is not the report of a run ({kind}: {error}); write it again") from error
+    to_terminal(f"wrote {run_dir / 'report.html'}")
     save(values, json)

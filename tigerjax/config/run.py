@@ -46,7 +46,7 @@ class OptimConfig:
 
     peak_lr: Annotated[float, Range(0, 1, above=True)]  # Learning rate at the end of the warm-up
     final_lr_fraction: Share
-    """The learning rate ends at peak_lr * final_lr_fraction."""
+    """The learning rate ends at optim.peak_lr times this."""
     warmup_steps: CountOrZero  # Steps in which the learning rate rises from 0
     total_steps: Count  # Steps of the run, those of the warm-up included
     beta1: Annotated[float, Range(0, 1, below=True)]  # Decay of Adam's running mean of the gradients

@@ -13,7 +13,7 @@ from typing import Any
 
 from tigerjax.errors import DataError
 from tigerjax.files.jsonl import Record
-from tigerjax.records.fields import text_field
+from tigerjax.records.fields import checked_weight, text_field
 
 SYSTEM = ("system", "developer")
 """Roles of a message that is an instruction for the whole dialogue."""
@@ -93,16 +93,6 @@ def weight_of(message: Mapping[str, Any], where: str, number: int) -> float:
         return 0.0
     weight = message.get("weight")
     return 1.0 if weight is None else checked_weight(weight, f"{where}: message {number}")
-
-
-def checked_weight(weight: Any, where: str) -> float:
-    """A loss weight, which is a number that is not negative.
-
-    Raises DataError for anything else.
-    """
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-        raise DataError(f"{where}: weight {weight!r} must be a number that is not negative")
-    return float(weight)
 
 
 def system_text(record: Record, where: str) -> list[Record]:

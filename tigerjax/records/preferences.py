@@ -13,6 +13,7 @@ from typing import Any
 
 from tigerjax.errors import DataError
 from tigerjax.files.jsonl import Record, named
+from tigerjax.records.fields import finite_number
 from tigerjax.records.sft import as_sft
 
 SIDES = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))
@@ -151,10 +152,10 @@ def _rated(completions: list[Any], where: str) -> Record:
     texts, scores = {}, {}
     for number, completion in enumerate(completions, 1):
         whole = isinstance(completion, dict) and isinstance(completion.get("response"), str)
-        score = completion.get("overall_score") if isinstance(completion, dict) else None
-        if not whole or isinstance(score, bool) or not isinstance(score, int | float):
+        score = finite_number(completion.get("overall_score")) if isinstance(completion, dict) else None
+        if not whole or score is None:
             raise DataError(f"{where}: completion {number} must be {{response: text, overall_score: number}}")
-        texts[str(number)], scores[str(number)] = completion["response"], float(score)
+        texts[str(number)], scores[str(number)] = completion["response"], score
     ranking = [[name for name in texts if scores[name] == score] for score in sorted(set(scores.values()))[::-1]]
     return {"responses": [{"id": name, "text": text} for name, text in texts.items()], "ranking": ranking}
 

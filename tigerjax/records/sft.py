@@ -10,14 +10,13 @@ from typing import Any, NamedTuple
 from tigerjax.errors import DataError
 from tigerjax.files.jsonl import Record, named
 from tigerjax.records.dialogue import (
-    checked_weight,
     refuse_tools,
     system_text,
     weight_of,
     whole_pairs,
     with_system,
 )
-from tigerjax.records.fields import text_field
+from tigerjax.records.fields import checked_weight, text_field
 from tigerjax.records.notes import TRIMMED
 
 ROLES = {"human": "user", "gpt": "assistant"}

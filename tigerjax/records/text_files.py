@@ -14,6 +14,7 @@ from typing import Any
 
 from tigerjax.errors import DataError
 from tigerjax.files import jsonl, packed, paths
+from tigerjax.files.foreign import refuse_deep
 from tigerjax.records import block as sizes
 from tigerjax.records.block import Block
 
@@ -132,10 +133,13 @@ def parse_element(where: str, value: Any) -> jsonl.Record:
     if not isinstance(value, dict):
         raise DataError(f"{where}: a JSON {type(value).__name__}, but each element of the list must be an object")
     try:
+        refuse_deep(value)
         jsonl.dumped(value)
     except UnicodeEncodeError as error:
         where = jsonl.named(where, value)
         raise DataError(f"{where}: a lone surrogate (\\ud800-\\udfff) is not a character; remove it") from error
+    except RecursionError as error:
+        raise DataError(f"{jsonl.named(where, value)}: broken JSON: nested too deep") from error
     return value
 
 
@@ -195,6 +199,11 @@ def csv_rows(
         text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
         reader = csv.DictReader(_csv_lines(block.path, text, most), strict=True, delimiter="\t" if tabs else ",")
         try:
+            names = list(reader.fieldnames or ())
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise DataError(
+                    f"{block.path}:1: column {twice[0]!r} stands twice in the first line; rename one of them"
+                )
             row: dict[Any, Any]
             for row in reader:
                 yield reader.line_num, row
