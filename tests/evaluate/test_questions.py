@@ -301,3 +301,9 @@ def test_planted_faults_are_where_counts_json_says():
         clean = [t for id, t in text.items() if id not in faults["dirty"]]
         assert not any(mark in t for mark in marks.values() for t in clean)
         assert len(faults["exact_duplicates"]) == len(faults["near_duplicates"]) == len(faults["dirty"]) == 10
+
+
+def test_a_byte_order_mark_before_the_questions_is_passed_over(tmp_path):
+    line = '{"id": "a", "lang": "en", "task": "t", "prompt": "1+1?", "answers": ["2"]}\n'
+    (tmp_path / "q.jsonl").write_text(line, encoding="utf-8-sig")
+    assert [question.id for question in questions.load(tmp_path / "q.jsonl")] == ["a"]

@@ -348,3 +348,20 @@ def test_the_folder_of_a_finished_stage_stands_for_its_records(tmp_path):
     assert records.expand(tmp_path / "out") == expected
     with pytest.raises(ConfigError, match="given twice"):
         records.expand([tmp_path / "out", tmp_path / "out" / "a.jsonl"])
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    (tmp_path / "x.csv").write_text("id,text,text\n1,first,second\n")
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    pq.write_table(table, tmp_path / "x.parquet")
+    for name in ("x.csv", "x.parquet"):
+        with pytest.raises(DataError, match="column 'text'"):
+            list(records.documents(tmp_path / name))
+
+
+@pytest.mark.parametrize("ending", [".gz", ".xz", ".zst"])
+def test_a_file_that_is_called_compressed_and_is_not_is_told_to_be_renamed(tmp_path, ending):
+    path = tmp_path / f"x.jsonl{ending}"
+    path.write_text('{"text": "a"}\n' * 9)
+    with pytest.raises(DataError, match="not compressed, although its name ends in"):
+        list(records.documents(path))

@@ -115,7 +115,7 @@ def _is(value: Any, kind: Any) -> bool:
     """Whether a value of JSON is of a type such as `list[str]` or `str | None`."""
     if typing.get_origin(kind) is list:
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
-    return isinstance(value, dict if typing.get_origin(kind) is dict else kind)
+    return isinstance(value, dict if typing.get_origin(kind) is dict else kind) and not isinstance(value, bool)
 
 
 def changed(folder: Path, changes: Mapping[str, Any], *, again: bool) -> AlignSettings:

@@ -106,6 +106,8 @@ def _list_commands(group: tuple[str, ...] = ()) -> str:
 
 
 def _run(args: list[str]) -> None:
+    if args and args[0] == "help":  # `help train` is `train --help`
+        args = [*args[1:], HELP[0]]
     if not args or args[0] in HELP:
         show(_list_commands())
     elif args[0] == "--version":
@@ -131,7 +133,12 @@ def _run_in_project(words: tuple[str, ...], command: Command, args: list[str]) -
         return _help(command, prog, args)
     tables = project.read(COMMANDS)
     given = project.complete(tables, words, command, args)
-    call = _run_command(command, prog, given)
+    try:
+        call = _run_command(command, prog, given)
+    except TigerjaxError as error:
+        more = project.explanation(str(error), tables, words, args)
+        error.args = (f"{error}{more}",)
+        raise
     if call is None:
         return
     follows = project.following(tables, words, given)

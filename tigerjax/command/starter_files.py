@@ -55,7 +55,7 @@ out = "tokenizer"
 base = {base_model}
 text = {texts}
 
-["convert from-hf {base} runs/base"]
+[{import_base}]
 tokenizer = "tokenizer"
 pad-to-multiple-of = {multiple}
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import PurePath
 from typing import Annotated
 
 from tigerjax.config.model import ComputeConfig, Dtype, ModelConfig
@@ -158,6 +159,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check(self, "")
+        parts = PurePath(self.name).parts  # none for "" and ".", which would be runs/ itself
+        if not parts or ".." in parts or parts[0] == "/" or not self.name.isprintable():
+            raise ConfigError(f"name={self.name!r} must be the name of a folder below runs/, such as my_run")
         size, steps = self.global_batch_size, self.optim.gradient_accumulation_steps
         if size % steps:
             raise ConfigError(

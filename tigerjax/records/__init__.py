@@ -5,7 +5,7 @@ from tigerjax.records.block import READING, Block, Reading, TextUnit
 from tigerjax.records.dialogue import with_system
 from tigerjax.records.document import as_document
 from tigerjax.records.fields import DENIED_SOURCES, checked_weight, denied, finite_number, refuse_denied
-from tigerjax.records.formats import Files, blocks, output_name, read, read_block, reading_of
+from tigerjax.records.formats import Files, blocks, format_of, output_name, read, read_block, reading_of
 from tigerjax.records.ids import (
     Identity,
     Ids,
@@ -56,6 +56,7 @@ __all__ = [
     "documents",
     "expand",
     "finite_number",
+    "format_of",
     "given_id",
     "identity",
     "ids_of",

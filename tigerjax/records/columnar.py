@@ -15,7 +15,7 @@ from tigerjax.files import jsonl, packed, paths
 from tigerjax.files.foreign import read_object, shown
 from tigerjax.records import block as sizes
 from tigerjax.records.block import Block
-from tigerjax.records.text_files import Span
+from tigerjax.records.text_files import Span, refuse_twice
 
 ROWS = 1024
 """Turned into Python objects at one time."""
@@ -188,6 +188,7 @@ def _refuse_wild(batch: Any) -> None:
 
 def _rows(block: Block, number: int, batch: Any) -> Iterator[tuple[int, jsonl.Record]]:
     path, most = block.path, block.reading.max_bytes
+    refuse_twice(str(path), batch.schema.names)
     if batch.nbytes > most:  # one row may be the cause; its bytes are known before it becomes objects of Python
         for place in range(batch.num_rows):
             if batch.slice(place, 1).nbytes > most:

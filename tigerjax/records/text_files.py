@@ -3,12 +3,13 @@
 The number is that of the line; in a JSON array it counts the records, from 1.
 """
 
+import collections
 import csv
 import io
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,12 @@ def csv_rows(
             ) from error
         finally:
             text.detach()
+
+
+def refuse_twice(where: str, columns: Sequence[str]) -> None:
+    """DataError for two columns of one name: a record holds one value for each name, so the other would be lost."""
+    if twice := [name for name, times in collections.Counter(columns).items() if times > 1]:
+        raise DataError(f"{where}: has more than one column {twice[0]!r}; rename or remove all but one")
 
 
 def _csv_lines(path: Path, text: io.TextIOWrapper, most: int) -> Iterator[str]:
