@@ -140,7 +140,7 @@ def parse_element(where: str, value: Any) -> jsonl.Record:
         where = jsonl.named(where, value)
         raise DataError(f"{where}: a lone surrogate (\\ud800-\\udfff) is not a character; remove it") from error
     except RecursionError as error:
-        raise DataError(f"{jsonl.named(where, value)}: broken JSON: nested too deep") from error
+        raise DataError(f"{jsonl.named(where, value)}: broken JSON: nested too deep; give it fewer levels") from error
     return value
 
 
