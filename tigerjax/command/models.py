@@ -269,6 +269,7 @@ def sample(
     Example: tigerjax sample configs/quickstart_sft.py --prompts prompts.jsonl --out runs/candidates --n 10
     """
     from tigerjax.checkpoint.loaded import load_for
+    from tigerjax.model.hf_config import past_positions
     from tigerjax.processes import hosts as processes
     from tigerjax.sample.engine import Batching, SamplingConfig
     from tigerjax.sample.folder import sample_file
@@ -277,6 +278,8 @@ def sample(
     processes.start(hosts)
     with processes.together():
         loaded = load_for(run, model or config.run_dir(run))
+        if line := past_positions(loaded.extra, loaded.config, run.data.seq_len, model or config.run_dir(run)):
+            processes.say(line)
         given = dataclasses.asdict(sampling)
         batching = dataclasses.replace(Batching().for_mesh(loaded.mesh), rows=given.pop("batch_size"))
         drawn = SamplingConfig(**given, context=run.data.seq_len, seed=run.seed)
