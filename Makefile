@@ -35,7 +35,11 @@ install := $(BIN)/python -m pip --disable-pip-version-check install --require-ha
 # without effect elsewhere). Must stand in the environment before Python starts.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: help venv peers quickstart test test-slow lint format docs bench replicate drill lock clean
+# How long `make fuzz` damages files, and at how many points of each stage it then kills it.
+MINUTES ?= 60
+FAULT_POINTS ?= 20
+
+.PHONY: help venv peers quickstart test fuzz test-slow lint format docs bench replicate drill lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -77,6 +81,10 @@ test: venv ## linters, types and the default test suite (what .ci/run calls)
 	$(BIN)/mypy || status=1; \
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu" || status=1; \
 	exit $$status
+
+fuzz: venv ## damaged files for every reader for an hour, with new seeds; what is found is kept in runs/fuzz. MINUTES=5: shorter
+	@TIGERJAX_FUZZ_MINUTES=$(MINUTES) $(BIN)/python -m pytest tests/fuzz --timeout 0
+	@TIGERJAX_FAULT_POINTS=$(FAULT_POINTS) $(BIN)/python -m pytest tests/faults --timeout 0
 
 test-slow: venv ## the tests that take minutes each
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not gpu"

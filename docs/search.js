@@ -1,7 +1,8 @@
 /* Search in the browser alone, so that it works from disk too: a page that is opened as file:// may fetch no JSON and
    start no worker, but it may load a script. docs/scripts/search.py writes that script, `search/index.js`:
-   `sections = [[page, section, address, text], …]`. A section is found when it holds every word of the query. Of a page
-   in two languages only the one is searched in which one reads; the Chinese ones too when the query is in Chinese. */
+   `sections = [[page, section, address, text, options that it defines], …]`. A section is found when it holds every word
+   of the query; one that defines an option of the query comes before those that name it. Of a page in two languages only
+   the one is searched in which one reads; the Chinese ones too when the query is in Chinese. */
 (function () {
   var SHOWN = 30, BEFORE = 50, AFTER = 150;
   var here = document.documentElement.lang, entries = null, waiting = false;
@@ -27,6 +28,13 @@
     return score;
   }
 
+  /* How much more a section is worth that defines the option --word or a field config.word, or one that begins so. */
+  function defines(word, options) {
+    if (!/^--|^[a-z]+\.[a-z.-]+$/.test(word)) return 1;
+    var name = word.replace(/^--/, "");
+    return options.includes(name) ? 100 : options.some(function (option) { return option.startsWith(name); }) ? 50 : 1;
+  }
+
   function page(address) {
     return address.split("#")[0].replace(/^zh\//, "");
   }
@@ -34,14 +42,15 @@
   function search(query) {
     var words = folded(query).split(/\s+/).filter(Boolean), found = [];
     if (!words.length) return found;
-    var option = /^--|^[a-z]+\.[a-z.-]+$/.test(words[0]), reading = here === "zh-Hans" || /[\u3400-\u9fff]/.test(query);
+    var reading = here === "zh-Hans" || /[\u3400-\u9fff]/.test(query);
     var both = new Set(entries.filter(function (entry) { return entry.chinese; }).map(function (e) { return page(e.address); }));
     entries.forEach(function (entry) {
       if (both.has(page(entry.address)) && entry.chinese !== reading) return;
       var scores = words.map(function (word) { return worth(word, entry.title, entry.folded); });
       if (scores.includes(0)) return;
       var sum = scores.reduce(function (a, b) { return a + b; });
-      found.push({ entry: entry, words: words, score: option && entry.address.startsWith("reference/") ? 50 * sum : sum });
+      var factor = Math.max.apply(null, words.map(function (word) { return defines(word, entry.options); }));
+      found.push({ entry: entry, words: words, score: factor * sum });
     });
     return found.sort(function (a, b) { return b.score - a.score; }).slice(0, SHOWN);
   }
@@ -99,7 +108,10 @@
       entries = sections.map(function (s) {
         var name = s[0] === s[1] ? s[0] : s[0] + " › " + s[1];
         var text = s[3].normalize("NFKC");
-        return { name: name, title: folded(name), address: s[2], text: text, folded: folded(text), chinese: s[2].startsWith("zh/") };
+        return {
+          name: name, title: folded(name), address: s[2], text: text, folded: folded(text),
+          options: s[4].map(folded), chinese: s[2].startsWith("zh/")
+        };
       });
       show();
     };

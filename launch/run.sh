@@ -39,7 +39,7 @@ target=${arguments[0]}
 case $target in
   -*) usage ;;
 esac
-if [ ! -f "$here/targets/$target.sh" ]; then
+if [[ $target == */* ]] || [ ! -f "$here/targets/$target.sh" ]; then
   echo "launch/run.sh: no target $(printf %q "$target"); there are: $(list | cut -d' ' -f1 | paste -sd' ')" >&2
   exit 2
 fi

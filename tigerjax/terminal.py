@@ -7,7 +7,18 @@ the pages' templates use the same rule (`tigerjax/pages/render.py`).
 import sys
 
 REPLACEMENT = "\ufffd"
+LONGEST = 1500  # characters of a line
 NEWLINES = dict.fromkeys(map(ord, "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"), " ")
+
+
+def in_short(text: str) -> str:
+    """The text, in which lines of more than LONGEST characters lose their middle: a value of the user may be as long as
+    a book, and the advice stands at the end."""
+    cut = [
+        line if len(line) <= LONGEST else f"{line[: LONGEST * 2 // 3]} … {line[-LONGEST // 3 :]}"
+        for line in text.split("\n")
+    ]
+    return "\n".join(cut)
 
 
 def printable(text: object) -> str:

@@ -8,6 +8,7 @@ and in the same order, and so are message and exit code of each row of the error
 """
 
 import argparse
+import difflib
 import re
 import sys
 from pathlib import Path
@@ -20,18 +21,39 @@ BLOCK = re.compile(
 )
 MESSAGE = re.compile(r"^\| `.+?` \| \d+ \|", re.MULTILINE)
 """The beginning of a row of the errors page: | `message` | exit code |"""
+ALIKE = 0.6
+"""From this share of common words on, a row holds the same message, reworded."""
 
 
 def in_step(english: str, chinese: str, name: str) -> str:
-    """The Chinese page with the blocks and messages of the English one; ValueError when their numbers differ."""
+    """The Chinese page with the blocks and messages of the English one; ValueError where one has no counterpart.
+
+    A message stands beside its cause in Chinese. So the places of messages must agree too: one row that was removed and
+    one that was added elsewhere would put every message between them beside the cause of its neighbour.
+    """
     for what, pattern in (("blocks", BLOCK), ("messages", MESSAGE)):
         theirs, ours = ([m[0] for m in pattern.finditer(page)] for page in (english, chinese))
-        if len(theirs) != len(ours):
+        if len(theirs) != len(ours) or (what == "messages" and not _paired(theirs, ours)):
             counts = f"{name}: {len(ours)} {what}, but the English page has {len(theirs)}"
-            raise ValueError(f"{counts}; missing here: {_first(theirs, ours)}; not there: {_first(ours, theirs)}")
+            missing, extra = _first(theirs, ours), _first(ours, theirs)
+            differ = f"missing here: {missing}; not there: {extra}" if missing or extra else "in another order"
+            raise ValueError(f"{counts}; {differ}")
         copies = iter(theirs)
         chinese = pattern.sub(lambda _, copies=copies: next(copies), chinese)
     return chinese
+
+
+def _paired(theirs: list[str], ours: list[str]) -> bool:
+    """Whether each row stands in the place of the same message, or of one that was only reworded."""
+    return all(
+        there == here or (there not in ours and here not in theirs and _alike(there, here))
+        for there, here in zip(theirs, ours, strict=True)
+    )
+
+
+def _alike(there: str, here: str) -> bool:
+    first, second = (row.split("`")[1].split() for row in (there, here))
+    return difflib.SequenceMatcher(None, first, second, autojunk=False).ratio() >= ALIKE
 
 
 def _first(blocks: list[str], others: list[str]) -> str:

@@ -41,7 +41,7 @@ def commands() -> str:
         "# Commands",
         "",
         "Made from the code by `docs/scripts/reference.py`. Every command that takes a CONFIG also takes every",
-        "[field of a run](configs.md) as an option, such as `--optim.peak-lr 1e-4`.",
+        "[field of a run](configs.md) as an option, such as `--global-batch-size 64`.",
         "",
         "## Exit codes",
         "",

@@ -5,20 +5,26 @@ here when all pages are rendered and nothing is written yet (mkdocs.yml). docs/s
 """
 
 import json
+import re
 from html.parser import HTMLParser
 from typing import Any, NamedTuple
 
 HEADINGS = {"h1", "h2", "h3", "h4"}
 INSIDE_A_LINE = {"a", "b", "code", "em", "i", "kbd", "mark", "span", "strong", "sub", "sup"}
 """Tags that do not part two words: `<code>--n</code>,` is `--n,`, and a coloured command stays one command."""
+REFERENCE = "reference/"
+"""The folder of the pages that define options; others name them."""
+OPTION = re.compile(r"^ {1,2}--([a-z](?:[\w.-]*\w)?)", re.MULTILINE)
+"""An option where it is defined: at the beginning of a line of help, or of a row of a table."""
 
 
 class Section(NamedTuple):
-    """A heading's text, its anchor, and the text below it up to the next heading."""
+    """A heading's text, its anchor, the text below it up to the next heading, and the options that this defines."""
 
     title: str
     anchor: str
     text: str
+    options: tuple[str, ...]
 
 
 def on_env(env: Any, config: Any, files: Any) -> Any:
@@ -26,7 +32,13 @@ def on_env(env: Any, config: Any, files: Any) -> Any:
     from mkdocs.structure.files import File
 
     entries = [
-        (file.page.title, section.title, f"{file.url}#{section.anchor}", section.text)
+        (
+            file.page.title,
+            section.title,
+            f"{file.url}#{section.anchor}",
+            section.text,
+            section.options if file.src_uri.startswith(REFERENCE) else (),
+        )
         for file in files.documentation_pages()
         for section in sections(file.page.content)
     ]
@@ -39,12 +51,16 @@ def sections(page: str) -> list[Section]:
     """The sections of a page's HTML.
 
     '<h1 id="data">Data<a class="headerlink">¶</a></h1> <p>One <code>--n</code>, and</p><p>two</p>'
-        -> [Section("Data", "data", "One --n, and two")]
+        -> [Section("Data", "data", "One --n, and two", ())]
     """
     parser = _Sections()
     parser.feed(page)
     parser.close()
-    return [Section(*(" ".join("".join(words).split()) for words in found)) for found in parser.found]
+    found = (tuple("".join(words) for words in section) for section in parser.found)
+    return [
+        Section(*(" ".join(part.split()) for part in (title, anchor, text)), tuple(OPTION.findall(text)))
+        for title, anchor, text in found
+    ]
 
 
 class _Sections(HTMLParser):

@@ -36,12 +36,27 @@ case $TPU_TYPE in
 esac
 RUNTIME=${RUNTIME:-$runtime}
 form "[a-z0-9][a-z0-9._-]*" "a TPU software version, such as v2-alpha-tpuv5" RUNTIME
+UNANSWERED=10 # looks at the queue without an answer, before it is given up
 flags=$(libtpu_flags "$generation")
 find_in_image
 check_run $((chips * SLICES)) $((hosts * SLICES)) "$SLICES"
 where=(--project="$PROJECT" --zone="$ZONE")
 
-state() { gcloud compute tpus queued-resources describe "$TPU_NAME" "${where[@]}" --format='value(state.state)' 2>/dev/null || echo ABSENT; }
+# state: that of the queued resource, or ABSENT where Google says that there is none. Any other refusal (login, network,
+# rights) is not an answer: what is there may run, and cost. It is shown, and the state is UNKNOWN.
+state() {
+  local errors
+  errors=$(mktemp)
+  if ! gcloud compute tpus queued-resources describe "$TPU_NAME" "${where[@]}" --format='value(state.state)' 2>"$errors"; then
+    if grep -q NOT_FOUND "$errors"; then
+      echo ABSENT
+    else
+      cat "$errors" >&2
+      echo UNKNOWN
+    fi
+  fi
+  rm -f "$errors"
+}
 
 create() {
   local nodes=(--node-id="$TPU_NAME") tier=()
@@ -91,10 +106,17 @@ finish() { # CODE
   exit "$1"
 }
 
-starts=0 before=
+starts=0 before='' unknown=0
 while true; do
   now=$(state)
   [ "$now" = "$before" ] || say "$TPU_NAME is $now"
+  if [ "$now" = UNKNOWN ]; then unknown=$((unknown + 1)); else unknown=0; fi
+  # A refusal of the first look is one of login or rights.
+  if [ "$unknown" -gt "$UNANSWERED" ] || { [ "$unknown" -gt 0 ] && [ -z "$before" ]; }; then
+    say "Google does not say how $TPU_NAME is (see the line above); if it is there, it goes on to cost. The same command" \
+      "goes on with it"
+    exit 1
+  fi
   before=$now
   case $now in
     ABSENT)

@@ -13,7 +13,7 @@ from tigerjax.align.steps import STEPS, USES
 from tigerjax.checkpoint.model import load_model, save_model
 from tigerjax.command import arguments, table
 from tigerjax.command.groups import SamplingOptions
-from tigerjax.errors import ConfigError
+from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest
 
 
@@ -53,6 +53,32 @@ def test_settings_that_an_older_version_wrote_are_read_by_their_new_names(tmp_pa
     stored = {old.get(name, name): value for name, value in dataclasses.asdict(new).items()}
     path.write_text(json.dumps(stored | {"sft": stored["sft"][0]}))
     assert set(settings_lib.RENAMED) <= set(stored) and settings_lib.read(folder) == new
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"align": "x"},
+        {"align": {"nothing": 1}},
+        {"sampling": [1]},
+        {"sampling": {}},
+        {"sampling": {"max_new_tokens": 8, "n": "8"}},
+        {"sampling": {"max_new_tokens": 8, "m": 8}},
+        {"models": ["c", 1]},
+        {"models": "c"},
+        {"score_batch_size": "8"},
+        {"score_batch_size": True},
+        {"safety": 3},
+        {"reward_model": None},
+    ],
+    ids=repr,
+)
+def test_settings_of_another_type_are_one_line_and_not_taken(tmp_path, change):
+    folder = begun(tmp_path / "dir")
+    path = folder / settings_lib.FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DataError, match=r"align.json: not as it was written \("):
+        settings_lib.read(folder)
 
 
 def test_what_no_finished_step_has_used_can_be_changed_and_the_rest_not(tmp_path):

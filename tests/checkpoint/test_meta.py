@@ -12,6 +12,7 @@ from tigerjax.checkpoint import meta as metas
 from tigerjax.checkpoint.files import amend, check_bytes, read_meta
 from tigerjax.checkpoint.model import load_model, save_model
 from tigerjax.errors import DataError
+from tigerjax.files import seal
 
 ROOMS = ("weights", "opt_state")
 FLIPS = 150  # of each file
@@ -89,7 +90,7 @@ def test_what_is_amended_has_its_checksum_again(checkpoint):
 def old(checkpoint, **changes):
     """The checkpoint as an older version wrote it, without a checksum of meta.json."""
     path = checkpoint / metas.META
-    meta = {k: v for k, v in json.loads(path.read_text()).items() if k not in (metas.OWN, metas.SEALED)}
+    meta = {k: v for k, v in json.loads(path.read_text()).items() if k not in (seal.OWN, seal.SEALED)}
     path.write_text(json.dumps({k: v for k, v in (meta | changes).items() if v != "gone"}))
 
 

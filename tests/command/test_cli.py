@@ -163,8 +163,22 @@ REFUSALS = [
     ("train tiny.py --optim.peak-lr fast", 2, "could not convert string to float: 'fast'"),
     ("train tiny.py --global-batch-size 3 --mesh.fsdp 2", 2, "micro-batch of 3 rows does not divide over .* = 2"),
     ("train tiny.py --mesh.fsdp 3 --global-batch-size 6 --model.model-dim 33", 2, "fsdp=3 .*but [0-9]+ are present"),
+    ("train tiny.py --out r --held-out nothing.jsonl", 3, "nothing.jsonl: no such file"),
+    ("train tiny.py --out r --held-out sft.jsonl broken.jsonl", 3, "broken.jsonl:2: broken JSON"),
+    ("train tiny.py --out r --held-out sft.jsonl --data.seq-len 4", 3, "no held-out example to take a loss of"),
+    ("train tiny.py --profile-steps 3:5", 2, "--profile-steps '3:5', but the run has 4 steps"),
+    ("train tiny.py --name ../../r", 2, "name='../../r' must be the name of a folder below runs/"),
+    ("train tiny.py --name ''", 2, "name='' must be the name of a folder below runs/"),
+    ("train tiny.py --out ''", 2, "--out is empty; give a path"),
+    ("train ''", 2, "train needs a config file"),
+    ("data clean --input '' --out x", 2, "--input is empty; give a path"),
+    ("convert to-hf '' hf", 2, "checkpoint is empty; give a path"),
     ("train nothing.py", 2, "config file nothing.py does not exist"),
-    ("train precious", 2, "config file precious is a folder; the repository's configs/ has examples"),
+    (
+        "train precious",
+        2,
+        "config file precious is a folder, and not that of a run, which has a config.txt; the repository's",
+    ),
     ("evaluate compair a b", 2, "no command 'evaluate compair'; did you mean compare"),
     ("train syntax.py", 2, "syntax.py:3: SyntaxError"),
     ("train field.py", 2, "field.py:4: TypeError: .*'fsdq'"),
@@ -201,7 +215,7 @@ REFUSALS = [
     ("tokenizer train --input empty.jsonl --vocab-size 900 --out x", 3, "empty.jsonl: is empty"),
     ("tokenizer train --input zh.jsonl --vocab-size 300 --out x", 2, "--vocab-size 300 is too"),
     ("tokenizer verify tok --base nothing --text zh.jsonl", 2, "nothing does not exist"),
-    ("report half", 3, "half/report.json is not the report of a run"),
+    ("report half", 3, "half/report.json: not as it was written"),
     ("report nothing", 3, "nothing/report.json does not exist"),
     ("reward train tiny.py --preferences broken.jsonl --calibration-set sft.jsonl", 2, "give --init"),
     (
@@ -349,7 +363,8 @@ def test_the_folder_of_a_run_stands_for_its_config_and_its_model(home, capfd):
     code, out, err = run("train elsewhere", capfd)
     assert (code, out) == (0, Path("elsewhere/config.txt").read_text())
     assert err == "resuming tiny from step 4\ntiny: all 4 steps are done, nothing to train\n"
-    assert run("sample elsewhere --prompts prompts.jsonl --out drawn --n 2 --max-new-tokens 4", capfd)[0] == 0
+    code, out, _ = run("sample elsewhere --prompts prompts.jsonl --out drawn --n 2 --max-new-tokens 4", capfd)
+    assert code == 0 and re.match(r"asked {20}What is this\?\nanswered {17}\S", out)
     asked = "sample elsewhere --prompts prompts.jsonl --out plain --n 2 --max-new-tokens 4 --no-chat"
     assert run(asked, capfd)[0] == 0
     in_chat, plain = (

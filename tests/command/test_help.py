@@ -77,6 +77,14 @@ def test_options_for_several_hosts_are_one_line_and_have_a_page_of_their_own(cap
     assert "tigerjax data clean runs on one host" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", ["", "train", "data", "data clean"])
+def test_help_is_a_word_too(words: str, capsys):
+    cli.main(["help", *words.split()])
+    asked = capsys.readouterr()
+    cli.main([*words.split(), "--help"])
+    assert asked == capsys.readouterr() and asked.out
+
+
 def test_the_overview_has_every_command_once_by_task_and_names_the_program_once(capsys):
     out = help_of("", capsys)
     assert [words for s in table.SECTIONS.values() for words in s] == list(table.COMMANDS)
@@ -146,6 +154,7 @@ def test_every_counterpart_of_another_trainers_name_is_an_option_of_ours():
     ("typed", "meant"),
     [
         ("trian configs/llama2_tiny.py", "`tigerjax train`?"),
+        ("chat runs/sft", "`tigerjax sample`?"),
         ("evalute configs/llama2_tiny.py --tasks all", "`tigerjax evaluate`?"),
         ("smaple c --prompts p", "`tigerjax sample`?"),
         ("tokenizer trian --input x", "`tigerjax tokenizer train`?"),

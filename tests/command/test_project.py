@@ -100,6 +100,58 @@ def test_a_command_that_ends_names_the_next_table():
     assert project.following(tables, ("report",), ["runs/sft"]) is None
 
 
+@pytest.mark.parametrize(
+    ("command", "typed", "message", "more"),
+    [
+        (
+            "tokenizer train",
+            "",
+            "--vocab-size 3 is small",
+            "; tigerjax.toml has --vocab-size, below ['tokenizer train']",
+        ),
+        ("tokenizer train", "--vocab-size 4", "--vocab-size 4 is small", ""),
+        ("tokenizer train", "", "--vocab-size-max 4 is small", ""),
+        ("tokenizer train", "", "clean/zh.jsonl: no such file", "; `tigerjax data clean` writes it"),
+        ("tokenizer train", "", "unclean: no such file", ""),
+        ("train", "", "runs/base is not there", "; `tigerjax convert from-hf` writes it"),
+        ("data clean", "", "zh.jsonl: no such file", ""),
+        ("report", "", "clean: no such file", ""),
+    ],
+)
+def test_an_error_says_where_a_value_stands_and_which_command_writes_a_missing_file(
+    command, typed, message, more, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    tables = project.parsed(
+        '["data clean"]\ninput = "zh.jsonl"\nout = "clean"\n["tokenizer train"]\nvocab-size = 3\n'
+        '["convert from-hf hf runs/base"]\n["train pretrain.py"]\n',
+        COMMANDS,
+    )
+    assert project.explanation(message, tables, command.split(), shlex.split(typed)) == more
+    (tmp_path / "clean").mkdir()
+    if "writes" in more and "clean" in more:
+        assert project.explanation(message, tables, command.split(), shlex.split(typed)) == ""
+
+
+def test_commands_that_are_named_next_can_be_pasted_where_a_path_has_a_blank():
+    assert "'my runs/x'" in str(next_step.after(("data", "clean"), {"out": "my runs/x"}))
+
+
+def test_a_new_project_takes_paths_with_blanks_and_quotes(home, tmp_path, monkeypatch, capsys):
+    shutil.copytree(home, tmp_path / "my home")
+    monkeypatch.chdir(tmp_path / "my home")
+    shutil.move("base", "it's a base")
+    Path("a b").mkdir()
+    typed = NEW.replace("--base base", '--base "it\'s a base"').replace("new mine", "new 'a b/mine'")
+    assert cli.main(shlex.split(typed)) == 0
+    assert "next: cd 'a b/mine' && tigerjax data clean" in capsys.readouterr().out
+    monkeypatch.chdir("a b/mine")
+    tables = project.read(COMMANDS)
+    words = project.complete(tables, ("convert", "from-hf"), COMMANDS["convert", "from-hf"], [])
+    assert words[:2] == ["../../it's a base", "runs/base"]
+    bind(COMMANDS["convert", "from-hf"], words, "tigerjax")
+
+
 def test_the_file_in_the_current_folder_is_read(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "zh.jsonl").write_text('{"id": "a", "text": "老虎在山里走。"}\n', encoding="utf-8")
@@ -208,6 +260,7 @@ def test_the_readme_of_a_new_project_lists_the_commands_in_order(mine):
         ({"--base base": "--base ."}, "config.json"),
         ({"--vocab-size 300": "--vocab-size 268"}, "--vocab-size 268 is not above the 268 entries of base"),
         ({"--en en.jsonl": "--en fr.jsonl"}, "fr.jsonl: no such file"),
+        ({"--en en.jsonl": "--en base"}, "name the files in it"),
         ({"--sft sft.jsonl": "--sft zh_a.jsonl"}, "have one name"),
         ({"--seq-len 32": "--seq-len 1"}, "--seq-len 1 must be"),
     ],

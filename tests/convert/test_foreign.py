@@ -282,6 +282,37 @@ def test_a_pointer_of_git_lfs_is_named(tmp_path):
         Safetensors([tmp_path / "model.safetensors"])
 
 
+@pytest.mark.parametrize("wrap", ["module.{}", "base_model.model.{}"])
+def test_tensors_of_a_wrapped_model_are_told_apart_from_missing_ones(folder, wrap):
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header.pop("__metadata__", None)
+    text = json.dumps({wrap.format(name): entry for name, entry in header.items()}).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+    with pytest.raises(DataError, match=rf"other names than this model's: there is {wrap.format('')}.* not wrapped"):
+        hf.from_hf(folder)
+
+
+def test_a_float64_that_float32_cannot_hold_is_one_line(folder, recwarn):
+    path = folder / "model.safetensors"
+    name, value = "model.norm.weight", np.full(CONFIG.model_dim, 1e300)
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
+    header.pop("__metadata__", None)
+    parts = {n: body[slice(*e["data_offsets"])] for n, e in header.items()} | {name: value.tobytes()}
+    header[name]["dtype"], end = "F64", 0
+    for one, part in parts.items():
+        header[one]["data_offsets"] = [end, end := end + len(part)]
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(parts.values()))
+    with pytest.raises(DataError, match=r"model.norm.weight holds a value that is not finite"):
+        hf.from_hf(folder)
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd", "", 7, None, ["a"], "a\x1b[2J"])
 def test_an_index_names_files_of_its_own_folder_only(folder, name):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {Q1: name}}))

@@ -161,6 +161,29 @@ def test_added_tokens_without_a_row_are_left_out_and_said(tmp_path, capsys):
     assert model.config == CONFIG and model.tokenizer_sha256 == Tokenizer(folder / "tokenizer.model").sha256
 
 
+@pytest.mark.parametrize("i", [-5, 10**30, True, 1.0, "7"])
+def test_an_id_of_a_tokenizer_json_has_a_range(tmp_path, capsys, i):
+    folder, _ = model_folder(tmp_path / "hf")
+    (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": [], "model": {"vocab": {"a": i}}}))
+    assert main(["convert", "from-hf", str(folder), str(tmp_path / "run")]) == 3
+    assert f"tokenizer.json: not a tokenizer.json (TypeError: an id is {i!r})" in capsys.readouterr().err
+
+
+def test_a_tokenizer_json_with_more_entries_than_rows_is_said(tmp_path, capsys):
+    folder, _ = model_folder(tmp_path / "hf")
+    vocab = {str(i): i for i in range(ROWS + 7)}
+    (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": [], "model": {"vocab": vocab}}))
+    run("convert", "from-hf", folder, tmp_path / "run")
+    assert f"has {ROWS + 7} entries, but the embedding {ROWS} rows" in capsys.readouterr().err
+
+
+def test_padding_that_no_growing_vocabulary_gets_is_refused_and_not_passed_over(tmp_path, capsys):
+    folder, _ = model_folder(tmp_path / "hf")
+    assert main(["convert", "from-hf", str(folder), str(tmp_path / "run"), "--pad-to-multiple-of", "7"]) == 2
+    assert "--pad-to-multiple-of is for a vocabulary that grows; give --tokenizer" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 LLAMA_3 = {
     "max_position_embeddings": 4096,
     "bos_token_id": 300,

@@ -31,7 +31,7 @@ def config():
         mesh=MeshConfig(),
         optim=OptimConfig(
             peak_lr=1e-3, final_lr_fraction=0.1, warmup_steps=1, total_steps=2, beta1=0.9, beta2=0.95, eps=1e-8,
-            weight_decay=0.1, clip_norm=1.0, accumulate=1,
+            weight_decay=0.1, clip_norm=1.0, gradient_accumulation_steps=1,
         ),
         data=DataConfig(
             mixture="layout", modules=("{module}",), tokenizer={tokenizer!r}, cache_dir="cache", seq_len=64

@@ -72,12 +72,23 @@ def test_a_training_checkpoint_is_stored_a_layer_a_chunk_and_exports_alike(tmp_p
     assert (tmp_path / "again" / read.CHECKSUMS).read_text() == (exported / read.CHECKSUMS).read_text()
 
 
+def test_a_damaged_checkpoint_is_not_exported(tmp_path, capsys):
+    save_model(tmp_path / "run", jax.tree.map(jnp.asarray, random_weights()), CONFIG)
+    largest = max((p for p in (tmp_path / "run" / "weights").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    raw = bytearray(largest.read_bytes())
+    raw[len(raw) // 2] ^= 4
+    largest.write_bytes(raw)
+    assert main(["convert", "to-hf", str(tmp_path / "run"), str(tmp_path / "again")]) == 3
+    assert f"{largest}: sha256 is" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]
+
+
 def test_bfloat16_on_both_sides_is_rounded_once(tmp_path, exported, small_blocks):
     convert.from_hf(exported, tmp_path / "run", dtype="bfloat16", verify=True)
     stored = load_model(tmp_path / "run").weights
     assert all(w.dtype == ml_dtypes.bfloat16 for w in jax.tree.leaves(stored))
     assert_same(stored, jax.tree.map(lambda w: w.astype(ml_dtypes.bfloat16), random_weights()))
-    convert.to_hf(tmp_path / "run", tmp_path / "again", dtype="bfloat16", vocab="padded", verify=True)
+    convert.to_hf(tmp_path / "run", tmp_path / "again", dtype="bfloat16", keep_padding=True, verify=True)
     tensors = load_file(tmp_path / "again/model.safetensors")
     assert tensors["lm_head.weight"].shape == (40, 12) and tensors[Q1].dtype == ml_dtypes.bfloat16
 

@@ -19,8 +19,15 @@ PAGE = """<p>before any heading</p>
 
 def test_a_section_has_its_heading_its_anchor_and_its_words_unbroken():
     first, second = search.sections(PAGE)
-    assert first == ("Data", "data", "One --batch-size, and $ tigerjax --n 4")
-    assert second == ("Rows & shares", "rows", "one two")
+    assert first == ("Data", "data", "One --batch-size, and $ tigerjax --n 4", ())
+    assert second == ("Rows & shares", "rows", "one two", ())
+
+
+def test_options_are_those_at_the_beginning_of_a_line_of_help_or_of_a_row():
+    rows = "<tr>\n<td><code>--a.b-c</code></td>\n<td>as --no is</td></tr>"
+    lines = "usage: x --no\n\nSuch as --no or\n  --d INT   Number\n            --no, or --no\n  --long-one\n"
+    (section,) = search.sections(f'<h2 id="x">X</h2><table>{rows}</table><pre><code>{lines}</code></pre>')
+    assert section.options == ("a.b-c", "d", "long-one")
 
 
 def test_chinese_words_of_an_english_page_are_marked_and_tags_are_left_alone():
@@ -64,15 +71,22 @@ def test_output_that_is_written_into_a_page_reaches_its_chinese_page(tmp_path: P
     assert chinese.follow(tmp_path / "a.md") == "" and chinese.follow(tmp_path.parent / "README.md") == ""
 
 
-def named(path: Path) -> set[str]:
-    """What stands in code inside of prose: commands, options, fields, files."""
+def named(path: Path) -> list[tuple[str, set[str]]]:
+    """What stands in code in the prose of each part, with the part's beginning: commands, options, fields, files.
+
+    A part is a row of a table, or what stands between two headings.
+    """
     prose = chinese.BLOCK.sub("", path.read_text(encoding="utf-8"))
-    return {" ".join(words.split()) for words in re.findall(r"`([^`]+)`", prose)}
+    rows = re.findall(r"^\|.*\|$", prose, re.MULTILINE)
+    parts = [*rows, *re.split(r"^#+ ", re.sub(r"^\|.*\|$", "", prose, flags=re.MULTILINE), flags=re.MULTILINE)]
+    return [(part[:60], {" ".join(words.split()) for words in re.findall(r"`([^`]+)`", part)}) for part in parts]
 
 
 @pytest.mark.parametrize("path", CHINESE_PAGES, ids=lambda p: p.stem)
-def test_a_chinese_page_names_the_commands_options_and_files_that_the_english_one_names(path: Path):
-    assert named(path) == named(chinese.DOCS / path.relative_to(chinese.CHINESE))
+def test_each_part_of_a_chinese_page_names_the_commands_options_and_files_of_the_english_one(path: Path):
+    english = named(chinese.DOCS / path.relative_to(chinese.CHINESE))
+    for (beginning, theirs), (_, ours) in zip(english, named(path), strict=True):
+        assert ours == theirs, beginning
 
 
 ENGLISH = """text
@@ -92,10 +106,24 @@ inside
 
 
 def test_blocks_and_messages_are_copied_and_prose_stays():
-    page = "文字\n```\n旧\n```\n更多\n```\n```\n| `old …` | 3 | 原因 | 对策 |\n"
+    page = "文字\n```\n旧\n```\n更多\n```\n```\n| `no such old …` | 3 | 原因 | 对策 |\n"
     made = chinese.in_step(ENGLISH, page, "a.md")
     assert made.startswith("文字\n<!-- run: shown -->\n```console\n$ one\n1\n```\n更多\n<!-- file: a.md -->\n````md\n")
     assert made.endswith("| `no such …` | 2 | 原因 | 对策 |\n") and chinese.in_step(ENGLISH, made, "a.md") == made
+
+
+def test_a_message_that_changed_its_words_is_copied_and_one_that_is_another_is_named():
+    english = "| `no such file` | 2 | a | b |\n| `this one is too large` | 3 | a | b |\n"
+    reworded = "| `no such files` | 2 | 甲 | 乙 |\n| `this is too large` | 2 | 丙 | 丁 |\n"
+    made = chinese.in_step(english, reworded, "a.md")
+    assert made == "| `no such file` | 2 | 甲 | 乙 |\n| `this one is too large` | 3 | 丙 | 丁 |\n"
+    for moved in (
+        "| `this one is too large` | 3 | 丙 | 丁 |\n| `the sentence went` | 2 | 甲 | 乙 |\n",
+        "| `this one is too large` | 3 | 丙 | 丁 |\n| `no such file` | 2 | 甲 | 乙 |\n",
+        "| `no such file` | 2 | 甲 | 乙 |\n| `port is taken` | 3 | 丙 | 丁 |\n",
+    ):
+        with pytest.raises(ValueError, match=r"^a\.md: 2 messages"):
+            chinese.in_step(english, moved, "a.md")
 
 
 def test_a_block_or_a_message_too_few_is_named():

@@ -62,6 +62,8 @@ def test_search_works_from_disk_and_finds_option_names(site: Path, tmp_path: Pat
     found = results(site, tmp_path, "tutorials/mixture.html", "optim.peak_lr")
     assert any(title.startswith("Configs › OptimConfig") for _, title in found[:3]), found
     assert found[0][0].startswith("../reference/")
+    for query, title in (("--global-batch-si", "Configs › RunConfig"), ("evaluate --batch-size", "tigerjax evaluate")):
+        assert any(title in name for _, name in results(site, tmp_path, "index.html", query)[:5]), query
     assert results(site, tmp_path, "index.html", "no-such-word-anywhere") == []
 
 

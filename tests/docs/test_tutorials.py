@@ -42,7 +42,7 @@ def tigerjax_commands(text: str) -> list[list[str]]:
 
 FILLED = "raw docs sft zh texts base_model preferences evaluation_set".split()
 PROJECT = "".join(
-    part.format(**dict.fromkeys(FILLED, '["x"]'), base="x", pieces=300, vocab_size=300, multiple=9)
+    part.format(**dict.fromkeys(FILLED, '["x"]'), import_base="x", pieces=300, vocab_size=300, multiple=9)
     for part in (starter_files.TOML, starter_files.REWARD_TOML, starter_files.ALIGN_TOML, starter_files.EXPORT_TOML)
 )
 """The project file that `tigerjax new` writes, for the pages that work in such a folder."""

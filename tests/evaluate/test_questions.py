@@ -133,7 +133,7 @@ GOOD = '{"id": "a", "lang": "en", "task": "t", "prompt": "p", "answers": ["x"]}'
     [
         ("", "no questions"),
         (GOOD + "\n{", ":2: broken JSON"),
-        ("[]", ":1: a question must be an object"),
+        ("[]", ":1: a JSON list, but each line must be an object"),
         (GOOD.replace('"en"', "3"), ":1: lang must be a non-empty string"),
         (GOOD.replace('["x"]', "[]"), ":1: id 'a': answers must be"),
         (GOOD + "\n" + GOOD, ":2: id 'a' stands already on line 1"),
@@ -151,12 +151,21 @@ def test_load_refuses_an_absent_file_invalid_utf8_and_a_broken_sidecar(tmp_path)
     with pytest.raises(DataError, match="does not exist"):
         load(path)
     path.write_bytes(GOOD.encode() + b"\xff")
-    with pytest.raises(DataError, match="not UTF-8 at byte"):
+    with pytest.raises(DataError, match="invalid UTF-8 at byte"):
         load(path)
     path.write_text(GOOD)
-    (tmp_path / questions.ANSWERS_FILE).write_text("[1]")
-    with pytest.raises(DataError, match=r"answers\.json: must be"):
-        load(path)
+    wrong = [
+        "[1]",
+        '{"en": "Rome"}',
+        '{"en": {"t": "Rome"}}',
+        '{"en": {"t": ["x", 7]}}',
+        '{"en": {"t": [" "]}}',
+        "[" * 9999,
+    ]
+    for content in wrong:  # a text is not taken for a list of its letters
+        (tmp_path / questions.ANSWERS_FILE).write_text(content)
+        with pytest.raises(DataError, match=r"answers\.json: .*write \{lang: \{task: \[answer"):
+            load(path)
 
 
 # The embedded files.
@@ -292,3 +301,9 @@ def test_planted_faults_are_where_counts_json_says():
         clean = [t for id, t in text.items() if id not in faults["dirty"]]
         assert not any(mark in t for mark in marks.values() for t in clean)
         assert len(faults["exact_duplicates"]) == len(faults["near_duplicates"]) == len(faults["dirty"]) == 10
+
+
+def test_a_byte_order_mark_before_the_questions_is_passed_over(tmp_path):
+    line = '{"id": "a", "lang": "en", "task": "t", "prompt": "1+1?", "answers": ["2"]}\n'
+    (tmp_path / "q.jsonl").write_text(line, encoding="utf-8-sig")
+    assert [question.id for question in questions.load(tmp_path / "q.jsonl")] == ["a"]

@@ -72,7 +72,7 @@ def test_counts_must_balance_and_inputs_exist(tmp_path):
 def test_a_broken_manifest_is_bad_data(tmp_path):
     run(tmp_path / "out")
     (tmp_path / "out" / manifest.FILE).write_text('{"stage": "co')
-    with pytest.raises(DataError, match="broken JSON"):
+    with pytest.raises(DataError, match="not JSON"):
         run(tmp_path / "out")
 
 

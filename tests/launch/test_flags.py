@@ -43,7 +43,7 @@ def test_the_installed_libtpu_accepts_every_flag_of_every_file_and_refuses_one_t
 def test_a_line_that_is_no_flag_is_refused_with_its_number(tmp_path):
     path = tmp_path / "flags.txt"
     path.write_text("# none\n--xla_a=true  # a reason\nxla_b=false\n")
-    with pytest.raises(ConfigError, match=r"flags\.txt:3: 'xla_b=false' is not --name=value"):
+    with pytest.raises(ConfigError, match=r"flags\.txt:3: 'xla_b=false' must be --name=value"):
         flags.read(path)
     path.write_text("# none\n--xla_a=true  # a reason\n\n")
     assert flags.read(path) == {"xla_a": "true"}

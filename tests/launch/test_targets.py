@@ -46,6 +46,8 @@ def test_the_list_names_every_target_with_a_line():
 def test_an_unknown_target_a_missing_config_and_no_argument_exit_2():
     for arguments, words in [
         (("cloud", CONFIG), "no target cloud; there are: gke local"),
+        (("../settings", CONFIG), "no target ../settings; there are: gke local"),
+        (("./local", CONFIG), "no target ./local; there are: gke local"),
         (("local", "configs/absent.py"), "no config file configs/absent.py"),
         (("local", "--optim.peak-lr", "1"), "usage: "),
         (("local",), "usage: "),
@@ -121,7 +123,11 @@ def gcloud(folder: Path, states: list[str], codes: list[int], *, create: str = "
     body = f"""
     next() {{ head -n 1 {folder}/$1; [ "$(wc -l < {folder}/$1)" -lt 2 ] || sed -i 1d {folder}/$1; }}
     case "$*" in
-      *"queued-resources describe"*) s=$(next states); [ "$s" != ABSENT ] || exit 1; echo "$s" ;;
+      *"queued-resources describe"*)
+        s=$(next states)
+        [ "$s" != ABSENT ] || {{ echo "ERROR: NOT_FOUND: Resource was not found" >&2; exit 1; }}
+        [ "$s" != NO_ANSWER ] || {{ echo "ERROR: the network is unreachable" >&2; exit 1; }}
+        echo "$s" ;;
       *"queued-resources create"*) {create or "true"} ;;
       *"tpu-vm ssh"*) echo "step 1/2"; echo "tigerjax-exit $(next codes)" ;;
     esac"""
@@ -152,6 +158,19 @@ def test_a_preempted_tpu_is_deleted_made_again_and_the_run_goes_on(tmp_path):
     assert done.returncode == 0, done.stderr
     assert verbs(path) == ["ssh", "delete", "create", "ssh", "delete"]
     assert any("--spot" in call for call in calls(path))
+
+
+def test_a_look_without_an_answer_is_not_taken_for_an_absent_tpu(tmp_path):
+    """A second one would be asked for, refused as it is there, and the first would go on to cost."""
+    path = gcloud(tmp_path, ["PROVISIONING", "NO_ANSWER", "NO_ANSWER", "ACTIVE"], [0])
+    done = launch("tpu-vm", CONFIG, path=path, POLL_S="0", **SETTINGS)
+    assert done.returncode == 0, done.stderr
+    assert verbs(path) == ["ssh", "delete"] and "the network is unreachable" in done.stderr
+    for states in (["NO_ANSWER"], ["PROVISIONING", "NO_ANSWER"]):
+        (tmp_path / "log").unlink()
+        gcloud(tmp_path, states, [0])
+        done = launch("tpu-vm", CONFIG, path=path, POLL_S="0", **SETTINGS)
+        assert done.returncode == 1 and verbs(path) == [] and "does not say how" in done.stderr
 
 
 def test_bad_data_on_the_workers_is_not_tried_again(tmp_path):

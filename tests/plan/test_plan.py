@@ -71,8 +71,8 @@ def test_a_plan_for_chips_of_two_devices_counts_tokens_by_chip_and_by_device():
     assert shown["mfu_bound"] == pytest.approx(flops / (4 * 2307e12) / low)
     assert shown["hbm_gb"] < 192 * 2**30 / 1e9 / 2  # of one device, which has half of the chip's memory
     text = "\n".join(figures.lines(shown, ""))
-    assert "4 chips of 2 devices, fsdp 8" in text and "memory a device" in text
-    assert f"a device {shown['tokens_per_s_per_device']:,.0f}" in text
+    assert "4 chips of 2 devices, fsdp 8" in text and "memory per device" in text
+    assert f"per device {shown['tokens_per_s_per_device']:,.0f}" in text
 
 
 def test_a_chip_whose_way_to_its_host_is_not_published_is_refused_for_offloading():
@@ -158,7 +158,7 @@ def test_a_search_with_the_real_compiler_ends_in_an_override_that_plans(tmp_path
     [
         ([], "needs a config file"),
         (["configs/llama2_tiny.py"], "Missing: --topology"),
-        (["configs/llama2_tiny.py", "--topology", "v5p-128"], "CHIP:SHAPE"),
+        (["configs/llama2_tiny.py", "--topology", "v5p-128"], "Cloud's name; here it is v5p:4x4x4"),
         (["configs/llama2_tiny.py", "--topology", "v5p:2x2x1", "--slices", "two"], "--slices two: invalid literal"),
         (["configs/llama2_tiny.py", "--topology", "v5p:2x2x1", "--slices", "0"], "at least 1"),
     ],

@@ -96,7 +96,7 @@ def test_overrides_name_exactly_what_differs():
     compute = dataclasses.replace(had.compute, remat="save_attention")
     want = dataclasses.replace(had, compute=compute, global_batch_size=16)
     words = Candidate(want, 1, 0.0, 0.0).overrides(had)
-    assert words == ["--global-batch-size", "16", "--compute.remat", "save_attention"]
+    assert words == ["--compute.remat", "save_attention", "--global-batch-size", "16"]
 
 
 def test_what_did_not_fit_rules_out_more_and_a_fit_rules_out_less():

@@ -210,3 +210,47 @@ def test_what_readers_change_is_one_line_on_standard_error(tmp_path, capsys):
     first, second = capsys.readouterr().err.splitlines()
     assert "x.jsonl: 2 dialogues began with an answer" in first
     assert "x.jsonl: 1 records without an id are equal to an earlier one" in second
+
+
+@pytest.mark.parametrize("mark", [{"loss": 0}, {"loss": 0.0}, {"train": 0}, {"train": False}])
+def test_a_mark_of_zero_is_the_same_as_false(mark):
+    assert sft({"messages": [QUESTION, ANSWER | mark]})[1]["weight"] == 0.0
+
+
+@pytest.mark.parametrize("mark", [{"loss": "false"}, {"loss": 0.5}, {"train": "false"}])
+def test_a_mark_that_is_neither_true_nor_false_is_named(mark):
+    with pytest.raises(DataError, match=r"message 2 has (loss|train) .*must be true or false"):
+        sft({"messages": [QUESTION, ANSWER | mark]})
+
+
+EARLIER = {
+    "messages": {"messages": talk("c", "d")},
+    "ShareGPT": {"conversations": turns(("human", "c"), ("gpt", "d"))},
+    "Alpaca": {"instruction": "c", "output": "d"},
+}
+
+
+@pytest.mark.parametrize("form", EARLIER)
+def test_earlier_turns_are_kept_in_every_form(form):
+    assert sft(EARLIER[form] | {"history": [["a", "b"]]}) == talk("a", "b", "c", "d")
+
+
+def test_lists_that_a_table_holds_as_text_are_read(tmp_path):
+    pairs = talk("q", "a")
+    for field, value in (("messages", pairs), ("conversations", turns(("human", "q"), ("gpt", "a")))):
+        assert sft({field: json.dumps(value), "history": ""}) == pairs
+    assert sft({"instruction": "q", "output": "a", "history": json.dumps([["x", "y"]])}) == talk("x", "y", "q", "a")
+    with pytest.raises(DataError, match=r"no JSON .*json\.dumps"):
+        sft({"messages": str(pairs)})
+
+
+def test_parts_of_text_are_one_text_and_other_parts_are_refused():
+    parts = [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]
+    assert sft({"messages": [QUESTION | {"content": parts}, ANSWER]}) == talk("Hi", "Hello")
+    with pytest.raises(DataError, match="'content' is list"):
+        sft({"messages": [QUESTION | {"content": [{"type": "image_url"}, *parts]}, ANSWER]})
+
+
+def test_a_weight_of_null_is_no_weight():
+    given = {"messages": [QUESTION, ANSWER | {"weight": None}], "weight": None}
+    assert sft(given) == talk("Hi", "Hello") and "weight" not in records.as_sft(given, "x:1")

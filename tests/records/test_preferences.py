@@ -1,5 +1,7 @@
 """Every form of a preference is read as the same pair; what cannot be one is refused with its place, or named."""
 
+import json
+
 import pytest
 
 from tigerjax.errors import DataError
@@ -139,3 +141,21 @@ def test_what_is_no_preference_is_refused_with_its_place(record):
     with pytest.raises(DataError, match=r"^f.jsonl:2: ") as error:
         as_preference(record, "f.jsonl:2")
     assert not isinstance(error.value, Unusable) and "\n" not in str(error.value)
+
+
+def test_earlier_turns_and_lists_as_text_are_read_in_preferences():
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    plain = {"prompt": "q", "chosen": "a", "rejected": "b"}
+    earlier = as_preference(plain | {"history": [["x", "y"]]}, "x:1")
+    assert [m["content"] for m in earlier["messages"]] == ["x", "y", "q"]
+    as_text = {"chosen": json.dumps(turns), "rejected": json.dumps([turns[0], turns[1] | {"content": "b"}])}
+    wanted = as_preference(plain, "x:1")
+    assert as_preference(as_text, "x:1") == wanted
+    assert as_preference(plain | {"prompt": json.dumps(turns[:1])}, "x:1") == wanted
+
+
+def test_a_score_that_is_no_number_is_refused():
+    for score in (float("nan"), float("inf")):
+        rated = [{"response": "x", "overall_score": score}, {"response": "y", "overall_score": 3}]
+        with pytest.raises(DataError, match="completion 1 must be"):
+            as_preference({"instruction": "q", "completions": rated}, "x:1")

@@ -9,7 +9,7 @@ import pytest
 
 from tigerjax.checkpoint import meta
 from tigerjax.errors import DataError
-from tigerjax.files import manifest
+from tigerjax.files import log, manifest
 from tigerjax.report import lineage, runs
 
 
@@ -41,10 +41,10 @@ def test_a_line_cut_short_by_a_kill_is_left_out_and_a_broken_one_before_it_is_na
     logged(tmp_path, 3)
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text() + '{"step": 4, "lo')
-    assert [r["step"] for r in runs.read(path)] == [1, 2, 3]
+    assert [r["step"] for r in log.records(path)] == [1, 2, 3]
     path.write_text('{"step"\n' + path.read_text())
     with pytest.raises(DataError, match=r"metrics.jsonl:1: broken JSON"):
-        runs.read(path)
+        log.records(path)
     path.write_text("")
     with pytest.raises(DataError, match="no step was logged yet"):
         runs.of_run(tmp_path)
@@ -139,9 +139,8 @@ def test_what_no_stage_made_is_named_by_what_it_is(tmp_path: Path):
     (hf / "config.json").write_text("{}")
     (words / "tokenizer.model").write_bytes(b"")
     made(tmp_path / "home" / "out", "resize", imported, raw, hf, words)
-    manifest_there = tmp_path / "home" / "out" / manifest.FILE
-    about = json.loads(manifest_there.read_text())
-    manifest.write_json(manifest_there, about | {"inputs": [*about["inputs"], {"path": str(tmp_path / "gone")}]})
+    about = manifest.read(tmp_path / "home" / "out")
+    manifest.write(tmp_path / "home" / "out", about | {"inputs": [*about["inputs"], {"path": str(tmp_path / "gone")}]})
     found = {node["name"]: (node["stage"], node["detail"]) for node in lineage.collect(tmp_path / "home")}
     assert found["imported"] == ("imported model", "from tigerbot-7b") and found["chat"] == ("model", "")
     assert found["hf"] == ("Hugging Face model", "") and found["words"] == ("tokenizer", "")
@@ -151,7 +150,7 @@ def test_what_no_stage_made_is_named_by_what_it_is(tmp_path: Path):
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        ([1], "not an object with a number `step`"),
+        ([1], "a JSON list, but each line must be an object"),
         ({"loss_nats": 1.0}, "not an object with a number `step`"),
         ({"step": 1, "mfu": "<b>"}, "mfu is '<b>', not a number"),
         ({"step": 1, "loss_nats": [2]}, "loss_nats is '[2]', not a number"),

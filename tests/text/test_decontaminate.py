@@ -1,10 +1,12 @@
 """Evaluation questions in training data: found in documents and SFT examples, counted by task."""
 
+import json
+
 import pytest
 
 from tigerjax.errors import DataError
 from tigerjax.files import jsonl
-from tigerjax.text.decontaminate import decontaminate_files
+from tigerjax.text.decontaminate import decontaminate_files, questions
 
 ENGLISH = (
     "A baker makes twelve trays of nine rolls in the morning and sells all but seventeen of them before noon; how many"
@@ -56,3 +58,11 @@ def test_a_set_without_a_question_is_refused_by_line(files):
     (files / "empty.jsonl").write_text("")
     with pytest.raises(DataError, match=r"empty\.jsonl: is empty"):
         decontaminate_files([files / "docs.jsonl"], [files / "empty.jsonl"], files / "none")
+
+
+def test_a_question_that_holds_its_stem_and_choices_is_opened(tmp_path):
+    choices = [{"text": "cold", "label": "A"}, {"text": "hot", "label": "B"}]
+    path = tmp_path / "openbookqa.jsonl"
+    path.write_text(json.dumps({"id": "1", "question": {"stem": "Ice is", "choices": choices}}) + "\n")
+    (unit,) = questions(path)
+    assert unit["text"] == "Ice is\nA. cold\nB. hot"

@@ -14,6 +14,9 @@ class Letters:
     def encode(self, text: str) -> list[int]:
         return [3 + ord(c) - ord("a") for c in text]
 
+    def decode(self, ids: list[int]) -> str:
+        return "".join(chr(i - 3 + ord("a")) for i in ids)
+
 
 TOK = Letters()
 TALK = [

@@ -45,7 +45,7 @@ def test_training_twice_gives_equal_bytes_and_a_second_run_is_skipped(base_folde
         (300, r"^--vocab-size 300 is too small for the characters of these [\d,]+ lines; give at least \d+$"),
         (
             1_000_000,
-            r"^--vocab-size 1000000 is too large: these [\d,]+ lines .* \d+ entries only; .*--size \d+$",
+            r"^--vocab-size 1000000 is too large: these [\d,]+ lines .* \d+ entries only; .*--vocab-size \d+$",
         ),
     ],
 )
@@ -61,7 +61,7 @@ def test_a_size_that_does_not_fit_the_text_is_refused_with_one_that_does(tmp_pat
     ("words", "message"),
     [
         (["train", "--vocab-size", "0"], "--vocab-size 0 must be at least 260 and at most 16,777,216"),
-        (["train", "--vocab-size", "-5"], "--size -5 must be at least 260"),
+        (["train", "--vocab-size", "-5"], "--vocab-size -5 must be at least 260"),
         (["train", "--vocab-size", "259"], "--vocab-size 259 must be at least 260"),
         (["train", "--vocab-size", "99999999999"], "--vocab-size 99999999999 must be at least 260"),
         (["sample", "--fraction", "0"], "--fraction 0 must be above 0 and at most 1"),

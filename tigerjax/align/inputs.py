@@ -49,7 +49,9 @@ def check(settings: AlignSettings, run: RunConfig) -> None:
                 records.as_preference(record, f"{path}:{number}")
             except records.Unusable as error:
                 hosts.say(f"tigerjax: note: {printable(error)}; left out of the next reward model")
-    read_lines(settings.safety)
+    for name in ("safety", "exclude"):
+        if (path := getattr(settings, name)) is not None and not read_lines(path):
+            hosts.say(f"tigerjax: note: {path}: {name} of the alignment has no entry, so it changes nothing")
 
 
 def _open(path: str) -> StoredModel:

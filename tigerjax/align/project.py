@@ -14,7 +14,6 @@ that the last accepted round mixed. Its candidates are those of the settings and
 import dataclasses
 import functools
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from tigerjax.align.settings import AlignSettings, question_files, read_lines
 from tigerjax.align.steps import STEPS, shared_stage, under_way
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.files import manifest, paths
+from tigerjax.files import manifest, own, paths
 from tigerjax.files.jsonl import read_jsonl
 from tigerjax.files.progress import Progress
 from tigerjax.records import note
@@ -134,7 +133,8 @@ class Project:
 
     def _chosen(self, index: int) -> Path:
         path = self.rounds / f"{index:02d}" / "candidate" / "candidate.json"
-        return paths.of(json.loads(path.read_text(encoding="utf-8"))["chosen"]["path"])
+        with own.fields(path, manifest.AGAIN):
+            return paths.of(own.read_object(path, manifest.AGAIN)["chosen"]["path"])
 
     def _functions(self, index: int, current: Path) -> rounds.RoundFunctions:
         config = self._sft_config(index, current)

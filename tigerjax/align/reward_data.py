@@ -9,7 +9,6 @@ is 45 pairs of weight 1/45 (Ouyang et al. 2022, section 3.5). `strength` weighs 
 
 import dataclasses
 import hashlib
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -281,14 +280,12 @@ def _one_pair(
     record: Mapping[str, Any], where: str, lost: Dropped
 ) -> list[tuple[tuple[str, str], tuple[str, str], float, float]]:
     chosen, rejected = record["chosen"], record["rejected"]
-    strength, margin = record.get("strength", 1.0), record.get("margin", 0.0)
-    for name, value in (("strength", strength), ("margin", margin)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise DataError(f"{where}: {name} {value!r} must be a number that is not negative")
+    strength = records.checked_weight(record.get("strength", 1.0), where, "strength")
+    margin = records.checked_weight(record.get("margin", 0.0), where, "margin")
     if chosen == rejected or not strength:
         lost.add("identical" if chosen == rejected else "tie", where)
         return []
-    return [((chosen, "stop"), (rejected, "stop"), float(strength), float(margin))]
+    return [((chosen, "stop"), (rejected, "stop"), strength, margin)]
 
 
 def _finish(finish: Any, where: str) -> str:

@@ -17,7 +17,6 @@ takes long works in the folder STEP.work-HASH, which survives an interruption. S
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +33,7 @@ from tigerjax.align.people import queue as queue_lib
 from tigerjax.align.people.labels import Verdict
 from tigerjax.align.steps import STEPS, Step
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.files import manifest, paths
+from tigerjax.files import manifest, own, paths
 from tigerjax.files.jsonl import read_jsonl, write_jsonl
 from tigerjax.records import sft_examples
 
@@ -141,11 +140,13 @@ def run_steps(
 def ended(rounds: str | Path, index: int, *, current: str | Path) -> Round:
     """How a round ended that has its gate; `current` is the model that it started from."""
     folder, current = paths.of(rounds) / f"{index:02d}", paths.of(current)
-    verdict = json.loads((folder / "gate" / "gate.json").read_text(encoding="utf-8"))
+    manifest.refuse_changed([folder / "gate"])
+    verdict = own.read_object(folder / "gate" / "gate.json", manifest.AGAIN)
     counts = {step: (manifest.read(folder / step) or {}).get("counts", {}) for step in STEPS}
-    figures = verdict["figures"] | {"gate": "accepted" if verdict["accepted"] else "rejected"}
-    figures |= {"reasons": verdict["reasons"], "winners": counts["mix"]["winners"], "counts": counts}
-    figures |= gate_lib.beside(verdict)
+    with own.fields(folder / "gate" / "gate.json", manifest.AGAIN):
+        figures = verdict["figures"] | {"gate": "accepted" if verdict["accepted"] else "rejected"}
+        figures |= {"reasons": verdict["reasons"], "winners": counts["mix"]["winners"], "counts": counts}
+        figures |= gate_lib.beside(verdict)
     chosen = folder / "train" / "run" if verdict["accepted"] else current
     return Round(folder, verdict["accepted"], chosen, folder / "mix" / "sft.jsonl", figures)
 

@@ -5,7 +5,7 @@ are.
 """
 
 import dataclasses
-import json
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ from tigerjax.align.config import AlignConfig
 from tigerjax.align.steps import USES, under_way
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.evaluate.questions import ANSWERS_FILE
-from tigerjax.files import manifest, paths
+from tigerjax.files import manifest, own, paths
+from tigerjax.files.foreign import shown
 
 FILE = "align.json"
+SAMPLING = {"n", "temperature", "top_p", "top_k", "max_new_tokens"}
 USED_BY: dict[str, tuple[str, ...]] = {
     **{field: tuple(step for step in USES if field in USES[step]) for fields in USES.values() for field in fields},
     "sft": ("prompts", "mix"),
@@ -94,14 +96,26 @@ def read(folder: Path) -> AlignSettings:
     path = folder / FILE
     if not path.is_file():
         raise ConfigError(f"{path} does not exist; `tigerjax align init CONFIG --out {folder} …` writes it")
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+    with own.fields(path, "write it again"):
+        stored = own.read_object(path, "write it again")
         given = {RENAMED.get(name, name): value for name, value in stored.items()}
         if isinstance(given.get("sft"), str):  # one file, in 0.2.0
             given["sft"] = [given["sft"]]
-        return AlignSettings(**given)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: not the settings of an alignment ({error}); write it again") from error
+        settings = AlignSettings(**given)
+        for name, kind in typing.get_type_hints(AlignSettings).items():
+            if not _is(getattr(settings, name), kind):
+                raise TypeError(f"{name} is {shown(getattr(settings, name))}")
+        AlignConfig(**settings.align)
+        if settings.sampling.keys() != SAMPLING or any(type(n) not in (int, float) for n in settings.sampling.values()):
+            raise TypeError(f"sampling is {shown(settings.sampling)}")
+    return settings
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON is of a type such as `list[str]` or `str | None`."""
+    if typing.get_origin(kind) is list:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return isinstance(value, dict if typing.get_origin(kind) is dict else kind) and not isinstance(value, bool)
 
 
 def changed(folder: Path, changes: Mapping[str, Any], *, again: bool) -> AlignSettings:

@@ -1,6 +1,5 @@
 """The figures of an alignment's ended rounds for its report, read from their folders."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import tigerjax
 from tigerjax.align import gate as gate_lib
 from tigerjax.align import rounds, settings, steps
 from tigerjax.errors import DataError
-from tigerjax.files import manifest, paths
+from tigerjax.files import manifest, own, paths
 
 
 def collect(folder: str | Path) -> dict[str, Any]:
@@ -22,22 +21,25 @@ def collect(folder: str | Path) -> dict[str, Any]:
     for round_folder in steps.folders(paths.of(folder) / "rounds"):
         if manifest.read(round_folder / "gate") is None:
             continue
-        gate = json.loads((round_folder / "gate" / "gate.json").read_text(encoding="utf-8"))
+        manifest.refuse_changed([round_folder / "gate"])
+        path = round_folder / "gate" / "gate.json"
+        gate = own.read_object(path, manifest.AGAIN)
         if "held_out" not in gate:
             older = f"{round_folder / 'gate'}: written by an older version"
             raise DataError(f"{older}; remove it and `align run` judges again")
-        winners = (manifest.read(round_folder / "mix") or {})["counts"]["winners"]
-        sides = {}
-        for name, answers in gate["held_out"].items():
-            sides[name] = {
-                "reward": gate["figures"][f"reward_{name}"],
-                "accuracy": gate["figures"][f"accuracy_{name}"],
-                "characters": sum(length for _, length in answers) / len(answers),
-                "scores": [score for score, _ in answers],
-            }
-        verdict = "accepted" if gate["accepted"] else "refused"
-        entry = {"round": int(round_folder.name), "gate": verdict, "reasons": gate["reasons"], "winners": winners}
-        ended.append(entry | {"win_rate": gate["figures"]["win_rate"]} | sides | gate_lib.beside(gate))
+        with own.fields(path, manifest.AGAIN):
+            winners = (manifest.read(round_folder / "mix") or {})["counts"]["winners"]
+            sides = {}
+            for name, answers in gate["held_out"].items():
+                sides[name] = {
+                    "reward": gate["figures"][f"reward_{name}"],
+                    "accuracy": gate["figures"][f"accuracy_{name}"],
+                    "characters": sum(length for _, length in answers) / len(answers),
+                    "scores": [score for score, _ in answers],
+                }
+            verdict = "accepted" if gate["accepted"] else "refused"
+            entry = {"round": int(round_folder.name), "gate": verdict, "reasons": gate["reasons"], "winners": winners}
+            ended.append(entry | {"win_rate": gate["figures"]["win_rate"]} | sides | gate_lib.beside(gate))
     if not ended:
         raise DataError(f"{folder}: no round has ended; `tigerjax align run {folder}` runs one")
     report = {"version": tigerjax.__version__, "title": "Rounds of rejection sampling", "align_rounds": ended}
@@ -54,7 +56,8 @@ def outcomes(folder: str | Path) -> list[dict[str, Any]]:
         if manifest.read(round_folder / "gate") is None:
             continue
         candidate = round_folder / "candidate" / "candidate.json"
-        current = json.loads(candidate.read_text(encoding="utf-8"))["chosen"]["path"]
+        with own.fields(candidate, manifest.AGAIN):
+            current = own.read_object(candidate, manifest.AGAIN)["chosen"]["path"]
         ended = rounds.ended(place, int(round_folder.name), current=current)
         figures = {name: value for name, value in ended.figures.items() if name not in ("counts", "change_points")}
         out.append({"round": int(round_folder.name)} | figures | {"checkpoint": str(ended.checkpoint)})

@@ -1,25 +1,19 @@
 """meta.json of a checkpoint: written with a checksum of itself, and read only when it is as it was written.
 
-The first entry holds the sha256 of the file's own bytes, computed with 64 zeros in its place. The second says that it
-must be there, so damage to the first entry is found too. Checkpoints of older versions have neither: they are read,
-and a line says that nothing protects their step and data position.
+Checkpoints of older versions have no such checksum: they are read, and a line says that nothing protects their step and
+data position.
 """
 
 import functools
-import hashlib
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 from tigerjax.errors import DataError
-from tigerjax.files import paths
+from tigerjax.files import paths, seal
 from tigerjax.processes import hosts
 
 META = "meta.json"
-OWN, SEALED = "own_sha256", "sealed"
-ZEROS = "0" * 64
-FIRST = re.compile(rb'\{\n "' + OWN.encode() + rb'": "([0-9a-f]{64})",\n')
 FORMS: dict[str, tuple[type | None, ...]] = {
     "kind": (str,), "model": (dict,), "tokenizer_sha256": (str, None), "step": (int,), "config": (list,),
     "data_seed": (int, None), "extra": (dict,), "files": (dict,), "sha256": (dict,),
@@ -31,9 +25,7 @@ NEEDED = ("kind", "model", "step", "files")
 
 def write(path: Path, meta: dict[str, Any]) -> None:
     """Writes meta.json whole, with its checksum."""
-    entries = {OWN: ZEROS, SEALED: True} | {k: v for k, v in meta.items() if k not in (OWN, SEALED)}
-    text = json.dumps(entries, ensure_ascii=False, indent=1, default=str) + "\n"
-    paths.write_text(path, text.replace(ZEROS, hashlib.sha256(text.encode()).hexdigest(), 1))
+    paths.write_text(path, seal.text(meta))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -43,21 +35,18 @@ def read(path: Path) -> dict[str, Any]:
     except OSError as error:
         paths.not_damage(error)
         raise DataError(f"{path}: not readable as a checkpoint's JSON ({error})") from error
-    own = FIRST.match(raw)
-    if own is not None:
-        zeroed = raw[: own.start(1)] + ZEROS.encode() + raw[own.end(1) :]
-        if hashlib.sha256(zeroed).hexdigest().encode() != own[1]:
-            raise DataError(f"{path}: its bytes are not those that were written (its own sha256 differs)")
+    if (whole := seal.whole(raw)) is False:
+        raise DataError(f"{path}: its bytes are not those that were written (its own sha256 differs)")
     try:
         meta = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not readable as a checkpoint's JSON ({error})") from error
-    if not isinstance(meta, dict) or (own is None and (SEALED in meta or OWN in meta)):
+    if not isinstance(meta, dict) or seal.missing(meta, raw):
         raise DataError(f"{path}: not readable as a checkpoint's JSON (its own sha256 is missing)")
     _check_form(path, meta)
-    if own is None:
+    if whole is None:
         _say_unprotected(path.parent)
-    return {name: value for name, value in meta.items() if name not in (OWN, SEALED)}
+    return seal.opened(meta)
 
 
 def _check_form(path: Path, meta: dict[str, Any]) -> None:

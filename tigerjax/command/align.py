@@ -201,10 +201,10 @@ def run(dir: Folder, rounds: Count = 1, hosts: HostsConfig = AUTO, json: Path | 
 
 
 def status(dir: Folder, json: Path | None = None) -> None:
-    """Shows a table of the rounds: which steps are done, with their counts. Below it, how each ended round ended.
+    """Shows a table of the rounds: which steps are done, with their counts.
 
-    That is the gate's verdict, the win rate, the accuracies before and after, and the model that the next round starts
-    from.
+    Below it is how each ended round ended: the gate's verdict, the win rate, the accuracies before and after, and the
+    model that the next round starts from.
 
     Example: tigerjax align status runs/align
     """

@@ -73,7 +73,7 @@ def bind(command: Command, words: Sequence[str], prog: str) -> Call:
     own = options.of_command(command)
     if not options.takes_config(command):
         return Call(command, prog, None, _parse(words, own, prog))
-    if not words or words[0].startswith("-"):
+    if not words or not words[0] or words[0].startswith("-"):
         raise ConfigError(f"{prog} needs a config file or the folder of a run first, such as configs/llama2_tiny.py")
     paths.need_disk("the config", words[0])
     # Every field has its value in the config file, which is not read yet: so none is required here.
@@ -169,6 +169,8 @@ def _item(option: Option, text: str, prog: str) -> Any:
             near = _suggestion(text, option.choices, prog)
             raise ConfigError(f"{option.name} {text} is none of {', '.join(option.choices)}{near}")
         return next(value for value in typing.get_args(option.item_type) if str(value) == text)
+    if option.is_path and not text:  # "$OUT" of a shell where OUT is not set; Python takes it for the current folder
+        raise ConfigError(f"{option.name} is empty; give a path")
     try:
         value = option.item_type(text)
     except ValueError as error:

@@ -24,7 +24,7 @@ from tigerjax.command.table import COMMANDS, SECTIONS
 from tigerjax.command.usage import DRY_RUN, HELP, HELP_HOSTS, rehearse, usage, usage_of_config, usage_of_hosts
 from tigerjax.errors import ConfigError, TigerjaxError, disk_full, near_miss
 from tigerjax.files import paths
-from tigerjax.terminal import show, tell
+from tigerjax.terminal import in_short, show, tell
 
 # What an accelerator looks like to the kernel: Google TPUs (two drivers), NVIDIA (also under WSL 2), AMD.
 ACCELERATORS = ("/dev/accel*", "/dev/vfio/[0-9]*", "/dev/nvidia*", "/dev/dxg", "/dev/kfd")
@@ -47,6 +47,13 @@ REFUSED = (
     errno.ENAMETOOLONG,
     errno.ELOOP,
 )
+FAILED = (errno.EIO, errno.EREMOTEIO, errno.ESTALE, errno.ENXIO, errno.ENODEV)
+ADVICE = {
+    **dict.fromkeys(REFUSED, "change the path or its permissions"),
+    **dict.fromkeys(FAILED, "the disk or its server failed: look at it, and repeat; what was finished is whole"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the number of files that may be open (`ulimit -n`)"),
+}
+"""What to change, by the number of an OSError."""
 
 
 def quiet_start(environ: MutableMapping[str, str] = os.environ, devices: str = "/") -> None:
@@ -99,6 +106,8 @@ def _list_commands(group: tuple[str, ...] = ()) -> str:
 
 
 def _run(args: list[str]) -> None:
+    if args and args[0] == "help":  # `help train` is `train --help`
+        args = [*args[1:], HELP[0]]
     if not args or args[0] in HELP:
         show(_list_commands())
     elif args[0] == "--version":
@@ -124,7 +133,12 @@ def _run_in_project(words: tuple[str, ...], command: Command, args: list[str]) -
         return _help(command, prog, args)
     tables = project.read(COMMANDS)
     given = project.complete(tables, words, command, args)
-    call = _run_command(command, prog, given)
+    try:
+        call = _run_command(command, prog, given)
+    except TigerjaxError as error:
+        more = project.explanation(str(error), tables, words, args)
+        error.args = (f"{error}{more}",)
+        raise
     if call is None:
         return
     follows = project.following(tables, words, given)
@@ -218,8 +232,8 @@ def main(args: list[str] | None = None) -> int:
         if disk_full(error):
             where = getattr(error, "filename", None) or "the output"
             return _fail(f"no space left on the disk for {where}; what was finished is whole: free some and repeat", 3)
-        if isinstance(error, OSError) and error.errno in REFUSED:
-            return _fail(f"{error.filename}: {error.strerror}; change the path or its permissions", 3)
+        if isinstance(error, OSError) and error.errno in ADVICE:
+            return _fail(f"{error.filename or 'the output'}: {error.strerror}; {ADVICE[error.errno]}", 3)
         if (trouble := paths.trouble(error)) is not None:
             return _fail(str(trouble), trouble.exit_code)
         raise
@@ -234,8 +248,8 @@ def _interrupted(error: BaseException | None) -> bool:
 
 
 def _fail(line: str, code: int) -> int:
-    """Prints the line to standard error and returns the code. It may quote foreign data."""
-    tell(f"tigerjax: {line}")
+    """Prints the line to standard error and returns the code. What it quotes may be long: it is cut."""
+    tell(f"tigerjax: {in_short(line)}")
     return code
 
 

@@ -11,13 +11,15 @@ from tigerjax.command.progress import show_elapsed, show_progress
 from tigerjax.config.ranges import Count
 from tigerjax.errors import ConfigError
 
+PAD_TO_MULTIPLE_OF = 512
+
 
 def from_hf(
     hf_dir: Annotated[Path, "positional"],
     out: Annotated[Path, "positional"],
     tokenizer: Path | None = None,
     vocab_size: Count | None = None,
-    pad_to_multiple_of: Count = 512,
+    pad_to_multiple_of: Count | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
     verify: bool = False,
     json: Path | None = None,
@@ -41,13 +43,15 @@ def from_hf(
     from tigerjax.tokenizer.load import MODEL_FILE, Tokenizer
 
     started = time.perf_counter()
+    if pad_to_multiple_of is not None and tokenizer is None:
+        raise ConfigError("--pad-to-multiple-of is for a vocabulary that grows; give --tokenizer too, or leave it out")
     opened, own = vocab_of_folder.fitted(read.open_hf(hf_dir), vocab_size)
     if tokenizer is not None:
         if own is None:
             raise ConfigError(f"{hf_dir} has no {MODEL_FILE}, from which it could grow; put the model's own there")
         base, own = own, Tokenizer(tokenizer)
         stands_for = sub_tokens(opened.config.vocab_size, base, own)
-        opened = read.grow(opened, base.pieces, stands_for, multiple=pad_to_multiple_of)
+        opened = read.grow(opened, base.pieces, stands_for, multiple=pad_to_multiple_of or PAD_TO_MULTIPLE_OF)
     progress = show_progress("converted", "GB")
     stream_model(
         out,
@@ -89,7 +93,7 @@ def to_hf(
     """
     from tigerjax.checkpoint.files import META
     from tigerjax.checkpoint.loaded import check_fits
-    from tigerjax.checkpoint.stored import open_model
+    from tigerjax.checkpoint.stored import open_whole
     from tigerjax.convert import hf
     from tigerjax.convert import verify as check
     from tigerjax.files.manifest import sha256
@@ -97,7 +101,7 @@ def to_hf(
     from tigerjax.tokenizer.load import Tokenizer
 
     started = time.perf_counter()
-    model = open_model(checkpoint)
+    model = open_whole(checkpoint)
     if tokenizer is not None:
         check_fits(model, Tokenizer(tokenizer), where=checkpoint, reward=families.is_reward(model.kind))
     lineage = {
@@ -132,7 +136,7 @@ def resize(
     out: Annotated[Path, "positional"],
     base: Path,
     tokenizer: Path,
-    pad_to_multiple_of: Count = 512,
+    pad_to_multiple_of: Count = PAD_TO_MULTIPLE_OF,
     json: Path | None = None,
 ) -> None:
     """Grows a checkpoint's vocabulary from that of BASE to that of TOKENIZER, which extends it.

@@ -121,6 +121,7 @@ UNSET = {
     "--field": "the usual names",
     "--bucket": "no bucket is tried",
     "--preferences": "no reward model",
+    "convert from-hf --pad-to-multiple-of": "512 with --tokenizer; without it the rows stay",
     "new --evaluation-set": "no rounds",
     "new --seq-len": "what the base model reads, at most 4,096",
     "--sensitive": "no list",

@@ -1,6 +1,7 @@
 """Commands that train, sample and score models, and the quick start that does all of it."""
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +17,11 @@ from tigerjax.config import RunConfig
 from tigerjax.config.ranges import Seed
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
+from tigerjax.terminal import one_line, tell
 from tigerjax.terminal import show as to_terminal
-from tigerjax.terminal import tell
 from tigerjax.train import wandb_run
 
+SHOWN_ANSWERS, SHOWN_CHARACTERS = 3, 300  # that `sample` prints
 PROGRESS_EXAMPLES, LEAST_PROGRESS = 10_000, 0.9
 """TigerBot's report expects an SFT run to be through 0.95 of its loss's fall after 10,000 examples."""
 
@@ -57,7 +59,7 @@ def train(
 
     began = time.time()
     run = override(config)
-    traced = _steps(profile_steps)
+    traced = _steps(profile_steps, run.optim.total_steps)
     if wandb is not None:
         wandb_run.package()  # refused before any work when the package is missing
     if dry_run:
@@ -77,13 +79,14 @@ def train(
 
     run_dir = out or config.run_dir(run)
     with processes.together():
+        examples = _read_held_out(run, held_out) if processes.is_writer() else []
         reporting = Reporting(since=began, profile_steps=traced, wandb=wandb)
         loader = train_on_mixture(run, run_dir=run_dir, progress=show_progress, reporting=reporting)
     if processes.is_writer():
         figures = {"run": str(run_dir)} | last_record(run_dir)
         figures |= _progress(run, run_dir, loader)
-        if held_out:
-            figures["held_out"] = _held_out(run, run_dir, held_out)
+        if examples:
+            figures["held_out"] = _held_out(run, run_dir, examples)
         save(figures, json)
 
 
@@ -92,8 +95,8 @@ def _progress(run: Any, run_dir: Path, loader: Any) -> dict[str, float]:
     from tigerjax.files import manifest
     from tigerjax.train.metrics import progress_at
 
-    kinds = [(manifest.read(source.folder) or {}).get("config", {}).get("kind") for source in loader.sources]
-    if set(kinds) != {"sft"}:
+    configs = [(manifest.read(source.folder) or {}).get("config") for source in loader.sources]
+    if any(not isinstance(config, dict) or config.get("kind") != "sft" for config in configs):
         return {}
     examples_per_row = sum(
         rate * source.figures["records"] / source.rows
@@ -110,27 +113,41 @@ def _progress(run: Any, run_dir: Path, loader: Any) -> dict[str, float]:
     return {"progress_at_10k_examples": progress}
 
 
-def _steps(text: str | None) -> tuple[int, int] | None:
-    """`10:12` -> (10, 12)."""
+def _steps(text: str | None, total: int) -> tuple[int, int] | None:
+    """`10:12` -> (10, 12), steps of a run that has `total`."""
     if text is None:
         return None
     first, _, last = text.partition(":")
     if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
         raise ConfigError(f"--profile-steps {text!r} must be FIRST:LAST, such as 10:12")
+    if int(last) > total:
+        raise ConfigError(f"--profile-steps {text!r}, but the run has {total} steps; give steps of the run")
     return int(first), int(last)
 
 
-def _held_out(run: RunConfig, run_dir: Path, files: Sequence[Path]) -> dict[str, Any]:
+def _read_held_out(run: RunConfig, files: Sequence[Path]) -> list[Any]:
+    """The held-out examples. DataError before the training where they cannot be read, or none of them fits a row."""
+    from tigerjax.evaluate.held_out import refuse_unfit
+    from tigerjax.records import sft_examples
+    from tigerjax.tokenizer.load import Tokenizer
+
+    examples = list(sft_examples(files)) if files else []
+    if files:
+        refuse_unfit(Tokenizer(run.data.tokenizer), examples, seq_len=run.data.seq_len)
+    return examples
+
+
+def _held_out(run: RunConfig, run_dir: Path, examples: Sequence[Any]) -> dict[str, Any]:
     """Prints the loss on held-out examples: of all, of each task and of each language. Returns the figures."""
     from tigerjax.checkpoint.loaded import load
     from tigerjax.evaluate.held_out import lines, losses
-    from tigerjax.records import note, sft_examples
+    from tigerjax.records import note
     from tigerjax.tokenizer.load import Tokenizer
 
     figures = losses(
         # Without a mesh: this host computes it alone.
         load(run_dir, Tokenizer(run.data.tokenizer), compute=run.compute),
-        sft_examples(files),
+        examples,
         seq_len=run.data.seq_len,
         batch_rows=run.global_batch_size,
         progress=show_progress("held out", "rows"),
@@ -272,7 +289,7 @@ def sample(
     from tigerjax.model.hf_config import past_positions
     from tigerjax.processes import hosts as processes
     from tigerjax.sample.engine import Batching, SamplingConfig
-    from tigerjax.sample.folder import sample_file
+    from tigerjax.sample.folder import CANDIDATES, sample_file
 
     run = override(config)
     processes.start(hosts)
@@ -287,7 +304,20 @@ def sample(
             loaded, prompts, out, drawn, batching=batching, progress=show_progress("sampled", "prompts")
         )
     if processes.is_writer():
+        _show_answers(out / CANDIDATES)
         show(figures, json)
+
+
+def _show_answers(path: Path) -> None:
+    """Prints the first answer to the first prompts, so that who asks one question need not open the file."""
+    from tigerjax.files.jsonl import read_jsonl
+
+    for _, record in itertools.islice(read_jsonl(path), SHOWN_ANSWERS):
+        asked = next(m["content"] for m in reversed(record["messages"]) if m["role"] == "user")
+        to_terminal(f"asked                    {one_line(asked)[:SHOWN_CHARACTERS]}")
+        to_terminal(
+            f"answered                 {one_line(record['candidates'][0]['text'])[:SHOWN_CHARACTERS] or 'nothing'}"
+        )
 
 
 def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> None:
@@ -299,26 +329,23 @@ def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> 
 
     Example: tigerjax report runs/quickstart
     """
-    import json as json_lib
-
     from tigerjax.align import settings, summary
-    from tigerjax.files import manifest
+    from tigerjax.files import manifest, own
     from tigerjax.report import lineage, print_table, render, runs
 
     source = run_dir / "report.json"
     if (run_dir / settings.FILE).is_file():
         manifest.write_json(source, summary.collect(run_dir))
-    elif (run_dir / runs.METRICS).is_file():
-        manifest.write_json(source, runs.of_run(run_dir))
+    elif (metrics := run_dir / runs.METRICS).is_file():
+        with own.fields(metrics, "remove the lines that are wrong"):
+            logged = runs.of_run(run_dir)
+        manifest.write_json(source, logged)
     if not source.is_file():
         raise DataError(f"{source} does not exist; give a folder of `tigerjax quickstart`, `train` or `align init`")
-    try:
-        values = json_lib.loads(source.read_text(encoding="utf-8"))
+    values = own.read_object(source, "write it again")
+    with own.fields(source, "it, or a file that it is made of, is not that of a run; write it again"):
         values |= {"runs": runs.collect(run_dir), "lineage": lineage.collect(run_dir)}
         render(values, run_dir / "report.html")
         print_table(values)
-        to_terminal(f"wrote {run_dir / 'report.html'}")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        kind = type(error).__name__
-        raise DataError(f"{source} is not the report of a run ({kind}: {error}); write it again") from error
+    to_terminal(f"wrote {run_dir / 'report.html'}")
     save(values, json)

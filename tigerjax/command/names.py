@@ -175,6 +175,8 @@ COMMANDS_ELSEWHERE = {
     "eval": "evaluate",
     "benchmark": "evaluate",
     "generate": "sample",
+    "chat": "sample",
+    "ask": "sample",
     "infer": "sample",
     "inference": "sample",
     "predict": "sample",

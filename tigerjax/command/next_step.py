@@ -1,5 +1,6 @@
 """The command that usually follows another one, for people who work without a project file."""
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,4 +49,4 @@ def after(command: tuple[str, ...], given: Mapping[str, Any]) -> str | None:
     """The command line that usually follows, with the values of `given`; None after a command that ends the work."""
     if (template := NEXT.get(command)) is None:
         return None
-    return template.format_map(_Given({name: str(value) for name, value in given.items()}))
+    return template.format_map(_Given({name: shlex.quote(str(value)) for name, value in given.items()}))

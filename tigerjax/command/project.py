@@ -12,6 +12,7 @@ more than what is in the file.
 """
 
 import itertools
+import re
 import shlex
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
@@ -98,6 +99,26 @@ def complete(tables: Sequence[Table], command: Sequence[str], function: Command,
     if added or behind:
         tell(f"{FILE}: {shlex.join([*behind, *added])}")
     return [*first, *behind, *typed[len(first) :], *added]
+
+
+def explanation(message: str, tables: Sequence[Table], command: Sequence[str], typed: Sequence[str]) -> str:
+    """What this file says about an error of a command: that it gave an option which the message names, and which
+    earlier command writes a path that the message names and that is not there. "" where it says nothing."""
+    table = _meant(tables, tuple(command), typed)
+    if table is None:
+        return ""
+    spelt = {word.partition("=")[0].replace("_", "-") for word in typed}
+    out = ""
+    for key in table.given:
+        name = f"--{key.replace('_', '-')}"
+        if re.search(rf"{re.escape(name)}(?![\w.-])", message) and name not in spelt:
+            out += f"; {FILE} has {name}, below [{table.name!r}]"
+    for earlier in tables[: tables.index(table)]:
+        made = [earlier.given.get("out"), *earlier.positional[1:]]
+        for path in (path for path in made if isinstance(path, str)):
+            if re.search(rf"(?<![\w./-]){re.escape(path)}(?![\w.-])", message) and not Path(path).exists():
+                out += f"; `tigerjax {shortest(tables, earlier)}` writes it"
+    return out
 
 
 def following(tables: Sequence[Table], command: Sequence[str], words: Sequence[str]) -> str | None:

@@ -4,6 +4,7 @@ import dataclasses
 import json as json_lib
 import math
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,7 +12,7 @@ from typing import Annotated, Literal
 from tigerjax.command import project, starter_files
 from tigerjax.command.figures import save
 from tigerjax.command.options import FLAT, OnDisk
-from tigerjax.config import ModelConfig
+from tigerjax.config import ModelConfig, stored_sizes
 from tigerjax.config.ranges import Count, Range
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
@@ -91,7 +92,10 @@ def new(
     padded = math.ceil(sizes.vocab_size / multiple) * multiple
     model = dataclasses.replace(opened.config, vocab_size=sizes.vocab_size, padded_vocab_size=padded)
     files: dict[str, list[Path]] = {part: records.expand(getattr(material, part)) for part in ("zh", "en", "sft")}
-    records.distinct_names([path for part in files.values() for path in part])
+    raw = [path for part in files.values() for path in part]
+    records.distinct_names(raw)
+    for path in [*raw, *records.expand(material.preferences)]:
+        records.format_of(path)  # DataError for a folder, or a file of a format that is not read
     trained = hf_config.positions(opened.extra, None).get(hf_config.POSITIONS, LONGEST)
     pieces = SHARED + math.ceil((sizes.vocab_size - opened.config.vocab_size) * SPARE)
     names = {part: [records.output_name(path) for path in paths_of] for part, paths_of in files.items()}
@@ -108,7 +112,7 @@ def new(
     for file, text in written.items():
         (name / file).write_text(text, encoding="utf-8")
     show(f"wrote {name}/: {', '.join(written)}")
-    show(f"next: cd {name} && tigerjax data clean")
+    show(f"next: cd {shlex.quote(str(name))} && tigerjax data clean")
     save(
         {"folder": str(name), "files": list(written), "vocab_size": sizes.vocab_size, "padded_vocab_size": padded}, json
     )
@@ -142,7 +146,7 @@ def _toml(
         sft=made("clean", "sft"),
         zh=made("text", "zh"),
         texts=made("text", "zh", "en"),
-        base=base,
+        import_base=json_lib.dumps(shlex.join(["convert", "from-hf", base, "runs/base"]), ensure_ascii=False),
         base_model=json_lib.dumps(f"{base}/tokenizer.model", ensure_ascii=False),
         pieces=pieces,
         vocab_size=sizes.vocab_size,
@@ -168,11 +172,16 @@ def _mixture(name: str, names: dict[str, list[str]]) -> str:
 
 
 def _pretrain(name: Path, model: ModelConfig, seq_len: int, sizes: Sizes, base: Path) -> str:
-    fields = "".join(f"            {f.name}={getattr(model, f.name)!r},\n" for f in dataclasses.fields(model))
+    fields = "".join(
+        f"            {f.name}={getattr(model, f.name)!r},\n"
+        for f in dataclasses.fields(model)
+        if f.name in stored_sizes(model)
+    )
     return starter_files.PRETRAIN.format(
         name=name.name,
         base=from_here(name, base),
         fields=fields,
+        rope="RopeConfig, " if "rope" in stored_sizes(model) else "",
         seq_len=seq_len,
         global_batch_size=sizes.global_batch_size,
         compute=COMPUTE[sizes.device],

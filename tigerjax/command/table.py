@@ -42,29 +42,29 @@ SECTIONS: dict[str, dict[tuple[str, ...], Command]] = {
         ("new",): starter.new,
         ("doctor",): doctor.doctor,
     },
-    "1. A tokenizer with Chinese pieces": {
-        ("tokenizer", "sample"): tokenizers.tokenizer_sample,
-        ("tokenizer", "train"): tokenizers.tokenizer_train,
-        ("tokenizer", "extend"): tokenizers.tokenizer_extend,
-        ("tokenizer", "verify"): tokenizers.tokenizer_verify,
-        ("tokenizer", "stats"): tokenizers.tokenizer_stats,
-    },
-    "2. A model to start from": {
-        ("convert", "from-hf"): convert.from_hf,
-        ("convert", "resize"): convert.resize,
-    },
-    "3. Texts and instructions": {
+    "1. Texts and instructions": {
         ("data", "clean"): text.data_clean,
         ("data", "dedup", "exact"): text.data_dedup_exact,
         ("data", "dedup", "near"): text.data_dedup_near,
         ("data", "dedup", "against-sft"): text.data_dedup_against_sft,
         ("data", "decontaminate"): text.data_decontaminate,
         ("data", "tfds"): text.data_tfds,
+    },
+    "2. A tokenizer with Chinese pieces": {
+        ("tokenizer", "sample"): tokenizers.tokenizer_sample,
+        ("tokenizer", "train"): tokenizers.tokenizer_train,
+        ("tokenizer", "extend"): tokenizers.tokenizer_extend,
+        ("tokenizer", "verify"): tokenizers.tokenizer_verify,
+        ("tokenizer", "stats"): tokenizers.tokenizer_stats,
+    },
+    "3. A model to start from": {
+        ("convert", "from-hf"): convert.from_hf,
+        ("convert", "resize"): convert.resize,
+    },
+    "4. Pretraining and SFT": {
         ("data", "cache"): text.data_cache,
         ("data", "stats"): text.data_stats,
         ("data", "inspect"): text.data_inspect,
-    },
-    "4. Pretraining and SFT": {
         ("plan",): plan.plan,
         ("train",): models.train,
         ("checkpoint", "ls"): checkpoints.ls,

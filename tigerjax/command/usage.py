@@ -43,7 +43,7 @@ def usage(command: Command, prog: str) -> str:
     if any(option.name.startswith(HOSTS) for option in own):
         lines.append(f"  {HOSTS + '…':34} On several hosts: see `{prog} {HELP_HOSTS}`")
     if with_config:
-        lines += ["", "Every field of the config is an option too, such as --global-batch-size or --optim.peak-lr:"]
+        lines += ["", "Every field of the config is an option too, such as --global-batch-size:"]
         lines += [f"`{prog} CONFIG --help` lists them with the values of CONFIG."]
     return "\n".join(line.rstrip() for line in lines)
 

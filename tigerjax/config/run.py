@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import PurePath
 from typing import Annotated
 
 from tigerjax.config.model import ComputeConfig, Dtype, ModelConfig
@@ -46,7 +47,7 @@ class OptimConfig:
 
     peak_lr: Annotated[float, Range(0, 1, above=True)]  # Learning rate at the end of the warm-up
     final_lr_fraction: Share
-    """The learning rate ends at peak_lr * final_lr_fraction."""
+    """The learning rate ends at optim.peak_lr times this."""
     warmup_steps: CountOrZero  # Steps in which the learning rate rises from 0
     total_steps: Count  # Steps of the run, those of the warm-up included
     beta1: Annotated[float, Range(0, 1, below=True)]  # Decay of Adam's running mean of the gradients
@@ -158,6 +159,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check(self, "")
+        parts = PurePath(self.name).parts  # none for "" and ".", which would be runs/ itself
+        if not parts or ".." in parts or parts[0] == "/" or not self.name.isprintable():
+            raise ConfigError(f"name={self.name!r} must be the name of a folder below runs/, such as my_run")
         size, steps = self.global_batch_size, self.optim.gradient_accumulation_steps
         if size % steps:
             raise ConfigError(

@@ -148,7 +148,7 @@ def _to_hf(
         places.write_text(built / card.FILE, card.text(config, kind, form | counts, lineage))
         manifest.write_json(built / read.CHECKSUMS, journal.done)
         done = {"stage": STAGE, "version": tigerjax.__version__, "config": form}
-        manifest.write_json(built / manifest.FILE, done | {"counts": counts, "lineage": lineage})
+        manifest.write(built, done | {"counts": counts, "lineage": lineage})
         store.sync(built)
         journal.remove()
         if built != out:

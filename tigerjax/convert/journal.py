@@ -59,7 +59,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         job, *done = (json.loads(line) for line in (folder / FILE).read_bytes().split(b"\n")[:-1])  # whole lines
         return dict(job), {line["name"]: line["sha256"] for line in done}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}, {}
 
 

@@ -114,6 +114,12 @@ def check(tensors: Tensors, config: ModelConfig, spec: list[Row], where: str) ->
     """Raises DataError for a tensor that is missing, left over or of another shape than the table's."""
     # Asked first: the names of a thousand million layers would fill the memory.
     there = max(_layers(row, tensors) for row in spec if row.layered)
+    if there == 0 and tensors.shapes:
+        raise DataError(
+            f"{where}: the tensors have other names than this model's: there is {min(tensors.shapes)}, but"
+            f" {spec[0].theirs} is needed; save the whole model with save_pretrained, with its head and not wrapped"
+            " (DataParallel, peft)"
+        )
     if config.num_layers > there:
         raise DataError(
             f"{where}: config.json says num_hidden_layers={config.num_layers}, but the tensors are of {there} layers;"

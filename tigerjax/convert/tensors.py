@@ -84,7 +84,10 @@ class Safetensors:
         data = paths.part(placed.path, first, last)
         if len(data) != last - first:
             raise DataError(f"{placed.path}: {name} ends early; download it again")
-        return np.frombuffer(data, placed.dtype).reshape(stop - start, *placed.shape[1:]).astype(np.float32, copy=False)
+        read = np.frombuffer(data, placed.dtype).reshape(stop - start, *placed.shape[1:])
+        # A float64 that float32 cannot hold becomes infinite, which callers refuse.
+        with np.errstate(over="ignore"):
+            return read.astype(np.float32, copy=False)
 
 
 def _header(path: Path) -> dict[str, _Placed]:

@@ -5,7 +5,6 @@ numpy from the tensors of the Hugging Face folder. Each family brings both.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from tigerjax.convert.journal import OnBytes
 from tigerjax.convert.read import CHECKSUMS, Opened, open_hf
 from tigerjax.convert.shards import DTYPES, Written, finite
 from tigerjax.errors import DataError
+from tigerjax.files.own import read_object
 from tigerjax.model import families
 from tigerjax.model.hf_config import BOS
 from tigerjax.model.weights import Row, get, tensor_bytes
@@ -70,7 +70,7 @@ def _compare(
     on_bytes: OnBytes | None,
 ) -> None:
     """Reads every tensor again. Each must be finite and have the checksum that was noted when it was written."""
-    sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+    sums = read_object(folder / CHECKSUMS, "convert again")
     if set(sums) != set(names):
         raise DataError(
             f"{folder / CHECKSUMS}: is of {len(sums)} other tensors than the {len(names)} that are there;"

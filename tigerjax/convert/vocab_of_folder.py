@@ -39,6 +39,11 @@ def fitted(opened: Opened, vocab_size: int | None) -> tuple[Opened, "Tokenizer |
         return opened, tokenizer
     entries = tokenizer.size if tokenizer is not None else _fast_size(folder)
     if entries is None or entries >= rows:
+        if entries is not None and entries > rows:  # of tokenizer.json alone; `_tokenizer` refuses or says it before
+            hosts.say(
+                f"{folder}: {FAST_FILE} has {entries} entries, but the embedding {rows} rows: those from {rows} on"
+                " have none; see that it is this model's tokenizer"
+            )
         return opened, tokenizer
     hosts.say(
         f"{folder}: {rows} rows for the {entries} entries of its tokenizer; the other {rows - entries} are padding"

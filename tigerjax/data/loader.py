@@ -84,7 +84,10 @@ class CachedSource:
         made = manifest.read(folder)
         if made is None:
             raise DataError(f"{folder}: source {name} has no cached rows; run `tigerjax data cache`")
-        self.figures: dict[str, Any] = made["figures"]
+        self.figures: dict[str, Any] = made.get("figures", {})
+        for figure, kind in {"rows": int, "seq_len": int, "rows_sha256": str}.items():
+            if not isinstance(self.figures.get(figure), kind):
+                raise DataError(f"{self.folder / manifest.FILE}: figures lacks {figure}; {AGAIN}")
         self.rows: int = self.figures["rows"]
         if self.figures["seq_len"] != seq_len:
             raise DataError(

@@ -293,8 +293,9 @@ def open_loader(
         made = manifest.read(folder)
         if made is not None and (old := made.get("figures", {}).get("tokenizer_sha256")) not in (None, sha):
             raise DataError(
-                f"{folder}: rows of {name} were made with tokenizer {old[:12]}, but {data.tokenizer} is {sha[:12]};"
-                f" remove the folder (rm -r {folder}) and run `tigerjax data cache CONFIG`, or name the old tokenizer"
+                f"{folder}: rows of {name} were made with tokenizer {str(old)[:12]}, but {data.tokenizer} is"
+                f" {sha[:12]}; remove the folder (rm -r {folder}) and run `tigerjax data cache CONFIG`, or name the old"
+                " tokenizer"
             )
     if hosts.is_writer():
         places = data.mixture, data.tokenizer, data.cache_dir, data.seq_len

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax.errors import DataError
-from tigerjax.evaluate.suite import ITEMS, read_results
-from tigerjax.files import jsonl, paths
+from tigerjax.evaluate.suite import MEANS, read_items, read_results
+from tigerjax.files import paths
 
 Z95 = 1.96  # of the normal distribution: 95% of a normal variable is within this many standard deviations
 
@@ -35,7 +35,7 @@ def compare(folders: list[Path]) -> dict[str, Any]:
     return {
         "models": _names(folders),
         "tasks": tasks,
-        "means": {mean: [r[mean] for r in results] for mean in ("mean_en", "mean_zh")},
+        "means": {mean: [r[mean] for r in results] for mean in MEANS},
     }
 
 
@@ -63,7 +63,7 @@ def paired(name: str, first: dict[str, tuple[str, bool]], other: dict[str, tuple
 
 
 def _rights(folder: Path, name: str) -> dict[str, tuple[str, bool]]:
-    return {r["id"]: (r["group"], r["right"]) for _, r in jsonl.read_jsonl(folder / ITEMS / f"{name}.jsonl")}
+    return {item["id"]: (item["group"], item["right"]) for item in read_items(folder, name)}
 
 
 def _names(folders: list[Path]) -> list[str]:

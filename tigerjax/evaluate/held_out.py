@@ -18,6 +18,7 @@ from tigerjax.model import families
 from tigerjax.model.loss import token_loss
 from tigerjax.records import NOT_GIVEN
 from tigerjax.tokenizer.chat import encode_chat
+from tigerjax.tokenizer.load import Tokenizer
 
 
 def losses(
@@ -63,14 +64,25 @@ def losses(
             if progress is not None:
                 progress(done, all_rows)
     if not counts["examples"]:
-        raise DataError(
-            f"no held-out example to take a loss of: {counts['overlong']} are longer than data.seq_len={seq_len};"
-            " raise it or give others"
-        )
+        raise _none_left(counts["overlong"], seq_len)
     total = _figures(sum(by_lang.values(), np.zeros(3)))
     named = {"by_task": by_task, "by_lang": by_lang}
     tables = {key: {name: _figures(sums) for name, sums in by.items() if sums[1]} for key, by in named.items()}
     return total | {"examples": counts["examples"], "overlong": counts["overlong"]} | tables
+
+
+def refuse_unfit(tokenizer: Tokenizer, examples: Iterable[Mapping[str, Any]], *, seq_len: int) -> None:
+    """DataError where `losses` would have no example left: call it before a long training, and not after."""
+    packed = rows.pack([encode_chat(tokenizer, one["messages"]) for one in examples], seq_len, pad=tokenizer.pad or 0)
+    if not packed.rows:
+        raise _none_left(len(packed.overlong), seq_len)
+
+
+def _none_left(overlong: int, seq_len: int) -> DataError:
+    return DataError(
+        f"no held-out example to take a loss of: {overlong} are longer than data.seq_len={seq_len};"
+        " raise it or give others"
+    )
 
 
 def lines(figures: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,6 @@ so listing every capital is not an answer. Judging uses no model.
 """
 
 import functools
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +15,8 @@ from typing import Any
 
 from tigerjax.errors import DataError
 from tigerjax.evaluate import numbers
-from tigerjax.files import paths
+from tigerjax.files import jsonl, paths
+from tigerjax.files.foreign import read_object, shown
 
 EVASIVE: dict[str, tuple[str, ...]] = {
     "en": ("I am not sure about that.", "I am not sure, sorry."),
@@ -60,13 +60,8 @@ def load(path: str | Path) -> list[Question]:
     if not path.is_file():
         raise DataError(f"{path}: questions file does not exist; correct the path")
     rows: list[tuple[int, dict[str, Any]]] = []
-    try:
-        lines = path.read_bytes().decode("utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}; write the questions file as UTF-8") from error
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            rows.append((number, _row(path, number, line)))
+    for number, record in jsonl.read_jsonl(path):
+        rows.append((number, _row(path, number, record)))
     if not rows:
         raise DataError(f"{path}: no questions; each line needs id, lang, task, prompt, answers")
     others = _others(path, [row for _, row in rows])
@@ -83,17 +78,11 @@ def load(path: str | Path) -> list[Question]:
     return out
 
 
-def _row(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}:{number}: broken JSON: {error}; correct the line") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{path}:{number}: a question must be an object, not {type(row).__name__}")
-    row = {"id": row.get("id", row.get("prompt_id"))} | row
+def _row(path: Path, number: int, record: dict[str, Any]) -> dict[str, Any]:
+    row = {"id": record.get("id", record.get("prompt_id"))} | record
     for name in ("id", "lang", "task", "prompt"):
         if not isinstance(row.get(name), str) or not row[name]:
-            raise DataError(f"{path}:{number}: {name} must be a non-empty string, not {row.get(name)!r}")
+            raise DataError(f"{path}:{number}: {name} must be a non-empty string, not {shown(row.get(name))}")
     answers = row.get("answers")
     if not isinstance(answers, list) or not answers or not all(isinstance(a, str) and key(a) for a in answers):
         raise DataError(f"{path}:{number}: id {row['id']!r}: answers must be a list of non-empty strings")
@@ -106,12 +95,14 @@ def _others(path: Path, rows: list[dict[str, Any]]) -> dict[tuple[str, str], tup
         by_task.setdefault((row["lang"], row["task"]), set()).update(row["answers"])
     sidecar = path.with_name(ANSWERS_FILE)
     if sidecar.is_file():
-        try:
-            for lang, tasks in json.loads(sidecar.read_bytes()).items():
-                for task, answers in tasks.items():
-                    by_task.setdefault((lang, task), set()).update(answers)
-        except (ValueError, AttributeError, TypeError) as error:
-            raise DataError(f"{sidecar}: must be {{lang: {{task: [answer]}}}}: {error}") from error
+        form = "write {lang: {task: [answer]}}, in which an answer is a text"
+        for lang, tasks in read_object(sidecar, form).items():
+            if not isinstance(tasks, dict):
+                raise DataError(f"{sidecar}: {lang!r} is {shown(tasks)}; {form}")
+            for task, answers in tasks.items():
+                if not isinstance(answers, list) or not all(isinstance(a, str) and key(a) for a in answers):
+                    raise DataError(f"{sidecar}: {lang!r}, {task!r}: {shown(answers)} is no list of answers; {form}")
+                by_task.setdefault((lang, task), set()).update(answers)
     return {where: tuple(sorted(answers)) for where, answers in by_task.items()}
 
 

@@ -6,7 +6,6 @@ OUT/cache.jsonl           the result of every request: a restart computes what i
 """
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from tigerjax.errors import DataError
 from tigerjax.evaluate import execute, judge
 from tigerjax.evaluate.benchmarks import BENCHMARKS, CODE, Benchmark
 from tigerjax.evaluate.items import Item, Missing, Turn
-from tigerjax.files import jsonl, manifest
+from tigerjax.files import jsonl, manifest, own
 from tigerjax.files.progress import Advance, Progress
 from tigerjax.terminal import tell
 from tigerjax.tokenizer.chat import encode_prompt
@@ -26,6 +25,7 @@ if TYPE_CHECKING:  # a report of results needs no JAX
     from tigerjax.evaluate.answerer import Answerer
 
 RESULTS, ITEMS, CACHE = "results.json", "items", "cache.jsonl"
+MEANS = ("mean_en", "mean_zh")
 NOT_ALLOWED = "its answers are programs, which are run only with --allow-code-execution"
 
 TEST, OBJECT = "test_not_run", "object_returned"
@@ -232,10 +232,27 @@ def read_results(folder: Path) -> dict[str, Any]:
     path = folder / RESULTS
     if not path.is_file():
         raise DataError(f"{path}: not there; `tigerjax evaluate CONFIG --tasks … --out {folder}` writes it")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}); evaluate again") from error
+    results = own.read_object(path, "evaluate again")
+    with own.fields(path, "evaluate again"):
+        for name, figures in results["tasks"].items():
+            if Path(name).name != name or not isinstance(figures["score"], int | float):
+                raise ValueError(f"the score of {name!r} is {figures['score']!r}")
+        if wrong := [results[mean] for mean in MEANS if not isinstance(results[mean], int | float | None)]:
+            raise ValueError(f"a mean is {wrong[0]!r}")
+    return results
+
+
+def read_items(folder: Path, name: str) -> Asked:
+    """items/NAME.jsonl of an evaluation folder."""
+    path = folder / ITEMS / f"{name}.jsonl"
+    if not path.is_file():
+        raise DataError(f"{path}: not there; evaluate again")
+    items = []
+    for number, item in jsonl.read_jsonl(path):
+        if not all(isinstance(item.get(part), kind) for part, kind in (("id", str), ("group", str), ("right", bool))):
+            raise DataError(f"{path}:{number}: needs id, group and right as an evaluation writes them; evaluate again")
+        items.append(item)
+    return items
 
 
 def _limited(items: list[Item], limit: int | None) -> list[Item]:

@@ -9,6 +9,7 @@ from tigerjax.files import paths
 
 MAX_BYTES = 100_000_000
 """The largest file that is read. The largest tokenizer.json that is published has about 40 MB."""
+MOST_DEEP = 200  # a dialogue has 3
 SHOWN = 60  # characters of a wrong value in a message
 
 
@@ -21,9 +22,14 @@ def read_object(path: Path, advice: str) -> dict[str, Any]:
     size = paths.size(path)
     if size > MAX_BYTES:
         raise DataError(f"{path}: {size:,} bytes, and no more than {MAX_BYTES:,} are read; {advice}")
+    return object_of(path, path.read_bytes(), advice)
+
+
+def object_of(path: Path, content: bytes, advice: str) -> dict[str, Any]:
+    """`read_object`, of bytes that were read already."""
     try:
-        content = path.read_bytes()
         value = json.loads(content.decode("utf-8-sig"))
+        refuse_deep(value)
         if b"\\ud" in content.lower():
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
@@ -39,6 +45,21 @@ def read_object(path: Path, advice: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{path}: holds a {type(value).__name__}, needs a JSON object {{…}}; {advice}")
     return value
+
+
+def refuse_deep(value: Any) -> None:
+    """RecursionError for a value of JSON whose lists and objects lie deeper in each other than MOST_DEEP.
+
+    Where Python itself stops depends on its version and on what is done with the value: one that could be read could
+    not be written again.
+    """
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        if depth > MOST_DEEP:
+            raise RecursionError(f"more than {MOST_DEEP} lists or objects lie in each other")
+        nested = [v for v in level if isinstance(v, dict | list)]
+        level = [inner for v in nested for inner in (v.values() if isinstance(v, dict) else v)]
 
 
 def shown(value: Any) -> str:

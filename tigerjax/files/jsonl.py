@@ -11,6 +11,7 @@ from typing import Any
 
 from tigerjax.errors import DataError
 from tigerjax.files import packed, paths
+from tigerjax.files.foreign import MOST_DEEP, refuse_deep
 from tigerjax.files.manifest import canonical
 
 Record = dict[str, Any]
@@ -63,6 +64,8 @@ def parse(where: str, text: str) -> Record:
     """The JSON object that `text` holds; DataError for anything else."""
     try:
         record = json.loads(text)
+        if text.count("[") + text.count("{") > MOST_DEEP:
+            refuse_deep(record)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{where}: broken JSON: {error.msg} at column {error.colno}; correct or remove the line"

@@ -72,6 +72,13 @@ def _noted(path: Path, what: Path) -> Iterator[None]:
             )
 
 
+def forget_beside(out: Path) -> None:
+    """Removes the lock beside a finished `out` that a command left which was killed as it ended."""
+    if not paths.on_bucket(out) and out.with_name(f"{out.name}.lock").exists():
+        with contextlib.suppress(ConfigError, OSError), locked_beside(out, wait_s=0):
+            pass
+
+
 @contextlib.contextmanager
 def _held(path: Path, what: Path, wait_s: float) -> Iterator[None]:
     """Holds the lock that the file `path` is. It protects `what`."""

@@ -5,7 +5,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tigerjax.errors import DataError
 from tigerjax.files import paths
+from tigerjax.files.jsonl import decode, parse
 
 LAG_S = 30.0  # a line is in the bucket after this time; a bucket accepts one write of an object a second
 SLOW_S = (
@@ -15,6 +17,25 @@ SLOW_S = (
 
 def _no_link(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    """The records of a log whose lines are JSON objects; none where there is no file.
+
+    A last line that a kill cut short has no newline, and is left out. Any other line that holds no record is a
+    DataError.
+    """
+    if not path.is_file():
+        return []
+    raw, found = path.read_bytes(), []
+    lines = raw.splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(parse(f"{path}:{number}", decode(f"{path}:{number}", line)))
+        except DataError as error:
+            if number < len(lines) or raw.endswith(b"\n"):
+                raise DataError(f"{error}; remove the line") from error
+    return found
 
 
 class Log:

@@ -31,7 +31,8 @@ from typing import Any
 
 import tigerjax
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.files import lock, paths
+from tigerjax.files import lock, paths, seal
+from tigerjax.files.foreign import object_of, shown
 from tigerjax.terminal import tell
 
 FILE = "manifest.json"
@@ -41,6 +42,12 @@ NOT_CONTENT = (FILE, BEGUN, lock.NAME)
 HASHED_BYTES = 1 << 20  # at one time: enough that Python costs nothing beside sha256
 CHEAP_BYTES = 64 << 20
 """Outputs on a disk of so many bytes in all are compared by their hashes wherever they are met, others by size."""
+AGAIN = "remove the folder and make it again"
+FORM: dict[str, type] = {"stage": str, "inputs": list, "outputs": list, "counts": dict, "figures": dict}
+"""What a manifest holds, each part of which may be absent."""
+ENTRY: dict[str, Any] = {"path": "", "bytes": 0, "sha256": ""}
+"""Of an input or an output: its parts, each with a value of its type."""
+KINDS: dict[type, str] = {str: "a text", dict: "an object", list: "a list"}
 STEPS_AWAY = 4  # folders above a file that are searched for the manifest of the stage that wrote it
 CHECKPOINTS = "checkpoints"
 """A folder of this name among the outputs is not compared: checkpoints have checksums, and users remove old ones."""
@@ -83,6 +90,11 @@ def write_json(path: str | Path, value: Any) -> None:
     paths.write_text(paths.of(path), json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n")
 
 
+def write(folder: str | Path, made: Mapping[str, Any]) -> None:
+    """Writes the manifest of a folder whole, with a checksum of itself."""
+    paths.write_text(paths.of(folder) / FILE, seal.text(made))
+
+
 def read(folder: str | Path, *, file: str = FILE) -> dict[str, Any] | None:
     """The manifest of a folder; None where there is none, which means that the folder is absent or not complete.
 
@@ -91,10 +103,23 @@ def read(folder: str | Path, *, file: str = FILE) -> dict[str, Any] | None:
     path = paths.of(folder) / file
     if not path.is_file():
         return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: broken JSON ({error}); remove the folder and make it again") from error
+    raw = path.read_bytes()
+    if seal.whole(raw) is False:
+        raise DataError(f"{path}: its bytes are not those that were written; {AGAIN}")
+    made = object_of(path, raw, AGAIN)
+    if seal.missing(made, raw):
+        raise DataError(f"{path}: its checksum is missing; {AGAIN}")
+    made = seal.opened(made)
+    for name, kind in FORM.items():
+        if not isinstance(made.get(name, kind()), kind):
+            raise DataError(f"{path}: {name} is {shown(made[name])}, needs {KINDS[kind]}; {AGAIN}")
+    for name in ("inputs", "outputs"):
+        for entry in made.get(name, ()):
+            if not isinstance(entry, dict) or not all(isinstance(entry.get(k, d), type(d)) for k, d in ENTRY.items()):
+                raise DataError(f"{path}: {name} holds {shown(entry)}, needs path, bytes and sha256; {AGAIN}")
+            if "path" not in entry:
+                raise DataError(f"{path}: {name} holds {shown(entry)}, which has no path; {AGAIN}")
+    return made
 
 
 def described(folder: Path, names: Iterable[str], *, hashed: bool = True) -> list[dict[str, Any]]:
@@ -263,6 +288,7 @@ def stage(
     if old is not None and all(old.get(k) == v for k, v in wanted.items()):
         why = difference(out, old, verify=verify)
         if not why:
+            lock.forget_beside(out)
             yield Stage(out, old)
             return
         if not again:
@@ -296,7 +322,7 @@ def stage(
             "started": started.isoformat(timespec="seconds"),
             "ended": ended.isoformat(timespec="seconds"),
         }
-        write_json(tmp / FILE, run.manifest)
+        write(tmp, run.manifest)
         paths.publish(tmp, out, commit=FILE, stays=run.stays)
 
 

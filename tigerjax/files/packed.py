@@ -80,6 +80,10 @@ class _Unpacked(io.RawIOBase):
         try:
             self._ready = memoryview(self._frame.decompress(packed))
         except self._damage as error:
+            if packed[:1] in (b"{", b"["):  # no compressed data begins so: a browser may have unpacked it
+                raise DataError(
+                    f"{self._path}: not compressed, although its name ends in {ending(self._path)}; rename it"
+                ) from error
             raise DataError(
                 f"{self._path}: not a whole {self._name} file: {error}; copy it or write it again"
             ) from error

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from tigerjax.config import ModelConfig
 from tigerjax.errors import DataError
 from tigerjax.files.foreign import read_object, shown
-from tigerjax.model.hf_fields import Fields
+from tigerjax.model.hf_fields import MAX_SIZE, Fields
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 BOS, EOS = 1, 2  # of every tokenizer that we train with: all of them extend Llama-2's
@@ -62,7 +62,7 @@ def tokenizer_ids(path: Path, content: dict[str, Any]) -> TokenizerIds:
         added = {token["content"]: token["id"] for token in content["added_tokens"]}
         vocab = content["model"]["vocab"]  # a unigram's is a list, in the order of its ids
         ids = [*(vocab.values() if isinstance(vocab, dict) else range(len(vocab))), *added.values()]
-        if wrong := [i for i in ids if isinstance(i, bool) or not isinstance(i, int)]:
+        if wrong := [i for i in ids if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < MAX_SIZE]:
             raise TypeError(f"an id is {shown(wrong[0])}")
         size = 1 + max(ids)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 from tigerjax import config as config_lib
 from tigerjax.config import RunConfig
 from tigerjax.files import manifest
+from tigerjax.files.log import records
 from tigerjax.quickstart.state import Quickstart
 
 
@@ -97,14 +98,13 @@ def once(
     run_dir.mkdir(parents=True, exist_ok=True)
     manifest.write_json(started, {"key": key})
     figures = run()
-    manifest.write_json(run_dir / manifest.FILE, {"key": key, "config": config_lib.dump(config), "figures": figures})
+    manifest.write(run_dir, {"key": key, "config": config_lib.dump(config), "figures": figures})
     return figures
 
 
 def curve(run_dir: Path) -> list[list[float]]:
     """[[step, loss_nats], ...] of a run, from its metrics.jsonl; a resumed step counts once."""
     points: dict[int, float] = {}
-    for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
+    for record in records(run_dir / "metrics.jsonl"):
         points[record["step"]] = record["loss_nats"]
     return [[step, loss] for step, loss in sorted(points.items())]

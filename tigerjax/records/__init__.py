@@ -4,8 +4,8 @@ from tigerjax.files.jsonl import Record
 from tigerjax.records.block import READING, Block, Reading, TextUnit
 from tigerjax.records.dialogue import with_system
 from tigerjax.records.document import as_document
-from tigerjax.records.fields import DENIED_SOURCES, denied, refuse_denied
-from tigerjax.records.formats import Files, blocks, output_name, read, read_block, reading_of
+from tigerjax.records.fields import DENIED_SOURCES, checked_weight, denied, finite_number, refuse_denied
+from tigerjax.records.formats import Files, blocks, format_of, output_name, read, read_block, reading_of
 from tigerjax.records.ids import (
     Identity,
     Ids,
@@ -50,10 +50,13 @@ __all__ = [
     "as_sft",
     "blocks",
     "changes",
+    "checked_weight",
     "denied",
     "distinct_names",
     "documents",
     "expand",
+    "finite_number",
+    "format_of",
     "given_id",
     "identity",
     "ids_of",

@@ -12,9 +12,10 @@ from typing import Any
 
 from tigerjax.errors import DataError
 from tigerjax.files import jsonl, packed, paths
+from tigerjax.files.foreign import read_object, shown
 from tigerjax.records import block as sizes
 from tigerjax.records.block import Block
-from tigerjax.records.text_files import Span
+from tigerjax.records.text_files import Span, refuse_twice
 
 ROWS = 1024
 """Turned into Python objects at one time."""
@@ -109,8 +110,17 @@ def arrow(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple
 
 
 def _all_rows(block: Block, batches: Iterator[Any]) -> Iterator[tuple[int, jsonl.Record]]:
-    number = block.first
+    import pyarrow
+
+    number, path = block.first, block.path
     for batch in batches:
+        try:
+            _refuse_wild(batch)
+        except pyarrow.ArrowException as error:
+            raise DataError(
+                f"{path}:{number}: this row or a later one of the Arrow file is damaged ({_line(error)}); copy the file"
+                " or write it again"
+            ) from error
         for start in range(0, batch.num_rows, ROWS):
             yield from _rows(block, number + start, batch.slice(start, ROWS))
         number += batch.num_rows
@@ -126,8 +136,12 @@ def _dataset_files(folder: Path) -> list[Path]:
     state = _json_object(folder / STATE)
     try:
         names = [file["filename"] for file in state["_data_files"]]
+        if wrong := [name for name in names if not isinstance(name, str) or Path(name).name != name]:
+            raise TypeError(f"{shown(wrong[0])} is no file of the folder")
     except (KeyError, TypeError) as error:
-        raise DataError(f"{folder / STATE}: does not name the dataset's files; save the dataset again") from error
+        raise DataError(
+            f"{folder / STATE}: does not name the dataset's files ({error}); save the dataset again"
+        ) from error
     if state.get("_indices_files") or state.get("_indices_data_files"):
         raise DataError(
             f"{folder}: saved with an index of its rows, which is not read; call dataset.flatten_indices() and save it"
@@ -139,7 +153,7 @@ def _dataset_files(folder: Path) -> list[Path]:
 
 
 def _json_object(path: Path) -> dict[str, Any]:
-    return jsonl.parse(str(path), path.read_text(encoding="utf-8"))
+    return read_object(path, "save the dataset again")
 
 
 def dataset(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, jsonl.Record]]:
@@ -156,22 +170,40 @@ def cut_dataset(folder: Path, most: int = packed.RECORD_BYTES) -> Iterator[Span]
         first += sum(batch.num_rows for batch in _arrow(file))
 
 
+def _refuse_wild(batch: Any) -> None:
+    """ArrowInvalid where a damaged column points outside of its own bytes: reading it would end the process.
+
+    A text that is not UTF-8 is left to `_rows`, which names its row.
+    """
+    import pyarrow
+
+    for column in batch.columns:
+        try:
+            column.validate(full=True)
+        except pyarrow.ArrowInvalid as error:
+            text = pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type)
+            if not text or "UTF8" not in str(error):
+                raise
+
+
 def _rows(block: Block, number: int, batch: Any) -> Iterator[tuple[int, jsonl.Record]]:
     path, most = block.path, block.reading.max_bytes
+    refuse_twice(str(path), batch.schema.names)
     if batch.nbytes > most:  # one row may be the cause; its bytes are known before it becomes objects of Python
         for place in range(batch.num_rows):
             if batch.slice(place, 1).nbytes > most:
                 raise packed.too_long(f"{path}:{number + place}", most)
     try:
         yield from enumerate(batch.to_pylist(), number)
-    except UnicodeDecodeError:  # one by one, to name the row
+    except (ValueError, ArithmeticError):  # one by one, to name the row
         for place in range(batch.num_rows):
+            where = f"{path}:{number + place}"
             try:
                 yield number + place, batch.slice(place, 1).to_pylist()[0]
             except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{path}:{number + place}: a text is not UTF-8 ({error.reason}); write the column as UTF-8"
-                ) from error
+                raise DataError(f"{where}: a text is not UTF-8 ({error.reason}); write the column as UTF-8") from error
+            except (ValueError, ArithmeticError) as error:  # such as a date of the year 20,000
+                raise DataError(f"{where}: a value cannot be read ({_line(error)}); correct or remove it") from error
 
 
 def parse_row(where: str, row: jsonl.Record) -> jsonl.Record:

@@ -8,12 +8,14 @@
 template all do it in this way.
 """
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tigerjax.errors import DataError
 from tigerjax.files.jsonl import Record
-from tigerjax.records.fields import text_field
+from tigerjax.records.fields import checked_weight, text_field
 
 SYSTEM = ("system", "developer")
 """Roles of a message that is an instruction for the whole dialogue."""
@@ -32,8 +34,35 @@ TOOLS = (
     "ipython",
 )
 """Roles of a turn that calls a tool or holds its answer."""
+MARKS = ("train", "loss")
+"""Fields of a message that say whether it is trained on."""
+LIST_AS_TEXT = re.compile(r"""\s*\[\s*(?:\{\s*|\[\s*)["']""")
+"""How a list of messages or of pairs begins that stands as text in a field."""
 TOOL_FIELDS = ("tool_calls", "function_call", "tool_call_id")
 """Fields of a message that calls a tool or answers such a call."""
+
+
+def listed(value: Any, where: str) -> Any:
+    """A list that stands as text in one field, as a table (CSV, Parquet) holds it; every other value as it is.
+
+    Text is a list where it begins with `[{` and a name in quotes. Raises DataError where such text is not JSON.
+    """
+    if not isinstance(value, str) or not LIST_AS_TEXT.match(value):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{where}: {value[:40]!r} looks like a list of messages, but is no JSON ({error}); write it with json.dumps"
+        ) from error
+
+
+def joined_parts(content: Any) -> Any:
+    """The text of a content that is a list of parts {type: "text", text}; every other content as it is."""
+    if not isinstance(content, list) or not content:
+        return content
+    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]
+    return "".join(map(str, texts)) if all(isinstance(text, str) for text in texts) else content
 
 
 def with_system(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -84,25 +113,16 @@ def refuse_tools(messages: Sequence[Mapping[str, Any]], where: str) -> None:
 def weight_of(message: Mapping[str, Any], where: str, number: int) -> float:
     """The loss weight of a message: `weight`, a number; 0 where `train` or `loss` is false; 1 without any of them.
 
-    Raises DataError for `train` or `loss` that is neither true nor false.
+    0 and 1 are false and true. Raises DataError for `train` or `loss` that is something else.
     """
-    train = message.get("train")
-    if train is not None and not isinstance(train, bool) and train not in (0, 1):
-        raise DataError(f"{where}: message {number} has train {train!r}, which must be true or false")
-    if (train is not None and not train) or message.get("loss") is False:
-        return 0.0
+    for mark in MARKS:
+        given = message.get(mark)
+        if given is not None and given not in (0, 1):
+            raise DataError(f"{where}: message {number} has {mark} {given!r}, which must be true or false")
+        if given is not None and not given:
+            return 0.0
     weight = message.get("weight")
     return 1.0 if weight is None else checked_weight(weight, f"{where}: message {number}")
-
-
-def checked_weight(weight: Any, where: str) -> float:
-    """A loss weight, which is a number that is not negative.
-
-    Raises DataError for anything else.
-    """
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-        raise DataError(f"{where}: weight {weight!r} must be a number that is not negative")
-    return float(weight)
 
 
 def system_text(record: Record, where: str) -> list[Record]:

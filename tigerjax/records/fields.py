@@ -1,10 +1,14 @@
 """The fields that documents and SFT examples share: a source that is allowed, and texts."""
 
+import math
 import re
+from typing import Any
 
 from tigerjax.errors import DataError
+from tigerjax.files.foreign import shown
 from tigerjax.files.jsonl import Record, named
 
+MOST_WEIGHT = 1e6  # a larger one is a slip, as in `config.ranges.Factor`
 DENIED_SOURCES = ("commoncrawl", "c4")
 """Sources that no pretraining data may have: Llama-2 was pretrained on these already."""
 _DENIED = re.compile(r"(?:^|/)(?:common[-_ ]?crawl|c4)(?![^\W_])")
@@ -26,6 +30,28 @@ def refuse_denied(where: str, record: Record) -> None:
             " remove it, correct the source, or use `tigerjax data clean` with --drop-denied, which drops such records,"
             f" or with --allow-source {record['source']!r}, which keeps them"
         )
+
+
+def finite_number(value: Any) -> float | None:
+    """A finite number as a float; None for anything else, such as a truth value or a whole number beyond all floats."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def checked_weight(value: Any, where: str, name: str = "weight") -> float:
+    """A weight, which is a number that is not negative; DataError for anything else. The sum of weights stays finite,
+    as none is above MOST_WEIGHT."""
+    number = finite_number(value)
+    if number is None or not 0 <= number <= MOST_WEIGHT:
+        raise DataError(
+            f"{where}: {name} {shown(value)} must be a number that is not negative, and at most {MOST_WEIGHT:,.0f}"
+        )
+    return number
 
 
 def text_field(where: str, record: Record, field: str) -> str:

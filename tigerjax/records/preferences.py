@@ -13,6 +13,8 @@ from typing import Any
 
 from tigerjax.errors import DataError
 from tigerjax.files.jsonl import Record, named
+from tigerjax.records.dialogue import listed
+from tigerjax.records.fields import finite_number
 from tigerjax.records.sft import as_sft
 
 SIDES = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))
@@ -57,7 +59,7 @@ def as_preference(record: Record, where: str) -> Record:
     better, worse = dialogues
     if any(not message["content"].strip() for dialogue in dialogues for message in dialogue):
         raise Unusable(EMPTY, f"{where}: {' or '.join(sides)}, or a message before them, is empty; remove the record")
-    if better[:-1] != worse[:-1] or not _holds(better, record.get("prompt")):
+    if better[:-1] != worse[:-1] or not _holds(better, listed(record.get("prompt"), where)):
         raise Unusable(
             OTHER_PROMPT, f"{where}: {' and '.join(sides)} answer different conversations; give both the same one"
         )
@@ -68,7 +70,7 @@ def _sides(record: Record) -> dict[str, Any] | None:
     """The better and the worse answer by their names; None where the record has no such pair."""
     for better, worse in SIDES:
         if better in record and worse in record:
-            return {better: record[better], worse: record[worse]}
+            return {better: listed(record[better], better), worse: listed(record[worse], worse)}
     both = record.get("output")
     return {"output 1": both[0], "output 2": both[1]} if isinstance(both, list) and len(both) == 2 else None
 
@@ -96,7 +98,7 @@ def _conversation(record: Record, where: str) -> list[Record]:
     if isinstance(given, dict) and "messages" in given:
         turns = _turns(given["messages"], where)
     elif (name := next((n for n in ("messages", "conversations", *PROMPTS) if n in record), None)) is not None:
-        value = record[name]
+        value = listed(record[name], f"{where}: {name}")
         if isinstance(value, str):
             turns = _transcript(value, asked=True) or [{"from": "user", "value": value}]
         else:
@@ -151,10 +153,10 @@ def _rated(completions: list[Any], where: str) -> Record:
     texts, scores = {}, {}
     for number, completion in enumerate(completions, 1):
         whole = isinstance(completion, dict) and isinstance(completion.get("response"), str)
-        score = completion.get("overall_score") if isinstance(completion, dict) else None
-        if not whole or isinstance(score, bool) or not isinstance(score, int | float):
+        score = finite_number(completion.get("overall_score")) if isinstance(completion, dict) else None
+        if not whole or score is None:
             raise DataError(f"{where}: completion {number} must be {{response: text, overall_score: number}}")
-        texts[str(number)], scores[str(number)] = completion["response"], float(score)
+        texts[str(number)], scores[str(number)] = completion["response"], score
     ranking = [[name for name in texts if scores[name] == score] for score in sorted(set(scores.values()))[::-1]]
     return {"responses": [{"id": name, "text": text} for name, text in texts.items()], "ranking": ranking}
 

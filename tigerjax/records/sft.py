@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 from tigerjax.errors import DataError
 from tigerjax.files.jsonl import Record, named
 from tigerjax.records.dialogue import (
-    checked_weight,
+    joined_parts,
+    listed,
     refuse_tools,
     system_text,
     weight_of,
     whole_pairs,
     with_system,
 )
-from tigerjax.records.fields import text_field
+from tigerjax.records.fields import checked_weight, text_field
 from tigerjax.records.notes import TRIMMED
 
 ROLES = {"human": "user", "gpt": "assistant"}
@@ -33,7 +34,7 @@ class Shape(NamedTuple):
 
 
 def _messages(record: Record, where: str) -> list[Record]:
-    messages = record["messages"]
+    messages = listed(record["messages"], where)
     if not isinstance(messages, list):
         raise DataError(f"{where}: messages must be pairs of user and assistant, one pair at least")
     for number, message in enumerate(messages, 1):
@@ -49,11 +50,11 @@ def _turn(given: Record) -> Record:
 
 
 def _content(given: Record) -> Any:
-    return given.get("content", given.get("value"))
+    return joined_parts(given.get("content", given.get("value")))
 
 
 def _sharegpt(record: Record, where: str) -> list[Record]:
-    turns = record["conversations"]
+    turns = listed(record["conversations"], where)
     if not isinstance(turns, list) or not all(isinstance(t, dict) and {"value", "content"} & t.keys() for t in turns):
         raise DataError(f"{where}: 'conversations' must be a list of {{from, value}}")
     return [_turn(turn) for turn in turns]
@@ -66,13 +67,13 @@ def _alpaca(record: Record, where: str) -> list[Record]:
         user = f"{user}\n{extra}" if user.strip() else extra
     answer = text_field(where, record, "output")
     last = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
-    return [*_history(record, where), *last]
+    return last
 
 
 def _history(record: Record, where: str) -> list[Record]:
-    """The earlier turns of an Alpaca record: a list of pairs [question, answer]."""
+    """The earlier turns of a record of any form: a list of pairs [question, answer]."""
     out: list[Record] = []
-    pairs = record.get("history") or []
+    pairs = listed(record.get("history"), where) or []
     if not isinstance(pairs, list):
         raise DataError(f"{where}: 'history' is {type(pairs).__name__}, but a list of [question, answer] is needed")
     for number, pair in enumerate(pairs, 1):
@@ -109,7 +110,7 @@ def as_sft(record: Record, where: str, *, allow_empty: bool = False, counts: Cou
         raise DataError(
             f"{where}: needs 'messages', 'conversations', or 'instruction' and 'output'; has {sorted(record)}"
         )
-    given = shape.messages(record, where)
+    given = [*_history(record, where), *shape.messages(record, where)]
     refuse_tools(given, where)
     system = system_text(record, where)
     if given and system and system[0]["content"] == given[0].get("content"):
@@ -126,8 +127,10 @@ def as_sft(record: Record, where: str, *, allow_empty: bool = False, counts: Cou
             raise DataError(f"{where}: message {i + 1} ({role}) is empty; remove the example")
     if len(whole) < len(given) and counts is not None:
         counts[TRIMMED] = counts.get(TRIMMED, 0) + 1
-    checked_weight(record.get("weight", 1.0), where)
     others = {field: value for field, value in record.items() if field not in REPLACED}
+    if others.get("weight", 1.0) is None:  # the same as none
+        del others["weight"]
+    checked_weight(others.get("weight", 1.0), where)
     plain = []
     for number, message in enumerate(messages, 1):
         weight = weight_of(message, where, number)

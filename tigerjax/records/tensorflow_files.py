@@ -111,17 +111,19 @@ def tfds_rows(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[t
     tf, _ = start()
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(str(paths.fetched(block.path)))
-    if SPLIT not in builder.info.splits:
-        raise DataError(
-            f"{block.path}: has the splits {sorted(builder.info.splits)}, but {SPLIT!r} is read; name the split so"
-        )
+    copy = paths.fetched(block.path)
     try:
-        rows = tfds.as_numpy(builder.as_dataset(split=SPLIT, shuffle_files=False))
-        yield from enumerate(rows, 1)
-    except tf.errors.OpError as error:  # TFDS counts the records, and raises it when some are missing
-        message = error.message.rpartition("}} ")[2]
-        raise DataError(f"{block.path}: not a whole TFDS dataset: {message}; copy it or make it again") from error
+        builder = tfds.builder_from_directory(str(copy))
+        splits = sorted(builder.info.splits)
+        rows = tfds.as_numpy(builder.as_dataset(split=SPLIT, shuffle_files=False)) if SPLIT in splits else None
+        yield from enumerate(rows or (), 1)
+    # TFDS counts the records, and raises OpError when some are missing; of damaged descriptions errors of any type.
+    except Exception as error:
+        message = error.message.rpartition("}} ")[2] if isinstance(error, tf.errors.OpError) else str(error)
+        why = " ".join(message.split())[:200] or type(error).__name__
+        raise DataError(f"{block.path}: not a whole TFDS dataset: {why}; copy it or make it again") from error
+    if rows is None:
+        raise DataError(f"{block.path}: has the splits {splits}, but {SPLIT!r} is read; name the split so")
 
 
 def parse_tfds(where: str, row: dict[str, Any]) -> jsonl.Record:

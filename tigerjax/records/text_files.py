@@ -3,17 +3,19 @@
 The number is that of the line; in a JSON array it counts the records, from 1.
 """
 
+import collections
 import csv
 import io
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tigerjax.errors import DataError
 from tigerjax.files import jsonl, packed, paths
+from tigerjax.files.foreign import refuse_deep
 from tigerjax.records import block as sizes
 from tigerjax.records.block import Block
 
@@ -132,10 +134,13 @@ def parse_element(where: str, value: Any) -> jsonl.Record:
     if not isinstance(value, dict):
         raise DataError(f"{where}: a JSON {type(value).__name__}, but each element of the list must be an object")
     try:
+        refuse_deep(value)
         jsonl.dumped(value)
     except UnicodeEncodeError as error:
         where = jsonl.named(where, value)
         raise DataError(f"{where}: a lone surrogate (\\ud800-\\udfff) is not a character; remove it") from error
+    except RecursionError as error:
+        raise DataError(f"{jsonl.named(where, value)}: broken JSON: nested too deep") from error
     return value
 
 
@@ -195,6 +200,11 @@ def csv_rows(
         text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
         reader = csv.DictReader(_csv_lines(block.path, text, most), strict=True, delimiter="\t" if tabs else ",")
         try:
+            names = list(reader.fieldnames or ())
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise DataError(
+                    f"{block.path}:1: column {twice[0]!r} stands twice in the first line; rename one of them"
+                )
             row: dict[Any, Any]
             for row in reader:
                 yield reader.line_num, row
@@ -207,6 +217,12 @@ def csv_rows(
             ) from error
         finally:
             text.detach()
+
+
+def refuse_twice(where: str, columns: Sequence[str]) -> None:
+    """DataError for two columns of one name: a record holds one value for each name, so the other would be lost."""
+    if twice := [name for name, times in collections.Counter(columns).items() if times > 1]:
+        raise DataError(f"{where}: has more than one column {twice[0]!r}; rename or remove all but one")
 
 
 def _csv_lines(path: Path, text: io.TextIOWrapper, most: int) -> Iterator[str]:

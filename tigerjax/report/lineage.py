@@ -5,13 +5,12 @@ inputs as paths. Those are followed, also to places outside of the folder that i
 """
 
 import ast
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tigerjax.checkpoint.meta import META, read
-from tigerjax.files import manifest, paths
+from tigerjax.files import log, manifest, paths
 from tigerjax.pages.graph import Node, graph
 from tigerjax.pages.numbers import number
 
@@ -146,8 +145,8 @@ def _detail(made: Mapping[str, Any], home: Path) -> str:
     if "tensors" in counts:
         return f"{number(counts['tensors'])} tensors"
     for metrics in (home / "metrics.jsonl", home / "run" / "metrics.jsonl"):
-        if metrics.is_file() and (lines := metrics.read_text(encoding="utf-8").splitlines()):
-            return f"step {number(json.loads(lines[-1])['step'])}"
+        if logged := log.records(metrics):
+            return f"step {number(logged[-1]['step'])}"
     return ""
 
 

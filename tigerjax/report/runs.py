@@ -1,7 +1,6 @@
 """Training runs by the metrics that they logged: speed, use of the devices, memory, and where the time went."""
 
 import ast
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import tigerjax
 from tigerjax.checkpoint import files as checkpoints
 from tigerjax.checkpoint import meta
 from tigerjax.errors import DataError
-from tigerjax.files import paths
+from tigerjax.files import log, paths
 from tigerjax.pages.charts import MOST_POINTS, curve, stacked
 from tigerjax.pages.numbers import duration, number, percent
 from tigerjax.report.figures import stage_name
@@ -88,18 +87,10 @@ def read(path: Path) -> list[dict[str, Any]]:
 
     Raises DataError for any other line that is broken.
     """
-    lines = path.read_text(encoding="utf-8").splitlines()
-    records = []
-    for line_number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            if line_number < len(lines):
-                raise DataError(f"{path}:{line_number}: broken JSON: {error}; remove the line") from error
-            continue
+    records = log.records(path)
+    for line_number, record in enumerate(records, 1):
         if what := _unlike_a_step(record):
             raise DataError(f"{path}:{line_number}: {what}; remove the line, which no run has logged")
-        records.append(record)
     return records
 
 

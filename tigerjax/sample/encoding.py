@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.files.foreign import shown
 
 
 class Prompt(NamedTuple):
@@ -44,12 +45,16 @@ def encode(tokenizer: Any, prompts: Sequence[Mapping[str, Any]], chat: bool) -> 
     for index, prompt in enumerate(prompts):
         prompt_id = prompt.get("prompt_id")
         if not isinstance(prompt_id, str) or not prompt_id:
-            raise DataError(f"prompt {index} has prompt_id {prompt_id!r}; give every prompt a non-empty string")
+            raise DataError(f"prompt {index} has prompt_id {shown(prompt_id)}; give every prompt a non-empty string")
         if prompt_id in seen:
             raise DataError(f"prompt {index} repeats prompt_id {prompt_id!r}; ids must be unique")
         seen.add(prompt_id)
         if "ids" in prompt:
-            out.append(Prompt(index, prompt, [], list(prompt["ids"])))
+            ids = prompt["ids"]
+            whole = isinstance(ids, list | tuple) and all(isinstance(i, int | np.integer) for i in ids)
+            if not whole or not all(0 <= i < tokenizer.size for i in ids):
+                raise DataError(f"prompt {prompt_id!r} has ids {shown(ids)}; they are a list of ids of the tokenizer")
+            out.append(Prompt(index, prompt, [], list(ids)))
             continue
         messages = prompt.get("messages") or [{"role": "user", "content": prompt.get("text")}]
         whole = isinstance(messages, list) and all(

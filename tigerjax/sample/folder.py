@@ -23,7 +23,7 @@ from typing import Any
 import tigerjax
 from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.files import manifest, paths
+from tigerjax.files import jsonl, manifest, own, paths
 from tigerjax.files.log import Log
 from tigerjax.files.progress import Advance
 from tigerjax.processes import hosts
@@ -146,7 +146,7 @@ def _sample(
         _write(out / SKIPPED, (r for r in ordered if "skipped" in r))
         outputs = manifest.described(out, [CANDIDATES, SKIPPED])
         made = {"stage": "sample", "config": wanted, "outputs": outputs, "figures": figures}
-        manifest.write_json(out / manifest.FILE, made)
+        manifest.write(out, made)
         (out / PARTIAL).unlink(missing_ok=True)
     hosts.barrier("samples written")  # so that every process may read them
     return figures
@@ -175,7 +175,7 @@ def _claim(out: Path, wanted: Mapping[str, Any]) -> None:
         out.mkdir(parents=True, exist_ok=True)
         manifest.write_json(header, wanted)
         return
-    there = json.loads(header.read_text(encoding="utf-8"))
+    there = own.read_object(header, "remove the folder, or put the file back")
     for key in sorted(wanted):
         if there.get(key) != wanted[key]:
             raise ConfigError(
@@ -188,14 +188,15 @@ def _resume(partial: Path, prompt_ids: set[str]) -> dict[str, dict[str, Any]]:
     """The records of an interrupted run by prompt id."""
     records = {}
     for number, line in enumerate(paths.whole_lines(partial), start=1):
-        try:
-            record = json.loads(line)
-            prompt_id = record["prompt_id"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{partial}:{number}: not a record of the sampler; remove the folder: {error}") from error
-        if prompt_id not in prompt_ids:
-            raise DataError(f"{partial}:{number}: prompt_id {prompt_id!r} is not among the prompts; remove the folder")
-        records[prompt_id] = record
+        where = f"{partial}:{number}"
+        with own.fields(where, "remove the folder"):
+            record = jsonl.parse(where, jsonl.decode(where, line))
+            summary([record])  # it has all that is counted in the end
+            if record["prompt_id"] not in prompt_ids:
+                raise DataError(
+                    f"{where}: prompt_id {record['prompt_id']!r} is not among the prompts; remove the folder"
+                )
+            records[record["prompt_id"]] = record
     return records
 
 

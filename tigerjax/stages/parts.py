@@ -42,9 +42,7 @@ class Document:
 def quality_of(record: Record) -> float:
     """`meta.quality` if it is a number, else 0. Of two duplicates the one with the higher quality stays."""
     meta = record.get("meta")
-    quality = meta.get("quality") if isinstance(meta, dict) else None
-    number = isinstance(quality, int | float) and not isinstance(quality, bool) and abs(quality) < float("inf")
-    return float(quality) if number and quality is not None else 0.0
+    return records.finite_number(meta.get("quality") if isinstance(meta, dict) else None) or 0.0
 
 
 def _document(read: tuple[int, Record, bytes], where: str, way: records.Way, counts: Counter[str]) -> Document:

@@ -43,6 +43,7 @@ FIELDS = (
     "sentence1",
     "premise",
     "query",
+    "problem",
     "text",
 )
 """The fields that evaluation sets keep the question in. The first one that a record has is looked for."""
@@ -50,6 +51,7 @@ FIELDS = (
 
 def options(record: records.Record) -> list[str]:
     """The texts of a question's options, in order; [] for a question without."""
+    record = _opened(record)
     for names in OPTIONS:
         given = [record[name] for name in names if record.get(name) not in (None, "")]
         if len(given) == 1 and isinstance(given[0], dict):  # {"text": [...], "label": [...]} or {"A": "..."}
@@ -72,9 +74,18 @@ def _handle(text: str) -> int:
     return xxhash.xxh3_64_intdigest(key(text).encode("utf-8", "surrogatepass"))
 
 
+def _opened(record: records.Record) -> records.Record:
+    """The record of a question {stem, choices}, as OpenBookQA and ARC are published, with these as its own fields."""
+    whole = record.get("question")
+    if not isinstance(whole, dict) or not isinstance(whole.get("stem"), str):
+        return record
+    return record | {"question": whole["stem"]} | {name: whole[name] for name in ("choices",) if name in whole}
+
+
 def _texts(path: Path, field: str | None, reading: records.Reading) -> Iterator[tuple[int, records.Record, str]]:
     """(number, record, question) of a set."""
-    for number, record in records.read(path, reading=reading):
+    for number, given in records.read(path, reading=reading):
+        record = _opened(given)
         names = [field] if field else [name for name in FIELDS if name in record]
         text = record.get(names[0]) if names else None
         if not isinstance(text, str) or not text.strip():

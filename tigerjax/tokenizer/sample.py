@@ -46,7 +46,8 @@ def read_documents(
         raise DataError(f"{path} does not exist; give text or JSONL files")
     for number, record in records.read(path, on_bytes=on_bytes, reading=reading):
         text = _record_text(record, f"{path}:{number}")
-        yield records.identity(f"{path}:{number}", record).id, text, record.get("lang")
+        lang = record.get("lang")
+        yield records.identity(f"{path}:{number}", record).id, text, lang if isinstance(lang, str) else None
     jsonl.refuse_empty(path, number)
 
 

@@ -160,6 +160,8 @@ def _train(
     watch = Watch(config, run_dir, checkpoints=checkpoints, metrics=metrics, mesh=mesh, goodput=goodput)
     watch.spikes.restore(health)
     trace = Trace(run_dir, reporting.profile_steps)
+    if reporting.profile_steps is not None and start >= reporting.profile_steps[0]:
+        hosts.say(f"no trace: the run goes on behind step {start}, past the first step of --profile-steps")
     fed: Fed | None = None
     saved = i = start
     try:

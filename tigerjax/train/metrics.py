@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tigerjax.files import paths
-from tigerjax.files.log import Log
+from tigerjax.files import own, paths
+from tigerjax.files.log import Log, records
 from tigerjax.processes import hosts
 from tigerjax.terminal import printable, show, tell
 from tigerjax.train.wandb_run import WandbRun
@@ -179,9 +179,7 @@ class Metrics:
 
 def last_record(run_dir: Path) -> dict[str, Any]:
     """The newest record of RUN/metrics.jsonl; empty when nothing was logged yet."""
-    path = run_dir / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return json.loads(lines[-1]) if lines else {}
+    return (records(run_dir / "metrics.jsonl") or [{}])[-1]
 
 
 def progress_at(run_dir: Path, step: float) -> float | None:
@@ -193,15 +191,15 @@ def progress_at(run_dir: Path, step: float) -> float | None:
     logged by `step`, or the loss did not fall.
     """
     path = run_dir / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    records = [json.loads(line) for line in lines]
-    starts = [r["start_loss_nats"] for r in records if r.get("start_loss_nats") is not None]
-    logged = [(r["step"], r["loss_nats"]) for r in records if r["loss_nats"] is not None]
-    until = [loss for at, loss in logged if at <= step]
-    if not starts or len(until) < 2 or logged[-1][0] < step:
-        return None
-    start, there, end = starts[0], _last_five(until), _last_five([loss for _, loss in logged])
-    return (start - there) / (start - end) if start > end else None
+    with own.fields(path, "remove the lines that are wrong"):
+        lines = records(path)
+        starts = [r["start_loss_nats"] for r in lines if r.get("start_loss_nats") is not None]
+        logged = [(r["step"], r["loss_nats"]) for r in lines if r["loss_nats"] is not None]
+        until = [loss for at, loss in logged if at <= step]
+        if not starts or len(until) < 2 or logged[-1][0] < step:
+            return None
+        start, there, end = starts[0], _last_five(until), _last_five([loss for _, loss in logged])
+        return (start - there) / (start - end) if start > end else None
 
 
 def _last_five(losses: list[float]) -> float:
@@ -210,9 +208,10 @@ def _last_five(losses: list[float]) -> float:
 
 def _step(line: str) -> float:
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return float("inf")  # a line cut short by a kill
+    return step if isinstance(step, int | float) else float("inf")
 
 
 def _prometheus(path: Path, record: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tigerjax.files.foreign import refuse_deep
 from tigerjax.files.jsonl import BOM
 from tigerjax.files.manifest import canonical
 
@@ -40,7 +41,9 @@ def parse(raw: bytes) -> Any:
         return dict(pairs)
 
     try:
-        return json.loads(raw.removeprefix(BOM).decode("utf-8"), object_pairs_hook=unique)
+        value = json.loads(raw.removeprefix(BOM).decode("utf-8"), object_pairs_hook=unique)
+        refuse_deep(value)
+        return value
     except UnicodeDecodeError as error:
         raise BadLine(f"invalid UTF-8 at byte {error.start}") from error
     except json.JSONDecodeError as error:
