@@ -8,7 +8,7 @@ import pytest
 from tigerjax.config import RopeConfig, dump, stored_sizes
 from tigerjax.errors import ConfigError
 from tigerjax.model import families
-from tigerjax.model.hf_config import TokenizerIds, past_positions
+from tigerjax.model.hf_config import TokenizerIds, say_past
 from tigerjax.model.hf_fields import Fields
 from tigerjax.model.hf_rope import scaling, theta
 from tigerjax.model.llama import face
@@ -126,10 +126,12 @@ def test_a_rope_setting_that_would_do_nothing_is_refused(fields, message):
         RopeConfig(**fields)
 
 
-def test_rows_past_the_positions_of_a_model_are_said_in_one_line(tmp_path):
+def test_rows_past_the_positions_of_a_model_are_said_in_one_line(tmp_path, capsys):
     model = read_config(tmp_path, CAME["dynamic of transformers 4"])
-    assert past_positions(model.extra, model.config, 61, "m") == ""
-    line = past_positions(model.extra, model.config, 62, "runs/m")
+    say_past(model.extra, model.config, 61, "m")
+    assert capsys.readouterr().err == ""
+    say_past(model.extra, model.config, 62, "runs/m")
+    line = capsys.readouterr().err
     assert "rows of 62 tokens are past the 61 positions of runs/m" in line and "dynamic, factor 5.3" in line
 
 

@@ -8,6 +8,7 @@ from tigerjax.config import ModelConfig
 from tigerjax.errors import DataError
 from tigerjax.files.foreign import read_object, shown
 from tigerjax.model.hf_fields import MAX_SIZE, Fields
+from tigerjax.processes import hosts
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 BOS, EOS = 1, 2  # of every tokenizer that we train with: all of them extend Llama-2's
@@ -133,17 +134,16 @@ def _finite(content: dict[str, Any], path: Path) -> None:
         raise DataError(f"{path}: holds NaN or Infinity, which are not JSON; {ORIGINAL}") from error
 
 
-def past_positions(extra: dict[str, Any], config: ModelConfig, length: int, where: Any) -> str:
-    """One line where rows of `length` tokens are longer than a model says it reads; else an empty text."""
+def say_past(extra: dict[str, Any], config: ModelConfig, length: int, where: Any) -> None:
+    """Says it in one line where rows of `length` tokens are longer than the model of `where` says that it reads."""
     rope = config.rope
     reach = (rope.original_max_position_embeddings or 0) * (1 if rope.kind == "dynamic" else rope.factor)
     known = extra.get(SOURCE, {}).get(POSITIONS) or int(reach)
-    if not known or length <= known:
-        return ""
-    return (
-        f"warning: rows of {length:,} tokens are past the {known:,} positions of {where} ({POSITIONS}); its rope is of"
-        f" kind {rope.kind}, factor {rope.factor:g}"
-    )
+    if known and length > known:
+        hosts.say(
+            f"warning: rows of {length:,} tokens are past the {known:,} positions of {where} ({POSITIONS}); its rope is"
+            f" of kind {rope.kind}, factor {rope.factor:g}"
+        )
 
 
 def read_fields(folder: Path) -> Fields:
