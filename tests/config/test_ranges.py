@@ -22,6 +22,7 @@ from tigerjax.config import (
     ObjectiveConfig,
     OptimConfig,
     PipelineConfig,
+    RopeConfig,
     RunConfig,
     SplashConfig,
 )
@@ -53,6 +54,7 @@ VALID = [
     HostsConfig(), RewardConfig(), AlignConfig(prompt_fraction=0.07, seed=0), Batching(), Source("a"),
     EvaluationConfig(),
     ObjectiveConfig(),
+    RopeConfig(kind="yarn", factor=8.0, original_max_position_embeddings=2048),
     SamplingConfig(max_new_tokens=8, seed=0),
 ]  # fmt: skip
 ODD = [math.nan, math.inf, -math.inf, -1, -1.0, 0, 0.0, 1e30, 2**63, True, "32", "", None]

@@ -137,23 +137,46 @@ def test_a_config_that_no_model_can_have_is_named_with_its_file(folder, change, 
         families.read_hf_config(folder)
 
 
-@pytest.mark.parametrize(
-    ("kind", "advice"),
-    [
-        ("dynamic", "without that key the model is itself up to the length"),
-        ("linear", "stretches every position, so without that key it is another model"),
-        ("yarn", "without that key it is another model"),
-        ("longrope", "without that key it is another model"),
-        ("llama3", "without that key it is another model; Llama 3.0 has none"),
-        ("new", "without that key it may be another model"),
-    ],
-)
-def test_the_advice_on_scaled_rope_is_right_for_its_kind(folder, kind, advice):
+@pytest.mark.parametrize("kind", ["longrope", "proportional", "mrope", "new"])
+def test_an_unknown_kind_of_rope_is_refused_with_the_known_ones(folder, kind):
     for name in ("rope_scaling", "rope_parameters"):
         edit_config(folder, rope_scaling="absent", rope_parameters="absent")
         edit_config(folder, **{name: {"rope_type": kind, "factor": 2.0}})
-        with pytest.raises(ConfigError, match=f"'{kind}'.*{advice}"):
+        with pytest.raises(ConfigError, match=f"{name} '{kind}'.*known are default, linear, dynamic, yarn, llama3"):
             hf.from_hf(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rope_type": "dynamic"}, r"lacks rope_scaling\.factor"),
+        ({"rope_type": "linear", "factor": "8"}, r"rope_scaling\.factor='8'"),
+        ({"rope_type": "linear", "factor": 0.5}, r"model\.rope\.factor=0\.5 must be at least 1"),
+        ({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}, r"lacks rope_scaling\.high_freq_factor"),
+        (
+            {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0},
+            r"high_freq_factor=4\.0 must be more than low_freq_factor=4\.0",
+        ),
+        (
+            {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 0},
+            r"original_max_position_embed.*=0",
+        ),
+        ({"rope_type": "yarn", "factor": 8.0, "beta_fast": 1, "beta_slow": 2}, r"beta_fast=1\.0 must be more than"),
+    ],
+)
+def test_a_wrong_number_of_a_rope_is_named_with_its_file(folder, change, message):
+    edit_config(folder, rope_scaling=change)
+    with pytest.raises(DataError, match=rf"config\.json: .*{message}"):
+        families.read_hf_config(folder)
+
+
+def test_two_places_that_say_different_ropes_are_refused(folder):
+    yarn = {"rope_type": "yarn", "factor": 8.0}
+    edit_config(folder, rope_scaling=yarn, rope_parameters=yarn | {"factor": 4.0})
+    with pytest.raises(DataError, match="rope_scaling says kind yarn and rope_parameters kind yarn"):
+        families.read_hf_config(folder)
+    edit_config(folder, rope_parameters=yarn)
+    assert families.read_hf_config(folder).config.rope.factor == 8.0
 
 
 @pytest.mark.parametrize(

@@ -234,8 +234,8 @@ def test_configs_of_transformers_4_and_5_and_of_the_first_llama_2_read_the_same(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rope_scaling": {"type": "dynamic", "factor": 8.0}}, "rope_scaling .*dynamic"),
-        ({"rope_parameters": {"rope_theta": 731.0, "rope_type": "llama3", "factor": 8.0}}, "rope_scaling .*llama3"),
+        ({"rope_scaling": {"type": "longrope", "factor": 8.0}}, "rope_scaling .*longrope"),
+        ({"rope_parameters": {"rope_theta": 731.0, "rope_type": "proportional"}}, "rope_parameters .*proportional"),
         ({"attention_bias": True}, "attention_bias=True"),
         ({"hidden_act": "gelu"}, "hidden_act='gelu'"),
         ({"model_type": "mistral"}, "mistral LlamaForCausalLM is not a model that can be read"),

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tigerjax.config import ComputeConfig
+from tigerjax.config import ComputeConfig, RopeConfig
 from tigerjax.errors import ConfigError
-from tigerjax.model import attention
+from tigerjax.model import attention, rope
 
 # Both round probabilities and the output to bfloat16 (2^-8 each), over values of size 1.
 BFLOAT16 = 2e-2
@@ -62,6 +62,6 @@ def test_rotation_at_position_257_is_not_that_of_256_in_bfloat16():
     x_BTNH = jnp.ones((1, 1, 1, 4), jnp.bfloat16)
 
     def at(p):
-        return np.asarray(attention.rope(x_BTNH, jnp.full((1, 1), p), base=731.0), np.float32)
+        return np.asarray(rope.rope(x_BTNH, jnp.full((1, 1), p), base=731.0, scaling=RopeConfig()), np.float32)
 
     assert np.abs(at(257) - at(256)).max() > 0.4

@@ -11,7 +11,6 @@ written. In a bucket it is written as `1200`, and counts as there once its meta.
 file, so a file that was cut short afterwards is noticed without being read. `sha256` holds each file's checksum.
 """
 
-import dataclasses
 import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +32,7 @@ from tigerjax.checkpoint.files import (
     read_meta,
 )
 from tigerjax.checkpoint.finite import refuse_not_finite
-from tigerjax.config import ModelConfig
+from tigerjax.config import ModelConfig, stored_sizes
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
 from tigerjax.model import families
@@ -65,7 +64,7 @@ def make_meta(
     """The content of meta.json without `step`, `files` and `sha256`. `config` is `tigerjax.config.dump` of the run."""
     return {
         "kind": kind,
-        "model": dataclasses.asdict(model),
+        "model": stored_sizes(model),
         "tokenizer_sha256": tokenizer_sha256,
         "config": config or [],
         "loader": loader,
@@ -135,7 +134,7 @@ def content_sha256(weights: Any, config: ModelConfig) -> str:
     """The sha256 of the model config and of every weight's name, dtype, shape and bytes, in the order of names.
 
     Stored weights are read a chunk of rows (a layer) at a time."""
-    total = hashlib.sha256(manifest.canonical(dataclasses.asdict(config)))
+    total = hashlib.sha256(manifest.canonical(stored_sizes(config)))
     named = {
         jax.tree_util.keystr(p, simple=True, separator="/"): w for p, w in jax.tree_util.tree_leaves_with_path(weights)
     }

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from tigerjax.command import project, starter_files
 from tigerjax.command.figures import save
 from tigerjax.command.options import FLAT, OnDisk
-from tigerjax.config import ModelConfig
+from tigerjax.config import ModelConfig, stored_sizes
 from tigerjax.config.ranges import Count, Range
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
@@ -172,11 +172,16 @@ def _mixture(name: str, names: dict[str, list[str]]) -> str:
 
 
 def _pretrain(name: Path, model: ModelConfig, seq_len: int, sizes: Sizes, base: Path) -> str:
-    fields = "".join(f"            {f.name}={getattr(model, f.name)!r},\n" for f in dataclasses.fields(model))
+    fields = "".join(
+        f"            {f.name}={getattr(model, f.name)!r},\n"
+        for f in dataclasses.fields(model)
+        if f.name in stored_sizes(model)
+    )
     return starter_files.PRETRAIN.format(
         name=name.name,
         base=from_here(name, base),
         fields=fields,
+        rope="RopeConfig, " if "rope" in stored_sizes(model) else "",
         seq_len=seq_len,
         global_batch_size=sizes.global_batch_size,
         compute=COMPUTE[sizes.device],

@@ -124,7 +124,7 @@ Command  tigerjax train pretrain.py
 The sizes come from the base model. Rates, steps and batch are only a beginning: change them.
 """
 
-from tigerjax.config import CheckpointConfig, ComputeConfig, DataConfig, MeshConfig, ModelConfig, RunConfig
+from tigerjax.config import CheckpointConfig, ComputeConfig, DataConfig, MeshConfig, ModelConfig, {rope}RunConfig
 from tigerjax.model.llama.presets import adamw
 
 

@@ -15,7 +15,9 @@ from tigerjax.config.model import (
     ModelConfig,
     Remat,
     SplashConfig,
+    stored_sizes,
 )
+from tigerjax.config.rope import RopeConfig
 from tigerjax.config.run import (
     CheckpointConfig,
     DataConfig,
@@ -42,8 +44,10 @@ __all__ = [
     "OptimConfig",
     "PipelineConfig",
     "Remat",
+    "RopeConfig",
     "RunConfig",
     "SplashConfig",
     "dump",
     "load",
+    "stored_sizes",
 ]

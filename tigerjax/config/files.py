@@ -9,6 +9,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from tigerjax.config.model import LATER
 from tigerjax.config.run import RunConfig
 from tigerjax.errors import ConfigError, near_miss
 
@@ -22,11 +23,13 @@ RENAMED = {"batch_rows": "global_batch_size", "accumulate": "gradient_accumulati
 def dump(config: Any, prefix: str = "") -> list[str]:
     """The lines `a.b = value` of a config, sorted. They are printed, saved with checkpoints and compared in tests.
 
-    `prefix` stands before each name.
+    `prefix` stands before each name. A field marked LATER has no line while it has its default.
     """
     lines: list[str] = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
+        if field.metadata.get(LATER) and value == field.default:
+            continue
         if dataclasses.is_dataclass(value):
             # A subclass of what the field names: the sizes of another family, the settings of another objective.
             if isinstance(field.type, type) and type(value) is not field.type:

@@ -1,9 +1,10 @@
 """The sizes of a model, and how it is computed."""
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tigerjax.config.ranges import Count, Range, check
+from tigerjax.config.rope import RopeConfig
 from tigerjax.errors import ConfigError
 
 Attention = Literal["reference", "splash", "cudnn"]
@@ -28,6 +29,9 @@ Heads = Annotated[int, Range(1, 2**14)]
 Entries = Annotated[int, Range(1, 2**24)]
 Block = Annotated[int, Range(128, 2**20)]
 
+LATER = "later"
+"""In the metadata of a field with a default: versions before it wrote configs and checkpoints without it."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
@@ -46,6 +50,8 @@ class ModelConfig:
     set to -inf."""
     rope_base: Annotated[float, Range(1, 1e12, above=True)]  # Base of the rotary angles; Llama-2 has 10,000
     norm_eps: Annotated[float, Range(1e-12, 1)]  # Added to the mean square in RMSNorm, before its root
+    rope: RopeConfig = dataclasses.field(default=RopeConfig(), metadata={LATER: True})
+    """How rotary angles are scaled for rows longer than those of the first training."""
 
     def __post_init__(self) -> None:
         check(self, "model.")
@@ -55,8 +61,23 @@ class ModelConfig:
             )
         if self.head_dim % 2:
             raise ConfigError(f"head_dim={self.head_dim} is odd; rotary embedding pairs dimensions, make it even")
+        if self.rope.kind == "dynamic" and self.head_dim < 4:
+            raise ConfigError(f"head_dim={self.head_dim} is too small for rope kind dynamic; needs at least 4")
         if self.padded_vocab_size < self.vocab_size:
             raise ConfigError(f"padded_vocab_size={self.padded_vocab_size} < vocab_size={self.vocab_size}; raise it")
+
+
+def stored_sizes(config: ModelConfig) -> dict[str, Any]:
+    """The fields as a checkpoint stores them and as hashes of a model count them.
+
+    A field marked LATER is left out while it has its default. So a model that does not use it is the same one, by name
+    and hash, for the versions before that field and after it.
+    """
+    fields = dataclasses.asdict(config)
+    for field in dataclasses.fields(config):
+        if field.metadata.get(LATER) and getattr(config, field.name) == field.default:
+            del fields[field.name]
+    return fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

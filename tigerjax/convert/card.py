@@ -25,6 +25,8 @@ def text(config: ModelConfig, kind: str, facts: dict[str, Any], lineage: dict[st
         "vocabulary": f"{config.vocab_size:,} ({config.padded_vocab_size:,} with padding in training)",
         "rope_theta": config.rope_base,
     }
+    if config.rope.kind != "default":
+        sizes["rope"] = f"{config.rope.kind}, factor {config.rope.factor:g}"
     reward, family = families.is_reward(kind), families.of_kind(kind)
     what = "reward model, one score" if reward else "causal language model"
     tag = "text-classification" if reward else "text-generation"

@@ -15,7 +15,7 @@ import numpy as np
 
 import tigerjax
 from tigerjax.checkpoint import arrays as store
-from tigerjax.config import ModelConfig
+from tigerjax.config import ModelConfig, stored_sizes
 from tigerjax.convert import card, read, tokenizer_files
 from tigerjax.convert.journal import FILE as JOURNAL
 from tigerjax.convert.journal import Journal, OnBytes, begun, resume
@@ -112,7 +112,7 @@ def _to_hf(
     stored = all(isinstance(get(weights, row.ours), store.Stored) for row in spec)
     job = {
         "stage": STAGE,
-        "config": dataclasses.asdict(config),
+        "config": stored_sizes(config),
         "dtype": export.dtype,
         "vocab": export.vocab,
         "max_shard_bytes": export.max_shard_bytes,

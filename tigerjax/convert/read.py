@@ -16,7 +16,7 @@ import tigerjax
 from tigerjax.checkpoint import arrays as store
 from tigerjax.checkpoint.files import META, checksums, publish, remove
 from tigerjax.checkpoint.model import claim, make_meta
-from tigerjax.config import Dtype, ModelConfig
+from tigerjax.config import Dtype, ModelConfig, stored_sizes
 from tigerjax.convert import journal as journals
 from tigerjax.convert.forms import refuse_others
 from tigerjax.convert.journal import Journal, OnBytes, begun, fingerprint, resume
@@ -142,7 +142,8 @@ def check(tensors: Tensors, config: ModelConfig, spec: list[Row], where: str) ->
             have = tensors.rows(name, 0, left.pop(name)[0]).astype(np.float64)
             if have.shape != want.shape or not np.allclose(have, want, rtol=BUFFER_TOLERANCE, atol=0):
                 raise DataError(
-                    f"{where}: {name} does not belong to rope_theta={config.rope_base}; the config is of another model"
+                    f"{where}: {name} does not belong to rope_theta={config.rope_base} and rope kind"
+                    f" {config.rope.kind}; the config is of another model"
                 )
     if left:
         raise DataError(
@@ -184,7 +185,7 @@ def stream_in(opened: Opened, partial: Path, *, dtype: Dtype = "float32", on_byt
         "stage": STAGE,
         "from": opened.where,
         "files": fingerprint(opened.tensors.files),
-        "config": dataclasses.asdict(opened.config),
+        "config": stored_sizes(opened.config),
         "kind": families.architecture(opened.kind),
         "grown": opened.grown,
         "dtype": dtype,

@@ -3,7 +3,8 @@
 Sequences that begin alike are computed together (`tigerjax.evaluate.branches`): the context of several answers once,
 and the examples of a few-shot task once for all its questions. The last bits of their scores depend on what they share.
 A sequence that shares nothing is padded to the bucket of its own length, in a batch of a fixed number of rows. So its
-score does not depend on what else is scored.
+score does not depend on what else is scored. With rope kind dynamic nothing is shared once a sequence is longer than
+the original length: its beginning then has other angles than that of a shorter one.
 
 There are few shapes. Logits exist for a chunk of positions at a time; those of columns past the vocabulary are -inf.
 """
@@ -26,6 +27,7 @@ from tigerjax.mesh import in_mesh
 from tigerjax.model import families
 from tigerjax.model.attention import fitting
 from tigerjax.model.layers import logits
+from tigerjax.model.rope import depends_on_length
 from tigerjax.sample.engine import bucket
 
 
@@ -66,7 +68,9 @@ class LogLikelihoods:
                     f"sequence {n} has {len(sequence.ids)} tokens scored from {sequence.first} on; needs 2 to"
                     f" {self.context}, and one scored at least"
                 )
-        plan = branches.plan(sequences)
+        longest = max((len(sequence.ids) for sequence in sequences), default=0)
+        alone = depends_on_length(self.config.rope, longest)
+        plan = branches.Plan([], [], list(range(len(sequences)))) if alone else branches.plan(sequences)
         yield from self._together.score(sequences, plan)
         buckets: dict[int, list[int]] = {}
         for n in plan.alone:

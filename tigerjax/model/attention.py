@@ -1,4 +1,4 @@
-"""Rotary embedding, and causal attention within segments by the kernel that the config names."""
+"""Causal attention within segments, by the kernel that the config names."""
 
 import dataclasses
 import math
@@ -16,42 +16,6 @@ from tigerjax.model.stack import ATTENTION_OUT
 LANES = 128  # of a TPU's vector registers
 # Finite, so that a row whose every score is masked stays finite; far below any real score in float32.
 MASKED = -1e30
-
-
-def rope(x_BTNH: jax.Array, positions_BT: jax.Array, *, base: float) -> jax.Array:
-    """Rotates pairs (i, i + H/2) by position * base**(-2i/H): the Hugging Face pairing."""
-    H = x_BTNH.shape[-1]
-    # float32 throughout: bfloat16 rounds 257 to 256, but sin(257) is very different from sin(256).
-    freq_H = base ** (-jnp.arange(0, H, 2, dtype=jnp.float32) / H)
-    angle_BT1H = positions_BT[:, :, None, None].astype(jnp.float32) * freq_H
-    sin_BT1H, cos_BT1H = jnp.sin(angle_BT1H), jnp.cos(angle_BT1H)
-    return _rotate(
-        x_BTNH, jnp.concatenate([-sin_BT1H, sin_BT1H], axis=-1), jnp.concatenate([cos_BT1H, cos_BT1H], axis=-1)
-    )
-
-
-@jax.custom_vjp
-def _rotate(x_BTNH: jax.Array, sin_BT1H: jax.Array, cos_BT1H: jax.Array) -> jax.Array:
-    """x * cos + (x with its halves swapped) * sin."""
-    H = x_BTNH.shape[-1]
-    # A product with a permutation swaps the halves, and it is exact. For a split and a concatenation XLA:TPU pads each
-    # half to a whole array and makes three kernels, which take three times as long as this one.
-    swap_HH = jnp.roll(jnp.eye(H, dtype=x_BTNH.dtype), H // 2, axis=-1)
-    swapped_BTNH = jnp.matmul(x_BTNH, swap_HH, precision="highest", preferred_element_type=jnp.float32)
-    return (x_BTNH.astype(jnp.float32) * cos_BT1H + swapped_BTNH * sin_BT1H).astype(x_BTNH.dtype)
-
-
-def _rotate_fwd(x_BTNH: jax.Array, sin_BT1H: jax.Array, cos_BT1H: jax.Array) -> tuple[jax.Array, Any]:
-    return _rotate(x_BTNH, sin_BT1H, cos_BT1H), (sin_BT1H, cos_BT1H)
-
-
-def _rotate_bwd(angles: Any, d_BTNH: jax.Array) -> tuple[jax.Array, None, None]:
-    """The inverse rotation; positions have no gradient."""
-    sin_BT1H, cos_BT1H = angles
-    return jax.lax.optimization_barrier(_rotate(d_BTNH, -sin_BT1H, cos_BT1H)), None, None
-
-
-_rotate.defvjp(_rotate_fwd, _rotate_bwd)
 
 
 def weigh(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array) -> jax.Array:

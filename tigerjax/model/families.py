@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from tigerjax.config import FLOAT32, ComputeConfig, ModelConfig
+from tigerjax.config import FLOAT32, ComputeConfig, ModelConfig, RopeConfig
 from tigerjax.errors import ConfigError
 from tigerjax.files.foreign import shown
 from tigerjax.mesh import logical_rules
@@ -173,11 +173,13 @@ def architecture(kind: str) -> str:
 
 
 def model_config(kind: str, fields: dict[str, Any]) -> ModelConfig:
-    """The sizes in a checkpoint's meta.json: `fields` is what `dataclasses.asdict` wrote there.
+    """The sizes in a checkpoint's meta.json: `fields` is what `tigerjax.config.stored_sizes` made.
 
     Raises ConfigError for fields that do not fit the kind.
     """
     try:
+        if "rope" in fields:
+            fields = fields | {"rope": RopeConfig(**fields["rope"])}
         return of_kind(kind).CONFIG(**fields)
     except TypeError as error:
         raise ConfigError(f"model config {sorted(fields)} does not fit a {kind} model: {error}") from error

@@ -8,6 +8,7 @@ from tigerjax.config import ModelConfig
 from tigerjax.errors import DataError
 from tigerjax.files.foreign import read_object, shown
 from tigerjax.model.hf_fields import MAX_SIZE, Fields
+from tigerjax.processes import hosts
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 BOS, EOS = 1, 2  # of every tokenizer that we train with: all of them extend Llama-2's
@@ -19,7 +20,10 @@ SOURCE = "hugging_face"
 SEQ_LEN = "seq_len"
 """The key of a checkpoint's `extra` with the length it was trained at, where no config of a run is stored with it."""
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-POSITIONS = "max_position_embeddings"
+POSITIONS, FIRST_POSITIONS = "max_position_embeddings", "original_max_position_embeddings"
+ROPE = ("rope_scaling", "rope_parameters")
+"""Where transformers 4 and 5 say how rotary angles are scaled. Where both say it, transformers reads the first."""
+MAX_POSITIONS = 2048  # what transformers takes where a Llama's config.json leaves POSITIONS out
 ORIGINAL = "give the file as its authors published it"
 
 
@@ -78,10 +82,14 @@ def source_ids(extra: dict[str, Any]) -> TokenizerIds:
 
 
 def source_fields(fields: Fields) -> dict[str, Any]:
-    """What an import keeps of a config.json so that an export writes it again: context length and token ids. A field
-    that is absent stays absent."""
+    """What an import keeps of a config.json so that an export writes it again: context length, token ids, and what it
+    says about rotary angles. A field that is absent stays absent."""
     kept = {name: fields.ids(name) for name in TOKEN_IDS} | {POSITIONS: fields.whole(POSITIONS, 1, default=None)}
-    return {name: value for name, value in kept.items() if name in fields.content}
+    kept |= {name: fields.object(name).content or None for name in ROPE}
+    kept[FIRST_POSITIONS] = fields.whole(FIRST_POSITIONS, 1, default=None)
+    _finite({name: kept[name] for name in ROPE}, fields.path)
+    always = (*TOKEN_IDS, POSITIONS)
+    return {n: value for n, value in kept.items() if n in fields.content and (n in always or value is not None)}
 
 
 def positions(extra: dict[str, Any], seq_len: int | None) -> dict[str, int]:
@@ -115,11 +123,27 @@ def read_generation(folder: Path) -> dict[str, Any] | None:
     content = read_object(path, ORIGINAL)
     for name in TOKEN_IDS:
         Fields(content, path).ids(name)
+    _finite(content, path)
+    return content
+
+
+def _finite(content: dict[str, Any], path: Path) -> None:
     try:
         json.dumps(content, allow_nan=False)
     except ValueError as error:
         raise DataError(f"{path}: holds NaN or Infinity, which are not JSON; {ORIGINAL}") from error
-    return content
+
+
+def say_past(extra: dict[str, Any], config: ModelConfig, length: int, where: Any) -> None:
+    """Says it in one line where rows of `length` tokens are longer than the model of `where` says that it reads."""
+    rope = config.rope
+    reach = (rope.original_max_position_embeddings or 0) * (1 if rope.kind == "dynamic" else rope.factor)
+    known = extra.get(SOURCE, {}).get(POSITIONS) or int(reach)
+    if known and length > known:
+        hosts.say(
+            f"warning: rows of {length:,} tokens are past the {known:,} positions of {where} ({POSITIONS}); its rope is"
+            f" of kind {rope.kind}, factor {rope.factor:g}"
+        )
 
 
 def read_fields(folder: Path) -> Fields:

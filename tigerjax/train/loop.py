@@ -14,7 +14,6 @@ from tigerjax import config as config_lib
 from tigerjax.checkpoint.files import damaged, steps
 from tigerjax.checkpoint.finite import refuse_not_finite
 from tigerjax.checkpoint.model import make_meta
-from tigerjax.checkpoint.stored import open_whole, placed_weights
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
@@ -29,7 +28,8 @@ from tigerjax.train.metrics import Metrics, Reporting, last_record
 from tigerjax.train.objective import Objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.signals import noted
-from tigerjax.train.state import TrainState, abstract_state, from_disk, init_state, state_from_weights, to_disk
+from tigerjax.train.start import check_same, new_state
+from tigerjax.train.state import TrainState, abstract_state, from_disk, to_disk
 from tigerjax.train.step import compile_step
 from tigerjax.train.trace import Trace
 from tigerjax.train.watch import Watch
@@ -123,7 +123,7 @@ def _train(
         state, start, health = resumed
         hosts.say(f"resuming {config.name} from step {start}")
     else:
-        state, start, health = _new_state(config, meta, objective, tx, mesh, init_weights), 0, None
+        state, start, health = new_state(config, meta, objective, tx, mesh, init_weights), 0, None
     if start >= total_steps:
         checkpoints.close()
         hosts.say(f"{config.name}: all {total_steps} steps are done, nothing to train")
@@ -276,7 +276,7 @@ def _resume(
     None when the run has no checkpoint yet. DataError when it has some and all are damaged."""
     newest = checkpoints.newest()
     if newest is not None:
-        _check_same(newest[1], meta, checkpoints.folder / str(newest[0]))
+        check_same(newest[1], meta, checkpoints.folder / str(newest[0]))
         restored = checkpoints.restore(abstract)
         if restored is not None:
             state, there = restored
@@ -296,21 +296,6 @@ def _resume(
     return None
 
 
-def _new_state(
-    config: RunConfig, meta: dict[str, Any], objective: Objective, tx: Any, mesh: Mesh, init_weights: Any
-) -> TrainState:
-    """The state before step 1, its weights from `init_weights`, else from `checkpoint.init_from`, else random."""
-    if init_weights is None and config.checkpoint.init_from is not None:
-        stored = open_whole(config.checkpoint.init_from)
-        given = make_meta(kind=stored.kind, model=stored.config, tokenizer_sha256=stored.tokenizer_sha256)
-        _check_same(given | {"data_seed": config.seed}, meta, paths.of(config.checkpoint.init_from))
-        init_weights = placed_weights(stored, mesh, "float32")
-    if init_weights is not None:
-        refuse_not_finite(dict(init_weights), "the weights to start from")
-        return state_from_weights(objective, tx, mesh, init_weights)
-    return init_state(objective, tx, mesh, seed=config.seed)
-
-
 def _back(
     watch: Watch, checkpoints: Checkpointer, loader: Any, fed: Fed, objective: Objective, abstract: TrainState
 ) -> tuple[TrainState, int]:
@@ -327,22 +312,3 @@ def _back(
     loader.restore(fed.after)
     watch.rolled_back(meta, fed.after)
     return from_disk(state, objective), meta["step"]
-
-
-def _check_same(there: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
-    """Refuses another model, tokenizer, kind or data seed; says which other settings changed."""
-    differs = [
-        f"model.{name} is {there['model'].get(name)!r} there and {value!r} in the config"
-        for name, value in wanted["model"].items()
-        if there["model"].get(name) != value
-    ]
-    for name in ("kind", "tokenizer_sha256", "data_seed"):
-        both_known = there[name] is not None and wanted[name] is not None
-        if both_known and there[name] != wanted[name]:
-            differs.append(f"{name} is {there[name]!r} there and {wanted[name]!r} here")
-    if differs:
-        raise ConfigError(f"checkpoint {path} does not belong to this run: {'; '.join(differs)}")
-    before, now = set(there["config"]), set(wanted["config"])
-    if before and before != now:
-        changed = "; ".join(sorted(now - before))
-        hosts.say(f"resuming with other settings than the checkpoint's, so not bit-exactly: {changed}")

@@ -19,6 +19,7 @@ from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import ConfigError
 from tigerjax.model import attention
 from tigerjax.model import cache as kv
+from tigerjax.model import rope as rotary
 from tigerjax.model.cache import Branches, Cache, Kept
 from tigerjax.model.layers import RMSNorm, Weights, logits, whole_rows
 from tigerjax.model.llama.model import Block
@@ -44,6 +45,7 @@ def prefill(
     tokens_BT, valid_BT = _pad_right(tokens_BT, segment_ids_BT > 0)
     positions_BT = jnp.broadcast_to(jnp.arange(T), tokens_BT.shape)
     ids_BT = valid_BT.astype(jnp.int32)
+    positions_BT = rotary.of_tokens(positions_BT, ids_BT, config.rope)
 
     def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> Any:
         out_BTNH = attention.attend(q_BTNH, k_BTKH, v_BTKH, ids_BT, compute=compute)
@@ -78,7 +80,9 @@ def decode_step(
 ) -> tuple[jax.Array, Cache]:
     """Reads token_B at position_B (< S) and writes it: (logits_BV float32 of the token after it, new cache).
 
-    `position_B` is `cache.lengths_B` in the ordinary case; a row that has ended may stay where it is.
+    `position_B` is `cache.lengths_B` in the ordinary case; a row that has ended may stay where it is. With rope kind
+    dynamic, past its original length, this is not what the whole row gives: the keys in the cache keep the angles of
+    the length at which they were written, while the new token has those of the length now. So does `transformers`.
     """
     before_BS = jnp.arange(cache.keys[0].shape[-1]) < position_B[:, None]
     block = Block(config)
@@ -112,6 +116,7 @@ def keep(
 ) -> tuple[jax.Array, Kept]:
     """(x_BTD after the final norm, keys and values of all layers) of rows whose tokens come first, padding after."""
     positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+    positions_BT = rotary.of_tokens(positions_BT, segment_ids_BT, config.rope)
     block, compute = Block(config), attention.fitting(compute, tokens_BT.shape[1])
 
     def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> Any:
@@ -131,7 +136,8 @@ def branch(
     """x_BTD after the final norm, of rows of trees; `kept` None when nothing comes before them.
 
     No kernel knows such masks, so this is the reference attention, whatever the config names. Its scores are
-    T x (S + T) numbers a head, so rows must be short.
+    T x (S + T) numbers a head, so rows must be short. No sequence may be longer than the original length of rope kind
+    dynamic: what rows share would then have other angles for each of them.
     """
     B, T = rows.tokens_BT.shape
     at_T = jnp.arange(T)

@@ -4,25 +4,16 @@ from typing import Any
 
 from tigerjax.config import ModelConfig, ranges
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.files.foreign import shown
+from tigerjax.model import hf_rope
 from tigerjax.model.hf_config import OURS, SEQ_LEN, SOURCE, HfConfig, TokenizerIds, positions, source_fields
 from tigerjax.model.hf_fields import Fields
 
 KIND, REWARD_KIND = "llama", "reward"
 HF_MODEL_TYPE, HF_LANGUAGE, HF_REWARD = "llama", "LlamaForCausalLM", "LlamaForSequenceClassification"
-# What transformers takes for a key that an old config.json leaves out (Llama-2-7b-hf has no rope_theta).
-OMITTED = {"rope_theta": 10_000.0, "rms_norm_eps": 1e-6, "hidden_act": "silu"}
-MAX_ROPE_THETA = 1e12  # the largest that is published is 1e8
+# What transformers takes for a key that an old config.json leaves out.
+OMITTED = {"rms_norm_eps": 1e-6, "hidden_act": "silu"}
 MAX_PADDING = 65_536
 """The most rows of padding that our own key may ask for: an import makes them of nothing."""
-ROPE_ADVICE = {
-    "dynamic": "without that key the model is itself up to the length that it was trained at",
-    "linear": "it stretches every position, so without that key it is another model",
-    "yarn": "it changes every position, so without that key it is another model",
-    "longrope": "it changes every position, so without that key it is another model",
-    "llama3": "it changes the low frequencies from the first position on, so without that key it is another model;"
-    " Llama 3.0 has none",
-}
 
 
 def to_hf_config(
@@ -46,8 +37,6 @@ def to_hf_config(
         "num_key_value_heads": config.num_kv_heads,
         "head_dim": config.head_dim,
         "vocab_size": rows,
-        "rope_theta": config.rope_base,
-        "rope_scaling": None,
         "rms_norm_eps": config.norm_eps,
         "hidden_act": "silu",
         "attention_bias": False,
@@ -62,7 +51,7 @@ def to_hf_config(
             "padded_vocab_size": config.padded_vocab_size,
             "extra": _ours_alone(extra),
         },
-    } | positions(extra, seq_len)
+    } | hf_rope.written(config, extra, positions(extra, seq_len))
     if reward:
         out |= {"id2label": {"0": "reward"}, "label2id": {"reward": 0}}
     return out
@@ -70,7 +59,7 @@ def to_hf_config(
 
 def from_hf_config(fields: Fields, *, reward: bool) -> HfConfig:
     """What a config.json says. DataError for a field that is missing or out of its range; ConfigError names what our
-    model does not compute: biases, scaled rope, another activation, quantisation."""
+    model does not compute: biases, rope of an unknown kind, another activation, quantisation."""
     ours = fields.object(OURS)
     most = {name: int(allowed.range.most) for name, allowed in ranges.fields(ModelConfig).items() if allowed.range}
     heads = fields.whole("num_attention_heads", 1, most["num_heads"])
@@ -86,18 +75,18 @@ def from_hf_config(fields: Fields, *, reward: bool) -> HfConfig:
         "head_dim": fields.whole("head_dim", 1, most["head_dim"], default=None) or _even_share(fields, width, heads),
         "vocab_size": ours.whole("vocab_size", 1, most["vocab_size"], default=rows),
         "padded_vocab_size": ours.whole("padded_vocab_size", 1, padded, default=rows),
-        "rope_base": _rope_theta(fields),
+        "rope_base": hf_rope.theta(fields),
         "norm_eps": fields.real("rms_norm_eps", 0, 1, default=OMITTED["rms_norm_eps"]),
     }
-    try:
-        config = ModelConfig(**sizes)
-    except ConfigError as error:  # of fields that contradict each other
-        raise DataError(f"{fields.path}: {error}") from error
     refused = _refused(fields, reward=reward)
     if refused:
         raise ConfigError(
             f"{fields.path}: {'; '.join(refused)} is not computed by this model; convert another checkpoint"
         )
+    try:
+        config = ModelConfig(**sizes, rope=hf_rope.scaling(fields))
+    except ConfigError as error:  # of fields that contradict each other
+        raise DataError(f"{fields.path}: {error}") from error
     return HfConfig(
         kind=REWARD_KIND if reward else KIND,
         config=config,
@@ -122,32 +111,12 @@ def _even_share(fields: Fields, width: int, heads: int) -> int:
     return width // heads
 
 
-def _rope_theta(fields: Fields) -> float:
-    """transformers 5 writes rope_parameters; 4 writes rope_theta and rope_scaling beside each other."""
-    for place in (fields.object("rope_parameters"), fields.object("rope_scaling")):
-        if "rope_theta" in place.content:
-            return place.real("rope_theta", 1, MAX_ROPE_THETA)
-    return fields.real("rope_theta", 1, MAX_ROPE_THETA, default=OMITTED["rope_theta"])
-
-
 def _refused(fields: Fields, *, reward: bool) -> list[str]:
     """What our model does not compute, each with its value."""
     refused = [f"{name}=True" for name in ("attention_bias", "mlp_bias") if fields.flag(name)]
     if (activation := fields.text("hidden_act", OMITTED["hidden_act"])) != "silu":
         refused.append(f"hidden_act={activation!r}")
-    for name in ("rope_scaling", "rope_parameters"):
-        rope = fields.object(name)
-        kind = rope.text("rope_type", None) or rope.text("type", None) or "default"
-        part = rope.real("partial_rotary_factor", 0, 1, default=1.0)
-        if any(isinstance(value, dict) for value in rope.content.values()):
-            refused.append(f"{name} of several kinds of layers")
-        elif kind != "default":
-            advice = ROPE_ADVICE.get(kind, "without that key it may be another model")
-            refused.append(f"rope_scaling {shown(kind)} {shown(rope.content)} ({advice})")
-        elif part != 1:
-            refused.append(f"{name}.partial_rotary_factor={part:g}")
-    if (part := fields.real("partial_rotary_factor", 0, 1, default=1.0)) != 1:
-        refused.append(f"partial_rotary_factor={part:g}")
+    refused += hf_rope.refused(fields)
     if (method := fields.object("quantization_config")).content:
         refused.append(
             f"quantization_config ({method.text('quant_method', None) or 'no quant_method'}; its scales are not read."

@@ -6,6 +6,7 @@ Both sides pair rotary dimensions (i, i + H/2), so q and k need no permutation.
 import numpy as np
 
 from tigerjax.config import ModelConfig
+from tigerjax.model import rope
 from tigerjax.model.weights import Row
 
 Array = np.ndarray
@@ -69,4 +70,4 @@ def hf_buffer(name: str, config: ModelConfig) -> Array | None:
     any other name. Llama had one: the rotary frequencies."""
     if not name.endswith(INVERSE_FREQUENCY):
         return None
-    return config.rope_base ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
+    return rope.frequencies(config.head_dim, config.rope_base, config.rope, 1)

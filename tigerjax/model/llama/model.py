@@ -17,6 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.model import attention, products, stack
+from tigerjax.model import rope as rotary
 from tigerjax.model.layers import (
     NORMAL,
     Activations,
@@ -50,8 +51,8 @@ class Attention(nn.Module):
         q_BTNH = nn.with_logical_constraint(q_BTNH, ("batch", "length", "act_heads", "head_dim"))
         k_BTKH = nn.with_logical_constraint(k_BTKH, ("batch", "length", "act_kv_heads", "head_dim"))
         v_BTKH = nn.with_logical_constraint(v_BTKH, ("batch", "length", "act_kv_heads", "head_dim"))
-        q_BTNH = attention.rope(q_BTNH, positions_BT, base=c.rope_base)
-        k_BTKH = attention.rope(k_BTKH, positions_BT, base=c.rope_base)
+        q_BTNH = rotary.rope(q_BTNH, positions_BT, base=c.rope_base, scaling=c.rope)
+        k_BTKH = rotary.rope(k_BTKH, positions_BT, base=c.rope_base, scaling=c.rope)
         out_BTNH, collected = attend(q_BTNH, k_BTKH, v_BTKH)
         return products.out_projection(out_BTNH, wo_NHD), collected
 
@@ -100,6 +101,7 @@ def trunk(
     V, D = config.padded_vocab_size, config.model_dim
     embed_init = zero_padding(NORMAL, 0, config.vocab_size)
     embed_VD = weight(module, "embed", (V, D), ("vocab", "table"), embed_init)
+    positions_BT = rotary.of_tokens(positions_BT, segment_ids_BT, config.rope)
     act = Activations(between(embed_VD[tokens_BT].astype(compute.dtype)), positions_BT, segment_ids_BT)
 
     block = Block(config, parent=None)

@@ -14,6 +14,7 @@ import numpy as np
 
 from tigerjax.config import FLOAT32, ModelConfig
 from tigerjax.model import attention
+from tigerjax.model import rope as rotary
 from tigerjax.model.layers import RMSNorm
 from tigerjax.model.llama.hf_weights import hf_rows
 from tigerjax.model.llama.model import MLP, Attention
@@ -41,8 +42,8 @@ def numpy_logits(tensors: ReadRows, config: ModelConfig, spec: list[Row], ids_T:
         scale_D = read(template.format(layer), 0, c.model_dim)
         return x_TD / np.sqrt(np.mean(x_TD**2, axis=1, keepdims=True) + c.norm_eps) * scale_D
 
-    angle = np.arange(T)[:, None] * c.rope_base ** (-np.arange(0, H, 2) / H)
-    cos, sin = (np.tile(f(angle), 2)[:, None].astype(np.float32) for f in (np.cos, np.sin))
+    angle, size = np.arange(T)[:, None] * rotary.frequencies(H, c.rope_base, c.rope, T), rotary.magnitude(c.rope)
+    cos, sin = (size * np.tile(f(angle), 2)[:, None].astype(np.float32) for f in (np.cos, np.sin))
 
     def rotated(x_TNH: Array) -> Array:
         first, second = np.split(x_TNH, 2, axis=-1)
