@@ -105,7 +105,9 @@ def is_a_dataset(folder: Path) -> bool:
 
 
 def format_of(path: Path) -> Format:
-    """The format of a file or folder, by its name or what lies in it; DataError for a folder of no known format."""
+    """The format of a file or folder, by its name or what lies in it.
+
+    Raises DataError for a folder of no known format, and for a file that is none of text."""
     if path.is_dir():
         for folder in FORMATS:
             if any((path / file).is_file() for file in folder.folder):
