@@ -1,7 +1,6 @@
 """Readers of models: foreign folders, checkpoints, reward models, evaluations, and the files that runs leave."""
 
 import contextlib
-import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from text_readers import SFT, lines
 from thirteen import write_all
 
 from tigerjax.checkpoint.model import load_model, save_model
-from tigerjax.config import ModelConfig
+from tigerjax.config import ModelConfig, stored_sizes
 from tigerjax.convert import hf
 from tigerjax.model.llama.hf_weights import hf_rows
 from tigerjax.model.weights import put
@@ -42,7 +41,7 @@ def weights(*, reward: bool = False) -> Any:
 
 def words_of_config(folder: Path) -> list[object]:
     """The quick start's config with the sizes of MODEL, and the tokenizer of the folder."""
-    sizes = {f"--model.{name.replace('_', '-')}": value for name, value in dataclasses.asdict(MODEL).items()}
+    sizes = {f"--model.{name.replace('_', '-')}": value for name, value in stored_sizes(MODEL).items()}
     words = [word for pair in sizes.items() for word in pair]
     words += [
         "--data.tokenizer",
