@@ -18,6 +18,7 @@ from tigerjax.files import jsonl, packed, paths
 from tigerjax.files.foreign import refuse_deep
 from tigerjax.records import block as sizes
 from tigerjax.records.block import Block
+from tigerjax.records.dialogue import from_table
 
 ARRAY_CHARACTERS = 1 << 20
 """Of a JSON array that are read at one time; more where a record is longer."""
@@ -246,4 +247,4 @@ def parse_csv(where: str, row: dict[Any, Any]) -> jsonl.Record:
             f"{where}: {columns + len(row[None])} values for the {columns} columns of the first line;"
             " put texts with commas in quotes"
         )
-    return row
+    return from_table(row)

@@ -16,11 +16,11 @@ from tigerjax.records.sft import Counts, as_sft, shape_of
 
 
 def as_record(record: Record, where: str, *, allow_empty: bool = False, counts: Counts | None = None) -> Record:
-    """A record as the document or the SFT example that it is; one with the field `text` is a document.
+    """A record as the document or the SFT example that it is; `text` beside a dialogue is a copy of it.
 
     Raises DataError for a record that is neither, or that lacks what a document or an example needs.
     """
-    if "text" not in record and shape_of(record) is not None:
+    if shape_of(record) is not None:
         return as_sft(record, where, allow_empty=allow_empty, counts=counts)
     if text_name(record) is None:
         raise DataError(
