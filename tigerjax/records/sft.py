@@ -21,7 +21,7 @@ from tigerjax.records.dialogue import (
     whole_pairs,
     with_system,
 )
-from tigerjax.records.fields import finite_number, text_field
+from tigerjax.records.fields import finite_number, text_field, wrapped
 from tigerjax.records.notes import TRIMMED, count_unread
 
 ROLES = {"human": "user", "gpt": "assistant"}
@@ -115,7 +115,8 @@ def as_sft(record: Record, where: str, *, allow_empty: bool = False, counts: Cou
     shape = shape_of(record)
     if shape is None:
         raise DataError(
-            f"{where}: needs 'messages', 'conversations', or 'instruction' and 'output'; has {sorted(record)}"
+            f"{where}: needs 'messages', 'conversations', or 'instruction' and 'output';"
+            f" has {sorted(record)}{wrapped(record)}"
         )
     given = [*_history(record, where), *shape.messages(record, where)]
     refuse_tools(given, where)
