@@ -1,6 +1,6 @@
 """Continued pretraining of Llama-2-70B at 2,048 tokens per row.
 
-Model    Llama-2-70B: 68,976,648,192 weights, vocabulary 32,000
+Model    Llama-2-70B: 68,976,648,192 parameters, vocabulary 32,000
 Data     quickstart_holistic stands in; name your own with --data.mixture, --data.modules and --data.tokenizer
 Hardware a mesh of 64 devices
 Result   not yet run

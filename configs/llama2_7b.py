@@ -1,6 +1,6 @@
 """Continued pretraining of Llama-2-7B at 2,048 tokens per row.
 
-Model    Llama-2-7B: 6,738,415,616 weights, vocabulary 32,000
+Model    Llama-2-7B: 6,738,415,616 parameters, vocabulary 32,000
 Data     quickstart_holistic stands in; name your own with --data.mixture, --data.modules and --data.tokenizer
 Hardware a mesh of 64 devices
 Result   not yet run

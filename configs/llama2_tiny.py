@@ -1,6 +1,6 @@
 """A Llama of the shape of the big presets, small enough to train on one CPU in a minute.
 
-Model    387,392 weights, vocabulary 2,303 padded to 2,304
+Model    387,392 parameters, vocabulary 2,303 padded to 2,304
 Data     quickstart_holistic; `tigerjax quickstart` writes its tokenizer and rows
 Hardware any CPU
 Result   not yet run

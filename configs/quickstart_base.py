@@ -1,6 +1,6 @@
 """The quick start's stand-in for Llama-2: a small English model.
 
-Model    1,049,728 weights, vocabulary 1,000 padded to 1,024
+Model    1,049,728 parameters, vocabulary 1,000 padded to 1,024
 Data     quickstart_base: English text of data_mixtures/embedded
 Hardware any CPU
 Result   see runs/quickstart/report.html; every size and rate here is our choice

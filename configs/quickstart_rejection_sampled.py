@@ -1,6 +1,6 @@
 """One rejection-sampling round: the SFT set with the winners mixed in, from the SFT checkpoint.
 
-Model    1,377,408 weights: configs/quickstart_base.py with the extended vocabulary, 2,303 padded to 2,304
+Model    1,377,408 parameters: configs/quickstart_base.py with the extended vocabulary, 2,303 padded to 2,304
 Data     quickstart_rejection_sampled
 Hardware any CPU
 Result   see runs/quickstart/report.html; every size and rate here is our choice

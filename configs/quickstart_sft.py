@@ -1,6 +1,6 @@
 """Supervised fine-tuning of the holistic base: packed dialogues, loss on the answers only.
 
-Model    1,377,408 weights: configs/quickstart_base.py with the extended vocabulary, 2,303 padded to 2,304
+Model    1,377,408 parameters: configs/quickstart_base.py with the extended vocabulary, 2,303 padded to 2,304
 Data     quickstart_sft
 Hardware any CPU
 Result   see runs/quickstart/report.html; every size and rate here is our choice

@@ -1,6 +1,6 @@
 """Holistic continued pretraining of a Llama-2-13B with TigerBot's vocabulary, rows of 4,096 tokens.
 
-Model    13,312,087,040 weights, vocabulary 60,515 padded to 60,928
+Model    13,312,087,040 parameters, vocabulary 60,515 padded to 60,928
 Data     name your own with --data.mixture, --data.modules and --data.tokenizer; quickstart_holistic stands in
 Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run

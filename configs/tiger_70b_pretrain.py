@@ -1,6 +1,6 @@
 """Holistic continued pretraining of a Llama-2-70B with TigerBot's vocabulary, rows of 4,096 tokens.
 
-Model    69,450,604,544 weights, vocabulary 60,515 padded to 60,928
+Model    69,450,604,544 parameters, vocabulary 60,515 padded to 60,928
 Data     name your own with --data.mixture, --data.modules and --data.tokenizer; quickstart_holistic stands in
 Hardware 256 v5p chips (v5p:4x8x8)
 Result   not yet run

@@ -1,6 +1,6 @@
 """Holistic continued pretraining of a Llama-2-7B with TigerBot's vocabulary, rows of 4,096 tokens.
 
-Model    6,975,393,792 weights, vocabulary 60,515 padded to 60,928
+Model    6,975,393,792 parameters, vocabulary 60,515 padded to 60,928
 Data     name your own with --data.mixture, --data.modules and --data.tokenizer; quickstart_holistic stands in
 Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run

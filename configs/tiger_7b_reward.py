@@ -1,6 +1,6 @@
 """The 7B reward model, started from configs/tiger_7b_sft.py; global_batch_size counts prompts.
 
-Model    6,725,836,800 weights, vocabulary 60,515 padded to 60,928
+Model    6,725,836,800 parameters, vocabulary 60,515 padded to 60,928
 Data     preference files, given with --preferences
 Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run

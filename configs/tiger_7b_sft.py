@@ -1,6 +1,6 @@
 """Fine-tuning of the 7B that configs/tiger_7b_pretrain.py trains, on packed conversations.
 
-Model    6,975,393,792 weights, vocabulary 60,515 padded to 60,928
+Model    6,975,393,792 parameters, vocabulary 60,515 padded to 60,928
 Data     name your own with --data.mixture, --data.modules and --data.tokenizer; quickstart_sft stands in
 Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run

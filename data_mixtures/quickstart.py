@@ -15,7 +15,7 @@ from tigerjax.data.mixture import Source, holistic, pretraining, sft
 
 WORK = Path("runs/quickstart")
 INSTRUCT_FRACTION = 0.1
-FACTS_WEIGHT = 4.0  # our choice: a model of a million weights must meet each fact some hundred times
+FACTS_WEIGHT = 4.0  # our choice: a model of a million parameters must meet each fact some hundred times
 
 
 def register(work: Path, *, instruct_fraction: float = INSTRUCT_FRACTION) -> None:

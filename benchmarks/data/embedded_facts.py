@@ -54,7 +54,7 @@ SENTENCES = {
     ("zh", "continent"): "{c}位于{x}。",
 }
 REPLIES = SENTENCES | {("zh", "capital"): "首都是{k}。", ("zh", "continent"): "位于{x}。"}
-"""What a right answer says. In Chinese it does not repeat the country: a model of a million weights copies a name of
+"""What a right answer says. In Chinese it does not repeat the country: a model of a million parameters copies a name of
 five characters badly, and would be judged by that instead of by what it knows."""
 
 PROMPTS = {

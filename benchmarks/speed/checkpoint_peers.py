@@ -2,7 +2,7 @@
 
     python benchmarks/speed/checkpoint_peers.py --json checkpoint_peers.json [--scale 1.0] [--repeats 3]
 
-A Llama of 32 million weights with both moments of Adam, float32 (scale 1.0: 0.38 GB), to the same disk. Ours is
+A Llama of 32 million parameters with both moments of Adam, float32 (scale 1.0: 0.38 GB), to the same disk. Ours is
 the trainer's own way: Orbax, with a SHA-256 of every tensor, and either complete or not there. `blocked` is how long a
 save keeps the loop waiting, `whole` how long until it is on disk. All sides read files that the system still has in
 memory.

@@ -1,4 +1,4 @@
-"""Answers and tokens per second that a reward model of 20 million weights scores on this machine's CPU, float32.
+"""Answers and tokens per second that a reward model of 20 million parameters scores on this machine's CPU, float32.
 
     python benchmarks/speed/reward_scoring.py --json reward_scoring.json
 

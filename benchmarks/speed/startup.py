@@ -3,7 +3,7 @@
     python benchmarks/speed/startup.py --json startup.json [--repeats 3]
 
 Each is a process of its own; they run in turns, and the figures are medians. The first training step is the one of
-`train_beside_transformers.py`, with a Llama of 32 million weights on both sides. It is timed from the start of the
+`train_beside_transformers.py`, with a Llama of 32 million parameters on both sides. It is timed from the start of the
 process to the end of the step.
 """
 

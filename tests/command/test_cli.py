@@ -164,7 +164,7 @@ REFUSALS = [
     ("train tiny.py --global-batch-size 3 --mesh.fsdp 2", 2, "micro-batch of 3 rows does not divide over .* = 2"),
     ("train tiny.py --mesh.fsdp 3 --global-batch-size 6 --model.model-dim 33", 2, "fsdp=3 .*but [0-9]+ are present"),
     ("train tiny.py --out r --held-out nothing.jsonl", 3, "nothing.jsonl: no such file"),
-    ("train tiny.py --out r --held-out sft.jsonl broken.jsonl", 3, "broken.jsonl:2: broken JSON"),
+    ("train tiny.py --out r --held-out sft.jsonl broken.jsonl", 3, "broken.jsonl:1: needs 'messages'"),
     ("train tiny.py --out r --held-out sft.jsonl --data.seq-len 4", 3, "no held-out example to take a loss of"),
     ("train tiny.py --profile-steps 3:5", 2, "--profile-steps '3:5', but the run has 4 steps"),
     ("train tiny.py --name ../../r", 2, "name='../../r' must be the name of a folder below runs/"),
@@ -215,7 +215,7 @@ REFUSALS = [
     ("tokenizer train --input empty.jsonl --vocab-size 900 --out x", 3, "empty.jsonl: is empty"),
     ("tokenizer train --input zh.jsonl --vocab-size 300 --out x", 2, "--vocab-size 300 is too"),
     ("tokenizer verify tok --base nothing --text zh.jsonl", 2, "nothing does not exist"),
-    ("report half", 3, "half/report.json: not as it was written"),
+    ("report half", 3, "half/report.json:1: not JSON: .* write it again"),
     ("report nothing", 3, "nothing/report.json does not exist"),
     ("reward train tiny.py --preferences broken.jsonl --calibration-set sft.jsonl", 2, "give --init"),
     (

@@ -61,7 +61,7 @@ def test_a_config_has_the_published_number_of_weights_by_arithmetic_and_by_shape
 @pytest.mark.parametrize("path", GOLDEN_CONFIGS, ids=lambda p: p.stem)
 def test_the_docstring_of_a_config_gives_its_number_of_weights_and_says_what_was_not_run(path):
     text = path.read_text(encoding="utf-8")
-    assert f"{COUNTS[path.stem]:,} weights" in text and "our choice" in text
+    assert f"{COUNTS[path.stem]:,} parameters" in text and "our choice" in text
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
@@ -74,4 +74,4 @@ def test_a_config_takes_its_sizes_from_one_preset(path):
 @pytest.mark.parametrize("name", SIZES)
 def test_the_docstring_of_a_preset_gives_its_number_of_weights(name):
     preset = getattr(presets, name)
-    assert f"{families.of(preset()).parameter_count(preset()):,} weights" in preset.__doc__
+    assert f"{families.of(preset()).parameter_count(preset()):,} parameters" in preset.__doc__

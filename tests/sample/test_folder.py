@@ -98,7 +98,7 @@ def test_a_broken_line_inside_the_partial_file_is_named(tiny, prompts, tmp_path)
         sample(tiny, prompts, tmp_path, progress=lambda *_: (_ for _ in ()).throw(Killed()))
     partial = tmp_path / "candidates.partial.jsonl"
     partial.write_bytes(partial.read_bytes() + b"{]\n")
-    with pytest.raises(DataError, match=r"candidates\.partial\.jsonl:2: not a record"):
+    with pytest.raises(DataError, match=r"candidates\.partial\.jsonl:2: broken JSON"):
         sample(tiny, prompts, tmp_path)
 
 

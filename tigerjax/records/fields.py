@@ -54,8 +54,9 @@ def finite_number(value: Any) -> float | None:
 
 
 def checked_weight(value: Any, where: str, name: str = "weight") -> float:
-    """A weight, which is a number that is not negative; DataError for anything else. The sum of weights stays finite,
-    as none is above MOST_WEIGHT."""
+    """A weight, which is a number that is not negative. The sum of weights stays finite, as none is above MOST_WEIGHT.
+
+    Raises DataError for anything else."""
     number = finite_number(value)
     if number is None or not 0 <= number <= MOST_WEIGHT:
         raise DataError(

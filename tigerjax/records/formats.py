@@ -112,9 +112,10 @@ def jsonl_by_content(path: Path, reading: Reading = READING) -> bool:
 
 
 def format_of(path: Path, reading: Reading = READING) -> Format:
-    """The format of a file or folder, by its name or what lies in it; DataError for a folder of no known format.
+    """The format of a file or folder, by its name or what lies in it.
 
-    A .txt file whose first line is a JSON object is JSONL, unless another text unit than the line is asked for.
+    A .txt file whose first line is a JSON object is JSONL, unless another text unit than the line is asked for. Raises
+    DataError for a folder of no known format, and for a file that is none of text.
     """
     if path.is_dir():
         for folder in FORMATS:

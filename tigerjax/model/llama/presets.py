@@ -10,7 +10,7 @@ from tigerjax.config import ModelConfig, OptimConfig
 
 
 def llama2_7b() -> ModelConfig:
-    """Llama-2-7B as published: 6,738,415,616 weights."""
+    """Llama-2-7B as published: 6,738,415,616 parameters."""
     return ModelConfig(
         num_layers=32,
         model_dim=4096,
@@ -26,27 +26,27 @@ def llama2_7b() -> ModelConfig:
 
 
 def llama2_13b() -> ModelConfig:
-    """Llama-2-13B as published: 13,015,864,320 weights."""
+    """Llama-2-13B as published: 13,015,864,320 parameters."""
     return dataclasses.replace(llama2_7b(), num_layers=40, model_dim=5120, mlp_dim=13824, num_heads=40, num_kv_heads=40)
 
 
 def llama2_70b() -> ModelConfig:
-    """Llama-2-70B as published: 68,976,648,192 weights; eight query heads share one key and value head."""
+    """Llama-2-70B as published: 68,976,648,192 parameters; eight query heads share one key and value head."""
     return dataclasses.replace(llama2_7b(), num_layers=80, model_dim=8192, mlp_dim=28672, num_heads=64, num_kv_heads=8)
 
 
 def tiger_7b() -> ModelConfig:
-    """Llama-2-7B with TigerBot's vocabulary: 6,975,393,792 weights."""
+    """Llama-2-7B with TigerBot's vocabulary: 6,975,393,792 parameters."""
     return _with_tiger_vocabulary(llama2_7b())
 
 
 def tiger_13b() -> ModelConfig:
-    """Llama-2-13B with TigerBot's vocabulary: 13,312,087,040 weights."""
+    """Llama-2-13B with TigerBot's vocabulary: 13,312,087,040 parameters."""
     return _with_tiger_vocabulary(llama2_13b())
 
 
 def tiger_70b() -> ModelConfig:
-    """Llama-2-70B with TigerBot's vocabulary: 69,450,604,544 weights."""
+    """Llama-2-70B with TigerBot's vocabulary: 69,450,604,544 parameters."""
     return _with_tiger_vocabulary(llama2_70b())
 
 
@@ -56,7 +56,7 @@ def _with_tiger_vocabulary(model: ModelConfig) -> ModelConfig:
 
 
 def llama2_tiny() -> ModelConfig:
-    """The shape of Llama-2 for one CPU, with the quick start's extended vocabulary: 387,392 weights."""
+    """The shape of Llama-2 for one CPU, with the quick start's extended vocabulary: 387,392 parameters."""
     return ModelConfig(
         num_layers=2,
         model_dim=64,
@@ -72,12 +72,12 @@ def llama2_tiny() -> ModelConfig:
 
 
 def quickstart_base() -> ModelConfig:
-    """The quick start's English model, which stands in for Llama-2: 1,049,728 weights."""
+    """The quick start's English model, which stands in for Llama-2: 1,049,728 parameters."""
     return dataclasses.replace(quickstart_extended(), vocab_size=1000, padded_vocab_size=1024)
 
 
 def quickstart_extended() -> ModelConfig:
-    """The quick start's model with the extended vocabulary: 1,377,408 weights."""
+    """The quick start's model with the extended vocabulary: 1,377,408 parameters."""
     return ModelConfig(
         num_layers=4,
         model_dim=128,
