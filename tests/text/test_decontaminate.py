@@ -66,3 +66,52 @@ def test_a_question_that_holds_its_stem_and_choices_is_opened(tmp_path):
     path.write_text(json.dumps({"id": "1", "question": {"stem": "Ice is", "choices": choices}}) + "\n")
     (unit,) = questions(path)
     assert unit["text"] == "Ice is\nA. cold\nB. hot"
+
+
+def units(path, *lines):
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return [unit["text"] for unit in questions(path)]
+
+
+def test_a_csv_file_of_mmlu_has_no_line_of_names(tmp_path):
+    path = tmp_path / "law_test.csv"
+    assert units(path, "What is law?,1,2,2,z,C", '"And, now?",a,b,c,d,A') == [
+        "What is law?\nA. 1\nB. 2\nC. 2\nD. z",
+        "And, now?\nA. a\nB. b\nC. c\nD. d",
+    ]
+    named = ["What is law?\nA. w\nB. x\nC. y\nD. z"]
+    assert units(path, "question,A,B,C,D,answer", "What is law?,w,x,y,z,C") == named
+    assert units(path, "id,Question,A,B,C,D,Answer", "1,What is law?,w,x,y,z,C") == named
+
+
+@pytest.mark.parametrize(
+    ("record", "question"),
+    [
+        ({"instruction": "Translate.", "input": "The river runs.", "output": "x"}, "Translate.\nThe river runs."),
+        ({"instruction": "Translate.", "input": ""}, "Translate."),
+        ({"input": "Where?", "target": "Here"}, "Where?"),
+        ({"question_id": 81, "turns": ["Write a post.", "Write it again."]}, "Write a post.\nWrite it again."),
+        (
+            {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "Why?"}]},
+            "Why?",
+        ),
+        ({"input": [{"role": "system", "content": "s"}, {"role": "user", "content": "Why?"}], "ideal": "x"}, "Why?"),
+        ({"prompt": [{"role": "user", "content": "Why?"}]}, "Why?"),
+        ({"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]}, "Why?"),
+    ],
+)
+def test_a_question_in_any_form_is_what_the_user_says(tmp_path, record, question):
+    assert units(tmp_path / "x.jsonl", json.dumps(record)) == [question]
+
+
+def test_a_form_that_holds_no_question_is_refused_by_the_name_of_its_field(tmp_path):
+    for wrong in ({"turns": [1, 2]}, {"messages": [{"role": "assistant", "content": "x"}]}, {"turns": []}):
+        with pytest.raises(DataError, match=f"no question in field '{next(iter(wrong))}'.*--field"):
+            units(tmp_path / "x.jsonl", json.dumps(wrong))
+
+
+def test_questions_that_are_too_short_are_counted_and_said(files, capsys):
+    jsonl.write_jsonl(files / "mix.jsonl", [{"question": ENGLISH}, {"question": "?"}, {"question": "!"}])
+    made = decontaminate_files([files / "docs.jsonl"], [files / "mix.jsonl"], files / "short")
+    assert made["figures"]["units_too_short"] == 2
+    assert "mix.jsonl: 2 questions are too short to be searched for" in capsys.readouterr().err

@@ -256,3 +256,17 @@ def test_a_denied_source_is_refused_with_file_line_and_id(tmp_path, corpus):
         against_sft_files([tmp_path / "x.jsonl"], [EMBEDDED / "sft.jsonl"], tmp_path / "out")
     with pytest.raises(DataError, match=message):
         list(records.documents(tmp_path / "x.jsonl"))
+
+
+@pytest.mark.parametrize("marked", [{"weight": 0}, {"train": False}, {"messages": "answer"}])
+def test_of_equal_dialogues_the_one_that_is_trained_on_stays_and_is_counted(tmp_path, capsys, marked):
+    def talk(**of_answer):
+        return [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4", **of_answer}]
+
+    given = marked if "messages" not in marked else {"messages": talk(weight=0)}
+    off = {"id": "a", "meta": {"quality": 9}, "messages": talk(), **given}
+    jsonl.write_jsonl(tmp_path / "x.jsonl", [off, {"id": "b", "messages": talk()}])
+    made = dedup_files("exact", [tmp_path / "x.jsonl"], tmp_path / "out")
+    assert [r["id"] for _, r in jsonl.read_jsonl(tmp_path / "out" / "x.jsonl")] == ["b"]
+    assert made["figures"]["kept_for_loss"] == 1
+    assert "1 duplicates were kept instead of others in which more answers have weight 0" in capsys.readouterr().err

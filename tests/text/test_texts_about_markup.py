@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from tigerjax.text.markup import tags
 from tigerjax.text.rules import FILTERS, REWRITES, rule_set
 
 ALL, DEFAULT = rule_set(["all"]), rule_set()
@@ -62,7 +63,7 @@ def test_code_in_a_document_stays_as_it_is(code):
         ("Write &amp;lt; for it.", "Write &amp;lt; for it."),  # not an entity afterwards
         ("&#60;b&#62; &lt;b&#8203;&gt;", "&#60;b&#62; &lt;b&#8203;&gt;"),
         ('The <br> tag, the "<b>" and （<i>）; <u>this</u> goes.', 'The <br> tag, the "<b>" and （<i>）; this goes.'),
-        ("用 <td> 标签。<p>段落</p>", "用 <td> 标签。段落"),
+        ("用 <td> 标签。<p>段落</p>", "用 <td> 标签。\n段落"),
         ("<<b>b>twice</b>", "twice"),
     ],
 )
@@ -139,3 +140,26 @@ def test_no_rule_is_quadratic(name):
     once, four = seconds(SLOW[name]), seconds(SLOW[name] * 4)
     assert four < 8 * once + 0.5, (once, four)  # 4 where the cost is linear, 16 where it is quadratic
     assert len(REWRITES) == 11  # a new rewrite needs its slow text here
+
+
+@pytest.mark.parametrize(
+    ("dirty", "clean"),
+    [
+        ("<tr><td>1</td><td>2</td></tr><tr><td>3</td><td>4</td></tr>", "1 2\n3 4"),
+        ("<tr><th>Name</th><th>Age</th></tr>", "Name Age"),
+        ("<ul><li>one<li>two</ul>three", "one\ntwo\nthree"),
+        ("<h2>Title</h2>Text<div>more</div>end", "Title\nText\nmore\nend"),
+        ("one<p>two<hr>three", "one\ntwo\nthree"),
+        ("<option value=1>red</option><option>blue</option>", "red blue"),
+        ("one <li> two\n<li>three", "one  two\nthree"),  # spaces stand there already
+        ("un<b>believ</b>able H<sub>2</sub>O x<sup>2</sup> <span>a</span>b", "unbelievable H2O x2 ab"),
+        ("<td>一</td><td>二</td>", "一\n二"),
+        ("中<b>文</b>，<span>没</span>有空格<p>新段</p>", "中文，没有空格\n新段"),
+        ("git log <option> and <td>a</td>", "git log <option> and a"),  # a placeholder, as nothing closes it
+        ("<a<td>href=x>link</a>", "link"),
+    ],
+)
+def test_tags_of_blocks_keep_words_apart_and_tags_inside_of_words_do_not(dirty, clean):
+    made = tags(dirty)
+    assert made.strip() == clean
+    assert tags(made) == made

@@ -5,6 +5,7 @@ This is what the stack writes itself. Files that a user brings are read by `tige
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ OnBad = Callable[[DataError, bytes], None]
 OnBytes = Callable[[int], None]
 """Called with the number of bytes of a file, as it lies on the disk, that have been read."""
 
+_OPENS = re.compile(r'\s*[\[{]?\s*"[^"\\]*"\s*:\s*[\[{]\s*')  # {"data": [
 BOM = b"\xef\xbb\xbf"
 
 
@@ -48,9 +50,8 @@ def decode(where: str, line: bytes) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{where}: invalid UTF-8 at byte {error.start + 1} of the line; save the file as UTF-8"
-        ) from error
+        advice = packed.compression(line) or "save the file as UTF-8"
+        raise DataError(f"{where}: invalid UTF-8 at byte {error.start + 1} of the line; {advice}") from error
 
 
 def named(where: str, record: Record) -> str:
@@ -60,6 +61,16 @@ def named(where: str, record: Record) -> str:
     return f"{where}: id {shown}" if isinstance(identity, str | int) and identity != "" else where
 
 
+def _advice(line: str) -> str:
+    """What to do with a line that is no JSON."""
+    if line.strip() in ("{", "[", "[{") or _OPENS.fullmatch(line):
+        return (
+            "the file is JSON over several lines; write each record on one line (`jq -c . FILE` for objects one after"
+            " another, `jq -c '.[]' FILE` for a list, `jq -c '.data[]' FILE` for a list in the field data)"
+        )
+    return "correct or remove the line"
+
+
 def parse(where: str, text: str) -> Record:
     """The JSON object that `text` holds; DataError for anything else."""
     try:
@@ -67,9 +78,7 @@ def parse(where: str, text: str) -> Record:
         if text.count("[") + text.count("{") > MOST_DEEP:
             refuse_deep(record)
     except json.JSONDecodeError as error:
-        raise DataError(
-            f"{where}: broken JSON: {error.msg} at column {error.colno}; correct or remove the line"
-        ) from error
+        raise DataError(f"{where}: broken JSON: {error.msg} at column {error.colno}; {_advice(text)}") from error
     except RecursionError as error:
         raise DataError(f"{where}: broken JSON: nested too deep; correct or remove the line") from error
     except ValueError as error:  # Python converts no number of more than 4,300 digits

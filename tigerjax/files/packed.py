@@ -16,6 +16,18 @@ from tigerjax.errors import DataError
 from tigerjax.files import paths
 
 NAMES = {".zst": "zstandard", ".gz": "gzip", ".xz": "xz"}
+MAGIC = {
+    b"\x1f\x8b": ("gzip", ".gz"),
+    b"\x28\xb5\x2f\xfd": ("zstandard", ".zst"),
+    b"\xfd7zXZ\0": ("xz", ".xz"),
+    b"BZh": ("bzip2", ""),
+    b"PK\x03\x04": ("zip", ""),
+    b"7z\xbc\xaf": ("7-Zip", ""),
+    b"Rar!": ("rar", ""),
+}
+"""How compressed files begin: the compression, and the ending of those that are read."""
+ARCHIVES = (".bz2", ".zip", ".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar")
+"""Endings of archives and compressions that are not read."""
 PACKED_BYTES = 1 << 12
 """Decompressed at one time. These may become 134 MB, as zstandard writes 128 kB of equal bytes in 4."""
 RECORD_BYTES = 100_000_000
@@ -89,6 +101,15 @@ class _Unpacked(io.RawIOBase):
             ) from error
         if self._frame.eof:
             self._packed, self._frame = self._frame.unused_data, None
+
+
+def compression(beginning: bytes) -> str:
+    """What to do with a file that begins so, when it is compressed and its name does not say it; else nothing."""
+    for magic, (name, suffix) in MAGIC.items():
+        if beginning.startswith(magic):
+            advice = f"give its name the ending {suffix}" if suffix else "unpack it"
+            return f"the file is compressed by {name}: {advice}"
+    return ""
 
 
 @contextlib.contextmanager

@@ -23,6 +23,8 @@ class Reading:
     text_unit: TextUnit = "line"
     max_bytes: int = RECORD_BYTES
     """A record of more bytes is an error."""
+    columns: tuple[str, ...] = ()
+    """The names of the columns of a CSV file that has no first line of names."""
 
 
 READING = Reading()

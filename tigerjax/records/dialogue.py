@@ -8,12 +8,14 @@
 template all do it in this way.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tigerjax.errors import DataError
+from tigerjax.files.foreign import shown
 from tigerjax.files.jsonl import Record
 from tigerjax.records.fields import checked_weight, text_field
 
@@ -34,8 +36,30 @@ TOOLS = (
     "ipython",
 )
 """Roles of a turn that calls a tool or holds its answer."""
-MARKS = ("train", "loss")
-"""Fields of a message that say whether it is trained on."""
+MARKS = ("train", "loss", "trainable", "training")
+"""Fields of a message, or of an example, that say whether it is trained on."""
+WEIGHTS = ("weight", "loss_weight", "loss_scale")
+"""Names of the loss weight of a message or of an example."""
+SYSTEM_FIELDS = ("system", "system_prompt", "system_message")
+"""Names of a record's own system text."""
+READ = {"role", "from", "content", "value", *MARKS, *WEIGHTS}
+"""Fields of a message that are read."""
+UNREAD_FIELDS = (
+    "tools",
+    "functions",
+    "reasoning_content",
+    "reasoning",
+    "thinking",
+    "mask",
+    "images",
+    "videos",
+    "audios",
+    "image",
+)
+"""Fields of a record that would change the dialogue and have no form in the chat encoding."""
+NOTHING: tuple[Any, ...] = (None, "", [], {})
+SWITCHES = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
+"""Marks as a table writes them."""
 LIST_AS_TEXT = re.compile(r"""\s*\[\s*(?:\{\s*|\[\s*)["']""")
 """How a list of messages or of pairs begins that stands as text in a field."""
 TOOL_FIELDS = ("tool_calls", "function_call", "tool_call_id")
@@ -110,24 +134,74 @@ def refuse_tools(messages: Sequence[Mapping[str, Any]], where: str) -> None:
             )
 
 
-def weight_of(message: Mapping[str, Any], where: str, number: int) -> float:
-    """The loss weight of a message: `weight`, a number; 0 where `train` or `loss` is false; 1 without any of them.
+def weight_of(given: Mapping[str, Any], where: str) -> float:
+    """The loss weight of a message or an example: one of `WEIGHTS`; 0 where one of `MARKS` is false; 1 without any.
 
-    0 and 1 are false and true. Raises DataError for `train` or `loss` that is something else.
+    0 and 1 are false and true. Raises DataError for a mark that is something else, for what is no weight, and for two
+    weights that differ.
     """
+    off = False
     for mark in MARKS:
-        given = message.get(mark)
-        if given is not None and given not in (0, 1):
-            raise DataError(f"{where}: message {number} has {mark} {given!r}, which must be true or false")
-        if given is not None and not given:
-            return 0.0
-    weight = message.get("weight")
-    return 1.0 if weight is None else checked_weight(weight, f"{where}: message {number}")
+        value = given.get(mark)
+        if value is not None and value not in (0, 1):
+            raise DataError(f"{where} has {mark} {shown(value)}, which must be true or false")
+        off = off or (value is not None and not value)
+    weights = {name: given[name] for name in WEIGHTS if name in given}
+    found = {name: checked_weight(value, where, name) for name, value in weights.items() if value is not None}
+    if len(set(found.values())) > 1:
+        raise DataError(f"{where} has {found}, of which one must stay: they are names of one weight")
+    return 0.0 if off else next(iter(found.values()), 1.0)
+
+
+def own_weight(record: Record) -> Record:
+    """The fields of a record that say whether, and how much, the whole example is trained on.
+
+    A mark that is no truth value, such as the loss that another tool measured, is none of them.
+    """
+    marks = {mark: record[mark] for mark in MARKS if record.get(mark) in (0, 1)}
+    return marks | {name: record[name] for name in WEIGHTS if name in record}
+
+
+def from_table(row: Record) -> Record:
+    """A row of a table of texts, in which the marks and weights of an SFT example are what they stand for.
+
+    An empty one is none. What is no number and no truth value stays as it is, so that whoever needs one refuses it.
+    """
+    if not {"messages", "conversations", "instruction"} & row.keys():
+        return row
+    out = dict(row)
+    for field in row.keys() & {*MARKS, *WEIGHTS}:
+        text = str(row[field] or "").strip()
+        if not text:
+            del out[field]
+        elif field in MARKS:
+            out[field] = SWITCHES.get(text.casefold(), row[field])
+        else:
+            with contextlib.suppress(ValueError):
+                out[field] = float(text)
+    return out
+
+
+def unread(record: Record, messages: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The fields that hold something and have no form here: some of the record's, and all others of its messages."""
+    own = {field for field in UNREAD_FIELDS if record.get(field) not in NOTHING}
+    own |= {field for field in MARKS if record.get(field) not in NOTHING and field not in own_weight(record)}
+    return own | {
+        f"messages.{field[:40]}"
+        for message in messages
+        for field, value in message.items()
+        if field not in READ and value not in NOTHING
+    }
 
 
 def system_text(record: Record, where: str) -> list[Record]:
-    """The record's own field `system` as a message in front of the others; none where it is empty."""
-    if record.get("system") is None:
-        return []
-    text = text_field(where, record, "system")
-    return [{"role": "system", "content": text}] if text.strip() else []
+    """The record's own system text as a message in front of the others; none where it is empty.
+
+    Raises DataError where two of its fields hold different ones.
+    """
+    texts = [text_field(where, record, field) for field in SYSTEM_FIELDS if record.get(field) is not None]
+    texts = list(dict.fromkeys(text for text in texts if text.strip()))
+    if len(texts) > 1:
+        names = ", ".join(field for field in SYSTEM_FIELDS if record.get(field))
+        raise DataError(f"{where}: {names} hold different system texts; keep one")
+    return [{"role": "system", "content": text} for text in texts]

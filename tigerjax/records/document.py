@@ -5,7 +5,7 @@ The text may stand in another field that is common for it (TEXT_FIELDS); the doc
 
 from tigerjax.errors import DataError
 from tigerjax.files.jsonl import Record, named
-from tigerjax.records.fields import text_field
+from tigerjax.records.fields import text_field, wrapped
 
 TEXT_FIELDS = ("text", "content", "raw_content")
 """The first of these that a record has is its text."""
@@ -25,7 +25,7 @@ def as_document(record: Record, where: str, *, allow_empty: bool = False) -> Rec
     where = named(where, record)
     name = text_name(record)
     if name is None:
-        raise DataError(f"{where}: a document needs its text in {NAMES}; has {sorted(record)}")
+        raise DataError(f"{where}: a document needs its text in {NAMES}; has {sorted(record)}{wrapped(record)}")
     if not text_field(where, record, name).strip() and not allow_empty:
         raise DataError(f"{where}: field {name!r} is empty; remove the record")
     if name != "text":

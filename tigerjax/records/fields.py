@@ -22,8 +22,18 @@ def denied(record: Record) -> bool:
     return record.get("source_allowed") is not True and bool(_DENIED.search(str(record.get("source", "")).casefold()))
 
 
+def refuse_odd_source(where: str, record: Record) -> None:
+    """DataError for a source that is a list or an object: it cannot be compared with those that are denied."""
+    if not isinstance(source := record.get("source"), str | int | float | None):
+        raise DataError(
+            f"{named(where, record)}: field 'source' is {type(source).__name__} {shown(source)}, but text is needed;"
+            " write the source's name, or remove the field"
+        )
+
+
 def refuse_denied(where: str, record: Record) -> None:
     """Lets a record pass. Raises DataError for one of a denied source, so that none is trained on unnoticed."""
+    refuse_odd_source(where, record)
     if denied(record):
         raise DataError(
             f"{named(where, record)}: source {record['source']!r} is denied, as {', '.join(DENIED_SOURCES)} are;"
@@ -61,3 +71,11 @@ def text_field(where: str, record: Record, field: str) -> str:
     if not isinstance(value, str):
         raise DataError(f"{where}: field {field!r} is {type(value).__name__}, but text is needed")
     return value
+
+
+def wrapped(record: Record) -> str:
+    """Advice for a record that holds a list of records in one field, as `datasets` and many downloads wrap them."""
+    lists = [name for name, value in record.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    if len(lists) != 1:
+        return ""
+    return f"; if its {lists[0]!r} is the list of records, write one of them on each line (jq -c '.{lists[0]}[]' FILE)"

@@ -2,6 +2,7 @@
 
     *.jsonl, *.ndjson, *.json             one JSON object per line
     *.json that begins with [             one JSON list of objects
+    *.txt that begins with a JSON object  one JSON object per line
     *.txt                                 plain text: each line that is not blank is a document, {"text": line};
                                           `Reading.text_unit` makes it a paragraph or the whole file
     *.csv, *.tsv                          the first line names the columns; tabs divide those of *.tsv
@@ -104,10 +105,18 @@ def is_a_dataset(folder: Path) -> bool:
     return any((folder / file).is_file() for form in FORMATS for file in form.folder)
 
 
-def format_of(path: Path) -> Format:
+def jsonl_by_content(path: Path, reading: Reading = READING) -> bool:
+    """Whether a file is read as JSONL although its name says text."""
+    name = path.name[: len(path.name) - len(packed.ending(path))] if path.is_file() else ""
+    return _by_name(name) is TEXT and format_of(path, reading) is JSONL
+
+
+def format_of(path: Path, reading: Reading = READING) -> Format:
     """The format of a file or folder, by its name or what lies in it.
 
-    Raises DataError for a folder of no known format, and for a file that is none of text."""
+    A .txt file whose first line is a JSON object is JSONL, unless another text unit than the line is asked for. Raises
+    DataError for a folder of no known format, and for a file that is none of text.
+    """
     if path.is_dir():
         for folder in FORMATS:
             if any((path / file).is_file() for file in folder.folder):
@@ -119,10 +128,15 @@ def format_of(path: Path) -> Format:
     ending = packed.ending(path)
     name = path.name[: len(path.name) - len(ending)]
     form = _by_name(name)
+    if path.name.lower().endswith(packed.ARCHIVES) or (ending and name.lower().endswith(".tar")):
+        raise DataError(f"{path}: an archive or a compression that is not read; unpack it, and name the files in it")
+    if form is TEXT and reading.text_unit == "line" and text_files.is_jsonl(path):
+        return JSONL
     if form is None or name.lower().endswith(".json"):
         beginning = text_files.beginning(path)
         if b"\0" in beginning:
-            raise DataError(f"{path}: no text, and its name does not say which format it has; convert it to JSONL")
+            advice = packed.compression(beginning) or "convert it to JSONL"
+            raise DataError(f"{path}: no text, and its name does not say which format it has; {advice}")
         if form is None:
             return JSONL if beginning.startswith(b"{") else TEXT
         return JSON_LIST if beginning.startswith(b"[") else JSONL
@@ -153,7 +167,7 @@ def blocks(files: Iterable[Path]) -> list[Block]:
     out: list[Block] = []
     reading = reading_of(files)
     for path in files:
-        form = format_of(path)
+        form = format_of(path, reading)
         whole = form is TEXT and reading.text_unit != "line"
         if form.cut is None or packed.ending(path) or whole:  # a compressed file cannot be entered in the middle
             out.append(Block(len(out), path, reading=reading))
@@ -183,7 +197,7 @@ def read_block(block: Block, *, on_bad: jsonl.OnBad | None = None) -> Iterator[t
     The number counts the lines of JSONL, text and CSV and the records of other formats, from 1. Raises
     DataError with file:number for what is no record, unless it goes to `on_bad(error, its bytes)` where that is given.
     """
-    form = format_of(block.path)
+    form = format_of(block.path, block.reading)
     for number, record, given in _parsed(block, form, on_bad):
         yield number, record, given if form is JSONL else jsonl.dumped(record)
 
@@ -201,5 +215,5 @@ def read(
     cannot be read, and with file:number for what is no record.
     """
     whole = Block(0, paths.of(path), reading=reading)
-    for number, record, _ in _parsed(whole, format_of(whole.path), on_bad, on_bytes):
+    for number, record, _ in _parsed(whole, format_of(whole.path, reading), on_bad, on_bytes):
         yield number, record

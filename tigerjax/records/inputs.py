@@ -8,8 +8,16 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
 from tigerjax.files.manifest import refuse_changed, size
 from tigerjax.records.block import READING, Reading
-from tigerjax.records.formats import Files, is_a_dataset, is_a_file_of_records, output_name, reading_of
+from tigerjax.records.formats import (
+    Files,
+    is_a_dataset,
+    is_a_file_of_records,
+    jsonl_by_content,
+    output_name,
+    reading_of,
+)
 from tigerjax.records.ids import Ids
+from tigerjax.records.notes import note, shown
 from tigerjax.records.tensorflow_files import tfds_folder
 
 Paths = str | Path | Iterable[str | Path]
@@ -59,6 +67,8 @@ def expand(patterns: Paths) -> Files:
     if twice := [path for path, times in Counter(files).items() if times > 1]:
         raise ConfigError(f"input {twice[0]} is given twice; give it once")
     refuse_changed(files)
+    if misnamed := [path for path in files if jsonl_by_content(path, reading_of(patterns))]:
+        note(f"{shown(misnamed)}: named .txt, but the first line is a JSON object, so it is read as JSONL")
     return Files(files, reading_of(patterns))
 
 

@@ -1,11 +1,15 @@
 """One line on standard error for what a stage or a reader did to records that a user gave, with its count."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 
 from tigerjax.terminal import tell as to_terminal
 
 TRIMMED, NUMBERED, RENAMED = "trimmed", "numbered", "renamed"
 """Names of the counts of what happens to records while they are read."""
+UNREAD = "unread "
+"""Begins the name of the count of examples with a field that has no form here; the field's name follows."""
+MOST_UNREAD = 20
+"""Fields that are counted by their names; those after them are counted together."""
 NOT_GIVEN = "not given"
 """What a missing task or language is called where figures are listed by it."""
 MOST_NAMED = 3
@@ -23,13 +27,30 @@ def note(line: str) -> None:
 
 def changes(counts: Mapping[str, int]) -> dict[str, int]:
     """Those counts of what happened to records while they were read that are not 0."""
-    return {name: counts[name] for name in SAID if counts.get(name)}
+    unread = sorted(name for name in counts if name.startswith(UNREAD))
+    return {name: counts[name] for name in [*SAID, *unread] if counts.get(name)}
+
+
+def count_unread(fields: Iterable[str], counts: MutableMapping[str, int]) -> None:
+    """Counts an example with fields that are not read, once for each."""
+    for field in set(fields):
+        name = f"{UNREAD}{field}"
+        if name not in counts and sum(known.startswith(UNREAD) for known in counts) >= MOST_UNREAD:
+            name = f"{UNREAD}others"
+        counts[name] = counts.get(name, 0) + 1
 
 
 def tell(what: str, counts: Mapping[str, int], said: Mapping[str, str] = SAID) -> None:
-    """One line for each of the `changes`; `what` says which records, `said` replaces some of `SAID`."""
+    """One line for each of the `changes`, and one for all fields that are not read; `what` says which records, `said`
+    replaces some of `SAID`."""
+    unread = []
     for name, count in changes(counts).items():
-        note(f"{what}: {count} {said.get(name, SAID[name])}")
+        if name.startswith(UNREAD):
+            unread.append(f"{name.removeprefix(UNREAD)!r} of {count} examples")
+        else:
+            note(f"{what}: {count} {said.get(name, SAID[name])}")
+    if unread:
+        note(f"{what}: not read, as the chat encoding has no form for them: {', '.join(unread)}")
 
 
 def shown(paths: Iterable[object]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from tigerjax.errors import DataError
 from tigerjax.files.jsonl import Record, named
 from tigerjax.records.dialogue import listed
-from tigerjax.records.fields import finite_number
+from tigerjax.records.fields import finite_number, wrapped
 from tigerjax.records.sft import as_sft
 
 SIDES = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))
@@ -54,6 +54,7 @@ def as_preference(record: Record, where: str) -> Record:
         raise DataError(
             f"{where}: has {sorted(record)}; a preference needs `chosen` and `rejected` with messages, prompt,"
             " conversations or instruction, or `responses` and `ranking`; docs/FORMATS.md shows every form"
+            f"{wrapped(record)}"
         )
     dialogues = [_dialogue(record, value, f"{where}: {name}") for name, value in sides.items()]
     better, worse = dialogues
@@ -134,7 +135,7 @@ def _transcript(text: str, *, asked: bool = False) -> list[Record] | None:
 
     `asked`: it ends before the answer, with or without "Assistant:". Two turns of one speaker are joined.
     """
-    pieces = TURN.split(text)
+    pieces = TURN.split(text.replace("\r\n", "\n"))
     if len(pieces) < 2 or pieces[0] or pieces[1] != "Human" or not (asked or "Assistant" in pieces[1::2]):
         return None
     turns: list[Record] = []

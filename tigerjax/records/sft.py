@@ -10,16 +10,19 @@ from typing import Any, NamedTuple
 from tigerjax.errors import DataError
 from tigerjax.files.jsonl import Record, named
 from tigerjax.records.dialogue import (
+    SYSTEM_FIELDS,
     joined_parts,
     listed,
+    own_weight,
     refuse_tools,
     system_text,
+    unread,
     weight_of,
     whole_pairs,
     with_system,
 )
-from tigerjax.records.fields import checked_weight, text_field
-from tigerjax.records.notes import TRIMMED
+from tigerjax.records.fields import finite_number, text_field, wrapped
+from tigerjax.records.notes import TRIMMED, count_unread
 
 ROLES = {"human": "user", "gpt": "assistant"}
 """ShareGPT's names."""
@@ -83,8 +86,8 @@ def _history(record: Record, where: str) -> list[Record]:
     return out
 
 
-REPLACED = ("conversations", "instruction", "input", "output", "history", "system")
-"""Fields that an example does not keep beside its messages."""
+REPLACED = ("text", "conversations", "instruction", "input", "output", "history", *SYSTEM_FIELDS)
+"""Fields that an example does not keep as they are beside its messages; `text` repeats them in a template."""
 SHAPES = (
     Shape(("messages",), _messages),
     Shape(("conversations",), _sharegpt),
@@ -94,21 +97,26 @@ SHAPES = (
 
 
 def shape_of(record: Record) -> Shape | None:
-    """How the record writes its dialogue; None for a record that is no SFT example."""
-    return next((shape for shape in SHAPES if all(field in record for field in shape.fields)), None)
+    """How the record writes its dialogue; None for a record that is no SFT example.
+
+    Beside a `text` the fields must hold something: a table has every column in every row.
+    """
+    filled = {field for field, value in record.items() if value or "text" not in record}
+    return next((shape for shape in SHAPES if filled.issuperset(shape.fields)), None)
 
 
 def as_sft(record: Record, where: str, *, allow_empty: bool = False, counts: Counts | None = None) -> Record:
     """A record as an SFT example: pairs of user and assistant, as `dialogue` makes them.
 
-    `counts` gets the number of dialogues that were cut to whole pairs. Raises DataError for a record of no known form,
-    and for messages that are no pairs of user and assistant, or empty.
+    `counts` gets the number of dialogues that were cut to whole pairs, and of fields that are not read. Raises
+    DataError for a record of no known form, and for messages that are no pairs of user and assistant, or empty.
     """
     where = named(where, record)
     shape = shape_of(record)
     if shape is None:
         raise DataError(
-            f"{where}: needs 'messages', 'conversations', or 'instruction' and 'output'; has {sorted(record)}"
+            f"{where}: needs 'messages', 'conversations', or 'instruction' and 'output';"
+            f" has {sorted(record)}{wrapped(record)}"
         )
     given = [*_history(record, where), *shape.messages(record, where)]
     refuse_tools(given, where)
@@ -127,13 +135,18 @@ def as_sft(record: Record, where: str, *, allow_empty: bool = False, counts: Cou
             raise DataError(f"{where}: message {i + 1} ({role}) is empty; remove the example")
     if len(whole) < len(given) and counts is not None:
         counts[TRIMMED] = counts.get(TRIMMED, 0) + 1
-    others = {field: value for field, value in record.items() if field not in REPLACED}
-    if others.get("weight", 1.0) is None:  # the same as none
-        del others["weight"]
-    checked_weight(others.get("weight", 1.0), where)
+    if counts is not None:
+        count_unread(unread(record, given), counts)
+    own = own_weight(record)
+    others = {field: value for field, value in record.items() if field not in REPLACED and field not in own}
+    weight = weight_of(own, f"{where}: the example")
+    if finite_number(record.get("weight")) == weight:
+        others["weight"] = record["weight"]
+    elif weight != 1.0:
+        others["weight"] = weight
     plain = []
     for number, message in enumerate(messages, 1):
-        weight = weight_of(message, where, number)
+        weight = weight_of(message, f"{where}: message {number}")
         plain.append({"role": message["role"], "content": message["content"]})
         if weight != 1.0 and message["role"] == "assistant":
             plain[-1]["weight"] = weight

@@ -18,9 +18,11 @@ from tigerjax.files import jsonl, packed, paths
 from tigerjax.files.foreign import refuse_deep
 from tigerjax.records import block as sizes
 from tigerjax.records.block import Block
+from tigerjax.records.dialogue import from_table
 
 ARRAY_CHARACTERS = 1 << 20
 """Of a JSON array that are read at one time; more where a record is longer."""
+_FIRST_FIELD = re.compile(rb'\{\s*"[\w.-]+"\s*:\s*["\[{\d]')
 SPACES = re.compile(r"[ \t\r\n]*")
 Span = tuple[int, int, int]
 """(start, end, number of the first record) of a block."""
@@ -108,6 +110,17 @@ def beginning(path: Path) -> bytes:
     return b""
 
 
+def is_jsonl(path: Path) -> bool:
+    """Whether the first line of a text file is a JSON object."""
+    line = beginning(path).partition(b"\n")[0]
+    if not line.startswith(b"{"):
+        return False
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return _FIRST_FIELD.match(line) is not None and len(line) > 4000  # it goes on behind what was read
+
+
 def array(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, Any]]:
     """The values of a file that holds one JSON list, without holding the whole file in memory.
 
@@ -193,12 +206,17 @@ def _after_spaces(text: str, at: int) -> int:
 def csv_rows(
     block: Block, on_bytes: jsonl.OnBytes | None = None, *, tabs: bool = False
 ) -> Iterator[tuple[int, jsonl.Record]]:
-    """{column: text} of each row; the first line names the columns. Commas divide the columns, or `tabs`."""
+    """{column: text} of each row; the first line or `Reading.columns` names them. Commas divide them, or `tabs`."""
     most = block.reading.max_bytes
     csv.field_size_limit(min(most, 2**31 - 1))  # 131,072 characters otherwise
     with packed.reading(block.path) as (raw, counted):
         text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
-        reader = csv.DictReader(_csv_lines(block.path, text, most), strict=True, delimiter="\t" if tabs else ",")
+        reader = csv.DictReader(
+            _csv_lines(block.path, text, most),
+            block.reading.columns or None,
+            strict=True,
+            delimiter="\t" if tabs else ",",
+        )
         try:
             names = list(reader.fieldnames or ())
             if twice := [name for name in names if names.count(name) > 1]:
@@ -211,9 +229,10 @@ def csv_rows(
                 if on_bytes is not None:
                     on_bytes(counted.tell())
         except (csv.Error, UnicodeDecodeError) as error:
+            packed_by = packed.compression(error.object) if isinstance(error, UnicodeDecodeError) else ""
             raise DataError(
                 f"{block.path}:{reader.line_num + 1}: not a {'TSV' if tabs else 'CSV'} file in UTF-8: {error};"
-                " correct the line, or save the file as UTF-8"
+                f" {packed_by or 'correct the line, or save the file as UTF-8'}"
             ) from error
         finally:
             text.detach()
@@ -246,4 +265,4 @@ def parse_csv(where: str, row: dict[Any, Any]) -> jsonl.Record:
             f"{where}: {columns + len(row[None])} values for the {columns} columns of the first line;"
             " put texts with commas in quotes"
         )
-    return row
+    return from_table(row)

@@ -8,7 +8,7 @@ from tigerjax.files.jsonl import OnBad, Record, named, refuse_empty
 from tigerjax.files.manifest import canonical
 from tigerjax.records import formats
 from tigerjax.records.document import NAMES, as_document, text_name
-from tigerjax.records.fields import refuse_denied
+from tigerjax.records.fields import refuse_denied, refuse_odd_source, wrapped
 from tigerjax.records.ids import Seen, identity, ways
 from tigerjax.records.inputs import Paths, expand, ids_of
 from tigerjax.records.notes import shown, tell
@@ -16,16 +16,17 @@ from tigerjax.records.sft import Counts, as_sft, shape_of
 
 
 def as_record(record: Record, where: str, *, allow_empty: bool = False, counts: Counts | None = None) -> Record:
-    """A record as the document or the SFT example that it is; one with the field `text` is a document.
+    """A record as the document or the SFT example that it is; `text` beside a dialogue is a copy of it.
 
     Raises DataError for a record that is neither, or that lacks what a document or an example needs.
     """
-    if "text" not in record and shape_of(record) is not None:
+    refuse_odd_source(where, record)
+    if shape_of(record) is not None:
         return as_sft(record, where, allow_empty=allow_empty, counts=counts)
     if text_name(record) is None:
         raise DataError(
             f"{named(where, record)}: needs 'messages', 'conversations', or 'instruction' and 'output' as an SFT"
-            f" example, or its text in {NAMES} as a document; has {sorted(record)}"
+            f" example, or its text in {NAMES} as a document; has {sorted(record)}{wrapped(record)}"
         )
     return as_document(record, where, allow_empty=allow_empty)
 

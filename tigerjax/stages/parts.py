@@ -5,7 +5,7 @@ files in the work folder of a stage:
 
     part-<number>.jsonl   its records, one per line, sorted by id
     part-<number>.npz     of each record: id (UTF-8, end to end), where the id ends, text length, quality, line number,
-                          and whether the id was made of the record
+                          answers of weight 0, and whether the id was made of the record
 
 A handle names one record of all parts: `number << 32 | its place in the part`.
 """
@@ -32,17 +32,26 @@ HANDLE_BITS = 32
 class Document:
     """One record of a part before it is written."""
 
-    __slots__ = ("identity", "line", "made", "number", "quality", "text")
+    __slots__ = ("identity", "line", "made", "number", "quality", "text", "untrained")
 
-    def __init__(self, identity: records.Identity, line: bytes, number: int, quality: float, text: str):
+    def __init__(
+        self, identity: records.Identity, line: bytes, number: int, quality: float, text: str, untrained: int = 0
+    ):
         self.identity, self.made = identity
         self.line, self.number, self.quality, self.text = line, number, quality, text
+        self.untrained = untrained
 
 
 def quality_of(record: Record) -> float:
     """`meta.quality` if it is a number, else 0. Of two duplicates the one with the higher quality stays."""
     meta = record.get("meta")
     return records.finite_number(meta.get("quality") if isinstance(meta, dict) else None) or 0.0
+
+
+def untrained_of(record: Record) -> int:
+    """How many answers of an SFT example have loss weight 0. Of two duplicates the one with fewer of them stays."""
+    answers = record.get("messages", [])[1::2] if "text" not in record else []
+    return sum(not record.get("weight", 1.0) or not answer.get("weight", 1.0) for answer in answers)
 
 
 def _document(read: tuple[int, Record, bytes], where: str, way: records.Way, counts: Counter[str]) -> Document:
@@ -52,7 +61,7 @@ def _document(read: tuple[int, Record, bytes], where: str, way: records.Way, cou
     identity = records.identity(where, record, way)
     unchanged = {**shaped, "id": identity.id} == record
     own = line.strip() if unchanged else jsonl.dumped({**shaped, "id": identity.id})
-    return Document(identity, own, number, quality_of(record), records.text_of(shaped))
+    return Document(identity, own, number, quality_of(record), records.text_of(shaped), untrained_of(shaped))
 
 
 def parts(block: records.Block, way: records.Way, counts: Counter[str]) -> Iterator[tuple[int, list[Document]]]:
@@ -118,6 +127,7 @@ def save_ids(work: Path, number: int, documents: Sequence[Document]) -> None:
         [d.identity for d in documents],
         length=np.array([len(d.text) for d in documents], np.int64),
         quality=np.array([d.quality for d in documents], np.float64),
+        untrained=np.array([d.untrained for d in documents], np.int32),
         line=np.array([d.number for d in documents], np.int64),
         made=np.array([d.made for d in documents], bool),
     )
@@ -132,7 +142,7 @@ def _save_ids(path: Path, ids: Iterable[str], **figures: np.ndarray) -> None:
 def rename(work: Path, number: int, names: Mapping[int, str]) -> None:
     """Gives the records at some places of a part new ids, in both files of the part; their places stay."""
     old = Ids(work, number)
-    figures = {"length": old.length, "quality": old.quality, "line": old.line, "made": old.made}
+    figures = {name: getattr(old, name) for name in ("length", "quality", "untrained", "line", "made")}
     ids = [names.get(place, old[place]) for place in range(len(old))]
     _save_ids(work / f"part-{number}.npz", ids, **figures)
     with open(work / f"part-{number}.jsonl", "rb") as file:
@@ -151,7 +161,7 @@ class Ids:
         with np.load(work / f"part-{number}.npz", allow_pickle=False) as arrays:
             self._bytes, self._ends = arrays["ids"].tobytes(), arrays["ends"]
             self.length, self.quality, self.line = arrays["length"], arrays["quality"], arrays["line"]
-            self.made = arrays["made"]
+            self.made, self.untrained = arrays["made"], arrays["untrained"]
 
     def __len__(self) -> int:
         return len(self._ends)

@@ -259,6 +259,8 @@ def find_files(
                 f"{', '.join(map(str, unit_paths))}: no {wanted.noun}, so nothing could be found;"
                 " give a file that holds some"
             )
+        if wanted.stage == "decontaminate" and (short := sum(part["ignored"] for part in sides)):
+            records.note(f"{records.shown(unit_paths)}: {short} {wanted.noun} are too short to be searched for")
         unit_parts = tuple(part["part"] for part in sides)
         same = functools.partial(unit_search.equal, work / "units", unit_parts, shards)
         equal = sum(runner.each(same, range(shards), work / "units", "equal"))

@@ -17,6 +17,13 @@ _INVISIBLE = re.compile(
     "|[\u200b\u2060\ufeff\u00ad\ue000-\uf8ff\U000f0000-\U000ffffd\U00100000-\U0010fffd]"
 )
 
+_CJK = re.compile("[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
+
+
+def is_cjk(character: str) -> bool:
+    """Whether it is a character or a sign of Chinese or Japanese, which are written without spaces."""
+    return _CJK.match(character) is not None
+
 
 def newlines(text: str) -> str:
     """CRLF, CR, form feed, vertical tab, NEL, the separators of C0 and those of Unicode become LF."""

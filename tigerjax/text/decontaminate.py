@@ -5,6 +5,7 @@ long enough to be told from the stem of another question.
 """
 
 import collections
+import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 
 from tigerjax import records
 from tigerjax.errors import DataError
-from tigerjax.files import jsonl
+from tigerjax.files import jsonl, packed
+from tigerjax.records import text_files
 from tigerjax.stages import scan
 from tigerjax.stages.runner import Runner
 from tigerjax.text import against, containment, unit_search
@@ -44,9 +46,15 @@ FIELDS = (
     "premise",
     "query",
     "problem",
+    "turns",
+    "messages",
+    "conversations",
+    "input",
     "text",
 )
 """The fields that evaluation sets keep the question in. The first one that a record has is looked for."""
+MMLU = ("question", "A", "B", "C", "D", "answer")
+"""The columns of a CSV file of MMLU, which has no line of names."""
 
 
 def options(record: records.Record) -> list[str]:
@@ -82,16 +90,46 @@ def _opened(record: records.Record) -> records.Record:
     return record | {"question": whole["stem"]} | {name: whole[name] for name in ("choices",) if name in whole}
 
 
+def _question(record: records.Record, name: str) -> str | None:
+    """The question in a field: text, the texts of several turns, or what the user says in messages.
+
+    The `input` of an Alpaca record follows its instruction, as in training. None for a field that holds no text.
+    """
+    value = record.get(name)
+    if isinstance(value, list) and value:
+        if all(isinstance(turn, dict) for turn in value):
+            value = [turn.get("content", turn.get("value")) for turn in value if _role(turn) in ("user", "human")]
+        value = "\n".join(value) if all(isinstance(text, str) for text in value) else None
+    if name == "instruction" and isinstance(record.get("input"), str) and record["input"].strip():
+        value = f"{value}\n{record['input']}" if isinstance(value, str) else None
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def _role(turn: dict[str, Any]) -> Any:
+    return turn.get("role", turn.get("from"))
+
+
+def _as_published(path: Path, reading: records.Reading) -> records.Reading:
+    """How a set is read: a CSV file whose first line is a question of MMLU with its answer has no line of names."""
+    if not path.name.lower().removesuffix(packed.ending(path)).endswith(".csv"):
+        return reading
+    numbered = text_files.csv_rows(records.Block(0, path, reading=dataclasses.replace(reading, columns=MMLU)))
+    _, first = next(numbered, (0, {}))
+    published = None not in first and first.get("answer") in MMLU[1:5] and tuple(first.values()) != MMLU
+    named = {str(name).strip().lower() for name in first.values()} & {name.lower() for name in FIELDS}
+    return dataclasses.replace(reading, columns=MMLU) if published and not named else reading
+
+
 def _texts(path: Path, field: str | None, reading: records.Reading) -> Iterator[tuple[int, records.Record, str]]:
     """(number, record, question) of a set."""
-    for number, given in records.read(path, reading=reading):
+    for number, given in records.read(path, reading=_as_published(path, reading)):
         record = _opened(given)
         names = [field] if field else [name for name in FIELDS if name in record]
-        text = record.get(names[0]) if names else None
-        if not isinstance(text, str) or not text.strip():
+        text = _question(record, names[0]) if names else None
+        if text is None:
             raise DataError(
-                f"{path}:{number}: no question in field {field or 'question'!r}; the record has {sorted(record)},"
-                " name the right one with --field"
+                f"{path}:{number}: no question in field {names[0] if names else 'question'!r}; the record has"
+                f" {sorted(record)}, name the right one with --field"
             )
         yield number, record, text
 

@@ -3,9 +3,9 @@
 Exact duplicates have equal keys (`exact`). Near duplicates have similar MinHash signatures. Both are found
 in the same way. Each record gets *features*, a vector of integers: the digest of its key, or its signature. It also
 gets one or more bucket keys. Records of one bucket that agree in enough features are joined. A cluster is all that is
-joined, directly or through others. One record of a cluster stays: the one of the highest `meta.quality`, then the
-longest, then the one of the smallest id. Outputs are sorted by id, so neither the order of the input nor the number
-of workers or shards changes a byte.
+joined, directly or through others. One record of a cluster stays: the one with the fewest answers of loss weight 0,
+then the one of the highest `meta.quality`, then the longest, then the one of the smallest id. Outputs are sorted by
+id, so neither the order of the input nor the number of workers or shards changes a byte.
 """
 
 import functools
@@ -141,31 +141,34 @@ def clusters(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def duplicates(
     work: Path, handles: np.ndarray, cluster: np.ndarray, out: Path, report: Callable[[int, int], None] | None = None
-) -> np.ndarray:
-    """The handles of all records but one of each cluster. Writes {"kept", "all"} of each cluster to `out`.
+) -> tuple[np.ndarray, int]:
+    """(the handles of all records but one of each cluster, how many clusters keep another one because of weight 0).
 
+    Writes {"kept", "all"} of each cluster to `out`.
     `report` is called with the number of records that were read and of those that are to be read.
     """
     numbers, places = parts.split_handles(handles)
-    ranks: list[tuple[float, int, str]] = [(0.0, 0, "")] * len(handles)  # the smallest stays
+    ranks: list[tuple[int, float, int, str]] = [(0, 0.0, 0, "")] * len(handles)  # the smallest stays
     seen = 0
     for number in np.unique(numbers).tolist():
         ids = parts.Ids(work, number)
         for i in np.flatnonzero(numbers == number).tolist():
             place = int(places[i])
-            ranks[i] = (-float(ids.quality[place]), -int(ids.length[place]), ids[place])
+            quality, length = float(ids.quality[place]), int(ids.length[place])
+            ranks[i] = (int(ids.untrained[place]), -quality, -length, ids[place])
             seen += 1
             if report is not None:
                 report(seen, len(handles))
     order = np.argsort(cluster, kind="stable")
     borders = np.flatnonzero(np.diff(cluster[order])) + 1
-    gone, lines = [], []
+    gone, lines, trained = [], [], 0
     for group in np.split(order, borders) if len(order) else []:
         best = min(group.tolist(), key=lambda i: ranks[i])
+        trained += best != min(group.tolist(), key=lambda i: ranks[i][1:])
         gone += [i for i in group.tolist() if i != best]
-        lines.append({"kept": ranks[best][2], "all": sorted(ranks[i][2] for i in group.tolist())})
+        lines.append({"kept": ranks[best][-1], "all": sorted(ranks[i][-1] for i in group.tolist())})
     jsonl.write_jsonl(out, sorted(lines, key=lambda line: line["kept"]))
-    return np.sort(handles[gone]) if gone else np.zeros(0, np.uint64)
+    return np.sort(handles[gone]) if gone else np.zeros(0, np.uint64), trained
 
 
 def _write(work: Path, out: Path, output: merge.Output) -> int:
@@ -218,18 +221,21 @@ def dedup_files(
         handles, cluster = clusters(np.concatenate(edges, axis=1))
         (run.tmp / "clusters").mkdir()
         report = runner.reporter("cluster", "records")
-        gone = duplicates(work, handles, cluster, run.tmp / "clusters" / "clusters.jsonl", report)
+        gone, trained = duplicates(work, handles, cluster, run.tmp / "clusters" / "clusters.jsonl", report)
         gone_parts, gone_places = parts.split_handles(gone)
         for number in numbers:
             parts.save_npy(work / f"drop-{number}.npy", gone_places[gone_parts == number])
         write = functools.partial(_write, work, run.tmp)
         left = sum(runner.each(write, merge.outputs(paths, scanned), work, "write"))
         shutil.rmtree(work)
+        if trained:
+            records.note(f"{trained} duplicates were kept instead of others in which more answers have weight 0")
         total = sum(part["records"] for part in scanned)
         run.counts = {"in": total, "out": left, "dropped": {kind: len(gone)}}
         run.figures = {
             "clusters": len(np.unique(cluster)),
             "too_short": sum(part["too_short"] for part in scanned),
+            **({"kept_for_loss": trained} if trained else {}),
             **scan.changed(scanned),
             **records.speed(paths, time.perf_counter() - started, runner.workers),
         }

@@ -6,19 +6,24 @@ Each function takes time that grows with the length of the text, also for a text
 import bisect
 import html
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html.entities import html5
 
-from tigerjax.text.characters import controls, invisible, newlines
+from tigerjax.text.characters import controls, invisible, is_cjk, newlines
 
 MARKER = re.compile(r"### (?:Instruction|Response):\n?|<pad>")
 """The chat's marker strings, as the rule `markers` finds them."""
 
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")  # with its semicolon only
 _ATTRIBUTE = r"""\s+[\w:-]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s<>"']+)"""
-_LAYOUT = "a|b|br|div|em|font|h[1-6]|i|img|li|p|span|strong|table|td|tr|u|ul|ol"
-_TAG = re.compile(rf"</?(?:{_LAYOUT})(?:{_ATTRIBUTE})*\s*/?>", re.I)  # not "a<b and c>d"
-_LINE_END = re.compile(r"<br|</p", re.I)
+_CELLS = "td|th|option"
+_LINES = "caption|dd|div|dl|dt|h[1-6]|hr|li|ol|p|table|tbody|tfoot|thead|tr|ul"
+_INLINE = "a|b|br|em|font|i|img|span|strong|sub|sup|u"
+_TAG = re.compile(rf"</?(?:{_INLINE}|{_CELLS}|{_LINES})(?:{_ATTRIBUTE})*\s*/?>", re.I)  # not "a<b and c>d"
+_LINE_END = re.compile(r"<br|</p\b", re.I)
+_BLOCK = re.compile(rf"</?(?:({_CELLS})|{_LINES})\b", re.I)
+_OPTION, _END_OF_OPTION = re.compile(r"<option\s*>", re.I), re.compile("</option", re.I)
+_CELL, _LINE = "cell", "line"
 _ANGLE = re.compile("[<>]")
 _QUOTED = dict(zip("\"'“‘「『《(（[", "\"'”’」』》)）]", strict=True))
 _NOUN = re.compile(r"\s{1,3}(?:tags?|elements?)\b|\s?(?:标签|元素|标记)(?!\s?</)")
@@ -150,15 +155,44 @@ def entities(text: str) -> str:
     return "".join([*pieces, text[at:]])
 
 
+class _Gap(str):
+    """Where a tag of a block stood, among pieces of text: `_CELL` or `_LINE`."""
+
+
+def _joined(pieces: Sequence[str], after: str = "") -> str:
+    """The pieces in one text. Gaps become a space or a newline between two characters that are no spaces.
+
+    The gap of a cell is a space, but a newline next to a Chinese character, where a text has no spaces.
+    """
+    out: list[str] = []
+    gaps: set[str] = set()
+    last = ""
+    for piece in [*pieces, after]:
+        if isinstance(piece, _Gap):
+            gaps.add(str(piece))
+            continue
+        if not piece:
+            continue
+        if gaps and last and not last.isspace() and not piece[0].isspace():
+            out.append(" " if gaps == {_CELL} and not (is_cjk(last) or is_cjk(piece[0])) else "\n")
+        gaps.clear()
+        out.append(piece)
+        last = piece[-1]
+    return "".join(out)
+
+
 def tags(text: str) -> str:
     """Layout tags of HTML are removed, and their contents stay; <br> and </p> become a newline.
 
-    A tag that the text speaks of stays: in quotes or brackets of its own, or before the word "tag" or "element".
+    The tags of other blocks (cells, items, headings) keep the words apart that they stood between (`_joined`). A tag
+    that the text speaks of stays: in quotes or brackets of its own, or before the word "tag" or "element". So does
+    <option> in a text without </option>: it is a placeholder there, as in "run <option>".
     """
     if "<" not in text or not _TAG.search(text):
         return text
     pieces: list[str] = []
     opened: list[int] = []  # the pieces that begin with a "<" to which no ">" has come
+    placeholders = not _END_OF_OPTION.search(text)
     at = 0
     for match in _ANGLE.finditer(text):
         place = match.start()
@@ -172,13 +206,16 @@ def tags(text: str) -> str:
         at = place + 1
         if not opened:
             continue
-        tag = "".join(pieces[opened[-1] :])
-        before = pieces[opened[-1] - 1][-1] if opened[-1] else ""
-        spoken_of = text[at : at + 1] == _QUOTED.get(before) or _NOUN.match(text, at)
-        if spoken_of or not _TAG.fullmatch(tag):
+        tag = _joined(pieces[opened[-1] :])
+        before = pieces[opened[-1] - 1] if opened[-1] else ""
+        quote = "" if isinstance(before, _Gap) else before[-1:]
+        spoken_of = text[at : at + 1] == _QUOTED.get(quote) or _NOUN.match(text, at)
+        if spoken_of or not _TAG.fullmatch(tag) or (placeholders and _OPTION.fullmatch(tag)):
             opened.clear()  # no tag holds a ">"
             continue
         del pieces[opened.pop() :]
         if _LINE_END.match(tag):
             pieces.append("\n")
-    return "".join([*pieces, text[at:]])
+        elif block := _BLOCK.match(tag):
+            pieces.append(_Gap(_CELL if block[1] else _LINE))
+    return _joined(pieces, text[at:])

@@ -130,7 +130,7 @@ REWRITES = (
     Rewrite(newlines, version=2),
     Rewrite(controls, version=2),
     Rewrite(invisible, version=2),
-    Rewrite(tags, version=2, not_code=True, outside="code", sft_default=False),
+    Rewrite(tags, version=3, not_code=True, outside="code", sft_default=False),
     Rewrite(entities, version=2, not_code=True, outside="code", sft_default=False),
     Rewrite(markers, sft_only=True),
     Rewrite(boilerplate, version=2, default=False, not_code=True, outside="fences"),

@@ -39,16 +39,20 @@ def read_documents(
 ) -> Iterator[tuple[str, str, str | None]]:
     """(id, text, language or None) of each record of a file, of any format that `tigerjax.records` reads.
 
-    DataError names file and line of a record without text, and refuses a file without records.
+    A language that is no text counts as none, and one line says how many. DataError names file and line of a record
+    without text, and refuses a file without records.
     """
-    path, number = paths.of(path), 0
+    path, number, odd = paths.of(path), 0, 0
     if not path.exists():
         raise DataError(f"{path} does not exist; give text or JSONL files")
     for number, record in records.read(path, on_bytes=on_bytes, reading=reading):
         text = _record_text(record, f"{path}:{number}")
         lang = record.get("lang")
+        odd += lang is not None and not isinstance(lang, str)
         yield records.identity(f"{path}:{number}", record).id, text, lang if isinstance(lang, str) else None
     jsonl.refuse_empty(path, number)
+    if odd:
+        records.note(f"{path}: the field 'lang' of {odd} records is no text, so they count as without a language")
 
 
 def read_all(files: Sequence[str | Path], report: Report | None = None) -> Iterator[tuple[str, str, str | None]]:
