@@ -19,7 +19,7 @@ sft("layout", tokenizer={tokenizer!r}, examples=Source("sft.jsonl"))
 RUN = """import dataclasses
 
 from tigerjax.config import (
-    CheckpointConfig, ComputeConfig, DataConfig, MeshConfig, ModelConfig, OptimConfig, RunConfig,
+    CheckpointConfig, ComputeConfig, DataConfig, MeshConfig, ModelConfig, OptimConfig, RopeConfig, RunConfig,
 )
 
 

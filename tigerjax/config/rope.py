@@ -25,13 +25,12 @@ class RopeConfig:
     """How rotary angles are scaled. Kinds and fields have the names of Hugging Face's `rope_scaling`."""
 
     kind: RopeKind = "default"
-    """default scales nothing. linear divides every angle by the factor. dynamic raises the base with the length of the
-    row, once it is longer than the original. yarn divides the slow angles only, and scales sine and cosine. llama3
-    divides the slow angles only."""
+    """Which angles are scaled: default none, linear all, yarn and llama3 the slow ones; dynamic raises the base with the
+    length of the row, once that is past the original."""
     factor: Annotated[float, Range(1, 1e6)] = 1.0
     """How many times longer the rows may be than the original. Not read by kind default."""
     original_max_position_embeddings: Count | None = None
-    """Tokens of the rows that the model was first trained on. Kinds dynamic, yarn and llama3 need it."""
+    """Tokens of the rows that the model was first trained on, which dynamic, yarn and llama3 need. None: not known."""
     attention_factor: PositiveFactor | None = None
     """Of yarn: sine and cosine are multiplied by it. None: 0.1 x ln(factor) + 1."""
     beta_fast: PositiveFactor = 32.0  # Of yarn: pairs that turn more often in the original length are not scaled

@@ -34,8 +34,8 @@ def scaling(fields: Fields) -> RopeConfig:
     said = [_of_place(place, fields) for place in map(fields.object, ROPE) if place.content]
     if len(set(said)) > 1:
         raise DataError(
-            f"{fields.path}: rope_scaling says kind {said[0].kind} and rope_parameters kind {said[1].kind}, or they have"
-            " other numbers; keep the one that the model was trained with"
+            f"{fields.path}: rope_scaling says kind {said[0].kind} and rope_parameters kind {said[1].kind}, or they"
+            " have other numbers; keep the one that the model was trained with"
         )
     return said[0] if said else RopeConfig()
 
