@@ -25,8 +25,8 @@ class RopeConfig:
     """How rotary angles are scaled. Kinds and fields have the names of Hugging Face's `rope_scaling`."""
 
     kind: RopeKind = "default"
-    """Which angles are scaled: default none, linear all, yarn and llama3 the slow ones; dynamic raises the base with the
-    length of the row, once that is past the original."""
+    """Which angles are scaled: default none, linear all, yarn and llama3 the slow ones. dynamic raises the base with
+    the length of the row, once that is past the original."""
     factor: Annotated[float, Range(1, 1e6)] = 1.0
     """How many times longer the rows may be than the original. Not read by kind default."""
     original_max_position_embeddings: Count | None = None
