@@ -8,9 +8,7 @@ from pathlib import Path
 import headless
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    headless.CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH"
-)
+pytestmark = headless.needed
 
 # A browser's window may have a least width; a frame has not.
 FRAMES = """<!doctype html><meta charset="utf-8">

@@ -18,9 +18,7 @@ from tigerjax.text import cleaning_page, rules
 
 SCHEMES = {"light": 1, "dark": 0}  # Blink's numbers
 
-pytestmark = pytest.mark.skipif(
-    headless.CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH"
-)
+pytestmark = headless.needed
 
 # A browser's window may have a least width; a frame has not. It asks the page how wide it is and what it has fetched.
 FRAME = """<!doctype html><meta charset="utf-8"><style>
