@@ -33,9 +33,8 @@ HEADERS = (
     "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}\n"
 )
 THINKING = (
-    "{%- set ns = namespace(last=messages|length - 1) -%}"
-    "{%- for m in messages[::-1] -%}{%- if m.role == 'user' and ns.last == messages|length - 1 -%}"
-    "{%- set ns.last = messages|length - 1 - loop.index0 -%}{%- endif -%}{%- endfor -%}"
+    "{%- set ns = namespace(last=-1) -%}"
+    "{%- for m in messages -%}{%- if m.role == 'user' -%}{%- set ns.last = loop.index0 -%}{%- endif -%}{%- endfor -%}"
     "{%- for m in messages -%}"
     "{{- '<|im_start|>' + m.role + '\\n' -}}"
     "{%- if m.role == 'assistant' -%}"

@@ -104,7 +104,9 @@ def shorten(
         ids, weights = encode_chat(tok, messages)
         return (ids[:length], weights[:length]) if length > len(before) else None
     if overlong == "keep_left_turns":
-        for turns in range(len(messages) - 2, 0, -2):
+        for turns in range(len(messages) - 2, 0, -1):
+            if messages[turns - 1]["role"] != "assistant":
+                continue
             ids, weights = encode_chat(tok, messages[:turns])
             if len(ids) <= length:
                 return ids, weights

@@ -5,14 +5,16 @@ Templates come from strangers. The sandbox lets them change nothing and call not
 
 import datetime
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tigerjax.errors import DataError
 
-BEGIN, END = "\ufdd1", "\ufdd2"
-"""Put around what a `{% generation %}` block renders. Unicode promises that no text has these characters."""
+MARK, BEGIN, END = "\ufdd0", "\ufdd1", "\ufdd2"
+"""MARK and a character stand in what must not be read as a special token; the others are put around what a
+`{% generation %}` block renders. Unicode promises that no text has these characters."""
 
 
 class Rendered(NamedTuple):
@@ -50,7 +52,7 @@ class Template:
         except (KeyboardInterrupt, SystemExit):
             raise
         except Exception as error:  # what a template computes may fail in any way
-            what = " ".join(str(error).split()) or type(error).__name__
+            what = " ".join(re.sub(f"{MARK}.?", "", str(error)).split()) or type(error).__name__
             raise DataError(
                 f"{self.where}: the chat template refuses a dialogue: {what}; change the dialogue or the template"
             ) from error

@@ -20,14 +20,13 @@ from typing import Any
 from tigerjax.errors import DataError
 from tigerjax.tokenizer.added import CONFIG_FILE
 from tigerjax.tokenizer.hf_files import TEMPLATE_FILE, Described
-from tigerjax.tokenizer.jinja import BEGIN, END, Rendered, Template
+from tigerjax.tokenizer.jinja import BEGIN, END, MARK, Rendered, Template
 
-MARK = "\ufdd0"
-"""Stands inside what must not be read as a special token. A character behind it says what the two stand for."""
 BREAK = MARK + "."
 CHAT = MARK + "c"
 """How the text of a dialogue begins, so that whoever holds only the text knows that special tokens stand in it."""
 MEANT = {".": "", "0": MARK, "1": BEGIN, "2": END}
+"""What MARK and this character stand for."""
 PROBE = ("Question", "Answer")
 
 Place = tuple[int, int, int]
@@ -102,12 +101,15 @@ class ChatTemplate:
         return [i for i, _, _ in self._tokens(text.removeprefix(CHAT))]
 
     def shielded(self, text: str) -> str:
-        """The text, in which a mark breaks up every special token: also one that stands in it by half only, as the
-        other half may be what the template writes beside it."""
+        """The text, in which a mark breaks up every special token: also one of which only a part stands in it, as the
+        rest may be what the template writes beside it."""
         for sign, meant in MEANT.items():
             if meant:
                 text = text.replace(meant, MARK + sign)
+        whole = text
         text = self._starts.sub(rf"\1{BREAK}", text)
+        if whole.strip() and any(whole in special[1:-1] for special in self._texts):
+            text = BREAK + text
         for special in self._texts:
             for cut in range(1, len(special)):
                 begin, end = special[:cut], special[cut:]
