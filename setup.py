@@ -22,6 +22,7 @@ DATA = [
     "tensorflow>=2.21,<2.22",
     "tensorflow-datasets>=4.9.10,<5",
     "tensorflow-text>=2.21,<2.22",
+    "tokenizers>=0.23.1,<0.24",
     "xxhash",
     "zstandard",
 ]

@@ -12,7 +12,7 @@ from pathlib import Path
 import tigerjax
 
 PACKAGES = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "flax", "optax", "orbax-checkpoint",
-            "tensorstore", "numpy", "ml-dtypes", "array-record", "sentencepiece")  # fmt: skip
+            "tensorstore", "numpy", "ml-dtypes", "array-record", "sentencepiece", "tokenizers")  # fmt: skip
 """Those that decide numbers, files or the protocol between hosts."""
 
 
