@@ -6,6 +6,7 @@ import lzma
 from pathlib import Path
 from typing import Any
 
+import json_tokenizer
 import zstandard
 from ending import Ended, files_of, run
 from file_formats import GIVEN, LINES, LISTED, WRITTEN
@@ -150,8 +151,15 @@ def rows(folder: Path) -> None:
     (folder / "stats.json").unlink()
 
 
-def stats(folder: Path) -> list[object]:
-    words = ["data", "stats", "fuzzed", "--seq-len", 64, "--modules", "json", "--cache-dir", folder / "rows"]
+def templated(folder: Path) -> None:
+    """Dialogues, and a tokenizer.json with the chat template that encodes them."""
+    written(sft=lines(SFT))(folder)
+    tok = json_tokenizer.write(folder / "tok", "smol")
+    mixture.sft("templated", tokenizer=str(tok), examples=mixture.Source(str(folder / "in/sft.jsonl")))
+
+
+def stats(folder: Path, name: str = "fuzzed") -> list[object]:
+    words = ["data", "stats", name, "--seq-len", 64, "--modules", "json", "--cache-dir", folder / "rows"]
     return [*words, "--max-dropped", 1, "--json", folder / "stats.json"]
 
 
@@ -238,6 +246,13 @@ READERS: dict[str, Reader] = {
         words=lambda f: ["tokenizer", "stats", f / "tok", "--text", f / "in/docs.jsonl"],
         files=("in/*", "tok/*"),
         json=("in/*.jsonl", "tok/added_tokens.json"),
+    ),
+    "tokenizer json": Reader(
+        make=templated,
+        words=lambda f: stats(f, "templated"),
+        files=("tok/*",),
+        json=("tok/*.json",),
+        may_change=("rows/*/*",),
     ),
     "tokenizer extend": Reader(
         make=lambda f: (

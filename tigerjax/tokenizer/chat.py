@@ -33,7 +33,7 @@ def _markers(tok: "Tokenizer") -> tuple[int, int, int]:
     if tok.ins is None or tok.res is None or tok.pad is None:
         raise ConfigError(
             f"tokenizer {tok.folder} is a base tokenizer without chat markers; use the one that"
-            " `tigerjax tokenizer extend` wrote"
+            " `tigerjax tokenizer extend` wrote, or put a chat_template.jinja beside its tokenizer.json"
         )
     return tok.ins, tok.res, tok.pad
 
