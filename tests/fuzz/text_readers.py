@@ -158,8 +158,8 @@ def templated(folder: Path) -> None:
     mixture.sft("templated", tokenizer=str(tok), examples=mixture.Source(str(folder / "in/sft.jsonl")))
 
 
-def stats(folder: Path, name: str = "fuzzed") -> list[object]:
-    words = ["data", "stats", name, "--seq-len", 64, "--modules", "json", "--cache-dir", folder / "rows"]
+def stats(folder: Path, name: str = "fuzzed", seq_len: int = 64) -> list[object]:
+    words = ["data", "stats", name, "--seq-len", seq_len, "--modules", "json", "--cache-dir", folder / "rows"]
     return [*words, "--max-dropped", 1, "--json", folder / "stats.json"]
 
 
@@ -249,7 +249,7 @@ READERS: dict[str, Reader] = {
     ),
     "tokenizer json": Reader(
         make=templated,
-        words=lambda f: stats(f, "templated"),
+        words=lambda f: stats(f, "templated", 256),
         files=("tok/*",),
         json=("tok/*.json",),
         may_change=("rows/*/*",),
