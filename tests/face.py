@@ -3,6 +3,7 @@
 
 class Face:
     template = None
+    no_template = ""
     opening = ()
     end = 2
     ends = frozenset({2})

@@ -7,7 +7,7 @@ import pytest
 from hand_tokenizer import INS, PAD, RES, write_added
 from json_tokenizer import CHATML, INSTRUCTIONS, KINDS, THINKING
 
-from tigerjax.errors import DataError
+from tigerjax.errors import ConfigError, DataError
 from tigerjax.tokenizer import export
 from tigerjax.tokenizer.agreement import other_template
 from tigerjax.tokenizer.chat import encode_chat, encode_prompt, shorten, stop_ids
@@ -220,3 +220,8 @@ def test_a_model_file_without_our_markers_takes_its_dialogues_from_the_template_
     assert (ids[0], ids[-1], weights[-1], weights[0]) == (tok.bos, tok.eos, 1, 0)
     assert "ab" in tok.decode(ids) and tok.encode("ab") == bare.encode("ab")
     assert tok.sha256 == bare.sha256 and tok.encoding_sha256 != bare.encoding_sha256
+    (folder / "chat_template.jinja").write_text("{% what")
+    tok = Tokenizer(folder)
+    assert tok.encode("ab") == bare.encode("ab")
+    with pytest.raises(ConfigError, match=r"without chat markers \(its chat template is of no use: .*not Jinja"):
+        encode_chat(tok, talk("ab", "cd"))

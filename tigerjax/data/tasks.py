@@ -14,7 +14,7 @@ import numpy as np
 from tigerjax import records
 from tigerjax.config.ranges import Factor, PositiveFactor, RecordMb, check
 from tigerjax.data import rows
-from tigerjax.errors import ConfigError, again
+from tigerjax.errors import ConfigError, DataError, again
 from tigerjax.files import manifest, paths
 from tigerjax.records.tf import start
 from tigerjax.tokenizer.chat import Overlong
@@ -119,7 +119,10 @@ class RowMaker:
     def _chat(self, example: records.Record, length: int, tok: "Tokenizer") -> Encoded:
         from tigerjax.tokenizer.chat import encode_chat, prepared, shorten
 
-        ids, weights = encode_chat(tok, example["messages"])
+        try:
+            ids, weights = encode_chat(tok, example["messages"])
+        except DataError as error:  # a chat template may refuse what our own encoding takes
+            raise DataError(f"example {example.get('id')!r} must be changed or removed: {error}") from error
         characters = sum(len(m["content"]) for m in prepared(tok, example["messages"]))
         if len(ids) > length and (short := shorten(tok, example["messages"], length, self.overlong)):
             ids, weights = short

@@ -32,7 +32,8 @@ Overlong = Literal["drop", "truncate_response", "keep_left_turns"]
 def _markers(tok: "Tokenizer") -> tuple[int, int, int]:
     if tok.ins is None or tok.res is None or tok.pad is None:
         raise ConfigError(
-            f"tokenizer {tok.folder} is a base tokenizer without chat markers; use the one that"
+            f"tokenizer {tok.folder} is a base tokenizer without chat markers"
+            f"{f' ({tok.no_template})' if tok.no_template else ''}; use the one that"
             " `tigerjax tokenizer extend` wrote, or put a chat_template.jinja beside its tokenizer.json"
         )
     return tok.ins, tok.res, tok.pad

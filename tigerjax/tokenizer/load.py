@@ -71,6 +71,8 @@ class Tokenizer:
         """
         self.folder = paths.of(folder)
         self.template: ChatTemplate | None = None
+        self.no_template = ""
+        """Why the folder's chat template is not used."""
         self._kind: Kind
         self.is_json = (
             self.folder.is_dir() and not (self.folder / MODEL_FILE).is_file() and (self.folder / FAST_FILE).is_file()
@@ -98,14 +100,21 @@ class Tokenizer:
 
     def _read_template(self) -> None:
         """The template beside a tokenizer.model without our markers; its ids come from the folder's tokenizer.json.
-        None where that file has other entries than tokenizer.model."""
+        Where these files are not read, text is encoded all the same, and only dialogues are refused."""
         from tigerjax.tokenizer.json_file import JsonFile
 
-        fast, kind = JsonFile(self.folder), self._kind
-        if fast.size == kind.size:
-            self.template = fast.template
-            kind.ends |= fast.ends
-            kind.encoding_sha256 = fast.described.encoding_sha256(kind.sha256)
+        kind = self._kind
+        try:
+            fast = JsonFile(self.folder)
+        except DataError as error:
+            self.no_template = f"its chat template is of no use: {error}"
+            return
+        if fast.size != kind.size:
+            self.no_template = f"{FAST_FILE} has {fast.size} entries and {MODEL_FILE} {kind.size}"
+            return
+        self.template = fast.template
+        kind.ends |= fast.ends
+        kind.encoding_sha256 = fast.described.encoding_sha256(kind.sha256)
 
     def encode(self, text: str) -> list[int]:
         """The ids of the text, without bos and eos, and never a special. DataError for half a surrogate pair."""
