@@ -62,7 +62,7 @@ def read(folder: Path, extra: dict[str, Any]) -> tuple[dict[str, bytes], Tokeniz
     if line := other_template(folder):
         hosts.say(line)
     if MODEL_FILE not in files:
-        return files, _ids(folder, hf_config.source_ids(extra) if hf_config.SOURCE in extra else None)
+        return files, _ids(folder, extra)
     content = read_object(fast, AGAIN)
     ids = hf_config.tokenizer_ids(fast, content)
     if CONFIG_FILE in files:
@@ -73,20 +73,23 @@ def read(folder: Path, extra: dict[str, Any]) -> tuple[dict[str, bytes], Tokeniz
     return files, ids
 
 
-def _ids(folder: Path, source: TokenizerIds | None) -> TokenizerIds:
-    """The ids of a folder with tokenizer.json alone."""
+def _ids(folder: Path, extra: dict[str, Any]) -> TokenizerIds:
+    """The ids of a folder with tokenizer.json alone; those of the checkpoint's source, where they agree with them."""
     from tigerjax.tokenizer.load import Tokenizer  # the numeric core imports without SentencePiece
 
     tokenizer = Tokenizer(folder)
     stops = sorted(stop_ids(tokenizer))
     ours = TokenizerIds(tokenizer.size, tokenizer.bos, tokenizer.eos, tokenizer.pad, stops)
-    if source is None:
+    if hf_config.SOURCE not in extra:
         return ours
-    agreed = ours._replace(stops=source.stops if set(stops) <= _as_set(source.stops) else stops)
-    if tokenizer.eos in _as_set(source.eos):
-        agreed = agreed._replace(eos=source.eos)
-    return agreed._replace(
-        bos=source.bos if ours.bos is None else ours.bos, pad=source.pad if ours.pad is None else ours.pad
+    source = hf_config.source_ids(extra)
+    generation = extra[hf_config.SOURCE].get(hf_config.GENERATION) or {}
+    theirs = generation.get("eos_token_id", source.eos)
+    return ours._replace(
+        bos=source.bos if ours.bos is None else ours.bos,
+        eos=source.eos if tokenizer.eos in _as_set(source.eos) else ours.eos,
+        pad=source.pad if ours.pad is None else ours.pad,
+        stops=theirs if set(stops) <= _as_set(theirs) else stops,
     )
 
 
