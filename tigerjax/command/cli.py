@@ -124,7 +124,7 @@ def _run(args: list[str]) -> None:
 def _run_in_project(words: tuple[str, ...], command: Command, args: list[str]) -> None:
     """Runs a command with what the project file of this folder adds, and names the command that follows.
 
-    Outside of a project only people at a terminal are told what follows.
+    That line goes to standard error, so that what the command printed can be piped; of several hosts one prints it.
     """
     prog = f"tigerjax {' '.join(words)}"
     if HELP_HOSTS in args:
@@ -141,10 +141,9 @@ def _run_in_project(words: tuple[str, ...], command: Command, args: list[str]) -
         raise
     if call is None:
         return
-    follows = project.following(tables, words, given)
-    if follows is None and sys.stderr.isatty():
-        follows = next_step.after(words, call.names())
-    if follows is not None:
+    follows = project.following(tables, words, given) or next_step.after(words, call.names())
+    hosts = sys.modules.get("tigerjax.processes.hosts")  # only a command that uses it can run on several hosts
+    if follows is not None and (hosts is None or hosts.is_writer()):
         tell(f"next: {follows}")
 
 

@@ -25,7 +25,7 @@ WIDTHS = tuple(range(64, 513, 32))
 """Slots that a row of trees may have. A longer tree is divided; a longer single sequence is computed alone."""
 WIDTH_COST, ATTENTION = 2048, 540
 """What one more width costs, in slots, since it is compiled. The width at which attention costs as much as
-the rest, on a CPU with 14 million parameters; with more weights it is larger."""
+the rest, on a CPU with 14 million parameters; with more of them it is larger."""
 LEAST_SHARED, LEAST_STEM = 8, 32
 """Tokens that sequences share at least, to be joined, and to have a stem."""
 STEM_COST = 64
