@@ -36,8 +36,8 @@ def in_pages() -> dict[str, str]:
         text, page = path.read_text(encoding="utf-8"), str(path.relative_to(ROOT))
         run_there = {line for block in BLOCK.finditer(text) if block["mark"] for line in lines(block["body"])}
         shown = [line for block in BLOCK.finditer(text) if not block["mark"] for line in lines(block["body"])]
-        shown += [re.split(r" {2,}", line)[0] for line in INDENTED.findall(text) if not TO_FILL_IN.search(line)]
         prose = BLOCK.sub("", text)
+        shown += [re.split(r" {2,}", line)[0] for line in INDENTED.findall(prose) if not TO_FILL_IN.search(line)]
         shown += [line for line in INLINE.findall(prose) if is_example(line)]
         found |= {line: page for line in shown if line not in run_there and line not in found}
     return found

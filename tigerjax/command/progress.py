@@ -18,8 +18,9 @@ LIVE_SECONDS, PLAIN_SECONDS, SHORT_SECONDS = 0.2, 10.0, 5.0
 def show_progress(what: str, unit: str = "") -> Callable[[int, int], None]:
     """A function that shows progress when it is called with (done, total). `total` is 0 where it is not known.
 
-    With the unit "GB" both are bytes, shown in MB or kB when the total is below one GB or MB. The rate and the time left count from
-    the first call on, since what an interrupted run had done before says nothing about the speed of this one.
+    With the unit "GB" both are bytes, shown in MB or kB when the total is below one GB or MB. The rate and the
+    time left count from the first call on, since what an interrupted run had done before says nothing about the speed
+    of this one.
     """
     started = time.monotonic()
     last, first, silent = [started], [(-1, started)], [True]

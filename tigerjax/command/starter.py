@@ -95,8 +95,8 @@ def new(
     )
     if sizes.vocab_size is None and vocab_size < starter_checks.WANTED:
         tell(
-            f"note: vocabulary of {vocab_size:,} entries, and not TigerBot's {starter_checks.WANTED:,}: the Chinese text"
-            f" has some {pieces:,} pieces"
+            f"note: vocabulary of {vocab_size:,} entries, and not TigerBot's {starter_checks.WANTED:,}: the Chinese"
+            f" text has some {pieces:,} pieces"
         )
     sizes = dataclasses.replace(sizes, vocab_size=vocab_size)
     multiple = sizes.pad_to_multiple_of

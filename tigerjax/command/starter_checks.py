@@ -1,4 +1,4 @@
-"""What `tigerjax new` reads of a user's files before it writes anything: their first records, and how much they hold."""
+"""What `tigerjax new` reads of a user's files before it writes anything: first records, and how much they hold."""
 
 import itertools
 import math
@@ -50,7 +50,8 @@ def vocabulary(chinese: Sequence[Path], asked: int | None, base: int, folder: Pa
     """(entries of the extended tokenizer, pieces to train for them): `asked`, or TigerBot's number, or fewer where the
     Chinese text has no more pieces.
 
-    ConfigError where `asked` is not above the `base` entries that `folder` has, and where the text has not enough pieces for it.
+    ConfigError where `asked` is not above the `base` entries that `folder` has, and where the text has not
+    enough pieces for it.
     """
     from tigerjax.tokenizer.train import trainable
 
@@ -73,7 +74,7 @@ def vocabulary(chinese: Sequence[Path], asked: int | None, base: int, folder: Pa
         )
     if asked is not None:
         raise ConfigError(
-            f"--vocab-size {asked} needs some {pieces:,} Chinese pieces, and the text of --zh has some {lasting:,}; give"
-            f" more text, or --vocab-size {fits}"
+            f"--vocab-size {asked} needs some {pieces:,} Chinese pieces, and the text of --zh has some {lasting:,};"
+            f" give more text, or --vocab-size {fits}"
         )
     return fits, lasting

@@ -1,8 +1,10 @@
 """Steps in this process, or in several processes of this machine."""
 
+import contextlib
 import functools
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -31,7 +33,8 @@ class Processes:
         if self._pool is None:
             self._pool = _Pool(self._workers)
         try:
-            done = self._pool.executor.map(functools.partial(outcome, function), items)
+            with _without_ctrl_c():
+                done = self._pool.executor.map(functools.partial(outcome, function), items)
             return [result(given) for given in reported(done, report, len(items))]
         except BrokenProcessPool as error:
             raise WorkerLost(
@@ -61,6 +64,16 @@ class _Pool:
         """Returns when no worker runs any more; what they were doing is given up."""
         self._mine.close()
         self.executor.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Processes that are started inside do not see Ctrl-C, which a terminal sends to all: this process ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_parent(watched: Any) -> None:

@@ -1,4 +1,4 @@
-"""The arithmetic of a Llama: how many parameters it has, what a token costs, what a layer saves for its backward pass."""
+"""The arithmetic of a Llama: how many parameters it has, what a token costs, what its backward pass needs saved."""
 
 from tigerjax.config import ModelConfig
 from tigerjax.model import stack
