@@ -52,7 +52,7 @@ def config():
 def small(source: str) -> RunConfig:
     """A config of the repository with the tiny model and a few steps."""
     real = config_lib.load(ROOT / source)
-    steps = 100 if real.name == "llama2_tiny" else 40 if "reward" in real.name else 4
+    steps = 100 if real.name == "llama2_tiny" else 24 if "reward" in real.name else 4
     return dataclasses.replace(
         real,
         model=MODEL,

@@ -139,10 +139,8 @@ RUNS = [
     Line("tigerjax checkpoint ls runs/llama2_tiny", before=copied("runs/tiny", "runs/llama2_tiny")),
     Line("tigerjax checkpoint verify runs/llama2_tiny --step 50 100"),
     Line("tigerjax checkpoint rm runs/llama2_tiny --step 50"),
-    Line(
-        "tigerjax train my_run.py --optim.peak-lr 1e-4", before=config_as("my_run.py", "configs/quickstart_holistic.py")
-    ),
-    Line("tigerjax train my_run.py", before=without("runs/quickstart_holistic")),
+    Line("tigerjax train my_run.py", before=config_as("my_run.py", "configs/quickstart_holistic.py")),
+    Line("tigerjax train my_run.py --optim.peak-lr 1e-4"),
     Line("tigerjax train my_sft.py", before=config_as("my_sft.py", "configs/quickstart_sft.py")),
     Line("tigerjax sample configs/quickstart_sft.py --prompts prompts.jsonl --out runs/candidates --n 10"),
     Line("""echo '{"prompt_id": "1", "text": "What is the capital of France?"}' > prompts.jsonl"""),
@@ -167,14 +165,14 @@ RUNS = [
     Line("tigerjax report runs/quickstart", before=quickstart_report),
     Line("tigerjax convert to-hf runs/sft hf_model --tokenizer tok --dtype bfloat16 --verify"),
 ]
-FEW = "few short answers to few prompts, and so many to rank that people are asked at all"
+FEW = "few short answers, so many to rank that people are asked at all, and a gate that chance does not close"
 ROUNDS = [
     Line(
         "tigerjax align init configs/quickstart_rejection_sampled.py --out runs/align --sft sft.jsonl --models runs/sft"
         " --reward-model runs/reward/model --evaluation-set dev.jsonl",
         with_={
             "--evaluation-set dev.jsonl": "--evaluation-set dev.jsonl --n 4 --max-new-tokens 8"
-            " --align.rank-fraction 0.4 --align.edit-fraction 0.2"
+            " --align.rank-fraction 0.4 --align.edit-fraction 0.2 --align.min-win-rate 0"
         },
         why=FEW,
     ),
