@@ -21,7 +21,7 @@ def in_help() -> dict[str, str]:
     """Each example of `tigerjax COMMAND --help`, and the command that shows it."""
     found = {}
     for words, command in table.COMMANDS.items():
-        example = re.search(r"^ +Example: (tigerjax .*)$", command.__doc__ or "", re.M)
+        example = re.search(r"^ *Example: (tigerjax .*)$", command.__doc__ or "", re.M)
         found[example[1] if example else f"no example: {' '.join(words)}"] = " ".join(words)
     return found
 

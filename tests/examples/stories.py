@@ -27,6 +27,8 @@ class Line:
     shown: str
     code: int = 0
     """4 and 5 only where the line's page says that it waits for people, or that a gate may refuse."""
+    also: int | None = None
+    """Another documented code, with which the state of the machine may make it end."""
     with_: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Words that are replaced."""
     why: str = ""
@@ -87,7 +89,7 @@ def benchmark_files() -> None:
 
 
 TEXTS = [
-    Line("tigerjax doctor"),
+    Line("tigerjax doctor", also=5, why="5: it wants a change of this machine, such as a free disk"),
     Line("tigerjax new mymodel --base Llama-2-7b-hf --zh zh.jsonl --en en.jsonl --sft sft.jsonl"),
     Line(
         "tigerjax new mymodel --base Llama-2-7b-hf --zh 'zh/*.jsonl' --en 'en/*.jsonl' --sft sft.jsonl",
@@ -109,7 +111,11 @@ TEXTS = [
         with_={"0.1": "0.1 --min-sample-bytes 1000"},
         why="a tenth of the small file is below the least size",
     ),
-    Line("tigerjax tokenizer train --input zh.jsonl --vocab-size 38000 --out runs/zh_bpe", 0, {"38000": "2200"}, SMALL),
+    Line(
+        "tigerjax tokenizer train --input zh.jsonl --vocab-size 38000 --out runs/zh_bpe",
+        with_={"38000": "2200"},
+        why=SMALL,
+    ),
     Line(
         "tigerjax tokenizer extend --base llama2/tokenizer.model --new runs/zh_bpe --vocab-size 60515 --out tok",
         with_={"60515": "1000"},
