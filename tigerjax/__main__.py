@@ -3,6 +3,7 @@
 It imports the command line inside of `main`: the imports take a second, in which Ctrl-C may come already.
 """
 
+import contextlib
 import os
 import sys
 
@@ -21,7 +22,8 @@ def main() -> int:
     if code == INTERRUPTED:
         # At once: threads of libraries that are still at work would abort the process, with another exit code.
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            with contextlib.suppress(OSError, ValueError):  # whoever read it may have ended before
+                stream.flush()
         os._exit(code)
     return code
 
