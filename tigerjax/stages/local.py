@@ -33,7 +33,7 @@ class Processes:
         if self._pool is None:
             self._pool = _Pool(self._workers)
         try:
-            with _without_ctrl_c():
+            with _interrupts_held():  # the first call starts the workers
                 done = self._pool.executor.map(functools.partial(outcome, function), items)
             return [result(given) for given in reported(done, report, len(items))]
         except BrokenProcessPool as error:
@@ -67,8 +67,11 @@ class _Pool:
 
 
 @contextlib.contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-    """Processes that are started inside do not see Ctrl-C, which a terminal sends to all: this process ends them."""
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the block has ended, and processes that are started in it never get one.
+
+    A terminal sends Ctrl-C to the workers too, and each would print what it was doing. They end with this process.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
