@@ -3,7 +3,6 @@ there names for it, and is used from end to end. So none of them needs an edit a
 
 import dataclasses
 import json
-import types
 from concurrent.futures import ThreadPoolExecutor
 
 import flax.linen as nn
@@ -20,7 +19,7 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import packed
 from tigerjax.model import families
 from tigerjax.model.layers import init
-from tigerjax.model.llama import face as llama
+from tigerjax.model.llama.face import FAMILY as llama
 from tigerjax.records import formats
 from tigerjax.stages import runner as runners
 from tigerjax.stages.local import reported
@@ -181,7 +180,7 @@ def test_an_objective_that_nobody_makes_is_refused(tmp_path):
         train(run, TinyLoader(), run_dir=tmp_path, reporting=SILENT)
 
 
-# A model family: a folder beside model/llama whose face offers `Family`, and an entry in model/families.py, FAMILIES
+# A model family: a folder beside model/llama whose face has a `Family`, and an entry in model/families.py, FAMILIES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,23 +190,12 @@ class WhaleConfig(ModelConfig):
     blowholes: Count
 
 
-def whale_from_hf(fields, *, reward):
-    plain = llama.from_hf_config(fields, reward=reward)
-    sizes = {f.name: getattr(plain.config, f.name) for f in dataclasses.fields(plain.config)}
-    return plain._replace(kind="whale", config=WhaleConfig(**sizes, blowholes=fields.whole("blowholes", 1)))
-
-
-def whale_to_hf(config, **options):
-    content = llama.to_hf_config(config, **options)
-    return content | {"model_type": "whale", "architectures": ["Whale"], "blowholes": config.blowholes}
-
-
 def test_a_new_family_goes_to_hugging_face_and_back(monkeypatch, tmp_path):
     own = {"CONFIG": WhaleConfig, "KIND": "whale", "REWARD_KIND": "whale-reward", "HF_MODEL_TYPE": "whale"}
     own |= {"HF_LANGUAGE": "Whale", "HF_REWARD": "WhaleReward"}
-    own |= {"from_hf_config": whale_from_hf, "to_hf_config": whale_to_hf}
-    whale = types.SimpleNamespace(**{name: getattr(llama, name) for name in llama.__all__} | own)
-    monkeypatch.setattr(families, "FAMILIES", (llama, whale))
+    own |= {"own_sizes": lambda fields: {"blowholes": fields.whole("blowholes", 1)}}
+    own |= {"own_fields": lambda config: {"blowholes": config.blowholes}}
+    monkeypatch.setattr(families, "FAMILIES", (llama, whale := dataclasses.replace(llama, **own)))
 
     plain = tiny_config().model
     sizes = {f.name: getattr(plain, f.name) for f in dataclasses.fields(plain)}

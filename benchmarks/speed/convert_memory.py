@@ -20,8 +20,8 @@ from tigerjax.convert.shards import DTYPES, Shards
 from tigerjax.files import paths
 from tigerjax.files.manifest import write_json
 from tigerjax.model.hf_config import TokenizerIds
-from tigerjax.model.llama.hf_config import to_hf_config
-from tigerjax.model.llama.hf_weights import hf_rows
+from tigerjax.model.hf_weights import hf_rows
+from tigerjax.model.llama.face import FAMILY
 from tigerjax.model.weights import tensor_bytes
 
 # (model_dim, mlp_dim, heads, kv heads, head_dim, vocabulary); "quarter" and "eighth" are Llama-2-70B with its widths
@@ -38,7 +38,7 @@ def make(folder: Path, config: ModelConfig) -> None:
     """A random bfloat16 checkpoint, written in blocks of rows: this script does not hold a whole tensor either."""
     spec = hf_rows(config, rows=config.vocab_size)
     folder.mkdir(parents=True, exist_ok=True)
-    content = to_hf_config(
+    content = FAMILY.to_hf_config(
         config,
         reward=False,
         rows=config.vocab_size,

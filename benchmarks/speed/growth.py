@@ -78,10 +78,10 @@ def sampled(candidates: int) -> Callable[[], float]:
 
     from tigerjax.checkpoint.loaded import Loaded
     from tigerjax.config import FLOAT32
-    from tigerjax.model.llama import model as llama
+    from tigerjax.model import decoder
     from tigerjax.sample.engine import SamplingConfig, generate
 
-    weights = _weights(CONFIG, nn, jax, llama, FLOAT32)
+    weights = _weights(CONFIG, nn, jax, decoder, FLOAT32)
     rng = np.random.default_rng(0)
     prompts = [{"prompt_id": str(i), "text": " ".join(map(str, rng.integers(5, 20_000, 20)))} for i in range(PROMPTS)]
     model = Loaded(config=CONFIG, weights=weights, tokenizer=NumberTokenizer(), compute=FLOAT32, sha256="b")
@@ -94,10 +94,10 @@ def sampled(candidates: int) -> Callable[[], float]:
 
 
 @functools.cache
-def _weights(config: Any, nn: Any, jax: Any, llama: Any, compute: Any) -> Any:
+def _weights(config: Any, nn: Any, jax: Any, decoder: Any, compute: Any) -> Any:
     from tigerjax.model.layers import init
 
-    return nn.unbox(init(llama.Llama(config, compute), jax.random.key(0)))
+    return nn.unbox(init(decoder.LanguageModel(config, compute), jax.random.key(0)))
 
 
 def text(stage: str, folder: Path, megabytes: float) -> Callable[[], float]:

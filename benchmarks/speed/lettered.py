@@ -112,14 +112,14 @@ def sides(folder: Path) -> tuple[Any, Any]:
     from tigerjax.convert.hf import Export, to_hf
     from tigerjax.evaluate.answerer import Answerer
     from tigerjax.evaluate.harness import TigerLM
+    from tigerjax.model import decoder
     from tigerjax.model.layers import init
-    from tigerjax.model.llama import model as llama
     from tigerjax.tokenizer.load import Tokenizer
 
     made = Tokenizer(tokenizer(folder))
     config = dataclasses.replace(CONFIG, vocab_size=made.size, padded_vocab_size=-(-made.size // 128) * 128)
     compute = dataclasses.replace(FLOAT32, loss_chunk_tokens=2048)
-    weights = jax.tree.map(np.asarray, nn.unbox(init(llama.Llama(config, compute), jax.random.key(0))))
+    weights = jax.tree.map(np.asarray, nn.unbox(init(decoder.LanguageModel(config, compute), jax.random.key(0))))
     to_hf(weights, config, folder / "hf", Export(tokenizer=made.folder))
     model = Loaded(config=config, weights=weights, tokenizer=made, compute=compute, sha256="b")
     theirs = HFLM(

@@ -20,8 +20,8 @@ from sampler import CONFIG, PROMPT_TOKENS, NumberTokenizer
 from tigerjax.align.reward import SMALLEST_BUCKET, Scorer
 from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.config import FLOAT32
+from tigerjax.model import reward
 from tigerjax.model.layers import init
-from tigerjax.model.llama import reward
 
 ANSWERS, ROWS, SEQ_LEN = 512, 32, 512
 

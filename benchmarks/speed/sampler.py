@@ -30,9 +30,9 @@ import numpy as np
 from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.config import FLOAT32, ModelConfig
 from tigerjax.convert.hf import Export, to_hf
+from tigerjax.model import decoder
 from tigerjax.model.layers import init
-from tigerjax.model.llama import model as llama
-from tigerjax.model.llama.numbers import parameter_count
+from tigerjax.model.numbers import parameter_count
 from tigerjax.sample.engine import SamplingConfig, Stats, generate
 
 PROMPTS, CANDIDATES, NEW_TOKENS, PROMPT_TOKENS = 8, 10, 128, 60
@@ -169,7 +169,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.tiny:
         CANDIDATES, NEW_TOKENS, RAGGED_PROMPTS, TURNS, TRIAL_TOKENS = 2, 4, (2,), 1, 2
-    weights = nn.unbox(init(llama.Llama(CONFIG, FLOAT32), jax.random.key(0)))
+    weights = nn.unbox(init(decoder.LanguageModel(CONFIG, FLOAT32), jax.random.key(0)))
     # A trained model's nucleus is narrow, and a uniform one is the sampler's slowest case: the head is scaled so
     # that the entropy lies between.
     weights["head"] = weights["head"] * 12

@@ -58,7 +58,7 @@ def tigerjax_seconds(case: str, steps: int) -> dict[str, Any]:
 
     from tigerjax.config import ComputeConfig, MeshConfig, OptimConfig
     from tigerjax.mesh import make_mesh
-    from tigerjax.model.llama.numbers import parameter_count
+    from tigerjax.model.numbers import parameter_count
     from tigerjax.train.objective import token_objective
     from tigerjax.train.optim import make_optimizer
     from tigerjax.train.state import init_state
@@ -147,7 +147,7 @@ def in_own_process(side: str, case: str, steps: int) -> dict[str, Any]:
 
 
 def summary(case: str, runs: list[dict[str, Any]], device_kind: str) -> dict[str, Any]:
-    from tigerjax.model.llama.numbers import model_flops
+    from tigerjax.model.numbers import model_flops
     from tigerjax.train.metrics import mfu
 
     seconds = [s for run in runs for s in run["seconds"]]

@@ -18,7 +18,7 @@ import numpy as np
 
 from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, OptimConfig, PipelineConfig
 from tigerjax.mesh import make_mesh
-from tigerjax.model.llama.numbers import model_flops
+from tigerjax.model.numbers import model_flops
 from tigerjax.train.objective import token_objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.state import init_state

@@ -19,8 +19,7 @@ import jax.numpy as jnp
 from jax.extend.core import jaxprs_in_params
 
 from tigerjax.config import ComputeConfig, ModelConfig, Remat
-from tigerjax.model import attention, stack
-from tigerjax.model.llama import model as llama
+from tigerjax.model import attention, decoder, stack
 
 
 def equations(jaxpr: Any) -> Iterator[Any]:
@@ -53,7 +52,7 @@ def main() -> None:
         vocab_size=32_000, padded_vocab_size=32_000, rope_base=10_000.0, norm_eps=1e-5,
     )  # fmt: skip
     compute = ComputeConfig(attention="splash", remat="none", dtype="bfloat16", loss_chunk_tokens=1)
-    block = llama.Block(model)
+    block = decoder.Block(model)
     ids_BT = jnp.ones((a.rows, a.seq_len), jnp.int32)
 
     def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> tuple[jax.Array, None]:
@@ -63,7 +62,7 @@ def main() -> None:
         return block.apply({"params": w}, x_BTD, ids_BT, attend)[0]
 
     x_BTD = jax.ShapeDtypeStruct((a.rows, a.seq_len, a.dim), jnp.bfloat16)
-    w_L = jax.eval_shape(lambda key: nn.unbox(llama.init_stacked(key, block, 1)), jax.random.key(0))
+    w_L = jax.eval_shape(lambda key: nn.unbox(decoder.init_stacked(key, block, 1)), jax.random.key(0))
     w = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], jnp.bfloat16), w_L)
     forward = product_flops(jax.make_jaxpr(apply)(w, x_BTD).jaxpr)
 

@@ -150,10 +150,10 @@ def measure(name: str) -> dict[str, Any]:
 def weight_shapes(config: ModelConfig, compute: ComputeConfig) -> Any:
     import flax.linen as nn
 
+    from tigerjax.model import decoder
     from tigerjax.model.layers import init
-    from tigerjax.model.llama import model as llama
 
-    return jax.eval_shape(lambda: nn.unbox(init(llama.Llama(config, compute), jax.random.key(0))))
+    return jax.eval_shape(lambda: nn.unbox(init(decoder.LanguageModel(config, compute), jax.random.key(0))))
 
 
 def compiled(lowered: Any) -> tuple[Any, dict[str, float]]:

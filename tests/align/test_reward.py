@@ -19,9 +19,9 @@ from tigerjax.checkpoint.loaded import Loaded, load
 from tigerjax.checkpoint.model import load_model, save_model
 from tigerjax.errors import ConfigError, DataError, GateFailed
 from tigerjax.files import paths
+from tigerjax.model import decoder
 from tigerjax.model.layers import init
-from tigerjax.model.llama import model as llama
-from tigerjax.model.llama.reward import Reward, from_llama
+from tigerjax.model.reward import Reward, from_language
 
 CLOSED_FORM_TOLERANCE = 1e-6  # float32 sums of some ten terms of order 1
 PADDING_TOLERANCE = 1e-4  # float32: matmuls of other shapes add in another order
@@ -176,7 +176,7 @@ def planted(n, seed=0, flip=0.0):
 @pytest.fixture(scope="module")
 def chat(tmp_path_factory):
     path = tmp_path_factory.mktemp("chat") / "model"
-    weights = born(llama.Llama(world.MODEL, world.COMPUTE), 1)
+    weights = born(decoder.LanguageModel(world.MODEL, world.COMPUTE), 1)
     save_model(path, weights, world.MODEL, tokenizer_sha256=TOKENIZER.sha256)
     return path
 
@@ -280,5 +280,5 @@ def test_a_score_that_follows_length_is_warned_of(tmp_path, capsys):
 
 
 def test_reward_weights_start_from_the_chat_model_without_its_head(chat):
-    weights = from_llama(load_model(chat).weights, jax.random.key(0))
+    weights = from_language(load_model(chat).weights, jax.random.key(0))
     assert "head" not in weights and weights["score"].shape == (world.MODEL.model_dim,)

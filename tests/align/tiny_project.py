@@ -9,9 +9,9 @@ import jax
 from tigerjax.checkpoint.model import save_model
 from tigerjax.command.cli import main
 from tigerjax.config import ComputeConfig, ModelConfig, stored_sizes
+from tigerjax.model import decoder
 from tigerjax.model.layers import init
-from tigerjax.model.llama import model as llama
-from tigerjax.model.llama.reward import Reward
+from tigerjax.model.reward import Reward
 from tigerjax.tokenizer.extend import extend
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.tokenizer.train import train_model
@@ -44,7 +44,7 @@ def materials(folder: Path) -> None:
     def born(model: nn.Module, seed: int) -> dict:
         return jax.jit(lambda key: nn.unbox(init(model, key)))(jax.random.key(seed))
 
-    save_model(folder / "chat", born(llama.Llama(MODEL, COMPUTE), 0), MODEL, tokenizer_sha256=sha)
+    save_model(folder / "chat", born(decoder.LanguageModel(MODEL, COMPUTE), 0), MODEL, tokenizer_sha256=sha)
     extra = {"calibration": {"mean": 0.0, "std": 1.0, "n": 9}, "truncation_penalty": 1.0}
     scorer = born(Reward(MODEL, COMPUTE), 1)
     save_model(folder / "reward", scorer, MODEL, kind="reward", tokenizer_sha256=sha, extra=extra)

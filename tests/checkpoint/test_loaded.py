@@ -8,8 +8,8 @@ from tiny_model import COMPUTE, CONFIG, ByteTokenizer
 from tigerjax.checkpoint.loaded import load
 from tigerjax.checkpoint.model import load_model, save_model
 from tigerjax.errors import ConfigError
+from tigerjax.model import decoder
 from tigerjax.model.layers import init
-from tigerjax.model.llama import model as llama
 
 NOT_SAID = None
 
@@ -18,7 +18,7 @@ NOT_SAID = None
 def folder(tmp_path_factory):
     """A language model of `ByteTokenizer` as `own`, and one that does not say of which tokenizer it is as `any`."""
     folder = tmp_path_factory.mktemp("models")
-    weights = nn.unbox(init(llama.Llama(CONFIG, COMPUTE), jax.random.key(0)))
+    weights = nn.unbox(init(decoder.LanguageModel(CONFIG, COMPUTE), jax.random.key(0)))
     for name, sha in (("own", ByteTokenizer.sha256), ("any", NOT_SAID)):
         save_model(folder / name, jax.device_get(weights), CONFIG, tokenizer_sha256=sha, step=5, extra={"a": 1})
     return folder

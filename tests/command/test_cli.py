@@ -378,11 +378,11 @@ def test_the_folder_of_a_run_stands_for_its_config_and_its_model(home, capfd):
 
 def test_an_alignment_goes_step_by_step_waits_for_people_and_runs_on(home, capfd):
     from tigerjax.checkpoint.model import save_model
-    from tigerjax.model.llama.reward import from_llama
+    from tigerjax.model.reward import from_language
 
     chat = load_model("runs/tiny")
     extra = {"calibration": {"mean": 0.0, "std": 1.0, "n": 2}, "truncation_penalty": 2.0}
-    weights = jax.device_get(from_llama(chat.weights, jax.random.key(0)))
+    weights = jax.device_get(from_language(chat.weights, jax.random.key(0)))
     save_model("rm", weights, chat.config, kind="reward", tokenizer_sha256=chat.tokenizer_sha256, extra=extra)
     (home / "dev.jsonl").write_text("".join((EMBEDDED / "dev.jsonl").open(encoding="utf-8").readlines()[:4]))
     assert (

@@ -19,7 +19,7 @@ from tigerjax.command.arguments import bind
 from tigerjax.command.table import COMMANDS
 from tigerjax.convert import hf
 from tigerjax.errors import ConfigError
-from tigerjax.model.llama.hf_weights import hf_rows
+from tigerjax.model.hf_weights import hf_rows
 from tigerjax.model.weights import put
 
 TABLES = """

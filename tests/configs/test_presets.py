@@ -1,5 +1,6 @@
-"""Files under configs/: their resolved dumps are the golden ones; they have Llama-2's and TigerBot's weights."""
+"""Files under configs/: their resolved dumps are the golden ones; they and the presets have the published weights."""
 
+import importlib
 import inspect
 import math
 from pathlib import Path
@@ -11,13 +12,39 @@ import pytest
 from tigerjax import config
 from tigerjax.model import families
 from tigerjax.model.layers import init
-from tigerjax.model.llama import presets
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests/golden"
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 GOLDEN_CONFIGS = [path for path in CONFIGS if not path.stem.startswith("quickstart_")]
-SIZES = [name for name, f in inspect.getmembers(presets, inspect.isfunction) if not inspect.signature(f).parameters]
+PRESETS = [
+    importlib.import_module(f"tigerjax.model.{path.parent.name}.presets")
+    for path in sorted((ROOT / "tigerjax/model").glob("*/presets.py"))
+]
+SIZES = {
+    name: function
+    for presets in PRESETS
+    for name, function in inspect.getmembers(presets, inspect.isfunction)
+    if not inspect.signature(function).parameters
+}
+PUBLISHED = {
+    "llama2_7b": 6_738_415_616,
+    "llama2_13b": 13_015_864_320,
+    "llama2_70b": 68_976_648_192,
+    "llama3_8b": 8_030_261_248,
+    "llama31_8b": 8_030_261_248,
+    "llama3_70b": 70_553_706_496,
+    "llama32_1b": 1_235_814_400,
+    "llama32_3b": 3_212_749_824,
+    "mistral_7b": 7_241_732_096,
+    "mistral_7b_v3": 7_248_023_552,
+    "qwen25_05b": 494_032_768,
+    "qwen25_7b": 7_615_616_512,
+    "qwen3_06b": 596_049_920,
+    "qwen3_8b": 8_190_735_360,
+}
+"""Weights of published models, as transformers counts them for their published config.json. The others are ours, or
+grown."""
 COUNTS = {
     "llama2_tiny": 387_392,
     "llama2_7b": 6_738_415_616,
@@ -32,6 +59,9 @@ COUNTS = {
     "tiger_70b_pretrain": 69_450_604_544,
     "tiger_70b_sft": 69_450_604_544,
     "tiger_70b_reward": 68_951_490_560,
+    "tiger_13b_v5_pretrain": 13_354_931_200,
+    "tiger_13b_v6_pretrain": 13_354_931_200,
+    "tiger_70b_v2_pretrain": 69_519_155_200,
 }
 
 
@@ -68,10 +98,16 @@ def test_the_docstring_of_a_config_gives_its_number_of_parameters_and_says_what_
 def test_a_config_takes_its_sizes_from_one_preset(path):
     source = path.read_text(encoding="utf-8")
     named = [name for name in SIZES if f"model={name}()," in source]
-    assert len(named) == 1 and config.load(path).model == getattr(presets, named[0])()
+    assert len(named) == 1 and config.load(path).model == SIZES[named[0]]()
 
 
 @pytest.mark.parametrize("name", SIZES)
 def test_the_docstring_of_a_preset_gives_its_number_of_parameters(name):
-    preset = getattr(presets, name)
-    assert f"{families.of(preset()).parameter_count(preset()):,} parameters" in preset.__doc__
+    preset = SIZES[name]
+    count = families.of(preset()).parameter_count(preset())
+    assert f"{count:,} parameters" in preset.__doc__ and PUBLISHED.get(name, count) == count
+
+
+def test_every_published_model_has_a_preset_and_every_family_has_one():
+    assert set(PUBLISHED) <= set(SIZES)
+    assert {families.of(preset()).KIND for preset in SIZES.values()} == {family.KIND for family in families.FAMILIES}

@@ -14,7 +14,7 @@ from tigerjax.convert import hf, read
 from tigerjax.convert.tensors import INDEX
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.model import families
-from tigerjax.model.llama.hf_weights import hf_rows
+from tigerjax.model.hf_weights import hf_rows
 from tigerjax.model.weights import put
 
 CONFIG = ModelConfig(
@@ -238,7 +238,7 @@ def test_configs_of_transformers_4_and_5_and_of_the_first_llama_2_read_the_same(
         ({"rope_parameters": {"rope_theta": 731.0, "rope_type": "proportional"}}, "rope_parameters .*proportional"),
         ({"attention_bias": True}, "attention_bias=True"),
         ({"hidden_act": "gelu"}, "hidden_act='gelu'"),
-        ({"model_type": "mistral"}, "mistral LlamaForCausalLM is not a model that can be read"),
+        ({"model_type": "mixtral"}, "mixtral LlamaForCausalLM is not a model that can be read"),
         ({"hidden_size": "absent"}, "lacks hidden_size"),
         ({"vocab_size": 41}, r"vocab_size=41 is outside \[31, 40\]"),
     ],

@@ -1,5 +1,6 @@
 """The export inside transformers itself: logits, greedy tokens, reward scores."""
 
+import dataclasses
 import json
 
 import flax.linen as nn
@@ -10,10 +11,11 @@ import pytest
 
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.convert import hf
-from tigerjax.model import families
+from tigerjax.model import decode, decoder, reward
 from tigerjax.model.layers import init
-from tigerjax.model.llama import decode, reward
-from tigerjax.model.llama import model as llama
+from tigerjax.model.mistral.sizes import MistralConfig
+from tigerjax.model.qwen2.sizes import Qwen2Config
+from tigerjax.model.qwen3.sizes import Qwen3Config
 
 pytestmark = [pytest.mark.slow, pytest.mark.peers]
 
@@ -32,33 +34,46 @@ CONFIG = ModelConfig(
     rope_base=777.0,
     norm_eps=3e-4,
 )
+SIZES = dataclasses.asdict(CONFIG) | {"rope": CONFIG.rope}
+MODELS = {
+    "llama": CONFIG,
+    "llama tied": dataclasses.replace(CONFIG, tied=True),
+    "mistral": MistralConfig(**SIZES | {"sliding_window": 3}),
+    "qwen2": Qwen2Config(**SIZES | {"tied": True}),
+    "qwen3": Qwen3Config(**SIZES | {"attention_bias": True, "sliding_window": 6}),
+}
 PROMPTS_BT = np.array([[1, 9, 33, 4], [1, 50, 7, 21]])
 
 
 def strong(model, seed):
-    """Weights 5 times the initial size, so that logits differ by much more than rounding."""
-    return jax.tree.map(lambda w: w * 5, nn.unbox(init(model, jax.random.key(seed))))
+    """Weights far from the initial ones, so that logits differ by much more than rounding, and no bias is 0."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda w: jnp.asarray(w * 5 + rng.normal(0, 0.1, w.shape).astype(np.float32)),
+        nn.unbox(init(model, jax.random.key(seed))),
+    )
 
 
+@pytest.mark.parametrize("config", MODELS.values(), ids=MODELS)
 @pytest.mark.parametrize("vocab", ["trimmed", "padded"])
-def test_the_export_has_our_logits_and_our_greedy_tokens_in_transformers(tmp_path, vocab):
+def test_the_export_has_our_logits_and_our_greedy_tokens_in_transformers(tmp_path, vocab, config):
     import torch
     import transformers
 
-    weights = strong(llama.Llama(CONFIG, COMPUTE), 0)
-    hf.to_hf(weights, CONFIG, tmp_path / "hf", hf.Export(tokenizer=None, vocab=vocab, max_shard_bytes=20_000))
+    weights = strong(decoder.LanguageModel(config, COMPUTE), 0)
+    hf.to_hf(weights, config, tmp_path / "hf", hf.Export(tokenizer=None, vocab=vocab, max_shard_bytes=20_000))
     model, report = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf", output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
     theirs = model(torch.from_numpy(PROMPTS_BT)).logits.detach().numpy()
     tokens_BT = jnp.asarray(PROMPTS_BT)
     positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
     ones_BT = jnp.ones_like(tokens_BT)
-    ours = llama.Llama(CONFIG, COMPUTE).apply({"params": weights}, tokens_BT, positions_BT, ones_BT)
+    ours = decoder.LanguageModel(config, COMPUTE).apply({"params": weights}, tokens_BT, positions_BT, ones_BT)
     V = CONFIG.vocab_size
     assert np.abs(theirs[..., :V] - np.asarray(ours)[..., :V]).max() <= LOGITS
 
-    logits_BV, kv = decode.prefill(weights, CONFIG, COMPUTE, tokens_BT, ones_BT, max_len=tokens_BT.shape[1] + NEW)
-    step = jax.jit(lambda kv, token_B: decode.decode_step(weights, CONFIG, COMPUTE, kv, token_B, kv.lengths_B))
+    logits_BV, kv = decode.prefill(weights, config, COMPUTE, tokens_BT, ones_BT, max_len=tokens_BT.shape[1] + NEW)
+    step = jax.jit(lambda kv, token_B: decode.decode_step(weights, config, COMPUTE, kv, token_B, kv.lengths_B))
     greedy = []
     for _ in range(NEW):
         greedy.append(np.asarray(logits_BV.argmax(-1)))
@@ -75,13 +90,14 @@ def test_the_export_has_our_logits_and_our_greedy_tokens_in_transformers(tmp_pat
         assert out[0, len(prompt) :].tolist()[:ended] == want[:ended] and ended > 5
 
 
-def test_the_exported_reward_model_scores_as_ours_in_transformers(tmp_path):
+@pytest.mark.parametrize("config", MODELS.values(), ids=MODELS)
+def test_the_exported_reward_model_scores_as_ours_in_transformers(tmp_path, config):
     import torch
     import transformers
 
-    model = reward.Reward(CONFIG, COMPUTE)
+    model = reward.Reward(config, COMPUTE)
     weights = strong(model, 1)
-    hf.to_hf(weights, CONFIG, tmp_path / "hf", hf.Export(tokenizer=None))
+    hf.to_hf(weights, config, tmp_path / "hf", hf.Export(tokenizer=None))
     (tmp_path / "hf/config.json").write_text(
         json.dumps(json.loads((tmp_path / "hf/config.json").read_text()) | {"pad_token_id": 56})
     )
@@ -118,10 +134,10 @@ def test_a_folder_written_by_transformers_is_read_with_its_logits(tmp_path, kv_h
     model.save_pretrained(tmp_path / "hf", max_shard_size="20KB")
     ours_config, weights = hf.from_hf(tmp_path / "hf")
     assert ours_config.rope_base == 777.0 and ours_config.num_kv_heads == kv_heads
-    assert families.read_hf_config(tmp_path / "hf").tied is tied
+    assert ours_config.tied is tied and ("head" in weights) is not tied
     tokens_BT = jnp.asarray(PROMPTS_BT)
     positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
-    ours = llama.Llama(ours_config, COMPUTE).apply(
+    ours = decoder.LanguageModel(ours_config, COMPUTE).apply(
         {"params": weights}, tokens_BT, positions_BT, jnp.ones_like(tokens_BT)
     )
     theirs = model(torch.from_numpy(PROMPTS_BT)).logits.detach().numpy()

@@ -16,7 +16,7 @@ from tigerjax.config import ModelConfig
 from tigerjax.convert import hf
 from tigerjax.errors import ConfigError
 from tigerjax.model.hf_config import SOURCE
-from tigerjax.model.llama.hf_weights import hf_rows
+from tigerjax.model.hf_weights import hf_rows
 from tigerjax.model.weights import put
 from tigerjax.tokenizer.load import Tokenizer
 

@@ -11,7 +11,7 @@ from tigerjax.model import families
 from tigerjax.model.hf_config import TokenizerIds, say_past
 from tigerjax.model.hf_fields import Fields
 from tigerjax.model.hf_rope import scaling, theta
-from tigerjax.model.llama import face
+from tigerjax.model.llama.face import FAMILY as llama
 
 SIZES = {
     "model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2, "hidden_size": 24,
@@ -67,7 +67,7 @@ def read_config(tmp_path, fields):
 def export(config, extra, seq_len=None):
     ids = TokenizerIds(None)
     given = {"rows": config.vocab_size, "dtype": "float32", "ids": ids, "extra": extra, "seq_len": seq_len}
-    return json.loads(json.dumps(face.to_hf_config(config, reward=False, **given)))
+    return json.loads(json.dumps(llama.to_hf_config(config, reward=False, **given)))
 
 
 @pytest.mark.parametrize("name", TIGERBOT)

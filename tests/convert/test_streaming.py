@@ -1,5 +1,6 @@
 """Conversion on disk: what Orbax reads back, restarts in the middle, verification that finds what was changed."""
 
+import dataclasses
 import json
 import os
 
@@ -19,10 +20,10 @@ from tigerjax.command.cli import main
 from tigerjax.config import ComputeConfig
 from tigerjax.convert import hf, read, verify
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.model import decoder
 from tigerjax.model import weights as rows_of_weights
-from tigerjax.model.llama import model as llama
-from tigerjax.model.llama.hf_weights import hf_rows
-from tigerjax.model.llama.probe import layered_logits, numpy_logits
+from tigerjax.model.hf_weights import hf_rows
+from tigerjax.model.probe import layered_logits, numpy_logits
 
 PLAIN = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=8)
 ROUNDING = 1e-5
@@ -206,7 +207,9 @@ def test_the_numpy_llama_has_the_logits_of_the_model(exported):
     opened = read.open_hf(exported)
     tokens_BT, ones_BT = jnp.asarray(ids_T)[None], jnp.ones((1, 5), jnp.int32)
     weights = random_weights()
-    run = jax.jit(lambda w: llama.Llama(CONFIG, PLAIN).apply({"params": w}, tokens_BT, jnp.arange(5)[None], ones_BT))
+    run = jax.jit(
+        lambda w: decoder.LanguageModel(CONFIG, PLAIN).apply({"params": w}, tokens_BT, jnp.arange(5)[None], ones_BT)
+    )
     want = run(weights)
     want_TV = np.asarray(want)[0, :, : CONFIG.vocab_size]
     scale = np.abs(want_TV).max()
@@ -216,18 +219,21 @@ def test_the_numpy_llama_has_the_logits_of_the_model(exported):
     np.testing.assert_allclose(ours, want_TV, atol=ROUNDING * scale, rtol=0)
 
 
-def test_tied_embeddings_become_a_head_of_their_own(tmp_path):
-    weights = random_weights()
-    weights["head"] = np.ascontiguousarray(weights["embed"].T)
-    hf.to_hf(weights, CONFIG, tmp_path / "hf", hf.Export(tokenizer=None))
+def test_tied_embeddings_stay_tied_both_ways(tmp_path):
+    tied, weights = dataclasses.replace(CONFIG, tied=True), random_weights()
+    del weights["head"]
+    hf.to_hf(weights, tied, tmp_path / "hf", hf.Export(tokenizer=None))
     tensors = load_file(tmp_path / "hf/model.safetensors")
-    del tensors["lm_head.weight"]
-    save_file(tensors, tmp_path / "hf/model.safetensors")
+    assert "lm_head.weight" not in tensors
+    assert json.loads((tmp_path / "hf/config.json").read_text())["tie_word_embeddings"] is True
+    convert.from_hf(tmp_path / "hf", tmp_path / "run", verify=True)
+    back = load_model(tmp_path / "run")
+    assert back.config == tied
+    assert_same(back.weights, weights)
+
+    edit_config(tmp_path / "hf", tie_word_embeddings=False)
     with pytest.raises(DataError, match=r"lacks lm_head\.weight"):
         hf.from_hf(tmp_path / "hf")
-    edit_config(tmp_path / "hf", tie_word_embeddings=True)
-    convert.from_hf(tmp_path / "hf", tmp_path / "run", verify=True)
-    assert_same(load_model(tmp_path / "run").weights, weights)
 
 
 def test_a_head_beside_tied_embeddings_must_be_the_embedding(tmp_path):
@@ -235,7 +241,9 @@ def test_a_head_beside_tied_embeddings_must_be_the_embedding(tmp_path):
     weights["head"] = np.ascontiguousarray(weights["embed"].T)
     hf.to_hf(weights, CONFIG, tmp_path / "hf", hf.Export(tokenizer=None))
     edit_config(tmp_path / "hf", tie_word_embeddings=True)
-    assert_same(hf.from_hf(tmp_path / "hf")[1], weights)  # both readings are the same
+    config, read_back = hf.from_hf(tmp_path / "hf")  # both readings are the same
+    assert config.tied and "head" not in read_back
+    assert_same(read_back | {"head": weights["head"]}, weights)
     tensors = load_file(tmp_path / "hf/model.safetensors")
     tensors["lm_head.weight"][-1, -1] += 1
     save_file(tensors, tmp_path / "hf/model.safetensors")

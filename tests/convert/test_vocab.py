@@ -19,7 +19,7 @@ from tigerjax.convert.hf import Export, to_hf
 from tigerjax.convert.vocab import resize, sub_tokens
 from tigerjax.errors import ConfigError
 from tigerjax.files import manifest, paths
-from tigerjax.model.llama.hf_weights import hf_rows
+from tigerjax.model.hf_weights import hf_rows
 from tigerjax.model.weights import put
 from tigerjax.tokenizer.added import MODEL_FILE
 from tigerjax.tokenizer.extend import extend
@@ -76,6 +76,14 @@ def test_old_rows_keep_every_bit_and_padding_is_zero(tokenizers, config, weights
     assert not resized["embed"][1200:].any() and not resized["head"][:, 1200:].any()
     assert resized["final_norm"] is weights["final_norm"]
     assert dataclasses.replace(new_config, vocab_size=700, padded_vocab_size=768) == config
+
+
+def test_a_tied_vocabulary_grows_in_its_one_table(tokenizers, config, weights):
+    want, apart = resize(weights, config, *tokenizers)
+    del weights["head"]
+    got, tied = resize(weights, dataclasses.replace(config, tied=True), *tokenizers)
+    assert "head" not in got and tied == dataclasses.replace(apart, tied=True)
+    np.testing.assert_array_equal(got["embed"], want["embed"])
 
 
 def test_a_new_row_is_the_mean_of_its_bytes_without_the_dummy_prefix(tokenizers, config, weights):

@@ -10,8 +10,8 @@ from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import DataError
 from tigerjax.evaluate.held_out import lines, losses
+from tigerjax.model import decoder
 from tigerjax.model.layers import init
-from tigerjax.model.llama import model as llama
 from tigerjax.tokenizer.chat import encode_chat
 
 CONFIG = ModelConfig(
@@ -56,7 +56,7 @@ EXAMPLES = [
 
 @pytest.fixture(scope="module")
 def weights():
-    model = llama.Llama(CONFIG, COMPUTE)
+    model = decoder.LanguageModel(CONFIG, COMPUTE)
     return jax.tree.map(lambda w: w * 8.0, nn.unbox(init(model, jax.random.key(3))))
 
 
@@ -68,7 +68,9 @@ def one_by_one(weights, examples):
         tokens_BT = np.zeros((1, SEQ_LEN), np.int32)
         tokens_BT[0, : len(ids)] = ids
         positions_BT, segment_ids_BT = np.arange(SEQ_LEN)[None], (np.arange(SEQ_LEN) < len(ids)).astype(np.int32)[None]
-        logits_BTV = llama.Llama(CONFIG, COMPUTE).apply({"params": weights}, tokens_BT, positions_BT, segment_ids_BT)
+        logits_BTV = decoder.LanguageModel(CONFIG, COMPUTE).apply(
+            {"params": weights}, tokens_BT, positions_BT, segment_ids_BT
+        )
         logprobs_TV = np.asarray(jax.nn.log_softmax(logits_BTV[0, :, : CONFIG.vocab_size]))
         for t in range(1, len(ids)):
             if mask[t]:

@@ -15,8 +15,8 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.evaluate.answerer import Answerer
 from tigerjax.evaluate.loglikelihood import LogLikelihoods, Tokens
 from tigerjax.mesh import make_mesh
-from tigerjax.model.llama.hf_weights import hf_rows
-from tigerjax.model.llama.probe import numpy_logits
+from tigerjax.model.hf_weights import hf_rows
+from tigerjax.model.probe import numpy_logits
 
 EXACT = 1e-4  # nats a request, the bound; both sides are float32
 

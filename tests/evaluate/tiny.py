@@ -4,7 +4,7 @@ import numpy as np
 from tiny_model import COMPUTE, CONFIG, ByteTokenizer
 
 from tigerjax.checkpoint.loaded import Loaded
-from tigerjax.model.llama.hf_weights import hf_rows
+from tigerjax.model.hf_weights import hf_rows
 from tigerjax.model.weights import put
 
 CONTEXT = 80

@@ -13,9 +13,9 @@ from tigerjax import config as config_lib
 from tigerjax.checkpoint.model import save_model
 from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, RunConfig
 from tigerjax.convert import hf
+from tigerjax.model import decoder
 from tigerjax.model.layers import init
-from tigerjax.model.llama import model as llama
-from tigerjax.model.llama.reward import Reward
+from tigerjax.model.reward import Reward
 from tigerjax.tokenizer.extend import extend
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.tokenizer.train import train_model
@@ -110,10 +110,10 @@ def models(folder: Path) -> None:
     shutil.copytree(folder / "runs" / "quickstart" / "tokenizer", folder / "tok")
     shutil.copy(folder / "llama2" / "tokenizer.model", folder / "tokenizer.model")
     llama2 = dataclasses.replace(MODEL, vocab_size=BASE, padded_vocab_size=BASE)
-    hf.to_hf(_born(llama.Llama(llama2, COMPUTE)), llama2, folder / "Llama-2-7b-hf", hf.Export(tokenizer=None))
+    hf.to_hf(_born(decoder.LanguageModel(llama2, COMPUTE)), llama2, folder / "Llama-2-7b-hf", hf.Export(tokenizer=None))
     shutil.copy(folder / "tokenizer.model", folder / "Llama-2-7b-hf" / "tokenizer.model")
     sha = Tokenizer(folder / "tok").sha256
-    chat = _born(llama.Llama(MODEL, COMPUTE))
+    chat = _born(decoder.LanguageModel(MODEL, COMPUTE))
     for start in STARTS:
         save_model(folder / start, chat, MODEL, tokenizer_sha256=sha)
     extra = {"calibration": {"mean": 0.0, "std": 1.0, "n": 9}, "truncation_penalty": 1.0}

@@ -18,7 +18,7 @@ from thirteen import write_all
 from tigerjax.checkpoint.model import load_model, save_model
 from tigerjax.config import ModelConfig, stored_sizes
 from tigerjax.convert import hf
-from tigerjax.model.llama.hf_weights import hf_rows
+from tigerjax.model.hf_weights import hf_rows
 from tigerjax.model.weights import put
 from tigerjax.tokenizer.load import Tokenizer
 

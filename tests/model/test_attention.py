@@ -31,7 +31,11 @@ CUDNN = dataclasses.replace(REFERENCE, attention="cudnn")
 SEGMENTS_BT = jnp.asarray([[1, 1, 1, 2, 2, 2, 2, 0, 0], [1] * 9])
 
 
-def test_the_cudnn_call_has_the_mask_and_head_groups_of_the_reference(qkv, monkeypatch):
+WINDOWS = pytest.mark.parametrize("window", [None, 3])
+
+
+@WINDOWS
+def test_the_cudnn_call_has_the_mask_and_head_groups_of_the_reference(qkv, monkeypatch, window):
     """The same call through XLA: cuDNN itself needs a GPU, but mask, scale and groups are arguments."""
     call = jax.nn.dot_product_attention
 
@@ -41,15 +45,16 @@ def test_the_cudnn_call_has_the_mask_and_head_groups_of_the_reference(qkv, monke
         return call(*args, implementation="xla", **kwargs)
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", through_xla)
-    got = attention.attend(*qkv, SEGMENTS_BT, compute=CUDNN)
-    want = attention.attend(*qkv, SEGMENTS_BT, compute=REFERENCE)
+    got = attention.attend(*qkv, SEGMENTS_BT, compute=CUDNN, window=window)
+    want = attention.attend(*qkv, SEGMENTS_BT, compute=REFERENCE, window=window)
     np.testing.assert_allclose(np.asarray(got, np.float32), np.asarray(want, np.float32), atol=BFLOAT16)
 
 
 @pytest.mark.gpu
-def test_cudnn_equals_the_reference(qkv):
-    got = attention.attend(*qkv, SEGMENTS_BT, compute=CUDNN)
-    want = attention.attend(*qkv, SEGMENTS_BT, compute=REFERENCE)
+@WINDOWS
+def test_cudnn_equals_the_reference(qkv, window):
+    got = attention.attend(*qkv, SEGMENTS_BT, compute=CUDNN, window=window)
+    want = attention.attend(*qkv, SEGMENTS_BT, compute=REFERENCE, window=window)
     np.testing.assert_allclose(np.asarray(got, np.float32), np.asarray(want, np.float32), atol=BFLOAT16)
 
 

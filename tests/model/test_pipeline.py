@@ -13,9 +13,8 @@ import pytest
 from tigerjax import mesh
 from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, SplashConfig
 from tigerjax.errors import ConfigError
-from tigerjax.model import stack
+from tigerjax.model import decoder, stack
 from tigerjax.model.layers import init
-from tigerjax.model.llama import model as llama
 from tigerjax.model.pipeline import LayerOrder, Pipeline, Schedule
 
 CONFIG = ModelConfig(
@@ -84,7 +83,7 @@ def test_layer_order_and_stage_order_are_inverse_and_cut_into_stages():
 def weights():
     """From numpy, several times the initial size, so that layers differ by much more than rounding."""
     rng = np.random.default_rng(0)
-    shapes = nn.unbox(jax.eval_shape(lambda key: init(llama.Llama(CONFIG, COMPUTE), key), jax.random.key(0)))
+    shapes = nn.unbox(jax.eval_shape(lambda key: init(decoder.LanguageModel(CONFIG, COMPUTE), key), jax.random.key(0)))
     return jax.tree.map(lambda w: rng.normal(0.1, 0.3, w.shape).astype(np.float32), shapes)
 
 
@@ -113,7 +112,7 @@ def loss(model, weights, batch):
 
 @pytest.fixture(scope="module")
 def expected(weights, batch):
-    return jax.jit(jax.value_and_grad(functools.partial(loss, llama.Llama(CONFIG, COMPUTE))))(weights, batch)
+    return jax.jit(jax.value_and_grad(functools.partial(loss, decoder.LanguageModel(CONFIG, COMPUTE))))(weights, batch)
 
 
 def assert_close(got, want):
@@ -128,7 +127,7 @@ def pipelined(weights, batch, degrees, microbatches, rounds, **compute):
     """Loss and gradients, these in layer order, of the pipeline on a mesh of 8 devices."""
     devices, order = mesh.make_mesh(MeshConfig(**degrees)), LayerOrder(stages=degrees["stage"], rounds=rounds)
     run = Pipeline(mesh=devices, microbatches=microbatches, rounds=rounds)
-    model = llama.Llama(CONFIG, dataclasses.replace(COMPUTE, **compute), run)
+    model = decoder.LanguageModel(CONFIG, dataclasses.replace(COMPUTE, **compute), run)
     boxed = jax.eval_shape(lambda key: init(model, key), jax.random.key(0))
     shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), devices, mesh.logical_rules())
     placed = jax.device_put(weights | {"layers": order.to_stages(weights["layers"])}, shardings)
@@ -162,7 +161,7 @@ def test_the_pipeline_runs_the_splash_kernel_inside(weights):
     tokens_BT = rng.integers(3, CONFIG.vocab_size, (4, 128)).astype(np.int32)
     segment_ids_BT = np.repeat([[1] * 100 + [2] * 20 + [0] * 8], 4, axis=0).astype(np.int32)
     batch = tokens_BT, np.tile(np.arange(128, dtype=np.int32), (4, 1)), segment_ids_BT
-    want = jax.jit(jax.value_and_grad(functools.partial(loss, llama.Llama(CONFIG, COMPUTE))))(weights, batch)
+    want = jax.jit(jax.value_and_grad(functools.partial(loss, decoder.LanguageModel(CONFIG, COMPUTE))))(weights, batch)
     splash = SplashConfig(**blocks, interpret=True)
     degrees = {"stage": 2, "fsdp": 2, "tensor": 2}
     got = pipelined(weights, batch, degrees, 2, 2, remat="save_attention", attention="splash", splash=splash)
@@ -217,7 +216,7 @@ def test_a_pipeline_that_does_not_divide_is_refused(weights, batch):
 
     def run(microbatches, rounds):
         runner: stack.Runner = Pipeline(mesh=devices, microbatches=microbatches, rounds=rounds)
-        return llama.Llama(CONFIG, COMPUTE, runner).apply({"params": weights}, *batch)
+        return decoder.LanguageModel(CONFIG, COMPUTE, runner).apply({"params": weights}, *batch)
 
     with pytest.raises(ConfigError, match=r"8 layers do not split over mesh\.stage=4 x pipeline\.rounds=3"):
         run(4, 3)

@@ -40,9 +40,9 @@ def inputs():
     return draw(B, T, N, H), draw(B, T, K, H), draw(B, T, K, H), draw(B, T, N, H), jnp.asarray(ids_BT)
 
 
-def out_and_gradients(compute, q_BTNH, k_BTKH, v_BTKH, w_BTNH, ids_BT):
+def out_and_gradients(compute, q_BTNH, k_BTKH, v_BTKH, w_BTNH, ids_BT, window=None):
     def summed(q_BTNH, k_BTKH, v_BTKH):
-        out_BTNH = attention.attend(q_BTNH, k_BTKH, v_BTKH, ids_BT, compute=compute)
+        out_BTNH = attention.attend(q_BTNH, k_BTKH, v_BTKH, ids_BT, compute=compute, window=window)
         return jnp.sum(out_BTNH * w_BTNH), out_BTNH
 
     (_, out_BTNH), gradients = jax.value_and_grad(summed, (0, 1, 2), has_aux=True)(q_BTNH, k_BTKH, v_BTKH)
@@ -63,6 +63,15 @@ def assert_close(got, want):
 @pytest.mark.parametrize("compute", [SPLASH, FUSED], ids=["two backward kernels", "one"])
 def test_splash_equals_the_reference_forward_and_backward_with_segments_and_head_groups(inputs, expected, compute):
     assert_close(jax.jit(functools.partial(out_and_gradients, compute))(*inputs), expected)
+
+
+def test_a_window_is_the_reference_s_forward_and_backward(inputs):
+    """It ends inside of blocks, and leaves whole blocks out."""
+    for window in (1, 100):
+        got, want = (
+            jax.jit(functools.partial(out_and_gradients, c, window=window))(*inputs) for c in (SPLASH, REFERENCE)
+        )
+        assert_close(got, want)
 
 
 def test_rows_and_heads_split_over_a_mesh_equal_the_reference(inputs, expected):

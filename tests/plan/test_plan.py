@@ -13,7 +13,7 @@ import pytest
 from tigerjax.command import cli
 from tigerjax.config import MeshConfig
 from tigerjax.errors import ConfigError
-from tigerjax.model.llama.numbers import layer_weights, model_flops
+from tigerjax.model.numbers import layer_weights, model_flops
 from tigerjax.plan import figures, topology
 from tigerjax.plan.compile import Compiled, compile_for
 

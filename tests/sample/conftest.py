@@ -12,8 +12,8 @@ from tiny_model import CONFIG, ByteTokenizer
 
 from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.config import FLOAT32, ModelConfig
+from tigerjax.model import decoder
 from tigerjax.model.layers import init
-from tigerjax.model.llama import model as llama
 
 
 class Tiny(NamedTuple):
@@ -35,7 +35,7 @@ class Tiny(NamedTuple):
 
 def _apply(weights: dict, config: ModelConfig, tokens_BT: jax.Array, segment_ids_BT: jax.Array) -> jax.Array:
     positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
-    return llama.Llama(config, FLOAT32).apply({"params": weights}, tokens_BT, positions_BT, segment_ids_BT)
+    return decoder.LanguageModel(config, FLOAT32).apply({"params": weights}, tokens_BT, positions_BT, segment_ids_BT)
 
 
 _forward = jax.jit(_apply, static_argnums=1)
@@ -45,7 +45,7 @@ _forward = jax.jit(_apply, static_argnums=1)
 def tiny() -> Tiny:
     """Weights large enough that the next token is far from uniform; eos likely enough that answers end."""
     config = dataclasses.replace(CONFIG, model_dim=24, num_heads=6, num_kv_heads=3, head_dim=10)
-    shapes = nn.unbox(jax.eval_shape(lambda k: init(llama.Llama(config, FLOAT32), k), jax.random.key(0)))
+    shapes = nn.unbox(jax.eval_shape(lambda k: init(decoder.LanguageModel(config, FLOAT32), k), jax.random.key(0)))
     rng = np.random.default_rng(1)
     weights = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape) * 0.15, jnp.float32), shapes)
     for norm in (weights["final_norm"], weights["layers"]["attn_norm"], weights["layers"]["mlp_norm"]):

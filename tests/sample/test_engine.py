@@ -11,8 +11,8 @@ from scipy import stats
 from tigerjax import mesh as mesh_axes
 from tigerjax.config import FLOAT32, MeshConfig
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.model import decoder
 from tigerjax.model.layers import init
-from tigerjax.model.llama import model as llama
 from tigerjax.sample import engine, slots
 from tigerjax.sample.engine import Batching, SamplingConfig, Stats, generate
 from tigerjax.tokenizer.chat import encode_prompt
@@ -102,7 +102,7 @@ def test_samples_do_not_depend_on_order_or_neighbours(tiny, prompts, records) ->
 
 def test_samples_do_not_depend_on_the_mesh(tiny, prompts, records) -> None:
     mesh = mesh_axes.make_mesh(MeshConfig(data=2, fsdp=2, tensor=1), jax.devices()[:4])
-    boxed = jax.eval_shape(lambda k: init(llama.Llama(tiny.config, FLOAT32), k), jax.random.key(0))
+    boxed = jax.eval_shape(lambda k: init(decoder.LanguageModel(tiny.config, FLOAT32), k), jax.random.key(0))
     shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, mesh_axes.logical_rules())
     placed = tiny._replace(weights=jax.device_put(tiny.weights, nn.unbox(shardings)))
     with pytest.raises(ConfigError, match="batching of 2 prompts"):

@@ -45,10 +45,10 @@ def compiled(request):
 def shapes(config):
     import flax.linen as nn
 
+    from tigerjax.model import decoder
     from tigerjax.model.layers import init
-    from tigerjax.model.llama import model as llama
 
-    return jax.eval_shape(lambda: nn.unbox(init(llama.Llama(config, COMPUTE), jax.random.key(0))))
+    return jax.eval_shape(lambda: nn.unbox(init(decoder.LanguageModel(config, COMPUTE), jax.random.key(0))))
 
 
 def test_the_cache_is_neither_copied_nor_gathered(compiled):

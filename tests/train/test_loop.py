@@ -283,6 +283,6 @@ def test_training_imports_without_tensorflow_and_seqio():
         "import sys\n"
         "for name in ('tensorflow', 'seqio', 'torch', 'transformers', 'matplotlib', 'tensorboardX'):\n"
         "    sys.modules[name] = None\n"
-        "import tigerjax.train.loop, tigerjax.checkpoint.model, tigerjax.model.llama.model\n"
+        "import tigerjax.train.loop, tigerjax.checkpoint.model, tigerjax.model.decoder\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

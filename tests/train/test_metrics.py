@@ -5,7 +5,7 @@ import json
 from tiny_run import tiny_config
 
 from tigerjax.config import ModelConfig
-from tigerjax.model.llama.numbers import model_flops
+from tigerjax.model.numbers import model_flops
 from tigerjax.train.metrics import Metrics, Reporting, log_line, mfu, progress_at
 
 RECORD = {

@@ -26,7 +26,8 @@ def test_the_rate_rises_to_the_peak_and_falls_to_its_last_fraction():
 def test_only_matrices_decay_and_the_layer_axis_does_not_count():
     shapes = {
         "embed": (5, 4), "head": (4, 5), "score": (4,), "final_norm": {"scale": (4,)},
-        "layers": {"attn_norm": {"scale": (2, 4)}, "attn": {"q": (2, 4, 3, 2)}, "mlp": {"up": (2, 4, 6)}},
+        "layers": {"attn_norm": {"scale": (2, 4)}, "mlp": {"up": (2, 4, 6)},
+                   "attn": {"q": (2, 4, 3, 2), "q_bias": (2, 3, 2)}},
     }  # fmt: skip
 
     def build(t):
@@ -34,7 +35,7 @@ def test_only_matrices_decay_and_the_layer_axis_does_not_count():
 
     assert decay_mask(build(shapes)) == {
         "embed": True, "head": True, "score": False, "final_norm": {"scale": False},
-        "layers": {"attn_norm": {"scale": False}, "attn": {"q": True}, "mlp": {"up": True}},
+        "layers": {"attn_norm": {"scale": False}, "attn": {"q": True, "q_bias": False}, "mlp": {"up": True}},
     }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """One update: packing, accumulation and meshes change nothing; NaN changes nothing either."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,9 +8,10 @@ import numpy as np
 import pytest
 from tiny_run import LENGTH, TinyLoader, segments, tiny_batch, tiny_config
 
-from tigerjax.config import MeshConfig
+from tigerjax.config import MeshConfig, PipelineConfig
 from tigerjax.data.rows import make_batch, make_row
 from tigerjax.mesh import run_mesh
+from tigerjax.model.qwen3.sizes import Qwen3Config
 from tigerjax.train.objective import token_objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.state import init_state
@@ -26,18 +28,27 @@ def close(ours, wanted, tolerance):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=tolerance), ours, wanted)
 
 
+PLAIN = tiny_config().model
+WITH_ALL = Qwen3Config(
+    **{f.name: getattr(PLAIN, f.name) for f in dataclasses.fields(PLAIN) if f.name != "tied"},
+    tied=True, attention_bias=True, sliding_window=5,
+)  # fmt: skip
+
+
 @functools.cache
-def built(mesh_config=ONE, accumulate=1):
-    config = tiny_config(mesh=mesh_config, accumulate=accumulate)
+def built(mesh_config=ONE, accumulate=1, model=PLAIN):
+    pipeline = PipelineConfig(microbatches=mesh_config.stage)
+    config = tiny_config(accumulate=accumulate)
+    config = dataclasses.replace(config, model=model, mesh=mesh_config, pipeline=pipeline)
     mesh = run_mesh(config)
     objective, tx = token_objective(config, mesh), make_optimizer(config.optim)
     return mesh, objective, tx, compile_step(objective, tx, config.optim, mesh)
 
 
 @functools.cache
-def three_steps(mesh_config=ONE, accumulate=1):
+def three_steps(mesh_config=ONE, accumulate=1, model=PLAIN):
     """(losses, final weights on the host, shardings) after three updates."""
-    mesh, objective, tx, step = built(mesh_config, accumulate)
+    mesh, objective, tx, step = built(mesh_config, accumulate, model)
     state, losses = init_state(objective, tx, mesh, seed=3), []
     for i in range(3):
         state, metrics = step(state, tiny_batch(i))
@@ -69,6 +80,16 @@ def test_every_mesh_equals_one_device_after_three_steps(mesh):
     close(other[1], one[1], WEIGHT_TOLERANCE)
     sharded = other[2]["layers"]["mlp"]["up"].spec
     assert sharded == jax.sharding.PartitionSpec("stage", "fsdp", "tensor"), sharded
+
+
+def test_a_tied_head_with_biases_norms_and_a_window_trains_alike_on_every_axis():
+    mesh = MeshConfig(stage=2, fsdp=2, tensor=2)
+    one, other = three_steps(model=WITH_ALL), three_steps(mesh, model=WITH_ALL)
+    np.testing.assert_allclose(other[0], one[0], atol=TOLERANCE)
+    close(other[1], one[1], WEIGHT_TOLERANCE)
+    assert "head" not in one[1] and np.abs(one[1]["layers"]["attn"]["q_bias"]).max() > 0
+    assert not one[1]["embed"][PLAIN.vocab_size :].any(), "padding has no gradient through either use"
+    assert tuple(other[2]["layers"]["attn"]["q_bias"].spec)[:2] == ("stage", "tensor")
 
 
 def test_four_micro_batches_equal_one_batch():

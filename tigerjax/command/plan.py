@@ -85,9 +85,8 @@ def _reward_step(answers: CountOrZero) -> Callable[[RunConfig, Any], Any]:
             "pairs_BCC": ((B, C, C), np.float32),
             "margins_BCC": ((B, C, C), np.float32),
         }
-        # The head has one column instead of a vocabulary: its FLOPs are not worth counting.
-        headless = dataclasses.replace(run.model, vocab_size=0, padded_vocab_size=0)
-        flops = families.of(headless).model_flops(headless, tokens=B * C * T, seq_len=T)
+        one_column = dataclasses.replace(run.model, vocab_size=1, padded_vocab_size=1)  # the score
+        flops = families.of(one_column).model_flops(one_column, tokens=B * C * T, seq_len=T)
         objective = reward_objective(run, centering=RewardConfig().centering)
         return PlannedStep(objective, abstract_batch(RewardBatch, fields, mesh), B * C * T, flops)
 

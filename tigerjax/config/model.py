@@ -1,7 +1,7 @@
 """The sizes of a model, and how it is computed."""
 
 import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from tigerjax.config.ranges import Count, Range, check
 from tigerjax.config.rope import RopeConfig
@@ -33,9 +33,27 @@ LATER = "later"
 """In the metadata of a field with a default: versions before it wrote configs and checkpoints without it."""
 
 
+class Extras(NamedTuple):
+    """What the attention of a family has beyond a Llama's."""
+
+    qkv_bias: bool = False
+    """Biases behind the products that give queries, keys and values."""
+    o_bias: bool = False
+    """A bias behind the product that joins the heads."""
+    qk_norm: bool = False
+    """RMSNorm of each head's query and key, before they are turned."""
+    window: int | None = None
+    """How many tokens a token sees, itself included. None: all before it."""
+
+    def seen(self, seq_len: int) -> float:
+        """Twice the tokens that a token of a row sees on average: seq_len, or less where a window cuts the triangle."""
+        return seq_len if self.window is None or self.window >= seq_len else self.window * (2 - self.window / seq_len)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
-    """The sizes of a Llama. Two models with the same ModelConfig can exchange checkpoints."""
+    """The sizes of a Llama, and what those of every family are made of. Two models with the same sizes can exchange
+    checkpoints."""
 
     num_layers: Layers  # Decoder blocks (L)
     model_dim: Width  # Features of the residual stream (D)
@@ -52,6 +70,13 @@ class ModelConfig:
     norm_eps: Annotated[float, Range(1e-12, 1)]  # Added to the mean square in RMSNorm, before its root
     rope: RopeConfig = dataclasses.field(default=RopeConfig(), metadata={LATER: True})
     """How rotary angles are scaled for rows longer than those of the first training."""
+    tied: bool = dataclasses.field(default=False, metadata={LATER: True})
+    """The head is the embedding, transposed, and not a weight of its own. Small models save much by it."""
+
+    @property
+    def extras(self) -> Extras:
+        """What the family's attention has beyond a Llama's; other families override it."""
+        return Extras()
 
     def __post_init__(self) -> None:
         check(self, "model.")

@@ -27,6 +27,10 @@ def text(config: ModelConfig, kind: str, facts: dict[str, Any], lineage: dict[st
     }
     if config.rope.kind != "default":
         sizes["rope"] = f"{config.rope.kind}, factor {config.rope.factor:g}"
+    if config.tied:
+        sizes["head"] = "the embedding (tied)"
+    if config.extras.window is not None:
+        sizes["sliding window"] = config.extras.window
     reward, family = families.is_reward(kind), families.of_kind(kind)
     what = "reward model, one score" if reward else "causal language model"
     tag = "text-classification" if reward else "text-generation"

@@ -1,7 +1,8 @@
 """Writing a Hugging Face folder block by block, so that the whole model is never in memory.
 
-A Llama is written as LlamaForCausalLM, a reward model as LlamaForSequenceClassification with one label. Memory is some
-blocks of `weights.BLOCK_BYTES` whatever the size of the model, as long as the stored chunks are no larger than a block.
+A Llama is written as LlamaForCausalLM, its reward model as LlamaForSequenceClassification with one label. Memory is
+some blocks of `weights.BLOCK_BYTES` whatever the size of the model, as long as the stored chunks are no larger than a
+block.
 """
 
 import dataclasses

@@ -21,7 +21,7 @@ from tigerjax.convert import journal as journals
 from tigerjax.convert.forms import refuse_others
 from tigerjax.convert.journal import Journal, OnBytes, begun, fingerprint, resume
 from tigerjax.convert.shards import DTYPES, Written, finite
-from tigerjax.convert.tensors import Grown, Tensors, Tied, open_folder
+from tigerjax.convert.tensors import Grown, Tensors, Without, open_folder
 from tigerjax.errors import ConfigError, DataError, disk_full
 from tigerjax.files import manifest, paths
 from tigerjax.files.foreign import read_object
@@ -66,14 +66,13 @@ def open_hf(hf_dir: Path) -> Opened:
     hf_dir = paths.of(hf_dir)
     refuse_others(hf_dir)
     read = families.read_hf_config(hf_dir)
-    spec = _rows(read.kind, read.config, read.rows)
     tensors: Tensors = open_folder(hf_dir)
-    embed, head = spec[0].theirs, spec[-1].theirs
-    if read.tied and not families.is_reward(read.kind):
-        if head in tensors.shapes:
-            _refuse_other_head(tensors, spec[0], head, str(hf_dir))
-        else:
-            tensors = Tied(tensors, embed=embed, head=head)
+    if read.config.tied and not families.is_reward(read.kind):
+        embed, *_, head = _rows(read.kind, dataclasses.replace(read.config, tied=False), read.rows)
+        if head.theirs in tensors.shapes:
+            _refuse_other_head(tensors, embed, head.theirs, str(hf_dir))
+            tensors = Without(tensors, head.theirs)
+    spec = _rows(read.kind, read.config, read.rows)
     if not read.config.vocab_size <= read.rows <= read.config.padded_vocab_size:
         raise DataError(
             f"{hf_dir}/config.json: vocab_size={read.rows} is outside [{read.config.vocab_size},"

@@ -182,16 +182,12 @@ class TorchFiles:
             ) from error
 
 
-class Tied:
-    """The same tensors, with the one named `embed` also under the name `head` (tie_word_embeddings)."""
+class Without:
+    """The same tensors, but for one: a tied head that was saved beside the embedding it equals."""
 
-    def __init__(self, tensors: Tensors, *, embed: str, head: str):
-        self._tensors, self._embed, self._head = tensors, embed, head
-        self.files = tensors.files
-        self.shapes = tensors.shapes | {head: tensors.shapes.get(embed, ())}
-
-    def rows(self, name: str, start: int, stop: int) -> Array:
-        return self._tensors.rows(self._embed if name == self._head else name, start, stop)
+    def __init__(self, tensors: Tensors, name: str):
+        self.rows, self.files = tensors.rows, tensors.files
+        self.shapes = {other: shape for other, shape in tensors.shapes.items() if other != name}
 
 
 class Grown:

@@ -77,17 +77,15 @@ def resize(
     if multiple < 1:
         raise ConfigError(f"multiple={multiple} must be at least 1")
     padded = -(-new.size // multiple) * multiple
-    shapes = {
-        "embed": (config.padded_vocab_size, config.model_dim),
-        "head": (config.model_dim, config.padded_vocab_size),
-    }
+    shapes = {"embed": (config.padded_vocab_size, config.model_dim)}
+    if not config.tied:
+        shapes["head"] = (config.model_dim, config.padded_vocab_size)
     for name, shape in shapes.items():
         if name not in weights or tuple(weights[name].shape) != shape:
             given = tuple(weights[name].shape) if name in weights else "missing"
             raise ConfigError(f"weight {name} is {given}, the checkpoint's config needs {shape}")
-    embed_VD, head_VD = np.asarray(weights["embed"]), np.asarray(weights["head"]).T
-    resized = weights | {
-        "embed": _grown(embed_VD, base.pieces, stands_for, padded),
-        "head": np.ascontiguousarray(_grown(head_VD, base.pieces, stands_for, padded).T),
-    }
+    resized = weights | {"embed": _grown(np.asarray(weights["embed"]), base.pieces, stands_for, padded)}
+    if not config.tied:
+        head_VD = _grown(np.asarray(weights["head"]).T, base.pieces, stands_for, padded)
+        resized["head"] = np.ascontiguousarray(head_VD.T)
     return resized, dataclasses.replace(config, vocab_size=new.size, padded_vocab_size=padded)

@@ -15,6 +15,7 @@ from tigerjax.data import rows
 from tigerjax.errors import DataError
 from tigerjax.files.progress import Advance
 from tigerjax.model import families
+from tigerjax.model.layers import head
 from tigerjax.model.loss import token_loss
 from tigerjax.records import NOT_GIVEN
 from tigerjax.tokenizer.chat import encode_chat
@@ -117,7 +118,7 @@ def _sums(weights: Any, batch: Any, *, config: ModelConfig, compute: ComputeConf
     hidden_BTD: Any = model.apply({"params": weights}, *args, method="hidden")
     total = token_loss(
         hidden_BTD,
-        weights["head"],
+        head(weights, config),
         batch.targets_BT,
         batch.weights_BT,
         vocab_size=config.vocab_size,

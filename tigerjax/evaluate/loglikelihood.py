@@ -26,6 +26,7 @@ from tigerjax.evaluate.together import Score, Together, in_chunks, of_targets
 from tigerjax.mesh import in_mesh
 from tigerjax.model import families
 from tigerjax.model.attention import fitting
+from tigerjax.model.layers import head
 from tigerjax.model.rope import depends_on_length
 from tigerjax.sample.engine import bucket
 
@@ -115,7 +116,7 @@ class LogLikelihoods:
 
         def step(sums: Any, part: Any) -> Any:
             hidden_BTD, targets_BT, scored_BT = part
-            logprob_BT, right_BT = of_targets(hidden_BTD, weights["head"], targets_BT, self.config)
+            logprob_BT, right_BT = of_targets(hidden_BTD, head(weights, self.config), targets_BT, self.config)
             total_B, greedy_B = sums
             total_B += jnp.sum(jnp.where(scored_BT, logprob_BT, 0.0), axis=1)
             return (total_B, greedy_B & jnp.all(right_BT | ~scored_BT, axis=1)), None

@@ -20,7 +20,7 @@ from tigerjax.evaluate.branches import Node, Plan, Stem, Tokens, Tree
 from tigerjax.mesh import in_mesh
 from tigerjax.model import families
 from tigerjax.model.cache import Branches, Kept
-from tigerjax.model.layers import logits_by_vocabulary
+from tigerjax.model.layers import head, logits_by_vocabulary
 
 ROW = 256
 """A batch has as many tokens as `rows` rows of this length."""
@@ -240,7 +240,7 @@ class Together:
         x_BQD = jnp.take_along_axis(x_BTD, at_BQ[..., None], axis=1)
 
         def one(part: Any) -> tuple[jax.Array, jax.Array]:
-            return of_targets(part[0], weights["head"], part[1], self.config)
+            return of_targets(part[0], head(weights, self.config), part[1], self.config)
 
         found = jax.lax.map(one, (in_chunks(x_BQD, chunk), in_chunks(ids_BQ, chunk)))
         logprob_BQ, right_BQ = (jnp.moveaxis(a, 0, 1).reshape(B, Q) for a in found)

@@ -31,11 +31,13 @@ def weigh(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax
     return out_BTKGH.reshape(B, T, N, H)
 
 
-def causal_mask(segment_ids_BT: jax.Array) -> jax.Array:
-    """mask_BTS: true where query t may read key s, that is where s <= t in the same segment. Padding reads padding."""
+def causal_mask(segment_ids_BT: jax.Array, window: int | None) -> jax.Array:
+    """mask_BTS: true where query t may read key s, that is where s <= t in the same segment, and s > t - window where
+    there is one. Padding reads padding."""
     T = segment_ids_BT.shape[1]
     same_BTS = segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
-    return same_BTS & jnp.tril(jnp.ones((T, T), bool))
+    seen_TS = jnp.tril(jnp.ones((T, T), bool))
+    return same_BTS & (seen_TS if window is None else jnp.triu(seen_TS, 1 - window))
 
 
 def fitting(compute: ComputeConfig, length: int) -> ComputeConfig:
@@ -53,24 +55,37 @@ def fitting(compute: ComputeConfig, length: int) -> ComputeConfig:
 
 
 def attend(
-    q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, segment_ids_BT: jax.Array, *, compute: ComputeConfig
+    q_BTNH: jax.Array,
+    k_BSKH: jax.Array,
+    v_BSKH: jax.Array,
+    segment_ids_BT: jax.Array,
+    *,
+    compute: ComputeConfig,
+    window: int | None = None,
 ) -> jax.Array:
-    """Causal attention within segments, S = T, by the kernel that `compute.attention` names.
+    """Causal attention within segments, S = T, by the kernel that `compute.attention` names. With a window a token sees
+    so many tokens, itself included.
 
     Inputs and output carry the names QUERY, KEY, VALUE and ATTENTION_OUT, for remat policies. Raises ConfigError for
     cudnn in float32.
     """
     if compute.attention == "splash":
-        return splash(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, c=compute.splash)
+        return splash(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, c=compute.splash, window=window)
     q_BTNH, k_BSKH, v_BSKH = name_inputs(q_BTNH, k_BSKH, v_BSKH)
     if compute.attention == "reference":
-        out_BTNH = weigh(q_BTNH, k_BSKH, v_BSKH, causal_mask(segment_ids_BT))
+        out_BTNH = weigh(q_BTNH, k_BSKH, v_BSKH, causal_mask(segment_ids_BT, window))
     else:
         if q_BTNH.dtype != jnp.bfloat16:
             raise ConfigError(f"attention='cudnn' computes in bfloat16, not {q_BTNH.dtype}; change compute.dtype")
         # The mask goes in for the segments, `is_causal` so that cuDNN leaves out the half above the diagonal.
         same_B1TS = segment_ids_BT[:, None, :, None] == segment_ids_BT[:, None, None, :]
         out_BTNH = jax.nn.dot_product_attention(
-            q_BTNH, k_BSKH, v_BSKH, mask=same_B1TS, is_causal=True, implementation="cudnn"
+            q_BTNH,
+            k_BSKH,
+            v_BSKH,
+            mask=same_B1TS,
+            is_causal=True,
+            local_window_size=None if window is None else (window - 1, 0),
+            implementation="cudnn",
         )
     return checkpoint_name(out_BTNH, ATTENTION_OUT)

@@ -170,23 +170,30 @@ def _read_groups(
 
 
 def attend_branches(
-    q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, rows: Branches, before: Kept | None
+    q_BTNH: jax.Array,
+    k_BTKH: jax.Array,
+    v_BTKH: jax.Array,
+    rows: Branches,
+    before: Kept | None,
+    *,
+    window: int | None,
 ) -> jax.Array:
     """out_BTNH of rows of trees; `before` are the kept k_BSKH and v_BSKH of one layer, a row for each stem."""
     of_row = None if before is None else Kept(*(one[rows.stem_B] for one in before))
     found = [
-        _attend_shelf((q_BTNH, k_BTKH, v_BTKH), start_BJ, end_BJW, of_row, rows.before_B)
+        _attend_shelf((q_BTNH, k_BTKH, v_BTKH, rows.positions_BT), start_BJ, end_BJW, of_row, rows.before_B, window)
         for start_BJ, end_BJW in zip(rows.starts, rows.ends, strict=True)
     ]
     return jnp.take_along_axis(jnp.concatenate(found, axis=1), rows.back_BT[..., None, None], axis=1, mode="clip")
 
 
 def _attend_shelf(
-    qkv: tuple[jax.Array, jax.Array, jax.Array],
+    qkv_and_positions: tuple[jax.Array, ...],
     start_BJ: jax.Array,
     end_BJW: jax.Array,
     before: Kept | None,
     before_B: jax.Array,
+    window: int | None,
 ) -> jax.Array:
     """The outputs of all places of a shelf, (B, J * W, N, H). `before` has a row for each row of q."""
     B, J, W = end_BJW.shape
@@ -194,7 +201,9 @@ def _attend_shelf(
     def cut(row: jax.Array, start_J: jax.Array) -> jax.Array:
         return jax.vmap(lambda start: jax.lax.dynamic_slice_in_dim(row, start, W))(start_J)
 
-    q_BTNH, k_BTKH, v_BTKH = (jax.vmap(cut)(a, start_BJ).reshape(B * J, W, *a.shape[2:]) for a in qkv)
+    q_BTNH, k_BTKH, v_BTKH, at_BW = (
+        jax.vmap(cut)(a, start_BJ).reshape(B * J, W, *a.shape[2:]) for a in qkv_and_positions
+    )
     end_BS = end_BJW.reshape(B * J, W)
     kept_BS = None
     if before is not None:
@@ -212,6 +221,10 @@ def _attend_shelf(
         if kept_BS is not None:
             all_BTS = jnp.broadcast_to(kept_BS[:, None], (B * J, until - since, S))
             mask_BTS = jnp.concatenate([all_BTS, mask_BTS], axis=2)
+        if window is not None:  # a kept token's place is its position
+            kept_at_BS = jnp.broadcast_to(jnp.arange(S), (B * J, S))
+            key_at_BS = jnp.concatenate([kept_at_BS, at_BW[:, :until]], axis=1)
+            mask_BTS &= key_at_BS[:, None] > at_BW[:, since:until, None] - window
         part_of = slice(0, S + until)
         outs.append(attention.weigh(q_BTNH[:, since:until], k_BTKH[:, part_of], v_BTKH[:, part_of], mask_BTS))
     return jnp.concatenate(outs, axis=1).reshape(B, J * W, *q_BTNH.shape[2:])

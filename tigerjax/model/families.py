@@ -1,7 +1,8 @@
 """The model families that there are, and how each is found: by a model's config, by a checkpoint's kind, by a Hugging
 Face folder. No other file outside a family's own folder names a family.
 
-A new family is a folder beside `llama/` whose `face` offers what `Family` lists, and its entry in FAMILIES.
+A new family is a folder beside `llama/` whose `face` has an object that offers what `Family` lists, and its entry in
+FAMILIES. Where its layers are like a Llama's, that object is a `tigerjax.model.family.Decoders`.
 """
 
 import functools
@@ -23,11 +24,14 @@ from tigerjax.model.hf_config import HfConfig, TokenizerIds
 from tigerjax.model.hf_fields import Fields
 from tigerjax.model.layers import Weights
 from tigerjax.model.llama import face as llama
+from tigerjax.model.mistral import face as mistral
+from tigerjax.model.qwen2 import face as qwen2
+from tigerjax.model.qwen3 import face as qwen3
 from tigerjax.model.weights import ReadRows, Row
 
 
 class Family(Protocol):
-    """What a family's folder offers to other rooms, in its `face.py`."""
+    """What a family offers to other rooms, in the `face.py` of its folder."""
 
     CONFIG: type[ModelConfig]
     """The class of its sizes: no two families share one."""
@@ -41,7 +45,7 @@ class Family(Protocol):
 
     def language_model(self, config: ModelConfig, compute: ComputeConfig, run: stack.Runner = ...) -> nn.Module:
         """A module from (tokens_BT, positions_BT, segment_ids_BT) to logits_BTV. Its method `hidden` gives x_BTD, which
-        times the weight `head` is the logits."""
+        times `layers.head` is the logits."""
 
     def reward_model(self, config: ModelConfig, compute: ComputeConfig, run: stack.Runner = ...) -> nn.Module:
         """A module from the same to scores_BT."""
@@ -94,7 +98,7 @@ class Family(Protocol):
         """Weights of the matrices of one layer."""
 
     def end_weights(self, config: ModelConfig) -> int:
-        """Weights of embedding and head."""
+        """Weights of embedding and head, which are one where the config ties them."""
 
     def model_flops(self, config: ModelConfig, *, tokens: float, seq_len: int) -> float:
         """Floating-point operations of a forward and backward pass."""
@@ -122,7 +126,8 @@ class Family(Protocol):
         """The content of a config.json. `seq_len` is the length that the model was trained at, where it is known."""
 
     def hf_rows(self, config: ModelConfig, *, rows: int, reward: bool = False) -> list[Row]:
-        """Every weight beside its Hugging Face tensors. The embedding comes first, the head or the score last."""
+        """Every weight beside its Hugging Face tensors. The embedding comes first, the head or the score last. A tied
+        head is no weight, and has no row."""
 
     def hf_buffer(self, name: str, config: ModelConfig) -> np.ndarray | None:
         """What a tensor must hold that follows from the config and is no weight; None for other names."""
@@ -136,7 +141,7 @@ class Family(Protocol):
         """logits_TV of a checkpoint, computed by the family's layers and read a layer at a time."""
 
 
-FAMILIES: tuple[Family, ...] = (llama,)
+FAMILIES: tuple[Family, ...] = (llama.FAMILY, mistral.FAMILY, qwen2.FAMILY, qwen3.FAMILY)
 
 
 def of(config: ModelConfig) -> Family:
@@ -209,5 +214,5 @@ def read_hf_config(folder: Path) -> HfConfig:
     readable = [name for family in FAMILIES for name in (family.HF_LANGUAGE, family.HF_REWARD)]
     raise ConfigError(
         f"{fields.path}: {shown(f'{model_type} {named}')[1:-1]} is not a model that can be read; needs"
-        f" {' or '.join(readable)}"
+        f" one of {', '.join(readable)}"
     )

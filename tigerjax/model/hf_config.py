@@ -35,8 +35,6 @@ class HfConfig(NamedTuple):
     config: ModelConfig
     rows: int
     """Rows of embedding and head in the folder's tensors."""
-    tied: bool
-    """Whether the folder has no head because it is the embedding. Ours is a copy of its own then."""
     extra: dict[str, Any]
     """`extra` of the checkpoint that the folder was exported from: a reward model's calibration. And under SOURCE what
     an export must write again."""

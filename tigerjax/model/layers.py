@@ -1,6 +1,6 @@
 """What the layers of every family are made of: declared weights, the norm, logits, sharding between blocks.
 
-The letters at the end of array names are explained in `tigerjax.model.llama.model`.
+The letters at the end of array names are explained in `tigerjax.model.decoder`.
 """
 
 import dataclasses
@@ -48,6 +48,12 @@ def matrix(module: nn.Module, name: str, shape: tuple[int, ...], axes: tuple[str
     return weight(module, name, shape, axes).astype(dtype)
 
 
+def bias(module: nn.Module, name: str, shape: tuple[int, ...], axes: tuple[str, ...], dtype: Any) -> jax.Array:
+    """Declares a weight that is added to activations, and returns it in their dtype. Its name ends in `_bias`, by which
+    the optimiser knows that it does not decay."""
+    return weight(module, name, shape, axes, nn.initializers.zeros).astype(dtype)
+
+
 def zero_padding(init: Initialiser, axis: int, vocab_size: int) -> Initialiser:
     """`init`, with the entries past the vocabulary zero. No gradient reaches them, so they stay zero."""
 
@@ -58,6 +64,8 @@ def zero_padding(init: Initialiser, axis: int, vocab_size: int) -> Initialiser:
 
 
 class RMSNorm(nn.Module):
+    """Of the last axis: a token's features, or those of each of its heads."""
+
     eps: float
 
     @nn.compact
@@ -78,6 +86,12 @@ def between(x_BTD: jax.Array) -> jax.Array:
 def whole_rows(x_BTD: jax.Array) -> jax.Array:
     """x_BTD gathered along T, for products with weights that are split over the same devices."""
     return nn.with_logical_constraint(x_BTD, ("batch", "length", "act_embed"))
+
+
+def head(weights: Weights, config: ModelConfig) -> jax.Array:
+    """head_DV of a language model: a weight of its own, or its embedding where that serves as both."""
+    head_DV: jax.Array = weights["embed"].T if config.tied else weights["head"]
+    return head_DV
 
 
 def logits(x_BTD: jax.Array, head_DV: jax.Array, config: ModelConfig) -> jax.Array:

@@ -20,9 +20,15 @@ from tigerjax.model.stack import ATTENTION_OUT, KEY, QUERY, VALUE
 
 
 def splash(
-    q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, segment_ids_BT: jax.Array, *, c: SplashConfig
+    q_BTNH: jax.Array,
+    k_BSKH: jax.Array,
+    v_BSKH: jax.Array,
+    segment_ids_BT: jax.Array,
+    *,
+    c: SplashConfig,
+    window: int | None,
 ) -> jax.Array:
-    """out_BTNH of causal attention within segments, S = T.
+    """out_BTNH of causal attention within segments, S = T, over the last `window` tokens or over all.
 
     The kernel's inputs carry the checkpoint_names QUERY, KEY and VALUE. Its output and logsumexp_BNT carry
     ATTENTION_OUT: with a remat policy that saves it, the backward pass does not run the forward kernel again. Padding
@@ -37,7 +43,7 @@ def splash(
     q_BTNH = (q_BTNH.astype("float32") * H**-0.5).astype(q_BTNH.dtype)
     q_BNTH, k_BKSH, v_BKSH = (a.swapaxes(1, 2) for a in (q_BTNH, k_BSKH, v_BSKH))
     q_BNTH, k_BKSH, v_BKSH = name_inputs(q_BNTH, k_BKSH, v_BKSH)
-    out_BNTH = over_free_axes(functools.partial(_local, c=c))(q_BNTH, k_BKSH, v_BKSH, segment_ids_BT)
+    out_BNTH = over_free_axes(functools.partial(_local, c=c, window=window))(q_BNTH, k_BKSH, v_BKSH, segment_ids_BT)
     return out_BNTH.swapaxes(1, 2)
 
 
@@ -53,12 +59,19 @@ def over_free_axes(function: Callable[..., jax.Array]) -> Callable[..., jax.Arra
 
 
 def _local(
-    q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, segment_ids_BT: jax.Array, *, c: SplashConfig
+    q_BNTH: jax.Array,
+    k_BKSH: jax.Array,
+    v_BKSH: jax.Array,
+    segment_ids_BT: jax.Array,
+    *,
+    c: SplashConfig,
+    window: int | None,
 ) -> jax.Array:
     """out_BNTH on one device."""
     _, N, T, _ = q_BNTH.shape
+    mask = masks.CausalMask((T, T)) if window is None else masks.LocalMask((T, T), (window - 1, 0), offset=0)
     attend = kernel.make_splash_mha(
-        masks.MultiHeadMask([masks.CausalMask((T, T))] * N),
+        masks.MultiHeadMask([mask] * N),
         block_sizes=kernel.BlockSizes(
             block_q=c.block_q,
             block_kv=c.block_kv,

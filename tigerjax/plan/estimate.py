@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from jax.sharding import Mesh
 
+from tigerjax.config import Extras
 from tigerjax.plan import collectives
 from tigerjax.plan.collectives import Collective, Links
 from tigerjax.plan.hlo import ARRAY, Computation, Instruction, branches, kernel_name, shape_bytes
@@ -119,7 +120,8 @@ class _Walk:
 class Estimator:
     """Times of one program on one topology."""
 
-    def __init__(self, program: Program, mesh: Mesh, topology: Topology):
+    def __init__(self, program: Program, mesh: Mesh, topology: Topology, window: int | None = None):
+        self.extras = Extras(window=window)  # of the model whose attention the kernels compute
         self.program, self.mesh, self.chip = program, mesh, topology.chip
         # compile_for refuses to offload where the bandwidth is not known, so such a program copies nothing to the host.
         self.host_bandwidth = topology.chip.host_bandwidth or math.inf
@@ -154,7 +156,8 @@ class Estimator:
         ]
 
     def attention_flops(self, where: Computation, i: Instruction) -> float:
-        """Operations of a splash kernel: causal, so half of the square. 0 for every other instruction."""
+        """Operations of a splash kernel: causal, so half of the square or what a window leaves of it. 0 for every other
+        instruction."""
         if i.opcode != "custom-call" or "splash" not in (name := kernel_name(i)):
             return 0.0
         products = next((n for phase, n in PRODUCTS.items() if f"_{phase}" in name), 0)
@@ -167,4 +170,4 @@ class Estimator:
             for dtype, dims in ARRAY.findall(where.instructions[operand].shape)
         ]
         queries = max((dims for dtype, dims in shapes if dtype in ("bf16", "f32") and len(dims) > 2), key=math.prod)
-        return products * math.prod(queries) * queries[-2]  # 2 operations x half of the square
+        return products * math.prod(queries) * self.extras.seen(queries[-2])  # 2 operations x half of the square

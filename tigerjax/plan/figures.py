@@ -47,7 +47,7 @@ def figures(config: RunConfig, topology: Topology, compiled: Compiled) -> dict[s
     if compiled.out_of_memory is not None:
         return shown | {"out_of_memory": compiled.out_of_memory}
     mesh, program = make_mesh(config.mesh, describe(topology)), Program(compiled.hlo)
-    estimator = Estimator(program, mesh, topology)
+    estimator = Estimator(program, mesh, topology, config.model.extras.window)
     slow, fast = (estimator.step(share) for share in ATTENTION_SHARE)
     low, high = fast.total, slow.static + slow.attention + slow.transfers + slow.host
     return shown | {

@@ -17,7 +17,7 @@ from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, ObjectiveCon
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import RULES
 from tigerjax.model import families, stack
-from tigerjax.model.layers import init
+from tigerjax.model.layers import head, init
 from tigerjax.model.loss import token_loss
 from tigerjax.model.pipeline import LayerOrder, Pipeline
 
@@ -69,7 +69,7 @@ def token_objective(config: Trained, mesh: Mesh) -> Objective:
         )
         total = token_loss(
             hidden_BTD,
-            weights["head"],
+            head(weights, config.model),
             batch.targets_BT,
             batch.weights_BT,
             vocab_size=config.model.vocab_size,

@@ -26,11 +26,12 @@ def learning_rate(c: OptimConfig, step: jax.Array | int) -> jax.Array:
 
 
 def decay_mask(weights: Any) -> Any:
-    """True for matrices (two axes or more, the layer axis apart), False for norm scales and vectors."""
+    """True for matrices (two axes or more, the layer axis apart), False for norm scales, vectors and biases."""
 
     def is_matrix(path: tuple[Any, ...], leaf: Any) -> bool:
         stacked = getattr(path[0], "key", None) == "layers"
-        return leaf.ndim - stacked >= 2
+        bias = str(getattr(path[-1], "key", "")).endswith("_bias")  # of several heads, so it may have two axes
+        return leaf.ndim - stacked >= 2 and not bias
 
     return jax.tree_util.tree_map_with_path(is_matrix, weights)
 

@@ -10,10 +10,9 @@ import pytest
 
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import ConfigError
-from tigerjax.model import cache
+from tigerjax.model import cache, decoder
+from tigerjax.model import decode as reading
 from tigerjax.model.layers import init
-from tigerjax.model.llama import decode as reading
-from tigerjax.model.llama import model as llama
 
 # float32: the same sums in another order, relative to the largest value.
 SAME_MATHS = 1e-5
@@ -37,7 +36,7 @@ PROMPT_SLOTS, MAX_LEN, NEW = 9, 16, 5
 @pytest.fixture(scope="module")
 def weights():
     rng = np.random.default_rng(3)
-    shapes = nn.unbox(jax.eval_shape(lambda key: init(llama.Llama(CONFIG, COMPUTE), key), jax.random.key(0)))
+    shapes = nn.unbox(jax.eval_shape(lambda key: init(decoder.LanguageModel(CONFIG, COMPUTE), key), jax.random.key(0)))
     return jax.tree.map(lambda w: jnp.asarray(rng.normal(0.1, 0.3, w.shape), jnp.float32), shapes)
 
 
@@ -50,7 +49,7 @@ def texts():
 @pytest.fixture(scope="module")
 def full_logits(weights, texts):
     """Of each text by itself, unpadded: a list of (n + NEW, V)."""
-    forward = jax.jit(lambda w, *batch: llama.Llama(CONFIG, COMPUTE).apply({"params": w}, *batch))
+    forward = jax.jit(lambda w, *batch: decoder.LanguageModel(CONFIG, COMPUTE).apply({"params": w}, *batch))
     out = []
     for text in texts:
         tokens_BT = jnp.asarray(text)[None]

@@ -12,10 +12,8 @@ import pytest
 
 from tigerjax import mesh
 from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, Remat
-from tigerjax.model import stack
+from tigerjax.model import decoder, reward, stack
 from tigerjax.model.layers import init, logits
-from tigerjax.model.llama import model as llama
-from tigerjax.model.llama import reward
 
 CONFIG = ModelConfig(
     num_layers=4,
@@ -30,7 +28,7 @@ CONFIG = ModelConfig(
     norm_eps=3e-4,
 )
 COMPUTE = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=8)
-MODEL = llama.Llama(CONFIG, COMPUTE)
+MODEL = decoder.LanguageModel(CONFIG, COMPUTE)
 ROWS, LENGTH = 8, 12
 # float32 sums in another order, relative to the largest value.
 SAME_MATHS = 1e-5
@@ -119,7 +117,7 @@ def test_padding_of_the_vocabulary_gets_no_gradient_and_every_weight_gets_one(ex
 
 def test_logits_are_float32_and_minus_infinity_on_padding_columns(weights, batch):
     for dtype in ("float32", "bfloat16"):
-        model = llama.Llama(CONFIG, dataclasses.replace(COMPUTE, dtype=dtype))
+        model = decoder.LanguageModel(CONFIG, dataclasses.replace(COMPUTE, dtype=dtype))
         logits_BTV = forward(model, weights, batch)
         assert logits_BTV.dtype == jnp.float32
         assert np.isneginf(logits_BTV[..., CONFIG.vocab_size :]).all()
@@ -159,13 +157,13 @@ def test_hidden_times_head_is_the_logits_and_carries_the_compute_dtype(weights, 
     x_BTD = forward(MODEL, weights, batch, method="hidden")
     got = logits(x_BTD, weights["head"], CONFIG)[..., : CONFIG.vocab_size]
     assert_close(got, forward(MODEL, weights, batch)[..., : CONFIG.vocab_size])
-    low = llama.Llama(CONFIG, dataclasses.replace(COMPUTE, dtype="bfloat16"))
+    low = decoder.LanguageModel(CONFIG, dataclasses.replace(COMPUTE, dtype="bfloat16"))
     x_BTD = forward(low, weights, batch, method="hidden")
     assert x_BTD.dtype == jnp.bfloat16 and x_BTD.shape == (ROWS, LENGTH, CONFIG.model_dim)
 
 
 def test_bfloat16_activations_stay_near_float32_logits_and_give_float32_gradients(weights, batch):
-    model = llama.Llama(CONFIG, dataclasses.replace(COMPUTE, dtype="bfloat16"))
+    model = decoder.LanguageModel(CONFIG, dataclasses.replace(COMPUTE, dtype="bfloat16"))
     V, real = CONFIG.vocab_size, batch[2] > 0
     low = np.asarray(forward(model, weights, batch))[real][:, :V]
     full = np.asarray(forward(MODEL, weights, batch))[real][:, :V]
@@ -176,7 +174,7 @@ def test_bfloat16_activations_stay_near_float32_logits_and_give_float32_gradient
 
 @pytest.mark.parametrize("remat", [r for r in get_args(Remat) if r != "none"])
 def test_remat_changes_neither_loss_nor_gradients(weights, batch, expected, remat):
-    model = llama.Llama(CONFIG, dataclasses.replace(COMPUTE, remat=remat))
+    model = decoder.LanguageModel(CONFIG, dataclasses.replace(COMPUTE, remat=remat))
     assert_close(jax.jit(jax.value_and_grad(lambda w: loss(model, w, batch)))(weights), expected)
 
 
@@ -190,7 +188,7 @@ def test_each_remat_policy_keeps_what_its_name_says(weights, batch):
     }
     counts = {}
     for remat in ("none", *stack.SAVED):
-        model = llama.Llama(CONFIG, dataclasses.replace(COMPUTE, remat=remat))
+        model = decoder.LanguageModel(CONFIG, dataclasses.replace(COMPUTE, remat=remat))
         _, pullback = jax.eval_shape(lambda w, model=model: jax.vjp(lambda w: loss(model, w, batch), w), weights)
         kept = [leaf.shape for leaf in jax.tree.leaves(pullback)]
         counts[remat] = {what: kept.count(shape) for what, shape in shapes.items()}
@@ -220,7 +218,7 @@ def test_every_mesh_gives_the_loss_and_gradients_of_one_device(weights, batch, e
 
 
 def test_initial_weights_depend_on_the_key_only_and_layers_differ_and_padding_is_zero():
-    other = llama.Llama(CONFIG, dataclasses.replace(COMPUTE, remat="full", dtype="bfloat16"))
+    other = decoder.LanguageModel(CONFIG, dataclasses.replace(COMPUTE, remat="full", dtype="bfloat16"))
 
     def trace(model):
         return str(jax.make_jaxpr(lambda key: nn.unbox(init(model, key)))(jax.random.key(0)))
@@ -235,7 +233,7 @@ def test_initial_weights_depend_on_the_key_only_and_layers_differ_and_padding_is
 
 def test_a_reward_model_is_the_trunk_with_a_float32_score_at_every_position(weights, batch):
     model = reward.Reward(CONFIG, COMPUTE)
-    start = reward.from_llama(weights, jax.random.key(7))
+    start = reward.from_language(weights, jax.random.key(7))
     assert start["layers"] is weights["layers"] and "head" not in start
     drawn = nn.unbox(jax.eval_shape(lambda key: init(model, key), jax.random.key(0)))
     assert jax.tree.map(jnp.shape, start) == jax.tree.map(jnp.shape, drawn)

@@ -13,9 +13,8 @@ import pytest
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.convert import read
 from tigerjax.convert.tensors import InMemory
-from tigerjax.model import families
-from tigerjax.model.llama import model as llama
-from tigerjax.model.llama.hf_weights import hf_rows
+from tigerjax.model import decoder, families
+from tigerjax.model.hf_weights import hf_rows
 
 FILES = sorted((Path(__file__).parent / "parity").glob("*.npz"))
 LOGITS = 1e-4  # absolute, in float32: the bound
@@ -50,7 +49,7 @@ def frozen(request, tmp_path_factory):
 
 @functools.partial(jax.jit, static_argnums=0)
 def apply(config, weights, tokens_BT, positions_BT):
-    model = llama.Llama(config, COMPUTE)
+    model = decoder.LanguageModel(config, COMPUTE)
     return model.apply({"params": weights}, tokens_BT, positions_BT, jnp.ones_like(tokens_BT))
 
 

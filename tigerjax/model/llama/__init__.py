@@ -1,1 +1,1 @@
-"""Llama 2. `face` lists what other rooms use of it; run configs import `presets`, which needs no JAX."""
+"""Llama 2, 3 and 3.x. `face` is what other rooms use of it; run configs import `presets`, which needs no JAX."""

@@ -6,7 +6,7 @@ number of parameters, which tests/configs/test_presets.py counts.
 
 import dataclasses
 
-from tigerjax.config import ModelConfig, OptimConfig
+from tigerjax.config import ModelConfig, OptimConfig, RopeConfig
 
 
 def llama2_7b() -> ModelConfig:
@@ -35,6 +35,51 @@ def llama2_70b() -> ModelConfig:
     return dataclasses.replace(llama2_7b(), num_layers=80, model_dim=8192, mlp_dim=28672, num_heads=64, num_kv_heads=8)
 
 
+def llama3_8b() -> ModelConfig:
+    """Llama-3-8B as published: 8,030,261,248 parameters, rows of 8,192 tokens."""
+    return dataclasses.replace(
+        llama2_7b(),
+        mlp_dim=14336,
+        num_kv_heads=8,
+        vocab_size=128_256,
+        padded_vocab_size=128_256,
+        rope_base=500_000.0,
+    )
+
+
+def llama3_70b() -> ModelConfig:
+    """Llama-3-70B as published: 70,553,706,496 parameters."""
+    return dataclasses.replace(llama3_8b(), num_layers=80, model_dim=8192, mlp_dim=28672, num_heads=64)
+
+
+def llama31_8b() -> ModelConfig:
+    """Llama-3.1-8B as published: 8,030,261,248 parameters; Llama-3-8B with the angles of rows of 131,072 tokens."""
+    return dataclasses.replace(llama3_8b(), rope=_rope_of_llama3(8.0))
+
+
+def llama32_1b() -> ModelConfig:
+    """Llama-3.2-1B as published: 1,235,814,400 parameters; the head is the embedding."""
+    return dataclasses.replace(
+        llama3_8b(), num_layers=16, model_dim=2048, mlp_dim=8192, head_dim=64, tied=True, rope=_rope_of_llama3(32.0)
+    )
+
+
+def llama32_3b() -> ModelConfig:
+    """Llama-3.2-3B as published: 3,212,749,824 parameters; the head is the embedding."""
+    return dataclasses.replace(llama32_1b(), num_layers=28, model_dim=3072, num_heads=24, head_dim=128)
+
+
+def _rope_of_llama3(factor: float) -> RopeConfig:
+    """Llama 3.1's and 3.2's scaling of 8,192 positions."""
+    return RopeConfig(
+        kind="llama3",
+        factor=factor,
+        original_max_position_embeddings=8192,
+        low_freq_factor=1.0,
+        high_freq_factor=4.0,
+    )
+
+
 def tiger_7b() -> ModelConfig:
     """Llama-2-7B with TigerBot's vocabulary: 6,975,393,792 parameters."""
     return _with_tiger_vocabulary(llama2_7b())
@@ -50,9 +95,29 @@ def tiger_70b() -> ModelConfig:
     return _with_tiger_vocabulary(llama2_70b())
 
 
+def tiger_13b_v5() -> ModelConfig:
+    """Llama-2-13B with the vocabulary of TigerBot's second generation: 13,354,931,200 parameters."""
+    return _with_second_vocabulary(llama2_13b())
+
+
+def tiger_13b_v6() -> ModelConfig:
+    """TigerBot-13B v6, for rows of 8,192 tokens by a larger rope base: 13,354,931,200 parameters."""
+    return dataclasses.replace(tiger_13b_v5(), rope_base=500_000.0)
+
+
+def tiger_70b_v2() -> ModelConfig:
+    """Llama-2-70B with the vocabulary of TigerBot's second generation: 69,519,155,200 parameters."""
+    return _with_second_vocabulary(llama2_70b())
+
+
 def _with_tiger_vocabulary(model: ModelConfig) -> ModelConfig:
     """The same model with TigerBot's 60,515 tokens, padded as in its published configs."""
     return dataclasses.replace(model, vocab_size=60_515, padded_vocab_size=60_928)
+
+
+def _with_second_vocabulary(model: ModelConfig) -> ModelConfig:
+    """The same model with the 65,110 tokens of TigerBot's second generation, padded as in its published configs."""
+    return dataclasses.replace(model, vocab_size=65_110, padded_vocab_size=65_112)
 
 
 def llama2_tiny() -> ModelConfig:

@@ -1,4 +1,5 @@
-"""Llama 2: RMSNorm, rotary grouped-query attention, SwiGLU.
+"""The decoder of every family: RMSNorm, rotary grouped-query attention, SwiGLU. What a family's attention has beyond
+that, its config says (`ModelConfig.extras`).
 
 Shape suffixes, here and in every file that touches arrays. A suffix names logical dimensions and never how they are
 sharded:
@@ -8,6 +9,7 @@ sharded:
     N query heads  K kv heads         G = N // K        H head dim
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -24,6 +26,7 @@ from tigerjax.model.layers import (
     Attend,
     RMSNorm,
     between,
+    bias,
     init_stacked,
     logits,
     matrix,
@@ -48,13 +51,23 @@ class Attention(nn.Module):
         q_BTNH = jnp.einsum("BTD,DNH->BTNH", products.apart(x_BTD), wq_DNH)
         k_BTKH = jnp.einsum("BTD,DKH->BTKH", products.apart(x_BTD), wk_DKH)
         v_BTKH = jnp.einsum("BTD,DKH->BTKH", products.apart(x_BTD), wv_DKH)
+        if c.extras.qkv_bias:
+            q_BTNH += bias(self, "q_bias", (N, H), ("heads", "head_dim"), dtype)
+            k_BTKH += bias(self, "k_bias", (K, H), ("kv_heads", "head_dim"), dtype)
+            v_BTKH += bias(self, "v_bias", (K, H), ("kv_heads", "head_dim"), dtype)
+        if c.extras.qk_norm:
+            q_BTNH = RMSNorm(c.norm_eps, name="q_norm")(q_BTNH)
+            k_BTKH = RMSNorm(c.norm_eps, name="k_norm")(k_BTKH)
         q_BTNH = nn.with_logical_constraint(q_BTNH, ("batch", "length", "act_heads", "head_dim"))
         k_BTKH = nn.with_logical_constraint(k_BTKH, ("batch", "length", "act_kv_heads", "head_dim"))
         v_BTKH = nn.with_logical_constraint(v_BTKH, ("batch", "length", "act_kv_heads", "head_dim"))
         q_BTNH = rotary.rope(q_BTNH, positions_BT, base=c.rope_base, scaling=c.rope)
         k_BTKH = rotary.rope(k_BTKH, positions_BT, base=c.rope_base, scaling=c.rope)
         out_BTNH, collected = attend(q_BTNH, k_BTKH, v_BTKH)
-        return products.out_projection(out_BTNH, wo_NHD), collected
+        x_BTD = products.out_projection(out_BTNH, wo_NHD)
+        if c.extras.o_bias:
+            x_BTD += bias(self, "o_bias", (D,), ("norm",), dtype)
+        return x_BTD, collected
 
 
 class MLP(nn.Module):
@@ -96,8 +109,9 @@ def trunk(
     tokens_BT: jax.Array,
     positions_BT: jax.Array,
     segment_ids_BT: jax.Array,
-) -> jax.Array:
-    """x_BTD after the final norm, in the compute dtype. Declares embedding, layers and final norm on `module`."""
+) -> tuple[jax.Array, jax.Array]:
+    """(x_BTD after the final norm, in the compute dtype; the embedding's weight embed_VD). Declares embedding, layers
+    and final norm on `module`."""
     V, D = config.padded_vocab_size, config.model_dim
     embed_init = zero_padding(NORMAL, 0, config.vocab_size)
     embed_VD = weight(module, "embed", (V, D), ("vocab", "table"), embed_init)
@@ -110,18 +124,20 @@ def trunk(
     # the compute dtype, and move half the bytes. A layer would round each weight to it anyway.
     w_L = jax.tree.map(lambda w: w.astype(compute.dtype), w_L)
 
+    attend_all = functools.partial(attention.attend, compute=compute, window=config.extras.window)
+
     def apply(w: Any, act: Activations) -> Activations:
         def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> tuple[jax.Array, None]:
-            return attention.attend(q_BTNH, k_BTKH, v_BTKH, act.segment_ids_BT, compute=compute), None
+            return attend_all(q_BTNH, k_BTKH, v_BTKH, act.segment_ids_BT), None
 
         x_BTD, _ = block.apply({"params": w}, act.x_BTD, act.positions_BT, attend)
         return act._replace(x_BTD=x_BTD)
 
     act = run(apply, w_L, act, remat=compute.remat)
-    return whole_rows(RMSNorm(config.norm_eps, name="final_norm")(act.x_BTD))
+    return whole_rows(RMSNorm(config.norm_eps, name="final_norm")(act.x_BTD)), embed_VD
 
 
-class Llama(nn.Module):
+class LanguageModel(nn.Module):
     """Tokens to logits. `run` decides how the layers are run: see stack.py."""
 
     config: ModelConfig
@@ -131,12 +147,14 @@ class Llama(nn.Module):
     @nn.compact
     def _forward(self, tokens_BT: jax.Array, positions_BT: jax.Array, segment_ids_BT: jax.Array) -> Any:
         c = self.config
-        x_BTD = trunk(self, c, self.compute, self.run, tokens_BT, positions_BT, segment_ids_BT)
+        x_BTD, embed_VD = trunk(self, c, self.compute, self.run, tokens_BT, positions_BT, segment_ids_BT)
+        if c.tied:
+            return x_BTD, embed_VD.T
         head_init = zero_padding(NORMAL, 1, c.vocab_size)
         return x_BTD, weight(self, "head", (c.model_dim, c.padded_vocab_size), ("table", "vocab"), head_init)
 
     def hidden(self, tokens_BT: jax.Array, positions_BT: jax.Array, segment_ids_BT: jax.Array) -> jax.Array:
-        """x_BTD after the final norm, in the compute dtype; times `head` it gives the logits."""
+        """x_BTD after the final norm, in the compute dtype; times the head it gives the logits."""
         return self._forward(tokens_BT, positions_BT, segment_ids_BT)[0]
 
     def __call__(self, tokens_BT: jax.Array, positions_BT: jax.Array, segment_ids_BT: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The reward model: the trunk of a Llama with a head of one score instead of the vocabulary's."""
+"""The reward model: the trunk of a language model with a head of one score instead of the vocabulary's."""
 
 import flax.linen as nn
 import jax
@@ -7,8 +7,8 @@ from jax.typing import DTypeLike
 
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.model import stack
+from tigerjax.model.decoder import trunk
 from tigerjax.model.layers import Weights, weight
-from tigerjax.model.llama.model import trunk
 
 
 def score_init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
@@ -27,13 +27,13 @@ class Reward(nn.Module):
     def __call__(self, tokens_BT: jax.Array, positions_BT: jax.Array, segment_ids_BT: jax.Array) -> jax.Array:
         """scores_BT in float32."""
         c = self.config
-        x_BTD = trunk(self, c, self.compute, self.run, tokens_BT, positions_BT, segment_ids_BT)
+        x_BTD, _ = trunk(self, c, self.compute, self.run, tokens_BT, positions_BT, segment_ids_BT)
         score_D = weight(self, "score", (c.model_dim,), ("norm",), score_init)
         # float32 head: rank differences are small beside the score itself.
         return jnp.einsum("BTD,D->BT", x_BTD.astype(jnp.float32), score_D)
 
 
-def from_llama(weights: Weights, key: jax.Array) -> Weights:
+def from_language(weights: Weights, key: jax.Array) -> Weights:
     """Weights of a reward model: those of a language model without its head, and a new score head drawn from `key`."""
     without_head = {name: w for name, w in weights.items() if name != "head"}
     return without_head | {"score": score_init(key, (weights["final_norm"]["scale"].shape[0],))}

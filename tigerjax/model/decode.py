@@ -1,4 +1,4 @@
-"""Reading a Llama one token at a time: prefill once, then decode. The KV cache is an argument and a result.
+"""Reading one token at a time: prefill once, then decode. The KV cache is an argument and a result.
 
     logits_BV, cache = prefill(weights, config, compute, prompts_BT, segment_ids_BT, max_len=S)
     cache = repeat(cache, n)                    # n answers to each prompt, after one prefill
@@ -21,8 +21,8 @@ from tigerjax.model import attention
 from tigerjax.model import cache as kv
 from tigerjax.model import rope as rotary
 from tigerjax.model.cache import Branches, Cache, Kept
-from tigerjax.model.layers import RMSNorm, Weights, logits, whole_rows
-from tigerjax.model.llama.model import Block
+from tigerjax.model.decoder import Block
+from tigerjax.model.layers import RMSNorm, Weights, head, logits, whole_rows
 
 
 def prefill(
@@ -48,7 +48,7 @@ def prefill(
     positions_BT = rotary.of_tokens(positions_BT, ids_BT, config.rope)
 
     def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> Any:
-        out_BTNH = attention.attend(q_BTNH, k_BTKH, v_BTKH, ids_BT, compute=compute)
+        out_BTNH = attention.attend(q_BTNH, k_BTKH, v_BTKH, ids_BT, compute=compute, window=config.extras.window)
         k_BKHS, v_BKSH = k_BTKH.transpose(0, 2, 3, 1), v_BTKH.transpose(0, 2, 1, 3)
         none, slots = (0, 0), (0, max_len - T)
         return out_BTNH, (jnp.pad(k_BKHS, (none, none, none, slots)), jnp.pad(v_BKSH, (none, none, slots, none)))
@@ -84,7 +84,10 @@ def decode_step(
     dynamic, past its original length, this is not what the whole row gives: the keys in the cache keep the angles of
     the length at which they were written, while the new token has those of the length now. So does `transformers`.
     """
-    before_BS = jnp.arange(cache.keys[0].shape[-1]) < position_B[:, None]
+    slot_1S, window = jnp.arange(cache.keys[0].shape[-1])[None], config.extras.window
+    before_BS = slot_1S < position_B[:, None]
+    if window is not None:
+        before_BS &= slot_1S > position_B[:, None] - window
     block = Block(config)
 
     # The layers only read the cache. The new token's keys and values are written once, after all of them: a write in
@@ -120,7 +123,10 @@ def keep(
     block, compute = Block(config), attention.fitting(compute, tokens_BT.shape[1])
 
     def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> Any:
-        return attention.attend(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, compute=compute), (k_BTKH, v_BTKH)
+        out_BTNH = attention.attend(
+            q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, compute=compute, window=config.extras.window
+        )
+        return out_BTNH, (k_BTKH, v_BTKH)
 
     def layer(x_BTD: jax.Array, w: Any) -> Any:
         return block.apply({"params": w}, x_BTD, positions_BT, attend)
@@ -139,13 +145,13 @@ def branch(
     W x (S + W) numbers a head and tree, so trees must be small. No sequence may be longer than the original length of
     rope kind dynamic: what rows share would then have other angles for each of them.
     """
-    block = Block(config)
+    block, window = Block(config), config.extras.window
 
     def layer(x_BTD: jax.Array, w_and_kept: Any) -> Any:
         w, kept = w_and_kept
 
         def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> Any:
-            return kv.attend_branches(q_BTNH, k_BTKH, v_BTKH, rows, kept), None
+            return kv.attend_branches(q_BTNH, k_BTKH, v_BTKH, rows, kept, window=window), None
 
         return block.apply({"params": w}, x_BTD, rows.positions_BT, attend)
 
@@ -164,7 +170,7 @@ def _pad_right(tokens_BT: jax.Array, valid_BT: jax.Array) -> tuple[jax.Array, ja
 
 def _logits(weights: Weights, config: ModelConfig, x_BTD: jax.Array) -> jax.Array:
     """logits_BV of the single token in x_BTD."""
-    return logits(_normed(weights, config, x_BTD), weights["head"], config)[:, 0]
+    return logits(_normed(weights, config, x_BTD), head(weights, config), config)[:, 0]
 
 
 def _normed(weights: Weights, config: ModelConfig, x_BTD: jax.Array) -> jax.Array:

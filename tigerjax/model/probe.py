@@ -6,6 +6,7 @@ probe of 70B fits a small machine.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -15,9 +16,9 @@ import numpy as np
 from tigerjax.config import FLOAT32, ModelConfig
 from tigerjax.model import attention
 from tigerjax.model import rope as rotary
+from tigerjax.model.decoder import MLP, Attention
+from tigerjax.model.hf_weights import hf_rows
 from tigerjax.model.layers import RMSNorm
-from tigerjax.model.llama.hf_weights import hf_rows
-from tigerjax.model.llama.model import MLP, Attention
 from tigerjax.model.weights import ReadRows, Row, get, put
 
 Array = np.ndarray
@@ -36,11 +37,13 @@ def numpy_logits(tensors: ReadRows, config: ModelConfig, spec: list[Row], ids_T:
     def product(x_TD: Array, template: str, layer: int = 0) -> Array:
         name = template.format(layer)
         parts = [x_TD @ read(name, start, stop).T for start, stop in rows[template].blocks()]
-        return np.concatenate(parts, axis=1)
+        out = np.concatenate(parts, axis=1)
+        added = template.removesuffix("weight") + "bias"
+        return out + read(added.format(layer), 0, out.shape[1]) if added in rows else out
 
     def normed(x_TD: Array, template: str, layer: int = 0) -> Array:
-        scale_D = read(template.format(layer), 0, c.model_dim)
-        return x_TD / np.sqrt(np.mean(x_TD**2, axis=1, keepdims=True) + c.norm_eps) * scale_D
+        scale_D = read(template.format(layer), 0, x_TD.shape[-1])
+        return x_TD / np.sqrt(np.mean(x_TD**2, axis=-1, keepdims=True) + c.norm_eps) * scale_D
 
     angle, size = np.arange(T)[:, None] * rotary.frequencies(H, c.rope_base, c.rope, T), rotary.magnitude(c.rope)
     cos, sin = (size * np.tile(f(angle), 2)[:, None].astype(np.float32) for f in (np.cos, np.sin))
@@ -50,16 +53,22 @@ def numpy_logits(tensors: ReadRows, config: ModelConfig, spec: list[Row], ids_T:
         return x_TNH * cos + np.concatenate([-second, first], axis=-1) * sin
 
     x_TD = np.concatenate([read("model.embed_tokens.weight", int(i), int(i) + 1) for i in ids_T])
-    later = np.triu(np.full((T, T), -np.inf, np.float32), 1)
+    hidden = np.triu(np.full((T, T), -np.inf, np.float32), 1)
+    if (window := c.extras.window) is not None:
+        hidden += np.tril(np.full((T, T), -np.inf, np.float32), -window)
     layer = "model.layers.{}."
     for i in range(c.num_layers):
         h_TD = normed(x_TD, layer + "input_layernorm.weight", i)
-        q_TNH = rotated(product(h_TD, layer + "self_attn.q_proj.weight", i).reshape(T, N, H))
-        k_TKH = rotated(product(h_TD, layer + "self_attn.k_proj.weight", i).reshape(T, K, H))
+        q_TNH = product(h_TD, layer + "self_attn.q_proj.weight", i).reshape(T, N, H)
+        k_TKH = product(h_TD, layer + "self_attn.k_proj.weight", i).reshape(T, K, H)
         v_TKH = product(h_TD, layer + "self_attn.v_proj.weight", i).reshape(T, K, H)
+        if c.extras.qk_norm:
+            q_TNH = normed(q_TNH, layer + "self_attn.q_norm.weight", i)
+            k_TKH = normed(k_TKH, layer + "self_attn.k_norm.weight", i)
+        q_TNH, k_TKH = rotated(q_TNH), rotated(k_TKH)
         out = []
         for n in range(N):
-            weights = q_TNH[:, n] @ k_TKH[:, n // (N // K)].T * H**-0.5 + later
+            weights = q_TNH[:, n] @ k_TKH[:, n // (N // K)].T * H**-0.5 + hidden
             weights = np.exp(weights - weights.max(axis=1, keepdims=True))
             out.append(weights / weights.sum(axis=1, keepdims=True) @ v_TKH[:, n // (N // K)])
         x_TD = x_TD + product(np.concatenate(out, axis=1), layer + "self_attn.o_proj.weight", i)
@@ -68,7 +77,7 @@ def numpy_logits(tensors: ReadRows, config: ModelConfig, spec: list[Row], ids_T:
         up_TF = product(h_TD, layer + "mlp.up_proj.weight", i)
         x_TD = x_TD + product(gate_TF / (1 + np.exp(-gate_TF)) * up_TF, layer + "mlp.down_proj.weight", i)
     x_TD = normed(x_TD, "model.norm.weight")
-    return product(x_TD, spec[-1].theirs)
+    return product(x_TD, _last(spec).theirs)
 
 
 def layered_logits(arrays: dict[str, Any], config: ModelConfig, ids_T: Array, dtype: str) -> Array:
@@ -90,8 +99,10 @@ def layered_logits(arrays: dict[str, Any], config: ModelConfig, ids_T: Array, dt
 
     positions_BT, segments_BT = jnp.arange(len(ids_T))[None], jnp.ones((1, len(ids_T)), jnp.int32)
 
+    attend_all = functools.partial(attention.attend, compute=FLOAT32, window=config.extras.window)
+
     def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> tuple[jax.Array, None]:
-        return attention.attend(q_BTNH, k_BTKH, v_BTKH, segments_BT, compute=FLOAT32), None
+        return attend_all(q_BTNH, k_BTKH, v_BTKH, segments_BT), None
 
     def normed(x_BTD: jax.Array, w: Any) -> Any:
         return RMSNorm(config.norm_eps).apply({"params": w}, x_BTD)
@@ -114,9 +125,14 @@ def layered_logits(arrays: dict[str, Any], config: ModelConfig, ids_T: Array, dt
             x_BTD += attended[0]
             x_BTD += mlp(normed(x_BTD, layer_of("mlp_norm", layer)), layer)
         x_BTD = normed(x_BTD, {"scale": rounded(arrays["final_norm"]["scale"][:])})
-        last = spec[-1]
+        last = _last(spec)
         parts = []
         for start, stop in last.blocks():
             part = rounded(get(arrays, last.ours)[last.place(0, start, stop)])
-            parts.append(x_BTD[0] @ part.reshape(config.model_dim, -1))
+            parts.append(x_BTD[0] @ (part.T if last.ours == "embed" else part.reshape(config.model_dim, -1)))
         return np.asarray(jnp.concatenate(parts, axis=1))
+
+
+def _last(spec: list[Row]) -> Row:
+    """What the last hidden states are multiplied with: the head or the score; the embedding where the head is tied."""
+    return spec[-1] if spec[-1].ours in ("head", "score") else spec[0]

@@ -1,4 +1,4 @@
-"""The arithmetic of a Llama: how many parameters it has, what a token costs, what its backward pass needs saved."""
+"""The arithmetic of a decoder: how many parameters it has, what a token costs, what its backward pass needs saved."""
 
 from tigerjax.config import ModelConfig
 from tigerjax.model import stack
@@ -13,18 +13,21 @@ def matrices(config: ModelConfig) -> dict[str, int]:
 
 
 def layer_weights(config: ModelConfig) -> int:
-    """Weights of the matrices of one layer; the norms are left out."""
+    """Weights of the matrices of one layer; norms and biases are left out."""
     return sum(matrices(config).values())
 
 
 def end_weights(config: ModelConfig) -> int:
-    """Weights of the embedding and of the head together, the padding of the vocabulary included."""
-    return 2 * config.padded_vocab_size * config.model_dim
+    """Weights of the embedding and of the head together, or of both in one; the padding of the vocabulary included."""
+    return (1 if config.tied else 2) * config.padded_vocab_size * config.model_dim
 
 
 def parameter_count(config: ModelConfig) -> int:
-    """All parameters of a language model, norms and the padding of the vocabulary included."""
-    layer = layer_weights(config) + 2 * config.model_dim
+    """All parameters of a language model, norms, biases and the padding of the vocabulary included."""
+    c = config
+    layer = layer_weights(c) + 2 * c.model_dim
+    layer += (c.num_heads + 2 * c.num_kv_heads) * c.head_dim * c.extras.qkv_bias
+    layer += c.model_dim * c.extras.o_bias + 2 * c.head_dim * c.extras.qk_norm
     return config.num_layers * layer + end_weights(config) + config.model_dim
 
 
@@ -32,11 +35,12 @@ def model_flops(config: ModelConfig, *, tokens: float, seq_len: int) -> float:
     """Floating-point operations of a forward and backward pass over `tokens`, in rows of `seq_len`.
 
     6 for each token and weight of a matrix (the head counts, the lookup of the embedding does not), and causal
-    attention: 6 x L x N x H x seq_len for each token, half of the full square. Recomputation does not count.
+    attention: 6 x L x N x H x seq_len for each token, half of the full square. A window leaves out what it does not
+    see. Recomputation does not count.
     """
     c = config
     matmul_weights = c.num_layers * layer_weights(c) + c.model_dim * c.padded_vocab_size
-    return 6.0 * tokens * (matmul_weights + c.num_layers * c.num_heads * c.head_dim * seq_len)
+    return 6.0 * tokens * (matmul_weights + c.num_layers * c.num_heads * c.head_dim * c.extras.seen(seq_len))
 
 
 def saved_features(config: ModelConfig) -> dict[str, int]:
@@ -58,12 +62,13 @@ def saved_features(config: ModelConfig) -> dict[str, int]:
 def recomputed_weights(config: ModelConfig, *, seq_len: int) -> dict[str, int]:
     """Weights whose products the backward pass computes again where the checkpoint_name is not saved.
 
-    Attention itself has no weights. It counts as the weights that would cost as much: N x H x seq_len (causal).
+    Attention itself has no weights. It counts as the weights that would cost as much: N x H x seq_len (causal), or less
+    with a window.
     """
     of = matrices(config)
     return {
         stack.QUERY: of["q"] + of["k"] + of["v"],
-        stack.ATTENTION_OUT: config.num_heads * config.head_dim * seq_len,
+        stack.ATTENTION_OUT: round(config.num_heads * config.head_dim * config.extras.seen(seq_len)),
         stack.RESIDUAL: of["o"],
         stack.GATE: of["gate"],
         stack.UP: of["up"],

@@ -1,4 +1,4 @@
-"""The weights of a Llama and their tensors in a Hugging Face folder.
+"""The weights of a decoder and their tensors in a Hugging Face folder.
 
 Both sides pair rotary dimensions (i, i + H/2), so q and k need no permutation.
 """
@@ -17,7 +17,7 @@ def hf_rows(config: ModelConfig, *, rows: int, reward: bool = False) -> list[Row
     """One row for each weight of a language model, or of a reward model. `rows` is the length of the vocabulary in
     their tensors: vocab_size where it is trimmed, else padded_vocab_size.
 
-    The embedding comes first, the head or the score last."""
+    The embedding comes first, the head or the score last. A tied head has no row."""
     c = config
     D, F, N, K, H, V = c.model_dim, c.mlp_dim, c.num_heads, c.num_kv_heads, c.head_dim, c.padded_vocab_size
     hf = "model.layers.{}."
@@ -28,8 +28,8 @@ def hf_rows(config: ModelConfig, *, rows: int, reward: bool = False) -> list[Row
     def flip(a: Array) -> Array:
         return a.T
 
-    def norm(ours: str, theirs: str) -> Row:
-        return Row(ours, theirs, (D,), (D,), 0, 1, same, same)
+    def vector(ours: str, theirs: str, width: int) -> Row:
+        return Row(ours, theirs, (width,), (width,), 0, 1, same, same)
 
     def linear(ours: str, theirs: str, out: int, into: int, split_axis: int | None) -> Row:
         return Row(ours, theirs, (out, into), (into, out), 1, 1, flip, flip, split_axis)
@@ -38,9 +38,25 @@ def hf_rows(config: ModelConfig, *, rows: int, reward: bool = False) -> list[Row
         to_ours, to_theirs = (lambda a: a.T.reshape(D, -1, H)), (lambda a: a.reshape(D, -1).T)
         return Row(ours, hf + theirs, (n * H, D), (D, n, H), 1, H, to_ours, to_theirs, 0)
 
+    def head_bias(ours: str, theirs: str, n: int) -> Row:
+        return Row(ours, hf + theirs, (n * H,), (n, H), 0, H, lambda a: a.reshape(-1, H), lambda a: a.reshape(-1))
+
+    more: list[Row] = []
+    if c.extras.qkv_bias:
+        more += [
+            head_bias("layers/attn/q_bias", "self_attn.q_proj.bias", N),
+            head_bias("layers/attn/k_bias", "self_attn.k_proj.bias", K),
+            head_bias("layers/attn/v_bias", "self_attn.v_proj.bias", K),
+        ]
+    if c.extras.o_bias:
+        more.append(vector("layers/attn/o_bias", hf + "self_attn.o_proj.bias", D))
+    if c.extras.qk_norm:
+        more.append(vector("layers/attn/q_norm/scale", hf + "self_attn.q_norm.weight", H))
+        more.append(vector("layers/attn/k_norm/scale", hf + "self_attn.k_norm.weight", H))
+
     out = [
         Row("embed", "model.embed_tokens.weight", (rows, D), (V, D), 0, 1, same, same, 1),
-        norm("layers/attn_norm/scale", hf + "input_layernorm.weight"),
+        vector("layers/attn_norm/scale", hf + "input_layernorm.weight", D),
         heads("layers/attn/q", "self_attn.q_proj.weight", N),
         heads("layers/attn/k", "self_attn.k_proj.weight", K),
         heads("layers/attn/v", "self_attn.v_proj.weight", K),
@@ -54,14 +70,17 @@ def hf_rows(config: ModelConfig, *, rows: int, reward: bool = False) -> list[Row
             lambda a: a.T.reshape(N, H, -1),
             lambda a: a.reshape(N * H, -1).T,
         ),
-        norm("layers/mlp_norm/scale", hf + "post_attention_layernorm.weight"),
+        *more,
+        vector("layers/mlp_norm/scale", hf + "post_attention_layernorm.weight", D),
         linear("layers/mlp/gate", hf + "mlp.gate_proj.weight", F, D, 0),
         linear("layers/mlp/up", hf + "mlp.up_proj.weight", F, D, 0),
         linear("layers/mlp/down", hf + "mlp.down_proj.weight", D, F, None),
-        norm("final_norm/scale", "model.norm.weight"),
+        vector("final_norm/scale", "model.norm.weight", D),
     ]
     if reward:
         return [*out, Row("score", "score.weight", (1, D), (D,), 0, 1, lambda a: a[0], lambda a: a[None])]
+    if c.tied:
+        return out
     return [*out, Row("head", "lm_head.weight", (rows, D), (D, V), 1, 1, flip, flip, 0)]
 
 

@@ -1,19 +1,22 @@
-"""Makes tests/model/llama/rope/*.npz with torch and transformers: python tests/model/llama/make_rope.py
+"""Makes tests/model/rope/MODEL/*.npz with torch and transformers: python tests/model/make_rope.py [MODEL …]
 
-A random tiny Llama for each kind of rope, in which no two sizes are equal and no number of the rope is customary. Each
-file holds config.json, and for a row below and a row above the original length: tokens, logits, loss, the gradient of
-every weight, and what `generate` adds greedily with its cache. All have the same weights.
+A random tiny model of each family for each kind of rope, in which no two sizes are equal and no number of the rope is
+customary. Each file holds config.json, and for a row below and a row above the original length: tokens, logits, loss,
+the gradient of every weight, and what `generate` adds greedily with its cache. All files of a model have the same
+weights.
 """
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 
 ROPE = Path(__file__).parent / "rope"
-WEIGHTS = ROPE / "weights.npz"  # of all of them
+WEIGHTS = "weights.npz"  # of all files of a model
 LAYERS, MODEL, MLP, HEADS, KV_HEADS, HEAD, VOCAB = 2, 12, 15, 6, 3, 10, 31
 SHORT, LONG, NEW = 9, 45, 14
+WINDOW = 7  # so short that even the short row passes it
 FIRST = 13  # the original length, and max_position_embeddings where the kind has no other
 THETA = 731.0
 KINDS = {
@@ -68,12 +71,27 @@ KINDS = {
         },
     },
 }
+ONE_OF_EACH = ("default", "linear", "dynamic", "yarn", "llama3")
+WINDOWED = {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 0}
+MODELS = {
+    "llama": ({"model_type": "llama"}, tuple(KINDS)),
+    "llama_tied": ({"model_type": "llama", "tie_word_embeddings": True}, ("llama3",)),
+    "mistral": ({"model_type": "mistral", "sliding_window": WINDOW}, ONE_OF_EACH),
+    "mistral_full": ({"model_type": "mistral", "sliding_window": None}, ("default",)),
+    "qwen2": ({"model_type": "qwen2", "tie_word_embeddings": True}, ONE_OF_EACH),
+    "qwen2_window": ({"model_type": "qwen2"} | WINDOWED, ("default",)),
+    "qwen3": ({"model_type": "qwen3"}, ONE_OF_EACH),
+    "qwen3_bias": ({"model_type": "qwen3", "tie_word_embeddings": True, "attention_bias": True} | WINDOWED, ("yarn",)),
+}
+"""What is particular to a model, and the kinds of rope that it is made with."""
+CASES = [(model, kind) for model, (_, kinds) in MODELS.items() for kind in kinds]
 
 
-def make(kind: str) -> dict[str, np.ndarray]:
+def make(model_name: str, kind: str) -> dict[str, np.ndarray]:
     import torch
     import transformers
 
+    own = MODELS[model_name][0]
     sizes = {
         "num_hidden_layers": LAYERS,
         "hidden_size": MODEL,
@@ -84,21 +102,23 @@ def make(kind: str) -> dict[str, np.ndarray]:
         "vocab_size": VOCAB,
         "rms_norm_eps": 3e-3,
         "max_position_embeddings": FIRST,
-    } | KINDS[kind]
+        "tie_word_embeddings": False,
+    }
+    sizes |= KINDS[kind] | {name: value for name, value in own.items() if name != "model_type"}
     rng = np.random.default_rng(7)
-    out = {"config": np.array(json.dumps({"model_type": "llama"} | sizes))}
+    out = {"config": np.array(json.dumps(own | sizes))}
     weights = {}
 
     def fresh():
         """transformers' rope remembers the longest row that it has seen, so every row has a model of its own."""
         given = json.loads(json.dumps(sizes))
-        config = transformers.LlamaConfig(**given, attn_implementation="eager", tie_word_embeddings=False)
-        return transformers.LlamaForCausalLM(config).float().eval()
+        config = transformers.AutoConfig.for_model(own["model_type"], **given, attn_implementation="eager")
+        return transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
 
     for name, p in fresh().named_parameters():
         value = rng.normal(1.0 if "norm" in name else 0.0, 0.35, p.shape)
         weights[name] = value.astype(np.float32)
-    np.savez_compressed(WEIGHTS, **weights)
+    np.savez_compressed(ROPE / model_name / WEIGHTS, **weights)
     for where, length in (("below", SHORT), ("above", LONG)):
         model = fresh()
         with torch.no_grad():
@@ -126,6 +146,8 @@ def make(kind: str) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    ROPE.mkdir(exist_ok=True)
-    for kind in KINDS:
-        np.savez_compressed(ROPE / f"{kind}.npz", **make(kind))
+    for model_name, kind in CASES:
+        if model_name in (sys.argv[1:] or MODELS):
+            (ROPE / model_name).mkdir(parents=True, exist_ok=True)
+            np.savez_compressed(ROPE / model_name / f"{kind}.npz", **make(model_name, kind))
+            print(model_name, kind, flush=True)

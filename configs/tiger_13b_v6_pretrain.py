@@ -1,0 +1,40 @@
+"""Holistic continued pretraining of a Llama-2-13B for rows of 8,192 tokens, as TigerBot's v6 by a larger rope base.
+
+Model    13,354,931,200 parameters, vocabulary 65,110 padded to 65,112
+Data     name your own with --data.mixture, --data.modules and --data.tokenizer; quickstart_holistic stands in
+Hardware 64 v5p chips (v5p:4x4x4)
+Result   not yet run
+Command  tigerjax train configs/tiger_13b_v6_pretrain.py --checkpoint.init-from CHECKPOINT
+
+Plan     not yet run: tigerjax plan configs/tiger_13b_v6_pretrain.py --topology v5p:4x4x4 --tokens 300e9
+
+Sizes, vocabulary, rope base and the length of the rows are those of TigerBot's published configs. Everything else is
+our choice: learning rate, schedule, betas, decay, clipping, batch (4.2M tokens; TigerBot's 1,920 rows of 2,048 are
+3.9M), steps (300B tokens), mesh, remat, kernel blocks and how often to save.
+"""
+
+from tigerjax.config import CheckpointConfig, ComputeConfig, DataConfig, MeshConfig, RunConfig
+from tigerjax.model.llama.presets import adamw, tiger_13b_v6
+
+
+def config() -> RunConfig:
+    return RunConfig(
+        name="tiger_13b_v6_pretrain",
+        model=tiger_13b_v6(),
+        compute=ComputeConfig(attention="splash", remat="save_dots", dtype="bfloat16", loss_chunk_tokens=65536),
+        mesh=MeshConfig(fsdp=64),
+        optim=adamw(
+            peak_lr=3e-4, warmup_steps=1000, total_steps=71_500, weight_decay=0.1, gradient_accumulation_steps=4
+        ),
+        data=DataConfig(
+            mixture="quickstart_holistic",
+            modules=("data_mixtures.quickstart",),
+            tokenizer="runs/tiger/tokenizer",
+            cache_dir="runs/tiger/cache",
+            seq_len=8192,
+        ),
+        checkpoint=CheckpointConfig(every_steps=500, keep=3),
+        global_batch_size=512,
+        seed=0,
+        log_every_steps=10,
+    )
