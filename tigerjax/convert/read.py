@@ -4,6 +4,7 @@ It needs memory for some blocks of `weights.BLOCK_BYTES`, whatever the size of t
 needs one old embedding table more.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
@@ -239,6 +240,9 @@ def stream_in(opened: Opened, partial: Path, *, dtype: Dtype = "float32", on_byt
                 on_bytes(done, total)
     except Exception as error:
         if isinstance(error, DataError) or disk_full(error):
+            for row in opened.spec:  # a write that still runs would make the folder again
+                with contextlib.suppress(Exception):
+                    get(arrays, row.ours).flush()
             paths.clear(partial)
         raise
     manifest.write_json(partial / CHECKSUMS, journal.done)

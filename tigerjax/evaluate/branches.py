@@ -3,8 +3,8 @@
 The sequences become a tree: a node holds the tokens between two places where sequences part. Then one of three things
 happens to each sequence:
 
-- **joined**: small trees are dealt into rows, so that all rows are about equally long. `ends` says how far each token is
-  seen, so that a token sees its own path from the root and nothing else.
+- **joined**: small trees are dealt into rows, so that all rows are about equally long. `ends` says how far each token
+  is seen, so that a token sees its own path from the root and nothing else.
 - **behind a stem**: many sequences begin with the same long text, such as the examples of a few-shot task. The text is
   computed once, its keys and values are kept, and rows of small trees are read behind it.
 - **alone**: it shares too little with any other.
