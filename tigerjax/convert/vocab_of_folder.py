@@ -17,6 +17,8 @@ from tigerjax.tokenizer.added import FAST_FILE, MODEL_FILE
 if TYPE_CHECKING:
     from tigerjax.tokenizer.load import Tokenizer
 
+FIRST_LINE = 100  # bytes that hold the first line of Llama 3's tokenizer.model
+
 
 def fitted(opened: Opened, vocab_size: int | None) -> tuple[Opened, "Tokenizer | None"]:
     """(the folder with its true vocabulary, the tokenizer of its tokenizer.model if it has one).
@@ -55,6 +57,12 @@ def _tokenizer(folder: Path, limit: int) -> "Tokenizer | None":
     """The folder's tokenizer with its added tokens; without them where they are more than `limit` has room for."""
     if not (folder / MODEL_FILE).is_file():
         return None
+    if _ranks(folder / MODEL_FILE):
+        hosts.say(
+            f"{folder / MODEL_FILE}: holds ranks of byte pairs and no SentencePiece model, and is not read; put the"
+            f" model's {FAST_FILE} there to use it"
+        )
+        return None
     from tigerjax.tokenizer.load import Tokenizer  # the numeric core imports without SentencePiece
 
     tokenizer = Tokenizer(folder)
@@ -68,6 +76,12 @@ def _tokenizer(folder: Path, limit: int) -> "Tokenizer | None":
     left = [f"{i} {text!r}" for i, text in tokenizer.added.items() if i >= limit]
     hosts.say(f"{folder}: {len(left)} added tokens have no row and are left out: {', '.join(left[:3])}")
     return Tokenizer(folder / MODEL_FILE)
+
+
+def _ranks(path: Path) -> bool:
+    """Whether a tokenizer.model is Llama 3's own: lines of a piece in base64 and its rank."""
+    piece, _, rank = paths.part(path, 0, min(paths.size(path), FIRST_LINE)).partition(b"\n")[0].partition(b" ")
+    return rank.strip().isdigit() and piece.isascii()
 
 
 def _fast_size(folder: Path) -> int | None:
