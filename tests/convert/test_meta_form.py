@@ -8,6 +8,8 @@ import sys
 import numpy as np
 import pytest
 from hand_tokenizer import PIECES, model_bytes
+from meta_files import SHARDS
+from meta_files import write_meta as write
 from safetensors.numpy import load_file
 from test_hf import assert_same
 
@@ -40,7 +42,6 @@ CONFIG = ModelConfig(
     num_layers=3, model_dim=48, mlp_dim=168, num_heads=8, num_kv_heads=4, head_dim=6, vocab_size=ROWS,
     padded_vocab_size=ROWS, rope_base=731.0, norm_eps=3e-3,
 )  # fmt: skip
-SHARDS = "consolidated.{:02d}.pth"
 WQ = "layers.1.attention.wq.weight"
 
 
@@ -59,53 +60,8 @@ def whole(tmp_path_factory):
     return load_file(folder / "model.safetensors"), folder
 
 
-def interleaved(tensor, head_dim=6):
-    """Feature 2i of a head in Meta's order is feature i of Hugging Face's, and 2i + 1 is i + head_dim / 2."""
-    out = np.empty_like(tensor)
-    for row in range(len(tensor)):
-        head, place = divmod(row, head_dim)
-        pair, second = divmod(place, 2)
-        out[row] = tensor[head * head_dim + pair + second * head_dim // 2]
-    return out
-
-
-def meta_tensors(tensors):
-    """{Meta's name: (whole tensor, the axis along which model parallelism cuts it)}."""
-    out = {
-        "tok_embeddings.weight": (tensors["model.embed_tokens.weight"], 1),
-        "norm.weight": (tensors["model.norm.weight"], None),
-        "output.weight": (tensors["lm_head.weight"], 0),
-        "rope.freqs": (731.0 ** -(np.arange(0, 6, 2) / 6), None),
-    }
-    for i in range(CONFIG.num_layers):
-        theirs = {name.split(f"layers.{i}.")[1]: t for name, t in tensors.items() if f"layers.{i}." in name}
-        out |= {
-            f"layers.{i}.attention.wq.weight": (interleaved(theirs["self_attn.q_proj.weight"]), 0),
-            f"layers.{i}.attention.wk.weight": (interleaved(theirs["self_attn.k_proj.weight"]), 0),
-            f"layers.{i}.attention.wv.weight": (theirs["self_attn.v_proj.weight"], 0),
-            f"layers.{i}.attention.wo.weight": (theirs["self_attn.o_proj.weight"], 1),
-            f"layers.{i}.feed_forward.w1.weight": (theirs["mlp.gate_proj.weight"], 0),
-            f"layers.{i}.feed_forward.w2.weight": (theirs["mlp.down_proj.weight"], 1),
-            f"layers.{i}.feed_forward.w3.weight": (theirs["mlp.up_proj.weight"], 0),
-            f"layers.{i}.attention_norm.weight": (theirs["input_layernorm.weight"], None),
-            f"layers.{i}.ffn_norm.weight": (theirs["post_attention_layernorm.weight"], None),
-        }
-    return out
-
-
-def write_meta(folder, tensors, *, shards, by_vocabulary=False, params=PARAMS):
-    """Llama 1 and 2 cut the embedding by features, Llama 3 by its vocabulary."""
-    import torch
-
-    folder.mkdir(exist_ok=True)
-    (folder / "params.json").write_text(json.dumps(params))
-    cuts = meta_tensors(tensors)
-    if by_vocabulary:
-        cuts["tok_embeddings.weight"] = (cuts["tok_embeddings.weight"][0], 0)
-    for n in range(shards):
-        parts = {k: t if a is None else np.split(t, shards, axis=a)[n] for k, (t, a) in cuts.items()}
-        torch.save({k: torch.from_numpy(p.copy()) for k, p in parts.items()}, folder / SHARDS.format(n))
-    return folder
+def write_meta(folder, tensors, *, shards, params=PARAMS, by_vocabulary=False):
+    return write(folder, tensors, shards=shards, params=params, by_vocabulary=by_vocabulary)
 
 
 def change(path, **tensors):

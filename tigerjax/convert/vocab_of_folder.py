@@ -60,7 +60,7 @@ def _tokenizer(folder: Path, limit: int) -> "Tokenizer | None":
     if _ranks(folder / MODEL_FILE):
         hosts.say(
             f"{folder / MODEL_FILE}: holds ranks of byte pairs and no SentencePiece model, and is not read; put the"
-            f" model's {FAST_FILE} there to use it"
+            f" model's {FAST_FILE} in its place to use it"
         )
         return None
     from tigerjax.tokenizer.load import Tokenizer  # the numeric core imports without SentencePiece
@@ -80,6 +80,8 @@ def _tokenizer(folder: Path, limit: int) -> "Tokenizer | None":
 
 def _ranks(path: Path) -> bool:
     """Whether a tokenizer.model is Llama 3's own: lines of a piece in base64 and its rank."""
+    if not path.is_file():
+        return False
     piece, _, rank = paths.part(path, 0, min(paths.size(path), FIRST_LINE)).partition(b"\n")[0].partition(b" ")
     return rank.strip().isdigit() and piece.isascii()
 
