@@ -94,6 +94,7 @@ def test_patterns_an_embedding_and_saved_modules_are_read(tmp_path, base):
     norm = "model.norm.weight"
     parts = pair(tensors, Q1) | pair(tensors, DOWN0, rank=5) | pair(tensors, EMBED, embedding=True)
     parts |= {f"base_model.model.{norm}": tensors[norm] * 2, f"base_model.model.{HEAD}": tensors[HEAD] + 1}
+    parts["base_model.model.model.embed_tokens.base_layer.weight"] = tensors[EMBED] * 3  # saved beside its product
     config = {"rank_pattern": {"0.mlp.down_proj": 5}, "alpha_pattern": {"^model.layers.1.self_attn.q_proj": 11}}
     adapter = write_adapter(tmp_path / "lora", parts, **config, modules_to_save=["lm_head", "norm"])
     p = {name.removeprefix("base_model.model."): t.astype(np.float64) for name, t in parts.items()}
@@ -101,7 +102,7 @@ def test_patterns_an_embedding_and_saved_modules_are_read(tmp_path, base):
     expected = {
         Q1: tensors[Q1] + 11 / R * (p[f"{q}.lora_B.weight"] @ p[f"{q}.lora_A.weight"]),
         DOWN0: tensors[DOWN0] + ALPHA / 5 * (p[f"{down}.lora_B.weight"] @ p[f"{down}.lora_A.weight"]),
-        EMBED: tensors[EMBED] + ALPHA / R * (p[f"{embed}.lora_embedding_B"] @ p[f"{embed}.lora_embedding_A"]).T,
+        EMBED: 3 * tensors[EMBED] + ALPHA / R * (p[f"{embed}.lora_embedding_B"] @ p[f"{embed}.lora_embedding_A"]).T,
         norm: tensors[norm] * 2,
         HEAD: tensors[HEAD] + 1,
     }

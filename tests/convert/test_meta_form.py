@@ -236,7 +236,8 @@ def test_what_is_no_models_file_is_one_line(whole, tmp_path, monkeypatch, capsys
     for content, message in (
         (state | {"x": Evil()}, r"consolidated\.00\.pth: torch\.load\(weights_only=True\) refuses it"),
         (state | {WQ: torch.ones(48, 48, dtype=torch.int8)}, rf"{WQ} is torch\.int8: a quantised"),
-        (state | {WQ: "x"}, f"'{WQ}' is no tensor"),
+        (state | {WQ: "x"}, f"{WQ} is no tensor"),
+        (state | {7: state[WQ]}, "a tensor is named 7"),
         ([state], "holds a list; give the state dict"),
         (state | {"layers.0.attention.wq.bias": torch.ones(48)}, r"1 tensors are left over .*wq\.bias"),
         ({}, r"lacks|other names"),

@@ -8,7 +8,7 @@ import pytest
 from tigerjax.config import RopeConfig, dump, stored_sizes
 from tigerjax.errors import ConfigError
 from tigerjax.model import families
-from tigerjax.model.hf_config import TokenizerIds, reach, say_past
+from tigerjax.model.hf_config import reach, say_past, source_ids
 from tigerjax.model.hf_fields import Fields
 from tigerjax.model.hf_rope import scaling, theta
 from tigerjax.model.llama import face
@@ -63,7 +63,7 @@ def read_config(tmp_path, fields):
 
 
 def export(config, extra, seq_len=None):
-    ids = TokenizerIds(None)
+    ids = source_ids(extra)
     given = {"rows": config.vocab_size, "dtype": "float32", "ids": ids, "extra": extra, "seq_len": seq_len}
     return json.loads(json.dumps(face.to_hf_config(config, reward=False, **given)))
 

@@ -187,8 +187,10 @@ def float_shapes(path: Path, tensors: Any) -> dict[str, tuple[int, ...]]:
     if not isinstance(tensors, dict):
         raise DataError(f"{path}: holds a {type(tensors).__name__}; give the state dict of a model")
     for name, tensor in tensors.items():
-        if not isinstance(name, str) or not hasattr(tensor, "dtype"):
-            raise DataError(f"{path}: {shown(name)} is no tensor; give the state dict of a model")
+        if not isinstance(name, str) or not name.isprintable():
+            raise DataError(f"{path}: a tensor is named {shown(name)}; give the state dict of a model")
+        if not hasattr(tensor, "dtype"):
+            raise DataError(f"{path}: {name} is no tensor; give the state dict of a model")
         if not tensor.dtype.is_floating_point or tensor.dtype.itemsize < 2:
             raise _quantised(path, name, str(tensor.dtype))
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}

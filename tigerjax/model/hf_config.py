@@ -1,6 +1,7 @@
 """What the config.json of every Hugging Face folder has in common, and its generation_config.json."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 POSITIONS, FIRST_POSITIONS = "max_position_embeddings", "original_max_position_embeddings"
 ROPE = ("rope_scaling", "rope_parameters")
 """Where transformers 4 and 5 say how rotary angles are scaled. Where both say it, transformers reads the first."""
+SEQ_LEN_LINE = re.compile(r"data\.seq_len = ([0-9]{1,9})")
 MAX_POSITIONS = 2048  # what transformers takes where a Llama's config.json leaves POSITIONS out
 ORIGINAL = "give the file as its authors published it"
 
@@ -106,8 +108,8 @@ def source_fields(fields: Fields) -> dict[str, Any]:
 
 def trained_length(run_config: list[str]) -> int | None:
     """data.seq_len of the run that a checkpoint stores the config of; None where there is none, as in an import."""
-    name = "data.seq_len = "
-    return next((int(line.removeprefix(name)) for line in run_config if line.startswith(name)), None)
+    said = [SEQ_LEN_LINE.fullmatch(line) for line in run_config if isinstance(line, str)]
+    return next((int(found[1]) for found in said if found), None)
 
 
 def positions(extra: dict[str, Any], seq_len: int | None) -> dict[str, int]:
