@@ -15,8 +15,7 @@ from tigerjax.command.cli import main
 from tigerjax.config import ModelConfig
 from tigerjax.convert import hf
 from tigerjax.errors import ConfigError
-from tigerjax.model.hf_config import SOURCE
-from tigerjax.model.hf_config import trained_length
+from tigerjax.model.hf_config import SOURCE, trained_length
 from tigerjax.model.llama.hf_weights import hf_rows
 from tigerjax.model.weights import put
 from tigerjax.tokenizer.load import Tokenizer
