@@ -61,7 +61,9 @@ def whole(tmp_path_factory):
 
 
 def write_meta(folder, tensors, *, shards, params=PARAMS, by_vocabulary=False):
-    return write(folder, tensors, shards=shards, params=params, by_vocabulary=by_vocabulary)
+    write(folder, tensors, shards=shards, params=PARAMS, by_vocabulary=by_vocabulary)
+    (folder / "params.json").write_text(json.dumps(params))
+    return folder
 
 
 def change(path, **tensors):
