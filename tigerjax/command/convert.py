@@ -1,5 +1,6 @@
 """Commands that convert checkpoints: from and to Hugging Face, and to a larger vocabulary."""
 
+import dataclasses
 import resource
 import sys
 import time
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tigerjax.command.figures import show
+from tigerjax.command.options import FLAT
 from tigerjax.command.progress import show_elapsed, show_progress
 from tigerjax.config.ranges import Count
 from tigerjax.errors import ConfigError
@@ -14,13 +16,20 @@ from tigerjax.errors import ConfigError
 PAD_TO_MULTIPLE_OF = 512
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """Which entries an imported model has."""
+
+    tokenizer: Path | None = None
+    vocab_size: Count | None = None
+    pad_to_multiple_of: Count | None = None
+
+
 def from_hf(
     hf_dir: Annotated[Path, "positional"],
     out: Annotated[Path, "positional"],
     base: Path | None = None,
-    tokenizer: Path | None = None,
-    vocab_size: Count | None = None,
-    pad_to_multiple_of: Count | None = None,
+    vocabulary: Annotated[Vocabulary, FLAT] = Vocabulary(),  # frozen
     dtype: Literal["float32", "bfloat16"] = "float32",
     verify: bool = False,
     json: Path | None = None,
@@ -47,9 +56,10 @@ def from_hf(
     from tigerjax.tokenizer.load import MODEL_FILE, Tokenizer
 
     started = time.perf_counter()
-    if pad_to_multiple_of is not None and tokenizer is None:
+    tokenizer, multiple = vocabulary.tokenizer, vocabulary.pad_to_multiple_of
+    if multiple is not None and tokenizer is None:
         raise ConfigError("--pad-to-multiple-of is for a vocabulary that grows; give --tokenizer too, or leave it out")
-    source = sources.opened(hf_dir, base, vocab_size)
+    source = sources.opened(hf_dir, base, vocabulary.vocab_size)
     opened, own = source.opened, source.tokenizer
     if tokenizer is not None:
         if own is None:
@@ -58,7 +68,7 @@ def from_hf(
             )
         old, own = own, Tokenizer(tokenizer)
         stands_for = sub_tokens(opened.config.vocab_size, old, own)
-        opened = read.grow(opened, old.pieces, stands_for, multiple=pad_to_multiple_of or PAD_TO_MULTIPLE_OF)
+        opened = read.grow(opened, old.pieces, stands_for, multiple=multiple or PAD_TO_MULTIPLE_OF)
     progress = show_progress("converted", "GB")
     stream_model(
         out,
