@@ -20,6 +20,7 @@ import dataclasses
 import functools
 import io
 import json
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import Any
 
 import numpy as np
 from lettered import ROWS, asked, fastest
-from turns import Row, clocked, cpu, finish, medians, peer, turns
+from turns import Row, clocked, cpu, finish, medians, peer, show, turns
 
 CONTEXT, NEW_TOKENS, EXAMPLES = 2048, 32, 5
 CHOICES = "".join(f"\\n{letter}. {{{{choices[{n}]}}}}" for n, letter in enumerate("ABCD"))
@@ -180,6 +181,11 @@ def main() -> None:
 
     rows: list[Row] = []
     raw: dict[str, Any] = {}
+
+    def add(row: Row) -> None:
+        rows.append(row)
+        print(show(row), file=sys.stderr, flush=True)  # the whole takes minutes
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with contextlib.redirect_stdout(io.StringIO()):  # their tables; the figures are in the files
@@ -187,7 +193,7 @@ def main() -> None:
             to_hf(folder / "run", folder / "hf", tokenizer=args.model, verify=True, json=folder / "out.json")
         raw |= {way: json.loads((folder / f"{way}.json").read_text()) for way in ("in", "out")}
         apart, count = other_tensors(args.model, folder / "hf")
-        rows.append(Row(f"tensors of {count} that a round trip changes", "", apart, 0.0, "exact", "as is"))
+        add(Row(f"tensors of {count} that a round trip changes", "", apart, 0.0, "exact", "as is"))
 
         compute = dataclasses.replace(FLOAT32, loss_chunk_tokens=CONTEXT)
         tokenizer = Tokenizer(args.model)
@@ -195,13 +201,13 @@ def main() -> None:
         auto = AutoTokenizer.from_pretrained(args.model)
         theirs: Any = AutoModelForCausalLM.from_pretrained(folder / "hf", dtype="float32")
         apart_logits, largest = logits_apart(ours, theirs, tokenizer.encode(TEXT))
-        rows.append(Row(f"logits apart (the largest is {largest:.1f})", "", apart_logits, beside="transformers"))
+        add(Row(f"logits apart (the largest is {largest:.1f})", "", apart_logits, beside="transformers"))
         raw["greedy"] = greedy(ours, theirs, auto)
         differ = sum(not one["same"] for one in raw["greedy"])
-        rows.append(Row(f"greedy answers of {len(ASKED)} that differ", "", differ, 0.0, "generate", "as is"))
+        add(Row(f"greedy answers of {len(ASKED)} that differ", "", differ, 0.0, "generate", "as is"))
         other = other_dialogues(tokenizer, auto)
         what = f"dialogues of {len(DIALOGUES)} with other ids"
-        rows.append(Row(what, "", other, 0.0, "apply_chat_template", "as is"))
+        add(Row(what, "", other, 0.0, "apply_chat_template", "as is"))
 
         requests, right = requests_of(folder)
         mine = TigerLM(Answerer(ours, context=CONTEXT, rows=ROWS))
@@ -222,13 +228,13 @@ def main() -> None:
         letters = {side: chosen(scores[side]) for side in sides}
         beside = "the harness's hf model"
         differ = sum(a != b for a, b in zip(letters["ours"], letters["hf"], strict=True))
-        rows.append(Row(f"answers of {len(right)} that differ", "", differ, 0.0, beside, "as is"))
+        add(Row(f"answers of {len(right)} that differ", "", differ, 0.0, beside, "as is"))
         correct = {side: sum(a == b for a, b in zip(given, right, strict=True)) for side, given in letters.items()}
-        rows.append(Row("right answers", "", correct["ours"], correct["hf"], beside, "as is"))
+        add(Row("right answers", "", correct["ours"], correct["hf"], beside, "as is"))
         middle = medians(timed)
         rates = {side: len(requests) / seconds for side, seconds in middle.items()}
-        rows.append(Row(f"harness, {len(requests)} requests", "requests/s", rates["ours"], rates["hf"], beside))
-        rows.append(Row("the same, with compilation", "s", with_compilation, middle["hf"], beside, better="less"))
+        add(Row(f"harness, {len(requests)} requests", "requests/s", rates["ours"], rates["hf"], beside))
+        add(Row("the same, with compilation", "s", with_compilation, middle["hf"], beside, better="less"))
         apart_scores = max(abs(a[0] - b[0]) for a, b in zip(scores["ours"], scores["hf"], strict=True))
         raw |= {"questions": timed, "scores apart": apart_scores, "letters": letters}
     finish(rows, raw, args.json)
