@@ -128,7 +128,8 @@ def merged(base: Opened, adapter: Adapter) -> Opened:
     tied = isinstance(base.tensors, Tied) or not (families.is_reward(base.kind) or "lm_head" in head)
     if tied and (own := [name for name in (embed, head) if name in changed]):
         raise ConfigError(f"{where}: changes {own[0]}, but embedding and head of {base.where} are one; {MERGE_THERE}")
-    return base._replace(tensors=Merged(base.tensors, adapter))
+    kept = {name: digest for name, digest in base.sums.items() if name not in changed}
+    return base._replace(tensors=Merged(base.tensors, adapter), sums=kept)
 
 
 class Merged:
