@@ -199,13 +199,10 @@ def test_a_quantization_config_beside_plain_tensors_is_refused_by_name(folder):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["adapter_config.json", "adapter_model.safetensors"], "LoRA adapter is not read; merge it into its base"),
+        (["adapter_config.json", "adapter_model.safetensors"], "LoRA adapter is no model; .* merges it into the model"),
         (["adapter_model.bin"], "LoRA adapter"),
-        (
-            ["consolidated.00.pth", "consolidated.01.pth", "params.json", "tokenizer.model"],
-            "convert_llama_weights_to_hf",
-        ),
-        (["consolidated.safetensors", "params.json"], "Meta's own form|Mistral's own form"),
+        (["params.json", "tokenizer.model"], r"consolidated\.\*\.pth files of Meta's form are not beside it"),
+        (["consolidated.safetensors", "params.json"], "Mistral's own form"),
         (["llama-7b.Q4_K_M.gguf"], "llama.cpp's form is not read"),
         (["zero_to_fp32.py", "latest"], "run its zero_to_fp32.py first"),
         (["__0_0.distcp"], "distributed PyTorch checkpoint"),

@@ -15,7 +15,7 @@ from tigerjax.command.cli import main
 from tigerjax.config import ModelConfig
 from tigerjax.convert import hf
 from tigerjax.errors import ConfigError
-from tigerjax.model.hf_config import SOURCE
+from tigerjax.model.hf_config import SOURCE, trained_length
 from tigerjax.model.hf_weights import hf_rows
 from tigerjax.model.weights import put
 from tigerjax.tokenizer.load import Tokenizer
@@ -254,10 +254,8 @@ def test_a_trained_model_goes_out_with_the_length_that_it_was_trained_at(tmp_pat
 
 
 def test_a_run_tells_an_export_its_seq_len():
-    from tigerjax.command import convert
-
-    assert convert._seq_len(["data.mixture = 'm'", "data.seq_len = 2048", "name = 'n'"]) == 2048
-    assert convert._seq_len([]) is None
+    assert trained_length(["data.mixture = 'm'", "data.seq_len = 2048", "name = 'n'"]) == 2048
+    assert trained_length([]) is None and trained_length(["data.seq_len = two", 7]) is None
 
 
 def test_a_tokenizer_config_without_its_added_tokens_gets_them(tmp_path):

@@ -92,3 +92,18 @@ def test_such_a_folder_is_trained_evaluated_and_sampled(tmp_path, monkeypatch, g
     )
     (answer,) = map(json.loads, (tmp_path / "answers" / "candidates.jsonl").read_text().splitlines())
     assert len(answer["candidates"]) == 2 and Tokenizer(tokenizer).size == size
+
+
+def test_sampling_past_the_positions_of_an_import_is_said_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder, _ = model_folder(tmp_path / "tigerbot", max_position_embeddings=60)
+    write_added(folder, INS, RES, PAD)
+    run("convert", "from-hf", folder, "start")
+    config = config_file(tmp_path, "past", folder, tmp_path / "start", SIZE, ROWS)
+    monkeypatch.setattr("tigerjax.sample.folder.sample_file", lambda *_, **__: {})
+    monkeypatch.setattr("tigerjax.command.models._show_answers", lambda *_: None)
+    for length, times in ((60, 0), (64, 1)):
+        command = ["sample", config, "--model", "start", "--prompts", "none.jsonl", "--out", "answers"]
+        run(*command, "--data.seq-len", length)
+        said = capsys.readouterr().err
+        assert said.count("warning: rows of 64 tokens are past the 60 positions of start") == times, said

@@ -27,7 +27,8 @@ def made(tmp_path_factory) -> Path:
     train_model([ROOT / "data_mixtures/embedded/corpus_en.jsonl"], 600, folder / "tok")
     tokenizer = Tokenizer(folder / "tok")
     config = dataclasses.replace(CONFIG, vocab_size=tokenizer.size, padded_vocab_size=tokenizer.size + 8)
-    save_model(folder / "run", weights(config), config, tokenizer_sha256=tokenizer.sha256, step=7)
+    extra = {"hugging_face": {"max_position_embeddings": 90}}
+    save_model(folder / "run", weights(config), config, tokenizer_sha256=tokenizer.sha256, step=7, extra=extra)
     (folder / "data/boolq").mkdir(parents=True)
     rows = [{"passage": f"It is {n}.", "question": f"is it {n}", "answer": n % 2 == 0} for n in range(6)]
     (folder / "data/boolq/dev.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
@@ -45,6 +46,7 @@ def test_a_run_is_evaluated_and_missing_data_exits_3(made, tmp_path, capsys, mon
     out, command = tmp_path / "out", words(made, tmp_path)
     assert main([*command, "--tasks", "boolq", "piqa"]) == 3
     said = capsys.readouterr()
+    assert said.err.count("warning: rows of 96 tokens are past the 90 positions of ") == 1
     assert "incomplete: piqa missing" in said.err and "piqa/dev.jsonl is not there" in said.out
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert not figures["complete"] and figures["mean_en"] is None and figures["tasks"]["boolq"]["n"] == 6

@@ -14,7 +14,7 @@ from tigerjax.checkpoint.stored import StoredModel, load_placed
 from tigerjax.config import ComputeConfig, ModelConfig, RunConfig
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import mesh_of_several
-from tigerjax.model import families
+from tigerjax.model import families, hf_config
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,12 @@ class Loaded:
     step: int = 0
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
     """What else the checkpoint says; a reward model has its calibration here."""
+    reach: int = 0
+    """How many positions the checkpoint says that it reads; 0 where it does not say so."""
+
+    def say_past(self, length: int, where: str | Path) -> None:
+        """Says it in one line where rows of `length` tokens are longer than the model, read from `where`, reads."""
+        hf_config.say_past(self.reach, self.config, length, where)
 
 
 def load(
@@ -54,6 +60,7 @@ def load(
         sha256=model.sha256,
         step=model.step,
         extra=model.extra,
+        reach=hf_config.reach(model.config, model.extra, model.run_config),
     )
 
 

@@ -49,6 +49,7 @@ class Model(NamedTuple):
     step: int
     sha256: str  # of the config and the weights' names, shapes and values: the same wherever they are stored
     extra: dict[str, Any]
+    run_config: list[str]  # `config.dump` of the run that trained it; empty for an import
 
 
 def make_meta(
@@ -169,6 +170,7 @@ def _load(path: Path) -> Model:
         meta["step"],
         content_sha256(weights, config),
         meta["extra"],
+        meta["config"],
     )
 
 

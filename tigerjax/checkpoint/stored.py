@@ -103,6 +103,7 @@ def load_placed(path: str | Path, mesh: Mesh | None, dtype: str) -> Model:
         stored.step,
         hosts.share("sha256 of the weights", sha256)[0],
         stored.extra,
+        stored.run_config,
     )
 
 

@@ -1,5 +1,6 @@
 """Commands that convert checkpoints: from and to Hugging Face, and to a larger vocabulary."""
 
+import dataclasses
 import resource
 import sys
 import time
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tigerjax.command.figures import show
+from tigerjax.command.options import FLAT
 from tigerjax.command.progress import show_elapsed, show_progress
 from tigerjax.config.ranges import Count
 from tigerjax.errors import ConfigError
@@ -14,28 +16,39 @@ from tigerjax.errors import ConfigError
 PAD_TO_MULTIPLE_OF = 512
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """Which entries an imported model has."""
+
+    tokenizer: Path | None = None
+    vocab_size: Count | None = None
+    pad_to_multiple_of: Count | None = None
+
+
 def from_hf(
     hf_dir: Annotated[Path, "positional"],
     out: Annotated[Path, "positional"],
-    tokenizer: Path | None = None,
-    vocab_size: Count | None = None,
-    pad_to_multiple_of: Count | None = None,
+    base: Path | None = None,
+    vocabulary: Annotated[Vocabulary, FLAT] = Vocabulary(),  # frozen
     dtype: Literal["float32", "bfloat16"] = "float32",
     verify: bool = False,
     json: Path | None = None,
 ) -> None:
     """Converts a Hugging Face Llama folder into a tigerjax checkpoint.
 
-    The folder holds a language model or a reward model. Where the embedding has more rows than the folder's tokenizer
-    has entries, the others are padding. --vocab-size says how many entries there are where the folder has no tokenizer.
-    With --tokenizer, an extended tokenizer, the vocabulary grows from that of the folder's tokenizer.model to it. One
-    tensor is read at a time; the same command continues an interrupted conversion. --verify reads everything again, and
-    compares the logits of both models for a short text.
+    The folder holds a language model or a reward model. Meta's own files (params.json, consolidated.00.pth) are read
+    too. A LoRA adapter of PEFT is merged into the model of --base: a folder like these, or a run.
+
+    Where the embedding has more rows than the folder's tokenizer has entries, the others are padding. --vocab-size says
+    how many entries there are where the folder has no tokenizer. With --tokenizer, an extended tokenizer, the
+    vocabulary grows from that of the folder's tokenizer.model to it. One tensor is read at a time; the same command
+    continues an interrupted conversion. --verify reads everything again, and compares the logits of both models for a
+    short text.
 
     Example: tigerjax convert from-hf Llama-2-7b-hf runs/llama2_7b --verify
     """
     from tigerjax.checkpoint.stored import open_model
-    from tigerjax.convert import read, vocab_of_folder
+    from tigerjax.convert import read, sources
     from tigerjax.convert import verify as check
     from tigerjax.convert.read import stream_model
     from tigerjax.convert.vocab import sub_tokens
@@ -46,15 +59,19 @@ def from_hf(
     from tigerjax.tokenizer.load import Tokenizer
 
     started = time.perf_counter()
-    if pad_to_multiple_of is not None and tokenizer is None:
+    tokenizer, multiple = vocabulary.tokenizer, vocabulary.pad_to_multiple_of
+    if multiple is not None and tokenizer is None:
         raise ConfigError("--pad-to-multiple-of is for a vocabulary that grows; give --tokenizer too, or leave it out")
-    opened, own = vocab_of_folder.fitted(read.open_hf(hf_dir), vocab_size)
+    source = sources.opened(hf_dir, base, vocabulary.vocab_size)
+    opened, own = source.opened, source.tokenizer
     if tokenizer is not None:
         if own is None or own.is_json:
-            raise ConfigError(f"{hf_dir} has no {MODEL_FILE}, from which it could grow; put the model's own there")
-        base, own = own, Tokenizer(tokenizer)
-        stands_for = sub_tokens(opened.config.vocab_size, base, own)
-        opened = read.grow(opened, base.pieces, stands_for, multiple=pad_to_multiple_of or PAD_TO_MULTIPLE_OF)
+            raise ConfigError(
+                f"{opened.where} has no {MODEL_FILE}, from which it could grow; put the model's own there"
+            )
+        old, own = own, Tokenizer(tokenizer)
+        stands_for = sub_tokens(opened.config.vocab_size, old, own)
+        opened = read.grow(opened, old.pieces, stands_for, multiple=multiple or PAD_TO_MULTIPLE_OF)
     if own is not None and (line := other_template(own.folder)):
         hosts.say(line)
     progress = show_progress("converted", "GB")
@@ -63,8 +80,8 @@ def from_hf(
         lambda partial: read.stream_in(opened, partial, dtype=dtype, on_bytes=progress),
         opened.config,
         kind=opened.kind,
-        tokenizer_sha256=own.sha256 if own else None,
-        extra=opened.extra | {"source": read.source_facts(opened)},
+        tokenizer_sha256=own.sha256 if own else source.tokenizer_sha256,
+        extra=opened.extra | {"source": source.facts},
     )
     size = 4 if dtype == "float32" else 2
     figures: dict[str, Any] = {
@@ -103,6 +120,7 @@ def to_hf(
     from tigerjax.convert import verify as check
     from tigerjax.files.manifest import sha256
     from tigerjax.model import families
+    from tigerjax.model.hf_config import trained_length
     from tigerjax.tokenizer.load import Tokenizer
 
     started = time.perf_counter()
@@ -125,7 +143,7 @@ def to_hf(
             tokenizer=tokenizer,
             dtype=dtype,
             vocab="padded" if keep_padding else "trimmed",
-            seq_len=_seq_len(model.run_config),
+            seq_len=trained_length(model.run_config),
             extra=model.extra,
             lineage=lineage,
         ),
@@ -165,12 +183,6 @@ def resize(
         weights, config = grow(model.weights, model.config, old, extended, multiple=pad_to_multiple_of)
         save_model(out, weights, config, tokenizer_sha256=extended.sha256, extra=model.extra)
     show({"vocab_size": config.vocab_size, "padded_vocab_size": config.padded_vocab_size, "out": str(out)}, json)
-
-
-def _seq_len(run_config: list[str]) -> int | None:
-    """data.seq_len of a run's config; None where there is none, as in an import."""
-    name = "data.seq_len = "
-    return next((int(line.removeprefix(name)) for line in run_config if line.startswith(name)), None)
 
 
 def _figures(counts: dict[str, Any], started: float) -> dict[str, Any]:

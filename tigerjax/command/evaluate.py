@@ -77,6 +77,7 @@ def evaluate(
         with show_elapsed("reading the model"):
             answerer = load_answerer(settings, model or run_dir, rows=asking.batch_size, cache=place / suite.CACHE)
         loaded = answerer.model
+        loaded.say_past(answerer.context, model or run_dir)
         how = suite.EvaluationConfig(
             data_dir=benchmarks.data_dir,
             chat=asking.chat,

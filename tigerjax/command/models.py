@@ -286,7 +286,6 @@ def sample(
     Example: tigerjax sample configs/quickstart_sft.py --prompts prompts.jsonl --out runs/candidates --n 10
     """
     from tigerjax.checkpoint.loaded import load_for
-    from tigerjax.model.hf_config import say_past
     from tigerjax.processes import hosts as processes
     from tigerjax.sample.engine import Batching, SamplingConfig
     from tigerjax.sample.folder import CANDIDATES, sample_file
@@ -295,7 +294,7 @@ def sample(
     processes.start(hosts)
     with processes.together():
         loaded = load_for(run, model or config.run_dir(run))
-        say_past(loaded.extra, loaded.config, run.data.seq_len, model or config.run_dir(run))
+        loaded.say_past(run.data.seq_len, model or config.run_dir(run))
         given = dataclasses.asdict(sampling)
         batching = dataclasses.replace(Batching().for_mesh(loaded.mesh), rows=given.pop("batch_size"))
         drawn = SamplingConfig(**given, context=run.data.seq_len, seed=run.seed)

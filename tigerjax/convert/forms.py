@@ -5,19 +5,13 @@ import fnmatch
 from pathlib import Path
 
 from tigerjax.checkpoint.files import META
+from tigerjax.convert import meta_form
 from tigerjax.convert.journal import FILE as JOURNAL
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import paths
 
 LORA = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
-META_ADVICE = (
-    "Meta's own form is not read; write it as a Hugging Face folder first (python -m"
-    " transformers.models.llama.convert_llama_weights_to_hf --input_dir … --model_size … --output_dir …), or download"
-    " the model's -hf repository, and convert that"
-)
 OTHERS = {
-    "consolidated.*.pth": META_ADVICE,
-    "params.json": META_ADVICE,
     "consolidated*.safetensors": "Mistral's own form is not read; download the files of the Hugging Face form instead",
     "*.gguf": "llama.cpp's form is not read; convert the model that it was made of",
     "*.ggml": "llama.cpp's form is not read; convert the model that it was made of",
@@ -27,6 +21,7 @@ OTHERS = {
     "tf_model.h5": "TensorFlow weights are not read; save the model with save_pretrained(safe_serialization=True)",
     "flax_model.msgpack": "Flax weights are not read; save the model as safetensors, and convert that",
     "checkpoints": "a run of tigerjax is read as it is; give it to the command that is to use it",
+    "params.json": "the consolidated.*.pth files of Meta's form are not beside it; copy them too",
     META: "a checkpoint of tigerjax is read as it is; give it to the command that is to use it",
     "snapshots": "the cache of the Hub is not read itself; give the folder below snapshots/ that holds config.json",
 }
@@ -43,12 +38,12 @@ def refuse_others(folder: Path) -> None:
     for name in LORA:
         if name in there:
             raise ConfigError(
-                f"{folder / name}: a LoRA adapter is not read; merge it into its base model (peft's merge_and_unload),"
-                " save that, and convert the result"
+                f"{folder / name}: a LoRA adapter is no model; `tigerjax convert from-hf` merges it into the model of"
+                " --base"
             )
     if JOURNAL in there:
         raise DataError(f"{folder}: an export that was interrupted; give the same `tigerjax convert to-hf` again")
-    if "config.json" in there:
+    if "config.json" in there or meta_form.there(folder):
         return
     for pattern, advice in OTHERS.items():
         if found := fnmatch.filter(there, pattern):

@@ -19,6 +19,7 @@ from tigerjax.checkpoint.files import META, checksums, publish, remove
 from tigerjax.checkpoint.model import claim, make_meta
 from tigerjax.config import Dtype, ModelConfig, stored_sizes
 from tigerjax.convert import journal as journals
+from tigerjax.convert import meta_form
 from tigerjax.convert.forms import refuse_others
 from tigerjax.convert.journal import Journal, OnBytes, begun, fingerprint, resume
 from tigerjax.convert.shards import DTYPES, Written, finite
@@ -28,7 +29,7 @@ from tigerjax.files import manifest, paths
 from tigerjax.files.foreign import read_object
 from tigerjax.files.lock import locked_beside
 from tigerjax.model import families
-from tigerjax.model.hf_config import OURS
+from tigerjax.model.hf_config import CONFIG, OURS
 from tigerjax.model.weights import Row, get, put, tensor_bytes
 
 Array = np.ndarray
@@ -60,14 +61,19 @@ class Opened(NamedTuple):
 
 
 def open_hf(hf_dir: Path) -> Opened:
-    """A folder with config.json and weights. DataError names every tensor that is missing, left over or misshapen.
+    """A folder with config.json and weights, or with params.json and the weights of Meta's form. DataError names every
+    tensor that is missing, left over or misshapen.
 
     The vocabulary is what the folder says under our own key, else all rows of the embedding: see `sized`.
     """
     hf_dir = paths.of(hf_dir)
     refuse_others(hf_dir)
-    read = families.read_hf_config(hf_dir)
-    tensors: Tensors = open_folder(hf_dir)
+    tensors: Tensors
+    if meta_form.there(hf_dir):
+        fields, tensors = meta_form.opened(hf_dir)
+        read = families.of_fields(fields)
+    else:
+        read, tensors = families.read_hf_config(hf_dir), open_folder(hf_dir)
     if read.config.tied and not families.is_reward(read.kind):
         embed, *_, head = _rows(read.kind, dataclasses.replace(read.config, tied=False), read.rows)
         if head.theirs in tensors.shapes:
@@ -191,7 +197,8 @@ def source_facts(opened: Opened) -> dict[str, Any]:
     """What a checkpoint remembers of the folder that it came from."""
     folder = paths.of(opened.where)
     name = folder.name if paths.on_bucket(folder) else folder.resolve().name
-    return {"folder": name, "config_sha256": manifest.sha256(folder / "config.json")}
+    config = meta_form.PARAMS if meta_form.there(folder) else CONFIG
+    return {"folder": name, "config_sha256": manifest.sha256(folder / config)}
 
 
 def in_memory(opened: Opened) -> dict[str, Any]:

@@ -154,32 +154,46 @@ class TorchFiles:
         self._home: dict[str, Path] = {}
         self._copies = {path: paths.fetched(path) for path in files}  # torch knows disks only
         for path in files:
-            tensors = self._load(path)
-            if not isinstance(tensors, dict):
-                raise DataError(f"{path}: holds a {type(tensors).__name__}; give the state dict of a model")
-            for name, tensor in tensors.items():
-                if not hasattr(tensor, "dtype"):
-                    raise DataError(f"{path}: {name} is no tensor; give the state dict of a model")
-                if not tensor.dtype.is_floating_point or tensor.dtype.itemsize < 2:
-                    raise _quantised(path, name, str(tensor.dtype))
-            _add({name: tuple(t.shape) for name, t in tensors.items()}, path, self.shapes, self._home)
+            _add(float_shapes(path, self._load(path)), path, self.shapes, self._home)
 
     def rows(self, name: str, start: int, stop: int) -> Array:
         return self._load(self._home[name])[name][start:stop].float().numpy()
 
-    def _load(self, path: Path) -> dict[str, Any]:
-        try:
-            import torch
-        except ImportError as error:
-            raise ConfigError(
-                f"{path}: a .bin file needs torch to be read, which is not installed; install it, or give safetensors"
-            ) from error
-        try:
-            return torch.load(self._copies[path], map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:  # pickle, zip and torch errors of many types
-            raise DataError(
-                f"{path}: torch.load(weights_only=True) refuses it: {str(error).splitlines()[0]}"
-            ) from error
+    def _load(self, path: Path) -> Any:
+        return load_torch(path, self._copies[path])
+
+
+def load_torch(path: Path, copy: Path) -> Any:
+    """What the file `path` holds, read from `copy` on a disk. Its tensors are mapped, and no code of it runs.
+
+    Raises ConfigError where torch is not installed, DataError for a file that is damaged or would run code.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise ConfigError(
+            f"{path}: needs torch to be read, which is not installed; install it, or give safetensors"
+        ) from error
+    try:
+        return torch.load(copy, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # pickle, zip and torch errors of many types
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(f"{path}: torch.load(weights_only=True) refuses it: {why}") from error
+
+
+def float_shapes(path: Path, tensors: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor that torch has read from `path`. DataError where it is no dict of tensors; ConfigError
+    for quantised ones."""
+    if not isinstance(tensors, dict):
+        raise DataError(f"{path}: holds a {type(tensors).__name__}; give the state dict of a model")
+    for name, tensor in tensors.items():
+        if not isinstance(name, str) or not name.isprintable():
+            raise DataError(f"{path}: a tensor is named {shown(name)}; give the state dict of a model")
+        if not hasattr(tensor, "dtype"):
+            raise DataError(f"{path}: {name} is no tensor; give the state dict of a model")
+        if not tensor.dtype.is_floating_point or tensor.dtype.itemsize < 2:
+            raise _quantised(path, name, str(tensor.dtype))
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 class Without:

@@ -17,6 +17,8 @@ from tigerjax.tokenizer.added import FAST_FILE, MODEL_FILE
 if TYPE_CHECKING:
     from tigerjax.tokenizer.load import Tokenizer
 
+FIRST_LINE = 100  # bytes that hold the first line of Llama 3's tokenizer.model
+
 
 def fitted(opened: Opened, vocab_size: int | None) -> tuple[Opened, "Tokenizer | None"]:
     """(the folder with its true vocabulary, its tokenizer if it has one: tokenizer.model, else tokenizer.json).
@@ -57,6 +59,12 @@ def _tokenizer(folder: Path, limit: int) -> "Tokenizer | None":
 
     if not (folder / MODEL_FILE).is_file():
         return _fast(folder) if (folder / FAST_FILE).is_file() else None
+    if _ranks(folder / MODEL_FILE):
+        hosts.say(
+            f"{folder / MODEL_FILE}: holds ranks of byte pairs and no SentencePiece model, and is not read; put the"
+            f" model's {FAST_FILE} in its place to use it"
+        )
+        return None
     tokenizer = Tokenizer(folder)
     if tokenizer.size <= limit:
         return tokenizer
@@ -79,6 +87,14 @@ def _fast(folder: Path) -> "Tokenizer | None":
     except DataError as error:
         hosts.say(f"note: {error}; the model is imported without its tokenizer")
         return None
+
+
+def _ranks(path: Path) -> bool:
+    """Whether a tokenizer.model is Llama 3's own: lines of a piece in base64 and its rank."""
+    if not path.is_file():
+        return False
+    piece, _, rank = paths.part(path, 0, min(paths.size(path), FIRST_LINE)).partition(b"\n")[0].partition(b" ")
+    return rank.strip().isdigit() and piece.isascii()
 
 
 def _fast_size(folder: Path) -> int | None:

@@ -203,14 +203,21 @@ def read_hf_config(folder: Path) -> HfConfig:
 
     Raises ConfigError for a model that no family reads.
     """
-    fields = hf_config.read_fields(folder)
+    read = of_fields(hf_config.read_fields(folder))
+    if (generation := hf_config.read_generation(folder)) is not None:
+        read.extra[hf_config.SOURCE][hf_config.GENERATION] = generation
+    return read
+
+
+def of_fields(fields: Fields) -> HfConfig:
+    """The fields of a config.json, read by the family that they name.
+
+    Raises ConfigError for a model that no family reads.
+    """
     model_type, named = fields.text("model_type", None), [*fields.texts("architectures"), None][0]
     for family in FAMILIES:
         if model_type == family.HF_MODEL_TYPE and named in (None, family.HF_LANGUAGE, family.HF_REWARD):
-            read = family.from_hf_config(fields, reward=named == family.HF_REWARD)
-            if (generation := hf_config.read_generation(folder)) is not None:
-                read.extra[hf_config.SOURCE][hf_config.GENERATION] = generation
-            return read
+            return family.from_hf_config(fields, reward=named == family.HF_REWARD)
     readable = [name for family in FAMILIES for name in (family.HF_LANGUAGE, family.HF_REWARD)]
     raise ConfigError(
         f"{fields.path}: {shown(f'{model_type} {named}')[1:-1]} is not a model that can be read; needs"

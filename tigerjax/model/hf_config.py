@@ -1,6 +1,7 @@
 """What the config.json of every Hugging Face folder has in common, and its generation_config.json."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 POSITIONS, FIRST_POSITIONS = "max_position_embeddings", "original_max_position_embeddings"
 ROPE = ("rope_scaling", "rope_parameters")
 """Where transformers 4 and 5 say how rotary angles are scaled. Where both say it, transformers reads the first."""
+SEQ_LEN_LINE = re.compile(r"data\.seq_len = ([0-9]{1,9})")
 MAX_POSITIONS = 2048  # what transformers takes where a Llama's config.json leaves POSITIONS out
 ORIGINAL = "give the file as its authors published it"
 
@@ -102,6 +104,12 @@ def source_fields(fields: Fields) -> dict[str, Any]:
     return {n: value for n, value in kept.items() if n in fields.content and (n in always or value is not None)}
 
 
+def trained_length(run_config: list[str]) -> int | None:
+    """data.seq_len of the run that a checkpoint stores the config of; None where there is none, as in an import."""
+    said = [SEQ_LEN_LINE.fullmatch(line) for line in run_config if isinstance(line, str)]
+    return next((int(found[1]) for found in said if found), None)
+
+
 def positions(extra: dict[str, Any], seq_len: int | None) -> dict[str, int]:
     """max_position_embeddings of an export: the length that the model was trained at here, else that of its source.
     Empty where neither is known."""
@@ -144,15 +152,23 @@ def _finite(content: dict[str, Any], path: Path) -> None:
         raise DataError(f"{path}: holds NaN or Infinity, which are not JSON; {ORIGINAL}") from error
 
 
-def say_past(extra: dict[str, Any], config: ModelConfig, length: int, where: Any) -> None:
-    """Says it in one line where rows of `length` tokens are longer than the model of `where` says that it reads."""
-    rope = config.rope
-    reach = (rope.original_max_position_embeddings or 0) * (1 if rope.kind == "dynamic" else rope.factor)
-    known = extra.get(SOURCE, {}).get(POSITIONS) or int(reach)
+def reach(config: ModelConfig, extra: dict[str, Any], run_config: list[str]) -> int:
+    """How many positions a checkpoint reads, as far as it says so; 0 where it does not.
+
+    It is the length that it was trained at, or max_position_embeddings of the folder that it was imported from. A rope
+    that stretches a shorter length (yarn, dynamic, llama3) reads its factor times that length, where this is more.
+    """
+    stretched = (config.rope.original_max_position_embeddings or 0) * config.rope.factor
+    return max(positions(extra, trained_length(run_config)).get(POSITIONS, 0), int(stretched))
+
+
+def say_past(known: int, config: ModelConfig, length: int, where: Any) -> None:
+    """Says it in one line where rows of `length` tokens are longer than the `known` positions that the model of `where`
+    reads; 0 is not known."""
     if known and length > known:
         hosts.say(
             f"warning: rows of {length:,} tokens are past the {known:,} positions of {where} ({POSITIONS}); its rope is"
-            f" of kind {rope.kind}, factor {rope.factor:g}"
+            f" of kind {config.rope.kind}, factor {config.rope.factor:g}"
         )
 
 

@@ -13,7 +13,7 @@ from tigerjax.config import RopeConfig, RunConfig
 from tigerjax.config.rope import USES
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
-from tigerjax.model.hf_config import say_past
+from tigerjax.model.hf_config import reach, say_past
 from tigerjax.processes import hosts
 from tigerjax.train.objective import Objective
 from tigerjax.train.state import TrainState, init_state, state_from_weights
@@ -42,7 +42,8 @@ def _say_rope(config: RunConfig, stored: StoredModel) -> None:
     ours, theirs = config.model.rope, stored.config.rope
     if ours != theirs:
         hosts.say(f"start weights had rope {_shown(theirs)}; this run has {_shown(ours)}")
-    say_past(stored.extra, config.model, config.data.seq_len, config.checkpoint.init_from)
+    known = reach(config.model, stored.extra, [])  # of an import; a run of ours may well train on longer rows
+    say_past(known, config.model, config.data.seq_len, config.checkpoint.init_from)
 
 
 def _shown(rope: RopeConfig) -> str:
