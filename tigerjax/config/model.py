@@ -43,7 +43,7 @@ class Extras(NamedTuple):
     qk_norm: bool = False
     """RMSNorm of each head's query and key, before they are turned."""
     window: int | None = None
-    """How many tokens a token sees, itself included. None: all before it."""
+    """How far back a token sees, in tokens, itself included. None: all before it."""
 
     def seen(self, seq_len: int) -> float:
         """Twice the tokens that a token of a row sees on average: seq_len, or less where a window cuts the triangle."""

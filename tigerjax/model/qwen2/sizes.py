@@ -11,7 +11,7 @@ class Qwen2Config(ModelConfig):
     """The sizes of a Qwen2."""
 
     sliding_window: Count | None = None
-    """How many tokens a token sees, itself included. None: all before it."""
+    """How far back a token sees, in tokens, itself included. None: all before it."""
 
     @property
     def extras(self) -> Extras:

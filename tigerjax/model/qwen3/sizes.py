@@ -13,7 +13,7 @@ class Qwen3Config(ModelConfig):
     attention_bias: bool = False
     """Biases behind the four products of attention. No published model has them."""
     sliding_window: Count | None = None
-    """How many tokens a token sees, itself included. None: all before it."""
+    """How far back a token sees, in tokens, itself included. None: all before it."""
 
     @property
     def extras(self) -> Extras:
