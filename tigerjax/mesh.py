@@ -4,12 +4,14 @@ Model code names *logical* axes ('embed', 'heads', ...). Nothing outside this fi
 except `model/pipeline.py`, whose subject is the 'stage' axis.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -18,14 +20,15 @@ from tigerjax.config import MeshConfig, RunConfig
 from tigerjax.errors import ConfigError
 from tigerjax.processes import hosts
 
-AXES = ("data", "stage", "fsdp", "tensor")
+AXES = ("data", "stage", "fsdp", "sequence", "tensor")
 
 RULES: dict[str, Any] = {
     # weights
     "layers": "stage",
     "vocab": "tensor",
-    "embed": "fsdp",
-    "table": ("stage", "fsdp"),  # model_dim of embedding and head: outside the pipeline, so the stages share them
+    "embed": ("fsdp", "sequence"),  # all that share a batch, so that longer rows do not need more memory for weights
+    # model_dim of embedding and head: outside the pipeline, so the stages share them
+    "table": ("stage", "fsdp", "sequence"),
     "mlp": "tensor",
     "heads": "tensor",
     "kv_heads": "tensor",
@@ -33,8 +36,9 @@ RULES: dict[str, Any] = {
     "norm": None,
     # activations
     "batch": ("data", "stage", "fsdp"),
-    "length": None,
-    "act_length": "tensor",  # between blocks: the tensor axis splits T where it splits neither heads nor mlp
+    "length": "sequence",
+    "act_length": ("sequence", "tensor"),  # between blocks: 'tensor' splits T where it splits neither heads nor mlp
+    "shares": ("data", "stage", "fsdp", "sequence"),  # of a batch: rows, each cut along T
     "act_embed": None,
     "act_heads": "tensor",
     "act_kv_heads": "tensor",
@@ -46,7 +50,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     """A mesh over all devices, or over those given. ConfigError when the degrees do not multiply to their count."""
     devices = jax.devices() if devices is None else devices
     shape = tuple(getattr(config, axis) for axis in AXES)
-    need = shape[0] * shape[1] * shape[2] * shape[3]
+    need = math.prod(shape)
     if need != len(devices):
         degrees = " x ".join(f"{axis}={n}" for axis, n in zip(AXES, shape, strict=True))
         raise ConfigError(
@@ -59,7 +63,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         )
     # jax.make_mesh refuses several slices, and axes of a v5p torus split over two mesh axes; mesh_utils does both.
     if slices > 1:
-        inner, outer = (shape[0] // slices, *shape[1:]), (slices, 1, 1, 1)
+        inner, outer = (shape[0] // slices, *shape[1:]), (slices, *(1 for _ in shape[1:]))
         grid = mesh_utils.create_hybrid_device_mesh(inner, outer, devices=devices, allow_split_physical_axes=True)
     else:
         grid = mesh_utils.create_device_mesh(shape, devices=devices, allow_split_physical_axes=True)
@@ -69,15 +73,22 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
 
 def run_mesh(config: RunConfig) -> Mesh:
     """The config's mesh; one device of several when every degree is 1 (and there is one process)."""
-    degrees = config.mesh
-    alone = degrees.data * degrees.stage * degrees.fsdp * degrees.tensor == 1 and not hosts.several()
-    return make_mesh(degrees, jax.devices()[:1] if alone else None)
+    return _mesh_of(config.mesh)
 
 
 def mesh_of_several(config: RunConfig) -> Mesh | None:
-    """`run_mesh` for code that also runs without a mesh: None when it would be a single device."""
-    mesh = run_mesh(config)
+    """The mesh for sampling and evaluation; None when it would be a single device.
+
+    It is `run_mesh`, except that rows are not cut along T: the devices of 'sequence' are added to those of 'fsdp' and
+    read rows of their own. Weights lie as in training."""
+    degrees = config.mesh
+    mesh = _mesh_of(dataclasses.replace(degrees, fsdp=degrees.fsdp * degrees.sequence, sequence=1))
     return mesh if mesh.size > 1 else None
+
+
+def _mesh_of(degrees: MeshConfig) -> Mesh:
+    alone = math.prod(getattr(degrees, axis) for axis in AXES) == 1 and not hosts.several()
+    return make_mesh(degrees, jax.devices()[:1] if alone else None)
 
 
 def in_mesh(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -115,6 +126,50 @@ def on_each(function: Callable[..., jax.Array], in_specs: Any, out_spec: Partiti
     # check_vma off: a kernel's outputs do not say over which axes they vary (jax 0.10.2); the tests compare with the
     # reference instead.
     return jax.shard_map(function, axis_names=free, in_specs=in_specs, out_specs=out_spec, check_vma=False)
+
+
+def length_ways() -> int:
+    """Into how many shares the mesh that is set here cuts each row along T; 1 when none is set."""
+    return int(jax.sharding.get_abstract_mesh().shape.get(RULES["length"], 1))
+
+
+def balanced_places(length: int) -> np.ndarray:
+    """place_PT int32: the places in a row of `length` tokens that each of its P = `length_ways()` shares has.
+
+    The row is cut into 2 P chunks, and share i holds chunks i and 2 P - 1 - i. Then every share has the same causal
+    work: a late token reads more keys than an early one. With one share the order is that of the row.
+    """
+    ways = length_ways()
+    place = np.arange(length, dtype=np.int32)
+    if ways == 1:
+        return place[None]
+    early, late = place.reshape(2, ways, -1)
+    return np.concatenate([early, late[::-1]], axis=1)
+
+
+def balanced(array: jax.Array, axis: int = 1) -> jax.Array:
+    """`array`, whose dimension `axis` is T, in the order of `balanced_places`, which the model's rows have."""
+    last = 2 * length_ways() - 1
+    return _chunks(array, [chunk for i in range(length_ways()) for chunk in (i, last - i)], axis)
+
+
+def in_row_order(array: jax.Array, axis: int = 1) -> jax.Array:
+    """The inverse of `balanced`, for an array that every device has whole along T."""
+    last = 2 * length_ways() - 1
+    return _chunks(array, [*range(0, last, 2), *range(last, 0, -2)], axis)
+
+
+def gathered(array: jax.Array, axis: int) -> jax.Array:
+    """Inside `on_each`: the array whole along its dimension `axis`, of which each device has its share of a row."""
+    return jax.lax.all_gather(array, RULES["length"], axis=axis, tiled=True)
+
+
+def _chunks(array: jax.Array, order: list[int], axis: int) -> jax.Array:
+    if len(order) == 2:  # one share
+        return array
+    # Slices, not a flip: of that, XLA:TPU makes several copies.
+    chunks = jnp.split(array, len(order), axis)
+    return jnp.concatenate([chunks[chunk] for chunk in order], axis)
 
 
 def row_ways(mesh: Mesh | None) -> int:

@@ -18,11 +18,14 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLISTIC = ["--tokens", "300e9"]
+LONG = ["--tokens", "20e9"]
 ANSWERS = ["--answers", "4"]
 WORDS = {
     "tiger_7b_pretrain": ["--topology", "v5p:4x4x4", *HOLISTIC],
     "tiger_13b_pretrain": ["--topology", "v5p:4x4x4", *HOLISTIC],
     "tiger_70b_pretrain": ["--topology", "v5p:4x8x8", *HOLISTIC],
+    "tiger_13b_long": ["--topology", "v5p:4x4x4", *LONG],
+    "tiger_70b_long": ["--topology", "v5p:4x8x8", *LONG],
     "tiger_7b_sft": ["--topology", "v5p:4x4x4"],
     "tiger_13b_sft": ["--topology", "v5p:4x4x4"],
     "tiger_70b_sft": ["--topology", "v5p:4x4x4"],

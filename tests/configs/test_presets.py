@@ -62,6 +62,8 @@ COUNTS = {
     "tiger_13b_v5_pretrain": 13_354_931_200,
     "tiger_13b_v6_pretrain": 13_354_931_200,
     "tiger_70b_v2_pretrain": 69_519_155_200,
+    "tiger_13b_long": 13_312_087_040,
+    "tiger_70b_long": 69_450_604_544,
 }
 
 

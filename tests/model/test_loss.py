@@ -1,5 +1,7 @@
 """The chunked loss against a plain one, and how much memory it takes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,14 +31,20 @@ def plain(hidden_BTD, head_DV, targets_BT, weights_BT):
     return jnp.sum(nll_BT * weights_BT), jnp.sum(weights_BT), jnp.sum(correct_BT * weights_BT)
 
 
-def chunked(chunk_tokens, batch_shards=1):
-    return lambda *arrays: token_loss(*arrays, vocab_size=VOCAB, chunk_tokens=chunk_tokens, batch_shards=batch_shards)
+def chunked(chunk_tokens, batch_shards=1, length_shards=1):
+    return functools.partial(
+        token_loss,
+        vocab_size=VOCAB,
+        chunk_tokens=chunk_tokens,
+        batch_shards=batch_shards,
+        length_shards=length_shards,
+    )
 
 
-@pytest.mark.parametrize(("chunk_tokens", "batch_shards"), [(1, 1), (20, 2), (1000, 4)])
-def test_loss_count_and_gradients_do_not_depend_on_the_chunk(chunk_tokens, batch_shards):
+@pytest.mark.parametrize(("chunk_tokens", "shards"), [(1, (1, 1)), (20, (2, 1)), (1000, (4, 1)), (20, (2, 3))])
+def test_loss_count_and_gradients_do_not_depend_on_the_chunk(chunk_tokens, shards):
     arrays = inputs()
-    loss = chunked(chunk_tokens, batch_shards)
+    loss = chunked(chunk_tokens, *shards)
     np.testing.assert_allclose(loss(*arrays), plain(*arrays), rtol=TOLERANCE)
     for argument in (0, 1):
         ours = jax.grad(lambda *a: 3.0 * loss(*a)[0], argument)(*arrays)
@@ -82,7 +90,7 @@ def test_compiled_temporaries_are_smaller_than_the_logits():
     shapes = [((b, t, d), jnp.float32), ((d, v), jnp.float32), ((b, t), jnp.int32), ((b, t), jnp.float32)]
 
     def loss(*a):
-        return token_loss(*a, vocab_size=v, chunk_tokens=64, batch_shards=1)[0]
+        return token_loss(*a, vocab_size=v, chunk_tokens=64, batch_shards=1, length_shards=1)[0]
 
     compiled = jax.jit(jax.grad(loss, (0, 1))).lower(*(jax.ShapeDtypeStruct(*s) for s in shapes)).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * b * t * v / 2

@@ -179,8 +179,8 @@ def primitives(jaxpr, inside=()):
 
 def toy(stages, microbatches, rounds):
     """The pipeline's sum of squares of x + sin(x w) in 8 layers, for rows of 3 numbers; (mesh, function)."""
-    devices = jax.make_mesh((1, stages, 1, 1), mesh.AXES, devices=jax.devices()[:stages],
-                            axis_types=(jax.sharding.AxisType.Auto,) * 4)  # fmt: skip
+    devices = jax.make_mesh((1, stages, 1, 1, 1), mesh.AXES, devices=jax.devices()[:stages],
+                            axis_types=(jax.sharding.AxisType.Auto,) * 5)  # fmt: skip
 
     def block(w, x):
         return x + jnp.sin(x @ w)

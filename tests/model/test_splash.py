@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_mask import CausalMask, MultiHeadMask
+from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_mask_info import process_mask
 
 from tigerjax import mesh
 from tigerjax.config import ComputeConfig, MeshConfig, SplashConfig
 from tigerjax.errors import ConfigError
-from tigerjax.model import attention, stack
+from tigerjax.model import attention, splash_blocks, stack
 
 # float32: the kernel adds the same products block by block
 SAME_MATHS = 1e-5
@@ -84,16 +86,58 @@ def test_rows_and_heads_split_over_a_mesh_equal_the_reference(inputs, expected):
     assert_close(got, expected)
 
 
+def test_rows_cut_along_their_length_equal_the_reference(inputs):
+    """Two rows of 512 tokens in four shares each: 128 queries on a device, the smallest block."""
+    devices = mesh.make_mesh(MeshConfig(fsdp=2, sequence=4))
+    arrays = [jnp.reshape(a, (B // 2, 2 * T, *a.shape[2:])) for a in inputs]
+    want = jax.jit(functools.partial(out_and_gradients, REFERENCE))(*arrays)
+
+    def cut(*arrays):
+        results = out_and_gradients(FUSED, *(mesh.balanced(a) for a in arrays))
+        return [mesh.in_row_order(a) for a in results]
+
+    with jax.set_mesh(devices):
+        assert_close(jax.jit(cut)(*arrays), want)
+
+
+@pytest.mark.parametrize(("shares", "window"), [(1, None), (2, None), (8, None), (1, 300), (4, 300)])
+def test_the_blocks_that_are_computed_are_those_with_an_element_and_each_share_has_as_many(shares, window):
+    """Against the whole square, and for one share against the masks that JAX makes element by element."""
+    length = 2048
+    with jax.set_mesh(mesh.make_mesh(MeshConfig(sequence=shares, fsdp=8 // shares))):
+        place_PT = mesh.balanced_places(length)
+        np.testing.assert_array_equal(mesh.in_row_order(jnp.asarray(place_PT.reshape(1, -1)))[0], np.arange(length))
+    for wide in (128, 256):
+        blocks = dataclasses.replace(BLOCKS, block_kv=wide, block_kv_dkv=wide)
+        forward, _, backward = splash_blocks.mask_infos(place_PT, blocks, window)
+        for share, places in enumerate(place_PT):
+            pairs = splash_blocks.reads(places[:, None], np.arange(length), window=window)
+            reads = pairs.reshape(len(places) // 128, 128, -1, wide).any(axis=(1, 3))
+            assert reads.sum() == forward.block_mask[share].sum() == backward.block_mask[share].sum()
+            if wide == 128 and window is None:
+                assert reads.sum() == (16 // shares) * 17 / 2
+            for q, row in enumerate(reads):
+                runs = forward.block_mask[share, 0, q] > 0
+                np.testing.assert_array_equal(forward.data_next[share, 0, q][runs], np.flatnonzero(row))
+            for k, column in enumerate(reads.T):
+                runs = backward.block_mask[share, 0, :, k] > 0
+                np.testing.assert_array_equal(backward.data_next[share, 0, :, k][runs], np.flatnonzero(column))
+    if (shares, window) == (1, None):
+        theirs, _ = process_mask(MultiHeadMask([CausalMask((length, length))]), (128, 256))
+        np.testing.assert_array_equal(theirs.block_mask > 0, forward.block_mask[0])
+        np.testing.assert_array_equal(theirs.data_next, forward.data_next[0])
+
+
 def test_inside_a_region_that_is_manual_over_stage_it_equals_the_reference(inputs, expected):
-    devices = mesh.make_mesh(MeshConfig(stage=2, fsdp=2, tensor=2))
+    devices = mesh.make_mesh(MeshConfig(stage=2, sequence=2, tensor=2))
     P = jax.sharding.PartitionSpec
     compute = dataclasses.replace(SPLASH, remat="save_attention")
 
     @functools.partial(jax.shard_map, axis_names={"stage"}, in_specs=(P(),) * 5, out_specs=P(), check_vma=False)
     def stages(q_BTNH, k_BTKH, v_BTKH, w_BTNH, ids_BT):
         def block(w, qkv):
-            out_BTNH = attention.attend(*qkv, ids_BT, compute=compute)
-            return (out_BTNH, *qkv[1:])
+            out_BTNH = attention.attend(*(mesh.balanced(a) for a in (*qkv, ids_BT)), compute=compute)
+            return (mesh.in_row_order(out_BTNH), *qkv[1:])
 
         def summed(*qkv):
             out_BTNH = stack.rematerialise(block, compute.remat)(None, qkv)[0]

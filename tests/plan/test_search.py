@@ -69,12 +69,24 @@ def test_every_candidate_keeps_the_batch_and_fills_the_slice():
     _, none_fits = enumerate_candidates(large, FOUR)
     assert none_fits["cannot fit"] > left_out["cannot fit"]
     for c in candidates:
-        data, stage, fsdp, tensor = c.mesh
-        assert data * stage * fsdp * tensor == CUBE.chips
+        data, stage, fsdp, sequence, tensor = c.mesh
+        assert data * stage * fsdp * sequence * tensor == CUBE.chips and sequence == 1
         assert c.config.global_batch_size == large.global_batch_size
         assert c.rows * data * stage * fsdp * c.config.optim.gradient_accumulation_steps == large.global_batch_size
         assert c.memory <= CUBE.chip.hbm_bytes
     assert [c.seconds for c in candidates] == sorted(c.seconds for c in candidates)
+
+
+def test_only_long_rows_are_cut_along_their_length_and_no_share_is_short():
+    large = world.seven_billion()
+    data = dataclasses.replace(large.data, seq_len=32_768)
+    candidates, _ = enumerate_candidates(dataclasses.replace(large, data=data, global_batch_size=64), CUBE)
+    assert {c.config.mesh.sequence for c in candidates} == {1, 2, 4, 8}
+    assert {math.prod(c.mesh) for c in candidates} == {CUBE.chips}
+    # State and saved activations are split over all chips, whichever axis splits them.
+    whole = [c for c in candidates if c.config.mesh.stage == 1 and c.config.optim.gradient_accumulation_steps == 1]
+    memory = {c.config.mesh.sequence: c.memory for c in whole if c.config.compute.remat == "full"}
+    assert len(memory) == 4 and list(memory.values()) == pytest.approx([memory[1]] * 4)
 
 
 def test_on_chips_of_two_devices_the_mesh_fills_the_devices_and_nothing_is_offloaded():
@@ -117,7 +129,7 @@ def test_what_did_not_fit_rules_out_more_and_a_fit_rules_out_less():
 def test_the_fastest_that_fits_comes_first(command, tmp_path):
     results = go(command, tmp_path)
     best = results[0]
-    assert best.candidate.config.compute.remat == "save_attention" and best.candidate.mesh[3] == 1
+    assert best.candidate.config.compute.remat == "save_attention" and best.candidate.mesh[-1] == 1
     assert any(r.figures.get("error") == "tigerjax: VMEM overflow" for r in results)
     # Where `save_attention` fits, `full` is needless: it is the base, so a run that names no policy.
     assert all("--compute.remat" in run for run in runs(tmp_path))

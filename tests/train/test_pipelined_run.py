@@ -22,7 +22,7 @@ from tigerjax.train.state import from_disk, init_state, state_from_weights, to_d
 TOLERANCE = 1e-5
 WEIGHT_TOLERANCE = 1e-4
 MODEL = {"num_layers": 4}
-CIRCULAR = dict(mesh=MeshConfig(stage=2, fsdp=2, tensor=2), pipeline=PipelineConfig(microbatches=4, rounds=2))
+CIRCULAR = dict(mesh=MeshConfig(stage=2, sequence=2, tensor=2), pipeline=PipelineConfig(microbatches=4, rounds=2))
 GPIPE = dict(mesh=MeshConfig(stage=4, fsdp=2), pipeline=PipelineConfig(microbatches=4, rounds=1))
 
 
@@ -39,7 +39,7 @@ def losses(run_dir):
 
 
 def test_one_run_moves_between_meshes_and_rounds_and_has_the_losses_of_one_device(tmp_path):
-    """Two updates on one device, two in two rounds of two stages, two in one round of four stages."""
+    """Two updates on one device, two in two rounds of two stages of half rows, two in one round of four stages."""
     train(config(), TinyLoader(), run_dir=tmp_path / "one", reporting=SILENT)
     parts = [config(), config(**CIRCULAR), config(**GPIPE)]
     for part, crash_at in zip(parts, (2, 4, None), strict=True):
@@ -111,6 +111,34 @@ def test_start_weights_from_the_disk_are_placed_in_stage_order_and_not_copied(tm
 def test_a_pipeline_that_does_not_divide_is_refused_from_the_config(change, message):
     with pytest.raises(ConfigError, match=message):
         config(**change)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "change", "message"),
+    [
+        (dict(sequence=3), {}, "seq_len=16 does not divide by mesh.sequence x mesh.tensor = 3, which split rows"),
+        (dict(tensor=3), {}, "does not divide by mesh.tensor=3; change one"),
+        (dict(sequence=16), {}, "seq_len=16 does not divide into 2 x mesh.sequence = 32 chunks; change one"),
+        (dict(sequence=2), dict(attention="cudnn"), "'cudnn' reads whole rows only, and mesh.sequence=2 cuts them"),
+        (
+            dict(sequence=16),
+            dict(attention="splash"),
+            "seq_len=1024 / mesh.sequence=16 is no multiple of .*block_q=512",
+        ),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_rows_that_cannot_be_cut_are_refused_from_the_config(degrees, change, message):
+    run = config()
+    length = 1024 if change.get("attention") == "splash" else run.data.seq_len
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(
+            run,
+            model=dataclasses.replace(run.model, model_dim=48),
+            mesh=MeshConfig(**degrees),
+            compute=dataclasses.replace(run.compute, **change),
+            data=dataclasses.replace(run.data, seq_len=length),
+        )
 
 
 @pytest.mark.parametrize("field", ["microbatches", "rounds"])

@@ -14,7 +14,7 @@ from tiny_run import SILENT, TinyLoader, tiny_config
 from tigerjax.checkpoint.files import check_bytes, read_meta, steps
 from tigerjax.checkpoint.model import load_model
 from tigerjax.config import MeshConfig
-from tigerjax.mesh import host_rows, make_mesh
+from tigerjax.mesh import host_rows, make_mesh, mesh_of_several, row_ways, run_mesh
 from tigerjax.train.loop import train
 
 SAME_LOSS = 1e-6  # nats: gloo adds four float32 numbers in another order than one process does
@@ -57,6 +57,13 @@ def test_the_rows_of_a_process_are_those_of_its_devices():
         assert host_rows(None, 8) == [0, 1, 6, 7]
     finally:
         mesh_lib.sharding = original
+
+
+def test_devices_that_share_a_row_all_read_it_and_sampling_gives_each_rows_of_its_own():
+    config = tiny_config(mesh=MeshConfig(fsdp=4, sequence=2))
+    assert host_rows(run_mesh(config), 8) == list(range(8)) and row_ways(run_mesh(config)) == 4
+    sampling = mesh_of_several(config)
+    assert (sampling.shape["fsdp"], sampling.shape["sequence"], row_ways(sampling)) == (8, 1, 8)
 
 
 def test_two_processes_stop_at_bad_data_resume_and_have_the_losses_of_one(alone, tmp_path):

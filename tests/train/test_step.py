@@ -10,7 +10,7 @@ from tiny_run import LENGTH, TinyLoader, segments, tiny_batch, tiny_config
 
 from tigerjax.config import MeshConfig, PipelineConfig
 from tigerjax.data.rows import make_batch, make_row
-from tigerjax.mesh import run_mesh
+from tigerjax.mesh import in_mesh, run_mesh
 from tigerjax.model.qwen3.sizes import Qwen3Config
 from tigerjax.train.objective import token_objective
 from tigerjax.train.optim import make_optimizer
@@ -79,7 +79,32 @@ def test_every_mesh_equals_one_device_after_three_steps(mesh):
     np.testing.assert_allclose(other[0], one[0], atol=TOLERANCE)
     close(other[1], one[1], WEIGHT_TOLERANCE)
     sharded = other[2]["layers"]["mlp"]["up"].spec
-    assert sharded == jax.sharding.PartitionSpec("stage", "fsdp", "tensor"), sharded
+    assert sharded == jax.sharding.PartitionSpec("stage", ("fsdp", "sequence"), "tensor"), sharded
+
+
+@functools.cache
+def means(mesh_config=ONE, model=PLAIN):
+    """(loss, gradient on the host) of one packed batch, both divided by the weight, at random weights."""
+    mesh, objective, tx, _ = built(mesh_config, model=model)
+    weights = init_state(objective, tx, mesh, seed=3).weights
+    gradient = in_mesh(mesh, jax.jit(lambda w, batch: loss_and_gradient(objective, w, batch, accumulate=1)))
+    total, weight, _, summed = jax.device_get(gradient(weights, tiny_batch(0)))
+    return total / weight, jax.tree.map(lambda g: g / weight, summed)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "model"),
+    [
+        (dict(fsdp=2, sequence=2, tensor=2), PLAIN),
+        (dict(fsdp=2, sequence=4), WITH_ALL),
+        (dict(sequence=8), PLAIN),
+    ],
+    ids=["2 shares", "4 shares and a window", "8 shares"],
+)
+def test_rows_cut_along_their_length_give_the_loss_and_gradients_of_one_device(mesh, model):
+    one, other = means(model=model), means(MeshConfig(**mesh), model)
+    assert abs(other[0] - one[0]) <= TOLERANCE
+    close(other[1], one[1], TOLERANCE)
 
 
 def test_a_tied_head_with_biases_norms_and_a_window_trains_alike_on_every_axis():

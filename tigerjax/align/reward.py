@@ -76,10 +76,15 @@ def _compiled(model: nn.Module, mesh: Mesh | None, weights: Any, tokens_BT: jax.
 def reward_objective(config: RunConfig, *, centering: float) -> Objective:
     """The objective of reward training for tigerjax.train.loop: the pair loss on batches of `RewardBatch`.
 
-    Raises ConfigError for a config with pipeline stages or with an objective of its own.
+    Raises ConfigError for a config with pipeline stages, with rows cut along T, or with an objective of its own.
     """
     if config.mesh.stage > 1:
         raise ConfigError(f"mesh.stage={config.mesh.stage}: reward training runs no pipeline; set mesh.stage=1")
+    if config.mesh.sequence > 1:
+        raise ConfigError(
+            f"mesh.sequence={config.mesh.sequence}: reward training reads whole rows; set mesh.sequence=1 and raise"
+            " mesh.fsdp"
+        )
     if type(config.objective) is not ObjectiveConfig:
         raise ConfigError(f"objective={config.objective}: reward training has its own loss; leave the field out")
     family = families.of(config.model)

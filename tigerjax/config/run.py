@@ -12,11 +12,12 @@ from tigerjax.errors import ConfigError
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class MeshConfig:
-    """How the work is split over devices. The product of the four is the number of devices."""
+    """How the work is split over devices. The product of all is the number of devices."""
 
     data: Count = 1  # Copies of the model, one per slice, which exchange only gradients
     stage: Count = 1  # Pipeline stages, which share the layers
     fsdp: Count = 1  # Shards of the rows of a batch, and of the weights along D
+    sequence: Count = 1  # Shares of each row along T, for long rows; the weights along D are split by it too
     tensor: Count = 1  # Shards of the heads, of the mlp and of the vocabulary
 
     def __post_init__(self) -> None:
@@ -182,22 +183,41 @@ class RunConfig:
             "num_kv_heads": (self.model.num_kv_heads, "tensor"),
             "mlp_dim": (self.model.mlp_dim, "tensor"),
             "padded_vocab_size": (self.model.padded_vocab_size, "tensor"),
-            "model_dim": (self.model.model_dim, "stage x fsdp"),  # of embedding and head
+            "model_dim": (self.model.model_dim, "stage x fsdp x sequence"),  # of embedding and head
         }
         for field, (size, axes) in checks.items():
             degree = math.prod(getattr(self.mesh, axis) for axis in axes.split(" x "))
             if size % degree:
                 raise ConfigError(f"model.{field}={size} does not divide by mesh.{axes}={degree}; change one")
-        if self.data.seq_len % self.mesh.tensor:
+        self._check_length()
+
+    def _check_length(self) -> None:
+        length, shares = self.data.seq_len, self.mesh.sequence
+        if length % (ways := shares * self.mesh.tensor):
+            axes = f"mesh.tensor={ways}" if shares == 1 else f"mesh.sequence x mesh.tensor = {ways}"
+            which = "splits" if shares == 1 else "split"
             raise ConfigError(
-                f"data.seq_len={self.data.seq_len} does not divide by mesh.tensor={self.mesh.tensor}, which splits rows"
-                " between blocks; change one"
+                f"data.seq_len={length} does not divide by {axes}, which {which} rows between blocks; change one"
+            )
+        if shares > 1 and length % (2 * shares):
+            raise ConfigError(
+                f"data.seq_len={length} does not divide into 2 x mesh.sequence = {2 * shares} chunks; change one"
+            )
+        if shares > 1 and self.compute.attention == "cudnn":
+            raise ConfigError(
+                f"compute.attention='cudnn' reads whole rows only, and mesh.sequence={shares} cuts them; choose splash"
+                " or reference, or set mesh.sequence=1"
             )
         if self.compute.attention == "splash":
             for field, block in self.compute.splash.blocks().items():
-                if self.data.seq_len % block:
+                if length % block:
                     raise ConfigError(
-                        f"data.seq_len={self.data.seq_len} is no multiple of compute.splash.{field}={block}; change one"
+                        f"data.seq_len={length} is no multiple of compute.splash.{field}={block}; change one"
+                    )
+                if field.startswith("block_q") and length // shares % block:
+                    raise ConfigError(
+                        f"data.seq_len={length} / mesh.sequence={shares} is no multiple of"
+                        f" compute.splash.{field}={block}; change one"
                     )
 
     def _check_pipeline(self, micro_rows: int, groups: int) -> None:

@@ -124,5 +124,6 @@ def _sums(weights: Any, batch: Any, *, config: ModelConfig, compute: ComputeConf
         vocab_size=config.vocab_size,
         chunk_tokens=compute.loss_chunk_tokens,
         batch_shards=1,
+        length_shards=1,
     )
     return jnp.stack([total.nll_sum, total.weight, total.correct])

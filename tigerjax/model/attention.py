@@ -4,13 +4,16 @@ import dataclasses
 import math
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from tigerjax.config import ComputeConfig
 from tigerjax.errors import ConfigError
+from tigerjax.mesh import balanced_places
 from tigerjax.model.splash import name_inputs, splash
+from tigerjax.model.splash_blocks import reads
 from tigerjax.model.stack import ATTENTION_OUT
 
 LANES = 128  # of a TPU's vector registers
@@ -32,12 +35,12 @@ def weigh(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax
 
 
 def causal_mask(segment_ids_BT: jax.Array, window: int | None) -> jax.Array:
-    """mask_BTS: true where query t may read key s, that is where s <= t in the same segment, and s > t - window where
-    there is one. Padding reads padding."""
-    T = segment_ids_BT.shape[1]
+    """mask_BTS: true where query t may read key s, that is where s is no later in the same segment, and less than
+    `window` places before t where there is one. Padding reads padding. The rows are in the order of
+    `mesh.balanced_places`."""
+    place_T = balanced_places(segment_ids_BT.shape[1]).reshape(-1)
     same_BTS = segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
-    seen_TS = jnp.tril(jnp.ones((T, T), bool))
-    return same_BTS & (seen_TS if window is None else jnp.triu(seen_TS, 1 - window))
+    return same_BTS & reads(place_T[:, None], place_T[None, :], window=window)
 
 
 def fitting(compute: ComputeConfig, length: int) -> ComputeConfig:
@@ -66,6 +69,7 @@ def attend(
     """Causal attention within segments, S = T, by the kernel that `compute.attention` names. With a window a token sees
     so many tokens, itself included.
 
+    The rows are in the order of `mesh.balanced_places`: as they are, unless a mesh that is set cuts them along T.
     Inputs and output carry the names QUERY, KEY, VALUE and ATTENTION_OUT, for remat policies. Raises ConfigError for
     cudnn in float32.
     """
@@ -73,6 +77,8 @@ def attend(
         return splash(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, c=compute.splash, window=window)
     q_BTNH, k_BSKH, v_BSKH = name_inputs(q_BTNH, k_BSKH, v_BSKH)
     if compute.attention == "reference":
+        whole = ("batch", None, "act_kv_heads", "head_dim")
+        k_BSKH, v_BSKH = (nn.with_logical_constraint(a, whole) for a in (k_BSKH, v_BSKH))
         out_BTNH = weigh(q_BTNH, k_BSKH, v_BSKH, causal_mask(segment_ids_BT, window))
     else:
         if q_BTNH.dtype != jnp.bfloat16:

@@ -32,25 +32,28 @@ def token_loss(
     vocab_size: int,
     chunk_tokens: int,
     batch_shards: int,
+    length_shards: int,
 ) -> TokenLoss:
     """Cross-entropy of `softmax(hidden @ head)`, columns from `vocab_size` on masked to -inf.
 
     Matrix products run in the dtype of `hidden_BTD` and add up in float32; softmax and sums are float32. At most
     `chunk_tokens` tokens (at least one position of every row) have logits at one time. Chunks are cut along T, so that
-    the sharded batch axis stays where it is. `batch_shards` is the number of devices over which the batch is split
-    (`mesh.shape` of the axes of "batch"). Each of them sums its own gradient of the head, and these are added once,
-    after the last chunk. Not differentiable twice, nor in `weights_BT`.
+    the sharded batch axis stays where it is. `batch_shards` and `length_shards` are the numbers of devices over which
+    the rows are split, and each row along T (`mesh.shape` of the axes of "batch" and "length"). Each device sums its
+    own gradient of the head, and these are added once, after the last chunk. Not differentiable twice, nor in
+    `weights_BT`.
     """
     B, T = targets_BT.shape
     chunks = -(-B * T // chunk_tokens)
-    length = -(-T // chunks)
-    pad = -T % length
-    if pad:  # padding positions have weight 0
-        hidden_BTD = jnp.pad(hidden_BTD, ((0, 0), (0, pad), (0, 0)))
-        targets_BT, weights_BT = (jnp.pad(a, ((0, 0), (0, pad))) for a in (targets_BT, weights_BT))
+    length = -(-T // (length_shards * chunks))
+    pad = -(T // length_shards) % length
 
-    def split(array: jax.Array) -> jax.Array:  # rows by device, so that vmap runs over devices
-        return array.reshape(batch_shards, B // batch_shards, *array.shape[1:])
+    def split(array: jax.Array) -> jax.Array:
+        """The devices' shares side by side, so that vmap runs over devices. Padding positions have weight 0."""
+        rest = array.shape[2:]
+        array = array.reshape(batch_shards, B // batch_shards, length_shards, T // length_shards, *rest)
+        array = array.swapaxes(1, 2).reshape(-1, B // batch_shards, T // length_shards, *rest)
+        return jnp.pad(array, [(0, 0), (0, 0), (0, pad), *((0, 0) for _ in rest)]) if pad else array
 
     weights_BT = weights_BT.astype(jnp.float32)
     nll_sum, correct = _summed((vocab_size, length), split(hidden_BTD), head_DV, split(targets_BT), split(weights_BT))
@@ -115,7 +118,7 @@ def _scan(sizes: _Sizes, hidden: Any, head_DV: Any, targets: Any, weights: Any, 
         d_head_DV = jnp.einsum("BTD,BTV->DV", hidden_BTD, d_logits_BTV, preferred_element_type=jnp.float32)
         return sums, d_hidden_BTD, nn.with_logical_constraint(d_head_DV, ("act_embed", "act_vocab"))
 
-    by_device = jax.vmap(chunk, spmd_axis_name=RULES["batch"] if shards > 1 else None)
+    by_device = jax.vmap(chunk, spmd_axis_name=RULES["shares"] if shards > 1 else None)
 
     def step(carry: Any, start: jax.Array) -> Any:
         parts = [jax.lax.dynamic_slice_in_dim(a, start, sizes.length, axis=2) for a in (hidden, targets, weights)]
@@ -125,7 +128,7 @@ def _scan(sizes: _Sizes, hidden: Any, head_DV: Any, targets: Any, weights: Any, 
     zero = jnp.zeros((shards,), jnp.float32)
     d_head: Any = jnp.zeros((shards, *head_DV.shape), jnp.float32) if with_gradient else None
     if d_head is not None:
-        d_head = nn.with_logical_constraint(d_head, ("batch", "act_embed", "act_vocab"))
+        d_head = nn.with_logical_constraint(d_head, ("shares", "act_embed", "act_vocab"))
     carry, d_hidden = jax.lax.scan(step, ((zero, zero), d_head), jnp.arange(0, T, sizes.length))
     (nll, correct), d_head = carry
     if with_gradient:  # chunks, shards, B, T, D -> shards, B, all of T, D

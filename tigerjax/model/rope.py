@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tigerjax.config import RopeConfig
+from tigerjax.mesh import balanced, in_row_order
 
 Array = np.ndarray
 
@@ -57,10 +58,11 @@ def of_tokens(positions_BT: jax.Array, segment_ids_BT: jax.Array, scaling: RopeC
 def _lengths(positions_BT: jax.Array) -> jax.Array:
     """The length of the sequence that each token belongs to: its last position and one. A sequence of a packed row goes
     on as long as the positions grow."""
+    positions_BT = in_row_order(positions_BT)
     B, T = positions_BT.shape
     last_BT = jnp.concatenate([positions_BT[:, 1:] <= positions_BT[:, :-1], jnp.ones((B, 1), bool)], axis=1)
     end_BT = jax.lax.cummin(jnp.where(last_BT, jnp.arange(T), T - 1), axis=1, reverse=True)
-    return jnp.take_along_axis(positions_BT, end_BT, axis=1) + 1
+    return balanced(jnp.take_along_axis(positions_BT, end_BT, axis=1) + 1)
 
 
 def frequencies(head_dim: int, base: float, scaling: RopeConfig, length: int) -> Array:

@@ -1,21 +1,24 @@
 """Splash attention: JAX's Pallas TPU kernel, causal within segments, run by each device on its own rows and heads.
 
 XLA cannot split a Mosaic kernel over devices. So the kernel runs in a `shard_map` over every mesh axis that is still
-automatic: all of them, or inside a pipeline all but 'stage'. Each device attends over whole rows of its share of the
-heads, and nothing is exchanged.
+automatic: all of them, or inside a pipeline all but 'stage'. Each device attends for its share of the heads. Where the
+mesh cuts rows along T, each device has the queries of its share of a row, in the order of `mesh.balanced_places`, and
+gathers the keys and values of the whole row. Otherwise nothing is exchanged.
 """
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
+import flax.linen as nn
 import jax
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
 from tigerjax.config import SplashConfig
 from tigerjax.errors import ConfigError
-from tigerjax.mesh import on_each, spec
+from tigerjax.mesh import balanced_places, gathered, in_row_order, length_ways, on_each, spec
+from tigerjax.model.splash_blocks import mask_infos, read_by
 from tigerjax.model.stack import ATTENTION_OUT, KEY, QUERY, VALUE
 
 
@@ -36,14 +39,20 @@ def splash(
     a block.
     """
     T, H = q_BTNH.shape[1], q_BTNH.shape[3]
+    share = T // length_ways()
     for name, block in c.blocks().items():
-        if T % block:
-            raise ConfigError(f"rows of {T} tokens are no multiple of compute.splash.{name}={block}; change one")
+        if (share if name.startswith("block_q") else T) % block:
+            cut = f", cut into {length_ways()} shares," if length_ways() > 1 else ""
+            raise ConfigError(f"rows of {T} tokens{cut} are no multiple of compute.splash.{name}={block}; change one")
     # The kernel does not scale. Scaled in float32, as the rotation before it: XLA merges the two roundings into one.
     q_BTNH = (q_BTNH.astype("float32") * H**-0.5).astype(q_BTNH.dtype)
     q_BNTH, k_BKSH, v_BKSH = (a.swapaxes(1, 2) for a in (q_BTNH, k_BSKH, v_BSKH))
     q_BNTH, k_BKSH, v_BKSH = name_inputs(q_BNTH, k_BKSH, v_BKSH)
-    out_BNTH = over_free_axes(functools.partial(_local, c=c, window=window))(q_BNTH, k_BKSH, v_BKSH, segment_ids_BT)
+    infos = mask_infos(balanced_places(T), c, window)
+    # Where rows are cut, every device has all segment ids: its keys are those of the whole row.
+    segment_ids_BT = nn.with_logical_constraint(segment_ids_BT, ("batch", None))
+    ids = segment_ids_BT, in_row_order(segment_ids_BT)
+    out_BNTH = over_free_axes(functools.partial(_local, c=c, window=window))(q_BNTH, k_BKSH, v_BKSH, ids, infos)
     return out_BNTH.swapaxes(1, 2)
 
 
@@ -53,25 +62,28 @@ def name_inputs(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, ja
 
 
 def over_free_axes(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """`function` of (q_BNTH, k_BKSH, v_BKSH, segment_ids_BT) on each device's rows and heads."""
-    q_spec, kv_spec = spec("batch", "act_heads", None, None), spec("batch", "act_kv_heads", None, None)
-    return on_each(function, (q_spec, kv_spec, kv_spec, spec("batch", None)), q_spec)
+    """`function` of (q_BNTH, k_BKSH, v_BKSH, (segment ids of the queries, of the keys), mask infos) on each device's
+    rows, heads and share of T."""
+    q_spec, kv_spec = spec("batch", "act_heads", "length", None), spec("batch", "act_kv_heads", "length", None)
+    ids_spec = spec("batch", "length"), spec("batch", None)
+    return on_each(function, (q_spec, kv_spec, kv_spec, ids_spec, spec("length")), q_spec)
 
 
 def _local(
     q_BNTH: jax.Array,
     k_BKSH: jax.Array,
     v_BKSH: jax.Array,
-    segment_ids_BT: jax.Array,
+    ids: Any,
+    infos: Any,
     *,
     c: SplashConfig,
     window: int | None,
-) -> jax.Array:
+) -> Any:
     """out_BNTH on one device."""
-    _, N, T, _ = q_BNTH.shape
-    mask = masks.CausalMask((T, T)) if window is None else masks.LocalMask((T, T), (window - 1, 0), offset=0)
-    attend = kernel.make_splash_mha(
-        masks.MultiHeadMask([mask] * N),
+    if length_ways() > 1:
+        k_BKSH, v_BKSH = (in_row_order(gathered(a, 2), 2) for a in (k_BKSH, v_BKSH))
+    attend = kernel.SplashAttentionKernel(
+        *jax.tree.map(lambda info: info[0], infos),
         block_sizes=kernel.BlockSizes(
             block_q=c.block_q,
             block_kv=c.block_kv,
@@ -83,13 +95,16 @@ def _local(
             block_kv_dq=None if c.fused_backward else c.block_kv_dq,
             use_fused_bwd_kernel=c.fused_backward,
         ),
-        head_shards=1,
-        q_seq_shards=1,
+        is_mqa=False,
+        save_residuals=False,
+        mask_value=kernel.DEFAULT_MASK_VALUE,
+        attn_logits_soft_cap=None,
         residual_checkpoint_name=ATTENTION_OUT,
+        mask_function=read_by(window),
         interpret=c.interpret,
     )
 
-    def one_row(q: jax.Array, k: jax.Array, v: jax.Array, ids: jax.Array) -> jax.Array:
-        return attend(q, k, v, kernel.SegmentIds(ids, ids))
+    def one_row(q: jax.Array, k: jax.Array, v: jax.Array, ids: Any) -> Any:
+        return attend(q, k, v, kernel.SegmentIds(*ids))
 
-    return jax.vmap(one_row)(q_BNTH, k_BKSH, v_BKSH, segment_ids_BT)
+    return jax.vmap(one_row)(q_BNTH, k_BKSH, v_BKSH, ids)

@@ -156,18 +156,21 @@ class Estimator:
         ]
 
     def attention_flops(self, where: Computation, i: Instruction) -> float:
-        """Operations of a splash kernel: causal, so half of the square or what a window leaves of it. 0 for every other
-        instruction."""
+        """Operations of a splash kernel: causal, so half of all pairs, or what a window leaves of them. 0 for every
+        other instruction.
+
+        Where rows are cut along T, a device has the queries of a share and all keys, and again computes half of the
+        pairs: see `mesh.balanced_places`."""
         if i.opcode != "custom-call" or "splash" not in (name := kernel_name(i)):
             return 0.0
         products = next((n for phase, n in PRODUCTS.items() if f"_{phase}" in name), 0)
         if self.fused_backward and "_dkv" in name:
             products += 1
-        # The operands are not named. The queries are the first of the largest arrays of numbers among them.
+        # The operands are not named. The first two arrays of numbers among them are the queries and the keys.
         shapes = [
             (dtype, [int(d) for d in dims.split(",") if d])
             for operand in i.operands
             for dtype, dims in ARRAY.findall(where.instructions[operand].shape)
         ]
-        queries = max((dims for dtype, dims in shapes if dtype in ("bf16", "f32") and len(dims) > 2), key=math.prod)
-        return products * math.prod(queries) * self.extras.seen(queries[-2])  # 2 operations x half of the square
+        queries, keys, *_ = (dims for dtype, dims in shapes if dtype in ("bf16", "f32") and len(dims) > 2)
+        return products * math.prod(queries) * self.extras.seen(keys[-2])  # 2 operations x half of the pairs

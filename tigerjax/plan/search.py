@@ -13,6 +13,7 @@ compile     each candidate in a process of its own, which gives its memory back.
 import dataclasses
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import math
 import subprocess
@@ -28,6 +29,7 @@ from tigerjax import config as config_lib
 from tigerjax.config import MeshConfig, PipelineConfig, Remat, RunConfig
 from tigerjax.errors import ConfigError
 from tigerjax.files import manifest
+from tigerjax.mesh import AXES
 from tigerjax.model import families, stack
 from tigerjax.plan import flags
 from tigerjax.plan.topology import Topology
@@ -36,6 +38,8 @@ MAX_TENSOR = 8
 """With a larger degree, sending a layer's activations takes longer than computing them, on every chip here."""
 SEARCHED: tuple[Remat, ...] = tuple(name for name in typing.get_args(Remat) if name != "none")
 """Without "none": save_dots keeps every product already, and "none" adds only what costs nothing to compute again."""
+LEAST_SHARE = 4096
+"""Tokens of a row's share on one device [our choice]: a row that is no longer is not cut along T."""
 MAX_ROWS = 16
 """Of a micro-batch on one device. Longer rows serve better than more of them."""
 ROUNDS = (1, 2, 4, 5)
@@ -61,7 +65,7 @@ class Candidate(NamedTuple):
     @property
     def mesh(self) -> tuple[int, ...]:
         m = self.config.mesh
-        return (m.data, m.stage, m.fsdp, m.tensor)
+        return tuple(getattr(m, axis) for axis in AXES)
 
     def overrides(self, base: RunConfig) -> list[str]:
         """The options that turn `base` into this config on the command line."""
@@ -114,18 +118,20 @@ def _grid(base: RunConfig, topology: Topology) -> Iterator[tuple[MeshConfig, Pip
     per_slice = topology.devices // topology.slices
     offload = topology.chip.host_bandwidth is not None
     policies = [remat for remat in SEARCHED if offload or remat not in stack.OFFLOADED]
-    for stage in _divisors(math.gcd(per_slice, base.model.num_layers)):
-        for tensor in _divisors(per_slice // stage):
-            if tensor > MAX_TENSOR:
+    for stage, sequence, tensor in itertools.product(_divisors(per_slice), repeat=3):
+        fsdp, left = divmod(per_slice, stage * sequence * tensor)
+        if left or base.model.num_layers % stage or tensor > MAX_TENSOR:
+            continue
+        if sequence > 1 and base.data.seq_len // sequence < LEAST_SHARE:
+            continue
+        mesh = MeshConfig(data=topology.slices, stage=stage, fsdp=fsdp, sequence=sequence, tensor=tensor)
+        for remat in policies:
+            if stage == 1:
+                yield mesh, PipelineConfig(), remat
                 continue
-            mesh = MeshConfig(data=topology.slices, stage=stage, fsdp=per_slice // stage // tensor, tensor=tensor)
-            for remat in policies:
-                if stage == 1:
-                    yield mesh, PipelineConfig(), remat
-                    continue
-                for times in MICROBATCHES_PER_STAGE:
-                    for rounds in ROUNDS:
-                        yield mesh, PipelineConfig(microbatches=times * stage, rounds=rounds), remat
+            for times in MICROBATCHES_PER_STAGE:
+                for rounds in ROUNDS:
+                    yield mesh, PipelineConfig(microbatches=times * stage, rounds=rounds), remat
 
 
 def _divisors(n: int) -> list[int]:
@@ -136,11 +142,12 @@ def least_memory(c: RunConfig) -> float:
     """Bytes that one device holds when the forward pass ends: state, and what the policy saves of each layer."""
     m, model = c.mesh, c.model
     layers, ends = families.of(model).layer_weights(model), families.of(model).end_weights(model)
-    held = layers * model.num_layers / (m.stage * m.fsdp * m.tensor) + ends / (m.fsdp * m.tensor)
+    held = (layers * model.num_layers / m.stage + ends) / (m.fsdp * m.sequence * m.tensor)
     # float32 weight and second moment, the first moment, and float32 sums of the gradient over micro-batches
     bytes_a_weight = 8 + SIZES[c.optim.first_moment_dtype] + (4 if c.optim.gradient_accumulation_steps > 1 else 0)
     rows = c.global_batch_size // c.optim.gradient_accumulation_steps / (m.data * m.fsdp)
-    saved = rows * c.data.seq_len * model.num_layers / m.stage * kept_per_token(c, on_device(c)) / m.tensor
+    tokens = rows * c.data.seq_len / m.sequence
+    saved = tokens * model.num_layers / m.stage * kept_per_token(c, on_device(c)) / m.tensor
     return held * bytes_a_weight + saved
 
 
@@ -171,16 +178,21 @@ def least_seconds(c: RunConfig, topology: Topology) -> float:
         ticks = c.pipeline.rounds * c.pipeline.microbatches
         compute *= (ticks + m.stage - 1) / ticks
     # Weights gathered for forward and backward, gradients scattered: 2 bytes each, once a micro-batch.
-    gathered = 6 * layer_weights * model.num_layers / (m.stage * m.tensor) * (m.fsdp - 1) / m.fsdp
+    ways = m.fsdp * m.sequence
+    gathered = 6 * layer_weights * model.num_layers / (m.stage * m.tensor) * (ways - 1) / ways
     gathered *= c.optim.gradient_accumulation_steps
     # Activations gathered and scattered twice a layer and pass (sequence parallelism): forward, backward, again.
-    share = tokens / (m.data * m.fsdp) * model.num_layers / m.stage
+    of_rows = tokens / (m.data * m.fsdp) * model.num_layers / m.stage
+    share = of_rows / m.sequence
     moved = share * model.model_dim * 2 * 4 * (3 if again else 2) * (m.tensor - 1) / m.tensor
+    # Keys and values of whole rows, gathered for forward and backward, and their gradients scattered.
+    moved_keys = 3 * of_rows * kept_per_token(c, (stack.KEY, stack.VALUE)) / m.tensor * (m.sequence - 1) / m.sequence
     offloaded = 2 * share / m.tensor * kept_per_token(c, stack.OFFLOADED.get(c.compute.remat, ()))
     ring = 2 * chip.link_bandwidth / chip.devices
     side_by_side = (
         compute,
         gathered / (ring * chip.devices * len(topology.shape)),  # enters a chip once for all its devices
+        moved_keys / ring,
         offloaded / (chip.host_bandwidth or math.inf),
     )
     return max(side_by_side) + NOT_HIDDEN * (sum(side_by_side) - max(side_by_side)) + moved / ring

@@ -9,13 +9,14 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, ObjectiveConfig, PipelineConfig, RunConfig
 from tigerjax.errors import ConfigError
-from tigerjax.mesh import RULES
+from tigerjax.mesh import RULES, balanced, row_ways
 from tigerjax.model import families, stack
 from tigerjax.model.layers import head, init
 from tigerjax.model.loss import token_loss
@@ -61,9 +62,11 @@ def token_objective(config: Trained, mesh: Mesh) -> Objective:
     order = LayerOrder(stages=stages, rounds=rounds) if rounds > 1 else None
     family = families.of(config.model)
     model = family.language_model(config.model, config.compute, run)
-    batch_shards = int(np.prod([mesh.shape[axis] for axis in RULES["batch"]]))
+    batch_shards, length_shards = row_ways(mesh), mesh.shape[RULES["length"]]
 
     def loss(weights: Any, batch: Any) -> tuple[jax.Array, jax.Array, Sums]:
+        # Each device keeps whole rows of these small integers, and cuts out what it needs.
+        batch = jax.tree.map(lambda a: nn.with_logical_constraint(balanced(a), ("batch", None)), batch)
         hidden_BTD: Any = model.apply(
             {"params": weights}, batch.tokens_BT, batch.positions_BT, batch.segment_ids_BT, method="hidden"
         )
@@ -75,6 +78,7 @@ def token_objective(config: Trained, mesh: Mesh) -> Objective:
             vocab_size=config.model.vocab_size,
             chunk_tokens=config.compute.loss_chunk_tokens,
             batch_shards=batch_shards,
+            length_shards=length_shards,
         )
         return total.nll_sum, total.weight, {"accuracy": total.correct}
 

@@ -110,6 +110,22 @@ def tiger_70b_v2() -> ModelConfig:
     return _with_second_vocabulary(llama2_70b())
 
 
+def tiger_13b_long() -> ModelConfig:
+    """tiger_13b for rows of 131,072 tokens, after its first training on 4,096: 13,312,087,040 parameters."""
+    return _with_longer_rows(tiger_13b(), 32.0)
+
+
+def tiger_70b_long() -> ModelConfig:
+    """tiger_70b for rows of 32,768 tokens, after its first training on 4,096: 69,450,604,544 parameters."""
+    return _with_longer_rows(tiger_70b(), 8.0)
+
+
+def _with_longer_rows(model: ModelConfig, factor: float) -> ModelConfig:
+    """The same model with YaRN's rope (arXiv 2309.00071), for rows `factor` times as long as 4,096 tokens."""
+    yarn = RopeConfig(kind="yarn", factor=factor, original_max_position_embeddings=4096)
+    return dataclasses.replace(model, rope=yarn)
+
+
 def _with_tiger_vocabulary(model: ModelConfig) -> ModelConfig:
     """The same model with TigerBot's 60,515 tokens, padded as in its published configs."""
     return dataclasses.replace(model, vocab_size=60_515, padded_vocab_size=60_928)
