@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tigerjax.tokenizer.load import new_proto
+from tigerjax.tokenizer.model_file import new_proto
 
 INS, RES, PAD = "\n\n### Instruction:\n", "\n\n### Response:\n", "<pad>"
 WORDS = ["▁", "a", "b", "c", "d", "▁a", "ab", "cd", "abcd"]

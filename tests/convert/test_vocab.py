@@ -21,8 +21,10 @@ from tigerjax.errors import ConfigError
 from tigerjax.files import manifest, paths
 from tigerjax.model.llama.hf_weights import hf_rows
 from tigerjax.model.weights import put
+from tigerjax.tokenizer.added import MODEL_FILE
 from tigerjax.tokenizer.extend import extend
-from tigerjax.tokenizer.load import MODEL_FILE, Tokenizer, read_proto
+from tigerjax.tokenizer.load import Tokenizer
+from tigerjax.tokenizer.model_file import read_proto
 from tigerjax.tokenizer.train import train_model
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "data_mixtures" / "embedded"

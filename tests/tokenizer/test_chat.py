@@ -4,8 +4,8 @@ import pytest
 import sentencepiece
 
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.tokenizer.added import MODEL_FILE
 from tigerjax.tokenizer.chat import encode_chat, encode_prompt, stop_ids
-from tigerjax.tokenizer.load import MODEL_FILE
 
 SNIPPETS = [
     "Hi",

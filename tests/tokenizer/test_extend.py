@@ -5,8 +5,10 @@ import pytest
 
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest
+from tigerjax.tokenizer.added import MODEL_FILE
 from tigerjax.tokenizer.extend import dead_pieces, extend, is_cjk, select
-from tigerjax.tokenizer.load import MODEL_FILE, NORMAL, Tokenizer, read_proto
+from tigerjax.tokenizer.load import Tokenizer
+from tigerjax.tokenizer.model_file import NORMAL, read_proto
 from tigerjax.tokenizer.stats import stats
 from tigerjax.tokenizer.train import train_model
 from tigerjax.tokenizer.verify import PROPERTIES, failures, property_table, verify

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tigerjax.errors import DataError
-from tigerjax.tokenizer.load import SPECIALS_FILE, Tokenizer
+from tigerjax.tokenizer.added import SPECIALS_FILE
+from tigerjax.tokenizer.load import Tokenizer
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\u2581"), max_size=60)
 MIXED = st.text(st.sampled_from("天地人首都是。，“” \n\tab1<>#s/0x\u3000\u200b😀"), max_size=60)

@@ -6,7 +6,8 @@ import pytest
 from tigerjax.command import cli, options, table
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest
-from tigerjax.tokenizer.load import BYTE, CONTROL, NORMAL, UNKNOWN, Tokenizer, read_proto
+from tigerjax.tokenizer.load import Tokenizer
+from tigerjax.tokenizer.model_file import BYTE, CONTROL, NORMAL, UNKNOWN, read_proto
 from tigerjax.tokenizer.sample import read_documents, sample, split_lines
 from tigerjax.tokenizer.train import train_model
 

@@ -40,7 +40,8 @@ def from_hf(
     from tigerjax.convert.read import stream_model
     from tigerjax.convert.vocab import sub_tokens
     from tigerjax.model.weights import tensor_bytes
-    from tigerjax.tokenizer.load import MODEL_FILE, Tokenizer
+    from tigerjax.tokenizer.added import MODEL_FILE
+    from tigerjax.tokenizer.load import Tokenizer
 
     started = time.perf_counter()
     if pad_to_multiple_of is not None and tokenizer is None:

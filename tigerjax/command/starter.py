@@ -73,7 +73,7 @@ def new(
     from tigerjax import records
     from tigerjax.convert import read, vocab_of_folder
     from tigerjax.model import hf_config
-    from tigerjax.tokenizer.load import MODEL_FILE
+    from tigerjax.tokenizer.added import MODEL_FILE
 
     if name.exists() and (not name.is_dir() or any(name.iterdir())):
         raise ConfigError(f"{name} exists; give the name of a new folder")

@@ -15,7 +15,8 @@ from tigerjax.data.rows import row_weights
 from tigerjax.files.progress import Progress
 from tigerjax.pages.charts import Bar, share_bars
 from tigerjax.pages.numbers import number, percent
-from tigerjax.tokenizer.load import BYTE, Tokenizer, read_proto
+from tigerjax.tokenizer.load import Tokenizer
+from tigerjax.tokenizer.model_file import BYTE, read_proto
 
 
 class Span(NamedTuple):

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax.tokenizer.added import CONFIG_FILE, FAST_FILE, decoder
-from tigerjax.tokenizer.load import CONTROL, NORMAL, UNKNOWN, Tokenizer, read_proto
+from tigerjax.tokenizer.load import Tokenizer
+from tigerjax.tokenizer.model_file import CONTROL, NORMAL, UNKNOWN, read_proto
 
 MAP_FILE = "special_tokens_map.json"
 

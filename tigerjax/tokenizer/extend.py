@@ -25,19 +25,13 @@ from typing import Any, Literal
 
 from tigerjax.errors import ConfigError
 from tigerjax.files.manifest import stage, write_json
+from tigerjax.tokenizer.added import MODEL_FILE, SPECIALS_FILE
 from tigerjax.tokenizer.export import export
-from tigerjax.tokenizer.load import (
-    MAX_NAMED,
-    MODEL_FILE,
-    NORMAL,
-    SPECIAL_TEXTS,
-    SPECIALS_FILE,
-    Tokenizer,
-    new_proto,
-    processor,
-    read_proto,
-)
+from tigerjax.tokenizer.load import Tokenizer
+from tigerjax.tokenizer.model_file import NORMAL, SPECIAL_TEXTS, new_proto, processor, read_proto
 
+MAX_NAMED = 3
+"""The most bad pieces that an error names; it counts them all."""
 CJK_RANGES = (
     (0x2E80, 0x2FDF),  # radicals
     (0x3001, 0x303F),  # CJK symbols and punctuation, without the ideographic space

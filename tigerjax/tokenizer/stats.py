@@ -6,7 +6,8 @@ from typing import Any
 
 from tigerjax.errors import DataError
 from tigerjax.files.progress import Progress
-from tigerjax.tokenizer.load import BYTE, Tokenizer, read_proto
+from tigerjax.tokenizer.load import Tokenizer
+from tigerjax.tokenizer.model_file import BYTE, read_proto
 from tigerjax.tokenizer.sample import read_all
 from tigerjax.tokenizer.verify import language
 

@@ -13,8 +13,8 @@ from tigerjax.config.ranges import Pieces, PositiveShare, range_of
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files.manifest import stage, write_json
 from tigerjax.files.progress import Progress
+from tigerjax.tokenizer.added import MODEL_FILE, SPECIALS_FILE
 from tigerjax.tokenizer.export import export
-from tigerjax.tokenizer.load import MODEL_FILE, SPECIALS_FILE
 from tigerjax.tokenizer.sample import SENTENCE_BYTES, Report, read_all, split_lines
 
 LLAMA2_SETTINGS: dict[str, Any] = {

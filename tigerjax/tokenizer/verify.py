@@ -13,7 +13,8 @@ from typing import Any
 from tigerjax.files import paths
 from tigerjax.files.progress import Progress
 from tigerjax.tokenizer.extend import base_minimum, dead_pieces, has_cjk, is_cjk
-from tigerjax.tokenizer.load import NORMAL, SPECIAL_TEXTS, Tokenizer, read_proto
+from tigerjax.tokenizer.load import Tokenizer
+from tigerjax.tokenizer.model_file import NORMAL, SPECIAL_TEXTS, read_proto
 from tigerjax.tokenizer.sample import read_all
 
 HARD_LINES = (
