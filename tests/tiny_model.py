@@ -5,6 +5,8 @@ Two key heads and an even `model_dim`, so that a mesh of fsdp=2, tensor=2 divide
 
 from typing import ClassVar
 
+from face import Face
+
 from tigerjax.config import ComputeConfig, ModelConfig
 
 CONFIG = ModelConfig(
@@ -22,7 +24,7 @@ CONFIG = ModelConfig(
 COMPUTE = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=48)
 
 
-class ByteTokenizer:
+class ByteTokenizer(Face):
     """UTF-8 bytes after unk, bos and eos, then the three specials: what is needed of tokenizer.load.Tokenizer."""
 
     folder, sha256 = "bytes", "b" * 64

@@ -60,6 +60,7 @@ class NumberTokenizer:
     sha256 = "0" * 64
     size = 20_000
     bos, eos, ins, res, pad = 1, 20_001, 3, 4, 20_002
+    template, opening, ends = None, (), frozenset({eos})
 
     def encode(self, text: str) -> list[int]:
         return [int(word) for word in text.split()]

@@ -3,6 +3,8 @@
 import hashlib
 import json
 
+from face import Face
+
 from tigerjax.align.config import RewardConfig
 from tigerjax.config import (
     CheckpointConfig,
@@ -17,7 +19,7 @@ from tigerjax.config import (
 ALPHABET = "abcdefghijklmnopqrstuvwxyz "
 
 
-class Letters:
+class Letters(Face):
     """The interface of tokenizer.load.Tokenizer for lower-case letters: one id a character."""
 
     bos, eos = 1, 2

@@ -381,7 +381,7 @@ def test_stats_and_inspect_take_a_mixture_and_the_page_shows_segments_and_weight
     loader = mixture.open_loader(data, batch_rows=1, seed=0)
     (row,) = inspection.rows_shown(loader, 1, 0)["sft_test.sft"]
     tok = Tokenizer(registered / "tokenizer")
-    spans = list(inspection.spans(row, tok, [False] * tok.pieces))
+    spans = list(inspection.spans(row, tok))
     assert [span.weight for span in spans] == rows.row_weights(row).tolist()
     one = draw("data/tokens.html", "row", spans=spans)
     assert one.count("in-loss") == np.count_nonzero(rows.row_weights(row)) and one.count("<span") == L

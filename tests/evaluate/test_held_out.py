@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from face import Face
 
 from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.config import ComputeConfig, ModelConfig
@@ -30,7 +31,7 @@ SAME_SUMS = 1e-5  # float32, other summation orders
 SEQ_LEN = 24
 
 
-class Letters:
+class Letters(Face):
     """One id a lower-case letter; what the chat encoding needs of a tokenizer."""
 
     bos, eos, ins, res, pad, folder = 1, 2, 30, 31, 32, "letters"

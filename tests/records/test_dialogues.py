@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from face import Face
 
 from tigerjax import records
 from tigerjax.align import reward_data
@@ -60,7 +61,7 @@ def test_a_later_system_message_opens_the_question_that_follows_it():
         sft({"messages": [*talk("a", "b"), {"role": "system", "content": "x"}, *talk("c", "d")[1:], *talk("e", "f")]})
 
 
-class Letters:
+class Letters(Face):
     """One id a lower-case letter; the blank lines behind a system text are 0."""
 
     bos, eos, ins, res, pad, folder = 1, 2, 30, 31, 32, "letters"

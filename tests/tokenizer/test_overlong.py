@@ -1,12 +1,13 @@
 """Dialogues longer than a row, by each policy: literal ids, and nothing lost without a count."""
 
 import pytest
+from face import Face
 
 from tigerjax.data.tasks import RowMaker
 from tigerjax.tokenizer.chat import encode_chat, shorten
 
 
-class Letters:
+class Letters(Face):
     """One id a lower-case letter."""
 
     bos, eos, ins, res, pad, folder = 1, 2, 30, 31, 32, "letters"

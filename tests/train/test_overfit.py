@@ -5,6 +5,7 @@ import json
 import random
 
 import numpy as np
+from face import Face
 from tiny_run import SILENT, tiny_config
 
 from tigerjax.data.rows import Batch, make_batch, pack, row_weights
@@ -15,7 +16,7 @@ EXAMPLES, LENGTH, STEPS = 64, 48, 150
 LOSS_NATS = 0.01  # the design's figure
 
 
-class Letters:
+class Letters(Face):
     """One id a lower-case letter."""
 
     bos, eos, ins, res, pad, folder = 1, 2, 30, 31, 32, "letters"

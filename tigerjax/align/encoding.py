@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from tigerjax import records
 from tigerjax.align.answers import Answer, Existing
 from tigerjax.errors import DataError
 from tigerjax.processes import hosts
@@ -66,19 +65,19 @@ def encode_answer(
     A chat longer than `seq_len` loses its oldest turns. The answer and the last question are never cut: Overlong when
     they alone do not fit.
     """
-    from tigerjax.tokenizer.chat import encode_prompt
+    from tigerjax.tokenizer.chat import encode_prompt, prepared, without_oldest
 
     if finish not in FINISHES:
         raise DataError(f"{where}: finish is {finish!r}, must be one of {', '.join(FINISHES)}")
-    answer = tok.encode(text) + ([tok.eos] if finish == "stop" else [])
-    turns = [{"role": m["role"], "content": m["content"]} for m in records.with_system(messages)]
+    answer = tok.encode(text) + ([tok.end] if finish == "stop" else [])
+    turns = _turns(prepared(tok, messages))
     while True:
         ids = encode_prompt(tok, turns) + answer
         if len(ids) <= seq_len:
             return ids
-        if len(turns) < 3:
+        if not (shorter := without_oldest(turns)) or shorter[-1]["role"] != "user":
             raise Overlong(f"{where}: question and answer have {len(ids)} tokens, seq_len is {seq_len}; raise it")
-        turns = turns[2:]
+        turns = shorter
 
 
 def encode_sampled(
@@ -89,16 +88,23 @@ def encode_sampled(
     The tokens that the sampler drew did fit. But encoding their text again can give more tokens than were drawn.
     Overlong when the question leaves no room for a single token.
     """
-    from tigerjax.tokenizer.chat import encode_prompt
+    from tigerjax.tokenizer.chat import encode_prompt, prepared, without_oldest
 
-    last = [{"role": m["role"], "content": m["content"]} for m in records.with_system(messages)[-1:]]
+    last = _turns(prepared(tok, messages))
+    while (shorter := without_oldest(last)) and shorter[-1]["role"] == "user":
+        last = shorter
     room = seq_len - len(encode_prompt(tok, last))
     if len(tok.encode(text)) + (finish == "stop") <= room or room < 1:  # without any room `encode_answer` refuses
         return encode_answer(tok, messages, text, finish, seq_len=seq_len, where=where), finish
     return (encode_prompt(tok, last) + tok.encode(text))[:seq_len], "length"
 
 
+def _turns(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    return [{"role": m["role"], "content": m["content"]} for m in messages]
+
+
 def check_end(tok: Tokenizer, ids: Sequence[int], finish: str, where: str) -> None:
-    """DataError for an answer of finish "stop" without eos at its end, where its score would be read."""
-    if finish == "stop" and (not ids or ids[-1] != tok.eos):
-        raise DataError(f"{where}: the answer has no eos (id {tok.eos}) at its end; add it, or state finish=length")
+    """DataError for an answer of finish "stop" without eos, or what the template ends a turn with, at its end: its
+    score would be read there."""
+    if finish == "stop" and (not ids or ids[-1] != tok.end):
+        raise DataError(f"{where}: the answer has no eos (id {tok.end}) at its end; add it, or state finish=length")

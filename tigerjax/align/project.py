@@ -159,7 +159,7 @@ class Project:
     def _reading(self) -> dict[str, Any]:
         """What decides how any model reads a text."""
         compute = dataclasses.asdict(self.run.compute)
-        return {"tokenizer": self._tokenizer.sha256, "seq_len": self.run.data.seq_len, "compute": compute}
+        return {"tokenizer": self._tokenizer.encoding_sha256, "seq_len": self.run.data.seq_len, "compute": compute}
 
     def _greedy(self) -> dict[str, Any]:
         """What decides the greedy answers to the held-out questions."""

@@ -35,7 +35,7 @@ def score_files(
     """
     files = expand(inputs)
     tokenizer = Tokenizer(config.data.tokenizer)
-    settings = {"rows": rows, "seq_len": config.data.seq_len, "tokenizer_sha256": tokenizer.sha256}
+    settings = {"rows": rows, "seq_len": config.data.seq_len, "tokenizer_sha256": tokenizer.encoding_sha256}
     given = [*files, paths.of(model)]
     with shared_stage(out, name="reward score", computes=True, config=settings, inputs=given) as run:
         if run.done:

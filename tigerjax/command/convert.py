@@ -40,7 +40,9 @@ def from_hf(
     from tigerjax.convert.read import stream_model
     from tigerjax.convert.vocab import sub_tokens
     from tigerjax.model.weights import tensor_bytes
+    from tigerjax.processes import hosts
     from tigerjax.tokenizer.added import MODEL_FILE
+    from tigerjax.tokenizer.agreement import other_template
     from tigerjax.tokenizer.load import Tokenizer
 
     started = time.perf_counter()
@@ -48,11 +50,13 @@ def from_hf(
         raise ConfigError("--pad-to-multiple-of is for a vocabulary that grows; give --tokenizer too, or leave it out")
     opened, own = vocab_of_folder.fitted(read.open_hf(hf_dir), vocab_size)
     if tokenizer is not None:
-        if own is None:
+        if own is None or own.is_json:
             raise ConfigError(f"{hf_dir} has no {MODEL_FILE}, from which it could grow; put the model's own there")
         base, own = own, Tokenizer(tokenizer)
         stands_for = sub_tokens(opened.config.vocab_size, base, own)
         opened = read.grow(opened, base.pieces, stands_for, multiple=pad_to_multiple_of or PAD_TO_MULTIPLE_OF)
+    if own is not None and (line := other_template(own.folder)):
+        hosts.say(line)
     progress = show_progress("converted", "GB")
     stream_model(
         out,

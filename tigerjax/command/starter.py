@@ -80,7 +80,7 @@ def new(
     if not name.name.isidentifier():
         raise ConfigError(f"{name.name!r} names Python modules and mixtures; use letters, digits and _")
     opened, tokenizer = vocab_of_folder.fitted(read.open_hf(material.base), None)
-    if tokenizer is None:
+    if tokenizer is None or tokenizer.is_json:
         raise ConfigError(
             f"{material.base} has no {MODEL_FILE}, which the new vocabulary extends; put the model's there"
         )

@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tigerjax.errors import DataError
 from tigerjax.files import manifest, paths
 from tigerjax.files.foreign import read_object
 from tigerjax.model import hf_config
 from tigerjax.model.hf_config import TokenizerIds
+from tigerjax.processes import hosts
 from tigerjax.tokenizer.added import (
     ADDED_FILE,
     CONFIG_FILE,
@@ -17,8 +19,10 @@ from tigerjax.tokenizer.added import (
     decoder,
     in_fast_file,
 )
+from tigerjax.tokenizer.agreement import other_template
+from tigerjax.tokenizer.chat import stop_ids
+from tigerjax.tokenizer.hf_files import MAP_FILE, TEMPLATE_FILE
 
-TEMPLATE_FILE = "chat_template.jinja"
 AGAIN = "give the tokenizer's files as they were published"
 NAMES = (
     MODEL_FILE,
@@ -26,7 +30,7 @@ NAMES = (
     FAST_FILE,
     CONFIG_FILE,
     ADDED_FILE,
-    "special_tokens_map.json",
+    MAP_FILE,
     TEMPLATE_FILE,
     "vocab.json",
     "merges.txt",
@@ -35,12 +39,13 @@ NAMES = (
 the weights of another model lie beside these."""
 
 
-def read(folder: Path) -> tuple[dict[str, bytes], TokenizerIds]:
+def read(folder: Path, extra: dict[str, Any]) -> tuple[dict[str, bytes], TokenizerIds]:
     """(content of each file to write, what config.json says about them).
 
     Where there is no tokenizer.json, it is made from tokenizer.model and its added tokens, with its two config files.
-    tokenizer_config.json gets the added tokens, which llama.cpp's converter reads there. Raises DataError for a folder
-    without a tokenizer.
+    Beside a tokenizer.model, tokenizer_config.json gets the added tokens, which llama.cpp's converter reads there. A
+    folder with tokenizer.json alone is copied byte for byte; where its ids agree with those of the checkpoint's source
+    (in `extra`), these are written as they came. Raises DataError for a folder without a tokenizer.
     """
     folder = paths.of(folder)
     files = {name: (folder / name).read_bytes() for name in NAMES if (folder / name).is_file()}
@@ -54,6 +59,10 @@ def read(folder: Path) -> tuple[dict[str, bytes], TokenizerIds]:
 
         files |= {name: text.encode() for name, text in files_of(folder).items()}
         return files, hf_config.tokenizer_ids(fast, json.loads(files[FAST_FILE]))
+    if line := other_template(folder):
+        hosts.say(line)
+    if MODEL_FILE not in files:
+        return files, _ids(folder, hf_config.source_ids(extra) if hf_config.SOURCE in extra else None)
     content = read_object(fast, AGAIN)
     ids = hf_config.tokenizer_ids(fast, content)
     if CONFIG_FILE in files:
@@ -62,6 +71,27 @@ def read(folder: Path) -> tuple[dict[str, bytes], TokenizerIds]:
             config["added_tokens_decoder"] = decoder(dict(in_fast_file(content)))
             files[CONFIG_FILE] = (json.dumps(config, ensure_ascii=False, indent=1) + "\n").encode()
     return files, ids
+
+
+def _ids(folder: Path, source: TokenizerIds | None) -> TokenizerIds:
+    """The ids of a folder with tokenizer.json alone."""
+    from tigerjax.tokenizer.load import Tokenizer  # the numeric core imports without SentencePiece
+
+    tokenizer = Tokenizer(folder)
+    stops = sorted(stop_ids(tokenizer))
+    ours = TokenizerIds(tokenizer.size, tokenizer.bos, tokenizer.eos, tokenizer.pad, stops)
+    if source is None:
+        return ours
+    agreed = ours._replace(stops=source.stops if set(stops) <= _as_set(source.stops) else stops)
+    if tokenizer.eos in _as_set(source.eos):
+        agreed = agreed._replace(eos=source.eos)
+    return agreed._replace(
+        bos=source.bos if ours.bos is None else ours.bos, pad=source.pad if ours.pad is None else ours.pad
+    )
+
+
+def _as_set(ids: Any) -> set[Any]:
+    return set(ids) if isinstance(ids, list) else {ids}
 
 
 def left(folder: Path) -> list[str]:

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 from tigerjax.convert.read import Opened, sized
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
-from tigerjax.files.foreign import read_object
-from tigerjax.model.hf_config import tokenizer_ids
 from tigerjax.processes import hosts
 from tigerjax.tokenizer.added import FAST_FILE, MODEL_FILE
 
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def fitted(opened: Opened, vocab_size: int | None) -> tuple[Opened, "Tokenizer | None"]:
-    """(the folder with its true vocabulary, the tokenizer of its tokenizer.model if it has one).
+    """(the folder with its true vocabulary, its tokenizer if it has one: tokenizer.model, else tokenizer.json).
 
     The vocabulary is `vocab_size`, else what our own export says, else the entries of the folder's tokenizer, else all
     rows. Says on stderr what it leaves out: rows that are padding, added tokens that have no row. Raises ConfigError
@@ -37,14 +35,9 @@ def fitted(opened: Opened, vocab_size: int | None) -> tuple[Opened, "Tokenizer |
         return sized(opened, vocab_size), tokenizer
     if opened.sized:
         return opened, tokenizer
-    entries = tokenizer.size if tokenizer is not None else _fast_size(folder)
-    if entries is None or entries >= rows:
-        if entries is not None and entries > rows:  # of tokenizer.json alone; `_tokenizer` refuses or says it before
-            hosts.say(
-                f"{folder}: {FAST_FILE} has {entries} entries, but the embedding {rows} rows: those from {rows} on"
-                " have none; see that it is this model's tokenizer"
-            )
+    if tokenizer is None or tokenizer.size >= rows:
         return opened, tokenizer
+    entries = tokenizer.size
     hosts.say(
         f"{folder}: {rows} rows for the {entries} entries of its tokenizer; the other {rows - entries} are padding"
     )
@@ -53,13 +46,19 @@ def fitted(opened: Opened, vocab_size: int | None) -> tuple[Opened, "Tokenizer |
 
 def _tokenizer(folder: Path, limit: int) -> "Tokenizer | None":
     """The folder's tokenizer with its added tokens; without them where they are more than `limit` has room for."""
-    if not (folder / MODEL_FILE).is_file():
+    if not any((folder / name).is_file() for name in (MODEL_FILE, FAST_FILE)):
         return None
     from tigerjax.tokenizer.load import Tokenizer  # the numeric core imports without SentencePiece
 
     tokenizer = Tokenizer(folder)
     if tokenizer.size <= limit:
         return tokenizer
+    if tokenizer.is_json:
+        hosts.say(
+            f"{folder}: {FAST_FILE} has {tokenizer.size} entries, but there are {limit} rows: those from {limit} on"
+            " have none; see that it is this model's tokenizer"
+        )
+        return None
     if tokenizer.pieces > limit:
         raise ConfigError(
             f"{folder}: vocab_size={limit}, but {MODEL_FILE} has {tokenizer.pieces} pieces: it is another model's"
@@ -68,11 +67,3 @@ def _tokenizer(folder: Path, limit: int) -> "Tokenizer | None":
     left = [f"{i} {text!r}" for i, text in tokenizer.added.items() if i >= limit]
     hosts.say(f"{folder}: {len(left)} added tokens have no row and are left out: {', '.join(left[:3])}")
     return Tokenizer(folder / MODEL_FILE)
-
-
-def _fast_size(folder: Path) -> int | None:
-    """Entries of a tokenizer.json, which is all that a tokenizer without SentencePiece has."""
-    path = folder / FAST_FILE
-    if not path.is_file():
-        return None
-    return tokenizer_ids(path, read_object(path, "give the file as it was published")).size

@@ -1,7 +1,7 @@
 """`data inspect`: a page that shows cached rows as text, one tab for each source."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,6 @@ from tigerjax.files.progress import Progress
 from tigerjax.pages.charts import Bar, share_bars
 from tigerjax.pages.numbers import number, percent
 from tigerjax.tokenizer.load import Tokenizer
-from tigerjax.tokenizer.model_file import BYTE, read_proto
 
 
 class Span(NamedTuple):
@@ -29,19 +28,16 @@ class Span(NamedTuple):
     begins: bool  # a segment, other than the row's first
 
 
-def spans(row: np.ndarray, tok: Tokenizer, is_byte: Sequence[bool]) -> Iterator[Span]:
-    """The tokens of a row int32 [3, L] as text, in order; `is_byte` says of each id whether it stands for a byte."""
+def spans(row: np.ndarray, tok: Tokenizer) -> Iterator[Span]:
+    """The tokens of a row int32 [3, L] as text, in order."""
     tokens, segments, weights = row[0].tolist(), row[1].tolist(), row_weights(row).tolist()
     at, before = 0, 0
     while at < len(tokens):
         end = at + 1
-        if tokens[at] < len(is_byte) and is_byte[tokens[at]]:
-            while end < len(tokens) and segments[end] == segments[at] and is_byte[min(tokens[end], len(is_byte) - 1)]:
+        if tok.is_byte(tokens[at]):
+            while end < len(tokens) and segments[end] == segments[at] and tok.is_byte(tokens[end]):
                 end += 1
-            raw = bytes(int(tok.piece(i)[3:5], 16) for i in tokens[at:end])
-            text = raw.decode("utf-8", "replace")
-        else:
-            text = tok.piece(tokens[at]).replace("\u2581", " ")
+        text = b"".join(tok.bytes_of(i) for i in tokens[at:end]).decode("utf-8", "replace")
         yield Span(text, segments[at], weights[at], tokens[at:end], segments[at] > 1 and segments[at] != before)
         at, before = end, segments[at]
 
@@ -76,7 +72,6 @@ def inspect_mixture(
     loader = mixture.open_loader(data, batch_rows=1, seed=seed, progress=progress)
     figures = mixture.figures(loader, data.seq_len)
     tok = Tokenizer(Path(data.tokenizer))
-    is_byte = [piece.type == BYTE for piece in read_proto(Path(data.tokenizer)).pieces]
     shares, table = _sources(figures)
     shown = rows_shown(loader, rows, seed)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -88,6 +83,6 @@ def inspect_mixture(
         fill=percent(figures["fill"], 2),
         shares=shares,
         table=table,
-        tabs={name: [list(spans(row, tok, is_byte)) for row in rows_B3T] for name, rows_B3T in shown.items()},
+        tabs={name: [list(spans(row, tok)) for row in rows_B3T] for name, rows_B3T in shown.items()},
     )
     return figures

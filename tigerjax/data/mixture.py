@@ -173,16 +173,15 @@ def cache(
     row is a DataError, after its rows have been written.
 
     A task is skipped where neither its files nor its settings have changed, nor the code of a task of the user's own;
-    `verify` compares the bytes of its rows too. `runner` is "local" or an Apache Beam
-    runner with its options (`beam_cache`); the rows are the same. The `figures` of manifest.json are rows, tokens,
-    seq_len, tokenizer_sha256, rows_sha256, records, characters, left_over (tokens that filled no row), and overlong
-    and weightless (examples that were dropped).
+    `verify` compares the bytes of its rows too. `runner` is "local" or an Apache Beam runner with its options
+    (`beam_cache`); the rows are the same. The `figures` of manifest.json are rows, tokens, seq_len, tokenizer_sha256,
+    rows_sha256, records, characters, left_over (tokens that filled no row), and overlong and weightless (examples that
+    were dropped).
     """
     from tigerjax.tokenizer.load import Tokenizer
 
     refuse_without_rows(runner)
-    sha = Tokenizer(tokenizer).sha256
-    folders = {}
+    sha, encoding, folders = (tok := Tokenizer(tokenizer)).sha256, tok.encoding_sha256, {}
     for task in get_mixture(mixture).tasks:
         folder = folders[task.name] = paths.of(cache_dir) / task.name
         maker = row_maker(task)
@@ -192,10 +191,10 @@ def cache(
                 inputs = records.expand(maker.inputs())
             except DataError as error:
                 raise DataError(f"source {task.name}: {error}") from error
-            if (own := Tokenizer(maker.tokenizer).sha256) != sha:
+            if (own := Tokenizer(maker.tokenizer).encoding_sha256) != encoding:
                 raise DataError(
                     f"source {task.name} is registered with tokenizer {maker.tokenizer} ({own[:12]}), but"
-                    f" {tokenizer} ({sha[:12]}) is asked for; make data.tokenizer and the mixture agree"
+                    f" {tokenizer} ({encoding[:12]}) is asked for; make data.tokenizer and the mixture agree"
                 )
         config = {
             "task": task.name,
@@ -203,6 +202,7 @@ def cache(
             "seq_len": seq_len,
             "tokenizer_sha256": sha,
         }
+        config |= {"encoding_sha256": encoding} if encoding != sha else {}
         if maker is not None and maker.overlong != "drop":
             config["overlong"] = maker.overlong
         if maker is not None:

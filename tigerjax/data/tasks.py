@@ -111,17 +111,16 @@ class RowMaker:
                 self._count("weightless", before - len(group))
             texts = list(map(records.text_of, group))
             self._count("characters", sum(map(len, texts)))
-            yield from ((ids, ()) for ids in tok.encode_batch(texts))
+            yield from (([*tok.opening, *ids], ()) for ids in tok.encode_batch(texts))
 
     def _count(self, what: str, more: int) -> None:
         self.counts[what] = self.counts.get(what, 0) + more
 
     def _chat(self, example: records.Record, length: int, tok: "Tokenizer") -> Encoded:
-        from tigerjax.records.dialogue import with_system
-        from tigerjax.tokenizer.chat import encode_chat, shorten
+        from tigerjax.tokenizer.chat import encode_chat, prepared, shorten
 
         ids, weights = encode_chat(tok, example["messages"])
-        characters = sum(len(m["content"]) for m in with_system(example["messages"]))
+        characters = sum(len(m["content"]) for m in prepared(tok, example["messages"]))
         if len(ids) > length and (short := shorten(tok, example["messages"], length, self.overlong)):
             ids, weights = short
             characters = len(tok.decode(ids))

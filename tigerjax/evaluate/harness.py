@@ -4,6 +4,9 @@ The harness's own `_encode_pair` moves trailing spaces of a context into the con
 whole text at the context's length. When the context ends with a marker such as "\\n\\n### Response:\\n", the
 continuation is then empty. Here a text is split at its markers. Each part is encoded by itself and each marker becomes
 its id (the chat encoding of `tigerjax.tokenizer.chat`). The continuation is what follows the context's ids.
+
+Where the tokenizer has a chat template, a dialogue is its text, which begins with `template.CHAT`. Special tokens that
+stand in it come from the template; those in the questions are marked as text.
 """
 
 import json
@@ -30,6 +33,7 @@ from tigerjax.evaluate.suite import EvaluationConfig
 from tigerjax.files import jsonl, manifest, paths
 from tigerjax.files.progress import Advance, Progress
 from tigerjax.records import with_system
+from tigerjax.tokenizer.template import CHAT
 
 BOOTSTRAP = 1000
 """Draws for the error of a metric that has no formula: the error itself is then known to 2%."""
@@ -72,7 +76,7 @@ class TigerLM(TemplateLM):
 
     @property
     def prefix_token_id(self) -> int:
-        return self.tiger.bos
+        return self.tiger.eos if self.tiger.bos is None else self.tiger.bos
 
     @property
     def max_length(self) -> int:
@@ -88,6 +92,8 @@ class TigerLM(TemplateLM):
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """The dialogue with its markers as text, which `tok_encode` turns into ids again; eos ends every answer."""
+        if self.tiger.template is not None:
+            return self.tiger.template.text(chat_history, prompt=add_generation_prompt)
         texts = self.tiger.special_texts
         out = []
         chat_history = with_system(chat_history)
@@ -102,9 +108,13 @@ class TigerLM(TemplateLM):
         return "".join(out) + (texts["res"] if add_generation_prompt else "")
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Ids of a text: markers as ids, what is between them encoded apart; no bos."""
+        """Ids of a text: markers as ids, what is between them encoded apart; bos only where the tokenizer puts it
+        before every text."""
+        if string.startswith(CHAT):
+            return self.tiger.template.ids(string)
         if self._cut is None:
-            return self.tiger.encode(string)
+            opening = [] if add_special_tokens is False else self.tiger.opening
+            return [*opening, *self.tiger.encode(string)]
         ids: list[int] = []
         at = 0
         for marker in self._cut.finditer(string):
@@ -127,6 +137,8 @@ class TigerLM(TemplateLM):
         """
         if self._context[0] != context:  # the answers to one question come one after the other
             self._context = context, self.tok_encode(context)
+        if context.startswith(CHAT):
+            continuation = self.tiger.template.shielded(continuation)
         context_ids, whole_ids = self._context[1], self.tok_encode(context + continuation)
         same = 0
         while same < min(len(context_ids), len(whole_ids)) and context_ids[same] == whole_ids[same]:
@@ -150,7 +162,7 @@ class TigerLM(TemplateLM):
             windows = [
                 make_disjoint_window(window)
                 for window in get_rolling_token_windows(
-                    token_list=self.tok_encode(text),
+                    token_list=self.tok_encode(text, add_special_tokens=False),
                     prefix_token=self.prefix_token_id,
                     max_seq_len=self.max_length - 1,  # a window and the token that it predicts last
                     context_len=1,

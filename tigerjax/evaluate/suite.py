@@ -181,9 +181,10 @@ def judged(
 
 
 def option_ids(tokenizer: Any, item: Item, option: Turn, by_template: bool) -> list[int]:
-    """Token ids of one whole alternative, after its worked examples. Without bos, as in TigerBot's evaluation."""
+    """Token ids of one whole alternative, after its worked examples. Without bos, as in TigerBot's evaluation; a
+    tokenizer of Hugging Face may put it before every text."""
     if not by_template:
-        return tokenizer.encode(plain([*item.shots, option]))
+        return [*tokenizer.opening, *tokenizer.encode(plain([*item.shots, option]))]
     ids = encode_prompt(tokenizer, messages(item, option.user))
     return [*ids, *tokenizer.encode(option.assistant)] if option.assistant else ids
 
@@ -192,7 +193,7 @@ def prompt_ids(tokenizer: Any, item: Item, by_template: bool) -> list[int]:
     """Token ids of the prompt that the model continues."""
     if by_template:
         return encode_prompt(tokenizer, messages(item, item.prompt))
-    return tokenizer.encode(plain([*item.shots, Turn(item.prompt)]))
+    return [*tokenizer.opening, *tokenizer.encode(plain([*item.shots, Turn(item.prompt)]))]
 
 
 def plain(turns: Iterable[Turn]) -> str:

@@ -19,14 +19,14 @@ class Prompt(NamedTuple):
 
 
 def stops(tokenizer: Any, chat: bool) -> dict[int, str]:
-    """The ids that end an answer, each with its reason: 'stop' for eos (and for the newline of a base model), 'marker'
-    for the others.
+    """The ids that end an answer, each with its reason: 'stop' for eos and what else ends a turn (and for the newline
+    of a base model), 'marker' for the others.
 
     Raises ConfigError for a base model whose tokenizer has no newline.
     """
     from tigerjax.tokenizer.chat import stop_ids
 
-    reasons = {i: "stop" if i == tokenizer.eos else "marker" for i in stop_ids(tokenizer) if i is not None}
+    reasons = {i: "stop" if i in tokenizer.ends else "marker" for i in stop_ids(tokenizer)}
     if not chat:
         newline = tokenizer.encode("\n")[-1:]
         if tokenizer.decode(newline) != "\n":
@@ -67,7 +67,10 @@ def encode(tokenizer: Any, prompts: Sequence[Mapping[str, Any]], chat: bool) -> 
             raise DataError(
                 f"prompt {prompt_id!r} has {len(messages)} messages; without chat there is one user message"
             )
-        ids = encode_prompt(tokenizer, messages) if chat else tokenizer.encode(messages[0]["content"] + "\n")
+        if chat:
+            ids = encode_prompt(tokenizer, messages)
+        else:
+            ids = [*tokenizer.opening, *tokenizer.encode(messages[0]["content"] + "\n")]
         out.append(Prompt(index, prompt, messages, ids))
     return out
 

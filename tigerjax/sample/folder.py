@@ -91,7 +91,7 @@ def _sample(
             dataclasses.asdict(sampling)
             | {
                 "model_sha": model.sha256,
-                "tokenizer_sha256": tokenizer.sha256,
+                "tokenizer_sha256": tokenizer.encoding_sha256,
                 "compute": dataclasses.asdict(model.compute),
                 "batch_prompts": batching.prompts,
                 "batch_rows": batching.rows,

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax.tokenizer.added import CONFIG_FILE, FAST_FILE, decoder
+from tigerjax.tokenizer.hf_files import MAP_FILE
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.tokenizer.model_file import CONTROL, NORMAL, UNKNOWN, read_proto
-
-MAP_FILE = "special_tokens_map.json"
 
 CHAT_TEMPLATE = (  # a system message opens the user's next one, as in `tigerjax.records.dialogue`
     "{%- set seen = namespace(system='', turns=0) -%}"

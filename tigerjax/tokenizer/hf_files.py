@@ -60,7 +60,7 @@ class Described:
         ids = {name: value for name, value in self.content.items() if name not in NOT_IDS}
         return hashlib.sha256(canonical(ids)).hexdigest()
 
-    def rows_sha256(self, sha256: str) -> str:
+    def encoding_sha256(self, sha256: str) -> str:
         """Of that and of all else that decides on rows."""
         rest = [sha256, self.names, self.eos, self.pad, self.opening, self.template]
         return hashlib.sha256(canonical(rest)).hexdigest()
@@ -221,6 +221,15 @@ def _ends(folder: Path, size: int) -> list[int]:
             f"{path}: eos_token_id has {shown(wrong[0])}, needs ids of the tokenizer, from 0 to {size - 1}; {AGAIN}"
         )
     return ids
+
+
+def has_template(folder: Path) -> bool:
+    """Whether a folder has a chat template, and the tokenizer.json that it needs."""
+    if not (folder / FAST_FILE).is_file():
+        return False
+    config = folder / CONFIG_FILE
+    named = config.is_file() and read_object(config, AGAIN).get("chat_template") is not None
+    return named or (folder / TEMPLATE_FILE).is_file()
 
 
 def _template(folder: Path, config: dict[str, Any]) -> str | None:

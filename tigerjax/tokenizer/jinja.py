@@ -7,7 +7,7 @@ import datetime
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from tigerjax.errors import DataError
 
@@ -60,19 +60,13 @@ class Template:
 def _without_marks(text: str) -> Rendered:
     if BEGIN not in text and END not in text:
         return Rendered(text, [])
-    parts: list[str] = []
+    before, *marked = text.split(BEGIN)
     blocks: list[tuple[int, int]] = []
-    at, begin = 0, 0
-    for part in text.split(BEGIN)[:1]:
-        parts.append(part)
-        at += len(part)
-    for part in text.split(BEGIN)[1:]:
+    for part in marked:
         inner, _, after = part.partition(END)
-        begin = at
-        parts += [inner, after]
-        blocks.append((begin, begin + len(inner)))
-        at += len(inner) + len(after)
-    return Rendered("".join(parts), blocks)
+        blocks.append((len(before), len(before) + len(inner)))
+        before += inner + after
+    return Rendered(before, blocks)
 
 
 def _environment() -> Any:
@@ -83,8 +77,6 @@ def _environment() -> Any:
     class Generation(Extension):
         """`{% generation %} … {% endgeneration %}`: what the assistant writes."""
 
-        tags: ClassVar = {"generation"}
-
         def parse(self, parser: Any) -> Any:
             line = next(parser.stream).lineno
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
@@ -92,6 +84,8 @@ def _environment() -> Any:
 
         def _marked(self, caller: Any) -> str:
             return BEGIN + caller() + END
+
+    Generation.tags = {"generation"}
 
     class Namespace(jinja2.utils.Namespace):
         """Without attributes that begin with an underscore: they reach into Python."""

@@ -43,7 +43,7 @@ class JsonFile:
         self.marker_texts: dict[str, str] = {}
         self.breaks = given.special | {i for i in (given.bos, given.eos, given.pad) if i is not None}
         self.sha256 = given.sha256()
-        self.rows_sha256 = given.rows_sha256(self.sha256)
+        self.encoding_sha256 = given.encoding_sha256(self.sha256)
         self._byte_level = any(has_part(given.content, part, "ByteLevel") for part in ("pre_tokenizer", "decoder"))
         self._by_id = {i: text for text, i in given.vocab.items()} | given.added
         self._plain = self._made(given.content)

@@ -3,7 +3,9 @@
     FOLDER/tokenizer.model    a SentencePiece BPE (`tigerjax.tokenizer.model_file`)
     FOLDER/tokenizer.json     without a tokenizer.model: a BPE of Hugging Face (`tigerjax.tokenizer.json_file`)
 
-Where both are there, tokenizer.model is read, and tokenizer.json is what `tigerjax.tokenizer.export` wrote beside it.
+Where both are there, tokenizer.model is read. Its tokenizer.json is used for one thing only: dialogues, where the
+folder has a chat template and none of our markers (Llama-2-chat, Mistral-Instruct).
+
 The text of a special token inside a user's message gives ordinary tokens, in both kinds.
 """
 
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from tigerjax.errors import DataError
 from tigerjax.files import paths
 from tigerjax.tokenizer.added import FAST_FILE, MODEL_FILE
+from tigerjax.tokenizer.hf_files import has_template
 
 if TYPE_CHECKING:
     from tigerjax.tokenizer.template import ChatTemplate
@@ -34,7 +37,7 @@ class Kind(Protocol):
     markers: dict[str, int]
     marker_texts: dict[str, str]
     sha256: str
-    rows_sha256: str
+    encoding_sha256: str
 
     def encode(self, text: str) -> list[int]: ...
     def encode_bare(self, text: str) -> list[int]: ...
@@ -57,8 +60,8 @@ class Tokenizer:
     `opening` begins it: bos where the tokenizer puts it before every text, else nothing. `end` ends an answer, and so
     do all of `ends`.
 
-    `sha256` is of all that turns text into ids; checkpoints record it. `rows_sha256` is of that and of all else that
-    decides on rows: eos, pad, opening and chat template; caches record it.
+    `sha256` is of all that turns text into ids; checkpoints record it. `encoding_sha256` is of that and of all else
+    that decides on rows: eos, pad, opening and chat template; caches record it.
     """
 
     def __init__(self, folder: str | Path):
@@ -81,6 +84,8 @@ class Tokenizer:
             from tigerjax.tokenizer.model_file import ModelFile
 
             self._kind = ModelFile(self.folder)
+            if "ins" not in self._kind.markers and has_template(self.folder):
+                self._read_template()
         kind = self._kind
         self.pieces, self.size, self.added = kind.pieces, kind.size, kind.added
         self.end: int = self.template.end if self.template is not None else kind.eos
@@ -89,7 +94,18 @@ class Tokenizer:
         self.ins: int | None = kind.markers.get("ins")
         self.res: int | None = kind.markers.get("res")
         self.special_texts = kind.marker_texts
-        self.sha256, self.rows_sha256 = kind.sha256, kind.rows_sha256
+        self.sha256, self.encoding_sha256 = kind.sha256, kind.encoding_sha256
+
+    def _read_template(self) -> None:
+        """The template beside a tokenizer.model without our markers; its ids come from the folder's tokenizer.json.
+        None where that file has other entries than tokenizer.model."""
+        from tigerjax.tokenizer.json_file import JsonFile
+
+        fast, kind = JsonFile(self.folder), self._kind
+        if fast.size == kind.size:
+            self.template = fast.template
+            kind.ends |= fast.ends
+            kind.encoding_sha256 = fast.described.encoding_sha256(kind.sha256)
 
     def encode(self, text: str) -> list[int]:
         """The ids of the text, without bos and eos, and never a special. DataError for half a surrogate pair."""

@@ -127,13 +127,14 @@ class ModelFile:
             raise ConfigError(
                 f"{folder}: bos={proto.trainer_spec.bos_id} eos={proto.trainer_spec.eos_id}, needs bos=1 eos=2"
             )
-        self.bos, self.eos, self.pad = BOS, EOS, self.markers.get("pad")
+        self.bos: int | None = BOS
+        self.eos, self.pad = EOS, self.markers.get("pad")
         self.opening: list[int] = []
         self.ends = frozenset({EOS})
         self.breaks = frozenset({BOS, EOS, *self.added})
         tokens = specials | ({"added": {str(i): text for i, text in sorted(others.items())}} if others else {})
         self.sha256: str = hashlib.sha256(proto.SerializeToString() + canonical(tokens)).hexdigest()
-        self.rows_sha256 = self.sha256
+        self.encoding_sha256 = self.sha256
         self._bytes = [piece.type == BYTE for piece in proto.pieces]
         self._processor = processor(proto, file)
         proto.normalizer_spec.add_dummy_prefix = False

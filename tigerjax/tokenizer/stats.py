@@ -7,7 +7,6 @@ from typing import Any
 from tigerjax.errors import DataError
 from tigerjax.files.progress import Progress
 from tigerjax.tokenizer.load import Tokenizer
-from tigerjax.tokenizer.model_file import BYTE, read_proto
 from tigerjax.tokenizer.sample import read_all
 from tigerjax.tokenizer.verify import language
 
@@ -24,7 +23,6 @@ def stats(folder: Path, texts: list[Path], progress: Progress | None = None) -> 
     `unused_pieces` counts the pieces that no line used. Raises DataError where there is no text.
     """
     tok = Tokenizer(folder)
-    is_byte = [piece.type == BYTE for piece in read_proto(folder).pieces]
     by_language: dict[str, Counter[str]] = {}
     in_bytes: Counter[str] = Counter()
     used: set[int] = set()
@@ -34,7 +32,7 @@ def stats(folder: Path, texts: list[Path], progress: Progress | None = None) -> 
             spans = tok.encode_spans(line)
             used.update(i for i, *_ in spans)
             # Of the byte tokens of a character, only the last has a length.
-            fallen = Counter(line[begin:end] for i, begin, end in spans if is_byte[i] and end > begin)
+            fallen = Counter(line[begin:end] for i, begin, end in spans if end > begin and tok.is_byte(i))
             in_bytes.update(fallen)
             counts.update(
                 characters=len(line),

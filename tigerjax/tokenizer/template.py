@@ -25,6 +25,8 @@ from tigerjax.tokenizer.jinja import BEGIN, END, Rendered, Template
 MARK = "\ufdd0"
 """Stands inside what must not be read as a special token. A character behind it says what the two stand for."""
 BREAK = MARK + "."
+CHAT = MARK + "c"
+"""How the text of a dialogue begins, so that whoever holds only the text knows that special tokens stand in it."""
 MEANT = {".": "", "0": MARK, "1": BEGIN, "2": END}
 PROBE = ("Question", "Answer")
 
@@ -86,12 +88,18 @@ class ChatTemplate:
         return [i for i, _, _ in self._tokens(self._rendered(self._shielded(messages), prompt=True).text)]
 
     def text(self, messages: Sequence[Mapping[str, Any]], *, prompt: bool) -> str:
-        """The dialogue as one text, in which what is no special token is marked so; `ids` encodes it."""
-        return self._rendered(self._shielded(messages), prompt=prompt).text
+        """The dialogue as one text, which begins with CHAT. Without `prompt` its last message is left open: the model
+        continues it."""
+        turns = self._shielded(messages)
+        text = self._rendered(turns, prompt=prompt).text
+        if not prompt:
+            last = turns[-1]["content"].strip()
+            text = text[: text.rindex(last) + len(last)]
+        return CHAT + text
 
     def ids(self, text: str) -> list[int]:
-        """The ids of what `text` gave, or of a longer text that begins with it."""
-        return [i for i, _, _ in self._tokens(text)]
+        """The ids of what `text` gave. More may stand behind it, in the form of `shielded`."""
+        return [i for i, _, _ in self._tokens(text.removeprefix(CHAT))]
 
     def shielded(self, text: str) -> str:
         """The text, in which a mark breaks up every special token: also one that stands in it by half only, as the
