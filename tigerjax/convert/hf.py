@@ -90,7 +90,8 @@ def _to_hf(
     tokenizer = export.tokenizer
     family, reward = families.of(config), "score" in weights and "head" not in weights
     kind = family.REWARD_KIND if reward else family.KIND
-    copied, ids = {}, hf_config.source_ids(export.extra)
+    copied: dict[str, bytes] = {}
+    ids = hf_config.source_ids(export.extra)
     if tokenizer is not None:
         copied, ids = tokenizer_files.read(tokenizer, export.extra)
     if ids.size is not None and ids.size != config.vocab_size:

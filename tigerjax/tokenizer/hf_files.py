@@ -1,7 +1,7 @@
 """What the files of a Hugging Face tokenizer say, read as transformers reads them.
 
     tokenizer.json            the entries, the added tokens, and whether bos is put before every text
-    tokenizer_config.json     bos_token, eos_token, pad_token, add_bos_token; in old folders the chat template
+    tokenizer_config.json     bos_token, eos_token, pad_token; in old folders the chat template
     special_tokens_map.json   the same three tokens, where tokenizer_config.json has none
     chat_template.jinja       the chat template
     generation_config.json    eos_token_id: all ids that end an answer
@@ -96,7 +96,6 @@ def described(folder: Path) -> Described:
             f" write it into {CONFIG_FILE}"
         )
     eos = ids.get("eos_token", ends[0] if ends else 0)
-    bos = ids.get("bos_token")
     return Described(
         folder=folder,
         content=content,
@@ -105,10 +104,10 @@ def described(folder: Path) -> Described:
         added=added,
         special=frozenset(special),
         names=names,
-        bos=bos,
+        bos=ids.get("bos_token"),
         eos=eos,
         pad=ids.get("pad_token"),
-        opening=_opening(path, content, config, bos, size),
+        opening=_opening(path, content, size),
         stops=tuple(sorted({eos, *ends})),
         template=_template(folder, config),
     )
@@ -190,10 +189,8 @@ def has_part(content: dict[str, Any], where: str, kind: str) -> bool:
     return any(part.get("type") == kind for part in _parts(content.get(where)))
 
 
-def _opening(path: Path, content: dict[str, Any], config: dict[str, Any], bos: int | None, size: int) -> list[int]:
-    """The ids before every text: as tokenizer_config.json asks, where it does, else as tokenizer.json says."""
-    if "add_bos_token" in config or "add_eos_token" in config:
-        return [bos] if config.get("add_bos_token") and bos is not None else []
+def _opening(path: Path, content: dict[str, Any], size: int) -> list[int]:
+    """The ids before every text. As in transformers 5, tokenizer.json alone says so, and not add_bos_token."""
     ids: list[int] = []
     try:
         for part in _parts(content.get("post_processor")):

@@ -10,7 +10,9 @@ LONGEST = 3
 class Stream:
     """The texts that `add` and `end` return are, one after the other, `decode` of all ids.
 
-    A character of several tokens comes with its last one. Memory and time for an id do not grow with the answer.
+    A character of several tokens comes with its last one. Memory and time for an id do not grow with the answer. One
+    decoder of Hugging Face, ByteFallback, replaces all bytes of a run where the last of them make no character; bytes
+    that made one before stay in a stream.
     """
 
     def __init__(self, tokenizer: Tokenizer):
