@@ -4,9 +4,9 @@
     python benchmarks/studies/length.py --write                           tables and picture of docs/LONG_CONTEXT.md
 
 For each seed a tiny model is trained on rows of 128 tokens: a quarter of them the embedded Chinese and English text,
-the others the same text with hidden numbers and their questions. It is then measured at 1 to 16 times this length with every kind of
-rope, by each of FACTORS, without further training. The text and the questions that are measured are not those of the
-training.
+the others the same text with hidden numbers and their questions. It is then measured at 1 to 16 times this length with
+every kind of rope, by each of FACTORS, without further training. The text and the questions that are measured are not
+those of the training.
 """
 
 import argparse

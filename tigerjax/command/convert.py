@@ -1,17 +1,35 @@
 """Commands that convert checkpoints: from and to Hugging Face, and to a larger vocabulary."""
 
+import dataclasses
 import resource
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tigerjax.command.figures import show
+from tigerjax.command.options import FLAT
 from tigerjax.command.progress import show_elapsed, show_progress
-from tigerjax.config.ranges import Count
+from tigerjax.config import ModelConfig
+from tigerjax.config.ranges import Count, Seed
 from tigerjax.errors import ConfigError
 
+if TYPE_CHECKING:
+    from tigerjax.tokenizer.load import Tokenizer
+
 PAD_TO_MULTIPLE_OF = 512
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NewRows:
+    """How the rows of new tokens begin."""
+
+    rows: Literal["mean", "random", "distilled"] = "mean"
+    """mean of the rows of the old tokens that spell the same; random as in a new model; or distilled from the text."""
+    text: tuple[Path, ...] = ()
+    """Files that hold the new tokens, for distilled rows."""
+    snippets: Count = 100  # Pieces of text that distilled rows are learnt from, for each new token
+    seed: Seed = 0  # Of random rows
 
 
 def from_hf(
@@ -142,6 +160,7 @@ def resize(
     base: Path,
     tokenizer: Path,
     pad_to_multiple_of: Count = PAD_TO_MULTIPLE_OF,
+    new_rows: Annotated[NewRows, FLAT] = NewRows(),  # frozen
     json: Path | None = None,
 ) -> None:
     """Grows a checkpoint's vocabulary from that of BASE to that of TOKENIZER, which extends it.
@@ -150,6 +169,9 @@ def resize(
     the head. Old rows do not change; those of the special tokens of BASE move to theirs in TOKENIZER. Rows of zeros
     pad the vocabulary to a multiple of PAD_TO_MULTIPLE_OF.
 
+    With --rows distilled, the embedding rows are then trained on TEXT until the model makes of the new tokens what it
+    made of the old ones (arXiv 2505.20133). docs/REPLICATION.md compares the three ways.
+
     Example: tigerjax convert resize runs/llama2_7b runs/llama2_7b_zh --base tokenizer.model --tokenizer tok
     """
     from tigerjax.checkpoint.loaded import check_fits
@@ -157,14 +179,42 @@ def resize(
     from tigerjax.convert.vocab import resize as grow
     from tigerjax.tokenizer.load import Tokenizer
 
+    if (new_rows.rows == "distilled") != bool(new_rows.text):
+        raise ConfigError("--rows distilled learns from --text, and no other --rows reads it; give both or neither")
     with show_elapsed(f"reading {checkpoint}"):
         model = load_model(checkpoint)
     old, extended = Tokenizer(base), Tokenizer(tokenizer)
     check_fits(model, old, where=checkpoint)
+    start: Any = "random" if new_rows.rows == "random" else "mean"
+    weights, config = grow(
+        model.weights, model.config, old, extended, multiple=pad_to_multiple_of, rows=start, seed=new_rows.seed
+    )
+    learnt = {}
+    if new_rows.rows == "distilled":
+        weights, learnt = _distilled(weights, config, old, extended, new_rows)
     with show_elapsed(f"writing {out}"):
-        weights, config = grow(model.weights, model.config, old, extended, multiple=pad_to_multiple_of)
         save_model(out, weights, config, tokenizer_sha256=extended.sha256, extra=model.extra)
-    show({"vocab_size": config.vocab_size, "padded_vocab_size": config.padded_vocab_size, "out": str(out)}, json)
+    sizes = {"vocab_size": config.vocab_size, "padded_vocab_size": config.padded_vocab_size}
+    show(sizes | learnt | {"out": str(out)}, json)
+
+
+def _distilled(
+    weights: dict[str, Any], config: ModelConfig, base: "Tokenizer", tokenizer: "Tokenizer", how: NewRows
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(the weights with learnt rows for the new tokens, what training them gave)."""
+    from tigerjax.config import ComputeConfig
+    from tigerjax.convert.vocab import first_new
+    from tigerjax.records import expand
+    from tigerjax.tokenizer.sample import read_all
+    from tigerjax.train import new_rows
+
+    first, settings = first_new(base), new_rows.DistilConfig(snippets=how.snippets)
+    texts = (text for _, text, _ in read_all(expand(how.text), show_progress("read", "GB")))
+    given = new_rows.snippets(texts, base, tokenizer, first, settings)
+    compute = ComputeConfig(attention="reference", remat="full", dtype="float32", loss_chunk_tokens=1024)
+    bar = show_progress("learnt", "steps")
+    embed_VD, figures = new_rows.distil(weights, config, given, first, settings, compute, progress=bar)
+    return weights | {"embed": embed_VD}, {"snippets": len(given)} | figures
 
 
 def _seq_len(run_config: list[str]) -> int | None:

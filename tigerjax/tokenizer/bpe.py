@@ -195,6 +195,16 @@ def new_merges(base: Base, new: Base) -> list[Pair]:
     return new.merges[len(base.merges) :]
 
 
+def old_parts(base: Base, new: Base) -> list[list[int]]:
+    """For each new token, in the order of the ids, the tokens of the base that it is merged from."""
+    spelt = {text: [i] for text, i in base.vocab.items()}
+    found = {}
+    for first, second in new_merges(base, new):
+        spelt[first + second] = spelt[first] + spelt[second]
+        found[new.vocab[first + second]] = spelt[first + second]
+    return [found[i] for i in sorted(found)]
+
+
 def dead(tokenizer: tokenizers.Tokenizer, ids: Iterable[tuple[str, int]]) -> list[str]:
     """Those of the tokens (as the vocabulary has them, with their ids) that no text gives.
 
