@@ -30,8 +30,6 @@ from tigerjax.model.layers import logits
 from tigerjax.model.rope import depends_on_length
 from tigerjax.sample.engine import bucket
 
-NOT_FINITE = "a log-likelihood is not finite: the model gives NaN, or an id is past its vocabulary"
-
 
 class LogLikelihoods:
     """A model that is asked for log-likelihoods."""
@@ -97,8 +95,7 @@ class LogLikelihoods:
             logprob_BT = jax.device_get(
                 self._jitted_each(self.weights, self._put(tokens_BT), self._chunk(len(whole[0])))
             )
-            if not np.isfinite(logprob_BT).all():
-                raise DataError(NOT_FINITE)
+            _refuse_not_finite(logprob_BT)
             yield from logprob_BT[: len(batch), :-1]
 
     def _chunk(self, length: int) -> int:
@@ -118,8 +115,7 @@ class LogLikelihoods:
         chunk = self._chunk(length)
         args = (self.weights, *(self._put(a) for a in (tokens_BT, firsts_B, ends_B)))
         logprob_B, greedy_B = jax.device_get(self._jitted(*args, chunk))
-        if not np.isfinite(logprob_B[: len(batch)]).all():
-            raise DataError(NOT_FINITE)
+        _refuse_not_finite(logprob_B[: len(batch)])
         return [Score(float(logprob_B[b]), bool(greedy_B[b])) for b in range(len(batch))]
 
     def _put(self, array: np.ndarray) -> Any:
@@ -167,3 +163,8 @@ class LogLikelihoods:
         model = families.of(self.config).language_model(self.config, fitting(self.compute, tokens_BT.shape[1]))
         hidden_BTD: Any = model.apply({"params": weights}, tokens_BT, at_BT, segment_ids_BT, method="hidden")
         return hidden_BTD
+
+
+def _refuse_not_finite(logprobs: np.ndarray) -> None:
+    if not np.isfinite(logprobs).all():
+        raise DataError("a log-likelihood is not finite: the model gives NaN, or an id is past its vocabulary")
