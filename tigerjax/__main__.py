@@ -3,7 +3,11 @@
 It imports the command line inside of `main`: the imports take a second, in which Ctrl-C may come already.
 """
 
+import contextlib
+import os
 import sys
+
+INTERRUPTED = 130
 
 
 def main() -> int:
@@ -11,10 +15,17 @@ def main() -> int:
     try:
         from tigerjax.command import cli
 
-        return cli.main()
+        code = cli.main()
     except KeyboardInterrupt:
         print("tigerjax: interrupted; run the same command again to continue", file=sys.stderr)
-        return 130
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        # At once: threads of libraries that are still at work would abort the process, with another exit code.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # whoever read it may have ended before
+                stream.flush()
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

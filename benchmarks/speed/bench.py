@@ -47,7 +47,7 @@ def train(figures: dict[str, Any]) -> list[Row]:
     ours, theirs = figures["30m"]["tigerjax"], figures["30m"]["transformers"]
     beside = "transformers + PyTorch, CPU"
     return [
-        Row("training step, 32M weights, 8 x 256", "tokens/s", ours["tokens_per_s"], theirs["tokens_per_s"], beside),
+        Row("training step, 32M parameters, 8 x 256", "tokens/s", ours["tokens_per_s"], theirs["tokens_per_s"], beside),
         Row("training step, peak memory", "GB", ours["peak_gb"], theirs["peak_gb"], beside, "less"),
     ]
 
@@ -63,7 +63,7 @@ def sampler(figures: dict[str, Any]) -> list[Row]:
 
 
 def reward(figures: dict[str, Any]) -> list[Row]:
-    return [Row("reward model, 20M weights, scoring", "tokens/s", figures["tokens_per_s"])]
+    return [Row("reward model, 20M parameters, scoring", "tokens/s", figures["tokens_per_s"])]
 
 
 def data(figures: dict[str, Any]) -> list[Row]:

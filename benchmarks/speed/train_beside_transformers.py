@@ -52,7 +52,7 @@ def model_config(case: str) -> Any:
 
 
 def tigerjax_seconds(case: str, steps: int) -> dict[str, Any]:
-    """Seconds of each step, the number of weights, peak bytes of the device (None on a CPU)."""
+    """Seconds of each step, the number of parameters, peak bytes of the device (None on a CPU)."""
     import jax
     from train_step import Run, random_batch
 
@@ -89,7 +89,7 @@ def tigerjax_seconds(case: str, steps: int) -> dict[str, Any]:
 
 
 def transformers_seconds(case: str, steps: int, *, compiled: bool) -> dict[str, Any]:
-    """Seconds of each step, the number of weights, peak bytes of the device (None on a CPU)."""
+    """Seconds of each step, the number of parameters, peak bytes of the device (None on a CPU)."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -188,7 +188,7 @@ def main() -> None:
         for side, f in figures[case].items():
             share = "" if f["mfu"] is None else f", MFU {f['mfu']:.1%}"
             print(
-                f"{case:8} {side:21} {f['weights'] / 1e6:6.1f} M weights {f['tokens_per_s']:8.0f} tokens/s"
+                f"{case:8} {side:21} {f['weights'] / 1e6:6.1f} M parameters {f['tokens_per_s']:8.0f} tokens/s"
                 f" (best {f['tokens_per_s_best']:.0f}){share}, peak {f['peak_gb']:.2f} GB,"
                 f" first step {f['first_step_s']:.1f} s",
                 flush=True,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tigerjax.align.config import AlignConfig
 from tigerjax.align.steps import STEPS, USES
 from tigerjax.checkpoint.model import load_model, save_model
 from tigerjax.command import arguments, table
+from tigerjax.command.cli import main
 from tigerjax.command.groups import SamplingOptions
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest
@@ -153,6 +155,18 @@ def test_the_sft_set_may_be_several_files_by_a_pattern(made, tmp_path):
     assert settings.sft == [str(tmp_path / "sft_a.jsonl"), str(tmp_path / "sft_b.jsonl")]
     align("set", tmp_path / "dir", "--sft", made / "sft.jsonl")
     assert settings_lib.read(tmp_path / "dir").sft == [str(made / "sft.jsonl")]
+
+
+@pytest.mark.parametrize(("name", "model"), [("models", "chat"), ("reward_model", "reward")])
+def test_init_checks_every_byte_of_its_models(made, tmp_path, capfd, name, model):
+    copy = tmp_path / "copy"
+    shutil.copytree(made / model, copy)
+    path = max((copy / "weights").rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert main([str(word) for word in ("align", *words(made, tmp_path / "dir", **{name: copy}))]) == 3
+    assert "sha256 is" in capfd.readouterr().err and not (tmp_path / "dir").exists()
 
 
 def test_init_opens_every_input_and_names_the_one_that_is_wrong(made, tmp_path, capfd):

@@ -362,7 +362,10 @@ def test_the_folder_of_a_run_stands_for_its_config_and_its_model(home, capfd):
     Path("tiny.py").unlink()
     code, out, err = run("train elsewhere", capfd)
     assert (code, out) == (0, Path("elsewhere/config.txt").read_text())
-    assert err == "resuming tiny from step 4\ntiny: all 4 steps are done, nothing to train\n"
+    assert err == (
+        "resuming tiny from step 4\ntiny: all 4 steps are done, nothing to train\n"
+        "next: tigerjax sample elsewhere --prompts FILE --out DIR\n"
+    )
     code, out, _ = run("sample elsewhere --prompts prompts.jsonl --out drawn --n 2 --max-new-tokens 4", capfd)
     assert code == 0 and re.match(r"asked {20}What is this\?\nanswered {17}\S", out)
     asked = "sample elsewhere --prompts prompts.jsonl --out plain --n 2 --max-new-tokens 4 --no-chat"

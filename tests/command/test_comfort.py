@@ -226,6 +226,7 @@ def test_progress_is_quiet_when_short_and_tells_rate_and_time_left_when_long(mon
     for total, line in (
         (int(2.5e9), "read 1.25/2.50 GB (50%) 0.0625 GB/s 20 s left"),
         (50_000_000, "read 25/50 MB (50%) 1.25 MB/s 20 s left"),
+        (400_000, "read 200/400 kB (50%) 10 kB/s 20 s left"),
     ):
         read = progress.show_progress("read", "GB")
         read(0, total)

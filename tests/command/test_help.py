@@ -1,8 +1,6 @@
 """Help that describes: every option has a line that says what it means and what holds without it; no name means two."""
 
 import re
-import shlex
-import shutil
 from pathlib import Path
 
 import pytest
@@ -177,39 +175,3 @@ def test_a_slip_in_any_word_of_a_command_is_answered_with_the_command(typed: str
     assert cli.main(typed.split()) == 2
     out, err = capsys.readouterr()
     assert not out and meant in err and len(err.splitlines()) == 1
-
-
-EXAMPLES = {
-    ("tokenizer", "sample"): {},
-    ("tokenizer", "train"): {"38000": "2200"},
-    ("tokenizer", "extend"): {"60515": "1200"},
-    ("tokenizer", "verify"): {},
-    ("tokenizer", "stats"): {},
-    ("data", "clean"): {},
-    ("data", "dedup", "exact"): {"--workers 8": "--workers 1"},
-    ("data", "dedup", "near"): {},
-    ("data", "dedup", "against-sft"): {},
-    ("data", "decontaminate"): {},
-    ("completion",): {},
-}
-"""Examples that need no model, in an order in which each finds what it reads, with smaller numbers for small files."""
-
-
-def test_examples_that_need_no_model_run_as_they_stand_on_small_files(tmp_path: Path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    embedded = ROOT / "data_mixtures" / "embedded"
-    for lang in ("zh", "en"):
-        lines = (embedded / f"corpus_{lang}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-        Path(f"{lang}.jsonl").write_text("".join(lines[:200]), encoding="utf-8")
-    shutil.copy(embedded / "sft.jsonl", "sft.jsonl")
-    Path("en.txt").write_text("A line of plain English text.\n", encoding="utf-8")
-    Path("gsm8k.jsonl").write_text('{"question": "How many legs have seven cats?", "answer": "28"}\n', encoding="utf-8")
-    Path("ceval.csv").write_text("id,question,answer\n1,世界上最高的山峰是哪一座？,A\n", encoding="utf-8")
-    assert cli.main(shlex.split("tokenizer train --input en.jsonl --vocab-size 900 --out llama2")) == 0
-    for words, smaller in EXAMPLES.items():
-        line = re.search(r"Example: tigerjax (.*)", table.COMMANDS[words].__doc__ or "")[1]
-        for large, small in smaller.items():
-            assert large in line
-            line = line.replace(large, small)
-        code = cli.main([*shlex.split(line), *(["--min-sample-bytes", "1000"] if words[-1] == "sample" else [])])
-        assert code in ((0, 5) if words[-1] == "verify" else (0,)), (line, capsys.readouterr().err)

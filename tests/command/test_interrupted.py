@@ -1,7 +1,9 @@
 """Ctrl-C at any time ends in one line and exit 130, also while the program is still importing."""
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from tigerjax.command import cli
 ROOT = Path(__file__).resolve().parents[2]
 INTERRUPT = """
 import sys
+import time
 import tigerjax.__main__ as program
 
 class Interrupt:
@@ -50,3 +53,28 @@ def test_the_installed_program_begins_in_the_module_that_imports_nothing_yet():
     assert "tigerjax = tigerjax.__main__:main" in (ROOT / "setup.py").read_text(encoding="utf-8")
     code = "import sys, tigerjax.__main__; sys.exit(any(name.startswith('tigerjax.command') for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_ctrl_c_that_python_drops_in_a_callback_is_raised_again(monkeypatch):
+    """As in the callbacks of JAX that run while garbage is collected."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    class Callback:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    cli.hush_threads()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Callback()
+            time.sleep(30)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupted_program_ends_at_once_although_threads_are_at_work():
+    code = "import tigerjax.command.cli as cli, tigerjax.__main__ as m, threading, time; cli.main = lambda: 130\n"
+    code += "threading.Thread(target=time.sleep, args=(60,)).start(); print('said'); m.main()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout) == (130, "said\n")

@@ -144,7 +144,7 @@ def test_a_new_project_takes_paths_with_blanks_and_quotes(home, tmp_path, monkey
     Path("a b").mkdir()
     typed = NEW.replace("--base base", '--base "it\'s a base"').replace("new mine", "new 'a b/mine'")
     assert cli.main(shlex.split(typed)) == 0
-    assert "next: cd 'a b/mine' && tigerjax data clean" in capsys.readouterr().out
+    assert "next: cd 'a b/mine' && tigerjax data clean" in capsys.readouterr().err
     monkeypatch.chdir("a b/mine")
     tables = project.read(COMMANDS)
     words = project.complete(tables, ("convert", "from-hf"), COMMANDS["convert", "from-hf"], [])
@@ -172,14 +172,38 @@ def test_the_file_in_the_current_folder_is_read(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("command", next_step.NEXT, ids=" ".join)
 def test_the_command_that_is_named_next_exists_and_has_these_options(command):
     assert command in COMMANDS
-    words = next_step.after(command, {"out": "made", "dir": "made", "run": "runs/x"}).split()
+    given = {"out": "made", "dir": "made", "run": "runs/x", "name": "mine"}
+    words = next_step.after(command, given).removeprefix("cd mine && ").split()
     follows = max((known for known in COMMANDS if tuple(words[1 : 1 + len(known)]) == known), key=len)
     known = {spelling for o in options.of_command(COMMANDS[follows]) for spelling in o.spellings}
     if options.takes_config(COMMANDS[follows]):
-        known.add("--checkpoint.init-from")
+        known |= {"--checkpoint.init-from", "--data.mixture"}
     assert {word for word in words if word.startswith("--")} <= known
-    named = set(re.findall(r"{(\w+)}", next_step.NEXT[command])) - {"run"}
+    named = set(re.findall(r"{([\w-]+)}", next_step.NEXT[command])) - {"run"}
     assert named <= {o.name.removeprefix("--") for o in options.of_command(COMMANDS[command])}
+
+
+def test_every_command_names_the_next_one_or_is_said_to_be_the_last():
+    assert next_step.NEXT.keys() | next_step.LAST.keys() == COMMANDS.keys()
+    assert not next_step.NEXT.keys() & next_step.LAST.keys()
+    assert next_step.after(("completion",), {"shell": "bash"}) is None
+
+
+def test_the_next_command_is_named_on_stderr_without_a_project_and_without_a_terminal(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("zh.jsonl").write_text('{"id": "a", "text": "老虎在山里走。"}\n', encoding="utf-8")
+    assert cli.main(shlex.split("data clean --input zh.jsonl --out clean --json figures.json")) == 0
+    out, err = capsys.readouterr()
+    assert "next:" not in out and err == "next: tigerjax data dedup exact --input clean --out DIR\n"
+    assert cli.main(shlex.split("data clean --input zh.jsonl --out other --dry-run")) == 0
+    assert "next:" not in capsys.readouterr().err  # nothing has ended
+
+
+def test_the_next_command_has_the_defaults_of_the_one_that_has_ended(tmp_path):
+    call = bind(COMMANDS["quickstart",], [], "tigerjax quickstart")
+    assert "sample runs/quickstart/rounds/01/" in str(next_step.after(("quickstart",), call.names()))
+    call = bind(COMMANDS["data", "stats"], shlex.split("mine --modules a b --seq-len 8"), "tigerjax data stats")
+    assert "--modules a b --seq-len 8" in str(next_step.after(("data", "stats"), call.names()))
 
 
 @pytest.fixture(scope="module")
@@ -193,10 +217,14 @@ def home(tmp_path_factory):
     hf.to_hf(weights, config, home / "base", hf.Export(tokenizer=None))
     (home / "base" / "tokenizer.model").write_bytes(model_bytes())
     (home / "base" / "tokenizer.json").unlink(missing_ok=True)
-    for name in ("zh_a", "zh_b", "en"):
-        (home / f"{name}.jsonl").write_text('{"text": "x"}\n')
-    for name in ("sft", "pairs", "asked"):
-        (home / f"{name}.jsonl").write_text("{}\n")
+    embedded = Path(__file__).resolve().parents[2] / "data_mixtures" / "embedded"
+    for name, lines in (("zh", 1406), ("en", 1)):
+        text = (embedded / f"corpus_{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        (home / f"{name}{'_a' if name == 'zh' else ''}.jsonl").write_text("".join(text[:lines]), encoding="utf-8")
+    (home / "zh_b.jsonl").write_text('{"text": "老虎在山里走。"}\n', encoding="utf-8")
+    for name, source in (("sft", "sft"), ("pairs", "preferences"), ("asked", "dev")):
+        first = (embedded / f"{source}.jsonl").read_text(encoding="utf-8").splitlines()[0]
+        (home / f"{name}.jsonl").write_text(f"{first}\n", encoding="utf-8")
     return home
 
 
@@ -208,7 +236,7 @@ def mine(home, tmp_path, monkeypatch, capsys):
     shutil.copytree(home, tmp_path / "home")
     monkeypatch.chdir(tmp_path / "home")
     assert cli.main(shlex.split(f"{NEW} --preferences pairs.jsonl --evaluation-set asked.jsonl --device cpu")) == 0
-    assert "next: cd mine && tigerjax data clean" in capsys.readouterr().out
+    assert "next: cd mine && tigerjax data clean" in capsys.readouterr().err
     monkeypatch.chdir("mine")
     return Path()
 
@@ -273,3 +301,53 @@ def test_a_new_project_refuses_what_cannot_work_and_writes_nothing(home, monkeyp
     before = sorted(home.iterdir())
     assert cli.main(shlex.split(command)) in (2, 3)
     assert message in capsys.readouterr().err and sorted(home.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("part", "line", "message"),
+    [
+        ("zh_b.jsonl", '{"txt": "老虎"}', "zh_b.jsonl:2: "),
+        ("en.jsonl", "{", "en.jsonl:2: "),
+        ("sft.jsonl", '{"messages": "x"}', "sft.jsonl:2: "),
+        ("pairs.jsonl", '{"chosen": "a"}', "pairs.jsonl:2: "),
+        ("asked.jsonl", '{"id": "b"}', "asked.jsonl:2: "),
+        ("sft.jsonl", None, "sft.jsonl: is empty"),
+    ],
+)
+def test_a_new_project_reads_the_first_records_of_every_file(home, tmp_path, monkeypatch, capsys, part, line, message):
+    shutil.copytree(home, tmp_path / "home")
+    monkeypatch.chdir(tmp_path / "home")
+    Path(part).write_text("" if line is None else f"{Path(part).read_text()}{line}\n", encoding="utf-8")
+    assert cli.main(shlex.split(f"{NEW} --preferences pairs.jsonl --evaluation-set asked.jsonl")) == 3
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1 and not Path("mine").exists()
+
+
+def test_a_new_project_takes_the_vocabulary_that_a_small_text_can_give(home, tmp_path, monkeypatch, capsys):
+    """`tokenizer train` and `extend` then run on the cleaned text without an edit of tigerjax.toml."""
+    shutil.copytree(home, tmp_path / "home")
+    monkeypatch.chdir(tmp_path / "home")
+    embedded = Path(__file__).resolve().parents[2] / "data_mixtures" / "embedded" / "corpus_zh.jsonl"
+    Path("zh_a.jsonl").write_text("".join(embedded.read_text("utf-8").splitlines(keepends=True)[:200]), "utf-8")
+    asked = NEW.replace("--vocab-size 300", "--vocab-size 60515")
+    assert cli.main(shlex.split(asked)) == 2
+    said = capsys.readouterr().err
+    fits = int(re.search(r"give more text, or --vocab-size (\d+)$", said.strip())[1])
+    assert PIECES < fits < 4000 and not Path("mine").exists()
+    assert cli.main(shlex.split(NEW.replace("--vocab-size 300", f"--vocab-size {fits}"))) == 0
+    assert cli.main(shlex.split(NEW.replace("--vocab-size 300", "").replace("new mine", "new other"))) == 0
+    assert f"note: vocabulary of {fits:,} entries, and not TigerBot's 60,515" in capsys.readouterr().err
+    monkeypatch.chdir("other")
+    for command in ("data clean", "data dedup exact", "data dedup near", "data dedup against-sft"):
+        assert cli.main(command.split()) == 0
+    assert cli.main(["tokenizer", "train"]) == cli.main(["tokenizer", "extend"]) == 0
+    assert f"vocab_size={fits}," in Path("pretrain.py").read_text()
+
+
+def test_a_text_without_enough_chinese_is_refused_with_what_to_give(home, tmp_path, monkeypatch, capsys):
+    shutil.copytree(home, tmp_path / "home")
+    monkeypatch.chdir(tmp_path / "home")
+    for name in ("zh_a", "zh_b"):
+        Path(f"{name}.jsonl").write_text('{"text": "x"}\n')
+    assert cli.main(shlex.split(NEW.replace("--vocab-size 300", ""))) == 2
+    assert "too few to extend the 268 entries" in capsys.readouterr().err

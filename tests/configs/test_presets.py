@@ -47,7 +47,7 @@ def test_the_resolved_config_equals_its_golden_dump(path):
 
 
 @pytest.mark.parametrize("path", GOLDEN_CONFIGS, ids=lambda p: p.stem)
-def test_a_config_has_the_published_number_of_weights_by_arithmetic_and_by_shape(path):
+def test_a_config_has_the_published_number_of_parameters_by_arithmetic_and_by_shape(path):
     run, scores = config.load(path), path.stem.endswith("_reward")
     family = families.of(run.model)
     model = (family.reward_model if scores else family.language_model)(run.model, run.compute)
@@ -59,7 +59,7 @@ def test_a_config_has_the_published_number_of_weights_by_arithmetic_and_by_shape
 
 
 @pytest.mark.parametrize("path", GOLDEN_CONFIGS, ids=lambda p: p.stem)
-def test_the_docstring_of_a_config_gives_its_number_of_weights_and_says_what_was_not_run(path):
+def test_the_docstring_of_a_config_gives_its_number_of_parameters_and_says_what_was_not_run(path):
     text = path.read_text(encoding="utf-8")
     assert f"{COUNTS[path.stem]:,} parameters" in text and "our choice" in text
 
@@ -72,6 +72,6 @@ def test_a_config_takes_its_sizes_from_one_preset(path):
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_the_docstring_of_a_preset_gives_its_number_of_weights(name):
+def test_the_docstring_of_a_preset_gives_its_number_of_parameters(name):
     preset = getattr(presets, name)
     assert f"{families.of(preset()).parameter_count(preset()):,} parameters" in preset.__doc__

@@ -92,7 +92,7 @@ def test_an_export_copies_its_tokenizer_from_one_bucket_folder_to_another(cloud,
     export(run, f"{FAR}/again", tokenizer=paths.of(f"{FAR}/tok"))
     assert cloud.objects["bucket/convert/again/tokenizer.model"].data == b"pieces"
     assert json.loads(cloud.objects["bucket/convert/again/config.json"].data)["pad_token_id"] == 30
-    assert json.loads(cloud.objects["bucket/convert/again/manifest.json"].data)["stage"] == hf.STAGE
+    assert json.loads(cloud.objects["bucket/convert/again/manifest.json"].data)["stage"] == read.EXPORT
 
 
 def test_rows_of_a_tensor_are_read_as_a_range_of_its_bytes(cloud, near):
@@ -206,7 +206,7 @@ def test_what_is_there_already_is_replaced_when_it_is_ours_and_refused_when_not(
         assert main(["convert", "to-hf", run, f"{FAR}/again", "--dtype", dtype]) == 0
     assert cloud.names("bucket/convert/again/model.safetensors") == [""]
     assert hf.from_hf(f"{FAR}/again")[0] == CONFIG
-    for words, other in ((["to-hf", run], read.STAGE), (["from-hf", f"{FAR}/hf"], hf.STAGE)):
+    for words, other in ((["to-hf", run], read.STAGE), (["from-hf", f"{FAR}/hf"], read.EXPORT)):
         for mine in ({"loss": 1}, {"stage": other}):
             cloud.put("bucket/convert/mine/progress.jsonl", json.dumps(mine).encode() + b"\n")
             capsys.readouterr()

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from tigerjax.config import ModelConfig
-from tigerjax.convert import hf
+from tigerjax.convert import hf, read
 from tigerjax.convert.tensors import INDEX
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.model import families
@@ -132,7 +132,7 @@ def test_tokenizer_files_are_copied_and_its_ids_are_in_the_configs(weights, tmp_
     generation = json.loads((tmp_path / "hf/generation_config.json").read_text())
     assert config["pad_token_id"] == generation["pad_token_id"] == 30
     assert (config["bos_token_id"], config["eos_token_id"], generation["eos_token_id"]) == (1, 2, [2, 29, 30])
-    assert json.loads((tmp_path / "hf/manifest.json").read_text())["stage"] == hf.STAGE
+    assert json.loads((tmp_path / "hf/manifest.json").read_text())["stage"] == read.EXPORT
 
 
 def test_a_tokenizer_of_another_size_is_refused(weights, tmp_path):

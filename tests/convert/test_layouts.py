@@ -169,6 +169,27 @@ def test_an_id_of_a_tokenizer_json_has_a_range(tmp_path, capsys, i):
     assert f"tokenizer.json: not a tokenizer.json (TypeError: an id is {i!r})" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([("<x>", -1)], "an id is -1"),
+        ([("<x>", 9), ("<y>", 9)], "two added tokens have the id 9"),
+        ([("<x>", 9), ("<x>", 10)], "two added tokens have the text '<x>'"),
+        (
+            [("<x>", 9), ("<y>", 11)],
+            "an added token has id 11, but added tokens follow the 9 of the vocabulary without",
+        ),
+    ],
+)
+def test_an_added_token_has_an_id_of_its_own_behind_the_vocabulary(tmp_path, capsys, ids, message):
+    folder, _ = model_folder(tmp_path / "hf")
+    added = [{"id": i, "content": text} for text, i in [("a0", 0), *ids]]  # the first one names a piece
+    vocab = {f"a{i}": i for i in range(9)}
+    (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": added, "model": {"vocab": vocab}}))
+    assert main(["convert", "from-hf", str(folder), str(tmp_path / "run")]) == 3
+    assert message in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
 def test_a_tokenizer_json_with_more_entries_than_rows_is_said(tmp_path, capsys):
     folder, _ = model_folder(tmp_path / "hf")
     vocab = {str(i): i for i in range(ROWS + 7)}

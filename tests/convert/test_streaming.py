@@ -230,6 +230,37 @@ def test_tied_embeddings_become_a_head_of_their_own(tmp_path):
     assert_same(load_model(tmp_path / "run").weights, weights)
 
 
+def test_a_head_beside_tied_embeddings_must_be_the_embedding(tmp_path):
+    weights = random_weights()
+    weights["head"] = np.ascontiguousarray(weights["embed"].T)
+    hf.to_hf(weights, CONFIG, tmp_path / "hf", hf.Export(tokenizer=None))
+    edit_config(tmp_path / "hf", tie_word_embeddings=True)
+    assert_same(hf.from_hf(tmp_path / "hf")[1], weights)  # both readings are the same
+    tensors = load_file(tmp_path / "hf/model.safetensors")
+    tensors["lm_head.weight"][-1, -1] += 1
+    save_file(tensors, tmp_path / "hf/model.safetensors")
+    with pytest.raises(
+        DataError, match=r"tie_word_embeddings=true, but lm_head\.weight is there and differs"
+    ) as caught:
+        hf.from_hf(tmp_path / "hf")
+    assert "set tie_word_embeddings to false to use lm_head.weight" in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_an_export_with_a_flipped_bit_is_not_imported(tmp_path, dtype, small_blocks):
+    hf.to_hf(random_weights(), CONFIG, tmp_path / "hf", hf.Export(tokenizer=None, dtype=dtype))
+    convert.from_hf(tmp_path / "hf", tmp_path / "whole")
+    path = tmp_path / "hf/model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"is not as it was exported .* or remove checksums\.json"):
+        convert.from_hf(tmp_path / "hf", tmp_path / "run")
+    assert not list(tmp_path.glob("run*"))
+    (tmp_path / "hf" / read.CHECKSUMS).unlink()
+    convert.from_hf(tmp_path / "hf", tmp_path / "run")
+
+
 def test_lora_is_refused_by_name(exported):
     shard = sorted(exported.glob("*.safetensors"))[0]
     save_file(load_file(shard) | {"model.layers.0.self_attn.q_proj.lora_A.weight": np.ones((2, 2), np.float32)}, shard)

@@ -120,6 +120,50 @@ def test_widths_of_rows_fit_the_trees():
     assert len(chosen) <= 3 and sum(len(t.ids) for t in made) > 0.8 * slots
 
 
+def bare(*lengths):
+    return [branches.Tree([0] * n, [*range(n)], [n] * n, [], []) for n in lengths]
+
+
+def test_dealt_rows_are_about_equally_long_and_their_trees_alike():
+    trees = branches.plan(endings(np.random.default_rng(2), items=400)).joined
+    rows = branches.deal(trees, 30)
+    assert sorted(map(id, trees)) == sorted(id(tree) for row in rows for tree in row) and len(rows) == 30
+    lengths = [sum(len(tree.ids) for tree in row) for row in rows]
+    assert max(lengths) - min(lengths) < 0.07 * max(lengths)
+    for j in range(len(rows[0])):
+        place = [len(row[j].ids) for row in rows if j < len(row)]
+        after = [len(row[j + 1].ids) for row in rows if j + 1 < len(row)]
+        assert min(place) >= max(after, default=0)
+    assert [len(row) for row in branches.deal(bare(5, 4, 3), 8)] == [1, 1, 1]
+
+
+def test_shelves_hold_every_place_and_cost_little():
+    assert branches.shelves([40, 33]) == [(2, 48)] and branches.shelves([512]) == [(1, 512)]
+    lengths = [200, 198, 150, 149, 100, 70, 69, 68, 20]
+    found = branches.shelves(lengths)
+    widths = [width for number, width in found for _ in range(number)]
+    assert len(found) == branches.SHELVES and len(widths) == len(lengths)
+    assert all(width >= length and width % branches.SHELF == 0 for width, length in zip(widths, lengths, strict=True))
+    assert sum(width**2 for width in widths) < 1.25 * sum(length**2 for length in lengths)
+
+
+def test_trees_side_by_side_do_not_see_each_other():
+    trees = branches.plan(endings(np.random.default_rng(2), items=6)).joined
+    row, at = branches.side_by_side(trees), 0
+    for tree in trees:
+        until = at + len(tree.ids)
+        assert row.ids[at:until] == tree.ids and row.positions[at:until] == tree.positions
+        assert row.ends[at:until] == [at + end for end in tree.ends] and max(row.ends[at:until]) == until
+        at = until
+    slots = [slot for target in row.targets for slot in target.slots]
+    assert len(set(slots)) <= len(slots) == sum(len(t.slots) for tree in trees for t in tree.targets)
+    assert all(
+        row.ids[slot] == target.node.ids[target.first + j - 1]
+        for target in row.targets
+        for j, slot in enumerate(target.slots)
+    )
+
+
 def test_sequences_that_hardly_share_are_left_alone():
     sequences = [Tokens((1, 2, 3, n, *range(10, 40)), 30) for n in range(5)]
     assert branches.plan(sequences) == branches.Plan([], [], [0, 1, 2, 3, 4])

@@ -1,7 +1,7 @@
 """A process that imports the package once and then forks one child for each fault, so that a fault costs no import.
 
 A fault happens at a *point*: the n-th time that Python opens a file below a folder for writing, renames, removes or
-makes something there. At its point a child is killed, stopped, or refused by the system with an error.
+makes something there. At its point a child is killed, stopped, interrupted, or refused by the system with an error.
 """
 
 import json
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 TESTS = Path(__file__).resolve().parents[1]
 WRITING = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "shutil.rmtree")
+SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "interrupt": signal.SIGINT}
 LIMIT_S = 240.0  # of one child on a busy machine; it takes a tenth of a second
 
 
@@ -48,7 +49,8 @@ class Children:
     def start(self, words: list[object], below: Path, **fault: Any) -> dict[str, Any]:
         """Starts `tigerjax WORDS` in a child, and tells its number and where it writes.
 
-        The fault is at=N with do="kill", do="stop" or do=ERRNO, and file_bytes=N, a limit on the size of files.
+        The fault is at=N with do="kill", do="stop", do="interrupt" (Ctrl-C) or
+        do=ERRNO, and file_bytes=N, a limit on the size of files.
         """
         asked = {"words": [*map(str, words)], "below": str(below), **fault}
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -89,8 +91,8 @@ def _fault(asked: dict[str, Any], points: int) -> None:
         os.write(points, f"{event} {path}\n".encode())
         if seen != asked.get("at"):
             return
-        if asked["do"] in ("kill", "stop"):
-            os.kill(os.getpid(), signal.SIGKILL if asked["do"] == "kill" else signal.SIGSTOP)
+        if asked["do"] in SIGNALS:
+            os.kill(os.getpid(), SIGNALS[asked["do"]])
         elif event != "shutil.rmtree":  # which itself reports no error where it is told so
             raise OSError(asked["do"], os.strerror(asked["do"]), path)
 

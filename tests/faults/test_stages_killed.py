@@ -14,7 +14,7 @@ from forked import Children
 from hand_tokenizer import write_added
 from text_readers import QUESTIONS, SFT, TEXTS, lines
 
-from tigerjax.command.cli import main
+from tigerjax.command.cli import INTERRUPTED, main
 from tigerjax.files import manifest
 
 POINTS = int(os.environ.get("TIGERJAX_FAULT_POINTS", 4))
@@ -104,6 +104,20 @@ def test_a_stage_killed_at_any_point_comes_out_the_same_when_it_is_run_again(chi
         again = children.run(words(stage, world), world)
         assert again.code == 0 and content(world / "out") == made, (at, again)
         assert no_halves(world), at
+        shutil.rmtree(world / "out")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_ctrl_c_at_any_point_is_one_line_and_leaves_nothing_half_done(children, world, stage):
+    made, points = undisturbed(children, stage, world)
+    for at in points:
+        ended = children.run(words(stage, world), world, at=at, do="interrupt")
+        assert ended.code == 130 and ended.err.endswith(f"tigerjax: {INTERRUPTED}\n"), (at, ended)
+        half = [p for p in world.rglob("*") if p.name.endswith(HALF) and not p.name.endswith(".lock")]
+        assert "Traceback" not in ended.err and not half, (at, ended)  # the lock's file may stay, which nobody holds
+        assert not (world / "out").exists() or content(world / "out") == made, at
+        again = children.run(words(stage, world), world)
+        assert again.code == 0 and content(world / "out") == made and no_halves(world), (at, again)
         shutil.rmtree(world / "out")
 
 

@@ -15,7 +15,7 @@ import pytest
 from tigerjax.command import cli
 from tigerjax.convert import hf, read
 from tigerjax.errors import ConfigError
-from tigerjax.files import lock, paths
+from tigerjax.files import lock
 from tigerjax.files.lock import NAME, locked
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,16 +147,3 @@ def test_a_conversion_holds_its_output(tmp_path, impatient):
     finally:
         process.kill()
         process.wait()
-
-
-def test_in_a_bucket_the_owner_is_named_and_who_came_meanwhile(cloud, capsys):
-    folder = paths.of("gs://b/run")
-    with locked(folder):
-        assert f"process {os.getpid()} on" in (folder / NAME).read_text()
-    assert not (folder / NAME).exists() and not capsys.readouterr().err
-    (folder / NAME).write_text("process 7 on other, which began at noon")
-    with locked(folder):
-        assert "process 7 on other, which began at noon, has not ended" in capsys.readouterr().err
-        (folder / NAME).write_text("process 8 on third, which began at one")
-    assert "process 8 on third, which began at one, worked here at the same time" in capsys.readouterr().err
-    assert "process 8" in (folder / NAME).read_text()

@@ -19,10 +19,10 @@ from tigerjax.command.cli import main
 
 SECONDS = 20.0
 """Of the processor, for one command on a file of a few kB: they take a tenth of a second."""
+ONCE_SECONDS = 600.0
+"""Of the processor, for a command that makes good files, and for the first of all: it imports and compiles."""
 MEMORY = 400 << 20
 """Bytes that one command may need above what the process had."""
-RECORD_BYTES = 4_000_000
-"""TIGERJAX_MAX_RECORD_BYTES: a small compressed file must not become more than that in memory."""
 LONGEST_LINE = 2000
 LEFT_OVER = (".partial", ".part", ".lock")
 

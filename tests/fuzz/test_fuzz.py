@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-from ending import RECORD_BYTES
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from reader import Damage, World, kept
@@ -41,8 +40,7 @@ def worlds(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch, tmp_path):
-    """Small limits, and a current folder in which nothing lies."""
-    monkeypatch.setenv("TIGERJAX_MAX_RECORD_BYTES", str(RECORD_BYTES))
+    """A current folder in which nothing lies."""
     monkeypatch.chdir(tmp_path)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import zstandard
-from ending import Ended, files_of, run
+from ending import ONCE_SECONDS, Ended, files_of, run
 from file_formats import GIVEN, LINES, LISTED, WRITTEN
 from hand_tokenizer import INS, PAD, RES, write_added
 from reader import Reader
@@ -93,7 +93,12 @@ def of_format(name: str, write: Any, *, sealed: bool) -> Reader:
 
     json_files = (f"in/{name}",) if name.endswith((".jsonl", ".json")) else JSON_BESIDE.get(name, ())
     return Reader(
-        make=make, words=clean(name), files=("in/**/*",), json=json_files, reads=documents if sealed else None
+        make=make,
+        words=clean(name),
+        files=("in/**/*",),
+        json=json_files,
+        reads=documents if sealed else None,
+        no_end=".tfrecord" in name,
     )
 
 
@@ -136,7 +141,7 @@ def with_tokenizer(**content: bytes) -> Any:
 def finished(folder: Path) -> None:
     """A stage that is done, and another that read its output."""
     written(docs=lines(TEXTS))(folder)
-    assert run([*map(str, clean("docs.jsonl")(folder))]).code == 0
+    assert run([*map(str, clean("docs.jsonl")(folder))], seconds=ONCE_SECONDS).code == 0
     (folder / "out").rename(folder / "cleaned")
 
 
@@ -146,7 +151,7 @@ def rows(folder: Path) -> None:
     docs, sft = (mixture.Source(str(folder / f"in/{name}.jsonl")) for name in ("docs", "sft"))
     sources = {"zh": {"docs": docs}, "en": {"more": docs}, "instruct": sft, "instruct_fraction": 0.2}
     mixture.holistic("fuzzed", tokenizer=str(folder / "tok"), **sources)
-    assert run(list(map(str, stats(folder)))).code == 0
+    assert run(list(map(str, stats(folder))), seconds=ONCE_SECONDS).code == 0
     (folder / "stats.json").unlink()
 
 

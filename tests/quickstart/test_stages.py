@@ -13,7 +13,7 @@ from tigerjax.command.cli import main
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError
 from tigerjax.files import manifest
-from tigerjax.quickstart import answers, parity, run, state, text, training
+from tigerjax.quickstart import answers, parity, state, text, training
 
 STEPS = 2
 PARITY = 1e-4
@@ -135,12 +135,14 @@ def test_the_export_is_compared_again_once_transformers_is_there(quick: state.Qu
 
 
 @pytest.mark.slow
-def test_the_quick_start_ends_in_a_report_with_a_real_gain(tmp_path: Path):
-    report = run.quickstart(tmp_path / "out", seed=0)
-    assert report == json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+def test_the_quick_start_ends_in_a_report_with_a_real_gain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert main("quickstart --out runs/quickstart --seed 0".split()) == 0  # the example of its help
+    out = tmp_path / "runs" / "quickstart"
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     accuracy = {name: figures["overall"] for name, figures in report["accuracy"].items()}
     assert accuracy["rejection_sampled"] > accuracy["sft"], accuracy
     assert accuracy["rejection_sampled"] > accuracy["control"], accuracy
     assert report["hf_max_abs_logit_diff"] <= PARITY
     assert report["hf_greedy_equal"]["equal"] == report["hf_greedy_equal"]["prompts"]
-    assert (tmp_path / "out" / "report.html").is_file()
+    assert (out / "report.html").is_file()

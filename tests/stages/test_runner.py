@@ -63,8 +63,12 @@ def test_an_error_in_the_middle_ends_workers_that_are_busy(tmp_path):
     assert not any(alive(int(path.name)) for path in tmp_path.iterdir())
 
 
-def test_workers_end_when_the_stage_is_killed(tmp_path):
-    """Otherwise they would go on for ever, holding memory and writing into a folder that a new run uses."""
+@pytest.mark.parametrize("how", ["kill", "Ctrl-C"])
+def test_workers_end_without_a_word_when_the_stage_is_ended(tmp_path, how):
+    """Otherwise they would go on for ever, holding memory and writing into a folder that a new run uses.
+
+    A terminal sends Ctrl-C to every process.
+    """
     code = (
         "import sys, pathlib, functools; sys.path.insert(0, sys.argv[1])\n"
         "from test_runner import sleeping\n"
@@ -77,14 +81,16 @@ def test_workers_end_when_the_stage_is_killed(tmp_path):
     (tmp_path / "code.py").write_text(code)
     (tmp_path / "met").mkdir()
     here = os.path.dirname(os.path.abspath(__file__))
-    stage = subprocess.Popen([sys.executable, str(tmp_path / "code.py"), here, str(tmp_path / "met")])
+    command = [sys.executable, str(tmp_path / "code.py"), here, str(tmp_path / "met")]
+    stage = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
     try:
         until = time.monotonic() + 60
         while len(list((tmp_path / "met").iterdir())) < 2 and time.monotonic() < until:
             time.sleep(0.1)
     finally:
-        stage.kill()
-        stage.wait()
+        stage.kill() if how == "kill" else os.killpg(stage.pid, signal.SIGINT)
+        _, said = stage.communicate(timeout=60)
+    assert "SpawnProcess" not in said and said.count("KeyboardInterrupt") == (how == "Ctrl-C")
     workers = [int(path.name) for path in (tmp_path / "met").iterdir()]
     assert len(workers) == 2
     until = time.monotonic() + 30

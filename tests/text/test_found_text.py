@@ -44,6 +44,35 @@ def test_recall_and_false_hits_hold_on_the_embedded_text(lang, part):
     assert figures["mentions"] == 0, hits
 
 
+ALIKE = {
+    "entries of a menu": (
+        "Select Key\nSelect the key that you want to seal the present letter with.\nTo reach this command...\n"
+        "Choose File - Letter Seals - Seals of Letters.\n"
+        "Choose File - Properties - General page, press the Letter Seals button, then click the Seal Letter button.",
+        "Ways to the commands of this menu\nChoose File - Properties.\nChoose File - Letter Seals - Seals of Letters.\n"
+        "Choose Tools - Scripts - Script Seals.\nChoose File - Properties - General page.\n"
+        "Choose File - Properties - General page, press the Letter Seals button, then click the Seal Letter button.\n"
+        "Choose File - Properties - Fonts page.\nChoose File - Print.",
+    ),
+    "another function of the same kind": (
+        "MEANIFALL function\nReturns the arithmetic mean of all places in a field that satisfy many given conditions."
+        " The MEANIFALL function adds up all figures that match the logical tests and divides this sum by the number"
+        " of chosen figures.",
+        "MEANIF function\nReturns the arithmetic mean of all places in a field that satisfy a certain rule. The MEANIF"
+        " function adds up all figures that match the logical test and divides this sum by the number of chosen"
+        " figures.\nIt may be used in every place of a field.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_texts_that_are_alike_for_another_reason_are_no_copies(tmp_path, name):
+    unit, document = ALIKE[name]
+    documents = {"alike": document, "copy": f"Before it stands this.\n{unit}\nBehind it stands that."}
+    hits, _ = searched(tmp_path, documents, {"x": ("?", unit)})
+    assert [hit["doc"] for hit in hits] == ["copy"]
+
+
 BOILERPLATE = (
     "This function is part of the open document format for office applications, standard version 1.2, and may be used"
     " in every cell of a sheet."

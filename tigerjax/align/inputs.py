@@ -6,7 +6,7 @@ from tigerjax.align.config import AlignConfig
 from tigerjax.align.people.queue import share
 from tigerjax.align.settings import AlignSettings, read_lines
 from tigerjax.checkpoint.loaded import check_fits
-from tigerjax.checkpoint.stored import StoredModel, open_model
+from tigerjax.checkpoint.stored import StoredModel, open_whole
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.evaluate import questions
@@ -18,7 +18,7 @@ from tigerjax.tokenizer.load import Tokenizer
 
 
 def check(settings: AlignSettings, run: RunConfig) -> None:
-    """Reads all files, and what each model says of itself.
+    """Reads all files and every byte of each model's weights, and what each model says of itself.
 
     DataError for a file that is not there or not of its kind. ConfigError for a model of another kind, tokenizer or
     size, and for a reward model that is not calibrated.
@@ -57,7 +57,7 @@ def check(settings: AlignSettings, run: RunConfig) -> None:
 def _open(path: str) -> StoredModel:
     if not paths.of(path).is_dir():
         raise DataError(f"{path}: a file, but a model is a folder; give a run, its checkpoints/, or one step")
-    return open_model(path)
+    return open_whole(path)
 
 
 def _check_reward(path: str, tokenizer: Tokenizer) -> None:

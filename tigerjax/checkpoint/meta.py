@@ -5,12 +5,12 @@ data position.
 """
 
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
 from tigerjax.errors import DataError
 from tigerjax.files import paths, seal
+from tigerjax.files.foreign import loads
 from tigerjax.processes import hosts
 
 META = "meta.json"
@@ -38,7 +38,7 @@ def read(path: Path) -> dict[str, Any]:
     if (whole := seal.whole(raw)) is False:
         raise DataError(f"{path}: its bytes are not those that were written (its own sha256 differs)")
     try:
-        meta = json.loads(raw)
+        meta = loads(raw)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not readable as a checkpoint's JSON ({error})") from error
     if not isinstance(meta, dict) or seal.missing(meta, raw):

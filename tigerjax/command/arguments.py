@@ -43,8 +43,11 @@ class Call:
         return arguments
 
     def names(self) -> dict[str, Any]:
-        """What was given by name, without dashes; `run` is the folder of the run that CONFIG and --out name."""
-        values = {name.removeprefix("--"): value for name, value in self.given.items()}
+        """What was given by name, without dashes, or else is the default; `run` is the folder of the run that CONFIG
+        and --out name."""
+        defaults = {o.name: o.default for o in options.of_command(self.command)}
+        values = {n: v for n, v in defaults.items() if v is not REQUIRED and v is not None and v not in ([], ())}
+        values = {name.removeprefix("--"): value for name, value in (values | self.given).items()}
         if self.config is not None:
             values["run"] = values.get("out") or self.config.run_dir(override(self.config))
         return values

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 a host was lost, 2 bad config (before any work), 3 bad dat
 130 interrupted (what was trained is saved).
 """
 
+import _thread
 import difflib
 import errno
 import glob
@@ -11,6 +12,7 @@ import inspect
 import logging
 import os
 import sys
+import threading
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ OVERVIEW_END = (
     *(__doc__ or "").split("\n\n")[1].splitlines(),
 )
 GROUP_END = ("`tigerjax COMMAND --help` shows arguments and an example.",)
+AGAIN_SECONDS = 0.05  # until the callback in which a Ctrl-C was dropped is over
 INTERRUPTED = "interrupted; run the same command again to continue"
 REFUSED = (
     errno.EACCES,
@@ -74,15 +77,18 @@ def quiet_start(environ: MutableMapping[str, str] = os.environ, devices: str = "
 
 
 def hush_threads() -> None:
-    """Keeps the threads of Orbax and TensorStore from printing tracebacks when a save fails.
+    """Keeps threads of Orbax and TensorStore from printing tracebacks when a save fails, and Ctrl-C from being lost.
 
     The error of the save reaches `main`, which reports it. Orbax would log it a second time, and TensorStore print that
-    the event loop of the failed save is closed.
+    the event loop of the failed save is closed. Python drops a KeyboardInterrupt that comes while it collects garbage,
+    in a callback of JAX for example: it is raised again a moment later.
     """
     before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            threading.Timer(AGAIN_SECONDS, _thread.interrupt_main).start()
+        elif str(unraisable.exc_value) != "Event loop is closed":
             before(unraisable)
 
     sys.unraisablehook = hook
@@ -124,7 +130,7 @@ def _run(args: list[str]) -> None:
 def _run_in_project(words: tuple[str, ...], command: Command, args: list[str]) -> None:
     """Runs a command with what the project file of this folder adds, and names the command that follows.
 
-    Outside of a project only people at a terminal are told what follows.
+    That line goes to standard error, so that what the command printed can be piped; of several hosts one prints it.
     """
     prog = f"tigerjax {' '.join(words)}"
     if HELP_HOSTS in args:
@@ -141,10 +147,9 @@ def _run_in_project(words: tuple[str, ...], command: Command, args: list[str]) -
         raise
     if call is None:
         return
-    follows = project.following(tables, words, given)
-    if follows is None and sys.stderr.isatty():
-        follows = next_step.after(words, call.names())
-    if follows is not None:
+    follows = project.following(tables, words, given) or next_step.after(words, call.names())
+    hosts = sys.modules.get("tigerjax.processes.hosts")  # only a command that uses it can run on several hosts
+    if follows is not None and (hosts is None or hosts.is_writer()):
         tell(f"next: {follows}")
 
 

@@ -86,7 +86,7 @@ def evaluate(
     files of yours. Where the machine cannot promise that, nothing is run, unless you give --allow-unconfined-code.
     The mesh is the config's; on several hosts, run the same command on each.
 
-    Example: tigerjax evaluate configs/tiger_7b_sft.py --tasks all --data-dir benchmarks_data --chat
+    Example: tigerjax evaluate configs/tiger_7b_sft.py --tasks mmlu ceval --data-dir benchmarks_data --chat
     """
     from tigerjax.checkpoint.loaded import load_for
     from tigerjax.evaluate import scores_page, suite

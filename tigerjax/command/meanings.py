@@ -126,6 +126,7 @@ UNSET = {
     "--preferences": "no reward model",
     "convert from-hf --pad-to-multiple-of": "512 with --tokenizer; without it the rows stay",
     "new --evaluation-set": "no rounds",
+    "new --vocab-size": "60,515 as TigerBot has, or fewer where the Chinese text has no more pieces",
     "new --seq-len": "what the base model reads, at most 4,096",
     "tokenizer train --base": "a tokenizer of its own",
     "--sensitive": "no list",

@@ -18,8 +18,9 @@ LIVE_SECONDS, PLAIN_SECONDS, SHORT_SECONDS = 0.2, 10.0, 5.0
 def show_progress(what: str, unit: str = "") -> Callable[[int, int], None]:
     """A function that shows progress when it is called with (done, total). `total` is 0 where it is not known.
 
-    With the unit "GB" both are bytes, shown in MB when the total is below one GB. The rate and the time left count from
-    the first call on, since what an interrupted run had done before says nothing about the speed of this one.
+    With the unit "GB" both are bytes, shown in MB or kB when the total is below one GB or MB. The rate and the
+    time left count from the first call on, since what an interrupted run had done before says nothing about the speed
+    of this one.
     """
     started = time.monotonic()
     last, first, silent = [started], [(-1, started)], [True]
@@ -34,8 +35,7 @@ def show_progress(what: str, unit: str = "") -> Callable[[int, int], None]:
         if not over and now - last[0] < (LIVE_SECONDS if live else PLAIN_SECONDS):
             return
         last[0], silent[0] = now, False
-        small = unit == "GB" and 0 < total < 1e9
-        scale, shown = (1e6 if small else 1e9, "MB" if small else "GB") if unit == "GB" else (1, unit)
+        scale, shown = _scale(total) if unit == "GB" else (1, unit)
         form = "{:,.2f}" if shown == "GB" else "{:,.0f}"
         amounts = "/".join(form.format(n / scale) for n in (done, total) if n or not total)
         words = [f"{what} {amounts if total else form.format(done / scale)} {shown}".rstrip()]
@@ -78,6 +78,13 @@ def show_elapsed(what: str) -> Iterator[None]:
             show("… done in", "\n")
         elif live:
             overwrite("", "")
+
+
+def _scale(total: int) -> tuple[float, str]:
+    """In what so many bytes are shown, so that a small file is not 0 MB; 0 is a total that is not known."""
+    if 0 < total < 1e6:
+        return 1e3, "kB"
+    return (1e6, "MB") if 0 < total < 1e9 else (1e9, "GB")
 
 
 def _rate(speed: float) -> str:

@@ -9,19 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tigerjax.command import project, starter_files
+from tigerjax.command import project, starter_checks, starter_files
 from tigerjax.command.figures import save
 from tigerjax.command.options import FLAT, OnDisk
 from tigerjax.config import ModelConfig, stored_sizes
 from tigerjax.config.ranges import Count, Range
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
-from tigerjax.terminal import show
+from tigerjax.terminal import show, tell
 
 LONGEST = 4096  # tokens in a row, where the base model reads more
-SPARE, SHARED = 4 / 3, 1000
-"""Pieces to train for each one that is needed, since those that are not Chinese are left out; and those that the base
-has already: bytes, and the most common characters."""
 COMPUTE = {
     "tpu": 'attention="splash", remat="save_dots", dtype="bfloat16", loss_chunk_tokens=65536',
     "gpu": 'attention="cudnn", remat="save_dots", dtype="bfloat16", loss_chunk_tokens=16384',
@@ -46,7 +43,8 @@ class Material:
 class Sizes:
     """What the project's configs begin with; each is one number in a file that may be changed."""
 
-    vocab_size: Count = 60_515  # Entries of the extended tokenizer; TigerBot's number
+    vocab_size: Count | None = None
+    """Entries of the extended tokenizer."""
     pad_to_multiple_of: Count = 512  # The vocabulary gets rows of zeros up to a multiple of this
     seq_len: Annotated[int, Range(2, 2**24)] | None = None
     """Tokens in a row."""
@@ -65,6 +63,8 @@ def new(
 ) -> None:
     """Writes a project: a folder with tigerjax.toml, the configs of the runs, mixture and README.
 
+    The first records of every file are read before anything is written, and a small Chinese text is tried: it may not
+    have enough pieces for a large vocabulary.
     The model's sizes are read from the config.json of --base. In the folder all commands of the recipe are short: they
     take their files from tigerjax.toml. NAME/README.md lists them in order.
 
@@ -72,6 +72,7 @@ def new(
     """
     from tigerjax import records
     from tigerjax.convert import read, vocab_of_folder
+    from tigerjax.evaluate import questions
     from tigerjax.model import hf_config
     from tigerjax.tokenizer.added import MODEL_FILE
 
@@ -84,20 +85,24 @@ def new(
         raise ConfigError(
             f"{material.base} has no {MODEL_FILE}, which the new vocabulary extends; put the model's there"
         )
-    if sizes.vocab_size <= opened.config.vocab_size:
-        raise ConfigError(
-            f"--vocab-size {sizes.vocab_size} is not above the {opened.config.vocab_size} entries of {material.base}"
-        )
-    multiple = sizes.pad_to_multiple_of
-    padded = math.ceil(sizes.vocab_size / multiple) * multiple
-    model = dataclasses.replace(opened.config, vocab_size=sizes.vocab_size, padded_vocab_size=padded)
     files: dict[str, list[Path]] = {part: records.expand(getattr(material, part)) for part in ("zh", "en", "sft")}
-    raw = [path for part in files.values() for path in part]
-    records.distinct_names(raw)
-    for path in [*raw, *records.expand(material.preferences)]:
-        records.format_of(path)  # DataError for a folder, or a file of a format that is not read
+    records.distinct_names([path for part in files.values() for path in part])
+    starter_checks.first_records({**files, "preferences": records.expand(material.preferences)})
+    if material.evaluation_set is not None:
+        questions.load(material.evaluation_set)
+    vocab_size, pieces = starter_checks.vocabulary(
+        files["zh"], sizes.vocab_size, opened.config.vocab_size, material.base
+    )
+    if sizes.vocab_size is None and vocab_size < starter_checks.WANTED:
+        tell(
+            f"note: vocabulary of {vocab_size:,} entries, and not TigerBot's {starter_checks.WANTED:,}: the Chinese"
+            f" text has some {pieces:,} pieces"
+        )
+    sizes = dataclasses.replace(sizes, vocab_size=vocab_size)
+    multiple = sizes.pad_to_multiple_of
+    padded = math.ceil(vocab_size / multiple) * multiple
+    model = dataclasses.replace(opened.config, vocab_size=vocab_size, padded_vocab_size=padded)
     trained = hf_config.positions(opened.extra, None).get(hf_config.POSITIONS, LONGEST)
-    pieces = SHARED + math.ceil((sizes.vocab_size - opened.config.vocab_size) * SPARE)
     names = {part: [records.output_name(path) for path in paths_of] for part, paths_of in files.items()}
     toml = _toml(name, material, files, names, pieces, sizes)
     written = {
@@ -112,10 +117,7 @@ def new(
     for file, text in written.items():
         (name / file).write_text(text, encoding="utf-8")
     show(f"wrote {name}/: {', '.join(written)}")
-    show(f"next: cd {shlex.quote(str(name))} && tigerjax data clean")
-    save(
-        {"folder": str(name), "files": list(written), "vocab_size": sizes.vocab_size, "padded_vocab_size": padded}, json
-    )
+    save({"folder": str(name), "files": list(written), "vocab_size": vocab_size, "padded_vocab_size": padded}, json)
 
 
 def from_here(folder: Path, path: Path) -> str:

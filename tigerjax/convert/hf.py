@@ -29,7 +29,6 @@ from tigerjax.processes import hosts
 
 Vocab = Literal["trimmed", "padded"]
 MAX_SHARD_BYTES = 5_000_000_000
-STAGE = "convert to-hf"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +98,7 @@ def _to_hf(
             f"tokenizer {tokenizer} has {ids.size} entries, but the model has vocab_size={config.vocab_size};"
             " give the tokenizer that the model was trained with"
         )
-    ours = (manifest.read(out) or {}).get("stage") == STAGE or begun(out, STAGE)
+    ours = (manifest.read(out) or {}).get("stage") == read.EXPORT or begun(out, read.EXPORT)
     if not ours and (out.is_file() or places.names(out)):
         raise ConfigError(f"{out} holds something that is not an export; give another folder or empty it")
     if tokenizer is not None and (others := tokenizer_files.left(tokenizer)):
@@ -114,7 +113,7 @@ def _to_hf(
     shapes = {name: row.shape for row in spec for name in row.names(config)}
     stored = all(isinstance(get(weights, row.ours), store.Stored) for row in spec)
     job = {
-        "stage": STAGE,
+        "stage": read.EXPORT,
         "config": stored_sizes(config),
         "dtype": export.dtype,
         "vocab": export.vocab,
@@ -150,7 +149,7 @@ def _to_hf(
         form, lineage = {"dtype": export.dtype, "vocab": export.vocab}, export.lineage or {}
         places.write_text(built / card.FILE, card.text(config, kind, form | counts, lineage))
         manifest.write_json(built / read.CHECKSUMS, journal.done)
-        done = {"stage": STAGE, "version": tigerjax.__version__, "config": form}
+        done = {"stage": read.EXPORT, "version": tigerjax.__version__, "config": form}
         manifest.write(built, done | {"counts": counts, "lineage": lineage})
         store.sync(built)
         journal.remove()
@@ -170,8 +169,8 @@ def _interrupted(built: Path) -> bool:
     """Whether the folder in which an export is built is absent, empty, or left there by an export."""
     if built.is_symlink():
         return False
-    stages = (manifest.read(built) or {}).get("stage"), STAGE if begun(built, STAGE) else None
-    return STAGE in stages or not (built.is_file() or set(places.names(built)) - {JOURNAL})
+    stages = (manifest.read(built) or {}).get("stage"), read.EXPORT if begun(built, read.EXPORT) else None
+    return read.EXPORT in stages or not (built.is_file() or set(places.names(built)) - {JOURNAL})
 
 
 def _write_tensors(

@@ -6,7 +6,7 @@ needs one old embedding table more.
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,17 +20,18 @@ from tigerjax.config import Dtype, ModelConfig, stored_sizes
 from tigerjax.convert import journal as journals
 from tigerjax.convert.forms import refuse_others
 from tigerjax.convert.journal import Journal, OnBytes, begun, fingerprint, resume
-from tigerjax.convert.shards import DTYPES, finite
+from tigerjax.convert.shards import DTYPES, Written, finite
 from tigerjax.convert.tensors import Grown, Tensors, Tied, open_folder
 from tigerjax.errors import ConfigError, DataError, disk_full
 from tigerjax.files import manifest, paths
+from tigerjax.files.foreign import read_object
 from tigerjax.files.lock import locked_beside
 from tigerjax.model import families
 from tigerjax.model.hf_config import OURS
 from tigerjax.model.weights import Row, get, put, tensor_bytes
 
 Array = np.ndarray
-STAGE = "convert from-hf"
+STAGE, EXPORT = "convert from-hf", "convert to-hf"
 CHECKSUMS = "checksums.json"
 """{tensor's Hugging Face name: sha256 of its bytes as Hugging Face lays them out, in the type that was written}."""
 BUFFER_TOLERANCE = 1e-2  # relative; older exports saved some buffers as bfloat16
@@ -51,6 +52,10 @@ class Opened(NamedTuple):
     """Whether it is known how many rows of the embedding are the vocabulary."""
     grown: str | None = None
     """sha256 of the rule by which the vocabulary grew."""
+    sums: Mapping[str, str] = {}
+    """{tensor: its CHECKSUMS entry} of an export of ours; an import compares each. Empty for other folders."""
+    written: Written = "float32"
+    """The type in which an export of ours wrote its tensors."""
 
 
 def open_hf(hf_dir: Path) -> Opened:
@@ -64,8 +69,11 @@ def open_hf(hf_dir: Path) -> Opened:
     spec = _rows(read.kind, read.config, read.rows)
     tensors: Tensors = open_folder(hf_dir)
     embed, head = spec[0].theirs, spec[-1].theirs
-    if read.tied and head not in tensors.shapes and not families.is_reward(read.kind):
-        tensors = Tied(tensors, embed=embed, head=head)
+    if read.tied and not families.is_reward(read.kind):
+        if head in tensors.shapes:
+            _refuse_other_head(tensors, spec[0], head, str(hf_dir))
+        else:
+            tensors = Tied(tensors, embed=embed, head=head)
     if not read.config.vocab_size <= read.rows <= read.config.padded_vocab_size:
         raise DataError(
             f"{hf_dir}/config.json: vocab_size={read.rows} is outside [{read.config.vocab_size},"
@@ -73,7 +81,28 @@ def open_hf(hf_dir: Path) -> Opened:
             " vocabulary was changed"
         )
     check(tensors, read.config, spec, str(hf_dir))
-    return Opened(str(hf_dir), read.kind, read.config, tensors, spec, read.extra, read.sized)
+    opened = Opened(str(hf_dir), read.kind, read.config, tensors, spec, read.extra, read.sized)
+    made = manifest.read(hf_dir) or {}
+    if made.get("stage") != EXPORT or not (hf_dir / CHECKSUMS).is_file():
+        return opened
+    sums = read_object(hf_dir / CHECKSUMS, "export the model again, or remove the file")
+    return opened._replace(sums=sums, written=made["config"]["dtype"])
+
+
+def _refuse_other_head(tensors: Tensors, embed: Row, head: str, where: str) -> None:
+    """DataError where a folder with tie_word_embeddings has a head of its own that differs from its embedding.
+
+    transformers 4 computes with the embedding then, and transformers 5 with the head: nobody can know what is meant.
+    """
+    same = tensors.shapes[head] == tensors.shapes.get(embed.theirs)
+    for start, stop in embed.blocks() if same else ():
+        same = same and np.array_equal(tensors.rows(head, start, stop), tensors.rows(embed.theirs, start, stop))
+    if not same:
+        raise DataError(
+            f"{where}: config.json has tie_word_embeddings=true, but {head} is there and differs from {embed.theirs};"
+            f" set tie_word_embeddings to false to use {head} as transformers 5 does, or remove {head} to use the"
+            " embedding as transformers 4 does"
+        )
 
 
 def _rows(kind: str, config: ModelConfig, rows: int) -> list[Row]:
@@ -105,6 +134,7 @@ def grow(opened: Opened, kept: int, sub_tokens: list[list[int]], *, multiple: in
     return opened._replace(
         config=config,
         tensors=Grown(opened.tensors, sub_tokens, kept=kept, grown=tables),
+        sums={name: digest for name, digest in opened.sums.items() if name not in tables},
         spec=_rows(opened.kind, config, size),
         grown=hashlib.sha256(manifest.canonical([kept, sub_tokens])).hexdigest(),
     )
@@ -254,13 +284,20 @@ def _copy_in(opened: Opened, arrays: dict[str, Any], dtype: Dtype, *, done: set[
         for layer, name in enumerate(row.names(opened.config)):
             if name in done:
                 continue
-            total = hashlib.sha256()
+            total, theirs = hashlib.sha256(), hashlib.sha256()
             for start, stop in row.blocks():
                 block = opened.tensors.rows(name, start, stop)
                 finite(block, f"{opened.where}: {name}")
+                if name in opened.sums:
+                    theirs.update(np.ascontiguousarray(block, DTYPES[opened.written]).view(np.uint8).data)
                 block = np.ascontiguousarray(block, DTYPES[dtype])
                 total.update(block.view(np.uint8).data)
                 array[row.place(layer, start, stop)] = row.to_ours(block)
+            if opened.sums.get(name, theirs.hexdigest()) != theirs.hexdigest():
+                raise DataError(
+                    f"{opened.where}: {name} is not as it was exported (its sha256 differs from {CHECKSUMS}); export"
+                    f" the model again, or remove {CHECKSUMS} if the weights were changed on purpose"
+                )
             for index, shape in _padding(row):
                 array[index] = np.zeros(shape, DTYPES[dtype])
             if isinstance(array, store.Stored):

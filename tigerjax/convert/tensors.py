@@ -4,7 +4,6 @@ The rows of a tensor in a safetensors file are a range of its bytes (the format 
 some rows reads that range and nothing else, from a disk or from a bucket; no file is mapped into memory.
 """
 
-import json
 import math
 from collections.abc import Collection
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import paths
-from tigerjax.files.foreign import read_object, shown
+from tigerjax.files.foreign import loads, read_object, shown
 
 Array = np.ndarray
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -102,7 +101,7 @@ def _header(path: Path) -> dict[str, _Placed]:
         length = int.from_bytes(paths.part(path, 0, LENGTH), "little") if size else 0
         if not 0 < length <= min(size - LENGTH, MAX_HEADER):
             raise ValueError(f"a header of {length} bytes in a file of {size}")
-        header = json.loads(paths.part(path, LENGTH, LENGTH + length))
+        header = loads(paths.part(path, LENGTH, LENGTH + length))
         if not isinstance(header, dict):
             raise ValueError("its header is no JSON object")
         header.pop("__metadata__", None)

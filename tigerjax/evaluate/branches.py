@@ -3,8 +3,8 @@
 The sequences become a tree: a node holds the tokens between two places where sequences part. Then one of three things
 happens to each sequence:
 
-- **joined**: a small tree is laid into one row, and several trees into one row. `ends` says how far each token is seen,
-  so that a token sees its own path from the root and nothing else.
+- **joined**: small trees are dealt into rows, so that all rows are about equally long. `ends` says how far each token is
+  seen, so that a token sees its own path from the root and nothing else.
 - **behind a stem**: many sequences begin with the same long text, such as the examples of a few-shot task. The text is
   computed once, its keys and values are kept, and rows of small trees are read behind it.
 - **alone**: it shares too little with any other.
@@ -22,15 +22,18 @@ from typing import NamedTuple
 import numpy as np
 
 WIDTHS = tuple(range(64, 513, 32))
-"""Slots that a row of trees may have. A longer tree is divided; a longer single sequence is computed alone."""
+"""Slots that a row of trees behind a stem may have, the last of them also a tree without a stem. A longer tree is
+divided; a longer single sequence is computed alone."""
 WIDTH_COST, ATTENTION = 2048, 540
 """What one more width costs, in slots, since it is compiled. The width at which attention costs as much as
-the rest, on a CPU with 14 million parameters; with more weights it is larger."""
+the rest, on a CPU with 14 million parameters; with more of them it is larger."""
 LEAST_SHARED, LEAST_STEM = 8, 32
 """Tokens that sequences share at least, to be joined, and to have a stem."""
 STEM_COST = 64
 """What a stem costs beside its tokens, in tokens: rows behind it are its own, and the last may be nearly empty."""
 SMALLEST = 32
+SHELVES, SHELF = 4, 16
+"""Widths at most to which trees of a row are padded where attention reads them. Each is a multiple of the second."""
 
 
 class Tokens(NamedTuple):
@@ -181,6 +184,46 @@ def rows(trees: Sequence[Tree], width: int) -> list[list[Tree]]:
         if left > len(tree.ids):
             bisect.insort(space, (left - len(tree.ids), row))
     return filled
+
+
+def deal(trees: Sequence[Tree], count: int) -> list[list[Tree]]:
+    """Trees in at most `count` rows, dealt like cards from the longest on, every other round backwards. So the rows are
+    about equally long, and so are the trees at one place of all rows. No row has more trees than the first."""
+    hands: list[list[Tree]] = [[] for _ in range(min(count, len(trees)))]
+    ordered = sorted(trees, key=lambda tree: -len(tree.ids))
+    for at in range(0, len(ordered), len(hands)):
+        dealt = ordered[at : at + len(hands)]
+        whole_back = at // len(hands) % 2 and len(dealt) == len(hands)
+        for hand, tree in zip(hands, dealt[::-1] if whole_back else dealt, strict=False):
+            hand.append(tree)
+    return hands
+
+
+def shelves(lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """(number, width) of at most SHELVES shelves that hold places of these lengths, the longest first, such that
+    attention over them costs the least."""
+    best: dict[int, tuple[int, list[tuple[int, int]]]] = {0: (0, [])}
+    for _ in range(SHELVES):
+        ways = {at: [found] for at, found in best.items()}
+        for at, (cost, chosen) in best.items():
+            width = -(-lengths[at] // SHELF) * SHELF if at < len(lengths) else 0
+            for until in range(at + 1, len(lengths) + 1):
+                ways.setdefault(until, []).append((cost + (until - at) * width**2, [*chosen, (until - at, width)]))
+        best = {until: min(found, key=lambda one: (one[0], len(one[1]))) for until, found in ways.items()}
+    return best[len(lengths)][1]
+
+
+def side_by_side(trees: Sequence[Tree]) -> Tree:
+    """The trees as one, each behind the last token of the one before, which it does not see."""
+    out = Tree([], [], [], [], [])
+    for tree in trees:
+        at = len(out.ids)
+        out.ids.extend(tree.ids)
+        out.positions.extend(tree.positions)
+        out.ends.extend(at + end for end in tree.ends)
+        out.targets.extend(target._replace(slots=[at + s for s in target.slots]) for target in tree.targets)
+        out.members.extend(tree.members)
+    return out
 
 
 def _tree(sequences: Sequence[Tokens]) -> Node:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 from tigerjax.errors import DataError
 from tigerjax.files import jsonl, paths
+from tigerjax.files.foreign import loads
 
 KINDS: dict[type, str] = {
     str: "a text",
@@ -132,7 +132,7 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def json_file(path: Path) -> Any:
     """The one JSON value of a file."""
     try:
-        return json.loads(text_of(path))
+        return loads(text_of(path))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error}); download it again") from error
 

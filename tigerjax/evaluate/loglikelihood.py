@@ -26,7 +26,6 @@ from tigerjax.evaluate.together import Score, Together, in_chunks, of_targets
 from tigerjax.mesh import in_mesh
 from tigerjax.model import families
 from tigerjax.model.attention import fitting
-from tigerjax.model.layers import logits
 from tigerjax.model.rope import depends_on_length
 from tigerjax.sample.engine import bucket
 
@@ -133,8 +132,7 @@ class LogLikelihoods:
 
         def step(sums: Any, part: Any) -> Any:
             hidden_BTD, targets_BT, scored_BT = part
-            logits_BTV = logits(hidden_BTD, weights["head"], self.config)
-            logprob_BT, right_BT = of_targets(logits_BTV, targets_BT)
+            logprob_BT, right_BT = of_targets(hidden_BTD, weights["head"], targets_BT, self.config)
             total_B, greedy_B = sums
             total_B += jnp.sum(jnp.where(scored_BT, logprob_BT, 0.0), axis=1)
             return (total_B, greedy_B & jnp.all(right_BT | ~scored_BT, axis=1)), None

@@ -1,7 +1,7 @@
 """Log-likelihoods of sequences that begin alike, each token of them computed once (see `branches` for how they lie).
 
-There are few shapes: stems have a few padded lengths, rows of trees a few widths, and a batch of either has one number
-of rows and of targets a call.
+There are few shapes: stems have a few padded lengths, rows behind them a few widths, rows of other trees one width a
+call, and a batch of either has one number of rows and of targets a call.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,18 +13,21 @@ import numpy as np
 
 from tigerjax import mesh as mesh_axes
 from tigerjax.checkpoint.loaded import Loaded
+from tigerjax.config import ModelConfig
 from tigerjax.errors import DataError
 from tigerjax.evaluate import branches
 from tigerjax.evaluate.branches import Node, Plan, Stem, Tokens, Tree
 from tigerjax.mesh import in_mesh
 from tigerjax.model import families
 from tigerjax.model.cache import Branches, Kept
-from tigerjax.model.layers import logits
+from tigerjax.model.layers import logits_by_vocabulary
 
 ROW = 256
 """A batch has as many tokens as `rows` rows of this length."""
 TARGETS = 16
 """The number of targets of a row is a multiple of this."""
+MULTIPLE = 32
+"""The length of a row of trees is a multiple of this."""
 
 
 class Score(NamedTuple):
@@ -35,17 +38,36 @@ class Score(NamedTuple):
     """Whether each of them is the argmax."""
 
 
-Row = tuple[int, list[Tree]]
-"""(number of the stem, trees)."""
+class Row(NamedTuple):
+    """Trees that lie in one row, behind the stem of this number. Attention reads each by itself."""
+
+    stem: int
+    trees: list[Tree]
+
+
+class Lot(NamedTuple):
+    """Rows that are read in batches of one shape."""
+
+    width: int
+    shelves: list[tuple[int, int]]
+    """(number, width): so many trees of each row are padded to this width where attention reads them."""
+    rows: list[Row]
 
 
 class Group(NamedTuple):
-    """Stems of one padded length that are kept at the same time, and the rows of trees behind them by their width."""
+    """Stems of one padded length that are kept at the same time, and the rows of trees behind them."""
 
     stems: list[Stem]
     length: int
     """0 where nothing comes before the trees."""
-    rows: dict[int, list[Row]]
+    lots: list[Lot]
+
+
+class Size(NamedTuple):
+    """What a lot's batches have in common with those of other groups."""
+
+    rows: int
+    targets: int
 
 
 class Placed(NamedTuple):
@@ -77,28 +99,29 @@ class Together:
     def score(self, sequences: Sequence[Tokens], plan: Plan) -> Iterator[tuple[int, Score]]:
         """(index, score) of the sequences that `plan` has not left alone, as they are finished."""
         groups = list(self._groups(plan))
-        sizes: dict[tuple[int, int], tuple[int, int]] = {}
+        sizes: dict[tuple[int, int], Size] = {}
         for group in groups:
-            for width, rows in group.rows.items():
-                at_once, targets = sizes.get((group.length, width), (0, 0))
-                targets = max(targets, *(sum(map(_targets, trees)) for _, trees in rows))
-                sizes[group.length, width] = max(at_once, self._at_once(len(rows), width)), targets
+            for lot in group.lots:
+                size = sizes.get((group.length, lot.width), Size(0, 0))
+                targets = max(sum(map(_targets, row.trees)) for row in lot.rows)
+                at_once = self._at_once(len(lot.rows), lot.width)
+                sizes[group.length, lot.width] = Size(max(at_once, size.rows), max(targets, size.targets))
         for group in groups:
             kept = self._keep(group) if group.stems else None
             waiting = [(n, stem.node) for stem in group.stems for n in stem.node.members]
-            for width, rows in group.rows.items():
-                at_once, targets = sizes[group.length, width]
-                for at in range(0, len(rows), at_once):
-                    batch = rows[at : at + at_once]
-                    self._read(group, kept, batch, (at_once, width, targets))
-                    waiting += [one for _, trees in batch for tree in trees for one in tree.members]
+            for lot in group.lots:
+                size = sizes[group.length, lot.width]
+                for at in range(0, len(lot.rows), size.rows):
+                    batch = lot._replace(rows=lot.rows[at : at + size.rows])
+                    self._read(group, kept, batch, size)
+                    waiting += [one for row in batch.rows for tree in row.trees for one in tree.members]
                     yield from _finished(sequences, waiting)
             yield from _finished(sequences, waiting)
             assert not waiting, "a token of the plan is in no row"
 
     def _groups(self, plan: Plan) -> Iterator[Group]:
         if plan.joined:
-            yield Group([], 0, _by_width([(0, plan.joined)], branches.widths(plan.joined)))
+            yield Group([], 0, [self._dealt(plan.joined)])
         lengths: dict[int, list[Stem]] = {}
         for stem in plan.stems:
             lengths.setdefault(branches.padded(stem.length), []).append(stem)
@@ -108,7 +131,22 @@ class Together:
             widths = branches.widths(trees) if trees else []
             for at in range(0, len(stems), many):
                 group = stems[at : at + many]
-                yield Group(group, length, _by_width([(g, s.trees) for g, s in enumerate(group)], widths))
+                yield Group(group, length, _by_width(group, widths))
+
+    def _dealt(self, trees: list[Tree]) -> Lot:
+        """The trees in rows of about the same length, as many as fill whole batches."""
+        tokens = sum(len(tree.ids) for tree in trees)
+        many = self.ways * -(-tokens // (self.rows * ROW))
+        rows = [Row(0, row) for row in branches.deal(trees, many)]
+        longest = [max(len(row.trees[j].ids) for row in rows if j < len(row.trees)) for j in range(len(rows[0].trees))]
+        shelves = branches.shelves(longest)
+        widths = [width for number, width in shelves for _ in range(number)]
+        width = 0
+        for row in rows:
+            at = 0
+            for tree, shelf in zip(row.trees, widths, strict=False):
+                width, at = max(width, at + shelf), at + len(tree.ids)
+        return Lot(-(-width // MULTIPLE) * MULTIPLE, shelves, rows)
 
     def _at_once(self, count: int, length: int) -> int:
         """Rows of a batch when there are `count` of this length: a multiple of the devices that share rows, and such
@@ -125,32 +163,39 @@ class Together:
             tokens_GT[g, : stem.length], lengths_G[g] = stem.node.ids[: stem.length], stem.length
             stem.node.scored = stem.node.targets.start
         aims = [[branches.Target(s.node, s.node.targets.start, [j - 1 for j in s.node.targets])] for s in group.stems]
-        at_GQ, ids_GQ, placed = _aims([[aim] for aim in aims], G, max(_count(aim) for aim in aims))
+        at_GQ, ids_GQ, placed = _aims(aims, G, max(map(_count, aims)))
         chunk = self._chunk(at_GQ.shape[1], G)
         args = (self._put(a) for a in (tokens_GT, lengths_G, at_GQ, ids_GQ))
         logprobs, greedy, kept = self._stems(self.weights, *args, chunk)
         _note(placed, logprobs, greedy)
         return kept
 
-    def _read(self, group: Group, kept: Kept | None, rows: list[Row], shape: tuple[int, int, int]) -> None:
-        """Computes rows of trees in a batch of `shape` (rows, width, targets), and notes the scores in their nodes."""
-        R, T, targets = shape
-        tokens_BT, positions_BT = np.zeros((R, T), np.int32), np.zeros((R, T), np.int32)
-        ends_BT = np.tile(np.arange(1, T + 1, dtype=np.int32), (R, 1))
+    def _read(self, group: Group, kept: Kept | None, lot: Lot, size: Size) -> None:
+        """Computes a batch of rows, and notes the scores in the nodes of their trees."""
+        R, T = size.rows, lot.width
+        tokens_BT, positions_BT, back_BT = (np.zeros((R, T), np.int32) for _ in range(3))
         stem_B, before_B = np.zeros(R, np.int32), np.zeros(R, np.int32)
-        aims: list[list[list[branches.Target]]] = []
-        for b, (g, trees) in enumerate(rows):
-            stem_B[b], before_B[b] = g, group.stems[g].length if group.stems else 0
+        starts = [np.zeros((R, number), np.int32) for number, _ in lot.shelves]
+        # A place that no tree fills is seen by itself alone.
+        ends = [np.tile(np.arange(1, width + 1, dtype=np.int32), (R, number, 1)) for number, width in lot.shelves]
+        places = [(shelf, j) for shelf, (number, _) in enumerate(lot.shelves) for j in range(number)]
+        firsts = np.cumsum([0, *(width for number, width in lot.shelves for _ in range(number))])
+        aims: list[list[branches.Target]] = []
+        for b, row in enumerate(lot.rows):
+            stem_B[b], before_B[b] = row.stem, group.stems[row.stem].length if group.stems else 0
             aims.append([])
             at = 0
-            for tree in trees:
-                here = slice(at, at + len(tree.ids))
+            for (shelf, j), first, tree in zip(places, firsts, row.trees, strict=False):
+                length = len(tree.ids)
+                here = slice(at, at + length)
                 tokens_BT[b, here], positions_BT[b, here] = tree.ids, tree.positions
-                ends_BT[b, here] = np.array(tree.ends, np.int32) + at
-                aims[-1].append([target._replace(slots=[at + s for s in target.slots]) for target in tree.targets])
-                at += len(tree.ids)
-        at_BQ, ids_BQ, placed = _aims(aims, R, targets)
-        lay = Branches(*(self._put(a) for a in (tokens_BT, positions_BT, ends_BT, stem_B, before_B)))
+                back_BT[b, here] = np.arange(first, first + length)
+                starts[shelf][b, j], ends[shelf][b, j, :length] = at, tree.ends
+                aims[-1] += [target._replace(slots=[at + s for s in target.slots]) for target in tree.targets]
+                at += length
+        at_BQ, ids_BQ, placed = _aims(aims, R, size.targets)
+        arrays = (tokens_BT, positions_BT, stem_B, before_B, tuple(starts), tuple(ends), back_BT)
+        lay = Branches(*jax.tree.map(self._put, arrays))
         chunk = self._chunk(at_BQ.shape[1], R)
         _note(placed, *self._trees(self.weights, kept, lay, self._put(at_BQ), self._put(ids_BQ), chunk))
 
@@ -195,7 +240,7 @@ class Together:
         x_BQD = jnp.take_along_axis(x_BTD, at_BQ[..., None], axis=1)
 
         def one(part: Any) -> tuple[jax.Array, jax.Array]:
-            return of_targets(logits(part[0], weights["head"], self.config), part[1])
+            return of_targets(part[0], weights["head"], part[1], self.config)
 
         found = jax.lax.map(one, (in_chunks(x_BQD, chunk), in_chunks(ids_BQ, chunk)))
         logprob_BQ, right_BQ = (jnp.moveaxis(a, 0, 1).reshape(B, Q) for a in found)
@@ -208,13 +253,16 @@ def in_chunks(array_BT: jax.Array, chunk: int) -> jax.Array:
     return jnp.moveaxis(array_BT.reshape(B, T // chunk, chunk, *array_BT.shape[2:]), 1, 0)
 
 
-def of_targets(logits_BTV: jax.Array, targets_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(log-probability of each target, whether it is the argmax)."""
-    # A comparison, not a gather: V may be split over devices.
-    is_target_BTV = jnp.arange(logits_BTV.shape[-1]) == targets_BT[..., None]
-    target_BT = jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1)
-    logprob_BT = target_BT - jax.nn.logsumexp(logits_BTV, axis=-1)
-    return logprob_BT, jnp.argmax(logits_BTV, axis=-1) == targets_BT
+def of_targets(
+    x_BTD: jax.Array, head_DV: jax.Array, targets_BT: jax.Array, config: ModelConfig
+) -> tuple[jax.Array, jax.Array]:
+    """(log-probability of each target, whether it is the argmax). The first of equal logits is the argmax."""
+    logits_VBT = logits_by_vocabulary(x_BTD, head_DV, config)
+    # Comparisons, not a gather and an argmax: V may be split over devices, and XLA:CPU vectorises no argmax.
+    at_V11 = jnp.arange(logits_VBT.shape[0])[:, None, None]
+    target_BT = jnp.sum(jnp.where(at_V11 == targets_BT, logits_VBT, 0.0), axis=0)
+    above_VBT = (logits_VBT > target_BT) | ((logits_VBT == target_BT) & (at_V11 < targets_BT))
+    return target_BT - jax.nn.logsumexp(logits_VBT, axis=0), ~jnp.any(above_VBT, axis=0)
 
 
 def _finished(sequences: Sequence[Tokens], waiting: list[tuple[int, Node]]) -> Iterator[tuple[int, Score]]:
@@ -228,14 +276,18 @@ def _finished(sequences: Sequence[Tokens], waiting: list[tuple[int, Node]]) -> I
     waiting[:] = still
 
 
-def _by_width(trees: list[Row], widths: list[int]) -> dict[int, list[Row]]:
-    """The trees of each stem in rows, by the rows' width."""
-    out: dict[int, list[Row]] = {}
+def _by_width(stems: list[Stem], widths: list[int]) -> list[Lot]:
+    """The trees of each stem in rows, by the rows' width. Attention reads a row as one tree: the keys before it are
+    then read once for all of them."""
+    out = []
     for less, width in zip([0, *widths], widths, strict=False):
-        for g, of_stem in trees:
-            fit = [tree for tree in of_stem if less < len(tree.ids) <= width]
-            out.setdefault(width, []).extend((g, row) for row in branches.rows(fit, width))
-    return {width: rows for width, rows in out.items() if rows}
+        rows = []
+        for g, stem in enumerate(stems):
+            fit = [tree for tree in stem.trees if less < len(tree.ids) <= width]
+            rows += [Row(g, [branches.side_by_side(row)]) for row in branches.rows(fit, width)]
+        if rows:
+            out.append(Lot(width, [(1, width)], rows))
+    return out
 
 
 def _targets(tree: Tree) -> int:
@@ -246,14 +298,14 @@ def _count(targets: Sequence[branches.Target]) -> int:
     return sum(len(target.slots) for target in targets)
 
 
-def _aims(rows: list[list[list[branches.Target]]], R: int, targets: int) -> tuple[np.ndarray, np.ndarray, list[Placed]]:
-    """(slots, token ids, where each node's scores will be) of the targets of each row's trees."""
+def _aims(rows: list[list[branches.Target]], R: int, targets: int) -> tuple[np.ndarray, np.ndarray, list[Placed]]:
+    """(slots, token ids, where each node's scores will be) of the targets of each row."""
     Q = -(-targets // TARGETS) * TARGETS
     at_BQ, ids_BQ = np.zeros((R, Q), np.int32), np.zeros((R, Q), np.int32)
     placed = []
-    for b, trees in enumerate(rows):
+    for b, row in enumerate(rows):
         at = 0
-        for node, first, slots in (target for tree in trees for target in tree):
+        for node, first, slots in row:
             placed.append(Placed(node, b, at, len(slots)))
             at_BQ[b, at : at + len(slots)] = slots
             ids_BQ[b, at : at + len(slots)] = node.ids[first : first + len(slots)]

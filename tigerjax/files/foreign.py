@@ -1,6 +1,7 @@
 """JSON files that other programs wrote: read whole, or refused with one line."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,34 @@ MAX_BYTES = 100_000_000
 """The largest file that is read. The largest tokenizer.json that is published has about 40 MB."""
 MOST_DEEP = 200  # a dialogue has 3
 SHOWN = 60  # characters of a wrong value in a message
+
+
+def loads(text: str | bytes, **how: Any) -> Any:
+    """`json.loads` of what other programs or people wrote. Every reader of theirs calls this.
+
+    ValueError for a number of more digits than Python reads: Python's own message advises a function of Python, which
+    no user can call.
+    """
+    try:
+        return json.loads(text, **how)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except ValueError as error:
+        raise ValueError(_too_many_digits()) from error
+
+
+def raw_decode(text: str, at: int) -> tuple[Any, int]:
+    """(the JSON value that begins at place `at` of a text, where it ends); ValueError as in `loads`."""
+    try:
+        return json.JSONDecoder().raw_decode(text, at)
+    except json.JSONDecodeError:
+        raise
+    except ValueError as error:
+        raise ValueError(_too_many_digits()) from error
+
+
+def _too_many_digits() -> str:
+    return f"a number has more than {sys.get_int_max_str_digits():,} digits"
 
 
 def read_object(path: Path, advice: str) -> dict[str, Any]:
@@ -28,7 +57,7 @@ def read_object(path: Path, advice: str) -> dict[str, Any]:
 def object_of(path: Path, content: bytes, advice: str) -> dict[str, Any]:
     """`read_object`, of bytes that were read already."""
     try:
-        value = json.loads(content.decode("utf-8-sig"))
+        value = loads(content.decode("utf-8-sig"))
         refuse_deep(value)
         if b"\\ud" in content.lower():
             json.dumps(value, ensure_ascii=False).encode()
@@ -40,7 +69,7 @@ def object_of(path: Path, content: bytes, advice: str) -> dict[str, Any]:
         raise DataError(f"{path}: holds half of a surrogate pair; {advice}") from error
     except RecursionError as error:
         raise DataError(f"{path}: lists or objects lie too deep in each other; {advice}") from error
-    except ValueError as error:  # a number of more digits than Python reads
+    except ValueError as error:  # a number of too many digits
         raise DataError(f"{path}: {error}; {advice}") from error
     if not isinstance(value, dict):
         raise DataError(f"{path}: holds a {type(value).__name__}, needs a JSON object {{…}}; {advice}")

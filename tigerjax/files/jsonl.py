@@ -12,7 +12,7 @@ from typing import Any
 
 from tigerjax.errors import DataError
 from tigerjax.files import packed, paths
-from tigerjax.files.foreign import MOST_DEEP, refuse_deep
+from tigerjax.files.foreign import MOST_DEEP, loads, refuse_deep
 from tigerjax.files.manifest import canonical
 
 Record = dict[str, Any]
@@ -74,14 +74,14 @@ def _advice(line: str) -> str:
 def parse(where: str, text: str) -> Record:
     """The JSON object that `text` holds; DataError for anything else."""
     try:
-        record = json.loads(text)
+        record = loads(text)
         if text.count("[") + text.count("{") > MOST_DEEP:
             refuse_deep(record)
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: broken JSON: {error.msg} at column {error.colno}; {_advice(text)}") from error
     except RecursionError as error:
         raise DataError(f"{where}: broken JSON: nested too deep; correct or remove the line") from error
-    except ValueError as error:  # Python converts no number of more than 4,300 digits
+    except ValueError as error:  # a number of too many digits
         raise DataError(f"{where}: broken JSON: {error}; correct or remove the line") from error
     if not isinstance(record, dict):
         raise DataError(f"{where}: a JSON {type(record).__name__}, but each line must be an object")

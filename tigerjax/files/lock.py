@@ -1,8 +1,7 @@
 """A lock on a folder or file, so that two commands do not write it at one time.
 
 The system gives the lock back when its process ends, however it ends. So a killed run leaves none behind, and the file
-that it leaves is taken over. A bucket has no such lock. There the file names its owner, nothing more: whoever begins
-says who began before and did not end, and whoever ends says who began meanwhile.
+that it leaves is taken over. A bucket has no such lock; there it is a lease (`tigerjax.files.lease`).
 """
 
 import contextlib
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
+from tigerjax.files.lease import leased
 from tigerjax.terminal import tell
 
 NAME = ".lock"
@@ -26,13 +26,13 @@ WAIT_S = 5.0
 
 @contextlib.contextmanager
 def locked(folder: Path, *, wait_s: float = WAIT_S) -> Iterator[None]:
-    """Holds the lock of a folder while the block runs. ConfigError when another process has it; in a bucket a line.
+    """Holds the lock of a folder while the block runs. ConfigError when another process has it.
 
     The folder is made when it is not there, and goes again when nothing was put into it. Its file .lock goes with the
     lock.
     """
     if paths.on_bucket(folder):
-        with _noted(folder / NAME, folder):
+        with leased(folder / NAME, folder, _me()):
             yield
         return
     made = [place for place in (folder, *folder.parents) if not place.exists()]
@@ -49,27 +49,8 @@ def locked(folder: Path, *, wait_s: float = WAIT_S) -> Iterator[None]:
 def locked_beside(out: Path, *, wait_s: float = WAIT_S) -> Iterator[None]:
     """As `locked`, for a folder or file that is built beside its place and renamed: the lock is OUT.lock."""
     beside = out.with_name(f"{out.name}{NAME}")
-    with _noted(beside, out) if paths.on_bucket(out) else _held(beside, out, wait_s):
+    with leased(beside, out, _me()) if paths.on_bucket(out) else _held(beside, out, wait_s):
         yield
-
-
-@contextlib.contextmanager
-def _noted(path: Path, what: Path) -> Iterator[None]:
-    """Writes who works in `what`, in a bucket, and says it where another process is or was at work there."""
-    mine = f"{_me()} ({os.urandom(8).hex()})"
-    if path.is_file():
-        tell(f"tigerjax: {what}: {_owner(path)}, has not ended its work here; if it still runs, stop one of the two")
-    path.write_text(mine, encoding="utf-8")
-    try:
-        yield
-    finally:
-        other = _owner(path) if path.is_file() else "another process, which has ended"
-        if other == mine:
-            path.unlink(missing_ok=True)
-        else:
-            tell(
-                f"tigerjax: {what}: {other}, worked here at the same time; look at what is there, or do the work again"
-            )
 
 
 def forget_beside(out: Path) -> None:

@@ -15,6 +15,7 @@ import glob
 import hashlib
 import importlib.util
 import io
+import json
 import logging
 import os
 import shutil
@@ -22,6 +23,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
 from tigerjax.errors import BucketError, BucketRefused, ConfigError, TigerjaxError
 
@@ -269,6 +271,21 @@ def matching(pattern: str | os.PathLike[str]) -> list[Path]:
     if not on_bucket(pattern):
         return [Path(name) for name in sorted(glob.glob(os.fspath(pattern), recursive=True))]
     return [of(SCHEME + name) for name in sorted(_client().glob(_key(of(pattern))))]
+
+
+def request(method: str, path: Path, content: bytes | None = None, **parameters: Any) -> dict[str, Any]:
+    """A single request of Cloud Storage's JSON API for an object, and its answer. POST writes `content`.
+
+    FileExistsError where a condition among the `parameters`, such as ifGenerationMatch, does not hold.
+    FileNotFoundError where there is no such object.
+    """
+    bucket, _, name = _key(path).partition("/")
+    if method == "POST":
+        place = f"{_client()._location}/upload/storage/v1/b/{quote(bucket)}/o"
+        _, answer = _client().call(method, place, uploadType="media", name=name, data=content, **parameters)
+    else:
+        _, answer = _client().call(method, "b/{}/o/{}", bucket, name, **parameters)
+    return json.loads(answer or b"{}")
 
 
 def trouble(error: BaseException) -> BucketError | None:

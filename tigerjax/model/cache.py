@@ -20,6 +20,7 @@ from tigerjax.model import attention
 from tigerjax.model.layers import Weights
 
 MATRIX_ROWS = 8  # rows that a TPU's matrix unit takes at a time
+QUERY_PARTS, LEAST_QUERIES = 4, 32  # parts of a tree that read keys by themselves, and tokens of one at least
 
 
 class Cache(NamedTuple):
@@ -43,14 +44,23 @@ class Kept(NamedTuple):
 
 
 class Branches(NamedTuple):
-    """Rows of trees of tokens, in which a token sees its own path from the root: slot s is seen by the slots from s to
-    ends[s] - 1. Before its first slot a row sees the first `before` tokens of row `stem` of what was kept."""
+    """Rows of tokens that belong to trees, in which a token sees its own path from the root. A row begins with its
+    trees, one after the other, without a gap. Before its first tree a row sees the first `before` tokens of row `stem`
+    of what was kept, and so does each of its trees.
+
+    Products with weights read the rows, which have hardly any padding. Attention reads each tree by itself, padded: in
+    shelves of J trees a row, all of one width W."""
 
     tokens_BT: jax.Array
     positions_BT: jax.Array
-    ends_BT: jax.Array
     stem_B: jax.Array
     before_B: jax.Array
+    starts: tuple[jax.Array, ...]
+    """start_BJ of each shelf: the place in its row where a tree begins. The W places from there on are in the row."""
+    ends: tuple[jax.Array, ...]
+    """end_BJW of each shelf, counted from the tree's start: place s is seen by the places from s to end - 1."""
+    back_BT: jax.Array
+    """Where a token is among the places of all shelves, one after the other. Any place for padding."""
 
 
 def unstack(weights: Weights) -> Weights:
@@ -157,6 +167,54 @@ def _read_groups(
     total_BKG1 = weights_BKGS.sum(-1, keepdims=True) + own_BKG1
     probs_BKGS, own_BKG1 = ((p / total_BKG1).astype(v_BKSH.dtype) for p in (weights_BKGS, own_BKG1))
     return jnp.einsum("BKGS,BKSH->BKGH", probs_BKGS, v_BKSH) + own_BKG1 * new_v_BKH[:, :, None]
+
+
+def attend_branches(
+    q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, rows: Branches, before: Kept | None
+) -> jax.Array:
+    """out_BTNH of rows of trees; `before` are the kept k_BSKH and v_BSKH of one layer, a row for each stem."""
+    of_row = None if before is None else Kept(*(one[rows.stem_B] for one in before))
+    found = [
+        _attend_shelf((q_BTNH, k_BTKH, v_BTKH), start_BJ, end_BJW, of_row, rows.before_B)
+        for start_BJ, end_BJW in zip(rows.starts, rows.ends, strict=True)
+    ]
+    return jnp.take_along_axis(jnp.concatenate(found, axis=1), rows.back_BT[..., None, None], axis=1, mode="clip")
+
+
+def _attend_shelf(
+    qkv: tuple[jax.Array, jax.Array, jax.Array],
+    start_BJ: jax.Array,
+    end_BJW: jax.Array,
+    before: Kept | None,
+    before_B: jax.Array,
+) -> jax.Array:
+    """The outputs of all places of a shelf, (B, J * W, N, H). `before` has a row for each row of q."""
+    B, J, W = end_BJW.shape
+
+    def cut(row: jax.Array, start_J: jax.Array) -> jax.Array:
+        return jax.vmap(lambda start: jax.lax.dynamic_slice_in_dim(row, start, W))(start_J)
+
+    q_BTNH, k_BTKH, v_BTKH = (jax.vmap(cut)(a, start_BJ).reshape(B * J, W, *a.shape[2:]) for a in qkv)
+    end_BS = end_BJW.reshape(B * J, W)
+    kept_BS = None
+    if before is not None:
+        kept_k_BSKH, kept_v_BSKH = (jnp.repeat(one, J, axis=0) for one in before)
+        kept_BS = jnp.arange(kept_k_BSKH.shape[1]) < jnp.repeat(before_B, J)[:, None]
+        k_BTKH, v_BTKH = (jnp.concatenate(a, axis=1) for a in ((kept_k_BSKH, k_BTKH), (kept_v_BSKH, v_BTKH)))
+    S = k_BTKH.shape[1] - W
+    outs = []
+    # Queries in parts, each with the keys up to its end only: most of what a causal mask hides is not computed.
+    part = max(LEAST_QUERIES, -(-W // (8 * QUERY_PARTS)) * 8)
+    for since in range(0, W, part):
+        until = min(W, since + part)
+        at_T, at_S = jnp.arange(since, until), jnp.arange(until)
+        mask_BTS = (at_S <= at_T[:, None]) & (at_T[:, None] < end_BS[:, None, :until])
+        if kept_BS is not None:
+            all_BTS = jnp.broadcast_to(kept_BS[:, None], (B * J, until - since, S))
+            mask_BTS = jnp.concatenate([all_BTS, mask_BTS], axis=2)
+        part_of = slice(0, S + until)
+        outs.append(attention.weigh(q_BTNH[:, since:until], k_BTKH[:, part_of], v_BTKH[:, part_of], mask_BTS))
+    return jnp.concatenate(outs, axis=1).reshape(B, J * W, *q_BTNH.shape[2:])
 
 
 def repeat(cache: Cache, n: int) -> Cache:

@@ -9,6 +9,7 @@ from tigerjax.errors import DataError
 from tigerjax.files.foreign import read_object, shown
 from tigerjax.model.hf_fields import MAX_SIZE, Fields
 from tigerjax.processes import hosts
+from tigerjax.tokenizer.added import refuse_repeated
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 BOS, EOS = 1, 2  # of every tokenizer that we train with: all of them extend Llama-2's
@@ -57,17 +58,28 @@ class TokenizerIds(NamedTuple):
 def tokenizer_ids(path: Path, content: dict[str, Any]) -> TokenizerIds:
     """Size, pad and stop ids of a tokenizer.json with this content. A base tokenizer stops at eos only.
 
-    Raises DataError for a content that is no tokenizer.json.
+    Raises DataError for a content that is no tokenizer.json, and for added tokens that share an id or a text, or whose
+    ids leave a gap behind the vocabulary.
     """
     try:
-        added = {token["content"]: token["id"] for token in content["added_tokens"]}
+        tokens = [(token["id"], token["content"]) for token in content["added_tokens"]]
+        added = {text: i for i, text in tokens}
         vocab = content["model"]["vocab"]  # a unigram's is a list, in the order of its ids
-        ids = [*(vocab.values() if isinstance(vocab, dict) else range(len(vocab))), *added.values()]
+        own = [*(vocab.values() if isinstance(vocab, dict) else range(len(vocab)))]
+        ids = [*own, *added.values()]
         if wrong := [i for i in ids if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < MAX_SIZE]:
             raise TypeError(f"an id is {shown(wrong[0])}")
         size = 1 + max(ids)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not a tokenizer.json ({type(error).__name__}: {error}); write it again") from error
+    refuse_repeated(path, tokens)
+    known = 1 + max(own, default=-1)
+    beyond = sorted(i for i in added.values() if i >= known)
+    if gap := [i for place, i in enumerate(beyond, known) if i != place]:
+        raise DataError(
+            f"{path}: an added token has id {gap[0]}, but added tokens follow the {known} of the vocabulary without a"
+            " gap; give the tokenizer's files as they were published"
+        )
     markers = [i for text, i in added.items() if text not in ("<unk>", "<s>", "</s>")]
     return TokenizerIds(size, pad=added.get("<pad>", added.get("[PAD]")), stops=sorted({EOS, *markers}))
 

@@ -136,7 +136,7 @@ def lines(shown: dict[str, Any], report: str) -> list[str]:
         f"   headroom {shown['headroom_gb']:.1f}"
         + (f"   in host memory {shown['host_gb']:.1f}" if shown["host_gb"] else ""),
         f"model FLOPs        {_scaled(shown['model_tflop_per_chip'], 'TFLOP', 1)} per chip and step"
-        " (6 x matmul weights + causal attention; recomputation not counted)",
+        " (6 x matmul parameters + causal attention; recomputation not counted)",
         f"compiler estimate  {_scaled(shown['static_step_s'], 's', 3)} (cycles x trips / clock)",
         f"splash kernels     {_seconds(shown['attention_s'], shown['attention_s_high'], 3)} (at"
         f" {ATTENTION_SHARE[1]:.0%} to {ATTENTION_SHARE[0]:.0%} of peak: assumed)",

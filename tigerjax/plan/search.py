@@ -187,8 +187,8 @@ def least_seconds(c: RunConfig, topology: Topology) -> float:
 
 
 def run_again(c: RunConfig) -> int:
-    """How many weights of a layer have products that the backward pass computes a second time. Attention itself counts
-    as the weights that would cost as much."""
+    """How many parameters of a layer have products that the backward pass computes a second time. Attention itself
+    counts as the parameters that would cost as much."""
     saved = (*on_device(c), *stack.OFFLOADED.get(c.compute.remat, ()))
     again = families.of(c.model).recomputed_weights(c.model, seq_len=c.data.seq_len)
     return sum(weights for name, weights in again.items() if name not in saved)

@@ -5,8 +5,7 @@ A field that is null in a row is left out of its record, as every row has every 
 
 import datetime
 import decimal
-import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from tigerjax.errors import DataError
 from tigerjax.files import jsonl, packed, paths
 from tigerjax.files.foreign import read_object, shown
 from tigerjax.records import block as sizes
+from tigerjax.records import unpacked
 from tigerjax.records.block import Block
 from tigerjax.records.text_files import Span, refuse_twice
 
@@ -21,19 +21,21 @@ ROWS = 1024
 """Turned into Python objects at one time."""
 BATCH_BYTES = 64 << 20
 """About the bytes of the rows that are unpacked at one time."""
+BATCH_RECORDS = 20
+"""A compressed batch of an Arrow file may hold so many of the longest records: 2 GB, as --max-record-mb stands."""
 STATE, SPLITS, SPLIT = "state.json", "dataset_dict.json", "train"
 """`save_to_disk` of the `datasets` library writes STATE, or SPLITS for several splits, of which SPLIT is read."""
 FILE_MAGIC, STREAM_END = b"ARROW1", b"\xff\xff\xff\xff\0\0\0\0"
 """Arrow's file format begins and ends with the first; its stream format ends with the second."""
 
 
-def _parquet(path: Path) -> Any:
+def _parquet(path: Path, as_dictionaries: Sequence[str] = ()) -> Any:
     import pyarrow
     import pyarrow.parquet
 
     copy = paths.fetched(path)
     try:
-        return pyarrow.parquet.ParquetFile(str(copy))
+        return pyarrow.parquet.ParquetFile(str(copy), read_dictionary=list(as_dictionaries) or None)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(
             f"{path}: not a whole Parquet file: its footer cannot be read ({_line(error)}); copy it or write it again"
@@ -47,16 +49,10 @@ def parquet(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tup
     """
     import pyarrow
 
-    number, most = block.first, block.reading.max_bytes
-    with _parquet(block.path) as file:
+    number = block.first
+    rows, as_dictionaries = _rows_at_once(block)
+    with _parquet(block.path, as_dictionaries) as file:
         groups = range(block.start, file.num_row_groups if block.end is None else block.end)
-        rows = ROWS
-        for group in groups:  # the footer says how large they are, before anything is unpacked
-            about = file.metadata.row_group(group)
-            mean = about.total_byte_size / max(1, about.num_rows)
-            if mean > most:
-                raise packed.too_long(f"{block.path}:{number}, row group {group}", most)
-            rows = min(rows, max(1, int(BATCH_BYTES / max(1.0, mean))))
         try:
             for batch in file.iter_batches(rows, row_groups=list(groups)):
                 yield from _rows(block, number, batch)
@@ -66,6 +62,29 @@ def parquet(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tup
                 f"{block.path}:{number}: this row or a later one of the Parquet file is damaged ({_line(error)}); copy"
                 " the file or write it again"
             ) from error
+
+
+def _rows_at_once(block: Block) -> tuple[int, list[str]]:
+    """(how many rows of a block are unpacked at one time, the columns that stay dictionaries until then).
+
+    Raises DataError where a row or a dictionary is too long: the file says it before anything is unpacked.
+    """
+    rows, most, columns = ROWS, block.reading.max_bytes, set[str]()
+    with _parquet(block.path) as file, open(paths.fetched(block.path), "rb") as raw:
+        said, number = file.metadata, block.first
+        for group in range(block.start, file.num_row_groups if block.end is None else block.end):
+            about, where = said.row_group(group), f"{block.path}:{number}, row group {group}"
+            sizes_of = [unpacked.dictionary_bytes(raw, about.column(n)) for n in range(about.num_columns)]
+            mean = about.total_byte_size / max(1, about.num_rows)
+            if mean > most or max(sizes_of, default=0) > most:
+                raise packed.too_long(where, most)
+            for place, size in enumerate(sizes_of):
+                if unpacked.of_lists(said, group, place, size, BATCH_BYTES):
+                    columns.add(about.column(place).path_in_schema)
+            # A row may hold the longest text of every dictionary.
+            rows = min(rows, int(BATCH_BYTES / max(1.0, mean)), 2 * BATCH_BYTES // max(1, sum(sizes_of)))
+            number += about.num_rows
+    return max(1, rows), sorted(columns)
 
 
 def cut_parquet(path: Path, most: int = packed.RECORD_BYTES) -> Iterator[Span]:
@@ -82,7 +101,17 @@ def cut_parquet(path: Path, most: int = packed.RECORD_BYTES) -> Iterator[Span]:
             yield begin, file.num_row_groups, first
 
 
-def _arrow(path: Path) -> Iterator[Any]:
+def _refuse_bomb(path: Path, batches: Iterator[unpacked.Packed], most: int) -> None:
+    """DataError for a compressed batch whose rows have more than `most` bytes in the mean, or all together more than
+    BATCH_RECORDS of the longest records. Nothing of it is unpacked."""
+    number = 1
+    for batch in batches:
+        if batch.unpacked > most * min(max(1, batch.rows), BATCH_RECORDS):
+            raise packed.too_long(f"{path}:{number}", most)
+        number += batch.rows
+
+
+def _arrow(path: Path, most: int) -> Iterator[Any]:
     """The record batches of an Arrow file, in its stream format or its file format."""
     import pyarrow
     import pyarrow.ipc
@@ -90,7 +119,10 @@ def _arrow(path: Path) -> Iterator[Any]:
     copy = paths.fetched(path)
     try:
         with pyarrow.memory_map(str(copy)) as file:
-            if file.read(len(FILE_MAGIC)) == FILE_MAGIC:
+            has_footer = file.read(len(FILE_MAGIC)) == FILE_MAGIC
+            file.seek(0)
+            _refuse_bomb(path, unpacked.packed_batches(memoryview(file.read_buffer()), has_footer), most)
+            if has_footer:
                 reader = pyarrow.ipc.open_file(file)
                 yield from (reader.get_batch(i) for i in range(reader.num_record_batches))
                 return
@@ -106,7 +138,7 @@ def _arrow(path: Path) -> Iterator[Any]:
 
 def arrow(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, jsonl.Record]]:
     """The rows of an Arrow file."""
-    yield from _all_rows(block, _arrow(block.path))
+    yield from _all_rows(block, _arrow(block.path, block.reading.max_bytes))
 
 
 def _all_rows(block: Block, batches: Iterator[Any]) -> Iterator[tuple[int, jsonl.Record]]:
@@ -121,8 +153,7 @@ def _all_rows(block: Block, batches: Iterator[Any]) -> Iterator[tuple[int, jsonl
                 f"{path}:{number}: this row or a later one of the Arrow file is damaged ({_line(error)}); copy the file"
                 " or write it again"
             ) from error
-        for start in range(0, batch.num_rows, ROWS):
-            yield from _rows(block, number + start, batch.slice(start, ROWS))
+        yield from _rows(block, number, batch)
         number += batch.num_rows
 
 
@@ -159,7 +190,8 @@ def _json_object(path: Path) -> dict[str, Any]:
 def dataset(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, jsonl.Record]]:
     """The rows of the block's files of a `datasets` folder."""
     files = _dataset_files(block.path)[block.start : block.end]
-    yield from _all_rows(block, itertools.chain.from_iterable(map(_arrow, files)))
+    batches = (batch for file in files for batch in _arrow(file, block.reading.max_bytes))
+    yield from _all_rows(block, batches)
 
 
 def cut_dataset(folder: Path, most: int = packed.RECORD_BYTES) -> Iterator[Span]:
@@ -167,7 +199,7 @@ def cut_dataset(folder: Path, most: int = packed.RECORD_BYTES) -> Iterator[Span]
     first = 1
     for place, file in enumerate(_dataset_files(folder)):
         yield place, place + 1, first
-        first += sum(batch.num_rows for batch in _arrow(file))
+        first += sum(batch.num_rows for batch in _arrow(file, most))
 
 
 def _refuse_wild(batch: Any) -> None:
@@ -189,10 +221,13 @@ def _refuse_wild(batch: Any) -> None:
 def _rows(block: Block, number: int, batch: Any) -> Iterator[tuple[int, jsonl.Record]]:
     path, most = block.path, block.reading.max_bytes
     refuse_twice(str(path), batch.schema.names)
-    if batch.nbytes > most:  # one row may be the cause; its bytes are known before it becomes objects of Python
-        for place in range(batch.num_rows):
-            if batch.slice(place, 1).nbytes > most:
-                raise packed.too_long(f"{path}:{number + place}", most)
+    for start, part, size in unpacked.pieces(batch, ROWS, min(most, BATCH_BYTES)):
+        if size > most:  # of one row, which is not made an object of Python
+            raise packed.too_long(f"{path}:{number + start}", most)
+        yield from _objects(path, number + start, part)
+
+
+def _objects(path: Path, number: int, batch: Any) -> Iterator[tuple[int, jsonl.Record]]:
     try:
         yield from enumerate(batch.to_pylist(), number)
     except (ValueError, ArithmeticError):  # one by one, to name the row

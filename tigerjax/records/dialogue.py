@@ -9,13 +9,12 @@ template all do it in this way.
 """
 
 import contextlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tigerjax.errors import DataError
-from tigerjax.files.foreign import shown
+from tigerjax.files.foreign import loads, shown
 from tigerjax.files.jsonl import Record
 from tigerjax.records.fields import checked_weight, text_field
 
@@ -74,7 +73,7 @@ def listed(value: Any, where: str) -> Any:
     if not isinstance(value, str) or not LIST_AS_TEXT.match(value):
         return value
     try:
-        return json.loads(value)
+        return loads(value)
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"{where}: {value[:40]!r} looks like a list of messages, but is no JSON ({error}); write it with json.dumps"

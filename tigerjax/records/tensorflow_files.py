@@ -5,6 +5,7 @@ Their records are counted from 1. The libraries know disks only, so a file in a 
 """
 
 import contextlib
+import dataclasses
 import itertools
 import os
 import re
@@ -20,6 +21,9 @@ from tigerjax.records.tf import start
 TFDS_INFO = "dataset_info.json"
 SPLIT = "train"
 """The one split of a TFDS dataset that is read."""
+RIEGELI_BLOCK, RIEGELI_HEADER, CHUNK_HEADER = 1 << 16, 24, 40
+GROUP_RECORDS = 20
+"""A group of an ArrayRecord file may hold so many of the longest records."""
 JSON_COLUMN = "json"
 """Of a TFDS dataset that `tfds_builder` wrote: the fields that have no column of their own, as a JSON object."""
 
@@ -83,6 +87,43 @@ def _refuse_long(block: Block) -> None:
                 left -= len(piece)
 
 
+def _refuse_long_groups(block: Block) -> None:
+    """DataError for a group of records (a chunk of Riegeli, of which ArrayRecord is made) that has more bytes in the
+    mean than a record may, or all together more than GROUP_RECORDS of the longest. Nothing of it is unpacked.
+
+    A chunk begins with its size, its number of records and their bytes. Every 64 kB of the file begin with 24 bytes of
+    another kind (https://github.com/google/riegeli, doc/riegeli_records_file_format.md).
+    """
+    most, at, number = block.reading.max_bytes, 0, 1
+    with open(paths.fetched(block.path), "rb") as file:
+        while True:
+            begin = at + (RIEGELI_HEADER if at % RIEGELI_BLOCK == 0 else 0)
+            file.seek(begin)
+            head = file.read(min(CHUNK_HEADER, RIEGELI_BLOCK - begin % RIEGELI_BLOCK))
+            if len(head) < CHUNK_HEADER:
+                file.seek(RIEGELI_HEADER, os.SEEK_CUR)
+                head += file.read(CHUNK_HEADER - len(head))
+            if len(head) < CHUNK_HEADER:  # what is not whole is named by the library
+                return
+            size, records, unpacked = (int.from_bytes(head[i : i + 8], "little") for i in (8, 24, 32))
+            records >>= 8  # the first byte is the kind of the chunk
+            if unpacked > most * min(max(1, records), GROUP_RECORDS):
+                raise packed.too_long(f"{block.path}:{number}", most)
+            number += records
+            at = max(_behind(at, CHUNK_HEADER + size), _possible(at + records))
+
+
+def _behind(begin: int, size: int) -> int:
+    """Where a chunk of Riegeli ends that begins there and has so many bytes."""
+    usable = RIEGELI_BLOCK - RIEGELI_HEADER
+    return begin + size + (size + (begin + usable - 1) % RIEGELI_BLOCK) // usable * RIEGELI_HEADER
+
+
+def _possible(at: int) -> int:
+    """The first place from `at` on where a chunk of Riegeli may begin."""
+    return at + max(0, -at % RIEGELI_BLOCK - (RIEGELI_BLOCK - RIEGELI_HEADER) + 1)
+
+
 def array_records(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, bytes]]:
     """The records of an ArrayRecord file.
 
@@ -90,13 +131,14 @@ def array_records(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterat
     """
     from array_record.python import array_record_module
 
+    _refuse_long_groups(block)
     copy = paths.fetched(block.path)
     try:
         reader = array_record_module.ArrayRecordReader(str(copy), "readahead_buffer_size:0,max_parallelism:0")
         with contextlib.closing(reader):
             for i in range(reader.num_records()):
                 data = reader.read([i])[0]
-                if len(data) > block.reading.max_bytes:  # the format does not say it before
+                if len(data) > block.reading.max_bytes:  # others of its group are shorter
                     raise packed.too_long(f"{block.path}:{i + 1}", block.reading.max_bytes)
                 yield i + 1, data
     except (ValueError, RuntimeError, IndexError) as error:
@@ -111,6 +153,12 @@ def tfds_rows(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[t
     tf, _ = start()
     import tensorflow_datasets as tfds
 
+    for name in paths.names(block.path):
+        part = dataclasses.replace(block, path=block.path / name)
+        if ".tfrecord" in name:
+            _refuse_long(part)
+        elif ".array_record" in name:
+            _refuse_long_groups(part)
     copy = paths.fetched(block.path)
     try:
         builder = tfds.builder_from_directory(str(copy))

@@ -15,7 +15,7 @@ from typing import Any
 
 from tigerjax.errors import DataError
 from tigerjax.files import jsonl, packed, paths
-from tigerjax.files.foreign import refuse_deep
+from tigerjax.files.foreign import loads, raw_decode, refuse_deep
 from tigerjax.records import block as sizes
 from tigerjax.records.block import Block
 from tigerjax.records.dialogue import from_table
@@ -116,7 +116,7 @@ def is_jsonl(path: Path) -> bool:
     if not line.startswith(b"{"):
         return False
     try:
-        return isinstance(json.loads(line), dict)
+        return isinstance(loads(line), dict)
     except (ValueError, RecursionError):
         return _FIRST_FIELD.match(line) is not None and len(line) > 4000  # it goes on behind what was read
 
@@ -159,7 +159,7 @@ def parse_element(where: str, value: Any) -> jsonl.Record:
 
 def _elements(path: Path, file: io.TextIOWrapper, most: int) -> Iterator[Any]:
     """The values of a list, decoded one by one from a piece of the text that grows where a value is longer."""
-    decode, text, number = json.JSONDecoder().raw_decode, file.read(ARRAY_CHARACTERS), 0
+    text, number = file.read(ARRAY_CHARACTERS), 0
     while "[" not in text and (more := file.read(ARRAY_CHARACTERS)):
         text += more
     at = text.index("[") + 1
@@ -172,14 +172,15 @@ def _elements(path: Path, file: io.TextIOWrapper, most: int) -> Iterator[Any]:
                 if not text.startswith(",", begin):
                     raise json.JSONDecodeError("Expecting ',' delimiter", text, begin)
                 begin = _after_spaces(text, begin + 1)
-            value, end = decode(text, begin)
+            value, end = raw_decode(text, begin)
             if end == len(text) and not isinstance(value, dict):
                 raise json.JSONDecodeError("a number may go on in the next piece", text, end)
         except (ValueError, RecursionError) as error:
-            if len(text) - at > most:
+            digits = type(error) is ValueError  # a number of too many digits, which more text does not mend
+            if len(text) - at > most and not digits:
                 raise packed.too_long(f"{path}:{number + 1}", most) from error
             # Read as much again: what was cut by the end of the piece is whole then.
-            if not (more := file.read(max(ARRAY_CHARACTERS, len(text) - at))):
+            if digits or not (more := file.read(max(ARRAY_CHARACTERS, len(text) - at))):
                 why = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
                 where = f"{path}:{number + 1}"
                 raise DataError(

@@ -118,7 +118,7 @@ def tokenizer(report: Report) -> Values:
         sides = [(name, values[lang]) for name, values in (("before", before), ("after", after)) if lang in values]
         drawn = [Bar(name, value, f"{number(value)} characters", name) for name, value in sides]
         last = lang == list(after)[-1]  # one axis, below the last chart
-        charts.append((language(lang), bars(drawn, 0.0, high, scale=_characters if last else None)))
+        charts.append((language(lang), bars(drawn, 0.0, high, scale="{:g}".format if last else None)))
     known = "vocab_before" in tok and "vocab_after" in tok
     entries = (number(tok["vocab_before"]), number(tok["vocab_after"])) if known else None
     return {"charts": charts, "entries": entries}
@@ -239,10 +239,6 @@ def time(report: Report) -> Values:
 
 def _seconds(value: float) -> str:
     return f"{value:,g} s"
-
-
-def _characters(value: float) -> str:
-    return f"{value:g} characters"
 
 
 def footer(report: Report) -> Values:

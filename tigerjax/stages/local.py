@@ -1,8 +1,10 @@
 """Steps in this process, or in several processes of this machine."""
 
+import contextlib
 import functools
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -31,7 +33,8 @@ class Processes:
         if self._pool is None:
             self._pool = _Pool(self._workers)
         try:
-            done = self._pool.executor.map(functools.partial(outcome, function), items)
+            with _interrupts_held():  # the first call starts the workers
+                done = self._pool.executor.map(functools.partial(outcome, function), items)
             return [result(given) for given in reported(done, report, len(items))]
         except BrokenProcessPool as error:
             raise WorkerLost(
@@ -61,6 +64,19 @@ class _Pool:
         """Returns when no worker runs any more; what they were doing is given up."""
         self._mine.close()
         self.executor.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the block has ended, and processes that are started in it never get one.
+
+    A terminal sends Ctrl-C to the workers too, and each would print what it was doing. They end with this process.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_parent(watched: Any) -> None:

@@ -38,7 +38,7 @@ from tigerjax.text.opened import LongUnit, Text
 from tigerjax.text.short_units import NAME_BELOW, SHORT_WORD, WORD, UnitKind, edits_allowed
 from tigerjax.text.unit_search import RARE, Job, Wanted, load_common, load_copies, load_short, load_units
 
-SEARCH_VERSION = 3
+SEARCH_VERSION = 4
 """Of the way in which units are found, for the manifest."""
 OPEN_PARTS = 16
 """Parts of the units whose files a worker keeps open: three a part, and a process may open 256 or 1,024."""
@@ -112,7 +112,8 @@ class _Sides:
                 key = codes.tobytes().decode("utf-32-le", "surrogatepass")
                 grams = units.grams[units.starts[given.unit] : units.starts[given.unit + 1]]
                 common = self._is_common(kind, grams)
-                spans = inside.spans(LongUnit(grams, common, GRAM[kind], key), LEAST[kind], WORD[kind])
+                long = LongUnit(grams, common, GRAM[kind], NAME_BELOW[kind], key)
+                spans = inside.spans(long, LEAST[kind], WORD[kind])
             if spans:
                 identity = self._ids(given.part)[owner]
                 examples = int(self._copies(given.part)[given.kind][given.unit])

@@ -74,6 +74,8 @@ class LongUnit(NamedTuple):
     """bool: grams that more than a few documents have."""
     n: int
     """Characters of a gram."""
+    run: int
+    """So many characters that follow each other to the letter are more than a phrase."""
     key: str
 
     @property
@@ -149,7 +151,8 @@ class Text:
 
         Half of its grams that the document has must stand within twice its size. A sentence counts when they cover half
         of it, or `least` characters. A unit that differs in more than slips of the pen (`word` as of `_other_words`)
-        is there when whole sentences are that make up half of it, and when they are not what many documents have.
+        is there when whole sentences are that make up half of it, when they are not what many documents have, and when
+        half of it stands there to the letter: entries of a menu and rows of a table are alike for other reasons.
         """
         n = unit.n
         if n not in self._grams:
@@ -178,7 +181,8 @@ class Text:
             near = slice(*np.searchsorted(self._starts, [start - n, start + 2 * unit.size]))
             complete = counts[near] >= (ALL_COVERED if unit.size <= COMPARED else SOME_COVERED) * sizes[near]
             complete &= 2 * self._covered(places[~np.repeat(unit.common[held], count)], n)[near] >= sizes[near]
-            if 2 * sizes[near][complete].sum() < unit.size and not self._has_noise(unit, start, word):
+            whole = 2 * sizes[near][complete].sum() >= unit.size and self._has_half(unit, start)
+            if not whole and not self._has_noise(unit, start, word):
                 return []
         keep = (counts > 0) & ((counts >= least) | (2 * counts >= sizes))
         return [self._borders[i] for i in np.flatnonzero(keep)]
@@ -209,11 +213,21 @@ class Text:
         return not any(c.other_number for c in inside) and not _other_words(_wrong(changes, len(unit)), word)[0]
 
     def _has_noise(self, unit: LongUnit, start: int, word: tuple[int, int]) -> bool:
-        """Whether a long unit about [start, …) has slips of the pen in most places where it differs, and few words."""
+        """Whether a long unit about [start, …) has more slips of the pen than other words where it differs."""
         key = unit.key[:COMPARED]
         changes = _changes(key, self._key[max(0, start - unit.n) : start + len(key) + unit.n])
         words, slips = _other_words(_wrong(changes, len(key)), word)
-        return words <= slips
+        return words < slips or not words
+
+    def _has_half(self, unit: LongUnit, start: int) -> bool:
+        """Whether half of a long unit stands about [start, …) to the letter, in runs of at least `unit.run`."""
+        run, place = unit.run, max(0, start - unit.n)
+        there = self._key[place : start + 2 * unit.size]
+        runs = {there[i : i + run] for i in range(len(there) - run + 1)}
+        copied = np.zeros(unit.size, bool)
+        for i in range(unit.size - run + 1):
+            copied[i : i + run] |= unit.key[i : i + run] in runs
+        return bool(2 * np.count_nonzero(copied) >= unit.size)
 
     def is_clauses(self, unit: str, start: int, end: int, edits: int, allowed: int) -> bool:
         """Whether a unit, given by its key, is whole clauses about [start, end) of the key, with so many edits.

@@ -7,6 +7,9 @@ They stand in up to three files, by the age of the library that wrote them:
     tokenizer.json           {"added_tokens": [{"id": id, "content": text, …}]}
 """
 
+import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from tigerjax.files.foreign import read_object, shown
 
 MODEL_FILE, SPECIALS_FILE = "tokenizer.model", "specials.json"
 ADDED_FILE, CONFIG_FILE, FAST_FILE = "added_tokens.json", "tokenizer_config.json", "tokenizer.json"
+NUMBER = re.compile(r"-?[0-9]{1,18}")
 ADVICE = "give the tokenizer's files as they were published"
 
 
@@ -62,7 +66,8 @@ def _by_text(content: dict[str, Any]) -> list[tuple[Any, Any]]:
 
 
 def _by_id(content: dict[str, Any]) -> list[tuple[Any, Any]]:
-    return [(int(i), token["content"]) for i, token in (content.get("added_tokens_decoder") or {}).items()]
+    listed = content.get("added_tokens_decoder") or {}
+    return [(int(i) if NUMBER.fullmatch(i) else i, token["content"]) for i, token in listed.items()]
 
 
 def _checked(path: Path, listed: Any) -> list[tuple[int, str]]:
@@ -73,6 +78,16 @@ def _checked(path: Path, listed: Any) -> list[tuple[int, str]]:
             raise
         raise DataError(f"{path}: not a list of added tokens ({type(error).__name__}: {error}); {ADVICE}") from error
     for i, text in tokens:
-        if isinstance(i, bool) or not isinstance(i, int) or not isinstance(text, str) or not text:
-            raise DataError(f"{path}: added token {shown(text)} has id {shown(i)}, needs a text and a number; {ADVICE}")
+        if isinstance(i, bool) or not isinstance(i, int) or i < 0 or not isinstance(text, str) or not text:
+            raise DataError(
+                f"{path}: added token {shown(text)} has id {shown(i)}, needs a text and a number from 0; {ADVICE}"
+            )
+    refuse_repeated(path, tokens)
     return tokens
+
+
+def refuse_repeated(path: Path, tokens: Sequence[tuple[int, str]]) -> None:
+    """DataError where one file gives an id or a text to two of its (id, text)."""
+    for what, values in (("id", [i for i, _ in tokens]), ("text", [text for _, text in tokens])):
+        if twice := [value for value, times in Counter(values).items() if times > 1]:
+            raise DataError(f"{path}: two added tokens have the {what} {shown(twice[0])}; {ADVICE}")

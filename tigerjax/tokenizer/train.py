@@ -38,6 +38,8 @@ LLAMA2_SETTINGS: dict[str, Any] = {
 """These are in the trainer_spec of Llama-2's tokenizer.model, and of the Apache-licensed base's."""
 
 
+COVERAGE = 0.9995  # share of the characters that get a piece; the others are written in bytes
+FEWEST = 260  # entries: unk, bos, eos, the bytes, and one piece
 TOO_SMALL = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
 TOO_LARGE = re.compile(r"Vocabulary size too high \(\d+\)\. Please set it to a value <= (\d+)")
 
@@ -55,8 +57,43 @@ def _refusal(size: int, lines: int, message: str) -> ConfigError:
         )
     message = re.sub(r"^\w+: src/\S+ \[.*?\] ", "", " ".join(message.split()))
     return ConfigError(
-        f"SentencePiece refuses --vocab-size {size} on {lines:,} lines: {message}; change --size or the text"
+        f"SentencePiece refuses --vocab-size {size} on {lines:,} lines: {message}; change --vocab-size or the text"
     )
+
+
+def _train(lines: Iterator[str], size: int, character_coverage: float, model: io.BytesIO) -> None:
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=lines,
+        model_writer=model,
+        vocab_size=size,
+        character_coverage=character_coverage,
+        num_threads=1,
+        minloglevel=2,
+        **LLAMA2_SETTINGS,
+    )
+
+
+def trainable(inputs: list[Path], enough: int) -> tuple[int, int]:
+    """(least, most) entries that SentencePiece can train on the files. It tries `enough`, or twice the least where that
+    is more, and `most` is not above it.
+
+    It trains with all of the text in memory, so give it small files. DataError where they hold no text.
+    """
+    texts = [line for _, text, _ in read_all(inputs) for line in split_lines(text)]
+    if not texts:
+        raise DataError(f"{', '.join(map(str, inputs))}: no text to train a tokenizer on; give files that hold some")
+
+    def limit(size: int, refused: re.Pattern[str]) -> int:
+        try:
+            _train(iter(texts), size, COVERAGE, io.BytesIO())
+        except RuntimeError as error:
+            if match := refused.search(str(error)):
+                return int(match[1])
+            raise _refusal(size, len(texts), str(error)) from error
+        return size
+
+    least = limit(FEWEST, TOO_SMALL)  # ends when the characters are counted
+    return least, limit(max(enough, 2 * least), TOO_LARGE)
 
 
 def train_model(
@@ -65,7 +102,7 @@ def train_model(
     out: Path,
     *,
     seed: int = 0,
-    character_coverage: float = 0.9995,
+    character_coverage: float = COVERAGE,
     progress: Progress | None = None,
     elapsed: Callable[[str], contextlib.AbstractContextManager[None]] | None = None,
     verify: bool = False,
@@ -112,15 +149,7 @@ def train_model(
         failed.clear()  # closing the generator above raised GeneratorExit in it
         model, training = io.BytesIO(), contextlib.ExitStack()
         try:
-            sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=lines(progress and progress("read", "GB")),
-                model_writer=model,
-                vocab_size=size,
-                character_coverage=character_coverage,
-                num_threads=1,
-                minloglevel=2,
-                **LLAMA2_SETTINGS,
-            )
+            _train(lines(progress and progress("read", "GB")), size, character_coverage, model)
         except RuntimeError as error:
             if failed:
                 raise failed[0] from None

@@ -51,6 +51,8 @@ class Feed:
     def _read(self, batches: int) -> None:
         try:
             for _ in range(batches):
+                if self._stop.is_set():  # else it would read all that the run has left, with nobody to take it
+                    return
                 before = self._loader.state()
                 host = next(self._loader)
                 seen = self._loader.seen() if hasattr(self._loader, "seen") else None

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tigerjax.files.foreign import refuse_deep
+from tigerjax.files.foreign import loads, refuse_deep
 from tigerjax.files.jsonl import BOM
 from tigerjax.files.manifest import canonical
 
@@ -41,7 +41,7 @@ def parse(raw: bytes) -> Any:
         return dict(pairs)
 
     try:
-        value = json.loads(raw.removeprefix(BOM).decode("utf-8"), object_pairs_hook=unique)
+        value = loads(raw.removeprefix(BOM).decode("utf-8"), object_pairs_hook=unique)
         refuse_deep(value)
         return value
     except UnicodeDecodeError as error:
@@ -52,7 +52,7 @@ def parse(raw: bytes) -> Any:
         raise BadLine("broken JSON: nested too deep") from error
     except BadLine:
         raise
-    except ValueError as error:  # Python converts no number of more than 4,300 digits
+    except ValueError as error:  # a number of too many digits
         raise BadLine(f"broken JSON: {error}") from error
 
 

@@ -136,27 +136,16 @@ def branch(
     """x_BTD after the final norm, of rows of trees; `kept` None when nothing comes before them.
 
     No kernel knows such masks, so this is the reference attention, whatever the config names. Its scores are
-    T x (S + T) numbers a head, so rows must be short. No sequence may be longer than the original length of rope kind
-    dynamic: what rows share would then have other angles for each of them.
+    W x (S + W) numbers a head and tree, so trees must be small. No sequence may be longer than the original length of
+    rope kind dynamic: what rows share would then have other angles for each of them.
     """
-    B, T = rows.tokens_BT.shape
-    at_T = jnp.arange(T)
-    own_BTS = (at_T[None, None, :] <= at_T[None, :, None]) & (at_T[None, :, None] < rows.ends_BT[:, None, :])
     block = Block(config)
 
     def layer(x_BTD: jax.Array, w_and_kept: Any) -> Any:
         w, kept = w_and_kept
 
         def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> Any:
-            mask_BTS = own_BTS
-            if kept is not None:
-                before_k_BSKH, before_v_BSKH = (one[rows.stem_B] for one in kept)
-                k_BTKH = jnp.concatenate([before_k_BSKH, k_BTKH], axis=1)
-                v_BTKH = jnp.concatenate([before_v_BSKH, v_BTKH], axis=1)
-                S = before_k_BSKH.shape[1]
-                before_BTS = jnp.broadcast_to((jnp.arange(S) < rows.before_B[:, None])[:, None], (B, T, S))
-                mask_BTS = jnp.concatenate([before_BTS, own_BTS], axis=2)
-            return attention.weigh(q_BTNH, k_BTKH, v_BTKH, mask_BTS), None
+            return kv.attend_branches(q_BTNH, k_BTKH, v_BTKH, rows, kept), None
 
         return block.apply({"params": w}, x_BTD, rows.positions_BT, attend)
 

@@ -1,4 +1,4 @@
-"""The arithmetic of a Llama: how many weights it has, what a token costs, what a layer saves for its backward pass."""
+"""The arithmetic of a Llama: how many parameters it has, what a token costs, what its backward pass needs saved."""
 
 from tigerjax.config import ModelConfig
 from tigerjax.model import stack
@@ -23,7 +23,7 @@ def end_weights(config: ModelConfig) -> int:
 
 
 def parameter_count(config: ModelConfig) -> int:
-    """All weights of a language model, norms and the padding of the vocabulary included."""
+    """All parameters of a language model, norms and the padding of the vocabulary included."""
     layer = layer_weights(config) + 2 * config.model_dim
     return config.num_layers * layer + end_weights(config) + config.model_dim
 

@@ -1,7 +1,7 @@
 """Sizes of Llama models by name, and the optimiser settings that the shipped runs share.
 
 A file under `configs/` takes its sizes from here and says only what is particular to its run. Each docstring gives the
-number of weights, which tests/configs/test_presets.py counts.
+number of parameters, which tests/configs/test_presets.py counts.
 """
 
 import dataclasses

@@ -1,0 +1,267 @@
+"""The examples in an order in which each finds what it reads, and those that are not run, with the reason.
+
+A story begins in a copy of the small world (small_world.py). A line runs as it is shown, but for what `with_` says.
+"""
+
+import dataclasses
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import thirteen
+from made_up import made_up_report
+from small_world import ROOT, STAND_IN
+
+from tigerjax.align import stand_in
+
+SMALL = "a number of the small world: its texts have no more pieces"
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A command as it is shown, and what a run of it here needs."""
+
+    shown: str
+    code: int = 0
+    """4 and 5 only where the line's page says that it waits for people, or that a gate may refuse."""
+    also: int | None = None
+    """Another documented code, with which the state of the machine may make it end."""
+    with_: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Words that are replaced."""
+    why: str = ""
+    """Why words are replaced, or why it ends with another code than 0."""
+    before: Callable[[], None] | None = None
+    """Makes what the line's page expects to be there already."""
+
+
+def annotate() -> None:
+    """Answers the questions of the newest round, as people would: answers.jsonl."""
+    queue = max(Path("runs/align/rounds").glob("*/queue"))
+    asked = [json.loads(line) for line in (queue / "queue.jsonl").read_text(encoding="utf-8").splitlines()]
+    key = [{"prompt_id": a["prompt_id"], "annotator": "ann", "accept": ["a"], "edit": "An edit."} for a in asked]
+    Path("key.jsonl").write_text("".join(json.dumps(line) + "\n" for line in key), encoding="utf-8")
+    stand_in.answer(queue, "key.jsonl", "answers.jsonl")
+
+
+def without(folder: str) -> Callable[[], None]:
+    """Removes a folder of the small world, or of a line before, that this line makes."""
+    return lambda: shutil.rmtree(folder)
+
+
+def copied(source: str, place: str) -> Callable[[], None]:
+    """What another line has made, at the place where this one looks for it."""
+
+    def copy() -> None:
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(source, place)
+
+    return copy
+
+
+def config_as(name: str, source: str, how: str = "small") -> Callable[[], None]:
+    """A config of the reader, who made it of one of the repository."""
+    return lambda: Path(name).write_text(STAND_IN.format(source=source, how=how), encoding="utf-8") and None
+
+
+def my_mixture() -> None:
+    """The mixture of docs/tutorials/mixture.md, of files of the small world."""
+    text = (ROOT / "docs" / "tutorials" / "mixture.md").read_text(encoding="utf-8")
+    source = re.search(r"<!-- file: my_mixture.py -->\n```python\n(.*?)^```", text, re.M | re.S)[1]
+    for theirs, ours in (("runs/mixture/clean", "."), ("runs/mixture/tokenizer", "tok"), ("/corpus_", "/")):
+        assert theirs in source
+        source = source.replace(theirs, ours)
+    Path("my_mixture.py").write_text(source, encoding="utf-8")
+    sys.modules.pop("my_mixture", None)
+
+
+def quickstart_report() -> None:
+    """The figures that the quick start leaves behind, in short."""
+    Path("runs/quickstart/report.json").write_text(json.dumps(made_up_report(samples=1)), encoding="utf-8")
+
+
+def benchmark_files() -> None:
+    """benchmarks_data, and a model where the config's run would be."""
+    copied("runs/sft", "runs/tiger_7b_sft")()
+    thirteen.write_all(Path("benchmarks_data"))
+
+
+TEXTS = [
+    Line("tigerjax doctor", also=5, why="5: it wants a change of this machine, such as a free disk"),
+    Line("tigerjax new mymodel --base Llama-2-7b-hf --zh zh.jsonl --en en.jsonl --sft sft.jsonl"),
+    Line(
+        "tigerjax new mymodel --base Llama-2-7b-hf --zh 'zh/*.jsonl' --en 'en/*.jsonl' --sft sft.jsonl",
+        before=without("mymodel"),
+    ),
+    Line("cd mymodel && cat README.md"),
+    Line("tigerjax data clean --input zh.jsonl en.jsonl --out runs/clean --on language repetition"),
+    Line(
+        "tigerjax data dedup exact --input runs/clean/zh.jsonl --out runs/exact --workers 8",
+        with_={"workers 8": "workers 1"},
+        why="eight processes would only start, on so small a file",
+    ),
+    Line("tigerjax data dedup near --input runs/clean/zh.jsonl runs/clean/en.jsonl --out runs/dedup"),
+    Line("tigerjax data dedup against-sft --docs runs/dedup/zh.jsonl --sft sft.jsonl --out runs/pretrain"),
+    Line("tigerjax data decontaminate --docs sft.jsonl --evaluation-sets gsm8k.jsonl ceval.csv --out runs/sft_clean"),
+    Line("tigerjax data tfds --input zh_books.jsonl --name zh_books --out tfds"),
+    Line(
+        "tigerjax tokenizer sample --input zh.jsonl --out runs/zh_sample --fraction 0.1",
+        with_={"0.1": "0.1 --min-sample-bytes 1000"},
+        why="a tenth of the small file is below the least size",
+    ),
+    Line(
+        "tigerjax tokenizer train --input zh.jsonl --vocab-size 38000 --out runs/zh_bpe",
+        with_={"38000": "2200"},
+        why=SMALL,
+    ),
+    Line(
+        "tigerjax tokenizer extend --base llama2/tokenizer.model --new runs/zh_bpe --vocab-size 60515 --out tok",
+        with_={"60515": "1000"},
+        why=SMALL,
+        before=without("tok"),
+    ),
+    Line("tigerjax tokenizer verify tok --base llama2/tokenizer.model --text en.txt zh.jsonl"),
+    Line("tigerjax tokenizer stats tok --text en.txt zh.jsonl"),
+    Line("tigerjax convert from-hf Llama-2-7b-hf runs/llama2_7b --verify"),
+    Line("tigerjax convert resize runs/llama2_7b runs/llama2_7b_zh --base tokenizer.model --tokenizer tok"),
+    Line("tigerjax completion bash"),
+]
+RUNS = [
+    Line("tigerjax data cache configs/llama2_tiny.py"),
+    Line(
+        "tigerjax data stats my_holistic --modules my_mixture --seq-len 2048 --json stats.json",
+        with_={"2048": "64"},
+        why="the texts of the small world fill few rows of 2,048 tokens",
+        before=my_mixture,
+    ),
+    Line(
+        "tigerjax data inspect my_holistic --modules my_mixture --seq-len 2048 --out rows.html",
+        with_={"2048": "64"},
+        why="as above",
+    ),
+    Line("tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --out runs/tiny"),
+    Line("tigerjax checkpoint ls runs/llama2_tiny", before=copied("runs/tiny", "runs/llama2_tiny")),
+    Line("tigerjax checkpoint verify runs/llama2_tiny --step 50 100"),
+    Line("tigerjax checkpoint rm runs/llama2_tiny --step 50"),
+    Line("tigerjax train my_run.py", before=config_as("my_run.py", "configs/quickstart_holistic.py")),
+    Line("tigerjax train my_run.py --optim.peak-lr 1e-4"),
+    Line("tigerjax train my_sft.py", before=config_as("my_sft.py", "configs/quickstart_sft.py")),
+    Line("tigerjax sample configs/quickstart_sft.py --prompts prompts.jsonl --out runs/candidates --n 10"),
+    Line("""echo '{"prompt_id": "1", "text": "What is the capital of France?"}' > prompts.jsonl"""),
+    Line(
+        "tigerjax sample runs/quickstart/rounds/01/train/run --prompts prompts.jsonl --out runs/answers --n 1"
+        " --temperature 0",
+        before=copied("runs/quickstart_sft", "runs/quickstart/rounds/01/train/run"),
+    ),
+    Line("tigerjax reward train configs/quickstart_reward.py --preferences pairs.jsonl --calibration-set sft.jsonl"),
+    Line("tigerjax reward score configs/quickstart_reward.py --input runs/candidates/candidates.jsonl --out scored"),
+    Line("tigerjax reward calibrate configs/quickstart_reward.py --calibration-set sft.jsonl"),
+    Line(
+        "tigerjax evaluate configs/tiger_7b_sft.py --tasks mmlu ceval --data-dir benchmarks_data --chat",
+        before=benchmark_files,
+    ),
+    Line(
+        "tigerjax evaluate compare runs/base/evaluation runs/sft/evaluation --out compared.html",
+        before=lambda: (
+            [copied("runs/tiger_7b_sft/evaluation", f"runs/{run}/evaluation")() for run in ("base", "sft")] and None
+        ),
+    ),
+    Line("tigerjax report runs/quickstart", before=quickstart_report),
+    Line("tigerjax convert to-hf runs/sft hf_model --tokenizer tok --dtype bfloat16 --verify"),
+]
+FEW = "few short answers, so many to rank that people are asked at all, and a gate that chance does not close"
+ROUNDS = [
+    Line(
+        "tigerjax align init configs/quickstart_rejection_sampled.py --out runs/align --sft sft.jsonl --models runs/sft"
+        " --reward-model runs/reward/model --evaluation-set dev.jsonl",
+        with_={
+            "--evaluation-set dev.jsonl": "--evaluation-set dev.jsonl --n 4 --max-new-tokens 8"
+            " --align.rank-fraction 0.4 --align.edit-fraction 0.2 --align.min-win-rate 0"
+        },
+        why=FEW,
+    ),
+    Line("tigerjax align run runs/align --rounds 2", 4, why="it waits for people"),
+    Line("tigerjax align status runs/align"),
+    Line("tigerjax align set runs/align --optim.peak-lr 1e-5"),
+    Line("tigerjax align set runs/align --align.allow-partial"),
+    *(Line(f"tigerjax align {step} runs/align") for step in ("prompts", "sample", "score", "queue")),
+    Line("tigerjax align import runs/align --labels answers.jsonl", before=annotate),
+    *(Line(f"tigerjax align {step} runs/align") for step in ("rank", "mix", "train", "gate")),
+    Line(
+        "tigerjax reward train configs/quickstart_reward.py --preferences pairs.jsonl"
+        " runs/align/rounds/01/rank/preferences.jsonl --calibration-set sft.jsonl --init runs/align/rounds/01/train/run"
+        " --out runs/reward2"
+    ),
+    Line("tigerjax align set runs/align --reward-model runs/reward2/model"),
+    Line("tigerjax align set runs/align --align.allow-partial --reward-model runs/reward2/model"),
+    Line(
+        "tigerjax align set runs/align --max-new-tokens 256 --again",
+        with_={"256": "9"},
+        why="rows of the small world have 96 tokens",
+    ),
+    Line("tigerjax report runs/align"),
+]
+LAUNCHES = [
+    Line("launch/run.sh --list"),
+    Line(
+        "IMAGE=us-docker.pkg.dev/my-project/tigerjax/train:1 BUCKET=my-bucket TPU=v5p:4x4x4"
+        " launch/run.sh --dry-run gke configs/tiger_70b_pretrain.py --mesh.fsdp 64 --global-batch-size 256"
+    ),
+    Line(
+        """.venv/bin/python -c "from tigerjax import config; print(*config.dump(config.load('configs/NAME.py')),"""
+        """ sep='\\n')" > tests/golden/NAME.txt""",
+        with_={"NAME": "llama2_7b"},
+        why="NAME is the reader's",
+    ),
+]
+PLANS = [
+    Line("tigerjax plan configs/llama2_7b.py --topology v5p:4x4x4 --tokens 300e9"),
+    Line("tigerjax plan configs/tiger_70b_sft.py --topology v5p:4x4x4 --tokens 300e9 --json plan.json"),
+    Line("tigerjax plan configs/tiger_70b_sft.py --topology v5p:4x4x4"),
+    Line(
+        "tigerjax plan configs/tiger_7b_pretrain.py --topology v5e:16x16 --mesh.fsdp 256"
+        " --optim.gradient_accumulation_steps 4"
+    ),
+    Line("tigerjax plan configs/tiger_7b_reward.py --topology v5p:4x4x4 --answers 4"),
+    Line("tigerjax plan configs/llama2_7b.py --topology tpu7x:2x2x1 --mesh.fsdp 8"),
+]
+SOON = "the search stops when its time is over: here it ends after the first candidates"
+SEARCHES = [
+    Line(
+        "tigerjax plan configs/tiger_7b_pretrain.py --topology v5p:4x4x4 --search --budget-minutes 60",
+        with_={"minutes 60": "minutes 0.5"},
+        why=SOON,
+    ),
+    Line(
+        "tigerjax plan configs/tiger_70b_pretrain.py --topology v5p:4x4x4 --search --budget-minutes 12",
+        with_={"minutes 12": "minutes 0.5"},
+        why=SOON,
+    ),
+    Line(
+        "tigerjax plan configs/tiger_70b_pretrain.py --topology v5p:4x4x4 --search --budget-minutes 60",
+        with_={"minutes 60": "minutes 0.5"},
+        why=SOON,
+    ),
+    Line(
+        "tigerjax plan pretrain.py --topology v5p:4x4x4 --search",
+        with_={"--search": "--search --budget-minutes 0.5"},
+        why=SOON,
+        before=config_as("pretrain.py", "configs/tiger_13b_pretrain.py", "planned"),
+    ),
+]
+LABEL_STUDIO = "tests/align/people/test_label_studio_command.py (slow) installs that server and works with it"
+ELSEWHERE = {
+    "git clone URL tigerjax && cd tigerjax": "the address is that of the reader's fork",
+    "git clone <this repository> && cd tigerjax": "the same",
+    "make quickstart": "tests/test_makefile.py; the command behind it is the next line's",
+    "tigerjax quickstart --out runs/quickstart --seed 0": "tests/quickstart/test_stages.py (slow) runs it as it stands",
+    "make test": "it would run this test",
+    "source .venv/bin/activate": "`make venv` makes that folder; these tests run inside it",
+    "python -m venv label-studio-env": LABEL_STUDIO,
+    "label-studio-env/bin/pip install label-studio==1.23.2": LABEL_STUDIO,
+    "label-studio-env/bin/label-studio start --no-browser --internal-host 127.0.0.1 --port 8080"
+    " --username ann@example.org --password SECRET": LABEL_STUDIO,
+}
+"""Lines that no story has, and why."""

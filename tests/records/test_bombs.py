@@ -1,0 +1,148 @@
+"""A small file of columns or of groups of records that becomes gigabytes is refused before it is unpacked."""
+
+import struct
+
+import numpy as np
+import pyarrow
+import pyarrow.feather
+import pyarrow.ipc
+import pyarrow.parquet
+import pytest
+from file_formats import WRITTEN
+
+from tigerjax import records
+from tigerjax.errors import DataError
+from tigerjax.records import unpacked
+
+LONG, TIMES = 3_000_000, 300
+SLACK = 600_000_000
+"""Bytes of Arrow's memory for what is unpacked at one time; each bomb would take more."""
+REFUSED = r": this record has more than [\d,]+ bytes, .*--max-record-mb"
+
+
+def read(path, **how):
+    files = records.Files([path], records.Reading(**how))
+    for block in records.blocks(files):
+        for _, record, _ in records.read_block(block):
+            yield record
+
+
+def pointed(times, text="x" * LONG):
+    """A column of which every value points to one text."""
+    return pyarrow.DictionaryArray.from_arrays(pyarrow.array(np.zeros(times, np.int32)), [text])
+
+
+def in_lists(times, text="x" * LONG):
+    return pyarrow.ListArray.from_arrays([0, times], pointed(times, text))
+
+
+def write(path, column, **how):
+    table = pyarrow.table({"id": [f"{n}" for n in range(len(column))], "text": column})
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(table, path, store_schema=False, compression="zstd")
+    elif path.suffix == ".feather":
+        pyarrow.feather.write_feather(table, str(path), **how)
+    else:
+        options = pyarrow.ipc.IpcWriteOptions(compression=how.get("compression"))
+        with pyarrow.ipc.new_stream(path, table.schema, options=options) as file:
+            file.write_table(table)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "b.feather", "c.arrow"])
+def test_a_text_that_many_rows_point_to_is_unpacked_for_a_few_rows_at_a_time(tmp_path, name):
+    write(tmp_path / name, pointed(TIMES), compression="zstd")
+    assert (tmp_path / name).stat().st_size < 100_000
+    before = pyarrow.default_memory_pool().max_memory()
+    assert sum(len(record["text"]) for record in read(tmp_path / name)) == TIMES * LONG
+    assert pyarrow.default_memory_pool().max_memory() - before < SLACK
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "b.feather", "c.arrow"])
+def test_a_list_that_points_to_one_text_again_and_again_is_a_record_that_is_too_long(tmp_path, name):
+    write(tmp_path / name, in_lists(900))
+    before = pyarrow.default_memory_pool().max_memory()
+    with pytest.raises(DataError, match=rf"{name}:1{REFUSED}"):
+        list(read(tmp_path / name))
+    assert pyarrow.default_memory_pool().max_memory() - before < SLACK
+
+
+def test_a_dictionary_of_parquet_may_have_as_many_bytes_as_a_record(tmp_path):
+    write(tmp_path / "a.parquet", pointed(400))
+    with pytest.raises(DataError, match=r"a\.parquet:1, row group 0" + REFUSED):
+        next(read(tmp_path / "a.parquet", max_bytes=LONG - 1))
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd"])
+@pytest.mark.parametrize("name", ["b.feather", "c.arrow"])
+def test_a_compressed_buffer_that_says_it_is_huge_is_not_unpacked(tmp_path, name, codec):
+    path, size = tmp_path / name, 1_234_567
+    write(path, ["x" * size], compression=codec)
+    data = path.read_bytes()
+    assert len(next(read(path))["text"]) == size
+    offsets, _, packed = data.rpartition(struct.pack("<q", size))
+    path.write_bytes(offsets + struct.pack("<q", 3 << 30) + packed)
+    before = pyarrow.default_memory_pool().max_memory()
+    with pytest.raises(DataError, match=rf"{name}:1{REFUSED}"):
+        list(read(path))
+    assert pyarrow.default_memory_pool().max_memory() - before < 100_000_000
+
+
+def test_a_batch_of_many_rows_has_a_limit_too(tmp_path):
+    write(tmp_path / "b.feather", ["x" * 39_000] * 1000, compression="zstd")
+    assert len(list(read(tmp_path / "b.feather", max_bytes=2_000_000))) == 1000  # 39 MB in one batch
+    with pytest.raises(DataError, match=rf"b\.feather:1{REFUSED}"):
+        list(read(tmp_path / "b.feather", max_bytes=1_000_000))
+
+
+def test_a_group_of_an_array_record_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    from array_record.python import array_record_module
+
+    path = tmp_path / "a.array_record"
+    writer = array_record_module.ArrayRecordWriter(str(path), "group_size:3")
+    for text in ("short",) * 30_000 + ("x" * LONG,) * 3:
+        writer.write(b'{"text": "%s"}' % text.encode())
+    writer.close()
+    assert sum(len(record["text"]) for record in read(path)) == 3 * LONG + 150_000
+    monkeypatch.setattr(array_record_module, "ArrayRecordReader", None)
+    with pytest.raises(DataError, match=rf"a\.array_record:30001{REFUSED}"):
+        next(read(path, max_bytes=1_000_000))
+
+
+def test_the_records_of_a_tfds_dataset_have_the_limit(tmp_path):
+    folder = tmp_path / "tiger/1.0.0"
+    folder.parent.mkdir()
+    WRITTEN["tiger/1.0.0"](folder)
+    assert list(read(folder))
+    with pytest.raises(DataError, match=REFUSED):
+        list(read(folder, max_bytes=20))
+
+
+RUNS = pyarrow.RunEndEncodedArray.from_arrays([3, 5, 9], ["aaaa", "b", "cc"])
+ARRAYS = {
+    "dictionary": (
+        pyarrow.DictionaryArray.from_arrays(pyarrow.array([0, 1, 0, None], pyarrow.int32()), ["x" * 40, "y"]),
+        81,
+    ),
+    "runs": (RUNS, 22),
+    "part of runs": (RUNS.slice(2, 5), 4 + 2 + 4),
+    "views": (pyarrow.array(["x" * 100, "y", None], pyarrow.string_view()), 101),
+    "part of views": (pyarrow.array(["x" * 100, "y", "zz"], pyarrow.string_view()).slice(1), 3),
+    "lists": (in_lists(5, "x" * 10), 50),
+    "objects": (pyarrow.StructArray.from_arrays([pointed(4, "x" * 10)], ["a"]), 40),
+    "maps": (pyarrow.MapArray.from_arrays([0, 3], pyarrow.array(["a", "b", "c"]), pointed(3, "x" * 10)), 33),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_the_bytes_of_an_array_are_those_of_its_values(name):
+    array, want = ARRAYS[name]
+    [(start, _, size)] = unpacked.pieces(pyarrow.record_batch({"a": array}), 100, 1 << 30)
+    assert start == 0 and want <= size <= want + 32 * len(array)
+
+
+def test_pieces_are_all_rows_in_order():
+    batch = pyarrow.record_batch({"a": ["x" * n for n in range(100)]})
+    parts = list(unpacked.pieces(batch, 32, 400))
+    assert [row for _, part, _ in parts for row in part.to_pylist()] == batch.to_pylist()
+    assert [start for start, *_ in parts] == list(np.cumsum([0, *(part.num_rows for _, part, _ in parts)])[:-1])
+    assert all(size <= 400 or part.num_rows == 1 for _, part, size in parts)

@@ -1,0 +1,112 @@
+"""A lease on a folder in a bucket, which has no locks: a small object that its owner writes anew every few seconds.
+
+Cloud Storage creates, replaces or removes an object only if it still has the generation that the request names. So of
+two processes that ask at one time one gets the lease. A lease that was not renewed for LEASE_S may be taken over: its
+owner was killed. No clock is compared with another machine's, as whoever waits watches the generation.
+
+It is weaker than a lock of a disk in one way: a process that is stopped for longer than LEASE_S and then resumes has
+lost its lease, and writes until it notices, at its next renewal.
+"""
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tigerjax.errors import ConfigError
+from tigerjax.files import paths
+from tigerjax.terminal import tell
+
+LEASE_S = 60.0
+"""After so long without a renewal a lease is taken over. A restart after a kill waits so long."""
+RENEW_S = 10.0
+"""A lease is renewed so often."""
+LOOK_S = 1.0
+"""Whoever waits looks so often."""
+
+
+class Lease:
+    """The object at `path`, which says that `owner` works in the folder `what`."""
+
+    def __init__(self, path: Path, what: Path, owner: str):
+        self._path, self._what, self._owner = path, what, owner
+        self._content = f"{owner} ({os.urandom(8).hex()})".encode()
+        self._generation = 0  # of the object, while it is ours
+        self.lost = False
+
+    def take(self) -> None:
+        """Gets the lease, if it is free or nobody renews it. ConfigError when another process does."""
+        seen, since, told = 0, time.monotonic(), False
+        while not self._write(seen if seen and time.monotonic() - since >= LEASE_S else 0):
+            other, generation = self._there()
+            if seen and generation and generation != seen:
+                raise ConfigError(
+                    f"{self._what} is in use by {other}; wait until that has ended, or give another folder"
+                )
+            if generation and not told:
+                told = True
+                tell(f"tigerjax: {self._what}: waiting {LEASE_S:g} s at most for {other}; it may have been killed")
+            if generation != seen:
+                seen, since = generation, time.monotonic()
+            time.sleep(LOOK_S)
+
+    def renew(self) -> None:
+        """Writes the object anew. Where another process has taken it over, `lost` is set, and a line says so."""
+        if not self.lost and not self._write(self._generation):
+            self.lost = True
+            other, _ = self._there()
+            tell(
+                f"tigerjax: {self._what}: {other or 'another process'}, has taken over the work here, as this process"
+                " did not renew its lease; stop one of the two, and look at what is there"
+            )
+
+    def end(self) -> None:
+        """Removes the object, if it is still ours."""
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            paths.request("DELETE", self._path, ifGenerationMatch=self._generation)
+
+    def _write(self, generation: int) -> bool:
+        """Writes the object if it has this generation (0: if it is absent), and tells whether it is ours then."""
+        try:
+            answer = paths.request("POST", self._path, self._content, ifGenerationMatch=generation)
+            self._generation = int(answer["generation"])
+            return True
+        except (FileExistsError, FileNotFoundError):
+            pass
+        there, generation = self._there()  # an answer may have been lost, and the request was repeated
+        if there.encode() != self._content:
+            return False
+        self._generation = generation
+        return True
+
+    def _there(self) -> tuple[str, int]:
+        """(what the object holds, its generation); 0 where there is none."""
+        try:
+            generation = int(paths.request("GET", self._path)["generation"])
+            return self._path.read_bytes().decode("utf-8", "replace"), generation
+        except FileNotFoundError:
+            return "", 0
+
+
+@contextlib.contextmanager
+def leased(path: Path, what: Path, owner: str) -> Iterator[Lease]:
+    """Holds a lease while the block runs, and renews it meanwhile. ConfigError when another process has it."""
+    lease, ended = Lease(path, what, owner), threading.Event()
+    lease.take()
+
+    def renew() -> None:
+        while not ended.wait(RENEW_S):
+            with contextlib.suppress(Exception):  # the bucket may not answer now; the next one may succeed
+                lease.renew()
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield lease
+    finally:
+        ended.set()
+        thread.join()
+        if not lease.lost:
+            lease.end()
