@@ -24,7 +24,7 @@ PAD_TO_MULTIPLE_OF = 512
 class NewRows:
     """How the rows of new tokens begin."""
 
-    rows: Literal["mean", "random", "distilled"] = "mean"
+    new_rows: Literal["mean", "random", "distilled"] = "mean"
     """mean of the rows of the old tokens that spell the same; random as in a new model; or distilled from the text."""
     text: tuple[Path, ...] = ()
     """Files that hold the new tokens, for distilled rows."""
@@ -160,7 +160,7 @@ def resize(
     base: Path,
     tokenizer: Path,
     pad_to_multiple_of: Count = PAD_TO_MULTIPLE_OF,
-    new_rows: Annotated[NewRows, FLAT] = NewRows(),  # frozen
+    start: Annotated[NewRows, FLAT] = NewRows(),  # frozen
     json: Path | None = None,
 ) -> None:
     """Grows a checkpoint's vocabulary from that of BASE to that of TOKENIZER, which extends it.
@@ -169,7 +169,7 @@ def resize(
     the head. Old rows do not change; those of the special tokens of BASE move to theirs in TOKENIZER. Rows of zeros
     pad the vocabulary to a multiple of PAD_TO_MULTIPLE_OF.
 
-    With --rows distilled, the embedding rows are then trained on TEXT until the model makes of the new tokens what it
+    With --new-rows distilled, the embedding rows are then trained on TEXT until the model makes of the new tokens what it
     made of the old ones (arXiv 2505.20133). docs/REPLICATION.md compares the three ways.
 
     Example: tigerjax convert resize runs/llama2_7b runs/llama2_7b_zh --base tokenizer.model --tokenizer tok
@@ -179,19 +179,21 @@ def resize(
     from tigerjax.convert.vocab import resize as grow
     from tigerjax.tokenizer.load import Tokenizer
 
-    if (new_rows.rows == "distilled") != bool(new_rows.text):
-        raise ConfigError("--rows distilled learns from --text, and no other --rows reads it; give both or neither")
+    if (start.new_rows == "distilled") != bool(start.text):
+        raise ConfigError(
+            "--new-rows distilled learns from --text, and no other --new-rows reads it; give both or neither"
+        )
     with show_elapsed(f"reading {checkpoint}"):
         model = load_model(checkpoint)
     old, extended = Tokenizer(base), Tokenizer(tokenizer)
     check_fits(model, old, where=checkpoint)
-    start: Any = "random" if new_rows.rows == "random" else "mean"
+    rows: Any = "random" if start.new_rows == "random" else "mean"
     weights, config = grow(
-        model.weights, model.config, old, extended, multiple=pad_to_multiple_of, rows=start, seed=new_rows.seed
+        model.weights, model.config, old, extended, multiple=pad_to_multiple_of, rows=rows, seed=start.seed
     )
     learnt = {}
-    if new_rows.rows == "distilled":
-        weights, learnt = _distilled(weights, config, old, extended, new_rows)
+    if start.new_rows == "distilled":
+        weights, learnt = _distilled(weights, config, old, extended, start)
     with show_elapsed(f"writing {out}"):
         save_model(out, weights, config, tokenizer_sha256=extended.sha256, extra=model.extra)
     sizes = {"vocab_size": config.vocab_size, "padded_vocab_size": config.padded_vocab_size}

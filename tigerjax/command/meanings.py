@@ -113,7 +113,7 @@ MEANINGS = {
     "convert to-hf --keep-padding": "Keep the padding rows of the vocabulary, which are cut off otherwise",
     "convert to-hf --verify": "Read everything again, and compare the logits of both models for a short text",
     "convert resize out": "Folder for the grown checkpoint",
-    "convert resize --text": "With --rows distilled, files that hold the new tokens: records or plain text",
+    "convert resize --text": "With --new-rows distilled, files that hold the new tokens: records or plain text",
     "convert resize --tokenizer": "The extended tokenizer, to which the vocabulary grows",
     "report run_dir": "Folder of a quick start, a run or an alignment",
     "completion shell": "The shell that reads the script",
