@@ -169,8 +169,8 @@ def resize(
     the head. Old rows do not change; those of the special tokens of BASE move to theirs in TOKENIZER. Rows of zeros
     pad the vocabulary to a multiple of PAD_TO_MULTIPLE_OF.
 
-    With --new-rows distilled, the embedding rows are then trained on TEXT until the model makes of the new tokens what it
-    made of the old ones (arXiv 2505.20133). docs/REPLICATION.md compares the three ways.
+    With --new-rows distilled, the embedding rows are then trained on TEXT until the model makes of the new tokens what
+    it made of the old ones (arXiv 2505.20133).
 
     Example: tigerjax convert resize runs/llama2_7b runs/llama2_7b_zh --base tokenizer.model --tokenizer tok
     """

@@ -150,7 +150,7 @@ class LogLikelihoods:
 
         def step(_: None, part: Any) -> Any:
             hidden_BTD, targets_BT = part
-            return None, of_targets(logits(hidden_BTD, weights["head"], self.config), targets_BT)[0]
+            return None, of_targets(hidden_BTD, weights["head"], targets_BT, self.config)[0]
 
         _, logprob_CBT = jax.lax.scan(step, None, parts)
         logprob_BT = jnp.moveaxis(logprob_CBT, 0, 1).reshape(B, T)
