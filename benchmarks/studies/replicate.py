@@ -8,7 +8,7 @@
     holistic    0, 5 and 10% instructions in pretraining: answers before SFT, held-out losses, SFT examples
     dedup       the 10% mixture with what the text repeats of the instructions (`holistic` has it without)
     rounds      rejection sampling with 1 to 16 candidates, with and without people, in a world whose truth is known
-    extension   new rows of the vocabulary as means of sub-tokens or random: held-out loss after so many steps
+    extension   new rows of the vocabulary as means of sub-tokens, random or distilled: held-out loss after some steps
 
 `base` (text, vocabularies and English base of a seed) and `world` (SFT and reward models) are made on the way. The real
 trainer, mixtures, sampler and `tigerjax align` do the work. `--thin` takes a few steps everywhere: it shows that all
@@ -77,7 +77,7 @@ def _of_seed(
         add("holistic", arm, partial(models.pretrain, place, arm), settings, ("base", "base"))
     settings = {"steps": steps, "instruct_fraction": models.SHARES["10%"], "repeats": True}
     add("dedup", "repeats", partial(models.pretrain, place, "repeats"), settings, ("base", "base"))
-    for arm in ("mean", "random"):
+    for arm in models.ROWS:
         settings = {"rows": arm, "after_steps": models.STEPS_AFTER}
         add("extension", arm, partial(models.extension, place, arm), settings, ("base", "base"))
 

@@ -16,7 +16,7 @@ import xxhash
 from embedded_facts import country_facts
 from make_embedded import capitals
 
-from tigerjax.config import RunConfig
+from tigerjax.config import ComputeConfig, RunConfig
 from tigerjax.files import manifest
 from tigerjax.quickstart import state as quick
 from tigerjax.quickstart import text as quick_text
@@ -26,6 +26,7 @@ HELD_OUT = 0.1
 BASE_ZH_SHARE = 0.1  # our choice: some Chinese, in bytes, as Llama-2 has seen some
 SHARES = {"0%": 0.0, "5%": 0.05, "10%": 0.10}
 STEPS_AFTER = (0, 10, 50, 200)  # of the vocabulary's extension
+ROWS = ("mean", "random", "distilled")
 ANSWER_TOKENS, SHOWN = 32, 5
 MEAN_OF = 5
 
@@ -234,32 +235,36 @@ def pretrain(place: Place, arm: str) -> dict[str, Any]:
     return figures
 
 
-def extension(place: Place, arm: str) -> dict[str, Any]:
-    """Held-out losses after so many steps of the 10% mixture, from rows that are means of sub-tokens or random."""
-    import jax
+_COMPUTE = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1024)
 
+
+def extension(place: Place, arm: str) -> dict[str, Any]:
+    """Held-out losses after so many steps of the 10% mixture, from new rows of one of ROWS."""
     from tigerjax.checkpoint.model import load_model, save_model
-    from tigerjax.model.layers import NORMAL
+    from tigerjax.convert.vocab import first_new, resize
     from tigerjax.tokenizer.load import Tokenizer
 
     out, start = place.out, f"extension_{arm}_start"
-    model, old = load_model(out / "resized"), Tokenizer(out / "base_tokenizer").size
-    weights, new = dict(model.weights), Tokenizer(out / "tokenizer")
-    if arm == "random":
-        drawn = slice(old, model.config.vocab_size - 1)  # the pad's row stays zero
-        for place_of, (name, axis) in enumerate((("embed", 0), ("head", 1))):
-            value = weights[name].copy()
-            at = (drawn,) if axis == 0 else (slice(None), drawn)
-            key = jax.random.fold_in(jax.random.key(place.seed), place_of)
-            value[at] = NORMAL(key, value[at].shape, value.dtype)
-            weights[name] = value
-    save = functools.partial(save_model, weights=weights, config=model.config, tokenizer_sha256=new.sha256)
+    old, new, model = Tokenizer(out / "base_tokenizer"), Tokenizer(out / "tokenizer"), load_model(out / "base")
+    padded = load_model(out / "resized").config.padded_vocab_size
+    rows: Any = "random" if arm == "random" else "mean"
+    weights, grown = resize(model.weights, model.config, old, new, multiple=padded, rows=rows, seed=place.seed)
+    learnt: dict[str, Any] = {}
+    if arm == "distilled":
+        from tigerjax.train import new_rows
+
+        how, first = new_rows.DistilConfig(), first_new(old)
+        texts = (document["text"] for path in (out / "sources").glob("zh_*.jsonl") for document in quick.read(path))
+        given = new_rows.snippets(texts, old, new, first, how)
+        embed_VD, learnt = new_rows.distil(weights, grown, given, first, how, _COMPUTE)
+        weights = weights | {"embed": embed_VD}
+    save = functools.partial(save_model, weights=weights, config=grown, tokenizer_sha256=new.sha256)
     _save(out / start, save)
     last = max(STEPS_AFTER)
     config = place.config("holistic", "replicate_10", last, init=start, every=10, keep=last, log=10)
     run_dir = place.train(config, f"extension_{arm}", [out / "sources", out / "instructions.jsonl"])
     folders = {0: out / start} | {k: run_dir / "checkpoints" / str(k) for k in STEPS_AFTER if k}
-    return {"after_steps": {str(k): _held_out(place, folder) for k, folder in folders.items()}}
+    return {"after_steps": {str(k): _held_out(place, folder) for k, folder in folders.items()}} | learnt
 
 
 def _asked(place: Place, model: Path, *, chat: bool) -> dict[str, Any]:
@@ -309,11 +314,9 @@ def _held_out(place: Place, model: Path) -> dict[str, float]:
 
 def _loaded(place: Place, model: Path) -> Any:
     from tigerjax.checkpoint.loaded import load
-    from tigerjax.config import ComputeConfig
     from tigerjax.tokenizer.load import Tokenizer
 
-    compute = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1024)
-    return load(model, Tokenizer(place.out / "tokenizer"), compute=compute)
+    return load(model, Tokenizer(place.out / "tokenizer"), compute=_COMPUTE)
 
 
 def _nats(loaded: Any, sequences: Sequence[Any]) -> float:

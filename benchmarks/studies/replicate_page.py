@@ -235,10 +235,11 @@ def _extension(records: list[dict[str, Any]]) -> tuple[list[Claim], Table]:
 
     claims: list[Claim] = []
     table: Table = []
-    for lang in ("zh", "en"):
-        for k in STEPS_AFTER:
-            lower = paired(after("random", k, lang), after("mean", k, lang))
-            claims.append(Claim(f"Means of sub-tokens: lower held-out {lang} loss after {k} steps", lower, "nats"))
+    for arm, than, what in (("mean", "random", "Means of sub-tokens"), ("distilled", "mean", "Distilled, over means")):
+        for lang in ("zh", "en") if arm in arms else ():
+            for k in STEPS_AFTER:
+                lower = paired(after(than, k, lang), after(arm, k, lang))
+                claims.append(Claim(f"{what}: lower held-out {lang} loss after {k} steps", lower, "nats"))
     for k in STEPS_AFTER:
         cells: dict[str, Sequence[float]] = {
             f"{lang}, {arm}": list(after(arm, k, lang).values()) for lang in ("zh", "en") for arm in arms

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from bucket import served
+from byte_level import make_byte_level
 from safetensors.numpy import load_file
 
 from tigerjax.checkpoint.model import load_model
@@ -21,7 +22,9 @@ from tigerjax.errors import ConfigError
 from tigerjax.files import manifest, paths
 from tigerjax.model.hf_weights import hf_rows
 from tigerjax.model.weights import put
+from tigerjax.tokenizer import bpe
 from tigerjax.tokenizer.added import MODEL_FILE
+from tigerjax.tokenizer.bpe_extend import train_on
 from tigerjax.tokenizer.extend import extend
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.tokenizer.model_file import read_proto
@@ -233,3 +236,30 @@ def test_growing_what_is_not_of_the_base_vocabulary_is_refused(tokenizers, folde
     (hf / MODEL_FILE).unlink()
     assert main(command) == 2 and "has no tokenizer.model" in capsys.readouterr().err
     assert not (tmp_path / "run").exists() and not list(tmp_path.glob("*.partial"))
+
+
+def test_random_rows_are_drawn_by_the_seed_and_old_rows_stay(tokenizers, config, weights):
+    base, new = tokenizers
+    grown = [resize(weights, config, base, new, rows="random", seed=seed)[0] for seed in (0, 0, 1)]
+    mean = resize(weights, config, base, new)[0]
+    for name, axis in (("embed", 0), ("head", 1)):
+        first, again, other, by_mean = (np.moveaxis(one[name], axis, 0) for one in (*grown, mean))
+        np.testing.assert_array_equal(first, again)
+        np.testing.assert_array_equal(first[: base.pieces], by_mean[: base.pieces])
+        drawn = first[base.pieces : new.size - 1]
+        assert (drawn != other[base.pieces : new.size - 1]).all() and 0.015 < drawn.std() < 0.025
+        assert not first[new.size - 1 :].any(), "the pad's row and the padding stay zero"
+
+
+def test_rows_of_an_extended_tokenizer_json_are_means_of_the_tokens_they_are_merged_from(tmp_path, weights, config):
+    make_byte_level(tmp_path / "base", ["the road was long"] * 3, 262)
+    train_on(tmp_path / "base", [EMBEDDED / "corpus_zh.jsonl"], 300, tmp_path / "new")
+    base, new = Tokenizer(tmp_path / "base"), Tokenizer(tmp_path / "new")
+    small = {"embed": weights["embed"][:264], "head": weights["head"][:, :264]}
+    sized = dataclasses.replace(config, vocab_size=264, padded_vocab_size=264)
+    grown, bigger = resize(small, sized, base, new, multiple=4)
+    assert bigger.vocab_size == 300 and (grown["embed"][:264] == small["embed"]).all()
+    by_byte = {bpe.bytes_of(base.piece(i)): i for i in range(262) if len(base.piece(i)) == 1}
+    for i in range(264, 300):
+        parts = [by_byte[bytes([byte])] for byte in bpe.bytes_of(new.piece(i))]
+        np.testing.assert_allclose(grown["embed"][i], small["embed"][parts].mean(axis=0), rtol=1e-5)

@@ -109,3 +109,27 @@ def test_in_a_bucket_the_figures_are_those_of_a_disk_and_nothing_is_asked_twice(
     assert main([*command, "--tasks", "boolq", "--harness", "--include-path", f"{store}/tasks"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("tigerjax: include-path: gs://bucket/evaluated/tasks lies in") and said.count("\n") == 1
+
+
+def test_long_rows_are_measured_and_drawn_and_options_that_do_not_belong_are_refused(made, tmp_path, capsys):
+    text = ROOT / "data_mixtures/embedded/corpus_en.jsonl"
+    command = [word for word in words(made, tmp_path) if word not in ("--data-dir", f"{made}/data")]
+    long = [*command, "--length", "--text", str(text), "--times", "1", "2", "--length-rows", "2", "--needles", "1"]
+    assert main([*long, "--rope-kinds", "default", "yarn"]) == 0
+    shown = capsys.readouterr().out
+    assert "English: loss of the last 48 tokens, nats" in shown and "yarn" in shown
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    kept = json.loads((tmp_path / "out/length/results.json").read_text())
+    assert kept == figures | {"facts": kept["facts"]} and kept["facts"]["step"] == 7
+    assert list(figures["ropes"]) == ["default", "yarn"] and figures["factor"] == 2
+    assert "<polyline" in (tmp_path / "out/length/report.html").read_text()
+    for more, message in (
+        (["--tasks", "boolq"], "give either --tasks"),
+        (["--chat", "--limit", "3"], "--length does not read --limit, --chat"),
+        (["--text"], "give their files with --text"),
+        (["--times", "4", "4000"], "give more text of this language, or smaller --times"),
+    ):
+        assert main([*long, *more]) in (2, 3)
+        assert message in capsys.readouterr().err
+    assert main(command) == 2
+    assert "give either --tasks" in capsys.readouterr().err

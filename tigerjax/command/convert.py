@@ -5,13 +5,17 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tigerjax.command.figures import show
 from tigerjax.command.options import FLAT
 from tigerjax.command.progress import show_elapsed, show_progress
-from tigerjax.config.ranges import Count
+from tigerjax.config import ModelConfig
+from tigerjax.config.ranges import Count, Seed
 from tigerjax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tigerjax.tokenizer.load import Tokenizer
 
 PAD_TO_MULTIPLE_OF = 512
 
@@ -23,6 +27,18 @@ class Vocabulary:
     tokenizer: Path | None = None
     vocab_size: Count | None = None
     pad_to_multiple_of: Count | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NewRows:
+    """How the rows of new tokens begin."""
+
+    new_rows: Literal["mean", "random", "distilled"] = "mean"
+    """mean of the rows of the old tokens that spell the same; random as in a new model; or distilled from the text."""
+    text: tuple[Path, ...] = ()
+    """Files that hold the new tokens, for distilled rows."""
+    snippets: Count = 100  # Pieces of text that distilled rows are learnt from, for each new token
+    seed: Seed = 0  # Of random rows
 
 
 def from_hf(
@@ -160,6 +176,7 @@ def resize(
     base: Path,
     tokenizer: Path,
     pad_to_multiple_of: Count = PAD_TO_MULTIPLE_OF,
+    start: Annotated[NewRows, FLAT] = NewRows(),  # frozen
     json: Path | None = None,
 ) -> None:
     """Grows a checkpoint's vocabulary from that of BASE to that of TOKENIZER, which extends it.
@@ -168,6 +185,9 @@ def resize(
     the head. Old rows do not change; those of the special tokens of BASE move to theirs in TOKENIZER. Rows of zeros
     pad the vocabulary to a multiple of PAD_TO_MULTIPLE_OF.
 
+    With --new-rows distilled, the embedding rows are then trained on TEXT until the model makes of the new tokens what
+    it made of the old ones (arXiv 2505.20133).
+
     Example: tigerjax convert resize runs/llama2_7b runs/llama2_7b_zh --base tokenizer.model --tokenizer tok
     """
     from tigerjax.checkpoint.loaded import check_fits
@@ -175,14 +195,44 @@ def resize(
     from tigerjax.convert.vocab import resize as grow
     from tigerjax.tokenizer.load import Tokenizer
 
+    if (start.new_rows == "distilled") != bool(start.text):
+        raise ConfigError(
+            "--new-rows distilled learns from --text, and no other --new-rows reads it; give both or neither"
+        )
     with show_elapsed(f"reading {checkpoint}"):
         model = load_model(checkpoint)
     old, extended = Tokenizer(base), Tokenizer(tokenizer)
     check_fits(model, old, where=checkpoint)
+    rows: Any = "random" if start.new_rows == "random" else "mean"
+    weights, config = grow(
+        model.weights, model.config, old, extended, multiple=pad_to_multiple_of, rows=rows, seed=start.seed
+    )
+    learnt = {}
+    if start.new_rows == "distilled":
+        weights, learnt = _distilled(weights, config, old, extended, start)
     with show_elapsed(f"writing {out}"):
-        weights, config = grow(model.weights, model.config, old, extended, multiple=pad_to_multiple_of)
         save_model(out, weights, config, tokenizer_sha256=extended.sha256, extra=model.extra)
-    show({"vocab_size": config.vocab_size, "padded_vocab_size": config.padded_vocab_size, "out": str(out)}, json)
+    sizes = {"vocab_size": config.vocab_size, "padded_vocab_size": config.padded_vocab_size}
+    show(sizes | learnt | {"out": str(out)}, json)
+
+
+def _distilled(
+    weights: dict[str, Any], config: ModelConfig, base: "Tokenizer", tokenizer: "Tokenizer", how: NewRows
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(the weights with learnt rows for the new tokens, what training them gave)."""
+    from tigerjax.config import ComputeConfig
+    from tigerjax.convert.vocab import first_new
+    from tigerjax.records import expand
+    from tigerjax.tokenizer.sample import read_all
+    from tigerjax.train import new_rows
+
+    first, settings = first_new(base), new_rows.DistilConfig(snippets=how.snippets)
+    texts = (text for _, text, _ in read_all(expand(how.text), show_progress("read", "GB")))
+    given = new_rows.snippets(texts, base, tokenizer, first, settings)
+    compute = ComputeConfig(attention="reference", remat="full", dtype="float32", loss_chunk_tokens=1024)
+    bar = show_progress("learnt", "steps")
+    embed_VD, figures = new_rows.distil(weights, config, given, first, settings, compute, progress=bar)
+    return weights | {"embed": embed_VD}, {"snippets": len(given)} | figures
 
 
 def _figures(counts: dict[str, Any], started: float) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def tokenizer_train(
     input: list[Path],
     vocab_size: Pieces,
     out: Path,
+    base: Path | None = None,
     seed: Seed = 0,
     reading: Read = READ,
     verify: bool = False,
@@ -56,13 +57,21 @@ def tokenizer_train(
 ) -> None:
     """Trains a SentencePiece BPE with Llama-2's settings on files of records or plain text.
 
+    With --base, a folder with the tokenizer.json of a byte-level BPE, new merges are trained on top of its own.
+
     Where that is done already, --verify also compares the bytes of the output.
 
     Example: tigerjax tokenizer train --input zh.jsonl --vocab-size 38000 --out runs/zh_bpe
     """
     from tigerjax.records import expand
+    from tigerjax.tokenizer import bpe_extend
     from tigerjax.tokenizer.train import train_model
 
+    if base is not None:
+        files = expand(given(input, reading))
+        made = bpe_extend.train_on(base, files, vocab_size, out, progress=show_progress, verify=verify)
+        show(made["figures"] | {"out": str(out)}, json)
+        return
     how: Any = {"progress": show_progress, "elapsed": show_elapsed, "verify": verify}
     show(
         train_model(expand(given(input, reading)), vocab_size, out, seed=seed, **how)["figures"] | {"out": str(out)},
@@ -75,12 +84,19 @@ def tokenizer_extend(
 ) -> None:
     """Adds the Chinese pieces of NEW to BASE, up to exactly VOCAB_SIZE entries.
 
+    Where BASE is a folder with a tokenizer.json alone, NEW is what `tigerjax tokenizer train --base BASE` made of it.
+
     Where that is done already, --verify also compares the bytes of the output.
 
     Example: tigerjax tokenizer extend --base llama2/tokenizer.model --new runs/zh_bpe --vocab-size 60515 --out tok
     """
+    from tigerjax.tokenizer import bpe, bpe_extend
     from tigerjax.tokenizer.extend import extend
 
+    if bpe.is_json(base):
+        made = bpe_extend.extend(base, new, vocab_size, out, verify=verify)
+        show(made["figures"] | {"out": str(out)}, json)
+        return
     figures = extend(base=base, new=new, size=vocab_size, out=out, verify=verify)["figures"]
     show(figures | {"out": str(out)}, json)
     if left := figures["characters_left_out"]:

@@ -7,6 +7,7 @@ from tigerjax.config.ranges import Count, PositiveFactor, Range, check
 from tigerjax.errors import ConfigError
 
 RopeKind = Literal["default", "linear", "dynamic", "yarn", "llama3"]
+RopeFactor = Annotated[float, Range(1, 1e6)]
 
 USES: dict[str, tuple[str, ...]] = {
     "default": (),
@@ -27,7 +28,7 @@ class RopeConfig:
     kind: RopeKind = "default"
     """Which angles are scaled: default none, linear all, yarn and llama3 the slow ones. dynamic raises the base with
     the length of the row, once that is past the original."""
-    factor: Annotated[float, Range(1, 1e6)] = 1.0
+    factor: RopeFactor = 1.0
     """How many times longer the rows may be than the original. Not read by kind default."""
     original_max_position_embeddings: Count | None = None
     """Tokens of the rows that the model was first trained on, which dynamic, yarn and llama3 need. None: not known."""

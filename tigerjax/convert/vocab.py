@@ -1,19 +1,31 @@
 """A checkpoint's vocabulary grown from a base tokenizer's to an extended one's."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import jax
 import numpy as np
 
 from tigerjax.config import ModelConfig
 from tigerjax.errors import ConfigError
+from tigerjax.model.layers import NORMAL
 
 if TYPE_CHECKING:
     from tigerjax.tokenizer.load import Tokenizer
 
 
+Rows = Literal["mean", "random"]
+"""How the rows of new tokens begin: as the mean of the rows of the old tokens that spell the same text, or as in a new
+model."""
+
+
+def first_new(base: "Tokenizer") -> int:
+    """The id of the first token that an extension adds. In a tokenizer.json the added tokens keep their ids."""
+    return base.size if base.is_json else base.pieces
+
+
 def sub_tokens(vocab_size: int, base: "Tokenizer", new: "Tokenizer") -> list[list[int]]:
-    """For each id behind the pieces of the base, the old ids whose mean its row becomes.
+    """For each id from `first_new` on, the old ids whose mean its row becomes.
 
     For a piece they are those with which the base spells the same text; no "▁" is put before it. For an added token
     that the base has too, it is the old one. For a new pad the list is empty.
@@ -26,7 +38,11 @@ def sub_tokens(vocab_size: int, base: "Tokenizer", new: "Tokenizer") -> list[lis
             f"checkpoint has vocab_size={vocab_size}, base tokenizer {base.folder} has {base.size} entries;"
             " give the tokenizer that the checkpoint was trained with"
         )
-    if new.pad is None:
+    if base.is_json and new.is_json:
+        from tigerjax.tokenizer import bpe  # the numeric core imports without `tokenizers`
+
+        return bpe.old_parts(bpe.read(base.folder), bpe.read(new.folder))
+    if new.pad is None or base.is_json != new.is_json:
         raise ConfigError(
             f"new tokenizer {new.folder} must not be without special tokens; the one to grow into comes from"
             " `tigerjax tokenizer extend`"
@@ -65,13 +81,21 @@ def _grown(old_VD: np.ndarray, kept: int, sub_tokens: list[list[int]], rows: int
 
 
 def resize(
-    weights: dict[str, Any], config: ModelConfig, base: "Tokenizer", new: "Tokenizer", *, multiple: int = 128
+    weights: dict[str, Any],
+    config: ModelConfig,
+    base: "Tokenizer",
+    new: "Tokenizer",
+    *,
+    multiple: int = 128,
+    rows: Rows = "mean",
+    seed: int = 0,
 ) -> tuple[dict[str, Any], ModelConfig]:
     """Weights and config for the extended tokenizer; `embed` and `head` become numpy arrays, the rest is untouched.
 
-    A new row is the mean of the base rows that spell the same text. The pad's row and the padding up to a multiple are
-    zero. The rows of the base's pieces keep every bit, and those of its added tokens move behind the new pieces.
-    ConfigError when the checkpoint's vocabulary is not the base's, or when the new tokenizer is no extension of it.
+    A new row is the mean of the base rows that spell the same text, or drawn at random by `seed`. The pad's row and the
+    padding up to a multiple are zero. The rows of the base's pieces keep every bit, and those of its added tokens move
+    behind the new pieces. ConfigError when the checkpoint's vocabulary is not the base's, or when the new tokenizer is
+    no extension of it.
     """
     stands_for = sub_tokens(config.vocab_size, base, new)
     if multiple < 1:
@@ -84,8 +108,17 @@ def resize(
         if name not in weights or tuple(weights[name].shape) != shape:
             given = tuple(weights[name].shape) if name in weights else "missing"
             raise ConfigError(f"weight {name} is {given}, the checkpoint's config needs {shape}")
-    resized = weights | {"embed": _grown(np.asarray(weights["embed"]), base.pieces, stands_for, padded)}
+    kept = first_new(base)
+    old = {"embed": np.asarray(weights["embed"])}
     if not config.tied:
-        head_VD = _grown(np.asarray(weights["head"]).T, base.pieces, stands_for, padded)
-        resized["head"] = np.ascontiguousarray(head_VD.T)
+        old["head"] = np.asarray(weights["head"]).T
+    grown = {name: _grown(old_VD, kept, stands_for, padded) for name, old_VD in old.items()}
+    if rows == "random":
+        own = [i for i, ids in enumerate(stands_for, kept) if ids and not (i in new.added and ids[0] in base.added)]
+        for n, out_VD in enumerate(grown.values()):
+            key = jax.random.fold_in(jax.random.key(seed), n)
+            out_VD[own] = NORMAL(key, (len(own), config.model_dim), out_VD.dtype)
+    resized = weights | {"embed": grown["embed"]}
+    if not config.tied:
+        resized["head"] = np.ascontiguousarray(grown["head"].T)
     return resized, dataclasses.replace(config, vocab_size=new.size, padded_vocab_size=padded)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tigerjax.checkpoint.loaded import Loaded, load_for
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
@@ -96,6 +98,25 @@ class Answerer:
                 if progress is not None:
                     progress(min(done, len(keys)), len(keys))
         return [(self.cache.results[key][0], self.cache.results[key][1]) for key in keys]
+
+    def by_position(
+        self, rows: Sequence[Sequence[int]], width: int, progress: Advance | None = None
+    ) -> list[list[float]]:
+        """For each row, the losses in nats summed over positions 1 to width - 1, width to 2 * width - 1, and so on.
+
+        The rows have one length, which is at most the context. Position 0 has no loss, as nothing predicts it.
+        """
+        keys = [self._key("nats", row, width) for row in rows]
+        new = {key: row for key, row in zip(keys, rows, strict=True) if key not in self.cache.results}
+        done = len(keys) - len(new)
+        with self.cache.adding() as add:
+            for key, logprob_T in zip(new, self.scorer.each(list(new.values())), strict=True):
+                cuts = range(width - 1, len(logprob_T), width)
+                add(key, [-float(part.sum(dtype=np.float64)) for part in np.split(logprob_T, cuts)])
+                done += 1
+                if progress is not None:
+                    progress(min(done, len(keys)), len(keys))
+        return [self.cache.results[key] for key in keys]
 
     def continuations(
         self, requests: Sequence[tuple[Sequence[int], int]], progress: Advance | None = None

@@ -46,12 +46,14 @@ class LogLikelihoods:
             )
         self.weights = jax.tree.map(jnp.asarray, model.weights) if mesh is None else model.weights
         self._jitted: Callable[..., Any] = jax.jit(self._run, static_argnums=4)
+        self._jitted_each: Callable[..., Any] = jax.jit(self._run_each, static_argnums=2)
         if mesh is not None:
             cut = families.weight_shardings(model.config, families.of(model.config).KIND, mesh)
             self.weights = jax.tree.map(jax.device_put, model.weights, cut)
             # Scores come back whole: every process reads all of them.
             whole = jax.jit(self._run, static_argnums=4, out_shardings=mesh_axes.sharding(mesh))
-            self._jitted = in_mesh(mesh, whole)
+            each = jax.jit(self._run_each, static_argnums=2, out_shardings=mesh_axes.sharding(mesh))
+            self._jitted, self._jitted_each = in_mesh(mesh, whole), in_mesh(mesh, each)
         self._together = Together(dataclasses.replace(model, weights=self.weights), rows=rows)
 
     @property
@@ -81,6 +83,28 @@ class LogLikelihoods:
                 batch = members[at : at + self.rows]
                 yield from zip(batch, self._batch([sequences[n] for n in batch], length), strict=True)
 
+    def each(self, rows: Sequence[Sequence[int]]) -> Iterator[np.ndarray]:
+        """For each row, the log-probabilities of its tokens from the second on, in nats. The rows have one length.
+
+        Raises DataError for a log-probability that is not finite.
+        """
+        for at in range(0, len(rows), self.rows):
+            batch = [list(row) for row in rows[at : at + self.rows]]
+            whole = batch + [batch[-1]] * (self.rows - len(batch))  # a short batch repeats its last row
+            tokens_BT = np.asarray(whole, np.int32)
+            logprob_BT = jax.device_get(
+                self._jitted_each(self.weights, self._put(tokens_BT), self._chunk(len(whole[0])))
+            )
+            _refuse_not_finite(logprob_BT)
+            yield from logprob_BT[: len(batch), :-1]
+
+    def _chunk(self, length: int) -> int:
+        """Positions whose logits exist at one time."""
+        chunk = min(length, max(1, self.compute.loss_chunk_tokens // self.rows))
+        while length % chunk:
+            chunk -= 1
+        return chunk
+
     def _batch(self, batch: list[Tokens], length: int) -> list[Score]:
         tokens_BT = np.zeros((self.rows, length), np.int32)
         ends_B, firsts_B = np.zeros(self.rows, np.int32), np.ones(self.rows, np.int32)
@@ -88,13 +112,10 @@ class LogLikelihoods:
             sequence = batch[min(b, len(batch) - 1)]  # a short batch repeats its last row
             tokens_BT[b, : len(sequence.ids)] = sequence.ids
             ends_B[b], firsts_B[b] = len(sequence.ids), sequence.first
-        chunk = min(length, max(1, self.compute.loss_chunk_tokens // self.rows))
-        while length % chunk:
-            chunk -= 1
+        chunk = self._chunk(length)
         args = (self.weights, *(self._put(a) for a in (tokens_BT, firsts_B, ends_B)))
         logprob_B, greedy_B = jax.device_get(self._jitted(*args, chunk))
-        if not np.isfinite(logprob_B[: len(batch)]).all():
-            raise DataError("a log-likelihood is not finite: the model gives NaN, or an id is past its vocabulary")
+        _refuse_not_finite(logprob_B[: len(batch)])
         return [Score(float(logprob_B[b]), bool(greedy_B[b])) for b in range(len(batch))]
 
     def _put(self, array: np.ndarray) -> Any:
@@ -106,11 +127,7 @@ class LogLikelihoods:
         self._traces += 1
         B, T = tokens_BT.shape
         at_BT = jnp.broadcast_to(jnp.arange(T), (B, T))
-        hidden_BTD: Any = (
-            families.of(self.config)
-            .language_model(self.config, fitting(self.compute, T))
-            .apply({"params": weights}, tokens_BT, at_BT, (at_BT < ends_B[:, None]).astype(jnp.int32), method="hidden")
-        )
+        hidden_BTD = self._hidden(weights, tokens_BT, at_BT, (at_BT < ends_B[:, None]).astype(jnp.int32))
         targets_BT = jnp.roll(tokens_BT, -1, axis=1)
         scored_BT = (at_BT + 1 >= firsts_B[:, None]) & (at_BT + 1 < ends_B[:, None])
 
@@ -123,3 +140,30 @@ class LogLikelihoods:
 
         start = jnp.zeros(B, jnp.float32), jnp.ones(B, bool)
         return jax.lax.scan(step, start, tuple(in_chunks(a, chunk) for a in (hidden_BTD, targets_BT, scored_BT)))[0]
+
+    def _run_each(self, weights: Any, tokens_BT: jax.Array, chunk: int) -> jax.Array:
+        """The log-probability of the token after each position; the last one has none and is 0."""
+        self._traces += 1
+        B, T = tokens_BT.shape
+        at_BT = jnp.broadcast_to(jnp.arange(T), (B, T))
+        hidden_BTD = self._hidden(weights, tokens_BT, at_BT, jnp.ones((B, T), jnp.int32))
+        parts = tuple(in_chunks(a, chunk) for a in (hidden_BTD, jnp.roll(tokens_BT, -1, axis=1)))
+
+        def step(_: None, part: Any) -> Any:
+            hidden_BTD, targets_BT = part
+            return None, of_targets(hidden_BTD, weights["head"], targets_BT, self.config)[0]
+
+        _, logprob_CBT = jax.lax.scan(step, None, parts)
+        logprob_BT = jnp.moveaxis(logprob_CBT, 0, 1).reshape(B, T)
+        return jnp.where(at_BT < T - 1, logprob_BT, 0.0)
+
+    def _hidden(self, weights: Any, tokens_BT: jax.Array, at_BT: jax.Array, segment_ids_BT: jax.Array) -> jax.Array:
+        """What the head is applied to, of rows at positions `at_BT`."""
+        model = families.of(self.config).language_model(self.config, fitting(self.compute, tokens_BT.shape[1]))
+        hidden_BTD: Any = model.apply({"params": weights}, tokens_BT, at_BT, segment_ids_BT, method="hidden")
+        return hidden_BTD
+
+
+def _refuse_not_finite(logprobs: np.ndarray) -> None:
+    if not np.isfinite(logprobs).all():
+        raise DataError("a log-likelihood is not finite: the model gives NaN, or an id is past its vocabulary")

@@ -1,18 +1,24 @@
 """Checks the properties of an extended tokenizer on texts.
 
-`verify` returns figures, and `failures` names those that break a property. Two kinds of lines are left out. A line with
-U+2581 cannot make the round trip, as SentencePiece writes a space so, in the base too. A line with the text of a
-special is not compared with Hugging Face, which reads specials inside text.
+`verify` returns figures, and `failures` names those that break a property. Two kinds of lines are left out. A line
+that cannot make the round trip in the base need not make it in the extension: with SentencePiece one that has U+2581,
+which stands for a space there. A line with the text of a special is not compared with Hugging Face, which reads
+specials inside text.
 """
 
 import importlib.util
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tigerjax.errors import ConfigError
 from tigerjax.files import paths
 from tigerjax.files.progress import Progress
+from tigerjax.tokenizer import bpe_verify
+from tigerjax.tokenizer.bpe import has_own
 from tigerjax.tokenizer.extend import base_minimum, dead_pieces, has_cjk, is_cjk
+from tigerjax.tokenizer.hf_files import described
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.tokenizer.model_file import NORMAL, SPECIAL_TEXTS, read_proto
 from tigerjax.tokenizer.sample import read_all
@@ -60,7 +66,8 @@ def changed_old_ids(base: Any, merged: Any) -> int:
 class HuggingFace:
     """Compares the ids that `transformers` gives to lines with ours, HF_LINES at a time."""
 
-    def __init__(self, folder: Path, tok: Tokenizer):
+    def __init__(self, folder: Path, tok: Tokenizer, marks: Iterable[str]):
+        """`marks` are the texts of special tokens."""
         self._tok, self._lines = tok, list[str]()
         self.different: int | None = None
         """The lines that got other ids, after `finish`; None where transformers is not installed."""
@@ -70,7 +77,7 @@ class HuggingFace:
 
         self.different = 0
         self._theirs: Any = AutoTokenizer.from_pretrained(str(paths.fetched(folder)))
-        self._marks = [*self._theirs.all_special_tokens, *tok.added.values()]
+        self._marks = [*self._theirs.all_special_tokens, *marks]
 
     def add(self, line: str) -> None:
         if self.different is not None and not any(mark in line for mark in self._marks):
@@ -90,56 +97,52 @@ def verify(folder: Path, base: Path, texts: list[Path], progress: Progress | Non
     """The figures of the tokenizer in `folder`, which was extended from `base`, on the lines of the files.
 
     chars_per_token is {"before": {language: …}, "after": {language: …}}. The language is a record's `lang`, or else
-    guessed by the share of CJK characters. hf_mismatches is None where transformers is not installed.
+    guessed by the share of CJK characters. hf_mismatches is None where transformers is not installed. Raises
+    ConfigError where one of the two is a tokenizer.json and the other is not.
     """
     folder, base = paths.of(folder), paths.of(base)
-    old_proto, new_proto = read_proto(base), read_proto(folder)
     old, new = Tokenizer(base), Tokenizer(folder)
-    peer, lines = HuggingFace(folder, new), 0
+    if old.is_json != new.is_json:
+        kinds = ("tokenizer.model", "tokenizer.json")
+        raise ConfigError(
+            f"{folder} is a {kinds[new.is_json]}, and {base} a {kinds[old.is_json]}; give the base that it was made of"
+        )
+    structure = (bpe_verify.structure if new.is_json else _structure)(folder, base)
+    special = described(folder).special if new.is_json else frozenset(new.added)
+    may_change = has_own if new.is_json else has_cjk
+    marks = [new.added[i] for i in sorted(special)]
+    hard = (*HARD_LINES, *(marks if new.is_json else ()))
+    peer, lines = HuggingFace(folder, new, marks), 0
     sizes: dict[str, list[int]] = {}
     names = ("plain_lines", "plain_lines_changed", "mixed_lines", "mixed_lines_changed", "round_trip_failures")
     figures = dict.fromkeys((*names, "specials_from_text"), 0)
-    for line in HARD_LINES:
+    for line in hard:
         ids = new.encode(line)
         peer.add(line)
         lines += 1
-        figures["round_trip_failures"] += new.decode(ids) != line
-        figures["specials_from_text"] += max(ids) >= new.pieces
+        figures["round_trip_failures"] += new.decode(ids) != line and _returns(old, line)
+        figures["specials_from_text"] += not special.isdisjoint(ids)
     for _, text, declared in read_all(texts, progress and progress("checked", "GB")):
         for line in filter(None, text.split("\n")):
             peer.add(line)
             lines += 1
             before, after = old.encode(line), new.encode(line)
-            if has_cjk(line):
+            if may_change(line):
                 figures["mixed_lines"] += 1
                 figures["mixed_lines_changed"] += outside_cjk(old, line) != outside_cjk(new, line)
             else:
                 figures["plain_lines"] += 1
                 figures["plain_lines_changed"] += before != after
-            figures["round_trip_failures"] += SPACE_MARK not in line and new.decode(after) != line
-            figures["specials_from_text"] += max(after) >= new.pieces
+            figures["round_trip_failures"] += new.decode(after) != line and _returns(old, line)
+            figures["specials_from_text"] += not special.isdisjoint(after)
             total = sizes.setdefault(declared or language(line), [0, 0, 0])
             for n, count in enumerate((len(line), len(before), len(after))):
                 total[n] += count
     peer.finish()
-    first = len(old_proto.pieces)
-    added = new_proto.pieces[first:]
-    scores = [piece.score for piece in added]
     return {
-        "vocab_size": new.size,
-        "specials": new.size - new.pieces,
-        "old_ids_changed": changed_old_ids(old_proto, new_proto),
-        "duplicate_pieces": new.pieces - len({piece.piece for piece in new_proto.pieces}),
-        "wrong_types": sum(piece.type != NORMAL for piece in added),
-        "misranked_scores": sum(
-            not (math.isfinite(score) and score < limit)
-            for score, limit in zip(scores, [base_minimum(old_proto), *scores], strict=False)
-        ),
-        "header_errors": int(new_proto.trainer_spec.vocab_size != new.pieces)
-        + int(new_proto.normalizer_spec != old_proto.normalizer_spec),
+        **structure,
         **figures,
         "lines": lines,
-        "dead_rows": len(dead_pieces(new_proto, first)),
         "hf_mismatches": peer.different,
         "chars_per_token": {
             when: {lang: round(total[0] / max(total[n], 1), 4) for lang, total in sorted(sizes.items())}
@@ -148,8 +151,39 @@ def verify(folder: Path, base: Path, texts: list[Path], progress: Progress | Non
     }
 
 
+def _returns(base: Tokenizer, line: str) -> bool:
+    """Whether the base itself gives the line back: where it does not, no extension can."""
+    if not base.is_json:
+        return SPACE_MARK not in line
+    return base.decode(base.encode(line)) == line
+
+
+def _structure(folder: Path, base: Path) -> dict[str, Any]:
+    """The figures of an extended tokenizer.model that need no text."""
+    old, new, tokenizer = read_proto(base), read_proto(folder), Tokenizer(folder)
+    first, pieces = len(old.pieces), len(new.pieces)
+    added = new.pieces[first:]
+    scores = [piece.score for piece in added]
+    return {
+        "vocab_size": tokenizer.size,
+        "specials": tokenizer.size - pieces,
+        "old_ids_changed": changed_old_ids(old, new),
+        "duplicate_pieces": pieces - len({piece.piece for piece in new.pieces}),
+        "wrong_types": sum(piece.type != NORMAL for piece in added),
+        "misranked_scores": sum(
+            not (math.isfinite(score) and score < limit)
+            for score, limit in zip(scores, [base_minimum(old), *scores], strict=False)
+        ),
+        "header_errors": int(new.trainer_spec.vocab_size != pieces) + int(new.normalizer_spec != old.normalizer_spec),
+        "dead_rows": len(dead_pieces(new, first)),
+    }
+
+
 MUST_BE_ZERO = (
     "old_ids_changed",
+    "old_merges_changed",
+    "merges_not_allowed",
+    "entry_errors",
     "duplicate_pieces",
     "wrong_types",
     "misranked_scores",
@@ -165,8 +199,8 @@ MUST_BE_ZERO = (
 
 def failures(figures: dict[str, Any]) -> list[str]:
     """The figures of `verify` that break a property, each as "name=value (must be …)"; empty when all hold."""
-    broken = [f"{name}={figures[name]} (must be 0)" for name in MUST_BE_ZERO if figures[name]]
-    if figures["specials"] != 3:
+    broken = [f"{name}={figures[name]} (must be 0)" for name in MUST_BE_ZERO if figures.get(name)]
+    if figures.get("specials", 3) != 3:  # a tokenizer.json keeps the special tokens that it has
         broken.append(f"specials={figures['specials']} (must be 3)")
     return broken
 
@@ -184,12 +218,14 @@ PROPERTIES: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 def property_table(figures: dict[str, Any]) -> list[str]:
     """Lines of text: each of the seven properties with its verdict and figures, then characters per token."""
+    properties = bpe_verify.PROPERTIES if "old_merges_changed" in figures else PROPERTIES
     broken = {text.split("=")[0] for text in failures(figures)}
+    hard = figures["lines"] - figures["plain_lines"] - figures["mixed_lines"]
     out = [
         f"{figures['lines']:,} lines: {figures['plain_lines']:,} without Chinese, {figures['mixed_lines']:,} with, and"
-        f" {len(HARD_LINES)} hard ones; {figures['vocab_size']:,} entries"
+        f" {hard} hard ones; {figures['vocab_size']:,} entries"
     ]
-    for n, (what, names) in enumerate(PROPERTIES, 1):
+    for n, (what, names) in enumerate(properties, 1):
         verdict = "FAILS" if broken & set(names) else "not run" if figures[names[0]] is None else "holds"
         values = ", ".join(f"{name}={figures[name]}" for name in names)
         out.append(f"{n}  {what:36} {verdict:8} {values}")
