@@ -24,11 +24,12 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "speed"))
 from turns import commit
 
 from tigerjax.config import CheckpointConfig, ComputeConfig, DataConfig, MeshConfig, ModelConfig, OptimConfig, RunConfig
+from tigerjax.config.rope import RopeKind
 from tigerjax.files import manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 EMBEDDED, DOCS = ROOT / "data_mixtures/embedded", ROOT / "docs"
-KINDS = ("default", "linear", "dynamic", "yarn", "llama3")
+KINDS: tuple[RopeKind, ...] = ("default", "linear", "dynamic", "yarn", "llama3")
 FACTORS = (4.0, 16.0)
 TRAINED, TIMES = 128, (1, 2, 4, 8, 16)
 PIECES, COVERAGE = 2_400, 0.98  # further characters are bytes
@@ -177,9 +178,11 @@ def one_seed(out: Path, seed: int, steps: int) -> dict[str, Any]:
     found = {}
     for factor in FACTORS:
         how = length.LengthConfig(trained=TRAINED, times=TIMES, ropes=KINDS, factor=factor, rows=ROWS, needles=NEEDLES)
-        held = length.read_texts([out / "held_out.jsonl"], tokenizer, how)
+        of_lang = length.read_texts([out / "held_out.jsonl"], tokenizer, how)
         say(f"seed {seed}, factor {factor:g}")
-        found[f"{factor:g}"] = length.measure(model, held, how, batch_rows=2, cache=run_dir / "length" / "cache.jsonl")
+        found[f"{factor:g}"] = length.measure(
+            model, of_lang, how, batch_rows=2, cache=run_dir / "length" / "cache.jsonl"
+        )
     return found
 
 

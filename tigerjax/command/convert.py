@@ -207,7 +207,7 @@ def resize(
     weights, config = grow(
         model.weights, model.config, old, extended, multiple=pad_to_multiple_of, rows=rows, seed=start.seed
     )
-    learnt = {}
+    learnt: dict[str, Any] = {}
     if start.new_rows == "distilled":
         weights, learnt = _distilled(weights, config, old, extended, start)
     with show_elapsed(f"writing {out}"):

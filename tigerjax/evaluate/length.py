@@ -129,7 +129,7 @@ def measure(
 
 def scaled(kind: RopeKind, config: LengthConfig) -> RopeConfig:
     """A rope of a kind with the factor and the original length of `config`, where the kind reads them."""
-    fields = {"factor": config.factor, "original_max_position_embeddings": config.trained}
+    fields: dict[str, Any] = {"factor": config.factor, "original_max_position_embeddings": config.trained}
     return RopeConfig(kind=kind, **{name: value for name, value in fields.items() if name in USES[kind]})
 
 

@@ -117,7 +117,7 @@ def distil(
     old_VD = jnp.asarray(weights["embed"])
     fixed = {name: jax.tree.map(jnp.asarray, value) for name, value in weights.items() if name != "embed"}
 
-    def hidden(embed_VD: jax.Array, tokens_BT: jax.Array) -> jax.Array:
+    def hidden(embed_VD: jax.Array, tokens_BT: jax.Array | np.ndarray) -> jax.Array:
         B, T = tokens_BT.shape
         at_BT = jnp.broadcast_to(jnp.arange(T), (B, T))
         # Causal attention: what stands behind a place does not change it, so padding needs no segment of its own.
