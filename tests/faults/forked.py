@@ -102,6 +102,7 @@ def _fault(asked: dict[str, Any], points: int) -> None:
 def _child(asked: dict[str, Any], place: Path) -> None:
     from tigerjax.command.cli import main
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest in the background of a shell ignores it
     if "file_bytes" in asked:
         resource.setrlimit(resource.RLIMIT_FSIZE, (asked["file_bytes"], asked["file_bytes"]))
     else:

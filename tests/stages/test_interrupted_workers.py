@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from child_processes import heeding_ctrl_c
 
 INTERRUPTED = """
 import time
@@ -30,15 +31,16 @@ if __name__ == "__main__":
 def test_ctrl_c_of_a_terminal_is_answered_once_and_not_by_every_worker(tmp_path, after):
     """Also while the workers start: a terminal sends it to all processes in the foreground."""
     (tmp_path / "program.py").write_text(INTERRUPTED, encoding="utf-8")
-    process = subprocess.Popen(
-        [sys.executable, "program.py"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    with heeding_ctrl_c():
+        process = subprocess.Popen(
+            [sys.executable, "program.py"],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
     assert process.stdout.readline() == "begun\n"
     time.sleep(after)
     os.killpg(process.pid, signal.SIGINT)

@@ -69,6 +69,8 @@ def test_workers_end_without_a_word_when_the_stage_is_ended(tmp_path, how):
 
     A terminal sends Ctrl-C to every process.
     """
+    from child_processes import heeding_ctrl_c  # here, as the stage below imports this file without it
+
     code = (
         "import sys, pathlib, functools; sys.path.insert(0, sys.argv[1])\n"
         "from test_runner import sleeping\n"
@@ -82,7 +84,8 @@ def test_workers_end_without_a_word_when_the_stage_is_ended(tmp_path, how):
     (tmp_path / "met").mkdir()
     here = os.path.dirname(os.path.abspath(__file__))
     command = [sys.executable, str(tmp_path / "code.py"), here, str(tmp_path / "met")]
-    stage = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    with heeding_ctrl_c():
+        stage = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
     try:
         until = time.monotonic() + 60
         while len(list((tmp_path / "met").iterdir())) < 2 and time.monotonic() < until:
