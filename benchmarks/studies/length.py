@@ -203,6 +203,7 @@ def mean(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def write(record: dict[str, Any]) -> None:
     """The tables between the marks of docs/LONG_CONTEXT.md, and its pictures."""
     from tigerjax.evaluate import length_page
+    from tigerjax.evaluate.needles import DEPTHS
 
     folder = DOCS / "long_context"
     folder.mkdir(exist_ok=True)
@@ -211,8 +212,13 @@ def write(record: dict[str, Any]) -> None:
     lines = [
         "Written by `python benchmarks/studies/length.py --write` from"
         " [long_context/figures.json](long_context/figures.json):"
-        f" seeds {seeds}, {record['steps']:,} steps of training, commit {record['commit']}."
-        " Each figure is a mean over the seeds, and in brackets is their standard deviation.",
+        f" {'seeds' if len(record['seeds']) > 1 else 'seed'} {seeds}, {record['steps']:,} steps of training, commit"
+        f" {record['commit']}. A hidden number was looked for {NEEDLES * len(DEPTHS)} times in each language and length. "
+        + (
+            "Each figure is a mean over the seeds, and in brackets is their standard deviation."
+            if len(record["seeds"]) > 1
+            else "It is one seed: how much chance there is in the figures is not known."
+        ),
     ]
     for factor in FACTORS:
         own = [found[f"{factor:g}"] for found in record["seeds"].values()]
@@ -237,12 +243,9 @@ def _table(found: Sequence[dict[str, Any]], lang: str, what: str, caption: str) 
         for n in range(len(TIMES)):
             at = [one["ropes"][kind][lang]["lengths"][n] for one in found]
             values = [100 * one["needles"]["right"] if what == "right" else one[what] for one in at]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            cells.append(
-                f"{statistics.mean(values):.0f} ({spread:.0f})"
-                if what == "right"
-                else f"{statistics.mean(values):.2f} ({spread:.2f})"
-            )
+            digits = 0 if what == "right" else 2
+            spread = f" ({statistics.stdev(values):.{digits}f})" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.{digits}f}{spread}")
         rows.append(f"| {kind} | {' | '.join(cells)} |")
     return rows
 

@@ -179,7 +179,7 @@ def test_an_id_of_the_settings_ends_an_answer_as_eos_does(tiny, prompts, records
 
 def test_an_empty_answer_is_kept_and_flagged(tiny, prompts) -> None:
     head_DV = tiny.weights["head"]
-    stops_at_0 = type("Stops", (type(tiny.tokenizer),), {"eos": 0})()
+    stops_at_0 = type("Stops", (type(tiny.tokenizer),), {"eos": 0, "ends": frozenset({0})})()
     at_once = tiny._replace(weights=tiny.weights | {"head": head_DV * 0.0}, tokenizer=stops_at_0)  # all tie: id 0
     c = sample(at_once, prompts[:1], GREEDY)[0]["candidates"][0]
     assert (c["text"], c["ntok"], c["finish"], c["empty"], c["token_ids"]) == ("", 0, "stop", True, [])

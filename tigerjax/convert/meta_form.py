@@ -230,7 +230,8 @@ class MetaFiles:
         have = len(self.files)
         if rows * have < dim and dim % rows == 0:
             raise DataError(
-                f"{self.files[-1].parent}: {have} of the {dim // rows} {PATTERN} files are there; copy the others too"
+                f"{self.files[-1].parent}: {have} of the {dim // rows} consolidated.*.pth files are there; copy the"
+                " others too"
             )
 
 

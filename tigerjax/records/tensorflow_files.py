@@ -96,8 +96,11 @@ def _refuse_long_groups(block: Block) -> None:
     """
     most, at, number = block.reading.max_bytes, 0, 1
     with open(paths.fetched(block.path), "rb") as file:
+        whole = os.fstat(file.fileno()).st_size
         while True:
             begin = at + (RIEGELI_HEADER if at % RIEGELI_BLOCK == 0 else 0)
+            if begin >= whole:  # a damaged size may lead far behind the end
+                return
             file.seek(begin)
             head = file.read(min(CHUNK_HEADER, RIEGELI_BLOCK - begin % RIEGELI_BLOCK))
             if len(head) < CHUNK_HEADER:
