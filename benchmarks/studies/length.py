@@ -213,7 +213,8 @@ def write(record: dict[str, Any]) -> None:
         "Written by `python benchmarks/studies/length.py --write` from"
         " [long_context/figures.json](long_context/figures.json):"
         f" {'seeds' if len(record['seeds']) > 1 else 'seed'} {seeds}, {record['steps']:,} steps of training, commit"
-        f" {record['commit']}. A hidden number was looked for {NEEDLES * len(DEPTHS)} times in each language and length. "
+        f" {record['commit']}. A hidden number was looked for {NEEDLES * len(DEPTHS)} times in each language and"
+        " length. "
         + (
             "Each figure is a mean over the seeds, and in brackets is their standard deviation."
             if len(record["seeds"]) > 1
