@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tigerjax.files.foreign import loads, refuse_deep
-from tigerjax.files.jsonl import BOM
+from tigerjax.files.jsonl import BOM, fault
 from tigerjax.files.manifest import canonical
 
 AXES = ("factuality", "creativity", "richness", "safety", "format")
@@ -47,7 +47,7 @@ def parse(raw: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise BadLine(f"invalid UTF-8 at byte {error.start}") from error
     except json.JSONDecodeError as error:
-        raise BadLine(f"broken JSON: {error.msg} at column {error.colno}") from error
+        raise BadLine(f"broken JSON: {fault(error)}") from error
     except RecursionError as error:
         raise BadLine("broken JSON: nested too deep") from error
     except BadLine:
