@@ -106,6 +106,7 @@ def test_an_answer_that_begins_with_human_is_no_transcript():
         {"prompt": SKY, "chosen": BLUE, "rejected": ""},
         {"prompt": SKY, "chosen": " \n", "rejected": SEVEN},
         {"prompt": "", "chosen": BLUE, "rejected": SEVEN},
+        {"prompt": SKY, "chosen": BLUE, "rejected": "\u200b\ufeff"},
         {"chosen": [ASKED, said("")], "rejected": [ASKED, said(SEVEN)]},
         {"chosen": f"\n\nHuman: {SKY}\n\nAssistant:", "rejected": f"\n\nHuman: {SKY}\n\nAssistant: {SEVEN}"},
     ],

@@ -143,7 +143,7 @@ def difference(
     reads: Mapping[str, str] | None = None,
     alone: bool = False,
 ) -> str:
-    """The first output of a manifest that is not as it was written, such as "a.jsonl is missing, and was written"; empty for none.
+    """The first output of a manifest that is not as it was written, and how it differs; empty for none.
 
     Sizes are compared, and hashes with `verify` or where that is cheap: on a disk, and few bytes in all.
 

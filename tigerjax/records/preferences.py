@@ -14,7 +14,7 @@ from typing import Any
 from tigerjax.errors import DataError
 from tigerjax.files.jsonl import Record, named
 from tigerjax.records.dialogue import SYSTEM_FIELDS, listed
-from tigerjax.records.fields import finite_number, wrapped
+from tigerjax.records.fields import blank, finite_number, wrapped
 from tigerjax.records.sft import as_sft
 
 SIDES = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))
@@ -58,7 +58,7 @@ def as_preference(record: Record, where: str) -> Record:
         )
     dialogues = [_dialogue(record, value, f"{where}: {name}") for name, value in sides.items()]
     better, worse = dialogues
-    if any(not message["content"].strip() for dialogue in dialogues for message in dialogue):
+    if any(blank(message["content"]) for dialogue in dialogues for message in dialogue):
         raise Unusable(EMPTY, f"{where}: {' or '.join(sides)}, or a message before them, is empty; remove the record")
     if better[:-1] != worse[:-1] or not _holds(better, listed(record.get("prompt"), where)):
         raise Unusable(
