@@ -56,6 +56,12 @@ def test_a_number_of_too_many_digits_is_told_without_python_s_own_advice(tmp_pat
     assert OURS in said and "set_int_max_str_digits" not in said and "\n" not in said and len(said) < 500
 
 
+@pytest.mark.parametrize("read", [foreign.loads, lambda text: foreign.raw_decode(text, 0)], ids=["whole", "a part"])
+def test_json_that_is_nested_too_deep_is_told_in_our_words_too(read):
+    with pytest.raises(RecursionError, match=r"^lists or objects lie too deep in each other$"):
+        read("[" * 200_000)
+
+
 def test_a_list_with_such_a_number_is_not_read_to_its_end_for_it(tmp_path):
     path = written(tmp_path / "a.json", f"[{HUGE}, " + '{"text": "x"},' * 200_000)
     with pytest.raises(DataError, match=rf"a\.json:1: .*{OURS}"):

@@ -77,7 +77,7 @@ def test_a_broken_manifest_is_bad_data(tmp_path):
 
 
 CHANGES = {
-    "removed": (lambda path: path.unlink(), "a.txt is missing"),
+    "removed": (lambda path: path.unlink(), "a.txt is missing, and was written"),
     "cut": (lambda path: path.write_text(""), "a.txt has 0 bytes, and 1 were written"),
     "altered": (lambda path: path.write_text("b"), "a.txt holds other bytes than were written"),
 }

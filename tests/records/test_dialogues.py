@@ -108,6 +108,7 @@ def test_earlier_turns_of_an_alpaca_record_become_messages():
         ([["a", "b"], ["c", None]], "pair 2 of 'history'"),
         ("a text", "'history' is str, but a list"),
         ([["a", " "]], "message 2 .assistant. is empty"),
+        ([["a", "\u200b\ufeff"]], "message 2 .assistant. is empty"),
     ],
 )
 def test_a_history_of_another_form_is_named(history, says):

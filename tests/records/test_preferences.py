@@ -62,6 +62,13 @@ def test_every_usual_form_of_a_pair_is_the_same_record(form):
     assert got == {"prompt_id": "p", "lang": "en", "messages": [ASKED], "chosen": BLUE, "rejected": SEVEN}
 
 
+@pytest.mark.parametrize("name", ["system", "system_prompt", "system_message"])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_system_text_of_the_record_opens_the_question_in_every_form(form, name):
+    got = as_preference(FORMS[form] | {name: "Be brief."}, "f.jsonl:1")
+    assert got == {"messages": [said(f"Be brief.\n\n{SKY}", "user")], "chosen": BLUE, "rejected": SEVEN}
+
+
 def test_completions_with_scores_are_a_ranking():
     completions = [{"response": text, "overall_score": score} for text, score in ((SEVEN, 2), (BLUE, 8.5), ("?", 2.0))]
     got = as_preference({"instruction": SKY, "models": ["a", "b", "c"], "completions": completions}, "f.jsonl:1")
@@ -99,6 +106,7 @@ def test_an_answer_that_begins_with_human_is_no_transcript():
         {"prompt": SKY, "chosen": BLUE, "rejected": ""},
         {"prompt": SKY, "chosen": " \n", "rejected": SEVEN},
         {"prompt": "", "chosen": BLUE, "rejected": SEVEN},
+        {"prompt": SKY, "chosen": BLUE, "rejected": "\u200b\ufeff"},
         {"chosen": [ASKED, said("")], "rejected": [ASKED, said(SEVEN)]},
         {"chosen": f"\n\nHuman: {SKY}\n\nAssistant:", "rejected": f"\n\nHuman: {SKY}\n\nAssistant: {SEVEN}"},
     ],

@@ -19,7 +19,7 @@ def write(path, *lines):
 @pytest.mark.parametrize(
     ("bad", "says"),
     [
-        ('{"text": "unfinished', "broken JSON"),
+        ('{"text": "unfinished', "broken JSON: Invalid control character at column 21;"),
         (b'{"text": "\xff"}', "invalid UTF-8 at byte 11"),
         ("[1, 2]", "must be an object"),
         ('{"text": "\\ud800"}', "lone surrogate"),

@@ -269,7 +269,7 @@ def _k_wise(
                 lost.add("tie", where)
             elif answers[winner][0] == answers[loser][0]:
                 lost.add("identical", where)
-            elif not (answers[winner][0].strip() and answers[loser][0].strip()):
+            elif records.blank(answers[winner][0]) or records.blank(answers[loser][0]):
                 lost.add(EMPTY, where)
             else:
                 out.append((answers[winner], answers[loser], 1.0, 0.0))

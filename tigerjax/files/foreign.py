@@ -11,6 +11,7 @@ from tigerjax.files import paths
 MAX_BYTES = 100_000_000
 """The largest file that is read. The largest tokenizer.json that is published has about 40 MB."""
 MOST_DEEP = 200  # a dialogue has 3
+TOO_DEEP = "lists or objects lie too deep in each other"
 SHOWN = 60  # characters of a wrong value in a message
 
 
@@ -18,7 +19,7 @@ def loads(text: str | bytes, **how: Any) -> Any:
     """`json.loads` of what other programs or people wrote. Every reader of theirs calls this.
 
     ValueError for a number of more digits than Python reads: Python's own message advises a function of Python, which
-    no user can call.
+    no user can call. RecursionError in our words, too.
     """
     try:
         return json.loads(text, **how)
@@ -26,16 +27,20 @@ def loads(text: str | bytes, **how: Any) -> Any:
         raise
     except ValueError as error:
         raise ValueError(_too_many_digits()) from error
+    except RecursionError as error:
+        raise RecursionError(TOO_DEEP) from error
 
 
 def raw_decode(text: str, at: int) -> tuple[Any, int]:
-    """(the JSON value that begins at place `at` of a text, where it ends); ValueError as in `loads`."""
+    """(the JSON value that begins at place `at` of a text, where it ends); errors as in `loads`."""
     try:
         return json.JSONDecoder().raw_decode(text, at)
     except json.JSONDecodeError:
         raise
     except ValueError as error:
         raise ValueError(_too_many_digits()) from error
+    except RecursionError as error:
+        raise RecursionError(TOO_DEEP) from error
 
 
 def _too_many_digits() -> str:
@@ -68,7 +73,7 @@ def object_of(path: Path, content: bytes, advice: str) -> dict[str, Any]:
     except UnicodeEncodeError as error:
         raise DataError(f"{path}: holds half of a surrogate pair; {advice}") from error
     except RecursionError as error:
-        raise DataError(f"{path}: lists or objects lie too deep in each other; {advice}") from error
+        raise DataError(f"{path}: {TOO_DEEP}; {advice}") from error
     except ValueError as error:  # a number of too many digits
         raise DataError(f"{path}: {error}; {advice}") from error
     if not isinstance(value, dict):

@@ -143,7 +143,7 @@ def difference(
     reads: Mapping[str, str] | None = None,
     alone: bool = False,
 ) -> str:
-    """The first output of a manifest that is not as it was written, such as "a.jsonl is missing"; empty for none.
+    """The first output of a manifest that is not as it was written, and how it differs; empty for none.
 
     Sizes are compared, and hashes with `verify` or where that is cheap: on a disk, and few bytes in all.
 
@@ -154,7 +154,7 @@ def difference(
     content = [o for o in outputs if reads is None or any(str(p) in reads for p in _and_parents(o["path"]))]
     for output in content if alone else outputs:
         if (have := there.get(output["path"])) is None:
-            return f"{output['path']} is missing"
+            return f"{output['path']} is missing, and was written"
         if have != output["bytes"]:
             return f"{output['path']} has {have:,} bytes, and {output['bytes']:,} were written"
     known = {name: digest for name, digest in (reads or {}).items() if digest}

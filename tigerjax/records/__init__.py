@@ -4,7 +4,7 @@ from tigerjax.files.jsonl import Record
 from tigerjax.records.block import READING, Block, Reading, TextUnit
 from tigerjax.records.dialogue import with_system
 from tigerjax.records.document import as_document
-from tigerjax.records.fields import DENIED_SOURCES, checked_weight, denied, finite_number, refuse_denied
+from tigerjax.records.fields import DENIED_SOURCES, blank, checked_weight, denied, finite_number, refuse_denied
 from tigerjax.records.formats import Files, blocks, format_of, output_name, read, read_block, reading_of
 from tigerjax.records.ids import (
     Identity,
@@ -48,6 +48,7 @@ __all__ = [
     "as_preference",
     "as_record",
     "as_sft",
+    "blank",
     "blocks",
     "changes",
     "checked_weight",

@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from typing import Any
 
 from tigerjax.errors import DataError
@@ -9,6 +10,8 @@ from tigerjax.files.foreign import shown
 from tigerjax.files.jsonl import Record, named
 
 MOST_WEIGHT = 1e6  # a larger one is a slip, as in `config.ranges.Factor`
+UNSEEN = ("Cc", "Cf")
+"""Unicode's categories of control characters, and of zero-width and direction marks."""
 DENIED_SOURCES = ("commoncrawl", "c4")
 """Sources that no pretraining data may have: Llama-2 was pretrained on these already."""
 _DENIED = re.compile(r"(?:^|/)(?:common[-_ ]?crawl|c4)(?![^\W_])")
@@ -40,6 +43,11 @@ def refuse_denied(where: str, record: Record) -> None:
             " remove it, correct the source, or use `tigerjax data clean` with --drop-denied, which drops such records,"
             f" or with --allow-source {record['source']!r}, which keeps them"
         )
+
+
+def blank(text: str) -> bool:
+    """Whether a text shows nothing: no character, or spaces, controls and zero-width characters only."""
+    return all(char.isspace() or unicodedata.category(char) in UNSEEN for char in text)
 
 
 def finite_number(value: Any) -> float | None:

@@ -13,8 +13,8 @@ from typing import Any
 
 from tigerjax.errors import DataError
 from tigerjax.files.jsonl import Record, named
-from tigerjax.records.dialogue import listed
-from tigerjax.records.fields import finite_number, wrapped
+from tigerjax.records.dialogue import SYSTEM_FIELDS, listed
+from tigerjax.records.fields import blank, finite_number, wrapped
 from tigerjax.records.sft import as_sft
 
 SIDES = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))
@@ -58,7 +58,7 @@ def as_preference(record: Record, where: str) -> Record:
         )
     dialogues = [_dialogue(record, value, f"{where}: {name}") for name, value in sides.items()]
     better, worse = dialogues
-    if any(not message["content"].strip() for dialogue in dialogues for message in dialogue):
+    if any(blank(message["content"]) for dialogue in dialogues for message in dialogue):
         raise Unusable(EMPTY, f"{where}: {' or '.join(sides)}, or a message before them, is empty; remove the record")
     if better[:-1] != worse[:-1] or not _holds(better, listed(record.get("prompt"), where)):
         raise Unusable(
@@ -84,7 +84,7 @@ def _dialogue(record: Record, answer: Any, where: str) -> list[Record]:
     if turns[-1]["from"] not in ASSISTANT:
         raise DataError(f"{where}: ends with role {turns[-1]['from']!r}; it must end with the assistant's answer")
     if turns[0]["from"] not in ASSISTANT:
-        return _checked({"conversations": turns}, where)
+        return _checked({"conversations": turns, **_fields(record, *SYSTEM_FIELDS)}, where)
     if len(turns) > 1:
         raise DataError(f"{where}: {len(turns)} messages; give the assistant's one answer, or the whole dialogue")
     if not isinstance(turns[0]["value"], str):
@@ -94,7 +94,7 @@ def _dialogue(record: Record, answer: Any, where: str) -> list[Record]:
 
 def _conversation(record: Record, where: str) -> list[Record]:
     """The messages before the answers, of which the last is the user's."""
-    shared = _fields(record, "system", "history")
+    shared = _fields(record, *SYSTEM_FIELDS, "history")
     given = record.get("input")
     if isinstance(given, dict) and "messages" in given:
         turns = _turns(given["messages"], where)

@@ -21,7 +21,7 @@ from tigerjax.records.dialogue import (
     whole_pairs,
     with_system,
 )
-from tigerjax.records.fields import finite_number, text_field, wrapped
+from tigerjax.records.fields import blank, finite_number, text_field, wrapped
 from tigerjax.records.notes import TRIMMED, count_unread
 
 ROLES = {"human": "user", "gpt": "assistant"}
@@ -131,7 +131,7 @@ def as_sft(record: Record, where: str, *, allow_empty: bool = False, counts: Cou
         role = ("user", "assistant")[i % 2]
         if message.get("role") != role:
             raise DataError(f"{where}: message {i + 1} has role {message.get('role')!r}, but {role!r} must stand there")
-        if not text_field(where, message, "content").strip() and not allow_empty:
+        if blank(text_field(where, message, "content")) and not allow_empty:
             raise DataError(f"{where}: message {i + 1} ({role}) is empty; remove the example")
     if len(whole) < len(given) and counts is not None:
         counts[TRIMMED] = counts.get(TRIMMED, 0) + 1

@@ -181,7 +181,7 @@ def _elements(path: Path, file: io.TextIOWrapper, most: int) -> Iterator[Any]:
                 raise packed.too_long(f"{path}:{number + 1}", most) from error
             # Read as much again: what was cut by the end of the piece is whole then.
             if digits or not (more := file.read(max(ARRAY_CHARACTERS, len(text) - at))):
-                why = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+                why = error.msg.removesuffix(" at") if isinstance(error, json.JSONDecodeError) else str(error)
                 where = f"{path}:{number + 1}"
                 raise DataError(
                     f"{where}: not a whole JSON list: record {number + 1} or the closing ']' is broken or"

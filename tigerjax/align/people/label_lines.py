@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tigerjax.files.foreign import loads, refuse_deep
-from tigerjax.files.jsonl import BOM
+from tigerjax.files.jsonl import BOM, fault
 from tigerjax.files.manifest import canonical
+from tigerjax.records import blank
 
 AXES = ("factuality", "creativity", "richness", "safety", "format")
 SHARED_FIELDS = {"prompt_id", "batch_sha256", "annotator"}
@@ -47,7 +48,7 @@ def parse(raw: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise BadLine(f"invalid UTF-8 at byte {error.start}") from error
     except json.JSONDecodeError as error:
-        raise BadLine(f"broken JSON: {error.msg} at column {error.colno}") from error
+        raise BadLine(f"broken JSON: {fault(error)}") from error
     except RecursionError as error:
         raise BadLine("broken JSON: nested too deep") from error
     except BadLine:
@@ -79,7 +80,7 @@ def check(
     if unknown := sorted(line.keys() - known):
         raise BadLine(f"unknown field {unknown[0]!r}; a line of this kind has {sorted(known)}")
     for field in sorted(SHARED_FIELDS):
-        if not isinstance(line.get(field), str) or not line[field].strip():
+        if not isinstance(line.get(field), str) or blank(line[field]):
             raise BadLine(f"`{field}` is missing, empty or not a string")
     question = questions.get(line["prompt_id"])
     if question is None:
@@ -154,7 +155,7 @@ def _check_edit(
         raise BadLine("edit without `text`")
     if not isinstance(text, str):
         raise BadLine("`text` of the edit is not a string")
-    if not text.strip():
+    if blank(text):
         raise BadLine("`text` of the edit is empty")
     if text.strip() == texts[base].strip():
         raise BadLine(f"`text` of the edit equals its base {base}")
