@@ -66,6 +66,17 @@ def test_a_dry_run_refuses_what_the_run_would_refuse_and_sees_what_is_there(tmp_
     assert cli.main(["data", "clean", "--dry-run"]) == 2 and "Missing" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", ["convert from-hf", "convert resize", "convert to-hf"])
+def test_a_dry_run_takes_a_new_folder_in_a_fixed_place_for_what_is_written(words, tmp_path: Path, capsys):
+    (tmp_path / "model").mkdir()
+    model, new = str(tmp_path / "model"), tmp_path / "new"
+    rest = ["--base", model, "--tokenizer", model] if words == "convert resize" else []
+    assert cli.main([*words.split(), model, str(new), *rest, "--dry-run"]) == 0
+    assert f"  writes  {new} (new)\n" in capsys.readouterr().out and not new.exists()
+    assert cli.main([*words.split(), model, model, *rest, "--dry-run"]) == 2
+    assert "would replace" in capsys.readouterr().err
+
+
 def test_removing_checkpoints_can_be_tried_first(tmp_path: Path, capsys):
     (tmp_path / "run" / "checkpoints" / "5.damaged").mkdir(parents=True)
     rm = ["checkpoint", "rm", str(tmp_path / "run"), "--damaged"]

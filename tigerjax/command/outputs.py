@@ -8,8 +8,9 @@ from typing import Any
 from tigerjax.command.options import Option
 from tigerjax.errors import ConfigError
 
-OUTPUTS = ("--out", "--json", "--work", "--cache-dir")
-"""The options that name what a command writes. Other paths are read."""
+OUTPUTS = ("--out", "out", "name", "--json", "--work", "--cache-dir")
+"""The options that name what a command writes, those without hyphens being words in a fixed place. Other paths are
+read."""
 JSON = "--json"
 LONGEST_NAME = 255  # bytes of a name, on the file systems of Linux and macOS
 
@@ -32,8 +33,9 @@ def refuse(options: Sequence[Option], given: dict[str, Any]) -> None:
             if name not in files and os.path.isfile(path):
                 raise ConfigError(f"{name} {path} is a file; give a folder")
             _refuse_without_folder(name, path)
-    if same := set(on_disk(values.get(JSON))) & set(on_disk(values.get("--out"))):
-        raise ConfigError(f"--json and --out are both {same.pop()}; give another file to --json")
+    for name in ("--out", "out", "name"):
+        if same := set(on_disk(values.get(JSON))) & set(on_disk(values.get(name))):
+            raise ConfigError(f"--json and {name} are both {same.pop()}; give another file to --json")
 
 
 def paths_of(value: Any) -> list[Any]:
