@@ -283,7 +283,8 @@ def test_the_readme_of_a_new_project_lists_the_commands_in_order(mine):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mine": "base"}, "base exists; give the name of a new folder"),
+        ({"mine": "."}, ". exists; give the name of a new folder"),
+        ({"mine": "base"}, "name base would replace what base names"),
         ({"mine": "my-model"}, "'my-model' names Python modules and mixtures; use letters, digits and _"),
         ({"--base base": "--base ."}, "config.json"),
         ({"--vocab-size 300": "--vocab-size 268"}, "--vocab-size 268 is not above the 268 entries of base"),

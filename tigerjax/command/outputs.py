@@ -8,8 +8,9 @@ from typing import Any
 from tigerjax.command.options import Option
 from tigerjax.errors import ConfigError
 
-OUTPUTS = ("--out", "--json", "--work", "--cache-dir")
-"""The options that name what a command writes. Other paths are read."""
+OUTPUTS = ("--out", "--json", "--work", "--cache-dir", "out", "name")
+"""The options that name what a command writes: `out` of `tigerjax convert` and `name` of `tigerjax new` are positional.
+Other paths are read."""
 JSON = "--json"
 LONGEST_NAME = 255  # bytes of a name, on the file systems of Linux and macOS
 
