@@ -77,6 +77,28 @@ def test_a_dry_run_takes_a_new_folder_in_a_fixed_place_for_what_is_written(words
     assert "would replace" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["convert from-hf a new", "convert to-hf a new", "convert resize a new"])
+def test_a_dry_run_calls_a_positional_output_written(command: str, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "t").mkdir()
+    more = "--base t --tokenizer t" if "resize" in command else "--tokenizer t"
+    assert cli.main(shlex.split(f"{command} {more} --dry-run")) == 0
+    out = capsys.readouterr().out
+    assert "  reads   a " in out and "  writes  new (new)\n" in out
+    assert cli.main(shlex.split(f"{command.replace('new', 'a')} {more} --dry-run")) == 2
+    assert "would replace what" in capsys.readouterr().err
+
+
+def test_a_dry_run_of_a_new_project_names_the_folder_that_it_would_write(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("base", "zh.txt", "en.txt", "sft.jsonl"):
+        (tmp_path / name).write_text("x")
+    assert cli.main(shlex.split("new mine --base base --zh zh.txt --en en.txt --sft sft.jsonl --dry-run")) == 0
+    assert "  writes  mine (new)\n" in capsys.readouterr().out
+    assert not (tmp_path / "mine").exists()
+
+
 def test_removing_checkpoints_can_be_tried_first(tmp_path: Path, capsys):
     (tmp_path / "run" / "checkpoints" / "5.damaged").mkdir(parents=True)
     rm = ["checkpoint", "rm", str(tmp_path / "run"), "--damaged"]

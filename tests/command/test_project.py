@@ -280,10 +280,20 @@ def test_the_readme_of_a_new_project_lists_the_commands_in_order(mine):
     assert [project.following(tables, t.command, t.positional) for t in tables[:-1]] == [s[2:] for s in steps[1:]]
 
 
+def test_the_readme_of_a_new_project_says_how_people_answer_and_how_benchmarks_are_asked(mine, monkeypatch):
+    text = Path("README.md").read_text()
+    assert "`tigerjax align import runs/align --labels FILE`" in text and "`tigerjax align status runs/align`" in text
+    assert "`tigerjax evaluate sft.py --tasks mmlu ceval --data-dir DIR`" in text
+    monkeypatch.chdir("..")
+    assert cli.main(shlex.split(NEW.replace("new mine", "new plain"))) == 0
+    assert "align" not in Path("plain/README.md").read_text()  # it has no rounds
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mine": "base"}, "base exists; give the name of a new folder"),
+        ({"mine": "."}, ". exists; give the name of a new folder"),
+        ({"mine": "base"}, "name base would replace what base names"),
         ({"mine": "my-model"}, "'my-model' names Python modules and mixtures; use letters, digits and _"),
         ({"--base base": "--base ."}, "config.json"),
         ({"--vocab-size 300": "--vocab-size 268"}, "--vocab-size 268 is not above the 268 entries of base"),

@@ -193,4 +193,5 @@ def _pretrain(name: Path, model: ModelConfig, seq_len: int, sizes: Sizes, base: 
 def _readme(name: str, toml: str) -> str:
     tables = project.parsed(toml, starter_files.STEPS)
     steps = [f"$ tigerjax {project.shortest(tables, table)}" for table in tables]
-    return starter_files.README.format(name=name, steps="\n".join(steps))
+    align = starter_files.ALIGN_README if "$ tigerjax align run" in steps else ""
+    return starter_files.README.format(name=name, steps="\n".join(steps), align=align)

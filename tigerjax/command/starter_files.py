@@ -207,6 +207,13 @@ def config() -> RunConfig:
     )
 '''
 
+ALIGN_README = """\
+- `tigerjax align run` stops with exit code 4 when people are needed. Their questions are in
+  `runs/align/rounds/01/queue/queue.md`. `tigerjax align import runs/align --labels FILE` takes their answers, and
+  `tigerjax align run` resumes. `tigerjax align set runs/align --align.allow-partial` resumes without them.
+- `tigerjax align status runs/align` shows how each round ended.
+"""
+
 README = """\
 # {name}
 
@@ -221,6 +228,7 @@ when it ends. A command that was interrupted continues when it is typed again.
   option: `tigerjax train pretrain.py --optim.peak-lr 3e-5`.
 - `mixture.py` says which files are trained on, and in which shares.
 - `tigerjax plan pretrain.py --topology v5p:4x4x4` shows memory and time on a TPU slice before you rent one.
+{align}- `tigerjax evaluate sft.py --tasks mmlu ceval --data-dir DIR` asks benchmarks, whose files you put into DIR.
 - `tigerjax report runs/pretrain` writes a page with the curves of a run.
 - `tigerjax doctor` looks at this machine: versions, devices, memory, disk.
 """
