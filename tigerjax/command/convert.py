@@ -50,7 +50,7 @@ def from_hf(
     verify: bool = False,
     json: Path | None = None,
 ) -> None:
-    """Converts a Hugging Face Llama folder into a tigerjax checkpoint.
+    """Converts a Hugging Face folder into a tigerjax checkpoint.
 
     The folder holds a language model or a reward model. Meta's own files (params.json, consolidated.00.pth) are read
     too. A LoRA adapter of PEFT is merged into the model of --base: a folder like these, or a run.
