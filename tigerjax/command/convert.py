@@ -124,8 +124,9 @@ def to_hf(
     """Writes a folder that `transformers` loads.
 
     It has safetensors, config, tokenizer, chat template and a model card. A language model becomes LlamaForCausalLM, a
-    reward model LlamaForSequenceClassification. One tensor is written at a time; the same command continues an
-    interrupted conversion. --verify reads everything again, and compares the logits of both models for a short text.
+    reward model LlamaForSequenceClassification, or those of its own family. One tensor is written at a time; the same
+    command continues an interrupted conversion. --verify reads everything again, and compares the logits of both models
+    for a short text.
 
     Example: tigerjax convert to-hf runs/sft hf_model --tokenizer tok --dtype bfloat16 --verify
     """
