@@ -50,7 +50,7 @@ def from_hf(
     verify: bool = False,
     json: Path | None = None,
 ) -> None:
-    """Converts a Hugging Face Llama folder into a tigerjax checkpoint.
+    """Converts a Hugging Face folder into a tigerjax checkpoint.
 
     The folder holds a language model or a reward model. Meta's own files (params.json, consolidated.00.pth) are read
     too. A LoRA adapter of PEFT is merged into the model of --base: a folder like these, or a run.
@@ -124,8 +124,9 @@ def to_hf(
     """Writes a folder that `transformers` loads.
 
     It has safetensors, config, tokenizer, chat template and a model card. A language model becomes LlamaForCausalLM, a
-    reward model LlamaForSequenceClassification. One tensor is written at a time; the same command continues an
-    interrupted conversion. --verify reads everything again, and compares the logits of both models for a short text.
+    reward model LlamaForSequenceClassification, or those of its own family. One tensor is written at a time; the same
+    command continues an interrupted conversion. --verify reads everything again, and compares the logits of both models
+    for a short text.
 
     Example: tigerjax convert to-hf runs/sft hf_model --tokenizer tok --dtype bfloat16 --verify
     """

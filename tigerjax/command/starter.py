@@ -81,7 +81,12 @@ def new(
     if not name.name.isidentifier():
         raise ConfigError(f"{name.name!r} names Python modules and mixtures; use letters, digits and _")
     opened, tokenizer = vocab_of_folder.fitted(read.open_hf(material.base), None)
-    if tokenizer is None or tokenizer.is_json:
+    if tokenizer is not None and tokenizer.is_json:
+        raise ConfigError(
+            f"{material.base} has a tokenizer.json, but a project begins from a {MODEL_FILE} (Llama 2, TigerBot); for this"
+            " model write the configs by hand: docs/HUGGING_FACE.md shows one"
+        )
+    if tokenizer is None:
         raise ConfigError(
             f"{material.base} has no {MODEL_FILE}, which the new vocabulary extends; put the model's there"
         )
