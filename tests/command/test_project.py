@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import json_tokenizer
 import numpy as np
 import pytest
 from hand_tokenizer import PIECES, model_bytes
@@ -361,3 +362,12 @@ def test_a_text_without_enough_chinese_is_refused_with_what_to_give(home, tmp_pa
         Path(f"{name}.jsonl").write_text('{"text": "x"}\n')
     assert cli.main(shlex.split(NEW.replace("--vocab-size 300", ""))) == 2
     assert "too few to extend the 268 entries" in capsys.readouterr().err
+
+
+def test_a_base_with_a_tokenizer_json_alone_is_not_told_to_look_for_another_file(home, tmp_path, monkeypatch, capsys):
+    shutil.copytree(home / "base", tmp_path / "base")
+    (tmp_path / "base/tokenizer.model").unlink()
+    json_tokenizer.write(tmp_path / "base", "smol")
+    monkeypatch.chdir(home)
+    assert cli.main(["new", "other", "--base", str(tmp_path / "base"), *shlex.split(NEW)[4:]]) == 2
+    assert "has a tokenizer.json, but a project begins from a tokenizer.model" in capsys.readouterr().err

@@ -29,9 +29,11 @@ from tigerjax.config import (
 from tigerjax.config.ranges import INT32, Range, check, fields
 from tigerjax.data.tasks import Source
 from tigerjax.errors import ConfigError
+from tigerjax.evaluate.length import LengthConfig
 from tigerjax.evaluate.suite import EvaluationConfig
 from tigerjax.processes.rendezvous import HostsConfig
 from tigerjax.sample.engine import Batching, SamplingConfig
+from tigerjax.train.new_rows import DistilConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ModelConfig(
@@ -56,6 +58,8 @@ VALID = [
     ObjectiveConfig(),
     RopeConfig(kind="yarn", factor=8.0, original_max_position_embeddings=2048),
     SamplingConfig(max_new_tokens=8, seed=0),
+    LengthConfig(trained=64, times=(1, 2), ropes=(), factor=4.0, rows=2, needles=1),
+    DistilConfig(),
 ]  # fmt: skip
 ODD = [math.nan, math.inf, -math.inf, -1, -1.0, 0, 0.0, 1e30, 2**63, True, "32", "", None]
 NUMBERS = [(config, name) for config in VALID for name, allowed in fields(type(config)).items() if allowed.range]

@@ -9,8 +9,8 @@ from tiny_model import COMPUTE, CONFIG
 
 from tigerjax.convert.vocab import first_new, resize
 from tigerjax.errors import DataError
+from tigerjax.model import families
 from tigerjax.model.layers import init
-from tigerjax.model.llama import model as llama
 from tigerjax.tokenizer.extend import extend
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.tokenizer.train import train_model
@@ -34,7 +34,7 @@ def grown(tmp_path_factory):
     extend(at / "old", at / "zh", 310, at / "new")
     old, new = Tokenizer(at / "old"), Tokenizer(at / "new")
     config = dataclasses.replace(CONFIG, vocab_size=old.size, padded_vocab_size=old.size)
-    made = nn.unbox(init(llama.Llama(config, COMPUTE), jax.random.key(0)))
+    made = nn.unbox(init(families.of(config).language_model(config, COMPUTE), jax.random.key(0)))
     weights = jax.tree.map(lambda value: np.asarray(value) * 8, made)
     resized, bigger = resize(weights, config, old, new, multiple=8)
     return old, new, texts, resized, bigger

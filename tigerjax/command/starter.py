@@ -83,8 +83,8 @@ def new(
     opened, tokenizer = vocab_of_folder.fitted(read.open_hf(material.base), None)
     if tokenizer is not None and tokenizer.is_json:
         raise ConfigError(
-            f"{material.base} has a tokenizer.json, but a project begins from a {MODEL_FILE} (Llama 2, TigerBot); for this"
-            " model write the configs by hand: docs/HUGGING_FACE.md shows one"
+            f"{material.base} has a tokenizer.json, but a project begins from a {MODEL_FILE} (Llama 2, TigerBot); write"
+            " the configs by hand, as docs/HUGGING_FACE.md shows, or give another base"
         )
     if tokenizer is None:
         raise ConfigError(
