@@ -4,13 +4,13 @@ Exit codes: 0 done, 1 a host was lost, 2 bad config (before any work), 3 bad dat
 130 interrupted (what was trained is saved).
 """
 
-import _thread
 import difflib
 import errno
 import glob
 import inspect
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import MutableMapping
@@ -83,11 +83,12 @@ def hush_threads() -> None:
     the event loop of the failed save is closed. Python drops a KeyboardInterrupt that comes while it collects garbage,
     in a callback of JAX for example: it is raised again a moment later.
     """
-    before = sys.unraisablehook
+    before, main_thread = sys.unraisablehook, threading.main_thread().ident
 
     def hook(unraisable: Any) -> None:
         if isinstance(unraisable.exc_value, KeyboardInterrupt):
-            threading.Timer(AGAIN_SECONDS, _thread.interrupt_main).start()
+            # A signal, and not `_thread.interrupt_main`, which would not wake a program that waits.
+            threading.Timer(AGAIN_SECONDS, signal.pthread_kill, (main_thread, signal.SIGINT)).start()
         elif str(unraisable.exc_value) != "Event loop is closed":
             before(unraisable)
 
