@@ -72,8 +72,8 @@ def _advice(line: str) -> str:
 
 
 def fault(error: json.JSONDecodeError) -> str:
-    """What is wrong in a line and at which column. Some of Python's messages end with "at" themselves."""
-    return f"{error.msg.removesuffix(' at')} at column {error.colno}"
+    """What is wrong in a line. Some of Python's messages end with "at", behind which we name the column."""
+    return error.msg.removesuffix(" at")
 
 
 def parse(where: str, text: str) -> Record:
@@ -83,7 +83,7 @@ def parse(where: str, text: str) -> Record:
         if text.count("[") + text.count("{") > MOST_DEEP:
             refuse_deep(record)
     except json.JSONDecodeError as error:
-        raise DataError(f"{where}: broken JSON: {fault(error)}; {_advice(text)}") from error
+        raise DataError(f"{where}: broken JSON: {fault(error)} at column {error.colno}; {_advice(text)}") from error
     except RecursionError as error:
         raise DataError(f"{where}: broken JSON: nested too deep; correct or remove the line") from error
     except ValueError as error:  # a number of too many digits

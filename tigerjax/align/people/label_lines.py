@@ -48,7 +48,7 @@ def parse(raw: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise BadLine(f"invalid UTF-8 at byte {error.start}") from error
     except json.JSONDecodeError as error:
-        raise BadLine(f"broken JSON: {fault(error)}") from error
+        raise BadLine(f"broken JSON: {fault(error)} at column {error.colno}") from error
     except RecursionError as error:
         raise BadLine("broken JSON: nested too deep") from error
     except BadLine:
