@@ -42,8 +42,8 @@ def weight(
 def matrix(module: nn.Module, name: str, shape: tuple[int, ...], axes: tuple[str, ...], dtype: Any) -> jax.Array:
     """Declares a weight that is multiplied with activations, and returns it in their dtype.
 
-    Every matrix of a layer is declared here, so an adapter or a quantised weight is a change of this function: it
-    may add the product of two small matrices, or multiply an integer array by its scales.
+    Every matrix of a layer is declared here, so a quantised weight is a change of this function: it may multiply an
+    integer array by its scales.
     """
     return weight(module, name, shape, axes).astype(dtype)
 
