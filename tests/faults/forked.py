@@ -65,6 +65,19 @@ class Children:
         code = int((place / "code").read_text())
         return Ended(code, len((place / "points").read_text().splitlines()), (place / "err").read_text())
 
+    def stopped(self, started: dict[str, Any]) -> bool:
+        """Waits until a child with do="stop" stands at its point; False if it ended without passing it."""
+        until = time.monotonic() + LIMIT_S
+        while not (Path(started["place"]) / "code").exists() and time.monotonic() < until:
+            try:
+                state = Path(f"/proc/{started['pid']}/stat").read_text().rpartition(")")[2].split()[0]
+            except OSError:  # it has ended meanwhile
+                continue
+            if state == "T":
+                return True
+            time.sleep(0.01)
+        return False
+
     def run(self, words: list[object], below: Path, **fault: Any) -> Ended:
         return self.end(self.start(words, below, **fault))
 

@@ -176,6 +176,7 @@ def test_an_output_that_is_removed_or_cut_is_made_again(world, stage, capsys):
 def test_of_two_runs_in_one_folder_the_second_is_refused_and_the_first_ends_well(children, world):
     made, points = undisturbed(children, "near", world)
     first = children.start(words("near", world), world, at=points[len(points) // 2], do="stop")
+    assert children.stopped(first)  # so that it is the first that has the folder
     second = children.run(words("near", world), world)
     assert second.code == 2 and f"is in use by process {first['pid']}" in second.err, second
     os.kill(first["pid"], signal.SIGCONT)
