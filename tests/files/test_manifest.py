@@ -79,7 +79,7 @@ def test_a_file_of_the_users_in_a_result_is_named_and_stays_when_the_stage_is_do
 def test_a_file_that_comes_while_the_stage_works_stays_too(tmp_path):
     out = tmp_path / "out"
     run(out)
-    with pytest.raises(ConfigError, match="holds late.txt, which stage 'copy' did not write"):
+    with pytest.raises(ConfigError, match=r"holds late\.txt, which stage 'copy' did not write"):
         with manifest.stage(out, name="copy", config={"b": 1}, inputs=[]) as stage:
             (stage.tmp / "a.txt").write_text("b")
             (out / "late.txt").write_text("mine")

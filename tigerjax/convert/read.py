@@ -131,7 +131,7 @@ def sized(opened: Opened, vocab_size: int) -> Opened:
 
 def grow(opened: Opened, kept: int, sub_tokens: list[list[int]], *, multiple: int) -> Opened:
     """The same folder with its first `kept` rows of vocabulary, and a new row for each of `sub_tokens`, padded to a
-    multiple. Its own padding is left out. Ids of tokens that move, which `sub_tokens` gives as old rows, move with them.
+    multiple. Its own padding is left out. The token ids that it says move with their tokens.
 
     What the new rows hold is described in `tigerjax.convert.vocab`.
     """

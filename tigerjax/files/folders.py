@@ -59,16 +59,12 @@ def building(out: Path) -> Iterator[Path]:
 
     It is gone afterwards, whatever happens. ConfigError while another process builds there.
     """
-    if paths.on_bucket(out):
-        tmp = Path(tempfile.mkdtemp(prefix=f"{out.name}-"))
-        try:
-            yield tmp
-        finally:
-            shutil.rmtree(tmp, ignore_errors=True)
-        return
-    tmp = out.with_name(out.name + ".partial")
     with lock.locked_beside(out):
-        _empty(tmp)
+        if paths.on_bucket(out):
+            tmp = Path(tempfile.mkdtemp(prefix=f"{out.name}-"))
+        else:
+            tmp = out.with_name(out.name + ".partial")
+            _empty(tmp)
         try:
             yield tmp
         finally:

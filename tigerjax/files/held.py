@@ -23,6 +23,15 @@ def checked(folder: Path, check: Callable[[], None]) -> Iterator[None]:
 
 def before_writing(path: str | os.PathLike[str]) -> None:
     """Raises what the check of a folder raises, if the path is that folder or lies in it."""
-    for folder, check in list(_CHECKS.items()):
-        if f"{os.fspath(path)}/".startswith(f"{folder}/"):
-            check()
+    for check in _checks(path):
+        check()
+
+
+def is_held(path: str | os.PathLike[str]) -> bool:
+    """Whether this process holds a lease on the path, or on a folder that it lies in."""
+    return bool(_checks(path))
+
+
+def _checks(path: str | os.PathLike[str]) -> list[Callable[[], None]]:
+    place = f"{os.fspath(path)}/"
+    return [check for folder, check in list(_CHECKS.items()) if place.startswith(f"{folder}/")]

@@ -29,7 +29,7 @@ from typing import Any
 
 import tigerjax
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.files import folders, lock, paths, seal
+from tigerjax.files import folders, lock, paths, seal, written
 from tigerjax.files.foreign import object_of, shown
 from tigerjax.terminal import tell
 
@@ -85,7 +85,7 @@ def canonical(value: Any) -> bytes:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Writes a JSON file whole: a reader sees the old file or the new one, and never half of it."""
-    paths.write_text(paths.of(path), json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n")
+    paths.write_text(paths.of(path), written.text(value))
 
 
 def write(folder: str | Path, made: Mapping[str, Any]) -> None:
@@ -104,7 +104,7 @@ def read(folder: str | Path, *, file: str = FILE) -> dict[str, Any] | None:
     raw = path.read_bytes()
     if seal.whole(raw) is False:
         raise DataError(f"{path}: its bytes are not those that were written; {AGAIN}")
-    made = object_of(path, raw, AGAIN)
+    made = object_of(path, raw, AGAIN, finite=False)
     if seal.missing(made, raw):
         raise DataError(f"{path}: its checksum is missing; {AGAIN}")
     made = seal.opened(made)

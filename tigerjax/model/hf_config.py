@@ -138,10 +138,11 @@ def moved_ids(extra: dict[str, Any], moved: Mapping[int, int]) -> dict[str, Any]
 def source_fields(fields: Fields, entries: int) -> dict[str, Any]:
     """What an import keeps of a config.json so that an export writes it again: context length, token ids, and what it
     says about rotary angles. A field that is absent stays absent. Ids must be below `entries`, its vocab_size."""
-    kept = {name: fields.ids(name, entries) for name in TOKEN_IDS} | {POSITIONS: fields.whole(POSITIONS, 1, default=None)}
+    kept = {name: fields.ids(name, entries) for name in TOKEN_IDS}
+    kept[POSITIONS] = fields.whole(POSITIONS, 1, default=None)
     kept |= {name: fields.object(name).content or None for name in ROPE}
     kept[FIRST_POSITIONS] = fields.whole(FIRST_POSITIONS, 1, default=None)
-    _finite({name: kept[name] for name in ROPE}, fields.path)
+    _finite({name: fields.content.get(name) for name in (*ROPE, OURS)}, fields.path)
     always = (*TOKEN_IDS, POSITIONS)
     return {n: value for n, value in kept.items() if n in fields.content and (n in always or value is not None)}
 
@@ -180,7 +181,7 @@ def read_generation(folder: Path, entries: int) -> dict[str, Any] | None:
     path = folder / GENERATION
     if not path.is_file():
         return None
-    content = read_object(path, ORIGINAL)
+    content = read_object(path, ORIGINAL, finite=False)
     _check_ids(Fields(content, path), entries)
     _finite(content, path)
     return content
@@ -221,4 +222,4 @@ def read_fields(folder: Path) -> Fields:
     path = folder / CONFIG
     if not path.is_file():
         raise DataError(f"{path}: not there; give a Hugging Face model folder")
-    return Fields(read_object(path, ORIGINAL), path)
+    return Fields(read_object(path, ORIGINAL, finite=False), path)

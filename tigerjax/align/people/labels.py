@@ -68,7 +68,8 @@ def import_labels(
 
     `count_tokens(messages)` gives the number of tokens of a chat, and `max_tokens` is the context that a chat with an
     edited answer must fit into. Raises DataError with every wrong line, as "file:line: reason" or "file: task 3,
-    annotation 5: reason", and for a file without a label. Raises Blocked when labels are missing and `allow_partial` is false.
+    annotation 5: reason", and for a file without a label. Raises Blocked when labels are missing and `allow_partial` is
+    false.
     """
     questions = {item["prompt_id"]: item for item in items}
     lines: dict[tuple[str, str, str], dict[str, Any]] = {}
