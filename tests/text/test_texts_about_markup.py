@@ -90,6 +90,7 @@ CLEANED = {
     'See <a href="a.html">here</a> &lt;and&gt; there': "See here <and> there",
     "Of text/html and index.html:<br>a": "Of text/html and index.html:\na",
     "<!DOCTYPE html>a<br>b": "<!DOCTYPE html>a\nb",
+    "The case is ongoing. <hr>\n\nAnother one": "The case is ongoing. \n\nAnother one",
     "a\n<br>\nb": "a\n\n\nb",
     "版权所有<br>第二行": "版权所有\n第二行",
     "```html\n<b>x</b>\n```\nThen<br>this": "```html\n<b>x</b>\n```\nThen\nthis",

@@ -44,6 +44,7 @@ _SPEAKS = re.compile(
 MOST_WORDS = 3
 """So many tags may be words of a text that does not speak of HTML [our choice]: left-over ones come in numbers."""
 _BEFORE_WORD, _BEHIND_WORD = re.compile(r"(?:^|[\s(\[（【])$"), re.compile(r"$|[\s,.;:!?)\]，。；：！？、）】]")
+_SENTENCE_END = re.compile(r"[.!?。！？][\"'”’)）]*\s*$")
 _LINE_END = re.compile(r"<br|</p\b", re.I)
 _BLOCK = re.compile(rf"</?(?:({_CELLS})|{_LINES})\b", re.I)
 _OPTION, _END_OF_OPTION = re.compile(r"<option\s*>", re.I), re.compile("</option", re.I)
@@ -226,20 +227,23 @@ def tags(text: str) -> str:
 
 
 def _are_words(text: str) -> bool:
-    """Whether the tags of a text are few, and stand between other words as words do, without attributes."""
+    """Whether the tags of a text are few, and each is a word of it."""
     found = list(itertools.islice(_TAG.finditer(text), MOST_WORDS + 1))
-    return len(found) <= MOST_WORDS and all(
+    return len(found) <= MOST_WORDS and all(_is_word(text, tag) for tag in found)
+
+
+def _is_word(text: str, tag: re.Match[str]) -> bool:
+    """Whether a tag has no attributes and stands in a line with other words, as words do: between spaces, before a
+    comma, but not behind the last sentence."""
+    start, end = tag.span()
+    before, behind = text[text.rfind("\n", 0, start) + 1 : start], text[end:].partition("\n")[0]
+    return bool(
         "=" not in tag[0]
-        and _BEFORE_WORD.search(text, max(0, tag.start() - 1), tag.start())
-        and _BEHIND_WORD.match(text, tag.end(), tag.end() + 1)
-        and _TAG.sub("", text[text.rfind("\n", 0, tag.start()) + 1 : _end_of_line(text, tag.end())]).strip()
-        for tag in found
+        and _BEFORE_WORD.search(text, max(0, start - 1), start)
+        and _BEHIND_WORD.match(text, end, end + 1)
+        and _TAG.sub("", f"{before} {behind}").strip()
+        and (behind.strip() or not _SENTENCE_END.search(before))
     )
-
-
-def _end_of_line(text: str, start: int) -> int:
-    end = text.find("\n", start)
-    return len(text) if end < 0 else end
 
 
 def _without_tags(text: str) -> str:
