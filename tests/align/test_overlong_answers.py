@@ -67,6 +67,21 @@ def test_empty_texts_and_foreign_prompts_are_counted_and_named(tmp_path, capsys)
     assert "id 'x7'" in told and told.count("\n") == 1
 
 
+def test_answers_that_are_preferred_both_ways_are_trained_on_counted_and_named(tmp_path, capsys):
+    turned = pair("q a", chosen="bad", rejected="good") | {"prompt_id": "other name"}
+    records = [pair("q a"), pair("q b"), turned, turned, pair("q c"), pair("q d", rejected="")]
+    kept, counts = fitted(tmp_path, [*records, pair("q b", chosen="ok")])
+    assert counts["both_ways"] == 1 and counts["dropped"] == {"empty": 1} and len(kept[0].pairs) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "1 of 7 pairs (14%) are left out: 1 with an empty text, such as " in told
+    assert "; 1 pairs of answers are preferred both ways, such as " in told and "jsonl:3: id 'other name', and" in told
+    long = pair("q e", chosen="x" * 90), pair("q e", chosen="bad", rejected="x" * 90)
+    assert "both_ways" not in fitted(tmp_path, [*records[1:2], *long], max_dropped=0.9)[1]
+    assert "both ways" not in capsys.readouterr().err
+    ranks = [ranked("q", ["a", "b", "c"], ranking) for ranking in ([["r0"], ["r1"], ["r2"]], [["r2"], ["r1"], ["r0"]])]
+    assert fitted(tmp_path, ranks)[1]["both_ways"] == 3
+
+
 def test_an_overlong_reference_is_left_out_before_training(capsys):
     def example(name, answer):
         return {"id": name, "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": answer}]}

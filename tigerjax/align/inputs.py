@@ -5,7 +5,7 @@ from tigerjax.align import prompts as prompts_lib
 from tigerjax.align.config import AlignConfig
 from tigerjax.align.people.queue import share
 from tigerjax.align.settings import AlignSettings, read_lines
-from tigerjax.checkpoint.loaded import check_fits
+from tigerjax.checkpoint.loaded import check_fits, check_sizes
 from tigerjax.checkpoint.stored import StoredModel, open_whole
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
@@ -35,11 +35,7 @@ def check(settings: AlignSettings, run: RunConfig) -> None:
     for path in settings.models:
         model = _open(path)
         check_fits(model, tokenizer, where=path)
-        if model.config != run.model:
-            raise ConfigError(
-                f"{path}: a candidate has the sizes of the config's model, this one has others;"
-                " give that model's config"
-            )
+        check_sizes(model, run.model, where=path)
     _check_reward(settings.reward_model, tokenizer)
     _check_questions(settings.evaluation_set, tokenizer, run.data.seq_len)
     _check_sft(settings)

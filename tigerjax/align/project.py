@@ -97,6 +97,9 @@ class Project:
         place.mkdir(parents=True, exist_ok=True)
         known = {manifest.sha256(path) for path in self._delivered(index)}
         fresh = [path for path in files if manifest.sha256(path) not in known]
+        for path in files:
+            if path not in fresh:
+                note(f"labels: {path}: delivered before, and not taken a second time")
         for path in fresh:
             # The number gives the order of delivery: of two lines of one annotator the newer one counts.
             suffix = ".json" if path.suffix == ".json" else ".jsonl"

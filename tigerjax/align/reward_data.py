@@ -61,6 +61,12 @@ class Comparison:
     pairs: tuple[Pair, ...]
 
 
+def both_ways(comparison: Comparison) -> int:
+    """How many pairs of its answers are preferred in both directions, by different records."""
+    ordered = {(pair.winner, pair.loser) for pair in comparison.pairs}
+    return sum(winner < loser and (loser, winner) in ordered for winner, loser in ordered)
+
+
 class RewardBatch(NamedTuple):
     """B prompts with up to C answers each; a prompt without pairs is padding."""
 
@@ -92,10 +98,13 @@ def read(paths: Iterable[str | Path]) -> tuple[list[Comparison], dict[str, Any]]
     """(comparisons, counts) of preference files: one comparison for each distinct prompt that has a pair.
 
     Records with the same messages are joined. `in`, `out` and `dropped` {tie, identical, empty, other_prompt} count
-    pairs, `named` has the first records of each reason, and `where` says file:line of each prompt. Raises DataError
-    with file:line for a broken record, and when there is no pair at all.
+    pairs, `named` has the first records of each reason, and `where` says file:line of each prompt. `against` says it of
+    the first record of a prompt that prefers an answer which an earlier one put below the other. Raises DataError with
+    file:line for a broken record, and when there is no pair at all.
     """
     prompts: dict[str, tuple[dict[str, Any], list[tuple[Any, Any, float, float]]]] = {}
+    earlier: dict[str, set[tuple[Any, Any]]] = defaultdict(set)
+    against: dict[str, str] = {}
     ids: dict[str, str] = {}
     places: dict[str, str] = {}
     lost = Dropped()
@@ -112,8 +121,12 @@ def read(paths: Iterable[str | Path]) -> tuple[list[Comparison], dict[str, Any]]
             if ids.setdefault(identity, key) != key:
                 raise DataError(f"{where}: prompt_id {identity!r} was given before with other messages")
             places.setdefault(identity, named(where, {"id": record.get("prompt_id")}))
-            pairs = prompts.setdefault(key, (record | {"prompt_id": identity}, []))[1]
-            pairs += _k_wise(record, where, lost) if "ranking" in record else _one_pair(record, where, lost)
+            head, pairs = prompts.setdefault(key, (record | {"prompt_id": identity}, []))
+            new = _k_wise(record, where, lost) if "ranking" in record else _one_pair(record, where, lost)
+            pairs += new
+            if any((loser, winner) in earlier[key] for winner, loser, *_ in new):
+                against.setdefault(head["prompt_id"], named(where, {"id": record.get("prompt_id")}))
+            earlier[key].update((winner, loser) for winner, loser, *_ in new)
     comparisons = [_comparison(head, pairs) for head, pairs in prompts.values() if pairs]
     out, dropped = sum(len(pairs) for _, pairs in prompts.values()), dict(lost.counts)
     if not comparisons:
@@ -121,6 +134,7 @@ def read(paths: Iterable[str | Path]) -> tuple[list[Comparison], dict[str, Any]]
             f"no pair of different answers in the preferences ({len(prompts)} prompts, {dropped}); give more of them"
         )
     counts = {"in": out + sum(dropped.values()), "out": out, "dropped": dropped, "named": lost.named, "where": places}
+    counts["against"] = against
     return comparisons, counts | {"prompts": len(comparisons), "prompts_without_pairs": len(prompts) - len(comparisons)}
 
 

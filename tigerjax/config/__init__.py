@@ -16,6 +16,7 @@ from tigerjax.config.model import (
     ModelConfig,
     Remat,
     SplashConfig,
+    other_sizes,
     stored_sizes,
 )
 from tigerjax.config.rope import RopeConfig
@@ -51,5 +52,6 @@ __all__ = [
     "SplashConfig",
     "dump",
     "load",
+    "other_sizes",
     "stored_sizes",
 ]

@@ -3,7 +3,6 @@ bar on a terminal and, where it is asked for, Weights & Biases."""
 
 import dataclasses
 import json
-import math
 import re
 import statistics
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 
 from tigerjax.files import own, paths
 from tigerjax.files.log import Log, records
+from tigerjax.files.written import finite
 from tigerjax.processes import hosts
 from tigerjax.terminal import printable, show, tell
 from tigerjax.train.wandb_run import WandbRun
@@ -139,8 +139,7 @@ class Metrics:
         """One record: `step, loss_nats, grad_norm, lr, tokens_per_s, mfu, data_wait_share, shares` and more."""
         if self._file is None:
             return
-        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-        self._file.write(json.dumps(finite))
+        self._file.write(json.dumps(finite(record)))
         scalars = {name: value for name, value in record.items() if isinstance(value, float)}
         scalars |= {f"shares/{source}": share for source, share in (record.get("shares") or {}).items()}
         if self._board is not None:

@@ -17,6 +17,7 @@ from tigerjax.config import RunConfig
 from tigerjax.errors import DataError
 from tigerjax.files import manifest
 from tigerjax.files.log import Log
+from tigerjax.files.written import finite
 from tigerjax.model import families
 from tigerjax.processes import hosts
 from tigerjax.train.checkpoint import Checkpointer
@@ -197,7 +198,7 @@ class Watch:
         """Adds a line to RUN/events.jsonl. Rollbacks never remove lines from it, as they do from metrics.jsonl."""
         if hosts.is_writer():
             with contextlib.closing(Log(self.run_dir / EVENTS)) as events:
-                events.write(json.dumps({"time": time.time()} | record))
+                events.write(json.dumps(finite({"time": time.time()} | record)))
 
 
 def _memory(mesh: Mesh) -> dict[str, float]:
