@@ -206,7 +206,9 @@ def test_what_training_on_preferences_cannot_use_is_named(chat, tmp_path, capsys
     missing = dataclasses.replace(config, objective=DpoConfig(preferences=(str(tmp_path / "none.jsonl"),)))
     with pytest.raises(DataError, match=r"none\.jsonl: no such file"):
         trained(missing, tmp_path)
-    with pytest.raises(ConfigError, match=r"objective\.preferences='p\.jsonl' must be a tuple of one or more files"):
+    with pytest.raises(ConfigError, match=r"objective\.preferences names no file"):
+        trained(dataclasses.replace(config, objective=DpoConfig(preferences=())), tmp_path)
+    with pytest.raises(ConfigError, match=r"objective\.preferences='p\.jsonl' must be a tuple of files"):
         DpoConfig(preferences="p.jsonl")
     marked = tmp_path / "margins.jsonl"
     pair = {"messages": [{"role": "user", "content": "q"}], "chosen": "a", "rejected": "b", "margin": 2.0}

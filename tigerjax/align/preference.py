@@ -78,9 +78,11 @@ def check(config: RunConfig) -> None:
 
 
 def of(config: RunConfig) -> PreferenceConfig:
-    """The settings of a run on preferences; ConfigError where it has no model to start from."""
+    """The settings of a run on preferences; ConfigError where it has no preferences or no model to start from."""
     settings = config.objective
     assert isinstance(settings, PreferenceConfig)
+    if not settings.preferences:
+        raise ConfigError("objective.preferences names no file; name the files of preferences to train on")
     if config.checkpoint.init_from is None:
         raise ConfigError("training on preferences starts from a chat checkpoint; set checkpoint.init_from")
     return settings

@@ -33,12 +33,15 @@ class PreferenceConfig(ObjectiveConfig):
     CHATS: ClassVar[int] = 2
     """How many of the longest chats a row has room for."""
     preferences: tuple[str, ...]
-    """Files of answers, ordered by preference: what `tigerjax reward train` reads."""
+    """Files of answers, ordered by preference: what `tigerjax reward train` reads. A round of `tigerjax align` adds its
+    own pairs to them; with that, there may be none."""
 
     def __post_init__(self) -> None:
         check(self, "objective.")
-        if isinstance(self.preferences, str) or not self.preferences:
-            raise ConfigError(f"objective.preferences={self.preferences!r} must be a tuple of one or more files")
+        if isinstance(self.preferences, str):
+            raise ConfigError(
+                f"objective.preferences={self.preferences!r} must be a tuple of files, such as ('a.jsonl',)"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
