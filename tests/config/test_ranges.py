@@ -62,7 +62,7 @@ VALID = [
     HostsConfig(), RewardConfig(), AlignConfig(prompt_fraction=0.07, seed=0), Batching(), Source("a"),
     EvaluationConfig(),
     ObjectiveConfig(),
-    *(kind(preferences=("p",)) for kind in (DpoConfig, IpoConfig, KtoConfig, OrpoConfig, SimpoConfig, PreferenceConfig)),
+    *(of(preferences=("p",)) for of in (PreferenceConfig, DpoConfig, IpoConfig, KtoConfig, OrpoConfig, SimpoConfig)),
     RopeConfig(kind="yarn", factor=8.0, original_max_position_embeddings=2048),
     SamplingConfig(max_new_tokens=8, seed=0),
     LengthConfig(trained=64, times=(1, 2), ropes=(), factor=4.0, rows=2, needles=1),

@@ -93,7 +93,7 @@ def test_loss_and_rewards_equal_the_formula(settings, formula):
     for row, better, worse, share in PAIRS:
         sides = [(float(LOGP[row, i]), float(REFERENCE[row, i]), TOKENS[row][i]) for i in (better, worse)]
         loss, up, down = formula(settings, *sides, kl)
-        losses, right = losses + share * loss, right + share * (up > down)
+        losses, right = losses + share * loss, right + share * ((up > down) + (up == down) / 2)
         better_rewards, worse_rewards = better_rewards + share * up, worse_rewards + share * down
     assert float(weight) == 2.0
     assert float(total) == pytest.approx(losses, abs=TOLERANCE, rel=TOLERANCE)

@@ -18,6 +18,7 @@ import functools
 import gc
 import inspect
 import io
+import sys
 import tokenize
 import types
 import typing
@@ -169,19 +170,22 @@ def of_subclasses(config: type) -> list[Option]:
     Which of them a config has is known when it is read."""
     found: dict[str, Option] = {}
     for field in dataclasses.fields(config):
-        for kind in _below(field.type) if isinstance(field.type, type) else ():
+        for kind in subclasses(field.type) if isinstance(field.type, type) else ():
             for option in _of_fields(kind, REQUIRED, f"{field.name}.", (field.name,)):
                 found.setdefault(option.name, option._replace(default="as in the config"))
     known = {option.name for option in of_config(config)}
     return [option for name, option in found.items() if name not in known]
 
 
-def _below(kind: type) -> Iterator[type]:
-    """All subclasses of a dataclass that this package defines and that are imported."""
+def subclasses(kind: type) -> list[type]:
+    """All subclasses of a dataclass that tigerjax/config/ defines."""
+    found = []
     for one in kind.__subclasses__():
-        if dataclasses.is_dataclass(one) and one.__module__.startswith("tigerjax.config."):
-            yield one
-            yield from _below(one)
+        # `dataclass(slots=True)` makes a second class, and the first one is a subclass too as long as it lives.
+        named = getattr(sys.modules[one.__module__], one.__name__, None)
+        if one is named and one.__module__.startswith("tigerjax.config."):
+            found += [one, *subclasses(one)]
+    return found
 
 
 @contextlib.contextmanager
@@ -255,7 +259,7 @@ def _of_fields(config: type, default: Any, prefix: str, place: tuple[str, ...]) 
         annotation, inside = types_by_name[field.name], (*place, field.name)
         if dataclasses.is_dataclass(annotation):
             kind = typing.cast(type, annotation)
-            if type(value) in _below(kind):  # the settings of another objective
+            if type(value) in subclasses(kind):  # the settings of another objective
                 kind = type(value)
             yield from _of_fields(kind, value, f"{prefix}{field.name}.", inside)
         else:

@@ -59,9 +59,7 @@ def plan(
     from tigerjax.plan.compile import compile_for, train_step
 
     if isinstance(run.objective, ReferencedConfig) and run.objective.reference == "each_step":
-        tell(
-            "tigerjax: note: the reference, which objective.reference='each_step' keeps beside the model, is not counted"
-        )
+        tell("tigerjax: note: objective.reference='each_step': the reference beside the model is not counted")
     tell(f"compiling the step of {run.name} for {topology}: minutes for a large model")
     with show_elapsed("compiling"):
         compiled = compile_for(run, place, step_of=_reward_step(answers) if answers else train_step)
