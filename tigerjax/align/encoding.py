@@ -28,8 +28,8 @@ def encode_all(tok: Tokenizer, answers: Sequence[Answer], *, seq_len: int) -> tu
         one: list[int] | None = None
         end = finish
         if not isinstance(answer, Existing):
-            cut, end = encode_sampled(tok, messages, text, finish, seq_len=seq_len, where=where)
-            one = cut.ids
+            sampled, end = encode_sampled(tok, messages, text, finish, seq_len=seq_len, where=where)
+            one = sampled.ids
         elif fits(tok, messages, text, finish, seq_len=seq_len):
             one = encode_answer(tok, messages, text, finish, seq_len=seq_len, where=where).ids
         if one is not None:
