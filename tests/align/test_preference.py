@@ -43,7 +43,7 @@ def pairs_of(batch):
     return sorted(out)
 
 
-def wanted_pairs(comparisons, seq_len=24):
+def wanted_pairs(comparisons, seq_len=28):
     out = []
     for one in comparisons:
         chats = [
@@ -56,10 +56,10 @@ def wanted_pairs(comparisons, seq_len=24):
 
 @pytest.mark.parametrize("unrelated", [False, True])
 def test_rows_hold_every_pair_once_and_are_filled(comparisons, unrelated):
-    rows = to_rows(comparisons, TOKENIZER, seq_len=24, chats=2 + unrelated, unrelated=unrelated)
+    rows = to_rows(comparisons, TOKENIZER, seq_len=28, chats=2 + unrelated, unrelated=unrelated)
     batch = rows.taken(np.arange(rows.size), rows.size + 2)
     assert pairs_of(batch) == wanted_pairs(comparisons)
-    assert rows.rows_B3T.shape[2] == 24 * (2 + unrelated) and rows.figures()["fill"] > 0.9
+    assert rows.rows_B3T.shape[2] == 28 * (2 + unrelated) and rows.figures()["fill"] > 0.8
     assert not batch.rows.segment_ids_BT[rows.size :].any() and not batch.weight_BP[rows.size :].any()
     used = {
         (b, int(side[b, p]))
@@ -111,7 +111,7 @@ def config_of(folder, chat, kind, *, steps, every, **settings):
     files = (
         write(folder, planted(60)) if not (folder / "preferences.jsonl").exists() else [folder / "preferences.jsonl"]
     )
-    run = world.run_config(steps=steps, every=every, batch_rows=8)
+    run = world.run_config(steps=steps, every=every, batch_rows=8, seq_len=28)
     return dataclasses.replace(
         run,
         data=dataclasses.replace(run.data, cache_dir=str(folder / "cache")),

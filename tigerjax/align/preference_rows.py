@@ -84,10 +84,10 @@ def to_rows(
             f"{len(comparisons)} prompt with a pair; KTO compares with answers to other prompts, so give at least 2"
         )
     units: list[_Unit] = []
-    room = (chats - unrelated) * seq_len
     for number, comparison in enumerate(comparisons):
         encoded = _encoded(comparison, tok, seq_len)
         strange = [_strange(comparisons, number, tok, seq_len)] if unrelated else []
+        room = chats * seq_len - sum(len(one.ids) for one in strange)
         for part in widths.cut(comparison, [len(encoded[answer].ids) for answer in comparison.answers], room):
             pairs = [(pair.winner, pair.loser, pair.weight) for pair in part.pairs]
             units.append(_Unit([*(encoded[answer] for answer in part.answers), *strange], pairs, len(strange)))
