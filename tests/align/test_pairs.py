@@ -5,7 +5,7 @@ import json
 
 from test_rank import candidate, record
 from test_rounds import World
-from tiny_project import COMPUTE, MODEL
+from tiny_project import COMPUTE, MODEL, ROOT
 
 from tigerjax import config as config_lib
 from tigerjax.align import project
@@ -14,7 +14,7 @@ from tigerjax.align.rank import rank
 from tigerjax.checkpoint.model import load_model
 from tigerjax.config import DpoConfig
 
-CONFIG = "configs/quickstart_dpo.py"
+CONFIG = ROOT / "configs" / "quickstart_dpo.py"
 
 
 def pairs(candidates, verdict=None):
