@@ -7,7 +7,7 @@ from tigerjax.align.people.queue import share
 from tigerjax.align.settings import AlignSettings, read_lines
 from tigerjax.checkpoint.loaded import check_fits, check_sizes
 from tigerjax.checkpoint.stored import StoredModel, open_whole
-from tigerjax.config import RunConfig
+from tigerjax.config import PreferenceConfig, RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.evaluate import questions
 from tigerjax.files import paths
@@ -31,6 +31,8 @@ def check(settings: AlignSettings, run: RunConfig) -> None:
             raise DataError(f"{path} does not exist; give existing SFT files, candidate models and gold files")
     if not settings.models:
         raise ConfigError("an alignment starts from a chat model; give --models")
+    if isinstance(run.objective, PreferenceConfig) and run.objective.preferences:
+        records.expand(run.objective.preferences)
     tokenizer = Tokenizer(run.data.tokenizer)
     for path in settings.models:
         model = _open(path)

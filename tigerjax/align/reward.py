@@ -18,8 +18,9 @@ from tigerjax.align import overlong, reward_data, widths
 from tigerjax.align.answers import Answer
 from tigerjax.align.config import RewardConfig
 from tigerjax.align.encoding import encode_all
+from tigerjax.align.pair_loader import PairLoader
 from tigerjax.align.people.agreement import spearman
-from tigerjax.align.reward_data import Comparison, PairLoader, RewardBatch, RewardData
+from tigerjax.align.reward_data import Comparison, RewardBatch, RewardData
 from tigerjax.align.reward_loss import pair_loss
 from tigerjax.checkpoint.loaded import Loaded, check_fits, check_sizes
 from tigerjax.checkpoint.model import save_model

@@ -13,7 +13,7 @@ from tigerjax.command.figures import save, show
 from tigerjax.command.groups import FILE_SAMPLING, FileSamplingOptions
 from tigerjax.command.options import FLAT, ConfigFile, OnDisk
 from tigerjax.command.progress import show_progress
-from tigerjax.config import RunConfig
+from tigerjax.config import PreferenceConfig, RunConfig
 from tigerjax.config.ranges import Seed
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
@@ -46,12 +46,12 @@ def train(
     wandb: str | None = None,
     json: Path | None = None,
 ) -> None:
-    """Trains a model, by pretraining or SFT as the config says.
+    """Trains a model, by pretraining, SFT or on preferences as the config says.
 
-    The same command resumes an interrupted run. --dry-run checks the config and its mixture, prints the config with its
-    overrides, and stops. With --held-out, the loss and the next-token accuracy on the answers of HELD_OUT are printed
-    at the end, by task and language. docs/OPERATIONS.md says how to use --wandb. On several hosts, run the same command
-    on each (launch/run.sh).
+    The same command resumes an interrupted run. --dry-run checks the config and its mixture, or its preferences and the
+    model that they train, prints the config with its overrides, and stops. With --held-out, the loss and the next-token
+    accuracy on the answers of HELD_OUT are printed at the end, by task and language. docs/OPERATIONS.md says how to use
+    --wandb. On several hosts, run the same command on each (launch/run.sh).
 
     Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --out runs/tiny
     """
@@ -62,11 +62,17 @@ def train(
     traced = _steps(profile_steps, run.optim.total_steps)
     if wandb is not None:
         wandb_run.package()  # refused before any work when the package is missing
+    on_preferences = isinstance(run.objective, PreferenceConfig)
     if dry_run:
-        from tigerjax.data.mixture import get_mixture, import_modules
+        if on_preferences:
+            from tigerjax.align import preference
 
-        import_modules(run.data.modules)
-        get_mixture(run.data.mixture)
+            preference.check(run)
+        else:
+            from tigerjax.data.mixture import get_mixture, import_modules
+
+            import_modules(run.data.modules)
+            get_mixture(run.data.mixture)
         to_terminal("\n".join(dump(run)))
         return
     from tigerjax.processes import hosts as processes
@@ -81,10 +87,16 @@ def train(
     with processes.together():
         examples = _read_held_out(run, held_out) if processes.is_writer() else []
         reporting = Reporting(since=began, profile_steps=traced, wandb=wandb)
-        loader = train_on_mixture(run, run_dir=run_dir, progress=show_progress, reporting=reporting)
+        given = {"run_dir": run_dir, "progress": show_progress, "reporting": reporting}
+        if on_preferences:
+            from tigerjax.align import preference
+
+            more = {"preferences": preference.train(run, **given)}
+        else:
+            loader = train_on_mixture(run, **given)
+            more = _progress(run, run_dir, loader) if processes.is_writer() else {}
     if processes.is_writer():
-        figures = {"run": str(run_dir)} | last_record(run_dir)
-        figures |= _progress(run, run_dir, loader)
+        figures = {"run": str(run_dir)} | last_record(run_dir) | more
         if examples:
             figures["held_out"] = _held_out(run, run_dir, examples)
         save(figures, json)

@@ -181,7 +181,8 @@ def _train(
                 hosts.at(f"in step {i + 1}")
                 with goodput.spending("compile" if turn == start else "steps"):
                     called = time.perf_counter()
-                    state, values = step(state, fed.batch, watch.spikes.limits(i + 1))
+                    batch = fed.batch if objective.prepare is None else objective.prepare(fed.batch)
+                    state, values = step(state, batch, watch.spikes.limits(i + 1))
                     called = time.perf_counter() - called
                 watch.read(called)  # the step before this one: the device already has its next work
                 watch.started(i + 1, values, fed)

@@ -161,6 +161,7 @@ class Watch:
         """Sets `back_before` where the run may go back to a checkpoint; else a DataError that names the batches."""
         spikes = self.spikes
         first = spikes.bad[0]["step"]
+        self.checkpoints.wait()  # a save that is still being written is one to go back to
         saved = hosts.share("checkpoints to go back to", steps(self.checkpoints.folder))[0]
         if spikes.rollbacks < self.config.health.rollbacks and any(s < first for s in saved):
             self.back_before = first
