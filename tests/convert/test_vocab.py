@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 from bucket import served
-from byte_level import make_byte_level
+from json_tokenizer import write_plain
 from safetensors.numpy import load_file
 
 from tigerjax.checkpoint.model import load_model
@@ -252,7 +252,7 @@ def test_random_rows_are_drawn_by_the_seed_and_old_rows_stay(tokenizers, config,
 
 
 def test_rows_of_an_extended_tokenizer_json_are_means_of_the_tokens_they_are_merged_from(tmp_path, weights, config):
-    make_byte_level(tmp_path / "base", ["the road was long"] * 3, 262)
+    write_plain(tmp_path / "base", ["the road was long"] * 3, 262)
     train_on(tmp_path / "base", [EMBEDDED / "corpus_zh.jsonl"], 300, tmp_path / "new")
     base, new = Tokenizer(tmp_path / "base"), Tokenizer(tmp_path / "new")
     small = {"embed": weights["embed"][:264], "head": weights["head"][:, :264]}

@@ -29,7 +29,7 @@ from tigerjax.files import manifest, paths
 from tigerjax.files.foreign import read_object
 from tigerjax.files.lock import locked_beside
 from tigerjax.model import families
-from tigerjax.model.hf_config import CONFIG, OURS
+from tigerjax.model.hf_config import CONFIG, OURS, with_moved_ids
 from tigerjax.model.weights import Row, get, put, tensor_bytes
 
 Array = np.ndarray
@@ -140,6 +140,7 @@ def grow(opened: Opened, kept: int, sub_tokens: list[list[int]], *, multiple: in
     return opened._replace(
         config=config,
         tensors=Grown(opened.tensors, sub_tokens, kept=kept, grown=tables),
+        extra=with_moved_ids(opened.extra, kept, sub_tokens),
         sums={name: digest for name, digest in opened.sums.items() if name not in tables},
         spec=_rows(opened.kind, config, size),
         grown=hashlib.sha256(manifest.canonical([kept, sub_tokens])).hexdigest(),

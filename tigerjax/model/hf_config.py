@@ -18,15 +18,22 @@ OURS = "tigerjax"
 """Our own key in config.json. It holds the sizes of the vocabulary before trimming and a checkpoint's `extra`, so that
 an import gives back what was exported."""
 SOURCE = "hugging_face"
-"""The key of a checkpoint's `extra` under which an import keeps what our model does not use: see `source_fields`."""
+"""The key of a checkpoint's `extra` under which an import keeps its source's config.json: see `source_fields`."""
 SEQ_LEN = "seq_len"
-"""The key of a checkpoint's `extra` with the length it was trained at, where no config of a run is stored with it."""
+"""The key of a checkpoint's `extra` with the longest rows that it, or what it was made of, was trained on."""
+NOT_KEPT = (
+    "architectures", "model_type", "torch_dtype", "dtype", "transformers_version", "auto_map", "quantization_config",
+    OURS, GENERATION,
+)  # fmt: skip
+"""What a config.json says of its own tensors, of the program that wrote it, and of code files beside it."""
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 POSITIONS, FIRST_POSITIONS = "max_position_embeddings", "original_max_position_embeddings"
 ROPE = ("rope_scaling", "rope_parameters")
 """Where transformers 4 and 5 say how rotary angles are scaled. Where both say it, transformers reads the first."""
 SEQ_LEN_LINE = re.compile(r"data\.seq_len = ([0-9]{1,9})")
 MAX_POSITIONS = 2048  # what transformers takes where a Llama's config.json leaves POSITIONS out
+BY_RULE = (*TOKEN_IDS, POSITIONS, FIRST_POSITIONS, *ROPE, GENERATION)
+"""Fields of the source that an export writes by a rule of their own."""
 ORIGINAL = "give the file as its authors published it"
 
 
@@ -94,14 +101,52 @@ def source_ids(extra: dict[str, Any]) -> TokenizerIds:
 
 
 def source_fields(fields: Fields) -> dict[str, Any]:
-    """What an import keeps of a config.json so that an export writes it again: context length, token ids, and what it
-    says about rotary angles. A field that is absent stays absent."""
-    kept = {name: fields.ids(name) for name in TOKEN_IDS} | {POSITIONS: fields.whole(POSITIONS, 1, default=None)}
-    kept |= {name: fields.object(name).content or None for name in ROPE}
-    kept[FIRST_POSITIONS] = fields.whole(FIRST_POSITIONS, 1, default=None)
-    _finite({name: kept[name] for name in ROPE}, fields.path)
-    always = (*TOKEN_IDS, POSITIONS)
-    return {n: value for n, value in kept.items() if n in fields.content and (n in always or value is not None)}
+    """What an import keeps of a config.json so that an export writes it again: all but NOT_KEPT. A field that is absent
+    stays absent.
+
+    Raises DataError for a field with a rule of its own that is out of range, and for NaN."""
+    checked = {name: fields.ids(name) for name in TOKEN_IDS} | {POSITIONS: fields.whole(POSITIONS, 1, default=None)}
+    checked |= {name: fields.object(name).content for name in ROPE}
+    checked[FIRST_POSITIONS] = fields.whole(FIRST_POSITIONS, 1, default=None)
+    kept = {name: checked.get(name, value) for name, value in fields.content.items() if name not in NOT_KEPT}
+    _finite(kept, fields.path)
+    return {n: value for n, value in kept.items() if value or n not in (*ROPE, FIRST_POSITIONS)}
+
+
+def as_came(extra: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a checkpoint's source that an export writes again as they came."""
+    return {name: value for name, value in extra.get(SOURCE, {}).items() if name not in BY_RULE}
+
+
+def remembered(extra: dict[str, Any], run_config: list[str]) -> dict[str, Any]:
+    """What a checkpoint keeps in its `extra` of another one that it is made of, by training or by a change of its
+    vocabulary: the fields of its source, and the longest rows that it was trained on."""
+    length = max(trained_length(run_config) or 0, extra.get(SEQ_LEN) or 0)
+    return {name: extra[name] for name in (SOURCE,) if name in extra} | ({SEQ_LEN: length} if length else {})
+
+
+def with_moved_ids(extra: dict[str, Any], kept: int, stands_for: list[list[int]]) -> dict[str, Any]:
+    """A checkpoint's `extra` when its vocabulary has grown: the token ids of its source where they are now.
+
+    Ids below `kept` stay. An added token behind them moves to the first new entry that stands for it alone. What had no
+    row names nothing now.
+    """
+    if SOURCE not in extra:
+        return extra
+    moved = {ids[0]: i for i, ids in reversed([*enumerate(stands_for, kept)]) if len(ids) == 1 and ids[0] >= kept}
+
+    def now(value: Any) -> Any:
+        if isinstance(value, list):
+            return [i for i in map(now, value) if i is not None]
+        return value if value is None or value < kept else moved.get(value)
+
+    def of(content: dict[str, Any]) -> dict[str, Any]:
+        return {name: now(value) if name in TOKEN_IDS else value for name, value in content.items()}
+
+    source = of(extra[SOURCE])
+    if GENERATION in source:
+        source[GENERATION] = of(source[GENERATION])
+    return extra | {SOURCE: source}
 
 
 def trained_length(run_config: list[str]) -> int | None:
@@ -111,9 +156,9 @@ def trained_length(run_config: list[str]) -> int | None:
 
 
 def positions(extra: dict[str, Any], seq_len: int | None) -> dict[str, int]:
-    """max_position_embeddings of an export: the length that the model was trained at here, else that of its source.
-    Empty where neither is known."""
-    known = seq_len or extra.get(SEQ_LEN) or extra.get(SOURCE, {}).get(POSITIONS)
+    """max_position_embeddings of an export: the longest rows that the model was trained on here, or more where its
+    source says so. Empty where neither is known."""
+    known = max(seq_len or 0, extra.get(SEQ_LEN) or 0, extra.get(SOURCE, {}).get(POSITIONS) or 0)
     return {POSITIONS: known} if known else {}
 
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import tokenizers
 
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.files import paths
+from tigerjax.files import manifest, paths
 from tigerjax.tokenizer.added import ADDED_FILE, CONFIG_FILE, FAST_FILE, MODEL_FILE
 from tigerjax.tokenizer.extend import is_cjk
 from tigerjax.tokenizer.hf_files import (
@@ -52,6 +52,16 @@ class Base(NamedTuple):
     @property
     def vocab(self) -> dict[str, int]:
         return self.described.vocab
+
+    @property
+    def file(self) -> Path:
+        """What an extension is made of. The weights of a model may lie beside it."""
+        return self.described.folder / FAST_FILE
+
+    def beside(self) -> dict[str, str]:
+        """{name: sha256} of the files that go into an extension as they are."""
+        there = {name: self.described.folder / name for name in BESIDE}
+        return {name: manifest.sha256(file) for name, file in there.items() if file.is_file()}
 
 
 def is_json(folder: str | Path) -> bool:

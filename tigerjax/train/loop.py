@@ -28,7 +28,7 @@ from tigerjax.train.metrics import Metrics, Reporting, last_record
 from tigerjax.train.objective import Objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.signals import noted
-from tigerjax.train.start import check_same, new_state
+from tigerjax.train.start import Init, check_same, new_state
 from tigerjax.train.state import TrainState, abstract_state, from_disk, to_disk
 from tigerjax.train.step import compile_step
 from tigerjax.train.trace import Trace
@@ -42,7 +42,7 @@ def train(
     run_dir: str | Path,
     objective: Objective | None = None,
     mesh: Mesh | None = None,
-    init_weights: Any = None,
+    init: Init | None = None,
     reporting: Reporting = Reporting(),
 ) -> TrainState:
     """Trains to `optim.total_steps` and returns the final state, as it is on disk: its checkpoint is saved by then.
@@ -52,7 +52,7 @@ def train(
     (goes into the checkpoints) and vocab_size (must be the model's). `objective` and `mesh`
     None are those of the config.
 
-    The weights to start from are those of the newest whole checkpoint in `run_dir`; else `init_weights`; else those of
+    The weights to start from are those of the newest whole checkpoint in `run_dir`; else those of `init`; else those of
     `checkpoint.init_from`; else random ones. Writes config.txt, metrics.jsonl, tensorboard/ and checkpoints/ under
     `run_dir`. SIGINT and SIGTERM, on any host, save a checkpoint and then raise KeyboardInterrupt or SystemExit(143); a
     signal that this process was started to ignore (`nohup`, `command &` in a script) stays ignored.
@@ -72,7 +72,7 @@ def train(
                 run_dir=run_dir,
                 objective=objective,
                 mesh=mesh,
-                init_weights=init_weights,
+                init=init,
                 reporting=reporting,
             )
         except KeyboardInterrupt as interrupt:
@@ -86,7 +86,7 @@ def _train(
     run_dir: str | Path,
     objective: Objective | None,
     mesh: Mesh | None,
-    init_weights: Any,
+    init: Init | None,
     reporting: Reporting,
 ) -> TrainState:
     """`train`, with the run's folder locked."""
@@ -120,10 +120,13 @@ def _train(
     abstract = abstract_state(objective, tx, mesh)
     resumed = _resume(loader, checkpoints, meta, objective, abstract)
     if resumed is not None:
-        state, start, health = resumed
+        state, there = resumed
+        start, health, extra = there["step"], there.get("health"), there["extra"]
         hosts.say(f"resuming {config.name} from step {start}")
     else:
-        state, start, health = new_state(config, meta, objective, tx, mesh, init_weights), 0, None
+        state, extra = new_state(config, meta, objective, tx, mesh, init)
+        start, health = 0, None
+    meta["extra"] = extra
     if start >= total_steps:
         checkpoints.close()
         hosts.say(f"{config.name}: all {total_steps} steps are done, nothing to train")
@@ -270,8 +273,8 @@ def _left(run_dir: Path) -> str:
 
 def _resume(
     loader: Any, checkpoints: Checkpointer, meta: dict[str, Any], objective: Objective, abstract: TrainState
-) -> tuple[TrainState, int, dict[str, Any] | None] | None:
-    """The newest whole state, its step and what was known of spikes then; the loader is put where that step left it.
+) -> tuple[TrainState, dict[str, Any]] | None:
+    """The newest whole state and its meta.json; the loader is put where that step left it.
 
     None when the run has no checkpoint yet. DataError when it has some and all are damaged."""
     newest = checkpoints.newest()
@@ -287,7 +290,7 @@ def _resume(
                 " --force` to resume from the one before)",
             )
             loader.restore(there.get("loader"))
-            return from_disk(state, objective), there["step"], there.get("health")
+            return from_disk(state, objective), there
     if lost := damaged(checkpoints.folder):
         raise DataError(
             f"{checkpoints.folder} has no whole checkpoint left ({', '.join(lost)}), and starting over would lose the"

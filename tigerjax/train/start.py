@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
@@ -13,28 +13,37 @@ from tigerjax.config import RopeConfig, RunConfig
 from tigerjax.config.rope import USES
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
-from tigerjax.model.hf_config import reach, say_past
+from tigerjax.model.hf_config import reach, remembered, say_past
 from tigerjax.processes import hosts
 from tigerjax.train.objective import Objective
 from tigerjax.train.state import TrainState, init_state, state_from_weights
 
 
+class Init(NamedTuple):
+    """What a run starts from, where it is not `checkpoint.init_from` of its config."""
+
+    weights: Any
+    extra: dict[str, Any]
+    """What the run's checkpoints keep of the checkpoint that the weights came from: see `hf_config.remembered`."""
+
+
 def new_state(
-    config: RunConfig, meta: dict[str, Any], objective: Objective, tx: Any, mesh: Mesh, init_weights: Any
-) -> TrainState:
-    """The state before step 1, its weights from `init_weights`, else from `checkpoint.init_from`, else random."""
-    if init_weights is None and config.checkpoint.init_from is not None:
+    config: RunConfig, meta: dict[str, Any], objective: Objective, tx: Any, mesh: Mesh, init: Init | None
+) -> tuple[TrainState, dict[str, Any]]:
+    """(The state before step 1, what the run's checkpoints keep in `extra`), from `init`, else from
+    `checkpoint.init_from`; else with random weights."""
+    if init is None and config.checkpoint.init_from is not None:
         stored = open_whole(config.checkpoint.init_from)
         # Another rope needs no other weights: a run that teaches a model longer rows starts so.
         sizes = dataclasses.replace(stored.config, rope=config.model.rope)
         given = make_meta(kind=stored.kind, model=sizes, tokenizer_sha256=stored.tokenizer_sha256)
         check_same(given | {"data_seed": config.seed}, meta, paths.of(config.checkpoint.init_from))
         _say_rope(config, stored)
-        init_weights = placed_weights(stored, mesh, "float32")
-    if init_weights is not None:
-        refuse_not_finite(dict(init_weights), "the weights to start from")
-        return state_from_weights(objective, tx, mesh, init_weights)
-    return init_state(objective, tx, mesh, seed=config.seed)
+        init = Init(placed_weights(stored, mesh, "float32"), remembered(stored.extra, stored.run_config))
+    if init is not None:
+        refuse_not_finite(dict(init.weights), "the weights to start from")
+        return state_from_weights(objective, tx, mesh, init.weights), init.extra
+    return init_state(objective, tx, mesh, seed=config.seed), {}
 
 
 def _say_rope(config: RunConfig, stored: StoredModel) -> None:
@@ -42,7 +51,8 @@ def _say_rope(config: RunConfig, stored: StoredModel) -> None:
     ours, theirs = config.model.rope, stored.config.rope
     if ours != theirs:
         hosts.say(f"start weights had rope {_shown(theirs)}; this run has {_shown(ours)}")
-    known = reach(config.model, stored.extra, [])  # of an import; a run of ours may well train on longer rows
+    # A run of ours may well train on longer rows than the run before it.
+    known = 0 if stored.run_config else reach(config.model, stored.extra, [])
     say_past(known, config.model, config.data.seq_len, config.checkpoint.init_from)
 
 
