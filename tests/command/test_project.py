@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import json_tokenizer
 import numpy as np
 import pytest
 from hand_tokenizer import PIECES, model_bytes
@@ -297,7 +296,9 @@ def test_the_readme_of_a_new_project_says_how_people_answer_and_how_benchmarks_a
         ({"mine": "base"}, "name base would replace what base names"),
         ({"mine": "my-model"}, "'my-model' names Python modules and mixtures; use letters, digits and _"),
         ({"--base base": "--base ."}, "config.json"),
-        ({"--vocab-size 300": "--vocab-size 268"}, "--vocab-size 268 is not above the 268 entries of base"),
+        ({"--vocab-size 300": "--vocab-size 267"}, "--vocab-size 267 is below the 268 entries of base"),
+        ({"--vocab-size 300": "--vocab-size 268"}, "base has no chat template, which fine-tuning needs; give Chinese"),
+        ({"--zh 'zh_*.jsonl'": ""}, "--vocab-size 300 extends base by Chinese pieces; give Chinese text to --zh"),
         ({"--en en.jsonl": "--en fr.jsonl"}, "fr.jsonl: no such file"),
         ({"--en en.jsonl": "--en base"}, "name the files in it"),
         ({"--sft sft.jsonl": "--sft zh_a.jsonl"}, "have one name"),
@@ -362,12 +363,3 @@ def test_a_text_without_enough_chinese_is_refused_with_what_to_give(home, tmp_pa
         Path(f"{name}.jsonl").write_text('{"text": "x"}\n')
     assert cli.main(shlex.split(NEW.replace("--vocab-size 300", ""))) == 2
     assert "too few to extend the 268 entries" in capsys.readouterr().err
-
-
-def test_a_base_with_a_tokenizer_json_alone_is_not_told_to_look_for_another_file(home, tmp_path, monkeypatch, capsys):
-    shutil.copytree(home / "base", tmp_path / "base")
-    (tmp_path / "base/tokenizer.model").unlink()
-    json_tokenizer.write(tmp_path / "base", "smol")
-    monkeypatch.chdir(home)
-    assert cli.main(["new", "other", "--base", str(tmp_path / "base"), *shlex.split(NEW)[4:]]) == 2
-    assert "has a tokenizer.json, but a project begins from a tokenizer.model" in capsys.readouterr().err

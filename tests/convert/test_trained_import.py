@@ -51,7 +51,7 @@ def imported(folder, name, **fields):
     return folder / "base", own
 
 
-def trained(folder, base, *, steps=1, name="run", **data):
+def trained(folder, base, *, steps=3, name="run", **data):
     model = load_model(base).config
     config = dataclasses.replace(tiny_config(total_steps=steps, every_steps=1), model=model)
     config = dataclasses.replace(
@@ -68,13 +68,13 @@ def test_a_trained_import_goes_out_with_its_ids_positions_and_other_facts(name, 
     base, came = imported(tmp_path, name, vocab_size=64)
     run = trained(tmp_path, base)
     assert config_lib.load(run).model == load_model(base).config
-    trained(tmp_path, base, steps=2)  # resumes
+    trained(tmp_path, base, steps=4)  # resumes
     convert.to_hf(run, tmp_path / "hf")
     went = json.loads((tmp_path / "hf/config.json").read_text())
     assert {field: went.get(field) for field in came} == came
     assert not OF_THE_FILE.keys() & went.keys()
     assert json.loads((tmp_path / "hf/generation_config.json").read_text()) == GENERATION
-    assert open_model(run).step == 2
+    assert open_model(run).step == 4
 
 
 def test_a_run_on_longer_rows_than_its_source_reads_goes_out_with_these(tmp_path):

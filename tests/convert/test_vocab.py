@@ -234,7 +234,11 @@ def test_growing_what_is_not_of_the_base_vocabulary_is_refused(tokenizers, folde
     shutil.copy(new.folder / MODEL_FILE, hf / MODEL_FILE)
     assert main(command) == 2 and "vocab_size=700" in capsys.readouterr().err
     (hf / MODEL_FILE).unlink()
-    assert main(command) == 2 and "has no tokenizer.model" in capsys.readouterr().err
+    assert main(command) == 2 and "has no tokenizer that is read, from which it could grow" in capsys.readouterr().err
+    write_plain(tmp_path / "other", ["the road was long"], 262)
+    shutil.copy(tmp_path / "other/tokenizer.json", hf)
+    shutil.copy(tmp_path / "other/tokenizer_config.json", hf)
+    assert main(command) == 2 and f"{new.folder} is a tokenizer.model, and {hf} a tok" in capsys.readouterr().err
     assert not (tmp_path / "run").exists() and not list(tmp_path.glob("*.partial"))
 
 

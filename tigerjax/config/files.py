@@ -144,7 +144,8 @@ def _subclass(of: Any, named: str, where: str) -> type:
     """The subclass of `of` that a dump names by its module and its name. Only modules of this package are imported for
     it: a text must not choose what code runs."""
     module, _, name = named.rpartition(".")
-    if module.startswith(f"{PACKAGE}.") and all(part.isidentifier() for part in module.split(".")):
+    parts = module.split(".")
+    if parts[0] == PACKAGE and all(part.isidentifier() and not part.startswith("_") for part in parts):
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
     found = getattr(sys.modules.get(module), name, None)

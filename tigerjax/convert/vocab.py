@@ -34,16 +34,16 @@ def sub_tokens(vocab_size: int, base: "Tokenizer", new: "Tokenizer") -> list[lis
     `vocab_size` is the checkpoint's. ConfigError when it is not the base's, or when the new tokenizer does not begin
     with the pieces of the base or lacks one of its added tokens.
     """
-    if vocab_size != base.size:
-        raise ConfigError(
-            f"checkpoint has vocab_size={vocab_size}, base tokenizer {base.folder} has {base.size} entries;"
-            " give the tokenizer that the checkpoint was trained with"
-        )
     if base.is_json != new.is_json:
         kinds = (MODEL_FILE, FAST_FILE)
         raise ConfigError(
             f"tokenizer {new.folder} is a {kinds[new.is_json]}, and {base.folder} a {kinds[base.is_json]}: neither is"
             " made of the other; give what `tigerjax tokenizer extend` made of the model's own"
+        )
+    if vocab_size != base.size:
+        raise ConfigError(
+            f"checkpoint has vocab_size={vocab_size}, base tokenizer {base.folder} has {base.size} entries;"
+            " give the tokenizer that the checkpoint was trained with"
         )
     if base.is_json:
         from tigerjax.tokenizer import bpe  # the numeric core imports without `tokenizers`

@@ -10,7 +10,7 @@ from tigerjax.errors import DataError
 from tigerjax.files.foreign import read_object, shown
 from tigerjax.model.hf_fields import MAX_SIZE, Fields
 from tigerjax.processes import hosts
-from tigerjax.tokenizer.added import refuse_repeated
+from tigerjax.tokenizer.added import AGAIN, refuse_repeated
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 BOS, EOS = 1, 2  # of every tokenizer that we train with: all of them extend Llama-2's
@@ -85,7 +85,7 @@ def tokenizer_ids(path: Path, content: dict[str, Any]) -> TokenizerIds:
     if gap := [i for place, i in enumerate(beyond, known) if i != place]:
         raise DataError(
             f"{path}: an added token has id {gap[0]}, but added tokens follow the {known} of the vocabulary without a"
-            " gap; give the tokenizer's files as they were published"
+            f" gap; {AGAIN}"
         )
     markers = [i for text, i in added.items() if text not in ("<unk>", "<s>", "</s>")]
     return TokenizerIds(size, pad=added.get("<pad>", added.get("[PAD]")), stops=sorted({EOS, *markers}))

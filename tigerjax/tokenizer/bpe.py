@@ -21,10 +21,9 @@ import tokenizers
 
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
-from tigerjax.tokenizer.added import ADDED_FILE, CONFIG_FILE, FAST_FILE, MODEL_FILE
+from tigerjax.tokenizer.added import ADDED_FILE, AGAIN, CONFIG_FILE, FAST_FILE
 from tigerjax.tokenizer.extend import is_cjk
 from tigerjax.tokenizer.hf_files import (
-    AGAIN,
     GENERATION_FILE,
     MAP_FILE,
     TEMPLATE_FILE,
@@ -62,12 +61,6 @@ class Base(NamedTuple):
         """{name: sha256} of the files that go into an extension as they are."""
         there = {name: self.described.folder / name for name in BESIDE}
         return {name: manifest.sha256(file) for name, file in there.items() if file.is_file()}
-
-
-def is_json(folder: str | Path) -> bool:
-    """Whether a folder's tokenizer is its tokenizer.json."""
-    where = paths.of(folder)
-    return where.is_dir() and not (where / MODEL_FILE).is_file() and (where / FAST_FILE).is_file()
 
 
 def read(folder: str | Path) -> Base:
