@@ -31,8 +31,8 @@ def sub_tokens(vocab_size: int, base: "Tokenizer", new: "Tokenizer") -> list[lis
     For a piece they are those with which the base spells the same text; no "▁" is put before it. For an added token
     that the base has too, it is the old one. For a new pad the list is empty.
 
-    `vocab_size` is the checkpoint's. ConfigError when it is not the base's, or when the new tokenizer does not begin
-    with the pieces of the base or lacks one of its added tokens.
+    `vocab_size` is the checkpoint's. ConfigError when it is not the base's, or when the new tokenizer is of another
+    kind, does not begin with the pieces of the base, or lacks one of its added tokens.
     """
     if base.is_json != new.is_json:
         kinds = (MODEL_FILE, FAST_FILE)
