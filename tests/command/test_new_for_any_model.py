@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import flax.linen as nn
@@ -69,7 +70,10 @@ def home(tmp_path, monkeypatch):
         own = (EMBEDDED / f"{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:lines]
         (tmp_path / f"{name}.jsonl").write_text("".join(own), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    for module in ("pretrain", "sft", "mixture"):  # of a project: the next one has others
+        sys.modules.pop(module, None)
 
 
 def run(command: str) -> None:
@@ -151,6 +155,7 @@ def test_documents_alone_do_not_extend_a_tokenizer_json(home, monkeypatch, name)
 )
 def test_a_vocabulary_that_cannot_be_had_is_refused_before_anything_is_written(home, capsys, options, code, message):
     base_model(home / "base", "qwen3", "qwen")
+    capsys.readouterr()
     assert cli.main(shlex.split(f"new mine --base base --sft sft.jsonl {options}")) == code
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 2 and not Path("mine").exists()  # the other line is of the padding

@@ -99,8 +99,7 @@ tokenizer = {tokenizer}
 """
 
 MIXTURE = '''\
-"""The data of {name}. {what}
-"""
+"""The data of {name}. {what}"""
 
 from tigerjax.data.mixture import Source, {kinds}
 
@@ -113,7 +112,8 @@ SHARES = """\
 pretrain.py and sft.py name its mixtures.
 
 Shares are shares of tokens. {languages}The weight of a source is its share within its
-language, and max_epochs limits how often it is read: Source("file", weight=2, max_epochs=3)."""
+language, and max_epochs limits how often it is read: Source("file", weight=2, max_epochs=3).
+"""
 
 LANGUAGES = "Half of the documents' tokens are Chinese. "
 
