@@ -182,6 +182,19 @@ def put(array: np.ndarray, mesh: Mesh, *logical_axes: str | None) -> jax.Array:
     return jax.make_array_from_callback(array.shape, sharding(mesh, *logical_axes), array.__getitem__)
 
 
+def put_rows(local: np.ndarray, mesh: Mesh, mine: Sequence[int], batch_rows: int) -> jax.Array:
+    """The global array of `batch_rows` rows, of which this process has only its own: `mine` (`host_rows`), in order."""
+    assert len(local) == len(mine), (local.shape, mine)
+    place_of = {row: place for place, row in enumerate(mine)}
+
+    def cut(index: Any) -> np.ndarray:
+        first, last, _ = index[0].indices(batch_rows)
+        at = place_of[first]
+        return local[at : at + last - first]
+
+    return jax.make_array_from_callback((batch_rows, *local.shape[1:]), sharding(mesh, "batch"), cut)
+
+
 def host_rows(mesh: Mesh, batch_rows: int) -> list[int]:
     """The numbers of the rows of a global batch that this process's loader must read, in order.
 

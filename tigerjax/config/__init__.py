@@ -29,6 +29,7 @@ from tigerjax.config.run import (
     PipelineConfig,
     RunConfig,
 )
+from tigerjax.config.validation import EvalConfig
 
 __all__ = [
     "DUMPED",
@@ -38,6 +39,7 @@ __all__ = [
     "ComputeConfig",
     "DataConfig",
     "Dtype",
+    "EvalConfig",
     "Extras",
     "HealthConfig",
     "MeshConfig",

@@ -43,21 +43,59 @@ def token_loss(
     own gradient of the head, and these are added once, after the last chunk. Not differentiable twice, nor in
     `weights_BT`.
     """
-    B, T = targets_BT.shape
-    chunks = -(-B * T // chunk_tokens)
-    length = -(-T // (length_shards * chunks))
-    pad = -(T // length_shards) % length
-
-    def split(array: jax.Array) -> jax.Array:
-        """The devices' shares side by side, so that vmap runs over devices. Padding positions have weight 0."""
-        rest = array.shape[2:]
-        array = array.reshape(batch_shards, B // batch_shards, length_shards, T // length_shards, *rest)
-        array = array.swapaxes(1, 2).reshape(-1, B // batch_shards, T // length_shards, *rest)
-        return jnp.pad(array, [(0, 0), (0, 0), (0, pad), *((0, 0) for _ in rest)]) if pad else array
-
+    cut = _Cut.of(targets_BT, chunk_tokens, batch_shards, length_shards)
     weights_BT = weights_BT.astype(jnp.float32)
-    nll_sum, correct = _summed((vocab_size, length), split(hidden_BTD), head_DV, split(targets_BT), split(weights_BT))
+    shares = cut.split(hidden_BTD), head_DV, cut.split(targets_BT), cut.split(weights_BT)
+    nll_sum, correct = _summed((vocab_size, cut.length), *shares)
     return TokenLoss(nll_sum, jnp.sum(weights_BT), correct)
+
+
+def loss_by_row(
+    hidden_BTD: jax.Array,
+    head_DV: jax.Array,
+    targets_BT: jax.Array,
+    weights_BT: jax.Array,
+    *,
+    vocab_size: int,
+    chunk_tokens: int,
+    batch_shards: int,
+    length_shards: int,
+) -> TokenLoss:
+    """The sums of `token_loss`, each float32 [B], row by row. For validation: it has no gradient."""
+    cut = _Cut.of(targets_BT, chunk_tokens, batch_shards, length_shards)
+    weights_BT = weights_BT.astype(jnp.float32)
+    sizes = _Sizes(vocab_size, cut.length)
+    shares = cut.split(hidden_BTD), head_DV, cut.split(targets_BT), cut.split(weights_BT)
+    nll, correct = _scan(sizes, *shares, with_gradient=False, by_row=True)[0]
+    return TokenLoss(cut.joined(nll), jnp.sum(weights_BT, axis=1), cut.joined(correct))
+
+
+class _Cut(NamedTuple):
+    """How a batch [B, T] is cut into the shares of the devices, and each share into chunks of `length` positions."""
+
+    batch_shards: int
+    length_shards: int
+    length: int
+    pad: int
+
+    @classmethod
+    def of(cls, batch_BT: jax.Array, chunk_tokens: int, batch_shards: int, length_shards: int) -> "_Cut":
+        B, T = batch_BT.shape
+        chunks = -(-B * T // chunk_tokens)
+        length = -(-T // (length_shards * chunks))
+        return cls(batch_shards, length_shards, length, -(T // length_shards) % length)
+
+    def split(self, array: jax.Array) -> jax.Array:
+        """The devices' shares side by side, so that vmap runs over devices. Padding positions have weight 0."""
+        B, T, *rest = array.shape
+        rows, places = B // self.batch_shards, T // self.length_shards
+        array = array.reshape(self.batch_shards, rows, self.length_shards, places, *rest)
+        array = array.swapaxes(1, 2).reshape(-1, rows, places, *rest)
+        return jnp.pad(array, [(0, 0), (0, 0), (0, self.pad), *((0, 0) for _ in rest)]) if self.pad else array
+
+    def joined(self, by_share: jax.Array) -> jax.Array:
+        """[shares, rows of a share] -> [B]: the parts of a row that several devices have are added."""
+        return jnp.sum(by_share.reshape(self.batch_shards, self.length_shards, -1), axis=1).reshape(-1)
 
 
 class _Sizes(NamedTuple):
@@ -102,15 +140,20 @@ def _summed_bwd(sizes: Any, gradients: Any, cotangents: Any) -> Any:
 _summed.defvjp(_summed_fwd, _summed_bwd)
 
 
-def _scan(sizes: _Sizes, hidden: Any, head_DV: Any, targets: Any, weights: Any, *, with_gradient: bool) -> Any:
-    """((nll sum, correct), gradient of hidden, gradient of head). The arrays lead with an axis of devices."""
-    shards, _, T, _ = hidden.shape
+def _scan(
+    sizes: _Sizes, hidden: Any, head_DV: Any, targets: Any, weights: Any, *, with_gradient: bool, by_row: bool = False
+) -> Any:
+    """((nll sum, correct), gradient of hidden, gradient of head). The arrays lead with an axis of devices.
+
+    With `by_row` both sums are [devices, rows]."""
+    shards, rows, T, _ = hidden.shape
+    over = 1 if by_row else None
     # The devices that split D gather the head here, once before the loop and in the dtype of the products.
     cast_head_DV = nn.with_logical_constraint(head_DV.astype(hidden.dtype), ("act_embed", "act_vocab"))
 
     def chunk(hidden_BTD: jax.Array, targets_BT: jax.Array, weights_BT: jax.Array) -> Any:
         nll_BT, correct_BT, probs_BTV, is_target_BTV = _softmax(hidden_BTD, cast_head_DV, targets_BT, sizes.vocab_size)
-        sums = jnp.sum(nll_BT * weights_BT), jnp.sum(correct_BT * weights_BT)
+        sums = jnp.sum(nll_BT * weights_BT, over), jnp.sum(correct_BT * weights_BT, over)
         if not with_gradient:
             return sums, None, None
         d_logits_BTV = ((probs_BTV - is_target_BTV) * weights_BT[..., None]).astype(hidden_BTD.dtype)
@@ -125,7 +168,7 @@ def _scan(sizes: _Sizes, hidden: Any, head_DV: Any, targets: Any, weights: Any, 
         sums, d_hidden, d_head = by_device(*parts)
         return jax.tree.map(jnp.add, carry, (sums, d_head)), d_hidden
 
-    zero = jnp.zeros((shards,), jnp.float32)
+    zero = jnp.zeros((shards, rows) if by_row else (shards,), jnp.float32)
     d_head: Any = jnp.zeros((shards, *head_DV.shape), jnp.float32) if with_gradient else None
     if d_head is not None:
         d_head = nn.with_logical_constraint(d_head, ("shares", "act_embed", "act_vocab"))
@@ -134,4 +177,4 @@ def _scan(sizes: _Sizes, hidden: Any, head_DV: Any, targets: Any, weights: Any, 
     if with_gradient:  # chunks, shards, B, T, D -> shards, B, all of T, D
         d_hidden = jnp.moveaxis(d_hidden, 0, 2).reshape(hidden.shape)
         d_head = jnp.sum(d_head, axis=0).astype(head_DV.dtype)
-    return (jnp.sum(nll), jnp.sum(correct)), d_hidden, d_head
+    return (nll, correct) if by_row else (jnp.sum(nll), jnp.sum(correct)), d_hidden, d_head

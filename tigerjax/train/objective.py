@@ -19,7 +19,7 @@ from tigerjax.errors import ConfigError
 from tigerjax.mesh import RULES, balanced, row_ways
 from tigerjax.model import families, stack
 from tigerjax.model.layers import head, init
-from tigerjax.model.loss import token_loss
+from tigerjax.model.loss import TokenLoss, loss_by_row, token_loss
 from tigerjax.model.pipeline import LayerOrder, Pipeline
 
 Sums = dict[str, jax.Array]
@@ -33,6 +33,8 @@ class Objective:
     """key -> weights, leaves boxed by flax.linen.LogicallyPartitioned."""
     loss: Callable[[Any, Any], tuple[jax.Array, jax.Array, Sums]]
     """(weights, batch) -> (sum, weight, {metric: its sum}); the step divides all sums by the weight, once."""
+    by_row: Callable[[Any, Any], TokenLoss] | None = None
+    """(weights, batch) -> the sums of the loss row by row, for validation; None: it has no validation."""
     kind: str
     """Of the checkpoint: see `families.of_kind`."""
     tokens: Callable[[Any], int] | None = None
@@ -64,13 +66,13 @@ def token_objective(config: Trained, mesh: Mesh) -> Objective:
     model = family.language_model(config.model, config.compute, run)
     batch_shards, length_shards = row_ways(mesh), mesh.shape[RULES["length"]]
 
-    def loss(weights: Any, batch: Any) -> tuple[jax.Array, jax.Array, Sums]:
+    def sums(weights: Any, batch: Any, of: Callable[..., TokenLoss]) -> TokenLoss:
         # Each device keeps whole rows of these small integers, and cuts out what it needs.
         batch = jax.tree.map(lambda a: nn.with_logical_constraint(balanced(a), ("batch", None)), batch)
         hidden_BTD: Any = model.apply(
             {"params": weights}, batch.tokens_BT, batch.positions_BT, batch.segment_ids_BT, method="hidden"
         )
-        total = token_loss(
+        return of(
             hidden_BTD,
             head(weights, config.model),
             batch.targets_BT,
@@ -80,11 +82,15 @@ def token_objective(config: Trained, mesh: Mesh) -> Objective:
             batch_shards=batch_shards,
             length_shards=length_shards,
         )
+
+    def loss(weights: Any, batch: Any) -> tuple[jax.Array, jax.Array, Sums]:
+        total = sums(weights, batch, token_loss)
         return total.nll_sum, total.weight, {"accuracy": total.correct}
 
     return Objective(
         init=lambda key: in_stage_order(init(model, key), order),
         loss=loss,
+        by_row=lambda weights, batch: sums(weights, batch, loss_by_row),
         kind=family.KIND,
         tokens=lambda batch: int(np.count_nonzero(batch.segment_ids_BT)),
         order=order,

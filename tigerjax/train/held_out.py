@@ -1,0 +1,151 @@
+"""Loss and next-token accuracy on held-out sets, with the run's own weights on its own mesh.
+
+The rows of all sets follow each other through one compiled forward pass, in batches of a micro-batch's size. So beside
+the state of training the devices hold no more than in a step. The devices give the sums of each row, and the host adds
+them in float64 in the order of the rows. So the figures depend neither on the number of processes nor on the batch.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from tigerjax.config import RunConfig
+from tigerjax.data.rows import make_batch
+from tigerjax.mesh import host_rows, in_mesh, put_rows, sharding
+from tigerjax.model.loss import TokenLoss
+from tigerjax.processes import hosts
+from tigerjax.records.notes import NOT_GIVEN
+
+TABLES = {"by_lang": "lang", "by_source": "source", "by_task": "task"}
+"""Of the figures of a set, each with its word in the names of single figures, such as `wiki/lang/zh/loss_nats`."""
+WORDS = {"by_lang": "language", "by_source": "source", "by_task": "task"}
+MEASURED = ("loss_nats", "accuracy")
+AHEAD = 2
+"""So many batches are started before the sums of the first are read, so that the devices do not wait for the host. With
+several hosts it may not be more: see `hosts.Stop`."""
+
+Figures = dict[str, dict[str, Any]]
+"""{set: {loss_nats, accuracy, tokens, by_lang, by_source, by_task}}. Each by_* is {name: {loss_nats, accuracy,
+tokens}}, and is left out where no record says it. A loss that is not finite is None."""
+
+
+class HeldOutSet(Protocol):
+    """The rows of one held-out set, as `tigerjax.data.held_out` makes them."""
+
+    name: str
+    rows: int
+    groups: list[tuple[Any, int]]
+    """((lang, source, task), number of rows), in the order of the rows."""
+
+    @property
+    def sha256(self) -> str: ...
+
+    def read(self, indices: Sequence[int]) -> np.ndarray: ...
+
+
+class Validator:
+    """Computes the figures of all held-out sets, batch by batch."""
+
+    def __init__(
+        self, config: RunConfig, sets: Sequence[HeldOutSet], by_row: Callable[[Any, Any], TokenLoss], mesh: Mesh
+    ):
+        """`by_row` is that of the objective."""
+        self.sets, self._mesh, self._seq_len = list(sets), mesh, config.data.seq_len
+        self._batch_rows = config.global_batch_size // config.optim.gradient_accumulation_steps
+        self._mine = host_rows(mesh, self._batch_rows)
+        self._places = [(s, row) for s, one in enumerate(self.sets) for row in range(one.rows)]
+        self.batches = -(-len(self._places) // self._batch_rows)
+        # Without a sharding of rows, so that every process gets the sums of all of them.
+        self._sums = in_mesh(mesh, jax.jit(by_row, out_shardings=sharding(mesh)))
+
+    def run(self, weights: Any, stop: Callable[[], bool]) -> Figures | None:
+        """The figures with these weights. `stop` is asked before each batch; None where it says so."""
+        started: deque[Any] = deque()
+        sums: list[np.ndarray] = []
+
+        def read() -> None:
+            sums.append(np.stack(jax.device_get(tuple(started.popleft())), axis=1).astype(np.float64))
+
+        for number in range(self.batches):
+            if stop():
+                return None
+            hosts.at(f"validating, batch {number + 1} of {self.batches}")
+            started.append(self._sums(weights, self._batch(number)))
+            if len(started) == AHEAD:
+                read()
+        while started:
+            read()
+        return figures(self.sets, np.concatenate(sums))
+
+    def _batch(self, number: int) -> Any:
+        """Batch `number`, on the devices. Behind the last row there are rows of padding, which have no loss."""
+        rows_B3T = np.zeros((len(self._mine), 3, self._seq_len), np.int32)
+        wanted = [number * self._batch_rows + row for row in self._mine]
+        for s, one in enumerate(self.sets):
+            at = [place for place, n in enumerate(wanted) if n < len(self._places) and self._places[n][0] == s]
+            if at:
+                rows_B3T[at] = one.read([self._places[wanted[place]][1] for place in at])
+        return jax.tree.map(lambda rows: put_rows(rows, self._mesh, self._mine, self._batch_rows), make_batch(rows_B3T))
+
+
+def figures(sets: Sequence[HeldOutSet], sums_R3: np.ndarray) -> Figures:
+    """The figures of the sets; `sums_R3` float64 are the `TokenLoss` sums of all their rows, in order."""
+    found: Figures = {}
+    first = 0
+    for one in sets:
+        total = np.zeros(3)
+        tables: dict[str, dict[str, np.ndarray]] = {table: defaultdict(lambda: np.zeros(3)) for table in TABLES}
+        for group, count in one.groups:
+            part = sums_R3[first : first + count].sum(axis=0)
+            first += count
+            total += part
+            for by, name in zip(tables.values(), group, strict=True):
+                by[name] += part
+        named = {table: by for table, by in tables.items() if set(by) != {NOT_GIVEN}}
+        found[one.name] = _figures(total) | {
+            table: {name: _figures(sums) for name, sums in sorted(by.items())} for table, by in named.items()
+        }
+    return found
+
+
+def _figures(sums: np.ndarray) -> dict[str, Any]:
+    nll, tokens, right = sums.tolist()
+    loss = nll / tokens if tokens and np.isfinite(nll) else None
+    return {"loss_nats": loss, "accuracy": right / tokens if tokens else None, "tokens": int(tokens)}
+
+
+def flat(found: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
+    """{name of a single figure: its value}, such as `wiki/loss_nats` and `wiki/source/books/accuracy`."""
+    return {f"{name}/{measured}": part[measured] for name, part in _parts(found) for measured in MEASURED}
+
+
+def names(sets: Sequence[HeldOutSet]) -> list[str]:
+    """The names that `flat` will give."""
+    nothing = [sum(count for _, count in one.groups) for one in sets]
+    return list(flat(figures(sets, np.ones((sum(nothing), 3)))))
+
+
+def lines(found: Mapping[str, Mapping[str, Any]], *, whole: bool) -> list[str]:
+    """The figures as lines: of each set, and with `whole` also of its languages, sources and tasks."""
+    out = []
+    for name, part in _parts(found, WORDS):
+        if not whole and part is not found.get(name):
+            continue
+        loss = "not finite" if part["loss_nats"] is None else f"{part['loss_nats']:.3f} nats"
+        out.append(f"{name:28} loss {loss}  accuracy {part['accuracy'] or 0:.1%}  tokens {part['tokens']}")
+    return out
+
+
+def _parts(
+    found: Mapping[str, Mapping[str, Any]], words: Mapping[str, str] = TABLES
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(name, figures) of each set, and of each of its languages, sources and tasks."""
+    for name, whole in found.items():
+        yield name, whole
+        for table, word in words.items():
+            for inner, part in whole.get(table, {}).items():
+                yield f"{name}/{word}/{inner}", part
