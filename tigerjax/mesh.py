@@ -86,6 +86,13 @@ def mesh_of_several(config: RunConfig) -> Mesh | None:
     return mesh if mesh.size > 1 else None
 
 
+def rows_whole(mesh: Mesh) -> Mesh:
+    """The same devices in the same order, with those of 'sequence' added to 'fsdp': as `mesh_of_several`, of a mesh."""
+    data, stage, fsdp, sequence, tensor = mesh.devices.shape
+    devices = mesh.devices.reshape(data, stage, fsdp * sequence, 1, tensor)
+    return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
 def _mesh_of(degrees: MeshConfig) -> Mesh:
     alone = math.prod(getattr(degrees, axis) for axis in AXES) == 1 and not hosts.several()
     return make_mesh(degrees, jax.devices()[:1] if alone else None)

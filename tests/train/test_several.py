@@ -16,7 +16,7 @@ from tigerjax.checkpoint.files import check_bytes, read_meta, steps
 from tigerjax.checkpoint.model import load_model
 from tigerjax.config import MeshConfig
 from tigerjax.mesh import host_rows, make_mesh, mesh_of_several, row_ways, run_mesh
-from tigerjax.train.held_out import flat
+from tigerjax.train.held_out import HeldOut, flat
 from tigerjax.train.loop import train
 
 SAME_LOSS = 1e-6  # nats: gloo adds four float32 numbers in another order than one process does
@@ -52,7 +52,7 @@ def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
     mesh = make_mesh(MeshConfig(fsdp=4), jax.devices()[:4])
     config = validated_config(total_steps=8, every_steps=4)
-    train(config, TinyLoader(), run_dir=folder, mesh=mesh, held_out=held_out(), reporting=SILENT)
+    train(config, TinyLoader(), run_dir=folder, mesh=mesh, held_out=HeldOut(held_out()), reporting=SILENT)
     return folder
 
 
@@ -129,7 +129,7 @@ def test_sigterm_on_one_host_stops_both_after_the_same_step_and_the_run_goes_on_
     assert 0 < at <= 8 and f"SIGTERM: stopped after step {at}/8, checkpoint saved" in ended.errors[0]
     mesh = make_mesh(MeshConfig(fsdp=4), jax.devices()[:4])
     config = validated_config(total_steps=8, every_steps=8)
-    train(config, TinyLoader(), run_dir=folder, mesh=mesh, held_out=held_out(), reporting=SILENT)
+    train(config, TinyLoader(), run_dir=folder, mesh=mesh, held_out=HeldOut(held_out()), reporting=SILENT)
     np.testing.assert_allclose(losses(folder), losses(alone), atol=SAME_LOSS)
     assert_same_validations(folder, alone)
 

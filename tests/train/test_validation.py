@@ -18,7 +18,7 @@ from tigerjax.data.rows import make_batch
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import run_mesh
 from tigerjax.model import families
-from tigerjax.train.held_out import Validator, flat, lines
+from tigerjax.train.held_out import HeldOut, Validator, flat, lines
 from tigerjax.train.loop import train
 from tigerjax.train.metrics import Reporting, last_validation
 from tigerjax.train.objective import Objective, token_objective
@@ -38,7 +38,8 @@ def config(*, keep_best=False, keep=3, every=2, total_steps=6, checkpoints=2, **
 
 def run(folder, settings, loader=None, sets=None, **options):
     sets = held_out() if sets is None else sets
-    return train(settings, loader or TinyLoader(), run_dir=folder, held_out=sets, reporting=SILENT, **options)
+    held = HeldOut(sets)
+    return train(settings, loader or TinyLoader(), run_dir=folder, held_out=held, reporting=SILENT, **options)
 
 
 def records(folder):
@@ -89,7 +90,7 @@ def test_figures_are_those_of_the_definition_on_every_mesh(how):
     mesh, sets = run_mesh(settings), held_out()
     objective = token_objective(settings, mesh)
     weights = init_state(objective, make_optimizer(settings.optim), mesh, seed=3).weights
-    found = Validator(settings, sets, objective.by_row, mesh).run(weights, lambda: False)
+    found = Validator(settings, HeldOut(sets), objective.by_row, mesh).run(weights, lambda: False)
     assert list(found) == ["sft", "wiki"]
     assert found["sft"].keys() == {"loss_nats", "accuracy", "tokens", "by_task"}  # nothing says a language or source
     on_host = jax.device_get(weights)
@@ -177,7 +178,8 @@ class Given:
     """A validator whose losses are given: `losses[n]` of the set wiki at validation n."""
 
     def __init__(self, *losses, **sources):
-        self.sets, self.losses, self.sources, self.n = held_out()[1:], losses, sources, -1
+        self.losses, self.sources, self.n = losses, sources, -1
+        self.names, self.hashes = ["wiki/loss_nats", "wiki/accuracy"], {"wiki": "its hash"}
 
     def run(self, weights, stop):
         self.n += 1
@@ -301,7 +303,7 @@ def test_keep_best_needs_validations():
 
 def test_sets_are_named_by_their_files_or_by_hand():
     given = ("a/wiki.jsonl.zst", "x=gs://b/c", "x=lang=zh/p.jsonl", "a/folder/")
-    assert EvalConfig(sets=given).files() == {
+    assert EvalConfig(sets=given).named("sets") == {
         "wiki": ("a/wiki.jsonl.zst",), "x": ("gs://b/c", "lang=zh/p.jsonl"), "folder": ("a/folder/",),
     }  # fmt: skip
 
@@ -313,6 +315,26 @@ def test_figures_are_flattened_and_written_as_lines(tmp_path):
     }  # fmt: skip
     assert [line.split("  ")[0] for line in lines(found, whole=True)] == ["wiki", "wiki/source/a/b"]
     assert len(lines(found, whole=False)) == 1 and "loss not finite" in lines(found, whole=True)[1]
+
+
+class Quiz:
+    """Questions of which so many are answered rightly as validations were made before."""
+
+    def __init__(self):
+        self.names, self.sha256, self.right = ["quiz/accuracy"], {"quiz": "its hash"}, -1
+
+    def __call__(self, weights, mesh, stop):
+        self.right += 1
+        return {"quiz": {"accuracy": self.right / 5, "right": self.right, "n": 5}}
+
+
+def test_answers_to_questions_are_figures_of_a_validation_too(tmp_path):
+    settings = config(metric="quiz/accuracy", keep_best=True, keep=1)
+    held = HeldOut(held_out(), Quiz())
+    train(settings, TinyLoader(), run_dir=tmp_path, held_out=held, reporting=SILENT)
+    assert [r["validation"]["quiz"]["right"] for r in records(tmp_path) if "validation" in r] == [0, 1, 2]
+    assert {"sft", "wiki", "quiz"} == records(tmp_path)[-1]["validation"].keys()
+    assert steps(tmp_path / "checkpoints") == [6]
 
 
 class WandbStandIn:
@@ -338,7 +360,7 @@ def test_validation_goes_to_every_writer(tmp_path, monkeypatch):
     said, wandb = [], WandbStandIn()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     reporting = Reporting(progress=False, echo=said.append, wandb="project")
-    train(config(every=None), TinyLoader(), run_dir=tmp_path, held_out=held_out(), reporting=reporting)
+    train(config(every=None), TinyLoader(), run_dir=tmp_path, held_out=HeldOut(held_out()), reporting=reporting)
     assert sum(line.startswith(("wiki ", "sft ")) for line in said) == 2
     name, value = "wiki/lang/zh/loss_nats", last_validation(tmp_path)["wiki"]["by_lang"]["zh"]["loss_nats"]
     told = (tmp_path / "metrics.prom").read_text().splitlines()

@@ -262,7 +262,8 @@ class Project:
 def _train(config: RunConfig, sft: Path, place: Path, progress: Progress | None) -> None:
     """Trains on one SFT file in the folder `place`; an interrupted run resumes."""
     from tigerjax.data import mixture
+    from tigerjax.evaluate.asked import asked
     from tigerjax.train.loop import train_on_mixture
 
     mixture.sft(config.data.mixture, tokenizer=config.data.tokenizer, examples=mixture.Source(str(sft)))
-    train_on_mixture(config, run_dir=place, progress=progress)
+    train_on_mixture(config, run_dir=place, ask=asked(config), progress=progress)

@@ -71,6 +71,7 @@ def train(
     processes.start(hosts)
     if processes.is_writer():
         to_terminal("\n".join(dump(run)))
+    from tigerjax.evaluate.asked import asked
     from tigerjax.train.held_out import lines
     from tigerjax.train.loop import train_on_mixture
     from tigerjax.train.metrics import Reporting, last_record, last_validation
@@ -78,7 +79,8 @@ def train(
     run_dir = out or config.run_dir(run)
     with processes.together():
         reporting = Reporting(since=began, profile_steps=traced, wandb=wandb)
-        loader = train_on_mixture(run, run_dir=run_dir, progress=show_progress, reporting=reporting)
+        ask = asked(run)
+        loader = train_on_mixture(run, run_dir=run_dir, ask=ask, progress=show_progress, reporting=reporting)
     if processes.is_writer():
         figures = {"run": str(run_dir)} | last_record(run_dir)
         figures |= _progress(run, run_dir, loader)
@@ -304,7 +306,7 @@ def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> 
         raise DataError(f"{source} does not exist; give a folder of `tigerjax quickstart`, `train` or `align init`")
     values = own.read_object(source, "write it again")
     with own.fields(source, "it, or a file that it is made of, is not that of a run; write it again"):
-        values |= {"runs": runs.collect(run_dir), "lineage": lineage.collect(run_dir)}
+        values |= runs.collect(run_dir) | {"lineage": lineage.collect(run_dir)}
         render(values, run_dir / "report.html")
         print_table(values)
     to_terminal(f"wrote {run_dir / 'report.html'}")

@@ -22,6 +22,12 @@ class EvalConfig:
     sets: tuple[str, ...] = ()
     """Held-out sets: NAME=PATH, or a PATH whose file name is the NAME. PATH is a file, a pattern or a folder of
     documents or SFT examples. A NAME that occurs again gets further files."""
+    questions: tuple[str, ...] = ()
+    """Checkable questions, whose greedy answers are counted: files of {id, lang, task, prompt, answers}, named as the
+    sets are."""
+    max_new_tokens: Count = 64  # Tokens of an answer to one of the questions
+    chat: bool = True
+    """Whether the questions stand between the markers of a chat; False asks a base model, as `sample --no-chat`."""
     metric: str | None = None
     """The figure that `patience` and `checkpoint.keep_best` go by, such as wiki/loss_nats, wiki/source/books/loss_nats
     or sft/task/qa/accuracy. None: the loss of the only set."""
@@ -30,20 +36,26 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         check(self, "eval.")
-        self.files()
+        if twice := self.named("sets").keys() & self.named("questions").keys():
+            raise ConfigError(
+                f"eval: {min(twice)} names a set and a file of questions; give one of them another name, NAME=PATH"
+            )
         if self.patience is not None and self.every_steps is None:
             raise ConfigError(
                 f"eval.patience={self.patience} counts validations, and eval.every_steps is None: only the last step is"
                 " validated; set eval.every_steps"
             )
 
-    def files(self) -> dict[str, tuple[str, ...]]:
-        """{name of a set: its paths}, in the order of `sets`. ConfigError for an entry without a name or a path."""
+    def named(self, field: str) -> dict[str, tuple[str, ...]]:
+        """{name: its paths} of the field "sets" or "questions", in its order.
+
+        Raises ConfigError for an entry without a name or a path.
+        """
         found: dict[str, tuple[str, ...]] = {}
-        for given in self.sets:
+        for given in getattr(self, field):
             named = re.fullmatch(rf"({NAME})=(.+)", given)
             name, path = named.groups() if named else (given.rstrip("/").rpartition("/")[2].partition(".")[0], given)
             if not re.fullmatch(NAME, name):
-                raise ConfigError(f"eval.sets: {given!r} has no name or no path; write NAME=PATH, such as wiki={given}")
+                raise ConfigError(f"eval.{field}: {given!r} has no name or no path; write NAME=PATH, such as a=b.jsonl")
             found[name] = (*found.get(name, ()), path)
         return found

@@ -40,7 +40,7 @@ class Group(NamedTuple):
     task: str
 
 
-class HeldOut(CachedSource):
+class HeldOutRows(CachedSource):
     """The rows of one held-out set. `groups` are those of its rows, in order: (group, number of rows)."""
 
     def __init__(self, name: str, folder: str | Path, seq_len: int):
@@ -79,7 +79,7 @@ class _Given(NamedTuple):
         return "documents" if "text" in record else "sft"
 
 
-def open_sets(data: DataConfig, given: EvalConfig, *, progress: Progress | None = None) -> list[HeldOut]:
+def open_sets(data: DataConfig, given: EvalConfig, *, progress: Progress | None = None) -> list[HeldOutRows]:
     """The held-out sets of a run, in the order of their names: those of the config, and what its sources hold out.
 
     Rows that are missing or outdated are made first, by one host for all. ConfigError where two sets have one name;
@@ -91,12 +91,12 @@ def open_sets(data: DataConfig, given: EvalConfig, *, progress: Progress | None 
         for name, folder in folders.items():
             _make(name, folder, sets[name], data, progress)
     hosts.barrier("held-out rows cached")
-    return [HeldOut(name, folder, data.seq_len) for name, folder in folders.items()]
+    return [HeldOutRows(name, folder, data.seq_len) for name, folder in folders.items()]
 
 
 def _given(data: DataConfig, given: EvalConfig) -> dict[str, _Given]:
     found = {}
-    for name, files in given.files().items():
+    for name, files in given.named("sets").items():
         maker = RowMaker("documents", files, data.tokenizer, None)
         found[name] = _Given(maker, True, records.Inputs(files), {"kind": "as each record says"})
     mixture.import_modules(data.modules)

@@ -265,8 +265,8 @@ def add_sft_task(name: str, source: Source, *, tokenizer: str | Path, overlong: 
 
 
 def _maker(kind: Kind, source: Source, tokenizer: str | Path) -> RowMaker:
-    own = {"reading": source.reading(), "split": source.split()}
-    return RowMaker(kind, source.patterns(), str(tokenizer), source.max_epochs, **own)
+    files, reading, split = source.patterns(), source.reading(), source.split()
+    return RowMaker(kind, files, str(tokenizer), source.max_epochs, reading=reading, split=split)
 
 
 def row_maker(task: Any) -> RowMaker | None:

@@ -28,12 +28,13 @@ value."""
 
 
 def collect(folder: Path) -> dict[str, Any]:
-    """{name: {key: [[step, value], …], spent_s, validation}} of the run in `folder`, or of all runs below it.
+    """{"runs": {name: {key: [[step, value], …], spent_s}}, "validation": {name: what `validation.collect` gives}} of
+    the run in `folder`, or of all runs below it.
 
-    A long run is thinned to MOST_POINTS steps. `spent_s` is that of the last step. `validation` is there where held-out
-    sets were measured.
+    A long run is thinned to MOST_POINTS steps. `spent_s` is that of the last step. `validation` has the runs that were
+    validated.
     """
-    runs = {}
+    runs, validated = {}, {}
     for path in sorted(folder / name for name in paths.sizes(folder) if Path(name).name == METRICS):
         records = read(path)
         if not records or "checkpoints" in path.relative_to(folder).parts:
@@ -43,9 +44,9 @@ def collect(folder: Path) -> dict[str, Any]:
         name = str(path.parent.relative_to(folder)) if path.parent != folder else paths.resolved(folder).name
         lines = {key: [[r["step"], r[key]] for r in thinned if r.get(key) is not None] for key in DRAWN}
         runs[name] = {key: line for key, line in lines.items() if line} | {"spent_s": records[-1].get("spent_s") or {}}
-        if validated := validation.collect(records):
-            runs[name]["validation"] = validated
-    return runs
+        if found := validation.collect(records):
+            validated[name] = found
+    return {"runs": runs, "validation": validated}
 
 
 def of_run(folder: Path) -> dict[str, Any]:

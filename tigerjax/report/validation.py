@@ -74,9 +74,7 @@ def _is_figure(value: Any) -> bool:
 def validation(report: Mapping[str, Any]) -> dict[str, Any]:
     """The values of the section: of each run its plots, a table of the last figures, and what was found rising."""
     runs = []
-    for name, run in (report.get("runs") or {}).items():
-        if not (found := run.get("validation")):
-            continue
+    for name, found in (report.get("validation") or {}).items():
         rising = [f"{of} (step {number(step)})" for of, step in found["rising"].items()]
         runs.append({"name": stage_name(name), "plots": _plots(found), "table": _table(found), "rising": rising})
     return {"runs": runs} if runs else {}
@@ -113,13 +111,12 @@ def _cells(part: Mapping[str, Any]) -> list[str]:
 def table_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Rows for the terminal: of each run and held-out set the first, the last and the lowest loss."""
     rows = []
-    for name, run in (report.get("runs") or {}).items():
-        found = run.get("validation") or {"sets": {}}
+    for name, found in (report.get("validation") or {}).items():
         for of, line in found["sets"].items():
             if line:
                 step, best = found["best"][of]
                 text = f"{number(line[0][1])} → {number(line[-1][1])}, lowest {number(best)} at step {number(step)}"
                 rows.append((f"held-out loss of {stage_name(name)} on {of}, nats", text))
-        for of, step in (found.get("rising") or {}).items():
+        for of, step in found["rising"].items():
             rows.append((f"rising in {stage_name(name)}", f"{of}, at step {number(step)}, while training fell"))
     return rows

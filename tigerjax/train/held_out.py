@@ -5,6 +5,7 @@ the state of training the devices hold no more than in a step. The devices give 
 them in float64 in the order of the rows. So the figures depend neither on the number of processes nor on the batch.
 """
 
+import dataclasses
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -30,7 +31,8 @@ several hosts it may not be more: see `hosts.Stop`."""
 
 Figures = dict[str, dict[str, Any]]
 """{set: {loss_nats, accuracy, tokens, by_lang, by_source, by_task}}. Each by_* is {name: {loss_nats, accuracy,
-tokens}}, and is left out where no record says it. A loss that is not finite is None."""
+tokens}}, and is left out where no record says it. A loss that is not finite is None. Of questions, accuracy is the
+share of right answers, and `right` and `n` stand in the place of loss and tokens."""
 
 
 class HeldOutSet(Protocol):
@@ -38,34 +40,72 @@ class HeldOutSet(Protocol):
 
     name: str
     rows: int
-    groups: list[tuple[Any, int]]
-    """((lang, source, task), number of rows), in the order of the rows."""
 
     @property
-    def sha256(self) -> str: ...
+    def groups(self) -> Sequence[tuple[Sequence[str], int]]:
+        """((lang, source, task), number of rows), in the order of the rows."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the rows."""
 
     def read(self, indices: Sequence[int]) -> np.ndarray: ...
 
 
-class Validator:
-    """Computes the figures of all held-out sets, batch by batch."""
+class Ask(Protocol):
+    """What puts questions to the model, as `tigerjax.evaluate.asked` does."""
 
-    def __init__(
-        self, config: RunConfig, sets: Sequence[HeldOutSet], by_row: Callable[[Any, Any], TokenLoss], mesh: Mesh
-    ):
+    names: list[str]
+    """Of the figures that it gives, as `flat` names them."""
+    sha256: dict[str, str]
+    """{name of questions: their hash}"""
+
+    def __call__(self, weights: Any, mesh: Mesh, stop: Callable[[], bool]) -> Figures | None: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """What a run is validated on."""
+
+    sets: Sequence[HeldOutSet] = ()
+    ask: Ask | None = None
+
+    def hashes(self) -> dict[str, str]:
+        """{name: the hash of its rows or questions}"""
+        return {one.name: one.sha256 for one in self.sets} | (self.ask.sha256 if self.ask is not None else {})
+
+
+NOTHING = HeldOut()
+
+
+class Validator:
+    """Computes the figures of everything that is held out."""
+
+    def __init__(self, config: RunConfig, held_out: HeldOut, by_row: Callable[[Any, Any], TokenLoss], mesh: Mesh):
         """`by_row` is that of the objective."""
-        self.sets, self._mesh, self._seq_len = list(sets), mesh, config.data.seq_len
+        sets, self._ask = held_out.sets, held_out.ask
+        self.hashes = held_out.hashes()
+        self.names = names(sets) + (self._ask.names if self._ask is not None else [])
+        """Of the figures, as `flat` names them."""
+        self._sets, self._mesh, self._seq_len = list(sets), mesh, config.data.seq_len
         self._batch_rows = config.global_batch_size // config.optim.gradient_accumulation_steps
         self._mine = host_rows(mesh, self._batch_rows)
-        self._places = [(s, row) for s, one in enumerate(self.sets) for row in range(one.rows)]
+        self._places = [(s, row) for s, one in enumerate(self._sets) for row in range(one.rows)]
         self.batches = -(-len(self._places) // self._batch_rows)
         # Without a sharding of rows, so that every process gets the sums of all of them.
         self._sums = in_mesh(mesh, jax.jit(by_row, out_shardings=sharding(mesh)))
 
     def run(self, weights: Any, stop: Callable[[], bool]) -> Figures | None:
         """The figures with these weights. `stop` is asked before each batch; None where it says so."""
+        found = self._losses(weights, stop)
+        if found is None or self._ask is None:
+            return found
+        answered = self._ask(weights, self._mesh, stop)
+        return None if answered is None else found | answered
+
+    def _losses(self, weights: Any, stop: Callable[[], bool]) -> Figures | None:
         started: deque[Any] = deque()
-        sums: list[np.ndarray] = []
+        sums: list[np.ndarray] = [np.zeros((0, 3))]
 
         def read() -> None:
             sums.append(np.stack(jax.device_get(tuple(started.popleft())), axis=1).astype(np.float64))
@@ -79,13 +119,13 @@ class Validator:
                 read()
         while started:
             read()
-        return figures(self.sets, np.concatenate(sums))
+        return figures(self._sets, np.concatenate(sums))
 
     def _batch(self, number: int) -> Any:
         """Batch `number`, on the devices. Behind the last row there are rows of padding, which have no loss."""
         rows_B3T = np.zeros((len(self._mine), 3, self._seq_len), np.int32)
         wanted = [number * self._batch_rows + row for row in self._mine]
-        for s, one in enumerate(self.sets):
+        for s, one in enumerate(self._sets):
             at = [place for place, n in enumerate(wanted) if n < len(self._places) and self._places[n][0] == s]
             if at:
                 rows_B3T[at] = one.read([self._places[wanted[place]][1] for place in at])
@@ -120,7 +160,12 @@ def _figures(sums: np.ndarray) -> dict[str, Any]:
 
 def flat(found: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
     """{name of a single figure: its value}, such as `wiki/loss_nats` and `wiki/source/books/accuracy`."""
-    return {f"{name}/{measured}": part[measured] for name, part in _parts(found) for measured in MEASURED}
+    return {
+        f"{name}/{measured}": part[measured]
+        for name, part in _parts(found)
+        for measured in MEASURED
+        if measured in part
+    }
 
 
 def names(sets: Sequence[HeldOutSet]) -> list[str]:
@@ -134,6 +179,9 @@ def lines(found: Mapping[str, Mapping[str, Any]], *, whole: bool) -> list[str]:
     out = []
     for name, part in _parts(found, WORDS):
         if not whole and part is not found.get(name):
+            continue
+        if "loss_nats" not in part:
+            out.append(f"{name:28} right {part['accuracy']:.1%}  questions {part['n']}")
             continue
         loss = "not finite" if part["loss_nats"] is None else f"{part['loss_nats']:.3f} nats"
         out.append(f"{name:28} loss {loss}  accuracy {part['accuracy'] or 0:.1%}  tokens {part['tokens']}")

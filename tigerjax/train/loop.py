@@ -5,7 +5,6 @@ import itertools
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from tigerjax.train import validation as validations
 from tigerjax.train.checkpoint import Checkpointer
 from tigerjax.train.feed import Fed, Feed
 from tigerjax.train.goodput import Goodput
-from tigerjax.train.held_out import HeldOutSet
+from tigerjax.train.held_out import NOTHING, Ask, HeldOut
 from tigerjax.train.metrics import Metrics, Reporting, last_record
 from tigerjax.train.objective import Objective
 from tigerjax.train.optim import make_optimizer
@@ -45,7 +44,7 @@ def train(
     objective: Objective | None = None,
     mesh: Mesh | None = None,
     init_weights: Any = None,
-    held_out: Sequence[HeldOutSet] = (),
+    held_out: HeldOut = NOTHING,
     reporting: Reporting = Reporting(),
 ) -> TrainState:
     """Trains to `optim.total_steps` and returns the final state, as it is on disk: its checkpoint is saved by then.
@@ -55,8 +54,8 @@ def train(
     (goes into the checkpoints) and vocab_size (must be the model's). `objective` and `mesh`
     None are those of the config.
 
-    `held_out` are the sets on which the weights are validated, as `config.eval` says; `eval.patience` may end the run
-    before `optim.total_steps`.
+    `held_out` is what the weights are validated on, as `config.eval` says; `eval.patience` may end the run before
+    `optim.total_steps`.
 
     The weights to start from are those of the newest whole checkpoint in `run_dir`; else `init_weights`; else those of
     `checkpoint.init_from`; else random ones. Writes config.txt, metrics.jsonl, tensorboard/ and checkpoints/ under
@@ -94,7 +93,7 @@ def _train(
     objective: Objective | None,
     mesh: Mesh | None,
     init_weights: Any,
-    held_out: Sequence[HeldOutSet],
+    held_out: HeldOut,
     reporting: Reporting,
 ) -> TrainState:
     """`train`, with the run's folder locked."""
@@ -124,7 +123,7 @@ def _train(
     )
     settings: dict[str, Any] = dict(line.split(" = ", 1) for line in meta["config"])
     settings |= {"tokenizer": tokenizer_sha256, "data": loader.state()}
-    settings["held out"] = {one.name: one.sha256 for one in held_out}
+    settings["held out"] = held_out.hashes()
     hosts.same("the run's config, tokenizer or data", settings)
     abstract = abstract_state(objective, tx, mesh)
     resumed = resume.restored(loader, checkpoints, meta, objective, abstract)
@@ -264,16 +263,19 @@ def train_on_mixture(
     config: RunConfig,
     *,
     run_dir: str | Path,
+    ask: Ask | None = None,
     progress: Progress | None = None,
     reporting: Reporting = Reporting(),
 ) -> Any:
     """Trains on the mixture that the config names, on the config's mesh; returns the loader, which knows the shares
-    that were read. `progress` shows the making of the rows."""
+    that were read. `ask` puts `eval.questions`, where there are some, and `progress` shows the making of the rows."""
     from tigerjax.data.held_out import open_sets  # inside: the numeric core imports without SeqIO
     from tigerjax.data.mixture import open_loader
 
     mesh = run_mesh(config)  # first: a mesh that does not fit is found before the rows are made
-    held_out = open_sets(config.data, config.eval, progress=progress)
+    if config.eval.questions and ask is None:
+        raise ConfigError("eval.questions are asked by `tigerjax train` and `tigerjax align`; leave them out here")
+    held_out = HeldOut(open_sets(config.data, config.eval, progress=progress), ask)
     loader = open_loader(
         config.data,
         batch_rows=config.global_batch_size,

@@ -133,13 +133,15 @@ class Metrics:
         self._board = _tensorboard(self._board_folder, step)
 
     def amend(self, step: int, more: dict[str, Any]) -> None:
-        """Adds to the record of `step`, which is the last one there: what an interrupted run did not come to."""
+        """Adds to the record of `step`, the last one there, what an interrupted run did not come to. A step that was
+        not logged gets a record."""
         if not hosts.is_writer() or not more:
             return
-        record = last_record(self._run_dir)
-        if record.get("step") == step:
-            self.rewind(step - 1)
-            self.write(record | more)
+        last = last_record(self._run_dir)
+        self.rewind(step - 1)
+        record = (last if last.get("step") == step else {"step": step, "loss_nats": None}) | more
+        self._put(record)
+        self._echo_all(_held_out_lines(record))
 
     def advance(self, step: int) -> None:
         """Moves the bar; prints nothing."""
@@ -148,8 +150,16 @@ class Metrics:
 
     def write(self, record: dict[str, Any]) -> None:
         """One record: `step, loss_nats, grad_norm, lr, tokens_per_s, mfu, data_wait_share, shares` and more."""
-        if self._file is None:
-            return
+        if self._file is not None:
+            self._put(record)
+            self._echo_all([log_line(record, self._total), *_held_out_lines(record)])
+
+    def _echo_all(self, shown: list[str]) -> None:
+        for line in shown:
+            self._echo(line)
+
+    def _put(self, record: dict[str, Any]) -> None:
+        assert self._file is not None
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         self._file.write(json.dumps(finite))
         scalars = {name: value for name, value in record.items() if isinstance(value, float)}
@@ -164,9 +174,6 @@ class Metrics:
             self._wandb.log(record["step"], scalars)
         if not paths.on_bucket(self._run_dir):  # a collector reads it on its own host
             _prometheus(self._run_dir / "metrics.prom", record, self._validation)
-        self._echo(log_line(record, self._total))
-        for line in lines(validation, whole=False):
-            self._echo(line)
 
     def flush(self) -> None:
         """Writes every record into the run's folder. Called before each save, so that metrics.jsonl has all the steps
@@ -191,6 +198,10 @@ class Metrics:
             self._bar.stop()
         if self._wandb is not None:
             self._wandb.close()
+
+
+def _held_out_lines(record: dict[str, Any]) -> list[str]:
+    return lines(record.get("validation") or {}, whole=False)
 
 
 def last_record(run_dir: Path) -> dict[str, Any]:

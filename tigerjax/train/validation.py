@@ -6,7 +6,7 @@ resumed run decides as the uninterrupted one would have.
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from jax.sharding import Mesh
@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from tigerjax.config import EvalConfig, RunConfig
 from tigerjax.errors import ConfigError, near_miss
 from tigerjax.processes import hosts
-from tigerjax.train.held_out import TABLES, Figures, HeldOutSet, Validator, flat, names
+from tigerjax.train.held_out import TABLES, Figures, HeldOut, Validator, flat
 from tigerjax.train.objective import Objective
 
 RISES = 3
@@ -134,7 +134,7 @@ class Validation:
         figures = {"best": self._best, "kept": self._kept, "last": self._last}
         return {
             "metric": self.metric,
-            "sets": self._sets(),
+            "sets": self._validator.hashes,
             "since": self._since,
             "trained": list(self._trained),
             "window": self._window,
@@ -147,7 +147,7 @@ class Validation:
         self._forget()
         if state is None or self._validator is None:
             return
-        if (state["metric"], state["sets"]) != (self.metric, self._sets()):
+        if (state["metric"], state["sets"]) != (self.metric, self._validator.hashes):
             hosts.say("held-out sets or eval.metric are not those of the checkpoint: the best figure counts anew")
             return
         self._since, self._window = state["since"], state["window"]
@@ -156,10 +156,6 @@ class Validation:
             None if state[name] is None else At(*state[name]) for name in ("best", "kept", "last")
         )
 
-    def _sets(self) -> dict[str, str]:
-        """{name of a set: the hash of its rows}."""
-        return {one.name: one.sha256 for one in self._validator.sets} if self._validator is not None else {}
-
 
 def _falls(values: list[float | None]) -> bool:
     """Whether each value is lower than the one before; False where one is not known."""
@@ -167,21 +163,21 @@ def _falls(values: list[float | None]) -> bool:
     return len(known) == len(values) and all(after < before for before, after in itertools.pairwise(known))
 
 
-def of_run(config: RunConfig, sets: Sequence[HeldOutSet], objective: Objective, mesh: Mesh) -> Validation:
-    """The validations of a run on these held-out sets. ConfigError where the config asks for what cannot be."""
-    given = config.eval
-    if sets or given != EvalConfig():
+def of_run(config: RunConfig, held_out: HeldOut, objective: Objective, mesh: Mesh) -> Validation:
+    """The validations of a run on what is held out. ConfigError where the config asks for what cannot be."""
+    given, validator = config.eval, None
+    if held_out.hashes() or given != EvalConfig():
         if objective.by_row is None:
             raise ConfigError(
                 f"eval: training of a {objective.kind} model has no loss on held-out texts; leave the fields of eval"
                 " out"
             )
-        if not sets:
+        if not held_out.hashes():
             raise ConfigError(
                 "eval: there is no held-out set; give eval.sets, such as --eval.sets wiki=wiki.jsonl, or hold out a"
                 " share of a source (Source.held_out)"
             )
-    validator = Validator(config, sets, objective.by_row, mesh) if sets and objective.by_row is not None else None
+        validator = Validator(config, held_out, objective.by_row, mesh)
     return Validation(given, validator, total_steps=config.optim.total_steps, keep_best=config.checkpoint.keep_best)
 
 
@@ -189,13 +185,15 @@ def _metric(config: EvalConfig, validator: Validator | None, *, needed: bool) ->
     """The figure to go by; None where there are several sets and none is needed."""
     if validator is None:
         return None
-    if config.metric is None:
-        if needed and len(validator.sets) > 1:
-            there = ", ".join(f"{one.name}/loss_nats" for one in validator.sets)
-            raise ConfigError(f"eval.metric must say which figure counts, as there are several sets; such as {there}")
-        return f"{validator.sets[0].name}/loss_nats" if len(validator.sets) == 1 else None
-    known = names(validator.sets)
-    if config.metric not in known:
+    known = validator.names
+    if config.metric in known:
+        return config.metric
+    if config.metric is not None:
         hint = near_miss(config.metric, known) or f"; there are {', '.join(known[:6])} and others"
         raise ConfigError(f"eval.metric={config.metric!r} is no figure of the held-out sets{hint}")
-    return config.metric
+    if len(validator.hashes) == 1:
+        return known[0]
+    if needed:
+        whole = ", ".join(name for name in known if name.count("/") == 1 and name.split("/")[0] in validator.hashes)
+        raise ConfigError(f"eval.metric must say which figure counts, as there are several sets; such as {whole}")
+    return None
