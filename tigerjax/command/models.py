@@ -50,7 +50,7 @@ def train(
     --eval.every-steps steps and at the end, by language, source and task. docs/OPERATIONS.md says more of that, and how
     to use --wandb. On several hosts, run the same command on each (launch/run.sh).
 
-    Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --out runs/tiny
+    Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --eval.sets sft.jsonl --out runs/tiny
     """
     from tigerjax.config import dump
 
