@@ -104,9 +104,9 @@ def _given(data: DataConfig, given: EvalConfig) -> dict[str, _Given]:
         maker = row_maker(task)
         if maker is None or not maker.split.share:
             continue
-        if task.name in found:
+        if task.name in found or task.name in given.named("questions"):
             raise ConfigError(
-                f"eval.sets: {task.name} is also the name of what that source holds out; give the set another name"
+                f"eval: {task.name} is also the name of what that source holds out; give the set another name, NAME=PATH"
             )
         found[task.name] = _Given(maker, False, maker.inputs(), {"kind": maker.kind} | maker.settings())
     return found

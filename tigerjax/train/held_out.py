@@ -74,6 +74,12 @@ class HeldOut:
         """{name: the hash of its rows or questions}"""
         return {one.name: one.sha256 for one in self.sets} | (self.ask.sha256 if self.ask is not None else {})
 
+    def names(self) -> list[str]:
+        """Of the figures, as `flat` names them."""
+        rows = sum(count for one in self.sets for _, count in one.groups)
+        of_sets = list(flat(figures(self.sets, np.ones((rows, 3)))))
+        return of_sets + (self.ask.names if self.ask is not None else [])
+
 
 NOTHING = HeldOut()
 
@@ -84,9 +90,7 @@ class Validator:
     def __init__(self, config: RunConfig, held_out: HeldOut, by_row: Callable[[Any, Any], TokenLoss], mesh: Mesh):
         """`by_row` is that of the objective."""
         sets, self._ask = held_out.sets, held_out.ask
-        self.hashes = held_out.hashes()
-        self.names = names(sets) + (self._ask.names if self._ask is not None else [])
-        """Of the figures, as `flat` names them."""
+        self.hashes, self.names = held_out.hashes(), held_out.names()
         self._sets, self._mesh, self._seq_len = list(sets), mesh, config.data.seq_len
         self._batch_rows = config.global_batch_size // config.optim.gradient_accumulation_steps
         self._mine = host_rows(mesh, self._batch_rows)
@@ -166,12 +170,6 @@ def flat(found: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
         for measured in MEASURED
         if measured in part
     }
-
-
-def names(sets: Sequence[HeldOutSet]) -> list[str]:
-    """The names that `flat` will give."""
-    nothing = [sum(count for _, count in one.groups) for one in sets]
-    return list(flat(figures(sets, np.ones((sum(nothing), 3)))))
 
 
 def lines(found: Mapping[str, Mapping[str, Any]], *, whole: bool) -> list[str]:

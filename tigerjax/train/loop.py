@@ -276,6 +276,7 @@ def train_on_mixture(
     if config.eval.questions and ask is None:
         raise ConfigError("eval.questions are asked by `tigerjax train` and `tigerjax align`; leave them out here")
     held_out = HeldOut(open_sets(config.data, config.eval, progress=progress), ask)
+    validations.refuse_unfit(config, held_out)
     loader = open_loader(
         config.data,
         batch_rows=config.global_batch_size,

@@ -6,7 +6,7 @@ resumed run decides as the uninterrupted one would have.
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from jax.sharding import Mesh
@@ -36,7 +36,10 @@ class Validation:
     def __init__(self, config: EvalConfig, validator: Validator | None, *, total_steps: int, keep_best: bool):
         """ConfigError for a metric that no set has, and where one must be named and is not."""
         self._config, self._validator, self._total = config, validator, total_steps
-        self.metric = _metric(config, validator, needed=keep_best or config.patience is not None)
+        self.metric: str | None = None
+        if validator is not None:
+            needed = keep_best or config.patience is not None
+            self.metric = _metric(config, validator.names, validator.hashes, needed=needed)
         self._keep_best = keep_best
         self._forget()
 
@@ -163,37 +166,42 @@ def _falls(values: list[float | None]) -> bool:
     return len(known) == len(values) and all(after < before for before, after in itertools.pairwise(known))
 
 
-def of_run(config: RunConfig, held_out: HeldOut, objective: Objective, mesh: Mesh) -> Validation:
-    """The validations of a run on what is held out. ConfigError where the config asks for what cannot be."""
-    given, validator = config.eval, None
-    if held_out.hashes() or given != EvalConfig():
-        if objective.by_row is None:
-            raise ConfigError(
-                f"eval: training of a {objective.kind} model has no loss on held-out texts; leave the fields of eval"
-                " out"
-            )
-        if not held_out.hashes():
+def refuse_unfit(config: RunConfig, held_out: HeldOut) -> None:
+    """ConfigError where the fields of `eval` ask for what is not held out: call it before rows are made."""
+    if not held_out.hashes():
+        if config.eval != EvalConfig():
             raise ConfigError(
                 "eval: there is no held-out set; give eval.sets, such as --eval.sets wiki=wiki.jsonl, or hold out a"
                 " share of a source (Source.held_out)"
             )
+        return
+    needed = config.checkpoint.keep_best or config.eval.patience is not None
+    _metric(config.eval, held_out.names(), held_out.hashes(), needed=needed)
+
+
+def of_run(config: RunConfig, held_out: HeldOut, objective: Objective, mesh: Mesh) -> Validation:
+    """The validations of a run on what is held out. ConfigError where the config asks for what cannot be."""
+    given, validator = config.eval, None
+    if objective.by_row is None and (held_out.hashes() or given != EvalConfig()):
+        raise ConfigError(
+            f"eval: training of a {objective.kind} model has no loss on held-out texts; leave the fields of eval out"
+        )
+    refuse_unfit(config, held_out)
+    if objective.by_row is not None and held_out.hashes():
         validator = Validator(config, held_out, objective.by_row, mesh)
     return Validation(given, validator, total_steps=config.optim.total_steps, keep_best=config.checkpoint.keep_best)
 
 
-def _metric(config: EvalConfig, validator: Validator | None, *, needed: bool) -> str | None:
-    """The figure to go by; None where there are several sets and none is needed."""
-    if validator is None:
-        return None
-    known = validator.names
+def _metric(config: EvalConfig, known: Sequence[str], sets: Collection[str], *, needed: bool) -> str | None:
+    """The figure to go by, of those that are `known` of the `sets`; None where none is needed or given."""
     if config.metric in known:
         return config.metric
     if config.metric is not None:
         hint = near_miss(config.metric, known) or f"; there are {', '.join(known[:6])} and others"
         raise ConfigError(f"eval.metric={config.metric!r} is no figure of the held-out sets{hint}")
-    if len(validator.hashes) == 1:
+    if len(sets) == 1:
         return known[0]
     if needed:
-        whole = ", ".join(name for name in known if name.count("/") == 1 and name.split("/")[0] in validator.hashes)
+        whole = ", ".join(name for name in known if name.rpartition("/")[0] in sets)
         raise ConfigError(f"eval.metric must say which figure counts, as there are several sets; such as {whole}")
     return None
