@@ -106,7 +106,7 @@ def _given(data: DataConfig, given: EvalConfig) -> dict[str, _Given]:
             continue
         if task.name in found or task.name in given.named("questions"):
             raise ConfigError(
-                f"eval: {task.name} is also the name of what that source holds out; give the set another name, NAME=PATH"
+                f"eval: {task.name} is also the name of what that source holds out; give another name, NAME=PATH"
             )
         found[task.name] = _Given(maker, False, maker.inputs(), {"kind": maker.kind} | maker.settings())
     return found
