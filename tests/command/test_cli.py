@@ -163,9 +163,12 @@ REFUSALS = [
     ("train tiny.py --optim.peak-lr fast", 2, "could not convert string to float: 'fast'"),
     ("train tiny.py --global-batch-size 3 --mesh.fsdp 2", 2, "micro-batch of 3 rows does not divide over .* = 2"),
     ("train tiny.py --mesh.fsdp 3 --global-batch-size 6 --model.model-dim 33", 2, "fsdp=3 .*but [0-9]+ are present"),
-    ("train tiny.py --out r --held-out nothing.jsonl", 3, "nothing.jsonl: no such file"),
-    ("train tiny.py --out r --held-out sft.jsonl broken.jsonl", 3, "broken.jsonl:1: needs 'messages'"),
-    ("train tiny.py --out r --held-out sft.jsonl --data.seq-len 4", 3, "no held-out example to take a loss of"),
+    ("train tiny.py --out r --held-out sft.jsonl", 2, "no option --held-out; --held-out is now --eval.sets"),
+    ("train tiny.py --out r --eval.sets nothing.jsonl", 3, "held-out set nothing: nothing.jsonl: no such file"),
+    ("train tiny.py --out r --eval.sets a=sft.jsonl a=broken.jsonl", 3, "broken.jsonl:2: broken JSON"),
+    ("train tiny.py --out r --eval.sets sft.jsonl --data.seq-len 4", 3, "held-out set sft is empty: 100 records"),
+    ("train tiny.py --out r --eval.every-steps 2", 2, "eval: there is no held-out set; give eval.sets"),
+    ("train tiny.py --out r --eval.questions none.jsonl", 3, "none.jsonl: questions file does not exist"),
     ("train tiny.py --profile-steps 3:5", 2, "--profile-steps '3:5', but the run has 4 steps"),
     ("train tiny.py --name ../../r", 2, "name='../../r' must be the name of a folder below runs/"),
     ("train tiny.py --name ''", 2, "name='' must be the name of a folder below runs/"),
@@ -267,10 +270,10 @@ def test_a_truncated_checkpoint_falls_back_and_a_truncated_only_one_stops_the_ru
 def test_the_loss_on_held_out_examples_is_the_same_from_a_disk_and_from_a_bucket(cloud, home, capfd):
     cloud.put("bucket/held/sft.jsonl", (home / "sft.jsonl").read_bytes())
     for root in (".", "gs://bucket/held"):
-        code, out, err = run(f"train tiny.py --held-out {root}/sft.jsonl --json {root}/figures.json", capfd)
-        assert code == 0 and re.search(r"held out +loss \d", out), err
-    disk = json.loads((home / "figures.json").read_text())["held_out"]
-    assert disk == json.loads(cloud.objects["bucket/held/figures.json"].data)["held_out"]
+        code, out, err = run(f"train tiny.py --eval.sets {root}/sft.jsonl --json {root}/figures.json", capfd)
+        assert code == 0 and re.search(r"sft/language/en +loss \d", out), err
+    disk = json.loads((home / "figures.json").read_text())["validation"]["sft"]
+    assert disk == json.loads(cloud.objects["bucket/held/figures.json"].data)["validation"]["sft"]
     assert disk["tokens"] > 100 and 0 < disk["loss_nats"] < 8 and disk["by_lang"].keys() == {"en"}
 
 

@@ -97,8 +97,8 @@ def read(
         hosts.say(
             f"tigerjax: note: preferences: {margins} pairs have a margin, which only `tigerjax reward train` uses"
         )
-    sizes = {"seq_len": config.data.seq_len, "max_dropped": config.data.max_dropped}
-    return overlong.fit(comparisons, counts, tokenizer, **sizes)
+    data = config.data
+    return overlong.fit(comparisons, counts, tokenizer, seq_len=data.seq_len, max_dropped=data.max_dropped)
 
 
 def start_model(config: RunConfig, tokenizer: Tokenizer) -> StoredModel:

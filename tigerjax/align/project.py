@@ -272,7 +272,8 @@ def _train(config: RunConfig, file: Path, place: Path, progress: Progress | None
         preference.train(dataclasses.replace(config, objective=more), run_dir=place, progress=progress)
         return
     from tigerjax.data import mixture
+    from tigerjax.evaluate.asked import asked
     from tigerjax.train.loop import train_on_mixture
 
     mixture.sft(config.data.mixture, tokenizer=config.data.tokenizer, examples=mixture.Source(str(file)))
-    train_on_mixture(config, run_dir=place, progress=progress)
+    train_on_mixture(config, run_dir=place, ask=asked(config), progress=progress)

@@ -157,7 +157,7 @@ def _value(option: Option, texts: list[str], prog: str) -> Any:
     """The value of an option from the words behind it."""
     if option.optional and texts == ["None"]:
         return None
-    # --held-out with nothing behind it is an empty list; where the option is required, that is a slip.
+    # --eval.sets with nothing behind it is an empty list; where the option is required, that is a slip.
     if not texts and (not option.many or option.default is REQUIRED):
         raise ConfigError(f"{option.name} needs a value: {option.shown}; {_help(prog)}")
     items = [_item(option, text, prog) for text in texts]

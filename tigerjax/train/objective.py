@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -28,7 +29,7 @@ from tigerjax.errors import ConfigError
 from tigerjax.mesh import RULES, balanced, row_ways
 from tigerjax.model import families, stack
 from tigerjax.model.layers import head, init
-from tigerjax.model.loss import token_loss, token_nll
+from tigerjax.model.loss import TokenLoss, loss_by_row, token_loss, token_nll
 from tigerjax.model.pipeline import LayerOrder, Pipeline
 from tigerjax.train.preference_loss import LOSSES, PreferenceBatch, Sums, answer_sums, preference_loss
 
@@ -41,6 +42,8 @@ class Objective:
     """key -> weights, leaves boxed by flax.linen.LogicallyPartitioned."""
     loss: Callable[[Any, Any], tuple[jax.Array, jax.Array, Sums]]
     """(weights, batch) -> (sum, weight, {metric: its sum}); the step divides all sums by the weight, once."""
+    by_row: Callable[[Any, Any], TokenLoss] | None = None
+    """(weights, batch) -> the sums of the loss row by row, for validation; None: it has no validation."""
     kind: str
     """Of the checkpoint: see `families.of_kind`."""
     tokens: Callable[[Any], int] | None = None
@@ -104,15 +107,19 @@ def token_objective(config: Trained, mesh: Mesh) -> Objective:
     """Next-token cross-entropy of the config's model over `tigerjax.data.rows.Batch`; aux: accuracy."""
     model = decoder(config, mesh)
 
-    def loss(weights: Any, batch: Any) -> tuple[jax.Array, jax.Array, Sums]:
+    def sums(weights: Any, batch: Any, of: Callable[..., TokenLoss]) -> TokenLoss:
         rows = _placed(batch)
         hidden_BTD, head_DV = model.hidden(weights, rows), head(weights, config.model)
-        total = token_loss(hidden_BTD, head_DV, rows.targets_BT, rows.weights_BT, **model.cut)
+        return of(hidden_BTD, head_DV, rows.targets_BT, rows.weights_BT, **model.cut)
+
+    def loss(weights: Any, batch: Any) -> tuple[jax.Array, jax.Array, Sums]:
+        total = sums(weights, batch, token_loss)
         return total.nll_sum, total.weight, {"accuracy": total.correct}
 
     return Objective(
         init=model.init,
         loss=loss,
+        by_row=lambda weights, batch: sums(weights, batch, loss_by_row),
         kind=model.family.KIND,
         tokens=lambda batch: int(np.count_nonzero(batch.segment_ids_BT)),
         order=model.order,
@@ -126,7 +133,7 @@ def answer_log_probs(config: Trained, mesh: Mesh) -> Callable[[Any, PreferenceBa
     def log_probs(weights: Any, batch: PreferenceBatch) -> jax.Array:
         batch = batch._replace(rows=_placed(batch.rows))
         hidden_BTD, head_DV = model.hidden(weights, batch.rows), head(weights, config.model)
-        nll_BT = token_nll(hidden_BTD, head_DV, batch.rows.targets_BT, **model.cut)
+        nll_BT = token_nll(hidden_BTD, head_DV, jnp.asarray(batch.rows.targets_BT), **model.cut)
         return -answer_sums(nll_BT * batch.rows.weights_BT, batch)
 
     return log_probs
