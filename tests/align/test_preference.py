@@ -201,7 +201,7 @@ def test_what_training_on_preferences_cannot_use_is_named(chat, tmp_path, capsys
     with pytest.raises(ConfigError, match=r"starts from a chat checkpoint; set checkpoint\.init_from"):
         trained(nowhere, tmp_path)
     other = dataclasses.replace(config, model=dataclasses.replace(config.model, mlp_dim=44))
-    with pytest.raises(ConfigError, match="starts from a model of the config's sizes, this one has others"):
+    with pytest.raises(ConfigError, match="its model is not that of the config: model"):
         trained(other, tmp_path)
     missing = dataclasses.replace(config, objective=DpoConfig(preferences=(str(tmp_path / "none.jsonl"),)))
     with pytest.raises(DataError, match=r"none\.jsonl: no such file"):

@@ -1,4 +1,4 @@
-"""What this stack writes as JSON is JSON: a figure that is not finite is null, a repeated field in a file is refused."""
+"""What this stack writes is JSON: a figure that is not finite is null. A field that is given twice is an error."""
 
 import json
 
@@ -35,12 +35,12 @@ def test_a_record_that_is_not_finite_is_never_written():
 def test_figures_of_older_versions_are_read_with_their_nan(tmp_path):
     (tmp_path / "old.json").write_text('{"loss": NaN}')
     assert own.read_object(tmp_path / "old.json", "write it again")["loss"] != 0
-    with pytest.raises(DataError, match="old.json: NaN is no number of JSON; mend it"):
+    with pytest.raises(DataError, match=r"old\.json: NaN is no number of JSON; mend it"):
         foreign.read_object(tmp_path / "old.json", "mend it")
 
 
 @pytest.mark.parametrize("read", [foreign.read_object, own.read_object])
 def test_a_field_that_is_given_twice_is_refused_in_every_file(tmp_path, read):
     (tmp_path / "a.json").write_text('{"sizes": {"n": 1, "m": 2, "n": 3}}')
-    with pytest.raises(DataError, match="a.json: field 'n' is given twice; mend it"):
+    with pytest.raises(DataError, match=r"a\.json: field 'n' is given twice; mend it"):
         read(tmp_path / "a.json", "mend it")

@@ -190,7 +190,7 @@ def test_the_pages_of_honest_files_hold_all_their_values_and_bytes(tmp_path, com
                 column = said.row_group(group).column(place)
                 found = list(pages.pages(file, column, size))
                 data = [page for page in found if page.kind != pages.DICTIONARY]
-                assert len(data) > 1 and sum(page.values for page in data) == column.num_values
+                assert sum(page.values for page in data) == column.num_values and len(data) > (place == 0)
                 assert sum(page.unpacked for page in found) <= column.total_uncompressed_size
     assert sum(1 for _ in read(tmp_path / "a.parquet")) == 900
 

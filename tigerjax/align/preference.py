@@ -12,7 +12,7 @@ from tigerjax.align import overlong, reference, reward_data
 from tigerjax.align.pair_loader import PairLoader
 from tigerjax.align.preference_rows import PreferenceRows, to_rows
 from tigerjax.align.reward_data import Comparison
-from tigerjax.checkpoint.loaded import check_fits
+from tigerjax.checkpoint.loaded import check_fits, check_sizes
 from tigerjax.checkpoint.stored import StoredModel, open_whole
 from tigerjax.config import KtoConfig, PreferenceConfig, ReferencedConfig, RunConfig
 from tigerjax.errors import ConfigError
@@ -107,11 +107,7 @@ def start_model(config: RunConfig, tokenizer: Tokenizer) -> StoredModel:
     assert place is not None
     chat = open_whole(place)
     check_fits(chat, tokenizer, where=place)
-    if chat.config != config.model:
-        raise ConfigError(
-            f"{place}: training on preferences starts from a model of the config's sizes, this one has others;"
-            " give such a model as checkpoint.init_from"
-        )
+    check_sizes(chat, config.model, where=place)
     return chat
 
 
