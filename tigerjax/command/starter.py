@@ -107,13 +107,14 @@ def new(
     multiple = sizes.pad_to_multiple_of
     padded = math.ceil(vocab_size / multiple) * multiple
     model = dataclasses.replace(opened.config, vocab_size=vocab_size, padded_vocab_size=padded)
-    trained = hf_config.positions(opened.extra, None).get(hf_config.POSITIONS, LONGEST)
+    trained = hf_config.reach(model, opened.extra, [])  # 0: not known
+    starter_checks.say_long(sizes.seq_len, model, trained, material.base)
     names = {part: [records.output_name(path) for path in paths_of] for part, paths_of in files.items()}
     toml = _toml(name, material, files, names, pieces, sizes)
     written = {
         "tigerjax.toml": toml,
         "mixture.py": _mixture(name.name, names),
-        "pretrain.py": _pretrain(name, model, sizes.seq_len or min(LONGEST, trained), sizes, material.base),
+        "pretrain.py": _pretrain(name, model, sizes.seq_len or min(LONGEST, trained or LONGEST), sizes, material.base),
         "sft.py": starter_files.SFT.format(name=name.name),
         "reward.py": starter_files.REWARD,
         "README.md": _readme(name.name, toml),

@@ -28,7 +28,7 @@ from tigerjax.train.metrics import Metrics, Reporting, last_record
 from tigerjax.train.objective import Objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.signals import noted
-from tigerjax.train.start import check_same, new_state
+from tigerjax.train.start import check_entries, check_same, ended, new_state
 from tigerjax.train.state import TrainState, abstract_state, from_disk, to_disk
 from tigerjax.train.step import compile_step
 from tigerjax.train.trace import Trace
@@ -97,11 +97,7 @@ def _train(
     objective = objectives.of(config, mesh) if objective is None else objective
     tx = make_optimizer(config.optim)
     tokenizer_sha256 = getattr(loader, "tokenizer_sha256", None)
-    if (entries := getattr(loader, "vocab_size", None)) not in (None, config.model.vocab_size):
-        raise ConfigError(
-            f"model.vocab_size={config.model.vocab_size}, but the tokenizer {config.data.tokenizer} of the rows has"
-            f" {entries} entries; make them equal (`tigerjax convert resize` grows a checkpoint)"
-        )
+    check_entries(config, getattr(loader, "vocab_size", None))
 
     # State: resumed, given, or new
     saving = config.checkpoint
@@ -121,12 +117,11 @@ def _train(
     resumed = _resume(loader, checkpoints, meta, objective, abstract)
     if resumed is not None:
         state, start, health = resumed
-        hosts.say(f"resuming {config.name} from step {start}")
+        hosts.say(ended(config, start, checkpoints.folder / str(start)) or f"resuming {config.name} from step {start}")
     else:
         state, start, health = new_state(config, meta, objective, tx, mesh, init_weights), 0, None
     if start >= total_steps:
         checkpoints.close()
-        hosts.say(f"{config.name}: all {total_steps} steps are done, nothing to train")
         return to_disk(state, objective)
     if hosts.is_writer():
         run_dir.mkdir(parents=True, exist_ok=True)
