@@ -285,14 +285,14 @@ def home(tmp_path_factory):
     return home
 
 
-NEW = "new mine --base base --zh 'zh_*.jsonl' --en en.jsonl --sft sft.jsonl --vocab-size 300 --seq-len 32"
+NEW = "new mine --base base --zh 'zh_*.jsonl' --en en.jsonl --sft sft.jsonl --vocab-size 300 --seq-len 32 --device cpu"
 
 
 @pytest.fixture
 def mine(home, tmp_path, monkeypatch, capsys):
     shutil.copytree(home, tmp_path / "home")
     monkeypatch.chdir(tmp_path / "home")
-    assert cli.main(shlex.split(f"{NEW} --preferences pairs.jsonl --evaluation-set asked.jsonl --device cpu")) == 0
+    assert cli.main(shlex.split(f"{NEW} --preferences pairs.jsonl --evaluation-set asked.jsonl")) == 0
     assert "next: cd mine && tigerjax data clean" in capsys.readouterr().err
     monkeypatch.chdir("mine")
     return Path()
@@ -360,6 +360,7 @@ def test_the_readme_of_a_new_project_says_how_people_answer_and_how_benchmarks_a
         ({"--en en.jsonl": "--en base"}, "name the files in it"),
         ({"--sft sft.jsonl": "--sft zh_a.jsonl"}, "have one name"),
         ({"--seq-len 32": "--seq-len 1"}, "--seq-len 1 must be"),
+        ({"--seq-len 32 --device cpu": "--seq-len 80"}, "of compute.splash.block_q=512; change one (--seq-len, "),
     ],
 )
 def test_a_new_project_refuses_what_cannot_work_and_writes_nothing(home, monkeypatch, capsys, changes, message):

@@ -7,7 +7,7 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tigerjax.command import project, starter_checks, starter_files
 from tigerjax.command.figures import save
@@ -119,6 +119,7 @@ def new(
         "reward.py": starter_files.REWARD,
         "README.md": _readme(name.name, toml),
     }
+    _refuse_unusable(written["pretrain.py"])
     name.mkdir(parents=True, exist_ok=True)
     for file, text in written.items():
         (name / file).write_text(text, encoding="utf-8")
@@ -194,6 +195,16 @@ def _pretrain(name: Path, model: ModelConfig, seq_len: int, sizes: Sizes, base: 
         global_batch_size=sizes.global_batch_size,
         compute=COMPUTE[sizes.device],
     )
+
+
+def _refuse_unusable(pretrain: str) -> None:
+    """ConfigError for a pretrain.py whose config no run would take, such as rows that its kernels cannot cut."""
+    module: dict[str, Any] = {}
+    exec(pretrain, module)
+    try:
+        module["config"]()
+    except ConfigError as error:
+        raise ConfigError(f"{error} (--seq-len, --global-batch-size and --device set these)") from error
 
 
 def _readme(name: str, toml: str) -> str:
