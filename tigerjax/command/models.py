@@ -12,9 +12,9 @@ from tigerjax.command.figures import save, show
 from tigerjax.command.groups import FILE_SAMPLING, FileSamplingOptions
 from tigerjax.command.options import FLAT, ConfigFile, OnDisk
 from tigerjax.command.progress import show_progress
-from tigerjax.config import PreferenceConfig
+from tigerjax.config import PreferenceConfig, RunConfig
 from tigerjax.config.ranges import Seed
-from tigerjax.errors import ConfigError, DataError
+from tigerjax.errors import ConfigError
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
 from tigerjax.terminal import one_line, tell
 from tigerjax.terminal import show as to_terminal
@@ -46,11 +46,11 @@ def train(
 ) -> None:
     """Trains a model, by pretraining, SFT or on preferences as the config says.
 
-    The same command resumes an interrupted run. --dry-run checks the config and its mixture, or its preferences and the
-    model that they train, prints the config with its overrides, and stops. With --eval.sets, loss and next-token
-    accuracy on held-out files are measured every --eval.every-steps steps and at the end, by language, source and task.
-    docs/OPERATIONS.md says more of that, and how to use --wandb. On several hosts, run the same command on each
-    (launch/run.sh).
+    The same command resumes an interrupted run. --dry-run checks the config, its mixture or its preferences, and the
+    checkpoint that the run starts from, prints the config with its overrides, and stops. With --eval.sets, loss and
+    next-token accuracy on held-out files are measured every --eval.every-steps steps and at the end, by language,
+    source and task. docs/OPERATIONS.md says more of that, and how to use --wandb. On several hosts, run the same
+    command on each (launch/run.sh).
 
     Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --eval.sets sft.jsonl --out runs/tiny
     """
@@ -62,16 +62,9 @@ def train(
     if wandb is not None:
         wandb_run.package()  # refused before any work when the package is missing
     on_preferences = isinstance(run.objective, PreferenceConfig)
+    run_dir = out or config.run_dir(run)
     if dry_run:
-        if on_preferences:
-            from tigerjax.align import preference
-
-            preference.check(run)
-        else:
-            from tigerjax.data.mixture import get_mixture, import_modules
-
-            import_modules(run.data.modules)
-            get_mixture(run.data.mixture)
+        _rehearse(run, run_dir)
         to_terminal("\n".join(dump(run)))
         return
     from tigerjax.processes import hosts as processes
@@ -84,7 +77,6 @@ def train(
     from tigerjax.train.loop import train_on_mixture
     from tigerjax.train.metrics import Reporting, last_record, last_validation
 
-    run_dir = out or config.run_dir(run)
     with processes.together():
         reporting = Reporting(since=began, profile_steps=traced, wandb=wandb)
         more: dict[str, Any] = {}
@@ -104,6 +96,23 @@ def train(
             to_terminal("\n".join(lines(validated, whole=True)))
             figures["validation"] = validated
         save(figures, json)
+
+
+def _rehearse(run: RunConfig, run_dir: Path) -> None:
+    """Refuses what a run would refuse of its mixture or preferences, and of the checkpoint that it starts from."""
+    from tigerjax.tokenizer.load import Tokenizer
+    from tigerjax.train import start
+
+    if isinstance(run.objective, PreferenceConfig):
+        from tigerjax.align import preference
+
+        preference.check(run)
+    else:
+        from tigerjax.data.mixture import get_mixture, import_modules
+
+        import_modules(run.data.modules)
+        get_mixture(run.data.mixture)
+    start.rehearse(run, run_dir, lambda: Tokenizer(run.data.tokenizer))
 
 
 def _progress(run: Any, run_dir: Path, loader: Any) -> dict[str, float]:
@@ -296,34 +305,3 @@ def _show_answers(path: Path) -> None:
         to_terminal(
             f"answered                 {one_line(record['candidates'][0]['text'])[:SHOWN_CHARACTERS] or 'nothing'}"
         )
-
-
-def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> None:
-    """Writes RUN_DIR/report.html: curves, shares, speed, rounds, samples and lineage.
-
-    Its table is printed too. RUN_DIR is a folder of `tigerjax quickstart`, `tigerjax train` or `tigerjax align init`.
-    The figures are read from its report.json, which is written first from the logged steps of a run, or from the
-    finished rounds of an alignment.
-
-    Example: tigerjax report runs/quickstart
-    """
-    from tigerjax.align import settings, summary
-    from tigerjax.files import manifest, own
-    from tigerjax.report import lineage, print_table, render, runs
-
-    source = run_dir / "report.json"
-    if (run_dir / settings.FILE).is_file():
-        manifest.write_json(source, summary.collect(run_dir))
-    elif (metrics := run_dir / runs.METRICS).is_file():
-        with own.fields(metrics, "remove the lines that are wrong"):
-            logged = runs.of_run(run_dir)
-        manifest.write_json(source, logged)
-    if not source.is_file():
-        raise DataError(f"{source} does not exist; give a folder of `tigerjax quickstart`, `train` or `align init`")
-    values = own.read_object(source, "write it again")
-    with own.fields(source, "it, or a file that it is made of, is not that of a run; write it again"):
-        values |= runs.collect(run_dir) | {"lineage": lineage.collect(run_dir)}
-        render(values, run_dir / "report.html")
-        print_table(values)
-    to_terminal(f"wrote {run_dir / 'report.html'}")
-    save(values, json)

@@ -7,7 +7,7 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tigerjax.command import project, starter_checks, starter_files
 from tigerjax.command.figures import save
@@ -107,17 +107,19 @@ def new(
     multiple = sizes.pad_to_multiple_of
     padded = math.ceil(vocab_size / multiple) * multiple
     model = dataclasses.replace(opened.config, vocab_size=vocab_size, padded_vocab_size=padded)
-    trained = hf_config.positions(opened.extra, None).get(hf_config.POSITIONS, LONGEST)
+    trained = hf_config.reach(model, opened.extra, [])  # 0: not known
+    starter_checks.say_long(sizes.seq_len, model, trained, material.base)
     names = {part: [records.output_name(path) for path in paths_of] for part, paths_of in files.items()}
     toml = _toml(name, material, files, names, pieces, sizes)
     written = {
         "tigerjax.toml": toml,
         "mixture.py": _mixture(name.name, names),
-        "pretrain.py": _pretrain(name, model, sizes.seq_len or min(LONGEST, trained), sizes, material.base),
+        "pretrain.py": _pretrain(name, model, sizes.seq_len or min(LONGEST, trained or LONGEST), sizes, material.base),
         "sft.py": starter_files.SFT.format(name=name.name),
         "reward.py": starter_files.REWARD,
         "README.md": _readme(name.name, toml),
     }
+    _refuse_unusable(written["pretrain.py"])
     name.mkdir(parents=True, exist_ok=True)
     for file, text in written.items():
         (name / file).write_text(text, encoding="utf-8")
@@ -193,6 +195,16 @@ def _pretrain(name: Path, model: ModelConfig, seq_len: int, sizes: Sizes, base: 
         global_batch_size=sizes.global_batch_size,
         compute=COMPUTE[sizes.device],
     )
+
+
+def _refuse_unusable(pretrain: str) -> None:
+    """ConfigError for a pretrain.py whose config no run would take, such as rows that its kernels cannot cut."""
+    module: dict[str, Any] = {}
+    exec(pretrain, module)
+    try:
+        module["config"]()
+    except ConfigError as error:
+        raise ConfigError(f"{error} (--seq-len, --global-batch-size and --device set these)") from error
 
 
 def _readme(name: str, toml: str) -> str:

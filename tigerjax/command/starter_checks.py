@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tigerjax.config import ModelConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl, paths
+from tigerjax.terminal import tell
 
 FIRST = 100  # records of each file: enough to see its form, and quick for a file of any size
 SPARE, SHARED = 4 / 3, 1000
@@ -78,3 +80,16 @@ def vocabulary(chinese: Sequence[Path], asked: int | None, base: int, folder: Pa
             f" give more text, or --vocab-size {fits}"
         )
     return fits, lasting
+
+
+def say_long(asked: int | None, model: ModelConfig, trained: int, folder: Path) -> None:
+    """Says it where --seq-len is past the `trained` positions of the base in `folder`; 0 is not known."""
+    if asked is None or not 0 < trained < asked:
+        return
+    first = model.rope.original_max_position_embeddings or trained
+    tell(
+        f"note: --seq-len {asked:,} is past the {trained:,} positions that {folder} was trained on; scale its rotary"
+        f' angles: in pretrain.py, write rope=RopeConfig(kind="yarn", factor={math.ceil(asked / first)},'
+        f" original_max_position_embeddings={first}) into ModelConfig, and import RopeConfig from tigerjax.config"
+        f" (docs/LONG_CONTEXT.md); or give --seq-len {trained}"
+    )

@@ -29,7 +29,7 @@ from tigerjax.train.metrics import Metrics, Reporting, last_record
 from tigerjax.train.objective import Objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.signals import noted
-from tigerjax.train.start import new_state
+from tigerjax.train.start import check_entries, ended, new_state
 from tigerjax.train.state import TrainState, abstract_state, to_disk
 from tigerjax.train.step import compile_step
 from tigerjax.train.trace import Trace
@@ -105,11 +105,7 @@ def _train(
     tx = make_optimizer(config.optim)
     validation = validations.of_run(config, held_out, objective, mesh)
     tokenizer_sha256 = getattr(loader, "tokenizer_sha256", None)
-    if (entries := getattr(loader, "vocab_size", None)) not in (None, config.model.vocab_size):
-        raise ConfigError(
-            f"model.vocab_size={config.model.vocab_size}, but the tokenizer {config.data.tokenizer} of the rows has"
-            f" {entries} entries; make them equal (`tigerjax convert resize` grows a checkpoint)"
-        )
+    check_entries(config, getattr(loader, "vocab_size", None))
 
     # State: resumed, given, or new
     saving = config.checkpoint
@@ -132,12 +128,13 @@ def _train(
         start = there["step"]
         validation.restore(there.get("validation"))
         checkpoints.best = validation.best_checkpoint
-        hosts.say(f"resuming {config.name} from step {start}")
+        nothing = ended(config, start, checkpoints.folder / str(start))
+        if nothing is None and validation.ended:
+            nothing = f"{config.name}: {validation.early_end(checkpoints.folder)}, nothing to train"
+        hosts.say(nothing or f"resuming {config.name} from step {start}")
     else:
         state, start, there = new_state(config, meta, objective, tx, mesh, init_weights), 0, {}
     if start >= total_steps or validation.ended:
-        why = f"all {total_steps} steps are done" if start >= total_steps else validation.early_end(checkpoints.folder)
-        hosts.say(f"{config.name}: {why}, nothing to train")
         if not validation.missing(start):
             checkpoints.close()
             return to_disk(state, objective)
