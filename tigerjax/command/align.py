@@ -37,7 +37,8 @@ def init(
 ) -> None:
     """Writes the settings of an alignment to OUT/align.json.
 
-    CONFIG is that of the SFT run which ends each round. A round starts from the model of MODELS that answers
+    CONFIG is that of the training which ends each round: SFT on the set with the winners or, with an objective on
+    preferences, on each prompt's best answer above its worst. A round starts from the model of MODELS that answers
     EVALUATION_SET best. Every file and model is opened first, and a wrong one is refused. `tigerjax align set` changes
     settings later.
 

@@ -80,7 +80,8 @@ def bind(command: Command, words: Sequence[str], prog: str) -> Call:
         raise ConfigError(f"{prog} needs a config file or the folder of a run first, such as configs/llama2_tiny.py")
     paths.need_disk("the config", words[0])
     # Every field has its value in the config file, which is not read yet: so none is required here.
-    fields = [field._replace(default=None) for field in options.of_config(RunConfig)]
+    fields = [*options.of_config(RunConfig), *options.of_subclasses(RunConfig)]
+    fields = [field._replace(default=None) for field in fields]
     names = {o.name for o in own}
     values = _parse(words[1:], [*own, *(f for f in fields if f.name not in names)], prog)
     config = ConfigFile(Path(words[0]), _overrides(words[1:], own), prog)

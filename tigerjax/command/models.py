@@ -12,6 +12,7 @@ from tigerjax.command.figures import save, show
 from tigerjax.command.groups import FILE_SAMPLING, FileSamplingOptions
 from tigerjax.command.options import FLAT, ConfigFile, OnDisk
 from tigerjax.command.progress import show_progress
+from tigerjax.config import PreferenceConfig
 from tigerjax.config.ranges import Seed
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
@@ -43,12 +44,13 @@ def train(
     wandb: str | None = None,
     json: Path | None = None,
 ) -> None:
-    """Trains a model, by pretraining or SFT as the config says.
+    """Trains a model, by pretraining, SFT or on preferences as the config says.
 
-    The same command resumes an interrupted run. --dry-run checks the config and its mixture, prints the config with its
-    overrides, and stops. With --eval.sets, loss and next-token accuracy on held-out files are measured every
-    --eval.every-steps steps and at the end, by language, source and task. docs/OPERATIONS.md says more of that, and how
-    to use --wandb. On several hosts, run the same command on each (launch/run.sh).
+    The same command resumes an interrupted run. --dry-run checks the config and its mixture, or its preferences and the
+    model that they train, prints the config with its overrides, and stops. With --eval.sets, loss and next-token
+    accuracy on held-out files are measured every --eval.every-steps steps and at the end, by language, source and task.
+    docs/OPERATIONS.md says more of that, and how to use --wandb. On several hosts, run the same command on each
+    (launch/run.sh).
 
     Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --eval.sets sft.jsonl --out runs/tiny
     """
@@ -59,11 +61,17 @@ def train(
     traced = _steps(profile_steps, run.optim.total_steps)
     if wandb is not None:
         wandb_run.package()  # refused before any work when the package is missing
+    on_preferences = isinstance(run.objective, PreferenceConfig)
     if dry_run:
-        from tigerjax.data.mixture import get_mixture, import_modules
+        if on_preferences:
+            from tigerjax.align import preference
 
-        import_modules(run.data.modules)
-        get_mixture(run.data.mixture)
+            preference.check(run)
+        else:
+            from tigerjax.data.mixture import get_mixture, import_modules
+
+            import_modules(run.data.modules)
+            get_mixture(run.data.mixture)
         to_terminal("\n".join(dump(run)))
         return
     from tigerjax.processes import hosts as processes
@@ -79,11 +87,19 @@ def train(
     run_dir = out or config.run_dir(run)
     with processes.together():
         reporting = Reporting(since=began, profile_steps=traced, wandb=wandb)
-        ask = asked(run)
-        loader = train_on_mixture(run, run_dir=run_dir, ask=ask, progress=show_progress, reporting=reporting)
+        more: dict[str, Any] = {}
+        if on_preferences:
+            from tigerjax.align import preference
+
+            trained = preference.train(run, run_dir=run_dir, progress=show_progress, reporting=reporting)
+            more["preferences"] = trained
+        else:
+            ask = asked(run)
+            loader = train_on_mixture(run, run_dir=run_dir, ask=ask, progress=show_progress, reporting=reporting)
+            if processes.is_writer():
+                more |= _progress(run, run_dir, loader)
     if processes.is_writer():
-        figures = {"run": str(run_dir)} | last_record(run_dir)
-        figures |= _progress(run, run_dir, loader)
+        figures = {"run": str(run_dir)} | last_record(run_dir) | more
         if validated := last_validation(run_dir):
             to_terminal("\n".join(lines(validated, whole=True)))
             figures["validation"] = validated

@@ -6,6 +6,7 @@ from pathlib import PurePath
 from typing import Annotated
 
 from tigerjax.config.model import LATER, ComputeConfig, Dtype, ModelConfig
+from tigerjax.config.objective import ObjectiveConfig
 from tigerjax.config.ranges import Count, CountOrZero, PositiveFactor, Range, Seed, Share, check
 from tigerjax.config.validation import EvalConfig
 from tigerjax.errors import ConfigError
@@ -131,18 +132,6 @@ class HealthConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class ObjectiveConfig:
-    """What a run minimises. This class itself is the cross-entropy of the next token, which has no settings.
-
-    Another objective is a subclass, whose fields are its settings, and an entry in `tigerjax.train.objective`. Its
-    numbers have ranges, as `tigerjax.config.ranges` says.
-    """
-
-    def __post_init__(self) -> None:
-        check(self, "objective.")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
     """One training run. Pretraining and SFT differ in the mixture and in the weights that they start from."""
 
@@ -159,7 +148,7 @@ class RunConfig:
     log_every_steps: Count  # Steps between two records in metrics.jsonl
     pipeline: PipelineConfig = PipelineConfig()  # How batches pass through the stages
     health: HealthConfig = dataclasses.field(default_factory=HealthConfig)  # Which updates are refused
-    objective: ObjectiveConfig = ObjectiveConfig()  # What is minimised
+    objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)  # What is minimised
     eval: EvalConfig = dataclasses.field(default=EvalConfig(), metadata={LATER: True})
     """What is measured on held-out data while the run trains"""
 

@@ -101,14 +101,14 @@ def _given(data: DataConfig, given: EvalConfig) -> dict[str, _Given]:
         found[name] = _Given(maker, True, records.Inputs(files), {"kind": "as each record says"})
     mixture.import_modules(data.modules)
     for task in mixture.get_mixture(data.mixture).tasks:
-        maker = row_maker(task)
-        if maker is None or not maker.split.share:
+        split = row_maker(task)
+        if split is None or not split.split.share:
             continue
         if task.name in found or task.name in given.named("questions"):
             raise ConfigError(
                 f"eval: {task.name} is also the name of what that source holds out; give another name, NAME=PATH"
             )
-        found[task.name] = _Given(maker, False, maker.inputs(), {"kind": maker.kind} | maker.settings())
+        found[task.name] = _Given(split, False, split.inputs(), {"kind": split.kind} | split.settings())
     return found
 
 

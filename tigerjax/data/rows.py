@@ -144,20 +144,9 @@ def pack(examples: Iterable[tuple[Sequence[int], Sequence[float]]], length: int,
             every_id.extend(ids)
             every_weight.extend(weights)
         ends.append(len(every_id))
-    order = sorted(fitting, key=lambda i: (ends[i] - ends[i + 1], i))
-    members: list[list[int]] = []
-    open_rows: list[tuple[int, int]] = []  # (space left, row), sorted: the first that fits is the fullest
-    for i in order:
-        need = ends[i + 1] - ends[i]
-        at = bisect.bisect_left(open_rows, (need, -1))
-        if at == len(open_rows):
-            members.append([])
-            space, row = length, len(members) - 1
-        else:
-            space, row = open_rows.pop(at)
-        members[row].append(i)
-        if space > need:
-            bisect.insort(open_rows, (space - need, row))
+    members = [
+        [fitting[place] for place in group] for group in best_fit([ends[i + 1] - ends[i] for i in fitting], length)
+    ]
     rows = []
     for group in members:
         tokens = np.full(length, pad, np.int32)
@@ -171,3 +160,21 @@ def pack(examples: Iterable[tuple[Sequence[int], Sequence[float]]], length: int,
             start = end
         rows.append(make_row(tokens, segments, losses))
     return Packed(rows, overlong, weightless)
+
+
+def best_fit(sizes: Sequence[int], length: int) -> list[list[int]]:
+    """Groups of indices whose sizes sum to at most `length`, by best-fit decreasing; no size is above `length`."""
+    members: list[list[int]] = []
+    open_rows: list[tuple[int, int]] = []  # (space left, row), sorted: the first that fits is the fullest
+    for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        need = sizes[i]
+        at = bisect.bisect_left(open_rows, (need, -1))
+        if at == len(open_rows):
+            members.append([])
+            space, row = length, len(members) - 1
+        else:
+            space, row = open_rows.pop(at)
+        members[row].append(i)
+        if space > need:
+            bisect.insort(open_rows, (space - need, row))
+    return members

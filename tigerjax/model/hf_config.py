@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,16 @@ SOURCE = "hugging_face"
 SEQ_LEN = "seq_len"
 """The key of a checkpoint's `extra` with the length it was trained at, where no config of a run is stored with it."""
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+MORE_IDS = (
+    "decoder_start_token_id",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+)
+"""Other fields of generation_config.json that hold a token id, or a list of them."""
+LISTS_OF_IDS = ("bad_words_ids", "force_words_ids")
+"""Those that hold lists of lists."""
 POSITIONS, FIRST_POSITIONS = "max_position_embeddings", "original_max_position_embeddings"
 ROPE = ("rope_scaling", "rope_parameters")
 """Where transformers 4 and 5 say how rotary angles are scaled. Where both say it, transformers reads the first."""
@@ -93,13 +104,45 @@ def source_ids(extra: dict[str, Any]) -> TokenizerIds:
     return TokenizerIds(None, bos, eos, pad, stops=eos)
 
 
-def source_fields(fields: Fields) -> dict[str, Any]:
+def refuse_ids(extra: dict[str, Any], entries: int, where: Path) -> None:
+    """DataError for a token id that an import keeps of the folder `where`, and that a vocabulary of `entries` lacks."""
+    source = extra.get(SOURCE, {})
+    for name, content in ((CONFIG, source), (GENERATION, source.get(GENERATION) or {})):
+        _check_ids(Fields(content, where / name), entries)
+
+
+def _check_ids(fields: Fields, entries: int) -> None:
+    for name in (*TOKEN_IDS, *MORE_IDS, *LISTS_OF_IDS):
+        fields.ids(name, entries, nested=name in LISTS_OF_IDS)
+
+
+def moved_ids(extra: dict[str, Any], moved: Mapping[int, int]) -> dict[str, Any]:
+    """A checkpoint's `extra` in which the token ids of its source are those of a grown vocabulary: `moved` is
+    {old id: new id}."""
+    if SOURCE not in extra:
+        return extra
+
+    def new(value: Any) -> Any:
+        return [new(i) for i in value] if isinstance(value, list) else moved.get(value, value)
+
+    def changed(content: dict[str, Any]) -> dict[str, Any]:
+        held = [name for name in (*TOKEN_IDS, *MORE_IDS, *LISTS_OF_IDS) if name in content]
+        return content | {name: new(content[name]) for name in held}
+
+    source = changed(extra[SOURCE])
+    if source.get(GENERATION) is not None:
+        source[GENERATION] = changed(source[GENERATION])
+    return extra | {SOURCE: source}
+
+
+def source_fields(fields: Fields, entries: int) -> dict[str, Any]:
     """What an import keeps of a config.json so that an export writes it again: context length, token ids, and what it
-    says about rotary angles. A field that is absent stays absent."""
-    kept = {name: fields.ids(name) for name in TOKEN_IDS} | {POSITIONS: fields.whole(POSITIONS, 1, default=None)}
+    says about rotary angles. A field that is absent stays absent. Ids must be below `entries`, its vocab_size."""
+    kept = {name: fields.ids(name, entries) for name in TOKEN_IDS}
+    kept[POSITIONS] = fields.whole(POSITIONS, 1, default=None)
     kept |= {name: fields.object(name).content or None for name in ROPE}
     kept[FIRST_POSITIONS] = fields.whole(FIRST_POSITIONS, 1, default=None)
-    _finite({name: kept[name] for name in ROPE}, fields.path)
+    _finite({name: fields.content.get(name) for name in (*ROPE, OURS)}, fields.path)
     always = (*TOKEN_IDS, POSITIONS)
     return {n: value for n, value in kept.items() if n in fields.content and (n in always or value is not None)}
 
@@ -130,17 +173,16 @@ def generation_config(ids: TokenizerIds, extra: dict[str, Any]) -> dict[str, Any
     return (kept or {"do_sample": False}) | ours
 
 
-def read_generation(folder: Path) -> dict[str, Any] | None:
+def read_generation(folder: Path, entries: int) -> dict[str, Any] | None:
     """The content of a folder's generation_config.json; None where there is none.
 
-    Raises DataError for a file that is no JSON.
+    Raises DataError for a file that is no JSON, and for a token id that a vocabulary of `entries` lacks.
     """
     path = folder / GENERATION
     if not path.is_file():
         return None
-    content = read_object(path, ORIGINAL)
-    for name in TOKEN_IDS:
-        Fields(content, path).ids(name)
+    content = read_object(path, ORIGINAL, finite=False)
+    _check_ids(Fields(content, path), entries)
     _finite(content, path)
     return content
 
@@ -180,4 +222,4 @@ def read_fields(folder: Path) -> Fields:
     path = folder / CONFIG
     if not path.is_file():
         raise DataError(f"{path}: not there; give a Hugging Face model folder")
-    return Fields(read_object(path, ORIGINAL), path)
+    return Fields(read_object(path, ORIGINAL, finite=False), path)

@@ -22,6 +22,10 @@ DRAWN = {
     "goodput": ("goodput", "share of the time", percent),
     "hbm_peak_gb": ("memory", "GB", number),
     "grad_norm": ("gradient norm", "", number),
+    "reward_margin": ("margin of rewards", "", number),
+    "reward_accuracy": ("pairs in the right order", "share of the pairs", percent),
+    "chosen_reward": ("reward of better answers", "", number),
+    "rejected_reward": ("reward of worse answers", "", number),
 }
 """The keys of a logged step that are drawn, each with its title, its unit and the function that writes its last
 value."""

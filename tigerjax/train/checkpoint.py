@@ -105,11 +105,15 @@ class Checkpointer:
             raise error
 
     def close(self) -> None:
-        """Waits, then stops Orbax's threads."""
+        """Waits, then stops Orbax's threads, and removes what they may have begun after a save had failed."""
         try:
             self.wait()
         finally:
-            self._orbax.close()
+            try:
+                self._orbax.close()
+            finally:
+                if hosts.is_writer() and not paths.on_bucket(self.folder):
+                    sweep(self.folder)
 
     def drop_from(self, step: int) -> None:
         """Removes the checkpoints of `step` and later, when the run goes back before them."""

@@ -206,7 +206,8 @@ def _train(
                 hosts.at(f"in step {i + 1}")
                 with goodput.spending("compile" if fed is None else "steps"):
                     called = time.perf_counter()
-                    state, values = step(state, fed_next.batch, watch.spikes.limits(i + 1))
+                    batch = fed_next.batch if objective.prepare is None else objective.prepare(fed_next.batch)
+                    state, values = step(state, batch, watch.spikes.limits(i + 1))
                     called = time.perf_counter() - called
                 fed = fed_next
                 watch.read(called)  # the step before this one: the device already has its next work

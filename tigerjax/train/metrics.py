@@ -3,7 +3,6 @@ bar on a terminal and, where it is asked for, Weights & Biases."""
 
 import dataclasses
 import json
-import math
 import re
 import statistics
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 
 from tigerjax.files import own, paths
 from tigerjax.files.log import Log, records
+from tigerjax.files.written import finite
 from tigerjax.processes import hosts
 from tigerjax.terminal import printable, show, tell
 from tigerjax.train.held_out import Figures, flat, lines
@@ -160,8 +160,7 @@ class Metrics:
 
     def _put(self, record: dict[str, Any]) -> None:
         assert self._file is not None
-        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-        self._file.write(json.dumps(finite))
+        self._file.write(json.dumps(finite(record)))
         scalars = {name: value for name, value in record.items() if isinstance(value, float)}
         scalars |= {f"shares/{source}": share for source, share in (record.get("shares") or {}).items()}
         if validation := record.get("validation") or {}:

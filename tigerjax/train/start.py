@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from tigerjax.checkpoint.finite import refuse_not_finite
 from tigerjax.checkpoint.model import make_meta
 from tigerjax.checkpoint.stored import StoredModel, open_whole, placed_weights
-from tigerjax.config import RopeConfig, RunConfig
+from tigerjax.config import RopeConfig, RunConfig, other_sizes
 from tigerjax.config.rope import USES
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
@@ -52,11 +52,7 @@ def _shown(rope: RopeConfig) -> str:
 
 def check_same(there: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
     """Refuses another model, tokenizer, kind or data seed; says which other settings changed."""
-    differs = [
-        f"model.{name} is {there['model'].get(name)!r} there and {wanted['model'].get(name)!r} in the config"
-        for name in sorted({*there["model"], *wanted["model"]})
-        if there["model"].get(name) != wanted["model"].get(name)
-    ]
+    differs = other_sizes(there["model"], wanted["model"])
     for name in ("kind", "tokenizer_sha256", "data_seed"):
         both_known = there[name] is not None and wanted[name] is not None
         if both_known and there[name] != wanted[name]:

@@ -18,6 +18,7 @@ from tigerjax.config import RunConfig
 from tigerjax.errors import DataError
 from tigerjax.files import manifest
 from tigerjax.files.log import Log
+from tigerjax.files.written import finite
 from tigerjax.model import families
 from tigerjax.processes import hosts
 from tigerjax.train.checkpoint import Checkpointer
@@ -187,6 +188,7 @@ class Watch:
         """Sets `back_before` where the run may go back to a checkpoint; else a DataError that names the batches."""
         spikes = self.spikes
         first = spikes.bad[0]["step"]
+        self.checkpoints.wait()  # a save that is still being written is one to go back to
         saved = hosts.share("checkpoints to go back to", steps(self.checkpoints.folder))[0]
         if spikes.rollbacks < self.config.health.rollbacks and any(s < first for s in saved):
             self.back_before = first
@@ -225,7 +227,7 @@ class Watch:
         """Adds a line to RUN/events.jsonl. Rollbacks never remove lines from it, as they do from metrics.jsonl."""
         if hosts.is_writer():
             with contextlib.closing(Log(self.run_dir / EVENTS)) as events:
-                events.write(json.dumps({"time": time.time()} | record))
+                events.write(json.dumps(finite({"time": time.time()} | record)))
 
 
 def _memory(mesh: Mesh) -> dict[str, float]:

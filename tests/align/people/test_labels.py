@@ -48,6 +48,10 @@ def text_of(prompt, label):
 def run(tmp_path, lines, allow_partial=False):
     file = tmp_path / "labels.jsonl"
     file.write_bytes(b"\n".join(x if isinstance(x, bytes) else json.dumps(x).encode() for x in lines) + b"\n")
+    return taken(file, allow_partial)
+
+
+def taken(file, allow_partial=False):
     return import_labels(
         QUEUE.items,
         QUEUE.key,
@@ -156,6 +160,20 @@ def test_all_mistakes_of_a_file_are_listed_at_once(tmp_path):
 def test_a_label_file_that_does_not_exist_is_an_error(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         import_labels(QUEUE.items, QUEUE.key, [tmp_path / "no"], max_tokens=9, count_tokens=len, allow_partial=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"[]", b"\xef\xbb\xbf[ ]", b'[{"data": {}, "annotations": []}]'])
+def test_a_file_without_a_label_is_an_error_that_says_so(tmp_path, content):
+    (tmp_path / "none.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"none\.json: 0 labels in it, nothing was imported; .* leave the file out"):
+        taken(tmp_path / "none.json", allow_partial=True)
+
+
+def test_a_file_of_skipped_tasks_is_taken_and_named(tmp_path):
+    annotation = {"result": [], "updated_at": "2026-01-01T00:00:00Z", "was_cancelled": True, "id": 1}
+    (tmp_path / "skipped.json").write_text(json.dumps([{"data": {}, "annotations": [annotation]}]))
+    made = taken(tmp_path / "skipped.json", allow_partial=True)
+    assert made.notes == [f"labels: {tmp_path}/skipped.json: 0 labels in it; its 1 tasks were all skipped"]
 
 
 def test_every_good_form_is_accepted_without_a_false_alarm(tmp_path):
