@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -39,7 +40,7 @@ def run(words: list[object], log: Path, processes: int) -> Ended:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     devices = 4 // processes
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_multi_thread_eigen=false"
+    flags = re.sub(r"(device_count)=\d+", rf"\1={devices}", os.environ["XLA_FLAGS"])  # of conftest.py
     log.parent.mkdir(parents=True, exist_ok=True)
     started, errors = [], [log.with_name(f"{log.name}.{p}.err") for p in range(processes)]
     for process in range(processes):

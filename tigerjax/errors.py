@@ -53,6 +53,12 @@ class WorkerLost(TigerjaxError):
     exit_code = 1
 
 
+class FolderLost(TigerjaxError):
+    """Another process works in this command's folder now, and this one may not write there any more (exit 1)."""
+
+    exit_code = 1
+
+
 class BucketError(TigerjaxError):
     """The bucket did not answer, or not in time: nothing is wrong with the input, start again (exit 1)."""
 

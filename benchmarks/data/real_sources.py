@@ -134,7 +134,7 @@ def man_text(page: str) -> str:
     return "\n".join(lines)
 
 
-def _members(deb: Path, ends: str) -> Iterator[tuple[str, bytes]]:
+def members(deb: Path, ends: str | tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
     """(path, bytes) of those files of a Debian package whose names end in this way."""
     packed = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(deb)], capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(packed)) as files:
@@ -155,13 +155,13 @@ Found = Iterator[tuple[str, str]]
 
 
 def pages(packages: Path, name: str, inside: str) -> Found:
-    for path, raw in _members(next(packages.glob(f"{name}_*.deb")), ".html"):
+    for path, raw in members(next(packages.glob(f"{name}_*.deb")), ".html"):
         if not inside or f"/{inside}/" in path:
             yield path, page_text(raw.decode("utf-8", "replace"))
 
 
 def manuals(packages: Path, name: str, inside: str) -> Found:
-    for path, raw in _members(next(packages.glob(f"{name}_*.deb")), ".gz"):
+    for path, raw in members(next(packages.glob(f"{name}_*.deb")), ".gz"):
         if inside in path:
             yield path, man_text(gzip.decompress(raw).decode("utf-8", "replace"))
 

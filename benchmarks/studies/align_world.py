@@ -31,6 +31,7 @@ from align_world_data import World
 ARMS = ("truth", "noise", "noise_without_people", "length", "length_without_people")
 ROUNDS, BASE_PIECES, ZH_PIECES, SFT_STEPS, REWARD_STEPS = 2, 400, 360, 300, 60
 WEIGHT = "5"
+CONFIG = Path(__file__).resolve().with_name("align_world_config.py")
 
 
 def prepare(world: World, kinds: tuple[str, ...] = ("truth", "noise", "length")) -> dict[str, Any]:
@@ -101,7 +102,14 @@ def command(*words: Any, accept: tuple[int, ...] = (0,)) -> int:
 
 
 def align(
-    world: World, place: Path, *, reward: str, people: bool, rounds: int = ROUNDS, more: tuple[Any, ...] = ()
+    world: World,
+    place: Path,
+    *,
+    reward: str,
+    people: bool,
+    rounds: int = ROUNDS,
+    more: tuple[Any, ...] = (),
+    config: Path = CONFIG,
 ) -> list[dict[str, Any]]:
     """Rounds in PLACE through the command line, `more` for `align init`; figures of the model in force after each,
     and before the first."""
@@ -112,7 +120,7 @@ def align(
     init = [
         "align",
         "init",
-        Path(__file__).resolve().with_name("align_world_config.py"),
+        config,
         "--out",
         place,
         "--sft",

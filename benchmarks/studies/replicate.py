@@ -8,6 +8,7 @@
     holistic    0, 5 and 10% instructions in pretraining: answers before SFT, held-out losses, SFT examples
     dedup       the 10% mixture with what the text repeats of the instructions (`holistic` has it without)
     rounds      rejection sampling with 1 to 16 candidates, with and without people, in a world whose truth is known
+    preferences a round that ends in DPO, IPO, KTO, ORPO or SimPO on the same candidates; over seeds 0 to 4
     extension   new rows of the vocabulary as means of sub-tokens, random or distilled: held-out loss after some steps
 
 `base` (text, vocabularies and English base of a seed) and `world` (SFT and reward models) are made on the way. The real
@@ -30,6 +31,7 @@ import align_world
 import align_world_config
 import replicate_models as models
 import replicate_page as page
+import replicate_preferences as preferences
 import replicate_rounds as rounds
 import replicate_tokens as tokens
 from replicate_cells import Cell, chosen, run, say
@@ -38,7 +40,7 @@ from turns import commit
 from tigerjax.files import manifest
 from tigerjax.quickstart.run import XLA_FLAGS
 
-EXPERIMENTS = ("tokens", "holistic", "dedup", "rounds", "extension")
+EXPERIMENTS = ("tokens", "holistic", "dedup", "rounds", "preferences", "extension")
 THIN = models.Sizes(base_steps=12, pretrain_steps=12, sft_steps=12)
 
 
@@ -88,6 +90,9 @@ def _of_seed(
     add("rounds", "control", partial(rounds.control, world), settings, ("world", "world"))
     for name, of in rounds.ARMS.items():
         add("rounds", name, partial(rounds.one_round, world, name), settings | of._asdict(), ("world", "world"))
+    for name in preferences.ARMS:
+        given = {"round_steps": align_world_config.ROUND_STEPS, **preferences.settings(name)}
+        add("preferences", name, partial(preferences.one_round, world, name), given, ("world", "world"))
     return made
 
 
@@ -116,6 +121,7 @@ def main() -> None:
     real = args.real.resolve() if args.real.is_dir() else None
     if args.thin:
         align_world.SFT_STEPS, align_world.REWARD_STEPS, align_world_config.ROUND_STEPS = 120, 20, 20
+        preferences.STEPS = 12
     wanted = chosen(cells(out, args.seeds, THIN if args.thin else models.Sizes(), real), args.only)
     try:
         records, failed = run(wanted, out, commit=commit(), say=say)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import replicate_plots as plots
+import replicate_preferences as preferences
 from replicate_cells import VERDICTS, by_arm, clock, paired, spread, verdict
 from replicate_models import SHARES, STEPS_AFTER, converged, examples_until
 from replicate_rounds import ARMS
@@ -18,6 +19,9 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE, KEPT = DOCS / "REPLICATION.md", DOCS / "replication" / "cells.json"
 TEXT = Path(__file__).with_name("replicate.md")
 DIGITS = 5
+NOT_YET = "**Not yet run.** `python benchmarks/studies/replicate.py --seeds 0 1 2 3 4 --only {name}` measures it."
+LATER = "preferences"
+"""It has seeds of its own, and a place on the page before it is measured."""
 COUNTS = [arm for arm in ARMS if ARMS[arm].people and ARMS[arm].kind == "truth"]
 
 
@@ -66,7 +70,8 @@ def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
     """By experiment: its claims, each with unit, mean, sd, values and verdict, and its table."""
     collected: dict[str, Any] = {}
     for name, measure in (
-        ("tokens", _tokens), ("holistic", _holistic), ("dedup", _dedup), ("rounds", _rounds), ("extension", _extension)
+        ("tokens", _tokens), ("holistic", _holistic), ("dedup", _dedup), ("rounds", _rounds),
+        ("preferences", _preferences), ("extension", _extension),
     ):  # fmt: skip
         claims, table = measure(records)
         if table:
@@ -225,6 +230,21 @@ def _rounds(records: list[dict[str, Any]]) -> tuple[list[Claim], Table]:
     return claims, table
 
 
+def _preferences(records: list[dict[str, Any]]) -> tuple[list[Claim], Table]:
+    arms = by_arm(records, "preferences")
+    if not set(preferences.ARMS) <= arms.keys():
+        return [], []
+    reward, points = (preferences.gains(arms, name) for name in ("true_reward", "accuracy"))
+    claims = []
+    for loss in preferences.LOSSES:
+        name = loss.upper()
+        claims.append(Claim(f"{name} raises true reward over the SFT model", [*reward[loss].values()], ""))
+        claims.append(Claim(f"{name} raises accuracy over the SFT model", [*points[loss].values()], "points"))
+    more = paired(points["dpo"], points["winners"])
+    claims.append(Claim("DPO raises accuracy more than mixing winners in", more, "points"))
+    return claims, preferences.table(arms)
+
+
 def _extension(records: list[dict[str, Any]]) -> tuple[list[Claim], Table]:
     arms = by_arm(records, "extension")
     if not {"mean", "random"} <= arms.keys():
@@ -271,7 +291,7 @@ def lines(collected: dict[str, Any]) -> list[str]:
 def markdown(records: list[dict[str, Any]]) -> str:
     """docs/REPLICATION.md."""
     collected = summary(records)
-    seeds = sorted({r["seed"] for r in records})
+    seeds = sorted({r["seed"] for r in records if r["experiment"] in collected and r["experiment"] != LATER})
     commits = " and ".join(sorted({r["commit"] for r in records}))
     total = sum(r["seconds"] for r in records)
     head, texts = words()
@@ -279,10 +299,13 @@ def markdown(records: list[dict[str, Any]]) -> str:
     steps: dict[str, int] = next((r["settings"]["steps"] for r in records if r["experiment"] == "holistic"), {})
     out = [head.format(seeds=named, commits=commits, minutes=minutes, cells=len(records), **steps), ""]
     out += ["| word | meaning |", "|---|---|", *(f"| {word} | {meaning} |" for word, meaning in VERDICTS.items()), ""]
-    for name, own in collected.items():
+    for name, text in texts.items():
+        if name not in collected:
+            out += [f"## {text.title}", "", text.what, "", NOT_YET.format(name=name), ""]
+            continue
+        own = collected[name]
         parts = [r for r in records if r["experiment"] in (name, *plots.MADE_FOR.get(name, ()))]
         spent = clock(sum(r["seconds"] for r in parts))
-        text = texts[name]
         out += [f"## {text.title}", "", text.what, "", f"![{text.title}](replication/{name}.png)", ""]
         out += ["| claim | verdict | gain, mean ± sd | by seed |", "|---|---|---|---|"]
         for c in own["claims"]:
@@ -301,10 +324,15 @@ def markdown(records: list[dict[str, Any]]) -> str:
 
 
 def write(records: list[dict[str, Any]]) -> None:
-    """The page, its plots, and the cells that all of it is made of. SystemExit when an experiment has none."""
-    if missing := [name for name in words()[1] if name not in summary(records)]:
-        raise SystemExit(f"no finished cells of {', '.join(missing)}; run the same command without --write first")
-    KEPT.parent.mkdir(exist_ok=True)
+    """The page, its plots, and the cells that all of it is made of. An experiment that was not measured again keeps the
+    cells that the page has. SystemExit when none was."""
+    fresh = set(summary(records))
+    if not fresh:
+        names = ", ".join(name for name in words()[1] if name != LATER)
+        raise SystemExit(f"no finished cells of {names}; run the same command without --write first")
+    fresh |= {name for of in fresh for name in plots.MADE_FOR.get(of, ())}
+    kept = json.loads(KEPT.read_text(encoding="utf-8"))
+    records = [r for r in kept if r["experiment"] not in fresh] + [r for r in records if r["experiment"] in fresh]
     manifest.write_json(KEPT, short(records))
     records = json.loads(KEPT.read_text(encoding="utf-8"))
     plots.draw(records, KEPT.parent)

@@ -8,6 +8,7 @@ from typing import Any
 from align_world_data import EXAMPLES
 from replicate_cells import by_arm
 from replicate_models import SHARES, STEPS_AFTER
+from replicate_preferences import ARMS as LOSS_ARMS
 from replicate_rounds import ARMS
 from replicate_tokens import EMBEDDED_PIECES
 
@@ -152,6 +153,18 @@ def _rounds(records: Records, axes: list[Any]) -> None:
     axes[2].set(title="Ten candidates: with and without people", ylabel="%")
 
 
+def _preferences(records: Records, axes: list[Any]) -> None:
+    arms = by_arm(records, "preferences")
+    for axis, name, label in ((axes[0], "accuracy", "right"), (axes[1], "true_reward", "true reward")):
+        values = {"SFT": [f["before"][name] for f in arms["winners"].values()]}
+        values |= {arm: [f[name] for f in arms[arm].values()] for arm in LOSS_ARMS}
+        for x, own in enumerate(values.values()):
+            axis.bar(x, statistics.mean(own), color=COLOURS[0 if x > 1 else 4], alpha=0.5)
+            axis.plot([x] * len(own), own, "k.", markersize=5)
+        axis.set_xticks(range(len(values)), list(values), fontsize=8)
+        axis.set(title=f"Held-out questions: {label}")
+
+
 def _extension(records: Records, axes: list[Any]) -> None:
     arms = {name: list(own.values()) for name, own in by_arm(records, "extension").items()}
     places = range(len(STEPS_AFTER))
@@ -169,5 +182,6 @@ PLOTS: dict[str, tuple[int, Callable[[Records, list[Any]], None]]] = {
     "holistic": (4, _holistic),
     "dedup": (3, _dedup),
     "rounds": (3, _rounds),
+    "preferences": (2, _preferences),
     "extension": (2, _extension),
 }

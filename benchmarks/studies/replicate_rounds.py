@@ -39,7 +39,7 @@ def prepare(made: World) -> dict[str, Any]:
     """Text, tokenizer, SFT model and two reward models; what the SFT model answers before any round."""
     made.write()
     models = align_world.prepare(made, ("truth", "noise"))
-    return {"reward_models": models} | _figures(align_world.answers(made, made.out / "sft"))
+    return {"reward_models": models} | figures_of(align_world.answers(made, made.out / "sft"))
 
 
 def one_round(made: World, name: str) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def one_round(made: World, name: str) -> dict[str, Any]:
     place = made.out / name.replace(" ", "_").replace("=", "")
     rounds = align_world.align(made, place, reward=arm.kind, people=arm.people, rounds=1, more=("--n", arm.candidates))
     aligned = rounds[-1]
-    trained = _figures(align_world.answers(made, place / "rounds" / "01" / "train" / "run"))
+    trained = figures_of(align_world.answers(made, place / "rounds" / "01" / "train" / "run"))
     return trained | {key: aligned[key] for key in ("gate", "winners", "winners_right", "win_rate")}
 
 
@@ -69,8 +69,9 @@ def control(made: World) -> dict[str, Any]:
         return {}
 
     once(run, out / "control", further, inputs=[out / "sft.jsonl", out / "sft" / "manifest.json"])
-    return _figures(align_world.answers(made, out / "control"))
+    return figures_of(align_world.answers(made, out / "control"))
 
 
-def _figures(judged: dict[str, Any]) -> dict[str, Any]:
+def figures_of(judged: dict[str, Any]) -> dict[str, Any]:
+    """What a cell holds of the answers of a model."""
     return {"accuracy": judged["overall"], "true_reward": judged["mean_true_reward"], "n": judged["n"]}

@@ -149,6 +149,9 @@ def all_configs() -> list[tuple[Any, str, str]]:
     """(dataclass, prefix of its options, where it is used): those of a run, then those of single commands."""
     found = [(RunConfig, "", "What every config file returns.")]
     found += [(kind, f"{name}.", "Part of a run.") for name, kind in _nested(RunConfig, "")]
+    for name, base in _nested(RunConfig, ""):
+        leaves = [kind for kind in options.subclasses(base) if not options.subclasses(kind)]
+        found += [(kind, f"{name}.", f"May stand for {base.__name__} in a run.") for kind in leaves]
     for command in table.COMMANDS.values():
         for p in inspect.signature(command).parameters.values():
             known = [options.ConfigFile, *(kind for kind, *_ in found)]

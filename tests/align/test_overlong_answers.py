@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from world import Letters, ranked, write
 
-from tigerjax.align import encoding, overlong, reward_data, widths
+from tigerjax.align import encoding, overlong, pair_loader, reward_data, widths
 from tigerjax.align.answers import Answer, Existing
 from tigerjax.errors import DataError
 
@@ -67,6 +67,21 @@ def test_empty_texts_and_foreign_prompts_are_counted_and_named(tmp_path, capsys)
     assert "id 'x7'" in told and told.count("\n") == 1
 
 
+def test_answers_that_are_preferred_both_ways_are_trained_on_counted_and_named(tmp_path, capsys):
+    turned = pair("q a", chosen="bad", rejected="good") | {"prompt_id": "other name"}
+    records = [pair("q a"), pair("q b"), turned, turned, pair("q c"), pair("q d", rejected="")]
+    kept, counts = fitted(tmp_path, [*records, pair("q b", chosen="ok")])
+    assert counts["both_ways"] == 1 and counts["dropped"] == {"empty": 1} and len(kept[0].pairs) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "1 of 7 pairs (14%) are left out: 1 with an empty text, such as " in told
+    assert "; 1 pairs of answers are preferred both ways, such as " in told and "jsonl:3: id 'other name', and" in told
+    long = pair("q e", chosen="x" * 90), pair("q e", chosen="bad", rejected="x" * 90)
+    assert "both_ways" not in fitted(tmp_path, [*records[1:2], *long], max_dropped=0.9)[1]
+    assert "both ways" not in capsys.readouterr().err
+    ranks = [ranked("q", ["a", "b", "c"], ranking) for ranking in ([["r0"], ["r1"], ["r2"]], [["r2"], ["r1"], ["r0"]])]
+    assert fitted(tmp_path, ranks)[1]["both_ways"] == 3
+
+
 def test_an_overlong_reference_is_left_out_before_training(capsys):
     def example(name, answer):
         return {"id": name, "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": answer}]}
@@ -86,7 +101,7 @@ def test_a_prompt_with_60_pairs_does_not_widen_the_rows_of_others(tmp_path):
     records += [pair("many", chosen=f"good {letters(i)}", rejected=f"bad {letters(i)}") for i in range(60)]
     comparisons = reward_data.read(write(tmp_path, records))[0]
     groups = widths.to_batches(comparisons, TOKENIZER, seq_len=24)
-    loader = reward_data.PairLoader(groups, batch_rows=16, seed=0, tokenizer_sha256="")
+    loader = pair_loader.PairLoader(groups, batch_rows=16, seed=0, tokenizer_sha256="")
     epoch = [next(loader) for _ in range(loader.steps_per_epoch)]
     used = sum((batch.last_BC >= 0).sum() for batch in epoch)
     places = sum(batch.last_BC.size for batch in epoch)
@@ -99,7 +114,7 @@ def test_a_ranking_of_60_answers_keeps_every_pair_in_rows_of_at_most_16(tmp_path
     texts = [f"answer {letters(i)}" for i in range(60)]
     ranking = [["r0"]] if best_only else [[f"r{i}"] for i in range(60)]
     (one,) = reward_data.read(write(tmp_path, [ranked("q", texts, ranking)]))[0]
-    rows = widths.rows(one)
+    rows = widths.cut(one, [1] * 60, widths.MOST_ANSWERS)
     assert len(rows) == (7 if best_only else 28) and max(len(row.answers) for row in rows) <= widths.MOST_ANSWERS
     kept = [(row.answers[p.winner], row.answers[p.loser], p.weight) for row in rows for p in row.pairs]
     wanted = [(one.answers[p.winner], one.answers[p.loser], p.weight) for p in one.pairs]
@@ -112,7 +127,7 @@ def test_equal_widths_give_the_batches_that_one_group_gave(tmp_path):
     whole = reward_data.to_batch(comparisons, TOKENIZER, seq_len=24)
     (group,) = widths.to_batches(comparisons, TOKENIZER, seq_len=24)
     assert all(np.array_equal(a, b) for a, b in zip(whole, group, strict=True))
-    assert widths.rows(comparisons[0]) == [comparisons[0]]
+    assert widths.cut(comparisons[0], [1] * 3, widths.MOST_ANSWERS) == [comparisons[0]]
 
 
 def test_an_epoch_of_several_widths_holds_every_prompt_once_and_resumes_in_place(tmp_path):
@@ -121,7 +136,7 @@ def test_an_epoch_of_several_widths_holds_every_prompt_once_and_resumes_in_place
     groups = widths.to_batches(reward_data.read(write(tmp_path, records))[0], TOKENIZER, seq_len=24)
 
     def make():
-        return reward_data.PairLoader(groups, batch_rows=4, seed=1, tokenizer_sha256="x")
+        return pair_loader.PairLoader(groups, batch_rows=4, seed=1, tokenizer_sha256="x")
 
     loader = make()
     assert loader.steps_per_epoch == 3 + 2
@@ -137,7 +152,7 @@ def test_an_epoch_of_several_widths_holds_every_prompt_once_and_resumes_in_place
 
 def test_a_question_that_leaves_one_token_is_scored_as_truncated(capsys):
     question = [{"role": "user", "content": "a" * 10}]
-    length = len(encoding.encode_answer(TOKENIZER, question, "", "length", seq_len=99, where="x"))
+    length = len(encoding.encode_answer(TOKENIZER, question, "", "length", seq_len=99, where="x").ids)
     ids, finishes = encoding.encode_all(
         TOKENIZER, [Answer(question, "b", "stop"), Answer(question, "", "stop")], seq_len=length + 1
     )

@@ -109,7 +109,7 @@ def test_a_scorer_tells_how_many_answers_it_has_scored(scorer, monkeypatch):
 def test_padding_left_or_right_and_packing_change_scores_less_than_the_tolerance(scorer):
     model, weights = Reward(world.MODEL, world.COMPUTE), scorer._weights
     apply = jax.jit(lambda *arrays: model.apply({"params": weights}, *arrays))
-    ids = [reward_data.encode_answer(TOKENIZER, *item, seq_len=64, where="x") for item in items(3)]
+    ids = [reward_data.encode_answer(TOKENIZER, *item, seq_len=64, where="x").ids for item in items(3)]
     want = scorer.raw_ids(ids)
     length = sum(map(len, ids))
     packed, where, segment = (np.zeros((1, length), np.int32) for _ in range(3))
@@ -139,7 +139,7 @@ def test_calibrated_scores_are_standard_deviations_and_truncation_costs(scorer):
 def test_an_answer_whose_text_does_not_fit_is_scored_as_truncated_and_said(scorer, capsys):
     """The text of an answer can have more tokens than were drawn; one of them ended a whole round."""
     long = (USER, "b" * 80, "stop")
-    room = 64 - len(reward_data.encode_answer(TOKENIZER, USER, "", "length", seq_len=64, where="x"))
+    room = 64 - len(reward_data.encode_answer(TOKENIZER, USER, "", "length", seq_len=64, where="x").ids)
     assert scorer([long]) == scorer([(USER, "b" * room, "length")])
     assert capsys.readouterr().err.count("1 of 1 answers do not fit seq_len=64") == 1
     fits = (USER, "b" * (room - 1), "stop")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from world import USER, Letters, ranked, write
 
-from tigerjax.align import reward_data
+from tigerjax.align import pair_loader, reward_data
 from tigerjax.errors import ConfigError, DataError
 
 TOKENIZER = Letters()
@@ -89,7 +89,7 @@ def test_an_epoch_holds_every_prompt_once_and_resumes_in_place(tmp_path):
     batch = reward_data.to_batch(reward_data.read(write(tmp_path, records))[0], TOKENIZER, seq_len=16)
 
     def make():
-        return reward_data.PairLoader(batch, batch_rows=4, seed=1, tokenizer_sha256="x")
+        return pair_loader.PairLoader([batch], batch_rows=4, seed=1, tokenizer_sha256="x")
 
     loader = make()
     assert loader.steps_per_epoch == 3
@@ -104,7 +104,7 @@ def test_an_epoch_holds_every_prompt_once_and_resumes_in_place(tmp_path):
     resumed.restore(json.loads(json.dumps(other.state())))
     assert all((a == b).all() for a, b in zip(next(resumed), batches[2], strict=True))
     with pytest.raises(ConfigError, match="global_batch_size"):
-        reward_data.PairLoader(batch, batch_rows=2, seed=1, tokenizer_sha256="x").restore(other.state())
+        pair_loader.PairLoader([batch], batch_rows=2, seed=1, tokenizer_sha256="x").restore(other.state())
 
 
 def test_long_chats_lose_their_oldest_turns_and_never_the_answer():
@@ -113,15 +113,15 @@ def test_long_chats_lose_their_oldest_turns_and_never_the_answer():
         {"role": "assistant", "content": "bbbb"},
         {"role": "user", "content": "cccc"},
     ]
-    whole = reward_data.encode_answer(TOKENIZER, turns, "dddd", "stop", seq_len=99, where="x")
-    short = reward_data.encode_answer(TOKENIZER, turns, "dddd", "stop", seq_len=len(whole) - 1, where="x")
-    assert short == reward_data.encode_answer(TOKENIZER, turns[2:], "dddd", "stop", seq_len=99, where="x")
+    whole = reward_data.encode_answer(TOKENIZER, turns, "dddd", "stop", seq_len=99, where="x").ids
+    short = reward_data.encode_answer(TOKENIZER, turns, "dddd", "stop", seq_len=len(whole) - 1, where="x").ids
+    assert short == reward_data.encode_answer(TOKENIZER, turns[2:], "dddd", "stop", seq_len=99, where="x").ids
     with pytest.raises(DataError, match="seq_len"):
         reward_data.encode_answer(TOKENIZER, turns, "dddd", "stop", seq_len=10, where="x")
 
 
 def test_an_answer_without_eos_is_refused_unless_it_was_truncated():
-    ids = reward_data.encode_answer(TOKENIZER, USER, "ok", "length", seq_len=99, where="x")
+    ids = reward_data.encode_answer(TOKENIZER, USER, "ok", "length", seq_len=99, where="x").ids
     assert ids[-1] != TOKENIZER.eos
     reward_data.check_end(TOKENIZER, ids, "length", "x")
     with pytest.raises(DataError, match="eos"):

@@ -22,7 +22,7 @@ def tok(tmp_path_factory):
 
 
 def test_an_answer_is_what_training_sees_and_ends_with_what_ends_a_turn(tok):
-    ids = encode_answer(tok, [SYSTEM, *TURNS], "no", "stop", seq_len=1000, where="")
+    ids = encode_answer(tok, [SYSTEM, *TURNS], "no", "stop", seq_len=1000, where="").ids
     whole, _ = encode_chat(tok, [SYSTEM, *TURNS, {"role": "assistant", "content": "no"}])
     assert ids == whole[: len(ids)] and ids[-1] == tok.end != tok.eos
     check_end(tok, ids, "stop", "")
@@ -32,9 +32,9 @@ def test_an_answer_is_what_training_sees_and_ends_with_what_ends_a_turn(tok):
 
 def test_a_long_dialogue_loses_its_oldest_turns_and_keeps_its_system_message(tok):
     short = encode_prompt(tok, [SYSTEM, TURNS[2]])
-    ids = encode_answer(tok, [SYSTEM, *TURNS], "no", "stop", seq_len=len(short) + 10, where="")
+    ids = encode_answer(tok, [SYSTEM, *TURNS], "no", "stop", seq_len=len(short) + 10, where="").ids
     assert ids == [*short, *tok.encode("no"), tok.end]
     with pytest.raises(Overlong, match="question and answer have"):
         encode_answer(tok, [SYSTEM, *TURNS], "no", "stop", seq_len=len(short), where="")
-    ids, finish = encode_sampled(tok, [SYSTEM, *TURNS], "no " * 50, "stop", seq_len=len(short) + 5, where="")
-    assert ids == [*short, *tok.encode("no " * 50)][: len(short) + 5] and finish == "length"
+    cut, finish = encode_sampled(tok, [SYSTEM, *TURNS], "no " * 50, "stop", seq_len=len(short) + 5, where="")
+    assert cut.ids == [*short, *tok.encode("no " * 50)][: len(short) + 5] and finish == "length"

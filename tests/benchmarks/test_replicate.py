@@ -155,6 +155,6 @@ def test_a_page_is_not_written_over_by_nothing(tmp_path):
     import replicate_page as page
 
     before = page.KEPT.read_bytes()
-    with pytest.raises(SystemExit, match="no finished cells of tokens, holistic, dedup, rounds, extension"):
+    with pytest.raises(SystemExit, match="no finished cells of tokens, holistic, dedup, rounds, extension;"):
         page.write(page.gather(tmp_path))
     assert page.KEPT.read_bytes() == before

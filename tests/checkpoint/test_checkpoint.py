@@ -14,7 +14,7 @@ from tigerjax.checkpoint import model as checkpoint
 from tigerjax.checkpoint.files import steps
 from tigerjax.checkpoint.model import load_model, save_model
 from tigerjax.config import MeshConfig
-from tigerjax.errors import DataError
+from tigerjax.errors import ConfigError, DataError
 from tigerjax.mesh import run_mesh
 from tigerjax.train.checkpoint import Checkpointer
 from tigerjax.train.objective import token_objective
@@ -98,6 +98,16 @@ def test_a_saved_model_is_the_same_wherever_it_is_read(tmp_path):
     weights["embed"][0, 0] = 9
     save_model(tmp_path / "a", weights, CONFIG.model)
     assert load_model(tmp_path / "a").sha256 != one.sha256
+
+
+def test_a_file_of_the_users_in_a_checkpoint_is_named_and_stays(tmp_path):
+    weights = {"embed": np.ones((3, 2), np.float32)}
+    save_model(tmp_path / "m", weights, CONFIG.model)
+    save_model(tmp_path / "m", weights, CONFIG.model)
+    (tmp_path / "m" / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"m holds notes\.txt, which the checkpoint there did not write and would"):
+        save_model(tmp_path / "m", weights, CONFIG.model)
+    assert (tmp_path / "m" / "notes.txt").read_text() == "mine"
 
 
 def test_reading_weights_reads_no_optimiser_state(tmp_path):

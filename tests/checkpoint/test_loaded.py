@@ -1,14 +1,16 @@
 """A model is checked once, when it is loaded: its kind, its tokenizer, the size of its vocabulary."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import pytest
 from tiny_model import COMPUTE, CONFIG, ByteTokenizer
 
-from tigerjax.checkpoint.loaded import load
+from tigerjax.checkpoint.loaded import check_sizes, load
 from tigerjax.checkpoint.model import load_model, save_model
 from tigerjax.errors import ConfigError
-from tigerjax.model import decoder
+from tigerjax.model import decoder, families
 from tigerjax.model.layers import init
 
 NOT_SAID = None
@@ -46,3 +48,16 @@ def test_what_is_loaded_is_the_checkpoint_with_what_runs_it(folder):
 def test_a_model_of_another_kind_or_tokenizer_is_refused(folder, name, changes, reward, match):
     with pytest.raises(ConfigError, match=match):
         load(folder / name, tokenizer(**changes), compute=COMPUTE, reward=reward)
+
+
+def test_other_sizes_are_named_with_what_is_there_and_what_the_config_needs(folder):
+    own = load_model(folder / "own")
+    check_sizes(own, CONFIG, where="own")
+    deeper = dataclasses.replace(CONFIG, num_layers=CONFIG.num_layers + 2, norm_eps=0.25)
+    named = f"model.norm_eps is {CONFIG.norm_eps} there and 0.25 in the config; model.num_layers is {CONFIG.num_layers}"
+    with pytest.raises(ConfigError, match=f"own: its model is not that of the config: {named} there and"):
+        check_sizes(own, deeper, where="own")
+    sizes = {f.name: getattr(CONFIG, f.name) for f in dataclasses.fields(CONFIG)}
+    family = families.of_kind("qwen3")
+    with pytest.raises(ConfigError, match="it is a llama there and a qwen3 in the config"):
+        check_sizes(own, family.CONFIG(**sizes), where="own")

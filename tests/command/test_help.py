@@ -9,7 +9,11 @@ from tigerjax.command import cli, meanings, names, options, table, usage
 from tigerjax.config import RunConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-FIELDS = [spelling for field in options.of_config(RunConfig) for spelling in field.spellings]
+FIELDS = [
+    spelling
+    for field in (*options.of_config(RunConfig), *options.of_subclasses(RunConfig))
+    for spelling in field.spellings
+]
 OWN = {
     " ".join(words): [o for o in options.of_command(command) if not o.name.startswith(usage.HOSTS)]
     for words, command in table.COMMANDS.items()

@@ -20,6 +20,8 @@ def lines() -> Iterator[str]:
         yield from sorted(map(line, options.of_command(command)))
     yield "fields of CONFIG"
     yield from sorted(map(line, options.of_config(RunConfig)))
+    yield "fields of CONFIG with other objectives"
+    yield from sorted(map(line, options.of_subclasses(RunConfig)))
 
 
 def line(option: options.Option) -> str:

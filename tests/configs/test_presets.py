@@ -52,6 +52,7 @@ COUNTS = {
     "llama2_70b": 68_976_648_192,
     "tiger_7b_pretrain": 6_975_393_792,
     "tiger_7b_sft": 6_975_393_792,
+    "tiger_7b_dpo": 6_975_393_792,
     "tiger_7b_reward": 6_725_836_800,
     "tiger_13b_pretrain": 13_312_087_040,
     "tiger_13b_sft": 13_312_087_040,

@@ -2,16 +2,17 @@
 
 import json
 import random
+import re
 import struct
 
 import numpy as np
 import pytest
 from test_hf import CONFIG, Q1, edit_config, random_weights
 
-from tigerjax.convert import hf
+from tigerjax.convert import hf, read
 from tigerjax.convert.tensors import Safetensors
 from tigerjax.errors import ConfigError, DataError, TigerjaxError
-from tigerjax.model import families
+from tigerjax.model import families, hf_config
 
 NUMBERS = [
     "num_hidden_layers",
@@ -56,6 +57,52 @@ def test_every_number_of_a_foreign_config_has_a_type_and_a_range(folder, name):
         with pytest.raises(DataError, match=rf"config\.json: {name}=.*, needs ") as error:
             families.read_hf_config(folder)
         assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+def write_generation(folder, **fields):
+    (folder / "generation_config.json").write_text(json.dumps(fields))
+
+
+@pytest.mark.parametrize("name", hf_config.TOKEN_IDS)
+def test_a_token_id_that_the_vocabulary_lacks_is_refused_by_name_and_value(folder, name):
+    rows = json.loads((folder / "config.json").read_text())["vocab_size"]
+    edit_config(folder, **{name: rows - 1})
+    families.read_hf_config(folder)
+    for value in (rows, [1, rows], 2**31):
+        shown = re.escape(f"{name}={value}, needs null, a token id from 0 to {rows - 1}, or a list")
+        edit_config(folder, **{name: value})
+        with pytest.raises(DataError, match=rf"/config\.json: {shown}"):
+            families.read_hf_config(folder)
+        edit_config(folder, **{name: 0})
+        write_generation(folder, **{name: value})
+        with pytest.raises(DataError, match=rf"generation_config\.json: {shown}"):
+            families.read_hf_config(folder)
+        write_generation(folder)
+
+
+@pytest.mark.parametrize("name", [*hf_config.MORE_IDS, *hf_config.LISTS_OF_IDS])
+def test_every_id_that_generation_config_passes_on_is_of_the_vocabulary(folder, name):
+    rows = json.loads((folder / "config.json").read_text())["vocab_size"]
+    for last in (rows - 1, rows):
+        value = {"decoder_start_token_id": last, "bad_words_ids": [[3], [4, last]], "force_words_ids": [[[3], [last]]]}
+        write_generation(folder, **{name: value.get(name, [last])})
+        if last < rows:
+            families.read_hf_config(folder)
+        else:
+            with pytest.raises(DataError, match=rf"generation_config\.json: {name}="):
+                families.read_hf_config(folder)
+
+
+def test_an_id_of_a_row_that_is_padding_is_refused_too(folder):
+    opened = read.open_hf(folder)
+    rows = opened.spec[0].shape[0]
+    edit_config(folder, pad_token_id=rows - 2)
+    write_generation(folder, suppress_tokens=[4, rows - 1])
+    with pytest.raises(DataError, match=rf"/config\.json: pad_token_id={rows - 2}, needs null, .* 0 to {rows - 3}"):
+        read.sized(read.open_hf(folder), rows - 2)
+    with pytest.raises(DataError, match=rf"generation_config\.json: suppress_tokens=\[4, {rows - 1}\], needs"):
+        read.sized(read.open_hf(folder), rows - 1)
+    read.sized(read.open_hf(folder), rows)
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,10 @@ def test_such_a_folder_goes_out_with_everything_that_loaders_read(tigerbot, tmp_
 
 def test_such_a_folder_grows_and_its_specials_move_behind_the_new_pieces(tigerbot, tmp_path):
     folder, weights = tigerbot
+    ids = {"eos_token_id": [2, SIZE - 3], "pad_token_id": SIZE - 1}
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | ids))
+    (folder / "generation_config.json").write_text(json.dumps({"bad_words_ids": [[5, SIZE - 2]], "top_k": SIZE - 2}))
     run("convert", "from-hf", folder, tmp_path / "run")
     new = write_added(tmp_path / "new", INS, RES, PAD, words=[*WORDS, "abc", "dcba"])
     words = ["--tokenizer", new, "--pad-to-multiple-of", 96]
@@ -117,7 +121,9 @@ def test_such_a_folder_grows_and_its_specials_move_behind_the_new_pieces(tigerbo
             np.testing.assert_array_equal(ours[PIECES + 2 : SIZE + 2], was[PIECES:SIZE])
             np.testing.assert_array_equal(ours[PIECES], was[base.encode_bare("abc")].mean(axis=0, dtype=np.float32))
             assert not ours[SIZE + 2 :].any()
-        assert SOURCE in model.extra
+        source = model.extra[SOURCE]
+        assert (source["eos_token_id"], source["pad_token_id"]) == ([2, SIZE - 1], SIZE + 1)
+        assert source["generation_config.json"] == {"bad_words_ids": [[5, SIZE]], "top_k": SIZE - 2}
 
 
 def test_growing_does_not_lose_an_added_token_that_the_new_tokenizer_lacks(tmp_path, capsys):

@@ -16,7 +16,7 @@ from tigerjax.checkpoint.stored import open_model
 from tigerjax.command import convert
 from tigerjax.config import FLOAT32
 from tigerjax.model import families
-from tigerjax.model.hf_config import SEQ_LEN, SOURCE, remembered, with_moved_ids
+from tigerjax.model.hf_config import SEQ_LEN, SOURCE, remembered
 from tigerjax.model.layers import init
 from tigerjax.train.loop import train
 
@@ -144,14 +144,3 @@ def test_a_reward_model_of_an_import_has_one_label(came, went, tmp_path):
     )
     labels = ("id2label", "label2id", "num_labels")
     assert {name: written[name] for name in labels if name in written} == went
-
-
-def test_ids_of_added_tokens_move_with_their_rows_when_a_vocabulary_grows():
-    """Five pieces and two added tokens become eight pieces and the same two; a pad of its own is new."""
-    source = {"bos_token_id": 1, "eos_token_id": [2, 6], "pad_token_id": 5, "vocab_size": 7}
-    extra = {SOURCE: source | {"generation_config.json": {"eos_token_id": 6, "pad_token_id": -1, "top_k": 5}}}
-    grown = with_moved_ids(extra, 5, [[0, 1], [3], [4, 4], [5], [6], []])[SOURCE]
-    assert (grown["bos_token_id"], grown["eos_token_id"], grown["pad_token_id"]) == (1, [2, 9], 8)
-    assert grown["generation_config.json"] == {"eos_token_id": 9, "pad_token_id": -1, "top_k": 5}
-    assert with_moved_ids({SOURCE: {"pad_token_id": 7}}, 5, [[0, 1]])[SOURCE] == {"pad_token_id": None}  # had no row
-    assert with_moved_ids({"calibration": {}}, 5, []) == {"calibration": {}}

@@ -3,13 +3,15 @@
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from tigerjax.errors import BucketError, ConfigError
-from tigerjax.files import lease, paths
+from tigerjax.errors import BucketError, ConfigError, FolderLost
+from tigerjax.files import lease, manifest, paths
 from tigerjax.files.lease import Lease
 from tigerjax.files.lock import NAME, locked, locked_beside
+from tigerjax.files.log import Log
 
 RUN = "gs://b/run"
 
@@ -78,14 +80,58 @@ def test_of_many_commands_at_once_exactly_one_gets_the_lease(cloud):
     assert len(got) == 1 and len(refused) == 3 and all("in use by process" in line for line in refused)
 
 
-def test_a_command_that_was_stopped_too_long_says_that_it_lost_its_lease(cloud, capsys):
-    stopped = left("process 8 on slow")
+WRITES = {
+    "a file": lambda place: paths.write_text(place / "a.txt", "2"),
+    "a log": lambda place: Log(place / "a.txt", ["2"]).close(),
+    "a folder that is begun": lambda place: paths.begin(place, b"x", commit="a.txt"),
+    "an upload": lambda place: paths.upload(Path(__file__).parent, place, last="test_lease.py"),
+    "a folder that is removed": lambda place: paths.remove(place, commit="a.txt"),
+    "a folder that is emptied": paths.clear,
+    "a folder that is renamed": lambda place: paths.rename(paths.of("gs://b/other"), place / "new", commit="x"),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_a_command_that_was_stopped_too_long_writes_nothing_more_and_ends(cloud, monkeypatch, write):
+    monkeypatch.setattr(lease, "RENEW_S", 60.0)  # the thread that renews was stopped, too
+    with pytest.raises(FolderLost, match=r"b/run: process 8 on fast .*, has taken over .*for 0\.6 s; this one ends"):
+        with locked(paths.of(RUN)):
+            paths.write_text(paths.of(RUN) / "a.txt", "1")
+            left("process 8 on fast")
+            before = {name: each.generation for name, each in cloud.objects.items()}
+            write(paths.of(RUN))
+            raise AssertionError
+    assert {name: each.generation for name, each in cloud.objects.items()} == before
+    assert cloud.objects["b/run/a.txt"].data == b"1"
+
+
+def test_a_command_that_lost_its_folder_and_writes_no_more_says_so_at_its_end(cloud, monkeypatch):
+    monkeypatch.setattr(lease, "RENEW_S", 0.7)
+    with pytest.raises(FolderLost, match=r"process 8 on fast .*, has taken over the work here"):
+        with locked(paths.of(RUN)):
+            left("process 8 on fast")
+            time.sleep(0.8)
+    assert "b/run/.lock" in cloud.objects  # the other's
+
+
+def test_a_stage_that_lost_its_folder_puts_nothing_there(cloud, monkeypatch):
+    monkeypatch.setattr(lease, "RENEW_S", 60.0)
+    with pytest.raises(FolderLost), manifest.stage(RUN, name="copy", config={}, inputs=[]) as run:
+        (run.tmp / "a.txt").write_text("a")
+        killed = Lease(paths.of(f"{RUN}.lock"), paths.of(RUN), "process 8 on fast")
+        killed.take()
+    assert list(cloud.objects) == ["b/run.lock"]
+
+
+def test_a_command_that_was_stopped_shortly_renews_its_lease_and_goes_on(cloud, monkeypatch):
+    monkeypatch.setattr(lease, "RENEW_S", 60.0)
     with locked(paths.of(RUN)):
-        stopped.renew()
-        said = capsys.readouterr().err
-        assert f"process {os.getpid()} on" in said and "has taken over the work here" in said and stopped.lost
-        stopped.end()  # which is not its own any more
-        assert "b/run/.lock" in cloud.objects
+        time.sleep(0.4)
+        before = cloud.objects["b/run/.lock"].generation
+        paths.write_text(paths.of(RUN) / "a.txt", "1")
+        paths.write_text(paths.of(RUN) / "b.txt", "1")
+        assert cloud.objects["b/run/.lock"].generation > before
+    assert set(cloud.objects) == {"b/run/a.txt", "b/run/b.txt"}
 
 
 def test_a_request_that_is_repeated_after_a_lost_answer_is_still_ours(cloud):

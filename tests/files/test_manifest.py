@@ -60,6 +60,53 @@ def test_a_stage_never_replaces_what_it_did_not_write(tmp_path):
     assert run(tmp_path / "empty")
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "deep/notes.txt", "link"])
+def test_a_file_of_the_users_in_a_result_is_named_and_stays_when_the_stage_is_done_again(tmp_path, name):
+    out = tmp_path / "out"
+    run(out)
+    mine = out / name
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine") if name != "link" else mine.symlink_to(tmp_path / "not there")
+    (out / ".DS_Store").write_text("of a file manager")
+    assert not run(out)  # nothing is replaced
+    with pytest.raises(ConfigError, match=rf"out holds {name}, which stage 'copy' did not write and would lose; move"):
+        run(out, config={"b": 1})
+    assert (mine.is_symlink() or mine.read_text() == "mine") and not (tmp_path / "out.partial").exists()
+    mine.unlink()
+    assert run(out, config={"b": 1})
+
+
+def test_a_file_that_comes_while_the_stage_works_stays_too(tmp_path):
+    out = tmp_path / "out"
+    run(out)
+    with pytest.raises(ConfigError, match=r"holds late\.txt, which stage 'copy' did not write"):
+        with manifest.stage(out, name="copy", config={"b": 1}, inputs=[]) as stage:
+            (stage.tmp / "a.txt").write_text("b")
+            (out / "late.txt").write_text("mine")
+    assert (out / "late.txt").read_text() == "mine" and (out / "a.txt").read_text() == "a"
+
+
+def test_many_files_of_the_users_are_counted(tmp_path):
+    run(tmp_path / "out")
+    for name in "bcdef":
+        (tmp_path / "out" / name).write_text("mine")
+    with pytest.raises(ConfigError, match="holds b, c, d and 2 others, which"):
+        run(tmp_path / "out", config={"b": 1})
+
+
+def test_checkpoints_that_a_run_left_are_no_files_of_the_users(tmp_path):
+    def train(seed):
+        with manifest.stage(tmp_path / "out", name="train", config={"seed": seed}, inputs=[]) as stage:
+            (stage.tmp / "run" / "checkpoints" / "1").mkdir(parents=True)
+            (stage.tmp / "run" / "checkpoints" / "1" / "meta.json").write_text("{}")
+
+    train(0)
+    (tmp_path / "out/run/checkpoints/2").mkdir()
+    (tmp_path / "out/run/checkpoints/2/meta.json").write_text("{}")
+    train(1)
+    assert not (tmp_path / "out/run/checkpoints/2").exists()
+
+
 def test_counts_must_balance_and_inputs_exist(tmp_path):
     counts = {"in": 3, "out": 1, "dropped": {"bad": 1}}
     with pytest.raises(DataError, match="do not balance"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from tigerjax.model.loss import token_loss
+from tigerjax.model.loss import token_loss, token_nll
 
 # float32 sums of 60 exponentials in another order
 TOLERANCE = 1e-5
@@ -50,6 +50,28 @@ def test_loss_count_and_gradients_do_not_depend_on_the_chunk(chunk_tokens, shard
         ours = jax.grad(lambda *a: 3.0 * loss(*a)[0], argument)(*arrays)
         wanted = jax.grad(lambda *a: 3.0 * plain(*a)[0], argument)(*arrays)
         np.testing.assert_allclose(ours, wanted, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(("chunk_tokens", "shards"), [(1, (1, 1)), (20, (2, 3))])
+def test_the_loss_of_each_token_and_its_gradients_do_not_depend_on_the_chunk(chunk_tokens, shards):
+    hidden_BTD, head_DV, targets_BT, weights_BT = inputs()
+    cut = dict(zip(("batch_shards", "length_shards"), shards, strict=True))
+
+    def ours(hidden_BTD, head_DV):
+        return token_nll(hidden_BTD, head_DV, targets_BT, vocab_size=VOCAB, chunk_tokens=chunk_tokens, **cut)
+
+    def wanted(hidden_BTD, head_DV):
+        logp_BTV = jax.nn.log_softmax((hidden_BTD @ head_DV)[..., :VOCAB])
+        return -jnp.take_along_axis(logp_BTV, targets_BT[..., None], axis=-1)[..., 0]
+
+    np.testing.assert_allclose(ours(hidden_BTD, head_DV), wanted(hidden_BTD, head_DV), atol=TOLERANCE)
+    for argument in (0, 1):  # a loss that is no weighted sum: what flows back into a token depends on its value
+
+        def loss(nll, *arrays):
+            return jnp.sum(jnp.tanh(nll(*arrays)) * (weights_BT - 0.5))
+
+        gradients = [jax.grad(functools.partial(loss, nll), argument)(hidden_BTD, head_DV) for nll in (ours, wanted)]
+        np.testing.assert_allclose(*gradients, atol=TOLERANCE)
 
 
 def test_padding_columns_have_no_probability_and_no_gradient():

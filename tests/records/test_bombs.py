@@ -1,5 +1,7 @@
 """A small file of columns or of groups of records that becomes gigabytes is refused before it is unpacked."""
 
+import contextlib
+import io
 import struct
 
 import numpy as np
@@ -12,7 +14,7 @@ from file_formats import WRITTEN
 
 from tigerjax import records
 from tigerjax.errors import DataError
-from tigerjax.records import unpacked
+from tigerjax.records import pages, unpacked
 
 LONG, TIMES = 3_000_000, 300
 SLACK = 600_000_000
@@ -106,6 +108,103 @@ def test_a_group_of_an_array_record_is_refused_before_it_is_unpacked(tmp_path, m
     monkeypatch.setattr(array_record_module, "ArrayRecordReader", None)
     with pytest.raises(DataError, match=rf"a\.array_record:30001{REFUSED}"):
         next(read(path, max_bytes=1_000_000))
+
+
+def varint(number):
+    """A whole number as a field of a page's header holds it."""
+    number, out = number << 1, b""
+    while number > 127:
+        number, out = number >> 7, out + bytes([number & 127 | 128])
+    return out + bytes([number])
+
+
+SIZE, LIE = 1_300_000, 134_000_000
+"""Both have as many bytes as a varint."""
+
+
+def lying(path, which, lie, **how):
+    """A Parquet file of two texts of SIZE bytes, in which a number of the first header of the texts' pages lies."""
+    table = pyarrow.table({"id": ["a", "b"], "text": ["x" * SIZE, "y" * SIZE]})
+    pyarrow.parquet.write_table(table, path, compression="zstd", store_schema=False, **how)
+    column = pyarrow.parquet.ParquetFile(path).metadata.row_group(0).column(1)
+    start = column.dictionary_page_offset or column.data_page_offset
+    data = path.read_bytes()
+    header, end = data[start : start + 60], start + column.total_compressed_size
+    first = pages._Header(header).struct()
+    said = {"unpacked": first[2], "packed": first[3]}[which]
+    assert len(varint(said)) == len(varint(lie)) and header.count(varint(said)) and end <= len(data)
+    path.write_bytes(data[:start] + header.replace(varint(said), varint(lie), 1) + data[start + 60 :])
+    return path
+
+
+PAGES = {
+    "data": {"use_dictionary": False},
+    "data 2": {"use_dictionary": False, "data_page_version": "2.0"},
+    "words": {},
+}
+
+
+@pytest.mark.parametrize("how", PAGES.values(), ids=PAGES)
+def test_a_page_of_parquet_that_says_it_is_huge_is_not_unpacked(tmp_path, how):
+    path = lying(tmp_path / "a.parquet", "unpacked", LIE, **how)
+    before = pyarrow.default_memory_pool().max_memory()
+    with pytest.raises(
+        DataError, match=r"a\.parquet:1, row group 0: the header of a page of column 'text' .*footer says"
+    ):
+        list(read(path))
+    assert pyarrow.default_memory_pool().max_memory() - before < 50_000_000
+
+
+def test_a_page_of_parquet_that_says_it_goes_on_behind_the_file_is_damage(tmp_path):
+    path = lying(tmp_path / "a.parquet", "packed", 8_000, use_dictionary=False)
+    with pytest.raises(
+        DataError, match=r"of column 'text' is damaged, .*: its page of 8,000 bytes goes on behind the end"
+    ):
+        list(read(path))
+
+
+def test_a_dictionary_of_parquet_has_no_more_entries_than_bytes(tmp_path):
+    small = pyarrow.table({"text": [f"{n % 100}" for n in range(200)]})
+    pyarrow.parquet.write_table(small, tmp_path / "a.parquet", compression="zstd", store_schema=False)
+    data = (tmp_path / "a.parquet").read_bytes()
+    own = b"\x4c\x15" + varint(100)  # the struct of a dictionary, and its first field
+    assert data.count(own) == 1
+    (tmp_path / "a.parquet").write_bytes(data.replace(own, b"\x4c\x15" + varint(8_000)))
+    with pytest.raises(DataError, match=r"it gives 8,000 entries to a dictionary of \d+ bytes"):
+        list(read(tmp_path / "a.parquet"))
+
+
+@pytest.mark.parametrize("compression", ["none", "snappy", "gzip", "zstd", "lz4", "brotli"])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_the_pages_of_honest_files_hold_all_their_values_and_bytes(tmp_path, compression, version):
+    rows = [
+        {"a": None if n % 3 else f"t{n}", "b": [n] * (n % 4), "c": {"d": 0.5 * n, "e": n % 2 == 0}} for n in range(900)
+    ]
+    how = {"compression": compression, "data_page_version": version, "data_page_size": 200, "row_group_size": 400}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet", write_batch_size=50, **how)
+    said = pyarrow.parquet.ParquetFile(tmp_path / "a.parquet").metadata
+    size = (tmp_path / "a.parquet").stat().st_size
+    with open(tmp_path / "a.parquet", "rb") as file:
+        for group in range(said.num_row_groups):
+            for place in range(said.num_columns):
+                column = said.row_group(group).column(place)
+                found = list(pages.pages(file, column, size))
+                data = [page for page in found if page.kind != pages.DICTIONARY]
+                assert sum(page.values for page in data) == column.num_values and len(data) > (place == 0)
+                assert sum(page.unpacked for page in found) <= column.total_uncompressed_size
+    assert sum(1 for _ in read(tmp_path / "a.parquet")) == 900
+
+
+def test_no_damage_of_a_header_takes_long_or_is_a_traceback(tmp_path):
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": [f"{n % 9}" for n in range(30)]}), path)
+    column = pyarrow.parquet.ParquetFile(path).metadata.row_group(0).column(0)
+    good, start = path.read_bytes(), column.dictionary_page_offset
+    for at in range(start, start + 40):
+        for byte in (0, 0x15, 0x1C, 0x19, 0x7F, 0x80, 0xFF):
+            harmed = good[:at] + bytes([byte]) + good[at + 1 :]
+            with contextlib.suppress(pages.Damaged):
+                assert len(list(pages.pages(io.BytesIO(harmed), column, len(harmed)))) < 10
 
 
 def test_the_records_of_a_tfds_dataset_have_the_limit(tmp_path):

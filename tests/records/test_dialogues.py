@@ -86,10 +86,10 @@ def test_preferences_and_their_answers_read_a_system_message_in_the_same_way(tmp
     assert comparison.messages == talk("s\n\na")
     long = [*system, *talk("q", "a")[1:], {"role": "user", "content": "d"}]
     for given, wanted in ((system, [30, 21, 0, 0, 3, 31, 4, 2]), (long, [30, 6, 31, 4, 2])):
-        ids = encode_answer(Letters(), given, "b", "stop", seq_len=8, where="x")
+        ids = encode_answer(Letters(), given, "b", "stop", seq_len=8, where="x").ids
         assert ids == wanted  # the oldest turns fall out, the system text with them
-    cut = encode_sampled(Letters(), system, "bb", "stop", seq_len=8, where="x")
-    assert cut == ([30, 21, 0, 0, 3, 31, 4, 4], "length")
+    cut, finish = encode_sampled(Letters(), system, "bb", "stop", seq_len=8, where="x")
+    assert (cut.prompt, cut.answer, finish) == ([30, 21, 0, 0, 3, 31], [4, 4], "length")
 
 
 def test_earlier_turns_of_an_alpaca_record_become_messages():

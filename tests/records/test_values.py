@@ -3,6 +3,7 @@
 import json
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from file_formats import GIVEN, save_dataset, save_stream
 
@@ -10,8 +11,9 @@ from tigerjax import records
 from tigerjax.align import reward_data
 from tigerjax.errors import DataError
 from tigerjax.stages.parts import quality_of
+from tigerjax.text.clean import clean_files
 
-HUGE = [10**400, -(10**400), float("inf"), float("nan"), True, "7", [1]]
+HUGE = [10**400, -(10**400), True, "7", [1]]
 SFT = {"instruction": "Where?", "output": "Here."}
 PAIR = {"prompt": "Where?", "chosen": "Here.", "rejected": "There."}
 RATED = {"instruction": "A?", "completions": [{"response": "B.", "overall_score": 9}, {"response": "C."}]}
@@ -37,8 +39,51 @@ def test_a_score_or_quality_that_is_no_finite_number_is_refused_or_counts_as_non
     RATED["completions"][1]["overall_score"] = value
     with pytest.raises(DataError, match="completion 2 must be"):
         reward_data.read([jsonl(tmp_path / "in.jsonl", RATED)])
-    assert quality_of({"meta": {"quality": value}}) == 0.0
+    assert quality_of({"meta": {"quality": value}}) == quality_of({"meta": {"quality": float("nan")}}) == 0.0
     assert quality_of({"meta": {"quality": 3}}) == 3.0
+
+
+NO_JSON = {
+    "NaN is no number of JSON": '{"id": "x", "text": "a", "meta": {"quality": NaN}}',
+    "Infinity is no number of JSON": '{"id": "x", "text": "a", "meta": [Infinity, 1]}',
+    "-Infinity is no number of JSON": '{"text": "a", "id": "x", "score": -Infinity}',
+    "the number 1e999 is too large": '{"text": "a", "id": "x", "score": 1e999}',
+    "field 'text' is given twice": '{"id": "x", "text": "a", "text": "b"}',
+    "field 'quality' is given twice": '{"id": "x", "text": "a", "meta": {"quality": 1, "quality": 1}}',
+}
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.json", "in.txt"])
+@pytest.mark.parametrize(("why", "record"), NO_JSON.items(), ids=NO_JSON)
+def test_what_only_python_takes_for_json_is_refused_by_file_line_and_id(tmp_path, name, why, record):
+    good = '{"id": "y", "text": "b", "meta": {"quality": 1e30, "text": "NaN"}}'
+    (tmp_path / name).write_text(f"[{record},\n{good}]" if name == "in.json" else f"{record}\n{good}\n")
+    refused = rf"{name}:1: id 'x': broken JSON: {why}; correct or remove the record"
+    with pytest.raises(DataError, match=refused):
+        list(records.documents(tmp_path / name))
+    bad = []
+    read = records.documents(tmp_path / name, on_bad=lambda error, line: bad.append(str(error)))
+    assert [one["id"] for one in read] == ["y"] and len(bad) == 1
+    with pytest.raises(DataError, match=refused):
+        clean_files([tmp_path / name], tmp_path / "out")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["in.parquet", "in.arrow"])
+def test_a_number_that_no_json_holds_is_refused_in_a_table_too(tmp_path, name, value):
+    given = [{"id": "x", "text": "a", "meta": {"q": [1.0]}}, {"id": "y", "text": "b", "meta": {"q": [value]}}]
+    if name == "in.arrow":
+        save_stream(tmp_path / name, given)
+    else:
+        pq.write_table(pa.Table.from_pylist(given), tmp_path / name)
+    with pytest.raises(DataError, match=rf"{name}:2: id 'y', field 'meta': {value} is no number of JSON; correct the"):
+        list(records.documents(tmp_path / name))
+
+
+def test_an_id_that_pandas_left_out_as_nan_is_none(tmp_path):
+    pq.write_table(pa.table({"id": [1.0, float("nan")], "text": ["a", "b"]}), tmp_path / "in.parquet")
+    first, second = records.documents(tmp_path / "in.parquet")
+    assert first["id"] == "1" and len(second["id"]) == 32
 
 
 @pytest.mark.parametrize("name", ["in.jsonl", "in.json"])

@@ -71,6 +71,42 @@ def test_what_entities_produce_is_text_and_a_tag_that_is_spoken_of_stays(dirty, 
     assert document(dirty) == clean == document(clean)
 
 
+KEPT = [
+    "<p> begins a paragraph, and <br> breaks a line.",
+    "a <b> c </b>",
+    "To leave a line, write <br>; nothing else.",
+    "Find the index of <p> in S_5.",
+    "段落以 <p> 开始。",
+    "Write &lt;script src=a.js&gt; or &lt;/form&gt; there.",
+    "In HTML a <b>bold</b> word, a<br>break and &amp;, an ampersand, are written so.",
+    '在HTML里，<a href="x">链接</a>这样写，空格是&nbsp;。',
+    "The XML of it: <a><b>1</b></a>",
+    "In `<b>x</b>` the <b> stands for bold.",
+]
+CLEANED = {
+    "A film.<br /><br />See it.": "A film.\n\nSee it.",
+    "Denied. <i>A v. B</i>, 8 F. 2d; <li> and so <li> on": "Denied. A v. B, 8 F. 2d;  and so  on",
+    "one <br> two <br> three <br> four <br>": "one \n two \n three \n four",
+    'See <a href="a.html">here</a> &lt;and&gt; there': "See here <and> there",
+    "Of text/html and index.html:<br>a": "Of text/html and index.html:\na",
+    "<!DOCTYPE html>a<br>b": "<!DOCTYPE html>a\nb",
+    "The case is ongoing. <hr>\n\nAnother one": "The case is ongoing. \n\nAnother one",
+    "a\n<br>\nb": "a\n\n\nb",
+    "版权所有<br>第二行": "版权所有\n第二行",
+    "```html\n<b>x</b>\n```\nThen<br>this": "```html\n<b>x</b>\n```\nThen\nthis",
+}
+
+
+@pytest.mark.parametrize("text", KEPT)
+def test_a_text_about_markup_keeps_it(text):
+    assert document(text) == text
+
+
+@pytest.mark.parametrize(("dirty", "clean"), CLEANED.items())
+def test_what_is_left_over_of_a_page_goes(dirty, clean):
+    assert document(dirty) == clean == document(clean)
+
+
 @pytest.mark.parametrize(
     ("dirty", "clean"),
     [

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from saving import META, save, small_state
 from tiny_run import SILENT, TinyLoader, tiny_config
 
 from tigerjax.checkpoint.files import steps
+from tigerjax.checkpoint.model import publish_together
 from tigerjax.config import HealthConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files.lock import NAME, locked
@@ -68,11 +70,24 @@ def test_a_run_whose_last_step_is_not_finite_does_not_end_well(tmp_path):
     assert steps(tmp_path / "checkpoints") == []
 
 
-def test_a_run_goes_back_from_weights_that_are_not_finite_as_from_spikes(tmp_path, capfd):
+def test_a_run_goes_back_from_weights_that_are_not_finite_as_from_spikes(tmp_path, capfd, monkeypatch):
+    def slowly(*words):
+        time.sleep(0.5)  # step 2 ends before the checkpoint of step 1 is there
+        publish_together(*words)
+
+    monkeypatch.setattr("tigerjax.train.checkpoint.publish_together", slowly)
     with pytest.raises(DataError, match="nothing was saved"):
         overflowing(tmp_path, rollbacks=1)
     assert "rolled back from step 2 to 1 (1 of 1)" in capfd.readouterr().err
     assert steps(tmp_path / "checkpoints") == [1]
+
+
+def test_what_orbax_writes_after_a_save_has_failed_is_gone_when_the_run_ends(tmp_path):
+    saver = Checkpointer(tmp_path, keep=2)
+    late = tmp_path / "checkpoints" / "6.partial.orbax-checkpoint-tmp"
+    (late / "weights").mkdir(parents=True)
+    saver.close()
+    assert not late.exists()
 
 
 def test_a_checkpoint_that_an_older_version_saved_with_nan_is_not_resumed_from(tmp_path):

@@ -1,6 +1,7 @@
 """Token ids of answers as a reward model reads them: the chat, the answer, and an eos that the model wrote itself."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from tigerjax.align.answers import Answer, Existing
 from tigerjax.errors import DataError
@@ -27,9 +28,10 @@ def encode_all(tok: Tokenizer, answers: Sequence[Answer], *, seq_len: int) -> tu
         one: list[int] | None = None
         end = finish
         if not isinstance(answer, Existing):
-            one, end = encode_sampled(tok, messages, text, finish, seq_len=seq_len, where=where)
+            sampled, end = encode_sampled(tok, messages, text, finish, seq_len=seq_len, where=where)
+            one = sampled.ids
         elif fits(tok, messages, text, finish, seq_len=seq_len):
-            one = encode_answer(tok, messages, text, finish, seq_len=seq_len, where=where)
+            one = encode_answer(tok, messages, text, finish, seq_len=seq_len, where=where).ids
         if one is not None:
             check_end(tok, one, end, where)
         ids.append(one)
@@ -57,10 +59,21 @@ def fits(tok: Tokenizer, messages: Sequence[Mapping[str, str]], text: str, finis
     return True
 
 
+class Encoded(NamedTuple):
+    """Token ids of a chat that ends with an answer."""
+
+    prompt: list[int]
+    answer: list[int]
+
+    @property
+    def ids(self) -> list[int]:
+        return self.prompt + self.answer
+
+
 def encode_answer(
     tok: Tokenizer, messages: Sequence[Mapping[str, str]], text: str, finish: str, *, seq_len: int, where: str
-) -> list[int]:
-    """Token ids of a chat that ends with the answer, and with an eos when `finish` is "stop".
+) -> Encoded:
+    """A chat that ends with the answer, and with an eos when `finish` is "stop".
 
     A chat longer than `seq_len` loses its oldest turns. The answer and the last question are never cut: Overlong when
     they alone do not fit.
@@ -72,18 +85,18 @@ def encode_answer(
     answer = tok.encode(text) + ([tok.end] if finish == "stop" else [])
     turns = _turns(prepared(tok, messages))
     while True:
-        ids = encode_prompt(tok, turns) + answer
-        if len(ids) <= seq_len:
-            return ids
+        prompt = encode_prompt(tok, turns)
+        if (length := len(prompt) + len(answer)) <= seq_len:
+            return Encoded(prompt, answer)
         if not (shorter := without_oldest(turns)) or shorter[-1]["role"] != "user":
-            raise Overlong(f"{where}: question and answer have {len(ids)} tokens, seq_len is {seq_len}; raise it")
+            raise Overlong(f"{where}: question and answer have {length} tokens, seq_len is {seq_len}; raise it")
         turns = shorter
 
 
 def encode_sampled(
     tok: Tokenizer, messages: Sequence[Mapping[str, str]], text: str, finish: str, *, seq_len: int, where: str
-) -> tuple[list[int], str]:
-    """(token ids, finish) of a sampled answer, as `encode_answer`; one that does not fit is cut, with finish "length".
+) -> tuple[Encoded, str]:
+    """(a chat, finish) of a sampled answer, as `encode_answer`; one that does not fit is cut, with finish "length".
 
     The tokens that the sampler drew did fit. But encoding their text again can give more tokens than were drawn.
     Overlong when the question leaves no room for a single token.
@@ -93,10 +106,11 @@ def encode_sampled(
     last = _turns(prepared(tok, messages))
     while (shorter := without_oldest(last)) and shorter[-1]["role"] == "user":
         last = shorter
-    room = seq_len - len(encode_prompt(tok, last))
+    prompt = encode_prompt(tok, last)
+    room = seq_len - len(prompt)
     if len(tok.encode(text)) + (finish == "stop") <= room or room < 1:  # without any room `encode_answer` refuses
         return encode_answer(tok, messages, text, finish, seq_len=seq_len, where=where), finish
-    return (encode_prompt(tok, last) + tok.encode(text))[:seq_len], "length"
+    return Encoded(prompt, tok.encode(text)[:room]), "length"
 
 
 def _turns(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:

@@ -5,9 +5,9 @@ from tigerjax.align import prompts as prompts_lib
 from tigerjax.align.config import AlignConfig
 from tigerjax.align.people.queue import share
 from tigerjax.align.settings import AlignSettings, read_lines
-from tigerjax.checkpoint.loaded import check_fits
+from tigerjax.checkpoint.loaded import check_fits, check_sizes
 from tigerjax.checkpoint.stored import StoredModel, open_whole
-from tigerjax.config import RunConfig
+from tigerjax.config import PreferenceConfig, RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.evaluate import questions
 from tigerjax.files import paths
@@ -31,15 +31,13 @@ def check(settings: AlignSettings, run: RunConfig) -> None:
             raise DataError(f"{path} does not exist; give existing SFT files, candidate models and gold files")
     if not settings.models:
         raise ConfigError("an alignment starts from a chat model; give --models")
+    if isinstance(run.objective, PreferenceConfig) and run.objective.preferences:
+        records.expand(run.objective.preferences)
     tokenizer = Tokenizer(run.data.tokenizer)
     for path in settings.models:
         model = _open(path)
         check_fits(model, tokenizer, where=path)
-        if model.config != run.model:
-            raise ConfigError(
-                f"{path}: a candidate has the sizes of the config's model, this one has others;"
-                " give that model's config"
-            )
+        check_sizes(model, run.model, where=path)
     _check_reward(settings.reward_model, tokenizer)
     _check_questions(settings.evaluation_set, tokenizer, run.data.seq_len)
     _check_sft(settings)

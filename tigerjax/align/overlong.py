@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tigerjax.align.encoding import fits
-from tigerjax.align.reward_data import Comparison, Dropped
+from tigerjax.align.reward_data import MOST_NAMED, Comparison, Dropped, both_ways
 from tigerjax.errors import DataError
 from tigerjax.processes import hosts
 from tigerjax.terminal import printable
@@ -28,8 +28,9 @@ def fit(
 ) -> tuple[list[Comparison], dict[str, Any]]:
     """(the comparisons without answers that do not fit, the counts of `reward_data.read` brought up to date).
 
-    Says what was dropped for the reasons of LOST in one line on standard error. DataError when that is more than
-    the share `max_dropped` of the pairs, or when no pair is left.
+    Says in one line on standard error what was dropped for the reasons of LOST, and how many pairs of answers are
+    preferred both ways; these are trained on both ways, and counted as `both_ways`. DataError when more than the share
+    `max_dropped` of the pairs is dropped, or when no pair is left.
     """
     lost = Dropped()
     kept: list[Comparison] = []
@@ -51,8 +52,17 @@ def fit(
     figures = {"in": counts["in"], "out": counts["in"] - sum(dropped.values()), "dropped": dropped}
     figures |= {"prompts": len(kept), "prompts_without_pairs": without}
     told = {reason: dropped[reason] for reason in LOST if dropped.get(reason)}
-    if told:
-        _tell("preferences", "pairs", counts["in"], told, names, max_dropped, everything=not kept)
+    turned = {comparison.prompt_id: n for comparison in kept if (n := both_ways(comparison))}
+    lines = [_left_out("preferences", "pairs", counts["in"], told, names, max_dropped, not kept)] if told else []
+    if turned:
+        figures["both_ways"] = sum(turned.values())
+        first = ", ".join([counts["against"][name] for name in turned][:MOST_NAMED])
+        lines.append(
+            f"{figures['both_ways']} pairs of answers are preferred both ways, such as {first}, and are trained on both"
+            " ways"
+        )
+    if lines:
+        hosts.say(f"tigerjax: note: {printable('; '.join(lines))}")
     return kept, figures
 
 
@@ -72,7 +82,9 @@ def fitting_reference(
         else:
             lost.add(OVERLONG, repr(example.get("id")))
     if lost.counts:
-        _tell("reference", "examples", len(reference), lost.counts, lost.named, max_dropped, everything=len(kept) < 2)
+        few = len(kept) < 2
+        line = _left_out("reference", "examples", len(reference), lost.counts, lost.named, max_dropped, few)
+        hosts.say(f"tigerjax: note: {printable(line)}")
     return kept
 
 
@@ -92,17 +104,16 @@ def _without(comparison: Comparison, answers: set[int]) -> Comparison | None:
     )
 
 
-def _tell(
+def _left_out(
     what: str,
     things: str,
     total: int,
     counts: Mapping[str, int],
     named: Mapping[str, Sequence[str]],
     max_dropped: float,
-    *,
     everything: bool,
-) -> None:
-    """One line about what is dropped; DataError when it is too much or nothing is left."""
+) -> str:
+    """What is dropped, in words; DataError when it is too much or nothing is left."""
     why = "; ".join(f"{counts[reason]} {LOST[reason]}, such as {', '.join(named[reason])}" for reason in counts)
     lost = sum(counts.values())
     line = f"{what}: {lost} of {total} {things} ({lost / total:.0%}) are left out: {why}"
@@ -111,4 +122,4 @@ def _tell(
         raise DataError(f"{line}; too few are left: {advice}")
     if lost > max_dropped * total:
         raise DataError(f"{line}; at most {max_dropped:.0%} may be: {advice}, or allow more with --data.max-dropped")
-    hosts.say(f"tigerjax: note: {printable(line)}")
+    return line

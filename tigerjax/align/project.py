@@ -24,7 +24,7 @@ from tigerjax.align.config import AlignConfig
 from tigerjax.align.people import labels as labels_lib
 from tigerjax.align.settings import AlignSettings, question_files, read_lines
 from tigerjax.align.steps import STEPS, shared_stage, under_way
-from tigerjax.config import RunConfig
+from tigerjax.config import PreferenceConfig, RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, own, paths
 from tigerjax.files.jsonl import read_jsonl
@@ -33,7 +33,7 @@ from tigerjax.records import note
 
 
 class Project:
-    """The rounds in the folder of an alignment; `run` is the config of the SFT run that ends each of them."""
+    """The rounds in the folder of an alignment; `run` is the config of the training that ends each of them."""
 
     def __init__(self, folder: Path, settings: AlignSettings, run: RunConfig, *, progress: Progress | None = None):
         self.folder, self.settings, self.run, self.progress = folder, settings, run, progress
@@ -97,6 +97,9 @@ class Project:
         place.mkdir(parents=True, exist_ok=True)
         known = {manifest.sha256(path) for path in self._delivered(index)}
         fresh = [path for path in files if manifest.sha256(path) not in known]
+        for path in files:
+            if path not in fresh:
+                note(f"labels: {path}: delivered before, and not taken a second time")
         for path in fresh:
             # The number gives the order of delivery: of two lines of one annotator the newer one counts.
             suffix = ".json" if path.suffix == ".json" else ".jsonl"
@@ -142,7 +145,8 @@ class Project:
             sample=lambda prompts, work: self._sample(index, current, prompts, work),
             score=lambda answers: self._scorer(answers),  # the reward model is loaded when a step first scores
             labels=lambda queue: self._delivered(index),
-            train=lambda sft, work: _train(config, sft, work, self.progress),
+            train=lambda file, work: _train(config, file, work, self.progress),
+            trains_on="pairs" if isinstance(config.objective, PreferenceConfig) else "winners",
             answers=self._answers,
             accuracy=self._accuracy,
             count_tokens=self._count_tokens,
@@ -166,7 +170,7 @@ class Project:
         return {**self._reading(), "max_new_tokens": self.settings.sampling["max_new_tokens"]}
 
     def _sft_config(self, index: int, current: Path) -> RunConfig:
-        """The config of a round's SFT run: it starts from the current model, and its cache lies below DIR/cache."""
+        """The config of a round's training: it starts from the current model, and its cache lies below DIR/cache."""
         name, cache = f"align_round_{index:02d}", str(self.folder / "cache" / f"{index:02d}")
         return dataclasses.replace(
             self.run,
@@ -259,10 +263,17 @@ class Project:
         return len(encode_chat(self._tokenizer, messages)[0])
 
 
-def _train(config: RunConfig, sft: Path, place: Path, progress: Progress | None) -> None:
-    """Trains on one SFT file in the folder `place`; an interrupted run resumes."""
+def _train(config: RunConfig, file: Path, place: Path, progress: Progress | None) -> None:
+    """Trains in the folder `place`, on an SFT file or on pairs as the config says; an interrupted run resumes."""
+    if isinstance(settings := config.objective, PreferenceConfig):
+        from tigerjax.align import preference
+
+        more = dataclasses.replace(settings, preferences=(str(file), *settings.preferences))
+        preference.train(dataclasses.replace(config, objective=more), run_dir=place, progress=progress)
+        return
     from tigerjax.data import mixture
+    from tigerjax.evaluate.asked import asked
     from tigerjax.train.loop import train_on_mixture
 
-    mixture.sft(config.data.mixture, tokenizer=config.data.tokenizer, examples=mixture.Source(str(sft)))
-    train_on_mixture(config, run_dir=place, progress=progress)
+    mixture.sft(config.data.mixture, tokenizer=config.data.tokenizer, examples=mixture.Source(str(file)))
+    train_on_mixture(config, run_dir=place, ask=asked(config), progress=progress)

@@ -24,6 +24,8 @@ class Ranked(NamedTuple):
     finish, provenance}], ineligible: {cid: reason}}; `ranking` holds the answers that may win, best first."""
     preferences: list[dict[str, Any]]
     """{prompt_id, messages, task?, lang?, provenance, responses: [{id, text, finish}], ranking}; see reward_data."""
+    pairs: list[dict[str, Any]]
+    """The same form: the best answer that may win above the worst candidate, for training the next model on pairs."""
     counts: dict[str, Any]
 
 
@@ -83,6 +85,7 @@ def rank(
     """
     out: list[dict[str, Any]] = []
     preferences: list[dict[str, Any]] = []
+    pairs: list[dict[str, Any]] = []
     dropped: Counter[str] = Counter()
     provenances: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
@@ -110,6 +113,7 @@ def rank(
             dropped[f"no_winner_{why[ordered[0]['cid']]}" if ordered else "no_candidate"] += 1
             continue
         provenances[eligible[0]["provenance"]] += 1
+        pairs += _best_and_worst(head, eligible[0], ordered, verdict)
         out.append(
             head
             | {"provenance": eligible[0]["provenance"], "reference": record.get("reference")}
@@ -117,7 +121,8 @@ def rank(
             | {"ineligible": {cid: reason for cid, reason in why.items() if reason}}
         )
     counts = {"in": total, "out": len(out), "dropped": dict(dropped), "provenance": dict(provenances)}
-    return Ranked(out, preferences, counts | {"ineligible": dict(reasons), "preferences": len(preferences)})
+    counts |= {"ineligible": dict(reasons), "preferences": len(preferences), "pairs": len(pairs)}
+    return Ranked(out, preferences, pairs, counts)
 
 
 def _ordered(record: Mapping[str, Any], verdict: Verdict) -> list[dict[str, Any]]:
@@ -165,6 +170,19 @@ def _preferences(
         by_id |= {c["cid"]: c for c in edits[:1]}
         out.append(_k_wise(head, "edit", by_id, [[edits[0]["cid"]], [best["cid"]]]))
     return out
+
+
+def _best_and_worst(
+    head: Mapping[str, Any], best: Mapping[str, Any], ordered: Sequence[Mapping[str, Any]], verdict: Verdict
+) -> list[dict[str, Any]]:
+    """A preference of the winner above the last answer that people rejected, else above the last candidate with a
+    score; none where their texts are the same."""
+    judged = [c for c in ordered if c["provenance"] != "edit" and is_valid(c)]
+    worst = ([c for c in judged if c["cid"] in verdict.rejected] or judged)[-1:]
+    if not worst or worst[0]["text"].strip() in ("", best["text"].strip()):
+        return []
+    by_id = {c["cid"]: c for c in (best, *worst)}
+    return [_k_wise(head, best["provenance"], by_id, [[best["cid"]], [worst[0]["cid"]]])]
 
 
 def _k_wise(

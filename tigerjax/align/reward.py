@@ -18,10 +18,11 @@ from tigerjax.align import overlong, reward_data, widths
 from tigerjax.align.answers import Answer
 from tigerjax.align.config import RewardConfig
 from tigerjax.align.encoding import encode_all
+from tigerjax.align.pair_loader import PairLoader
 from tigerjax.align.people.agreement import spearman
-from tigerjax.align.reward_data import Comparison, PairLoader, RewardBatch, RewardData
+from tigerjax.align.reward_data import Comparison, RewardBatch, RewardData
 from tigerjax.align.reward_loss import pair_loss
-from tigerjax.checkpoint.loaded import Loaded, check_fits
+from tigerjax.checkpoint.loaded import Loaded, check_fits, check_sizes
 from tigerjax.checkpoint.model import save_model
 from tigerjax.checkpoint.stored import open_whole, placed_weights
 from tigerjax.config import ObjectiveConfig, RunConfig
@@ -225,11 +226,7 @@ def train(
     train_set, eval_set = reward_data.split(comparisons, eval_fraction=reward.eval_fraction, seed=config.seed)
     chat = open_whole(init)
     check_fits(chat, tokenizer, where=init)
-    if chat.config != config.model:
-        raise ConfigError(
-            f"{init}: a reward model starts from a chat model of the config's sizes, this is another;"
-            " give --init such a model"
-        )
+    check_sizes(chat, config.model, where=init)
     training_data = [comparisons, [e["messages"] for e in reference]]
     digest = hashlib.sha256(manifest.canonical(training_data)).hexdigest()
     hosts.same("preferences or reference set", digest)

@@ -8,7 +8,6 @@ is 45 pairs of weight 1/45 (Ouyang et al. 2022, section 3.5). `strength` weighs 
 """
 
 import dataclasses
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,6 @@ import numpy as np
 from tigerjax import records
 from tigerjax.align.encoding import FINISHES, check_end, encode_answer
 from tigerjax.align.prompts import draw, prompt_key
-from tigerjax.config.files import RENAMED
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files.jsonl import named
 from tigerjax.tokenizer.load import Tokenizer
@@ -61,6 +59,12 @@ class Comparison:
     pairs: tuple[Pair, ...]
 
 
+def both_ways(comparison: Comparison) -> int:
+    """How many pairs of its answers are preferred in both directions, by different records."""
+    ordered = {(pair.winner, pair.loser) for pair in comparison.pairs}
+    return sum(winner < loser and (loser, winner) in ordered for winner, loser in ordered)
+
+
 class RewardBatch(NamedTuple):
     """B prompts with up to C answers each; a prompt without pairs is padding."""
 
@@ -72,6 +76,21 @@ class RewardBatch(NamedTuple):
     """float32 weight of the pair (winner, loser); sums to 1 over a prompt."""
     margins_BCC: np.ndarray
     """float32, in units of the raw score."""
+
+    @property
+    def size(self) -> int:
+        return len(self.last_BC)
+
+    def taken(self, picks: np.ndarray, rows: int) -> "RewardBatch":
+        """The prompts `picks`, and padding up to `rows`."""
+        batch = _empty(rows, *self.tokens_BCT.shape[1:])
+        for whole, part in zip(batch, self, strict=True):
+            whole[: len(picks)] = part[picks]
+        return batch
+
+    def content(self) -> Iterator[np.ndarray]:
+        """What the loader's state names these prompts by."""
+        return iter(self)
 
 
 class Dropped:
@@ -92,10 +111,13 @@ def read(paths: Iterable[str | Path]) -> tuple[list[Comparison], dict[str, Any]]
     """(comparisons, counts) of preference files: one comparison for each distinct prompt that has a pair.
 
     Records with the same messages are joined. `in`, `out` and `dropped` {tie, identical, empty, other_prompt} count
-    pairs, `named` has the first records of each reason, and `where` says file:line of each prompt. Raises DataError
-    with file:line for a broken record, and when there is no pair at all.
+    pairs, `named` has the first records of each reason, and `where` says file:line of each prompt. `against` says it of
+    the first record of a prompt that prefers an answer which an earlier one put below the other. Raises DataError with
+    file:line for a broken record, and when there is no pair at all.
     """
     prompts: dict[str, tuple[dict[str, Any], list[tuple[Any, Any, float, float]]]] = {}
+    earlier: dict[str, set[tuple[Any, Any]]] = defaultdict(set)
+    against: dict[str, str] = {}
     ids: dict[str, str] = {}
     places: dict[str, str] = {}
     lost = Dropped()
@@ -112,8 +134,12 @@ def read(paths: Iterable[str | Path]) -> tuple[list[Comparison], dict[str, Any]]
             if ids.setdefault(identity, key) != key:
                 raise DataError(f"{where}: prompt_id {identity!r} was given before with other messages")
             places.setdefault(identity, named(where, {"id": record.get("prompt_id")}))
-            pairs = prompts.setdefault(key, (record | {"prompt_id": identity}, []))[1]
-            pairs += _k_wise(record, where, lost) if "ranking" in record else _one_pair(record, where, lost)
+            head, pairs = prompts.setdefault(key, (record | {"prompt_id": identity}, []))
+            new = _k_wise(record, where, lost) if "ranking" in record else _one_pair(record, where, lost)
+            pairs += new
+            if any((loser, winner) in earlier[key] for winner, loser, *_ in new):
+                against.setdefault(head["prompt_id"], named(where, {"id": record.get("prompt_id")}))
+            earlier[key].update((winner, loser) for winner, loser, *_ in new)
     comparisons = [_comparison(head, pairs) for head, pairs in prompts.values() if pairs]
     out, dropped = sum(len(pairs) for _, pairs in prompts.values()), dict(lost.counts)
     if not comparisons:
@@ -121,6 +147,7 @@ def read(paths: Iterable[str | Path]) -> tuple[list[Comparison], dict[str, Any]]
             f"no pair of different answers in the preferences ({len(prompts)} prompts, {dropped}); give more of them"
         )
     counts = {"in": out + sum(dropped.values()), "out": out, "dropped": dropped, "named": lost.named, "where": places}
+    counts["against"] = against
     return comparisons, counts | {"prompts": len(comparisons), "prompts_without_pairs": len(prompts) - len(comparisons)}
 
 
@@ -143,7 +170,8 @@ def split(
 
 
 def to_batch(comparisons: Sequence[Comparison], tok: Tokenizer, *, seq_len: int) -> RewardBatch:
-    """Comparisons as one big batch, from which `PairLoader` takes its batches. Their answers fit (see `overlong.fit`).
+    """Comparisons as one big batch, from which `pair_loader.PairLoader` takes its batches. Their answers fit
+    (see `overlong.fit`).
 
     C is the largest number of answers. T is the longest chat, rounded up to a multiple of LENGTH_MULTIPLE, and not
     simply `seq_len`: preferences are often far shorter than the model's context, and padding costs as much as tokens.
@@ -153,7 +181,7 @@ def to_batch(comparisons: Sequence[Comparison], tok: Tokenizer, *, seq_len: int)
         where = f"prompt {comparison.prompt_id!r}"
         ids.append([])
         for text, finish in comparison.answers:
-            one = encode_answer(tok, comparison.messages, text, finish, seq_len=seq_len, where=where)
+            one = encode_answer(tok, comparison.messages, text, finish, seq_len=seq_len, where=where).ids
             check_end(tok, one, finish, where)
             ids[-1].append(np.array(one, np.int32))
     longest = max(len(one) for own in ids for one in own)
@@ -167,69 +195,6 @@ def to_batch(comparisons: Sequence[Comparison], tok: Tokenizer, *, seq_len: int)
             batch.pairs_BCC[b, pair.winner, pair.loser] = pair.weight
             batch.margins_BCC[b, pair.winner, pair.loser] = pair.margin
     return batch
-
-
-class PairLoader:
-    """The loader of reward training for tigerjax.train.loop: endless batches of `batch_rows` prompts.
-
-    The prompts come in groups, of which each has its own width, so that a batch is of one group. An epoch is
-    `steps_per_epoch` batches with every prompt once, in its own seeded order. A group's last batch is padded.
-    """
-
-    def __init__(
-        self,
-        prompts: RewardBatch | Sequence[RewardBatch],
-        *,
-        batch_rows: int,
-        seed: int,
-        tokenizer_sha256: str,
-        mine: Sequence[int] | None = None,
-    ):
-        """`prompts` holds all prompts, in one group (see `to_batch`) or several (see widths.to_batches). `mine` are the
-        rows of each batch that this process loads (see mesh.host_rows); None is all."""
-        self.groups = [prompts] if isinstance(prompts, RewardBatch) else list(prompts)
-        self.batch_rows, self.seed = batch_rows, seed
-        self.mine = list(range(batch_rows) if mine is None else mine)
-        self.tokenizer_sha256 = tokenizer_sha256
-        self._starts = [
-            (group, start) for group, p in enumerate(self.groups) for start in range(0, len(p.last_BC), batch_rows)
-        ]
-        self.steps_per_epoch = len(self._starts)
-        digest = hashlib.sha256()
-        for array in (array for group in self.groups for array in group):
-            digest.update(np.ascontiguousarray(array).data)
-        self._sha256, self._taken = digest.hexdigest(), 0
-
-    def __iter__(self) -> Iterator[RewardBatch]:
-        return self
-
-    def __next__(self) -> RewardBatch:
-        epoch, at = divmod(self._taken, self.steps_per_epoch)
-        rng = np.random.Generator(np.random.Philox([self.seed, epoch]))
-        orders = [rng.permutation(len(group.last_BC)) for group in self.groups]
-        turn = rng.permutation(self.steps_per_epoch)[at] if len(self.groups) > 1 else at
-        group, start = self._starts[turn]
-        prompts, order, places = self.groups[group], orders[group], start + np.array(self.mine, int)
-        picks = order[places[places < len(order)]]
-        batch = _empty(len(places), *prompts.tokens_BCT.shape[1:])
-        for whole, part in zip(batch, prompts, strict=True):
-            whole[: len(picks)] = part[picks]
-        self._taken += 1
-        return batch
-
-    def state(self) -> dict[str, Any]:
-        """The position, with what it depends on: `restore` compares these."""
-        return {"taken": self._taken, "seed": self.seed, "batch_rows": self.batch_rows, "rows_sha256": self._sha256}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes to the position of `state`; ConfigError when its prompts, seed or batch size are others."""
-        for name, value in (self.state() | {"taken": state["taken"]}).items():
-            if state[name] != value:
-                raise ConfigError(
-                    f"cannot resume exactly: preference {RENAMED.get(name, name)} was {state[name]} and is {value} now;"
-                    " give the old preferences, or another --out"
-                )
-        self._taken = state["taken"]
 
 
 def _empty(B: int, C: int, T: int) -> RewardBatch:

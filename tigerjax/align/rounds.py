@@ -3,10 +3,12 @@
     rounds/01/prompts/   prompts.jsonl                            the SFT prompts that are answered again
     rounds/01/sample/    candidates.jsonl                         n new answers to each prompt
     rounds/01/score/     scored.jsonl                             the same with the reward model's scores
-    rounds/01/queue/     queue.jsonl key.jsonl queue.md           the questions to people, and the same questions
-                         label_studio.xml label_studio.json       as a project of Label Studio
+    rounds/01/queue/     queue.jsonl key.jsonl queue.md           the questions to people, lines to fill in, and the
+                         template.jsonl                           same questions as a project of Label Studio
+                         label_studio.xml label_studio.json
     rounds/01/labels/    verdicts.jsonl adjudicate.jsonl missing.json    people's answers to them
-    rounds/01/rank/      ranked.jsonl preferences.jsonl           winners, and pairs for the next reward model
+    rounds/01/rank/      ranked.jsonl preferences.jsonl           winners, and preferences for the next reward model
+                         pairs.jsonl                              each prompt's best answer above its worst
     rounds/01/mix/       sft.jsonl                                the next SFT set
     rounds/01/train/     run/                                     the new model, in the trainer's own layout
     rounds/01/gate/      gate.json                                whether the new model replaces the current one, and
@@ -19,7 +21,7 @@ takes long works in the folder STEP.work-HASH, which survives an interruption. S
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tigerjax.align import gate as gate_lib
 from tigerjax.align import mix as mix_lib
@@ -37,6 +39,9 @@ from tigerjax.files import manifest, own, paths
 from tigerjax.files.jsonl import read_jsonl, write_jsonl
 from tigerjax.records import sft_examples
 
+TRAIN_FILES = {"winners": "mix/sft.jsonl", "pairs": "rank/pairs.jsonl"}
+"""What the next model may be trained on, in the folder of the round."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RoundFunctions:
@@ -49,13 +54,15 @@ class RoundFunctions:
     labels: Callable[[Path], Sequence[Path]]
     """Queue folder -> the label files that people have delivered so far."""
     train: Callable[[Path, Path], Any]
-    """(SFT file, work folder): trains the next model and leaves its run in the work folder."""
+    """(file, work folder): trains the next model on the file and leaves its run in the work folder."""
     answers: Callable[[Path], Records]
     """Checkpoint -> sampler records with its greedy answer to each held-out question, always in the same order."""
     accuracy: Callable[[Records], Mapping[str, Any]]
     """Records of `answers` -> figures of evaluate.questions.accuracy."""
     count_tokens: Callable[[list[dict[str, str]]], int]
     """The number of tokens of a chat."""
+    trains_on: Literal["winners", "pairs"] = "winners"
+    """Which file `train` gets: the mixed SFT set, or each prompt's best answer above its worst."""
     max_tokens: int
     """The context of the model. An edited answer must fit into it."""
     filters: Sequence[Callable[[str], str | None]] = ()
@@ -210,6 +217,7 @@ def _steps(
             )
             write_jsonl(step.tmp / "queue.jsonl", asked.items)
             write_jsonl(step.tmp / "key.jsonl", asked.key)
+            write_jsonl(step.tmp / "template.jsonl", queue_lib.template(asked.items))
             (step.tmp / "queue.md").write_text(queue_lib.markdown(asked.items), encoding="utf-8")
             (step.tmp / "label_studio.xml").write_text(label_studio.config(), encoding="utf-8")
             manifest.write_json(step.tmp / "label_studio.json", label_studio.tasks(asked.items))
@@ -243,6 +251,7 @@ def _steps(
             write_jsonl(step.tmp / "ranked.jsonl", ranked.records)
             gold = [record | {"provenance": "gold"} for path in inputs.gold for record in _read(path)]
             write_jsonl(step.tmp / "preferences.jsonl", [*ranked.preferences, *gold])
+            write_jsonl(step.tmp / "pairs.jsonl", ranked.pairs)
             step.counts = ranked.counts | ({"gold": len(gold)} if gold else {})
     yield "rank"
 
@@ -266,10 +275,11 @@ def _steps(
             step.counts = mixed.counts
     yield "mix"
 
-    with begin("train", [folder / "mix", current]) as step:
+    learned = folder / TRAIN_FILES[functions.trains_on]
+    with begin("train", [learned.parent, current]) as step:
         if not step.done:
             with step.working("run") as work:
-                functions.train(folder / "mix" / "sft.jsonl", work)
+                functions.train(learned, work)
     yield "train"
 
     new = folder / "train" / "run"

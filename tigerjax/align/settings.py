@@ -52,7 +52,7 @@ class AlignSettings:
     """What the rounds are run with. Paths are absolute."""
 
     config: str
-    """Config file of the SFT runs."""
+    """Config file of the training that ends each round."""
     overrides: list[str]
     """Words of the command line that override fields of the config."""
     align: dict[str, Any]

@@ -29,26 +29,41 @@ def to_batches(comparisons: Sequence[Comparison], tok: Tokenizer, *, seq_len: in
     """
     groups: dict[int, list[Comparison]] = defaultdict(list)
     for comparison in comparisons:
-        for row in rows(comparison):
+        for row in cut(comparison, [1] * len(comparison.answers), MOST_ANSWERS):
             groups[(len(row.answers) - 1).bit_length()].append(row)
     return [to_batch(groups[size], tok, seq_len=seq_len) for size in sorted(groups)]
 
 
-def rows(comparison: Comparison) -> list[Comparison]:
-    """The comparison itself, or its rows where it has more than MOST_ANSWERS answers."""
-    if len(comparison.answers) <= MOST_ANSWERS:
+def cut(comparison: Comparison, sizes: Sequence[int], room: int) -> list[Comparison]:
+    """The comparison itself, or parts of it where the sizes of its answers sum to more than `room`.
+
+    In each part they sum to at most `room`. Every pair stands in exactly one part. A single answer takes at most half
+    of the room.
+    """
+    if sum(sizes) <= room:
         return [comparison]
     out: list[Comparison] = []
     for pairs in _connected(comparison.pairs):
         answers = sorted({i for pair in pairs for i in (pair.winner, pair.loser)})
-        half = MOST_ANSWERS // 2 if len(answers) > MOST_ANSWERS else len(answers)
-        block = {answer: place // half for place, answer in enumerate(answers)}
+        whole = sum(sizes[answer] for answer in answers) <= room
+        block = _blocks(answers, sizes, room if whole else room // 2)
         by_blocks: dict[tuple[int, int], list[Pair]] = defaultdict(list)
         for pair in pairs:
             first, second = sorted((block[pair.winner], block[pair.loser]))
             by_blocks[first, second].append(pair)
         out += [_part(comparison, [*own]) for own in _with_inner(by_blocks)]
     return out
+
+
+def _blocks(answers: Sequence[int], sizes: Sequence[int], most: int) -> dict[int, int]:
+    """The number of each answer's block; the sizes of a block sum to at most `most`."""
+    block, number, used = {}, 0, 0
+    for answer in answers:
+        if used + sizes[answer] > most:
+            number, used = number + 1, 0
+        block[answer] = number
+        used += sizes[answer]
+    return block
 
 
 def _connected(pairs: Sequence[Pair]) -> list[list[Pair]]:

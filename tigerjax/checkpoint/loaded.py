@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from tigerjax.checkpoint.model import Model
 from tigerjax.checkpoint.stored import StoredModel, load_placed
-from tigerjax.config import ComputeConfig, ModelConfig, RunConfig
+from tigerjax.config import ComputeConfig, ModelConfig, RunConfig, other_sizes, stored_sizes
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import mesh_of_several
 from tigerjax.model import families, hf_config
@@ -92,3 +92,18 @@ def check_fits(model: Model | StoredModel, tokenizer: Any, *, where: str | Path,
             f" {tokenizer.size}; give the tokenizer of the checkpoint. Where the checkpoint is an import and its other"
             f" rows are padding, import it again with --vocab-size {tokenizer.size}"
         )
+
+
+def check_sizes(model: Model | StoredModel, config: ModelConfig, *, where: str | Path) -> None:
+    """ConfigError, with each size that differs, unless the checkpoint `model`, read from `where`, has those of the
+    config."""
+    if model.config == config:
+        return
+    differs = other_sizes(stored_sizes(model.config), stored_sizes(config))
+    theirs, ours = families.of(model.config).KIND, families.of(config).KIND
+    if theirs != ours:
+        differs = [f"it is a {theirs} there and a {ours} in the config", *differs]
+    raise ConfigError(
+        f"{where}: its model is not that of the config: {'; '.join(differs)}; give a checkpoint of the config's model,"
+        " or the config of this one"
+    )

@@ -38,7 +38,7 @@ def read(path: Path) -> dict[str, Any]:
     if (whole := seal.whole(raw)) is False:
         raise DataError(f"{path}: its bytes are not those that were written (its own sha256 differs)")
     try:
-        meta = loads(raw)
+        meta = loads(raw, finite=False)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not readable as a checkpoint's JSON ({error})") from error
     if not isinstance(meta, dict) or seal.missing(meta, raw):

@@ -11,6 +11,7 @@ written. In a bucket it is written as `1200`, and counts as there once its meta.
 file, so a file that was cut short afterwards is noticed without being read. `sha256` holds each file's checksum.
 """
 
+import contextlib
 import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from tigerjax.checkpoint import meta as metas
 from tigerjax.checkpoint.files import (
     META,
     building,
@@ -35,6 +37,7 @@ from tigerjax.checkpoint.finite import refuse_not_finite
 from tigerjax.config import ModelConfig, stored_sizes
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
+from tigerjax.files.folders import refuse_strangers
 from tigerjax.model import families
 from tigerjax.processes import hosts
 
@@ -186,7 +189,11 @@ def save_args(weights: Any) -> Any:
 
 
 def claim(path: Path) -> Path:
-    """The folder in which to build the checkpoint `path`. ConfigError when `path` holds something else."""
-    if paths.names(path) and not (path / META).exists():
-        raise ConfigError(f"{path} holds something that is not a checkpoint; give another folder or empty it")
+    """The folder in which to build the checkpoint `path`. ConfigError when `path` holds something else, or a file of
+    the user beside the checkpoint's."""
+    if paths.names(path):
+        if not (path / META).exists():
+            raise ConfigError(f"{path} holds something that is not a checkpoint; give another folder or empty it")
+        with contextlib.suppress(DataError):  # a damaged one does not say what it consists of
+            refuse_strangers(path, [META, *metas.read(path / META)["files"]], "the checkpoint there")
     return building(path)

@@ -37,7 +37,8 @@ def init(
 ) -> None:
     """Writes the settings of an alignment to OUT/align.json.
 
-    CONFIG is that of the SFT run which ends each round. A round starts from the model of MODELS that answers
+    CONFIG is that of the training which ends each round: SFT on the set with the winners or, with an objective on
+    preferences, on each prompt's best answer above its worst. A round starts from the model of MODELS that answers
     EVALUATION_SET best. Every file and model is opened first, and a wrong one is refused. `tigerjax align set` changes
     settings later.
 
@@ -294,8 +295,9 @@ def _until(project: Any, index: int, step: str) -> None:
     try:
         project.until(index, step)
     except Blocked as error:
-        queue = project.rounds / f"{index:02d}" / "queue" / "queue.md"
+        queue = project.rounds / f"{index:02d}" / "queue"
         raise Blocked(
-            f"{error}: {queue}, then `tigerjax align import {project.folder} --labels FILE`; to go on without them,"
+            f"{error}: read {queue / 'queue.md'}, fill in a copy of template.jsonl beside it, then"
+            f" `tigerjax align import {project.folder} --labels FILE`; to go on without people,"
             f" `tigerjax align set {project.folder} --align.allow-partial`"
         ) from error

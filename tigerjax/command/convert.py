@@ -192,9 +192,9 @@ def resize(
     """
     from tigerjax.checkpoint.loaded import check_fits
     from tigerjax.checkpoint.model import load_model, save_model
-    from tigerjax.convert.vocab import first_new, sub_tokens
+    from tigerjax.convert.vocab import first_new, moved, sub_tokens
     from tigerjax.convert.vocab import resize as grow
-    from tigerjax.model.hf_config import remembered, with_moved_ids
+    from tigerjax.model.hf_config import moved_ids, remembered
     from tigerjax.tokenizer.load import Tokenizer
 
     if (start.new_rows == "distilled") != bool(start.text):
@@ -214,7 +214,7 @@ def resize(
         weights, learnt = _distilled(weights, config, old, extended, start)
     with show_elapsed(f"writing {out}"):
         extra = model.extra | remembered(model.extra, model.run_config)
-        extra = with_moved_ids(extra, first_new(old), sub_tokens(model.config.vocab_size, old, extended))
+        extra = moved_ids(extra, moved(first_new(old), sub_tokens(model.config.vocab_size, old, extended)))
         save_model(out, weights, config, tokenizer_sha256=extended.sha256, extra=extra)
     sizes = {"vocab_size": config.vocab_size, "padded_vocab_size": config.padded_vocab_size}
     show(sizes | learnt | {"out": str(out)}, json)

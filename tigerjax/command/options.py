@@ -18,6 +18,7 @@ import functools
 import gc
 import inspect
 import io
+import sys
 import tokenize
 import types
 import typing
@@ -163,6 +164,31 @@ def of_config(config: type, default: Any = REQUIRED, prefix: str = "") -> list[O
     return list(_of_fields(config, default, prefix, ()))
 
 
+def of_subclasses(config: type) -> list[Option]:
+    """One option for each field that a subclass of a nested dataclass has beyond it, such as `--objective.beta`.
+
+    Which of them a config has is known when it is read."""
+    found: dict[str, Option] = {}
+    for field in dataclasses.fields(config):
+        for kind in subclasses(field.type) if isinstance(field.type, type) else ():
+            for option in _of_fields(kind, REQUIRED, f"{field.name}.", (field.name,)):
+                found.setdefault(option.name, option._replace(default="as in the config"))
+    known = {option.name for option in of_config(config)}
+    return [option for name, option in found.items() if name not in known]
+
+
+def subclasses(kind: type) -> list[type]:
+    """All subclasses of a dataclass that tigerjax/config/ defines."""
+    found: list[type] = []
+    one: type
+    for one in kind.__subclasses__():
+        # `dataclass(slots=True)` makes a second class, and the first one is a subclass too as long as it lives.
+        named = getattr(sys.modules[one.__module__], one.__name__, None)
+        if one is named and one.__module__.startswith("tigerjax.config."):
+            found += [one, *subclasses(one)]
+    return found
+
+
 @contextlib.contextmanager
 def _without_collection() -> Iterator[None]:
     """No garbage collection while the block runs.
@@ -233,7 +259,10 @@ def _of_fields(config: type, default: Any, prefix: str, place: tuple[str, ...]) 
         value = _class_default(field) if default is REQUIRED else getattr(default, field.name)
         annotation, inside = types_by_name[field.name], (*place, field.name)
         if dataclasses.is_dataclass(annotation):
-            yield from _of_fields(typing.cast(type, annotation), value, f"{prefix}{field.name}.", inside)
+            kind = typing.cast(type, annotation)
+            if type(value) in subclasses(kind):  # the settings of another objective
+                kind = type(value)
+            yield from _of_fields(kind, value, f"{prefix}{field.name}.", inside)
         else:
             yield Option(_spelt(f"{prefix}{field.name}"), annotation, value, texts.get(field.name, ""), inside)
 

@@ -7,7 +7,7 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tigerjax.command import project, starter_checks, starter_files
 from tigerjax.command.figures import save
@@ -134,25 +134,28 @@ def new(
         questions.load(material.evaluation_set)
     grown = starter_checks.vocabulary(files["zh"], sizes.vocab_size, tokenizer)
     starter_checks.refuse_without_chat(tokenizer, grown)
-    trained = hf_config.positions(opened.extra, None).get(hf_config.POSITIONS, LONGEST)
+    model = _grown(opened.config, grown, sizes.pad_to_multiple_of)
+    trained = hf_config.reach(model, opened.extra, [])  # 0: not known
     plan = Plan(
         folder=name,
         material=material,
         sizes=sizes,
         files=files,
         names={part: [records.output_name(path) for path in paths_of] for part, paths_of in files.items()},
-        model=_grown(opened.config, grown, sizes.pad_to_multiple_of),
-        seq_len=sizes.seq_len or min(LONGEST, trained),
+        model=model,
+        seq_len=sizes.seq_len or min(LONGEST, trained or LONGEST),
         base=from_here(name, material.base),
         grown=grown,
         by_merges=tokenizer.is_json,
         tokenizer=from_here(name, tokenizer.folder) if grown is None else "tokenizer",
     )
+    starter_checks.say_long(sizes.seq_len, model, trained, material.base, f"{plan.first}.py")
     toml = _toml(plan)
     written = {"tigerjax.toml": toml, "mixture.py": _mixture(plan), f"{plan.first}.py": _first(plan)}
     if plan.documents:
         written["sft.py"] = starter_files.SFT.format(name=name.name, optim=starter_files.OPTIM["sft"])
     written |= {"reward.py": starter_files.REWARD.format(first=plan.first), "README.md": _readme(plan, toml)}
+    _refuse_unusable(written[f"{plan.first}.py"])
     name.mkdir(parents=True, exist_ok=True)
     for file, text in written.items():
         (name / file).write_text(text, encoding="utf-8")
@@ -270,6 +273,16 @@ def _first(plan: Plan) -> str:
         seq_len=plan.seq_len,
         global_batch_size=plan.sizes.global_batch_size,
     )
+
+
+def _refuse_unusable(first: str) -> None:
+    """ConfigError for a first config that no run would take, such as rows that its kernels cannot cut."""
+    module: dict[str, Any] = {}
+    exec(first, module)
+    try:
+        module["config"]()
+    except ConfigError as error:
+        raise ConfigError(f"{error} (--seq-len, --global-batch-size and --device set these)") from error
 
 
 def _readme(plan: Plan, toml: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tigerjax.config import ModelConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl, paths
 from tigerjax.terminal import tell
@@ -140,3 +141,17 @@ def refuse_without_chat(tokenizer: "Tokenizer", grown: Grown | None) -> None:
             more = "give Chinese text to --zh, and the extended vocabulary has markers"
         why = f" ({tokenizer.no_template})" if tokenizer.no_template else ""
         raise ConfigError(f"{tokenizer.folder} has no chat template, which fine-tuning needs{why}; {more}")
+
+
+def say_long(asked: int | None, model: ModelConfig, trained: int, folder: Path, run: str) -> None:
+    """Says it where --seq-len is past the `trained` positions of the base in `folder`; 0 is not known. The file `run`
+    has the sizes."""
+    if asked is None or not 0 < trained < asked:
+        return
+    first = model.rope.original_max_position_embeddings or trained
+    tell(
+        f"note: --seq-len {asked:,} is past the {trained:,} positions that {folder} was trained on; scale its rotary"
+        f' angles: in {run}, write rope=RopeConfig(kind="yarn", factor={math.ceil(asked / first)},'
+        f" original_max_position_embeddings={first}) into {type(model).__name__}, and import RopeConfig from"
+        f" tigerjax.config (docs/LONG_CONTEXT.md); or give --seq-len {trained}"
+    )

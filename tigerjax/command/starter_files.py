@@ -93,7 +93,7 @@ rounds = 1
 """
 
 EXPORT_TOML = """
-# The model of the fine-tuning. `tigerjax align status` names that of the last round, which you can put here instead.
+# The model of the fine-tuning. When a round has ended, `tigerjax align status` names the command for its model.
 ["convert to-hf runs/sft runs/hf"]
 tokenizer = {tokenizer}
 """
@@ -236,9 +236,9 @@ def config() -> RunConfig:
 
 ALIGN_README = """\
 - `tigerjax align run` stops with exit code 4 when people are needed. Their questions are in
-  `runs/align/rounds/01/queue/queue.md`. `tigerjax align import runs/align --labels FILE` takes their answers, and
-  `tigerjax align run` resumes. `tigerjax align set runs/align --align.allow-partial` resumes without them.
-- `tigerjax align status runs/align` shows how each round ended.
+  `runs/align/rounds/01/queue/queue.md`. `tigerjax align import --labels FILE` takes their answers, and
+  `tigerjax align run` resumes. `tigerjax align set --align.allow-partial` lets it resume without them.
+- `tigerjax align status` shows how each round ended.
 """
 
 README = """\
@@ -256,6 +256,7 @@ when it ends. A command that was interrupted continues when it is typed again.
 - `mixture.py` says which files are trained on, and in which shares.
 - `tigerjax plan {first}.py --topology v5p:4x4x4` shows memory and time on a TPU slice before you rent one.
 {align}- `tigerjax evaluate sft.py --tasks mmlu ceval --data-dir DIR` asks benchmarks, whose files you put into DIR.
-- `tigerjax report runs/{first}` writes a page with the curves of a run.
+- `tigerjax report` writes a page about the last stage: a run with its curves, or the rounds. `tigerjax report
+  runs/{first}` writes that of another run.
 - `tigerjax doctor` looks at this machine: versions, devices, memory, disk.
 """

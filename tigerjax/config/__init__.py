@@ -16,7 +16,18 @@ from tigerjax.config.model import (
     ModelConfig,
     Remat,
     SplashConfig,
+    other_sizes,
     stored_sizes,
+)
+from tigerjax.config.objective import (
+    DpoConfig,
+    IpoConfig,
+    KtoConfig,
+    ObjectiveConfig,
+    OrpoConfig,
+    PreferenceConfig,
+    ReferencedConfig,
+    SimpoConfig,
 )
 from tigerjax.config.rope import RopeConfig
 from tigerjax.config.run import (
@@ -24,11 +35,11 @@ from tigerjax.config.run import (
     DataConfig,
     HealthConfig,
     MeshConfig,
-    ObjectiveConfig,
     OptimConfig,
     PipelineConfig,
     RunConfig,
 )
+from tigerjax.config.validation import EvalConfig
 
 __all__ = [
     "DUMPED",
@@ -37,19 +48,28 @@ __all__ = [
     "CheckpointConfig",
     "ComputeConfig",
     "DataConfig",
+    "DpoConfig",
     "Dtype",
+    "EvalConfig",
     "Extras",
     "HealthConfig",
+    "IpoConfig",
+    "KtoConfig",
     "MeshConfig",
     "ModelConfig",
     "ObjectiveConfig",
     "OptimConfig",
+    "OrpoConfig",
     "PipelineConfig",
+    "PreferenceConfig",
+    "ReferencedConfig",
     "Remat",
     "RopeConfig",
     "RunConfig",
+    "SimpoConfig",
     "SplashConfig",
     "dump",
     "load",
+    "other_sizes",
     "stored_sizes",
 ]

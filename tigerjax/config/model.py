@@ -1,6 +1,7 @@
 """The sizes of a model, and how it is computed."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
 from tigerjax.config.ranges import Count, Range, check
@@ -103,6 +104,15 @@ def stored_sizes(config: ModelConfig) -> dict[str, Any]:
         if field.metadata.get(LATER) and getattr(config, field.name) == field.default:
             del fields[field.name]
     return fields
+
+
+def other_sizes(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """In words, each size in which a model differs from that of the config; both as `stored_sizes` made them."""
+    return [
+        f"model.{name} is {there.get(name)!r} there and {wanted.get(name)!r} in the config"
+        for name in sorted({*there, *wanted})
+        if there.get(name) != wanted.get(name)
+    ]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,8 +5,10 @@ import math
 from pathlib import PurePath
 from typing import Annotated
 
-from tigerjax.config.model import ComputeConfig, Dtype, ModelConfig
+from tigerjax.config.model import LATER, ComputeConfig, Dtype, ModelConfig
+from tigerjax.config.objective import ObjectiveConfig
 from tigerjax.config.ranges import Count, CountOrZero, PositiveFactor, Range, Seed, Share, check
+from tigerjax.config.validation import EvalConfig
 from tigerjax.errors import ConfigError
 
 
@@ -99,6 +101,8 @@ class CheckpointConfig:
     keep_every_steps: Count | None = None  # Checkpoints of its multiples stay for good; None: of none
     init_from: str | None = None
     """Folder of a checkpoint or a run, from whose weights this run starts at step 0. None starts from random ones."""
+    keep_best: bool = dataclasses.field(default=False, metadata={LATER: True})
+    """Whether the checkpoint with the best `eval.metric` stays, however old; of equal ones the newest."""
 
     def __post_init__(self) -> None:
         check(self, "checkpoint.")
@@ -128,18 +132,6 @@ class HealthConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class ObjectiveConfig:
-    """What a run minimises. This class itself is the cross-entropy of the next token, which has no settings.
-
-    Another objective is a subclass, whose fields are its settings, and an entry in `tigerjax.train.objective`. Its
-    numbers have ranges, as `tigerjax.config.ranges` says.
-    """
-
-    def __post_init__(self) -> None:
-        check(self, "objective.")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
     """One training run. Pretraining and SFT differ in the mixture and in the weights that they start from."""
 
@@ -156,7 +148,9 @@ class RunConfig:
     log_every_steps: Count  # Steps between two records in metrics.jsonl
     pipeline: PipelineConfig = PipelineConfig()  # How batches pass through the stages
     health: HealthConfig = dataclasses.field(default_factory=HealthConfig)  # Which updates are refused
-    objective: ObjectiveConfig = ObjectiveConfig()  # What is minimised
+    objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)  # What is minimised
+    eval: EvalConfig = dataclasses.field(default=EvalConfig(), metadata={LATER: True})
+    """What is measured on held-out data while the run trains"""
 
     def __post_init__(self) -> None:
         check(self, "")
@@ -190,6 +184,11 @@ class RunConfig:
             if size % degree:
                 raise ConfigError(f"model.{field}={size} does not divide by mesh.{axes}={degree}; change one")
         self._check_length()
+        if self.checkpoint.keep_best and self.eval.every_steps is None:
+            raise ConfigError(
+                "checkpoint.keep_best needs validations to choose by, and eval.every_steps is None: only the last step"
+                " is validated; set eval.every_steps"
+            )
 
     def _check_length(self) -> None:
         length, shares = self.data.seq_len, self.mesh.sequence

@@ -78,7 +78,7 @@ def read_adapter(folder: Path) -> Adapter:
     path = folder / CONFIG
     if not path.is_file():
         raise DataError(f"{path}: not there; copy it beside the adapter's weights")
-    fields = Fields(read_object(path, "give the file that peft wrote"), path)
+    fields = Fields(read_object(path, "give the file that peft wrote", finite=False), path)
     _refuse_others(fields)
     files = [folder / name for name in WEIGHTS if (folder / name).is_file()][:1]
     if not files:

@@ -107,6 +107,7 @@ def _to_hf(
     ours = (manifest.read(out) or {}).get("stage") == read.EXPORT or begun(out, read.EXPORT)
     if not ours and (out.is_file() or places.names(out)):
         raise ConfigError(f"{out} holds something that is not an export; give another folder or empty it")
+    manifest.refuse_strangers(out, manifest.read(out))
     if tokenizer is not None and (others := tokenizer_files.left(tokenizer)):
         hosts.say(f"{tokenizer}: {len(others)} files are not a tokenizer's and are not copied, such as {others[0]}")
     rows = config.vocab_size if export.vocab == "trimmed" else config.padded_vocab_size
@@ -155,7 +156,9 @@ def _to_hf(
         form, lineage = {"dtype": export.dtype, "vocab": export.vocab}, export.lineage or {}
         places.write_text(built / card.FILE, card.text(config, kind, form | counts, lineage))
         manifest.write_json(built / read.CHECKSUMS, journal.done)
-        done = {"stage": read.EXPORT, "version": tigerjax.__version__, "config": form}
+        # By name alone: what a user changes in an export, such as its model card, is no damage.
+        outputs = [{"path": name} for name in sorted(places.sizes(built)) if name != JOURNAL]
+        done = {"stage": read.EXPORT, "version": tigerjax.__version__, "config": form, "outputs": outputs}
         manifest.write(built, done | {"counts": counts, "lineage": lineage})
         store.sync(built)
         journal.remove()

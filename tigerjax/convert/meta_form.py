@@ -83,7 +83,7 @@ def opened(folder: Path) -> tuple[Fields, "MetaFiles"]:
     path = folder / PARAMS
     if not path.is_file():
         raise DataError(f"{path}: not there; copy it from where the {PATTERN} files came from")
-    content = read_object(path, AGAIN)
+    content = read_object(path, AGAIN, finite=False)
     params = Fields(content, path)
     if other := [name for name in content if name not in KNOWN and content[name] is not None]:
         raise ConfigError(

@@ -24,12 +24,13 @@ from tigerjax.convert.forms import refuse_others
 from tigerjax.convert.journal import Journal, OnBytes, begun, fingerprint, resume
 from tigerjax.convert.shards import DTYPES, Written, finite
 from tigerjax.convert.tensors import Grown, Tensors, Without, open_folder
+from tigerjax.convert.vocab import moved
 from tigerjax.errors import ConfigError, DataError, disk_full
 from tigerjax.files import manifest, paths
 from tigerjax.files.foreign import read_object
 from tigerjax.files.lock import locked_beside
-from tigerjax.model import families
-from tigerjax.model.hf_config import CONFIG, OURS, with_moved_ids
+from tigerjax.model import families, hf_config
+from tigerjax.model.hf_config import CONFIG, OURS
 from tigerjax.model.weights import Row, get, put, tensor_bytes
 
 Array = np.ndarray
@@ -118,17 +119,19 @@ def _rows(kind: str, config: ModelConfig, rows: int) -> list[Row]:
 def sized(opened: Opened, vocab_size: int) -> Opened:
     """The same folder, of whose rows the first `vocab_size` are the vocabulary, and the others padding.
 
-    Raises ConfigError for a vocabulary of more entries than there are rows.
+    Raises ConfigError for a vocabulary of more entries than there are rows, DataError for a token id of the folder that
+    is none of them.
     """
     rows = opened.spec[0].shape[0]
     if not 0 < vocab_size <= rows:
         raise ConfigError(f"vocab_size={vocab_size} must be from 1 to the {rows} rows of {opened.where}")
+    hf_config.refuse_ids(opened.extra, vocab_size, paths.of(opened.where))
     return opened._replace(config=dataclasses.replace(opened.config, vocab_size=vocab_size), sized=True)
 
 
 def grow(opened: Opened, kept: int, sub_tokens: list[list[int]], *, multiple: int) -> Opened:
     """The same folder with its first `kept` rows of vocabulary, and a new row for each of `sub_tokens`, padded to a
-    multiple. Its own padding is left out.
+    multiple. Its own padding is left out. The token ids that it says move with their tokens.
 
     What the new rows hold is described in `tigerjax.convert.vocab`.
     """
@@ -140,9 +143,9 @@ def grow(opened: Opened, kept: int, sub_tokens: list[list[int]], *, multiple: in
     return opened._replace(
         config=config,
         tensors=Grown(opened.tensors, sub_tokens, kept=kept, grown=tables),
-        extra=with_moved_ids(opened.extra, kept, sub_tokens),
         sums={name: digest for name, digest in opened.sums.items() if name not in tables},
         spec=_rows(opened.kind, config, size),
+        extra=hf_config.moved_ids(opened.extra, moved(kept, sub_tokens)),
         grown=hashlib.sha256(manifest.canonical([kept, sub_tokens])).hexdigest(),
     )
 

@@ -77,6 +77,13 @@ def sub_tokens(vocab_size: int, base: "Tokenizer", new: "Tokenizer") -> list[lis
     return [stands_for(i) for i in range(base.pieces, new.size)]
 
 
+def moved(kept: int, sub_tokens: list[list[int]]) -> dict[int, int]:
+    """{old id: new id} of the added tokens, which stand behind the new pieces once a vocabulary has grown.
+
+    `kept` is `first_new` of the base, and `sub_tokens` are those of this module."""
+    return {ids[0]: i for i, ids in enumerate(sub_tokens, kept) if len(ids) == 1 and ids[0] >= kept}
+
+
 def _grown(old_VD: np.ndarray, kept: int, sub_tokens: list[list[int]], rows: int) -> np.ndarray:
     """The first `kept` rows, then one for each list: the float32 mean of those old rows. Then zeros up to `rows`."""
     out_VD = np.zeros((rows, old_VD.shape[1]), old_VD.dtype)

@@ -67,11 +67,12 @@ def make_batch(rows: Sequence[np.ndarray] | np.ndarray) -> Batch:
     )
 
 
-def chunk(documents: Iterable[Sequence[int]], length: int, eos: int) -> Iterator[np.ndarray]:
+def chunk(documents: Iterable[Sequence[int]], length: int, eos: int, *, pad: int | None = None) -> Iterator[np.ndarray]:
     """Rows of exactly `length` tokens, cut from documents that are joined by eos; every token has loss weight 1.
 
-    Tokens that do not fill a row begin the next one. Fewer than `length` are left after the last document, and they
-    give no row. A document that is cut at the end of a row goes on as segment 1 of the next.
+    Tokens that do not fill a row begin the next one. Fewer than `length` are left after the last document. They give no
+    row, or with `pad` one that is filled up with that id. A document that is cut at the end of a row goes on as
+    segment 1 of the next.
 
         documents [[5 6] [7 8 9 10]], length 4, eos 2   ->   tokens [5 6 2 7]   [8 9 10 2]
                                                            segments [1 1 1 2]   [1 1  1 1]
@@ -95,6 +96,10 @@ def chunk(documents: Iterable[Sequence[int]], length: int, eos: int) -> Iterator
         first = segments[-left] if left else current
         segments = [s - first + 1 for s in segments[len(segments) - left :]]
         current = segments[-1] + 1 if left else 1
+    if pad is not None and tokens:
+        blank = length - len(tokens)
+        losses = np.pad(ones[: len(tokens)], (0, blank))
+        yield make_row([*tokens, *[pad] * blank], [*segments, *[0] * blank], losses)
 
 
 class Packed(NamedTuple):
@@ -139,20 +144,9 @@ def pack(examples: Iterable[tuple[Sequence[int], Sequence[float]]], length: int,
             every_id.extend(ids)
             every_weight.extend(weights)
         ends.append(len(every_id))
-    order = sorted(fitting, key=lambda i: (ends[i] - ends[i + 1], i))
-    members: list[list[int]] = []
-    open_rows: list[tuple[int, int]] = []  # (space left, row), sorted: the first that fits is the fullest
-    for i in order:
-        need = ends[i + 1] - ends[i]
-        at = bisect.bisect_left(open_rows, (need, -1))
-        if at == len(open_rows):
-            members.append([])
-            space, row = length, len(members) - 1
-        else:
-            space, row = open_rows.pop(at)
-        members[row].append(i)
-        if space > need:
-            bisect.insort(open_rows, (space - need, row))
+    members = [
+        [fitting[place] for place in group] for group in best_fit([ends[i + 1] - ends[i] for i in fitting], length)
+    ]
     rows = []
     for group in members:
         tokens = np.full(length, pad, np.int32)
@@ -166,3 +160,21 @@ def pack(examples: Iterable[tuple[Sequence[int], Sequence[float]]], length: int,
             start = end
         rows.append(make_row(tokens, segments, losses))
     return Packed(rows, overlong, weightless)
+
+
+def best_fit(sizes: Sequence[int], length: int) -> list[list[int]]:
+    """Groups of indices whose sizes sum to at most `length`, by best-fit decreasing; no size is above `length`."""
+    members: list[list[int]] = []
+    open_rows: list[tuple[int, int]] = []  # (space left, row), sorted: the first that fits is the fullest
+    for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        need = sizes[i]
+        at = bisect.bisect_left(open_rows, (need, -1))
+        if at == len(open_rows):
+            members.append([])
+            space, row = length, len(members) - 1
+        else:
+            space, row = open_rows.pop(at)
+        members[row].append(i)
+        if space > need:
+            bisect.insort(open_rows, (space - need, row))
+    return members

@@ -30,7 +30,7 @@ from tigerjax.evaluate.answerer import Answerer, load_answerer
 from tigerjax.evaluate.harness_tasks import YAML
 from tigerjax.evaluate.items import Missing
 from tigerjax.evaluate.suite import EvaluationConfig
-from tigerjax.files import jsonl, manifest, paths
+from tigerjax.files import jsonl, manifest, paths, written
 from tigerjax.files.progress import Advance, Progress
 from tigerjax.records import with_system
 from tigerjax.tokenizer.template import CHAT
@@ -268,7 +268,7 @@ def _item(sample: dict[str, Any]) -> dict[str, Any]:
     """One answer, as it is kept."""
     item = {"id": sample["doc_id"], "filter": sample.get("filter"), "target": sample["target"]}
     item |= {"answer": sample["filtered_resps"]} | {name: sample[name] for name in sample.get("metrics", ())}
-    return json.loads(json.dumps(item, ensure_ascii=False, default=str))
+    return json.loads(written.text(item))
 
 
 def _there(manager: TaskManager, names: list[str], allow_code: bool) -> tuple[list[Task | Group], dict[str, str]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tigerjax.errors import DataError
 from tigerjax.files import packed, paths
-from tigerjax.files.foreign import MOST_DEEP, loads, refuse_deep
+from tigerjax.files.foreign import MOST_DEEP, NotJson, loads, refuse_deep
 from tigerjax.files.manifest import canonical
 
 Record = dict[str, Any]
@@ -76,6 +76,17 @@ def fault(error: json.JSONDecodeError) -> str:
     return error.msg.removesuffix(" at")
 
 
+def refused(where: str, error: NotJson) -> DataError:
+    """The error of a record that is no JSON although Python reads it."""
+    where = named(where, error.record) if isinstance(error.record, dict) else where
+    return DataError(f"{where}: broken JSON: {error}; correct or remove the record")
+
+
+def not_finite(where: str, value: float) -> DataError:
+    """The error of a number that no JSON can hold, in a record of another format."""
+    return DataError(f"{where}: {value} is no number of JSON; correct the value, or leave it out")
+
+
 def parse(where: str, text: str) -> Record:
     """The JSON object that `text` holds; DataError for anything else."""
     try:
@@ -86,6 +97,8 @@ def parse(where: str, text: str) -> Record:
         raise DataError(f"{where}: broken JSON: {fault(error)} at column {error.colno}; {_advice(text)}") from error
     except RecursionError as error:
         raise DataError(f"{where}: broken JSON: nested too deep; correct or remove the line") from error
+    except NotJson as error:
+        raise refused(where, error) from error
     except ValueError as error:  # a number of too many digits
         raise DataError(f"{where}: broken JSON: {error}; correct or remove the line") from error
     if not isinstance(record, dict):
@@ -123,7 +136,7 @@ def refuse_empty(path: str | Path, count: int) -> None:
 
 def dumped(record: Record) -> bytes:
     """The line that `write_jsonl` writes for a record, without its newline."""
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 def write_jsonl(path: str | Path, records: Iterable[Record]) -> int:

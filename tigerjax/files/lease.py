@@ -4,8 +4,9 @@ Cloud Storage creates, replaces or removes an object only if it still has the ge
 two processes that ask at one time one gets the lease. A lease that was not renewed for LEASE_S may be taken over: its
 owner was killed. No clock is compared with another machine's, as whoever waits watches the generation.
 
-It is weaker than a lock of a disk in one way: a process that is stopped for longer than LEASE_S and then resumes has
-lost its lease, and writes until it notices, at its next renewal.
+A process that is stopped for longer than LEASE_S and then resumes has lost its lease. It asks for it before its next
+write, and ends instead. The lease is weaker than a lock of a disk in one way: what such a process was writing when it
+was stopped, such as the arrays of a checkpoint, may still arrive.
 """
 
 import contextlib
@@ -15,8 +16,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tigerjax.errors import ConfigError
-from tigerjax.files import paths
+from tigerjax.errors import ConfigError, FolderLost
+from tigerjax.files import held, paths
 from tigerjax.terminal import tell
 
 LEASE_S = 60.0
@@ -25,6 +26,8 @@ RENEW_S = 10.0
 """A lease is renewed so often."""
 LOOK_S = 1.0
 """Whoever waits looks so often."""
+CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""It also runs while the machine sleeps, where the system has such a clock."""
 
 
 class Lease:
@@ -34,6 +37,9 @@ class Lease:
         self._path, self._what, self._owner = path, what, owner
         self._content = f"{owner} ({os.urandom(8).hex()})".encode()
         self._generation = 0  # of the object, while it is ours
+        self._renewed = 0.0  # when; a clock that also runs while the machine sleeps
+        self._one_at_a_time = threading.Lock()
+        self._new_owner = ""
         self.lost = False
 
     def take(self) -> None:
@@ -53,13 +59,23 @@ class Lease:
             time.sleep(LOOK_S)
 
     def renew(self) -> None:
-        """Writes the object anew. Where another process has taken it over, `lost` is set, and a line says so."""
-        if not self.lost and not self._write(self._generation):
-            self.lost = True
-            other, _ = self._there()
-            tell(
-                f"tigerjax: {self._what}: {other or 'another process'}, has taken over the work here, as this process"
-                " did not renew its lease; stop one of the two, and look at what is there"
+        """Writes the object anew. Where another process has taken it over, `lost` is set."""
+        with self._one_at_a_time:
+            if not self.lost and not self._write(self._generation):
+                self._new_owner, _ = self._there()
+                self.lost = True
+
+    def check(self) -> None:
+        """FolderLost when another process has taken over the folder: nothing may be written there any more.
+
+        A lease that was not renewed for long, because this process was stopped, is renewed first.
+        """
+        if not self.lost and _now() - self._renewed > LEASE_S / 2:
+            self.renew()
+        if self.lost:
+            raise FolderLost(
+                f"{self._what}: {self._new_owner or 'another process'}, has taken over the work here, because this one"
+                f" did not renew its lease for {LEASE_S:g} s; this one ends"
             )
 
     def end(self) -> None:
@@ -69,16 +85,17 @@ class Lease:
 
     def _write(self, generation: int) -> bool:
         """Writes the object if it has this generation (0: if it is absent), and tells whether it is ours then."""
+        asked = _now()
         try:
             answer = paths.request("POST", self._path, self._content, ifGenerationMatch=generation)
-            self._generation = int(answer["generation"])
+            self._generation, self._renewed = int(answer["generation"]), asked
             return True
         except (FileExistsError, FileNotFoundError):
             pass
         there, generation = self._there()  # an answer may have been lost, and the request was repeated
         if there.encode() != self._content:
             return False
-        self._generation = generation
+        self._generation, self._renewed = generation, asked
         return True
 
     def _there(self) -> tuple[str, int]:
@@ -90,9 +107,16 @@ class Lease:
             return "", 0
 
 
+def _now() -> float:
+    return time.clock_gettime(CLOCK)
+
+
 @contextlib.contextmanager
 def leased(path: Path, what: Path, owner: str) -> Iterator[Lease]:
-    """Holds a lease while the block runs, and renews it meanwhile. ConfigError when another process has it."""
+    """Holds a lease while the block runs, and renews it meanwhile. ConfigError when another process has it.
+
+    Where another process takes it over, the next write into the folder, or the end of the block, raises FolderLost.
+    """
     lease, ended = Lease(path, what, owner), threading.Event()
     lease.take()
 
@@ -104,9 +128,12 @@ def leased(path: Path, what: Path, owner: str) -> Iterator[Lease]:
     thread = threading.Thread(target=renew, name="lease", daemon=True)
     thread.start()
     try:
-        yield lease
+        with held.checked(what, lease.check):
+            yield lease
     finally:
         ended.set()
         thread.join()
         if not lease.lost:
             lease.end()
+    if lease.lost:
+        lease.check()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
+from tigerjax.files.held import is_held
 from tigerjax.files.lease import leased
 from tigerjax.terminal import tell
 
@@ -49,7 +50,12 @@ def locked(folder: Path, *, wait_s: float = WAIT_S) -> Iterator[None]:
 def locked_beside(out: Path, *, wait_s: float = WAIT_S) -> Iterator[None]:
     """As `locked`, for a folder or file that is built beside its place and renamed: the lock is OUT.lock."""
     beside = out.with_name(f"{out.name}{NAME}")
-    with leased(beside, out, _me()) if paths.on_bucket(out) else _held(beside, out, wait_s):
+    if paths.on_bucket(out):
+        # Inside of a folder that is leased already there is nobody else, and a restart would wait for both leases.
+        with contextlib.nullcontext() if is_held(out.parent) else leased(beside, out, _me()):
+            yield
+        return
+    with _held(beside, out, wait_s):
         yield
 
 

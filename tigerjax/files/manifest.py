@@ -12,7 +12,7 @@ The block writes into the folder OUT.partial. When it ends, manifest.json is add
 When it fails, OUT stays as it was. A finished stage is done again when an output is not as it was written. An
 interrupted run starts again from the beginning. For an OUT in a bucket the block writes into a temporary folder on the
 disk, which is then uploaded, manifest.json last. A stage replaces its own earlier result and nothing else: an OUT that
-holds other files is refused. So is one into which another process writes; in a bucket that is not noticed.
+holds another file is refused, and the file named. So is an OUT into which another process writes.
 
 Some stages take long and must go on after an interruption. Such a stage works in a folder of its own beside OUT, and
 moves it into run.tmp when it is complete. Nothing can be moved in a bucket. There the stage writes into
@@ -23,15 +23,13 @@ import contextlib
 import datetime
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import tigerjax
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.files import lock, paths, seal
+from tigerjax.files import folders, lock, paths, seal, written
 from tigerjax.files.foreign import object_of, shown
 from tigerjax.terminal import tell
 
@@ -87,7 +85,7 @@ def canonical(value: Any) -> bytes:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Writes a JSON file whole: a reader sees the old file or the new one, and never half of it."""
-    paths.write_text(paths.of(path), json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n")
+    paths.write_text(paths.of(path), written.text(value))
 
 
 def write(folder: str | Path, made: Mapping[str, Any]) -> None:
@@ -106,7 +104,7 @@ def read(folder: str | Path, *, file: str = FILE) -> dict[str, Any] | None:
     raw = path.read_bytes()
     if seal.whole(raw) is False:
         raise DataError(f"{path}: its bytes are not those that were written; {AGAIN}")
-    made = object_of(path, raw, AGAIN)
+    made = object_of(path, raw, AGAIN, finite=False)
     if seal.missing(made, raw):
         raise DataError(f"{path}: its checksum is missing; {AGAIN}")
     made = seal.opened(made)
@@ -168,6 +166,17 @@ def difference(
     return ""
 
 
+def refuse_strangers(folder: Path, made: Mapping[str, Any] | None, *more: str) -> None:
+    """ConfigError when the folder of this manifest holds a file that is none of its outputs, nor below one of the
+    folders `more`. Manifests of older versions that list no outputs say nothing."""
+    if made is None or "outputs" not in made:
+        return
+    outputs = [Path(output["path"]) for output in made["outputs"]]
+    runs = [p for output in outputs for p in output.parents if p.name == CHECKPOINTS]
+    by = f"stage {made['stage']!r}" if "stage" in made else "the run there"
+    folders.refuse_strangers(folder, map(str, [*NOT_CONTENT, *outputs, *runs, *more]), by)
+
+
 def _and_parents(name: str) -> list[Path]:
     return [Path(name), *Path(name).parents]
 
@@ -226,14 +235,6 @@ class Stage:
         return self._begin() / name
 
 
-def refuse(out: Path, name: str, there: Mapping[str, Any] | None) -> None:
-    """ConfigError when `out` holds anything but a result of stage `name`; `there` is the manifest found in it."""
-    made_by = (there or {}).get("stage")
-    if made_by != name and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        what = f"the result of stage {made_by!r}" if made_by else "files that no stage wrote"
-        raise ConfigError(f"{out} holds {what}, and stage {name!r} would replace it; give another folder or empty it")
-
-
 @contextlib.contextmanager
 def stage(
     out: str | Path,
@@ -284,7 +285,7 @@ def stage(
     }
     old = read(out)
     begun = read(out, file=BEGUN) if paths.on_bucket(out) else None  # of an interrupted upload
-    refuse(out, name, old or begun)
+    folders.refuse(out, name, old or begun)
     if old is not None and all(old.get(k) == v for k, v in wanted.items()):
         why = difference(out, old, verify=verify)
         if not why:
@@ -305,7 +306,8 @@ def stage(
             write_json(out / BEGUN, wanted)
         return out
 
-    with _folder_of(out) as tmp:
+    refuse_strangers(out, old)
+    with folders.building(out) as tmp:
         run = Stage(tmp, None, begin)
         started = datetime.datetime.now(datetime.UTC)
         yield run
@@ -323,26 +325,5 @@ def stage(
             "ended": ended.isoformat(timespec="seconds"),
         }
         write(tmp, run.manifest)
+        refuse_strangers(out, old, run.stays)  # that came while the stage worked
         paths.publish(tmp, out, commit=FILE, stays=run.stays)
-
-
-@contextlib.contextmanager
-def _folder_of(out: Path) -> Iterator[Path]:
-    """The empty folder in which a stage works: OUT.partial, or a temporary one for an `out` in a bucket.
-
-    It is gone afterwards, whatever happens.
-    """
-    if paths.on_bucket(out):
-        tmp = Path(tempfile.mkdtemp(prefix=f"{out.name}-"))
-        try:
-            yield tmp
-        finally:
-            shutil.rmtree(tmp, ignore_errors=True)
-        return
-    tmp = out.with_name(out.name + ".partial")
-    with lock.locked_beside(out):
-        paths.new_folder(tmp)
-        try:
-            yield tmp
-        finally:
-            shutil.rmtree(tmp, ignore_errors=True)

@@ -3,14 +3,19 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tigerjax.errors import DataError, TigerjaxError
-from tigerjax.files.foreign import read_object
-
-__all__ = ["fields", "read_object"]
+from tigerjax.files import foreign
 
 OF_THE_FORM = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, SyntaxError)
 """What Python raises where a value is missing, of another type, or too large."""
+
+
+def read_object(path: Path, advice: str) -> dict[str, Any]:
+    """The JSON object in such a file, as `foreign.read_object` reads it. Older versions wrote NaN where a figure had no
+    value."""
+    return foreign.read_object(path, advice, finite=False)
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from tigerjax.errors import BucketError, BucketRefused, ConfigError, TigerjaxError
+from tigerjax.files import held
 
 SCHEME = "gs://"
 COLLAPSED = "gs:/"  # what pathlib leaves of it
@@ -142,6 +143,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             made = Path(folder) / path.name  # the client takes the object's type from the ending, so .html is shown
             with open(made, "wb") as file:
                 yield file
+            held.before_writing(path)
             _client().put_file(str(made), _key(path))
         return
     part = path.with_name(f"{path.name}.part")
@@ -152,14 +154,6 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def new_folder(folder: Path) -> None:
-    """Makes an empty folder of the disk in the place of what has its name; what a link there points to stays."""
-    if folder.is_symlink() or folder.is_file():
-        folder.unlink()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -176,6 +170,7 @@ def whole_lines(path: Path) -> list[bytes]:
 def remove(folder: Path, *, commit: str) -> None:
     """Removes a folder. If that is interrupted, what is left has no commit file and so counts as absent."""
     if on_bucket(folder):
+        held.before_writing(folder)
         (folder / commit).unlink(missing_ok=True)
         clear(folder)
         return
@@ -191,6 +186,7 @@ def clear(folder: Path) -> None:
             folder.unlink()
         shutil.rmtree(folder, ignore_errors=True)
     elif sizes(folder):
+        held.before_writing(folder)
         _client().rm(_key(folder), recursive=True)
 
 
@@ -199,6 +195,7 @@ def rename(folder: Path, target: Path, *, commit: str) -> None:
     if not on_bucket(folder):
         os.replace(folder, target)
         return
+    held.before_writing(target)
     names = sorted(sizes(folder), key=lambda name: name != commit)
     for some in (names[:1], names[1:]):
         if some:
@@ -210,6 +207,7 @@ def begin(target: Path, owner: bytes, *, commit: str, stays: str = "") -> None:
 
     Until the folder has its `commit` file again, the file COMMIT.begun holds `owner`: who is writing it.
     """
+    held.before_writing(target)
     begun = target / f"{commit}{BEGUN}"
     begun.write_bytes(owner)
     (target / commit).unlink(missing_ok=True)
@@ -235,6 +233,7 @@ def publish(built: Path, target: Path, *, commit: str, stays: str = "") -> None:
 def upload(folder: Path, target: Path, *, last: str = "") -> None:
     """Copies every file below a folder of the disk to `target`, in a bucket."""
     for name in sorted(sizes(folder), key=lambda name: name == last):
+        held.before_writing(target)
         _client().put_file(str(folder / name), f"{_key(target)}/{name}")
 
 

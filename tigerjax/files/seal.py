@@ -5,10 +5,11 @@ must be there, so damage to the first entry is found too. Files of older version
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from tigerjax.files import written
 
 OWN, SEALED = "own_sha256", "sealed"
 ZEROS = "0" * 64
@@ -18,7 +19,7 @@ FIRST = re.compile(rb'\{\n "' + OWN.encode() + rb'": "([0-9a-f]{64})",\n')
 def text(entries: Mapping[str, Any]) -> str:
     """The entries as JSON, with the checksum in front."""
     sealed = {OWN: ZEROS, SEALED: True} | opened(entries)
-    zeroed = json.dumps(sealed, ensure_ascii=False, indent=1, default=str) + "\n"
+    zeroed = written.text(sealed)
     return zeroed.replace(ZEROS, hashlib.sha256(zeroed.encode()).hexdigest(), 1)
 
 

@@ -204,7 +204,7 @@ def read_hf_config(folder: Path) -> HfConfig:
     Raises ConfigError for a model that no family reads.
     """
     read = of_fields(hf_config.read_fields(folder))
-    if (generation := hf_config.read_generation(folder)) is not None:
+    if (generation := hf_config.read_generation(folder, read.rows)) is not None:
         read.extra[hf_config.SOURCE][hf_config.GENERATION] = generation
     return read
 

@@ -158,7 +158,7 @@ class Decoders:
             kind=self.REWARD_KIND if reward else self.KIND,
             config=config,
             rows=rows,
-            extra=_ours_alone(ours.object("extra").content) | {SOURCE: source_fields(fields)},
+            extra=_ours_alone(ours.object("extra").content) | {SOURCE: source_fields(fields, rows)},
             sized="vocab_size" in ours.content,
         )
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,16 @@ NOT_KEPT = (
 )  # fmt: skip
 """What a config.json says of its own tensors, of the program that wrote it, and of code files beside it."""
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+MORE_IDS = (
+    "decoder_start_token_id",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+)
+"""Other fields of generation_config.json that hold a token id, or a list of them."""
+LISTS_OF_IDS = ("bad_words_ids", "force_words_ids")
+"""Those that hold lists of lists."""
 POSITIONS, FIRST_POSITIONS = "max_position_embeddings", "original_max_position_embeddings"
 ROPE = ("rope_scaling", "rope_parameters")
 """Where transformers 4 and 5 say how rotary angles are scaled. Where both say it, transformers reads the first."""
@@ -100,16 +111,47 @@ def source_ids(extra: dict[str, Any]) -> TokenizerIds:
     return TokenizerIds(None, bos, eos, pad, stops=eos)
 
 
-def source_fields(fields: Fields) -> dict[str, Any]:
+def refuse_ids(extra: dict[str, Any], entries: int, where: Path) -> None:
+    """DataError for a token id that an import keeps of the folder `where`, and that a vocabulary of `entries` lacks."""
+    source = extra.get(SOURCE, {})
+    for name, content in ((CONFIG, source), (GENERATION, source.get(GENERATION) or {})):
+        _check_ids(Fields(content, where / name), entries)
+
+
+def _check_ids(fields: Fields, entries: int) -> None:
+    for name in (*TOKEN_IDS, *MORE_IDS, *LISTS_OF_IDS):
+        fields.ids(name, entries, nested=name in LISTS_OF_IDS)
+
+
+def moved_ids(extra: dict[str, Any], moved: Mapping[int, int]) -> dict[str, Any]:
+    """A checkpoint's `extra` in which the token ids of its source are those of a grown vocabulary: `moved` is
+    {old id: new id}."""
+    if SOURCE not in extra:
+        return extra
+
+    def new(value: Any) -> Any:
+        return [new(i) for i in value] if isinstance(value, list) else moved.get(value, value)
+
+    def changed(content: dict[str, Any]) -> dict[str, Any]:
+        held = [name for name in (*TOKEN_IDS, *MORE_IDS, *LISTS_OF_IDS) if name in content]
+        return content | {name: new(content[name]) for name in held}
+
+    source = changed(extra[SOURCE])
+    if source.get(GENERATION) is not None:
+        source[GENERATION] = changed(source[GENERATION])
+    return extra | {SOURCE: source}
+
+
+def source_fields(fields: Fields, entries: int) -> dict[str, Any]:
     """What an import keeps of a config.json so that an export writes it again: all but NOT_KEPT. A field that is absent
-    stays absent.
+    stays absent. Ids must be below `entries`, its vocab_size.
 
     Raises DataError for a field with a rule of its own that is out of range, and for NaN."""
-    checked = {name: fields.ids(name) for name in TOKEN_IDS} | {POSITIONS: fields.whole(POSITIONS, 1, default=None)}
+    checked: dict[str, Any] = {name: fields.ids(name, entries) for name in TOKEN_IDS}
     checked |= {name: fields.object(name).content for name in ROPE}
-    checked[FIRST_POSITIONS] = fields.whole(FIRST_POSITIONS, 1, default=None)
+    checked |= {name: fields.whole(name, 1, default=None) for name in (POSITIONS, FIRST_POSITIONS)}
     kept = {name: checked.get(name, value) for name, value in fields.content.items() if name not in NOT_KEPT}
-    _finite(kept, fields.path)
+    _finite(kept | {OURS: fields.content.get(OURS)}, fields.path)
     return {n: value for n, value in kept.items() if value or n not in (*ROPE, FIRST_POSITIONS)}
 
 
@@ -123,30 +165,6 @@ def remembered(extra: dict[str, Any], run_config: list[str]) -> dict[str, Any]:
     vocabulary: the fields of its source, and the longest rows that it was trained on."""
     length = max(trained_length(run_config) or 0, extra.get(SEQ_LEN) or 0)
     return {name: extra[name] for name in (SOURCE,) if name in extra} | ({SEQ_LEN: length} if length else {})
-
-
-def with_moved_ids(extra: dict[str, Any], kept: int, stands_for: list[list[int]]) -> dict[str, Any]:
-    """A checkpoint's `extra` when its vocabulary has grown: the token ids of its source where they are now.
-
-    Ids below `kept` stay. An added token behind them moves to the first new entry that stands for it alone. What had no
-    row names nothing now.
-    """
-    if SOURCE not in extra:
-        return extra
-    moved = {ids[0]: i for i, ids in reversed([*enumerate(stands_for, kept)]) if len(ids) == 1 and ids[0] >= kept}
-
-    def now(value: Any) -> Any:
-        if isinstance(value, list):
-            return [i for i in map(now, value) if i is not None]
-        return value if value is None or value < kept else moved.get(value)
-
-    def of(content: dict[str, Any]) -> dict[str, Any]:
-        return {name: now(value) if name in TOKEN_IDS else value for name, value in content.items()}
-
-    source = of(extra[SOURCE])
-    if GENERATION in source:
-        source[GENERATION] = of(source[GENERATION])
-    return extra | {SOURCE: source}
 
 
 def trained_length(run_config: list[str]) -> int | None:
@@ -175,17 +193,16 @@ def generation_config(ids: TokenizerIds, extra: dict[str, Any]) -> dict[str, Any
     return (kept or {"do_sample": False}) | ours
 
 
-def read_generation(folder: Path) -> dict[str, Any] | None:
+def read_generation(folder: Path, entries: int) -> dict[str, Any] | None:
     """The content of a folder's generation_config.json; None where there is none.
 
-    Raises DataError for a file that is no JSON.
+    Raises DataError for a file that is no JSON, and for a token id that a vocabulary of `entries` lacks.
     """
     path = folder / GENERATION
     if not path.is_file():
         return None
-    content = read_object(path, ORIGINAL)
-    for name in TOKEN_IDS:
-        Fields(content, path).ids(name)
+    content = read_object(path, ORIGINAL, finite=False)
+    _check_ids(Fields(content, path), entries)
     _finite(content, path)
     return content
 
@@ -225,4 +242,4 @@ def read_fields(folder: Path) -> Fields:
     path = folder / CONFIG
     if not path.is_file():
         raise DataError(f"{path}: not there; give a Hugging Face model folder")
-    return Fields(read_object(path, ORIGINAL), path)
+    return Fields(read_object(path, ORIGINAL, finite=False), path)

@@ -63,12 +63,17 @@ class Fields(NamedTuple):
             raise self._wrong(name, "an object {…} or null")
         return Fields(value or {}, self.path, f"{self.inside}{name}.")
 
-    def ids(self, name: str) -> int | list[int] | None:
-        """A token id, or a list of them. -1 is what older exports write for "none"."""
+    def ids(self, name: str, entries: int, *, nested: bool = False) -> Any:
+        """A token id of a vocabulary of `entries`, or a list of them; with `nested` also lists of lists.
+
+        -1 is what older exports write for "none".
+        """
         value = self._get(name, None)
         several = value if isinstance(value, list) else [value]
-        if value is not None and not all(_is_whole(i) and -1 <= i <= MAX_SIZE for i in several):
-            raise self._wrong(name, "null, a token id, or a list of token ids")
+        while nested and any(isinstance(one, list) for one in several):
+            several = [i for one in several for i in (one if isinstance(one, list) else [one])]
+        if value is not None and not all(_is_whole(i) and -1 <= i < entries for i in several):
+            raise self._wrong(name, f"null, a token id from 0 to {entries - 1}, or a list of such ids")
         return value
 
     def texts(self, name: str) -> list[str]:

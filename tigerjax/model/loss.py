@@ -6,7 +6,7 @@ gradients of the hidden states and of the head, and are dropped. That takes thre
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -43,21 +43,82 @@ def token_loss(
     own gradient of the head, and these are added once, after the last chunk. Not differentiable twice, nor in
     `weights_BT`.
     """
-    B, T = targets_BT.shape
-    chunks = -(-B * T // chunk_tokens)
-    length = -(-T // (length_shards * chunks))
-    pad = -(T // length_shards) % length
-
-    def split(array: jax.Array) -> jax.Array:
-        """The devices' shares side by side, so that vmap runs over devices. Padding positions have weight 0."""
-        rest = array.shape[2:]
-        array = array.reshape(batch_shards, B // batch_shards, length_shards, T // length_shards, *rest)
-        array = array.swapaxes(1, 2).reshape(-1, B // batch_shards, T // length_shards, *rest)
-        return jnp.pad(array, [(0, 0), (0, 0), (0, pad), *((0, 0) for _ in rest)]) if pad else array
-
+    cut = _Cut.of(targets_BT.shape, chunk_tokens, batch_shards, length_shards)
     weights_BT = weights_BT.astype(jnp.float32)
-    nll_sum, correct = _summed((vocab_size, length), split(hidden_BTD), head_DV, split(targets_BT), split(weights_BT))
+    arrays = cut.split(hidden_BTD), head_DV, cut.split(targets_BT), cut.split(weights_BT)
+    nll_sum, correct = _summed((vocab_size, cut.length), *arrays)
     return TokenLoss(nll_sum, jnp.sum(weights_BT), correct)
+
+
+def token_nll(
+    hidden_BTD: jax.Array,
+    head_DV: jax.Array,
+    targets_BT: jax.Array,
+    *,
+    vocab_size: int,
+    chunk_tokens: int,
+    batch_shards: int,
+    length_shards: int,
+) -> jax.Array:
+    """nll_BT: -log p of each target in nats, float32, for losses that are no weighted sum of them.
+
+    The arguments are those of `token_loss`. The backward pass computes the logits of each chunk a second time, since
+    the gradient of a token depends on all other tokens of its answer: four matrix products per chunk instead of three.
+    """
+    cut = _Cut.of(targets_BT.shape, chunk_tokens, batch_shards, length_shards)
+    nll = _each((vocab_size, cut.length), cut.split(hidden_BTD), head_DV, cut.split(targets_BT))
+    return cut.joined(nll)
+
+
+def loss_by_row(
+    hidden_BTD: jax.Array,
+    head_DV: jax.Array,
+    targets_BT: jax.Array,
+    weights_BT: jax.Array,
+    *,
+    vocab_size: int,
+    chunk_tokens: int,
+    batch_shards: int,
+    length_shards: int,
+) -> TokenLoss:
+    """The sums of `token_loss`, each float32 [B], row by row. For validation: it has no gradient."""
+    cut = _Cut.of(targets_BT.shape, chunk_tokens, batch_shards, length_shards)
+    weights_BT = weights_BT.astype(jnp.float32)
+    arrays = cut.split(hidden_BTD), head_DV, cut.split(targets_BT), cut.split(weights_BT)
+    nll, correct = _scan(_Sizes(vocab_size, cut.length), *arrays, "each")[1]
+    sums = (jnp.sum(cut.joined(each) * weights_BT, axis=1) for each in (nll, correct))
+    return TokenLoss(next(sums), jnp.sum(weights_BT, axis=1), next(sums))
+
+
+class _Cut(NamedTuple):
+    """How arrays [B, T, …] are cut for the scan: the devices' shares side by side, so that vmap runs over devices."""
+
+    batch_shards: int
+    length_shards: int
+    length: int
+    """Positions of a chunk."""
+    pad: int
+    """Positions that are added to a share, so that chunks fill it; they have weight 0."""
+
+    @staticmethod
+    def of(shape: tuple[int, ...], chunk_tokens: int, batch_shards: int, length_shards: int) -> "_Cut":
+        B, T = shape
+        chunks = -(-B * T // chunk_tokens)
+        length = -(-T // (length_shards * chunks))
+        return _Cut(batch_shards, length_shards, length, -(T // length_shards) % length)
+
+    def split(self, array: jax.Array) -> jax.Array:
+        (B, T), rest, batch, length = array.shape[:2], array.shape[2:], self.batch_shards, self.length_shards
+        array = array.reshape(batch, B // batch, length, T // length, *rest).swapaxes(1, 2)
+        array = array.reshape(-1, B // batch, T // length, *rest)
+        return jnp.pad(array, [(0, 0), (0, 0), (0, self.pad), *((0, 0) for _ in rest)]) if self.pad else array
+
+    def joined(self, array: jax.Array) -> jax.Array:
+        """The inverse of `split`, for an array without further dimensions."""
+        _, rows, positions = array.shape
+        positions -= self.pad
+        array = array[..., :positions].reshape(self.batch_shards, self.length_shards, rows, positions)
+        return array.swapaxes(1, 2).reshape(self.batch_shards * rows, self.length_shards * positions)
 
 
 class _Sizes(NamedTuple):
@@ -85,11 +146,11 @@ def _softmax(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _summed(sizes: Any, hidden: Any, head_DV: Any, targets: Any, weights: Any) -> Any:
-    return _scan(_Sizes(*sizes), hidden, head_DV, targets, weights, with_gradient=False)[0]
+    return _scan(_Sizes(*sizes), hidden, head_DV, targets, weights, "sums")[0]
 
 
 def _summed_fwd(sizes: Any, hidden: Any, head_DV: Any, targets: Any, weights: Any) -> Any:
-    sums, d_hidden, d_head_DV = _scan(_Sizes(*sizes), hidden, head_DV, targets, weights, with_gradient=True)
+    sums, d_hidden, d_head_DV = _scan(_Sizes(*sizes), hidden, head_DV, targets, weights, "gradients")
     return sums, (d_hidden, d_head_DV)
 
 
@@ -102,8 +163,37 @@ def _summed_bwd(sizes: Any, gradients: Any, cotangents: Any) -> Any:
 _summed.defvjp(_summed_fwd, _summed_bwd)
 
 
-def _scan(sizes: _Sizes, hidden: Any, head_DV: Any, targets: Any, weights: Any, *, with_gradient: bool) -> Any:
-    """((nll sum, correct), gradient of hidden, gradient of head). The arrays lead with an axis of devices."""
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _each(sizes: Any, hidden: Any, head_DV: Any, targets: Any) -> Any:
+    return _scan(_Sizes(*sizes), hidden, head_DV, targets, jnp.zeros(targets.shape), "each")[1][0]
+
+
+def _each_fwd(sizes: Any, hidden: Any, head_DV: Any, targets: Any) -> Any:
+    return _each(sizes, hidden, head_DV, targets), (hidden, head_DV, targets)
+
+
+def _each_bwd(sizes: Any, saved: Any, d_nll: Any) -> Any:
+    # What flows back into each token is its weight in a sum, whose gradient this is.
+    hidden, head_DV, targets = saved
+    _, d_hidden, d_head_DV = _scan(_Sizes(*sizes), hidden, head_DV, targets, d_nll, "gradients")
+    return d_hidden, d_head_DV, None
+
+
+_each.defvjp(_each_fwd, _each_bwd)
+
+
+def _scan(
+    sizes: _Sizes,
+    hidden: Any,
+    head_DV: Any,
+    targets: Any,
+    weights: Any,
+    wanted: Literal["sums", "each", "gradients"],
+) -> Any:
+    """((nll sum, correct), gradient of hidden, gradient of head). The arrays lead with an axis of devices.
+
+    Without "gradients" there is no gradient of the head, and with "each" the second is (nll, correct) of every token,
+    without their weights."""
     shards, _, T, _ = hidden.shape
     # The devices that split D gather the head here, once before the loop and in the dtype of the products.
     cast_head_DV = nn.with_logical_constraint(head_DV.astype(hidden.dtype), ("act_embed", "act_vocab"))
@@ -111,8 +201,9 @@ def _scan(sizes: _Sizes, hidden: Any, head_DV: Any, targets: Any, weights: Any, 
     def chunk(hidden_BTD: jax.Array, targets_BT: jax.Array, weights_BT: jax.Array) -> Any:
         nll_BT, correct_BT, probs_BTV, is_target_BTV = _softmax(hidden_BTD, cast_head_DV, targets_BT, sizes.vocab_size)
         sums = jnp.sum(nll_BT * weights_BT), jnp.sum(correct_BT * weights_BT)
-        if not with_gradient:
-            return sums, None, None
+        if wanted != "gradients":
+            each = nll_BT, correct_BT.astype(jnp.float32)
+            return sums, each if wanted == "each" else None, None
         d_logits_BTV = ((probs_BTV - is_target_BTV) * weights_BT[..., None]).astype(hidden_BTD.dtype)
         d_hidden_BTD = jnp.einsum("BTV,DV->BTD", d_logits_BTV, cast_head_DV)
         d_head_DV = jnp.einsum("BTD,BTV->DV", hidden_BTD, d_logits_BTV, preferred_element_type=jnp.float32)
@@ -122,16 +213,17 @@ def _scan(sizes: _Sizes, hidden: Any, head_DV: Any, targets: Any, weights: Any, 
 
     def step(carry: Any, start: jax.Array) -> Any:
         parts = [jax.lax.dynamic_slice_in_dim(a, start, sizes.length, axis=2) for a in (hidden, targets, weights)]
-        sums, d_hidden, d_head = by_device(*parts)
-        return jax.tree.map(jnp.add, carry, (sums, d_head)), d_hidden
+        sums, of_tokens, d_head = by_device(*parts)
+        return jax.tree.map(jnp.add, carry, (sums, d_head)), of_tokens
 
     zero = jnp.zeros((shards,), jnp.float32)
-    d_head: Any = jnp.zeros((shards, *head_DV.shape), jnp.float32) if with_gradient else None
+    d_head: Any = jnp.zeros((shards, *head_DV.shape), jnp.float32) if wanted == "gradients" else None
     if d_head is not None:
         d_head = nn.with_logical_constraint(d_head, ("shares", "act_embed", "act_vocab"))
-    carry, d_hidden = jax.lax.scan(step, ((zero, zero), d_head), jnp.arange(0, T, sizes.length))
+    carry, of_tokens = jax.lax.scan(step, ((zero, zero), d_head), jnp.arange(0, T, sizes.length))
     (nll, correct), d_head = carry
-    if with_gradient:  # chunks, shards, B, T, D -> shards, B, all of T, D
-        d_hidden = jnp.moveaxis(d_hidden, 0, 2).reshape(hidden.shape)
+    # chunks, shards, B, T, … -> shards, B, all of T, …
+    of_tokens = jax.tree.map(lambda a: jnp.moveaxis(a, 0, 2).reshape(*hidden.shape[:3], *a.shape[4:]), of_tokens)
+    if d_head is not None:
         d_head = jnp.sum(d_head, axis=0).astype(head_DV.dtype)
-    return (jnp.sum(nll), jnp.sum(correct)), d_hidden, d_head
+    return (jnp.sum(nll), jnp.sum(correct)), of_tokens, d_head

@@ -1,6 +1,7 @@
 """The step that `train` runs, lowered and compiled for a described slice."""
 
 import dataclasses
+import functools
 import math
 import re
 import tempfile
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from tigerjax.config import RunConfig
+from tigerjax.config import PreferenceConfig, ReferencedConfig, RunConfig
 from tigerjax.data.rows import Batch
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import in_mesh, make_mesh, sharding
@@ -23,6 +24,7 @@ from tigerjax.plan.topology import Topology, describe
 from tigerjax.train import objective as objectives
 from tigerjax.train.objective import Objective
 from tigerjax.train.optim import make_optimizer
+from tigerjax.train.preference_loss import PreferenceBatch
 from tigerjax.train.state import abstract_state
 from tigerjax.train.step import jit_step
 
@@ -67,13 +69,22 @@ class PlannedStep(NamedTuple):
     """Model FLOPs of one step, on all devices together: `model_flops` of the family."""
 
 
-def token_step(config: RunConfig, mesh: Mesh) -> PlannedStep:
-    """The step of `tigerjax train`: the token loss over a `Batch`."""
-    rows, dtypes = (config.global_batch_size, config.data.seq_len), {"weights_BT": np.float32}
+def train_step(config: RunConfig, mesh: Mesh) -> PlannedStep:
+    """The step of `tigerjax train`: the token loss over a `Batch`, or a loss over preferences, whose rows each hold one
+    pair of the longest chats."""
+    seq_len, settings = config.data.seq_len, config.objective
+    chats = settings.CHATS if isinstance(settings, PreferenceConfig) else 1
+    B, T = rows = config.global_batch_size, chats * seq_len
+    dtypes = {"weights_BT": np.float32}
     batch = abstract_batch(Batch, {name: (rows, dtypes.get(name, np.int32)) for name in Batch._fields}, mesh)
-    tokens = math.prod(rows)
-    flops = families.of(config.model).model_flops(config.model, tokens=tokens, seq_len=config.data.seq_len)
-    return PlannedStep(objectives.of(config, mesh), batch, tokens, flops)
+    if isinstance(settings, PreferenceConfig):
+        fields: dict[str, Any] = {"winner_BP": ((B, 1), np.int32), "loser_BP": ((B, 1), np.int32)}
+        fields |= {"weight_BP": ((B, 1), np.float32), "unrelated_BC": ((B, chats), np.float32)}
+        if isinstance(settings, ReferencedConfig):
+            fields["reference_BC"] = ((B, chats), np.float32)
+        batch = abstract_batch(functools.partial(PreferenceBatch, batch), fields, mesh)
+    flops = families.of(config.model).model_flops(config.model, tokens=B * T, seq_len=seq_len)
+    return PlannedStep(objectives.of(config, mesh), batch, B * T, flops)
 
 
 def abstract_batch(kind: Callable[..., Any], fields: dict[str, tuple[tuple[int, ...], Any]], mesh: Mesh) -> Any:
@@ -86,7 +97,7 @@ def compile_for(
     config: RunConfig,
     topology: Topology,
     *,
-    step_of: Callable[[RunConfig, Mesh], PlannedStep] = token_step,
+    step_of: Callable[[RunConfig, Mesh], PlannedStep] = train_step,
     options: dict[str, Any] | None = None,
 ) -> Compiled:
     """Compiles the config's step for every device of `topology`, with the same `jit_step` that `train` runs.

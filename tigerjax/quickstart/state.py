@@ -14,7 +14,7 @@ import tigerjax
 from tigerjax import config as config_lib
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError
-from tigerjax.files import manifest
+from tigerjax.files import folders, manifest
 from tigerjax.files.jsonl import read_jsonl
 
 BESIDE = Path(tigerjax.__file__).resolve().parents[1]
@@ -64,7 +64,7 @@ class Quickstart(NamedTuple):
 def claim(out: Path) -> None:
     """Makes the folder of a quick start, or accepts that of an earlier one; ConfigError if it holds something else."""
     file = out / SECONDS
-    manifest.refuse(out, "quickstart", manifest.read(out) or ({"stage": "quickstart"} if file.is_file() else None))
+    folders.refuse(out, "quickstart", manifest.read(out) or ({"stage": "quickstart"} if file.is_file() else None))
     out.mkdir(parents=True, exist_ok=True)
     if not file.is_file():
         manifest.write_json(file, {})

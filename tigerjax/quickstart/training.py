@@ -9,7 +9,7 @@ from typing import Any
 
 from tigerjax import config as config_lib
 from tigerjax.config import RunConfig
-from tigerjax.files import manifest
+from tigerjax.files import manifest, paths
 from tigerjax.files.log import records
 from tigerjax.quickstart.state import Quickstart
 
@@ -94,11 +94,14 @@ def once(
         return old["figures"]
     started = run_dir / "started.json"
     if old is not None or (started.is_file() and json.loads(started.read_text(encoding="utf-8"))["key"] != key):
+        manifest.refuse_strangers(run_dir, old)
         shutil.rmtree(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     manifest.write_json(started, {"key": key})
     figures = run()
-    manifest.write(run_dir, {"key": key, "config": config_lib.dump(config), "figures": figures})
+    outputs = [{"path": name} for name in sorted(paths.sizes(run_dir))]
+    made = {"key": key, "config": config_lib.dump(config), "figures": figures, "outputs": outputs}
+    manifest.write(run_dir, made)
     return figures
 
 

@@ -5,6 +5,8 @@ A field that is null in a row is left out of its record, as every row has every 
 
 import datetime
 import decimal
+import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from tigerjax.errors import DataError
 from tigerjax.files import jsonl, packed, paths
 from tigerjax.files.foreign import read_object, shown
 from tigerjax.records import block as sizes
-from tigerjax.records import unpacked
+from tigerjax.records import pages, unpacked
 from tigerjax.records.block import Block
 from tigerjax.records.text_files import Span, refuse_twice
 
@@ -67,15 +69,20 @@ def parquet(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tup
 def _rows_at_once(block: Block) -> tuple[int, list[str]]:
     """(how many rows of a block are unpacked at one time, the columns that stay dictionaries until then).
 
-    Raises DataError where a row or a dictionary is too long: the file says it before anything is unpacked.
+    Raises DataError where a row or a dictionary is too long, or where a page is larger than the file's footer says: the
+    file says it before anything is unpacked.
     """
     rows, most, columns = ROWS, block.reading.max_bytes, set[str]()
     with _parquet(block.path) as file, open(paths.fetched(block.path), "rb") as raw:
         said, number = file.metadata, block.first
         for group in range(block.start, file.num_row_groups if block.end is None else block.end):
             about, where = said.row_group(group), f"{block.path}:{number}, row group {group}"
-            sizes_of = [unpacked.dictionary_bytes(raw, about.column(n)) for n in range(about.num_columns)]
-            mean = about.total_byte_size / max(1, about.num_rows)
+            sizes_of = [_dictionary_bytes(where, raw, about.column(n), most) for n in range(about.num_columns)]
+            said_bytes = [
+                about.total_byte_size,
+                sum(about.column(n).total_uncompressed_size for n in range(about.num_columns)),
+            ]
+            mean = max(said_bytes) / max(1, about.num_rows)
             if mean > most or max(sizes_of, default=0) > most:
                 raise packed.too_long(where, most)
             for place, size in enumerate(sizes_of):
@@ -85,6 +92,31 @@ def _rows_at_once(block: Block) -> tuple[int, list[str]]:
             rows = min(rows, int(BATCH_BYTES / max(1.0, mean)), 2 * BATCH_BYTES // max(1, sum(sizes_of)))
             number += about.num_rows
     return max(1, rows), sorted(columns)
+
+
+def _dictionary_bytes(where: str, file: Any, column: Any, most: int) -> int:
+    """The bytes of the dictionary of a column chunk, unpacked; 0 where it has none.
+
+    Raises DataError for a page whose header is damaged, or is larger than the footer says. `where` names the row group.
+    """
+    dictionary = total = 0
+    try:
+        for page in pages.pages(file, column, os.fstat(file.fileno()).st_size):
+            total += page.unpacked
+            if page.kind == pages.DICTIONARY:
+                dictionary = max(dictionary, page.unpacked)
+            elif page.unpacked > most * BATCH_RECORDS:
+                raise packed.too_long(where, most)
+            if total > max(column.total_uncompressed_size, BATCH_BYTES):
+                raise pages.Damaged(
+                    f"the pages up to it have {total:,} bytes, but the footer says {column.total_uncompressed_size:,}"
+                )
+    except pages.Damaged as error:
+        raise DataError(
+            f"{where}: the header of a page of column {column.path_in_schema!r} is damaged, or made to fill the memory:"
+            f" {error}; copy the file or write it again"
+        ) from error
+    return dictionary
 
 
 def cut_parquet(path: Path, most: int = packed.RECORD_BYTES) -> Iterator[Span]:
@@ -242,11 +274,18 @@ def _objects(path: Path, number: int, batch: Any) -> Iterator[tuple[int, jsonl.R
 
 
 def parse_row(where: str, row: jsonl.Record) -> jsonl.Record:
-    """A row as a record of what JSON can hold."""
+    """A row as a record of what JSON can hold. An id that is NaN, as pandas fills gaps, is none.
+
+    Raises DataError for another value, with the row's id."""
+    if isinstance(identity := row.get("id"), float) and math.isnan(identity):
+        row = row | {"id": None}
+    where = jsonl.named(where, row)
     return {name: _plain(f"{where}, field {name!r}", value) for name, value in row.items() if value is not None}
 
 
 def _plain(where: str, value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise jsonl.not_finite(where, value)
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, bytes):

@@ -7,6 +7,7 @@ Their records are counted from 1. The libraries know disks only, so a file in a 
 import contextlib
 import dataclasses
 import itertools
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -50,6 +51,8 @@ def _example(where: str, data: bytes) -> jsonl.Record:
         values: list[Any] = list(getattr(feature, kind).value) if kind else []
         if kind == "bytes_list":
             values = [jsonl.decode(f"{where}, feature {name!r}", value) for value in values]
+        if kind == "float_list" and (wild := [value for value in values if not math.isfinite(value)]):
+            raise jsonl.not_finite(f"{where}, feature {name!r}", wild[0])
         record[name] = values[0] if len(values) == 1 else values
     return record
 
@@ -179,7 +182,7 @@ def tfds_rows(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[t
 
 def parse_tfds(where: str, row: dict[str, Any]) -> jsonl.Record:
     """A row of a TFDS dataset as a record; the fields of its column `json` stand beside the others."""
-    record = {name: _plain(where, value) for name, value in row.items()}
+    record = {name: _plain(f"{where}, field {name!r}", value) for name, value in row.items()}
     others = record.pop(JSON_COLUMN, None)
     return record | (jsonl.parse(where, others) if others else {})
 
@@ -193,6 +196,8 @@ def _plain(where: str, value: Any) -> Any:
     if hasattr(value, "tolist"):
         value = value.tolist()
         return [_plain(where, v) for v in value] if isinstance(value, list) else _plain(where, value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise jsonl.not_finite(where, value)
     return value
 
 

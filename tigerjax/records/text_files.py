@@ -15,7 +15,7 @@ from typing import Any
 
 from tigerjax.errors import DataError
 from tigerjax.files import jsonl, packed, paths
-from tigerjax.files.foreign import loads, raw_decode, refuse_deep
+from tigerjax.files.foreign import NotJson, loads, raw_decode, refuse_deep
 from tigerjax.records import block as sizes
 from tigerjax.records.block import Block
 from tigerjax.records.dialogue import from_table
@@ -117,6 +117,8 @@ def is_jsonl(path: Path) -> bool:
         return False
     try:
         return isinstance(loads(line), dict)
+    except NotJson as error:  # which is named when its line is read
+        return isinstance(error.record, dict)
     except (ValueError, RecursionError):
         return _FIRST_FIELD.match(line) is not None and len(line) > 4000  # it goes on behind what was read
 
@@ -142,8 +144,10 @@ def array(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple
 def parse_element(where: str, value: Any) -> jsonl.Record:
     """A value of a JSON list, which must be an object.
 
-    Raises DataError for another value, and for half a character.
+    Raises DataError for another value, for half a character, and for what only Python takes for JSON.
     """
+    if isinstance(value, NotJson):
+        raise jsonl.refused(where, value)
     if not isinstance(value, dict):
         raise DataError(f"{where}: a JSON {type(value).__name__}, but each element of the list must be an object")
     try:
@@ -173,7 +177,7 @@ def _elements(path: Path, file: io.TextIOWrapper, most: int) -> Iterator[Any]:
                     raise json.JSONDecodeError("Expecting ',' delimiter", text, begin)
                 begin = _after_spaces(text, begin + 1)
             value, end = raw_decode(text, begin)
-            if end == len(text) and not isinstance(value, dict):
+            if end == len(text) and not isinstance(value, dict | NotJson):
                 raise json.JSONDecodeError("a number may go on in the next piece", text, end)
         except (ValueError, RecursionError) as error:
             digits = type(error) is ValueError  # a number of too many digits, which more text does not mend

@@ -13,9 +13,6 @@ import numpy as np
 RECORD_BATCH, DICTIONARY_BATCH = 3, 2
 """What the header of an Arrow message holds."""
 CONTINUES = 0xFFFFFFFF
-DICTIONARY_PAGE = 2
-HEADER_BYTES = 32
-"""Of a page of Parquet: its type and its size stand in the first ones."""
 INDEX_BYTES = 16
 """A column of lists whose pages have no more bytes per value holds places in its dictionary, and no values."""
 
@@ -82,32 +79,6 @@ def _of_places(values: Any, places: Any) -> int:
         return pyarrow.compute.sum(lengths.take(places)).as_py() or 0
     times = len(places) - places.null_count
     return times * (values.nbytes // max(1, len(values)) if types.is_primitive(kind) else _bytes(values))
-
-
-def dictionary_bytes(file: Any, column: Any) -> int:
-    """The bytes of the dictionary of a column chunk, unpacked; 0 where it has none.
-
-    `file` is the open Parquet file, `column` the chunk's metadata. The size stands in the page's header, which is of
-    Thrift's compact form: type and size are the first two fields.
-    """
-    start = column.dictionary_page_offset or column.data_page_offset  # old files have no offset of the dictionary
-    file.seek(min(start, column.data_page_offset))
-    header = file.read(HEADER_BYTES)
-    values, at = [], 0
-    for _ in range(2):
-        if header[at : at + 1] != b"\x15":  # the next field, an int32
-            return 0
-        value = shift = 0
-        while True:
-            at += 1
-            if at >= len(header):
-                return 0
-            value, shift = value | (header[at] & 127) << shift, shift + 7
-            if header[at] < 128:
-                break
-        values.append(value >> 1 if value & 1 == 0 else 0)
-        at += 1
-    return values[1] if values[0] == DICTIONARY_PAGE else 0
 
 
 def of_lists(metadata: Any, group: int, place: int, dictionary: int, most: int) -> bool:

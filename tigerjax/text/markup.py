@@ -1,10 +1,17 @@
 """HTML in texts: left-over tags are removed and entities are decoded, but code, and what is said about HTML, stays.
 
+What is left over of a page that was scraped, and what a text says about HTML, are told apart so:
+
+- A text that speaks of HTML, XML or markup outside of its code keeps all its tags and entities.
+- So does one whose tags are few and stand like words of a sentence: "<p> begins a paragraph", "a <b> c </b>".
+- In other texts a tag stays where it is named: in quotes or brackets of its own, or before the word "tag" or "element".
+
 Each function takes time that grows with the length of the text, also for a text that somebody made to be slow.
 """
 
 import bisect
 import html
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from html.entities import html5
@@ -20,6 +27,24 @@ _CELLS = "td|th|option"
 _LINES = "caption|dd|div|dl|dt|h[1-6]|hr|li|ol|p|table|tbody|tfoot|thead|tr|ul"
 _INLINE = "a|b|br|em|font|i|img|span|strong|sub|sup|u"
 _TAG = re.compile(rf"</?(?:{_INLINE}|{_CELLS}|{_LINES})(?:{_ATTRIBUTE})*\s*/?>", re.I)  # not "a<b and c>d"
+_ELEMENT = re.compile(
+    r"</?(?:abbr|acronym|address|applet|area|article|aside|audio|base|basefont|bdi|bdo|big|blink|blockquote|body|button"
+    r"|canvas|center|cite|col|colgroup|data|datalist|del|details|dfn|dialog|dir|embed|fieldset|figcaption|figure|footer"
+    r"|form|frame|frameset|head|header|hgroup|html|iframe|input|ins|kbd|label|legend|link|main|map|mark|marquee|menu"
+    r"|meta|meter|nav|nobr|noframes|noscript|object|optgroup|output|param|picture|plaintext|pre|progress|q|rp|rt|ruby"
+    rf"|s|samp|script|section|select|small|source|strike|style|summary|svg|template|textarea|time|title|track|tt|var"
+    rf"|video|wbr|xmp|code|{_INLINE}|{_CELLS}|{_LINES})(?:{_ATTRIBUTE})*\s*/?>",
+    re.I,
+)
+"""Any tag of HTML; `_TAG` has those of layout, which are removed."""
+_SPEAKS = re.compile(
+    r"(?<![a-z0-9_./<?-])(?<!doctype )(?:x?html5?|xml|sgml|markup)(?![a-z0-9_/-])|超文本|标记语言", re.I
+)
+"""Not a tag, nor the name of a file or of a type, as index.html and text/html are."""
+MOST_WORDS = 3
+"""So many tags may be words of a text that does not speak of HTML [our choice]: left-over ones come in numbers."""
+_BEFORE_WORD, _BEHIND_WORD = re.compile(r"(?:^|[\s(\[（【])$"), re.compile(r"$|[\s,.;:!?)\]，。；：！？、）】]")
+_SENTENCE_END = re.compile(r"[.!?。！？][\"'”’)）]*\s*$")
 _LINE_END = re.compile(r"<br|</p\b", re.I)
 _BLOCK = re.compile(rf"</?(?:({_CELLS})|{_LINES})\b", re.I)
 _OPTION, _END_OF_OPTION = re.compile(r"<option\s*>", re.I), re.compile("</option", re.I)
@@ -134,9 +159,16 @@ def _decoded(entity: str) -> str:
 
 
 def entities(text: str) -> str:
-    """HTML entities become their characters, unless a tag, an entity or a marker would come of it: that one is text."""
-    if "&" not in text:
+    """HTML entities become their characters, but not in code, and not in a text that speaks of HTML.
+
+    Nor where a tag of HTML, an entity or a marker would come of it: that one is text.
+    """
+    if "&" not in text or not _ENTITY.search(text) or _SPEAKS.search(prose(text)):
         return text
+    return outside_code(text, _without_entities)
+
+
+def _without_entities(text: str) -> str:
     found = [(match, char) for match in _ENTITY.finditer(text) if (char := _decoded(match[0])) != match[0]]
     if not found:
         return text
@@ -148,7 +180,7 @@ def entities(text: str) -> str:
         size, at = size + len(char), match.end()
     decoded = "".join([*pieces, text[at:]])
     starts = [start for start, _ in places]
-    for guard in (_TAG, _ENTITY, MARKER):
+    for guard in (_ELEMENT, _ENTITY, MARKER):
         for match in guard.finditer(decoded):
             for i in range(bisect.bisect_left(starts, match.start()), bisect.bisect_left(starts, match.end())):
                 pieces[2 * i + 1] = found[i][0][0]
@@ -184,11 +216,38 @@ def _joined(pieces: Sequence[str], after: str = "") -> str:
 def tags(text: str) -> str:
     """Layout tags of HTML are removed, and their contents stay; <br> and </p> become a newline.
 
-    The tags of other blocks (cells, items, headings) keep the words apart that they stood between (`_joined`). A tag
-    that the text speaks of stays: in quotes or brackets of its own, or before the word "tag" or "element". So does
-    <option> in a text without </option>: it is a placeholder there, as in "run <option>".
+    The tags of other blocks (cells, items, headings) keep the words apart that they stood between (`_joined`). What
+    stays: tags in code, tags that the text speaks of (as the head of this file has it), and <option> in a text without
+    </option>, where it is a placeholder, as in "run <option>".
     """
     if "<" not in text or not _TAG.search(text):
+        return text
+    said = prose(text)
+    return text if _SPEAKS.search(said) or _are_words(said) else outside_code(text, _without_tags)
+
+
+def _are_words(text: str) -> bool:
+    """Whether the tags of a text are few, and each is a word of it."""
+    found = list(itertools.islice(_TAG.finditer(text), MOST_WORDS + 1))
+    return len(found) <= MOST_WORDS and all(_is_word(text, tag) for tag in found)
+
+
+def _is_word(text: str, tag: re.Match[str]) -> bool:
+    """Whether a tag has no attributes and stands in a line with other words, as words do: between spaces, before a
+    comma, but not behind the last sentence."""
+    start, end = tag.span()
+    before, behind = text[text.rfind("\n", 0, start) + 1 : start], text[end:].partition("\n")[0]
+    return bool(
+        "=" not in tag[0]
+        and _BEFORE_WORD.search(text, max(0, start - 1), start)
+        and _BEHIND_WORD.match(text, end, end + 1)
+        and _TAG.sub("", f"{before} {behind}").strip()
+        and (behind.strip() or not _SENTENCE_END.search(before))
+    )
+
+
+def _without_tags(text: str) -> str:
+    if not _TAG.search(text):
         return text
     pieces: list[str] = []
     opened: list[int] = []  # the pieces that begin with a "<" to which no ">" has come

@@ -1,5 +1,5 @@
-"""What is trained: how weights are initialised, and the loss of a batch. Here is the token loss; the loss of reward
-models is in `tigerjax.align.reward`.
+"""What is trained: how weights are initialised, and the loss of a batch. Here are the token loss and the losses over
+preferences; the loss of reward models is in `tigerjax.align.reward`.
 
 A new objective is a subclass of `ObjectiveConfig` with its settings, a function here that makes the Objective, and a
 line in OBJECTIVES.
@@ -7,22 +7,31 @@ line in OBJECTIVES.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, ObjectiveConfig, PipelineConfig, RunConfig
+from tigerjax.config import (
+    ComputeConfig,
+    MeshConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    PipelineConfig,
+    PreferenceConfig,
+    RunConfig,
+)
+from tigerjax.data.rows import Batch
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import RULES, balanced, row_ways
 from tigerjax.model import families, stack
 from tigerjax.model.layers import head, init
-from tigerjax.model.loss import token_loss
+from tigerjax.model.loss import TokenLoss, loss_by_row, token_loss, token_nll
 from tigerjax.model.pipeline import LayerOrder, Pipeline
-
-Sums = dict[str, jax.Array]
+from tigerjax.train.preference_loss import LOSSES, PreferenceBatch, Sums, answer_sums, preference_loss
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,10 +42,14 @@ class Objective:
     """key -> weights, leaves boxed by flax.linen.LogicallyPartitioned."""
     loss: Callable[[Any, Any], tuple[jax.Array, jax.Array, Sums]]
     """(weights, batch) -> (sum, weight, {metric: its sum}); the step divides all sums by the weight, once."""
+    by_row: Callable[[Any, Any], TokenLoss] | None = None
+    """(weights, batch) -> the sums of the loss row by row, for validation; None: it has no validation."""
     kind: str
     """Of the checkpoint: see `families.of_kind`."""
     tokens: Callable[[Any], int] | None = None
     """Tokens of a batch of numpy arrays, for the throughput; None counts global_batch_size * seq_len."""
+    prepare: Callable[[Any], Any] | None = None
+    """batch -> batch, on the devices before each step: what it adds is a constant for the gradient."""
     order: LayerOrder | None = None
     """Set when `init` and `loss` have the layers in stage order (an interleaved pipeline); None: layer order."""
 
@@ -54,44 +67,108 @@ class Trained(Protocol):
     def pipeline(self) -> PipelineConfig: ...
 
 
-def token_objective(config: Trained, mesh: Mesh) -> Objective:
-    """Next-token cross-entropy of the config's model over `tigerjax.data.rows.Batch`; aux: accuracy."""
+class Decoder(NamedTuple):
+    """A config's language model on a mesh, as objectives use it."""
+
+    family: families.Family
+    init: Callable[[jax.Array], Any]
+    """key -> weights, boxed, with the layers in `order`."""
+    hidden: Callable[[Any, Batch], jax.Array]
+    """(weights, rows) -> hidden_BTD after the last norm."""
+    cut: dict[str, int]
+    """How the loss is cut into chunks: arguments of `token_loss` and `token_nll`."""
+    order: LayerOrder | None
+
+
+def decoder(config: Trained, mesh: Mesh) -> Decoder:
+    """The config's model, run as its mesh asks: in a scan over layers, or in a pipeline over stages."""
     stages, rounds, run = config.mesh.stage, config.pipeline.rounds, stack.scan_layers
     if stages > 1:
         run = Pipeline(mesh=mesh, microbatches=config.pipeline.microbatches, rounds=rounds)
     order = LayerOrder(stages=stages, rounds=rounds) if rounds > 1 else None
     family = families.of(config.model)
     model = family.language_model(config.model, config.compute, run)
-    batch_shards, length_shards = row_ways(mesh), mesh.shape[RULES["length"]]
+
+    def hidden(weights: Any, rows: Batch) -> jax.Array:
+        inputs = rows.tokens_BT, rows.positions_BT, rows.segment_ids_BT
+        hidden_BTD: Any = model.apply({"params": weights}, *inputs, method="hidden")
+        return hidden_BTD
+
+    cut = {
+        "vocab_size": config.model.vocab_size,
+        "chunk_tokens": config.compute.loss_chunk_tokens,
+        "batch_shards": row_ways(mesh),
+        "length_shards": mesh.shape[RULES["length"]],
+    }
+    return Decoder(family, lambda key: in_stage_order(init(model, key), order), hidden, cut, order)
+
+
+def token_objective(config: Trained, mesh: Mesh) -> Objective:
+    """Next-token cross-entropy of the config's model over `tigerjax.data.rows.Batch`; aux: accuracy."""
+    model = decoder(config, mesh)
+
+    def sums(weights: Any, batch: Any, of: Callable[..., TokenLoss]) -> TokenLoss:
+        rows = _placed(batch)
+        hidden_BTD, head_DV = model.hidden(weights, rows), head(weights, config.model)
+        return of(hidden_BTD, head_DV, rows.targets_BT, rows.weights_BT, **model.cut)
 
     def loss(weights: Any, batch: Any) -> tuple[jax.Array, jax.Array, Sums]:
-        # Each device keeps whole rows of these small integers, and cuts out what it needs.
-        batch = jax.tree.map(lambda a: nn.with_logical_constraint(balanced(a), ("batch", None)), batch)
-        hidden_BTD: Any = model.apply(
-            {"params": weights}, batch.tokens_BT, batch.positions_BT, batch.segment_ids_BT, method="hidden"
-        )
-        total = token_loss(
-            hidden_BTD,
-            head(weights, config.model),
-            batch.targets_BT,
-            batch.weights_BT,
-            vocab_size=config.model.vocab_size,
-            chunk_tokens=config.compute.loss_chunk_tokens,
-            batch_shards=batch_shards,
-            length_shards=length_shards,
-        )
+        total = sums(weights, batch, token_loss)
         return total.nll_sum, total.weight, {"accuracy": total.correct}
 
     return Objective(
-        init=lambda key: in_stage_order(init(model, key), order),
+        init=model.init,
         loss=loss,
-        kind=family.KIND,
+        by_row=lambda weights, batch: sums(weights, batch, loss_by_row),
+        kind=model.family.KIND,
         tokens=lambda batch: int(np.count_nonzero(batch.segment_ids_BT)),
-        order=order,
+        order=model.order,
     )
 
 
-OBJECTIVES: dict[type[ObjectiveConfig], Callable[[RunConfig, Mesh], Objective]] = {ObjectiveConfig: token_objective}
+def answer_log_probs(config: Trained, mesh: Mesh) -> Callable[[Any, PreferenceBatch], jax.Array]:
+    """(weights, batch) -> logp_BC: log pi of every answer of the batch in nats, the sum over its tokens."""
+    model = decoder(config, mesh)
+
+    def log_probs(weights: Any, batch: PreferenceBatch) -> jax.Array:
+        batch = batch._replace(rows=_placed(batch.rows))
+        hidden_BTD, head_DV = model.hidden(weights, batch.rows), head(weights, config.model)
+        nll_BT = token_nll(hidden_BTD, head_DV, jnp.asarray(batch.rows.targets_BT), **model.cut)
+        return -answer_sums(nll_BT * batch.rows.weights_BT, batch)
+
+    return log_probs
+
+
+def preference_objective(config: RunConfig, mesh: Mesh) -> Objective:
+    """The loss over preferences that `config.objective` names, over `PreferenceBatch`.
+
+    A loss with a reference reads its log-probabilities from the batch."""
+    settings = config.objective
+    assert isinstance(settings, PreferenceConfig)
+    model, log_probs = decoder(config, mesh), answer_log_probs(config, mesh)
+
+    def loss(weights: Any, batch: Any) -> tuple[jax.Array, jax.Array, Sums]:
+        return preference_loss(settings, log_probs(weights, batch), batch)
+
+    return Objective(
+        init=model.init,
+        loss=loss,
+        kind=model.family.KIND,
+        tokens=lambda batch: int(np.count_nonzero(batch.rows.segment_ids_BT)),
+        order=model.order,
+    )
+
+
+def _placed(rows: Batch) -> Batch:
+    """The rows as the model reads them. Each device keeps whole rows of these small integers, and cuts out what it
+    needs."""
+    return jax.tree.map(lambda a: nn.with_logical_constraint(balanced(a), ("batch", None)), rows)
+
+
+OBJECTIVES: dict[type[ObjectiveConfig], Callable[[RunConfig, Mesh], Objective]] = {
+    ObjectiveConfig: token_objective,
+    **dict.fromkeys(LOSSES, preference_objective),
+}
 """What makes the objective that a config names, by the class of `RunConfig.objective`."""
 
 

@@ -18,10 +18,7 @@ Metrics = dict[str, jax.Array]
 
 
 def loss_and_gradient(objective: Objective, weights: Any, batch: Any, *, accumulate: int) -> tuple[Any, ...]:
-    """(sum, weight, metric sums, gradient of the sum), added over `accumulate` micro-batches in float32.
-
-    Micro-batch m has the rows m, m + accumulate, … So every device splits its own rows, and none moves to another.
-    """
+    """(sum, weight, metric sums, gradient of the sum), added over `accumulate` micro-batches in float32."""
 
     def summed(weights: Any, batch: Any) -> tuple[jax.Array, Any]:
         total, weight, aux = objective.loss(weights, batch)
@@ -33,9 +30,7 @@ def loss_and_gradient(objective: Objective, weights: Any, batch: Any, *, accumul
 
     if accumulate == 1:
         return one(weights, batch)
-    batch_M = jax.tree.map(
-        lambda a: a.reshape(a.shape[0] // accumulate, accumulate, *a.shape[1:]).swapaxes(0, 1), batch
-    )
+    batch_M = micro_batches(batch, accumulate)
     micro = jax.tree.map(lambda a: a[0], batch_M)
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(one, weights, micro))
 
@@ -43,6 +38,19 @@ def loss_and_gradient(objective: Objective, weights: Any, batch: Any, *, accumul
         return jax.tree.map(jnp.add, sums, one(weights, micro)), None
 
     return jax.lax.scan(add, zeros, batch_M)[0]
+
+
+def micro_batches(batch: Any, count: int) -> Any:
+    """The micro-batches of a batch, stacked: arrays [B, …] become [M, B / M, …].
+
+    Micro-batch m has the rows m, m + count, … So every device splits its own rows, and none moves to another.
+    """
+    return jax.tree.map(lambda a: a.reshape(a.shape[0] // count, count, *a.shape[1:]).swapaxes(0, 1), batch)
+
+
+def joined(batch_M: Any) -> Any:
+    """The inverse of `micro_batches`."""
+    return jax.tree.map(lambda a: a.swapaxes(0, 1).reshape(a.shape[0] * a.shape[1], *a.shape[2:]), batch_M)
 
 
 def make_step(

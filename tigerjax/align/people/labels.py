@@ -51,7 +51,8 @@ class Imported(NamedTuple):
     """{"rank": prompt ids, "edit": prompt ids} that fall back to the reward model's order."""
     counts: dict[str, Any]
     notes: list[str]
-    """A line for each kind of label that is taken although it may be a mistake, with its count and first prompts."""
+    """A line for each kind of label that is taken although it may be a mistake, with its count and first prompts, and
+    one for each file of which every task was skipped."""
 
 
 def import_labels(
@@ -67,15 +68,19 @@ def import_labels(
 
     `count_tokens(messages)` gives the number of tokens of a chat, and `max_tokens` is the context that a chat with an
     edited answer must fit into. Raises DataError with every wrong line, as "file:line: reason" or "file: task 3,
-    annotation 5: reason". Raises Blocked when labels are missing and `allow_partial` is false.
+    annotation 5: reason", and for a file without a label. Raises Blocked when labels are missing and `allow_partial` is
+    false.
     """
     questions = {item["prompt_id"]: item for item in items}
     lines: dict[tuple[str, str, str], dict[str, Any]] = {}
     errors, total, skipped = [], 0, 0
+    empty: list[str] = []
+    notes: list[str] = []
     for path in map(paths.of, files):
         if not path.is_file():
             errors.append(f"{path}: label file does not exist")
             continue
+        before, skipped_before = total, skipped
         for where, line in _read(path):
             total += 1
             if line is None:
@@ -91,9 +96,18 @@ def import_labels(
             slot = (line["prompt_id"], kind, line["annotator"])
             lines.pop(slot, None)  # so that the newer line also moves to the end: the order of edits is that of `lines`
             lines[slot] = line
+        if total == before:
+            empty.append(str(path))
+        elif total - before == skipped - skipped_before:
+            notes.append(f"labels: {path}: 0 labels in it; its {total - before} tasks were all skipped")
     if errors:
         listed = "\n  ".join(errors)
         raise DataError(f"{len(errors)} of {total} label lines are wrong, nothing was imported:\n  {listed}")
+    if empty:
+        raise DataError(
+            f"{', '.join(empty)}: 0 labels in it, nothing was imported; write or export the labels again, or leave the"
+            " file out"
+        )
 
     by_prompt: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
     for (prompt_id, kind, _), line in lines.items():
@@ -106,7 +120,7 @@ def import_labels(
         wanted = Counter(kind for item in items for kind in ("rank", "edit") if item[kind])
         raise Blocked(
             f"labels are missing: {len(missing['rank'])} of {wanted['rank']} rankings and {len(missing['edit'])} of"
-            f" {wanted['edit']} edits, such as {(missing['rank'] + missing['edit'])[0]}; deliver them or allow partial"
+            f" {wanted['edit']} edits, such as {(missing['rank'] + missing['edit'])[0]}; import them"
         )
     cids = {entry["prompt_id"]: entry["labels"] for entry in key}
     verdicts, adjudicate = {}, []
@@ -122,7 +136,8 @@ def import_labels(
     counts |= {"missing_rank": len(missing["rank"]), "missing_edit": len(missing["edit"])}
     doubtful = {kind: found for kind, found in _doubtful(lines, questions).items() if found}
     counts |= {kind: len(found) for kind, found in doubtful.items()}
-    return Imported(verdicts, adjudicate, missing, counts, [_note(*pair) for pair in doubtful.items()])
+    notes += [_note(*pair) for pair in doubtful.items()]
+    return Imported(verdicts, adjudicate, missing, counts, notes)
 
 
 def _doubtful(
