@@ -15,7 +15,8 @@ from world import ranked, write
 from tigerjax.align import preference, reward_data
 from tigerjax.align.preference_rows import to_rows
 from tigerjax.checkpoint.model import load_model, save_model
-from tigerjax.config import DpoConfig, IpoConfig, KtoConfig, OrpoConfig, SimpoConfig
+from tigerjax.config import DpoConfig, EvalConfig, IpoConfig, KtoConfig, OrpoConfig, SimpoConfig
+from tigerjax.data.rows import make_row
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.model import decoder
 from tigerjax.model.layers import init
@@ -179,6 +180,25 @@ def test_a_planted_preference_is_learned_with_the_reference_computed_before_each
     assert not (tmp_path / "cache/reference").exists() and (dpo[1] / "cache/reference").is_dir()
     shapes = [jax.tree.map(np.shape, load_model(place).weights) for place in (chat, tmp_path / "run")]
     assert shapes[0] == shapes[1]
+
+
+class Held:
+    """A held-out set of two rows."""
+
+    name, rows, sha256 = "held", 2, "their hash"
+    groups = ((("en", "books", "not given"), 2),)
+
+    def read(self, indices):
+        ones = np.ones(28, int)
+        return np.stack([make_row(5 + row + np.arange(28) % 9, ones, ones) for row in indices])
+
+
+def test_held_out_text_is_measured_while_preferences_are_trained(chat, tmp_path, monkeypatch):
+    monkeypatch.setattr(preference, "open_sets", lambda *given, **more: [Held()])
+    config = config_of(tmp_path, chat, DpoConfig, steps=6, every=3)
+    trained(dataclasses.replace(config, eval=EvalConfig(every_steps=3)), tmp_path)
+    found = [m["validation"]["held"] for m in metrics(tmp_path) if "validation" in m]
+    assert [one["tokens"] for one in found] == [54, 54] and found[0]["loss_nats"] != found[1]["loss_nats"]
 
 
 def test_the_reference_is_computed_once_for_a_model_and_its_rows(chat, tmp_path, monkeypatch):
