@@ -104,7 +104,7 @@ def decoder(config: Trained, mesh: Mesh) -> Decoder:
     }
 
     def by_row(weights: Any, batch: Batch) -> TokenLoss:
-        rows = _placed(batch)
+        rows: Any = _placed(batch)
         return loss_by_row(hidden(weights, rows), head(weights, config.model), rows.targets_BT, rows.weights_BT, **cut)
 
     return Decoder(family, lambda key: in_stage_order(init(model, key), order), hidden, cut, by_row, order)
@@ -115,7 +115,7 @@ def token_objective(config: Trained, mesh: Mesh) -> Objective:
     model = decoder(config, mesh)
 
     def loss(weights: Any, batch: Any) -> tuple[jax.Array, jax.Array, Sums]:
-        rows = _placed(batch)
+        rows: Any = _placed(batch)
         hidden_BTD, head_DV = model.hidden(weights, rows), head(weights, config.model)
         total = token_loss(hidden_BTD, head_DV, rows.targets_BT, rows.weights_BT, **model.cut)
         return total.nll_sum, total.weight, {"accuracy": total.correct}
