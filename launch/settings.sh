@@ -126,15 +126,16 @@ find_in_image() {
 
 # check_run DEVICES PROCESSES SLICES: loads the config with its overrides, as the run will do, and refuses it with
 # tigerjax's own line and code. Then compares its mesh with the devices of the target. DEVICES is empty where they are not
-# known before the run. A config for the image is loaded as there: in the repository's folder.
+# known before the run. A config for the image is loaded as there: in the repository's folder. The checkpoint that such
+# a run starts from lies on other machines, so it is not looked for here.
 check_run() {
-  local lines line product=1 data=1 folder=$PWD path=$config
+  local lines line product=1 data=1 folder=$PWD path=$config elsewhere=()
   if [ ! -x "$tigerjax" ]; then
     say "note: the config was not checked, because $tigerjax is not there; run \`make venv\` first"
     return
   fi
-  if [ -n "${image_config:-}" ]; then folder=$root path=$image_config; fi
-  lines=$(cd -- "$folder" && "$tigerjax" train "$path" "${arguments[@]:1}" --dry-run) || exit $?
+  if [ -n "${image_config:-}" ]; then folder=$root path=$image_config elsewhere=(--checkpoint.init-from None); fi
+  lines=$(cd -- "$folder" && "$tigerjax" train "$path" "${arguments[@]:1}" "${elsewhere[@]}" --dry-run) || exit $?
   while IFS= read -r line; do
     if [[ $line =~ ^mesh\.([a-z]+)\ =\ ([1-9][0-9]*)$ ]]; then
       product=$((product * BASH_REMATCH[2]))

@@ -11,7 +11,8 @@ from bucket import served
 EMBEDDED = Path(__file__).resolve().parents[1] / "data_mixtures" / "embedded"
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Tiny functions run once or twice: LLVM's first level compiles them in a third to two thirds of the time, to the same bits.
+# Tiny functions run once or twice. LLVM's first level compiles them in a third to two thirds of the time, to the same
+# bits.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=1"

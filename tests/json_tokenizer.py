@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import tokenizers
@@ -61,19 +62,22 @@ def lines() -> list[str]:
     return texts
 
 
-def _trained(tokenizer: tokenizers.Tokenizer, size: int, **how) -> tokenizers.Tokenizer:
-    tokenizer.train_from_iterator(lines(), trainers.BpeTrainer(vocab_size=size, show_progress=False, **how))
+def _trained(
+    tokenizer: tokenizers.Tokenizer, size: int, texts: Iterable[str] | None = None, **how
+) -> tokenizers.Tokenizer:
+    trainer = trainers.BpeTrainer(vocab_size=size, show_progress=False, **how)
+    tokenizer.train_from_iterator(lines() if texts is None else texts, trainer)
     return tokenizer
 
 
-def _byte_level(pattern: str, size: int) -> tokenizers.Tokenizer:
+def _byte_level(pattern: str, size: int, texts: Iterable[str] | None = None) -> tokenizers.Tokenizer:
     made = tokenizers.Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(pattern), "isolated")
     made.pre_tokenizer = pre_tokenizers.Sequence(
         [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     made.decoder = decoders.ByteLevel()
-    return _trained(made, size, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
+    return _trained(made, size, texts, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
 
 
 def _special(*texts: str) -> list[AddedToken]:
@@ -164,4 +168,27 @@ def write(folder: Path, kind: str, template: str | None = "", **config) -> Path:
     if kind == "llama3":
         ends = [json.loads(text)["added_tokens"][n]["id"] for n in (1, 4)]
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends, "do_sample": True}))
+    return folder
+
+
+SPECIALS = ("<|end|>", "<|pad|>")
+
+
+def write_plain(folder: Path, texts: Iterable[str], size: int, *, nfc: bool = False, own_merges: str = "list") -> Path:
+    """A folder with a byte-level BPE of `size` entries learnt from these texts, and two special tokens behind them.
+
+    `nfc` normalises text, as Qwen does; `own_merges` "text" writes merges in the old form.
+    """
+    made = _byte_level(LLAMA3, size, texts)
+    assert made.get_vocab_size() == size
+    if nfc:
+        made.normalizer = normalizers.NFC()
+    made.add_special_tokens(list(SPECIALS))
+    content = json.loads(made.to_str())
+    if own_merges == "text":
+        content["model"]["merges"] = [" ".join(merge) for merge in content["model"]["merges"]]
+    folder.mkdir(parents=True)
+    (folder / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": SPECIALS[0], "pad_token": SPECIALS[1]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder

@@ -86,6 +86,13 @@ def mesh_of_several(config: RunConfig) -> Mesh | None:
     return mesh if mesh.size > 1 else None
 
 
+def rows_whole(mesh: Mesh) -> Mesh:
+    """The same devices in the same order, with those of 'sequence' added to 'fsdp': as `mesh_of_several`, of a mesh."""
+    data, stage, fsdp, sequence, tensor = mesh.devices.shape
+    devices = mesh.devices.reshape(data, stage, fsdp * sequence, 1, tensor)
+    return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
 def _mesh_of(degrees: MeshConfig) -> Mesh:
     alone = math.prod(getattr(degrees, axis) for axis in AXES) == 1 and not hosts.several()
     return make_mesh(degrees, jax.devices()[:1] if alone else None)
@@ -180,6 +187,19 @@ def row_ways(mesh: Mesh | None) -> int:
 def put(array: np.ndarray, mesh: Mesh, *logical_axes: str | None) -> jax.Array:
     """Puts a numpy array on the mesh. Every process must have all of it; none communicates with another."""
     return jax.make_array_from_callback(array.shape, sharding(mesh, *logical_axes), array.__getitem__)
+
+
+def put_rows(local: np.ndarray, mesh: Mesh, mine: Sequence[int], batch_rows: int) -> jax.Array:
+    """The global array of `batch_rows` rows, of which this process has only its own: `mine` (`host_rows`), in order."""
+    assert len(local) == len(mine), (local.shape, mine)
+    place_of = {row: place for place, row in enumerate(mine)}
+
+    def cut(index: Any) -> np.ndarray:
+        first, last, _ = index[0].indices(batch_rows)
+        at = place_of[first]
+        return local[at : at + last - first]
+
+    return jax.make_array_from_callback((batch_rows, *local.shape[1:]), sharding(mesh, "batch"), cut)
 
 
 def host_rows(mesh: Mesh, batch_rows: int) -> list[int]:

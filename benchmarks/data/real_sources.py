@@ -134,7 +134,7 @@ def man_text(page: str) -> str:
     return "\n".join(lines)
 
 
-def members(deb: Path, ends: str) -> Iterator[tuple[str, bytes]]:
+def members(deb: Path, ends: str | tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
     """(path, bytes) of those files of a Debian package whose names end in this way."""
     packed = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(deb)], capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(packed)) as files:

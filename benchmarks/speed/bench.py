@@ -78,6 +78,14 @@ def loop(figures: dict[str, Any]) -> list[Row]:
     first_call = figures["first_call_s"]
     return [
         Row("loop, a step", "s", figures["loop_step_s"], figures["bare_step_s"], "the compiled step alone", "less"),
+        Row(
+            "loop, a step besides validation",
+            "s",
+            figures["validated_step_s"],
+            figures["interval_step_s"],
+            "without validation",
+            "less",
+        ),
         Row("loop, a save blocks", "s", figures["blocked_s"], figures["bare_step_s"], "a step", "as is"),
         Row("loop, first step's call", "s", figures["first_call_cached_s"], first_call, "without cache", "less"),
     ]

@@ -1,4 +1,5 @@
-"""What the loop costs beside the step: logging, metrics, health, saving; and what the compilation cache saves.
+"""What the loop costs beside the step: logging, metrics, health, saving, validation; and what the compilation cache
+saves.
 
     JAX_PLATFORMS=cpu python benchmarks/speed/loop_overhead.py [--steps 60] [--repeats 3] [--json FILE]
 
@@ -6,6 +7,7 @@ The same compiled step of a small Llama runs on the same batches in turns: calle
 with a log line each step, TensorBoard, spike limits and three saves. The figures are medians of steps and repeats:
 
     overhead    seconds that the loop adds to a step, and the host's own part of them
+    validated   seconds that a validation each EVERY steps adds to a step, besides the validation itself
     blocked     seconds in which a save keeps the loop waiting (the copy off the device), beside a step and the
                 interval between saves
     cache       seconds of the first step's call in a new process, without and with a filled compilation cache
@@ -21,15 +23,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from tigerjax.config import (
     CheckpointConfig,
     ComputeConfig,
     DataConfig,
+    EvalConfig,
     HealthConfig,
     MeshConfig,
     ModelConfig,
@@ -38,6 +43,7 @@ from tigerjax.config import (
 )
 from tigerjax.data.rows import make_batch, make_row
 from tigerjax.mesh import run_mesh
+from tigerjax.train.held_out import NOTHING, HeldOut
 from tigerjax.train.loop import train
 from tigerjax.train.metrics import Reporting
 from tigerjax.train.objective import token_objective
@@ -48,14 +54,13 @@ from tigerjax.train.step import compile_step
 ROWS, LENGTH, VOCAB = 8, 256, 4000
 SILENT = Reporting(progress=False, echo=lambda line: None)
 WARM = 5  # steps that are not timed
+EVERY = 4  # steps between two validations
 
 
 class Rows:
     """The same batch of counting rows for ever: reading costs nothing."""
 
     def __init__(self) -> None:
-        import numpy as np
-
         ones = np.ones(LENGTH, int)
         self._batch = make_batch([make_row((17 * row + np.arange(LENGTH)) % VOCAB, ones, ones) for row in range(ROWS)])
         self.index = 0
@@ -69,6 +74,17 @@ class Rows:
 
     def restore(self, state: dict[str, int]) -> None:
         self.index = state["index"]
+
+
+class HeldOutRows:
+    """A held-out set of one batch, in memory."""
+
+    name, rows, sha256 = "counting", ROWS, "the same in every run"
+    groups = ((("en", "counting", "none"), ROWS),)
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        ones = np.ones(LENGTH, int)
+        return np.stack([make_row((13 * row + np.arange(LENGTH)) % VOCAB, ones, ones) for row in indices])
 
 
 def config(steps: int) -> RunConfig:
@@ -107,11 +123,18 @@ def bare(steps: int) -> float:
     return statistics.median(after - before for before, after in itertools.pairwise(ended[WARM:]))
 
 
-def looped(steps: int, folder: Path) -> dict[str, float]:
+def looped(steps: int, folder: Path, *, validated: bool = False) -> dict[str, float]:
     """The same by the loop: seconds per step, seconds a save blocks, and the host's own part."""
-    train(config(steps), Rows(), run_dir=folder, reporting=SILENT)
+    c = config(steps)
+    if validated:
+        c = dataclasses.replace(c, eval=EvalConfig(every_steps=EVERY))
+    held_out = HeldOut([HeldOutRows()]) if validated else NOTHING
+    train(c, Rows(), run_dir=folder, held_out=held_out, reporting=SILENT)
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    at = {r["step"]: r["time"] - r["spent_s"]["validation"] for r in records}
+    starts = range(EVERY, steps - EVERY + 1, EVERY)
     return {
+        "interval_step_s": statistics.median((at[s + EVERY] - at[s]) / EVERY for s in starts),
         # A median, so that the few steps beside which a save is written, on the step's own cores, do not count.
         "step_s": statistics.median(b["time"] - a["time"] for a, b in itertools.pairwise(records[WARM:])),
         # The last step's save comes after its record, so two of three are in it.
@@ -143,11 +166,12 @@ def main() -> None:
         short = dataclasses.replace(config(3), checkpoint=CheckpointConfig(every_steps=3, keep=1))
         train(short, Rows(), run_dir=a.start, reporting=SILENT)
         return
-    alone, loops = [], []
+    alone, loops, validated = [], [], []
     for _ in range(a.repeats):
         alone.append(bare(a.steps))
         with tempfile.TemporaryDirectory() as folder:
-            loops.append(looped(a.steps, Path(folder)))
+            loops.append(looped(a.steps, Path(folder) / "plain"))
+            validated.append(looped(a.steps, Path(folder) / "validated", validated=True)["interval_step_s"])
     step_s = statistics.median(alone)
     loop = {name: statistics.median(parts[name] for parts in loops) for name in loops[0]}
     with tempfile.TemporaryDirectory() as cache:
@@ -156,6 +180,9 @@ def main() -> None:
         "bare_step_s": step_s,
         "loop_step_s": loop["step_s"],
         "overhead_share": loop["step_s"] / step_s - 1,
+        "interval_step_s": loop["interval_step_s"],
+        "validated_step_s": statistics.median(validated),
+        "validated_overhead_share": statistics.median(validated) / loop["interval_step_s"] - 1,
         "host_busy_share": loop["busy_s"] / loop["step_s"],
         "blocked_s": loop["blocked_s"],
         "blocked_share_of_a_step": loop["blocked_s"] / loop["step_s"],
@@ -166,7 +193,10 @@ def main() -> None:
     for name, value in figures.items():
         print(f"{name:30} {value:.4f}")
     if a.json:
-        a.json.write_text(json.dumps(figures | {"bare": alone, "loops": loops}, indent=1) + "\n", encoding="utf-8")
+        a.json.write_text(
+            json.dumps(figures | {"bare": alone, "loops": loops, "validated": validated}, indent=1) + "\n",
+            encoding="utf-8",
+        )
 
 
 if __name__ == "__main__":

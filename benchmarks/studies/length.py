@@ -1,7 +1,8 @@
 """Rows longer than those of the training, for each kind of rope: `tigerjax evaluate --length` on small models.
 
     python benchmarks/studies/length.py --seeds 0 1 2 --out runs/length   trains and measures; resumes
-    python benchmarks/studies/length.py --write                           tables and picture of docs/LONG_CONTEXT.md
+    python benchmarks/studies/length.py --write                           tables and pictures of docs/LONG_CONTEXT.md
+                                                                         and of its Chinese page
 
 For each seed a tiny model is trained on rows of 128 tokens: a quarter of them the embedded Chinese and English text,
 the others the same text with hidden numbers and their questions. It is then measured at 1 to 16 times this length with
@@ -13,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import re
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -37,6 +39,23 @@ STEPS, BATCH = 1_500, 8
 ROWS, NEEDLES = 6, 4
 HELD_OUT = 5  # one document in five
 START, END = "<!-- measured -->", "<!-- /measured -->"
+PAGE, CHINESE_PAGE = DOCS / "LONG_CONTEXT.md", DOCS / "zh/LONG_CONTEXT.md"
+SPREAD = "Each figure is a mean over the seeds, and in brackets is their standard deviation."
+NO_SPREAD = "It is one seed: how much chance there is in the figures is not known."
+IN_CHINESE = {
+    r"Written by (`[^`]+`) from \[(\S+)\]\(\S+\): ": r"由 \1 根据 [\2](../\2) 写出：",
+    r"seeds? ([\d, ]+), ([\d,]+) steps of training, commit (\w+)\. ": r"种子 \1，训练 \2 步，提交 \3。",
+    r"A hidden number .* (\d+) times in each language and length\. ": r"每种语言、每个长度各查找 \1 次隐藏数字。",
+    re.escape(SPREAD): "表中是各种子的均值，括号里是标准差。",
+    re.escape(NO_SPREAD): "只有一个种子，所以还不知道这些数字受偶然因素影响有多大。",
+    r"### Factor ": "### 缩放因子 ",
+    r"!\[Loss and hidden numbers, factor (\d+)\]\(": r"![损失与隐藏数字，缩放因子 \1](../",
+    r"\| English: ": "| 英文：",
+    r"\| Chinese: ": "| 中文：",
+    r"loss of the last (\d+) tokens, nats": r"最后 \1 个 token 的损失，nats",
+    r"hidden numbers found, %": "找到的隐藏数字，%",
+}
+"""Patterns of `measured`, in order, and what the Chinese page has instead."""
 
 
 def run_config(seed: int, out: Path, steps: int, entries: int) -> RunConfig:
@@ -201,40 +220,50 @@ def mean(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def write(record: dict[str, Any]) -> None:
-    """The tables between the marks of docs/LONG_CONTEXT.md, and its pictures."""
+    """The tables between the marks of docs/LONG_CONTEXT.md and its Chinese page, and their pictures."""
     from tigerjax.evaluate import length_page
-    from tigerjax.evaluate.needles import DEPTHS
 
     folder = DOCS / "long_context"
     folder.mkdir(exist_ok=True)
     manifest.write_json(folder / "figures.json", record)
+    for factor in FACTORS:
+        own = [found[f"{factor:g}"] for found in record["seeds"].values()]
+        length_page.write_pictures(folder / f"factor_{factor:g}.svg", mean(own))
+    for page, text in ((PAGE, measured(record)), (CHINESE_PAGE, in_chinese(measured(record)))):
+        before, _, rest = page.read_text(encoding="utf-8").partition(START)
+        after = rest.partition(END)[2]
+        page.write_text(f"{before}{START}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+
+
+def measured(record: dict[str, Any]) -> str:
+    """What stands between the marks of the page."""
+    from tigerjax.evaluate import length_page
+    from tigerjax.evaluate.needles import DEPTHS
+
     seeds = ", ".join(sorted(record["seeds"]))
     lines = [
         "Written by `python benchmarks/studies/length.py --write` from"
         " [long_context/figures.json](long_context/figures.json):"
         f" {'seeds' if len(record['seeds']) > 1 else 'seed'} {seeds}, {record['steps']:,} steps of training, commit"
         f" {record['commit']}. A hidden number was looked for {NEEDLES * len(DEPTHS)} times in each language and"
-        " length. "
-        + (
-            "Each figure is a mean over the seeds, and in brackets is their standard deviation."
-            if len(record["seeds"]) > 1
-            else "It is one seed: how much chance there is in the figures is not known."
-        ),
+        f" length. {SPREAD if len(record['seeds']) > 1 else NO_SPREAD}",
     ]
     for factor in FACTORS:
         own = [found[f"{factor:g}"] for found in record["seeds"].values()]
-        name = f"factor_{factor:g}.svg"
-        length_page.write_pictures(folder / name, mean(own))
         title = f"Loss and hidden numbers, factor {factor:g}"
-        lines += ["", f"### Factor {factor:g}", "", f"![{title}](long_context/{name})"]
+        lines += ["", f"### Factor {factor:g}", "", f"![{title}](long_context/factor_{factor:g}.svg)"]
         for lang in ("en", "zh"):
             language = length_page.named(lang)
             lines += ["", *_table(own, lang, "last_nats", f"{language}: loss of the last {TRAINED // 2} tokens, nats")]
             lines += ["", *_table(own, lang, "right", f"{language}: hidden numbers found, %")]
-    page = DOCS / "LONG_CONTEXT.md"
-    before, _, rest = page.read_text(encoding="utf-8").partition(START)
-    after = rest.partition(END)[2]
-    page.write_text(f"{before}{START}\n\n" + "\n".join(lines) + f"\n\n{END}{after}", encoding="utf-8")
+    return "\n".join(lines)
+
+
+def in_chinese(text: str) -> str:
+    """`measured`, as the Chinese page has it."""
+    for english, chinese in IN_CHINESE.items():
+        text = re.sub(english, chinese, text)
+    return text
 
 
 def _table(found: Sequence[dict[str, Any]], lang: str, what: str, caption: str) -> list[str]:

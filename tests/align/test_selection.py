@@ -160,7 +160,7 @@ def test_identical_texts_share_a_label_and_invalid_scores_are_not_shown():
 
 
 def test_markdown_fences_an_answer_that_holds_a_fence():
-    item = {"prompt_id": "p", "edit": False, "batch_sha256": "x", "messages": []}
+    item = {"prompt_id": "p", "rank": True, "edit": False, "batch_sha256": "x", "messages": []}
     lines = queue_lib.markdown([item | {"candidates": [{"label": "A", "text": "```\ncode\n```"}]}]).splitlines()
     assert lines.count("````") == 2
 

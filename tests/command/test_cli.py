@@ -20,7 +20,7 @@ import pytest
 from child_processes import heeding_ctrl_c
 
 from tigerjax.checkpoint.files import read_meta, steps
-from tigerjax.checkpoint.model import load_model
+from tigerjax.checkpoint.model import load_model, save_model
 from tigerjax.command import arguments, cli, table
 from tigerjax.files.jsonl import write_jsonl
 from tigerjax.records import documents, sft_examples
@@ -158,19 +158,24 @@ def test_a_group_lists_its_commands(capfd):
     refused("tokenizer verfy", 2, "did you mean `tigerjax tokenizer verify`", capfd)
 
 
+FROM = "train tiny.py --out r --dry-run --checkpoint.init-from"
 REFUSALS = [
     ("train tiny.py --optim.peek-lr 1", 2, "--optim.peek-lr.* did you mean --optim.peak-lr"),
     ("train tiny.py --optim.peak-lr fast", 2, "could not convert string to float: 'fast'"),
     ("train tiny.py --global-batch-size 3 --mesh.fsdp 2", 2, "micro-batch of 3 rows does not divide over .* = 2"),
     ("train tiny.py --mesh.fsdp 3 --global-batch-size 6 --model.model-dim 33", 2, "fsdp=3 .*but [0-9]+ are present"),
-    ("train tiny.py --out r --held-out nothing.jsonl", 3, "nothing.jsonl: no such file"),
-    ("train tiny.py --out r --held-out sft.jsonl broken.jsonl", 3, "broken.jsonl:1: needs 'messages'"),
-    ("train tiny.py --out r --held-out sft.jsonl --data.seq-len 4", 3, "no held-out example to take a loss of"),
+    ("train tiny.py --out r --held-out sft.jsonl", 2, "no option --held-out; --held-out is now --eval.sets"),
+    ("train tiny.py --out r --eval.sets nothing.jsonl", 3, "held-out set nothing: nothing.jsonl: no such file"),
+    ("train tiny.py --out r --eval.sets a=sft.jsonl a=broken.jsonl", 3, "broken.jsonl:2: broken JSON"),
+    ("train tiny.py --out r --eval.sets sft.jsonl --data.seq-len 4", 3, "held-out set sft is empty: 100 records"),
+    ("train tiny.py --out r --eval.every-steps 2", 2, "eval: there is no held-out set; give eval.sets"),
+    ("train tiny.py --out r --eval.questions none.jsonl", 3, "none.jsonl: questions file does not exist"),
     ("train tiny.py --profile-steps 3:5", 2, "--profile-steps '3:5', but the run has 4 steps"),
     ("train tiny.py --name ../../r", 2, "name='../../r' must be the name of a folder below runs/"),
     ("train tiny.py --name ''", 2, "name='' must be the name of a folder below runs/"),
     ("train tiny.py --out ''", 2, "--out is empty; give a path"),
-    ("train ''", 2, "train needs a config file"),
+    ("train ''", 2, "give a config file or the folder of a run first, as in `tigerjax train configs/llama2_tiny.py"),
+    ("evaluate", 2, "first, as in `tigerjax evaluate configs/tiger_7b_sft.py --tasks mmlu ceval --data-dir"),
     ("data clean --input '' --out x", 2, "--input is empty; give a path"),
     ("convert to-hf '' hf", 2, "checkpoint is empty; give a path"),
     ("train nothing.py", 2, "config file nothing.py does not exist"),
@@ -192,6 +197,15 @@ REFUSALS = [
     ("train tiny.py --data.tokenizer other_tok", 3, "cache/whole.* made with tokenizer .*, but other_tok is"),
     ("train tiny.py --seed 7", 2, "does not belong to this run: data_seed is 0 there and 7 here"),
     ("train tiny.py --model.num-layers 2", 2, "num_layers is 1 there and 2 in the config"),
+    (f"{FROM} runs/nothing", 3, "checkpoint.init_from: there is nothing at runs/nothing; make it first"),
+    (f"{FROM} precious", 3, "precious: no whole checkpoint here"),
+    (
+        f"{FROM} runs/tiny --model.mlp-dim 64",
+        2,
+        "runs/tiny does not .*: model.mlp_dim is 48 there and 64 in the config",
+    ),
+    (f"{FROM} runs/tiny --data.tokenizer other_tok", 2, "the tokenizer other_tok of the rows has 1199 entries"),
+    (f"{FROM} runs/tiny --data.tokenizer nothing", 3, "nothing"),
     ("sample tiny.py --prompts nothing.jsonl --out s", 3, "nothing.jsonl: cannot be read"),
     ("sample tiny.py --prompts broken.jsonl --out s", 3, "broken.jsonl:2: broken JSON"),
     ("sample tiny.py --prompts no_prompts.jsonl --out s", 3, "no_prompts.jsonl: no prompts"),
@@ -267,10 +281,10 @@ def test_a_truncated_checkpoint_falls_back_and_a_truncated_only_one_stops_the_ru
 def test_the_loss_on_held_out_examples_is_the_same_from_a_disk_and_from_a_bucket(cloud, home, capfd):
     cloud.put("bucket/held/sft.jsonl", (home / "sft.jsonl").read_bytes())
     for root in (".", "gs://bucket/held"):
-        code, out, err = run(f"train tiny.py --held-out {root}/sft.jsonl --json {root}/figures.json", capfd)
-        assert code == 0 and re.search(r"held out +loss \d", out), err
-    disk = json.loads((home / "figures.json").read_text())["held_out"]
-    assert disk == json.loads(cloud.objects["bucket/held/figures.json"].data)["held_out"]
+        code, out, err = run(f"train tiny.py --eval.sets {root}/sft.jsonl --json {root}/figures.json", capfd)
+        assert code == 0 and re.search(r"sft/language/en +loss \d", out), err
+    disk = json.loads((home / "figures.json").read_text())["validation"]["sft"]
+    assert disk == json.loads(cloud.objects["bucket/held/figures.json"].data)["validation"]["sft"]
     assert disk["tokens"] > 100 and 0 < disk["loss_nats"] < 8 and disk["by_lang"].keys() == {"en"}
 
 
@@ -363,8 +377,7 @@ def test_the_folder_of_a_run_stands_for_its_config_and_its_model(home, capfd):
     code, out, err = run("train elsewhere", capfd)
     assert (code, out) == (0, Path("elsewhere/config.txt").read_text())
     assert err == (
-        "resuming tiny from step 4\ntiny: all 4 steps are done, nothing to train\n"
-        "next: tigerjax sample elsewhere --prompts FILE --out DIR\n"
+        "tiny: all 4 steps are done, nothing to train\nnext: tigerjax sample elsewhere --prompts FILE --out DIR\n"
     )
     code, out, _ = run("sample elsewhere --prompts prompts.jsonl --out drawn --n 2 --max-new-tokens 4", capfd)
     assert code == 0 and re.match(r"asked {20}What is this\?\nanswered {17}\S", out)
@@ -376,8 +389,28 @@ def test_the_folder_of_a_run_stands_for_its_config_and_its_model(home, capfd):
     assert len(in_chat["candidates"]) == len(plain["candidates"]) == 2 and in_chat != plain
 
 
+def test_a_dry_run_checks_what_the_run_starts_from_and_reads_no_weights(home, capfd):
+    model = load_model("runs/tiny")
+    of_tok = {"tokenizer_sha256": model.tokenizer_sha256}
+    save_model("headless", {k: v for k, v in model.weights.items() if k != "head"}, model.config, **of_tok)
+    save_model("scorer", model.weights, model.config, kind="reward", **of_tok)
+    refused(f"{FROM} headless", 3, "headless: its weights do not fit the config's model: head is missing", capfd)
+    refused(f"{FROM} scorer", 2, "kind is 'reward' there and 'llama' here", capfd)
+    for array in (home / "runs" / "tiny" / "checkpoints" / "4" / "weights").rglob("d/*"):
+        array.write_bytes(b"x" * array.stat().st_size)
+    code, out, err = run(f"{FROM} runs/tiny", capfd)
+    assert (code, err) == (0, "") and "checkpoint.init_from = 'runs/tiny'" in out and not Path("r").exists()
+    code, _, err = run("train tiny.py --dry-run --checkpoint.init-from gone --optim.total-steps 6", capfd)
+    assert code == 0 and err.endswith("would resume tiny from step 4\n")  # so it does not read `gone`
+
+
+def test_fewer_steps_than_are_done_says_what_was_asked_and_what_is_there(home, capfd):
+    code, _, err = run("train tiny.py --optim.total-steps 3", capfd)
+    assert code == 0 and "the config asks for 3 steps (optim.total_steps) and" in err
+    assert "runs/tiny/checkpoints/4 has done 4; " in err and "all 3 steps" not in err and "resuming tiny" not in err
+
+
 def test_an_alignment_goes_step_by_step_waits_for_people_and_runs_on(home, capfd):
-    from tigerjax.checkpoint.model import save_model
     from tigerjax.model.reward import from_language
 
     chat = load_model("runs/tiny")

@@ -145,7 +145,10 @@ def test_a_mistyped_word_is_answered_with_the_near_miss(command: str, near: str,
         ),
         ("train configs/llama2_tiny.py --hosts.start-timeout-s 0", "--hosts.start-timeout-s 0 must be at least 1"),
         ("train configs/llama2_tiny.py --health.spike -1", "--health.spike -1 must be above 0"),
-        ("train --seed 1", "train needs a config file or the folder of a run first, such as configs/llama2_tiny.py"),
+        (
+            "train --seed 1",
+            "give a config file or the folder of a run first, as in `tigerjax train configs/llama2_tiny.py ",
+        ),
     ],
 )
 def test_words_that_do_not_fit_are_one_line_that_says_what_fits(command: str, line: str, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """A project file fills in what is not typed, `tigerjax new` writes one, and every command can name the next."""
 
 import dataclasses
+import json
 import re
 import shlex
 import shutil
@@ -8,13 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import json_tokenizer
 import numpy as np
 import pytest
 from hand_tokenizer import PIECES, model_bytes
 from tiny_model import CONFIG
 
 from tigerjax import config as config_lib
+from tigerjax.align import summary
 from tigerjax.command import cli, next_step, options, project
 from tigerjax.command.arguments import bind
 from tigerjax.command.table import COMMANDS
@@ -63,6 +64,60 @@ def completed(command: str, typed: str, tables: str = TABLES) -> list[str]:
 )
 def test_what_is_typed_counts_more_than_the_project_file(command, typed, words):
     assert completed(command, typed) == words
+
+
+ALIGNED = '["align init sft.py"]\nout = "runs/a"\n["align run runs/align"]\n'
+
+
+@pytest.mark.parametrize(
+    ("command", "typed", "words"),
+    [
+        ("align status", "", ["runs/align"]),
+        ("align import", "--labels a.jsonl", ["runs/align", "--labels", "a.jsonl"]),
+        ("align set", "--align.allow-partial", ["runs/align", "--align.allow-partial"]),
+        ("align gate", "runs/other", ["runs/other"]),
+        ("checkpoint ls", "", []),
+    ],
+)
+def test_a_command_about_the_alignment_takes_the_folder_that_the_project_names(command, typed, words):
+    assert completed(command, typed, ALIGNED) == words
+    assert completed(command, typed, ALIGNED.partition("\n[")[0])[:1] == [w.replace("align", "a") for w in words[:1]]
+    assert completed(command, typed) == shlex.split(typed)  # a project without rounds
+
+
+def test_steps_of_a_round_lead_back_to_align_run_and_then_to_the_export_of_its_model(tmp_path, monkeypatch):
+    """They have no tables. Before, `align status` said `--rounds N`, and `align run` exported the model before it."""
+    monkeypatch.chdir(tmp_path)
+    tables = project.parsed(TABLES.replace('["convert', ALIGNED + '["convert'), COMMANDS)
+    steps = [("align", step) for step in ("set", "import", "mix", "gate", "status")]
+    assert {project.following(tables, step, ["runs/align"]) for step in steps} == {"tigerjax align run"}
+    assert project.following(tables, ("align", "status"), ["runs/other"]) is None
+    Path("runs/align/rounds/01/gate").mkdir(parents=True)
+    Path("runs/align/rounds/01/gate/manifest.json").touch()
+    model, exports = "runs/align/rounds/01/train/run", "tigerjax convert to-hf"
+    for checkpoint, export in ((model, f"{exports} {model} hf --dtype bfloat16 --no-verify"), ("runs/sft", exports)):
+        monkeypatch.setattr(summary, "outcomes", lambda _, checkpoint=checkpoint: [{"checkpoint": checkpoint}])
+        for step in (*steps[1:], ("align", "run")):
+            assert project.following(tables, step, ["runs/align"]) == export
+    assert project.following(tables, ("align", "set"), ["runs/align"]) == "tigerjax align run --rounds 2"
+    Path("runs/align/rounds/02").mkdir()
+    assert {project.following(tables, step, ["runs/align"]) for step in steps} == {"tigerjax align run --rounds 2"}
+
+
+def test_report_takes_what_the_last_stage_has_made(mine, capsys):
+    assert completed("report", "", Path("tigerjax.toml").read_text()) == []
+    for run in ("reward", "pretrain", "sft"):
+        assert completed("report", "runs/other", Path("tigerjax.toml").read_text()) == ["runs/other"]
+        Path("runs", run).mkdir(parents=True)
+        Path("runs", run, "metrics.jsonl").touch()
+        assert completed("report", "", Path("tigerjax.toml").read_text()) == ["runs/reward"]
+    Path("runs/align/rounds/01/gate").mkdir(parents=True)
+    assert completed("report", "", Path("tigerjax.toml").read_text()) == ["runs/reward"]  # no round has ended
+    Path("runs/align/rounds/01/gate/manifest.json").touch()
+    assert completed("report", "", Path("tigerjax.toml").read_text()) == ["runs/align"]
+    assert capsys.readouterr().err.splitlines()[-1] == "tigerjax.toml: runs/align"
+    Path("sft.py").write_text("broken(")
+    assert completed("report", "", Path("tigerjax.toml").read_text()) == ["runs/align"]
 
 
 def test_what_the_project_file_adds_is_shown_on_stderr(capsys):
@@ -229,14 +284,14 @@ def home(tmp_path_factory):
     return home
 
 
-NEW = "new mine --base base --zh 'zh_*.jsonl' --en en.jsonl --sft sft.jsonl --vocab-size 300 --seq-len 32"
+NEW = "new mine --base base --zh 'zh_*.jsonl' --en en.jsonl --sft sft.jsonl --vocab-size 300 --seq-len 32 --device cpu"
 
 
 @pytest.fixture
 def mine(home, tmp_path, monkeypatch, capsys):
     shutil.copytree(home, tmp_path / "home")
     monkeypatch.chdir(tmp_path / "home")
-    assert cli.main(shlex.split(f"{NEW} --preferences pairs.jsonl --evaluation-set asked.jsonl --device cpu")) == 0
+    assert cli.main(shlex.split(f"{NEW} --preferences pairs.jsonl --evaluation-set asked.jsonl")) == 0
     assert "next: cd mine && tigerjax data clean" in capsys.readouterr().err
     monkeypatch.chdir("mine")
     return Path()
@@ -269,7 +324,9 @@ def test_a_new_project_registers_its_mixtures_of_all_files(mine):
     ):
         assert file in text
     done = subprocess.run(
-        [sys.executable, "-m", "tigerjax", "train", "sft.py", "--dry-run"], capture_output=True, text=True
+        [sys.executable, "-m", "tigerjax", *"train sft.py --checkpoint.init-from None --dry-run".split()],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0 and "data.mixture = 'mine_sft'" in done.stdout, done.stderr
 
@@ -283,7 +340,7 @@ def test_the_readme_of_a_new_project_lists_the_commands_in_order(mine):
 
 def test_the_readme_of_a_new_project_says_how_people_answer_and_how_benchmarks_are_asked(mine, monkeypatch):
     text = Path("README.md").read_text()
-    assert "`tigerjax align import runs/align --labels FILE`" in text and "`tigerjax align status runs/align`" in text
+    assert "`tigerjax align import --labels FILE`" in text and "`tigerjax align status`" in text
     assert "`tigerjax evaluate sft.py --tasks mmlu ceval --data-dir DIR`" in text
     monkeypatch.chdir("..")
     assert cli.main(shlex.split(NEW.replace("new mine", "new plain"))) == 0
@@ -297,11 +354,14 @@ def test_the_readme_of_a_new_project_says_how_people_answer_and_how_benchmarks_a
         ({"mine": "base"}, "name base would replace what base names"),
         ({"mine": "my-model"}, "'my-model' names Python modules and mixtures; use letters, digits and _"),
         ({"--base base": "--base ."}, "config.json"),
-        ({"--vocab-size 300": "--vocab-size 268"}, "--vocab-size 268 is not above the 268 entries of base"),
+        ({"--vocab-size 300": "--vocab-size 267"}, "--vocab-size 267 is below the 268 entries of base"),
+        ({"--vocab-size 300": "--vocab-size 268"}, "base has no chat template, which fine-tuning needs; give Chinese"),
+        ({"--zh 'zh_*.jsonl'": ""}, "--vocab-size 300 extends base by Chinese pieces; give Chinese text to --zh"),
         ({"--en en.jsonl": "--en fr.jsonl"}, "fr.jsonl: no such file"),
         ({"--en en.jsonl": "--en base"}, "name the files in it"),
         ({"--sft sft.jsonl": "--sft zh_a.jsonl"}, "have one name"),
         ({"--seq-len 32": "--seq-len 1"}, "--seq-len 1 must be"),
+        ({"--seq-len 32 --device cpu": "--seq-len 80"}, "of compute.splash.block_q=512; change one (--seq-len, "),
     ],
 )
 def test_a_new_project_refuses_what_cannot_work_and_writes_nothing(home, monkeypatch, capsys, changes, message):
@@ -355,6 +415,23 @@ def test_a_new_project_takes_the_vocabulary_that_a_small_text_can_give(home, tmp
     assert f"vocab_size={fits}," in Path("pretrain.py").read_text()
 
 
+def test_rows_past_the_positions_of_the_base_get_a_note_whose_rope_can_be_pasted(home, tmp_path, monkeypatch, capsys):
+    shutil.copytree(home, tmp_path / "home")
+    monkeypatch.chdir(tmp_path / "home")
+    config = Path("base/config.json")
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": 32}))
+    assert cli.main(shlex.split(NEW.replace("new mine", "new fits"))) == 0
+    assert "note:" not in capsys.readouterr().err
+    assert cli.main(shlex.split(NEW.replace("--seq-len 32", "--seq-len 80"))) == 0
+    said = capsys.readouterr().err
+    assert "note: --seq-len 80 is past the 32 positions that base was trained on" in said and "--seq-len 32\n" in said
+    text = Path("mine/pretrain.py").read_text().replace("ModelConfig, RunConfig", "ModelConfig, RopeConfig, RunConfig")
+    rope = re.search(r"write (rope=RopeConfig\(.*?\)) into", said)[1]
+    Path("mine/pretrain.py").write_text(text.replace("model=ModelConfig(", f"model=ModelConfig({rope}, "))
+    found = config_lib.load("mine/pretrain.py").model.rope
+    assert (found.kind, found.factor, found.original_max_position_embeddings) == ("yarn", 3, 32)
+
+
 def test_a_text_without_enough_chinese_is_refused_with_what_to_give(home, tmp_path, monkeypatch, capsys):
     shutil.copytree(home, tmp_path / "home")
     monkeypatch.chdir(tmp_path / "home")
@@ -362,12 +439,3 @@ def test_a_text_without_enough_chinese_is_refused_with_what_to_give(home, tmp_pa
         Path(f"{name}.jsonl").write_text('{"text": "x"}\n')
     assert cli.main(shlex.split(NEW.replace("--vocab-size 300", ""))) == 2
     assert "too few to extend the 268 entries" in capsys.readouterr().err
-
-
-def test_a_base_with_a_tokenizer_json_alone_is_not_told_to_look_for_another_file(home, tmp_path, monkeypatch, capsys):
-    shutil.copytree(home / "base", tmp_path / "base")
-    (tmp_path / "base/tokenizer.model").unlink()
-    json_tokenizer.write(tmp_path / "base", "smol")
-    monkeypatch.chdir(home)
-    assert cli.main(["new", "other", "--base", str(tmp_path / "base"), *shlex.split(NEW)[4:]]) == 2
-    assert "has a tokenizer.json, but a project begins from a tokenizer.model" in capsys.readouterr().err

@@ -1,14 +1,23 @@
 """Config files and the configs of runs: what `dump` writes, `load` reads; an unknown field is named with ours."""
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
 from tigerjax import config as config_lib
+from tigerjax.config import RopeConfig
 from tigerjax.errors import ConfigError
+from tigerjax.model.mistral.sizes import MistralConfig
+from tigerjax.model.qwen2.sizes import Qwen2Config
+from tigerjax.model.qwen3.sizes import Qwen3Config
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.py"))
+SIZES = {
+    "num_layers": 3, "model_dim": 16, "mlp_dim": 40, "num_heads": 4, "num_kv_heads": 2, "head_dim": 6,
+    "vocab_size": 30, "padded_vocab_size": 32, "rope_base": 777.0, "norm_eps": 3e-4,
+}  # fmt: skip
 
 
 def run_folder(folder: Path, lines: list[str]) -> Path:
@@ -32,7 +41,9 @@ def test_the_folder_of_a_run_gives_the_config_of_its_file(path, tmp_path):
         ("seed = 0", "seed = 0\nlength = 3", "no field length in this version"),
         ("seed = 0", "seed = 'a'", "seed"),
         ("seed = 0", "seed = -1", "seed"),
-        ("seed = 0", "seed = 0\nmodel = MambaConfig", "model is a MambaConfig, which has settings of its own"),
+        ("seed = 0", "seed = 0\nmodel = tigerjax.model.mamba.sizes.MambaConfig", "which is not in this version"),
+        ("seed = 0", "seed = 0\nmodel = tigerjax.config.run.MeshConfig", "model is a tigerjax.config.run.MeshConfig,"),
+        ("seed = 0", "seed = 0\nmodel = Qwen3Config", "model is a Qwen3Config, which is not in this version"),
     ],
 )
 def test_a_damaged_config_of_a_run_is_one_line(tmp_path, old, new, message):
@@ -42,6 +53,29 @@ def test_a_damaged_config_of_a_run_is_one_line(tmp_path, old, new, message):
     with pytest.raises(ConfigError, match=r"^[^\n]+$") as error:
         config_lib.load(run_folder(tmp_path, [changed]))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        MistralConfig(**SIZES, sliding_window=5),
+        Qwen2Config(**SIZES, tied=True),
+        Qwen3Config(**SIZES, attention_bias=True, rope=RopeConfig(kind="linear", factor=2.0)),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_the_folder_of_a_run_gives_the_sizes_of_every_family(tmp_path, model):
+    config = dataclasses.replace(config_lib.load(CONFIGS[0].parent / "llama2_tiny.py"), model=model)
+    assert config_lib.load(run_folder(tmp_path, config_lib.dump(config))) == config
+
+
+def test_the_text_of_a_run_imports_no_module_from_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere.py").write_text("raise SystemExit('run by a text')")
+    monkeypatch.syspath_prepend(tmp_path)
+    lines = config_lib.dump(config_lib.load(CONFIGS[0].parent / "llama2_tiny.py"))
+    for named in ("elsewhere.Sizes", "tigerjax.model..Sizes", "os.PathLike", ".", "", "tigerjax.__main__.main"):
+        with pytest.raises(ConfigError, match=r"not in this version|no line of a config"):
+            config_lib.load(run_folder(tmp_path, [*lines, f"model = {named}"]))
 
 
 def test_a_field_that_an_older_version_did_not_have_keeps_its_default(tmp_path):

@@ -114,11 +114,3 @@ def test_the_docstring_of_a_preset_gives_its_number_of_parameters(name):
 def test_every_published_model_has_a_preset_and_every_family_has_one():
     assert set(PUBLISHED) <= set(SIZES)
     assert {families.of(preset()).KIND for preset in SIZES.values()} == {family.KIND for family in families.FAMILIES}
-
-
-def test_the_config_that_the_docs_show_for_an_import_is_one(tmp_path):
-    text = (ROOT / "docs/HUGGING_FACE.md").read_text(encoding="utf-8")
-    code = text.partition("<!-- config -->\n```python\n")[2].partition("```")[0]
-    path = tmp_path / code.removeprefix("# ").partition(":")[0]
-    path.write_text(code, encoding="utf-8")
-    assert config.load(str(path)).model == SIZES["qwen3_06b"]()

@@ -152,9 +152,7 @@ def test_export_replaces_an_export_but_nothing_else(weights, tmp_path):
         hf.to_hf(weights, CONFIG, tmp_path / "mine", hf.Export(tokenizer=None))
     assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
     (out / "handler.py").write_text("mine")
-    with pytest.raises(
-        ConfigError, match=r"holds handler\.py, which stage 'convert to-hf' did not write"
-    ):
+    with pytest.raises(ConfigError, match=r"holds handler\.py, which stage 'convert to-hf' did not write"):
         hf.to_hf(weights, CONFIG, out, hf.Export(tokenizer=None))
     assert (out / "handler.py").read_text() == "mine" and hf.from_hf(out)[0] == CONFIG
 

@@ -249,14 +249,19 @@ def test_context_length_and_token_ids_go_out_as_they_came(tmp_path, fields, gene
     assert open_model(again).extra[SOURCE].get("max_position_embeddings") == came.get("max_position_embeddings")
 
 
-def test_a_trained_model_goes_out_with_the_length_that_it_was_trained_at(tmp_path):
+def test_a_trained_model_goes_out_with_the_longest_rows_that_it_or_its_source_reads(tmp_path):
     folder, weights = model_folder(tmp_path / "hf", **LLAMA_3)
     run("convert", "from-hf", folder, tmp_path / "run")
     extra = open_model(tmp_path / "run").extra
-    for name, seq_len, kept in (("run", 1536, extra), ("reward", None, extra | {"seq_len": 1536})):
+    for name, seq_len, kept, read in (
+        ("run", 5000, extra, 5000),
+        ("reward", None, extra | {"seq_len": 5000}, 5000),
+        ("shorter", 1536, extra, 4096),
+        ("own", 1536, {}, 1536),
+    ):
         hf.to_hf(weights, CONFIG, tmp_path / f"out_{name}", hf.Export(tokenizer=None, seq_len=seq_len, extra=kept))
-        read = json.loads((tmp_path / f"out_{name}/config.json").read_text())
-        assert read["max_position_embeddings"] == 1536 and "seq_len" not in read["tigerjax"]["extra"]
+        written = json.loads((tmp_path / f"out_{name}/config.json").read_text())
+        assert written["max_position_embeddings"] == read and "seq_len" not in written["tigerjax"]["extra"]
 
 
 def test_a_run_tells_an_export_its_seq_len():

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 from bucket import served
-from byte_level import make_byte_level
+from json_tokenizer import write_plain
 from safetensors.numpy import load_file
 
 from tigerjax.checkpoint.model import load_model
@@ -234,7 +234,11 @@ def test_growing_what_is_not_of_the_base_vocabulary_is_refused(tokenizers, folde
     shutil.copy(new.folder / MODEL_FILE, hf / MODEL_FILE)
     assert main(command) == 2 and "vocab_size=700" in capsys.readouterr().err
     (hf / MODEL_FILE).unlink()
-    assert main(command) == 2 and "has no tokenizer.model" in capsys.readouterr().err
+    assert main(command) == 2 and "has no tokenizer that is read, from which it could grow" in capsys.readouterr().err
+    write_plain(tmp_path / "other", ["the road was long"], 262)
+    shutil.copy(tmp_path / "other/tokenizer.json", hf)
+    shutil.copy(tmp_path / "other/tokenizer_config.json", hf)
+    assert main(command) == 2 and f"{new.folder} is a tokenizer.model, and {hf} a tok" in capsys.readouterr().err
     assert not (tmp_path / "run").exists() and not list(tmp_path.glob("*.partial"))
 
 
@@ -252,7 +256,7 @@ def test_random_rows_are_drawn_by_the_seed_and_old_rows_stay(tokenizers, config,
 
 
 def test_rows_of_an_extended_tokenizer_json_are_means_of_the_tokens_they_are_merged_from(tmp_path, weights, config):
-    make_byte_level(tmp_path / "base", ["the road was long"] * 3, 262)
+    write_plain(tmp_path / "base", ["the road was long"] * 3, 262)
     train_on(tmp_path / "base", [EMBEDDED / "corpus_zh.jsonl"], 300, tmp_path / "new")
     base, new = Tokenizer(tmp_path / "base"), Tokenizer(tmp_path / "new")
     small = {"embed": weights["embed"][:264], "head": weights["head"][:, :264]}

@@ -141,7 +141,7 @@ RUNS = [
         with_={"2048": "64"},
         why="as above",
     ),
-    Line("tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --out runs/tiny"),
+    Line("tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --eval.sets sft.jsonl --out runs/tiny"),
     Line("tigerjax checkpoint ls runs/llama2_tiny", before=copied("runs/tiny", "runs/llama2_tiny")),
     Line("tigerjax checkpoint verify runs/llama2_tiny --step 50 100"),
     Line("tigerjax checkpoint rm runs/llama2_tiny --step 50"),

@@ -192,6 +192,8 @@ def logged(folder: Path) -> None:
         | {"shares": {"zh": 0.5, "en": 0.5}, "grad_norm": 1.5, "lr": 1e-3}
         for n in range(1, 6)
     ]
+    part = {"loss_nats": 3.0, "accuracy": 0.25, "tokens": 40}
+    steps[3] |= {"validation": {"wiki": part | {"by_lang": {"zh": part}}}, "train_loss_nats": 2.5, "rising": ["wiki"]}
     (folder / "run/metrics.jsonl").write_bytes(lines(steps))
     (folder / "run/events.jsonl").write_bytes(lines([{"event": "spike", "step": 3, "loss": 9.0}]))
     config = f"data.cache_dir = '{folder / 'run/cache'}'\ndata.mixture = 'm'\ndata.tokenizer = '{folder / 'tok'}'\n"

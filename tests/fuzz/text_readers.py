@@ -156,6 +156,14 @@ def rows(folder: Path) -> None:
     (folder / "stats.json").unlink()
 
 
+def split(folder: Path) -> None:
+    """Documents of which a share is held out, and clusters of them."""
+    clusters = [{"kept": "d1", "all": ["7", "d1"]}, {"kept": "elsewhere", "all": ["elsewhere", "nowhere"]}]
+    with_tokenizer(docs=lines(TEXTS), clusters=lines(clusters))(folder)
+    docs = mixture.Source(str(folder / "in/docs.jsonl"), held_out=0.4, clusters=str(folder / "in/clusters.jsonl"))
+    mixture.pretraining("split", tokenizer=str(folder / "tok"), sources={"docs": docs})
+
+
 def templated(folder: Path) -> None:
     """Dialogues, and a tokenizer.json with the chat template that encodes them."""
     written(sft=lines(SFT))(folder)
@@ -293,6 +301,13 @@ READERS: dict[str, Reader] = {
         words=lambda f: ["data", "dedup", "exact", "--input", f / "cleaned/docs.jsonl", "--out", f / "out"],
         files=("cleaned/*",),
         json=("cleaned/manifest.json",),
+    ),
+    "held out": Reader(
+        make=split,
+        words=lambda f: stats(f, "split"),
+        files=("in/clusters.jsonl",),
+        json=("in/clusters.jsonl",),
+        may_change=("rows/*/*",),
     ),
     "rows": Reader(
         make=rows,

@@ -107,6 +107,22 @@ def made_up_report(samples: int = 3) -> dict[str, Any]:
             }
             for name in ("holistic", f"sft{HOSTILE}")
         },
+        "validation": {
+            f"sft{HOSTILE}": {
+                "train": [[100 * i, 2.2 / i] for i in range(1, 7)],
+                "sets": {f"wiki{HOSTILE}": [[100 * i, 3.3 - 0.11 * i] for i in range(1, 7)]},
+                "last": {
+                    f"wiki{HOSTILE}": {
+                        "loss_nats": 2.64,
+                        "accuracy": 0.44,
+                        "tokens": 22_222,
+                        "by_source": {HOSTILE: {"loss_nats": None, "accuracy": 0.33, "tokens": 111}},
+                    }
+                },
+                "best": {f"wiki{HOSTILE}": [600, 2.64]},
+                "rising": {f"wiki/source/{HOSTILE}": 500},
+            }
+        },
         "lineage": [
             {"name": f"corpus{HOSTILE}", "stage": "file", "detail": "", "of": []},
             {"name": "clean", "stage": "clean", "detail": "2,222 → 2,111", "of": [0]},

@@ -18,6 +18,7 @@ SECTIONS = {
     "data": ["data"],
     "shares": ["shares"],
     "curves": ["curves"],
+    "validation": ["validation"],
     "accuracy": ["accuracy"],
     "round": ["true_reward", "round"],
     "rounds": ["align_rounds"],

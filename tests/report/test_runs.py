@@ -10,7 +10,8 @@ import pytest
 from tigerjax.checkpoint import meta
 from tigerjax.errors import DataError
 from tigerjax.files import log, manifest
-from tigerjax.report import lineage, runs
+from tigerjax.report import lineage, render, runs
+from tigerjax.report.validation import table_rows
 
 
 def logged(folder: Path, steps: int) -> None:
@@ -31,10 +32,60 @@ def made(out: Path, name: str, *inputs: Path, **more) -> Path:
 
 def test_a_run_s_records_are_thinned_and_what_no_device_told_is_left_out(tmp_path: Path):
     logged(tmp_path / "sft", 1000)
-    (found,) = runs.collect(tmp_path).values()
+    (found,) = runs.collect(tmp_path)["runs"].values()
     assert set(found) == {"tokens_per_s", "goodput", "spent_s"} and found["spent_s"] == {"steps": 1000}
     assert len(found["goodput"]) <= 401 and found["goodput"][-1] == [1000, 0.5]
     assert runs.of_run(tmp_path / "sft")["curves"]["sft"][1] == [2, 1.0]
+
+
+def part(loss, **more):
+    return {"loss_nats": loss, "accuracy": 0.25, "tokens": 4000, **more}
+
+
+def validated(folder: Path) -> None:
+    """Four steps, of which two were validated; the loss of the second is not finite for one source."""
+    found = [
+        {"wiki": part(3.5, by_source={"books": part(3.0)})},
+        {"wiki": part(3.25, by_source={"books": part(None)}), "quiz": {"accuracy": 0.5, "right": 2, "n": 4}},
+    ]
+    lines = [{"step": i, "loss_nats": 4.0 / i} for i in range(1, 5)]
+    for line, more in zip(lines[1::2], found, strict=True):
+        line |= {
+            "validation": more,
+            "train_loss_nats": 3.0,
+            "rising": ["wiki/source/books"] if line["step"] == 4 else [],
+        }
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_validations_of_a_run_are_drawn_beside_training_and_tabled(tmp_path: Path):
+    validated(tmp_path / "run")
+    report = runs.of_run(tmp_path / "run") | runs.collect(tmp_path / "run")
+    found = report["validation"]["run"]
+    assert found["sets"] == {"wiki": [[2, 3.5], [4, 3.25]], "quiz": []} and found["train"] == [[2, 3.0], [4, 3.0]]
+    assert found["best"] == {"wiki": [4, 3.25]} and found["rising"] == {"wiki/source/books": 4}
+    render(report, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Held-out loss" in page and "wiki, source books" in page and "not finite" in page
+    assert "while training fell: wiki/source/books (step 4)" in page
+    assert len(re.findall(r'polyline class="stroke l\d" points="[^"]+ [^"]+"', page)) == 2  # training and wiki
+    rows = dict(table_rows(report))
+    assert rows["held-out loss of run on wiki, nats"] == "3.5 → 3.25, lowest 3.25 at step 4"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"validation": 3}, {"validation": {"wiki": 3}}, {"validation": {"wiki": part("low")}},
+        {"validation": {"wiki": part(1.0, by_lang=[])}}, {"validation": {"wiki": part(1.0, by_lang={"en": 3})}},
+        {"rising": "wiki"}, {"rising": [3]}, {"train_loss_nats": "low"},
+    ],
+)  # fmt: skip
+def test_a_validation_that_no_run_logged_is_named_with_its_line(tmp_path: Path, wrong):
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss_nats": 1.0} | wrong) + "\n")
+    with pytest.raises(DataError, match=r"metrics\.jsonl:1: .* is "):
+        runs.read(tmp_path / "metrics.jsonl")
 
 
 def test_a_line_cut_short_by_a_kill_is_left_out_and_a_broken_one_before_it_is_named(tmp_path: Path):

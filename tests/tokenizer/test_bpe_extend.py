@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from byte_level import SPECIALS, make_byte_level
+from json_tokenizer import SPECIALS, write_plain
 
 from tigerjax.command.cli import main
 from tigerjax.errors import ConfigError, DataError
@@ -24,7 +24,7 @@ def made(tmp_path_factory, embedded) -> Path:
         lang: [json.loads(line)["text"] for line in open(embedded / f"corpus_{lang}.jsonl", encoding="utf-8")][:120]
         for lang in ("en", "zh")
     }
-    make_byte_level(folder / "base", [*texts["en"], *texts["zh"][:20]], BASE)
+    write_plain(folder / "base", [*texts["en"], *texts["zh"][:20]], BASE)
     for lang, own in texts.items():
         (folder / f"{lang}.txt").write_text("\n".join(own), encoding="utf-8")
     train_on(folder / "base", [folder / "zh.txt"], TRAINED, folder / "new")
@@ -140,7 +140,7 @@ def test_normalised_text_and_merges_of_the_old_form_are_kept(tmp_path, embedded)
     lines = (embedded / "corpus_zh.jsonl").read_text(encoding="utf-8").splitlines()[:60]
     texts = [json.loads(line)["text"] for line in lines]
     (tmp_path / "zh.txt").write_text("\n".join([*texts, "\ufa1e豈"]), encoding="utf-8")  # NFC makes others of these
-    make_byte_level(tmp_path / "base", ["def f(x): return x"] * 9, 262, nfc=True, own_merges="text")
+    write_plain(tmp_path / "base", ["def f(x): return x"] * 9, 262, nfc=True, own_merges="text")
     train_on(tmp_path / "base", [tmp_path / "zh.txt"], 500, tmp_path / "new")
     assert isinstance(json.loads((tmp_path / "new/tokenizer.json").read_text())["model"]["merges"][-1], str)
     assert failures(verify(tmp_path / "new", tmp_path / "base", [tmp_path / "zh.txt"])) == []
@@ -191,7 +191,7 @@ def test_the_commands_extend_a_tokenizer_json_and_name_what_does_not_fit(made, t
     assert main([*grow, "--vocab-size", str(BASE)]) == 2
     assert "leaves -2 new entries" in capsys.readouterr().err
     other = ["tokenizer", "extend", "--base", base, "--new", str(tmp_path / "other"), "--out", str(tmp_path / "no")]
-    make_byte_level(tmp_path / "other", ["other text"], 260)
+    write_plain(tmp_path / "other", ["other text"], 260)
     assert main([*other, "--vocab-size", "800"]) == 2
     assert "is not made of" in capsys.readouterr().err
     assert main([*train, "--vocab-size", "90000", "--out", str(tmp_path / "big")]) == 2

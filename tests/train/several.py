@@ -1,5 +1,6 @@
 """One process of a run of several, for the tests that start them: SCENARIO RUN_DIR [TOTAL_STEPS EVERY_STEPS]."""
 
+import dataclasses
 import itertools
 import os
 import signal
@@ -10,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from held_rows import held_out
 from tiny_run import ROWS, SILENT, TinyLoader, tiny_config
 
 from tigerjax.command import cli
-from tigerjax.config import MeshConfig
+from tigerjax.config import EvalConfig, MeshConfig, RunConfig
 from tigerjax.errors import DataError
 from tigerjax.mesh import host_rows, run_mesh
 from tigerjax.processes import hosts
 from tigerjax.processes.rendezvous import HostsConfig
+from tigerjax.train.held_out import HeldOut
 from tigerjax.train.loop import train
 
 # Patient, since the machine may be busy; only the stall is waited for.
@@ -25,6 +28,11 @@ WAITS = HostsConfig(barrier_timeout_s=2000, stall_timeout_s=60 if "stall" in sys
 MESH = MeshConfig(fsdp=4)
 SLOW_AFTER = 10  # batches that are read at full speed, to see how long a step takes on this machine just now
 SLOW_STEPS, SLOW_LEAST_S = 4, 0.25  # then host 1 waits so many steps' time for each batch, and at least this long
+
+
+def validated_config(**given: Any) -> RunConfig:
+    """The tiny run on four devices, validated every four steps."""
+    return dataclasses.replace(tiny_config(mesh=MESH, **given), eval=EvalConfig(every_steps=4))
 
 
 class HostLoader(TinyLoader):
@@ -62,13 +70,13 @@ class HostLoader(TinyLoader):
 def run(scenario: str, folder: Path, total_steps: int, every_steps: int) -> None:
     hosts.start(WAITS)
     with hosts.together():
-        config = tiny_config(mesh=MESH, total_steps=total_steps, every_steps=every_steps)
+        config = validated_config(total_steps=total_steps, every_steps=every_steps)
         mesh = run_mesh(config)
         at = 5 if scenario == "preempt" else 7  # read up to three steps before its own, so while steps are run
         loader = HostLoader(host_rows(mesh, ROWS), scenario=scenario, at=at)
         if scenario == "other-config" and not hosts.is_writer():
-            config = tiny_config(mesh=MESH, total_steps=total_steps + 1, every_steps=every_steps)
-        train(config, loader, run_dir=folder, mesh=mesh, reporting=SILENT)
+            config = validated_config(total_steps=total_steps + 1, every_steps=every_steps)
+        train(config, loader, run_dir=folder, mesh=mesh, held_out=HeldOut(held_out()), reporting=SILENT)
 
 
 if __name__ == "__main__":

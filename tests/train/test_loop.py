@@ -22,6 +22,7 @@ from tigerjax.files import manifest
 from tigerjax.mesh import run_mesh
 from tigerjax.train.loop import train
 from tigerjax.train.objective import token_objective
+from tigerjax.train.start import Init
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "loss_curve.json"
 # Another CPU adds float32 sums in another order, and 40 updates carry that on; a real change is far larger.
@@ -114,7 +115,7 @@ def test_a_run_starts_from_the_weights_of_another(whole, tmp_path):
     assert records(tmp_path)[0]["loss_nats"] < records(whole[0])[0]["loss_nats"] - 1
     with pytest.raises(DataError, match="head is missing"):
         weights = {k: v for k, v in load_model(whole[0]).weights.items() if k != "head"}
-        run(tmp_path / "other", tiny_config(), init_weights=weights)
+        run(tmp_path / "other", tiny_config(), init=Init(weights, {}))
 
 
 def test_a_fourth_batch_in_a_row_that_is_not_finite_stops_the_run(tmp_path, capfd):

@@ -8,13 +8,15 @@ import jax
 import numpy as np
 import pytest
 from child_processes import Ended, run
-from several import SLOW_AFTER, SLOW_LEAST_S
+from held_rows import held_out
+from several import SLOW_AFTER, SLOW_LEAST_S, validated_config
 from tiny_run import SILENT, TinyLoader, tiny_config
 
 from tigerjax.checkpoint.files import check_bytes, read_meta, steps
 from tigerjax.checkpoint.model import load_model
 from tigerjax.config import MeshConfig
 from tigerjax.mesh import host_rows, make_mesh, mesh_of_several, row_ways, run_mesh
+from tigerjax.train.held_out import HeldOut, flat
 from tigerjax.train.loop import train
 
 SAME_LOSS = 1e-6  # nats: gloo adds four float32 numbers in another order than one process does
@@ -26,8 +28,22 @@ def pair(scenario: str, folder: Path, *steps: int, processes: int = 2) -> Ended:
     return run([Path(__file__).with_name("several.py"), scenario, folder, *steps], log, processes)
 
 
+def records(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
 def losses(folder: Path) -> list[float]:
-    return [json.loads(line)["loss_nats"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [record["loss_nats"] for record in records(folder)]
+
+
+def assert_same_validations(folder: Path, alone: Path) -> None:
+    """The same figures at the same steps, once each."""
+    found, wanted = (
+        [(r["step"], flat(r["validation"])) for r in records(f) if "validation" in r] for f in (folder, alone)
+    )
+    assert [step for step, _ in found] == [step for step, _ in wanted] == [4, 8]
+    for (_, ours), (_, theirs) in zip(found, wanted, strict=True):
+        assert ours == pytest.approx(theirs, abs=SAME_LOSS)
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +51,8 @@ def alone(tmp_path_factory):
     """The same run in this process, on four of its devices: its folder."""
     folder = tmp_path_factory.mktemp("alone")
     mesh = make_mesh(MeshConfig(fsdp=4), jax.devices()[:4])
-    config = tiny_config(mesh=MeshConfig(fsdp=4), total_steps=8, every_steps=4)
-    train(config, TinyLoader(), run_dir=folder, mesh=mesh, reporting=SILENT)
+    config = validated_config(total_steps=8, every_steps=4)
+    train(config, TinyLoader(), run_dir=folder, mesh=mesh, held_out=HeldOut(held_out()), reporting=SILENT)
     return folder
 
 
@@ -82,6 +98,7 @@ def test_two_processes_stop_at_bad_data_resume_and_have_the_losses_of_one(alone,
     assert "resuming tiny from step 4" in ended.errors[0] and "resuming" not in ended.errors[1]
     np.testing.assert_allclose(losses(folder), losses(alone), atol=SAME_LOSS)
     assert len(losses(folder)) == 8  # one writer
+    assert_same_validations(folder, alone)
 
     # One process reads what two wrote, byte for byte.
     assert steps(folder / "checkpoints") == [8, 4]
@@ -111,9 +128,10 @@ def test_sigterm_on_one_host_stops_both_after_the_same_step_and_the_run_goes_on_
     (at,) = steps(folder / "checkpoints")
     assert 0 < at <= 8 and f"SIGTERM: stopped after step {at}/8, checkpoint saved" in ended.errors[0]
     mesh = make_mesh(MeshConfig(fsdp=4), jax.devices()[:4])
-    config = tiny_config(mesh=MeshConfig(fsdp=4), total_steps=8, every_steps=8)
-    train(config, TinyLoader(), run_dir=folder, mesh=mesh, reporting=SILENT)
+    config = validated_config(total_steps=8, every_steps=8)
+    train(config, TinyLoader(), run_dir=folder, mesh=mesh, held_out=HeldOut(held_out()), reporting=SILENT)
     np.testing.assert_allclose(losses(folder), losses(alone), atol=SAME_LOSS)
+    assert_same_validations(folder, alone)
 
 
 @pytest.mark.slow
@@ -143,3 +161,4 @@ def test_hosts_with_different_configs_are_refused(tmp_path):
 def test_four_processes_have_the_losses_of_one(alone, tmp_path):
     assert pair("whole", tmp_path / "run", processes=4).codes == [0] * 4
     np.testing.assert_allclose(losses(tmp_path / "run"), losses(alone), atol=SAME_LOSS)
+    assert_same_validations(tmp_path / "run", alone)

@@ -32,12 +32,14 @@ from tigerjax.files.progress import Progress
 from tigerjax.mesh import host_rows, in_mesh, run_mesh
 from tigerjax.model import families
 from tigerjax.model.attention import fitting
+from tigerjax.model.hf_config import SEQ_LEN, remembered
 from tigerjax.model.layers import init
 from tigerjax.processes import hosts
 from tigerjax.records import NOT_GIVEN
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.train.loop import train as train_loop
 from tigerjax.train.objective import Objective, Sums
+from tigerjax.train.start import Init
 
 SMALLEST_BUCKET = 32
 MODEL_FOLDER = "model"
@@ -236,13 +238,14 @@ def train(
         tokenizer_sha256=tokenizer.sha256,
         mine=host_rows(mesh, config.global_batch_size),
     )
+    kept, key = remembered(chat.extra, chat.run_config), jax.random.key(config.seed)
     state = train_loop(
         config,
         loader,
         run_dir=run_dir,
         mesh=mesh,
         objective=reward_objective(config, centering=reward.centering),
-        init_weights=family.reward_from_language(placed_weights(chat, mesh, "float32"), jax.random.key(config.seed)),
+        init=Init(family.reward_from_language(placed_weights(chat, mesh, "float32"), key), kept),
     )
     state = state._replace(opt_state=None)  # frees its memory for scoring
     fresh = Loaded(
@@ -263,7 +266,7 @@ def train(
         raise GateFailed(f"reward model of {run_dir} is not usable for ranking: {failed}")
     calibration, path = calibrate(scorer, reference), run_dir / MODEL_FOLDER
     extra = {"calibration": calibration, "truncation_penalty": reward.truncation_penalty, "figures": figures}
-    extra |= {"seq_len": config.data.seq_len}
+    extra |= kept | {SEQ_LEN: max(seq_len, kept.get(SEQ_LEN, 0))}
     sha, step = tokenizer.sha256, fresh.step
     save_model(path, fresh.weights, config.model, kind=family.REWARD_KIND, tokenizer_sha256=sha, step=step, extra=extra)
     return TrainedReward(path, figures | {"calibration": calibration})

@@ -3,8 +3,9 @@
     rounds/01/prompts/   prompts.jsonl                            the SFT prompts that are answered again
     rounds/01/sample/    candidates.jsonl                         n new answers to each prompt
     rounds/01/score/     scored.jsonl                             the same with the reward model's scores
-    rounds/01/queue/     queue.jsonl key.jsonl queue.md           the questions to people, and the same questions
-                         label_studio.xml label_studio.json       as a project of Label Studio
+    rounds/01/queue/     queue.jsonl key.jsonl queue.md           the questions to people, lines to fill in, and the
+                         template.jsonl                           same questions as a project of Label Studio
+                         label_studio.xml label_studio.json
     rounds/01/labels/    verdicts.jsonl adjudicate.jsonl missing.json    people's answers to them
     rounds/01/rank/      ranked.jsonl preferences.jsonl           winners, and preferences for the next reward model
                          pairs.jsonl                              each prompt's best answer above its worst
@@ -216,6 +217,7 @@ def _steps(
             )
             write_jsonl(step.tmp / "queue.jsonl", asked.items)
             write_jsonl(step.tmp / "key.jsonl", asked.key)
+            write_jsonl(step.tmp / "template.jsonl", queue_lib.template(asked.items))
             (step.tmp / "queue.md").write_text(queue_lib.markdown(asked.items), encoding="utf-8")
             (step.tmp / "label_studio.xml").write_text(label_studio.config(), encoding="utf-8")
             manifest.write_json(step.tmp / "label_studio.json", label_studio.tasks(asked.items))

@@ -156,10 +156,10 @@ def amend(path: Path, extra: dict[str, Any]) -> None:
     metas.write(path / META, read_meta(path) | {"extra": extra})
 
 
-def prune(folder: Path, *, keep: int, keep_every_steps: int | None) -> None:
-    """Removes all steps but the newest `keep` and, where it is given, the multiples of `keep_every_steps`."""
+def prune(folder: Path, *, keep: int, keep_every_steps: int | None, best: int | None = None) -> None:
+    """Removes all steps but the newest `keep`, `best` and, where it is given, the multiples of `keep_every_steps`."""
     for step in steps(folder)[keep:]:
-        if keep_every_steps is None or step % keep_every_steps:
+        if step != best and (keep_every_steps is None or step % keep_every_steps):
             remove(folder / str(step))
 
 

@@ -295,8 +295,9 @@ def _until(project: Any, index: int, step: str) -> None:
     try:
         project.until(index, step)
     except Blocked as error:
-        queue = project.rounds / f"{index:02d}" / "queue" / "queue.md"
+        queue = project.rounds / f"{index:02d}" / "queue"
         raise Blocked(
-            f"{error}: {queue}, then `tigerjax align import {project.folder} --labels FILE`; to go on without them,"
+            f"{error}: read {queue / 'queue.md'}, fill in a copy of template.jsonl beside it, then"
+            f" `tigerjax align import {project.folder} --labels FILE`; to go on without people,"
             f" `tigerjax align set {project.folder} --align.allow-partial`"
         ) from error

@@ -77,7 +77,7 @@ def bind(command: Command, words: Sequence[str], prog: str) -> Call:
     if not options.takes_config(command):
         return Call(command, prog, None, _parse(words, own, prog))
     if not words or not words[0] or words[0].startswith("-"):
-        raise ConfigError(f"{prog} needs a config file or the folder of a run first, such as configs/llama2_tiny.py")
+        raise ConfigError(f"give a config file or the folder of a run first, as in `{_example(command)}`")
     paths.need_disk("the config", words[0])
     # Every field has its value in the config file, which is not read yet: so none is required here.
     fields = [*options.of_config(RunConfig), *options.of_subclasses(RunConfig)]
@@ -157,7 +157,7 @@ def _value(option: Option, texts: list[str], prog: str) -> Any:
     """The value of an option from the words behind it."""
     if option.optional and texts == ["None"]:
         return None
-    # --held-out with nothing behind it is an empty list; where the option is required, that is a slip.
+    # --eval.sets with nothing behind it is an empty list; where the option is required, that is a slip.
     if not texts and (not option.many or option.default is REQUIRED):
         raise ConfigError(f"{option.name} needs a value: {option.shown}; {_help(prog)}")
     items = [_item(option, text, prog) for text in texts]
@@ -203,6 +203,11 @@ def _suggestion(word: str, there: Sequence[str], prog: str) -> str:
     same = [name for name in there if name.removeprefix("--").rpartition(".")[2] == last]
     hint = f"; did you mean {' or '.join(same)}?" if len(same) in (1, 2) else near_miss(word, there)
     return hint or f"; {_help(prog)}"
+
+
+def _example(command: Command) -> str:
+    """The example of a command's help."""
+    return (inspect.getdoc(command) or "").partition("Example: ")[2].partition("\n")[0]
 
 
 def _help(prog: str) -> str:

@@ -163,8 +163,6 @@ def _help(command: Command, prog: str, args: list[str]) -> None:
 
 def _run_command(command: Command, prog: str, args: list[str]) -> Call | None:
     """Runs a command; None for one that was only rehearsed."""
-    if takes_config(command) and (args or ["-"])[0].startswith("-"):
-        show(usage(command, prog))
     quiet_start()
     hush_threads()
     sys.path.append("")  # modules of mixtures are looked for in the current folder too, as `python -m` does

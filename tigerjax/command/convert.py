@@ -57,7 +57,7 @@ def from_hf(
 
     Where the embedding has more rows than the folder's tokenizer has entries, the others are padding. --vocab-size says
     how many entries there are where the folder has no tokenizer. With --tokenizer, an extended tokenizer, the
-    vocabulary grows from that of the folder's tokenizer.model to it. One tensor is read at a time; the same command
+    vocabulary grows from that of the folder's tokenizer to it. One tensor is read at a time; the same command
     continues an interrupted conversion. --verify reads everything again, and compares the logits of both models for a
     short text.
 
@@ -67,10 +67,9 @@ def from_hf(
     from tigerjax.convert import read, sources
     from tigerjax.convert import verify as check
     from tigerjax.convert.read import stream_model
-    from tigerjax.convert.vocab import sub_tokens
+    from tigerjax.convert.vocab import first_new, sub_tokens
     from tigerjax.model.weights import tensor_bytes
     from tigerjax.processes import hosts
-    from tigerjax.tokenizer.added import MODEL_FILE
     from tigerjax.tokenizer.agreement import other_template
     from tigerjax.tokenizer.load import Tokenizer
 
@@ -81,13 +80,13 @@ def from_hf(
     source = sources.opened(hf_dir, base, vocabulary.vocab_size)
     opened, own = source.opened, source.tokenizer
     if tokenizer is not None:
-        if own is None or own.is_json:
+        if own is None:
             raise ConfigError(
-                f"{opened.where} has no {MODEL_FILE}, from which it could grow; put the model's own there"
+                f"{opened.where} has no tokenizer that is read, from which it could grow; put the model's own there"
             )
         old, own = own, Tokenizer(tokenizer)
         stands_for = sub_tokens(opened.config.vocab_size, old, own)
-        opened = read.grow(opened, old.pieces, stands_for, multiple=multiple or PAD_TO_MULTIPLE_OF)
+        opened = read.grow(opened, first_new(old), stands_for, multiple=multiple or PAD_TO_MULTIPLE_OF)
     if own is not None and (line := other_template(own.folder)):
         hosts.say(line)
     progress = show_progress("converted", "GB")
@@ -195,7 +194,7 @@ def resize(
     from tigerjax.checkpoint.model import load_model, save_model
     from tigerjax.convert.vocab import first_new, moved, sub_tokens
     from tigerjax.convert.vocab import resize as grow
-    from tigerjax.model.hf_config import moved_ids
+    from tigerjax.model.hf_config import moved_ids, remembered
     from tigerjax.tokenizer.load import Tokenizer
 
     if (start.new_rows == "distilled") != bool(start.text):
@@ -214,7 +213,8 @@ def resize(
     if start.new_rows == "distilled":
         weights, learnt = _distilled(weights, config, old, extended, start)
     with show_elapsed(f"writing {out}"):
-        extra = moved_ids(model.extra, moved(first_new(old), sub_tokens(model.config.vocab_size, old, extended)))
+        extra = model.extra | remembered(model.extra, model.run_config)
+        extra = moved_ids(extra, moved(first_new(old), sub_tokens(model.config.vocab_size, old, extended)))
         save_model(out, weights, config, tokenizer_sha256=extended.sha256, extra=extra)
     sizes = {"vocab_size": config.vocab_size, "padded_vocab_size": config.padded_vocab_size}
     show(sizes | learnt | {"out": str(out)}, json)

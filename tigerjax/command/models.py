@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +14,7 @@ from tigerjax.command.options import FLAT, ConfigFile, OnDisk
 from tigerjax.command.progress import show_progress
 from tigerjax.config import PreferenceConfig, RunConfig
 from tigerjax.config.ranges import Seed
-from tigerjax.errors import ConfigError, DataError
+from tigerjax.errors import ConfigError
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
 from tigerjax.terminal import one_line, tell
 from tigerjax.terminal import show as to_terminal
@@ -39,7 +38,6 @@ def quickstart(out: OnDisk = Path("runs/quickstart"), seed: Seed = 0, json: Path
 def train(
     config: ConfigFile,
     out: Path | None = None,
-    held_out: tuple[Path, ...] = (),
     dry_run: bool = False,
     hosts: HostsConfig = AUTO,
     profile_steps: str | None = None,
@@ -48,12 +46,13 @@ def train(
 ) -> None:
     """Trains a model, by pretraining, SFT or on preferences as the config says.
 
-    The same command resumes an interrupted run. --dry-run checks the config and its mixture, or its preferences and the
-    model that they train, prints the config with its overrides, and stops. With --held-out, the loss and the next-token
-    accuracy on the answers of HELD_OUT are printed at the end, by task and language. docs/OPERATIONS.md says how to use
-    --wandb. On several hosts, run the same command on each (launch/run.sh).
+    The same command resumes an interrupted run. --dry-run checks the config, its mixture or its preferences, and the
+    checkpoint that the run starts from, prints the config with its overrides, and stops. With --eval.sets, loss and
+    next-token accuracy on held-out files are measured every --eval.every-steps steps and at the end, by language,
+    source and task. docs/OPERATIONS.md says more of that, and how to use --wandb. On several hosts, run the same
+    command on each (launch/run.sh).
 
-    Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --out runs/tiny
+    Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --eval.sets sft.jsonl --out runs/tiny
     """
     from tigerjax.config import dump
 
@@ -63,16 +62,9 @@ def train(
     if wandb is not None:
         wandb_run.package()  # refused before any work when the package is missing
     on_preferences = isinstance(run.objective, PreferenceConfig)
+    run_dir = out or config.run_dir(run)
     if dry_run:
-        if on_preferences:
-            from tigerjax.align import preference
-
-            preference.check(run)
-        else:
-            from tigerjax.data.mixture import get_mixture, import_modules
-
-            import_modules(run.data.modules)
-            get_mixture(run.data.mixture)
+        _rehearse(run, run_dir)
         to_terminal("\n".join(dump(run)))
         return
     from tigerjax.processes import hosts as processes
@@ -80,26 +72,46 @@ def train(
     processes.start(hosts)
     if processes.is_writer():
         to_terminal("\n".join(dump(run)))
+    from tigerjax.evaluate.asked import asked
+    from tigerjax.train.held_out import lines
     from tigerjax.train.loop import train_on_mixture
-    from tigerjax.train.metrics import Reporting, last_record
+    from tigerjax.train.metrics import Reporting, last_record, last_validation
 
-    run_dir = out or config.run_dir(run)
     with processes.together():
-        examples = _read_held_out(run, held_out) if processes.is_writer() else []
         reporting = Reporting(since=began, profile_steps=traced, wandb=wandb)
-        given = {"run_dir": run_dir, "progress": show_progress, "reporting": reporting}
+        more: dict[str, Any] = {}
+        given: dict[str, Any] = {"run_dir": run_dir, "ask": asked(run), "progress": show_progress}
         if on_preferences:
             from tigerjax.align import preference
 
-            more = {"preferences": preference.train(run, **given)}
+            more["preferences"] = preference.train(run, **given, reporting=reporting)
         else:
-            loader = train_on_mixture(run, **given)
-            more = _progress(run, run_dir, loader) if processes.is_writer() else {}
+            loader = train_on_mixture(run, **given, reporting=reporting)
+            if processes.is_writer():
+                more |= _progress(run, run_dir, loader)
     if processes.is_writer():
         figures = {"run": str(run_dir)} | last_record(run_dir) | more
-        if examples:
-            figures["held_out"] = _held_out(run, run_dir, examples)
+        if validated := last_validation(run_dir):
+            to_terminal("\n".join(lines(validated, whole=True)))
+            figures["validation"] = validated
         save(figures, json)
+
+
+def _rehearse(run: RunConfig, run_dir: Path) -> None:
+    """Refuses what a run would refuse of its mixture or preferences, and of the checkpoint that it starts from."""
+    from tigerjax.tokenizer.load import Tokenizer
+    from tigerjax.train import start
+
+    if isinstance(run.objective, PreferenceConfig):
+        from tigerjax.align import preference
+
+        preference.check(run)
+    else:
+        from tigerjax.data.mixture import get_mixture, import_modules
+
+        import_modules(run.data.modules)
+        get_mixture(run.data.mixture)
+    start.rehearse(run, run_dir, lambda: Tokenizer(run.data.tokenizer))
 
 
 def _progress(run: Any, run_dir: Path, loader: Any) -> dict[str, float]:
@@ -135,42 +147,6 @@ def _steps(text: str | None, total: int) -> tuple[int, int] | None:
     if int(last) > total:
         raise ConfigError(f"--profile-steps {text!r}, but the run has {total} steps; give steps of the run")
     return int(first), int(last)
-
-
-def _read_held_out(run: RunConfig, files: Sequence[Path]) -> list[Any]:
-    """The held-out examples. DataError before the training where they cannot be read, or none of them fits a row."""
-    from tigerjax.evaluate.held_out import refuse_unfit
-    from tigerjax.records import sft_examples
-    from tigerjax.tokenizer.load import Tokenizer
-
-    examples = list(sft_examples(files)) if files else []
-    if files:
-        refuse_unfit(Tokenizer(run.data.tokenizer), examples, seq_len=run.data.seq_len)
-    return examples
-
-
-def _held_out(run: RunConfig, run_dir: Path, examples: Sequence[Any]) -> dict[str, Any]:
-    """Prints the loss on held-out examples: of all, of each task and of each language. Returns the figures."""
-    from tigerjax.checkpoint.loaded import load
-    from tigerjax.evaluate.held_out import lines, losses
-    from tigerjax.records import note
-    from tigerjax.tokenizer.load import Tokenizer
-
-    figures = losses(
-        # Without a mesh: this host computes it alone.
-        load(run_dir, Tokenizer(run.data.tokenizer), compute=run.compute),
-        examples,
-        seq_len=run.data.seq_len,
-        batch_rows=run.global_batch_size,
-        progress=show_progress("held out", "rows"),
-    )
-    if lost := figures["overlong"]:
-        note(
-            f"held out: {lost} of {lost + figures['examples']} examples are longer than data.seq_len={run.data.seq_len}"
-            " and count in no figure; raise it to count them"
-        )
-    to_terminal("\n".join(lines(figures)))
-    return figures
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -328,34 +304,3 @@ def _show_answers(path: Path) -> None:
         to_terminal(
             f"answered                 {one_line(record['candidates'][0]['text'])[:SHOWN_CHARACTERS] or 'nothing'}"
         )
-
-
-def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> None:
-    """Writes RUN_DIR/report.html: curves, shares, speed, rounds, samples and lineage.
-
-    Its table is printed too. RUN_DIR is a folder of `tigerjax quickstart`, `tigerjax train` or `tigerjax align init`.
-    The figures are read from its report.json, which is written first from the logged steps of a run, or from the
-    finished rounds of an alignment.
-
-    Example: tigerjax report runs/quickstart
-    """
-    from tigerjax.align import settings, summary
-    from tigerjax.files import manifest, own
-    from tigerjax.report import lineage, print_table, render, runs
-
-    source = run_dir / "report.json"
-    if (run_dir / settings.FILE).is_file():
-        manifest.write_json(source, summary.collect(run_dir))
-    elif (metrics := run_dir / runs.METRICS).is_file():
-        with own.fields(metrics, "remove the lines that are wrong"):
-            logged = runs.of_run(run_dir)
-        manifest.write_json(source, logged)
-    if not source.is_file():
-        raise DataError(f"{source} does not exist; give a folder of `tigerjax quickstart`, `train` or `align init`")
-    values = own.read_object(source, "write it again")
-    with own.fields(source, "it, or a file that it is made of, is not that of a run; write it again"):
-        values |= {"runs": runs.collect(run_dir), "lineage": lineage.collect(run_dir)}
-        render(values, run_dir / "report.html")
-        print_table(values)
-    to_terminal(f"wrote {run_dir / 'report.html'}")
-    save(values, json)

@@ -50,7 +50,7 @@ NEXT: Mapping[tuple[str, ...], str] = {
     ("align", "run"): "tigerjax report {dir}",
     ("evaluate",): "tigerjax evaluate compare DIR DIR --out FILE",
     ("evaluate", "compare"): "tigerjax convert to-hf RUN DIR --tokenizer DIR",
-    ("report",): "tigerjax evaluate CONFIG --tasks all --data-dir DIR",
+    ("report",): "tigerjax evaluate CONFIG --tasks mmlu ceval --data-dir DIR",
 }
 """Words in braces are options of the command that has ended; `run` is the folder of its run. Capital letters are for
 the reader to fill in."""

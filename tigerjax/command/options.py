@@ -179,7 +179,8 @@ def of_subclasses(config: type) -> list[Option]:
 
 def subclasses(kind: type) -> list[type]:
     """All subclasses of a dataclass that tigerjax/config/ defines."""
-    found = []
+    found: list[type] = []
+    one: type
     for one in kind.__subclasses__():
         # `dataclass(slots=True)` makes a second class, and the first one is a subclass too as long as it lives.
         named = getattr(sys.modules[one.__module__], one.__name__, None)

@@ -8,7 +8,8 @@
     "optim.peak-lr" = 1e-4
 
 The tables stand in the order of the work, so that a command which has ended can name the next one. What is typed counts
-more than what is in the file.
+more than what is in the file. A command without a table that works on the folder of the alignment takes that of
+`align run`, and `report` takes what the last stage has made.
 """
 
 import itertools
@@ -19,6 +20,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tigerjax import config as config_lib
 from tigerjax.command import names, options
 from tigerjax.command.options import Command
 from tigerjax.config import RunConfig
@@ -82,7 +84,10 @@ def complete(tables: Sequence[Table], command: Sequence[str], function: Command,
     """
     table, first = _meant(tables, tuple(command), typed), _positional(typed)
     if table is None:
-        return list(typed)
+        usual = [] if first else usual_folder(tables, function)
+        if usual:
+            tell(f"{FILE}: {shlex.join(usual)}")
+        return [*usual, *typed]
     known = {o.name: o for o in options.of_command(function) if not o.positional}
     if options.takes_config(function):
         known = {o.name: o for o in options.of_config(RunConfig)} | known
@@ -99,6 +104,43 @@ def complete(tables: Sequence[Table], command: Sequence[str], function: Command,
     if added or behind:
         tell(f"{FILE}: {shlex.join([*behind, *added])}")
     return [*first, *behind, *typed[len(first) :], *added]
+
+
+def usual_folder(tables: Sequence[Table], function: Command) -> list[str]:
+    """The folder that a command without a table works on, as the one word that was not typed; [] where there is none.
+
+    It is the alignment for what takes one. For `report` it is the alignment where a round has ended, else the folder of
+    the last run that has logged a step.
+    """
+    takes = next((o.name for o in options.of_command(function) if o.positional), None)
+    if takes == "dir":
+        return [to for to in map(_alignment, tables) if to][-1:]
+    if takes != "run_dir":
+        return []
+    runs = [run for run in map(_run, tables) if run and (Path(run) / "metrics.jsonl").is_file()]
+    return [*runs, *(to for to in map(_alignment, tables) if to and _judged(to))][-1:]
+
+
+def _alignment(table: Table) -> str:
+    """The folder of an alignment that a table makes or runs; "" for other tables."""
+    word: dict[tuple[str, ...], Any] = {
+        ("align", "init"): table.given.get("out"),
+        ("align", "run"): "".join(table.positional[:1]),
+    }
+    return str(word.get(table.command) or "")
+
+
+def _run(table: Table) -> str:
+    """The folder of the run that a table trains; "" for other tables, and where its config cannot be read."""
+    if table.command not in (("train",), ("reward", "train")):
+        return ""
+    if "out" in table.given or not table.positional:
+        return str(table.given.get("out", ""))
+    path = Path(table.positional[0])
+    try:
+        return str(options.ConfigFile(path, [], "").run_dir(config_lib.load(path)))
+    except ConfigError:
+        return ""
 
 
 def explanation(message: str, tables: Sequence[Table], command: Sequence[str], typed: Sequence[str]) -> str:
@@ -122,10 +164,44 @@ def explanation(message: str, tables: Sequence[Table], command: Sequence[str], t
 
 
 def following(tables: Sequence[Table], command: Sequence[str], words: Sequence[str]) -> str | None:
-    """The command that the project file has behind this one, which was called with `words`; None at its end."""
+    """The command that the project file has behind this one, which was called with `words`; None at its end.
+
+    The steps of a round have no tables: behind them `align run` does what is left of the rounds, and behind `align set`
+    it begins another one where none is under way.
+    """
     table = _meant(tables, tuple(command), words)
-    place = tables.index(table) + 1 if table is not None else len(tables)
-    return f"tigerjax {shortest(tables, tables[place])}" if place < len(tables) else None
+    rounds = next((t for t in tables if t.command == ("align", "run") and [_alignment(t)] == list(words[:1])), None)
+    if table is None and rounds is not None and command[0] == "align":
+        planned, folder = rounds.given.get("rounds"), Path(_alignment(rounds))
+        planned = planned if isinstance(planned, int) else 1
+        begun, ended = len(list(folder.glob("rounds/[0-9][0-9]"))), len(_judged(folder))
+        wanted = max(planned, begun, ended + 1 if command[-1] == "set" else 0)
+        if ended < wanted:
+            more = f" --rounds {wanted}" if wanted > planned else ""
+            return f"tigerjax {shortest(tables, rounds)}{more}"
+        table = rounds
+    if table is None or table is tables[-1]:
+        return None
+    after = tables[tables.index(table) + 1]
+    if table is rounds and after.command == ("convert", "to-hf"):
+        return f"tigerjax {_export(tables, after, _alignment(table))}"
+    return f"tigerjax {shortest(tables, after)}"
+
+
+def _judged(alignment: str | Path) -> list[Path]:
+    """The gates of an alignment's rounds that have ended."""
+    return list(Path(alignment).glob("rounds/*/gate/manifest.json"))
+
+
+def _export(tables: Sequence[Table], table: Table, alignment: str) -> str:
+    """What to type to export the model that the rounds have ended with, where the table exports another one."""
+    from tigerjax.align import summary
+
+    model = [outcome["checkpoint"] for outcome in summary.outcomes(alignment)][-1:]
+    if not model or Path(model[0]).resolve() == Path(*table.positional[:1]).resolve():
+        return shortest(tables, table)
+    given = [word for key, value in table.given.items() for word in _words(f"--{key}", value, table)]
+    return shlex.join([*table.command, *model, *table.positional[1:], *given])
 
 
 def shortest(tables: Sequence[Table], table: Table) -> str:

@@ -17,14 +17,16 @@ STEPS = [
 ]
 """The commands that have a table below."""
 
-TOML = """\
+CLEAN_TOML = """\
 # What `tigerjax` commands take in this folder when it is not typed. `tigerjax COMMAND --dry-run` shows what a command
 # would read and write. The tables stand in the order of the work: each command names the next one when it ends.
 
 ["data clean"]
 input = {raw}
 out = "runs/clean"
+"""
 
+DOCUMENTS_TOML = """
 ["data dedup exact"]
 input = {docs}
 out = "runs/exact"
@@ -38,30 +40,38 @@ out = "runs/near"
 docs = ["runs/near"]
 sft = {sft}
 out = "runs/text"
+"""
 
-# More pieces than are needed, since those that are not Chinese, or that the base has, are left out.
-["tokenizer train"]
-input = {zh}
-vocab-size = {pieces}
+TOKENIZER_TOML = """
+{why}["tokenizer train"]
+{train_base}input = {zh}
+vocab-size = {train}
 out = "runs/zh_pieces"
 
 ["tokenizer extend"]
-base = {base_model}
+base = {base}
 new = "runs/zh_pieces"
-vocab-size = {vocab_size}
+vocab-size = {size}
 out = "tokenizer"
 
 ["tokenizer verify tokenizer"]
-base = {base_model}
+base = {base}
 text = {texts}
+"""
 
+MORE_PIECES = "# More pieces than are needed, since those that are not Chinese, or that the base has, are left out.\n"
+
+IMPORT_TOML = """
 [{import_base}]
+"""
+
+GROWN_TOML = """\
 tokenizer = "tokenizer"
 pad-to-multiple-of = {multiple}
+"""
 
-["train pretrain.py"]
-
-["train sft.py"]
+TRAIN_TOML = """
+["train {run}.py"]
 """
 
 REWARD_TOML = """
@@ -83,63 +93,71 @@ rounds = 1
 """
 
 EXPORT_TOML = """
-# The model of the fine-tuning. `tigerjax align status` names that of the last round, which you can put here instead.
+# The model of the fine-tuning. When a round has ended, `tigerjax align status` names the command for its model.
 ["convert to-hf runs/sft runs/hf"]
-tokenizer = "tokenizer"
+tokenizer = {tokenizer}
 """
 
 MIXTURE = '''\
-"""The data of {name}: what pretrain.py and sft.py name as their mixtures.
+"""The data of {name}. {what}"""
 
-Shares are shares of tokens. Half of the documents' tokens are Chinese. The weight of a source is its share within its
-language, and max_epochs limits how often it is read: Source("file", weight=2, max_epochs=3).
-"""
-
-from tigerjax.data.mixture import Source, holistic, sft
+from tigerjax.data.mixture import Source, {kinds}
 
 EXAMPLES = Source(({examples},))
 
-holistic(
-    "{name}_pretrain",
-    tokenizer="tokenizer",
-    zh={{
-{zh}    }},
-    en={{
-{en}    }},
-    instruct=EXAMPLES,
-    instruct_fraction=0.05,
-)
-sft("{name}_sft", tokenizer="tokenizer", examples=EXAMPLES)
+{documents}sft("{name}_sft", tokenizer={tokenizer}, examples=EXAMPLES)
 '''
 
-PRETRAIN = '''\
-"""Holistic continued pretraining of {name}.
+SHARES = """\
+pretrain.py and sft.py name its mixtures.
 
-Model    the sizes of {base}, with the vocabulary of the folder tokenizer
-Data     {name}_pretrain, see mixture.py
-Hardware one device; `tigerjax plan pretrain.py --topology v5p:4x4x4 --search` finds a mesh for a TPU slice
+Shares are shares of tokens. {languages}The weight of a source is its share within its
+language, and max_epochs limits how often it is read: Source("file", weight=2, max_epochs=3).
+"""
+
+LANGUAGES = "Half of the documents' tokens are Chinese. "
+
+SFT_ALONE = "sft.py names its mixture."
+
+HOLISTIC = """\
+holistic(
+    "{name}_pretrain",
+    tokenizer={tokenizer},
+    zh={zh},
+    en={en},
+    instruct=EXAMPLES,
+    instruct_fraction=0.05,
+{share})
+"""
+
+FIRST = '''\
+"""{what}
+
+Model    the sizes of {base}{vocabulary}
+Data     {mixture}, see mixture.py
+Hardware one device; `tigerjax plan {run}.py --topology v5p:4x4x4 --search` finds a mesh for a TPU slice
 Result   not yet run
-Command  tigerjax train pretrain.py
+Command  tigerjax train {run}.py
 
 The sizes come from the base model. Rates, steps and batch are only a beginning: change them.
 """
 
-from tigerjax.config import CheckpointConfig, ComputeConfig, DataConfig, MeshConfig, ModelConfig, {rope}RunConfig
+from tigerjax.config import {imports}
 from tigerjax.model.llama.presets import adamw
-
+{sizes}
 
 def config() -> RunConfig:
     return RunConfig(
-        name="pretrain",
-        model=ModelConfig(
+        name="{run}",
+        model={kind}(
 {fields}        ),
         compute=ComputeConfig({compute}),
         mesh=MeshConfig(),
-        optim=adamw(peak_lr=1e-4, warmup_steps=100, total_steps=1000, weight_decay=0.1),
+        optim=adamw({optim}),
         data=DataConfig(
-            mixture="{name}_pretrain",
+            mixture="{mixture}",
             modules=("mixture",),
-            tokenizer="tokenizer",
+            tokenizer={tokenizer},
             cache_dir="runs/cache",
             seq_len={seq_len},
         ),
@@ -149,6 +167,15 @@ def config() -> RunConfig:
         log_every_steps=10,
     )
 '''
+
+WHAT = {
+    "pretrain": "Holistic continued pretraining of {name}.",
+    "sft": "Fine-tuning of the base model on conversations; the loss is that of the answers.",
+}
+OPTIM = {
+    "pretrain": "peak_lr=1e-4, warmup_steps=100, total_steps=1000, weight_decay=0.1",
+    "sft": "peak_lr=1e-5, warmup_steps=20, total_steps=300, weight_decay=0.0",
+}
 
 SFT = '''\
 """Fine-tuning of what pretrain.py trains, on conversations; the loss is that of the answers.
@@ -173,7 +200,7 @@ def config() -> RunConfig:
     return dataclasses.replace(
         base,
         name="sft",
-        optim=adamw(peak_lr=1e-5, warmup_steps=20, total_steps=300, weight_decay=0.0),
+        optim=adamw({optim}),
         data=dataclasses.replace(base.data, mixture="{name}_sft"),
         checkpoint=dataclasses.replace(base.checkpoint, init_from="runs/pretrain"),
     )
@@ -190,14 +217,14 @@ Rates and steps are only a beginning: change them.
 
 import dataclasses
 
-import pretrain
+import {first}
 
 from tigerjax.config import RunConfig
 from tigerjax.model.llama.presets import adamw
 
 
 def config() -> RunConfig:
-    base = pretrain.config()
+    base = {first}.config()
     return dataclasses.replace(
         base,
         name="reward",
@@ -209,9 +236,9 @@ def config() -> RunConfig:
 
 ALIGN_README = """\
 - `tigerjax align run` stops with exit code 4 when people are needed. Their questions are in
-  `runs/align/rounds/01/queue/queue.md`. `tigerjax align import runs/align --labels FILE` takes their answers, and
-  `tigerjax align run` resumes. `tigerjax align set runs/align --align.allow-partial` resumes without them.
-- `tigerjax align status runs/align` shows how each round ended.
+  `runs/align/rounds/01/queue/queue.md`. `tigerjax align import --labels FILE` takes their answers, and
+  `tigerjax align run` resumes. `tigerjax align set --align.allow-partial` lets it resume without them.
+- `tigerjax align status` shows how each round ended.
 """
 
 README = """\
@@ -224,11 +251,12 @@ when it ends. A command that was interrupted continues when it is typed again.
 {steps}
 ```
 
-- `pretrain.py`, `sft.py` and `reward.py` are the configs of the runs: rates, steps, batch, mesh. Every field is also an
-  option: `tigerjax train pretrain.py --optim.peak-lr 3e-5`.
+- {configs}: rates, steps, batch, mesh. Every field is also an
+  option: `tigerjax train {first}.py --optim.peak-lr 3e-5`.
 - `mixture.py` says which files are trained on, and in which shares.
-- `tigerjax plan pretrain.py --topology v5p:4x4x4` shows memory and time on a TPU slice before you rent one.
+- `tigerjax plan {first}.py --topology v5p:4x4x4` shows memory and time on a TPU slice before you rent one.
 {align}- `tigerjax evaluate sft.py --tasks mmlu ceval --data-dir DIR` asks benchmarks, whose files you put into DIR.
-- `tigerjax report runs/pretrain` writes a page with the curves of a run.
+- `tigerjax report` writes a page about the last stage: a run with its curves, or the rounds. `tigerjax report
+  runs/{first}` writes that of another run.
 - `tigerjax doctor` looks at this machine: versions, devices, memory, disk.
 """

@@ -11,6 +11,7 @@ from tigerjax.command import (
     evaluate,
     models,
     plan,
+    report,
     shells,
     starter,
     text,
@@ -95,7 +96,7 @@ SECTIONS: dict[str, dict[tuple[str, ...], Command]] = {
     "7. Evaluation, reports, handing over": {
         ("evaluate",): evaluate.evaluate,
         ("evaluate", "compare"): evaluate.evaluate_compare,
-        ("report",): models.report,
+        ("report",): report.report,
         ("convert", "to-hf"): convert.to_hf,
     },
     "For the shell": {

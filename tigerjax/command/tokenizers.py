@@ -90,10 +90,12 @@ def tokenizer_extend(
 
     Example: tigerjax tokenizer extend --base llama2/tokenizer.model --new runs/zh_bpe --vocab-size 60515 --out tok
     """
-    from tigerjax.tokenizer import bpe, bpe_extend
+    from tigerjax.files import paths
+    from tigerjax.tokenizer import bpe_extend
+    from tigerjax.tokenizer.added import is_json
     from tigerjax.tokenizer.extend import extend
 
-    if bpe.is_json(base):
+    if is_json(paths.of(base)):
         made = bpe_extend.extend(base, new, vocab_size, out, verify=verify)
         show(made["figures"] | {"out": str(out)}, json)
         return

@@ -39,6 +39,7 @@ from tigerjax.config.run import (
     PipelineConfig,
     RunConfig,
 )
+from tigerjax.config.validation import EvalConfig
 
 __all__ = [
     "DUMPED",
@@ -49,6 +50,7 @@ __all__ = [
     "DataConfig",
     "DpoConfig",
     "Dtype",
+    "EvalConfig",
     "Extras",
     "HealthConfig",
     "IpoConfig",

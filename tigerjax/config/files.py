@@ -1,6 +1,7 @@
 """Reads config files, and writes and reads configs as text."""
 
 import ast
+import contextlib
 import dataclasses
 import importlib.util
 import re
@@ -15,6 +16,8 @@ from tigerjax.errors import ConfigError, near_miss
 
 DUMPED = "config.txt"
 """In a run's folder: its config as `dump` writes it."""
+
+PACKAGE = __name__.partition(".")[0]
 
 RENAMED = {"batch_rows": "global_batch_size", "accumulate": "gradient_accumulation_steps"}
 """Fields of a run that had other names in 0.2.0, by their old name."""
@@ -33,7 +36,7 @@ def dump(config: Any, prefix: str = "") -> list[str]:
         if dataclasses.is_dataclass(value):
             # A subclass of what the field names: the sizes of another family, the settings of another objective.
             if isinstance(field.type, type) and type(value) is not field.type:
-                lines.append(f"{prefix}{field.name} = {type(value).__name__}")
+                lines.append(f"{prefix}{field.name} = {type(value).__module__}.{type(value).__name__}")
             lines += dump(value, f"{prefix}{field.name}.")
         else:
             lines.append(f"{prefix}{field.name} = {value!r}")
@@ -120,10 +123,10 @@ def _built(kind: Any, values: dict[str, str], prefix: str, path: Path) -> Any:
     for field in dataclasses.fields(kind):
         name = f"{prefix}{field.name}"
         if dataclasses.is_dataclass(field.type):
-            if (named := values.pop(name, None)) is not None:  # a subclass, see dump
-                raise ConfigError(f"{path}: {name} is a {named}, which has settings of its own; give the config file")
-            if any(given.startswith(f"{name}.") for given in values) or _required(field):
-                fields[field.name] = _built(field.type, values, f"{name}.", path)
+            named = values.pop(name, None)
+            inner = field.type if named is None else _subclass(field.type, named, f"{path}: {name}")
+            if any(given.startswith(f"{name}.") for given in values) or named is not None or _required(field):
+                fields[field.name] = _built(inner, values, f"{name}.", path)
         elif name in values:
             try:
                 fields[field.name] = ast.literal_eval(values.pop(name))
@@ -135,6 +138,20 @@ def _built(kind: Any, values: dict[str, str], prefix: str, path: Path) -> Any:
         return kind(**fields)
     except TypeError as error:  # a value of another type, which a comparison meets
         raise ConfigError(f"{path}: {error}; give the config file of the run") from error
+
+
+def _subclass(of: Any, named: str, where: str) -> type:
+    """The subclass of `of` that a dump names by its module and its name. Only modules of this package are imported for
+    it: a text must not choose what code runs."""
+    module, _, name = named.rpartition(".")
+    parts = module.split(".")
+    if parts[0] == PACKAGE and all(part.isidentifier() and not part.startswith("_") for part in parts):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+    found = getattr(sys.modules.get(module), name, None)
+    if not (isinstance(found, type) and issubclass(found, of)):
+        raise ConfigError(f"{where} is a {named[:80]}, which is not in this version; give the config file of the run")
+    return found
 
 
 def _required(field: dataclasses.Field[Any]) -> bool:

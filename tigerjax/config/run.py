@@ -5,9 +5,10 @@ import math
 from pathlib import PurePath
 from typing import Annotated
 
-from tigerjax.config.model import ComputeConfig, Dtype, ModelConfig
+from tigerjax.config.model import LATER, ComputeConfig, Dtype, ModelConfig
 from tigerjax.config.objective import ObjectiveConfig
 from tigerjax.config.ranges import Count, CountOrZero, PositiveFactor, Range, Seed, Share, check
+from tigerjax.config.validation import EvalConfig
 from tigerjax.errors import ConfigError
 
 
@@ -100,6 +101,8 @@ class CheckpointConfig:
     keep_every_steps: Count | None = None  # Checkpoints of its multiples stay for good; None: of none
     init_from: str | None = None
     """Folder of a checkpoint or a run, from whose weights this run starts at step 0. None starts from random ones."""
+    keep_best: bool = dataclasses.field(default=False, metadata={LATER: True})
+    """Whether the checkpoint with the best `eval.metric` stays, however old; of equal ones the newest."""
 
     def __post_init__(self) -> None:
         check(self, "checkpoint.")
@@ -146,6 +149,8 @@ class RunConfig:
     pipeline: PipelineConfig = PipelineConfig()  # How batches pass through the stages
     health: HealthConfig = dataclasses.field(default_factory=HealthConfig)  # Which updates are refused
     objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)  # What is minimised
+    eval: EvalConfig = dataclasses.field(default=EvalConfig(), metadata={LATER: True})
+    """What is measured on held-out data while the run trains"""
 
     def __post_init__(self) -> None:
         check(self, "")
@@ -179,6 +184,11 @@ class RunConfig:
             if size % degree:
                 raise ConfigError(f"model.{field}={size} does not divide by mesh.{axes}={degree}; change one")
         self._check_length()
+        if self.checkpoint.keep_best and self.eval.every_steps is None:
+            raise ConfigError(
+                "checkpoint.keep_best needs validations to choose by, and eval.every_steps is None: only the last step"
+                " is validated; set eval.every_steps"
+            )
 
     def _check_length(self) -> None:
         length, shares = self.data.seq_len, self.mesh.sequence

@@ -9,7 +9,7 @@ from tigerjax.convert import adapters, of_checkpoint, read, vocab_of_folder
 from tigerjax.convert.read import Opened
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
-from tigerjax.model.hf_config import CONFIG, SEQ_LEN, trained_length
+from tigerjax.model.hf_config import CONFIG, remembered
 
 if TYPE_CHECKING:
     from tigerjax.tokenizer.load import Tokenizer
@@ -55,9 +55,8 @@ def _of_run(base: Path, vocab_size: int | None) -> Source:
     if vocab_size is not None:
         raise ConfigError(f"{base}: a checkpoint knows its vocabulary; leave --vocab-size out")
     model = open_whole(base)
-    length = trained_length(model.run_config)
     known = of_checkpoint.opened(model)
-    known = known._replace(extra=known.extra | ({SEQ_LEN: length} if length else {}))
+    known = known._replace(extra=known.extra | remembered(model.extra, model.run_config))
     return Source(known, None, model.tokenizer_sha256, of_checkpoint.facts(model))
 
 

@@ -12,6 +12,7 @@ from tigerjax.model.hf_config import TokenizerIds
 from tigerjax.processes import hosts
 from tigerjax.tokenizer.added import (
     ADDED_FILE,
+    AGAIN,
     CONFIG_FILE,
     FAST_FILE,
     MODEL_FILE,
@@ -23,7 +24,6 @@ from tigerjax.tokenizer.agreement import other_template
 from tigerjax.tokenizer.chat import stop_ids
 from tigerjax.tokenizer.hf_files import MAP_FILE, TEMPLATE_FILE
 
-AGAIN = "give the tokenizer's files as they were published"
 NAMES = (
     MODEL_FILE,
     SPECIALS_FILE,

@@ -9,6 +9,7 @@ import numpy as np
 from tigerjax.config import ModelConfig
 from tigerjax.errors import ConfigError
 from tigerjax.model.layers import NORMAL
+from tigerjax.tokenizer.added import FAST_FILE, MODEL_FILE
 
 if TYPE_CHECKING:
     from tigerjax.tokenizer.load import Tokenizer
@@ -30,19 +31,25 @@ def sub_tokens(vocab_size: int, base: "Tokenizer", new: "Tokenizer") -> list[lis
     For a piece they are those with which the base spells the same text; no "▁" is put before it. For an added token
     that the base has too, it is the old one. For a new pad the list is empty.
 
-    `vocab_size` is the checkpoint's. ConfigError when it is not the base's, or when the new tokenizer does not begin
-    with the pieces of the base or lacks one of its added tokens.
+    `vocab_size` is the checkpoint's. ConfigError when it is not the base's, or when the new tokenizer is of another
+    kind, does not begin with the pieces of the base, or lacks one of its added tokens.
     """
+    if base.is_json != new.is_json:
+        kinds = (MODEL_FILE, FAST_FILE)
+        raise ConfigError(
+            f"tokenizer {new.folder} is a {kinds[new.is_json]}, and {base.folder} a {kinds[base.is_json]}: neither is"
+            " made of the other; give what `tigerjax tokenizer extend` made of the model's own"
+        )
     if vocab_size != base.size:
         raise ConfigError(
             f"checkpoint has vocab_size={vocab_size}, base tokenizer {base.folder} has {base.size} entries;"
             " give the tokenizer that the checkpoint was trained with"
         )
-    if base.is_json and new.is_json:
+    if base.is_json:
         from tigerjax.tokenizer import bpe  # the numeric core imports without `tokenizers`
 
         return bpe.old_parts(bpe.read(base.folder), bpe.read(new.folder))
-    if new.pad is None or base.is_json != new.is_json:
+    if new.pad is None:
         raise ConfigError(
             f"new tokenizer {new.folder} must not be without special tokens; the one to grow into comes from"
             " `tigerjax tokenizer extend`"

@@ -183,6 +183,8 @@ def rows(maker: RowMaker, paths: Sequence[Path], length: int, runner: str, work:
     """
     from tigerjax.tokenizer.load import Tokenizer
 
+    if maker.split.share:  # by ids, which are whole only where all files are read in order
+        raise ConfigError("the source holds records out, which Beam's workers do not do; make its rows with local")
     blocks = records.blocks(paths)
     work.mkdir()
     maker.counts.clear()

@@ -17,11 +17,11 @@ def reasons(figures: Mapping[str, Any], seq_len: int) -> str:
     return ", ".join(text for text, count in why.items() if count)
 
 
-def empty(source: str, counts: Mapping[str, int], inputs: Sequence[Path], seq_len: int) -> DataError:
-    """The error of a source that fills no row."""
+def empty(what: str, counts: Mapping[str, int], inputs: Sequence[Path], seq_len: int) -> DataError:
+    """The error of `what`, such as "source zh.web", that fills no row."""
     lost = reasons(counts, seq_len)
     return DataError(
-        f"source {source} is empty: {counts.get('records', 0)} records with {counts.get('tokens', 0)} tokens in"
+        f"{what} is empty: {counts.get('records', 0)} records with {counts.get('tokens', 0)} tokens in"
         f" {[str(p) for p in inputs]} fill no row of {seq_len}{f' ({lost})' if lost else ''}; add data or"
         f" {'raise' if lost else 'lower'} data.seq_len"
     )
@@ -37,6 +37,8 @@ def tell(source: str, figures: Mapping[str, Any], max_dropped: float) -> None:
     records.tell(f"source {source}", figures)
     if cut := figures.get("shortened", 0):
         records.note(f"source {source}: {cut} of {total} examples are longer than seq_len={seq_len} and were cut to it")
+    if "held_out" in figures:
+        records.note(f"source {source}: {figures['held_out']} of {total + figures['held_out']} records are held out")
     if not lost:
         return
     line = (

@@ -203,10 +203,9 @@ def cache(
             "tokenizer_sha256": sha,
         }
         config |= {"encoding_sha256": encoding} if encoding != sha else {}
-        if maker is not None and maker.overlong != "drop":
-            config["overlong"] = maker.overlong
         if maker is not None:
-            config |= records.inputs_config(maker.inputs())
+            config |= maker.settings() | records.inputs_config(maker.inputs())
+            inputs += maker.split.files()
         if is_own(task):
             inputs += fingerprint.inputs_of(task, config)
         hashing = progress and progress(f"{task.name}: hashed", "GB")
@@ -220,7 +219,7 @@ def cache(
                 written = write_rows(run.tmp, shown)
                 counts = dict(maker.counts) if maker else {}
                 if not written["rows"]:
-                    raise dropped.empty(task.name, counts, inputs, seq_len)
+                    raise dropped.empty(f"source {task.name}", counts, inputs, seq_len)
                 run.figures = {
                     **counts,
                     **written,

@@ -67,11 +67,12 @@ def make_batch(rows: Sequence[np.ndarray] | np.ndarray) -> Batch:
     )
 
 
-def chunk(documents: Iterable[Sequence[int]], length: int, eos: int) -> Iterator[np.ndarray]:
+def chunk(documents: Iterable[Sequence[int]], length: int, eos: int, *, pad: int | None = None) -> Iterator[np.ndarray]:
     """Rows of exactly `length` tokens, cut from documents that are joined by eos; every token has loss weight 1.
 
-    Tokens that do not fill a row begin the next one. Fewer than `length` are left after the last document, and they
-    give no row. A document that is cut at the end of a row goes on as segment 1 of the next.
+    Tokens that do not fill a row begin the next one. Fewer than `length` are left after the last document. They give no
+    row, or with `pad` one that is filled up with that id. A document that is cut at the end of a row goes on as
+    segment 1 of the next.
 
         documents [[5 6] [7 8 9 10]], length 4, eos 2   ->   tokens [5 6 2 7]   [8 9 10 2]
                                                            segments [1 1 1 2]   [1 1  1 1]
@@ -95,6 +96,10 @@ def chunk(documents: Iterable[Sequence[int]], length: int, eos: int) -> Iterator
         first = segments[-left] if left else current
         segments = [s - first + 1 for s in segments[len(segments) - left :]]
         current = segments[-1] + 1 if left else 1
+    if pad is not None and tokens:
+        blank = length - len(tokens)
+        losses = np.pad(ones[: len(tokens)], (0, blank))
+        yield make_row([*tokens, *[pad] * blank], [*segments, *[0] * blank], losses)
 
 
 class Packed(NamedTuple):

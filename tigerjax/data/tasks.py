@@ -7,13 +7,14 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
 from tigerjax import records
 from tigerjax.config.ranges import Factor, PositiveFactor, RecordMb, check
 from tigerjax.data import rows
+from tigerjax.data.split import NOTHING, SHARES, Split
 from tigerjax.errors import ConfigError, DataError, again
 from tigerjax.files import manifest, paths
 from tigerjax.records.tf import start
@@ -41,15 +42,27 @@ class Source:
     """What of a plain text file is a document."""
     max_record_mb: RecordMb = records.READING.max_bytes / 1e6
     """A record of more megabytes is an error."""
+    held_out: Annotated[float, SHARES] = 0.0
+    """The share of the records that is not trained on: a held-out set with the name of the task, for validation."""
+    clusters: str | Path | tuple[str | Path, ...] = ()
+    """Near duplicates that are held out together: folders of `tigerjax data dedup near`, or their clusters.jsonl."""
 
     def __post_init__(self) -> None:
         check(self, "Source ")
+        self.split()  # ConfigError for clusters of a source that holds nothing out
 
     def patterns(self) -> tuple[str, ...]:
-        return tuple(map(str, (self.files,) if isinstance(self.files, str | Path) else self.files))
+        return _texts(self.files)
+
+    def split(self) -> Split:
+        return Split(self.held_out, _texts(self.clusters))
 
     def reading(self) -> records.Reading:
         return records.Reading(self.text_unit, int(self.max_record_mb * 1e6))
+
+
+def _texts(given: str | Path | tuple[str | Path, ...]) -> tuple[str, ...]:
+    return tuple(map(str, (given,) if isinstance(given, str | Path) else given))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,22 +85,38 @@ class RowMaker:
     """For "sft": what is done with a dialogue longer than a row. Those that are dropped are counted."""
 
     reading: records.Reading = records.READING
+    split: Split = NOTHING
 
     sequence_length: Mapping[str, int] | None = None
     """{"tokens": L}. SeqIO sets a field of this name before it calls a preprocessor."""
+
+    def settings(self) -> dict[str, Any]:
+        """What of its settings changes the rows of the same files, for the config of their stage."""
+        own: dict[str, Any] = {} if self.overlong == "drop" else {"overlong": self.overlong}
+        return own | ({"held_out": self.split.share} if self.split.share else {})
+
+    def of_kind(self, kind: Kind) -> "RowMaker":
+        """A maker of another kind, which adds to the same counts."""
+        return dataclasses.replace(self, kind=kind)
 
     def inputs(self) -> records.Inputs:
         """The files, and how they are read."""
         return records.Inputs(self.patterns, reading=self.reading)
 
-    def read(self) -> Iterator[records.Record]:
-        """The validated records of the files."""
+    def read(self, *, held_out: bool = False) -> Iterator[records.Record]:
+        """The validated records of the files that are trained on, or those that are held out."""
         with paths.bucket_errors():  # of an error, TensorFlow passes on only the text
             own: dict[str, int] = {}
-            if self.kind == "documents":
-                yield from records.documents(self.inputs(), counts=own)
-            else:
-                yield from records.sft_examples(self.inputs(), counts=own)
+            read = records.documents if self.kind == "documents" else records.sft_examples
+            choose, others = self.split.chooser(), 0
+            for record in read(self.inputs(), counts=own):
+                if self.split.share and choose(record["id"]) != held_out:
+                    others += 1
+                else:
+                    yield record
+            choose.refuse_strangers()
+            if self.split.share and not held_out:
+                own["held_out"] = others
             self.counts.update(own)
 
     def make(self, given: Iterable[records.Record], length: int) -> Iterator[np.ndarray]:
@@ -140,11 +169,25 @@ class RowMaker:
         if self.kind != "sft":
             yield from rows.chunk(map(self._document, encoded), length, tok.eos)
             return
+        yield from self._packed(encoded, length, tok)
+
+    def held_out_rows(self, given: Iterable[records.Record], length: int, tok: "Tokenizer") -> Iterator[np.ndarray]:
+        """Rows of held-out records: no token is left over, and each that is in the loss has weight 1."""
+        for what in ("records", "characters", "tokens", "overlong", "weightless"):
+            self._count(what, 0)
+        encoded = self.encode(given, length, tok)
+        if self.kind != "sft":
+            yield from rows.chunk(map(self._document, encoded), length, tok.eos, pad=tok.pad or 0)
+            return
+        once = ((ids, [float(weight > 0) for weight in weights]) for ids, weights in encoded)
+        yield from self._packed(once, length, tok)
+
+    def _packed(self, encoded: Iterable[Encoded], length: int, tok: "Tokenizer") -> list[np.ndarray]:
         packed = rows.pack(encoded, length, pad=tok.pad or 0)
         self._count("tokens", sum(int(np.count_nonzero(row[1])) for row in packed.rows))
         self._count("overlong", len(packed.overlong))
         self._count("weightless", len(packed.weightless))
-        yield from packed.rows
+        return packed.rows
 
     def _document(self, encoded: Encoded) -> Sequence[int]:
         self.counts["tokens"] += len(encoded[0]) + 1  # and its eos
@@ -222,7 +265,8 @@ def add_sft_task(name: str, source: Source, *, tokenizer: str | Path, overlong: 
 
 
 def _maker(kind: Kind, source: Source, tokenizer: str | Path) -> RowMaker:
-    return RowMaker(kind, source.patterns(), str(tokenizer), source.max_epochs, reading=source.reading())
+    files, reading, split = source.patterns(), source.reading(), source.split()
+    return RowMaker(kind, files, str(tokenizer), source.max_epochs, reading=reading, split=split)
 
 
 def row_maker(task: Any) -> RowMaker | None:

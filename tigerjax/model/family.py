@@ -6,19 +6,32 @@ are its names, its sizes, and the fields of config.json in which these stand.
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from tigerjax.config import ModelConfig, ranges
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.model import decode, hf_rope, hf_weights, numbers, probe, reward
 from tigerjax.model.decoder import LanguageModel
-from tigerjax.model.hf_config import OURS, SEQ_LEN, SOURCE, HfConfig, TokenizerIds, positions, source_fields
+from tigerjax.model.hf_config import (
+    CONFIG,
+    OURS,
+    SEQ_LEN,
+    SOURCE,
+    HfConfig,
+    TokenizerIds,
+    as_came,
+    positions,
+    source_fields,
+)
 from tigerjax.model.hf_fields import Fields
 
 # What transformers takes for a key that an old config.json leaves out, in every family.
 OMITTED = {"rms_norm_eps": 1e-6, "hidden_act": "silu"}
 MAX_PADDING = 65_536
 """The most rows of padding that our own key may ask for: an import makes them of nothing."""
+LABELS = {"id2label": {"0": "reward"}, "label2id": {"reward": 0}}
+"""What config.json of a reward model says of its one score."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -69,7 +82,11 @@ class Decoders:
         extra: dict[str, Any],
         seq_len: int | None,
     ) -> dict[str, Any]:
-        """The content of config.json of a language or a reward model whose tensors have `rows` rows of vocabulary."""
+        """The content of config.json of a language or a reward model whose tensors have `rows` rows of vocabulary. What
+        the source of an import says beside it goes out as it came."""
+        came = as_came(extra)
+        if reward and not _one_label(came):
+            came = {name: value for name, value in came.items() if name not in ("num_labels", "problem_type")} | LABELS
         out: dict[str, Any] = {
             "architectures": [self.HF_REWARD if reward else self.HF_LANGUAGE],
             "model_type": self.HF_MODEL_TYPE,
@@ -82,7 +99,6 @@ class Decoders:
             "vocab_size": rows,
             "rms_norm_eps": config.norm_eps,
             "hidden_act": "silu",
-            **self.own_fields(config),
             "tie_word_embeddings": config.tied,
             "bos_token_id": ids.bos,
             "eos_token_id": ids.eos,
@@ -94,9 +110,15 @@ class Decoders:
                 "extra": _ours_alone(extra),
             },
         } | hf_rope.written(config, extra, positions(extra, seq_len))
-        if reward:
-            out |= {"id2label": {"0": "reward"}, "label2id": {"reward": 0}}
-        return out
+        return came | out | self._own_fields(config, came | out)
+
+    def _own_fields(self, config: ModelConfig, content: dict[str, Any]) -> dict[str, Any]:
+        """What config.json says of the family's own sizes: as `content` has it, where that says the same."""
+        own = self.own_fields(config)
+        said = own | {name: content[name] for name in own if name in content}
+        fields = Fields(content | said, Path(CONFIG))
+        same = not self.own_refusals(fields) and all(getattr(config, n) == v for n, v in self.own_sizes(fields).items())
+        return said if same else own
 
     def from_hf_config(self, fields: Fields, *, reward: bool) -> HfConfig:
         """What a config.json says. DataError for a field that is missing or out of its range; ConfigError names what
@@ -144,6 +166,11 @@ class Decoders:
 def _ours_alone(extra: dict[str, Any]) -> dict[str, Any]:
     """A checkpoint's `extra` without what stands in Hugging Face's own fields."""
     return {name: value for name, value in extra.items() if name not in (SOURCE, SEQ_LEN)}
+
+
+def _one_label(content: dict[str, Any]) -> bool:
+    labels = content.get("id2label")
+    return isinstance(labels, dict) and len(labels) == 1
 
 
 def _even_share(fields: Fields, width: int, heads: int) -> int:

@@ -11,7 +11,7 @@ from tigerjax.errors import DataError
 from tigerjax.files.foreign import read_object, shown
 from tigerjax.model.hf_fields import MAX_SIZE, Fields
 from tigerjax.processes import hosts
-from tigerjax.tokenizer.added import refuse_repeated
+from tigerjax.tokenizer.added import AGAIN, refuse_repeated
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 BOS, EOS = 1, 2  # of every tokenizer that we train with: all of them extend Llama-2's
@@ -19,9 +19,14 @@ OURS = "tigerjax"
 """Our own key in config.json. It holds the sizes of the vocabulary before trimming and a checkpoint's `extra`, so that
 an import gives back what was exported."""
 SOURCE = "hugging_face"
-"""The key of a checkpoint's `extra` under which an import keeps what our model does not use: see `source_fields`."""
+"""The key of a checkpoint's `extra` under which an import keeps its source's config.json: see `source_fields`."""
 SEQ_LEN = "seq_len"
-"""The key of a checkpoint's `extra` with the length it was trained at, where no config of a run is stored with it."""
+"""The key of a checkpoint's `extra` with the longest rows that it, or what it was made of, was trained on."""
+NOT_KEPT = (
+    "architectures", "model_type", "torch_dtype", "dtype", "transformers_version", "auto_map", "quantization_config",
+    OURS, GENERATION,
+)  # fmt: skip
+"""What a config.json says of its own tensors, of the program that wrote it, and of code files beside it."""
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 MORE_IDS = (
     "decoder_start_token_id",
@@ -38,6 +43,8 @@ ROPE = ("rope_scaling", "rope_parameters")
 """Where transformers 4 and 5 say how rotary angles are scaled. Where both say it, transformers reads the first."""
 SEQ_LEN_LINE = re.compile(r"data\.seq_len = ([0-9]{1,9})")
 MAX_POSITIONS = 2048  # what transformers takes where a Llama's config.json leaves POSITIONS out
+BY_RULE = (*TOKEN_IDS, POSITIONS, FIRST_POSITIONS, *ROPE, GENERATION)
+"""Fields of the source that an export writes by a rule of their own."""
 ORIGINAL = "give the file as its authors published it"
 
 
@@ -89,7 +96,7 @@ def tokenizer_ids(path: Path, content: dict[str, Any]) -> TokenizerIds:
     if gap := [i for place, i in enumerate(beyond, known) if i != place]:
         raise DataError(
             f"{path}: an added token has id {gap[0]}, but added tokens follow the {known} of the vocabulary without a"
-            " gap; give the tokenizer's files as they were published"
+            f" gap; {AGAIN}"
         )
     markers = [i for text, i in added.items() if text not in ("<unk>", "<s>", "</s>")]
     return TokenizerIds(size, pad=added.get("<pad>", added.get("[PAD]")), stops=sorted({EOS, *markers}))
@@ -136,15 +143,28 @@ def moved_ids(extra: dict[str, Any], moved: Mapping[int, int]) -> dict[str, Any]
 
 
 def source_fields(fields: Fields, entries: int) -> dict[str, Any]:
-    """What an import keeps of a config.json so that an export writes it again: context length, token ids, and what it
-    says about rotary angles. A field that is absent stays absent. Ids must be below `entries`, its vocab_size."""
-    kept = {name: fields.ids(name, entries) for name in TOKEN_IDS}
-    kept[POSITIONS] = fields.whole(POSITIONS, 1, default=None)
-    kept |= {name: fields.object(name).content or None for name in ROPE}
-    kept[FIRST_POSITIONS] = fields.whole(FIRST_POSITIONS, 1, default=None)
-    _finite({name: fields.content.get(name) for name in (*ROPE, OURS)}, fields.path)
-    always = (*TOKEN_IDS, POSITIONS)
-    return {n: value for n, value in kept.items() if n in fields.content and (n in always or value is not None)}
+    """What an import keeps of a config.json so that an export writes it again: all but NOT_KEPT. A field that is absent
+    stays absent. Ids must be below `entries`, its vocab_size.
+
+    Raises DataError for a field with a rule of its own that is out of range, and for NaN."""
+    checked: dict[str, Any] = {name: fields.ids(name, entries) for name in TOKEN_IDS}
+    checked |= {name: fields.object(name).content for name in ROPE}
+    checked |= {name: fields.whole(name, 1, default=None) for name in (POSITIONS, FIRST_POSITIONS)}
+    kept = {name: checked.get(name, value) for name, value in fields.content.items() if name not in NOT_KEPT}
+    _finite(kept | {OURS: fields.content.get(OURS)}, fields.path)
+    return {n: value for n, value in kept.items() if value or n not in (*ROPE, FIRST_POSITIONS)}
+
+
+def as_came(extra: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a checkpoint's source that an export writes again as they came."""
+    return {name: value for name, value in extra.get(SOURCE, {}).items() if name not in BY_RULE}
+
+
+def remembered(extra: dict[str, Any], run_config: list[str]) -> dict[str, Any]:
+    """What a checkpoint keeps in its `extra` of another one that it is made of, by training or by a change of its
+    vocabulary: the fields of its source, and the longest rows that it was trained on."""
+    length = max(trained_length(run_config) or 0, extra.get(SEQ_LEN) or 0)
+    return {name: extra[name] for name in (SOURCE,) if name in extra} | ({SEQ_LEN: length} if length else {})
 
 
 def trained_length(run_config: list[str]) -> int | None:
@@ -154,9 +174,9 @@ def trained_length(run_config: list[str]) -> int | None:
 
 
 def positions(extra: dict[str, Any], seq_len: int | None) -> dict[str, int]:
-    """max_position_embeddings of an export: the length that the model was trained at here, else that of its source.
-    Empty where neither is known."""
-    known = seq_len or extra.get(SEQ_LEN) or extra.get(SOURCE, {}).get(POSITIONS)
+    """max_position_embeddings of an export: the longest rows that the model was trained on here, or more where its
+    source says so. Empty where neither is known."""
+    known = max(seq_len or 0, extra.get(SEQ_LEN) or 0, extra.get(SOURCE, {}).get(POSITIONS) or 0)
     return {POSITIONS: known} if known else {}
 
 

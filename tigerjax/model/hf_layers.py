@@ -1,4 +1,4 @@
-"""Which layers of a Hugging Face model see a window and which see all, as Qwen's config.json says it.
+"""What the config.json of every Qwen has in common: which layers see a window and which see all.
 
 Our layers are all of one kind, so a model whose layers differ is refused.
 """
@@ -8,6 +8,15 @@ from typing import Any
 from tigerjax.model.hf_fields import Fields
 
 FULL, SLIDING = "full_attention", "sliding_attention"
+OMITTED = {
+    "num_key_value_heads": 32,
+    "max_position_embeddings": 32_768,
+    "sliding_window": 4096,
+    "max_window_layers": 28,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+"""What transformers takes for a key that a Qwen's config.json leaves out."""
 
 
 def window(fields: Fields) -> int | None:

@@ -70,6 +70,26 @@ def token_nll(
     return cut.joined(nll)
 
 
+def loss_by_row(
+    hidden_BTD: jax.Array,
+    head_DV: jax.Array,
+    targets_BT: jax.Array,
+    weights_BT: jax.Array,
+    *,
+    vocab_size: int,
+    chunk_tokens: int,
+    batch_shards: int,
+    length_shards: int,
+) -> TokenLoss:
+    """The sums of `token_loss`, each float32 [B], row by row. For validation: it has no gradient."""
+    cut = _Cut.of(targets_BT.shape, chunk_tokens, batch_shards, length_shards)
+    weights_BT = weights_BT.astype(jnp.float32)
+    arrays = cut.split(hidden_BTD), head_DV, cut.split(targets_BT), cut.split(weights_BT)
+    nll, correct = _scan(_Sizes(vocab_size, cut.length), *arrays, "each")[1]
+    sums = (jnp.sum(cut.joined(each) * weights_BT, axis=1) for each in (nll, correct))
+    return TokenLoss(next(sums), jnp.sum(weights_BT, axis=1), next(sums))
+
+
 class _Cut(NamedTuple):
     """How arrays [B, T, …] are cut for the scan: the devices' shares side by side, so that vmap runs over devices."""
 
@@ -145,7 +165,7 @@ _summed.defvjp(_summed_fwd, _summed_bwd)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _each(sizes: Any, hidden: Any, head_DV: Any, targets: Any) -> Any:
-    return _scan(_Sizes(*sizes), hidden, head_DV, targets, jnp.zeros(targets.shape), "each")[1]
+    return _scan(_Sizes(*sizes), hidden, head_DV, targets, jnp.zeros(targets.shape), "each")[1][0]
 
 
 def _each_fwd(sizes: Any, hidden: Any, head_DV: Any, targets: Any) -> Any:
@@ -154,7 +174,8 @@ def _each_fwd(sizes: Any, hidden: Any, head_DV: Any, targets: Any) -> Any:
 
 def _each_bwd(sizes: Any, saved: Any, d_nll: Any) -> Any:
     # What flows back into each token is its weight in a sum, whose gradient this is.
-    _, d_hidden, d_head_DV = _scan(_Sizes(*sizes), *saved, d_nll, "gradients")
+    hidden, head_DV, targets = saved
+    _, d_hidden, d_head_DV = _scan(_Sizes(*sizes), hidden, head_DV, targets, d_nll, "gradients")
     return d_hidden, d_head_DV, None
 
 
@@ -171,7 +192,8 @@ def _scan(
 ) -> Any:
     """((nll sum, correct), gradient of hidden, gradient of head). The arrays lead with an axis of devices.
 
-    Without "gradients" there is no gradient of the head, and with "each" the second is the nll of every token."""
+    Without "gradients" there is no gradient of the head, and with "each" the second is (nll, correct) of every token,
+    without their weights."""
     shards, _, T, _ = hidden.shape
     # The devices that split D gather the head here, once before the loop and in the dtype of the products.
     cast_head_DV = nn.with_logical_constraint(head_DV.astype(hidden.dtype), ("act_embed", "act_vocab"))
@@ -180,7 +202,8 @@ def _scan(
         nll_BT, correct_BT, probs_BTV, is_target_BTV = _softmax(hidden_BTD, cast_head_DV, targets_BT, sizes.vocab_size)
         sums = jnp.sum(nll_BT * weights_BT), jnp.sum(correct_BT * weights_BT)
         if wanted != "gradients":
-            return sums, nll_BT if wanted == "each" else None, None
+            each = nll_BT, correct_BT.astype(jnp.float32)
+            return sums, each if wanted == "each" else None, None
         d_logits_BTV = ((probs_BTV - is_target_BTV) * weights_BT[..., None]).astype(hidden_BTD.dtype)
         d_hidden_BTD = jnp.einsum("BTV,DV->BTD", d_logits_BTV, cast_head_DV)
         d_head_DV = jnp.einsum("BTD,BTV->DV", hidden_BTD, d_logits_BTV, preferred_element_type=jnp.float32)
@@ -199,8 +222,8 @@ def _scan(
         d_head = nn.with_logical_constraint(d_head, ("shares", "act_embed", "act_vocab"))
     carry, of_tokens = jax.lax.scan(step, ((zero, zero), d_head), jnp.arange(0, T, sizes.length))
     (nll, correct), d_head = carry
-    if of_tokens is not None:  # chunks, shards, B, T, … -> shards, B, all of T, …
-        of_tokens = jnp.moveaxis(of_tokens, 0, 2).reshape(*hidden.shape[:3], *of_tokens.shape[4:])
+    # chunks, shards, B, T, … -> shards, B, all of T, …
+    of_tokens = jax.tree.map(lambda a: jnp.moveaxis(a, 0, 2).reshape(*hidden.shape[:3], *a.shape[4:]), of_tokens)
     if d_head is not None:
         d_head = jnp.sum(d_head, axis=0).astype(head_DV.dtype)
     return (jnp.sum(nll), jnp.sum(correct)), of_tokens, d_head

@@ -24,25 +24,29 @@ def plot(
     across: str,
     up: str,
     *,
-    marks: Sequence[float],
+    marks: Sequence[float] = (),
     write: Callable[[float], str] = number,
     bounds: tuple[float, float] | None = None,
 ) -> Plot:
-    """Lines by name. The horizontal scale is a logarithm to base 2, with figures at `marks`.
+    """Lines by name. With `marks` the horizontal scale is a logarithm to base 2, with figures at them; without, it is
+    linear with round figures.
 
     `across` and `up` say what the axes count, `write` words a figure of the vertical one, and `bounds` are its ends
     (None: around the points). Points that are not finite are left out.
     """
     assert len(given) <= MOST_LINES, list(given)
-    finite = {name: [(x, y) for x, y in line if x > 0 and math.isfinite(y)] for name, line in given.items()}
-    xs = [math.log2(x) for line in finite.values() for x, _ in line] + [math.log2(x) for x in marks]
+    scale: Callable[[float], float] = math.log2 if marks else float
+    finite = {
+        name: [(x, y) for x, y in line if (x > 0 or not marks) and math.isfinite(y)] for name, line in given.items()
+    }
+    xs = [scale(x) for line in finite.values() for x, _ in line] + [scale(x) for x in marks] or [0.0]
     ys = [y for line in finite.values() for _, y in line] or [0.0]
     left, width = min(xs), (max(xs) - min(xs)) or 1.0
     pad = 0.06 * (max(ys) - min(ys)) or 0.5
     low, high = bounds or (min(ys) - pad, max(ys) + pad)
 
     def place(x: float, y: float) -> tuple[float, float]:
-        return (math.log2(x) - left) / width, (high - y) / (high - low)
+        return (scale(x) - left) / width, (high - y) / (high - low)
 
     drawn = []
     for name, line in finite.items():
@@ -55,10 +59,11 @@ def plot(
                 "dots": [(f"{100 * x:.2f}", f"{100 * y:.2f}", t) for (x, y), t in zip(places, texts, strict=True)],
             }
         )
+    below = [(x, f"{x:g}x") for x in marks] or [(x, number(x)) for x in ticks(left, left + width)]
     return {
         "lines": drawn,
         "levels": [(f"{100 * place(1, t)[1]:.2f}", write(t)) for t in ticks(low, high)],
-        "ticks": [(f"{100 * place(x, low)[0]:.2f}", f"{x:g}x") for x in marks],
+        "ticks": [(f"{100 * place(x, low)[0]:.2f}", text) for x, text in below],
         "across": across,
         "up": up,
     }

@@ -73,7 +73,7 @@ def _run(out: Path, seed: int, adjust: Adjust) -> dict[str, Any]:
     report["total_seconds"] = round(sum(report["seconds"].values()), 1)
     from tigerjax.report import lineage, print_table, render, runs
 
-    report |= {"runs": runs.collect(out), "lineage": lineage.collect(out)}
+    report |= runs.collect(out) | {"lineage": lineage.collect(out)}
 
     manifest.write_json(out / "report.json", report)
     render(report, out / "report.html")

@@ -11,6 +11,7 @@ from tigerjax.records.ids import (
     Ids,
     Seen,
     Way,
+    first_of,
     given_id,
     identity,
     numbered,
@@ -22,7 +23,7 @@ from tigerjax.records.inputs import Inputs, Paths, distinct_names, expand, ids_o
 from tigerjax.records.notes import NOT_GIVEN, NUMBERED, RENAMED, SAID, TRIMMED, changes, note, shown, tell
 from tigerjax.records.preferences import Unusable, as_preference
 from tigerjax.records.sft import as_sft
-from tigerjax.records.validated import as_record, documents, sft_examples, text_of
+from tigerjax.records.validated import as_record, documents, documents_and_examples, sft_examples, text_of
 
 __all__ = [
     "DENIED_SOURCES",
@@ -55,8 +56,10 @@ __all__ = [
     "denied",
     "distinct_names",
     "documents",
+    "documents_and_examples",
     "expand",
     "finite_number",
+    "first_of",
     "format_of",
     "given_id",
     "identity",

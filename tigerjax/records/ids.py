@@ -14,6 +14,7 @@ that cannot be repaired here, so it is a DataError.
 
 import array
 import math
+import re
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -28,6 +29,7 @@ Way = Literal["keep", "file", "place", "content"]
 
 
 HASH_CHARACTERS = 32
+_NUMBERED = re.compile(rf"([0-9a-f]{{{HASH_CHARACTERS}}})-\d{{6,}}")
 
 
 class Identity(NamedTuple):
@@ -92,6 +94,12 @@ def _of_text(record: Record, given: str) -> bool:
 def numbered(identity: str, number: int) -> str:
     """The id of the `number`th of equal records. Such ids sort behind the first one's, by their numbers."""
     return f"{identity}-{number:06d}"
+
+
+def first_of(identity: str) -> str:
+    """The id of the first of equal records without ids, of any `numbered` one of them; any other id itself."""
+    match = _NUMBERED.fullmatch(identity)
+    return match[1] if match else identity
 
 
 def repeated(where: str, identity: str, first: str) -> DataError:

@@ -120,10 +120,10 @@ def pages(file: Any, column: Any, end_of_file: int) -> Iterator[Page]:
         kind, unpacked, packed = (header.get(field) for field in (KIND, UNPACKED, PACKED))
         own = header.get(OWN.get(kind, 0)) if isinstance(kind, int) else None
         values = own.get(1) if isinstance(own, dict) else 0
-        for number in (kind, unpacked, packed, values):
-            if not isinstance(number, int) or number < 0:
-                raise Damaged("a size in it is missing or negative")
-        page = Page(*map(int, (kind, unpacked, values)))
+        sizes = [number for number in (kind, unpacked, values, packed) if isinstance(number, int) and number >= 0]
+        if len(sizes) < 4:
+            raise Damaged("a size in it is missing or negative")
+        page, packed = Page(*sizes[:3]), sizes[3]
         if begin + packed > end_of_file:
             raise Damaged(f"its page of {packed:,} bytes goes on behind the end of the file")
         if page.kind == DICTIONARY and page.values > page.unpacked:

@@ -55,6 +55,14 @@ def sft_examples(
     return _validated(patterns, shape, on_bad, counts, changed)
 
 
+def documents_and_examples(patterns: Paths, *, counts: Counts | None = None) -> Iterator[Record]:
+    """The records of the files, in order, each as the document or the SFT example that it is (`as_record`).
+
+    Otherwise as `documents`."""
+    changed: Counts = {} if counts is None else counts
+    return _validated(patterns, functools.partial(as_record, counts=changed), None, counts, changed)
+
+
 def _validated(
     patterns: Paths,
     shape: Callable[[Record, str], Record],

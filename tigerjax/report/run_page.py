@@ -20,6 +20,7 @@ from tigerjax.report.reasons import ONE_SEED, of_stages
 from tigerjax.report.rounds import cards as round_cards
 from tigerjax.report.rounds import rounds
 from tigerjax.report.runs import speed
+from tigerjax.report.validation import validation
 
 Report = Mapping[str, Any]
 Values = dict[str, Any]
@@ -40,7 +41,20 @@ ROUND_FIGURES = {
 def render(report: Report, out: Path) -> None:
     """Writes the page to `out`, replacing an old one as a whole. A section whose figures are absent is left out."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    sections = [tokenizer, data, shares, curves, accuracy, true_reward, rounds, samples, speed, parity, time]
+    sections = [
+        tokenizer,
+        data,
+        shares,
+        curves,
+        validation,
+        accuracy,
+        true_reward,
+        rounds,
+        samples,
+        speed,
+        parity,
+        time,
+    ]
     values = {section.__name__: section(report) for section in sections} | {"graph": graph_section(report)}
     present = [name for name, value in values.items() if value]
     pages.write(out, "report/run.html", **header(report), **values, present=present, **footer(report))

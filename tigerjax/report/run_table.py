@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from tigerjax.pages.numbers import duration, number, percent, standard_error
 from tigerjax.pages.tables import Table, print_framed
 from tigerjax.report.figures import export_reader, share_of, stage_name, stages
+from tigerjax.report.validation import table_rows
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,6 +50,7 @@ def _figures(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     for name, line in (report.get("curves") or {}).items():
         if line:
             rows.append((f"loss of {stage_name(name)}, nats", f"{number(line[0][1])} → {number(line[-1][1])}"))
+    rows += table_rows(report)
     for name, lines in (report.get("runs") or {}).items():
         ends = {key: lines[key][-1][1] for key in ("tokens_per_s", "mfu", "goodput", "hbm_peak_gb") if lines.get(key)}
         speed = [f"{number(round(ends['tokens_per_s']))} tokens/s"] if "tokens_per_s" in ends else []

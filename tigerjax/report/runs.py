@@ -12,6 +12,7 @@ from tigerjax.errors import DataError
 from tigerjax.files import log, paths
 from tigerjax.pages.charts import MOST_POINTS, curve, stacked
 from tigerjax.pages.numbers import duration, number, percent
+from tigerjax.report import validation
 from tigerjax.report.figures import stage_name
 
 METRICS, CONFIG = "metrics.jsonl", "config.txt"
@@ -31,11 +32,13 @@ value."""
 
 
 def collect(folder: Path) -> dict[str, Any]:
-    """{name: {key: [[step, value], …], spent_s}} of the run in `folder`, or of all runs below it.
+    """{"runs": {name: {key: [[step, value], …], spent_s}}, "validation": {name: what `validation.collect` gives}} of
+    the run in `folder`, or of all runs below it.
 
-    A long run is thinned to MOST_POINTS steps. `spent_s` is that of the last step.
+    A long run is thinned to MOST_POINTS steps. `spent_s` is that of the last step. `validation` has the runs that were
+    validated.
     """
-    runs = {}
+    runs, validated = {}, {}
     for path in sorted(folder / name for name in paths.sizes(folder) if Path(name).name == METRICS):
         records = read(path)
         if not records or "checkpoints" in path.relative_to(folder).parts:
@@ -45,7 +48,9 @@ def collect(folder: Path) -> dict[str, Any]:
         name = str(path.parent.relative_to(folder)) if path.parent != folder else paths.resolved(folder).name
         lines = {key: [[r["step"], r[key]] for r in thinned if r.get(key) is not None] for key in DRAWN}
         runs[name] = {key: line for key, line in lines.items() if line} | {"spent_s": records[-1].get("spent_s") or {}}
-    return runs
+        if found := validation.collect(records):
+            validated[name] = found
+    return {"runs": runs, "validation": validated}
 
 
 def of_run(folder: Path) -> dict[str, Any]:
@@ -102,14 +107,14 @@ def _unlike_a_step(record: Any) -> str:
     """What keeps a record from being a logged step: a value that the report reads and that is no number."""
     if not isinstance(record, dict) or not _is_number(record.get("step")):
         return "not an object with a number `step`"
-    for key in ("loss_nats", *DRAWN):
+    for key in ("loss_nats", "train_loss_nats", *DRAWN):
         if not (record.get(key) is None or _is_number(record[key])):
             return f"{key} is {str(record[key])[:40]!r}, not a number"
     for key in ("spent_s", "shares"):
         inner = record.get(key) or {}
         if not (isinstance(inner, dict) and all(map(_is_number, inner.values()))):
             return f"{key} is {str(inner)[:40]!r}, not an object of numbers"
-    return ""
+    return validation.unlike_a_validation(record)
 
 
 def _is_number(value: Any) -> bool:

@@ -19,7 +19,12 @@ from tigerjax.files.foreign import read_object, shown
 MODEL_FILE, SPECIALS_FILE = "tokenizer.model", "specials.json"
 ADDED_FILE, CONFIG_FILE, FAST_FILE = "added_tokens.json", "tokenizer_config.json", "tokenizer.json"
 NUMBER = re.compile(r"-?[0-9]{1,18}")
-ADVICE = "give the tokenizer's files as they were published"
+AGAIN = "give the tokenizer's files as they were published"
+
+
+def is_json(folder: Path) -> bool:
+    """Whether a folder's tokenizer is its tokenizer.json, without a tokenizer.model."""
+    return folder.is_dir() and not (folder / MODEL_FILE).is_file() and (folder / FAST_FILE).is_file()
 
 
 def added_tokens(folder: Path, pieces: int) -> dict[int, str]:
@@ -35,13 +40,13 @@ def added_tokens(folder: Path, pieces: int) -> dict[int, str]:
             continue
         for i, text in _checked(path, listed):
             if i >= pieces and found.setdefault(i, text) != text:
-                raise DataError(f"{path}: id {i} is {shown(text)}, and {shown(found[i])} in another file; {ADVICE}")
+                raise DataError(f"{path}: id {i} is {shown(text)}, and {shown(found[i])} in another file; {AGAIN}")
     if len(set(found.values())) != len(found):
-        raise DataError(f"{folder}: two added tokens have the same text; {ADVICE}")
+        raise DataError(f"{folder}: two added tokens have the same text; {AGAIN}")
     if sorted(found) != list(range(pieces, pieces + len(found))):
         raise DataError(
             f"{folder}: the {len(found)} added tokens have ids from {min(found)} to {max(found)}, but must follow the"
-            f" {pieces} pieces of tokenizer.model without a gap; {ADVICE}"
+            f" {pieces} pieces of tokenizer.model without a gap; {AGAIN}"
         )
     return dict(sorted(found.items()))
 
@@ -72,15 +77,15 @@ def _by_id(content: dict[str, Any]) -> list[tuple[Any, Any]]:
 
 def _checked(path: Path, listed: Any) -> list[tuple[int, str]]:
     try:
-        tokens = listed(read_object(path, ADVICE))
+        tokens = listed(read_object(path, AGAIN))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path}: not a list of added tokens ({type(error).__name__}: {error}); {ADVICE}") from error
+        raise DataError(f"{path}: not a list of added tokens ({type(error).__name__}: {error}); {AGAIN}") from error
     for i, text in tokens:
         if isinstance(i, bool) or not isinstance(i, int) or i < 0 or not isinstance(text, str) or not text:
             raise DataError(
-                f"{path}: added token {shown(text)} has id {shown(i)}, needs a text and a number from 0; {ADVICE}"
+                f"{path}: added token {shown(text)} has id {shown(i)}, needs a text and a number from 0; {AGAIN}"
             )
     refuse_repeated(path, tokens)
     return tokens
@@ -90,4 +95,4 @@ def refuse_repeated(path: Path, tokens: Sequence[tuple[int, str]]) -> None:
     """DataError where one file gives an id or a text to two of its (id, text)."""
     for what, values in (("id", [i for i, _ in tokens]), ("text", [text for _, text in tokens])):
         if twice := [value for value, times in Counter(values).items() if times > 1]:
-            raise DataError(f"{path}: two added tokens have the {what} {shown(twice[0])}; {ADVICE}")
+            raise DataError(f"{path}: two added tokens have the {what} {shown(twice[0])}; {AGAIN}")

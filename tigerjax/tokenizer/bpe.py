@@ -20,11 +20,10 @@ from typing import Any, NamedTuple
 import tokenizers
 
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.files import paths
-from tigerjax.tokenizer.added import ADDED_FILE, CONFIG_FILE, FAST_FILE, MODEL_FILE
+from tigerjax.files import manifest, paths
+from tigerjax.tokenizer.added import ADDED_FILE, AGAIN, CONFIG_FILE, FAST_FILE
 from tigerjax.tokenizer.extend import is_cjk
 from tigerjax.tokenizer.hf_files import (
-    AGAIN,
     GENERATION_FILE,
     MAP_FILE,
     TEMPLATE_FILE,
@@ -53,11 +52,15 @@ class Base(NamedTuple):
     def vocab(self) -> dict[str, int]:
         return self.described.vocab
 
+    @property
+    def file(self) -> Path:
+        """What an extension is made of. The weights of a model may lie beside it."""
+        return self.described.folder / FAST_FILE
 
-def is_json(folder: str | Path) -> bool:
-    """Whether a folder's tokenizer is its tokenizer.json."""
-    where = paths.of(folder)
-    return where.is_dir() and not (where / MODEL_FILE).is_file() and (where / FAST_FILE).is_file()
+    def beside(self) -> dict[str, str]:
+        """{name: sha256} of the files that go into an extension as they are."""
+        there = {name: self.described.folder / name for name in BESIDE}
+        return {name: manifest.sha256(file) for name, file in there.items() if file.is_file()}
 
 
 def read(folder: str | Path) -> Base:

@@ -33,13 +33,14 @@ from tigerjax.tokenizer.sample import read_all, split_lines
 
 FIRST = 0x10000  # code points from here on stand for tokens while pairs are counted
 LONGEST = 16  # characters of a new token, as in Llama-2's SentencePiece
+COVERAGE = 0.9995  # share of the text's CJK characters that get a token of their own
 SPARE = 1.1  # of the merges that are needed, so many are trained: some may be left out
 BATCH = 1024  # lines that are cut into tokens at one time
 
 
 def train_on(
-    base: Path, inputs: list[Path], size: int, out: Path, *, coverage: float = 0.9995, progress: Progress | None = None,
-    verify: bool = False,
+    base: Path, inputs: list[Path], size: int, out: Path, *, coverage: float = COVERAGE,
+    progress: Progress | None = None, verify: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Writes a folder with the base's tokenizer.json and new merges learnt from the files, `size` entries in all.
 
@@ -48,25 +49,11 @@ def train_on(
     """
     given = bpe.read(base)
     need = _need(given, size)
-    config = {"size": size, "coverage": coverage, "longest": LONGEST}
-    with stage(out, name="tokenizer_train_on", config=config, inputs=[base, *inputs], verify=verify) as run:
+    config = {"size": size, "coverage": coverage, "longest": LONGEST, "beside": given.beside()}
+    with stage(out, name="tokenizer_train_on", config=config, inputs=[given.file, *inputs], verify=verify) as run:
         if run.done:
             return run.manifest or {}
-        counts = Counter[str]()
-        figures = {"lines": 0, "characters": 0}
-        for line in _lines(inputs, progress and progress("counted", "GB")):
-            counts.update(filter(bpe.own, line))
-            figures["lines"] += 1
-            figures["characters"] += len(line)
-        if not counts:
-            raise DataError(f"{', '.join(map(str, inputs))}: no Chinese text to train on; give files that hold some")
-        characters = _characters(given, counts, coverage)
-        cut = bpe.made(bpe.with_merges(given, characters))
-        words = _words(cut, _lines(inputs, progress and progress("cut into tokens", "GB")))
-        pairs = [*characters, *_merges(cut, words, int(SPARE * need) + 100)]
-        usable = choose(given, pairs, len(pairs))
-        ranked = _by_count(given, usable, _lines(inputs, progress and progress("ranked", "GB")))
-        chosen = choose(given, ranked, need)
+        chosen, figures = _learnt(given, inputs, need, coverage, progress)
         if len(chosen) < need:
             raise ConfigError(
                 f"--vocab-size {size} is too large: this text has merges for {given.described.size + len(chosen)}"
@@ -78,6 +65,35 @@ def train_on(
     return run.manifest or {}
 
 
+def trainable(base: Path, inputs: list[Path], size: int) -> int:
+    """How many entries `train_on` makes of the files, at most `size`. Give it small files: it does the same work.
+
+    DataError where they hold no Chinese text."""
+    given = bpe.read(base)
+    return given.described.size + len(_learnt(given, inputs, _need(given, size), COVERAGE, None)[0])
+
+
+def _learnt(
+    base: Base, inputs: list[Path], need: int, coverage: float, progress: Progress | None
+) -> tuple[list[Pair], dict[str, int]]:
+    """(The first `need` merges that the text gives, or fewer; how much was read)."""
+    counts = Counter[str]()
+    figures = {"lines": 0, "characters": 0}
+    for line in _lines(inputs, progress and progress("counted", "GB")):
+        counts.update(filter(bpe.own, line))
+        figures["lines"] += 1
+        figures["characters"] += len(line)
+    if not counts:
+        raise DataError(f"{', '.join(map(str, inputs))}: no Chinese text to train on; give files that hold some")
+    characters = _characters(base, counts, coverage)
+    cut = bpe.made(bpe.with_merges(base, characters))
+    words = _words(cut, _lines(inputs, progress and progress("cut into tokens", "GB")))
+    pairs = [*characters, *_merges(cut, words, int(SPARE * need) + 100)]
+    usable = choose(base, pairs, len(pairs))
+    ranked = _by_count(base, usable, _lines(inputs, progress and progress("ranked", "GB")))
+    return choose(base, ranked, need), figures
+
+
 def extend(base: Path, new: Path, size: int, out: Path, *, verify: bool = False) -> dict[str, Any]:
     """Writes a tokenizer folder of exactly `size` entries: the base, and the first merges of `new`.
 
@@ -86,7 +102,8 @@ def extend(base: Path, new: Path, size: int, out: Path, *, verify: bool = False)
     given = bpe.read(base)
     learnt = bpe.new_merges(given, bpe.read(new))
     need = _need(given, size)
-    with stage(out, name="tokenizer_extend", config={"size": size}, inputs=[base, new], verify=verify) as run:
+    config = {"size": size, "beside": given.beside()}
+    with stage(out, name="tokenizer_extend", config=config, inputs=[given.file, new], verify=verify) as run:
         if run.done:
             return run.manifest or {}
         chosen = choose(given, learnt, need)

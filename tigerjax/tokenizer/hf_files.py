@@ -18,10 +18,9 @@ from typing import Any
 from tigerjax.errors import DataError
 from tigerjax.files.foreign import read_object, shown
 from tigerjax.files.manifest import canonical, refuse_changed
-from tigerjax.tokenizer.added import CONFIG_FILE, FAST_FILE
+from tigerjax.tokenizer.added import AGAIN, CONFIG_FILE, FAST_FILE
 
 MAP_FILE, TEMPLATE_FILE, GENERATION_FILE = "special_tokens_map.json", "chat_template.jinja", "generation_config.json"
-AGAIN = "give the tokenizer's files as they were published"
 MAX_TEMPLATE = 1_000_000  # bytes; the longest that is published has about 20,000
 MAX_ID = 10_000_000  # the largest vocabulary that is published has about 260,000
 NAMED = ("bos_token", "eos_token", "pad_token", "unk_token")

@@ -12,8 +12,8 @@ from typing import Any
 import tokenizers
 
 from tigerjax.errors import DataError
-from tigerjax.tokenizer.added import FAST_FILE
-from tigerjax.tokenizer.hf_files import AGAIN, described, has_part
+from tigerjax.tokenizer.added import AGAIN, FAST_FILE
+from tigerjax.tokenizer.hf_files import described, has_part
 from tigerjax.tokenizer.template import ChatTemplate, Place
 
 SPACE_MARK = "\u2581"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tigerjax.errors import DataError
 from tigerjax.files import paths
-from tigerjax.tokenizer.added import FAST_FILE, MODEL_FILE
+from tigerjax.tokenizer.added import FAST_FILE, MODEL_FILE, is_json
 from tigerjax.tokenizer.hf_files import has_template
 
 if TYPE_CHECKING:
@@ -74,9 +74,7 @@ class Tokenizer:
         self.no_template = ""
         """Why the folder's chat template is not used."""
         self._kind: Kind
-        self.is_json = (
-            self.folder.is_dir() and not (self.folder / MODEL_FILE).is_file() and (self.folder / FAST_FILE).is_file()
-        )
+        self.is_json = is_json(self.folder)
         if self.is_json:
             from tigerjax.tokenizer.json_file import JsonFile
 

@@ -36,8 +36,8 @@ from tigerjax.train.state import TrainState
 
 
 class Checkpointer:
-    """Saves the states of a run in the background. Keeps the newest `keep` of them, and every `keep_every_steps`-th for
-    good.
+    """Saves the states of a run in the background. Keeps the newest `keep` of them, every `keep_every_steps`-th for
+    good, and the `best`.
 
     Several processes write one checkpoint together, into a folder that all of them see. All of them call each method,
     with the same arguments.
@@ -46,6 +46,8 @@ class Checkpointer:
     def __init__(self, run_dir: str | Path, *, keep: int, keep_every_steps: int | None = None):
         self.folder = paths.absolute(run_dir) / "checkpoints"
         self.keep, self.keep_every_steps = keep, keep_every_steps
+        self.best: int | None = None
+        """The step of a checkpoint that stays until a better one is saved."""
         self._orbax = ocp.AsyncCheckpointer(
             ocp.CompositeCheckpointHandler(
                 weights=ocp.StandardCheckpointHandler(), opt_state=ocp.StandardCheckpointHandler()
@@ -54,8 +56,9 @@ class Checkpointer:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
-    def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
-        """Starts a save; returns when the arrays are copied off the devices. `meta` is that of `make_meta`.
+    def save(self, step: int, state: TrainState, meta: dict[str, Any], *, best: int | None = None) -> None:
+        """Starts a save; returns when the arrays are copied off the devices. `meta` is that of `make_meta`. `best` is
+        the best step from now on, and the best one before stays until this save is whole.
 
         Raises the error of the save before this one, if it had one, and DataError when the disk is full."""
         self.wait()
@@ -65,7 +68,7 @@ class Checkpointer:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 sweep(self.folder)
                 # Before, too: a run resumes with a lower `keep` where the disk had no room for one more.
-                prune(self.folder, keep=self.keep, keep_every_steps=self.keep_every_steps)
+                self._prune()
                 make_room(partial)
             hosts.barrier("checkpoint folder is clean")
             self._orbax.save(
@@ -74,16 +77,20 @@ class Checkpointer:
                     weights=save_args(state.weights), opt_state=ocp.args.StandardSave(state.opt_state)
                 ),
             )
-        self._thread = threading.Thread(target=self._finish, args=(partial, step, meta), name="checkpoint")
+        self._thread = threading.Thread(target=self._finish, args=(partial, step, meta, best), name="checkpoint")
         self._thread.start()
 
-    def _finish(self, partial: Path, step: int, meta: dict[str, Any]) -> None:
+    def _prune(self) -> None:
+        prune(self.folder, keep=self.keep, keep_every_steps=self.keep_every_steps, best=self.best)
+
+    def _finish(self, partial: Path, step: int, meta: dict[str, Any], best: int | None) -> None:
         try:
             with one_line_errors(partial, self.folder):
                 self._orbax.wait_until_finished()
                 publish_together(partial, self.folder / str(step), meta | {"step": step})
+                self.best = best
                 if hosts.is_writer():
-                    prune(self.folder, keep=self.keep, keep_every_steps=self.keep_every_steps)
+                    self._prune()
                 hosts.barrier("checkpoint published")
         except BaseException as error:  # whatever it is, the next save or wait raises it
             self._error = error

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from tigerjax.mesh import sharding
+from tigerjax.mesh import put_rows
 
 
 class Fed(NamedTuple):
@@ -41,8 +41,7 @@ class Feed:
         The loader gives this host's part of each batch: the rows with the numbers `rows` (`mesh.host_rows`) out of the
         `batch_rows` of the global batch. `tokens` counts the tokens of such a part."""
         self._loader, self._tokens = loader, tokens
-        self._place_of, self._batch_rows = {row: place for place, row in enumerate(rows)}, batch_rows
-        self._sharding = sharding(mesh, "batch")
+        self._mesh, self._rows, self._batch_rows = mesh, rows, batch_rows
         self._queue: queue.Queue[Fed | BaseException] = queue.Queue(maxsize=ahead)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read, args=(batches,), name="feed", daemon=True)
@@ -62,19 +61,10 @@ class Feed:
             self._put(error)
 
     def _global_tokens(self, host: Any) -> int:
-        return self._tokens(host) * self._batch_rows // len(self._place_of)
+        return self._tokens(host) * self._batch_rows // len(self._rows)
 
     def _place(self, rows: Any) -> jax.Array:
-        """The global array of which this process holds its own rows only; no host ever holds another's."""
-        local = np.asarray(rows)
-        assert len(local) == len(self._place_of), (local.shape, self._place_of)
-
-        def cut(index: Any) -> np.ndarray:
-            first, last, _ = index[0].indices(self._batch_rows)
-            at = self._place_of[first]
-            return local[at : at + last - first]
-
-        return jax.make_array_from_callback((self._batch_rows, *local.shape[1:]), self._sharding, cut)
+        return put_rows(np.asarray(rows), self._mesh, self._rows, self._batch_rows)
 
     def _put(self, item: Fed | BaseException) -> None:
         while not self._stop.is_set():

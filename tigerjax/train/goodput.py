@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-ITEMS = ("steps", "start", "compile", "data", "save", "down")
+ITEMS = ("steps", "start", "compile", "data", "save", "validation", "down")
 
 
 class Goodput:
@@ -15,6 +15,8 @@ class Goodput:
     compile   the first step: its compilation (or reading that from the cache on disk), and the step itself
     data      waiting for the loader
     save      waiting for a checkpoint
+    validation
+              measuring on held-out data, with the compilation of that
     down      from the last logged step of the previous process to the start of this one: steps that were lost, and the
               time until the restart
     steps     everything else

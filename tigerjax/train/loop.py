@@ -11,25 +11,26 @@ from typing import Any
 from jax.sharding import Mesh
 
 from tigerjax import config as config_lib
-from tigerjax.checkpoint.files import damaged, steps
-from tigerjax.checkpoint.finite import refuse_not_finite
 from tigerjax.checkpoint.model import make_meta
 from tigerjax.config import RunConfig
-from tigerjax.errors import ConfigError, DataError
-from tigerjax.files import manifest, paths
+from tigerjax.errors import ConfigError
+from tigerjax.files import paths
 from tigerjax.files.progress import Progress
 from tigerjax.mesh import host_rows, run_mesh
 from tigerjax.processes import hosts
 from tigerjax.train import objective as objectives
+from tigerjax.train import resume
+from tigerjax.train import validation as validations
 from tigerjax.train.checkpoint import Checkpointer
 from tigerjax.train.feed import Fed, Feed
 from tigerjax.train.goodput import Goodput
+from tigerjax.train.held_out import NOTHING, Ask, HeldOut
 from tigerjax.train.metrics import Metrics, Reporting, last_record
 from tigerjax.train.objective import Objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.signals import noted
-from tigerjax.train.start import check_same, new_state
-from tigerjax.train.state import TrainState, abstract_state, from_disk, to_disk
+from tigerjax.train.start import Init, check_entries, ended, new_state
+from tigerjax.train.state import TrainState, abstract_state, to_disk
 from tigerjax.train.step import compile_step
 from tigerjax.train.trace import Trace
 from tigerjax.train.watch import Watch
@@ -42,7 +43,8 @@ def train(
     run_dir: str | Path,
     objective: Objective | None = None,
     mesh: Mesh | None = None,
-    init_weights: Any = None,
+    init: Init | None = None,
+    held_out: HeldOut = NOTHING,
     reporting: Reporting = Reporting(),
 ) -> TrainState:
     """Trains to `optim.total_steps` and returns the final state, as it is on disk: its checkpoint is saved by then.
@@ -52,7 +54,10 @@ def train(
     (goes into the checkpoints) and vocab_size (must be the model's). `objective` and `mesh`
     None are those of the config.
 
-    The weights to start from are those of the newest whole checkpoint in `run_dir`; else `init_weights`; else those of
+    `held_out` is what the weights are validated on, as `config.eval` says; `eval.patience` may end the run before
+    `optim.total_steps`.
+
+    The weights to start from are those of the newest whole checkpoint in `run_dir`; else those of `init`; else those of
     `checkpoint.init_from`; else random ones. Writes config.txt, metrics.jsonl, tensorboard/ and checkpoints/ under
     `run_dir`. SIGINT and SIGTERM, on any host, save a checkpoint and then raise KeyboardInterrupt or SystemExit(143); a
     signal that this process was started to ignore (`nohup`, `command &` in a script) stays ignored.
@@ -63,7 +68,7 @@ def train(
 
     No other process may train in `run_dir` meanwhile: ConfigError.
     """
-    _refuse_stage(paths.of(run_dir))
+    resume.refuse_stage(paths.of(run_dir))
     with hosts.alone_in(paths.of(run_dir)):
         try:
             return _train(
@@ -72,11 +77,12 @@ def train(
                 run_dir=run_dir,
                 objective=objective,
                 mesh=mesh,
-                init_weights=init_weights,
+                init=init,
+                held_out=held_out,
                 reporting=reporting,
             )
         except KeyboardInterrupt as interrupt:
-            raise KeyboardInterrupt(str(interrupt) or _left(paths.of(run_dir))) from None
+            raise KeyboardInterrupt(str(interrupt) or resume.left(paths.of(run_dir))) from None
 
 
 def _train(
@@ -86,7 +92,8 @@ def _train(
     run_dir: str | Path,
     objective: Objective | None,
     mesh: Mesh | None,
-    init_weights: Any,
+    init: Init | None,
+    held_out: HeldOut,
     reporting: Reporting,
 ) -> TrainState:
     """`train`, with the run's folder locked."""
@@ -96,12 +103,9 @@ def _train(
     mesh = run_mesh(config) if mesh is None else mesh
     objective = objectives.of(config, mesh) if objective is None else objective
     tx = make_optimizer(config.optim)
+    validation = validations.of_run(config, held_out, objective, mesh)
     tokenizer_sha256 = getattr(loader, "tokenizer_sha256", None)
-    if (entries := getattr(loader, "vocab_size", None)) not in (None, config.model.vocab_size):
-        raise ConfigError(
-            f"model.vocab_size={config.model.vocab_size}, but the tokenizer {config.data.tokenizer} of the rows has"
-            f" {entries} entries; make them equal (`tigerjax convert resize` grows a checkpoint)"
-        )
+    check_entries(config, getattr(loader, "vocab_size", None))
 
     # State: resumed, given, or new
     saving = config.checkpoint
@@ -114,20 +118,28 @@ def _train(
         data_seed=config.seed,
     )
     settings: dict[str, Any] = dict(line.split(" = ", 1) for line in meta["config"])
-    hosts.same(
-        "the run's config, tokenizer or data", settings | {"tokenizer": tokenizer_sha256, "data": loader.state()}
-    )
+    settings |= {"tokenizer": tokenizer_sha256, "data": loader.state()}
+    settings["held out"] = held_out.hashes()
+    hosts.same("the run's config, tokenizer or data", settings)
     abstract = abstract_state(objective, tx, mesh)
-    resumed = _resume(loader, checkpoints, meta, objective, abstract)
+    resumed = resume.restored(loader, checkpoints, meta, objective, abstract)
     if resumed is not None:
-        state, start, health = resumed
-        hosts.say(f"resuming {config.name} from step {start}")
+        state, there = resumed
+        start = there["step"]
+        validation.restore(there.get("validation"))
+        checkpoints.best = validation.best_checkpoint
+        nothing = ended(config, start, checkpoints.folder / str(start))
+        if nothing is None and validation.ended:
+            nothing = f"{config.name}: {validation.early_end(checkpoints.folder)}, nothing to train"
+        hosts.say(nothing or f"resuming {config.name} from step {start}")
     else:
-        state, start, health = new_state(config, meta, objective, tx, mesh, init_weights), 0, None
-    if start >= total_steps:
-        checkpoints.close()
-        hosts.say(f"{config.name}: all {total_steps} steps are done, nothing to train")
-        return to_disk(state, objective)
+        state, extra = new_state(config, meta, objective, tx, mesh, init)
+        start, there = 0, {"extra": extra}
+    meta["extra"] = there["extra"]
+    if start >= total_steps or validation.ended:
+        if not validation.missing(start):
+            checkpoints.close()
+            return to_disk(state, objective)
     if hosts.is_writer():
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / config_lib.DUMPED).write_text("\n".join(meta["config"]) + "\n", encoding="utf-8")
@@ -157,8 +169,16 @@ def _train(
         reporting=reporting,
     )
     goodput = Goodput(since=since, last=last_record(run_dir) if hosts.is_writer() else {})
-    watch = Watch(config, run_dir, checkpoints=checkpoints, metrics=metrics, mesh=mesh, goodput=goodput)
-    watch.spikes.restore(health)
+    watch = Watch(
+        config,
+        run_dir,
+        checkpoints=checkpoints,
+        metrics=metrics,
+        mesh=mesh,
+        goodput=goodput,
+        validation=validation,
+    )
+    watch.spikes.restore(there.get("health"))
     trace = Trace(run_dir, reporting.profile_steps)
     if reporting.profile_steps is not None and start >= reporting.profile_steps[0]:
         hosts.say(f"no trace: the run resumes at step {start}, past the first step of --profile-steps")
@@ -166,42 +186,49 @@ def _train(
     saved = i = start
     try:
         with noted() as received:
-            stop = hosts.Stop(received)
-            for turn in itertools.count(start):  # a rollback repeats steps, but no turn
-                if i >= total_steps or stop.before(turn):
-                    break
+            stop, turns = hosts.Stop(received), itertools.count(start)  # a rollback repeats steps, but no turn
+
+            def stopping() -> bool:
+                return stop.before(next(turns))
+
+            if validation.missing(start):
+                metrics.amend(start, watch.validated(start, lambda: validation.run(start, state.weights, stopping)))
+                validation.saved(start)
+            while not (i >= total_steps or validation.ended or stopping()):
                 hosts.at(f"reading batch {i + 1}")
                 with goodput.spending("data"):
                     # Alone, a signal ends the wait; with other hosts all stop after the same step.
                     fed_next = feed.get(lambda: bool(received) and not hosts.several())
                 if fed_next is None:
                     break
-                fed = fed_next
                 trace.before(i + 1)
                 hosts.at(f"in step {i + 1}")
-                with goodput.spending("compile" if turn == start else "steps"):
+                with goodput.spending("compile" if fed is None else "steps"):
                     called = time.perf_counter()
-                    batch = fed.batch if objective.prepare is None else objective.prepare(fed.batch)
+                    batch = fed_next.batch if objective.prepare is None else objective.prepare(fed_next.batch)
                     state, values = step(state, batch, watch.spikes.limits(i + 1))
                     called = time.perf_counter() - called
+                fed = fed_next
                 watch.read(called)  # the step before this one: the device already has its next work
                 watch.started(i + 1, values, fed)
                 metrics.advance(i + 1)
                 trace.after(i + 1, state)
                 i += 1
-                due = i % config.checkpoint.every_steps == 0 or i == total_steps
+                if validation.due(i):
+                    watch.read(validate=functools.partial(validation.run, i, state.weights, stopping))
+                due = i % config.checkpoint.every_steps == 0 or i == total_steps or validation.ended
                 if due:
                     watch.read()
                 if due and watch.back_before is None:
                     watch.check_finite(i, state, fed)
                 if watch.back_before is not None:
                     feed.close()
-                    state, i = _back(watch, checkpoints, loader, fed, objective, abstract)
+                    state, i = resume.back(watch, checkpoints, loader, fed, objective, abstract)
                     feed, saved = feed_from(batches=total_steps - i), i
                 elif due:
                     with goodput.spending("save"):
                         metrics.flush()
-                        checkpoints.save(i, to_disk(state, objective), meta | watch.checkpoint_meta(fed))
+                        resume.save(checkpoints, i, to_disk(state, objective), meta, watch, fed)
                     saved = i
             watch.read()
             at = int(state.step)
@@ -209,7 +236,7 @@ def _train(
                 watch.check_finite(at, state, fed)
                 if watch.back_before is None:
                     metrics.flush()
-                    checkpoints.save(at, to_disk(state, objective), meta | watch.checkpoint_meta(fed))
+                    resume.save(checkpoints, at, to_disk(state, objective), meta, watch, fed)
             hosts.at("waiting for the last checkpoint")
             checkpoints.wait()
     finally:
@@ -227,6 +254,8 @@ def _train(
         if stop.number == signal.SIGINT:
             raise KeyboardInterrupt("interrupted; run the same command again to continue")
         raise SystemExit(128 + stop.number)
+    if validation.ended and at < total_steps:
+        hosts.say(f"{config.name}: ended at step {at}/{total_steps}: {validation.early_end(checkpoints.folder)}")
     return to_disk(state, objective)
 
 
@@ -234,14 +263,20 @@ def train_on_mixture(
     config: RunConfig,
     *,
     run_dir: str | Path,
+    ask: Ask | None = None,
     progress: Progress | None = None,
     reporting: Reporting = Reporting(),
 ) -> Any:
     """Trains on the mixture that the config names, on the config's mesh; returns the loader, which knows the shares
-    that were read. `progress` shows the making of the rows."""
-    from tigerjax.data.mixture import open_loader  # inside: the numeric core imports without SeqIO
+    that were read. `ask` puts `eval.questions`, where there are some, and `progress` shows the making of the rows."""
+    from tigerjax.data.held_out import open_sets  # inside: the numeric core imports without SeqIO
+    from tigerjax.data.mixture import open_loader
 
     mesh = run_mesh(config)  # first: a mesh that does not fit is found before the rows are made
+    if config.eval.questions and ask is None:
+        raise ConfigError("eval.questions are asked by `tigerjax train` and `tigerjax align`; leave them out here")
+    held_out = HeldOut(open_sets(config.data, config.eval, progress=progress), ask)
+    validations.refuse_unfit(config, held_out)
     loader = open_loader(
         config.data,
         batch_rows=config.global_batch_size,
@@ -250,66 +285,5 @@ def train_on_mixture(
         total_rows=config.global_batch_size * config.optim.total_steps,
         progress=progress,
     )
-    train(config, loader, run_dir=run_dir, mesh=mesh, reporting=reporting)
+    train(config, loader, run_dir=run_dir, mesh=mesh, held_out=held_out, reporting=reporting)
     return loader
-
-
-def _refuse_stage(run_dir: Path) -> None:
-    """ConfigError for the folder of a data stage, whose files per run would be mixed with."""
-    made = manifest.read(run_dir) or {}
-    if "stage" in made and not (run_dir / config_lib.DUMPED).is_file():
-        raise ConfigError(f"{run_dir} holds the output of stage {made['stage']!r}; give the run another folder (--out)")
-
-
-def _left(run_dir: Path) -> str:
-    """What an interruption without a save leaves: the run's newest checkpoint, if there is one."""
-    there = steps(run_dir / "checkpoints")
-    if not there:
-        return "interrupted before any checkpoint was saved; the same command starts from the beginning"
-    return f"interrupted without saving; the same command resumes from the checkpoint of step {there[0]}"
-
-
-def _resume(
-    loader: Any, checkpoints: Checkpointer, meta: dict[str, Any], objective: Objective, abstract: TrainState
-) -> tuple[TrainState, int, dict[str, Any] | None] | None:
-    """The newest whole state, its step and what was known of spikes then; the loader is put where that step left it.
-
-    None when the run has no checkpoint yet. DataError when it has some and all are damaged."""
-    newest = checkpoints.newest()
-    if newest is not None:
-        check_same(newest[1], meta, checkpoints.folder / str(newest[0]))
-        restored = checkpoints.restore(abstract)
-        if restored is not None:
-            state, there = restored
-            path = checkpoints.folder / str(there["step"])
-            refuse_not_finite(
-                {"weights": state.weights, "opt_state": state.opt_state},
-                f"{path} (remove it by `tigerjax checkpoint rm {checkpoints.folder.parent} --step {there['step']}"
-                " --force` to resume from the one before)",
-            )
-            loader.restore(there.get("loader"))
-            return from_disk(state, objective), there["step"], there.get("health")
-    if lost := damaged(checkpoints.folder):
-        raise DataError(
-            f"{checkpoints.folder} has no whole checkpoint left ({', '.join(lost)}), and starting over would lose the"
-            " run's records; restore one from a copy, remove the folder to start over, or give another run folder"
-        )
-    return None
-
-
-def _back(
-    watch: Watch, checkpoints: Checkpointer, loader: Any, fed: Fed, objective: Objective, abstract: TrainState
-) -> tuple[TrainState, int]:
-    """(The newest state from before the refused steps, its step). The loader continues with data not read before."""
-    assert watch.back_before is not None
-    checkpoints.drop_from(watch.back_before)
-    restored = checkpoints.restore(abstract)
-    if restored is None:
-        raise DataError(
-            f"{checkpoints.folder}: no whole checkpoint from before step {watch.back_before} to go back to;"
-            " lower `optim.peak_lr` and start again"
-        )
-    state, meta = restored
-    loader.restore(fed.after)
-    watch.rolled_back(meta, fed.after)
-    return from_disk(state, objective), meta["step"]

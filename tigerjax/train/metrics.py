@@ -16,6 +16,7 @@ from tigerjax.files.log import Log, records
 from tigerjax.files.written import finite
 from tigerjax.processes import hosts
 from tigerjax.terminal import printable, show, tell
+from tigerjax.train.held_out import Figures, flat, lines
 from tigerjax.train.wandb_run import WandbRun
 
 # Dense bfloat16 TFLOP/s of one device by jax's `device_kind` (Google's and NVIDIA's published figures). Elsewhere MFU
@@ -98,6 +99,7 @@ class Metrics:
         self._board: Any = None
         self._wandb: WandbRun | None = None
         self._bar: Any = None
+        self._validation: dict[str, float] = {}
         if not hosts.is_writer():
             return
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -130,6 +132,17 @@ class Metrics:
         self._file = Log(path, lines)
         self._board = _tensorboard(self._board_folder, step)
 
+    def amend(self, step: int, more: dict[str, Any]) -> None:
+        """Adds to the record of `step`, the last one there, what an interrupted run did not come to. A step that was
+        not logged gets a record."""
+        if not hosts.is_writer() or not more:
+            return
+        last = last_record(self._run_dir)
+        self.rewind(step - 1)
+        record = (last if last.get("step") == step else {"step": step, "loss_nats": None}) | more
+        self._put(record)
+        self._echo_all(_held_out_lines(record))
+
     def advance(self, step: int) -> None:
         """Moves the bar; prints nothing."""
         if self._bar is not None:
@@ -137,19 +150,29 @@ class Metrics:
 
     def write(self, record: dict[str, Any]) -> None:
         """One record: `step, loss_nats, grad_norm, lr, tokens_per_s, mfu, data_wait_share, shares` and more."""
-        if self._file is None:
-            return
+        if self._file is not None:
+            self._put(record)
+            self._echo_all([log_line(record, self._total), *_held_out_lines(record)])
+
+    def _echo_all(self, shown: list[str]) -> None:
+        for line in shown:
+            self._echo(line)
+
+    def _put(self, record: dict[str, Any]) -> None:
+        assert self._file is not None
         self._file.write(json.dumps(finite(record)))
         scalars = {name: value for name, value in record.items() if isinstance(value, float)}
         scalars |= {f"shares/{source}": share for source, share in (record.get("shares") or {}).items()}
+        if validation := record.get("validation") or {}:
+            self._validation = {name: value for name, value in flat(validation).items() if value is not None}
+            scalars |= {f"validation/{name}": value for name, value in self._validation.items()}
         if self._board is not None:
             for name, value in scalars.items():
                 self._board.add_scalar(name, value, record["step"])
         if self._wandb is not None:
             self._wandb.log(record["step"], scalars)
         if not paths.on_bucket(self._run_dir):  # a collector reads it on its own host
-            _prometheus(self._run_dir / "metrics.prom", record)
-        self._echo(log_line(record, self._total))
+            _prometheus(self._run_dir / "metrics.prom", record, self._validation)
 
     def flush(self) -> None:
         """Writes every record into the run's folder. Called before each save, so that metrics.jsonl has all the steps
@@ -176,9 +199,18 @@ class Metrics:
             self._wandb.close()
 
 
+def _held_out_lines(record: dict[str, Any]) -> list[str]:
+    return lines(record.get("validation") or {}, whole=False)
+
+
 def last_record(run_dir: Path) -> dict[str, Any]:
     """The newest record of RUN/metrics.jsonl; empty when nothing was logged yet."""
     return (records(run_dir / "metrics.jsonl") or [{}])[-1]
+
+
+def last_validation(run_dir: Path) -> Figures:
+    """The figures of the newest validation in RUN/metrics.jsonl; empty when there was none yet."""
+    return next((r["validation"] for r in reversed(records(run_dir / "metrics.jsonl")) if "validation" in r), {})
 
 
 def progress_at(run_dir: Path, step: float) -> float | None:
@@ -213,9 +245,9 @@ def _step(line: str) -> float:
     return step if isinstance(step, int | float) else float("inf")
 
 
-def _prometheus(path: Path, record: dict[str, Any]) -> None:
-    """Writes the newest record for node_exporter's textfile collector. The file is replaced in one go, so that the
-    collector never reads half of it."""
+def _prometheus(path: Path, record: dict[str, Any], validation: dict[str, float]) -> None:
+    """Writes the newest record and the newest validation for node_exporter's textfile collector. The file is replaced
+    in one go, so that the collector never reads half of it."""
     run = f'run="{_label(path.parent.name)}"'
     lines = [
         f"tigerjax_{re.sub('[^a-zA-Z0-9_]', '_', name)}{{{run}}} {float(value):g}"
@@ -224,6 +256,7 @@ def _prometheus(path: Path, record: dict[str, Any]) -> None:
     ]
     shares = {source: f'{run},source="{_label(source)}"' for source in record.get("shares") or {}}
     lines += [f"tigerjax_share{{{labels}}} {record['shares'][source]:g}" for source, labels in shares.items()]
+    lines += [f'tigerjax_validation{{{run},figure="{_label(n)}"}} {value:g}' for n, value in validation.items()]
     paths.write_text(path, "\n".join(lines) + "\n")
 
 

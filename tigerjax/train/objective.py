@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -28,7 +29,7 @@ from tigerjax.errors import ConfigError
 from tigerjax.mesh import RULES, balanced, row_ways
 from tigerjax.model import families, stack
 from tigerjax.model.layers import head, init
-from tigerjax.model.loss import token_loss, token_nll
+from tigerjax.model.loss import TokenLoss, loss_by_row, token_loss, token_nll
 from tigerjax.model.pipeline import LayerOrder, Pipeline
 from tigerjax.train.preference_loss import LOSSES, PreferenceBatch, Sums, answer_sums, preference_loss
 
@@ -41,6 +42,8 @@ class Objective:
     """key -> weights, leaves boxed by flax.linen.LogicallyPartitioned."""
     loss: Callable[[Any, Any], tuple[jax.Array, jax.Array, Sums]]
     """(weights, batch) -> (sum, weight, {metric: its sum}); the step divides all sums by the weight, once."""
+    by_row: Callable[[Any, Any], TokenLoss] | None = None
+    """(weights, batch) -> the sums of the loss row by row, for validation; None: it has no validation."""
     kind: str
     """Of the checkpoint: see `families.of_kind`."""
     tokens: Callable[[Any], int] | None = None
@@ -74,6 +77,8 @@ class Decoder(NamedTuple):
     """(weights, rows) -> hidden_BTD after the last norm."""
     cut: dict[str, int]
     """How the loss is cut into chunks: arguments of `token_loss` and `token_nll`."""
+    by_row: Callable[[Any, Batch], TokenLoss]
+    """(weights, rows) -> the sums of the token loss row by row, for validation."""
     order: LayerOrder | None
 
 
@@ -97,7 +102,12 @@ def decoder(config: Trained, mesh: Mesh) -> Decoder:
         "batch_shards": row_ways(mesh),
         "length_shards": mesh.shape[RULES["length"]],
     }
-    return Decoder(family, lambda key: in_stage_order(init(model, key), order), hidden, cut, order)
+
+    def by_row(weights: Any, batch: Batch) -> TokenLoss:
+        rows: Any = _placed(batch)
+        return loss_by_row(hidden(weights, rows), head(weights, config.model), rows.targets_BT, rows.weights_BT, **cut)
+
+    return Decoder(family, lambda key: in_stage_order(init(model, key), order), hidden, cut, by_row, order)
 
 
 def token_objective(config: Trained, mesh: Mesh) -> Objective:
@@ -105,7 +115,7 @@ def token_objective(config: Trained, mesh: Mesh) -> Objective:
     model = decoder(config, mesh)
 
     def loss(weights: Any, batch: Any) -> tuple[jax.Array, jax.Array, Sums]:
-        rows = _placed(batch)
+        rows: Any = _placed(batch)
         hidden_BTD, head_DV = model.hidden(weights, rows), head(weights, config.model)
         total = token_loss(hidden_BTD, head_DV, rows.targets_BT, rows.weights_BT, **model.cut)
         return total.nll_sum, total.weight, {"accuracy": total.correct}
@@ -113,6 +123,7 @@ def token_objective(config: Trained, mesh: Mesh) -> Objective:
     return Objective(
         init=model.init,
         loss=loss,
+        by_row=model.by_row,
         kind=model.family.KIND,
         tokens=lambda batch: int(np.count_nonzero(batch.segment_ids_BT)),
         order=model.order,
@@ -126,7 +137,7 @@ def answer_log_probs(config: Trained, mesh: Mesh) -> Callable[[Any, PreferenceBa
     def log_probs(weights: Any, batch: PreferenceBatch) -> jax.Array:
         batch = batch._replace(rows=_placed(batch.rows))
         hidden_BTD, head_DV = model.hidden(weights, batch.rows), head(weights, config.model)
-        nll_BT = token_nll(hidden_BTD, head_DV, batch.rows.targets_BT, **model.cut)
+        nll_BT = token_nll(hidden_BTD, head_DV, jnp.asarray(batch.rows.targets_BT), **model.cut)
         return -answer_sums(nll_BT * batch.rows.weights_BT, batch)
 
     return log_probs
@@ -146,6 +157,7 @@ def preference_objective(config: RunConfig, mesh: Mesh) -> Objective:
     return Objective(
         init=model.init,
         loss=loss,
+        by_row=model.by_row,
         kind=model.family.KIND,
         tokens=lambda batch: int(np.count_nonzero(batch.rows.segment_ids_BT)),
         order=model.order,

@@ -147,7 +147,7 @@ def preference_loss(
     better answer has the higher reward (equal rewards count half), log pi of both, and what the loss itself adds.
     """
     reference_BC = jnp.zeros_like(logp_BC) if batch.reference_BC is None else batch.reference_BC
-    tokens_BC = jnp.maximum(answer_sums(batch.rows.weights_BT, batch), 1.0)
+    tokens_BC = jnp.maximum(answer_sums(jnp.asarray(batch.rows.weights_BT), batch), 1.0)
 
     def side(place_BP: jax.Array) -> Side:
         return Side(*(jnp.take_along_axis(a, place_BP, axis=1) for a in (logp_BC, reference_BC, tokens_BC)))

@@ -1,40 +1,127 @@
 """What a run starts from, and whether a checkpoint belongs to it."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import flax.linen as nn
+import jax
 from jax.sharding import Mesh
 
+from tigerjax.checkpoint.files import FOLDER, read_meta, steps
 from tigerjax.checkpoint.finite import refuse_not_finite
 from tigerjax.checkpoint.model import make_meta
-from tigerjax.checkpoint.stored import StoredModel, open_whole, placed_weights
-from tigerjax.config import RopeConfig, RunConfig, other_sizes
+from tigerjax.checkpoint.stored import StoredModel, open_model, open_whole, placed_weights
+from tigerjax.config import FLOAT32, RopeConfig, RunConfig, dump, other_sizes
 from tigerjax.config.rope import USES
-from tigerjax.errors import ConfigError
+from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import paths
-from tigerjax.model.hf_config import reach, say_past
+from tigerjax.model import families
+from tigerjax.model.hf_config import reach, remembered, say_past
+from tigerjax.model.layers import init
 from tigerjax.processes import hosts
 from tigerjax.train.objective import Objective
-from tigerjax.train.state import TrainState, init_state, state_from_weights
+from tigerjax.train.state import TrainState, check_same_shapes, init_state, state_from_weights
+
+
+class Init(NamedTuple):
+    """What a run starts from, where it is not `checkpoint.init_from` of its config."""
+
+    weights: Any
+    extra: dict[str, Any]
+    """What the run's checkpoints keep of the checkpoint that the weights came from: see `hf_config.remembered`."""
 
 
 def new_state(
-    config: RunConfig, meta: dict[str, Any], objective: Objective, tx: Any, mesh: Mesh, init_weights: Any
-) -> TrainState:
-    """The state before step 1, its weights from `init_weights`, else from `checkpoint.init_from`, else random."""
-    if init_weights is None and config.checkpoint.init_from is not None:
-        stored = open_whole(config.checkpoint.init_from)
-        # Another rope needs no other weights: a run that teaches a model longer rows starts so.
-        sizes = dataclasses.replace(stored.config, rope=config.model.rope)
-        given = make_meta(kind=stored.kind, model=sizes, tokenizer_sha256=stored.tokenizer_sha256)
-        check_same(given | {"data_seed": config.seed}, meta, paths.of(config.checkpoint.init_from))
-        _say_rope(config, stored)
-        init_weights = placed_weights(stored, mesh, "float32")
-    if init_weights is not None:
-        refuse_not_finite(dict(init_weights), "the weights to start from")
-        return state_from_weights(objective, tx, mesh, init_weights)
-    return init_state(objective, tx, mesh, seed=config.seed)
+    config: RunConfig, meta: dict[str, Any], objective: Objective, tx: Any, mesh: Mesh, given: Init | None
+) -> tuple[TrainState, dict[str, Any]]:
+    """(The state before step 1, what the run's checkpoints keep in `extra`), from `given`, else from
+    `checkpoint.init_from`; else with random weights."""
+    if given is None and config.checkpoint.init_from is not None:
+        stored = open_whole(_present(config.checkpoint.init_from))
+        _check_start(config, meta, stored)
+        given = Init(placed_weights(stored, mesh, "float32"), remembered(stored.extra, stored.run_config))
+    if given is not None:
+        refuse_not_finite(dict(given.weights), "the weights to start from")
+        return state_from_weights(objective, tx, mesh, given.weights), given.extra
+    return init_state(objective, tx, mesh, seed=config.seed), {}
+
+
+def rehearse(config: RunConfig, run_dir: Path, open_tokenizer: Callable[[], Any]) -> None:
+    """Checks the checkpoint that a run would start from, as `tigerjax.train.loop.train` will, without its weights.
+
+    It is the newest one in `run_dir`, else that of `checkpoint.init_from`. Where the config names none, nothing is
+    checked, and no tokenizer opened. Files are only counted and measured, so damaged bytes are not found.
+
+    Raises ConfigError for a checkpoint of another model, tokenizer or data seed, and DataError for one that is not
+    there or whose arrays do not fit the config's model.
+    """
+    init_from = config.checkpoint.init_from
+    if init_from is None:
+        return
+    there = steps(paths.of(run_dir) / FOLDER)
+    tokenizer = open_tokenizer()
+    check_entries(config, tokenizer.size)
+    family = families.of(config.model)
+    meta = make_meta(
+        kind=family.KIND,
+        model=config.model,
+        tokenizer_sha256=tokenizer.sha256,
+        config=dump(config),
+        data_seed=config.seed,
+    )
+    stored = open_model(run_dir if there else _present(init_from))
+    if there:
+        check_same(read_meta(stored.path), meta, stored.path)
+    else:
+        _check_start(config, meta, stored)
+    model = family.language_model(config.model, FLOAT32)
+    wanted = jax.eval_shape(lambda: nn.unbox(init(model, jax.random.key(0))))
+    check_same_shapes(stored.weights, wanted, what=f"{stored.path}: its weights")
+    if there:
+        hosts.say(ended(config, stored.step, stored.path) or f"would resume {config.name} from step {stored.step}")
+
+
+def ended(config: RunConfig, step: int, path: Path) -> str | None:
+    """Why there is nothing to train where the newest checkpoint, `path`, has done `step` steps; None where there is."""
+    total = config.optim.total_steps
+    if step < total:
+        return None
+    if step == total:
+        return f"{config.name}: all {total} steps are done, nothing to train"
+    return (
+        f"{config.name}: nothing to train, since the config asks for {total} steps (optim.total_steps) and {path} has"
+        f" done {step}; to train on, ask for more steps; for a run of {total}, give a new folder (--out)"
+    )
+
+
+def check_entries(config: RunConfig, entries: int | None) -> None:
+    """ConfigError unless the config's model has as many entries as the tokenizer of the rows; None is not known."""
+    if entries not in (None, config.model.vocab_size):
+        raise ConfigError(
+            f"model.vocab_size={config.model.vocab_size}, but the tokenizer {config.data.tokenizer} of the rows has"
+            f" {entries} entries; make them equal (`tigerjax convert resize` grows a checkpoint)"
+        )
+
+
+def _present(init_from: str) -> str:
+    """`init_from`; DataError where there is nothing."""
+    if not paths.names(paths.of(init_from)):
+        raise DataError(
+            f"checkpoint.init_from: there is nothing at {init_from}; make it first, or give a run folder, its"
+            " checkpoints/ or one step of it"
+        )
+    return init_from
+
+
+def _check_start(config: RunConfig, meta: dict[str, Any], stored: StoredModel) -> None:
+    """ConfigError unless a run of this `meta` can start from the weights of `checkpoint.init_from`."""
+    # Another rope needs no other weights: a run that teaches a model longer rows starts so.
+    sizes = dataclasses.replace(stored.config, rope=config.model.rope)
+    given = make_meta(kind=stored.kind, model=sizes, tokenizer_sha256=stored.tokenizer_sha256)
+    check_same(given | {"data_seed": config.seed}, meta, paths.of(str(config.checkpoint.init_from)))
+    _say_rope(config, stored)
 
 
 def _say_rope(config: RunConfig, stored: StoredModel) -> None:
@@ -42,7 +129,8 @@ def _say_rope(config: RunConfig, stored: StoredModel) -> None:
     ours, theirs = config.model.rope, stored.config.rope
     if ours != theirs:
         hosts.say(f"start weights had rope {_shown(theirs)}; this run has {_shown(ours)}")
-    known = reach(config.model, stored.extra, [])  # of an import; a run of ours may well train on longer rows
+    # A run of ours may well train on longer rows than the run before it.
+    known = 0 if stored.run_config else reach(config.model, stored.extra, [])
     say_past(known, config.model, config.data.seq_len, config.checkpoint.init_from)
 
 
@@ -59,7 +147,7 @@ def check_same(there: dict[str, Any], wanted: dict[str, Any], path: Path) -> Non
             differs.append(f"{name} is {there[name]!r} there and {wanted[name]!r} here")
     if differs:
         raise ConfigError(f"checkpoint {path} does not belong to this run: {'; '.join(differs)}")
-    before, now = set(there["config"]), set(wanted["config"])
+    before, now = ({line for line in one["config"] if not line.startswith("eval.")} for one in (there, wanted))
     if before and before != now:
         changed = "; ".join(sorted(now - before))
         hosts.say(f"resuming with other settings than the checkpoint's, so not bit-exactly: {changed}")

@@ -5,6 +5,7 @@ import json
 import math
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,10 @@ from tigerjax.train.feed import Fed
 from tigerjax.train.goodput import Goodput
 from tigerjax.train.metrics import Metrics, mfu
 from tigerjax.train.spikes import Spikes
+from tigerjax.train.validation import RISES, Validation
 
+Validate = Callable[[], dict[str, Any]]
+"""Validates, and returns what is logged of it (`Validation.run`)."""
 EVENTS = "events.jsonl"
 START_STEPS = 5
 """The median loss of so many first steps counts as the loss at the start. The loss of one batch can be far from the
@@ -50,8 +54,10 @@ class Watch:
         metrics: Metrics,
         mesh: Mesh,
         goodput: Goodput,
+        validation: Validation,
     ):
         self.config, self.run_dir, self.checkpoints, self.metrics = config, run_dir, checkpoints, metrics
+        self.validation = validation
         self.mesh, self.goodput, self._waited = mesh, goodput, 0.0
         self._late: tuple[int, Any, Fed] | None = None
         self.spikes = Spikes(config.health)
@@ -68,10 +74,13 @@ class Watch:
 
     def checkpoint_meta(self, fed: Fed) -> dict[str, Any]:
         """What a checkpoint stores about the data and about the steps before it."""
-        return {"loader": fed.after, "health": self.spikes.state()}
+        return {"loader": fed.after, "health": self.spikes.state(), "validation": self.validation.state()}
 
-    def read(self, called_s: float = 0.0) -> None:
+    def read(self, called_s: float = 0.0, *, validate: Validate | None = None) -> None:
         """Reads the metrics of the step that was started last, unless they were read already. Waits for them.
+
+        With `validate` the step is logged in any case, together with what that returns; it is not called where the run
+        must go back.
 
         `called_s` is how long the call took that started the step after it. That time is spent on the devices and not
         on the host: the call may compile, or wait until the devices (and with them the other hosts) take the step."""
@@ -87,13 +96,28 @@ class Watch:
             self._skipped(step, values, fed)
         else:
             self.spikes.good(step, float(values["loss_nats"]), float(values["grad_norm"]))
+            self.validation.trained(float(values["loss_nats"]), float(values["loss_weight"]))
             if step <= START_STEPS:
                 self._first[step] = float(values["loss_nats"])
         c = self.config
-        if step % c.log_every_steps == 0 or step == c.optim.total_steps:
-            self._log(step, values, fed)
+        if self.back_before is not None:
+            validate = None
+        if step % c.log_every_steps == 0 or step == c.optim.total_steps or validate is not None:
+            self._log(step, values, fed, validate)
 
-    def _log(self, step: int, values: Any, fed: Fed) -> None:
+    def validated(self, step: int, validate: Validate) -> dict[str, Any]:
+        """What `validate` returns, to be logged with `step`. Names the held-out sources that it found rising."""
+        with self.goodput.spending("validation"):
+            found = validate()
+        for name in found.get("rising", ()):
+            hosts.say(
+                f"warning: step {step}: the held-out loss of {name} rose at the last {RISES} validations, while that of"
+                " training fell"
+            )
+            self._event({"event": "rising", "step": step, "held_out": name})
+        return found
+
+    def _log(self, step: int, values: Any, fed: Fed, validate: Validate | None) -> None:
         now = time.perf_counter()
         seconds = max(now - self._since, 1e-9)
         rate = self._tokens / seconds
@@ -112,6 +136,9 @@ class Watch:
         if self._first and START_STEPS <= step < START_STEPS + self.config.log_every_steps:
             record["start_loss_nats"] = statistics.median(self._first.values())
         record |= self._hosts((seconds - self._for_device) / self._steps, record["step_s"]) | _memory(self.mesh)
+        if validate is not None:
+            record |= self.validated(step, validate)
+            now = time.perf_counter()  # validation is no step
         self.metrics.write(record | self.goodput.record())
         self._since, self._steps, self._tokens, self._waited = now, 0, 0, self.goodput.waited()
         self._for_device = 0.0
@@ -184,6 +211,8 @@ class Watch:
         bad, rollbacks = self.spikes.bad, self.spikes.rollbacks + 1
         self._late, self.back_before = None, None
         self.spikes.restore(meta.get("health"))
+        self.validation.restore(meta.get("validation"))
+        self.checkpoints.best = self.validation.best_checkpoint
         self.spikes.bad, self.spikes.rollbacks = [], rollbacks
         of = f"{rollbacks} of {self.config.health.rollbacks}"
         hosts.say(f"rolled back from step {bad[-1]['step']} to {meta['step']} ({of}); batches between are left out")

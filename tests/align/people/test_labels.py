@@ -68,6 +68,29 @@ def without(line, field):
 
 GOOD = [ranking("p1"), ranking("p2"), edit()]
 
+
+def test_a_filled_in_template_is_imported_and_one_that_is_not_names_each_line(tmp_path):
+    """What a person does in an editor: a name, an order, a text."""
+    lines = queue_lib.template(QUEUE.items)
+    with pytest.raises(DataError, match=r"3 of 3 label lines are wrong(.*\n.*`annotator` is missing, empty){3}"):
+        run(tmp_path, lines)
+    for line in lines:
+        line |= {"annotator": "ann"} | (
+            {"ranking": [["B"], ["A"]]} if "ranking" in line else {"base": "A", "text": "x"}
+        )
+    counts = run(tmp_path, lines).counts
+    assert (counts["rankings"], counts["edits"], counts["missing_rank"], counts["missing_edit"]) == (2, 1, 0, 0)
+
+
+def test_the_page_says_how_to_answer_and_of_which_question_an_answer_is_rewritten():
+    page = queue_lib.markdown(QUEUE.items)
+    assert "template.jsonl" in page and "tigerjax align import" in page
+    assert page.count("(rank, and rewrite the best)") == 1 and f"## {EDITED} (rank" in page
+    alone = [item | {"rank": False} for item in QUEUE.items if item["edit"]]
+    assert f"## {EDITED} (rewrite the best)" in queue_lib.markdown(alone)
+    assert [set(line) & {"ranking", "base"} for line in queue_lib.template(alone)] == [{"base"}]
+
+
 BAD = {
     "broken JSON": b'{"prompt_id": "p1",',
     "nested too deep": b"[" * 100_000,

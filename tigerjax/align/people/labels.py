@@ -120,7 +120,7 @@ def import_labels(
         wanted = Counter(kind for item in items for kind in ("rank", "edit") if item[kind])
         raise Blocked(
             f"labels are missing: {len(missing['rank'])} of {wanted['rank']} rankings and {len(missing['edit'])} of"
-            f" {wanted['edit']} edits, such as {(missing['rank'] + missing['edit'])[0]}; deliver them or allow partial"
+            f" {wanted['edit']} edits, such as {(missing['rank'] + missing['edit'])[0]}; import them"
         )
     cids = {entry["prompt_id"]: entry["labels"] for entry in key}
     verdicts, adjudicate = {}, []

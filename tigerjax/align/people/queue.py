@@ -6,6 +6,7 @@ candidates have a calibrated `score`. A candidate whose score is None or NaN is 
     item = {prompt_id, rank: bool, edit: bool, messages, candidates: [{label: "A", text}],
             batch_sha256}                                                                          queue.jsonl
     key  = {prompt_id, labels: {"A": [cid, …]}}                                                    key.jsonl
+    a label line (see label_lines) without its answer, for each judgement that is asked            template.jsonl
 
 The order of the labels is a seeded shuffle, and identical texts share one label. People see no score and no candidate
 id, so that they judge the text alone.
@@ -21,6 +22,17 @@ from tigerjax.align.prompts import draw, stratified
 from tigerjax.errors import ConfigError
 from tigerjax.files import manifest
 from tigerjax.pages.markdown import block, name
+
+HOW_TO_ANSWER = (
+    "Copy `template.jsonl`, which lies beside this page, and fill in each line: your name as `annotator`; as `ranking`"
+    ' the answers in groups of equals, the best group first, such as `[["B"], ["A", "D"]]`; as `reject` those that are'
+    ' unusable, such as `["C"]`. Answers that you leave out come last.',
+    "",
+    "Where a question says `rewrite the best`, the template has a line for it: `base` is the answer that you start"
+    " from, such as `B`, and `text` is your version of it.",
+    "",
+    "`tigerjax align import DIR --labels FILE` takes the file; DIR is the folder with `align.json`.",
+)
 
 
 class Queue(NamedTuple):
@@ -112,17 +124,25 @@ def markdown(items: Sequence[Mapping[str, Any]]) -> str:
     """
     lines = ["# Answers to rank", ""]
     if items:
-        lines += [f"Batch `{items[0]['batch_sha256']}`. Best first; equals share a rank; reject what is unusable.", ""]
+        lines += [f"Batch `{items[0]['batch_sha256']}`.", "", *HOW_TO_ANSWER, ""]
     for item in items:
-        lines += [
-            f"## {name(item['prompt_id'])}" + (" (rank and rewrite the best)" if item["edit"] else ""),
-            "",
-        ]
+        wanted = "rank, and rewrite the best" if item["rank"] else "rewrite the best"
+        lines += [f"## {name(item['prompt_id'])}{f' ({wanted})' if item['edit'] else ''}", ""]
         for message in item["messages"]:
             lines += [f"**{message['role']}**", "", *block(message["content"]), ""]
         for candidate in item["candidates"]:
             lines += [f"### {candidate['label']}", "", *block(candidate["text"] or "(empty)"), ""]
     return "\n".join(lines)
+
+
+def template(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A label line for each ranking and each edit that is asked, without the name of the annotator and the answer."""
+    lines: list[dict[str, Any]] = []
+    for item in items:
+        head = {"prompt_id": item["prompt_id"], "batch_sha256": item["batch_sha256"], "annotator": ""}
+        lines += [{**head, "ranking": [], "reject": []}] if item["rank"] else []
+        lines += [{**head, "base": "", "text": ""}] if item["edit"] else []
+    return lines
 
 
 def _blind(record: Mapping[str, Any], seed: int, round_index: int) -> tuple[list[dict[str, str]], dict[str, list[str]]]:

@@ -1,0 +1,83 @@
+"""What a run saves of itself, and what it comes back to: at a new start, and after updates that were refused."""
+
+from pathlib import Path
+from typing import Any
+
+from tigerjax import config as config_lib
+from tigerjax.checkpoint.files import damaged, steps
+from tigerjax.checkpoint.finite import refuse_not_finite
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.files import manifest
+from tigerjax.train.checkpoint import Checkpointer
+from tigerjax.train.feed import Fed
+from tigerjax.train.objective import Objective
+from tigerjax.train.start import check_same
+from tigerjax.train.state import TrainState, from_disk
+from tigerjax.train.watch import Watch
+
+
+def save(checkpoints: Checkpointer, step: int, state: TrainState, meta: dict[str, Any], watch: Watch, fed: Fed) -> None:
+    """Saves a state as it is on disk, with all that a resumed run must know."""
+    watch.validation.saved(step)
+    checkpoints.save(step, state, meta | watch.checkpoint_meta(fed), best=watch.validation.best_checkpoint)
+
+
+def refuse_stage(run_dir: Path) -> None:
+    """ConfigError for the folder of a data stage, whose files per run would be mixed with."""
+    made = manifest.read(run_dir) or {}
+    if "stage" in made and not (run_dir / config_lib.DUMPED).is_file():
+        raise ConfigError(f"{run_dir} holds the output of stage {made['stage']!r}; give the run another folder (--out)")
+
+
+def left(run_dir: Path) -> str:
+    """What an interruption without a save leaves: the run's newest checkpoint, if there is one."""
+    there = steps(run_dir / "checkpoints")
+    if not there:
+        return "interrupted before any checkpoint was saved; the same command starts from the beginning"
+    return f"interrupted without saving; the same command resumes from the checkpoint of step {there[0]}"
+
+
+def restored(
+    loader: Any, checkpoints: Checkpointer, meta: dict[str, Any], objective: Objective, abstract: TrainState
+) -> tuple[TrainState, dict[str, Any]] | None:
+    """The newest whole state and its meta; the loader is put where that step left it.
+
+    None when the run has no checkpoint yet. DataError when it has some and all are damaged."""
+    newest = checkpoints.newest()
+    if newest is not None:
+        check_same(newest[1], meta, checkpoints.folder / str(newest[0]))
+        restored = checkpoints.restore(abstract)
+        if restored is not None:
+            state, there = restored
+            path = checkpoints.folder / str(there["step"])
+            refuse_not_finite(
+                {"weights": state.weights, "opt_state": state.opt_state},
+                f"{path} (remove it by `tigerjax checkpoint rm {checkpoints.folder.parent} --step {there['step']}"
+                " --force` to resume from the one before)",
+            )
+            loader.restore(there.get("loader"))
+            return from_disk(state, objective), there
+    if lost := damaged(checkpoints.folder):
+        raise DataError(
+            f"{checkpoints.folder} has no whole checkpoint left ({', '.join(lost)}), and starting over would lose the"
+            " run's records; restore one from a copy, remove the folder to start over, or give another run folder"
+        )
+    return None
+
+
+def back(
+    watch: Watch, checkpoints: Checkpointer, loader: Any, fed: Fed, objective: Objective, abstract: TrainState
+) -> tuple[TrainState, int]:
+    """(The newest state from before the refused steps, its step). The loader continues with data not read before."""
+    assert watch.back_before is not None
+    checkpoints.drop_from(watch.back_before)
+    restored = checkpoints.restore(abstract)
+    if restored is None:
+        raise DataError(
+            f"{checkpoints.folder}: no whole checkpoint from before step {watch.back_before} to go back to;"
+            " lower `optim.peak_lr` and start again"
+        )
+    state, meta = restored
+    loader.restore(fed.after)
+    watch.rolled_back(meta, fed.after)
+    return from_disk(state, objective), meta["step"]
