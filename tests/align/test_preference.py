@@ -15,7 +15,7 @@ from world import ranked, write
 from tigerjax.align import preference, reward_data
 from tigerjax.align.preference_rows import to_rows
 from tigerjax.checkpoint.model import load_model, save_model
-from tigerjax.config import DpoConfig, EvalConfig, IpoConfig, KtoConfig, OrpoConfig, SimpoConfig
+from tigerjax.config import DpoConfig, EvalConfig, IpoConfig, KtoConfig, OrpoConfig, SimpoConfig, load
 from tigerjax.data.rows import make_row
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.model import decoder
@@ -166,6 +166,7 @@ def test_each_loss_logs_rewards_margins_and_accuracy_and_the_margin_grows(run):
     for one in logged:
         assert one["reward_margin"] == pytest.approx(one["chosen_reward"] - one["rejected_reward"], abs=1e-5)
     assert logged[-1]["reward_margin"] > logged[0]["reward_margin"]
+    assert load(folder / "run") == config  # its folder stands for the config, with the settings of its loss
     assert figures["pairs_in_rows"] == figures["out"] and figures["fill"] > 0.8
     if isinstance(config.objective, DpoConfig | KtoConfig | IpoConfig):  # the model still is its reference
         assert logged[0]["chosen_reward"] == pytest.approx(0, abs=1e-5) and logged[0]["reward_accuracy"] != 1.0
