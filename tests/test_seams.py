@@ -171,7 +171,7 @@ def test_a_new_objective_is_chosen_by_the_config(monkeypatch, tmp_path):
     first, twice = (lines_of(tmp_path / name / "metrics.jsonl")[0]["loss_nats"] for name in ("plain", "scaled"))
     assert twice == pytest.approx(2 * first)
     written = (tmp_path / "scaled/config.txt").read_text().splitlines()
-    assert set(written) - set(dump(plain)) == {"objective = ScaledConfig", "objective.factor = 2.0"}
+    assert set(written) - set(dump(plain)) == {f"objective = {__name__}.ScaledConfig", "objective.factor = 2.0"}
 
 
 def test_an_objective_that_nobody_makes_is_refused(tmp_path):

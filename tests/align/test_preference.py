@@ -15,7 +15,8 @@ from world import ranked, write
 from tigerjax.align import preference, reward_data
 from tigerjax.align.preference_rows import to_rows
 from tigerjax.checkpoint.model import load_model, save_model
-from tigerjax.config import DpoConfig, IpoConfig, KtoConfig, OrpoConfig, SimpoConfig
+from tigerjax.config import DpoConfig, EvalConfig, IpoConfig, KtoConfig, OrpoConfig, SimpoConfig, load
+from tigerjax.data.rows import make_row
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.model import decoder
 from tigerjax.model.layers import init
@@ -129,9 +130,19 @@ def metrics(folder):
     return [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.fixture(scope="module")
+def dpo(tmp_path_factory, chat):
+    """(config, folder, figures) of twelve steps, with checkpoints at 6 and 12."""
+    folder = tmp_path_factory.mktemp("dpo")
+    config = config_of(folder, chat, DpoConfig, steps=12, every=6, beta=0.3)
+    return config, folder, trained(config, folder)
+
+
 @pytest.fixture(scope="module", params=LOSSES, ids=lambda kind: kind.__name__)
 def run(request, tmp_path_factory, chat):
-    """(config, folder, figures) of six steps of each loss, with checkpoints at 3 and 6."""
+    """The same of each loss; without DPO six steps, with checkpoints at 3 and 6."""
+    if request.param is DpoConfig:
+        return request.getfixturevalue("dpo")
     folder = tmp_path_factory.mktemp(request.param.__name__)
     config = config_of(folder, chat, request.param, steps=6, every=3)
     return config, folder, trained(config, folder)
@@ -140,7 +151,7 @@ def run(request, tmp_path_factory, chat):
 def test_a_run_that_was_cut_off_resumes_and_ends_in_the_same_weights(run, tmp_path):
     config, folder, figures = run
     shutil.copytree(folder, tmp_path / "again")
-    shutil.rmtree(tmp_path / "again/run/checkpoints/6")
+    shutil.rmtree(tmp_path / f"again/run/checkpoints/{config.optim.total_steps}")
     assert trained(config, tmp_path / "again") == figures
     again, whole = (load_model(place / "run") for place in (tmp_path / "again", folder))
     assert again.sha256 == whole.sha256 and again.kind == whole.kind == "llama"
@@ -155,31 +166,46 @@ def test_each_loss_logs_rewards_margins_and_accuracy_and_the_margin_grows(run):
     for one in logged:
         assert one["reward_margin"] == pytest.approx(one["chosen_reward"] - one["rejected_reward"], abs=1e-5)
     assert logged[-1]["reward_margin"] > logged[0]["reward_margin"]
+    assert load(folder / "run") == config  # its folder stands for the config, with the settings of its loss
     assert figures["pairs_in_rows"] == figures["out"] and figures["fill"] > 0.8
     if isinstance(config.objective, DpoConfig | KtoConfig | IpoConfig):  # the model still is its reference
         assert logged[0]["chosen_reward"] == pytest.approx(0, abs=1e-5) and logged[0]["reward_accuracy"] != 1.0
 
 
-def test_a_planted_preference_is_learned_by_dpo_with_the_reference_computed_before_each_step(chat, tmp_path):
-    """The first steps are those of the cached reference; the reference's weights are in no checkpoint."""
-    settings = {"steps": 12, "every": 12, "beta": 0.3}
-    losses = {}
-    for name in ("cached", "each_step"):
-        folder = tmp_path / name
-        folder.mkdir()
-        trained(config_of(folder, chat, DpoConfig, reference=name, **settings), folder)
-        losses[name] = [m["loss_nats"] for m in metrics(folder)]
-    np.testing.assert_allclose(losses["each_step"], losses["cached"], atol=1e-4)  # float32; Adam magnifies last bits
-    assert np.mean([m["reward_accuracy"] for m in metrics(folder)[-3:]]) > 0.9
-    assert not (tmp_path / "each_step/cache/reference").exists()
-    shapes = [jax.tree.map(np.shape, load_model(place).weights) for place in (chat, tmp_path / "each_step/run")]
+def test_a_planted_preference_is_learned_with_the_reference_computed_before_each_step(dpo, chat, tmp_path):
+    """The losses are those of the cached reference, whose weights are in no checkpoint."""
+    trained(config_of(tmp_path, chat, DpoConfig, steps=12, every=12, beta=0.3, reference="each_step"), tmp_path)
+    losses = [[m["loss_nats"] for m in metrics(folder)] for folder in (tmp_path, dpo[1])]
+    np.testing.assert_allclose(*losses, atol=1e-4)  # float32; Adam magnifies last bits
+    assert np.mean([m["reward_accuracy"] for m in metrics(tmp_path)[-3:]]) > 0.9
+    assert not (tmp_path / "cache/reference").exists() and (dpo[1] / "cache/reference").is_dir()
+    shapes = [jax.tree.map(np.shape, load_model(place).weights) for place in (chat, tmp_path / "run")]
     assert shapes[0] == shapes[1]
+
+
+class Held:
+    """A held-out set of two rows."""
+
+    name, rows, sha256 = "held", 2, "their hash"
+    groups = ((("en", "books", "not given"), 2),)
+
+    def read(self, indices):
+        ones = np.ones(28, int)
+        return np.stack([make_row(5 + row + np.arange(28) % 9, ones, ones) for row in indices])
+
+
+def test_held_out_text_is_measured_while_preferences_are_trained(chat, tmp_path, monkeypatch):
+    monkeypatch.setattr(preference, "open_sets", lambda *given, **more: [Held()])
+    config = config_of(tmp_path, chat, DpoConfig, steps=6, every=3)
+    trained(dataclasses.replace(config, eval=EvalConfig(every_steps=3)), tmp_path)
+    found = [m["validation"]["held"] for m in metrics(tmp_path) if "validation" in m]
+    assert [one["tokens"] for one in found] == [54, 54] and found[0]["loss_nats"] != found[1]["loss_nats"]
 
 
 def test_the_reference_is_computed_once_for_a_model_and_its_rows(chat, tmp_path, monkeypatch):
     from tigerjax.align import reference
 
-    config, computed, original = config_of(tmp_path, chat, DpoConfig, steps=1, every=1), [], reference._all_rows
+    config, computed, original = config_of(tmp_path, chat, DpoConfig, steps=3, every=3), [], reference._all_rows
 
     def counted(*args):
         computed.append(args)
@@ -196,7 +222,7 @@ def test_the_reference_is_computed_once_for_a_model_and_its_rows(chat, tmp_path,
 
 
 def test_what_training_on_preferences_cannot_use_is_named(chat, tmp_path, capsys):
-    config = config_of(tmp_path, chat, DpoConfig, steps=1, every=1)
+    config = config_of(tmp_path, chat, DpoConfig, steps=3, every=3)
     nowhere = dataclasses.replace(config, checkpoint=dataclasses.replace(config.checkpoint, init_from=None))
     with pytest.raises(ConfigError, match=r"starts from a chat checkpoint; set checkpoint\.init_from"):
         trained(nowhere, tmp_path)

@@ -40,8 +40,8 @@ def alike(value, wanted) -> None:
         assert value == wanted
 
 
-def test_two_processes_train_the_reward_model_that_one_trains(made, tmp_path):
-    """27 prompts of two to four answers, in batches of eight: the last batch of an epoch has rows without pairs."""
+def write_pairs(path: Path) -> None:
+    """36 prompts with rankings of two to four answers."""
     lines = []
     for i in range(36):
         texts = ["你好 " * (1 + j) + str(i) for j in range(2 + i % 3)]
@@ -49,7 +49,34 @@ def test_two_processes_train_the_reward_model_that_one_trains(made, tmp_path):
         messages = [{"role": "user", "content": f"Say 你好 {i} times"}]
         ranking = [[str(j)] for j in range(len(texts))]
         lines.append({"prompt_id": f"p{i}", "messages": messages, "responses": responses, "ranking": ranking})
-    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_two_processes_train_on_pairs_as_one_does_and_compute_the_reference_together(made, tmp_path):
+    write_pairs(tmp_path / "pairs.jsonl")
+    words = ["train", ROOT / "configs" / "quickstart_dpo.py", *config_words(made, 4, 4)]
+    words += ["--objective.preferences", tmp_path / "pairs.jsonl", "--checkpoint.init-from", made / "chat"]
+
+    def outputs(name: str) -> list[object]:
+        return ["--out", tmp_path / name, "--data.cache-dir", tmp_path / f"{name}_cache"]
+
+    assert main([*map(str, [*words, *outputs("alone")])]) == 0
+    ended = run([*TIGERJAX, *words, *MESH, *outputs("two"), *WAITS], tmp_path / "two.log", 2)
+    assert ended.codes == [0, 0], ended.errors
+    one, two = (records(tmp_path / name / "metrics.jsonl") for name in ("alone", "two"))
+    assert len(two) == 4
+    for name in ("loss_nats", "reward_margin", "chosen_logp_nats", "loss_weight"):
+        np.testing.assert_allclose([r[name] for r in two], [r[name] for r in one], atol=WEIGHTS_CLOSE)
+    (mine,), (theirs,) = (
+        [*(tmp_path / f"{name}_cache/reference").glob("*/log_probs.jsonl")] for name in ("alone", "two")
+    )
+    assert mine.parent.name == theirs.parent.name
+    alike(records(theirs), records(mine))
+
+
+def test_two_processes_train_the_reward_model_that_one_trains(made, tmp_path):
+    """27 prompts of two to four answers, in batches of eight: the last batch of an epoch has rows without pairs."""
+    write_pairs(tmp_path / "pairs.jsonl")
     words = ["reward", "train", ROOT / "configs" / "quickstart_reward.py", *config_words(made, 6, 8), "--force"]
     words += [
         "--preferences",

@@ -9,7 +9,7 @@ import pytest
 from test_step import PLAIN, TOLERANCE, WITH_ALL, close
 from tiny_run import LENGTH, ROWS, segments, tiny_config
 
-from tigerjax.config import DpoConfig, KtoConfig, MeshConfig, OrpoConfig, PipelineConfig, SimpoConfig
+from tigerjax.config import DpoConfig, KtoConfig, MeshConfig, OrpoConfig, PipelineConfig
 from tigerjax.data.rows import make_batch, make_row
 from tigerjax.mesh import in_mesh, run_mesh
 from tigerjax.train import objective as objectives
@@ -68,7 +68,7 @@ def test_every_mesh_gives_the_loss_and_gradients_of_one_device(settings, mesh, m
 
 
 def test_four_micro_batches_equal_one_batch():
-    settings = SimpoConfig(**FILES)
+    settings = OrpoConfig(**FILES)
     one, four = means(settings), means(settings, ONE, 4)
     assert abs(four[0] - one[0]) <= TOLERANCE
     close(four[1:], one[1:], TOLERANCE)

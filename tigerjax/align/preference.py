@@ -15,6 +15,7 @@ from tigerjax.align.reward_data import Comparison
 from tigerjax.checkpoint.loaded import check_fits, check_sizes
 from tigerjax.checkpoint.stored import StoredModel, open_whole
 from tigerjax.config import KtoConfig, PreferenceConfig, ReferencedConfig, RunConfig
+from tigerjax.data.held_out import open_sets
 from tigerjax.errors import ConfigError
 from tigerjax.files import manifest
 from tigerjax.files.progress import Progress
@@ -22,9 +23,11 @@ from tigerjax.mesh import host_rows, run_mesh
 from tigerjax.processes import hosts
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.train import objective as objectives
+from tigerjax.train.held_out import Ask, HeldOut
 from tigerjax.train.loop import train as train_loop
 from tigerjax.train.metrics import Reporting
 from tigerjax.train.objective import Objective
+from tigerjax.train.validation import refuse_unfit
 
 
 def train(
@@ -32,6 +35,7 @@ def train(
     *,
     run_dir: str | Path,
     tokenizer: Tokenizer | None = None,
+    ask: Ask | None = None,
     progress: Progress | None = None,
     reporting: Reporting = Reporting(),
 ) -> dict[str, Any]:
@@ -39,10 +43,13 @@ def train(
 
     `config.data.seq_len` bounds a chat. What is longer is left out and counted, at most the share
     `config.data.max_dropped`. `config.global_batch_size` counts rows of `objective.CHATS` times as many tokens. In a
-    run of several processes all call this. `tokenizer` None is that of the config; `progress` counts the rows whose
-    reference is computed. Raises what `train.loop.train` does.
+    run of several processes all call this. `tokenizer` None is that of the config; `ask` puts `eval.questions`;
+    `progress` counts rows that are made for `eval.sets`, and rows whose reference is computed. Raises what
+    `train.loop.train` does.
     """
     settings, mesh = of(config), run_mesh(config)
+    held_out = HeldOut(open_sets(config.data, config.eval, of_mixture=False, progress=progress), ask)
+    refuse_unfit(config, held_out)
     tokenizer = Tokenizer(config.data.tokenizer) if tokenizer is None else tokenizer
     comparisons, counts = read(config, settings, tokenizer)
     chat = start_model(config, tokenizer)
@@ -67,7 +74,7 @@ def train(
         tokenizer_sha256=tokenizer.sha256,
         mine=host_rows(mesh, config.global_batch_size),
     )
-    train_loop(config, loader, run_dir=run_dir, mesh=mesh, objective=objective, reporting=reporting)
+    train_loop(config, loader, run_dir=run_dir, mesh=mesh, objective=objective, held_out=held_out, reporting=reporting)
     return figures
 
 

@@ -265,14 +265,16 @@ class Project:
 
 def _train(config: RunConfig, file: Path, place: Path, progress: Progress | None) -> None:
     """Trains in the folder `place`, on an SFT file or on pairs as the config says; an interrupted run resumes."""
+    from tigerjax.evaluate.asked import asked
+
     if isinstance(settings := config.objective, PreferenceConfig):
         from tigerjax.align import preference
 
         more = dataclasses.replace(settings, preferences=(str(file), *settings.preferences))
-        preference.train(dataclasses.replace(config, objective=more), run_dir=place, progress=progress)
+        run = dataclasses.replace(config, objective=more)
+        preference.train(run, run_dir=place, ask=asked(config), progress=progress)
         return
     from tigerjax.data import mixture
-    from tigerjax.evaluate.asked import asked
     from tigerjax.train.loop import train_on_mixture
 
     mixture.sft(config.data.mixture, tokenizer=config.data.tokenizer, examples=mixture.Source(str(file)))

@@ -125,6 +125,8 @@ UNSET = {
     "--bucket": "no bucket is tried",
     "--preferences": "no reward model",
     "convert from-hf --pad-to-multiple-of": "512 with --tokenizer; without it the rows stay",
+    "new --zh": "no Chinese text",
+    "new --en": "no English text",
     "new --evaluation-set": "no rounds",
     "new --vocab-size": "60,515 as TigerBot has, or fewer where the Chinese text has no more pieces",
     "new --seq-len": "what the base model reads, at most 4,096",

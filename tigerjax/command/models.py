@@ -80,14 +80,13 @@ def train(
     with processes.together():
         reporting = Reporting(since=began, profile_steps=traced, wandb=wandb)
         more: dict[str, Any] = {}
+        given: dict[str, Any] = {"run_dir": run_dir, "ask": asked(run), "progress": show_progress}
         if on_preferences:
             from tigerjax.align import preference
 
-            trained = preference.train(run, run_dir=run_dir, progress=show_progress, reporting=reporting)
-            more["preferences"] = trained
+            more["preferences"] = preference.train(run, **given, reporting=reporting)
         else:
-            ask = asked(run)
-            loader = train_on_mixture(run, run_dir=run_dir, ask=ask, progress=show_progress, reporting=reporting)
+            loader = train_on_mixture(run, **given, reporting=reporting)
             if processes.is_writer():
                 more |= _progress(run, run_dir, loader)
     if processes.is_writer():

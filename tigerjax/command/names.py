@@ -124,7 +124,7 @@ ELSEWHERE = {
     "eval-iters": "--eval.sets (all rows of the held-out sets are measured)",
     "eval-dataset": "--eval.sets",
     "validation-file": "--eval.sets",
-    "val-size": "--eval.sets, or held_out of a Source in the mixture (docs/DATA.md)",
+    "val-size": "--eval.sets (or held_out of a Source in the mixture: docs/DATA.md)",
     "early-stopping-patience": "--eval.patience",
     "metric-for-best-model": "--eval.metric",
     "load-best-model-at-end": "--checkpoint.keep-best (and `sample --model RUN/checkpoints/STEP`)",

@@ -79,13 +79,16 @@ class _Given(NamedTuple):
         return "documents" if "text" in record else "sft"
 
 
-def open_sets(data: DataConfig, given: EvalConfig, *, progress: Progress | None = None) -> list[HeldOutRows]:
-    """The held-out sets of a run, in the order of their names: those of the config, and what its sources hold out.
+def open_sets(
+    data: DataConfig, given: EvalConfig, *, of_mixture: bool = True, progress: Progress | None = None
+) -> list[HeldOutRows]:
+    """The held-out sets of a run, in the order of their names: those of the config, and with `of_mixture` also what the
+    sources of the mixture hold out.
 
     Rows that are missing or outdated are made first, by one host for all. ConfigError where two sets have one name;
     DataError where records cannot be read, or none of a set is in a row.
     """
-    sets = _given(data, given)
+    sets = _given(data, given) | (_of_mixture(data, given) if of_mixture else {})
     folders = {name: paths.of(data.cache_dir) / FOLDER / name for name in sorted(sets)}
     if hosts.is_writer():
         for name, folder in folders.items():
@@ -99,12 +102,17 @@ def _given(data: DataConfig, given: EvalConfig) -> dict[str, _Given]:
     for name, files in given.named("sets").items():
         maker = RowMaker("documents", files, data.tokenizer, None)
         found[name] = _Given(maker, True, records.Inputs(files), {"kind": "as each record says"})
+    return found
+
+
+def _of_mixture(data: DataConfig, given: EvalConfig) -> dict[str, _Given]:
+    found, taken = {}, given.named("sets").keys() | given.named("questions").keys()
     mixture.import_modules(data.modules)
     for task in mixture.get_mixture(data.mixture).tasks:
         split = row_maker(task)
         if split is None or not split.split.share:
             continue
-        if task.name in found or task.name in given.named("questions"):
+        if task.name in taken:
             raise ConfigError(
                 f"eval: {task.name} is also the name of what that source holds out; give another name, NAME=PATH"
             )

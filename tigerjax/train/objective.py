@@ -77,6 +77,8 @@ class Decoder(NamedTuple):
     """(weights, rows) -> hidden_BTD after the last norm."""
     cut: dict[str, int]
     """How the loss is cut into chunks: arguments of `token_loss` and `token_nll`."""
+    by_row: Callable[[Any, Batch], TokenLoss]
+    """(weights, rows) -> the sums of the token loss row by row, for validation."""
     order: LayerOrder | None
 
 
@@ -100,26 +102,28 @@ def decoder(config: Trained, mesh: Mesh) -> Decoder:
         "batch_shards": row_ways(mesh),
         "length_shards": mesh.shape[RULES["length"]],
     }
-    return Decoder(family, lambda key: in_stage_order(init(model, key), order), hidden, cut, order)
+
+    def by_row(weights: Any, batch: Batch) -> TokenLoss:
+        rows: Any = _placed(batch)
+        return loss_by_row(hidden(weights, rows), head(weights, config.model), rows.targets_BT, rows.weights_BT, **cut)
+
+    return Decoder(family, lambda key: in_stage_order(init(model, key), order), hidden, cut, by_row, order)
 
 
 def token_objective(config: Trained, mesh: Mesh) -> Objective:
     """Next-token cross-entropy of the config's model over `tigerjax.data.rows.Batch`; aux: accuracy."""
     model = decoder(config, mesh)
 
-    def sums(weights: Any, batch: Any, of: Callable[..., TokenLoss]) -> TokenLoss:
-        rows = _placed(batch)
-        hidden_BTD, head_DV = model.hidden(weights, rows), head(weights, config.model)
-        return of(hidden_BTD, head_DV, rows.targets_BT, rows.weights_BT, **model.cut)
-
     def loss(weights: Any, batch: Any) -> tuple[jax.Array, jax.Array, Sums]:
-        total = sums(weights, batch, token_loss)
+        rows: Any = _placed(batch)
+        hidden_BTD, head_DV = model.hidden(weights, rows), head(weights, config.model)
+        total = token_loss(hidden_BTD, head_DV, rows.targets_BT, rows.weights_BT, **model.cut)
         return total.nll_sum, total.weight, {"accuracy": total.correct}
 
     return Objective(
         init=model.init,
         loss=loss,
-        by_row=lambda weights, batch: sums(weights, batch, loss_by_row),
+        by_row=model.by_row,
         kind=model.family.KIND,
         tokens=lambda batch: int(np.count_nonzero(batch.segment_ids_BT)),
         order=model.order,
@@ -153,6 +157,7 @@ def preference_objective(config: RunConfig, mesh: Mesh) -> Objective:
     return Objective(
         init=model.init,
         loss=loss,
+        by_row=model.by_row,
         kind=model.family.KIND,
         tokens=lambda batch: int(np.count_nonzero(batch.rows.segment_ids_BT)),
         order=model.order,
