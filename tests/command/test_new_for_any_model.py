@@ -87,7 +87,7 @@ def steps() -> list[str]:
 
 def test_a_project_for_fine_tuning_alone_goes_from_import_to_export(home, monkeypatch):
     base_model(home / "base", "qwen3", "qwen")
-    run("new tuned --base base --sft sft.jsonl --seq-len 64 --device cpu --preferences preferences.jsonl")
+    run("new tuned --base base --sft sft.jsonl --seq-len 160 --device cpu --preferences preferences.jsonl")
     monkeypatch.chdir("tuned")
     assert steps() == ["data clean", "convert from-hf", "train", "reward train", "convert to-hf"]
     assert not Path("pretrain.py").exists() and "pretrain" not in Path("README.md").read_text()
