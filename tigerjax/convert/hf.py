@@ -94,11 +94,6 @@ def _to_hf(
     ids = hf_config.source_ids(export.extra)
     if tokenizer is not None:
         copied, ids = tokenizer_files.read(tokenizer, export.extra)
-    elif hf_config.SOURCE not in export.extra and not reward:
-        hosts.say(
-            f"note: without a tokenizer {hf_config.CONFIG} gets the ids of Llama 2: bos {ids.bos}, eos {ids.eos}; give"
-            " --tokenizer where the model has others"
-        )
     if ids.size is not None and ids.size != config.vocab_size:
         raise ConfigError(
             f"tokenizer {tokenizer} has {ids.size} entries, but the model has vocab_size={config.vocab_size};"
@@ -148,6 +143,11 @@ def _to_hf(
             seq_len=export.seq_len,
         )
         manifest.write_json(built / hf_config.CONFIG, content)
+        if tokenizer is None and hf_config.SOURCE not in export.extra and not reward:
+            hosts.say(
+                f"note: without a tokenizer {hf_config.CONFIG} gets the ids of Llama 2: bos {ids.bos}, eos {ids.eos};"
+                " give --tokenizer where the model has others"
+            )
         if not reward:
             manifest.write_json(built / hf_config.GENERATION, hf_config.generation_config(ids, export.extra))
         for name, data in copied.items():
