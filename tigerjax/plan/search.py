@@ -251,8 +251,8 @@ def search(
     """Compiles candidates until none is left or the budget is spent, and returns the results, fastest first.
 
     `command` is the command line `tigerjax plan CONFIG` with its topology; a candidate adds overrides and `--json`.
-    `work` is the folder of results: those that an earlier search left there are read, and only those that it had no time
-    to compile are tried again, where this one has more.
+    `work` is the folder of results: those that an earlier search left there are read, and only those that it had no
+    time to compile are tried again, where this one has more.
     """
     work.mkdir(parents=True, exist_ok=True)
     candidates, left_out = enumerate_candidates(base, topology)
