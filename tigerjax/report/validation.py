@@ -100,6 +100,8 @@ def _table(found: Mapping[str, Any]) -> pages.Table:
 
 
 def _cells(part: Mapping[str, Any]) -> list[str]:
+    if "loss_nats" not in part:  # questions, which are answered
+        return ["", percent(part["accuracy"]), f"{number(part['n'])} questions"]
     loss, right = part["loss_nats"], part["accuracy"]
     return [
         "not finite" if loss is None else number(loss),
