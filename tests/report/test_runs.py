@@ -71,7 +71,7 @@ def test_validations_of_a_run_are_drawn_beside_training_and_tabled(tmp_path: Pat
     assert "while training fell: wiki/source/books (step 4)" in page
     assert len(re.findall(r'polyline class="stroke l\d" points="[^"]+ [^"]+"', page)) == 2  # training and wiki
     rows = dict(table_rows(report))
-    assert rows["held-out loss of run on wiki, nats"] == "3.5 → 3.25, lowest 3.25 at step 4"
+    assert rows["held-out loss of run on wiki, nats"] == "3.50 → 3.25, lowest 3.25 at step 4"
 
 
 @pytest.mark.parametrize(
