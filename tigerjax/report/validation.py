@@ -82,7 +82,7 @@ def validation(report: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plots(found: Mapping[str, Any]) -> list[Any]:
     """Plots of at most MOST_LINES lines, training in each of them."""
-    names, plots = list(found["sets"]), []
+    names, plots = [name for name, line in found["sets"].items() if line], []
     for first in range(0, len(names), MOST_LINES - 1):
         shown = {TRAINING: found["train"]} | {n: found["sets"][n] for n in names[first : first + MOST_LINES - 1]}
         plots.append(lines(plot(shown, "step", "nats")))
@@ -96,18 +96,15 @@ def _table(found: Mapping[str, Any]) -> pages.Table:
         rows.append([name, *_cells(whole), "" if best is None else f"{number(best)} (step {number(step)})"])
         for table, word in TABLES.items():
             rows += [[f"{name}, {word} {inner}", *_cells(part), ""] for inner, part in whole.get(table, {}).items()]
-    return pages.Table(["held out", "nats", "next token right", "tokens", "lowest nats"], rows)
+    return pages.Table(["held out", "nats", "right", "tokens", "lowest nats"], rows)
 
 
 def _cells(part: Mapping[str, Any]) -> list[str]:
-    if "loss_nats" not in part:  # questions, which are answered
-        return ["", percent(part["accuracy"]), f"{number(part['n'])} questions"]
-    loss, right = part["loss_nats"], part["accuracy"]
-    return [
-        "not finite" if loss is None else number(loss),
-        "" if right is None else percent(right),
-        number(part["tokens"]),
-    ]
+    right = "" if part["accuracy"] is None else percent(part["accuracy"])
+    if "loss_nats" not in part:  # answers to questions
+        return ["", right, f"{number(part['n'])} questions"]
+    loss = part["loss_nats"]
+    return ["not finite" if loss is None else number(loss), right, number(part["tokens"])]
 
 
 def table_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
