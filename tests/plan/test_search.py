@@ -142,6 +142,18 @@ def test_a_search_goes_on_where_it_stopped(command, tmp_path):
     assert first > 0 and go(command, tmp_path) == results and len(runs(tmp_path)) == first
 
 
+def test_a_longer_search_tries_again_what_a_shorter_one_had_no_time_to_compile(command, tmp_path):
+    """The result was kept, so a larger budget never helped."""
+    results = go(command, tmp_path)
+    first = len(runs(tmp_path))
+    best = tmp_path / "w" / f"{key(results[0].candidate.config, FOUR)}.json"
+    for given_up_after_s, more in ((1200.0, 0), (60.0, 1)):
+        best.write_text(json.dumps({"fits": None, "error": "late", "given_up_after_s": given_up_after_s}))
+        again = go(command, tmp_path)
+        assert len(runs(tmp_path)) >= first + more and any(r.figures.get("error") == "late" for r in again) != more
+    assert again == results
+
+
 def test_a_search_in_a_bucket_goes_on_and_what_the_bucket_refuses_is_no_result(command, tmp_path, cloud):
     def go_on():
         return search(
@@ -181,5 +193,5 @@ def test_a_search_in_which_nothing_fits_says_what_to_change(command, tmp_path, m
     script = tmp_path / "compiler.py"
     script.write_text("import sys\nsys.exit('no')\n", encoding="utf-8")
     monkeypatch.setattr(ranking, "self_command", lambda *_: command)
-    with pytest.raises(ConfigError, match="more chips"):
+    with pytest.raises(ConfigError, match=r": 0 need more memory, and [1-9]\d* were not compiled .* more chips"):
         ranking.rank(base(), tmp_path / "c.py", FOUR, words=[], work=tmp_path / "w", budget_s=600.0)

@@ -49,8 +49,10 @@ def rank(
             bar.stop()
     fitting = [r for r in results if r.figures.get("fits")]
     if not fitting:
+        large = sum(r.figures.get("fits") is False for r in results)
         raise ConfigError(
-            f"none of the {len(results)} candidates that were compiled fits {topology.name}; give more chips, a shorter"
+            f"none of the {len(results)} candidates that were tried fits {topology.name}: {large} need more memory, and"
+            f" {len(results) - large} were not compiled (the lines above say why); give more chips, a shorter"
             " data.seq_len or a larger --budget-minutes"
         )
     show("\nranking, by the upper bound of tokens/s/chip")

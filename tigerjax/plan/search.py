@@ -47,6 +47,8 @@ MICROBATCHES_PER_STAGE = (1, 2, 4)
 NOT_HIDDEN = 0.1
 """The order assumes that this share of what could overlap does not."""
 SIZES = {"float32": 4, "bfloat16": 2}
+GIVEN_UP_AFTER_S = "given_up_after_s"
+"""The key of a stored result that was not compiled in so many seconds."""
 SOURCES = ("config", "mesh.py", "model", "train", "plan")
 """The part of tigerjax/ that a result depends on."""
 
@@ -249,25 +251,27 @@ def search(
     """Compiles candidates until none is left or the budget is spent, and returns the results, fastest first.
 
     `command` is the command line `tigerjax plan CONFIG` with its topology; a candidate adds overrides and `--json`.
-    `work` is the folder of results: those that an earlier search left there are read, not compiled again.
+    `work` is the folder of results: those that an earlier search left there are read, and only those that it had no time
+    to compile are tried again, where this one has more.
     """
     work.mkdir(parents=True, exist_ok=True)
     candidates, left_out = enumerate_candidates(base, topology)
     reasons = ", ".join(f"{n} {why}" for why, n in left_out.items())
     echo(f"{len(candidates)} candidates; {reasons}; results are kept in {work}")
     results: list[Result] = []
-    deadline = time.monotonic() + budget_s
+    deadline, limit_s = time.monotonic() + budget_s, max(60.0, 2 * budget_s)
     for place, candidate in enumerate(candidates):
         on_progress(place, len(candidates))
         if implied(candidate, results):
             continue
         path = work / f"{key(candidate.config, topology)}.json"
-        if not path.is_file():
+        figures = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if figures is None or figures.get(GIVEN_UP_AFTER_S, limit_s) < limit_s:
             if time.monotonic() > deadline:
                 echo(f"budget spent after {place} of {len(candidates)} candidates; the same command resumes")
                 break
-            manifest.write_json(path, _compile(command + candidate.overrides(base), max(60.0, 2 * budget_s)))
-        figures = json.loads(path.read_text(encoding="utf-8"))
+            figures = _compile(command + candidate.overrides(base), limit_s)
+            manifest.write_json(path, figures)
         results.append(Result(candidate, figures))
         on_result(results[-1])
     on_progress(len(candidates), len(candidates))
@@ -281,7 +285,7 @@ def _compile(command: list[str], timeout_s: float) -> dict[str, Any]:
         try:
             run = subprocess.run([*command, "--json", str(path)], capture_output=True, text=True, timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            return {"fits": None, "error": f"not compiled within {timeout_s:.0f} s"}
+            return {"fits": None, "error": f"not compiled within {timeout_s:.0f} s", GIVEN_UP_AFTER_S: timeout_s}
         if run.returncode == 0 and path.is_file():
             return json.loads(path.read_text(encoding="utf-8"))
     messages = [text for text in run.stderr.strip().splitlines() if text.strip()]

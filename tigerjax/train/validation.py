@@ -197,8 +197,11 @@ def _metric(config: EvalConfig, known: Sequence[str], sets: Collection[str], *, 
     if config.metric in known:
         return config.metric
     if config.metric is not None:
-        hint = near_miss(config.metric, known) or f"; there are {', '.join(known[:6])} and others"
-        raise ConfigError(f"eval.metric={config.metric!r} is no figure of the held-out sets{hint}")
+        hint = near_miss(config.metric, known)
+        raise ConfigError(
+            f"eval.metric={config.metric!r} is no figure of the held-out sets{hint}; give one of them, such as"
+            f" {', '.join(known[:6])}"
+        )
     if len(sets) == 1:
         return known[0]
     if needed:
