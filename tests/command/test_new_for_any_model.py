@@ -50,7 +50,7 @@ def base_model(folder: Path, name: str, tokenizer: str) -> Path:
     weights = jax.tree.map(lambda a: rng.normal(0, 0.1, a.shape).astype(np.float32), shapes)
     kept = {path.name: path.read_bytes() for path in folder.iterdir()}
     shutil.rmtree(folder)
-    hf.to_hf(weights, config, folder, hf.Export(tokenizer=None, seq_len=90))
+    hf.to_hf(weights, config, folder, hf.Export(tokenizer=None, seq_len=190))
     for file in ("manifest.json", "checksums.json", "README.md", "generation_config.json"):
         (folder / file).unlink()
     for file, content in kept.items():
@@ -97,7 +97,7 @@ def test_a_project_for_fine_tuning_alone_goes_from_import_to_export(home, monkey
     assert load_model("runs/base").config == config_lib.load("sft.py").model
     run(f"train {SHORT}")
     Path("asked.jsonl").write_text('{"prompt_id": "a", "messages": [{"role": "user", "content": "你好"}]}\n')
-    run("sample runs/sft --prompts asked.jsonl --out answers --n 1 --max-new-tokens 3")  # the run is the config
+    run("sample runs/sft --prompts asked.jsonl --out answers --n 1 --dry-run")  # the run is the config
     run("convert to-hf")
     came, went = (json.loads(Path(f"{folder}/config.json").read_text()) for folder in ("../base", "runs/hf"))
     changed = {name for name in came if went[name] != came[name]}
@@ -120,8 +120,8 @@ def test_a_project_that_extends_a_tokenizer_json_goes_from_text_to_export(home, 
     assert model.config == config_lib.load("pretrain.py").model and model.config.vocab_size == new.size == size
     rows = {tuple(row) for row in np.asarray(model.weights["embed"][: old.size])}
     assert len(rows) == old.size and model.config.padded_vocab_size % 64 == 0
-    run(f"train pretrain.py {SHORT}")
-    run("convert to-hf runs/pretrain runs/hf --tokenizer tokenizer --verify")
+    run(f"train pretrain.py {SHORT} --dry-run")
+    run("convert to-hf runs/base runs/hf --tokenizer tokenizer --verify")
     went = json.loads(Path("runs/hf/config.json").read_text())
     assert (went["eos_token_id"], went["vocab_size"]) == (old.eos, size)
 
