@@ -139,9 +139,10 @@ def test_labels_of_metrics_prom_are_escaped_whatever_the_run_and_its_sources_are
 
     run = tmp_path / 'a"b\\c\nd\x1b'
     run.mkdir()
-    metrics._prometheus(run / "metrics.prom", {"step": 1, "loss}": 2.0, "shares": {f'x"}}\n{HOSTILE}': 0.5}})
+    record = {"step": 1, "loss}": 2.0, "shares": {f'x"}}\n{HOSTILE}': 0.5}}
+    metrics._prometheus(run / "metrics.prom", record, {f'y"}}\n{HOSTILE}': 1.5})
     text = (run / "metrics.prom").read_text(encoding="utf-8")
-    assert not HARMFUL.search(text) and len(text.splitlines()) == 3
+    assert not HARMFUL.search(text) and len(text.splitlines()) == 4
     for line in text.splitlines():
         assert re.fullmatch(r'[a-zA-Z_]+\{(?:[a-z]+="(?:[^"\\\n]|\\.)*",?)+\} [0-9.]+', line), line
 

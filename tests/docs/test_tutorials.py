@@ -46,18 +46,20 @@ def tigerjax_commands(text: str) -> list[list[str]]:
     return found
 
 
-FILLED = "raw docs sft zh texts base_model preferences evaluation_set".split()
-PROJECT = "".join(
-    part.format(
-        **dict.fromkeys(FILLED, '["x"]'),
-        import_base='"convert from-hf x y"',
-        base="x",
-        pieces=300,
-        vocab_size=300,
-        multiple=9,
-    )
-    for part in (starter_files.TOML, starter_files.REWARD_TOML, starter_files.ALIGN_TOML, starter_files.EXPORT_TOML)
-)
+FILLED = {name: '["x"]' for name in "raw docs sft zh texts preferences".split()} | {
+    "evaluation_set": '"x"',
+    "base": '"x"',
+    "tokenizer": '"x"',
+    "import_base": '"convert from-hf x y"',
+    "run": "sft",
+    "why": "",
+    "train_base": "",
+    "train": 300,
+    "size": 300,
+    "multiple": 9,
+}
+PARTS = "CLEAN DOCUMENTS TOKENIZER IMPORT GROWN TRAIN REWARD ALIGN EXPORT".split()
+PROJECT = "".join(getattr(starter_files, f"{part}_TOML").format(**FILLED) for part in PARTS)
 """The project file that `tigerjax new` writes, for the pages that work in such a folder."""
 
 

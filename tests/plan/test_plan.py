@@ -156,7 +156,7 @@ def test_a_search_with_the_real_compiler_ends_in_an_override_that_plans(tmp_path
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "needs a config file"),
+        ([], "give a config file or the folder of a run first"),
         (["configs/llama2_tiny.py"], "Missing: --topology"),
         (["configs/llama2_tiny.py", "--topology", "v5p-128"], "Cloud's name; here it is v5p:4x4x4"),
         (["configs/llama2_tiny.py", "--topology", "v5p:2x2x1", "--slices", "two"], "--slices two: invalid literal"),

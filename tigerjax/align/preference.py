@@ -133,12 +133,12 @@ def _with_reference(
 
 
 def _say(figures: dict[str, Any], config: RunConfig) -> None:
-    """How many pairs a step sees, which follows from their lengths; and whether a batch is never full."""
+    """The mean number of pairs in a step, which follows from their lengths; and whether a batch is never full."""
     rows, size = figures["rows"], config.global_batch_size
     per_step = figures["pairs_in_rows"] * min(1.0, size / rows)
     hosts.say(
         f"preferences: {figures['pairs_in_rows']:,} pairs of {figures['prompts']:,} prompts in {rows:,} rows,"
-        f" {figures['fill']:.1%} filled; about {per_step:.1f} pairs a step"
+        f" {figures['fill']:.1%} filled; about {per_step:.1f} pairs in a step"
     )
     if rows < size:
         hosts.say(
