@@ -34,6 +34,7 @@ RULES: dict[str, Any] = {
     "kv_heads": "tensor",
     "head_dim": None,
     "norm": None,
+    "rank": None,
     # activations
     "batch": ("data", "stage", "fsdp"),
     "length": "sequence",

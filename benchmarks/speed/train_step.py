@@ -16,7 +16,15 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, OptimConfig, PipelineConfig
+from tigerjax.config import (
+    ComputeConfig,
+    LoraConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimConfig,
+    PipelineConfig,
+    WeightsConfig,
+)
 from tigerjax.mesh import make_mesh
 from tigerjax.model.numbers import model_flops
 from tigerjax.train.objective import token_objective
@@ -83,6 +91,8 @@ class Run(NamedTuple):
     compute: ComputeConfig
     mesh: MeshConfig
     pipeline: PipelineConfig = PipelineConfig()
+    weights: WeightsConfig = WeightsConfig()
+    lora: LoraConfig = LoraConfig()
 
 
 def main() -> None:

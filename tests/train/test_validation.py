@@ -91,7 +91,7 @@ def test_figures_are_those_of_the_definition_on_every_mesh(how):
     mesh, sets = run_mesh(settings), held_out()
     objective = token_objective(settings, mesh)
     weights = init_state(objective, make_optimizer(settings.optim), mesh, seed=3).weights
-    found = Validator(settings, HeldOut(sets), objective.by_row, mesh).run(weights, lambda: False)
+    found = Validator(settings, HeldOut(sets), objective, mesh).run(weights, lambda: False)
     assert list(found) == ["sft", "wiki"]
     assert found["sft"].keys() == {"loss_nats", "accuracy", "tokens", "by_task"}  # nothing says a language or source
     on_host = jax.device_get(weights)

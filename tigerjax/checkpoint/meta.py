@@ -17,7 +17,7 @@ META = "meta.json"
 FORMS: dict[str, tuple[type | None, ...]] = {
     "kind": (str,), "model": (dict,), "tokenizer_sha256": (str, None), "step": (int,), "config": (list,),
     "data_seed": (int, None), "extra": (dict,), "files": (dict,), "sha256": (dict,),
-    "health": (dict, None),
+    "health": (dict, None), "base": (dict, None),
 }  # fmt: skip
 """What each entry may be; None: null."""
 NEEDED = ("kind", "model", "step", "files")

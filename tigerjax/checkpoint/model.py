@@ -6,6 +6,9 @@
         meta.json                    its own sha256, kind, model, tokenizer_sha256, step, config, loader state,
                                      extra, files, sha256
 
+A run that trains adapters, or keeps frozen weights in a narrow type, stores only what it trains, and meta.json says in
+`base` which checkpoint the rest is in: see `tigerjax.checkpoint.partial`. Whatever reads a model reads both.
+
 A checkpoint is there whole or not at all. On a disk a step is written as `1200.partial` and renamed when everything is
 written. In a bucket it is written as `1200`, and counts as there once its meta.json is. `files` holds the size of every
 file, so a file that was cut short afterwards is noticed without being read. `sha256` holds each file's checksum.
@@ -34,6 +37,7 @@ from tigerjax.checkpoint.files import (
     read_meta,
 )
 from tigerjax.checkpoint.finite import refuse_not_finite
+from tigerjax.checkpoint.partial import completed
 from tigerjax.config import ModelConfig, stored_sizes
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
@@ -164,7 +168,7 @@ def _load(path: Path) -> Model:
     except Exception as error:  # as in restore: many types
         paths.not_damage(error)
         raise DataError(f"{path}: weights do not decode ({first_line(error)})") from error
-    config = model_of(path, meta)
+    config, weights = model_of(path, meta), completed(path, meta, weights, _load)
     return Model(
         config,
         weights,

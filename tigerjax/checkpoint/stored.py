@@ -3,8 +3,8 @@
 The folders are those of `tigerjax.checkpoint.model`; the arrays are `tigerjax.checkpoint.arrays`'s.
 """
 
-import functools
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +16,13 @@ from jax.sharding import Mesh
 from tigerjax.checkpoint import arrays as store
 from tigerjax.checkpoint.files import check_bytes, open_newest, read_meta
 from tigerjax.checkpoint.model import Model, content_sha256, load_model, model_of
+from tigerjax.checkpoint.partial import completed, with_bases
 from tigerjax.config import ModelConfig
 from tigerjax.errors import DataError
-from tigerjax.files import manifest, paths
+from tigerjax.files import manifest
+from tigerjax.files import paths as places
 from tigerjax.model import families
+from tigerjax.model.weights import get, paths, put
 from tigerjax.processes import hosts
 
 
@@ -40,14 +43,14 @@ def open_model(path: str | Path) -> StoredModel:
     """The checkpoint that `load_model` would read, opened with its weights left on disk.
 
     Only the length of every file is checked, not its bytes: see `open_whole`."""
-    return open_newest(paths.absolute(path), _open)
+    return open_newest(places.absolute(path), _open)
 
 
 def _open(path: Path) -> StoredModel:
     meta = read_meta(path)
     return StoredModel(
         model_of(path, meta),
-        store.open_arrays(path),
+        completed(path, meta, store.open_arrays(path), _open),
         meta["kind"],
         meta["tokenizer_sha256"],
         meta["step"],
@@ -59,14 +62,15 @@ def _open(path: Path) -> StoredModel:
 
 def open_whole(path: str | Path) -> StoredModel:
     """`open_model` with every byte checked. All hosts call it together, and each checks its share of the files."""
-    return open_newest(paths.absolute(path), _open_together)
+    return open_newest(places.absolute(path), _open_together)
 
 
 def _open_together(path: Path) -> StoredModel:
     stored, trouble, meta = None, None, {}
     try:
         stored, meta = _open(path), read_meta(path)
-        check_bytes(path, meta, ("weights",), part=jax.process_index(), parts=jax.process_count())
+        for at, of in with_bases(path, meta):
+            check_bytes(at, of, ("weights",), part=jax.process_index(), parts=jax.process_count())
     except DataError as error:
         trouble = str(error)
     if named := [t for t in hosts.share("troubles of a checkpoint", trouble) if t is not None]:
@@ -76,15 +80,26 @@ def _open_together(path: Path) -> StoredModel:
     return stored
 
 
-def placed_weights(stored: StoredModel, mesh: Mesh, dtype: str) -> Any:
+def placed_weights(
+    stored: StoredModel,
+    mesh: Mesh,
+    dtype: str,
+    *,
+    wanted: Callable[[str], bool] = lambda path: True,
+    held: Callable[[str, jax.Array], Any] = lambda path, w: w,
+) -> Any:
     """The weights on `mesh` in `dtype`, sharded as in training. A host reads only its own share of each. The head of a
-    reward model stays float32."""
+    reward model stays float32.
+
+    Only the weights whose path is `wanted` are read; `held` is given each as soon as it is placed, and what it returns
+    takes its place."""
     shardings = families.weight_shardings(stored.config, stored.kind, mesh)
-    narrow = jnp.dtype(dtype)
-    return {
-        name: jax.tree.map(functools.partial(_placed, dtype=np.float32 if name == "score" else narrow), *both)
-        for name, both in ((name, (stored.weights[name], shardings[name])) for name in stored.weights)
-    }
+    out: dict[str, Any] = {}
+    for path in paths(stored.weights):
+        if wanted(path):
+            kind = np.float32 if path == "score" else jnp.dtype(dtype)
+            put(out, path, held(path, _placed(get(stored.weights, path), get(shardings, path), dtype=kind)))
+    return out
 
 
 def load_placed(path: str | Path, mesh: Mesh | None, dtype: str) -> Model:

@@ -40,6 +40,7 @@ from tigerjax.config.run import (
     RunConfig,
 )
 from tigerjax.config.validation import EvalConfig
+from tigerjax.config.weights import FrozenDtype, LoraConfig, WeightsConfig
 
 __all__ = [
     "DUMPED",
@@ -52,9 +53,11 @@ __all__ = [
     "Dtype",
     "EvalConfig",
     "Extras",
+    "FrozenDtype",
     "HealthConfig",
     "IpoConfig",
     "KtoConfig",
+    "LoraConfig",
     "MeshConfig",
     "ModelConfig",
     "ObjectiveConfig",
@@ -68,6 +71,7 @@ __all__ = [
     "RunConfig",
     "SimpoConfig",
     "SplashConfig",
+    "WeightsConfig",
     "dump",
     "load",
     "other_sizes",

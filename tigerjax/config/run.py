@@ -9,6 +9,7 @@ from tigerjax.config.model import LATER, ComputeConfig, Dtype, ModelConfig
 from tigerjax.config.objective import ObjectiveConfig
 from tigerjax.config.ranges import Count, CountOrZero, PositiveFactor, Range, Seed, Share, check
 from tigerjax.config.validation import EvalConfig
+from tigerjax.config.weights import LoraConfig, WeightsConfig
 from tigerjax.errors import ConfigError
 
 
@@ -151,6 +152,10 @@ class RunConfig:
     objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)  # What is minimised
     eval: EvalConfig = dataclasses.field(default=EvalConfig(), metadata={LATER: True})
     """What is measured on held-out data while the run trains"""
+    weights: WeightsConfig = dataclasses.field(default=WeightsConfig(), metadata={LATER: True})
+    """Which weights are trained, and how the others are held"""
+    lora: LoraConfig = dataclasses.field(default=LoraConfig(), metadata={LATER: True})
+    """Low-rank adapters that are trained in place of the weights"""
 
     def __post_init__(self) -> None:
         check(self, "")

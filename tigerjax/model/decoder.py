@@ -7,6 +7,7 @@ sharded:
     B batch        T query position   S key position    L layer
     D model        F mlp hidden       V vocab
     N query heads  K kv heads         G = N // K        H head dim
+    R rank of an adapter
 """
 
 import functools
@@ -17,9 +18,10 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from tigerjax.config import ComputeConfig, ModelConfig
+from tigerjax.config import ComputeConfig, LoraConfig, ModelConfig
 from tigerjax.model import attention, products, stack
 from tigerjax.model import rope as rotary
+from tigerjax.model.adapters import add_product
 from tigerjax.model.layers import (
     NORMAL,
     Activations,
@@ -34,23 +36,30 @@ from tigerjax.model.layers import (
     whole_rows,
     zero_padding,
 )
+from tigerjax.model.quantised import is_quantised, read
 
 
 class Attention(nn.Module):
     config: ModelConfig
+    lora: LoraConfig = LoraConfig()
 
     @nn.compact
     def __call__(self, x_BTD: jax.Array, positions_BT: jax.Array, attend: Attend) -> tuple[jax.Array, Any]:
         c, dtype = self.config, x_BTD.dtype
         D, N, K, H = c.model_dim, c.num_heads, c.num_kv_heads, c.head_dim
-        wq_DNH = matrix(self, "q", (D, N, H), ("embed", "heads", "head_dim"), dtype)
-        wk_DKH = matrix(self, "k", (D, K, H), ("embed", "kv_heads", "head_dim"), dtype)
-        wv_DKH = matrix(self, "v", (D, K, H), ("embed", "kv_heads", "head_dim"), dtype)
-        wo_NHD = matrix(self, "o", (N, H, D), ("heads", "head_dim", "embed"), dtype)
+        heads, kv_heads = ("embed", "heads", "head_dim"), ("embed", "kv_heads", "head_dim")
+        joined = ("heads", "head_dim", "embed")
+        wq_DNH = matrix(self, "q", (D, N, H), heads, dtype)
+        wk_DKH = matrix(self, "k", (D, K, H), kv_heads, dtype)
+        wv_DKH = matrix(self, "v", (D, K, H), kv_heads, dtype)
+        wo_NHD = matrix(self, "o", (N, H, D), joined, dtype)
 
         q_BTNH = jnp.einsum("BTD,DNH->BTNH", products.apart(x_BTD), wq_DNH)
         k_BTKH = jnp.einsum("BTD,DKH->BTKH", products.apart(x_BTD), wk_DKH)
         v_BTKH = jnp.einsum("BTD,DKH->BTKH", products.apart(x_BTD), wv_DKH)
+        q_BTNH = add_product(self, "q", q_BTNH, x_BTD, (D, N, H), heads)
+        k_BTKH = add_product(self, "k", k_BTKH, x_BTD, (D, K, H), kv_heads)
+        v_BTKH = add_product(self, "v", v_BTKH, x_BTD, (D, K, H), kv_heads)
         if c.extras.qkv_bias:
             q_BTNH += bias(self, "q_bias", (N, H), ("heads", "head_dim"), dtype)
             k_BTKH += bias(self, "k_bias", (K, H), ("kv_heads", "head_dim"), dtype)
@@ -65,6 +74,7 @@ class Attention(nn.Module):
         k_BTKH = rotary.rope(k_BTKH, positions_BT, base=c.rope_base, scaling=c.rope)
         out_BTNH, collected = attend(q_BTNH, k_BTKH, v_BTKH)
         x_BTD = products.out_projection(out_BTNH, wo_NHD)
+        x_BTD = add_product(self, "o", x_BTD, out_BTNH, (N, H, D), joined)
         if c.extras.o_bias:
             x_BTD += bias(self, "o_bias", (D,), ("norm",), dtype)
         return x_BTD, collected
@@ -72,20 +82,27 @@ class Attention(nn.Module):
 
 class MLP(nn.Module):
     config: ModelConfig
+    lora: LoraConfig = LoraConfig()
 
     @nn.compact
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         D, F, dtype = self.config.model_dim, self.config.mlp_dim, x_BTD.dtype
-        gate_DF = matrix(self, "gate", (D, F), ("embed", "mlp"), dtype)
-        up_DF = matrix(self, "up", (D, F), ("embed", "mlp"), dtype)
-        down_FD = matrix(self, "down", (F, D), ("mlp", "embed"), dtype)
-        gate_BTF = checkpoint_name(products.apart(x_BTD) @ gate_DF, stack.GATE)
-        up_BTF = checkpoint_name(products.apart(x_BTD) @ up_DF, stack.UP)
-        return products.swiglu_down(gate_BTF, up_BTF, down_FD)
+        wide, narrow = ("embed", "mlp"), ("mlp", "embed")
+        gate_DF = matrix(self, "gate", (D, F), wide, dtype)
+        up_DF = matrix(self, "up", (D, F), wide, dtype)
+        down_FD = matrix(self, "down", (F, D), narrow, dtype)
+        gate_BTF = add_product(self, "gate", products.apart(x_BTD) @ gate_DF, x_BTD, (D, F), wide)
+        up_BTF = add_product(self, "up", products.apart(x_BTD) @ up_DF, x_BTD, (D, F), wide)
+        gate_BTF, up_BTF = checkpoint_name(gate_BTF, stack.GATE), checkpoint_name(up_BTF, stack.UP)
+        x_BTD = products.swiglu_down(gate_BTF, up_BTF, down_FD)
+        if self.lora.adapts("down"):
+            x_BTD = add_product(self, "down", x_BTD, jax.nn.silu(gate_BTF) * up_BTF, (F, D), narrow)
+        return x_BTD
 
 
 class Block(nn.Module):
     config: ModelConfig
+    lora: LoraConfig = LoraConfig()
 
     @nn.compact
     def __call__(self, x_BTD: jax.Array, positions_BT: jax.Array, attend: Attend) -> tuple[jax.Array, Any]:
@@ -93,36 +110,33 @@ class Block(nn.Module):
         x_BTD = checkpoint_name(between(x_BTD), stack.BLOCK_IN)
         with jax.named_scope("attention"):
             h_BTD = whole_rows(RMSNorm(eps, name="attn_norm")(x_BTD))
-            h_BTD, collected = Attention(self.config, name="attn")(h_BTD, positions_BT, attend)
+            h_BTD, collected = Attention(self.config, self.lora, name="attn")(h_BTD, positions_BT, attend)
         x_BTD = checkpoint_name(between(x_BTD + between(h_BTD)), stack.RESIDUAL)
         with jax.named_scope("mlp"):
             h_BTD = whole_rows(RMSNorm(eps, name="mlp_norm")(x_BTD))
-            x_BTD += between(MLP(self.config, name="mlp")(h_BTD))
+            x_BTD += between(MLP(self.config, self.lora, name="mlp")(h_BTD))
         return between(x_BTD), collected
 
 
 def trunk(
-    module: nn.Module,
-    config: ModelConfig,
-    compute: ComputeConfig,
-    run: stack.Runner,
-    tokens_BT: jax.Array,
-    positions_BT: jax.Array,
-    segment_ids_BT: jax.Array,
+    module: nn.Module, tokens_BT: jax.Array, positions_BT: jax.Array, segment_ids_BT: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """(x_BTD after the final norm, in the compute dtype; the embedding's weight embed_VD). Declares embedding, layers
-    and final norm on `module`."""
+    and final norm on `module`, whose fields are those of `LanguageModel`."""
+    fields: Any = module
+    config, compute, run = fields.config, fields.compute, fields.run
     V, D = config.padded_vocab_size, config.model_dim
     embed_init = zero_padding(NORMAL, 0, config.vocab_size)
     embed_VD = weight(module, "embed", (V, D), ("vocab", "table"), embed_init)
     positions_BT = rotary.of_tokens(positions_BT, segment_ids_BT, config.rope)
     act = Activations(between(embed_VD[tokens_BT].astype(compute.dtype)), positions_BT, segment_ids_BT)
 
-    block = Block(config, parent=None)
-    w_L = module.param("layers", init_stacked, block, config.num_layers)
+    block = Block(config, fields.lora, parent=None)
+    w_L = _layers(module, block, config.num_layers)
     # Cast once, before the layers run. Then the weights that devices gather and the gradients that they reduce are of
-    # the compute dtype, and move half the bytes. A layer would round each weight to it anyway.
-    w_L = jax.tree.map(lambda w: w.astype(compute.dtype), w_L)
+    # the compute dtype, and move half the bytes. A layer would round each weight to it anyway. Whole numbers are read
+    # in the layer, so that no stack of them exists in the compute dtype.
+    w_L = jax.tree.map(lambda w: w if is_quantised(w) else w.astype(compute.dtype), w_L, is_leaf=is_quantised)
 
     attend_all = functools.partial(attention.attend, compute=compute, window=config.extras.window)
 
@@ -130,11 +144,20 @@ def trunk(
         def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> tuple[jax.Array, None]:
             return attend_all(q_BTNH, k_BTKH, v_BTKH, act.segment_ids_BT), None
 
+        w = jax.tree.map(lambda w: read(w, compute.dtype), w, is_leaf=is_quantised)
         x_BTD, _ = block.apply({"params": w}, act.x_BTD, act.positions_BT, attend)
         return act._replace(x_BTD=x_BTD)
 
     act = run(apply, w_L, act, remat=compute.remat)
     return whole_rows(RMSNorm(config.norm_eps, name="final_norm")(act.x_BTD)), embed_VD
+
+
+def _layers(module: nn.Module, block: nn.Module, num_layers: int) -> Any:
+    """The stacked weights of the layers, declared on `module`."""
+    given: Any = module.get_variable("params", "layers")
+    if given is not None and any(is_quantised(w) for w in jax.tree.leaves(given, is_leaf=is_quantised)):
+        return given  # linen would compare its leaves with those that it would make
+    return module.param("layers", init_stacked, block, num_layers)
 
 
 class LanguageModel(nn.Module):
@@ -143,11 +166,12 @@ class LanguageModel(nn.Module):
     config: ModelConfig
     compute: ComputeConfig
     run: stack.Runner = stack.scan_layers
+    lora: LoraConfig = LoraConfig()
 
     @nn.compact
     def _forward(self, tokens_BT: jax.Array, positions_BT: jax.Array, segment_ids_BT: jax.Array) -> Any:
         c = self.config
-        x_BTD, embed_VD = trunk(self, c, self.compute, self.run, tokens_BT, positions_BT, segment_ids_BT)
+        x_BTD, embed_VD = trunk(self, tokens_BT, positions_BT, segment_ids_BT)
         if c.tied:
             return x_BTD, embed_VD.T
         head_init = zero_padding(NORMAL, 1, c.vocab_size)

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from tigerjax.config import FLOAT32, ComputeConfig, ModelConfig, RopeConfig
+from tigerjax.config import FLOAT32, ComputeConfig, LoraConfig, ModelConfig, RopeConfig
 from tigerjax.errors import ConfigError
 from tigerjax.files.foreign import shown
 from tigerjax.mesh import logical_rules
@@ -43,11 +43,15 @@ class Family(Protocol):
     HF_LANGUAGE: str
     HF_REWARD: str
 
-    def language_model(self, config: ModelConfig, compute: ComputeConfig, run: stack.Runner = ...) -> nn.Module:
+    def language_model(
+        self, config: ModelConfig, compute: ComputeConfig, run: stack.Runner = ..., lora: LoraConfig = ...
+    ) -> nn.Module:
         """A module from (tokens_BT, positions_BT, segment_ids_BT) to logits_BTV. Its method `hidden` gives x_BTD, which
-        times `layers.head` is the logits."""
+        times `layers.head` is the logits. With `lora` it has adapters, as `tigerjax.model.adapters` declares them."""
 
-    def reward_model(self, config: ModelConfig, compute: ComputeConfig, run: stack.Runner = ...) -> nn.Module:
+    def reward_model(
+        self, config: ModelConfig, compute: ComputeConfig, run: stack.Runner = ..., lora: LoraConfig = ...
+    ) -> nn.Module:
         """A module from the same to scores_BT."""
 
     def reward_from_language(self, weights: Weights, key: jax.Array) -> Weights:

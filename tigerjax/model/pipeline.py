@@ -195,22 +195,25 @@ def _differentiable(chunk: Any, plan: Schedule, mesh: Mesh) -> Any:
         _, out_M, saved = _run(plan, plan.item, item, start, s, shift=1)
         return _from_stage(out_M, s == plan.stages - 1), saved
 
-    def backward(w_L: Any, fixed_M: Any, saved: Any, d_out_M: Any) -> Any:
+    def backward(w_L: Any, fixed_M: Any, saved: Any, d_out_M: Any, *, derived: list[bool]) -> Any:
         s, w_rounds = jax.lax.axis_index(AXIS), _by_round(w_L, plan)
         zero = _cut(jax.tree.map(jnp.zeros_like, _at(d_out_M, 0)), ROWS)
+
+        def chosen(tree: Any) -> list[Any]:
+            return [leaf for leaf, yes in zip(jax.tree.leaves(tree), derived, strict=True) if yes]
 
         def item(u: jax.Array, arrived: Any, d_in_M: Any, d_w: Any) -> Any:
             v, m = plan.round(u), plan.microbatch(u)
             d_y = _where((s == plan.stages - 1) & (v == plan.rounds - 1), _at(d_out_M, m), arrived)
             d_w_item, d_x = _pull_back(chunk, _at(w_rounds, v), zero, _at(fixed_M, m), _at(saved, u), d_y)
-            d_w = jax.tree.map(lambda a, d: a.at[v].add(d.astype(a.dtype)), d_w, d_w_item)
+            d_w = [a.at[v].add(d.astype(a.dtype)) for a, d in zip(d_w, chosen(d_w_item), strict=True)]
             return d_x, _set(d_in_M, m, d_x), d_w  # round 0 of a microbatch is the last to write
 
         # float32: M microbatches are added, whatever the dtype in which weights came and gradients leave.
-        d_w = jax.tree.map(lambda w: jnp.zeros(w.shape, jnp.promote_types(w.dtype, jnp.float32)), w_rounds)
+        d_w = [jnp.zeros(w.shape, jnp.promote_types(w.dtype, jnp.float32)) for w in chosen(w_rounds)]
         start = (zero, _cut(jax.tree.map(jnp.zeros_like, d_out_M), None, ROWS), d_w)
         _, d_in_M, d_w = _run(plan, plan.item_back, item, start, s, shift=-1)
-        d_w_L = jax.tree.map(lambda d, w: d.reshape(w.shape).astype(w.dtype), d_w, w_L)
+        d_w_L = [d.reshape(w.shape).astype(w.dtype) for d, w in zip(d_w, chosen(w_L), strict=True)]
         return d_w_L, _from_stage(d_in_M, s == 0)
 
     @jax.custom_vjp
@@ -220,16 +223,37 @@ def _differentiable(chunk: Any, plan: Schedule, mesh: Mesh) -> Any:
 
         return over_stages(output, (STAGES, WHOLE, WHOLE), WHOLE)(w_L, floats_M, fixed_M)
 
-    def run_fwd(w_L: Any, floats_M: Any, fixed_M: Any) -> Any:
+    def run_fwd(*args: Any) -> Any:
+        # Of weights that are frozen no gradient is added up. A residual cannot be a bool, but may have structure: a
+        # weight is marked by () where there is a gradient by it, else by None.
+        marks = [() if leaf.perturbed else None for leaf in jax.tree.leaves(args[0], is_leaf=_is_primal)]
+        w_L, floats_M, fixed_M = jax.tree.map(lambda leaf: leaf.value, args, is_leaf=_is_primal)
         saving = functools.partial(forward, save=True)
         out_M, saved = over_stages(saving, (STAGES, WHOLE, WHOLE), (WHOLE, STAGES))(w_L, floats_M, fixed_M)
-        return out_M, (w_L, fixed_M, saved)
+        return out_M, (w_L, fixed_M, saved, marks)
 
     def run_bwd(residuals: Any, d_out_M: Any) -> Any:
-        return *over_stages(backward, (STAGES, WHOLE, STAGES, WHOLE), (STAGES, WHOLE))(*residuals, d_out_M), None
+        w_L, fixed_M, saved, marks = residuals
+        derived = [mark is not None for mark in marks]
+        d_out_M = jax.tree.map(_instantiated, d_out_M)
+        back = over_stages(
+            functools.partial(backward, derived=derived), (STAGES, WHOLE, STAGES, WHOLE), (STAGES, WHOLE)
+        )
+        d_w_L, d_in_M = back(w_L, fixed_M, saved, d_out_M)
+        left = iter(d_w_L)
+        d_w_L = jax.tree.unflatten(jax.tree.structure(w_L), [next(left) if yes else None for yes in derived])
+        return d_w_L, d_in_M, None
 
-    run.defvjp(run_fwd, run_bwd)
+    run.defvjp(run_fwd, run_bwd, symbolic_zeros=True)
     return run
+
+
+def _is_primal(leaf: Any) -> bool:
+    return isinstance(leaf, jax.custom_derivatives.CustomVJPPrimal)
+
+
+def _instantiated(d: Any) -> Any:
+    return jnp.zeros(d.aval.shape, d.aval.dtype) if isinstance(d, jax.custom_derivatives.SymbolicZero) else d
 
 
 def _run(plan: Schedule, item_at: Any, item: Any, start: Any, s: jax.Array, *, shift: int) -> Any:

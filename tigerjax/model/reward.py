@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from tigerjax.config import ComputeConfig, ModelConfig
+from tigerjax.config import ComputeConfig, LoraConfig, ModelConfig
 from tigerjax.model import stack
 from tigerjax.model.decoder import trunk
 from tigerjax.model.layers import Weights, weight
@@ -22,12 +22,13 @@ class Reward(nn.Module):
     config: ModelConfig
     compute: ComputeConfig
     run: stack.Runner = stack.scan_layers
+    lora: LoraConfig = LoraConfig()
 
     @nn.compact
     def __call__(self, tokens_BT: jax.Array, positions_BT: jax.Array, segment_ids_BT: jax.Array) -> jax.Array:
         """scores_BT in float32."""
         c = self.config
-        x_BTD, _ = trunk(self, c, self.compute, self.run, tokens_BT, positions_BT, segment_ids_BT)
+        x_BTD, _ = trunk(self, tokens_BT, positions_BT, segment_ids_BT)
         score_D = weight(self, "score", (c.model_dim,), ("norm",), score_init)
         # float32 head: rank differences are small beside the score itself.
         return jnp.einsum("BTD,D->BT", x_BTD.astype(jnp.float32), score_D)

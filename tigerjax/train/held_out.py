@@ -17,9 +17,9 @@ from jax.sharding import Mesh
 from tigerjax.config import RunConfig
 from tigerjax.data.rows import make_batch
 from tigerjax.mesh import host_rows, in_mesh, put_rows, sharding
-from tigerjax.model.loss import TokenLoss
 from tigerjax.processes import hosts
 from tigerjax.records.notes import NOT_GIVEN
+from tigerjax.train.objective import Objective
 
 TABLES = {"by_lang": "lang", "by_source": "source", "by_task": "task"}
 """Of the figures of a set, each with its word in the names of single figures, such as `wiki/lang/zh/loss_nats`."""
@@ -87,8 +87,10 @@ NOTHING = HeldOut()
 class Validator:
     """Computes the figures of everything that is held out."""
 
-    def __init__(self, config: RunConfig, held_out: HeldOut, by_row: Callable[[Any, Any], TokenLoss], mesh: Mesh):
-        """`by_row` is that of the objective."""
+    def __init__(self, config: RunConfig, held_out: HeldOut, objective: Objective, mesh: Mesh):
+        """`objective` has a `by_row`."""
+        assert objective.by_row is not None
+        self._plain = objective.plain
         sets, self._ask = held_out.sets, held_out.ask
         self.hashes, self.names = held_out.hashes(), held_out.names()
         self._sets, self._mesh, self._seq_len = list(sets), mesh, config.data.seq_len
@@ -97,14 +99,14 @@ class Validator:
         self._places = [(s, row) for s, one in enumerate(self._sets) for row in range(one.rows)]
         self.batches = -(-len(self._places) // self._batch_rows)
         # Without a sharding of rows, so that every process gets the sums of all of them.
-        self._sums = in_mesh(mesh, jax.jit(by_row, out_shardings=sharding(mesh)))
+        self._sums = in_mesh(mesh, jax.jit(objective.by_row, out_shardings=sharding(mesh)))
 
     def run(self, weights: Any, stop: Callable[[], bool]) -> Figures | None:
         """The figures with these weights. `stop` is asked before each batch; None where it says so."""
         found = self._losses(weights, stop)
         if found is None or self._ask is None:
             return found
-        answered = self._ask(weights, self._mesh, stop)
+        answered = self._ask(self._plain(weights), self._mesh, stop)
         return None if answered is None else found | answered
 
     def _losses(self, weights: Any, stop: Callable[[], bool]) -> Figures | None:

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from tigerjax import config as config_lib
 from tigerjax.checkpoint.model import make_meta
+from tigerjax.checkpoint.partial import BASE
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
@@ -30,7 +31,7 @@ from tigerjax.train.objective import Objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.signals import noted
 from tigerjax.train.start import Init, check_entries, ended, new_state
-from tigerjax.train.state import TrainState, abstract_state, to_disk
+from tigerjax.train.state import TrainState, abstract_state, to_disk, whole_weights
 from tigerjax.train.step import compile_step
 from tigerjax.train.trace import Trace
 from tigerjax.train.watch import Watch
@@ -122,7 +123,7 @@ def _train(
     settings["held out"] = held_out.hashes()
     hosts.same("the run's config, tokenizer or data", settings)
     abstract = abstract_state(objective, tx, mesh)
-    resumed = resume.restored(loader, checkpoints, meta, objective, abstract)
+    resumed = resume.restored(loader, checkpoints, meta, objective, abstract, mesh)
     if resumed is not None:
         state, there = resumed
         start = there["step"]
@@ -133,9 +134,9 @@ def _train(
             nothing = f"{config.name}: {validation.early_end(checkpoints.folder)}, nothing to train"
         hosts.say(nothing or f"resuming {config.name} from step {start}")
     else:
-        state, extra = new_state(config, meta, objective, tx, mesh, init)
-        start, there = 0, {"extra": extra}
-    meta["extra"] = there["extra"]
+        state, there = new_state(config, meta, objective, tx, mesh, init, checkpoints.folder)
+        start = 0
+    meta |= {name: there[name] for name in ("extra", BASE) if name in there}
     if start >= total_steps or validation.ended:
         if not validation.missing(start):
             checkpoints.close()
@@ -192,7 +193,10 @@ def _train(
                 return stop.before(next(turns))
 
             if validation.missing(start):
-                metrics.amend(start, watch.validated(start, lambda: validation.run(start, state.weights, stopping)))
+                metrics.amend(
+                    start,
+                    watch.validated(start, lambda: validation.run(start, whole_weights(state, objective), stopping)),
+                )
                 validation.saved(start)
             while not (i >= total_steps or validation.ended or stopping()):
                 hosts.at(f"reading batch {i + 1}")
@@ -215,7 +219,9 @@ def _train(
                 trace.after(i + 1, state)
                 i += 1
                 if validation.due(i):
-                    watch.read(validate=functools.partial(validation.run, i, state.weights, stopping))
+                    weights = whole_weights(state, objective)
+                    watch.read(validate=functools.partial(validation.run, i, weights, stopping))
+                    del weights
                 due = i % config.checkpoint.every_steps == 0 or i == total_steps or validation.ended
                 if due:
                     watch.read()
@@ -223,7 +229,7 @@ def _train(
                     watch.check_finite(i, state, fed)
                 if watch.back_before is not None:
                     feed.close()
-                    state, i = resume.back(watch, checkpoints, loader, fed, objective, abstract)
+                    state, i = resume.back(watch, checkpoints, loader, fed, objective, abstract, state)
                     feed, saved = feed_from(batches=total_steps - i), i
                 elif due:
                     with goodput.spending("save"):

@@ -17,12 +17,14 @@ from jax.sharding import Mesh
 
 from tigerjax.config import (
     ComputeConfig,
+    LoraConfig,
     MeshConfig,
     ModelConfig,
     ObjectiveConfig,
     PipelineConfig,
     PreferenceConfig,
     RunConfig,
+    WeightsConfig,
 )
 from tigerjax.data.rows import Batch
 from tigerjax.errors import ConfigError
@@ -31,6 +33,7 @@ from tigerjax.model import families, stack
 from tigerjax.model.layers import head, init
 from tigerjax.model.loss import TokenLoss, loss_by_row, token_loss, token_nll
 from tigerjax.model.pipeline import LayerOrder, Pipeline
+from tigerjax.model.selection import Selection, selected
 from tigerjax.train.preference_loss import LOSSES, PreferenceBatch, Sums, answer_sums, preference_loss
 
 
@@ -52,6 +55,16 @@ class Objective:
     """batch -> batch, on the devices before each step: what it adds is a constant for the gradient."""
     order: LayerOrder | None = None
     """Set when `init` and `loss` have the layers in stage order (an interleaved pipeline); None: layer order."""
+    trained: Selection | None = None
+    """Which weights are trained; None: all. `init`, `loss` and `by_row` have all weights in any case."""
+
+    def whole(self, trained: Any, frozen: Any) -> Any:
+        """All weights, of the two parts that a training state has."""
+        return trained if self.trained is None else self.trained.join(trained, frozen)
+
+    def plain(self, weights: Any) -> Any:
+        """All weights as arrays without adapters, which the sampler reads: the adapters are in their matrices."""
+        return weights if self.trained is None else self.trained.plain(weights)
 
 
 class Trained(Protocol):
@@ -65,6 +78,10 @@ class Trained(Protocol):
     def mesh(self) -> MeshConfig: ...
     @property
     def pipeline(self) -> PipelineConfig: ...
+    @property
+    def weights(self) -> WeightsConfig: ...
+    @property
+    def lora(self) -> LoraConfig: ...
 
 
 class Decoder(NamedTuple):
@@ -89,7 +106,7 @@ def decoder(config: Trained, mesh: Mesh) -> Decoder:
         run = Pipeline(mesh=mesh, microbatches=config.pipeline.microbatches, rounds=rounds)
     order = LayerOrder(stages=stages, rounds=rounds) if rounds > 1 else None
     family = families.of(config.model)
-    model = family.language_model(config.model, config.compute, run)
+    model = family.language_model(config.model, config.compute, run, config.lora)
 
     def hidden(weights: Any, rows: Batch) -> jax.Array:
         inputs = rows.tokens_BT, rows.positions_BT, rows.segment_ids_BT
@@ -127,6 +144,7 @@ def token_objective(config: Trained, mesh: Mesh) -> Objective:
         kind=model.family.KIND,
         tokens=lambda batch: int(np.count_nonzero(batch.segment_ids_BT)),
         order=model.order,
+        trained=selected(config.weights, config.lora, config.model),
     )
 
 
@@ -161,6 +179,7 @@ def preference_objective(config: RunConfig, mesh: Mesh) -> Objective:
         kind=model.family.KIND,
         tokens=lambda batch: int(np.count_nonzero(batch.rows.segment_ids_BT)),
         order=model.order,
+        trained=selected(config.weights, config.lora, config.model),
     )
 
 

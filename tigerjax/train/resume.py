@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
+
 from tigerjax import config as config_lib
 from tigerjax.checkpoint.files import damaged, steps
 from tigerjax.checkpoint.finite import refuse_not_finite
@@ -11,8 +13,8 @@ from tigerjax.files import manifest
 from tigerjax.train.checkpoint import Checkpointer
 from tigerjax.train.feed import Fed
 from tigerjax.train.objective import Objective
-from tigerjax.train.start import check_same
-from tigerjax.train.state import TrainState, from_disk
+from tigerjax.train.start import check_same, frozen_of
+from tigerjax.train.state import TrainState, from_disk, on_disk
 from tigerjax.train.watch import Watch
 
 
@@ -38,7 +40,12 @@ def left(run_dir: Path) -> str:
 
 
 def restored(
-    loader: Any, checkpoints: Checkpointer, meta: dict[str, Any], objective: Objective, abstract: TrainState
+    loader: Any,
+    checkpoints: Checkpointer,
+    meta: dict[str, Any],
+    objective: Objective,
+    abstract: TrainState,
+    mesh: Mesh,
 ) -> tuple[TrainState, dict[str, Any]] | None:
     """The newest whole state and its meta; the loader is put where that step left it.
 
@@ -46,7 +53,7 @@ def restored(
     newest = checkpoints.newest()
     if newest is not None:
         check_same(newest[1], meta, checkpoints.folder / str(newest[0]))
-        restored = checkpoints.restore(abstract)
+        restored = checkpoints.restore(on_disk(abstract, objective))
         if restored is not None:
             state, there = restored
             path = checkpoints.folder / str(there["step"])
@@ -56,7 +63,7 @@ def restored(
                 " --force` to resume from the one before)",
             )
             loader.restore(there.get("loader"))
-            return from_disk(state, objective), there
+            return from_disk(state, objective, frozen_of(there, path, objective, mesh)), there
     if lost := damaged(checkpoints.folder):
         raise DataError(
             f"{checkpoints.folder} has no whole checkpoint left ({', '.join(lost)}), and starting over would lose the"
@@ -66,12 +73,20 @@ def restored(
 
 
 def back(
-    watch: Watch, checkpoints: Checkpointer, loader: Any, fed: Fed, objective: Objective, abstract: TrainState
+    watch: Watch,
+    checkpoints: Checkpointer,
+    loader: Any,
+    fed: Fed,
+    objective: Objective,
+    abstract: TrainState,
+    state: TrainState,
 ) -> tuple[TrainState, int]:
-    """(The newest state from before the refused steps, its step). The loader continues with data not read before."""
+    """(The newest state from before the refused steps, its step), in place of `state`. The loader continues with data
+    not read before."""
     assert watch.back_before is not None
     checkpoints.drop_from(watch.back_before)
-    restored = checkpoints.restore(abstract)
+    frozen = state.frozen  # which no step changes
+    restored = checkpoints.restore(on_disk(abstract, objective))
     if restored is None:
         raise DataError(
             f"{checkpoints.folder}: no whole checkpoint from before step {watch.back_before} to go back to;"
@@ -80,4 +95,4 @@ def back(
     state, meta = restored
     loader.restore(fed.after)
     watch.rolled_back(meta, fed.after)
-    return from_disk(state, objective), meta["step"]
+    return from_disk(state, objective, frozen), meta["step"]

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from tigerjax.checkpoint.files import FOLDER, read_meta, steps
 from tigerjax.checkpoint.finite import refuse_not_finite
 from tigerjax.checkpoint.model import make_meta
+from tigerjax.checkpoint.partial import BASE, base_of, entry
 from tigerjax.checkpoint.stored import StoredModel, open_model, open_whole, placed_weights
 from tigerjax.config import FLOAT32, RopeConfig, RunConfig, dump, other_sizes
 from tigerjax.config.rope import USES
@@ -21,7 +22,7 @@ from tigerjax.model import families
 from tigerjax.model.hf_config import reach, remembered, say_past
 from tigerjax.model.layers import init
 from tigerjax.processes import hosts
-from tigerjax.train.objective import Objective
+from tigerjax.train.objective import Objective, in_stage_order
 from tigerjax.train.state import TrainState, check_same_shapes, init_state, state_from_weights
 
 
@@ -31,21 +32,55 @@ class Init(NamedTuple):
     weights: Any
     extra: dict[str, Any]
     """What the run's checkpoints keep of the checkpoint that the weights came from: see `hf_config.remembered`."""
+    base: Path | None = None
+    """The folder of that checkpoint, which a run needs whose own checkpoints hold only what is trained."""
 
 
 def new_state(
-    config: RunConfig, meta: dict[str, Any], objective: Objective, tx: Any, mesh: Mesh, given: Init | None
+    config: RunConfig, meta: dict[str, Any], objective: Objective, tx: Any, mesh: Mesh, given: Init | None, folder: Path
 ) -> tuple[TrainState, dict[str, Any]]:
-    """(The state before step 1, what the run's checkpoints keep in `extra`), from `given`, else from
-    `checkpoint.init_from`; else with random weights."""
+    """(The state before step 1, what the run's checkpoints in `folder` keep of its origin: entries of meta.json), from
+    `given`, else from `checkpoint.init_from`; else with random weights."""
     if given is None and config.checkpoint.init_from is not None:
         stored = open_whole(_present(config.checkpoint.init_from))
         _check_start(config, meta, stored)
-        given = Init(placed_weights(stored, mesh, "float32"), remembered(stored.extra, stored.run_config))
+        given = start_weights(stored, objective, mesh)
+    selection, origin = objective.trained, dict[str, Any]()
+    if selection is not None and selection.partial:
+        if given is None or given.base is None:
+            raise ConfigError(
+                "lora.rank and weights.frozen_dtype are for training beside the weights of a checkpoint, and"
+                " checkpoint.init_from names none; set it"
+            )
+        origin = {BASE: entry(selection, given.base, folder)}
     if given is not None:
         refuse_not_finite(dict(given.weights), "the weights to start from")
-        return state_from_weights(objective, tx, mesh, given.weights), given.extra
-    return init_state(objective, tx, mesh, seed=config.seed), {}
+        state = state_from_weights(objective, tx, mesh, given.weights, seed=config.seed)
+        return state, origin | {"extra": given.extra}
+    return init_state(objective, tx, mesh, seed=config.seed), {"extra": {}}
+
+
+def start_weights(stored: StoredModel, objective: Objective, mesh: Mesh) -> Init:
+    """The weights of a checkpoint on the mesh, to start from: float32, or as the state of training holds them."""
+    held = {} if objective.trained is None else {"held": objective.trained.held}
+    weights = placed_weights(stored, mesh, "float32", **held)
+    return Init(weights, remembered(stored.extra, stored.run_config), stored.path)
+
+
+def frozen_of(meta: dict[str, Any], path: Path, objective: Objective, mesh: Mesh) -> Any:
+    """The frozen weights of a run whose checkpoint `path` with this `meta` holds only what is trained, in the order of
+    the objective; None where checkpoints hold all weights."""
+    selection, place = objective.trained, base_of(path, meta)
+    if selection is None or place is None:
+        return None
+    stored = open_whole(place)
+
+    def wanted(name: str) -> bool:
+        whole = selection.first.get(name) == 0
+        return not whole and (name != "head" or not families.is_reward(objective.kind))
+
+    weights = placed_weights(stored, mesh, "float32", wanted=wanted, held=selection.held)
+    return selection.hold(in_stage_order(weights, objective.order))
 
 
 def rehearse(config: RunConfig, run_dir: Path, open_tokenizer: Callable[[], Any]) -> None:
@@ -138,6 +173,19 @@ def _shown(rope: RopeConfig) -> str:
     return " ".join(f"{name}={getattr(rope, name)!r}" for name in ("kind", *USES[rope.kind]))
 
 
+def _other_parts(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """In words, what of `weights` and `lora` is other, where both checkpoints are of runs: their arrays are others."""
+    known = [one["config"] for one in (there, wanted)]
+    if not all(known):
+        return []
+    before, now = ({line for line in lines if line.startswith(("weights.", "lora."))} for lines in known)
+    return [
+        f"{line} is {'there' if line in before else 'here'} alone"
+        for line in sorted(before ^ now)
+        if not line.startswith("lora.alpha")
+    ]
+
+
 def check_same(there: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
     """Refuses another model, tokenizer, kind or data seed; says which other settings changed."""
     differs = other_sizes(there["model"], wanted["model"])
@@ -145,6 +193,7 @@ def check_same(there: dict[str, Any], wanted: dict[str, Any], path: Path) -> Non
         both_known = there[name] is not None and wanted[name] is not None
         if both_known and there[name] != wanted[name]:
             differs.append(f"{name} is {there[name]!r} there and {wanted[name]!r} here")
+    differs += _other_parts(there, wanted)
     if differs:
         raise ConfigError(f"checkpoint {path} does not belong to this run: {'; '.join(differs)}")
     before, now = ({line for line in one["config"] if not line.startswith("eval.")} for one in (there, wanted))

@@ -11,39 +11,57 @@ from jax.sharding import Mesh
 
 from tigerjax.errors import DataError
 from tigerjax.mesh import logical_rules, sharding
+from tigerjax.model import adapters
+from tigerjax.model.quantised import is_quantised
+from tigerjax.model.selection import Selection
+from tigerjax.model.weights import get, paths, put
 from tigerjax.train.objective import Objective, in_layer_order, in_stage_order
 
 
 class TrainState(NamedTuple):
-    """Weights, and the optimiser's moments, which are sharded as the weights are.
+    """The weights that are trained, the optimiser's moments, which are sharded as they are, and the frozen weights.
 
-    All are float32, except for a first moment that the config asks for in bfloat16. With an interleaved pipeline
-    (`Objective.order`) the layers are in stage order here; on disk they are always in layer order.
+    What is trained is float32, and so are the moments, except for a first moment that the config asks for in bfloat16.
+    With an interleaved pipeline (`Objective.order`) the layers are in stage order here; on disk they are always in
+    layer order.
     """
 
     step: jax.Array  # int32 (): batches consumed so far
     weights: Any
+    """All weights, or those that `Objective.trained` selects."""
     opt_state: Any
+    frozen: Any = None
+    """The other weights, as `weights.frozen_dtype` holds them; None where all are trained."""
+
+
+def whole_weights(state: TrainState, objective: Objective) -> Any:
+    """All weights, as the functions of the objective read them. Only an embedding or a head that is trained in part is
+    copied for it."""
+    return objective.whole(state.weights, state.frozen)
 
 
 def state_shardings(objective: Objective, tx: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """The NamedSharding of every leaf, in the tree of TrainState."""
     boxed = jax.eval_shape(objective.init, jax.random.key(0))
     weights = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, logical_rules())
+    frozen = None
+    if objective.trained is not None:
+        weights, frozen = objective.trained.split_shardings(weights)
+        frozen = objective.trained.held_shardings(frozen, nn.unbox(boxed))
     whole: Any = sharding(mesh)
     opt_state = optax.tree.map_params(
         tx,
         lambda _, of_weight: of_weight,
-        jax.eval_shape(lambda: tx.init(nn.unbox(objective.init(jax.random.key(0))))),
+        jax.eval_shape(lambda: _fresh(objective, tx, jax.random.key(0)).opt_state),
         weights,
         transform_non_params=lambda _: whole,
     )
-    return TrainState(whole, weights, opt_state)
+    return TrainState(whole, weights, opt_state, frozen)
 
 
 def abstract_state(objective: Objective, tx: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """Shapes, dtypes and shardings without arrays: for restoring and for ahead-of-time compilation."""
-    shapes = jax.eval_shape(lambda: _fresh(objective.init, tx, jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: _fresh(objective, tx, jax.random.key(0)))
     return jax.tree.map(
         lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
         shapes,
@@ -54,48 +72,107 @@ def abstract_state(objective: Objective, tx: optax.GradientTransformation, mesh:
 def init_state(objective: Objective, tx: optax.GradientTransformation, mesh: Mesh, *, seed: int) -> TrainState:
     """A new state with random weights. It is made in its shardings, so no device ever holds more than its part."""
     key = jax.random.key(seed)
-    init = jax.jit(lambda key: _fresh(objective.init, tx, key), out_shardings=state_shardings(objective, tx, mesh))
+    init = jax.jit(lambda key: _fresh(objective, tx, key), out_shardings=state_shardings(objective, tx, mesh))
     return init(key)
 
 
-def state_from_weights(objective: Objective, tx: optax.GradientTransformation, mesh: Mesh, weights: Any) -> TrainState:
-    """The state of step 0 with given weights, which are in layer order. DataError names every one that does not fit.
+def state_from_weights(
+    objective: Objective, tx: optax.GradientTransformation, mesh: Mesh, weights: Any, *, seed: int
+) -> TrainState:
+    """The state of step 0 with given weights, which are in layer order; adapters, which no model has, are drawn from
+    `seed`. DataError names every weight that does not fit.
 
-    An array that is on the mesh already, in the sharding of training, is used as it is, and the first step donates it.
-    Any other array this process must have whole; each device gets a copy of its part."""
-    wanted = jax.eval_shape(lambda: nn.unbox(objective.init(jax.random.key(0))))
-    check_same_shapes(weights, wanted, what="start weights")
+    An array that is on the mesh already, in the sharding of training, is used as it is, and the first step donates it;
+    so is a weight that is held as `frozen_dtype` asks. Any other array this process must have whole; each device gets a
+    copy of its part."""
+    boxed = jax.eval_shape(objective.init, jax.random.key(0))
+    wanted, selection = nn.unbox(boxed), objective.trained
+    cuts = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, logical_rules())
+    given = dict(weights)
+    if selection is not None and selection.lora.rank:
+        given = _with_adapters(given, objective, selection, cuts, seed)
+    check_same_shapes(given, wanted, what="start weights")
+
+    placed: dict[str, Any] = {}
+    for path in paths(wanted):
+        w = get(given, path)
+        put(placed, path, w if _narrowed(w) else _placed(w, get(wanted, path), get(cuts, path)))
+    trained, frozen = in_stage_order(placed, objective.order), None
+    if selection is not None:
+        trained, frozen = selection.split(trained)
+        frozen = selection.hold(frozen)
     shardings = state_shardings(objective, tx, mesh)
-
-    def place(w: Any, leaf: Any, cut: Any) -> jax.Array:
-        if isinstance(w, jax.Array) and w.dtype == leaf.dtype and w.sharding.is_equivalent_to(cut, w.ndim):
-            return w
-        # Not device_put: it would put the whole array on a device first, and make the hosts compare theirs. A copy,
-        # because the step donates its state.
-        whole = np.asarray(w)
-        return jax.make_array_from_callback(leaf.shape, cut, lambda index: np.array(whole[index], leaf.dtype))
-
-    placed = in_stage_order(jax.tree.map(place, dict(weights), wanted, shardings.weights), objective.order)
     finish = jax.jit(lambda w: (jnp.int32(0), tx.init(w)), out_shardings=(shardings.step, shardings.opt_state))
-    step, opt_state = finish(placed)
-    return TrainState(step, placed, opt_state)
+    step, opt_state = finish(trained)
+    return TrainState(step, trained, opt_state, frozen)
+
+
+def _narrowed(w: Any) -> bool:
+    """Whether a weight is on the mesh already, in a type in which only frozen weights are held."""
+    return is_quantised(w) or (isinstance(w, jax.Array) and w.dtype == jnp.bfloat16)
+
+
+def _placed(w: Any, leaf: Any, cut: Any) -> jax.Array:
+    if isinstance(w, jax.Array) and w.dtype == leaf.dtype and w.sharding.is_equivalent_to(cut, w.ndim):
+        return w
+    # Not device_put: it would put the whole array on a device first, and make the hosts compare theirs. A copy,
+    # because the step donates its state.
+    whole = np.asarray(w)
+    return jax.make_array_from_callback(leaf.shape, cut, lambda index: np.array(whole[index], leaf.dtype))
+
+
+def _with_adapters(given: Any, objective: Objective, selection: Selection, cuts: Any, seed: int) -> Any:
+    """`given` with the adapters' first weights beside it, in layer order."""
+    names = adapters.paths(selection.lora)
+
+    def draw(key: jax.Array) -> list[jax.Array]:
+        drawn = in_layer_order(nn.unbox(objective.init(key)), objective.order)
+        return [get(drawn, name) for name in names]
+
+    out: dict[str, Any] = {}
+    for path in paths(given):
+        put(out, path, get(given, path))
+    new = jax.jit(draw, out_shardings=[get(cuts, name) for name in names])(jax.random.key(seed))
+    for name, w in zip(names, new, strict=True):
+        put(out, name, w)
+    return out
+
+
+def on_disk(abstract: TrainState, objective: Objective) -> TrainState:
+    """The shapes of what `to_disk` gives of such a state."""
+    if objective.trained is None or objective.trained.partial:
+        return abstract._replace(frozen=None)
+    whole: dict[str, Any] = {}
+    for tree in (abstract.weights, abstract.frozen):
+        for path in paths(tree):
+            put(whole, path, get(tree, path))
+    return abstract._replace(weights=whole, frozen=None)
 
 
 def to_disk(state: TrainState, objective: Objective) -> TrainState:
-    """`state` as checkpoints store it, with the layers in layer order; unchanged when they are so already."""
-    return in_layer_order(state, objective.order)
+    """`state` as checkpoints store it: with the layers in layer order and, unless they hold only what is trained, with
+    all weights in `weights`."""
+    if objective.trained is not None and not objective.trained.partial:
+        state = state._replace(weights=whole_weights(state, objective))
+    return in_layer_order(state._replace(frozen=None), objective.order)
 
 
-def from_disk(state: TrainState, objective: Objective) -> TrainState:
-    """The inverse of `to_disk`."""
-    return in_stage_order(state, objective.order)
+def from_disk(state: TrainState, objective: Objective, frozen: Any) -> TrainState:
+    """The inverse of `to_disk`. `frozen` are the frozen weights, where checkpoints do not hold them."""
+    state = in_stage_order(state, objective.order)
+    if objective.trained is None:
+        return state
+    if objective.trained.partial:
+        return state._replace(frozen=frozen)
+    trained, frozen = objective.trained.split(state.weights)
+    return state._replace(weights=trained, frozen=frozen)
 
 
 def check_same_shapes(given: Any, wanted: Any, *, what: str) -> None:
     """Raises DataError that names every tensor that is missing, left over or of another shape."""
     have, need = (
         {jax.tree_util.keystr(p, simple=True, separator="/"): tuple(leaf.shape) for p, leaf in leaves}
-        for leaves in (jax.tree_util.tree_leaves_with_path(given), jax.tree_util.tree_leaves_with_path(wanted))
+        for leaves in (jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_quantised) for tree in (given, wanted))
     )
     wrong = [f"{name} is missing" for name in sorted(need.keys() - have.keys())]
     wrong += [f"{name} is left over" for name in sorted(have.keys() - need.keys())]
@@ -104,6 +181,9 @@ def check_same_shapes(given: Any, wanted: Any, *, what: str) -> None:
         raise DataError(f"{what} do not fit the config's model: {'; '.join(wrong)}")
 
 
-def _fresh(init: Any, tx: optax.GradientTransformation, key: jax.Array) -> TrainState:
-    weights = nn.unbox(init(key))
-    return TrainState(jnp.int32(0), weights, tx.init(weights))
+def _fresh(objective: Objective, tx: optax.GradientTransformation, key: jax.Array) -> TrainState:
+    weights = nn.unbox(objective.init(key))
+    if (selection := objective.trained) is None:
+        return TrainState(jnp.int32(0), weights, tx.init(weights))
+    trained, frozen = selection.split(weights)
+    return TrainState(jnp.int32(0), trained, tx.init(trained), selection.hold(frozen))

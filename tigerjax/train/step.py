@@ -17,11 +17,15 @@ from tigerjax.train.state import TrainState, state_shardings
 Metrics = dict[str, jax.Array]
 
 
-def loss_and_gradient(objective: Objective, weights: Any, batch: Any, *, accumulate: int) -> tuple[Any, ...]:
-    """(sum, weight, metric sums, gradient of the sum), added over `accumulate` micro-batches in float32."""
+def loss_and_gradient(
+    objective: Objective, weights: Any, batch: Any, *, accumulate: int, frozen: Any = None
+) -> tuple[Any, ...]:
+    """(sum, weight, metric sums, gradient of the sum), added over `accumulate` micro-batches in float32.
+
+    The gradient is that by `weights`, the trained ones; nothing is derived by the `frozen` ones."""
 
     def summed(weights: Any, batch: Any) -> tuple[jax.Array, Any]:
-        total, weight, aux = objective.loss(weights, batch)
+        total, weight, aux = objective.loss(objective.whole(weights, frozen), batch)
         return total, (weight, aux)
 
     def one(weights: Any, batch: Any) -> tuple[Any, ...]:
@@ -64,7 +68,7 @@ def make_step(
 
     def step(state: TrainState, batch: Any, limits: Any = None) -> tuple[TrainState, Metrics]:
         total, weight, aux, gradient = loss_and_gradient(
-            objective, state.weights, batch, accumulate=c.gradient_accumulation_steps
+            objective, state.weights, batch, accumulate=c.gradient_accumulation_steps, frozen=state.frozen
         )
         weight = jnp.where(weight == 0, 1.0, weight)  # a batch without loss tokens has loss 0
         gradient = jax.tree.map(lambda g: g / weight, gradient)
@@ -81,7 +85,7 @@ def make_step(
         )
         metrics = {name: value / weight for name, value in aux.items()}
         metrics |= {"loss_nats": loss, "grad_norm": grad_norm, "lr": rate, "loss_weight": weight, "skipped": ~good}
-        return TrainState(state.step + 1, weights, opt_state), metrics
+        return TrainState(state.step + 1, weights, opt_state, state.frozen), metrics
 
     return step
 

@@ -188,7 +188,7 @@ def of_run(config: RunConfig, held_out: HeldOut, objective: Objective, mesh: Mes
         )
     refuse_unfit(config, held_out)
     if objective.by_row is not None and held_out.hashes():
-        validator = Validator(config, held_out, objective.by_row, mesh)
+        validator = Validator(config, held_out, objective, mesh)
     return Validation(given, validator, total_steps=config.optim.total_steps, keep_best=config.checkpoint.keep_best)
 
 

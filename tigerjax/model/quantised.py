@@ -1,0 +1,97 @@
+"""Frozen matrices of the layers as small whole numbers with scales: int8, or int4 in groups.
+
+A weight is value x scale. The scale is the largest magnitude that shares it, divided by 127 or 7; a value is the weight
+divided by it and rounded to nearest, ties to even. With int8 all inputs of an output share a scale (LLM.int8(),
+Dettmers et al. 2022, arXiv 2208.07339, quantises the rows and columns of a product in this way). With int4, GROUP
+inputs share one.
+
+Why not Qwix: its arrays would be new leaves in checkpoints, shardings and the pipeline as these are, and what is used
+of it are the two formulas here. So it would be a dependency more for no line less.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from tigerjax.config import FrozenDtype
+from tigerjax.model.adapters import INPUTS, PATHS
+
+LARGEST = {"int8": 127, "int4": 7}
+GROUP = 128
+"""Inputs that share a scale in int4, or all of them where it does not divide them [our choice]. Their float32 scale
+adds a quarter of a bit to each weight."""
+MATRICES = {path: INPUTS[name] for name, path in PATHS.items()}
+
+
+class Quantised(NamedTuple):
+    """A stack of matrices (L, inputs..., outputs...)."""
+
+    values: Any
+    """int8 or int4."""
+    scales: Any
+    """float32. An axis is as long as that of `values`, or a divisor of it: so many neighbours share a scale."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.values.shape)
+
+
+def is_quantised(leaf: Any) -> bool:
+    return isinstance(leaf, Quantised)
+
+
+def held(path: str, w: jax.Array, dtype: FrozenDtype) -> Any:
+    """A frozen weight as it is held: a Quantised for a matrix of the layers in int8 and int4, else an array."""
+    if dtype == "float32":
+        return w
+    if dtype == "bfloat16" or path not in MATRICES:
+        return w.astype(jnp.bfloat16)
+    w, inputs = w.astype(jnp.float32), MATRICES[path]
+    groups = _groups(w.shape, inputs, dtype)
+    # (L, other inputs, groups, neighbours of one, outputs...)
+    parts = w.reshape(w.shape[0], -1, groups[inputs], w.shape[inputs] // groups[inputs], *w.shape[1 + inputs :])
+    over = (3,) if dtype == "int4" else (1, 3)
+    scales = jnp.max(jnp.abs(parts), axis=over, keepdims=True) / LARGEST[dtype]
+    scales = jnp.where(scales == 0, 1.0, scales)
+    values = jnp.round(parts / scales).astype(dtype).reshape(w.shape)
+    return Quantised(values, scales.reshape(groups))
+
+
+def _groups(shape: tuple[int, ...], inputs: int, dtype: str) -> tuple[int, ...]:
+    """The shape of the scales of a matrix."""
+    last = shape[inputs]
+    if dtype == "int8":
+        return (shape[0], *[1] * inputs, *shape[1 + inputs :])
+    groups = last // GROUP if last % GROUP == 0 else 1
+    return (*shape[:inputs], groups, *shape[1 + inputs :])
+
+
+def held_sharding(path: str, cut: NamedSharding, shape: tuple[int, ...], dtype: FrozenDtype) -> Any:
+    """The sharding of `held`: scales are cut as their values are, along the axes that the devices divide."""
+    if path not in MATRICES or dtype not in LARGEST:
+        return cut
+    sizes = cut.mesh.shape
+    axes = []
+    for size, axis in zip(_groups(shape, MATRICES[path], dtype), [*cut.spec, *[None] * len(shape)], strict=False):
+        names = (axis,) if isinstance(axis, str) else tuple(axis or ())
+        ways = 1
+        for name in names:
+            ways *= sizes[name]
+        axes.append(axis if size % ways == 0 else None)
+    return Quantised(cut, NamedSharding(cut.mesh, PartitionSpec(*axes)))
+
+
+def read(leaf: Any, dtype: Any) -> jax.Array:
+    """A weight in `dtype`, of a whole stack or of one layer of it."""
+    if not is_quantised(leaf):
+        array: jax.Array = leaf.astype(dtype)
+        return array
+    values, scales = leaf
+    parts, ones = [], []
+    for size, shared in zip(values.shape, scales.shape, strict=True):
+        parts += [shared, size // shared]
+        ones += [shared, 1]
+    # Multiplied in float32 and rounded once.
+    return (values.astype(jnp.float32).reshape(parts) * scales.reshape(ones)).reshape(values.shape).astype(dtype)
