@@ -129,6 +129,8 @@ def _with_reference(
 ) -> tuple[PreferenceRows, Objective]:
     if settings.reference == "cached":
         return reference.cached(config, mesh, chat, rows, progress=progress), objective
+    if objectives.holds_reference(config):
+        return rows, objective
     return rows, dataclasses.replace(objective, prepare=reference.before_each_step(config, mesh, chat))
 
 

@@ -3,6 +3,7 @@
 They are computed once and kept under the hash of the model and the rows, or before each step for its rows alone.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from tigerjax.align.preference_rows import PreferenceRows
 from tigerjax.align.steps import shared_stage
 from tigerjax.checkpoint.model import content_sha256
 from tigerjax.checkpoint.stored import StoredModel, placed_weights
-from tigerjax.config import RunConfig
+from tigerjax.config import LoraConfig, RunConfig, WeightsConfig
 from tigerjax.files import manifest, paths
 from tigerjax.files.jsonl import read_jsonl, write_jsonl
 from tigerjax.files.progress import Progress
@@ -33,7 +34,7 @@ def before_each_step(run: RunConfig, mesh: Mesh, chat: StoredModel) -> Callable[
     """Adds the reference's log-probabilities to a batch on the devices, for `Objective.prepare`.
 
     The weights of the reference lie on the mesh as those of the model do, for as long as the function lives."""
-    log_probs, parts = answer_log_probs(run, mesh), run.optim.gradient_accumulation_steps
+    log_probs, parts = answer_log_probs(_of_reference(run), mesh), run.optim.gradient_accumulation_steps
 
     def whole(weights: Any, batch: PreferenceBatch) -> jax.Array:
         if parts == 1:
@@ -79,7 +80,9 @@ def _all_rows(
 ) -> np.ndarray:
     """reference_BC of all rows, a micro-batch at a time: that many rows fit into memory with all they need."""
     weights = _weights(run, mesh, chat)
-    log_probs = in_mesh(mesh, jax.jit(answer_log_probs(run, mesh), out_shardings=mesh_axes.sharding(mesh)))
+    log_probs = in_mesh(
+        mesh, jax.jit(answer_log_probs(_of_reference(run), mesh), out_shardings=mesh_axes.sharding(mesh))
+    )
     size = run.global_batch_size // run.optim.gradient_accumulation_steps
     say = progress("reference", "rows") if progress is not None and hosts.is_writer() else None
     out = []
@@ -91,6 +94,11 @@ def _all_rows(
         if say is not None:
             say(int(picks[-1]) + 1, rows.size)
     return np.concatenate(out)
+
+
+def _of_reference(run: RunConfig) -> RunConfig:
+    """The run without adapters: the reference has none."""
+    return dataclasses.replace(run, lora=LoraConfig(), weights=WeightsConfig())
 
 
 def _weights(run: RunConfig, mesh: Mesh, chat: StoredModel) -> Any:

@@ -32,14 +32,15 @@ from tigerjax.files.progress import Progress
 from tigerjax.mesh import host_rows, in_mesh, run_mesh
 from tigerjax.model import families
 from tigerjax.model.attention import fitting
-from tigerjax.model.hf_config import SEQ_LEN, remembered
+from tigerjax.model.hf_config import SEQ_LEN
 from tigerjax.model.layers import init
+from tigerjax.model.selection import selected
 from tigerjax.processes import hosts
 from tigerjax.records import NOT_GIVEN
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.train.loop import train as train_loop
 from tigerjax.train.objective import Objective, Sums
-from tigerjax.train.start import Init
+from tigerjax.train.start import start_weights
 
 SMALLEST_BUCKET = 32
 MODEL_FOLDER = "model"
@@ -91,7 +92,7 @@ def reward_objective(config: RunConfig, *, centering: float) -> Objective:
     if type(config.objective) is not ObjectiveConfig:
         raise ConfigError(f"objective={config.objective}: reward training has its own loss; leave the field out")
     family = families.of(config.model)
-    model = family.reward_model(config.model, config.compute)
+    model = family.reward_model(config.model, config.compute, lora=config.lora)
 
     def loss(weights: Any, batch: RewardBatch) -> tuple[jax.Array, jax.Array, Sums]:
         B, C, T = batch.tokens_BCT.shape
@@ -102,7 +103,8 @@ def reward_objective(config: RunConfig, *, centering: float) -> Objective:
     def tokens(batch: RewardBatch) -> int:
         return int((batch.last_BC + 1).sum())
 
-    return Objective(init=lambda key: init(model, key), loss=loss, kind=family.REWARD_KIND, tokens=tokens)
+    part = selected(config.weights, config.lora, config.model, reward=True)
+    return Objective(init=lambda key: init(model, key), loss=loss, kind=family.REWARD_KIND, tokens=tokens, trained=part)
 
 
 class Scorer:
@@ -227,8 +229,7 @@ def train(
     chat = open_whole(init)
     check_fits(chat, tokenizer, where=init)
     check_sizes(chat, config.model, where=init)
-    training_data = [comparisons, [e["messages"] for e in reference]]
-    digest = hashlib.sha256(manifest.canonical(training_data)).hexdigest()
+    digest = hashlib.sha256(manifest.canonical([comparisons, [e["messages"] for e in reference]])).hexdigest()
     hosts.same("preferences or reference set", digest)
     prompts = widths.to_batches(train_set, tokenizer, seq_len=config.data.seq_len)
     loader = PairLoader(
@@ -238,19 +239,21 @@ def train(
         tokenizer_sha256=tokenizer.sha256,
         mine=host_rows(mesh, config.global_batch_size),
     )
-    kept, key = remembered(chat.extra, chat.run_config), jax.random.key(config.seed)
+    objective, key = reward_objective(config, centering=reward.centering), jax.random.key(config.seed)
+    given = start_weights(chat, objective, mesh)
     state = train_loop(
         config,
         loader,
         run_dir=run_dir,
         mesh=mesh,
-        objective=reward_objective(config, centering=reward.centering),
-        init=Init(family.reward_from_language(placed_weights(chat, mesh, "float32"), key), kept),
+        objective=objective,
+        init=given._replace(weights=family.reward_from_language(given.weights, key)),
     )
     state = state._replace(opt_state=None)  # frees its memory for scoring
+    weights = state.weights if objective.trained is None else placed_weights(open_whole(run_dir), mesh, "float32")
     fresh = Loaded(
         config=config.model,
-        weights=state.weights,
+        weights=weights,
         tokenizer=tokenizer,
         compute=config.compute,
         mesh=mesh if mesh.size > 1 else None,
@@ -266,7 +269,7 @@ def train(
         raise GateFailed(f"reward model of {run_dir} is not usable for ranking: {failed}")
     calibration, path = calibrate(scorer, reference), run_dir / MODEL_FOLDER
     extra = {"calibration": calibration, "truncation_penalty": reward.truncation_penalty, "figures": figures}
-    extra |= kept | {SEQ_LEN: max(seq_len, kept.get(SEQ_LEN, 0))}
+    extra |= given.extra | {SEQ_LEN: max(seq_len, given.extra.get(SEQ_LEN, 0))}
     sha, step = tokenizer.sha256, fresh.step
     save_model(path, fresh.weights, config.model, kind=family.REWARD_KIND, tokenizer_sha256=sha, step=step, extra=extra)
     return TrainedReward(path, figures | {"calibration": calibration})

@@ -116,6 +116,12 @@ def entry(selection: Selection, base: Path, checkpoints: Path) -> dict[str, Any]
     }
 
 
+def lora_of(meta: dict[str, Any]) -> LoraConfig:
+    """The settings of the adapters of a checkpoint, of rank 0 where it has none."""
+    said = (meta.get(BASE) or {}).get("lora")
+    return LoraConfig(**(said | {"targets": tuple(said["targets"])})) if said else LoraConfig()
+
+
 def base_of(path: Path, meta: dict[str, Any]) -> Path | None:
     """The folder of the base of the checkpoint `path`; None for a checkpoint that is whole by itself.
 
@@ -157,7 +163,7 @@ def completed(path: Path, meta: dict[str, Any], own: dict[str, Any], read: Calla
     if base_path is None:
         return own
     base, said = read(base_path), meta[BASE]
-    lora = LoraConfig(**(said["lora"] | {"targets": tuple(said["lora"]["targets"])})) if said["lora"] else LoraConfig()
+    lora = lora_of(meta)
     whole: dict[str, Any] = {}
     for name in paths(base.weights):
         # A reward model that starts from a language model has its own head.

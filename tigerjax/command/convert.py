@@ -116,6 +116,7 @@ def to_hf(
     out: Annotated[Path, "positional"],
     tokenizer: Path | None = None,
     keep_padding: bool = False,
+    adapter: bool = False,
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     verify: bool = False,
     json: Path | None = None,
@@ -127,6 +128,9 @@ def to_hf(
     command continues an interrupted conversion. --verify reads everything again, and compares the logits of both models
     for a short text.
 
+    The adapters of a run that trained some (lora.rank) are merged into their base. With --adapter they are written
+    alone, as PEFT does; --verify then reads them again.
+
     Example: tigerjax convert to-hf runs/sft hf_model --tokenizer tok --dtype bfloat16 --verify
     """
     from tigerjax.checkpoint.files import META
@@ -134,6 +138,7 @@ def to_hf(
     from tigerjax.checkpoint.stored import open_whole
     from tigerjax.convert import hf
     from tigerjax.convert import verify as check
+    from tigerjax.convert.peft import to_peft
     from tigerjax.files.manifest import sha256
     from tigerjax.model import families
     from tigerjax.model.hf_config import trained_length
@@ -151,21 +156,20 @@ def to_hf(
         "tokenizer sha256": model.tokenizer_sha256,
         "config of the run": model.run_config,
     }
-    counts: dict[str, Any] = hf.to_hf(
-        model.weights,
-        model.config,
-        out,
-        hf.Export(
-            tokenizer=tokenizer,
-            dtype=dtype,
-            vocab="padded" if keep_padding else "trimmed",
-            seq_len=trained_length(model.run_config),
-            extra=model.extra,
-            lineage=lineage,
-        ),
-        on_bytes=show_progress("converted", "GB"),
+    form = hf.Export(
+        tokenizer=tokenizer,
+        dtype=dtype,
+        vocab="padded" if keep_padding else "trimmed",
+        seq_len=trained_length(model.run_config),
+        extra=model.extra,
+        lineage=lineage,
     )
-    if verify:
+    counts: dict[str, Any]
+    if adapter:
+        counts = dict(to_peft(model, out, form, verify=verify))
+    else:
+        counts = hf.to_hf(model.weights, model.config, out, form, on_bytes=show_progress("converted", "GB"))
+    if verify and not adapter:
         counts |= check.exported(out, model.weights, model.config, dtype, show_progress("verified", "GB"))
     show(_figures(counts, started) | {"out": str(out)}, json)
 

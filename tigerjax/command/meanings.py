@@ -111,6 +111,7 @@ MEANINGS = {
     "convert to-hf out": "Folder for the Hugging Face model",
     "convert to-hf --tokenizer": "The tokenizer of the checkpoint",
     "convert to-hf --keep-padding": "Keep the padding rows of the vocabulary, which are cut off otherwise",
+    "convert to-hf --adapter": "Write the adapter alone, in PEFT's form, and not merged into its base",
     "convert to-hf --verify": "Read everything again, and compare the logits of both models for a short text",
     "convert resize out": "Folder for the grown checkpoint",
     "convert resize --text": "With --new-rows distilled, files that hold the new tokens: records or plain text",

@@ -57,8 +57,10 @@ def plan(
         return
     from tigerjax.plan import figures
     from tigerjax.plan.compile import compile_for, train_step
+    from tigerjax.train.objective import holds_reference
 
-    if isinstance(run.objective, ReferencedConfig) and run.objective.reference == "each_step":
+    each_step = isinstance(run.objective, ReferencedConfig) and run.objective.reference == "each_step"
+    if each_step and not holds_reference(run):
         tell("tigerjax: note: objective.reference='each_step': the reference beside the model is not counted")
     tell(f"compiling the step of {run.name} for {topology}: minutes for a large model")
     with show_elapsed("compiling"):
@@ -76,7 +78,7 @@ def _reward_step(answers: CountOrZero) -> Callable[[RunConfig, Any], Any]:
 
     from tigerjax.align.reward import reward_objective
     from tigerjax.align.reward_data import RewardBatch
-    from tigerjax.model import families
+    from tigerjax.model.selection import flops
     from tigerjax.plan.compile import PlannedStep, abstract_batch
 
     def step(run: RunConfig, mesh: Any) -> PlannedStep:
@@ -88,8 +90,8 @@ def _reward_step(answers: CountOrZero) -> Callable[[RunConfig, Any], Any]:
             "margins_BCC": ((B, C, C), np.float32),
         }
         one_column = dataclasses.replace(run.model, vocab_size=1, padded_vocab_size=1)  # the score
-        flops = families.of(one_column).model_flops(one_column, tokens=B * C * T, seq_len=T)
         objective = reward_objective(run, centering=RewardConfig().centering)
-        return PlannedStep(objective, abstract_batch(RewardBatch, fields, mesh), B * C * T, flops)
+        count = flops(objective.trained, one_column, tokens=B * C * T, seq_len=T)
+        return PlannedStep(objective, abstract_batch(RewardBatch, fields, mesh), B * C * T, count)
 
     return step

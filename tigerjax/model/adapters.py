@@ -44,8 +44,17 @@ def add_product(
     n = INPUTS[name]
     a = weight(module, name + A, (*shape[:n], lora.rank), (*axes[:n], "rank"), _uniform)
     b = weight(module, name + B, (lora.rank, *shape[n:]), ("rank", *axes[n:]), nn.initializers.zeros)
-    low_BTR = jnp.tensordot(products.apart(x), a.astype(x.dtype), n)
-    return y + lora.scale * jnp.tensordot(low_BTR, b.astype(x.dtype), 1)
+    a, b = (_gathered(w.astype(x.dtype), of) for w, of in ((a, (*axes[:n], "rank")), (b, ("rank", *axes[n:]))))
+    low_BTR = jnp.tensordot(products.apart(x), a, n)
+    low_BTR = nn.with_logical_constraint(low_BTR, ("batch", "length", "rank"))
+    return y + lora.scale * jnp.tensordot(low_BTR, b, 1)
+
+
+def _gathered(w: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+    """A weight whole along D, as a product reads it."""
+    # Said, because XLA:CPU would read D over the devices of other axes, and move the weight to them by a permutation in
+    # which all devices take part. In a pipeline those of an idle stage never come.
+    return nn.with_logical_constraint(w, tuple(None if axis == "embed" else axis for axis in axes))
 
 
 def _uniform(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:

@@ -6,6 +6,7 @@ FAMILIES. Where its layers are like a Llama's, that object is a `tigerjax.model.
 """
 
 import functools
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -104,8 +105,17 @@ class Family(Protocol):
     def end_weights(self, config: ModelConfig) -> int:
         """Weights of embedding and head, which are one where the config ties them."""
 
-    def model_flops(self, config: ModelConfig, *, tokens: float, seq_len: int) -> float:
-        """Floating-point operations of a forward and backward pass."""
+    def model_flops(
+        self,
+        config: ModelConfig,
+        *,
+        tokens: float,
+        seq_len: int,
+        trained: Collection[str] | None = ...,
+        rank: int = ...,
+    ) -> float:
+        """Floating-point operations of a forward and backward pass where the weights of the paths `trained` are
+        trained, adapters of `rank` among them; None: all."""
 
     def saved_features(self, config: ModelConfig) -> dict[str, int]:
         """How many numbers a layer saves for each token, by the checkpoint_name under which it saves them."""

@@ -1,7 +1,10 @@
 """The arithmetic of a decoder: how many parameters it has, what a token costs, what its backward pass needs saved."""
 
+from collections.abc import Collection, Iterable
+
 from tigerjax.config import ModelConfig
 from tigerjax.model import stack
+from tigerjax.model.adapters import A as LORA_A
 
 
 def matrices(config: ModelConfig) -> dict[str, int]:
@@ -31,16 +34,41 @@ def parameter_count(config: ModelConfig) -> int:
     return config.num_layers * layer + end_weights(config) + config.model_dim
 
 
-def model_flops(config: ModelConfig, *, tokens: float, seq_len: int) -> float:
+def adapter_weights(config: ModelConfig, targets: Iterable[str], rank: int) -> int:
+    """Weights of the adapters of one layer: rank x (inputs + outputs) for each of the matrices `targets`."""
+    c = config
+    heads, kv = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
+    outputs = {"q": heads, "k": kv, "v": kv, "o": heads, "gate": c.mlp_dim, "up": c.mlp_dim, "down": c.mlp_dim}
+    return sum(rank * (c.model_dim + outputs[name]) for name in targets)
+
+
+def model_flops(
+    config: ModelConfig, *, tokens: float, seq_len: int, trained: Collection[str] | None = None, rank: int = 0
+) -> float:
     """Floating-point operations of a forward and backward pass over `tokens`, in rows of `seq_len`.
 
     6 for each token and weight of a matrix (the head counts, the lookup of the embedding does not), and causal
     attention: 6 x L x N x H x seq_len for each token, half of the full square. A window leaves out what it does not
     see. Recomputation does not count.
+
+    `trained` are the paths of the weights that are trained, adapters of `rank` among them; None: all. Of the 6, 2 are
+    the forward pass, 2 the gradient by the input and 2 that by the weight. The last does not count for a frozen weight.
+    That by the input counts where something before it is trained. An adapter counts as its own weights.
     """
     c = config
-    matmul_weights = c.num_layers * layer_weights(c) + c.model_dim * c.padded_vocab_size
-    return 6.0 * tokens * (matmul_weights + c.num_layers * c.num_heads * c.head_dim * c.extras.seen(seq_len))
+    layer, head = c.num_layers * layer_weights(c), c.model_dim * c.padded_vocab_size
+    attention = c.num_layers * c.num_heads * c.head_dim * c.extras.seen(seq_len)
+    if trained is None:
+        return 6.0 * tokens * (layer + head + attention)
+    names = {path.rpartition("/")[2] for path in trained}
+    adapters = adapter_weights(c, (name for name in matrices(c) if name + LORA_A in names), rank) * c.num_layers
+    in_layers = "embed" in trained or any(path.startswith("layers/") for path in trained)
+    before_head = in_layers or "final_norm/scale" in trained
+    of_head = bool({"embed" if c.tied else "head", "score"} & set(trained))
+    of_layers = c.num_layers * sum(weights for name, weights in matrices(c).items() if name in names)
+    total = 2 * (layer + head + attention + adapters)
+    total += in_layers * (2 * (layer + adapters) + 4 * attention) + before_head * 2 * head
+    return float(tokens * (total + 2 * (of_layers + adapters + of_head * head)))
 
 
 def saved_features(config: ModelConfig) -> dict[str, int]:

@@ -225,3 +225,11 @@ def _matching(pattern: str, names: list[str], field: str) -> list[str]:
         hint = near_miss(pattern, names) or f"; the weights are {', '.join(names)}"
         raise ConfigError(f"weights.{field}: {pattern!r} names no weight of this model{hint}")
     return found
+
+
+def flops(trained: Selection | None, model: ModelConfig, *, tokens: float, seq_len: int) -> float:
+    """Floating-point operations of a forward and backward pass over `tokens` where this is trained."""
+    count = families.of(model).model_flops
+    if trained is None:
+        return count(model, tokens=tokens, seq_len=seq_len)
+    return count(model, tokens=tokens, seq_len=seq_len, trained=trained.first, rank=trained.lora.rank)

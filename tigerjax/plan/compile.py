@@ -18,7 +18,8 @@ from tigerjax.config import PreferenceConfig, ReferencedConfig, RunConfig
 from tigerjax.data.rows import Batch
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import in_mesh, make_mesh, sharding
-from tigerjax.model import families, stack
+from tigerjax.model import stack
+from tigerjax.model.selection import flops
 from tigerjax.plan import flags
 from tigerjax.plan.topology import Topology, describe
 from tigerjax.train import objective as objectives
@@ -83,8 +84,9 @@ def train_step(config: RunConfig, mesh: Mesh) -> PlannedStep:
         if isinstance(settings, ReferencedConfig):
             fields["reference_BC"] = ((B, chats), np.float32)
         batch = abstract_batch(functools.partial(PreferenceBatch, batch), fields, mesh)
-    flops = families.of(config.model).model_flops(config.model, tokens=B * T, seq_len=seq_len)
-    return PlannedStep(objectives.of(config, mesh), batch, B * T, flops)
+    objective = objectives.of(config, mesh)
+    count = flops(objective.trained, config.model, tokens=B * T, seq_len=seq_len)
+    return PlannedStep(objective, batch, B * T, count)
 
 
 def abstract_batch(kind: Callable[..., Any], fields: dict[str, tuple[tuple[int, ...], Any]], mesh: Mesh) -> Any:
@@ -113,7 +115,7 @@ def compile_for(
             f" {chip.name} and its host is published, so the step cannot be timed; choose one that does not offload"
         )
     mesh = make_mesh(config.mesh, describe(topology))
-    objective, batch, tokens, flops = step_of(config, mesh)
+    objective, batch, tokens, count = step_of(config, mesh)
     tx = make_optimizer(config.optim)
     # Before the mesh is set: jax.random.key fails in a mesh of described devices.
     state = abstract_state(objective, tx, mesh)
@@ -141,7 +143,7 @@ def compile_for(
         return Compiled(
             options=options,
             tokens=tokens,
-            flops=flops,
+            flops=count,
             hlo="",
             argument_bytes=arguments,
             temp_bytes=temporaries,
@@ -156,7 +158,7 @@ def compile_for(
     return Compiled(
         options=options,
         tokens=tokens,
-        flops=flops,
+        flops=count,
         hlo=compiled.as_text(),
         argument_bytes=memory.argument_size_in_bytes,
         temp_bytes=memory.temp_size_in_bytes,

@@ -178,6 +178,7 @@ def _train(
         mesh=mesh,
         goodput=goodput,
         validation=validation,
+        trained=objective.trained,
     )
     watch.spikes.restore(there.get("health"))
     trace = Trace(run_dir, reporting.profile_steps)

@@ -23,13 +23,14 @@ from tigerjax.config import (
     ObjectiveConfig,
     PipelineConfig,
     PreferenceConfig,
+    ReferencedConfig,
     RunConfig,
     WeightsConfig,
 )
 from tigerjax.data.rows import Batch
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import RULES, balanced, row_ways
-from tigerjax.model import families, stack
+from tigerjax.model import adapters, families, stack
 from tigerjax.model.layers import head, init
 from tigerjax.model.loss import TokenLoss, loss_by_row, token_loss, token_nll
 from tigerjax.model.pipeline import LayerOrder, Pipeline
@@ -164,12 +165,16 @@ def answer_log_probs(config: Trained, mesh: Mesh) -> Callable[[Any, PreferenceBa
 def preference_objective(config: RunConfig, mesh: Mesh) -> Objective:
     """The loss over preferences that `config.objective` names, over `PreferenceBatch`.
 
-    A loss with a reference reads its log-probabilities from the batch."""
+    A loss with a reference reads its log-probabilities from the batch, unless the run `holds_reference`."""
     settings = config.objective
     assert isinstance(settings, PreferenceConfig)
     model, log_probs = decoder(config, mesh), answer_log_probs(config, mesh)
+    of_reference = answer_log_probs(dataclasses.replace(config, lora=LoraConfig()), mesh)
 
     def loss(weights: Any, batch: Any) -> tuple[jax.Array, jax.Array, Sums]:
+        if holds_reference(config):
+            reference_BC = of_reference(adapters.without(weights, config.lora), batch)
+            batch = batch._replace(reference_BC=jax.lax.stop_gradient(reference_BC))
         return preference_loss(settings, log_probs(weights, batch), batch)
 
     return Objective(
@@ -181,6 +186,14 @@ def preference_objective(config: RunConfig, mesh: Mesh) -> Objective:
         order=model.order,
         trained=selected(config.weights, config.lora, config.model),
     )
+
+
+def holds_reference(config: RunConfig) -> bool:
+    """Whether the loss computes its reference itself, with the run's own weights: they are the reference, as long as
+    only adapters are trained, and then no second model is in memory."""
+    settings = config.objective
+    each_step = isinstance(settings, ReferencedConfig) and settings.reference == "each_step"
+    return each_step and config.lora.rank > 0 and not config.weights.trained
 
 
 def _placed(rows: Batch) -> Batch:

@@ -19,7 +19,7 @@ from tigerjax.errors import DataError
 from tigerjax.files import manifest
 from tigerjax.files.log import Log
 from tigerjax.files.written import finite
-from tigerjax.model import families
+from tigerjax.model.selection import Selection, flops
 from tigerjax.processes import hosts
 from tigerjax.train.checkpoint import Checkpointer
 from tigerjax.train.feed import Fed
@@ -55,7 +55,9 @@ class Watch:
         mesh: Mesh,
         goodput: Goodput,
         validation: Validation,
+        trained: Selection | None,
     ):
+        self._trained = trained
         self.config, self.run_dir, self.checkpoints, self.metrics = config, run_dir, checkpoints, metrics
         self.validation = validation
         self.mesh, self.goodput, self._waited = mesh, goodput, 0.0
@@ -122,13 +124,13 @@ class Watch:
         seconds = max(now - self._since, 1e-9)
         rate = self._tokens / seconds
         model = self.config.model
-        flops = families.of(model).model_flops(model, tokens=rate, seq_len=self.config.data.seq_len)
+        count = flops(self._trained, model, tokens=rate, seq_len=self.config.data.seq_len)
         device = self.mesh.devices.flat[0]
         record: dict[str, Any] = {"step": step}
         record |= {name: float(value) for name, value in values.items() if name != "skipped"}
         record |= {
             "tokens_per_s": rate,
-            "mfu": mfu(flops, device.device_kind, self.mesh.size),
+            "mfu": mfu(count, device.device_kind, self.mesh.size),
             "data_wait_share": (self.goodput.waited() - self._waited) / seconds,
             "step_s": seconds / self._steps,
             "shares": None if fed.seen is None else {name: s["share"] for name, s in fed.seen.items()},
