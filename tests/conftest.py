@@ -26,23 +26,24 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 
 PEERS = ("torch", "transformers")
-PEERS_ABSENT = "torch or transformers is not installed; `make peers` installs them"
+PEERS_ABSENT = "is not installed; `make peers` installs it"
 
 
 def pytest_collection_modifyitems(items):
-    """Skips what compares with the peers where they are not installed."""
-    if not all(importlib.util.find_spec(name) for name in PEERS):
-        for item in items:
-            if item.get_closest_marker("peers"):
-                item.add_marker(pytest.mark.skip(reason=PEERS_ABSENT))
+    """Skips what compares with the peers where they are not installed: PEERS, and those that the marker names."""
+    for item in items:
+        if (marker := item.get_closest_marker("peers")) is not None:
+            absent = [name for name in (*PEERS, *marker.args) if not importlib.util.find_spec(name)]
+            if absent:
+                item.add_marker(pytest.mark.skip(reason=f"{' and '.join(absent)} {PEERS_ABSENT}"))
 
 
 def pytest_terminal_summary(terminalreporter):
     """Says how many tests compared with nothing."""
-    skipped = terminalreporter.stats.get("skipped", [])
-    count = sum(PEERS_ABSENT in str(report.longrepr) for report in skipped)
-    if count:
-        terminalreporter.write_line(f"{count} tests were compared with nothing: {PEERS_ABSENT}")
+    skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    reasons = [text.partition("Skipped: ")[2].strip("')") for text in skipped if PEERS_ABSENT in text]
+    for reason in sorted(set(reasons)):
+        terminalreporter.write_line(f"{reasons.count(reason)} tests were compared with nothing: {reason}")
 
 
 @pytest.fixture

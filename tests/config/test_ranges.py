@@ -21,6 +21,7 @@ from tigerjax.config import (
     HealthConfig,
     IpoConfig,
     KtoConfig,
+    LoraConfig,
     MeshConfig,
     ModelConfig,
     ObjectiveConfig,
@@ -32,6 +33,7 @@ from tigerjax.config import (
     RunConfig,
     SimpoConfig,
     SplashConfig,
+    WeightsConfig,
 )
 from tigerjax.config.ranges import INT32, Range, check, fields
 from tigerjax.data.tasks import Source
@@ -69,6 +71,8 @@ VALID = [
     SamplingConfig(max_new_tokens=8, seed=0),
     LengthConfig(trained=64, times=(1, 2), ropes=(), factor=4.0, rows=2, needles=1),
     DistilConfig(),
+    WeightsConfig(trained=("embed",)),
+    LoraConfig(rank=2),
 ]  # fmt: skip
 ODD = [math.nan, math.inf, -math.inf, -1, -1.0, 0, 0.0, 1e30, 2**63, True, "32", "", None]
 NUMBERS = [(config, name) for config in VALID for name, allowed in fields(type(config)).items() if allowed.range]

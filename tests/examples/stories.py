@@ -148,6 +148,16 @@ RUNS = [
     Line("tigerjax train my_run.py", before=config_as("my_run.py", "configs/quickstart_holistic.py")),
     Line("tigerjax train my_run.py --optim.peak-lr 1e-4"),
     Line("tigerjax train my_sft.py", before=config_as("my_sft.py", "configs/quickstart_sft.py")),
+    Line("tigerjax train my_sft.py --lora.rank 16 --checkpoint.init-from runs/sft --out runs/lora"),
+    Line("tigerjax convert to-hf runs/lora adapter --adapter --verify"),
+    Line("tigerjax convert to-hf runs/lora merged --tokenizer tok"),
+    Line("tigerjax convert from-hf adapter runs/merged --base runs/sft"),
+    Line(
+        "tigerjax train my_run.py --weights.trained 'embed[32000:]' 'head[32000:]' --checkpoint.init-from"
+        " runs/llama2_7b_zh",
+        with_={"32000:]' 'head[32000": "600:]' 'head[600", "runs/llama2_7b_zh": "runs/sft --out runs/entries"},
+        why="the small world's Llama 2 has 600 entries, and its grown model another name",
+    ),
     Line("tigerjax train configs/quickstart_dpo.py --objective.preferences pairs.jsonl --objective.beta 0.1"),
     Line("tigerjax sample configs/quickstart_sft.py --prompts prompts.jsonl --out runs/candidates --n 10"),
     Line("""echo '{"prompt_id": "1", "text": "What is the capital of France?"}' > prompts.jsonl"""),

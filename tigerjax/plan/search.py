@@ -30,7 +30,9 @@ from tigerjax.config import MeshConfig, PipelineConfig, Remat, RunConfig
 from tigerjax.errors import ConfigError
 from tigerjax.files import manifest
 from tigerjax.mesh import AXES
-from tigerjax.model import families, stack
+from tigerjax.model import adapters, families, stack
+from tigerjax.model.numbers import adapter_weights, matrices
+from tigerjax.model.selection import flops, selected
 from tigerjax.plan import flags
 from tigerjax.plan.topology import Topology
 
@@ -47,6 +49,8 @@ MICROBATCHES_PER_STAGE = (1, 2, 4)
 NOT_HIDDEN = 0.1
 """The order assumes that this share of what could overlap does not."""
 SIZES = {"float32": 4, "bfloat16": 2}
+FROZEN_BYTES = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0, "int4": 0.5}
+"""Of a frozen weight of a matrix of the layers. Embedding and head are held in at least 2."""
 GIVEN_UP_AFTER_S = "given_up_after_s"
 """The key of a stored result that was not compiled in so many seconds."""
 SOURCES = ("config", "mesh.py", "model", "train", "plan")
@@ -143,14 +147,35 @@ def _divisors(n: int) -> list[int]:
 def least_memory(c: RunConfig) -> float:
     """Bytes that one device holds when the forward pass ends: state, and what the policy saves of each layer."""
     m, model = c.mesh, c.model
-    layers, ends = families.of(model).layer_weights(model), families.of(model).end_weights(model)
-    held = (layers * model.num_layers / m.stage + ends) / (m.fsdp * m.sequence * m.tensor)
     # float32 weight and second moment, the first moment, and float32 sums of the gradient over micro-batches
-    bytes_a_weight = 8 + SIZES[c.optim.first_moment_dtype] + (4 if c.optim.gradient_accumulation_steps > 1 else 0)
+    trained = 8 + SIZES[c.optim.first_moment_dtype] + (4 if c.optim.gradient_accumulation_steps > 1 else 0)
+    layers, ends = _state_bytes(c, trained)
+    held = (layers * model.num_layers / m.stage + ends) / (m.fsdp * m.sequence * m.tensor)
     rows = c.global_batch_size // c.optim.gradient_accumulation_steps / (m.data * m.fsdp)
     tokens = rows * c.data.seq_len / m.sequence
     saved = tokens * model.num_layers / m.stage * kept_per_token(c, on_device(c)) / m.tensor
-    return held * bytes_a_weight + saved
+    return held + saved
+
+
+def _state_bytes(c: RunConfig, trained: float) -> tuple[float, float]:
+    """Bytes that the state has of the matrices of a layer, and of embedding and head, over all devices: `trained` for
+    each weight that is trained, and those of its type for a frozen one."""
+    model, family = c.model, families.of(c.model)
+    selection = selected(c.weights, c.lora, model)
+    if selection is None:
+        return trained * family.layer_weights(model), trained * family.end_weights(model)
+    frozen = FROZEN_BYTES[c.weights.frozen_dtype]
+    layers = sum(
+        weights * (trained if adapters.PATHS[name] in selection.first else frozen)
+        for name, weights in matrices(model).items()
+    )
+    if c.lora.rank:
+        layers += trained * adapter_weights(model, c.lora.targets, c.lora.rank)
+    ends = 0.0
+    for name in ("embed",) if model.tied else ("embed", "head"):
+        first = selection.first.get(name, model.padded_vocab_size)
+        ends += model.model_dim * (trained * (model.padded_vocab_size - first) + max(frozen, 2.0) * first)
+    return layers, ends
 
 
 def kept_per_token(c: RunConfig, names: Sequence[str]) -> float:
@@ -173,7 +198,8 @@ def least_seconds(c: RunConfig, topology: Topology) -> float:
     chip, m, model, family = topology.chip, c.mesh, c.model, families.of(c.model)
     layer_weights = family.layer_weights(model)
     tokens = c.global_batch_size * c.data.seq_len
-    compute = family.model_flops(model, tokens=tokens, seq_len=c.data.seq_len) / topology.devices / chip.device_flops
+    count = flops(selected(c.weights, c.lora, model), model, tokens=tokens, seq_len=c.data.seq_len)
+    compute = count / topology.devices / chip.device_flops
     again = run_again(c) / layer_weights
     compute *= 1 + again / 3
     if m.stage > 1:

@@ -1,0 +1,44 @@
+"""Fine-tuning of the 70B that configs/tiger_70b_pretrain.py trains, by adapters beside its frozen weights.
+
+Model    69,450,604,544 parameters, vocabulary 60,515 padded to 60,928; 207,093,760 in adapters are trained
+Data     name your own with --data.mixture, --data.modules and --data.tokenizer; quickstart_sft stands in
+Hardware 16 v5e chips (v5e:4x4)
+Result   not yet run
+Command  tigerjax train configs/tiger_70b_lora.py
+"""
+
+from tigerjax.config import (
+    CheckpointConfig,
+    ComputeConfig,
+    DataConfig,
+    LoraConfig,
+    MeshConfig,
+    RunConfig,
+    WeightsConfig,
+)
+from tigerjax.model.llama.presets import adamw, tiger_70b
+
+
+def config() -> RunConfig:
+    return RunConfig(
+        name="tiger_70b_lora",
+        model=tiger_70b(),
+        compute=ComputeConfig(attention="splash", remat="full", dtype="bfloat16", loss_chunk_tokens=32768),
+        mesh=MeshConfig(fsdp=8, tensor=2),
+        optim=adamw(
+            peak_lr=1e-4, warmup_steps=100, total_steps=10_000, weight_decay=0.0, gradient_accumulation_steps=8
+        ),
+        data=DataConfig(
+            mixture="quickstart_sft",
+            modules=("data_mixtures.quickstart",),
+            tokenizer="runs/tiger/tokenizer",
+            cache_dir="runs/tiger/cache",
+            seq_len=4096,
+        ),
+        checkpoint=CheckpointConfig(every_steps=500, keep=3, init_from="runs/tiger_70b_pretrain"),
+        global_batch_size=64,
+        seed=0,
+        log_every_steps=10,
+        weights=WeightsConfig(frozen_dtype="bfloat16"),
+        lora=LoraConfig(rank=16, alpha=32.0),
+    )
