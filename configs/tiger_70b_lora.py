@@ -1,10 +1,15 @@
 """Fine-tuning of the 70B that configs/tiger_70b_pretrain.py trains, by adapters beside its frozen weights.
 
-Model    69,450,604,544 parameters, vocabulary 60,515 padded to 60,928; 207,093,760 in adapters are trained
+Model    69,450,604,544 parameters, vocabulary 60,515 padded to 60,928; trained are 207,093,760 in adapters
 Data     name your own with --data.mixture, --data.modules and --data.tokenizer; quickstart_sft stands in
 Hardware 16 v5e chips (v5e:4x4)
 Result   not yet run
 Command  tigerjax train configs/tiger_70b_lora.py
+
+Plan     not yet run: tigerjax plan configs/tiger_70b_lora.py --topology v5e:4x4
+
+Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: rank, scale, learning rate,
+schedule, betas, decay, clipping, batch, row length, steps, mesh, remat, kernel blocks and how often to save.
 """
 
 from tigerjax.config import (

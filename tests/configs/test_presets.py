@@ -59,6 +59,7 @@ COUNTS = {
     "tiger_13b_reward": 13_000_140_800,
     "tiger_70b_pretrain": 69_450_604_544,
     "tiger_70b_sft": 69_450_604_544,
+    "tiger_70b_lora": 69_450_604_544,
     "tiger_70b_reward": 68_951_490_560,
     "tiger_13b_v5_pretrain": 13_354_931_200,
     "tiger_13b_v6_pretrain": 13_354_931_200,

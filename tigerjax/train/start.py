@@ -1,6 +1,7 @@
 """What a run starts from, and whether a checkpoint belongs to it."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from tigerjax.files import paths
 from tigerjax.model import families
 from tigerjax.model.hf_config import reach, remembered, say_past
 from tigerjax.model.layers import init
+from tigerjax.model.quantised import is_quantised
 from tigerjax.processes import hosts
 from tigerjax.train.objective import Objective, in_stage_order
 from tigerjax.train.state import TrainState, check_same_shapes, init_state, state_from_weights
@@ -56,8 +58,17 @@ def new_state(
     if given is not None:
         refuse_not_finite(dict(given.weights), "the weights to start from")
         state = state_from_weights(objective, tx, mesh, given.weights, seed=config.seed)
-        return state, origin | {"extra": given.extra}
-    return init_state(objective, tx, mesh, seed=config.seed), {"extra": {}}
+    else:
+        state = init_state(objective, tx, mesh, seed=config.seed)
+    if selection is not None:
+        trained, frozen = (_count(tree) for tree in (state.weights, state.frozen))
+        held = selection.frozen_dtype
+        hosts.say(f"training {trained:,} weights; {frozen:,} are frozen, which are held in {held}")
+    return state, origin | {"extra": given.extra if given is not None else {}}
+
+
+def _count(weights: Any) -> int:
+    return sum(math.prod(w.shape) for w in jax.tree.leaves(weights, is_leaf=is_quantised))
 
 
 def start_weights(stored: StoredModel, objective: Objective, mesh: Mesh) -> Init:

@@ -1,0 +1,55 @@
+"""Adapters trained on preferences and in a reward model: the base is the reference, and what is written is whole."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import test_preference
+import test_reward
+import world
+from test_preference import DpoConfig, config_of, metrics
+
+from tigerjax.align import reference, reward, reward_data
+from tigerjax.checkpoint.arrays import open_arrays
+from tigerjax.checkpoint.model import load_model
+from tigerjax.config import LoraConfig, WeightsConfig
+from tigerjax.model import adapters
+from tigerjax.model.weights import paths
+
+LORA = LoraConfig(rank=2, alpha=8.0)
+chat = test_preference.chat  # a fixture
+
+
+def test_a_preference_is_learned_by_adapters_and_their_base_is_the_reference(chat, tmp_path, monkeypatch):
+    """The losses are the same with the reference cached and computed in the step, by the run's own frozen weights."""
+    monkeypatch.setattr(reference, "before_each_step", None)  # no second model is loaded
+    losses = []
+    for when in ("cached", "each_step"):
+        (tmp_path / when).mkdir()
+        config = config_of(tmp_path / when, chat, DpoConfig, steps=4, every=4, beta=0.3, reference=when)
+        test_preference.trained(dataclasses.replace(config, lora=LORA), tmp_path / when)
+        losses.append([m["loss_nats"] for m in metrics(tmp_path / when)])
+    np.testing.assert_allclose(*losses, atol=1e-4)  # float32; Adam magnifies last bits
+    assert losses[0][0] != losses[0][-1]
+    own = open_arrays(tmp_path / "cached/run/checkpoints/4")
+    assert set(paths(own)) == set(adapters.paths(LORA))
+
+
+def test_a_reward_model_trains_its_score_beside_adapters_and_resumes_to_the_same_bits(chat, tmp_path):
+    from test_reward import REFERENCE, TOKENIZER, planted
+
+    data = reward_data.RewardData(test_reward.write(tmp_path, planted(40)), REFERENCE)
+    config = world.run_config(steps=4, every=2)
+    config = dataclasses.replace(config, lora=LORA, weights=WeightsConfig(frozen_dtype="bfloat16"))
+    shared = {"data": data, "tokenizer": TOKENIZER, "init": chat, "force": True}
+    whole = reward.train(config, world.REWARD, run_dir=tmp_path / "run", **shared)
+    step = tmp_path / "run/checkpoints/4"
+    assert set(paths(open_arrays(step))) == {*adapters.paths(LORA), "score"}
+    made, base = load_model(whole.path), load_model(chat)
+    assert made.kind == "reward" and "head" not in made.weights and "score" in made.weights
+    np.testing.assert_array_equal(made.weights["embed"], base.weights["embed"])
+    assert np.abs(made.weights["layers"]["attn"]["q"] - base.weights["layers"]["attn"]["q"]).max() > 0
+    shutil.rmtree(step)
+    shutil.rmtree(whole.path)
+    again = reward.train(config, world.REWARD, run_dir=tmp_path / "run", **shared)
+    assert load_model(again.path).sha256 == made.sha256
