@@ -8,8 +8,8 @@ Command  tigerjax train configs/tiger_70b_lora.py
 
 Plan     not yet run: tigerjax plan configs/tiger_70b_lora.py --topology v5e:4x4
 
-Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: rank, scale, learning rate,
-schedule, betas, decay, clipping, batch, row length, steps, mesh, remat, kernel blocks and how often to save.
+Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: rank, scale, learning
+rate, schedule, betas, decay, clipping, batch, row length, steps, mesh, remat, kernel blocks and how often to save.
 """
 
 from tigerjax.config import (

@@ -214,8 +214,6 @@ def test_a_run_with_adapters_is_where_another_run_starts(base, trained, tmp_path
 
 
 def test_a_base_that_is_gone_or_another_one_is_named_and_one_that_moved_along_is_found(trained, base, tmp_path):
-    copied = tmp_path / "project"
-    shutil.copytree(base.parent.parent, copied, symlinks=True)
     run = tmp_path / "run"
     shutil.copytree(trained[0], run)
     step = run / "checkpoints/4"

@@ -1,12 +1,12 @@
 """Frozen matrices of the layers as small whole numbers with scales: int8, or int4 in groups.
 
-A weight is value x scale. The scale is the largest magnitude that shares it, divided by 127 or 7; a value is the weight
-divided by it and rounded to nearest, ties to even. With int8 all inputs of an output share a scale (LLM.int8(),
-Dettmers et al. 2022, arXiv 2208.07339, quantises the rows and columns of a product in this way). With int4, GROUP
-inputs share one.
+A weight is value x scale. The scale is the largest magnitude that shares it, divided by 127.5 or 7.5, and a value is
+the weight divided by the scale, rounded to nearest (ties to even) and at most 127 or 7: so the outermost value stands
+for as wide a range as any other. With int8 all inputs of an output share a scale; with int4, GROUP inputs share one.
 
-Why not Qwix: its arrays would be new leaves in checkpoints, shardings and the pipeline as these are, and what is used
-of it are the two formulas here. So it would be a dependency more for no line less.
+The values are those of Qwix (`qwix.quantize`), which a test compares where it is installed. It is no dependency: its
+arrays would be leaves in checkpoints, shardings and the pipeline as these are, so all that it would spare is `held` and
+`read`.
 """
 
 from typing import Any, NamedTuple
@@ -53,9 +53,10 @@ def held(path: str, w: jax.Array, dtype: FrozenDtype) -> Any:
     # (L, other inputs, groups, neighbours of one, outputs...)
     parts = w.reshape(w.shape[0], -1, groups[inputs], w.shape[inputs] // groups[inputs], *w.shape[1 + inputs :])
     over = (3,) if dtype == "int4" else (1, 3)
-    scales = jnp.max(jnp.abs(parts), axis=over, keepdims=True) / LARGEST[dtype]
+    scales = jnp.max(jnp.abs(parts), axis=over, keepdims=True) / (LARGEST[dtype] + 0.5)
     scales = jnp.where(scales == 0, 1.0, scales)
-    values = jnp.round(parts / scales).astype(dtype).reshape(w.shape)
+    largest = LARGEST[dtype]
+    values = jnp.clip(jnp.round(parts / scales), -largest, largest).astype(dtype).reshape(w.shape)
     return Quantised(values, scales.reshape(groups))
 
 

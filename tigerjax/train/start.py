@@ -185,16 +185,13 @@ def _shown(rope: RopeConfig) -> str:
 
 
 def _other_parts(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """In words, what of `weights` and `lora` is other, where both checkpoints are of runs: their arrays are others."""
+    """In words, what of `weights` and `lora` is other, where both checkpoints are of runs: their arrays are others then,
+    or are scaled in another way."""
     known = [one["config"] for one in (there, wanted)]
     if not all(known):
         return []
     before, now = ({line for line in lines if line.startswith(("weights.", "lora."))} for lines in known)
-    return [
-        f"{line} is {'there' if line in before else 'here'} alone"
-        for line in sorted(before ^ now)
-        if not line.startswith("lora.alpha")
-    ]
+    return [f"{line} is {'there' if line in before else 'here'} alone" for line in sorted(before ^ now)]
 
 
 def check_same(there: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
