@@ -28,6 +28,10 @@ from tigerjax.model.selection import VOCABULARY_AXIS, Selection
 from tigerjax.model.weights import get, paths, put
 
 BASE = "base"
+FORMS = {
+    "path": str, "relative": str | None, "sha256": str, "lora": dict | None, "entries": dict,
+}  # fmt: skip
+"""What each part of the entry may be."""
 
 
 class Adapted(Stored):
@@ -129,6 +133,9 @@ def base_of(path: Path, meta: dict[str, Any]) -> Path | None:
     """
     if (base := meta.get(BASE)) is None:
         return None
+    if wrong := [name for name, kinds in FORMS.items() if not isinstance(base.get(name), kinds)]:
+        said = str(base.get(wrong[0]))[:60]
+        raise DataError(f"{path / META}: base.{wrong[0]} is {said!r}; copy the checkpoint again")
     tried = [Path(base["path"]) if not places.on_bucket(base["path"]) else places.of(base["path"])]
     if base["relative"] is not None:
         tried.append(Path(os.path.normpath(path / base["relative"])))

@@ -185,8 +185,8 @@ def _shown(rope: RopeConfig) -> str:
 
 
 def _other_parts(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """In words, what of `weights` and `lora` is other, where both checkpoints are of runs: their arrays are others then,
-    or are scaled in another way."""
+    """In words, what of `weights` and `lora` is other, where both checkpoints are of runs: then their arrays are other
+    ones, or are scaled in another way."""
     known = [one["config"] for one in (there, wanted)]
     if not all(known):
         return []
