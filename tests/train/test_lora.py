@@ -58,7 +58,7 @@ def base_weights():
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     path = tmp_path_factory.mktemp("base") / "model"
-    save_model(path, base_weights(), tiny_config(model=MODEL).model, tokenizer_sha256="one", extra={"calm": 1})
+    save_model(path, base_weights(), tiny_config(model=MODEL).model, tokenizer_sha256="one")
     return path
 
 
@@ -154,7 +154,7 @@ def test_the_step_leaves_out_the_products_that_only_frozen_weights_need():
         step = jax.jit(lambda w, f, batch, o=objective: loss_and_gradient(o, w, batch, accumulate=1, frozen=f))
         counts[name] = step.lower(trained, frozen, tiny_batch(0)).compile().cost_analysis()["flops"]
     c, rows = tiny_config(model=MODEL).model, 8 * 16
-    assert counts["all"] - counts["some"] > 2 * 0.9 * rows * (FAMILY.layer_weights(c) + c.model_dim * 64)
+    assert counts["all"] - counts["some"] > 2 * 0.9 * rows * FAMILY.layer_weights(c)
 
 
 def test_a_crash_then_a_resume_gives_the_same_bits(base, trained, tmp_path):
@@ -172,7 +172,7 @@ def test_a_checkpoint_holds_the_adapters_alone_and_is_read_merged(base, trained)
     folder = trained[0]
     assert set(paths(open_arrays(folder / "checkpoints/4"))) == set(adapters.paths(LORA))
     model, stored = load_model(folder), open_whole(folder)
-    assert model.extra == {"calm": 1} and set(paths(model.weights)) == set(paths(base_weights()))
+    assert model.tokenizer_sha256 == "one" and set(paths(model.weights)) == set(paths(base_weights()))
     for name, path in adapters.PATHS.items():
         w, own = get(base_weights(), path).astype(np.float64), open_arrays(folder / "checkpoints/4")
         a, b = (get(own, path + end)[:].astype(np.float64) for end in (adapters.A, adapters.B))
@@ -204,10 +204,10 @@ def test_merged_weights_give_the_logits_of_the_adapters_beside_them(base, traine
 
 def test_a_run_with_adapters_is_where_another_run_starts(base, trained, tmp_path):
     """The base of the second run is the merged model of the first."""
-    train(lora_config(trained[0], total_steps=1, every_steps=1), TinyLoader(), run_dir=tmp_path / "b", reporting=SILENT)
+    train(lora_config(trained[0], total_steps=4, every_steps=4), TinyLoader(), run_dir=tmp_path / "b", reporting=SILENT)
     whole = load_model(tmp_path / "b")
-    assert read_meta(tmp_path / "b/checkpoints/1")["base"]["path"] == str(trained[0] / "checkpoints/4")
-    assert losses(tmp_path / "b")[0] == pytest.approx(trained[1][0], abs=0.5)
+    assert read_meta(tmp_path / "b/checkpoints/4")["base"]["path"] == str(trained[0] / "checkpoints/4")
+    assert abs(losses(tmp_path / "b")[0] - trained[1][0]) > 0.01
     assert not np.array_equal(
         whole.weights["layers"]["mlp"]["up"], load_model(trained[0]).weights["layers"]["mlp"]["up"]
     )
@@ -239,13 +239,13 @@ def test_a_base_that_is_gone_or_another_one_is_named_and_one_that_moved_along_is
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8", "int4"])
 def test_frozen_weights_in_a_narrow_type_train_nearly_alike_and_are_not_saved(base, trained, dtype, tmp_path):
-    config = lora_config(base, weights=WeightsConfig(frozen_dtype=dtype), total_steps=2, every_steps=1)
+    config = lora_config(base, weights=WeightsConfig(frozen_dtype=dtype), total_steps=4, every_steps=2)
     with pytest.raises(RuntimeError, match="the machine is gone"):
-        train(config, TinyLoader(crash_at=1), run_dir=tmp_path / "run", reporting=SILENT)
+        train(config, TinyLoader(crash_at=3), run_dir=tmp_path / "run", reporting=SILENT)
     train(config, TinyLoader(), run_dir=tmp_path / "run", reporting=SILENT)
-    off = np.abs(np.array(losses(tmp_path / "run")) - trained[1][:2]).max()
+    off = np.abs(np.array(losses(tmp_path / "run")) - trained[1]).max()
     assert 0 < off < {"bfloat16": 0.01, "int8": 0.01, "int4": 0.2}[dtype]
-    assert set(paths(open_arrays(tmp_path / "run/checkpoints/2"))) == set(adapters.paths(LORA))
+    assert set(paths(open_arrays(tmp_path / "run/checkpoints/4"))) == set(adapters.paths(LORA))
     np.testing.assert_array_equal(load_model(tmp_path / "run").weights["embed"], base_weights()["embed"])
 
 
