@@ -25,7 +25,7 @@ from tigerjax.files import manifest
 from tigerjax.files import paths as places
 from tigerjax.model import adapters, families
 from tigerjax.model.selection import VOCABULARY_AXIS, Selection
-from tigerjax.model.weights import get, paths, put
+from tigerjax.model.weights import get, leaves, nested, put
 
 BASE = "base"
 FORMS = {
@@ -171,15 +171,13 @@ def completed(path: Path, meta: dict[str, Any], own: dict[str, Any], read: Calla
         return own
     base, said = read(base_path), meta[BASE]
     lora = lora_of(meta)
-    whole: dict[str, Any] = {}
-    for name in paths(base.weights):
-        # A reward model that starts from a language model has its own head.
-        if name != "head" or not families.is_reward(meta["kind"]):
-            put(whole, name, get(base.weights, name))
+    # A reward model that starts from a language model has its own head.
+    apart = {"head"} if families.is_reward(meta["kind"]) else set()
+    whole = nested((name, w) for name, w in leaves(base.weights) if name not in apart)
     of_adapters = set(adapters.paths(lora))
-    for name in paths(own):
+    for name, array in leaves(own):
         if name not in of_adapters:
-            first, array = said["entries"].get(name), get(own, name)
+            first = said["entries"].get(name)
             if first is not None:
                 merged = Extended(get(whole, name), array, first=first, axis=VOCABULARY_AXIS[name])
                 array = _like(array, merged)

@@ -22,7 +22,7 @@ from tigerjax.errors import DataError
 from tigerjax.files import manifest
 from tigerjax.files import paths as places
 from tigerjax.model import families
-from tigerjax.model.weights import get, paths, put
+from tigerjax.model.weights import get, leaves, nested
 from tigerjax.processes import hosts
 
 
@@ -94,12 +94,12 @@ def placed_weights(
     Only the weights whose path is `wanted` are read; `held` is given each as soon as it is placed, and what it returns
     takes its place."""
     shardings = families.weight_shardings(stored.config, stored.kind, mesh)
-    out: dict[str, Any] = {}
-    for path in paths(stored.weights):
-        if wanted(path):
-            kind = np.float32 if path == "score" else jnp.dtype(dtype)
-            put(out, path, held(path, _placed(get(stored.weights, path), get(shardings, path), dtype=kind)))
-    return out
+    kind = jnp.dtype(dtype)
+    return nested(
+        (path, held(path, _placed(w, get(shardings, path), dtype=np.float32 if path == "score" else kind)))
+        for path, w in leaves(stored.weights)
+        if wanted(path)
+    )
 
 
 def load_placed(path: str | Path, mesh: Mesh | None, dtype: str) -> Model:

@@ -77,11 +77,8 @@ def delta(a: Any, b: Any, scale: float, inputs: int) -> np.ndarray:
 
 def without(tree: Any, lora: LoraConfig) -> dict[str, Any]:
     """A tree of weights, or of what belongs to each, without the adapters."""
-    own, out = set(paths(lora)), dict[str, Any]()
-    for path in weights.paths(tree):
-        if path not in own:
-            weights.put(out, path, weights.get(tree, path))
-    return out
+    own = set(paths(lora))
+    return weights.nested((path, leaf) for path, leaf in weights.leaves(tree) if path not in own)
 
 
 def merged(tree: Any, lora: LoraConfig) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tigerjax.config import FrozenDtype, LoraConfig, ModelConfig, WeightsConfig
 from tigerjax.errors import ConfigError, near_miss
 from tigerjax.model import adapters, families, quantised
-from tigerjax.model.weights import get, paths, put
+from tigerjax.model.weights import get, leaves, nested
 
 VOCABULARY_AXIS = {"embed": 0, "head": 1}
 """The axis of the vocabulary, of the weights that have one."""
@@ -49,10 +49,7 @@ class Selection:
 
     def hold(self, frozen: Any) -> dict[str, Any]:
         """A tree of frozen weights, each as a training state holds it."""
-        out: dict[str, Any] = {}
-        for path in paths(frozen):
-            put(out, path, self._narrow(path, get(frozen, path)))
-        return out
+        return nested((path, self._narrow(path, w)) for path, w in leaves(frozen))
 
     def _narrow(self, path: str, w: Any) -> Any:
         if self.frozen_dtype == "float32" or quantised.is_quantised(w):
@@ -64,11 +61,10 @@ class Selection:
 
     def held_shardings(self, shardings: Any, shapes: Any) -> dict[str, Any]:
         """The shardings of `hold`, from those of the weights and a tree with their shapes."""
-        out: dict[str, Any] = {}
-        for path in paths(shardings):
-            shape = get(shapes, path).shape
-            put(out, path, quantised.held_sharding(path, get(shardings, path), shape, self.frozen_dtype))
-        return out
+        return nested(
+            (path, quantised.held_sharding(path, cut, get(shapes, path).shape, self.frozen_dtype))
+            for path, cut in leaves(shardings)
+        )
 
     def split(self, weights: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """(trained, frozen) of a tree of arrays."""
@@ -91,26 +87,25 @@ class Selection:
         return self._split(shardings, lambda cut, path: _uncut(cut, VOCABULARY_AXIS[path]))
 
     def _split(self, tree: Any, entries: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        trained: dict[str, Any] = {}
-        frozen: dict[str, Any] = {}
-        for path in paths(tree):
-            leaf = get(tree, path)
+        trained, frozen = [], []
+        for path, leaf in leaves(tree):
             if path not in self.first or self.first[path]:
-                put(frozen, path, leaf)
+                frozen.append((path, leaf))
             if path in self.first:
-                put(trained, path, entries(leaf, path) if self.first[path] else leaf)
-        return trained, frozen
+                trained.append((path, entries(leaf, path) if self.first[path] else leaf))
+        return nested(trained), nested(frozen)
 
     def join(self, trained: Any, frozen: Any) -> dict[str, Any]:
         """The whole tree, of arrays. A gradient passes through it to what is trained alone."""
-        whole: dict[str, Any] = {}
-        for tree in (frozen, trained):
-            for path in paths(tree):
-                leaf = get(tree, path)
-                if tree is trained and self.first[path]:
-                    leaf = self._joined(path, leaf, get(frozen, path))
-                put(whole, path, leaf)
-        return whole
+        return nested(
+            [
+                *leaves(frozen),
+                *(
+                    (path, self._joined(path, leaf, get(frozen, path)) if self.first[path] else leaf)
+                    for path, leaf in leaves(trained)
+                ),
+            ]
+        )
 
     def plain(self, weights: Any) -> Any:
         """The whole tree, of arrays on devices, with each adapter in its matrix and whole numbers as bfloat16. Nothing
@@ -141,9 +136,9 @@ class Selection:
             place = jax.lax.broadcasted_iota(jnp.int32, whole.shape, axis)
             return jnp.where(place < first, whole.astype(entries.dtype), jnp.pad(entries, before))
 
-        return (
-            jax.jit(join, out_shardings=whole.sharding)(entries, whole) if _on_devices(whole) else join(entries, whole)
-        )
+        if _on_devices(whole):
+            join = jax.jit(join, out_shardings=whole.sharding)
+        return join(entries, whole)
 
 
 def _cut_of(w: Any) -> Any:

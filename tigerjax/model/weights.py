@@ -5,7 +5,7 @@ A family's `hf_rows` lists its weights as such rows. A Hugging Face Linear store
 with heads as an axis of their own and layers stacked.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,3 +106,17 @@ def put(tree: dict[str, Any], path: str, value: Any) -> None:
     for parent in parents:
         tree = tree.setdefault(parent, {})
     tree[name] = value
+
+
+def leaves(tree: Any) -> Iterator[tuple[str, Any]]:
+    """(path, leaf) of every leaf of a nested dict."""
+    for path in paths(tree):
+        yield path, get(tree, path)
+
+
+def nested(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """The nested dict of such (path, leaf). Of pairs with one path the last counts."""
+    tree: dict[str, Any] = {}
+    for path, leaf in pairs:
+        put(tree, path, leaf)
+    return tree

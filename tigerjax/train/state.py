@@ -1,5 +1,6 @@
 """The state that training carries from step to step: made on the mesh, or put there from given weights."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -13,8 +14,7 @@ from tigerjax.errors import DataError
 from tigerjax.mesh import logical_rules, sharding
 from tigerjax.model import adapters
 from tigerjax.model.quantised import is_quantised
-from tigerjax.model.selection import Selection
-from tigerjax.model.weights import get, paths, put
+from tigerjax.model.weights import get, leaves, nested
 from tigerjax.train.objective import Objective, in_layer_order, in_stage_order
 
 
@@ -90,13 +90,17 @@ def state_from_weights(
     cuts = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, logical_rules())
     given = dict(weights)
     if selection is not None and selection.lora.rank:
-        given = _with_adapters(given, objective, selection, cuts, seed)
+        given = nested([*leaves(given), *_adapters(objective, adapters.paths(selection.lora), cuts, seed)])
     check_same_shapes(given, wanted, what="start weights")
 
-    placed: dict[str, Any] = {}
-    for path in paths(wanted):
+    def on_mesh(path: str, leaf: Any) -> Any:
         w = get(given, path)
-        put(placed, path, w if _narrowed(w) else _placed(w, get(wanted, path), get(cuts, path)))
+        narrow = is_quantised(w) or (isinstance(w, jax.Array) and w.dtype == jnp.bfloat16)
+        if narrow and selection is not None and path not in selection.first:
+            return w
+        return _placed(w, leaf, get(cuts, path))
+
+    placed = nested((path, on_mesh(path, leaf)) for path, leaf in leaves(wanted))
     trained, frozen = in_stage_order(placed, objective.order), None
     if selection is not None:
         trained, frozen = selection.split(trained)
@@ -105,11 +109,6 @@ def state_from_weights(
     finish = jax.jit(lambda w: (jnp.int32(0), tx.init(w)), out_shardings=(shardings.step, shardings.opt_state))
     step, opt_state = finish(trained)
     return TrainState(step, trained, opt_state, frozen)
-
-
-def _narrowed(w: Any) -> bool:
-    """Whether a weight is on the mesh already, in a type in which only frozen weights are held."""
-    return is_quantised(w) or (isinstance(w, jax.Array) and w.dtype == jnp.bfloat16)
 
 
 def _placed(w: Any, leaf: Any, cut: Any) -> jax.Array:
@@ -121,32 +120,23 @@ def _placed(w: Any, leaf: Any, cut: Any) -> jax.Array:
     return jax.make_array_from_callback(leaf.shape, cut, lambda index: np.array(whole[index], leaf.dtype))
 
 
-def _with_adapters(given: Any, objective: Objective, selection: Selection, cuts: Any, seed: int) -> Any:
-    """`given` with the adapters' first weights beside it, in layer order."""
-    names = adapters.paths(selection.lora)
+def _adapters(objective: Objective, names: list[str], cuts: Any, seed: int) -> Iterator[tuple[str, jax.Array]]:
+    """The first weights of the adapters of these paths, in layer order."""
 
     def draw(key: jax.Array) -> list[jax.Array]:
         drawn = in_layer_order(nn.unbox(objective.init(key)), objective.order)
         return [get(drawn, name) for name in names]
 
-    out: dict[str, Any] = {}
-    for path in paths(given):
-        put(out, path, get(given, path))
-    new = jax.jit(draw, out_shardings=[get(cuts, name) for name in names])(jax.random.key(seed))
-    for name, w in zip(names, new, strict=True):
-        put(out, name, w)
-    return out
+    drawn = jax.jit(draw, out_shardings=[get(cuts, name) for name in names])(jax.random.key(seed))
+    yield from zip(names, drawn, strict=True)
 
 
 def on_disk(abstract: TrainState, objective: Objective) -> TrainState:
     """The shapes of what `to_disk` gives of such a state."""
     if objective.trained is None or objective.trained.partial:
         return abstract._replace(frozen=None)
-    whole: dict[str, Any] = {}
-    for tree in (abstract.weights, abstract.frozen):
-        for path in paths(tree):
-            put(whole, path, get(tree, path))
-    return abstract._replace(weights=whole, frozen=None)
+    # Of what is trained in part, `frozen` has the whole shape.
+    return abstract._replace(weights=nested([*leaves(abstract.weights), *leaves(abstract.frozen)]), frozen=None)
 
 
 def to_disk(state: TrainState, objective: Objective) -> TrainState:
