@@ -28,7 +28,7 @@ from tigerjax.model.selection import VOCABULARY_AXIS, Selection
 from tigerjax.model.weights import get, leaves, nested, put
 
 BASE = "base"
-FORMS = {
+FORMS: dict[str, Any] = {
     "path": str, "relative": str | None, "sha256": str, "lora": dict | None, "entries": dict,
 }  # fmt: skip
 """What each part of the entry may be."""
