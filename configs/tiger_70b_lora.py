@@ -2,11 +2,11 @@
 
 Model    69,450,604,544 parameters, vocabulary 60,515 padded to 60,928; trained are 207,093,760 in adapters
 Data     name your own with --data.mixture, --data.modules and --data.tokenizer; quickstart_sft stands in
-Hardware 16 v5e chips (v5e:4x4)
+Hardware 64 v5e chips (v5e:8x8)
 Result   not yet run
 Command  tigerjax train configs/tiger_70b_lora.py
 
-Plan     not yet run: tigerjax plan configs/tiger_70b_lora.py --topology v5e:4x4
+Plan     not yet run: tigerjax plan configs/tiger_70b_lora.py --topology v5e:8x8
 
 Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: rank, scale, learning
 rate, schedule, betas, decay, clipping, batch, row length, steps, mesh, remat, kernel blocks and how often to save.
@@ -29,10 +29,8 @@ def config() -> RunConfig:
         name="tiger_70b_lora",
         model=tiger_70b(),
         compute=ComputeConfig(attention="splash", remat="full", dtype="bfloat16", loss_chunk_tokens=32768),
-        mesh=MeshConfig(fsdp=8, tensor=2),
-        optim=adamw(
-            peak_lr=1e-4, warmup_steps=100, total_steps=10_000, weight_decay=0.0, gradient_accumulation_steps=8
-        ),
+        mesh=MeshConfig(fsdp=64),
+        optim=adamw(peak_lr=1e-4, warmup_steps=100, total_steps=10_000, weight_decay=0.0),
         data=DataConfig(
             mixture="quickstart_sft",
             modules=("data_mixtures.quickstart",),
