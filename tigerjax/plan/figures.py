@@ -41,6 +41,7 @@ def figures(config: RunConfig, topology: Topology, compiled: Compiled) -> dict[s
         "headroom_gb": (chip.hbm_bytes - compiled.peak_bytes) / GB,
         "fits": compiled.out_of_memory is None,
         "model_tflop_per_chip": flops / 1e12,
+        "frozen": bool(config.lora.rank or config.weights.trained or config.weights.frozen),
         "libtpu_flags": compiled.options,
         "compile_s": compiled.lower_s + compiled.compile_s,
     }
@@ -130,13 +131,14 @@ def lines(shown: dict[str, Any], report: str) -> list[str]:
     ]
     if not shown["fits"]:
         return out + _too_large(shown, report)
+    counted = "without gradients of frozen weights" if shown["frozen"] else "6 x matmul parameters + causal attention"
     out += [
         f"memory per {'device ' if halves else 'chip   '} peak {_of(shown['peak_gb'], shown['hbm_gb'])}"
         f"   arguments {_gb(shown['argument_gb'])}   temporaries {_gb(shown['temp_gb'])}"
         f"   headroom {shown['headroom_gb']:.1f}"
         + (f"   in host memory {shown['host_gb']:.1f}" if shown["host_gb"] else ""),
         f"model FLOPs        {_scaled(shown['model_tflop_per_chip'], 'TFLOP', 1)} per chip and step"
-        " (6 x matmul parameters + causal attention; recomputation not counted)",
+        f" ({counted}; recomputation not counted)",
         f"compiler estimate  {_scaled(shown['static_step_s'], 's', 3)} (cycles x trips / clock)",
         f"splash kernels     {_seconds(shown['attention_s'], shown['attention_s_high'], 3)} (at"
         f" {ATTENTION_SHARE[1]:.0%} to {ATTENTION_SHARE[0]:.0%} of peak: assumed)",
