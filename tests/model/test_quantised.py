@@ -30,7 +30,8 @@ def test_a_weight_is_off_by_half_a_step_at_most(path, dtype, largest):
     for axis, size in enumerate(w.shape):
         shared = np.repeat(shared, size // shared.shape[axis], axis)
     assert (np.abs(back - w) <= shared * 0.5001).all()
-    assert np.abs(np.asarray(made.values, np.int32)).max() == largest
+    values = np.asarray(made.values, np.int32)
+    assert values.max() == largest and values.min() == -largest - 1
     one = jax.tree.map(lambda a: a[1], made)  # of one layer, as it runs
     np.testing.assert_array_equal(read(one, jnp.float32), back[1])
 

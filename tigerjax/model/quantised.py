@@ -1,7 +1,7 @@
 """Frozen matrices of the layers as small whole numbers with scales: int8, or int4 in groups.
 
 A weight is value x scale. The scale is the largest magnitude that shares it, divided by 127.5 or 7.5, and a value is
-the weight divided by the scale, rounded to nearest (ties to even) and at most 127 or 7: so the outermost value stands
+the weight divided by the scale, rounded to nearest (ties to even) and at most 127 or 7: so the outermost values stand
 for as wide a range as any other. With int8 all inputs of an output share a scale; with int4, GROUP inputs share one.
 
 The values are those of Qwix (`qwix.quantize`), which a test compares where it is installed. It is no dependency: its
@@ -56,7 +56,7 @@ def held(path: str, w: jax.Array, dtype: FrozenDtype) -> Any:
     scales = jnp.max(jnp.abs(parts), axis=over, keepdims=True) / (LARGEST[dtype] + 0.5)
     scales = jnp.where(scales == 0, 1.0, scales)
     largest = LARGEST[dtype]
-    values = jnp.clip(jnp.round(parts / scales), -largest, largest).astype(dtype).reshape(w.shape)
+    values = jnp.clip(jnp.round(parts / scales), -largest - 1, largest).astype(dtype).reshape(w.shape)
     return Quantised(values, scales.reshape(groups))
 
 
