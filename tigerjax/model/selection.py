@@ -217,8 +217,8 @@ def _named(patterns: tuple[str, ...], names: list[str], model: ModelConfig) -> d
 def _matching(pattern: str, names: list[str], field: str) -> list[str]:
     found = fnmatch.filter(names, pattern)
     if not found:
-        hint = near_miss(pattern, names) or f"; the weights are {', '.join(names)}"
-        raise ConfigError(f"weights.{field}: {pattern!r} names no weight of this model{hint}")
+        hint = near_miss(pattern, names) or f": {', '.join(names)}"
+        raise ConfigError(f"weights.{field}: {pattern!r} names no weight of this model; name one that it has{hint}")
     return found
 
 
