@@ -41,6 +41,8 @@ STAGES = {
     "against": "data dedup against-sft --docs near/corpus_en.jsonl --sft sft/sft.jsonl",
     "decontaminated": "data decontaminate --docs near/corpus_en.jsonl --evaluation-sets questions.jsonl"
     " --field question",
+    "pieces": "tokenizer train --input raw/corpus_zh.jsonl --vocab-size 2400",
+    "dataset": "data tfds --input raw/corpus_zh.jsonl raw/corpus_en.jsonl --name corpus",
     "sample": "tokenizer sample --input raw/corpus_zh.jsonl --fraction 0.5 --min-sample-bytes 100",
     "extended": "tokenizer extend --base base_tokenizer --new zh_bpe/tokenizer.model --vocab-size 1200",
 }
@@ -63,7 +65,8 @@ def test_every_file_that_a_stage_opens_is_among_its_inputs(folder, tmp_path, out
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
     ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    made = manifest.read(folder / out)
+    (place,) = [path.parent for path in (folder / out).rglob("manifest.json")]  # of TFDS's below name and version
+    made = manifest.read(place)
     assert made is not None
     text = json.dumps(made)
     own = (f"{out}{os.sep}", f"{out}.partial{os.sep}", f"{out}.lock")
