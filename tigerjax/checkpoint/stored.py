@@ -68,7 +68,13 @@ def _open_together(path: Path, *, mean: bool) -> StoredModel:
     stored, trouble, meta = None, None, {}
     try:
         stored, meta = _open(path, mean), read_meta(path)
-        check_bytes(path, meta, (store.OPT_STATE if mean else store.WEIGHTS,), part=jax.process_index(), parts=jax.process_count())
+        check_bytes(
+            path,
+            meta,
+            (store.OPT_STATE if mean else store.WEIGHTS,),
+            part=jax.process_index(),
+            parts=jax.process_count(),
+        )
     except DataError as error:
         trouble = str(error)
     if named := [t for t in hosts.share("troubles of a checkpoint", trouble) if t is not None]:

@@ -88,8 +88,8 @@ class OptimConfig:
     ema_decay: Annotated[float, Range(0, 1, above=True, below=True)] | None = dataclasses.field(
         default=None, metadata={LATER: True}
     )
-    """Decay of a running mean of the weights, which takes 4 bytes per weight and is saved beside them: `tigerjax
-    convert to-hf --weights ema` exports it. None keeps none."""
+    """Decay of a running mean of the weights, which takes 4 bytes per weight and is saved beside them. `convert to-hf
+    --weights ema` exports it. None keeps none."""
     schedule: ScheduleConfig = dataclasses.field(default=ScheduleConfig(), metadata={LATER: True})
     """The learning rate after the warm-up"""
 

@@ -19,7 +19,7 @@ def learning_rate(c: OptimConfig, step: jax.Array | int) -> jax.Array:
         cosine               final + (peak - final) * (1 + cos(pi x)) / 2: Loshchilov & Hutter 2017 (arXiv 1608.03983)
         linear               final + (peak - final) * (1 - x)
         constant             peak
-        wsd                  peak, and in the last `decay_steps`: Hu et al. 2024 (arXiv 2404.06395), section 4
+        wsd                  peak, and in the last `decay_steps`: Hu et al. 2024 (MiniCPM, arXiv 2404.06395)
             linear           final + (peak - final) * (1 - x)
             sqrt             final + (peak - final) * (1 - sqrt(x)): Hägele et al. 2024 (arXiv 2405.18392)
             exponential      peak * (final / peak)^x
