@@ -66,7 +66,7 @@ class OptimConfig:
     warmup_steps: CountOrZero  # Steps in which the learning rate rises
     total_steps: Count  # Steps of the run, those of the warm-up included
     beta1: Decay
-    """Decay of the running mean of the gradients. Of adafactor that of its updates; 0 keeps none and its memory."""
+    """Decay of the running mean of the gradients. With adafactor it is that of its updates, and 0 keeps no mean."""
     beta2: Decay | None
     """Decay of Adam's running mean of the squared gradients. None with adafactor, which has a schedule for it."""
     eps: Annotated[float, Range(1e-30, 1)] | None

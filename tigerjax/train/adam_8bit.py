@@ -8,7 +8,7 @@ A code is one of 256 values from -1 to 1, or from 0 to 1 where nothing is negati
 They lie in seven bands, of which each reaches ten times as high as the one before and has twice as many values: small
 values are as precise as their size asks for. Beside them there are 0 and 1.
 
-The embedding keeps float32, as in the paper, and so do vectors, which are small.
+`tigerjax.train.optim` says which weights keep float32.
 """
 
 from collections.abc import Callable

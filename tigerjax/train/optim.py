@@ -168,7 +168,8 @@ def _matrix_axes(path: Any, w: Any) -> tuple[tuple[int, ...], tuple[int, ...]] |
 
 def _cut(path: Any, w: Any) -> Cut | None:
     """How a weight's means are cut into blocks: along an axis that is not D, since fsdp cuts D into many small parts.
-    Nothing splits H, and mesh.tensor the others. None for what stays in float32: vectors, and the embedding."""
+    Nothing splits H, and mesh.tensor the others. None for what stays in float32: vectors, which are small, and the
+    embedding, where a block would hold rare tokens beside frequent ones [our choice]."""
     if not _is_matrix(path, w) or _name(path) == "embed":
         return None
     axis = w.ndim - 2 if _name(path) in TO_RESIDUAL else w.ndim - 1
