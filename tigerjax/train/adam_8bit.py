@@ -55,7 +55,7 @@ class Codes(NamedTuple):
 class Adam8BitState(NamedTuple):
     """As optax's ScaleByAdamState; each mean is an array, or `Codes`."""
 
-    count: jax.Array
+    steps: jax.Array
     mu: Any
     nu: Any
 
@@ -79,7 +79,7 @@ def scale_by_adam_8bit(
         return Adam8BitState(jnp.zeros((), jnp.int32), zeros(True), zeros(False))
 
     def update(gradient: Any, state: Adam8BitState, weights: Any = None) -> tuple[Any, Adam8BitState]:
-        count = optax.safe_increment(state.count)
+        count = optax.safe_increment(state.steps)
 
         def one(path: Any, g: jax.Array, mu: Any, nu: Any) -> _Updated:
             cut = cut_of(path, g)
