@@ -89,9 +89,8 @@ def test_the_export_of_the_mean_is_the_mean(stable, tmp_path):
     assert "running mean" in (tmp_path / "mean/README.md").read_text()
 
 
-def test_a_run_without_a_mean_has_none_to_export(tmp_path):
-    made = tiny_config(total_steps=1, every_steps=1)
-    made = dataclasses.replace(made, optim=dataclasses.replace(made.optim, warmup_steps=0))
-    run(tmp_path / "run", made)
-    with pytest.raises(DataError, match="no running mean of the weights"):
-        to_hf(tmp_path / "run", tmp_path / "out", weights="ema")
+def test_a_checkpoint_without_a_mean_has_none_to_export(stable, tmp_path):
+    model = load_model(stable)
+    save_model(tmp_path / "weights", model.weights, model.config)
+    with pytest.raises(DataError, match="no running mean of the weights is saved here"):
+        to_hf(tmp_path / "weights", tmp_path / "out", weights="ema")

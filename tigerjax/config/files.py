@@ -119,7 +119,10 @@ def _of_dump(path: Path) -> RunConfig:
 
 
 def part_of_dump(kind: Any, prefix: str, lines: Sequence[str], path: Path) -> Any:
-    """The dataclass of a run's dumped lines that begin with `prefix`, such as `optim.`; `path` names their place."""
+    """The dataclass of a run's dumped lines that begin with `prefix`, such as `optim.`; `path` names their place.
+
+    Raises ConfigError for lines that this version has no field for, and where one is missing.
+    """
     values = dict(line.split(" = ", 1) for line in lines if line.startswith(prefix))
     built = _built(kind, values, prefix, path)
     if values:

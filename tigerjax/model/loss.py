@@ -32,6 +32,7 @@ class RowLoss(NamedTuple):
     correct: jax.Array  # float32 (B): weights of the tokens whose target has the largest logit (a tie counts)
 
 
+# Nine parameters: four of them say how the loss is cut, and are given together (`objective.Decoder.cut`).
 def token_loss(
     hidden_BTD: jax.Array,
     head_DV: jax.Array,
