@@ -21,6 +21,7 @@ from tigerjax.config import (
     LoraConfig,
     MeshConfig,
     ModelConfig,
+    ObjectiveConfig,
     OptimConfig,
     PipelineConfig,
     WeightsConfig,
@@ -93,6 +94,7 @@ class Run(NamedTuple):
     pipeline: PipelineConfig = PipelineConfig()
     weights: WeightsConfig = WeightsConfig()
     lora: LoraConfig = LoraConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
 
 
 def main() -> None:

@@ -190,6 +190,20 @@ def completed(path: Path, meta: dict[str, Any], own: dict[str, Any], read: Calla
     return whole
 
 
+def replaced(weights: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """A tree of stored weights in which those of the tree `own` take the place of theirs; of an embedding or a head,
+    `own` may have the last entries alone."""
+
+    def one(path: str, array: Stored) -> Stored:
+        whole = get(weights, path)
+        if array.shape == whole.shape:
+            return array
+        axis = VOCABULARY_AXIS[path]
+        return Extended(whole, array, first=whole.shape[axis] - array.shape[axis], axis=axis)
+
+    return nested([*leaves(weights), *((path, one(path, array)) for path, array in leaves(own))])
+
+
 def _like(own: Any, merged: Stored) -> Any:
     """`merged` as it is beside stored arrays, read whole beside numpy's."""
     return merged if isinstance(own, Stored) else merged[:]

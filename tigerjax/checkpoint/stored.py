@@ -3,6 +3,7 @@
 The folders are those of `tigerjax.checkpoint.model`; the arrays are `tigerjax.checkpoint.arrays`'s.
 """
 
+import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from jax.sharding import Mesh
 from tigerjax.checkpoint import arrays as store
 from tigerjax.checkpoint.files import check_bytes, open_newest, read_meta
 from tigerjax.checkpoint.model import Model, content_sha256, load_model, model_of
-from tigerjax.checkpoint.partial import completed, with_bases
+from tigerjax.checkpoint.partial import BASE, completed, replaced, with_bases
 from tigerjax.config import ModelConfig
 from tigerjax.errors import DataError
 from tigerjax.files import manifest
@@ -46,11 +47,11 @@ def open_model(path: str | Path) -> StoredModel:
     return open_newest(places.absolute(path), _open)
 
 
-def _open(path: Path) -> StoredModel:
+def _open(path: Path, mean: bool = False) -> StoredModel:
     meta = read_meta(path)
     return StoredModel(
         model_of(path, meta),
-        completed(path, meta, store.open_arrays(path), _open),
+        completed(path, meta, store.open_arrays(path), _open) if not mean else _mean(path, meta),
         meta["kind"],
         meta["tokenizer_sha256"],
         meta["step"],
@@ -60,17 +61,26 @@ def _open(path: Path) -> StoredModel:
     )
 
 
-def open_whole(path: str | Path) -> StoredModel:
-    """`open_model` with every byte checked. All hosts call it together, and each checks its share of the files."""
-    return open_newest(places.absolute(path), _open_together)
+def _mean(path: Path, meta: dict[str, Any]) -> dict[str, Any]:
+    """The running mean of the weights. A run keeps that of what it trains; the others are as they are."""
+    own = store.open_mean(path)
+    return completed(path, meta, own, _open) if BASE in meta else replaced(store.open_arrays(path), own)
 
 
-def _open_together(path: Path) -> StoredModel:
+def open_whole(path: str | Path, *, mean: bool = False) -> StoredModel:
+    """`open_model` with every byte checked. All hosts call it together, and each checks its share of the files.
+
+    With `mean` the weights are their running mean; DataError where the run kept none."""
+    return open_newest(places.absolute(path), functools.partial(_open_together, mean=mean))
+
+
+def _open_together(path: Path, *, mean: bool) -> StoredModel:
     stored, trouble, meta = None, None, {}
     try:
-        stored, meta = _open(path), read_meta(path)
+        stored, meta = _open(path, mean), read_meta(path)
         for at, of in with_bases(path, meta):
-            check_bytes(at, of, ("weights",), part=jax.process_index(), parts=jax.process_count())
+            rooms = (store.WEIGHTS, store.OPT_STATE) if mean and at == path else (store.WEIGHTS,)
+            check_bytes(at, of, rooms, part=jax.process_index(), parts=jax.process_count())
     except DataError as error:
         trouble = str(error)
     if named := [t for t in hosts.share("troubles of a checkpoint", trouble) if t is not None]:

@@ -6,7 +6,7 @@ default for it: otherwise a run could silently use the default. The comment behi
 its text in `--help`. Settings of rejection sampling are in `tigerjax/align/config.py`.
 """
 
-from tigerjax.config.files import DUMPED, dump, load
+from tigerjax.config.files import DUMPED, dump, load, part_of_dump
 from tigerjax.config.model import (
     FLOAT32,
     Attention,
@@ -29,13 +29,13 @@ from tigerjax.config.objective import (
     ReferencedConfig,
     SimpoConfig,
 )
+from tigerjax.config.optim import OptimConfig, ScheduleConfig
 from tigerjax.config.rope import RopeConfig
 from tigerjax.config.run import (
     CheckpointConfig,
     DataConfig,
     HealthConfig,
     MeshConfig,
-    OptimConfig,
     PipelineConfig,
     RunConfig,
 )
@@ -69,11 +69,13 @@ __all__ = [
     "Remat",
     "RopeConfig",
     "RunConfig",
+    "ScheduleConfig",
     "SimpoConfig",
     "SplashConfig",
     "WeightsConfig",
     "dump",
     "load",
     "other_sizes",
+    "part_of_dump",
     "stored_sizes",
 ]

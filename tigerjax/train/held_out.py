@@ -139,7 +139,7 @@ class Validator:
 
 
 def figures(sets: Sequence[HeldOutSet], sums_R3: np.ndarray) -> Figures:
-    """The figures of the sets; `sums_R3` float64 are the `TokenLoss` sums of all their rows, in order."""
+    """The figures of the sets; `sums_R3` float64 are the `RowLoss` sums of all their rows, in order."""
     found: Figures = {}
     first = 0
     for one in sets:

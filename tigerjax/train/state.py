@@ -15,15 +15,16 @@ from tigerjax.mesh import logical_rules, sharding
 from tigerjax.model import adapters
 from tigerjax.model.quantised import is_quantised
 from tigerjax.model.weights import get, leaves, nested
+from tigerjax.train.moments import moment_shardings
 from tigerjax.train.objective import Objective, in_layer_order, in_stage_order
 
 
 class TrainState(NamedTuple):
     """The weights that are trained, the optimiser's moments, which are sharded as they are, and the frozen weights.
 
-    What is trained is float32, and so are the moments, except for a first moment that the config asks for in bfloat16.
-    With an interleaved pipeline (`Objective.order`) the layers are in stage order here; on disk they are always in
-    layer order.
+    What is trained is float32, and so are the moments, except for those that the config asks for in bfloat16 or in 8
+    bits. With an interleaved pipeline (`Objective.order`) the layers are in stage order here; on disk they are always
+    in layer order.
     """
 
     step: jax.Array  # int32 (): batches consumed so far
@@ -44,19 +45,14 @@ def state_shardings(objective: Objective, tx: optax.GradientTransformation, mesh
     """The NamedSharding of every leaf, in the tree of TrainState."""
     boxed = jax.eval_shape(objective.init, jax.random.key(0))
     weights = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, logical_rules())
-    frozen = None
+    shapes, frozen = nn.unbox(boxed), None
     if objective.trained is not None:
         weights, frozen = objective.trained.split_shardings(weights)
-        frozen = objective.trained.held_shardings(frozen, nn.unbox(boxed))
+        frozen = objective.trained.held_shardings(frozen, shapes)
+        shapes = jax.eval_shape(objective.trained.split, shapes)[0]
     whole: Any = sharding(mesh)
-    opt_state = optax.tree.map_params(
-        tx,
-        lambda _, of_weight: of_weight,
-        jax.eval_shape(lambda: _fresh(objective, tx, jax.random.key(0)).opt_state),
-        weights,
-        transform_non_params=lambda _: whole,
-    )
-    return TrainState(whole, weights, opt_state, frozen)
+    opt_state = jax.eval_shape(lambda: _fresh(objective, tx, jax.random.key(0)).opt_state)
+    return TrainState(whole, weights, moment_shardings(opt_state, shapes, weights, whole), frozen)
 
 
 def abstract_state(objective: Objective, tx: optax.GradientTransformation, mesh: Mesh) -> TrainState:
