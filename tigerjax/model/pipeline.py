@@ -253,7 +253,7 @@ def _is_primal(leaf: Any) -> bool:
 
 
 def _instantiated(d: Any) -> Any:
-    return jnp.zeros(d.aval.shape, d.aval.dtype) if isinstance(d, jax.custom_derivatives.SymbolicZero) else d
+    return jnp.zeros(d.shape, d.dtype) if isinstance(d, jax.custom_derivatives.SymbolicZero) else d
 
 
 def _run(plan: Schedule, item_at: Any, item: Any, start: Any, s: jax.Array, *, shift: int) -> Any:
