@@ -75,7 +75,8 @@ def _cut(index: Any, shape: tuple[int, ...]) -> tuple[list[slice], tuple[Any, ..
     """(a slice for each axis, what makes of the part that they cut out what `index` asks for)."""
     given = index if isinstance(index, tuple) else (index,)
     given = (*given, *[slice(None)] * (len(shape) - len(given)))
-    cut, kept = [], []
+    cut: list[slice] = []
+    kept: list[Any] = []
     for one, size in zip(given, shape, strict=True):
         if isinstance(one, slice):
             start, stop, step = one.indices(size)
@@ -179,8 +180,7 @@ def completed(path: Path, meta: dict[str, Any], own: dict[str, Any], read: Calla
         if name not in of_adapters:
             first = said["entries"].get(name)
             if first is not None:
-                merged = Extended(get(whole, name), array, first=first, axis=VOCABULARY_AXIS[name])
-                array = _like(array, merged)
+                array = _like(array, Extended(get(whole, name), array, first=first, axis=VOCABULARY_AXIS[name]))
             put(whole, name, array)
     for target in lora.targets if lora.rank else ():
         name = adapters.PATHS[target]

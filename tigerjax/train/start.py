@@ -69,8 +69,9 @@ def _count(weights: Any) -> int:
 
 def start_weights(stored: StoredModel, objective: Objective, mesh: Mesh) -> Init:
     """The weights of a checkpoint on the mesh, to start from: float32, or as the state of training holds them."""
-    held = {} if objective.trained is None else {"held": objective.trained.held}
-    weights = placed_weights(stored, mesh, "float32", **held)
+    selection = objective.trained
+    held = (lambda path, w: w) if selection is None else selection.held
+    weights = placed_weights(stored, mesh, "float32", held=held)
     return Init(weights, remembered(stored.extra, stored.run_config), stored.path)
 
 
