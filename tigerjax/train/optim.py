@@ -16,6 +16,7 @@ from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from tigerjax.config import OptimConfig
 from tigerjax.train.adam_8bit import Cut, scale_by_adam_8bit
+from tigerjax.train.by_layer import by_layer
 
 OF_HEADS = {"q": ((1,), (2, 3)), "k": ((1,), (2, 3)), "v": ((1,), (2, 3)), "o": ((1, 2), (3,))}
 """Axes of the weights [L, …] of attention that a product adds up, and axes that it makes."""
@@ -112,22 +113,21 @@ def _muon(c: OptimConfig) -> optax.GradientTransformation:
     def labels(weights: Any) -> Any:
         return each(lambda path, w: "muon" if _matrix_axes(path, w) else "adamw", weights)
 
-    return optax.partition({"muon": _by_layer(one_layer), "adamw": _adamw(c)}, labels)
+    return optax.partition({"muon": _each_layer(one_layer), "adamw": _adamw(c)}, labels)
 
 
-def _by_layer(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+def _each_layer(tx: optax.GradientTransformation) -> optax.GradientTransformation:
     """`tx`, whose updates see one layer at a time, for stacked layers: the iterations of Muon need whole matrices, and
     the devices have room for those of a layer, not of all."""
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         muon, *others = state
 
-        def one(_: None, layer: Any) -> tuple[None, Any]:
-            gradient, mu = layer
+        def one(gradient: Any, mu: Any) -> tuple[Any, Any]:
             direction, (after, *_) = tx.update(gradient, (muon._replace(mu=mu), *others))
-            return None, (direction, after.mu)
+            return direction, after.mu
 
-        _, (direction, mu) = jax.lax.scan(one, None, (updates, muon.mu))
+        direction, mu = by_layer(one, updates, muon.mu)
         return direction, (muon._replace(count=optax.safe_increment(muon.count), mu=mu), *others)
 
     return optax.GradientTransformation(tx.init, update)
@@ -194,4 +194,4 @@ def _cut(path: Any, w: Any) -> Cut | None:
     if not _is_matrix(path, w) or _name(path) == "embed":
         return None
     axis = w.ndim - 2 if _name(path) in TO_RESIDUAL else w.ndim - 1
-    return Cut.of(w, axis, 1 if _name(path) in OF_HEADS else TENSOR_SHARES)
+    return Cut.of(w, axis, 1 if _name(path) in OF_HEADS else TENSOR_SHARES, stacked=_stacked(path))
