@@ -111,6 +111,7 @@ MEANINGS = {
     "convert to-hf out": "Folder for the Hugging Face model",
     "convert to-hf --tokenizer": "The tokenizer of the checkpoint",
     "convert to-hf --keep-padding": "Keep the padding rows of the vocabulary, which are cut off otherwise",
+    "convert to-hf --weights": "The weights as they were trained, or their running mean",
     "convert to-hf --verify": "Read everything again, and compare the logits of both models for a short text",
     "convert resize out": "Folder for the grown checkpoint",
     "convert resize --text": "With --new-rows distilled, files that hold the new tokens: records or plain text",
