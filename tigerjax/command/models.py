@@ -55,12 +55,14 @@ def train(
     Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --eval.sets sft.jsonl --out runs/tiny
     """
     from tigerjax.config import dump
+    from tigerjax.train.objective import refuse_rewards
 
     began = time.time()
     run = override(config)
     traced = traced_steps(profile_steps, run.optim.total_steps)
     if wandb is not None:
         wandb_run.package()  # refused before any work when the package is missing
+    refuse_rewards(run)
     on_preferences = isinstance(run.objective, PreferenceConfig)
     run_dir = out or config.run_dir(run)
     if dry_run:

@@ -246,6 +246,15 @@ def of(config: RunConfig, mesh: Mesh) -> Objective:
     return OBJECTIVES[kind](config, mesh)
 
 
+def refuse_rewards(config: RunConfig) -> None:
+    """ConfigError for a config of reinforcement learning, whose roll-outs only `tigerjax rl` draws."""
+    if isinstance(config.objective, RlConfig):
+        raise ConfigError(
+            f"objective is {type(config.objective).__name__}, which learns from rewards; run `tigerjax rl`, or choose"
+            " another objective"
+        )
+
+
 def in_stage_order(tree: Any, order: LayerOrder | None) -> Any:
     """`tree` with every leaf under a key "layers" (weights, moments) moved from layer order to stage order."""
     return tree if order is None else _move_layers(tree, order.to_stages)

@@ -7,14 +7,14 @@ from typing import Any
 from jax.sharding import Mesh
 
 from tigerjax.align import reference
+from tigerjax.align.inputs import check_reward
 from tigerjax.align.preference import start_model
 from tigerjax.align.rl import prompts
 from tigerjax.align.rl.drawing import Drawing
 from tigerjax.align.rl.prompts import PromptLoader
 from tigerjax.align.rl.rewards import Rewards, function
 from tigerjax.checkpoint.files import FOLDER, steps
-from tigerjax.checkpoint.loaded import check_fits
-from tigerjax.checkpoint.stored import StoredModel, open_model, placed_weights
+from tigerjax.checkpoint.stored import StoredModel, placed_weights
 from tigerjax.config import PpoConfig, RlConfig, RunConfig
 from tigerjax.data.held_out import open_sets
 from tigerjax.errors import ConfigError
@@ -92,8 +92,7 @@ def check(config: RunConfig) -> None:
     start_model(config, tokenizer)
     for given in settings.rewards:
         if function(given) is None:
-            model = open_model(given)
-            check_fits(model, tokenizer, where=given, reward=True)
+            check_reward(given, tokenizer)
 
 
 def of(config: RunConfig) -> RlConfig:
