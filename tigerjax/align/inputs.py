@@ -61,7 +61,7 @@ def _open(path: str) -> StoredModel:
 
 
 def check_reward(path: str, tokenizer: Tokenizer) -> None:
-    """ConfigError unless there is a calibrated reward model of this tokenizer at `path`; DataError where no folder is."""
+    """ConfigError unless a calibrated reward model of this tokenizer is at `path`; DataError where no folder is."""
     model = _open(path)
     check_fits(model, tokenizer, where=path, reward=True)
     if "calibration" not in model.extra or "truncation_penalty" not in model.extra:
