@@ -82,8 +82,9 @@ def _control(r: Mapping[str, Any]) -> str:
     if (control := r.get("control")) is None:
         return ""
     return (
-        f"A control got random winners of the same prompts: held-out accuracy {percent(control['accuracy'])}, mean reward"
-        f" {number(control['reward'])}. The new model wins {percent(control['win_rate'])} of the comparisons with it."
+        f"A control got random winners of the same prompts: held-out accuracy {percent(control['accuracy'])}, mean"
+        f" reward {number(control['reward'])}. The new model wins {percent(control['win_rate'])} of the comparisons with"
+        " it."
     )
 
 
