@@ -27,6 +27,35 @@ def likes_a(attempts):
     return [one.text.count("a") / max(len(one.text), 1) - 0.1 * (one.finish != "stop") for one in attempts]
 
 
+def not_of_p0(attempts):
+    """Scores for every prompt but p0."""
+    return [None if one.prompt["prompt_id"] == "p0" else 1.0 for one in attempts]
+
+
+def only_even(attempts):
+    """The share of letters that are an a for every second prompt; 1 for the others, whatever the answer is."""
+    likes = likes_a(attempts)
+    return [
+        like if int(one.prompt["prompt_id"][1]) % 2 == 0 else 1.0 for one, like in zip(attempts, likes, strict=True)
+    ]
+
+
+def too_few(attempts):
+    return [1.0]
+
+
+def a_text(attempts):
+    return ["good"] * len(attempts)
+
+
+def silent(attempts):
+    return [float("nan")] * len(attempts)
+
+
+def broken(attempts):
+    return 1 / 0
+
+
 def config_of(folder, chat, kind=GrpoConfig, *, steps, every, **settings):
     """A run on eight prompts in roll-outs of four prompts and 16 rows, of which a batch has 8."""
     file = folder / "prompts.jsonl"
@@ -50,4 +79,8 @@ def trained(config, folder):
 
 
 def metrics(folder):
-    return [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    return read(folder / "run" / "metrics.jsonl")
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]

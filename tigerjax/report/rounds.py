@@ -81,11 +81,9 @@ def _control(r: Mapping[str, Any]) -> str:
     """What the control of a round was worth; empty without one."""
     if (control := r.get("control")) is None:
         return ""
-    return (
-        f"A control got random winners of the same prompts: held-out accuracy {percent(control['accuracy'])}, mean"
-        f" reward {number(control['reward'])}. The new model wins {percent(control['win_rate'])} of the comparisons with"
-        " it."
-    )
+    figures = f"held-out accuracy {percent(control['accuracy'])}, mean reward {number(control['reward'])}"
+    wins = f"The new model wins {percent(control['win_rate'])} of the comparisons with it."
+    return f"A control got random winners of the same prompts: {figures}. {wins}"
 
 
 def _charts(r: Mapping[str, Any]) -> dict[str, Any]:
