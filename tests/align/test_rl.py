@@ -94,7 +94,7 @@ def test_the_rewarded_letter_is_learned(kind, chat, tmp_path):
 
 
 def test_a_roll_out_on_a_mesh_is_that_of_one_device_and_the_sampler_reads_the_run_s_own_arrays(chat, tmp_path, capsys):
-    one = config_of(tmp_path, chat, PpoConfig, steps=2, every=2, kl=0.1)
+    one = config_of(tmp_path, chat, PpoConfig, steps=4, every=4, kl=0.1)
     eight = dataclasses.replace(one, mesh=MeshConfig(data=2, fsdp=4))
     for name, config in (("one", one), ("eight", eight)):
         (tmp_path / name).mkdir()
@@ -135,7 +135,7 @@ def test_several_rewards_are_added_with_their_weights_and_what_has_no_score_is_c
 
 
 def test_groups_whose_answers_are_alike_are_left_out_and_others_are_drawn_in_their_place(chat, tmp_path):
-    config = config_of(tmp_path, chat, steps=2, every=2, rewards=("rl_world:only_even",), draws=2)
+    config = config_of(tmp_path, chat, steps=4, every=4, rewards=("rl_world:only_even",), draws=2)
     trained(config, tmp_path)
     first = metrics(tmp_path)[0]
     lines = read(tmp_path / "run/rollouts/000000.jsonl")
@@ -151,9 +151,13 @@ def test_groups_whose_answers_are_alike_are_left_out_and_others_are_drawn_in_the
         ({"rewards": ()}, ConfigError, r"objective\.rewards is empty; name at least one"),
         ({"rewards": ("nowhere:f",)}, ConfigError, r"nowhere cannot be imported: ModuleNotFoundError"),
         ({"rewards": ("rl_world:f",)}, ConfigError, r"rl_world has no function f; correct the name"),
-        ({"rewards": ("rl_world:too_few",)}, DataError, r"gave 1 scores for 16 answers; give one for each"),
-        ({"rewards": ("rl_world:a_text",)}, DataError, r"gave 'good' as a score; give a number, or None"),
-        ({"rewards": ("rl_world:broken",)}, DataError, r"broken failed: ZeroDivisionError: .*; correct the function"),
+        ({"rewards": ("rl_world:too_few",)}, DataError, r"too_few gave 1 scores for 16 answers; correct the function"),
+        ({"rewards": ("rl_world:a_text",)}, DataError, r"gave 'good' as a score; correct the function"),
+        (
+            {"rewards": ("rl_world:broken",)},
+            DataError,
+            r"broken failed with ZeroDivisionError: .*; correct the function",
+        ),
         ({"rewards": ("rl_world:silent",)}, DataError, r"none of 16 answers got a finite score"),
         ({"answers": 3}, ConfigError, r"4 x objective\.answers=3 = 12 rows, which do not split into batches of"),
         ({"draws": 3}, ConfigError, r"prompts_per_rollout=4 x draws=3 prompts, and there are 8; give more prompts"),
@@ -162,12 +166,12 @@ def test_groups_whose_answers_are_alike_are_left_out_and_others_are_drawn_in_the
 )
 def test_what_a_run_cannot_use_is_named_in_one_line(settings, error, said, chat, tmp_path):
     with pytest.raises(error, match=said) as raised:
-        trained(config_of(tmp_path, chat, steps=2, every=2, **settings), tmp_path)
+        trained(config_of(tmp_path, chat, steps=4, every=4, **settings), tmp_path)
     assert "\n" not in str(raised.value)
 
 
 def test_other_places_for_such_a_config_and_other_configs_here_are_refused(chat, tmp_path):
-    config = config_of(tmp_path, chat, steps=2, every=2)
+    config = config_of(tmp_path, chat, steps=4, every=4)
     with pytest.raises(ConfigError, match="objective is GrpoConfig, which learns from rewards; run `tigerjax rl`"):
         refuse_rewards(config)
     with pytest.raises(ConfigError, match=r"mesh\.sequence=2: reinforcement learning reads whole rows"):
@@ -196,7 +200,7 @@ def test_prompts_are_those_of_sft_examples_or_of_prompt_files_each_once(chat, tm
     chats = [{"role": "user", "content": "ask"}, {"role": "assistant", "content": "no"}]
     lines = [{"id": f"e{n}", "messages": [{**chats[0], "content": f"ask {'abcd'[n % 4]}"}, chats[1]]} for n in range(5)]
     (tmp_path / "sft.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    config = config_of(tmp_path, chat, steps=2, every=2)
+    config = config_of(tmp_path, chat, steps=4, every=4)
     files = (str(tmp_path / "sft.jsonl"), *config.objective.prompts)
     settings = dataclasses.replace(config.objective, prompts=files)
     got, counts = prompts.read(config, settings, TOKENIZER)

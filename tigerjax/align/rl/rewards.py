@@ -105,27 +105,26 @@ def _called(of: Function, name: str, attempts: Sequence[Attempt]) -> list[float]
     told: dict[str, Any] = {}
     if hosts.is_writer():
         try:
-            told["scores"] = _numbers(of(attempts), name, len(attempts))
-        except DataError as error:
-            told["trouble"] = str(error)
+            told = _numbers(list(of(attempts)), len(attempts))
         except Exception as error:  # whatever a user's function may raise
-            told["trouble"] = f"reward {name} failed: {type(error).__name__}: {error}; correct the function"
-    told = hosts.share(f"scores of {name}", told or None)[0]
+            told["trouble"] = f"failed with {type(error).__name__}: {error}"
+    told = hosts.share(f"scores of {name}", told)[0]
     if "trouble" in told:
-        raise DataError(told["trouble"])
+        raise DataError(
+            f"reward {name} {told['trouble']}; correct the function, which must give a number or None for each answer"
+        )
     return [math.nan if score is None else score for score in told["scores"]]
 
 
-def _numbers(scores: Any, name: str, count: int) -> list[float | None]:
-    """Scores as JSON holds them; DataError where they are no numbers, or not `count`."""
-    listed = list(scores)
-    if len(listed) != count:
-        raise DataError(f"reward {name} gave {len(listed)} scores for {count} answers; give one for each")
+def _numbers(given: Sequence[Any], count: int) -> dict[str, Any]:
+    """{scores: as JSON holds them}, or {trouble} where they are no numbers, or not `count`."""
+    if len(given) != count:
+        return {"trouble": f"gave {len(given)} scores for {count} answers"}
     numbers: list[float | None] = []
-    for score in listed:
+    for score in given:
         try:
             number = math.nan if score is None else float(score)
         except (TypeError, ValueError):
-            raise DataError(f"reward {name} gave {shown(score)} as a score; give a number, or None") from None
+            return {"trouble": f"gave {shown(score)} as a score"}
         numbers.append(number if math.isfinite(number) else None)
-    return numbers
+    return {"scores": numbers}
