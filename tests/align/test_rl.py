@@ -93,6 +93,7 @@ def test_the_rewarded_letter_is_learned(kind, chat, tmp_path):
     assert rl_world.REWARD == "rl_world:likes_a"
 
 
+@pytest.mark.slow
 def test_a_roll_out_on_a_mesh_is_that_of_one_device_and_the_sampler_reads_the_run_s_own_arrays(chat, tmp_path, capsys):
     one = config_of(tmp_path, chat, PpoConfig, steps=4, every=4, kl=0.1)
     eight = dataclasses.replace(one, mesh=MeshConfig(data=2, fsdp=4))

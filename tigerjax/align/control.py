@@ -1,14 +1,14 @@
 """A control for a round: the same prompts with winners drawn at random, so that what choosing brings can be told from
 what more training brings (Lambert 2025, rlhfbook.com, on rejection sampling)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tigerjax.align import mix as mix_lib
 from tigerjax.align.config import AlignConfig
 from tigerjax.align.prompts import draw
 
-Record = Mapping[str, Any]
+Record = dict[str, Any]
 
 
 def training_set(
@@ -19,7 +19,7 @@ def training_set(
     *,
     won: Sequence[Record],
     round_index: int,
-) -> Sequence[Record]:
+) -> list[Record]:
     """What the control is trained on: the SFT set `examples` with a random answer to each prompt of the winners `won`,
     or with `pairs` the same pairs in a random order.
 

@@ -298,8 +298,8 @@ def _steps(
             step.counts, step.figures = mixed.counts, diversity.of_winners(won, scored)
             if config.control:
                 pairs = _read(folder / TRAIN_FILES["pairs"]) if functions.trains_on == "pairs" else None
-                ranked = _read(folder / "rank" / "ranked.jsonl")
-                control_set = control.training_set(config, sft_examples(sft), ranked, pairs, won=won, round_index=index)
+                given = sft_examples(sft), _read(folder / "rank" / "ranked.jsonl"), pairs
+                control_set = control.training_set(config, *given, won=won, round_index=index)
                 write_jsonl(step.tmp / "control.jsonl", control_set)
     yield "mix"
 

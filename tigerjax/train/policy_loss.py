@@ -18,7 +18,7 @@ Sums = dict[str, jax.Array]
 
 
 class PolicyBatch(NamedTuple):
-    """B answers, one a row, each with its prompt before it. What stands at position t is about the token after it, and
+    """B rows, each with a prompt and an answer to it. What stands at position t is about the token after it, and
     is 0 where that is no token of an answer in the loss."""
 
     rows: Batch

@@ -35,19 +35,18 @@ def read(run: RunConfig, settings: RlConfig, tokenizer: Any) -> tuple[list[Promp
     room = run.data.seq_len - settings.max_new_tokens
     encoded = encoding.encode(tokenizer, distinct, True)
     out = [prompt for prompt in encoded if len(prompt.ids) <= room]
-    dropped = {"repeated": len(given) - len(distinct), "overlong": len(encoded) - len(out)}
-    counts = {"in": len(given), "out": len(out), "dropped": {reason: n for reason, n in dropped.items() if n}}
-    long = dropped["overlong"]
+    long = len(encoded) - len(out)
+    dropped = {name: n for name, n in (("repeated", len(given) - len(distinct)), ("overlong", long)) if n}
     if not out or long > run.data.max_dropped * len(encoded):
         raise DataError(
             f"objective.prompts: {long} of {len(encoded)} prompts leave less than"
             f" max_new_tokens={settings.max_new_tokens} of data.seq_len={run.data.seq_len}, more than"
             f" data.max_dropped={run.data.max_dropped}; raise data.seq_len or lower max_new_tokens"
         )
-    if counts["dropped"]:
-        left_out = ", ".join(f"{n} {reason}" for reason, n in counts["dropped"].items())
+    if dropped:
+        left_out = ", ".join(f"{n} {reason}" for reason, n in dropped.items())
         hosts.say(f"tigerjax: note: objective.prompts: of {len(given)} prompts {left_out} are left out")
-    return out, counts
+    return out, {"in": len(given), "out": len(out), "dropped": dropped}
 
 
 def _of_file(path: Any) -> list[dict[str, Any]]:
