@@ -151,7 +151,7 @@ def fastest(theirs: Any, requests: list[Any]) -> tuple[int, int]:
         return cpu(lambda: asked(theirs, requests))
 
     threads = min(sorted({1, os.cpu_count() or 1}), key=lambda n: seconds(n, ROWS))
-    batch = min((1, ROWS, 4 * ROWS), key=lambda n: seconds(threads, n))
+    batch = min((1, 4, ROWS, 2 * ROWS, 4 * ROWS), key=lambda n: seconds(threads, n))
     torch.set_num_threads(threads)
     theirs.batch_size_per_gpu = batch
     return threads, batch

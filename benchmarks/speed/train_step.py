@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, OptimConfig, PipelineConfig
+from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, ObjectiveConfig, OptimConfig, PipelineConfig
 from tigerjax.mesh import make_mesh
 from tigerjax.model.numbers import model_flops
 from tigerjax.train.objective import token_objective
@@ -83,6 +83,7 @@ class Run(NamedTuple):
     compute: ComputeConfig
     mesh: MeshConfig
     pipeline: PipelineConfig = PipelineConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
 
 
 def main() -> None:

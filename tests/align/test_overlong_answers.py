@@ -1,11 +1,16 @@
 """What does not fit or says nothing is left out, counted and named before training; rows are as wide as they need."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import world
 from world import Letters, ranked, write
 
-from tigerjax.align import encoding, overlong, pair_loader, reward_data, widths
+from tigerjax.align import encoding, overlong, pair_loader, preference, reward, reward_data, score, widths
 from tigerjax.align.answers import Answer, Existing
+from tigerjax.config import DpoConfig
 from tigerjax.errors import DataError
 
 TOKENIZER = Letters()
@@ -94,6 +99,46 @@ def test_an_overlong_reference_is_left_out_before_training(capsys):
     )
     with pytest.raises(DataError, match="2 of 3 examples"):
         overlong.fitting_reference([reference[0], reference[2], reference[2]], TOKENIZER, **room)
+
+
+LONG = {"id": "c", "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "x" * 90}]}
+SHORT = {"id": "a", "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]}
+
+
+@pytest.mark.parametrize(
+    ("rejected", "reference", "message"),
+    [("x" * 90, [SHORT], "2 of 3 pairs"), ("bad", [SHORT, LONG, LONG], "reference: 2 of 3 examples")],
+)
+def test_a_reward_model_is_not_begun_on_less_than_the_limit_leaves(tmp_path, rejected, reference, message):
+    """The model that it would start from is not even opened: there is none."""
+    records = [pair("q a"), pair("q b", rejected=rejected), pair("q c", rejected=rejected)]
+    data = reward_data.RewardData(write(tmp_path, records), reference)
+    config = world.run_config(4)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, seq_len=24, max_dropped=0.5))
+    where = {"init": tmp_path / "none", "run_dir": tmp_path / "run"}
+    with pytest.raises(DataError, match=message):
+        reward.train(config, reward.RewardConfig(), data=data, tokenizer=TOKENIZER, **where)
+    assert not (tmp_path / "run").exists()
+
+
+def test_preferences_of_which_too_few_fit_stop_a_run_on_them(tmp_path):
+    records = [pair("q a"), pair("q b", rejected="x" * 90), pair("q c", rejected="x" * 90)]
+    settings = DpoConfig(preferences=tuple(map(str, write(tmp_path, records))))
+    config = dataclasses.replace(world.run_config(4), objective=settings)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, seq_len=24, max_dropped=0.5))
+    with pytest.raises(DataError, match="2 of 3 pairs"):
+        preference.read(config, settings, TOKENIZER)
+
+
+def test_calibration_does_not_begin_on_a_reference_of_which_too_little_fits(tmp_path, monkeypatch):
+    (tmp_path / "meta.json").write_text("{}")
+    monkeypatch.setattr(score, "Tokenizer", lambda path: TOKENIZER)
+    monkeypatch.setattr(score, "load", lambda *a, **k: SimpleNamespace(extra={}, tokenizer=TOKENIZER))
+    monkeypatch.setattr(score, "Scorer", lambda *a, **k: None)
+    monkeypatch.setattr(score, "sft_examples", lambda files: [SHORT, LONG, LONG])
+    config = SimpleNamespace(data=SimpleNamespace(tokenizer="tok", seq_len=24, max_dropped=0.5), compute=None)
+    with pytest.raises(DataError, match="reference: 2 of 3 examples"):
+        score.calibrate_model(config, tmp_path, [], rows=4, truncation_penalty=1.5)
 
 
 def test_a_prompt_with_60_pairs_does_not_widen_the_rows_of_others(tmp_path):

@@ -33,6 +33,7 @@ from tigerjax.config import (
     RlConfig,
     RopeConfig,
     RunConfig,
+    ScheduleConfig,
     SimpoConfig,
     SplashConfig,
 )
@@ -62,6 +63,7 @@ RUN = RunConfig(
     global_batch_size=8, seed=0, log_every_steps=1,
 )  # fmt: skip
 VALID = [
+    ScheduleConfig(kind="wsd", decay_steps=2),
     MODEL, OPTIM, COMPUTE, DATA, CHECKPOINT, RUN, MeshConfig(), PipelineConfig(), HealthConfig(), SplashConfig(),
     HostsConfig(), RewardConfig(), AlignConfig(prompt_fraction=0.07, seed=0), Batching(), Source("a"),
     EvaluationConfig(),

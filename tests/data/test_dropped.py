@@ -2,9 +2,11 @@
 
 import pytest
 
+from tigerjax.command import cli
 from tigerjax.config import DataConfig
-from tigerjax.data import dropped
+from tigerjax.data import dropped, mixture
 from tigerjax.errors import ConfigError, DataError
+from tigerjax.files import jsonl
 
 FIGURES = {"records": 100, "overlong": 57, "weightless": 2, "seq_len": 64, "trimmed": 3, "numbered": 4, "shortened": 0}
 
@@ -37,3 +39,23 @@ def test_examples_that_were_cut_are_counted(capsys):
 def test_the_limit_is_a_share(share):
     with pytest.raises(ConfigError, match=r"data\.max_dropped=.* must be at least 0 and at most 1"):
         DataConfig(mixture="m", modules=(), tokenizer="t", cache_dir="c", seq_len=8, max_dropped=share)
+
+
+def test_a_command_says_what_is_in_no_row_and_stops_at_the_limit(work, tmp_path, capsys):
+    """Of three examples one is longer than a row."""
+    examples = [
+        {"id": name, "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": text}]}
+        for name, text in (("a", "yes"), ("b", "no"), ("c", "apples and pears " * 40))
+    ]
+    jsonl.write_jsonl(tmp_path / "sft.jsonl", examples)
+    mixture.sft(
+        "some_overlong", tokenizer=str(work / "tokenizer"), examples=mixture.Source(str(tmp_path / "sft.jsonl"))
+    )
+    words = ["data", "stats", "some_overlong", "--seq-len", "48", "--modules", "json"]
+    words += ["--cache-dir", str(tmp_path / "rows")]
+    assert cli.main([*words, "--max-dropped", "0.4"]) == 0
+    assert "1 of 3 examples (33%) are in no row: 1 are longer than seq_len=48" in capsys.readouterr().err
+    for _ in range(2):  # with the rows made anew, and with those that are kept
+        assert cli.main([*words, "--max-dropped", "0.3"]) == 3
+        error = capsys.readouterr().err
+        assert "at most 30% may be" in error and "--data.max-dropped" in error and "Traceback" not in error

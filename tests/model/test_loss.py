@@ -31,13 +31,14 @@ def plain(hidden_BTD, head_DV, targets_BT, weights_BT):
     return jnp.sum(nll_BT * weights_BT), jnp.sum(weights_BT), jnp.sum(correct_BT * weights_BT)
 
 
-def chunked(chunk_tokens, batch_shards=1, length_shards=1):
+def chunked(chunk_tokens, batch_shards=1, length_shards=1, z_loss=0.0):
     return functools.partial(
         token_loss,
         vocab_size=VOCAB,
         chunk_tokens=chunk_tokens,
         batch_shards=batch_shards,
         length_shards=length_shards,
+        z_loss=z_loss,
     )
 
 
@@ -45,11 +46,28 @@ def chunked(chunk_tokens, batch_shards=1, length_shards=1):
 def test_loss_count_and_gradients_do_not_depend_on_the_chunk(chunk_tokens, shards):
     arrays = inputs()
     loss = chunked(chunk_tokens, *shards)
-    np.testing.assert_allclose(loss(*arrays), plain(*arrays), rtol=TOLERANCE)
+    np.testing.assert_allclose(loss(*arrays), (*plain(*arrays), 0), rtol=TOLERANCE)
     for argument in (0, 1):
         ours = jax.grad(lambda *a: 3.0 * loss(*a)[0], argument)(*arrays)
         wanted = jax.grad(lambda *a: 3.0 * plain(*a)[0], argument)(*arrays)
         np.testing.assert_allclose(ours, wanted, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(("chunk_tokens", "shards"), [(1000, (1, 1)), (20, (2, 3))])
+def test_z_loss_and_its_gradients_are_those_of_the_formula(chunk_tokens, shards):
+    arrays, z_loss = inputs(), 0.3  # 3,000 times PaLM's, so that a wrong factor shows
+
+    def wanted(hidden_BTD, head_DV, targets_BT, weights_BT):
+        log_z_BT = jax.nn.logsumexp((hidden_BTD @ head_DV)[..., :VOCAB], axis=-1)
+        return plain(hidden_BTD, head_DV, targets_BT, weights_BT)[0] + z_loss * jnp.sum(log_z_BT**2 * weights_BT)
+
+    loss = chunked(chunk_tokens, *shards, z_loss=z_loss)
+    found = loss(*arrays)
+    np.testing.assert_allclose(found.loss_sum, wanted(*arrays), rtol=TOLERANCE)
+    np.testing.assert_allclose(found.loss_sum - found.z_sum, plain(*arrays)[0], rtol=TOLERANCE)
+    for argument in (0, 1):
+        ours = jax.grad(lambda *a: 3.0 * loss(*a)[0], argument)(*arrays)
+        np.testing.assert_allclose(ours, jax.grad(lambda *a: 3.0 * wanted(*a), argument)(*arrays), atol=1e-4)
 
 
 @pytest.mark.parametrize(("chunk_tokens", "shards"), [(1, (1, 1)), (20, (2, 3))])
@@ -101,7 +119,7 @@ def sizes_in(jaxpr) -> list[int]:
 
 def test_no_array_of_the_gradient_holds_all_logits():
     arrays, chunk_tokens = inputs(), 2 * B
-    gradient = jax.make_jaxpr(jax.grad(lambda *a: chunked(chunk_tokens)(*a)[0], (0, 1)))(*arrays)
+    gradient = jax.make_jaxpr(jax.grad(lambda *a: chunked(chunk_tokens, z_loss=1e-4)(*a)[0], (0, 1)))(*arrays)
     sizes = sizes_in(gradient.jaxpr)
     assert chunk_tokens * V in sizes  # the logits of one chunk are there: the walk reaches the loop's body
     assert max(sizes) <= max(chunk_tokens * V, B * T * D, D * V) < B * T * V
@@ -112,7 +130,7 @@ def test_compiled_temporaries_are_smaller_than_the_logits():
     shapes = [((b, t, d), jnp.float32), ((d, v), jnp.float32), ((b, t), jnp.int32), ((b, t), jnp.float32)]
 
     def loss(*a):
-        return token_loss(*a, vocab_size=v, chunk_tokens=64, batch_shards=1, length_shards=1)[0]
+        return token_loss(*a, vocab_size=v, chunk_tokens=64, batch_shards=1, length_shards=1, z_loss=1e-4)[0]
 
     compiled = jax.jit(jax.grad(loss, (0, 1))).lower(*(jax.ShapeDtypeStruct(*s) for s in shapes)).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * b * t * v / 2

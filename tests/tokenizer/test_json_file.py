@@ -215,6 +215,16 @@ def test_the_command_line_says_it_in_one_line_and_exits_3(tmp_path, capsys):
     assert "of kind 'WordPiece', and only BPE is read" in said and said.count("\n") == 1
 
 
+@pytest.mark.parametrize("role", ["base", "new"])
+def test_a_folder_that_is_not_there_is_one_line(tmp_path, capsys, role):
+    folders = {"base": json_tokenizer.write(tmp_path, "smol"), "new": json_tokenizer.write(tmp_path / "n", "smol")}
+    folders[role] = tmp_path / "absent"
+    words = [word for name, folder in folders.items() for word in (f"--{name}", str(folder))]
+    assert main(["tokenizer", "extend", *words, "--vocab-size", "999", "--out", str(tmp_path / "out")]) in (2, 3)
+    said = capsys.readouterr().err
+    assert str(tmp_path / "absent") in said and said.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
 def test_a_special_token_that_merges_lead_to_is_refused(tmp_path):
     folder = json_tokenizer.write(tmp_path, "smol")
     path = folder / "tokenizer.json"

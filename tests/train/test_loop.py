@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from held_rows import held_out
 from tiny_run import SILENT, TinyLoader, tiny_config
 
 from tigerjax.checkpoint.files import steps
@@ -20,6 +21,7 @@ from tigerjax.checkpoint.model import load_model
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest
 from tigerjax.mesh import run_mesh
+from tigerjax.train.held_out import HeldOut
 from tigerjax.train.loop import train
 from tigerjax.train.objective import token_objective
 from tigerjax.train.start import Init
@@ -287,3 +289,23 @@ def test_training_imports_without_tensorflow_and_seqio():
         "import tigerjax.train.loop, tigerjax.checkpoint.model, tigerjax.model.decoder\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_hosts_compare_config_tokenizer_data_and_held_out_rows_before_they_begin(tmp_path, monkeypatch):
+    compared = {}
+
+    def note(what, value):
+        compared[what] = value
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("tigerjax.train.loop.hosts.same", note)
+    loader, held = TinyLoader(), HeldOut(held_out())
+    loader.tokenizer_sha256 = "of the tokenizer"
+    with pytest.raises(ConfigError, match="enough"):
+        run(tmp_path, tiny_config(), loader, held_out=held)
+    (settings,) = compared.values()
+    assert settings["tokenizer"] == "of the tokenizer"
+    assert settings["data"] == loader.state()
+    assert settings["held out"] == held.hashes() and held.hashes()
+    assert {"seed", "optim.peak_lr", "data.seq_len"} <= settings.keys()
+    assert not (tmp_path / "checkpoints").exists() or not steps(tmp_path / "checkpoints")

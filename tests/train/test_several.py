@@ -117,9 +117,7 @@ def test_a_host_that_reads_slowly_is_named_and_no_other(tmp_path):
     assert "slow: host 1 " in ended.errors[0] and "slow" not in ended.errors[1]
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     steady = records[SLOW_AFTER + 3 : 19]  # the last step reads nothing
-    named = [r["slow_hosts"] for r in steady]
-    assert {host for hosts in named for host in hosts} == {1}
-    assert named.count([1]) >= 4, named  # a step that the machine itself slows down may hide the wait
+    assert [r["slow_hosts"] for r in steady] == [[1]] * 6
     assert min(r["host_busy_s"] for r in steady) > SLOW_LEAST_S / 2
 
 

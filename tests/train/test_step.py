@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_run import LENGTH, TinyLoader, segments, tiny_batch, tiny_config
 
-from tigerjax.config import MeshConfig, PipelineConfig
+from tigerjax.config import MeshConfig, ObjectiveConfig, PipelineConfig
 from tigerjax.data.rows import make_batch, make_row
 from tigerjax.mesh import in_mesh, run_mesh
 from tigerjax.model.qwen3.sizes import Qwen3Config
@@ -115,6 +115,16 @@ def test_a_tied_head_with_biases_norms_and_a_window_trains_alike_on_every_axis()
     assert "head" not in one[1] and np.abs(one[1]["layers"]["attn"]["q_bias"]).max() > 0
     assert not one[1]["embed"][PLAIN.vocab_size :].any(), "padding has no gradient through either use"
     assert tuple(other[2]["layers"]["attn"]["q_bias"].spec)[:2] == ("stage", "tensor")
+
+
+def test_z_loss_is_a_part_of_the_loss_and_a_metric():
+    config, mesh = tiny_config(), built()[0]
+    weights = init_state(*built()[1:3], mesh, seed=0).weights
+    plain, weight, _ = jax.jit(built()[1].loss)(weights, tiny_batch(0))
+    more = token_objective(dataclasses.replace(config, objective=ObjectiveConfig(z_loss=0.1)), mesh)
+    total, same, aux = jax.jit(more.loss)(weights, tiny_batch(0))
+    assert same == weight and aux["z_loss_nats"] > 0.1 * weight  # log(Z) of 60 logits near 0 is about 4
+    np.testing.assert_allclose([aux["nll_nats"], aux["nll_nats"] + aux["z_loss_nats"]], [plain, total], rtol=1e-6)
 
 
 def test_four_micro_batches_equal_one_batch():

@@ -6,6 +6,7 @@ checkpoint; TensorStore then writes the real arrays, part by part.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from tigerjax.errors import DataError
 from tigerjax.files import paths as places
 from tigerjax.model.weights import get, paths, put
 
-WEIGHTS = "weights"
+WEIGHTS, OPT_STATE = "weights", "opt_state"
+MEAN = "mean"
+"""Name of the running mean of the weights in the state of an optimiser."""
 
 
 class Stored:
@@ -46,15 +49,40 @@ class Stored:
 
 def open_arrays(step: Path) -> dict[str, Any]:
     """The weights of one checkpoint folder as a nested dict of Stored. DataError when an array does not open."""
+    return _opened(step / WEIGHTS, lambda tree: ("", tree))
+
+
+def open_mean(step: Path) -> dict[str, Any]:
+    """The running mean of the weights in one checkpoint folder, as `open_arrays` gives the weights. DataError where the
+    run kept none, or when an array does not open."""
+    found = _opened(step / OPT_STATE, _mean_in) if (step / OPT_STATE).is_dir() else {}
+    if not found:
+        raise DataError(
+            f"{step}: no running mean of the weights is saved here; give a run whose config has optim.ema_decay"
+        )
+    return found
+
+
+def _mean_in(tree: Any, at: str = "") -> tuple[str, dict[str, Any]]:
+    """(The path of the mean in a state with a dot behind it, its tree); ("", {}) where there is none."""
+    for name, part in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
+        if name == MEAN:
+            return f"{at}{name}.", part
+        if (found := _mean_in(part, f"{at}{name}."))[1]:
+            return found
+    return "", {}
+
+
+def _opened(folder: Path, chosen: Callable[[Any], tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     try:
         handler = ocp.PyTreeCheckpointHandler()  # alone, as in checkpoint.model: a Checkpointer would warn
-        tree: Any = handler.metadata(step / WEIGHTS).tree
+        at, tree = chosen(handler.metadata(folder).tree)
         handler.close()
-        return _open(step, tree, lambda path: {"open": True})
+        return _open(folder, tree, lambda path: {"open": True}, at)
     except Exception as error:  # Orbax and TensorStore raise many types for bytes that do not decode
         places.not_damage(error)
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise DataError(f"{step}: weights do not open ({first})") from error
+        raise DataError(f"{folder.parent}: weights do not open ({first})") from error
 
 
 def create_arrays(step: Path, plan: dict[str, tuple[tuple[int, ...], tuple[int, ...]]], dtype: Any) -> dict[str, Any]:
@@ -79,7 +107,7 @@ def create_arrays(step: Path, plan: dict[str, tuple[tuple[int, ...], tuple[int, 
         }
         return {"metadata": metadata, "create": True}
 
-    return _open(step, skeleton, new)
+    return _open(step / WEIGHTS, skeleton, new)
 
 
 def sync(folder: Path) -> None:
@@ -93,9 +121,10 @@ def sync(folder: Path) -> None:
                 os.fsync(file.fileno())
 
 
-def _open(step: Path, tree: dict[str, Any], more: Any) -> dict[str, Any]:
+def _open(folder: Path, tree: dict[str, Any], more: Any, at: str = "") -> dict[str, Any]:
+    """`tree` with the arrays of `folder`, whose names begin with `at`; `more` goes into the spec of each."""
     out: dict[str, Any] = {}
-    folder = places.absolute(step / WEIGHTS)
+    folder = places.absolute(folder)
     base = f"{folder}/" if places.on_bucket(folder) else f"file://{folder}/"
     # No cache, because a block is read once. No fsync after each chunk, which would take longer than writing the chunk:
     # `sync` does it once.
@@ -103,7 +132,7 @@ def _open(step: Path, tree: dict[str, Any], more: Any) -> dict[str, Any]:
     for path in paths(tree):
         spec = {
             "driver": "zarr",
-            "kvstore": {"driver": "ocdbt", "base": base, "path": path.replace("/", ".") + "/"},
+            "kvstore": {"driver": "ocdbt", "base": base, "path": at + path.replace("/", ".") + "/"},
             "store_data_equal_to_fill_value": True,
         }
         put(out, path, Stored(ts.open(spec | more(path), context=context).result()))

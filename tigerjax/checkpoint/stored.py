@@ -43,11 +43,11 @@ def open_model(path: str | Path) -> StoredModel:
     return open_newest(paths.absolute(path), _open)
 
 
-def _open(path: Path) -> StoredModel:
+def _open(path: Path, mean: bool = False) -> StoredModel:
     meta = read_meta(path)
     return StoredModel(
         model_of(path, meta),
-        without_value_head(store.open_arrays(path)),
+        without_value_head(store.open_mean(path) if mean else store.open_arrays(path)),
         meta["kind"],
         meta["tokenizer_sha256"],
         meta["step"],
@@ -57,16 +57,24 @@ def _open(path: Path) -> StoredModel:
     )
 
 
-def open_whole(path: str | Path) -> StoredModel:
-    """`open_model` with every byte checked. All hosts call it together, and each checks its share of the files."""
-    return open_newest(paths.absolute(path), _open_together)
+def open_whole(path: str | Path, *, mean: bool = False) -> StoredModel:
+    """`open_model` with every byte checked. All hosts call it together, and each checks its share of the files.
+
+    With `mean` the weights are their running mean; DataError where the run kept none."""
+    return open_newest(paths.absolute(path), functools.partial(_open_together, mean=mean))
 
 
-def _open_together(path: Path) -> StoredModel:
+def _open_together(path: Path, *, mean: bool) -> StoredModel:
     stored, trouble, meta = None, None, {}
     try:
-        stored, meta = _open(path), read_meta(path)
-        check_bytes(path, meta, ("weights",), part=jax.process_index(), parts=jax.process_count())
+        stored, meta = _open(path, mean), read_meta(path)
+        check_bytes(
+            path,
+            meta,
+            (store.OPT_STATE if mean else store.WEIGHTS,),
+            part=jax.process_index(),
+            parts=jax.process_count(),
+        )
     except DataError as error:
         trouble = str(error)
     if named := [t for t in hosts.share("troubles of a checkpoint", trouble) if t is not None]:

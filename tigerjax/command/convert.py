@@ -117,13 +117,15 @@ def to_hf(
     tokenizer: Path | None = None,
     keep_padding: bool = False,
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    weights: Literal["trained", "ema"] = "trained",
     verify: bool = False,
     json: Path | None = None,
 ) -> None:
     """Writes a folder that `transformers` loads.
 
     It has safetensors, config, tokenizer, chat template and a model card. A language model becomes LlamaForCausalLM, a
-    reward model LlamaForSequenceClassification, or those of its own family. One tensor is written at a time; the same
+    reward model LlamaForSequenceClassification, or those of its own family. --weights ema takes the running mean of the
+    weights, which a run with optim.ema_decay has. One tensor is written at a time; the same
     command continues an interrupted conversion. --verify reads everything again, and compares the logits of both models
     for a short text.
 
@@ -140,12 +142,13 @@ def to_hf(
     from tigerjax.tokenizer.load import Tokenizer
 
     started = time.perf_counter()
-    model = open_whole(checkpoint)
+    model = open_whole(checkpoint, mean=weights == "ema")
     if tokenizer is not None:
         check_fits(model, Tokenizer(tokenizer), where=checkpoint, reward=families.is_reward(model.kind))
     lineage = {
         "checkpoint": checkpoint.name,
         "step": model.step,
+        "weights": "as trained" if weights == "trained" else "running mean (EMA)",
         "imported from": model.extra.get("source"),
         "checkpoint sha256 (of its meta.json)": sha256(model.path / META),
         "tokenizer sha256": model.tokenizer_sha256,

@@ -102,7 +102,7 @@ def train(
 def _rehearse(run: RunConfig, run_dir: Path) -> None:
     """Refuses what a run would refuse of its mixture or preferences, and of the checkpoint that it starts from."""
     from tigerjax.tokenizer.load import Tokenizer
-    from tigerjax.train import start
+    from tigerjax.train.rehearse import rehearse
 
     if isinstance(run.objective, PreferenceConfig):
         from tigerjax.align import preference
@@ -113,7 +113,7 @@ def _rehearse(run: RunConfig, run_dir: Path) -> None:
 
         import_modules(run.data.modules)
         get_mixture(run.data.mixture)
-    start.rehearse(run, run_dir, lambda: Tokenizer(run.data.tokenizer))
+    rehearse(run, run_dir, lambda: Tokenizer(run.data.tokenizer))
 
 
 def _progress(run: Any, run_dir: Path, loader: Any) -> dict[str, float]:

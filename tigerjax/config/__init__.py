@@ -6,7 +6,7 @@ default for it: otherwise a run could silently use the default. The comment behi
 its text in `--help`. Settings of rejection sampling are in `tigerjax/align/config.py`.
 """
 
-from tigerjax.config.files import DUMPED, dump, load
+from tigerjax.config.files import DUMPED, dump, load, part_of_dump
 from tigerjax.config.model import (
     FLOAT32,
     Attention,
@@ -29,6 +29,7 @@ from tigerjax.config.objective import (
     ReferencedConfig,
     SimpoConfig,
 )
+from tigerjax.config.optim import OptimConfig, ScheduleConfig
 from tigerjax.config.reinforcement import GrpoConfig, PpoConfig, RlConfig
 from tigerjax.config.rope import RopeConfig
 from tigerjax.config.run import (
@@ -36,7 +37,6 @@ from tigerjax.config.run import (
     DataConfig,
     HealthConfig,
     MeshConfig,
-    OptimConfig,
     PipelineConfig,
     RunConfig,
 )
@@ -70,10 +70,12 @@ __all__ = [
     "RlConfig",
     "RopeConfig",
     "RunConfig",
+    "ScheduleConfig",
     "SimpoConfig",
     "SplashConfig",
     "dump",
     "load",
     "other_sizes",
+    "part_of_dump",
     "stored_sizes",
 ]

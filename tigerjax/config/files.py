@@ -7,6 +7,7 @@ import importlib.util
 import re
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,18 @@ def _of_dump(path: Path) -> RunConfig:
     if values:
         raise ConfigError(f"{path}: no field {min(values)} in this version; give the config file of the run")
     return run
+
+
+def part_of_dump(kind: Any, prefix: str, lines: Sequence[str], path: Path) -> Any:
+    """The dataclass of a run's dumped lines that begin with `prefix`, such as `optim.`; `path` names their place.
+
+    Raises ConfigError for lines that this version has no field for, and where one is missing.
+    """
+    values = dict(line.split(" = ", 1) for line in lines if line.startswith(prefix))
+    built = _built(kind, values, prefix, path)
+    if values:
+        raise ConfigError(f"{path}: no field {min(values)} in this version; give a checkpoint of this version")
+    return built
 
 
 def _built(kind: Any, values: dict[str, str], prefix: str, path: Path) -> Any:

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Annotated, ClassVar, Literal
 
+from tigerjax.config.model import LATER
 from tigerjax.config.ranges import Factor, PositiveFactor, Range, check
 from tigerjax.errors import ConfigError
 
@@ -12,11 +13,15 @@ Smoothing = Annotated[float, Range(0, 0.5, below=True)]
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectiveConfig:
-    """What a run minimises. This class itself is the cross-entropy of the next token, which has no settings.
+    """What a run minimises. This class itself is the cross-entropy of the next token.
 
     Another objective is a subclass, whose fields are its settings, and an entry in `tigerjax.train.objective`. Its
     numbers have ranges, as `tigerjax.config.ranges` says.
     """
+
+    z_loss: Factor = dataclasses.field(default=0.0, metadata={LATER: True})
+    """Of the cross-entropy: it also adds this times log(Z)^2 for each token, where Z is the sum of the exponentials of
+    its logits. PaLM has 1e-4. A metric tells how much it is; validations leave it out."""
 
     def __post_init__(self) -> None:
         check(self, "objective.")
@@ -38,6 +43,11 @@ class PreferenceConfig(ObjectiveConfig):
 
     def __post_init__(self) -> None:
         check(self, "objective.")
+        if self.z_loss:
+            raise ConfigError(
+                f"objective.z_loss={self.z_loss} is a part of the next token's cross-entropy, which a loss over"
+                " preferences is not; set it to 0"
+            )
         if isinstance(self.preferences, str):
             raise ConfigError(
                 f"objective.preferences={self.preferences!r} must be a tuple of files, such as ('a.jsonl',)"

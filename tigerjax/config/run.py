@@ -1,12 +1,13 @@
-"""The settings of a training run: mesh, pipeline, optimiser, data, checkpoints and health."""
+"""The settings of a training run: mesh, pipeline, data, checkpoints and health."""
 
 import dataclasses
 import math
 from pathlib import PurePath
 from typing import Annotated
 
-from tigerjax.config.model import LATER, ComputeConfig, Dtype, ModelConfig
+from tigerjax.config.model import LATER, ComputeConfig, ModelConfig
 from tigerjax.config.objective import ObjectiveConfig
+from tigerjax.config.optim import OptimConfig
 from tigerjax.config.ranges import Count, CountOrZero, PositiveFactor, Range, Seed, Share, check
 from tigerjax.config.validation import EvalConfig
 from tigerjax.errors import ConfigError
@@ -45,32 +46,6 @@ class PipelineConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class OptimConfig:
-    """AdamW with a linear warm-up and a cosine decay."""
-
-    peak_lr: Annotated[float, Range(0, 1, above=True)]  # Learning rate at the end of the warm-up
-    final_lr_fraction: Share
-    """The learning rate ends at optim.peak_lr times this."""
-    warmup_steps: CountOrZero  # Steps in which the learning rate rises from 0
-    total_steps: Count  # Steps of the run, those of the warm-up included
-    beta1: Annotated[float, Range(0, 1, below=True)]  # Decay of Adam's running mean of the gradients
-    beta2: Annotated[float, Range(0, 1, below=True)]  # Decay of Adam's running mean of their squares
-    eps: Annotated[float, Range(1e-30, 1)]  # Added to the root of the running mean of squares
-    weight_decay: Annotated[float, Range(0, 100)]
-    """Applied to matrices only, not to the scales of norms."""
-    clip_norm: PositiveFactor | None  # Gradients with a larger global norm are scaled down to it; None: never
-    first_moment_dtype: Dtype = "float32"
-    """Type of the running mean of the gradients. bfloat16 saves 2 bytes per weight. That of the squares is float32."""
-    gradient_accumulation_steps: Count = 1
-    """Micro-batches in a step. The result is that of one batch with all their sequences."""
-
-    def __post_init__(self) -> None:
-        check(self, "optim.")
-        if self.warmup_steps >= self.total_steps:
-            raise ConfigError(f"warmup_steps={self.warmup_steps} must be in [0, total_steps={self.total_steps})")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
     """What the run is trained on."""
 
@@ -101,6 +76,9 @@ class CheckpointConfig:
     keep_every_steps: Count | None = None  # Checkpoints of its multiples stay for good; None: of none
     init_from: str | None = None
     """Folder of a checkpoint or a run, from whose weights this run starts at step 0. None starts from random ones."""
+    branch_from: str | None = dataclasses.field(default=None, metadata={LATER: True})
+    """Folder of a checkpoint of another run, or of that run, which this run continues in a folder of its own: with its
+    step, its weights, the state of its optimiser and its place in the data."""
     keep_best: bool = dataclasses.field(default=False, metadata={LATER: True})
     """Whether the checkpoint with the best `eval.metric` stays, however old; of equal ones the newest."""
 
@@ -108,6 +86,11 @@ class CheckpointConfig:
         check(self, "checkpoint.")
         if (n := self.keep_every_steps) is not None and n % self.every_steps:
             raise ConfigError(f"checkpoint.keep_every_steps={n} must be a multiple of every_steps={self.every_steps}")
+        if self.branch_from is not None and self.init_from is not None:
+            raise ConfigError(
+                "checkpoint.branch_from continues a run, and checkpoint.init_from starts at step 0 from weights; give"
+                " one of them"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,10 +167,18 @@ class RunConfig:
             if size % degree:
                 raise ConfigError(f"model.{field}={size} does not divide by mesh.{axes}={degree}; change one")
         self._check_length()
+        self._check_start()
         if self.checkpoint.keep_best and self.eval.every_steps is None:
             raise ConfigError(
                 "checkpoint.keep_best needs validations to choose by, and eval.every_steps is None: only the last step"
                 " is validated; set eval.every_steps"
+            )
+
+    def _check_start(self) -> None:
+        if (first := self.optim.schedule.first_step) and self.checkpoint.branch_from is None:
+            raise ConfigError(
+                f"optim.schedule.first_step={first}, but a run without checkpoint.branch_from begins at step 0; set"
+                " that, or leave first_step at 0"
             )
 
     def _check_length(self) -> None:

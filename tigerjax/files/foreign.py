@@ -100,7 +100,10 @@ def read_object(path: Path, advice: str, *, finite: bool = True) -> dict[str, An
     A byte order mark, which editors on Windows write, is passed over. Half of a surrogate pair is refused, because no
     file could be written with it again.
     """
-    size = paths.size(path)
+    try:
+        size = paths.size(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; {advice}") from None
     if size > MAX_BYTES:
         raise DataError(f"{path}: {size:,} bytes, and no more than {MAX_BYTES:,} are read; {advice}")
     return object_of(path, path.read_bytes(), advice, finite=finite)

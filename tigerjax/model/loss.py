@@ -16,13 +16,23 @@ from tigerjax.mesh import RULES
 
 
 class TokenLoss(NamedTuple):
-    """Sums over tokens; callers divide once, after accumulation and over all hosts."""
+    """Sums over tokens that are minimised; callers divide once, after accumulation and over all hosts."""
 
-    nll_sum: jax.Array  # float32 (): -log p of the targets times their weights, in nats
+    loss_sum: jax.Array  # float32 (): -log p of the targets in nats, and the z-loss, times their weights
     weight: jax.Array  # float32 (): sum of the weights
     correct: jax.Array  # float32 (): weights of the tokens whose target has the largest logit (a tie counts)
+    z_sum: jax.Array  # float32 (): the part of loss_sum that is z-loss
 
 
+class RowLoss(NamedTuple):
+    """Sums over the tokens of each row, as validation takes them."""
+
+    nll_sum: jax.Array  # float32 (B): -log p of the targets times their weights, in nats
+    weight: jax.Array  # float32 (B): sum of the weights
+    correct: jax.Array  # float32 (B): weights of the tokens whose target has the largest logit (a tie counts)
+
+
+# Nine parameters: four of them say how the loss is cut, and are given together (`objective.Decoder.cut`).
 def token_loss(
     hidden_BTD: jax.Array,
     head_DV: jax.Array,
@@ -33,8 +43,12 @@ def token_loss(
     chunk_tokens: int,
     batch_shards: int,
     length_shards: int,
+    z_loss: float,
 ) -> TokenLoss:
     """Cross-entropy of `softmax(hidden @ head)`, columns from `vocab_size` on masked to -inf.
+
+    Each token adds `z_loss` * log(Z)^2, where Z is the sum of the exponentials of its logits: Chowdhery et al. 2022
+    (PaLM, arXiv 2204.02311). It keeps logits from drifting away from 0.
 
     Matrix products run in the dtype of `hidden_BTD` and add up in float32; softmax and sums are float32. At most
     `chunk_tokens` tokens (at least one position of every row) have logits at one time. Chunks are cut along T, so that
@@ -46,8 +60,8 @@ def token_loss(
     cut = _Cut.of(targets_BT.shape, chunk_tokens, batch_shards, length_shards)
     weights_BT = weights_BT.astype(jnp.float32)
     arrays = cut.split(hidden_BTD), head_DV, cut.split(targets_BT), cut.split(weights_BT)
-    nll_sum, correct = _summed((vocab_size, cut.length), *arrays)
-    return TokenLoss(nll_sum, jnp.sum(weights_BT), correct)
+    loss_sum, correct, z_sum = _summed((vocab_size, cut.length, z_loss), *arrays)
+    return TokenLoss(loss_sum, jnp.sum(weights_BT), correct, z_sum)
 
 
 def token_nll(
@@ -66,7 +80,7 @@ def token_nll(
     the gradient of a token depends on all other tokens of its answer: four matrix products per chunk instead of three.
     """
     cut = _Cut.of(targets_BT.shape, chunk_tokens, batch_shards, length_shards)
-    nll = _each((vocab_size, cut.length), cut.split(hidden_BTD), head_DV, cut.split(targets_BT))
+    nll = _each((vocab_size, cut.length, 0.0), cut.split(hidden_BTD), head_DV, cut.split(targets_BT))
     return cut.joined(nll)
 
 
@@ -80,14 +94,14 @@ def loss_by_row(
     chunk_tokens: int,
     batch_shards: int,
     length_shards: int,
-) -> TokenLoss:
-    """The sums of `token_loss`, each float32 [B], row by row. For validation: it has no gradient."""
+) -> RowLoss:
+    """The sums of `token_loss` row by row, without z-loss. For validation: it has no gradient."""
     cut = _Cut.of(targets_BT.shape, chunk_tokens, batch_shards, length_shards)
     weights_BT = weights_BT.astype(jnp.float32)
     arrays = cut.split(hidden_BTD), head_DV, cut.split(targets_BT), cut.split(weights_BT)
-    nll, correct = _scan(_Sizes(vocab_size, cut.length), *arrays, "each")[1]
-    sums = (jnp.sum(cut.joined(each) * weights_BT, axis=1) for each in (nll, correct))
-    return TokenLoss(next(sums), jnp.sum(weights_BT, axis=1), next(sums))
+    nll, correct = _scan(_Sizes(vocab_size, cut.length, 0.0), *arrays, "each")[1]
+    nll_sum, correct = (jnp.sum(cut.joined(each) * weights_BT, axis=1) for each in (nll, correct))
+    return RowLoss(nll_sum, jnp.sum(weights_BT, axis=1), correct)
 
 
 class _Cut(NamedTuple):
@@ -124,12 +138,14 @@ class _Cut(NamedTuple):
 class _Sizes(NamedTuple):
     vocab_size: int
     length: int
+    z_loss: float
 
 
 def _softmax(
     hidden_BTD: jax.Array, head_DV: jax.Array, targets_BT: jax.Array, vocab_size: int
 ) -> tuple[jax.Array, ...]:
-    """(nll_BT, correct_BT, probs_BTV, is_target_BTV), all float32 or bool. The gradient needs the last two."""
+    """(nll_BT, correct_BT, log_z_BT, probs_BTV, is_target_BTV), all float32 or bool. The gradient needs the last two.
+    log_z is the logarithm of the sum of the exponentials of the logits."""
     logits_BTV = jnp.einsum("BTD,DV->BTV", hidden_BTD, head_DV, preferred_element_type=jnp.float32)
     logits_BTV = nn.with_logical_constraint(logits_BTV, (None, None, "act_vocab"))
     column_V = jnp.arange(head_DV.shape[1])
@@ -140,8 +156,9 @@ def _softmax(
     # A comparison, not a gather: it fuses, and V may be split over devices.
     is_target_BTV = column_V == targets_BT[..., None]
     target_BT1 = jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1, keepdims=True)
-    nll_BT = (max_BT1 + jnp.log(norm_BT1) - target_BT1)[..., 0]
-    return nll_BT, (target_BT1 >= max_BT1)[..., 0], exp_BTV / norm_BT1, is_target_BTV
+    log_z_BT1 = max_BT1 + jnp.log(norm_BT1)
+    nll_BT, log_z_BT = (log_z_BT1 - target_BT1)[..., 0], log_z_BT1[..., 0]
+    return nll_BT, (target_BT1 >= max_BT1)[..., 0], log_z_BT, exp_BTV / norm_BT1, is_target_BTV
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -156,7 +173,7 @@ def _summed_fwd(sizes: Any, hidden: Any, head_DV: Any, targets: Any, weights: An
 
 def _summed_bwd(sizes: Any, gradients: Any, cotangents: Any) -> Any:
     d_hidden, d_head_DV = gradients
-    scale = cotangents[0]  # `correct` is a count and has no gradient
+    scale = cotangents[0]  # `correct` is a count and has no gradient, and that of the z-loss is in the first
     return (d_hidden * scale).astype(d_hidden.dtype), d_head_DV * scale, None, None
 
 
@@ -190,7 +207,7 @@ def _scan(
     weights: Any,
     wanted: Literal["sums", "each", "gradients"],
 ) -> Any:
-    """((nll sum, correct), gradient of hidden, gradient of head). The arrays lead with an axis of devices.
+    """((loss sum, correct, z-loss), gradient of hidden, gradient of head). The arrays lead with an axis of devices.
 
     Without "gradients" there is no gradient of the head, and with "each" the second is (nll, correct) of every token,
     without their weights."""
@@ -199,8 +216,15 @@ def _scan(
     cast_head_DV = nn.with_logical_constraint(head_DV.astype(hidden.dtype), ("act_embed", "act_vocab"))
 
     def chunk(hidden_BTD: jax.Array, targets_BT: jax.Array, weights_BT: jax.Array) -> Any:
-        nll_BT, correct_BT, probs_BTV, is_target_BTV = _softmax(hidden_BTD, cast_head_DV, targets_BT, sizes.vocab_size)
-        sums = jnp.sum(nll_BT * weights_BT), jnp.sum(correct_BT * weights_BT)
+        nll_BT, correct_BT, log_z_BT, probs_BTV, is_target_BTV = _softmax(
+            hidden_BTD, cast_head_DV, targets_BT, sizes.vocab_size
+        )
+        loss, correct, z = jnp.sum(nll_BT * weights_BT), jnp.sum(correct_BT * weights_BT), jnp.float32(0)
+        if sizes.z_loss:
+            z = sizes.z_loss * jnp.sum(log_z_BT**2 * weights_BT)
+            loss += z
+            probs_BTV *= (1 + 2 * sizes.z_loss * log_z_BT)[..., None]  # the slope of log_z is p
+        sums = loss, correct, z
         if wanted != "gradients":
             each = nll_BT, correct_BT.astype(jnp.float32)
             return sums, each if wanted == "each" else None, None
@@ -220,10 +244,10 @@ def _scan(
     d_head: Any = jnp.zeros((shards, *head_DV.shape), jnp.float32) if wanted == "gradients" else None
     if d_head is not None:
         d_head = nn.with_logical_constraint(d_head, ("shares", "act_embed", "act_vocab"))
-    carry, of_tokens = jax.lax.scan(step, ((zero, zero), d_head), jnp.arange(0, T, sizes.length))
-    (nll, correct), d_head = carry
+    carry, of_tokens = jax.lax.scan(step, ((zero, zero, zero), d_head), jnp.arange(0, T, sizes.length))
+    sums, d_head = carry
     # chunks, shards, B, T, … -> shards, B, all of T, …
     of_tokens = jax.tree.map(lambda a: jnp.moveaxis(a, 0, 2).reshape(*hidden.shape[:3], *a.shape[4:]), of_tokens)
     if d_head is not None:
         d_head = jnp.sum(d_head, axis=0).astype(head_DV.dtype)
-    return (jnp.sum(nll), jnp.sum(correct)), of_tokens, d_head
+    return jax.tree.map(jnp.sum, sums), of_tokens, d_head

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import tigerjax
 from tigerjax import config as config_lib
-from tigerjax.config import MeshConfig, PipelineConfig, Remat, RunConfig
+from tigerjax.config import MeshConfig, OptimConfig, PipelineConfig, Remat, RunConfig
 from tigerjax.errors import ConfigError
 from tigerjax.files import manifest
 from tigerjax.mesh import AXES
@@ -145,12 +145,20 @@ def least_memory(c: RunConfig) -> float:
     m, model = c.mesh, c.model
     layers, ends = families.of(model).layer_weights(model), families.of(model).end_weights(model)
     held = (layers * model.num_layers / m.stage + ends) / (m.fsdp * m.sequence * m.tensor)
-    # float32 weight and second moment, the first moment, and float32 sums of the gradient over micro-batches
-    bytes_a_weight = 8 + SIZES[c.optim.first_moment_dtype] + (4 if c.optim.gradient_accumulation_steps > 1 else 0)
+    # float32 weight, what the optimiser keeps of it, and float32 sums of the gradient over micro-batches
+    bytes_a_weight = 4 + least_moments(c.optim) + (4 if c.optim.gradient_accumulation_steps > 1 else 0)
     rows = c.global_batch_size // c.optim.gradient_accumulation_steps / (m.data * m.fsdp)
     tokens = rows * c.data.seq_len / m.sequence
     saved = tokens * model.num_layers / m.stage * kept_per_token(c, on_device(c)) / m.tensor
     return held * bytes_a_weight + saved
+
+
+def least_moments(c: OptimConfig) -> int:
+    """Bytes that the optimiser keeps of each weight, where it keeps least: of the matrices of layers, and without the
+    scales of 8-bit means. `benchmarks/tpu/optimizer_memory.py` has the exact figures."""
+    first = SIZES[c.first_moment_dtype]
+    kept = {"adamw": first + 4, "adamw_8bit": 2, "muon": first, "adafactor": first if c.beta1 else 0}
+    return kept[c.kind] + (0 if c.ema_decay is None else 4)
 
 
 def kept_per_token(c: RunConfig, names: Sequence[str]) -> float:

@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+from tigerjax.processes.imports import without
+
 # Lines such as "I0000 … cudart_stub.cc:31] Could not find cuda drivers". TensorFlow logs them while it is imported,
 # when none of its settings has an effect yet.
 NOTICE = re.compile(rb"WARNING: All log messages before absl::InitializeLog|[IW]\d{4} \d\d:\d\d:")
@@ -21,9 +23,11 @@ NOTICE = re.compile(rb"WARNING: All log messages before absl::InitializeLog|[IW]
 def start() -> tuple[Any, Any]:
     """(tensorflow, seqio)."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Keras, which nothing here uses, imports these three for its own data: more than a second.
+    with _without_notices(), without("sklearn", "pandas", "matplotlib"):
+        import tensorflow
     with _without_notices():
         import seqio
-        import tensorflow
 
     # Otherwise TensorFlow takes nearly all memory of a GPU with its first tensor.
     with contextlib.suppress(RuntimeError):  # other code has made a tensor already

@@ -73,9 +73,7 @@ class Checkpointer:
             hosts.barrier("checkpoint folder is clean")
             self._orbax.save(
                 partial,
-                args=ocp.args.Composite(
-                    weights=save_args(state.weights), opt_state=ocp.args.StandardSave(state.opt_state)
-                ),
+                args=ocp.args.Composite(weights=save_args(state.weights), opt_state=save_args(state.opt_state)),
             )
         self._thread = threading.Thread(target=self._finish, args=(partial, step, meta, best), name="checkpoint")
         self._thread.start()
@@ -154,27 +152,33 @@ class Checkpointer:
         while (newest := self.newest()) is not None:
             step, meta = newest
             path = self.folder / str(step)
-            if not self._agree(path, "verified", functools.partial(self._check_bytes, path, meta)):
-                continue
-            arrays: dict[str, Any] = {}
-            if not self._agree(path, "restored", functools.partial(self._read, path, abstract, arrays)):
-                continue
-            counter = jax.device_put(np.int32(step), abstract.step.sharding)
-            return TrainState(counter, arrays["weights"], arrays["opt_state"]), meta
+            try:
+                return self.read(path, meta, abstract), meta
+            except DataError as error:
+                if hosts.is_writer():
+                    set_aside(path, error)
         return None
 
-    def _agree(self, path: Path, what: str, work: Callable[[], None]) -> bool:
-        """Whether `work` succeeded on every host. A checkpoint that is damaged for one host is set aside for all."""
+    def read(self, path: Path, meta: dict[str, Any], abstract: TrainState) -> TrainState:
+        """The state of the checkpoint `path`, whose meta is `meta`, with every byte checked; it may be of another run.
+
+        DataError on every host where it is damaged for one."""
+        self._agree("verified", functools.partial(self._check_bytes, path, meta))
+        arrays: dict[str, Any] = {}
+        self._agree("restored", functools.partial(self._read, path, abstract, arrays))
+        counter = jax.device_put(np.int32(meta["step"]), abstract.step.sharding)
+        return TrainState(counter, arrays["weights"], arrays["opt_state"])
+
+    def _agree(self, what: str, work: Callable[[], None]) -> None:
+        """DataError on every host unless `work` succeeds on all of them."""
         trouble = None
         try:
             work()
         except Exception as error:  # Orbax and TensorStore raise many types for bytes that do not decode
             paths.not_damage(error)
             trouble = first_line(error)
-        troubles = [t for t in hosts.share(f"checkpoint {what}", trouble) if t is not None]
-        if troubles and hosts.is_writer():
-            set_aside(path, DataError(troubles[0]))
-        return not troubles
+        if troubles := [t for t in hosts.share(f"checkpoint {what}", trouble) if t is not None]:
+            raise DataError(troubles[0])
 
     def _check_bytes(self, path: Path, meta: dict[str, Any]) -> None:
         check_bytes(path, meta, ("weights", "opt_state"), part=jax.process_index(), parts=jax.process_count())

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from tigerjax.config import RunConfig
 from tigerjax.data.rows import make_batch
 from tigerjax.mesh import host_rows, in_mesh, put_rows, sharding
-from tigerjax.model.loss import TokenLoss
+from tigerjax.model.loss import RowLoss
 from tigerjax.processes import hosts
 from tigerjax.records.notes import NOT_GIVEN
 
@@ -87,7 +87,7 @@ NOTHING = HeldOut()
 class Validator:
     """Computes the figures of everything that is held out."""
 
-    def __init__(self, config: RunConfig, held_out: HeldOut, by_row: Callable[[Any, Any], TokenLoss], mesh: Mesh):
+    def __init__(self, config: RunConfig, held_out: HeldOut, by_row: Callable[[Any, Any], RowLoss], mesh: Mesh):
         """`by_row` is that of the objective."""
         sets, self._ask = held_out.sets, held_out.ask
         self.hashes, self.names = held_out.hashes(), held_out.names()
@@ -137,7 +137,7 @@ class Validator:
 
 
 def figures(sets: Sequence[HeldOutSet], sums_R3: np.ndarray) -> Figures:
-    """The figures of the sets; `sums_R3` float64 are the `TokenLoss` sums of all their rows, in order."""
+    """The figures of the sets; `sums_R3` float64 are the `RowLoss` sums of all their rows, in order."""
     found: Figures = {}
     first = 0
     for one in sets:

@@ -18,8 +18,8 @@ from tigerjax.files import paths
 from tigerjax.files.progress import Progress
 from tigerjax.mesh import host_rows, run_mesh
 from tigerjax.processes import hosts
+from tigerjax.train import branch, resume
 from tigerjax.train import objective as objectives
-from tigerjax.train import resume
 from tigerjax.train import validation as validations
 from tigerjax.train.checkpoint import Checkpointer
 from tigerjax.train.feed import Fed, Feed
@@ -57,8 +57,9 @@ def train(
     `held_out` is what the weights are validated on, as `config.eval` says; `eval.patience` may end the run before
     `optim.total_steps`.
 
-    The weights to start from are those of the newest whole checkpoint in `run_dir`; else those of `init`; else those of
-    `checkpoint.init_from`; else random ones. Writes config.txt, metrics.jsonl, tensorboard/ and checkpoints/ under
+    The weights to start from are those of the newest whole checkpoint in `run_dir`; else those of
+    `checkpoint.branch_from`, with its optimiser's state; else those of `init`; else those of `checkpoint.init_from`;
+    else random ones. Writes config.txt, metrics.jsonl, tensorboard/ and checkpoints/ under
     `run_dir`. SIGINT and SIGTERM, on any host, save a checkpoint and then raise KeyboardInterrupt or SystemExit(143); a
     signal that this process was started to ignore (`nohup`, `command &` in a script) stays ignored.
 
@@ -123,6 +124,8 @@ def _train(
     hosts.same("the run's config, tokenizer or data", settings)
     abstract = abstract_state(objective, tx, mesh)
     resumed = resume.restored(loader, checkpoints, meta, objective, abstract)
+    if resumed is None and saving.branch_from is not None:
+        resumed = branch.branched(config, loader, checkpoints, meta, objective, abstract)
     if resumed is not None:
         state, there = resumed
         start = there["step"]

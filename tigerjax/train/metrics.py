@@ -15,6 +15,7 @@ from tigerjax.files import own, paths
 from tigerjax.files.log import Log, records
 from tigerjax.files.written import finite
 from tigerjax.processes import hosts
+from tigerjax.processes.imports import without
 from tigerjax.terminal import printable, show, tell
 from tigerjax.train.held_out import Figures, flat, lines
 from tigerjax.train.wandb_run import WandbRun
@@ -269,7 +270,9 @@ def _label(text: str) -> str:
 
 def _tensorboard(folder: Path, start_step: int) -> Any:
     try:
-        from tensorboardX import SummaryWriter
+        # It takes torch's tensors too, and imports torch for that where it is installed: seconds, and much memory.
+        with without("torch"):
+            from tensorboardX import SummaryWriter
     except ImportError:
         tell("tensorboardX is not installed: no TensorBoard files")
         return None

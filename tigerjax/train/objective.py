@@ -32,7 +32,7 @@ from tigerjax.errors import ConfigError
 from tigerjax.mesh import RULES, balanced, row_ways
 from tigerjax.model import families, stack
 from tigerjax.model.layers import head, init
-from tigerjax.model.loss import TokenLoss, loss_by_row, token_loss, token_nll
+from tigerjax.model.loss import RowLoss, loss_by_row, token_loss, token_nll
 from tigerjax.model.pipeline import LayerOrder, Pipeline
 from tigerjax.model.reward import VALUE, new_value_head, score
 from tigerjax.train.feed import Fed
@@ -56,7 +56,7 @@ class Objective:
     """key -> weights, leaves boxed by flax.linen.LogicallyPartitioned."""
     loss: Callable[[Any, Any], tuple[jax.Array, jax.Array, Sums]]
     """(weights, batch) -> (sum, weight, {metric: its sum}); the step divides all sums by the weight, once."""
-    by_row: Callable[[Any, Any], TokenLoss] | None = None
+    by_row: Callable[[Any, Any], RowLoss] | None = None
     """(weights, batch) -> the sums of the loss row by row, for validation; None: it has no validation."""
     kind: str
     """Of the checkpoint: see `families.of_kind`."""
@@ -71,6 +71,8 @@ class Objective:
 class Trained(Protocol):
     """The part of a RunConfig that the token objective reads."""
 
+    @property
+    def objective(self) -> ObjectiveConfig: ...
     @property
     def model(self) -> ModelConfig: ...
     @property
@@ -91,7 +93,7 @@ class Decoder(NamedTuple):
     """(weights, rows) -> hidden_BTD after the last norm."""
     cut: dict[str, int]
     """How the loss is cut into chunks: arguments of `token_loss` and `token_nll`."""
-    by_row: Callable[[Any, Batch], TokenLoss]
+    by_row: Callable[[Any, Batch], RowLoss]
     """(weights, rows) -> the sums of the token loss row by row, for validation."""
     order: LayerOrder | None
 
@@ -117,7 +119,7 @@ def decoder(config: Trained, mesh: Mesh) -> Decoder:
         "length_shards": mesh.shape[RULES["length"]],
     }
 
-    def by_row(weights: Any, batch: Batch) -> TokenLoss:
+    def by_row(weights: Any, batch: Batch) -> RowLoss:
         rows: Any = _placed(batch)
         return loss_by_row(hidden(weights, rows), head(weights, config.model), rows.targets_BT, rows.weights_BT, **cut)
 
@@ -125,14 +127,16 @@ def decoder(config: Trained, mesh: Mesh) -> Decoder:
 
 
 def token_objective(config: Trained, mesh: Mesh) -> Objective:
-    """Next-token cross-entropy of the config's model over `tigerjax.data.rows.Batch`; aux: accuracy."""
-    model = decoder(config, mesh)
+    """Next-token cross-entropy of the config's model over `tigerjax.data.rows.Batch`; aux: accuracy, and with
+    `objective.z_loss` both parts of the loss."""
+    model, z_loss = decoder(config, mesh), config.objective.z_loss
 
     def loss(weights: Any, batch: Any) -> tuple[jax.Array, jax.Array, Sums]:
         rows: Any = _placed(batch)
         hidden_BTD, head_DV = model.hidden(weights, rows), head(weights, config.model)
-        total = token_loss(hidden_BTD, head_DV, rows.targets_BT, rows.weights_BT, **model.cut)
-        return total.nll_sum, total.weight, {"accuracy": total.correct}
+        total = token_loss(hidden_BTD, head_DV, rows.targets_BT, rows.weights_BT, z_loss=z_loss, **model.cut)
+        parts = {"nll_nats": total.loss_sum - total.z_sum, "z_loss_nats": total.z_sum} if z_loss else {}
+        return total.loss_sum, total.weight, {"accuracy": total.correct, **parts}
 
     return Objective(
         init=model.init,
@@ -267,8 +271,8 @@ def in_layer_order(tree: Any, order: LayerOrder | None) -> Any:
 
 def _move_layers(tree: Any, move: Callable[[Any], Any]) -> Any:
     def one(path: tuple[Any, ...], leaf: Any) -> Any:
-        if all(getattr(key, "key", None) != "layers" for key in path):
-            return leaf
+        if all(getattr(key, "key", None) != "layers" for key in path) or leaf.shape == (1,):
+            return leaf  # (1,): where Adafactor keeps no mean of this kind
         if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer):
             # Leaf by leaf, each in its own sharding: at most one leaf is whole along 'stage' at a time.
             return jax.jit(move, out_shardings=leaf.sharding)(leaf)

@@ -1,49 +1,176 @@
-"""AdamW: clipping by global norm, decay on matrices only, warm-up and cosine."""
+"""The optimisers: functions from gradients to directions, which the step multiplies by minus the learning rate.
 
-from typing import Any
+All of them first scale the gradients down to `clip_norm`, and add the decay of matrices last.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import tree_map_with_path as each
+from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from tigerjax.config import OptimConfig
+from tigerjax.train.adam_8bit import Cut, scale_by_adam_8bit
+
+OF_HEADS = {"q": ((1,), (2, 3)), "k": ((1,), (2, 3)), "v": ((1,), (2, 3)), "o": ((1, 2), (3,))}
+"""Axes of the weights [L, …] of attention that a product adds up, and axes that it makes."""
+TO_RESIDUAL = ("down", "o")
+"""Matrices of a layer whose last axis is D."""
+TENSOR_SHARES = 8
+"""Devices of mesh.tensor over which blocks of 8-bit means are split without traffic; `tigerjax plan --search` tries no
+more of them."""
+
+ADAM_RMS = 0.2
+"""Of Muon's directions, as large as AdamW's are: Liu et al. 2025 (arXiv 2502.16982). So both have one learning rate."""
+FACTORED_FROM = 128
+"""Adafactor keeps means by row and column where both axes have so many entries, as in optax."""
+LARGEST_RMS = 1.0
+"""Of an update of Adafactor before the learning rate (d in Shazeer & Stern 2018)."""
 
 
-def learning_rate(c: OptimConfig, step: jax.Array | int) -> jax.Array:
-    """The learning rate of the update that follows `step` updates.
+class WeightMean(NamedTuple):
+    """The running mean of the weights: float32, sharded as they are. It is the last part of the optimiser's state."""
 
-    It rises in a straight line to peak_lr at update `warmup_steps`, and then falls along a cosine to
-    peak_lr * final_lr_fraction at the last update.
-    """
-    schedule = optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=c.peak_lr,
-        warmup_steps=c.warmup_steps,
-        decay_steps=c.total_steps,
-        end_value=c.peak_lr * c.final_lr_fraction,
-    )
-    return jnp.asarray(schedule(step + 1), jnp.float32)  # + 1: the first update moves the weights
-
-
-def decay_mask(weights: Any) -> Any:
-    """True for matrices (two axes or more, the layer axis apart), False for norm scales, vectors and biases."""
-
-    def is_matrix(path: tuple[Any, ...], leaf: Any) -> bool:
-        stacked = getattr(path[0], "key", None) == "layers"
-        bias = str(getattr(path[-1], "key", "")).endswith("_bias")  # of several heads, so it may have two axes
-        return leaf.ndim - stacked >= 2 and not bias
-
-    return jax.tree_util.tree_map_with_path(is_matrix, weights)
+    mean: Any
 
 
 def make_optimizer(c: OptimConfig) -> optax.GradientTransformation:
-    """Gradients to AdamW *directions*; the step multiplies them by -learning_rate(step).
+    """Gradients to *directions*; the step multiplies them by -learning_rate(step).
 
     The rate stays outside so that the one that is logged is the one that was used. The decay is decoupled
     (Loshchilov & Hutter 2019): direction + weight_decay * weight, both times the rate.
     """
     return optax.chain(
         optax.identity() if c.clip_norm is None else optax.clip_by_global_norm(c.clip_norm),
-        optax.scale_by_adam(b1=c.beta1, b2=c.beta2, eps=c.eps, mu_dtype=c.first_moment_dtype),
+        KINDS[c.kind](c),
         optax.add_decayed_weights(c.weight_decay, mask=decay_mask),
+        *([] if c.ema_decay is None else [_weight_mean()]),
     )
+
+
+def decay_mask(weights: Any) -> Any:
+    """True for matrices (two axes or more, the layer axis apart), False for norm scales, vectors and biases."""
+    return each(_is_matrix, weights)
+
+
+def averaged(c: OptimConfig, opt_state: Any, weights: Any) -> Any:
+    """`opt_state` with the new weights in their running mean: mean + (1 - ema_decay) * (weights - mean), as torch's
+    AveragedModel has it. The mean begins as the weights that the run starts from."""
+    if c.ema_decay is None:
+        return opt_state
+    *others, held = opt_state
+    share = 1 - c.ema_decay
+    return (*others, WeightMean(jax.tree.map(lambda m, w: m + share * (w - m), held.mean, weights)))
+
+
+def _weight_mean() -> optax.GradientTransformation:
+    """Only the place of the mean in the state: directions pass, and `averaged` sees the weights after them."""
+
+    def init(weights: Any) -> WeightMean:
+        # A copy: the step donates weights and mean, which may not be one array.
+        return WeightMean(jax.tree.map(jnp.copy, weights))
+
+    return optax.GradientTransformation(init, lambda updates, state, params=None: (updates, state))
+
+
+def _adamw(c: OptimConfig) -> optax.GradientTransformation:
+    """Loshchilov & Hutter 2019 (arXiv 1711.05101), by optax."""
+    assert c.beta2 is not None and c.eps is not None, "OptimConfig refuses it"
+    return optax.scale_by_adam(b1=c.beta1, b2=c.beta2, eps=c.eps, mu_dtype=c.first_moment_dtype)
+
+
+def _adamw_8bit(c: OptimConfig) -> optax.GradientTransformation:
+    assert c.beta2 is not None and c.eps is not None, "OptimConfig refuses it"
+    return scale_by_adam_8bit(b1=c.beta1, b2=c.beta2, eps=c.eps, cut_of=_cut)
+
+
+def _muon(c: OptimConfig) -> optax.GradientTransformation:
+    """Muon (Jordan et al. 2024) for the matrices of layers, by optax, in the size of AdamW's; AdamW for the rest.
+
+    The direction of a matrix is U V^T of its mean gradient U S V^T, nearly: five Newton-Schulz iterations, times
+    ADAM_RMS * sqrt(max(rows, columns)). The heads of an attention matrix are taken together.
+    """
+
+    def axes(path: Any, w: Any) -> MuonDimensionNumbers:
+        found = _matrix_axes(path, w)
+        assert found is not None, "the others are masked"
+        return MuonDimensionNumbers(*found)
+
+    def sized(path: Any, direction: jax.Array) -> jax.Array:
+        rows, columns = (math.prod(direction.shape[i] for i in side) for side in axes(path, direction))
+        return direction * (ADAM_RMS * math.sqrt(max(rows, columns)))
+
+    muon = optax.chain(
+        scale_by_muon(
+            beta=c.muon_momentum, mu_dtype=c.first_moment_dtype, weight_dimension_numbers=functools.partial(each, axes)
+        ),
+        optax.stateless(lambda updates, _: each(sized, updates)),
+    )
+
+    def labels(weights: Any) -> Any:
+        return each(lambda path, w: "muon" if _matrix_axes(path, w) else "adamw", weights)
+
+    return optax.partition({"muon": muon, "adamw": _adamw(c)}, labels)
+
+
+def _adafactor(c: OptimConfig) -> optax.GradientTransformation:
+    """Shazeer & Stern 2018 (arXiv 1804.04235), by optax, but without their scaling by the size of a weight: so peak_lr
+    means what it means for AdamW. A direction has at most LARGEST_RMS in each layer, and beta1 is that of its mean."""
+    momentum = optax.ema(c.beta1, debias=False, accumulator_dtype=c.first_moment_dtype)
+    return optax.chain(
+        optax.scale_by_factored_rms(min_dim_size_to_factor=FACTORED_FROM),
+        optax.stateless(lambda updates, _: each(_clipped, updates)),
+        *([momentum] if c.beta1 else []),
+    )
+
+
+KINDS: dict[str, Callable[[OptimConfig], optax.GradientTransformation]] = {
+    "adamw": _adamw,
+    "adamw_8bit": _adamw_8bit,
+    "muon": _muon,
+    "adafactor": _adafactor,
+}
+"""What makes the directions, by `OptimConfig.kind`."""
+
+
+def _clipped(path: Any, update: jax.Array) -> jax.Array:
+    """As `optax.clip_by_block_rms`, but each of the stacked layers by itself."""
+    axes = tuple(range(int(_stacked(path)), update.ndim))
+    rms = jnp.sqrt(jnp.mean(jnp.square(update), axis=axes, keepdims=True))
+    return update / jnp.maximum(1.0, rms / LARGEST_RMS)
+
+
+def _stacked(path: Any) -> bool:
+    """Whether a weight leads with the axis of layers."""
+    return getattr(path[0], "key", None) == "layers"
+
+
+def _is_matrix(path: Any, leaf: Any) -> bool:
+    bias = _name(path).endswith("_bias")  # of several heads, so it may have two axes
+    return bool(leaf.ndim - _stacked(path) >= 2 and not bias)
+
+
+def _name(path: Any) -> str:
+    return str(getattr(path[-1], "key", ""))
+
+
+def _matrix_axes(path: Any, w: Any) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """(Axes that a product adds up, axes that it makes) of a matrix of stacked layers; None for every other weight."""
+    if not _stacked(path) or not _is_matrix(path, w):
+        return None
+    return ((1,), (2,)) if w.ndim == 3 else OF_HEADS.get(_name(path))
+
+
+def _cut(path: Any, w: Any) -> Cut | None:
+    """How a weight's means are cut into blocks: along an axis that is not D, since fsdp cuts D into many small parts.
+    Nothing splits H, and mesh.tensor the others. None for what stays in float32: vectors, which are small, and the
+    embedding, where a block would hold rare tokens beside frequent ones [our choice]."""
+    if not _is_matrix(path, w) or _name(path) == "embed":
+        return None
+    axis = w.ndim - 2 if _name(path) in TO_RESIDUAL else w.ndim - 1
+    return Cut.of(w, axis, 1 if _name(path) in OF_HEADS else TENSOR_SHARES)

@@ -1,28 +1,22 @@
 """What a run starts from, and whether a checkpoint belongs to it."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import flax.linen as nn
-import jax
 from jax.sharding import Mesh
 
-from tigerjax.checkpoint.files import FOLDER, read_meta, steps
 from tigerjax.checkpoint.finite import refuse_not_finite
 from tigerjax.checkpoint.model import make_meta
-from tigerjax.checkpoint.stored import StoredModel, open_model, open_whole, placed_weights
-from tigerjax.config import FLOAT32, RopeConfig, RunConfig, dump, other_sizes
+from tigerjax.checkpoint.stored import StoredModel, open_whole, placed_weights
+from tigerjax.config import RopeConfig, RunConfig, other_sizes
 from tigerjax.config.rope import USES
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import paths
-from tigerjax.model import families
 from tigerjax.model.hf_config import reach, remembered, say_past
-from tigerjax.model.layers import init
 from tigerjax.processes import hosts
 from tigerjax.train.objective import Objective
-from tigerjax.train.state import TrainState, check_same_shapes, init_state, state_from_weights
+from tigerjax.train.state import TrainState, init_state, state_from_weights
 
 
 class Init(NamedTuple):
@@ -39,48 +33,13 @@ def new_state(
     """(The state before step 1, what the run's checkpoints keep in `extra`), from `given`, else from
     `checkpoint.init_from`; else with random weights."""
     if given is None and config.checkpoint.init_from is not None:
-        stored = open_whole(_present(config.checkpoint.init_from))
-        _check_start(config, meta, stored)
+        stored = open_whole(present(config.checkpoint.init_from, "checkpoint.init_from"))
+        check_start(config, meta, stored)
         given = Init(placed_weights(stored, mesh, "float32"), remembered(stored.extra, stored.run_config))
     if given is not None:
         refuse_not_finite(dict(given.weights), "the weights to start from")
         return state_from_weights(objective, tx, mesh, given.weights), given.extra
     return init_state(objective, tx, mesh, seed=config.seed), {}
-
-
-def rehearse(config: RunConfig, run_dir: Path, open_tokenizer: Callable[[], Any]) -> None:
-    """Checks the checkpoint that a run would start from, as `tigerjax.train.loop.train` will, without its weights.
-
-    It is the newest one in `run_dir`, else that of `checkpoint.init_from`. Where the config names none, nothing is
-    checked, and no tokenizer opened. Files are only counted and measured, so damaged bytes are not found.
-
-    Raises ConfigError for a checkpoint of another model, tokenizer or data seed, and DataError for one that is not
-    there or whose arrays do not fit the config's model.
-    """
-    init_from = config.checkpoint.init_from
-    if init_from is None:
-        return
-    there = steps(paths.of(run_dir) / FOLDER)
-    tokenizer = open_tokenizer()
-    check_entries(config, tokenizer.size)
-    family = families.of(config.model)
-    meta = make_meta(
-        kind=family.KIND,
-        model=config.model,
-        tokenizer_sha256=tokenizer.sha256,
-        config=dump(config),
-        data_seed=config.seed,
-    )
-    stored = open_model(run_dir if there else _present(init_from))
-    if there:
-        check_same(read_meta(stored.path), meta, stored.path)
-    else:
-        _check_start(config, meta, stored)
-    model = family.language_model(config.model, FLOAT32)
-    wanted = jax.eval_shape(lambda: nn.unbox(init(model, jax.random.key(0))))
-    check_same_shapes(stored.weights, wanted, what=f"{stored.path}: its weights")
-    if there:
-        hosts.say(ended(config, stored.step, stored.path) or f"would resume {config.name} from step {stored.step}")
 
 
 def ended(config: RunConfig, step: int, path: Path) -> str | None:
@@ -105,17 +64,26 @@ def check_entries(config: RunConfig, entries: int | None) -> None:
         )
 
 
-def _present(init_from: str) -> str:
-    """`init_from`; DataError where there is nothing."""
-    if not paths.names(paths.of(init_from)):
+def present(place: str, field: str) -> str:
+    """`place`, which the config's `field` names; DataError where there is nothing."""
+    if not paths.names(paths.of(place)):
         raise DataError(
-            f"checkpoint.init_from: there is nothing at {init_from}; make it first, or give a run folder, its"
-            " checkpoints/ or one step of it"
+            f"{field}: there is nothing at {place}; make it first, or give a run folder, its checkpoints/ or one step"
+            " of it"
         )
-    return init_from
+    return place
 
 
-def _check_start(config: RunConfig, meta: dict[str, Any], stored: StoredModel) -> None:
+def _kept(config: list[str]) -> dict[str, str]:
+    """The settings, in the dump of a run, that decide which arrays its optimiser keeps."""
+    given = dict(line.split(" = ", 1) for line in config)
+    kind = given.get("optim.kind", "'adamw'")
+    mean = "None" if given.get("optim.ema_decay", "None") == "None" else "a number"
+    momentum = "0" if kind == "'adafactor'" and float(given["optim.beta1"]) == 0 else "a number"
+    return {"optim.kind": kind, "optim.ema_decay": mean, "optim.beta1": momentum}
+
+
+def check_start(config: RunConfig, meta: dict[str, Any], stored: StoredModel) -> None:
     """ConfigError unless a run of this `meta` can start from the weights of `checkpoint.init_from`."""
     # Another rope needs no other weights: a run that teaches a model longer rows starts so.
     sizes = dataclasses.replace(stored.config, rope=config.model.rope)
@@ -139,15 +107,25 @@ def _shown(rope: RopeConfig) -> str:
 
 
 def check_same(there: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
-    """Refuses another model, tokenizer, kind or data seed; says which other settings changed."""
+    """`refuse_other`, and for a run that resumes: says which other settings changed."""
+    refuse_other(there, wanted, path)
+    before, now = ({line for line in one["config"] if not line.startswith("eval.")} for one in (there, wanted))
+    if before and before != now:
+        changed = "; ".join(sorted(now - before))
+        hosts.say(f"resuming with other settings than the checkpoint's, so not bit-exactly: {changed}")
+
+
+def refuse_other(there: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
+    """ConfigError where a checkpoint is of another model, tokenizer, kind or data seed, or where its optimiser keeps
+    other arrays."""
     differs = other_sizes(there["model"], wanted["model"])
     for name in ("kind", "tokenizer_sha256", "data_seed"):
         both_known = there[name] is not None and wanted[name] is not None
         if both_known and there[name] != wanted[name]:
             differs.append(f"{name} is {there[name]!r} there and {wanted[name]!r} here")
+    if there["config"] and wanted["config"]:
+        theirs, ours = _kept(there["config"]), _kept(wanted["config"])
+        changed = [name for name in ours if theirs[name] != ours[name]]
+        differs += [f"{name} is {theirs[name]} there and {ours[name]} here" for name in changed]
     if differs:
         raise ConfigError(f"checkpoint {path} does not belong to this run: {'; '.join(differs)}")
-    before, now = ({line for line in one["config"] if not line.startswith("eval.")} for one in (there, wanted))
-    if before and before != now:
-        changed = "; ".join(sorted(now - before))
-        hosts.say(f"resuming with other settings than the checkpoint's, so not bit-exactly: {changed}")

@@ -11,13 +11,14 @@ from jax.sharding import Mesh
 
 from tigerjax.errors import DataError
 from tigerjax.mesh import logical_rules, sharding
+from tigerjax.train.moments import moment_shardings
 from tigerjax.train.objective import Objective, in_layer_order, in_stage_order
 
 
 class TrainState(NamedTuple):
     """Weights, and the optimiser's moments, which are sharded as the weights are.
 
-    All are float32, except for a first moment that the config asks for in bfloat16. With an interleaved pipeline
+    All are float32, except for moments that the config asks for in bfloat16 or in 8 bits. With an interleaved pipeline
     (`Objective.order`) the layers are in stage order here; on disk they are always in layer order.
     """
 
@@ -31,14 +32,8 @@ def state_shardings(objective: Objective, tx: optax.GradientTransformation, mesh
     boxed = jax.eval_shape(objective.init, jax.random.key(0))
     weights = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, logical_rules())
     whole: Any = sharding(mesh)
-    opt_state = optax.tree.map_params(
-        tx,
-        lambda _, of_weight: of_weight,
-        jax.eval_shape(lambda: tx.init(nn.unbox(objective.init(jax.random.key(0))))),
-        weights,
-        transform_non_params=lambda _: whole,
-    )
-    return TrainState(whole, weights, opt_state)
+    opt_state = jax.eval_shape(lambda: tx.init(nn.unbox(objective.init(jax.random.key(0)))))
+    return TrainState(whole, weights, moment_shardings(opt_state, nn.unbox(boxed), weights, whole))
 
 
 def abstract_state(objective: Objective, tx: optax.GradientTransformation, mesh: Mesh) -> TrainState:

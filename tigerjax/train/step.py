@@ -1,4 +1,4 @@
-"""One update: adds losses and gradients of the micro-batches, divides once, applies AdamW; skips updates with NaN."""
+"""One update: adds losses and gradients of the micro-batches, divides once, applies the optimiser, skips NaN."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 from tigerjax.config import OptimConfig
 from tigerjax.mesh import in_mesh
 from tigerjax.train.objective import Objective
-from tigerjax.train.optim import learning_rate
+from tigerjax.train.optim import averaged
+from tigerjax.train.schedule import learning_rate
 from tigerjax.train.state import TrainState, state_shardings
 
 Metrics = dict[str, jax.Array]
@@ -72,6 +73,7 @@ def make_step(
         rate = learning_rate(c, state.step)
         direction, opt_state = tx.update(gradient, state.opt_state, state.weights)
         weights = jax.tree.map(lambda w, d: w - rate * d, state.weights, direction)
+        opt_state = averaged(c, opt_state, weights)
 
         good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         if limits is not None:
