@@ -44,10 +44,10 @@ def rl(
     room.of(run)
     if dry_run:
         from tigerjax.tokenizer.load import Tokenizer
-        from tigerjax.train import start
+        from tigerjax.train.rehearse import rehearse
 
         room.check(run)
-        start.rehearse(run, run_dir, lambda: Tokenizer(run.data.tokenizer))
+        rehearse(run, run_dir, lambda: Tokenizer(run.data.tokenizer))
         to_terminal("\n".join(dump(run)))
         return
     from tigerjax.processes import hosts as processes

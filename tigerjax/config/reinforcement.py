@@ -53,6 +53,11 @@ class RlConfig(ObjectiveConfig):
 
     def __post_init__(self) -> None:
         check(self, "objective.")
+        if self.z_loss:
+            raise ConfigError(
+                f"objective.z_loss={self.z_loss} is a part of the next token's cross-entropy, which a loss over answers"
+                " is not; set it to 0"
+            )
         for name in ("prompts", "rewards"):
             given = getattr(self, name)
             if isinstance(given, str):
