@@ -43,11 +43,11 @@ def before_each_step(run: RunConfig, mesh: Mesh, chat: StoredModel) -> Prepare:
         logp_MBC = jax.lax.map(lambda micro: log_probs(weights, micro), micro_batches(batch, parts))
         return joined(logp_MBC)
 
-    weights = placed(run, mesh, chat)
+    of_reference = placed(run, mesh, chat)
     call = in_mesh(mesh, jax.jit(whole, out_shardings=mesh_axes.sharding(mesh, "batch")))
 
-    def prepare(_: Any, fed: Fed, interrupted: Callable[[], bool]) -> Fed:
-        return fed._replace(batch=fed.batch._replace(reference_BC=call(weights, fed.batch)))
+    def prepare(weights: Any, fed: Fed, interrupted: Callable[[], bool]) -> Fed:
+        return fed._replace(batch=fed.batch._replace(reference_BC=call(of_reference, fed.batch)))
 
     return prepare
 

@@ -217,7 +217,7 @@ def _train(
                     called = time.perf_counter() - called
                 fed = fed_next
                 watch.read(called)  # the step before this one: the device already has its next work
-                watch.started(i + 1, values | fed.figures, fed)
+                watch.started(i + 1, {**values, **fed.figures}, fed)
                 metrics.advance(i + 1)
                 trace.after(i + 1, state)
                 i += 1
