@@ -164,6 +164,7 @@ UNSET = {
     "--safety": "no file",
     "--exclude": "no file",
     "--align.min-score": "any score",
+    "--align.min-spread": "such prompts are only counted",
     "align set --score-batch-size": "unchanged",
     "convert from-hf --base": "no adapter",
     "convert from-hf --tokenizer": "the vocabulary stays",

@@ -22,9 +22,9 @@ def rl(
     wandb: str | None = None,
     json: Path | None = None,
 ) -> None:
-    """Trains a chat model by rewards: reinforcement learning with GRPO or PPO, as the config's objective says.
+    """Trains a chat model by rewards, with GRPO or PPO as the config says.
 
-    The model answers prompts, reward models or Python functions score the answers, and the model learns from the
+    This is reinforcement learning: the model answers prompts, reward models or Python functions score the answers, and the model learns from the
     scores. The same command resumes an interrupted run, with the same answers. --dry-run checks the config, its
     prompts, its rewards and the checkpoint that the run starts from, prints the config with its overrides, and stops.
     docs/REINFORCEMENT.md has the formulas and the metrics. On several hosts, run the same command on each.
