@@ -24,10 +24,11 @@ def rl(
 ) -> None:
     """Trains a chat model by rewards, with GRPO or PPO as the config says.
 
-    This is reinforcement learning: the model answers prompts, reward models or Python functions score the answers, and the model learns from the
-    scores. The same command resumes an interrupted run, with the same answers. --dry-run checks the config, its
-    prompts, its rewards and the checkpoint that the run starts from, prints the config with its overrides, and stops.
-    docs/REINFORCEMENT.md has the formulas and the metrics. On several hosts, run the same command on each.
+    This is reinforcement learning: the model answers prompts, reward models or Python functions score the answers, and
+    the model learns from the scores. The same command resumes an interrupted run, with the same answers. --dry-run
+    checks the config, its prompts, its rewards and the checkpoint that the run starts from, prints the config with its
+    overrides, and stops. docs/REINFORCEMENT.md has the formulas and the metrics. On several hosts, run the same command
+    on each.
 
     Example: tigerjax rl configs/quickstart_grpo.py --objective.rewards runs/reward/model --objective.kl 0.02
     """
