@@ -159,6 +159,7 @@ RUNS = [
         why="the small world's Llama 2 has 600 entries, and its grown model another name",
     ),
     Line("tigerjax train configs/quickstart_dpo.py --objective.preferences pairs.jsonl --objective.beta 0.1"),
+    Line("tigerjax rl configs/quickstart_grpo.py --objective.rewards runs/reward/model --objective.kl 0.02"),
     Line("tigerjax sample configs/quickstart_sft.py --prompts prompts.jsonl --out runs/candidates --n 10"),
     Line("""echo '{"prompt_id": "1", "text": "What is the capital of France?"}' > prompts.jsonl"""),
     Line(

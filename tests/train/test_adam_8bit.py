@@ -49,7 +49,9 @@ def test_each_number_gets_the_nearest_value_of_its_block(signed):
 
 def test_blocks_lie_within_the_shares_of_a_weight_and_zeros_stay_zeros():
     sizes = {128: 128, 11008: 32, 28672: 256, 60928: 64, 48: 16, 10: 2}
-    found = {n: Cut.of(jax.ShapeDtypeStruct((3, n), np.float32), 1, 1 if n == 128 else 8).size for n in sizes}
+    found = {
+        n: Cut.of(jax.ShapeDtypeStruct((3, n), np.float32), 1, 1 if n == 128 else 8, stacked=True).size for n in sizes
+    }
     assert found == sizes
     zeros = jnp.zeros((4, 32))
     for signed in (True, False):
@@ -58,9 +60,13 @@ def test_blocks_lie_within_the_shares_of_a_weight_and_zeros_stay_zeros():
 
 def test_the_first_direction_is_adams_and_later_ones_differ_by_the_rounding_only():
     rng = np.random.default_rng(1)
-    weights = {"matrix": jnp.zeros((8, 64)), "scale": jnp.zeros(5)}
+    weights = {"matrix": jnp.zeros((8, 64)), "layers": jnp.zeros((3, 4, 64)), "scale": jnp.zeros(5)}
     plain = optax.scale_by_adam(b1=0.9, b2=0.95, eps=1e-8)
-    ours = scale_by_adam_8bit(b1=0.9, b2=0.95, eps=1e-8, cut_of=lambda p, w: Cut(1, 32) if w.ndim > 1 else None)
+
+    def cut_of(path, w):
+        return Cut(w.ndim - 1, 32, stacked=w.ndim == 3) if w.ndim > 1 else None
+
+    ours = scale_by_adam_8bit(b1=0.9, b2=0.95, eps=1e-8, cut_of=cut_of)
     states = plain.init(weights), ours.init(weights)
     update = jax.jit(lambda g, states: tuple(tx.update(g, s) for tx, s in zip((plain, ours), states, strict=True)))
     for step in range(10):
@@ -68,7 +74,8 @@ def test_the_first_direction_is_adams_and_later_ones_differ_by_the_rounding_only
         (wanted, first), (found, second) = update(gradient, states)
         states = first, second
         np.testing.assert_allclose(found["scale"], wanted["scale"], rtol=1e-5)
-        off = np.abs(found["matrix"] - wanted["matrix"])
-        assert off.max() < (1e-5 if step == 0 else 0.1) and off.mean() < 0.01, step
+        for name in ("matrix", "layers"):
+            off = np.abs(found[name] - wanted[name])
+            assert off.max() < (1e-5 if step == 0 else 0.1) and off.mean() < 0.01, (step, name)
     assert second.mu["matrix"].code.dtype == jnp.int8 and second.nu["matrix"].code.dtype == jnp.uint8
     assert second.mu["scale"].dtype == jnp.float32

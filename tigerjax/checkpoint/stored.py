@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from tigerjax.checkpoint import arrays as store
 from tigerjax.checkpoint.files import check_bytes, open_newest, read_meta
-from tigerjax.checkpoint.model import Model, content_sha256, load_model, model_of
+from tigerjax.checkpoint.model import Model, content_sha256, load_model, model_of, without_value_head
 from tigerjax.checkpoint.partial import BASE, completed, replaced, with_bases
 from tigerjax.config import ModelConfig
 from tigerjax.errors import DataError
@@ -51,7 +51,7 @@ def _open(path: Path, mean: bool = False) -> StoredModel:
     meta = read_meta(path)
     return StoredModel(
         model_of(path, meta),
-        completed(path, meta, store.open_arrays(path), _open) if not mean else _mean(path, meta),
+        without_value_head(_mean(path, meta) if mean else completed(path, meta, store.open_arrays(path), _open)),
         meta["kind"],
         meta["tokenizer_sha256"],
         meta["step"],

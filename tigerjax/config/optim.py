@@ -19,7 +19,7 @@ class ScheduleConfig:
     stable, decay) stays at the peak and falls in the last `decay_steps`."""
     decay_steps: Count | None = None
     """Of wsd: the steps at the end of the run in which the rate falls. MiniCPM (Hu et al. 2024) takes a tenth of all
-    steps."""
+    steps. None with the other kinds."""
     decay: Literal["linear", "sqrt", "exponential"] = "linear"
     """Of wsd: how the rate falls. linear; as 1 - sqrt(share of the decay that is over); or by the same factor each
     step."""

@@ -79,7 +79,7 @@ class CheckpointConfig:
     """Folder of a checkpoint or a run, from whose weights this run starts at step 0. None starts from random ones."""
     branch_from: str | None = dataclasses.field(default=None, metadata={LATER: True})
     """Folder of a checkpoint of another run, or of that run, which this run continues in a folder of its own: with its
-    step, its weights, the state of its optimiser and its place in the data."""
+    step, its weights, the state of its optimiser and its place in the data. None continues no other run."""
     keep_best: bool = dataclasses.field(default=False, metadata={LATER: True})
     """Whether the checkpoint with the best `eval.metric` stays, however old; of equal ones the newest."""
 

@@ -25,9 +25,8 @@ class WeightsConfig:
     frozen: tuple[str, ...] = ()
     """Patterns of weights that are not trained, among those that would be."""
     frozen_dtype: FrozenDtype = "float32"
-    """Type in which weights that are not trained are held. int8 and int4 hold the matrices of the layers as whole
-    numbers with scales, and the other weights in bfloat16. With any type but float32, checkpoints hold only what is
-    trained."""
+    """Type in which weights that are not trained are held. int8 and int4 are for the matrices of the layers, the others
+    are bfloat16 then. docs/ADAPTERS.md says more."""
 
     def __post_init__(self) -> None:
         check(self, "weights.")

@@ -11,12 +11,15 @@ values are as precise as their size asks for. Beside them there are 0 and 1.
 `tigerjax.train.optim` says which weights keep float32.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from tigerjax.train.by_layer import by_layer
 
 BANDS = 7
 LARGEST_BLOCK, LEAST_BLOCK = 256, 32
@@ -31,12 +34,19 @@ class Cut(NamedTuple):
     """Along which its values share scales."""
     size: int
     """Of a block."""
+    stacked: bool = False
+    """Whether the array is a stack of layers, which are updated one after the other."""
 
     @staticmethod
-    def of(array: jax.Array, axis: int, shares: int) -> "Cut":
+    def of(array: jax.Array, axis: int, shares: int, *, stacked: bool) -> "Cut":
         """Blocks along `axis`, which up to `shares` devices may split: their size is a power of two."""
         even = array.shape[axis] & -array.shape[axis]  # the largest power of two that divides it
-        return Cut(axis, min(LARGEST_BLOCK, even, max(LEAST_BLOCK, even // shares)))
+        return Cut(axis, min(LARGEST_BLOCK, even, max(LEAST_BLOCK, even // shares)), stacked)
+
+    @property
+    def of_layer(self) -> "Cut":
+        """That of one layer of the stack."""
+        return Cut(self.axis - 1, self.size)
 
     def blocks(self, array: jax.Array) -> jax.Array:
         """The array with an axis for the blocks, and behind it one for the values of a block."""
@@ -81,8 +91,7 @@ def scale_by_adam_8bit(
     def update(gradient: Any, state: Adam8BitState, weights: Any = None) -> tuple[Any, Adam8BitState]:
         count = optax.safe_increment(state.steps)
 
-        def one(path: Any, g: jax.Array, mu: Any, nu: Any) -> _Updated:
-            cut = cut_of(path, g)
+        def one(cut: Cut | None, g: jax.Array, mu: Any, nu: Any) -> _Updated:
             first, second = (mu, nu) if cut is None else (decode(mu, cut), decode(nu, cut))
             first, second = b1 * first + (1 - b1) * g, b2 * second + (1 - b2) * g * g
             direction = first / (1 - b1**count) / (jnp.sqrt(second / (1 - b2**count)) + eps)
@@ -90,7 +99,14 @@ def scale_by_adam_8bit(
                 return _Updated(direction, first, second)
             return _Updated(direction, encode(first, cut, True), encode(second, cut, False))
 
-        made = jax.tree_util.tree_map_with_path(one, gradient, state.mu, state.nu)
+        def whole(path: Any, g: jax.Array, mu: Any, nu: Any) -> _Updated:
+            cut = cut_of(path, g)
+            if cut is not None and cut.stacked:
+                made: _Updated = by_layer(functools.partial(one, cut.of_layer), g, mu, nu)
+                return made
+            return one(cut, g, mu, nu)
+
+        made = jax.tree_util.tree_map_with_path(whole, gradient, state.mu, state.nu)
         direction, mu, nu = (
             jax.tree.map(lambda m, i=i: m[i], made, is_leaf=lambda m: isinstance(m, _Updated)) for i in range(3)
         )

@@ -16,6 +16,7 @@ from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from tigerjax.config import OptimConfig
 from tigerjax.train.adam_8bit import Cut, scale_by_adam_8bit
+from tigerjax.train.by_layer import by_layer
 
 OF_HEADS = {"q": ((1,), (2, 3)), "k": ((1,), (2, 3)), "v": ((1,), (2, 3)), "o": ((1, 2), (3,))}
 """Axes of the weights [L, …] of attention that a product adds up, and axes that it makes."""
@@ -96,18 +97,15 @@ def _muon(c: OptimConfig) -> optax.GradientTransformation:
     ADAM_RMS * sqrt(max(rows, columns)). The heads of an attention matrix are taken together.
     """
 
-    def axes(path: Any, w: Any) -> MuonDimensionNumbers:
-        found = _matrix_axes(path, w)
-        assert found is not None, "the others are masked"
-        return MuonDimensionNumbers(*found)
-
     def sized(path: Any, direction: jax.Array) -> jax.Array:
-        rows, columns = (math.prod(direction.shape[i] for i in side) for side in axes(path, direction))
+        rows, columns = (math.prod(direction.shape[i] for i in side) for side in _axes_in_layer(path, direction))
         return direction * (ADAM_RMS * math.sqrt(max(rows, columns)))
 
-    muon = optax.chain(
+    one_layer = optax.chain(
         scale_by_muon(
-            beta=c.muon_momentum, mu_dtype=c.first_moment_dtype, weight_dimension_numbers=functools.partial(each, axes)
+            beta=c.muon_momentum,
+            mu_dtype=c.first_moment_dtype,
+            weight_dimension_numbers=functools.partial(each, _axes_in_layer),
         ),
         optax.stateless(lambda updates, _: each(sized, updates)),
     )
@@ -115,7 +113,24 @@ def _muon(c: OptimConfig) -> optax.GradientTransformation:
     def labels(weights: Any) -> Any:
         return each(lambda path, w: "muon" if _matrix_axes(path, w) else "adamw", weights)
 
-    return optax.partition({"muon": muon, "adamw": _adamw(c)}, labels)
+    return optax.partition({"muon": _each_layer(one_layer), "adamw": _adamw(c)}, labels)
+
+
+def _each_layer(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`tx`, whose updates see one layer at a time, for stacked layers: the iterations of Muon need whole matrices, and
+    the devices have room for those of a layer, not of all."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        muon, *others = state
+
+        def one(gradient: Any, mu: Any) -> tuple[Any, Any]:
+            direction, (after, *_) = tx.update(gradient, (muon._replace(mu=mu), *others))
+            return direction, after.mu
+
+        direction, mu = by_layer(one, updates, muon.mu)
+        return direction, (muon._replace(count=optax.safe_increment(muon.count), mu=mu), *others)
+
+    return optax.GradientTransformation(tx.init, update)
 
 
 def _adafactor(c: OptimConfig) -> optax.GradientTransformation:
@@ -166,6 +181,12 @@ def _matrix_axes(path: Any, w: Any) -> tuple[tuple[int, ...], tuple[int, ...]] |
     return ((1,), (2,)) if w.ndim == 3 else OF_HEADS.get(_name(path))
 
 
+def _axes_in_layer(path: Any, w: Any) -> MuonDimensionNumbers:
+    """The same for a matrix of one layer, whose axes begin with 0."""
+    found = OF_HEADS[_name(path)] if w.ndim == 3 else ((1,), (2,))
+    return MuonDimensionNumbers(*(tuple(axis - 1 for axis in side) for side in found))
+
+
 def _cut(path: Any, w: Any) -> Cut | None:
     """How a weight's means are cut into blocks: along an axis that is not D, since fsdp cuts D into many small parts.
     Nothing splits H, and mesh.tensor the others. None for what stays in float32: vectors, which are small, and the
@@ -173,4 +194,4 @@ def _cut(path: Any, w: Any) -> Cut | None:
     if not _is_matrix(path, w) or _name(path) == "embed":
         return None
     axis = w.ndim - 2 if _name(path) in TO_RESIDUAL else w.ndim - 1
-    return Cut.of(w, axis, 1 if _name(path) in OF_HEADS else TENSOR_SHARES)
+    return Cut.of(w, axis, 1 if _name(path) in OF_HEADS else TENSOR_SHARES, stacked=_stacked(path))
