@@ -233,8 +233,9 @@ def main() -> None:
         add(Row("right answers", "", correct["ours"], correct["hf"], beside, "as is"))
         middle = medians(timed)
         rates = {side: len(requests) / seconds for side, seconds in middle.items()}
-        add(Row(f"harness, {len(requests)} requests", "requests/s", rates["ours"], rates["hf"], beside))
-        add(Row("the same, with compilation", "s", with_compilation, middle["hf"], beside, better="less"))
+        second = "CPU s" if args.timed == "cpu" else "s"
+        add(Row(f"harness, {len(requests)} requests", f"requests per {second}", rates["ours"], rates["hf"], beside))
+        add(Row("the same, with compilation", second, with_compilation, middle["hf"], beside, better="less"))
         apart_scores = max(abs(a[0] - b[0]) for a, b in zip(scores["ours"], scores["hf"], strict=True))
         raw |= {"questions": timed, "scores apart": apart_scores, "letters": letters}
     finish(rows, raw, args.json)

@@ -9,6 +9,7 @@
     dedup       the 10% mixture with what the text repeats of the instructions (`holistic` has it without)
     rounds      rejection sampling with 1 to 16 candidates, with and without people, in a world whose truth is known
     preferences a round that ends in DPO, IPO, KTO, ORPO or SimPO on the same candidates; over seeds 0 to 4
+    reinforcement GRPO and PPO beside rejection sampling, with as many answers drawn; over seeds 0 to 4
     extension   new rows of the vocabulary as means of sub-tokens, random or distilled: held-out loss after some steps
 
 `base` (text, vocabularies and English base of a seed) and `world` (SFT and reward models) are made on the way. The real
@@ -32,6 +33,7 @@ import align_world_config
 import replicate_models as models
 import replicate_page as page
 import replicate_preferences as preferences
+import replicate_reinforcement as reinforcement
 import replicate_rounds as rounds
 import replicate_tokens as tokens
 from replicate_cells import Cell, chosen, run, say
@@ -40,7 +42,7 @@ from turns import commit
 from tigerjax.files import manifest
 from tigerjax.quickstart.run import XLA_FLAGS
 
-EXPERIMENTS = ("tokens", "holistic", "dedup", "rounds", "preferences", "extension")
+EXPERIMENTS = ("tokens", "holistic", "dedup", "rounds", "preferences", "reinforcement", "extension")
 THIN = models.Sizes(base_steps=12, pretrain_steps=12, sft_steps=12)
 
 
@@ -93,6 +95,9 @@ def _of_seed(
     for name in preferences.ARMS:
         given = {"round_steps": align_world_config.ROUND_STEPS, **preferences.settings(name)}
         add("preferences", name, partial(preferences.one_round, world, name), given, ("world", "world"))
+    for name in reinforcement.ARMS:
+        given = {"round_steps": align_world_config.ROUND_STEPS, **reinforcement.settings(name)}
+        add("reinforcement", name, partial(reinforcement.one_arm, world, name), given, ("world", "world"))
     return made
 
 
@@ -122,6 +127,7 @@ def main() -> None:
     if args.thin:
         align_world.SFT_STEPS, align_world.REWARD_STEPS, align_world_config.ROUND_STEPS = 120, 20, 20
         preferences.STEPS = 12
+        reinforcement.ROLLOUTS = 2
     wanted = chosen(cells(out, args.seeds, THIN if args.thin else models.Sizes(), real), args.only)
     try:
         records, failed = run(wanted, out, commit=commit(), say=say)

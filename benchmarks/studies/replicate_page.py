@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import replicate_plots as plots
 import replicate_preferences as preferences
+import replicate_reinforcement as reinforcement
 from replicate_cells import VERDICTS, by_arm, clock, paired, spread, verdict
 from replicate_models import SHARES, STEPS_AFTER, converged, examples_until
 from replicate_rounds import ARMS
@@ -20,8 +21,8 @@ PAGE, KEPT = DOCS / "REPLICATION.md", DOCS / "replication" / "cells.json"
 TEXT = Path(__file__).with_name("replicate.md")
 DIGITS = 5
 NOT_YET = "**Not yet run.** `python benchmarks/studies/replicate.py --seeds 0 1 2 3 4 --only {name}` measures it."
-LATER = "preferences"
-"""It has seeds of its own, and a place on the page before it is measured."""
+LATER = ("preferences", "reinforcement")
+"""They have seeds of their own, and a place on the page before they are measured."""
 COUNTS = [arm for arm in ARMS if ARMS[arm].people and ARMS[arm].kind == "truth"]
 
 
@@ -71,7 +72,7 @@ def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
     collected: dict[str, Any] = {}
     for name, measure in (
         ("tokens", _tokens), ("holistic", _holistic), ("dedup", _dedup), ("rounds", _rounds),
-        ("preferences", _preferences), ("extension", _extension),
+        ("preferences", _preferences), ("reinforcement", _reinforcement), ("extension", _extension),
     ):  # fmt: skip
         claims, table = measure(records)
         if table:
@@ -245,6 +246,22 @@ def _preferences(records: list[dict[str, Any]]) -> tuple[list[Claim], Table]:
     return claims, preferences.table(arms)
 
 
+def _reinforcement(records: list[dict[str, Any]]) -> tuple[list[Claim], Table]:
+    arms = by_arm(records, "reinforcement")
+    if not set(reinforcement.ARMS) <= arms.keys():
+        return [], []
+    reward, points = (preferences.gains(arms, name) for name in ("true_reward", "accuracy"))
+    claims = []
+    for arm in reinforcement.ARMS:
+        name = {"sampling": "Rejection sampling"}.get(arm, arm.upper())
+        claims.append(Claim(f"{name} raises true reward over the SFT model", [*reward[arm].values()], ""))
+        claims.append(Claim(f"{name} raises accuracy over the SFT model", [*points[arm].values()], "points"))
+    for arm in reinforcement.LOSSES:
+        more = paired(reward[arm], reward["sampling"])
+        claims.append(Claim(f"{arm.upper()} raises true reward more than rejection sampling", more, ""))
+    return claims, reinforcement.table(arms)
+
+
 def _extension(records: list[dict[str, Any]]) -> tuple[list[Claim], Table]:
     arms = by_arm(records, "extension")
     if not {"mean", "random"} <= arms.keys():
@@ -291,7 +308,7 @@ def lines(collected: dict[str, Any]) -> list[str]:
 def markdown(records: list[dict[str, Any]]) -> str:
     """docs/REPLICATION.md."""
     collected = summary(records)
-    seeds = sorted({r["seed"] for r in records if r["experiment"] in collected and r["experiment"] != LATER})
+    seeds = sorted({r["seed"] for r in records if r["experiment"] in collected and r["experiment"] not in LATER})
     commits = " and ".join(sorted({r["commit"] for r in records}))
     total = sum(r["seconds"] for r in records)
     head, texts = words()
@@ -328,7 +345,7 @@ def write(records: list[dict[str, Any]]) -> None:
     cells that the page has. SystemExit when none was."""
     fresh = set(summary(records))
     if not fresh:
-        names = ", ".join(name for name in words()[1] if name != LATER)
+        names = ", ".join(name for name in words()[1] if name not in LATER)
         raise SystemExit(f"no finished cells of {names}; run the same command without --write first")
     fresh |= {name for of in fresh for name in plots.MADE_FOR.get(of, ())}
     kept = json.loads(KEPT.read_text(encoding="utf-8"))

@@ -9,6 +9,7 @@ from align_world_data import EXAMPLES
 from replicate_cells import by_arm
 from replicate_models import SHARES, STEPS_AFTER
 from replicate_preferences import ARMS as LOSS_ARMS
+from replicate_reinforcement import ARMS as REWARD_ARMS
 from replicate_rounds import ARMS
 from replicate_tokens import EMBEDDED_PIECES
 
@@ -154,10 +155,18 @@ def _rounds(records: Records, axes: list[Any]) -> None:
 
 
 def _preferences(records: Records, axes: list[Any]) -> None:
-    arms = by_arm(records, "preferences")
+    _beside_sft(by_arm(records, "preferences"), "winners", LOSS_ARMS, axes)
+
+
+def _reinforcement(records: Records, axes: list[Any]) -> None:
+    _beside_sft(by_arm(records, "reinforcement"), "sampling", REWARD_ARMS, axes)
+
+
+def _beside_sft(arms: dict[str, Any], first: str, names: Sequence[str], axes: list[Any]) -> None:
+    """A bar and dots for each arm, beside the SFT model that it starts from."""
     for axis, name, label in ((axes[0], "accuracy", "right"), (axes[1], "true_reward", "true reward")):
-        values = {"SFT": [f["before"][name] for f in arms["winners"].values()]}
-        values |= {arm: [f[name] for f in arms[arm].values()] for arm in LOSS_ARMS}
+        values = {"SFT": [f["before"][name] for f in arms[first].values()]}
+        values |= {arm: [f[name] for f in arms[arm].values()] for arm in names}
         for x, own in enumerate(values.values()):
             axis.bar(x, statistics.mean(own), color=COLOURS[0 if x > 1 else 4], alpha=0.5)
             axis.plot([x] * len(own), own, "k.", markersize=5)
@@ -183,5 +192,6 @@ PLOTS: dict[str, tuple[int, Callable[[Records, list[Any]], None]]] = {
     "dedup": (3, _dedup),
     "rounds": (3, _rounds),
     "preferences": (2, _preferences),
+    "reinforcement": (2, _reinforcement),
     "extension": (2, _extension),
 }

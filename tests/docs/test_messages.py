@@ -28,7 +28,7 @@ def test_every_message_says_what_to_change():
 
 
 FROM_INSIDE = {
-    "align/rounds.py: held-out answers of the two models are not to the same prompts in the same order",
+    "align/duel.py: held-out answers of the two models are not to the same prompts in the same order",
     "align/rounds.py: the sampler gave prompt … twice",
     "align/rounds.py: the sampler gave prompt …, which it was not asked for",
 }

@@ -149,6 +149,7 @@ RUNS = [
     Line("tigerjax train my_run.py --optim.peak-lr 1e-4"),
     Line("tigerjax train my_sft.py", before=config_as("my_sft.py", "configs/quickstart_sft.py")),
     Line("tigerjax train configs/quickstart_dpo.py --objective.preferences pairs.jsonl --objective.beta 0.1"),
+    Line("tigerjax rl configs/quickstart_grpo.py --objective.rewards runs/reward/model --objective.kl 0.02"),
     Line("tigerjax sample configs/quickstart_sft.py --prompts prompts.jsonl --out runs/candidates --n 10"),
     Line("""echo '{"prompt_id": "1", "text": "What is the capital of France?"}' > prompts.jsonl"""),
     Line(

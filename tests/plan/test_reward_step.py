@@ -8,7 +8,7 @@ import pytest
 from tiny_run import LENGTH, ROWS, tiny_config
 
 from tigerjax.command.plan import _reward_step
-from tigerjax.config import DpoConfig, KtoConfig, SimpoConfig
+from tigerjax.config import DpoConfig, GrpoConfig, KtoConfig, PpoConfig, SimpoConfig
 from tigerjax.mesh import run_mesh
 from tigerjax.model import families
 from tigerjax.plan.compile import train_step
@@ -32,3 +32,14 @@ def test_the_step_of_a_loss_over_preferences_has_rows_of_several_chats_and_its_r
     weights = jax.eval_shape(lambda key: nn.unbox(step.objective.init(key)), jax.random.key(0))
     total, weight, sums = jax.eval_shape(step.objective.loss, weights, step.batch)
     assert total.shape == weight.shape == () and "reward_margin" in sums
+
+
+@pytest.mark.parametrize(("kind", "kl"), [(GrpoConfig, 0.1), (PpoConfig, 0.0)])
+def test_the_step_of_a_loss_over_answers_has_one_answer_in_a_row_and_what_its_loss_reads(kind, kl):
+    run = dataclasses.replace(tiny_config(), objective=kind(prompts=("p",), rewards=("r",), kl=kl))
+    step = train_step(run, run_mesh(run))
+    assert step.tokens == ROWS * LENGTH and step.batch.old_BT.shape == (ROWS, LENGTH)
+    assert (step.batch.reference_BT is None) == (kl == 0) and (step.batch.value_BT is None) == (kind is GrpoConfig)
+    weights = jax.eval_shape(lambda key: nn.unbox(step.objective.init(key)), jax.random.key(0))
+    total, weight, sums = jax.eval_shape(step.objective.loss, weights, step.batch)
+    assert total.shape == weight.shape == () and "clip_share" in sums and ("value" in weights) == (kind is PpoConfig)

@@ -54,6 +54,12 @@ class AlignConfig:
     they are others: 5 are ranked and 1 more is edited."""
     allow_partial: bool = False
     """Whether a round resumes while labels are missing: the reward model ranks these prompts, and they are recorded."""
+    more_candidates: CountOrZero = 0
+    """A prompt of which no answer is above the existing one yet, or whose answers all score alike, is answered so many
+    times more."""
+    min_spread: Factor | None = None
+    """A prompt whose answers' scores lie no further apart than this has no winner, since it says nothing about which
+    answers are better; unless people judged it. None: such prompts are counted and may have winners."""
     top_m: Count = 1
     """The most winners of one prompt."""
     min_score: Score | None = None
@@ -71,6 +77,9 @@ class AlignConfig:
     """Percentage points that the accuracy of one task may lose in the gate."""
     min_win_rate: Share = 0.5
     """Share of held-out prompts on which the reward model prefers the new model; ties count half."""
+    control: bool = False
+    """Whether a control is trained beside the new model, on random winners of the same prompts. The gate only reports
+    it: what it gains, choosing did not bring."""
 
     def __post_init__(self) -> None:
         check(self, "align.")

@@ -15,6 +15,7 @@ from tigerjax.processes import hosts
 from tigerjax.terminal import printable
 from tigerjax.tokenizer.chat import encode_prompt
 from tigerjax.tokenizer.load import Tokenizer
+from tigerjax.train.objective import refuse_rewards
 
 
 def check(settings: AlignSettings, run: RunConfig) -> None:
@@ -23,6 +24,7 @@ def check(settings: AlignSettings, run: RunConfig) -> None:
     DataError for a file that is not there or not of its kind. ConfigError for a model of another kind, tokenizer or
     size, and for a reward model that is not calibrated.
     """
+    refuse_rewards(run)
     for name in ("reward_model", "evaluation_set", "safety", "exclude"):
         if (path := getattr(settings, name)) is not None and not paths.of(path).exists():
             raise DataError(f"{path}: {name} of the alignment does not exist; correct the path")
@@ -38,7 +40,7 @@ def check(settings: AlignSettings, run: RunConfig) -> None:
         model = _open(path)
         check_fits(model, tokenizer, where=path)
         check_sizes(model, run.model, where=path)
-    _check_reward(settings.reward_model, tokenizer)
+    check_reward(settings.reward_model, tokenizer)
     _check_questions(settings.evaluation_set, tokenizer, run.data.seq_len)
     _check_sft(settings)
     for path in settings.gold:
@@ -58,7 +60,8 @@ def _open(path: str) -> StoredModel:
     return open_whole(path)
 
 
-def _check_reward(path: str, tokenizer: Tokenizer) -> None:
+def check_reward(path: str, tokenizer: Tokenizer) -> None:
+    """ConfigError unless a calibrated reward model of this tokenizer is at `path`; DataError where no folder is."""
     model = _open(path)
     check_fits(model, tokenizer, where=path, reward=True)
     if "calibration" not in model.extra or "truncation_penalty" not in model.extra:

@@ -13,6 +13,7 @@ ADVICE = {
     "no_winner_marker": "start from a candidate model that ends its answers",
     "no_winner_equals_reference": "raise the temperature or n",
     "no_winner_safety": "look through the safety list, or raise n",
+    "alike_scores": "raise the temperature or n, set more_candidates, or lower min_spread",
     "below_min_score": "lower min_score",
     "below_reference": "set beat_reference off, raise n, or raise the temperature",
     "reference_without_score": "raise data.seq_len, so that existing answers fit, or set beat_reference off",

@@ -143,6 +143,7 @@ class Project:
         config = self._sft_config(index, current)
         return rounds.RoundFunctions(
             sample=lambda prompts, work: self._sample(index, current, prompts, work),
+            sample_more=lambda more, work, prompts: self._sample(index, current, prompts, work, more),
             score=lambda answers: self._scorer(answers),  # the reward model is loaded when a step first scores
             labels=lambda queue: self._delivered(index),
             train=lambda file, work: _train(config, file, work, self.progress),
@@ -179,12 +180,13 @@ class Project:
             checkpoint=dataclasses.replace(self.run.checkpoint, init_from=str(current)),
         )
 
-    def _sample(self, index: int, model: Path, prompts: rounds.Records, place: Path) -> rounds.Records:
+    def _sample(self, index: int, model: Path, prompts: rounds.Records, place: Path, more: int = 0) -> rounds.Records:
         from tigerjax.sample.engine import SamplingConfig
         from tigerjax.sample.folder import CANDIDATES
 
         context, seed = self.run.data.seq_len, self.align.seed
-        sampling = SamplingConfig(**self.settings.sampling, context=context, seed=seed, round=index)
+        given = self.settings.sampling | {"n": self.settings.sampling["n"] + more}
+        sampling = SamplingConfig(**given, context=context, seed=seed, round=index)
         self._sample_to(place, model, prompts, sampling)
         return [record for _, record in read_jsonl(place / CANDIDATES)]
 

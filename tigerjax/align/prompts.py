@@ -76,7 +76,7 @@ def select(
     seen_ids: set[str] = set()
     for example in sorted(examples, key=lambda e: str(e.get("id"))):
         total += 1
-        prompt = _prompt(example)
+        prompt = as_prompt(example)
         if prompt["prompt_id"] in seen_ids:
             raise DataError(f"SFT example id {prompt['prompt_id']!r} occurs twice; ids must be unique")
         seen_ids.add(prompt["prompt_id"])
@@ -115,7 +115,7 @@ def stratified(pool: list[dict[str, Any]], wanted: int, seed: int, purpose: str)
     return sorted(chosen, key=lambda r: r["prompt_id"])
 
 
-def _prompt(example: dict[str, Any]) -> dict[str, Any]:
+def as_prompt(example: dict[str, Any]) -> dict[str, Any]:
     """The prompt of an SFT example, with its answer as `reference`."""
     identity, messages = example.get("id"), example.get("messages")
     if not isinstance(identity, str) or not identity:

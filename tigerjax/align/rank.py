@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import xxhash
 
+from tigerjax.align.diversity import alike
 from tigerjax.align.people.label_lines import MARKERS
 from tigerjax.align.people.labels import Verdict
 from tigerjax.align.people.queue import is_valid
@@ -76,12 +77,16 @@ def rank(
     safety: Sequence[str] = (),
     filters: Sequence[Callable[[str], str | None]] = (),
     include_rm_pairs: bool = False,
+    min_spread: float | None = None,
 ) -> Ranked:
     """The ordered answers of each prompt of `records`, which have scores, `reference` and `reference_score`.
 
     A prompt of which no answer may win is dropped, and counted by the reason of its best candidate. Preferences are
     those of people. `include_rm_pairs` adds the reward model's own order where people gave none; that is off because
     the next reward model would then be trained on what the current one believes.
+
+    Prompts that people did not judge and whose candidates' scores lie no further apart than `min_spread` are dropped as
+    `alike_scores`. They are counted as `alike`, without it those whose scores are equal.
     """
     out: list[dict[str, Any]] = []
     preferences: list[dict[str, Any]] = []
@@ -89,7 +94,7 @@ def rank(
     dropped: Counter[str] = Counter()
     provenances: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
-    total = 0
+    total = same = 0
     for record in sorted(records, key=lambda r: r["prompt_id"]):
         total += 1
         verdict = verdicts.get(record["prompt_id"], Verdict([], [], [], []))
@@ -109,6 +114,11 @@ def rank(
         }
         reasons.update(reason for reason in why.values() if reason)
         eligible = [c for c in ordered if why[c["cid"]] is None]
+        if not (verdict.ranking or verdict.edits) and alike(record["candidates"], min_spread or 0.0):
+            same += 1
+            if min_spread is not None:
+                dropped["alike_scores"] += 1
+                continue
         if not eligible:
             dropped[f"no_winner_{why[ordered[0]['cid']]}" if ordered else "no_candidate"] += 1
             continue
@@ -121,7 +131,7 @@ def rank(
             | {"ineligible": {cid: reason for cid, reason in why.items() if reason}}
         )
     counts = {"in": total, "out": len(out), "dropped": dict(dropped), "provenance": dict(provenances)}
-    counts |= {"ineligible": dict(reasons), "preferences": len(preferences), "pairs": len(pairs)}
+    counts |= {"ineligible": dict(reasons), "preferences": len(preferences), "pairs": len(pairs), "alike": same}
     return Ranked(out, preferences, pairs, counts)
 
 

@@ -22,14 +22,15 @@ from tigerjax.files.jsonl import read_jsonl, write_jsonl
 from tigerjax.files.progress import Progress
 from tigerjax.mesh import in_mesh
 from tigerjax.processes import hosts
-from tigerjax.train.objective import answer_log_probs, decoder, in_stage_order
+from tigerjax.train.feed import Fed
+from tigerjax.train.objective import Prepare, answer_log_probs, decoder, in_stage_order
 from tigerjax.train.preference_loss import PreferenceBatch
 from tigerjax.train.step import joined, micro_batches
 
 FILE = "log_probs.jsonl"
 
 
-def before_each_step(run: RunConfig, mesh: Mesh, chat: StoredModel) -> Callable[[PreferenceBatch], PreferenceBatch]:
+def before_each_step(run: RunConfig, mesh: Mesh, chat: StoredModel) -> Prepare:
     """Adds the reference's log-probabilities to a batch on the devices, for `Objective.prepare`.
 
     The weights of the reference lie on the mesh as those of the model do, for as long as the function lives."""
@@ -42,9 +43,13 @@ def before_each_step(run: RunConfig, mesh: Mesh, chat: StoredModel) -> Callable[
         logp_MBC = jax.lax.map(lambda micro: log_probs(weights, micro), micro_batches(batch, parts))
         return joined(logp_MBC)
 
-    weights = _weights(run, mesh, chat)
+    of_reference = placed(run, mesh, chat)
     call = in_mesh(mesh, jax.jit(whole, out_shardings=mesh_axes.sharding(mesh, "batch")))
-    return lambda batch: batch._replace(reference_BC=call(weights, batch))
+
+    def prepare(weights: Any, fed: Fed, interrupted: Callable[[], bool]) -> Fed:
+        return fed._replace(batch=fed.batch._replace(reference_BC=call(of_reference, fed.batch)))
+
+    return prepare
 
 
 def cached(
@@ -78,7 +83,7 @@ def _all_rows(
     run: RunConfig, mesh: Mesh, chat: StoredModel, rows: PreferenceRows, progress: Progress | None
 ) -> np.ndarray:
     """reference_BC of all rows, a micro-batch at a time: that many rows fit into memory with all they need."""
-    weights = _weights(run, mesh, chat)
+    weights = placed(run, mesh, chat)
     log_probs = in_mesh(mesh, jax.jit(answer_log_probs(run, mesh), out_shardings=mesh_axes.sharding(mesh)))
     size = run.global_batch_size // run.optim.gradient_accumulation_steps
     say = progress("reference", "rows") if progress is not None and hosts.is_writer() else None
@@ -93,6 +98,6 @@ def _all_rows(
     return np.concatenate(out)
 
 
-def _weights(run: RunConfig, mesh: Mesh, chat: StoredModel) -> Any:
+def placed(run: RunConfig, mesh: Mesh, chat: StoredModel) -> Any:
     """The weights of `chat` on the mesh as training has them, which it computes with in the same way."""
     return in_stage_order(placed_weights(chat, mesh, "float32"), decoder(run, mesh).order)

@@ -9,26 +9,30 @@
     rounds/01/labels/    verdicts.jsonl adjudicate.jsonl missing.json    people's answers to them
     rounds/01/rank/      ranked.jsonl preferences.jsonl           winners, and preferences for the next reward model
                          pairs.jsonl                              each prompt's best answer above its worst
-    rounds/01/mix/       sft.jsonl                                the next SFT set
+    rounds/01/mix/       sft.jsonl control.jsonl                  the next SFT set, and that of the control
     rounds/01/train/     run/                                     the new model, in the trainer's own layout
-    rounds/01/gate/      gate.json                                whether the new model replaces the current one, and
-                                                                  [score, characters] of both models' held-out answers
+    rounds/01/gate/      gate.json control/                       whether the new model replaces the current one, and
+                                                                  [score, characters] of both models' held-out answers;
+                                                                  the control, with `align.control`
 
 The models are hidden behind `RoundFunctions`, so this file knows neither the sampler nor the trainer. A step that
 takes long works in the folder STEP.work-HASH, which survives an interruption. See tigerjax.align.steps.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from tigerjax.align import control, diversity, duel
 from tigerjax.align import gate as gate_lib
 from tigerjax.align import mix as mix_lib
 from tigerjax.align import prompts as prompts_lib
 from tigerjax.align import rank as rank_lib
-from tigerjax.align.answers import Records, ScoreFunction, finite, first_answers, score_records
+from tigerjax.align.answers import Records, ScoreFunction, score_records
 from tigerjax.align.config import AlignConfig
+from tigerjax.align.more import answered_again
 from tigerjax.align.people import label_studio
 from tigerjax.align.people import labels as labels_lib
 from tigerjax.align.people import queue as queue_lib
@@ -41,6 +45,13 @@ from tigerjax.records import sft_examples
 
 TRAIN_FILES = {"winners": "mix/sft.jsonl", "pairs": "rank/pairs.jsonl"}
 """What the next model may be trained on, in the folder of the round."""
+CONTROL_FILE = "mix/control.jsonl"
+
+
+def _no_more(count: int, work: Path, prompts: Records) -> Records:
+    raise ConfigError(
+        f"align.more_candidates={count}: these rounds have no sampler for further candidates; set it to 0"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,6 +60,8 @@ class RoundFunctions:
 
     sample: Callable[[Records, Path], Iterable[dict[str, Any]]]
     """(prompts, work folder) -> sampler records with n candidates each; a prompt that was skipped has none."""
+    sample_more: Callable[[int, Path, Records], Iterable[dict[str, Any]]] = _no_more
+    """(further candidates of each, work folder, prompts) -> sampler records with the first n candidates and these."""
     score: ScoreFunction
     """Calibrated scores of answers, by the reward model."""
     labels: Callable[[Path], Sequence[Path]]
@@ -190,18 +203,26 @@ def _steps(
             with step.working() as work:
                 records = _by_prompt(prompts, functions.sample(prompts, work))
                 write_jsonl(step.tmp / "candidates.jsonl", records)
-            skipped = len(prompts) - len(records)
+            skipped, step.figures = len(prompts) - len(records), diversity.of_candidates(records)
             step.counts = {"in": len(prompts), "out": len(records), "dropped": {"skipped": skipped}}
     yield "sample"
 
-    with begin("score", [folder / "sample", reward_model]) as step:
+    # With further candidates this step samples too.
+    with begin("score", [folder / "sample", reward_model, *([current] if config.more_candidates else [])]) as step:
         if not step.done:
-            records = _read(folder / "sample" / "candidates.jsonl")
+            records, again = _read(folder / "sample" / "candidates.jsonl"), dict[str, int]()
             scored, dropped = score_records(records, functions.score)
+            if config.more_candidates:
+                with step.working() as work:
+                    sample = functools.partial(functions.sample_more, config.more_candidates, work)
+                    spread = config.min_spread or 0.0
+                    scored, again = answered_again(records, scored, sample, functions.score, spread=spread)
+                lost = len(records) - len(scored)
+                dropped = {"no_valid_candidate": lost} if lost else {}
             write_jsonl(step.tmp / "scored.jsonl", scored)
             step.counts = {"in": len(records), "out": len(scored), "dropped": dropped}
             too_long = sum(r.get("reference") is not None and r["reference_score"] is None for r in scored)
-            step.counts |= {"references_without_score": too_long} if too_long else {}
+            step.counts |= ({"references_without_score": too_long} if too_long else {}) | again
     scored = _read(folder / "score" / "scored.jsonl")
     yield "score"
 
@@ -247,7 +268,8 @@ def _steps(
     with begin("rank", [folder / "score", folder / "labels", *inputs.gold], safety) as step:
         if not step.done:
             verdicts = {v.pop("prompt_id"): Verdict(**v) for v in _read(folder / "labels" / "verdicts.jsonl")}
-            ranked = rank_lib.rank(scored, verdicts, safety=inputs.safety, filters=functions.filters)
+            how: dict[str, Any] = {"safety": inputs.safety, "filters": functions.filters}
+            ranked = rank_lib.rank(scored, verdicts, **how, min_spread=config.min_spread)
             write_jsonl(step.tmp / "ranked.jsonl", ranked.records)
             gold = [record | {"provenance": "gold"} for path in inputs.gold for record in _read(path)]
             write_jsonl(step.tmp / "preferences.jsonl", [*ranked.preferences, *gold])
@@ -272,7 +294,13 @@ def _steps(
                 earlier = (manifest.read(folder / "rank") or {})["counts"]
                 raise mix_lib.NoWinner(earlier["in"], earlier["dropped"] | error.dropped) from error
             write_jsonl(step.tmp / "sft.jsonl", mixed.examples)
-            step.counts = mixed.counts
+            won = [e for e in mixed.examples if e["id"].startswith(f"rs{index:02d}-")]
+            step.counts, step.figures = mixed.counts, diversity.of_winners(won, scored)
+            if config.control:
+                pairs = _read(folder / TRAIN_FILES["pairs"]) if functions.trains_on == "pairs" else None
+                given = sft_examples(sft), _read(folder / "rank" / "ranked.jsonl"), pairs
+                control_set = control.training_set(config, *given, won=won, round_index=index)
+                write_jsonl(step.tmp / "control.jsonl", control_set)
     yield "mix"
 
     learned = folder / TRAIN_FILES[functions.trains_on]
@@ -282,40 +310,17 @@ def _steps(
                 functions.train(learned, work)
     yield "train"
 
-    new = folder / "train" / "run"
-    with begin("gate", [folder / "train", current, reward_model, *inputs.questions]) as step:
+    new, of_control = folder / "train" / "run", [folder / CONTROL_FILE] if config.control else []
+    with begin("gate", [folder / "train", current, reward_model, *inputs.questions, *of_control]) as step:
         if not step.done:
-            manifest.write_json(step.tmp / "gate.json", _judge(config, functions, current, new))
+            if config.control:
+                with step.working("control") as work:
+                    functions.train(folder / CONTROL_FILE, work)
+                    verdict = duel.judge(config, functions, current, new, work)
+            else:
+                verdict = duel.judge(config, functions, current, new)
+            manifest.write_json(step.tmp / "gate.json", verdict)
     yield "gate"
-
-
-def _judge(config: AlignConfig, functions: RoundFunctions, current: Path, new: Path) -> dict[str, Any]:
-    """What gate.json holds: whether the new model is accepted, the reasons, and the figures of both models."""
-    records = [functions.answers(current), functions.answers(new)]
-    before, after = (functions.accuracy(own) for own in records)
-    old_answers, new_answers = (first_answers(own) for own in records)
-    if [list(a.messages) for a in old_answers] != [list(a.messages) for a in new_answers]:
-        raise DataError("held-out answers of the two models are not to the same prompts in the same order")
-    old_scores, new_scores = (list(functions.score(own)) for own in (old_answers, new_answers))
-    result = gate_lib.gate(
-        gate_lib.figures_of(before),
-        gate_lib.figures_of(after),
-        wins=gate_lib.win_rate(new_scores, old_scores),
-        max_mean_loss_points=config.max_mean_loss_points,
-        max_task_loss_points=config.max_task_loss_points,
-        min_win_rate=config.min_win_rate,
-    )
-    figures = result.figures | {
-        "reward_before": sum(old_scores) / len(old_scores),
-        "reward_after": sum(new_scores) / len(new_scores),
-        "accuracy_before": before["overall"],
-        "accuracy_after": after["overall"],
-    }
-    held_out = {
-        name: [[finite(score), len(answer.text)] for score, answer in zip(scores, answers, strict=True)]
-        for name, scores, answers in (("before", old_scores, old_answers), ("after", new_scores, new_answers))
-    }
-    return {"accepted": result.accepted, "reasons": result.reasons, "figures": figures, "held_out": held_out}
 
 
 def _used(rounds: Path, index: int, back: int) -> set[str]:

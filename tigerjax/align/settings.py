@@ -105,7 +105,8 @@ def read(folder: Path) -> AlignSettings:
         for name, kind in typing.get_type_hints(AlignSettings).items():
             if not _is(getattr(settings, name), kind):
                 raise TypeError(f"{name} is {shown(getattr(settings, name))}")
-        AlignConfig(**settings.align)
+        # Fields that this version has and the file lacks get their defaults.
+        settings = dataclasses.replace(settings, align=dataclasses.asdict(AlignConfig(**settings.align)))
         if settings.sampling.keys() != SAMPLING or any(type(n) not in (int, float) for n in settings.sampling.values()):
             raise TypeError(f"sampling is {shown(settings.sampling)}")
     return settings

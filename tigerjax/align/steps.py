@@ -25,13 +25,22 @@ STEPS = ("prompts", "sample", "score", "queue", "labels", "rank", "mix", "train"
 USES: dict[str, tuple[str, ...]] = {
     "prompts": ("prompt_fraction", "allow_fraction", "exclude_rounds", "seed"),
     "sample": ("seed",),
-    "score": (),
+    "score": ("more_candidates", "min_spread"),
     "queue": ("rank_fraction", "edit_fraction", "edit_within_ranked", "seed"),
     "labels": ("allow_partial",),
-    "rank": (),
-    "mix": ("top_m", "min_score", "beat_reference", "on_conflict", "rm_weight", "human_weight", "edit_weight"),
+    "rank": ("min_spread",),
+    "mix": (
+        "top_m",
+        "min_score",
+        "beat_reference",
+        "on_conflict",
+        "rm_weight",
+        "human_weight",
+        "edit_weight",
+        "control",
+    ),
     "train": (),
-    "gate": ("max_mean_loss_points", "max_task_loss_points", "min_win_rate"),
+    "gate": ("max_mean_loss_points", "max_task_loss_points", "min_win_rate", "control"),
 }
 """The fields of AlignConfig that each step uses. A step is done again when one of these changes, and not otherwise."""
 COMPUTING = ("sample", "score", "train", "gate")  # they use a model

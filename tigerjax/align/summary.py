@@ -13,7 +13,8 @@ from tigerjax.files import manifest, own, paths
 def collect(folder: str | Path) -> dict[str, Any]:
     """The contents of report.json, with one entry of `align_rounds` for each round that has its gate.
 
-    An entry is {round, gate, reasons, win_rate, winners, before, after, held_out?, note?}. Before and after are the
+    An entry is {round, gate, reasons, win_rate, winners, before, after, diversity?, control?, held_out?, note?}.
+    Diversity holds the figures of `tigerjax.align.diversity`, control those of `duel.judge`. Before and after are the
     current and the new model on the held-out questions: mean {reward, accuracy, characters} and the list of scores. The
     last two are those of `gate.beside`.
     """
@@ -39,6 +40,9 @@ def collect(folder: str | Path) -> dict[str, Any]:
                 }
             verdict = "accepted" if gate["accepted"] else "refused"
             entry = {"round": int(round_folder.name), "gate": verdict, "reasons": gate["reasons"], "winners": winners}
+            made = [(manifest.read(round_folder / step) or {}).get("figures", {}) for step in ("sample", "mix")]
+            entry |= {"diversity": made[0] | made[1]} if made[0] or made[1] else {}
+            entry |= {"control": gate["figures"]["control"]} if "control" in gate["figures"] else {}
             ended.append(entry | {"win_rate": gate["figures"]["win_rate"]} | sides | gate_lib.beside(gate))
     if not ended:
         raise DataError(f"{folder}: no round has ended; `tigerjax align run {folder}` runs one")

@@ -39,6 +39,7 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
 from tigerjax.files.folders import refuse_strangers
 from tigerjax.model import families
+from tigerjax.model.reward import VALUE
 from tigerjax.processes import hosts
 
 
@@ -134,6 +135,11 @@ def model_of(path: Path, meta: dict[str, Any]) -> ModelConfig:
         raise DataError(f"{path / META}: {error}") from error
 
 
+def without_value_head(weights: dict[str, Any]) -> dict[str, Any]:
+    """The weights without PPO's value head, which only the run that trains it reads."""
+    return {name: weight for name, weight in weights.items() if name != VALUE}
+
+
 def content_sha256(weights: Any, config: ModelConfig) -> str:
     """The sha256 of the model config and of every weight's name, dtype, shape and bytes, in the order of names.
 
@@ -164,7 +170,7 @@ def _load(path: Path) -> Model:
     except Exception as error:  # as in restore: many types
         paths.not_damage(error)
         raise DataError(f"{path}: weights do not decode ({first_line(error)})") from error
-    config = model_of(path, meta)
+    config, weights = model_of(path, meta), without_value_head(weights)
     return Model(
         config,
         weights,

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from tigerjax.checkpoint import arrays as store
 from tigerjax.checkpoint.files import check_bytes, open_newest, read_meta
-from tigerjax.checkpoint.model import Model, content_sha256, load_model, model_of
+from tigerjax.checkpoint.model import Model, content_sha256, load_model, model_of, without_value_head
 from tigerjax.config import ModelConfig
 from tigerjax.errors import DataError
 from tigerjax.files import manifest, paths
@@ -47,7 +47,7 @@ def _open(path: Path, mean: bool = False) -> StoredModel:
     meta = read_meta(path)
     return StoredModel(
         model_of(path, meta),
-        store.open_mean(path) if mean else store.open_arrays(path),
+        without_value_head(store.open_mean(path) if mean else store.open_arrays(path)),
         meta["kind"],
         meta["tokenizer_sha256"],
         meta["step"],

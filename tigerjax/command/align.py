@@ -242,9 +242,18 @@ def _in_words(outcome: dict[str, Any]) -> str:
         f"mean reward       {number(outcome['reward_before'])} -> {number(outcome['reward_after'])}",
         *(f"refused because   {reason}" for reason in outcome["reasons"]),
         *([f"note              {outcome['note']}"] if "note" in outcome else []),
+        *([_control(outcome["control"])] if "control" in outcome else []),
         f"next model        {outcome['checkpoint']}",
     ]
     return "\n  ".join(lines)
+
+
+def _control(control: dict[str, float]) -> str:
+    """The line about the control of a round, which got random winners."""
+    from tigerjax.pages.numbers import number, percent
+
+    figures = f"held-out accuracy {percent(control['accuracy'])}, mean reward {number(control['reward'])}"
+    return f"random winners    {figures}; the new model wins {percent(control['win_rate'])} against them"
 
 
 def _open(dir: Path) -> Any:

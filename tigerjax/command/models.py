@@ -55,12 +55,14 @@ def train(
     Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --eval.sets sft.jsonl --out runs/tiny
     """
     from tigerjax.config import dump
+    from tigerjax.train.objective import refuse_rewards
 
     began = time.time()
     run = override(config)
-    traced = _steps(profile_steps, run.optim.total_steps)
+    traced = traced_steps(profile_steps, run.optim.total_steps)
     if wandb is not None:
         wandb_run.package()  # refused before any work when the package is missing
+    refuse_rewards(run)
     on_preferences = isinstance(run.objective, PreferenceConfig)
     run_dir = out or config.run_dir(run)
     if dry_run:
@@ -137,7 +139,7 @@ def _progress(run: Any, run_dir: Path, loader: Any) -> dict[str, float]:
     return {"progress_at_10k_examples": progress}
 
 
-def _steps(text: str | None, total: int) -> tuple[int, int] | None:
+def traced_steps(text: str | None, total: int) -> tuple[int, int] | None:
     """`10:12` -> (10, 12), steps of a run that has `total`."""
     if text is None:
         return None

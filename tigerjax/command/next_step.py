@@ -48,6 +48,7 @@ NEXT: Mapping[tuple[str, ...], str] = {
     ("align", "train"): "tigerjax align gate {dir}",
     ("align", "gate"): "tigerjax align status {dir}",
     ("align", "run"): "tigerjax report {dir}",
+    ("rl",): "tigerjax sample {run} --prompts FILE --out DIR",
     ("evaluate",): "tigerjax evaluate compare DIR DIR --out FILE",
     ("evaluate", "compare"): "tigerjax convert to-hf RUN DIR --tokenizer DIR",
     ("report",): "tigerjax evaluate CONFIG --tasks mmlu ceval --data-dir DIR",

@@ -10,7 +10,7 @@ from tigerjax.command.arguments import override
 from tigerjax.command.figures import save
 from tigerjax.command.options import FLAT, ConfigFile
 from tigerjax.command.progress import show_elapsed
-from tigerjax.config import PreferenceConfig, ReferencedConfig, RunConfig
+from tigerjax.config import PreferenceConfig, ReferencedConfig, RlConfig, RunConfig
 from tigerjax.config.ranges import Count, CountOrZero, PositiveFactor, Range
 from tigerjax.errors import ConfigError
 from tigerjax.terminal import show, tell
@@ -50,8 +50,8 @@ def plan(
     if searching.search:
         from tigerjax.plan.ranking import rank
 
-        if answers or isinstance(run.objective, PreferenceConfig):
-            raise ConfigError("--search ranks the token loss; plan training on preferences with overrides instead")
+        if answers or isinstance(run.objective, PreferenceConfig | RlConfig):
+            raise ConfigError("--search ranks the token loss; plan another objective with overrides instead")
         folder, budget_s = searching.work or Path("runs/plan") / run.name, 60 * searching.budget_minutes
         save(rank(run, config.path, place, words=config.overrides, work=folder, budget_s=budget_s), json)
         return
@@ -60,6 +60,9 @@ def plan(
 
     if isinstance(run.objective, ReferencedConfig) and run.objective.reference == "each_step":
         tell("tigerjax: note: objective.reference='each_step': the reference beside the model is not counted")
+    if isinstance(run.objective, RlConfig):
+        beside = " and the reference" if run.objective.kl else ""
+        tell(f"tigerjax: note: the sampler's weights and cache{beside} beside the step are not counted")
     tell(f"compiling the step of {run.name} for {topology}: minutes for a large model")
     with show_elapsed("compiling"):
         compiled = compile_for(run, place, step_of=_reward_step(answers) if answers else train_step)

@@ -11,6 +11,7 @@ from tigerjax.command import (
     evaluate,
     models,
     plan,
+    reinforce,
     report,
     shells,
     starter,
@@ -93,7 +94,10 @@ SECTIONS: dict[str, dict[tuple[str, ...], Command]] = {
         ("align", "train"): align.train,
         ("align", "gate"): align.gate,
     },
-    "7. Evaluation, reports, handing over": {
+    "7. Reinforcement learning": {
+        ("rl",): reinforce.rl,
+    },
+    "8. Evaluation, reports, handing over": {
         ("evaluate",): evaluate.evaluate,
         ("evaluate", "compare"): evaluate.evaluate_compare,
         ("report",): report.report,

@@ -30,6 +30,7 @@ from tigerjax.config.objective import (
     SimpoConfig,
 )
 from tigerjax.config.optim import OptimConfig, ScheduleConfig
+from tigerjax.config.reinforcement import GrpoConfig, PpoConfig, RlConfig
 from tigerjax.config.rope import RopeConfig
 from tigerjax.config.run import (
     CheckpointConfig,
@@ -52,6 +53,7 @@ __all__ = [
     "Dtype",
     "EvalConfig",
     "Extras",
+    "GrpoConfig",
     "HealthConfig",
     "IpoConfig",
     "KtoConfig",
@@ -61,9 +63,11 @@ __all__ = [
     "OptimConfig",
     "OrpoConfig",
     "PipelineConfig",
+    "PpoConfig",
     "PreferenceConfig",
     "ReferencedConfig",
     "Remat",
+    "RlConfig",
     "RopeConfig",
     "RunConfig",
     "ScheduleConfig",

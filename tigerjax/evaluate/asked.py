@@ -10,19 +10,16 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
-from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError
 from tigerjax.evaluate import questions
 from tigerjax.evaluate.questions import Question
 from tigerjax.files import manifest
-from tigerjax.mesh import rows_whole
-from tigerjax.model import families
 from tigerjax.processes import hosts
 from tigerjax.sample.engine import Batching, SamplingConfig, complete
+from tigerjax.sample.in_training import in_training
 from tigerjax.tokenizer.load import Tokenizer
 
 ROWS = 64
@@ -55,7 +52,7 @@ class Asked:
         if stop():
             return None
         found = {}
-        model = self._model(weights, mesh)
+        model = in_training(self._config, weights, mesh, self._tokenizer)
         sampling = SamplingConfig(
             n=1,
             temperature=0.0,
@@ -77,33 +74,10 @@ class Asked:
             found[name] = {"accuracy": scored["overall"]} | {k: scored[k] for k in ("right", "n", "by_lang", "by_task")}
         return found
 
-    def _model(self, weights: Any, mesh: Mesh) -> Loaded:
-        config, several = self._config, None
-        if mesh.size > 1:
-            several = rows_whole(mesh)
-            shardings = families.weight_shardings(config.model, families.of(config.model).KIND, several)
-            weights = jax.tree.map(_seen_as, dict(weights), shardings)
-        return Loaded(
-            config=config.model,
-            weights=dict(weights),
-            tokenizer=self._tokenizer,
-            compute=config.compute,
-            mesh=several,
-            sha256="",
-        )
-
 
 def asked(config: RunConfig) -> Asked | None:
     """The questions of a config; None where it has none."""
     return Asked(config) if config.eval.questions else None
-
-
-def _seen_as(weight: jax.Array, sharding: NamedSharding) -> jax.Array:
-    """The same array in another sharding that cuts it alike: nothing is copied."""
-    assert weight.sharding.is_equivalent_to(sharding, weight.ndim), (weight.sharding, sharding)
-    return jax.make_array_from_single_device_arrays(
-        weight.shape, sharding, [shard.data for shard in weight.addressable_shards]
-    )
 
 
 def _names(name: str, given: Sequence[Question]) -> list[str]:

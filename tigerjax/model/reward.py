@@ -1,5 +1,7 @@
 """The reward model: the trunk of a language model with a head of one score instead of the vocabulary's."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,9 @@ from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.model import stack
 from tigerjax.model.decoder import trunk
 from tigerjax.model.layers import Weights, weight
+
+VALUE = "value"
+"""The name of PPO's value head among the weights. Only training reads it: whatever opens a checkpoint leaves it out."""
 
 
 def score_init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
@@ -29,8 +34,18 @@ class Reward(nn.Module):
         c = self.config
         x_BTD, _ = trunk(self, c, self.compute, self.run, tokens_BT, positions_BT, segment_ids_BT)
         score_D = weight(self, "score", (c.model_dim,), ("norm",), score_init)
-        # float32 head: rank differences are small beside the score itself.
-        return jnp.einsum("BTD,D->BT", x_BTD.astype(jnp.float32), score_D)
+        return score(x_BTD, score_D)
+
+
+def score(x_BTD: jax.Array, score_D: jax.Array) -> jax.Array:
+    """scores_BT in float32: the head of one score on the trunk's output."""
+    # float32 head: rank differences are small beside the score itself.
+    return jnp.einsum("BTD,D->BT", x_BTD.astype(jnp.float32), score_D)
+
+
+def new_value_head(config: ModelConfig) -> Any:
+    """The value head of PPO, boxed: a score of 0 everywhere, so that training starts from no wrong belief."""
+    return nn.LogicallyPartitioned(jnp.zeros(config.model_dim, jnp.float32), ("norm",))
 
 
 def from_language(weights: Weights, key: jax.Array) -> Weights:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from tigerjax.config import PreferenceConfig, ReferencedConfig, RunConfig
+from tigerjax.config import PpoConfig, PreferenceConfig, ReferencedConfig, RlConfig, RunConfig
 from tigerjax.data.rows import Batch
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import in_mesh, make_mesh, sharding
@@ -24,6 +24,7 @@ from tigerjax.plan.topology import Topology, describe
 from tigerjax.train import objective as objectives
 from tigerjax.train.objective import Objective
 from tigerjax.train.optim import make_optimizer
+from tigerjax.train.policy_loss import PolicyBatch
 from tigerjax.train.preference_loss import PreferenceBatch
 from tigerjax.train.state import abstract_state
 from tigerjax.train.step import jit_step
@@ -70,8 +71,8 @@ class PlannedStep(NamedTuple):
 
 
 def train_step(config: RunConfig, mesh: Mesh) -> PlannedStep:
-    """The step of `tigerjax train`: the token loss over a `Batch`, or a loss over preferences, whose rows each hold one
-    pair of the longest chats."""
+    """The step of `tigerjax train` and `rl`: the token loss over a `Batch`, a loss over preferences, whose rows each
+    hold one pair of the longest chats, or one over answers, of which a row holds one."""
     seq_len, settings = config.data.seq_len, config.objective
     chats = settings.CHATS if isinstance(settings, PreferenceConfig) else 1
     B, T = rows = config.global_batch_size, chats * seq_len
@@ -83,6 +84,10 @@ def train_step(config: RunConfig, mesh: Mesh) -> PlannedStep:
         if isinstance(settings, ReferencedConfig):
             fields["reference_BC"] = ((B, chats), np.float32)
         batch = abstract_batch(functools.partial(PreferenceBatch, batch), fields, mesh)
+    if isinstance(settings, RlConfig):
+        names = ["old_BT", "correction_BT", "advantage_BT", *(["reference_BT"] if settings.kl else [])]
+        names += ["value_BT", "return_BT"] if isinstance(settings, PpoConfig) else []
+        batch = abstract_batch(functools.partial(PolicyBatch, batch), dict.fromkeys(names, (rows, np.float32)), mesh)
     flops = families.of(config.model).model_flops(config.model, tokens=B * T, seq_len=seq_len)
     return PlannedStep(objectives.of(config, mesh), batch, B * T, flops)
 

@@ -11,16 +11,25 @@ from tigerjax.report.reasons import of_round
 CHOSEN_BY = {"rm": "reward model", "human": "human ranking", "edit": "human edit"}
 PLANES = {"characters": "characters of an answer", "accuracy": "held-out accuracy"}
 HEADS = ["round", "gate", "win rate", "mean reward", "characters of an answer", "held-out accuracy"]
+DIVERSITY = {
+    "entropy_nats": "entropy of a token",
+    "distinct_share": "different answers to a prompt",
+    "distinct_winners": "different winners",
+    "distinct_pairs": "different pairs of characters in winners",
+    "winner_nats": "-log p of a winner's token",
+}
 REWARD = "mean reward (standard deviations)"
 
 
 def rounds(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of the section: a table of the rounds, charts of each round, and all models in two planes."""
+    """The values of the section: a table of the rounds, how different their answers were (None where no round says so),
+    charts of each round, and all models in two planes."""
     ended = report.get("align_rounds") or []
     if not ended:
         return {}
     return {
         "table": Table(HEADS, [_row(r) for r in ended]),
+        "answers": _answers(ended),
         "each": [_charts(r) for r in ended],
         "planes": [
             (title, scatter(_models(ended, x), title, REWARD, shares=x == "accuracy")) for x, title in PLANES.items()
@@ -54,6 +63,29 @@ def _row(r: Mapping[str, Any]) -> list[str]:
     return [str(r["round"]), r["gate"], _win_rate(r), *changes]
 
 
+def _answers(ended: list[Mapping[str, Any]]) -> Table | None:
+    """The figures of `tigerjax.align.diversity`, a row for each round."""
+    named = [name for name in DIVERSITY if any(name in (r.get("diversity") or {}) for r in ended)]
+    if not named:
+        return None
+
+    def cell(r: Mapping[str, Any], name: str) -> str:
+        value = (r.get("diversity") or {}).get(name)
+        return "" if value is None else f"{value:.2f} nats" if name.endswith("nats") else percent(value)
+
+    rows = [[str(r["round"]), *(cell(r, name) for name in named)] for r in ended]
+    return Table(["round", *(DIVERSITY[name] for name in named)], rows)
+
+
+def _control(r: Mapping[str, Any]) -> str:
+    """What the control of a round was worth; empty without one."""
+    if (control := r.get("control")) is None:
+        return ""
+    figures = f"held-out accuracy {percent(control['accuracy'])}, mean reward {number(control['reward'])}"
+    wins = f"The new model wins {percent(control['win_rate'])} of the comparisons with it."
+    return f"A control got random winners of the same prompts: {figures}. {wins}"
+
+
 def _charts(r: Mapping[str, Any]) -> dict[str, Any]:
     winners = {CHOSEN_BY.get(k, k): float(v) for k, v in r["winners"].items()}
     total = sum(winners.values())
@@ -63,6 +95,7 @@ def _charts(r: Mapping[str, Any]) -> dict[str, Any]:
         "histogram": histogram(r["before"]["scores"], r["after"]["scores"]),
         "refused": "; ".join(r["reasons"]),
         "note": r.get("note", ""),
+        "control": _control(r),
         "why": of_round(r["before"], r["after"]),
         "winners": stacked(winners, texts) if winners else None,
     }

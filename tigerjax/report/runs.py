@@ -26,6 +26,11 @@ DRAWN = {
     "reward_accuracy": ("pairs in the right order", "share of the pairs", percent),
     "chosen_reward": ("reward of better answers", "", number),
     "rejected_reward": ("reward of worse answers", "", number),
+    "reward": ("reward of the roll-outs", "", number),
+    "kl_nats": ("divergence from the reference", "nats", number),
+    "entropy_nats": ("entropy of a token", "nats", number),
+    "answer_tokens": ("length of an answer", "tokens", number),
+    "mismatch_mean_nats": ("sampler against trainer", "nats", number),
 }
 """The keys of a logged step that are drawn, each with its title, its unit and the function that writes its last
 value."""

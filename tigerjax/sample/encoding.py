@@ -18,6 +18,19 @@ class Prompt(NamedTuple):
     ids: list[int]
 
 
+class Drawn(NamedTuple):
+    """A candidate as the devices give it."""
+
+    ids: list[int]
+    """Without the token that ended it."""
+    stop: int
+    """That token, or -1."""
+    logprob: float
+    """Sum of `logprobs`."""
+    logprobs: np.ndarray
+    """float32 log-probability of each draw in nats, the ending one too: at temperature 1, nothing truncated."""
+
+
 def stops(tokenizer: Any, chat: bool) -> dict[int, str]:
     """The ids that end an answer, each with its reason: 'stop' for eos and what else ends a turn (and for the newline
     of a base model), 'marker' for the others.
@@ -78,12 +91,12 @@ def encode(tokenizer: Any, prompts: Sequence[Mapping[str, Any]], chat: bool) -> 
 def record(
     p: Prompt,
     base: Mapping[str, Any],
-    drawn: Sequence[tuple[list[int], int, float]],
+    drawn: Sequence[Drawn],
     tokenizer: Any,
     reasons: Mapping[int, str],
     chat: bool,
 ) -> dict[str, Any]:
-    """The record of prompt `p` with its candidates; `drawn` has (ids, ending id or -1, log-probability) of each.
+    """The record of prompt `p` with its candidates.
 
     Raises DataError for a probability that is not finite.
     """
@@ -92,7 +105,7 @@ def record(
     prompt_id = p.prompt["prompt_id"]
     first: dict[str, str] = {}
     candidates = []
-    for k, (ids, stop, logprob) in enumerate(drawn):
+    for k, (ids, stop, logprob, _) in enumerate(drawn):
         if not np.isfinite(logprob):
             raise DataError(
                 f"prompt {prompt_id!r}, candidate {k}: log-probability {logprob}; the model gives NaN or inf"

@@ -26,7 +26,7 @@ from tigerjax.errors import ConfigError
 from tigerjax.model import cache as kv
 from tigerjax.sample import encoding, slots
 from tigerjax.sample.choose import candidate_keys
-from tigerjax.sample.encoding import Prompt
+from tigerjax.sample.encoding import Drawn, Prompt
 
 SMALLEST_BUCKET = 32
 REFILLS = 40
@@ -157,13 +157,12 @@ def complete(
     A prompt is {prompt_id, messages | text, …}; the rest of it travels along into its record. On a mesh, rows are
     split over its batch axes. Prompts whose id is in `done` are left out.
     """
-    config, compute, mesh, tokenizer = model.config, model.compute, model.mesh, model.tokenizer
-    stats = Stats() if stats is None else stats
-    batching.check(mesh)
+    tokenizer = model.tokenizer
+    batching.check(model.mesh)
     reasons = dict.fromkeys(sampling.stop_ids, "stop") | encoding.stops(tokenizer, sampling.chat)
     base = {"model_sha": model.sha256, "sampling": dataclasses.asdict(sampling)}
 
-    buckets: dict[int, list[Prompt]] = {}
+    fitting: list[Prompt] = []
     for p in encoding.encode(tokenizer, prompts, sampling.chat):
         if p.prompt["prompt_id"] in done:
             continue
@@ -175,6 +174,26 @@ def complete(
             head = {**p.prompt, "messages": p.messages, **base}
             yield p.place, head | {"degenerate": False, "skipped": reason, "candidates": []}
             continue
+        fitting.append(p)
+    for p, drawn in answers(model, fitting, sampling, batching=batching, stats=stats):
+        yield p.place, encoding.record(p, base, drawn, tokenizer, reasons, sampling.chat)
+
+
+def answers(
+    model: Loaded,
+    prompts: Sequence[Prompt],
+    sampling: SamplingConfig,
+    *,
+    batching: Batching,
+    stats: Stats | None = None,
+) -> Iterator[tuple[Prompt, list[Drawn]]]:
+    """(prompt, its candidates) as prompts are finished, by length; each prompt leaves room for an answer."""
+    config, compute, mesh = model.config, model.compute, model.mesh
+    stats = Stats() if stats is None else stats
+    batching.check(mesh)
+    ends = {*sampling.stop_ids, *encoding.stops(model.tokenizer, sampling.chat)}
+    buckets: dict[int, list[Prompt]] = {}
+    for p in prompts:
         buckets.setdefault(bucket(len(p.ids), sampling.context), []).append(p)
     if not buckets:
         return
@@ -183,15 +202,10 @@ def complete(
     weights = jax.tree.map(lambda a: jnp.asarray(a, compute.dtype), model.weights)
     apart = mesh is None and jax.default_backend() == "cpu"
     weights, stacks = (kv.unstack(weights), config.num_layers) if apart else (weights, 1)
-    draw = slots.Draw(sampling.temperature, sampling.top_p, sampling.top_k, tuple(sorted(reasons)))
+    draw = slots.Draw(sampling.temperature, sampling.top_p, sampling.top_k, tuple(sorted(ends)))
     decode = _Decode(dataclasses.replace(model, weights=weights), stacks, sampling, draw, batching, stats)
     for length in sorted(buckets):
-        for p, drawn in decode.run(buckets[length], length):
-            yield p.place, encoding.record(p, base, drawn, tokenizer, reasons, sampling.chat)
-
-
-Drawn = tuple[list[int], int, float]
-"""(tokens, stop token or -1, log-probability) of a candidate."""
+        yield from decode.run(buckets[length], length)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,16 +255,17 @@ class _Decode:
                     mesh=model.mesh,
                 )
             stats.compilations += slots.traced[0] - before
-            left_R, tokens_RT, count_R, stop_R, logprob_R, now = jax.device_get(seen)
+            left_R, tokens_RT, count_R, stop_R, logprob_R, logprobs_RT, now = jax.device_get(seen)
             stats.decode_steps += int(now) - steps
             stats.decode_slots += (int(now) - steps) * R
             steps = int(now)
             for slot in [slot for slot in owners if not left_R[slot]]:
                 place, k = owners.pop(slot)
                 ids, stop = tokens_RT[slot, : count_R[slot]].tolist(), int(stop_R[slot])
-                stats.drawn += len(ids) + (stop >= 0) - 1
+                draws = len(ids) + (stop >= 0)
+                stats.drawn += draws - 1
                 mine = drawn.setdefault(place, {})
-                mine[k] = ids, stop, float(logprob_R[slot])
+                mine[k] = Drawn(ids, stop, float(logprob_R[slot]), logprobs_RT[slot, :draws].copy())
                 if len(mine) == n:
                     yield prompts[place], [mine[k] for k in range(n)]
                     del drawn[place]

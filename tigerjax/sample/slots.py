@@ -66,6 +66,8 @@ class Slots(NamedTuple):
     """The token that ended the answer, or -1."""
     logprob_R: jax.Array
     """Sum over all draws, the ending one too: nats at temperature 1, nothing truncated."""
+    logprobs_RT: jax.Array
+    """Of each draw, the ending one too."""
     steps: jax.Array
     """Decode steps since `empty`."""
 
@@ -78,6 +80,7 @@ class Seen(NamedTuple):
     count_R: jax.Array
     stop_R: jax.Array
     logprob_R: jax.Array
+    logprobs_RT: jax.Array
     steps: jax.Array
 
 
@@ -107,6 +110,7 @@ def empty(
             count_R=jnp.zeros(rows, jnp.int32),
             stop_R=jnp.full(rows, -1, jnp.int32),
             logprob_R=jnp.zeros(rows, jnp.float32),
+            logprobs_RT=jnp.zeros((rows, answer), jnp.float32),
             steps=jnp.int32(0),
         )
 
@@ -118,7 +122,7 @@ def shardings(mesh: Mesh, stacks: int = 1) -> Slots:
     """Rows over the batch axes, heads over 'tensor'."""
     row, none = mesh_axes.sharding(mesh, "batch"), mesh_axes.sharding(mesh)
     heads = (mesh_axes.sharding(mesh, None, "batch", "act_kv_heads"),) * stacks
-    return Slots._make([kv.Cache._make([heads, heads, row]), *[row] * 7, none])
+    return Slots._make([kv.Cache._make([heads, heads, row]), *[row] * 8, none])
 
 
 def _pin(slots: Slots, mesh: Mesh | None) -> Slots:
@@ -184,6 +188,7 @@ def fill(
         count_R=put(slots.count_R, ~ended_C),
         stop_R=put(slots.stop_R, jnp.where(ended_C, token_C, -1)),
         logprob_R=put(slots.logprob_R, logprob_C),
+        logprobs_RT=put(slots.logprobs_RT, jnp.zeros(tokens_CT.shape).at[:, 0].set(logprob_C)),
         steps=slots.steps,
     )
     return _pin(filled, mesh)
@@ -209,17 +214,19 @@ def advance(
         logits_RV, cache = family.decode_step(weights, config, compute, s.cache, s.token_R, s.cache.lengths_B)
         token_R, logprob_R, ended_R = _draw(logits_RV, s.keys_R, s.count_R, draw)
         goes_on_R = live_R & ~ended_R
-        place_R = jnp.where(goes_on_R, s.count_R, T)  # T is outside, so dropped
+        row_R = jnp.arange(len(live_R))
+        place_R, drawn_R = (jnp.where(those_R, s.count_R, T) for those_R in (goes_on_R, live_R))  # T: outside, dropped
         return Slots(
             # The length of a free slot does not grow, so it never reaches the end of the cache.
             cache=cache._replace(lengths_B=jnp.where(live_R, cache.lengths_B, s.cache.lengths_B)),
             keys_R=s.keys_R,
             token_R=jnp.where(live_R, token_R, s.token_R),
             left_R=jnp.where(goes_on_R, s.left_R - 1, 0),
-            tokens_RT=s.tokens_RT.at[jnp.arange(len(place_R)), place_R].set(token_R, mode="drop"),
+            tokens_RT=s.tokens_RT.at[row_R, place_R].set(token_R, mode="drop"),
             count_R=s.count_R + goes_on_R,
             stop_R=jnp.where(live_R & ended_R, token_R, s.stop_R),
             logprob_R=s.logprob_R + jnp.where(live_R, logprob_R, 0.0),
+            logprobs_RT=s.logprobs_RT.at[row_R, drawn_R].set(logprob_R, mode="drop"),
             steps=s.steps + 1,
         )
 

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +20,7 @@ class Fed(NamedTuple):
     after: Any  # from this loader state the next batch is read: what a checkpoint stores
     seen: Any  # loader.seen() after this batch; None when the loader has no such method
     tokens: int  # of the global batch, estimated from this host's rows
+    figures: Mapping[str, float] = {}  # of this batch, which are logged with its step
 
 
 class Feed:

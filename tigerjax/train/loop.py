@@ -194,26 +194,30 @@ def _train(
             def stopping() -> bool:
                 return stop.before(next(turns))
 
+            def interrupted() -> bool:
+                # Alone, a signal ends a wait; with other hosts all stop after the same step.
+                return bool(received) and not hosts.several()
+
             if validation.missing(start):
                 metrics.amend(start, watch.validated(start, lambda: validation.run(start, state.weights, stopping)))
                 validation.saved(start)
             while not (i >= total_steps or validation.ended or stopping()):
                 hosts.at(f"reading batch {i + 1}")
                 with goodput.spending("data"):
-                    # Alone, a signal ends the wait; with other hosts all stop after the same step.
-                    fed_next = feed.get(lambda: bool(received) and not hosts.several())
+                    fed_next = feed.get(interrupted)
+                    if fed_next is not None and objective.prepare is not None:
+                        fed_next = objective.prepare(state.weights, fed_next, interrupted)
                 if fed_next is None:
                     break
                 trace.before(i + 1)
                 hosts.at(f"in step {i + 1}")
                 with goodput.spending("compile" if fed is None else "steps"):
                     called = time.perf_counter()
-                    batch = fed_next.batch if objective.prepare is None else objective.prepare(fed_next.batch)
-                    state, values = step(state, batch, watch.spikes.limits(i + 1))
+                    state, values = step(state, fed_next.batch, watch.spikes.limits(i + 1))
                     called = time.perf_counter() - called
                 fed = fed_next
                 watch.read(called)  # the step before this one: the device already has its next work
-                watch.started(i + 1, values, fed)
+                watch.started(i + 1, {**values, **fed.figures}, fed)
                 metrics.advance(i + 1)
                 trace.after(i + 1, state)
                 i += 1

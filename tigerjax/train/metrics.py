@@ -51,6 +51,8 @@ def log_line(record: dict[str, Any], total_steps: int) -> str:
         f"lr {record['lr']:.1e}",
         f"{_thousands(record['tokens_per_s'])} tok/s",
     ]
+    if "reward" in record:
+        parts.insert(1, f"reward {record['reward']:.3f}")
     if record.get("mfu") is not None:
         parts.append(f"MFU {record['mfu']:.1%}")
     parts.append(f"data {record['data_wait_share']:.1%}")

@@ -1,5 +1,5 @@
 """What is trained: how weights are initialised, and the loss of a batch. Here are the token loss and the losses over
-preferences; the loss of reward models is in `tigerjax.align.reward`.
+preferences and over answers that the model drew; the loss of reward models is in `tigerjax.align.reward`.
 
 A new objective is a subclass of `ObjectiveConfig` with its settings, a function here that makes the Objective, and a
 line in OBJECTIVES.
@@ -17,11 +17,14 @@ from jax.sharding import Mesh
 
 from tigerjax.config import (
     ComputeConfig,
+    GrpoConfig,
     MeshConfig,
     ModelConfig,
     ObjectiveConfig,
     PipelineConfig,
+    PpoConfig,
     PreferenceConfig,
+    RlConfig,
     RunConfig,
 )
 from tigerjax.data.rows import Batch
@@ -31,7 +34,18 @@ from tigerjax.model import families, stack
 from tigerjax.model.layers import head, init
 from tigerjax.model.loss import RowLoss, loss_by_row, token_loss, token_nll
 from tigerjax.model.pipeline import LayerOrder, Pipeline
+from tigerjax.model.reward import VALUE, new_value_head, score
+from tigerjax.train.feed import Fed
+from tigerjax.train.policy_loss import PolicyBatch, policy_loss
 from tigerjax.train.preference_loss import LOSSES, PreferenceBatch, Sums, answer_sums, preference_loss
+
+
+class Prepare(Protocol):
+    """What is done to a batch that has been fed, before its step."""
+
+    def __call__(self, weights: Any, fed: Fed, interrupted: Callable[[], bool]) -> Fed | None:
+        """`fed` with another batch on the devices, from the weights before the step. None when `interrupted()`, which
+        is asked where this takes long. All hosts call it together."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,8 +62,8 @@ class Objective:
     """Of the checkpoint: see `families.of_kind`."""
     tokens: Callable[[Any], int] | None = None
     """Tokens of a batch of numpy arrays, for the throughput; None counts global_batch_size * seq_len."""
-    prepare: Callable[[Any], Any] | None = None
-    """batch -> batch, on the devices before each step: what it adds is a constant for the gradient."""
+    prepare: Prepare | None = None
+    """What is done to each batch before its step; what it adds is a constant for the gradient."""
     order: LayerOrder | None = None
     """Set when `init` and `loss` have the layers in stage order (an interleaved pipeline); None: layer order."""
 
@@ -168,6 +182,49 @@ def preference_objective(config: RunConfig, mesh: Mesh) -> Objective:
     )
 
 
+def token_log_probs(config: Trained, mesh: Mesh) -> Callable[[Any, Any], tuple[jax.Array, jax.Array | None]]:
+    """(weights, rows) -> (log pi of every target in nats, the value there where the weights have a value head)."""
+    model = decoder(config, mesh)
+
+    def log_probs(weights: Any, rows: Any) -> tuple[jax.Array, jax.Array | None]:
+        rows = _placed(rows)
+        hidden_BTD, head_DV = model.hidden(weights, rows), head(weights, config.model)
+        nll_BT = token_nll(hidden_BTD, head_DV, jnp.asarray(rows.targets_BT), **model.cut)
+        return -nll_BT, score(hidden_BTD, weights[VALUE]) if VALUE in weights else None
+
+    return log_probs
+
+
+def policy_objective(config: RunConfig, mesh: Mesh) -> Objective:
+    """The policy gradient that `config.objective` names, over `PolicyBatch`. PPO's weights have a value head, which is
+    0 at first.
+
+    Raises ConfigError for rows that are cut along T, and for a pipeline in rounds.
+    """
+    settings = config.objective
+    assert isinstance(settings, RlConfig)
+    if config.mesh.sequence > 1:
+        raise ConfigError(
+            f"mesh.sequence={config.mesh.sequence}: reinforcement learning reads whole rows; set mesh.sequence=1 and"
+            " raise mesh.fsdp"
+        )
+    if config.pipeline.rounds > 1:
+        raise ConfigError(
+            f"pipeline.rounds={config.pipeline.rounds}: the layers lie in another order than the sampler reads; set"
+            " pipeline.rounds=1"
+        )
+    model, log_probs = decoder(config, mesh), token_log_probs(config, mesh)
+
+    def init(key: jax.Array) -> Any:
+        weights = model.init(key)
+        return weights | {VALUE: new_value_head(config.model)} if isinstance(settings, PpoConfig) else weights
+
+    def loss(weights: Any, batch: PolicyBatch) -> tuple[jax.Array, jax.Array, Sums]:
+        return policy_loss(settings, *log_probs(weights, batch.rows), batch)
+
+    return Objective(init=init, loss=loss, by_row=model.by_row, kind=model.family.KIND, tokens=lambda _: 0)
+
+
 def _placed(rows: Batch) -> Batch:
     """The rows as the model reads them. Each device keeps whole rows of these small integers, and cuts out what it
     needs."""
@@ -177,6 +234,7 @@ def _placed(rows: Batch) -> Batch:
 OBJECTIVES: dict[type[ObjectiveConfig], Callable[[RunConfig, Mesh], Objective]] = {
     ObjectiveConfig: token_objective,
     **dict.fromkeys(LOSSES, preference_objective),
+    **dict.fromkeys((GrpoConfig, PpoConfig), policy_objective),
 }
 """What makes the objective that a config names, by the class of `RunConfig.objective`."""
 
@@ -190,6 +248,15 @@ def of(config: RunConfig, mesh: Mesh) -> Objective:
     if kind not in OBJECTIVES:
         raise ConfigError(f"no objective has settings of type {kind.__name__}; add it to OBJECTIVES")
     return OBJECTIVES[kind](config, mesh)
+
+
+def refuse_rewards(config: RunConfig) -> None:
+    """ConfigError for a config of reinforcement learning, whose roll-outs only `tigerjax rl` draws."""
+    if isinstance(config.objective, RlConfig):
+        raise ConfigError(
+            f"objective is {type(config.objective).__name__}, which learns from rewards; run `tigerjax rl`, or choose"
+            " another objective"
+        )
 
 
 def in_stage_order(tree: Any, order: LayerOrder | None) -> Any:

@@ -1,0 +1,65 @@
+"""The models of a round on the held-out questions: what gate.json holds."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from tigerjax.align import gate as gate_lib
+from tigerjax.align.answers import Records, ScoreFunction, finite, first_answers
+from tigerjax.align.config import AlignConfig
+from tigerjax.errors import DataError
+
+
+class Asked(Protocol):
+    """What answers the held-out questions and judges the answers: a part of `rounds.RoundFunctions`."""
+
+    @property
+    def score(self) -> ScoreFunction: ...
+    def answers(self, checkpoint: Path, /) -> Records: ...
+    def accuracy(self, records: Records, /) -> Mapping[str, Any]: ...
+
+
+def judge(
+    config: AlignConfig, functions: Asked, current: Path, new: Path, control: Path | None = None
+) -> dict[str, Any]:
+    """Whether the new model is accepted, the reasons, the figures of both models, and those of the control.
+
+    The control changes nothing in the verdict. Its win rate is that of the new model against it.
+    """
+    sides = [current, new, *([control] if control is not None else [])]
+    records = [functions.answers(own) for own in sides]
+    accuracies = [functions.accuracy(own) for own in records]
+    answers = [first_answers(own) for own in records]
+    asked = [[list(a.messages) for a in own] for own in answers]
+    if any(own != asked[0] for own in asked):
+        raise DataError("held-out answers of the two models are not to the same prompts in the same order")
+    scores = [list(functions.score(own)) for own in answers]
+    result = gate_lib.gate(
+        gate_lib.figures_of(accuracies[0]),
+        gate_lib.figures_of(accuracies[1]),
+        wins=gate_lib.win_rate(scores[1], scores[0]),
+        max_mean_loss_points=config.max_mean_loss_points,
+        max_task_loss_points=config.max_task_loss_points,
+        min_win_rate=config.min_win_rate,
+    )
+    figures = result.figures | {
+        "reward_before": _mean(scores[0]),
+        "reward_after": _mean(scores[1]),
+        "accuracy_before": accuracies[0]["overall"],
+        "accuracy_after": accuracies[1]["overall"],
+    }
+    if control is not None:
+        figures["control"] = {
+            "accuracy": accuracies[2]["overall"],
+            "reward": _mean(scores[2]),
+            "win_rate": gate_lib.win_rate(scores[1], scores[2]),
+        }
+    held_out = {
+        name: [[finite(score), len(answer.text)] for score, answer in zip(own, texts, strict=True)]
+        for name, own, texts in zip(("before", "after"), scores[:2], answers[:2], strict=True)
+    }
+    return {"accepted": result.accepted, "reasons": result.reasons, "figures": figures, "held_out": held_out}
+
+
+def _mean(scores: Sequence[float]) -> float:
+    return sum(scores) / len(scores)

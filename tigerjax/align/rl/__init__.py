@@ -1,0 +1,1 @@
+"""Owns reinforcement learning: prompts, rewards, roll-outs and the run that trains on them."""
