@@ -89,7 +89,7 @@ def reward_objective(config: RunConfig, *, centering: float) -> Objective:
             f"mesh.sequence={config.mesh.sequence}: reward training reads whole rows; set mesh.sequence=1 and raise"
             " mesh.fsdp"
         )
-    if type(config.objective) is not ObjectiveConfig:
+    if config.objective != ObjectiveConfig():
         raise ConfigError(f"objective={config.objective}: reward training has its own loss; leave the field out")
     family = families.of(config.model)
     model = family.reward_model(config.model, config.compute, lora=config.lora)

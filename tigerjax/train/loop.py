@@ -126,6 +126,11 @@ def _train(
     abstract = abstract_state(objective, tx, mesh)
     resumed = resume.restored(loader, checkpoints, meta, objective, abstract, mesh)
     if resumed is None and saving.branch_from is not None:
+        if init is not None:
+            raise ConfigError(
+                f"checkpoint.branch_from={saving.branch_from!r} continues a run, but this one is given weights to start"
+                " from; leave checkpoint.branch_from out"
+            )
         resumed = branch.branched(config, loader, checkpoints, meta, objective, abstract, mesh)
     if resumed is not None:
         state, there = resumed
