@@ -111,7 +111,7 @@ def from_hf(
     show(_figures(figures, started) | {"out": str(out)}, json)
 
 
-def to_hf(
+def to_hf(  # each parameter is an option of the command
     checkpoint: Annotated[Path, "positional"],
     out: Annotated[Path, "positional"],
     tokenizer: Path | None = None,
