@@ -168,6 +168,8 @@ def to_hf(  # each parameter is an option of the command
         lineage=lineage,
     )
     counts: dict[str, Any]
+    if adapter and weights == "ema":
+        raise ConfigError("--adapter writes the adapter as it was trained; leave --weights ema or --adapter out")
     if adapter:
         counts = dict(to_peft(model, out, form, verify=verify))
     else:
