@@ -237,7 +237,10 @@ def test_a_base_that_is_gone_or_another_one_is_named_and_one_that_moved_along_is
     load_model(step)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "int8", "int4"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("dtype", [pytest.param("bfloat16", marks=SLOW), "int8", pytest.param("int4", marks=SLOW)])
 def test_frozen_weights_in_a_narrow_type_train_nearly_alike_and_are_not_saved(base, trained, dtype, tmp_path):
     config = lora_config(base, weights=WeightsConfig(frozen_dtype=dtype), total_steps=4, every_steps=2)
     with pytest.raises(RuntimeError, match="the machine is gone"):
