@@ -72,6 +72,7 @@ ELSEWHERE = {
     "align/steps.py": "the same",
     "align/score.py": "reads the answers and a model, whose hash is in the settings",
     "align/reference.py": "reads no file: a model and rows, both in the settings by their hashes",
+    "convert/peft.py": "reads a checkpoint, whose hash is in the settings",
     "quickstart/text.py": "reads what is embedded in the package",
     "quickstart/training.py": "its inputs are the manifests of the stages before it",
     "quickstart/answers.py": "the same",
