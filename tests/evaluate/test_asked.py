@@ -21,6 +21,7 @@ from tigerjax.evaluate import asked, questions
 from tigerjax.files import jsonl
 from tigerjax.mesh import run_mesh
 from tigerjax.sample.engine import SamplingConfig, generate
+from tigerjax.sample.in_training import in_training
 from tigerjax.train.held_out import flat, lines
 from tigerjax.train.objective import token_objective
 from tigerjax.train.optim import make_optimizer
@@ -130,7 +131,7 @@ def test_what_cannot_be_asked_is_one_line(tmp_path):
 def test_the_weights_are_not_copied_for_the_sampler(tmp_path):
     run = config(quiz(tmp_path), MeshConfig(fsdp=2, sequence=2, tensor=2))
     weights, mesh = weights_of(run)
-    model = asked.asked(run)._model(weights, mesh)
+    model = in_training(run, weights, mesh, tokenizer=None)
     for ours, theirs in zip(jax.tree.leaves(weights), jax.tree.leaves(model.weights), strict=True):
         pointers = [[s.data.unsafe_buffer_pointer() for s in w.addressable_shards] for w in (ours, theirs)]
         assert pointers[0] == pointers[1]
