@@ -364,3 +364,9 @@ def test_no_file_names_a_path_of_the_machine_it_was_written_on():
             if machine_path.search(line):
                 found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}")
     assert not found, "\n".join(found)
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """pytest imports them by their names alone, and does not run the second one."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))

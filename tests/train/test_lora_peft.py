@@ -21,7 +21,8 @@ from tigerjax.model.llama.face import FAMILY
 from tigerjax.model.weights import get
 from tigerjax.train.loop import train
 from tigerjax.train.objective import token_objective
-from tigerjax.train.optim import learning_rate, make_optimizer
+from tigerjax.train.optim import make_optimizer
+from tigerjax.train.schedule import learning_rate
 from tigerjax.train.state import state_from_weights
 
 pytestmark = [pytest.mark.peers("peft"), pytest.mark.slow]
