@@ -34,6 +34,8 @@ from tigerjax.files import paths
 from tigerjax.processes import hosts
 from tigerjax.train.state import TrainState
 
+SETTLE_S = 60.0  # that a run of several hosts, one of which has failed, waits for the last save
+
 
 class Checkpointer:
     """Saves the states of a run in the background. Keeps the newest `keep` of them, every `keep_every_steps`-th for
@@ -101,6 +103,11 @@ class Checkpointer:
         if self._error is not None:
             error, self._error = self._error, None
             raise error
+
+    def settle(self) -> None:
+        """Gives the last save some time to be on disk, when the run ends by an error that has been raised already."""
+        if self._thread is not None:
+            self._thread.join(SETTLE_S)
 
     def close(self) -> None:
         """Waits, then stops Orbax's threads, and removes what they may have begun after a save had failed."""

@@ -14,7 +14,7 @@ from tigerjax import config as config_lib
 from tigerjax.checkpoint.model import make_meta
 from tigerjax.checkpoint.partial import BASE
 from tigerjax.config import RunConfig
-from tigerjax.errors import ConfigError
+from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import paths
 from tigerjax.files.progress import Progress
 from tigerjax.mesh import host_rows, run_mesh
@@ -262,8 +262,11 @@ def _train(
         feed.close()
         metrics.close()
         trace.close()
-        if sys.exc_info()[0] is None or not hosts.several():  # else it may wait for a host that is lost
+        error = sys.exc_info()[1]
+        if error is None or not hosts.several():
             checkpoints.close()
+        elif isinstance(error, ConfigError | DataError):  # else another host may be lost, and the save never end
+            checkpoints.settle()
     if stop.number:
         name = signal.Signals(stop.number).name
         outcome = "checkpoint saved; the same command resumes" if at else "before there was anything to save"
