@@ -26,7 +26,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 
 PEERS = ("torch", "transformers")
-PEERS_ABSENT = "is not installed; `make peers` installs it"
+PEERS_ABSENT = "not installed here"
 
 
 def pytest_collection_modifyitems(items):
@@ -35,7 +35,11 @@ def pytest_collection_modifyitems(items):
         if (marker := item.get_closest_marker("peers")) is not None:
             absent = [name for name in (*PEERS, *marker.args) if not importlib.util.find_spec(name)]
             if absent:
-                item.add_marker(pytest.mark.skip(reason=f"{' and '.join(absent)} {PEERS_ABSENT}"))
+                # Only PEERS are in a lock: the others are for one file of tests each.
+                get = ["make peers"] if {*PEERS} & {*absent} else []
+                get += [f".venv/bin/pip install --no-deps {name}" for name in absent if name not in PEERS]
+                reason = f"{' and '.join(absent)} {PEERS_ABSENT}: {', '.join(get)}"
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_terminal_summary(terminalreporter):
