@@ -101,10 +101,11 @@ def rank(
         ordered = _ordered(record, verdict)
         head = {k: record[k] for k in ("prompt_id", "messages", "task", "lang") if k in record}
         preferences += _preferences(head, ordered, verdict, include_rm_pairs)
+        ranked = {cid for group in verdict.ranking for cid in group}
         why = {
             c["cid"]: ineligible(
-                # An edited answer was written by a person and has no score, which would count as an invalid one.
-                c | {"score": 0.0} if c["provenance"] == "edit" else c,
+                # An answer that a person wrote, or chose in a conversation, has no score. That is no invalid score.
+                c | {"score": 0.0} if c["provenance"] == "edit" or c["cid"] in ranked else c,
                 reference=record.get("reference"),
                 rejected=verdict.rejected,
                 safety=safety,
@@ -141,7 +142,10 @@ def _ordered(record: Mapping[str, Any], verdict: Verdict) -> list[dict[str, Any]
     by_human = "human" if human else "rm"
     candidates = [{k: c.get(k) for k in ("cid", "text", "score", "finish")} for c in record["candidates"]]
     valid = sorted((c for c in candidates if is_valid(c)), key=lambda c: (human.get(c["cid"], len(human)), rm_order(c)))
-    invalid = sorted((c for c in candidates if not is_valid(c)), key=lambda c: c["cid"])
+    # People rank answers without a score in conversations only: queues do not show them.
+    invalid = sorted(
+        (c for c in candidates if not is_valid(c)), key=lambda c: (human.get(c["cid"], len(human)), c["cid"])
+    )
     edits = [
         {"cid": edit_id(record["prompt_id"], edit), "text": edit["text"], "score": None, "finish": "stop"}
         for edit in reversed(verdict.edits)
@@ -187,7 +191,8 @@ def _best_and_worst(
 ) -> list[dict[str, Any]]:
     """A preference of the winner above the last answer that people rejected, else above the last candidate with a
     score; none where their texts are the same."""
-    judged = [c for c in ordered if c["provenance"] != "edit" and is_valid(c)]
+    ranked = {cid for group in verdict.ranking for cid in group}
+    judged = [c for c in ordered if c["provenance"] != "edit" and (is_valid(c) or c["cid"] in ranked)]
     worst = ([c for c in judged if c["cid"] in verdict.rejected] or judged)[-1:]
     if not worst or worst[0]["text"].strip() in ("", best["text"].strip()):
         return []
