@@ -61,8 +61,13 @@ def bound(host: str, port: int) -> socket.socket:
 
 def serve(app: ASGIApp, at: socket.socket, *, drain_s: float, request_s: float, ready: Callable[[], Any]) -> None:
     """Answers requests until a signal comes. `ready` is called once the socket is served."""
+    asyncio.run(_Server(configured(app, drain_s=drain_s, request_s=request_s), ready).serve(sockets=[at]))
+
+
+def configured(app: ASGIApp, *, drain_s: float, request_s: float) -> uvicorn.Config:
+    """How uvicorn serves the application."""
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what fails is logged by guard.Guard
-    config = uvicorn.Config(
+    return uvicorn.Config(
         app,
         http=type("Protocol", (_Protocol,), {"request_s": request_s}),
         loop="asyncio",
@@ -72,9 +77,8 @@ def serve(app: ASGIApp, at: socket.socket, *, drain_s: float, request_s: float, 
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=max(1, round(drain_s)),
+        timeout_graceful_shutdown=round(drain_s),
     )
-    asyncio.run(_Server(config, ready).serve(sockets=[at]))
 
 
 class _Server(uvicorn.Server):

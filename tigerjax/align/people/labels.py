@@ -54,8 +54,8 @@ class Imported(NamedTuple):
     """A line for each kind of label that is taken although it may be a mistake, with its count and first prompts, and
     one for each file of which every task was skipped."""
     conversations: list[dict[str, Any]]
-    """The questions that label lines brought themselves, as sampler records: {prompt_id, messages, candidates: [{cid,
-    text, finish, score: None}]}. No reward model has scored them."""
+    """The questions that label lines brought themselves, as sampler records: {prompt_id, conversation: True, messages,
+    candidates: [{cid, text, finish, score: None}]}. No reward model has scored them."""
 
 
 def import_labels(
@@ -157,7 +157,8 @@ def _record(question: Mapping[str, Any]) -> dict[str, Any]:
         {"cid": f"{identity}-{c['label']}", "text": c["text"], "finish": c["finish"], "score": None}
         for c in question["candidates"]
     ]
-    return {"prompt_id": identity, "messages": question["messages"], "candidates": candidates}
+    head = {"prompt_id": identity, "conversation": True, "messages": question["messages"]}
+    return head | {"candidates": candidates}
 
 
 def _by_label(question: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, list[str]]:
