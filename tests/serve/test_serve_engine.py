@@ -1,0 +1,216 @@
+"""Requests that come and go: each gets the answers of `tigerjax sample`, whatever else is answered."""
+
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+from tigerjax.errors import ConfigError, Full, Stopped
+from tigerjax.sample import slots
+from tigerjax.sample.engine import Batching, SamplingConfig, generate
+from tigerjax.serve import rows
+from tigerjax.serve.engine import Ask, Engine, Piece, ServeBatching
+from tigerjax.tokenizer.chat import encode_prompt
+
+BATCHING = ServeBatching(slots=4, context=96, chunk=16, kept_mb=0.05)
+LOGPROB_TOLERANCE = 1e-4  # sums of 12 float32 log-probabilities, in other orders of summation
+LONG_S = 60  # a wait that ends only when something is wrong
+
+
+class Answers:
+    """What one request is given, and when it is over."""
+
+    def __init__(self, n: int):
+        self.pieces: list[Piece] = []
+        self.n = n
+        self.done = threading.Event()
+
+    def __call__(self, piece: Piece) -> None:
+        self.pieces.append(piece)
+        if sum(p.finish is not None for p in self.pieces) == self.n:
+            self.done.set()
+
+    def result(self) -> list[tuple[list[int], str]]:
+        """(ids, finish) of each answer."""
+        assert self.done.wait(LONG_S)
+        ids = [[i for p in self.pieces if p.answer == k for i in p.ids] for k in range(self.n)]
+        ends = {p.answer: p.finish for p in self.pieces if p.finish is not None}
+        return [(ids[k], ends[k]) for k in range(self.n)]
+
+
+def ask(tiny, text: str, prompt_id: str, **changes) -> Ask:
+    ids = tuple(encode_prompt(tiny.tokenizer, [{"role": "user", "content": text}]))
+    how = {"max_new_tokens": 12, "temperature": 0.9, "top_p": 0.95, "top_k": 0, "seed": 0}
+    return Ask(**({"ids": ids, "prompt_id": prompt_id} | how | changes))
+
+
+def served(engine: Engine, asks: list[Ask]) -> list[list[tuple[list[int], str]]]:
+    """The answers to requests that all come at once."""
+    got = [Answers(one.n) for one in asks]
+    for one, answers in zip(asks, got, strict=True):
+        engine.submit(one, answers)
+    return [answers.result() for answers in got]
+
+
+def sampled(tiny, text: str, one: Ask) -> list[tuple[list[int], str]]:
+    """The same from the sampler."""
+    how = {name: getattr(one, name) for name in ("n", "max_new_tokens", "temperature", "top_p", "top_k", "seed")}
+    sampling = SamplingConfig(**how, stop_ids=one.stop_ids, context=BATCHING.context)
+    prompt = {"prompt_id": one.prompt_id, "text": text}
+    (record,) = generate(tiny.loaded(), [prompt], sampling, batching=Batching(prompts=1, rows=4))
+    return [(c["token_ids"], c["finish"]) for c in record["candidates"]]
+
+
+@pytest.fixture(scope="module")
+def engine(tiny):
+    """With caches of two lengths, as a long context has."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows, "SHORTEST", 32)
+        made = Engine(tiny.loaded(), batching=BATCHING)
+        assert made._rows.reaches == [32, 96]
+        made.warm()
+        yield made
+        made.close()
+
+
+# Few settings, as the sampler compiles each by itself; the engine mixes them all.
+SETTINGS = [
+    {"temperature": 0.0, "top_p": 1.0},
+    {},
+    {"temperature": 1.3, "top_p": 1.0, "top_k": 5},
+    {"temperature": 0.7, "top_p": 0.8, "top_k": 40, "stop_ids": (100,)},
+]
+LONG = {"max_new_tokens": 90, "temperature": 5.0, "top_p": 1.0}  # nearly uniform: such an answer hardly ever ends
+
+
+def test_thirty_mixed_requests_get_the_answers_of_sample_alone_and_together_and_compile_nothing(tiny, engine):
+    texts = [chr(97 + k % 7) * (1 + 13 * k % 60) for k in range(30)]
+    asks = [
+        ask(tiny, text, f"p{k}", seed=k % 3, n=1 + k % 3, **SETTINGS[k % len(SETTINGS)]) for k, text in enumerate(texts)
+    ]
+    compiled = slots.traced[0]
+    together = served(engine, asks)
+    alone = [served(engine, [one])[0] for one in asks]  # their beginnings are kept by now
+    assert slots.traced[0] == compiled
+    assert together == alone
+    assert together == [sampled(tiny, text, one) for text, one in zip(texts, asks, strict=True)]
+    figures = engine.figures()
+    assert 0 < figures.kept_tokens < figures.prompt_tokens
+    assert (figures.queued, figures.used, figures.requests, figures.answers) == (0, 0, 60, 2 * sum(a.n for a in asks))
+
+
+def test_a_conversation_that_goes_on_is_not_read_again_and_answered_as_if_it_were(tiny, engine):
+    ids = tuple(encode_prompt(tiny.tokenizer, [{"role": "user", "content": "abcdefgh" * 3}]))
+    read = 0  # tokens that the model has read of this conversation
+    for turn in range(2):
+        before = engine.figures().kept_tokens
+        one = ask(tiny, "a", f"turn {turn}", ids=ids, temperature=0.0, max_new_tokens=20)
+        ((answer, finish),) = served(engine, [one])[0]
+        assert engine.figures().kept_tokens - before == read // BATCHING.chunk * BATCHING.chunk
+        for t, token in enumerate(answer):
+            assert token == int(tiny.logits([*ids, *answer[:t]])[-1].argmax())
+        ids = (*ids, *answer)
+        read = len(ids) - (finish == "length")
+        ids = (*ids, 2, *encode_prompt(tiny.tokenizer, [{"role": "user", "content": "i"}]))
+    assert read > 2 * BATCHING.chunk
+
+
+def test_log_probabilities_and_the_most_probable_tokens_are_those_of_whole_passes(tiny, engine):
+    one = ask(tiny, "hello", "p", top_logprobs=3, seed=4)
+    got = Answers(1)
+    engine.submit(one, got)
+    ((ids, _),) = got.result()
+    logprobs = [x for piece in got.pieces for x in piece.logprobs]
+    top = [x for piece in got.pieces for x in piece.top]
+    assert len(ids) == len(logprobs) == len(top) > 1 and {len(x) for x in top} == {3}
+    want_TV = np.asarray(jax.nn.log_softmax(tiny.logits([*one.ids, *ids]), axis=-1))[len(one.ids) - 1 :]
+    for t, token in enumerate(ids):
+        assert abs(logprobs[t] - want_TV[t, token]) < LOGPROB_TOLERANCE
+        best = np.argsort(-want_TV[t])[:3]
+        assert [i for i, _ in top[t]] == best.tolist()
+        assert np.abs(np.array([x for _, x in top[t]]) - want_TV[t, best]).max() < LOGPROB_TOLERANCE
+
+
+def test_a_cancelled_request_frees_its_slots_for_the_one_that_waits(tiny, engine):
+    long = ask(tiny, "abc", "long", n=6, **LONG)  # more answers than slots: two of them never begin
+    got, after = Answers(6), Answers(1)
+
+    def deliver(piece: Piece) -> None:
+        got(piece)
+        ticket.cancel()
+
+    ticket = engine.submit(long, lambda piece: deliver(piece))
+    engine.submit(ask(tiny, "abc", "after"), after)
+    assert [finish for _, finish in got.result()].count("cancelled") >= 5
+    assert after.result() == sampled(tiny, "abc", ask(tiny, "abc", "after"))
+    assert engine.figures().used == 0
+
+
+def test_a_receiver_that_fails_loses_its_own_request_only(tiny, engine):
+    def deliver(piece: Piece) -> None:
+        raise OSError("the client went away")
+
+    ticket = engine.submit(ask(tiny, "abc", "broken", **LONG), deliver)
+    one = ask(tiny, "abc", "whole")
+    assert served(engine, [one])[0] == sampled(tiny, "abc", one)
+    assert ticket.error == "OSError: the client went away"
+
+
+def test_what_cannot_be_answered_is_refused_with_both_numbers(tiny, engine):
+    for changes, said in (
+        ({"ids": ()}, "the prompt has no tokens"),
+        ({"ids": (5,) * 96}, "prompt of 96 tokens, but prompt and answer together have at most 96"),
+        ({"ids": (5, 262)}, "id 262 in the request is outside the 262 entries"),
+        ({"stop_ids": (300,)}, "id 300 in the request"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            engine.submit(ask(tiny, "a", "p", **changes), lambda piece: None)
+    with pytest.raises(ConfigError, match="request temperature=nan must be at least 0"):
+        ask(tiny, "a", "p", temperature=float("nan"))
+    with pytest.raises(ConfigError, match="request has 17 stop_ids; needs at most 16"):
+        ask(tiny, "a", "p", stop_ids=tuple(range(17)))
+
+
+def test_a_full_queue_refuses_and_a_closed_engine_ends_what_it_has(tiny):
+    engine = Engine(tiny.loaded(), batching=ServeBatching(slots=1, context=96, chunk=16, kept_mb=0.0, queue=2))
+    began, go_on = threading.Event(), threading.Event()
+    answers = [Answers(1) for _ in range(3)]
+
+    def deliver(piece: Piece) -> None:
+        answers[0](piece)
+        began.set()
+        assert go_on.wait(LONG_S)
+
+    engine.submit(ask(tiny, "a", "first", **LONG), deliver)
+    assert began.wait(LONG_S)
+    for k in (1, 2):
+        engine.submit(ask(tiny, "a", f"{k}", **LONG), answers[k])
+    with pytest.raises(Full, match=r"2 requests wait already; ask again in \d+ s") as full:
+        engine.submit(ask(tiny, "a", "too many"), answers[0])
+    assert full.value.retry_after_s >= 1
+    assert (engine.figures().queued, engine.figures().used) == (2, 1)
+    go_on.set()
+    engine.close()
+    assert [finish for each in answers for _, finish in each.result()] == ["cancelled"] * 3
+    with pytest.raises(Stopped, match="takes no more requests"):
+        engine.submit(ask(tiny, "a", "late"), answers[0])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_error_of_the_device_ends_every_request_with_one_line(tiny, monkeypatch):
+    engine = Engine(tiny.loaded(), batching=ServeBatching(slots=1, context=96, chunk=16, kept_mb=0.0))
+
+    def lost(*_: object) -> None:
+        raise RuntimeError("device lost\nand more")
+
+    monkeypatch.setattr(engine._rows, "advance", lost)
+    got = [Answers(1), Answers(2)]
+    with engine._wake:  # both are there before the engine looks
+        tickets = [engine.submit(ask(tiny, "a", f"{k}", n=1 + k), got[k]) for k in range(2)]
+    assert [finish for each in got for _, finish in each.result()] == ["failed"] * 3
+    want = "the model stopped answering: RuntimeError: device lost; start it again"
+    assert [ticket.error for ticket in tickets] == [want] * 2
+    with pytest.raises(Stopped, match="the model stopped answering: RuntimeError: device lost"):
+        engine.submit(ask(tiny, "a", "late"), got[0])
+    engine.close()
