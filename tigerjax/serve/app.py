@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import contextlib
-import dataclasses
 import hashlib
 import json
 import re
@@ -73,7 +72,7 @@ class _Handlers:
 
     async def metrics(self, request: Request) -> Response:
         figures = self.service.served.engine.figures()
-        return Response(self.service.metrics.text(dataclasses.asdict(figures)), media_type="text/plain; version=0.0.4")
+        return Response(self.service.metrics.text(figures), media_type="text/plain; version=0.0.4")
 
     async def models(self, request: Request) -> Response:
         return _json({"object": "list", "data": [self.service.about()]})

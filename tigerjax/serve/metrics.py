@@ -3,13 +3,26 @@
 import bisect
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+
+from tigerjax.serve.engine import Figures
 
 FIRST_TOKEN_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of the histogram of the time to the first token."""
 RATE_S = 10
 """The rate of tokens is the mean of so many seconds."""
 PREFIX = "tigerjax_serve"
+ENGINE = {
+    "queued": ("queued_requests", "gauge", "Requests that wait for their first slot"),
+    "slots": ("slots", "gauge", "Answers that can be decoded side by side"),
+    "used": ("slots_used", "gauge", "Slots with an answer"),
+    "kept_tokens": ("kept_tokens_total", "counter", "Tokens of prompts that were not read again"),
+    "steps": ("steps_total", "counter", "Decode steps"),
+    "drawn": ("drawn_tokens_total", "counter", "Tokens drawn in all slots"),
+    "read_seconds": ("read_seconds_total", "counter", "Time that the engine spent on reading prompts"),
+    "decode_seconds": ("decode_seconds_total", "counter", "Time that the engine spent on decoding"),
+}
+"""By the field of `engine.Figures`: name, kind and meaning of the metric."""
 
 
 class Metrics:
@@ -49,11 +62,11 @@ class Metrics:
         """Counts a label that was written."""
         self._labels += 1
 
-    def text(self, gauges: Mapping[str, float]) -> str:
-        """All figures; `gauges` are further ones of the moment, by name."""
-        return "\n".join([*self._lines(gauges), ""])
+    def text(self, engine: Figures) -> str:
+        """All figures, those of the engine among them."""
+        return "\n".join([*self._lines(engine), ""])
 
-    def _lines(self, gauges: Mapping[str, float]) -> Iterator[str]:
+    def _lines(self, engine: Figures) -> Iterator[str]:
         yield from _head("requests_total", "counter", "Requests that were answered, by path and HTTP status")
         for (path, status), count in sorted(self._requests.items()):
             yield f'{PREFIX}_requests_total{{path="{path}",code="{status}"}} {count}'
@@ -73,9 +86,9 @@ class Metrics:
             yield f'{PREFIX}_{name}_bucket{{le="{bound}"}} {below}'
         yield f"{PREFIX}_{name}_sum {self._first_sum:g}"
         yield f"{PREFIX}_{name}_count {below}"
-        for gauge, value in gauges.items():
-            yield from _head(gauge, "counter" if gauge.endswith("_total") else "gauge", gauge.replace("_", " "))
-            yield f"{PREFIX}_{gauge} {value:g}"
+        for field, about in ENGINE.items():
+            yield from _head(*about)
+            yield f"{PREFIX}_{about[0]} {getattr(engine, field)}"
 
     def _forget(self) -> int:
         """The second that it is now; older ones than RATE_S are dropped."""

@@ -182,7 +182,7 @@ class Service:
             wait = max(1, math.ceil(full.retry_after_s))
             raise Refused(
                 429,
-                f"the queue of the server is full; ask again in {wait} s",
+                str(full),
                 code="queue_full",
                 headers={"retry-after": str(wait)},
             ) from None
