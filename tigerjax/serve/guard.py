@@ -143,8 +143,9 @@ class Guard:
                 )
         if not self._keys or scope["path"] in OPEN:
             return
-        kind, _, key = given.get("authorization", "").partition(" ")
-        asked = key.strip().encode() if kind.lower() == "bearer" else b""
+        header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        kind, _, key = header.partition(b" ")
+        asked = key.strip() if kind.lower() == b"bearer" else b""
         # Every key is compared, each in constant time: the time says nothing about where they differ.
         if not any([hmac.compare_digest(asked, known) for known in self._keys]):
             raise Refused(

@@ -257,7 +257,8 @@ def _json(body: bytes) -> dict[str, Any]:
 def _refused(error: ValidationError, kind: type[BaseModel]) -> Refused:
     """The first fault in one line, and how many more there are."""
     faults = error.errors(include_url=False)
-    first = faults[0]
+    unknown = [fault for fault in faults if fault["type"] == "extra_forbidden"]
+    first = (unknown or faults)[0]  # a field that is misspelt may be why another one is missing
     place = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("list[", "str", "constrained")))
     more = f" ({len(faults) - 1} more)" if len(faults) > 1 else ""
     if first["type"] == "extra_forbidden":

@@ -32,7 +32,9 @@ class Live:
 
     url: str
     served: Served
-    labels: Path | None = None
+    labels: Path
+    http: httpx2.Client
+    """It keeps its connection: a new one each time costs more than the answers of a tiny model."""
 
     def client(self, **how: Any) -> Any:
         """OpenAI's client of it, without tries of its own."""
@@ -41,10 +43,10 @@ class Live:
         return openai.OpenAI(**{"base_url": f"{self.url}/v1", "api_key": "none", "max_retries": 0} | how)
 
     def get(self, path: str, **how: Any) -> httpx2.Response:
-        return httpx2.get(self.url + path, timeout=60, **how)
+        return self.http.get(path, **how)
 
     def post(self, path: str, **how: Any) -> httpx2.Response:
-        return httpx2.post(self.url + path, timeout=60, **how)
+        return self.http.post(path, **how)
 
 
 @contextlib.contextmanager
@@ -94,5 +96,5 @@ def live(served, tmp_path_factory) -> Iterator[Live]:
     folder = tmp_path_factory.mktemp("labels")
     with Labels.open(folder, served.sha256) as labels:
         whole = dataclasses.replace(served, labels=labels)
-        with listening(whole) as url:
-            yield Live(url, whole, labels.path)
+        with listening(whole) as url, httpx2.Client(base_url=url, timeout=60, verify=False) as client:
+            yield Live(url, whole, labels.path, client)
