@@ -135,8 +135,7 @@ class Engine:
         self._check(ask)
         ticket = Ticket(ask, deliver)
         with self._wake:
-            if self._closed or self._trouble is not None:
-                raise Stopped(self._trouble or "the model takes no more requests: it is being closed; ask it later")
+            self._check_open()
             if len(self._waiting) >= self.batching.queue:
                 wait_s = max(1.0, self._answer_s * len(self._waiting) / self.batching.slots)
                 raise Full(f"{len(self._waiting)} requests wait already; ask again in {wait_s:.0f} s", wait_s)
@@ -162,6 +161,10 @@ class Engine:
             for ticket in [*self._waiting, *(answer.ticket for answer in self._answers.values())]:
                 ticket.cancel()
         self._thread.join()
+
+    def _check_open(self) -> None:
+        if self._closed or self._trouble is not None:
+            raise Stopped(self._trouble or "the model takes no more requests: it is being closed; ask it later")
 
     def _check(self, ask: Ask) -> None:
         context, size = self.batching.context, self.model.tokenizer.size
