@@ -152,6 +152,15 @@ def test_a_cancelled_request_frees_its_slots_for_the_one_that_waits(tiny, engine
     assert engine.figures().used == 0
 
 
+def test_one_answer_is_cancelled_by_itself(tiny, engine):
+    got = Answers(2)
+    one = ask(tiny, "abc", "p", n=2)
+    with engine._wake:  # the engine does not begin before the cancellation
+        engine.submit(one, got).cancel(0)
+    (_, first), second = got.result()
+    assert first == "cancelled" and second == sampled(tiny, "abc", one)[1]
+
+
 def test_a_receiver_that_fails_loses_its_own_request_only(tiny, engine):
     def deliver(piece: Piece) -> None:
         raise OSError("the client went away")
@@ -242,7 +251,7 @@ def test_the_answers_do_not_depend_on_the_mesh(tiny):
     cut = families.weight_shardings(tiny.config, families.of(tiny.config).KIND, mesh)
     model = tiny.loaded(mesh=mesh, weights=jax.device_put(tiny.weights, cut))
     engine = Engine(model, batching=dataclasses.replace(BATCHING, slots=3))
-    assert engine.figures().slots == 4
+    assert engine.slots == 4
     texts = ["abc" * 8, "abc" * 9, "x"]
     asks = [ask(tiny, text, f"p{k}", n=2) for k, text in enumerate(texts)]
     assert served(engine, asks) == [sampled(tiny, text, one) for text, one in zip(texts, asks, strict=True)]
