@@ -1,19 +1,23 @@
 """Requests that come and go: each gets the answers of `tigerjax sample`, whatever else is answered."""
 
+import dataclasses
 import threading
 
 import jax
 import numpy as np
 import pytest
 
+from tigerjax import mesh as mesh_axes
+from tigerjax.config import MeshConfig
 from tigerjax.errors import ConfigError, Full, Stopped
+from tigerjax.model import families
 from tigerjax.sample import slots
 from tigerjax.sample.engine import Batching, SamplingConfig, generate
 from tigerjax.serve import rows
 from tigerjax.serve.engine import Ask, Engine, Piece, ServeBatching
 from tigerjax.tokenizer.chat import encode_prompt
 
-BATCHING = ServeBatching(slots=4, context=96, chunk=16, kept_mb=0.05)
+BATCHING = ServeBatching(slots=4, context=96, chunk=16, kept_mb=0.2)
 LOGPROB_TOLERANCE = 1e-4  # sums of 12 float32 log-probabilities, in other orders of summation
 LONG_S = 60  # a wait that ends only when something is wrong
 
@@ -85,7 +89,8 @@ LONG = {"max_new_tokens": 90, "temperature": 5.0, "top_p": 1.0}  # nearly unifor
 
 
 def test_thirty_mixed_requests_get_the_answers_of_sample_alone_and_together_and_compile_nothing(tiny, engine):
-    texts = [chr(97 + k % 7) * (1 + 13 * k % 60) for k in range(30)]
+    # Longer ones with one setting only: each length of a prompt and each setting is a program of the sampler's own.
+    texts = [chr(97 + k % 7) * (1 + 13 * k % (27 if k % len(SETTINGS) else 60)) for k in range(30)]
     asks = [
         ask(tiny, text, f"p{k}", seed=k % 3, n=1 + k % 3, **SETTINGS[k % len(SETTINGS)]) for k, text in enumerate(texts)
     ]
@@ -147,6 +152,15 @@ def test_a_cancelled_request_frees_its_slots_for_the_one_that_waits(tiny, engine
     assert engine.figures().used == 0
 
 
+def test_one_answer_is_cancelled_by_itself(tiny, engine):
+    got = Answers(2)
+    one = ask(tiny, "abc", "p", n=2)
+    with engine._wake:  # the engine does not begin before the cancellation
+        engine.submit(one, got).cancel(0)
+    (_, first), second = got.result()
+    assert first == "cancelled" and second == sampled(tiny, "abc", one)[1]
+
+
 def test_a_receiver_that_fails_loses_its_own_request_only(tiny, engine):
     def deliver(piece: Piece) -> None:
         raise OSError("the client went away")
@@ -172,45 +186,74 @@ def test_what_cannot_be_answered_is_refused_with_both_numbers(tiny, engine):
         ask(tiny, "a", "p", stop_ids=tuple(range(17)))
 
 
-def test_a_full_queue_refuses_and_a_closed_engine_ends_what_it_has(tiny):
-    engine = Engine(tiny.loaded(), batching=ServeBatching(slots=1, context=96, chunk=16, kept_mb=0.0, queue=2))
+def another(tiny, monkeypatch, **changes) -> Engine:
+    """An engine of the same shapes, so that nothing is compiled again."""
+    monkeypatch.setattr(rows, "SHORTEST", 32)
+    return Engine(tiny.loaded(), batching=dataclasses.replace(BATCHING, **changes))
+
+
+def test_a_full_queue_refuses_and_a_closed_engine_ends_what_it_has(tiny, engine, monkeypatch):
+    engine = another(tiny, monkeypatch, queue=2)
     began, go_on = threading.Event(), threading.Event()
-    answers = [Answers(1) for _ in range(3)]
+    answers = [Answers(4), Answers(1), Answers(1)]
 
     def deliver(piece: Piece) -> None:
         answers[0](piece)
         began.set()
         assert go_on.wait(LONG_S)
 
-    engine.submit(ask(tiny, "a", "first", **LONG), deliver)
+    engine.submit(ask(tiny, "a", "first", n=4, **LONG), deliver)
     assert began.wait(LONG_S)
     for k in (1, 2):
         engine.submit(ask(tiny, "a", f"{k}", **LONG), answers[k])
     with pytest.raises(Full, match=r"2 requests wait already; ask again in \d+ s") as full:
         engine.submit(ask(tiny, "a", "too many"), answers[0])
     assert full.value.retry_after_s >= 1
-    assert (engine.figures().queued, engine.figures().used) == (2, 1)
-    go_on.set()
-    engine.close()
-    assert [finish for each in answers for _, finish in each.result()] == ["cancelled"] * 3
+    assert (engine.figures().queued, engine.figures().used) == (2, 4)
+    closer = threading.Thread(target=engine.close)
+    closer.start()
     with pytest.raises(Stopped, match="takes no more requests"):
-        engine.submit(ask(tiny, "a", "late"), answers[0])
+        while True:  # until the other thread has begun
+            engine._check_open()
+    go_on.set()
+    closer.join()
+    assert [finish for each in answers for _, finish in each.result()] == ["cancelled"] * 6
+
+
+def test_an_engine_that_is_closed_gives_open_requests_the_time_that_it_is_given(tiny, engine, monkeypatch):
+    engine, got = another(tiny, monkeypatch), Answers(5)
+    engine.submit(ask(tiny, "abc", "p", n=5), got)
+    engine.close(LONG_S)
+    assert got.done.is_set() and "cancelled" not in [finish for _, finish in got.result()]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_an_error_of_the_device_ends_every_request_with_one_line(tiny, monkeypatch):
-    engine = Engine(tiny.loaded(), batching=ServeBatching(slots=1, context=96, chunk=16, kept_mb=0.0))
+def test_an_error_of_the_device_ends_every_request_with_one_line(tiny, engine, monkeypatch):
+    engine = another(tiny, monkeypatch)
 
     def lost(*_: object) -> None:
         raise RuntimeError("device lost\nand more")
 
     monkeypatch.setattr(engine._rows, "advance", lost)
-    got = [Answers(1), Answers(2)]
+    got = [Answers(1), Answers(5)]
     with engine._wake:  # both are there before the engine looks
-        tickets = [engine.submit(ask(tiny, "a", f"{k}", n=1 + k), got[k]) for k in range(2)]
-    assert [finish for each in got for _, finish in each.result()] == ["failed"] * 3
+        tickets = [engine.submit(ask(tiny, "a", f"{k}", n=1 + 4 * k), got[k]) for k in range(2)]
+    assert [finish for each in got for _, finish in each.result()] == ["failed"] * 6
     want = "the model stopped answering: RuntimeError: device lost; start it again"
     assert [ticket.error for ticket in tickets] == [want] * 2
     with pytest.raises(Stopped, match="the model stopped answering: RuntimeError: device lost"):
         engine.submit(ask(tiny, "a", "late"), got[0])
+    engine.close()
+
+
+def test_the_answers_do_not_depend_on_the_mesh(tiny):
+    mesh = mesh_axes.make_mesh(MeshConfig(data=2, fsdp=2, tensor=1), jax.devices()[:4])
+    cut = families.weight_shardings(tiny.config, families.of(tiny.config).KIND, mesh)
+    model = tiny.loaded(mesh=mesh, weights=jax.device_put(tiny.weights, cut))
+    engine = Engine(model, batching=dataclasses.replace(BATCHING, slots=3))
+    assert engine.slots == 4
+    texts = ["abc" * 8, "abc" * 9, "x"]
+    asks = [ask(tiny, text, f"p{k}", n=2) for k, text in enumerate(texts)]
+    assert served(engine, asks) == [sampled(tiny, text, one) for text, one in zip(texts, asks, strict=True)]
+    assert engine.figures().kept_tokens == BATCHING.chunk
     engine.close()

@@ -72,7 +72,7 @@ def load_for(settings: RunConfig, path: str | Path | None = None, *, reward: boo
     from tigerjax.tokenizer.load import Tokenizer  # the numeric core imports without SentencePiece
 
     place = Path("runs") / settings.name if path is None else path
-    mesh = mesh_of_several(settings)  # first: a mesh that does not fit is found before anything is read
+    mesh = mesh_of_several(settings.mesh)  # first: a mesh that does not fit is found before anything is read
     return load(place, Tokenizer(settings.data.tokenizer), compute=settings.compute, mesh=mesh, reward=reward)
 
 

@@ -207,6 +207,8 @@ def answers(
 def ready(model: Loaded) -> tuple[Loaded, int]:
     """The model with its weights as decoding reads them: in the dtype of the products and on the device, once and not
     once a token. The number is of the stacks that its layers are in (`tigerjax.model.cache.unstack`)."""
+    if isinstance(model.weights["layers"], tuple):  # this was done already
+        return model, len(model.weights["layers"])
     weights = jax.tree.map(lambda a: jnp.asarray(a, model.compute.dtype), model.weights)
     apart = model.mesh is None and jax.default_backend() == "cpu"
     weights, stacks = (kv.unstack(weights), model.config.num_layers) if apart else (weights, 1)

@@ -1,18 +1,23 @@
 """What is asked of the engine, what it gives back, and how much it takes at once."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Annotated, NamedTuple
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
 
 from jax.sharding import Mesh
 
 from tigerjax import mesh as mesh_axes
+from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.config.ranges import Count, CountOrZero, PositiveShare, Range, Seed, check
 from tigerjax.errors import ConfigError
+from tigerjax.files import manifest
 from tigerjax.sample.engine import Temperature
 
 TOP = 20
 """The most probable tokens that can be reported: as many as OpenAI's API reports."""
+LONGEST = 4096
+"""The context where nothing else is asked for: that of Llama-2. Every slot has room for it."""
 STOPS = 16
 """The most ids that an Ask may add to those that end every answer."""
 
@@ -49,6 +54,11 @@ class Ask:
             raise ConfigError(f"request has {len(self.stop_ids)} stop_ids; needs at most {STOPS}")
 
 
+def name_of(messages: Sequence[Mapping[str, Any]]) -> str:
+    """The prompt_id of a conversation that has no other: the sha256 of its messages."""
+    return hashlib.sha256(manifest.canonical(list(messages))).hexdigest()
+
+
 class Piece(NamedTuple):
     """What is new of one answer."""
 
@@ -74,8 +84,8 @@ class ServeBatching:
 
     slots: Count = 16
     """Answers that are decoded side by side."""
-    context: Annotated[int, Range(2, 2**24)] = 4096
-    """Tokens that a prompt and its answer may fill together."""
+    context: Annotated[int, Range(2, 2**24)] | None = None
+    """Tokens that a prompt and its answer may fill together. None: what the model reads, and 4096 at most."""
     queue: Count = 256
     """Requests that may wait for a slot; one more is refused."""
     kept_mb: Annotated[float, Range(0, 1e6)] = 512.0
@@ -86,7 +96,11 @@ class ServeBatching:
     def __post_init__(self) -> None:
         check(self, "batching.")
 
-    def for_mesh(self, mesh: Mesh | None) -> "ServeBatching":
-        """The same, the slots rounded up to a multiple of the devices of `mesh` that share rows."""
+    def context_of(self, model: Loaded) -> int:
+        """The context for this model."""
+        return self.context or min(model.reach or LONGEST, LONGEST)
+
+    def slots_on(self, mesh: Mesh | None) -> int:
+        """The slots, rounded up to a multiple of the devices of `mesh` that share rows."""
         ways = mesh_axes.row_ways(mesh)
-        return dataclasses.replace(self, slots=-(-self.slots // ways) * ways)
+        return -(-self.slots // ways) * ways

@@ -41,16 +41,20 @@ class Ticket:
         self.error: str | None = None
         """Why its answers failed, in one line."""
         self._deliver = deliver
-        self._cancelled = False
+        self._cancelled: set[int] = set()
+        """The numbers of the answers that nobody waits for."""
         self._begun = 0
         """Answers that have had a slot."""
         self._open = ask.n
         """Answers that have not ended."""
         self._since = time.monotonic()
 
-    def cancel(self) -> None:
-        """Ends all of its answers soon, as "cancelled". It may be called from any thread, and more than once."""
-        self._cancelled = True
+    def cancel(self, answer: int | None = None) -> None:
+        """Ends one of its answers soon, or all of them, as "cancelled". It may be called from any thread, and again."""
+        self._cancelled = self._cancelled | set(range(self.ask.n) if answer is None else [answer])
+
+    def _whole_cancelled(self) -> bool:
+        return len(self._cancelled) == self.ask.n
 
     def _give(self, piece: Piece) -> None:
         """Delivers a piece; an error of the receiver cancels the request, and nothing else."""
@@ -59,7 +63,7 @@ class Ticket:
             self._deliver(piece)
         except Exception as error:
             self.error = f"{type(error).__name__}: {error}"
-            self._cancelled = True
+            self.cancel()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,15 +103,18 @@ class Engine:
         """Raises ConfigError for a context that the model's positions do not allow, and on several hosts."""
         if hosts.several():
             raise ConfigError("requests are answered by one process, and this run has several; start it on one host")
-        if depends_on_length(model.config.rope, batching.context):
+        context = batching.context_of(model)
+        if depends_on_length(model.config.rope, context):
             longest = model.config.rope.original_max_position_embeddings
             raise ConfigError(
-                f"context={batching.context}, but the rope kind dynamic of this model gives a token other angles in"
+                f"context={context}, but the rope kind dynamic of this model gives a token other angles in"
                 f" rows of more than {longest} tokens, so that nothing read before could be used; give --context"
                 f" {longest} at most"
             )
-        self.model, self.batching = model, batching.for_mesh(model.mesh)
-        self._rows = Rows(model, self.batching)
+        self._rows = Rows(model, batching)
+        self.batching, self.context, self.slots = batching, context, self._rows.slots
+        self.model = self._rows.model
+        """The model with its weights as decoding reads them; another engine takes it without a copy."""
         self._wake = threading.Condition()
         self._waiting: deque[Ticket] = deque()
         self._answers: dict[int, _Answer] = {}
@@ -135,10 +142,9 @@ class Engine:
         self._check(ask)
         ticket = Ticket(ask, deliver)
         with self._wake:
-            if self._closed or self._trouble is not None:
-                raise Stopped(self._trouble or "the model takes no more requests: it is being closed; ask it later")
+            self._check_open()
             if len(self._waiting) >= self.batching.queue:
-                wait_s = max(1.0, self._answer_s * len(self._waiting) / self.batching.slots)
+                wait_s = max(1.0, self._answer_s * len(self._waiting) / self.slots)
                 raise Full(f"{len(self._waiting)} requests wait already; ask again in {wait_s:.0f} s", wait_s)
             self._waiting.append(ticket)
             self._counts["requests"] += 1
@@ -149,7 +155,12 @@ class Engine:
         """A picture of this moment; it may be taken from any thread."""
         queued = sum(ticket._begun == 0 for ticket in list(self._waiting))
         used, steps = len(self._answers), self._rows.steps
-        return Figures(queued=queued, slots=self.batching.slots, used=used, steps=steps, **self._counts)
+        return Figures(queued=queued, slots=self.slots, used=used, steps=steps, **self._counts)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it answers nothing any more, in one line; None while it works."""
+        return self._trouble
 
     @property
     def trouble(self) -> str | None:
@@ -168,8 +179,12 @@ class Engine:
                 ticket.cancel()
         self._thread.join()
 
+    def _check_open(self) -> None:
+        if self._closed or self._trouble is not None:
+            raise Stopped(self._trouble or "the model takes no more requests: it is being closed; ask it later")
+
     def _check(self, ask: Ask) -> None:
-        context, size = self.batching.context, self.model.tokenizer.size
+        context, size = self.context, self.model.tokenizer.size
         if not ask.ids:
             raise ConfigError("the prompt has no tokens; give a text")
         if len(ask.ids) >= context:
@@ -202,7 +217,7 @@ class Engine:
     def _turn(self) -> None:
         self._drop_cancelled()
         began = time.monotonic()
-        while len(self._answers) < self.batching.slots and self._waiting:
+        while len(self._answers) < self.slots and self._waiting:
             self._read_on()
             self._drop_cancelled()
             if self._answers and time.monotonic() - began > TURN_S:  # who reads an answer waits no longer
@@ -226,7 +241,7 @@ class Engine:
         if at < len(ids):
             self._reading = ticket, self._rows.read(ids, at)
             return
-        slot = next(slot for slot in range(self.batching.slots) if slot not in self._answers)
+        slot = next(slot for slot in range(self.slots) if slot not in self._answers)
         self._answers[slot] = _Answer(ticket, ticket._begun)
         self._fit()
         self._rows.start(Start(slot, ticket.ask, ticket._begun))
@@ -239,14 +254,14 @@ class Engine:
     def _fit(self) -> None:
         """Room for all that is in the slots and for the tokens of one more turn."""
         longest = max(len(a.ticket.ask.ids) + len(a.ids) for a in self._answers.values())
-        self._rows.fit(min(longest + WINDOW + 1, self.batching.context))
+        self._rows.fit(min(longest + WINDOW + 1, self.context))
 
     def _decode(self) -> None:
         self._fit()
         most = max(1, min(WINDOW, int(TURN_S / self._step_s))) if self._step_s else 1
-        free = self.batching.slots - len(self._answers)
+        free = self.slots - len(self._answers)
         # While others wait, a slot that gets free ends the turn.
-        enough = free + 1 if self._waiting else self.batching.slots
+        enough = free + 1 if self._waiting else self.slots
         before, began = self._rows.steps, time.monotonic()
         seen = self._rows.advance(enough, most)
         if steps := self._rows.steps - before:
@@ -288,12 +303,12 @@ class Engine:
 
     def _drop_cancelled(self) -> None:
         for slot, answer in list(self._answers.items()):
-            if answer.ticket._cancelled:
+            if answer.number in answer.ticket._cancelled:
                 self._end(slot)
                 answer.ticket._give(Piece(answer.number, [], [], [], "cancelled"))
         with self._wake:
-            gone = [ticket for ticket in self._waiting if ticket._cancelled]
-            self._waiting = deque(ticket for ticket in self._waiting if not ticket._cancelled)
+            gone = [ticket for ticket in self._waiting if ticket._whole_cancelled()]
+            self._waiting = deque(ticket for ticket in self._waiting if ticket not in gone)
         for ticket in gone:
             self._end_unbegun(ticket, "cancelled")
 

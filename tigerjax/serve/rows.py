@@ -62,12 +62,13 @@ class Rows:
 
     def __init__(self, model: Loaded, batching: ServeBatching):
         self.model, self.stacks = ready(model)
-        self.batching = batching
+        self.chunk, self.context = batching.chunk, batching.context_of(model)
+        self.slots = batching.slots_on(model.mesh)
         self.reasons = encoding.stops(model.tokenizer, chat=True)
         """Why an answer ends with each id that always ends one."""
         config, compute, mesh = model.config, model.compute, model.mesh
-        self.reaches = reaches(batching.context, batching.chunk)
-        R, P = batching.slots, mesh_axes.row_ways(mesh)
+        self.reaches = reaches(self.context, self.chunk)
+        R, P = self.slots, mesh_axes.row_ways(mesh)
         self.top = min(TOP, config.vocab_size)
         self._state = slots.empty(config, compute, R, self.reaches[0], WINDOW + 1, mesh, self.stacks, self.top)
         # A mesh splits rows, so there are as many rows as devices that share them; the first one is used.
@@ -93,7 +94,7 @@ class Rows:
 
     def read(self, ids: Sequence[int], at: int) -> int:
         """Reads the prompt's next chunk, from the place `at` on; where it ends."""
-        P, T = len(self._prompt.lengths_B), self.batching.chunk
+        P, T = len(self._prompt.lengths_B), self.chunk
         part = list(ids[at : at + T])
         tokens_BT, count_B = np.zeros((P, T), np.int32), np.zeros(P, np.int32)
         tokens_BT[0, : len(part)], count_B[0] = part, len(part)
@@ -123,8 +124,8 @@ class Rows:
     def start(self, begun: Start) -> None:
         """Begins an answer to the prompt that was read to its end; the caches are long enough for it."""
         ask, slot = begun.ask, begun.slot
-        limit = min(ask.max_new_tokens, self.batching.context - len(ask.ids))
-        if slot < self.batching.slots:
+        limit = min(ask.max_new_tokens, self.context - len(ask.ids))
+        if slot < self.slots:
             self._settings.put(slot, ask, list(self.reasons))
         keys_C = candidate_keys(ask.seed, 0, [ask.prompt_id], [begun.answer])
         starts = slots.Starts(
@@ -146,7 +147,7 @@ class Rows:
             self._state, seen = slots.advance(
                 self.model.weights,
                 self._state,
-                np.int32(min(enough, self.batching.slots)),
+                np.int32(min(enough, self.slots)),
                 np.int32(most),
                 config=self.model.config,
                 compute=self.model.compute,
@@ -170,8 +171,8 @@ class Rows:
                 self.fit(reach)
             self._set_length(0)
             self.read([0], 0 if n == 0 else self.reaches[n - 1] + 1)
-            self.start(Start(self.batching.slots, ask, 0))  # a slot that does not exist
-            self.advance(self.batching.slots, 0)
+            self.start(Start(self.slots, ask, 0))  # a slot that does not exist
+            self.advance(self.slots, 0)
             self._prompt = self.memory.warm(self._prompt, self._state.cache)
             if progress is not None:
                 progress(n + 1, len(self.reaches))
