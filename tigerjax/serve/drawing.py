@@ -82,7 +82,9 @@ class Drawing:
                 delta = rest._replace(text=delta.text + rest.text, tokens=delta.tokens + rest.tokens)
                 finish = "stop" if rest.stopped else finish
             if finish is not None:
-                self._end(choice, prompt)
+                self._open.discard(choice)
+            if delta.stopped and piece.finish is None:
+                self._tickets[prompt].cancel(piece.answer)
             if delta.text or delta.tokens or finish is not None:
                 yield News(choice, delta.text, delta.tokens, finish)
 
@@ -92,8 +94,3 @@ class Drawing:
                 self._loop.call_soon_threadsafe(self._came.put_nowait, (prompt, piece))
 
         return deliver
-
-    def _end(self, choice: int, prompt: int) -> None:
-        self._open.discard(choice)
-        if not any(other // self._n == prompt for other in self._open):
-            self._tickets[prompt].cancel()

@@ -162,11 +162,6 @@ class Engine:
         """Why it answers nothing any more, in one line; None while it works."""
         return self._trouble
 
-    @property
-    def trouble(self) -> str | None:
-        """Why it answers nothing any more, in one line; None while it works."""
-        return self._trouble
-
     def close(self, drain_s: float = 0.0) -> None:
         """Takes no more requests, gives the open ones `drain_s` seconds to end, cancels the others, and returns."""
         until = time.monotonic() + drain_s

@@ -75,7 +75,7 @@ class Message(_Strict):
     """A message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, BeforeValidator(_text)]
+    content: Annotated[str, Field(min_length=1), BeforeValidator(_text)]
 
 
 class StreamOptions(_Strict):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from tigerjax.errors import ConfigError, DataError, Full, Stopped
 from tigerjax.files.manifest import canonical
-from tigerjax.serve.asked import Ask
+from tigerjax.serve.asked import Ask, name_of
 from tigerjax.serve.drawing import Drawing
 from tigerjax.serve.engine import Engine
 from tigerjax.serve.labels import Labels
@@ -45,8 +45,6 @@ class Served:
     sha256: str
     tokenizer: Any
     engine: Engine
-    context: int
-    """Tokens that a prompt and its answer may fill together."""
     defaults: Defaults
     score: ScoreFunction | None = None
     labels: Labels | None = None
@@ -72,7 +70,7 @@ class Service:
     def about(self) -> dict[str, Any]:
         """The model as /v1/models lists it; `tigerjax` has what the page asks for."""
         served = self.served
-        more = {"context": served.context, **dataclasses.asdict(served.defaults)}
+        more = {"context": served.engine.context, **dataclasses.asdict(served.defaults)}
         more |= {"score": served.score is not None, "labels": served.labels is not None}
         return {"id": served.name, "object": "model", "created": 0, "owned_by": "tigerjax", "tigerjax": more}
 
@@ -84,8 +82,7 @@ class Service:
             ids = await asyncio.to_thread(encode_prompt, self.served.tokenizer, messages)
         except (ConfigError, DataError) as error:
             raise Refused(400, str(error), param="messages") from None
-        identity = hashlib.sha256(canonical(messages)).hexdigest()
-        return self._start(asked, [(identity, ids)], chat=True)
+        return self._start(asked, [(name_of(messages), ids)], chat=True)
 
     async def complete(self, asked: CompletionRequest) -> Work:
         """Starts the continuations of texts."""
@@ -150,10 +147,10 @@ class Service:
         for _, ids in prompts:
             if not ids:
                 raise Refused(400, "prompt has no tokens; give some text", param="prompt")
-            if len(ids) >= served.context:
+            if len(ids) >= served.engine.context:
                 raise Refused(
                     400,
-                    f"the prompt has {len(ids)} tokens, and prompt and answer together may have {served.context};"
+                    f"the prompt has {len(ids)} tokens, and prompt and answer together may have {served.engine.context};"
                     " shorten the conversation",
                     param="messages" if chat else "prompt",
                     code="context_length_exceeded",

@@ -85,7 +85,6 @@ def served(engine) -> Served:
         sha256=model.sha256,
         tokenizer=model.tokenizer,
         engine=engine,
-        context=BATCHING.context,
         defaults=DEFAULTS,
         score=scores,
     )

@@ -77,10 +77,12 @@ class Held:
     def __init__(self):
         self.cancelled = threading.Event()
 
+    context = BATCHING.context
+
     def submit(self, ask, deliver):
         return self
 
-    def cancel(self):
+    def cancel(self, answer=None):
         self.cancelled.set()
 
 
@@ -100,7 +102,7 @@ def test_when_the_queue_is_full_the_next_request_is_told_when_to_come_again(engi
     turn = threading.Lock()
     small._turn = lambda turn_=small._turn: (turn.acquire(), turn.release(), turn_())
     served = Served(
-        name="tiny", sha256="5" * 64, tokenizer=engine.model.tokenizer, engine=small, context=96, defaults=DEFAULTS
+        name="tiny", sha256="5" * 64, tokenizer=engine.model.tokenizer, engine=small, defaults=DEFAULTS
     )
     try:
         with turn, listening(served) as url:
@@ -123,7 +125,7 @@ def test_when_the_queue_is_full_the_next_request_is_told_when_to_come_again(engi
 def test_an_engine_that_fails_ends_its_requests_with_a_line_and_is_seen_from_outside(engine):
     broken = Engine(engine.model, batching=BATCHING)
     served = Served(
-        name="tiny", sha256="5" * 64, tokenizer=engine.model.tokenizer, engine=broken, context=96, defaults=DEFAULTS
+        name="tiny", sha256="5" * 64, tokenizer=engine.model.tokenizer, engine=broken, defaults=DEFAULTS
     )
 
     def fail():

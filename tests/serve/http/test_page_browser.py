@@ -30,6 +30,7 @@ def page(tmp_path_factory) -> Iterator[Page]:
 def opened(page: Page, url: str, **how) -> Page:
     page.open(url, **{"width": 1280} | how)
     page.until('document.querySelector("#name").textContent === "tiny"')
+    page.run('document.querySelector("#panel").open = true')
     page.asked.clear()
     page.complaints.clear()
     return page
@@ -46,6 +47,13 @@ def texts(page: Page) -> list[str]:
     return page.run('[...document.querySelectorAll(".answer .text")].map((e) => e.textContent)')
 
 
+def answer(live, *turns: str) -> str:
+    """The likeliest answer, of at most 6 tokens, to a conversation."""
+    messages = [{"role": ("user", "assistant")[k % 2], "content": text} for k, text in enumerate(turns)]
+    body = {"messages": messages, "temperature": 0, "max_tokens": 6}
+    return live.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"]
+
+
 def kept(live) -> list[dict]:
     return [json.loads(line) for line in live.labels.read_text(encoding="utf-8").splitlines()]
 
@@ -54,10 +62,9 @@ def kept(live) -> list[dict]:
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_chat_fits_the_window_and_follows_the_scheme(page, live, width, dark, tmp_path):
     opened(page, live.url, width=width, dark=dark)
-    page.run('document.querySelector("#panel").open = true')
     assert page.run(WIDE) == ""
     page.run('document.querySelector("#panel").open = false')
-    ask(page, "W" * 80 + " 你好，这是一个很长的问题。\n" * 3, n=3)
+    ask(page, "W" * 45 + " 你好，很长的\n问题", n=3)
     page.until(IDLE)
     assert page.run(WIDE) == "" and page.run("document.documentElement.scrollWidth") <= width
     shot = (Path(SHOTS) if SHOTS else tmp_path) / f"chat_{width}_{'dark' if dark else 'light'}.png"
@@ -75,11 +82,10 @@ def test_turns_are_asked_retried_chosen_and_edited_and_the_model_is_asked_with_w
     opened(page, live.url)
     for name, value in (("temperature", "0"), ("max_tokens", "6")):
         page.write(f"#{name}", value)
-    ask(page, "first")
+    question, first = next((q, said) for q in "abcdefgh" if (said := answer(live, q)))
+    ask(page, question)
     page.until(IDLE)
-    (first,) = texts(page)
-    body = {"messages": [{"role": "user", "content": "first"}], "temperature": 0, "max_tokens": 6}
-    assert live.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"] == first
+    assert texts(page) == [first]
     page.write("#temperature", "2")
     page.click('[data-does="retry"]')
     page.until(f"{ANSWERS} === 2 && {IDLE}")
@@ -88,15 +94,12 @@ def test_turns_are_asked_retried_chosen_and_edited_and_the_model_is_asked_with_w
     page.write("#temperature", "0")
     ask(page, "second")
     page.until(f"turns.length === 2 && {IDLE}")
-    turns = [*body["messages"], {"role": "assistant", "content": first}, {"role": "user", "content": "second"}]
-    second = live.post("/v1/chat/completions", json=body | {"messages": turns}).json()["choices"][0]["message"]["content"]
-    assert texts(page)[-1] == second
+    assert texts(page)[-1] == answer(live, question, first, "second")
     page.click('[data-does="edit"]')
     page.write(".editor textarea", "other")
     page.click('[data-does="ask_again"]')
     page.until(f"turns.length === 1 && turns[0].question === 'other' && {IDLE}")
-    other = [{"role": "user", "content": "other"}]
-    assert texts(page) == [live.post("/v1/chat/completions", json=body | {"messages": other}).json()["choices"][0]["message"]["content"]]
+    assert texts(page) == [answer(live, "other")]
     assert page.complaints == [] and all(url.startswith(live.url) for url in page.asked)
     assert "tokens" in page.run('document.querySelector("#counts").textContent')
 
