@@ -22,6 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tigerjax.errors import ConfigError
 
+BACKLOG = 2048  # connections that wait to be accepted
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 TOO_SLOW = b"the head of the request did not arrive in time; send it faster"
 
@@ -35,7 +36,8 @@ def is_loopback(host: str) -> bool:
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket that listens at an address. ConfigError, in one line, where it cannot."""
+    """A socket at an address, at which nobody else listens. Nobody can connect before `serve`, so that who waits for
+    the server sees when it is ready. ConfigError, in one line, where it cannot be had."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -46,21 +48,29 @@ def bound(host: str, port: int) -> socket.socket:
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(address)
-        made.listen(2048)
-        made.setblocking(False)
     except OSError as error:
         made.close()
-        if error.errno == errno.EADDRINUSE:
-            raise ConfigError(f"port {port} of {host} is taken by another program; give another --port") from error
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise ConfigError(
-            f"cannot listen at port {port} of {host}: {reason}; give another --port or --host"
-        ) from error
+        raise _no_port(host, port, error) from error
+    made.setblocking(False)
     return made
 
 
+def _no_port(host: str, port: int, error: OSError) -> ConfigError:
+    if error.errno == errno.EADDRINUSE:
+        return ConfigError(f"port {port} of {host} is taken by another program; give another --port")
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return ConfigError(f"cannot listen at port {port} of {host}: {reason}; give another --port or --host")
+
+
 def serve(app: ASGIApp, at: socket.socket, *, drain_s: float, request_s: float, ready: Callable[[], Any]) -> None:
-    """Answers requests until a signal comes. `ready` is called once the socket is served."""
+    """Answers requests until a signal comes. `ready` is called once the socket is served.
+
+    ConfigError where another program has begun to listen there.
+    """
+    try:
+        at.listen(BACKLOG)
+    except OSError as error:  # of two programs that were started together
+        raise _no_port(*at.getsockname()[:2], error) from error
     asyncio.run(_Server(configured(app, drain_s=drain_s, request_s=request_s), ready).serve(sockets=[at]))
 
 
@@ -74,6 +84,7 @@ def configured(app: ASGIApp, *, drain_s: float, request_s: float) -> uvicorn.Con
         ws="none",
         lifespan="off",
         log_config=None,
+        backlog=BACKLOG,
         access_log=False,
         server_header=False,
         proxy_headers=False,
