@@ -13,11 +13,10 @@ from tigerjax.errors import ConfigError, Full, Stopped
 from tigerjax.model import families
 from tigerjax.sample import slots
 from tigerjax.sample.engine import Batching, SamplingConfig, generate
-from tigerjax.serve import rows
-from tigerjax.serve.engine import Ask, Engine, Piece, ServeBatching
+from tigerjax.serve.engine import Ask, Engine, Piece
 from tigerjax.tokenizer.chat import encode_prompt
 
-BATCHING = ServeBatching(slots=4, context=96, chunk=16, kept_mb=0.2)
+CONTEXT, CHUNK = 96, 16  # of the fixture `batching`
 LOGPROB_TOLERANCE = 1e-4  # sums of 12 float32 log-probabilities, in other orders of summation
 LONG_S = 60  # a wait that ends only when something is wrong
 
@@ -60,22 +59,10 @@ def served(engine: Engine, asks: list[Ask]) -> list[list[tuple[list[int], str]]]
 def sampled(tiny, text: str, one: Ask) -> list[tuple[list[int], str]]:
     """The same from the sampler."""
     how = {name: getattr(one, name) for name in ("n", "max_new_tokens", "temperature", "top_p", "top_k", "seed")}
-    sampling = SamplingConfig(**how, stop_ids=one.stop_ids, context=BATCHING.context)
+    sampling = SamplingConfig(**how, stop_ids=one.stop_ids, context=CONTEXT)
     prompt = {"prompt_id": one.prompt_id, "text": text}
     (record,) = generate(tiny.loaded(), [prompt], sampling, batching=Batching(prompts=1, rows=4))
     return [(c["token_ids"], c["finish"]) for c in record["candidates"]]
-
-
-@pytest.fixture(scope="module")
-def engine(tiny):
-    """With caches of two lengths, as a long context has."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows, "SHORTEST", 32)
-        made = Engine(tiny.loaded(), batching=BATCHING)
-        assert made._rows.reaches == [32, 96]
-        made.warm()
-        yield made
-        made.close()
 
 
 # Few settings, as the sampler compiles each by itself; the engine mixes them all.
@@ -94,15 +81,16 @@ def test_thirty_mixed_requests_get_the_answers_of_sample_alone_and_together_and_
     asks = [
         ask(tiny, text, f"p{k}", seed=k % 3, n=1 + k % 3, **SETTINGS[k % len(SETTINGS)]) for k, text in enumerate(texts)
     ]
-    compiled = slots.traced[0]
+    compiled, before = slots.traced[0], engine.figures()
     together = served(engine, asks)
     alone = [served(engine, [one])[0] for one in asks]  # their beginnings are kept by now
     assert slots.traced[0] == compiled
     assert together == alone
     assert together == [sampled(tiny, text, one) for text, one in zip(texts, asks, strict=True)]
-    figures = engine.figures()
-    assert 0 < figures.kept_tokens < figures.prompt_tokens
-    assert (figures.queued, figures.used, figures.requests, figures.answers) == (0, 0, 60, 2 * sum(a.n for a in asks))
+    after = engine.figures()
+    assert (after.queued, after.used, after.requests - before.requests) == (0, 0, 60)
+    assert after.answers - before.answers == 2 * sum(a.n for a in asks)
+    assert before.kept_tokens < after.kept_tokens < after.prompt_tokens
 
 
 def test_a_conversation_that_goes_on_is_not_read_again_and_answered_as_if_it_were(tiny, engine):
@@ -112,13 +100,13 @@ def test_a_conversation_that_goes_on_is_not_read_again_and_answered_as_if_it_wer
         before = engine.figures().kept_tokens
         one = ask(tiny, "a", f"turn {turn}", ids=ids, temperature=0.0, max_new_tokens=20)
         ((answer, finish),) = served(engine, [one])[0]
-        assert engine.figures().kept_tokens - before == read // BATCHING.chunk * BATCHING.chunk
+        assert engine.figures().kept_tokens - before == read // CHUNK * CHUNK
         for t, token in enumerate(answer):
             assert token == int(tiny.logits([*ids, *answer[:t]])[-1].argmax())
         ids = (*ids, *answer)
         read = len(ids) - (finish == "length")
         ids = (*ids, 2, *encode_prompt(tiny.tokenizer, [{"role": "user", "content": "i"}]))
-    assert read > 2 * BATCHING.chunk
+    assert read > 2 * CHUNK
 
 
 def test_log_probabilities_and_the_most_probable_tokens_are_those_of_whole_passes(tiny, engine):
@@ -186,14 +174,8 @@ def test_what_cannot_be_answered_is_refused_with_both_numbers(tiny, engine):
         ask(tiny, "a", "p", stop_ids=tuple(range(17)))
 
 
-def another(tiny, monkeypatch, **changes) -> Engine:
-    """An engine of the same shapes, so that nothing is compiled again."""
-    monkeypatch.setattr(rows, "SHORTEST", 32)
-    return Engine(tiny.loaded(), batching=dataclasses.replace(BATCHING, **changes))
-
-
-def test_a_full_queue_refuses_and_a_closed_engine_ends_what_it_has(tiny, engine, monkeypatch):
-    engine = another(tiny, monkeypatch, queue=2)
+def test_a_full_queue_refuses_and_a_closed_engine_ends_what_it_has(tiny, engine, make_engine, monkeypatch):
+    engine = make_engine(queue=2)
     began, go_on = threading.Event(), threading.Event()
     answers = [Answers(4), Answers(1), Answers(1)]
 
@@ -220,16 +202,16 @@ def test_a_full_queue_refuses_and_a_closed_engine_ends_what_it_has(tiny, engine,
     assert [finish for each in answers for _, finish in each.result()] == ["cancelled"] * 6
 
 
-def test_an_engine_that_is_closed_gives_open_requests_the_time_that_it_is_given(tiny, engine, monkeypatch):
-    engine, got = another(tiny, monkeypatch), Answers(5)
+def test_an_engine_that_is_closed_gives_open_requests_the_time_that_it_is_given(tiny, engine, make_engine, monkeypatch):
+    engine, got = make_engine(), Answers(5)
     engine.submit(ask(tiny, "abc", "p", n=5), got)
     engine.close(LONG_S)
     assert got.done.is_set() and "cancelled" not in [finish for _, finish in got.result()]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_an_error_of_the_device_ends_every_request_with_one_line(tiny, engine, monkeypatch):
-    engine = another(tiny, monkeypatch)
+def test_an_error_of_the_device_ends_every_request_with_one_line(tiny, engine, make_engine, monkeypatch):
+    engine = make_engine()
 
     def lost(*_: object) -> None:
         raise RuntimeError("device lost\nand more")
@@ -246,14 +228,14 @@ def test_an_error_of_the_device_ends_every_request_with_one_line(tiny, engine, m
     engine.close()
 
 
-def test_the_answers_do_not_depend_on_the_mesh(tiny):
+def test_the_answers_do_not_depend_on_the_mesh(tiny, batching):
     mesh = mesh_axes.make_mesh(MeshConfig(data=2, fsdp=2, tensor=1), jax.devices()[:4])
     cut = families.weight_shardings(tiny.config, families.of(tiny.config).KIND, mesh)
     model = tiny.loaded(mesh=mesh, weights=jax.device_put(tiny.weights, cut))
-    engine = Engine(model, batching=dataclasses.replace(BATCHING, slots=3))
+    engine = Engine(model, batching=dataclasses.replace(batching, slots=3))
     assert engine.slots == 4
     texts = ["abc" * 8, "abc" * 9, "x"]
     asks = [ask(tiny, text, f"p{k}", n=2) for k, text in enumerate(texts)]
     assert served(engine, asks) == [sampled(tiny, text, one) for text, one in zip(texts, asks, strict=True)]
-    assert engine.figures().kept_tokens == BATCHING.chunk
+    assert engine.figures().kept_tokens == CHUNK
     engine.close()

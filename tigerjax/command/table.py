@@ -5,6 +5,7 @@ from typing import Annotated
 
 from tigerjax.command import (
     align,
+    chat,
     checkpoints,
     convert,
     doctor,
@@ -74,6 +75,7 @@ SECTIONS: dict[str, dict[tuple[str, ...], Command]] = {
         ("checkpoint", "rm"): checkpoints.rm,
     },
     "5. Answers and scores": {
+        ("chat",): chat.chat,
         ("sample",): models.sample,
         ("reward", "train"): models.reward_train,
         ("reward", "score"): models.reward_score,

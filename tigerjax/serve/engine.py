@@ -129,9 +129,10 @@ class Engine:
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
-    def warm(self, progress: Advance | None = None) -> None:
-        """Compiles everything now, and not while the first requests wait. Call it before the first of them."""
-        self._rows.warm(progress)
+    def warm(self, progress: Advance | None = None, *, most: int | None = None) -> None:
+        """Compiles now what the first requests would wait for; call it before them. With `most` only what answers of up
+        to so many tokens need, their prompts included."""
+        self._rows.warm(progress, self.context if most is None else most)
 
     def submit(self, ask: Ask, deliver: Deliver) -> Ticket:
         """Takes a request; `deliver` gets its pieces until each of its n answers has ended.

@@ -162,11 +162,12 @@ class Rows:
         """Remembers the conversation `ids` that a slot holds."""
         self.memory.keep(self._state.cache, slot, ids)
 
-    def warm(self, progress: Advance | None = None) -> None:
-        """Compiles everything, by doing everything once; no slot may be in use."""
+    def warm(self, progress: Advance | None, most: int) -> None:
+        """Compiles what rows of up to `most` tokens need, by doing everything once; no slot may be in use."""
         ask = Ask(ids=(0,), prompt_id="", max_new_tokens=1, temperature=0.0, top_p=1.0, top_k=0, seed=0)
-        for n, reach in enumerate(self.reaches):
-            for other in self.reaches:  # from each length to each
+        needed = [reach for n, reach in enumerate(self.reaches) if n == 0 or self.reaches[n - 1] < most]
+        for n, reach in enumerate(needed):
+            for other in needed:  # from each length to each
                 self.fit(other)
                 self.fit(reach)
             self._set_length(0)
@@ -175,7 +176,7 @@ class Rows:
             self.advance(self.slots, 0)
             self._prompt = self.memory.warm(self._prompt, self._state.cache)
             if progress is not None:
-                progress(n + 1, len(self.reaches))
+                progress(n + 1, len(needed))
         self.fit(1)
 
     def _set_length(self, length: int) -> None:
