@@ -12,6 +12,7 @@ from tigerjax.config import MeshConfig
 from tigerjax.config.ranges import Seed
 
 if TYPE_CHECKING:
+    from tigerjax.align.reward import Scorer
     from tigerjax.checkpoint.loaded import Loaded
     from tigerjax.serve.chat import ScoreFunction
 
@@ -65,15 +66,21 @@ def chat(
         conversation.close()
 
 
-def _scores(place: Path, model: "Loaded") -> "ScoreFunction":
-    """The calibrated scores of a reward model, which reads the tokenizer of the model."""
-    from tigerjax.align.answers import Answer, finite
+def reward_scorer(place: Path, model: "Loaded") -> "Scorer":
+    """The scorer of a reward model, which reads the tokenizer of the model."""
     from tigerjax.align.reward import Scorer
     from tigerjax.checkpoint.loaded import load
     from tigerjax.serve.asked import LONGEST
 
     reward = load(place, model.tokenizer, compute=model.compute, mesh=model.mesh, reward=True)
-    scorer = Scorer(reward, seq_len=min(reward.reach or LONGEST, LONGEST), rows=SCORED_TOGETHER)
+    return Scorer(reward, seq_len=min(reward.reach or LONGEST, LONGEST), rows=SCORED_TOGETHER)
+
+
+def _scores(place: Path, model: "Loaded") -> "ScoreFunction":
+    """The calibrated scores of a reward model."""
+    from tigerjax.align.answers import Answer, finite
+
+    scorer = reward_scorer(place, model)
 
     def score(messages: Any, drawn: Any) -> list[float | None]:
         return [finite(one) for one in scorer([Answer(messages, d.text, d.finish) for d in drawn])]

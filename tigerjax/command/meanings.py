@@ -119,6 +119,8 @@ MEANINGS = {
     "convert resize --text": "With --new-rows distilled, files that hold the new tokens: records or plain text",
     "convert resize --tokenizer": "The extended tokenizer, to which the vocabulary grows",
     "report run_dir": "Folder of a quick start, a run or an alignment",
+    "serve model": "A run, one of its checkpoints, a Hugging Face folder, a quick start or an alignment",
+    "serve --dry-run": "Print what would be served and where, and stop",
     "completion shell": "The shell that reads the script",
 }
 
@@ -163,6 +165,13 @@ UNSET = {
     "--limit": "all questions",
     "--labels": "the files that were imported before",
     "--gold": "none",
+    "serve --context": "what the model reads, and 4096 at most",
+    "serve --tokenizer": "that of the model",
+    "serve --dtype": "that of the run; float32 for an import",
+    "serve --api-key-file": "the key in TIGERJAX_API_KEY, or none",
+    "serve --served-name": "the name of MODEL's folder",
+    "serve --reward-model": "nothing is scored",
+    "serve --labels": "no labels are kept",
     "--safety": "no file",
     "--exclude": "no file",
     "--align.min-score": "any score",

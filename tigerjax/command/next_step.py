@@ -57,6 +57,7 @@ NEXT: Mapping[tuple[str, ...], str] = {
 the reader to fill in."""
 LAST: Mapping[tuple[str, ...], str] = {
     ("chat",): "whoever talks decides what comes next",
+    ("serve",): "a server ends when nobody needs it any more",
     ("convert", "to-hf"): "its folder leaves tigerjax: the work ends here",
     ("completion",): "the shell reads its script whenever it starts, and nobody reads a line then",
 }

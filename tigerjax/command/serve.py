@@ -3,11 +3,10 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-from tigerjax.command.chat import scores
+from tigerjax.command.chat import reward_scorer
 from tigerjax.command.groups import ONE_DEVICE, OPENING, OpeningOptions
 from tigerjax.command.options import FLAT, OnDisk
 from tigerjax.command.progress import show_elapsed
@@ -19,7 +18,7 @@ from tigerjax.terminal import one_line, show, tell
 
 if TYPE_CHECKING:
     from tigerjax.checkpoint.loaded import Loaded
-    from tigerjax.serve.service import Served
+    from tigerjax.serve.service import ScoreFunction
 
 Seconds = Annotated[float, Range(0, 86_400)]
 
@@ -61,7 +60,7 @@ class AddressOptions:
 class BesideOptions:
     """What the server has beside the model."""
 
-    name: str | None = None  # The model's id in requests and answers
+    served_name: str | None = None  # The model's id in requests and answers
     reward_model: Path | None = None  # Reward model that scores answers at /v1/score
     labels: OnDisk | None = None  # Folder for labels.jsonl, to which the page writes what people keep and edit
 
@@ -84,33 +83,79 @@ def serve(
 
     Example: tigerjax serve runs/quickstart --port 8000
     """
-    with _packages():
-        from tigerjax.serve import keys as keys_of
+    try:
         from tigerjax.serve import server
+    except ImportError as error:
+        raise ConfigError(f"tigerjax serve needs more packages ({error}): pip install 'tigerjax[serve]'") from error
     from tigerjax.mesh import mesh_of_several
+    from tigerjax.serve import keys as keys_of
+    from tigerjax.serve.app import app
+    from tigerjax.serve.asked import ServeBatching
+    from tigerjax.serve.engine import Engine
+    from tigerjax.serve.guard import Limits, Rules
+    from tigerjax.serve.labels import Labels
+    from tigerjax.serve.opened import open_to_talk
+    from tigerjax.serve.service import Defaults, Served
 
-    keys = keys_of.read(at.api_key_file, os.environ)
-    devices = mesh_of_several(mesh)
-    loopback = server.is_loopback(at.host)
-    socket = server.bound(at.host, at.port)
-    name = beside.name or _name(model)
+    keys, devices = keys_of.read(at.api_key_file, os.environ), mesh_of_several(mesh)
+    loopback, socket = server.is_loopback(at.host), server.bound(at.host, at.port)
     if not loopback and not keys:
-        tell(f"warning: everybody who reaches {at.host} can use this server; give --api-key-file")
+        tell(f"warning: everybody who reaches {one_line(at.host)} can use this server; give --api-key-file")
     if dry_run:
         socket.close()
-        return _rehearse(model, beside, f"{name} at http://{at.host}:{at.port}", len(keys))
+        return _rehearse(model, at, beside, len(keys))
+    host, port = socket.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     with contextlib.ExitStack() as stack:
-        served = _served(model, name, opening, slots, answers, beside, devices, at.log_prompts, stack)
-        host, port = socket.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        from tigerjax.serve.app import app
-        from tigerjax.serve.guard import Limits, Rules
-
-        made = app(
-            served,
-            Limits(body_bytes=int(at.body_mb * 1e6), request_s=at.request_s),
-            Rules(keys=keys, loopback=loopback, log=True),
+        loaded = open_to_talk(model, tokenizer=opening.tokenizer, dtype=opening.dtype, mesh=devices)
+        score = None if beside.reward_model is None else _scores(beside.reward_model, loaded)
+        labels = None if beside.labels is None else stack.enter_context(Labels.open(beside.labels, loaded.sha256))
+        batching = ServeBatching(**dataclasses.asdict(slots))
+        loaded.say_past(batching.context_of(loaded), model)
+        engine = Engine(loaded, batching=batching)
+        stack.callback(engine.close)
+        served = Served(
+            name=_name(model, beside),
+            sha256=loaded.sha256,
+            tokenizer=loaded.tokenizer,
+            engine=engine,
+            defaults=Defaults(**dataclasses.asdict(answers)),
+            score=score,
+            labels=labels,
+            log_prompts=at.log_prompts,
         )
-        ready = f"{name} answers at http://{shown}:{port}/v1, and its page at http://{shown}:{port}; Ctrl-C ends it"
+        del loaded  # the engine has the weights as it reads them
+        with show_elapsed("compiling"):
+            engine.warm()
+        limits = Limits(body_bytes=int(at.body_mb * 1e6), request_s=at.request_s)
+        made = app(served, limits, Rules(keys=keys, loopback=loopback, log=True))
+        ready = f"{served.name} answers at {url}/v1, and its page is {url}/ (Ctrl-C ends the server)"
         server.serve(made, socket, drain_s=at.drain_s, request_s=at.request_s, ready=lambda: show(ready))
-        tell("ended: no request is running")
+    tell("the server has ended; no request is running")
+
+
+def _name(model: Path, beside: BesideOptions) -> str:
+    """The model's id: the name of its folder, where no other is given."""
+    return beside.served_name or model.resolve().name or "model"
+
+
+def _rehearse(model: Path, at: AddressOptions, beside: BesideOptions, keys: int) -> None:
+    """Says what would be served. DataError for a model that is not there."""
+    for place in (model, beside.reward_model):
+        if place is not None and not paths.matching(place):
+            raise DataError(f"{place}: no such folder; give that of a run, a checkpoint or a Hugging Face model")
+    show(f"would serve {_name(model, beside)} at http://{one_line(at.host)}:{at.port}")
+    show(f"  reads   {model}")
+    if beside.reward_model is not None:
+        show(f"  reads   {beside.reward_model}")
+    if beside.labels is not None:
+        show(f"  writes  {beside.labels}")
+    show(f"  keys    {keys or 'none: requests need no key'}")
+
+
+def _scores(place: Path, model: "Loaded") -> "ScoreFunction":
+    """The calibrated scores of a reward model, which reads the tokenizer of the model."""
+    from tigerjax.align.answers import Existing
+
+    scorer = reward_scorer(place, model)
+    return lambda messages, answers: scorer([Existing(messages, text, "stop") for text in answers])

@@ -14,6 +14,7 @@ from tigerjax.command import (
     plan,
     reinforce,
     report,
+    serve,
     shells,
     starter,
     text,
@@ -76,6 +77,7 @@ SECTIONS: dict[str, dict[tuple[str, ...], Command]] = {
     },
     "5. Answers and scores": {
         ("chat",): chat.chat,
+        ("serve",): serve.serve,
         ("sample",): models.sample,
         ("reward", "train"): models.reward_train,
         ("reward", "score"): models.reward_score,
