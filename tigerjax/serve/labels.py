@@ -18,10 +18,9 @@ from tigerjax.files.lock import locked
 from tigerjax.files.log import Log
 from tigerjax.files.manifest import canonical
 from tigerjax.serve.refused import Refused
-from tigerjax.serve.requests import LabelRequest
+from tigerjax.serve.requests import LETTERS, LabelRequest
 
 FILE = "labels.jsonl"
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 class Labels:

@@ -20,8 +20,9 @@ from tigerjax.serve.refused import Refused
 
 MOST_ANSWERS, MOST_PROMPTS, MOST_STOPS, MOST_TOP = 128, 128, 16, 20
 """Of one request: answers to a prompt, prompts, stop strings, and most probable tokens beside each drawn one."""
-MOST_CANDIDATES = 26
-"""Answers of a label: they are named A to Z."""
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+"""The names of the answers that a label is about; so it has no more of them."""
+MOST_CANDIDATES = len(LETTERS)
 HARMLESS = ("user", "safety_identifier", "prompt_cache_key")
 """Fields that say who asks. They change no answer."""
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
