@@ -33,6 +33,8 @@ class Line:
     """Words that are replaced."""
     why: str = ""
     """Why words are replaced, or why it ends with another code than 0."""
+    types: str = ""
+    """What stands on its standard input."""
     before: Callable[[], None] | None = None
     """Makes what the line's page expects to be there already."""
 
@@ -161,11 +163,21 @@ RUNS = [
     Line("tigerjax train configs/quickstart_dpo.py --objective.preferences pairs.jsonl --objective.beta 0.1"),
     Line("tigerjax rl configs/quickstart_grpo.py --objective.rewards runs/reward/model --objective.kl 0.02"),
     Line("tigerjax sample configs/quickstart_sft.py --prompts prompts.jsonl --out runs/candidates --n 10"),
-    Line("""echo '{"prompt_id": "1", "text": "What is the capital of France?"}' > prompts.jsonl"""),
     Line(
-        "tigerjax sample runs/quickstart/rounds/01/train/run --prompts prompts.jsonl --out runs/answers --n 1"
-        " --temperature 0",
+        "tigerjax chat runs/quickstart",
         before=copied("runs/quickstart_sft", "runs/quickstart/rounds/01/train/run"),
+        types="What is the capital of France?",
+    ),
+    Line(
+        'echo "What is the capital of France?" | tigerjax chat runs/quickstart --temperature 0',
+        with_={"tigerjax chat": f"{sys.executable} -m tigerjax chat"},
+        why="by the Python that runs the tests",
+    ),
+    Line(
+        "tigerjax chat runs/sft --reward-model runs/reward/model --n 4",
+        with_={"runs/sft": "runs/sft --tokenizer tok"},
+        why="the small world's run is a checkpoint of no run, which names no tokenizer",
+        types="What is the capital of France?",
     ),
     Line("tigerjax reward train configs/quickstart_reward.py --preferences pairs.jsonl --calibration-set sft.jsonl"),
     Line("tigerjax reward score configs/quickstart_reward.py --input runs/candidates/candidates.jsonl --out scored"),

@@ -23,7 +23,7 @@ def chat(
     model: Annotated[Path, "positional"],
     opening: Annotated[OpeningOptions, FLAT] = OPENING,
     talk: Annotated[TalkOptions, FLAT] = TALK,
-    system: str = "",
+    system: str | None = None,
     reward_model: Path | None = None,
     mesh: MeshConfig = ONE_DEVICE,
     seed: Seed = 0,
@@ -54,7 +54,7 @@ def chat(
     loaded.say_past(batching.context_of(loaded), model)
     engine = Engine(loaded, batching=batching)
     del loaded  # the engine has the weights as it reads them
-    conversation = Chat(engine, settings, system=system, score=score)
+    conversation = Chat(engine, settings, system=system or "", score=score)
     try:
         if sys.stdin.isatty():
             with show_elapsed("compiling"):
