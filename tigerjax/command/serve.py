@@ -97,13 +97,14 @@ def serve(
     from tigerjax.serve.opened import open_to_talk
     from tigerjax.serve.service import Defaults, Served
 
-    keys, devices = keys_of.read(at.api_key_file, os.environ), mesh_of_several(mesh)
-    loopback, socket = server.is_loopback(at.host), server.bound(at.host, at.port)
+    keys, loopback = keys_of.read(at.api_key_file, os.environ), server.is_loopback(at.host)
+    socket = server.bound(at.host, at.port)
     if not loopback and not keys:
         tell(f"warning: everybody who reaches {one_line(at.host)} can use this server; give --api-key-file")
     if dry_run:
         socket.close()
         return _rehearse(model, at, beside, len(keys))
+    devices = mesh_of_several(mesh)
     host, port = socket.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     with contextlib.ExitStack() as stack:
