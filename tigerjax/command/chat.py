@@ -48,7 +48,7 @@ def chat(
     given = dataclasses.asdict(talk)
     batching = ServeBatching(slots=talk.n, queue=1, context=given.pop("context"))
     settings = ChatSettings(**given, seed=seed)
-    loaded = open_to_talk(model, tokenizer=opening.tokenizer, dtype=opening.dtype, mesh=devices)
+    loaded = open_to_talk(model, **vars(opening), mesh=devices)
     refuse_base(loaded.tokenizer, model)
     score = None if reward_model is None else _scores(reward_model, loaded)
     loaded.say_past(batching.context_of(loaded), model)

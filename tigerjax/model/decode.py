@@ -25,6 +25,7 @@ from tigerjax.model import rope as rotary
 from tigerjax.model.cache import Branches, Cache, Kept
 from tigerjax.model.decoder import Block
 from tigerjax.model.layers import RMSNorm, Weights, head, logits, whole_rows
+from tigerjax.model.quantised import read_all
 
 
 def prefill(
@@ -58,7 +59,7 @@ def prefill(
     block, compute = Block(config), attention.fitting(compute, T)
 
     def layer(x_BTD: jax.Array, w: Any) -> Any:
-        return block.apply({"params": w}, x_BTD, positions_BT, attend)
+        return block.apply({"params": read_all(w, compute.dtype)}, x_BTD, positions_BT, attend)
 
     x_BTD = weights["embed"][tokens_BT].astype(compute.dtype)
     filled = []
@@ -101,7 +102,7 @@ def decode_step(
             new_k_BKH, new_v_BKH = k_BTKH[:, 0], v_BTKH[:, 0]
             return kv.attend(q_BTNH, k_BKHS, v_BKSH, before_BS, new_k_BKH, new_v_BKH), (new_k_BKH, new_v_BKH)
 
-        return block.apply({"params": w}, x_BTD, position_B[:, None], attend)
+        return block.apply({"params": read_all(w, compute.dtype)}, x_BTD, position_B[:, None], attend)
 
     x_BTD = weights["embed"][token_B[:, None]].astype(compute.dtype)
     new = []
@@ -153,7 +154,7 @@ def extend(
             v_BSKH = jnp.concatenate([before_v_BSKH, v_BTKH], axis=1)
             return attention.weigh(q_BTNH, k_BSKH, v_BSKH, mask_BTS), (k_BTKH, v_BTKH)
 
-        return block.apply({"params": w}, x_BTD, positions_BT, attend)
+        return block.apply({"params": read_all(w, compute.dtype)}, x_BTD, positions_BT, attend)
 
     x_BTD = weights["embed"][tokens_BT].astype(compute.dtype)
     new = []
@@ -181,7 +182,7 @@ def keep(
         return out_BTNH, (k_BTKH, v_BTKH)
 
     def layer(x_BTD: jax.Array, w: Any) -> Any:
-        return block.apply({"params": w}, x_BTD, positions_BT, attend)
+        return block.apply({"params": read_all(w, compute.dtype)}, x_BTD, positions_BT, attend)
 
     x_BTD = weights["embed"][tokens_BT].astype(compute.dtype)
     x_BTD, kept = jax.lax.scan(layer, x_BTD, weights["layers"])
@@ -205,7 +206,7 @@ def branch(
         def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> Any:
             return kv.attend_branches(q_BTNH, k_BTKH, v_BTKH, rows, kept, window=window), None
 
-        return block.apply({"params": w}, x_BTD, rows.positions_BT, attend)
+        return block.apply({"params": read_all(w, compute.dtype)}, x_BTD, rows.positions_BT, attend)
 
     x_BTD = weights["embed"][rows.tokens_BT].astype(compute.dtype)
     x_BTD, _ = jax.lax.scan(layer, x_BTD, (weights["layers"], kept))

@@ -24,6 +24,7 @@ from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.config.ranges import Count, CountOrZero, PositiveShare, Range, Seed, check
 from tigerjax.errors import ConfigError
 from tigerjax.model import cache as kv
+from tigerjax.model.quantised import is_quantised
 from tigerjax.sample import encoding, slots
 from tigerjax.sample.choose import candidate_keys
 from tigerjax.sample.encoding import Drawn, Prompt
@@ -209,7 +210,9 @@ def ready(model: Loaded) -> tuple[Loaded, int]:
     once a token. The number is of the stacks that its layers are in (`tigerjax.model.cache.unstack`)."""
     if isinstance(model.weights["layers"], tuple):  # this was done already
         return model, len(model.weights["layers"])
-    weights = jax.tree.map(lambda a: jnp.asarray(a, model.compute.dtype), model.weights)
+    weights = jax.tree.map(
+        lambda w: w if is_quantised(w) else jnp.asarray(w, model.compute.dtype), model.weights, is_leaf=is_quantised
+    )
     apart = model.mesh is None and jax.default_backend() == "cpu"
     weights, stacks = (kv.unstack(weights), model.config.num_layers) if apart else (weights, 1)
     return dataclasses.replace(model, weights=weights), stacks

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from tigerjax.checkpoint.files import FOLDER, META
-from tigerjax.checkpoint.loaded import Loaded, check_fits, load
+from tigerjax.checkpoint.loaded import Loaded, Quantise, check_fits, load, quantised
 from tigerjax.checkpoint.model import content_sha256
 from tigerjax.checkpoint.stored import StoredModel, open_model
 from tigerjax.config import FLOAT32
@@ -39,14 +39,15 @@ def open_to_talk(
     *,
     tokenizer: Path | None = None,
     dtype: Literal["float32", "bfloat16"] | None = None,
+    quantise: Quantise | None = None,
     mesh: Mesh | None = None,
     reward: bool = False,
 ) -> Loaded:
     """The model of a folder, ready to be asked.
 
     `tokenizer` None takes the one that the model was trained with, which its run's config or its folder of Hugging Face
-    holds. `dtype` is the type of its products; None takes that of the run, and float32 for an import. With `reward` a
-    reward model is opened, and no language model.
+    holds. `dtype` is the type of its products; None takes that of the run, and float32 for an import. `quantise` holds
+    the matrices of its layers in 8 bits. With `reward` a reward model is opened, and no language model.
 
     Raises ConfigError where the tokenizer is not known or not the model's, and DataError where there is no model.
     """
@@ -54,12 +55,12 @@ def open_to_talk(
 
     path = _last_round(paths.of(path))
     if _is_hugging_face(path):
-        return _of_hugging_face(path, tokenizer, dtype, mesh, reward)
+        return quantised(_of_hugging_face(path, tokenizer, dtype, mesh, reward), quantise)
     stored = open_model(path)
     said = dict(found.groups() for line in stored.run_config if (found := LINE.fullmatch(line)))
     compute = dataclasses.replace(FLOAT32, dtype=dtype or said.get("compute.dtype", "float32"))
     named = tokenizer or _own_tokenizer(path, stored, said.get("data.tokenizer"))
-    return load(path, Tokenizer(named), compute=compute, mesh=mesh, reward=reward)
+    return quantised(load(path, Tokenizer(named), compute=compute, mesh=mesh, reward=reward), quantise)
 
 
 def _last_round(path: Any) -> Any:
