@@ -174,7 +174,6 @@ UNSET = {
     "--limit": "all questions",
     "--labels": "the files that were imported before",
     "--gold": "none",
-    "serve --context": "what the model reads, and 4096 at most",
     "serve --tokenizer": "that of the model",
     "serve --dtype": "that of the run; float32 for an import",
     "serve --api-key-file": "the key in TIGERJAX_API_KEY, or none",

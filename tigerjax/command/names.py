@@ -229,6 +229,8 @@ COMMANDS_ELSEWHERE = {
     "benchmark": "evaluate",
     "generate": "sample",
     "talk": "chat",
+    "api": "serve",
+    "webui": "serve",
     "ask": "chat",
     "infer": "sample",
     "inference": "sample",

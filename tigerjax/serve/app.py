@@ -81,12 +81,16 @@ class _Handlers:
         name = request.path_params["name"]
         if name != self.service.served.name:
             raise Refused(
-                404, f"model {one_line(name)[:100]!r} is not served; there is {self.service.served.name!r}", param="model"
+                404,
+                f"model {one_line(name)[:100]!r} is not served; there is {self.service.served.name!r}",
+                param="model",
             )
         return _json(self.service.about())
 
     async def not_served(self, request: Request) -> Response:
-        raise Refused(404, f"{request.url.path} is not served: this server gives answers, not embeddings, speech or images")
+        raise Refused(
+            404, f"{request.url.path} is not served: this server gives answers, not embeddings, speech or images"
+        )
 
     async def chat(self, request: Request) -> Response:
         asked = read(ChatRequest, await body(request, self._limits))

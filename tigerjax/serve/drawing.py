@@ -40,7 +40,8 @@ class Drawing:
         """`asks` have one `n`. `first` is called with the seconds until the first token. Raises `Full` of the engine
         where the queue has no place for all of them."""
         self._loop, self._came = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Piece]]()
-        self._first, self._began = first, time.monotonic()
+        self._first: Callable[[float], None] | None = first
+        self._began = time.monotonic()
         self._n = asks[0].n
         self._texts = {choice: AnswerText(tokenizer, stops) for choice in range(len(asks) * self._n)}
         self._open = set(self._texts)
@@ -76,7 +77,7 @@ class Drawing:
             delta = text.add(piece.ids, piece.logprobs, piece.top)
             finish = "stop" if delta.stopped else piece.finish
             if finish in ("failed", "cancelled"):
-                raise Refused(503, "the server could not finish this answer; ask again")
+                raise Refused(503, self._tickets[prompt].error or "the server could not finish this answer; ask again")
             if piece.finish is not None and not delta.stopped:
                 rest = text.end()
                 delta = rest._replace(text=delta.text + rest.text, tokens=delta.tokens + rest.tokens)

@@ -76,13 +76,7 @@ class Writer:
 
     def whole(self, choices: Sequence[Choice], prompt_tokens: int, answer_tokens: int) -> dict[str, Any]:
         """The answer to a request that is no stream."""
-        written = [
-            {"index": index}
-            | ({"message": {"role": "assistant", "content": c.text, "refusal": None}} if self._head.chat else {})
-            | ({} if self._head.chat else {"text": c.text})
-            | {"logprobs": self._logprobs(c.tokens), "finish_reason": FINISHES[c.finish]}
-            for index, c in enumerate(choices)
-        ]
+        written = [self._choice(index, choice) for index, choice in enumerate(choices)]
         counted = {"usage": usage(prompt_tokens, answer_tokens), "sampling": dict(self._head.sampling)}
         return self._head.fields(stream=False) | {"choices": written} | counted
 
@@ -105,6 +99,12 @@ class Writer:
     def counts(self, prompt_tokens: int, answer_tokens: int) -> dict[str, Any]:
         """The last chunk of a stream whose counts are asked for."""
         return self._fields() | {"choices": [], "usage": usage(prompt_tokens, answer_tokens)}
+
+    def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
+        message = {"role": "assistant", "content": choice.text, "refusal": None}
+        said: dict[str, Any] = {"message": message} if self._head.chat else {"text": choice.text}
+        ended = {"logprobs": self._logprobs(choice.tokens), "finish_reason": FINISHES[choice.finish]}
+        return {"index": index, **said, **ended}
 
     def _fields(self) -> dict[str, Any]:
         return self._head.fields(stream=True) | {"sampling": dict(self._head.sampling)}

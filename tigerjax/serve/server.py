@@ -70,7 +70,8 @@ def serve(app: ASGIApp, at: socket.socket, *, drain_s: float, request_s: float, 
     try:
         at.listen(BACKLOG)
     except OSError as error:  # of two programs that were started together
-        raise _no_port(*at.getsockname()[:2], error) from error
+        host, port = at.getsockname()[:2]
+        raise _no_port(host, port, error) from error
     asyncio.run(_Server(configured(app, drain_s=drain_s, request_s=request_s), ready).serve(sockets=[at]))
 
 

@@ -100,7 +100,9 @@ class Service:
     async def score(self, asked: ScoreRequest) -> dict[str, Any]:
         """The reward model's scores of answers, in standard deviations of its reference set."""
         if self.served.score is None:
-            raise Refused(404, "no reward model is served; start the server with --reward-model", code="no_reward_model")
+            raise Refused(
+                404, "no reward model is served; start the server with --reward-model", code="no_reward_model"
+            )
         messages = [{"role": m.role, "content": m.content} for m in asked.messages]
         try:
             async with self._scoring:  # one batch at a time: each fills the device
@@ -144,13 +146,14 @@ class Service:
     def _start(self, asked: Sampled, prompts: Sequence[tuple[str, list[int]]], *, chat: bool) -> Work:
         """Hands the prompts to the engine; each is (its id, its tokens)."""
         served, defaults = self.served, self.served.defaults
+        context = served.engine.context
         for _, ids in prompts:
             if not ids:
                 raise Refused(400, "prompt has no tokens; give some text", param="prompt")
-            if len(ids) >= served.engine.context:
+            if len(ids) >= context:
                 raise Refused(
                     400,
-                    f"the prompt has {len(ids)} tokens, and prompt and answer together may have {served.engine.context};"
+                    f"the prompt has {len(ids)} tokens, and prompt and answer together may have {context};"
                     " shorten the conversation",
                     param="messages" if chat else "prompt",
                     code="context_length_exceeded",

@@ -1,4 +1,4 @@
-"""A headless browser that a test works with: it types, clicks, waits and looks. It can reach 127.0.0.1 and nothing else.
+"""A headless browser that a test works with: it types, clicks, waits and looks. It can reach 127.0.0.1 only.
 
 The browser is driven by Chromium's DevTools protocol over two pipes: JSON messages, each with a zero byte at its end.
 """
@@ -83,9 +83,7 @@ class Page:
         )
         assert place["free"], f"{selector} is covered"
         for kind in ("mousePressed", "mouseReleased"):
-            self.call(
-                "Input.dispatchMouseEvent", type=kind, x=place["x"], y=place["y"], button="left", clickCount=1
-            )
+            self.call("Input.dispatchMouseEvent", type=kind, x=place["x"], y=place["y"], button="left", clickCount=1)
 
     def write(self, selector: str, text: str) -> None:
         """Replaces the text of a field, as by hand."""

@@ -36,7 +36,10 @@ BODIES = {
     "infinity": (b'{"temperature": 1e999}', "the number 1e999 is too large"),
     "digits": (b'{"seed": ' + b"9" * 5000 + b"}", "a number has more than"),
     "deep": (b'{"messages": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", "the body is no JSON that can be read"),
-    "deep objects": (b'{"messages": ' + b'{"a":' * 300 + b"1" + b"}" * 300 + b"}", "the body is no JSON that can be read"),
+    "deep objects": (
+        b'{"messages": ' + b'{"a":' * 300 + b"1" + b"}" * 300 + b"}",
+        "the body is no JSON that can be read",
+    ),
     "no utf-8": (b'{"model": "\xff"}', "the body is no UTF-8 at byte 11"),
     "surrogate": (b'{"model": "\\ud800"}', "half of a surrogate pair"),
     "huge field": (b'{"' + b"x" * 100_000 + b'": 1}', "no field 'xxx"),
@@ -68,7 +71,9 @@ values = st.recursive(
     max_leaves=8,
 )
 FIELDS = "messages prompt model n temperature top_p top_k max_tokens seed stop stream stream_options logprobs".split()
-FIELDS += "top_logprobs metadata tools answers annotator candidates ranking base text user best_of response_format".split()
+FIELDS += (
+    "top_logprobs metadata tools answers annotator candidates ranking base text user best_of response_format".split()
+)
 VALID = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hi"}]},
     "/v1/completions": {"prompt": "Hi"},

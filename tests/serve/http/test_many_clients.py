@@ -92,7 +92,10 @@ def test_a_client_that_goes_away_frees_its_slot(live, stream):
     with listening(dataclasses.replace(live.served, engine=held)) as url:
         body = {"messages": [{"role": "user", "content": "Hi"}], "stream": stream}
         with pytest.raises(httpx2.TimeoutException):
-            with httpx2.Client() as client, client.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=0.3) as r:
+            with (
+                httpx2.Client() as client,
+                client.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=0.3) as r,
+            ):
                 list(r.iter_raw())
         assert held.cancelled.wait(LONG_S)
 
@@ -101,9 +104,7 @@ def test_when_the_queue_is_full_the_next_request_is_told_when_to_come_again(engi
     small = Engine(engine.model, batching=dataclasses.replace(BATCHING, queue=1))
     turn = threading.Lock()
     small._turn = lambda turn_=small._turn: (turn.acquire(), turn.release(), turn_())
-    served = Served(
-        name="tiny", sha256="5" * 64, tokenizer=engine.model.tokenizer, engine=small, defaults=DEFAULTS
-    )
+    served = Served(name="tiny", sha256="5" * 64, tokenizer=engine.model.tokenizer, engine=small, defaults=DEFAULTS)
     try:
         with turn, listening(served) as url:
             body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
@@ -124,9 +125,7 @@ def test_when_the_queue_is_full_the_next_request_is_told_when_to_come_again(engi
 
 def test_an_engine_that_fails_ends_its_requests_with_a_line_and_is_seen_from_outside(engine):
     broken = Engine(engine.model, batching=BATCHING)
-    served = Served(
-        name="tiny", sha256="5" * 64, tokenizer=engine.model.tokenizer, engine=broken, defaults=DEFAULTS
-    )
+    served = Served(name="tiny", sha256="5" * 64, tokenizer=engine.model.tokenizer, engine=broken, defaults=DEFAULTS)
 
     def fail():
         raise RuntimeError("the device\nis gone")
@@ -174,7 +173,12 @@ def test_keys_are_asked_for_everywhere_but_at_the_page_and_for_health(live):
         for path in ("/", "/health"):
             assert HTTP.get(url + path).status_code == 200
         for path in ("/v1/models", "/metrics", "/nowhere"):
-            for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "old"}, {"authorization": "Basic old"}):
+            for headers in (
+                {},
+                {"authorization": "Bearer wrong"},
+                {"authorization": "old"},
+                {"authorization": "Basic old"},
+            ):
                 refused = HTTP.get(url + path, headers=headers)
                 assert refused.status_code == 401 and refused.json()["error"]["code"] == "invalid_api_key"
         for key in ("old", "schlüssel"):

@@ -85,7 +85,9 @@ def test_a_text_is_continued_and_several_at_once_are_told_apart_by_index(client,
     both = client.completions.create(model="tiny", prompt=["once", "other"], max_tokens=8, temperature=0, n=2)
     assert [c.index for c in both.choices] == [0, 1, 2, 3]
     assert both.choices[0].text == both.choices[1].text == one.choices[0].text
-    ids = client.completions.create(model="tiny", prompt=engine.model.tokenizer.encode("once"), max_tokens=8, temperature=0)
+    ids = client.completions.create(
+        model="tiny", prompt=engine.model.tokenizer.encode("once"), max_tokens=8, temperature=0
+    )
     assert ids.choices[0].text == one.choices[0].text
     stream = client.completions.create(model="tiny", prompt=["once", "other"], max_tokens=8, temperature=0, stream=True)
     texts = ["", ""]
@@ -121,7 +123,11 @@ LONG = [{"role": "user", "content": "x" * 200}]
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"messages": LONG}, openai.BadRequestError, "the prompt has 202 tokens, and prompt and answer together may have 96"),
+        (
+            {"messages": LONG},
+            openai.BadRequestError,
+            "the prompt has 202 tokens, and prompt and answer together may have 96",
+        ),
         ({"max_tokens": 25}, openai.BadRequestError, "max_tokens=25, and this server gives at most 24 tokens"),
         ({"model": "gpt-4o"}, openai.NotFoundError, "model 'gpt-4o' is not served; ask for 'tiny'"),
         ({"temperature": -1}, openai.BadRequestError, "temperature=-1: input should be greater than or equal to 0"),
@@ -134,7 +140,11 @@ LONG = [{"role": "user", "content": "x" * 200}]
         ({"messages": [{"role": "assistant", "content": "x"}]}, openai.BadRequestError, "must end with the user"),
         ({"top_logprobs": 2}, openai.BadRequestError, "top_logprobs needs logprobs to be true"),
         ({"stream_options": {}}, openai.BadRequestError, "stream_options needs stream to be true"),
-        ({"tools": [{"type": "function"}]}, openai.BadRequestError, "tools=.* is not done by this server; leave tools out"),
+        (
+            {"tools": [{"type": "function"}]},
+            openai.BadRequestError,
+            "tools=.* is not done by this server; leave tools out",
+        ),
         ({"response_format": {"type": "json_object"}}, openai.BadRequestError, "response_format=.* is not done"),
         ({"logit_bias": {"5": 1}}, openai.BadRequestError, "logit_bias=.* is not done"),
         ({"frequency_penalty": 0.5}, openai.BadRequestError, "frequency_penalty=0.5 is not done"),

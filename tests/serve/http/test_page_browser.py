@@ -74,7 +74,9 @@ def test_a_chat_fits_the_window_and_follows_the_scheme(page, live, width, dark, 
     background = max(range(256), key=shades.__getitem__)
     assert sum(n > 0 for n in shades) > 30 and shades[background] < 0.99 * sum(shades), "a blank page"
     assert background > 230 if not dark else background < 40
-    columns = page.run('new Set([...document.querySelectorAll(".answer")].map((e) => e.getBoundingClientRect().x)).size')
+    columns = page.run(
+        'new Set([...document.querySelectorAll(".answer")].map((e) => e.getBoundingClientRect().x)).size'
+    )
     assert columns == (3 if width == 1280 else 1)
 
 
@@ -151,7 +153,9 @@ def test_answers_are_kept_and_edited_as_labels_with_a_name(page, live):
 def test_what_the_model_says_is_text_and_runs_nothing(page, live):
     opened(page, live.url)
     evil = '<img src=x onerror="document.title=1"><script>document.title=2</script><b>&amp;</b>'
-    page.run(f"turns = [{{question: {json.dumps(evil)}, answers: [{{text: {json.dumps(evil)}, finish: 'stop'}}], chosen: 0}}]; show()")
+    page.run(
+        f"turns = [{{question: {json.dumps(evil)}, answers: [{{text: {json.dumps(evil)}, finish: 'stop'}}], chosen: 0}}]; show()"
+    )
     assert texts(page) == [evil] and not page.run('document.querySelector("main img, main script, main b")')
     assert page.run("document.title") == "tiny"
     # Should HTML of the model ever get into the page, the policy stops it.

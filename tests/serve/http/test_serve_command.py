@@ -1,7 +1,6 @@
 """`tigerjax serve` as a process: what it refuses before it reads a model, how it starts, and how it ends."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -69,7 +68,9 @@ def server(folder):
 
 def test_it_answers_scores_and_labels_and_ends_in_order_with_what_runs(server, folder):
     running, url = server
-    with httpx2.Client(base_url=url, headers={"authorization": f"Bearer {KEY}"}, timeout=LONG_S, verify=False) as client:
+    with httpx2.Client(
+        base_url=url, headers={"authorization": f"Bearer {KEY}"}, timeout=LONG_S, verify=False
+    ) as client:
         assert httpx2.get(f"{url}/v1/models").status_code == 401
         assert client.get("/health").json() == {"status": "ok", "model": "chat"}
         assert "'sha256-" in client.get("/").headers["content-security-policy"]

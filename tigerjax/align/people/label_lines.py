@@ -106,7 +106,7 @@ def brings_question(line: Mapping[str, Any]) -> bool:
 
 
 def _own_question(line: Mapping[str, Any], known: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The question that a line brings; BadLine where its form is wrong, or where it is not the `known` one of its id."""
+    """The question that a line brings; BadLine where its form is wrong, or where its id names another, `known` one."""
     messages, candidates = line.get("messages"), line.get("candidates")
     roles = [m.get("role") for m in messages if isinstance(m, dict)] if isinstance(messages, list) else []
     turns = [role for role in roles if role not in SYSTEM]

@@ -1,7 +1,8 @@
 """Reads label files, checks every line, and combines the annotators of each prompt.
 
 A file is JSONL with one label per line (see label_lines), or Label Studio's JSON export (see label_studio), which
-begins with a bracket. A line may bring its own question: a conversation with its answers, which joins the round. When an annotator ranked a prompt twice, or edited it twice, the later line counts.
+begins with a bracket. A line may bring its own question: a conversation with its answers, which joins the round. When
+an annotator ranked a prompt twice, or edited it twice, the later line counts.
 
 One wrong line and nothing is imported. The error names every wrong line with its file and line number.
 """
