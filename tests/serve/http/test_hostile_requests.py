@@ -8,9 +8,9 @@ import time
 
 import httpx2
 import pytest
-from conftest import LIMITS, listening
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from live_server import LIMITS, listening
 
 PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/score", "/v1/labels")
 JSON = {"content-type": "application/json"}

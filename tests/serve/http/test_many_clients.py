@@ -8,7 +8,7 @@ import time
 
 import httpx2
 import pytest
-from conftest import BATCHING, DEFAULTS, LIMITS, RULES, listening
+from live_server import BATCHING, DEFAULTS, LIMITS, RULES, listening
 
 from tigerjax.serve.engine import Engine
 from tigerjax.serve.service import Served

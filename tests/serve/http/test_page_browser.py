@@ -153,9 +153,8 @@ def test_answers_are_kept_and_edited_as_labels_with_a_name(page, live):
 def test_what_the_model_says_is_text_and_runs_nothing(page, live):
     opened(page, live.url)
     evil = '<img src=x onerror="document.title=1"><script>document.title=2</script><b>&amp;</b>'
-    page.run(
-        f"turns = [{{question: {json.dumps(evil)}, answers: [{{text: {json.dumps(evil)}, finish: 'stop'}}], chosen: 0}}]; show()"
-    )
+    turn = {"question": evil, "answers": [{"text": evil, "finish": "stop"}], "chosen": 0}
+    page.run(f"turns = [{json.dumps(turn)}]; show()")
     assert texts(page) == [evil] and not page.run('document.querySelector("main img, main script, main b")')
     assert page.run("document.title") == "tiny"
     # Should HTML of the model ever get into the page, the policy stops it.
