@@ -108,7 +108,7 @@ def serve(
     host, port = socket.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     with contextlib.ExitStack() as stack:
-        loaded = open_to_talk(model, tokenizer=opening.tokenizer, dtype=opening.dtype, mesh=devices)
+        loaded = open_to_talk(model, **dataclasses.asdict(opening), mesh=devices)
         score = None if beside.reward_model is None else _scores(beside.reward_model, loaded)
         labels = None if beside.labels is None else stack.enter_context(Labels.open(beside.labels, loaded.sha256))
         batching = ServeBatching(**dataclasses.asdict(slots))

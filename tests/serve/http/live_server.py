@@ -18,7 +18,7 @@ from tigerjax.serve.service import Defaults, Served
 
 BATCHING = ServeBatching(slots=8, context=96, queue=256, chunk=16, kept_mb=0.5)
 DEFAULTS = Defaults(temperature=0.9, top_p=0.95, top_k=0, max_new_tokens=24)
-LIMITS = Limits(body_bytes=200_000, request_s=2.0)
+LIMITS = Limits(body_bytes=200_000, request_s=60.0)
 RULES = Rules(keys=(), loopback=True, log=False)
 
 

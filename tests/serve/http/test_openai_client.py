@@ -4,9 +4,9 @@ import math
 
 import openai
 import pytest
-from tiny_weights import Tiny
 
 from tigerjax.sample.engine import Batching, SamplingConfig, generate
+from tigerjax.tokenizer.chat import encode_prompt
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "say something"}], "seed": 7}
 TOLERANCE = 1e-4  # sums of float32 log-probabilities, in other orders of summation
@@ -18,13 +18,13 @@ def client(live):
         yield made
 
 
-def test_an_answer_is_that_of_the_sampler_with_the_seed_and_prompt_id_that_it_names(client, live, engine):
+def test_an_answer_is_that_of_the_sampler_with_the_seed_and_prompt_id_that_it_names(client, tiny):
     one = client.chat.completions.create(**CHAT, n=3, max_tokens=12)
     assert one.object == "chat.completion" and one.model == "tiny" and len(one.choices) == 3
     prompt = {"prompt_id": one.sampling["prompt_ids"][0], "messages": CHAT["messages"]}
     how = {"n": 3, "max_new_tokens": 12, "temperature": 0.9, "top_p": 0.95, "top_k": 0, "context": 96}
     sampling = SamplingConfig(**how, seed=one.sampling["seed"])
-    (record,) = generate(engine.model, [prompt], sampling, batching=Batching(prompts=1, rows=8))
+    (record,) = generate(tiny.loaded(), [prompt], sampling, batching=Batching(prompts=1, rows=8))
     assert [c.message.content for c in one.choices] == [c["text"] for c in record["candidates"]]
     assert [c.finish_reason for c in one.choices] == [
         "length" if c["finish"] == "length" else "stop" for c in record["candidates"]
@@ -59,15 +59,12 @@ def test_a_stop_string_ends_an_answer_wherever_it_falls(client):
     assert "".join(c.choices[0].delta.content or "" for c in stream) == text[: text.find(stop)]
 
 
-def test_log_probabilities_are_those_of_the_drawn_tokens_and_the_most_probable_ones(client, engine):
+def test_log_probabilities_are_those_of_the_drawn_tokens_and_the_most_probable_ones(client, tiny):
     one = client.chat.completions.create(**CHAT, max_tokens=6, logprobs=True, top_logprobs=3)
     content = one.choices[0].logprobs.content
     assert b"".join(bytes(t.bytes) for t in content).decode(errors="replace") == one.choices[0].message.content
-    model = engine.model
-    from tigerjax.tokenizer.chat import encode_prompt
-
-    ids = [*encode_prompt(model.tokenizer, CHAT["messages"]), *(b + 3 for t in content for b in t.bytes)]
-    logits_TV = Tiny(model.config, model.weights, model.tokenizer).logits(ids)[-len(content) - 1 : -1]
+    ids = [*encode_prompt(tiny.tokenizer, CHAT["messages"]), *(b + 3 for t in content for b in t.bytes)]
+    logits_TV = tiny.logits(ids)[-len(content) - 1 : -1]
     for row_V, token in zip(logits_TV, content, strict=True):
         row_V = row_V.astype("float64")
         row_V[262:] = -math.inf
