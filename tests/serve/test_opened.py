@@ -56,9 +56,7 @@ def test_a_folder_of_hugging_face_is_opened_with_its_own_tokenizer(folder, weigh
 
 
 def test_a_checkpoint_that_names_no_tokenizer_needs_one(folder, weights):
-    with pytest.raises(
-        ConfigError, match="does not say which tokenizer it has, as an import does not; give it"
-    ):
+    with pytest.raises(ConfigError, match="does not say which tokenizer it has, as an import does not; give it"):
         open_to_talk(folder / "run")
     loaded = open_to_talk(folder / "run", tokenizer=folder / "tok")
     assert same(loaded.weights, weights) and loaded.step == 7
@@ -72,9 +70,7 @@ def test_a_run_is_opened_with_the_tokenizer_and_the_type_of_its_config(folder, m
     assert loaded.tokenizer.folder == folder / "tok" and loaded.compute.dtype == "bfloat16"
     assert open_to_talk(folder / "run", dtype="float32").compute.dtype == "float32"
     said[0] = "data.tokenizer = 'elsewhere/tok'"
-    with pytest.raises(
-        ConfigError, match="trained with the tokenizer elsewhere/tok, which is not there"
-    ):
+    with pytest.raises(ConfigError, match="trained with the tokenizer elsewhere/tok, which is not there"):
         open_to_talk(folder / "run")
 
 

@@ -109,6 +109,10 @@ class Chat:
         """Ends the engine."""
         self._engine.close()
 
+    def record(self) -> dict[str, Any]:
+        """What was said, and all answers to the last question."""
+        return {"messages": self._said, "answers": [answer._asdict() for answer in self.answers]}
+
     def take(self, number: int) -> None:
         """The conversation goes on from answer `number`, counted from 0. Raises ConfigError where there is none."""
         if not 0 <= number < len(self.answers):
@@ -134,7 +138,7 @@ class Chat:
             while not all(finishes):
                 piece = came.get()
                 if piece.finish == "failed":
-                    raise Stopped(ticket.error or "the model stopped answering; start it again")
+                    raise Stopped(f"{ticket.error}; start it again, or ask another model")
                 stream = streams[piece.answer]
                 text = "".join(map(stream.add, piece.ids)) + ("" if piece.finish is None else stream.end())
                 texts[piece.answer] += text
