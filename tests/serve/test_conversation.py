@@ -89,7 +89,7 @@ def test_the_answer_with_the_highest_score_goes_on_or_the_one_that_is_taken(engi
     out, err = capsys.readouterr()
     assert "[1] score 0.25" in out and "[2]\n" in out and "[3] score 1.50, the conversation goes on from it" in out
     assert "the conversation goes on from answer 2" in out
-    assert "answer 4 is not there: the last question has 3 answers" in err
+    assert "answer 4 is not there; the last question has 3 answers, from 1" in err
     assert chat._said[-1]["content"] == chat.answers[1].text
 
 
