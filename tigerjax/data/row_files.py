@@ -150,7 +150,7 @@ class RowFiles:
         """The rows int32 [n, 3, L] of these numbers. DataError for a damaged one, with its file."""
         places = [(at := bisect.bisect_right(self._firsts, n) - 1, n - self._firsts[at]) for n in numbers]
         self._read_indices(sorted({file for file, _ in places} - self._starts.keys()))
-        spans = [(file, *map(int, self._starts[file][row : row + 2])) for file, row in places]
+        spans = [(file, int(self._starts[file][row]), int(self._starts[file][row + 1])) for file, row in places]
         rows = np.empty((len(numbers), 3, self._length), np.int32)
         for n, (data, (file, _, _)) in enumerate(zip(self._parts(spans), spans, strict=True)):
             try:
