@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from tigerjax.command.figures import save
 from tigerjax.command.groups import ONE_DEVICE, OPENING, TALK, OpeningOptions, TalkOptions
 from tigerjax.command.options import FLAT
 from tigerjax.command.progress import show_elapsed
@@ -27,13 +28,14 @@ def chat(
     reward_model: Path | None = None,
     mesh: MeshConfig = ONE_DEVICE,
     seed: Seed = 0,
+    json: Path | None = None,
 ) -> None:
     """Talks to a model in the terminal.
 
     MODEL is a run, one of its checkpoints, or a Hugging Face folder; of a quick start or an alignment it is the last
     round's. Answers come as they are drawn, and keys and values of the conversation are kept. /help lists what can be
     changed while you talk, such as /n 4 for four answers side by side; Ctrl-C stops an answer, Ctrl-D ends. With a
-    question on standard input, only its answer is printed. docs/CHAT.md says more.
+    question on standard input, only its answer is printed. --json keeps what was said. docs/CHAT.md says more.
 
     Example: tigerjax chat runs/quickstart
     """
@@ -62,6 +64,7 @@ def chat(
             Screen(conversation).talk()
         else:
             answer_input(conversation)
+        save(conversation.record(), json)
     finally:
         conversation.close()
 

@@ -95,6 +95,7 @@ MEANINGS = {
     "reward calibrate --model": REWARD_MODEL,
     "chat model": "A run, one of its checkpoints, a Hugging Face folder, or that of a quick start or an alignment",
     "chat --system": "An instruction for the whole conversation",
+    "chat --json": "File for what was said, and all answers to the last question, as one JSON object",
     "chat --reward-model": "Folder of a reward model, whose scores stand beside the answers",
     "sample --prompts": "File of prompts, one per line: {prompt_id, messages} or {prompt_id, text}",
     "sample --out": "Folder for candidates.jsonl",

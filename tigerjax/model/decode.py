@@ -4,7 +4,7 @@
     cache = repeat(cache, n)                    # n answers to each prompt, after one prefill
     logits_BV, cache = decode_step(weights, config, compute, cache, token_B, cache.lengths_B)
 
-    logits_BV, cache = extend(weights, config, compute, cache, tokens_BT, count_B, reach=S)   # T tokens a row
+    logits_BV, cache = extend(weights, config, compute, cache, tokens_BT, count_B, reach=S)   # T more of each row
 
     x_BTD, kept = keep(weights, config, compute, tokens_BT, segment_ids_BT)
     x_BTD = branch(weights, config, compute, branches, kept)        # many rows behind a few beginnings

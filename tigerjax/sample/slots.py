@@ -170,7 +170,7 @@ def _pin(slots: Slots, mesh: Mesh | None) -> Slots:
 
 @functools.partial(jax.jit, static_argnames=("length", "mesh"))
 def resized(slots: Slots, *, length: int, mesh: Mesh | None) -> Slots:
-    """The slots with a cache of `length` tokens a row. No live row may be longer than that."""
+    """The slots with a cache of `length` tokens for each row. No live row may be longer than that."""
     traced[0] += 1
 
     def fit(cache: jax.Array, axis: int) -> jax.Array:

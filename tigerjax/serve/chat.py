@@ -109,10 +109,14 @@ class Chat:
         """Ends the engine."""
         self._engine.close()
 
+    def record(self) -> dict[str, Any]:
+        """What was said, and all answers to the last question."""
+        return {"messages": self._said, "answers": [answer._asdict() for answer in self.answers]}
+
     def take(self, number: int) -> None:
         """The conversation goes on from answer `number`, counted from 0. Raises ConfigError where there is none."""
         if not 0 <= number < len(self.answers):
-            raise ConfigError(f"answer {number + 1} is not there: the last question has {len(self.answers)} answers")
+            raise ConfigError(f"answer {number + 1} is not there; the last question has {len(self.answers)} answers, from 1")
         text = self.answers[number].text
         # An empty answer cannot stand in a prompt, and a question without an answer cannot either.
         self._said = [*self._question, {"role": "assistant", "content": text}] if text else self._question[:-1]
@@ -134,7 +138,7 @@ class Chat:
             while not all(finishes):
                 piece = came.get()
                 if piece.finish == "failed":
-                    raise Stopped(ticket.error or "the model stopped answering; start it again")
+                    raise Stopped(f"{ticket.error}; start it again, or ask another model")
                 stream = streams[piece.answer]
                 text = "".join(map(stream.add, piece.ids)) + ("" if piece.finish is None else stream.end())
                 texts[piece.answer] += text

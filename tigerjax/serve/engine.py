@@ -146,7 +146,7 @@ class Engine:
             self._check_open()
             if len(self._waiting) >= self.batching.queue:
                 wait_s = max(1.0, self._answer_s * len(self._waiting) / self.slots)
-                raise Full(f"{len(self._waiting)} requests wait already; ask again in {wait_s:.0f} s", wait_s)
+                raise Full(f"{len(self._waiting)} requests wait already; ask again in {wait_s:.0f} s", retry_after_s=wait_s)
             self._waiting.append(ticket)
             self._counts["requests"] += 1
             self._wake.notify_all()
@@ -176,8 +176,10 @@ class Engine:
         self._thread.join()
 
     def _check_open(self) -> None:
-        if self._closed or self._trouble is not None:
-            raise Stopped(self._trouble or "the model takes no more requests: it is being closed; ask it later")
+        if self._trouble is not None:
+            raise Stopped(f"{self._trouble}; start it again")
+        if self._closed:
+            raise Stopped("the model takes no more requests: it is being closed; ask it later")
 
     def _check(self, ask: Ask) -> None:
         context, size = self.context, self.model.tokenizer.size
@@ -197,7 +199,6 @@ class Engine:
         except Exception as error:  # of the device, or a bug: nobody must wait for answers that do not come
             with self._wake:
                 self._trouble = f"the model stopped answering: {type(error).__name__}: {error}".split("\n")[0]
-                self._trouble += "; start it again"
             self._fail_all()
             raise
 
@@ -278,7 +279,7 @@ class Engine:
             return
         ids, logprobs = seen.tokens_RT[slot, :count].tolist(), seen.logprobs_RT[slot, :count].tolist()
         if not math.isfinite(sum(logprobs)):
-            answer.ticket.error = f"log-probability {sum(logprobs)}: the model gives NaN or inf; ask another one"
+            answer.ticket.error = f"log-probability {sum(logprobs)}: the model gives NaN or inf"
             finish = "failed"
         top = [_most_probable(seen, slot, place, ask.top_logprobs) for place in range(count)]
         answer.ids += ids

@@ -116,7 +116,7 @@ class Rows:
         return end
 
     def fit(self, length: int) -> None:
-        """Makes the caches of the slots long enough for `length` tokens a row, and no longer than that needs."""
+        """Makes the caches of the slots long enough for rows of `length` tokens, and no longer than that needs."""
         wanted = next(reach for reach in self.reaches if length <= reach)
         if wanted != self.reach:
             self._state = slots.resized(self._state, length=wanted, mesh=self.model.mesh)

@@ -89,7 +89,7 @@ def test_the_answer_with_the_highest_score_goes_on_or_the_one_that_is_taken(engi
     out, err = capsys.readouterr()
     assert "[1] score 0.25" in out and "[2]\n" in out and "[3] score 1.50, the conversation goes on from it" in out
     assert "the conversation goes on from answer 2" in out
-    assert "answer 4 is not there: the last question has 3 answers" in err
+    assert "answer 4 is not there; the last question has 3 answers, from 1" in err
     assert chat._said[-1]["content"] == chat.answers[1].text
 
 
@@ -103,7 +103,7 @@ def test_what_is_typed_wrongly_is_named_and_the_conversation_goes_on(engine, cap
     assert "no command /tempratur; did you mean /temperature?" in err
     assert "/n four: needs a number; type /n 4" in err
     assert "temperature=1000.0 must be at least 0 and at most 100" in err
-    assert "no command /nothing; /help lists them" in err
+    assert "no command /nothing; /help lists the commands" in err
     assert "temperature is 0 from now on\nn is 2 from now on\nthe instruction holds" in out
     assert all(line in out for line in screen.HELP)
     assert chat._question == [{"role": "user", "content": "/slash"}] and len(chat.answers) == 2
