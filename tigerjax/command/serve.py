@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tigerjax.command.chat import reward_scorer
+from tigerjax.command.figures import save
 from tigerjax.command.groups import ONE_DEVICE, OPENING, OpeningOptions
 from tigerjax.command.options import FLAT, OnDisk
 from tigerjax.command.progress import show_elapsed
@@ -24,19 +25,13 @@ Seconds = Annotated[float, Range(0, 86_400)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SlotOptions:
-    """How much is answered at one time."""
+class AnswerOptions:
+    """How much is answered at one time, and what holds for a request that says nothing of it."""
 
     slots: Count = 16  # Answers that are decoded side by side
     context: Annotated[int, Range(2, 2**24)] | None = None  # Tokens of a prompt and its answer together
     queue: Count = 256  # Requests that may wait for a slot; one more gets the status 429
     kept_mb: Annotated[float, Range(0, 1e6)] = 512.0  # Memory for prompts that were read before, in megabytes
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AnswerOptions:
-    """What holds for a request that says nothing of it."""
-
     temperature: Annotated[float, Range(0, 100)] = 0.9  # Divides the logits: 0 takes the likeliest token
     top_p: PositiveShare = 0.95  # Only the likeliest tokens that have this share of the probability
     top_k: CountOrZero = 0  # Only so many of the likeliest tokens; 0 is no limit
@@ -65,21 +60,26 @@ class BesideOptions:
     labels: OnDisk | None = None  # Folder for labels.jsonl, to which the page writes what people keep and edit
 
 
+ANSWERS, AT, BESIDE = AnswerOptions(), AddressOptions(), BesideOptions()
+"""The defaults."""
+
+
 def serve(
     model: Annotated[Path, "positional"],
     opening: Annotated[OpeningOptions, FLAT] = OPENING,
-    at: Annotated[AddressOptions, FLAT] = AddressOptions(),
-    slots: Annotated[SlotOptions, FLAT] = SlotOptions(),
-    answers: Annotated[AnswerOptions, FLAT] = AnswerOptions(),
-    beside: Annotated[BesideOptions, FLAT] = BesideOptions(),
+    at: Annotated[AddressOptions, FLAT] = AT,
+    answers: Annotated[AnswerOptions, FLAT] = ANSWERS,
+    beside: Annotated[BesideOptions, FLAT] = BESIDE,
     mesh: MeshConfig = ONE_DEVICE,
     dry_run: bool = False,
+    json: Path | None = None,
 ) -> None:
     """Serves a model over HTTP: a page to talk to it, and an API that OpenAI's clients speak.
 
     MODEL is a run, one of its checkpoints, or a Hugging Face folder; of a quick start or an alignment it is the last
     round's. Only programs of this machine reach the server, unless --host says otherwise. A key comes from
-    --api-key-file or the variable TIGERJAX_API_KEY. Ctrl-C and SIGTERM end it in order. docs/SERVING.md says more.
+    --api-key-file or the variable TIGERJAX_API_KEY. Ctrl-C and SIGTERM end it in order; then --json has what it counted.
+    docs/SERVING.md says more.
 
     Example: tigerjax serve runs/quickstart --port 8000
     """
@@ -94,6 +94,7 @@ def serve(
     from tigerjax.serve.engine import Engine
     from tigerjax.serve.guard import Limits, Rules
     from tigerjax.serve.labels import Labels
+    from tigerjax.serve.metrics import Metrics
     from tigerjax.serve.opened import open_to_talk
     from tigerjax.serve.service import Defaults, Served
 
@@ -108,10 +109,11 @@ def serve(
     host, port = socket.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     with contextlib.ExitStack() as stack:
-        loaded = open_to_talk(model, **dataclasses.asdict(opening), mesh=devices)
+        loaded = open_to_talk(model, **vars(opening), mesh=devices)
         score = None if beside.reward_model is None else _scores(beside.reward_model, loaded)
         labels = None if beside.labels is None else stack.enter_context(Labels.open(beside.labels, loaded.sha256))
-        batching = ServeBatching(**dataclasses.asdict(slots))
+        given = dataclasses.asdict(answers)
+        batching = ServeBatching(**{name: given.pop(name) for name in ("slots", "context", "queue", "kept_mb")})
         loaded.say_past(batching.context_of(loaded), model)
         engine = Engine(loaded, batching=batching)
         stack.callback(engine.close)
@@ -120,7 +122,7 @@ def serve(
             sha256=loaded.sha256,
             tokenizer=loaded.tokenizer,
             engine=engine,
-            defaults=Defaults(**dataclasses.asdict(answers)),
+            defaults=Defaults(**given),
             score=score,
             labels=labels,
             log_prompts=at.log_prompts,
@@ -129,10 +131,12 @@ def serve(
         with show_elapsed("compiling"):
             engine.warm()
         limits = Limits(body_bytes=int(at.body_mb * 1e6), request_s=at.request_s)
-        made = app(served, limits, Rules(keys=keys, loopback=loopback, log=True))
+        metrics = Metrics()
+        made = app(served, metrics, limits, Rules(keys=keys, loopback=loopback, log=True))
         ready = f"{served.name} answers at {url}/v1, and its page is {url}/ (Ctrl-C ends the server)"
         server.serve(made, socket, drain_s=at.drain_s, request_s=at.request_s, ready=lambda: show(ready))
     tell("the server has ended; no request is running")
+    save(metrics.figures(), json)
 
 
 def _name(model: Path, beside: BesideOptions) -> str:

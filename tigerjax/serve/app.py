@@ -30,9 +30,9 @@ GONE = 499
 """The status, in logs and counts, of a request whose client went away."""
 
 
-def app(served: Served, limits: Limits, rules: Rules) -> ASGIApp:
-    """The server as an ASGI application."""
-    handlers = _Handlers(Service(served, Metrics()), limits)
+def app(served: Served, metrics: Metrics, limits: Limits, rules: Rules) -> ASGIApp:
+    """The server as an ASGI application, which counts what it does in `metrics`."""
+    handlers = _Handlers(Service(served, metrics), limits)
     routes = [
         Route("/", handlers.page, methods=["GET"]),
         Route("/health", handlers.health, methods=["GET"]),
@@ -47,7 +47,7 @@ def app(served: Served, limits: Limits, rules: Rules) -> ASGIApp:
     ]
     paths = [route.path for route in routes]
 
-    return Guard(Router(routes), rules, paths=paths, metrics=handlers.service.metrics)
+    return Guard(Router(routes), rules, paths=paths, metrics=metrics)
 
 
 class _Handlers:

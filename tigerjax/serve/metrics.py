@@ -4,6 +4,7 @@ import bisect
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
+from typing import Any
 
 from tigerjax.serve.engine import Figures
 
@@ -61,6 +62,16 @@ class Metrics:
     def label(self) -> None:
         """Counts a label that was written."""
         self._labels += 1
+
+    def figures(self) -> dict[str, Any]:
+        """{requests, by_code, prompt_tokens, answer_tokens, labels} since the start."""
+        by_code: Counter[str] = Counter()
+        for (_, status), count in self._requests.items():
+            by_code[str(status)] += count
+        tokens = {f"{kind}_tokens": self._tokens[kind] for kind in ("prompt", "answer")}
+        return (
+            {"requests": by_code.total(), "by_code": dict(sorted(by_code.items()))} | tokens | {"labels": self._labels}
+        )
 
     def text(self, engine: Figures) -> str:
         """All figures, those of the engine among them."""

@@ -14,6 +14,7 @@ from tigerjax.serve import server
 from tigerjax.serve.app import app
 from tigerjax.serve.asked import ServeBatching
 from tigerjax.serve.guard import Limits, Rules
+from tigerjax.serve.metrics import Metrics
 from tigerjax.serve.service import Defaults, Served
 
 BATCHING = ServeBatching(slots=8, context=96, queue=256, chunk=16, kept_mb=0.5)
@@ -49,7 +50,9 @@ class Live:
 def listening(served: Served, limits: Limits = LIMITS, rules: Rules = RULES) -> Iterator[str]:
     """The address of a server in a thread of this process."""
     at = server.bound("127.0.0.1", 0)
-    running = uvicorn.Server(server.configured(app(served, limits, rules), drain_s=1, request_s=limits.request_s))
+    running = uvicorn.Server(
+        server.configured(app(served, Metrics(), limits, rules), drain_s=1, request_s=limits.request_s)
+    )
     thread = threading.Thread(target=running.run, kwargs={"sockets": [at]}, daemon=True)
     url = f"http://127.0.0.1:{at.getsockname()[1]}"
     thread.start()

@@ -52,7 +52,7 @@ def server(folder):
     """(its process, its address), with a key, labels and a reward model; it logs no prompts."""
     words = ["serve", folder / "chat", "--tokenizer", folder / "tokenizer", "--port", "0", "--context", "512"]
     words += ["--api-key-file", folder / "keys", "--labels", folder / "labels", "--reward-model", folder / "reward"]
-    words += ["--slots", "2", "--max-new-tokens", "400", "--drain-s", "60"]
+    words += ["--slots", "2", "--max-new-tokens", "400", "--drain-s", "60", "--json", folder / "figures"]
     running = subprocess.Popen(
         [sys.executable, "-m", "tigerjax", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -97,6 +97,9 @@ def test_it_answers_scores_and_labels_and_ends_in_order_with_what_runs(server, f
     assert "secret" not in out + err and "秘密" not in out + err and "Traceback" not in err
     assert "POST /v1/chat/completions 200 " in err and " tokens in, " in err
     assert "POST /v1/labels 200 " in err and "the server has ended" in err
+    figures = json.loads((folder / "figures").read_text(encoding="utf-8"))
+    assert figures["labels"] == 1 and figures["by_code"] == {"200": 5, "400": 1, "401": 1}
+    assert figures["answer_tokens"] > 0 and figures["requests"] == 7
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(f"{url}/health")
 
