@@ -1,5 +1,6 @@
 """Set before JAX is imported: 8 fake CPU devices, full-precision matmuls, a compilation cache, quiet TensorFlow."""
 
+import gc
 import importlib.util
 import os
 import tempfile
@@ -30,8 +31,13 @@ PEERS = ("torch", "transformers")
 PEERS_ABSENT = "not installed here"
 
 
+LONGEST = ("test_tpu_step.py", "test_several_hosts.py", "test_several.py", "test_examples.py", "test_serving.py")
+"""Files of a minute and more. They come first, so that no worker waits at the end for another one's last file."""
+
+
 def pytest_collection_modifyitems(items):
-    """Skips what compares with the peers where they are not installed: PEERS, and those that the marker names."""
+    """Orders the files, and skips what compares with the peers where they are not installed: PEERS, and those that the marker names."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     for item in items:
         if (marker := item.get_closest_marker("peers")) is not None:
             absent = [name for name in (*PEERS, *marker.args) if not importlib.util.find_spec(name)]
@@ -41,6 +47,13 @@ def pytest_collection_modifyitems(items):
                 get += [f".venv/bin/pip install --no-deps {name}" for name in absent if name not in PEERS]
                 reason = f"{' and '.join(absent)} {PEERS_ABSENT}: {', '.join(get)}"
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_collection_finish():
+    """What is imported by now lives to the end: the garbage collector need not go through it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 10)
 
 
 def pytest_terminal_summary(terminalreporter):
