@@ -36,7 +36,8 @@ LONGEST = ("test_tpu_step.py", "test_several_hosts.py", "test_several.py", "test
 
 
 def pytest_collection_modifyitems(items):
-    """Orders the files, and skips what compares with the peers where they are not installed: PEERS, and those that the marker names."""
+    """Orders the files. Skips what compares with the peers where they are not installed: PEERS, and those that the
+    marker names."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
     for item in items:
         if (marker := item.get_closest_marker("peers")) is not None:
