@@ -23,6 +23,10 @@ class ConfigError(TigerjaxError, ValueError):
     exit_code = 2
 
 
+class FolderInUse(ConfigError):
+    """Another process writes the folder at this time (exit 2)."""
+
+
 class DataError(TigerjaxError, ValueError):
     """Bad data: the message names file, line and id where they are known (exit 3)."""
 

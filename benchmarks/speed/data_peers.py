@@ -129,7 +129,8 @@ def sft(folder: Path, count: int, repeats: int) -> tuple[list[Row], Any]:
     datasets, transformers, torch = peer("datasets"), peer("transformers"), peer("torch")
     import numpy as np
 
-    from tigerjax.data.loader import Loader, write_rows
+    from tigerjax.data import row_files
+    from tigerjax.data.loader import Loader
     from tigerjax.data.tasks import RowMaker
     from tigerjax.files import manifest
     from tigerjax.tokenizer.load import Tokenizer
@@ -148,7 +149,7 @@ def sft(folder: Path, count: int, repeats: int) -> tuple[list[Row], Any]:
         maker = RowMaker("sft", (str(folder / "sft.jsonl"),), str(made), None)
 
         def work() -> None:
-            figures = write_rows(place, maker.make(maker.read(), SEQ_LEN)) | {"seq_len": SEQ_LEN}
+            figures = row_files.write(place, maker.make(maker.read(), SEQ_LEN)) | {"seq_len": SEQ_LEN}
             manifest.write_json(place / manifest.FILE, {"figures": figures})
 
         seconds = cpu(work)

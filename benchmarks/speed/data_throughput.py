@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax import records
-from tigerjax.data.loader import Loader, write_rows
+from tigerjax.data import row_files
+from tigerjax.data.loader import Loader
 from tigerjax.data.tasks import RowMaker
 from tigerjax.files import jsonl, manifest
 from tigerjax.stages import scan
@@ -88,7 +89,7 @@ def tokens(documents: list[records.Record], seq_len: int) -> dict[str, float]:
         made: list[Any] = []
         raw = cpu(lambda: made.extend(maker.make(maker.read(), seq_len)))
         (folder / "rows").mkdir()
-        figures = write_rows(folder / "rows", made) | {"seq_len": seq_len}
+        figures = row_files.write(folder / "rows", made) | {"seq_len": seq_len}
         manifest.write_json(folder / "rows" / manifest.FILE, {"figures": figures})
         loader = Loader({"x": folder / "rows"}, {"x": 1.0}, BATCH_ROWS, seq_len, seed=0)
         batches = len(made) // BATCH_ROWS

@@ -7,8 +7,9 @@ import pytest
 
 from tigerjax import records
 from tigerjax.config import DataConfig
-from tigerjax.data import mixture, rows
-from tigerjax.data.loader import ROWS_FILE, schedule
+from tigerjax.data import mixture, row_files, rows
+from tigerjax.data.caching import Caching
+from tigerjax.data.loader import schedule
 from tigerjax.data.tasks import row_maker, task_rows
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl, manifest
@@ -41,10 +42,12 @@ def registered(work, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["beam_test", "beam_sft"])
 def test_rows_cached_on_beam_are_those_cached_here_byte_for_byte(registered, tmp_path, name):
-    here = mixture.cache(name, registered, tmp_path / "here", L)
-    beam = mixture.cache(name, registered, tmp_path / "beam", L, runner="DirectRunner")
+    here = mixture.cache(name, Caching(tokenizer=registered, cache_dir=tmp_path / "here", seq_len=L))
+    beam = mixture.cache(
+        name, Caching(tokenizer=registered, cache_dir=tmp_path / "beam", seq_len=L, runner="DirectRunner")
+    )
     for task, folder in here.items():
-        assert (folder / ROWS_FILE).read_bytes() == (beam[task] / ROWS_FILE).read_bytes(), task
+        assert (folder / row_files.name(0)).read_bytes() == (beam[task] / row_files.name(0)).read_bytes(), task
         mine, theirs = manifest.read(folder), manifest.read(beam[task])
         assert mine["figures"] == theirs["figures"] and mine["outputs"] == theirs["outputs"]
         assert theirs["figures"]["tokenizer_sha256"] and theirs["figures"]["tokens"] > 0
@@ -92,7 +95,9 @@ def test_bad_records_stop_the_cache_with_file_and_line(registered, tmp_path, lin
         file.write(line + "\n")
     mixture.pretraining("bad", tokenizer=registered, sources={"zh": mixture.Source(tmp_path / "a.jsonl")})
     with pytest.raises(DataError, match=says):
-        mixture.cache("bad", registered, tmp_path / "out", L, runner="DirectRunner")
+        mixture.cache(
+            "bad", Caching(tokenizer=registered, cache_dir=tmp_path / "out", seq_len=L, runner="DirectRunner")
+        )
     assert not (tmp_path / "out" / "bad.zh").exists()
 
 
@@ -102,9 +107,11 @@ def test_an_empty_file_of_a_source_is_refused_by_name_as_it_is_without_beam(regi
     mixture.pretraining("empty", tokenizer=registered, sources={"zh": mixture.Source(files)})
     for runner in ("local", "DirectRunner"):
         with pytest.raises(DataError, match=r"source empty\.zh: .*z\.jsonl: is empty"):
-            mixture.cache("empty", registered, tmp_path / "out", L, runner=runner)
+            mixture.cache("empty", Caching(tokenizer=registered, cache_dir=tmp_path / "out", seq_len=L, runner=runner))
 
 
 def test_an_unknown_runner_is_refused(registered, tmp_path):
     with pytest.raises(ConfigError, match="NoSuchRunner"):
-        mixture.cache("beam_sft", registered, tmp_path / "out", L, runner="NoSuchRunner")
+        mixture.cache(
+            "beam_sft", Caching(tokenizer=registered, cache_dir=tmp_path / "out", seq_len=L, runner="NoSuchRunner")
+        )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tigerjax.data import fingerprint, mixture, tasks
+from tigerjax.data.caching import Caching
 from tigerjax.files import manifest
 from tigerjax.records.tf import start
 
@@ -60,7 +61,9 @@ def tokens(work, folder):
         sys.modules.pop(name, None)
     mixture.import_modules(["module_of_mine"])
     mixture.add_mixture("of_mine", {"mine": 1.0})
-    (place,) = mixture.cache("of_mine", work / "tokenizer", folder / "cache", L).values()
+    (place,) = mixture.cache(
+        "of_mine", Caching(tokenizer=work / "tokenizer", cache_dir=folder / "cache", seq_len=L)
+    ).values()
     source = mixture.Loader({"mine": place}, {"mine": 1.0}, 1, L, 0).sources[0]
     return source.read(range(source.rows))[:, 0, 0].tolist(), manifest.read(place)
 

@@ -9,6 +9,7 @@ import pytest
 from tigerjax import records
 from tigerjax.config import DataConfig, EvalConfig
 from tigerjax.data import held_out, mixture, rows
+from tigerjax.data.caching import Caching
 from tigerjax.data.split import Split
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl
@@ -131,7 +132,7 @@ def test_equal_records_without_ids_are_on_one_side():
 
 def test_training_and_validation_divide_the_records_of_a_source(place, work, capfd):
     register(place, work, held_out=0.25)
-    mixture.cache("held", work / "tokenizer", "rows", L)
+    mixture.cache("held", Caching(tokenizer=work / "tokenizer", cache_dir="rows", seq_len=L))
     kept = json.loads((place / "rows" / "held.text" / "manifest.json").read_text())["figures"]
     made = opened(work)["held.text"]
     assert kept["held_out"] == made.figures["records"] > 0 and kept["records"] + kept["held_out"] == 60
@@ -201,4 +202,4 @@ def test_what_cannot_be_held_out_is_one_line(place, work):
     with pytest.raises(DataError, match=r"held-out set nothing: nothing\.jsonl: no such file"):
         opened(work, "nothing.jsonl")
     with pytest.raises(ConfigError, match="holds records out, which Beam's workers do not do"):
-        mixture.cache("held", work / "tokenizer", "rows", L, runner="DirectRunner")
+        mixture.cache("held", Caching(tokenizer=work / "tokenizer", cache_dir="rows", seq_len=L, runner="DirectRunner"))

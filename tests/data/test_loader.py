@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from tigerjax.data.loader import Loader, schedule, write_rows
+from tigerjax.data import row_files
+from tigerjax.data.loader import Loader, schedule
 from tigerjax.data.rows import make_row
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest
@@ -27,7 +28,7 @@ def caches(tmp_path_factory):
         folder = folders[name] = tmp_path_factory.mktemp("cache") / name
         with manifest.stage(folder, name="cache", config={"task": name}, inputs=[]) as run:
             rows = [make_row([i, s, 5, 6, 7, 2], [1] * L, [1] * L) for i in range(count)]
-            run.figures = write_rows(run.tmp, rows) | {"seq_len": L, "tokenizer_sha256": "x"}
+            run.figures = row_files.write(run.tmp, rows) | {"seq_len": L, "tokenizer_sha256": "x"}
     return folders
 
 

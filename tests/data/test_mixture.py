@@ -13,6 +13,7 @@ import pytest
 from tigerjax import records
 from tigerjax.config import DataConfig
 from tigerjax.data import inspection, mixture, rows, tasks
+from tigerjax.data.caching import Caching
 from tigerjax.data.loader import schedule
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl, manifest
@@ -172,10 +173,10 @@ def test_of_a_shortened_example_only_the_characters_that_stayed_count(registered
 def test_unchanged_sources_are_not_made_again_and_changed_ones_are(tmp_path, work):
     given = sources(tmp_path)
     mixture.holistic("again", tokenizer=work / "tokenizer", **given)
-    folders = mixture.cache("again", work / "tokenizer", tmp_path / "cache", L)
+    folders = mixture.cache("again", Caching(tokenizer=work / "tokenizer", cache_dir=tmp_path / "cache", seq_len=L))
     before = {name: manifest.read(folder) for name, folder in folders.items()}
     jsonl.write_jsonl(tmp_path / "en.jsonl", ({"id": f"e{i}", "text": "Changed. " * 40} for i in range(30)))
-    mixture.cache("again", work / "tokenizer", tmp_path / "cache", L)
+    mixture.cache("again", Caching(tokenizer=work / "tokenizer", cache_dir=tmp_path / "cache", seq_len=L))
     after = {name: manifest.read(folder) for name, folder in folders.items()}
     assert [name for name in before if before[name] != after[name]] == ["again.en.e"]
 

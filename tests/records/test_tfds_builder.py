@@ -7,6 +7,7 @@ import pytest
 from tigerjax import records
 from tigerjax.command.cli import main
 from tigerjax.data import mixture
+from tigerjax.data.caching import Caching
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl
 from tigerjax.records import tfds_builder
@@ -57,7 +58,9 @@ def test_a_mixture_of_tfds_datasets_has_the_rows_of_the_mixture_of_files(work, f
     made = {}
     for name, source in (("by_file", files / "docs.jsonl"), ("by_name", "tfds:my_docs")):
         mixture.pretraining(name, tokenizer=work / "tokenizer", sources={"docs": mixture.Source(source)})
-        (folder,) = mixture.cache(name, work / "tokenizer", files / "cache", L).values()
+        (folder,) = mixture.cache(
+            name, Caching(tokenizer=work / "tokenizer", cache_dir=files / "cache", seq_len=L)
+        ).values()
         made[name] = json.loads((folder / "manifest.json").read_text())["figures"]
     assert made["by_file"] == made["by_name"] and made["by_file"]["rows"] > 5 and made["by_file"]["rows_sha256"]
 

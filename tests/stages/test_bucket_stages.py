@@ -11,6 +11,7 @@ from gcsfs.retry import HttpError
 from tigerjax import records
 from tigerjax.command.cli import main
 from tigerjax.data import mixture
+from tigerjax.data.caching import Caching
 from tigerjax.errors import BucketError, BucketRefused, DataError
 from tigerjax.files import jsonl, manifest, paths
 from tigerjax.records import block
@@ -268,8 +269,12 @@ def test_beam_makes_the_same_rows_of_files_in_a_bucket(cloud, kinds, tmp_path):
     tokenizer, rows = f"{FAR}/tokenizer", {}
     for place in ("kinds/docs.jsonl", "kinds/docs.tfrecord"):
         mixture.pretraining("beamed", tokenizer=tokenizer, sources={"docs": mixture.Source(f"{FAR}/{place}")})
-        (near,) = mixture.cache("beamed", tokenizer, tmp_path / "rows", 64).values()
-        (far,) = mixture.cache("beamed", tokenizer, f"{FAR}/rows/{place}", 64, runner="DirectRunner").values()
+        (near,) = mixture.cache(
+            "beamed", Caching(tokenizer=tokenizer, cache_dir=tmp_path / "rows", seq_len=64)
+        ).values()
+        (far,) = mixture.cache(
+            "beamed", Caching(tokenizer=tokenizer, cache_dir=f"{FAR}/rows/{place}", seq_len=64, runner="DirectRunner")
+        ).values()
         rows[place] = content(far)
         assert rows[place] == content(near)
 
@@ -291,7 +296,9 @@ def test_a_bucket_that_refuses_while_rows_are_made_is_named_so(cloud, kinds, mon
     monkeypatch.setattr(module, last, then)
     cloud.refuse = lambda method, name: 403 if over and name.endswith("docs.jsonl") else None
     with pytest.raises(BucketRefused, match="the bucket refused: Forbidden"):
-        mixture.cache("refused", f"{FAR}/tokenizer", f"{FAR}/rows", 64, runner=runner)
+        mixture.cache(
+            "refused", Caching(tokenizer=f"{FAR}/tokenizer", cache_dir=f"{FAR}/rows", seq_len=64, runner=runner)
+        )
 
 
 def test_lines_of_a_file_in_a_bucket_cost_no_copy_of_a_block_each(cloud):

@@ -15,8 +15,9 @@ import numpy as np
 
 from tigerjax import records
 from tigerjax.config import DataConfig, EvalConfig
-from tigerjax.data import dropped, mixture
-from tigerjax.data.loader import AGAIN, CachedSource, write_rows
+from tigerjax.data import dropped, mixture, row_files
+from tigerjax.data.loader import CachedSource
+from tigerjax.data.row_files import AGAIN
 from tigerjax.data.tasks import Kind, RowMaker, row_maker
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
@@ -123,7 +124,12 @@ def _of_mixture(data: DataConfig, given: EvalConfig) -> dict[str, _Given]:
 def _make(name: str, folder: Path, given: _Given, data: DataConfig, progress: Progress | None) -> None:
     """Writes the rows of a set to `folder`, unless they are there; says what is in no row."""
     what, tokenizer = f"held-out set {name}", Tokenizer(data.tokenizer)
-    config = {"set": name, "seq_len": data.seq_len, "encoding_sha256": tokenizer.encoding_sha256}
+    config = {
+        "set": name,
+        "format": row_files.MAGIC.decode(),
+        "seq_len": data.seq_len,
+        "encoding_sha256": tokenizer.encoding_sha256,
+    }
     config |= given.config | records.inputs_config(given.patterns)
     try:
         files = records.expand(given.patterns)
@@ -134,7 +140,7 @@ def _make(name: str, folder: Path, given: _Given, data: DataConfig, progress: Pr
     with manifest.stage(folder, name="held-out", config=config, inputs=inputs, hashing=hashing) as run:
         if not run.done:
             groups: Counter[Group] = Counter()
-            written = write_rows(run.tmp, _rows(given, groups, data.seq_len, tokenizer))
+            written = row_files.write(run.tmp, _rows(given, groups, data.seq_len, tokenizer))
             counts = dict(given.maker.counts)
             if not written["rows"]:
                 raise _empty(what, given, counts, files, data.seq_len)

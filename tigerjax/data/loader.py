@@ -4,23 +4,19 @@ The order of sources is a fixed schedule; nothing is drawn. The order within a s
 only on (seed, source, epoch). So the number of rows taken from each source determines the position.
 """
 
-import contextlib
-import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tigerjax.config.files import RENAMED
+from tigerjax.data.row_files import AGAIN, FIGURES, RowFiles
 from tigerjax.data.rows import Batch, make_batch
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
-
-ROWS_FILE = "rows-00000-of-00001.arrayrecord"
-AGAIN = "remove the folder, and `tigerjax data cache` makes it again"
 
 
 def next_source(rates: Sequence[float], counts: Sequence[int]) -> int:
@@ -58,34 +54,16 @@ def schedule(rates: Sequence[float]) -> Iterator[int]:
         yield chosen
 
 
-def write_rows(folder: str | Path, rows: Iterable[np.ndarray]) -> dict[str, Any]:
-    """Writes rows int32 [3, L] to FOLDER/rows-00000-of-00001.arrayrecord; returns {rows, tokens, rows_sha256}."""
-    from array_record.python import array_record_module
-
-    writer = array_record_module.ArrayRecordWriter(str(Path(folder) / ROWS_FILE), "group_size:1,uncompressed")
-    digest, count, tokens = hashlib.sha256(), 0, 0
-    for row in rows:
-        data = row.astype("<i4").tobytes()
-        writer.write(data)
-        digest.update(data)
-        count += 1
-        tokens += int(np.count_nonzero(row[1]))
-    writer.close()
-    return {"rows": count, "tokens": tokens, "rows_sha256": digest.hexdigest()}
-
-
 class CachedSource:
     """The cached rows of one source, read by index. DataError for a folder without a manifest or without rows."""
 
     def __init__(self, name: str, folder: str | Path, seq_len: int):
-        from array_record.python import array_record_module
-
         self.name, self.folder = name, paths.of(folder)
         made = manifest.read(folder)
         if made is None:
             raise DataError(f"{folder}: source {name} has no cached rows; run `tigerjax data cache`")
         self.figures: dict[str, Any] = made.get("figures", {})
-        for figure, kind in {"rows": int, "seq_len": int, "rows_sha256": str}.items():
+        for figure, kind in {**FIGURES, "seq_len": int}.items():
             if not isinstance(self.figures.get(figure), kind):
                 raise DataError(f"{self.folder / manifest.FILE}: figures lacks {figure}; {AGAIN}")
         self.rows: int = self.figures["rows"]
@@ -96,32 +74,13 @@ class CachedSource:
             )
         if not self.rows:
             raise DataError(f"{folder}: source {name} has no rows; remove the folder, the next start makes it again")
-        self.seq_len = seq_len
         manifest.refuse_changed([self.folder])
-        file = paths.fetched(self.folder / ROWS_FILE, self.figures["rows_sha256"])
-        with self._whole():
-            self._reader = array_record_module.ArrayRecordReader(str(file), "readahead_buffer_size:0,max_parallelism:0")
-            there = self._reader.num_records()
-        if there != self.rows:
-            raise DataError(
-                f"{self.folder / ROWS_FILE}: {there} rows in the file, {self.rows} in the manifest; {AGAIN}"
-            )
+        self._files = RowFiles(self.folder, self.figures, seq_len)
         self._order: tuple[int, np.ndarray] | None = None
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
-        """The rows [n, 3, L] at these indices. DataError when the file is damaged: it holds a checksum of each row."""
-        with self._whole():
-            flat = np.frombuffer(b"".join(self._reader.read(list(map(int, indices)))), "<i4")
-            return flat.reshape(len(indices), 3, self.seq_len)
-
-    @contextlib.contextmanager
-    def _whole(self) -> Iterator[None]:
-        try:
-            yield
-        except (ValueError, RuntimeError, IndexError, OSError) as error:
-            paths.not_damage(error)
-            why = " ".join(str(error).split())[:200]
-            raise DataError(f"{self.folder}: the rows in {ROWS_FILE} are damaged ({why}); {AGAIN}") from error
+        """The rows [n, 3, L] at these indices. DataError for a damaged row: each has a checksum."""
+        return self._files.read(indices)
 
     def index(self, count: int, seed: int) -> int:
         """The index of the row that is read after `count` others: each epoch is a permutation of all rows."""

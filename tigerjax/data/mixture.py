@@ -17,33 +17,29 @@ made, not at import. To register a name again replaces its mixture.
 """
 
 import importlib
-import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tigerjax import records
 from tigerjax.config import DataConfig
-from tigerjax.data import dropped, fingerprint
-from tigerjax.data.loader import Loader, check_epochs, schedule, write_rows
+from tigerjax.data import caching
+from tigerjax.data.caching import Caching
+from tigerjax.data.loader import Loader, check_epochs, schedule
 from tigerjax.data.tasks import (
     Source,
     add_documents_task,
     add_instruct_task,
     add_sft_task,
-    is_own,
     row_maker,
-    task_rows,
 )
 from tigerjax.errors import ConfigError, DataError, TigerjaxError, near_miss
 from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Progress
-from tigerjax.processes import hosts
 from tigerjax.records.tf import start
-from tigerjax.stages.runner import LOCAL, refuse_without_rows
+from tigerjax.stages.runner import LOCAL
 from tigerjax.tokenizer.chat import Overlong
 
 HOLISTIC_RANGE = (0.05, 0.10)  # what TigerBot used; other fractions give a warning
@@ -136,99 +132,9 @@ def get_mixture(name: str) -> Any:
     return seqio.MixtureRegistry.get(name)
 
 
-def _beam_rows(task: Any, inputs: Sequence[Path], seq_len: int, runner: str, work: Path) -> Iterator[np.ndarray]:
-    from tigerjax.data import beam_cache
-
-    maker = row_maker(task)
-    if maker is None or is_own(task):
-        raise ConfigError(f"source {task.name} is a SeqIO task of your own, whose rows Beam does not make; use local")
-    try:
-        yield from beam_cache.rows(maker, inputs, seq_len, runner, work)
-    except DataError as error:
-        raise DataError(f"source {task.name}: {error}") from error
-    shutil.rmtree(work)
-
-
-def _counted(rows: Iterator[np.ndarray], report: Callable[[int, int], None]) -> Iterator[np.ndarray]:
-    """The same rows. `report` is called with (rows so far, 0) after each, because their final number is not known."""
-    for number, row in enumerate(rows, start=1):
-        report(number, 0)
-        yield row
-
-
-def cache(
-    mixture: str,
-    tokenizer: str | Path,
-    cache_dir: str | Path,
-    seq_len: int,
-    *,
-    runner: str = LOCAL,
-    progress: Progress | None = None,
-    max_dropped: float = 1.0,
-    verify: bool = False,
-) -> dict[str, Path]:
-    """Writes the rows of each task of a mixture to CACHE_DIR/<task>/ and returns these folders by task.
-
-    What was dropped or changed is said on standard error. A source of which more than the share `max_dropped` is in no
-    row is a DataError, after its rows have been written.
-
-    A task is skipped where neither its files nor its settings have changed, nor the code of a task of the user's own;
-    `verify` compares the bytes of its rows too. `runner` is "local" or an Apache Beam runner with its options
-    (`beam_cache`); the rows are the same. The `figures` of manifest.json are rows, tokens, seq_len, tokenizer_sha256,
-    rows_sha256, records, characters, left_over (tokens that filled no row), and overlong and weightless (examples that
-    were dropped).
-    """
-    from tigerjax.tokenizer.load import Tokenizer
-
-    refuse_without_rows(runner)
-    sha, encoding, folders = (tok := Tokenizer(tokenizer)).sha256, tok.encoding_sha256, {}
-    for task in get_mixture(mixture).tasks:
-        folder = folders[task.name] = paths.of(cache_dir) / task.name
-        maker = row_maker(task)
-        inputs: list[Path] = []
-        if maker is not None:
-            try:
-                inputs = records.expand(maker.inputs())
-            except DataError as error:
-                raise DataError(f"source {task.name}: {error}") from error
-            if (own := Tokenizer(maker.tokenizer).encoding_sha256) != encoding:
-                raise DataError(
-                    f"source {task.name} is registered with tokenizer {maker.tokenizer} ({own[:12]}), but"
-                    f" {tokenizer} ({encoding[:12]}) is asked for; make data.tokenizer and the mixture agree"
-                )
-        config = {
-            "task": task.name,
-            "kind": maker.kind if maker else "custom",
-            "seq_len": seq_len,
-            "tokenizer_sha256": sha,
-        }
-        config |= {"encoding_sha256": encoding} if encoding != sha else {}
-        if maker is not None:
-            config |= maker.settings() | records.inputs_config(maker.inputs())
-            inputs += maker.split.files()
-        if is_own(task):
-            inputs += fingerprint.inputs_of(task, config)
-        hashing = progress and progress(f"{task.name}: hashed", "GB")
-        with manifest.stage(folder, name="cache", config=config, inputs=inputs, hashing=hashing, verify=verify) as run:
-            if not run.done:
-                if runner == LOCAL:
-                    made = task_rows(task, seq_len)
-                else:
-                    made = _beam_rows(task, inputs, seq_len, runner, run.tmp / "work")
-                shown = _counted(made, progress(task.name, "rows")) if progress is not None else made
-                written = write_rows(run.tmp, shown)
-                counts = dict(maker.counts) if maker else {}
-                if not written["rows"]:
-                    raise dropped.empty(f"source {task.name}", counts, inputs, seq_len)
-                run.figures = {
-                    **counts,
-                    **written,
-                    "left_over": counts.get("tokens", written["tokens"]) - written["tokens"],
-                    "seq_len": seq_len,
-                    "tokenizer_sha256": sha,
-                }
-        dropped.tell(task.name, (run.manifest or {})["figures"], max_dropped)
-    return folders
+def cache(mixture: str, how: Caching) -> dict[str, Path]:
+    """`caching.cache` of the tasks of a registered mixture."""
+    return caching.cache(get_mixture(mixture).tasks, how)
 
 
 def import_modules(modules: Sequence[str]) -> None:
@@ -276,10 +182,11 @@ def open_loader(
     progress: Progress | None = None,
     verify: bool = False,
 ) -> Loader:
-    """The loader of a config's mixture. Caches that are missing or outdated are made first, by one host for all.
+    """The loader of a config's mixture.
 
-    Rows that were cached with another tokenizer than `data.tokenizer` are a DataError. With `total_rows`
-    (steps x batch_rows), a source that would not last is a ConfigError before training starts.
+    Rows that are missing or outdated are made first; the hosts of a run divide the sources. Rows that were cached with
+    another tokenizer than `data.tokenizer` are a DataError. With `total_rows` (steps x batch_rows), a source that would
+    not last is a ConfigError before training starts.
     """
     from tigerjax.tokenizer.load import Tokenizer
 
@@ -296,10 +203,16 @@ def open_loader(
                 f" {sha[:12]}; remove the folder (rm -r {folder}) and run `tigerjax data cache CONFIG`, or name the old"
                 " tokenizer"
             )
-    if hosts.is_writer():
-        places = data.mixture, data.tokenizer, data.cache_dir, data.seq_len
-        cache(*places, runner=runner, progress=progress, max_dropped=data.max_dropped, verify=verify)
-    hosts.barrier("rows cached")
+    how = Caching(
+        tokenizer=data.tokenizer,
+        cache_dir=data.cache_dir,
+        seq_len=data.seq_len,
+        max_dropped=data.max_dropped,
+        runner=runner,
+        verify=verify,
+        progress=progress,
+    )
+    caching.by_hosts(mixture.tasks, how)
     limits = {task.name: maker.max_epochs for task in mixture.tasks if (maker := row_maker(task)) is not None}
     rates = {task.name: float(mixture.get_rate(task)) for task in mixture.tasks}
     loader = Loader(folders, rates, batch_rows, data.seq_len, seed, mine=mine, max_epochs=limits)

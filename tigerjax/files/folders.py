@@ -57,7 +57,7 @@ def _empty(folder: Path) -> None:
 def building(out: Path) -> Iterator[Path]:
     """The empty folder in which the new `out` is built: OUT.partial, or a temporary one for an `out` in a bucket.
 
-    It is gone afterwards, whatever happens. ConfigError while another process builds there.
+    It is gone afterwards, whatever happens. FolderInUse while another process builds there.
     """
     with lock.locked_beside(out):
         if paths.on_bucket(out):

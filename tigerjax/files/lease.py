@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tigerjax.errors import ConfigError, FolderLost
+from tigerjax.errors import FolderInUse, FolderLost
 from tigerjax.files import held, paths
 from tigerjax.terminal import tell
 
@@ -43,12 +43,12 @@ class Lease:
         self.lost = False
 
     def take(self) -> None:
-        """Gets the lease, if it is free or nobody renews it. ConfigError when another process does."""
+        """Gets the lease, if it is free or nobody renews it. FolderInUse when another process does."""
         seen, since, told = 0, time.monotonic(), False
         while not self._write(seen if seen and time.monotonic() - since >= LEASE_S else 0):
             other, generation = self._there()
             if seen and generation and generation != seen:
-                raise ConfigError(
+                raise FolderInUse(
                     f"{self._what} is in use by {other}; wait until that has ended, or give another folder"
                 )
             if generation and not told:
@@ -113,7 +113,7 @@ def _now() -> float:
 
 @contextlib.contextmanager
 def leased(path: Path, what: Path, owner: str) -> Iterator[Lease]:
-    """Holds a lease while the block runs, and renews it meanwhile. ConfigError when another process has it.
+    """Holds a lease while the block runs, and renews it meanwhile. FolderInUse when another process has it.
 
     Where another process takes it over, the next write into the folder, or the end of the block, raises FolderLost.
     """

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tigerjax.errors import ConfigError
+from tigerjax.errors import ConfigError, FolderInUse
 from tigerjax.files import paths
 from tigerjax.files.held import is_held
 from tigerjax.files.lease import leased
@@ -26,8 +26,8 @@ WAIT_S = 5.0
 
 
 @contextlib.contextmanager
-def locked(folder: Path, *, wait_s: float = WAIT_S) -> Iterator[None]:
-    """Holds the lock of a folder while the block runs. ConfigError when another process has it.
+def locked(folder: Path, *, wait_s: float | None = None) -> Iterator[None]:
+    """Holds the lock of a folder while the block runs. FolderInUse when another process has it.
 
     The folder is made when it is not there, and goes again when nothing was put into it. Its file .lock goes with the
     lock.
@@ -47,7 +47,7 @@ def locked(folder: Path, *, wait_s: float = WAIT_S) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked_beside(out: Path, *, wait_s: float = WAIT_S) -> Iterator[None]:
+def locked_beside(out: Path, *, wait_s: float | None = None) -> Iterator[None]:
     """As `locked`, for a folder or file that is built beside its place and renamed: the lock is OUT.lock."""
     beside = out.with_name(f"{out.name}{NAME}")
     if paths.on_bucket(out):
@@ -67,12 +67,12 @@ def forget_beside(out: Path) -> None:
 
 
 @contextlib.contextmanager
-def _held(path: Path, what: Path, wait_s: float) -> Iterator[None]:
+def _held(path: Path, what: Path, wait_s: float | None) -> Iterator[None]:
     """Holds the lock that the file `path` is. It protects `what`."""
-    until = time.monotonic() + wait_s
+    until = time.monotonic() + (WAIT_S if wait_s is None else wait_s)
     while (held := _take(path)) is None:
         if time.monotonic() >= until:
-            raise ConfigError(f"{what} is in use by {_owner(path)}; wait until that has ended, or give another folder")
+            raise FolderInUse(f"{what} is in use by {_owner(path)}; wait until that has ended, or give another folder")
         time.sleep(0.1)
     try:
         yield

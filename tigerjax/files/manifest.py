@@ -286,7 +286,11 @@ def stage(
     old = read(out)
     begun = read(out, file=BEGUN) if paths.on_bucket(out) else None  # of an interrupted upload
     folders.refuse(out, name, old or begun)
-    if old is not None and all(old.get(k) == v for k, v in wanted.items()):
+
+    def matches(made: dict[str, Any] | None) -> bool:
+        return made is not None and all(made.get(k) == v for k, v in wanted.items())
+
+    if old is not None and matches(old):
         why = difference(out, old, verify=verify)
         if not why:
             lock.forget_beside(out)
@@ -308,6 +312,9 @@ def stage(
 
     refuse_strangers(out, old)
     with folders.building(out) as tmp:
+        if old is None and matches(made := read(out)):  # another process has finished it while this one waited
+            yield Stage(out, made)
+            return
         run = Stage(tmp, None, begin)
         started = datetime.datetime.now(datetime.UTC)
         yield run

@@ -20,7 +20,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote
@@ -133,6 +133,12 @@ def part(path: Path, start: int, stop: int) -> bytes:
     with open(path, "rb") as file:
         file.seek(start)
         return file.read(stop - start)
+
+
+def parts(spans: Sequence[tuple[Path, int, int]]) -> list[bytes]:
+    """Bytes [start, stop) of each (path, start, stop) in a bucket, all asked for at one time."""
+    keys, starts, stops = zip(*((_key(path), start, stop) for path, start, stop in spans), strict=True)
+    return _client().cat_ranges(list(keys), list(starts), list(stops), on_error="raise")
 
 
 @contextlib.contextmanager

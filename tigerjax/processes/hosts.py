@@ -95,6 +95,11 @@ def is_writer() -> bool:
     return not several() or jax.process_index() == 0
 
 
+def place() -> tuple[int, int]:
+    """(this host's number, how many there are); (0, 1) in a run of one process."""
+    return (jax.process_index(), jax.process_count()) if several() else (0, 1)
+
+
 def alone_in(folder: Path) -> contextlib.AbstractContextManager[None]:
     """Holds the lock of a folder that the hosts write together, on one of them. ConfigError when another run has it."""
     return locked(folder) if is_writer() else contextlib.nullcontext()
