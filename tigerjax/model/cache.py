@@ -90,6 +90,30 @@ def append(cache: Cache, keys: tuple[Any, ...], values: tuple[Any, ...], positio
     return cache._replace(keys=write(4, cache.keys, keys), values=write(3, cache.values, values))
 
 
+def append_several(cache: Cache, keys: tuple[Any, ...], values: tuple[Any, ...], count_B: jax.Array) -> Cache:
+    """The cache with up to T more tokens per row behind those that it has, of which the first count_B are there: their
+    keys and values as new_LBTKH of each stack of layers. There must be room for T, whatever count_B is."""
+    cut, new_cut = spec(None, "batch", "act_kv_heads", None, None), spec(None, "batch", None, "act_kv_heads", None)
+
+    def write(order: tuple[int, ...], axis: int, stacks: tuple[Any, ...], new: tuple[Any, ...]) -> tuple[Any, ...]:
+        def one(old: jax.Array, new_LBTKH: jax.Array, first_B: jax.Array) -> jax.Array:
+            new = new_LBTKH.transpose(order)
+            for b in range(old.shape[1]):  # each a write in place; a scatter of T slots would copy the cache
+                start = [jnp.int32(0), jnp.int32(b), *[jnp.int32(0)] * 3]
+                start[axis] = first_B[b]
+                old = jax.lax.dynamic_update_slice(old, new[:, b : b + 1], start)
+            return old
+
+        each = on_each(one, (cut, new_cut, spec("batch")), cut)
+        return tuple(each(old, one, cache.lengths_B) for old, one in zip(stacks, new, strict=True))
+
+    return Cache(
+        keys=write((0, 1, 3, 4, 2), 4, cache.keys, keys),
+        values=write((0, 1, 3, 2, 4), 3, cache.values, values),
+        lengths_B=cache.lengths_B + count_B,
+    )
+
+
 def _write(cache: jax.Array, new_LBKH: jax.Array, position_B: jax.Array, *, axis: int) -> jax.Array:
     """The cache (L, B, …) with each row's `new_LBKH` in its slot position_B, which is an index of `axis`."""
     rows = functools.partial(_write_rows, axis=axis)
