@@ -79,7 +79,7 @@ test: venv ## linters, types and the default test suite (what .ci/run calls)
 	$(BIN)/ruff check . || status=1; \
 	$(BIN)/ruff format --check . || status=1; \
 	$(BIN)/mypy || status=1; \
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu" || status=1; \
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu" || status=1; \
 	exit $$status
 
 fuzz: venv ## damaged files for every reader for an hour, with new seeds; what is found is kept in runs/fuzz. MINUTES=5: shorter

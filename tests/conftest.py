@@ -1,5 +1,6 @@
 """Set before JAX is imported: 8 fake CPU devices, full-precision matmuls, a compilation cache, quiet TensorFlow."""
 
+import gc
 import importlib.util
 import os
 import tempfile
@@ -11,11 +12,12 @@ from bucket import served
 EMBEDDED = Path(__file__).resolve().parents[1] / "data_mixtures" / "embedded"
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Tiny functions run once or twice. LLVM's first level compiles them in a third to two thirds of the time, to the same
-# bits.
+# Tiny functions run once or twice, so the time of the compiler is what counts. It takes a seventh of the time without
+# LLVM's optimisations and without the emitters of fusions, which optimise by themselves; one alone gains little.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
-    + " --xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=1"
+    + " --xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0"
+    + " --xla_cpu_use_fusion_emitters=false"
 )
 os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -29,8 +31,14 @@ PEERS = ("torch", "transformers")
 PEERS_ABSENT = "not installed here"
 
 
+LONGEST = ("test_tpu_step.py", "test_several_hosts.py", "test_several.py", "test_examples.py", "test_serving.py")
+"""Files of a minute and more. They come first, so that no worker waits at the end for another one's last file."""
+
+
 def pytest_collection_modifyitems(items):
-    """Skips what compares with the peers where they are not installed: PEERS, and those that the marker names."""
+    """Orders the files. Skips what compares with the peers where they are not installed: PEERS, and those that the
+    marker names."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     for item in items:
         if (marker := item.get_closest_marker("peers")) is not None:
             absent = [name for name in (*PEERS, *marker.args) if not importlib.util.find_spec(name)]
@@ -40,6 +48,13 @@ def pytest_collection_modifyitems(items):
                 get += [f".venv/bin/pip install --no-deps {name}" for name in absent if name not in PEERS]
                 reason = f"{' and '.join(absent)} {PEERS_ABSENT}: {', '.join(get)}"
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_collection_finish():
+    """What is imported by now lives to the end: the garbage collector need not go through it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 10)
 
 
 def pytest_terminal_summary(terminalreporter):

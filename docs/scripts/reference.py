@@ -7,6 +7,7 @@ of them.
 
 import ast
 import dataclasses
+import functools
 import inspect
 import re
 import sys
@@ -76,6 +77,7 @@ def messages() -> str:
     return "\n".join(lines) + "\n"
 
 
+@functools.cache
 def raised() -> set[tuple[str, int, str]]:
     """(file, exit code, message with … for each value) of each place that raises one of our errors."""
     codes = {name: kind.exit_code for name, kind in vars(errors).items() if inspect.isclass(kind) and _is_ours(kind)}

@@ -7,6 +7,7 @@ import pytest
 from tigerjax.command import cli, options, outputs
 from tigerjax.command.table import COMMANDS
 from tigerjax.errors import ConfigError
+from tigerjax.files import paths
 
 WRITING = [
     pytest.param(command, option, id=" ".join((*words, option.name)))
@@ -65,8 +66,7 @@ def test_a_folder_that_may_not_be_written_to_is_refused(tmp_path, monkeypatch):
         outputs.refuse(options.of_command(COMMANDS["data", "clean"]), {"--out": tmp_path / "x"})
 
 
-def test_paths_in_a_bucket_are_not_looked_at():
-    from tigerjax.files import paths
-
+def test_paths_in_a_bucket_are_not_looked_at(cloud):
     given = {"--out": paths.of("gs://bucket/x"), "--json": paths.of("gs://bucket/y.json")}
     outputs.refuse(options.of_command(COMMANDS["data", "clean"]), given)
+    assert not cloud.asked

@@ -29,6 +29,12 @@ STAGES = {
     "train": "tokenizer train --input in/docs.jsonl --vocab-size 330 --out out",
     "extend": "tokenizer extend --base base --new new --vocab-size 300 --out out",
 }
+IMPORTED = (
+    "tigerjax.command.cli", "tigerjax.command.table", "tigerjax.text.cleaning_page", "tigerjax.text.clean",
+    "tigerjax.text.dedup", "tigerjax.text.decontaminate", "tigerjax.tokenizer.sample", "tigerjax.tokenizer.train",
+    "tigerjax.tokenizer.bpe",
+)  # fmt: skip
+"""What the stages import, once and not in each child."""
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO)
 HALF = (".partial", ".part", ".lock", ".removed")
 
@@ -53,7 +59,7 @@ def given(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def children(tmp_path_factory):
-    here = Children(tmp_path_factory.mktemp("children"))
+    here = Children(tmp_path_factory.mktemp("children"), *IMPORTED)
     yield here
     here.close()
 

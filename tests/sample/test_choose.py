@@ -1,5 +1,6 @@
 """One draw: exact frequencies, exact truncation, and a stream that knows nothing of the batch."""
 
+import functools
 from typing import Any
 
 import jax
@@ -31,8 +32,11 @@ def exact(logits_V: np.ndarray, temperature: float, top_p: float, top_k: int) ->
 
 
 def draw(logits_V: np.ndarray, **how: float) -> np.ndarray:
+    """A draw of every candidate. This program has work, so the compiler optimises it, unlike those of other tests."""
     keys_B = candidate_keys(3, 1, ["p"] * DRAWS, range(DRAWS))
-    return np.asarray(jax.jit(lambda l_V, k: choose(jnp.tile(l_V, (DRAWS, 1)), k, **how))(logits_V, keys_B))
+    lowered = jax.jit(lambda l_V, k: choose(jnp.tile(l_V, (DRAWS, 1)), k, **how)).lower(logits_V, keys_B)
+    fast = {"xla_backend_optimization_level": 1}
+    return np.asarray(lowered.compile(compiler_options=fast)(logits_V, keys_B))
 
 
 @pytest.mark.parametrize(
@@ -78,9 +82,10 @@ def test_a_row_draws_the_same_beside_flat_rows_and_alone() -> None:
     peaked_BV, flat_BV = rng.normal(size=(3, 900)) * 5, rng.normal(size=(61, 900)) * 0.01
     both_BV = jnp.asarray(np.concatenate([peaked_BV, flat_BV]), jnp.float32)
     keys_B = candidate_keys(0, 0, ["p"] * 64, range(64))
-    together = choose(both_BV, keys_B, temperature=1.0, top_p=0.9)
+    drawn = jax.jit(functools.partial(choose, temperature=1.0, top_p=0.9))
+    together = drawn(both_BV, keys_B)
     for rows in (slice(0, 3), slice(3, 8), slice(40, 41)):
-        np.testing.assert_array_equal(together[rows], choose(both_BV[rows], keys_B[rows], temperature=1.0, top_p=0.9))
+        np.testing.assert_array_equal(together[rows], drawn(both_BV[rows], keys_B[rows]))
 
 
 def test_rows_with_settings_of_their_own_draw_what_each_setting_alone_draws() -> None:

@@ -1,7 +1,10 @@
 """Spikes: limits, refused updates, the way back, and the same bytes after a restart in the middle of it."""
 
+import contextlib
 import dataclasses
+import io
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -80,6 +83,9 @@ def test_a_spike_loses_its_update_and_a_calm_run_none(tmp_path, capfd):
     plain = run(tmp_path / "plain", dataclasses.replace(health_config(), health=HealthConfig()), TinyLoader())
     assert_same(calm.weights, plain.weights)
     assert not (tmp_path / "calm" / "events.jsonl").exists()
+    shutil.copytree(tmp_path / "calm", tmp_path / "one")  # the same run up to step 40
+    for step in (50, 60):
+        shutil.rmtree(tmp_path / "one" / "checkpoints" / str(step))
     config = dataclasses.replace(health_config(), checkpoint=tiny_config(every_steps=1, keep=100).checkpoint)
     run(tmp_path / "one", config, Spiky({40}))
     before, after = (load_model(tmp_path / "one" / "checkpoints" / str(s)).weights for s in (40, 41))
@@ -90,18 +96,29 @@ def test_a_spike_loses_its_update_and_a_calm_run_none(tmp_path, capfd):
     assert [r["step"] for r in lines(tmp_path / "one" / "metrics.jsonl")] == list(range(1, 61))
 
 
-def test_a_run_of_spikes_rolls_back_and_leaves_the_data_out(tmp_path, capfd):
-    config, noisy = health_config(skip=2, rollbacks=1), {39, 40, 41}
-    state = run(tmp_path / "a", config, Spiky(noisy))
-    events = lines(tmp_path / "a" / "events.jsonl")
+NOISY = {39, 40, 41}
+
+
+@pytest.fixture(scope="module")
+def spiky(tmp_path_factory):
+    """A run with three spikes, of which two may be skipped and one is the way back: (folder, state, standard error)."""
+    folder, err = tmp_path_factory.mktemp("spiky"), io.StringIO()
+    with contextlib.redirect_stderr(err):
+        state = run(folder, health_config(skip=2, rollbacks=1), Spiky(NOISY))
+    return folder, state, err.getvalue()
+
+
+def test_a_run_of_spikes_rolls_back_and_leaves_the_data_out(spiky, tmp_path):
+    folder, state, said = spiky
+    events = lines(folder / "events.jsonl")
     assert [e["event"] for e in events] == ["skipped"] * 3 + ["rollback"]
     back = events[-1]
     assert (back["step"], back["to"], [b["step"] for b in back["refused"]]) == (42, 30, [40, 41, 42])
     # Step 43 had been fed when step 42 was read: batches 30 to 42 are left out, and 43 is the next.
     assert back["left_out"] == {"from": {"index": 30}, "to": {"index": 43}}
-    assert "rolled back from step 42 to 30 (1 of 1)" in capfd.readouterr().err
-    assert [r["step"] for r in lines(tmp_path / "a" / "metrics.jsonl")] == list(range(1, 61))
-    assert steps(tmp_path / "a" / "checkpoints") == [60, 50, 40, 30, 20, 10]
+    assert "rolled back from step 42 to 30 (1 of 1)" in said
+    assert [r["step"] for r in lines(folder / "metrics.jsonl")] == list(range(1, 61))
+    assert steps(folder / "checkpoints") == [60, 50, 40, 30, 20, 10]
 
     # The same weights as a run that never had those batches.
     class Without(TinyLoader):
@@ -110,16 +127,15 @@ def test_a_run_of_spikes_rolls_back_and_leaves_the_data_out(tmp_path, capfd):
                 self.index = 43
             return super().__next__()
 
-    assert_same(state.weights, run(tmp_path / "b", config, Without()).weights)
+    assert_same(state.weights, run(tmp_path, health_config(skip=2, rollbacks=1), Without()).weights)
 
 
 @pytest.mark.parametrize("crash", [41, 60])  # among the refused steps, and after the rollback
-def test_a_restart_decides_as_the_run_that_went_through(tmp_path, crash):
-    config, noisy = health_config(skip=2, rollbacks=1), {39, 40, 41}
-    whole = run(tmp_path / "whole", config, Spiky(noisy))
+def test_a_restart_decides_as_the_run_that_went_through(spiky, tmp_path, crash):
+    config, whole = health_config(skip=2, rollbacks=1), spiky[1]
     with pytest.raises(RuntimeError, match="the machine is gone"):
-        run(tmp_path / "cut", config, Spiky(noisy, crash_at=crash))
-    state = run(tmp_path / "cut", config, Spiky(noisy))
+        run(tmp_path, config, Spiky(NOISY, crash_at=crash))
+    state = run(tmp_path, config, Spiky(NOISY))
     assert_same((state.weights, state.opt_state), (whole.weights, whole.opt_state))
 
 

@@ -89,6 +89,9 @@ def test_the_backward_pass_does_not_run_the_forward_kernel_again(program):
     assert sum(times for name, times in calls.items() if "fwd" not in name) == 2 * LAYERS, calls
 
 
+# By default tests/model/llama/test_llama.py, test_each_remat_policy_keeps_what_its_name_says, shows the same of what
+# the backward pass is given.
+@pytest.mark.slow
 def test_full_remat_is_the_policy_that_runs_it_again():
     """The count above can fail: it does when nothing is kept."""
     one = topology.parse("v5p:1x1x1")

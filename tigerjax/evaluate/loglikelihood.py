@@ -22,7 +22,7 @@ from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.evaluate import branches
 from tigerjax.evaluate.branches import Tokens
-from tigerjax.evaluate.together import Score, Together, in_chunks, of_targets
+from tigerjax.evaluate.together import Score, Together, at_once, in_chunks, of_targets
 from tigerjax.mesh import in_mesh
 from tigerjax.model import families
 from tigerjax.model.attention import fitting
@@ -103,7 +103,7 @@ class LogLikelihoods:
 
     def _chunk(self, length: int) -> int:
         """Positions whose logits exist at one time."""
-        chunk = min(length, max(1, self.compute.loss_chunk_tokens // self.rows))
+        chunk = min(length, max(1, at_once(self.compute) // self.rows))
         while length % chunk:
             chunk -= 1
         return chunk

@@ -1,6 +1,7 @@
 """The state that training carries from step to step: made on the mesh, or put there from given weights."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -43,24 +44,21 @@ def whole_weights(state: TrainState, objective: Objective) -> Any:
 
 def state_shardings(objective: Objective, tx: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """The NamedSharding of every leaf, in the tree of TrainState."""
-    boxed = jax.eval_shape(objective.init, jax.random.key(0))
+    boxed = _boxed(objective.init)
     weights = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, logical_rules())
-    shapes, frozen = nn.unbox(boxed), None
+    shapes, frozen = _shapes(objective, tx), None
     if objective.trained is not None:
         weights, frozen = objective.trained.split_shardings(weights)
-        frozen = objective.trained.held_shardings(frozen, shapes)
-        shapes = jax.eval_shape(objective.trained.split, shapes)[0]
+        frozen = objective.trained.held_shardings(frozen, nn.unbox(boxed))
     whole: Any = sharding(mesh)
-    opt_state = jax.eval_shape(lambda: _fresh(objective, tx, jax.random.key(0)).opt_state)
-    return TrainState(whole, weights, moment_shardings(opt_state, shapes, weights, whole), frozen)
+    return TrainState(whole, weights, moment_shardings(shapes.opt_state, shapes.weights, weights, whole), frozen)
 
 
 def abstract_state(objective: Objective, tx: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """Shapes, dtypes and shardings without arrays: for restoring and for ahead-of-time compilation."""
-    shapes = jax.eval_shape(lambda: _fresh(objective, tx, jax.random.key(0)))
     return jax.tree.map(
         lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
-        shapes,
+        _shapes(objective, tx),
         state_shardings(objective, tx, mesh),
     )
 
@@ -68,8 +66,11 @@ def abstract_state(objective: Objective, tx: optax.GradientTransformation, mesh:
 def init_state(objective: Objective, tx: optax.GradientTransformation, mesh: Mesh, *, seed: int) -> TrainState:
     """A new state with random weights. It is made in its shardings, so no device ever holds more than its part."""
     key = jax.random.key(seed)
-    init = jax.jit(lambda key: _fresh(objective, tx, key), out_shardings=state_shardings(objective, tx, mesh))
-    return init(key)
+    fresh = jax.jit(
+        lambda key: _fresh(objective, tx, nn.unbox(objective.init(key))),
+        out_shardings=state_shardings(objective, tx, mesh),
+    )
+    return fresh(key)
 
 
 def state_from_weights(
@@ -81,7 +82,7 @@ def state_from_weights(
     An array that is on the mesh already, in the sharding of training, is used as it is, and the first step donates it;
     so is a weight that is held as `frozen_dtype` asks. Any other array this process must have whole; each device gets a
     copy of its part."""
-    boxed = jax.eval_shape(objective.init, jax.random.key(0))
+    boxed = _boxed(objective.init)
     wanted, selection = nn.unbox(boxed), objective.trained
     cuts = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, logical_rules())
     given = dict(weights)
@@ -167,8 +168,19 @@ def check_same_shapes(given: Any, wanted: Any, *, what: str) -> None:
         raise DataError(f"{what} do not fit the config's model: {'; '.join(wrong)}")
 
 
-def _fresh(objective: Objective, tx: optax.GradientTransformation, key: jax.Array) -> TrainState:
-    weights = nn.unbox(objective.init(key))
+@functools.lru_cache(maxsize=2)
+def _boxed(init: Callable[[jax.Array], Any]) -> Any:
+    """The shapes of the weights of `Objective.init`, boxed. A run asks for them often, and each time the model would be
+    traced."""
+    return jax.eval_shape(init, jax.random.key(0))
+
+
+def _shapes(objective: Objective, tx: optax.GradientTransformation) -> TrainState:
+    """Shapes and dtypes of a new state."""
+    return jax.eval_shape(lambda weights: _fresh(objective, tx, weights), nn.unbox(_boxed(objective.init)))
+
+
+def _fresh(objective: Objective, tx: optax.GradientTransformation, weights: Any) -> TrainState:
     if (selection := objective.trained) is None:
         return TrainState(jnp.int32(0), weights, tx.init(weights))
     trained, frozen = selection.split(weights)
