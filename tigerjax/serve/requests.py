@@ -23,8 +23,6 @@ MOST_ANSWERS, MOST_PROMPTS, MOST_STOPS, MOST_TOP = 128, 128, 16, 20
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """The names of the answers that a label is about; so it has no more of them."""
 MOST_CANDIDATES = len(LETTERS)
-HARMLESS = ("user", "safety_identifier", "prompt_cache_key")
-"""Fields that say who asks. They change no answer."""
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "audio": (),
     "best_of": (1,),
@@ -104,6 +102,7 @@ class Sampled(_Strict):
     stream: bool = False
     stream_options: StreamOptions | None = None
     metadata: Annotated[dict[str, str], Field(max_length=16)] = {}
+    # Who asks; it changes no answer.
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None

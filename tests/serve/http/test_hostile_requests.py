@@ -125,6 +125,7 @@ def test_the_values_that_go_wrong_most_often_are_refused(live):
         {"messages": [{"role": "user", "content": "x", "tool_calls": []}]},
         {"messages": [{"role": "user", "content": "x"}] * 2},
         {"metadata": {"a": 1}},
+        {"metadata": {"prompt_id": ""}},
         {"metadata": {str(k): "v" for k in range(17)}},
     ):
         refused(live.post("/v1/chat/completions", json=chat | changes))

@@ -8,8 +8,11 @@ import time
 
 import httpx2
 import pytest
+from bytes_tokenizer import Bytes
 from live_server import BATCHING, DEFAULTS, LIMITS, RULES, listening
 
+from tigerjax.serve.asked import Ask, Piece
+from tigerjax.serve.drawing import Drawing
 from tigerjax.serve.engine import Engine
 from tigerjax.serve.service import Served
 
@@ -98,6 +101,29 @@ def test_a_client_that_goes_away_frees_its_slot(live, stream):
             ):
                 list(r.iter_raw())
         assert held.cancelled.wait(LONG_S)
+
+
+def test_an_answer_that_a_stop_string_has_ended_frees_its_slot_and_the_others_go_on():
+    tokenizer, cancelled = Bytes(), []
+
+    class Told:
+        def submit(self, ask, deliver):
+            for number, text in ((0, "one stop two"), (1, "three")):
+                ids = tokenizer.encode(text)
+                deliver(Piece(number, ids, [0.0] * len(ids), [], None))
+            deliver(Piece(1, [], [], [], "length"))
+            return self
+
+        def cancel(self, answer=None):
+            cancelled.append(answer)
+
+    async def drawn() -> list:
+        asks = [Ask(ids=(5,), prompt_id="p", n=2, max_new_tokens=99, temperature=1.0, top_p=1.0, top_k=0, seed=0)]
+        drawing = Drawing(Told(), tokenizer, asks, [" stop"], first=lambda seconds: None)
+        return [(news.choice, news.text, news.finish) async for news in drawing.news()]
+
+    assert asyncio.run(drawn()) == [(0, "one", "stop"), (1, "three", None), (1, "", "length")]
+    assert cancelled == [0]
 
 
 def test_when_the_queue_is_full_the_next_request_is_told_when_to_come_again(engine):
