@@ -43,10 +43,7 @@ def pytest_collection_modifyitems(items):
         if (marker := item.get_closest_marker("peers")) is not None:
             absent = [name for name in (*PEERS, *marker.args) if not importlib.util.find_spec(name)]
             if absent:
-                # Only PEERS are in a lock: the others are for one file of tests each.
-                get = ["make peers"] if {*PEERS} & {*absent} else []
-                get += [f".venv/bin/pip install --no-deps {name}" for name in absent if name not in PEERS]
-                reason = f"{' and '.join(absent)} {PEERS_ABSENT}: {', '.join(get)}"
+                reason = f"{' and '.join(absent)} {PEERS_ABSENT}: make peers"
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
