@@ -14,8 +14,8 @@ EMBEDDED = Path(__file__).resolve().parents[1] / "data_mixtures" / "embedded"
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tiny functions run once or twice, so the time of the compiler is what counts. It takes a seventh of the time without
-# LLVM's optimisations and without the emitters of fusions, which optimise by themselves; one alone gains little. XLA of
-# jaxlib 0.12 has only these emitters. There LLVM's first level takes a third to two thirds of the time, to the same bits.
+# LLVM's optimisations and without the emitters of fusions, which optimise by themselves; one alone gains little. jaxlib
+# 0.12 has no way without these emitters. There LLVM's first level takes a third to two thirds of the time.
 EMITTERS_ALONE = tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) > (0, 10)
 FAST = (
     "--xla_backend_optimization_level=1"
