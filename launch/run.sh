@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Trains a config here, on a pod or on a cluster, with one command.
+# Trains a config here, on a pod or on a cluster, with one command, or serves a model (gke-serve).
 #
 #   launch/run.sh --list
 #   launch/run.sh local configs/llama2_tiny.py --optim.peak-lr 3e-4
 #   launch/run.sh --dry-run gke configs/tiger_70b_pretrain.py      # prints what it would do, and does nothing
+#   launch/run.sh --dry-run gke-serve runs/tiger_7b_sft            # a path in the bucket, and options of tigerjax serve
 #
 # A target takes its settings (project, image, bucket, ...) from the environment, and names those that are missing.
 # Exit codes are those of tigerjax. After 2 to 5 the run ends; after any other failure it is started again and resumes.

@@ -1,5 +1,6 @@
 # The targets source this file with their arguments. It reads the config and its overrides, and holds what all of them
-# use: settings and their forms, dry runs, the check of the config, exit codes, flags.
+# use: settings and their forms, dry runs, the check of the config, exit codes, flags. A target that takes something else
+# than a config sets `takes` before; that word is then in `config`, and not checked here.
 # shellcheck shell=bash
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -26,12 +27,13 @@ printable() {
   if [[ $1 =~ ^[[:graph:]\ ]*$ ]]; then printf '%s' "$1"; else printf '%q' "$1"; fi
 }
 
-[ ${#arguments[@]} -gt 0 ] || refuse "usage: launch/run.sh $target CONFIG [--dotted.override value ...]"
+takes=${takes:-CONFIG}
+[ ${#arguments[@]} -gt 0 ] || refuse "usage: launch/run.sh $target $takes [--dotted.override value ...]"
 config=${arguments[0]}
 case $config in
-  -*) refuse "usage: launch/run.sh $target CONFIG [--dotted.override value ...]" ;;
+  -*) refuse "usage: launch/run.sh $target $takes [--dotted.override value ...]" ;;
 esac
-[ -f "$config" ] || refuse "no config file $(printable "$config"); give a file such as configs/llama2_tiny.py"
+[ "$takes" != CONFIG ] || [ -f "$config" ] || refuse "no config file $(printable "$config"); give a file such as configs/llama2_tiny.py"
 tigerjax=${TIGERJAX:-$root/.venv/bin/tigerjax}
 case $tigerjax in /*) ;; *) tigerjax=$PWD/$tigerjax ;; esac
 # shellcheck disable=SC2034  # read by the targets

@@ -17,7 +17,7 @@ LEVELS = {
     **dict.fromkeys(["stages", "text", "data", "model"], 2),
     **dict.fromkeys(["checkpoint"], 3),
     **dict.fromkeys(["train", "sample", "convert"], 4),
-    **dict.fromkeys(["plan", "evaluate"], 5),
+    **dict.fromkeys(["plan", "evaluate", "serve"], 5),
     **dict.fromkeys(["align", "report"], 6),
     **dict.fromkeys(["quickstart"], 7),
     **dict.fromkeys(["command", "__main__"], 8),

@@ -75,6 +75,22 @@ class BucketRefused(BucketError):
     exit_code = 3
 
 
+class Full(TigerjaxError):
+    """A queue of requests is full: the same request may be taken later (exit 1)."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, retry_after_s: float):
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Stopped(TigerjaxError):
+    """What should answer was closed, or ended with an error: nothing is wrong with the request (exit 1)."""
+
+    exit_code = 1
+
+
 def again(kind: str, message: str) -> TigerjaxError:
     """The error of another process, which sends the name of its class and its message."""
     kinds = {k.__name__: k for k in (ConfigError, DataError, BucketError, BucketRefused)}

@@ -77,12 +77,11 @@ def run_mesh(config: RunConfig) -> Mesh:
     return _mesh_of(config.mesh)
 
 
-def mesh_of_several(config: RunConfig) -> Mesh | None:
+def mesh_of_several(degrees: MeshConfig) -> Mesh | None:
     """The mesh for sampling and evaluation; None when it would be a single device.
 
     It is `run_mesh`, except that rows are not cut along T: the devices of 'sequence' are added to those of 'fsdp' and
     read rows of their own. Weights lie as in training."""
-    degrees = config.mesh
     mesh = _mesh_of(dataclasses.replace(degrees, fsdp=degrees.fsdp * degrees.sequence, sequence=1))
     return mesh if mesh.size > 1 else None
 

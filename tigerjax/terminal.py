@@ -41,6 +41,11 @@ def show(text: object = "") -> None:
     print(printable(text), flush=True)
 
 
+def write(text: object) -> None:
+    """Prints a part of a line to standard output, at once."""
+    print(printable(text), end="", flush=True)
+
+
 def tell(text: object) -> None:
     """Prints the text to standard error: messages, warnings, notes. Only its first line begins at the margin, so that
     nothing in it looks like another message of ours."""

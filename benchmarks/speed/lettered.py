@@ -8,10 +8,10 @@ letters    like MMLU: subjects with five worked examples each, questions with fo
 endings    like PIQA: two endings of some 10 to 40 tokens after a short context, without examples
 
 Both sides run the same random weights (11 million in the layers, exported by `convert to-hf`) in float32 on the CPU, in
-turns; a turn is everything from the texts of all requests to their log-likelihoods, in CPU seconds of all threads. The
-first turn of ours, which compiles, is timed apart. `hf` gets the batch size and the number of threads that are fastest
-in a short trial; its `logits_cache` is on, as by default, so it reads the four letters from one row. The scores of all
-requests are compared. Needs the extras `hf` and `eval`.
+turns; a turn is everything from the texts of all requests to their log-likelihoods. Both have one core, with which each
+takes the least CPU seconds. The first turn of ours, which compiles, is timed apart. `hf` gets the batch size that is
+fastest in a short trial; its `logits_cache` is on, as by default, so it reads the four letters from one row. The scores
+of all requests are compared. Needs the extras `hf` and `eval`.
 """
 
 import argparse
@@ -141,20 +141,18 @@ def asked(model: Any, requests: list[Any]) -> list[tuple[float, bool]]:
     return model.loglikelihood(requests, disable_tqdm=True)
 
 
-def fastest(theirs: Any, requests: list[Any]) -> tuple[int, int]:
-    """(threads, batch size) with which the peer is fastest."""
+def fastest(theirs: Any, requests: list[Any]) -> int:
+    """The batch size with which the peer is fastest, which it keeps."""
     import torch
 
-    def seconds(threads: int, batch: int) -> float:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(1)  # two on one core would wait for each other
+
+    def seconds(batch: int) -> float:
         theirs.batch_size_per_gpu = batch
         return cpu(lambda: asked(theirs, requests))
 
-    threads = min(sorted({1, os.cpu_count() or 1}), key=lambda n: seconds(n, ROWS))
-    batch = min((1, 4, ROWS, 2 * ROWS, 4 * ROWS), key=lambda n: seconds(threads, n))
-    torch.set_num_threads(threads)
-    theirs.batch_size_per_gpu = batch
-    return threads, batch
+    theirs.batch_size_per_gpu = batch = min((1, 4, ROWS, 2 * ROWS, 4 * ROWS), key=seconds)
+    return batch
 
 
 def main() -> None:
@@ -165,6 +163,7 @@ def main() -> None:
     args = parser.parse_args()
     peer("lm_eval")
     peer("torch")
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before either makes its threads
     from data_throughput import EMBEDDED
 
     text = (EMBEDDED / "corpus_en.jsonl").read_text(encoding="utf-8")
@@ -177,7 +176,7 @@ def main() -> None:
         found = requests_of(folder, write_tasks(folder, words, *sizes))
         mine, theirs = sides(folder)
         for kind, requests in found.items():
-            threads, batch = fastest(theirs, requests[: 4 if args.tiny else TRIAL])
+            batch = fastest(theirs, requests[: 4 if args.tiny else TRIAL])
             started = time.process_time()
             ours = asked(mine, requests)
             first = time.process_time() - started
@@ -194,7 +193,7 @@ def main() -> None:
             rows.append(
                 Row(f"{what}, with compilation", "CPU s", first, middle["hf"], "the harness's hf model", better="less")
             )
-            raw[kind] = timed | {"first": first, "threads": threads, "batch": batch, "apart": apart}
+            raw[kind] = timed | {"first": first, "batch": batch, "apart": apart}
     finish(rows, raw, args.json)
 
 

@@ -108,7 +108,7 @@ def measure(name: str) -> dict[str, Any]:
 
     weights = jax.tree.map(cut, shapes, weight_shardings(config, "llama", mesh))
     whole, rows = sharding(mesh), sharding(mesh, "batch")
-    shaped = jax.eval_shape(lambda: slots.empty(config, compute, row.rows, BUCKET, ANSWER, None))
+    shaped = jax.eval_shape(lambda: slots.empty(config, compute, row.rows, BUCKET + ANSWER, ANSWER, None))
     state = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shaped, slots.shardings(mesh))
     draw = slots.Draw(0.9, 0.95, 0, (2, 60_512, 60_513, 60_514))
     words = jax.ShapeDtypeStruct((PROMPTS, BUCKET), np.int32, sharding=rows)

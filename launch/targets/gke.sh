@@ -13,6 +13,8 @@
 set -euo pipefail
 # shellcheck source=launch/settings.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../settings.sh" "$@"
+# shellcheck source=launch/kubernetes.sh
+source "$root/launch/kubernetes.sh"
 
 need IMAGE "the image of launch/Dockerfile, such as us-docker.pkg.dev/PROJECT/tigerjax/train:1"
 need BUCKET "the bucket of data and runs, with a hierarchical namespace, without gs://"
@@ -26,17 +28,7 @@ form "$image" "the name of an image, such as us-docker.pkg.dev/PROJECT/tigerjax/
 form "$bucket" "the name of a bucket, without gs://" BUCKET
 form "$label" "a name of Kubernetes (small letters, digits, -)" SERVICE_ACCOUNT
 [ -z "$QUEUE" ] || form "$label" "a name of Kubernetes (small letters, digits, -)" QUEUE
-form "[a-z0-9]+:[1-9][0-9]{0,3}(x[1-9][0-9]{0,3}){1,2}" "GENERATION:TOPOLOGY, such as v5p:4x4x4" TPU
-generation=${TPU%%:*} topology=${TPU#*:}
-case $generation in
-  v4) accelerator=tpu-v4-podslice ;;
-  v5e) accelerator=tpu-v5-lite-podslice ;;
-  v5p) accelerator=tpu-v5p-slice ;;
-  v6e) accelerator=tpu-v6e-slice ;;
-  tpu7x) accelerator=tpu7x ;; # its node pools need a workload policy, which is made with the pool
-  *) refuse "TPU=$TPU is not GENERATION:TOPOLOGY with a generation of v4, v5e, v5p, v6e, tpu7x" ;;
-esac
-chips=$((${topology//x/*}))
+read_topology
 chips_per_host=$((chips < 4 ? chips : 4))
 hosts=$((chips / chips_per_host))
 ((hosts * chips_per_host == chips)) || refuse "TPU=$TPU has $chips chips, which do not fill hosts of 4"
@@ -48,35 +40,7 @@ esac
 find_in_image
 check_run $((chips * devices_per_chip * SLICES)) $((hosts * SLICES)) "$SLICES"
 
-# string TEXT: as a JSON string, which is a YAML string too. Nothing in it may end a line of YAML: control characters, NEL
-# and the separators of lines and paragraphs are escaped.
-shopt -u patsub_replacement 2>/dev/null || true # bash 5.2: & and \ would mean something in replacements
-string() {
-  local LC_ALL=C text=$1 code escape character
-  text=${text//\\/\\\\} text=${text//\"/\\\"}
-  if [[ $text =~ [^\ -~] ]]; then # rare, and slow
-    for ((code = 1; code < 32; code++)); do
-      printf -v escape '\\u%04x' "$code"
-      printf -v character "\\x${escape: -2}"
-      text=${text//"$character"/"$escape"}
-    done
-    text=${text//$'\x7f'/\\u007f}
-    for ((code = 128; code < 160; code++)); do
-      printf -v escape '\\u%04x' "$code"
-      printf -v character "\\xc2\\x${escape: -2}"
-      text=${text//"$character"/"$escape"}
-    done
-  fi
-  text=${text//$'\xe2\x80\xa8'/\\u2028} text=${text//$'\xe2\x80\xa9'/\\u2029} text=${text//$'\xef\xbb\xbf'/\\ufeff}
-  printf '"%s"' "$text"
-}
-
-# Kubernetes replaces $(NAME) in arguments by a variable of the container, and $$ by $.
-args='' dollars='$$'
-for word in train "$image_config" --out "/gcs/runs/$JOB_NAME" --hosts.find tpu "${arguments[@]:1}"; do
-  iconv -f UTF-8 -t UTF-8 <<<"$word" >/dev/null 2>&1 || refuse "$(printable "$word") is not UTF-8, as YAML must be; change it"
-  args+="${args:+, }$(string "${word//\$/$dollars}")"
-done
+container_words train "$image_config" --out "/gcs/runs/$JOB_NAME" --hosts.find tpu "${arguments[@]:1}"
 flags=$(libtpu_flags "$generation")
 labels=
 if [ -n "$QUEUE" ]; then labels=$'\n  labels:\n    kueue.x-k8s.io/queue-name: '$(string "$QUEUE"); fi
@@ -133,7 +97,7 @@ spec:
               containers:
                 - name: tigerjax
                   image: $(string "$IMAGE")
-                  args: [$args]
+                  args: [$words]
                   env:
                     - name: LIBTPU_INIT_ARGS
                       value: $(string "$flags")

@@ -156,7 +156,7 @@ def test_every_counterpart_of_another_trainers_name_is_an_option_of_ours():
     ("typed", "meant"),
     [
         ("trian configs/llama2_tiny.py", "`tigerjax train`?"),
-        ("chat runs/sft", "`tigerjax sample`?"),
+        ("infer runs/sft", "`tigerjax sample`?"),
         ("evalute configs/llama2_tiny.py --tasks all", "`tigerjax evaluate`?"),
         ("smaple c --prompts p", "`tigerjax sample`?"),
         ("tokenizer trian --input x", "`tigerjax tokenizer train`?"),

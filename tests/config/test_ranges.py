@@ -46,6 +46,8 @@ from tigerjax.evaluate.length import LengthConfig
 from tigerjax.evaluate.suite import EvaluationConfig
 from tigerjax.processes.rendezvous import HostsConfig
 from tigerjax.sample.engine import Batching, SamplingConfig
+from tigerjax.serve.asked import Ask, ServeBatching
+from tigerjax.serve.chat import ChatSettings
 from tigerjax.train.new_rows import DistilConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,6 +81,9 @@ VALID = [
     DistilConfig(),
     WeightsConfig(trained=("embed",)),
     LoraConfig(rank=2),
+    ServeBatching(),
+    ChatSettings(n=1, temperature=0.9, top_p=0.95, top_k=0, max_new_tokens=8, seed=0),
+    Ask(ids=(5,), prompt_id="p", max_new_tokens=8, temperature=0.9, top_p=0.95, top_k=0, seed=0),
 ]  # fmt: skip
 ODD = [math.nan, math.inf, -math.inf, -1, -1.0, 0, 0.0, 1e30, 2**63, True, "32", "", None]
 NUMBERS = [(config, name) for config in VALID for name, allowed in fields(type(config)).items() if allowed.range]

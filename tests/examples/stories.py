@@ -16,7 +16,10 @@ from made_up import made_up_report
 from small_world import ROOT, STAND_IN
 
 from tigerjax.align import stand_in
+from tigerjax.serve.labels import Labels
+from tigerjax.serve.requests import LabelRequest
 
+SERVES = "a server ends when it is told to: tests/serve/http/test_serve_command.py starts one"
 SMALL = "a number of the small world: its texts have no more pieces"
 
 
@@ -33,6 +36,8 @@ class Line:
     """Words that are replaced."""
     why: str = ""
     """Why words are replaced, or why it ends with another code than 0."""
+    types: str = ""
+    """What stands on its standard input."""
     before: Callable[[], None] | None = None
     """Makes what the line's page expects to be there already."""
 
@@ -44,6 +49,13 @@ def annotate() -> None:
     key = [{"prompt_id": a["prompt_id"], "annotator": "ann", "accept": ["a"], "edit": "An edit."} for a in asked]
     Path("key.jsonl").write_text("".join(json.dumps(line) + "\n" for line in key), encoding="utf-8")
     stand_in.answer(queue, "key.jsonl", "answers.jsonl")
+
+
+def talk() -> None:
+    """What somebody kept in the page of `tigerjax serve --labels runs/talk`."""
+    asked = {"annotator": "ann", "messages": [{"role": "user", "content": "Who are you?"}], "ranking": [[1]]}
+    with Labels.open(Path("runs/talk"), "5" * 64) as labels:
+        labels.add(LabelRequest(**asked, candidates=[{"text": "nobody"}, {"text": "a model"}]))
 
 
 def without(folder: str) -> Callable[[], None]:
@@ -161,11 +173,29 @@ RUNS = [
     Line("tigerjax train configs/quickstart_dpo.py --objective.preferences pairs.jsonl --objective.beta 0.1"),
     Line("tigerjax rl configs/quickstart_grpo.py --objective.rewards runs/reward/model --objective.kl 0.02"),
     Line("tigerjax sample configs/quickstart_sft.py --prompts prompts.jsonl --out runs/candidates --n 10"),
-    Line("""echo '{"prompt_id": "1", "text": "What is the capital of France?"}' > prompts.jsonl"""),
     Line(
-        "tigerjax sample runs/quickstart/rounds/01/train/run --prompts prompts.jsonl --out runs/answers --n 1"
-        " --temperature 0",
+        "tigerjax chat runs/quickstart",
         before=copied("runs/quickstart_sft", "runs/quickstart/rounds/01/train/run"),
+        types="What is the capital of France?",
+    ),
+    Line(
+        'echo "What is the capital of France?" | tigerjax chat runs/quickstart --temperature 0',
+        with_={"tigerjax chat": f"{sys.executable} -m tigerjax chat"},
+        why="by the Python that runs the tests",
+    ),
+    Line(
+        "tigerjax chat runs/sft --reward-model runs/reward/model --n 4",
+        with_={"runs/sft": "runs/sft --tokenizer tok"},
+        why="the small world's run is a checkpoint of no run, which names no tokenizer",
+        types="What is the capital of France?",
+    ),
+    Line("tigerjax serve runs/quickstart", with_={"quickstart": "quickstart --port 0 --dry-run"}, why=SERVES),
+    Line("tigerjax serve runs/quickstart --port 8000", with_={"--port 8000": "--port 0 --dry-run"}, why=SERVES),
+    Line(
+        "tigerjax serve runs/quickstart --labels runs/talk --reward-model runs/quickstart/reward/model",
+        with_={"--labels": "--port 0 --dry-run --labels"},
+        why=SERVES,
+        before=copied("runs/reward/model", "runs/quickstart/reward/model"),
     ),
     Line("tigerjax reward train configs/quickstart_reward.py --preferences pairs.jsonl --calibration-set sft.jsonl"),
     Line("tigerjax reward score configs/quickstart_reward.py --input runs/candidates/candidates.jsonl --out scored"),
@@ -200,6 +230,7 @@ ROUNDS = [
     Line("tigerjax align set runs/align --align.allow-partial"),
     *(Line(f"tigerjax align {step} runs/align") for step in ("prompts", "sample", "score", "queue")),
     Line("tigerjax align import runs/align --labels answers.jsonl", before=annotate),
+    Line("tigerjax align import runs/align --labels runs/talk/labels.jsonl answers.jsonl", before=talk),
     *(Line(f"tigerjax align {step} runs/align") for step in ("rank", "mix", "train", "gate")),
     Line(
         "tigerjax reward train configs/quickstart_reward.py --preferences pairs.jsonl"
@@ -220,6 +251,10 @@ LAUNCHES = [
     Line(
         "IMAGE=us-docker.pkg.dev/my-project/tigerjax/train:1 BUCKET=my-bucket TPU=v5p:4x4x4"
         " launch/run.sh --dry-run gke configs/tiger_70b_pretrain.py --mesh.fsdp 64 --global-batch-size 256"
+    ),
+    Line(
+        "IMAGE=us-docker.pkg.dev/my-project/tigerjax/train:1 BUCKET=my-bucket TPU=v5e:2x4 KEYS=my-keys"
+        " launch/run.sh --dry-run gke-serve runs/tiger_7b_sft --tokenizer /gcs/tokenizer --mesh.tensor 8"
     ),
     Line(
         """.venv/bin/python -c "from tigerjax import config; print(*config.dump(config.load('configs/NAME.py')),"""

@@ -1,5 +1,6 @@
 """Every example of help, README and docs is run, in a small world whose files have the names that the examples use."""
 
+import io
 import os
 import shlex
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import shown
@@ -53,7 +55,8 @@ def told(lines: list[Line], capfd: pytest.CaptureFixture[str], run: Callable[[li
             line.before()
         capfd.readouterr()
         words = shlex.split(typed)
-        code = run(words[1:]) if words[0] == "tigerjax" else subprocess.run(["bash", "-c", typed]).returncode
+        with mock.patch("sys.stdin", io.StringIO(line.types)):
+            code = run(words[1:]) if words[0] == "tigerjax" else subprocess.run(["bash", "-c", typed]).returncode
         err = capfd.readouterr().err
         if code not in (line.code, line.also):
             wrong.append(f"{typed}\n  exits {code} and not {line.code}: {err[-500:]}")

@@ -15,6 +15,7 @@ from test_targets import CONFIG, ROOT, SETTINGS, launch
 
 NAMED = {
     "gke": "IMAGE BUCKET TPU JOB_NAME SLICES QUEUE SERVICE_ACCOUNT GRACE_S RESTARTS".split(),
+    "gke-serve": "IMAGE BUCKET TPU KEYS JOB_NAME SERVICE_ACCOUNT START_S DRAIN_S".split(),
     "xpk": "CLUSTER PROJECT ZONE TPU_TYPE IMAGE BUCKET JOB_NAME SLICES RESTARTS GRACE_S PRIORITY".split(),
     "tpu-vm": "PROJECT ZONE TPU_TYPE IMAGE BUCKET TPU_NAME RUNTIME SLICES SPOT RESTARTS POLL_S KEEP".split(),
     "slurm": "NODES GPUS_PER_NODE TIME PARTITION ACCOUNT JOB_NAME".split(),
@@ -62,6 +63,8 @@ def test_every_setting_in_the_head_of_a_target_is_checked_or_known_to_be_free():
             "PROJECT",
             "SETUP",
             "GENERATION",
+            "MODEL",
+            "API",
             "JOB_NAME",
         }
         known |= {"TPU_NAME", "GPU"}
@@ -70,6 +73,12 @@ def test_every_setting_in_the_head_of_a_target_is_checked_or_known_to_be_free():
 
 def words_of(target: str, output: str) -> list[str]:
     """The words that tigerjax would get, from the output of a dry run."""
+    if target == "gke-serve":
+        deployment, _ = yaml.safe_load_all(output)
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        words = [word.replace("$$", "$") for word in container["args"]]
+        assert words[:2] == ["serve", f"/gcs/{CONFIG}"] and words[-8:-6] == ["--host", "0.0.0.0"]
+        return ["train", CONFIG, *words[2:-8]]  # so that it is compared like those of the others
     if target == "gke":
         (job,) = yaml.safe_load(output)["spec"]["replicatedJobs"]
         (container,) = job["template"]["spec"]["template"]["spec"]["containers"]
@@ -108,6 +117,7 @@ def test_words_reach_tigerjax_as_they_are_whatever_is_in_them(target, tmp_path):
         "!!",
     ]
     size = {"NODES": "8"} if target == "slurm" else {"PROCESSES": "8", "DEVICES": "8"}
+    size |= {"TPU": "v5e:2x4"} if target == "gke-serve" else {}
     done = launch(target, CONFIG, "--dry-run", *words, **(SETTINGS | size))
     assert done.returncode == 0, done.stderr
     found = words_of(target, done.stdout)

@@ -174,6 +174,22 @@ def test_cached_decoding_gives_what_the_whole_row_gives(model, kind, tmp_path):
         logits_BV, cache = step(cache, tokens_BT[:, t])
 
 
+@pytest.mark.parametrize(("model", "kind"), [("llama", "dynamic"), ("mistral", "yarn"), ("qwen2_window", "default")])
+def test_reading_in_chunks_gives_what_the_whole_row_gives(model, kind, tmp_path):
+    """With padding in the last chunk, which for dynamic would reach past the original length."""
+    config, want = config_of(model, kind, tmp_path), frozen(model, kind)
+    weights, T = tree(config, tensors(model)), make_rope.FIRST if kind == "dynamic" else make_rope.LONG
+    tokens_BT = jnp.asarray(want["above tokens"])[:, :T]
+    _, cache = decode.prefill(weights, config, COMPUTE, tokens_BT[:, :4], jnp.ones((1, 4), jnp.int32), max_len=T + 8)
+    read = jax.jit(lambda *given: decode.extend(weights, config, COMPUTE, *given, reach=T))
+    whole_BTV = apply(config, weights, tokens_BT)
+    for at in range(4, T, 5):
+        count = min(5, T - at)
+        part_BT = jnp.pad(tokens_BT[:, at : at + count], ((0, 0), (0, 5 - count)))
+        logits_BV, cache = read(cache, part_BT, jnp.array([count]))
+        np.testing.assert_allclose(logits_BV, whole_BTV[:, at + count - 1], atol=LOGITS)
+
+
 def test_a_dynamic_sequence_has_the_angles_of_its_own_length_whatever_it_is_packed_or_padded_with(tmp_path):
     config, want = config_of("llama", "dynamic", tmp_path), frozen("llama", "dynamic")
     weights, long, short = tree(config, tensors("llama")), want["above tokens"][0], want["below tokens"][0]

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from tigerjax.sample import choose as room
-from tigerjax.sample.choose import candidate_keys, choose
+from tigerjax.sample.choose import candidate_keys, choose, choose_each
 
 DRAWS = 20_000
 SMALLEST_P = 0.001  # with fixed seeds this is a fixed outcome; a wrong distribution gives p far below it
@@ -86,6 +86,20 @@ def test_a_row_draws_the_same_beside_flat_rows_and_alone() -> None:
     together = drawn(both_BV, keys_B)
     for rows in (slice(0, 3), slice(3, 8), slice(40, 41)):
         np.testing.assert_array_equal(together[rows], drawn(both_BV[rows], keys_B[rows]))
+
+
+def test_rows_with_settings_of_their_own_draw_what_each_setting_alone_draws() -> None:
+    settings = [(0.0, 1.0, 0), (0.9, 0.95, 0), (1.3, 1.0, 7), (0.6, 0.8, 40), (1.0, 1.0, 0), (2.0, 0.5, 3000)]
+    logits_BV = jnp.asarray(np.random.default_rng(3).normal(size=(60, 900)) * 2, jnp.float32)
+    keys_B = candidate_keys(1, 0, [f"p{b}" for b in range(60)], [0] * 60)
+    temperature_B, top_p_B, top_k_B = (np.array(column) for column in zip(*settings * 10, strict=True))
+    each = jax.jit(choose_each)(
+        logits_BV, keys_B, temperature_B=np.float32(temperature_B), top_p_B=np.float32(top_p_B), top_k_B=top_k_B
+    )
+    for n, (temperature, top_p, top_k) in enumerate(settings):
+        rows = slice(n, 60, len(settings))
+        alone = choose(logits_BV[rows], keys_B[rows], temperature=temperature, top_p=top_p, top_k=top_k)
+        np.testing.assert_array_equal(each[rows], alone)
 
 
 def test_tokens_tied_with_the_last_kept_one_are_kept() -> None:

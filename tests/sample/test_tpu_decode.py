@@ -34,7 +34,7 @@ def compiled(request):
 
     cut = weight_shardings(config, "llama", mesh)
     weights = jax.tree.map(lambda a, s: of(a, s, jax.numpy.bfloat16), shapes(config), cut)
-    state = jax.eval_shape(lambda: slots.empty(config, COMPUTE, ROWS, BUCKET, ANSWER, None))
+    state = jax.eval_shape(lambda: slots.empty(config, COMPUTE, ROWS, BUCKET + ANSWER, ANSWER, None))
     state = jax.tree.map(of, state, slots.shardings(mesh))
     enough = jax.ShapeDtypeStruct((), np.int32, sharding=sharding(mesh))
     with jax.default_matmul_precision("default"), jax.set_mesh(mesh):

@@ -78,7 +78,7 @@ def test_the_rows_of_a_process_are_those_of_its_devices():
 def test_devices_that_share_a_row_all_read_it_and_sampling_gives_each_rows_of_its_own():
     config = tiny_config(mesh=MeshConfig(fsdp=4, sequence=2))
     assert host_rows(run_mesh(config), 8) == list(range(8)) and row_ways(run_mesh(config)) == 4
-    sampling = mesh_of_several(config)
+    sampling = mesh_of_several(config.mesh)
     assert (sampling.shape["fsdp"], sampling.shape["sequence"], row_ways(sampling)) == (8, 1, 8)
 
 

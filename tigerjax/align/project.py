@@ -246,7 +246,7 @@ class Project:
     def _mesh(self) -> Any:
         from tigerjax.mesh import mesh_of_several
 
-        return mesh_of_several(self.run)
+        return mesh_of_several(self.run.mesh)
 
     def _model(self, path: Path) -> Any:
         """A chat model, checked to be of the config's tokenizer.

@@ -81,6 +81,8 @@ def rank(
 ) -> Ranked:
     """The ordered answers of each prompt of `records`, which have scores, `reference` and `reference_score`.
 
+    A record with `conversation` set is one that people labelled as they talked to the model: it needs no scores.
+
     A prompt of which no answer may win is dropped, and counted by the reason of its best candidate. Preferences are
     those of people. `include_rm_pairs` adds the reward model's own order where people gave none; that is off because
     the next reward model would then be trained on what the current one believes.
@@ -101,10 +103,12 @@ def rank(
         ordered = _ordered(record, verdict)
         head = {k: record[k] for k in ("prompt_id", "messages", "task", "lang") if k in record}
         preferences += _preferences(head, ordered, verdict, include_rm_pairs)
+        # In a conversation nothing has a score, and what a person chose can win without one.
+        chosen = {cid for group in verdict.ranking for cid in group} if record.get("conversation") else set()
         why = {
             c["cid"]: ineligible(
                 # An edited answer was written by a person and has no score, which would count as an invalid one.
-                c | {"score": 0.0} if c["provenance"] == "edit" else c,
+                c | {"score": 0.0} if c["provenance"] == "edit" or c["cid"] in chosen else c,
                 reference=record.get("reference"),
                 rejected=verdict.rejected,
                 safety=safety,
@@ -123,7 +127,7 @@ def rank(
             dropped[f"no_winner_{why[ordered[0]['cid']]}" if ordered else "no_candidate"] += 1
             continue
         provenances[eligible[0]["provenance"]] += 1
-        pairs += _best_and_worst(head, eligible[0], ordered, verdict)
+        pairs += _best_and_worst(head, eligible[0], ordered, verdict, chosen)
         out.append(
             head
             | {"provenance": eligible[0]["provenance"], "reference": record.get("reference")}
@@ -141,7 +145,9 @@ def _ordered(record: Mapping[str, Any], verdict: Verdict) -> list[dict[str, Any]
     by_human = "human" if human else "rm"
     candidates = [{k: c.get(k) for k in ("cid", "text", "score", "finish")} for c in record["candidates"]]
     valid = sorted((c for c in candidates if is_valid(c)), key=lambda c: (human.get(c["cid"], len(human)), rm_order(c)))
-    invalid = sorted((c for c in candidates if not is_valid(c)), key=lambda c: c["cid"])
+    invalid = sorted(
+        (c for c in candidates if not is_valid(c)), key=lambda c: (human.get(c["cid"], len(human)), c["cid"])
+    )
     edits = [
         {"cid": edit_id(record["prompt_id"], edit), "text": edit["text"], "score": None, "finish": "stop"}
         for edit in reversed(verdict.edits)
@@ -183,11 +189,15 @@ def _preferences(
 
 
 def _best_and_worst(
-    head: Mapping[str, Any], best: Mapping[str, Any], ordered: Sequence[Mapping[str, Any]], verdict: Verdict
+    head: Mapping[str, Any],
+    best: Mapping[str, Any],
+    ordered: Sequence[Mapping[str, Any]],
+    verdict: Verdict,
+    chosen: Collection[str],
 ) -> list[dict[str, Any]]:
     """A preference of the winner above the last answer that people rejected, else above the last candidate with a
     score; none where their texts are the same."""
-    judged = [c for c in ordered if c["provenance"] != "edit" and is_valid(c)]
+    judged = [c for c in ordered if c["provenance"] != "edit" and (is_valid(c) or c["cid"] in chosen)]
     worst = ([c for c in judged if c["cid"] in verdict.rejected] or judged)[-1:]
     if not worst or worst[0]["text"].strip() in ("", best["text"].strip()):
         return []

@@ -46,6 +46,8 @@ from tigerjax.records import sft_examples
 TRAIN_FILES = {"winners": "mix/sft.jsonl", "pairs": "rank/pairs.jsonl"}
 """What the next model may be trained on, in the folder of the round."""
 CONTROL_FILE = "mix/control.jsonl"
+CONVERSATIONS = "labels/conversations.jsonl"
+"""The questions that label lines brought themselves, where there are any."""
 
 
 def _no_more(count: int, work: Path, prompts: Records) -> Records:
@@ -261,6 +263,8 @@ def _steps(
             )
             write_jsonl(step.tmp / "adjudicate.jsonl", imported.adjudicate)
             manifest.write_json(step.tmp / "missing.json", imported.missing)
+            if imported.conversations:
+                write_jsonl(step.tmp / Path(CONVERSATIONS).name, imported.conversations)
             step.counts = imported.counts
     yield "labels"
 
@@ -269,7 +273,8 @@ def _steps(
         if not step.done:
             verdicts = {v.pop("prompt_id"): Verdict(**v) for v in _read(folder / "labels" / "verdicts.jsonl")}
             how: dict[str, Any] = {"safety": inputs.safety, "filters": functions.filters}
-            ranked = rank_lib.rank(scored, verdicts, **how, min_spread=config.min_spread)
+            talks = _read(folder / CONVERSATIONS) if (folder / CONVERSATIONS).is_file() else []
+            ranked = rank_lib.rank([*scored, *talks], verdicts, **how, min_spread=config.min_spread)
             write_jsonl(step.tmp / "ranked.jsonl", ranked.records)
             gold = [record | {"provenance": "gold"} for path in inputs.gold for record in _read(path)]
             write_jsonl(step.tmp / "preferences.jsonl", [*ranked.preferences, *gold])

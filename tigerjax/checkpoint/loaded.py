@@ -4,8 +4,9 @@ Whatever uses a trained model (the sampler, the evaluation, a reward model that 
 """
 
 import dataclasses
+import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jax.sharding import Mesh
 
@@ -15,6 +16,10 @@ from tigerjax.config import ComputeConfig, ModelConfig, RunConfig, other_sizes, 
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import mesh_of_several
 from tigerjax.model import families, hf_config
+from tigerjax.model.quantised import with_held
+
+Quantise = Literal["int8"]
+"""How the matrices of a model may be held that only answers."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,16 +69,28 @@ def load(
     )
 
 
-def load_for(settings: RunConfig, path: str | Path | None = None, *, reward: bool = False) -> Loaded:
-    """`load` with the tokenizer, the compute settings and the mesh of a run's config.
+def quantised(model: Loaded, dtype: Quantise | None) -> Loaded:
+    """The model with the matrices of its layers in int8, a scale for each output; the model itself for None. It has a
+    sha256 of its own, since it gives other results."""
+    if dtype is None:
+        return model
+    sha256 = hashlib.sha256(f"{model.sha256} {dtype}".encode()).hexdigest()
+    return dataclasses.replace(model, weights=with_held(model.weights, dtype), sha256=sha256)
+
+
+def load_for(
+    settings: RunConfig, path: str | Path | None = None, *, reward: bool = False, quantise: Quantise | None = None
+) -> Loaded:
+    """`load` with the tokenizer, the compute settings and the mesh of a run's config, `quantised`.
 
     `path` None takes the run's own folder, runs/NAME.
     """
     from tigerjax.tokenizer.load import Tokenizer  # the numeric core imports without SentencePiece
 
     place = Path("runs") / settings.name if path is None else path
-    mesh = mesh_of_several(settings)  # first: a mesh that does not fit is found before anything is read
-    return load(place, Tokenizer(settings.data.tokenizer), compute=settings.compute, mesh=mesh, reward=reward)
+    mesh = mesh_of_several(settings.mesh)  # first: a mesh that does not fit is found before anything is read
+    tokenizer = Tokenizer(settings.data.tokenizer)
+    return quantised(load(place, tokenizer, compute=settings.compute, mesh=mesh, reward=reward), quantise)
 
 
 def check_fits(model: Model | StoredModel, tokenizer: Any, *, where: str | Path, reward: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tigerjax.command.arguments import override
 from tigerjax.command.figures import save
@@ -38,6 +38,7 @@ class Asking:
 
     chat: bool = False  # By the chat template, where TigerBot's evaluation did so
     batch_size: Count = 8  # Questions that are asked at one time
+    quantise: Literal["int8"] | None = None  # The model's matrices in 8 bits, a scale for each output
     allow_code_execution: bool = False  # HumanEval runs programs that the model wrote, shut in
     allow_unconfined_code: bool = False  # Also where this machine cannot shut them in
 
@@ -108,12 +109,18 @@ def evaluate(
     with processes.together(), processes.alone_in(place):
         if how_long is not None:
             with show_elapsed("reading the model"):
-                loaded = load_for(settings, model or run_dir)
+                loaded = load_for(settings, model or run_dir, quantise=asking.quantise)
             title = f"{settings.name}, step {loaded.step}: long rows"
             _measure(loaded, lengths, how_long, place / "length", title, asking.batch_size, json)
             return
         with show_elapsed("reading the model"):
-            answerer = load_answerer(settings, model or run_dir, rows=asking.batch_size, cache=place / suite.CACHE)
+            answerer = load_answerer(
+                settings,
+                model or run_dir,
+                rows=asking.batch_size,
+                cache=place / suite.CACHE,
+                quantise=asking.quantise,
+            )
         loaded = answerer.model
         loaded.say_past(answerer.context, model or run_dir)
         how = suite.EvaluationConfig(

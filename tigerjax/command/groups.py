@@ -3,10 +3,11 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tigerjax.command.options import FLAT
 from tigerjax.command.progress import show_progress
+from tigerjax.config import MeshConfig
 from tigerjax.config.ranges import Count, CountOrZero, PositiveShare, Range, RecordMb
 from tigerjax.records.block import TextUnit
 from tigerjax.records.ids import Ids
@@ -31,6 +32,24 @@ class FileSamplingOptions(SamplingOptions):
 
     chat: bool = True  # The prompt stands between the markers of a chat; --no-chat lets a base model continue it
     batch_size: Count = 80  # Answers that are decoded at one time, over all devices
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TalkOptions(SamplingOptions):
+    """How questions are answered in a conversation."""
+
+    n: Count = 1  # Answers to each question
+    max_new_tokens: Count = 512  # The longest answer
+    context: Annotated[int, Range(2, 2**24)] | None = None  # Tokens of the conversation and its answer together
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OpeningOptions:
+    """How a model is opened to be talked to."""
+
+    tokenizer: Path | None = None  # Folder of the model's tokenizer
+    dtype: Literal["float32", "bfloat16"] | None = None  # Type of the weights and the products
+    quantise: Literal["int8"] | None = None  # The model's matrices in 8 bits, a scale for each output
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,5 +97,6 @@ Read = Annotated[ReadingOptions, FLAT]
 Sampling = Annotated[SamplingOptions, FLAT]
 Where = Annotated[RunnerOptions, FLAT]
 SAMPLING, FILE_SAMPLING = SamplingOptions(), FileSamplingOptions()
+TALK, OPENING, ONE_DEVICE = TalkOptions(), OpeningOptions(), MeshConfig()
 LOCAL, READ = RunnerOptions(), ReadingOptions()
 """The defaults."""

@@ -7,7 +7,7 @@ from typing import Any
 NEXT: Mapping[tuple[str, ...], str] = {
     ("new",): "cd {name} && tigerjax data clean",
     ("doctor",): "tigerjax new NAME --base HF_DIR --zh FILES --en FILES --sft FILES",
-    ("quickstart",): "tigerjax sample {out}/rounds/01/train/run --prompts FILE --out DIR",
+    ("quickstart",): "tigerjax chat {out}",
     ("tokenizer", "sample"): "tigerjax tokenizer train --input {out} --vocab-size N --out DIR",
     ("tokenizer", "train"): "tigerjax tokenizer extend --base BASE --new {out} --vocab-size N --out DIR",
     ("tokenizer", "extend"): "tigerjax tokenizer verify {out} --base {base} --text FILE",
@@ -56,6 +56,8 @@ NEXT: Mapping[tuple[str, ...], str] = {
 """Words in braces are options of the command that has ended; `run` is the folder of its run. Capital letters are for
 the reader to fill in."""
 LAST: Mapping[tuple[str, ...], str] = {
+    ("chat",): "whoever talks decides what comes next",
+    ("serve",): "a server ends when nobody needs it any more",
     ("convert", "to-hf"): "its folder leaves tigerjax: the work ends here",
     ("completion",): "the shell reads its script whenever it starts, and nobody reads a line then",
 }

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from tigerjax.command import (
     align,
+    chat,
     checkpoints,
     convert,
     doctor,
@@ -13,6 +14,7 @@ from tigerjax.command import (
     plan,
     reinforce,
     report,
+    serve,
     shells,
     starter,
     text,
@@ -74,6 +76,8 @@ SECTIONS: dict[str, dict[tuple[str, ...], Command]] = {
         ("checkpoint", "rm"): checkpoints.rm,
     },
     "5. Answers and scores": {
+        ("chat",): chat.chat,
+        ("serve",): serve.serve,
         ("sample",): models.sample,
         ("reward", "train"): models.reward_train,
         ("reward", "score"): models.reward_score,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tigerjax.checkpoint.loaded import Loaded, load_for
+from tigerjax.checkpoint.loaded import Loaded, Quantise, load_for
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.evaluate.loglikelihood import LogLikelihoods, Tokens
@@ -150,6 +150,8 @@ class Answerer:
         return hashlib.sha256(canonical([self._sha256, kind, list(ids), number, self.context])).hexdigest()
 
 
-def load_answerer(settings: RunConfig, model: Path | None, *, rows: int, cache: Path | None) -> Answerer:
+def load_answerer(
+    settings: RunConfig, model: Path | None, *, rows: int, cache: Path | None, quantise: Quantise | None = None
+) -> Answerer:
     """The checkpoint `model` (None: of the run NAME) on the config's mesh, ready to answer."""
-    return Answerer(load_for(settings, model), context=settings.data.seq_len, rows=rows, cache=cache)
+    return Answerer(load_for(settings, model, quantise=quantise), context=settings.data.seq_len, rows=rows, cache=cache)

@@ -22,11 +22,12 @@ from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.evaluate import branches
 from tigerjax.evaluate.branches import Tokens
-from tigerjax.evaluate.together import Score, Together, in_chunks, of_targets
+from tigerjax.evaluate.together import Score, Together, at_once, in_chunks, of_targets
 from tigerjax.mesh import in_mesh
 from tigerjax.model import families
 from tigerjax.model.attention import fitting
 from tigerjax.model.layers import head
+from tigerjax.model.quantised import is_quantised
 from tigerjax.model.rope import depends_on_length
 from tigerjax.sample.engine import bucket
 
@@ -49,7 +50,9 @@ class LogLikelihoods:
         self._jitted_each: Callable[..., Any] = jax.jit(self._run_each, static_argnums=2)
         if mesh is not None:
             cut = families.weight_shardings(model.config, families.of(model.config).KIND, mesh)
-            self.weights = jax.tree.map(jax.device_put, model.weights, cut)
+            self.weights = jax.tree.map(
+                lambda w, to: w if is_quantised(w) else jax.device_put(w, to), model.weights, cut, is_leaf=is_quantised
+            )
             # Scores come back whole: every process reads all of them.
             whole = jax.jit(self._run, static_argnums=4, out_shardings=mesh_axes.sharding(mesh))
             each = jax.jit(self._run_each, static_argnums=2, out_shardings=mesh_axes.sharding(mesh))
@@ -100,7 +103,7 @@ class LogLikelihoods:
 
     def _chunk(self, length: int) -> int:
         """Positions whose logits exist at one time."""
-        chunk = min(length, max(1, self.compute.loss_chunk_tokens // self.rows))
+        chunk = min(length, max(1, at_once(self.compute) // self.rows))
         while length % chunk:
             chunk -= 1
         return chunk

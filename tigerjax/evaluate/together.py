@@ -13,19 +13,21 @@ import numpy as np
 
 from tigerjax import mesh as mesh_axes
 from tigerjax.checkpoint.loaded import Loaded
-from tigerjax.config import ModelConfig
+from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import DataError
 from tigerjax.evaluate import branches
 from tigerjax.evaluate.branches import Node, Plan, Stem, Tokens, Tree
 from tigerjax.mesh import in_mesh
 from tigerjax.model import families
 from tigerjax.model.cache import Branches, Kept
-from tigerjax.model.layers import head, logits_by_vocabulary
+from tigerjax.model.layers import head, logits
 
-ROW = 256
+ROW = 128
 """A batch has as many tokens as `rows` rows of this length."""
 TARGETS = 16
 """The number of targets of a row is a multiple of this."""
+CACHED = 128
+"""Targets at one time on a CPU: their logits stay in a core's cache while they are summed."""
 MULTIPLE = 32
 """The length of a row of trees is a multiple of this."""
 
@@ -134,19 +136,10 @@ class Together:
                 yield Group(group, length, _by_width(group, widths))
 
     def _dealt(self, trees: list[Tree]) -> Lot:
-        """The trees in rows of about the same length, as many as fill whole batches."""
-        tokens = sum(len(tree.ids) for tree in trees)
-        many = self.ways * -(-tokens // (self.rows * ROW))
-        rows = [Row(0, row) for row in branches.deal(trees, many)]
-        longest = [max(len(row.trees[j].ids) for row in rows if j < len(row.trees)) for j in range(len(rows[0].trees))]
-        shelves = branches.shelves(longest)
-        widths = [width for number, width in shelves for _ in range(number)]
-        width = 0
-        for row in rows:
-            at = 0
-            for tree, shelf in zip(row.trees, widths, strict=False):
-                width, at = max(width, at + shelf), at + len(tree.ids)
-        return Lot(-(-width // MULTIPLE) * MULTIPLE, shelves, rows)
+        """The trees in rows of about the same length, as many as fill whole batches with the least padding."""
+        many = -(-sum(len(tree.ids) for tree in trees) // (self.rows * ROW))
+        lots = [_in_rows(trees, self.ways * count) for count in range(many - many // 4, many + many // 4 + 1)]
+        return min(lots, key=lambda lot: lot.width * len(lot.rows))
 
     def _at_once(self, count: int, length: int) -> int:
         """Rows of a batch when there are `count` of this length: a multiple of the devices that share rows, and such
@@ -193,6 +186,8 @@ class Together:
                 starts[shelf][b, j], ends[shelf][b, j, :length] = at, tree.ends
                 aims[-1] += [target._replace(slots=[at + s for s in target.slots]) for target in tree.targets]
                 at += length
+            for shelf, j in places[len(row.trees) :]:
+                starts[shelf][b, j] = at
         at_BQ, ids_BQ, placed = _aims(aims, R, size.targets)
         arrays = (tokens_BT, positions_BT, stem_B, before_B, tuple(starts), tuple(ends), back_BT)
         lay = Branches(*jax.tree.map(self._put, arrays))
@@ -201,7 +196,7 @@ class Together:
 
     def _chunk(self, targets: int, rows: int) -> int:
         """Targets of a row whose logits exist at the same time."""
-        chunk = max(1, min(targets, self.compute.loss_chunk_tokens // rows))
+        chunk = max(1, min(targets, at_once(self.compute) // rows))
         while targets % chunk:
             chunk -= 1
         return chunk
@@ -253,16 +248,25 @@ def in_chunks(array_BT: jax.Array, chunk: int) -> jax.Array:
     return jnp.moveaxis(array_BT.reshape(B, T // chunk, chunk, *array_BT.shape[2:]), 1, 0)
 
 
+def at_once(compute: ComputeConfig) -> int:
+    """How many positions have logits at one time, all rows together."""
+    on_cpu = jax.default_backend() == "cpu"
+    return min(compute.loss_chunk_tokens, CACHED) if on_cpu else compute.loss_chunk_tokens
+
+
 def of_targets(
     x_BTD: jax.Array, head_DV: jax.Array, targets_BT: jax.Array, config: ModelConfig
 ) -> tuple[jax.Array, jax.Array]:
     """(log-probability of each target, whether it is the argmax). The first of equal logits is the argmax."""
-    logits_VBT = logits_by_vocabulary(x_BTD, head_DV, config)
+    logits_BTV = logits(x_BTD, head_DV, config)
+    at_V, targets_BT1 = jnp.arange(logits_BTV.shape[-1]), targets_BT[..., None]
     # Comparisons, not a gather and an argmax: V may be split over devices, and XLA:CPU vectorises no argmax.
-    at_V11 = jnp.arange(logits_VBT.shape[0])[:, None, None]
-    target_BT = jnp.sum(jnp.where(at_V11 == targets_BT, logits_VBT, 0.0), axis=0)
-    above_VBT = (logits_VBT > target_BT) | ((logits_VBT == target_BT) & (at_V11 < targets_BT))
-    return target_BT - jax.nn.logsumexp(logits_VBT, axis=0), ~jnp.any(above_VBT, axis=0)
+    target_BT1 = jnp.sum(jnp.where(at_V == targets_BT1, logits_BTV, 0.0), axis=-1, keepdims=True)
+    most_BT1 = jnp.max(logits_BTV, axis=-1, keepdims=True)
+    total_BT = jnp.sum(jnp.exp(logits_BTV - most_BT1), axis=-1)
+    equal_before_BT = jnp.any((logits_BTV == target_BT1) & (at_V < targets_BT1), axis=-1)
+    greedy_BT = (target_BT1 >= most_BT1)[..., 0] & ~equal_before_BT
+    return (target_BT1 - most_BT1)[..., 0] - jnp.log(total_BT), greedy_BT
 
 
 def _finished(sequences: Sequence[Tokens], waiting: list[tuple[int, Node]]) -> Iterator[tuple[int, Score]]:
@@ -274,6 +278,13 @@ def _finished(sequences: Sequence[Tokens], waiting: list[tuple[int, Node]]) -> I
         else:
             yield n, Score(*total)
     waiting[:] = still
+
+
+def _in_rows(trees: list[Tree], many: int) -> Lot:
+    rows = [Row(0, row) for row in branches.deal(trees, many)]
+    longest = [max(len(row.trees[j].ids) for row in rows if j < len(row.trees)) for j in range(len(rows[0].trees))]
+    width = max(sum(len(tree.ids) for tree in row.trees) for row in rows)
+    return Lot(-(-width // MULTIPLE) * MULTIPLE, branches.shelves(longest), rows)
 
 
 def _by_width(stems: list[Stem], widths: list[int]) -> list[Lot]:

@@ -56,7 +56,8 @@ class Branches(NamedTuple):
     stem_B: jax.Array
     before_B: jax.Array
     starts: tuple[jax.Array, ...]
-    """start_BJ of each shelf: the place in its row where a tree begins. The W places from there on are in the row."""
+    """start_BJ of each shelf: the place in its row where a tree begins; the end of the row's tokens where it has none.
+    Trees lie in the order of the shelves."""
     ends: tuple[jax.Array, ...]
     """end_BJW of each shelf, counted from the tree's start: place s is seen by the places from s to end - 1."""
     back_BT: jax.Array
@@ -87,6 +88,30 @@ def append(cache: Cache, keys: tuple[Any, ...], values: tuple[Any, ...], positio
         return tuple(one(old, new_LBKH, position_B) for old, new_LBKH in zip(stacks, new, strict=True))
 
     return cache._replace(keys=write(4, cache.keys, keys), values=write(3, cache.values, values))
+
+
+def append_several(cache: Cache, keys: tuple[Any, ...], values: tuple[Any, ...], count_B: jax.Array) -> Cache:
+    """The cache with up to T more tokens per row behind those that it has, of which the first count_B are there: their
+    keys and values as new_LBTKH of each stack of layers. There must be room for T, whatever count_B is."""
+    cut, new_cut = spec(None, "batch", "act_kv_heads", None, None), spec(None, "batch", None, "act_kv_heads", None)
+
+    def write(order: tuple[int, ...], axis: int, stacks: tuple[Any, ...], new: tuple[Any, ...]) -> tuple[Any, ...]:
+        def one(old: jax.Array, new_LBTKH: jax.Array, first_B: jax.Array) -> jax.Array:
+            new = new_LBTKH.transpose(order)
+            for b in range(old.shape[1]):  # each a write in place; a scatter of T slots would copy the cache
+                start = [jnp.int32(0), jnp.int32(b), *[jnp.int32(0)] * 3]
+                start[axis] = first_B[b]
+                old = jax.lax.dynamic_update_slice(old, new[:, b : b + 1], start)
+            return old
+
+        each = on_each(one, (cut, new_cut, spec("batch")), cut)
+        return tuple(each(old, one, cache.lengths_B) for old, one in zip(stacks, new, strict=True))
+
+    return Cache(
+        keys=write((0, 1, 3, 4, 2), 4, cache.keys, keys),
+        values=write((0, 1, 3, 2, 4), 3, cache.values, values),
+        lengths_B=cache.lengths_B + count_B,
+    )
 
 
 def _write(cache: jax.Array, new_LBKH: jax.Array, position_B: jax.Array, *, axis: int) -> jax.Array:
@@ -179,12 +204,39 @@ def attend_branches(
     window: int | None,
 ) -> jax.Array:
     """out_BTNH of rows of trees; `before` are the kept k_BSKH and v_BSKH of one layer, a row for each stem."""
+    B, T = q_BTNH.shape[:2]
     of_row = None if before is None else Kept(*(one[rows.stem_B] for one in before))
+    # A tree may end at the end of its row, and its shelf behind it.
+    more = 0 if [a.shape[1:] for a in rows.ends] == [(1, T)] else max(a.shape[2] for a in rows.ends)
+    padded = tuple(
+        jnp.pad(a, ((0, 0), (0, more), *((0, 0),) * (a.ndim - 2))) for a in (q_BTNH, k_BTKH, v_BTKH, rows.positions_BT)
+    )
     found = [
-        _attend_shelf((q_BTNH, k_BTKH, v_BTKH, rows.positions_BT), start_BJ, end_BJW, of_row, rows.before_B, window)
+        _attend_shelf(padded, start_BJ, end_BJW, of_row, rows.before_B, window)
         for start_BJ, end_BJW in zip(rows.starts, rows.ends, strict=True)
     ]
-    return jnp.take_along_axis(jnp.concatenate(found, axis=1), rows.back_BT[..., None, None], axis=1, mode="clip")
+    if B > 1:
+        flat = [a.reshape(B, -1, *a.shape[-2:]) for a in found]
+        return jnp.take_along_axis(jnp.concatenate(flat, axis=1), rows.back_BT[..., None, None], axis=1, mode="clip")
+    # Where a tree ends the next one begins, and is written over the padding. XLA:CPU would gather number by number.
+    out_BTNH = jnp.zeros_like(padded[0])
+    for out_JWNH, start_BJ in zip(found, rows.starts, strict=True):
+        for at in range(start_BJ.shape[1]):
+            out_BTNH = jax.lax.dynamic_update_slice_in_dim(out_BTNH, out_JWNH[at : at + 1], start_BJ[0, at], axis=1)
+    return out_BTNH[:, :T]
+
+
+def _cut(row_BT: jax.Array, start_BJ: jax.Array, width: int) -> jax.Array:
+    """The places from start_BJ on of each row, `width` of them: (B * J, W, ...)."""
+    B, J = start_BJ.shape
+    if B == 1:
+        cuts = [jax.lax.dynamic_slice_in_dim(row_BT, start_BJ[0, j], width, axis=1) for j in range(J)]
+        return jnp.concatenate(cuts)
+
+    def cut(row: jax.Array, start_J: jax.Array) -> jax.Array:
+        return jax.vmap(lambda start: jax.lax.dynamic_slice_in_dim(row, start, width))(start_J)
+
+    return jax.vmap(cut)(row_BT, start_BJ).reshape(B * J, width, *row_BT.shape[2:])
 
 
 def _attend_shelf(
@@ -195,15 +247,9 @@ def _attend_shelf(
     before_B: jax.Array,
     window: int | None,
 ) -> jax.Array:
-    """The outputs of all places of a shelf, (B, J * W, N, H). `before` has a row for each row of q."""
+    """The outputs of all places of a shelf, (B * J, W, N, H). `before` has a row for each row of q."""
     B, J, W = end_BJW.shape
-
-    def cut(row: jax.Array, start_J: jax.Array) -> jax.Array:
-        return jax.vmap(lambda start: jax.lax.dynamic_slice_in_dim(row, start, W))(start_J)
-
-    q_BTNH, k_BTKH, v_BTKH, at_BW = (
-        jax.vmap(cut)(a, start_BJ).reshape(B * J, W, *a.shape[2:]) for a in qkv_and_positions
-    )
+    q_BTNH, k_BTKH, v_BTKH, at_BW = (_cut(a, start_BJ, W) for a in qkv_and_positions)
     end_BS = end_BJW.reshape(B * J, W)
     kept_BS = None
     if before is not None:
@@ -227,7 +273,7 @@ def _attend_shelf(
             mask_BTS &= key_at_BS[:, None] > at_BW[:, since:until, None] - window
         part_of = slice(0, S + until)
         outs.append(attention.weigh(q_BTNH[:, since:until], k_BTKH[:, part_of], v_BTKH[:, part_of], mask_BTS))
-    return jnp.concatenate(outs, axis=1).reshape(B, J * W, *q_BTNH.shape[2:])
+    return jnp.concatenate(outs, axis=1)
 
 
 def repeat(cache: Cache, n: int) -> Cache:

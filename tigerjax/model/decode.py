@@ -4,6 +4,8 @@
     cache = repeat(cache, n)                    # n answers to each prompt, after one prefill
     logits_BV, cache = decode_step(weights, config, compute, cache, token_B, cache.lengths_B)
 
+    logits_BV, cache = extend(weights, config, compute, cache, tokens_BT, count_B, reach=S)   # T more of each row
+
     x_BTD, kept = keep(weights, config, compute, tokens_BT, segment_ids_BT)
     x_BTD = branch(weights, config, compute, branches, kept)        # many rows behind a few beginnings
 
@@ -23,6 +25,7 @@ from tigerjax.model import rope as rotary
 from tigerjax.model.cache import Branches, Cache, Kept
 from tigerjax.model.decoder import Block
 from tigerjax.model.layers import RMSNorm, Weights, head, logits, whole_rows
+from tigerjax.model.quantised import read_all
 
 
 def prefill(
@@ -56,7 +59,7 @@ def prefill(
     block, compute = Block(config), attention.fitting(compute, T)
 
     def layer(x_BTD: jax.Array, w: Any) -> Any:
-        return block.apply({"params": w}, x_BTD, positions_BT, attend)
+        return block.apply({"params": read_all(w, compute.dtype)}, x_BTD, positions_BT, attend)
 
     x_BTD = weights["embed"][tokens_BT].astype(compute.dtype)
     filled = []
@@ -99,7 +102,7 @@ def decode_step(
             new_k_BKH, new_v_BKH = k_BTKH[:, 0], v_BTKH[:, 0]
             return kv.attend(q_BTNH, k_BKHS, v_BKSH, before_BS, new_k_BKH, new_v_BKH), (new_k_BKH, new_v_BKH)
 
-        return block.apply({"params": w}, x_BTD, position_B[:, None], attend)
+        return block.apply({"params": read_all(w, compute.dtype)}, x_BTD, position_B[:, None], attend)
 
     x_BTD = weights["embed"][token_B[:, None]].astype(compute.dtype)
     new = []
@@ -112,6 +115,56 @@ def decode_step(
     new_k, new_v = zip(*new, strict=True)
     cache = kv.append(cache, new_k, new_v, after_B)._replace(lengths_B=position_B.astype(jnp.int32) + 1)
     return _logits(weights, config, x_BTD), cache
+
+
+def extend(
+    weights: Weights,
+    config: ModelConfig,
+    compute: ComputeConfig,
+    cache: Cache,
+    tokens_BT: jax.Array,
+    count_B: jax.Array,
+    *,
+    reach: int,
+) -> tuple[jax.Array, Cache]:
+    """Reads the first count_B of T more tokens of each row: (logits_BV float32 after the last of them, new cache).
+
+    A row of count 0 stays as it is; its logits mean nothing. The cache needs T free slots in each row, and only its
+    first `reach` slots are read: no row may be longer before these tokens. With rope kind dynamic the tokens together
+    must be no longer than the original length. The attention is the reference one, whatever the config names.
+    """
+    T, first_B = tokens_BT.shape[1], cache.lengths_B
+    positions_BT = first_B[:, None] + jnp.arange(T)
+    slot_BS = jnp.concatenate([jnp.broadcast_to(jnp.arange(reach), (len(tokens_BT), reach)), positions_BT], axis=1)
+    there_BS = jnp.concatenate([jnp.arange(reach) < first_B[:, None], jnp.ones(tokens_BT.shape, bool)], axis=1)
+    mask_BTS = there_BS[:, None] & (slot_BS[:, None] <= positions_BT[..., None])
+    if (window := config.extras.window) is not None:
+        mask_BTS &= slot_BS[:, None] > positions_BT[..., None] - window
+    read_BT = (jnp.arange(T) < count_B[:, None]).astype(jnp.int32)
+    positions_BT = rotary.of_tokens(positions_BT, read_BT, config.rope)
+    block = Block(config)
+
+    def layer(x_BTD: jax.Array, w_and_cache: Any) -> Any:
+        w, k_BKHS, v_BKSH = w_and_cache
+
+        def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> Any:
+            before_k_BSKH = k_BKHS[..., :reach].transpose(0, 3, 1, 2)
+            before_v_BSKH = v_BKSH[:, :, :reach].transpose(0, 2, 1, 3)
+            k_BSKH = jnp.concatenate([before_k_BSKH, k_BTKH], axis=1)
+            v_BSKH = jnp.concatenate([before_v_BSKH, v_BTKH], axis=1)
+            return attention.weigh(q_BTNH, k_BSKH, v_BSKH, mask_BTS), (k_BTKH, v_BTKH)
+
+        return block.apply({"params": read_all(w, compute.dtype)}, x_BTD, positions_BT, attend)
+
+    x_BTD = weights["embed"][tokens_BT].astype(compute.dtype)
+    new = []
+    for stack in zip(kv.stacks(weights), cache.keys, cache.values, strict=True):
+        x_BTD, of_stack = jax.lax.scan(layer, x_BTD, stack)
+        new.append(of_stack)
+    keys, values = zip(*new, strict=True)
+    last_BT1 = jnp.maximum(count_B - 1, 0)[:, None, None]
+    last_BTD = jnp.take_along_axis(x_BTD, last_BT1, axis=1)
+    return _logits(weights, config, last_BTD), kv.append_several(cache, keys, values, count_B)
 
 
 def keep(
@@ -129,7 +182,7 @@ def keep(
         return out_BTNH, (k_BTKH, v_BTKH)
 
     def layer(x_BTD: jax.Array, w: Any) -> Any:
-        return block.apply({"params": w}, x_BTD, positions_BT, attend)
+        return block.apply({"params": read_all(w, compute.dtype)}, x_BTD, positions_BT, attend)
 
     x_BTD = weights["embed"][tokens_BT].astype(compute.dtype)
     x_BTD, kept = jax.lax.scan(layer, x_BTD, weights["layers"])
@@ -153,7 +206,7 @@ def branch(
         def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> Any:
             return kv.attend_branches(q_BTNH, k_BTKH, v_BTKH, rows, kept, window=window), None
 
-        return block.apply({"params": w}, x_BTD, rows.positions_BT, attend)
+        return block.apply({"params": read_all(w, compute.dtype)}, x_BTD, rows.positions_BT, attend)
 
     x_BTD = weights["embed"][rows.tokens_BT].astype(compute.dtype)
     x_BTD, _ = jax.lax.scan(layer, x_BTD, (weights["layers"], kept))

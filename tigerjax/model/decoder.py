@@ -36,7 +36,7 @@ from tigerjax.model.layers import (
     whole_rows,
     zero_padding,
 )
-from tigerjax.model.quantised import is_quantised, read
+from tigerjax.model.quantised import is_quantised, read_all
 
 
 class Attention(nn.Module):
@@ -144,8 +144,7 @@ def trunk(
         def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> tuple[jax.Array, None]:
             return attend_all(q_BTNH, k_BTKH, v_BTKH, act.segment_ids_BT), None
 
-        w = jax.tree.map(lambda w: read(w, compute.dtype), w, is_leaf=is_quantised)
-        x_BTD, _ = block.apply({"params": w}, act.x_BTD, act.positions_BT, attend)
+        x_BTD, _ = block.apply({"params": read_all(w, compute.dtype)}, act.x_BTD, act.positions_BT, attend)
         return act._replace(x_BTD=x_BTD)
 
     act = run(apply, w_L, act, remat=compute.remat)

@@ -81,6 +81,19 @@ class Family(Protocol):
     ) -> tuple[jax.Array, Cache]:
         """(logits_BV after one more token per row, the cache with it)."""
 
+    def extend(
+        self,
+        weights: Weights,
+        config: ModelConfig,
+        compute: ComputeConfig,
+        cache: Cache,
+        tokens_BT: jax.Array,
+        count_B: jax.Array,
+        *,
+        reach: int,
+    ) -> tuple[jax.Array, Cache]:
+        """(logits_BV after the first count_B of T more tokens per row, the cache with them)."""
+
     def keep(
         self,
         weights: Weights,

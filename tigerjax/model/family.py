@@ -58,6 +58,7 @@ class Decoders:
     reward_from_language = staticmethod(reward.from_language)
     prefill = staticmethod(decode.prefill)
     decode_step = staticmethod(decode.decode_step)
+    extend = staticmethod(decode.extend)
     keep = staticmethod(decode.keep)
     branch = staticmethod(decode.branch)
     parameter_count = staticmethod(numbers.parameter_count)

@@ -17,6 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from tigerjax.config import FrozenDtype
 from tigerjax.model.adapters import INPUTS, PATHS
+from tigerjax.model.weights import leaves, nested
 
 LARGEST = {"int8": 127, "int4": 7}
 GROUP = 128
@@ -82,6 +83,16 @@ def held_sharding(path: str, cut: NamedSharding, shape: tuple[int, ...], dtype: 
             ways *= sizes[name]
         axes.append(axis if size % ways == 0 else None)
     return Quantised(cut, NamedSharding(cut.mesh, PartitionSpec(*axes)))
+
+
+def with_held(weights: Any, dtype: FrozenDtype) -> Any:
+    """A tree of weights with the matrices of its layers in int8 or int4. What else it holds stays as it is."""
+    return nested((path, held(path, jnp.asarray(w), dtype) if path in MATRICES else w) for path, w in leaves(weights))
+
+
+def read_all(weights: Any, dtype: Any) -> Any:
+    """The weights of one layer, the quantised ones in `dtype`."""
+    return jax.tree.map(lambda w: read(w, dtype) if is_quantised(w) else w, weights, is_leaf=is_quantised)
 
 
 def read(leaf: Any, dtype: Any) -> jax.Array:

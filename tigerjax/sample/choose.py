@@ -58,6 +58,38 @@ def choose(
     return _draw(weights_BV, keys_B, top_p)
 
 
+def choose_each(
+    logits_BV: jax.Array, keys_B: jax.Array, *, temperature_B: jax.Array, top_p_B: jax.Array, top_k_B: jax.Array
+) -> jax.Array:
+    """tokens_B, drawn as `choose` draws them, with settings of its own for each row: one program for all settings."""
+    logits_BV = logits_BV.astype(jnp.float32)
+    likeliest_B = jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
+    greedy_B = temperature_B == 0.0
+
+    def sampled() -> jax.Array:
+        temperature_B1 = jnp.where(greedy_B, 1.0, temperature_B)[:, None]
+        weights_BV = jnp.exp((logits_BV - logits_BV.max(-1, keepdims=True)) / temperature_B1)
+        weights_BV = jax.lax.cond((top_k_B > 0).any(), _cut, lambda weights_BV, _: weights_BV, weights_BV, top_k_B)
+        token_B = _draw(weights_BV, keys_B, jnp.where(greedy_B, 1.0, top_p_B))
+        return jnp.where(greedy_B, likeliest_B, token_B)
+
+    return jax.lax.cond(greedy_B.all(), lambda: likeliest_B, sampled)
+
+
+def _cut(weights_BV: jax.Array, top_k_B: jax.Array) -> jax.Array:
+    """The weights, 0 where they are below the top_k-th largest of their row; top_k 0 cuts nothing."""
+    # Floats that are not negative are in the order of their bits. So the top_k-th largest is found bit by bit, in 31
+    # passes over V, whatever top_k is; a sort would take longer.
+    bits_BV = jax.lax.bitcast_convert_type(weights_BV, jnp.int32)
+
+    def with_bit(n: jax.Array, least_B: jax.Array) -> jax.Array:
+        tried_B = least_B | (1 << (30 - n))
+        return jnp.where((bits_BV >= tried_B[:, None]).sum(-1) >= top_k_B, tried_B, least_B)
+
+    least_B = jax.lax.fori_loop(0, 31, with_bit, jnp.zeros_like(top_k_B))
+    return jnp.where((bits_BV >= least_B[:, None]) | (top_k_B == 0)[:, None], weights_BV, 0.0)
+
+
 class _Draw(NamedTuple):
     """The state of every row after `tries` draws."""
 
@@ -70,7 +102,7 @@ class _Draw(NamedTuple):
     done_B: jax.Array
 
 
-def _draw(weights_BV: jax.Array, keys_B: jax.Array, top_p: float) -> jax.Array:
+def _draw(weights_BV: jax.Array, keys_B: jax.Array, top_p: float | jax.Array) -> jax.Array:
     """One index per row, among the tokens that top-p keeps, with probability proportional to its weight.
 
     This sorts nothing and computes no threshold. It draws a token from a set that contains all tokens that top-p
@@ -98,14 +130,14 @@ def _draw(weights_BV: jax.Array, keys_B: jax.Array, top_p: float) -> jax.Array:
         token_B = jnp.where(s.done_B, s.token_B, token_B)
         weight_B = jnp.take_along_axis(block_BY, place_B[:, None], axis=-1)[:, 0]
         total_BX = above(weight_B)
-        done_B = s.done_B | (total_BX.sum(-1) < target_B)
+        done_B = s.done_B | (total_BX.sum(-1) < target_B) | (top_p >= 1.0)
         return _Draw(s.tries + 1, token_B, weight_B, total_BX, done_B)
 
     nothing_B = jnp.zeros(B, jnp.int32)
     start = _Draw(jnp.int32(0), nothing_B, jnp.zeros(B), above(jnp.zeros(B)), nothing_B > 0)
     # A row of NaN has weight 0; with this target its first try ends it.
     target_B = jnp.maximum(top_p * start.total_BX.sum(-1), jnp.finfo(jnp.float32).tiny)
-    if top_p >= 1.0:
+    if isinstance(top_p, float) and top_p >= 1.0:
         return attempt(start).token_B  # always accepted, so XLA leaves out the pass that would check it
     return jax.lax.while_loop(lambda s: ~s.done_B.all(), attempt, start).token_B
 

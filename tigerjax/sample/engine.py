@@ -24,6 +24,7 @@ from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.config.ranges import Count, CountOrZero, PositiveShare, Range, Seed, check
 from tigerjax.errors import ConfigError
 from tigerjax.model import cache as kv
+from tigerjax.model.quantised import is_quantised
 from tigerjax.sample import encoding, slots
 from tigerjax.sample.choose import candidate_keys
 from tigerjax.sample.encoding import Drawn, Prompt
@@ -188,9 +189,8 @@ def answers(
     stats: Stats | None = None,
 ) -> Iterator[tuple[Prompt, list[Drawn]]]:
     """(prompt, its candidates) as prompts are finished, by length; each prompt leaves room for an answer."""
-    config, compute, mesh = model.config, model.compute, model.mesh
     stats = Stats() if stats is None else stats
-    batching.check(mesh)
+    batching.check(model.mesh)
     ends = {*sampling.stop_ids, *encoding.stops(model.tokenizer, sampling.chat)}
     buckets: dict[int, list[Prompt]] = {}
     for p in prompts:
@@ -198,14 +198,24 @@ def answers(
     if not buckets:
         return
 
-    # Once, in the dtype of the products and on the device: not once a token.
-    weights = jax.tree.map(lambda a: jnp.asarray(a, compute.dtype), model.weights)
-    apart = mesh is None and jax.default_backend() == "cpu"
-    weights, stacks = (kv.unstack(weights), config.num_layers) if apart else (weights, 1)
+    model, stacks = ready(model)
     draw = slots.Draw(sampling.temperature, sampling.top_p, sampling.top_k, tuple(sorted(ends)))
-    decode = _Decode(dataclasses.replace(model, weights=weights), stacks, sampling, draw, batching, stats)
+    decode = _Decode(model, stacks, sampling, draw, batching, stats)
     for length in sorted(buckets):
         yield from decode.run(buckets[length], length)
+
+
+def ready(model: Loaded) -> tuple[Loaded, int]:
+    """The model with its weights as decoding reads them: in the dtype of the products and on the device, once and not
+    once a token. The number is of the stacks that its layers are in (`tigerjax.model.cache.unstack`)."""
+    if isinstance(model.weights["layers"], tuple):  # this was done already
+        return model, len(model.weights["layers"])
+    weights = jax.tree.map(
+        lambda w: w if is_quantised(w) else jnp.asarray(w, model.compute.dtype), model.weights, is_leaf=is_quantised
+    )
+    apart = model.mesh is None and jax.default_backend() == "cpu"
+    weights, stacks = (kv.unstack(weights), model.config.num_layers) if apart else (weights, 1)
+    return dataclasses.replace(model, weights=weights), stacks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,7 +234,7 @@ class _Decode:
         """(prompt, its candidates) as prompts are finished; `length` is the bucket of the prompts."""
         stats, n, answer = self.stats, self.sampling.n, self.sampling.max_new_tokens
         model, R, P = self.model, self.batching.rows, self.batching.prompts
-        state = slots.empty(model.config, model.compute, R, length, answer, model.mesh, self.stacks)
+        state = slots.empty(model.config, model.compute, R, length + answer, answer, model.mesh, self.stacks)
         waiting = deque((place, k) for place in range(len(prompts)) for k in range(n))
         prefilled, prefill = -1, None  # the batch of prompts whose candidates are being started
         owners: dict[int, tuple[int, int]] = {}  # slot -> (place, k)
@@ -255,17 +265,18 @@ class _Decode:
                     mesh=model.mesh,
                 )
             stats.compilations += slots.traced[0] - before
-            left_R, tokens_RT, count_R, stop_R, logprob_R, logprobs_RT, now = jax.device_get(seen)
-            stats.decode_steps += int(now) - steps
-            stats.decode_slots += (int(now) - steps) * R
-            steps = int(now)
-            for slot in [slot for slot in owners if not left_R[slot]]:
+            seen = jax.device_get(seen)
+            now = int(seen.steps)
+            stats.decode_steps += now - steps
+            stats.decode_slots += (now - steps) * R
+            steps = now
+            for slot in [slot for slot in owners if not seen.left_R[slot]]:
                 place, k = owners.pop(slot)
-                ids, stop = tokens_RT[slot, : count_R[slot]].tolist(), int(stop_R[slot])
+                ids, stop = seen.tokens_RT[slot, : seen.count_R[slot]].tolist(), int(seen.stop_R[slot])
                 draws = len(ids) + (stop >= 0)
                 stats.drawn += draws - 1
                 mine = drawn.setdefault(place, {})
-                mine[k] = Drawn(ids, stop, float(logprob_R[slot]), logprobs_RT[slot, :draws].copy())
+                mine[k] = Drawn(ids, stop, float(seen.logprob_R[slot]), seen.logprobs_RT[slot, :draws].copy())
                 if len(mine) == n:
                     yield prompts[place], [mine[k] for k in range(n)]
                     del drawn[place]

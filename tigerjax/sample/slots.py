@@ -9,6 +9,7 @@ the longest answer. So each of the three is compiled once a bucket, and a candid
 whichever slot it is in and whatever its neighbours are.
 """
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -21,19 +22,43 @@ from tigerjax import mesh as mesh_axes
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.model import cache as kv
 from tigerjax.model import families
-from tigerjax.sample.choose import choose
+from tigerjax.sample.choose import choose, choose_each
 
 traced = [0]
 """Traces of the three functions in this process; each is one compilation."""
 
 
-class Draw(NamedTuple):
-    """How a token is drawn and which ids end an answer; hashable, as jit's static arguments must be."""
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """How every token is drawn and which ids end an answer. It is a part of the program: others are compiled anew."""
 
     temperature: float
     top_p: float
     top_k: int
     stops: tuple[int, ...]
+
+
+class Each(NamedTuple):
+    """The same for each row by itself, as arrays: one program for all settings."""
+
+    temperature_R: Any
+    top_p_R: Any
+    top_k_R: Any
+    stops_RE: Any
+    """The ids that end each answer; -1 in the other places."""
+    live_R: Any
+    """Rows where it is false are freed, whatever they hold."""
+    top: Any
+    """Whether the most probable tokens are looked for."""
+
+
+class Top(NamedTuple):
+    """The most probable tokens beside each one that was drawn, the first the most probable."""
+
+    ids_RTN: jax.Array
+    logprobs_RTN: jax.Array
+    """In nats, at temperature 1, nothing truncated."""
 
 
 class Starts(NamedTuple):
@@ -50,7 +75,7 @@ class Starts(NamedTuple):
 
 
 class Slots(NamedTuple):
-    """R candidates; tokens_RT has room for the longest answer."""
+    """R candidates; tokens_RT has room for the longest answer, or for what `advance` draws in `most` steps."""
 
     cache: kv.Cache
     keys_R: jax.Array
@@ -58,16 +83,20 @@ class Slots(NamedTuple):
     """The last token drawn, not yet read by the model."""
     left_R: jax.Array
     """Tokens that may still be drawn. 0: the slot is free, or its answer is finished and was not fetched yet."""
+    number_R: jax.Array
+    """The number of the next draw in the candidate's random stream."""
     tokens_RT: jax.Array
     """Without the token that ended the answer."""
     count_R: jax.Array
-    """Tokens in tokens_RT, which is also the number of the next draw in the candidate's random stream."""
+    """Tokens in tokens_RT."""
     stop_R: jax.Array
     """The token that ended the answer, or -1."""
     logprob_R: jax.Array
     """Sum over all draws, the ending one too: nats at temperature 1, nothing truncated."""
     logprobs_RT: jax.Array
     """Of each draw, the ending one too."""
+    top: Top | None
+    """None: nobody asks for it."""
     steps: jax.Array
     """Decode steps since `empty`."""
 
@@ -81,6 +110,7 @@ class Seen(NamedTuple):
     stop_R: jax.Array
     logprob_R: jax.Array
     logprobs_RT: jax.Array
+    top: Top | None
     steps: jax.Array
 
 
@@ -88,13 +118,15 @@ def empty(
     config: ModelConfig,
     compute: ComputeConfig,
     rows: int,
-    bucket: int,
+    length: int,
     answer: int,
     mesh: Mesh | None,
     stacks: int = 1,
+    top: int = 0,
 ) -> Slots:
-    """`rows` free slots for prompts of up to `bucket` tokens and answers of up to `answer`, the cache in `stacks`."""
-    L, K, H, S = config.num_layers // stacks, config.num_kv_heads, config.head_dim, bucket + answer
+    """`rows` free slots for prompts and answers of up to `length` tokens together, of which `answer` are in tokens_RT.
+    The cache is in `stacks`; `top` is how many of the most probable tokens there is room for."""
+    L, K, H, S = config.num_layers // stacks, config.num_kv_heads, config.head_dim, length
 
     def make() -> Slots:
         lengths_R = jnp.zeros(rows, jnp.int32)
@@ -106,30 +138,50 @@ def empty(
             keys_R=jax.random.split(jax.random.key(0, impl="threefry2x32"), rows),
             token_R=jnp.zeros(rows, jnp.int32),
             left_R=jnp.zeros(rows, jnp.int32),
+            number_R=jnp.zeros(rows, jnp.int32),
             tokens_RT=jnp.zeros((rows, answer), jnp.int32),
             count_R=jnp.zeros(rows, jnp.int32),
             stop_R=jnp.full(rows, -1, jnp.int32),
             logprob_R=jnp.zeros(rows, jnp.float32),
             logprobs_RT=jnp.zeros((rows, answer), jnp.float32),
+            top=Top(*(jnp.zeros((rows, answer, top), dtype) for dtype in (jnp.int32, jnp.float32))) if top else None,
             steps=jnp.int32(0),
         )
 
     # Made in its shardings, so that no device ever holds the whole cache.
-    return make() if mesh is None else jax.jit(make, out_shardings=shardings(mesh, stacks))()
+    return make() if mesh is None else jax.jit(make, out_shardings=shardings(mesh, stacks, top))()
 
 
-def shardings(mesh: Mesh, stacks: int = 1) -> Slots:
+def shardings(mesh: Mesh, stacks: int = 1, top: int = 0) -> Slots:
     """Rows over the batch axes, heads over 'tensor'."""
     row, none = mesh_axes.sharding(mesh, "batch"), mesh_axes.sharding(mesh)
     heads = (mesh_axes.sharding(mesh, None, "batch", "act_kv_heads"),) * stacks
-    return Slots._make([kv.Cache._make([heads, heads, row]), *[row] * 8, none])
+    cache = kv.Cache._make([heads, heads, row])
+    return Slots._make([cache, *[row] * 9, Top(row, row) if top else None, none])
 
 
 def _pin(slots: Slots, mesh: Mesh | None) -> Slots:
     """`slots` in the shardings of `empty`, so that the next call takes them without another compilation."""
     if mesh is None:
         return slots
-    return jax.lax.with_sharding_constraint(slots, shardings(mesh, len(slots.cache.keys)))
+    top = 0 if slots.top is None else 1
+    return jax.lax.with_sharding_constraint(slots, shardings(mesh, len(slots.cache.keys), top))
+
+
+@functools.partial(jax.jit, static_argnames=("length", "mesh"))
+def resized(slots: Slots, *, length: int, mesh: Mesh | None) -> Slots:
+    """The slots with a cache of `length` tokens for each row. No live row may be longer than that."""
+    traced[0] += 1
+
+    def fit(cache: jax.Array, axis: int) -> jax.Array:
+        if (more := length - cache.shape[axis]) <= 0:
+            return jax.lax.slice_in_dim(cache, 0, length, axis=axis)
+        return jnp.pad(cache, [(0, more if place == axis else 0) for place in range(cache.ndim)])
+
+    keys, values = (
+        tuple(fit(one, axis) for one in stacks) for stacks, axis in ((slots.cache.keys, 4), (slots.cache.values, 3))
+    )
+    return _pin(slots._replace(cache=slots.cache._replace(keys=keys, values=values)), mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "compute"))
@@ -141,26 +193,26 @@ def prefill(
     return families.of(config).prefill(weights, config, compute, tokens_BT, segment_ids_BT, max_len=tokens_BT.shape[1])
 
 
-@functools.partial(jax.jit, static_argnames=("draw", "mesh"), donate_argnums=0)
+@functools.partial(jax.jit, static_argnames="mesh", donate_argnums=0)
 def fill(
     slots: Slots,
     logits_BV: jax.Array,
     prompts: kv.Cache,
     starts: Starts,
     *,
-    draw: Draw,
+    draw: Draw | Each,
     mesh: Mesh | None,
 ) -> Slots:
     """The slots with the candidates of `starts` in them, and the first token of each drawn.
 
-    `logits_BV` and `prompts` are what `prefill` returned."""
+    `logits_BV` and `prompts` are what `prefill` returned; an Each has a row for each candidate."""
     traced[0] += 1
     slot_C, prompt_C, keydata_C2, limit_C = map(jnp.asarray, starts)
     keys_C = jax.random.wrap_key_data(keydata_C2, impl="threefry2x32")
     new_logits_CV = logits_BV[prompt_C]
     first_C = jnp.zeros_like(slot_C)
-    token_C, logprob_C, ended_C = _draw(new_logits_CV, keys_C, first_C, draw)
-    T = prompts.keys[0].shape[-1]
+    token_C, logprob_C, ended_C, top_CN = _draw(new_logits_CV, keys_C, first_C, draw, slots.top)
+    T = min(prompts.keys[0].shape[-1], slots.cache.keys[0].shape[-1])
 
     def put(old: jax.Array, new: jax.Array) -> jax.Array:
         return old.at[slot_C].set(new.astype(old.dtype), mode="drop")
@@ -169,11 +221,11 @@ def fill(
     # length.
     cache = kv.Cache(
         keys=tuple(
-            old_LRKHS.at[:, slot_C, :, :, :T].set(new_LBKHS[:, prompt_C], mode="drop")
+            old_LRKHS.at[:, slot_C, :, :, :T].set(new_LBKHS[:, prompt_C, :, :, :T], mode="drop")
             for old_LRKHS, new_LBKHS in zip(slots.cache.keys, prompts.keys, strict=True)
         ),
         values=tuple(
-            old_LRKSH.at[:, slot_C, :, :T].set(new_LBKSH[:, prompt_C], mode="drop")
+            old_LRKSH.at[:, slot_C, :, :T].set(new_LBKSH[:, prompt_C, :, :T], mode="drop")
             for old_LRKSH, new_LBKSH in zip(slots.cache.values, prompts.values, strict=True)
         ),
         lengths_B=put(slots.cache.lengths_B, prompts.lengths_B[prompt_C]),
@@ -184,35 +236,45 @@ def fill(
         keys_R=slots.keys_R.at[slot_C].set(keys_C, mode="drop"),
         token_R=put(slots.token_R, token_C),
         left_R=put(slots.left_R, jnp.where(ended_C, 0, limit_C - 1)),
+        number_R=put(slots.number_R, first_C + 1),
         tokens_RT=put(slots.tokens_RT, tokens_CT.at[:, 0].set(jnp.where(ended_C, 0, token_C))),
         count_R=put(slots.count_R, ~ended_C),
         stop_R=put(slots.stop_R, jnp.where(ended_C, token_C, -1)),
         logprob_R=put(slots.logprob_R, logprob_C),
         logprobs_RT=put(slots.logprobs_RT, jnp.zeros(tokens_CT.shape).at[:, 0].set(logprob_C)),
+        top=_put_top(slots.top, slot_C, first_C, top_CN),
         steps=slots.steps,
     )
     return _pin(filled, mesh)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "compute", "draw", "mesh"), donate_argnums=1)
+@functools.partial(jax.jit, static_argnames=("config", "compute", "mesh"), donate_argnums=1)
 def advance(
     weights: Any,
     slots: Slots,
     enough: jax.Array,
+    most: jax.Array | None = None,
     *,
     config: ModelConfig,
     compute: ComputeConfig,
-    draw: Draw,
+    draw: Draw | Each,
     mesh: Mesh | None,
 ) -> tuple[Slots, Seen]:
-    """Decodes until at least `enough` slots are free (left_R is 0); `enough` is at most R."""
+    """Decodes until at least `enough` slots are free (left_R is 0); `enough` is at most R.
+
+    With `most` it stops after so many steps at the latest, and the slots forget what is in Seen. So T need be no more
+    than `most` and one, the first token of an answer.
+    """
     traced[0] += 1
+    if isinstance(draw, Each):
+        slots = slots._replace(left_R=jnp.where(draw.live_R, slots.left_R, 0))
+    started = slots.steps
     T, family = slots.tokens_RT.shape[1], families.of(config)
 
     def step(s: Slots) -> Slots:
         live_R = s.left_R > 0
         logits_RV, cache = family.decode_step(weights, config, compute, s.cache, s.token_R, s.cache.lengths_B)
-        token_R, logprob_R, ended_R = _draw(logits_RV, s.keys_R, s.count_R, draw)
+        token_R, logprob_R, ended_R, top_RN = _draw(logits_RV, s.keys_R, s.number_R, draw, s.top)
         goes_on_R = live_R & ~ended_R
         row_R = jnp.arange(len(live_R))
         place_R, drawn_R = (jnp.where(those_R, s.count_R, T) for those_R in (goes_on_R, live_R))  # T: outside, dropped
@@ -222,25 +284,65 @@ def advance(
             keys_R=s.keys_R,
             token_R=jnp.where(live_R, token_R, s.token_R),
             left_R=jnp.where(goes_on_R, s.left_R - 1, 0),
+            number_R=s.number_R + live_R,
             tokens_RT=s.tokens_RT.at[row_R, place_R].set(token_R, mode="drop"),
             count_R=s.count_R + goes_on_R,
             stop_R=jnp.where(live_R & ended_R, token_R, s.stop_R),
             logprob_R=s.logprob_R + jnp.where(live_R, logprob_R, 0.0),
             logprobs_RT=s.logprobs_RT.at[row_R, drawn_R].set(logprob_R, mode="drop"),
+            top=_put_top(s.top, row_R, place_R, top_RN),
             steps=s.steps + 1,
         )
 
-    slots = _pin(jax.lax.while_loop(lambda s: jnp.sum(s.left_R == 0) < enough, step, slots), mesh)
+    def goes_on(s: Slots) -> jax.Array:
+        short = jnp.sum(s.left_R == 0) < enough
+        return short if most is None else short & (s.steps < started + most)
+
+    slots = _pin(jax.lax.while_loop(goes_on, step, slots), mesh)
     seen = Seen(*(getattr(slots, name) for name in Seen._fields))
+    if most is not None:
+        slots = slots._replace(count_R=jnp.zeros_like(slots.count_R))
     return slots, seen if mesh is None else jax.lax.with_sharding_constraint(seen, mesh_axes.sharding(mesh))
 
 
 def _draw(
-    logits_RV: jax.Array, keys_R: jax.Array, number_R: jax.Array, draw: Draw
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """token_R of draw `number_R` of each stream, its log-probability in nats, and whether it ends the answer."""
+    logits_RV: jax.Array, keys_R: jax.Array, number_R: jax.Array, draw: Draw | Each, room: Top | None
+) -> tuple[jax.Array, jax.Array, jax.Array, tuple[jax.Array, jax.Array] | None]:
+    """token_R of draw `number_R` of each stream, its log-probability in nats, whether it ends the answer, and the most
+    probable tokens with theirs where there is room for them."""
     keys_R = jax.vmap(jax.random.fold_in)(keys_R, number_R)
-    token_R = choose(logits_RV, keys_R, temperature=draw.temperature, top_p=draw.top_p, top_k=draw.top_k)
+    if isinstance(draw, Each):
+        token_R = choose_each(
+            logits_RV, keys_R, temperature_B=draw.temperature_R, top_p_B=draw.top_p_R, top_k_B=draw.top_k_R
+        )
+        stops_RE = jnp.asarray(draw.stops_RE)
+    else:
+        token_R = choose(logits_RV, keys_R, temperature=draw.temperature, top_p=draw.top_p, top_k=draw.top_k)
+        stops_RE = jnp.array(draw.stops, jnp.int32)[None]
     chosen_R = jnp.take_along_axis(logits_RV, token_R[:, None], axis=-1)[:, 0]
-    logprob_R = chosen_R - jax.nn.logsumexp(logits_RV, axis=-1)
-    return token_R, logprob_R, (token_R[:, None] == jnp.array(draw.stops, jnp.int32)).any(-1)
+    whole_R = jax.nn.logsumexp(logits_RV, axis=-1)
+    top_RN = None
+    if room is not None and isinstance(draw, Each):
+        top_RN = _most_probable(logits_RV, whole_R, draw.top, room.ids_RTN.shape[-1])
+    return token_R, chosen_R - whole_R, (token_R[:, None] == stops_RE).any(-1), top_RN
+
+
+def _most_probable(logits_RV: jax.Array, whole_R: jax.Array, wanted: jax.Array, N: int) -> tuple[jax.Array, jax.Array]:
+    """(ids_RN, logprobs_RN), the first the most probable; zeros where nobody wants them."""
+
+    def found() -> tuple[jax.Array, jax.Array]:
+        logits_RN, ids_RN = jax.lax.top_k(logits_RV, N)
+        return ids_RN, logits_RN - whole_R[:, None]
+
+    def nothing() -> tuple[jax.Array, jax.Array]:
+        shape = (logits_RV.shape[0], N)
+        return jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
+
+    return jax.lax.cond(wanted, found, nothing)
+
+
+def _put_top(top: Top | None, row: jax.Array, place: jax.Array, new: tuple[jax.Array, jax.Array] | None) -> Top | None:
+    """`top` with what was found for these rows, each at its place among the tokens."""
+    if top is None or new is None:
+        return top
+    return Top(*(old.at[row, place].set(one, mode="drop") for old, one in zip(top, new, strict=True)))

@@ -110,6 +110,27 @@ def test_layers_apart_give_what_a_stack_of_all_gives(weights, texts):
             np.testing.assert_allclose(np.concatenate(a), np.concatenate(b), atol=1e-6)
 
 
+def test_prompts_read_in_chunks_continue_as_prompts_read_at_once(weights, texts, full_logits):
+    """Chunks of three tokens, the last one with padding, of rows that end at different chunks."""
+    T, longest = 3, max(LENGTHS)
+    room = (CONFIG.num_layers, len(texts), CONFIG.num_kv_heads)
+    keys, values = jnp.zeros((*room, CONFIG.head_dim, MAX_LEN)), jnp.zeros((*room, MAX_LEN, CONFIG.head_dim))
+    kv = cache.Cache((keys,), (values,), jnp.zeros(len(texts), jnp.int32))
+    read = jax.jit(lambda *given: reading.extend(weights, CONFIG, COMPUTE, *given, reach=8))
+    for at in range(0, longest, T):
+        parts = [text[:n][at : at + T] for text, n in zip(texts, LENGTHS, strict=True)]
+        tokens_BT = jnp.asarray([[*part, *[0] * (T - len(part))] for part in parts])
+        logits_BV, kv = read(kv, tokens_BT, jnp.asarray([len(part) for part in parts]))
+        for b, n in enumerate(LENGTHS):
+            if at < n <= at + T:
+                assert_close(logits_BV[b], full_logits[b][n - 1])
+    assert kv.lengths_B.tolist() == list(LENGTHS)
+    token_B = jnp.asarray([text[n] for text, n in zip(texts, LENGTHS, strict=True)])
+    logits_BV, _ = decode(weights, kv, token_B)
+    for b, n in enumerate(LENGTHS):
+        assert_close(logits_BV[b], full_logits[b][n])
+
+
 def test_a_cache_repeated_n_times_decodes_each_copy_as_its_prompt(weights, texts, full_logits):
     _, kv = prefill(weights, *prompts(texts, "right"))
     kv = cache.repeat(kv, 2)

@@ -3,6 +3,12 @@
     ranking {prompt_id, batch_sha256, annotator, ranking: [["C"], ["A", "F"], …], reject?: ["B"], axes?: {…}, note?}
     edit    {prompt_id, batch_sha256, annotator, base: "C", text, reason?}
 
+A line with `messages` and `candidates` in place of `batch_sha256` brings its own question, which no queue has asked: a
+conversation that somebody had with the model, as `tigerjax serve --labels` writes it.
+
+    ranking {prompt_id, annotator, messages, candidates: [{label: "A", text, finish}], model_sha?, ranking, …}
+    edit    {prompt_id, annotator, messages, candidates, model_sha?, base: "A", text, …}
+
 A ranking lists the best group first. Labels in one group are equally good. Labels that are not listed come last, as
 equals. A rejected answer loses against all others, wherever the ranking lists it.
 """
@@ -16,11 +22,14 @@ from tigerjax.files.foreign import loads, refuse_deep
 from tigerjax.files.jsonl import BOM, fault
 from tigerjax.files.manifest import canonical
 from tigerjax.records import blank
+from tigerjax.records.dialogue import SYSTEM
 
 AXES = ("factuality", "creativity", "richness", "safety", "format")
-SHARED_FIELDS = {"prompt_id", "batch_sha256", "annotator"}
-RANKING_FIELDS = SHARED_FIELDS | {"ranking", "reject", "axes", "note"}
-EDIT_FIELDS = SHARED_FIELDS | {"base", "text", "reason"}
+NAMES = {"prompt_id", "annotator"}
+OF_QUEUE, OWN_QUESTION = {"batch_sha256"}, {"messages", "candidates", "model_sha"}
+RANKING_FIELDS = {"ranking", "reject", "axes", "note"}
+EDIT_FIELDS = {"base", "text", "reason"}
+FINISHES = ("stop", "length", "marker")
 MARKERS = ("### Instruction:", "### Response:", "<pad>")
 """Strings of the chat format; an edited answer that holds one was pasted from a transcript."""
 
@@ -67,16 +76,19 @@ def check(
         raise BadLine("is a ranking and an edit at once; write two lines")
     if not has_rank and not has_edit:
         raise BadLine("has neither `ranking` nor `base` and `text`")
-    known = RANKING_FIELDS if has_rank else EDIT_FIELDS
+    own = brings_question(line)
+    known = NAMES | (OWN_QUESTION if own else OF_QUEUE) | (RANKING_FIELDS if has_rank else EDIT_FIELDS)
     if unknown := sorted(line.keys() - known):
         raise BadLine(f"unknown field {unknown[0]!r}; a line of this kind has {sorted(known)}")
-    for field in sorted(SHARED_FIELDS):
+    for field in sorted(NAMES if own else NAMES | OF_QUEUE):
         if not isinstance(line.get(field), str) or blank(line[field]):
             raise BadLine(f"`{field}` is missing, empty or not a string")
     question = questions.get(line["prompt_id"])
-    if question is None:
+    if own:
+        question = _own_question(line, question)
+    elif question is None:
         raise BadLine(f"prompt_id {line['prompt_id']!r} is not in the queue; take it from queue.jsonl of this round")
-    if line["batch_sha256"] != question["batch_sha256"]:
+    elif line["batch_sha256"] != question["batch_sha256"]:
         raise BadLine(
             f"batch_sha256 {line['batch_sha256'][:12]!r}… is stale; the queue is {question['batch_sha256'][:12]}…"
         )
@@ -86,6 +98,38 @@ def check(
         return "rank"
     _check_edit(line, texts, question["messages"], max_tokens, count_tokens)
     return "edit"
+
+
+def brings_question(line: Mapping[str, Any]) -> bool:
+    """Whether a line is about a conversation of its own, and not about a prompt of the queue."""
+    return bool({"messages", "candidates"} & line.keys())
+
+
+def _own_question(line: Mapping[str, Any], known: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The question that a line brings; BadLine where its form is wrong, or where its id names another, `known` one."""
+    messages, candidates = line.get("messages"), line.get("candidates")
+    roles = [m.get("role") for m in messages if isinstance(m, dict)] if isinstance(messages, list) else []
+    turns = [role for role in roles if role not in SYSTEM]
+    spoken = [("user", "assistant")[place % 2] for place in range(len(turns))]
+    whole = isinstance(messages, list) and all(isinstance(m, dict) and set(m) == {"role", "content"} for m in messages)
+    if not whole or not all(isinstance(m["content"], str) and m["content"] for m in messages or ()):
+        raise BadLine('`messages` must be a list of {"role", "content"}, both text')
+    if turns != spoken or len(turns) % 2 == 0 or roles[-1] != "user":
+        raise BadLine("`messages` must alternate between user and assistant, and end with the user")
+    if not isinstance(candidates, list) or not candidates:
+        raise BadLine('`candidates` must be a list of {"label", "text", "finish"}')
+    for one in candidates:
+        if not isinstance(one, dict) or set(one) != {"label", "text", "finish"}:
+            raise BadLine('`candidates` must be a list of {"label", "text", "finish"}')
+        if not isinstance(one["label"], str) or not isinstance(one["text"], str) or one["finish"] not in FINISHES:
+            raise BadLine(f"a candidate has a label and a text, and its finish is one of {', '.join(FINISHES)}")
+    for field in ("label", "text"):
+        if twice := [value for value, n in Counter(one[field] for one in candidates).items() if n > 1]:
+            raise BadLine(f"`candidates` have the {field} {twice[0][:40]!r} twice")
+    question = {"prompt_id": line["prompt_id"], "messages": messages, "candidates": candidates}
+    if known is not None and any(known.get(field) != value for field, value in question.items()):
+        raise BadLine(f"prompt_id {line['prompt_id']!r} names another question too; give each question its own")
+    return question
 
 
 def _check_storable(line: Mapping[str, Any]) -> None:

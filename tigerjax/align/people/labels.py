@@ -1,7 +1,8 @@
 """Reads label files, checks every line, and combines the annotators of each prompt.
 
 A file is JSONL with one label per line (see label_lines), or Label Studio's JSON export (see label_studio), which
-begins with a bracket. When an annotator ranked a prompt twice, or edited it twice, the later line counts.
+begins with a bracket. A line may bring its own question: a conversation with its answers, which joins the round. When
+an annotator ranked a prompt twice, or edited it twice, the later line counts.
 
 One wrong line and nothing is imported. The error names every wrong line with its file and line number.
 """
@@ -53,6 +54,9 @@ class Imported(NamedTuple):
     notes: list[str]
     """A line for each kind of label that is taken although it may be a mistake, with its count and first prompts, and
     one for each file of which every task was skipped."""
+    conversations: list[dict[str, Any]]
+    """The questions that label lines brought themselves, as sampler records: {prompt_id, conversation: True, messages,
+    candidates: [{cid, text, finish, score: None}]}. No reward model has scored them."""
 
 
 def import_labels(
@@ -72,6 +76,7 @@ def import_labels(
     false.
     """
     questions = {item["prompt_id"]: item for item in items}
+    brought: dict[str, Mapping[str, Any]] = {}
     lines: dict[tuple[str, str, str], dict[str, Any]] = {}
     errors, total, skipped = [], 0, 0
     empty: list[str] = []
@@ -89,10 +94,12 @@ def import_labels(
             try:
                 if isinstance(line, BadLine):
                     raise line
-                kind = label_lines.check(line, questions, max_tokens, count_tokens)
+                kind = label_lines.check(line, questions | brought, max_tokens, count_tokens)
             except BadLine as error:
                 errors.append(f"{where}: {error}")
                 continue
+            if label_lines.brings_question(line):
+                brought[line["prompt_id"]] = {name: line[name] for name in ("prompt_id", "messages", "candidates")}
             slot = (line["prompt_id"], kind, line["annotator"])
             lines.pop(slot, None)  # so that the newer line also moves to the end: the order of edits is that of `lines`
             lines[slot] = line
@@ -122,7 +129,9 @@ def import_labels(
             f"labels are missing: {len(missing['rank'])} of {wanted['rank']} rankings and {len(missing['edit'])} of"
             f" {wanted['edit']} edits, such as {(missing['rank'] + missing['edit'])[0]}; import them"
         )
+    conversations = [_record(brought[prompt_id]) for prompt_id in sorted(brought)]
     cids = {entry["prompt_id"]: entry["labels"] for entry in key}
+    cids |= {r["prompt_id"]: _by_label(brought[r["prompt_id"]], r) for r in conversations}
     verdicts, adjudicate = {}, []
     for prompt_id in sorted(p for p in by_prompt if by_prompt[p]):
         verdict, disagreements = _combine(by_prompt[prompt_id], cids[prompt_id])
@@ -134,10 +143,29 @@ def import_labels(
         counts["dropped"]["skipped"] = skipped
     counts |= {"rankings": kinds["rank"], "edits": kinds["edit"], "disagreements": len(adjudicate)}
     counts |= {"missing_rank": len(missing["rank"]), "missing_edit": len(missing["edit"])}
+    if conversations:
+        counts["conversations"] = len(conversations)
     doubtful = {kind: found for kind, found in _doubtful(lines, questions).items() if found}
     counts |= {kind: len(found) for kind, found in doubtful.items()}
     notes += [_note(*pair) for pair in doubtful.items()]
-    return Imported(verdicts, adjudicate, missing, counts, notes)
+    return Imported(verdicts, adjudicate, missing, counts, notes, conversations)
+
+
+def _record(question: Mapping[str, Any]) -> dict[str, Any]:
+    """A question that a label line brought, as a sampler record without scores."""
+    identity = question["prompt_id"]
+    candidates = [
+        {"cid": f"{identity}-{c['label']}", "text": c["text"], "finish": c["finish"], "score": None}
+        for c in question["candidates"]
+    ]
+    head = {"prompt_id": identity, "conversation": True, "messages": question["messages"]}
+    return head | {"candidates": candidates}
+
+
+def _by_label(question: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, list[str]]:
+    """{label: [candidate id]}, as the key of a queue has it."""
+    pairs = zip(question["candidates"], record["candidates"], strict=True)
+    return {candidate["label"]: [scored["cid"]] for candidate, scored in pairs}
 
 
 def _doubtful(
@@ -146,7 +174,7 @@ def _doubtful(
     """By the kinds of DOUBTFUL, the prompts of the labels that are taken and may be mistakes."""
     found: dict[str, list[str]] = {kind: [] for kind in DOUBTFUL}
     for (prompt_id, kind, annotator), line in lines.items():
-        if not questions[prompt_id][kind]:
+        if prompt_id in questions and not questions[prompt_id][kind]:
             found[f"unasked_{kind}"].append(prompt_id)
         rejected = lines.get((prompt_id, "rank", annotator), {}).get("reject", [])
         if kind == "edit" and line["base"] in rejected:

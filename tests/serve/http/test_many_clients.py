@@ -1,0 +1,195 @@
+"""Many clients at once: none is lost, none gets another's answer, and one that goes away frees its slot."""
+
+import asyncio
+import dataclasses
+import json
+import threading
+import time
+
+import httpx2
+import pytest
+from live_server import BATCHING, DEFAULTS, LIMITS, RULES, listening
+
+from tigerjax.serve.engine import Engine
+from tigerjax.serve.service import Served
+
+CLIENTS = 200
+HTTP = httpx2.Client(verify=False)
+LONG_S = 120  # a wait that ends only when something is wrong
+
+
+def request(k: int) -> dict:
+    """The request of client k: every one has its own text and seed, and settings of several kinds."""
+    how = [{"temperature": 0}, {}, {"temperature": 1.5, "top_p": 0.7}, {"top_k": 5}, {"n": 2}, {"stop": ["a", "qu"]}]
+    messages = [{"role": "user", "content": f"{k} " + "abc"[k % 3] * (k % 40)}]
+    return {"messages": messages, "seed": k, "max_tokens": 4 + k % 9, "stream": k % 2 == 0, **how[k % len(how)]}
+
+
+async def asked(client: httpx2.AsyncClient, url: str, body: dict) -> list[str]:
+    """The texts of the answers."""
+    response = await client.post(f"{url}/v1/chat/completions", json=body)
+    assert response.status_code == 200, response.text
+    texts = [""] * body.get("n", 1)
+    if not body["stream"]:
+        for choice in response.json()["choices"]:
+            texts[choice["index"]] = choice["message"]["content"]
+        return texts
+    events = response.text.split("\n\n")
+    assert events[-2] == "data: [DONE]" and events[-1] == ""
+    for event in events[:-2]:
+        (choice,) = json.loads(event.removeprefix("data: "))["choices"]
+        texts[choice["index"]] += choice["delta"].get("content") or ""
+    return texts
+
+
+def test_200_clients_at_once_each_get_the_answer_that_they_get_alone(live):
+    bodies = [request(k) for k in range(CLIENTS)]
+
+    async def together() -> list[list[str]]:
+        limits = httpx2.Limits(max_connections=CLIENTS)
+        async with httpx2.AsyncClient(limits=limits, timeout=LONG_S) as client:
+            return await asyncio.gather(*(asked(client, live.url, body) for body in bodies))
+
+    async def alone() -> list[list[str]]:
+        async with httpx2.AsyncClient(timeout=LONG_S) as client:
+            return [await asked(client, live.url, bodies[k]) for k in range(0, CLIENTS, 7)]
+
+    answers = asyncio.run(together())
+    assert len(answers) == CLIENTS and answers[::7] == asyncio.run(alone())
+    assert len({json.dumps(a) for a in answers}) > CLIENTS // 2
+
+
+def idle(engine: Engine) -> bool:
+    figures = engine.figures()
+    return figures.used == figures.queued == 0
+
+
+def waits_until(true) -> None:
+    until = time.monotonic() + LONG_S
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+class Held:
+    """Stands in for the engine's `submit`: it answers nothing, so that requests stay as they are."""
+
+    def __init__(self):
+        self.cancelled = threading.Event()
+
+    context = BATCHING.context
+
+    def submit(self, ask, deliver):
+        return self
+
+    def cancel(self, answer=None):
+        self.cancelled.set()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_goes_away_frees_its_slot(live, stream):
+    held = Held()
+    with listening(dataclasses.replace(live.served, engine=held)) as url:
+        body = {"messages": [{"role": "user", "content": "Hi"}], "stream": stream}
+        with pytest.raises(httpx2.TimeoutException):
+            with (
+                httpx2.Client() as client,
+                client.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=0.3) as r,
+            ):
+                list(r.iter_raw())
+        assert held.cancelled.wait(LONG_S)
+
+
+def test_when_the_queue_is_full_the_next_request_is_told_when_to_come_again(engine):
+    small = Engine(engine.model, batching=dataclasses.replace(BATCHING, queue=1))
+    turn = threading.Lock()
+    small._turn = lambda turn_=small._turn: (turn.acquire(), turn.release(), turn_())
+    served = Served(name="tiny", sha256="5" * 64, tokenizer=engine.model.tokenizer, engine=small, defaults=DEFAULTS)
+    try:
+        with turn, listening(served) as url:
+            body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+            first = threading.Thread(target=HTTP.post, args=(f"{url}/v1/chat/completions",), kwargs={"json": body})
+            first.start()
+            waits_until(lambda: small.figures().queued == 1)
+            full = HTTP.post(f"{url}/v1/chat/completions", json=body)
+            assert full.status_code == 429 and int(full.headers["retry-after"]) >= 1
+            assert full.json()["error"]["code"] == "queue_full" and "ask again in" in full.text
+            assert "tigerjax_serve_queued_requests 1\n" in HTTP.get(f"{url}/metrics").text
+            turn.release()
+            first.join(LONG_S)
+            turn.acquire()
+            assert not first.is_alive()
+    finally:
+        small.close()
+
+
+def test_an_engine_that_fails_ends_its_requests_with_a_line_and_is_seen_from_outside(engine):
+    broken = Engine(engine.model, batching=BATCHING)
+    served = Served(name="tiny", sha256="5" * 64, tokenizer=engine.model.tokenizer, engine=broken, defaults=DEFAULTS)
+
+    def fail():
+        raise RuntimeError("the device\nis gone")
+
+    with pytest.MonkeyPatch.context() as patch, listening(served) as url:
+        patch.setattr(threading, "excepthook", lambda arguments: None)
+        assert HTTP.get(f"{url}/health").json() == {"status": "ok", "model": "tiny"}
+        broken._turn = fail
+        body = {"messages": [{"role": "user", "content": "Hi"}]}
+        for _ in range(2):
+            refused = HTTP.post(f"{url}/v1/chat/completions", json=body)
+            assert refused.status_code == 503 and "\n" not in refused.json()["error"]["message"]
+        assert HTTP.get(f"{url}/health").status_code == 503
+        events = HTTP.post(f"{url}/v1/chat/completions", json=body | {"stream": True})
+        assert events.status_code == 503
+
+
+def test_the_figures_count_requests_tokens_and_the_time_to_the_first_token(live):
+    def figures() -> dict[str, float]:
+        lines = live.get("/metrics").text.splitlines()
+        return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if not line.startswith("#")}
+
+    before = figures()
+    body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5, "seed": 1}
+    usage = live.post("/v1/chat/completions", json=body).json()["usage"]
+    live.post("/v1/chat/completions", json=body | {"n": 0})
+    waits_until(lambda: idle(live.served.engine))
+    after = figures()
+    path = 'tigerjax_serve_requests_total{path="/v1/chat/completions",code="%d"}'
+    for name, more in {
+        path % 200: 1,
+        path % 400: 1,
+        'tigerjax_serve_tokens_total{kind="answer"}': usage["completion_tokens"],
+        'tigerjax_serve_tokens_total{kind="prompt"}': usage["prompt_tokens"],
+        "tigerjax_serve_first_token_seconds_count": 1,
+        'tigerjax_serve_first_token_seconds_bucket{le="+Inf"}': 1,
+    }.items():
+        assert after[name] - before.get(name, 0) == more, name
+    assert after["tigerjax_serve_slots"] == 8 and after["tigerjax_serve_slots_used"] == 0
+    assert after["tigerjax_serve_tokens_per_second"] > 0
+
+
+def test_keys_are_asked_for_everywhere_but_at_the_page_and_for_health(live):
+    with listening(live.served, LIMITS, RULES._replace(keys=("old", "schlüssel"))) as url:
+        for path in ("/", "/health"):
+            assert HTTP.get(url + path).status_code == 200
+        for path in ("/v1/models", "/metrics", "/nowhere"):
+            for headers in (
+                {},
+                {"authorization": "Bearer wrong"},
+                {"authorization": "old"},
+                {"authorization": "Basic old"},
+            ):
+                refused = HTTP.get(url + path, headers=headers)
+                assert refused.status_code == 401 and refused.json()["error"]["code"] == "invalid_api_key"
+        for key in ("old", "schlüssel"):
+            headers = {"authorization": f"Bearer {key}".encode()}
+            assert HTTP.get(f"{url}/v1/models", headers=headers).status_code == 200
+
+
+def test_without_a_key_a_web_site_cannot_ask_under_a_name_of_its_own(live):
+    for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", ""):
+        assert live.get("/v1/models", headers={"host": host}).status_code == 403
+    for host in ("localhost:1", "127.0.0.1", "[::1]:8000"):
+        assert live.get("/v1/models", headers={"host": host}).status_code == 200
+    # What a form of another site can send without the browser asking first is no JSON.
+    assert live.post("/v1/chat/completions", content=b"{}", headers={"content-type": "text/plain"}).status_code == 415
