@@ -138,7 +138,8 @@ def in_8_bits(model: Loaded, rows: int) -> dict[str, float]:
     readers = [reader(side) for side in sides]
     same, nats = 0, np.zeros(2)
     for at in range(rows):
-        row_BT = ids[None, at * ROW : (at + 1) * ROW]
+        first = len(ids) * at // rows  # from all of the text
+        row_BT = ids[None, first : first + ROW]
         (best, one), (other_best, other) = (read(row_BT) for read in readers)
         same += int((best == other_best).sum())
         nats += np.array([one, other]) / rows
