@@ -194,6 +194,23 @@ def test_the_figures_count_requests_tokens_and_the_time_to_the_first_token(live)
     assert after["tigerjax_serve_tokens_per_second"] > 0
 
 
+@pytest.mark.parametrize("log_prompts", [False, True])
+def test_the_log_has_a_line_for_each_request_and_its_words_only_on_request(live, log_prompts, capfd):
+    served = dataclasses.replace(live.served, log_prompts=log_prompts)
+    body = {"messages": [{"role": "user", "content": "secret words\n秘密"}], "max_tokens": 3, "seed": 1}
+    with listening(served, rules=RULES._replace(log=True)) as url:
+        for stream in (False, True):
+            assert HTTP.post(f"{url}/v1/chat/completions", json=body | {"stream": stream}).status_code == 200
+        HTTP.get(f"{url}/v1/secret")
+    lines = capfd.readouterr().err.splitlines()
+    requests = [line for line in lines if line.startswith("127.0.0.1 ")]
+    assert len(requests) == 3 and requests[2].startswith("127.0.0.1 GET other 404 ")
+    assert all(" POST /v1/chat/completions 200 " in line and " tokens in, " in line for line in requests[:2])
+    words = [json.loads(line) for line in lines if line.startswith("{")]
+    assert ("secret" in str(lines)) == ("秘密" in str(lines)) == log_prompts == bool(words)
+    assert all(one["request"]["messages"][0]["content"] == "secret words\n秘密" for one in words)
+
+
 def test_keys_are_asked_for_everywhere_but_at_the_page_and_for_health(live):
     with listening(live.served, LIMITS, RULES._replace(keys=("old", "schlüssel"))) as url:
         for path in ("/", "/health"):
