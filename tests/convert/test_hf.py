@@ -281,7 +281,7 @@ VLLM_READS = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-"""The fields of config.json that vllm/model_executor/models/llama.py reads (vLLM, commit 0035bdf), and with them those of
+"""The fields of config.json that vllm/model_executor/models/llama.py reads (vLLM, commit 0035bdf), and those of
 text-generation-inference's flash_llama_modeling.py (commit 0036084)."""
 
 
