@@ -129,6 +129,9 @@ def test_the_values_that_go_wrong_most_often_are_refused(live):
         {"metadata": {str(k): "v" for k in range(17)}},
     ):
         refused(live.post("/v1/chat/completions", json=chat | changes))
+    for body, place in (({"stream": "yes"}, "stream='yes': "), ({"stream_options": {"x": 1}}, "'stream_options.x'")):
+        assert place in refused(live.post("/v1/chat/completions", json=chat | body))
+    assert "a prompt is a text, a list of" in refused(live.post("/v1/completions", json={"prompt": ["a", 1]}))
     for prompt in ([], [[]], "", [10**9], [-1], [1.5], [None], [["a"]], ["a", 1], {"a": 1}, ["a"] * 129, [262]):
         refused(live.post("/v1/completions", json={"prompt": prompt, "max_tokens": 1}))
 
