@@ -61,7 +61,8 @@ def open_to_talk(
     for line in stored.run_config:
         if found := LINE.fullmatch(line):
             said[found[1]] = found[2]
-    compute = dataclasses.replace(FLOAT32, dtype=dtype or said.get("compute.dtype", "float32"))
+    named_dtype: Any = dtype or said.get("compute.dtype", "float32")
+    compute = dataclasses.replace(FLOAT32, dtype=named_dtype)
     named = tokenizer or _own_tokenizer(path, stored, said.get("data.tokenizer"))
     return quantised(load(path, Tokenizer(named), compute=compute, mesh=mesh, reward=reward), quantise)
 
