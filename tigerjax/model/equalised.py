@@ -24,10 +24,7 @@ ROUNDS = 4
 def equalised(weights: Any) -> Any:
     """The weights of a language model with equalised layers, in float32 where they change."""
     layers = dict(weights["layers"])
-    attn, mlp = (
-        {name: w if isinstance(w, dict) else jnp.asarray(w, jnp.float32) for name, w in layers[part].items()}
-        for part in ("attn", "mlp")
-    )
+    attn, mlp = (_in_float32(layers[part]) for part in ("attn", "mlp"))
     L, N, H, D = attn["o"].shape
     K = attn["v"].shape[2]
     o_LIOO = attn["o"].reshape(L, K, N // K, H, D).transpose(0, 1, 3, 2, 4)  # the heads that share an output of v
@@ -44,6 +41,11 @@ def equalised(weights: Any) -> Any:
             part[name] = part[name] / size_LD.reshape(L, D, *[1] * (part[name].ndim - 2))
         layers[norm] = {"scale": jnp.asarray(layers[norm]["scale"], jnp.float32) * size_LD}
     return {**weights, "layers": layers | {"attn": attn, "mlp": mlp}}
+
+
+def _in_float32(part: Any) -> dict[str, Any]:
+    """Its own weights; what it holds of others, such as the norms of queries and keys, stays as it is."""
+    return {name: w if isinstance(w, dict) else jnp.asarray(w, jnp.float32) for name, w in part.items()}
 
 
 def _sizes(w_LIO: jax.Array) -> jax.Array:
