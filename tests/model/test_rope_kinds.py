@@ -17,7 +17,6 @@ from tigerjax.convert.tensors import InMemory
 from tigerjax.evaluate.branches import Tokens
 from tigerjax.evaluate.loglikelihood import LogLikelihoods
 from tigerjax.model import decode, families, rope
-from tigerjax.model.equalised import equalised
 
 KINDS = list(make_rope.KINDS)
 ROWS = ("below", "above")
@@ -189,16 +188,6 @@ def test_reading_in_chunks_gives_what_the_whole_row_gives(model, kind, tmp_path)
         part_BT = jnp.pad(tokens_BT[:, at : at + count], ((0, 0), (0, 5 - count)))
         logits_BV, cache = read(cache, part_BT, jnp.array([count]))
         np.testing.assert_allclose(logits_BV, whole_BTV[:, at + count - 1], atol=LOGITS)
-
-
-@pytest.mark.parametrize(("model", "kind"), [("qwen2", "llama3"), ("qwen3_bias", "yarn")])
-def test_equalised_layers_compute_the_same(model, kind, tmp_path):
-    """With grouped queries, and with biases where the family has them."""
-    config, want = config_of(model, kind, tmp_path), frozen(model, kind)
-    weights, tokens_BT = tree(config, tensors(model)), jnp.asarray(want["below tokens"])
-    other = equalised(weights)
-    assert not np.allclose(other["layers"]["mlp"]["down"], weights["layers"]["mlp"]["down"])
-    np.testing.assert_allclose(apply(config, other, tokens_BT), want["below logits"], atol=LOGITS)
 
 
 def test_a_dynamic_sequence_has_the_angles_of_its_own_length_whatever_it_is_packed_or_padded_with(tmp_path):

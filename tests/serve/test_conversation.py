@@ -100,10 +100,10 @@ def test_what_is_typed_wrongly_is_named_and_the_conversation_goes_on(engine, cap
         "/system", "/reset", "/help", "", "//slash", "/quit", "never reached",
     )  # fmt: skip
     out, err = capsys.readouterr()
-    assert "no command /tempratur; did you mean /temperature?" in err
+    assert "no command /tempratur (`/help` lists them); did you mean /temperature?" in err
     assert "/n four: needs a number; type /n 4" in err
     assert "temperature=1000.0 must be at least 0 and at most 100" in err
-    assert "no command /nothing; /help lists the commands" in err
+    assert "no command /nothing (`/help` lists them)" in err
     assert "temperature is 0 from now on\nn is 2 from now on\nthe instruction holds" in out
     assert all(line in out for line in screen.HELP)
     assert chat._question == [{"role": "user", "content": "/slash"}] and len(chat.answers) == 2

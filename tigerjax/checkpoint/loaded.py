@@ -16,7 +16,6 @@ from tigerjax.config import ComputeConfig, ModelConfig, RunConfig, other_sizes, 
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import mesh_of_several
 from tigerjax.model import families, hf_config
-from tigerjax.model.equalised import equalised
 from tigerjax.model.quantised import with_held
 
 Quantise = Literal["int8"]
@@ -71,12 +70,12 @@ def load(
 
 
 def quantised(model: Loaded, dtype: Quantise | None) -> Loaded:
-    """The model with the matrices of its layers in int8, a scale for each output, after `equalised`; the model itself
-    for None. It has a sha256 of its own, since it gives other results."""
+    """The model with the matrices of its layers in int8, a scale for each output; the model itself for None. It has a
+    sha256 of its own, since it gives other results."""
     if dtype is None:
         return model
     sha256 = hashlib.sha256(f"{model.sha256} {dtype}".encode()).hexdigest()
-    return dataclasses.replace(model, weights=with_held(equalised(model.weights), dtype), sha256=sha256)
+    return dataclasses.replace(model, weights=with_held(model.weights, dtype), sha256=sha256)
 
 
 def load_for(

@@ -81,7 +81,7 @@ class Screen:
             name, _, text = line[1:].partition(" ")
             if name not in self._commands:
                 names = [f"/{known}" for known in (*self._commands, "quit")]
-                raise ConfigError(f"no command /{name}{near_miss(f'/{name}', names)}; /help lists the commands")
+                raise ConfigError(f"no command /{name} (`/help` lists them){near_miss(f'/{name}', names)}")
             self._commands[name](text.strip())
         elif line:
             _show_answers(self._chat, self._chat.ask(line.removeprefix("/")), live=True)
