@@ -5,11 +5,11 @@
     python benchmarks/tpu/tpu_sampler.py --out runs/tpu_sampler --write  the table of docs/TPU.md from the files
 
 bfloat16 weights (in one row int8) cut over the tensor axis, prompts in the bucket of 1,024 tokens and answers of up to
-512; prefill, fill and advance as `tigerjax sample` runs them. `step ms` are the compiler's estimated cycles of one decode step and the
-traffic between chips that it cannot hide, as in `tigerjax plan`; `bytes ms` is what reading this chip's share of the
-weights and of the whole cache once takes at its memory bandwidth: no step is shorter. `copies GB` are what a decode
-step copies in arrays as large as a layer's cache or larger: a cache that is written in place has none. No TPU is
-needed.
+512; prefill, fill and advance as `tigerjax sample` runs them. `step ms` are the compiler's estimated cycles of one
+decode step and the traffic between chips that it cannot hide, as in `tigerjax plan`; `bytes ms` is what reading this
+chip's share of the weights and of the whole cache once takes at its memory bandwidth: no step is shorter. `copies GB`
+are what a decode step copies in arrays as large as a layer's cache or larger: a cache that is written in place has
+none. No TPU is needed.
 """
 
 import argparse
