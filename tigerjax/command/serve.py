@@ -141,7 +141,7 @@ def serve(
 
 def _name(model: Path, beside: BesideOptions) -> str:
     """The model's id: the name of its folder, where no other is given."""
-    return beside.served_name or model.resolve().name or "model"
+    return beside.served_name or (model if paths.on_bucket(model) else model.resolve()).name or "model"
 
 
 def _rehearse(model: Path, at: AddressOptions, beside: BesideOptions, keys: int) -> None:
