@@ -33,6 +33,10 @@ class DataError(TigerjaxError, ValueError):
     exit_code = 3
 
 
+class Absent(DataError):
+    """Something that a checkpoint needs is not there, and an older checkpoint of the run would lack it too (exit 3)."""
+
+
 class Blocked(TigerjaxError):
     """The work waits for people, such as missing labels (exit 4)."""
 

@@ -46,11 +46,11 @@ def train(
 ) -> None:
     """Trains a model, by pretraining, SFT or on preferences as the config says.
 
-    The same command resumes an interrupted run. --dry-run checks the config, its mixture or its preferences, and the
-    checkpoint that the run starts from, prints the config with its overrides, and stops. With --eval.sets, loss and
-    next-token accuracy on held-out files are measured every --eval.every-steps steps and at the end, by language,
-    source and task. docs/OPERATIONS.md says more of that, and how to use --wandb. On several hosts, run the same
-    command on each (launch/run.sh).
+    The same command resumes an interrupted run. --dry-run checks the config, its mixture or its preferences, its
+    held-out files, and the checkpoint that the run starts from, prints the config with its overrides, and stops. With
+    --eval.sets, loss and next-token accuracy on held-out files are measured every --eval.every-steps steps and at the
+    end, by language, source and task. docs/OPERATIONS.md says more of that, and how to use --wandb. On several hosts,
+    run the same command on each (launch/run.sh).
 
     Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --eval.sets sft.jsonl --out runs/tiny
     """
@@ -100,11 +100,13 @@ def train(
 
 
 def _rehearse(run: RunConfig, run_dir: Path) -> None:
-    """Refuses what a run would refuse of its mixture or preferences, and of the checkpoint that it starts from."""
+    """Refuses what a run would refuse of its mixture or preferences, of what it is validated on, of the weights that it
+    trains, and of the checkpoint that it starts from."""
     from tigerjax.tokenizer.load import Tokenizer
     from tigerjax.train.rehearse import rehearse
 
-    if isinstance(run.objective, PreferenceConfig):
+    on_preferences = isinstance(run.objective, PreferenceConfig)
+    if on_preferences:
         from tigerjax.align import preference
 
         preference.check(run)
@@ -113,7 +115,18 @@ def _rehearse(run: RunConfig, run_dir: Path) -> None:
 
         import_modules(run.data.modules)
         get_mixture(run.data.mixture)
+    rehearse_validation(run, of_mixture=not on_preferences)
     rehearse(run, run_dir, lambda: Tokenizer(run.data.tokenizer))
+
+
+def rehearse_validation(run: RunConfig, *, of_mixture: bool) -> None:
+    """Refuses what a run would refuse of its held-out sets, its questions and its metric, and makes no rows."""
+    from tigerjax.data.held_out import names_of_sets
+    from tigerjax.evaluate.asked import asked
+    from tigerjax.train.validation import refuse_unfit_names
+
+    sets = names_of_sets(run.data, run.eval, of_mixture=of_mixture)
+    refuse_unfit_names(run, sets, asked(run))
 
 
 def _progress(run: Any, run_dir: Path, loader: Any) -> dict[str, float]:

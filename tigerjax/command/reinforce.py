@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tigerjax.command.arguments import override
 from tigerjax.command.figures import save
-from tigerjax.command.models import traced_steps
+from tigerjax.command.models import rehearse_validation, traced_steps
 from tigerjax.command.options import ConfigFile
 from tigerjax.command.progress import show_progress
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
@@ -48,6 +48,7 @@ def rl(
         from tigerjax.train.rehearse import rehearse
 
         room.check(run)
+        rehearse_validation(run, of_mixture=False)
         rehearse(run, run_dir, lambda: Tokenizer(run.data.tokenizer))
         to_terminal("\n".join(dump(run)))
         return
