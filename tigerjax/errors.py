@@ -6,7 +6,9 @@ with the code. Any other exception is a bug and shows its traceback.
 
 import difflib
 import errno
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 DISK_FULL_TEXTS = ("ENOSPC", "EDQUOT", "EFBIG", "No space left on device", "File too large")
 
@@ -31,6 +33,10 @@ class DataError(TigerjaxError, ValueError):
     """Bad data: the message names file, line and id where they are known (exit 3)."""
 
     exit_code = 3
+
+
+class Absent(DataError):
+    """Something that a checkpoint needs is not there, and an older checkpoint of the run would lack it too (exit 3)."""
 
 
 class Blocked(TigerjaxError):
@@ -95,6 +101,25 @@ def again(kind: str, message: str) -> TigerjaxError:
     """The error of another process, which sends the name of its class and its message."""
     kinds = {k.__name__: k for k in (ConfigError, DataError, BucketError, BucketRefused)}
     return kinds[kind](message)
+
+
+USERS = (Exception, SystemExit)
+"""What a user's Python code may raise while we call it."""
+
+
+def of_user(error: BaseException) -> str:
+    """What a user's Python code raised, on one line: its kind and its text."""
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{type(error).__name__}: {' '.join(text.split())}"
+
+
+def line_in(error: BaseException, path: Path) -> str:
+    """PATH:LINE of the line in a user's Python file where the error happened; only PATH where no line is known."""
+    if isinstance(error, SyntaxError) and Path(error.filename or "").resolve() == path.resolve():
+        return f"{path}:{error.lineno}"
+    frames, here = traceback.extract_tb(error.__traceback__), path.resolve()
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == here]
+    return f"{path}:{lines[-1]}" if lines else str(path)
 
 
 def near_miss(word: str, there: Iterable[str]) -> str:

@@ -56,6 +56,14 @@ def broken(attempts):
     return 1 / 0
 
 
+def two_lines(attempts):
+    raise ValueError("this\nand that")
+
+
+def ends(attempts):
+    raise SystemExit(0)
+
+
 def config_of(folder, chat, kind=GrpoConfig, *, steps, every, **settings):
     """A run on eight prompts in roll-outs of four prompts and 16 rows, of which a batch has 8."""
     file = folder / "prompts.jsonl"

@@ -157,8 +157,10 @@ def test_groups_whose_answers_are_alike_are_left_out_and_others_are_drawn_in_the
         (
             {"rewards": ("rl_world:broken",)},
             DataError,
-            r"broken failed with ZeroDivisionError: .*; correct the function",
+            r"broken failed with ZeroDivisionError: .* \(.*rl_world\.py:56\); correct the function",
         ),
+        ({"rewards": ("rl_world:two_lines",)}, DataError, r"two_lines failed with ValueError: this and that \("),
+        ({"rewards": ("rl_world:ends",)}, DataError, r"ends failed with SystemExit: 0 \("),
         ({"rewards": ("rl_world:silent",)}, DataError, r"none of 16 answers got a finite score"),
         ({"answers": 3}, ConfigError, r"4 x objective\.answers=3 = 12 rows, which do not split into batches of"),
         ({"draws": 3}, ConfigError, r"prompts_per_rollout=4 x draws=3 prompts, and there are 8; give more prompts"),
@@ -193,7 +195,7 @@ def test_a_lost_roll_out_and_other_prompts_stop_a_run_that_resumes(run, tmp_path
     with pytest.raises(DataError, match=r"the roll-out in whose middle the run resumes cannot be read"):
         trained(config, tmp_path / "lost")
     objective = dataclasses.replace(config.objective, prompts_per_rollout=2)
-    with pytest.raises(ConfigError, match=r"cannot resume exactly: rollout of the prompts was \[4, 4,"):
+    with pytest.raises(ConfigError, match=r"cannot resume exactly: objective\.prompts_per_rollout was 4 and is 2 now; give"):
         trained(dataclasses.replace(config, objective=objective), tmp_path / "lost")
 
 

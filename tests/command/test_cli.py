@@ -405,6 +405,29 @@ def test_a_dry_run_checks_what_the_run_starts_from_and_reads_no_weights(home, ca
     assert code == 0 and err.endswith("would resume tiny from step 4\n")  # so it does not read `gone`
 
 
+@pytest.mark.parametrize(
+    "given, code, line",
+    [
+        ("--weights.trained embd", 2, "weights.trained: 'embd' names no weight of this model"),
+        ("--weights.frozen '*'", 2, "weights.frozen leaves nothing to train"),
+        ("--weights.frozen-dtype int8", 2, "weights.frozen_dtype='int8', but all weights are trained"),
+        ("--lora.rank 2 --checkpoint.init-from None", 2, "checkpoint.init_from names none; set it"),
+        ("--eval.sets a=gone.jsonl", 3, "held-out set a: gone.jsonl: no such file"),
+        ("--eval.every-steps 2", 2, "eval: there is no held-out set"),
+        ("--eval.sets a=sft.jsonl --eval.metric a/los", 2, "eval.metric='a/los' is no figure of the held-out sets"),
+        ("--eval.sets a=sft.jsonl b=sft.jsonl --eval.every-steps 2 --checkpoint.keep-best", 2, "eval.metric must say"),
+        ("--eval.questions gone.jsonl", 3, "gone.jsonl"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would_refuse(home, given, code, line, capfd):
+    refused(f"{FROM} runs/tiny {given}", code, line, capfd)
+
+
+def test_a_dry_run_takes_a_figure_of_a_language_without_reading_the_set(home, capfd):
+    asked = "--eval.sets a=sft.jsonl --eval.metric a/lang/zh/loss_nats"
+    assert run(f"{FROM} runs/tiny {asked}", capfd)[0] == 0
+
+
 def test_fewer_steps_than_are_done_says_what_was_asked_and_what_is_there(home, capfd):
     code, _, err = run("train tiny.py --optim.total-steps 3", capfd)
     assert code == 0 and "the config asks for 3 steps (optim.total_steps) and" in err

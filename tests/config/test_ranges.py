@@ -71,7 +71,7 @@ VALID = [
     MODEL, OPTIM, COMPUTE, DATA, CHECKPOINT, RUN, MeshConfig(), PipelineConfig(), HealthConfig(), SplashConfig(),
     HostsConfig(), RewardConfig(), AlignConfig(prompt_fraction=0.07, seed=0), Batching(), Source("a"),
     EvaluationConfig(),
-    EvalConfig(every_steps=5),
+    EvalConfig(every_steps=5, questions=("quiz=quiz.jsonl",)),
     ObjectiveConfig(),
     *(of(preferences=("p",)) for of in (PreferenceConfig, DpoConfig, IpoConfig, KtoConfig, OrpoConfig, SimpoConfig)),
     *(of(prompts=("p",), rewards=("r",)) for of in (RlConfig, GrpoConfig, PpoConfig)),

@@ -13,7 +13,7 @@ from tigerjax.checkpoint.model import load_model, save_model
 from tigerjax.command.convert import to_hf
 from tigerjax.config import ScheduleConfig
 from tigerjax.convert.hf import from_hf
-from tigerjax.errors import ConfigError, DataError
+from tigerjax.errors import Absent, ConfigError, DataError
 
 EVERY = 2
 
@@ -89,8 +89,11 @@ def test_the_export_of_the_mean_is_the_mean(stable, tmp_path):
     assert "running mean" in (tmp_path / "mean/README.md").read_text()
 
 
-def test_a_checkpoint_without_a_mean_has_none_to_export(stable, tmp_path):
+def test_a_checkpoint_without_a_mean_has_none_to_export(stable, tmp_path, capfd):
     model = load_model(stable)
-    save_model(tmp_path / "weights", model.weights, model.config)
-    with pytest.raises(DataError, match="no running mean of the weights is saved here"):
-        to_hf(tmp_path / "weights", tmp_path / "out", weights="ema")
+    run = tmp_path / "run"
+    save_model(run / "checkpoints/1", model.weights, model.config)
+    for place in (run, run / "checkpoints/1"):
+        with pytest.raises(Absent, match="no running mean of the weights is saved here"):
+            to_hf(place, tmp_path / "out", weights="ema")
+    assert "damaged" not in capfd.readouterr().err

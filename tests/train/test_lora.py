@@ -270,6 +270,14 @@ def test_settings_that_cannot_be_met_are_refused(lora, weights, message, tmp_pat
         train(lora_config(lora=lora, weights=weights), TinyLoader(), run_dir=tmp_path, reporting=SILENT)
 
 
+def test_adapters_larger_than_their_matrices_and_settings_of_no_adapters_are_refused():
+    with pytest.raises(ConfigError, match=r"lora\.rank=33 is more than model\.model_dim=32, so the adapters"):
+        lora_config(lora=LoraConfig(rank=33))
+    for given in ({"alpha": 8.0}, {"rank_stabilised": True}, {"targets": ("q",)}):
+        with pytest.raises(ConfigError, match=f"lora.{next(iter(given))}=.* but lora.rank=0 makes no adapters; set"):
+            LoraConfig(**given)
+
+
 def test_another_rank_does_not_resume(base, trained):
     config = lora_config(base, lora=dataclasses.replace(LORA, rank=4), total_steps=6, every_steps=2)
     with pytest.raises(ConfigError, match=r"does not belong to this run: lora.rank = 3 is there alone; lora.rank = 4"):

@@ -295,6 +295,8 @@ def test_another_objective_has_no_validation(tmp_path):
         ({"sets": ("held/*.jsonl",)}, r"'held/\*\.jsonl' has no name or no path; write NAME=PATH"),
         ({"sets": ("..",)}, "has no name"),
         ({"every_steps": 0}, r"eval\.every_steps=0 must be"),
+        ({"max_new_tokens": 8}, r"eval\.max_new_tokens=8 is about the answers to eval\.questions, and there are none"),
+        ({"chat": False}, r"eval\.chat=False is about the answers to eval\.questions"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(given, message):

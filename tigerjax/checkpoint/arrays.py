@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
 
-from tigerjax.errors import DataError
+from tigerjax.errors import Absent, DataError
 from tigerjax.files import paths as places
 from tigerjax.model.weights import get, paths, put
 
@@ -53,11 +53,11 @@ def open_arrays(step: Path) -> dict[str, Any]:
 
 
 def open_mean(step: Path) -> dict[str, Any]:
-    """The running mean of the weights in one checkpoint folder, as `open_arrays` gives the weights. DataError where the
-    run kept none, or when an array does not open."""
+    """The running mean of the weights in one checkpoint folder, as `open_arrays` gives the weights. Absent where
+    the run kept none, DataError when an array does not open."""
     found = _opened(step / OPT_STATE, _mean_in) if (step / OPT_STATE).is_dir() else {}
     if not found:
-        raise DataError(
+        raise Absent(
             f"{step}: no running mean of the weights is saved here; give a run whose config has optim.ema_decay"
         )
     return found

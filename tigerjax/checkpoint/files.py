@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from tigerjax.checkpoint import meta as metas
 from tigerjax.checkpoint.meta import META
-from tigerjax.errors import DataError, disk_full
+from tigerjax.errors import Absent, DataError, disk_full
 from tigerjax.files import manifest, paths
 from tigerjax.processes import hosts
 
@@ -48,12 +48,14 @@ def newest_whole(folder: Path, read: Callable[[Path], Read], damaged: Callable[[
     """`read(path)` of the newest whole checkpoint in a checkpoints folder; None when there is none.
 
     A checkpoint is damaged when `read` raises DataError. `damaged` is then called with its path and the error, and the
-    next older one is tried.
+    next older one is tried. Absent is raised on: no older one would do better.
     """
     for step in steps(folder):
         path = folder / str(step)
         try:
             return read(path)
+        except Absent:
+            raise
         except DataError as error:
             damaged(path, error)
     return None

@@ -20,7 +20,7 @@ import numpy as np
 from tigerjax.checkpoint.arrays import Stored
 from tigerjax.checkpoint.files import META, read_meta
 from tigerjax.config import LoraConfig
-from tigerjax.errors import ConfigError, DataError
+from tigerjax.errors import Absent, ConfigError, DataError
 from tigerjax.files import manifest
 from tigerjax.files import paths as places
 from tigerjax.model import adapters, families
@@ -130,7 +130,7 @@ def lora_of(meta: dict[str, Any]) -> LoraConfig:
 def base_of(path: Path, meta: dict[str, Any]) -> Path | None:
     """The folder of the base of the checkpoint `path`; None for a checkpoint that is whole by itself.
 
-    Raises DataError where it is not there or holds another model.
+    Raises Absent where it is not there or holds another model.
     """
     if (base := meta.get(BASE)) is None:
         return None
@@ -143,12 +143,12 @@ def base_of(path: Path, meta: dict[str, Any]) -> Path | None:
     for place in tried:
         if (place / META).exists():
             if identity(read_meta(place)) != base["sha256"]:
-                raise DataError(
+                raise Absent(
                     f"{path}: was trained beside the weights of {place}, which are others now; put the checkpoint back"
                     " that the run started from"
                 )
             return place
-    raise DataError(
+    raise Absent(
         f"{path}: holds only what was trained, and the other weights are not at {base['path']}; put that checkpoint"
         " back, or copy it there"
     )

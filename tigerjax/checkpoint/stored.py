@@ -19,7 +19,7 @@ from tigerjax.checkpoint.files import check_bytes, open_newest, read_meta
 from tigerjax.checkpoint.model import Model, content_sha256, load_model, model_of, without_value_head
 from tigerjax.checkpoint.partial import BASE, completed, replaced, with_bases
 from tigerjax.config import ModelConfig
-from tigerjax.errors import DataError
+from tigerjax.errors import Absent, DataError
 from tigerjax.files import manifest
 from tigerjax.files import paths as places
 from tigerjax.model import families
@@ -70,21 +70,22 @@ def _mean(path: Path, meta: dict[str, Any]) -> dict[str, Any]:
 def open_whole(path: str | Path, *, mean: bool = False) -> StoredModel:
     """`open_model` with every byte checked. All hosts call it together, and each checks its share of the files.
 
-    With `mean` the weights are their running mean; DataError where the run kept none."""
+    With `mean` the weights are their running mean; Absent where the run kept none."""
     return open_newest(places.absolute(path), functools.partial(_open_together, mean=mean))
 
 
 def _open_together(path: Path, *, mean: bool) -> StoredModel:
-    stored, trouble, meta = None, None, {}
+    stored, trouble, absent, meta = None, None, False, {}
     try:
         stored, meta = _open(path, mean), read_meta(path)
         for at, of in with_bases(path, meta):
             rooms = (store.WEIGHTS, store.OPT_STATE) if mean and at == path else (store.WEIGHTS,)
             check_bytes(at, of, rooms, part=jax.process_index(), parts=jax.process_count())
     except DataError as error:
-        trouble = str(error)
-    if named := [t for t in hosts.share("troubles of a checkpoint", trouble) if t is not None]:
-        raise DataError(named[0])
+        trouble, absent = str(error), isinstance(error, Absent)
+    if named := [t for t in hosts.share("troubles of a checkpoint", (trouble, absent)) if t[0] is not None]:
+        text, absent = named[0]
+        raise (Absent if absent else DataError)(text)
     assert stored is not None
     hosts.same("the checkpoint to read", [str(path), hashlib.sha256(manifest.canonical(meta)).hexdigest()])
     return stored

@@ -40,7 +40,7 @@ class _Training:
     refuse: Callable[[RunConfig], object]
     """Raises where the command is not for such a config."""
     check: Callable[[RunConfig], object]
-    """Raises where the run's data cannot be used; a dry run calls it."""
+    """Raises where the run's data, or what it is validated on, cannot be used; a dry run calls it."""
     train: Callable[..., dict[str, Any]]
     """Trains, and returns figures for --json; takes the run, and run_dir, ask, progress and reporting by name."""
 
@@ -56,11 +56,11 @@ def train(
 ) -> None:
     """Trains a model, by pretraining, SFT or on preferences as the config says.
 
-    The same command resumes an interrupted run. --dry-run checks the config, its mixture or its preferences, and the
-    checkpoint that the run starts from, prints the config with its overrides, and stops. With --eval.sets, loss and
-    next-token accuracy on held-out files are measured every --eval.every-steps steps and at the end, by language,
-    source and task. docs/OPERATIONS.md says more of that, and how to use --wandb. On several hosts, run the same
-    command on each (launch/run.sh).
+    The same command resumes an interrupted run. --dry-run checks the config, its mixture or its preferences, its
+    held-out files, and the checkpoint that the run starts from, prints the config with its overrides, and stops. With
+    --eval.sets, loss and next-token accuracy on held-out files are measured every --eval.every-steps steps and at the
+    end, by language, source and task. docs/OPERATIONS.md says more of that, and how to use --wandb. On several hosts,
+    run the same command on each (launch/run.sh).
 
     Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --eval.sets sft.jsonl --out runs/tiny
     """
@@ -94,8 +94,12 @@ def rl(
     def by_rewards(run: RunConfig, **given: Any) -> dict[str, Any]:
         return {"prompts": room.train(run, **given)}
 
+    def check(run: RunConfig) -> None:
+        room.check(run)
+        _check_validation(run, of_mixture=False)
+
     options = _Options(out=out, dry_run=dry_run, hosts=hosts, profile_steps=profile_steps, wandb=wandb, json=json)
-    _carry_out(config, options, _Training(refuse=room.of, check=room.check, train=by_rewards))
+    _carry_out(config, options, _Training(refuse=room.of, check=check, train=by_rewards))
 
 
 def _carry_out(config: ConfigFile, options: _Options, training: _Training) -> None:
@@ -150,16 +154,28 @@ def _train(run: RunConfig, **given: Any) -> dict[str, Any]:
 
 
 def _check_data(run: RunConfig) -> None:
-    """Refuses what a run would refuse of its mixture or preferences."""
-    if isinstance(run.objective, PreferenceConfig):
+    """Refuses what a run would refuse of its mixture or preferences, and of what it is validated on."""
+    on_preferences = isinstance(run.objective, PreferenceConfig)
+    if on_preferences:
         from tigerjax.align import preference
 
         preference.check(run)
-        return
-    from tigerjax.data.mixture import get_mixture, import_modules
+    else:
+        from tigerjax.data.mixture import get_mixture, import_modules
 
-    import_modules(run.data.modules)
-    get_mixture(run.data.mixture)
+        import_modules(run.data.modules)
+        get_mixture(run.data.mixture)
+    _check_validation(run, of_mixture=not on_preferences)
+
+
+def _check_validation(run: RunConfig, *, of_mixture: bool) -> None:
+    """Refuses what a run would refuse of its held-out sets, its questions and its metric, and makes no rows."""
+    from tigerjax.data.held_out import names_of_sets
+    from tigerjax.evaluate.asked import asked
+    from tigerjax.train.validation import refuse_unfit_names
+
+    sets = names_of_sets(run.data, run.eval, of_mixture=of_mixture)
+    refuse_unfit_names(run, sets, asked(run))
 
 
 def _progress(run: Any, run_dir: Path, loader: Any) -> dict[str, float]:

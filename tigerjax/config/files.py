@@ -6,14 +6,13 @@ import dataclasses
 import importlib.util
 import re
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tigerjax.config.model import LATER
 from tigerjax.config.run import RunConfig
-from tigerjax.errors import ConfigError, near_miss
+from tigerjax.errors import USERS, ConfigError, line_in, near_miss, of_user
 
 DUMPED = "config.txt"
 """In a run's folder: its config as `dump` writes it."""
@@ -71,10 +70,9 @@ def load(path: str | Path) -> RunConfig:
         built = module.config()
     except ConfigError:
         raise
-    except Exception as error:  # whatever a user's Python may raise
-        what = error.msg if isinstance(error, SyntaxError) else error
-        place = _place(error, path)
-        raise ConfigError(f"config file {place}: {type(error).__name__}: {what}{_other_name(str(error))}") from error
+    except USERS as error:
+        what = f"{of_user(error)}{_other_name(str(error))}"
+        raise ConfigError(f"config file {line_in(error, path)}: {what}") from error
     if not isinstance(built, RunConfig):
         raise ConfigError(
             f"config() of {path} returned {type(built).__name__}, not RunConfig; end it with `return RunConfig(…)`"
@@ -169,12 +167,3 @@ def _subclass(of: Any, named: str, where: str) -> type:
 
 def _required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
-def _place(error: Exception, path: Path) -> str:
-    """PATH:LINE of the line in the config file where the error happened; only PATH where no line is known."""
-    if isinstance(error, SyntaxError) and Path(error.filename or "").resolve() == path.resolve():
-        return f"{path}:{error.lineno}"
-    frames, here = traceback.extract_tb(error.__traceback__), path.resolve()
-    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == here]
-    return f"{path}:{lines[-1]}" if lines else str(path)

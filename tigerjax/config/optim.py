@@ -96,7 +96,9 @@ class OptimConfig:
     def __post_init__(self) -> None:
         check(self, "optim.")
         if self.warmup_steps >= self.total_steps:
-            raise ConfigError(f"warmup_steps={self.warmup_steps} must be in [0, total_steps={self.total_steps})")
+            raise ConfigError(
+                f"optim.warmup_steps={self.warmup_steps} must be below optim.total_steps={self.total_steps}; change one"
+            )
         self._check_schedule()
         self._check_kind()
 

@@ -171,6 +171,11 @@ class RunConfig:
             degree = math.prod(getattr(self.mesh, axis) for axis in axes.split(" x "))
             if size % degree:
                 raise ConfigError(f"model.{field}={size} does not divide by mesh.{axes}={degree}; change one")
+        if (rank := self.lora.rank) > (size := self.model.model_dim):
+            raise ConfigError(
+                f"lora.rank={rank} is more than model.model_dim={size}, so the adapters would be larger than their"
+                " matrices; lower lora.rank, or train all weights"
+            )
         self._check_length()
         self._check_start()
         if self.checkpoint.keep_best and self.eval.every_steps is None:

@@ -40,6 +40,12 @@ class EvalConfig:
             raise ConfigError(
                 f"eval: {min(twice)} names a set and a file of questions; give one of them another name, NAME=PATH"
             )
+        for field in dataclasses.fields(self) if not self.questions else ():
+            if field.name in ("max_new_tokens", "chat") and (value := getattr(self, field.name)) != field.default:
+                raise ConfigError(
+                    f"eval.{field.name}={value!r} is about the answers to eval.questions, and there are none; give"
+                    f" those, or leave eval.{field.name} at {field.default!r}"
+                )
         if self.patience is not None and self.every_steps is None:
             raise ConfigError(
                 f"eval.patience={self.patience} counts validations, and eval.every_steps is None: only the last step is"

@@ -56,6 +56,12 @@ class LoraConfig:
             raise ConfigError(f"lora.targets={self.targets!r} must name each matrix once, such as ('q', 'v')")
         if self.rank and not self.targets:
             raise ConfigError(f"lora.rank={self.rank}, but lora.targets names no matrix; name one, or set lora.rank=0")
+        for field in dataclasses.fields(self) if not self.rank else ():
+            if (value := getattr(self, field.name)) != field.default:
+                raise ConfigError(
+                    f"lora.{field.name}={value!r}, but lora.rank=0 makes no adapters; set lora.rank, or leave"
+                    f" lora.{field.name} at {field.default!r}"
+                )
 
     @property
     def scale(self) -> float:

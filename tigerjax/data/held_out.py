@@ -89,13 +89,35 @@ def open_sets(
     Rows that are missing or outdated are made first, by one host for all. ConfigError where two sets have one name;
     DataError where records cannot be read, or none of a set is in a row.
     """
-    sets = _given(data, given) | (_of_mixture(data, given) if of_mixture else {})
+    sets = _sets(data, given, of_mixture)
     folders = {name: paths.of(data.cache_dir) / FOLDER / name for name in sorted(sets)}
     if hosts.is_writer():
         for name, folder in folders.items():
             _make(name, folder, sets[name], data, progress)
     hosts.barrier("held-out rows cached")
     return [HeldOutRows(name, folder, data.seq_len) for name, folder in folders.items()]
+
+
+def names_of_sets(data: DataConfig, given: EvalConfig, *, of_mixture: bool = True) -> list[str]:
+    """The names of the sets that `open_sets` would open, whose rows are neither made nor read.
+
+    ConfigError where two sets have one name; DataError where a set has no file.
+    """
+    sets = _sets(data, given, of_mixture)
+    for name, one in sets.items():
+        _files(name, one.patterns)
+    return sorted(sets)
+
+
+def _sets(data: DataConfig, given: EvalConfig, of_mixture: bool) -> dict[str, _Given]:
+    return _given(data, given) | (_of_mixture(data, given) if of_mixture else {})
+
+
+def _files(name: str, patterns: records.Inputs) -> list[Path]:
+    try:
+        return records.expand(patterns)
+    except DataError as error:
+        raise DataError(f"held-out set {name}: {error}") from error
 
 
 def _given(data: DataConfig, given: EvalConfig) -> dict[str, _Given]:
@@ -131,10 +153,7 @@ def _make(name: str, folder: Path, given: _Given, data: DataConfig, progress: Pr
         "encoding_sha256": tokenizer.encoding_sha256,
     }
     config |= given.config | records.inputs_config(given.patterns)
-    try:
-        files = records.expand(given.patterns)
-    except DataError as error:
-        raise DataError(f"{what}: {error}") from error
+    files = _files(name, given.patterns)
     hashing = progress and progress(f"{what}: hashed", "GB")
     inputs = [*files, *given.maker.split.files()]
     with manifest.stage(folder, name="held-out", config=config, inputs=inputs, hashing=hashing) as run:

@@ -35,7 +35,7 @@ from tigerjax.data.tasks import (
     add_sft_task,
     row_maker,
 )
-from tigerjax.errors import ConfigError, DataError, TigerjaxError, near_miss
+from tigerjax.errors import USERS, ConfigError, DataError, TigerjaxError, near_miss, of_user
 from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Progress
 from tigerjax.records.tf import start
@@ -145,10 +145,9 @@ def import_modules(modules: Sequence[str]) -> None:
             importlib.import_module(module)
         except TigerjaxError:
             raise
-        except Exception as error:  # whatever a user's module may raise
-            what = f"{type(error).__name__}: {error}"
+        except USERS as error:
             raise ConfigError(
-                f"data.modules names {module}, which cannot be imported: {what};"
+                f"data.modules names {module}, which cannot be imported: {of_user(error)};"
                 " correct the name, or start in the folder that holds it"
             ) from error
 

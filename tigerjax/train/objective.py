@@ -163,7 +163,7 @@ def token_objective(config: Trained, mesh: Mesh) -> Objective:
         kind=model.family.KIND,
         tokens=lambda batch: int(np.count_nonzero(batch.segment_ids_BT)),
         order=model.order,
-        trained=selected(config.weights, config.lora, config.model),
+        trained=selection_of(config),
     )
 
 
@@ -202,7 +202,7 @@ def preference_objective(config: RunConfig, mesh: Mesh) -> Objective:
         kind=model.family.KIND,
         tokens=lambda batch: int(np.count_nonzero(batch.rows.segment_ids_BT)),
         order=model.order,
-        trained=selected(config.weights, config.lora, config.model),
+        trained=selection_of(config),
     )
 
 
@@ -235,21 +235,7 @@ def policy_objective(config: RunConfig, mesh: Mesh) -> Objective:
     """
     settings = config.objective
     assert isinstance(settings, RlConfig)
-    if config.mesh.sequence > 1:
-        raise ConfigError(
-            f"mesh.sequence={config.mesh.sequence}: reinforcement learning reads whole rows; set mesh.sequence=1 and"
-            " raise mesh.fsdp"
-        )
-    if config.pipeline.rounds > 1:
-        raise ConfigError(
-            f"pipeline.rounds={config.pipeline.rounds}: the layers lie in another order than the sampler reads; set"
-            " pipeline.rounds=1"
-        )
-    if selected(config.weights, config.lora, config.model) is not None:
-        raise ConfigError(
-            f"lora.rank={config.lora.rank}: reinforcement learning trains all weights; set lora.rank=0 and leave the"
-            " fields of weights out"
-        )
+    selection_of(config)
     model, log_probs = decoder(config, mesh), token_log_probs(config, mesh)
 
     def init(key: jax.Array) -> Any:
@@ -260,6 +246,32 @@ def policy_objective(config: RunConfig, mesh: Mesh) -> Objective:
         return policy_loss(settings, *log_probs(weights, batch.rows), batch)
 
     return Objective(init=init, loss=loss, by_row=model.by_row, kind=model.family.KIND, tokens=lambda _: 0)
+
+
+def selection_of(config: Trained) -> Selection | None:
+    """Which weights a run of a language model trains; None: all.
+
+    Raises ConfigError as `selected` does, and for settings that reinforcement learning does not have.
+    """
+    selection = selected(config.weights, config.lora, config.model)
+    if not isinstance(config.objective, RlConfig):
+        return selection
+    if config.mesh.sequence > 1:
+        raise ConfigError(
+            f"mesh.sequence={config.mesh.sequence}: reinforcement learning reads whole rows; set mesh.sequence=1 and"
+            " raise mesh.fsdp"
+        )
+    if config.pipeline.rounds > 1:
+        raise ConfigError(
+            f"pipeline.rounds={config.pipeline.rounds}: the layers lie in another order than the sampler reads; set"
+            " pipeline.rounds=1"
+        )
+    if selection is not None:
+        raise ConfigError(
+            f"lora.rank={config.lora.rank}: reinforcement learning trains all weights; set lora.rank=0 and leave the"
+            " fields of weights out"
+        )
+    return None
 
 
 def _placed(rows: Batch) -> Batch:

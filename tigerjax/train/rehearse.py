@@ -16,24 +16,29 @@ from tigerjax.model import families
 from tigerjax.model.layers import init
 from tigerjax.processes import hosts
 from tigerjax.train import branch
-from tigerjax.train.start import check_entries, check_same, check_start, ended, present
+from tigerjax.train.objective import selection_of
+from tigerjax.train.start import check_entries, check_same, check_start, ended, present, without_base
 from tigerjax.train.state import check_same_shapes
 
 
 def rehearse(config: RunConfig, run_dir: Path, open_tokenizer: Callable[[], Any]) -> None:
-    """Checks the checkpoint that a run would start from, as `tigerjax.train.loop.train` will, without its weights.
+    """Checks which weights a run would train, and the checkpoint that it would start from, as
+    `tigerjax.train.loop.train` will, without the weights.
 
-    It is the newest one in `run_dir`, else that of `checkpoint.branch_from` or `checkpoint.init_from`. Where the config
-    names none, nothing is checked, and no tokenizer opened. Files are only counted and measured, so damaged bytes are
-    not found.
+    The checkpoint is the newest one in `run_dir`, else that of `checkpoint.branch_from` or `checkpoint.init_from`.
+    Where the config names none, no checkpoint is checked, and no tokenizer opened. Files are only counted and measured,
+    so damaged bytes are not found.
 
-    Raises ConfigError for a checkpoint of another model, tokenizer or data seed, and DataError for one that is not
-    there or whose arrays do not fit the config's model.
+    Raises ConfigError for weights that the model does not have, and for a checkpoint of another model, tokenizer or
+    data seed; DataError for one that is not there or whose arrays do not fit the config's model.
     """
     init_from, branch_from = config.checkpoint.init_from, config.checkpoint.branch_from
-    if init_from is None and branch_from is None:
-        return
+    selection = selection_of(config)
     there = steps(paths.of(run_dir) / FOLDER)
+    if init_from is None and branch_from is None:
+        if selection is not None and selection.partial and not there:
+            raise without_base()
+        return
     tokenizer = open_tokenizer()
     check_entries(config, tokenizer.size)
     family = families.of(config.model)

@@ -46,10 +46,7 @@ def new_state(
     selection, origin = objective.trained, dict[str, Any]()
     if selection is not None and selection.partial:
         if given is None or given.base is None:
-            raise ConfigError(
-                "lora.rank and weights.frozen_dtype are for training beside the weights of a checkpoint, and"
-                " checkpoint.init_from names none; set it"
-            )
+            raise without_base()
         origin = {BASE: entry(selection, given.base, folder)}
     if given is not None:
         refuse_not_finite(dict(given.weights), "the weights to start from")
@@ -61,6 +58,14 @@ def new_state(
         held = selection.frozen_dtype
         hosts.say(f"training {trained:,} weights; {frozen:,} are frozen, which are held in {held}")
     return state, origin | {"extra": given.extra if given is not None else {}}
+
+
+def without_base() -> ConfigError:
+    """The error of a run that trains beside the weights of a checkpoint, and has none."""
+    return ConfigError(
+        "lora.rank and weights.frozen_dtype are for training beside the weights of a checkpoint, and"
+        " checkpoint.init_from names none; set it"
+    )
 
 
 def _count(weights: Any) -> int:

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from tigerjax.config import EvalConfig, RunConfig
 from tigerjax.errors import ConfigError, near_miss
 from tigerjax.processes import hosts
-from tigerjax.train.held_out import TABLES, Figures, HeldOut, Validator, flat
+from tigerjax.train.held_out import MEASURED, TABLES, Ask, Figures, HeldOut, Validator, flat
 from tigerjax.train.objective import Objective
 
 RISES = 3
@@ -168,7 +168,24 @@ def _falls(values: list[float | None]) -> bool:
 
 def refuse_unfit(config: RunConfig, held_out: HeldOut) -> None:
     """ConfigError where the fields of `eval` ask for what is not held out: call it before rows are made."""
-    if not held_out.hashes():
+    _refuse(config, held_out.hashes(), held_out.names())
+
+
+def refuse_unfit_names(config: RunConfig, sets: Collection[str], ask: Ask | None) -> None:
+    """`refuse_unfit` where only the names of the sets are known. Which languages, sources and tasks they have is not:
+    figures of these are taken to be there."""
+    known = [f"{name}/{figure}" for name in sets for figure in MEASURED]
+    metric = config.eval.metric or ""
+    if any(metric.startswith(f"{name}/{word}/") for name in sets for word in TABLES.values()):
+        known.append(metric)
+    if ask is not None:
+        known += ask.names
+    _refuse(config, {*sets, *(ask.sha256 if ask is not None else ())}, known)
+
+
+def _refuse(config: RunConfig, sets: Collection[str], known: Sequence[str]) -> None:
+    """ConfigError where the fields of `eval` ask for another figure than those `known` of the `sets`."""
+    if not sets:
         if config.eval != EvalConfig():
             raise ConfigError(
                 "eval: there is no held-out set; give eval.sets, such as --eval.sets wiki=wiki.jsonl, or hold out a"
@@ -176,7 +193,7 @@ def refuse_unfit(config: RunConfig, held_out: HeldOut) -> None:
             )
         return
     needed = config.checkpoint.keep_best or config.eval.patience is not None
-    _metric(config.eval, held_out.names(), held_out.hashes(), needed=needed)
+    _metric(config.eval, known, sets, needed=needed)
 
 
 def of_run(config: RunConfig, held_out: HeldOut, objective: Objective, mesh: Mesh) -> Validation:

@@ -58,6 +58,12 @@ def _of_file(path: Any) -> list[dict[str, Any]]:
     return [as_prompt(example) for example in records.sft_examples(path)]
 
 
+SIZES = (
+    "objective.prompts_per_rollout", "objective.answers", "objective.epochs", "objective.draws", "global_batch_size",
+)  # fmt: skip
+"""What a roll-out's place in the prompts depends on, in the order in which checkpoints have it."""
+
+
 class PromptLoader:
     """A loader for tigerjax.train.loop. Its batches are empty: they are filled from roll-outs before each step.
 
@@ -97,18 +103,17 @@ class PromptLoader:
         return {}
 
     def state(self) -> dict[str, Any]:
-        """The position, with what it depends on: `restore` compares these. `rollout` is [prompts, answers, epochs,
-        draws, rows of a batch]."""
+        """The position, with what it depends on: `restore` compares these. `rollout` has the SIZES."""
         return {"taken": self._taken, **self._is}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes to the position of `state`; ConfigError when its prompts, seed or roll-outs are others."""
+        names = {"seed": ["seed"], "prompts_sha256": ["the hash of objective.prompts"], "rollout": list(SIZES)}
         for name, value in self._is.items():
-            if state[name] != value:
-                raise ConfigError(
-                    f"cannot resume exactly: {name} of the prompts was {state[name]} and is {value} now; give the old"
-                    " prompts and sizes of a roll-out, or another --out"
-                )
+            there, here = (one if name == "rollout" else [one] for one in (state[name], value))
+            if other := [(n, a, b) for n, a, b in zip(names[name], there, here, strict=True) if a != b]:
+                changed = ", ".join(f"{n} was {a} and is {b} now" for n, a, b in other)
+                raise ConfigError(f"cannot resume exactly: {changed}; give what it was, or another --out")
         self._taken = state["taken"]
 
     def asked(self, turn: int, draw: int) -> list[Prompt]:

@@ -3,7 +3,9 @@
 import importlib
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +15,7 @@ from tigerjax.align.answers import Answer
 from tigerjax.align.reward import Scorer, check_rows
 from tigerjax.checkpoint.loaded import load
 from tigerjax.config import RlConfig, RunConfig
-from tigerjax.errors import ConfigError, DataError, TigerjaxError
+from tigerjax.errors import USERS, ConfigError, DataError, TigerjaxError, line_in, of_user
 from tigerjax.files.foreign import shown
 from tigerjax.processes import hosts
 
@@ -89,9 +91,9 @@ def function(given: str) -> Function | None:
         found = getattr(importlib.import_module(module), name, None)
     except TigerjaxError:
         raise
-    except Exception as error:  # whatever a user's module may raise
+    except USERS as error:
         raise ConfigError(
-            f"objective.rewards names {given}, and {module} cannot be imported: {type(error).__name__}: {error};"
+            f"objective.rewards names {given}, and {module} cannot be imported: {of_user(error)};"
             " correct the name, or start in the folder that holds it"
         ) from error
     if not callable(found):
@@ -106,14 +108,20 @@ def _called(of: Function, name: str, attempts: Sequence[Attempt]) -> list[float]
     if hosts.is_writer():
         try:
             told = _numbers(list(of(attempts)), len(attempts))
-        except Exception as error:  # whatever a user's function may raise
-            told["trouble"] = f"failed with {type(error).__name__}: {error}"
+        except USERS as error:
+            told["trouble"] = f"failed with {of_user(error)}{_where(of, error)}"
     told = hosts.share(f"scores of {name}", told)[0]
     if "trouble" in told:
         raise DataError(
             f"reward {name} {told['trouble']}; correct the function, which must give a number or None for each answer"
         )
     return [math.nan if score is None else score for score in told["scores"]]
+
+
+def _where(of: Function, error: BaseException) -> str:
+    """Where in the function's file it failed, as the end of a message."""
+    file = getattr(sys.modules.get(getattr(of, "__module__", "")), "__file__", None)
+    return f" ({line_in(error, Path(file))})" if file else ""
 
 
 def _numbers(given: Sequence[Any], count: int) -> dict[str, Any]:
