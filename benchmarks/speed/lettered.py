@@ -141,18 +141,20 @@ def asked(model: Any, requests: list[Any]) -> list[tuple[float, bool]]:
     return model.loglikelihood(requests, disable_tqdm=True)
 
 
-def fastest(theirs: Any, requests: list[Any]) -> int:
-    """The batch size with which the peer is fastest, which it keeps."""
+def fastest(theirs: Any, requests: list[Any]) -> tuple[int, int]:
+    """(threads, batch size) with which the peer is fastest on the cores of this process; it keeps them."""
     import torch
 
-    torch.set_num_threads(1)  # two on one core would wait for each other
-
-    def seconds(batch: int) -> float:
+    def seconds(threads: int, batch: int) -> float:
+        torch.set_num_threads(threads)
         theirs.batch_size_per_gpu = batch
         return cpu(lambda: asked(theirs, requests))
 
-    theirs.batch_size_per_gpu = batch = min((1, 4, ROWS, 2 * ROWS, 4 * ROWS), key=seconds)
-    return batch
+    threads = min(sorted({1, len(os.sched_getaffinity(0))}), key=lambda n: seconds(n, ROWS))
+    batch = min((1, 4, ROWS, 2 * ROWS, 4 * ROWS), key=lambda n: seconds(threads, n))
+    torch.set_num_threads(threads)
+    theirs.batch_size_per_gpu = batch
+    return threads, batch
 
 
 def main() -> None:
@@ -176,7 +178,7 @@ def main() -> None:
         found = requests_of(folder, write_tasks(folder, words, *sizes))
         mine, theirs = sides(folder)
         for kind, requests in found.items():
-            batch = fastest(theirs, requests[: 4 if args.tiny else TRIAL])
+            threads, batch = fastest(theirs, requests[: 4 if args.tiny else TRIAL])
             started = time.process_time()
             ours = asked(mine, requests)
             first = time.process_time() - started
@@ -193,7 +195,7 @@ def main() -> None:
             rows.append(
                 Row(f"{what}, with compilation", "CPU s", first, middle["hf"], "the harness's hf model", better="less")
             )
-            raw[kind] = timed | {"first": first, "batch": batch, "apart": apart}
+            raw[kind] = timed | {"first": first, "threads": threads, "batch": batch, "apart": apart}
     finish(rows, raw, args.json)
 
 

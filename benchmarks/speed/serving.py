@@ -40,7 +40,7 @@ from tigerjax.serve.opened import open_to_talk
 from tigerjax.tokenizer.chat import encode_prompt
 
 TEXT = Path(__file__).resolve().parents[2] / "data_mixtures" / "embedded" / "corpus_en.jsonl"
-HOW = {"temperature": 0.9, "top_p": 0.95, "top_k": 0, "seed": 0}
+HOW: dict[str, Any] = {"temperature": 0.9, "top_p": 0.95, "top_k": 0, "seed": 0}
 ROW = 256
 """Tokens of a row of the text that float32 and int8 are compared on."""
 LOAD = 2 / 3
@@ -68,6 +68,11 @@ class Waiting:
         return deliver
 
 
+def one_of(receivers: list[Any]) -> Any:
+    """Gives each piece to the receiver of its answer."""
+    return lambda piece: receivers[piece.answer](piece)
+
+
 def prompts_of(model: Loaded, count: int) -> list[tuple[str, list[int]]]:
     """(prompt_id, ids) of short prompts of different lengths."""
     rng = np.random.default_rng(0)
@@ -93,8 +98,7 @@ def served(engine: Engine, prompts: Any, n: int, new: int) -> tuple[float, list[
     started = time.monotonic()
     for at, (prompt_id, ids) in enumerate(prompts):
         ask = Ask(ids=tuple(ids), prompt_id=prompt_id, n=n, max_new_tokens=new, **HOW)
-        receivers = [waiting.receiver(at * n + k) for k in range(n)]
-        engine.submit(ask, lambda piece, receivers=receivers: receivers[piece.answer](piece))
+        engine.submit(ask, one_of([waiting.receiver(at * n + k) for k in range(n)]))
     waiting.done.wait()
     return time.monotonic() - started, [waiting.ids[number] for number in range(len(prompts) * n)]
 
@@ -112,7 +116,7 @@ def first_tokens(engine: Engine, prompts: Any, new: int, rate: float) -> list[fl
 
 def reader(model: Loaded) -> Any:
     """A function from a row of ids to (the most probable next token at each place, mean loss in nats)."""
-    module = families.of(model.config).language_model(model.config, model.compute)
+    module: Any = families.of(model.config).language_model(model.config, model.compute)
     weights = jax.tree.map(jnp.asarray, model.weights)
 
     @jax.jit
@@ -134,7 +138,8 @@ def in_8_bits(model: Loaded, rows: int) -> dict[str, float]:
     readers = [reader(side) for side in sides]
     same, nats = 0, np.zeros(2)
     for at in range(rows):
-        row_BT = ids[None, at * ROW : (at + 1) * ROW]
+        first = len(ids) * at // rows  # from all of the text
+        row_BT = ids[None, first : first + ROW]
         (best, one), (other_best, other) = (read(row_BT) for read in readers)
         same += int((best == other_best).sum())
         nats += np.array([one, other]) / rows

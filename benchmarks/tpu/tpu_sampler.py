@@ -4,12 +4,12 @@
     python benchmarks/tpu/tpu_sampler.py --out runs/tpu_sampler --only 70b_v5p8_80 --again
     python benchmarks/tpu/tpu_sampler.py --out runs/tpu_sampler --write  the table of docs/TPU.md from the files
 
-bfloat16 weights cut over the tensor axis, prompts in the bucket of 1,024 tokens and answers of up to 512; prefill, fill
-and advance as `tigerjax sample` runs them. `step ms` are the compiler's estimated cycles of one decode step and the
-traffic between chips that it cannot hide, as in `tigerjax plan`; `bytes ms` is what reading this chip's share of the
-weights and of the whole cache once takes at its memory bandwidth: no step is shorter. `copies GB` are what a decode
-step copies in arrays as large as a layer's cache or larger: a cache that is written in place has none. No TPU is
-needed.
+bfloat16 weights (in one row int8) cut over the tensor axis, prompts in the bucket of 1,024 tokens and answers of up to
+512; prefill, fill and advance as `tigerjax sample` runs them. `step ms` are the compiler's estimated cycles of one
+decode step and the traffic between chips that it cannot hide, as in `tigerjax plan`; `bytes ms` is what reading this
+chip's share of the weights and of the whole cache once takes at its memory bandwidth: no step is shorter. `copies GB`
+are what a decode step copies in arrays as large as a layer's cache or larger: a cache that is written in place has
+none. No TPU is needed.
 """
 
 import argparse
@@ -47,12 +47,15 @@ class Row:
     rows: int
     """Slots of the decode, all chips together."""
     data: int = 1
+    int8: bool = False
+    """The matrices of the layers in 8 bits, as `--quantise int8` of `tigerjax chat` and `serve` holds them."""
 
 
 CASES = {
     "7b_v5p4_80": Row(model="7b", topology="v5p:2x2x1", tensor=4, rows=80),
     "7b_v5e8_80": Row(model="7b", topology="v5e:2x4", tensor=8, rows=80),
     "70b_v5p8_80": Row(model="70b", topology="v5p:2x2x2", tensor=8, rows=80),
+    "70b_v5p8_80_int8": Row(model="70b", topology="v5p:2x2x2", tensor=8, rows=80, int8=True),
     "70b_v5p8_640": Row(model="70b", topology="v5p:2x2x2", tensor=8, rows=640),
     "70b_v5p16_160": Row(model="70b", topology="v5p:2x2x4", tensor=8, data=2, rows=160),
 }
@@ -91,7 +94,6 @@ class OneStep(Program):
 def measure(name: str) -> dict[str, Any]:
     """Compiles the three programs of one row in this process."""
     from tigerjax.mesh import make_mesh, sharding
-    from tigerjax.model.families import weight_shardings
     from tigerjax.plan import topology
     from tigerjax.plan.compile import sharded_bytes
     from tigerjax.plan.estimate import Estimator
@@ -103,10 +105,7 @@ def measure(name: str) -> dict[str, Any]:
     shapes = weight_shapes(config, compute)  # before described devices are all there is
     mesh = make_mesh(MeshConfig(data=row.data, tensor=row.tensor), topology.describe(where))
 
-    def cut(shape: Any, s: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape.shape, np.dtype("bfloat16"), sharding=s)
-
-    weights = jax.tree.map(cut, shapes, weight_shardings(config, "llama", mesh))
+    weights = weights_on(mesh, config, shapes, int8=row.int8)
     whole, rows = sharding(mesh), sharding(mesh, "batch")
     shaped = jax.eval_shape(lambda: slots.empty(config, compute, row.rows, BUCKET + ANSWER, ANSWER, None))
     state = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shaped, slots.shardings(mesh))
@@ -147,6 +146,25 @@ def measure(name: str) -> dict[str, Any]:
     }
 
 
+def weights_on(mesh: Any, config: ModelConfig, shapes: Any, *, int8: bool) -> Any:
+    """The weights as the chips hold them: in bfloat16, or the matrices of the layers in int8 with float32 scales."""
+    from tigerjax.model.families import weight_shardings
+    from tigerjax.model.quantised import MATRICES, Quantised, held, held_sharding
+    from tigerjax.model.weights import get, leaves, nested
+
+    cuts = weight_shardings(config, "llama", mesh)
+
+    def one(path: str, shape: Any) -> Any:
+        cut = get(cuts, path)
+        if not int8 or path not in MATRICES:
+            return jax.ShapeDtypeStruct(shape.shape, np.dtype("bfloat16"), sharding=cut)
+        made = jax.eval_shape(lambda w: held(path, w, "int8"), shape)
+        parts = zip(made, held_sharding(path, cut, shape.shape, "int8"), strict=True)
+        return Quantised(*(jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s) for a, s in parts))
+
+    return nested((path, one(path, shape)) for path, shape in leaves(shapes))
+
+
 def weight_shapes(config: ModelConfig, compute: ComputeConfig) -> Any:
     import flax.linen as nn
 
@@ -175,7 +193,8 @@ def table(found: list[dict[str, Any]]) -> str:
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [
-        f"| {f['model']} | {f['topology']} | {f['tensor']} x {f['data']} | {f['rows']} | {f['weights_gb']:.1f} |"
+        f"| {f['model']}{', int8' if f.get('int8') else ''} | {f['topology']} |"
+        f" {f['tensor']} x {f['data']} | {f['rows']} | {f['weights_gb']:.1f} |"
         f" {f['cache_gb']:.1f} | {f['prefill']['peak_gb']:.1f} | {f['advance']['peak_gb']:.1f} | {f['copies_gb']:.2f} |"
         f" {f['bytes_ms']:.1f} | {f['step_ms']:.1f} | {f['tokens_per_s']:,.0f} |"
         for f in found

@@ -508,7 +508,7 @@ def refused_last(command: str, code: int, words: str, capfd) -> None:
 def test_an_sft_run_tells_its_progress_at_10k_examples_and_warns_when_it_is_low(tmp_path, capsys):
     from types import SimpleNamespace
 
-    from tigerjax.command.models import _progress
+    from tigerjax.command.training import _progress
 
     def told(kind, losses):
         rows = SimpleNamespace(folder=tmp_path / kind, figures={"records": 500}, rows=100)

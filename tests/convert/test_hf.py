@@ -260,3 +260,32 @@ def test_a_config_that_is_not_json_or_not_there_is_refused(exported):
     (exported / "config.json").unlink()
     with pytest.raises(DataError, match=r"config\.json: not there"):
         hf.from_hf(exported)
+
+
+VLLM_READS = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 12,
+    "intermediate_size": 28,
+    "hidden_act": "silu",
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "rope_theta": 731.0,
+    "rope_scaling": None,
+    "max_position_embeddings": 77,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "rms_norm_eps": 3e-3,
+    "vocab_size": 31,
+    "tie_word_embeddings": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+"""The fields of config.json that vllm/model_executor/models/llama.py reads (vLLM, commit 0035bdf), and those of
+text-generation-inference's flash_llama_modeling.py (commit 0036084)."""
+
+
+def test_the_config_has_every_field_that_vllm_and_tgi_read(weights, tmp_path):
+    hf.to_hf(weights, CONFIG, tmp_path / "hf", hf.Export(tokenizer=None, seq_len=77))
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert {name: config.get(name, "absent") for name in VLLM_READS} == VLLM_READS

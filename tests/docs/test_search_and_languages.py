@@ -55,7 +55,7 @@ def test_a_chinese_page_has_the_commands_of_the_english_one(path: Path):
 
 
 def test_home_errors_and_every_tutorial_are_there_in_chinese():
-    wanted = {"index.md", "QUICKSTART.md", "ERRORS.md", "COMING_FROM.md", "LONG_CONTEXT.md"}
+    wanted = {"index.md", "QUICKSTART.md", "ERRORS.md", "COMING_FROM.md", "LONG_CONTEXT.md", "SERVING.md"}
     wanted |= {f"tutorials/{p.name}" for p in (chinese.DOCS / "tutorials").glob("*.md")}
     assert {str(p.relative_to(chinese.CHINESE)) for p in CHINESE_PAGES} == wanted
 

@@ -133,6 +133,12 @@ def labels(asked: list[Any]) -> Iterator[dict[str, Any]]:
         yield {**line, "ranking": [["C"], ["A"]], "reject": ["B"], "axes": {"safety": 5}, "note": "clear"}
         if item["edit"]:
             yield {**line, "base": "A", "text": "A better answer.", "reason": "shorter"}
+    # Of a conversation that no queue has asked about.
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who are you?"}]
+    candidates = [{"label": name, "text": f"I am {name}.", "finish": "stop"} for name in "AB"]
+    talk = {"prompt_id": "chat-1", "annotator": "ann", "messages": messages, "candidates": candidates}
+    yield {**talk, "model_sha": "5" * 64, "ranking": [["B"], ["A"]]}
+    yield {**talk, "base": "A", "text": "I am neither."}
 
 
 def annotated(number: int) -> dict[str, Any]:

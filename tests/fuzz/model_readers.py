@@ -167,6 +167,9 @@ class Scored:
     def __call__(self, answers: Any) -> list[float]:
         return [float(len(answer.text) % 7) for answer in answers]
 
+    def raw(self, answers: Any) -> Any:
+        return np.array(self(answers))
+
 
 @contextlib.contextmanager
 def scoring() -> Iterator[None]:

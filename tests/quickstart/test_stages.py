@@ -121,6 +121,8 @@ def test_without_torch_or_transformers_the_export_is_compared_with_the_numpy_lla
     assert figures["hf_compared_with"] == "numpy" and "hf_token_ids_equal" not in figures
     assert 0 < figures["hf_max_abs_logit_diff"] <= PARITY
     assert figures["hf_greedy_equal"] == {"prompts": parity.PROMPTS, "equal": parity.PROMPTS}
+    exported = json.loads((quick.out / "hf" / "config.json").read_text())
+    assert exported["max_position_embeddings"] == 64, "else every loader takes its own default"
 
 
 def test_the_export_is_compared_again_once_transformers_is_there(quick: state.Quickstart, monkeypatch):

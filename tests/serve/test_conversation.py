@@ -89,7 +89,7 @@ def test_the_answer_with_the_highest_score_goes_on_or_the_one_that_is_taken(engi
     out, err = capsys.readouterr()
     assert "[1] score 0.25" in out and "[2]\n" in out and "[3] score 1.50, the conversation goes on from it" in out
     assert "the conversation goes on from answer 2" in out
-    assert "answer 4 is not there; the last question has 3 answers, from 1" in err
+    assert "answer 4 is not there; there are 3 answers, from 1" in err
     assert chat._said[-1]["content"] == chat.answers[1].text
 
 
@@ -100,10 +100,10 @@ def test_what_is_typed_wrongly_is_named_and_the_conversation_goes_on(engine, cap
         "/system", "/reset", "/help", "", "//slash", "/quit", "never reached",
     )  # fmt: skip
     out, err = capsys.readouterr()
-    assert "no command /tempratur; did you mean /temperature?" in err
+    assert "no command /tempratur (`/help` lists them); did you mean /temperature?" in err
     assert "/n four: needs a number; type /n 4" in err
     assert "temperature=1000.0 must be at least 0 and at most 100" in err
-    assert "no command /nothing; /help lists the commands" in err
+    assert "no command /nothing (`/help` lists them)" in err
     assert "temperature is 0 from now on\nn is 2 from now on\nthe instruction holds" in out
     assert all(line in out for line in screen.HELP)
     assert chat._question == [{"role": "user", "content": "/slash"}] and len(chat.answers) == 2
@@ -144,7 +144,15 @@ def test_more_answers_than_slots_are_answered_by_an_engine_of_more_slots(tiny, m
     assert chat._engine.model is engine.model
 
 
-def test_ctrl_c_ends_an_answer_and_not_the_conversation(tiny, capsys):
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C raises KeyboardInterrupt; a process that was started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_ends_an_answer_and_not_the_conversation(tiny, ctrl_c, capsys):
     chat = chat_with(Slow(tiny.loaded(), batching=ServeBatching()), n=2)
     for question in ("hello", "and then"):
         for number, _ in enumerate(chat.ask(question)):
@@ -165,7 +173,7 @@ def test_ctrl_c_ends_an_answer_and_not_the_conversation(tiny, capsys):
     assert "/quit or Ctrl-D ends" in capsys.readouterr().out
 
 
-def test_a_second_ctrl_c_ends_the_program(tiny):
+def test_a_second_ctrl_c_ends_the_program(tiny, ctrl_c):
     chat = chat_with(Slow(tiny.loaded(), batching=ServeBatching()))
     with pytest.raises(KeyboardInterrupt):
         for _ in chat.ask("hello"):

@@ -1,16 +1,22 @@
 """A model in 8 bits: near the model in float32, and the same wherever it is read."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
 from asking import Answers, ask
 
+from tigerjax import config
+from tigerjax.checkpoint import loaded
 from tigerjax.checkpoint.loaded import quantised
+from tigerjax.evaluate.answerer import load_answerer
 from tigerjax.evaluate.loglikelihood import LogLikelihoods, Tokens
 from tigerjax.model.quantised import is_quantised, read_all
 from tigerjax.sample.engine import Batching, SamplingConfig, generate
 from tigerjax.serve.engine import Engine, ServeBatching
 
+ROOT = Path(__file__).resolve().parents[2]
 AGREEMENT, PERPLEXITY = 0.95, 0.03
 """Top-1 tokens that are the same at least, and how far the perplexity may be off. The model is random and tiny: its
 weights have hardly any structure that 8 bits could lose, and few neighbours over which errors could cancel."""
@@ -66,6 +72,15 @@ def test_the_sampler_and_the_scorer_read_it_as_its_weights_multiplied_out(in_8_b
     )
     for n in range(len(sequences)):
         assert abs(one[n].logprob - other[n].logprob) < SAME_MATHS
+
+
+def test_an_evaluation_reads_it_where_it_is_asked_to(tiny, monkeypatch):
+    monkeypatch.setattr(loaded, "load", lambda *_, **__: tiny.loaded())
+    monkeypatch.setattr("tigerjax.tokenizer.load.Tokenizer", lambda folder: tiny.tokenizer)
+    settings = config.load(ROOT / "configs" / "llama2_tiny.py")
+    for quantise in ("int8", None):
+        answerer = load_answerer(settings, None, rows=2, cache=None, quantise=quantise)
+        assert is_quantised(answerer.model.weights["layers"]["mlp"]["up"]) == (quantise is not None)
 
 
 def test_the_engine_answers_with_it_as_the_sampler_does(tiny, in_8_bits):

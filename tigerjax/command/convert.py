@@ -135,37 +135,25 @@ def to_hf(  # each parameter is an option of the command
 
     Example: tigerjax convert to-hf runs/sft hf_model --tokenizer tok --dtype bfloat16 --verify
     """
-    from tigerjax.checkpoint.files import META
     from tigerjax.checkpoint.loaded import check_fits
     from tigerjax.checkpoint.stored import open_whole
-    from tigerjax.convert import hf
+    from tigerjax.convert import hf, of_checkpoint
     from tigerjax.convert import verify as check
     from tigerjax.convert.peft import to_peft
-    from tigerjax.files.manifest import sha256
     from tigerjax.model import families
-    from tigerjax.model.hf_config import trained_length
     from tigerjax.tokenizer.load import Tokenizer
 
     started = time.perf_counter()
     model = open_whole(checkpoint, mean=weights == "ema")
     if tokenizer is not None:
         check_fits(model, Tokenizer(tokenizer), where=checkpoint, reward=families.is_reward(model.kind))
-    lineage = {
-        "checkpoint": checkpoint.name,
-        "step": model.step,
-        "weights": "as trained" if weights == "trained" else "running mean (EMA)",
-        "imported from": model.extra.get("source"),
-        "checkpoint sha256 (of its meta.json)": sha256(model.path / META),
-        "tokenizer sha256": model.tokenizer_sha256,
-        "config of the run": model.run_config,
-    }
-    form = hf.Export(
+    form = of_checkpoint.export(
+        model,
+        checkpoint.name,
         tokenizer=tokenizer,
         dtype=dtype,
         vocab="padded" if keep_padding else "trimmed",
-        seq_len=trained_length(model.run_config),
-        extra=model.extra,
-        lineage=lineage,
+        weights=weights,
     )
     counts: dict[str, Any]
     if adapter and weights == "ema":

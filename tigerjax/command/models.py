@@ -1,10 +1,9 @@
-"""Commands that train, sample and score models, and the quick start that does all of it."""
+"""Commands that sample models and train and use reward models, and the quick start that does all of it."""
 
 import dataclasses
 import itertools
-import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from tigerjax.align.config import RewardConfig
 from tigerjax.command.arguments import override
@@ -12,17 +11,13 @@ from tigerjax.command.figures import save, show
 from tigerjax.command.groups import FILE_SAMPLING, FileSamplingOptions
 from tigerjax.command.options import FLAT, ConfigFile, OnDisk
 from tigerjax.command.progress import show_progress
-from tigerjax.config import PreferenceConfig, RunConfig
 from tigerjax.config.ranges import Seed
 from tigerjax.errors import ConfigError
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
-from tigerjax.terminal import one_line, tell
+from tigerjax.terminal import one_line
 from tigerjax.terminal import show as to_terminal
-from tigerjax.train import wandb_run
 
 SHOWN_ANSWERS, SHOWN_CHARACTERS = 3, 300  # that `sample` prints
-PROGRESS_EXAMPLES, LEAST_PROGRESS = 10_000, 0.9
-"""TigerBot's report expects an SFT run to be through 0.95 of its loss's fall after 10,000 examples."""
 
 
 def quickstart(out: OnDisk = Path("runs/quickstart"), seed: Seed = 0, json: Path | None = None) -> None:
@@ -33,135 +28,6 @@ def quickstart(out: OnDisk = Path("runs/quickstart"), seed: Seed = 0, json: Path
     from tigerjax.quickstart.run import quickstart as run
 
     save(run(out, seed=seed), json)
-
-
-def train(
-    config: ConfigFile,
-    out: Path | None = None,
-    dry_run: bool = False,
-    hosts: HostsConfig = AUTO,
-    profile_steps: str | None = None,
-    wandb: str | None = None,
-    json: Path | None = None,
-) -> None:
-    """Trains a model, by pretraining, SFT or on preferences as the config says.
-
-    The same command resumes an interrupted run. --dry-run checks the config, its mixture or its preferences, its
-    held-out files, and the checkpoint that the run starts from, prints the config with its overrides, and stops. With
-    --eval.sets, loss and next-token accuracy on held-out files are measured every --eval.every-steps steps and at the
-    end, by language, source and task. docs/OPERATIONS.md says more of that, and how to use --wandb. On several hosts,
-    run the same command on each (launch/run.sh).
-
-    Example: tigerjax train configs/llama2_tiny.py --optim.peak-lr 3e-4 --eval.sets sft.jsonl --out runs/tiny
-    """
-    from tigerjax.config import dump
-    from tigerjax.train.objective import refuse_rewards
-
-    began = time.time()
-    run = override(config)
-    traced = traced_steps(profile_steps, run.optim.total_steps)
-    if wandb is not None:
-        wandb_run.package()  # refused before any work when the package is missing
-    refuse_rewards(run)
-    on_preferences = isinstance(run.objective, PreferenceConfig)
-    run_dir = out or config.run_dir(run)
-    if dry_run:
-        _rehearse(run, run_dir)
-        to_terminal("\n".join(dump(run)))
-        return
-    from tigerjax.processes import hosts as processes
-
-    processes.start(hosts)
-    if processes.is_writer():
-        to_terminal("\n".join(dump(run)))
-    from tigerjax.evaluate.asked import asked
-    from tigerjax.train.held_out import lines
-    from tigerjax.train.loop import train_on_mixture
-    from tigerjax.train.metrics import Reporting, last_record, last_validation
-
-    with processes.together():
-        reporting = Reporting(since=began, profile_steps=traced, wandb=wandb)
-        more: dict[str, Any] = {}
-        given: dict[str, Any] = {"run_dir": run_dir, "ask": asked(run), "progress": show_progress}
-        if on_preferences:
-            from tigerjax.align import preference
-
-            more["preferences"] = preference.train(run, **given, reporting=reporting)
-        else:
-            loader = train_on_mixture(run, **given, reporting=reporting)
-            if processes.is_writer():
-                more |= _progress(run, run_dir, loader)
-    if processes.is_writer():
-        figures = {"run": str(run_dir)} | last_record(run_dir) | more
-        if validated := last_validation(run_dir):
-            to_terminal("\n".join(lines(validated, whole=True)))
-            figures["validation"] = validated
-        save(figures, json)
-
-
-def _rehearse(run: RunConfig, run_dir: Path) -> None:
-    """Refuses what a run would refuse of its mixture or preferences, of what it is validated on, of the weights that it
-    trains, and of the checkpoint that it starts from."""
-    from tigerjax.tokenizer.load import Tokenizer
-    from tigerjax.train.rehearse import rehearse
-
-    on_preferences = isinstance(run.objective, PreferenceConfig)
-    if on_preferences:
-        from tigerjax.align import preference
-
-        preference.check(run)
-    else:
-        from tigerjax.data.mixture import get_mixture, import_modules
-
-        import_modules(run.data.modules)
-        get_mixture(run.data.mixture)
-    rehearse_validation(run, of_mixture=not on_preferences)
-    rehearse(run, run_dir, lambda: Tokenizer(run.data.tokenizer))
-
-
-def rehearse_validation(run: RunConfig, *, of_mixture: bool) -> None:
-    """Refuses what a run would refuse of its held-out sets, its questions and its metric, and makes no rows."""
-    from tigerjax.data.held_out import names_of_sets
-    from tigerjax.evaluate.asked import asked
-    from tigerjax.train.validation import refuse_unfit_names
-
-    sets = names_of_sets(run.data, run.eval, of_mixture=of_mixture)
-    refuse_unfit_names(run, sets, asked(run))
-
-
-def _progress(run: Any, run_dir: Path, loader: Any) -> dict[str, float]:
-    """For an SFT run, how much of the loss's whole fall had happened after 10,000 examples. Warns when it is little."""
-    from tigerjax.files import manifest
-    from tigerjax.train.metrics import progress_at
-
-    configs = [(manifest.read(source.folder) or {}).get("config") for source in loader.sources]
-    if any(not isinstance(config, dict) or config.get("kind") != "sft" for config in configs):
-        return {}
-    examples_per_row = sum(
-        rate * source.figures["records"] / source.rows
-        for rate, source in zip(loader.rates.values(), loader.sources, strict=True)
-    )
-    progress = progress_at(run_dir, PROGRESS_EXAMPLES / (examples_per_row * run.global_batch_size))
-    if progress is None:
-        return {}
-    if progress < LEAST_PROGRESS:
-        tell(
-            f"warning: after {PROGRESS_EXAMPLES:,} examples the loss had {progress:.0%} of its fall behind it, below"
-            f" {LEAST_PROGRESS:.0%}: the data may be noisy or the learning rate too low"
-        )
-    return {"progress_at_10k_examples": progress}
-
-
-def traced_steps(text: str | None, total: int) -> tuple[int, int] | None:
-    """`10:12` -> (10, 12), steps of a run that has `total`."""
-    if text is None:
-        return None
-    first, _, last = text.partition(":")
-    if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
-        raise ConfigError(f"--profile-steps {text!r} must be FIRST:LAST, such as 10:12")
-    if int(last) > total:
-        raise ConfigError(f"--profile-steps {text!r}, but the run has {total} steps; give steps of the run")
-    return int(first), int(last)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

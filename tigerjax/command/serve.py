@@ -78,7 +78,7 @@ def serve(
 
     MODEL is a run, one of its checkpoints, or a Hugging Face folder; of a quick start or an alignment it is the last
     round's. Only programs of this machine reach the server, unless --host says otherwise. A key comes from
-    --api-key-file or the variable TIGERJAX_API_KEY. Ctrl-C and SIGTERM end it in order; then --json has what it counted.
+    --api-key-file or the variable TIGERJAX_API_KEY. Ctrl-C and SIGTERM end it in order; then --json has its counts.
     docs/SERVING.md says more.
 
     Example: tigerjax serve runs/quickstart --port 8000
@@ -141,7 +141,7 @@ def serve(
 
 def _name(model: Path, beside: BesideOptions) -> str:
     """The model's id: the name of its folder, where no other is given."""
-    return beside.served_name or model.resolve().name or "model"
+    return beside.served_name or (model if paths.on_bucket(model) else model.resolve()).name or "model"
 
 
 def _rehearse(model: Path, at: AddressOptions, beside: BesideOptions, keys: int) -> None:

@@ -12,13 +12,13 @@ from tigerjax.command import (
     evaluate,
     models,
     plan,
-    reinforce,
     report,
     serve,
     shells,
     starter,
     text,
     tokenizers,
+    training,
 )
 from tigerjax.command.figures import save
 from tigerjax.command.options import Command
@@ -70,7 +70,7 @@ SECTIONS: dict[str, dict[tuple[str, ...], Command]] = {
         ("data", "stats"): text.data_stats,
         ("data", "inspect"): text.data_inspect,
         ("plan",): plan.plan,
-        ("train",): models.train,
+        ("train",): training.train,
         ("checkpoint", "ls"): checkpoints.ls,
         ("checkpoint", "verify"): checkpoints.verify,
         ("checkpoint", "rm"): checkpoints.rm,
@@ -99,7 +99,7 @@ SECTIONS: dict[str, dict[tuple[str, ...], Command]] = {
         ("align", "gate"): align.gate,
     },
     "7. Reinforcement learning": {
-        ("rl",): reinforce.rl,
+        ("rl",): training.rl,
     },
     "8. Evaluation, reports, handing over": {
         ("evaluate",): evaluate.evaluate,

@@ -1,14 +1,17 @@
-"""A checkpoint of ours seen as the Hugging Face folder that an export would write, without writing it."""
+"""A checkpoint of ours as a Hugging Face folder: what an export of it holds, and its tensors without one."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from tigerjax.checkpoint.files import META
 from tigerjax.checkpoint.stored import StoredModel
+from tigerjax.convert.hf import Export, Vocab, Written
 from tigerjax.convert.read import Opened
 from tigerjax.files import manifest, paths
 from tigerjax.model import families
+from tigerjax.model.hf_config import trained_length
 from tigerjax.model.weights import Row, get
 
 Array = np.ndarray
@@ -37,6 +40,37 @@ def opened(model: StoredModel) -> Opened:
     spec = families.of(model.config).hf_rows(model.config, rows=model.config.vocab_size, reward=reward)
     tensors = OfCheckpoint(model, spec)
     return Opened(str(model.path), model.kind, model.config, tensors, spec, model.extra, sized=True)
+
+
+def export(
+    model: StoredModel,
+    name: str,
+    *,
+    tokenizer: Path | None,
+    dtype: Written = "float32",
+    vocab: Vocab = "trimmed",
+    weights: Literal["trained", "ema"] = "trained",
+) -> Export:
+    """How a checkpoint is exported: with the length that it was trained at, and with its origin in the model card.
+
+    `name` is what the card calls it, `weights` says which of its weights `model` holds.
+    """
+    return Export(
+        tokenizer=tokenizer,
+        dtype=dtype,
+        vocab=vocab,
+        seq_len=trained_length(model.run_config),
+        extra=model.extra,
+        lineage={
+            "checkpoint": name,
+            "step": model.step,
+            "weights": "as trained" if weights == "trained" else "running mean (EMA)",
+            "imported from": model.extra.get("source"),
+            "checkpoint sha256 (of its meta.json)": manifest.sha256(model.path / META),
+            "tokenizer sha256": model.tokenizer_sha256,
+            "config of the run": model.run_config,
+        },
+    )
 
 
 def facts(model: StoredModel) -> dict[str, Any]:

@@ -31,7 +31,9 @@ Peer = Literal["transformers", "numpy"]
 def hugging_face(quick: Quickstart, run_dir: Path) -> dict[str, Any]:
     """Exports the model of `run_dir` to OUT/hf and returns the figures of `compare` on held-out questions."""
     from tigerjax.checkpoint.model import load_model
-    from tigerjax.convert.hf import Export, to_hf
+    from tigerjax.checkpoint.stored import open_whole
+    from tigerjax.convert import of_checkpoint
+    from tigerjax.convert.hf import to_hf
 
     out, peer = quick.out, installed_peer()
     if peer == "numpy":
@@ -49,8 +51,7 @@ def hugging_face(quick: Quickstart, run_dir: Path) -> dict[str, Any]:
             assert run.manifest is not None
             return run.manifest["figures"]
         model = load_model(run_dir)
-        lineage = {"checkpoint": str(run_dir.relative_to(out))}
-        export = Export(tokenizer=out / "tokenizer", lineage=lineage)
+        export = of_checkpoint.export(open_whole(run_dir), str(run_dir.relative_to(out)), tokenizer=out / "tokenizer")
         to_hf(model.weights, model.config, out / "hf", export)
         run.figures = compare(model, out / "tokenizer", out / "hf", run.tmp, _questions(), peer)
         return run.figures

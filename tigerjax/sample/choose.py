@@ -63,8 +63,12 @@ def choose_each(
 ) -> jax.Array:
     """tokens_B, drawn as `choose` draws them, with settings of its own for each row: one program for all settings."""
     logits_BV = logits_BV.astype(jnp.float32)
-    likeliest_B = jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
     greedy_B = temperature_B == 0.0
+    likeliest_B = jax.lax.cond(
+        greedy_B.any(),
+        lambda: jnp.argmax(logits_BV, axis=-1).astype(jnp.int32),
+        lambda: jnp.zeros(len(logits_BV), jnp.int32),
+    )
 
     def sampled() -> jax.Array:
         temperature_B1 = jnp.where(greedy_B, 1.0, temperature_B)[:, None]

@@ -157,7 +157,7 @@ def shardings(mesh: Mesh, stacks: int = 1, top: int = 0) -> Slots:
     row, none = mesh_axes.sharding(mesh, "batch"), mesh_axes.sharding(mesh)
     heads = (mesh_axes.sharding(mesh, None, "batch", "act_kv_heads"),) * stacks
     cache = kv.Cache._make([heads, heads, row])
-    return Slots._make([cache, *[row] * 9, Top(row, row) if top else None, none])
+    return Slots._make([cache, *[row] * 9, Top._make([row, row]) if top else None, none])
 
 
 def _pin(slots: Slots, mesh: Mesh | None) -> Slots:

@@ -45,8 +45,7 @@ def app(served: Served, metrics: Metrics, limits: Limits, rules: Rules) -> ASGIA
         Route("/v1/labels", handlers.label, methods=["POST"]),
         *(Route(path, handlers.not_served, methods=["GET", "POST"]) for path in NOT_SERVED),
     ]
-    paths = [route.path for route in routes]
-
+    paths = [route.path for route in routes if "{" not in route.path]
     return Guard(Router(routes), rules, paths=paths, metrics=metrics)
 
 

@@ -116,7 +116,7 @@ class Chat:
     def take(self, number: int) -> None:
         """The conversation goes on from answer `number`, counted from 0. Raises ConfigError where there is none."""
         if not 0 <= number < len(self.answers):
-            raise ConfigError(f"answer {number + 1} is not there; the last question has {len(self.answers)} answers, from 1")
+            raise ConfigError(f"answer {number + 1} is not there; there are {len(self.answers)} answers, from 1")
         text = self.answers[number].text
         # An empty answer cannot stand in a prompt, and a question without an answer cannot either.
         self._said = [*self._question, {"role": "assistant", "content": text}] if text else self._question[:-1]

@@ -146,7 +146,9 @@ class Engine:
             self._check_open()
             if len(self._waiting) >= self.batching.queue:
                 wait_s = max(1.0, self._answer_s * len(self._waiting) / self.slots)
-                raise Full(f"{len(self._waiting)} requests wait already; ask again in {wait_s:.0f} s", retry_after_s=wait_s)
+                raise Full(
+                    f"{len(self._waiting)} requests wait already; ask again in {wait_s:.0f} s", retry_after_s=wait_s
+                )
             self._waiting.append(ticket)
             self._counts["requests"] += 1
             self._wake.notify_all()

@@ -21,9 +21,8 @@ from tigerjax.terminal import one_line, tell
 OPEN = ("/", "/health")
 """Paths that need no key. The page asks for the key itself."""
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-BEYOND = 8
-"""A body that is too long is read to its end, up to so many times the limit: a client that still sends sees no
-answer."""
+MOST_DROPPED = 64_000_000
+"""So many bytes of a body that is too long are read, and dropped: a client that still sends sees no answer."""
 OTHER = "other"
 """The path, in counts and logs, of a request to none of the server's."""
 
@@ -59,7 +58,7 @@ async def body(request: Request, limits: Limits) -> bytes:
                 length += len(part)
                 if length <= limits.body_bytes:
                     parts.append(part)
-                elif length > BEYOND * limits.body_bytes:
+                elif length > limits.body_bytes + MOST_DROPPED:
                     break
     except TimeoutError:
         closing = {"connection": "close"}

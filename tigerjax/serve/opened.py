@@ -57,8 +57,12 @@ def open_to_talk(
     if _is_hugging_face(path):
         return quantised(_of_hugging_face(path, tokenizer, dtype, mesh, reward), quantise)
     stored = open_model(path)
-    said = dict(found.groups() for line in stored.run_config if (found := LINE.fullmatch(line)))
-    compute = dataclasses.replace(FLOAT32, dtype=dtype or said.get("compute.dtype", "float32"))
+    said: dict[str, str] = {}
+    for line in stored.run_config:
+        if found := LINE.fullmatch(line):
+            said[found[1]] = found[2]
+    named_dtype: Any = dtype or said.get("compute.dtype", "float32")
+    compute = dataclasses.replace(FLOAT32, dtype=named_dtype)
     named = tokenizer or _own_tokenizer(path, stored, said.get("data.tokenizer"))
     return quantised(load(path, Tokenizer(named), compute=compute, mesh=mesh, reward=reward), quantise)
 

@@ -23,8 +23,6 @@ MOST_ANSWERS, MOST_PROMPTS, MOST_STOPS, MOST_TOP = 128, 128, 16, 20
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """The names of the answers that a label is about; so it has no more of them."""
 MOST_CANDIDATES = len(LETTERS)
-HARMLESS = ("user", "safety_identifier", "prompt_cache_key")
-"""Fields that say who asks. They change no answer."""
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "audio": (),
     "best_of": (1,),
@@ -104,6 +102,7 @@ class Sampled(_Strict):
     stream: bool = False
     stream_options: StreamOptions | None = None
     metadata: Annotated[dict[str, str], Field(max_length=16)] = {}
+    # Who asks; it changes no answer.
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
@@ -144,22 +143,29 @@ class ChatRequest(Sampled):
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
-Ids = list[Annotated[int, Field(ge=0, le=INT32)]]
+def _are_ids(given: Any) -> bool:
+    """Whether this is a list of whole numbers that can be ids of tokens."""
+    return isinstance(given, list) and all(type(i) is int and 0 <= i <= INT32 for i in given)
+
+
+def _prompt(given: Any) -> Any:
+    """A prompt as OpenAI's API takes it; ValueError for anything else."""
+    several = isinstance(given, list) and (all(isinstance(one, str) for one in given) or all(map(_are_ids, given)))
+    if not (isinstance(given, str) or _are_ids(given) or several):
+        raise ValueError("a prompt is a text, a list of texts, a list of token ids, or a list of such lists")
+    return given
 
 
 class CompletionRequest(Sampled):
     """POST /v1/completions"""
 
-    prompt: Annotated[str | Ids | list[str] | list[Ids], Field(max_length=None)]
+    prompt: Annotated[Any, BeforeValidator(_prompt)]
     logprobs: Annotated[int, Field(ge=0, le=MOST_TOP)] | None = None
 
     @property
-    def prompts(self) -> list[str] | list[Ids]:
-        """The prompts: texts, or ids of tokens."""
-        given: Any = self.prompt
-        if isinstance(given, str) or (given and isinstance(given[0], int)):
-            return [given]
-        return given or [given]
+    def prompts(self) -> list[Any]:
+        """The prompts: texts, or lists of ids of tokens."""
+        return [self.prompt] if isinstance(self.prompt, str) or _are_ids(self.prompt) else self.prompt
 
     @property
     def top_tokens(self) -> int | None:
@@ -260,7 +266,7 @@ def _refused(error: ValidationError, kind: type[BaseModel]) -> Refused:
     faults = error.errors(include_url=False)
     unknown = [fault for fault in faults if fault["type"] == "extra_forbidden"]
     first = (unknown or faults)[0]  # a field that is misspelt may be why another one is missing
-    place = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("list[", "str", "constrained")))
+    place = ".".join(str(part) for part in first["loc"])
     more = f" ({len(faults) - 1} more)" if len(faults) > 1 else ""
     if first["type"] == "extra_forbidden":
         name = str(first["loc"][-1])

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 
 from tigerjax.errors import ConfigError, DataError, near_miss
-from tigerjax.serve.chat import Chat, News
+from tigerjax.serve.chat import Chat, ChatSettings, News
 from tigerjax.terminal import overwrite, printable, show, tell, write
 
 PROMPT = "> "
@@ -81,20 +81,24 @@ class Screen:
             name, _, text = line[1:].partition(" ")
             if name not in self._commands:
                 names = [f"/{known}" for known in (*self._commands, "quit")]
-                raise ConfigError(f"no command /{name}{near_miss(f'/{name}', names)}; /help lists the commands")
+                raise ConfigError(f"no command /{name} (`/help` lists them){near_miss(f'/{name}', names)}")
             self._commands[name](text.strip())
         elif line:
             _show_answers(self._chat, self._chat.ask(line.removeprefix("/")), live=True)
 
     def _set_n(self, text: str) -> None:
-        self._change("n", _number(text, int, "/n 4"))
+        n = int(_number(text, int, "/n 4"))
+        self._change(dataclasses.replace(self._chat.settings, n=n), f"n is {n}")
 
     def _set_temperature(self, text: str) -> None:
-        self._change("temperature", _number(text, float, "/temperature 0.7"))
+        temperature = _number(text, float, "/temperature 0.7")
+        self._change(
+            dataclasses.replace(self._chat.settings, temperature=temperature), f"temperature is {temperature:g}"
+        )
 
-    def _change(self, name: str, value: float) -> None:
-        self._chat.change(dataclasses.replace(self._chat.settings, **{name: value}))
-        show(f"{name} is {value:g} from now on")
+    def _change(self, settings: ChatSettings, said: str) -> None:
+        self._chat.change(settings)
+        show(f"{said} from now on")
 
     def _take(self, text: str) -> None:
         number = _number(text, int, "/take 2")

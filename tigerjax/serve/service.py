@@ -158,7 +158,9 @@ class Service:
                     param="messages" if chat else "prompt",
                     code="context_length_exceeded",
                 )
-        if own := asked.metadata.get(PROMPT_ID):
+        if (own := asked.metadata.get(PROMPT_ID)) is not None:
+            if not own:
+                raise Refused(400, f"metadata.{PROMPT_ID} is empty; give a text, or leave it out", param="metadata")
             prompts = [(own if len(prompts) == 1 else f"{own}/{k}", ids) for k, (_, ids) in enumerate(prompts)]
         seed = secrets.randbits(32) if asked.seed is None else asked.seed
         top = asked.top_tokens
@@ -180,12 +182,7 @@ class Service:
             drawing = Drawing(served.engine, served.tokenizer, asks, asked.stop, first=self.metrics.first_token)
         except Full as full:
             wait = max(1, math.ceil(full.retry_after_s))
-            raise Refused(
-                429,
-                str(full),
-                code="queue_full",
-                headers={"retry-after": str(wait)},
-            ) from None
+            raise Refused(429, str(full), code="queue_full", headers={"retry-after": str(wait)}) from None
         except Stopped as stopped:
             raise Refused(503, str(stopped)) from None
         counted = sum(len(ids) for _, ids in prompts)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tigerjax.errors import ConfigError
+from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import paths
 from tigerjax.files.progress import Progress
 from tigerjax.tokenizer import bpe_verify
@@ -67,7 +67,7 @@ class HuggingFace:
     """Compares the ids that `transformers` gives to lines with ours, HF_LINES at a time."""
 
     def __init__(self, folder: Path, tok: Tokenizer, marks: Iterable[str]):
-        """`marks` are the texts of special tokens."""
+        """`marks` are the texts of special tokens. DataError where transformers does not load the tokenizer."""
         self._tok, self._lines = tok, list[str]()
         self.different: int | None = None
         """The lines that got other ids, after `finish`; None where transformers is not installed."""
@@ -76,7 +76,14 @@ class HuggingFace:
         from transformers import AutoTokenizer
 
         self.different = 0
-        self._theirs: Any = AutoTokenizer.from_pretrained(str(paths.fetched(folder)))
+        try:
+            self._theirs: Any = AutoTokenizer.from_pretrained(str(paths.fetched(folder)))
+        except Exception as error:  # it raises whatever its libraries do
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+            raise DataError(
+                f"{folder}: transformers does not load this tokenizer ({why}); make it again with `tigerjax tokenizer"
+                " extend`"
+            ) from error
         self._marks = [*self._theirs.all_special_tokens, *marks]
 
     def add(self, line: str) -> None:

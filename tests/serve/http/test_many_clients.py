@@ -8,8 +8,11 @@ import time
 
 import httpx2
 import pytest
+from bytes_tokenizer import Bytes
 from live_server import BATCHING, DEFAULTS, LIMITS, RULES, listening
 
+from tigerjax.serve.asked import Ask, Piece
+from tigerjax.serve.drawing import Drawing
 from tigerjax.serve.engine import Engine
 from tigerjax.serve.service import Served
 
@@ -100,6 +103,29 @@ def test_a_client_that_goes_away_frees_its_slot(live, stream):
         assert held.cancelled.wait(LONG_S)
 
 
+def test_an_answer_that_a_stop_string_has_ended_frees_its_slot_and_the_others_go_on():
+    tokenizer, cancelled = Bytes(), []
+
+    class Told:
+        def submit(self, ask, deliver):
+            for number, text in ((0, "one stop two"), (1, "three")):
+                ids = tokenizer.encode(text)
+                deliver(Piece(number, ids, [0.0] * len(ids), [], None))
+            deliver(Piece(1, [], [], [], "length"))
+            return self
+
+        def cancel(self, answer=None):
+            cancelled.append(answer)
+
+    async def drawn() -> list:
+        asks = [Ask(ids=(5,), prompt_id="p", n=2, max_new_tokens=99, temperature=1.0, top_p=1.0, top_k=0, seed=0)]
+        drawing = Drawing(Told(), tokenizer, asks, [" stop"], first=lambda seconds: None)
+        return [(news.choice, news.text, news.finish) async for news in drawing.news()]
+
+    assert asyncio.run(drawn()) == [(0, "one", "stop"), (1, "three", None), (1, "", "length")]
+    assert cancelled == [0]
+
+
 def test_when_the_queue_is_full_the_next_request_is_told_when_to_come_again(engine):
     small = Engine(engine.model, batching=dataclasses.replace(BATCHING, queue=1))
     turn = threading.Lock()
@@ -166,6 +192,23 @@ def test_the_figures_count_requests_tokens_and_the_time_to_the_first_token(live)
         assert after[name] - before.get(name, 0) == more, name
     assert after["tigerjax_serve_slots"] == 8 and after["tigerjax_serve_slots_used"] == 0
     assert after["tigerjax_serve_tokens_per_second"] > 0
+
+
+@pytest.mark.parametrize("log_prompts", [False, True])
+def test_the_log_has_a_line_for_each_request_and_its_words_only_on_request(live, log_prompts, capfd):
+    served = dataclasses.replace(live.served, log_prompts=log_prompts)
+    body = {"messages": [{"role": "user", "content": "secret words\n秘密"}], "max_tokens": 3, "seed": 1}
+    with listening(served, rules=RULES._replace(log=True)) as url:
+        for stream in (False, True):
+            assert HTTP.post(f"{url}/v1/chat/completions", json=body | {"stream": stream}).status_code == 200
+        HTTP.get(f"{url}/v1/secret")
+    lines = capfd.readouterr().err.splitlines()
+    requests = [line for line in lines if line.startswith("127.0.0.1 ")]
+    assert len(requests) == 3 and requests[2].startswith("127.0.0.1 GET other 404 ")
+    assert all(" POST /v1/chat/completions 200 " in line and " tokens in, " in line for line in requests[:2])
+    words = [json.loads(line) for line in lines if line.startswith("{")]
+    assert ("secret" in str(lines)) == ("秘密" in str(lines)) == log_prompts == bool(words)
+    assert all(one["request"]["messages"][0]["content"] == "secret words\n秘密" for one in words)
 
 
 def test_keys_are_asked_for_everywhere_but_at_the_page_and_for_health(live):

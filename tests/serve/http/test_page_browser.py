@@ -8,6 +8,7 @@ from pathlib import Path
 import headless
 import pytest
 from devtools import Page, browsing
+from live_server import RULES, listening
 from PIL import Image
 
 pytestmark = headless.needed
@@ -173,6 +174,19 @@ def test_the_page_speaks_chinese_where_the_browser_does_and_on_request(page, liv
     assert page.run('document.querySelector("#send").textContent') == "Send"
     words = page.run("WORDS")
     assert words["en"].keys() == words["zh"].keys()
+
+
+def test_the_page_asks_for_the_key_where_the_server_wants_one(page, live):
+    with listening(live.served, rules=RULES._replace(keys=("0123456789abcdef",))) as url:
+        page.open(url, width=390)
+        page.until('!document.querySelector("#secret").hidden && document.querySelector("#panel").open')
+        assert "the API key is missing or wrong" in page.run('document.querySelector("#trouble").textContent')
+        page.write("#key", "0123456789abcdef")
+        page.until('document.querySelector("#name").textContent === "tiny"')
+        ask(page, "Hi")
+        page.until(IDLE)
+        assert page.run('document.querySelector("#trouble").hidden')
+        assert not page.run("JSON.stringify([{...localStorage}, {...sessionStorage}]).includes('0123456789abcdef')")
 
 
 def test_a_wrong_request_shows_the_servers_line_and_gives_the_question_back(page, live):
