@@ -218,6 +218,13 @@ def test_prompts_are_those_of_sft_examples_or_of_prompt_files_each_once(chat, tm
     got, counts = prompts.read(config, settings, TOKENIZER)
     assert counts == {"in": 13, "out": 9, "dropped": {"repeated": 4}}  # "ask b", "ask c" and "ask d" are in both
     assert "of 13 prompts 4 repeated are left out" in capsys.readouterr().err
+    again = tmp_path / "again.jsonl"
+    again.write_text(json.dumps(lines[0] | {"messages": [{**chats[0], "content": "new"}, chats[1]]}))
+    clash = dataclasses.replace(settings, prompts=(files[0], str(again)))
+    with pytest.raises(
+        DataError, match=r"again\.jsonl: prompt 1 repeats prompt_id 'e0' of .*sft\.jsonl: prompt 1; ids"
+    ):
+        prompts.read(config, clash, TOKENIZER)
     assert got[0].prompt["reference"] == "no" and got[0].messages == [{"role": "user", "content": "ask a"}]
     loader = prompts.PromptLoader(got, config, settings, "")
     epoch = [p.prompt["prompt_id"] for turn in range(2) for p in loader.asked(turn, 0)]
