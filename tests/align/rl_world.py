@@ -56,6 +56,14 @@ def broken(attempts):
     return 1 / 0
 
 
+def number_as_text(attempts):
+    return ["0.5" for _ in attempts]
+
+
+def all_the_same(attempts):
+    return [1.0 for _ in attempts]
+
+
 def two_lines(attempts):
     raise ValueError("this\nand that")
 

@@ -221,6 +221,21 @@ def test_the_reference_is_computed_once_for_a_model_and_its_rows(chat, tmp_path,
     assert len(computed) == 2
 
 
+def test_a_dry_run_reads_the_preferences(chat, tmp_path, monkeypatch):
+    monkeypatch.setattr(preference, "Tokenizer", lambda _: TOKENIZER)
+    config = config_of(tmp_path, chat, DpoConfig, steps=3, every=3)
+    preference.check(config)
+    for text, line in (
+        ("", r"different answers in .*bad\.jsonl \(0 prompts\); give"),
+        ("no json", r"bad\.jsonl:1: broken JSON"),
+        ('{"text": "a"}', r"bad\.jsonl:1"),
+    ):
+        (tmp_path / "bad.jsonl").write_text(text)
+        objective = DpoConfig(preferences=(str(tmp_path / "bad.jsonl"),))
+        with pytest.raises(DataError, match=line):
+            preference.check(dataclasses.replace(config, objective=objective))
+
+
 def test_what_training_on_preferences_cannot_use_is_named(chat, tmp_path, capsys):
     config = config_of(tmp_path, chat, DpoConfig, steps=3, every=3)
     nowhere = dataclasses.replace(config, checkpoint=dataclasses.replace(config.checkpoint, init_from=None))

@@ -146,6 +146,14 @@ def test_groups_whose_answers_are_alike_are_left_out_and_others_are_drawn_in_the
         assert all((a["advantage"] is None) == (line["prompt_id"] in flat) for a in line["answers"])
 
 
+def test_a_roll_out_whose_groups_are_all_alike_is_named(chat, tmp_path, capsys):
+    trained(config_of(tmp_path, chat, steps=4, every=4, rewards=("rl_world:all_the_same",)), tmp_path)
+    assert (
+        "roll-out 0: the rewards tell no answer from the others to its prompt, in any of 4" in capsys.readouterr().err
+    )
+    assert all(one["alike_groups"] == 4 and one["loss_nats"] == 0 for one in metrics(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "said"),
     [
@@ -154,6 +162,7 @@ def test_groups_whose_answers_are_alike_are_left_out_and_others_are_drawn_in_the
         ({"rewards": ("rl_world:f",)}, ConfigError, r"rl_world has no function f; correct the name"),
         ({"rewards": ("rl_world:too_few",)}, DataError, r"too_few gave 1 scores for 16 answers; correct the function"),
         ({"rewards": ("rl_world:a_text",)}, DataError, r"gave 'good' as a score; correct the function"),
+        ({"rewards": ("rl_world:number_as_text",)}, DataError, r"gave '0\.5' as a score; correct the function"),
         (
             {"rewards": ("rl_world:broken",)},
             DataError,
@@ -195,7 +204,7 @@ def test_a_lost_roll_out_and_other_prompts_stop_a_run_that_resumes(run, tmp_path
     with pytest.raises(DataError, match=r"the roll-out in whose middle the run resumes cannot be read"):
         trained(config, tmp_path / "lost")
     objective = dataclasses.replace(config.objective, prompts_per_rollout=2)
-    with pytest.raises(ConfigError, match=r"cannot resume exactly: objective\.prompts_per_rollout was 4 and is 2 now; give"):
+    with pytest.raises(ConfigError, match=r"cannot resume exactly: objective\.prompts_per_rollout was 4 and is 2 now"):
         trained(dataclasses.replace(config, objective=objective), tmp_path / "lost")
 
 
@@ -209,6 +218,13 @@ def test_prompts_are_those_of_sft_examples_or_of_prompt_files_each_once(chat, tm
     got, counts = prompts.read(config, settings, TOKENIZER)
     assert counts == {"in": 13, "out": 9, "dropped": {"repeated": 4}}  # "ask b", "ask c" and "ask d" are in both
     assert "of 13 prompts 4 repeated are left out" in capsys.readouterr().err
+    again = tmp_path / "again.jsonl"
+    again.write_text(json.dumps(lines[0] | {"messages": [{**chats[0], "content": "new"}, chats[1]]}))
+    clash = dataclasses.replace(settings, prompts=(files[0], str(again)))
+    with pytest.raises(
+        DataError, match=r"again\.jsonl: prompt 1 repeats prompt_id 'e0' of .*sft\.jsonl: prompt 1; ids"
+    ):
+        prompts.read(config, clash, TOKENIZER)
     assert got[0].prompt["reference"] == "no" and got[0].messages == [{"role": "user", "content": "ask a"}]
     loader = prompts.PromptLoader(got, config, settings, "")
     epoch = [p.prompt["prompt_id"] for turn in range(2) for p in loader.asked(turn, 0)]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_project import ROOT, align, config_words
 
+from tigerjax.align import inputs
 from tigerjax.align import settings as settings_lib
 from tigerjax.align.config import AlignConfig
 from tigerjax.align.steps import STEPS, USES
@@ -195,6 +196,8 @@ def test_init_opens_every_input_and_names_the_one_that_is_wrong(made, tmp_path, 
         said = capfd.readouterr().err
         assert message in said, (message, said)
     assert not (tmp_path / "dir").exists()
+    with pytest.raises(DataError, match="nothing: there is no model; give a run"):
+        inputs.check_reward(str(tmp_path / "nothing"), None)
 
 
 def test_set_changes_a_project_and_refuses_what_does_not_open(made, tmp_path, capfd):

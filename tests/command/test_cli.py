@@ -423,6 +423,11 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(home, given, code, line, ca
     refused(f"{FROM} runs/tiny {given}", code, line, capfd)
 
 
+@pytest.mark.parametrize("name", ["dpo", "grpo"])
+def test_a_config_without_rows_has_none_to_cache(name, home, capfd):
+    refused(f"data cache {ROOT}/configs/quickstart_{name}.py", 2, "so there are no rows to cache; run the", capfd)
+
+
 def test_a_dry_run_takes_a_figure_of_a_language_without_reading_the_set(home, capfd):
     asked = "--eval.sets a=sft.jsonl --eval.metric a/lang/zh/loss_nats"
     assert run(f"{FROM} runs/tiny {asked}", capfd)[0] == 0

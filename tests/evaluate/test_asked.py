@@ -108,6 +108,13 @@ def test_a_signal_ends_the_asking(tmp_path):
     assert asked.asked(run)(*weights_of(run), stop) is None and len(calls) == 2
 
 
+def test_a_question_that_is_longer_than_a_row_is_counted_in_a_note(tmp_path, capsys):
+    asked.asked(config(quiz(tmp_path)))
+    assert "note: eval.questions quiz: 1 of 3 questions leave no room for an answer in data.seq_len=64" in (
+        capsys.readouterr().err
+    )
+
+
 def test_other_questions_have_another_hash(tmp_path):
     before = asked.asked(config(quiz(tmp_path))).sha256
     assert asked.asked(config(quiz(tmp_path))).sha256 == before

@@ -13,7 +13,7 @@ from tigerjax.checkpoint.model import load_model, save_model
 from tigerjax.command.convert import to_hf
 from tigerjax.config import ScheduleConfig
 from tigerjax.convert.hf import from_hf
-from tigerjax.errors import Absent, ConfigError, DataError
+from tigerjax.errors import Absent, ConfigError
 
 EVERY = 2
 

@@ -260,6 +260,11 @@ def test_frozen_weights_in_a_narrow_type_train_nearly_alike_and_are_not_saved(ba
         (LoraConfig(), WeightsConfig(trained=("layers/atn/q",)), "'layers/atn/q' names no weight .*; did you mean"),
         (LoraConfig(), WeightsConfig(trained=("embed[60:]",)), r"must begin at an entry from 1 to 59, below"),
         (LoraConfig(), WeightsConfig(trained=("*scale[4:]",)), "asks for entries of the vocabulary, which"),
+        (
+            LoraConfig(),
+            WeightsConfig(trained=("emb*", "embed[5:]")),
+            "names embed twice, from entry 0 and from entry 5",
+        ),
         (LoraConfig(), WeightsConfig(frozen=("*",)), "weights.frozen leaves nothing to train"),
         (LORA, WeightsConfig(frozen=("embed",)), "'embed' names only weights that are not trained anyway"),
         (LoraConfig(), WeightsConfig(frozen_dtype="int8"), "but all weights are trained; set lora.rank"),

@@ -1,5 +1,8 @@
 """Opens every input of an alignment before its first step: a wrong one is found now, and not after all sampling."""
 
+from collections.abc import Iterable
+from typing import Any
+
 from tigerjax import records
 from tigerjax.align import prompts as prompts_lib
 from tigerjax.align.config import AlignConfig
@@ -33,8 +36,8 @@ def check(settings: AlignSettings, run: RunConfig) -> None:
             raise DataError(f"{path} does not exist; give existing SFT files, candidate models and gold files")
     if not settings.models:
         raise ConfigError("an alignment starts from a chat model; give --models")
-    if isinstance(run.objective, PreferenceConfig) and run.objective.preferences:
-        records.expand(run.objective.preferences)
+    given = run.objective.preferences if isinstance(run.objective, PreferenceConfig) else ()
+    preferences = records.expand(given) if given else []
     tokenizer = Tokenizer(run.data.tokenizer)
     for path in settings.models:
         model = _open(path)
@@ -43,18 +46,26 @@ def check(settings: AlignSettings, run: RunConfig) -> None:
     check_reward(settings.reward_model, tokenizer)
     _check_questions(settings.evaluation_set, tokenizer, run.data.seq_len)
     _check_sft(settings)
-    for path in settings.gold:
-        for number, record in records.read(paths.of(path)):
-            try:
-                records.as_preference(record, f"{path}:{number}")
-            except records.Unusable as error:
-                hosts.say(f"tigerjax: note: {printable(error)}; left out of the next reward model")
+    _check_preferences([paths.of(path) for path in settings.gold], "the next reward model")
+    _check_preferences(preferences, "training")
     for name in ("safety", "exclude"):
         if (path := getattr(settings, name)) is not None and not read_lines(path):
             hosts.say(f"tigerjax: note: {path}: {name} of the alignment has no entry, so it changes nothing")
 
 
+def _check_preferences(files: Iterable[Any], of: str) -> None:
+    """Reads files of preferences; says which records are left out `of` what."""
+    for path in files:
+        for number, record in records.read(path):
+            try:
+                records.as_preference(record, f"{path}:{number}")
+            except records.Unusable as error:
+                hosts.say(f"tigerjax: note: {printable(error)}; left out of {of}")
+
+
 def _open(path: str) -> StoredModel:
+    if not paths.of(path).exists():
+        raise DataError(f"{path}: there is no model; give a run, its checkpoints/, or one step")
     if not paths.of(path).is_dir():
         raise DataError(f"{path}: a file, but a model is a folder; give a run, its checkpoints/, or one step")
     return open_whole(path)

@@ -79,9 +79,10 @@ def train(
 
 
 def check(config: RunConfig) -> None:
-    """What `train` needs is there: the settings, the files of preferences, and a model of the config's sizes."""
-    records.expand(of(config).preferences)
-    start_model(config, Tokenizer(config.data.tokenizer))
+    """What `train` needs is there: the settings, preferences that fit, and a model of the config's sizes."""
+    settings, tokenizer = of(config), Tokenizer(config.data.tokenizer)
+    read(config, settings, tokenizer)
+    start_model(config, tokenizer)
 
 
 def of(config: RunConfig) -> PreferenceConfig:

@@ -120,7 +120,7 @@ def read(paths: Iterable[str | Path]) -> tuple[list[Comparison], dict[str, Any]]
     against: dict[str, str] = {}
     ids: dict[str, str] = {}
     places: dict[str, str] = {}
-    lost = Dropped()
+    lost, paths = Dropped(), list(paths)
     for path in paths:
         for number, given in records.read(path):
             where = f"{path}:{number}"
@@ -143,8 +143,11 @@ def read(paths: Iterable[str | Path]) -> tuple[list[Comparison], dict[str, Any]]
     comparisons = [_comparison(head, pairs) for head, pairs in prompts.values() if pairs]
     out, dropped = sum(len(pairs) for _, pairs in prompts.values()), dict(lost.counts)
     if not comparisons:
+        left_out = "".join(f", {n} {reason}" for reason, n in dropped.items())
+        files = ", ".join(map(str, paths))
         raise DataError(
-            f"no pair of different answers in the preferences ({len(prompts)} prompts, {dropped}); give more of them"
+            f"no pair of different answers in the preferences {files} ({len(prompts)} prompts{left_out}); give more of"
+            " them"
         )
     counts = {"in": out + sum(dropped.values()), "out": out, "dropped": dropped, "named": lost.named, "where": places}
     counts["against"] = against

@@ -9,7 +9,9 @@ from tigerjax.command.figures import show
 from tigerjax.command.groups import LOCAL, READ, Read, Where, given, runner
 from tigerjax.command.options import FLAT, ConfigFile, OutFile
 from tigerjax.command.progress import show_progress
+from tigerjax.config import PreferenceConfig, RlConfig
 from tigerjax.config.ranges import Count, PositiveShare, Range, Seed, Share
+from tigerjax.errors import ConfigError
 from tigerjax.records.ids import Ids
 
 
@@ -192,6 +194,11 @@ def data_cache(config: ConfigFile, runner: str = "local", verify: bool = False, 
     from tigerjax.stages.runner import Runner
 
     run = override(config)
+    if isinstance(run.objective, PreferenceConfig | RlConfig):
+        raise ConfigError(
+            f"objective is {type(run.objective).__name__}, whose files are read as they are, so there are no rows to"
+            " cache; run the training itself"
+        )
     name = Runner(runner).name  # refused here where it cannot work
     loader = open_loader(
         run.data, batch_rows=run.global_batch_size, seed=run.seed, runner=name, progress=show_progress, verify=verify

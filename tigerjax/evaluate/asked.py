@@ -18,6 +18,7 @@ from tigerjax.evaluate import questions
 from tigerjax.evaluate.questions import Question
 from tigerjax.files import manifest
 from tigerjax.processes import hosts
+from tigerjax.sample import encoding
 from tigerjax.sample.engine import Batching, SamplingConfig, complete
 from tigerjax.sample.in_training import in_training
 from tigerjax.tokenizer.load import Tokenizer
@@ -43,6 +44,25 @@ class Asked:
         self.names = [name for set_name, asked in self._sets.items() for name in _names(set_name, asked)]
         """Of the figures, such as `capitals/accuracy` and `capitals/lang/zh/accuracy`."""
         self.sha256 = {name: _sha256(asked) for name, asked in self._sets.items()}
+        self._sampling = SamplingConfig(
+            n=1,
+            temperature=0.0,
+            max_new_tokens=config.eval.max_new_tokens,
+            context=config.data.seq_len,
+            seed=config.seed,
+            chat=config.eval.chat,
+        )
+        for name, asked in self._sets.items():
+            self._say_overlong(name, asked)
+
+    def _say_overlong(self, name: str, asked: Sequence[Question]) -> None:
+        c = self._sampling
+        encoded = encoding.encode(self._tokenizer, questions.prompts(asked), c.chat)
+        if long := sum(len(one.ids) + c.min_new_tokens > c.context for one in encoded):
+            hosts.say(
+                f"tigerjax: note: eval.questions {name}: {long} of {len(asked)} questions leave no room for an answer"
+                f" in data.seq_len={c.context} tokens and count as not right; raise data.seq_len, or leave them out"
+            )
 
     def __call__(self, weights: Any, mesh: Mesh, stop: Callable[[], bool]) -> dict[str, Any] | None:
         """{name: {accuracy, right, n, by_lang, by_task}}; None where `stop` said so.
@@ -53,18 +73,10 @@ class Asked:
             return None
         found = {}
         model = in_training(self._config, weights, mesh, self._tokenizer)
-        sampling = SamplingConfig(
-            n=1,
-            temperature=0.0,
-            max_new_tokens=self._config.eval.max_new_tokens,
-            context=self._config.data.seq_len,
-            seed=self._config.seed,
-            chat=self._config.eval.chat,
-        )
         batching = Batching(rows=ROWS).for_mesh(model.mesh)
         for name, asked in self._sets.items():
             texts: dict[str, str] = {}
-            for _, record in complete(model, questions.prompts(asked), sampling, batching=batching):
+            for _, record in complete(model, questions.prompts(asked), self._sampling, batching=batching):
                 hosts.at(f"answering {name}, question {len(texts) + 1} of {len(asked)}")
                 if not hosts.several() and stop():
                     return None

@@ -210,6 +210,10 @@ def _named(patterns: tuple[str, ...], names: list[str], model: ModelConfig) -> d
                 f"weights.trained: {pattern!r} must begin at an entry from 1 to {model.vocab_size - 1}, below"
                 f" model.vocab_size={model.vocab_size}"
             )
+        if twice := [name for name in matching if found.get(name, start) != start]:
+            raise ConfigError(
+                f"weights.trained names {twice[0]} twice, from entry {found[twice[0]]} and from entry {start}; give one"
+            )
         found |= dict.fromkeys(matching, start)
     return found
 

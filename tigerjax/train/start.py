@@ -193,4 +193,7 @@ def refuse_other(there: dict[str, Any], wanted: dict[str, Any], path: Path) -> N
         changed = [name for name in ours if theirs[name] != ours[name]]
         differs += [f"{name} is {theirs[name]} there and {ours[name]} here" for name in changed]
     if differs:
-        raise ConfigError(f"checkpoint {path} does not belong to this run: {'; '.join(differs)}")
+        raise ConfigError(
+            f"checkpoint {path} does not belong to this run: {'; '.join(differs)}; give the config these values, or"
+            " another checkpoint, or another run folder (--out)"
+        )

@@ -86,6 +86,11 @@ class Drawing:
                 break
         answers = [one for group in kept[: c.prompts_per_rollout] for one in group if np.isfinite(one.reward)]
         figures = _figures(every, kept, c)
+        if not answers:
+            hosts.say(
+                f"tigerjax: note: roll-out {turn}: the rewards tell no answer from the others to its prompt, in any of"
+                f" {len(every)} groups (objective.min_spread), so its steps train nothing"
+            )
         rows_R3T, sampler_RT = rollout.to_rows(answers, rows=c.rows, length=self._run.data.seq_len)
         found = self._computed(weights, rows_R3T, interrupted)
         if found is None:

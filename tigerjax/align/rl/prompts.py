@@ -11,6 +11,7 @@ from tigerjax.align.prompts import as_prompt, prompt_key
 from tigerjax.config import GrpoConfig, RlConfig, RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest
+from tigerjax.files.foreign import shown
 from tigerjax.processes import hosts
 from tigerjax.sample import encoding
 from tigerjax.sample.encoding import Prompt
@@ -22,16 +23,25 @@ def read(run: RunConfig, settings: RlConfig, tokenizer: Any) -> tuple[list[Promp
     Left out are prompts whose conversation was there before, and those that leave less than `max_new_tokens` of a row.
     Raises DataError when these are more than the share `data.max_dropped`, or none is left.
     """
-    given: list[dict[str, Any]] = []
-    for path in records.expand(settings.prompts):
-        given += _of_file(path)
+    given = [
+        (f"{path}: prompt {number}", prompt)
+        for path in records.expand(settings.prompts)
+        for number, prompt in enumerate(_of_file(path), 1)
+    ]
     seen: set[str] = set()
+    places: dict[str, str] = {}
     distinct = []
-    for prompt in given:
+    for place, prompt in given:
         messages = prompt.get("messages") or [{"role": "user", "content": prompt.get("text")}]
-        if (key := prompt_key(messages)) not in seen:
-            seen.add(key)
-            distinct.append(prompt)
+        if (key := prompt_key(messages)) in seen:
+            continue
+        seen.add(key)
+        identity = prompt.get("prompt_id")
+        if not isinstance(identity, str) or not identity:
+            raise DataError(f"{place} has prompt_id {shown(identity)}; give every prompt a non-empty string")
+        if (before := places.setdefault(identity, place)) != place:
+            raise DataError(f"{place} repeats prompt_id {identity!r} of {before}; ids must be unique")
+        distinct.append(prompt)
     room = run.data.seq_len - settings.max_new_tokens
     encoded = encoding.encode(tokenizer, distinct, True)
     out = [prompt for prompt in encoded if len(prompt.ids) <= room]

@@ -131,6 +131,8 @@ def _numbers(given: Sequence[Any], count: int) -> dict[str, Any]:
     numbers: list[float | None] = []
     for score in given:
         try:
+            if isinstance(score, str | bytes):  # which float() may read
+                raise TypeError
             number = math.nan if score is None else float(score)
         except (TypeError, ValueError):
             return {"trouble": f"gave {shown(score)} as a score"}
