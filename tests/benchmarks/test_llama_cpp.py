@@ -57,7 +57,7 @@ def test_an_export_in_llama_cpp_draws_the_same_greedy_tokens(peer, exported):
     found = bench.compared(exported, llama_cpp, context=64)
     assert [one["theirs"]["prompt"] for one in found] == [one["prompt"] for one in found]
     assert [one["theirs"]["answer"] for one in found] == [one["answer"] for one in found]
-    assert sum(len(one["answer"]) for one in found) > 100
+    assert sum(len(one["answer"]) for one in found) > 60
 
 
 @pytest.mark.skipif(not SMOLLM2.is_dir(), reason="benchmarks/data/smollm2.py --out runs/smollm2 makes the model")
