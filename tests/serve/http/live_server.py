@@ -50,6 +50,7 @@ class Live:
 def listening(served: Served, limits: Limits = LIMITS, rules: Rules = RULES) -> Iterator[str]:
     """The address of a server in a thread of this process."""
     at = server.bound("127.0.0.1", 0)
+    at.listen()  # so that nobody is turned away before the thread has begun
     running = uvicorn.Server(
         server.configured(app(served, Metrics(), limits, rules), drain_s=1, request_s=limits.request_s)
     )

@@ -120,7 +120,9 @@ class PromptLoader:
         """Goes to the position of `state`; ConfigError when its prompts, seed or roll-outs are others."""
         names = {"seed": ["seed"], "prompts_sha256": ["the hash of objective.prompts"], "rollout": list(SIZES)}
         for name, value in self._is.items():
-            there, here = (one if name == "rollout" else [one] for one in (state[name], value))
+            several = name == "rollout"
+            there: Any = state[name] if several else [state[name]]
+            here: Any = value if several else [value]
             if other := [(n, a, b) for n, a, b in zip(names[name], there, here, strict=True) if a != b]:
                 changed = ", ".join(f"{n} was {a} and is {b} now" for n, a, b in other)
                 raise ConfigError(f"cannot resume exactly: {changed}; give what it was, or another --out")
