@@ -107,10 +107,10 @@ USERS = (Exception, SystemExit)
 """What a user's Python code may raise while we call it."""
 
 
-def of_user(error: BaseException) -> str:
-    """What a user's Python code raised, on one line: its kind and its text."""
+def of_user(error: BaseException) -> tuple[str, str]:
+    """What a user's Python code raised: its kind, and its text on one line."""
     text = error.msg if isinstance(error, SyntaxError) else str(error)
-    return f"{type(error).__name__}: {' '.join(text.split())}"
+    return type(error).__name__, " ".join(text.split())
 
 
 def line_in(error: BaseException, path: Path) -> str:

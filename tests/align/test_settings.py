@@ -200,6 +200,14 @@ def test_init_opens_every_input_and_names_the_one_that_is_wrong(made, tmp_path, 
         inputs.check_reward(str(tmp_path / "nothing"), None)
 
 
+def test_init_reads_the_preferences_of_the_config(made, tmp_path, capfd):
+    bad = written(tmp_path / "bad.jsonl", {"text": "x"})
+    given = words(made, tmp_path / "dir", **{"objective.preferences": bad})
+    given[1] = ROOT / "configs" / "quickstart_dpo.py"
+    align(*given, code=3)
+    assert "bad.jsonl:1: has ['text']" in capfd.readouterr().err and not (tmp_path / "dir").exists()
+
+
 def test_set_changes_a_project_and_refuses_what_does_not_open(made, tmp_path, capfd):
     out = tmp_path / "dir"
     (tmp_path / "exclude.txt").write_text("e7\nnobody\n")

@@ -71,8 +71,9 @@ def load(path: str | Path) -> RunConfig:
     except ConfigError:
         raise
     except USERS as error:
-        what = f"{of_user(error)}{_other_name(str(error))}"
-        raise ConfigError(f"config file {line_in(error, path)}: {what}") from error
+        kind, text = of_user(error)
+        other = _other_name(str(error))
+        raise ConfigError(f"config file {line_in(error, path)}: {kind}: {text}{other}") from error
     if not isinstance(built, RunConfig):
         raise ConfigError(
             f"config() of {path} returned {type(built).__name__}, not RunConfig; end it with `return RunConfig(…)`"

@@ -147,7 +147,7 @@ def import_modules(modules: Sequence[str]) -> None:
             raise
         except USERS as error:
             raise ConfigError(
-                f"data.modules names {module}, which cannot be imported: {of_user(error)};"
+                f"data.modules names {module}, which cannot be imported: {': '.join(of_user(error))};"
                 " correct the name, or start in the folder that holds it"
             ) from error
 

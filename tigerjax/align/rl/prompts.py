@@ -102,7 +102,7 @@ class PromptLoader:
         self._per_epoch = len(prompts) // (size * draws)
         shape = [size, settings.answers, settings.epochs, draws, run.global_batch_size]
         sha256 = hashlib.sha256(manifest.canonical([[p.prompt["prompt_id"], p.ids] for p in prompts])).hexdigest()
-        self._is = {"seed": run.seed, "prompts_sha256": sha256, "rollout": shape}
+        self._is: dict[str, Any] = {"seed": run.seed, "prompts_sha256": sha256, "rollout": shape}
         self._taken = 0
 
     def __iter__(self) -> Iterator[Any]:

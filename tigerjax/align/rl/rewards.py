@@ -93,7 +93,7 @@ def function(given: str) -> Function | None:
         raise
     except USERS as error:
         raise ConfigError(
-            f"objective.rewards names {given}, and {module} cannot be imported: {of_user(error)};"
+            f"objective.rewards names {given}, and {module} cannot be imported: {': '.join(of_user(error))};"
             " correct the name, or start in the folder that holds it"
         ) from error
     if not callable(found):
@@ -109,7 +109,7 @@ def _called(of: Function, name: str, attempts: Sequence[Attempt]) -> list[float]
         try:
             told = _numbers(list(of(attempts)), len(attempts))
         except USERS as error:
-            told["trouble"] = f"failed with {of_user(error)}{_where(of, error)}"
+            told["trouble"] = f"failed with {': '.join(of_user(error))}{_where(of, error)}"
     told = hosts.share(f"scores of {name}", told)[0]
     if "trouble" in told:
         raise DataError(
