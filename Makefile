@@ -73,13 +73,14 @@ $(stamp):
 quickstart: venv ## the whole recipe on the embedded text: CPU, minutes, ends in runs/quickstart/report.html
 	@$(BIN)/tigerjax quickstart
 
-# All four run even when one fails, so that one call shows everything there is to mend.
+# All four run even when one fails, so that one call shows everything there is to mend. Types are checked meanwhile.
 test: venv ## linters, types and the default test suite (what .ci/run calls)
 	@status=0; \
 	$(BIN)/ruff check . || status=1; \
 	$(BIN)/ruff format --check . || status=1; \
-	$(BIN)/mypy || status=1; \
+	mkdir -p build; $(BIN)/mypy > build/mypy.log 2>&1 & types=$$!; \
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu" || status=1; \
+	wait $$types || status=1; cat build/mypy.log; \
 	exit $$status
 
 fuzz: venv ## damaged files for every reader for an hour, with new seeds; what is found is kept in runs/fuzz. MINUTES=5: shorter

@@ -257,7 +257,7 @@ def test_the_next_command_is_named_on_stderr_without_a_project_and_without_a_ter
 
 def test_the_next_command_has_the_defaults_of_the_one_that_has_ended(tmp_path):
     call = bind(COMMANDS["quickstart",], [], "tigerjax quickstart")
-    assert "sample runs/quickstart/rounds/01/" in str(next_step.after(("quickstart",), call.names()))
+    assert next_step.after(("quickstart",), call.names()) == "tigerjax chat runs/quickstart"
     call = bind(COMMANDS["data", "stats"], shlex.split("mine --modules a b --seq-len 8"), "tigerjax data stats")
     assert "--modules a b --seq-len 8" in str(next_step.after(("data", "stats"), call.names()))
 

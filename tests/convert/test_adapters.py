@@ -197,6 +197,24 @@ def test_tensors_that_do_not_fit_the_base_are_named(tmp_path, base):
         convert.from_hf(adapter, tmp_path / "run", base=base)
 
 
+@pytest.mark.parametrize(
+    ("named", "noted"),
+    [
+        ("meta-llama/Llama-2-7b-hf", True),
+        ("elsewhere/base", False),
+        ("/runs/base/checkpoints/700", False),
+        ("", False),
+        (".", True),
+    ],
+)
+def test_a_base_of_another_name_than_the_adapters_is_noted(tmp_path, base, capsys, named, noted):
+    tensors = load_file(base / "model.safetensors")
+    adapter = write_adapter(tmp_path / "lora", pair(tensors, Q1), base_model_name_or_path=named)
+    convert.from_hf(adapter, tmp_path / "run", base=base)
+    line = f"lora was trained on {named!r} and is merged into {base}; these must be the same model"
+    assert (line in capsys.readouterr().err) == noted
+
+
 def test_an_adapter_and_its_base_go_together(tmp_path, base, capsys):
     adapter = write_adapter(tmp_path / "lora", pair(load_file(base / "model.safetensors"), Q1))
     cases = [

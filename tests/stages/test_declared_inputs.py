@@ -63,7 +63,7 @@ PLACES = {
     "tokenizer/extend.py": "extended",
     "tokenizer/bpe_extend.py": "grown",
     "records/tfds_builder.py": "dataset",
-    "data/mixture.py": "rows",
+    "data/caching.py": "rows",
     "data/held_out.py": "rows",
 }
 """Where a stage begins, by the name of one above."""

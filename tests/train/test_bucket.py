@@ -226,11 +226,17 @@ def test_a_bucket_that_refuses_is_one_line(cloud, place, capsys):
     assert said.count("\n") == 1
 
 
-def test_every_path_of_a_command_takes_buckets_but_for_three_and_config_files():
+def test_every_path_of_a_command_takes_buckets_but_for_five_and_config_files():
     left = {
         (*words, option.name)
         for words, command in table.COMMANDS.items()
         for option in options.of_command(command)
         if option.stays_on_disk
     }
-    assert left == {("new", "name"), ("quickstart", "--out"), ("evaluate", "--include-path")}
+    assert left == {
+        ("new", "name"),
+        ("quickstart", "--out"),
+        ("evaluate", "--include-path"),
+        ("serve", "--api-key-file"),
+        ("serve", "--labels"),
+    }

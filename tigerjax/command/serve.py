@@ -79,7 +79,7 @@ def serve(
     MODEL is a run, one of its checkpoints, or a Hugging Face folder; of a quick start or an alignment it is the last
     round's. Only programs of this machine reach the server, unless --host says otherwise. A key comes from
     --api-key-file or the variable TIGERJAX_API_KEY. Ctrl-C and SIGTERM end it in order; then --json has its counts.
-    docs/SERVING.md says more.
+    --dry-run checks options, keys and port, and says what would be served. docs/SERVING.md says more.
 
     Example: tigerjax serve runs/quickstart --port 8000
     """

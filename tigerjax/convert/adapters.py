@@ -6,9 +6,10 @@ W + s * (B A)^T. Products and sums are float32. What `modules_to_save` names tak
 """
 
 import dataclasses
+import itertools
 import math
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from tigerjax.files import manifest, paths
 from tigerjax.files.foreign import read_object, shown
 from tigerjax.model import families
 from tigerjax.model.hf_fields import Fields
+from tigerjax.terminal import tell
 
 Array = np.ndarray
 CONFIG, *WEIGHTS = LORA
@@ -56,6 +58,8 @@ class Adapter(NamedTuple):
     products: dict[str, Product]
     saved: dict[str, str]
     """Of the tensors that stand in the adapter as a whole: their name there. A product may be added to one."""
+    base: str = ""
+    """The name or folder of the model that it was trained on, as its config has it; empty where it has none."""
 
     @property
     def facts(self) -> dict[str, str]:
@@ -102,11 +106,12 @@ def read_adapter(folder: Path) -> Adapter:
         products[f"{module}.weight"] = Product(a, b, scale, sides[0][0] != "A")
     if not products and not saved:
         raise DataError(f"{files[0]}: holds no tensor; copy the adapter again")
-    return Adapter(folder, tensors, products, saved)
+    named = fields.content.get("base_model_name_or_path")
+    return Adapter(folder, tensors, products, saved, named if isinstance(named, str) else "")
 
 
 def merged(base: Opened, adapter: Adapter) -> Opened:
-    """The base with the adapter in it.
+    """The base with the adapter in it. A base of another name than that of the adapter's config is noted.
 
     Raises ConfigError where the base's head is its embedding and the adapter changes one of them, DataError for tensors
     that the base does not have, or has in another shape.
@@ -127,8 +132,19 @@ def merged(base: Opened, adapter: Adapter) -> Opened:
                     f"{where}: {name} is of shape {shape}, but {shapes[name]} in {base.where}; give the base that the"
                     " adapter was trained on, with its vocabulary"
                 )
+    if adapter.base and _model(adapter.base) != _model(base.where):
+        tell(
+            f"note: {where} was trained on {shown(adapter.base)} and is merged into {base.where}; these must be the"
+            " same model"
+        )
     kept = {name: digest for name, digest in base.sums.items() if name not in changed}
     return base._replace(tensors=Merged(base.tensors, adapter), sums=kept)
+
+
+def _model(place: str) -> str:
+    """The last name of a model's folder; of a checkpoint that of its run."""
+    parts = PurePath(place).parts or (place,)
+    return next((name for name, inner in itertools.pairwise(parts) if inner == manifest.CHECKPOINTS), parts[-1])
 
 
 def _ends(base: Opened) -> list[str]:
