@@ -8,7 +8,14 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 # On Python 3.11 pip finds JAX 0.10 and flax 0.12.8, on 3.12 and 3.13 JAX 0.12 and flax 0.12.12.
-CORE = ["jax>=0.10.2,<0.13", "flax>=0.12.8,<0.13", "optax>=0.2.8,<0.3", "orbax-checkpoint>=0.12.8,<0.13", "numpy>=2.2"]
+CORE = [
+    "jax>=0.10.2,<0.13",
+    "flax>=0.12.8,<0.13",
+    "optax>=0.2.8,<0.3",
+    "orbax-checkpoint>=0.12.8,<0.13",
+    "numpy>=2.2",
+    "safetensors",
+]
 DATA = [
     "array-record",
     "ftfy",
@@ -78,7 +85,6 @@ setup(
             "pytest-timeout",
             "pytest-xdist",
             "ruff",
-            "safetensors",
             "datasketch",
         ],
     },

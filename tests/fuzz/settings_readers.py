@@ -1,5 +1,6 @@
 """Readers of what people write by hand: a config, text for tokenizers, the files of a new project."""
 
+import importlib.util
 from pathlib import Path
 
 from hand_tokenizer import INS, PAD, RES, write_added
@@ -56,7 +57,8 @@ def with_text(folder: Path) -> None:
 
 
 def extended(folder: Path) -> None:
-    """base/, the same with the markers of a chat in tok/, and a text. Without a tokenizer.json there it ends with 5."""
+    """base/, the same with the markers of a chat in tok/, and a text. transformers gives other ids without a
+    tokenizer.json."""
     with_text(folder)
     write_added(folder / "base")
     write_added(folder / "tok", INS, RES, PAD)
@@ -106,7 +108,7 @@ READERS: dict[str, Reader] = {
         files=("in/docs.jsonl", "tok/*", "base/*"),
         json=("in/*.jsonl", "tok/*.json"),
         codes=(0, 5),
-        good=5,
+        good=5 if importlib.util.find_spec("transformers") else 0,
     ),
     "reward calibrate": Reader(
         make=calibrated,
