@@ -22,6 +22,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tigerjax.errors import ConfigError
 
+LOOK_S = 0.1
+"""A second signal is seen so soon."""
 BACKLOG = 2048  # connections that wait to be accepted
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 TOO_SLOW = b"the head of the request did not arrive in time; send it faster"
@@ -103,6 +105,15 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        ending = asyncio.ensure_future(super().shutdown(sockets))
+        while not ending.done() and not self.force_exit:
+            await asyncio.wait([ending], timeout=LOOK_S)
+        # From Python 3.12 on a server waits for all connections, also after a second signal: these are given up.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await ending
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -42,7 +42,7 @@ def test_a_second_signal_or_the_end_of_its_patience_ends_it(drain_s, signals):
 
     thread = threading.Thread(target=client)
     server.serve(endless, at, drain_s=drain_s, request_s=60, ready=thread.start)
-    thread.join(60)
+    thread.join(30)  # a client alone would wait for longer
     assert seen[-1] == b"ended" and signal.getsignal(signal.SIGTERM) == before
 
 
