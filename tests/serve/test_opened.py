@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -91,3 +92,10 @@ def test_what_is_no_language_model_is_refused(folder, tmp_path):
         open_to_talk(tmp_path)
     with pytest.raises(ConfigError, match="holds a language model; give a reward model"):
         open_to_talk(folder / "hf", reward=True)
+
+
+def test_a_reward_model_that_names_no_tokenizer_is_called_a_reward_model(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(opened, "open_model", lambda path: SimpleNamespace(kind="reward", run_config=[]))
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(ConfigError, match="holds a reward model; give a language model"):
+        open_to_talk(tmp_path / "checkpoints")

@@ -93,11 +93,17 @@ def load_for(
     return quantised(load(place, tokenizer, compute=settings.compute, mesh=mesh, reward=reward), quantise)
 
 
-def check_fits(model: Model | StoredModel, tokenizer: Any, *, where: str | Path, reward: bool = False) -> None:
-    """ConfigError unless the checkpoint `model`, read from `where`, is of the wanted kind and fits `tokenizer`."""
+def check_kind(model: Model | StoredModel, *, where: str | Path, reward: bool) -> None:
+    """ConfigError unless the checkpoint `model`, read from `where`, is a language model, or with `reward` a reward
+    model."""
     kinds = ("language model", "reward model")
     if families.is_reward(model.kind) != reward:
         raise ConfigError(f"{where} holds a {kinds[not reward]}; give a {kinds[reward]}")
+
+
+def check_fits(model: Model | StoredModel, tokenizer: Any, *, where: str | Path, reward: bool = False) -> None:
+    """ConfigError unless the checkpoint `model`, read from `where`, is of the wanted kind and fits `tokenizer`."""
+    check_kind(model, where=where, reward=reward)
     if model.tokenizer_sha256 not in (None, tokenizer.sha256):
         raise ConfigError(
             f"{where} was trained with tokenizer {model.tokenizer_sha256[:12]}, but {tokenizer.folder} is"

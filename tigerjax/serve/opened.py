@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from tigerjax.checkpoint.files import FOLDER, META
-from tigerjax.checkpoint.loaded import Loaded, Quantise, check_fits, load, quantised
+from tigerjax.checkpoint.loaded import Loaded, Quantise, check_fits, check_kind, load, quantised
 from tigerjax.checkpoint.model import content_sha256
 from tigerjax.checkpoint.stored import StoredModel, open_model
 from tigerjax.config import FLOAT32
@@ -57,6 +57,7 @@ def open_to_talk(
     if _is_hugging_face(path):
         return quantised(_of_hugging_face(path, tokenizer, dtype, mesh, reward), quantise)
     stored = open_model(path)
+    check_kind(stored, where=path, reward=reward)  # before its tokenizer, which a reward model need not name
     said: dict[str, str] = {}
     for line in stored.run_config:
         if found := LINE.fullmatch(line):
