@@ -5,11 +5,13 @@ as it was; no traceback; bounded time of the processor; bounded memory; no half-
 """
 
 import contextlib
+import ctypes
 import io
 import logging
 import os
-import signal
 import sys
+import threading
+import time
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,18 +68,36 @@ def _as_it_was() -> Iterator[None]:
             os.environ.update(environment)
 
 
-@contextlib.contextmanager
-def _limited(seconds: float) -> Iterator[None]:
-    def stop(*_: Any) -> None:
-        raise TooLong
+class _Limit:
+    """Ends what the main thread does with TooLong, once the process has used so many seconds of the processor.
 
-    before = signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
+    A thread looks at the clock. A timer that sends SIGPROF would be shorter, and once left its handler behind in the
+    process of the tests, where the next SIGPROF ended them all.
+    """
+
+    def __init__(self, seconds: float):
+        self._until, self._done, self._lock = time.process_time() + seconds, threading.Event(), threading.Lock()
+        self._thread = ctypes.c_ulong(threading.get_ident())
+
+    def _raise(self, error: type[BaseException] | None) -> None:
+        value = None if error is None else ctypes.py_object(error)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, value)
+
+    def _watch(self) -> None:
+        # The main thread uses one processor and threads of others at most as many again for each.
+        while not self._done.wait(max(0.05, (self._until - time.process_time()) / (os.cpu_count() or 1))):
+            with self._lock:
+                if time.process_time() >= self._until and not self._done.is_set():
+                    self._raise(TooLong)
+                    return
+
+    def __enter__(self) -> None:
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def __exit__(self, *_: Any) -> None:
+        with self._lock:
+            self._done.set()
+        self._raise(None)  # takes back what is not raised yet
 
 
 def run(words: list[str], *, seconds: float = SECONDS) -> Ended:
@@ -86,7 +106,7 @@ def run(words: list[str], *, seconds: float = SECONDS) -> Ended:
     _forget_peak()
     before = _peak()
     try:
-        with _as_it_was(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _limited(seconds):
+        with _as_it_was(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _Limit(seconds):
             code = main(words)
     except TooLong:
         raise AssertionError(f"tigerjax {' '.join(words)}: more than {seconds} s of the processor") from None
