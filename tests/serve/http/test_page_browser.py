@@ -185,7 +185,12 @@ def test_what_is_being_edited_stays_while_something_else_is_done(page, live):
     opened(page, live.url)
     page.write("#annotator", "ann")
     answers = [{"text": text, "finish": "stop"} for text in "ab"]
-    turn = {"question": "edit me", "messages": [{"role": "user", "content": "edit me"}], "answers": answers, "chosen": 0}
+    turn = {
+        "question": "edit me",
+        "messages": [{"role": "user", "content": "edit me"}],
+        "answers": answers,
+        "chosen": 0,
+    }
     page.run(f"turns = {json.dumps([turn])}; show()")
     drafts = 'JSON.stringify([...document.querySelectorAll(".editor textarea")].map((e) => e.value))'
     page.click('.answer:nth-child(1) [data-does="edit_answer"]')
@@ -216,13 +221,17 @@ def test_the_page_shows_how_many_answers_it_asks_for(page, live):
 
 
 def test_the_page_works_where_the_browser_keeps_nothing_and_enter_may_end_a_word(page, live):
-    forbid = """Object.defineProperty(window, "localStorage", { get() { throw new DOMException("", "SecurityError"); } })"""
+    forbid = (
+        """Object.defineProperty(window, "localStorage", { get() { throw new DOMException("", "SecurityError"); } })"""
+    )
     script = page.call("Page.addScriptToEvaluateOnNewDocument", source=forbid)
     opened(page, live.url)
     page.call("Page.removeScriptToEvaluateOnNewDocument", **script)
     page.write("#annotator", "ann")
     page.write("#question", "ni hao")
-    enter = "document.querySelector('#question').dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', keyCode: %d}))"
+    enter = (
+        "document.querySelector('#question').dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', keyCode: %d}))"
+    )
     page.run(enter % 229)  # of an input method, in Safari
     assert page.run("turns.length") == 0
     page.run(enter % 13)
