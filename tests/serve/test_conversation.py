@@ -95,17 +95,17 @@ def test_the_answer_with_the_highest_score_goes_on_or_the_one_that_is_taken(engi
 
 
 def test_what_was_said_can_be_written_down_after_each_line(engine):
-    chat, records = chat_with(engine, temperature=0), []
-    typed(
-        chat, "hello", "/n 200", "more", kept=[lambda: records.append([m["role"] for m in chat.record()["messages"]])]
-    )
-    assert records == [["user", "assistant"], ["user", "assistant"] * 2]
+    chat = chat_with(engine)
+    answers: list[str] = []
+    typed(chat, "hello", "/n 200", "more", kept=[lambda: answers.append(chat.record()["answers"][0]["text"])])
+    assert len(answers) == 2 and answers[-1] == chat.answers[0].text
 
 
 def test_what_is_typed_wrongly_is_named_and_the_conversation_goes_on(engine, capsys):
     chat = chat_with(engine)
     typed(
-        chat, "/tempratur 1", "/n four", "/n", "/n 100000", "/temperature 1000", "/nothing", "/temperature 0", "/n 2", "/system X",
+        chat, "/tempratur 1", "/n four", "/n", "/n 100000", "/temperature 1000", "/nothing", "/temperature 0", "/n 2",
+        "/system X",
         "/system", "/reset", "/help", "", "//slash", "/quit", "never reached",
     )  # fmt: skip
     out, err = capsys.readouterr()
