@@ -12,6 +12,7 @@ llama.cpp is that of `llama_cpp_peer.py`; its server is built beside it, which t
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import queue
@@ -117,6 +118,12 @@ def asked(address: str, clients: int, prompts: list[str]) -> tuple[float, list[s
     return sum(tokens for _, tokens in got.values()) / seconds, [got[n][0] for n in range(len(prompts))]
 
 
+def timed_side(name: str, address: str, clients: int, prompts: list[str], last: dict[str, list[str]]) -> float:
+    """Tokens per second; `last` keeps the answers."""
+    rate, last[name] = asked(address, clients, prompts)
+    return rate
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="a folder of Hugging Face")
@@ -144,13 +151,12 @@ def main() -> None:
             prompts = prompts if clients > 1 else prompts[:4]
             last: dict[str, list[str]] = {}
 
-            def side(name: str, clients: int = clients, prompts: list[str] = prompts, last: Any = last) -> float:
-                rate, last[name] = asked(addresses[name], clients, prompts)
-                return rate
-
-            for name in addresses:
-                side(name)
-            timed = turns(args.repeats, {name: lambda name=name: side(name) for name in addresses})  # type: ignore[misc]
+            sides = {
+                name: functools.partial(timed_side, name, addresses[name], clients, prompts, last) for name in addresses
+            }
+            for side in sides.values():
+                side()
+            timed = turns(args.repeats, sides)
             found = medians(timed)
             rows.append(Row(f"{clients} clients, decode", "tokens/s", found["ours"], found["llama.cpp"], "llama.cpp"))
             same = sum(a == b for a, b in zip(last["ours"], last["llama.cpp"], strict=True))
