@@ -88,8 +88,7 @@ def test_a_checkpoint_of_an_older_version_is_restored_and_its_damage_is_found(tm
     for step in (1, 2):
         path = tmp_path / "checkpoints" / str(step)
         metas.write(path / metas.META, {k: v for k, v in metas.read(path / metas.META).items() if k != "xxh3"})
-        assert b"zstd" in b"".join(p.read_bytes() for p in (path / "weights").rglob("*") if p.is_file())
-    state, meta = restore(tmp_path)
+    state, _ = restore(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, state, small_state(2)._replace(step=np.int32(2)))
     flip(tmp_path / "checkpoints" / "2" / "weights")
     assert restore(tmp_path)[1]["step"] == 1 and "sha256 is" in capfd.readouterr().err

@@ -26,6 +26,7 @@ from tigerjax.train.checkpoint import Checkpointer
 from tigerjax.train.feed import Fed, Feed
 from tigerjax.train.goodput import Goodput
 from tigerjax.train.held_out import NOTHING, Ask, HeldOut
+from tigerjax.train.local import LocalSaves
 from tigerjax.train.metrics import Metrics, Reporting, last_record
 from tigerjax.train.objective import Objective
 from tigerjax.train.optim import make_optimizer
@@ -112,6 +113,7 @@ def _train(
     # State: resumed, given, or new
     saving = config.checkpoint
     checkpoints = Checkpointer(run_dir, keep=saving.keep, keep_every_steps=saving.keep_every_steps)
+    local = LocalSaves(saving, run_dir)
     meta = make_meta(
         kind=objective.kind,
         model=config.model,
@@ -124,7 +126,7 @@ def _train(
     settings["held out"] = held_out.hashes()
     hosts.same("the run's config, tokenizer or data", settings)
     abstract = abstract_state(objective, tx, mesh)
-    resumed = resume.restored(loader, checkpoints, meta, objective, abstract, mesh)
+    resumed = resume.restored(loader, checkpoints, local, meta, objective, abstract, mesh)
     if resumed is None and saving.branch_from is not None:
         if init is not None:
             raise ConfigError(
@@ -148,6 +150,7 @@ def _train(
     if start >= total_steps or validation.ended:
         if not validation.missing(start):
             checkpoints.close()
+            local.close(ended=True)
             return to_disk(state, objective)
     if hosts.is_writer():
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -155,6 +158,8 @@ def _train(
     hosts.barrier("run folder made")
     if not (run_dir / config_lib.DUMPED).is_file():
         raise ConfigError(f"{run_dir} is another folder here than for host 0; give a run folder that all hosts share")
+
+    local.begin(start)
 
     # Loop
     step = compile_step(objective, tx, config.optim, mesh)
@@ -236,19 +241,24 @@ def _train(
                     watch.read(validate=functools.partial(validation.run, i, weights, stopping))
                     del weights
                 due = i % config.checkpoint.every_steps == 0 or i == total_steps or validation.ended
-                if due:
+                if due or local.due(i):
                     watch.read()
-                if due and watch.back_before is None:
-                    watch.check_finite(i, state, fed)
+                    if watch.back_before is None:
+                        watch.check_finite(i, state, fed)
                 if watch.back_before is not None:
                     feed.close()
                     state, i = resume.back(watch, checkpoints, loader, fed, objective, abstract, state)
+                    local.begin(i)
                     feed, saved = feed_from(batches=total_steps - i), i
                 elif due:
                     with goodput.spending("save"):
                         metrics.flush()
                         resume.save(checkpoints, i, to_disk(state, objective), meta, watch, fed)
                     saved = i
+                elif local.due(i):
+                    with goodput.spending("save"):
+                        metrics.flush()
+                        local.save(i, to_disk(state, objective), meta | watch.checkpoint_meta(fed))
             watch.read()
             at = int(state.step)
             if stop.number and fed is not None and at != saved:
@@ -267,6 +277,7 @@ def _train(
             checkpoints.close()
         elif isinstance(error, ConfigError | DataError):  # else another host may be lost, and the save never end
             checkpoints.settle()
+        local.close(ended=error is None and (saved >= total_steps or validation.ended))
     if stop.number:
         name = signal.Signals(stop.number).name
         outcome = "checkpoint saved; the same command resumes" if at else "before there was anything to save"
