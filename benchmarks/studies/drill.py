@@ -10,10 +10,9 @@ time a process is stopped with SIGSTOP instead, until the other one reports that
 Each process also saves on its own disk every LOCAL_EVERY steps (a folder of its own stands for that). Every second time
 that one process alone is killed, its disk is emptied too, as when a machine is replaced.
 
-It prints the disturbances by kind, the starts (and how many of them went on from local saves), the steps done again, the
-longest time in which the processes ended, and
-whether the final weights and optimiser state are bit-identical. It exits with 5 when they are not, when a save was
-lost, or when there were too few disturbances.
+It prints the disturbances by kind, the starts (and how many of them went on from local saves), the steps done again,
+the longest time in which the processes ended, and whether the final weights and optimiser state are bit-identical. It
+exits with 5 when they are not, when a save was lost, or when there were too few disturbances.
 """
 
 import argparse

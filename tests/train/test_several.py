@@ -121,7 +121,7 @@ def test_a_killed_host_that_lost_its_disk_gets_its_local_share_from_its_neighbou
     here = {
         place.name: {save.name: len(list(save.iterdir())) for save in place.iterdir()} for place in of_run.iterdir()
     }
-    whole = [int(save.split("-")[0]) for save, files in here["0"].items() if files == 4]  # two shares of two files
+    whole = [int(save.split("-")[0]) for save, files in here.items() if files == 4]  # two shares of two files
     shutil.rmtree(of_run / "1")
 
     ended = pair("local", folder, 8, 7)

@@ -32,6 +32,7 @@ from tigerjax.train.objective import Objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.signals import noted
 from tigerjax.train.start import Init, check_entries, ended, new_state
+from tigerjax.train.starting import Starting
 from tigerjax.train.state import TrainState, abstract_state, to_disk, whole_weights
 from tigerjax.train.step import compile_step
 from tigerjax.train.trace import Trace
@@ -101,9 +102,11 @@ def _train(
 ) -> TrainState:
     """`train`, with the run's folder locked."""
     # Mesh, objective, optimiser
-    since = time.time() if reporting.since is None else reporting.since
+    starting = reporting.starting or Starting(since=time.time())
+    starting.at("devices")
     run_dir, total_steps = paths.of(run_dir), config.optim.total_steps
     mesh = run_mesh(config) if mesh is None else mesh
+    starting.at("state")
     objective = objectives.of(config, mesh) if objective is None else objective
     tx = make_optimizer(config.optim)
     validation = validations.of_run(config, held_out, objective, mesh)
@@ -160,6 +163,7 @@ def _train(
         raise ConfigError(f"{run_dir} is another folder here than for host 0; give a run folder that all hosts share")
 
     local.begin(start)
+    starting.at("rows")
 
     # Loop
     step = compile_step(objective, tx, config.optim, mesh)
@@ -182,7 +186,7 @@ def _train(
         config=meta["config"],
         reporting=reporting,
     )
-    goodput = Goodput(since=since, last=last_record(run_dir) if hosts.is_writer() else {})
+    goodput = Goodput(starting=starting, last=last_record(run_dir) if hosts.is_writer() else {})
     watch = Watch(
         config,
         run_dir,
@@ -226,10 +230,14 @@ def _train(
                     break
                 trace.before(i + 1)
                 hosts.at(f"in step {i + 1}")
+                if fed is None:
+                    starting.at("compile")
                 with goodput.spending("compile" if fed is None else "steps"):
                     called = time.perf_counter()
                     state, values = step(state, fed_next.batch, watch.spikes.limits(i + 1))
                     called = time.perf_counter() - called
+                if fed is None and reporting.starting is not None:
+                    hosts.say(starting.line())
                 fed = fed_next
                 watch.read(called)  # the step before this one: the device already has its next work
                 watch.started(i + 1, {**values, **fed.figures}, fed)
@@ -305,7 +313,10 @@ def train_on_mixture(
     from tigerjax.data.held_out import open_sets  # inside: the numeric core imports without SeqIO
     from tigerjax.data.mixture import open_loader
 
+    starting = reporting.starting or Starting(since=time.time())
+    starting.at("devices")
     mesh = run_mesh(config)  # first: a mesh that does not fit is found before the rows are made
+    starting.at("rows")
     if config.eval.questions and ask is None:
         raise ConfigError("eval.questions are asked by `tigerjax train` and `tigerjax align`; leave them out here")
     held_out = HeldOut(open_sets(config.data, config.eval, progress=progress), ask)
