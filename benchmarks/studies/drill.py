@@ -174,7 +174,7 @@ def drill(work: Path, *, kills: int, steps: int, seed: int) -> dict[str, Any]:
     draw, cache, log = random.Random(seed), work / "compiled", work / "log"
     began = time.monotonic()
     if codes := [code for code in ends(start(work / "whole", steps, log, cache), 3600) if code]:
-        raise RuntimeError(f"the undisturbed run ended with {codes}; see {log}")
+        raise RuntimeError(f"the undisturbed run ended with {codes}: …{log.read_text()[-3000:]}")
     whole_s = time.monotonic() - began
     spent = json.loads((work / "whole" / "metrics.jsonl").read_text().splitlines()[-1])["spent_s"]
     start_s = spent["start"] + spent["compile"]
@@ -220,7 +220,7 @@ def drill(work: Path, *, kills: int, steps: int, seed: int) -> dict[str, Any]:
         if not any(codes):
             break
         if not (hit and alive):
-            raise RuntimeError(f"a run that nobody hit ended with {codes}; see {log}")
+            raise RuntimeError(f"a run that nobody hit ended with {codes}: …{log.read_text()[-3000:]}")
         if hit and alive and kind == "one" and hits["one"] % 2:
             for disk in (work / "disks").glob(f"*/{started.index(victim)}"):
                 shutil.rmtree(disk)
