@@ -10,8 +10,8 @@ with a log line each step, TensorBoard, spike limits and three saves. The figure
     validated   seconds that a validation each EVERY steps adds to a step, besides the validation itself
     blocked     seconds in which a save keeps the loop waiting (the copy off the device), beside a step and the
                 interval between saves
-    local       seconds that a local save each EVERY steps adds to a step, and in which one keeps the loop waiting; it is
-                written to the temporary folder of the system
+    local       seconds that a local save each EVERY steps adds to a step, and in which one keeps the loop waiting;
+                it is written to the temporary folder of the system
     cache       seconds of the first step's call in a new process, without and with a filled compilation cache
 """
 
