@@ -265,6 +265,7 @@ LAUNCHES = [
 ]
 PLANS = [
     Line("tigerjax plan configs/llama2_7b.py --topology v5p:4x4x4 --tokens 300e9"),
+    Line("tigerjax plan configs/llama2_7b.py --topology v5p:4x4x4 --kernels"),
     Line("tigerjax plan configs/tiger_70b_sft.py --topology v5p:4x4x4 --tokens 300e9 --json plan.json"),
     Line("tigerjax plan configs/tiger_70b_sft.py --topology v5p:4x4x4"),
     Line(
@@ -278,22 +279,22 @@ SOON = "the search stops when its time is over: here it ends after the first can
 SEARCHES = [
     Line(
         "tigerjax plan configs/tiger_7b_pretrain.py --topology v5p:4x4x4 --search --budget-minutes 60",
-        with_={"minutes 60": "minutes 1"},
+        with_={"minutes 60": "minutes 5"},
         why=SOON,
     ),
     Line(
         "tigerjax plan configs/tiger_70b_pretrain.py --topology v5p:4x4x4 --search --budget-minutes 12",
-        with_={"minutes 12": "minutes 1"},
+        with_={"minutes 12": "minutes 5"},
         why=SOON,
     ),
     Line(
         "tigerjax plan configs/tiger_70b_pretrain.py --topology v5p:4x4x4 --search --budget-minutes 60",
-        with_={"minutes 60": "minutes 1"},
+        with_={"minutes 60": "minutes 5"},
         why=SOON,
     ),
     Line(
         "tigerjax plan pretrain.py --topology v5p:4x4x4 --search",
-        with_={"--search": "--search --budget-minutes 1"},
+        with_={"--search": "--search --budget-minutes 5"},
         why=SOON,
         before=config_as("pretrain.py", "configs/tiger_13b_pretrain.py", "planned"),
     ),
