@@ -226,7 +226,7 @@ class LocalSaves:
             self._thread.join(SETTLE_S)
 
     def close(self, *, ended: bool) -> None:
-        """Gives nothing to other hosts any more. Where the run has `ended`, so that nothing is left to resume, its saves
+        """Gives nothing to other hosts any more. Where the run has `ended`, and nothing is left to resume, its saves
         are removed."""
         if self._exchange is not None:
             self._exchange.close()
