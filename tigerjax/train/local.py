@@ -36,7 +36,7 @@ from tigerjax.train.state import TrainState
 RECORD = "local.json"
 KEY = re.compile(r"\d+-\d+")
 STARTS = 8  # of the run, whose saves count
-SETTLE_S = 60.0  # that a run which ends by an error waits for the last save
+SETTLE_S = 60.0  # that a run which ends waits for the last save
 ADVICE = "remove it; the run then resumes from its newest checkpoint"
 
 
@@ -220,11 +220,14 @@ class LocalSaves:
             error, self._error = self._error, None
             raise error
 
-    def close(self, *, ended: bool) -> None:
-        """Waits for the last save, for a while only where the run ends by an error. Where it has `ended`, so that
-        nothing is left to resume, its saves are removed."""
+    def settle(self) -> None:
+        """Gives the last save some time to be on disk, when the run ends."""
         if self._thread is not None:
             self._thread.join(SETTLE_S)
+
+    def close(self, *, ended: bool) -> None:
+        """Gives nothing to other hosts any more. Where the run has `ended`, and nothing is left to resume, its saves
+        are removed."""
         if self._exchange is not None:
             self._exchange.close()
         if ended and self._every is not None:

@@ -283,8 +283,10 @@ def _train(
         error = sys.exc_info()[1]
         if error is None or not hosts.several():
             checkpoints.close()
+            local.settle()
         elif isinstance(error, ConfigError | DataError):  # else another host may be lost, and the save never end
             checkpoints.settle()
+            local.settle()
         local.close(ended=error is None and (saved >= total_steps or validation.ended))
     if stop.number:
         name = signal.Signals(stop.number).name
