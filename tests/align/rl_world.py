@@ -49,7 +49,11 @@ def a_text(attempts):
 
 
 def silent(attempts):
-    return [float("nan")] * len(attempts)
+    return [None] * len(attempts)
+
+
+def not_a_number(attempts):
+    return [*[0.5] * (len(attempts) - 1), float("nan")]
 
 
 def broken(attempts):

@@ -18,7 +18,7 @@ from tigerjax.files import manifest
 def ended(folder: Path, after: list[float], *, accepted: bool = True, reasons: tuple[str, ...] = ()) -> Path:
     """A project whose first round has ended: the current model scored 1.0 on each held-out prompt, the new `after`."""
     align = dataclasses.asdict(AlignConfig(prompt_fraction=0.1, seed=0))
-    given = {"sft": "s", "models": ["c"], "reward_model": "r", "evaluation_set": "q", "gold": [], "safety": None}
+    given = {"sft": "s", "models": ["c"], "reward": "r", "evaluation_set": "q", "gold": [], "safety": None}
     given |= {"config": "x", "overrides": [], "score_batch_size": 8, "exclude": None}
     sampling = dataclasses.asdict(SamplingOptions())
     settings_lib.write(folder, settings_lib.AlignSettings(align=align, sampling=sampling, **given))

@@ -217,7 +217,7 @@ FEW = "few short answers, so many to rank that people are asked at all, and a ga
 ROUNDS = [
     Line(
         "tigerjax align init configs/quickstart_rejection_sampled.py --out runs/align --sft sft.jsonl --models runs/sft"
-        " --reward-model runs/reward/model --evaluation-set dev.jsonl",
+        " --reward runs/reward/model --evaluation-set dev.jsonl",
         with_={
             "--evaluation-set dev.jsonl": "--evaluation-set dev.jsonl --n 4 --max-new-tokens 8"
             " --align.rank-fraction 0.4 --align.edit-fraction 0.2 --align.min-win-rate 0"
@@ -237,8 +237,8 @@ ROUNDS = [
         " runs/align/rounds/01/rank/preferences.jsonl --calibration-set sft.jsonl --init runs/align/rounds/01/train/run"
         " --out runs/reward2"
     ),
-    Line("tigerjax align set runs/align --reward-model runs/reward2/model"),
-    Line("tigerjax align set runs/align --align.allow-partial --reward-model runs/reward2/model"),
+    Line("tigerjax align set runs/align --reward runs/reward2/model"),
+    Line("tigerjax align set runs/align --align.allow-partial --reward runs/reward2/model"),
     Line(
         "tigerjax align set runs/align --max-new-tokens 256 --again",
         with_={"256": "9"},

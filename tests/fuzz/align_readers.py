@@ -75,7 +75,7 @@ def inputs(folder: Path) -> None:
 
 def init(folder: Path) -> list[object]:
     words = ["align", "init", *words_of_config(folder), "--out", folder / "project", "--sft", folder / "in/sft.jsonl"]
-    words += ["--models", folder / "chat", "--reward-model", folder / "reward", "--gold", folder / "in/gold.jsonl"]
+    words += ["--models", folder / "chat", "--reward", folder / "reward", "--gold", folder / "in/gold.jsonl"]
     words += [
         "--evaluation-set",
         folder / "in/questions.jsonl",

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tigerjax.align import gate as gate_lib
-from tigerjax.align.answers import Records, ScoreFunction, finite, first_answers
+from tigerjax.align.answers import Answer, Records, Score, ScoreFunction, finite, first_answers
 from tigerjax.align.config import AlignConfig
 from tigerjax.errors import DataError
 
@@ -26,18 +26,19 @@ def judge(
 
     The control changes nothing in the verdict. Its win rate is that of the new model against it.
     """
-    sides = [current, new, *([control] if control is not None else [])]
-    records = [functions.answers(own) for own in sides]
+    models = [current, new, *([control] if control is not None else [])]
+    records = [functions.answers(model) for model in models]
     accuracies = [functions.accuracy(own) for own in records]
     answers = [first_answers(own) for own in records]
     asked = [[list(a.messages) for a in own] for own in answers]
     if any(own != asked[0] for own in asked):
         raise DataError("held-out answers of the two models are not to the same prompts in the same order")
     scores = [list(functions.score(own)) for own in answers]
+    standing = gate_lib.standings(*scores)
     result = gate_lib.gate(
         gate_lib.figures_of(accuracies[0]),
         gate_lib.figures_of(accuracies[1]),
-        wins=gate_lib.win_rate(scores[1], scores[0]),
+        wins=gate_lib.win_rate(standing[1], standing[0]),
         max_mean_loss_points=config.max_mean_loss_points,
         max_task_loss_points=config.max_task_loss_points,
         min_win_rate=config.min_win_rate,
@@ -52,14 +53,22 @@ def judge(
         figures["control"] = {
             "accuracy": accuracies[2]["overall"],
             "reward": _mean(scores[2]),
-            "win_rate": gate_lib.win_rate(scores[1], scores[2]),
+            "win_rate": gate_lib.win_rate(standing[1], standing[2]),
         }
+    sides = dict(zip(("before", "after"), scores, strict=False))
+    if any(score.below for own in sides.values() for score in own):
+        figures["below_floor"] = {name: sum(bool(score.below) for score in own) for name, own in sides.items()}
     held_out = {
-        name: [[finite(score), len(answer.text)] for score, answer in zip(own, texts, strict=True)]
+        name: [_held_out(score, answer) for score, answer in zip(own, texts, strict=True)]
         for name, own, texts in zip(("before", "after"), scores[:2], answers[:2], strict=True)
     }
     return {"accepted": result.accepted, "reasons": result.reasons, "figures": figures, "held_out": held_out}
 
 
-def _mean(scores: Sequence[float]) -> float:
-    return sum(scores) / len(scores)
+def _held_out(score: Score, answer: Answer) -> list[Any]:
+    """[score, characters] of an answer, and the parts below whose floor it is, where there are any."""
+    return [finite(score.total), len(answer.text), *([list(score.below)] if score.below else [])]
+
+
+def _mean(scores: Sequence[Score]) -> float:
+    return sum(score.total for score in scores) / len(scores)

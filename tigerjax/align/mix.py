@@ -13,6 +13,7 @@ ADVICE = {
     "no_winner_marker": "start from a candidate model that ends its answers",
     "no_winner_equals_reference": "raise the temperature or n",
     "no_winner_safety": "look through the safety list, or raise n",
+    "no_winner_below_floor": "look at the scores below the floors in scored.jsonl; raise n, or lower a floor",
     "alike_scores": "raise the temperature or n, set more_candidates, or lower min_spread",
     "below_min_score": "lower min_score",
     "below_reference": "set beat_reference off, raise n, or raise the temperature",
@@ -103,6 +104,8 @@ def _loses(record: Mapping[str, Any], candidate: Mapping[str, Any]) -> str | Non
     score = record.get("reference_score")
     if score is None or score != score:
         return "reference_without_score"
+    if record.get("reference_below"):  # an answer that may not win is no bar
+        return None
     return None if candidate["score"] > score else "below_reference"
 
 

@@ -2,7 +2,7 @@
 
     rounds/01/prompts/   prompts.jsonl                            the SFT prompts that are answered again
     rounds/01/sample/    candidates.jsonl                         n new answers to each prompt
-    rounds/01/score/     scored.jsonl                             the same with the reward model's scores
+    rounds/01/score/     scored.jsonl                             the same with their scores
     rounds/01/queue/     queue.jsonl key.jsonl queue.md           the questions to people, lines to fill in, and the
                          template.jsonl                           same questions as a project of Label Studio
                          label_studio.xml label_studio.json
@@ -65,7 +65,7 @@ class RoundFunctions:
     sample_more: Callable[[int, Path, Records], Iterable[dict[str, Any]]] = _no_more
     """(further candidates of each, work folder, prompts) -> sampler records with the first n candidates and these."""
     score: ScoreFunction
-    """Calibrated scores of answers, by the reward model."""
+    """The scores of answers."""
     labels: Callable[[Path], Sequence[Path]]
     """Queue folder -> the label files that people have delivered so far."""
     train: Callable[[Path, Path], Any]
@@ -95,7 +95,8 @@ class RoundInputs:
     """The files of the SFT set, which the current model was trained on."""
     current: Path
     """Checkpoint of the current model, which samples and which the new model must beat."""
-    reward_model: Path
+    reward: Sequence[Path]
+    """Reward models, and files that functions read. What else scores depend on is in `RoundFunctions.settings`."""
     exclude: Collection[str] = frozenset()
     """Ids of SFT examples whose prompts may not be drawn."""
     safety: Sequence[str] = ()
@@ -117,8 +118,7 @@ class Round(NamedTuple):
     sft: Path
     """The mixed SFT set."""
     figures: dict[str, Any]
-    """{reward_before, reward_after, winners {rm, human, edit}, gate, accuracy_before, accuracy_after, counts, and what
-    `gate.beside` gives}"""
+    """{reward_before, reward_after, winners {rm, human, edit}, gate, accuracy_before, accuracy_after, counts, …}"""
 
 
 def choose_candidate(candidates: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -178,7 +178,7 @@ def _steps(
 ) -> Iterator[str]:
     """Runs one step after the other and yields its name when it is done."""
     folder = rounds / f"{index:02d}"
-    sft, current, reward_model = inputs.sft, inputs.current, inputs.reward_model
+    sft, current, reward = inputs.sft, inputs.current, inputs.reward
 
     def begin(name: str, reads: Sequence[Path], more: Mapping[str, Any] | None = None) -> Step:
         return Step(folder, index, config, functions.settings.get(name), name, reads, more)
@@ -210,7 +210,7 @@ def _steps(
     yield "sample"
 
     # With further candidates this step samples too.
-    with begin("score", [folder / "sample", reward_model, *([current] if config.more_candidates else [])]) as step:
+    with begin("score", [folder / "sample", *reward, *([current] if config.more_candidates else [])]) as step:
         if not step.done:
             records, again = _read(folder / "sample" / "candidates.jsonl"), dict[str, int]()
             scored, dropped = score_records(records, functions.score)
@@ -316,7 +316,7 @@ def _steps(
     yield "train"
 
     new, of_control = folder / "train" / "run", [folder / CONTROL_FILE] if config.control else []
-    with begin("gate", [folder / "train", current, reward_model, *inputs.questions, *of_control]) as step:
+    with begin("gate", [folder / "train", current, *reward, *inputs.questions, *of_control]) as step:
         if not step.done:
             if config.control:
                 with step.working("control") as work:

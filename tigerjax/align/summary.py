@@ -35,8 +35,8 @@ def collect(folder: str | Path) -> dict[str, Any]:
                 sides[name] = {
                     "reward": gate["figures"][f"reward_{name}"],
                     "accuracy": gate["figures"][f"accuracy_{name}"],
-                    "characters": sum(length for _, length in answers) / len(answers),
-                    "scores": [score for score, _ in answers],
+                    "characters": sum(length for _, length, *_ in answers) / len(answers),
+                    "scores": [score for score, *_ in answers],
                 }
             verdict = "accepted" if gate["accepted"] else "refused"
             entry = {"round": int(round_folder.name), "gate": verdict, "reasons": gate["reasons"], "winners": winners}

@@ -33,17 +33,18 @@ def init(
     align: AlignConfig = AlignConfig(prompt_fraction=0.10, seed=0),
     sampling: Sampling = SAMPLING,
     score_batch_size: Count = 64,
+    ask_judge: bool = True,
     json: Path | None = None,
 ) -> None:
     """Writes the settings of an alignment to OUT/align.json.
 
     CONFIG is that of the training which ends each round: SFT on the set with the winners or, with an objective on
     preferences, on each prompt's best answer above its worst. A round starts from the model of MODELS that answers
-    EVALUATION_SET best. Every file and model is opened first, and a wrong one is refused. `tigerjax align set` changes
-    settings later.
+    EVALUATION_SET best. Every file and model is opened first, and a wrong one is refused; a reward that is a function
+    is called once, and a judge is asked once unless --no-ask-judge. `tigerjax align set` changes settings later.
 
     Example: tigerjax align init configs/quickstart_rejection_sampled.py --out runs/align --sft sft.jsonl \
---models runs/sft --reward-model runs/reward/model --evaluation-set dev.jsonl
+--models runs/sft --reward runs/reward/model --evaluation-set dev.jsonl
     """
     from tigerjax.align import inputs as inputs_lib
     from tigerjax.align import settings as settings_lib
@@ -57,7 +58,7 @@ def init(
         score_batch_size=score_batch_size,
         **inputs.resolved(),
     )
-    inputs_lib.check(settings, run)
+    inputs_lib.check(settings, run, ask_judge=ask_judge)
     settings_lib.write(out, settings)
     show({"plan": str(out / settings_lib.FILE), "models": len(inputs.models)}, json)
 
@@ -69,6 +70,7 @@ def change(
     sampling: Annotated[dict[str, Any], Changes(SamplingOptions)],
     config: Annotated[dict[str, Any], Changes(RunConfig)],
     score_batch_size: Count | None = None,
+    ask_judge: bool = True,
     again: bool = False,
     json: Path | None = None,
 ) -> None:
@@ -78,7 +80,7 @@ def change(
     model enters the next round. --again also changes what has been used; those steps, and the ones after them, are then
     done again.
 
-    Example: tigerjax align set runs/align --align.allow-partial --reward-model runs/reward2/model
+    Example: tigerjax align set runs/align --align.allow-partial --reward runs/reward2/model
     """
     from tigerjax.align import inputs as inputs_lib
     from tigerjax.align import settings as settings_lib
@@ -89,7 +91,7 @@ def change(
         raise ConfigError(f"nothing to change; `tigerjax align set {dir} --help` lists the settings")
     old, new = settings_lib.read(dir), settings_lib.changed(dir, given, again=again)
     new = settings_lib.overridden(dir, new, config, again=again)
-    inputs_lib.check(new, override(_config(new)))
+    inputs_lib.check(new, override(_config(new)), ask_judge=ask_judge)
     settings_lib.replace(dir, new)
     before, after = ({**s.align, **s.sampling, **dataclasses.asdict(s)} for s in (old, new))
     shown = [*given, *(["overrides"] if old.overrides != new.overrides else [])]
@@ -113,7 +115,7 @@ def sample(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> 
 
 
 def score(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
-    """Scores every sampled answer and the existing answers with the reward model.
+    """Scores every sampled answer and the existing answers with the reward of the alignment.
 
     Example: tigerjax align score runs/align
     """
