@@ -16,7 +16,7 @@ from tigerjax.command.options import FLAT, Changes, ConfigFile
 from tigerjax.command.progress import show_progress
 from tigerjax.config import RunConfig
 from tigerjax.config.ranges import Count
-from tigerjax.errors import Blocked, ConfigError, GateFailed
+from tigerjax.errors import Blocked, ConfigError, GateFailed, JudgeError
 from tigerjax.files import paths
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
 from tigerjax.terminal import printable
@@ -58,7 +58,10 @@ def init(
         score_batch_size=score_batch_size,
         **inputs.resolved(),
     )
-    inputs_lib.check(settings, run, ask_judge=ask_judge)
+    try:
+        inputs_lib.check(settings, run, ask_judge=ask_judge)
+    except JudgeError as error:
+        raise JudgeError(f"{error}; --no-ask-judge goes on without it") from error
     settings_lib.write(out, settings)
     show({"plan": str(out / settings_lib.FILE), "models": len(inputs.models)}, json)
 
@@ -70,15 +73,14 @@ def change(
     sampling: Annotated[dict[str, Any], Changes(SamplingOptions)],
     config: Annotated[dict[str, Any], Changes(RunConfig)],
     score_batch_size: Count | None = None,
-    ask_judge: bool = True,
     again: bool = False,
     json: Path | None = None,
 ) -> None:
     """Changes settings of an alignment that no finished step of the round under way has used.
 
     Fields of the config are overridden as in `align init`. Rounds that have ended stay as they are: the next reward
-    model enters the next round. --again also changes what has been used; those steps, and the ones after them, are then
-    done again.
+    enters the next round. A judge in a new reward is asked once. --again also changes what has been used; those steps,
+    and the ones after them, are then done again.
 
     Example: tigerjax align set runs/align --align.allow-partial --reward runs/reward2/model
     """
@@ -91,7 +93,7 @@ def change(
         raise ConfigError(f"nothing to change; `tigerjax align set {dir} --help` lists the settings")
     old, new = settings_lib.read(dir), settings_lib.changed(dir, given, again=again)
     new = settings_lib.overridden(dir, new, config, again=again)
-    inputs_lib.check(new, override(_config(new)), ask_judge=ask_judge)
+    inputs_lib.check(new, override(_config(new)), ask_judge="reward" in given)
     settings_lib.replace(dir, new)
     before, after = ({**s.align, **s.sampling, **dataclasses.asdict(s)} for s in (old, new))
     shown = [*given, *(["overrides"] if old.overrides != new.overrides else [])]
@@ -245,6 +247,7 @@ def _in_words(outcome: dict[str, Any]) -> str:
         *(f"refused because   {reason}" for reason in outcome["reasons"]),
         *([f"note              {outcome['note']}"] if "note" in outcome else []),
         *([_control(outcome["control"])] if "control" in outcome else []),
+        *([f"below a floor     {as_text(outcome['below_floor'])}"] if "below_floor" in outcome else []),
         f"next model        {outcome['checkpoint']}",
     ]
     return "\n  ".join(lines)

@@ -106,25 +106,26 @@ class _Asking:
         self._api = Api(judge._config, judge._key, patience_s=judge._patience_s)
         self._kept = Replies(judge.replies)
         self._pool = ThreadPoolExecutor(judge._config.calls, thread_name_prefix="judge")
-        self._before, self._from_file, self._unread = self._kept.totals, 0, list[tuple[Answer, str]]()
+        self._from_file, self._unread = 0, list[tuple[Answer, str]]()
 
     def some(self, start: int, end: int) -> list[float | None]:
         """The scores of the answers from `start` to `end`; None where no reply has one."""
         asked = [self._judge.question(answer) for answer in self._answers[start:end]]
-        fresh = {q.sha256: q for q in asked if self._kept.get(q.sha256) is None}
-        self._from_file += sum(q.sha256 not in fresh for q in asked)
+        known = {
+            q.sha256: kept.text
+            for q in asked
+            if (kept := self._kept.get(q.sha256)) and self._score(kept.text) is not None
+        }
+        self._from_file += sum(q.sha256 in known for q in asked)
+        fresh = {q.sha256: q for q in asked if q.sha256 not in known}
         futures = {sha256: self._pool.submit(self._asked, question) for sha256, question in fresh.items()}
         done, _ = wait(futures.values(), return_when=FIRST_EXCEPTION)
         if failed := next((error for future in done if (error := future.exception()) is not None), None):
             raise failed
-        replied = {sha256: future.result() for sha256, future in futures.items()}
-        scores: list[float | None] = []
-        for question, answer in zip(asked, self._answers[start:end], strict=True):
-            kept = self._kept.get(question.sha256)
-            text = replied[question.sha256] if kept is None else kept.text
-            scores.append(score_in(text, self._config.lowest, self._config.highest))
-            if scores[-1] is None:
-                self._unread.append((answer, text))
+        texts = known | {sha256: future.result() for sha256, future in futures.items()}
+        scores = [self._score(texts[question.sha256]) for question in asked]
+        some = zip(scores, self._answers[start:end], asked, strict=True)
+        self._unread += [(answer, texts[question.sha256]) for score, answer, question in some if score is None]
         self._refuse_unread()
         return scores
 
@@ -132,10 +133,13 @@ class _Asking:
         """The reply to a question. One with a score in it is kept; one without it is asked for again."""
         for _ in range(1 + self._config.asked_again):
             reply = self._api.ask(question.body)
-            if score_in(reply.text, self._config.lowest, self._config.highest) is not None:
+            if self._score(reply.text) is not None:
                 self._kept.add(question.sha256, reply)
                 break
         return reply.text
+
+    def _score(self, text: str) -> float | None:
+        return score_in(text, self._config.lowest, self._config.highest)
 
     def _refuse_unread(self) -> None:
         if len(self._unread) <= self._config.max_unread * len(self._answers):
@@ -152,13 +156,11 @@ class _Asking:
         self._api.close()
         self._pool.shutdown(cancel_futures=True)
         self._kept.close()
-        now = self._kept.totals
-        spent = {name: now[name] - self._before[name] for name in ("tokens_in", "tokens_out")}
-        unread = f"; {len(self._unread)} replies without a score" if self._unread else ""
+        api, unread = self._api, f"; without a score: {len(self._unread):,}" if self._unread else ""
         hosts.say(
-            f"judge {self._judge.name}: {len(self._answers):,} answers, {self._from_file:,} of them from"
-            f" {self._judge.replies}; {self._api.calls:,} calls, {spent['tokens_in']:,} tokens read and"
-            f" {spent['tokens_out']:,} written{unread}"
+            f"judge {self._judge.name}: answers {len(self._answers):,}, of these by replies in {self._judge.replies}"
+            f" {self._from_file:,}; calls {api.calls:,}, tokens read {api.tokens_in:,}, tokens written"
+            f" {api.tokens_out:,}{unread}"
         )
 
 

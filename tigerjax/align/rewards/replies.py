@@ -3,7 +3,6 @@
 import json
 import threading
 from pathlib import Path
-from typing import Any
 
 from tigerjax.align.rewards.requests import Reply
 from tigerjax.files import log, own
@@ -44,13 +43,3 @@ class Replies:
         if self._log is not None:
             self._log.close()
             self._log = None
-
-    @property
-    def totals(self) -> dict[str, Any]:
-        """{replies, tokens_in, tokens_out} of all replies in the file."""
-        kept = self._known.values()
-        return {
-            "replies": len(kept),
-            "tokens_in": sum(reply.tokens_in for reply in kept),
-            "tokens_out": sum(reply.tokens_out for reply in kept),
-        }

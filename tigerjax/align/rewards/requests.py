@@ -57,8 +57,8 @@ class Api:
         self._url = config.url.rstrip("/") + CHAT
         self._opener = urllib.request.build_opener(_NoRedirect)
         self._closed, self._lock, self._waiting = threading.Event(), threading.Lock(), False
-        self.calls = 0
-        """Requests that were sent so far."""
+        self.calls = self.tokens_in = self.tokens_out = 0
+        """Requests that were sent so far, and tokens of the replies to them."""
 
     def close(self) -> None:
         """Ends what is waiting for its next try."""
@@ -88,7 +88,12 @@ class Api:
                 if self._closed.wait(wait_s):
                     raise JudgeError(f"judge {self._config.url}: {trouble}; start the same command again") from trouble
             else:
-                self._waiting = False
+                with self._lock:
+                    self._waiting = False
+                    self.tokens_in, self.tokens_out = (
+                        self.tokens_in + reply.tokens_in,
+                        self.tokens_out + reply.tokens_out,
+                    )
                 return reply
 
     def _say(self, trouble: _Trouble, wait_s: float) -> None:

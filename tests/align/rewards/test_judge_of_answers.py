@@ -47,9 +47,10 @@ def test_each_answer_gets_its_score_and_no_question_is_asked_twice(fake, config_
     body = fake.asked[0]
     assert body["model"] == "m" and body["temperature"] == 0 and body["max_tokens"] == 512
     said = capfd.readouterr().err
-    assert "judge taste: 4 answers, 0 of them from" in said and "3 calls, 30 tokens read and 6 written" in said
+    assert "judge taste: answers 4, of these by replies in" in said
+    assert said.endswith(".jsonl 0; calls 3, tokens read 30, tokens written 6\n")
     assert Judge("taste", config_of())(answers("9b", "3a", "5c")) == [9, 3, 5]
-    assert len(fake.asked) == 4 and "3 answers, 2 of them from" in capfd.readouterr().err
+    assert len(fake.asked) == 4 and ".jsonl 2; calls 1, tokens read 10, t" in capfd.readouterr().err
     fake.respond = lambda number, body: Sent("Score: 2")
     assert Judge("taste", config_of(body={"temperature": 1}))(answers("9b")) == [2]  # another question
 
