@@ -52,10 +52,6 @@ def silent(attempts):
     return [None] * len(attempts)
 
 
-def not_a_number(attempts):
-    return [*[0.5] * (len(attempts) - 1), float("nan")]
-
-
 def broken(attempts):
     return 1 / 0
 
@@ -74,6 +70,10 @@ def two_lines(attempts):
 
 def ends(attempts):
     raise SystemExit(0)
+
+
+def not_a_number(attempts):
+    return [*[0.5] * (len(attempts) - 1), float("nan")]
 
 
 def config_of(folder, chat, kind=GrpoConfig, *, steps, every, **settings):

@@ -76,21 +76,21 @@ def score_records(records: Sequence[Mapping[str, Any]], score: ScoreFunction) ->
     scores: Iterator[Score] = iter(score(answers))
     out: Records = []
     for record in records:
-        candidates = [dict(c) | _fields(next(scores)) for c in record["candidates"]]
+        candidates = [dict(c) | fields(next(scores)) for c in record["candidates"]]
         scored = {**record, "candidates": candidates}
         if record.get("reference") is not None:
-            scored |= {f"reference_{name}": value for name, value in _fields(next(scores)).items()}
+            scored |= {f"reference_{name}": value for name, value in fields(next(scores)).items()}
         if any(c["score"] is not None for c in candidates):
             out.append(scored)
     dropped = len(records) - len(out)
     return out, {"no_valid_candidate": dropped} if dropped else {}
 
 
-def _fields(score: Score) -> dict[str, Any]:
+def fields(score: Score) -> dict[str, Any]:
     """{score, parts?, below?} of an answer, as JSON holds them."""
-    fields: dict[str, Any] = {"score": finite(score.total)}
-    fields |= {"parts": {name: finite(part) for name, part in score.parts.items()}} if score.parts else {}
-    return fields | ({"below": list(score.below)} if score.below else {})
+    found: dict[str, Any] = {"score": finite(score.total)}
+    found |= {"parts": {name: finite(part) for name, part in score.parts.items()}} if score.parts else {}
+    return found | ({"below": list(score.below)} if score.below else {})
 
 
 def finite(score: float) -> float | None:

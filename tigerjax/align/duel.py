@@ -1,13 +1,17 @@
-"""The models of a round on the held-out questions: what gate.json holds."""
+"""The models of a round on the held-out questions: what gate.json holds, and the answers themselves."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tigerjax.align import gate as gate_lib
-from tigerjax.align.answers import Answer, Records, Score, ScoreFunction, finite, first_answers
+from tigerjax.align.answers import Answer, Records, Score, ScoreFunction, fields, finite, first_answers
 from tigerjax.align.config import AlignConfig
 from tigerjax.errors import DataError
+from tigerjax.files import manifest
+from tigerjax.files.jsonl import write_jsonl
+
+ANSWERS = "answers.jsonl"
 
 
 class Asked(Protocol):
@@ -19,10 +23,17 @@ class Asked(Protocol):
     def accuracy(self, records: Records, /) -> Mapping[str, Any]: ...
 
 
-def judge(
-    config: AlignConfig, functions: Asked, current: Path, new: Path, control: Path | None = None
-) -> dict[str, Any]:
-    """Whether the new model is accepted, the reasons, the figures of both models, and those of the control.
+class Judged(NamedTuple):
+    """What the gate says, and what it was said of."""
+
+    verdict: dict[str, Any]
+    """{accepted, reasons, figures of both models and of the control, held_out}, the contents of gate.json"""
+    answers: Records
+    """{prompt_id?, messages, before, after}; each of these two is {text, score, parts?, below?}"""
+
+
+def judge(config: AlignConfig, functions: Asked, current: Path, new: Path, control: Path | None = None) -> Judged:
+    """Compares the new model with the current one, and with the control where there is one.
 
     The control changes nothing in the verdict. Its win rate is that of the new model against it.
     """
@@ -62,7 +73,20 @@ def judge(
         name: [_held_out(score, answer) for score, answer in zip(own, texts, strict=True)]
         for name, own, texts in zip(("before", "after"), scores[:2], answers[:2], strict=True)
     }
-    return {"accepted": result.accepted, "reasons": result.reasons, "figures": figures, "held_out": held_out}
+    verdict = {"accepted": result.accepted, "reasons": result.reasons, "figures": figures, "held_out": held_out}
+    before, after = (_said(answers[n], scores[n]) for n in (0, 1))
+    heads = [{key: r[key] for key in ("prompt_id", "messages") if key in r} for r in records[0]]
+    return Judged(verdict, [h | {"before": b, "after": a} for h, b, a in zip(heads, before, after, strict=True)])
+
+
+def _said(answers: Sequence[Answer], scores: Sequence[Score]) -> Records:
+    return [{"text": answer.text} | fields(score) for answer, score in zip(answers, scores, strict=True)]
+
+
+def write(folder: Path, judged: Judged) -> None:
+    """Writes gate.json and answers.jsonl."""
+    manifest.write_json(folder / "gate.json", judged.verdict)
+    write_jsonl(folder / ANSWERS, judged.answers)
 
 
 def _held_out(score: Score, answer: Answer) -> list[Any]:

@@ -65,13 +65,9 @@ def mix(
     winners: list[dict[str, Any]] = []
     for record in ranked:
         for candidate in record["ranking"][:top_m]:
-            if candidate["provenance"] == "rm":
-                if min_score is not None and candidate["score"] < min_score:
-                    dropped["below_min_score"] += 1
-                    continue
-                if beat_reference and (why := _loses(record, candidate)):
-                    dropped[why] += 1
-                    continue
+            if why := why_not(record, candidate, min_score=min_score, beat_reference=beat_reference):
+                dropped[why] += 1
+                continue
             winners.append(_example(record, candidate, round_index, weights))
     won = {w["prompt_id"] for w in winners}
     replaced = [e for e in sft if on_conflict == "replace" and e["id"] in won]
@@ -95,6 +91,18 @@ def mix(
     counts = {"in": len(sft) + tried, "out": len(out), "dropped": {k: n for k, n in dropped.items() if n}}
     counts |= {"winners": dict(Counter(e["provenance"] for e in fresh)), "winner_share": len(fresh) / len(out)}
     return Mixed(out, counts)
+
+
+def why_not(
+    record: Mapping[str, Any], candidate: Mapping[str, Any], *, min_score: float | None, beat_reference: bool
+) -> str | None:
+    """Why an answer that may win (see rank.rank) does not join the SFT set; None when it does. One that people ranked
+    first or wrote joins it whatever its score is."""
+    if candidate["provenance"] != "rm":
+        return None
+    if min_score is not None and candidate["score"] < min_score:
+        return "below_min_score"
+    return _loses(record, candidate) if beat_reference else None
 
 
 def _loses(record: Mapping[str, Any], candidate: Mapping[str, Any]) -> str | None:

@@ -9,11 +9,10 @@
     rounds/01/labels/    verdicts.jsonl adjudicate.jsonl missing.json    people's answers to them
     rounds/01/rank/      ranked.jsonl preferences.jsonl           winners, and preferences for the next reward model
                          pairs.jsonl                              each prompt's best answer above its worst
-    rounds/01/mix/       sft.jsonl control.jsonl                  the next SFT set, and that of the control
+    rounds/01/mix/       sft.jsonl winners.jsonl control.jsonl    the next SFT set, what is new in it, and the control's
     rounds/01/train/     run/                                     the new model, in the trainer's own layout
-    rounds/01/gate/      gate.json control/                       whether the new model replaces the current one, and
-                                                                  [score, characters] of both models' held-out answers;
-                                                                  the control, with `align.control`
+    rounds/01/gate/      gate.json answers.jsonl control/         whether the new model replaces the current one, both
+                                                                  models' held-out answers, and the control
 
 The models are hidden behind `RoundFunctions`, so this file knows neither the sampler nor the trainer. A step that
 takes long works in the folder STEP.work-HASH, which survives an interruption. See tigerjax.align.steps.
@@ -46,6 +45,7 @@ from tigerjax.records import sft_examples
 TRAIN_FILES = {"winners": "mix/sft.jsonl", "pairs": "rank/pairs.jsonl"}
 """What the next model may be trained on, in the folder of the round."""
 CONTROL_FILE = "mix/control.jsonl"
+WINNERS = "winners.jsonl"
 CONVERSATIONS = "labels/conversations.jsonl"
 """The questions that label lines brought themselves, where there are any."""
 
@@ -268,8 +268,7 @@ def _steps(
             step.counts = imported.counts
     yield "labels"
 
-    safety = {"safety": list(inputs.safety)}
-    with begin("rank", [folder / "score", folder / "labels", *inputs.gold], safety) as step:
+    with begin("rank", [folder / "score", folder / "labels", *inputs.gold], {"safety": list(inputs.safety)}) as step:
         if not step.done:
             verdicts = {v.pop("prompt_id"): Verdict(**v) for v in _read(folder / "labels" / "verdicts.jsonl")}
             how: dict[str, Any] = {"safety": inputs.safety, "filters": functions.filters}
@@ -298,8 +297,9 @@ def _steps(
             except mix_lib.NoWinner as error:  # most of its reasons are known since the step before
                 earlier = (manifest.read(folder / "rank") or {})["counts"]
                 raise mix_lib.NoWinner(earlier["in"], earlier["dropped"] | error.dropped) from error
-            write_jsonl(step.tmp / "sft.jsonl", mixed.examples)
             won = [e for e in mixed.examples if e["id"].startswith(f"rs{index:02d}-")]
+            write_jsonl(step.tmp / "sft.jsonl", mixed.examples)
+            write_jsonl(step.tmp / WINNERS, won)
             step.counts, step.figures = mixed.counts, diversity.of_winners(won, scored)
             if config.control:
                 pairs = _read(folder / TRAIN_FILES["pairs"]) if functions.trains_on == "pairs" else None
@@ -321,10 +321,10 @@ def _steps(
             if config.control:
                 with step.working("control") as work:
                     functions.train(folder / CONTROL_FILE, work)
-                    verdict = duel.judge(config, functions, current, new, work)
+                    judged = duel.judge(config, functions, current, new, work)
             else:
-                verdict = duel.judge(config, functions, current, new)
-            manifest.write_json(step.tmp / "gate.json", verdict)
+                judged = duel.judge(config, functions, current, new)
+            duel.write(step.tmp, judged)
     yield "gate"
 
 

@@ -4,21 +4,24 @@ from pathlib import Path
 from typing import Any
 
 import tigerjax
+from tigerjax.align import examples, rounds, settings, steps
 from tigerjax.align import gate as gate_lib
-from tigerjax.align import rounds, settings, steps
 from tigerjax.errors import DataError
 from tigerjax.files import manifest, own, paths
+
+SHOWN = 3  # rounds of whose prompts a report has examples
 
 
 def collect(folder: str | Path) -> dict[str, Any]:
     """The contents of report.json, with one entry of `align_rounds` for each round that has its gate.
 
-    An entry is {round, gate, reasons, win_rate, winners, before, after, diversity?, control?, held_out?, note?}.
+    An entry is {round, gate, reasons, win_rate, winners, before, after, diversity?, control?, held_out?, note?,
+    examples?}. Examples are those of `tigerjax.align.examples`, which the last SHOWN rounds have.
     Diversity holds the figures of `tigerjax.align.diversity`, control those of `duel.judge`. Before and after are the
     current and the new model on the held-out questions: mean {reward, accuracy, characters} and the list of scores. The
     last two are those of `gate.beside`.
     """
-    ended = []
+    ended: list[dict[str, Any]] = []
     for round_folder in steps.folders(paths.of(folder) / "rounds"):
         if manifest.read(round_folder / "gate") is None:
             continue
@@ -44,6 +47,9 @@ def collect(folder: str | Path) -> dict[str, Any]:
             entry |= {"diversity": made[0] | made[1]} if made[0] or made[1] else {}
             entry |= {"control": gate["figures"]["control"]} if "control" in gate["figures"] else {}
             ended.append(entry | {"win_rate": gate["figures"]["win_rate"]} | sides | gate_lib.beside(gate))
+    for entry in ended[-SHOWN:]:
+        if (found := examples.collect(paths.of(folder) / "rounds" / f"{entry['round']:02d}")) is not None:
+            entry["examples"] = found
     if not ended:
         raise DataError(f"{folder}: no round has ended; `tigerjax align run {folder}` runs one")
     report = {"version": tigerjax.__version__, "title": "Rounds of rejection sampling", "align_rounds": ended}
