@@ -69,7 +69,7 @@ def test_a_refused_model_is_named_with_every_reason_and_the_current_one_stays_ne
 def test_a_tie_passes_the_gate_and_is_called_no_improvement(tmp_path, capsys):
     said, outcome = status(ended(tmp_path / "al", [1.0, 1.0, 1.0]), capsys)
     assert "accepted by the gate" in said and "win rate          50.0% (won 0, equal 3, lost 0)" in said
-    assert "a tie: both models score the same on every held-out prompt (3); by the reward model this is no" in said
+    assert "a tie: both models score the same on every held-out prompt (3); by the reward this is no" in said
     assert outcome["note"].startswith("a tie")
 
 

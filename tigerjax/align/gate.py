@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from tigerjax.align.answers import Score
 from tigerjax.errors import DataError, GateFailed
 
-NO_GAIN = "by the reward model this is no improvement"
+NO_GAIN = "by the reward this is no improvement"
 
 
 class Gate(NamedTuple):

@@ -13,10 +13,10 @@ SHOWN = 3  # rounds of whose prompts a report has examples
 
 
 def collect(folder: str | Path) -> dict[str, Any]:
-    """The contents of report.json, with one entry of `align_rounds` for each round that has its gate.
+    """The contents of report.json, with one entry of `align_rounds` for each round that has its gate, and one of
+    `examples` (`tigerjax.align.examples`) for each of the last SHOWN.
 
-    An entry is {round, gate, reasons, win_rate, winners, before, after, diversity?, control?, held_out?, note?,
-    examples?}. Examples are those of `tigerjax.align.examples`, which the last SHOWN rounds have.
+    An entry is {round, gate, reasons, win_rate, winners, before, after, diversity?, control?, held_out?, note?}.
     Diversity holds the figures of `tigerjax.align.diversity`, control those of `duel.judge`. Before and after are the
     current and the new model on the held-out questions: mean {reward, accuracy, characters} and the list of scores. The
     last two are those of `gate.beside`.
@@ -47,12 +47,13 @@ def collect(folder: str | Path) -> dict[str, Any]:
             entry |= {"diversity": made[0] | made[1]} if made[0] or made[1] else {}
             entry |= {"control": gate["figures"]["control"]} if "control" in gate["figures"] else {}
             ended.append(entry | {"win_rate": gate["figures"]["win_rate"]} | sides | gate_lib.beside(gate))
-    for entry in ended[-SHOWN:]:
-        if (found := examples.collect(paths.of(folder) / "rounds" / f"{entry['round']:02d}")) is not None:
-            entry["examples"] = found
     if not ended:
         raise DataError(f"{folder}: no round has ended; `tigerjax align run {folder}` runs one")
     report = {"version": tigerjax.__version__, "title": "Rounds of rejection sampling", "align_rounds": ended}
+    places = {entry["round"]: paths.of(folder) / "rounds" / f"{entry['round']:02d}" for entry in ended[-SHOWN:]}
+    found = {number: examples.collect(place) for number, place in places.items()}
+    if shown := [{"round": number} | one for number, one in found.items() if one is not None]:
+        report["examples"] = shown
     if (paths.of(folder) / settings.FILE).is_file():
         report["seed"] = settings.read(paths.of(folder)).align["seed"]
     return report

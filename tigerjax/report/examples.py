@@ -27,28 +27,32 @@ KINDS = {
     "reward": "the reward alone chose",
 }
 CHANGES = {"better": "scores higher than before", "worse": "scores lower than before", "equal": "scores the same"}
-WON_BY = {"rm": "highest score", "human": "people ranked it first", "edit": "written by people"}
+WON_BY = {
+    "rm": "highest score",
+    "human": "best by people's ranking of what may win",
+    "edit": "written by people",
+}
 
 
 class Filter(NamedTuple):
-    """The choices of a list that hides what is not chosen: (value, words, how many)."""
+    """A list of choices that hides what is not chosen."""
 
     name: str
     label: str
     choices: Sequence[tuple[str, str, int]]
+    """(value, words, how many)"""
 
 
 def examples(report: Mapping[str, Any]) -> dict[str, Any]:
     """The values of the section: of each round its prompts and held-out questions, and the lists that filter them."""
-    ended = report.get("align_rounds") or []
-    rounds = [_round(r) for r in ended if r.get("examples")]
+    rounds = [_round(one) for one in report.get("examples") or []]
     if not rounds:
         return {}
     prompts = [one for r in rounds for one in r["prompts"]]
     held_out = [one for r in rounds for one in r["held_out"]]
     return {
         "rounds": rounds,
-        "without": len(ended) - len(rounds),
+        "without": len(report.get("align_rounds") or []) - len(rounds),
         "filters": [
             _filter("kind", "Prompts", KINDS, [one["kind"] for one in prompts]),
             _filter("change", "Held-out questions", CHANGES, [one["change"] for one in held_out]),
@@ -61,10 +65,9 @@ def _filter(name: str, label: str, words: Mapping[str, str], values: Sequence[st
     return Filter(name, label, [("all", "all", len(values)), *there])
 
 
-def _round(r: Mapping[str, Any]) -> dict[str, Any]:
-    found = r["examples"]
+def _round(found: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "number": r["round"],
+        "number": found["round"],
         "prompts": [_prompt(one) for one in found["prompts"]],
         "prompts_left_out": number(found["prompts_left_out"]) if found["prompts_left_out"] else "",
         "held_out": [_held_out(one) for one in found["held_out"]],
@@ -101,7 +104,7 @@ def _people(people: Mapping[str, Any] | None) -> str:
 def _answer(of: Mapping[str, Any]) -> dict[str, Any]:
     """The text of an answer and its scores: the whole, and of a sum each part."""
     parts = [(name, _score(part), name in of.get("below", ())) for name, part in of.get("parts", {}).items()]
-    return {"text": of["text"], "cut": of["cut"], "score": _score(of["score"]), "parts": parts}
+    return {"text": of["text"], "cut": of["cut"], "score": _score(of["score"]), "parts": parts, "won": False, "why": ""}
 
 
 def _score(value: float | None) -> str:
