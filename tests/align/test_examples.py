@@ -35,7 +35,7 @@ def test_a_prompt_is_shown_with_all_answers_and_the_reason_of_each(made):
         *["floor"] * 5,
     ]
     judged, first = found["prompts"][0], found["prompts"][1]
-    assert judged["people"] == {"annotators": ["key"], "ranked": 10, "rejected": 8, "edited": 1}
+    assert judged["people"] == {"annotators": ["key"], "ranked": 9, "rejected": 7, "edited": 1}
     assert (judged["answers"][0]["text"], judged["answers"][0]["by"], judged["answers"][0]["won"]) == (
         "answer best", "edit", True,
     )  # fmt: skip
@@ -46,7 +46,7 @@ def test_a_prompt_is_shown_with_all_answers_and_the_reason_of_each(made):
         "good": 9.0,
         "safe": 0.0,
     }
-    assert by_text["answer 1"]["why_not"] == "invalid_score" and by_text["answer 8"]["why_not"] == ""
+    assert by_text["answer 3"]["why_not"] == "invalid_score" and by_text["answer 8"]["why_not"] == ""
     assert first["existing"]["text"] == "answer 0" and first["existing"]["score"] == 0.0 and first["people"] is None
 
 
