@@ -51,6 +51,13 @@ def annotate() -> None:
     stand_in.answer(queue, "key.jsonl", "answers.jsonl")
 
 
+def reward_file() -> None:
+    """reward.toml as on its page, without the judge: no server runs here."""
+    Path("my_rewards.py").write_text("def safe(answers):\n    return [1.0 for _ in answers]\n", encoding="utf-8")
+    parts = '[helpful]\nreward = "runs/reward/model"\n[safe]\nreward = "my_rewards:safe"\nweight = 0\nfloor = 1\n'
+    Path("reward.toml").write_text(parts, encoding="utf-8")
+
+
 def talk() -> None:
     """What somebody kept in the page of `tigerjax serve --labels runs/talk`."""
     asked = {"annotator": "ann", "messages": [{"role": "user", "content": "Who are you?"}], "ranking": [[1]]}
@@ -238,6 +245,7 @@ ROUNDS = [
         " --out runs/reward2"
     ),
     Line("tigerjax align set runs/align --reward runs/reward2/model"),
+    Line("tigerjax align set runs/align --reward reward.toml", before=reward_file),
     Line("tigerjax align set runs/align --align.allow-partial --reward runs/reward2/model"),
     Line(
         "tigerjax align set runs/align --max-new-tokens 256 --again",

@@ -16,7 +16,8 @@ class Replies:
     def __init__(self, path: Path):
         """Reads what is there. A last line that was cut short is left out; DataError for another that is damaged."""
         self._known: dict[str, Reply] = {}
-        self._path, self._log, self._lock = path, None, threading.Lock()
+        self._log: log.Log | None = None
+        self._path, self._lock = path, threading.Lock()
         with own.fields(path, AGAIN):
             for line in log.records(path):
                 reply = Reply(line["reply"], line["tokens_in"], line["tokens_out"])
