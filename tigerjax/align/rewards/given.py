@@ -116,7 +116,7 @@ def _made(where: str, config: Any, fields: dict[str, Any]) -> Any:
     try:
         return config(**fields)
     except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
+        raise ConfigError(f"{where}: {error}; correct the file") from error
 
 
 def _typed(where: str, table: Any, config: type) -> dict[str, Any]:

@@ -11,7 +11,7 @@ AGAIN = "remove the line, and the judge is asked again"
 
 
 class Replies:
-    """A file of replies, one JSON object a line: {"request": hash, "reply", "tokens_in", "tokens_out"}."""
+    """A file of replies, each line a JSON object: {"request": hash, "reply", "tokens_in", "tokens_out"}."""
 
     def __init__(self, path: Path):
         """Reads what is there. A last line that was cut short is left out; DataError for another that is damaged."""
