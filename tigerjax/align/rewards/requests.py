@@ -90,10 +90,8 @@ class Api:
             else:
                 with self._lock:
                     self._waiting = False
-                    self.tokens_in, self.tokens_out = (
-                        self.tokens_in + reply.tokens_in,
-                        self.tokens_out + reply.tokens_out,
-                    )
+                    self.tokens_in += reply.tokens_in
+                    self.tokens_out += reply.tokens_out
                 return reply
 
     def _say(self, trouble: _Trouble, wait_s: float) -> None:
