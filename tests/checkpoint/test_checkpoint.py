@@ -81,8 +81,7 @@ def test_a_flipped_bit_is_found_by_its_checksum_and_the_one_before_is_taken(tmp_
 def test_a_checkpoint_of_an_older_version_is_restored_and_its_damage_is_found(tmp_path, monkeypatch, capfd):
     """They were compressed by zstd, written by Orbax's standard handler, and had SHA-256 alone."""
     monkeypatch.setattr("tigerjax.train.checkpoint.handler", ocp.StandardCheckpointHandler)
-    standard = lambda *a: ocp.args.StandardSave(*a)  # noqa: E731
-    monkeypatch.setattr("tigerjax.train.checkpoint.save_args", standard)
+    monkeypatch.setattr("tigerjax.train.checkpoint.save_args", lambda state: ocp.args.StandardSave(state))
     save(tmp_path, 1, 2)
     monkeypatch.undo()
     for step in (1, 2):

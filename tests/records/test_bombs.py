@@ -271,3 +271,18 @@ def test_the_columns_of_a_footer_are_those_that_pyarrow_reads(tmp_path, how):
         for place, column in enumerate(group):
             their = theirs.row_group(number).column(place)
             assert column == tuple(getattr(their, name) for name in column._fields)
+
+
+@pytest.mark.parametrize("name", [b"zzzq", b"yyyq"])
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_a_column_whose_name_is_not_utf_8_is_one_line(tmp_path, form, name):
+    """Found by `make fuzz`. The second is the name of a field inside a column."""
+    table, path = pyarrow.table({"id": ["a"], "text": ["x"], "zzzq": [{"yyyq": 1}]}), tmp_path / f"a.{form}"
+    if form == "parquet":
+        pyarrow.parquet.write_table(table, path)
+    else:
+        with pyarrow.ipc.new_file(path, table.schema) as file:
+            file.write_table(table)
+    path.write_bytes(path.read_bytes().replace(name, b"\xec" + name[1:]))
+    with pytest.raises(DataError, match=r"the name of a column is not UTF-8 .*; copy the file or write it again"):
+        [*records.documents(path)]

@@ -18,7 +18,7 @@ from tigerjax.config import (
     SplashConfig,
 )
 from tigerjax.mesh import make_mesh
-from tigerjax.plan import collectives, flags, topology
+from tigerjax.plan import collectives, flags, kernels, topology
 from tigerjax.plan.compile import compile_for
 from tigerjax.plan.estimate import Estimator
 from tigerjax.plan.trips import Program
@@ -96,6 +96,15 @@ def test_the_backward_pass_does_not_run_the_forward_kernel_again(program):
     calls = {name: times for name, times in program.kernels().items() if "splash" in name}
     assert sum(times for name, times in calls.items() if "fwd" in name) == LAYERS, calls
     assert sum(times for name, times in calls.items() if "fwd" not in name) == 2 * LAYERS, calls
+
+
+def test_kernels_whose_schedules_are_known_have_their_time_and_no_share_of_the_peak(program):
+    plan = Estimator(program, make_mesh(RUN.mesh, topology.describe(WRAPPED)), WRAPPED)
+    shapes = (2, MODEL.num_heads // 2, T, T, MODEL.num_kv_heads // 2, MODEL.head_dim)  # one row as two groups of heads
+    calls = {kernels.Call(phase, *shapes) for phase in kernels.PRODUCTS}
+    assert plan.splash_calls() == calls
+    plan.kernel_seconds = dict.fromkeys(calls, 1e-3)
+    assert plan.step(0.5).attention == plan.step(0.75).attention == pytest.approx(3 * LAYERS * 1e-3)
 
 
 # By default tests/model/llama/test_llama.py, test_each_remat_policy_keeps_what_its_name_says, shows the same of what

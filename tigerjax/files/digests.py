@@ -28,7 +28,8 @@ _reporting = threading.Lock()
 def threads(folder: Path) -> Iterator[ThreadPoolExecutor]:
     """A thread for each core of this process, or for each of REQUESTS where the folder lies in a bucket. What has not
     begun when the block ends never does."""
-    count = REQUESTS if paths.on_bucket(folder) else len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # only Linux has it
+    count = REQUESTS if paths.on_bucket(folder) else cores
     pool = ThreadPoolExecutor(count, thread_name_prefix="digests")
     try:
         yield pool

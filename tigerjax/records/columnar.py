@@ -38,11 +38,34 @@ def _parquet(path: Path, as_dictionaries: Sequence[str] = ()) -> Any:
 
     copy = paths.fetched(path)
     try:
-        return pyarrow.parquet.ParquetFile(str(copy), read_dictionary=list(as_dictionaries) or None)
+        file = pyarrow.parquet.ParquetFile(str(copy), read_dictionary=list(as_dictionaries) or None)
+        _refuse_names(path, file.schema_arrow)
+    except UnicodeDecodeError as error:
+        raise _not_named(path, error) from error
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(
             f"{path}: not a whole Parquet file: its footer cannot be read ({_line(error)}); copy it or write it again"
         ) from error
+    return file
+
+
+def _refuse_names(path: Path, schema: Any) -> None:
+    """DataError where the name of a column, or of a field inside one, is not UTF-8."""
+    import pyarrow
+
+    fields, names = [*schema], set[str]()
+    try:
+        while fields:
+            field = fields.pop()
+            names.add(field.name)
+            kind = field.type.value_type if pyarrow.types.is_dictionary(field.type) else field.type
+            fields += [kind.field(n) for n in range(kind.num_fields)]
+    except UnicodeDecodeError as error:
+        raise _not_named(path, error) from error
+
+
+def _not_named(path: Path, error: UnicodeDecodeError) -> DataError:
+    return DataError(f"{path}: the name of a column is not UTF-8 ({error.reason}); copy the file or write it again")
 
 
 def parquet(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, jsonl.Record]]:
@@ -193,6 +216,7 @@ def _all_rows(block: Block, batches: Iterator[Any]) -> Iterator[tuple[int, jsonl
 
     number, path = block.first, block.path
     for batch in batches:
+        _refuse_names(path, batch.schema)
         try:
             _refuse_wild(batch)
         except pyarrow.ArrowException as error:

@@ -95,7 +95,7 @@ class LocalSaves:
     def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
         """Starts a save; returns when the arrays are copied off the devices. `meta` is that of `make_meta`.
 
-        A save that fails, as on a full disk, is said and given up, and the run goes on. HostsError where another host
+        A save that fails, as on a full disk, is said and given up, and the run continues. HostsError where another host
         is lost."""
         self.wait()
         tree = _tree(state)
@@ -139,7 +139,7 @@ class LocalSaves:
             if found is not None:
                 last = "none is there" if self._newest is None else f"the newest is of step {self._newest}"
                 hosts.say(
-                    f"local save of step {step} is not {what} on host {host} ({found}); {last}, and the run goes on"
+                    f"local save of step {step} is not {what} on host {host} ({found}); {last}, and the run continues"
                 )
                 return False
         return True

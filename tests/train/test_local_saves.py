@@ -111,7 +111,7 @@ def test_a_local_save_that_fails_is_said_and_the_run_goes_on(whole, tmp_path, mo
     assert_same(run(tmp_path / "run", config(tmp_path)), whole)
     said = capfd.readouterr().err
     wanted = "local save of step 2 is not written on host 0 ([Errno 28] No space left on device); none is there, and"
-    assert f"{wanted} the run goes on" in said
+    assert f"{wanted} the run continues" in said
 
 
 def test_local_saves_of_another_model_are_refused_as_a_checkpoint_is(tmp_path):
