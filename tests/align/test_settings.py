@@ -167,7 +167,7 @@ def test_init_checks_every_byte_of_its_models(made, tmp_path, capfd, name, model
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     assert main([str(word) for word in ("align", *words(made, tmp_path / "dir", **{name: copy}))]) == 3
-    assert "sha256 is" in capfd.readouterr().err and not (tmp_path / "dir").exists()
+    assert "xxh3 is" in capfd.readouterr().err and not (tmp_path / "dir").exists()
 
 
 def test_init_opens_every_input_and_names_the_one_that_is_wrong(made, tmp_path, capfd):
