@@ -40,7 +40,9 @@ def score_files(
     tokenizer = Tokenizer(config.data.tokenizer)
     settings = {"rows": rows, "seq_len": config.data.seq_len, "tokenizer_sha256": tokenizer.encoding_sha256}
     of = read_reward(reward)
-    given, settings = [*files, *uses(of).inputs], settings | ({"reward": what} if (what := uses(of).settings) else {})
+    used = uses(of)
+    settings |= {"reward": used.settings} if used.settings else {}
+    given = [*files, *used.inputs]
     with shared_stage(out, name="reward score", computes=True, config=settings, inputs=given) as run:
         if run.done:
             return (run.manifest or {})["figures"]
@@ -60,8 +62,8 @@ def score_files(
         run.figures = run.counts | {
             "candidates": len(scores),
             "mean_score": sum(scores) / len(scores) if scores else None,
-            "below_floor": sum("below" in c for record in scored for c in record["candidates"]),
-            "reward_model_sha256": models[0].sha256 if len(models) == 1 else [model.sha256 for model in models],
+            **({"below_floor": sum("below" in c for r in scored for c in r["candidates"])} if of.floors else {}),
+            **({"reward_model_sha256": ", ".join(model.sha256 for model in models)} if models else {}),
         }
     return run.figures
 
