@@ -51,6 +51,13 @@ def annotate() -> None:
     stand_in.answer(queue, "key.jsonl", "answers.jsonl")
 
 
+def reward_file() -> None:
+    """reward.toml as on its page, without the judge: no server runs here."""
+    Path("my_rewards.py").write_text("def safe(answers):\n    return [1.0 for _ in answers]\n", encoding="utf-8")
+    parts = '[helpful]\nreward = "runs/reward/model"\n[safe]\nreward = "my_rewards:safe"\nweight = 0\nfloor = 1\n'
+    Path("reward.toml").write_text(parts, encoding="utf-8")
+
+
 def talk() -> None:
     """What somebody kept in the page of `tigerjax serve --labels runs/talk`."""
     asked = {"annotator": "ann", "messages": [{"role": "user", "content": "Who are you?"}], "ranking": [[1]]}
@@ -217,7 +224,7 @@ FEW = "few short answers, so many to rank that people are asked at all, and a ga
 ROUNDS = [
     Line(
         "tigerjax align init configs/quickstart_rejection_sampled.py --out runs/align --sft sft.jsonl --models runs/sft"
-        " --reward-model runs/reward/model --evaluation-set dev.jsonl",
+        " --reward runs/reward/model --evaluation-set dev.jsonl",
         with_={
             "--evaluation-set dev.jsonl": "--evaluation-set dev.jsonl --n 4 --max-new-tokens 8"
             " --align.rank-fraction 0.4 --align.edit-fraction 0.2 --align.min-win-rate 0"
@@ -237,8 +244,9 @@ ROUNDS = [
         " runs/align/rounds/01/rank/preferences.jsonl --calibration-set sft.jsonl --init runs/align/rounds/01/train/run"
         " --out runs/reward2"
     ),
-    Line("tigerjax align set runs/align --reward-model runs/reward2/model"),
-    Line("tigerjax align set runs/align --align.allow-partial --reward-model runs/reward2/model"),
+    Line("tigerjax align set runs/align --reward runs/reward2/model"),
+    Line("tigerjax align set runs/align --reward reward.toml", before=reward_file),
+    Line("tigerjax align set runs/align --align.allow-partial --reward runs/reward2/model"),
     Line(
         "tigerjax align set runs/align --max-new-tokens 256 --again",
         with_={"256": "9"},
