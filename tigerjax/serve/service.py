@@ -100,8 +100,8 @@ class Service:
         if len(prompts) > (places := self.served.engine.batching.queue):
             raise Refused(
                 400,
-                f"{len(prompts)} prompts, and the queue of this server has {places} places; send at most {places} in one"
-                " request",
+                f"{len(prompts)} prompts, and the queue of this server has {places} places; send at most {places} in"
+                " one request",
                 param="prompt",
             )
         try:
