@@ -104,6 +104,9 @@ class Threads:
         done = self.pool.map(lambda item: outcome(function, item), items)
         return [result(one) for one in reported(done, report, len(items))]
 
+    def cores(self):
+        return None
+
     def close(self):
         self.pool.shutdown(cancel_futures=True)
 

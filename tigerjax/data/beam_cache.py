@@ -22,7 +22,7 @@ from tigerjax.errors import BucketError, ConfigError, DataError, again
 from tigerjax.files import jsonl, manifest, paths
 from tigerjax.records.tf import start
 from tigerjax.stages import parts
-from tigerjax.stages.beam import split_runner
+from tigerjax.stages.words import split_runner
 
 SPLIT = "train"
 NAME = "tigerjax_blocks"

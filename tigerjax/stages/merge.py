@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tigerjax import records
-from tigerjax.files import packed
+from tigerjax.files import packed, temporary
 from tigerjax.stages import parts
 
 MOST_OPEN = 100
@@ -33,7 +33,7 @@ def merge_lines(sources: Sequence[Iterable[Pair]], out: Path, on_line: Callable[
     `on_line` is called with the number of each line. More than MOST_OPEN sources are merged in rounds: groups of
     neighbours become one temporary file each, which lies beside `out`.
     """
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix="merge-") as folder:
+    with tempfile.TemporaryDirectory(dir=temporary.beside(out), prefix="merge-") as folder:
         level = 0
         while len(sources) > MOST_OPEN:
             groups = [sources[at : at + MOST_OPEN] for at in range(0, len(sources), MOST_OPEN)]

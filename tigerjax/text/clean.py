@@ -256,7 +256,7 @@ def clean_files(
         run.counts = {"in": total, "out": left, "dropped": dropped}
         shown = {name: [(old, new) for _, old, new in drawn] for name, drawn in samples.items()}
         cleaning_page.write(run.tmp / "report.html", run.counts, rewritten, shown, chosen.names)
-        speed = records.speed(paths, time.perf_counter() - started, runner.workers)
+        speed = records.speed(paths, time.perf_counter() - started, runner.cores())
         run.figures = {"rewritten": dict(sorted(rewritten.items())), **records.changes(changed), **speed}
         run.figures |= _without_lang(chosen.names, cleaned)
         if allow_source:

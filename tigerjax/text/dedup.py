@@ -237,7 +237,7 @@ def dedup_files(
             "too_short": sum(part["too_short"] for part in scanned),
             **({"kept_for_loss": trained} if trained else {}),
             **scan.changed(scanned),
-            **records.speed(paths, time.perf_counter() - started, runner.workers),
+            **records.speed(paths, time.perf_counter() - started, runner.cores()),
         }
     return run.manifest or {}
 
