@@ -51,7 +51,13 @@ class Steps(Protocol):
 
 
 LOCAL = "local"
-RUNNERS: dict[str, Callable[[str, int], Steps]] = {LOCAL: Processes, "slurm": Slurm, "spark": Spark, "yarn": Spark, "k8s": Spark}
+RUNNERS: dict[str, Callable[[str, int], Steps]] = {
+    LOCAL: Processes,
+    "slurm": Slurm,
+    "spark": Spark,
+    "yarn": Spark,
+    "k8s": Spark,
+}
 """What makes the Steps of a runner from its whole name and --workers. The key is the name up to a blank or `://`. Any
 other name is one of Beam's runners."""
 

@@ -89,7 +89,7 @@ class Spark:
             if left < 0:
                 raise WorkerLost(
                     f"runner {self._name!r}: no executor came within {EXECUTOR_S:.0f} s; look whether the cluster has"
-                    " free workers, and start again"
+                    " free workers with spark.executor.memory (1g), and start again"
                 )
             if not told and left < EXECUTOR_S - TELL_S:
                 tell(f"tigerjax: waiting for an executor of {self._master}")
