@@ -8,15 +8,11 @@ from pathlib import Path
 
 MOST_THREADS = 16
 """Python computes a hash without its lock, so threads are enough."""
-OnBytes = Callable[[int], None]
+Hash = Callable[[Path, Callable[[int], None]], str]
+"""The hash of a path; it calls the function with the size of each piece."""
 
 
-def of(
-    paths: Sequence[Path],
-    sha256: Callable[[Path, OnBytes], str],
-    hashing: Callable[[int, int], None] | None,
-    total: int,
-) -> dict[Path, str]:
+def of(paths: Sequence[Path], sha256: Hash, hashing: Callable[[int, int], None] | None, total: int) -> dict[Path, str]:
     """The `sha256` of each path; `hashing(done, total)` reports the bytes. An error ends all threads."""
     done, lock, ended = 0, threading.Lock(), threading.Event()
 

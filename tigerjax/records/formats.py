@@ -21,7 +21,7 @@ with another name is JSONL when its first character is {, else plain text; it is
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 

@@ -56,8 +56,9 @@ def _merged(sources: Iterable[Iterable[Pair]]) -> Iterator[Pair]:
 
 def _write_lines(file: BinaryIO, pairs: Iterable[Pair]) -> int:
     count = 0
-    for count, (_, line) in enumerate(pairs, 1):
+    for _, line in pairs:
         file.write(line + b"\n")
+        count += 1
     return count
 
 

@@ -26,7 +26,8 @@ MOST_ELEMENTS = 1000
 TRIES = 3
 """So many jobs are sent for the items of a step: an element whose node was lost leaves its items undone."""
 LOOK_S, ASK_S, LATE_S = 2.0, 10.0, 30.0
-"""Results are looked for and Slurm is asked after so long. Over NFS a result may be seen so much after its job ended."""
+"""Results are looked for, and Slurm is asked, after so long. Over NFS a result is seen within the third after its job
+has ended."""
 OURS = {"--array": "-a", "--chdir": "-D", "--error": "-e", "--output": "-o", "--parsable": "", "--wait": "-W",
         "--wrap": ""}  # fmt: skip
 """Options of sbatch that are set here."""
@@ -41,8 +42,8 @@ class Slurm:
         self._name, (_, self._options) = name, split_runner(name)
         if workers != 1:
             raise ConfigError(
-                f"workers={workers} counts processes of runner 'local', but the runner is {name!r}; Slurm starts as many"
-                " elements of an array at one time as its limits allow"
+                f"workers={workers} counts processes of runner 'local', but the runner is {name!r}; Slurm starts as"
+                " many elements of an array at one time as its limits allow: leave --workers out"
             )
         for option in self._options:
             word = option.partition("=")[0]

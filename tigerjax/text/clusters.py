@@ -13,10 +13,10 @@ some 16 bytes each at a time.
 """
 
 import functools
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -112,15 +112,11 @@ def _load(work: Path, number: int, shard: int, shards: int) -> tuple[np.ndarray,
     """(MEMBERS, ids) of a part that are of one shard."""
     rows = np.load(work / f"members-{number}.npy", mmap_mode="r", allow_pickle=False)
     first, last = parts.shard_of(rows[0], shard, shards)
-    ends = rows[-1][max(first - 1, 0) : last].tolist()
-    ends = ends if first else [0, *ends]
-    ids = np.load(work / f"ids-of-members-{number}.npy", mmap_mode="r", allow_pickle=False)[
-        ends[0] : ends[-1]
-    ].tobytes()
-    spans = zip(ends, ends[1:], strict=False)
-    return np.array(rows[:, first:last]), [
-        ids[start - ends[0] : end - ends[0]].decode("utf-8", "surrogatepass") for start, end in spans
-    ]
+    ends = [0, *rows[-1][:last].tolist()] if first == 0 else rows[-1][first - 1 : last].tolist()
+    named = np.load(work / f"ids-of-members-{number}.npy", mmap_mode="r", allow_pickle=False)
+    ids = named[ends[0] : ends[-1]].tobytes()
+    spans = [(start - ends[0], end - ends[0]) for start, end in itertools.pairwise(ends)]
+    return np.array(rows[:, first:last]), [ids[start:end].decode("utf-8", "surrogatepass") for start, end in spans]
 
 
 def _choose(work: Path, numbers: Sequence[int], shards: int, shard: int) -> dict[str, int]:
