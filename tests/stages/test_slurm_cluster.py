@@ -1,8 +1,10 @@
 """Stages as array jobs of a real Slurm: a controller and two nodes on this machine."""
 
+import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -27,7 +29,10 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slurm")
-    env = {"SLURM_CONF": str(folder / "slurm.conf"), "PYTHONPATH": str(ROOT)}
+    with socket.socket() as free:  # the two ports behind it are free as well, as a rule
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    env = {"SLURM_CONF": str(folder / "slurm.conf"), "PYTHONPATH": str(ROOT), "SLURM_UP_PORT": port}
     before = {name: os.environ.get(name) for name in env}
     os.environ.update(env)
     try:
@@ -40,7 +45,8 @@ def cluster(tmp_path_factory):
     finally:
         for name in ("slurmd-n1", "slurmd-n2", "slurmctld", "munged"):
             if (folder / f"{name}.pid").exists():
-                os.kill(int((folder / f"{name}.pid").read_text()), signal.SIGTERM)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int((folder / f"{name}.pid").read_text()), signal.SIGTERM)
         for name, value in before.items():
             os.environ.pop(name)
             if value is not None:

@@ -54,8 +54,10 @@ def closed(place: Place) -> None:
 
 def task(place: Place, function: Callable[[Any], Any], item: Any) -> dict[str, Any]:
     """What `outcome` returns of an item, for `answer`: errors that another try would meet again are values."""
-    if trouble := _trouble(place):
-        return {"error": ConfigError.__name__, "message": trouble}
+    try:
+        _look(place)
+    except ConfigError as error:
+        return {"error": ConfigError.__name__, "message": str(error)}
     with contextlib.chdir(place.current), temporary.inside(Path(place.folder)):
         try:
             return outcome(function, item)
@@ -72,25 +74,28 @@ def answer(given: dict[str, Any]) -> Any:
     return result(given)
 
 
-def _trouble(place: Place) -> str:
-    """Why a task of the step cannot run in this process; empty where it can."""
-    worker, mine = f"worker {platform.node()}", versions.of_stages()
+def _look(place: Place) -> None:
+    """ConfigError where a task of the step cannot run in this process."""
+    worker, mine = platform.node(), versions.of_stages()
     wanted = [(name, value, mine.get(name, "")) for name, value in place.code.items()]
     others = [f"{name} {own or 'none'} instead of {value or 'none'}" for name, value, own in wanted if own != value]
     if others:
-        return f"{worker} has {', '.join(others)}; install the same tigerjax and the same packages on all workers"
-    mark = Path(place.folder) / MARK
+        raise ConfigError(
+            f"worker {worker} has {', '.join(others)}; install the same tigerjax and the same packages on all workers"
+        )
+    folder = Path(place.folder)
     try:
-        seen = mark.read_text(encoding="utf-8") == place.mark
+        seen = (folder / MARK).read_text(encoding="utf-8") == place.mark
     except OSError:
         seen = False
     if not seen:
-        return (
-            f"{worker} does not see {mark.parent}; give an --out on a disk that all workers share, or for an OUT in a"
-            " bucket such a $TMPDIR"
+        raise ConfigError(
+            f"worker {worker} does not see {folder}; give an --out on a disk that all workers share, or for an OUT in"
+            " a bucket such a $TMPDIR"
         )
-    if not os.access(mark.parent, os.W_OK):
-        return f"{worker} may not write to {mark.parent}; start it as a user who may"
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"worker {worker} may not write to {folder}; start it as a user who may")
     if not os.path.isdir(place.current):
-        return f"{worker} has no folder {place.current}; start the command in a folder that all workers share"
-    return ""
+        raise ConfigError(
+            f"worker {worker} has no folder {place.current}; start the command in a folder that all workers share"
+        )

@@ -67,6 +67,11 @@ def _kind(name: str) -> str:
     return split_runner(name)[0].partition("://")[0]
 
 
+def is_beam(name: str) -> bool:
+    """Whether a name is that of a runner of Beam."""
+    return _kind(name) not in RUNNERS
+
+
 class Runner:
     """Runs the steps of a stage. `name` begins as a key of RUNNERS, or is a Beam runner with its options.
 
@@ -101,12 +106,3 @@ class Runner:
         An error that `function` raises for its user (TigerjaxError) is raised here again, the first item's first.
         """
         return self._steps.each(function, items, work / "results" / step, self.reporter(step, "parts"))
-
-
-def refuse_without_rows(name: str) -> None:
-    """ConfigError for a runner that cannot make the rows of `data cache`, or whose words are none of Beam's.
-
-    SeqIO makes the rows here, or on Beam.
-    """
-    if name != LOCAL and _kind(name) in RUNNERS:
-        raise ConfigError(f"runner {name!r} runs steps and makes no rows; give {LOCAL}, or a runner of Apache Beam")

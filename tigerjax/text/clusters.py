@@ -3,13 +3,13 @@
 The pairs of each shard come as a *forest*: uint64 [2, n] handles, of each record but one of a cluster and of one that
 is in the cluster before it. Then
 
-    union    forests are joined, FAN at a time, until one is left
-    label    that one gives each record the smallest handle of its cluster
+    union    forests are joined, FAN at a time, until no more than FAN are left
+    label    these give each record the smallest handle of its cluster
     rank     of each part, what decides which record of a cluster stays, sorted by a hash of the cluster
     choose   S times: of one S-th of the clusters, one record each stays
 
-A worker holds a part, or one S-th of the records that have a duplicate. Only the last union holds all of them, with
-some 16 bytes each at a time.
+A worker holds a part, or one S-th of the records that have a duplicate. Only the step label holds all of
+them, as numbers.
 """
 
 import functools
@@ -65,12 +65,12 @@ def choose(
     clusters keep another one because of weight 0.
     """
     names, level = list(forests), 0
-    while len(names) > 1:
+    while len(names) > FAN:
         groups = [names[at : at + FAN] for at in range(0, len(names), FAN)]
         items = [(f"forest-{level}-{number}.npy", group) for number, group in enumerate(groups)]
         names = runner.each(functools.partial(_union, work), items, work, f"union_{level}")
         level += 1
-    runner.each(functools.partial(_label, work), names, work, "label")
+    runner.each(functools.partial(_label, work), [names], work, "label")
     found = runner.each(functools.partial(_rank, work), numbers, work, "rank")
     mine = [number for number, count in zip(numbers, found, strict=True) if count]
     return runner.each(functools.partial(_choose, work, mine, shards), range(shards), work, "choose")
@@ -78,14 +78,17 @@ def choose(
 
 def _union(work: Path, given: tuple[str, list[str]]) -> str:
     name, sources = given
-    edges = [np.load(work / source, allow_pickle=False) for source in sources]
-    parts.save_npy(work / name, forest(np.concatenate(edges, axis=1)))
+    parts.save_npy(work / name, forest(_edges(work, sources)))
     return name
 
 
-def _label(work: Path, name: str) -> None:
+def _edges(work: Path, names: Sequence[str]) -> np.ndarray:
+    return np.concatenate([np.load(work / name, allow_pickle=False) for name in names], axis=1)
+
+
+def _label(work: Path, names: Sequence[str]) -> None:
     """Writes labels.npy: uint64 [2, n], the handles of all records of clusters, sorted, and the cluster of each."""
-    handles, cluster = components(np.load(work / name, allow_pickle=False))
+    handles, cluster = components(_edges(work, names))
     parts.save_npy(work / "labels.npy", np.stack([handles, handles[cluster]]))
 
 
