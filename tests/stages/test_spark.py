@@ -56,6 +56,28 @@ def test_a_stage_on_spark_writes_the_bytes_of_local(cluster, corpus, stage, tmp_
 
 @pytest.mark.slow
 @needs_spark
+@pytest.mark.parametrize("kind", ["documents", "sft"])
+def test_rows_are_cached_on_spark_byte_for_byte(cluster, work, tmp_path, kind):
+    from tigerjax.data import mixture, row_files
+    from tigerjax.data.caching import Caching
+
+    if kind == "sft":
+        source = mixture.Source(work / "sft" / "sft.jsonl")
+        mixture.sft("on_spark_sft", tokenizer=work / "tokenizer", examples=source)
+    else:
+        source = mixture.Source((work / "pretrain" / "corpus_zh.jsonl", work / "pretrain" / "corpus_en.jsonl"))
+        mixture.pretraining("on_spark_documents", tokenizer=work / "tokenizer", sources={"text": source})
+    made = []
+    for runner in ("local", cluster.url):
+        how = Caching(tokenizer=work / "tokenizer", cache_dir=tmp_path / runner[:5], seq_len=64, runner=runner)
+        made.append(mixture.cache(f"on_spark_{kind}", how))
+    for task, folder in made[0].items():
+        name = row_files.name(0)
+        assert (folder / name).read_bytes() == (made[1][task] / name).read_bytes()
+
+
+@pytest.mark.slow
+@needs_spark
 def test_a_bad_record_is_the_one_line_of_local(cluster, corpus, tmp_path, capsys):
     (tmp_path / "bad.jsonl").write_text('{"id": "x", "text": "one"}\n{"id": "y", "text": "broken\n')
     said = {}

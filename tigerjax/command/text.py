@@ -185,7 +185,8 @@ def data_tfds(
 def data_cache(config: ConfigFile, runner: str = "local", verify: bool = False, json: Path | None = None) -> None:
     """Tokenises the sources of a config's mixture, and cuts them into rows of seq_len tokens.
 
-    --runner is one of `tigerjax data clean`: workers read and tokenise then, and the rows are the same. --verify reads rows that are there already, and makes them again where a byte has changed.
+    --runner is one of `tigerjax data clean`: its workers read and tokenise, and the rows are the same. --verify reads
+    rows that are there already, and makes them again where a byte has changed.
 
     Example: tigerjax data cache configs/llama2_tiny.py
     """
