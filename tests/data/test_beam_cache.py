@@ -1,4 +1,4 @@
-"""Rows cached by workers, on Apache Beam by SeqIO, are the rows of the files, whatever the blocks; errors are the same."""
+"""Rows cached by workers are the rows of the files, whatever the blocks; errors are the same."""
 
 import itertools
 
@@ -108,13 +108,13 @@ def test_bad_records_stop_the_cache_with_file_and_line(registered, by_blocks, tm
     assert not (tmp_path / "out" / "bad.zh").exists()
 
 
-def test_an_empty_file_of_a_source_is_refused_by_name_as_it_is_without_beam(registered, tmp_path):
+def test_an_empty_file_of_a_source_is_refused_by_name_as_it_is_without_beam(registered, by_blocks, tmp_path):
     (tmp_path / "z.jsonl").write_text("\n")
     files = (tmp_path / "a.jsonl", tmp_path / "z.jsonl")
     mixture.pretraining("empty", tokenizer=registered, sources={"zh": mixture.Source(files)})
-    for runner in ("local", "DirectRunner"):
+    for on in ("local", "DirectRunner", by_blocks):
         with pytest.raises(DataError, match=r"source empty\.zh: .*z\.jsonl: is empty"):
-            mixture.cache("empty", Caching(tokenizer=registered, cache_dir=tmp_path / "out", seq_len=L, runner=runner))
+            mixture.cache("empty", Caching(tokenizer=registered, cache_dir=tmp_path / "out", seq_len=L, runner=on))
 
 
 def test_an_unknown_runner_is_refused(registered, tmp_path):
