@@ -88,7 +88,7 @@ def test_a_job_that_is_interrupted_is_cancelled(cluster, tmp_path, monkeypatch):
     ("name", "workers", "says"),
     [
         ("slurm", 4, "workers=4 counts processes of runner 'local'"),
-        ("slurm --array=0-9", 1, "--array is set by tigerjax; leave it out"),
+        ("slurm --array=0-9", 1, "--array=0-9 is set by tigerjax; leave it out"),
         ("slurm -o x", 1, "-o is set by tigerjax"),
     ],
 )

@@ -52,7 +52,8 @@ class Beam:
         return [remote.answer(one) for one in given]
 
     def cores(self) -> int | None:
-        """Not known."""
+        """None: it is not known."""
+        return None
 
     def close(self) -> None:
         """Every pipeline has ended with its step."""

@@ -28,9 +28,9 @@ TRIES = 3
 LOOK_S, ASK_S, LATE_S = 2.0, 10.0, 30.0
 """Results are looked for, and Slurm is asked, after so long. Over NFS a result is seen within the third after its job
 has ended."""
-OURS = {"--array": "-a", "--chdir": "-D", "--error": "-e", "--output": "-o", "--parsable": "", "--wait": "-W",
-        "--wrap": ""}  # fmt: skip
-"""Options of sbatch that are set here."""
+OURS = {"--array": "-a", "--chdir": "-D", "--error": "-e", "--output": "-o", "--parsable": "--parsable",
+        "--wait": "-W", "--wrap": "--wrap"}  # fmt: skip
+"""Options of sbatch that are set here, each with its short form."""
 WORK, TODO = "work.pickle", "todo.json"
 """In the folder of a step: the function with its items, and the items of each element of a job."""
 
@@ -46,9 +46,8 @@ class Slurm:
                 " many elements of an array at one time as its limits allow: leave --workers out"
             )
         for option in self._options:
-            word = option.partition("=")[0]
-            if any(word in names for names in OURS.items()):
-                raise ConfigError(f"runner {name!r}: {word} is set by tigerjax; leave it out")
+            if any(option.partition("=")[0] == long or option.startswith(short) for long, short in OURS.items()):
+                raise ConfigError(f"runner {name!r}: {option} is set by tigerjax; leave it out")
         if absent := [program for program in PROGRAMS if shutil.which(program) is None]:
             raise ConfigError(
                 f"runner {name!r} needs {' and '.join(absent)}; start the command on a machine that submits jobs"
@@ -73,7 +72,8 @@ class Slurm:
         return [remote.answer(one) for one in given]
 
     def cores(self) -> int | None:
-        """Not known."""
+        """None: it is not known."""
+        return None
 
     def close(self) -> None:
         """Every job has ended with its step."""
