@@ -15,6 +15,7 @@ CORE = [
     "orbax-checkpoint>=0.12.8,<0.13",
     "numpy>=2.2",
     "safetensors",
+    "xxhash",  # finds damage to a checkpoint as fast as it is read
 ]
 DATA = [
     "array-record",
@@ -30,7 +31,6 @@ DATA = [
     "tensorflow-datasets>=4.9.10,<5",
     "tensorflow-text>=2.21,<2.22",
     "tokenizers>=0.23.1,<0.24",
-    "xxhash",
     "zstandard",
 ]
 

@@ -113,7 +113,13 @@ def commands(folder: Path) -> dict[str, list[str]]:
         "metrics": ["report", str(run)],
         "report": ["report", str(reported)],
         "scores": ["evaluate", "compare", str(run), str(reported)],
-        "labels": ["align", "import", str(run), "--labels", records(folder, "l.jsonl", {"batch_sha256": HOSTILE})],
+        "folder without a project": [
+            "align",
+            "import",
+            str(run),
+            "--labels",
+            records(folder, "l.jsonl", {"batch_sha256": HOSTILE}),
+        ],
         "preferences": ["align", "status", str(run)],
     }
 

@@ -67,6 +67,7 @@ RUN = RunConfig(
     global_batch_size=8, seed=0, log_every_steps=1,
 )  # fmt: skip
 VALID = [
+    CheckpointConfig(every_steps=9, keep=1, local_every_steps=3, local_dir="d"),
     ScheduleConfig(kind="wsd", decay_steps=2),
     MODEL, OPTIM, COMPUTE, DATA, CHECKPOINT, RUN, MeshConfig(), PipelineConfig(), HealthConfig(), SplashConfig(),
     HostsConfig(), RewardConfig(), AlignConfig(prompt_fraction=0.07, seed=0), Batching(), Source("a"),

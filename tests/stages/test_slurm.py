@@ -45,8 +45,7 @@ def test_a_stage_on_slurm_writes_the_bytes_of_local(cluster, tmp_path, monkeypat
 
 def test_results_come_in_the_order_of_the_items_and_the_first_error_is_raised(cluster, tmp_path):
     met = []
-    progress = lambda what, unit: lambda done, total: met.append((done, total))  # noqa: E731
-    with Runner("slurm", progress=progress) as runner:
+    with Runner("slurm", progress=lambda what, unit: lambda done, total: met.append((done, total))) as runner:
         assert runner.each(tasks.squared, range(5), tmp_path, "scan") == [{"squared": n * n} for n in range(5)]
         assert met[-1] == (5, 5)
         with pytest.raises(DataError, match="item 3 is bad"):

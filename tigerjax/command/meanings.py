@@ -85,6 +85,7 @@ MEANINGS = {
     "plan --topology": "CHIP:SHAPE, the shape in chips, such as v5p:4x4x4 or v5e:16x16",
     "plan --slices": "Slices of this topology, joined by the data-centre network",
     "plan --tokens": "Also give the days for so many tokens, such as 300e9",
+    "plan --kernels": "Count the time of the attention kernels by their schedules, which takes half a minute more",
     "plan --answers": "Plan the step of a reward model with so many answers to a prompt; 0: of a language model",
     "reward train --init": "Chat checkpoint that it starts from",
     "reward train --out": "Folder of the run; the reward model is OUT/model",

@@ -7,7 +7,7 @@ shared file system.
 """
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tigerjax.data import block_rows
 from tigerjax.data.tasks import RowMaker
 from tigerjax.errors import ConfigError
 from tigerjax.records.tf import start
+from tigerjax.stages.runner import Runner
 from tigerjax.stages.words import split_runner
 from tigerjax.tokenizer.load import Tokenizer
 
@@ -38,7 +39,7 @@ def _encode(maker: RowMaker, length: int, dataset: Any) -> Any:
     return tf.data.Dataset.from_generator(generate, output_signature=signature)
 
 
-def _register(maker: RowMaker, blocks: list[records.Block], length: int) -> None:
+def _register(maker: RowMaker, blocks: Sequence[records.Block], length: int) -> None:
     """Registers the SeqIO task of a source's blocks, in this process or in a worker of Beam."""
     tf, _ = start()
     import seqio
@@ -86,8 +87,8 @@ def _save(work: Path, keyed: tuple[int, Iterable[tuple[int, dict[str, Any]]]]) -
     block_rows.save(work, shard, [values | {"error": values["error"].decode()} for values in made])
 
 
-def run(maker: RowMaker, blocks: list[records.Block], length: int, runner: str, work: Path) -> None:
-    """Encodes blocks on a runner of Beam, given with its options, for `block_rows.rows`."""
+def encode(maker: RowMaker, blocks: Sequence[records.Block], length: int, runner: Runner, work: Path) -> None:
+    """Has the blocks encoded on a runner of Beam, for `block_rows.rows`."""
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
     from seqio import beam_utils
@@ -95,13 +96,13 @@ def run(maker: RowMaker, blocks: list[records.Block], length: int, runner: str, 
     _, seqio = start()
     setup = functools.partial(_register, maker, blocks, length)
     setup()
-    name, options = split_runner(runner)
+    name, options = split_runner(runner.name)
     task = seqio.TaskRegistry.get(NAME)
     try:
         with beam.Pipeline(name, options=PipelineOptions(options)) as pipeline:
             read = beam_utils.PreprocessTask(task, SPLIT, setup_fn=setup, add_provenance=True)
             _ = pipeline | read | beam.Map(_keyed) | beam.GroupByKey() | beam.Map(functools.partial(_save, work))
     except ValueError as error:
-        raise ConfigError(f"runner {runner!r}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"runner {runner.name!r}: {' '.join(str(error).split())}") from error
     finally:
         seqio.TaskRegistry.remove(NAME)

@@ -19,7 +19,7 @@ from tigerjax.data.tasks import BLOCK, Encoded, RowMaker
 from tigerjax.errors import BucketError, ConfigError, DataError, again
 from tigerjax.files import jsonl, manifest, paths
 from tigerjax.stages import parts, scan
-from tigerjax.stages.runner import Runner, is_beam
+from tigerjax.stages.runner import Runner
 from tigerjax.tokenizer.load import Tokenizer
 
 ARRAYS = ("ids", "weights", "sizes")
@@ -73,6 +73,11 @@ def save(work: Path, shard: int, made: Sequence[Mapping[str, Any]]) -> None:
     parts.save_array(work / f"shard-{shard}.npz", **arrays)
 
 
+def encode(maker: RowMaker, blocks: Sequence[records.Block], length: int, runner: Runner, work: Path) -> None:
+    """Has the blocks encoded by a step of the runner."""
+    runner.each(functools.partial(_encode_block, maker, length, work), blocks, work, "encode")
+
+
 def _encode_block(maker: RowMaker, length: int, work: Path, block: records.Block) -> None:
     tok = Tokenizer(Path(maker.tokenizer))
     if made := [encoded(maker, length, tok, group) for group in groups(maker, block)]:
@@ -104,7 +109,13 @@ def _read(maker: RowMaker, shards: int, work: Path) -> Iterator[Encoded]:
     maker.counts.update(seen.counts)
 
 
-def rows(maker: RowMaker, paths: Sequence[Path], length: int, runner: Runner, work: Path) -> Iterator[np.ndarray]:
+Encode = Callable[[RowMaker, Sequence[records.Block], int, Runner, Path], None]
+"""`encode`, or what else encodes the blocks."""
+
+
+def rows(
+    maker: RowMaker, paths: Sequence[Path], length: int, runner: Runner, work: Path, encode_all: Encode
+) -> Iterator[np.ndarray]:
     """The rows int32 [3, length] of a source's files: those of `maker.make(maker.read(), length)`.
 
     `work` is the path of a new folder that all workers see.
@@ -114,12 +125,7 @@ def rows(maker: RowMaker, paths: Sequence[Path], length: int, runner: Runner, wo
     work.mkdir()
     blocks = scan.blocks(runner, work, paths)
     maker.counts.clear()
-    if is_beam(runner.name):
-        from tigerjax.data import beam_cache
-
-        beam_cache.run(maker, blocks, length, runner.name, work)
-    else:
-        runner.each(functools.partial(_encode_block, maker, length, work), blocks, work, "encode")
+    encode_all(maker, blocks, length, runner, work)
     met = {block.path for n, block in enumerate(blocks) if (work / f"shard-{n}.npz").is_file()}
     for path in paths:
         jsonl.refuse_empty(path, path in met)

@@ -22,7 +22,7 @@ from tigerjax.errors import ConfigError, DataError, FolderInUse
 from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Progress
 from tigerjax.processes import hosts
-from tigerjax.stages.runner import LOCAL, Runner
+from tigerjax.stages.runner import LOCAL, Runner, is_beam
 from tigerjax.terminal import tell
 
 LOOK_S = 2.0
@@ -165,16 +165,17 @@ def _make(task: Any, how: Caching) -> dict[str, Any]:
 
 
 def _block_rows(task: Any, inputs: Sequence[Path], how: Caching, work: Path) -> Iterator[np.ndarray]:
-    from tigerjax.data import block_rows
+    from tigerjax.data import beam_cache, block_rows
 
     maker = row_maker(task)
     if maker is None or is_own(task):
         raise ConfigError(
             f"source {task.name} is a SeqIO task of your own, whose rows only local makes; leave --runner out"
         )
+    encode = beam_cache.encode if is_beam(how.runner) else block_rows.encode
     try:
         with Runner(how.runner, progress=how.progress) as runner:
-            yield from block_rows.rows(maker, inputs, how.seq_len, runner, work)
+            yield from block_rows.rows(maker, inputs, how.seq_len, runner, work, encode)
     except DataError as error:
         raise DataError(f"source {task.name}: {error}") from error
     shutil.rmtree(work)

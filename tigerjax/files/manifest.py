@@ -29,7 +29,7 @@ from typing import Any
 
 import tigerjax
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.files import digests, folders, lock, paths, seal, written
+from tigerjax.files import folders, hashed, lock, paths, seal, written
 from tigerjax.files.foreign import object_of, shown
 from tigerjax.terminal import tell
 
@@ -265,7 +265,7 @@ def stage(
             )
         if paths.resolved(path).is_relative_to(paths.resolved(out)):
             raise ConfigError(f"{path} is an input and lies in the output {out}; give another output folder")
-    hashes = digests.of(given, sha256, hashing, sum(map(size, given)) if hashing else 0)
+    hashes = hashed.of(given, sha256, hashing, sum(map(size, given)) if hashing else 0)
     refuse_changed(given, hashes)
     wanted = {
         "stage": name,

@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,9 @@ class Spark:
 
     def _start(self, place: remote.Place) -> None:
         """Connects to the master, waits for an executor, and has all that are there look whether they can work."""
-        from pyspark import SparkConf, SparkContext
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PySpark has opinions on the version of pandas, which is not used here
+            from pyspark import SparkConf, SparkContext
 
         if self._masters and not any(map(_answers, self._masters)):
             raise ConfigError(
@@ -77,7 +80,8 @@ class Spark:
             )
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # the workers have it under the same path
         conf = SparkConf().setMaster(self._master).setAll(list(self._settings.items()))
-        with _own_interrupt():
+        with _own_interrupt(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             try:
                 self._context = SparkContext(conf=conf)
             except Exception as error:  # of Py4J, of PySpark, or of Python, as the cause may be anywhere
@@ -104,37 +108,34 @@ class Spark:
     def _run(
         self, task: Callable[[Any], dict[str, Any]], items: Sequence[Any], step: str, report: Report | None
     ) -> list[Any]:
-        from py4j.protocol import Py4JError
+        """The answers of a job. A thread waits for them, as Py4J would print what Ctrl-C interrupts."""
+        given: list[dict[str, Any]] = []
+        errors: list[Exception] = []
 
-        with self._watched(report, len(items)):
+        def collect() -> None:
             try:
-                given = self._context.parallelize(list(items), len(items)).map(task).collect()
-            except Py4JError as error:
-                raise self._explained(error, step) from error
+                given.extend(self._context.parallelize(list(items), len(items)).map(task).collect())
+            except Exception as error:  # of Py4J, and of PySpark's where the context is closed meanwhile
+                errors.append(error)
+
+        job = threading.Thread(target=collect, daemon=True)
+        job.start()
+        while job.is_alive():
+            job.join(LOOK_S)
+            if report is not None:
+                with contextlib.suppress(Exception):  # a context that has ended: the thread gets the reason
+                    report(self._done(), len(items))
+        if errors:
+            raise self._explained(errors[0], step) from errors[0]
         if report is not None:
             report(len(items), len(items))
         return [remote.answer(one) for one in given]
 
-    @contextlib.contextmanager
-    def _watched(self, report: Report | None, total: int) -> Iterator[None]:
-        """Reports the tasks that are done while the block runs a job."""
-        ended = threading.Event()
+    def _done(self) -> int:
+        """How many tasks of the job that runs are done."""
         tracker = self._context.statusTracker()
-
-        def watch() -> None:
-            while report is not None and not ended.wait(LOOK_S):
-                with contextlib.suppress(Exception):  # a job that ends meanwhile is unknown to the tracker
-                    for stage in tracker.getActiveStageIds():
-                        if (about := tracker.getStageInfo(stage)) is not None:
-                            report(about.numCompletedTasks, total)
-
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+        about = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
+        return sum(stage.numCompletedTasks for stage in about if stage is not None)
 
     def _explained(self, error: Exception, step: str) -> Exception:
         """What stopped a job, as one line where the cluster is the cause. Anything else is a bug of ours."""

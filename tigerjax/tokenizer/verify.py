@@ -7,6 +7,7 @@ specials inside text.
 """
 
 import importlib.util
+import logging
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -75,6 +76,8 @@ class HuggingFace:
             return
         from transformers import AutoTokenizer
 
+        # It warns at length before it raises, and of long lines. What matters is said below in one line.
+        logging.getLogger("transformers").setLevel(logging.CRITICAL)
         self.different = 0
         try:
             self._theirs: Any = AutoTokenizer.from_pretrained(str(paths.fetched(folder)))
