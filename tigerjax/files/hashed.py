@@ -27,13 +27,8 @@ def of(paths: Sequence[Path], sha256: Hash, hashing: Callable[[int, int], None] 
 
     if not paths:
         return {}
-    with ThreadPoolExecutor(
-        min(
-            MOST_THREADS,
-            len(paths),
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        )
-    ) as threads:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with ThreadPoolExecutor(min(MOST_THREADS, len(paths), cores)) as threads:
         try:
             return dict(zip(paths, threads.map(lambda path: sha256(path, on_bytes), paths), strict=True))
         except BaseException:  # Ctrl-C too: the threads would hash their files to the end
