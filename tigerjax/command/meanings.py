@@ -23,7 +23,7 @@ MEANINGS = {
     "--sft": "Files of SFT examples, globs, or tfds:NAME",
     "--text": RECORDS,
     "--verify": "Read what is there again, and compare it byte by byte",
-    "--runner": "local, or an Apache Beam runner with its options, such as DirectRunner",
+    "--runner": "local, spark://HOST:PORT, yarn, k8s://HOST:PORT, slurm, or a runner of Apache Beam, with its options",
     "--ids": "What names a record, as in `tigerjax data clean --help`",
     "--shards": "Parts of the index; more of them need less memory, and change no output",
     "--action": "cut removes the matched sentences, drop the whole record, report only lists them in OUT/hits",
