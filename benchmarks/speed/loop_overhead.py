@@ -10,6 +10,8 @@ with a log line each step, TensorBoard, spike limits and three saves. The figure
     validated   seconds that a validation each EVERY steps adds to a step, besides the validation itself
     blocked     seconds in which a save keeps the loop waiting (the copy off the device), beside a step and the
                 interval between saves
+    local       seconds that a local save each EVERY steps adds to a step, and in which one keeps the loop waiting;
+                it is written to the temporary folder of the system
     cache       seconds of the first step's call in a new process, without and with a filled compilation cache
 """
 
@@ -123,9 +125,14 @@ def bare(steps: int) -> float:
     return statistics.median(after - before for before, after in itertools.pairwise(ended[WARM:]))
 
 
-def looped(steps: int, folder: Path, *, validated: bool = False) -> dict[str, float]:
+def looped(steps: int, folder: Path, *, validated: bool = False, local: bool = False) -> dict[str, float]:
     """The same by the loop: seconds per step, seconds a save blocks, and the host's own part."""
-    c = config(steps)
+    c, saves = config(steps), 2  # the last step's save comes after its record, so two of three are in it
+    if local:
+        saving = CheckpointConfig(
+            every_steps=steps, keep=1, local_every_steps=EVERY, local_dir=str(folder.with_name("local"))
+        )
+        c, saves = dataclasses.replace(c, checkpoint=saving), (steps - 1) // EVERY - (WARM - 1) // EVERY
     if validated:
         c = dataclasses.replace(c, eval=EvalConfig(every_steps=EVERY))
     held_out = HeldOut([HeldOutRows()]) if validated else NOTHING
@@ -137,8 +144,7 @@ def looped(steps: int, folder: Path, *, validated: bool = False) -> dict[str, fl
         "interval_step_s": statistics.median((at[s + EVERY] - at[s]) / EVERY for s in starts),
         # A median, so that the few steps beside which a save is written, on the step's own cores, do not count.
         "step_s": statistics.median(b["time"] - a["time"] for a, b in itertools.pairwise(records[WARM:])),
-        # The last step's save comes after its record, so two of three are in it.
-        "blocked_s": (records[-1]["spent_s"]["save"] - records[WARM - 1]["spent_s"]["save"]) / 2,
+        "blocked_s": (records[-1]["spent_s"]["save"] - records[WARM - 1]["spent_s"]["save"]) / saves,
         "busy_s": statistics.median(r["host_busy_s"] for r in records[WARM:]),
     }
 
@@ -166,14 +172,16 @@ def main() -> None:
         short = dataclasses.replace(config(3), checkpoint=CheckpointConfig(every_steps=3, keep=1))
         train(short, Rows(), run_dir=a.start, reporting=SILENT)
         return
-    alone, loops, validated = [], [], []
+    alone, loops, validated, local = [], [], [], []
     for _ in range(a.repeats):
         alone.append(bare(a.steps))
         with tempfile.TemporaryDirectory() as folder:
             loops.append(looped(a.steps, Path(folder) / "plain"))
             validated.append(looped(a.steps, Path(folder) / "validated", validated=True)["interval_step_s"])
+            local.append(looped(a.steps, Path(folder) / "saved", local=True))
     step_s = statistics.median(alone)
     loop = {name: statistics.median(parts[name] for parts in loops) for name in loops[0]}
+    locally = {name: statistics.median(parts[name] for parts in local) for name in local[0]}
     with tempfile.TemporaryDirectory() as cache:
         cold, warm = first_call(Path(cache)), first_call(Path(cache))
     figures = {
@@ -183,6 +191,10 @@ def main() -> None:
         "interval_step_s": loop["interval_step_s"],
         "validated_step_s": statistics.median(validated),
         "validated_overhead_share": statistics.median(validated) / loop["interval_step_s"] - 1,
+        "local_step_s": locally["interval_step_s"],
+        "local_overhead_share": statistics.median(one["interval_step_s"] for one in local) / loop["interval_step_s"]
+        - 1,
+        "local_blocked_s": locally["blocked_s"],
         "host_busy_share": loop["busy_s"] / loop["step_s"],
         "blocked_s": loop["blocked_s"],
         "blocked_share_of_a_step": loop["blocked_s"] / loop["step_s"],
@@ -194,7 +206,8 @@ def main() -> None:
         print(f"{name:30} {value:.4f}")
     if a.json:
         a.json.write_text(
-            json.dumps(figures | {"bare": alone, "loops": loops, "validated": validated}, indent=1) + "\n",
+            json.dumps(figures | {"bare": alone, "loops": loops, "validated": validated, "local": local}, indent=1)
+            + "\n",
             encoding="utf-8",
         )
 

@@ -7,9 +7,12 @@ both get SIGKILL: one time in three at a random moment of the start (imports, re
 random number of steps (in a step or a save). Every fifth time the newest checkpoint is also cut in half. Every seventh
 time a process is stopped with SIGSTOP instead, until the other one reports that it stalled.
 
-It prints the disturbances by kind, the starts, the steps done again, the longest time in which the processes ended, and
-whether the final weights and optimiser state are bit-identical. It exits with 5 when they are not, when a save was
-lost, or when there were too few disturbances.
+Each process also saves on its own disk every LOCAL_EVERY steps (a folder of its own stands for that). Every second time
+that one process alone is killed, its disk is emptied too, as when a machine is replaced.
+
+It prints the disturbances by kind, the starts (and how many of them went on from local saves), the steps done again,
+the longest time in which the processes ended, and whether the final weights and optimiser state are bit-identical. It
+exits with 5 when they are not, when a save was lost, or when there were too few disturbances.
 """
 
 import argparse
@@ -17,6 +20,8 @@ import hashlib
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +33,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PROCESSES, DEVICES, ROWS, LENGTH, VOCAB, EVERY = 2, 2, 8, 16, 60, 10
+LOCAL_EVERY = 2
 START_S = 45  # when a process dies before the others have found it, they end only after this long
 STALL_S, HEARTBEAT_S = 30, 20  # of the run; after a kill it must end within the sum of both and 30 s
 STEP_S = 0.02  # a step waits as long for its batch, so that hits fall into steps and not into start-ups only
@@ -84,7 +90,9 @@ def worker(folder: Path, steps: int) -> None:
             weight_decay=0.1, clip_norm=1.0,
         ),
         data=c.DataConfig(mixture="drill", modules=(), tokenizer="", cache_dir="", seq_len=LENGTH),
-        checkpoint=c.CheckpointConfig(every_steps=EVERY, keep=3),
+        checkpoint=c.CheckpointConfig(
+            every_steps=EVERY, keep=3, local_every_steps=LOCAL_EVERY, local_dir=str(folder.with_name("disks"))
+        ),
         global_batch_size=ROWS,
         seed=0,
         log_every_steps=1,
@@ -166,16 +174,20 @@ def drill(work: Path, *, kills: int, steps: int, seed: int) -> dict[str, Any]:
     draw, cache, log = random.Random(seed), work / "compiled", work / "log"
     began = time.monotonic()
     if codes := [code for code in ends(start(work / "whole", steps, log, cache), 3600) if code]:
-        raise RuntimeError(f"the undisturbed run ended with {codes}; see {log}")
+        raise RuntimeError(f"the undisturbed run ended with {codes}: …{log.read_text()[-3000:]}")
     whole_s = time.monotonic() - began
     spent = json.loads((work / "whole" / "metrics.jsonl").read_text().splitlines()[-1])["spent_s"]
     start_s = spent["start"] + spent["compile"]
 
-    folder, hits = work / "drilled", {"one": 0, "all": 0, "cut": 0, "stall": 0}
+    folder, hits = work / "drilled", {"one": 0, "all": 0, "cut": 0, "stall": 0, "disk": 0}
     starts, again, lost, slowest_s = 0, 0, 0, 0.0
     broken: int | None = None
     while True:
-        before = [step for step in saved(folder) if step != broken]
+        before, reached, said = (
+            [step for step in saved(folder) if step != broken],
+            last_step(folder),
+            log.stat().st_size,
+        )
         started, starts = start(folder, steps, log, cache), starts + 1
         number = starts  # one hit a start
         hit = sum(hits[kind] for kind in ("one", "all", "stall")) < kills
@@ -203,11 +215,16 @@ def drill(work: Path, *, kills: int, steps: int, seed: int) -> dict[str, Any]:
         if hit and alive:
             slowest_s = max(slowest_s, time.monotonic() - at)
         lost += bool(before and (not saved(folder) or saved(folder)[0] < before[0]))
+        if resumed := re.findall(r"resuming drill from step (\d+)", log.read_text()[said:]):
+            again += reached - int(resumed[0])
         if not any(codes):
             break
         if not (hit and alive):
-            raise RuntimeError(f"a run that nobody hit ended with {codes}; see {log}")
-        again += last_step(folder) - (saved(folder) or [0])[0]
+            raise RuntimeError(f"a run that nobody hit ended with {codes}: …{log.read_text()[-3000:]}")
+        if hit and alive and kind == "one" and hits["one"] % 2:
+            for disk in (work / "disks").glob(f"*/{started.index(victim)}"):
+                shutil.rmtree(disk)
+                hits["disk"] += 1
         broken = cut(folder) if number % 5 == 0 else None
         hits["cut"] += broken is not None
     same = state_sha256(work / "whole", steps) == state_sha256(folder, steps)
@@ -215,6 +232,7 @@ def drill(work: Path, *, kills: int, steps: int, seed: int) -> dict[str, Any]:
         "hits": hits,
         "hits_wanted": kills,
         "starts": starts,
+        "starts_from_local_saves": log.read_text().count("is taken from the local saves"),
         "steps": steps,
         "steps_done_again": again,
         "saves_lost": lost,
@@ -250,7 +268,7 @@ def main() -> int:
         print(f"{name:20} {value}")
     if given.json is not None:
         given.json.write_text(json.dumps(figures, indent=1) + "\n")
-    enough = sum(figures["hits"].values()) - figures["hits"]["cut"] >= given.kills  # else raise --steps
+    enough = sum(figures["hits"][kind] for kind in ("one", "all", "stall")) >= given.kills  # else raise --steps
     return 0 if enough and figures["bit_identical"] and not figures["saves_lost"] else 5
 
 

@@ -6,10 +6,12 @@ import subprocess
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from saving import META, restore, save, small_state
 from tiny_run import tiny_config
 
+from tigerjax.checkpoint import meta as metas
 from tigerjax.checkpoint import model as checkpoint
 from tigerjax.checkpoint.files import steps
 from tigerjax.checkpoint.model import load_model, save_model
@@ -28,6 +30,14 @@ def truncate(folder, room: str) -> None:
     """Cuts the longest data file in half, as a machine that lost its last writes would."""
     longest = max((p for p in (folder / room).rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     longest.write_bytes(longest.read_bytes()[: longest.stat().st_size // 2])
+
+
+def flip(folder) -> None:
+    """One bit in the middle of the longest file."""
+    longest = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    data = bytearray(longest.read_bytes())
+    data[len(data) // 2] ^= 1
+    longest.write_bytes(data)
 
 
 def test_a_state_comes_back_with_its_loader_position(tmp_path):
@@ -63,13 +73,24 @@ def test_bytes_that_do_not_decode_are_damage_too(tmp_path, capfd):
 
 def test_a_flipped_bit_is_found_by_its_checksum_and_the_one_before_is_taken(tmp_path, capfd):
     save(tmp_path, 1, 2)
-    files = [p for p in (tmp_path / "checkpoints" / "2" / "weights").rglob("*") if p.is_file()]
-    longest = max(files, key=lambda p: p.stat().st_size)
-    data = bytearray(longest.read_bytes())
-    data[len(data) // 2] ^= 1
-    longest.write_bytes(data)
+    flip(tmp_path / "checkpoints" / "2" / "weights")
     assert restore(tmp_path)[1]["step"] == 1
-    assert "2 is damaged" in (said := capfd.readouterr().err) and "sha256 is" in said
+    assert "2 is damaged" in (said := capfd.readouterr().err) and "xxh3 is" in said
+
+
+def test_a_checkpoint_of_an_older_version_is_restored_and_its_damage_is_found(tmp_path, monkeypatch, capfd):
+    """They were compressed by zstd, written by Orbax's standard handler, and had SHA-256 alone."""
+    monkeypatch.setattr("tigerjax.train.checkpoint.handler", ocp.StandardCheckpointHandler)
+    monkeypatch.setattr("tigerjax.train.checkpoint.save_args", lambda state: ocp.args.StandardSave(state))
+    save(tmp_path, 1, 2)
+    monkeypatch.undo()
+    for step in (1, 2):
+        path = tmp_path / "checkpoints" / str(step)
+        metas.write(path / metas.META, {k: v for k, v in metas.read(path / metas.META).items() if k != "xxh3"})
+    state, _ = restore(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, state, small_state(2)._replace(step=np.int32(2)))
+    flip(tmp_path / "checkpoints" / "2" / "weights")
+    assert restore(tmp_path)[1]["step"] == 1 and "sha256 is" in capfd.readouterr().err
 
 
 def test_a_model_loads_from_the_run_past_a_damaged_step(tmp_path, capfd):

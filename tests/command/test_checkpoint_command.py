@@ -89,7 +89,7 @@ def test_hosts_share_the_reading_and_each_finds_damage_in_its_own_part(tmp_path)
     flip(path / "weights" / "data")
     rooms = ("weights", "opt_state")
     files.check_bytes(path, meta, rooms, part=0, parts=2)  # opt_state/data
-    with pytest.raises(DataError, match="weights/data: sha256 is"):
+    with pytest.raises(DataError, match="weights/data: xxh3 is"):
         files.check_bytes(path, meta, rooms, part=1, parts=2)
     parts = [files.checksums(path, part=p, parts=2) for p in range(2)]
     assert parts[0].keys() & parts[1].keys() == set() and len(parts[0] | parts[1]) == 2

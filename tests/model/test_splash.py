@@ -67,6 +67,12 @@ def test_splash_equals_the_reference_forward_and_backward_with_segments_and_head
     assert_close(jax.jit(functools.partial(out_and_gradients, compute))(*inputs), expected)
 
 
+def test_an_odd_number_of_rows_passes_as_twice_as_many_of_half_the_heads_and_equals_the_reference(inputs, expected):
+    for rows in (slice(1, 2), slice(0, 3)):
+        got = jax.jit(functools.partial(out_and_gradients, SPLASH))(*(array[rows] for array in inputs))
+        assert_close(got, [array[rows] for array in expected])
+
+
 def test_a_window_is_the_reference_s_forward_and_backward(inputs):
     """It ends inside of blocks, and leaves whole blocks out."""
     for window in (1, 100):

@@ -130,7 +130,7 @@ def lying(path, which, lie, **how):
     start = column.dictionary_page_offset or column.data_page_offset
     data = path.read_bytes()
     header, end = data[start : start + 60], start + column.total_compressed_size
-    first = pages._Header(header).struct()
+    first = pages._Struct(header).struct()
     said = {"unpacked": first[2], "packed": first[3]}[which]
     assert len(varint(said)) == len(varint(lie)) and header.count(varint(said)) and end <= len(data)
     path.write_bytes(data[:start] + header.replace(varint(said), varint(lie), 1) + data[start + 60 :])
@@ -245,3 +245,44 @@ def test_pieces_are_all_rows_in_order():
     assert [row for _, part, _ in parts for row in part.to_pylist()] == batch.to_pylist()
     assert [start for start, *_ in parts] == list(np.cumsum([0, *(part.num_rows for _, part, _ in parts)])[:-1])
     assert all(size <= 400 or part.num_rows == 1 for _, part, size in parts)
+
+
+FORMS = (
+    {},
+    {"version": "1.0"},
+    {"data_page_version": "2.0", "row_group_size": 7},
+    {"write_statistics": False},
+    {"write_page_index": True},
+)
+
+
+@pytest.mark.parametrize("how", FORMS)
+def test_the_columns_of_a_footer_are_those_that_pyarrow_reads(tmp_path, how):
+    """pyarrow 25 ends the process for the metadata of a column that contradicts itself, so the footer is read here."""
+    turns = [[{"role": "user", "content": f"text {n}"}] for n in range(40)]
+    table = pyarrow.table({"id": [str(n) for n in range(40)], "messages": turns, "n": [0.5] * 40, "b": [True] * 40})
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(table, path, **how)
+    theirs = pyarrow.parquet.ParquetFile(path).metadata
+    with path.open("rb") as file:
+        ours = pages.columns(file, path.stat().st_size)
+    assert [len(group) for group in ours] == [len(theirs.schema)] * theirs.num_row_groups
+    for number, group in enumerate(ours):
+        for place, column in enumerate(group):
+            their = theirs.row_group(number).column(place)
+            assert column == tuple(getattr(their, name) for name in column._fields)
+
+
+@pytest.mark.parametrize("name", [b"zzzq", b"yyyq"])
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_a_column_whose_name_is_not_utf_8_is_one_line(tmp_path, form, name):
+    """Found by `make fuzz`. The second is the name of a field inside a column."""
+    table, path = pyarrow.table({"id": ["a"], "text": ["x"], "zzzq": [{"yyyq": 1}]}), tmp_path / f"a.{form}"
+    if form == "parquet":
+        pyarrow.parquet.write_table(table, path)
+    else:
+        with pyarrow.ipc.new_file(path, table.schema) as file:
+            file.write_table(table)
+    path.write_bytes(path.read_bytes().replace(name, b"\xec" + name[1:]))
+    with pytest.raises(DataError, match=r"the name of a column is not UTF-8 .*; copy the file or write it again"):
+        [*records.documents(path)]

@@ -105,8 +105,7 @@ def test_what_is_typed_wrongly_is_named_and_the_conversation_goes_on(engine, cap
     chat = chat_with(engine)
     typed(
         chat, "/tempratur 1", "/n four", "/n", "/n 100000", "/temperature 1000", "/nothing", "/temperature 0", "/n 2",
-        "/system X",
-        "/system", "/reset", "/help", "", "//slash", "/quit", "never reached",
+        "/system X", "/system", "/reset", "/help", "", "//slash", "/quit", "never reached",
     )  # fmt: skip
     out, err = capsys.readouterr()
     assert "no command /tempratur (`/help` lists them); did you mean /temperature?" in err

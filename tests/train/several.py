@@ -53,7 +53,7 @@ class HostLoader(TinyLoader):
         if self.index == self.at and jax.process_index() == 1:
             if self.scenario == "bad-data":
                 raise DataError("corpus.jsonl:17: broken JSON")
-            if self.scenario == "kill":
+            if self.scenario in ("kill", "local-kill"):
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.scenario == "stall":
                 time.sleep(600)
@@ -72,13 +72,16 @@ def run(scenario: str, folder: Path, total_steps: int, every_steps: int) -> None
     with hosts.together():
         config = validated_config(total_steps=total_steps, every_steps=every_steps)
         mesh = run_mesh(config)
-        at = 5 if scenario == "preempt" else 7  # read up to three steps before its own, so while steps are run
+        at = {"preempt": 5, "local-kill": 11}.get(scenario, 7)  # read up to three steps ahead: steps are run then
         loader = HostLoader(host_rows(mesh, ROWS), scenario=scenario, at=at)
         if scenario == "other-config" and not hosts.is_writer():
             config = validated_config(total_steps=total_steps + 1, every_steps=every_steps)
         rows = HeldOut(held_out())
         if scenario == "slow":  # during a validation the slow host reads on, and the next step need not wait for it
             config, rows = dataclasses.replace(config, eval=EvalConfig()), NOTHING
+        if scenario.startswith("local"):  # each process has a folder of its own below it, as a host has its disk
+            saving = dataclasses.replace(config.checkpoint, local_every_steps=1, local_dir=str(folder.parent / "local"))
+            config = dataclasses.replace(config, checkpoint=saving)
         train(config, loader, run_dir=folder, mesh=mesh, held_out=rows, reporting=SILENT)
 
 

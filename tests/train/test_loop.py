@@ -90,7 +90,7 @@ def test_crash_then_resume_gives_bit_identical_weights(whole, tmp_path):
     assert steps(tmp_path / "checkpoints") == [20]
     state = run(tmp_path, config)
     assert_same((state.weights, state.opt_state), (whole[1].weights, whole[1].opt_state))
-    drop = ("tokens_per_s", "data_wait_share", "step_s", "time", "spent_s", "goodput", "host_busy_s")
+    drop = ("tokens_per_s", "data_wait_share", "step_s", "time", "spent_s", "start_s", "goodput", "host_busy_s")
     curves = [[{k: v for k, v in r.items() if k not in drop} for r in records(f)] for f in (tmp_path, whole[0])]
     assert curves[0] == curves[1]
 

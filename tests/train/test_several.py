@@ -1,6 +1,7 @@
 """Two real processes with two fake CPU devices each, on loopback (gloo): they train as one, and end as one."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -108,6 +109,26 @@ def test_two_processes_stop_at_bad_data_resume_and_have_the_losses_of_one(alone,
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), load_model(folder).weights, load_model(alone).weights
     )
+
+
+def test_a_killed_host_that_lost_its_disk_gets_its_local_share_from_its_neighbour(tmp_path):
+    """Host 1 is killed while step 11 is read, and its local folder removed. No checkpoint is there yet."""
+    folder, local = tmp_path / "run", tmp_path / "local"
+    ended = pair("local-kill", folder, 12, 11)
+    assert all(ended.codes), ended.errors
+    before = {record["step"]: record["loss_nats"] for record in records(folder)}
+    (of_run,) = local.iterdir()
+    here = {save.name: len(list(save.iterdir())) for save in (of_run / "0").iterdir()}
+    whole = [int(save.split("-")[0]) for save, files in here.items() if files == 4]  # two shares of two files
+    shutil.rmtree(of_run / "1")
+
+    ended = pair("local", folder, 12, 11)
+    assert ended.codes == [0, 0], ended.errors
+    assert f"step {max(whole)} is taken from the local saves of the hosts" in ended.errors[0], ended.errors
+    again = {record["step"]: record["loss_nats"] for record in records(folder)}
+    assert list(again) == list(range(1, 13)) and not any(local.iterdir())
+    for step, loss in before.items():  # to the bit, where steps were done again
+        assert again[step] == loss
 
 
 def test_a_host_that_reads_slowly_is_named_and_no_other(tmp_path):

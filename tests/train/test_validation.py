@@ -27,7 +27,7 @@ from tigerjax.train.state import init_state
 from tigerjax.train.validation import RISES, Validation
 
 SAME_SUMS = 1e-5  # float32, other summation orders
-TIMES = ("tokens_per_s", "data_wait_share", "step_s", "time", "spent_s", "goodput", "host_busy_s")
+TIMES = ("tokens_per_s", "data_wait_share", "step_s", "time", "spent_s", "start_s", "goodput", "host_busy_s")
 OF_THE_PROCESS = (*TIMES, "start_loss_nats")  # a resumed run has not seen the first steps
 
 

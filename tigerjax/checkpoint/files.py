@@ -6,18 +6,20 @@ there once its meta.json is. Nothing here reads an array, so `tigerjax checkpoin
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tigerjax.checkpoint import meta as metas
 from tigerjax.checkpoint.meta import META
 from tigerjax.errors import Absent, DataError, disk_full
-from tigerjax.files import manifest, paths
+from tigerjax.files import digests, paths
 from tigerjax.processes import hosts
 
 FOLDER = "checkpoints"
 """Of a run, which holds its checkpoints."""
+SHA256, XXH3 = "sha256", "xxh3"
+"""The checksums of its files, in meta.json: see `tigerjax.files.digests`."""
 NO_CHECKPOINT = "no whole checkpoint here; give a run folder, its checkpoints/ or one step of it"
 Read = TypeVar("Read")
 
@@ -108,10 +110,11 @@ def read_meta(path: Path) -> dict[str, Any]:
     return meta
 
 
-def checksums(path: Path, *, part: int = 0, parts: int = 1) -> dict[str, str]:
-    """sha256 of each file below `path`; of `parts` hosts, host `part` reads its share of the files."""
-    files = [name for name in paths.sizes(path) if name != META]
-    return {name: manifest.sha256(path / name) for name in files[part::parts]}
+def checksums(path: Path, *, part: int = 0, parts: int = 1) -> dict[str, tuple[str, str]]:
+    """(SHA-256, XXH3) of each file below `path`; of `parts` hosts, host `part` reads its share of the files."""
+    files = [name for name in paths.sizes(path) if name != META][part::parts]
+    with digests.threads(path) as pool:
+        return dict(zip(files, pool.map(digests.both, [path / name for name in files]), strict=True))
 
 
 def check_bytes(
@@ -121,33 +124,41 @@ def check_bytes(
     *,
     part: int = 0,
     parts: int = 1,
+    every: bool = False,
     on_bytes: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """DataError for the first file whose sha256 is not the one in `meta`. It reads the files below the folders `rooms`
-    ("weights", "opt_state") and those beside them, in which Orbax describes the checkpoint, or one host's share of
-    them, and calls `on_bytes` with the size of each piece.
+    """DataError for the first file whose checksum is not the one in `meta`: XXH3, which finds damage as fast as the
+    file is read; with `every`, and for a checkpoint of an older version, SHA-256. It reads the files below the
+    folders `rooms` ("weights", "opt_state") and those beside them, in which Orbax describes the checkpoint, or one
+    host's share of them, and calls `on_bytes` with the size of each piece.
 
-    A checkpoint without checksums passes: older versions wrote none.
+    A checkpoint without checksums passes: much older versions wrote none.
     """
-    wanted = meta.get("sha256", {})
+    kind = SHA256 if every or XXH3 not in meta else XXH3
+    wanted = meta.get(kind, {})
     chosen = sorted(name for name in meta["files"] if "/" not in name or name.split("/")[0] in rooms)
     if wanted and (without := [name for name in chosen if name not in wanted]):
-        raise DataError(f"{path / without[0]}: {META} has no sha256 of it")
+        raise DataError(f"{path / without[0]}: {META} has no {kind} of it")
     mine = chosen[part::parts] if wanted else []
-    for name in mine:
-        try:
-            digest = manifest.sha256(path / name, on_bytes)
-        except Exception as error:
-            paths.not_damage(error)
-            raise DataError(f"{path / name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-        if digest != wanted[name]:
-            raise DataError(f"{path / name}: sha256 is {digest[:12]}…, {wanted[name][:12]}… was written")
+    begin = {SHA256: digests.sha256, XXH3: digests.xxh3}[kind]
+    with digests.threads(path) as pool:
+        for name, digest in [(name, begin(path / name, meta["files"][name], pool, on_bytes)) for name in mine]:
+            try:
+                found = digest()
+            except Exception as error:
+                paths.not_damage(error)
+                why = getattr(error, "strerror", None) or error
+                raise DataError(f"{path / name}: cannot be read: {why}") from error
+            if found != wanted[name]:
+                raise DataError(f"{path / name}: {kind} is {found[:12]}…, {wanted[name][:12]}… was written")
 
 
-def publish(built: Path, final: Path, meta: dict[str, Any], sha256: dict[str, str]) -> None:
-    """Writes meta.json into a folder that Orbax has finished, and renames the folder if its name is not final."""
+def publish(built: Path, final: Path, meta: dict[str, Any], sums: Mapping[str, Sequence[str]]) -> None:
+    """Writes meta.json into a folder that Orbax has finished, and renames the folder if its name is not final. `sums`
+    are those that `checksums` gives."""
     files = {name: size for name, size in paths.sizes(built).items() if name != META}
-    metas.write(built / META, meta | {"files": files, "sha256": sha256})
+    kinds = {kind: {name: both[at] for name, both in sums.items()} for at, kind in enumerate((SHA256, XXH3))}
+    metas.write(built / META, meta | {"files": files} | kinds)
     if built != final:
         paths.clear(final)
         paths.rename(built, final, commit=META)

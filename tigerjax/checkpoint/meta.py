@@ -16,7 +16,7 @@ from tigerjax.processes import hosts
 META = "meta.json"
 FORMS: dict[str, tuple[type | None, ...]] = {
     "kind": (str,), "model": (dict,), "tokenizer_sha256": (str, None), "step": (int,), "config": (list,),
-    "data_seed": (int, None), "extra": (dict,), "files": (dict,), "sha256": (dict,),
+    "data_seed": (int, None), "extra": (dict,), "files": (dict,), "sha256": (dict,), "xxh3": (dict,),
     "health": (dict, None), "base": (dict, None),
 }  # fmt: skip
 """What each entry may be; None: null."""

@@ -124,7 +124,7 @@ def _row(folder: Path, step: int, *, read: bool = False) -> dict[str, Any]:
                 done += count
                 show(done, total)
 
-            check_bytes(path, meta, ("weights", "opt_state"), on_bytes=count_bytes)
+            check_bytes(path, meta, ("weights", "opt_state"), every=True, on_bytes=count_bytes)
     except DataError as error:
         row["state"] = f"damaged: {error}"
     return row

@@ -61,7 +61,8 @@ class RunnerOptions:
     content: its hash."""
     workers: Count = 1  # Processes of this machine
     runner: str = "local"
-    """local, or an Apache Beam runner with its options, such as DirectRunner."""
+    """local, spark://HOST:PORT, yarn, k8s://HOST:PORT, slurm, or an Apache Beam runner, with its options behind the
+    name."""
     text_unit: TextUnit = "line"
     """What of a plain text file is a document: line, paragraph (the lines between blank ones) or file."""
     max_record_mb: RecordMb = MAX_RECORD_MB  # A record of more megabytes is an error

@@ -1,7 +1,6 @@
 """The commands that train a language model: by pretraining, SFT or preferences, and by rewards."""
 
 import dataclasses
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,8 +106,9 @@ def _carry_out(config: ConfigFile, options: _Options, training: _Training) -> No
     from tigerjax.config import dump
     from tigerjax.tokenizer.load import Tokenizer
     from tigerjax.train.rehearse import rehearse
+    from tigerjax.train.starting import Starting
 
-    began = time.time()
+    starting = Starting()
     run = override(config)
     traced = traced_steps(options.profile_steps, run.optim.total_steps)
     if options.wandb is not None:
@@ -122,7 +122,9 @@ def _carry_out(config: ConfigFile, options: _Options, training: _Training) -> No
         return
     from tigerjax.processes import hosts as processes
 
+    starting.at("hosts")
     processes.start(options.hosts)
+    starting.at("rows")
     if processes.is_writer():
         to_terminal("\n".join(dump(run)))
     from tigerjax.evaluate.asked import asked
@@ -130,7 +132,7 @@ def _carry_out(config: ConfigFile, options: _Options, training: _Training) -> No
     from tigerjax.train.metrics import Reporting, last_record, last_validation
 
     with processes.together():
-        reporting = Reporting(since=began, profile_steps=traced, wandb=options.wandb)
+        reporting = Reporting(starting=starting, profile_steps=traced, wandb=options.wandb)
         more = training.train(run, run_dir=run_dir, ask=asked(run), progress=show_progress, reporting=reporting)
     if processes.is_writer():
         figures = {"run": str(run_dir)} | last_record(run_dir) | more

@@ -83,14 +83,40 @@ class CheckpointConfig:
     keep_best: bool = dataclasses.field(default=False, metadata={LATER: True})
     """Whether the checkpoint with the best `eval.metric` stays, however old; of equal ones the newest."""
 
+    local_every_steps: Count | None = dataclasses.field(default=None, metadata={LATER: True})
+    """Steps between two saves on the hosts' own disks, from which a restart loses fewer steps than from a checkpoint.
+    None: no such saves."""
+    local_dir: str | None = dataclasses.field(default=None, metadata={LATER: True})
+    """Folder for them on each host's disk, or in its memory: /dev/shm/tigerjax. It holds up to four times what the host
+    has of weights and optimiser."""
+
     def __post_init__(self) -> None:
         check(self, "checkpoint.")
+        self._check_local()
         if (n := self.keep_every_steps) is not None and n % self.every_steps:
             raise ConfigError(f"checkpoint.keep_every_steps={n} must be a multiple of every_steps={self.every_steps}")
         if self.branch_from is not None and self.init_from is not None:
             raise ConfigError(
                 "checkpoint.branch_from continues a run, and checkpoint.init_from starts at step 0 from weights; give"
                 " one of them"
+            )
+
+    def _check_local(self) -> None:
+        every, folder = self.local_every_steps, self.local_dir
+        if (every is None) != (folder is None):
+            raise ConfigError(
+                f"checkpoint.local_every_steps={every} and checkpoint.local_dir={folder!r} need each other; give both,"
+                " or none of them"
+            )
+        if every is not None and every >= self.every_steps:
+            raise ConfigError(
+                f"checkpoint.local_every_steps={every} is not below checkpoint.every_steps={self.every_steps}, so a"
+                " local save would never be the newest; lower it, or leave it out"
+            )
+        if folder is not None and folder.startswith("gs:"):
+            raise ConfigError(
+                f"checkpoint.local_dir={folder!r} lies in a bucket; give a folder of each host's own disk or memory,"
+                " such as /dev/shm/tigerjax"
             )
 
 

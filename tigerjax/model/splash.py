@@ -12,6 +12,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
 
@@ -107,4 +108,10 @@ def _local(
     def one_row(q: jax.Array, k: jax.Array, v: jax.Array, ids: Any) -> Any:
         return attend(q, k, v, kernel.SegmentIds(*ids))
 
-    return jax.vmap(one_row)(q_BNTH, k_BKSH, v_BKSH, ids)
+    # A chip with two cores gives each of them half of the rows, so an odd number is made even: two groups of heads of a
+    # row pass for rows. Without it the backward kernels of one row run on one core (`tigerjax plan --kernels`).
+    shape = q_BNTH.shape
+    if shape[0] % 2 and k_BKSH.shape[1] % 2 == 0:
+        q_BNTH, k_BKSH, v_BKSH = (a.reshape(-1, a.shape[1] // 2, *a.shape[2:]) for a in (q_BNTH, k_BKSH, v_BKSH))
+        ids = jax.tree.map(lambda a: jnp.repeat(a, 2, axis=0), ids)
+    return jax.vmap(one_row)(q_BNTH, k_BKSH, v_BKSH, ids).reshape(shape)

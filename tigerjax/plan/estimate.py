@@ -3,7 +3,8 @@
 The schedule of one device is walked once, in order, with one clock for the core and one for each set of links:
 
     core   an instruction with cycles        cycles / clock
-           a splash kernel                   its matrix products / (peak x an assumed share of it)
+           a splash kernel                   its matrix products / (peak x an assumed share of it), or what its own
+                                             schedule says (`kernels.seconds`)
            a synchronous collective          waits for its links, then bytes / bandwidth; all of it is exposed
     links  an asynchronous collective        runs from its start on; what is left at its `done` is exposed
            a copy to or from host memory     the same, at the host's bandwidth
@@ -17,7 +18,7 @@ from typing import NamedTuple
 from jax.sharding import Mesh
 
 from tigerjax.config import Extras
-from tigerjax.plan import collectives
+from tigerjax.plan import collectives, kernels
 from tigerjax.plan.collectives import Collective, Links
 from tigerjax.plan.hlo import ARRAY, Computation, Instruction, branches, kernel_name, shape_bytes
 from tigerjax.plan.topology import Topology
@@ -31,10 +32,6 @@ of products at peak, so the share is 0.61 to 0.75 if nothing else makes the diff
 
 HOST_MEMORY = "S(5)"
 """What a layout contains when the array is in the host's memory."""
-
-PRODUCTS = {"fwd": 2, "dkv": 4, "dq": 3}
-"""Matrix products of a splash kernel, each 2 x rows x heads x T x T x head_dim / 2 operations (causal). The one
-fused backward kernel has 5 and carries the name of dkv."""
 
 
 class Times(NamedTuple):
@@ -113,8 +110,7 @@ class _Walk:
             self.times = self.times._replace(host=self.times.host + seconds)
             self.ends[i.name] = self._transfer("host", seconds)
         self._busy("static", i.cycles / self.e.chip.clock_hz)
-        products = self.e.attention_flops(where, i)
-        self._busy("attention", products / (self.share * self.e.chip.device_flops))
+        self._busy("attention", self.e.attention_seconds(where, i, self.share))
 
 
 class Estimator:
@@ -122,6 +118,8 @@ class Estimator:
 
     def __init__(self, program: Program, mesh: Mesh, topology: Topology, window: int | None = None):
         self.extras = Extras(window=window)  # of the model whose attention the kernels compute
+        self.kernel_seconds: dict[kernels.Call, float] = {}
+        """Of the kernels whose schedules are known; the others get a share of the peak."""
         self.program, self.mesh, self.chip = program, mesh, topology.chip
         # compile_for refuses to offload where the bandwidth is not known, so such a program copies nothing to the host.
         self.host_bandwidth = topology.chip.host_bandwidth or math.inf
@@ -155,17 +153,38 @@ class Estimator:
             for k, op, asynchronous in collectives.inside(self.program, where, i)
         ]
 
+    def attention_seconds(self, where: Computation, i: Instruction, share: float) -> float:
+        """Seconds of a splash kernel: by its schedule, or else at `share` of the peak. 0 for what is none."""
+        call = self.splash_call(where, i)
+        if call is not None and call in self.kernel_seconds:
+            return self.kernel_seconds[call]
+        return self.attention_flops(where, i) / (share * self.chip.device_flops)
+
     def attention_flops(self, where: Computation, i: Instruction) -> float:
         """Operations of a splash kernel: causal, so half of all pairs, or what a window leaves of them. 0 for every
         other instruction.
 
         Where rows are cut along T, a device has the queries of a share and all keys, and again computes half of the
         pairs: see `mesh.balanced_places`."""
-        if i.opcode != "custom-call" or "splash" not in (name := kernel_name(i)):
+        call = self.splash_call(where, i)
+        if call is None:
             return 0.0
-        products = next((n for phase, n in PRODUCTS.items() if f"_{phase}" in name), 0)
-        if self.fused_backward and "_dkv" in name:
-            products += 1
+        products = kernels.PRODUCTS[call.phase] + (self.fused_backward and call.phase == "dkv")
+        queries = call.rows * call.heads * call.queries * call.head_dim
+        return products * queries * self.extras.seen(call.keys)  # 2 operations x half of the pairs
+
+    def splash_calls(self) -> set[kernels.Call]:
+        """The splash kernels of the program."""
+        calls = (self.splash_call(visit.where, visit.instruction) for visit in self.program.visits())
+        return {call for call in calls if call is not None}
+
+    def splash_call(self, where: Computation, i: Instruction) -> kernels.Call | None:
+        """The splash kernel that an instruction calls; None for every other instruction."""
+        if i.opcode != "custom-call" or "splash" not in (name := kernel_name(i)):
+            return None
+        phase = next((phase for phase in kernels.PRODUCTS if f"_{phase}" in name), None)
+        if phase is None:
+            return None
         # The operands are not named. The first two arrays of numbers among them are the queries and the keys.
         shapes = [
             (dtype, [int(d) for d in dims.split(",") if d])
@@ -173,4 +192,5 @@ class Estimator:
             for dtype, dims in ARRAY.findall(where.instructions[operand].shape)
         ]
         queries, keys, *_ = (dims for dtype, dims in shapes if dtype in ("bf16", "f32") and len(dims) > 2)
-        return products * math.prod(queries) * self.extras.seen(keys[-2])  # 2 operations x half of the pairs
+        *rows, heads, length, head_dim = queries
+        return kernels.Call(phase, math.prod(rows), heads, length, keys[-2], keys[-3], head_dim)

@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import socket
 import sys
 import threading
 import time
@@ -98,6 +99,15 @@ def is_writer() -> bool:
 def place() -> tuple[int, int]:
     """(this host's number, how many there are); (0, 1) in a run of one process."""
     return (jax.process_index(), jax.process_count()) if several() else (0, 1)
+
+
+def address() -> tuple[socket.AddressFamily, str]:
+    """(family, address) at which the other hosts reach this one: the one from which it reaches the coordinator."""
+    host, _, port = _joined().coordinator_address.rpartition(":")
+    family, kind, _, _, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.connect(place)  # of UDP: nothing is sent
+        return family, probe.getsockname()[0]
 
 
 def alone_in(folder: Path) -> contextlib.AbstractContextManager[None]:

@@ -5,6 +5,7 @@ A field that is null in a row is left out of its record, as every row has every 
 
 import datetime
 import decimal
+import functools
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -37,11 +38,34 @@ def _parquet(path: Path, as_dictionaries: Sequence[str] = ()) -> Any:
 
     copy = paths.fetched(path)
     try:
-        return pyarrow.parquet.ParquetFile(str(copy), read_dictionary=list(as_dictionaries) or None)
+        file = pyarrow.parquet.ParquetFile(str(copy), read_dictionary=list(as_dictionaries) or None)
+        _refuse_names(path, file.schema_arrow)
+    except UnicodeDecodeError as error:
+        raise _not_named(path, error) from error
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(
             f"{path}: not a whole Parquet file: its footer cannot be read ({_line(error)}); copy it or write it again"
         ) from error
+    return file
+
+
+def _refuse_names(path: Path, schema: Any) -> None:
+    """DataError where the name of a column, or of a field inside one, is not UTF-8."""
+    import pyarrow
+
+    fields, names = [*schema], set[str]()
+    try:
+        while fields:
+            field = fields.pop()
+            names.add(field.name)
+            kind = field.type.value_type if pyarrow.types.is_dictionary(field.type) else field.type
+            fields += [kind.field(n) for n in range(kind.num_fields)]
+    except UnicodeDecodeError as error:
+        raise _not_named(path, error) from error
+
+
+def _not_named(path: Path, error: UnicodeDecodeError) -> DataError:
+    return DataError(f"{path}: the name of a column is not UTF-8 ({error.reason}); copy the file or write it again")
 
 
 def parquet(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, jsonl.Record]]:
@@ -75,26 +99,40 @@ def _rows_at_once(block: Block) -> tuple[int, list[str]]:
     rows, most, columns = ROWS, block.reading.max_bytes, set[str]()
     with _parquet(block.path) as file, open(paths.fetched(block.path), "rb") as raw:
         said, number = file.metadata, block.first
+        chunks = _columns(block.path, raw)
         for group in range(block.start, file.num_row_groups if block.end is None else block.end):
-            about, where = said.row_group(group), f"{block.path}:{number}, row group {group}"
-            sizes_of = [_dictionary_bytes(where, raw, about.column(n), most) for n in range(about.num_columns)]
-            said_bytes = [
-                about.total_byte_size,
-                sum(about.column(n).total_uncompressed_size for n in range(about.num_columns)),
-            ]
+            about, where, of_group = said.row_group(group), f"{block.path}:{number}, row group {group}", chunks[group]
+            named = [(said.schema.column(n), chunk) for n, chunk in enumerate(of_group[: len(said.schema)])]
+            sizes_of = [_dictionary_bytes(where, raw, schema.path, chunk, most) for schema, chunk in named]
+            said_bytes = [about.total_byte_size, sum(chunk.total_uncompressed_size for chunk in of_group)]
             mean = max(said_bytes) / max(1, about.num_rows)
             if mean > most or max(sizes_of, default=0) > most:
                 raise packed.too_long(where, most)
-            for place, size in enumerate(sizes_of):
-                if unpacked.of_lists(said, group, place, size, BATCH_BYTES):
-                    columns.add(about.column(place).path_in_schema)
+            for (schema, chunk), size in zip(named, sizes_of, strict=True):
+                if unpacked.of_lists(schema, chunk, size, BATCH_BYTES):
+                    columns.add(schema.path)
             # A row may hold the longest text of every dictionary.
             rows = min(rows, int(BATCH_BYTES / max(1.0, mean)), 2 * BATCH_BYTES // max(1, sum(sizes_of)))
             number += about.num_rows
     return max(1, rows), sorted(columns)
 
 
-def _dictionary_bytes(where: str, file: Any, column: Any, most: int) -> int:
+@functools.lru_cache(maxsize=1)  # a file has many blocks
+def _columns_once(path: Path, size: int, modified_ns: int) -> list[list[pages.Column]]:
+    with open(paths.fetched(path), "rb") as file:
+        return pages.columns(file, size)
+
+
+def _columns(path: Path, file: Any) -> list[list[pages.Column]]:
+    """The column chunks of each row group of an open Parquet file. Raises DataError for a damaged footer."""
+    about = os.fstat(file.fileno())
+    try:
+        return _columns_once(path, about.st_size, about.st_mtime_ns)
+    except pages.Damaged as error:
+        raise DataError(f"{path}: the footer of the Parquet file is damaged: {error}; write the file again") from error
+
+
+def _dictionary_bytes(where: str, file: Any, name: str, column: pages.Column, most: int) -> int:
     """The bytes of the dictionary of a column chunk, unpacked; 0 where it has none.
 
     Raises DataError for a page whose header is damaged, or is larger than the footer says. `where` names the row group.
@@ -113,7 +151,7 @@ def _dictionary_bytes(where: str, file: Any, column: Any, most: int) -> int:
                 )
     except pages.Damaged as error:
         raise DataError(
-            f"{where}: the header of a page of column {column.path_in_schema!r} is damaged, or made to fill the memory:"
+            f"{where}: the header of a page of column {name!r} is damaged, or made to fill the memory:"
             f" {error}; copy the file or write it again"
         ) from error
     return dictionary
@@ -178,6 +216,7 @@ def _all_rows(block: Block, batches: Iterator[Any]) -> Iterator[tuple[int, jsonl
 
     number, path = block.first, block.path
     for batch in batches:
+        _refuse_names(path, batch.schema)
         try:
             _refuse_wild(batch)
         except pyarrow.ArrowException as error:

@@ -1,8 +1,9 @@
-"""The pages of a Parquet file, known from their headers before anything is unpacked.
+"""The columns and pages of a Parquet file, known from its footer and their headers before anything is unpacked.
 
-A header is a struct of Thrift's compact protocol (parquet.thrift, PageHeader; thrift-compact-protocol.md). The library
-that reads the file makes room for as many bytes, and for as many entries of a dictionary, as a header says. So a small
-file whose headers lie would fill the memory.
+Both are structs of Thrift's compact protocol (parquet.thrift, FileMetaData and PageHeader; thrift-compact-protocol.md).
+The library that reads the file makes room for as many bytes, and for as many entries of a dictionary, as a header says.
+So a small file whose headers lie would fill the memory. And where its footer contradicts itself, pyarrow 25 ends the
+process when it is asked for a column's metadata, while it reads such a column with an error.
 """
 
 from collections.abc import Iterator
@@ -18,8 +19,15 @@ FIRST_BYTES, MOST_BYTES = 1 << 10, 1 << 24
 """Of a header: so many are read at first, and at most."""
 
 
+GROUPS, COLUMNS, META_DATA = 4, 1, 3
+"""Fields of the footer, of a row group, and of a column chunk."""
+OF_COLUMN = {"num_values": 5, "total_uncompressed_size": 6, "total_compressed_size": 7, "data_page_offset": 9}
+DICTIONARY_AT = 11
+FOOTER_END = b"PAR1"
+
+
 class Damaged(ValueError):
-    """A page's header that cannot be read, or that says what cannot be."""
+    """A footer or a page's header that cannot be read, or that says what cannot be."""
 
 
 class _Short(Exception):
@@ -34,14 +42,24 @@ class Page(NamedTuple):
     values: int
 
 
-class _Header:
+class Column(NamedTuple):
+    """What the footer says of a column chunk; the names are pyarrow's."""
+
+    num_values: int
+    total_uncompressed_size: int
+    total_compressed_size: int
+    data_page_offset: int
+    dictionary_page_offset: int | None
+
+
+class _Struct:
     """A struct of Thrift's compact protocol at the beginning of `data`."""
 
     def __init__(self, data: bytes):
         self._data, self.at = data, 0
 
     def struct(self, depth: int = 0) -> dict[int, Any]:
-        """{number of a field: its value}; whole numbers and structs have one, all else is passed over."""
+        """{number of a field: its value}; whole numbers, structs and lists have one, all else is passed over."""
         if depth > MOST_DEEP:
             raise Damaged("its structs lie too deep in each other")
         fields: dict[int, Any] = {}
@@ -59,8 +77,8 @@ class _Header:
         if kind in (9, 10):
             head = self._byte()
             inner = head & 15
-            for _ in range(self._varint() if head >> 4 == 15 else head >> 4):
-                self._byte() if inner in (1, 2) else self._value(inner, depth + 1)
+            count = self._varint() if head >> 4 == 15 else head >> 4
+            return [self._byte() if inner in (1, 2) else self._value(inner, depth + 1) for _ in range(count)]
         elif kind in (3, 7, 8):
             self._skip({3: 1, 7: 8}.get(kind) or self._varint())
         elif kind not in (1, 2):  # true and false have no bytes of their own
@@ -97,7 +115,7 @@ def _header(file: Any, at: int) -> tuple[dict[int, Any], int]:
     while True:
         file.seek(at)
         data = file.read(size)
-        header = _Header(data)
+        header = _Struct(data)
         try:
             return header.struct(), at + header.at
         except _Short:
@@ -106,8 +124,44 @@ def _header(file: Any, at: int) -> tuple[dict[int, Any], int]:
             size *= 16
 
 
-def pages(file: Any, column: Any, end_of_file: int) -> Iterator[Page]:
-    """The pages of a column chunk, of which `column` is the metadata, in an open file.
+def columns(file: Any, end_of_file: int) -> list[list[Column]]:
+    """The column chunks of each row group, in the order of the schema's leaves, of an open file.
+
+    Raises Damaged for a footer that is none, or that lacks what readers need.
+    """
+    file.seek(max(0, end_of_file - 8))
+    end = file.read()
+    length = int.from_bytes(end[:4], "little")
+    if end[4:] != FOOTER_END or length + 8 > end_of_file:
+        raise Damaged("its end is not that of a Parquet file")
+    file.seek(end_of_file - 8 - length)
+    try:
+        footer = _Struct(file.read(length)).struct()
+    except (_Short, RecursionError, MemoryError):
+        raise Damaged("the footer has no end") from None
+    return [[_column(chunk) for chunk in _listed(group, COLUMNS)] for group in _listed(footer, GROUPS)]
+
+
+def _listed(struct: Any, field: int) -> list[Any]:
+    found = struct.get(field) if isinstance(struct, dict) else None
+    if not isinstance(found, list):
+        raise Damaged(f"field {field} of a struct in the footer is no list")
+    return found
+
+
+def _column(chunk: Any) -> Column:
+    said = chunk.get(META_DATA) if isinstance(chunk, dict) else None
+    if not isinstance(said, dict):
+        raise Damaged("a column has no metadata; columns that are encrypted are not read")
+    needed, at = [said.get(field) for field in OF_COLUMN.values()], said.get(DICTIONARY_AT)
+    numbers = [number for number in needed if isinstance(number, int) and number >= 0]
+    if len(numbers) < len(OF_COLUMN):
+        raise Damaged(f"a size of a column is missing or negative ({', '.join(OF_COLUMN)}: {needed})")
+    return Column(*numbers, dictionary_page_offset=at if isinstance(at, int) else None)
+
+
+def pages(file: Any, column: Column, end_of_file: int) -> Iterator[Page]:
+    """The pages of a column chunk in an open file.
 
     Raises Damaged for a header that is none, or whose page would go on behind the end of the file.
     """

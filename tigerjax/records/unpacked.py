@@ -81,10 +81,9 @@ def _of_places(values: Any, places: Any) -> int:
     return times * (values.nbytes // max(1, len(values)) if types.is_primitive(kind) else _bytes(values))
 
 
-def of_lists(metadata: Any, group: int, place: int, dictionary: int, most: int) -> bool:
+def of_lists(schema: Any, column: Any, dictionary: int, most: int) -> bool:
     """Whether a column of texts inside lists may become more than `most` bytes, as it only points into its
     `dictionary` of so many bytes. One row may then hold any number of them."""
-    column, schema = metadata.row_group(group).column(place), metadata.schema.column(place)
     only_places = column.total_uncompressed_size - dictionary <= INDEX_BYTES * column.num_values
     lists = schema.max_repetition_level > 0 and schema.physical_type == "BYTE_ARRAY"
     return lists and only_places and dictionary * column.num_values > most

@@ -3,9 +3,9 @@
 What lies on disk is described in `tigerjax.checkpoint.model`.
 """
 
-import functools
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from tigerjax.checkpoint.files import (
     steps,
     sweep,
 )
-from tigerjax.checkpoint.model import publish_together, save_args
+from tigerjax.checkpoint.model import handler, publish_together, save_args
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import paths
 from tigerjax.processes import hosts
@@ -50,11 +50,7 @@ class Checkpointer:
         self.keep, self.keep_every_steps = keep, keep_every_steps
         self.best: int | None = None
         """The step of a checkpoint that stays until a better one is saved."""
-        self._orbax = ocp.AsyncCheckpointer(
-            ocp.CompositeCheckpointHandler(
-                weights=ocp.StandardCheckpointHandler(), opt_state=ocp.StandardCheckpointHandler()
-            )
-        )
+        self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(weights=handler(), opt_state=handler()))
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -154,7 +150,7 @@ class Checkpointer:
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest whole state, in the shardings of `abstract`, and its meta; None when there is none.
 
-        Every byte is checked against its sha256 first. The hosts share that work, and damage that one of them finds
+        Every byte is checked against its file's checksum. The hosts share that work, and damage that one of them finds
         counts for all."""
         while (newest := self.newest()) is not None:
             step, meta = newest
@@ -168,15 +164,19 @@ class Checkpointer:
 
     def read(self, path: Path, meta: dict[str, Any], abstract: TrainState) -> TrainState:
         """The state of the checkpoint `path`, whose meta is `meta`, with every byte checked; it may be of another run.
+        The bytes are checked while the arrays are read, so that the disk gives them once.
 
         DataError on every host where it is damaged for one."""
-        self._agree("verified", functools.partial(self._check_bytes, path, meta))
-        arrays: dict[str, Any] = {}
-        self._agree("restored", functools.partial(self._read, path, abstract, arrays))
+        with ThreadPoolExecutor(2, thread_name_prefix="restore") as beside:
+            checked = beside.submit(self._check_bytes, path, meta)
+            read = beside.submit(_read, path, abstract)
+            self._agree("verified", checked.result)
+            self._agree("restored", read.result)
+        arrays = read.result()
         counter = jax.device_put(np.int32(meta["step"]), abstract.step.sharding)
         return TrainState(counter, arrays["weights"], arrays["opt_state"])
 
-    def _agree(self, what: str, work: Callable[[], None]) -> None:
+    def _agree(self, what: str, work: Callable[[], Any]) -> None:
         """DataError on every host unless `work` succeeds on all of them."""
         trouble = None
         try:
@@ -190,8 +190,14 @@ class Checkpointer:
     def _check_bytes(self, path: Path, meta: dict[str, Any]) -> None:
         check_bytes(path, meta, ("weights", "opt_state"), part=jax.process_index(), parts=jax.process_count())
 
-    def _read(self, path: Path, abstract: TrainState, into: dict[str, Any]) -> None:
-        wanted = ocp.args.Composite(
-            weights=ocp.args.StandardRestore(abstract.weights), opt_state=ocp.args.StandardRestore(abstract.opt_state)
-        )
-        into.update(self._orbax.restore(path, args=wanted))
+
+def _read(path: Path, abstract: TrainState) -> dict[str, Any]:
+    """{"weights", "opt_state"} of a checkpoint, in the shardings of `abstract`. No host waits for another, as Orbax's
+    Checkpointer would: where one cannot read its part, the others are told."""
+    arrays, orbax = {}, handler()
+    for room in ("weights", "opt_state"):
+        tree = getattr(abstract, room)
+        wanted = ocp.args.PyTreeRestore(tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree))
+        arrays[room] = orbax.restore(path / room, args=wanted)
+    orbax.close()
+    return arrays

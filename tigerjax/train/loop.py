@@ -26,11 +26,13 @@ from tigerjax.train.checkpoint import Checkpointer
 from tigerjax.train.feed import Fed, Feed
 from tigerjax.train.goodput import Goodput
 from tigerjax.train.held_out import NOTHING, Ask, HeldOut
+from tigerjax.train.local import LocalSaves
 from tigerjax.train.metrics import Metrics, Reporting, last_record
 from tigerjax.train.objective import Objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.signals import noted
 from tigerjax.train.start import Init, check_entries, ended, new_state
+from tigerjax.train.starting import Starting
 from tigerjax.train.state import TrainState, abstract_state, to_disk, whole_weights
 from tigerjax.train.step import compile_step
 from tigerjax.train.trace import Trace
@@ -100,9 +102,11 @@ def _train(
 ) -> TrainState:
     """`train`, with the run's folder locked."""
     # Mesh, objective, optimiser
-    since = time.time() if reporting.since is None else reporting.since
+    starting = reporting.starting or Starting(since=time.time())
+    starting.at("devices")
     run_dir, total_steps = paths.of(run_dir), config.optim.total_steps
     mesh = run_mesh(config) if mesh is None else mesh
+    starting.at("state")
     objective = objectives.of(config, mesh) if objective is None else objective
     tx = make_optimizer(config.optim)
     validation = validations.of_run(config, held_out, objective, mesh)
@@ -112,6 +116,7 @@ def _train(
     # State: resumed, given, or new
     saving = config.checkpoint
     checkpoints = Checkpointer(run_dir, keep=saving.keep, keep_every_steps=saving.keep_every_steps)
+    local = LocalSaves(saving, run_dir)
     meta = make_meta(
         kind=objective.kind,
         model=config.model,
@@ -124,7 +129,7 @@ def _train(
     settings["held out"] = held_out.hashes()
     hosts.same("the run's config, tokenizer or data", settings)
     abstract = abstract_state(objective, tx, mesh)
-    resumed = resume.restored(loader, checkpoints, meta, objective, abstract, mesh)
+    resumed = resume.restored(loader, checkpoints, local, meta, objective, abstract, mesh)
     if resumed is None and saving.branch_from is not None:
         if init is not None:
             raise ConfigError(
@@ -148,6 +153,7 @@ def _train(
     if start >= total_steps or validation.ended:
         if not validation.missing(start):
             checkpoints.close()
+            local.close(ended=True)
             return to_disk(state, objective)
     if hosts.is_writer():
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -155,6 +161,9 @@ def _train(
     hosts.barrier("run folder made")
     if not (run_dir / config_lib.DUMPED).is_file():
         raise ConfigError(f"{run_dir} is another folder here than for host 0; give a run folder that all hosts share")
+
+    local.begin(start)
+    starting.at("rows")
 
     # Loop
     step = compile_step(objective, tx, config.optim, mesh)
@@ -177,7 +186,7 @@ def _train(
         config=meta["config"],
         reporting=reporting,
     )
-    goodput = Goodput(since=since, last=last_record(run_dir) if hosts.is_writer() else {})
+    goodput = Goodput(starting=starting, last=last_record(run_dir) if hosts.is_writer() else {})
     watch = Watch(
         config,
         run_dir,
@@ -221,10 +230,14 @@ def _train(
                     break
                 trace.before(i + 1)
                 hosts.at(f"in step {i + 1}")
+                if fed is None:
+                    starting.at("compile")
                 with goodput.spending("compile" if fed is None else "steps"):
                     called = time.perf_counter()
                     state, values = step(state, fed_next.batch, watch.spikes.limits(i + 1))
                     called = time.perf_counter() - called
+                if fed is None and reporting.starting is not None:
+                    hosts.say(starting.line())
                 fed = fed_next
                 watch.read(called)  # the step before this one: the device already has its next work
                 watch.started(i + 1, {**values, **fed.figures}, fed)
@@ -236,19 +249,24 @@ def _train(
                     watch.read(validate=functools.partial(validation.run, i, weights, stopping))
                     del weights
                 due = i % config.checkpoint.every_steps == 0 or i == total_steps or validation.ended
-                if due:
+                if due or local.due(i):
                     watch.read()
-                if due and watch.back_before is None:
-                    watch.check_finite(i, state, fed)
+                    if watch.back_before is None:
+                        watch.check_finite(i, state, fed)
                 if watch.back_before is not None:
                     feed.close()
                     state, i = resume.back(watch, checkpoints, loader, fed, objective, abstract, state)
+                    local.begin(i)
                     feed, saved = feed_from(batches=total_steps - i), i
                 elif due:
                     with goodput.spending("save"):
                         metrics.flush()
                         resume.save(checkpoints, i, to_disk(state, objective), meta, watch, fed)
                     saved = i
+                elif local.due(i):
+                    with goodput.spending("save"):
+                        metrics.flush()
+                        local.save(i, to_disk(state, objective), meta | watch.checkpoint_meta(fed))
             watch.read()
             at = int(state.step)
             if stop.number and fed is not None and at != saved:
@@ -265,8 +283,11 @@ def _train(
         error = sys.exc_info()[1]
         if error is None or not hosts.several():
             checkpoints.close()
+            local.settle()
         elif isinstance(error, ConfigError | DataError):  # else another host may be lost, and the save never end
             checkpoints.settle()
+            local.settle()
+        local.close(ended=error is None and (saved >= total_steps or validation.ended))
     if stop.number:
         name = signal.Signals(stop.number).name
         outcome = "checkpoint saved; the same command resumes" if at else "before there was anything to save"
@@ -294,7 +315,10 @@ def train_on_mixture(
     from tigerjax.data.held_out import open_sets  # inside: the numeric core imports without SeqIO
     from tigerjax.data.mixture import open_loader
 
+    starting = reporting.starting or Starting(since=time.time())
+    starting.at("devices")
     mesh = run_mesh(config)  # first: a mesh that does not fit is found before the rows are made
+    starting.at("rows")
     if config.eval.questions and ask is None:
         raise ConfigError("eval.questions are asked by `tigerjax train` and `tigerjax align`; leave them out here")
     held_out = HeldOut(open_sets(config.data, config.eval, progress=progress), ask)

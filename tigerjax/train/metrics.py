@@ -18,6 +18,7 @@ from tigerjax.processes import hosts
 from tigerjax.processes.imports import without
 from tigerjax.terminal import printable, show, tell
 from tigerjax.train.held_out import Figures, flat, lines
+from tigerjax.train.starting import Starting
 from tigerjax.train.wandb_run import WandbRun
 
 # Dense bfloat16 TFLOP/s of one device by jax's `device_kind` (Google's and NVIDIA's published figures). Elsewhere MFU
@@ -73,8 +74,8 @@ class Reporting:
     """Whether to draw a progress bar; None: when stdout is a terminal."""
     echo: Callable[[str], None] | None = None
     """Called with each log line; None: it is printed on stdout."""
-    since: float | None = None
-    """When the run's wall time begins (unix time); None: now."""
+    starting: Starting | None = None
+    """Counts what the start is spent on, since the process began; a line says it. None: counted from this call on."""
     profile_steps: tuple[int, int] | None = None
     """First and last step that are traced to RUN/profile."""
     wandb: str | None = None

@@ -10,8 +10,10 @@ from tigerjax.checkpoint.files import damaged, steps
 from tigerjax.checkpoint.finite import refuse_not_finite
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest
+from tigerjax.processes import hosts
 from tigerjax.train.checkpoint import Checkpointer
 from tigerjax.train.feed import Fed
+from tigerjax.train.local import LocalSaves
 from tigerjax.train.objective import Objective
 from tigerjax.train.start import check_same, frozen_of
 from tigerjax.train.state import TrainState, from_disk, on_disk
@@ -42,28 +44,40 @@ def left(run_dir: Path) -> str:
 def restored(
     loader: Any,
     checkpoints: Checkpointer,
+    local: LocalSaves,
     meta: dict[str, Any],
     objective: Objective,
     abstract: TrainState,
     mesh: Mesh,
 ) -> tuple[TrainState, dict[str, Any]] | None:
-    """The newest whole state and its meta; the loader is put where that step left it.
+    """The newest whole state, saved locally or as a checkpoint, and its meta; the loader is put where that step left
+    it.
 
     None when the run has no checkpoint yet. DataError when it has some and all are damaged."""
+    wanted = on_disk(abstract, objective)
     newest = checkpoints.newest()
-    if newest is not None:
+    found = local.restore(
+        wanted, after=-1 if newest is None else newest[0], fits=lambda there, path: check_same(there, meta, path)
+    )
+    if found is not None:
+        before = "none yet" if newest is None else f"of step {newest[0]}"
+        hosts.say(
+            f"step {found[1]['step']} is taken from the local saves of the hosts; the newest checkpoint is {before}"
+        )
+        where = f"{local.folder} (remove it on every host to resume from the newest checkpoint)"
+    elif newest is not None:
         check_same(newest[1], meta, checkpoints.folder / str(newest[0]))
-        restored = checkpoints.restore(on_disk(abstract, objective))
-        if restored is not None:
-            state, there = restored
-            path = checkpoints.folder / str(there["step"])
-            refuse_not_finite(
-                {"weights": state.weights, "opt_state": state.opt_state},
-                f"{path} (remove it by `tigerjax checkpoint rm {checkpoints.folder.parent} --step {there['step']}"
-                " --force` to resume from the one before)",
+        if (found := checkpoints.restore(wanted)) is not None:
+            where = (
+                f"{checkpoints.folder / str(found[1]['step'])} (remove it by `tigerjax checkpoint rm"
+                f" {checkpoints.folder.parent} --step {found[1]['step']} --force` to resume from the one before)"
             )
-            loader.restore(there.get("loader"))
-            return from_disk(state, objective, frozen_of(there, path, objective, mesh)), there
+    if found is not None:
+        state, there = found
+        refuse_not_finite({"weights": state.weights, "opt_state": state.opt_state}, where)
+        loader.restore(there.get("loader"))
+        path = checkpoints.folder / str(there["step"])
+        return from_disk(state, objective, frozen_of(there, path, objective, mesh)), there
     if lost := damaged(checkpoints.folder):
         raise DataError(
             f"{checkpoints.folder} has no whole checkpoint left ({', '.join(lost)}), and starting over would lose the"

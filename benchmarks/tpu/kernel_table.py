@@ -1,0 +1,91 @@
+"""The splash kernels of a 70B's layer, by the schedules that the compiler makes of them on each chip.
+
+    python benchmarks/tpu/kernel_table.py             prints the table
+    python benchmarks/tpu/kernel_table.py --write     puts it into docs/PLAN.md too
+
+64 heads of 128, 8 of keys and values, causal. No TPU is needed. "share of the peak" counts the causal half of all pairs
+as work, and the products of the forward pass and of both backward kernels.
+"""
+
+import argparse
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from tigerjax.config import SplashConfig
+from tigerjax.plan import flags, kernels, topology
+
+DOC = Path(__file__).resolve().parents[2] / "docs" / "PLAN.md"
+HEADS, KV_HEADS, HEAD_DIM = 64, 8, 128
+
+
+class Row(NamedTuple):
+    chip: str
+    rows: int
+    length: int
+    blocks: SplashConfig = SplashConfig()
+
+
+def square(block: int, *, fused: bool) -> SplashConfig:
+    names = [name for name in SplashConfig().blocks() if not fused or not name.endswith("_dq")]
+    return SplashConfig(**dict.fromkeys(names, block), fused_backward=fused)
+
+
+ROWS = (
+    Row("v5p", 2, 4096),
+    Row("v5p", 1, 4096),
+    Row("v5p", 2, 4096, square(1024, fused=False)),
+    Row("v5p", 2, 4096, square(1024, fused=True)),
+    Row("v5p", 1, 4096, square(1024, fused=True)),
+    Row("v6e", 2, 4096),
+    Row("v6e", 2, 4096, square(1024, fused=True)),
+    Row("tpu7x", 2, 8192),
+    Row("tpu7x", 2, 8192, square(1024, fused=True)),
+)
+
+
+def cells(row: Row) -> list[str]:
+    topology.set_compiler_environment()
+    chip = topology.CHIPS[row.chip]
+    phases = [phase for phase in kernels.PRODUCTS if phase != "dq" or not row.blocks.fused_backward]
+    calls = {
+        kernels.Call(phase, row.rows, HEADS, row.length, row.length, KV_HEADS, HEAD_DIM): phase for phase in phases
+    }
+    took = kernels.seconds(set(calls), chip, row.blocks, None, flags.read(flags.FOLDER / f"{row.chip}.txt"))
+    by_phase = {calls[call]: seconds for call, seconds in took.items()}
+    products = sum(kernels.PRODUCTS[phase] for phase in phases) + row.blocks.fused_backward
+    work = products * row.rows * HEADS * row.length * row.length * HEAD_DIM / chip.device_flops
+    blocks = f"{row.blocks.block_q} x {row.blocks.block_kv}" + (", fused" if row.blocks.fused_backward else "")
+    milliseconds = [f"{1000 * by_phase[phase]:.2f}" if phase in by_phase else "" for phase in kernels.PRODUCTS]
+    return [row.chip, str(row.rows), f"{row.length:,}", blocks, *milliseconds, f"{work / sum(took.values()):.1%}"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="put the table into docs/PLAN.md")
+    args = parser.parse_args()
+    head = [
+        "chip",
+        "rows of a device",
+        "tokens",
+        "blocks",
+        "forward ms",
+        "of k and v ms",
+        "of q ms",
+        "share of the peak",
+    ]
+    lines = []
+    for cell in (head, ["---"] * len(head), *map(cells, ROWS)):
+        lines.append(f"| {' | '.join(cell)} |")
+        print(lines[-1], flush=True)
+    if args.write:
+        block = "\n".join(["<!-- kernels -->", "", *lines, "", "<!-- /kernels -->"])
+        text = DOC.read_text(encoding="utf-8")
+        text, found = re.subn("<!-- kernels -->.*<!-- /kernels -->", lambda _: block, text, flags=re.DOTALL)
+        if found != 1:
+            raise SystemExit(f"{DOC} must hold <!-- kernels --> … <!-- /kernels --> once")
+        DOC.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""The time of attention kernels by their final schedules."""
+
+import pytest
+
+from tigerjax.config import SplashConfig
+from tigerjax.errors import ConfigError
+from tigerjax.plan import flags, kernels, topology
+
+
+def schedule(*, loops=1, bounds="1, 4, 2", products=(12, 19)):
+    """40 bundles in libtpu's form: a body from 5 to 34, in which 8 to 10 begin a sweep, 12 to 21 have the matrix
+    products, and 25 to 28 end a sweep."""
+    marks = {5: "Start region 1", 34: "End region 1", 8: "Start region 2", 10: "End region 2", 12: "Start region 3"}
+    marks |= {21: "End region 3", 25: "Start region 4", 28: "End region 4"}
+    lines = ["= control target key start", "LB: loop body", "= control target key end", ""]
+    for n in range(40):
+        label = " LB" if n == 5 or (loops == 2 and n == 13) else " PF" if n == 11 else ""
+        said = "%1 = vmatmul.bf16.gmra.mxu0 %2" if n in products else "%3 = vadd.f32 %1, %2"
+        lines.append(f"{f'{n:#x}' if n else '0':>6} {label}  : > {{ {said} }} /* {marks.get(n, '')} */")
+        lines += [f"iteration_bounds: ({bounds})"] if n == 7 else []
+    return "\n".join(lines) + "\n"
+
+
+def test_a_schedule_is_read_as_what_every_step_does_what_steps_with_work_do_and_what_a_sweep_does():
+    found = kernels.read(schedule())
+    assert found == kernels.Schedule(bounds=(1, 4, 2), always=30 - 10 - 3 - 4, with_work=10, by_sweep=7)
+    # 8 steps, of which three quarters have work, in 4 sweeps
+    assert found.cycles(0.75, 0) == 8 * 13 + 6 * 10 + 4 * 7
+    assert found.cycles(0.75, 50) == 8 * 13 + 6 * 50 + 4 * 7  # the matrix units take longer than the bundles
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (schedule(loops=2), "2 loops over 1 grids"),
+        (schedule().replace(" LB", " PB"), "0 loops over 1 grids"),
+        (schedule(products=(3, 12)), "no part with all of its matrix products"),
+        (schedule(products=(12, 27)), "no part with all of its matrix products"),
+        (schedule(products=()), "no part with all of its matrix products"),
+    ],
+)
+def test_a_schedule_of_another_form_is_refused_with_what_to_do_instead(text, said):
+    with pytest.raises(ConfigError, match=f"{said}.*plan without --kernels"):
+        kernels.read(text)
+
+
+@pytest.mark.tpu
+def test_the_kernels_of_a_row_take_longer_than_their_products_at_the_peak_and_one_core_does_the_backward_pass(
+    monkeypatch,
+):
+    monkeypatch.delenv("JAX_DEFAULT_MATMUL_PRECISION")  # the suite's "highest" asks for float32, which kernels refuse
+    chip, blocks = topology.CHIPS["v5p"], SplashConfig(**dict.fromkeys(SplashConfig().blocks(), 256))
+    calls = {kernels.Call(phase, 1, 2, 512, 512, 1, 128) for phase in kernels.PRODUCTS}
+    took = kernels.seconds(calls, chip, blocks, None, flags.read(flags.FOLDER / "v5p.txt"))
+    assert took.keys() == calls
+    for call, seconds in took.items():
+        at_peak = kernels.PRODUCTS[call.phase] * 2 * 512 * 512 * 128 / chip.peak_flops
+        assert at_peak < seconds < 100 * at_peak
+        # 3 of 4 blocks have work, where causal attention has half of all pairs; a v5p has two cores
+        if call.phase != "fwd":
+            assert seconds > 2 * 0.75 / 0.5 * at_peak
+
+
+def test_a_kernel_that_does_not_compile_is_one_line(monkeypatch):
+    monkeypatch.setattr(kernels.sys, "executable", "/bin/false")
+    with pytest.raises(ConfigError, match="the attention kernels do not compile alone: no message; plan without"):
+        kernels.seconds({kernels.Call("fwd", 1, 2, 512, 512, 1, 128)}, topology.CHIPS["v5p"], SplashConfig(), None, {})

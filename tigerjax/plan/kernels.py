@@ -1,0 +1,191 @@
+"""The time of a step's splash kernels, from the schedule that the compiler makes of each.
+
+The compiler gives a Pallas kernel no cycles. But libtpu can write its final schedule: one bundle of instructions for
+each cycle, with the loop over the kernel's grid, and the parts of its body that run in some steps only. The kernels of
+a step are compiled once more, alone and for one device, and the bundles are counted:
+
+    cycles  =  steps x bundles of the body outside those parts
+               + steps with work x bundles of the part with the matrix products
+               + sweeps x bundles of the other parts, which begin and end a sweep: one run of the grid's inner loop
+
+Waiting for memory is not counted. Where a chip has two TensorCores in one device, the bounds of the loop say whether
+they share the grid; where they do not, one of them does all of it.
+
+libtpu takes the option that writes schedules only when it is loaded, so this room is a process of its own too.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tigerjax.config import MeshConfig, SplashConfig
+from tigerjax.errors import ConfigError
+from tigerjax.plan import topology
+from tigerjax.plan.topology import CHIPS, Chip, Topology
+
+PRODUCTS = {"fwd": 2, "dkv": 4, "dq": 3}
+"""Matrix products of a splash kernel, each 2 x rows x heads x T x T x head_dim / 2 operations (causal). The one
+fused backward kernel has 5 and carries the name of dkv."""
+DUMP = "--xla_jf_dump_to={} --xla_jf_dump_llo_text=true"
+BUNDLE = re.compile(r"^ {0,6}(?:0x[0-9a-f]+|0) ([ A-Z]*):", re.MULTILINE)
+BOUNDS = re.compile(r"iteration_bounds: \(([\d, ]+)\)")
+ERROR = re.compile(r"^\w[\w.]*(?:Error|Exception): .*$", re.MULTILINE)
+UNKNOWN = "plan without --kernels, which assumes a share of the peak"
+
+
+class Call(NamedTuple):
+    """A splash kernel that a program calls, with the shapes of one device."""
+
+    phase: str
+    """A name of PRODUCTS."""
+    rows: int
+    heads: int
+    queries: int
+    keys: int
+    kv_heads: int
+    head_dim: int
+
+
+class Schedule(NamedTuple):
+    """What a kernel's final schedule says. The three parts are in bundles."""
+
+    bounds: tuple[int, ...]
+    """Of the loop over the grid, as one core runs it; the inner one is last."""
+    always: int
+    with_work: int
+    by_sweep: int
+
+    def cycles(self, share_with_work: float, least_with_work: float) -> float:
+        """Of one call. `share_with_work` is that of the grid's steps in which blocks are not masked away. In such a
+        step the matrix units are busy for `least_with_work` cycles."""
+        steps = math.prod(self.bounds)
+        work = max(self.with_work, least_with_work)
+        return steps * self.always + steps * share_with_work * work + steps / self.bounds[-1] * self.by_sweep
+
+
+def seconds(
+    calls: set[Call], chip: Chip, c: SplashConfig, window: int | None, options: dict[str, Any]
+) -> dict[Call, float]:
+    """Seconds of one call of each kernel. `options` are the libtpu flags of the step.
+
+    ConfigError where the compiler refuses a kernel, or writes a schedule whose form is not known.
+    """
+    found: dict[Call, float] = {}
+    for shapes in sorted({call[1:] for call in calls}):
+        asked = {"chip": chip.name, "shapes": shapes, "splash": dataclasses.asdict(c), "window": window}
+        with tempfile.TemporaryDirectory() as folder:
+            told = f"{os.environ.get('LIBTPU_INIT_ARGS', '')} {DUMP.format(folder)}".strip()
+            done = subprocess.run(
+                [sys.executable, "-m", "tigerjax.plan.kernels"],
+                input=json.dumps(asked | {"options": options}),
+                env=os.environ | topology.COMPILER_ENVIRONMENT | {"LIBTPU_INIT_ARGS": told},
+                capture_output=True,
+                text=True,
+            )
+            if done.returncode:
+                why = ERROR.findall(done.stderr)[-1:] or done.stderr.strip().splitlines()[-1:] or ["no message"]
+                raise ConfigError(f"the attention kernels do not compile alone: {why[0][:300]}; {UNKNOWN}")
+            shares = json.loads(done.stdout.splitlines()[-1])
+            schedules = {phase: schedule for path in sorted(Path(folder).glob("*splash*final_bundles.txt"))
+                         if "analysis" not in path.name and (phase := _phase(path.name))
+                         and (schedule := read(path.read_text(encoding="utf-8")))}  # fmt: skip
+        for call in (call for call in calls if call[1:] == shapes):
+            if call.phase not in schedules:
+                raise ConfigError(f"the compiler wrote no schedule of the kernel {call.phase}; {UNKNOWN}")
+            cycles = schedules[call.phase].cycles(shares[call.phase], _least(call, chip, c))
+            found[call] = cycles / chip.clock_hz
+    return found
+
+
+def _phase(name: str) -> str | None:
+    return next((phase for phase in PRODUCTS if f"_{phase}" in name), None)
+
+
+def _least(call: Call, chip: Chip, c: SplashConfig) -> float:
+    """The cycles in which the matrix units are busy in a step of the grid with work."""
+    blocks = {
+        "fwd": (c.block_q, c.block_kv),
+        "dq": (c.block_q_dq, c.block_kv_dq),
+        "dkv": (c.block_q_dkv, c.block_kv_dkv),
+    }[call.phase]
+    products = PRODUCTS[call.phase] + (c.fused_backward and call.phase == "dkv")
+    cores = 2 if chip.chip_config == "megacore" else 1
+    return 2 * products * math.prod(blocks) * call.head_dim / (chip.device_flops / cores / chip.clock_hz)
+
+
+def read(text: str) -> Schedule:
+    """The schedule in a file `*final_bundles.txt`. ConfigError for a form that is not known."""
+    starts = [*BUNDLE.finditer(text)]
+    bundles = [text[a.start() : b.start() if b else None] for a, b in zip(starts, [*starts[1:], None], strict=True)]
+    loops = [n for n, match in enumerate(starts) if "LB" in match[1].split()]
+    bounds = {match[1] for match in BOUNDS.finditer(text)}
+    if len(loops) != 1 or len(bounds) != 1:
+        raise ConfigError(f"a kernel's schedule has {len(loops)} loops over {len(bounds)} grids, not one; {UNKNOWN}")
+    products = [n for n, bundle in enumerate(bundles) if "= vmatmul" in bundle]
+    regions = list(_regions(bundles))
+    around = [r for r in regions if products and r[0] <= products[0] and r[1] >= products[-1]]
+    body = max((r for r in around if r[0] == loops[0]), key=_length, default=None)
+    main = min(around, key=_length, default=None)
+    if body is None or main is None or main == body:
+        raise ConfigError(f"a kernel's schedule has no part with all of its matrix products; {UNKNOWN}")
+    beside = [r for r in regions if body[0] <= r[0] and r[1] <= body[1] and (r[1] < main[0] or r[0] > main[1])]
+    covered = set[int]().union(*(range(first, last + 1) for first, last in beside))
+    always = _length(body) - _length(main) - len(covered)
+    sizes = tuple(int(size) for size in bounds.pop().split(","))
+    return Schedule(sizes, always, _length(main), len(covered))
+
+
+def _length(region: tuple[int, int]) -> int:
+    return region[1] - region[0] + 1
+
+
+def _regions(bundles: list[str]) -> Any:
+    """(first bundle, last bundle) of each region."""
+    begun: dict[str, int] = {}
+    for n, bundle in enumerate(bundles):
+        begun |= dict.fromkeys(re.findall(r"Start region (\d+)", bundle), n)
+        for name in re.findall(r"End region (\d+)", bundle):
+            if name in begun:
+                yield begun.pop(name), n
+
+
+def _compile(asked: dict[str, Any]) -> dict[str, float]:
+    """Compiles the kernels forward and backward, for one device, or for the devices that share a row. Returns which
+    share of the grid's steps has work, by phase."""
+    import jax
+    import jax.numpy as jnp
+
+    from tigerjax.mesh import balanced_places, in_mesh, make_mesh
+    from tigerjax.model.splash import splash
+    from tigerjax.model.splash_blocks import mask_infos
+
+    call = Call("fwd", *asked["shapes"])
+    ways, chip = call.keys // call.queries, CHIPS[asked["chip"]]
+    sizes = [1] * chip.dims
+    for n in range((ways - 1).bit_length()):
+        sizes[-1 - n % chip.dims] *= 2
+    devices = topology.describe(Topology(chip=chip, shape=tuple(sizes)))[:ways]
+    c = SplashConfig(**asked["splash"])
+
+    def loss(q: Any, k: Any, v: Any, ids: Any) -> Any:
+        return splash(q, k, v, ids, c=c, window=asked["window"]).astype("float32").sum()
+
+    B, S, H = call.rows, call.keys, call.head_dim
+    q, k = (jax.ShapeDtypeStruct((B, S, heads, H), jnp.bfloat16) for heads in (call.heads, call.kv_heads))
+    ids = jax.ShapeDtypeStruct((B, S), jnp.int32)
+    mesh = make_mesh(MeshConfig(sequence=ways), devices)
+    lowered = in_mesh(mesh, jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower)(q, k, k, ids)
+    lowered.compile(compiler_options=asked["options"])
+    infos = zip(("fwd", "dq", "dkv"), mask_infos(in_mesh(mesh, balanced_places)(S), c, asked["window"]), strict=True)
+    return {phase: float((info.block_mask != 0).mean()) for phase, info in infos if info is not None}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_compile(json.load(sys.stdin))))
