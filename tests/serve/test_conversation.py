@@ -110,7 +110,7 @@ def test_what_is_typed_wrongly_is_named_and_the_conversation_goes_on(engine, cap
     out, err = capsys.readouterr()
     assert "no command /tempratur (`/help` lists them); did you mean /temperature?" in err
     assert "/n four needs a number; type /n 4" in err
-    assert "\n/n needs a number; type /n 4\nn=100000 must be at least 1 and at most 128\n" in err
+    assert "\n/n needs a number; type /n 4\nn=100000 must be a whole number at least 1 and at most 128\n" in err
     assert "temperature=1000.0 must be at least 0 and at most 100" in err
     assert "no command /nothing (`/help` lists them)" in err
     assert "temperature is 0 from now on\nn is 2 from now on\nthe instruction holds" in out
