@@ -103,7 +103,7 @@ def chunk(documents: Iterable[Sequence[int]], length: int, eos: int, *, pad: int
 
 
 class PackedRows:
-    """The rows int32 [3, L] of packed examples. Each is made when it is read: together they take 12 bytes a token."""
+    """The rows int32 [3, L] of packed examples. Each is made when it is read: together they take 12 bytes per token."""
 
     def __init__(self, examples: "_Examples", groups: Sequence[Sequence[int]], length: int, pad: int):
         self._examples, self._groups, self._length, self._pad = examples, groups, length, pad
@@ -144,7 +144,7 @@ class Packed(NamedTuple):
 
 
 class _Examples:
-    """Examples end to end: 8 bytes a token, where Python's lists would take 60."""
+    """Examples end to end: 8 bytes per token, where Python's lists would take 60."""
 
     def __init__(self) -> None:
         self.ids, self.weights, self.ends = array.array("i"), array.array("f"), array.array("q", [0])
