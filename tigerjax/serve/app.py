@@ -28,6 +28,8 @@ RESPONSES = "/v1/responses"
 """OpenAI's other path for conversations."""
 NOT_SERVED = ("/v1/embeddings", RESPONSES, "/v1/audio/speech", "/v1/images/generations", "/v1/moderations")
 """Paths of OpenAI's that are refused by name."""
+UNFINISHED = ", not finished"
+"""What the log says of a stream that was cut: its client went away, the model failed, or the server ended."""
 GONE = 499
 """The status, in logs and counts, of a request whose client went away."""
 
@@ -138,6 +140,7 @@ class _Handlers:
         empty = {"usage": None} if counts else {}
         choices = [Choice() for _ in range(work.choices)] if self.service.served.log_prompts else []
         before = 0
+        request.state.about = UNFINISHED  # until `_ended`: the status of a stream is 200, however it ends
         try:
             for chunk in work.writer.opening(work.choices):
                 yield event(chunk | empty)

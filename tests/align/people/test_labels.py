@@ -242,7 +242,8 @@ def test_one_annotators_rejection_stands_whatever_the_others_rank(tmp_path):
 
 
 def test_missing_labels_block_with_counts_or_are_recorded(tmp_path):
-    with pytest.raises(Blocked, match="1 of 2 rankings and 1 of 1 edits"):
+    # Who brings a part of them sees that it was taken.
+    with pytest.raises(Blocked, match=r"1 of 2 rankings and 1 of 1 edits, such as p2 \(labels that are imported: 1\)"):
         run(tmp_path, [ranking("p1")])
     got = run(tmp_path, [ranking("p1")], allow_partial=True)
     assert got.missing == {"rank": ["p2"], "edit": [EDITED]}
@@ -285,3 +286,10 @@ def test_a_first_answer_that_the_same_person_rejected_is_named(tmp_path):
 def test_ordinary_labels_give_no_note_and_no_count(tmp_path):
     got = run(tmp_path, GOOD)
     assert got.notes == [] and not {"unasked_edit", "unasked_rank", "edit_of_rejected"} & got.counts.keys()
+
+
+def test_a_label_file_that_is_not_there_is_named_alone(tmp_path):
+    file = tmp_path / "absent.jsonl"
+    with pytest.raises(DataError) as error:
+        taken(file)
+    assert str(error.value) == f"{file}: label file does not exist, nothing was imported; give another path"

@@ -90,9 +90,9 @@ class Held:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_goes_away_frees_its_slot(live, stream):
-    held = Held()
-    with listening(dataclasses.replace(live.served, engine=held)) as url:
+def test_a_client_that_goes_away_frees_its_slot_and_the_log_says_that_it_went(live, stream, capfd):
+    held, said = Held(), ""
+    with listening(dataclasses.replace(live.served, engine=held), rules=RULES._replace(log=True)) as url:
         body = {"messages": [{"role": "user", "content": "Hi"}], "stream": stream}
         with pytest.raises(httpx2.TimeoutException):
             with (
@@ -101,6 +101,14 @@ def test_a_client_that_goes_away_frees_its_slot(live, stream):
             ):
                 list(r.iter_raw())
         assert held.cancelled.wait(LONG_S)
+
+        def logged() -> bool:
+            nonlocal said
+            said += capfd.readouterr().err
+            return said.endswith(" s, not finished\n" if stream else " s\n")
+
+        waits_until(logged)
+    assert "POST /v1/chat/completions 200 " in said if stream else "POST /v1/chat/completions 499 " in said
 
 
 def test_an_answer_that_a_stop_string_has_ended_frees_its_slot_and_the_others_go_on():

@@ -81,10 +81,10 @@ def import_labels(
     errors, total, skipped = [], 0, 0
     empty: list[str] = []
     notes: list[str] = []
-    for path in map(paths.of, files):
-        if not path.is_file():
-            errors.append(f"{path}: label file does not exist")
-            continue
+    given = [paths.of(file) for file in files]
+    if absent := [str(path) for path in given if not path.is_file()]:
+        raise DataError(f"{', '.join(absent)}: label file does not exist, nothing was imported; give another path")
+    for path in given:
         before, skipped_before = total, skipped
         for where, line in _read(path):
             total += 1
@@ -125,9 +125,11 @@ def import_labels(
     }
     if any(missing.values()) and not allow_partial:
         wanted = Counter(kind for item in items for kind in ("rank", "edit") if item[kind])
+        # A file without a label for these questions may still have others, and its writer must see that it was taken.
+        here = f" (labels that are imported: {len(lines):,})" if lines else ""
         raise Blocked(
             f"labels are missing: {len(missing['rank'])} of {wanted['rank']} rankings and {len(missing['edit'])} of"
-            f" {wanted['edit']} edits, such as {(missing['rank'] + missing['edit'])[0]}; import them"
+            f" {wanted['edit']} edits, such as {(missing['rank'] + missing['edit'])[0]}{here}; import them"
         )
     conversations = [_record(brought[prompt_id]) for prompt_id in sorted(brought)]
     cids = {entry["prompt_id"]: entry["labels"] for entry in key}
