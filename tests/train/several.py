@@ -72,9 +72,7 @@ def run(scenario: str, folder: Path, total_steps: int, every_steps: int) -> None
     with hosts.together():
         config = validated_config(total_steps=total_steps, every_steps=every_steps)
         mesh = run_mesh(config)
-        at = {"preempt": 5, "local-kill": 11}.get(
-            scenario, 7
-        )  # read up to three steps ahead: steps are run then
+        at = {"preempt": 5, "local-kill": 11}.get(scenario, 7)  # read up to three steps ahead: steps are run then
         loader = HostLoader(host_rows(mesh, ROWS), scenario=scenario, at=at)
         if scenario == "other-config" and not hosts.is_writer():
             config = validated_config(total_steps=total_steps + 1, every_steps=every_steps)
