@@ -72,6 +72,7 @@ setup(
         "beam": ["apache-beam>=2.77,<3", "google-crc32c"],
         "eval": ["accelerate>=1.0", "lm-eval>=0.4.13,<0.5"],
         "label": ["label-studio-sdk"],
+        "spark": ["pyspark>=4.0,<5"],
         "serve": ["pydantic>=2.12,<3", "starlette>=1.0,<2", "uvicorn>=0.50,<1"],
         "bench": ["datasets", "datasketch", "matplotlib"],  # peers, beside those of hf, and plots
         "hf": ["torch>=2.13,<3", "transformers>=5.23,<6"],

@@ -104,6 +104,9 @@ class Threads:
         done = self.pool.map(lambda item: outcome(function, item), items)
         return [result(one) for one in reported(done, report, len(items))]
 
+    def cores(self):
+        return None
+
     def close(self):
         self.pool.shutdown(cancel_futures=True)
 
@@ -135,11 +138,8 @@ def test_a_new_runner_raises_the_first_error_of_a_step_and_reports_it(threads, t
             runner.each(refused, [0, 2, 3], tmp_path, "bad")
 
 
-def test_a_runner_that_makes_no_rows_is_refused_by_data_cache(threads):
-    with pytest.raises(ConfigError, match="runner 'threads' runs steps and makes no rows; give local"):
-        runners.refuse_without_rows("threads")
-    runners.refuse_without_rows("local")
-    runners.refuse_without_rows("DirectRunner")
+def test_a_new_runner_is_told_from_those_of_beam(threads):
+    assert [runners.is_beam(name) for name in ("threads", "local", "DirectRunner --a 1")] == [False, False, True]
 
 
 # An objective: a subclass of ObjectiveConfig with its numbers, an entry in train/objective.py, OBJECTIVES

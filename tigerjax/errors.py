@@ -81,6 +81,12 @@ class BucketRefused(BucketError):
     exit_code = 3
 
 
+class JudgeError(TigerjaxError):
+    """A judge of answers did not answer, or not in time: nothing is wrong with the input, start again (exit 1)."""
+
+    exit_code = 1
+
+
 class Full(TigerjaxError):
     """A queue of requests is full: the same request may be taken later (exit 1)."""
 

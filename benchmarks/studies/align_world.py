@@ -126,7 +126,7 @@ def align(
         "--sft",
         out / "sft.jsonl",
     ]
-    init += ["--models", out / "sft", "--reward-model", out / f"reward_{reward}" / "model", *more]
+    init += ["--models", out / "sft", "--reward", out / f"reward_{reward}" / "model", *more]
     init += ["--evaluation-set", out / "dev" / "questions.jsonl", "--max-new-tokens", "24", "--align.seed", world.seed]
     for kind in ("rm", "human", "edit"):
         init += [f"--align.{kind}-weight", WEIGHT]

@@ -10,7 +10,7 @@ as work, and the products of the forward pass and of both backward kernels.
 import argparse
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tigerjax.config import SplashConfig
 from tigerjax.plan import flags, kernels, topology
@@ -28,7 +28,8 @@ class Row(NamedTuple):
 
 def square(block: int, *, fused: bool) -> SplashConfig:
     names = [name for name in SplashConfig().blocks() if not fused or not name.endswith("_dq")]
-    return SplashConfig(**dict.fromkeys(names, block), fused_backward=fused)
+    sizes: dict[str, Any] = dict.fromkeys(names, block)
+    return SplashConfig(**sizes, fused_backward=fused)
 
 
 ROWS = (

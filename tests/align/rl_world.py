@@ -49,7 +49,7 @@ def a_text(attempts):
 
 
 def silent(attempts):
-    return [float("nan")] * len(attempts)
+    return [None] * len(attempts)
 
 
 def broken(attempts):
@@ -70,6 +70,10 @@ def two_lines(attempts):
 
 def ends(attempts):
     raise SystemExit(0)
+
+
+def not_a_number(attempts):
+    return [*[0.5] * (len(attempts) - 1), float("nan")]
 
 
 def config_of(folder, chat, kind=GrpoConfig, *, steps, every, **settings):

@@ -22,7 +22,7 @@ WORDS = ROOT / "configs" / "quickstart_rejection_sampled.py"
 
 def begin(root: object, *more: object) -> None:
     """`align init`, with everything that the rounds read below `root`."""
-    named = {"sft": "sft.jsonl", "models": "ends", "reward-model": "reward", "evaluation-set": "questions.jsonl"}
+    named = {"sft": "sft.jsonl", "models": "ends", "reward": "reward", "evaluation-set": "questions.jsonl"}
     named |= {"gold": "gold.jsonl", "safety": "safety.txt", "exclude": "exclude.txt", "out": "align"}
     words = [word for name, file in named.items() for word in (f"--{name}", f"{root}/{file}")]
     words += ["--n", 4, "--max-new-tokens", 8, "--align.rank-fraction", 0.4, "--align.edit-fraction", 0.2]

@@ -6,7 +6,7 @@ import pytest
 from test_rounds import World
 
 from tigerjax.align import reward_data
-from tigerjax.align.answers import score_records
+from tigerjax.align.answers import score_records, totals
 from tigerjax.align.config import AlignConfig
 from tigerjax.align.mix import mix
 from tigerjax.align.people.labels import Verdict
@@ -64,20 +64,20 @@ def test_a_score_that_is_no_number_never_wins_from_scoring_to_ranking(bad):
         records = [sampled("p", ["a", "b", "c"])]
         values = [0.1, 0.2, 0.3]
         values[place] = bad
-        scored, dropped = score_records(records, lambda items, values=values: [*values, 0.0])
+        scored, dropped = score_records(records, lambda items, values=values: totals([*values, 0.0]))
         assert not dropped and best(scored)["p"] == ("c" if place < 2 else "b")
         shown = build(
             scored, rank_fraction=1.0, edit_fraction=0.5, edit_within_ranked=True, seed=0, round_index=1
         ).items[0]["candidates"]
         assert len(shown) == 2  # people are not asked about it either
-    nothing, dropped = score_records([sampled("p", ["a", "b"])], lambda items: [bad, bad, 0.0])
+    nothing, dropped = score_records([sampled("p", ["a", "b"])], lambda items: totals([bad, bad, 0.0]))
     assert not nothing and dropped == {"no_valid_candidate": 1}
 
 
 def test_two_prompts_of_one_text_are_ranked_apart():
     """Grouping candidates by prompt text makes one group of them, and one of the two loses its answer."""
     records = [sampled(p, [f"{p} low", f"{p} high"], question="the same question") for p in ("p1", "p2")]
-    scored, _ = score_records(records, lambda items: [float("high" in text) for _, text, _ in items])
+    scored, _ = score_records(records, lambda items: totals(float("high" in text) for _, text, *_ in items))
     assert best(scored) == {"p1": "p1 high", "p2": "p2 high"}
     verdict = {"p2": Verdict([["p2/0"], ["p2/1"]], [], [], ["a"])}
     assert {r["prompt_id"]: r["ranking"][0]["text"] for r in rank(scored, verdict).records} == {
@@ -91,7 +91,7 @@ def test_no_remainder_is_dropped_from_prompts_to_mixed_set(n):
     """len // shards * shards loses the tail; here every prompt is drawn, scored, asked or not, ranked and mixed."""
     drawn = select([example(i) for i in range(n)], fraction=1.0, seed=0, round_index=1, allow_fraction=True).prompts
     records = [sampled(p["prompt_id"], ["good", "bad"]) for p in drawn]
-    scored, _ = score_records(records, lambda items: [float(text == "good") for _, text, _ in items])
+    scored, _ = score_records(records, lambda items: totals(float(text == "good") for _, text, *_ in items))
     asked = build(scored, rank_fraction=0.05, edit_fraction=0.01, edit_within_ranked=True, seed=0, round_index=1)
     people = {item["prompt_id"] for item in asked.items}
     assert asked.counts == {"prompts": n, "rank": -(-n // 20), "edit": -(-n // 100), "shown": -(-n // 20)}
@@ -125,7 +125,7 @@ def test_no_remainder_is_dropped_from_prompts_to_mixed_set(n):
 @pytest.mark.parametrize("finish", ["length", "marker"])
 def test_an_answer_that_was_cut_off_never_wins_however_well_it_scores(finish):
     records = [sampled("p", ["cut off in the", "whole."], [finish, "stop"]), sampled("q", ["cut"], [finish])]
-    scored, _ = score_records(records, lambda items: [9.0 * (text != "whole.") for _, text, _ in items])
+    scored, _ = score_records(records, lambda items: totals(9.0 * (text != "whole.") for _, text, *_ in items))
     ranked = rank(scored, {})
     assert {r["prompt_id"]: r["ranking"][0]["text"] for r in ranked.records} == {"p": "whole."}
     assert ranked.counts["dropped"] == {"no_winner_truncated": 1}

@@ -18,7 +18,7 @@ from tigerjax.files import manifest
 def ended(folder: Path, after: list[float], *, accepted: bool = True, reasons: tuple[str, ...] = ()) -> Path:
     """A project whose first round has ended: the current model scored 1.0 on each held-out prompt, the new `after`."""
     align = dataclasses.asdict(AlignConfig(prompt_fraction=0.1, seed=0))
-    given = {"sft": "s", "models": ["c"], "reward_model": "r", "evaluation_set": "q", "gold": [], "safety": None}
+    given = {"sft": "s", "models": ["c"], "reward": "r", "evaluation_set": "q", "gold": [], "safety": None}
     given |= {"config": "x", "overrides": [], "score_batch_size": 8, "exclude": None}
     sampling = dataclasses.asdict(SamplingOptions())
     settings_lib.write(folder, settings_lib.AlignSettings(align=align, sampling=sampling, **given))
@@ -69,7 +69,7 @@ def test_a_refused_model_is_named_with_every_reason_and_the_current_one_stays_ne
 def test_a_tie_passes_the_gate_and_is_called_no_improvement(tmp_path, capsys):
     said, outcome = status(ended(tmp_path / "al", [1.0, 1.0, 1.0]), capsys)
     assert "accepted by the gate" in said and "win rate          50.0% (won 0, equal 3, lost 0)" in said
-    assert "a tie: both models score the same on every held-out prompt (3); by the reward model this is no" in said
+    assert "a tie: both models score the same on every held-out prompt (3); by the reward this is no" in said
     assert outcome["note"].startswith("a tie")
 
 

@@ -161,8 +161,8 @@ def test_a_roll_out_whose_groups_are_all_alike_is_named(chat, tmp_path, capsys):
         ({"rewards": ("nowhere:f",)}, ConfigError, r"nowhere cannot be imported: ModuleNotFoundError"),
         ({"rewards": ("rl_world:f",)}, ConfigError, r"rl_world has no function f; correct the name"),
         ({"rewards": ("rl_world:too_few",)}, DataError, r"too_few gave 1 scores for 16 answers; correct the function"),
-        ({"rewards": ("rl_world:a_text",)}, DataError, r"gave 'good' as a score; correct the function"),
-        ({"rewards": ("rl_world:number_as_text",)}, DataError, r"gave '0\.5' as a score; correct the function"),
+        ({"rewards": ("rl_world:a_text",)}, DataError, r"gave 'good' as a score of .*; correct the function"),
+        ({"rewards": ("rl_world:number_as_text",)}, DataError, r"gave '0\.5' as a score of .*; correct the function"),
         (
             {"rewards": ("rl_world:broken",)},
             DataError,
@@ -170,6 +170,11 @@ def test_a_roll_out_whose_groups_are_all_alike_is_named(chat, tmp_path, capsys):
         ),
         ({"rewards": ("rl_world:two_lines",)}, DataError, r"two_lines failed with ValueError: this and that \("),
         ({"rewards": ("rl_world:ends",)}, DataError, r"ends failed with SystemExit: 0 \("),
+        (
+            {"rewards": ("rl_world:not_a_number",)},
+            DataError,
+            r"gave nan as a score of the answer .* to prompt 'p\d'",
+        ),
         ({"rewards": ("rl_world:silent",)}, DataError, r"none of 16 answers got a finite score"),
         ({"answers": 3}, ConfigError, r"4 x objective\.answers=3 = 12 rows, which do not split into batches of"),
         ({"draws": 3}, ConfigError, r"prompts_per_rollout=4 x draws=3 prompts, and there are 8; give more prompts"),

@@ -8,12 +8,13 @@ import os
 import pytest
 
 from tigerjax.align import rounds, stand_in, steps, summary
-from tigerjax.align.answers import Existing
+from tigerjax.align.answers import Existing, Score, totals
 from tigerjax.align.config import AlignConfig
 from tigerjax.errors import Blocked, ConfigError, DataError, GateFailed
 from tigerjax.files import manifest
 
 CONFIG = AlignConfig(prompt_fraction=0.1, seed=0, beat_reference=False)
+NONE = Score(float("nan"))
 FUNCTIONS = ("sample", "score", "labels", "train", "answers", "accuracy")
 
 
@@ -68,7 +69,7 @@ class World:
 
     def score(self, items):
         self.tick()
-        return [float(text.split()[1]) if text.split()[1].isdigit() else 0.0 for _, text, _ in items]
+        return totals(float(text.split()[1]) if text.split()[1].isdigit() else 0.0 for _, text, *_ in items)
 
     def labels(self, queue):
         self.tick()
@@ -98,7 +99,7 @@ class World:
     def run(self, index=1, config=CONFIG, gold=(), safety=(), **changes):
         given = {name: getattr(self, name) for name in FUNCTIONS} | changes
         functions = rounds.RoundFunctions(count_tokens=lambda messages: 1, max_tokens=9, **given)
-        models = {name: self.folder / name for name in ("current", "reward_model")}
+        models = {"current": self.folder / "current", "reward": [self.folder / "reward_model"]}
         inputs = rounds.RoundInputs(sft=[self.sft], **models, gold=gold, safety=safety)
         return rounds.run_round(self.folder / "rounds", index, config, functions, inputs)
 
@@ -233,7 +234,7 @@ def test_an_existing_answer_without_a_score_is_beaten_by_no_answer_of_the_reward
     sound = world.score
 
     def score(items):
-        return [float("nan") if isinstance(i, Existing) else s for i, s in zip(items, sound(items), strict=True)]
+        return [NONE if isinstance(i, Existing) else s for i, s in zip(items, sound(items), strict=True)]
 
     got = world.run(config=dataclasses.replace(CONFIG, beat_reference=True), score=score)
     counts = got.figures["counts"]
@@ -296,8 +297,8 @@ def test_a_prompt_without_any_valid_score_is_dropped_and_counted(tmp_path):
 
     def score(items):
         return [
-            float("nan") if m[0]["content"] == items[0][0][0]["content"] else s
-            for (m, _, _), s in zip(items, sound(items), strict=True)
+            NONE if m[0]["content"] == items[0][0][0]["content"] else s
+            for (m, *_), s in zip(items, sound(items), strict=True)
         ]
 
     got = world.run(score=lambda items: score(items) if len(items) > 10 else sound(items))

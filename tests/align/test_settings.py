@@ -24,7 +24,7 @@ def begun(folder: Path, *done: str) -> Path:
     """A project whose first round has finished these steps."""
     align = dataclasses.asdict(AlignConfig(prompt_fraction=0.1, seed=0))
     sampling = dataclasses.asdict(SamplingOptions())
-    files = {"sft": ["s"], "models": ["c"], "reward_model": "r", "evaluation_set": "q", "gold": [], "safety": None}
+    files = {"sft": ["s"], "models": ["c"], "reward": "r", "evaluation_set": "q", "gold": [], "safety": None}
     settings_lib.write(
         folder,
         settings_lib.AlignSettings(
@@ -72,7 +72,7 @@ def test_settings_that_an_older_version_wrote_are_read_by_their_new_names(tmp_pa
         {"score_batch_size": "8"},
         {"score_batch_size": True},
         {"safety": 3},
-        {"reward_model": None},
+        {"reward": None},
     ],
     ids=repr,
 )
@@ -88,7 +88,7 @@ def test_what_no_finished_step_has_used_can_be_changed_and_the_rest_not(tmp_path
     folder = begun(tmp_path / "dir", "candidate", "prompts", "sample", "score", "queue")
     new = settings_lib.changed(folder, {"allow_partial": True, "min_score": 0.5, "safety": "/list"}, again=False)
     assert new.align["allow_partial"] is True and new.align["min_score"] == 0.5 and new.safety == "/list"
-    for name, value in {"prompt_fraction": 0.05, "max_new_tokens": 9, "reward_model": "other", "seed": 1}.items():
+    for name, value in {"prompt_fraction": 0.05, "max_new_tokens": 9, "reward": "other", "seed": 1}.items():
         with pytest.raises(ConfigError, match=rf"{name}=.* has been used by step \w+ of round 01.*--again"):
             settings_lib.changed(folder, {name: value}, again=False)
         assert settings_lib.changed(folder, {name: value}, again=True) != settings_lib.read(folder)
@@ -123,15 +123,15 @@ def test_set_takes_the_fields_of_the_config():
 
 def test_the_next_reward_model_enters_the_round_after_one_that_has_ended(tmp_path):
     folder = begun(tmp_path / "dir", "candidate", *STEPS)
-    assert settings_lib.changed(folder, {"reward_model": "next"}, again=False).reward_model == "next"
+    assert settings_lib.changed(folder, {"reward": "next"}, again=False).reward == "next"
     finish(folder, 2, "candidate", "prompts", "sample", "score")
     with pytest.raises(ConfigError, match="used by step score of round 02"):
-        settings_lib.changed(folder, {"reward_model": "next"}, again=False)
+        settings_lib.changed(folder, {"reward": "next"}, again=False)
 
 
 def words(made: Path, out: Path, **changed: object) -> list[object]:
     named: dict[str, object] = {"sft": made / "sft.jsonl", "models": made / "chat"}
-    named |= {"reward-model": made / "reward", "evaluation-set": made / "questions.jsonl", "out": out}
+    named |= {"reward": made / "reward", "evaluation-set": made / "questions.jsonl", "out": out}
     named |= {name.replace("_", "-"): value for name, value in changed.items()}
     config = config_words(made, 4, 8)
     return ["init", ROOT / "configs" / "quickstart_rejection_sampled.py", *config, *(
@@ -158,7 +158,7 @@ def test_the_sft_set_may_be_several_files_by_a_pattern(made, tmp_path):
     assert settings_lib.read(tmp_path / "dir").sft == [str(made / "sft.jsonl")]
 
 
-@pytest.mark.parametrize(("name", "model"), [("models", "chat"), ("reward_model", "reward")])
+@pytest.mark.parametrize(("name", "model"), [("models", "chat"), ("reward", "reward")])
 def test_init_checks_every_byte_of_its_models(made, tmp_path, capfd, name, model):
     copy = tmp_path / "copy"
     shutil.copytree(made / model, copy)
@@ -167,7 +167,7 @@ def test_init_checks_every_byte_of_its_models(made, tmp_path, capfd, name, model
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     assert main([str(word) for word in ("align", *words(made, tmp_path / "dir", **{name: copy}))]) == 3
-    assert "sha256 is" in capfd.readouterr().err and not (tmp_path / "dir").exists()
+    assert "xxh3 is" in capfd.readouterr().err and not (tmp_path / "dir").exists()
 
 
 def test_init_opens_every_input_and_names_the_one_that_is_wrong(made, tmp_path, capfd):
@@ -176,11 +176,11 @@ def test_init_opens_every_input_and_names_the_one_that_is_wrong(made, tmp_path, 
     other = dataclasses.replace(chat.config, rope_base=999.0)
     save_model(tmp_path / "other", chat.weights, other, tokenizer_sha256=chat.tokenizer_sha256)
     wrong = {
-        "holds a language model; give a reward model": (2, {"reward_model": made / "chat"}),
-        "not calibrated; run `tigerjax reward calibrate": (2, {"reward_model": tmp_path / "raw"}),
+        "holds a language model; give a reward model": (2, {"reward": made / "chat"}),
+        "not calibrated; run `tigerjax reward calibrate": (2, {"reward": tmp_path / "raw"}),
         "holds a reward model; give a language model": (2, {"models": made / "reward"}),
         "is not that of the config: model.rope_base is 999.0 there": (2, {"models": tmp_path / "other"}),
-        "q.jsonl: a file, but a model is a folder": (3, {"reward_model": written(tmp_path / "q.jsonl", {})}),
+        "q.jsonl: a file, but a model is a folder": (3, {"reward": written(tmp_path / "q.jsonl", {})}),
         "questions.jsonl:1: ": (3, {"sft": made / "questions.jsonl"}),
         "sft.jsonl:1": (3, {"evaluation-set": made / "sft.jsonl"}),
         "gold.jsonl:1: has ['text']": (3, {"gold": written(tmp_path / "gold.jsonl", {"text": "x"})}),
@@ -197,7 +197,7 @@ def test_init_opens_every_input_and_names_the_one_that_is_wrong(made, tmp_path, 
         assert message in said, (message, said)
     assert not (tmp_path / "dir").exists()
     with pytest.raises(DataError, match="nothing: there is no model; give a run"):
-        inputs.check_reward(str(tmp_path / "nothing"), None)
+        inputs.check_reward(str(tmp_path / "nothing"), None, None, ask_judge=False)
 
 
 def test_init_reads_the_preferences_of_the_config(made, tmp_path, capfd):
@@ -214,11 +214,11 @@ def test_set_changes_a_project_and_refuses_what_does_not_open(made, tmp_path, ca
     align(*words(made, out, exclude=tmp_path / "exclude.txt"))
     assert "1 of 2 ids in" in capfd.readouterr().err
     align("set", out, code=2)
-    align("set", out, "--reward-model", made / "chat", code=2)
+    align("set", out, "--reward", made / "chat", code=2)
     align("set", out, "--align.allow-partial", "--max-new-tokens", 4, "--safety", tmp_path / "exclude.txt")
     assert "allow_partial            False -> True" in capfd.readouterr().out
     new = settings_lib.read(out)
     assert new.align["allow_partial"] is True and new.sampling["max_new_tokens"] == 4
-    assert new.safety == str(tmp_path / "exclude.txt") and new.reward_model == str(made / "reward")
+    assert new.safety == str(tmp_path / "exclude.txt") and new.reward == str(made / "reward")
     align(*words(made, out, exclude=tmp_path / "exclude.txt"), code=2)
     assert "align set" in capfd.readouterr().err

@@ -114,7 +114,7 @@ def test_two_processes_train_the_reward_model_that_one_trains(made, tmp_path):
 def test_two_processes_go_through_the_round_that_one_goes_through(made, tmp_path):
     """One process loses its reward model while all score: all end with its line, and the next start goes on."""
     init = ["init", ROOT / "configs" / "quickstart_rejection_sampled.py", *config_words(made, 4, 8)]
-    init += ["--sft", made / "sft.jsonl", "--models", made / "ends", "--reward-model"]
+    init += ["--sft", made / "sft.jsonl", "--models", made / "ends", "--reward"]
     init += [made / "reward", "--evaluation-set", made / "questions.jsonl", "--n", 4, "--max-new-tokens", 8]
     init += ["--align.allow-partial", "--align.min-win-rate", 0, "--align.rank-fraction", 0.4, "--score-batch-size", 8]
     one, two = tmp_path / "one", tmp_path / "two"
@@ -151,7 +151,7 @@ def test_two_processes_go_through_the_round_that_one_goes_through(made, tmp_path
 def test_two_processes_wait_for_people_go_on_to_the_next_round_and_score_files(made, tmp_path):
     config = [ROOT / "configs" / "quickstart_rejection_sampled.py", *config_words(made, 4, 8), *MESH]
     init = ["init", *config, "--out", tmp_path / "dir", "--sft", made / "sft.jsonl", "--models", made / "ends"]
-    init += ["--reward-model", made / "reward", "--evaluation-set", made / "questions.jsonl", "--n", 4]
+    init += ["--reward", made / "reward", "--evaluation-set", made / "questions.jsonl", "--n", 4]
     align(*init, "--max-new-tokens", 8, "--align.min-win-rate", 0, "--score-batch-size", 8)
     words = [*TIGERJAX, "align", "run", tmp_path / "dir", "--rounds", 2, *WAITS]
     ended = run(words, tmp_path / "first", 2)

@@ -63,7 +63,7 @@ def build(folder: Path) -> Path:
     """The folder of an alignment after `align queue`: 5 prompts of 50, 2 to rank, one of them to edit too."""
     materials(folder)
     words = ["init", ROOT / "configs" / "quickstart_rejection_sampled.py", "--out", folder / "align"]
-    words += ["--sft", folder / "sft.jsonl", "--models", folder / "chat", "--reward-model", folder / "reward"]
+    words += ["--sft", folder / "sft.jsonl", "--models", folder / "chat", "--reward", folder / "reward"]
     words += [
         "--evaluation-set",
         folder / "questions.jsonl",

@@ -234,7 +234,7 @@ REFUSALS = [
     ("report nothing", 3, "nothing/report.json does not exist"),
     ("reward train tiny.py --preferences broken.jsonl --calibration-set sft.jsonl", 2, "give --init"),
     (
-        "reward score tiny.py --input prompts.jsonl --out x --model runs/tiny",
+        "reward score tiny.py --input prompts.jsonl --out x --reward runs/tiny",
         2,
         "runs/tiny holds a language model; give a reward model",
     ),
@@ -457,7 +457,7 @@ def test_an_alignment_goes_step_by_step_waits_for_people_and_runs_on(home, capfd
     assert found["n"] == 100 and json.loads((home / "c.json").read_text())["before"] == extra["calibration"]
     assert load_model("rm").extra["truncation_penalty"] == 2.0
     plan = (
-        "align init tiny.py --data.seq-len 128 --out al --sft sft.jsonl --models runs/tiny --reward-model rm"
+        "align init tiny.py --data.seq-len 128 --out al --sft sft.jsonl --models runs/tiny --reward rm"
         " --evaluation-set dev.jsonl --n 2 --max-new-tokens 4 --align.prompt-fraction 0.05 --align.min-win-rate 0"
         " --align.max-mean-loss-points 100 --align.max-task-loss-points 100"
     )

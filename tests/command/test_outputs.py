@@ -13,7 +13,7 @@ WRITING = [
     pytest.param(command, option, id=" ".join((*words, option.name)))
     for words, command in COMMANDS.items()
     for option in options.of_command(command)
-    if option.name in outputs.OUTPUTS
+    if outputs.is_output(option)
 ]
 
 
@@ -34,7 +34,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(tmp_path, c
             outputs.refuse(own, {option.name: path})
         assert words in str(error.value) and str(error.value).startswith(f"{option.name} "), error.value
     for other in own:
-        if other.is_path and other.name not in outputs.OUTPUTS:
+        if other.is_path and not outputs.is_output(other):
             path = tmp_path / "same"
             given = {option.name: path, other.name: [path] if other.many else path}
             with pytest.raises(ConfigError, match=f"would replace what {other.name.lstrip('-')} names"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tigerjax.align.config import AlignConfig, RewardConfig
+from tigerjax.align.rewards.config import JudgeConfig, PartConfig
 from tigerjax.command import options
 from tigerjax.command.arguments import bind
 from tigerjax.command.table import COMMANDS
@@ -83,6 +84,8 @@ VALID = [
     WeightsConfig(trained=("embed",)),
     LoraConfig(rank=2),
     ServeBatching(),
+    JudgeConfig(url="http://127.0.0.1:8000/v1", model="m", template="t", lowest=1, highest=10),
+    PartConfig(reward="r", floor=0.5),
     ChatSettings(n=1, temperature=0.9, top_p=0.95, top_k=0, max_new_tokens=8, seed=0),
     Ask(ids=(5,), prompt_id="p", max_new_tokens=8, temperature=0.9, top_p=0.95, top_k=0, seed=0),
 ]  # fmt: skip

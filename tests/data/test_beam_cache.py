@@ -1,4 +1,4 @@
-"""Rows cached by SeqIO on Apache Beam are the rows of the files, whatever the blocks; errors are the same."""
+"""Rows cached by workers are the rows of the files, whatever the blocks; errors are the same."""
 
 import itertools
 
@@ -14,6 +14,8 @@ from tigerjax.data.tasks import row_maker, task_rows
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl, manifest
 from tigerjax.records import block
+from tigerjax.stages import runner
+from tigerjax.stages.local import Processes
 
 L = 64
 
@@ -40,12 +42,18 @@ def registered(work, tmp_path, monkeypatch):
     return work / "tokenizer"
 
 
+@pytest.fixture
+def by_blocks(monkeypatch):
+    """A runner of steps, as every one but those of Beam."""
+    monkeypatch.setitem(runner.RUNNERS, "by-blocks", Processes)
+    return "by-blocks"
+
+
+@pytest.mark.parametrize("on", ["DirectRunner", "by-blocks"])
 @pytest.mark.parametrize("name", ["beam_test", "beam_sft"])
-def test_rows_cached_on_beam_are_those_cached_here_byte_for_byte(registered, tmp_path, name):
+def test_rows_cached_by_workers_are_those_cached_here_byte_for_byte(registered, by_blocks, tmp_path, name, on):
     here = mixture.cache(name, Caching(tokenizer=registered, cache_dir=tmp_path / "here", seq_len=L))
-    beam = mixture.cache(
-        name, Caching(tokenizer=registered, cache_dir=tmp_path / "beam", seq_len=L, runner="DirectRunner")
-    )
+    beam = mixture.cache(name, Caching(tokenizer=registered, cache_dir=tmp_path / "beam", seq_len=L, runner=on))
     for task, folder in here.items():
         assert (folder / row_files.name(0)).read_bytes() == (beam[task] / row_files.name(0)).read_bytes(), task
         mine, theirs = manifest.read(folder), manifest.read(beam[task])
@@ -90,24 +98,23 @@ def test_a_source_is_cut_into_many_blocks_and_none_is_lost(registered, tmp_path)
         ('{"id": "x", "text": "1", "source": "C4"}', r"a\.jsonl:41: id 'x': source 'C4' is denied"),
     ],
 )
-def test_bad_records_stop_the_cache_with_file_and_line(registered, tmp_path, line, says):
+def test_bad_records_stop_the_cache_with_file_and_line(registered, by_blocks, tmp_path, line, says):
     with open(tmp_path / "a.jsonl", "a") as file:
         file.write(line + "\n")
     mixture.pretraining("bad", tokenizer=registered, sources={"zh": mixture.Source(tmp_path / "a.jsonl")})
-    with pytest.raises(DataError, match=says):
-        mixture.cache(
-            "bad", Caching(tokenizer=registered, cache_dir=tmp_path / "out", seq_len=L, runner="DirectRunner")
-        )
+    for on in ("DirectRunner", by_blocks):
+        with pytest.raises(DataError, match=says):
+            mixture.cache("bad", Caching(tokenizer=registered, cache_dir=tmp_path / "out", seq_len=L, runner=on))
     assert not (tmp_path / "out" / "bad.zh").exists()
 
 
-def test_an_empty_file_of_a_source_is_refused_by_name_as_it_is_without_beam(registered, tmp_path):
+def test_an_empty_file_of_a_source_is_refused_by_name_as_it_is_without_beam(registered, by_blocks, tmp_path):
     (tmp_path / "z.jsonl").write_text("\n")
     files = (tmp_path / "a.jsonl", tmp_path / "z.jsonl")
     mixture.pretraining("empty", tokenizer=registered, sources={"zh": mixture.Source(files)})
-    for runner in ("local", "DirectRunner"):
+    for on in ("local", "DirectRunner", by_blocks):
         with pytest.raises(DataError, match=r"source empty\.zh: .*z\.jsonl: is empty"):
-            mixture.cache("empty", Caching(tokenizer=registered, cache_dir=tmp_path / "out", seq_len=L, runner=runner))
+            mixture.cache("empty", Caching(tokenizer=registered, cache_dir=tmp_path / "out", seq_len=L, runner=on))
 
 
 def test_an_unknown_runner_is_refused(registered, tmp_path):

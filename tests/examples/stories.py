@@ -51,6 +51,13 @@ def annotate() -> None:
     stand_in.answer(queue, "key.jsonl", "answers.jsonl")
 
 
+def reward_file() -> None:
+    """reward.toml as on its page, without the judge: no server runs here."""
+    Path("my_rewards.py").write_text("def safe(answers):\n    return [1.0 for _ in answers]\n", encoding="utf-8")
+    parts = '[helpful]\nreward = "runs/reward/model"\n[safe]\nreward = "my_rewards:safe"\nweight = 0\nfloor = 1\n'
+    Path("reward.toml").write_text(parts, encoding="utf-8")
+
+
 def talk() -> None:
     """What somebody kept in the page of `tigerjax serve --labels runs/talk`."""
     asked = {"annotator": "ann", "messages": [{"role": "user", "content": "Who are you?"}], "ranking": [[1]]}
@@ -217,7 +224,7 @@ FEW = "few short answers, so many to rank that people are asked at all, and a ga
 ROUNDS = [
     Line(
         "tigerjax align init configs/quickstart_rejection_sampled.py --out runs/align --sft sft.jsonl --models runs/sft"
-        " --reward-model runs/reward/model --evaluation-set dev.jsonl",
+        " --reward runs/reward/model --evaluation-set dev.jsonl",
         with_={
             "--evaluation-set dev.jsonl": "--evaluation-set dev.jsonl --n 4 --max-new-tokens 8"
             " --align.rank-fraction 0.4 --align.edit-fraction 0.2 --align.min-win-rate 0"
@@ -237,8 +244,9 @@ ROUNDS = [
         " runs/align/rounds/01/rank/preferences.jsonl --calibration-set sft.jsonl --init runs/align/rounds/01/train/run"
         " --out runs/reward2"
     ),
-    Line("tigerjax align set runs/align --reward-model runs/reward2/model"),
-    Line("tigerjax align set runs/align --align.allow-partial --reward-model runs/reward2/model"),
+    Line("tigerjax align set runs/align --reward runs/reward2/model"),
+    Line("tigerjax align set runs/align --reward reward.toml", before=reward_file),
+    Line("tigerjax align set runs/align --align.allow-partial --reward runs/reward2/model"),
     Line(
         "tigerjax align set runs/align --max-new-tokens 256 --again",
         with_={"256": "9"},
@@ -265,6 +273,7 @@ LAUNCHES = [
 ]
 PLANS = [
     Line("tigerjax plan configs/llama2_7b.py --topology v5p:4x4x4 --tokens 300e9"),
+    Line("tigerjax plan configs/llama2_7b.py --topology v5p:4x4x4 --kernels"),
     Line("tigerjax plan configs/tiger_70b_sft.py --topology v5p:4x4x4 --tokens 300e9 --json plan.json"),
     Line("tigerjax plan configs/tiger_70b_sft.py --topology v5p:4x4x4"),
     Line(
@@ -278,22 +287,22 @@ SOON = "the search stops when its time is over: here it ends after the first can
 SEARCHES = [
     Line(
         "tigerjax plan configs/tiger_7b_pretrain.py --topology v5p:4x4x4 --search --budget-minutes 60",
-        with_={"minutes 60": "minutes 1"},
+        with_={"minutes 60": "minutes 5"},
         why=SOON,
     ),
     Line(
         "tigerjax plan configs/tiger_70b_pretrain.py --topology v5p:4x4x4 --search --budget-minutes 12",
-        with_={"minutes 12": "minutes 1"},
+        with_={"minutes 12": "minutes 5"},
         why=SOON,
     ),
     Line(
         "tigerjax plan configs/tiger_70b_pretrain.py --topology v5p:4x4x4 --search --budget-minutes 60",
-        with_={"minutes 60": "minutes 1"},
+        with_={"minutes 60": "minutes 5"},
         why=SOON,
     ),
     Line(
         "tigerjax plan pretrain.py --topology v5p:4x4x4 --search",
-        with_={"--search": "--search --budget-minutes 1"},
+        with_={"--search": "--search --budget-minutes 5"},
         why=SOON,
         before=config_as("pretrain.py", "configs/tiger_13b_pretrain.py", "planned"),
     ),

@@ -56,7 +56,7 @@ def round_of_stand_ins() -> Iterator[None]:
     project = "tigerjax.align.project.Project"
     with (
         mock.patch(f"{project}._sample_to", sample_to),
-        mock.patch(f"{project}._scorer", Scored()),
+        mock.patch(f"{project}._scorer", lambda self, path: Scored()),
         mock.patch(f"{project}._model", lambda self, path: Found),
     ):
         yield
@@ -75,7 +75,7 @@ def inputs(folder: Path) -> None:
 
 def init(folder: Path) -> list[object]:
     words = ["align", "init", *words_of_config(folder), "--out", folder / "project", "--sft", folder / "in/sft.jsonl"]
-    words += ["--models", folder / "chat", "--reward-model", folder / "reward", "--gold", folder / "in/gold.jsonl"]
+    words += ["--models", folder / "chat", "--reward", folder / "reward", "--gold", folder / "in/gold.jsonl"]
     words += [
         "--evaluation-set",
         folder / "in/questions.jsonl",
@@ -88,6 +88,33 @@ def init(folder: Path) -> list[object]:
     ]
     words += ["--align.prompt-fraction", 0.8, "--align.rank-fraction", 0.8, "--align.edit-fraction", 0.4]
     return [*words, "--align.allow-fraction", "--align.allow-partial", "--exclude", folder / "in/exclude.txt"]
+
+
+REWARDS = """[helpful]
+reward = "../reward"
+
+[style]
+weight = 0.2
+floor = 1
+[style.judge]
+url = "http://127.0.0.1:9/v1"
+model = "judge"
+template = "judge.md"
+lowest = 1
+highest = 10
+body = {temperature = 0}
+"""
+
+
+def file_of_rewards(folder: Path) -> None:
+    inputs(folder)
+    (folder / "in/reward.toml").write_text(REWARDS)
+    (folder / "in/judge.md").write_text("{{conversation}}\n{{answer}}\n评分：N")
+
+
+def init_with_file(folder: Path) -> list[object]:
+    changed = [folder / "in/reward.toml" if word == folder / "reward" else word for word in init(folder)]
+    return [*changed, "--no-ask-judge"]
 
 
 def step(name: str, *more: str) -> Any:
@@ -124,7 +151,10 @@ def judged(gate: Path) -> None:
     answers = {"before": [[0.0, 5], [0.2, 7]], "after": [[0.5, 6], [0.3, 4]]}
     made = {"accepted": True, "reasons": [], "figures": figures | {"accuracy_after": 0.5}, "held_out": answers}
     manifest.write_json(gate / "gate.json", made)
-    manifest.write(gate, {"stage": "align gate", "outputs": manifest.described(gate, ["gate.json"])})
+    said = {"before": {"text": "No.", "score": 0.0}, "after": {"text": "no", "score": 0.5}}
+    (gate / "answers.jsonl").write_bytes(lines([{"prompt_id": "q1", "messages": CHAT, **said}]))
+    outputs = manifest.described(gate, ["answers.jsonl", "gate.json"])
+    manifest.write(gate, {"stage": "align gate", "outputs": outputs})
 
 
 def labels(asked: list[Any]) -> Iterator[dict[str, Any]]:
@@ -172,6 +202,7 @@ READERS: dict[str, Reader] = {
         files=("chat/meta.json", "reward/meta.json", "tok/*"),
         json=("*/meta.json", "tok/*.json"),
     ),
+    "rewards": Reader(make=file_of_rewards, words=init_with_file, files=("in/reward.toml", "in/judge.md"), no_end=True),
     "preferences": Reader(
         make=inputs,
         words=lambda f: [

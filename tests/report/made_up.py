@@ -87,6 +87,7 @@ def made_up_report(samples: int = 3) -> dict[str, Any]:
             "reward_after": 0.99,
         },
         "align_rounds": [ended(1, "accepted", []), ended(2, "refused", [f"mean en lost 2.22 points {HOSTILE}"])],
+        "examples": [{"round": 2} | made_up_examples()],
         "samples": [
             {
                 "lang": prompts[i % 3][0],
@@ -144,4 +145,36 @@ def made_up_report(samples: int = 3) -> dict[str, Any]:
             "rejection sampling: one round": 55.5,
         },
         "total_seconds": 333.3,
+    }
+
+
+def made_up_examples() -> dict[str, Any]:
+    """Prompts of each kind and held-out questions, with hostile names and texts and a word that no line can break."""
+
+    def answer(score: float | None, text: str = HOSTILE, **more: Any) -> dict[str, Any]:
+        scored = {"score": score, "parts": {f"safe{HOSTILE}": 0.111, "taste": None}, "below": [f"safe{HOSTILE}"]}
+        standing = {"won": False, "by": "rm", "why_not": "", "place": None, "rejected": False}
+        return {"text": text, "cut": 0, "finish": "stop"} | scored | standing | more
+
+    def prompt(kind: str, *answers: dict[str, Any], people: dict[str, Any] | None = None) -> dict[str, Any]:
+        asked = {"role": f"user{HOSTILE}", "text": f"MADE UP {kind}: {HOSTILE}" + "y" * 300, "cut": 22_222}
+        whole = {"prompt_id": f"{kind}-{HOSTILE}", "kind": kind, "messages": [asked], "messages_left_out": 3}
+        return whole | {"existing": answer(-1.11), "answers": answers, "answers_left_out": 7, "people": people}
+
+    did = {"annotators": ["ann", HOSTILE], "ranked": 4, "rejected": 0, "edited": 1}
+    asked = [{"role": "user", "text": "虚构：首都是哪里？", "cut": 0}]
+    sides = ((1.1, 2.2), (2.2, 1.1), (1.1, 1.1))
+    return {
+        "prompts": [
+            prompt("people", answer(None, won=True, by="edit"), answer(3.3, place=1), people=did),
+            prompt("floor", answer(2.2, won=True), answer(9.9, why_not="below_floor")),
+            prompt("nobody", answer(0.1, "", why_not="empty"), answer(0.2, why_not=f"odd{HOSTILE}")),
+            prompt("reward", answer(2.2, "x" * 300, won=True)),
+        ],
+        "prompts_left_out": 4444,
+        "held_out": [
+            {"messages": asked, "messages_left_out": 0, "before": answer(before), "after": answer(after)}
+            for before, after in sides
+        ],
+        "held_out_left_out": 55,
     }

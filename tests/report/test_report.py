@@ -22,6 +22,7 @@ SECTIONS = {
     "accuracy": ["accuracy"],
     "round": ["true_reward", "round"],
     "rounds": ["align_rounds"],
+    "examples": ["examples"],
     "samples": ["samples"],
     "speed": ["runs"],
     "parity": ["hf_max_abs_logit_diff", "hf_greedy_equal"],
@@ -265,7 +266,7 @@ def test_chinese_questions_answers_and_names_are_marked(tmp_path: Path):
     text = rendered(report, tmp_path)
     assert '<div class="ask" lang="zh-Hans"><span class="lang" lang="en">Chinese</span>虚构' in text
     assert '<dd lang="zh-Hans">三百三十三' in text and '<h3 lang="zh-Hans">中文运行</h3>' in text
-    assert text.count('lang="zh-Hans"') == 3
+    assert text.count('lang="zh-Hans"') == 3 + len(report["examples"][0]["held_out"])
 
 
 def test_wanted_shares_stand_beside_measured_ones_on_a_scale_to_100_percent(tmp_path: Path):

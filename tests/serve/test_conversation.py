@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Sequence
 
 import pytest
 from tiny_model import ByteTokenizer
@@ -26,7 +27,7 @@ def chat_with(engine, *, system="", score=None, **changes) -> Chat:
     return Chat(engine, dataclasses.replace(SETTINGS, **changes), system=system, score=score)
 
 
-def typed(chat: Chat, *lines: str) -> None:
+def typed(chat: Chat, *lines: str, kept: Sequence[Callable[[], object]] = ()) -> None:
     """A person who types these lines, and then Ctrl-D."""
     left = [*lines]
 
@@ -35,7 +36,7 @@ def typed(chat: Chat, *lines: str) -> None:
             raise EOFError
         return left.pop(0)
 
-    Screen(chat, read).talk()
+    Screen(chat, read, *kept).talk()
 
 
 def test_an_answer_is_that_of_sample_to_the_same_messages(tiny, engine):
@@ -93,15 +94,24 @@ def test_the_answer_with_the_highest_score_goes_on_or_the_one_that_is_taken(engi
     assert chat._said[-1]["content"] == chat.answers[1].text
 
 
+def test_what_was_said_can_be_written_down_after_each_line(engine):
+    chat, records = chat_with(engine, temperature=0), []
+    typed(
+        chat, "hello", "/n 200", "more", kept=[lambda: records.append([m["role"] for m in chat.record()["messages"]])]
+    )
+    assert records == [["user", "assistant"], ["user", "assistant"] * 2]
+
+
 def test_what_is_typed_wrongly_is_named_and_the_conversation_goes_on(engine, capsys):
     chat = chat_with(engine)
     typed(
-        chat, "/tempratur 1", "/n four", "/temperature 1000", "/nothing", "/temperature 0", "/n 2", "/system X",
-        "/system", "/reset", "/help", "", "//slash", "/quit", "never reached",
+        chat, "/tempratur 1", "/n four", "/n", "/n 100000", "/temperature 1000", "/nothing", "/temperature 0", "/n 2",
+        "/system X", "/system", "/reset", "/help", "", "//slash", "/quit", "never reached",
     )  # fmt: skip
     out, err = capsys.readouterr()
     assert "no command /tempratur (`/help` lists them); did you mean /temperature?" in err
-    assert "/n four: needs a number; type /n 4" in err
+    assert "/n four needs a number; type /n 4" in err
+    assert "\n/n needs a number; type /n 4\nn=100000 must be at least 1 and at most 128\n" in err
     assert "temperature=1000.0 must be at least 0 and at most 100" in err
     assert "no command /nothing (`/help` lists them)" in err
     assert "temperature is 0 from now on\nn is 2 from now on\nthe instruction holds" in out

@@ -119,8 +119,5 @@ def alive(pid):
     ],
 )
 def test_words_that_are_no_runner_are_refused_before_any_work(words, needed):
-    from tigerjax.stages.runner import refuse_without_rows
-
-    for make in (Runner, refuse_without_rows):
-        with pytest.raises(ConfigError, match=needed):
-            make(words)
+    with pytest.raises(ConfigError, match=needed):
+        Runner(words)

@@ -16,7 +16,7 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl
 from tigerjax.records import block
 from tigerjax.stages.runner import Runner
-from tigerjax.text import containment, dedup, grams, minhash
+from tigerjax.text import clusters, containment, dedup, grams, minhash
 from tigerjax.text.clean import clean_files
 from tigerjax.text.dedup import against_sft_files, dedup_files
 from tigerjax.text.grams import key, words
@@ -122,7 +122,7 @@ def test_records_of_a_bucket_are_joined_through_others_and_not_beyond():
 def test_clusters_are_those_of_a_graph_search():
     rng = random.Random(3)
     edges = np.array([[rng.randrange(400) * 7, rng.randrange(400) * 7] for _ in range(260)], np.uint64).T
-    named, cluster = dedup.clusters(edges)
+    named, cluster = clusters.components(edges)
     wanted: list[set[int]] = []
     for a, b in edges.T.tolist():
         touching = [group for group in wanted if group & {a, b}]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tigerjax import records
+from tigerjax.align.rewards.given import absolute
 from tigerjax.config.ranges import Count, CountOrZero, Factor, PositiveShare, Range, Seed, Share, check
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
@@ -96,7 +97,9 @@ class AlignInputs:
     sft: list[Path]  # The files of the SFT set of the first round
     models: list[Path]
     """Chat models, the oldest first; the first round starts from the best."""
-    reward_model: Path  # Checkpoint of a calibrated reward model
+    reward: str
+    """What scores the answers: the folder of a calibrated reward model, a Python function MODULE:FUNCTION, or a .toml
+    file with a judge or a weighted sum (docs/ALIGNMENT.md)."""
     evaluation_set: Path
     """Held-out questions with their answers, for the choice of a model and the gate."""
     gold: list[Path] = dataclasses.field(default_factory=list)
@@ -115,6 +118,8 @@ def resolved(name: str, value: Any) -> Any:
 
     Patterns among the files of records stand for the files that they match now.
     """
+    if name == "reward":
+        return absolute(value)
     return _absolute(records.expand(value) if name in ("sft", "gold") else value)
 
 

@@ -1,13 +1,17 @@
-"""The models of a round on the held-out questions: what gate.json holds."""
+"""The models of a round on the held-out questions: what gate.json holds, and the answers themselves."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tigerjax.align import gate as gate_lib
-from tigerjax.align.answers import Records, ScoreFunction, finite, first_answers
+from tigerjax.align.answers import Answer, Records, Score, ScoreFunction, fields, finite, first_answers
 from tigerjax.align.config import AlignConfig
 from tigerjax.errors import DataError
+from tigerjax.files import manifest
+from tigerjax.files.jsonl import write_jsonl
+
+ANSWERS = "answers.jsonl"
 
 
 class Asked(Protocol):
@@ -19,25 +23,33 @@ class Asked(Protocol):
     def accuracy(self, records: Records, /) -> Mapping[str, Any]: ...
 
 
-def judge(
-    config: AlignConfig, functions: Asked, current: Path, new: Path, control: Path | None = None
-) -> dict[str, Any]:
-    """Whether the new model is accepted, the reasons, the figures of both models, and those of the control.
+class Judged(NamedTuple):
+    """What the gate says, and what it was said of."""
+
+    verdict: dict[str, Any]
+    """{accepted, reasons, figures of both models and of the control, held_out}, the contents of gate.json"""
+    answers: Records
+    """{prompt_id?, messages, before, after}; each of these two is {text, score, parts?, below?}"""
+
+
+def judge(config: AlignConfig, functions: Asked, current: Path, new: Path, control: Path | None = None) -> Judged:
+    """Compares the new model with the current one, and with the control where there is one.
 
     The control changes nothing in the verdict. Its win rate is that of the new model against it.
     """
-    sides = [current, new, *([control] if control is not None else [])]
-    records = [functions.answers(own) for own in sides]
+    models = [current, new, *([control] if control is not None else [])]
+    records = [functions.answers(model) for model in models]
     accuracies = [functions.accuracy(own) for own in records]
     answers = [first_answers(own) for own in records]
     asked = [[list(a.messages) for a in own] for own in answers]
     if any(own != asked[0] for own in asked):
         raise DataError("held-out answers of the two models are not to the same prompts in the same order")
     scores = [list(functions.score(own)) for own in answers]
+    standing = gate_lib.standings(*scores)
     result = gate_lib.gate(
         gate_lib.figures_of(accuracies[0]),
         gate_lib.figures_of(accuracies[1]),
-        wins=gate_lib.win_rate(scores[1], scores[0]),
+        wins=gate_lib.win_rate(standing[1], standing[0]),
         max_mean_loss_points=config.max_mean_loss_points,
         max_task_loss_points=config.max_task_loss_points,
         min_win_rate=config.min_win_rate,
@@ -52,14 +64,35 @@ def judge(
         figures["control"] = {
             "accuracy": accuracies[2]["overall"],
             "reward": _mean(scores[2]),
-            "win_rate": gate_lib.win_rate(scores[1], scores[2]),
+            "win_rate": gate_lib.win_rate(standing[1], standing[2]),
         }
+    sides = dict(zip(("before", "after"), scores, strict=False))
+    if any(score.below for own in sides.values() for score in own):
+        figures["below_floor"] = {name: sum(bool(score.below) for score in own) for name, own in sides.items()}
     held_out = {
-        name: [[finite(score), len(answer.text)] for score, answer in zip(own, texts, strict=True)]
+        name: [_held_out(score, answer) for score, answer in zip(own, texts, strict=True)]
         for name, own, texts in zip(("before", "after"), scores[:2], answers[:2], strict=True)
     }
-    return {"accepted": result.accepted, "reasons": result.reasons, "figures": figures, "held_out": held_out}
+    verdict = {"accepted": result.accepted, "reasons": result.reasons, "figures": figures, "held_out": held_out}
+    before, after = (_said(answers[n], scores[n]) for n in (0, 1))
+    heads = [{key: r[key] for key in ("prompt_id", "messages") if key in r} for r in records[0]]
+    return Judged(verdict, [h | {"before": b, "after": a} for h, b, a in zip(heads, before, after, strict=True)])
 
 
-def _mean(scores: Sequence[float]) -> float:
-    return sum(scores) / len(scores)
+def _said(answers: Sequence[Answer], scores: Sequence[Score]) -> Records:
+    return [{"text": answer.text} | fields(score) for answer, score in zip(answers, scores, strict=True)]
+
+
+def write(folder: Path, judged: Judged) -> None:
+    """Writes gate.json and answers.jsonl."""
+    manifest.write_json(folder / "gate.json", judged.verdict)
+    write_jsonl(folder / ANSWERS, judged.answers)
+
+
+def _held_out(score: Score, answer: Answer) -> list[Any]:
+    """[score, characters] of an answer, and the parts below whose floor it is, where there are any."""
+    return [finite(score.total), len(answer.text), *([list(score.below)] if score.below else [])]
+
+
+def _mean(scores: Sequence[Score]) -> float:
+    return sum(score.total for score in scores) / len(scores)

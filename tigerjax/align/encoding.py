@@ -23,7 +23,7 @@ def encode_all(tok: Tokenizer, answers: Sequence[Answer], *, seq_len: int) -> tu
     ids: list[list[int] | None] = []
     finishes: list[str] = []
     for number, answer in enumerate(answers, 1):
-        messages, text, finish = answer
+        messages, text, finish, *_ = answer
         where = f"answer {number} to score, to {str(messages[-1]['content'])[:40]!r}"
         one: list[int] | None = None
         end = finish
@@ -36,7 +36,7 @@ def encode_all(tok: Tokenizer, answers: Sequence[Answer], *, seq_len: int) -> tu
             check_end(tok, one, end, where)
         ids.append(one)
         finishes.append(end)
-    if cut := sum(end != finish for end, (_, _, finish) in zip(finishes, answers, strict=True)):
+    if cut := sum(end != answer.finish for end, answer in zip(finishes, answers, strict=True)):
         hosts.say(
             f"warning: {cut} of {len(answers)} answers do not fit seq_len={seq_len} when their text is encoded again;"
             " scored as truncated"

@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from tigerjax.align.answers import Score
 from tigerjax.errors import DataError, GateFailed
 
-NO_GAIN = "by the reward model this is no improvement"
+NO_GAIN = "by the reward this is no improvement"
 
 
 class Gate(NamedTuple):
@@ -17,6 +18,14 @@ class Gate(NamedTuple):
     """Why it was refused; empty when it was accepted."""
     figures: dict[str, Any]
     """{change_points: {"mean en": points, …}, win_rate}"""
+
+
+def standings(*sides: Sequence[Score]) -> list[list[float]]:
+    """The scores by which answers are compared: an answer below a floor stands below all that are not, and is equal to
+    another one below a floor."""
+    known = [score.total for side in sides for score in side if math.isfinite(score.total)]
+    bottom = min(known, default=0.0) - 1.0
+    return [[bottom if s.below and math.isfinite(s.total) else s.total for s in side] for side in sides]
 
 
 def win_rate(new: Sequence[float], current: Sequence[float]) -> float:
@@ -99,10 +108,14 @@ def remark(wins: float, counted: Tally | None) -> str:
 
 
 def beside(verdict: Mapping[str, Any]) -> dict[str, Any]:
-    """{held_out: {won, equal, lost}, note} of the contents of gate.json. What does not apply is left out."""
+    """{held_out: {won, equal, lost}, note, below_floor} of the contents of gate.json; without what does not apply."""
     out: dict[str, Any] = {}
-    sides = [[score for score, _ in verdict.get("held_out", {}).get(name, [])] for name in ("after", "before")]
-    counted = tally(*sides) if all(sides) and None not in (*sides[0], *sides[1]) else None
+    sides = [verdict.get("held_out", {}).get(name, []) for name in ("after", "before")]
+    scored = all(sides) and all(score is not None for side in sides for score, *_ in side)
+    read = [[Score(score, below=below[0] if below else ()) for score, _, *below in side] for side in sides if scored]
+    counted = tally(*standings(*read)) if scored else None
+    if "below_floor" in verdict["figures"]:
+        out["below_floor"] = verdict["figures"]["below_floor"]
     if counted is not None:
         out["held_out"] = counted._asdict()
     note = remark(verdict["figures"]["win_rate"], counted) if verdict["accepted"] else ""

@@ -5,9 +5,14 @@ from typing import Any
 
 from tigerjax import records
 from tigerjax.align import prompts as prompts_lib
+from tigerjax.align.answers import Answer
 from tigerjax.align.config import AlignConfig
 from tigerjax.align.people.queue import share
+from tigerjax.align.rewards import given
+from tigerjax.align.rewards import reward as rewards
+from tigerjax.align.rewards.given import Given
 from tigerjax.align.settings import AlignSettings, read_lines
+from tigerjax.checkpoint.files import META
 from tigerjax.checkpoint.loaded import check_fits, check_sizes
 from tigerjax.checkpoint.stored import StoredModel, open_whole
 from tigerjax.config import PreferenceConfig, RunConfig
@@ -21,14 +26,16 @@ from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.train.objective import refuse_rewards
 
 
-def check(settings: AlignSettings, run: RunConfig) -> None:
+def check(settings: AlignSettings, run: RunConfig, *, ask_judge: bool) -> None:
     """Reads all files and every byte of each model's weights, and what each model says of itself.
 
+    A reward that is a function is called for one answer of the SFT set, and with `ask_judge` a judge is asked about it.
+
     DataError for a file that is not there or not of its kind. ConfigError for a model of another kind, tokenizer or
-    size, and for a reward model that is not calibrated.
+    size, and for a reward model that is not calibrated. JudgeError for a judge that does not answer.
     """
     refuse_rewards(run)
-    for name in ("reward_model", "evaluation_set", "safety", "exclude"):
+    for name in ("evaluation_set", "safety", "exclude"):
         if (path := getattr(settings, name)) is not None and not paths.of(path).exists():
             raise DataError(f"{path}: {name} of the alignment does not exist; correct the path")
     for path in (*settings.sft, *settings.models, *settings.gold):
@@ -43,9 +50,9 @@ def check(settings: AlignSettings, run: RunConfig) -> None:
         model = _open(path)
         check_fits(model, tokenizer, where=path)
         check_sizes(model, run.model, where=path)
-    check_reward(settings.reward_model, tokenizer)
     _check_questions(settings.evaluation_set, tokenizer, run.data.seq_len)
-    _check_sft(settings)
+    sample = _check_sft(settings)
+    check_reward(settings.reward, tokenizer, sample, ask_judge=ask_judge)
     _check_preferences([paths.of(path) for path in settings.gold], "the next reward model")
     _check_preferences(preferences, "training")
     for name in ("safety", "exclude"):
@@ -71,8 +78,20 @@ def _open(path: str) -> StoredModel:
     return open_whole(path)
 
 
-def check_reward(path: str, tokenizer: Tokenizer) -> None:
+def check_reward(text: str, tokenizer: Tokenizer, sample: Answer | None, *, ask_judge: bool) -> Given:
+    """The reward that is called `text`, each part of it opened as `rewards.reward.check` says."""
+    of = given.read(text)
+    rewards.check(of, lambda path: _check_model(path, tokenizer), sample, ask=ask_judge)
+    return of
+
+
+def _check_model(path: str, tokenizer: Tokenizer) -> None:
     """ConfigError unless a calibrated reward model of this tokenizer is at `path`; DataError where no folder is."""
+    if (paths.of(path) / "config.json").is_file() and not (paths.of(path) / META).is_file():
+        raise ConfigError(
+            f"{path} is a Hugging Face folder; `tigerjax convert from-hf {path} --out DIR` imports it, `tigerjax reward"
+            " calibrate CONFIG --model DIR --calibration-set SFT` gives its scores their scale, and DIR is the reward"
+        )
     model = _open(path)
     check_fits(model, tokenizer, where=path, reward=True)
     if "calibration" not in model.extra or "truncation_penalty" not in model.extra:
@@ -92,8 +111,8 @@ def _check_questions(path: str, tokenizer: Tokenizer, seq_len: int) -> None:
             )
 
 
-def _check_sft(settings: AlignSettings) -> None:
-    """Reads the SFT set, and sees that a round can draw its prompts from it."""
+def _check_sft(settings: AlignSettings) -> Answer:
+    """Reads the SFT set, and sees that a round can draw its prompts from it. Gives the answer to one of them."""
     align, excluded = AlignConfig(**settings.align), read_lines(settings.exclude)
     examples = list(records.sft_examples(settings.sft))
     drawn = prompts_lib.select(
@@ -115,3 +134,5 @@ def _check_sft(settings: AlignSettings) -> None:
             f"tigerjax: note: {len(unknown)} of {len(set(excluded))} ids in {settings.exclude} are not in"
             f" {', '.join(settings.sft)}, such as {printable(unknown[0])!r}"
         )
+    first = drawn.prompts[0]
+    return Answer(first["messages"], first["reference"], "stop", first)

@@ -13,6 +13,7 @@ ADVICE = {
     "no_winner_marker": "start from a candidate model that ends its answers",
     "no_winner_equals_reference": "raise the temperature or n",
     "no_winner_safety": "look through the safety list, or raise n",
+    "no_winner_below_floor": "look at the scores below the floors in scored.jsonl; raise n, or lower a floor",
     "alike_scores": "raise the temperature or n, set more_candidates, or lower min_spread",
     "below_min_score": "lower min_score",
     "below_reference": "set beat_reference off, raise n, or raise the temperature",
@@ -64,13 +65,9 @@ def mix(
     winners: list[dict[str, Any]] = []
     for record in ranked:
         for candidate in record["ranking"][:top_m]:
-            if candidate["provenance"] == "rm":
-                if min_score is not None and candidate["score"] < min_score:
-                    dropped["below_min_score"] += 1
-                    continue
-                if beat_reference and (why := _loses(record, candidate)):
-                    dropped[why] += 1
-                    continue
+            if why := why_not(record, candidate, min_score=min_score, beat_reference=beat_reference):
+                dropped[why] += 1
+                continue
             winners.append(_example(record, candidate, round_index, weights))
     won = {w["prompt_id"] for w in winners}
     replaced = [e for e in sft if on_conflict == "replace" and e["id"] in won]
@@ -96,6 +93,18 @@ def mix(
     return Mixed(out, counts)
 
 
+def why_not(
+    record: Mapping[str, Any], candidate: Mapping[str, Any], *, min_score: float | None, beat_reference: bool
+) -> str | None:
+    """Why an answer that may win (see rank.rank) does not join the SFT set; None when it does. One that people ranked
+    first or wrote joins it whatever its score is."""
+    if candidate["provenance"] != "rm":
+        return None
+    if min_score is not None and candidate["score"] < min_score:
+        return "below_min_score"
+    return _loses(record, candidate) if beat_reference else None
+
+
 def _loses(record: Mapping[str, Any], candidate: Mapping[str, Any]) -> str | None:
     """Why the candidate does not beat the existing answer of its prompt; None when it does."""
     if record.get("reference") is None:
@@ -103,6 +112,8 @@ def _loses(record: Mapping[str, Any], candidate: Mapping[str, Any]) -> str | Non
     score = record.get("reference_score")
     if score is None or score != score:
         return "reference_without_score"
+    if record.get("reference_below"):  # an answer that may not win is no bar
+        return None
     return None if candidate["score"] > score else "below_reference"
 
 

@@ -9,8 +9,9 @@ from tigerjax.align.diversity import alike
 
 def undecided(record: Mapping[str, Any], spread: float) -> bool:
     """Whether no finished answer of a scored record is above the existing one, or all scores are alike."""
-    finished = [c["score"] for c in record["candidates"] if c["score"] is not None and c["finish"] == "stop"]
-    reference = record.get("reference_score")
+    able = [c for c in record["candidates"] if c["score"] is not None and not c.get("below")]
+    finished = [c["score"] for c in able if c["finish"] == "stop"]
+    reference = None if record.get("reference_below") else record.get("reference_score")
     return not finished or (reference is not None and max(finished) <= reference) or alike(record["candidates"], spread)
 
 

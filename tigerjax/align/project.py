@@ -22,6 +22,8 @@ from tigerjax import config as config_lib
 from tigerjax.align import rounds
 from tigerjax.align.config import AlignConfig
 from tigerjax.align.people import labels as labels_lib
+from tigerjax.align.rewards import given
+from tigerjax.align.rewards.reward import Reward, Uses, uses
 from tigerjax.align.settings import AlignSettings, question_files, read_lines
 from tigerjax.align.steps import STEPS, shared_stage, under_way
 from tigerjax.config import PreferenceConfig, RunConfig
@@ -56,7 +58,7 @@ class Project:
         inputs = rounds.RoundInputs(
             sft=sft,
             current=current,
-            reward_model=paths.of(self.settings.reward_model),
+            reward=self._uses.inputs,
             exclude=set(read_lines(self.settings.exclude)),
             safety=read_lines(self.settings.safety),
             gold=[paths.of(path) for path in self.settings.gold],
@@ -141,10 +143,11 @@ class Project:
 
     def _functions(self, index: int, current: Path) -> rounds.RoundFunctions:
         config = self._sft_config(index, current)
+        rewarded = {"reward": self._uses.settings} if self._uses.settings else {}
         return rounds.RoundFunctions(
             sample=lambda prompts, work: self._sample(index, current, prompts, work),
             sample_more=lambda more, work, prompts: self._sample(index, current, prompts, work, more),
-            score=lambda answers: self._scorer(answers),  # the reward model is loaded when a step first scores
+            score=lambda answers: self._reward(answers),  # reward models are loaded when a step first scores
             labels=lambda queue: self._delivered(index),
             train=lambda file, work: _train(config, file, work, self.progress),
             trains_on="pairs" if isinstance(config.objective, PreferenceConfig) else "winners",
@@ -154,10 +157,10 @@ class Project:
             max_tokens=self.run.data.seq_len,
             settings={
                 "sample": {**self._reading(), **self.settings.sampling},
-                "score": self._reading(),
+                "score": {**self._reading(), **rewarded},
                 "labels": {**self._reading(), "compute": None},  # it counts tokens and computes nothing
                 "train": config_lib.dump(self.run),
-                "gate": self._greedy(),
+                "gate": {**self._greedy(), **rewarded},
             },
         )
 
@@ -234,11 +237,17 @@ class Project:
         return Tokenizer(self.run.data.tokenizer)
 
     @functools.cached_property
-    def _scorer(self) -> Any:
+    def _uses(self) -> Uses:
+        return uses(given.read(self.settings.reward))
+
+    @functools.cached_property
+    def _reward(self) -> Reward:
+        return Reward(given.read(self.settings.reward), self._scorer, progress=self.progress)
+
+    def _scorer(self, path: str) -> Any:
         from tigerjax.align.reward import Scorer
         from tigerjax.checkpoint.loaded import load
 
-        path = self.settings.reward_model
         model = load(path, self._tokenizer, compute=self.run.compute, mesh=self._mesh, reward=True)
         return Scorer(model, seq_len=self.run.data.seq_len, rows=self.settings.score_batch_size, progress=self.progress)
 

@@ -22,7 +22,8 @@ class Ranked(NamedTuple):
 
     records: list[dict[str, Any]]
     """{prompt_id, messages, task?, lang?, provenance, reference, reference_score, ranking: [{cid, text, score,
-    finish, provenance}], ineligible: {cid: reason}}; `ranking` holds the answers that may win, best first."""
+    finish, provenance, parts?}], ineligible: {cid: reason}}; `ranking` holds the answers that may win, best first.
+    `parts` and `below` are those of `answers.score_records`."""
     preferences: list[dict[str, Any]]
     """{prompt_id, messages, task?, lang?, provenance, responses: [{id, text, finish}], ranking}; see reward_data."""
     pairs: list[dict[str, Any]]
@@ -30,10 +31,11 @@ class Ranked(NamedTuple):
     counts: dict[str, Any]
 
 
-def rm_order(candidate: Mapping[str, Any]) -> tuple[float, bool, int, str]:
-    """The key by which valid candidates are sorted: the highest score comes first. Among equal scores, an answer that
-    the model ended itself comes first, then the shorter one, then the lower cid."""
-    return -candidate["score"], candidate["finish"] != "stop", len(candidate["text"]), candidate["cid"]
+def rm_order(candidate: Mapping[str, Any]) -> tuple[bool, float, bool, int, str]:
+    """The key by which valid candidates are sorted: the highest score comes first, and answers below a floor last.
+    Among equal scores, an answer that the model ended itself comes first, then the shorter one, then the lower cid."""
+    below, ended = bool(candidate.get("below")), candidate["finish"] == "stop"
+    return below, -candidate["score"], not ended, len(candidate["text"]), candidate["cid"]
 
 
 def unclean(text: str) -> str | None:
@@ -67,6 +69,8 @@ def ineligible(
         return "equals_reference"
     if any(word in text for word in safety):
         return "safety"
+    if candidate.get("below"):
+        return "below_floor"
     return next((reason for check in (unclean, *filters) if (reason := check(text))), None)
 
 
@@ -132,6 +136,7 @@ def rank(
             head
             | {"provenance": eligible[0]["provenance"], "reference": record.get("reference")}
             | {"reference_score": record.get("reference_score"), "ranking": eligible}
+            | {key: record[key] for key in ("reference_below",) if key in record}
             | {"ineligible": {cid: reason for cid, reason in why.items() if reason}}
         )
     counts = {"in": total, "out": len(out), "dropped": dict(dropped), "provenance": dict(provenances)}
@@ -143,7 +148,10 @@ def _ordered(record: Mapping[str, Any], verdict: Verdict) -> list[dict[str, Any]
     """All candidates of a prompt, best first. Edits come first, and candidates without a valid score last."""
     human = {cid: place for place, group in enumerate(verdict.ranking) for cid in group}
     by_human = "human" if human else "rm"
-    candidates = [{k: c.get(k) for k in ("cid", "text", "score", "finish")} for c in record["candidates"]]
+    candidates = [
+        {k: c.get(k) for k in ("cid", "text", "score", "finish")} | {k: c[k] for k in ("parts", "below") if k in c}
+        for c in record["candidates"]
+    ]
     valid = sorted((c for c in candidates if is_valid(c)), key=lambda c: (human.get(c["cid"], len(human)), rm_order(c)))
     invalid = sorted(
         (c for c in candidates if not is_valid(c)), key=lambda c: (human.get(c["cid"], len(human)), c["cid"])

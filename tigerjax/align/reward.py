@@ -295,7 +295,7 @@ def evaluate(
                 for p in c.pairs
             )
         )
-    lengths = [len(tokenizer.encode(text)) for _, text, _ in answers]
+    lengths = [len(tokenizer.encode(text)) for _, text, *_ in answers]
     finite = np.isfinite(scores)
     rho = spearman(scores[finite].tolist(), np.asarray(lengths)[finite].tolist())
     if abs(rho) > max_length_rho:

@@ -2,18 +2,17 @@
 
     rounds/01/prompts/   prompts.jsonl                            the SFT prompts that are answered again
     rounds/01/sample/    candidates.jsonl                         n new answers to each prompt
-    rounds/01/score/     scored.jsonl                             the same with the reward model's scores
+    rounds/01/score/     scored.jsonl                             the same with their scores
     rounds/01/queue/     queue.jsonl key.jsonl queue.md           the questions to people, lines to fill in, and the
                          template.jsonl                           same questions as a project of Label Studio
                          label_studio.xml label_studio.json
     rounds/01/labels/    verdicts.jsonl adjudicate.jsonl missing.json    people's answers to them
     rounds/01/rank/      ranked.jsonl preferences.jsonl           winners, and preferences for the next reward model
                          pairs.jsonl                              each prompt's best answer above its worst
-    rounds/01/mix/       sft.jsonl control.jsonl                  the next SFT set, and that of the control
+    rounds/01/mix/       sft.jsonl winners.jsonl control.jsonl    the next SFT set, what is new in it, and the control's
     rounds/01/train/     run/                                     the new model, in the trainer's own layout
-    rounds/01/gate/      gate.json control/                       whether the new model replaces the current one, and
-                                                                  [score, characters] of both models' held-out answers;
-                                                                  the control, with `align.control`
+    rounds/01/gate/      gate.json answers.jsonl control/         whether the new model replaces the current one, both
+                                                                  models' held-out answers, and the control
 
 The models are hidden behind `RoundFunctions`, so this file knows neither the sampler nor the trainer. A step that
 takes long works in the folder STEP.work-HASH, which survives an interruption. See tigerjax.align.steps.
@@ -46,6 +45,7 @@ from tigerjax.records import sft_examples
 TRAIN_FILES = {"winners": "mix/sft.jsonl", "pairs": "rank/pairs.jsonl"}
 """What the next model may be trained on, in the folder of the round."""
 CONTROL_FILE = "mix/control.jsonl"
+WINNERS = "winners.jsonl"
 CONVERSATIONS = "labels/conversations.jsonl"
 """The questions that label lines brought themselves, where there are any."""
 
@@ -65,7 +65,7 @@ class RoundFunctions:
     sample_more: Callable[[int, Path, Records], Iterable[dict[str, Any]]] = _no_more
     """(further candidates of each, work folder, prompts) -> sampler records with the first n candidates and these."""
     score: ScoreFunction
-    """Calibrated scores of answers, by the reward model."""
+    """The scores of answers."""
     labels: Callable[[Path], Sequence[Path]]
     """Queue folder -> the label files that people have delivered so far."""
     train: Callable[[Path, Path], Any]
@@ -95,7 +95,8 @@ class RoundInputs:
     """The files of the SFT set, which the current model was trained on."""
     current: Path
     """Checkpoint of the current model, which samples and which the new model must beat."""
-    reward_model: Path
+    reward: Sequence[Path]
+    """Reward models, and files that functions read. What else scores depend on is in `RoundFunctions.settings`."""
     exclude: Collection[str] = frozenset()
     """Ids of SFT examples whose prompts may not be drawn."""
     safety: Sequence[str] = ()
@@ -117,8 +118,7 @@ class Round(NamedTuple):
     sft: Path
     """The mixed SFT set."""
     figures: dict[str, Any]
-    """{reward_before, reward_after, winners {rm, human, edit}, gate, accuracy_before, accuracy_after, counts, and what
-    `gate.beside` gives}"""
+    """{reward_before, reward_after, winners {rm, human, edit}, gate, accuracy_before, accuracy_after, counts, …}"""
 
 
 def choose_candidate(candidates: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -178,7 +178,7 @@ def _steps(
 ) -> Iterator[str]:
     """Runs one step after the other and yields its name when it is done."""
     folder = rounds / f"{index:02d}"
-    sft, current, reward_model = inputs.sft, inputs.current, inputs.reward_model
+    sft, current, reward = inputs.sft, inputs.current, inputs.reward
 
     def begin(name: str, reads: Sequence[Path], more: Mapping[str, Any] | None = None) -> Step:
         return Step(folder, index, config, functions.settings.get(name), name, reads, more)
@@ -210,7 +210,7 @@ def _steps(
     yield "sample"
 
     # With further candidates this step samples too.
-    with begin("score", [folder / "sample", reward_model, *([current] if config.more_candidates else [])]) as step:
+    with begin("score", [folder / "sample", *reward, *([current] if config.more_candidates else [])]) as step:
         if not step.done:
             records, again = _read(folder / "sample" / "candidates.jsonl"), dict[str, int]()
             scored, dropped = score_records(records, functions.score)
@@ -268,8 +268,7 @@ def _steps(
             step.counts = imported.counts
     yield "labels"
 
-    safety = {"safety": list(inputs.safety)}
-    with begin("rank", [folder / "score", folder / "labels", *inputs.gold], safety) as step:
+    with begin("rank", [folder / "score", folder / "labels", *inputs.gold], {"safety": list(inputs.safety)}) as step:
         if not step.done:
             verdicts = {v.pop("prompt_id"): Verdict(**v) for v in _read(folder / "labels" / "verdicts.jsonl")}
             how: dict[str, Any] = {"safety": inputs.safety, "filters": functions.filters}
@@ -298,8 +297,9 @@ def _steps(
             except mix_lib.NoWinner as error:  # most of its reasons are known since the step before
                 earlier = (manifest.read(folder / "rank") or {})["counts"]
                 raise mix_lib.NoWinner(earlier["in"], earlier["dropped"] | error.dropped) from error
-            write_jsonl(step.tmp / "sft.jsonl", mixed.examples)
             won = [e for e in mixed.examples if e["id"].startswith(f"rs{index:02d}-")]
+            write_jsonl(step.tmp / "sft.jsonl", mixed.examples)
+            write_jsonl(step.tmp / WINNERS, won)
             step.counts, step.figures = mixed.counts, diversity.of_winners(won, scored)
             if config.control:
                 pairs = _read(folder / TRAIN_FILES["pairs"]) if functions.trains_on == "pairs" else None
@@ -316,15 +316,15 @@ def _steps(
     yield "train"
 
     new, of_control = folder / "train" / "run", [folder / CONTROL_FILE] if config.control else []
-    with begin("gate", [folder / "train", current, reward_model, *inputs.questions, *of_control]) as step:
+    with begin("gate", [folder / "train", current, *reward, *inputs.questions, *of_control]) as step:
         if not step.done:
             if config.control:
                 with step.working("control") as work:
                     functions.train(folder / CONTROL_FILE, work)
-                    verdict = duel.judge(config, functions, current, new, work)
+                    judged = duel.judge(config, functions, current, new, work)
             else:
-                verdict = duel.judge(config, functions, current, new)
-            manifest.write_json(step.tmp / "gate.json", verdict)
+                judged = duel.judge(config, functions, current, new)
+            duel.write(step.tmp, judged)
     yield "gate"
 
 

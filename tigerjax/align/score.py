@@ -1,4 +1,4 @@
-"""Uses of a reward model outside of a round: scoring the sampler's files, and calibration on another set."""
+"""Uses of a reward outside of a round: scoring the sampler's files, and calibration on another set."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +7,8 @@ from typing import Any
 from tigerjax.align.answers import score_records
 from tigerjax.align.overlong import fitting_reference
 from tigerjax.align.reward import Scorer, calibrate
+from tigerjax.align.rewards.given import read as read_reward
+from tigerjax.align.rewards.reward import Reward, uses
 from tigerjax.align.steps import shared_stage
 from tigerjax.checkpoint.files import META, amend
 from tigerjax.checkpoint.loaded import load, load_for
@@ -21,7 +23,7 @@ from tigerjax.tokenizer.load import Tokenizer
 
 def score_files(
     config: RunConfig,
-    model: str | Path,
+    reward: str,
     inputs: Sequence[str | Path],
     out: str | Path,
     *,
@@ -30,27 +32,38 @@ def score_files(
 ) -> dict[str, Any]:
     """Writes OUT/scored.jsonl, sampler records with a `score` in every candidate, and returns the figures.
 
-    Tokenizer, sequence length and compute are those of `config`; `rows` answers make one batch. Prompts without a valid
-    candidate are left out and counted. DataError with file:line for a line that is not a sampler record.
+    `reward` is what `rewards.given` reads. Tokenizer, sequence length and compute are those of `config`; `rows` answers
+    make one batch. Prompts without a valid candidate are left out and counted. DataError with file:line for a line that
+    is not a sampler record.
     """
     files = expand(inputs)
     tokenizer = Tokenizer(config.data.tokenizer)
     settings = {"rows": rows, "seq_len": config.data.seq_len, "tokenizer_sha256": tokenizer.encoding_sha256}
-    given = [*files, paths.of(model)]
+    of = read_reward(reward)
+    used = uses(of)
+    settings |= {"reward": used.settings} if used.settings else {}
+    given = [*files, *used.inputs]
     with shared_stage(out, name="reward score", computes=True, config=settings, inputs=given) as run:
         if run.done:
             return (run.manifest or {})["figures"]
-        loaded = load_for(config, model, reward=True)
-        scorer = Scorer(loaded, seq_len=config.data.seq_len, rows=rows, progress=progress)
+        models = list[Scorer]()
+
+        def scorer(path: str) -> Scorer:
+            loaded = load_for(config, path, reward=True)
+            models.append(Scorer(loaded, seq_len=config.data.seq_len, rows=rows, progress=progress))
+            return models[-1]
+
+        score = Reward(of, scorer, progress=progress)
         records = [_checked(record, f"{path}:{number}") for path in files for number, record in read(path)]
-        scored, dropped = score_records(records, scorer)
+        scored, dropped = score_records(records, score)
         write_jsonl(run.tmp / "scored.jsonl", scored)
         scores = [c["score"] for record in scored for c in record["candidates"] if c["score"] is not None]
         run.counts = {"in": len(records), "out": len(scored), "dropped": dropped}
         run.figures = run.counts | {
             "candidates": len(scores),
             "mean_score": sum(scores) / len(scores) if scores else None,
-            "reward_model_sha256": scorer.sha256,
+            **({"below_floor": sum("below" in c for r in scored for c in r["candidates"])} if of.floors else {}),
+            **({"reward_model_sha256": ", ".join(model.sha256 for model in models)} if models else {}),
         }
     return run.figures
 

@@ -25,7 +25,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "exclude": ("prompts",),
     "models": ("candidate",),
     "evaluation_set": ("candidate", "gate"),
-    "reward_model": ("score", "gate"),
+    "reward": ("score", "gate"),
     "gold": ("rank",),
     "safety": ("rank",),
     "score_batch_size": (),
@@ -43,8 +43,13 @@ CONFIG_USED_BY: dict[str, tuple[str, ...]] = {
 """The steps that use a field of the config, or all fields that begin so. The others are used by the training only."""
 
 
-RENAMED = {"candidates": "models", "questions": "evaluation_set", "score_rows": "score_batch_size"}
-"""Settings that have other names in the files of 0.2.0, by their old name."""
+RENAMED = {
+    "candidates": "models",
+    "questions": "evaluation_set",
+    "score_rows": "score_batch_size",
+    "reward_model": "reward",
+}
+"""Settings that have other names in the files of older versions, by their old name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +68,8 @@ class AlignSettings:
     """The files of the SFT set of the first round."""
     models: list[str]
     """Chat models, the oldest first; the first round starts from the best."""
-    reward_model: str
+    reward: str
+    """What scores the answers: a folder, MODULE:FUNCTION or a .toml file (`rewards.given`)."""
     score_batch_size: int
     """Answers in one batch of the reward model."""
     evaluation_set: str

@@ -4,21 +4,24 @@ from pathlib import Path
 from typing import Any
 
 import tigerjax
+from tigerjax.align import examples, rounds, settings, steps
 from tigerjax.align import gate as gate_lib
-from tigerjax.align import rounds, settings, steps
 from tigerjax.errors import DataError
 from tigerjax.files import manifest, own, paths
 
+SHOWN = 3  # rounds of whose prompts a report has examples
+
 
 def collect(folder: str | Path) -> dict[str, Any]:
-    """The contents of report.json, with one entry of `align_rounds` for each round that has its gate.
+    """The contents of report.json, with one entry of `align_rounds` for each round that has its gate, and one of
+    `examples` (`tigerjax.align.examples`) for each of the last SHOWN.
 
     An entry is {round, gate, reasons, win_rate, winners, before, after, diversity?, control?, held_out?, note?}.
     Diversity holds the figures of `tigerjax.align.diversity`, control those of `duel.judge`. Before and after are the
     current and the new model on the held-out questions: mean {reward, accuracy, characters} and the list of scores. The
     last two are those of `gate.beside`.
     """
-    ended = []
+    ended: list[dict[str, Any]] = []
     for round_folder in steps.folders(paths.of(folder) / "rounds"):
         if manifest.read(round_folder / "gate") is None:
             continue
@@ -35,8 +38,8 @@ def collect(folder: str | Path) -> dict[str, Any]:
                 sides[name] = {
                     "reward": gate["figures"][f"reward_{name}"],
                     "accuracy": gate["figures"][f"accuracy_{name}"],
-                    "characters": sum(length for _, length in answers) / len(answers),
-                    "scores": [score for score, _ in answers],
+                    "characters": sum(length for _, length, *_ in answers) / len(answers),
+                    "scores": [score for score, *_ in answers],
                 }
             verdict = "accepted" if gate["accepted"] else "refused"
             entry = {"round": int(round_folder.name), "gate": verdict, "reasons": gate["reasons"], "winners": winners}
@@ -47,6 +50,10 @@ def collect(folder: str | Path) -> dict[str, Any]:
     if not ended:
         raise DataError(f"{folder}: no round has ended; `tigerjax align run {folder}` runs one")
     report = {"version": tigerjax.__version__, "title": "Rounds of rejection sampling", "align_rounds": ended}
+    places = {entry["round"]: paths.of(folder) / "rounds" / f"{entry['round']:02d}" for entry in ended[-SHOWN:]}
+    found = {number: examples.collect(place) for number, place in places.items()}
+    if shown := [{"round": number} | one for number, one in found.items() if one is not None]:
+        report["examples"] = shown
     if (paths.of(folder) / settings.FILE).is_file():
         report["seed"] = settings.read(paths.of(folder)).align["seed"]
     return report

@@ -16,7 +16,7 @@ from tigerjax.command.options import FLAT, Changes, ConfigFile
 from tigerjax.command.progress import show_progress
 from tigerjax.config import RunConfig
 from tigerjax.config.ranges import Count
-from tigerjax.errors import Blocked, ConfigError, GateFailed
+from tigerjax.errors import Blocked, ConfigError, GateFailed, JudgeError
 from tigerjax.files import paths
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
 from tigerjax.terminal import printable
@@ -33,17 +33,18 @@ def init(
     align: AlignConfig = AlignConfig(prompt_fraction=0.10, seed=0),
     sampling: Sampling = SAMPLING,
     score_batch_size: Count = 64,
+    ask_judge: bool = True,
     json: Path | None = None,
 ) -> None:
     """Writes the settings of an alignment to OUT/align.json.
 
     CONFIG is that of the training which ends each round: SFT on the set with the winners or, with an objective on
     preferences, on each prompt's best answer above its worst. A round starts from the model of MODELS that answers
-    EVALUATION_SET best. Every file and model is opened first, and a wrong one is refused. `tigerjax align set` changes
-    settings later.
+    EVALUATION_SET best. Every file and model is opened first, and a wrong one is refused; a reward that is a function
+    is called once, and a judge is asked once unless --no-ask-judge. `tigerjax align set` changes settings later.
 
     Example: tigerjax align init configs/quickstart_rejection_sampled.py --out runs/align --sft sft.jsonl \
---models runs/sft --reward-model runs/reward/model --evaluation-set dev.jsonl
+--models runs/sft --reward runs/reward/model --evaluation-set dev.jsonl
     """
     from tigerjax.align import inputs as inputs_lib
     from tigerjax.align import settings as settings_lib
@@ -57,7 +58,10 @@ def init(
         score_batch_size=score_batch_size,
         **inputs.resolved(),
     )
-    inputs_lib.check(settings, run)
+    try:
+        inputs_lib.check(settings, run, ask_judge=ask_judge)
+    except JudgeError as error:
+        raise JudgeError(f"{error}; --no-ask-judge goes on without it") from error
     settings_lib.write(out, settings)
     show({"plan": str(out / settings_lib.FILE), "models": len(inputs.models)}, json)
 
@@ -75,10 +79,10 @@ def change(
     """Changes settings of an alignment that no finished step of the round under way has used.
 
     Fields of the config are overridden as in `align init`. Rounds that have ended stay as they are: the next reward
-    model enters the next round. --again also changes what has been used; those steps, and the ones after them, are then
-    done again.
+    enters the next round. A judge in a new reward is asked once. --again also changes what has been used; those steps,
+    and the ones after them, are then done again.
 
-    Example: tigerjax align set runs/align --align.allow-partial --reward-model runs/reward2/model
+    Example: tigerjax align set runs/align --align.allow-partial --reward runs/reward2/model
     """
     from tigerjax.align import inputs as inputs_lib
     from tigerjax.align import settings as settings_lib
@@ -89,7 +93,7 @@ def change(
         raise ConfigError(f"nothing to change; `tigerjax align set {dir} --help` lists the settings")
     old, new = settings_lib.read(dir), settings_lib.changed(dir, given, again=again)
     new = settings_lib.overridden(dir, new, config, again=again)
-    inputs_lib.check(new, override(_config(new)))
+    inputs_lib.check(new, override(_config(new)), ask_judge="reward" in given)
     settings_lib.replace(dir, new)
     before, after = ({**s.align, **s.sampling, **dataclasses.asdict(s)} for s in (old, new))
     shown = [*given, *(["overrides"] if old.overrides != new.overrides else [])]
@@ -113,7 +117,7 @@ def sample(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> 
 
 
 def score(dir: Folder, hosts: HostsConfig = AUTO, json: Path | None = None) -> None:
-    """Scores every sampled answer and the existing answers with the reward model.
+    """Scores every sampled answer and the existing answers with the reward of the alignment.
 
     Example: tigerjax align score runs/align
     """
@@ -243,6 +247,7 @@ def _in_words(outcome: dict[str, Any]) -> str:
         *(f"refused because   {reason}" for reason in outcome["reasons"]),
         *([f"note              {outcome['note']}"] if "note" in outcome else []),
         *([_control(outcome["control"])] if "control" in outcome else []),
+        *([f"below a floor     {as_text(outcome['below_floor'])}"] if "below_floor" in outcome else []),
         f"next model        {outcome['checkpoint']}",
     ]
     return "\n  ".join(lines)

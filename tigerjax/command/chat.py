@@ -61,7 +61,8 @@ def chat(
         if sys.stdin.isatty():
             with show_elapsed("compiling"):
                 engine.warm(most=1)
-            Screen(conversation).talk()
+            # What was said is written after each line: a terminal may be closed at any time.
+            Screen(conversation, kept=lambda: save(conversation.record(), json)).talk()
         else:
             answer_input(conversation)
         save(conversation.record(), json)

@@ -27,6 +27,7 @@ OPTIONAL = {
     "transformers": "compares exports with Transformers (make peers)",
     "lm_eval": "evaluate --harness (extra eval)",
     "apache-beam": "--runner DirectRunner and others (extra beam)",
+    "pyspark": "--runner spark://HOST:PORT, yarn, k8s://HOST:PORT (extra spark)",
     "wandb": "train --wandb",
     "label-studio-sdk": "labels from a Label Studio server (extra label)",
 }

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from tigerjax.command.options import FLAT
 from tigerjax.command.progress import show_progress
 from tigerjax.config import MeshConfig
-from tigerjax.config.ranges import Count, CountOrZero, PositiveShare, Range, RecordMb
+from tigerjax.config.ranges import Answers, Count, CountOrZero, PositiveShare, Range, RecordMb
 from tigerjax.records.block import TextUnit
 from tigerjax.records.ids import Ids
 
@@ -38,7 +38,7 @@ class FileSamplingOptions(SamplingOptions):
 class TalkOptions(SamplingOptions):
     """How questions are answered in a conversation."""
 
-    n: Count = 1  # Answers to each question
+    n: Answers = 1  # Answers to each question
     max_new_tokens: Count = 512  # The longest answer
     context: Annotated[int, Range(2, 2**24)] | None = None  # Tokens of the conversation and its answer together
 
@@ -61,7 +61,8 @@ class RunnerOptions:
     content: its hash."""
     workers: Count = 1  # Processes of this machine
     runner: str = "local"
-    """local, or an Apache Beam runner with its options, such as DirectRunner."""
+    """local, spark://HOST:PORT, yarn, k8s://HOST:PORT, slurm, or an Apache Beam runner, with its options behind the
+    name."""
     text_unit: TextUnit = "line"
     """What of a plain text file is a document: line, paragraph (the lines between blank ones) or file."""
     max_record_mb: RecordMb = MAX_RECORD_MB  # A record of more megabytes is an error

@@ -13,7 +13,6 @@ RUN_FOLDER = "A run, or a folder of checkpoints"
 MODEL_FOLDER = "The model: a run, or one of its checkpoints"
 EXTENDED = "Folder of the extended tokenizer, as `tigerjax tokenizer extend` writes it"
 CLEANED = "Folder for the records that stay, the counts of what was dropped, and manifest.json"
-REWARD_MODEL = "Folder of the reward model"
 
 MEANINGS = {
     # What commands share
@@ -24,7 +23,7 @@ MEANINGS = {
     "--sft": "Files of SFT examples, globs, or tfds:NAME",
     "--text": RECORDS,
     "--verify": "Read what is there again, and compare it byte by byte",
-    "--runner": "local, or an Apache Beam runner with its options, such as DirectRunner",
+    "--runner": "local, spark://HOST:PORT, yarn, k8s://HOST:PORT, slurm, or a runner of Apache Beam, with its options",
     "--ids": "What names a record, as in `tigerjax data clean --help`",
     "--shards": "Parts of the index; more of them need less memory, and change no output",
     "--action": "cut removes the matched sentences, drop the whole record, report only lists them in OUT/hits",
@@ -38,7 +37,8 @@ MEANINGS = {
     "--pad-to-multiple-of": "The vocabulary gets rows of zeros up to a multiple of this",
     "--calibration-set": "Files of SFT examples on whose answers scores get mean 0 and standard deviation 1",
     "--batch-size": "Sequences that are computed at one time, over all devices",
-    "--score-batch-size": "Answers that the reward model scores at one time",
+    "--score-batch-size": "Answers that a reward model scores at one time",
+    "--ask-judge": "Ask a judge that is a part of the reward once, to see that it answers",
     "mixture": "Name of a mixture that one of --modules registers",
     "run": RUN_FOLDER,
     "checkpoint": MODEL_FOLDER,
@@ -92,8 +92,8 @@ MEANINGS = {
     "reward train --force": "Keep a model that does not rank well enough, instead of exit 5",
     "reward score --input": "Files that `tigerjax sample` wrote",
     "reward score --out": "Folder for the scored answers",
-    "reward score --model": REWARD_MODEL,
-    "reward calibrate --model": REWARD_MODEL,
+    "reward score --reward": "What scores the answers, as in `tigerjax align init --help`",
+    "reward calibrate --model": "Folder of the reward model",
     "chat model": "A run, one of its checkpoints, a Hugging Face folder, or that of a quick start or an alignment",
     "chat --system": "An instruction for the whole conversation",
     "chat --json": "File for what was said, and all answers to the last question, as one JSON object",
@@ -155,7 +155,7 @@ UNSET = {
     "rl --out": "runs/NAME",
     "reward train --out": "runs/NAME",
     "reward train --init": "checkpoint.init_from of the config",
-    "reward score --model": "runs/NAME/model",
+    "reward score --reward": "runs/NAME/model",
     "reward calibrate --model": "runs/NAME/model",
     "chat --system": "none",
     "chat --reward-model": "no scores",

@@ -11,7 +11,7 @@ from tigerjax.command.figures import save, show
 from tigerjax.command.groups import FILE_SAMPLING, FileSamplingOptions
 from tigerjax.command.options import FLAT, ConfigFile, OnDisk
 from tigerjax.command.progress import show_progress
-from tigerjax.config.ranges import Seed
+from tigerjax.config.ranges import Count, Seed
 from tigerjax.errors import ConfigError
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
 from tigerjax.terminal import one_line
@@ -85,12 +85,12 @@ def reward_score(
     config: ConfigFile,
     input: list[Path],
     out: Path,
-    model: Path | None = None,
-    reward: RewardConfig = RewardConfig(),
+    reward: str | None = None,
+    score_batch_size: Count = 64,
     hosts: HostsConfig = AUTO,
     json: Path | None = None,
 ) -> None:
-    """Scores the answers that `tigerjax sample` wrote, with a reward model.
+    """Scores the answers that `tigerjax sample` wrote.
 
     On several hosts, run the same command on each.
 
@@ -100,10 +100,10 @@ def reward_score(
     from tigerjax.processes import hosts as processes
 
     run = override(config)
-    place = model or config.run_dir(run) / "model"
+    text = reward or str(config.run_dir(run) / "model")
     processes.start(hosts)
     with processes.together():
-        figures = score_files(run, place, input, out, rows=reward.score_batch_size, progress=show_progress)
+        figures = score_files(run, text, input, out, rows=score_batch_size, progress=show_progress)
     if processes.is_writer():
         show(figures, json)
 

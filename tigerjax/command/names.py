@@ -8,7 +8,8 @@ from collections.abc import Collection
 RENAMED = {
     "--batch-rows": "--global-batch-size",
     "--optim.accumulate": "--optim.gradient-accumulation-steps",
-    "--reward.score-rows": "--reward.score-batch-size",
+    "reward train --reward.score-rows": "--reward.score-batch-size",
+    "reward calibrate --reward.score-rows": "--reward.score-batch-size",
     "tokenizer train --size": "--vocab-size",
     "tokenizer extend --size": "--vocab-size",
     "data tfds --data-dir": "--out",
@@ -21,6 +22,11 @@ RENAMED = {
     "evaluate --rows": "--batch-size",
     "align init --candidates": "--models",
     "align set --candidates": "--models",
+    "align init --reward-model": "--reward",
+    "align set --reward-model": "--reward",
+    "reward score --model": "--reward",
+    "reward score --reward.score-batch-size": "--score-batch-size",
+    "reward score --reward.score-rows": "--score-batch-size",
     "align init --questions": "--evaluation-set",
     "align set --questions": "--evaluation-set",
     "align init --score-rows": "--score-batch-size",
@@ -32,7 +38,7 @@ RENAMED = {
     "convert resize --new": "--tokenizer",
     "convert resize --multiple": "--pad-to-multiple-of",
 }
-"""What was called otherwise in 0.2.0. Where only some commands had the option, the command stands before it."""
+"""What older versions called otherwise. Where only some commands had the option, the command stands before it."""
 
 ELSEWHERE = {
     # Of a run

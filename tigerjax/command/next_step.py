@@ -30,9 +30,9 @@ NEXT: Mapping[tuple[str, ...], str] = {
     ("checkpoint", "verify"): "tigerjax sample {run} --prompts FILE --out DIR",
     ("checkpoint", "rm"): "tigerjax checkpoint ls {run}",
     ("sample",): "tigerjax reward score CONFIG --input {out}/candidates.jsonl --out DIR",
-    ("reward", "train"): "tigerjax align init CONFIG --sft FILES --models DIR --reward-model {run}/model"
+    ("reward", "train"): "tigerjax align init CONFIG --sft FILES --models DIR --reward {run}/model"
     " --evaluation-set FILE --out DIR",
-    ("reward", "score"): "tigerjax align init CONFIG --sft FILES --models DIR --reward-model DIR --evaluation-set FILE"
+    ("reward", "score"): "tigerjax align init CONFIG --sft FILES --models DIR --reward DIR --evaluation-set FILE"
     " --out DIR",
     ("reward", "calibrate"): "tigerjax reward score CONFIG --input FILE --out DIR",
     ("align", "init"): "tigerjax align run {out} --rounds 1",

@@ -6,6 +6,7 @@ A command is a function; each parameter is an option. Four annotations change th
     sampling: Annotated[Sampling, "flat"]   a dataclass whose fields are options of their own: --n, --top-p
     out: Annotated[Path, "disk"]            a path that may not lie in a bucket
     out: Annotated[Path, "file"]            an output that is a file; others are folders
+    labels: Annotated[Path, "written"]      an output whose name says elsewhere what is read
     align: Annotated[dict, Changes(…)]      those fields of a dataclass that were given, by name
 
 A dataclass without "flat" becomes options with its name in front, such as --hosts.find.
@@ -31,11 +32,13 @@ from tigerjax.config.ranges import Range, range_of
 
 Command = Callable[..., None]
 REQUIRED = inspect.Parameter.empty
-POSITIONAL, FLAT, DISK, FILE = "positional", "flat", "disk", "file"
+POSITIONAL, FLAT, DISK, FILE, WRITTEN = "positional", "flat", "disk", "file", "written"
 OnDisk = Annotated[Path, DISK]
 """A path that may not lie in a bucket. Every other path may."""
 OutFile = Annotated[Path, FILE]
 """An output that is a file."""
+OutFolder = Annotated[Path, DISK, WRITTEN]
+"""An output that is a folder on this machine's disk, under a name that is none of `outputs.OUTPUTS`."""
 KINDS = {Path: "PATH", str: "TEXT", int: "INT", float: "FLOAT"}
 
 
@@ -132,6 +135,10 @@ class Option(NamedTuple):
     @property
     def is_file(self) -> bool:
         return _has_mark(self.type, FILE)
+
+    @property
+    def is_written(self) -> bool:
+        return _has_mark(self.type, WRITTEN)
 
     @property
     def shown(self) -> str:

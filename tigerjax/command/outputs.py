@@ -10,7 +10,7 @@ from tigerjax.errors import ConfigError
 
 OUTPUTS = ("--out", "out", "name", "--json", "--work", "--cache-dir")
 """The options that name what a command writes, those without hyphens being words in a fixed place. Other paths are
-read."""
+read, but those that are annotated as written."""
 JSON = "--json"
 LONGEST_NAME = 255  # bytes of a name, on the file systems of Linux and macOS
 
@@ -22,9 +22,10 @@ def refuse(options: Sequence[Option], given: dict[str, Any]) -> None:
     looked at.
     """
     values = {o.name: given.get(o.name, o.default) for o in options if o.is_path}
-    inputs = {path.absolute(): name for name, value in values.items() if name not in OUTPUTS for path in on_disk(value)}
+    outputs = [o.name for o in options if o.is_path and is_output(o)]
+    inputs = {path.absolute(): name for name, value in values.items() if name not in outputs for path in on_disk(value)}
     files = {o.name for o in options if o.name == JSON or o.is_file}
-    for name in OUTPUTS:
+    for name in outputs:
         for path in on_disk(values.get(name)):
             if (read := inputs.get(path.absolute())) is not None:
                 raise ConfigError(f"{name} {path} would replace what {read.lstrip('-')} names; give another path")
@@ -36,6 +37,11 @@ def refuse(options: Sequence[Option], given: dict[str, Any]) -> None:
     for name in ("--out", "out", "name"):
         if same := set(on_disk(values.get(JSON))) & set(on_disk(values.get(name))):
             raise ConfigError(f"--json and {name} are both {same.pop()}; give another file to --json")
+
+
+def is_output(option: Option) -> bool:
+    """Whether a command writes what this option names."""
+    return option.name in OUTPUTS or option.is_written
 
 
 def paths_of(value: Any) -> list[Any]:

@@ -3,13 +3,14 @@
 import contextlib
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tigerjax.command.chat import reward_scorer
 from tigerjax.command.figures import save
 from tigerjax.command.groups import ONE_DEVICE, OPENING, OpeningOptions
-from tigerjax.command.options import FLAT, OnDisk
+from tigerjax.command.options import FLAT, OnDisk, OutFolder
 from tigerjax.command.progress import show_elapsed
 from tigerjax.config import MeshConfig
 from tigerjax.config.ranges import Count, CountOrZero, PositiveShare, Range
@@ -57,7 +58,7 @@ class BesideOptions:
 
     served_name: str | None = None  # The model's id in requests and answers
     reward_model: Path | None = None  # Reward model that scores answers at /v1/score
-    labels: OnDisk | None = None  # Folder for labels.jsonl, to which the page writes what people keep and edit
+    labels: OutFolder | None = None  # Folder for labels.jsonl, to which the page writes what people keep and edit
 
 
 ANSWERS, AT, BESIDE = AnswerOptions(), AddressOptions(), BesideOptions()
@@ -104,7 +105,7 @@ def serve(
         tell(f"warning: everybody who reaches {one_line(at.host)} can use this server; give --api-key-file")
     if dry_run:
         socket.close()
-        return _rehearse(model, at, beside, len(keys))
+        return _rehearse([model, opening.tokenizer, beside.reward_model], at, beside, len(keys))
     devices = mesh_of_several(mesh)
     host, port = socket.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -144,15 +145,15 @@ def _name(model: Path, beside: BesideOptions) -> str:
     return beside.served_name or (model if paths.on_bucket(model) else model.resolve()).name or "model"
 
 
-def _rehearse(model: Path, at: AddressOptions, beside: BesideOptions, keys: int) -> None:
-    """Says what would be served. DataError for a model that is not there."""
-    for place in (model, beside.reward_model):
-        if place is not None and not paths.matching(place):
-            raise DataError(f"{place}: no such folder; give that of a run, a checkpoint or a Hugging Face model")
+def _rehearse(inputs: Sequence[Path | None], at: AddressOptions, beside: BesideOptions, keys: int) -> None:
+    """Says what would be served; the first of the inputs is the model. DataError for one that is not there."""
+    model, *others = [place for place in inputs if place is not None]
+    for place in (model, *others):
+        if not paths.matching(place):
+            raise DataError(f"{place}: no such file or folder; give another path")
     show(f"would serve {_name(model, beside)} at http://{one_line(at.host)}:{at.port}")
-    show(f"  reads   {model}")
-    if beside.reward_model is not None:
-        show(f"  reads   {beside.reward_model}")
+    for place in (model, *others):
+        show(f"  reads   {place}")
     if beside.labels is not None:
         show(f"  writes  {beside.labels}")
     show(f"  keys    {keys or 'none: requests need no key'}")

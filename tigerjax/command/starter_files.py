@@ -84,7 +84,7 @@ ALIGN_TOML = """
 ["align init sft.py"]
 sft = {sft}
 models = ["runs/sft"]
-reward-model = "runs/reward/model"
+reward = "runs/reward/model"
 evaluation-set = {evaluation_set}
 out = "runs/align"
 

@@ -185,13 +185,12 @@ def data_tfds(
 def data_cache(config: ConfigFile, runner: str = "local", verify: bool = False, json: Path | None = None) -> None:
     """Tokenises the sources of a config's mixture, and cuts them into rows of seq_len tokens.
 
-    --runner is local, or an Apache Beam runner with its options, such as DirectRunner. The rows are the same. --verify
-    reads rows that are there already, and makes them again where a byte has changed.
+    --runner is one of `tigerjax data clean`: its workers read and tokenise, and the rows are the same. --verify reads
+    rows that are there already, and makes them again where a byte has changed.
 
     Example: tigerjax data cache configs/llama2_tiny.py
     """
     from tigerjax.data.mixture import open_loader
-    from tigerjax.stages.runner import Runner
 
     run = override(config)
     if isinstance(run.objective, PreferenceConfig | RlConfig):
@@ -199,9 +198,8 @@ def data_cache(config: ConfigFile, runner: str = "local", verify: bool = False, 
             f"objective is {type(run.objective).__name__}, whose files are read as they are, so there are no rows to"
             " cache; run the training itself"
         )
-    name = Runner(runner).name  # refused here where it cannot work
     loader = open_loader(
-        run.data, batch_rows=run.global_batch_size, seed=run.seed, runner=name, progress=show_progress, verify=verify
+        run.data, batch_rows=run.global_batch_size, seed=run.seed, runner=runner, progress=show_progress, verify=verify
     )
     tokens = {source.name: source.figures["tokens"] for source in loader.sources}
     show({"wanted": loader.rates, "rows": loader.rows(), "tokens": tokens}, json)

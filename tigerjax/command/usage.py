@@ -11,7 +11,7 @@ from tigerjax.command.arguments import Call, override
 from tigerjax.command.figures import as_text
 from tigerjax.command.meanings import default, meaning
 from tigerjax.command.options import Command, Option
-from tigerjax.command.outputs import OUTPUTS, paths_of
+from tigerjax.command.outputs import is_output, paths_of
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
@@ -76,7 +76,7 @@ def rehearse(call: Call) -> None:
     for option in options.of_command(call.command):
         value = call.given.get(option.name, option.default)
         for path in paths_of(value):
-            show(_written(path) if option.name in OUTPUTS else _read(path))
+            show(_written(path) if is_output(option) else _read(path))
         # Of dataclasses with a prefix, such as --hosts.find, only what was given.
         shown = "." not in option.name or option.name in call.given
         if shown and not option.is_path and value not in (None, [], ()):

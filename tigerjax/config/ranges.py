@@ -54,6 +54,9 @@ def _short(value: float) -> str:
 
 Count = Annotated[int, Range(1, INT32)]
 CountOrZero = Annotated[int, Range(0, INT32)]
+MOST_ANSWERS = 128
+Answers = Annotated[int, Range(1, MOST_ANSWERS)]
+"""Answers that one request, or one question of a conversation, may ask for: each has a slot of its own in memory."""
 RecordMb = Annotated[float, Range(0, 1e6, above=True)]
 Pieces = Annotated[int, Range(260, 2**24)]
 """Entries of a tokenizer: the 256 bytes, three controls and at least one more; float32 scores count to 2^24."""

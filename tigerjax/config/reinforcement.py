@@ -24,7 +24,8 @@ class RlConfig(ObjectiveConfig):
     prompts: tuple[str, ...]
     """Files of SFT examples, whose last answers are left out, or of prompts as `tigerjax sample` reads them."""
     rewards: tuple[str, ...]
-    """What scores an answer: folders of calibrated reward models, and Python functions, MODULE:FUNCTION."""
+    """What scores an answer: folders of calibrated reward models, Python functions MODULE:FUNCTION, and .toml files
+    with a judge or a weighted sum (docs/ALIGNMENT.md)."""
     reward_weights: tuple[Factor, ...] = ()
     """Weight of each of the rewards in their sum. Empty: 1 each."""
     prompts_per_rollout: Count = 32

@@ -22,7 +22,7 @@ from tigerjax.errors import ConfigError, DataError, FolderInUse
 from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Progress
 from tigerjax.processes import hosts
-from tigerjax.stages.runner import LOCAL, refuse_without_rows
+from tigerjax.stages.runner import LOCAL, Runner, is_beam
 from tigerjax.terminal import tell
 
 LOOK_S = 2.0
@@ -41,7 +41,7 @@ class Caching:
     max_dropped: float = 1.0
     """A source of which a larger share is in no row is a DataError, after its rows have been written."""
     runner: str = LOCAL
-    """local, or an Apache Beam runner with its options (`beam_cache`). The rows are the same."""
+    """The name of a runner (`stages.runner`). The rows are the same."""
     verify: bool = False
     """Compare the bytes of rows that are there already."""
     progress: Progress | None = None
@@ -59,7 +59,7 @@ def cache(tasks: Iterable[Any], how: Caching) -> dict[str, Path]:
     `row_files.write`, and seq_len, tokenizer_sha256, records, characters, left_over (tokens that filled no row),
     overlong and weightless (examples that were dropped).
     """
-    refuse_without_rows(how.runner)
+    Runner(how.runner)  # refused here where it cannot work
     waiting, in_use = deque(tasks), 0  # as many at the end of `waiting` are made by other processes
     folders = {task.name: how.folder(task) for task in waiting}
     told: set[str] = set()
@@ -147,7 +147,7 @@ def _make(task: Any, how: Caching) -> dict[str, Any]:
             if how.runner == LOCAL:
                 rows = task_rows(task, how.seq_len)
             else:
-                rows = _beam_rows(task, inputs, how, run.tmp / "work")
+                rows = _block_rows(task, inputs, how, run.tmp / "work")
             shown = _counted(rows, progress(task.name, "rows")) if progress is not None else rows
             written = row_files.write(run.tmp, shown)
             counts = dict(maker.counts) if maker else {}
@@ -164,14 +164,18 @@ def _make(task: Any, how: Caching) -> dict[str, Any]:
     return figures
 
 
-def _beam_rows(task: Any, inputs: Sequence[Path], how: Caching, work: Path) -> Iterator[np.ndarray]:
-    from tigerjax.data import beam_cache
+def _block_rows(task: Any, inputs: Sequence[Path], how: Caching, work: Path) -> Iterator[np.ndarray]:
+    from tigerjax.data import beam_cache, block_rows
 
     maker = row_maker(task)
     if maker is None or is_own(task):
-        raise ConfigError(f"source {task.name} is a SeqIO task of your own, whose rows Beam does not make; use local")
+        raise ConfigError(
+            f"source {task.name} is a SeqIO task of your own, whose rows only local makes; leave --runner out"
+        )
+    encode = beam_cache.encode if is_beam(how.runner) else block_rows.encode
     try:
-        yield from beam_cache.rows(maker, inputs, how.seq_len, how.runner, work)
+        with Runner(how.runner, progress=how.progress) as runner:
+            yield from block_rows.rows(maker, inputs, how.seq_len, runner, work, encode)
     except DataError as error:
         raise DataError(f"source {task.name}: {error}") from error
     shutil.rmtree(work)

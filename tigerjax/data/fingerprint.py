@@ -1,9 +1,9 @@
-"""What the rows of a SeqIO task of the user's own depend on: its code, the values in it, and the files that they name.
+"""What a SeqIO task or a function of the user's own depends on: its code, the values in it, and the files it names.
 
-The walk begins at the source, the preprocessors and the features of the task. It follows functions into what they hold
-(defaults, closures, the arguments of a `functools.partial`, globals that they use) and into the modules that define
-them, with the modules that these import. Of the modules that are the user's own, the whole file counts. Of installed
-libraries only names count, and so does the version of tigerjax in every manifest.
+The walk begins at the function, or at the source, the preprocessors and the features of the task. It follows functions
+into what they hold (defaults, closures, the arguments of a `functools.partial`, globals that they use) and into the
+modules that define them, with the modules that these import. Of the modules that are the user's own, the whole file
+counts. Of installed libraries only names count, and so does the version of tigerjax in every manifest.
 
 A text that is met and that names a file, or a pattern that matches files, stands for these files. A function may read
 files whose names are met nowhere. Then it says so, `dataset_fn.inputs = ["a.txt"]`, or `[]` where it reads none.
@@ -56,6 +56,14 @@ def of_task(task: Any) -> Fingerprint:
     rest = [walk.visit(task.preprocessors), walk.visit(task.output_features)]
     code = [source, *rest, dict(sorted(walk.modules.items()))]
     return Fingerprint(hashlib.sha256(manifest.canonical(code)).hexdigest(), sorted(walk.files), complete)
+
+
+def of_function(function: Any) -> Fingerprint:
+    """The fingerprint of a Python function, such as one that scores answers."""
+    walk = _Walk()
+    code = [walk.visit(function), dict(sorted(walk.modules.items()))]
+    digest = hashlib.sha256(manifest.canonical(code)).hexdigest()
+    return Fingerprint(digest, sorted(walk.files), walk.declared or bool(walk.files))
 
 
 def inputs_of(task: Any, config: dict[str, Any]) -> list[Path]:

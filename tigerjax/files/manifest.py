@@ -29,7 +29,7 @@ from typing import Any
 
 import tigerjax
 from tigerjax.errors import ConfigError, DataError
-from tigerjax.files import folders, lock, paths, seal, written
+from tigerjax.files import folders, hashed, lock, paths, seal, written
 from tigerjax.files.foreign import object_of, shown
 from tigerjax.terminal import tell
 
@@ -265,22 +265,14 @@ def stage(
             )
         if paths.resolved(path).is_relative_to(paths.resolved(out)):
             raise ConfigError(f"{path} is an input and lies in the output {out}; give another output folder")
-    hashed, size_of_all = 0, sum(map(size, given)) if hashing else 0
-
-    def on_bytes(count: int) -> None:
-        nonlocal hashed
-        hashed += count
-        if hashing is not None:
-            hashing(hashed, size_of_all)
-
-    digests = {path: sha256(path, on_bytes) for path in given}
-    refuse_changed(given, digests)
+    hashes = hashed.of(given, sha256, hashing, sum(map(size, given)) if hashing else 0)
+    refuse_changed(given, hashes)
     wanted = {
         "stage": name,
         "version": tigerjax.__version__,
         "config": json.loads(canonical(config)),
         "config_sha256": hashlib.sha256(canonical(config)).hexdigest(),
-        "inputs": [{"path": str(p), "sha256": digests[p]} for p in given],
+        "inputs": [{"path": str(p), "sha256": hashes[p]} for p in given],
         "seed": seed,
     }
     old = read(out)

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from tigerjax.errors import BucketError, BucketRefused, ConfigError, TigerjaxError
-from tigerjax.files import held
+from tigerjax.files import held, temporary
 
 SCHEME = "gs://"
 COLLAPSED = "gs:/"  # what pathlib leaves of it
@@ -152,7 +152,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             held.before_writing(path)
             _client().put_file(str(made), _key(path))
         return
-    part = path.with_name(f"{path.name}.part")
+    part = temporary.name_of(path)
     part.unlink(missing_ok=True)
     try:
         with open(part, "xb") as file:  # x: a link that somebody puts there meanwhile is not followed, but an error

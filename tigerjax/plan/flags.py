@@ -29,8 +29,5 @@ def read(path: str | Path) -> dict[str, str]:
 
 
 def of(topology: Topology) -> dict[str, str]:
-    """The flags that launch/ gives a slice of this generation.
-
-    There are none for the 4 chips of one host, because libtpu reduce-scatters there by default."""
-    path = FOLDER / f"{topology.chip.name}.txt"
-    return read(path) if topology.chips > 4 else {}
+    """The flags that launch/ gives a slice of this generation."""
+    return read(FOLDER / f"{topology.chip.name}.txt")

@@ -4,9 +4,11 @@ The processes of a run compare it when they start. Two versions of the code woul
 their collectives would wait for each other or add up other things than they should.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 import tigerjax
@@ -14,19 +16,31 @@ import tigerjax
 PACKAGES = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "flax", "optax", "orbax-checkpoint",
             "tensorstore", "numpy", "ml-dtypes", "array-record", "sentencepiece", "tokenizers")  # fmt: skip
 """Those that decide numbers, files or the protocol between hosts."""
+STAGE_PACKAGES = ("numpy", "ftfy", "opencc", "pyahocorasick", "pyarrow", "sentencepiece", "tokenizers", "xxhash",
+                  "zstandard")  # fmt: skip
+"""Those that decide what a data stage writes."""
 
 
 def running() -> dict[str, str]:
     """Each of these facts by its name; a package that is not installed has an empty version."""
-    package = Path(tigerjax.__file__).parent
-    facts = {
+    # A clone has its locks beside the package. An installed wheel has none.
+    locks = {"lock files": _sha256(Path(tigerjax.__file__).parents[1], "requirements*.lock")}
+    return _with_packages(PACKAGES) | locks
+
+
+@functools.cache
+def of_stages() -> dict[str, str]:
+    """The facts of which two processes must have the same, so that a data stage writes the same in both."""
+    return _with_packages(STAGE_PACKAGES)
+
+
+def _with_packages(names: Sequence[str]) -> dict[str, str]:
+    ours = {
         "tigerjax": tigerjax.__version__,
-        "source": _sha256(package, "**/*.py"),
+        "source": _sha256(Path(tigerjax.__file__).parent, "**/*.py"),
         "python": platform.python_version(),
     }
-    facts |= {name: _version(name) for name in PACKAGES}
-    # A clone has its locks beside the package. An installed wheel has none.
-    return facts | {"lock files": _sha256(package.parent, "requirements*.lock")}
+    return ours | {name: _version(name) for name in names}
 
 
 def _version(package: str) -> str:

@@ -48,6 +48,7 @@ def train_reward(quick: Quickstart) -> dict[str, Any]:
 def run_round(quick: Quickstart) -> Path:
     """Runs rounds/01 and returns the folder of the model that it trained, whether the gate accepted it or not."""
     from tigerjax.align import rounds
+    from tigerjax.align.answers import totals
     from tigerjax.align.reward import Scorer
     from tigerjax.checkpoint.loaded import load
     from tigerjax.evaluate import questions
@@ -74,7 +75,7 @@ def run_round(quick: Quickstart) -> Path:
 
     functions = rounds.RoundFunctions(
         sample=lambda prompts, place: sample(quick, prompts, place),
-        score=scorer,
+        score=lambda given: totals(scorer(given)),
         labels=lambda queue: stand_in_labels(quick, queue),
         train=train,
         answers=lambda model: answers(quick, model, chat=True, asked=DEV),
@@ -84,7 +85,7 @@ def run_round(quick: Quickstart) -> Path:
         settings={"sample": CANDIDATES, "train": quick.signature("rejection_sampled")},
     )
     inputs = rounds.RoundInputs(
-        sft=[quick.out / "instructions" / "sft.jsonl"], current=quick.out / "sft", reward_model=reward_model
+        sft=[quick.out / "instructions" / "sft.jsonl"], current=quick.out / "sft", reward=[reward_model]
     )
     result = rounds.run_round(quick.out / "rounds", 1, align, functions, inputs)
     counts = result.figures["counts"]

@@ -21,7 +21,7 @@ with another name is JSONL when its first character is {, else plain text; it is
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -162,19 +162,32 @@ def output_name(path: Path) -> str:
     return name + (ending if ending == ".zst" else "")
 
 
-def blocks(files: Iterable[Path]) -> list[Block]:
-    """The files in blocks, numbered in order; each is read by one worker at a time. `Files` say how they are read."""
-    out: list[Block] = []
+Span = tuple[int, int | None, int]
+"""(start, end, first) of a block."""
+
+
+def spans(reading: Reading, path: Path) -> list[Span]:
+    """The blocks of a file. Its lines are counted for that, so it is read to its end."""
+    form = format_of(path, reading)
+    whole = form is TEXT and reading.text_unit != "line"
+    if form.cut is None or packed.ending(path) or whole:  # a compressed file cannot be entered in the middle
+        return [(0, None, 1)]
+    return list(form.cut(path, reading.max_bytes))
+
+
+Cut = Callable[[Callable[[Path], list[Span]], Sequence[Path]], Iterable[list[Span]]]
+"""What calls a function for each file, as `map` does."""
+
+
+def blocks(files: Sequence[Path], cut: Cut = map) -> list[Block]:
+    """The files in blocks, numbered in order; each is read by one worker at a time. `Files` say how they are read.
+
+    `cut` decides where the files are read for it.
+    """
     reading = reading_of(files)
-    for path in files:
-        form = format_of(path, reading)
-        whole = form is TEXT and reading.text_unit != "line"
-        if form.cut is None or packed.ending(path) or whole:  # a compressed file cannot be entered in the middle
-            out.append(Block(len(out), path, reading=reading))
-            continue
-        for start, end, first in form.cut(path, reading.max_bytes):
-            out.append(Block(len(out), path, start, end, first, reading))
-    return out
+    found = zip(files, cut(functools.partial(spans, reading), files), strict=True)
+    cut_up = [(path, *span) for path, of_file in found for span in of_file]
+    return [Block(n, path, start, end, first, reading) for n, (path, start, end, first) in enumerate(cut_up)]
 
 
 def _parsed(

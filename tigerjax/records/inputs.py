@@ -90,7 +90,12 @@ def distinct_names(files: Iterable[Path]) -> None:
             raise ConfigError(f"inputs {other} and {path} have one name; outputs would collide, rename one")
 
 
-def speed(files: Iterable[Path], seconds: float, cores: int = 1) -> dict[str, float]:
-    """The figures `seconds` and `mb_per_s_per_core` of a stage that read these files on so many cores."""
-    rate = sum(map(size, files)) / 1e6 / max(seconds, 1e-9) / cores
-    return {"seconds": round(seconds, 3), "mb_per_s_per_core": round(rate, 3)}
+def speed(files: Iterable[Path], seconds: float, cores: int | None = 1) -> dict[str, float]:
+    """The figures of a stage that read these files on so many cores: `seconds`, and `mb_per_s_per_core`.
+
+    The latter is `mb_per_s` where the number of cores is not known.
+    """
+    rate = sum(map(size, files)) / 1e6 / max(seconds, 1e-9)
+    if cores is None:
+        return {"seconds": round(seconds, 3), "mb_per_s": round(rate, 3)}
+    return {"seconds": round(seconds, 3), "mb_per_s_per_core": round(rate / cores, 3)}

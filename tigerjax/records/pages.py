@@ -157,7 +157,8 @@ def _column(chunk: Any) -> Column:
     numbers = [number for number in needed if isinstance(number, int) and number >= 0]
     if len(numbers) < len(OF_COLUMN):
         raise Damaged(f"a size of a column is missing or negative ({', '.join(OF_COLUMN)}: {needed})")
-    return Column(*numbers, dictionary_page_offset=at if isinstance(at, int) else None)
+    values, unpacked, packed, begin = numbers
+    return Column(values, unpacked, packed, begin, at if isinstance(at, int) else None)
 
 
 def pages(file: Any, column: Column, end_of_file: int) -> Iterator[Page]:

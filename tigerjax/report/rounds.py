@@ -18,7 +18,7 @@ DIVERSITY = {
     "distinct_pairs": "different pairs of characters in winners",
     "winner_nats": "-log p of a winner's token",
 }
-REWARD = "mean reward (standard deviations)"
+REWARD = "mean reward"
 
 
 def rounds(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def cards(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return [
         (f"gate of round {last['round']}", last["gate"], f"win rate {_win_rate(last)}"),
         ("held-out accuracy", f"{percent(first['accuracy'])} → {percent(now['accuracy'])}", model),
-        ("mean reward", f"{number(first['reward'])} → {number(now['reward'])}", f"standard deviations; {model}"),
+        ("mean reward", f"{number(first['reward'])} → {number(now['reward'])}", model),
     ]
 
 

@@ -14,6 +14,7 @@ from tigerjax.align.gate import remark
 from tigerjax.files import manifest
 from tigerjax.pages.charts import Bar, bars, curve, share_bars, stacked
 from tigerjax.pages.numbers import duration, number, percent, points, standard_error
+from tigerjax.report.examples import examples
 from tigerjax.report.figures import export_reader, mean_true_reward_gain, share_of, stage_name, stages
 from tigerjax.report.lineage import graph_section
 from tigerjax.report.reasons import ONE_SEED, of_stages
@@ -50,6 +51,7 @@ def render(report: Report, out: Path) -> None:
         accuracy,
         true_reward,
         rounds,
+        examples,
         samples,
         speed,
         parity,

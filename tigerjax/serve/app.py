@@ -24,7 +24,9 @@ from tigerjax.serve.service import Served, Service, Work
 from tigerjax.terminal import one_line, tell
 
 PAGE = Path(__file__).with_name("page.html")
-NOT_SERVED = ("/v1/embeddings", "/v1/responses", "/v1/audio/speech", "/v1/images/generations", "/v1/moderations")
+RESPONSES = "/v1/responses"
+"""OpenAI's other path for conversations."""
+NOT_SERVED = ("/v1/embeddings", RESPONSES, "/v1/audio/speech", "/v1/images/generations", "/v1/moderations")
 """Paths of OpenAI's that are refused by name."""
 GONE = 499
 """The status, in logs and counts, of a request whose client went away."""
@@ -87,9 +89,8 @@ class _Handlers:
         return _json(self.service.about())
 
     async def not_served(self, request: Request) -> Response:
-        raise Refused(
-            404, f"{request.url.path} is not served: this server gives answers, not embeddings, speech or images"
-        )
+        more = "; ask /v1/chat/completions" if request.url.path == RESPONSES else ", not embeddings, speech or images"
+        raise Refused(404, f"{request.url.path} is not served: this server completes chats and texts{more}")
 
     async def chat(self, request: Request) -> Response:
         asked = read(ChatRequest, await body(request, self._limits))

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tigerjax.config.ranges import Count, CountOrZero, PositiveShare, Seed, check
+from tigerjax.config.ranges import Answers, Count, CountOrZero, PositiveShare, Seed, check
 from tigerjax.errors import ConfigError, DataError, Stopped
 from tigerjax.sample.engine import Temperature
 from tigerjax.serve.asked import Ask, Piece, name_of
@@ -40,7 +40,7 @@ ScoreFunction = Callable[[Messages, Sequence[Drawn]], Sequence[float | None]]
 class ChatSettings:
     """How answers are drawn; a person changes them while he talks."""
 
-    n: Count
+    n: Answers
     """Answers to each question."""
     temperature: Temperature
     top_p: PositiveShare

@@ -46,17 +46,14 @@ class Drawing:
         self._texts = {choice: AnswerText(tokenizer, stops) for choice in range(len(asks) * self._n)}
         self._open = set(self._texts)
         self._tickets: list[Any] = []
+        self.tokens = 0
+        """The tokens that were drawn, of all answers together."""
         try:
             for number, ask in enumerate(asks):
                 self._tickets.append(engine.submit(ask, self._deliver(number)))
         except BaseException:
             self.cancel()
             raise
-
-    @property
-    def tokens(self) -> int:
-        """The tokens that were drawn, of all answers together."""
-        return sum(text.tokens for text in self._texts.values())
 
     def cancel(self) -> None:
         """Frees the slots of the answers that are not at their end."""
@@ -74,7 +71,9 @@ class Drawing:
             if piece.ids and self._first is not None:
                 self._first(time.monotonic() - self._began)
                 self._first = None
+            before = text.tokens
             delta = text.add(piece.ids, piece.logprobs, piece.top)
+            self.tokens += text.tokens - before
             finish = "stop" if delta.stopped else piece.finish
             if finish in ("failed", "cancelled"):
                 raise Refused(503, self._tickets[prompt].error or "the server could not finish this answer; ask again")

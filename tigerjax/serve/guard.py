@@ -107,7 +107,7 @@ class Guard:
         except Refused as refused:
             await answered(refused)(scope, receive, noting)
         except HTTPException as error:  # of the router
-            await answered(self._no_route(scope, error.status_code))(scope, receive, noting)
+            await answered(self._no_route(scope, error))(scope, receive, noting)
         except ClientDisconnect:
             status = status or 499
         except Exception as error:
@@ -123,10 +123,12 @@ class Guard:
                 about = scope["state"].get("about", "")
                 tell(f"{_client(scope)} {scope['method'][:10]} {path} {status or 499} {seconds:.3f} s{about}")
 
-    def _no_route(self, scope: Scope, status: int) -> Refused:
+    def _no_route(self, scope: Scope, error: HTTPException) -> Refused:
         path = one_line(scope["path"])[:100]
-        if status == 405:
-            return Refused(405, f"{one_line(scope['method'])[:10]} is not the method of {path}; use the other one")
+        if error.status_code == 405:
+            known = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
+            text = f"{path} does not know {one_line(scope['method'])[:10]}; send {known}"
+            return Refused(405, text, headers={"allow": known})
         near = near_miss(path, self._paths) or "; there are /v1/chat/completions, /v1/completions and /v1/models"
         return Refused(404, f"there is no {path}{near}")
 

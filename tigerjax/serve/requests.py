@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from tigerjax.config.ranges import INT32
+from tigerjax.config.ranges import INT32, MOST_ANSWERS
 from tigerjax.errors import near_miss
 from tigerjax.files import foreign
 from tigerjax.files.jsonl import fault
@@ -18,8 +18,8 @@ from tigerjax.files.manifest import canonical
 from tigerjax.records.dialogue import joined_parts
 from tigerjax.serve.refused import Refused
 
-MOST_ANSWERS, MOST_PROMPTS, MOST_STOPS, MOST_TOP = 128, 128, 16, 20
-"""Of one request: answers to a prompt, prompts, stop strings, and most probable tokens beside each drawn one."""
+MOST_STOPS, MOST_TOP = 16, 20
+"""Of one request: stop strings, and most probable tokens beside each drawn one."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """The names of the answers that a label is about; so it has no more of them."""
 MOST_CANDIDATES = len(LETTERS)

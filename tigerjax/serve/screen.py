@@ -44,9 +44,10 @@ def answer_input(chat: Chat) -> None:
 class Screen:
     """A person at a terminal."""
 
-    def __init__(self, chat: Chat, read: Callable[[str], str] = input):
-        """`read` shows its argument and gives a line, as `input` does."""
-        self._chat, self._read = chat, read
+    def __init__(self, chat: Chat, read: Callable[[str], str] = input, kept: Callable[[], object] = lambda: None):
+        """`read` shows its argument and gives a line, as `input` does. `kept` is called after each line that was
+        acted upon, when what was said can be written down."""
+        self._chat, self._read, self._kept = chat, read, kept
         self._commands: dict[str, Callable[[str], None]] = {
             "n": self._set_n,
             "take": self._take,
@@ -73,6 +74,7 @@ class Screen:
                 return
             try:
                 self._act(line)
+                self._kept()
             except (ConfigError, DataError) as error:  # of what was typed: the conversation goes on
                 tell(error)
 
@@ -118,7 +120,8 @@ def _number(text: str, kind: type[int] | type[float], example: str) -> float:
     try:
         return kind(text)
     except ValueError:
-        raise ConfigError(f"{example.split()[0]} {text}: needs a number; type {example}") from None
+        given = f"{example.split()[0]} {text}".rstrip()
+        raise ConfigError(f"{given} needs a number; type {example}") from None
 
 
 def _show_answers(chat: Chat, news: Iterator[News], *, live: bool) -> None:

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +25,8 @@ from tigerjax.errors import ConfigError
 
 LOOK_S = 0.1
 """A second signal is seen so soon."""
+GIVE_UP_S = 10.0
+"""A process that is still there so long after the second signal is stuck, and is ended."""
 BACKLOG = 2048  # connections that wait to be accepted
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 TOO_SLOW = b"the head of the request did not arrive in time; send it faster"
@@ -101,6 +104,9 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, ready: Callable[[], Any]):
         super().__init__(config)
         self._ready = ready
+        # Should the event loop be stuck, nobody looks at force_exit.
+        self._last = threading.Timer(GIVE_UP_S, os._exit, (1,))
+        self._last.daemon = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -121,10 +127,13 @@ class _Server(uvicorn.Server):
         try:
             yield
         finally:
+            self._last.cancel()
             for number, handler in before.items():
                 signal.signal(number, handler)
 
     def _stop(self, number: int, frame: Any) -> None:
+        if self.should_exit and not self.force_exit:
+            self._last.start()
         self.force_exit = self.should_exit
         self.should_exit = True
 

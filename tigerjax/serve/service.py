@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from tigerjax.config.ranges import MOST_ANSWERS
 from tigerjax.errors import ConfigError, DataError, Full, Stopped
 from tigerjax.files.manifest import canonical
 from tigerjax.serve.asked import Ask, name_of
@@ -16,7 +17,7 @@ from tigerjax.serve.engine import Engine
 from tigerjax.serve.labels import Labels
 from tigerjax.serve.metrics import Metrics
 from tigerjax.serve.refused import Refused
-from tigerjax.serve.requests import MOST_PROMPTS, ChatRequest, CompletionRequest, Sampled, ScoreRequest
+from tigerjax.serve.requests import ChatRequest, CompletionRequest, Sampled, ScoreRequest
 from tigerjax.serve.responses import Head, Writer
 from tigerjax.tokenizer.chat import encode_prompt
 
@@ -88,8 +89,21 @@ class Service:
         """Starts the continuations of texts."""
         self._check(asked)
         prompts = asked.prompts
-        if len(prompts) > MOST_PROMPTS:
-            raise Refused(400, f"prompt has {len(prompts)} prompts; send at most {MOST_PROMPTS}", param="prompt")
+        # Requests begin in the order in which they came, so one that asks for too much would hold up all others.
+        if len(prompts) * asked.n > MOST_ANSWERS:
+            raise Refused(
+                400,
+                f"{len(prompts):,} prompts with n={asked.n} are {len(prompts) * asked.n:,} answers; ask for at most"
+                f" {MOST_ANSWERS} in one request",
+                param="prompt",
+            )
+        if len(prompts) > (places := self.served.engine.batching.queue):
+            raise Refused(
+                400,
+                f"{len(prompts)} prompts, and the queue of this server has {places} places; send at most {places} in"
+                " one request",
+                param="prompt",
+            )
         try:
             encoded = await asyncio.to_thread(lambda: [self._encode(prompt) for prompt in prompts])
         except DataError as error:

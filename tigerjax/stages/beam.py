@@ -3,17 +3,15 @@
 import functools
 import importlib.util
 import json
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tigerjax.errors import ConfigError
 from tigerjax.files import manifest
+from tigerjax.stages import remote
 from tigerjax.stages.local import Report
-from tigerjax.stages.outcomes import outcome, result
-
-EXAMPLE = "--runner 'FlinkRunner --parallelism 4'"
+from tigerjax.stages.words import split_runner
 
 
 class Beam:
@@ -35,38 +33,32 @@ class Beam:
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
 
-        folder.mkdir(parents=True, exist_ok=True)
         name, options = self._words
+        place = remote.opened(folder)
+        task = functools.partial(remote.task, place, function)
         try:
             with beam.Pipeline(name, options=PipelineOptions(options)) as pipeline:
                 _ = (
                     pipeline
                     | beam.Create(list(enumerate(items)))
                     | beam.Reshuffle()
-                    | beam.Map(functools.partial(_save_outcome, function, folder))
+                    | beam.Map(functools.partial(_save, task, folder.absolute()))
                 )
+            given = [json.loads((folder / f"{i}.json").read_text(encoding="utf-8")) for i in range(len(items))]
         except ValueError as error:
             raise ConfigError(f"runner {self._name!r}: {' '.join(str(error).split())}") from error
-        return [result(json.loads((folder / f"{i}.json").read_text(encoding="utf-8"))) for i in range(len(items))]
+        finally:
+            remote.closed(place)
+        return [remote.answer(one) for one in given]
+
+    def cores(self) -> int | None:
+        """None: it is not known."""
+        return None
 
     def close(self) -> None:
         """Every pipeline has ended with its step."""
 
 
-def split_runner(text: str) -> tuple[str, list[str]]:
-    """The name of a runner of Beam and its options, from words as a shell reads them.
-
-    ConfigError for a quote without its end, and where options come without a name.
-    """
-    try:
-        name, *options = shlex.split(text) or [""]
-    except ValueError as error:
-        raise ConfigError(f'runner {text!r}: {error}; close the quote, as in "FlinkRunner --parallelism 4"') from error
-    if not name or name.startswith("-"):
-        raise ConfigError(f'runner {text!r} does not begin with a name; give one, as in "FlinkRunner --parallelism 4"')
-    return name, options
-
-
-def _save_outcome(function: Callable[[Any], Any], folder: Path, numbered: tuple[int, Any]) -> None:
+def _save(task: Callable[[Any], dict[str, Any]], folder: Path, numbered: tuple[int, Any]) -> None:
     number, item = numbered
-    manifest.write_json(folder / f"{number}.json", outcome(function, item))
+    manifest.write_json(folder / f"{number}.json", task(item))

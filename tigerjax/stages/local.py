@@ -12,8 +12,9 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from tigerjax.errors import WorkerLost
+from tigerjax.errors import ConfigError, WorkerLost
 from tigerjax.stages.outcomes import outcome, result
+from tigerjax.stages.words import split_runner
 
 Report = Callable[[int, int], None]
 
@@ -22,6 +23,8 @@ class Processes:
     """`workers` processes. They start with the first step that has something for each to do."""
 
     def __init__(self, name: str, workers: int):
+        if split_runner(name)[1]:
+            raise ConfigError(f"runner {name!r}: local has no options; give the number of its processes as --workers")
         self._workers = workers
         self._pool: _Pool | None = None
 
@@ -41,6 +44,10 @@ class Processes:
                 f"step {folder.name}: a worker process was killed, perhaps because the machine has too little memory;"
                 f" nothing was written: give fewer than --workers {self._workers}, or free memory, and start again"
             ) from error
+
+    def cores(self) -> int:
+        """One for each process."""
+        return self._workers
 
     def close(self) -> None:
         if self._pool is not None:

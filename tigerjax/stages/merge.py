@@ -9,14 +9,14 @@ import itertools
 import struct
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from tigerjax import records
-from tigerjax.files import packed
+from tigerjax.files import packed, temporary
 from tigerjax.stages import parts
 
 MOST_OPEN = 100
@@ -26,14 +26,13 @@ Pair = tuple[str, bytes]
 _SIZES = struct.Struct("<II")
 
 
-def merge_lines(sources: Sequence[Iterable[Pair]], out: Path, on_line: Callable[[int], None] | None = None) -> int:
+def merge_lines(sources: Sequence[Iterable[Pair]], out: Path) -> int:
     """Writes the lines of several sources to one file, in the order of their ids, and returns their number.
 
-    Each source gives (id, line) pairs that are sorted by id; lines of equal ids keep the order of the sources.
-    `on_line` is called with the number of each line. More than MOST_OPEN sources are merged in rounds: groups of
-    neighbours become one temporary file each, which lies beside `out`.
+    Each source gives (id, line) pairs that are sorted by id; lines of equal ids keep the order of the sources. More
+    than MOST_OPEN sources are merged in rounds: groups of neighbours become one temporary file each, beside `out`.
     """
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix="merge-") as folder:
+    with tempfile.TemporaryDirectory(dir=temporary.beside(out), prefix="merge-") as folder:
         level = 0
         while len(sources) > MOST_OPEN:
             groups = [sources[at : at + MOST_OPEN] for at in range(0, len(sources), MOST_OPEN)]
@@ -42,25 +41,24 @@ def merge_lines(sources: Sequence[Iterable[Pair]], out: Path, on_line: Callable[
                 _write_pairs(name, _merged(group))
             sources, level = [_read_pairs(name) for name in names], level + 1
         with packed.writing(out) as file:
-            return _write_lines(file, _merged(sources), on_line)
+            return _write_lines(file, _merged(sources))
 
 
-def append_lines(sources: Iterable[Iterable[Pair]], out: Path, on_line: Callable[[int], None] | None = None) -> int:
+def append_lines(sources: Iterable[Iterable[Pair]], out: Path) -> int:
     """Writes the lines of several sources to one file, one source after another, and returns their number."""
     with packed.writing(out) as file:
-        return _write_lines(file, itertools.chain.from_iterable(sources), on_line)
+        return _write_lines(file, itertools.chain.from_iterable(sources))
 
 
 def _merged(sources: Iterable[Iterable[Pair]]) -> Iterator[Pair]:
     return heapq.merge(*sources, key=lambda pair: pair[0])
 
 
-def _write_lines(file: BinaryIO, pairs: Iterable[Pair], on_line: Callable[[int], None] | None) -> int:
+def _write_lines(file: BinaryIO, pairs: Iterable[Pair]) -> int:
     count = 0
-    for count, (_, line) in enumerate(pairs, 1):
+    for _, line in pairs:
         file.write(line + b"\n")
-        if on_line is not None:
-            on_line(count)
+        count += 1
     return count
 
 

@@ -181,6 +181,20 @@ def split_handles(given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (given >> np.uint64(HANDLE_BITS)).astype(np.int64), (given & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
+def range_of(sorted_handles: np.ndarray, number: int) -> tuple[int, int]:
+    """[start, end) of the handles of a part among sorted ones."""
+    ends = np.array([number, number + 1], np.uint64) << np.uint64(HANDLE_BITS)
+    first, last = np.searchsorted(sorted_handles, ends).tolist()
+    return first, last
+
+
+def shard_of(sorted_keys: np.ndarray, shard: int, shards: int) -> tuple[int, int]:
+    """[start, end) of the keys of a shard among sorted ones: shard s of S has those in [s, s + 1) x 2^64 / S."""
+    low, high = shard * 2**64 // shards, (shard + 1) * 2**64 // shards
+    last = len(sorted_keys) if high == 2**64 else int(np.searchsorted(sorted_keys, np.uint64(high)))
+    return int(np.searchsorted(sorted_keys, np.uint64(low))), last
+
+
 def save_entries(work: Path, what: str, number: int, entry_keys: np.ndarray, entries: np.ndarray) -> None:
     """Writes (key, entry) pairs of a part, sorted by key: a worker then reads only the keys of its shard."""
     order = np.argsort(entry_keys, kind="stable")
@@ -188,14 +202,11 @@ def save_entries(work: Path, what: str, number: int, entry_keys: np.ndarray, ent
 
 
 def load_entries(work: Path, what: str, numbers: Sequence[int], shard: int, shards: int) -> tuple[np.ndarray, ...]:
-    """(keys, entries) of one shard, sorted by key and entry: shard s of S has the keys in [s, s + 1) x 2^64 / S."""
-    low, high = shard * 2**64 // shards, (shard + 1) * 2**64 // shards
+    """(keys, entries) of one shard, sorted by key and entry."""
     found = []
     for number in numbers:
         entries = np.load(work / f"{what}-{number}.npy", mmap_mode="r", allow_pickle=False)
-        first = np.searchsorted(entries[0], np.uint64(low))
-        last = entries.shape[1] if high == 2**64 else np.searchsorted(entries[0], np.uint64(high))
-        found.append(np.array(entries[:, first:last]))
+        found.append(np.array(entries[:, slice(*shard_of(entries[0], shard, shards))]))
     pairs = np.concatenate(found, axis=1) if found else np.zeros((2, 0), np.uint64)
     order = np.lexsort((pairs[1], pairs[0]))
     return pairs[0][order], pairs[1][order]

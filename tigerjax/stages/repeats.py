@@ -19,8 +19,8 @@ from tigerjax.stages.runner import Runner
 NUMBERED = records.SAID[records.NUMBERED]
 Files = Mapping[int, str]
 """The path of each part."""
-Names = dict[int, dict[int, str]]
-"""Of each part: the new ids of the records at some of its places."""
+Times = dict[int, np.ndarray]
+"""Of each part: int64 [2, n], the places of records that are equal to earlier ones, and how often each was there."""
 
 
 class _Met(NamedTuple):
@@ -108,18 +108,27 @@ def handles(work: Path, shards: int) -> np.ndarray:
     return np.concatenate(found, axis=1)
 
 
-def names(work: Path, shards: int) -> Names:
-    """The new ids of equal records, by part and place."""
-    _, repeats, times = handles(work, shards)
-    out: Names = {}
-    numbers, places = parts.split_handles(repeats)
-    for number in np.unique(numbers).tolist():
-        mine, ids = numbers == number, parts.Ids(work, number)
-        pairs = zip(places[mine].tolist(), times[mine].tolist(), strict=True)
-        out[number] = {place: records.numbered(ids[place], int(time)) for place, time in pairs}
-    return out
+def times(work: Path, shards: int) -> Times:
+    """The equal records of all parts."""
+    _, repeats, numbers = handles(work, shards)
+    order = np.argsort(repeats)
+    of_part, places = parts.split_handles(repeats[order])
+    both = np.stack([places, numbers[order].astype(np.int64)])
+    borders = np.flatnonzero(np.diff(of_part)) + 1
+    found = np.split(both, borders, axis=1) if len(order) else []
+    return dict(zip(of_part[np.append(0, borders)].tolist() if len(order) else [], found, strict=True))
 
 
-def rename(work: Path, part: tuple[int, dict[int, str]]) -> None:
-    """Gives the records at some places of a part their new ids."""
-    parts.rename(work, *part)
+def names(work: Path, number: int, given: np.ndarray | None) -> dict[int, str]:
+    """The new ids of a part's equal records, by their places; `given` is what `times` has of the part."""
+    if given is None:
+        return {}
+    ids = parts.Ids(work, number)
+    # `first_of`, as a task that is done again may find the new ids.
+    return {place: records.numbered(records.first_of(ids[place]), time) for place, time in given.T.tolist()}
+
+
+def rename(work: Path, given: tuple[int, np.ndarray]) -> None:
+    """Gives the equal records of a part, which is given with what `times` has of it, their new ids."""
+    number, times = given
+    parts.rename(work, number, names(work, number, times))

@@ -1,11 +1,13 @@
-"""Runs one function over many items: in this process, in several, or on Apache Beam. The results are the same.
+"""Runs one function over many items: in this process, in several, or on a cluster. The results are the same.
 
 A stage is a few such steps, with small computations between them. Large data goes through files in the stage's work
-folder. A file's name depends on the item alone and it is written by rename, so a step that Beam repeats writes the same
-bytes again. Beam itself carries only tasks and small results. Every worker must see the work folder, which lies beside
-OUT, or in $TMPDIR when OUT is in a bucket.
+folder. A file's name depends on the item alone and it is written by rename, so a step that is repeated writes the same
+bytes again. A cluster itself carries only tasks and small results. Every worker must see the work folder, which lies
+beside OUT, or in $TMPDIR when OUT is in a bucket.
 
     local                                    this process, or --workers processes of this machine
+    spark://HOST:PORT, yarn, k8s://HOST:PORT   Apache Spark, with `--conf KEY=VALUE` after the name
+    slurm                                    array jobs, with options of sbatch after the name: "slurm --mem=4G"
     DirectRunner, DataflowRunner, FlinkRunner …   Apache Beam, with its own options after the name:
     "FlinkRunner --flink_master=host:8081"
 
@@ -18,8 +20,11 @@ from typing import Any, Protocol, TypeVar
 
 from tigerjax.errors import ConfigError
 from tigerjax.files.progress import Progress
-from tigerjax.stages.beam import Beam, split_runner
+from tigerjax.stages.beam import Beam
 from tigerjax.stages.local import Processes, Report
+from tigerjax.stages.slurm import Slurm
+from tigerjax.stages.spark import Spark
+from tigerjax.stages.words import split_runner
 
 Item = TypeVar("Item")
 MAX_WORKERS = 1024
@@ -38,17 +43,37 @@ class Steps(Protocol):
         `report(done, all)` shows the progress.
         """
 
+    def cores(self) -> int | None:
+        """How many items are worked on at one time; None where that is not known. Asked after a step."""
+
     def close(self) -> None:
         """Ends what the steps have started. The stage has ended then, perhaps by an error."""
 
 
 LOCAL = "local"
-RUNNERS: dict[str, Callable[[str, int], Steps]] = {LOCAL: Processes}
-"""What makes the Steps of a runner from its name and --workers. Any other name is one of Beam's runners."""
+RUNNERS: dict[str, Callable[[str, int], Steps]] = {
+    LOCAL: Processes,
+    "slurm": Slurm,
+    "spark": Spark,
+    "yarn": Spark,
+    "k8s": Spark,
+}
+"""What makes the Steps of a runner from its whole name and --workers. The key is the name up to a blank or `://`. Any
+other name is one of Beam's runners."""
+
+
+def _kind(name: str) -> str:
+    """The key of a runner in RUNNERS, if it is there."""
+    return split_runner(name)[0].partition("://")[0]
+
+
+def is_beam(name: str) -> bool:
+    """Whether a name is that of a runner of Beam."""
+    return _kind(name) not in RUNNERS
 
 
 class Runner:
-    """Runs the steps of a stage. `name` is in RUNNERS, or is a Beam runner with its options.
+    """Runs the steps of a stage. `name` begins as a key of RUNNERS, or is a Beam runner with its options.
 
     Use it in a `with` block: processes start with the first step that needs them and end with the block.
     """
@@ -59,13 +84,17 @@ class Runner:
         if not 1 <= workers <= MAX_WORKERS:
             raise ConfigError(f"workers={workers} must be in [1, {MAX_WORKERS}]")
         self.name, self.workers, self.verify, self._progress = name, workers, verify, progress
-        self._steps = RUNNERS.get(name, Beam)(name, workers)
+        self._steps = RUNNERS.get(_kind(name), Beam)(name, workers)
 
     def __enter__(self) -> "Runner":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._steps.close()
+
+    def cores(self) -> int | None:
+        """How many items are worked on at one time; None where that is not known. Asked after a step."""
+        return self._steps.cores()
 
     def reporter(self, what: str, unit: str) -> Callable[[int, int], None] | None:
         """A function of (done, all) that shows the progress of work outside of `each`; None where none is shown."""
@@ -77,14 +106,3 @@ class Runner:
         An error that `function` raises for its user (TigerjaxError) is raised here again, the first item's first.
         """
         return self._steps.each(function, items, work / "results" / step, self.reporter(step, "parts"))
-
-
-def refuse_without_rows(name: str) -> None:
-    """ConfigError for a runner that cannot make the rows of `data cache`, or whose words are none of Beam's.
-
-    SeqIO makes the rows here, or on Beam.
-    """
-    if name != LOCAL and name in RUNNERS:
-        raise ConfigError(f"runner {name!r} runs steps and makes no rows; give {LOCAL}, or a runner of Apache Beam")
-    if name != LOCAL:
-        split_runner(name)

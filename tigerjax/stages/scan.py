@@ -68,6 +68,11 @@ def batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
         yield texts[first:]
 
 
+def blocks(runner: Runner, work: Path, files: Sequence[Path]) -> list[records.Block]:
+    """The files in blocks (`records.blocks`), for which workers read them."""
+    return records.blocks(files, lambda cut, given: runner.each(cut, given, work, "blocks"))
+
+
 def scanned(
     runner: Runner,
     scan: Scan,
@@ -85,9 +90,10 @@ def scanned(
     DataError for an id that a file gives twice and for a file without records.
     """
     work.mkdir(exist_ok=True)
+    of_files = blocks(runner, work, paths)
     for way in records.ways(ids):
         name = f"{step}_again" if way == "file" else step
-        by_block = runner.each(functools.partial(scan_block, scan, work, way), records.blocks(paths), work, name)
+        by_block = runner.each(functools.partial(scan_block, scan, work, way), of_files, work, name)
         found = [part for block in by_block for part in block]
         not_empty = {part["path"] for part in found}
         for path in paths:
@@ -96,10 +102,10 @@ def scanned(
         met = repeats.find(runner, work, files, shards, f"{name}_ids")
         if not repeats.of_other_files(met, way, ids):
             break
-    given = repeats.names(work, shards)
-    runner.each(functools.partial(repeats.rename, work), sorted(given.items()), work, f"{step}_names")
+    given = repeats.times(work, shards)
+    runner.each(functools.partial(repeats.rename, work), list(given.items()), work, f"{step}_names")
     for part in found:
-        part["changed"][records.NUMBERED] = len(given.get(part["part"], ()))
+        part["changed"][records.NUMBERED] = given[part["part"]].shape[1] if part["part"] in given else 0
     records.tell(records.shown(paths), changed(found), {records.NUMBERED: said})
     return found
 

@@ -291,6 +291,6 @@ def find_files(
             "units_too_short": sum(part["ignored"] for part in sides),
             **scan.changed(scanned),
             **({"by_task": dict(sorted(by_unit.items()))} if wanted.stage == "decontaminate" else {}),
-            **records.speed(doc_paths, time.perf_counter() - started, runner.workers),
+            **records.speed(doc_paths, time.perf_counter() - started, runner.cores()),
         }
     return run.manifest or {}

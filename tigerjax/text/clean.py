@@ -80,7 +80,7 @@ class _Tally:
 
 
 def _clean_block(job: _Job, block: records.Block) -> dict[str, Any]:
-    """Writes clean-<block>.jsonl and the block's ids; returns counts, samples and bad lines."""
+    """Writes clean-<block>.jsonl, samples-<block>.json and the block's ids; returns counts."""
     tally = _Tally()
     met: list[parts.Document] = []
     kept: list[int] = []  # places in `met` of the records that are written
@@ -118,17 +118,39 @@ def _clean_block(job: _Job, block: records.Block) -> dict[str, Any]:
     parts.save_lines(job.work / f"clean-{block.number}.jsonl", cleaned())
     scan.save_met(job.work, block.number, met)
     parts.save_npy(job.work / f"kept-{block.number}.npy", np.array(kept, np.int64))
+    manifest.write_json(job.work / f"samples-{block.number}.json", {"samples": tally.samples, "bad": tally.bad})
     return {
         "counts": tally.counts,
         "rewritten": tally.rewritten,
-        "samples": tally.samples,
-        "bad": tally.bad,
         "without_lang": tally.without_lang,
         "allowed": tally.allowed,
         "found_zh": tally.found_zh,
         "changed": tally.changed,
         "path": str(block.path),
     }
+
+
+def _sampled(work: Path, count: int) -> tuple[dict[str, list[Sample]], list[list[str]]]:
+    """(the samples of each rule, the bad lines) of so many blocks. One block is held at a time, as of a terabyte there
+    are more samples than fit into memory."""
+    samples: dict[str, list[Sample]] = {}
+    bad: list[list[str]] = []
+    for number in range(count):
+        of_block = json.loads((work / f"samples-{number}.json").read_text(encoding="utf-8"))
+        bad += of_block["bad"]
+        for name, drawn in of_block["samples"].items():
+            samples[name] = heapq.nsmallest(SAMPLES, [*samples.get(name, []), *((d, b, a) for d, b, a in drawn)])
+    return samples, bad
+
+
+Output = tuple[str, list[tuple[int, np.ndarray | None]]]
+"""(name of an output, each block that is written to it with what `repeats.times` has of it)."""
+
+
+def _write(work: Path, out: Path, output: Output) -> int:
+    name, blocks = output
+    sources = (_lines(work, number, repeats.names(work, number, times)) for number, times in blocks)
+    return merge.append_lines(sources, out / name)
 
 
 def _lines(work: Path, number: int, names: Mapping[int, str]) -> Iterator[tuple[str, bytes]]:
@@ -141,9 +163,9 @@ def _lines(work: Path, number: int, names: Mapping[int, str]) -> Iterator[tuple[
 
 def _cleaned(
     job: _Job, ids: records.Ids, paths: Sequence[Path], runner: Runner
-) -> tuple[list[dict[str, Any]], repeats.Names]:
-    """What `_clean_block` returned of each block, and the new ids of equal records."""
-    blocks = records.blocks(paths)
+) -> tuple[list[dict[str, Any]], repeats.Times]:
+    """What `_clean_block` returned of each block, and the equal records of all blocks."""
+    blocks = scan.blocks(runner, job.work, paths)
     files = {block.number: str(block.path) for block in blocks}
     for way in records.ways(ids):
         work = functools.partial(_clean_block, job._replace(way=way))
@@ -156,7 +178,7 @@ def _cleaned(
             jsonl.refuse_empty(path, met[str(path)])
         if not repeats.of_other_files(repeats.find(runner, job.work, files, scan.SHARDS, f"{step}_ids"), way, ids):
             break
-    return cleaned, repeats.names(job.work, scan.SHARDS)
+    return cleaned, repeats.times(job.work, scan.SHARDS)
 
 
 def _without_lang(names: Collection[str], cleaned: Sequence[Mapping[str, int]]) -> dict[str, int]:
@@ -219,34 +241,24 @@ def clean_files(
             return run.manifest or {}
         started, work = time.perf_counter(), merge.work_folder(run.tmp)
         job = _Job(work, "keep", chosen, drop_denied, frozenset(allow_source))
-        cleaned, names = _cleaned(job, records.ids_of(inputs), paths, runner)
+        cleaned, equal = _cleaned(job, records.ids_of(inputs), paths, runner)
         changed = sum((Counter(block["changed"]) for block in cleaned), Counter())
-        changed[records.NUMBERED] = sum(map(len, names.values()))
+        changed[records.NUMBERED] = sum(times.shape[1] for times in equal.values())
         records.tell(records.shown(paths), changed)
         counts, rewritten = sum((Counter(block["counts"]) for block in cleaned), Counter()), Counter[str]()
-        samples: dict[str, list[Sample]] = {}
         for block in cleaned:
             rewritten.update(block["rewritten"])
-            for name, drawn in block["samples"].items():
-                samples[name] = heapq.nsmallest(SAMPLES, [*samples.get(name, []), *((d, b, a) for d, b, a in drawn)])
-        bad = [line for block in cleaned for line in block["bad"]]
+        samples, bad = _sampled(work, len(cleaned))
         total, left = sum(counts.values()), counts.pop("", 0)
         if counts["bad"] > max_bad_fraction * total:
             raise DataError(
                 f"{bad[0][0]} ({counts['bad']} of {total} records are bad, at most"
                 f" {max_bad_fraction:.1%} may be); repair the lines or raise --max-bad-fraction"
             )
-        written, report = 0, runner.reporter("write", "records")
-
-        def on_line(_: int) -> None:
-            nonlocal written
-            written += 1
-            if report is not None:
-                report(written, left)
-
-        for path in paths:
-            mine = [_lines(work, n, names.get(n, {})) for n, block in enumerate(cleaned) if block["path"] == str(path)]
-            merge.merge_lines(mine, run.tmp / records.output_name(path), on_line)
+        outputs: dict[str, Output] = {str(path): (records.output_name(path), []) for path in paths}
+        for number, block in enumerate(cleaned):
+            outputs[block["path"]][1].append((number, equal.get(number)))
+        runner.each(functools.partial(_write, work, run.tmp), list(outputs.values()), work, "write")
         if bad:
             manifest.write_json(run.tmp / "quarantine.json", [{"error": e, "line": line} for e, line in bad])
         pairs = {name: [{"before": b, "after": a} for _, b, a in drawn] for name, drawn in sorted(samples.items())}
@@ -256,7 +268,7 @@ def clean_files(
         run.counts = {"in": total, "out": left, "dropped": dropped}
         shown = {name: [(old, new) for _, old, new in drawn] for name, drawn in samples.items()}
         cleaning_page.write(run.tmp / "report.html", run.counts, rewritten, shown, chosen.names)
-        speed = records.speed(paths, time.perf_counter() - started, runner.workers)
+        speed = records.speed(paths, time.perf_counter() - started, runner.cores())
         run.figures = {"rewritten": dict(sorted(rewritten.items())), **records.changes(changed), **speed}
         run.figures |= _without_lang(chosen.names, cleaned)
         if allow_source:

@@ -12,7 +12,7 @@ import functools
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,10 +20,10 @@ import numpy as np
 
 from tigerjax import records
 from tigerjax.errors import ConfigError
-from tigerjax.files import jsonl, manifest
+from tigerjax.files import manifest
 from tigerjax.stages import merge, parts, repeats, scan
 from tigerjax.stages.runner import Runner
-from tigerjax.text import against, containment, minhash, unit_search
+from tigerjax.text import against, clusters, containment, minhash, unit_search
 from tigerjax.text.exact import exact_keys
 
 Kind = Literal["exact", "near"]
@@ -65,12 +65,15 @@ def _scan(kind: Kind, work: Path, number: int, documents: list[parts.Document]) 
 
 def _load_features(work: Path, handles: np.ndarray) -> np.ndarray:
     """The features [n, width] of the records with these handles, in the given order."""
-    numbers, places = parts.split_handles(handles)
+    order = np.argsort(handles)
+    numbers, places = parts.split_handles(handles[order])
+    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
     out: np.ndarray | None = None
-    for number in np.unique(numbers).tolist():
+    split = zip(numbers[starts].tolist(), np.split(order, starts[1:]), np.split(places, starts[1:]), strict=True)
+    for number, at, mine in split:
         vectors = np.load(work / f"features-{number}.npy", mmap_mode="r", allow_pickle=False)
         out = np.empty((len(handles), vectors.shape[1]), vectors.dtype) if out is None else out
-        out[numbers == number] = vectors[places[numbers == number]]
+        out[at] = vectors[mine]
     assert out is not None
     return out
 
@@ -94,18 +97,19 @@ def linked(vectors: np.ndarray, threshold: float) -> list[tuple[int, int]]:
     return edges
 
 
-def _edges(work: Path, numbers: Sequence[int], threshold: float, shards: int, shard: int) -> int:
-    """Writes edges-<shard>.npy: uint64 [2, n], the handles of the pairs in a shard that are similar.
+def _edges(work: Path, numbers: Sequence[int], threshold: float, shards: int, shard: int) -> None:
+    """Writes edges-<shard>.npy: the forest (`clusters`) of the pairs in a shard that are similar.
 
     All records of a bucket are compared with its first one. Most buckets need no more.
     """
     keys, handles = parts.load_entries(work, "buckets", numbers, shard, shards)
     starts, ends = parts.runs(keys)
     sizes = ends - starts
+    so_far = np.concatenate([[0], np.cumsum(sizes)])
     edges: list[np.ndarray] = []
     first = 0
     while first < len(starts):
-        last = max(first + 1, int(np.searchsorted(np.cumsum(sizes[first:]), PAIRS, "right")) + first)
+        last = max(first + 1, int(np.searchsorted(so_far, so_far[first] + PAIRS, "right")) - 1)
         members = np.concatenate([handles[s:e] for s, e in zip(starts[first:last], ends[first:last], strict=True)])
         vectors, count = _load_features(work, members), sizes[first:last]
         heads = np.repeat(np.cumsum(count) - count, count)
@@ -118,62 +122,12 @@ def _edges(work: Path, numbers: Sequence[int], threshold: float, shards: int, sh
             edges.append(members[mine][pairs].T)
         first = last
     whole = np.concatenate(edges, axis=1) if edges else np.zeros((2, 0), np.uint64)
-    parts.save_npy(work / f"edges-{shard}.npy", np.unique(whole, axis=1))
-    return whole.shape[1]
+    parts.save_npy(work / f"edges-{shard}.npy", clusters.forest(whole))
 
 
-def clusters(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(handles, the cluster of each) of all records that edges [2, n] join.
-
-    This is union-find over all edges at once. Each round hangs the larger root of an edge below the smaller one, and
-    shortens all paths to their roots.
-    """
-    handles, at = np.unique(edges, return_inverse=True)
-    parent, (left, right) = np.arange(len(handles)), at.reshape(2, -1)
-    while len(left):
-        np.minimum.at(parent, np.maximum(parent[left], parent[right]), np.minimum(parent[left], parent[right]))
-        while not np.array_equal(shorter := parent[parent], parent):
-            parent = shorter
-        apart = parent[left] != parent[right]
-        left, right = left[apart], right[apart]
-    return handles, parent
-
-
-def duplicates(
-    work: Path, handles: np.ndarray, cluster: np.ndarray, out: Path, report: Callable[[int, int], None] | None = None
-) -> tuple[np.ndarray, int]:
-    """(the handles of all records but one of each cluster, how many clusters keep another one because of weight 0).
-
-    Writes {"kept", "all"} of each cluster to `out`.
-    `report` is called with the number of records that were read and of those that are to be read.
-    """
-    numbers, places = parts.split_handles(handles)
-    ranks: list[tuple[int, float, int, str]] = [(0, 0.0, 0, "")] * len(handles)  # the smallest stays
-    seen = 0
-    for number in np.unique(numbers).tolist():
-        ids = parts.Ids(work, number)
-        for i in np.flatnonzero(numbers == number).tolist():
-            place = int(places[i])
-            quality, length = float(ids.quality[place]), int(ids.length[place])
-            ranks[i] = (int(ids.untrained[place]), -quality, -length, ids[place])
-            seen += 1
-            if report is not None:
-                report(seen, len(handles))
-    order = np.argsort(cluster, kind="stable")
-    borders = np.flatnonzero(np.diff(cluster[order])) + 1
-    gone, lines, trained = [], [], 0
-    for group in np.split(order, borders) if len(order) else []:
-        best = min(group.tolist(), key=lambda i: ranks[i])
-        trained += best != min(group.tolist(), key=lambda i: ranks[i][1:])
-        gone += [i for i in group.tolist() if i != best]
-        lines.append({"kept": ranks[best][-1], "all": sorted(ranks[i][-1] for i in group.tolist())})
-    jsonl.write_jsonl(out, sorted(lines, key=lambda line: line["kept"]))
-    return np.sort(handles[gone]) if gone else np.zeros(0, np.uint64), trained
-
-
-def _write(work: Path, out: Path, output: merge.Output) -> int:
+def _write(work: Path, shards: int, out: Path, output: merge.Output) -> int:
     name, numbers = output
-    sources = [merge.kept_lines(work, n, np.load(work / f"drop-{n}.npy", allow_pickle=False), {}) for n in numbers]
+    sources = [merge.kept_lines(work, n, clusters.dropped(work, shards, n), {}) for n in numbers]
     return merge.merge_lines(sources, out / name)
 
 
@@ -188,8 +142,8 @@ def dedup_files(
 ) -> dict[str, Any]:
     """Keeps one record of each cluster; writes OUT/<name of the input> and OUT/clusters/clusters.jsonl.
 
-    Returns the manifest. A worker holds in memory one part of text and one shard of bucket keys. This process holds the
-    ids of the duplicates. Raises ConfigError for a threshold that is no share above 0.
+    Returns the manifest. A worker holds in memory one part of text, or one shard of bucket keys or of the records that
+    have a duplicate. Raises ConfigError for a threshold that is no share above 0.
     """
     paths = records.expand(inputs)
     records.distinct_names(paths)
@@ -216,28 +170,25 @@ def dedup_files(
         numbers = [part["part"] for part in scanned]
         join = functools.partial(_edges, work, numbers, threshold if kind == "near" else 1.0, shards)
         runner.each(join, range(shards), work, "join")
-        edges = [np.load(work / f"edges-{s}.npy", allow_pickle=False) for s in range(shards)]
-        edges.append(repeats.handles(work, shards)[:2])  # equal records, however short
-        handles, cluster = clusters(np.concatenate(edges, axis=1))
+        parts.save_npy(work / "equal.npy", repeats.handles(work, shards)[:2])  # equal records, however short
+        forests = ["equal.npy", *(f"edges-{shard}.npy" for shard in range(shards))]
+        chosen = clusters.choose(runner, work, forests, numbers, shards)
+        found, gone, trained = (sum(one[what] for one in chosen) for what in ("clusters", "gone", "trained"))
         (run.tmp / "clusters").mkdir()
-        report = runner.reporter("cluster", "records")
-        gone, trained = duplicates(work, handles, cluster, run.tmp / "clusters" / "clusters.jsonl", report)
-        gone_parts, gone_places = parts.split_handles(gone)
-        for number in numbers:
-            parts.save_npy(work / f"drop-{number}.npy", gone_places[gone_parts == number])
-        write = functools.partial(_write, work, run.tmp)
+        clusters.write(work, shards, run.tmp / "clusters" / "clusters.jsonl")
+        write = functools.partial(_write, work, shards, run.tmp)
         left = sum(runner.each(write, merge.outputs(paths, scanned), work, "write"))
         shutil.rmtree(work)
         if trained:
             records.note(f"{trained} duplicates were kept instead of others in which more answers have weight 0")
         total = sum(part["records"] for part in scanned)
-        run.counts = {"in": total, "out": left, "dropped": {kind: len(gone)}}
+        run.counts = {"in": total, "out": left, "dropped": {kind: gone}}
         run.figures = {
-            "clusters": len(np.unique(cluster)),
+            "clusters": found,
             "too_short": sum(part["too_short"] for part in scanned),
             **({"kept_for_loss": trained} if trained else {}),
             **scan.changed(scanned),
-            **records.speed(paths, time.perf_counter() - started, runner.workers),
+            **records.speed(paths, time.perf_counter() - started, runner.cores()),
         }
     return run.manifest or {}
 

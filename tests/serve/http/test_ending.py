@@ -46,6 +46,31 @@ def test_a_second_signal_or_the_end_of_its_patience_ends_it(drain_s, signals):
     assert seen[-1] == b"ended" and signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_second_signal_ends_a_process_whose_loop_is_stuck(monkeypatch):
+    at, ended = server.bound("127.0.0.1", 0), threading.Event()
+    codes = []
+    monkeypatch.setattr(server, "GIVE_UP_S", 0.05)
+    monkeypatch.setattr(server.os, "_exit", lambda code: (codes.append(code), ended.set()))
+
+    async def stuck(scope, receive, send):
+        for number in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert ended.wait(0.3) == bool(number), "the first signal gives it time"
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    def client() -> None:
+        with socket.create_connection(at.getsockname(), timeout=60) as made:
+            made.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            while made.recv(4096):
+                pass
+
+    thread = threading.Thread(target=client)
+    server.serve(stuck, at, drain_s=60, request_s=60, ready=thread.start)
+    thread.join(60)
+    assert codes == [1]
+
+
 def test_of_two_servers_at_one_port_the_second_is_told_even_when_both_began_before_either_listened():
     first, second = server.bound("127.0.0.1", 0), None
     try:

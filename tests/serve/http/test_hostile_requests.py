@@ -132,6 +132,15 @@ def test_the_values_that_go_wrong_most_often_are_refused(live):
         refused(live.post("/v1/completions", json={"prompt": prompt, "max_tokens": 1}))
 
 
+def test_a_request_for_more_answers_than_one_may_have_is_refused_before_any_is_drawn(live):
+    before = live.served.engine.figures().requests
+    many = {"prompt": ["a"] * 43, "n": 3, "max_tokens": 1}
+    said = refused(live.post("/v1/completions", json=many))
+    assert said == "43 prompts with n=3 are 129 answers; ask for at most 128 in one request"
+    assert live.served.engine.figures().requests == before
+    assert live.post("/v1/completions", json=many | {"prompt": ["a"] * 42}).status_code == 200
+
+
 def test_odd_unicode_is_answered_like_any_text(live):
     for text in ("\u202e\u0000\u0007", "👩‍👩‍👧‍👦", "e\u0301" * 5, "\ufdfa", "\U0010ffff", "\u2028\u2029\x85"):
         body = {"messages": [{"role": "user", "content": text}], "max_tokens": 2}
@@ -197,6 +206,13 @@ def test_what_is_no_http_is_refused_and_the_next_client_is_answered(live, sent):
     found = raw(live.url, sent)
     assert b"Traceback" not in found and (found == b"" or found.startswith(b"HTTP/1.1 4")), found
     assert live.get("/health").status_code == 200
+
+
+def test_a_wrong_method_and_openais_other_path_are_told_what_to_use(live):
+    response = live.get("/v1/chat/completions")
+    assert refused(response) == "/v1/chat/completions does not know GET; send POST"
+    assert response.status_code == 405 and response.headers["allow"] == "POST"
+    assert "ask /v1/chat/completions" in refused(live.post("/v1/responses", json={"input": "Hi"}))
 
 
 def test_strange_paths_and_methods_are_refused_in_a_line(live):

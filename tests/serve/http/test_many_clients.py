@@ -140,6 +140,9 @@ def test_when_the_queue_is_full_the_next_request_is_told_when_to_come_again(engi
             full = HTTP.post(f"{url}/v1/chat/completions", json=body)
             assert full.status_code == 429 and int(full.headers["retry-after"]) >= 1
             assert full.json()["error"]["code"] == "queue_full" and "ask again in" in full.text
+            # What will never find a place is not told to come again.
+            never = HTTP.post(f"{url}/v1/completions", json={"prompt": ["a", "b"], "max_tokens": 1})
+            assert never.status_code == 400 and "the queue of this server has 1 places; send at most 1" in never.text
             assert "tigerjax_serve_queued_requests 1\n" in HTTP.get(f"{url}/metrics").text
             turn.release()
             first.join(LONG_S)

@@ -151,6 +151,94 @@ def test_answers_are_kept_and_edited_as_labels_with_a_name(page, live):
     assert ranking["messages"] == [{"role": "user", "content": "label me"}] and page.complaints == []
 
 
+def test_a_label_has_the_conversation_in_which_its_answer_was_given(page, live):
+    opened(page, live.url)
+    page.write("#annotator", "ann")
+    asked = [{"role": "user", "content": "first"}]
+    first = {"question": "first", "messages": asked, "chosen": 0}
+    said = [*asked, {"role": "assistant", "content": "a"}, {"role": "user", "content": "second"}]
+    second = {"question": "second", "messages": said, "chosen": 0}
+    answers = [{"text": text, "finish": "stop"} for text in "abc"]
+    page.run(f"turns = {json.dumps([first | {'answers': answers}, second | {'answers': answers[:2]}])}; show()")
+    before = kept(live)
+    # Of an earlier question another answer is kept, and one is edited: the conversation has continued from the first.
+    page.click('.turn:first-child .answer:nth-child(2) [data-does="keep"]')
+    page.until('document.querySelectorAll(".kept").length === 1')
+    page.click('.turn:first-child .answer:nth-child(3) [data-does="edit_answer"]')
+    page.write(".editor textarea", "a better answer")
+    page.click('.editor [data-does="save"]')
+    page.until("turns[0].answers.length === 4")
+    assert page.run("turns[0].chosen") == 0
+    # The instructions of later questions are not those of the answers that are here.
+    page.write("#system", "Be brief.")
+    page.click('.turn:last-child [data-does="keep"]')
+    page.until('document.querySelectorAll(".turn:last-child .kept").length === 1')
+    ranking, edit, last = kept(live)[len(before) :]
+    assert ranking["messages"] == edit["messages"] == asked
+    assert last["messages"] == said
+    page.click('.turn:last-child [data-does="retry"]')
+    page.until(f"turns[1].messages.length === 4 && {IDLE}")
+    assert page.run("turns[1].answers.length") == 1 and page.run("turns[1].messages[0].content") == "Be brief."
+
+
+def test_what_is_being_edited_stays_while_something_else_is_done(page, live):
+    opened(page, live.url)
+    page.write("#annotator", "ann")
+    answers = [{"text": text, "finish": "stop"} for text in "ab"]
+    turn = {
+        "question": "edit me",
+        "messages": [{"role": "user", "content": "edit me"}],
+        "answers": answers,
+        "chosen": 0,
+    }
+    page.run(f"turns = {json.dumps([turn])}; show()")
+    drafts = 'JSON.stringify([...document.querySelectorAll(".editor textarea")].map((e) => e.value))'
+    page.click('.answer:nth-child(1) [data-does="edit_answer"]')
+    page.write(".editor textarea", "half of a better ans")
+    page.click('.answer:nth-child(2) [data-does="keep"]')
+    page.until('document.querySelectorAll(".kept").length === 1')
+    page.click("#language")
+    page.click("#language")
+    ask(page, "and this", n=2)
+    page.until(f"turns.length === 2 && {IDLE}")
+    assert json.loads(page.run(drafts)) == ["half of a better ans"]
+    page.click('.turn:first-child [data-does="cancel"]')
+    assert page.run(drafts) == "[]" and texts(page)[:2] == ["a", "b"]
+
+
+def test_the_page_shows_how_many_answers_it_asks_for(page, live):
+    opened(page, live.url)
+    page.write("#max_tokens", "2")
+    page.run('document.querySelector("#n").value = 20')
+    page.write("#question", "many")
+    page.click("#send")
+    assert page.run('document.querySelector("#n").value') == "8"
+    page.until(f"turns.length && {IDLE}")
+    page.run("turns[0].answers = Array.from({length: 26}, () => ({text: 'a', finish: 'stop'})); show()")
+    page.click('[data-does="retry"]')
+    page.until('!document.querySelector("#trouble").hidden')
+    assert "at most 26 answers" in page.run('document.querySelector("#trouble").textContent')
+
+
+def test_the_page_works_where_the_browser_keeps_nothing_and_enter_may_end_a_word(page, live):
+    forbid = (
+        """Object.defineProperty(window, "localStorage", { get() { throw new DOMException("", "SecurityError"); } })"""
+    )
+    script = page.call("Page.addScriptToEvaluateOnNewDocument", source=forbid)
+    opened(page, live.url)
+    page.call("Page.removeScriptToEvaluateOnNewDocument", **script)
+    page.write("#annotator", "ann")
+    page.write("#question", "ni hao")
+    enter = (
+        "document.querySelector('#question').dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', keyCode: %d}))"
+    )
+    page.run(enter % 229)  # of an input method, in Safari
+    assert page.run("turns.length") == 0
+    page.run(enter % 13)
+    page.until(f"turns.length === 1 && {IDLE}")
+    assert page.complaints == []
+
+
 def test_what_the_model_says_is_text_and_runs_nothing(page, live):
     opened(page, live.url)
     evil = '<img src=x onerror="document.title=1"><script>document.title=2</script><b>&amp;</b>'

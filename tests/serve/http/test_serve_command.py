@@ -18,9 +18,11 @@ from tiny_model import COMPUTE
 from tigerjax.checkpoint.model import save_model
 from tigerjax.command import cli
 from tigerjax.config import ModelConfig
+from tigerjax.errors import ConfigError
 from tigerjax.model import decoder
 from tigerjax.model.layers import init
 from tigerjax.model.reward import Reward
+from tigerjax.serve import keys
 from tigerjax.tokenizer.load import Tokenizer
 
 LONG_S = 120  # a wait that ends only when something is wrong
@@ -116,6 +118,7 @@ def refused(words: list[str], capsys, monkeypatch, code: int) -> str:
 def test_what_cannot_be_served_is_refused_in_a_line_before_a_model_is_read(folder, tmp_path, capsys, monkeypatch):
     (tmp_path / "short").write_text("abc\n")
     (tmp_path / "empty").write_text("\n")
+    (tmp_path / "umlaut").write_text("ä" * 20 + "\n", encoding="utf-8")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         for words, code, said in [
@@ -127,6 +130,14 @@ def test_what_cannot_be_served_is_refused_in_a_line_before_a_model_is_read(folde
             (["--api-key-file", tmp_path / "absent"], 2, "absent: No such file or directory; give a file with a key"),
             (["--api-key-file", tmp_path / "short"], 2, "short:1: a key has at least 16 characters"),
             (["--api-key-file", tmp_path / "empty"], 2, "empty holds no key; write one on each line"),
+            (
+                ["--api-key-file", tmp_path / "umlaut"],
+                2,
+                "umlaut:1: a key has at least 16 characters, all of them ASCII",
+            ),
+            (["--labels", tmp_path / "empty"], 2, f"--labels {tmp_path / 'empty'} is a file; give a folder"),
+            (["--labels", tmp_path / "empty", "--dry-run"], 2, "is a file; give a folder"),
+            (["--tokenizer", tmp_path / "absent", "--dry-run"], 3, "absent: no such file or folder"),
             (["--mesh.fsdp", "64"], 2, "64 devices"),
         ]:
             assert said in refused([folder / "chat", "--port", "0", *words], capsys, monkeypatch, code), words
@@ -134,6 +145,14 @@ def test_what_cannot_be_served_is_refused_in_a_line_before_a_model_is_read(folde
         assert "absent" in refused([*words, "--port", "0"], capsys, monkeypatch, 3)
     word = ["--tokenizer", folder / "tokenizer", "--port", "0"]
     assert "reward" in refused([folder / "reward", *word], capsys, monkeypatch, 2)
+
+
+def test_a_key_file_of_another_system_holds_its_keys_and_a_blank_variable_is_no_key(tmp_path):
+    file = tmp_path / "keys"
+    file.write_bytes(b"\xef\xbb\xbf" + KEY.encode() + b"\r\n\r\n" + KEY.upper().encode())
+    assert keys.read(file, {keys.VARIABLE: ""}) == (KEY, KEY.upper())
+    with pytest.raises(ConfigError, match=f"{keys.VARIABLE}: a key has at least 16 characters"):
+        keys.read(None, {keys.VARIABLE: " "})
 
 
 def test_a_dry_run_says_what_would_be_served_and_keeps_no_port(folder, capsys, monkeypatch):

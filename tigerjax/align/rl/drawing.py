@@ -13,9 +13,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from tigerjax.align.answers import Answer
 from tigerjax.align.rl import advantages, rollout
 from tigerjax.align.rl.prompts import PromptLoader
-from tigerjax.align.rl.rewards import Attempt, Rewards
+from tigerjax.align.rl.rewards import Rewards
 from tigerjax.align.rl.rollout import Answered, Rollout
 from tigerjax.config import GrpoConfig, PpoConfig, RlConfig, RunConfig
 from tigerjax.data.rows import make_batch
@@ -149,7 +150,7 @@ class Drawing:
                         " inf, so lower optim.peak_lr and resume from an older checkpoint"
                     )
                 text, finish = self._tokenizer.decode(one.ids), self._reasons.get(one.stop, "length")
-                attempts.append(Attempt(prompt.messages, text, finish, prompt.prompt))
+                attempts.append(Answer(prompt.messages, text, finish, prompt.prompt))
                 pairs.append((prompt, one))
         total, scores = self._rewards(attempts)
         if not np.isfinite(total).any():

@@ -9,10 +9,11 @@ from jax.sharding import Mesh
 from tigerjax.align import reference
 from tigerjax.align.inputs import check_reward
 from tigerjax.align.preference import start_model
+from tigerjax.align.rewards.reward import refuse_floors
 from tigerjax.align.rl import prompts
 from tigerjax.align.rl.drawing import Drawing
 from tigerjax.align.rl.prompts import PromptLoader
-from tigerjax.align.rl.rewards import Rewards, function
+from tigerjax.align.rl.rewards import Rewards
 from tigerjax.checkpoint.files import FOLDER, steps
 from tigerjax.checkpoint.stored import StoredModel, placed_weights
 from tigerjax.config import PpoConfig, RlConfig, RunConfig
@@ -91,8 +92,7 @@ def check(config: RunConfig) -> None:
     PromptLoader(prompts.read(config, settings, tokenizer)[0], config, settings, tokenizer.sha256)
     start_model(config, tokenizer)
     for given in settings.rewards:
-        if function(given) is None:
-            check_reward(given, tokenizer)
+        refuse_floors(check_reward(given, tokenizer, None, ask_judge=False), "reinforcement learning")
 
 
 def of(config: RunConfig) -> RlConfig:

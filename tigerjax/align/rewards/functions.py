@@ -1,0 +1,99 @@
+"""Rewards that are Python functions of the user: imported, called on one host, and what they return checked."""
+
+import importlib
+import math
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tigerjax.align.answers import Answer
+from tigerjax.align.rewards.given import FUNCTION
+from tigerjax.data import fingerprint
+from tigerjax.data.fingerprint import Fingerprint
+from tigerjax.errors import USERS, ConfigError, DataError, TigerjaxError, line_in, of_user
+from tigerjax.files.foreign import shown
+from tigerjax.processes import hosts
+from tigerjax.terminal import one_line
+
+Function = Callable[[Sequence[Answer]], Sequence[float | None]]
+"""Scores of answers, each a finite number; None for one that cannot be scored."""
+
+
+def imported(name: str) -> Function:
+    """The function that MODULE:FUNCTION names.
+
+    Raises ConfigError where the module cannot be imported or has no such function.
+    """
+    named = re.fullmatch(FUNCTION, name)
+    assert named is not None, name
+    module, function = named.groups()
+    try:
+        found = getattr(importlib.import_module(module), function, None)
+    except TigerjaxError:
+        raise
+    except USERS as error:
+        raise ConfigError(
+            f"the reward is {name}, and {module} cannot be imported: {': '.join(of_user(error))};"
+            " correct the name, or start in the folder that holds it"
+        ) from error
+    if not callable(found):
+        raise ConfigError(f"the reward is {name}, and {module} has no function {function}; correct the name")
+    made: Function = found
+    return made
+
+
+def source(name: str) -> Fingerprint:
+    """What the scores of a function depend on: its code with the user's modules that it uses, and files it names."""
+    return fingerprint.of_function(imported(name))
+
+
+def scores(function: Function, name: str, answers: Sequence[Answer]) -> list[float]:
+    """The scores of answers by a function, which one host calls; NaN where it gives None.
+
+    Raises DataError, which names the answer and its prompt, for what is no finite number.
+    """
+    told: dict[str, Any] = {}
+    if hosts.is_writer():
+        try:
+            told = _checked(list(function(answers)), answers)
+        except USERS as error:
+            told["trouble"] = f"failed with {': '.join(of_user(error))}{_where(function, error)}"
+    told = hosts.share(f"scores of {name}", told)[0]
+    if "trouble" in told:
+        raise DataError(
+            f"reward {name} {told['trouble']}; correct the function, which must give a number or None for each answer"
+        )
+    return [math.nan if score is None else score for score in told["scores"]]
+
+
+def _where(function: Function, error: BaseException) -> str:
+    """Where in the function's file it failed, as the end of a message."""
+    file = getattr(sys.modules.get(getattr(function, "__module__", "")), "__file__", None)
+    return f" ({line_in(error, Path(file))})" if file else ""
+
+
+def _checked(given: Sequence[Any], answers: Sequence[Answer]) -> dict[str, Any]:
+    """{scores: as JSON holds them}, or {trouble} where one is no finite number, or they are not as many as answers."""
+    if len(given) != len(answers):
+        return {"trouble": f"gave {len(given)} scores for {len(answers)} answers"}
+    numbers: list[float | None] = []
+    for place, (score, answer) in enumerate(zip(given, answers, strict=True), 1):
+        try:
+            if isinstance(score, str | bytes):  # which float() may read
+                raise TypeError
+            number = None if score is None else float(score)
+            if number is not None and not math.isfinite(number):
+                raise ValueError
+        except (TypeError, ValueError, OverflowError):
+            return {"trouble": f"gave {shown(score)} as a score of {named(answer)} ({place} of {len(answers)})"}
+        numbers.append(number)
+    return {"scores": numbers}
+
+
+def named(answer: Answer) -> str:
+    """An answer in a message: by its prompt's id where it has one, and by how it begins."""
+    prompt = answer.prompt.get("prompt_id")
+    asked = f"prompt {one_line(prompt)[:60]!r}" if prompt is not None else "a prompt without an id"
+    return f"the answer {one_line(answer.text)[:40]!r} to {asked}"

@@ -1,0 +1,212 @@
+"""A judge: a language model that is asked for a number for each answer.
+
+What it is asked is the text of the template, with the question and the answer in it. Its score is the number behind the
+last `Score:` of its reply, or the whole reply where that is a number. Nothing else is taken for a score.
+"""
+
+import hashlib
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tigerjax.align.answers import Answer
+from tigerjax.align.rewards.config import JudgeConfig
+from tigerjax.align.rewards.functions import named
+from tigerjax.align.rewards.replies import Replies
+from tigerjax.align.rewards.requests import Api
+from tigerjax.errors import ConfigError, DataError, near_miss
+from tigerjax.files import manifest, paths
+from tigerjax.files.progress import Advance
+from tigerjax.processes import hosts
+from tigerjax.terminal import one_line
+
+FILLED = ("question", "conversation", "answer")
+PLACE = re.compile(r"\{\{\s*(\w+)\s*\}\}")
+NUMBER = r"([-+]?\d+(?:\.\d+)?)(?![\d.]*\d|[A-Za-z_])(?:\s*(?:/|out of)\s*(\d+(?:\.\d+)?))?"
+WORD = r"(?:\bscore|评分|得分|分数)[\s*_`:\uff1a=]*(?<![A-Za-z0-9_])"
+SCORE = re.compile(WORD + NUMBER + r"(?!\s*(?:-|\u2013|~|to\b)\s*\d)", re.IGNORECASE)
+ALONE = re.compile(r"[\s*_`]*" + NUMBER + r"[\s*_`.]*")
+TOGETHER = 16
+"""So many times `calls` questions are asked before the other hosts hear of it and progress is shown."""
+
+
+class Question(NamedTuple):
+    """A request, and its hash."""
+
+    body: dict[str, Any]
+    sha256: str
+
+
+class Judge:
+    """Scores answers by a language model behind an API. One host asks; replies are kept in a file."""
+
+    def __init__(self, name: str, config: JudgeConfig, *, patience_s: float | None = None):
+        """`name` is that of the part, for messages. `patience_s` None takes that of the config.
+
+        Raises ConfigError for a template or a key that cannot be used.
+        """
+        self.name, self._config = name, config
+        self._template = template(config.template)
+        self._key = key(config)
+        self._patience_s = config.patience_s if patience_s is None else patience_s
+        digest = hashlib.sha256(manifest.canonical([config.url, config.model, self._template, config.body])).hexdigest()
+        self.replies = paths.of(config.cache) / f"{digest[:16]}.jsonl"
+
+    @property
+    def uses(self) -> dict[str, Any]:
+        """What its scores depend on."""
+        fields = {name: getattr(self._config, name) for name in ("url", "model", "body", "lowest", "highest")}
+        return fields | {"template_sha256": hashlib.sha256(self._template.encode()).hexdigest()}
+
+    def __call__(self, answers: Sequence[Answer], progress: Advance | None = None) -> list[float]:
+        """The scores of answers; NaN where no reply has one, for at most the share `max_unread` of them.
+
+        Raises JudgeError when the judge does not answer, DataError when too many of its replies have no score, and
+        ConfigError when it refuses the request. What it has replied by then is not asked again.
+        """
+        scores: list[float] = []
+        many = self._config.calls * TOGETHER
+        asking = _Asking(self, answers) if hosts.is_writer() else None
+        try:
+            for start in range(0, len(answers), many):
+                hosts.at(f"asking judge {self.name}, answer {start} of {len(answers)}")
+                some = asking.some(start, start + many) if asking is not None else None
+                told = hosts.share(f"scores of judge {self.name}", some)[0]
+                scores += [math.nan if score is None else score for score in told]
+                if progress is not None:
+                    progress(len(scores), len(answers))
+        finally:
+            if asking is not None:
+                asking.close()
+        return scores
+
+    def question(self, answer: Answer) -> Question:
+        """What the judge is asked about an answer."""
+        said = [f"{m['role']}: {m['content']}" for m in answer.messages]
+        values = {
+            "question": str(answer.messages[-1]["content"]),
+            "conversation": "\n\n".join(said),
+            "answer": answer.text,
+        }
+        # One pass: braces in the answer are left as they are.
+        text = PLACE.sub(lambda place: values[place[1]], self._template)
+        body = self._config.body | {"model": self._config.model, "messages": [{"role": "user", "content": text}]}
+        return Question(body, hashlib.sha256(manifest.canonical([self._config.url, body])).hexdigest())
+
+
+class _Asking:
+    """One call of a judge, on the host that asks."""
+
+    def __init__(self, judge: Judge, answers: Sequence[Answer]):
+        self._judge, self._answers, self._config = judge, answers, judge._config
+        self._api = Api(judge._config, judge._key, patience_s=judge._patience_s)
+        self._kept = Replies(judge.replies)
+        self._pool = ThreadPoolExecutor(judge._config.calls, thread_name_prefix="judge")
+        self._from_file, self._unread = 0, list[tuple[Answer, str]]()
+
+    def some(self, start: int, end: int) -> list[float | None]:
+        """The scores of the answers from `start` to `end`; None where no reply has one."""
+        asked = [self._judge.question(answer) for answer in self._answers[start:end]]
+        known = {
+            q.sha256: kept.text
+            for q in asked
+            if (kept := self._kept.get(q.sha256)) and self._score(kept.text) is not None
+        }
+        self._from_file += sum(q.sha256 in known for q in asked)
+        fresh = {q.sha256: q for q in asked if q.sha256 not in known}
+        futures = {sha256: self._pool.submit(self._asked, question) for sha256, question in fresh.items()}
+        done, _ = wait(futures.values(), return_when=FIRST_EXCEPTION)
+        if failed := next((error for future in done if (error := future.exception()) is not None), None):
+            raise failed
+        texts = known | {sha256: future.result() for sha256, future in futures.items()}
+        scores = [self._score(texts[question.sha256]) for question in asked]
+        some = zip(scores, self._answers[start:end], asked, strict=True)
+        self._unread += [(answer, texts[question.sha256]) for score, answer, question in some if score is None]
+        self._refuse_unread()
+        return scores
+
+    def _asked(self, question: Question) -> str:
+        """The reply to a question. One with a score in it is kept; one without it is asked for again."""
+        for _ in range(1 + self._config.asked_again):
+            reply = self._api.ask(question.body)
+            if self._score(reply.text) is not None:
+                self._kept.add(question.sha256, reply)
+                break
+        return reply.text
+
+    def _score(self, text: str) -> float | None:
+        return score_in(text, self._config.lowest, self._config.highest)
+
+    def _refuse_unread(self) -> None:
+        if len(self._unread) <= self._config.max_unread * len(self._answers):
+            return
+        (answer, reply), c = self._unread[0], self._config
+        raise DataError(
+            f"judge {self._judge.name} gave no score from {c.lowest:g} to {c.highest:g} for {named(answer)}, but"
+            f" {one_line(reply)[:80]!r}; have the template ask for a last line `Score: NUMBER`, or raise max_unread="
+            f"{c.max_unread:g}"
+        )
+
+    def close(self) -> None:
+        """Ends what is under way, and says what the judge was asked."""
+        self._api.close()
+        self._pool.shutdown(cancel_futures=True)
+        self._kept.close()
+        api, unread = self._api, f"; without a score: {len(self._unread):,}" if self._unread else ""
+        hosts.say(
+            f"judge {self._judge.name}: answers {len(self._answers):,}, of these by replies in {self._judge.replies}"
+            f" {self._from_file:,}; calls {api.calls:,}, tokens read {api.tokens_in:,}, tokens written"
+            f" {api.tokens_out:,}{unread}"
+        )
+
+
+def score_in(reply: str, lowest: float, highest: float) -> float | None:
+    """The score in a reply; None where there is none, or one that the range does not have.
+
+    `Score: 7`, `**Score:** 7/10` where 10 is the highest, or a reply that is a number and nothing else.
+    """
+    found = ALONE.fullmatch(reply) or next(reversed([*SCORE.finditer(reply)]), None)
+    if found is None or (found[2] is not None and float(found[2]) != highest):
+        return None
+    score = float(found[1])
+    return score if lowest <= score <= highest else None
+
+
+def template(path: str) -> str:
+    """The text of a template; ConfigError for one that does not show the answer and what was asked."""
+    place = paths.of(path)
+    try:
+        text = place.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{place}: {error.strerror or error}; give the file of the judge's template") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{place}: not UTF-8 at byte {error.start}; write it as UTF-8") from error
+    names = [found[1] for found in PLACE.finditer(text)]
+    if wrong := [name for name in names if name not in FILLED]:
+        known = ", ".join(f"{{{{{name}}}}}" for name in FILLED)
+        raise ConfigError(f"{place}: {{{{{wrong[0]}}}}} is not filled in{near_miss(wrong[0], FILLED)}; use {known}")
+    if "answer" not in names or len(set(names)) < 2:
+        raise ConfigError(f"{place}: needs {{{{answer}}}}, and {{{{question}}}} or {{{{conversation}}}}; add them")
+    return text
+
+
+def key(config: JudgeConfig, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The key of the API, from the file or the variable that the config names; None where it names neither."""
+    if config.key_env is not None:
+        found, where = environ.get(config.key_env, ""), f"the variable {config.key_env} of judge.key_env"
+    elif config.key_file is not None:
+        where = f"judge.key_file {config.key_file}"
+        try:
+            found = Path(config.key_file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+            raise ConfigError(f"{where}: {reason}; give a file that holds the key") from error
+    else:
+        return None
+    if not (found := found.strip()) or not re.fullmatch(r"[\x21-\x7e]+", found):
+        raise ConfigError(f"{where} holds no key, or one with blanks in it; put the key there alone")
+    return found
