@@ -126,6 +126,12 @@ def submitted(repo: Path, out: str, steps: int, env: dict[str, str]) -> str:
     return done.stdout.split()[-1]
 
 
+def restarts(job: str, env: dict[str, str]) -> int:
+    """How often Slurm has queued a job again."""
+    found = re.search(r"Restarts=(\d+)", said(["scontrol", "show", "job", job], env))
+    return int(found[1]) if found else 0
+
+
 def finish(job: str, repo: Path, env: dict[str, str]) -> None:
     """Waits for the end of a job; one that was queued again need not wait for the time that Slurm sets for that."""
 
@@ -156,17 +162,19 @@ def drill(work: Path, *, steps: int) -> dict[str, Any]:
         victim = task(job, 1)
         if victim is None:
             raise RuntimeError("the task of the second node was not found")
+        before = restarts(job, env)
         os.kill(victim, signal.SIGKILL)
-        until(lambda: "Restarts=1" in said(["scontrol", "show", "job", job], env), "the job was not queued again")
+        until(lambda: restarts(job, env) > before, "the job was not queued again")
         reached = last_step(repo / "drilled")
         for disk in (repo / "disks").glob("*/1"):
             shutil.rmtree(disk)
         finish(job, repo, env)
-        log = next(repo.glob(f"*-{job}.log")).read_text()
+        log, queued_again = next(repo.glob(f"*-{job}.log")).read_text(), restarts(job, env)
     resumed = re.findall(r"resuming drill from step (\d+)", log)
     return {
         "steps": steps,
         "reached": reached,
+        "queued_again": queued_again,
         "resumed_from": int(resumed[-1]) if resumed else None,
         "from_local_saves": "is taken from the local saves" in log,
         "bit_identical": state_sha256(repo / "whole", steps) == state_sha256(repo / "drilled", steps),

@@ -80,7 +80,7 @@ def test_a_damaged_checkpoint_is_not_exported(tmp_path, capsys):
     raw[len(raw) // 2] ^= 4
     largest.write_bytes(raw)
     assert main(["convert", "to-hf", str(tmp_path / "run"), str(tmp_path / "again")]) == 3
-    assert f"{largest}: sha256 is" in capsys.readouterr().err
+    assert f"{largest}: xxh3 is" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]
 
 

@@ -85,7 +85,7 @@ def test_a_damaged_checkpoint_is_not_placed_and_of_a_run_the_one_before_is(model
     data = bytearray(largest.read_bytes())
     data[len(data) // 2] ^= 1
     largest.write_bytes(data)
-    with pytest.raises(DataError, match="sha256 is"):
+    with pytest.raises(DataError, match="xxh3 is"):
         load_placed(tmp_path / "damaged", make_mesh(serving.MESH, jax.devices()[:4]), "float32")
     run = tmp_path / "run" / "checkpoints"
     shutil.copytree(tmp_path / "damaged", run / "2")

@@ -102,10 +102,36 @@ def chunk(documents: Iterable[Sequence[int]], length: int, eos: int, *, pad: int
         yield make_row([*tokens, *[pad] * blank], [*segments, *[0] * blank], losses)
 
 
+class PackedRows:
+    """The rows int32 [3, L] of packed examples. Each is made when it is read: together they take 12 bytes per token."""
+
+    def __init__(self, examples: "_Examples", groups: Sequence[Sequence[int]], length: int, pad: int):
+        self._examples, self._groups, self._length, self._pad = examples, groups, length, pad
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        tokens = np.full(self._length, self._pad, np.int32)
+        segments, losses = np.zeros(self._length, np.int32), np.zeros(self._length, np.float32)
+        start = 0
+        for segment, i in enumerate(self._groups[number], 1):
+            ids, weights = self._examples.of(i)
+            end = start + len(ids)
+            tokens[start:end], segments[start:end], losses[start:end] = ids, segment, weights
+            start = end
+        return make_row(tokens, segments, losses)
+
+
 class Packed(NamedTuple):
     """Rows of packed examples, and the examples that are in no row."""
 
-    rows: list[np.ndarray]
+    rows: PackedRows
+    tokens: int
+    """Of the rows, without padding."""
     overlong: list[int]
     """Indices of examples longer than a row. They are dropped, never cut."""
     weightless: list[int]
@@ -114,7 +140,23 @@ class Packed(NamedTuple):
     @property
     def fill(self) -> float:
         """Share of the rows' positions that hold a token."""
-        return float(np.mean([np.mean(row[1] != 0) for row in self.rows])) if self.rows else 0.0
+        return self.tokens / (len(self.rows) * len(self.rows[0][0])) if len(self.rows) else 0.0
+
+
+class _Examples:
+    """Examples end to end: 8 bytes per token, where Python's lists would take 60."""
+
+    def __init__(self) -> None:
+        self.ids, self.weights, self.ends = array.array("i"), array.array("f"), array.array("q", [0])
+
+    def add(self, ids: Sequence[int], weights: Sequence[float]) -> None:
+        self.ids.extend(ids)
+        self.weights.extend(weights)
+        self.ends.append(len(self.ids))
+
+    def of(self, number: int) -> "tuple[array.array[int], array.array[float]]":  # Python 3.11 cannot evaluate it
+        at = slice(self.ends[number], self.ends[number + 1])
+        return self.ids[at], self.weights[at]
 
 
 def pack(examples: Iterable[tuple[Sequence[int], Sequence[float]]], length: int, *, pad: int = 0) -> Packed:
@@ -129,37 +171,21 @@ def pack(examples: Iterable[tuple[Sequence[int], Sequence[float]]], length: int,
 
     Raises DataError for an example with another number of weights than of tokens.
     """
-    # All examples are held, end to end: 8 bytes per token, where Python's lists would take 60.
-    every_id, every_weight, ends = array.array("i"), array.array("f"), array.array("q", [0])
+    held = _Examples()
     overlong: list[int] = []
     weightless: list[int] = []
-    fitting: list[int] = []
     for i, (ids, weights) in enumerate(examples):
         if len(ids) != len(weights):
             raise DataError(f"example {i} has {len(ids)} tokens but {len(weights)} loss weights; give one per token")
         # The first token of an example is never predicted, so only weights after it count.
-        kind = weightless if not any(weights[1:]) else overlong if len(ids) > length else fitting
-        kind.append(i)
-        if kind is fitting:
-            every_id.extend(ids)
-            every_weight.extend(weights)
-        ends.append(len(every_id))
-    members = [
-        [fitting[place] for place in group] for group in best_fit([ends[i + 1] - ends[i] for i in fitting], length)
-    ]
-    rows = []
-    for group in members:
-        tokens = np.full(length, pad, np.int32)
-        segments, losses = np.zeros(length, np.int32), np.zeros(length, np.float32)
-        start = 0
-        for segment, i in enumerate(group, 1):
-            end = start + ends[i + 1] - ends[i]
-            tokens[start:end] = every_id[ends[i] : ends[i + 1]]
-            segments[start:end] = segment
-            losses[start:end] = every_weight[ends[i] : ends[i + 1]]
-            start = end
-        rows.append(make_row(tokens, segments, losses))
-    return Packed(rows, overlong, weightless)
+        if not any(weights[1:]):
+            weightless.append(i)
+        elif len(ids) > length:
+            overlong.append(i)
+        else:
+            held.add(ids, weights)
+    groups = best_fit(np.diff(held.ends).tolist(), length)
+    return Packed(PackedRows(held, groups, length, pad), len(held.ids), overlong, weightless)
 
 
 def best_fit(sizes: Sequence[int], length: int) -> list[list[int]]:

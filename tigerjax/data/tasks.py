@@ -182,9 +182,9 @@ class RowMaker:
         once = ((ids, [float(weight > 0) for weight in weights]) for ids, weights in encoded)
         yield from self._packed(once, length, tok)
 
-    def _packed(self, encoded: Iterable[Encoded], length: int, tok: "Tokenizer") -> list[np.ndarray]:
+    def _packed(self, encoded: Iterable[Encoded], length: int, tok: "Tokenizer") -> Iterable[np.ndarray]:
         packed = rows.pack(encoded, length, pad=tok.pad or 0)
-        self._count("tokens", sum(int(np.count_nonzero(row[1])) for row in packed.rows))
+        self._count("tokens", packed.tokens)
         self._count("overlong", len(packed.overlong))
         self._count("weightless", len(packed.weightless))
         return packed.rows
