@@ -147,9 +147,9 @@ def test_a_round_in_a_bucket_ends_in_the_winners_and_the_set_of_a_disk(stored, w
 def test_scores_of_files_and_another_calibration_are_those_of_a_disk(stored, root, whole, capfd):
     """A model that may not be read is no bad model, and what may not be written leaves nothing."""
     paths.of(f"{STORE}/answers.jsonl").write_bytes((whole / "rounds/01/sample/candidates.jsonl").read_bytes())
-    config = [ROOT / "configs" / "quickstart_reward.py", *config_words(STORE, 4, 8), "--reward.score-batch-size", 8]
+    config = [ROOT / "configs" / "quickstart_reward.py", *config_words(STORE, 4, 8)]
     command = [*map(str, ["reward", "score", *config, "--input", f"{STORE}/ans*.jsonl"]), "--out", f"{STORE}/scored"]
-    command += ["--model", f"{STORE}/reward", "--json", f"{STORE}/figures.json"]
+    command += ["--score-batch-size", "8", "--reward", f"{STORE}/reward", "--json", f"{STORE}/figures.json"]
     for method, part in (("GET", "reward/weights/"), ("POST", "scored/scored.jsonl")):
         stored.refuse = lambda m, name, method=method, part=part: 403 if m == method and part in name else None
         capfd.readouterr()
@@ -164,6 +164,7 @@ def test_scores_of_files_and_another_calibration_are_those_of_a_disk(stored, roo
     assert json.loads(stored.objects["bucket/round/figures.json"].data)["out"] == len(scored)
 
     command = ["reward", "calibrate", *config, "--calibration-set", f"{STORE}/sft.jsonl", "--model", f"{STORE}/reward"]
+    command += ["--reward.score-batch-size", 8]
     assert main([*map(str, command)]) == 0
     far, near = load_model(f"{STORE}/reward"), load_model(root / "reward")
     assert far.sha256 == near.sha256 and far.extra["calibration"]["n"] == 50 != near.extra["calibration"]["n"]

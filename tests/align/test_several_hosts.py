@@ -179,9 +179,9 @@ def test_two_processes_wait_for_people_go_on_to_the_next_round_and_score_files(m
         candidates,
         "--out",
         tmp_path / "scored",
-        "--reward.score-batch-size",
+        "--score-batch-size",
         8,
     ]
-    ended = run([*TIGERJAX, *words, "--model", made / "reward", *WAITS], tmp_path / "score", 2)
+    ended = run([*TIGERJAX, *words, "--reward", made / "reward", *WAITS], tmp_path / "score", 2)
     assert ended.codes == [0, 0], ended.errors
     alike(records(tmp_path / "scored/scored.jsonl"), records(tmp_path / "dir/rounds/01/score/scored.jsonl"))
