@@ -88,7 +88,7 @@ class CheckpointConfig:
     None: no such saves."""
     local_dir: str | None = dataclasses.field(default=None, metadata={LATER: True})
     """Folder for them on each host's disk, or in its memory: /dev/shm/tigerjax. It holds up to four times what the host
-    has of weights and optimiser."""
+    has of weights and optimiser. None: no such saves."""
 
     def __post_init__(self) -> None:
         check(self, "checkpoint.")
