@@ -307,7 +307,7 @@ READERS: dict[str, Reader] = {
             *words_of_config(f),
             "--input",
             f / "in/answers.jsonl",
-            "--model",
+            "--reward",
             f / "reward",
             "--out",
             f / "out",

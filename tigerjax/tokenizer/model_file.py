@@ -58,13 +58,15 @@ def read_proto(path: str | Path) -> Any:
         proto.ParseFromString(content)
         spec = proto.trainer_spec
         assert all(isinstance(text, str) for text in (spec.unk_piece, spec.bos_piece, spec.eos_piece))  # valid UTF-8
-        broken = [i for i, piece in enumerate(proto.pieces) if not piece.piece or not math.isfinite(piece.score)]
+        texts = [piece.piece for piece in proto.pieces]  # one that is not UTF-8 is bytes
+        scores = [math.isfinite(piece.score) for piece in proto.pieces]
+        broken = [n for n, text in enumerate(texts) if not text or not isinstance(text, str) or not scores[n]]
     except Exception as error:  # protobuf's DecodeError, under a different name in each implementation
         raise DataError(f"{file} is not a SentencePiece model: {error}; {COPY_AGAIN}") from error
     if not proto.pieces:
         raise DataError(f"{file} is not a SentencePiece model: it has no pieces; {COPY_AGAIN}")
     if broken:
-        raise DataError(f"{file} is damaged: piece {broken[0]} has no text, or no finite score; {COPY_AGAIN}")
+        raise DataError(f"{file} is damaged: piece {broken[0]} has no text in UTF-8, or no finite score; {COPY_AGAIN}")
     return proto
 
 
