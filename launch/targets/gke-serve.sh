@@ -37,7 +37,7 @@ esac
 
 # The options are tried here with a folder that is there, as the models lie in the bucket.
 if [ -x "$tigerjax" ]; then
-  "$tigerjax" serve "$root" "${arguments[@]:1}" --port 0 --reward-model None --dry-run >/dev/null || exit $?
+  "$tigerjax" serve "$root" "${arguments[@]:1}" --port 0 --reward-model None --tokenizer None --labels None --dry-run >/dev/null || exit $?
 else
   say "note: the options were not checked, because $tigerjax is not there; run \`make venv\` first"
 fi

@@ -14,6 +14,7 @@ import world
 from world import USER, ranked, write
 
 from tigerjax.align import reward, reward_data, reward_loss
+from tigerjax.align.answers import Answer
 from tigerjax.align.prompts import draw, prompt_key
 from tigerjax.checkpoint.loaded import Loaded, load
 from tigerjax.checkpoint.model import load_model, save_model
@@ -87,7 +88,7 @@ def scorer():
 
 def items(n):
     rng = random.Random(0)
-    return [(USER, "".join(rng.choices("abc", k=rng.randrange(1, 40))), "stop") for _ in range(n)]
+    return [Answer(USER, "".join(rng.choices("abc", k=rng.randrange(1, 40))), "stop") for _ in range(n)]
 
 
 def test_scores_do_not_depend_on_batch_or_order(scorer):
@@ -102,14 +103,14 @@ def test_scores_do_not_depend_on_batch_or_order(scorer):
 def test_a_scorer_tells_how_many_answers_it_has_scored(scorer, monkeypatch):
     progress = []
     monkeypatch.setattr(scorer, "_progress", lambda what, unit: lambda done, total: progress.append((done, total)))
-    scorer([(USER, "abc", "stop")] * 10)
+    scorer([Answer(USER, "abc", "stop")] * 10)
     assert progress == [(4, 10), (8, 10), (10, 10)]
 
 
 def test_padding_left_or_right_and_packing_change_scores_less_than_the_tolerance(scorer):
     model, weights = Reward(world.MODEL, world.COMPUTE), scorer._weights
     apply = jax.jit(lambda *arrays: model.apply({"params": weights}, *arrays))
-    ids = [reward_data.encode_answer(TOKENIZER, *item, seq_len=64, where="x").ids for item in items(3)]
+    ids = [reward_data.encode_answer(TOKENIZER, *item[:3], seq_len=64, where="x").ids for item in items(3)]
     want = scorer.raw_ids(ids)
     length = sum(map(len, ids))
     packed, where, segment = (np.zeros((1, length), np.int32) for _ in range(3))
@@ -131,21 +132,21 @@ def test_padding_left_or_right_and_packing_change_scores_less_than_the_tolerance
 
 
 def test_calibrated_scores_are_standard_deviations_and_truncation_costs(scorer):
-    whole, cut = (USER, "abc", "stop"), (USER, "abc", "length")
+    whole, cut = Answer(USER, "abc", "stop"), Answer(USER, "abc", "length")
     raw = scorer.raw([whole, cut])
     assert scorer([whole, cut]) == pytest.approx([(raw[0] - 0.25) / 2, (raw[1] - 0.25) / 2 - 1.5])
 
 
 def test_an_answer_whose_text_does_not_fit_is_scored_as_truncated_and_said(scorer, capsys):
     """The text of an answer can have more tokens than were drawn; one of them ended a whole round."""
-    long = (USER, "b" * 80, "stop")
+    long = Answer(USER, "b" * 80, "stop")
     room = 64 - len(reward_data.encode_answer(TOKENIZER, USER, "", "length", seq_len=64, where="x").ids)
-    assert scorer([long]) == scorer([(USER, "b" * room, "length")])
+    assert scorer([long]) == scorer([Answer(USER, "b" * room, "length")])
     assert capsys.readouterr().err.count("1 of 1 answers do not fit seq_len=64") == 1
-    fits = (USER, "b" * (room - 1), "stop")
-    assert scorer([fits]) != scorer([(USER, "b" * (room - 1), "length")]) and not capsys.readouterr().err
+    fits = Answer(USER, "b" * (room - 1), "stop")
+    assert scorer([fits]) != scorer([fits._replace(finish="length")]) and not capsys.readouterr().err
     with pytest.raises(DataError, match="seq_len is 64; raise it"):
-        scorer([([{"role": "user", "content": "q" * 90}], "b", "stop")])
+        scorer([Answer([{"role": "user", "content": "q" * 90}], "b", "stop")])
 
 
 def test_a_chat_model_gives_no_scores(chat):
@@ -201,9 +202,9 @@ def test_a_planted_preference_is_learned_on_held_out_prompts_and_calibrated(trai
     assert got.figures["accuracy"] >= 0.95
     assert set(got.figures["by_task"]) == {"one", "two"} and set(got.figures["by_lang"]) == {"en"}
     scorer = reward.Scorer(load(got.path, TOKENIZER, compute=world.COMPUTE, reward=True), seq_len=24, rows=8)
-    on_reference = scorer([(e["messages"][:-1], e["messages"][-1]["content"], "stop") for e in REFERENCE])
+    on_reference = scorer([Answer(e["messages"][:-1], e["messages"][-1]["content"], "stop") for e in REFERENCE])
     assert np.mean(on_reference) == pytest.approx(0, abs=1e-5) and np.std(on_reference) == pytest.approx(1, abs=1e-5)
-    assert scorer([(USER, "aaaaaa", "stop")]) > scorer([(USER, "bbbbbb", "stop")])
+    assert scorer([Answer(USER, "aaaaaa", "stop")]) > scorer([Answer(USER, "bbbbbb", "stop")])
     assert load_model(got.path).extra["figures"]["accuracy"] == got.figures["accuracy"]
 
 
@@ -270,7 +271,7 @@ def test_nan_scores_and_constant_references_are_refused(scorer):
 def test_a_score_that_follows_length_is_warned_of(tmp_path, capsys):
     class ByLength:
         def raw(self, items):
-            return np.array([float(len(text)) for _, text, _ in items])
+            return np.array([float(len(text)) for _, text, *_ in items])
 
     longer = [ranked("q", ["a", "ab", "abc"], [["r2"], ["r1"], ["r0"]])]
     comparisons, _ = reward_data.read(write(tmp_path, longer))
