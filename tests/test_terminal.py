@@ -20,6 +20,7 @@ PRINTS = {
     "evaluate/jail.py": "the child, whose parent reads what it says",
     "train/metrics.py": "Rich's console beside a bar: printable, no markup",
     "plan/ranking.py": "the same",
+    "plan/kernels.py": "the child, whose parent reads what it says",
     "pages/tables.py": "Rich's table of cells that are Text",
     "command/align.py": "the same",
     "quickstart/state.py": "our own words, with markup",
