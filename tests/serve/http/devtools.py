@@ -73,7 +73,9 @@ class Page:
             time.sleep(0.02)
 
     def click(self, selector: str) -> None:
-        """Clicks on the first element of this kind, where a finger could: it is seen, and nothing lies over it."""
+        """Clicks on the first element of this kind once it is there, and where a finger could: it is seen, and nothing
+        lies over it."""
+        self.until(f"document.querySelector({json.dumps(selector)}) !== null")
         place = self.run(
             f"""(() => {{ const e = document.querySelector({json.dumps(selector)});
             e.scrollIntoView({{block: "center"}});

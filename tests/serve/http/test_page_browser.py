@@ -66,7 +66,7 @@ def test_a_chat_fits_the_window_and_follows_the_scheme(page, live, width, dark, 
     assert page.run(WIDE) == ""
     page.run('document.querySelector("#panel").open = false')
     ask(page, "W" * 45 + " 你好，很长的\n问题", n=3)
-    page.until(IDLE)
+    page.until(f"{ANSWERS} === 3 && {IDLE}")
     assert page.run(WIDE) == "" and page.run("document.documentElement.scrollWidth") <= width
     shot = (Path(SHOTS) if SHOTS else tmp_path) / f"chat_{width}_{'dark' if dark else 'light'}.png"
     page.picture(shot)
@@ -87,7 +87,7 @@ def test_turns_are_asked_retried_chosen_and_edited_and_the_model_is_asked_with_w
         page.write(f"#{name}", value)
     question, first = next((q, said) for q in "abcdefgh" if (said := answer(live, q)))
     ask(page, question)
-    page.until(IDLE)
+    page.until(f"{ANSWERS} === 1 && {IDLE}")
     assert texts(page) == [first]
     page.write("#temperature", "2")
     page.click('[data-does="retry"]')
@@ -129,7 +129,7 @@ def test_an_answer_can_be_stopped_and_what_was_said_stays(page, live):
 def test_answers_are_kept_and_edited_as_labels_with_a_name(page, live):
     opened(page, live.url)
     ask(page, "label me", n=3)
-    page.until(IDLE)
+    page.until(f"{ANSWERS} === 3 && {IDLE}")
     before = kept(live)
     page.run("localStorage.clear(); document.querySelector('#annotator').value = ''")
     page.click('.answer:nth-child(2) [data-does="keep"]')
