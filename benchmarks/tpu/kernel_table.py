@@ -8,9 +8,10 @@ as work, and the products of the forward pass and of both backward kernels.
 """
 
 import argparse
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from tpu_table import write
 
 from tigerjax.config import SplashConfig
 from tigerjax.plan import flags, kernels, topology
@@ -75,17 +76,13 @@ def main() -> None:
         "of q ms",
         "share of the peak",
     ]
-    lines = []
-    for cell in (head, ["---"] * len(head), *map(cells, ROWS)):
-        lines.append(f"| {' | '.join(cell)} |")
-        print(lines[-1], flush=True)
+    rows = []
+    print(" | ".join(head), flush=True)
+    for row in ROWS:
+        rows.append(cells(row))
+        print(" | ".join(rows[-1]), flush=True)
     if args.write:
-        block = "\n".join(["<!-- kernels -->", "", *lines, "", "<!-- /kernels -->"])
-        text = DOC.read_text(encoding="utf-8")
-        text, found = re.subn("<!-- kernels -->.*<!-- /kernels -->", lambda _: block, text, flags=re.DOTALL)
-        if found != 1:
-            raise SystemExit(f"{DOC} must hold <!-- kernels --> … <!-- /kernels --> once")
-        DOC.write_text(text, encoding="utf-8")
+        write(DOC, "kernels", head, rows)
 
 
 if __name__ == "__main__":

@@ -150,15 +150,15 @@ def line(cells: Sequence[str]) -> str:
     return f"{cells[0]:20} {cells[1]:10} {cells[2]:14} " + " ".join(f"{text:>11}" for text in cells[3:])
 
 
-def write(rows: list[list[str]]) -> None:
-    """Puts the table into docs/TPU.md, between its marks."""
-    lines = [f"| {' | '.join(cells)} |" for cells in (list(HEAD), ["---"] * len(HEAD), *rows)]
-    block = "\n".join(["<!-- tpu_table -->", "", *lines, "", "<!-- /tpu_table -->"])
-    text = DOC.read_text(encoding="utf-8")
-    text, found = re.subn("<!-- tpu_table -->.*<!-- /tpu_table -->", lambda _: block, text, flags=re.DOTALL)
+def write(doc: Path, mark: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Puts a table into a page, between the comments of this mark."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+    block = "\n".join([f"<!-- {mark} -->", "", *lines, "", f"<!-- /{mark} -->"])
+    text = doc.read_text(encoding="utf-8")
+    text, found = re.subn(f"<!-- {mark} -->.*<!-- /{mark} -->", lambda _: block, text, flags=re.DOTALL)
     if found != 1:
-        raise SystemExit(f"{DOC} must hold <!-- tpu_table --> … <!-- /tpu_table --> once")
-    DOC.write_text(text, encoding="utf-8")
+        raise SystemExit(f"{doc} must hold <!-- {mark} --> … <!-- /{mark} --> once")
+    doc.write_text(text, encoding="utf-8")
 
 
 def main() -> None:
@@ -195,7 +195,7 @@ def main() -> None:
                 rows.append(cells(name, json.loads(path.read_text(encoding="utf-8"))))
                 print(line(rows[-1]), flush=True)
     if a.write:
-        write(rows)
+        write(DOC, "tpu_table", HEAD, rows)
 
 
 if __name__ == "__main__":
