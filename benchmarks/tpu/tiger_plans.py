@@ -45,14 +45,13 @@ def block(name: str, shown: dict[str, Any] | None) -> str:
         return f"Plan     does not fit: {shown['peak_gb']:.1f} of {shown['hbm_gb']:.1f} GB\n         {command}\n\n"
     text = (
         f"Plan     {shown['peak_gb']:.1f} of {shown['hbm_gb']:.1f} GB a chip; a step of {shown['tokens_per_step']:,}"
-        f" tokens in {shown['step_s_low']:.2f} to {shown['step_s_high']:.2f} s\n"
-        f"         (static {shown['static_step_s']:.2f}, attention {shown['attention_s']:.2f} to"
-        f" {shown['attention_s_high']:.2f}, not hidden {shown['exposed_comm_s']:.2f} of {shown['comm_s']:.2f} s"
-        " of traffic);\n"
+        f" tokens in {shown['step_s']:.2f} s\n"
+        f"         (static {shown['static_step_s']:.2f}, attention {shown['attention_s']:.2f}, not hidden"
+        f" {shown['exposed_comm_s']:.2f} of {shown['comm_s']:.2f} s of traffic);\n"
         f"         MFU at most {shown['mfu_bound']:.1%}, at most {shown['tokens_per_s_per_chip']:,.0f} tokens/s/chip"
     )
     if "days" in shown:
-        text += f";\n         {shown['tokens']:.0e} tokens in {shown['days'][0]:.0f} to {shown['days'][1]:.0f} days"
+        text += f";\n         {shown['tokens']:.0e} tokens in {shown['days']:.0f} days"
     return f"{text}\n         {command}\n\n"
 
 

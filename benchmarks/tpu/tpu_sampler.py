@@ -135,7 +135,7 @@ def measure(name: str) -> dict[str, Any]:
     layer_bytes = sharded_bytes(state.cache.keys) // config.num_layers
     step_bytes = sharded_bytes(weights) + sharded_bytes(state.cache)
     program = OneStep(advance.as_text())
-    step_s = Estimator(program, mesh, where).times_inside(program.decode_loop, 1.0).total
+    step_s = Estimator(program, mesh, where).times_inside(program.decode_loop).total
     return figures | {
         "weights_gb": sharded_bytes(weights) / 1e9,
         "cache_gb": sharded_bytes(state.cache) / 1e9,

@@ -130,11 +130,11 @@ def test_bytes_that_leave_a_device():
 def test_only_what_the_schedule_does_not_hide_is_exposed(cube, loops):
     """Per trip: the gather starts, 4000 cycles run, its done waits for the rest; the scatter is all exposed."""
     mesh = make_mesh(MeshConfig(fsdp=64), cube)
-    times = Estimator(Program(loops), mesh, CUBE).step(0.5)
+    times = Estimator(Program(loops), mesh, CUBE).step()
     clock, travel = CUBE.chip.clock_hz, BYTES * 63 / 64 / (6 * LINK)
     assert times.static == pytest.approx((3 * 4500 + 70) / clock)
     assert times.transfers == pytest.approx(6 * travel, rel=1e-6)
     assert times.exposed == pytest.approx(3 * (travel - 4000 / clock + travel), rel=1e-6)
     hidden = loops.replace('"estimated_cycles":"1000"', '"estimated_cycles":"1000000"')
-    times = Estimator(Program(hidden), mesh, CUBE).step(0.5)
+    times = Estimator(Program(hidden), mesh, CUBE).step()
     assert times.exposed == pytest.approx(3 * travel, rel=1e-6)

@@ -18,8 +18,3 @@ from tigerjax.plan import figures
 )
 def test_the_figures_of_a_small_model_are_not_shown_as_zero(value, unit, digits, shown):
     assert figures._scaled(value, unit, digits) == shown
-
-
-def test_a_range_of_seconds_names_its_unit_once():
-    assert figures._seconds(18.57, 21.87, 2) == "18.57 to 21.87 s"
-    assert figures._seconds(0.0004, 0.03, 2) == "400.0 us to 30.0 ms"

@@ -1,6 +1,7 @@
 """The compiled TPU step, read: how weights and gradients travel, and how often the attention kernel runs."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import jax
@@ -98,13 +99,17 @@ def test_the_backward_pass_does_not_run_the_forward_kernel_again(program):
     assert sum(times for name, times in calls.items() if "fwd" not in name) == 2 * LAYERS, calls
 
 
-def test_kernels_whose_schedules_are_known_have_their_time_and_no_share_of_the_peak(program):
+def test_every_kernel_has_the_time_of_its_schedule_and_the_embedding_that_of_its_bytes(program):
     plan = Estimator(program, make_mesh(RUN.mesh, topology.describe(WRAPPED)), WRAPPED)
     shapes = (2, MODEL.num_heads // 2, T, T, MODEL.num_kv_heads // 2, MODEL.head_dim)  # one row as two groups of heads
     calls = {kernels.Call(phase, *shapes) for phase in kernels.PRODUCTS}
     assert plan.splash_calls() == calls
     plan.kernel_seconds = dict.fromkeys(calls, 1e-3)
-    assert plan.step(0.5).attention == plan.step(0.75).attention == pytest.approx(3 * LAYERS * 1e-3)
+    times = plan.step()
+    assert times.attention == pytest.approx(3 * LAYERS * 1e-3)
+    # The rows of the embedding are looked up, and their gradients added: the bytes of the batch go through the memory.
+    looked_up = RUN.global_batch_size * T * MODEL.model_dim // WRAPPED.chips * 4  # all rows, a share of the columns
+    assert times.lookups > 2 * looked_up / WRAPPED.chip.hbm_bandwidth
 
 
 # By default tests/model/llama/test_llama.py, test_each_remat_policy_keeps_what_its_name_says, shows the same of what
@@ -180,7 +185,9 @@ def test_rows_cut_along_their_length_gather_keys_and_values_asynchronously_and_s
     # forward and backward gather both, and save_attention computes the products of keys and values again
     assert sum(c.times for c in gathered) == 4 * LAYERS and sum(c.times for c in scattered) == 2 * LAYERS
     assert all(c.asynchronous for c in travels if c.payload >= keys)
-    flops = Estimator(program, mesh, WRAPPED)
-    counted = sum(flops.attention_flops(v.where, v.instruction) * v.times for v in program.visits())
+    of = Estimator(program, mesh, WRAPPED).splash_call
+    calls = [(call, v.times) for v in program.visits() if (call := of(v.where, v.instruction)) is not None]
+    assert {call.phase for call, _ in calls} == {"fwd", "dkv"}  # the one backward kernel has 5 products
+    counted = sum((2 if call.phase == "fwd" else 5) * math.prod(call[1:5]) * call.head_dim * n for call, n in calls)
     causal = MODEL.num_heads * MODEL.head_dim * 16384 * 16384 * LAYERS * long.global_batch_size / WRAPPED.chips
     assert counted == pytest.approx((2 + 5) * causal)

@@ -31,16 +31,13 @@ def plan(
     slices: Count = 1,
     tokens: Annotated[float, Range(1, 1e18)] | None = None,
     answers: CountOrZero = 0,
-    kernels: bool = False,
     searching: Annotated[Search, FLAT] = Search(),  # frozen
     json: Path | None = None,
 ) -> None:
     """Predicts memory, step time and traffic of a run on a TPU slice that is not there.
 
-    It compiles the step for the slice, which needs no TPU.
-
-    --kernels compiles the attention kernels once more, alone, and counts the time that their schedules say. Without it
-    a share of the chip's peak is assumed for them.
+    It compiles the step for the slice, which needs no TPU, and the attention kernels once more, alone: their time is
+    counted in the schedules that the compiler makes of them.
 
     --search tries many meshes, remat policies and batch splits, and prints the overrides of the fastest. The same
     command continues an interrupted search, from the results in --work.
@@ -56,8 +53,6 @@ def plan(
 
         if answers or isinstance(run.objective, PreferenceConfig | RlConfig):
             raise ConfigError("--search ranks the token loss; plan another objective with overrides instead")
-        if kernels:
-            raise ConfigError("--search does not look at --kernels; plan the mesh that it finds with --kernels")
         folder, budget_s = searching.work or Path("runs/plan") / run.name, 60 * searching.budget_minutes
         save(rank(run, config.path, place, words=config.overrides, work=folder, budget_s=budget_s), json)
         return
@@ -74,7 +69,7 @@ def plan(
     tell(f"compiling the step of {run.name} for {topology}: minutes for a large model")
     with show_elapsed("compiling"):
         compiled = compile_for(run, place, step_of=_reward_step(answers) if answers else train_step)
-    shown = figures.figures(run, place, compiled, schedules=kernels)
+    shown = figures.figures(run, place, compiled)
     if tokens:
         shown |= figures.duration(shown, tokens)
     show("\n".join(figures.lines(shown, compiled.memory_report)))

@@ -13,6 +13,9 @@ from tigerjax.plan.trips import Program
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 UPDATE = "custom-call-update"
+DCN = "send"
+"""What we call a message to another slice, over the data-centre network. It is a pair of `send` and `recv` in the HLO,
+handed to the host; several slices that reduce together get one pair for each."""
 STARTS = ("async-start", "call-start", UPDATE)
 """What an asynchronous call begins with: libtpu 0.0.42.1 writes the first two, libtpu 0.0.52 also the third."""
 
@@ -226,7 +229,7 @@ def inside(program: Program, where: Computation, i: Instruction) -> Iterator[tup
     The instruction may be a collective itself, or a fusion or an asynchronous call with collectives inside.
     """
     if (op := _kind(i)) is not None:
-        yield i, op, i.opcode.endswith("-start")
+        yield i, op, i.opcode.endswith("-start") or op == DCN
     elif i.opcode in STARTS or i.opcode == "fusion":
         # An update takes the data to send; the start before it, which names the computation, only prepares.
         caller = where.instructions[i.operands[0]] if i.opcode == UPDATE else i
@@ -239,12 +242,18 @@ def inside(program: Program, where: Computation, i: Instruction) -> Iterator[tup
 
 
 def _kind(i: Instruction) -> str | None:
+    if i.opcode == "recv" and "is_host_transfer=true" in i.attributes:
+        return DCN
     plain = i.opcode.removesuffix("-start")
     return plain if plain in KINDS else None
 
 
 def describe(name: str, i: Instruction, op: str, asynchronous: bool, mesh: Mesh, links: Links) -> Collective:
     """One run of the collective `i`. `name` is that of the scheduled instruction, which may hold `i` inside."""
+    if op == DCN:  # the HLO names the slices only by a rendezvous; `data` is the axis that crosses them
+        received = shape_bytes(i.shape)[0]
+        seconds = received / (links.chip.dcn_bandwidth / links.chip.devices)
+        return Collective(name, op, "data", 2, received, received, seconds, asynchronous)
     groups = groups_of(i.attributes, mesh.size)
     n = len(groups[0])
     sizes = shape_bytes(i.shape)

@@ -3,33 +3,30 @@
 The schedule of one device is walked once, in order, with one clock for the core and one for each set of links:
 
     core   an instruction with cycles        cycles / clock
-           a splash kernel                   its matrix products / (peak x an assumed share of it), or what its own
-                                             schedule says (`kernels.seconds`)
+           a splash kernel                   what its own schedule says (`kernels.seconds`)
+           a gather, scatter or sort         that has no cycles: its bytes / the memory's bandwidth, a floor
            a synchronous collective          waits for its links, then bytes / bandwidth; all of it is exposed
-    links  an asynchronous collective        runs from its start on; what is left at its `done` is exposed
+    links  an asynchronous collective        runs from its start on; what is left at its `done` is exposed. The same
+                                             for what goes to other slices, over the data-centre network
            a copy to or from host memory     the same, at the host's bandwidth
 
 A loop's body is walked once and counts as often as it runs.
 """
 
 import math
+import re
 from typing import NamedTuple
 
 from jax.sharding import Mesh
 
-from tigerjax.config import Extras
 from tigerjax.plan import collectives, kernels
 from tigerjax.plan.collectives import Collective, Links
 from tigerjax.plan.hlo import ARRAY, Computation, Instruction, branches, kernel_name, shape_bytes
 from tigerjax.plan.topology import Topology
 from tigerjax.plan.trips import Program
 
-ATTENTION_SHARE = (0.5, 0.75)
-"""Share of the bfloat16 peak that splash kernels reach, (pessimistic, optimistic). It is our assumption, not a
-measurement. A published Llama-2-70B step on v5p (23.7 s, 692 tokens/s/chip, 4 rows of 4,096 per chip) is 1.4 s longer
-than the compiler's 22.3 s for the same program. Its attention kernels hold 0.86 (one backward kernel) to 1.05 s (two)
-of products at peak, so the share is 0.61 to 0.75 if nothing else makes the difference."""
-
+LOOKUPS = re.compile(r"^(gather|scatter|sort)")
+"""The names of instructions that look rows up, add to rows that indices name, or sort such indices."""
 HOST_MEMORY = "S(5)"
 """What a layout contains when the array is in the host's memory."""
 
@@ -41,6 +38,8 @@ class Times(NamedTuple):
     """What the compiler estimates."""
     attention: float = 0.0
     """Splash kernels."""
+    lookups: float = 0.0
+    """Gathers, scatters and sorts without cycles, such as those of the embedding."""
     exposed: float = 0.0
     """The core waits for links."""
     transfers: float = 0.0
@@ -50,7 +49,7 @@ class Times(NamedTuple):
 
     @property
     def total(self) -> float:
-        return self.static + self.attention + self.exposed
+        return self.static + self.attention + self.lookups + self.exposed
 
     def plus(self, other: "Times", times: int = 1) -> "Times":
         return Times(*(a + times * b for a, b in zip(self, other, strict=True)))
@@ -59,8 +58,8 @@ class Times(NamedTuple):
 class _Walk:
     """One pass over a computation in schedule order."""
 
-    def __init__(self, estimator: "Estimator", share: float):
-        self.e, self.share = estimator, share
+    def __init__(self, estimator: "Estimator"):
+        self.e = estimator
         self.now = 0.0
         self.free: dict[str, float] = {}
         self.ends: dict[str, float] = {}
@@ -87,7 +86,7 @@ class _Walk:
 
     def _instruction(self, where: Computation, i: Instruction) -> None:
         if i.opcode in ("while", "call", "conditional"):
-            inner = self.e.times_inside(i, self.share)
+            inner = self.e.times_inside(i)
             self.times = self.times.plus(inner)
             self.now += inner.total
             return
@@ -110,41 +109,39 @@ class _Walk:
             self.times = self.times._replace(host=self.times.host + seconds)
             self.ends[i.name] = self._transfer("host", seconds)
         self._busy("static", i.cycles / self.e.chip.clock_hz)
-        self._busy("attention", self.e.attention_seconds(where, i, self.share))
+        self._busy("attention", self.e.attention_seconds(where, i))
+        self._busy("lookups", self.e.lookup_seconds(where, i))
 
 
 class Estimator:
     """Times of one program on one topology."""
 
-    def __init__(self, program: Program, mesh: Mesh, topology: Topology, window: int | None = None):
-        self.extras = Extras(window=window)  # of the model whose attention the kernels compute
+    def __init__(self, program: Program, mesh: Mesh, topology: Topology):
         self.kernel_seconds: dict[kernels.Call, float] = {}
-        """Of the kernels whose schedules are known; the others get a share of the peak."""
+        """Of one call of each of `splash_calls`. Give them before `step`."""
         self.program, self.mesh, self.chip = program, mesh, topology.chip
         # compile_for refuses to offload where the bandwidth is not known, so such a program copies nothing to the host.
         self.host_bandwidth = topology.chip.host_bandwidth or math.inf
         self.links = Links(topology, mesh)
-        self.fused_backward = not any("splash" in name and "_dq" in name for name in program.kernels())
-        self._inside: dict[tuple[str, float], Times] = {}
+        self._inside: dict[str, Times] = {}
 
-    def step(self, share: float) -> Times:
-        """A whole step, with splash kernels at `share` of the peak."""
-        return self._computation(self.program.module.entry, share)
+    def step(self) -> Times:
+        """A whole step."""
+        return self._computation(self.program.module.entry)
 
-    def _computation(self, name: str, share: float) -> Times:
-        key = (name, share)
-        if key not in self._inside:
-            self._inside[key] = _Walk(self, share).run(self.program.module.computations[name])
-        return self._inside[key]
+    def _computation(self, name: str) -> Times:
+        if name not in self._inside:
+            self._inside[name] = _Walk(self).run(self.program.module.computations[name])
+        return self._inside[name]
 
-    def times_inside(self, i: Instruction, share: float) -> Times:
+    def times_inside(self, i: Instruction) -> Times:
         """Times of a while with all its trips, of a call, or of the longest branch of a conditional."""
         if i.opcode == "while":
-            body, condition = (self._computation(i.called(k)[0], share) for k in ("body", "condition"))
+            body, condition = (self._computation(i.called(k)[0]) for k in ("body", "condition"))
             return Times().plus(body.plus(condition), self.program.trips[i.name])
         if i.opcode == "call":
-            return self._computation((i.called("to_apply") or i.called("calls"))[0], share)
-        return max((self._computation(c, share) for c in branches(i)), key=lambda t: t.total)
+            return self._computation((i.called("to_apply") or i.called("calls"))[0])
+        return max((self._computation(c) for c in branches(i)), key=lambda t: t.total)
 
     def collectives_of(self, where: Computation, i: Instruction) -> list[tuple[Collective, bool]]:
         """The collectives that `i`, an instruction of `where`, runs or starts, each with whether it is asynchronous."""
@@ -153,29 +150,29 @@ class Estimator:
             for k, op, asynchronous in collectives.inside(self.program, where, i)
         ]
 
-    def attention_seconds(self, where: Computation, i: Instruction, share: float) -> float:
-        """Seconds of a splash kernel: by its schedule, or else at `share` of the peak. 0 for what is none."""
+    def attention_seconds(self, where: Computation, i: Instruction) -> float:
+        """Seconds of a splash kernel; 0 for what is none."""
         call = self.splash_call(where, i)
-        if call is not None and call in self.kernel_seconds:
-            return self.kernel_seconds[call]
-        return self.attention_flops(where, i) / (share * self.chip.device_flops)
+        return 0.0 if call is None else self.kernel_seconds[call]
 
-    def attention_flops(self, where: Computation, i: Instruction) -> float:
-        """Operations of a splash kernel: causal, so half of all pairs, or what a window leaves of them. 0 for every
-        other instruction.
+    def lookup_seconds(self, where: Computation, i: Instruction) -> float:
+        """The least seconds of a gather, scatter or sort to which the compiler gives no cycles; 0 for all else.
 
-        Where rows are cut along T, a device has the queries of a share and all keys, and again computes half of the
-        pairs: see `mesh.balanced_places`."""
-        call = self.splash_call(where, i)
-        if call is None:
+        What it writes, and what it reads, goes through the memory once. A gather reads as many bytes as it writes, and
+        not its whole table. One on a SparseCore counts as if the core waited for it."""
+        if i.cycles or not LOOKUPS.match(i.name) or i.opcode.endswith(("-start", "-done")):
             return 0.0
-        products = kernels.PRODUCTS[call.phase] + (self.fused_backward and call.phase == "dkv")
-        queries = call.rows * call.heads * call.queries * call.head_dim
-        return products * queries * self.extras.seen(call.keys)  # 2 operations x half of the pairs
+        written = shape_bytes(i.shape)
+        if i.name.startswith("gather"):
+            moved = 2 * (written[2] if i.opcode == collectives.UPDATE else sum(written))
+        else:
+            moved = sum(written) + sum(sum(shape_bytes(where.instructions[name].shape)) for name in i.operands)
+        return moved / (self.chip.hbm_bandwidth / self.chip.devices)
 
     def splash_calls(self) -> set[kernels.Call]:
         """The splash kernels of the program."""
-        calls = (self.splash_call(visit.where, visit.instruction) for visit in self.program.visits())
+        everywhere = self.program.module.computations.values()
+        calls = (self.splash_call(where, i) for where in everywhere for i in where.instructions.values())
         return {call for call in calls if call is not None}
 
     def splash_call(self, where: Computation, i: Instruction) -> kernels.Call | None:

@@ -11,21 +11,23 @@ from tigerjax.config import RunConfig
 from tigerjax.mesh import AXES, make_mesh
 from tigerjax.plan import collectives, kernels
 from tigerjax.plan.compile import Compiled
-from tigerjax.plan.estimate import ATTENTION_SHARE, Estimator
+from tigerjax.plan.estimate import Estimator
 from tigerjax.plan.topology import Topology, describe
 from tigerjax.plan.trips import Program
 
 GB = 1e9
 SHOWN_BUFFERS = 15
+LEFT_OUT = ("waiting for memory inside kernels", "input and saves", "slow hosts", "limits of power")
+"""What the time of a step does not hold."""
 BUFFER = re.compile(r"^\s*\S+\(\s*\d+%\);\s*([\d.]+)([KMGT]?i?B);\s*\d+;\s*\d+;\s*(.*)$")
 SMALLER = {"TFLOP": ("GFLOP", "MFLOP"), "s": ("ms", "us"), "GB": ("MB", "kB")}
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
-def figures(config: RunConfig, topology: Topology, compiled: Compiled, *, schedules: bool = False) -> dict[str, Any]:
+def figures(config: RunConfig, topology: Topology, compiled: Compiled) -> dict[str, Any]:
     """What `tigerjax plan --json` writes. When the program does not fit, it has no times and no rates.
 
-    With `schedules` the attention kernels are compiled once more, and have the time that their schedules say.
+    The attention kernels are compiled once more, alone: only their schedules say what time they take.
     """
     chip, tokens, flops = topology.chip, compiled.tokens, compiled.flops / topology.chips
     shown: dict[str, Any] = {
@@ -51,27 +53,22 @@ def figures(config: RunConfig, topology: Topology, compiled: Compiled, *, schedu
     if compiled.out_of_memory is not None:
         return shown | {"out_of_memory": compiled.out_of_memory}
     mesh, program = make_mesh(config.mesh, describe(topology)), Program(compiled.hlo)
-    estimator = Estimator(program, mesh, topology, config.model.extras.window)
-    if schedules:
-        splash, window = config.compute.splash, config.model.extras.window
-        estimator.kernel_seconds = kernels.seconds(estimator.splash_calls(), chip, splash, window, compiled.options)
-    slow, fast = (estimator.step(share) for share in ATTENTION_SHARE)
-    low, high = fast.total, slow.static + slow.attention + slow.transfers + slow.host
+    estimator = Estimator(program, mesh, topology)
+    splash, window = config.compute.splash, config.model.extras.window
+    estimator.kernel_seconds = kernels.seconds(estimator.splash_calls(), chip, splash, window, compiled.options)
+    times = estimator.step()
     return shown | {
-        "static_step_s": fast.static,
-        "attention_s": fast.attention,
-        "attention_s_high": slow.attention,
-        "attention_by": "schedule" if schedules else "assumed share of the peak",
-        "exposed_comm_s": fast.exposed,
-        "comm_s": fast.transfers,
-        "host_copy_s": fast.host,
-        "step_s_low": low,
-        "step_s_high": high,
-        "mfu_bound": flops / chip.peak_flops / low,
-        "mfu_low": flops / chip.peak_flops / high,
-        "tokens_per_s_per_chip": tokens / topology.chips / low,
-        "tokens_per_s_per_chip_low": tokens / topology.chips / high,
-        "tokens_per_s_per_device": tokens / topology.devices / low,
+        "static_step_s": times.static,
+        "attention_s": times.attention,
+        "lookup_s": times.lookups,
+        "exposed_comm_s": times.exposed,
+        "comm_s": times.transfers,
+        "host_copy_s": times.host,
+        "step_s": times.total,
+        "left_out": list(LEFT_OUT),
+        "mfu_bound": flops / chip.peak_flops / times.total,
+        "tokens_per_s_per_chip": tokens / topology.chips / times.total,
+        "tokens_per_s_per_device": tokens / topology.devices / times.total,
         "collectives": collectives.by_axis(collectives.collectives(program, mesh, topology)),
         "kernels": program.kernels(),
         "uncounted_kernels": sorted(name for name in program.kernels() if "splash" not in name),
@@ -79,12 +76,11 @@ def figures(config: RunConfig, topology: Topology, compiled: Compiled, *, schedu
 
 
 def duration(shown: dict[str, Any], tokens: float) -> dict[str, Any]:
-    """The days and chip-hours that `tokens` take, each as (low, high). Empty when the program does not fit."""
+    """The days and chip-hours that `tokens` take, at the least. Empty when the program does not fit."""
     if not shown["fits"]:
         return {}
-    steps = tokens / shown["tokens_per_step"]
-    days = [steps * shown[k] / 86400 for k in ("step_s_low", "step_s_high")]
-    return {"tokens": tokens, "days": days, "chip_hours": [d * 24 * shown["chips"] for d in days]}
+    days = tokens / shown["tokens_per_step"] * shown["step_s"] / 86400
+    return {"tokens": tokens, "days": days, "chip_hours": days * 24 * shown["chips"]}
 
 
 def buffers(report: str) -> list[tuple[float, str]]:
@@ -111,20 +107,6 @@ def _scaled(value: float, unit: str, digits: int) -> str:
 def _gb(value: float) -> str:
     """Gigabytes without the unit, or fewer bytes with theirs."""
     return _scaled(value, "GB", 1).removesuffix(" GB")
-
-
-def _seconds(low: float, high: float, digits: int) -> str:
-    """The range of a time; the unit stands once where both have it."""
-    first, last = (_scaled(value, "s", digits) for value in (low, high))
-    unit = f" {last.split()[1]}"
-    return f"{first.removesuffix(unit)} to {last}"
-
-
-def _attention(shown: dict[str, Any]) -> str:
-    if shown["attention_by"] == "schedule":
-        return f"{_scaled(shown['attention_s'], 's', 3)} (their schedules; waiting for memory is not counted)"
-    shares = f"{ATTENTION_SHARE[1]:.0%} to {ATTENTION_SHARE[0]:.0%}"
-    return f"{_seconds(shown['attention_s'], shown['attention_s_high'], 3)} (at {shares} of peak: assumed)"
 
 
 def _of(value: float, limit: float) -> str:
@@ -154,7 +136,8 @@ def lines(shown: dict[str, Any], report: str) -> list[str]:
         f"model FLOPs        {_scaled(shown['model_tflop_per_chip'], 'TFLOP', 1)} per chip and step"
         f" ({counted}; recomputation not counted)",
         f"compiler estimate  {_scaled(shown['static_step_s'], 's', 3)} (cycles x trips / clock)",
-        f"splash kernels     {_attention(shown)}",
+        f"splash kernels     {_scaled(shown['attention_s'], 's', 3)} (bundles of their schedules / clock)",
+        f"lookups            {_scaled(shown['lookup_s'], 's', 3)} (bytes / memory bandwidth)",
         f"communication      {_scaled(shown['comm_s'], 's', 3)}, of which"
         f" {_scaled(shown['exposed_comm_s'], 's', 3)} not hidden",
     ]
@@ -163,10 +146,9 @@ def lines(shown: dict[str, Any], report: str) -> list[str]:
     if shown["uncounted_kernels"]:
         out.append(f"not counted        {', '.join(shown['uncounted_kernels'])}")
     out += [
-        f"step               {_seconds(shown['step_s_low'], shown['step_s_high'], 2)} (high: nothing overlaps)",
-        f"MFU                at most {shown['mfu_bound']:.1%} ({shown['mfu_low']:.1%} at the high end)",
+        f"step               {_scaled(shown['step_s'], 's', 2)}, without {', '.join(shown['left_out'])}",
+        f"MFU                at most {shown['mfu_bound']:.1%}",
         f"tokens/s/chip      at most {shown['tokens_per_s_per_chip']:,.0f}"
-        f" ({shown['tokens_per_s_per_chip_low']:,.0f} at the high end)"
         + (f"; per device {shown['tokens_per_s_per_device']:,.0f}" if halves else ""),
         "",
         f"{'collective':26} {'axis':12} {'GB sent':>9} {'runs':>7} {'seconds':>9}",
@@ -177,8 +159,7 @@ def lines(shown: dict[str, Any], report: str) -> list[str]:
     if "days" in shown:
         out += [
             "",
-            f"{shown['tokens']:.3g} tokens    {shown['days'][0]:.1f} to {shown['days'][1]:.1f} days,"
-            f" {shown['chip_hours'][0]:,.0f} to {shown['chip_hours'][1]:,.0f} chip-hours",
+            f"{shown['tokens']:.3g} tokens    {shown['days']:.1f} days, {shown['chip_hours']:,.0f} chip-hours",
         ]
     return out
 

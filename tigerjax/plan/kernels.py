@@ -37,7 +37,7 @@ DUMP = "--xla_jf_dump_to={} --xla_jf_dump_llo_text=true"
 BUNDLE = re.compile(r"^ {0,6}(?:0x[0-9a-f]+|0) ([ A-Z]*):", re.MULTILINE)
 BOUNDS = re.compile(r"iteration_bounds: \(([\d, ]+)\)")
 ERROR = re.compile(r"^\w[\w.]*(?:Error|Exception): .*$", re.MULTILINE)
-UNKNOWN = "plan without --kernels, which assumes a share of the peak"
+UNKNOWN = "report the chip and the versions of jax and libtpu, or use those of the lock"
 
 
 class Call(NamedTuple):

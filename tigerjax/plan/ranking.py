@@ -85,7 +85,7 @@ def line(result: Result) -> str:
         return f"{what}  does not fit: {f['peak_gb']:.1f} GB"
     return (
         f"{what}  {f['tokens_per_s_per_chip']:7,.0f} tokens/s/chip  MFU {f['mfu_bound']:.1%}"
-        f"  step {f['step_s_low']:.2f} to {f['step_s_high']:.2f} s  {f['peak_gb']:.1f} GB"
+        f"  step {f['step_s']:.2f} s  {f['peak_gb']:.1f} GB"
     )
 
 
