@@ -4,7 +4,7 @@
     python benchmarks/tpu/tiger_plans.py --out runs/tiger_plans --only tiger_7b_sft --again
     python benchmarks/tpu/tiger_plans.py --out runs/tiger_plans --write    writes the plans into the docstrings
 
-No TPU is needed. A plan takes minutes on 2 cores; it is made by `tigerjax plan` in a process of its own, and written to
+`--write` also puts a table of them all into docs/TPU.md. No TPU is needed. A plan takes minutes on 2 cores; it is made by `tigerjax plan` in a process of its own, and written to
 OUT/NAME.json.
 """
 
@@ -15,6 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from tpu_table import DOC, write
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLISTIC = ["--tokens", "300e9"]
@@ -55,14 +57,41 @@ def block(name: str, shown: dict[str, Any] | None) -> str:
     return f"{text}\n         {command}\n\n"
 
 
+HEAD = (
+    "config",
+    "slice",
+    "mesh",
+    "peak GB",
+    "static s",
+    "attention s",
+    "traffic s, not hidden",
+    "step s",
+    "MFU at most",
+)
+
+
+def cells(name: str, shown: dict[str, Any]) -> list[str]:
+    """A plan as a row of docs/TPU.md."""
+    mesh = " x ".join(f"{axis} {size}" for axis, size in shown["mesh"].items() if size > 1)
+    first = [name, shown["topology"], mesh, f"{shown['peak_gb']:.1f}"]
+    if not shown["fits"]:
+        return [*first, "does not fit", "", "", "", ""]
+    times = [f"{shown[key]:.2f}" for key in ("static_step_s", "attention_s", "comm_s", "exposed_comm_s", "step_s")]
+    static, attention, traffic, exposed, step = times
+    return [*first, static, attention, f"{traffic}, {exposed}", step, f"{shown['mfu_bound']:.1%}"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/tiger_plans"))
     parser.add_argument("--only", nargs="+", choices=WORDS, default=list(WORDS))
     parser.add_argument("--again", action="store_true", help="plan what has a file already, too")
-    parser.add_argument("--write", action="store_true", help="rewrite docstrings from the files, compile nothing")
+    parser.add_argument(
+        "--write", action="store_true", help="rewrite docstrings and the table from the files, compile nothing"
+    )
     a = parser.parse_args()
     a.out.mkdir(parents=True, exist_ok=True)
+    rows = []
     for name in a.only:
         path, config = (a.out / f"{name}.json").resolve(), ROOT / f"configs/{name}.py"
         if not a.write and (a.again or not path.is_file()):
@@ -83,10 +112,14 @@ def main() -> None:
         shown = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         text = block(name, shown)
         print(f"{name}\n{text}", end="", flush=True)
+        if shown is not None:
+            rows.append(cells(name, shown))
         if a.write:
             source = config.read_text(encoding="utf-8")
             before, after = BLOCK.split(source, maxsplit=1)
             config.write_text(before + text + after, encoding="utf-8")
+    if a.write:
+        write(DOC, "tiger_plans", HEAD, rows)
 
 
 if __name__ == "__main__":

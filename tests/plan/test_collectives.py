@@ -122,6 +122,27 @@ def test_two_devices_of_a_chip_share_its_links_and_talk_through_the_die():
     assert links.seconds("all-to-all", [row], BYTES) == pytest.approx(BYTES * 4 / 8 / (link / 2))
 
 
+SENT = """  %recv.1 = (f32[1000,8,128]{2,1,0:T(8,128)}, u32[]{:S(2)}, token[]) recv(%after-all.1), channel_id=5, \
+is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime"}
+  %fusion.between = f32[1000,8,128]{2,1,0:T(8,128)} fusion(%x), kind=kLoop, \
+backend_config={"window_config":{"estimated_cycles":"CYCLES"}}
+  %recv-done.1 = (f32[1000,8,128]{2,1,0:T(8,128)}, token[]) recv-done(%recv.1), channel_id=5, is_host_transfer=true
+"""
+
+
+@pytest.mark.parametrize("cycles", [1000, 10**8])
+def test_what_comes_from_another_slice_takes_the_data_centre_network_and_is_hidden_by_what_runs_meanwhile(cycles):
+    two = topology.parse("v5p:2x2x1", slices=2)
+    mesh = make_mesh(MeshConfig(data=2, fsdp=4), topology.describe(two))
+    text = "ENTRY %main (x: f32[1000,8,128]) -> f32[] {\n" + SENT.replace("CYCLES", str(cycles)) + "}\n"
+    program = Program(text)
+    (sent,) = collectives.collectives(program, mesh, two)
+    assert (sent.op, sent.axis, sent.sent, sent.asynchronous) == ("send", "data", 1000 * 8 * 128 * 4, True)
+    times = Estimator(program, mesh, two).step()
+    needed, work = sent.sent / two.chip.dcn_bandwidth, cycles / two.chip.clock_hz
+    assert times.transfers == needed and times.exposed == pytest.approx(max(0.0, needed - work))
+
+
 def test_bytes_that_leave_a_device():
     assert sent_bytes("all-gather", 4, 100) == sent_bytes("reduce-scatter", 4, 100) == 75
     assert sent_bytes("all-reduce", 4, 100) == 150 and sent_bytes("collective-permute", 2, 100) == 100
