@@ -33,23 +33,22 @@ class Beam:
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
 
-        name, options = self._words
-        place = remote.opened(folder)
-        task = functools.partial(remote.task, place, function)
-        try:
-            with beam.Pipeline(name, options=PipelineOptions(options)) as pipeline:
-                _ = (
-                    pipeline
-                    | beam.Create(list(enumerate(items)))
-                    | beam.Reshuffle()
-                    | beam.Map(functools.partial(_save, task, folder.absolute()))
-                )
-            given = [json.loads((folder / f"{i}.json").read_text(encoding="utf-8")) for i in range(len(items))]
-        except ValueError as error:
-            raise ConfigError(f"runner {self._name!r}: {' '.join(str(error).split())}") from error
-        finally:
-            remote.closed(place)
-        return [remote.answer(one) for one in given]
+        def run(place: remote.Place) -> list[dict[str, Any]]:
+            name, options = self._words
+            task = functools.partial(remote.task, place, function)
+            try:
+                with beam.Pipeline(name, options=PipelineOptions(options)) as pipeline:
+                    _ = (
+                        pipeline
+                        | beam.Create(list(enumerate(items)))
+                        | beam.Reshuffle()
+                        | beam.Map(functools.partial(_save, task, folder.absolute()))
+                    )
+                return [json.loads((folder / f"{i}.json").read_text(encoding="utf-8")) for i in range(len(items))]
+            except ValueError as error:
+                raise ConfigError(f"runner {self._name!r}: {' '.join(str(error).split())}") from error
+
+        return remote.each(items, folder, run)
 
     def cores(self) -> int | None:
         """None: it is not known."""

@@ -11,7 +11,7 @@ import os
 import platform
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,6 +65,19 @@ def task(place: Place, function: Callable[[Any], Any], item: Any) -> dict[str, A
             if not disk_full(error):
                 raise
             return {"full": f"{platform.node()}:{error.filename or 'the output'}"}
+
+
+def each(items: Sequence[Any], folder: Path, run: Callable[[Place], list[dict[str, Any]]]) -> list[Any]:
+    """The results of the items of a step, in their order. `run(place)` has the workers do them, and returns what `task`
+    gave for each. The folder of the step is there meanwhile."""
+    if not items:
+        return []
+    place = opened(folder)
+    try:
+        given = run(place)
+    finally:
+        closed(place)
+    return [answer(one) for one in given]
 
 
 def answer(given: dict[str, Any]) -> Any:

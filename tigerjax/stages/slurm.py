@@ -56,20 +56,17 @@ class Slurm:
     def each(
         self, function: Callable[[Any], Any], items: Sequence[Any], folder: Path, report: Report | None
     ) -> list[Any]:
-        if not items:
-            return []
-        place = remote.opened(folder)
-        try:
+        def run(place: remote.Place) -> list[dict[str, Any]]:
             # Not JSON: a function comes with the objects that it holds. The file is ours, and its hash is compared.
             packed = pickle.dumps((functools.partial(remote.task, place, function), list(items)))
             (folder / WORK).write_bytes(packed)
             given = self._results(folder.absolute(), hashlib.sha256(packed).hexdigest(), len(items), report)
-        finally:
-            remote.closed(place)
-        for one in given:
-            if "bug" in one:
-                raise RuntimeError(f"step {folder.name}: runner {self._name!r}: {one['bug']}")
-        return [remote.answer(one) for one in given]
+            for one in given:
+                if "bug" in one:
+                    raise RuntimeError(f"step {folder.name}: runner {self._name!r}: {one['bug']}")
+            return given
+
+        return remote.each(items, folder, run)
 
     def cores(self) -> int | None:
         """None: it is not known."""

@@ -49,15 +49,12 @@ class Spark:
     def each(
         self, function: Callable[[Any], Any], items: Sequence[Any], folder: Path, report: Report | None
     ) -> list[Any]:
-        if not items:
-            return []
-        place = remote.opened(folder)
-        try:
+        def run(place: remote.Place) -> list[dict[str, Any]]:
             if self._context is None:
                 self._start(place)
             return self._run(functools.partial(remote.task, place, function), items, folder.name, report)
-        finally:
-            remote.closed(place)
+
+        return remote.each(items, folder, run)
 
     def cores(self) -> int | None:
         """The cores of the executors that have come."""
@@ -100,15 +97,16 @@ class Spark:
                 told = True
             time.sleep(LOOK_S)
         looks = range(max(self._executors(), self._context.defaultParallelism))
-        self._run(functools.partial(remote.task, place, _nothing), looks, "start", None)
+        for given in self._run(functools.partial(remote.task, place, _nothing), looks, "start", None):
+            remote.answer(given)
 
     def _executors(self) -> int:
         return int(self._context._jsc.sc().getExecutorMemoryStatus().size()) - 1  # this process is one of them
 
     def _run(
         self, task: Callable[[Any], dict[str, Any]], items: Sequence[Any], step: str, report: Report | None
-    ) -> list[Any]:
-        """The answers of a job. A thread waits for them, as Py4J would print what Ctrl-C interrupts."""
+    ) -> list[dict[str, Any]]:
+        """What a job's task gave for each item. A thread waits for it, as Py4J would print what Ctrl-C interrupts."""
         given: list[dict[str, Any]] = []
         errors: list[Exception] = []
 
@@ -129,7 +127,7 @@ class Spark:
             raise self._explained(errors[0], step) from errors[0]
         if report is not None:
             report(len(items), len(items))
-        return [remote.answer(one) for one in given]
+        return given
 
     def _done(self) -> int:
         """How many tasks of the job that runs are done."""

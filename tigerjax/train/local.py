@@ -15,7 +15,6 @@ import re
 import secrets
 import shutil
 import socket
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,12 +30,12 @@ from tigerjax.files import manifest, paths
 from tigerjax.files.own import fields, read_object
 from tigerjax.processes import hosts
 from tigerjax.processes.exchange import Exchange
+from tigerjax.train.background import BackgroundSave
 from tigerjax.train.state import TrainState
 
 RECORD = "local.json"
 KEY = re.compile(r"\d+-\d+")
 STARTS = 8  # of the run, whose saves count
-SETTLE_S = 60.0  # that a run which ends waits for the last save
 ADVICE = "remove it; the run then resumes from its newest checkpoint"
 
 
@@ -48,8 +47,7 @@ class LocalSaves:
         self._record = paths.absolute(run_dir) / FOLDER / RECORD
         self._exchange: Exchange | None = None
         self._buffer = np.empty(0, np.uint8)
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self._saving = BackgroundSave("local save", daemon=True)
         self._newest: int | None = None
         if self._every is None or saving.local_dir is None:
             if hosts.is_writer():  # saves of earlier starts are older than what this one does
@@ -103,30 +101,25 @@ class LocalSaves:
         if len(self._buffer) != layout.bytes:
             self._buffer = np.empty(layout.bytes, np.uint8)
         share.copy(tree, layout, self._buffer)
-        given = step, layout, meta | {"step": step}
-        self._thread = threading.Thread(target=self._finish, args=given, name="local save", daemon=True)
-        self._thread.start()
+        self._saving.start(lambda: self._finish(step, layout, meta | {"step": step}))
 
     def _finish(self, step: int, layout: share.Layout, meta: dict[str, Any]) -> None:
-        try:
-            key = f"{step}-{self._start}"
-            folder = self.folder / key
-            names = hosts.share("names of local shares", layout.name)
+        key = f"{step}-{self._start}"
+        folder = self.folder / key
+        names = hosts.share("names of local shares", layout.name)
 
-            def copy() -> None:
-                if self._exchange is not None and names[self._from] not in _there(folder):
-                    self._fetch(self._from, key, names[self._from])
+        def copy() -> None:
+            if self._exchange is not None and names[self._from] not in _there(folder):
+                self._fetch(self._from, key, names[self._from])
 
-            whole = self._all("written", step, lambda: share.write(folder, layout, self._buffer, meta))
-            if whole and self._all("copied", step, copy):
-                self._newest = step
-                old = [name for name in paths.names(self.folder) if name != key]
-            else:
-                old = [key]
-            for name in old:
-                paths.clear(self.folder / name)
-        except BaseException as error:  # whatever it is, the next save or wait raises it
-            self._error = error
+        whole = self._all("written", step, lambda: share.write(folder, layout, self._buffer, meta))
+        if whole and self._all("copied", step, copy):
+            self._newest = step
+            old = [name for name in paths.names(self.folder) if name != key]
+        else:
+            old = [key]
+        for name in old:
+            paths.clear(self.folder / name)
 
     def _all(self, what: str, step: int, work: Callable[[], None]) -> bool:
         """Whether `work` succeeds on all hosts; where it does not, a line says on which one and why."""
@@ -213,17 +206,11 @@ class LocalSaves:
 
     def wait(self) -> None:
         """Waits until the last save is on disk. Raises its error, once."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+        self._saving.wait()
 
     def settle(self) -> None:
         """Gives the last save some time to be on disk, when the run ends."""
-        if self._thread is not None:
-            self._thread.join(SETTLE_S)
+        self._saving.settle()
 
     def close(self, *, ended: bool) -> None:
         """Gives nothing to other hosts any more. Where the run has `ended`, and nothing is left to resume, its saves
