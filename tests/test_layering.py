@@ -291,6 +291,23 @@ def test_the_table_of_rooms_is_that_of_the_levels():
     assert here - {"__init__"} == set(LEVELS)
 
 
+def classes_twice(files: dict[str, str]) -> dict[str, list[str]]:
+    """{class: modules} of the public classes that several modules of {module: source} define."""
+    where: dict[str, list[str]] = {}
+    for module, source in files.items():
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                where.setdefault(node.name, []).append(module)
+    return {name: modules for name, modules in where.items() if len(modules) > 1}
+
+
+def test_a_name_of_a_class_means_one_thing_in_the_whole_package():
+    found = classes_twice({module_name(p): p.read_text(encoding="utf-8") for p in python_files("tigerjax")})
+    assert not found, f"one word, one meaning; give each its own name: {found}"
+    planted = {"tigerjax.a": "class Source: ...\nclass _Part: ...", "tigerjax.b": "class Source: ...\nclass _Part: ..."}
+    assert classes_twice(planted) == {"Source": ["tigerjax.a", "tigerjax.b"]}
+
+
 def import_blocked(modules: list[str], blocked: list[str]) -> subprocess.CompletedProcess[str]:
     """Imports `modules` in a fresh Python in which `blocked` look as if they were not installed."""
     script = f"""

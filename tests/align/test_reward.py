@@ -22,7 +22,7 @@ from tigerjax.errors import ConfigError, DataError, GateFailed
 from tigerjax.files import paths
 from tigerjax.model import decoder
 from tigerjax.model.layers import init
-from tigerjax.model.reward import Reward, from_language
+from tigerjax.model.reward import RewardModel, from_language
 
 CLOSED_FORM_TOLERANCE = 1e-6  # float32 sums of some ten terms of order 1
 PADDING_TOLERANCE = 1e-4  # float32: matmuls of other shapes add in another order
@@ -78,7 +78,7 @@ def test_rows_and_places_of_padding_change_neither_loss_nor_gradient():
 
 @pytest.fixture(scope="module")
 def scorer():
-    weights = born(Reward(world.MODEL, world.COMPUTE), 0)
+    weights = born(RewardModel(world.MODEL, world.COMPUTE), 0)
     extra = {"calibration": {"mean": 0.25, "std": 2.0, "n": 9}, "truncation_penalty": 1.5}
     model = Loaded(
         config=world.MODEL, weights=weights, tokenizer=TOKENIZER, compute=world.COMPUTE, sha256="", extra=extra
@@ -108,7 +108,7 @@ def test_a_scorer_tells_how_many_answers_it_has_scored(scorer, monkeypatch):
 
 
 def test_padding_left_or_right_and_packing_change_scores_less_than_the_tolerance(scorer):
-    model, weights = Reward(world.MODEL, world.COMPUTE), scorer._weights
+    model, weights = RewardModel(world.MODEL, world.COMPUTE), scorer._weights
     apply = jax.jit(lambda *arrays: model.apply({"params": weights}, *arrays))
     ids = [reward_data.encode_answer(TOKENIZER, *item[:3], seq_len=64, where="x").ids for item in items(3)]
     want = scorer.raw_ids(ids)

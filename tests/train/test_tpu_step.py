@@ -101,7 +101,7 @@ def test_the_backward_pass_does_not_run_the_forward_kernel_again(program):
 def test_kernels_whose_schedules_are_known_have_their_time_and_no_share_of_the_peak(program):
     plan = Estimator(program, make_mesh(RUN.mesh, topology.describe(WRAPPED)), WRAPPED)
     shapes = (2, MODEL.num_heads // 2, T, T, MODEL.num_kv_heads // 2, MODEL.head_dim)  # one row as two groups of heads
-    calls = {kernels.Call(phase, *shapes) for phase in kernels.PRODUCTS}
+    calls = {kernels.KernelCall(phase, *shapes) for phase in kernels.PRODUCTS}
     assert plan.splash_calls() == calls
     plan.kernel_seconds = dict.fromkeys(calls, 1e-3)
     assert plan.step(0.5).attention == plan.step(0.75).attention == pytest.approx(3 * LAYERS * 1e-3)

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tigerjax import records
+from tigerjax.align.rewards.config import ScoreValue
 from tigerjax.align.rewards.given import absolute
 from tigerjax.config.ranges import Count, CountOrZero, Factor, PositiveShare, Range, Seed, Share, check
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
 
-Score = Annotated[float, Range(-1e6, 1e6)]
 Points = Annotated[float, Range(-100, 100)]
 """Percentage points. Below 0 the gate demands a gain."""
 
@@ -63,7 +63,7 @@ class AlignConfig:
     answers are better; unless people judged it. None: such prompts are counted and may have winners."""
     top_m: Count = 1
     """The most winners of one prompt."""
-    min_score: Score | None = None
+    min_score: ScoreValue | None = None
     """Calibrated score that a winner chosen by the reward model must reach."""
     beat_reference: bool = True
     """A winner chosen by the reward model must score above the existing answer."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from tigerjax.align import gate as gate_lib
-from tigerjax.align.answers import Answer, Records, Score, ScoreFunction, fields, finite, first_answers
+from tigerjax.align.answers import Answer, AnswerScore, Records, ScoreFunction, fields, finite, first_answers
 from tigerjax.align.config import AlignConfig
 from tigerjax.errors import DataError
 from tigerjax.files import manifest
@@ -14,7 +14,7 @@ from tigerjax.files.jsonl import write_jsonl
 ANSWERS = "answers.jsonl"
 
 
-class Asked(Protocol):
+class HeldOutFunctions(Protocol):
     """What answers the held-out questions and judges the answers: a part of `rounds.RoundFunctions`."""
 
     @property
@@ -32,7 +32,9 @@ class Judged(NamedTuple):
     """{prompt_id?, messages, before, after}; each of these two is {text, score, parts?, below?}"""
 
 
-def judge(config: AlignConfig, functions: Asked, current: Path, new: Path, control: Path | None = None) -> Judged:
+def judge(
+    config: AlignConfig, functions: HeldOutFunctions, current: Path, new: Path, control: Path | None = None
+) -> Judged:
     """Compares the new model with the current one, and with the control where there is one.
 
     The control changes nothing in the verdict. Its win rate is that of the new model against it.
@@ -79,7 +81,7 @@ def judge(config: AlignConfig, functions: Asked, current: Path, new: Path, contr
     return Judged(verdict, [h | {"before": b, "after": a} for h, b, a in zip(heads, before, after, strict=True)])
 
 
-def _said(answers: Sequence[Answer], scores: Sequence[Score]) -> Records:
+def _said(answers: Sequence[Answer], scores: Sequence[AnswerScore]) -> Records:
     return [{"text": answer.text} | fields(score) for answer, score in zip(answers, scores, strict=True)]
 
 
@@ -89,10 +91,10 @@ def write(folder: Path, judged: Judged) -> None:
     write_jsonl(folder / ANSWERS, judged.answers)
 
 
-def _held_out(score: Score, answer: Answer) -> list[Any]:
+def _held_out(score: AnswerScore, answer: Answer) -> list[Any]:
     """[score, characters] of an answer, and the parts below whose floor it is, where there are any."""
     return [finite(score.total), len(answer.text), *([list(score.below)] if score.below else [])]
 
 
-def _mean(scores: Sequence[Score]) -> float:
+def _mean(scores: Sequence[AnswerScore]) -> float:
     return sum(score.total for score in scores) / len(scores)

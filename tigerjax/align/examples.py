@@ -11,9 +11,7 @@ from typing import Any
 from tigerjax.align import duel, mix, rounds
 from tigerjax.align.rank import ineligible
 from tigerjax.files import manifest, own
-from tigerjax.files.jsonl import read_jsonl
-
-Record = dict[str, Any]
+from tigerjax.files.jsonl import Record, read_jsonl
 
 QUOTAS = {"people": 10, "floor": 5, "nobody": 5, "reward": 8}
 """The most prompts of each kind in a report, in this order."""

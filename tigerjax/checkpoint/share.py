@@ -19,7 +19,7 @@ from tigerjax.checkpoint.files import check_bytes
 from tigerjax.files import digests, manifest, paths
 
 ALIGNED = 64  # bytes
-Index = tuple[tuple[int, int], ...]
+Bounds = tuple[tuple[int, int], ...]
 """Of a part in its array: first and end along each dimension."""
 
 
@@ -27,7 +27,7 @@ class Layout(NamedTuple):
     """Which parts of which arrays a process holds, and where they lie in its share."""
 
     name: str
-    at: dict[tuple[str, Index], int]
+    at: dict[tuple[str, Bounds], int]
     """Where a part of the array of this name begins."""
     bytes: int
 
@@ -35,7 +35,7 @@ class Layout(NamedTuple):
 def layout(tree: Any) -> Layout:
     """The share of this process in a tree of arrays, or of their shapes, dtypes and shardings. Of a part that several
     of its devices hold there is one copy."""
-    described, at, end = [], dict[tuple[str, Index], int](), 0
+    described, at, end = [], dict[tuple[str, Bounds], int](), 0
     for name, leaf in _named(tree):
         cuts = leaf.sharding.addressable_devices_indices_map(leaf.shape).values()
         indices = sorted({_index(cut, leaf.shape) for cut in cuts})
@@ -109,7 +109,7 @@ def _named(tree: Any) -> list[tuple[str, Any]]:
     ]
 
 
-def _index(cut: tuple[slice, ...] | None, shape: tuple[int, ...]) -> Index:
+def _index(cut: tuple[slice, ...] | None, shape: tuple[int, ...]) -> Bounds:
     """A part's place, whatever form JAX gives it in."""
     whole = tuple(slice(None) for _ in shape)
     return tuple((part.indices(size)[:2]) for part, size in zip(cut or whole, shape, strict=True))

@@ -15,7 +15,7 @@ from tigerjax.config.ranges import Seed
 if TYPE_CHECKING:
     from tigerjax.align.reward import Scorer
     from tigerjax.checkpoint.loaded import Loaded
-    from tigerjax.serve.chat import ScoreFunction
+    from tigerjax.serve.chat import ScoreChat
 
 SCORED_TOGETHER = 8
 
@@ -80,7 +80,7 @@ def reward_scorer(place: Path, model: "Loaded") -> "Scorer":
     return Scorer(reward, seq_len=min(reward.reach or LONGEST, LONGEST), rows=SCORED_TOGETHER)
 
 
-def _scores(place: Path, model: "Loaded") -> "ScoreFunction":
+def _scores(place: Path, model: "Loaded") -> "ScoreChat":
     """The calibrated scores of a reward model."""
     from tigerjax.align.answers import Answer, finite
 

@@ -17,7 +17,7 @@ from tigerjax.terminal import show, tell
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Search:
+class SearchOptions:
     """Whether meshes are searched, and for how long."""
 
     search: bool = False  # Try meshes, remat policies and batch splits
@@ -32,7 +32,7 @@ def plan(
     tokens: Annotated[float, Range(1, 1e18)] | None = None,
     answers: CountOrZero = 0,
     kernels: bool = False,
-    searching: Annotated[Search, FLAT] = Search(),  # frozen
+    searching: Annotated[SearchOptions, FLAT] = SearchOptions(),  # frozen
     json: Path | None = None,
 ) -> None:
     """Predicts memory, step time and traffic of a run on a TPU slice that is not there.

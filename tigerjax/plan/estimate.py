@@ -118,7 +118,7 @@ class Estimator:
 
     def __init__(self, program: Program, mesh: Mesh, topology: Topology, window: int | None = None):
         self.extras = Extras(window=window)  # of the model whose attention the kernels compute
-        self.kernel_seconds: dict[kernels.Call, float] = {}
+        self.kernel_seconds: dict[kernels.KernelCall, float] = {}
         """Of the kernels whose schedules are known; the others get a share of the peak."""
         self.program, self.mesh, self.chip = program, mesh, topology.chip
         # compile_for refuses to offload where the bandwidth is not known, so such a program copies nothing to the host.
@@ -173,12 +173,12 @@ class Estimator:
         queries = call.rows * call.heads * call.queries * call.head_dim
         return products * queries * self.extras.seen(call.keys)  # 2 operations x half of the pairs
 
-    def splash_calls(self) -> set[kernels.Call]:
+    def splash_calls(self) -> set[kernels.KernelCall]:
         """The splash kernels of the program."""
         calls = (self.splash_call(visit.where, visit.instruction) for visit in self.program.visits())
         return {call for call in calls if call is not None}
 
-    def splash_call(self, where: Computation, i: Instruction) -> kernels.Call | None:
+    def splash_call(self, where: Computation, i: Instruction) -> kernels.KernelCall | None:
         """The splash kernel that an instruction calls; None for every other instruction."""
         if i.opcode != "custom-call" or "splash" not in (name := kernel_name(i)):
             return None
@@ -193,4 +193,4 @@ class Estimator:
         ]
         queries, keys, *_ = (dims for dtype, dims in shapes if dtype in ("bf16", "f32") and len(dims) > 2)
         *rows, heads, length, head_dim = queries
-        return kernels.Call(phase, math.prod(rows), heads, length, keys[-2], keys[-3], head_dim)
+        return kernels.KernelCall(phase, math.prod(rows), heads, length, keys[-2], keys[-3], head_dim)

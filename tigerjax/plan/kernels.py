@@ -40,7 +40,7 @@ ERROR = re.compile(r"^\w[\w.]*(?:Error|Exception): .*$", re.MULTILINE)
 UNKNOWN = "plan without --kernels, which assumes a share of the peak"
 
 
-class Call(NamedTuple):
+class KernelCall(NamedTuple):
     """A splash kernel that a program calls, with the shapes of one device."""
 
     phase: str
@@ -53,7 +53,7 @@ class Call(NamedTuple):
     head_dim: int
 
 
-class Schedule(NamedTuple):
+class KernelSchedule(NamedTuple):
     """What a kernel's final schedule says. The three parts are in bundles."""
 
     bounds: tuple[int, ...]
@@ -71,13 +71,13 @@ class Schedule(NamedTuple):
 
 
 def seconds(
-    calls: set[Call], chip: Chip, c: SplashConfig, window: int | None, options: dict[str, Any]
-) -> dict[Call, float]:
+    calls: set[KernelCall], chip: Chip, c: SplashConfig, window: int | None, options: dict[str, Any]
+) -> dict[KernelCall, float]:
     """Seconds of one call of each kernel. `options` are the libtpu flags of the step.
 
     ConfigError where the compiler refuses a kernel, or writes a schedule whose form is not known.
     """
-    found: dict[Call, float] = {}
+    found: dict[KernelCall, float] = {}
     for shapes in sorted({call[1:] for call in calls}):
         asked = {"chip": chip.name, "shapes": shapes, "splash": dataclasses.asdict(c), "window": window}
         with tempfile.TemporaryDirectory() as folder:
@@ -108,7 +108,7 @@ def _phase(name: str) -> str | None:
     return next((phase for phase in PRODUCTS if f"_{phase}" in name), None)
 
 
-def _least(call: Call, chip: Chip, c: SplashConfig) -> float:
+def _least(call: KernelCall, chip: Chip, c: SplashConfig) -> float:
     """The cycles in which the matrix units are busy in a step of the grid with work."""
     blocks = {
         "fwd": (c.block_q, c.block_kv),
@@ -120,7 +120,7 @@ def _least(call: Call, chip: Chip, c: SplashConfig) -> float:
     return 2 * products * math.prod(blocks) * call.head_dim / (chip.device_flops / cores / chip.clock_hz)
 
 
-def read(text: str) -> Schedule:
+def read(text: str) -> KernelSchedule:
     """The schedule in a file `*final_bundles.txt`. ConfigError for a form that is not known."""
     starts = [*BUNDLE.finditer(text)]
     bundles = [text[a.start() : b.start() if b else None] for a, b in zip(starts, [*starts[1:], None], strict=True)]
@@ -139,7 +139,7 @@ def read(text: str) -> Schedule:
     covered = set[int]().union(*(range(first, last + 1) for first, last in beside))
     always = _length(body) - _length(main) - len(covered)
     sizes = tuple(int(size) for size in bounds.pop().split(","))
-    return Schedule(sizes, always, _length(main), len(covered))
+    return KernelSchedule(sizes, always, _length(main), len(covered))
 
 
 def _length(region: tuple[int, int]) -> int:
@@ -166,7 +166,7 @@ def _compile(asked: dict[str, Any]) -> dict[str, float]:
     from tigerjax.model.splash import splash
     from tigerjax.model.splash_blocks import mask_infos
 
-    call = Call("fwd", *asked["shapes"])
+    call = KernelCall("fwd", *asked["shapes"])
     ways, chip = call.keys // call.queries, CHIPS[asked["chip"]]
     sizes = [1] * chip.dims
     for n in range((ways - 1).bit_length()):

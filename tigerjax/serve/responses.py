@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tigerjax.serve.drawing import News
+from tigerjax.serve.drawing import ChoicePiece
 from tigerjax.serve.text import Token
 
 FINISHES = {"stop": "stop", "marker": "stop", "length": "length"}
@@ -62,7 +62,7 @@ class Choice:
     def __init__(self) -> None:
         self.text, self.tokens, self.finish = "", list[Token](), ""
 
-    def add(self, news: News) -> None:
+    def add(self, news: ChoicePiece) -> None:
         self.text += news.text
         self.tokens += news.tokens
         self.finish = news.finish or self.finish
@@ -87,7 +87,7 @@ class Writer:
         delta = {"role": "assistant", "content": ""}
         return [self._chunk({"index": index, "delta": delta}, []) for index in range(choices)]
 
-    def chunks(self, news: News) -> list[dict[str, Any]]:
+    def chunks(self, news: ChoicePiece) -> list[dict[str, Any]]:
         """What is new of an answer; its end is a chunk of its own in a chat."""
         finish = FINISHES[news.finish] if news.finish is not None else None
         if not self._head.chat:

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 
 from tigerjax.errors import ConfigError, DataError, near_miss
-from tigerjax.serve.chat import Chat, ChatSettings, News
+from tigerjax.serve.chat import Chat, ChatSettings, TextPiece
 from tigerjax.terminal import overwrite, printable, show, tell, write
 
 PROMPT = "> "
@@ -124,7 +124,7 @@ def _number(text: str, kind: type[int] | type[float], example: str) -> float:
         raise ConfigError(f"{given} needs a number; type {example}") from None
 
 
-def _show_answers(chat: Chat, news: Iterator[News], *, live: bool) -> None:
+def _show_answers(chat: Chat, news: Iterator[TextPiece], *, live: bool) -> None:
     """Prints answers: one as it comes, several side by side once they are whole."""
     alone, over, tokens, last = chat.settings.n == 1, 0, 0, ""
     for new in news:

@@ -9,8 +9,8 @@ from typing import Any
 
 from tigerjax.errors import ConfigError
 from tigerjax.files import manifest
+from tigerjax.files.progress import Advance
 from tigerjax.stages import remote
-from tigerjax.stages.local import Report
 from tigerjax.stages.words import split_runner
 
 
@@ -28,7 +28,7 @@ class Beam:
             raise ConfigError(f"runner {name!r} needs Apache Beam: pip install 'tigerjax[beam]', or use --runner local")
 
     def each(
-        self, function: Callable[[Any], Any], items: Sequence[Any], folder: Path, report: Report | None
+        self, function: Callable[[Any], Any], items: Sequence[Any], folder: Path, report: Advance | None
     ) -> list[Any]:
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions

@@ -16,8 +16,8 @@ from typing import Any
 
 from tigerjax.errors import ConfigError, WorkerLost
 from tigerjax.files import manifest
+from tigerjax.files.progress import Advance
 from tigerjax.stages import remote
-from tigerjax.stages.local import Report
 from tigerjax.stages.words import split_runner
 
 PROGRAMS = ("sbatch", "squeue", "scancel")
@@ -54,7 +54,7 @@ class Slurm:
             )
 
     def each(
-        self, function: Callable[[Any], Any], items: Sequence[Any], folder: Path, report: Report | None
+        self, function: Callable[[Any], Any], items: Sequence[Any], folder: Path, report: Advance | None
     ) -> list[Any]:
         def run(place: remote.Place) -> list[dict[str, Any]]:
             # Not JSON: a function comes with the objects that it holds. The file is ours, and its hash is compared.
@@ -75,7 +75,7 @@ class Slurm:
     def close(self) -> None:
         """Every job has ended with its step."""
 
-    def _results(self, folder: Path, sha256: str, total: int, report: Report | None) -> list[dict[str, Any]]:
+    def _results(self, folder: Path, sha256: str, total: int, report: Advance | None) -> list[dict[str, Any]]:
         left = list(range(total))
         for _ in range(TRIES):
             count = min(len(left), MOST_ELEMENTS)

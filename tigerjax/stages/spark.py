@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax.errors import ConfigError, WorkerLost
+from tigerjax.files.progress import Advance
 from tigerjax.stages import remote
-from tigerjax.stages.local import Report
 from tigerjax.stages.words import split_runner
 from tigerjax.terminal import tell
 
@@ -47,7 +47,7 @@ class Spark:
             raise ConfigError(f"runner {name!r} needs PySpark: pip install 'tigerjax[spark]', or use --runner local")
 
     def each(
-        self, function: Callable[[Any], Any], items: Sequence[Any], folder: Path, report: Report | None
+        self, function: Callable[[Any], Any], items: Sequence[Any], folder: Path, report: Advance | None
     ) -> list[Any]:
         def run(place: remote.Place) -> list[dict[str, Any]]:
             if self._context is None:
@@ -104,7 +104,7 @@ class Spark:
         return int(self._context._jsc.sc().getExecutorMemoryStatus().size()) - 1  # this process is one of them
 
     def _run(
-        self, task: Callable[[Any], dict[str, Any]], items: Sequence[Any], step: str, report: Report | None
+        self, task: Callable[[Any], dict[str, Any]], items: Sequence[Any], step: str, report: Advance | None
     ) -> list[dict[str, Any]]:
         """What a job's task gave for each item. A thread waits for it, as Py4J would print what Ctrl-C interrupts."""
         given: list[dict[str, Any]] = []

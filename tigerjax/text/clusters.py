@@ -102,7 +102,7 @@ def _rank(work: Path, number: int) -> int:
     order = np.argsort(keys, kind="stable")
     keys, cluster, handles = keys[order], cluster[order], handles[order]
     _, places = parts.split_handles(handles)
-    ids = parts.Ids(work, number)
+    ids = parts.PartIds(work, number)
     named = [ids[place].encode("utf-8", "surrogatepass") for place in places.tolist()]
     figures = [ids.untrained[places], ids.quality[places].view(np.uint64), ids.length[places]]
     rows = [keys, cluster, handles, *figures, np.cumsum([len(name) for name in named])]
@@ -158,7 +158,7 @@ def write(work: Path, shards: int, out: Path) -> None:
     merge.merge_lines([_lines(work / f"clusters-{shard}.jsonl") for shard in range(shards)], out)
 
 
-def _lines(path: Path) -> Iterator[merge.Pair]:
+def _lines(path: Path) -> Iterator[merge.IdAndLine]:
     with open(path, "rb") as file:
         for line in file:
             yield _DECODE(line.decode(), len('{"kept":'))[0], line[:-1]

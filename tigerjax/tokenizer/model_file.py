@@ -103,7 +103,7 @@ def _as_specials(tokens: dict[int, str]) -> tuple[dict[str, Any], dict[int, str]
 
 
 class ModelFile:
-    """Text to ids and back by SentencePiece; see `tigerjax.tokenizer.load.Kind`."""
+    """Text to ids and back by SentencePiece; see `tigerjax.tokenizer.load.TokenizerKind`."""
 
     def __init__(self, folder: Path):
         """Reads a tokenizer folder, of ours or of Hugging Face, or a .model file, which is a base tokenizer."""

@@ -52,7 +52,7 @@ class HeldOutSet(Protocol):
     def read(self, indices: Sequence[int]) -> np.ndarray: ...
 
 
-class Ask(Protocol):
+class QuestionSet(Protocol):
     """What puts questions to the model, as `tigerjax.evaluate.asked` does."""
 
     names: list[str]
@@ -68,7 +68,7 @@ class HeldOut:
     """What a run is validated on."""
 
     sets: Sequence[HeldOutSet] = ()
-    ask: Ask | None = None
+    ask: QuestionSet | None = None
 
     def hashes(self) -> dict[str, str]:
         """{name: the hash of its rows or questions}"""

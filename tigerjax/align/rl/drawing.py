@@ -33,7 +33,7 @@ from tigerjax.train.objective import token_log_probs
 Interrupted = Callable[[], bool]
 
 
-class Drawing:
+class RolloutBatches:
     """Fills the batches of a run from roll-outs: the `Objective.prepare` of reinforcement learning."""
 
     def __init__(
