@@ -76,12 +76,12 @@ def judge(
         for name, own, texts in zip(("before", "after"), scores[:2], answers[:2], strict=True)
     }
     verdict = {"accepted": result.accepted, "reasons": result.reasons, "figures": figures, "held_out": held_out}
-    before, after = (_said(answers[n], scores[n]) for n in (0, 1))
+    before, after = (_with_scores(answers[n], scores[n]) for n in (0, 1))
     heads = [{key: r[key] for key in ("prompt_id", "messages") if key in r} for r in records[0]]
     return Judged(verdict, [h | {"before": b, "after": a} for h, b, a in zip(heads, before, after, strict=True)])
 
 
-def _said(answers: Sequence[Answer], scores: Sequence[AnswerScore]) -> Records:
+def _with_scores(answers: Sequence[Answer], scores: Sequence[AnswerScore]) -> Records:
     return [{"text": answer.text} | fields(score) for answer, score in zip(answers, scores, strict=True)]
 
 
@@ -92,7 +92,8 @@ def write(folder: Path, judged: Judged) -> None:
 
 
 def _held_out(score: AnswerScore, answer: Answer) -> list[Any]:
-    """[score, characters] of an answer, and the parts below whose floor it is, where there are any."""
+    """[score, number of characters] of an answer. Where it is below the floor of some parts, the names of these
+    follow."""
     return [finite(score.total), len(answer.text), *([list(score.below)] if score.below else [])]
 
 

@@ -162,8 +162,8 @@ def _answer(of: Mapping[str, Any]) -> Record:
 def _conversation(messages: Sequence[Mapping[str, Any]]) -> Record:
     """{messages: the last ones, messages_left_out}"""
     last = messages[-MESSAGES:]
-    said = [{"role": m["role"]} | _cut(str(m["content"])) for m in last]
-    return {"messages": said, "messages_left_out": len(messages) - len(last)}
+    shown = [{"role": m["role"]} | _cut(str(m["content"])) for m in last]
+    return {"messages": shown, "messages_left_out": len(messages) - len(last)}
 
 
 def _cut(text: str) -> Record:

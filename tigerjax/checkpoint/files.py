@@ -50,7 +50,7 @@ def newest_whole(folder: Path, read: Callable[[Path], Read], damaged: Callable[[
     """`read(path)` of the newest whole checkpoint in a checkpoints folder; None when there is none.
 
     A checkpoint is damaged when `read` raises DataError. `damaged` is then called with its path and the error, and the
-    next older one is tried. Absent is raised on: no older one would do better.
+    next older one is tried. An error of the kind Absent is raised again, since an older checkpoint would have it too.
     """
     for step in steps(folder):
         path = folder / str(step)

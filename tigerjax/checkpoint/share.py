@@ -20,7 +20,7 @@ from tigerjax.files import digests, manifest, paths
 
 ALIGNED = 64  # bytes
 Bounds = tuple[tuple[int, int], ...]
-"""Of a part in its array: first and end along each dimension."""
+"""Where a part lies in its array: (start, stop) along each dimension."""
 
 
 class Layout(NamedTuple):
@@ -33,8 +33,8 @@ class Layout(NamedTuple):
 
 
 def layout(tree: Any) -> Layout:
-    """The share of this process in a tree of arrays, or of their shapes, dtypes and shardings. Of a part that several
-    of its devices hold there is one copy."""
+    """The share of this process in a tree of arrays, or of their shapes, dtypes and shardings. A part that several of
+    its devices hold is stored once."""
     described, at, end = [], dict[tuple[str, Bounds], int](), 0
     for name, leaf in _named(tree):
         cuts = leaf.sharding.addressable_devices_indices_map(leaf.shape).values()
@@ -48,7 +48,8 @@ def layout(tree: Any) -> Layout:
 
 
 def copy(tree: Any, layout: Layout, into: np.ndarray) -> None:
-    """Copies this process's parts of a tree of arrays into the bytes `into`; the devices may go on when it returns."""
+    """Copies this process's parts of a tree of arrays into the bytes `into`. The arrays may be donated or changed
+    afterwards."""
     for _, leaf in _named(tree):
         for shard in leaf.addressable_shards:
             shard.data.copy_to_host_async()
@@ -63,7 +64,7 @@ def copy(tree: Any, layout: Layout, into: np.ndarray) -> None:
 
 
 def files(name: str) -> tuple[str, str]:
-    """The files of a share: the second one is written last, and says that both are whole."""
+    """The files of a share. The second one is written last: where it is there, both are complete."""
     return f"{name}.bin", f"{name}.json"
 
 
@@ -79,7 +80,7 @@ def write(folder: Path, layout: Layout, data: np.ndarray, meta: dict[str, Any]) 
 
 
 def checked(folder: Path, name: str) -> dict[str, Any]:
-    """The meta of a share. DataError where it is not there as it was written, to the byte."""
+    """The meta of a share. DataError where a file is absent or has other bytes than were written."""
     meta = metas.read(folder / files(name)[1])
     check_bytes(folder, meta, ())
     return meta

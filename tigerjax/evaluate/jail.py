@@ -95,7 +95,7 @@ class Kernel:
             with open(target, "w"):
                 pass
         self.mount(path, target, None, MS_BIND | MS_REC)
-        has = os.statvfs(target).f_flag  # the kernel refuses to take off what a mount has
+        has = os.statvfs(target).f_flag  # all of these flags must be given again: the kernel refuses to drop one
         same = has & (2 | 4 | 8 | 1024 | 2048) | (MS_RELATIME if has & 4096 else 0)
         self.mount("none", target, None, MS_REMOUNT | MS_BIND | MS_RDONLY | same)
 

@@ -54,17 +54,18 @@ class KernelCall(NamedTuple):
 
 
 class KernelSchedule(NamedTuple):
-    """What a kernel's final schedule says. The three parts are in bundles."""
+    """The final schedule of a kernel. `always`, `with_work` and `by_sweep` count bundles of instructions: those of
+    every step, those of a step with matrix products, and those at the begin and end of a sweep."""
 
     bounds: tuple[int, ...]
-    """Of the loop over the grid, as one core runs it; the inner one is last."""
+    """Iterations along each dimension of the grid, as one core runs it; the innermost loop is last."""
     always: int
     with_work: int
     by_sweep: int
 
     def cycles(self, share_with_work: float, least_with_work: float) -> float:
-        """Of one call. `share_with_work` is that of the grid's steps in which blocks are not masked away. In such a
-        step the matrix units are busy for `least_with_work` cycles."""
+        """Cycles of one call. `share_with_work` is the share of the grid's steps whose block is not masked completely.
+        Such a step takes at least `least_with_work` cycles, since the matrix units are busy for so long."""
         steps = math.prod(self.bounds)
         work = max(self.with_work, least_with_work)
         return steps * self.always + steps * share_with_work * work + steps / self.bounds[-1] * self.by_sweep
@@ -109,7 +110,7 @@ def _phase(name: str) -> str | None:
 
 
 def _least(call: KernelCall, chip: Chip, c: SplashConfig) -> float:
-    """The cycles in which the matrix units are busy in a step of the grid with work."""
+    """The cycles for which the matrix units are busy in one step of the grid with matrix products."""
     blocks = {
         "fwd": (c.block_q, c.block_kv),
         "dq": (c.block_q_dq, c.block_kv_dq),
@@ -147,7 +148,7 @@ def _length(region: tuple[int, int]) -> int:
 
 
 def _regions(bundles: list[str]) -> Any:
-    """(first bundle, last bundle) of each region."""
+    """(first bundle, last bundle) of each region that a schedule marks with its start and end."""
     begun: dict[str, int] = {}
     for n, bundle in enumerate(bundles):
         begun |= dict.fromkeys(re.findall(r"Start region (\d+)", bundle), n)

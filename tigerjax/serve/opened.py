@@ -58,13 +58,13 @@ def open_to_talk(
         return quantised(_of_hugging_face(path, tokenizer, dtype, mesh, reward), quantise)
     stored = open_model(path)
     check_kind(stored, where=path, reward=reward)  # before its tokenizer, which a reward model need not name
-    said: dict[str, str] = {}
+    config: dict[str, str] = {}
     for line in stored.run_config:
         if found := LINE.fullmatch(line):
-            said[found[1]] = found[2]
-    named_dtype: Any = dtype or said.get("compute.dtype", "float32")
+            config[found[1]] = found[2]
+    named_dtype: Any = dtype or config.get("compute.dtype", "float32")
     compute = dataclasses.replace(FLOAT32, dtype=named_dtype)
-    named = tokenizer or _own_tokenizer(path, stored, said.get("data.tokenizer"))
+    named = tokenizer or _own_tokenizer(path, stored, config.get("data.tokenizer"))
     return quantised(load(path, Tokenizer(named), compute=compute, mesh=mesh, reward=reward), quantise)
 
 

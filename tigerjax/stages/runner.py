@@ -47,7 +47,7 @@ class Steps(Protocol):
         """How many items are worked on at one time; None where that is not known. Asked after a step."""
 
     def close(self) -> None:
-        """Ends what the steps have started. The stage has ended then, perhaps by an error."""
+        """Ends what the steps have started. Called at the end of the stage, also after an error."""
 
 
 LOCAL = "local"

@@ -25,7 +25,8 @@ MASTERS = ("spark://HOST:PORT", "yarn", "k8s://HOST:PORT")
 OWN = {"spark.app.name": "tigerjax", "spark.log.level": "ERROR", "spark.ui.showConsoleProgress": "false"}
 """Settings where the user gives no others. Progress is shown by the command."""
 ANSWER_S, EXECUTOR_S, TELL_S = 10.0, 300.0, 5.0
-"""A master answers within the first, an executor starts within the second; the wait is told after the third."""
+"""Seconds within which a master must answer, within which an executor must start, and after which a line says that the
+command waits for one."""
 LOOK_S = 0.5
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*(\S.*)")
 
@@ -57,7 +58,7 @@ class Spark:
         return remote.each(items, folder, run)
 
     def cores(self) -> int | None:
-        """The cores of the executors that have come."""
+        """The cores of all executors; None before the first step."""
         return int(self._context.defaultParallelism) if self._context is not None else None
 
     def close(self) -> None:
@@ -66,9 +67,9 @@ class Spark:
             self._context = None
 
     def _start(self, place: remote.Place) -> None:
-        """Connects to the master, waits for an executor, and has all that are there look whether they can work."""
+        """Connects to the master, waits for an executor, and has the executors check that they can work."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PySpark has opinions on the version of pandas, which is not used here
+            warnings.simplefilter("ignore")  # PySpark warns of the version of pandas, which is not used here
             from pyspark import SparkConf, SparkContext
 
         if self._masters and not any(map(_answers, self._masters)):
@@ -158,7 +159,7 @@ _SAME = "install the same Python, tigerjax and packages on all workers, and name
 
 
 def _nothing(_: int) -> None:
-    """A task that only looks whether it can work."""
+    """A task that does nothing: a worker checks its folders and its code before each task."""
     time.sleep(0.1)  # so that no core gets two before another one has its first
 
 

@@ -71,7 +71,8 @@ def read_proto(path: str | Path) -> Any:
 
 
 def processor(proto: Any, file: Path) -> sentencepiece.SentencePieceProcessor:
-    """SentencePiece for a parsed model. DataError when it refuses it: a damaged file may parse and still be none."""
+    """SentencePiece with a parsed model. DataError where it refuses the model: a damaged file may parse all the
+    same."""
     try:
         return sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
     except Exception as error:  # a RuntimeError of C++, or a text that is no UTF-8

@@ -128,9 +128,9 @@ class Checkpointer:
 
     def _newest_here(self) -> int | None:
         def whole_step(path: Path) -> int:
-            if (said := read_meta(path)["step"]) != int(path.name):
-                raise DataError(f"{path / META}: says step {said}; it was copied or changed")
-            return said
+            if (step := read_meta(path)["step"]) != int(path.name):
+                raise DataError(f"{path / META}: says step {step}; it was copied or changed")
+            return step
 
         return newest_whole(self.folder, whole_step, set_aside)
 

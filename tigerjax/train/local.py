@@ -1,12 +1,13 @@
 """Saves on the hosts' own disks, every few steps: what a run loses is then minutes and not the time since a checkpoint.
 
-    LOCAL_DIR/RUN_ID/PLACE/STEP-START/     one save, of the process in this place on its machine: its share, and the
+    LOCAL_DIR/RUN_ID/PLACE/STEP-START/     one save, of process PLACE of this machine: its share, and the
                                            share of another machine's process (`tigerjax.checkpoint.share`)
-    RUN/checkpoints/local.json             the run's id, and which saves count
+    RUN/checkpoints/local.json             the run's id, and which saves are valid
 
-A restart takes the newest save of which every process finds its share, on its own disk or on another host's. All shares
-of a save are of one step of one start of the run, so steps are never mixed. Where a run goes back, the steps after that
-do not count any more: local.json says up to which step the saves of each start do.
+A restart takes the newest save of which every process finds its share, on its own disk or on another host's. START is a
+number that rises by 1 at each start of the run, and where the run goes back to an earlier step. So shares of different
+saves are never mixed. After a run has gone back, its saves of later steps must not be used any more: local.json has,
+for each START, the last step whose saves are valid.
 """
 
 import contextlib
@@ -35,7 +36,7 @@ from tigerjax.train.state import TrainState
 
 RECORD = "local.json"
 KEY = re.compile(r"\d+-\d+")
-STARTS = 8  # of the run, whose saves count
+STARTS = 8  # the newest ones; saves of older starts are not used
 ADVICE = "remove it; the run then resumes from its newest checkpoint"
 
 
@@ -65,7 +66,7 @@ class LocalSaves:
             self._exchange = Exchange(self.folder)
 
     def _known(self) -> dict[str, Any]:
-        """{run: its id, counts: {start of the run: the last step that counts of it, or None for all}}."""
+        """{run: its id, counts: {START: the last step whose save is valid, or None for all}}."""
         if not self._record.is_file():
             return {"run": secrets.token_hex(8), "counts": {}}
         read = read_object(self._record, ADVICE)
@@ -74,7 +75,8 @@ class LocalSaves:
             return {"run": str(read["run"]), "counts": counts}
 
     def begin(self, step: int) -> None:
-        """From here on the run continues after `step`: later steps that were saved before do not count any more."""
+        """The run continues after `step` now. Saves of later steps, which an earlier start made, are not valid any
+        more."""
         if self._every is None:
             return
         self.wait()
@@ -93,8 +95,8 @@ class LocalSaves:
     def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
         """Starts a save; returns when the arrays are copied off the devices. `meta` is that of `make_meta`.
 
-        A save that fails, as on a full disk, is said and given up, and the run continues. HostsError where another host
-        is lost."""
+        A save that fails, as on a full disk, is given up with a line that says so, and the run continues. HostsError
+        where another host is lost."""
         self.wait()
         tree = _tree(state)
         layout = share.layout(tree)

@@ -86,10 +86,10 @@ class Judge:
 
     def question(self, answer: Answer) -> JudgeRequest:
         """What the judge is asked about an answer."""
-        said = [f"{m['role']}: {m['content']}" for m in answer.messages]
+        turns = [f"{m['role']}: {m['content']}" for m in answer.messages]
         values = {
             "question": str(answer.messages[-1]["content"]),
-            "conversation": "\n\n".join(said),
+            "conversation": "\n\n".join(turns),
             "answer": answer.text,
         }
         # One pass: braces in the answer are left as they are.

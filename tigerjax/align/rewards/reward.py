@@ -38,8 +38,8 @@ class Reward:
         self._columns = [_column(name, part, load_model, progress) for name, part in of.parts.items()]
 
     def __call__(self, answers: Sequence[Answer]) -> list[AnswerScore]:
-        """The score of each answer. That of a sum is NaN where a part with a weight has none. An answer of which a part
-        with a floor has no score counts as below the floor."""
+        """The score of each answer. In a weighted sum it is NaN where a part with a weight could not score the answer.
+        Where a part with a floor could not score it, the answer counts as below that floor."""
         columns = [_called(name, column, answers) for name, column in zip(self.given.parts, self._columns, strict=True)]
         return [self._score(row) for row in zip(*columns, strict=True)] if answers else []
 
