@@ -65,12 +65,10 @@ def test_ctrl_c_that_python_drops_in_a_callback_is_raised_again(monkeypatch):
             raise KeyboardInterrupt
 
     cli.hush_threads()
-    began = time.monotonic()
     try:
         with pytest.raises(KeyboardInterrupt):
             Callback()
-            time.sleep(30)
-        assert time.monotonic() - began < 20  # while it waits, and not only when it has waited
+            time.sleep(3600)  # an interrupt that came only after it had waited would be past the time of a test
     finally:
         signal.signal(signal.SIGINT, before)
 
