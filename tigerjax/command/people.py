@@ -19,9 +19,9 @@ Seconds = Annotated[float, Range(0, 1e6)]
 def status(dir: Folder, json: Path | None = None) -> None:
     """Shows how far each of a team is, until when, how well they agree, and who is named, with the reason.
 
-    Gold accuracy is the share of pairs of answers that a person orders rightly in gold questions (guessing: 50%); tau is
-    Kendall's, with all others and with those who do not fail the gold questions; alpha is Krippendorff's. The questions
-    that wait for the adjudicator are written below DIR/people.
+    Gold accuracy is the share of pairs of answers that a person orders rightly in gold questions (guessing: 50%); tau
+    is Kendall's, with all others and with those who do not fail the gold questions; alpha is Krippendorff's. The
+    questions that wait for the adjudicator are written below DIR/people.
 
     Example: tigerjax align people status runs/align
     """

@@ -154,7 +154,7 @@ class Delivery:
         if counts["gold"]:
             note(f"labels: {counts['gold']} answers to gold questions of round {closed:02d} came too late to count")
         if lines:
-            self._write(taker, f"{LATE[1:]}{closed:02d}.jsonl", b"".join(map(dumped, lines)))
+            self._write(taker, f"{LATE[1:]}{closed:02d}.jsonl", _jsonl(lines))
             note(
                 f"labels: {len(lines)} lines of round {closed:02d} came after its winners were mixed in; they join"
                 f" round {taker:02d}"
@@ -175,7 +175,11 @@ def _without(path: Path, late: Callable[[Any], int]) -> tuple[bytes | None, bool
     if not any(late(line) for line in lines):
         return path.read_bytes(), False
     rest = [line for line in lines if isinstance(line, dict) and not late(line)]
-    return (b"".join(map(dumped, rest)) if rest else None), True
+    return (_jsonl(rest) if rest else None), True
+
+
+def _jsonl(lines: Sequence[dict[str, Any]]) -> bytes:
+    return b"".join(dumped(line) + b"\n" for line in lines)
 
 
 def _said(line: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,25 +39,8 @@ def status(folder: Path, config: AlignConfig, index: int) -> dict[str, Any] | No
     found = quality.figures(panel, lines, key, counted.aside)
     head = {"round": index, "due": panel.due.isoformat(), "overdue": panel.closed}
     head |= {"labels": len(lines), "to_come": sum(one["to_come"] for one in found["people"])}
-    head |= {"for_adjudicator": len(_for_adjudicator(panel, counted, lines, key)), "dropped": counted.dropped}
+    head |= {"for_adjudicator": len(panel.for_adjudicator(counted, lines, key)), "dropped": counted.dropped}
     return head | found
-
-
-def _for_adjudicator(
-    panel: panel_lib.Panel, counted: panel_lib.Counted, lines: Mapping[panel_lib.Slot, Any], key: Any
-) -> list[str]:
-    """The prompts that wait for the adjudicator: people disagree, or all who were asked are set aside."""
-    if panel.adjudicator is None:
-        return []
-    ranked = {prompt_id for prompt_id, kind, _ in counted.lines if kind == "rank"}
-    golds = {entry["prompt_id"] for entry in key if "right" in entry}
-    lost = {
-        one["prompt_id"]
-        for one in panel.assignments
-        if one["prompt_id"] not in ranked | golds
-        and all(p in counted.aside or (one["prompt_id"], "rank", p) in lines for p in one["people"])
-    }
-    return sorted({*counted.disputed, *lost})
 
 
 def write_adjudicator(folder: Path, config: AlignConfig, index: int) -> Path | None:
@@ -80,7 +63,7 @@ def adjudicated(folder: Path, config: AlignConfig, index: int) -> list[dict[str,
     if panel is None:
         return []
     questions, lines = asked(place), _lines(folder, index).lines
-    wanted = _for_adjudicator(panel, panel.counted(lines, questions.key), lines, questions.key)
+    wanted = panel.for_adjudicator(panel.counted(lines, questions.key), lines, questions.key)
     return [item | {"edit": False} for item in questions.items if item["prompt_id"] in wanted]
 
 
@@ -142,12 +125,12 @@ def write_said(out: Path, rows: Sequence[dict[str, Any]]) -> int:
     In CSV, lists and objects are JSON, and a quotation mark ' stands before what a spreadsheet would run as a formula.
     """
     if out.suffix != ".csv":
-        paths.write_text(out, b"".join(map(dumped, rows)).decode())
+        paths.write_text(out, b"".join(dumped(row) + b"\n" for row in rows).decode())
         return len(rows)
     text = io.StringIO()
     table = csv.writer(text)
     table.writerow(COLUMNS)
-    table.writerows([_cell(row[name]) for name in COLUMNS] for row in kept)
+    table.writerows([_cell(row[name]) for name in COLUMNS] for row in rows)
     paths.write_text(out, text.getvalue())
     return len(rows)
 

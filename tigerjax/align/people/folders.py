@@ -11,6 +11,7 @@ from tigerjax.align.people.gold import GoldQuestion
 from tigerjax.align.people.labels import Imported
 from tigerjax.files import manifest, paths
 from tigerjax.files.jsonl import write_jsonl
+from tigerjax.records import note
 
 PEOPLE = "people"
 """Folder below that of the queue: one folder for each of the team."""
@@ -32,6 +33,12 @@ def write_queue(
         round_index=index,
     )
     if config.people:
+        fewest = min((len(item["candidates"]) for item in asked.items), default=0)
+        if short := sum(sum(map(len, one.groups)) < fewest for one in golds):
+            note(
+                f"gold questions: {short} of {len(golds)} have fewer answers than every question of the queue"
+                f" ({fewest}), by which people may know them; give more answers"
+            )
         asked, assignments = assign.build(asked, golds, config, index)
         write_jsonl(folder / panel.ASSIGNMENTS, assignments)
         for person in config.people:

@@ -18,6 +18,8 @@ Slot = tuple[str, str, str]
 """(prompt id, "rank" or "edit", annotator)"""
 ASSIGNMENTS = "assignments.jsonl"
 PEOPLE = "people.json"
+WRONG_WAY = 0.25
+"""Who orders a smaller share of pairs of gold questions rightly is called adversarial: guessing gives 0.5."""
 
 
 class Counted(NamedTuple):
@@ -88,6 +90,22 @@ class Panel(NamedTuple):
             return []
         return sorted(p for p, given in by_prompt.items() if any(apart(given, self.min_agreement)))
 
+    def for_adjudicator(
+        self, counted: Counted, lines: Mapping[Slot, Any], key: Sequence[Mapping[str, Any]]
+    ) -> list[str]:
+        """The prompts that wait for the adjudicator: people disagree, or all who ranked them are set aside."""
+        if self.adjudicator is None:
+            return []
+        done = {prompt_id for prompt_id, kind, _ in counted.lines if kind == "rank"}
+        done |= {entry["prompt_id"] for entry in key if "right" in entry}
+        lost = {
+            one["prompt_id"]
+            for one in self.assignments
+            if one["prompt_id"] not in done
+            and all(p in counted.aside or (one["prompt_id"], "rank", p) in lines for p in one["people"])
+        }
+        return sorted({*counted.disputed, *lost})
+
     def to_come(self, lines: Mapping[Slot, Any], aside: Sequence[str]) -> dict[str, int]:
         """By person of the team whose labels count, the labels that were asked for and have not come."""
         owed: Counter[str] = Counter()
@@ -121,8 +139,7 @@ class Panel(NamedTuple):
 def doubt(record: gold.Record) -> str:
     """What is wrong with a person's answers to the gold questions, in words."""
     right = record.right / record.questions
-    wrong_way = right < 0.5 - 1 / record.questions**0.5  # two standard errors of a fair coin
-    kind = "adversarial, orders answers the wrong way round" if wrong_way else "careless"
+    kind = "adversarial, orders answers the wrong way round" if right < WRONG_WAY else "careless"
     return f"{kind}: {right:.0%} right on {record.questions} gold questions, where guessing gives 50%"
 
 

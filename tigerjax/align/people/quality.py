@@ -40,8 +40,10 @@ def figures(
     failing = {person for person, record in records.items() if record.fails(panel.min_gold)}
     asked = {person: sum(person in a["people"] for a in panel.assignments) for person in panel.people}
     owed = panel.to_come(lines, [])
+    everybody = [*panel.people, *sorted({who for _, _, who in lines} - set(panel.people))]
+    drifting = _drifting(everybody, lines, ranked, failing)
     people = []
-    for person in [*panel.people, *sorted({who for _, _, who in lines} - set(panel.people))]:
+    for person in everybody:
         own = [p for p, given in ranked.items() if person in given]
         taus = {p: _taus(ranked[p], person, set()) for p in own}
         sound = {p: _taus(ranked[p], person, failing) for p in own}
@@ -58,6 +60,7 @@ def figures(
             "alpha": _alphas({p: ranked[p] for p in own}, _axes(lines, set(own))),
             "days": _days(person, lines, sound, shares),
             "drift": _drift(person, lines, sound),
+            "drifts": person in drifting,
             "set_aside": person in aside,
         }
         people.append(one | {"named": reasons(one, record, panel.min_gold)})
@@ -72,7 +75,7 @@ def reasons(one: Mapping[str, Any], record: gold.Record, min_gold: float) -> lis
         kind = "adversarial, orders answers the other way round" if tau < OPPOSED_TAU else "careless"
         what = f"Kendall's tau {tau:.2f} with sound annotators over {one['compared']} prompts"
         out.append(f"{kind}: {what}, where guessing gives 0")
-    if one["drift"] is not None and one["drift"] < -LARGE_DRIFT:
+    if one["drifts"]:
         out.append(f"drift: Kendall's tau fell by {-one['drift']:.2f} from the first half of the labels to the second")
     return out
 
@@ -140,3 +143,27 @@ def _drift(person: str, lines: Mapping[Slot, dict[str, Any]], taus: Mapping[str,
     values = [fmean(taus[prompt_id]) for _, prompt_id in dated]
     half = len(values) // 2
     return fmean(values[half:]) - fmean(values[:half]) if half >= LEAST_PROMPTS else None
+
+
+def _drifting(
+    people: Sequence[str],
+    lines: Mapping[Slot, dict[str, Any]],
+    ranked: Mapping[str, Mapping[str, Ranking]],
+    failing: set[str],
+) -> set[str]:
+    """Those whose agreement fell by more than LARGE_DRIFT.
+
+    Whoever shares prompts with one of them seems to fall too. So the one who falls most is named first, and the others
+    are looked at again without them.
+    """
+    found: set[str] = set()
+    while True:
+        falls = {}
+        for person in (p for p in people if p not in found):
+            own = {p: _taus(given, person, failing | found) for p, given in ranked.items() if person in given}
+            drift = _drift(person, lines, own)
+            if drift is not None and drift < -LARGE_DRIFT:
+                falls[person] = drift
+        if not falls:
+            return found
+        found.add(min(falls, key=falls.__getitem__))
