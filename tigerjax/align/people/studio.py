@@ -76,7 +76,7 @@ class Server:
     def _refused(self, code: int, what: str, said: str) -> Exception:
         if code >= 500 or code == 429:
             return LabelStudioError(
-                f"Label Studio at {self._url}: HTTP {code} for {what}; start the same command again"
+                f"Label Studio at {self._url} fails with HTTP {code} for {what}; start the same command again"
             )
         if code in (401, 403):
             return ConfigError(
