@@ -17,7 +17,7 @@ Seconds = Annotated[float, Range(0, 1e6)]
 
 
 def status(dir: Folder, json: Path | None = None) -> None:
-    """Shows how far each of a team is, until when, how well they agree, and who is named, with the reason.
+    """Shows how far each of a team is, how well they agree, and who labels badly, with the reason.
 
     Gold accuracy is the share of pairs of answers that a person orders rightly in gold questions (guessing: 50%); tau
     is Kendall's, with all others and with those who do not fail the gold questions; alpha is Krippendorff's. The
@@ -77,9 +77,9 @@ def _percent(value: float | None) -> str:
 
 
 def export(dir: Folder, out: OutFile, json: Path | None = None) -> None:
-    """Writes who said what in all rounds, one label per line: JSONL, or CSV where OUT ends in .csv.
+    """Writes who said what in all rounds, one label per line, as JSONL or CSV.
 
-    Each line has its state: counted, superseded by a later one of the same person, gold, set_aside or adjudicated.
+    It is CSV where OUT ends in .csv. Each line has its state: counted, superseded by a later one of the same person, gold, set_aside or adjudicated.
 
     Example: tigerjax align people export runs/align --out labels.csv
     """
@@ -97,12 +97,12 @@ def export(dir: Folder, out: OutFile, json: Path | None = None) -> None:
 
 
 def push(dir: Folder, url: str = URL, token_file: Path | None = None, json: Path | None = None) -> None:
-    """Brings each person's questions of the round under way to Label Studio: a project for each, with its tasks.
+    """Brings the questions of each of a team to Label Studio, as a project of their own.
 
     Questions that are there already stay as they are, so the same command also brings the adjudicator's. People sign in
     with the e-mail addresses that align.people has. The token comes from LABEL_STUDIO_API_KEY or a file.
 
-    Example: tigerjax align people push runs/align --url http://127.0.0.1:8080
+    Example: tigerjax align people push runs/align --url http://127.0.0.1:8080 --token-file token
     """
     from tigerjax.align.people import studio
     from tigerjax.records import note
@@ -125,12 +125,12 @@ def pull(
     every_s: Seconds = 0,
     json: Path | None = None,
 ) -> None:
-    """Fetches the labels of a team from Label Studio and imports them; exit 4 while labels are missing.
+    """Fetches the labels of a team from Label Studio and imports them.
 
-    Labels of the round before are fetched too: those that came after its winners were mixed in join the next round.
+    Exit 4 while labels are missing. Labels of the round before are fetched too: those that came after its winners were mixed in join the next round.
     With --every-s it goes on until no label is missing, and fetches again after so many seconds.
 
-    Example: tigerjax align people pull runs/align --every-s 600
+    Example: tigerjax align people pull runs/align --url http://127.0.0.1:8080 --token-file token --every-s 600
     """
     from tigerjax.align.people import studio
 
