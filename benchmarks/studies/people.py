@@ -170,17 +170,17 @@ def main() -> None:
     seeds = range(parser.parse_args().seeds)
     found = [simulate(seed) for seed in seeds]
     for seed, one in zip(seeds, found, strict=True):
-        shares = ", ".join(f"{arm} {share:.1%}" for arm, share in one["right"].items())
+        in_words = ", ".join(f"{arm} {share:.1%}" for arm, share in one["right"].items())
         named, aside = (", ".join(one[field]) or "nobody" for field in ("named", "set_aside"))
-        print(f"seed {seed}: named {named}; set aside {aside}; {shares}")
+        print(f"seed {seed}: named {named}; set aside {aside}; {in_words}")
     for person, kind in TEAM.items():
-        named, aside = (sum(person in one[field] for one in found) for field in ("named", "set_aside"))
-        print(f"{person} ({kind}): named at {named} of {len(found)} seeds, set aside at {aside}")
+        times = [sum(person in one[field] for one in found) for field in ("named", "set_aside")]
+        print(f"{person} ({kind}): named at {times[0]} of {len(found)} seeds, set aside at {times[1]}")
     for what, said in (("right", "on the prompts that people ranked"), ("round", "on all prompts")):
         for arm in found[0][what]:
             shares = [one[what][arm] for one in found]
-            spread = f"{statistics.fmean(shares):.1%} ± {100 * statistics.stdev(shares):.1f}" if len(shares) > 1 else ""
-            print(f"right winners {said}, {arm}: {spread}")
+            spread = f" ± {100 * statistics.stdev(shares):.1f}" if len(shares) > 1 else ""
+            print(f"right winners {said}, {arm}: {statistics.fmean(shares):.1%}{spread}")
     better = sum(one["right"]["team"] >= one["right"]["reward model alone"] for one in found)
     print(f"the team's winners are right at least as often as the reward model's at {better} of {len(found)} seeds")
 

@@ -309,11 +309,10 @@ ROUNDS = [
     ),
     Line(
         f"tigerjax align people pull runs/align --url {STUDIO} --token-file token --every-s 600",
-        4,
         with_={STUDIO: HERE, " --every-s 600": ""},
-        why=f"{STAND_IN_SERVES}; it waits for people",
+        why=STAND_IN_SERVES,
     ),
-    Line("tigerjax align import runs/align --labels ann.jsonl", 4, why="it waits for the others", before=team_labels),
+    Line("tigerjax align import runs/align --labels ann.jsonl", before=team_labels),
     Line("tigerjax align people status runs/align"),
     Line("tigerjax align people export runs/align --out labels.csv"),
     Line("tigerjax report runs/align"),

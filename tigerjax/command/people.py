@@ -79,7 +79,8 @@ def _percent(value: float | None) -> str:
 def export(dir: Folder, out: OutFile, json: Path | None = None) -> None:
     """Writes who said what in all rounds, one label per line, as JSONL or CSV.
 
-    It is CSV where OUT ends in .csv. Each line has its state: counted, superseded by a later one of the same person, gold, set_aside or adjudicated.
+    It is CSV where OUT ends in .csv. Each line has its state: counted, superseded by a later one of the same person,
+    gold, set_aside or adjudicated.
 
     Example: tigerjax align people export runs/align --out labels.csv
     """
@@ -127,8 +128,9 @@ def pull(
 ) -> None:
     """Fetches the labels of a team from Label Studio and imports them.
 
-    Exit 4 while labels are missing. Labels of the round before are fetched too: those that came after its winners were mixed in join the next round.
-    With --every-s it goes on until no label is missing, and fetches again after so many seconds.
+    Exit 4 while labels are missing. Labels of the round before are fetched too: those that came after its winners were
+    mixed in join the next round. With --every-s it goes on until no label is missing, and fetches again after so many
+    seconds.
 
     Example: tigerjax align people pull runs/align --url http://127.0.0.1:8080 --token-file token --every-s 600
     """
