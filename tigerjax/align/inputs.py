@@ -7,6 +7,7 @@ from tigerjax import records
 from tigerjax.align import prompts as prompts_lib
 from tigerjax.align.answers import Answer
 from tigerjax.align.config import AlignConfig
+from tigerjax.align.people import gold
 from tigerjax.align.people.queue import share
 from tigerjax.align.rewards import given
 from tigerjax.align.rewards import reward as rewards
@@ -53,6 +54,8 @@ def check(settings: AlignSettings, run: RunConfig, *, ask_judge: bool) -> None:
     _check_questions(settings.evaluation_set, tokenizer, run.data.seq_len)
     sample = _check_sft(settings)
     check_reward(settings.reward, tokenizer, sample, ask_judge=ask_judge)
+    if settings.gold_questions is not None:
+        gold.read(settings.gold_questions)
     _check_preferences([paths.of(path) for path in settings.gold], "the next reward model")
     _check_preferences(preferences, "training")
     for name in ("safety", "exclude"):
