@@ -1,7 +1,7 @@
 """Answers to requests that come at any time: they join and leave the sampler's slots between its steps.
 
     engine = Engine(model, batching=ServeBatching(slots=16))
-    ticket = engine.submit(ask, deliver)       # deliver(Piece) is called in the engine's thread, until each answer ends
+    ticket = engine.submit(ask, deliver)       # calls deliver(AnswerPiece) in its thread, until each answer ends
     ticket.cancel()                            # its slots are free a few steps later
     engine.close(drain_s=10)
 
