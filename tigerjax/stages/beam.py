@@ -46,7 +46,13 @@ class Beam:
                 )
             given = [json.loads((folder / f"{i}.json").read_text(encoding="utf-8")) for i in range(len(items))]
         except ValueError as error:
-            raise ConfigError(f"runner {self._name!r}: {' '.join(str(error).split())}") from error
+            said = " ".join(str(error).split())
+            if said.startswith("Unexpected pipeline runner"):
+                said = (
+                    "it is not known; give local, spark://HOST:PORT, yarn, k8s://HOST:PORT, slurm, or a runner of"
+                    " Apache Beam, such as DirectRunner or FlinkRunner"
+                )
+            raise ConfigError(f"runner {self._name!r}: {said}") from error
         finally:
             remote.closed(place)
         return [remote.answer(one) for one in given]
