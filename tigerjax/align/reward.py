@@ -152,7 +152,10 @@ class Scorer:
 
     def raw_ids(self, ids: Sequence[Sequence[int] | None]) -> np.ndarray:
         """Scores at the last token of each sequence, float64 [len(ids)]; NaN for None. It does not check that this
-        token is eos."""
+        token is eos.
+
+        Raises DataError for a sequence that is empty or longer than `seq_len`.
+        """
         buckets: dict[int, list[int]] = defaultdict(list)
         for index, one in enumerate(ids):
             if one is None:

@@ -1,7 +1,7 @@
 """The `tigerjax` program: it finds the command, calls it, and turns its errors into one line and an exit code.
 
 Exit codes: 0 done, 1 a host was lost, 2 bad config (before any work), 3 bad data, 4 waits for people, 5 a gate failed,
-130 interrupted (what was trained is saved).
+130 interrupted (a run saves a checkpoint first).
 """
 
 import difflib
