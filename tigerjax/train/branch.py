@@ -72,7 +72,12 @@ def opened(config: RunConfig, meta: dict[str, Any]) -> tuple[Path, dict[str, Any
 
 
 def _optim(path: Path, there: dict[str, Any]) -> OptimConfig:
-    made: OptimConfig = config_lib.part_of_dump(OptimConfig, "optim.", there["config"], path)
+    try:
+        made: OptimConfig = config_lib.part_of_dump(OptimConfig, "optim.", there["config"], path)
+    except ConfigError as error:
+        raise ConfigError(
+            f"checkpoint.branch_from: {error}, or start from its weights by checkpoint.init_from"
+        ) from error
     return made
 
 
