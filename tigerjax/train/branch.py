@@ -75,9 +75,7 @@ def _optim(path: Path, there: dict[str, Any]) -> OptimConfig:
     try:
         made: OptimConfig = config_lib.part_of_dump(OptimConfig, "optim.", there["config"], path)
     except ConfigError as error:
-        raise ConfigError(
-            f"checkpoint.branch_from: {error}, or start from its weights by checkpoint.init_from"
-        ) from error
+        raise ConfigError(f"checkpoint.branch_from: {error}; or take its weights by checkpoint.init_from") from error
     return made
 
 
