@@ -20,7 +20,6 @@ FOLDER = "checkpoints"
 """Of a run, which holds its checkpoints."""
 SHA256, XXH3 = "sha256", "xxh3"
 """The checksums of its files, in meta.json: see `tigerjax.files.digests`."""
-WANTED = "give a run folder, its checkpoints/ or one step of it"
 Read = TypeVar("Read")
 
 
@@ -38,8 +37,8 @@ def _need_folder(path: Path) -> None:
     if paths.on_bucket(path) or path.is_dir():
         return
     if path.exists():
-        raise DataError(f"{path} is a file; {WANTED}")
-    raise DataError(f"{path} does not exist; {WANTED}")
+        raise DataError(f"{path} is a file; give a run folder, its checkpoints/ or one step of it")
+    raise DataError(f"{path} does not exist; give a run folder, its checkpoints/ or one step of it")
 
 
 def damaged(folder: Path) -> list[str]:
@@ -84,7 +83,7 @@ def open_newest(path: Path, read: Callable[[Path], Read]) -> Read:
     folder = path / "checkpoints" if paths.names(path / "checkpoints") else path
     newest = newest_whole(folder, read, lambda at, error: say_damaged(at, error, "trying the one before"))
     if newest is None:
-        raise DataError(f"{path}: no whole checkpoint here; {WANTED}")
+        raise DataError(f"{path}: no whole checkpoint here; give a run folder, its checkpoints/ or one step of it")
     return newest
 
 
