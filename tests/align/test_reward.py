@@ -13,7 +13,7 @@ import pytest
 import world
 from world import USER, ranked, write
 
-from tigerjax.align import reward, reward_data, reward_loss
+from tigerjax.align import calibration, reward, reward_data, reward_loss
 from tigerjax.align.answers import Answer
 from tigerjax.align.prompts import draw, prompt_key
 from tigerjax.checkpoint.loaded import Loaded, load
@@ -212,7 +212,7 @@ def test_reward_training_cut_off_and_resumed_ends_in_the_same_weights(tmp_path, 
     (config, shared), folder, whole = trained
     shutil.copytree(folder, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "40")
-    shutil.rmtree(tmp_path / "run" / reward.MODEL_FOLDER)
+    shutil.rmtree(tmp_path / "run" / calibration.MODEL_FOLDER)
     resumed = reward.train(config, world.REWARD, run_dir=tmp_path / "run", **shared)
     assert load_model(resumed.path).sha256 == load_model(whole.path).sha256
 
@@ -237,7 +237,7 @@ def test_a_model_below_the_accuracy_limit_is_refused_and_can_be_forced(tmp_path,
     contrary = write(tmp_path, [r | {"ranking": r["ranking"][::-1]} for r in others])  # held-out prompts alone
     shared = shared | {"data": shared["data"]._replace(preferences=[*shared["data"].preferences, *contrary])}
     shutil.copytree(folder, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / reward.MODEL_FOLDER)
+    shutil.rmtree(tmp_path / "run" / calibration.MODEL_FOLDER)
     strict = dataclasses.replace(world.REWARD, min_accuracy=1.0)
     counted = (
         r"held-out pair accuracy 0\.\d+ on \d+ pairs of \d+ prompts, trained on \d+ pairs of \d+ prompts, is below"
@@ -249,7 +249,7 @@ def test_a_model_below_the_accuracy_limit_is_refused_and_can_be_forced(tmp_path,
             config, strict, run_dir=tmp_path / "run", **shared, progress=lambda *w: lambda *n: shown.append((w, n))
         )
     assert shown[-1][0] == ("scored", "answers") and shown[-1][1][0] == shown[-1][1][1] > 0
-    assert not (tmp_path / "run" / reward.MODEL_FOLDER).exists()
+    assert not (tmp_path / "run" / calibration.MODEL_FOLDER).exists()
     forced = reward.train(config, strict, run_dir=tmp_path / "run", force=True, **shared)
     assert forced.path.is_dir() and forced.figures["accuracy"] < 1.0
     assert forced.figures["eval_prompts"] == whole.figures["eval_prompts"] + len(others)

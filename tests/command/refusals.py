@@ -58,7 +58,7 @@ REFUSALS = [
         "trained with tokenizer .*, but other_tok is",
     ),
     ("convert to-hf runs/tiny hf --tokenizer other_tok", 2, "trained with tokenizer .*, but other_tok is"),
-    ("convert to-hf nothing hf", 3, "nothing: no whole checkpoint here"),
+    ("convert to-hf nothing hf", 3, "nothing does not exist; give a run folder"),
     ("convert to-hf runs/tiny precious", 2, "precious holds something that is not an export"),
     ("convert from-hf nothing out", 3, "nothing/config.json: not there"),
     ("data clean --input broken.jsonl --out x", 3, "broken.jsonl:2: broken JSON"),

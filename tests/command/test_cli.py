@@ -134,7 +134,7 @@ def test_the_loss_on_held_out_examples_is_the_same_from_a_disk_and_from_a_bucket
     cloud.put("bucket/held/sft.jsonl", (home / "sft.jsonl").read_bytes())
     for root in (".", "gs://bucket/held"):
         code, out, err = run(f"train tiny.py --eval.sets {root}/sft.jsonl --json {root}/figures.json", capfd)
-        assert code == 0 and re.search(r"sft/language/en +loss \d", out), err
+        assert code == 0 and re.search(r"sft/lang/en +loss \d", out), err
     disk = json.loads((home / "figures.json").read_text())["validation"]["sft"]
     assert disk == json.loads(cloud.objects["bucket/held/figures.json"].data)["validation"]["sft"]
     assert disk["tokens"] > 100 and 0 < disk["loss_nats"] < 8 and disk["by_lang"].keys() == {"en"}

@@ -97,7 +97,7 @@ def test_on_chips_of_two_devices_the_mesh_fills_the_devices_and_nothing_is_offlo
 
 
 def test_memory_by_arithmetic_is_state_and_saved_activations():
-    """7B on 64 chips, two rows each, full remat: 12 bytes a weight over 64, and the input of each layer in bfloat16."""
+    """7B on 64 chips, two rows each, full remat: 12 bytes per weight over 64, and each layer's input in bfloat16."""
     large = dataclasses.replace(world.seven_billion(), global_batch_size=128)
     weights = 32 * (4 * 4096**2 + 3 * 4096 * 11008) + 2 * 32_000 * 4096
     assert least_memory(large) == pytest.approx(12 * weights / 64 + 2 * 4096 * 32 * 4096 * 2)

@@ -88,8 +88,8 @@ def test_the_answer_with_the_highest_score_goes_on_or_the_one_that_is_taken(engi
     chat = chat_with(engine, n=3, score=score)
     typed(chat, "hello", "/take 2", "/take 4")
     out, err = capsys.readouterr()
-    assert "[1] score 0.25" in out and "[2]\n" in out and "[3] score 1.50, the conversation goes on from it" in out
-    assert "the conversation goes on from answer 2" in out
+    assert "[1] score 0.25" in out and "[2]\n" in out and "[3] score 1.50, the conversation continues from it" in out
+    assert "the conversation continues from answer 2" in out
     assert "answer 4 is not there; there are 3 answers, from 1" in err
     assert chat._said[-1]["content"] == chat.answers[1].text
 

@@ -38,6 +38,8 @@ def judge(
     """Compares the new model with the current one, and with the control where there is one.
 
     The control changes nothing in the verdict. Its win rate is that of the new model against it.
+
+    Raises DataError where the held-out answers of the two models are not to the same prompts.
     """
     models = [current, new, *([control] if control is not None else [])]
     records = [functions.answers(model) for model in models]

@@ -78,6 +78,8 @@ def to_rows(
     """Rows of `chats` x `seq_len` tokens with all pairs. Each answer fits into `seq_len` tokens (see `overlong.fit`).
 
     `unrelated` adds to each part of a prompt the answer to another prompt, cut where it does not fit.
+
+    Raises DataError for KTO with fewer than two prompts.
     """
     if unrelated and len(comparisons) < 2:
         raise DataError(

@@ -116,7 +116,10 @@ def stratified(pool: list[dict[str, Any]], wanted: int, seed: int, purpose: str)
 
 
 def as_prompt(example: dict[str, Any]) -> dict[str, Any]:
-    """The prompt of an SFT example, with its answer as `reference`."""
+    """The prompt of an SFT example, with its answer as `reference`.
+
+    DataError for an example without an id or an answer.
+    """
     identity, messages = example.get("id"), example.get("messages")
     if not isinstance(identity, str) or not identity:
         raise DataError(f"SFT example without id: {str(example)[:80]}; give every example an id")

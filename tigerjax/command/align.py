@@ -61,7 +61,7 @@ def init(
     try:
         inputs_lib.check(settings, run, ask_judge=ask_judge)
     except JudgeError as error:
-        raise JudgeError(f"{error}; --no-ask-judge goes on without it") from error
+        raise JudgeError(f"{error}; --no-ask-judge continues without it") from error
     settings_lib.write(out, settings)
     show({"plan": str(out / settings_lib.FILE), "models": len(inputs.models)}, json)
 
@@ -325,6 +325,6 @@ def _until(project: Any, index: int, step: str) -> None:
             ) from error
         raise Blocked(
             f"{error}: read {queue / 'queue.md'}, fill in a copy of template.jsonl beside it, then"
-            f" `tigerjax align import {project.folder} --labels FILE`; to go on without people,"
+            f" `tigerjax align import {project.folder} --labels FILE`; to continue without people,"
             f" `tigerjax align set {project.folder} --align.allow-partial`"
         ) from error

@@ -57,7 +57,10 @@ def read(commands: Collection[tuple[str, ...]], path: Path = Path(FILE)) -> list
 
 
 def parsed(text: str, commands: Collection[tuple[str, ...]], path: Path = Path(FILE)) -> list[CommandDefaults]:
-    """The tables of a project file's text; `path` is where messages say that it stands."""
+    """The tables of a project file's text; `path` is where messages say that it stands.
+
+    Raises ConfigError for a text that is no TOML, and for a table that is no command.
+    """
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -134,6 +134,8 @@ def grow(opened: Opened, kept: int, sub_tokens: list[list[int]], *, multiple: in
     multiple. Its own padding is left out. The token ids that it says move with their tokens.
 
     What the new rows hold is described in `tigerjax.convert.vocab`.
+
+    Raises ConfigError for a `multiple` below 1.
     """
     if multiple < 1:
         raise ConfigError(f"multiple={multiple} must be at least 1")

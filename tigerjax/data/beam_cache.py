@@ -88,7 +88,10 @@ def _save(work: Path, keyed: tuple[int, Iterable[tuple[int, dict[str, Any]]]]) -
 
 
 def encode(maker: RowMaker, blocks: Sequence[records.FileBlock], length: int, runner: Runner, work: Path) -> None:
-    """Has the blocks encoded on a runner of Beam, for `block_rows.rows`."""
+    """Has the blocks encoded on a runner of Beam, for `block_rows.rows`.
+
+    ConfigError where Beam refuses the runner or its options.
+    """
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
     from seqio import beam_utils

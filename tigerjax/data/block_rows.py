@@ -119,6 +119,8 @@ def rows(
     """The rows int32 [3, length] of a source's files: those of `maker.make(maker.read(), length)`.
 
     `work` is the path of a new folder that all workers see.
+
+    Raises ConfigError for a source that holds records out, which only one process can.
     """
     if maker.split.share:  # by ids, which are whole only where all files are read in order
         raise ConfigError("the source holds records out, which only local does; make its rows with --runner local")

@@ -60,7 +60,10 @@ class Kernel:
 
     def shut_in(self, as_root: bool) -> None:
         """A root folder that holds Python and the system's libraries only; then no capability is left. Root becomes
-        nobody, because the kernel limits no process of root."""
+        nobody, because the kernel limits no process of root.
+
+        Raises OSError where the system does not let it be built.
+        """
         self.mount("none", "/", None, MS_REC | MS_PRIVATE)
         self.mount("tmpfs", ROOT, "tmpfs", 6, "size=16m,nr_inodes=1k,mode=755")  # 6: no set-uid, no devices
         for path in ("/bin", "/lib", "/lib64"):

@@ -244,7 +244,7 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def read_items(folder: Path, name: str) -> GivenAnswers:
-    """items/NAME.jsonl of an evaluation folder."""
+    """items/NAME.jsonl of an evaluation folder. DataError where it is not there or damaged."""
     path = folder / ITEMS / f"{name}.jsonl"
     if not path.is_file():
         raise DataError(f"{path}: not there; evaluate again")

@@ -58,7 +58,7 @@ def _example(where: str, data: bytes) -> jsonl.Record:
 
 
 def tfrecords(block: FileBlock, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, bytes]]:
-    """The records of a TFRecord file, which may be compressed by gzip."""
+    """The records of a TFRecord file, which may be compressed by gzip. DataError for a file that is not whole."""
     _refuse_long(block)
     tf, _ = start()
 

@@ -211,7 +211,10 @@ def _after_spaces(text: str, at: int) -> int:
 def csv_rows(
     block: FileBlock, on_bytes: jsonl.OnBytes | None = None, *, tabs: bool = False
 ) -> Iterator[tuple[int, jsonl.Record]]:
-    """{column: text} of each row; the first line or `Reading.columns` names them. Commas divide them, or `tabs`."""
+    """{column: text} of each row; the first line or `Reading.columns` names them. Commas divide them, or `tabs`.
+
+    Raises DataError for two columns of one name, and for a file that is no such table in UTF-8.
+    """
     most = block.reading.max_bytes
     csv.field_size_limit(min(most, 2**31 - 1))  # 131,072 characters otherwise
     with packed.reading(block.path) as (raw, counted):

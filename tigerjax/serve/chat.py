@@ -114,7 +114,7 @@ class Chat:
         return {"messages": self._said, "answers": [answer._asdict() for answer in self.answers]}
 
     def take(self, number: int) -> None:
-        """The conversation goes on from answer `number`, counted from 0. Raises ConfigError where there is none."""
+        """The conversation continues from answer `number`, counted from 0. Raises ConfigError where there is none."""
         if not 0 <= number < len(self.answers):
             raise ConfigError(f"answer {number + 1} is not there; there are {len(self.answers)} answers, from 1")
         text = self.answers[number].text
@@ -122,9 +122,13 @@ class Chat:
         self._said = [*self._question, {"role": "assistant", "content": text}] if text else self._question[:-1]
 
     def best(self) -> int:
-        """The answer with the highest score; the first one where there are none."""
+        """Of the answers that are not empty, the one with the highest score; the first one where there are no scores.
+
+        `best` in page.html is the same.
+        """
         scores = [-float("inf") if answer.score is None else answer.score for answer in self.answers]
-        return scores.index(max(scores))
+        said = [number for number, answer in enumerate(self.answers) if answer.text] or [0]
+        return max(said, key=scores.__getitem__)
 
     def _answer(self, said: list[dict[str, Any]], *, again: int) -> Iterator[TextPiece]:
         settings, tokenizer = self.settings, self._engine.model.tokenizer

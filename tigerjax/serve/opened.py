@@ -8,7 +8,7 @@ a quick start, or the folder of rounds      the model of its last round
 import dataclasses
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +24,6 @@ from tigerjax.errors import ConfigError
 from tigerjax.files import paths
 from tigerjax.model import families, hf_config
 from tigerjax.processes import hosts
-
-if TYPE_CHECKING:
-    pass
 
 LINE = re.compile(r"([\w.]+) = '(.*)'")
 """A line of a config's dump whose value is a text."""

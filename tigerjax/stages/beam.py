@@ -46,7 +46,13 @@ class Beam:
                     )
                 return [json.loads((folder / f"{i}.json").read_text(encoding="utf-8")) for i in range(len(items))]
             except ValueError as error:
-                raise ConfigError(f"runner {self._name!r}: {' '.join(str(error).split())}") from error
+                why = " ".join(str(error).split())
+                if why.startswith("Unexpected pipeline runner"):
+                    why = (
+                        "it is not known; give local, spark://HOST:PORT, yarn, k8s://HOST:PORT, slurm, or a runner of"
+                        " Apache Beam, such as DirectRunner or FlinkRunner"
+                    )
+                raise ConfigError(f"runner {self._name!r}: {why}") from error
 
         return remote.each(items, folder, run)
 

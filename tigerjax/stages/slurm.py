@@ -123,7 +123,10 @@ class Slurm:
         job = given.stdout.strip().partition(";")[0]
         if given.returncode or not job.isdecimal():
             why = " ".join((given.stderr or given.stdout).split())
-            raise ConfigError(f"runner {self._name!r}: {why or 'sbatch said nothing'}; correct the options after slurm")
+            raise ConfigError(
+                f"runner {self._name!r}: {why or 'sbatch said nothing'}; correct the options after slurm,"
+                " or start on a machine from which sbatch reaches the cluster"
+            )
         return job
 
     def _is_alive(self, job: str) -> bool:

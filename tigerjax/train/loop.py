@@ -311,7 +311,10 @@ def train_on_mixture(
     reporting: Reporting = Reporting(),
 ) -> Any:
     """Trains on the mixture that the config names, on the config's mesh; returns the loader, which knows the shares
-    that were read. `ask` puts `eval.questions`, where there are some, and `progress` shows the making of the rows."""
+    that were read. `ask` puts `eval.questions`, where there are some, and `progress` shows the making of the rows.
+
+    Raises ConfigError for `eval.questions` without `ask`.
+    """
     from tigerjax.data.held_out import open_sets  # inside: the numeric core imports without SeqIO
     from tigerjax.data.mixture import open_loader
 

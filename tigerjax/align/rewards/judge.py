@@ -195,7 +195,10 @@ def template(path: str) -> str:
 
 
 def key(config: JudgeConfig, environ: Mapping[str, str] = os.environ) -> str | None:
-    """The key of the API, from the file or the variable that the config names; None where it names neither."""
+    """The key of the API, from the file or the variable that the config names; None where it names neither.
+
+    Raises ConfigError for a file without a key in it.
+    """
     if config.key_env is not None:
         found, where = environ.get(config.key_env, ""), f"the variable {config.key_env} of judge.key_env"
     elif config.key_file is not None:
