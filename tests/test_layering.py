@@ -1,9 +1,7 @@
-"""House rules: who imports whom, what the numeric core needs, how fast the command answers."""
+"""House rules: who imports whom, and how files, functions and classes are cut and named."""
 
 import ast
 import re
-import resource
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,27 +27,6 @@ DRAWERS = {"utils", "util", "common", "helpers", "helper", "base", "misc"}
 LONGEST_FILE = 350  # lines; past it a file owns two things
 MOST_PARAMETERS = 8  # past them a function wants a dataclass
 LONG_SIGNATURES = 10  # so many functions may have more, each with a comment that gives its reason
-
-NUMERIC_CORE = [
-    "errors.py",
-    "terminal.py",
-    "files",
-    "config",
-    "processes",
-    "mesh.py",
-    "model",
-    "checkpoint",
-    "convert",
-    "train",
-    "sample",
-    "plan",
-]
-ALSO_LIGHT = ["data/rows.py", "data/loader.py"]
-HEAVY = ["tensorflow", "tensorflow_text", "tensorflow_datasets", "seqio", "torch", "transformers", "matplotlib"]
-
-IMPORT_SECONDS = 0.3
-HELP_SECONDS = 1.0
-TRIES = 5  # the best one counts: a core that is shared makes even CPU seconds longer
 
 
 def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -216,11 +193,11 @@ def test_configs_import_tigerjax_config_and_presets_and_nothing_else():
 
 
 def test_no_file_is_a_drawer_or_too_long():
-    files = python_files("tigerjax", "configs", "data_mixtures", "tests")
+    files = python_files("tigerjax", "configs", "data_mixtures", "benchmarks", "docs", "tests")
     drawers = [str(p.relative_to(ROOT)) for p in files if p.stem in DRAWERS or p.parent.name in DRAWERS]
     assert not drawers, f"name the thing these hold: {drawers}"
     lengths = {str(p.relative_to(ROOT)): len(p.read_text(encoding="utf-8").splitlines()) for p in files}
-    long = {name: n for name, n in lengths.items() if n > LONGEST_FILE and not name.startswith("tests")}
+    long = {name: n for name, n in lengths.items() if n > LONGEST_FILE}
     assert not long, f"past {LONGEST_FILE} lines a file owns two things: {long}"
 
 
@@ -291,60 +268,21 @@ def test_the_table_of_rooms_is_that_of_the_levels():
     assert here - {"__init__"} == set(LEVELS)
 
 
-def import_blocked(modules: list[str], blocked: list[str]) -> subprocess.CompletedProcess[str]:
-    """Imports `modules` in a fresh Python in which `blocked` look as if they were not installed."""
-    script = f"""
-import importlib, sys
-blocked = set({blocked!r})
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in blocked:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Absent())
-for module in {modules!r}:
-    importlib.import_module(module)
-print("imported", len({modules!r}))
-"""
-    return subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+def classes_twice(files: dict[str, str]) -> dict[str, list[str]]:
+    """{class: modules} of the public classes that several modules of {module: source} define."""
+    where: dict[str, list[str]] = {}
+    for module, source in files.items():
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                where.setdefault(node.name, []).append(module)
+    return {name: modules for name, modules in where.items() if len(modules) > 1}
 
 
-def test_the_numeric_core_imports_without_tensorflow_seqio_and_torch():
-    files = [ROOT / "tigerjax" / name for name in NUMERIC_CORE + ALSO_LIGHT]
-    paths = [p for f in files for p in (sorted(f.rglob("*.py")) if f.is_dir() else [f] if f.exists() else [])]
-    modules = [module_name(p) for p in paths]
-    assert len(modules) > len(NUMERIC_CORE), modules
-    run = import_blocked(modules, HEAVY)
-    assert run.returncode == 0 and run.stdout.strip() == f"imported {len(modules)}", run.stderr[-2000:]
-
-
-def test_the_import_block_blocks():
-    run = import_blocked(["seqio"], HEAVY)
-    assert run.returncode != 0 and "No module named 'seqio'" in run.stderr
-
-
-def fastest(command: list[str], limit: float) -> tuple[float, str]:
-    """(CPU seconds of the fastest of a few runs of `command`, its stdout); no run follows one below `limit`.
-
-    CPU seconds and not time on the clock, which is that of whatever else the machine does."""
-    seconds: list[float] = []
-    while len(seconds) < TRIES and min(seconds, default=limit) >= limit:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        assert run.returncode == 0, run.stdout + run.stderr
-    return min(seconds), run.stdout
-
-
-def test_import_tigerjax_takes_less_than_0_3_seconds():
-    bare, _ = fastest([sys.executable, "-c", ""], 0.0)
-    seconds, _ = fastest([sys.executable, "-c", "import tigerjax"], bare + IMPORT_SECONDS)
-    assert seconds - bare < IMPORT_SECONDS
-
-
-def test_help_answers_in_less_than_one_second():
-    seconds, stdout = fastest([sys.executable, "-m", "tigerjax", "--help"], HELP_SECONDS)
-    assert "train" in stdout and seconds < HELP_SECONDS
+def test_a_name_of_a_class_means_one_thing_in_the_whole_package():
+    found = classes_twice({module_name(p): p.read_text(encoding="utf-8") for p in python_files("tigerjax")})
+    assert not found, f"one word, one meaning; give each its own name: {found}"
+    planted = {"tigerjax.a": "class Source: ...\nclass _Part: ...", "tigerjax.b": "class Source: ...\nclass _Part: ..."}
+    assert classes_twice(planted) == {"Source": ["tigerjax.a", "tigerjax.b"]}
 
 
 def test_no_file_names_a_path_of_the_machine_it_was_written_on():

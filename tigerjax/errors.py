@@ -69,6 +69,12 @@ class FolderLost(TigerjaxError):
     exit_code = 1
 
 
+class LabelStudioError(TigerjaxError):
+    """Label Studio did not answer: nothing is wrong with the input, start again (exit 1)."""
+
+    exit_code = 1
+
+
 class BucketError(TigerjaxError):
     """The bucket did not answer, or not in time: nothing is wrong with the input, start again (exit 1)."""
 

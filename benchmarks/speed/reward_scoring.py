@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--answers", type=int, default=ANSWERS)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    weights = nn.unbox(init(reward.Reward(CONFIG, FLOAT32), jax.random.key(0)))
+    weights = nn.unbox(init(reward.RewardModel(CONFIG, FLOAT32), jax.random.key(0)))
     extra = {"calibration": {"mean": 0.0, "std": 1.0, "n": 2}, "truncation_penalty": 2.0}
     model = Loaded(config=CONFIG, weights=weights, tokenizer=NumberTokenizer(), compute=FLOAT32, sha256="", extra=extra)
     scorer = Scorer(model, seq_len=SEQ_LEN, rows=ROWS)

@@ -34,7 +34,7 @@ from tigerjax.config import FLOAT32
 from tigerjax.model import decoder, families
 from tigerjax.model.layers import init
 from tigerjax.sample.engine import Batching, SamplingConfig, generate
-from tigerjax.serve.asked import Ask, Piece, ServeBatching
+from tigerjax.serve.asked import AnswerPiece, Ask, ServeBatching
 from tigerjax.serve.engine import Engine
 from tigerjax.serve.opened import open_to_talk
 from tigerjax.tokenizer.chat import encode_prompt
@@ -57,7 +57,7 @@ class Waiting:
     def receiver(self, number: int) -> Any:
         started = time.monotonic()
 
-        def deliver(piece: Piece) -> None:
+        def deliver(piece: AnswerPiece) -> None:
             self.first.setdefault(number, time.monotonic() - started)
             self.ids[number] += piece.ids
             if piece.finish is not None:

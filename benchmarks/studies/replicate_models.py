@@ -76,7 +76,7 @@ class Place:
         return quick.run_config(name, self.out, seed=self.seed, adjust=adjust)
 
     def train(self, config: RunConfig, folder: str, inputs: Sequence[Path]) -> Path:
-        """Trains OUT/FOLDER unless it is finished; an interrupted one goes on from its newest checkpoint."""
+        """Trains OUT/FOLDER unless it is finished; an interrupted one resumes from its newest checkpoint."""
         from tigerjax.train.loop import train_on_mixture
         from tigerjax.train.metrics import Reporting
 

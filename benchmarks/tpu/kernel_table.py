@@ -51,7 +51,8 @@ def cells(row: Row) -> list[str]:
     chip = topology.CHIPS[row.chip]
     phases = [phase for phase in kernels.PRODUCTS if phase != "dq" or not row.blocks.fused_backward]
     calls = {
-        kernels.Call(phase, row.rows, HEADS, row.length, row.length, KV_HEADS, HEAD_DIM): phase for phase in phases
+        kernels.KernelCall(phase, row.rows, HEADS, row.length, row.length, KV_HEADS, HEAD_DIM): phase
+        for phase in phases
     }
     took = kernels.seconds(set(calls), chip, row.blocks, None, flags.read(flags.FOLDER / f"{row.chip}.txt"))
     by_phase = {calls[call]: seconds for call, seconds in took.items()}

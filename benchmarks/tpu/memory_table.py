@@ -1,6 +1,6 @@
 """What each remat policy keeps of a block, and what it computes again: read from the traced block, nothing is compiled.
 
-    JAX_PLATFORMS=cpu python benchmarks/tpu/memory_table.py                  Llama-2-70B, 2 rows of 4,096 tokens a chip
+    JAX_PLATFORMS=cpu python benchmarks/tpu/memory_table.py              Llama-2-70B, 2 rows of 4,096 tokens per chip
     JAX_PLATFORMS=cpu python benchmarks/tpu/memory_table.py --layers 32 --dim 4096 --mlp 11008 --heads 32 --kv-heads 32
 
 Bytes are those of bfloat16 activations on one chip, the block's input included. "Run again" is how many of the forward
@@ -80,8 +80,8 @@ def main() -> None:
             named[equation.params["name"]] = named.get(equation.params["name"], 0) + value.size * value.dtype.itemsize
     block_in, base = x_BTD.size * 2, product_flops(plain)
 
-    print(f"{a.rows} rows of {a.seq_len} tokens a chip, {a.layers} layers of {a.dim} x {a.mlp}\n")
-    print("| policy | kept on the chip, MB a layer | GB in all | in host memory, GB | products run again | kernel |")
+    print(f"{a.rows} rows of {a.seq_len} tokens per chip, {a.layers} layers of {a.dim} x {a.mlp}\n")
+    print("| policy | kept on the chip, MB per layer | GB in all | in host memory, GB | products run again | kernel |")
     print("|---|---|---|---|---|---|")
     for remat in get_args(Remat):
         if remat == "none":

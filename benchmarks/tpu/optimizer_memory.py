@@ -1,4 +1,4 @@
-"""What each optimiser and the running mean of the weights keep, in bytes a weight.
+"""What each optimiser and the running mean of the weights keep, in bytes per weight.
 
     python benchmarks/tpu/optimizer_memory.py              the table of docs/MEMORY.md, for 7B and 70B
     python benchmarks/tpu/optimizer_memory.py --compile    and what the update needs for a while
@@ -84,8 +84,8 @@ def main() -> None:
     for given in a.configs:
         path, _, slice_name = given.partition("=")
         columns.append(column(path, slice_name, a.compile))
-        heads += [f"{Path(path).stem} on {slice_name}: bytes a weight", "GB a chip"]
-        heads += ["the update for a while, GB a chip"] * a.compile
+        heads += [f"{Path(path).stem} on {slice_name}: bytes per weight", "GB per chip"]
+        heads += ["the update for a while, GB per chip"] * a.compile
     print(f"| optimiser | {' | '.join(heads)} |")
     print(f"|---|{'---|' * len(heads)}")
     for name, *rows in zip(OTHERS, *columns, strict=True):

@@ -46,7 +46,7 @@ def block(name: str, shown: dict[str, Any] | None) -> str:
     if not shown["fits"]:
         return f"Plan     does not fit: {shown['peak_gb']:.1f} of {shown['hbm_gb']:.1f} GB\n         {command}\n\n"
     text = (
-        f"Plan     {shown['peak_gb']:.1f} of {shown['hbm_gb']:.1f} GB a chip; a step of {shown['tokens_per_step']:,}"
+        f"Plan     {shown['peak_gb']:.1f} of {shown['hbm_gb']:.1f} GB per chip; a step of {shown['tokens_per_step']:,}"
         f" tokens in {shown['step_s']:.2f} s\n"
         f"         (static {shown['static_step_s']:.2f}, attention {shown['attention_s']:.2f}, not hidden"
         f" {shown['exposed_comm_s']:.2f} of {shown['comm_s']:.2f} s of traffic);\n"

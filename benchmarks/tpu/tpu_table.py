@@ -45,7 +45,7 @@ MODELS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One case, and what MaxText's step takes in it (design/TPU.md): peak GB a chip and static seconds."""
+    """One case, and what MaxText's step takes in it: peak GB per chip and static seconds."""
 
     model: str
     topology: str

@@ -44,7 +44,13 @@ BLOCK = re.compile(
 )
 MACHINE = r"seconds|mb_per_s_per_core|peak_rss_gb|tokens_per_s|compile_s|goodput|probe_max_abs_logit_diff"
 VOLATILE = [
-    (re.compile(r"^.*(\d+/[\d.,]+ ?\w* \(\d+%\).*|… (done in )?\d+ s)$\n?", re.MULTILINE), ""),  # a line of progress
+    # A line of progress, which shows on a slow machine: of an amount that is known, of one that is not, or of the time.
+    (
+        re.compile(
+            r"^.*(\d+/[\d.,]+ ?\w* \(\d+%\).*|\w\.\w+ [\d,]+ rows( [\d.,]+/s)?|… (done in )?\d+ s)$\n?", re.MULTILINE
+        ),
+        "",
+    ),
     (re.compile(r"\b[0-9a-f]{12,64}\b"), "#"),
     (re.compile(rf"((?:{MACHINE})['\"]?:?\s+)[\d.e+-]+"), r"\1#"),
     (re.compile(r"[\d.,]+k?M? ?(ms|s|min|h|tok/s|tokens/s|MB/s)\b"), r"# \1"),

@@ -6,20 +6,37 @@ figures scroll sideways inside themselves instead.
 
 import html as escaping
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
-PAGES = {"ERRORS.md", "COMING_FROM.md", "reference/configs.md", "index.md"}
-"""Pages whose tables are of words, and their Chinese pages."""
 TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
 ROW = re.compile(r"<tr>.*?</tr>", re.DOTALL)
+CELL = re.compile(r"<td[^>]*>(.*?)</td>", re.DOTALL)
+WORDS = 18
+"""From this mean width on, the cells behind the first column hold words, and no figures. A Chinese character has the
+width of two letters."""
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
-    """MkDocs' event: the tables of PAGES are marked, and each cell gets the name of its column."""
-    if page.file.src_uri.removeprefix("zh/") not in PAGES:
-        return html
-    return TABLE.sub(lambda table: labelled(table[0]).replace("<table>", '<table class="cards">', 1), html)
+    """MkDocs' event: tables of words are marked, and each of their cells gets the name of its column."""
+    return TABLE.sub(lambda table: as_cards(table[0]) if of_words(table[0]) else table[0], html)
+
+
+def as_cards(table: str) -> str:
+    """The table with the class that site.css shows as cards."""
+    return labelled(table).replace("<table>", '<table class="cards">', 1)
+
+
+def of_words(table: str) -> bool:
+    """Whether a table holds words, and not figures."""
+    cells = [cell for row in ROW.findall(table) for cell in CELL.findall(row)[1:]]
+    widths = [_width(escaping.unescape(re.sub(r"<[^>]*>", "", cell))) for cell in cells]
+    return bool(widths) and sum(widths) / len(widths) >= WORDS
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def labelled(table: str) -> str:

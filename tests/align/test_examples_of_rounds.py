@@ -7,7 +7,7 @@ import pytest
 from test_rounds import CONFIG, World
 
 from tigerjax.align import examples, summary
-from tigerjax.align.answers import Score
+from tigerjax.align.answers import AnswerScore
 from tigerjax.errors import DataError
 
 
@@ -17,7 +17,9 @@ def scored(answers):
     for _, text, *_ in answers:
         number = int(text.split()[1]) if text.split()[1].isdigit() else 0
         parts = {"good": float(number), "safe": float("9" not in text)}
-        out.append(Score(float("nan") if text == "answer 3" else float(number), parts, ["safe"] if "9" in text else ()))
+        out.append(
+            AnswerScore(float("nan") if text == "answer 3" else float(number), parts, ["safe"] if "9" in text else ())
+        )
     return out
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from tigerjax.align import score
-from tigerjax.align.reward import _scale
+from tigerjax.align.calibration import check, scale
 from tigerjax.errors import ConfigError
 
 SCALE = {"mean": 0.5, "std": 2.0}
@@ -13,8 +13,8 @@ SCALE = {"mean": 0.5, "std": 2.0}
 
 @pytest.mark.parametrize("extra", [{}, {"calibration": SCALE}, {"truncation_penalty": 2.0}, {"calibration": [1, 2]}])
 def test_an_imported_reward_model_that_is_not_calibrated_is_told_how(extra):
-    with pytest.raises(ConfigError, match="not calibrated; run `reward calibrate` on an SFT reference set"):
-        _scale(extra)
+    with pytest.raises(ConfigError, match="not calibrated; run `tigerjax reward calibrate CONFIG"):
+        scale(extra)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_an_imported_reward_model_that_is_not_calibrated_is_told_how(extra):
 )
 def test_a_calibration_with_numbers_that_cannot_be_is_refused(calibration, penalty):
     with pytest.raises(ConfigError, match="needs numbers, a std above 0"):
-        _scale({"calibration": calibration, "truncation_penalty": penalty})
+        scale({"calibration": calibration, "truncation_penalty": penalty})
 
 
 @pytest.mark.parametrize(
@@ -52,4 +52,14 @@ def test_calibration_gives_an_import_the_penalty_that_ranking_needs(tmp_path, mo
     config = SimpleNamespace(data=SimpleNamespace(tokenizer="tok", seq_len=8, max_dropped=0.0), compute=None)
     score.calibrate_model(config, tmp_path, [], rows=4, truncation_penalty=1.5)
     assert kept == [{"source": "hf", "calibration": SCALE, "truncation_penalty": after}]
-    assert _scale(kept[0]) == (0.5, 2.0, after)
+    assert scale(kept[0]) == (0.5, 2.0, after)
+
+
+def test_the_run_of_a_reward_model_names_the_calibrated_folder_in_it(tmp_path):
+    check({"calibration": SCALE, "truncation_penalty": 2.0}, tmp_path)
+    with pytest.raises(ConfigError, match=f"{tmp_path}: .* not calibrated; run .* --model {tmp_path} "):
+        check({}, tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "meta.json").touch()
+    with pytest.raises(ConfigError, match=f"not calibrated; give {tmp_path}/model, which `tigerjax reward train`"):
+        check({}, tmp_path)

@@ -13,7 +13,7 @@ import pytest
 import world
 from world import USER, ranked, write
 
-from tigerjax.align import reward, reward_data, reward_loss
+from tigerjax.align import calibration, reward, reward_data, reward_loss
 from tigerjax.align.answers import Answer
 from tigerjax.align.prompts import draw, prompt_key
 from tigerjax.checkpoint.loaded import Loaded, load
@@ -22,7 +22,7 @@ from tigerjax.errors import ConfigError, DataError, GateFailed
 from tigerjax.files import paths
 from tigerjax.model import decoder
 from tigerjax.model.layers import init
-from tigerjax.model.reward import Reward, from_language
+from tigerjax.model.reward import RewardModel, from_language
 
 CLOSED_FORM_TOLERANCE = 1e-6  # float32 sums of some ten terms of order 1
 PADDING_TOLERANCE = 1e-4  # float32: matmuls of other shapes add in another order
@@ -78,7 +78,7 @@ def test_rows_and_places_of_padding_change_neither_loss_nor_gradient():
 
 @pytest.fixture(scope="module")
 def scorer():
-    weights = born(Reward(world.MODEL, world.COMPUTE), 0)
+    weights = born(RewardModel(world.MODEL, world.COMPUTE), 0)
     extra = {"calibration": {"mean": 0.25, "std": 2.0, "n": 9}, "truncation_penalty": 1.5}
     model = Loaded(
         config=world.MODEL, weights=weights, tokenizer=TOKENIZER, compute=world.COMPUTE, sha256="", extra=extra
@@ -108,7 +108,7 @@ def test_a_scorer_tells_how_many_answers_it_has_scored(scorer, monkeypatch):
 
 
 def test_padding_left_or_right_and_packing_change_scores_less_than_the_tolerance(scorer):
-    model, weights = Reward(world.MODEL, world.COMPUTE), scorer._weights
+    model, weights = RewardModel(world.MODEL, world.COMPUTE), scorer._weights
     apply = jax.jit(lambda *arrays: model.apply({"params": weights}, *arrays))
     ids = [reward_data.encode_answer(TOKENIZER, *item[:3], seq_len=64, where="x").ids for item in items(3)]
     want = scorer.raw_ids(ids)
@@ -212,7 +212,7 @@ def test_reward_training_cut_off_and_resumed_ends_in_the_same_weights(tmp_path, 
     (config, shared), folder, whole = trained
     shutil.copytree(folder, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "40")
-    shutil.rmtree(tmp_path / "run" / reward.MODEL_FOLDER)
+    shutil.rmtree(tmp_path / "run" / calibration.MODEL_FOLDER)
     resumed = reward.train(config, world.REWARD, run_dir=tmp_path / "run", **shared)
     assert load_model(resumed.path).sha256 == load_model(whole.path).sha256
 
@@ -237,7 +237,7 @@ def test_a_model_below_the_accuracy_limit_is_refused_and_can_be_forced(tmp_path,
     contrary = write(tmp_path, [r | {"ranking": r["ranking"][::-1]} for r in others])  # held-out prompts alone
     shared = shared | {"data": shared["data"]._replace(preferences=[*shared["data"].preferences, *contrary])}
     shutil.copytree(folder, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / reward.MODEL_FOLDER)
+    shutil.rmtree(tmp_path / "run" / calibration.MODEL_FOLDER)
     strict = dataclasses.replace(world.REWARD, min_accuracy=1.0)
     counted = (
         r"held-out pair accuracy 0\.\d+ on \d+ pairs of \d+ prompts, trained on \d+ pairs of \d+ prompts, is below"
@@ -249,7 +249,7 @@ def test_a_model_below_the_accuracy_limit_is_refused_and_can_be_forced(tmp_path,
             config, strict, run_dir=tmp_path / "run", **shared, progress=lambda *w: lambda *n: shown.append((w, n))
         )
     assert shown[-1][0] == ("scored", "answers") and shown[-1][1][0] == shown[-1][1][1] > 0
-    assert not (tmp_path / "run" / reward.MODEL_FOLDER).exists()
+    assert not (tmp_path / "run" / calibration.MODEL_FOLDER).exists()
     forced = reward.train(config, strict, run_dir=tmp_path / "run", force=True, **shared)
     assert forced.path.is_dir() and forced.figures["accuracy"] < 1.0
     assert forced.figures["eval_prompts"] == whole.figures["eval_prompts"] + len(others)

@@ -8,13 +8,13 @@ import os
 import pytest
 
 from tigerjax.align import rounds, stand_in, steps, summary
-from tigerjax.align.answers import Existing, Score, totals
+from tigerjax.align.answers import AnswerScore, Existing, totals
 from tigerjax.align.config import AlignConfig
 from tigerjax.errors import Blocked, ConfigError, DataError, GateFailed
 from tigerjax.files import manifest
 
 CONFIG = AlignConfig(prompt_fraction=0.1, seed=0, beat_reference=False)
-NONE = Score(float("nan"))
+NONE = AnswerScore(float("nan"))
 FUNCTIONS = ("sample", "score", "labels", "train", "answers", "accuracy")
 
 

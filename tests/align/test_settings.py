@@ -180,7 +180,7 @@ def test_init_opens_every_input_and_names_the_one_that_is_wrong(made, tmp_path, 
         "not calibrated; run `tigerjax reward calibrate": (2, {"reward": tmp_path / "raw"}),
         "holds a reward model; give a language model": (2, {"models": made / "reward"}),
         "is not that of the config: model.rope_base is 999.0 there": (2, {"models": tmp_path / "other"}),
-        "q.jsonl: a file, but a model is a folder": (3, {"reward": written(tmp_path / "q.jsonl", {})}),
+        "q.jsonl is a file; give a run folder": (3, {"reward": written(tmp_path / "q.jsonl", {})}),
         "questions.jsonl:1: ": (3, {"sft": made / "questions.jsonl"}),
         "sft.jsonl:1": (3, {"evaluation-set": made / "sft.jsonl"}),
         "gold.jsonl:1: has ['text']": (3, {"gold": written(tmp_path / "gold.jsonl", {"text": "x"})}),
@@ -196,7 +196,7 @@ def test_init_opens_every_input_and_names_the_one_that_is_wrong(made, tmp_path, 
         said = capfd.readouterr().err
         assert message in said, (message, said)
     assert not (tmp_path / "dir").exists()
-    with pytest.raises(DataError, match="nothing: there is no model; give a run"):
+    with pytest.raises(DataError, match="nothing does not exist; give a run folder"):
         inputs.check_reward(str(tmp_path / "nothing"), None, None, ask_judge=False)
 
 

@@ -3,7 +3,7 @@
 import json_tokenizer
 import pytest
 
-from tigerjax.align.encoding import Overlong, check_end, encode_answer, encode_sampled
+from tigerjax.align.encoding import OverlongAnswer, check_end, encode_answer, encode_sampled
 from tigerjax.errors import DataError
 from tigerjax.tokenizer.chat import encode_chat, encode_prompt
 from tigerjax.tokenizer.load import Tokenizer
@@ -34,7 +34,7 @@ def test_a_long_dialogue_loses_its_oldest_turns_and_keeps_its_system_message(tok
     short = encode_prompt(tok, [SYSTEM, TURNS[2]])
     ids = encode_answer(tok, [SYSTEM, *TURNS], "no", "stop", seq_len=len(short) + 10, where="").ids
     assert ids == [*short, *tok.encode("no"), tok.end]
-    with pytest.raises(Overlong, match="question and answer have"):
+    with pytest.raises(OverlongAnswer, match="question and answer have"):
         encode_answer(tok, [SYSTEM, *TURNS], "no", "stop", seq_len=len(short), where="")
     cut, finish = encode_sampled(tok, [SYSTEM, *TURNS], "no " * 50, "stop", seq_len=len(short) + 5, where="")
     assert cut.ids == [*short, *tok.encode("no " * 50)][: len(short) + 5] and finish == "length"

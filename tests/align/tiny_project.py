@@ -11,7 +11,7 @@ from tigerjax.command.cli import main
 from tigerjax.config import ComputeConfig, ModelConfig, stored_sizes
 from tigerjax.model import decoder
 from tigerjax.model.layers import init
-from tigerjax.model.reward import Reward
+from tigerjax.model.reward import RewardModel
 from tigerjax.tokenizer.extend import extend
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.tokenizer.train import train_model
@@ -46,7 +46,7 @@ def materials(folder: Path) -> None:
 
     save_model(folder / "chat", born(decoder.LanguageModel(MODEL, COMPUTE), 0), MODEL, tokenizer_sha256=sha)
     extra = {"calibration": {"mean": 0.0, "std": 1.0, "n": 9}, "truncation_penalty": 1.0}
-    scorer = born(Reward(MODEL, COMPUTE), 1)
+    scorer = born(RewardModel(MODEL, COMPUTE), 1)
     save_model(folder / "reward", scorer, MODEL, kind="reward", tokenizer_sha256=sha, extra=extra)
     asked = [{"role": "user", "content": "Say 你好"}, {"role": "assistant", "content": "你好"}]
     lines = [

@@ -5,19 +5,19 @@ import inspect
 import json
 import os
 import re
-import resource
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import jax
 import pytest
 from child_processes import heeding_ctrl_c
+from refusals import FROM, REFUSALS
+from typed import CONFIG, MIXTURE, at, full_disk, refused, refused_last, run
 
 from tigerjax.checkpoint import arrays, stored
 from tigerjax.checkpoint.files import read_meta, steps
@@ -29,31 +29,6 @@ from tigerjax.records import documents, sft_examples
 ROOT = Path(__file__).resolve().parents[2]
 EMBEDDED = ROOT / "data_mixtures" / "embedded"
 CTRL_C_SECONDS = 500.0  # TensorFlow, JAX and the compiler start in it, beside the other test worker
-SMALL_FILE = 20_000  # bytes that a file may grow to where a full disk is played; rows and weights are larger
-
-MIXTURE = """
-from tigerjax.data.mixture import Source, holistic
-for name, zh in {"whole": "zh.jsonl", "broken": "broken.jsonl", "latin": "latin.jsonl", "empty": "empty.jsonl",
-                 "missing": "missing.jsonl"}.items():
-    holistic(name, tokenizer="tok", zh={"a": Source(zh)}, en={"b": Source("en.jsonl")},
-             instruct=Source("sft.jsonl"), instruct_fraction=0.1)
-"""
-
-CONFIG = """
-from tigerjax.config import *
-
-def config():
-    return RunConfig(
-        name="tiny",
-        model=ModelConfig(num_layers=1, model_dim=32, mlp_dim=48, num_heads=4, num_kv_heads=2, head_dim=8,
-                          vocab_size=1200, padded_vocab_size=1280, rope_base=10000.0, norm_eps=1e-5),
-        compute=ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=512),
-        mesh=MeshConfig(),
-        optim=OptimConfig(peak_lr=3e-3, final_lr_fraction=0.1, warmup_steps=2, total_steps=4, beta1=0.9, beta2=0.95,
-                          eps=1e-8, weight_decay=0.1, clip_norm=1.0),
-        data=DataConfig(mixture="whole", modules=("cli_mixture",), tokenizer="tok", cache_dir="cache", seq_len=64),
-        checkpoint=CheckpointConfig(every_steps=2, keep=2), global_batch_size=4, seed=0, log_every_steps=1)
-"""
 
 
 @pytest.fixture(scope="session")
@@ -89,54 +64,12 @@ def made(tmp_path_factory):
     return home
 
 
-@contextmanager
-def at(folder: Path):
-    before = os.getcwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
-
-
 @pytest.fixture
 def home(made, tmp_path):
     """A copy of it that a test may spoil."""
     shutil.copytree(made, tmp_path / "home")
     with at(tmp_path / "home"):
         yield tmp_path / "home"
-
-
-@contextmanager
-def full_disk():
-    """No file of this process grows past SMALL_FILE: the system refuses as it does on a full disk (EFBIG)."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    jax.config.update("jax_enable_compilation_cache", False)  # the suite's own files must not be cut short
-    resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL_FILE, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        jax.config.update("jax_enable_compilation_cache", True)
-
-
-def run(command: str, capfd) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr) of a command in this process."""
-    capfd.readouterr()
-    try:
-        code = cli.main(shlex.split(command))
-    except SystemExit as done:  # help
-        code = int(done.code or 0)
-    said = capfd.readouterr()
-    return code, said.out, said.err
-
-
-def refused(command: str, code: int, words: str, capfd) -> None:
-    """Exit code and exactly one line on stderr that holds `words`."""
-    got, _, err = run(command, capfd)
-    lines = err.splitlines()
-    assert got == code and len(lines) == 1 and lines[0].startswith("tigerjax: "), (got, err)
-    assert re.search(words, lines[0]), lines[0]
 
 
 @pytest.mark.parametrize("words", table.COMMANDS, ids=" ".join)
@@ -157,88 +90,6 @@ def test_a_group_lists_its_commands(capfd):
         assert code == 0 and f"\n  {group} " in out
         refused(group, 2, f"`tigerjax {group}` needs one more word", capfd)
     refused("tokenizer verfy", 2, "did you mean `tigerjax tokenizer verify`", capfd)
-
-
-FROM = "train tiny.py --out r --dry-run --checkpoint.init-from"
-REFUSALS = [
-    ("train tiny.py --optim.peek-lr 1", 2, "--optim.peek-lr.* did you mean --optim.peak-lr"),
-    ("train tiny.py --optim.peak-lr fast", 2, "could not convert string to float: 'fast'"),
-    ("train tiny.py --global-batch-size 3 --mesh.fsdp 2", 2, "micro-batch of 3 rows does not divide over .* = 2"),
-    ("train tiny.py --mesh.fsdp 3 --global-batch-size 6 --model.model-dim 33", 2, "fsdp=3 .*but [0-9]+ are present"),
-    ("train tiny.py --out r --held-out sft.jsonl", 2, "no option --held-out; --held-out is now --eval.sets"),
-    ("train tiny.py --out r --eval.sets nothing.jsonl", 3, "held-out set nothing: nothing.jsonl: no such file"),
-    ("train tiny.py --out r --eval.sets a=sft.jsonl a=broken.jsonl", 3, "broken.jsonl:2: broken JSON"),
-    ("train tiny.py --out r --eval.sets sft.jsonl --data.seq-len 4", 3, "held-out set sft is empty: 100 records"),
-    ("train tiny.py --out r --eval.every-steps 2", 2, "eval: there is no held-out set; give eval.sets"),
-    ("train tiny.py --out r --eval.questions none.jsonl", 3, "none.jsonl: questions file does not exist"),
-    ("train tiny.py --profile-steps 3:5", 2, "--profile-steps '3:5', but the run has 4 steps"),
-    ("train tiny.py --name ../../r", 2, "name='../../r' must be the name of a folder below runs/"),
-    ("train tiny.py --name ''", 2, "name='' must be the name of a folder below runs/"),
-    ("train tiny.py --out ''", 2, "--out is empty; give a path"),
-    ("train ''", 2, "give a config file or the folder of a run first, as in `tigerjax train configs/llama2_tiny.py"),
-    ("evaluate", 2, "first, as in `tigerjax evaluate configs/tiger_7b_sft.py --tasks mmlu ceval --data-dir"),
-    ("data clean --input '' --out x", 2, "--input is empty; give a path"),
-    ("convert to-hf '' hf", 2, "checkpoint is empty; give a path"),
-    ("train nothing.py", 2, "config file nothing.py does not exist"),
-    (
-        "train precious",
-        2,
-        "config file precious is a folder, and not that of a run, which has a config.txt; the repository's",
-    ),
-    ("evaluate compair a b", 2, "no command 'evaluate compair'; did you mean compare"),
-    ("train syntax.py", 2, "syntax.py:3: SyntaxError"),
-    ("train field.py", 2, "field.py:4: TypeError: .*'fsdq'"),
-    ("train tiny.py --data.modules nothing", 2, "data.modules names nothing"),
-    ("train tiny.py --data.mixture whol", 2, "'whol' is not registered.*did you mean whole"),
-    ("train tiny.py --out r --data.mixture missing", 3, "source missing.zh.a: missing.jsonl: no such file"),
-    ("train tiny.py --out r --data.mixture empty", 3, r"source empty.zh.a: empty.jsonl: is empty"),
-    ("train tiny.py --out r --data.mixture broken", 3, "broken.jsonl:2: broken JSON"),
-    ("train tiny.py --out r --data.mixture latin", 3, "latin.jsonl:2: invalid UTF-8 at byte 13"),
-    ("train tiny.py --out r --model.vocab-size 1199", 2, "vocab_size=1199, but the tokenizer tok .* 1200 entries"),
-    ("train tiny.py --data.tokenizer other_tok", 3, "cache/whole.* made with tokenizer .*, but other_tok is"),
-    ("train tiny.py --seed 7", 2, "does not belong to this run: data_seed is 0 there and 7 here"),
-    ("train tiny.py --model.num-layers 2", 2, "num_layers is 1 there and 2 in the config"),
-    (f"{FROM} runs/nothing", 3, "checkpoint.init_from: there is nothing at runs/nothing; make it first"),
-    (f"{FROM} precious", 3, "precious: no whole checkpoint here"),
-    (
-        f"{FROM} runs/tiny --model.mlp-dim 64",
-        2,
-        "runs/tiny does not .*: model.mlp_dim is 48 there and 64 in the config",
-    ),
-    (f"{FROM} runs/tiny --data.tokenizer other_tok", 2, "the tokenizer other_tok of the rows has 1199 entries"),
-    (f"{FROM} runs/tiny --data.tokenizer nothing", 2, "nothing does not exist; give a tokenizer folder"),
-    ("sample tiny.py --prompts nothing.jsonl --out s", 3, "nothing.jsonl: cannot be read"),
-    ("sample tiny.py --prompts broken.jsonl --out s", 3, "broken.jsonl:2: broken JSON"),
-    ("sample tiny.py --prompts no_prompts.jsonl --out s", 3, "no_prompts.jsonl: no prompts"),
-    (
-        "sample tiny.py --prompts prompts.jsonl --out s --data.tokenizer other_tok",
-        2,
-        "trained with tokenizer .*, but other_tok is",
-    ),
-    ("convert to-hf runs/tiny hf --tokenizer other_tok", 2, "trained with tokenizer .*, but other_tok is"),
-    ("convert to-hf nothing hf", 3, "nothing: no whole checkpoint here"),
-    ("convert to-hf runs/tiny precious", 2, "precious holds something that is not an export"),
-    ("convert from-hf nothing out", 3, "nothing/config.json: not there"),
-    ("data clean --input broken.jsonl --out x", 3, "broken.jsonl:2: broken JSON"),
-    ("data clean --input zh.jsonl ./zh.jsonl --out x", 2, "input zh.jsonl is given twice; give it once"),
-    ("data clean --input deep.jsonl --out x", 3, "deep.jsonl:1: broken JSON: nested too deep"),
-    ("data clean --input zh.jsonl --out precious", 2, "precious holds files that no stage wrote"),
-    ("data clean --input zh.jsonl --out zh.jsonl/x", 2, "because zh.jsonl is no folder"),
-    ("data dedup near --input latin.jsonl --out x", 3, "latin.jsonl:2: invalid UTF-8"),
-    ("data dedup against-sft --docs zh.jsonl --sft empty.jsonl --out x", 3, "empty.jsonl: is empty"),
-    ("tokenizer train --input broken.jsonl --vocab-size 900 --out x", 3, "broken.jsonl:2: broken JSON"),
-    ("tokenizer train --input empty.jsonl --vocab-size 900 --out x", 3, "empty.jsonl: is empty"),
-    ("tokenizer train --input zh.jsonl --vocab-size 300 --out x", 2, "--vocab-size 300 is too"),
-    ("tokenizer verify tok --base nothing --text zh.jsonl", 2, "nothing does not exist"),
-    ("report half", 3, "half/report.json:1: not JSON: .* write it again"),
-    ("report nothing", 3, "nothing/report.json does not exist"),
-    ("reward train tiny.py --preferences broken.jsonl --calibration-set sft.jsonl", 2, "give --init"),
-    (
-        "reward score tiny.py --input prompts.jsonl --out x --reward runs/tiny",
-        2,
-        "runs/tiny holds a language model; give a reward model",
-    ),
-]
 
 
 @pytest.mark.parametrize(("command", "code", "words"), REFUSALS, ids=[command for command, _, _ in REFUSALS])
@@ -283,7 +134,7 @@ def test_the_loss_on_held_out_examples_is_the_same_from_a_disk_and_from_a_bucket
     cloud.put("bucket/held/sft.jsonl", (home / "sft.jsonl").read_bytes())
     for root in (".", "gs://bucket/held"):
         code, out, err = run(f"train tiny.py --eval.sets {root}/sft.jsonl --json {root}/figures.json", capfd)
-        assert code == 0 and re.search(r"sft/language/en +loss \d", out), err
+        assert code == 0 and re.search(r"sft/lang/en +loss \d", out), err
     disk = json.loads((home / "figures.json").read_text())["validation"]["sft"]
     assert disk == json.loads(cloud.objects["bucket/held/figures.json"].data)["validation"]["sft"]
     assert disk["tokens"] > 100 and 0 < disk["loss_nats"] < 8 and disk["by_lang"].keys() == {"en"}
@@ -316,29 +167,6 @@ def test_sampling_scoring_and_conversion_go_round(home, capfd):
     one, other = load_model(home / "runs" / "tiny"), load_model(home / "back")
     assert one.sha256 == other.sha256 and one.tokenizer_sha256 == other.tokenizer_sha256
     refused("convert from-hf hf precious", 2, "precious holds something that is not a checkpoint", capfd)
-
-
-def test_the_start_is_quiet_without_an_accelerator_and_changes_nothing_with_one(tmp_path):
-    def started(**given: str) -> dict[str, str]:
-        environ = dict(given)
-        cli.quiet_start(environ, str(tmp_path))
-        return environ
-
-    assert started()["JAX_PLATFORMS"] == "cpu"
-    assert started(JAX_PLATFORMS="")["JAX_PLATFORMS"] == ""
-    assert "JAX_PLATFORMS" not in started(JAX_FORCE_TPU_INIT="1")
-    for device in ("accel0", "vfio/0", "nvidia0", "kfd"):
-        path = tmp_path / "dev" / device
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        assert "JAX_PLATFORMS" not in started(), device
-        path.unlink()
-    vendor = tmp_path / "sys" / "bus" / "pci" / "devices" / "0000:00:05.0" / "vendor"
-    vendor.parent.mkdir(parents=True)
-    vendor.write_text("0x8086\n")
-    assert started()["JAX_PLATFORMS"] == "cpu"
-    vendor.write_text("0x1ae0\n")
-    assert "JAX_PLATFORMS" not in started()
 
 
 def test_ctrl_c_saves_exits_130_and_the_run_goes_on_from_there(home, capfd):
@@ -497,30 +325,3 @@ def test_an_alignment_goes_step_by_step_waits_for_people_and_runs_on(home, capfd
     assert run("align prompts al", capfd)[0] == 0  # of the second round, from the new model or the old one
     chosen = json.loads((home / "al/rounds/02/candidate/candidate.json").read_text())
     assert len(chosen["candidates"]) == 2
-
-
-def refused_last(command: str, code: int, words: str, capfd) -> None:
-    """As `refused`, of a command that also tells of its progress."""
-    got, _, err = run(command, capfd)
-    last = err.splitlines()[-1]
-    assert got == code and last.startswith("tigerjax: ") and re.search(words, last), (got, err)
-
-
-def test_an_sft_run_tells_its_progress_at_10k_examples_and_warns_when_it_is_low(tmp_path, capsys):
-    from types import SimpleNamespace
-
-    from tigerjax.command.training import _progress
-
-    def told(kind, losses):
-        rows = SimpleNamespace(folder=tmp_path / kind, figures={"records": 500}, rows=100)
-        rows.folder.mkdir(exist_ok=True)
-        (rows.folder / "manifest.json").write_text(json.dumps({"config": {"kind": kind}}))
-        logged = [{"step": 10 * i, "loss_nats": loss, "start_loss_nats": 5.0} for i, loss in enumerate(losses, start=1)]
-        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in logged))
-        loader = SimpleNamespace(sources=[rows], rates={kind: 1.0})
-        return _progress(SimpleNamespace(global_batch_size=100), tmp_path, loader)  # 500 examples a step: 10,000 in 20
-
-    assert told("documents", [5.0, 3.0, 1.0]) == {}
-    assert told("sft", [5.0, 1.0, 1.0]) == {"progress_at_10k_examples": 1.0} and not capsys.readouterr().err
-    assert told("sft", [5.0, 4.0, 1.0])["progress_at_10k_examples"] == (5 - 4) / (5 - 2.5)
-    assert "warning: after 10,000 examples the loss had 40% of its fall behind it" in capsys.readouterr().err

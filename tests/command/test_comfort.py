@@ -118,6 +118,7 @@ def test_removing_checkpoints_can_be_tried_first(tmp_path: Path, capsys):
         ("data clean --input README.md --out c --on languag", "did you mean language"),
         ("evaluate configs/llama2_tiny.py --tasks gsm9k --data-dir x", "no benchmark 'gsm9k'; did you mean gsm8k"),
         ("plan configs/llama2_tiny.py --topology v5q:4x4x4", "did you mean v5p or v5e"),
+        ("plan configs/llama2_tiny.py --topology v5p-128 --dry-run", "here it is v5p:4x4x4"),
         ("checkpoint lss", "did you mean `tigerjax checkpoint ls`?"),
     ],
 )

@@ -171,6 +171,8 @@ def test_every_counterpart_of_another_trainers_name_is_an_option_of_ours():
         ("pretrain configs/llama2_tiny.py", "`tigerjax train`?"),
         ("finetune", "`tigerjax train`?"),
         ("generate", "`tigerjax sample`?"),
+        ("trian my_run.py --out x", "no command 'trian'; did you mean `tigerjax train`?"),
+        ("clean zh", "no command 'clean'; did you mean `tigerjax data clean`?"),
         ("bla", "`tigerjax --help` lists the commands"),
         ("--bla", "no command '--bla'; `tigerjax --help` lists the commands"),
     ],

@@ -84,6 +84,15 @@ def test_a_field_that_an_older_version_did_not_have_keeps_its_default(tmp_path):
     assert config_lib.load(run_folder(tmp_path, lines)) == config
 
 
+def test_a_field_is_read_by_the_name_that_an_older_version_gave_it(tmp_path):
+    config = config_lib.load(CONFIGS[0].parent / "llama2_tiny.py")
+    config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, gradient_accumulation_steps=2))
+    lines = "\n".join(config_lib.dump(config))
+    older = lines.replace("global_batch_size", "batch_rows").replace("gradient_accumulation_steps", "accumulate")
+    assert older.count("accumulate") == older.count("batch_rows") == 1
+    assert config_lib.load(run_folder(tmp_path, older.splitlines())) == config
+
+
 def test_another_folder_is_refused_with_what_a_run_has(tmp_path):
     with pytest.raises(ConfigError, match=r"is a folder, and not that of a run, which has a config\.txt"):
         config_lib.load(tmp_path)

@@ -95,7 +95,7 @@ def test_the_exported_reward_model_scores_as_ours_in_transformers(tmp_path, conf
     import torch
     import transformers
 
-    model = reward.Reward(config, COMPUTE)
+    model = reward.RewardModel(config, COMPUTE)
     weights = strong(model, 1)
     hf.to_hf(weights, config, tmp_path / "hf", hf.Export(tokenizer=None))
     (tmp_path / "hf/config.json").write_text(

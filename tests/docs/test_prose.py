@@ -20,14 +20,12 @@ PER = re.compile(rf"\b(?:{COUNTED}) an? (?:{EACH})\b", re.IGNORECASE)
 """`tokens a second` for `tokens per second`."""
 RESUMES = re.compile(r"\b(?:runs?|command|rounds?|search|conversion|one|restart|export|sampling step) goes on\b")
 """`an interrupted run goes on` for `resumes`."""
-LEADS = {"PLAN.md", "TPU.md", "MEMORY.md"}
-"""Pages whose tables are pasted from a compiler's output."""
 
 
 def sources() -> list[Path]:
     """Pages in English, code, and the scripts that write pages."""
-    pages = [p for p in (ROOT / "docs").rglob("*.md") if p.name not in LEADS]
-    code = [p for room in ("tigerjax", "launch", "configs", "benchmarks/speed") for p in (ROOT / room).rglob("*.py")]
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+    code = [p for room in ("tigerjax", "launch", "configs", "benchmarks") for p in (ROOT / room).rglob("*.py")]
     return sorted([*pages, *code])
 
 

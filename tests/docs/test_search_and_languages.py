@@ -43,6 +43,20 @@ def test_a_cell_has_the_name_of_its_column_for_a_narrow_screen():
     )
 
 
+def test_only_tables_of_words_become_cards():
+    def page(*cells: str) -> str:
+        rows = [f"<tr><td>a name, as long as it may be</td><td>{cell}</td></tr>" for cell in cells]
+        return f"<table>{''.join(rows)}</table>"
+
+    for cells, words in (
+        (("a sentence about it", "another sentence about it"), True),
+        (("说明一个较长的含义", "另一个较长的含义的说明"), True),
+        (("<code>1</code>", "12.5", "about 3 GB"), False),
+        ((), False),
+    ):
+        assert ("cards" in telephone.on_page_content(page(*cells), None, None, None)) == words, cells
+
+
 CHINESE_PAGES = sorted(chinese.CHINESE.rglob("*.md"))
 
 

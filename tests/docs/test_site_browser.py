@@ -26,7 +26,12 @@ FRAMES = """<!doctype html><meta charset="utf-8">
       && e.getBoundingClientRect().right > WIDTH + 1).map((e) => e.tagName + "." + e.className);
     const flow = [...page.querySelectorAll(".flow")].map((e) => e.scrollWidth - e.clientWidth);
     const menu = page.querySelector(".navbar").offsetHeight;
-    found.push([name, page.documentElement.scrollWidth, menu, wide[0] || "", flow]);
+    const modes = [...page.querySelectorAll("[data-bs-theme-value]")].slice(0, 2).map((entry) => {
+      entry.click();
+      return page.documentElement.dataset.bsTheme === entry.dataset.bsThemeValue;
+    });
+    const keys = frame.contentWindow.keyCodes !== undefined;
+    found.push([name, page.documentElement.scrollWidth, menu, wide[0] || "", flow, modes, keys]);
     frame.remove();
   }
   document.querySelector("pre").textContent = JSON.stringify(found);
@@ -34,7 +39,7 @@ FRAMES = """<!doctype html><meta charset="utf-8">
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_no_page_scrolls_sideways_and_the_menu_is_one_line(width: int, site: Path, tmp_path: Path):
+def test_no_page_scrolls_sideways_and_the_menu_is_one_line_and_works(width: int, site: Path, tmp_path: Path):
     names = [str(path.relative_to(site)) for path in sorted(site.rglob("*.html")) if path.name != "404.html"]
     page = FRAMES.replace("NAMES", json.dumps(names)).replace("SITE", json.dumps(site.as_uri() + "/"))
     (tmp_path / "frames.html").write_text(page.replace("WIDTH", str(width)), encoding="utf-8")
@@ -42,8 +47,9 @@ def test_no_page_scrolls_sideways_and_the_menu_is_one_line(width: int, site: Pat
     out = headless.browser((tmp_path / "frames.html").as_uri(), tmp_path / "profile", *arguments)
     found = json.loads(html.unescape(re.search(r"<pre>(.*?)</pre>", out, re.DOTALL)[1]))
     assert len(found) == len(names) > 30
-    for name, scroll, menu, wide, flow in found:
+    for name, scroll, menu, wide, flow, modes, keys in found:
         assert scroll <= width and not wide and menu < 70 and not any(flow), (name, scroll, menu, wide, flow)
+        assert modes == [True, True] and keys, (name, modes, keys)  # the theme's scripts ran to their end
 
 
 def results(site: Path, folder: Path, page: str, query: str) -> list[tuple[str, str]]:

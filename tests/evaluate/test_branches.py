@@ -137,6 +137,21 @@ def test_dealt_rows_are_about_equally_long_and_their_trees_alike():
     assert [len(row) for row in branches.deal(bare(5, 4, 3), 8)] == [1, 1, 1]
 
 
+def test_one_long_tree_does_not_make_every_row_longer():
+    lengths = [417, *np.random.default_rng(5).integers(90, 210, 154).tolist()]
+    rows = branches.deal(bare(*lengths), 20)
+    filled = [sum(len(tree.ids) for tree in row) for row in rows]
+    assert sum(filled) == sum(lengths) and max(filled) < 1.03 * sum(lengths) / 20
+    assert all([len(tree.ids) for tree in row] == sorted((len(tree.ids) for tree in row), reverse=True) for row in rows)
+
+
+def test_questions_are_not_joined_for_a_few_tokens_that_they_share():
+    rng = np.random.default_rng(6)
+    contexts = [tuple(range(9)) + tuple(rng.integers(5, 500, 40).tolist()) for _ in range(5)]
+    alike = [Tokens((*context, *rng.integers(5, 500, 25).tolist()), 49) for context in contexts for _ in range(2)]
+    assert len(branches.plan(alike).joined) == 5  # one tree saves 36 tokens, but attention reads far more keys
+
+
 def test_shelves_hold_every_place_and_cost_little():
     assert branches.shelves([40, 33]) == [(2, 48)] and branches.shelves([512]) == [(1, 512)]
     lengths = [200, 198, 150, 149, 100, 70, 69, 68, 20]

@@ -16,7 +16,7 @@ TEST = "def check(f):\n    assert f(2) == 4\n    assert f([1]) == [1, 1]\n"
 
 
 def passes(body, test=TEST, prompt=PROMPT, **how):
-    program = execute.Program(prompt=prompt, text=prompt + body, entry_point="double", test=test)
+    program = execute.GeneratedCode(prompt=prompt, text=prompt + body, entry_point="double", test=test)
     return execute.passes(program, **how)
 
 

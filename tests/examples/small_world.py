@@ -15,7 +15,7 @@ from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig, RunConfig
 from tigerjax.convert import hf
 from tigerjax.model import decoder
 from tigerjax.model.layers import init
-from tigerjax.model.reward import Reward
+from tigerjax.model.reward import RewardModel
 from tigerjax.tokenizer.extend import extend
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.tokenizer.train import train_model
@@ -117,7 +117,7 @@ def models(folder: Path) -> None:
     for start in STARTS:
         save_model(folder / start, chat, MODEL, tokenizer_sha256=sha)
     extra = {"calibration": {"mean": 0.0, "std": 1.0, "n": 9}, "truncation_penalty": 1.0}
-    scorer = _born(Reward(MODEL, COMPUTE))
+    scorer = _born(RewardModel(MODEL, COMPUTE))
     save_model(folder / "runs/reward/model", scorer, MODEL, kind="reward", tokenizer_sha256=sha, extra=extra)
     quick = folder / "runs" / "quickstart"
     for name in ("sources", "instructions", "mixed"):

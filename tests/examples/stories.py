@@ -7,15 +7,18 @@ import dataclasses
 import json
 import re
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import studio_stand_in
 import thirteen
 from made_up import made_up_report
 from small_world import ROOT, STAND_IN
 
 from tigerjax.align import stand_in
+from tigerjax.command.cli import main
 from tigerjax.serve.labels import Labels
 from tigerjax.serve.requests import LabelRequest
 
@@ -63,6 +66,46 @@ def talk() -> None:
     asked = {"annotator": "ann", "messages": [{"role": "user", "content": "Who are you?"}], "ranking": [[1]]}
     with Labels.open(Path("runs/talk"), "5" * 64) as labels:
         labels.add(LabelRequest(**asked, candidates=[{"text": "nobody"}, {"text": "a model"}]))
+
+
+PEOPLE = ("ann@example.org", "bob@example.org", "cat@example.org")
+
+
+def gold_questions() -> None:
+    """gold.jsonl as in docs/FORMATS.md."""
+    asked = [{"prompt": f"Name colour {n}.", "chosen": f"Blue {n}.", "rejected": f"Seven {n}."} for n in range(5)]
+    Path("gold.jsonl").write_text("".join(json.dumps(line) + "\n" for line in asked), encoding="utf-8")
+
+
+def free_port() -> int:
+    """A port of this machine that nothing uses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+PORT = free_port()
+
+
+def label_studio() -> None:
+    """A stand-in for Label Studio, which ends with this process, and its token."""
+    studio_stand_in.serve([*PEOPLE], PORT)
+    Path("token").write_text(studio_stand_in.TOKEN, encoding="utf-8")
+
+
+def team_queue() -> None:
+    """The questions of the round under way, for a team."""
+    for step in ("prompts", "sample", "score", "queue"):
+        assert main(["align", step, "runs/align"]) == 0
+
+
+def team_labels() -> None:
+    """The questions of ann, filled in."""
+    queue = max(Path("runs/align/rounds").glob("*/queue"))
+    lines = [json.loads(line) for line in (queue / "people" / PEOPLE[0] / "template.jsonl").open(encoding="utf-8")]
+    rank, edit = {"ranking": [["A"]]}, {"base": "A", "text": "Better."}
+    filled = [line | (rank if "ranking" in line else edit) for line in lines]
+    Path("ann.jsonl").write_text("".join(json.dumps(line) + "\n" for line in filled), encoding="utf-8")
 
 
 def without(folder: str) -> Callable[[], None]:
@@ -220,6 +263,8 @@ RUNS = [
     Line("tigerjax report runs/quickstart", before=quickstart_report),
     Line("tigerjax convert to-hf runs/sft hf_model --tokenizer tok --dtype bfloat16 --verify"),
 ]
+STUDIO, HERE = "http://127.0.0.1:8080", f"http://127.0.0.1:{PORT}"
+STAND_IN_SERVES = "a stand-in for Label Studio: tests/align/people/test_studio.py has the real one"
 FEW = "few short answers, so many to rank that people are asked at all, and a gate that chance does not close"
 ROUNDS = [
     Line(
@@ -252,6 +297,24 @@ ROUNDS = [
         with_={"256": "9"},
         why="rows of the small world have 96 tokens",
     ),
+    Line(
+        f"tigerjax align set runs/align --align.people {' '.join(PEOPLE)} --gold-questions gold.jsonl",
+        before=gold_questions,
+    ),
+    Line(
+        f"tigerjax align people push runs/align --url {STUDIO} --token-file token",
+        with_={STUDIO: HERE},
+        why=STAND_IN_SERVES,
+        before=lambda: (team_queue(), label_studio()) and None,
+    ),
+    Line(
+        f"tigerjax align people pull runs/align --url {STUDIO} --token-file token --every-s 600",
+        with_={STUDIO: HERE, " --every-s 600": ""},
+        why=STAND_IN_SERVES,
+    ),
+    Line("tigerjax align import runs/align --labels ann.jsonl", before=team_labels),
+    Line("tigerjax align people status runs/align"),
+    Line("tigerjax align people export runs/align --out labels.csv"),
     Line("tigerjax report runs/align"),
 ]
 LAUNCHES = [

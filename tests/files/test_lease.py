@@ -33,19 +33,18 @@ def test_a_command_that_holds_a_lease_renews_it_and_removes_it_at_the_end(cloud,
     with locked(paths.of(RUN)):
         first = cloud.objects["b/run/.lock"]
         assert first.data.startswith(b"process %d on" % os.getpid())
-        time.sleep(0.5)
-        assert cloud.objects["b/run/.lock"].generation > first.generation
+        while cloud.objects["b/run/.lock"].generation == first.generation:  # to the end of a test's time
+            time.sleep(0.05)
     assert "b/run/.lock" not in cloud.objects and not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("hold", [locked, locked_beside])
-def test_the_second_command_is_refused_when_the_first_one_is_alive(cloud, hold):
+def test_the_second_command_is_refused_when_the_first_one_is_alive(cloud, hold, monkeypatch):
+    monkeypatch.setattr(lease, "LEASE_S", 3600.0)  # a lease that is renewed is not waited for
     with hold(paths.of(RUN)):
-        began = time.monotonic()
         with pytest.raises(ConfigError, match=rf"run is in use by process {os.getpid()} on .*; wait until"):
             with hold(paths.of(RUN)):
                 raise AssertionError
-        assert time.monotonic() - began < lease.LEASE_S
     with hold(paths.of(RUN)):  # the second one took nothing away, and left nothing
         pass
     assert not cloud.objects
@@ -60,7 +59,8 @@ def test_a_killed_command_is_named_waited_for_and_taken_over(cloud, capsys):
     assert "waiting 0.6 s at most for process 7 on other" in capsys.readouterr().err
 
 
-def test_of_many_commands_at_once_exactly_one_gets_the_lease(cloud):
+def test_of_many_commands_at_once_exactly_one_gets_the_lease(cloud, monkeypatch):
+    monkeypatch.setattr(lease, "LEASE_S", 3.0)  # the thread that renews may have to wait for a core
     left()  # which all of them want to take over
     got, refused = [], []
 

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -68,9 +67,8 @@ def test_a_folder_is_free_again_after_the_block_and_after_its_error(tmp_path):
 def test_whoever_waits_gets_the_lock_when_it_is_free(tmp_path):
     process = holder(tmp_path)
     process.terminate()
-    began = time.monotonic()
-    with locked(tmp_path):
-        assert time.monotonic() - began < 5
+    with locked(tmp_path, wait_s=300):  # refused where it does not get it
+        pass
     process.wait()
 
 

@@ -215,7 +215,7 @@ def test_a_pipeline_that_does_not_divide_is_refused(weights, batch):
     devices = mesh.make_mesh(MeshConfig(stage=4, fsdp=2))
 
     def run(microbatches, rounds):
-        runner: stack.Runner = Pipeline(mesh=devices, microbatches=microbatches, rounds=rounds)
+        runner: stack.StackRunner = Pipeline(mesh=devices, microbatches=microbatches, rounds=rounds)
         return decoder.LanguageModel(CONFIG, COMPUTE, runner).apply({"params": weights}, *batch)
 
     with pytest.raises(ConfigError, match=r"8 layers do not split over mesh\.stage=4 x pipeline\.rounds=3"):

@@ -29,6 +29,11 @@ def test_a_curve_falls_on_the_page_as_the_loss_falls_and_keeps_its_last_point():
     assert "no finite value" in curve([(0.0, float("nan"))], "made up", "base")
 
 
+@pytest.mark.parametrize(("points", "labels"), [([(10, 2.0)], 1), ([(10, 2.0), (11, 2.0)], 2)])
+def test_a_curve_of_one_step_names_that_step_once(points, labels):
+    assert len(re.findall(r">1[01]</text>", str(curve(points, "loss", "sft")))) == labels
+
+
 def test_a_share_fills_its_part_of_a_track_of_100_percent():
     made = share_bars([Bar("wanted", 0.475, "47.50%", "wanted"), Bar("measured", 0.1, "10.00%", "measured")])
     rows = list(ET.fromstring(made))

@@ -23,7 +23,7 @@ def schedule(*, loops=1, bounds="1, 4, 2", products=(12, 19)):
 
 def test_a_schedule_is_read_as_what_every_step_does_what_steps_with_work_do_and_what_a_sweep_does():
     found = kernels.read(schedule())
-    assert found == kernels.Schedule(bounds=(1, 4, 2), always=30 - 10 - 3 - 4, with_work=10, by_sweep=7)
+    assert found == kernels.KernelSchedule(bounds=(1, 4, 2), always=30 - 10 - 3 - 4, with_work=10, by_sweep=7)
     # 8 steps, of which three quarters have work, in 4 sweeps
     assert found.cycles(0.75, 0) == 8 * 13 + 6 * 10 + 4 * 7
     assert found.cycles(0.75, 50) == 8 * 13 + 6 * 50 + 4 * 7  # the matrix units take longer than the bundles
@@ -50,7 +50,7 @@ def test_the_kernels_of_a_row_take_longer_than_their_products_at_the_peak_and_on
 ):
     monkeypatch.delenv("JAX_DEFAULT_MATMUL_PRECISION")  # the suite's "highest" asks for float32, which kernels refuse
     chip, blocks = topology.CHIPS["v5p"], SplashConfig(**dict.fromkeys(SplashConfig().blocks(), 256))
-    calls = {kernels.Call(phase, 1, 2, 512, 512, 1, 128) for phase in kernels.PRODUCTS}
+    calls = {kernels.KernelCall(phase, 1, 2, 512, 512, 1, 128) for phase in kernels.PRODUCTS}
     took = kernels.seconds(calls, chip, blocks, None, flags.read(flags.FOLDER / "v5p.txt"))
     assert took.keys() == calls
     for call, seconds in took.items():
@@ -64,4 +64,6 @@ def test_the_kernels_of_a_row_take_longer_than_their_products_at_the_peak_and_on
 def test_a_kernel_that_does_not_compile_is_one_line(monkeypatch):
     monkeypatch.setattr(kernels.sys, "executable", "/bin/false")
     with pytest.raises(ConfigError, match="the attention kernels do not compile alone: no message; report the chip"):
-        kernels.seconds({kernels.Call("fwd", 1, 2, 512, 512, 1, 128)}, topology.CHIPS["v5p"], SplashConfig(), None, {})
+        kernels.seconds(
+            {kernels.KernelCall("fwd", 1, 2, 512, 512, 1, 128)}, topology.CHIPS["v5p"], SplashConfig(), None, {}
+        )

@@ -85,7 +85,7 @@ def test_a_chip_whose_way_to_its_host_is_not_published_is_refused_for_offloading
 
 @pytest.mark.tpu
 def test_arguments_are_the_sharded_state_and_batch(compiled):
-    """12 bytes a weight over 4 chips; what is small and whole (norms, counters) fits in 1%."""
+    """12 bytes per weight over 4 chips; what is small and whole (norms, counters) fits in 1%."""
     model = world.MODEL
     weights = layer_weights(model) * model.num_layers + 2 * model.padded_vocab_size * model.model_dim
     batch = 5 * 4 * world.config().global_batch_size * world.config().data.seq_len

@@ -16,7 +16,7 @@ from tigerjax.config import RunConfig, dump
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
 from tigerjax.plan import ranking, topology
-from tigerjax.plan.search import Candidate, Result, enumerate_candidates, implied, key, least_memory, search
+from tigerjax.plan.search import Result, Trial, enumerate_candidates, implied, key, least_memory, search
 
 FOUR = topology.parse("v5p:2x2x1")
 CUBE = topology.parse("v5p:4x4x4")
@@ -97,7 +97,7 @@ def test_on_chips_of_two_devices_the_mesh_fills_the_devices_and_nothing_is_offlo
 
 
 def test_memory_by_arithmetic_is_state_and_saved_activations():
-    """7B on 64 chips, two rows each, full remat: 12 bytes a weight over 64, and the input of each layer in bfloat16."""
+    """7B on 64 chips, two rows each, full remat: 12 bytes per weight over 64, and each layer's input in bfloat16."""
     large = dataclasses.replace(world.seven_billion(), global_batch_size=128)
     weights = 32 * (4 * 4096**2 + 3 * 4096 * 11008) + 2 * 32_000 * 4096
     assert least_memory(large) == pytest.approx(12 * weights / 64 + 2 * 4096 * 32 * 4096 * 2)
@@ -107,14 +107,14 @@ def test_overrides_name_exactly_what_differs():
     had = world.config()
     compute = dataclasses.replace(had.compute, remat="save_attention")
     want = dataclasses.replace(had, compute=compute, global_batch_size=16)
-    words = Candidate(want, 1, 0.0, 0.0).overrides(had)
+    words = Trial(want, 1, 0.0, 0.0).overrides(had)
     assert words == ["--compute.remat", "save_attention", "--global-batch-size", "16"]
 
 
 def test_what_did_not_fit_rules_out_more_and_a_fit_rules_out_less():
     run = world.config()
     remat = {
-        name: Candidate(dataclasses.replace(run, compute=dataclasses.replace(run.compute, remat=name)), 2, 0.0, 0.0)
+        name: Trial(dataclasses.replace(run, compute=dataclasses.replace(run.compute, remat=name)), 2, 0.0, 0.0)
         for name in ("full", "save_attention", "none")
     }
     too_large = [Result(remat["save_attention"], {"fits": False})]

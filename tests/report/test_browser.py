@@ -86,7 +86,10 @@ def test_the_page_of_a_mixture_with_many_sources_fits_a_telephone(tmp_path: Path
     about = {"rows": 11_111, "tokens": 1_111_111, "chars_per_token": 1.11}
     figures |= {"rows_of_an_epoch": 99_999, "sources": dict.fromkeys(names, about)}
     shares, table = inspection._sources(figures)
-    row = [inspection.Span("x" * 300, 1, 1.0, [7], False), inspection.Span("天地玄黄\n" * 20, 2, 0.0, [8], True)]
+    row = [
+        inspection.ShownToken("x" * 300, 1, 1.0, [7], False),
+        inspection.ShownToken("天地玄黄\n" * 20, 2, 0.0, [8], True),
+    ]
     page = {"title": f"Mixture {names[0]}", "rows": "1", "fill": "100%", "shares": shares, "table": table}
     pages.write(tmp_path / "rows.html", "data/rows.html", **page, tabs={name: [row] for name in names})
     text = (tmp_path / "rows.html").read_text(encoding="utf-8")

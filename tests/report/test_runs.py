@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tigerjax.checkpoint import meta
+from tigerjax.command.report import report
 from tigerjax.errors import DataError
 from tigerjax.files import log, manifest
 from tigerjax.report import lineage, render, runs
@@ -61,17 +62,28 @@ def validated(folder: Path) -> None:
 
 def test_validations_of_a_run_are_drawn_beside_training_and_tabled(tmp_path: Path):
     validated(tmp_path / "run")
-    report = runs.of_run(tmp_path / "run") | runs.collect(tmp_path / "run")
-    found = report["validation"]["run"]
+    values = runs.of_run(tmp_path / "run") | runs.collect(tmp_path / "run")
+    found = values["validation"]["run"]
     assert found["sets"] == {"wiki": [[2, 3.5], [4, 3.25]], "quiz": []} and found["train"] == [[2, 3.0], [4, 3.0]]
     assert found["best"] == {"wiki": [4, 3.25]} and found["rising"] == {"wiki/source/books": 4}
-    render(report, tmp_path / "page.html")
+    render(values, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "Held-out loss" in page and "wiki, source books" in page and "not finite" in page
     assert "while training fell: wiki/source/books (step 4)" in page
     assert len(re.findall(r'polyline class="stroke l\d" points="[^"]+ [^"]+"', page)) == 2  # training and wiki
-    rows = dict(table_rows(report))
+    rows = dict(table_rows(values))
     assert rows["held-out loss of run on wiki, nats"] == "3.50 → 3.25, lowest 3.25 at step 4"
+
+
+def test_the_command_draws_the_speed_and_the_held_out_loss_of_a_run(tmp_path: Path):
+    validated(tmp_path / "run")
+    report(tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "Held-out loss" in page and "wiki, source books" in page
+    logged(tmp_path / "run", 3)
+    report(tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "Where 3.0 s went" in page and "11 tokens/s at the end" in page and "Held-out loss" not in page
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import threading
 
-from tigerjax.serve.engine import Ask, Piece
+from tigerjax.serve.engine import AnswerPiece, Ask
 from tigerjax.tokenizer.chat import encode_prompt
 
 LONG_S = 60  # a wait that ends only when something is wrong
@@ -12,11 +12,11 @@ class Answers:
     """What one request is given, and when it is over."""
 
     def __init__(self, n: int):
-        self.pieces: list[Piece] = []
+        self.pieces: list[AnswerPiece] = []
         self.n = n
         self.done = threading.Event()
 
-    def __call__(self, piece: Piece) -> None:
+    def __call__(self, piece: AnswerPiece) -> None:
         self.pieces.append(piece)
         if sum(p.finish is not None for p in self.pieces) == self.n:
             self.done.set()

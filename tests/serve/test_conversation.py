@@ -15,8 +15,8 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.sample.engine import Batching, SamplingConfig, generate
 from tigerjax.serve import chat as chat_room
 from tigerjax.serve import screen
-from tigerjax.serve.asked import Piece, ServeBatching, name_of
-from tigerjax.serve.chat import Chat, ChatSettings, Drawn, refuse_base
+from tigerjax.serve.asked import AnswerPiece, ServeBatching, name_of
+from tigerjax.serve.chat import Chat, ChatAnswer, ChatSettings, refuse_base
 from tigerjax.serve.engine import Ticket
 from tigerjax.serve.screen import Screen, answer_input, side_by_side
 
@@ -82,14 +82,14 @@ def test_the_oldest_turns_are_left_out_where_the_context_ends_and_a_long_questio
 
 def test_the_answer_with_the_highest_score_goes_on_or_the_one_that_is_taken(engine, capsys):
     def score(messages, drawn):
-        assert messages[-1]["content"] == "hello" and all(isinstance(one, Drawn) for one in drawn)
+        assert messages[-1]["content"] == "hello" and all(isinstance(one, ChatAnswer) for one in drawn)
         return [0.25, None, 1.5][: len(drawn)]
 
     chat = chat_with(engine, n=3, score=score)
     typed(chat, "hello", "/take 2", "/take 4")
     out, err = capsys.readouterr()
-    assert "[1] score 0.25" in out and "[2]\n" in out and "[3] score 1.50, the conversation goes on from it" in out
-    assert "the conversation goes on from answer 2" in out
+    assert "[1] score 0.25" in out and "[2]\n" in out and "[3] score 1.50, the conversation continues from it" in out
+    assert "the conversation continues from answer 2" in out
     assert "answer 4 is not there; there are 3 answers, from 1" in err
     assert chat._said[-1]["content"] == chat.answers[1].text
 
@@ -129,11 +129,11 @@ class Slow:
 
         def work() -> None:
             for answer in range(ask.n):
-                deliver(Piece(answer, [100], [0.0], [], None))
+                deliver(AnswerPiece(answer, [100], [0.0], [], None))
             while len(ticket._cancelled) < ask.n:
                 time.sleep(0.01)
             for answer in range(ask.n):
-                deliver(Piece(answer, [], [], [], "cancelled"))
+                deliver(AnswerPiece(answer, [], [], [], "cancelled"))
 
         threading.Thread(target=work, daemon=True).start()
         return ticket
@@ -167,7 +167,7 @@ def test_ctrl_c_ends_an_answer_and_not_the_conversation(tiny, ctrl_c, capsys):
         for number, _ in enumerate(chat.ask(question)):
             if number == 1:
                 os.kill(os.getpid(), signal.SIGINT)
-        assert chat.answers == [Drawn("a", "cancelled")] * 2
+        assert chat.answers == [ChatAnswer("a", "cancelled")] * 2
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert [m["content"] for m in chat._said] == ["hello", "a", "and then", "a"]
     lines = iter([KeyboardInterrupt, "/quit"])

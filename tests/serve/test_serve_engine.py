@@ -14,7 +14,7 @@ from tigerjax.errors import ConfigError, Full, Stopped
 from tigerjax.model import families
 from tigerjax.sample import slots
 from tigerjax.sample.engine import Batching, SamplingConfig, generate
-from tigerjax.serve.engine import Ask, Engine, Piece
+from tigerjax.serve.engine import AnswerPiece, Ask, Engine
 from tigerjax.tokenizer.chat import encode_prompt
 
 CONTEXT, CHUNK = 96, 16  # of the fixture `batching`
@@ -102,7 +102,7 @@ def test_a_cancelled_request_frees_its_slots_for_the_one_that_waits(tiny, engine
     long = ask(tiny, "abc", "long", n=6, **LONG)  # more answers than slots: two of them never begin
     got, after = Answers(6), Answers(1)
 
-    def deliver(piece: Piece) -> None:
+    def deliver(piece: AnswerPiece) -> None:
         got(piece)
         ticket.cancel()
 
@@ -123,7 +123,7 @@ def test_one_answer_is_cancelled_by_itself(tiny, engine):
 
 
 def test_a_receiver_that_fails_loses_its_own_request_only(tiny, engine):
-    def deliver(piece: Piece) -> None:
+    def deliver(piece: AnswerPiece) -> None:
         raise OSError("the client went away")
 
     ticket = engine.submit(ask(tiny, "abc", "broken", **LONG), deliver)
@@ -152,7 +152,7 @@ def test_a_full_queue_refuses_and_a_closed_engine_ends_what_it_has(tiny, engine,
     began, go_on = threading.Event(), threading.Event()
     answers = [Answers(4), Answers(1), Answers(1)]
 
-    def deliver(piece: Piece) -> None:
+    def deliver(piece: AnswerPiece) -> None:
         answers[0](piece)
         began.set()
         assert go_on.wait(LONG_S)

@@ -73,3 +73,25 @@ def test_two_tries_of_a_task_write_side_by_side(place, tmp_path):
     first.join(30)
     second.join(30)
     assert (tmp_path / "out").read_bytes() == b"late"
+
+
+def test_results_come_in_the_order_of_the_items_and_the_folder_of_the_step_is_gone_then(tmp_path):
+    folder = tmp_path / "work" / "results" / "scan"
+    seen = []
+
+    def run(place):
+        seen.append(folder.is_dir())
+        return [remote.task(place, tasks.squared, n) for n in (3, 2)]
+
+    assert remote.each([3, 2], folder, run) == [{"squared": 9}, {"squared": 4}]
+    assert seen == [True] and not folder.exists()
+    assert remote.each([], folder, run) == [] and seen == [True]
+
+
+def test_the_folder_of_a_step_goes_also_where_its_workers_fail(tmp_path):
+    def run(place):
+        raise RuntimeError("lost")
+
+    with pytest.raises(RuntimeError, match="lost"):
+        remote.each([1], tmp_path / "scan", run)
+    assert list(tmp_path.iterdir()) == []

@@ -24,7 +24,7 @@ def killed(number):
 
 def sleeping(folder, number):
     (folder / str(os.getpid())).touch()
-    time.sleep(60)
+    time.sleep(3600)  # longer than a test may take
 
 
 def test_a_killed_worker_ends_the_step_with_one_line(tmp_path):
@@ -51,7 +51,6 @@ def test_a_stage_whose_worker_is_killed_exits_1_and_leaves_nothing(tmp_path, mon
 
 
 def test_an_error_in_the_middle_ends_workers_that_are_busy(tmp_path):
-    began = time.monotonic()
     with pytest.raises(KeyboardInterrupt), Runner(workers=2) as runner:
         runner.each(killed, [0, 1], tmp_path, "first")
         pool = runner._steps._pool
@@ -59,7 +58,6 @@ def test_an_error_in_the_middle_ends_workers_that_are_busy(tmp_path):
         while len(list(tmp_path.iterdir())) < 2:
             time.sleep(0.05)
         raise KeyboardInterrupt
-    assert time.monotonic() - began < 50
     assert not any(alive(int(path.name)) for path in tmp_path.iterdir())
 
 

@@ -121,8 +121,8 @@ def test_spans_that_overlap_are_cut_once():
 def test_the_filter_never_loses_a_gram_and_lets_few_strangers_pass():
     rng = np.random.default_rng(0)
     grams_in, strangers = (rng.integers(0, 2**64, 20_000, np.uint64) for _ in range(2))
-    known = containment.Filter.sized(len(grams_in))
+    known = containment.BloomFilter.sized(len(grams_in))
     known.add(grams_in[:9_000])
     known.add(grams_in[8_000:])
     assert known.may_hold(grams_in).all()
-    assert known.may_hold(strangers).mean() < 1 / containment.Filter.BITS_A_GRAM
+    assert known.may_hold(strangers).mean() < 1 / containment.BloomFilter.BITS_A_GRAM

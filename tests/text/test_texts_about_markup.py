@@ -1,8 +1,7 @@
 """Cleaning leaves what a text is about: HTML in code and answers, borders of words and lines; and it ends in time."""
 
-import time
-
 import pytest
+from linear import assert_linear
 
 from tigerjax.text.markup import tags
 from tigerjax.text.rules import FILTERS, REWRITES, rule_set
@@ -162,19 +161,15 @@ SLOW = {  # texts that rules are slow on when a rule is quadratic; each about LE
 
 @pytest.mark.parametrize("name", SLOW)
 def test_no_rule_is_quadratic(name):
-    def seconds(text):
+    def clean(quarters):
+        text = (SLOW[name] * 4)[: len(SLOW[name]) * quarters // 100]
         messages = [{"role": "user", "content": text}, {"role": "assistant", "content": f"{text}!"}]
-        records = [{"text": text, "lang": "zh"}, {"messages": messages}]
-        started = time.process_time()  # of this process, whatever else the machine does
-        for record in records:
+        for record in ({"text": text, "lang": "zh"}, {"messages": messages}):
             ALL.cleaned(record)
             for rule in FILTERS:
                 rule.drops(record)
-        return time.process_time() - started
 
-    seconds(SLOW[name][:100])  # loads what the rules need
-    once, four = seconds(SLOW[name]), seconds(SLOW[name] * 4)
-    assert four < 8 * once + 0.5, (once, four)  # 4 where the cost is linear, 16 where it is quadratic
+    assert_linear(clean, 400)  # from the text itself to four of it
     assert len(REWRITES) == 11  # a new rewrite needs its slow text here
 
 

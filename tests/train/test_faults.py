@@ -20,7 +20,7 @@ from tigerjax.files.lock import NAME, locked
 from tigerjax.mesh import run_mesh
 from tigerjax.train.checkpoint import Checkpointer
 from tigerjax.train.loop import train
-from tigerjax.train.metrics import Metrics
+from tigerjax.train.metrics import MetricsWriter
 from tigerjax.train.objective import Objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.state import init_state
@@ -128,7 +128,7 @@ def test_a_lower_keep_makes_room_before_the_next_save_and_not_after_it(tmp_path,
 
 def test_labels_of_metrics_prom_are_escaped(tmp_path):
     run = tmp_path / 'a"b\\c\nd'
-    writer = Metrics(run, name="t", start_step=0, total_steps=9, reporting=SILENT)
+    writer = MetricsWriter(run, name="t", start_step=0, total_steps=9, reporting=SILENT)
     record = {"step": 1, "loss_nats": 1.0, "grad_norm": 1.0, "lr": 0.1, "tokens_per_s": 1.0, "data_wait_share": 0.0}
     writer.write(record | {"odd name": 2.0, "shares": {'web"\nzh': 0.5}})
     writer.close()

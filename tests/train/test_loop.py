@@ -235,7 +235,7 @@ class InterruptingTwice(PairLoader):
 @pytest.mark.parametrize(
     ("at", "message"),
     [
-        (10, "interrupted before any checkpoint was saved; the same command starts from the beginning"),
+        (10, "interrupted before any checkpoint was saved; the same command starts this run from the beginning"),
         (30, "interrupted without saving; the same command resumes from the checkpoint of step 20"),
     ],
 )

@@ -6,7 +6,7 @@ from tiny_run import tiny_config
 
 from tigerjax.config import ModelConfig
 from tigerjax.model.numbers import model_flops
-from tigerjax.train.metrics import Metrics, Reporting, log_line, mfu, progress_at
+from tigerjax.train.metrics import MetricsWriter, Reporting, log_line, mfu, progress_at
 
 RECORD = {
     "step": 1200, "loss_nats": 1.7134, "grad_norm": 0.842, "lr": 9.2e-6, "tokens_per_s": 412_300.0, "mfu": 0.471,
@@ -39,7 +39,7 @@ def test_lines_that_a_killed_run_left_after_its_checkpoint_are_removed(tmp_path)
     lines = [json.dumps({"step": i}) for i in range(1, 6)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"ste')
     said = []
-    writer = Metrics(
+    writer = MetricsWriter(
         tmp_path, name="t", start_step=3, total_steps=9, reporting=Reporting(progress=False, echo=said.append)
     )
     writer.write(RECORD | {"step": 4, "loss_nats": float("nan")})

@@ -18,7 +18,7 @@ from tigerjax.errors import DataError
 from tigerjax.mesh import make_mesh
 from tigerjax.model import decoder
 from tigerjax.model.layers import init
-from tigerjax.model.reward import Reward
+from tigerjax.model.reward import RewardModel
 from tigerjax.sample.folder import CANDIDATES
 
 CLOSE = 2e-5  # nats: sums over split rows of products, in another order
@@ -28,7 +28,7 @@ CLOSE = 2e-5  # nats: sums over split rows of products, in another order
 def models(tmp_path_factory):
     """Folders of a language model and a reward model; weights large enough that answers differ."""
     folder = tmp_path_factory.mktemp("models")
-    for kind, model in (("llama", decoder.LanguageModel), ("reward", Reward)):
+    for kind, model in (("llama", decoder.LanguageModel), ("reward", RewardModel)):
         weights = nn.unbox(init(model(CONFIG, COMPUTE), jax.random.key(5)))
         weights = jax.tree.map(lambda w: np.asarray(w) * (4 if w.ndim > 2 else 1), weights)
         save_model(folder / kind, weights, CONFIG, kind=kind, tokenizer_sha256=ByteTokenizer.sha256)

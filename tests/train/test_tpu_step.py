@@ -102,7 +102,7 @@ def test_the_backward_pass_does_not_run_the_forward_kernel_again(program):
 def test_every_kernel_has_the_time_of_its_schedule_and_the_embedding_that_of_its_bytes(program):
     plan = Estimator(program, make_mesh(RUN.mesh, topology.describe(WRAPPED)), WRAPPED)
     shapes = (2, MODEL.num_heads // 2, T, T, MODEL.num_kv_heads // 2, MODEL.head_dim)  # one row as two groups of heads
-    calls = {kernels.Call(phase, *shapes) for phase in kernels.PRODUCTS}
+    calls = {kernels.KernelCall(phase, *shapes) for phase in kernels.PRODUCTS}
     assert plan.splash_calls() == calls
     plan.kernel_seconds = dict.fromkeys(calls, 1e-3)
     times = plan.step()

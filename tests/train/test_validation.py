@@ -288,34 +288,6 @@ def test_another_objective_has_no_validation(tmp_path):
         run(tmp_path, config(), objective=objective)
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"patience": 2}, r"eval\.patience=2 counts validations"),
-        ({"sets": ("held/*.jsonl",)}, r"'held/\*\.jsonl' has no name or no path; write NAME=PATH"),
-        ({"sets": ("..",)}, "has no name"),
-        ({"every_steps": 0}, r"eval\.every_steps=0 must be"),
-        ({"max_new_tokens": 8}, r"eval\.max_new_tokens=8 is about the answers to eval\.questions, and there are none"),
-        ({"chat": False}, r"eval\.chat=False is about the answers to eval\.questions"),
-    ],
-)
-def test_settings_that_mean_nothing_are_refused(given, message):
-    with pytest.raises(ConfigError, match=message):
-        EvalConfig(**given)
-
-
-def test_keep_best_needs_validations():
-    with pytest.raises(ConfigError, match=r"checkpoint\.keep_best needs validations"):
-        config(keep_best=True, every=None)
-
-
-def test_sets_are_named_by_their_files_or_by_hand():
-    given = ("a/wiki.jsonl.zst", "x=gs://b/c", "x=lang=zh/p.jsonl", "a/folder/")
-    assert EvalConfig(sets=given).named("sets") == {
-        "wiki": ("a/wiki.jsonl.zst",), "x": ("gs://b/c", "lang=zh/p.jsonl"), "folder": ("a/folder/",),
-    }  # fmt: skip
-
-
 def test_figures_are_flattened_and_written_as_lines(tmp_path):
     found = {"wiki": part(2.0) | {"by_source": {"a/b": part(None)}}}
     assert flat(found) == {

@@ -26,7 +26,7 @@ class Existing(Answer):
     would say that it is worse than it is."""
 
 
-class Score(NamedTuple):
+class AnswerScore(NamedTuple):
     """The reward of an answer."""
 
     total: float
@@ -37,13 +37,13 @@ class Score(NamedTuple):
     """The parts whose floor the answer does not reach. It may not win then."""
 
 
-ScoreFunction = Callable[[Sequence[Answer]], Sequence[Score]]
+ScoreFunction = Callable[[Sequence[Answer]], Sequence[AnswerScore]]
 """Gives the rewards of answers, in their order."""
 
 
-def totals(scores: Iterable[float]) -> list[Score]:
+def totals(scores: Iterable[float]) -> list[AnswerScore]:
     """Scores of a reward that is no sum, such as those of a reward model."""
-    return [Score(float(score)) for score in scores]
+    return [AnswerScore(float(score)) for score in scores]
 
 
 def first_answers(records: Iterable[Mapping[str, Any]]) -> list[Answer]:
@@ -73,7 +73,7 @@ def score_records(records: Sequence[Mapping[str, Any]], score: ScoreFunction) ->
         answers += [_answer(record, candidate) for candidate in record["candidates"]]
         if record.get("reference") is not None:
             answers.append(Existing(record["messages"], record["reference"], "stop", _prompt(record)))
-    scores: Iterator[Score] = iter(score(answers))
+    scores: Iterator[AnswerScore] = iter(score(answers))
     out: Records = []
     for record in records:
         candidates = [dict(c) | fields(next(scores)) for c in record["candidates"]]
@@ -86,7 +86,7 @@ def score_records(records: Sequence[Mapping[str, Any]], score: ScoreFunction) ->
     return out, {"no_valid_candidate": dropped} if dropped else {}
 
 
-def fields(score: Score) -> dict[str, Any]:
+def fields(score: AnswerScore) -> dict[str, Any]:
     """{score, parts?, below?} of an answer, as JSON holds them."""
     found: dict[str, Any] = {"score": finite(score.total)}
     found |= {"parts": {name: finite(part) for name, part in score.parts.items()}} if score.parts else {}

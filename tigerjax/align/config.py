@@ -1,18 +1,22 @@
 """Config dataclasses of reward training and of rounds, in the form of tigerjax.config."""
 
 import dataclasses
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tigerjax import records
+from tigerjax.align.rewards.config import ScoreValue
 from tigerjax.align.rewards.given import absolute
 from tigerjax.config.ranges import Count, CountOrZero, Factor, PositiveShare, Range, Seed, Share, check
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
 
-Score = Annotated[float, Range(-1e6, 1e6)]
 Points = Annotated[float, Range(-100, 100)]
 """Percentage points. Below 0 the gate demands a gain."""
+NAME = r"\w[\w.+@-]*"
+"""What the name of an annotator is: it names files too."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +67,7 @@ class AlignConfig:
     answers are better; unless people judged it. None: such prompts are counted and may have winners."""
     top_m: Count = 1
     """The most winners of one prompt."""
-    min_score: Score | None = None
+    min_score: ScoreValue | None = None
     """Calibrated score that a winner chosen by the reward model must reach."""
     beat_reference: bool = True
     """A winner chosen by the reward model must score above the existing answer."""
@@ -82,12 +86,45 @@ class AlignConfig:
     """Whether a control is trained beside the new model, on random winners of the same prompts. The gate only reports
     it: what it gains, choosing did not bring."""
 
+    people: list[str] = dataclasses.field(default_factory=list)
+    """Names of the annotators of a team, such as their e-mail addresses: each is asked a part of the queue. Empty:
+    there is no team, and anybody labels anything."""
+    per_prompt: Count = 2
+    """People of the team who are asked about one prompt."""
+    due_days: Annotated[float, Range(0, 3650, above=True)] = 7.0
+    """Days after the step queue in which a round waits for all labels of the team; then for one of each prompt."""
+    gold_share: Annotated[float, Range(0, 0.5)] = 0.1
+    """Gold questions of each person, as a share of the prompts that the person is asked; rounded up, and 3 or more."""
+    min_gold: Share = 0.7
+    """Share of the gold questions' pairs of answers that a person must order rightly; the labels of those who order
+    fewer are set aside."""
+    set_aside: bool = True
+    """Whether such labels are set aside; otherwise they count like all others."""
+    min_agreement: Annotated[float, Range(-1, 1)] = 0.0
+    """Kendall's tau of two people's rankings of a prompt, below which the prompt goes to the adjudicator."""
+    adjudicator: str | None = None
+    """Name of the one whose ranking decides where people disagree. None: their points are added up."""
+
     def __post_init__(self) -> None:
         check(self, "align.")
+        self._check_people()
         if not self.allow_fraction and not 0.05 <= self.prompt_fraction <= 0.10:
             raise ConfigError(
                 f"align prompt_fraction={self.prompt_fraction} is outside [0.05, 0.10]; change it or set allow_fraction"
             )
+
+    def _check_people(self) -> None:
+        names = [*self.people, *([] if self.adjudicator is None else [self.adjudicator])]
+        if odd := [name for name in names if not re.fullmatch(NAME, name)]:
+            raise ConfigError(f"align.people: {odd[0]!r} is no name; give letters, digits and any of . _ + @ -")
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise ConfigError(f"align.people and align.adjudicator name {twice[0]!r} twice; give each name once")
+        if self.people and self.per_prompt > len(self.people):
+            raise ConfigError(
+                f"align.per_prompt={self.per_prompt} is more than the {len(self.people)} of align.people; lower it"
+            )
+        if self.adjudicator is not None and not self.people:
+            raise ConfigError("align.adjudicator decides between people, but align.people names nobody; name them")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +141,9 @@ class AlignInputs:
     """Held-out questions with their answers, for the choice of a model and the gate."""
     gold: list[Path] = dataclasses.field(default_factory=list)
     """Preferences of people from outside the rounds, for the next reward model."""
+    gold_questions: Path | None = None
+    """File of questions whose right order is known, which are mixed into the queue of each of the team: preferences, or
+    questions with their answers (docs/FORMATS.md)."""
     safety: Path | None = None  # File of strings that no winner may contain, one per line
     exclude: Path | None = None
     """File of ids of SFT examples that may not be drawn, one per line, such as those of an evaluation set."""

@@ -2,13 +2,11 @@
 what more training brings (Lambert 2025, rlhfbook.com, on rejection sampling)."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from tigerjax.align import mix as mix_lib
 from tigerjax.align.config import AlignConfig
 from tigerjax.align.prompts import draw
-
-Record = dict[str, Any]
+from tigerjax.files.jsonl import Record
 
 
 def training_set(

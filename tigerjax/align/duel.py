@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from tigerjax.align import gate as gate_lib
-from tigerjax.align.answers import Answer, Records, Score, ScoreFunction, fields, finite, first_answers
+from tigerjax.align.answers import Answer, AnswerScore, Records, ScoreFunction, fields, finite, first_answers
 from tigerjax.align.config import AlignConfig
 from tigerjax.errors import DataError
 from tigerjax.files import manifest
@@ -14,7 +14,7 @@ from tigerjax.files.jsonl import write_jsonl
 ANSWERS = "answers.jsonl"
 
 
-class Asked(Protocol):
+class HeldOutFunctions(Protocol):
     """What answers the held-out questions and judges the answers: a part of `rounds.RoundFunctions`."""
 
     @property
@@ -32,10 +32,14 @@ class Judged(NamedTuple):
     """{prompt_id?, messages, before, after}; each of these two is {text, score, parts?, below?}"""
 
 
-def judge(config: AlignConfig, functions: Asked, current: Path, new: Path, control: Path | None = None) -> Judged:
+def judge(
+    config: AlignConfig, functions: HeldOutFunctions, current: Path, new: Path, control: Path | None = None
+) -> Judged:
     """Compares the new model with the current one, and with the control where there is one.
 
     The control changes nothing in the verdict. Its win rate is that of the new model against it.
+
+    Raises DataError where the held-out answers of the two models are not to the same prompts.
     """
     models = [current, new, *([control] if control is not None else [])]
     records = [functions.answers(model) for model in models]
@@ -74,12 +78,12 @@ def judge(config: AlignConfig, functions: Asked, current: Path, new: Path, contr
         for name, own, texts in zip(("before", "after"), scores[:2], answers[:2], strict=True)
     }
     verdict = {"accepted": result.accepted, "reasons": result.reasons, "figures": figures, "held_out": held_out}
-    before, after = (_said(answers[n], scores[n]) for n in (0, 1))
+    before, after = (_with_scores(answers[n], scores[n]) for n in (0, 1))
     heads = [{key: r[key] for key in ("prompt_id", "messages") if key in r} for r in records[0]]
     return Judged(verdict, [h | {"before": b, "after": a} for h, b, a in zip(heads, before, after, strict=True)])
 
 
-def _said(answers: Sequence[Answer], scores: Sequence[Score]) -> Records:
+def _with_scores(answers: Sequence[Answer], scores: Sequence[AnswerScore]) -> Records:
     return [{"text": answer.text} | fields(score) for answer, score in zip(answers, scores, strict=True)]
 
 
@@ -89,10 +93,11 @@ def write(folder: Path, judged: Judged) -> None:
     write_jsonl(folder / ANSWERS, judged.answers)
 
 
-def _held_out(score: Score, answer: Answer) -> list[Any]:
-    """[score, characters] of an answer, and the parts below whose floor it is, where there are any."""
+def _held_out(score: AnswerScore, answer: Answer) -> list[Any]:
+    """[score, number of characters] of an answer. Where it is below the floor of some parts, the names of these
+    follow."""
     return [finite(score.total), len(answer.text), *([list(score.below)] if score.below else [])]
 
 
-def _mean(scores: Sequence[Score]) -> float:
+def _mean(scores: Sequence[AnswerScore]) -> float:
     return sum(score.total for score in scores) / len(scores)

@@ -11,7 +11,7 @@ from tigerjax.tokenizer.load import Tokenizer
 FINISHES = ("stop", "length", "marker")
 
 
-class Overlong(DataError):
+class OverlongAnswer(DataError):
     """A question and its answer that are longer than `seq_len`."""
 
 
@@ -54,12 +54,12 @@ def fits(tok: Tokenizer, messages: Sequence[Mapping[str, str]], text: str, finis
     """Whether the answer and the last question fit into `seq_len` tokens."""
     try:
         encode_answer(tok, messages, text, finish, seq_len=seq_len, where="")
-    except Overlong:
+    except OverlongAnswer:
         return False
     return True
 
 
-class Encoded(NamedTuple):
+class EncodedAnswer(NamedTuple):
     """Token ids of a chat that ends with an answer."""
 
     prompt: list[int]
@@ -72,7 +72,7 @@ class Encoded(NamedTuple):
 
 def encode_answer(
     tok: Tokenizer, messages: Sequence[Mapping[str, str]], text: str, finish: str, *, seq_len: int, where: str
-) -> Encoded:
+) -> EncodedAnswer:
     """A chat that ends with the answer, and with an eos when `finish` is "stop".
 
     A chat longer than `seq_len` loses its oldest turns. The answer and the last question are never cut: Overlong when
@@ -87,15 +87,15 @@ def encode_answer(
     while True:
         prompt = encode_prompt(tok, turns)
         if (length := len(prompt) + len(answer)) <= seq_len:
-            return Encoded(prompt, answer)
+            return EncodedAnswer(prompt, answer)
         if not (shorter := without_oldest(turns)) or shorter[-1]["role"] != "user":
-            raise Overlong(f"{where}: question and answer have {length} tokens, seq_len is {seq_len}; raise it")
+            raise OverlongAnswer(f"{where}: question and answer have {length} tokens, seq_len is {seq_len}; raise it")
         turns = shorter
 
 
 def encode_sampled(
     tok: Tokenizer, messages: Sequence[Mapping[str, str]], text: str, finish: str, *, seq_len: int, where: str
-) -> tuple[Encoded, str]:
+) -> tuple[EncodedAnswer, str]:
     """(a chat, finish) of a sampled answer, as `encode_answer`; one that does not fit is cut, with finish "length".
 
     The tokens that the sampler drew did fit. But encoding their text again can give more tokens than were drawn.
@@ -110,7 +110,7 @@ def encode_sampled(
     room = seq_len - len(prompt)
     if len(tok.encode(text)) + (finish == "stop") <= room or room < 1:  # without any room `encode_answer` refuses
         return encode_answer(tok, messages, text, finish, seq_len=seq_len, where=where), finish
-    return Encoded(prompt, tok.encode(text)[:room]), "length"
+    return EncodedAnswer(prompt, tok.encode(text)[:room]), "length"
 
 
 def _turns(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:

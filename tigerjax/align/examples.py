@@ -11,9 +11,7 @@ from typing import Any
 from tigerjax.align import duel, mix, rounds
 from tigerjax.align.rank import ineligible
 from tigerjax.files import manifest, own
-from tigerjax.files.jsonl import read_jsonl
-
-Record = dict[str, Any]
+from tigerjax.files.jsonl import Record, read_jsonl
 
 QUOTAS = {"people": 10, "floor": 5, "nobody": 5, "reward": 8}
 """The most prompts of each kind in a report, in this order."""
@@ -164,8 +162,8 @@ def _answer(of: Mapping[str, Any]) -> Record:
 def _conversation(messages: Sequence[Mapping[str, Any]]) -> Record:
     """{messages: the last ones, messages_left_out}"""
     last = messages[-MESSAGES:]
-    said = [{"role": m["role"]} | _cut(str(m["content"])) for m in last]
-    return {"messages": said, "messages_left_out": len(messages) - len(last)}
+    shown = [{"role": m["role"]} | _cut(str(m["content"])) for m in last]
+    return {"messages": shown, "messages_left_out": len(messages) - len(last)}
 
 
 def _cut(text: str) -> Record:

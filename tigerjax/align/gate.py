@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tigerjax.align.answers import Score
+from tigerjax.align.answers import AnswerScore
 from tigerjax.errors import DataError, GateFailed
 
 NO_GAIN = "by the reward this is no improvement"
@@ -20,7 +20,7 @@ class Gate(NamedTuple):
     """{change_points: {"mean en": points, …}, win_rate}"""
 
 
-def standings(*sides: Sequence[Score]) -> list[list[float]]:
+def standings(*sides: Sequence[AnswerScore]) -> list[list[float]]:
     """The scores by which answers are compared: an answer below a floor stands below all that are not, and is equal to
     another one below a floor."""
     known = [score.total for side in sides for score in side if math.isfinite(score.total)]
@@ -112,7 +112,9 @@ def beside(verdict: Mapping[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     sides = [verdict.get("held_out", {}).get(name, []) for name in ("after", "before")]
     scored = all(sides) and all(score is not None for side in sides for score, *_ in side)
-    read = [[Score(score, below=below[0] if below else ()) for score, _, *below in side] for side in sides if scored]
+    read = [
+        [AnswerScore(score, below=below[0] if below else ()) for score, _, *below in side] for side in sides if scored
+    ]
     counted = tally(*standings(*read)) if scored else None
     if "below_floor" in verdict["figures"]:
         out["below_floor"] = verdict["figures"]["below_floor"]

@@ -4,9 +4,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from tigerjax import records
+from tigerjax.align import calibration
 from tigerjax.align import prompts as prompts_lib
 from tigerjax.align.answers import Answer
 from tigerjax.align.config import AlignConfig
+from tigerjax.align.people import gold
 from tigerjax.align.people.queue import share
 from tigerjax.align.rewards import given
 from tigerjax.align.rewards import reward as rewards
@@ -14,7 +16,7 @@ from tigerjax.align.rewards.given import Given
 from tigerjax.align.settings import AlignSettings, read_lines
 from tigerjax.checkpoint.files import META
 from tigerjax.checkpoint.loaded import check_fits, check_sizes
-from tigerjax.checkpoint.stored import StoredModel, open_whole
+from tigerjax.checkpoint.stored import open_whole
 from tigerjax.config import PreferenceConfig, RunConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.evaluate import questions
@@ -47,12 +49,14 @@ def check(settings: AlignSettings, run: RunConfig, *, ask_judge: bool) -> None:
     preferences = records.expand(given) if given else []
     tokenizer = Tokenizer(run.data.tokenizer)
     for path in settings.models:
-        model = _open(path)
+        model = open_whole(path)
         check_fits(model, tokenizer, where=path)
         check_sizes(model, run.model, where=path)
     _check_questions(settings.evaluation_set, tokenizer, run.data.seq_len)
     sample = _check_sft(settings)
     check_reward(settings.reward, tokenizer, sample, ask_judge=ask_judge)
+    if settings.gold_questions is not None:
+        gold.read(settings.gold_questions)
     _check_preferences([paths.of(path) for path in settings.gold], "the next reward model")
     _check_preferences(preferences, "training")
     for name in ("safety", "exclude"):
@@ -70,14 +74,6 @@ def _check_preferences(files: Iterable[Any], of: str) -> None:
                 hosts.say(f"tigerjax: note: {printable(error)}; left out of {of}")
 
 
-def _open(path: str) -> StoredModel:
-    if not paths.of(path).exists():
-        raise DataError(f"{path}: there is no model; give a run, its checkpoints/, or one step")
-    if not paths.of(path).is_dir():
-        raise DataError(f"{path}: a file, but a model is a folder; give a run, its checkpoints/, or one step")
-    return open_whole(path)
-
-
 def check_reward(text: str, tokenizer: Tokenizer, sample: Answer | None, *, ask_judge: bool) -> Given:
     """The reward that is called `text`, each part of it opened as `rewards.reward.check` says."""
     of = given.read(text)
@@ -92,13 +88,9 @@ def _check_model(path: str, tokenizer: Tokenizer) -> None:
             f"{path} is a Hugging Face folder; `tigerjax convert from-hf {path} --out DIR` imports it, `tigerjax reward"
             " calibrate CONFIG --model DIR --calibration-set SFT` gives its scores their scale, and DIR is the reward"
         )
-    model = _open(path)
+    model = open_whole(path)
     check_fits(model, tokenizer, where=path, reward=True)
-    if "calibration" not in model.extra or "truncation_penalty" not in model.extra:
-        raise ConfigError(
-            f"{path}: this reward model is not calibrated; run `tigerjax reward calibrate CONFIG --model {path}"
-            " --calibration-set SFT`"
-        )
+    calibration.check(model.extra, path)
 
 
 def _check_questions(path: str, tokenizer: Tokenizer, seq_len: int) -> None:

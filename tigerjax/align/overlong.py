@@ -51,9 +51,13 @@ def fit(
     without = counts["prompts_without_pairs"] + len(comparisons) - len(kept)
     figures = {"in": counts["in"], "out": counts["in"] - sum(dropped.values()), "dropped": dropped}
     figures |= {"prompts": len(kept), "prompts_without_pairs": without}
-    told = {reason: dropped[reason] for reason in LOST if dropped.get(reason)}
+    lost_by_reason = {reason: dropped[reason] for reason in LOST if dropped.get(reason)}
     turned = {comparison.prompt_id: n for comparison in kept if (n := both_ways(comparison))}
-    lines = [_left_out("preferences", "pairs", counts["in"], told, names, max_dropped, not kept)] if told else []
+    lines = (
+        [_left_out("preferences", "pairs", counts["in"], lost_by_reason, names, max_dropped, not kept)]
+        if lost_by_reason
+        else []
+    )
     if turned:
         figures["both_ways"] = sum(turned.values())
         first = ", ".join([counts["against"][name] for name in turned][:MOST_NAMED])

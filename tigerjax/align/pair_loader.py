@@ -10,7 +10,7 @@ from tigerjax.config.files import RENAMED
 from tigerjax.errors import ConfigError
 
 
-class Group(Protocol):
+class WidthGroup(Protocol):
     """Prompts or rows of one width."""
 
     @property
@@ -33,7 +33,7 @@ class PairLoader:
 
     def __init__(
         self,
-        groups: Sequence[Group],
+        groups: Sequence[WidthGroup],
         *,
         batch_rows: int,
         seed: int,

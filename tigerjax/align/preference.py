@@ -23,7 +23,7 @@ from tigerjax.mesh import host_rows, run_mesh
 from tigerjax.processes import hosts
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.train import objective as objectives
-from tigerjax.train.held_out import Ask, HeldOut
+from tigerjax.train.held_out import HeldOut, QuestionSet
 from tigerjax.train.loop import train as train_loop
 from tigerjax.train.metrics import Reporting
 from tigerjax.train.objective import Objective
@@ -35,7 +35,7 @@ def train(
     *,
     run_dir: str | Path,
     tokenizer: Tokenizer | None = None,
-    ask: Ask | None = None,
+    ask: QuestionSet | None = None,
     progress: Progress | None = None,
     reporting: Reporting = Reporting(),
 ) -> dict[str, Any]:

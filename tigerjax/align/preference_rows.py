@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tigerjax.align import widths
-from tigerjax.align.encoding import Encoded, check_end, encode_answer, encode_sampled
+from tigerjax.align.encoding import EncodedAnswer, check_end, encode_answer, encode_sampled
 from tigerjax.align.reward_data import Comparison
 from tigerjax.data.rows import best_fit, make_batch, make_row
 from tigerjax.errors import DataError
@@ -62,7 +62,7 @@ class PreferenceRows(NamedTuple):
 class _Unit(NamedTuple):
     """Answers that must stand in one row."""
 
-    answers: list[Encoded]
+    answers: list[EncodedAnswer]
     pairs: list[tuple[int, int, float]]
     unrelated: int
     """How many of the answers, the last ones, answer another prompt."""
@@ -78,6 +78,8 @@ def to_rows(
     """Rows of `chats` x `seq_len` tokens with all pairs. Each answer fits into `seq_len` tokens (see `overlong.fit`).
 
     `unrelated` adds to each part of a prompt the answer to another prompt, cut where it does not fit.
+
+    Raises DataError for KTO with fewer than two prompts.
     """
     if unrelated and len(comparisons) < 2:
         raise DataError(
@@ -94,7 +96,7 @@ def to_rows(
     return _packed(units, chats * seq_len)
 
 
-def _encoded(comparison: Comparison, tok: Tokenizer, seq_len: int) -> dict[tuple[str, str], Encoded]:
+def _encoded(comparison: Comparison, tok: Tokenizer, seq_len: int) -> dict[tuple[str, str], EncodedAnswer]:
     """Each (text, finish) of a comparison, encoded."""
     where, out = f"prompt {comparison.prompt_id!r}", {}
     for text, finish in comparison.answers:
@@ -104,7 +106,7 @@ def _encoded(comparison: Comparison, tok: Tokenizer, seq_len: int) -> dict[tuple
     return out
 
 
-def _strange(comparisons: Sequence[Comparison], number: int, tok: Tokenizer, seq_len: int) -> Encoded:
+def _strange(comparisons: Sequence[Comparison], number: int, tok: Tokenizer, seq_len: int) -> EncodedAnswer:
     """The prompt `number` with an answer to the next prompt. Better and worse answers take turns."""
     prompt, other = comparisons[number], comparisons[(number + 1) % len(comparisons)]
     pair = other.pairs[0]

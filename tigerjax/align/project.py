@@ -21,7 +21,7 @@ from typing import Any
 from tigerjax import config as config_lib
 from tigerjax.align import rounds
 from tigerjax.align.config import AlignConfig
-from tigerjax.align.people import labels as labels_lib
+from tigerjax.align.people.delivery import Delivery, delivered
 from tigerjax.align.rewards import given
 from tigerjax.align.rewards.reward import Reward, Uses, uses
 from tigerjax.align.settings import AlignSettings, question_files, read_lines
@@ -31,7 +31,6 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, own, paths
 from tigerjax.files.jsonl import read_jsonl
 from tigerjax.files.progress import Progress
-from tigerjax.records import note
 
 
 class Project:
@@ -62,6 +61,7 @@ class Project:
             exclude=set(read_lines(self.settings.exclude)),
             safety=read_lines(self.settings.safety),
             gold=[paths.of(path) for path in self.settings.gold],
+            gold_questions=paths.of(asked) if (asked := self.settings.gold_questions) else None,
             questions=question_files(self.settings.evaluation_set),
         )
         rounds.run_steps(self.rounds, index, self.align, self._functions(index, current), inputs, until=step)
@@ -77,42 +77,10 @@ class Project:
         """How round `index` ended."""
         return rounds.ended(self.rounds, index, current=self._chosen(index))
 
-    def deliver(self, index: int, files: Sequence[Path]) -> int:
-        """Checks label files against the round's queue and copies the new ones below labels/; returns how many are new.
-
-        Raises DataError with every wrong line, and copies nothing then. What is taken and may be a mistake is said on
-        standard error.
-        """
-        queue = self.rounds / f"{index:02d}" / "queue"
-        check = functools.partial(
-            labels_lib.import_labels,
-            [record for _, record in read_jsonl(queue / "queue.jsonl")],
-            [record for _, record in read_jsonl(queue / "key.jsonl")],
-            max_tokens=self.run.data.seq_len,
-            count_tokens=self._count_tokens,
-            allow_partial=True,
-        )
-        checked, earlier = check(files), self._delivered(index)
-        for line in (check([*earlier, *files]) if earlier else checked).notes:
-            note(line)
-        place = self.folder / "labels" / f"{index:02d}"
-        place.mkdir(parents=True, exist_ok=True)
-        known = {manifest.sha256(path) for path in self._delivered(index)}
-        fresh = [path for path in files if manifest.sha256(path) not in known]
-        for path in files:
-            if path not in fresh:
-                note(f"labels: {path}: delivered before, and not taken a second time")
-        for path in fresh:
-            # The number gives the order of delivery: of two lines of one annotator the newer one counts.
-            suffix = ".json" if path.suffix == ".json" else ".jsonl"
-            with paths.writing(place / f"{len(self._delivered(index)) + 1:04d}-{path.stem}{suffix}") as copy:
-                copy.write(path.read_bytes())
-        return len(fresh)
-
-    def _delivered(self, index: int) -> list[Path]:
-        """The label files of a round that `deliver` has copied, the oldest first."""
-        place = self.folder / "labels" / f"{index:02d}"
-        return [place / name for name in paths.names(place) if name.endswith((".jsonl", ".json"))]
+    @functools.cached_property
+    def delivery(self) -> Delivery:
+        """What takes label files."""
+        return Delivery(self.folder, self.align, max_tokens=self.run.data.seq_len, count_tokens=self._count_tokens)
 
     def _start(self, index: int) -> tuple[list[Path], Path]:
         """(SFT set, current model) of a round; evaluates the candidate models when that has not been done."""
@@ -148,7 +116,7 @@ class Project:
             sample=lambda prompts, work: self._sample(index, current, prompts, work),
             sample_more=lambda more, work, prompts: self._sample(index, current, prompts, work, more),
             score=lambda answers: self._reward(answers),  # reward models are loaded when a step first scores
-            labels=lambda queue: self._delivered(index),
+            labels=lambda queue: delivered(self.folder, index),
             train=lambda file, work: _train(config, file, work, self.progress),
             trains_on="pairs" if isinstance(config.objective, PreferenceConfig) else "winners",
             answers=self._answers,

@@ -12,7 +12,7 @@ from tigerjax.files import manifest
 Key = TypeVar("Key", bound=Hashable)
 
 
-class Selection(NamedTuple):
+class PromptSelection(NamedTuple):
     """The prompts that were drawn, in the order of their ids, and counts of the examples that were not."""
 
     prompts: list[dict[str, Any]]
@@ -63,7 +63,7 @@ def select(
     round_index: int,
     exclude: Collection[str] = frozenset(),
     allow_fraction: bool = False,
-) -> Selection:
+) -> PromptSelection:
     """Draws max(1, round(fraction * N)) of the N distinct prompts of an SFT set, in proportion to task and language.
 
     `exclude` holds ids that may not be drawn, such as those of an evaluation set or of earlier rounds; N counts them.
@@ -96,7 +96,7 @@ def select(
         "excluded": len(distinct) - len(pool),
         "not_drawn": len(pool) - len(chosen),
     }
-    return Selection(chosen, {"in": total, "out": len(chosen), "dropped": dropped})
+    return PromptSelection(chosen, {"in": total, "out": len(chosen), "dropped": dropped})
 
 
 def stratified(pool: list[dict[str, Any]], wanted: int, seed: int, purpose: str) -> list[dict[str, Any]]:
@@ -116,7 +116,10 @@ def stratified(pool: list[dict[str, Any]], wanted: int, seed: int, purpose: str)
 
 
 def as_prompt(example: dict[str, Any]) -> dict[str, Any]:
-    """The prompt of an SFT example, with its answer as `reference`."""
+    """The prompt of an SFT example, with its answer as `reference`.
+
+    DataError for an example without an id or an answer.
+    """
     identity, messages = example.get("id"), example.get("messages")
     if not isinstance(identity, str) or not identity:
         raise DataError(f"SFT example without id: {str(example)[:80]}; give every example an id")

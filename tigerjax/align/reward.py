@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from tigerjax import mesh as mesh_axes
 from tigerjax.align import overlong, reward_data, widths
 from tigerjax.align.answers import Answer
+from tigerjax.align.calibration import MODEL_FOLDER, scale
 from tigerjax.align.config import RewardConfig
 from tigerjax.align.encoding import encode_all
 from tigerjax.align.pair_loader import PairLoader
@@ -43,7 +44,6 @@ from tigerjax.train.objective import Objective, Sums
 from tigerjax.train.start import start_weights
 
 SMALLEST_BUCKET = 32
-MODEL_FOLDER = "model"
 
 
 class TrainedReward(NamedTuple):
@@ -138,7 +138,7 @@ class Scorer:
     def __call__(self, answers: Sequence[Answer]) -> list[float]:
         """Calibrated scores, in standard deviations of the reference set; NaN where the model gives none, and for an
         `Existing` answer that does not fit."""
-        mean, std, penalty = _scale(self.extra)
+        mean, std, penalty = scale(self.extra)
         ids, finishes = self._encode(answers)
         scored = zip(self.raw_ids(ids), finishes, strict=True)
         return [float((raw - mean) / std - (0.0 if finish == "stop" else penalty)) for raw, finish in scored]
@@ -152,7 +152,10 @@ class Scorer:
 
     def raw_ids(self, ids: Sequence[Sequence[int] | None]) -> np.ndarray:
         """Scores at the last token of each sequence, float64 [len(ids)]; NaN for None. It does not check that this
-        token is eos."""
+        token is eos.
+
+        Raises DataError for a sequence that is empty or longer than `seq_len`.
+        """
         buckets: dict[int, list[int]] = defaultdict(list)
         for index, one in enumerate(ids):
             if one is None:
@@ -178,21 +181,6 @@ class Scorer:
                 if say is not None:
                     say(done, len(ids))
         return out
-
-
-def _scale(extra: Mapping[str, Any]) -> tuple[float, float, float]:
-    """(mean, deviation, truncation penalty) of a reward model's `extra`, which an import may have from elsewhere."""
-    calibration = extra.get("calibration")
-    if not isinstance(calibration, dict) or "truncation_penalty" not in extra:
-        raise ConfigError("this reward model is not calibrated; run `reward calibrate` on an SFT reference set")
-    values = calibration.get("mean"), calibration.get("std"), extra["truncation_penalty"]
-    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool) and np.isfinite(v)]
-    if len(numbers) < len(values) or numbers[1] <= 0 or numbers[2] < 0:
-        raise ConfigError(
-            f"this reward model has mean, std and truncation_penalty {values}, needs numbers, a std above 0 and a"
-            " penalty of at least 0; run `reward calibrate` on an SFT reference set"
-        )
-    return numbers[0], numbers[1], numbers[2]
 
 
 def check_rows(rows: int, mesh: Mesh | None) -> None:

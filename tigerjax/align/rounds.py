@@ -5,8 +5,9 @@
     rounds/01/score/     scored.jsonl                             the same with their scores
     rounds/01/queue/     queue.jsonl key.jsonl queue.md           the questions to people, lines to fill in, and the
                          template.jsonl                           same questions as a project of Label Studio
-                         label_studio.xml label_studio.json
-    rounds/01/labels/    verdicts.jsonl adjudicate.jsonl missing.json    people's answers to them
+                         label_studio.xml label_studio.json       of a team also assignments.jsonl and people/NAME/
+    rounds/01/labels/    verdicts.jsonl adjudicate.jsonl missing.json    people's answers to them; of a team also
+                         people.json                              how each did on gold questions
     rounds/01/rank/      ranked.jsonl preferences.jsonl           winners, and preferences for the next reward model
                          pairs.jsonl                              each prompt's best answer above its worst
     rounds/01/mix/       sft.jsonl winners.jsonl control.jsonl    the next SFT set, what is new in it, and the control's
@@ -32,9 +33,8 @@ from tigerjax.align import rank as rank_lib
 from tigerjax.align.answers import Records, ScoreFunction, score_records
 from tigerjax.align.config import AlignConfig
 from tigerjax.align.more import answered_again
-from tigerjax.align.people import label_studio
+from tigerjax.align.people import folders, gold, panel
 from tigerjax.align.people import labels as labels_lib
-from tigerjax.align.people import queue as queue_lib
 from tigerjax.align.people.labels import Verdict
 from tigerjax.align.steps import STEPS, Step
 from tigerjax.errors import ConfigError, DataError
@@ -105,6 +105,8 @@ class RoundInputs:
     """The files of the held-out questions, which `RoundFunctions.answers` and `accuracy` read."""
     gold: Sequence[Path] = ()
     """Files of preferences that people gave outside of rounds. They join this round's preferences."""
+    gold_questions: Path | None = None
+    """Questions whose right order is known, for the queues of a team."""
 
 
 class Round(NamedTuple):
@@ -228,43 +230,26 @@ def _steps(
     scored = _read(folder / "score" / "scored.jsonl")
     yield "score"
 
-    with begin("queue", [folder / "score"]) as step:
+    golds_file = [] if inputs.gold_questions is None else [inputs.gold_questions]
+    with begin("queue", [folder / "score", *golds_file]) as step:
         if not step.done:
-            asked = queue_lib.build(
-                scored,
-                rank_fraction=config.rank_fraction,
-                edit_fraction=config.edit_fraction,
-                edit_within_ranked=config.edit_within_ranked,
-                seed=config.seed,
-                round_index=index,
-            )
-            write_jsonl(step.tmp / "queue.jsonl", asked.items)
-            write_jsonl(step.tmp / "key.jsonl", asked.key)
-            write_jsonl(step.tmp / "template.jsonl", queue_lib.template(asked.items))
-            (step.tmp / "queue.md").write_text(queue_lib.markdown(asked.items), encoding="utf-8")
-            (step.tmp / "label_studio.xml").write_text(label_studio.config(), encoding="utf-8")
-            manifest.write_json(step.tmp / "label_studio.json", label_studio.tasks(asked.items))
-            step.figures = dict(asked.counts)
+            golds = gold.read(inputs.gold_questions) if inputs.gold_questions is not None else []
+            step.figures = folders.write_queue(step.tmp, scored, config, index, golds)
     yield "queue"
 
-    files = list(functions.labels(folder / "queue"))
+    files = [*functions.labels(folder / "queue"), *panel.earlier_records(folder, config)]
     with begin("labels", [folder / "queue", *files]) as step:
         if not step.done:
             imported = labels_lib.import_labels(
                 _read(folder / "queue" / "queue.jsonl"),
                 _read(folder / "queue" / "key.jsonl"),
-                files,
+                functions.labels(folder / "queue"),
                 max_tokens=functions.max_tokens,
                 count_tokens=functions.count_tokens,
                 allow_partial=config.allow_partial,
+                panel=panel.of_round(folder, config),
             )
-            write_jsonl(
-                step.tmp / "verdicts.jsonl", ({"prompt_id": p, **v._asdict()} for p, v in imported.verdicts.items())
-            )
-            write_jsonl(step.tmp / "adjudicate.jsonl", imported.adjudicate)
-            manifest.write_json(step.tmp / "missing.json", imported.missing)
-            if imported.conversations:
-                write_jsonl(step.tmp / Path(CONVERSATIONS).name, imported.conversations)
+            folders.write_labels(step.tmp, imported, Path(CONVERSATIONS).name)
             step.counts = imported.counts
     yield "labels"
 
@@ -275,10 +260,10 @@ def _steps(
             talks = _read(folder / CONVERSATIONS) if (folder / CONVERSATIONS).is_file() else []
             ranked = rank_lib.rank([*scored, *talks], verdicts, **how, min_spread=config.min_spread)
             write_jsonl(step.tmp / "ranked.jsonl", ranked.records)
-            gold = [record | {"provenance": "gold"} for path in inputs.gold for record in _read(path)]
-            write_jsonl(step.tmp / "preferences.jsonl", [*ranked.preferences, *gold])
+            of_gold = [record | {"provenance": "gold"} for path in inputs.gold for record in _read(path)]
+            write_jsonl(step.tmp / "preferences.jsonl", [*ranked.preferences, *of_gold])
             write_jsonl(step.tmp / "pairs.jsonl", ranked.pairs)
-            step.counts = ranked.counts | ({"gold": len(gold)} if gold else {})
+            step.counts = ranked.counts | ({"gold": len(of_gold)} if of_gold else {})
     yield "rank"
 
     with begin("mix", [*sft, folder / "rank"]) as step:

@@ -27,6 +27,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "evaluation_set": ("candidate", "gate"),
     "reward": ("score", "gate"),
     "gold": ("rank",),
+    "gold_questions": ("queue",),
     "safety": ("rank",),
     "score_batch_size": (),
     **dict.fromkeys(("n", "temperature", "top_p", "top_k"), ("sample",)),
@@ -80,6 +81,8 @@ class AlignSettings:
     """File of strings that no winner may contain, one per line."""
     exclude: str | None
     """File of prompt ids that may not be drawn, one per line, such as those of an evaluation set."""
+    gold_questions: str | None = None
+    """File of questions whose right order is known."""
 
 
 def write(folder: Path, settings: AlignSettings) -> None:

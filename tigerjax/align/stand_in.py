@@ -33,6 +33,8 @@ def answer(
     `right(key line, text)`, where given, says whether an answer is right instead of `contains`. Prompts that are not in
     the key get no labels. Nor does a prompt get an edit when every candidate has the key's text already. The import
     reports these labels as missing.
+
+    Raises DataError for a line of the key that lacks a field.
     """
     queue = Path(queue) / "queue.jsonl" if Path(queue).is_dir() else Path(queue)
     key_lines: dict[str, dict[str, Any]] = {}

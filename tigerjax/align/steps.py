@@ -26,8 +26,8 @@ USES: dict[str, tuple[str, ...]] = {
     "prompts": ("prompt_fraction", "allow_fraction", "exclude_rounds", "seed"),
     "sample": ("seed",),
     "score": ("more_candidates", "min_spread"),
-    "queue": ("rank_fraction", "edit_fraction", "edit_within_ranked", "seed"),
-    "labels": ("allow_partial",),
+    "queue": ("rank_fraction", "edit_fraction", "edit_within_ranked", "seed", "people", "per_prompt", "gold_share"),
+    "labels": ("allow_partial", "due_days", "min_gold", "set_aside", "min_agreement", "adjudicator"),
     "rank": ("min_spread",),
     "mix": (
         "top_m",

@@ -20,6 +20,8 @@ def collect(folder: str | Path) -> dict[str, Any]:
     Diversity holds the figures of `tigerjax.align.diversity`, control those of `duel.judge`. Before and after are the
     current and the new model on the held-out questions: mean {reward, accuracy, characters} and the list of scores. The
     last two are those of `gate.beside`.
+
+    Raises DataError where no round has ended, or where an older version wrote its gate.
     """
     ended: list[dict[str, Any]] = []
     for round_folder in steps.folders(paths.of(folder) / "rounds"):

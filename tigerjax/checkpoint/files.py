@@ -20,7 +20,6 @@ FOLDER = "checkpoints"
 """Of a run, which holds its checkpoints."""
 SHA256, XXH3 = "sha256", "xxh3"
 """The checksums of its files, in meta.json: see `tigerjax.files.digests`."""
-NO_CHECKPOINT = "no whole checkpoint here; give a run folder, its checkpoints/ or one step of it"
 Read = TypeVar("Read")
 
 
@@ -29,7 +28,17 @@ def folder_of(path: Path) -> Path:
     for folder in (path / FOLDER, path):
         if steps(folder) or damaged(folder):
             return folder
+    _need_folder(path)
     raise DataError(f"{path}: no checkpoints here; give a run folder or its checkpoints/")
+
+
+def _need_folder(path: Path) -> None:
+    """DataError where nothing is at `path`, or a file. In a bucket a folder is no more than the objects in it."""
+    if paths.on_bucket(path) or path.is_dir():
+        return
+    if path.exists():
+        raise DataError(f"{path} is a file; give a run folder, its checkpoints/ or one step of it")
+    raise DataError(f"{path} does not exist; give a run folder, its checkpoints/ or one step of it")
 
 
 def damaged(folder: Path) -> list[str]:
@@ -50,7 +59,7 @@ def newest_whole(folder: Path, read: Callable[[Path], Read], damaged: Callable[[
     """`read(path)` of the newest whole checkpoint in a checkpoints folder; None when there is none.
 
     A checkpoint is damaged when `read` raises DataError. `damaged` is then called with its path and the error, and the
-    next older one is tried. Absent is raised on: no older one would do better.
+    next older one is tried. An error of the kind Absent is raised again, since an older checkpoint would have it too.
     """
     for step in steps(folder):
         path = folder / str(step)
@@ -66,14 +75,15 @@ def newest_whole(folder: Path, read: Callable[[Path], Read], damaged: Callable[[
 def open_newest(path: Path, read: Callable[[Path], Read]) -> Read:
     """`read(path)` of the newest whole checkpoint; `path` is a run, its checkpoints/, or one checkpoint.
 
-    Damaged ones that are passed over are named on stderr. DataError when none is whole.
+    Damaged ones that are passed over are named on stderr. DataError when none is whole, or `path` is no folder.
     """
+    _need_folder(path)
     if (path / META).exists():
         return read(path)
     folder = path / "checkpoints" if paths.names(path / "checkpoints") else path
     newest = newest_whole(folder, read, lambda at, error: say_damaged(at, error, "trying the one before"))
     if newest is None:
-        raise DataError(f"{path}: {NO_CHECKPOINT}")
+        raise DataError(f"{path}: no whole checkpoint here; give a run folder, its checkpoints/ or one step of it")
     return newest
 
 

@@ -123,8 +123,8 @@ def entry(selection: Selection, base: Path, checkpoints: Path) -> dict[str, Any]
 
 def lora_of(meta: dict[str, Any]) -> LoraConfig:
     """The settings of the adapters of a checkpoint, of rank 0 where it has none."""
-    said = (meta.get(BASE) or {}).get("lora")
-    return LoraConfig(**(said | {"targets": tuple(said["targets"])})) if said else LoraConfig()
+    stored = (meta.get(BASE) or {}).get("lora")
+    return LoraConfig(**(stored | {"targets": tuple(stored["targets"])})) if stored else LoraConfig()
 
 
 def base_of(path: Path, meta: dict[str, Any]) -> Path | None:
@@ -135,8 +135,8 @@ def base_of(path: Path, meta: dict[str, Any]) -> Path | None:
     if (base := meta.get(BASE)) is None:
         return None
     if wrong := [name for name, kinds in FORMS.items() if not isinstance(base.get(name), kinds)]:
-        said = str(base.get(wrong[0]))[:60]
-        raise DataError(f"{path / META}: base.{wrong[0]} is {said!r}; copy the checkpoint again")
+        value = str(base.get(wrong[0]))[:60]
+        raise DataError(f"{path / META}: base.{wrong[0]} is {value!r}; copy the checkpoint again")
     tried = [Path(base["path"]) if not places.on_bucket(base["path"]) else places.of(base["path"])]
     if base["relative"] is not None:
         tried.append(Path(os.path.normpath(path / base["relative"])))

@@ -19,23 +19,23 @@ from tigerjax.checkpoint.files import check_bytes
 from tigerjax.files import digests, manifest, paths
 
 ALIGNED = 64  # bytes
-Index = tuple[tuple[int, int], ...]
-"""Of a part in its array: first and end along each dimension."""
+Bounds = tuple[tuple[int, int], ...]
+"""Where a part lies in its array: (start, stop) along each dimension."""
 
 
 class Layout(NamedTuple):
     """Which parts of which arrays a process holds, and where they lie in its share."""
 
     name: str
-    at: dict[tuple[str, Index], int]
+    at: dict[tuple[str, Bounds], int]
     """Where a part of the array of this name begins."""
     bytes: int
 
 
 def layout(tree: Any) -> Layout:
-    """The share of this process in a tree of arrays, or of their shapes, dtypes and shardings. Of a part that several
-    of its devices hold there is one copy."""
-    described, at, end = [], dict[tuple[str, Index], int](), 0
+    """The share of this process in a tree of arrays, or of their shapes, dtypes and shardings. A part that several of
+    its devices hold is stored once."""
+    described, at, end = [], dict[tuple[str, Bounds], int](), 0
     for name, leaf in _named(tree):
         cuts = leaf.sharding.addressable_devices_indices_map(leaf.shape).values()
         indices = sorted({_index(cut, leaf.shape) for cut in cuts})
@@ -48,7 +48,8 @@ def layout(tree: Any) -> Layout:
 
 
 def copy(tree: Any, layout: Layout, into: np.ndarray) -> None:
-    """Copies this process's parts of a tree of arrays into the bytes `into`; the devices may go on when it returns."""
+    """Copies this process's parts of a tree of arrays into the bytes `into`. The arrays may be donated or changed
+    afterwards."""
     for _, leaf in _named(tree):
         for shard in leaf.addressable_shards:
             shard.data.copy_to_host_async()
@@ -63,7 +64,7 @@ def copy(tree: Any, layout: Layout, into: np.ndarray) -> None:
 
 
 def files(name: str) -> tuple[str, str]:
-    """The files of a share: the second one is written last, and says that both are whole."""
+    """The files of a share. The second one is written last: where it is there, both are complete."""
     return f"{name}.bin", f"{name}.json"
 
 
@@ -79,7 +80,7 @@ def write(folder: Path, layout: Layout, data: np.ndarray, meta: dict[str, Any]) 
 
 
 def checked(folder: Path, name: str) -> dict[str, Any]:
-    """The meta of a share. DataError where it is not there as it was written, to the byte."""
+    """The meta of a share. DataError where a file is absent or has other bytes than were written."""
     meta = metas.read(folder / files(name)[1])
     check_bytes(folder, meta, ())
     return meta
@@ -109,7 +110,7 @@ def _named(tree: Any) -> list[tuple[str, Any]]:
     ]
 
 
-def _index(cut: tuple[slice, ...] | None, shape: tuple[int, ...]) -> Index:
+def _index(cut: tuple[slice, ...] | None, shape: tuple[int, ...]) -> Bounds:
     """A part's place, whatever form JAX gives it in."""
     whole = tuple(slice(None) for _ in shape)
     return tuple((part.indices(size)[:2]) for part, size in zip(cut or whole, shape, strict=True))

@@ -61,7 +61,7 @@ def init(
     try:
         inputs_lib.check(settings, run, ask_judge=ask_judge)
     except JudgeError as error:
-        raise JudgeError(f"{error}; --no-ask-judge goes on without it") from error
+        raise JudgeError(f"{error}; --no-ask-judge continues without it") from error
     settings_lib.write(out, settings)
     show({"plan": str(out / settings_lib.FILE), "models": len(inputs.models)}, json)
 
@@ -192,7 +192,7 @@ def run(dir: Folder, rounds: Count = 1, hosts: HostsConfig = AUTO, json: Path | 
     figures: list[dict[str, Any]] = []
     last = None
     with processes.together(), processes.alone_in(dir):
-        project = _open(dir)
+        project = open_project(dir)
         for index in range(1, rounds + 1):
             _until(project, index, "gate")
             last = project.ended(index)
@@ -261,7 +261,7 @@ def _control(control: dict[str, float]) -> str:
     return f"random winners    {figures}; the new model wins {percent(control['win_rate'])} against them"
 
 
-def _open(dir: Path) -> Any:
+def open_project(dir: Path) -> Any:
     """The project.Project of a folder, after a check that all hosts read the same settings."""
     from tigerjax.align import project
     from tigerjax.align import settings as settings_lib
@@ -279,18 +279,25 @@ def _config(settings: Any) -> ConfigFile:
 
 def _step(dir: Path, step: str, hosts: HostsConfig, json: Path | None, labels: Sequence[Path] = ()) -> None:
     """Runs one step of the round under way; ConfigError when an earlier step is missing."""
+    from tigerjax.align.people import desk
     from tigerjax.align.steps import STEPS
     from tigerjax.files import manifest
     from tigerjax.processes import hosts as processes
 
     processes.start(hosts)
     with processes.together(), processes.alone_in(dir):
-        project = _open(dir)
+        project = open_project(dir)
         index = project.under_way()
         processes.same("the round under way", index)
+        if (labels and (taker := project.delivery.taker(index)) > index) or project.delivery.all_late(index, labels):
+            taken = project.delivery.take(index, labels)
+            show({"round": taker, "step": step, "files_for_the_next_round": taken}, json)
+            return
         project.require(index, step, {name: "import" if name == "labels" else name for name in STEPS})
         if labels:
-            project.deliver(index, labels)
+            project.delivery.take(index, labels)
+        if step == "labels":
+            desk.write_adjudicator(dir, project.align, index)
         _until(project, index, step)
     done = manifest.read(project.rounds / f"{index:02d}" / step) or {}
     figures = {"round": index, "step": step} | done.get("counts", {}) | done.get("figures", {})
@@ -310,8 +317,14 @@ def _until(project: Any, index: int, step: str) -> None:
         project.until(index, step)
     except Blocked as error:
         queue = project.rounds / f"{index:02d}" / "queue"
+        if project.align.people:
+            raise Blocked(
+                f"{error}: each person's questions are in {queue / 'people'}, and `tigerjax align people push"
+                f" {project.folder}` brings them to Label Studio; `tigerjax align people status {project.folder}` shows"
+                f" who is late; to go on without them, `tigerjax align set {project.folder} --align.allow-partial`"
+            ) from error
         raise Blocked(
             f"{error}: read {queue / 'queue.md'}, fill in a copy of template.jsonl beside it, then"
-            f" `tigerjax align import {project.folder} --labels FILE`; to go on without people,"
+            f" `tigerjax align import {project.folder} --labels FILE`; to continue without people,"
             f" `tigerjax align set {project.folder} --align.allow-partial`"
         ) from error

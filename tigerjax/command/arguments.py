@@ -72,7 +72,10 @@ class Call:
 
 
 def bind(command: Command, words: Sequence[str], prog: str) -> Call:
-    """The call that these words ask for. Options that are not the command's own override fields of its CONFIG."""
+    """The call that these words ask for. Options that are not the command's own override fields of its CONFIG.
+
+    ConfigError for words that do not fit.
+    """
     own = options.of_command(command)
     if not options.takes_config(command):
         return Call(command, prog, None, _parse(words, own, prog))

@@ -15,7 +15,7 @@ from tigerjax.config.ranges import Seed
 if TYPE_CHECKING:
     from tigerjax.align.reward import Scorer
     from tigerjax.checkpoint.loaded import Loaded
-    from tigerjax.serve.chat import ScoreFunction
+    from tigerjax.serve.chat import ScoreChat
 
 SCORED_TOGETHER = 8
 
@@ -71,16 +71,21 @@ def chat(
 
 
 def reward_scorer(place: Path, model: "Loaded") -> "Scorer":
-    """The scorer of a reward model, which reads the tokenizer of the model."""
+    """The scorer of the reward model at `place`, which reads the tokenizer of the model.
+
+    Raises ConfigError for one that is not calibrated or has another tokenizer, and DataError where there is none.
+    """
+    from tigerjax.align import calibration
     from tigerjax.align.reward import Scorer
     from tigerjax.checkpoint.loaded import load
     from tigerjax.serve.asked import LONGEST
 
     reward = load(place, model.tokenizer, compute=model.compute, mesh=model.mesh, reward=True)
+    calibration.check(reward.extra, place)
     return Scorer(reward, seq_len=min(reward.reach or LONGEST, LONGEST), rows=SCORED_TOGETHER)
 
 
-def _scores(place: Path, model: "Loaded") -> "ScoreFunction":
+def _scores(place: Path, model: "Loaded") -> "ScoreChat":
     """The calibrated scores of a reward model."""
     from tigerjax.align.answers import Answer, finite
 

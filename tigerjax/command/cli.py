@@ -1,18 +1,21 @@
 """The `tigerjax` program: it finds the command, calls it, and turns its errors into one line and an exit code.
 
 Exit codes: 0 done, 1 a host was lost, 2 bad config (before any work), 3 bad data, 4 waits for people, 5 a gate failed,
-130 interrupted (what was trained is saved).
+130 interrupted (a run saves a checkpoint first).
 """
 
 import difflib
 import errno
 import glob
 import inspect
+import itertools
 import logging
 import os
+import re
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,7 @@ from tigerjax.terminal import in_short, show, tell
 # What an accelerator looks like to the kernel: Google TPUs (two drivers), NVIDIA (also under WSL 2), AMD.
 ACCELERATORS = ("/dev/accel*", "/dev/vfio/[0-9]*", "/dev/nvidia*", "/dev/dxg", "/dev/kfd")
 GOOGLE_PCI = "0x1ae0"  # a TPU that a container has not mapped yet
+WORD = re.compile(r"[A-Za-z][\w-]*")  # of a command, and no path
 ALIKE = 0.7  # of difflib's ratio: `trian` and `train` have 0.8
 OVERVIEW_END = (
     "`tigerjax COMMAND --help` shows what a command takes, with an example; `--dry-run` what it would read and write.",
@@ -40,6 +44,7 @@ OVERVIEW_END = (
 GROUP_END = ("`tigerjax COMMAND --help` shows arguments and an example.",)
 AGAIN_SECONDS = 0.05  # until the callback in which a Ctrl-C was dropped is over
 INTERRUPTED = "interrupted; run the same command again to continue"
+CONVERSATIONS = {("chat",), ("serve",)}  # which the same command does not continue
 REFUSED = (
     errno.EACCES,
     errno.EPERM,
@@ -146,6 +151,10 @@ def _run_in_project(words: tuple[str, ...], command: Command, args: list[str]) -
         more = project.explanation(str(error), tables, words, args)
         error.args = (f"{error}{more}",)
         raise
+    except KeyboardInterrupt as interrupt:
+        if words in CONVERSATIONS and not interrupt.args:
+            interrupt.args = ("interrupted",)
+        raise
     if call is None:
         return
     follows = project.following(tables, words, given) or next_step.after(words, call.names())
@@ -184,7 +193,7 @@ def _refuse_misspelt(words: tuple[str, ...], rest: list[str]) -> None:
 
 def _refuse(args: list[str]) -> None:
     """ConfigError for words that are no command. Those that begin several are answered with the list of these."""
-    words = tuple(word for word in args if not word.startswith("-"))
+    words = tuple(itertools.takewhile(WORD.fullmatch, args)) or tuple(args[:1])
     if words in {command[:n] for command in COMMANDS for n in range(1, len(command))}:
         show(_list_commands(words))
         if set(args) & set(HELP):
@@ -193,7 +202,9 @@ def _refuse(args: list[str]) -> None:
     near = _near_commands(words)
     meant = " or ".join(f"`tigerjax {command}`" for command in near)
     hint = f"; did you mean {meant}?" if near else "; `tigerjax --help` lists the commands"
-    raise ConfigError(f"no command {' '.join(words[: len(near[0].split()) if near else 1]) or args[0]!r}{hint}")
+    parts = near[0].split() if near else words[:1]
+    meant_parts = len(parts) if _like(words[0], parts[0]) >= ALIKE else 1  # 1 for `clean`, without its group
+    raise ConfigError(f"no command {' '.join(words[:meant_parts])!r}{hint}")
 
 
 def _near_commands(words: tuple[str, ...]) -> list[str]:
@@ -201,17 +212,16 @@ def _near_commands(words: tuple[str, ...]) -> list[str]:
 
     A word may also stand for a command without its group: `clean` for `data clean`.
     """
-    if not words:
-        return []
     if words[0] in COMMANDS_ELSEWHERE:
         return [COMMANDS_ELSEWHERE[words[0]]]
-    likeness: dict[str, float] = {}
+    likeness: dict[str, tuple[float, float]] = {}
     for command in COMMANDS:
         whole = _like(" ".join(words[: len(command)]), " ".join(command))
         without_group = max((_like(words[0], word) for word in command[1:]), default=0.0)
-        likeness[" ".join(command)] = max(whole, without_group)
-    best = max(likeness.values())
-    return [command for command, like in likeness.items() if like == best >= ALIKE][:2]
+        likeness[" ".join(command)] = max(whole, without_group), whole
+    best = max(like for like, _ in likeness.values())
+    near = [command for command, (like, _) in likeness.items() if like == best >= ALIKE]
+    return ([command for command in near if likeness[command][1] == best] or near)[:2]  # `train`, not `reward train`
 
 
 def _like(one: str, other: str) -> float:
@@ -236,6 +246,8 @@ def main(args: list[str] | None = None) -> int:
         if disk_full(error):
             where = getattr(error, "filename", None) or "the output"
             return _fail(f"no space left on the disk for {where}; what was finished is whole: free some and repeat", 3)
+        if isinstance(error, FileNotFoundError) and traceback.extract_tb(error.__traceback__)[-1].name == "mkdir":
+            return _fail(f"{error.filename}: this folder cannot be made; give another path", 3)  # in /proc for example
         if isinstance(error, OSError) and error.errno in ADVICE:
             return _fail(f"{error.filename or 'the output'}: {error.strerror}; {ADVICE[error.errno]}", 3)
         if (trouble := paths.trouble(error)) is not None:

@@ -31,7 +31,7 @@ def quickstart(out: OnDisk = Path("runs/quickstart"), seed: Seed = 0, json: Path
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RewardData:
+class RewardDataOptions:
     """What a reward model is trained on."""
 
     preferences: list[Path]  # Files of answers, ordered by preference
@@ -40,7 +40,7 @@ class RewardData:
 
 def reward_train(
     config: ConfigFile,
-    data: Annotated[RewardData, FLAT],
+    data: Annotated[RewardDataOptions, FLAT],
     init: Path | None = None,
     out: Path | None = None,
     reward: RewardConfig = RewardConfig(),

@@ -13,25 +13,40 @@ from tigerjax.command.progress import show_elapsed
 from tigerjax.config import PreferenceConfig, ReferencedConfig, RlConfig, RunConfig
 from tigerjax.config.ranges import Count, CountOrZero, PositiveFactor, Range
 from tigerjax.errors import ConfigError
+from tigerjax.plan.topology import Topology, parse, set_compiler_environment
 from tigerjax.terminal import show, tell
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Search:
+class Slices:
+    """The slices to plan for. ConfigError for a topology that no chip has, so that `--dry-run` finds it too."""
+
+    topology: str
+    slices: Count = 1
+
+    def __post_init__(self) -> None:
+        self.parsed()
+
+    def parsed(self) -> Topology:
+        """What the words say."""
+        return parse(self.topology, self.slices)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchOptions:
     """Whether meshes are searched, and for how long."""
 
     search: bool = False  # Try meshes, remat policies and batch splits
     budget_minutes: PositiveFactor = 60.0  # The search ends after so long
-    work: Path | None = None  # Folder of the search's results; without it runs/plan/NAME
+    work: Path | None = None  # Folder of the search's results
 
 
 def plan(
     config: ConfigFile,
-    topology: str,
-    slices: Count = 1,
+    at: Annotated[Slices, FLAT],
     tokens: Annotated[float, Range(1, 1e18)] | None = None,
     answers: CountOrZero = 0,
-    searching: Annotated[Search, FLAT] = Search(),  # frozen
+    searching: Annotated[SearchOptions, FLAT] = SearchOptions(),  # frozen
     json: Path | None = None,
 ) -> None:
     """Predicts memory, step time and traffic of a run on a TPU slice that is not there.
@@ -44,9 +59,7 @@ def plan(
 
     Example: tigerjax plan configs/llama2_7b.py --topology v5p:4x4x4 --tokens 300e9
     """
-    from tigerjax.plan.topology import parse, set_compiler_environment
-
-    run, place = override(config), parse(topology, slices)
+    run, place = override(config), at.parsed()
     set_compiler_environment()
     if searching.search:
         from tigerjax.plan.ranking import rank
@@ -66,7 +79,7 @@ def plan(
     if isinstance(run.objective, RlConfig):
         beside = " and the reference" if run.objective.kl else ""
         tell(f"tigerjax: note: the sampler's weights and cache{beside} beside the step are not counted")
-    tell(f"compiling the step of {run.name} for {topology}: minutes for a large model")
+    tell(f"compiling the step of {run.name} for {at.topology}: minutes for a large model")
     with show_elapsed("compiling"):
         compiled = compile_for(run, place, step_of=_reward_step(answers) if answers else train_step)
     shown = figures.figures(run, place, compiled)

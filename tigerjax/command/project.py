@@ -30,7 +30,7 @@ from tigerjax.terminal import tell
 FILE = "tigerjax.toml"
 
 
-class Table(NamedTuple):
+class CommandDefaults(NamedTuple):
     """What one command takes."""
 
     command: tuple[str, ...]
@@ -44,7 +44,7 @@ class Table(NamedTuple):
         return shlex.join([*self.command, *self.positional])
 
 
-def read(commands: Collection[tuple[str, ...]], path: Path = Path(FILE)) -> list[Table]:
+def read(commands: Collection[tuple[str, ...]], path: Path = Path(FILE)) -> list[CommandDefaults]:
     """The tables of a project file in their order; none where there is no file.
 
     ConfigError for a file that is wrong."""
@@ -56,8 +56,11 @@ def read(commands: Collection[tuple[str, ...]], path: Path = Path(FILE)) -> list
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}; write it as UTF-8") from error
 
 
-def parsed(text: str, commands: Collection[tuple[str, ...]], path: Path = Path(FILE)) -> list[Table]:
-    """The tables of a project file's text; `path` is where messages say that it stands."""
+def parsed(text: str, commands: Collection[tuple[str, ...]], path: Path = Path(FILE)) -> list[CommandDefaults]:
+    """The tables of a project file's text; `path` is where messages say that it stands.
+
+    Raises ConfigError for a text that is no TOML, and for a table that is no command.
+    """
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -73,11 +76,13 @@ def parsed(text: str, commands: Collection[tuple[str, ...]], path: Path = Path(F
         command = max((known for known in commands if words[: len(known)] == known), key=len, default=None)
         if command is None:
             raise ConfigError(f"{path}: [{name!r}] is no command{near_miss(name, map(' '.join, commands))}")
-        out.append(Table(command, words[len(command) :], given))
+        out.append(CommandDefaults(command, words[len(command) :], given))
     return out
 
 
-def complete(tables: Sequence[Table], command: Sequence[str], function: Command, typed: Sequence[str]) -> list[str]:
+def complete(
+    tables: Sequence[CommandDefaults], command: Sequence[str], function: Command, typed: Sequence[str]
+) -> list[str]:
     """The words behind a command, with what the project file has for it. Says on stderr what that is.
 
     ConfigError where several tables are meant, and for an option that the command does not have.
@@ -106,7 +111,7 @@ def complete(tables: Sequence[Table], command: Sequence[str], function: Command,
     return [*first, *behind, *typed[len(first) :], *added]
 
 
-def usual_folder(tables: Sequence[Table], function: Command) -> list[str]:
+def usual_folder(tables: Sequence[CommandDefaults], function: Command) -> list[str]:
     """The folder that a command without a table works on, as the one word that was not typed; [] where there is none.
 
     It is the alignment for what takes one. For `report` it is the alignment where a round has ended, else the folder of
@@ -121,7 +126,7 @@ def usual_folder(tables: Sequence[Table], function: Command) -> list[str]:
     return [*runs, *(to for to in map(_alignment, tables) if to and _judged(to))][-1:]
 
 
-def _alignment(table: Table) -> str:
+def _alignment(table: CommandDefaults) -> str:
     """The folder of an alignment that a table makes or runs; "" for other tables."""
     word: dict[tuple[str, ...], Any] = {
         ("align", "init"): table.given.get("out"),
@@ -130,7 +135,7 @@ def _alignment(table: Table) -> str:
     return str(word.get(table.command) or "")
 
 
-def _run(table: Table) -> str:
+def _run(table: CommandDefaults) -> str:
     """The folder of the run that a table trains; "" for other tables, and where its config cannot be read."""
     if table.command not in (("train",), ("reward", "train")):
         return ""
@@ -143,7 +148,7 @@ def _run(table: Table) -> str:
         return ""
 
 
-def explanation(message: str, tables: Sequence[Table], command: Sequence[str], typed: Sequence[str]) -> str:
+def explanation(message: str, tables: Sequence[CommandDefaults], command: Sequence[str], typed: Sequence[str]) -> str:
     """What this file says about an error of a command: that it gave an option which the message names, and which
     earlier command writes a path that the message names and that is not there. "" where it says nothing."""
     table = _meant(tables, tuple(command), typed)
@@ -163,7 +168,7 @@ def explanation(message: str, tables: Sequence[Table], command: Sequence[str], t
     return out
 
 
-def following(tables: Sequence[Table], command: Sequence[str], words: Sequence[str]) -> str | None:
+def following(tables: Sequence[CommandDefaults], command: Sequence[str], words: Sequence[str]) -> str | None:
     """The command that the project file has behind this one, which was called with `words`; None at its end.
 
     The steps of a round have no tables: behind them `align run` does what is left of the rounds, and behind `align set`
@@ -193,7 +198,7 @@ def _judged(alignment: str | Path) -> list[Path]:
     return list(Path(alignment).glob("rounds/*/gate/manifest.json"))
 
 
-def _export(tables: Sequence[Table], table: Table, alignment: str) -> str:
+def _export(tables: Sequence[CommandDefaults], table: CommandDefaults, alignment: str) -> str:
     """What to type to export the model that the rounds have ended with, where the table exports another one."""
     from tigerjax.align import summary
 
@@ -204,7 +209,7 @@ def _export(tables: Sequence[Table], table: Table, alignment: str) -> str:
     return shlex.join([*table.command, *model, *table.positional[1:], *given])
 
 
-def shortest(tables: Sequence[Table], table: Table) -> str:
+def shortest(tables: Sequence[CommandDefaults], table: CommandDefaults) -> str:
     """What to type for a table: the command alone where no other table has it."""
     alone = sum(other.command == table.command for other in tables) == 1
     return " ".join(table.command) if alone else table.name
@@ -215,7 +220,7 @@ def _positional(typed: Sequence[str]) -> tuple[str, ...]:
     return tuple(itertools.takewhile(lambda word: not word.startswith("--"), typed))
 
 
-def _meant(tables: Sequence[Table], command: tuple[str, ...], typed: Sequence[str]) -> Table | None:
+def _meant(tables: Sequence[CommandDefaults], command: tuple[str, ...], typed: Sequence[str]) -> CommandDefaults | None:
     """The table of a command whose positional words begin with those that were typed, or the only one where none was.
 
     A table without positional words holds for any that were typed.
@@ -229,7 +234,7 @@ def _meant(tables: Sequence[Table], command: tuple[str, ...], typed: Sequence[st
     return meant[0] if meant else next((table for table in own if not table.positional), None)
 
 
-def _words(name: str, value: Any, table: Table) -> list[str]:
+def _words(name: str, value: Any, table: CommandDefaults) -> list[str]:
     if isinstance(value, bool):
         return [name if value else f"--no-{name.removeprefix('--')}"]
     items = value if isinstance(value, list) else [value]

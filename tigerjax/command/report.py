@@ -32,7 +32,7 @@ def report(run_dir: Annotated[Path, "positional"], json: Path | None = None) -> 
         raise DataError(f"{source} does not exist; give a folder of `tigerjax quickstart`, `train` or `align init`")
     values = own.read_object(source, "write it again")
     with own.fields(source, "it, or a file that it is made of, is not that of a run; write it again"):
-        values |= {"runs": runs.collect(run_dir), "lineage": lineage.collect(run_dir)}
+        values |= runs.collect(run_dir) | {"lineage": lineage.collect(run_dir)}
         render(values, run_dir / "report.html")
         print_table(values)
     show(f"wrote {run_dir / 'report.html'}")

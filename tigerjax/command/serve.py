@@ -20,7 +20,7 @@ from tigerjax.terminal import one_line, show, tell
 
 if TYPE_CHECKING:
     from tigerjax.checkpoint.loaded import Loaded
-    from tigerjax.serve.service import ScoreFunction
+    from tigerjax.serve.service import ScoreTexts
 
 Seconds = Annotated[float, Range(0, 86_400)]
 
@@ -95,7 +95,7 @@ def serve(
     from tigerjax.serve.engine import Engine
     from tigerjax.serve.guard import Limits, Rules
     from tigerjax.serve.labels import Labels
-    from tigerjax.serve.metrics import Metrics
+    from tigerjax.serve.metrics import ServerMetrics
     from tigerjax.serve.opened import open_to_talk
     from tigerjax.serve.service import Defaults, Served
 
@@ -132,7 +132,7 @@ def serve(
         with show_elapsed("compiling"):
             engine.warm()
         limits = Limits(body_bytes=int(at.body_mb * 1e6), request_s=at.request_s)
-        metrics = Metrics()
+        metrics = ServerMetrics()
         made = app(served, metrics, limits, Rules(keys=keys, loopback=loopback, log=True))
         ready = f"{served.name} answers at {url}/v1, and its page is {url}/ (Ctrl-C ends the server)"
         server.serve(made, socket, drain_s=at.drain_s, request_s=at.request_s, ready=lambda: show(ready))
@@ -159,7 +159,7 @@ def _rehearse(inputs: Sequence[Path | None], at: AddressOptions, beside: BesideO
     show(f"  keys    {keys or 'none: requests need no key'}")
 
 
-def _scores(place: Path, model: "Loaded") -> "ScoreFunction":
+def _scores(place: Path, model: "Loaded") -> "ScoreTexts":
     """The calibrated scores of a reward model, which reads the tokenizer of the model."""
     from tigerjax.align.answers import Existing
 

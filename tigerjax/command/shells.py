@@ -49,7 +49,7 @@ _tigerjax() {{
   case "$at" in
 {words}
   esac
-  if ((i < COMP_CWORD)); then after=""; fi  # a word that is none of a command stands before
+  if ((i < COMP_CWORD)); then after=""; fi  # an argument comes before, so no subcommand follows
   if [[ "$cur" == -* ]]; then after="$options --help"; fi
   COMPREPLY=($(compgen -W "$after" -- "$cur"))  # nothing: bash completes files
 }}

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from tigerjax.command import project, starter_checks, starter_files
 from tigerjax.command.figures import save
 from tigerjax.command.options import FLAT, OnDisk
-from tigerjax.command.starter_checks import Grown
+from tigerjax.command.starter_checks import VocabularyGrowth
 from tigerjax.config import ModelConfig, stored_sizes
 from tigerjax.config.ranges import Count, Range
 from tigerjax.errors import ConfigError
@@ -59,7 +59,7 @@ SIZES = Sizes()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
+class NewProject:
     """What is known of a project before its files are written. Paths are as the files write them."""
 
     folder: Path
@@ -73,7 +73,7 @@ class Plan:
     """As the first run trains it."""
     seq_len: int
     base: str
-    grown: Grown | None
+    grown: VocabularyGrowth | None
     by_merges: bool
     """Whether the vocabulary that grows is that of a tokenizer.json."""
     tokenizer: str
@@ -136,7 +136,7 @@ def new(
     starter_checks.refuse_without_chat(tokenizer, grown)
     model = _grown(opened.config, grown, sizes.pad_to_multiple_of)
     trained = hf_config.reach(model, opened.extra, [])  # 0: not known
-    plan = Plan(
+    plan = NewProject(
         folder=name,
         material=material,
         sizes=sizes,
@@ -176,7 +176,7 @@ def quoted(value: object) -> str:
     return json_lib.dumps(value, ensure_ascii=False)
 
 
-def _grown(model: ModelConfig, grown: Grown | None, multiple: int) -> ModelConfig:
+def _grown(model: ModelConfig, grown: VocabularyGrowth | None, multiple: int) -> ModelConfig:
     """The sizes of the base model with the vocabulary of the project."""
     if grown is None:
         return model
@@ -184,7 +184,7 @@ def _grown(model: ModelConfig, grown: Grown | None, multiple: int) -> ModelConfi
     return dataclasses.replace(model, vocab_size=grown.size, padded_vocab_size=padded)
 
 
-def _toml(plan: Plan) -> str:
+def _toml(plan: NewProject) -> str:
     material, names = plan.material, plan.names
 
     def given(values: Sequence[Path]) -> str:
@@ -222,7 +222,7 @@ def _toml(plan: Plan) -> str:
     return text + starter_files.EXPORT_TOML.format(tokenizer=plan.quoted)
 
 
-def _mixture(plan: Plan) -> str:
+def _mixture(plan: NewProject) -> str:
     def sources(part: str) -> str:
         lines = [
             f"        {n.removesuffix('.zst').removesuffix('.jsonl')!r}: Source({f'runs/text/{n}'!r}),\n"
@@ -248,7 +248,7 @@ def _mixture(plan: Plan) -> str:
     )
 
 
-def _first(plan: Plan) -> str:
+def _first(plan: NewProject) -> str:
     """The config of the run that starts from the base model."""
     sizes, model = stored_sizes(plan.model), plan.model
     kind, module = type(model).__name__, type(model).__module__
@@ -285,7 +285,7 @@ def _refuse_unusable(first: str) -> None:
         raise ConfigError(f"{error} (--seq-len, --global-batch-size and --device set these)") from error
 
 
-def _readme(plan: Plan, toml: str) -> str:
+def _readme(plan: NewProject, toml: str) -> str:
     tables = project.parsed(toml, starter_files.STEPS)
     steps = [f"$ tigerjax {project.shortest(tables, table)}" for table in tables]
     align = starter_files.ALIGN_README if "$ tigerjax align run" in steps else ""

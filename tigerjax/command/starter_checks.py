@@ -51,7 +51,7 @@ def first_records(files: Mapping[str, Sequence[Path]]) -> None:
             jsonl.refuse_empty(path, number)
 
 
-class Grown(NamedTuple):
+class VocabularyGrowth(NamedTuple):
     """How a vocabulary grows."""
 
     size: int
@@ -60,7 +60,7 @@ class Grown(NamedTuple):
     """Entries that `tigerjax tokenizer train` makes for it."""
 
 
-def vocabulary(chinese: Sequence[Path], asked: int | None, base: "Tokenizer") -> Grown | None:
+def vocabulary(chinese: Sequence[Path], asked: int | None, base: "Tokenizer") -> VocabularyGrowth | None:
     """How the vocabulary of `base` grows from the Chinese text; None where it stays.
 
     It grows to `asked` entries. Without that a tokenizer.model of fewer than TigerBot's grows to these, or to fewer
@@ -79,12 +79,12 @@ def vocabulary(chinese: Sequence[Path], asked: int | None, base: "Tokenizer") ->
         raise ConfigError(f"--vocab-size {size} extends {base.folder} by Chinese pieces; give Chinese text to --zh")
     small = sum(paths.size(path) for path in chinese) < SMALL_BYTES
     if base.is_json:
-        return _merges(chinese, size, base) if small else Grown(size, size)
+        return _merges(chinese, size, base) if small else VocabularyGrowth(size, size)
     pieces = SHARED + math.ceil((size - base.size) * SPARE)
-    return _pieces(chinese, size, base, pieces, asked=asked is not None) if small else Grown(size, pieces)
+    return _pieces(chinese, size, base, pieces, asked=asked is not None) if small else VocabularyGrowth(size, pieces)
 
 
-def _pieces(chinese: Sequence[Path], size: int, base: "Tokenizer", pieces: int, *, asked: bool) -> Grown:
+def _pieces(chinese: Sequence[Path], size: int, base: "Tokenizer", pieces: int, *, asked: bool) -> VocabularyGrowth:
     """How a tokenizer.model grows from a small text, of which it would train `pieces`."""
     from tigerjax.tokenizer.train import trainable
 
@@ -92,7 +92,7 @@ def _pieces(chinese: Sequence[Path], size: int, base: "Tokenizer", pieces: int, 
     lasting = int(most * LASTING)
     pieces = max(pieces, least)
     if pieces <= lasting:
-        return Grown(size, pieces)
+        return VocabularyGrowth(size, pieces)
     fits = base.size + int((lasting - SHARED) / SPARE)
     if fits <= base.size or lasting < least:
         raise _too_few(lasting, base)
@@ -105,10 +105,10 @@ def _pieces(chinese: Sequence[Path], size: int, base: "Tokenizer", pieces: int, 
         f"note: vocabulary of {fits:,} entries, and not TigerBot's {WANTED:,}: the Chinese text has some"
         f" {lasting:,} pieces"
     )
-    return Grown(fits, lasting)
+    return VocabularyGrowth(fits, lasting)
 
 
-def _merges(chinese: Sequence[Path], size: int, base: "Tokenizer") -> Grown:
+def _merges(chinese: Sequence[Path], size: int, base: "Tokenizer") -> VocabularyGrowth:
     """How a tokenizer.json grows from a small text; it trains no more merges than are needed."""
     from tigerjax.tokenizer.bpe_extend import trainable
 
@@ -116,7 +116,7 @@ def _merges(chinese: Sequence[Path], size: int, base: "Tokenizer") -> Grown:
     there = trainable(base.folder, list(chinese), base.size + math.ceil(needed / LASTING)) - base.size
     lasting = int(there * LASTING)
     if needed <= lasting:
-        return Grown(size, size)
+        return VocabularyGrowth(size, size)
     if lasting < 1:
         raise _too_few(lasting, base)
     raise ConfigError(
@@ -132,7 +132,7 @@ def _too_few(pieces: int, base: "Tokenizer") -> ConfigError:
     )
 
 
-def refuse_without_chat(tokenizer: "Tokenizer", grown: Grown | None) -> None:
+def refuse_without_chat(tokenizer: "Tokenizer", grown: VocabularyGrowth | None) -> None:
     """ConfigError where the project's tokenizer could not encode a dialogue. A tokenizer.model gets markers when it
     grows."""
     if tokenizer.template is None and tokenizer.ins is None and (grown is None or tokenizer.is_json):

@@ -16,7 +16,7 @@ from tigerjax.records.ids import Ids
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Rules:
+class CleaningOptions:
     """Which records are cleaned away, and how many broken ones are allowed."""
 
     on: tuple[str, ...] = ()  # Rules that are switched on; all: every one
@@ -30,7 +30,7 @@ class Rules:
 def data_clean(
     input: list[Path],
     out: Path,
-    rules: Annotated[Rules, FLAT] = Rules(),  # frozen
+    rules: Annotated[CleaningOptions, FLAT] = CleaningOptions(),  # frozen
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:

@@ -204,7 +204,7 @@ def _progress(run: Any, run_dir: Path, loader: Any) -> dict[str, float]:
 
 
 def traced_steps(text: str | None, total: int) -> tuple[int, int] | None:
-    """`10:12` -> (10, 12), steps of a run that has `total`."""
+    """`10:12` -> (10, 12), steps of a run that has `total`. ConfigError for others."""
     if text is None:
         return None
     first, _, last = text.partition(":")

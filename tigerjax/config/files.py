@@ -21,6 +21,8 @@ PACKAGE = __name__.partition(".")[0]
 
 RENAMED = {"batch_rows": "global_batch_size", "accumulate": "gradient_accumulation_steps"}
 """Fields of a run that had other names in 0.2.0, by their old name."""
+OLDER = {name: older for older, name in RENAMED.items()}
+"""A dump that an older version wrote is read with these names."""
 
 
 def dump(config: Any, prefix: str = "") -> list[str]:
@@ -134,6 +136,8 @@ def _built(kind: Any, values: dict[str, str], prefix: str, path: Path) -> Any:
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(kind):
         name = f"{prefix}{field.name}"
+        if name not in values and (older := f"{prefix}{OLDER.get(field.name)}") in values:
+            name = older
         if dataclasses.is_dataclass(field.type):
             named = values.pop(name, None)
             inner = field.type if named is None else _subclass(field.type, named, f"{path}: {name}")

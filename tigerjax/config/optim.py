@@ -24,7 +24,7 @@ class ScheduleConfig:
     """Of wsd: how the rate falls. linear; as 1 - sqrt(share of the decay that is over); or by the same factor each
     step."""
     warmup_from: Share = 0.0
-    """The warm-up begins at optim.peak_lr times this. For a run that goes on from a rate that had fallen so far."""
+    """The warm-up begins at optim.peak_lr times this. For a run that continues from a rate that had fallen so far."""
     first_step: CountOrZero = 0
     """The schedule begins after this step, with a warm-up. For re-warming: it is the step of the checkpoint in
     `checkpoint.branch_from`. 0 begins with the run."""

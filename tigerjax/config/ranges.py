@@ -111,7 +111,10 @@ def check(config: Any, prefix: str) -> None:
 
 @functools.cache
 def fields(config: type) -> dict[str, Allowed]:
-    """The fields of a config dataclass that hold numbers, switches or words of a fixed list."""
+    """The fields of a config dataclass that hold numbers, switches or words of a fixed list.
+
+    TypeError for a number without a Range.
+    """
     found = {}
     for name, kind in typing.get_type_hints(config, include_extras=True).items():
         allowed = _allowed(kind)

@@ -25,7 +25,7 @@ from tigerjax.errors import ConfigError, DataError, disk_full
 from tigerjax.files import lock, manifest
 from tigerjax.files import paths as places
 from tigerjax.model import families, hf_config
-from tigerjax.model.weights import Row, get, paths
+from tigerjax.model.weights import TensorRow, get, paths
 from tigerjax.processes import hosts
 
 Vocab = Literal["trimmed", "padded"]
@@ -185,7 +185,7 @@ def _interrupted(built: Path) -> bool:
 def _write_tensors(
     weights: dict[str, Any],
     config: ModelConfig,
-    spec: list[Row],
+    spec: list[TensorRow],
     shards: Shards,
     journal: Journal,
     on_bytes: OnBytes | None,
@@ -213,7 +213,7 @@ def _write_tensors(
     shards.finish()
 
 
-def _check_ours(weights: dict[str, Any], config: ModelConfig, spec: list[Row]) -> None:
+def _check_ours(weights: dict[str, Any], config: ModelConfig, spec: list[TensorRow]) -> None:
     """DataError unless our weights have exactly the paths and shapes of `spec`."""
     left = set(paths(weights))
     for row in spec:

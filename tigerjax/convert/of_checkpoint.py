@@ -12,7 +12,7 @@ from tigerjax.convert.read import Opened
 from tigerjax.files import manifest, paths
 from tigerjax.model import families
 from tigerjax.model.hf_config import trained_length
-from tigerjax.model.weights import Row, get
+from tigerjax.model.weights import TensorRow, get
 
 Array = np.ndarray
 
@@ -20,7 +20,7 @@ Array = np.ndarray
 class OfCheckpoint:
     """The tensors that an export of a checkpoint would have."""
 
-    def __init__(self, model: StoredModel, spec: list[Row]):
+    def __init__(self, model: StoredModel, spec: list[TensorRow]):
         self.files = [model.path / META]
         self._weights: dict[str, Any] = model.weights
         self._rows = {name: (row, n) for row in spec for n, name in enumerate(row.names(model.config))}

@@ -24,7 +24,7 @@ from tigerjax.convert.tensors import Safetensors
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest
 from tigerjax.model import adapters, families
-from tigerjax.model.weights import Row, get, paths
+from tigerjax.model.weights import TensorRow, get, paths
 
 STAGE = "adapter"
 
@@ -59,13 +59,15 @@ def to_peft(model: StoredModel, out: Path, export: Export, *, verify: bool) -> d
     return counts
 
 
-def _rows(model: StoredModel, export: Export) -> list[Row]:
+def _rows(model: StoredModel, export: Export) -> list[TensorRow]:
     config, reward = model.config, families.is_reward(model.kind)
     rows = config.vocab_size if export.vocab == "trimmed" else config.padded_vocab_size
     return families.of(config).hf_rows(config, rows=rows, reward=reward)
 
 
-def _settings(model: StoredModel, meta: dict[str, Any], spec: dict[str, Row], own: dict[str, Any]) -> dict[str, Any]:
+def _settings(
+    model: StoredModel, meta: dict[str, Any], spec: dict[str, TensorRow], own: dict[str, Any]
+) -> dict[str, Any]:
     """The content of adapter_config.json."""
     lora = lora_of(meta)
     whole = [spec[path] for path in paths(own) if path in spec]
@@ -94,12 +96,12 @@ def _settings(model: StoredModel, meta: dict[str, Any], spec: dict[str, Row], ow
     }
 
 
-def _module(row: Row) -> str:
+def _module(row: TensorRow) -> str:
     return row.theirs.removesuffix(".weight").rpartition(".")[2]
 
 
 def _tensors(
-    model: StoredModel, meta: dict[str, Any], spec: dict[str, Row], own: dict[str, Any], export: Export
+    model: StoredModel, meta: dict[str, Any], spec: dict[str, TensorRow], own: dict[str, Any], export: Export
 ) -> Iterator[tuple[str, np.ndarray]]:
     lora, config = lora_of(meta), model.config
     for target in lora.targets:

@@ -31,7 +31,7 @@ from tigerjax.files.foreign import read_object
 from tigerjax.files.lock import locked_beside
 from tigerjax.model import families, hf_config
 from tigerjax.model.hf_config import CONFIG, OURS
-from tigerjax.model.weights import Row, get, put, tensor_bytes
+from tigerjax.model.weights import TensorRow, get, put, tensor_bytes
 
 Array = np.ndarray
 STAGE, EXPORT = "convert from-hf", "convert to-hf"
@@ -47,7 +47,7 @@ class Opened(NamedTuple):
     kind: str  # as our checkpoints name it: see families.of_kind
     config: ModelConfig
     tensors: Tensors
-    spec: list[Row]
+    spec: list[TensorRow]
     extra: dict[str, Any]
     """`extra` of the checkpoint that the folder was exported from (a reward model's calibration), and what an export
     must write again: see hf_config.SOURCE."""
@@ -96,7 +96,7 @@ def open_hf(hf_dir: Path) -> Opened:
     return opened._replace(sums=sums, written=made["config"]["dtype"])
 
 
-def _refuse_other_head(tensors: Tensors, embed: Row, head: str, where: str) -> None:
+def _refuse_other_head(tensors: Tensors, embed: TensorRow, head: str, where: str) -> None:
     """DataError where a folder with tie_word_embeddings has a head of its own that differs from its embedding.
 
     transformers 4 computes with the embedding then, and transformers 5 with the head: nobody can know what is meant.
@@ -112,7 +112,7 @@ def _refuse_other_head(tensors: Tensors, embed: Row, head: str, where: str) -> N
         )
 
 
-def _rows(kind: str, config: ModelConfig, rows: int) -> list[Row]:
+def _rows(kind: str, config: ModelConfig, rows: int) -> list[TensorRow]:
     return families.of_kind(kind).hf_rows(config, rows=rows, reward=families.is_reward(kind))
 
 
@@ -134,6 +134,8 @@ def grow(opened: Opened, kept: int, sub_tokens: list[list[int]], *, multiple: in
     multiple. Its own padding is left out. The token ids that it says move with their tokens.
 
     What the new rows hold is described in `tigerjax.convert.vocab`.
+
+    Raises ConfigError for a `multiple` below 1.
     """
     if multiple < 1:
         raise ConfigError(f"multiple={multiple} must be at least 1")
@@ -150,7 +152,7 @@ def grow(opened: Opened, kept: int, sub_tokens: list[list[int]], *, multiple: in
     )
 
 
-def check(tensors: Tensors, config: ModelConfig, spec: list[Row], where: str) -> None:
+def check(tensors: Tensors, config: ModelConfig, spec: list[TensorRow], where: str) -> None:
     """Raises DataError for a tensor that is missing, left over or of another shape than the table's."""
     # Asked first: the names of a thousand million layers would fill the memory.
     there = max(_layers(row, tensors) for row in spec if row.layered)
@@ -192,7 +194,7 @@ def check(tensors: Tensors, config: ModelConfig, spec: list[Row], where: str) ->
         )
 
 
-def _layers(row: Row, tensors: Tensors) -> int:
+def _layers(row: TensorRow, tensors: Tensors) -> int:
     before, after = row.theirs.split("{}")
     return sum(name.startswith(before) and name.endswith(after) for name in tensors.shapes)
 
@@ -319,7 +321,7 @@ def _copy_in(opened: Opened, arrays: dict[str, Any], dtype: Dtype, *, done: set[
             yield name, total.hexdigest()
 
 
-def _padding(row: Row) -> Iterator[tuple[tuple[Any, ...], tuple[int, ...]]]:
+def _padding(row: TensorRow) -> Iterator[tuple[tuple[Any, ...], tuple[int, ...]]]:
     """(index, shape) of the rows that our vocabulary has and theirs has not, in blocks."""
     ours, step = row.ours_shape[row.axis], max(stop - start for start, stop in row.blocks())
     for start in range(row.shape[0] // row.unit, ours if row.shape[0] > 1 else 0, step):

@@ -48,7 +48,7 @@ def finite(block: np.ndarray, where: str) -> None:
         raise DataError(f"{where} holds a value that is not finite; convert another or an earlier checkpoint")
 
 
-class Place(NamedTuple):
+class TensorBytes(NamedTuple):
     """Where the bytes of a tensor lie."""
 
     file: str
@@ -73,7 +73,7 @@ class Shards:
                 groups.append({})
             groups[-1][name] = nbytes
             self.total += nbytes
-        self.places: dict[str, Place] = {}
+        self.places: dict[str, TensorBytes] = {}
         self._headers: dict[str, bytes] = {}
         for n, group in enumerate(groups, 1):
             file = SINGLE if len(groups) == 1 else f"model-{n:05d}-of-{len(groups):05d}.safetensors"
@@ -87,7 +87,7 @@ class Shards:
             text += b" " * (-len(text) % ALIGN)
             self._headers[file] = struct.pack("<Q", len(text)) + text
             for name, nbytes in group.items():
-                self.places[name] = Place(file, header[name]["data_offsets"][0] + 8 + len(text), nbytes)
+                self.places[name] = TensorBytes(file, header[name]["data_offsets"][0] + 8 + len(text), nbytes)
         self._file: Any = None
         self._local = Path(tempfile.mkdtemp(prefix="tigerjax-")) if paths.on_bucket(folder) else folder
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RUN = {META, "checkpoints"}
 
 
-class Source(NamedTuple):
+class OpenedModel(NamedTuple):
     """An opened model and what is known of it."""
 
     opened: Opened
@@ -28,7 +28,7 @@ class Source(NamedTuple):
     """What the new checkpoint remembers of its source."""
 
 
-def opened(folder: Path, base: Path | None, vocab_size: int | None) -> Source:
+def opened(folder: Path, base: Path | None, vocab_size: int | None) -> OpenedModel:
     """The model of a folder. For an adapter's folder it is `base` with the adapter in it: a folder of Hugging Face, or
     a run or a checkpoint of tigerjax.
 
@@ -46,18 +46,18 @@ def opened(folder: Path, base: Path | None, vocab_size: int | None) -> Source:
     return onto._replace(opened=merged, facts=adapter.facts | {"base": onto.facts})
 
 
-def _of_folder(folder: Path, vocab_size: int | None) -> Source:
+def _of_folder(folder: Path, vocab_size: int | None) -> OpenedModel:
     model, tokenizer = vocab_of_folder.fitted(read.open_hf(folder), vocab_size)
-    return Source(model, tokenizer, tokenizer.sha256 if tokenizer else None, read.source_facts(model))
+    return OpenedModel(model, tokenizer, tokenizer.sha256 if tokenizer else None, read.source_facts(model))
 
 
-def _of_run(base: Path, vocab_size: int | None) -> Source:
+def _of_run(base: Path, vocab_size: int | None) -> OpenedModel:
     if vocab_size is not None:
         raise ConfigError(f"{base}: a checkpoint knows its vocabulary; leave --vocab-size out")
     model = open_whole(base)
     known = of_checkpoint.opened(model)
     known = known._replace(extra=known.extra | remembered(model.extra, model.run_config))
-    return Source(known, None, model.tokenizer_sha256, of_checkpoint.facts(model))
+    return OpenedModel(known, None, model.tokenizer_sha256, of_checkpoint.facts(model))
 
 
 def _is_run(base: Path) -> bool:

@@ -19,7 +19,7 @@ from tigerjax.errors import DataError
 from tigerjax.files.own import read_object
 from tigerjax.model import families
 from tigerjax.model.hf_config import BOS
-from tigerjax.model.weights import Row, get, tensor_bytes
+from tigerjax.model.weights import TensorRow, get, tensor_bytes
 
 Array = np.ndarray
 PROBE_TOKENS = 16
@@ -66,7 +66,7 @@ def _compare(
     names: list[str],
     blocks: Callable[[str], Iterator[Array]],
     total: int,
-    rows: dict[str, Row],
+    rows: dict[str, TensorRow],
     on_bytes: OnBytes | None,
 ) -> None:
     """Reads every tensor again. Each must be finite and have the checksum that was noted when it was written."""

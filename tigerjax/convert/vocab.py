@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tigerjax.tokenizer.load import Tokenizer
 
 
-Rows = Literal["mean", "random"]
+InitialRows = Literal["mean", "random"]
 """How the rows of new tokens begin: as the mean of the rows of the old tokens that spell the same text, or as in a new
 model."""
 
@@ -101,7 +101,7 @@ def resize(
     new: "Tokenizer",
     *,
     multiple: int = 128,
-    rows: Rows = "mean",
+    rows: InitialRows = "mean",
     seed: int = 0,
 ) -> tuple[dict[str, Any], ModelConfig]:
     """Weights and config for the extended tokenizer; `embed` and `head` become numpy arrays, the rest is untouched.

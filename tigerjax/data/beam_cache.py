@@ -39,7 +39,7 @@ def _encode(maker: RowMaker, length: int, dataset: Any) -> Any:
     return tf.data.Dataset.from_generator(generate, output_signature=signature)
 
 
-def _register(maker: RowMaker, blocks: Sequence[records.Block], length: int) -> None:
+def _register(maker: RowMaker, blocks: Sequence[records.FileBlock], length: int) -> None:
     """Registers the SeqIO task of a source's blocks, in this process or in a worker of Beam."""
     tf, _ = start()
     import seqio
@@ -87,8 +87,11 @@ def _save(work: Path, keyed: tuple[int, Iterable[tuple[int, dict[str, Any]]]]) -
     block_rows.save(work, shard, [values | {"error": values["error"].decode()} for values in made])
 
 
-def encode(maker: RowMaker, blocks: Sequence[records.Block], length: int, runner: Runner, work: Path) -> None:
-    """Has the blocks encoded on a runner of Beam, for `block_rows.rows`."""
+def encode(maker: RowMaker, blocks: Sequence[records.FileBlock], length: int, runner: Runner, work: Path) -> None:
+    """Has the blocks encoded on a runner of Beam, for `block_rows.rows`.
+
+    ConfigError where Beam refuses the runner or its options.
+    """
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
     from seqio import beam_utils

@@ -25,7 +25,7 @@ from tigerjax.tokenizer.load import Tokenizer
 ARRAYS = ("ids", "weights", "sizes")
 
 
-def groups(maker: RowMaker, block: records.Block) -> Iterator[dict[str, Any]]:
+def groups(maker: RowMaker, block: records.FileBlock) -> Iterator[dict[str, Any]]:
     """The validated records of a block, BLOCK at a time, as JSON {where, id, record}. An error is the last value."""
     group: list[bytes] = []
     error = ""
@@ -73,12 +73,12 @@ def save(work: Path, shard: int, made: Sequence[Mapping[str, Any]]) -> None:
     parts.save_array(work / f"shard-{shard}.npz", **arrays)
 
 
-def encode(maker: RowMaker, blocks: Sequence[records.Block], length: int, runner: Runner, work: Path) -> None:
+def encode(maker: RowMaker, blocks: Sequence[records.FileBlock], length: int, runner: Runner, work: Path) -> None:
     """Has the blocks encoded by a step of the runner."""
     runner.each(functools.partial(_encode_block, maker, length, work), blocks, work, "encode")
 
 
-def _encode_block(maker: RowMaker, length: int, work: Path, block: records.Block) -> None:
+def _encode_block(maker: RowMaker, length: int, work: Path, block: records.FileBlock) -> None:
     tok = Tokenizer(Path(maker.tokenizer))
     if made := [encoded(maker, length, tok, group) for group in groups(maker, block)]:
         save(work, block.number, made)
@@ -89,7 +89,7 @@ def _read(maker: RowMaker, shards: int, work: Path) -> Iterator[Encoded]:
 
     Adds their counts to the maker's, raises their errors, and refuses an id that two records have.
     """
-    seen = records.Seen()
+    seen = records.SeenIds()
     for shard in range(shards):
         if not (work / f"shard-{shard}.npz").is_file():
             continue  # a block without a record
@@ -109,7 +109,7 @@ def _read(maker: RowMaker, shards: int, work: Path) -> Iterator[Encoded]:
     maker.counts.update(seen.counts)
 
 
-Encode = Callable[[RowMaker, Sequence[records.Block], int, Runner, Path], None]
+Encode = Callable[[RowMaker, Sequence[records.FileBlock], int, Runner, Path], None]
 """`encode`, or what else encodes the blocks."""
 
 
@@ -119,6 +119,8 @@ def rows(
     """The rows int32 [3, length] of a source's files: those of `maker.make(maker.read(), length)`.
 
     `work` is the path of a new folder that all workers see.
+
+    Raises ConfigError for a source that holds records out, which only one process can.
     """
     if maker.split.share:  # by ids, which are whole only where all files are read in order
         raise ConfigError("the source holds records out, which only local does; make its rows with --runner local")

@@ -33,7 +33,7 @@ OTHERS = "others"
 The rest stands together under this name."""
 
 
-class Group(NamedTuple):
+class RowOrigin(NamedTuple):
     """What the records of a row are of."""
 
     lang: str
@@ -49,7 +49,7 @@ class HeldOutRows(CachedSource):
         given = self.figures.get("groups")
         if not isinstance(given, list) or not all(isinstance(g, list) and len(g) == 4 for g in given):
             raise DataError(f"{self.folder / manifest.FILE}: figures lacks groups; {AGAIN}")
-        self.groups = [(Group(*map(str, names)), int(count)) for *names, count in given]
+        self.groups = [(RowOrigin(*map(str, names)), int(count)) for *names, count in given]
         if (there := sum(count for _, count in self.groups)) != self.rows:
             raise DataError(f"{self.folder / manifest.FILE}: groups of {there} rows, but {self.rows} in all; {AGAIN}")
 
@@ -158,7 +158,7 @@ def _make(name: str, folder: Path, given: _Given, data: DataConfig, progress: Pr
     inputs = [*files, *given.maker.split.files()]
     with manifest.stage(folder, name="held-out", config=config, inputs=inputs, hashing=hashing) as run:
         if not run.done:
-            groups: Counter[Group] = Counter()
+            groups: Counter[RowOrigin] = Counter()
             written = row_files.write(run.tmp, _rows(given, groups, data.seq_len, tokenizer))
             counts = dict(given.maker.counts)
             if not written["rows"]:
@@ -180,12 +180,12 @@ def _empty(what: str, given: _Given, counts: Mapping[str, int], files: Sequence[
     return DataError(f"{what} is empty: held_out={share} takes no record of {[str(p) for p in files]}; raise it")
 
 
-def _rows(given: _Given, made: Counter[Group], length: int, tok: Tokenizer) -> Iterator[np.ndarray]:
+def _rows(given: _Given, made: Counter[RowOrigin], length: int, tok: Tokenizer) -> Iterator[np.ndarray]:
     """The rows of a set, group by group. `made` gets the number of rows of each group, the maker's counts the rest."""
     maker = given.maker
     maker.counts.clear()
     maker.counts["records"] = 0
-    by_group: dict[tuple[Group, Kind], list[records.Record]] = defaultdict(list)
+    by_group: dict[tuple[RowOrigin, Kind], list[records.Record]] = defaultdict(list)
     for group, record in _grouped(list(given.read())):
         by_group[group, given.kind_of(record)].append(record)
     for (group, kind), members in sorted(by_group.items()):
@@ -194,12 +194,12 @@ def _rows(given: _Given, made: Counter[Group], length: int, tok: Tokenizer) -> I
             yield row
 
 
-def _grouped(given: list[records.Record]) -> Iterator[tuple[Group, records.Record]]:
+def _grouped(given: list[records.Record]) -> Iterator[tuple[RowOrigin, records.Record]]:
     """Each record with its group."""
-    kept = {field: _most_frequent(_name(record, field) for record in given) for field in Group._fields}
+    kept = {field: _most_frequent(_name(record, field) for record in given) for field in RowOrigin._fields}
     for record in given:
-        names = {field: _name(record, field) for field in Group._fields}
-        yield Group(**{field: name if name in kept[field] else OTHERS for field, name in names.items()}), record
+        names = {field: _name(record, field) for field in RowOrigin._fields}
+        yield RowOrigin(**{field: name if name in kept[field] else OTHERS for field, name in names.items()}), record
 
 
 def _name(record: Mapping[str, Any], field: str) -> str:

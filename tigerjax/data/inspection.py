@@ -18,7 +18,7 @@ from tigerjax.pages.numbers import number, percent
 from tigerjax.tokenizer.load import Tokenizer
 
 
-class Span(NamedTuple):
+class ShownToken(NamedTuple):
     """A token of a row, or the byte tokens of one character: its text, its place and its loss weight."""
 
     text: str
@@ -28,7 +28,7 @@ class Span(NamedTuple):
     begins: bool  # a segment, other than the row's first
 
 
-def spans(row: np.ndarray, tok: Tokenizer) -> Iterator[Span]:
+def spans(row: np.ndarray, tok: Tokenizer) -> Iterator[ShownToken]:
     """The tokens of a row int32 [3, L] as text, in order."""
     tokens, segments, weights = row[0].tolist(), row[1].tolist(), row_weights(row).tolist()
     at, before = 0, 0
@@ -38,7 +38,7 @@ def spans(row: np.ndarray, tok: Tokenizer) -> Iterator[Span]:
             while end < len(tokens) and segments[end] == segments[at] and tok.is_byte(tokens[end]):
                 end += 1
         text = b"".join(tok.bytes_of(i) for i in tokens[at:end]).decode("utf-8", "replace")
-        yield Span(text, segments[at], weights[at], tokens[at:end], segments[at] > 1 and segments[at] != before)
+        yield ShownToken(text, segments[at], weights[at], tokens[at:end], segments[at] > 1 and segments[at] != before)
         at, before = end, segments[at]
 
 

@@ -96,6 +96,8 @@ def holistic(
 
     Instructions get the share f, zh and en divide 1 - f, and the sources of a language divide its share by weight.
     With f = 0.1 and one source per language: {name.instruct: 0.1, name.zh.X: 0.45, name.en.Y: 0.45}. Code is English.
+
+    Raises ConfigError for a share outside of its range, and for a language with a share but no source.
     """
     low, high = ALLOWED_RANGE
     if not low <= instruct_fraction <= high:
@@ -155,7 +157,10 @@ def import_modules(modules: Sequence[str]) -> None:
 def mixture_config(
     mixture: str, modules: Sequence[str], cache_dir: str | Path, seq_len: int, max_dropped: float
 ) -> DataConfig:
-    """A data config for a registered mixture; its tokenizer is the one that the mixture's sources name."""
+    """A data config for a registered mixture; its tokenizer is the one that the mixture's sources name.
+
+    Raises ConfigError where none of them names one.
+    """
     import_modules(modules)
     makers = [maker for task in get_mixture(mixture).tasks if (maker := row_maker(task)) is not None]
     if not makers:

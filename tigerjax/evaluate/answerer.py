@@ -23,7 +23,7 @@ from tigerjax.processes import hosts
 from tigerjax.sample.engine import Batching, SamplingConfig, complete
 
 
-class Cache:
+class ResultCache:
     """Results by request, appended to a JSONL file as they come, so that a restart does not compute them again.
 
     Keys are hashes of the request and of the model and tokenizer, so a file never answers for another model. Several
@@ -72,7 +72,7 @@ class Answerer:
         self.model = dataclasses.replace(model, weights=self.scorer.weights)
         self.tokenizer = model.tokenizer
         self.context, self.rows = context, rows
-        self.cache, self.writes = Cache(cache), hosts.is_writer()
+        self.cache, self.writes = ResultCache(cache), hosts.is_writer()
         facts = {"model": model.sha256, "tokenizer": model.tokenizer.sha256, "dtype": model.compute.dtype}
         self._sha256 = hashlib.sha256(canonical(facts)).hexdigest()
 

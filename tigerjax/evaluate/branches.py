@@ -16,6 +16,7 @@ happens to each sequence:
 
 import bisect
 import dataclasses
+import heapq
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ import numpy as np
 WIDTHS = tuple(range(64, 513, 32))
 """Slots that a row of trees behind a stem may have, the last of them also a tree without a stem. A longer tree is
 divided; a longer single sequence is computed alone."""
-WIDTH_COST, ATTENTION = 2048, 540
+WIDTH_COST, ATTENTION = 2048, 1200
 """What one more width costs, in slots, since it is compiled. The width at which attention costs as much as
 the rest, on a CPU with 14 million parameters; with more of them it is larger."""
 LEAST_SHARED, LEAST_STEM = 8, 32
@@ -60,7 +61,7 @@ class Node:
     first: int = 2**31
     """The smallest `first` of the sequences that end here or below."""
     cost: int = 0
-    """Tokens that are computed for the sequences below, in the cheapest way."""
+    """What the sequences below take in the cheapest way, in tokens."""
     how: str = "alone"
     scored: int | None = None
     logprobs: np.ndarray | None = None
@@ -187,15 +188,14 @@ def rows(trees: Sequence[Tree], width: int) -> list[list[Tree]]:
 
 
 def deal(trees: Sequence[Tree], count: int) -> list[list[Tree]]:
-    """Trees in at most `count` rows, dealt like cards from the longest on, every other round backwards. So the rows are
-    about equally long, and so are the trees at one place of all rows. No row has more trees than the first."""
+    """Trees in at most `count` rows that are about equally long: from the longest on, each goes to the row that is the
+    shortest so far (Graham 1969, longest processing time first). In each row the longest tree comes first."""
     hands: list[list[Tree]] = [[] for _ in range(min(count, len(trees)))]
-    ordered = sorted(trees, key=lambda tree: -len(tree.ids))
-    for at in range(0, len(ordered), len(hands)):
-        dealt = ordered[at : at + len(hands)]
-        whole_back = at // len(hands) % 2 and len(dealt) == len(hands)
-        for hand, tree in zip(hands, dealt[::-1] if whole_back else dealt, strict=False):
-            hand.append(tree)
+    lengths = [(0, row) for row in range(len(hands))]  # a heap
+    for tree in sorted(trees, key=lambda tree: -len(tree.ids)):
+        length, row = lengths[0]
+        hands[row].append(tree)
+        heapq.heapreplace(lengths, (length + len(tree.ids), row))
     return hands
 
 
@@ -211,6 +211,11 @@ def shelves(lengths: Sequence[int]) -> list[tuple[int, int]]:
                 ways.setdefault(until, []).append((cost + (until - at) * width**2, [*chosen, (until - at, width)]))
         best = {until: min(found, key=lambda one: (one[0], len(one[1]))) for until, found in ways.items()}
     return best[len(lengths)][1]
+
+
+def attention(shelves: Sequence[tuple[int, int]]) -> int:
+    """What attention over these shelves takes, in slots."""
+    return sum(number * width**2 for number, width in shelves) // ATTENTION
 
 
 def side_by_side(trees: Sequence[Tree]) -> Tree:
@@ -265,15 +270,20 @@ def _close(open_nodes: list[Node], depth: int) -> None:
 
 def _choose(node: Node) -> None:
     """The cheapest way for all sequences at and below `node`, whose children have chosen already."""
-    node.cost = sum(child.cost for child in node.children) + len(node.members) * _power(node.depth)
+    node.cost = sum(child.cost for child in node.children) + len(node.members) * _whole(_power(node.depth))
     if not node.children:
         return
-    whole = node.depth + node.below
-    if node.depth >= LEAST_SHARED and whole <= WIDTHS[-1] and whole < node.cost:
-        node.how, node.cost = "joined", whole
+    length = node.depth + node.below
+    if node.depth >= LEAST_SHARED and length <= WIDTHS[-1] and _whole(length) < node.cost:
+        node.how, node.cost = "joined", _whole(length)
     behind = padded(node.depth - 1) + node.below + STEM_COST
     if node.depth > LEAST_STEM and behind < node.cost:
         node.how, node.cost = "stem", behind
+
+
+def _whole(length: int) -> int:
+    """What a tree or a sequence of this length takes, in tokens: attention reads all its keys for each of them."""
+    return length + attention([(1, length)])
 
 
 def _power(length: int) -> int:

@@ -46,7 +46,7 @@ def cmrc(folder: Path) -> Iterator[Item]:
 
 
 def cmrc_records(folder: Path) -> Iterator[dict[str, Any]]:
-    """{id, context, question, answers}, one question each."""
+    """{id, context, question, answers}, one question each. DataError for a question without answers."""
     path = find(folder, "dev.json", "cmrc2018_dev.json")
     for n, article in enumerate(objects(json_file(path), str(path), "data")):
         for m, paragraph in enumerate(objects(article, f"{path}: data {n}", "paragraphs")):
@@ -72,7 +72,10 @@ def c3(folder: Path) -> Iterator[Item]:
 
 
 def c3_records(folder: Path) -> Iterator[dict[str, Any]]:
-    """{id, content, question, choices, gold}; gold is the right choice's index."""
+    """{id, content, question, choices, gold}; gold is the right choice's index.
+
+    DataError where the answer is none of the choices.
+    """
     paths = [folder / "dev_0.json"] if (folder / "dev_0.json").is_file() else []
     paths = paths or [find(folder, "m-dev.json", "c3-m-dev.json"), find(folder, "d-dev.json", "c3-d-dev.json")]
     for path in paths:
@@ -102,7 +105,7 @@ def ocnli(folder: Path) -> Iterator[Item]:
 
 
 def ocnli_records(folder: Path) -> Iterator[dict[str, Any]]:
-    """{id, sentence1, sentence2, gold}; gold is the relation's place in RELATIONS."""
+    """{id, sentence1, sentence2, gold}; gold is the relation's place in RELATIONS. DataError for another relation."""
     for n, (where, r) in enumerate(json_lines(find(folder, "dev.json", "dev.jsonl"))):
         one, two, label = texts(r, where, "sentence1", "sentence2", "label")
         if label == "-":  # annotators found no majority: the data's authors leave these out too

@@ -85,7 +85,10 @@ def winogrande(folder: Path) -> Iterator[Item]:
 
 
 def openbookqa(folder: Path) -> Iterator[Item]:
-    """Both subsets, plain and with its fact; the score is the mean of the two."""
+    """Both subsets, plain and with its fact; the score is the mean of the two.
+
+    Raises DataError where a question has not four choices.
+    """
     files = {"plain": find(folder, "test.jsonl"), "fact": find(folder, "test_complete.jsonl")}
     for group, path in files.items():
         for where, r in json_lines(path):
@@ -137,7 +140,10 @@ def gsm8k(folder: Path) -> Iterator[Item]:
 
 
 def mmlu(folder: Path) -> Iterator[Item]:
-    """Five examples of the subject's dev part; the score is the mean of the subjects'."""
+    """Five examples of the subject's dev part; the score is the mean of the subjects'.
+
+    Raises DataError where the dev part has fewer than five.
+    """
     read = _mmlu_jsonl if (folder / "test.jsonl").is_file() else _mmlu_csv
     dev: dict[str, list[tuple[str, int]]] = {}
     for subject, _, user, gold in read(folder, "dev"):

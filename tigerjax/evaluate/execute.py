@@ -39,7 +39,7 @@ class NotJudged(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Program:
+class GeneratedCode:
     """A function that a model wrote, and the test of it: a text that defines check(function)."""
 
     prompt: str
@@ -51,7 +51,7 @@ class Program:
     test: str
 
 
-def passes(program: Program, *, allow_unconfined: bool = False) -> bool:
+def passes(program: GeneratedCode, *, allow_unconfined: bool = False) -> bool:
     """Whether the test passes within the limits; `allow_unconfined` as `confined` takes it. Raises NotJudged."""
     shut_in = confined(allow_unconfined)
     shared = {"entry_point": program.entry_point}

@@ -62,7 +62,10 @@ class TigerLM(TemplateLM):
         cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None
     ) -> "TigerLM":
         """From the harness's --model_args: config=CONFIG[,model=RUN][,rows=8][,cache=FILE]. Its batch size and device
-        are not ours: rows is the batch, the config's mesh the devices."""
+        are not ours: rows is the batch, the config's mesh the devices.
+
+        Raises ConfigError for any other word.
+        """
         given = {"model": None, "rows": 8, "cache": None} | arg_dict
         if set(given) != {"config", "model", "rows", "cache"}:
             raise ConfigError(f"--model_args of tigerjax: config=FILE, and model, rows, cache; not {sorted(arg_dict)}")
@@ -91,7 +94,10 @@ class TigerLM(TemplateLM):
         return "tigerjax" if chat_template else ""
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """The dialogue with its markers as text, which `tok_encode` turns into ids again; eos ends every answer."""
+        """The dialogue with its markers as text, which `tok_encode` turns into ids again; eos ends every answer.
+
+        Raises DataError for a role other than user and assistant.
+        """
         if self.tiger.template is not None:
             return self.tiger.template.text(chat_history, prompt=add_generation_prompt)
         texts = self.tiger.special_texts

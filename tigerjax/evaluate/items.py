@@ -93,7 +93,7 @@ def texts(record: Any, where: str, *fields: str) -> list[str]:
 
 
 def text_list(record: Any, where: str, field: str, least: int = 1) -> list[str]:
-    """The value of a field that holds a list of at least `least` texts."""
+    """The value of a field that holds a list of at least `least` texts. DataError for fewer."""
     (value,) = need(record, where, field)
     of_kind(value, list, where, field)
     for n, text in enumerate(value):
@@ -130,7 +130,7 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def json_file(path: Path) -> Any:
-    """The one JSON value of a file."""
+    """The one JSON value of a file. DataError for a file that is not JSON."""
     try:
         return loads(text_of(path))
     except (ValueError, RecursionError) as error:
@@ -138,7 +138,10 @@ def json_file(path: Path) -> Any:
 
 
 def csv_rows(path: Path, header: tuple[str, ...] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(file:line, {column: text}) of a CSV file; `header` names the columns of one that has no first line of names."""
+    """(file:line, {column: text}) of a CSV file; `header` names the columns of one that has no first line of names.
+
+    Raises DataError for a file that is no CSV in UTF-8, and for a row with more or fewer columns.
+    """
     try:
         text = text_of(path)
     except UnicodeDecodeError as error:
@@ -164,7 +167,7 @@ def csv_rows(path: Path, header: tuple[str, ...] | None = None) -> Iterator[tupl
 
 
 def labels(path: Path, count: int) -> list[int]:
-    """Integers, one per line, for `count` questions."""
+    """Integers, one per line, for `count` questions. DataError for more or fewer of them."""
     try:
         lines = text_of(path).split()
     except UnicodeDecodeError as error:
@@ -175,7 +178,7 @@ def labels(path: Path, count: int) -> list[int]:
 
 
 def letter(text: Any, options: str, where: str) -> int:
-    """The index of an answer letter."""
+    """The index of an answer letter. DataError where it is none of the options."""
     name = str(text).strip().upper()
     if len(name) != 1 or name not in options:
         raise DataError(
@@ -185,7 +188,7 @@ def letter(text: Any, options: str, where: str) -> int:
 
 
 def index(value: Any, count: int, where: str, first: int = 0) -> int:
-    """A label as an index from 0, given counted from `first`."""
+    """A label as an index from 0, given counted from `first`. DataError where it is none."""
     if isinstance(value, bool) or not re.fullmatch(r"-?[0-9]{1,9}", str(value).strip()):
         raise DataError(f"{where}: label {value!r:.60} is not a whole number; download the file again, or mend it")
     at = int(value) - first

@@ -60,7 +60,10 @@ class Kernel:
 
     def shut_in(self, as_root: bool) -> None:
         """A root folder that holds Python and the system's libraries only; then no capability is left. Root becomes
-        nobody, because the kernel limits no process of root."""
+        nobody, because the kernel limits no process of root.
+
+        Raises OSError where the system does not let it be built.
+        """
         self.mount("none", "/", None, MS_REC | MS_PRIVATE)
         self.mount("tmpfs", ROOT, "tmpfs", 6, "size=16m,nr_inodes=1k,mode=755")  # 6: no set-uid, no devices
         for path in ("/bin", "/lib", "/lib64"):
@@ -95,7 +98,7 @@ class Kernel:
             with open(target, "w"):
                 pass
         self.mount(path, target, None, MS_BIND | MS_REC)
-        has = os.statvfs(target).f_flag  # the kernel refuses to take off what a mount has
+        has = os.statvfs(target).f_flag  # all of these flags must be given again: the kernel refuses to drop one
         same = has & (2 | 4 | 8 | 1024 | 2048) | (MS_RELATIME if has & 4096 else 0)
         self.mount("none", target, None, MS_REMOUNT | MS_BIND | MS_RDONLY | same)
 

@@ -74,7 +74,10 @@ def needles(tokenizer: Any, lang: str, hay: Sequence[Sequence[int]], *, length: 
 
 
 def needle(tokenizer: Any, lang: str, hay: Sequence[Sequence[int]], *, length: int, depth: float, seed: str) -> Needle:
-    """One such row; `seed` decides name, number and the place in the text."""
+    """One such row; `seed` decides name, number and the place in the text.
+
+    Raises DataError for a row that is too short for the number and its question.
+    """
     of, drawn = wording(lang), random.Random(seed)
     words = {"name": drawn.choice(of.names), "number": f"{drawn.randrange(1000, 10_000)}"}
     hidden = tokenizer.encode(of.hidden.format(**words))

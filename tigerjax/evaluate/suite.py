@@ -31,7 +31,7 @@ NOT_ALLOWED = "its answers are programs, which are run only with --allow-code-ex
 TEST, OBJECT = "test_not_run", "object_returned"
 """Fields of a question whose program was not judged: its test cannot be run on any program; not on this one."""
 
-Asked = list[dict[str, Any]]
+GivenAnswers = list[dict[str, Any]]
 """{id, group, right, answer}, one for each question."""
 
 
@@ -131,10 +131,10 @@ def ask(
     items: Sequence[Item],
     config: EvaluationConfig,
     progress: Advance | None = None,
-) -> Asked:
+) -> GivenAnswers:
     """{id, group, right, answer} of every item; `answer` is the number of the chosen option, or the generated text."""
     by_template = config.chat and benchmark.chat
-    out: Asked = []
+    out: GivenAnswers = []
     if benchmark.mode == "options":
         texts = [option_ids(answerer.tokenizer, i, o, by_template) for i in items for o in i.options]
         scores = iter(mean_logprobs(answerer, texts, progress))
@@ -172,7 +172,7 @@ def judged(
         text = text.split(end)[0]
     if benchmark is not BENCHMARKS[CODE]:
         return text, benchmark.judge(text, item.gold), {}
-    program = execute.Program(text=judge.code_of(item.gold["prompt"], text), **item.gold)
+    program = execute.GeneratedCode(text=judge.code_of(item.gold["prompt"], text), **item.gold)
     try:
         return text, run_code and execute.passes(program, allow_unconfined=allow_unconfined), {}
     except execute.NotJudged as error:
@@ -209,7 +209,7 @@ def messages(item: Item, last: str) -> list[dict[str, str]]:
     return [*turns, {"role": "user", "content": last}]
 
 
-def count(asked: Asked) -> dict[str, Any]:
+def count(asked: GivenAnswers) -> dict[str, Any]:
     """{score, stderr, n, groups}: the plain mean of the groups' shares of right answers, and its standard error."""
     groups: dict[str, list[bool]] = {}
     for answer in asked:
@@ -243,8 +243,8 @@ def read_results(folder: Path) -> dict[str, Any]:
     return results
 
 
-def read_items(folder: Path, name: str) -> Asked:
-    """items/NAME.jsonl of an evaluation folder."""
+def read_items(folder: Path, name: str) -> GivenAnswers:
+    """items/NAME.jsonl of an evaluation folder. DataError where it is not there or damaged."""
     path = folder / ITEMS / f"{name}.jsonl"
     if not path.is_file():
         raise DataError(f"{path}: not there; evaluate again")

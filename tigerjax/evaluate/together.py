@@ -4,6 +4,7 @@ There are few shapes: stems have a few padded lengths, rows behind them a few wi
 call, and a batch of either has one number of rows and of targets a call.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -136,10 +137,10 @@ class Together:
                 yield Group(group, length, _by_width(group, widths))
 
     def _dealt(self, trees: list[Tree]) -> Lot:
-        """The trees in rows of about the same length, as many as fill whole batches with the least padding."""
+        """The trees in rows of about the same length, as many as take the least time."""
         many = -(-sum(len(tree.ids) for tree in trees) // (self.rows * ROW))
         lots = [_in_rows(trees, self.ways * count) for count in range(many - many // 4, many + many // 4 + 1)]
-        return min(lots, key=lambda lot: lot.width * len(lot.rows))
+        return min(lots, key=lambda lot: len(lot.rows) * (lot.width + branches.attention(lot.shelves)))
 
     def _at_once(self, count: int, length: int) -> int:
         """Rows of a batch when there are `count` of this length: a multiple of the devices that share rows, and such
@@ -282,7 +283,10 @@ def _finished(sequences: Sequence[Tokens], waiting: list[tuple[int, Node]]) -> I
 
 def _in_rows(trees: list[Tree], many: int) -> Lot:
     rows = [Row(0, row) for row in branches.deal(trees, many)]
-    longest = [max(len(row.trees[j].ids) for row in rows if j < len(row.trees)) for j in range(len(rows[0].trees))]
+    longest: list[int] = []  # tree of each place
+    for row in rows:
+        lengths = [len(tree.ids) for tree in row.trees]
+        longest = [max(pair) for pair in itertools.zip_longest(longest, lengths, fillvalue=0)]
     width = max(sum(len(tree.ids) for tree in row.trees) for row in rows)
     return Lot(-(-width // MULTIPLE) * MULTIPLE, branches.shelves(longest), rows)
 

@@ -110,7 +110,7 @@ def read_object(path: Path, advice: str, *, finite: bool = True) -> dict[str, An
 
 
 def object_of(path: Path, content: bytes, advice: str, *, finite: bool = True) -> dict[str, Any]:
-    """`read_object`, of bytes that were read already."""
+    """`read_object`, of bytes that were read already. DataError for bytes that are no JSON object."""
     try:
         value = loads(content.decode("utf-8-sig"), finite=finite)
         refuse_deep(value)

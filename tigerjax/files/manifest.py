@@ -14,7 +14,7 @@ interrupted run starts again from the beginning. For an OUT in a bucket the bloc
 disk, which is then uploaded, manifest.json last. A stage replaces its own earlier result and nothing else: an OUT that
 holds another file is refused, and the file named. So is an OUT into which another process writes.
 
-Some stages take long and must go on after an interruption. Such a stage works in a folder of its own beside OUT, and
+Some stages take long and must resume after an interruption. Such a stage works in a folder of its own beside OUT, and
 moves it into run.tmp when it is complete. Nothing can be moved in a bucket. There the stage writes into
 `run.in_place("name")`, which is OUT/name itself, so an earlier result in OUT is removed when the work begins.
 """

@@ -114,7 +114,10 @@ def compression(beginning: bytes) -> str:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[tuple[io.BufferedReader, io.BufferedReader]]:
-    """(the file's bytes, decompressed; the file on the disk, whose `tell` shows how far reading has come)."""
+    """(the file's bytes, decompressed; the file on the disk, whose `tell` shows how far reading has come).
+
+    Raises DataError for a file that cannot be read.
+    """
     try:
         raw = paths.reading(path)
     except OSError as error:

@@ -272,8 +272,25 @@ def _attend_shelf(
             key_at_BS = jnp.concatenate([kept_at_BS, at_BW[:, :until]], axis=1)
             mask_BTS &= key_at_BS[:, None] > at_BW[:, since:until, None] - window
         part_of = slice(0, S + until)
-        outs.append(attention.weigh(q_BTNH[:, since:until], k_BTKH[:, part_of], v_BTKH[:, part_of], mask_BTS))
+        outs.append(_weigh(q_BTNH[:, since:until], k_BTKH[:, part_of], v_BTKH[:, part_of], mask_BTS))
     return jnp.concatenate(outs, axis=1)
+
+
+def _weigh(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array) -> jax.Array:
+    """`attention.weigh`, where nothing is differentiated. XLA:CPU takes a fifth less time: scores lie as the product
+    gives them, and the division comes after the values, which have fewer numbers than the probabilities."""
+    B, T, N, H = q_BTNH.shape
+    K = k_BSKH.shape[2]
+    q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
+    scores_BKTGS = jnp.einsum("BTKGH,BSKH->BKTGS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32) * H**-0.5
+    scores_BKTGS = jnp.where(mask_BTS[:, None, :, None], scores_BKTGS, attention.MASKED)
+    weights_BKTGS = jnp.exp(scores_BKTGS - scores_BKTGS.max(axis=-1, keepdims=True))
+    total_BKTG1 = weights_BKTGS.sum(axis=-1, keepdims=True)
+    sums_BKTGH = jnp.einsum(
+        "BKTGS,BSKH->BKTGH", weights_BKTGS.astype(v_BSKH.dtype), v_BSKH, preferred_element_type=jnp.float32
+    )
+    out_BKTGH = (sums_BKTGH / total_BKTG1).astype(v_BSKH.dtype)
+    return out_BKTGH.transpose(0, 2, 1, 3, 4).reshape(B, T, N, H)
 
 
 def repeat(cache: Cache, n: int) -> Cache:

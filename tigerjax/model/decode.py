@@ -41,6 +41,8 @@ def prefill(
 
     One prompt per row: `segment_ids_BT` is 1 on its tokens, which are contiguous, and 0 on the padding before or
     after them. A row of padding only gives finite logits that mean nothing, and length 0.
+
+    Raises ConfigError for prompts longer than `max_len`.
     """
     T = tokens_BT.shape[1]
     if max_len < T:

@@ -164,7 +164,7 @@ class LanguageModel(nn.Module):
 
     config: ModelConfig
     compute: ComputeConfig
-    run: stack.Runner = stack.scan_layers
+    run: stack.StackRunner = stack.scan_layers
     lora: LoraConfig = LoraConfig()
 
     @nn.compact

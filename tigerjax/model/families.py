@@ -28,7 +28,7 @@ from tigerjax.model.llama import face as llama
 from tigerjax.model.mistral import face as mistral
 from tigerjax.model.qwen2 import face as qwen2
 from tigerjax.model.qwen3 import face as qwen3
-from tigerjax.model.weights import ReadRows, Row
+from tigerjax.model.weights import ReadRows, TensorRow
 
 
 class Family(Protocol):
@@ -45,13 +45,13 @@ class Family(Protocol):
     HF_REWARD: str
 
     def language_model(
-        self, config: ModelConfig, compute: ComputeConfig, run: stack.Runner = ..., lora: LoraConfig = ...
+        self, config: ModelConfig, compute: ComputeConfig, run: stack.StackRunner = ..., lora: LoraConfig = ...
     ) -> nn.Module:
         """A module from (tokens_BT, positions_BT, segment_ids_BT) to logits_BTV. Its method `hidden` gives x_BTD, which
         times `layers.head` is the logits. With `lora` it has adapters, as `tigerjax.model.adapters` declares them."""
 
     def reward_model(
-        self, config: ModelConfig, compute: ComputeConfig, run: stack.Runner = ..., lora: LoraConfig = ...
+        self, config: ModelConfig, compute: ComputeConfig, run: stack.StackRunner = ..., lora: LoraConfig = ...
     ) -> nn.Module:
         """A module from the same to scores_BT."""
 
@@ -152,7 +152,7 @@ class Family(Protocol):
     ) -> dict[str, Any]:
         """The content of a config.json. `seq_len` is the length that the model was trained at, where it is known."""
 
-    def hf_rows(self, config: ModelConfig, *, rows: int, reward: bool = False) -> list[Row]:
+    def hf_rows(self, config: ModelConfig, *, rows: int, reward: bool = False) -> list[TensorRow]:
         """Every weight beside its Hugging Face tensors. The embedding comes first, the head or the score last. A tied
         head is no weight, and has no row."""
 
@@ -160,7 +160,7 @@ class Family(Protocol):
         """What a tensor must hold that follows from the config and is no weight; None for other names."""
 
     def numpy_logits(
-        self, tensors: ReadRows, config: ModelConfig, spec: list[Row], ids_T: np.ndarray, dtype: str
+        self, tensors: ReadRows, config: ModelConfig, spec: list[TensorRow], ids_T: np.ndarray, dtype: str
     ) -> np.ndarray:
         """logits_TV of a Hugging Face folder's tensors, computed in numpy."""
 

@@ -54,7 +54,7 @@ class Decoders:
     """What a config.json asks for that the family does not compute, each with its value."""
 
     language_model = LanguageModel
-    reward_model = reward.Reward
+    reward_model = reward.RewardModel
     reward_from_language = staticmethod(reward.from_language)
     prefill = staticmethod(decode.prefill)
     decode_step = staticmethod(decode.decode_step)

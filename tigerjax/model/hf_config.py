@@ -169,8 +169,8 @@ def remembered(extra: dict[str, Any], run_config: list[str]) -> dict[str, Any]:
 
 def trained_length(run_config: list[str]) -> int | None:
     """data.seq_len of the run that a checkpoint stores the config of; None where there is none, as in an import."""
-    said = [SEQ_LEN_LINE.fullmatch(line) for line in run_config if isinstance(line, str)]
-    return next((int(found[1]) for found in said if found), None)
+    matches = [SEQ_LEN_LINE.fullmatch(line) for line in run_config if isinstance(line, str)]
+    return next((int(match[1]) for match in matches if match), None)
 
 
 def positions(extra: dict[str, Any], seq_len: int | None) -> dict[str, int]:

@@ -31,13 +31,13 @@ def scaling(fields: Fields) -> RopeConfig:
     """How the angles are scaled. Call `refused` first.
 
     DataError for a field that is missing or wrong; ConfigError for fields that contradict each other."""
-    said = [_of_place(place, fields) for place in map(fields.object, ROPE) if place.content]
-    if len(set(said)) > 1:
+    configs = [_of_place(place, fields) for place in map(fields.object, ROPE) if place.content]
+    if len(set(configs)) > 1:
         raise DataError(
-            f"{fields.path}: rope_scaling says kind {said[0].kind} and rope_parameters kind {said[1].kind}, or they"
-            " have other numbers; keep the one that the model was trained with"
+            f"{fields.path}: rope_scaling says kind {configs[0].kind} and rope_parameters kind {configs[1].kind},"
+            " or they have other numbers; keep the one that the model was trained with"
         )
-    return said[0] if said else RopeConfig()
+    return configs[0] if configs else RopeConfig()
 
 
 def refused(fields: Fields) -> list[str]:

@@ -7,13 +7,13 @@ import numpy as np
 
 from tigerjax.config import ModelConfig
 from tigerjax.model import rope
-from tigerjax.model.weights import Row
+from tigerjax.model.weights import TensorRow
 
 Array = np.ndarray
 INVERSE_FREQUENCY = ".self_attn.rotary_emb.inv_freq"
 
 
-def hf_rows(config: ModelConfig, *, rows: int, reward: bool = False) -> list[Row]:
+def hf_rows(config: ModelConfig, *, rows: int, reward: bool = False) -> list[TensorRow]:
     """One row for each weight of a language model, or of a reward model. `rows` is the length of the vocabulary in
     their tensors: vocab_size where it is trimmed, else padded_vocab_size.
 
@@ -28,20 +28,20 @@ def hf_rows(config: ModelConfig, *, rows: int, reward: bool = False) -> list[Row
     def flip(a: Array) -> Array:
         return a.T
 
-    def vector(ours: str, theirs: str, width: int) -> Row:
-        return Row(ours, theirs, (width,), (width,), 0, 1, same, same)
+    def vector(ours: str, theirs: str, width: int) -> TensorRow:
+        return TensorRow(ours, theirs, (width,), (width,), 0, 1, same, same)
 
-    def linear(ours: str, theirs: str, out: int, into: int, split_axis: int | None) -> Row:
-        return Row(ours, theirs, (out, into), (into, out), 1, 1, flip, flip, split_axis)
+    def linear(ours: str, theirs: str, out: int, into: int, split_axis: int | None) -> TensorRow:
+        return TensorRow(ours, theirs, (out, into), (into, out), 1, 1, flip, flip, split_axis)
 
-    def heads(ours: str, theirs: str, n: int) -> Row:
+    def heads(ours: str, theirs: str, n: int) -> TensorRow:
         to_ours, to_theirs = (lambda a: a.T.reshape(D, -1, H)), (lambda a: a.reshape(D, -1).T)
-        return Row(ours, hf + theirs, (n * H, D), (D, n, H), 1, H, to_ours, to_theirs, 0)
+        return TensorRow(ours, hf + theirs, (n * H, D), (D, n, H), 1, H, to_ours, to_theirs, 0)
 
-    def head_bias(ours: str, theirs: str, n: int) -> Row:
-        return Row(ours, hf + theirs, (n * H,), (n, H), 0, H, lambda a: a.reshape(-1, H), lambda a: a.reshape(-1))
+    def head_bias(ours: str, theirs: str, n: int) -> TensorRow:
+        return TensorRow(ours, hf + theirs, (n * H,), (n, H), 0, H, lambda a: a.reshape(-1, H), lambda a: a.reshape(-1))
 
-    more: list[Row] = []
+    more: list[TensorRow] = []
     if c.extras.qkv_bias:
         more += [
             head_bias("layers/attn/q_bias", "self_attn.q_proj.bias", N),
@@ -55,12 +55,12 @@ def hf_rows(config: ModelConfig, *, rows: int, reward: bool = False) -> list[Row
         more.append(vector("layers/attn/k_norm/scale", hf + "self_attn.k_norm.weight", H))
 
     out = [
-        Row("embed", "model.embed_tokens.weight", (rows, D), (V, D), 0, 1, same, same, 1),
+        TensorRow("embed", "model.embed_tokens.weight", (rows, D), (V, D), 0, 1, same, same, 1),
         vector("layers/attn_norm/scale", hf + "input_layernorm.weight", D),
         heads("layers/attn/q", "self_attn.q_proj.weight", N),
         heads("layers/attn/k", "self_attn.k_proj.weight", K),
         heads("layers/attn/v", "self_attn.v_proj.weight", K),
-        Row(
+        TensorRow(
             "layers/attn/o",
             hf + "self_attn.o_proj.weight",
             (D, N * H),
@@ -78,10 +78,10 @@ def hf_rows(config: ModelConfig, *, rows: int, reward: bool = False) -> list[Row
         vector("final_norm/scale", "model.norm.weight", D),
     ]
     if reward:
-        return [*out, Row("score", "score.weight", (1, D), (D,), 0, 1, lambda a: a[0], lambda a: a[None])]
+        return [*out, TensorRow("score", "score.weight", (1, D), (D,), 0, 1, lambda a: a[0], lambda a: a[None])]
     if c.tied:
         return out
-    return [*out, Row("head", "lm_head.weight", (rows, D), (D, V), 1, 1, flip, flip, 0)]
+    return [*out, TensorRow("head", "lm_head.weight", (rows, D), (D, V), 1, 1, flip, flip, 0)]
 
 
 def hf_buffer(name: str, config: ModelConfig) -> Array | None:

@@ -19,12 +19,12 @@ from tigerjax.model import rope as rotary
 from tigerjax.model.decoder import MLP, Attention
 from tigerjax.model.hf_weights import hf_rows
 from tigerjax.model.layers import RMSNorm
-from tigerjax.model.weights import ReadRows, Row, get, put
+from tigerjax.model.weights import ReadRows, TensorRow, get, put
 
 Array = np.ndarray
 
 
-def numpy_logits(tensors: ReadRows, config: ModelConfig, spec: list[Row], ids_T: Array, dtype: str) -> Array:
+def numpy_logits(tensors: ReadRows, config: ModelConfig, spec: list[TensorRow], ids_T: Array, dtype: str) -> Array:
     """logits_TV in float32 (scores_T1 of a reward model) of the tensors of a Hugging Face folder, whose weights are
     rounded to `dtype` first. `spec` is what `hf_rows` gives for the folder."""
     c = config
@@ -133,6 +133,6 @@ def layered_logits(arrays: dict[str, Any], config: ModelConfig, ids_T: Array, dt
         return np.asarray(jnp.concatenate(parts, axis=1))
 
 
-def _last(spec: list[Row]) -> Row:
+def _last(spec: list[TensorRow]) -> TensorRow:
     """What the last hidden states are multiplied with: the head or the score; the embedding where the head is tied."""
     return spec[-1] if spec[-1].ours in ("head", "score") else spec[0]

@@ -21,12 +21,12 @@ def score_init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.fl
     return jax.random.normal(key, shape, dtype) * (shape[0] + 1) ** -0.5
 
 
-class Reward(nn.Module):
+class RewardModel(nn.Module):
     """Tokens to a score at every position; the caller picks the last token of each answer."""
 
     config: ModelConfig
     compute: ComputeConfig
-    run: stack.Runner = stack.scan_layers
+    run: stack.StackRunner = stack.scan_layers
     lora: LoraConfig = LoraConfig()
 
     @nn.compact

@@ -109,7 +109,7 @@ def _local(
         return attend(q, k, v, kernel.SegmentIds(*ids))
 
     # A chip with two cores gives each of them half of the rows, so an odd number is made even: two groups of heads of a
-    # row pass for rows. Without it the backward kernels of one row run on one core (`tigerjax plan --kernels`).
+    # row pass for rows. Without it the backward kernels of one row run on one core (`tigerjax plan` counts them).
     shape = q_BNTH.shape
     if shape[0] % 2 and k_BKSH.shape[1] % 2 == 0:
         q_BNTH, k_BKSH, v_BKSH = (a.reshape(-1, a.shape[1] // 2, *a.shape[2:]) for a in (q_BNTH, k_BKSH, v_BKSH))

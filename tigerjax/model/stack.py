@@ -43,7 +43,7 @@ OFFLOADED: dict[Remat, tuple[str, ...]] = {
 """What a policy saves in the host's memory instead, and brings back for the backward pass."""
 
 
-class Runner(Protocol):
+class StackRunner(Protocol):
     def __call__(self, block: Block, w_L: Any, x: Any, *, remat: Remat) -> Any: ...
 
 

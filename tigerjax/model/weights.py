@@ -23,7 +23,7 @@ SPLITS = 8
 """Parts into which chunks cut model_dim. Hosts share weights along it, and then read little that is not theirs."""
 
 
-class Row(NamedTuple):
+class TensorRow(NamedTuple):
     """One weight of ours and its Hugging Face tensors: one tensor, or one for each layer.
 
     Axis 0 of their tensor is axis `axis` of ours, and `unit` of their rows make one index of it (a head's rows, say).
@@ -79,7 +79,7 @@ class Row(NamedTuple):
         return max(1, min(BLOCK_BYTES // unit_bytes, self.shape[0] // self.unit))
 
 
-def tensor_bytes(spec: list[Row], config: ModelConfig, itemsize: int) -> int:
+def tensor_bytes(spec: list[TensorRow], config: ModelConfig, itemsize: int) -> int:
     """Bytes of all their tensors in a type of `itemsize` bytes."""
     return sum(len(row.names(config)) * int(np.prod(row.shape)) * itemsize for row in spec)
 

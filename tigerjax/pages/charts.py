@@ -146,7 +146,10 @@ def curve(points: Sequence[Point], title: str, colour: str, unit: str = "") -> "
         colour=colour_class(colour),
         unit=unit,
         levels=[(f"{100 * y_of(t):.2f}", f"{t:,g}") for t in ticks(low, high)],
-        ends=[(f"{100 * x_of(t):.0f}", number(t), anchor) for t, anchor in ((left, "start"), (right, "end"))],
+        ends=[
+            (f"{100 * x_of(t):.0f}", number(t), anchor)
+            for t, anchor in [(left, "start"), (right, "end")][: 2 if left < right else 1]  # one step has one label
+        ],
         raw=path(points),
         smooth=path(smooth) if smooth != points else None,
         values=_strips(

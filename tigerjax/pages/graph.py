@@ -14,7 +14,7 @@ BOX = (164, 42)  # px, width and height
 MOST_OF_NAME, MOST_OF_DETAIL = 23, 27  # characters that a box has room for
 
 
-class Node(NamedTuple):
+class GraphNode(NamedTuple):
     """A box: its name, a line of detail, the CSS class of its kind, and the indices of the nodes it was made of."""
 
     name: str
@@ -23,7 +23,7 @@ class Node(NamedTuple):
     inputs: Sequence[int]
 
 
-def graph(nodes: Sequence[Node], title: str) -> "Markup":
+def graph(nodes: Sequence[GraphNode], title: str) -> "Markup":
     """The boxes and their arrows. Inputs come before what is made of them, and stand above it."""
     depth = _depths(nodes)
     columns, most = _columns(nodes, depth)
@@ -45,7 +45,7 @@ def graph(nodes: Sequence[Node], title: str) -> "Markup":
     return draw(TEMPLATE, "graph", title=title, arrows=arrows, boxes=boxes, **size)
 
 
-def _depths(nodes: Sequence[Node]) -> list[int]:
+def _depths(nodes: Sequence[GraphNode]) -> list[int]:
     """The row of each node, counted from the top."""
     depth: list[int] = []
     for node in nodes:
@@ -57,7 +57,7 @@ def _depths(nodes: Sequence[Node]) -> list[int]:
     return depth
 
 
-def _columns(nodes: Sequence[Node], depth: Sequence[int]) -> tuple[dict[int, int], int]:
+def _columns(nodes: Sequence[GraphNode], depth: Sequence[int]) -> tuple[dict[int, int], int]:
     """The column of each node, chosen to stand below its inputs, and the length of the longest row."""
     columns: dict[int, int] = {}
     rows = [[i for i, d in enumerate(depth) if d == row] for row in range(max(depth) + 1)]

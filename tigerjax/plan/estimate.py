@@ -117,7 +117,7 @@ class Estimator:
     """Times of one program on one topology."""
 
     def __init__(self, program: Program, mesh: Mesh, topology: Topology):
-        self.kernel_seconds: dict[kernels.Call, float] = {}
+        self.kernel_seconds: dict[kernels.KernelCall, float] = {}
         """Of one call of each of `splash_calls`. Give them before `step`."""
         self.program, self.mesh, self.chip = program, mesh, topology.chip
         # compile_for refuses to offload where the bandwidth is not known, so such a program copies nothing to the host.
@@ -169,13 +169,13 @@ class Estimator:
             moved = sum(written) + sum(sum(shape_bytes(where.instructions[name].shape)) for name in i.operands)
         return moved / (self.chip.hbm_bandwidth / self.chip.devices)
 
-    def splash_calls(self) -> set[kernels.Call]:
+    def splash_calls(self) -> set[kernels.KernelCall]:
         """The splash kernels of the program."""
         everywhere = self.program.module.computations.values()
         calls = (self.splash_call(where, i) for where in everywhere for i in where.instructions.values())
         return {call for call in calls if call is not None}
 
-    def splash_call(self, where: Computation, i: Instruction) -> kernels.Call | None:
+    def splash_call(self, where: Computation, i: Instruction) -> kernels.KernelCall | None:
         """The splash kernel that an instruction calls; None for every other instruction."""
         if i.opcode != "custom-call" or "splash" not in (name := kernel_name(i)):
             return None
@@ -190,4 +190,4 @@ class Estimator:
         ]
         queries, keys, *_ = (dims for dtype, dims in shapes if dtype in ("bf16", "f32") and len(dims) > 2)
         *rows, heads, length, head_dim = queries
-        return kernels.Call(phase, math.prod(rows), heads, length, keys[-2], keys[-3], head_dim)
+        return kernels.KernelCall(phase, math.prod(rows), heads, length, keys[-2], keys[-3], head_dim)

@@ -40,7 +40,7 @@ ERROR = re.compile(r"^\w[\w.]*(?:Error|Exception): .*$", re.MULTILINE)
 UNKNOWN = "report the chip and the versions of jax and libtpu, or use those of the lock"
 
 
-class Call(NamedTuple):
+class KernelCall(NamedTuple):
     """A splash kernel that a program calls, with the shapes of one device."""
 
     phase: str
@@ -53,31 +53,32 @@ class Call(NamedTuple):
     head_dim: int
 
 
-class Schedule(NamedTuple):
-    """What a kernel's final schedule says. The three parts are in bundles."""
+class KernelSchedule(NamedTuple):
+    """The final schedule of a kernel. `always`, `with_work` and `by_sweep` count bundles of instructions: those of
+    every step, those of a step with matrix products, and those at the begin and end of a sweep."""
 
     bounds: tuple[int, ...]
-    """Of the loop over the grid, as one core runs it; the inner one is last."""
+    """Iterations along each dimension of the grid, as one core runs it; the innermost loop is last."""
     always: int
     with_work: int
     by_sweep: int
 
     def cycles(self, share_with_work: float, least_with_work: float) -> float:
-        """Of one call. `share_with_work` is that of the grid's steps in which blocks are not masked away. In such a
-        step the matrix units are busy for `least_with_work` cycles."""
+        """Cycles of one call. `share_with_work` is the share of the grid's steps whose block is not masked completely.
+        Such a step takes at least `least_with_work` cycles, since the matrix units are busy for so long."""
         steps = math.prod(self.bounds)
         work = max(self.with_work, least_with_work)
         return steps * self.always + steps * share_with_work * work + steps / self.bounds[-1] * self.by_sweep
 
 
 def seconds(
-    calls: set[Call], chip: Chip, c: SplashConfig, window: int | None, options: dict[str, Any]
-) -> dict[Call, float]:
+    calls: set[KernelCall], chip: Chip, c: SplashConfig, window: int | None, options: dict[str, Any]
+) -> dict[KernelCall, float]:
     """Seconds of one call of each kernel. `options` are the libtpu flags of the step.
 
     ConfigError where the compiler refuses a kernel, or writes a schedule whose form is not known.
     """
-    found: dict[Call, float] = {}
+    found: dict[KernelCall, float] = {}
     for shapes in sorted({call[1:] for call in calls}):
         asked = {"chip": chip.name, "shapes": shapes, "splash": dataclasses.asdict(c), "window": window}
         with tempfile.TemporaryDirectory() as folder:
@@ -108,8 +109,8 @@ def _phase(name: str) -> str | None:
     return next((phase for phase in PRODUCTS if f"_{phase}" in name), None)
 
 
-def _least(call: Call, chip: Chip, c: SplashConfig) -> float:
-    """The cycles in which the matrix units are busy in a step of the grid with work."""
+def _least(call: KernelCall, chip: Chip, c: SplashConfig) -> float:
+    """The cycles for which the matrix units are busy in one step of the grid with matrix products."""
     blocks = {
         "fwd": (c.block_q, c.block_kv),
         "dq": (c.block_q_dq, c.block_kv_dq),
@@ -120,7 +121,7 @@ def _least(call: Call, chip: Chip, c: SplashConfig) -> float:
     return 2 * products * math.prod(blocks) * call.head_dim / (chip.device_flops / cores / chip.clock_hz)
 
 
-def read(text: str) -> Schedule:
+def read(text: str) -> KernelSchedule:
     """The schedule in a file `*final_bundles.txt`. ConfigError for a form that is not known."""
     starts = [*BUNDLE.finditer(text)]
     bundles = [text[a.start() : b.start() if b else None] for a, b in zip(starts, [*starts[1:], None], strict=True)]
@@ -139,7 +140,7 @@ def read(text: str) -> Schedule:
     covered = set[int]().union(*(range(first, last + 1) for first, last in beside))
     always = _length(body) - _length(main) - len(covered)
     sizes = tuple(int(size) for size in bounds.pop().split(","))
-    return Schedule(sizes, always, _length(main), len(covered))
+    return KernelSchedule(sizes, always, _length(main), len(covered))
 
 
 def _length(region: tuple[int, int]) -> int:
@@ -147,7 +148,7 @@ def _length(region: tuple[int, int]) -> int:
 
 
 def _regions(bundles: list[str]) -> Any:
-    """(first bundle, last bundle) of each region."""
+    """(first bundle, last bundle) of each region that a schedule marks with its start and end."""
     begun: dict[str, int] = {}
     for n, bundle in enumerate(bundles):
         begun |= dict.fromkeys(re.findall(r"Start region (\d+)", bundle), n)
@@ -166,7 +167,7 @@ def _compile(asked: dict[str, Any]) -> dict[str, float]:
     from tigerjax.model.splash import splash
     from tigerjax.model.splash_blocks import mask_infos
 
-    call = Call("fwd", *asked["shapes"])
+    call = KernelCall("fwd", *asked["shapes"])
     ways, chip = call.keys // call.queries, CHIPS[asked["chip"]]
     sizes = [1] * chip.dims
     for n in range((ways - 1).bit_length()):

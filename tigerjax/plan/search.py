@@ -57,7 +57,7 @@ SOURCES = ("config", "mesh.py", "model", "train", "plan")
 """The part of tigerjax/ that a result depends on."""
 
 
-class Candidate(NamedTuple):
+class Trial(NamedTuple):
     """One config to compile."""
 
     config: RunConfig
@@ -81,7 +81,7 @@ class Candidate(NamedTuple):
 
 
 class Result(NamedTuple):
-    candidate: Candidate
+    candidate: Trial
     figures: dict[str, Any]
 
     @property
@@ -90,9 +90,9 @@ class Result(NamedTuple):
         return self.figures.get("tokens_per_s_per_chip", 0.0)
 
 
-def enumerate_candidates(base: RunConfig, topology: Topology) -> tuple[list[Candidate], dict[str, int]]:
+def enumerate_candidates(base: RunConfig, topology: Topology) -> tuple[list[Trial], dict[str, int]]:
     """The candidates, most promising first, and how many were left out for which reason."""
-    out: list[Candidate] = []
+    out: list[Trial] = []
     left_out = {"refused by the config": 0, "cannot fit": 0}
     for mesh, pipeline, remat in _grid(base, topology):
         batch_ways = mesh.data * mesh.stage * mesh.fsdp
@@ -116,7 +116,7 @@ def enumerate_candidates(base: RunConfig, topology: Topology) -> tuple[list[Cand
             if memory > topology.chip.hbm_bytes:
                 left_out["cannot fit"] += 1
                 continue
-            out.append(Candidate(config, rows, memory, least_seconds(config, topology)))
+            out.append(Trial(config, rows, memory, least_seconds(config, topology)))
     return sorted(out, key=lambda c: (c.seconds, run_again(c.config), c.memory)), left_out
 
 
@@ -242,7 +242,7 @@ def run_again(c: RunConfig) -> int:
     return sum(weights for name, weights in again.items() if name not in saved)
 
 
-def implied(candidate: Candidate, results: Sequence[Result]) -> str | None:
+def implied(candidate: Trial, results: Sequence[Result]) -> str | None:
     """The reason why a candidate need not be compiled after these results; None when it must be."""
     mine = candidate.config
     saved = kept_per_token(mine, on_device(mine))

@@ -71,7 +71,10 @@ def claim(out: Path) -> None:
 
 
 def run_config(name: str, out: Path, *, seed: int, adjust: Adjust) -> RunConfig:
-    """configs/quickstart_NAME.py with its folders under `out`, its seed, and whatever `adjust` changes."""
+    """configs/quickstart_NAME.py with its folders under `out`, its seed, and whatever `adjust` changes.
+
+    Raises ConfigError where the file is missing, as in a broken installation.
+    """
     path = CONFIGS / f"quickstart_{name}.py"
     if not path.is_file():
         raise ConfigError(f"{path} is missing; install tigerjax again, from a wheel or from a clone with `make venv`")

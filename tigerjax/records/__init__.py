@@ -1,7 +1,7 @@
 """Owns what a user's record is: every format is read here, and becomes documents and SFT examples for every stage."""
 
 from tigerjax.files.jsonl import Record
-from tigerjax.records.block import READING, Block, Reading, TextUnit
+from tigerjax.records.block import READING, FileBlock, Reading, TextUnit
 from tigerjax.records.dialogue import with_system
 from tigerjax.records.document import as_document
 from tigerjax.records.fields import DENIED_SOURCES, blank, checked_weight, denied, finite_number, refuse_denied
@@ -9,7 +9,7 @@ from tigerjax.records.formats import Files, blocks, format_of, output_name, read
 from tigerjax.records.ids import (
     Identity,
     Ids,
-    Seen,
+    SeenIds,
     Way,
     first_of,
     given_id,
@@ -33,7 +33,7 @@ __all__ = [
     "RENAMED",
     "SAID",
     "TRIMMED",
-    "Block",
+    "FileBlock",
     "Files",
     "Identity",
     "Ids",
@@ -41,7 +41,7 @@ __all__ = [
     "Paths",
     "Reading",
     "Record",
-    "Seen",
+    "SeenIds",
     "TextUnit",
     "Unusable",
     "Way",

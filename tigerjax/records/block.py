@@ -31,7 +31,7 @@ READING = Reading()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Block:
+class FileBlock:
     """Units [start, end) of a file, which begin with record `first` (counted from 1); end None is the end of the file.
 
     What a unit is depends on the format: a byte of JSONL, a row group of Parquet, a file of a `datasets` folder.

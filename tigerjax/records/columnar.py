@@ -17,7 +17,7 @@ from tigerjax.files import jsonl, packed, paths
 from tigerjax.files.foreign import read_object, shown
 from tigerjax.records import block as sizes
 from tigerjax.records import pages, unpacked
-from tigerjax.records.block import Block
+from tigerjax.records.block import FileBlock
 from tigerjax.records.text_files import Span, refuse_twice
 
 ROWS = 1024
@@ -68,7 +68,7 @@ def _not_named(path: Path, error: UnicodeDecodeError) -> DataError:
     return DataError(f"{path}: the name of a column is not UTF-8 ({error.reason}); copy the file or write it again")
 
 
-def parquet(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, jsonl.Record]]:
+def parquet(block: FileBlock, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, jsonl.Record]]:
     """The rows of the block's row groups.
 
     Raises DataError for a row that is damaged.
@@ -90,7 +90,7 @@ def parquet(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tup
             ) from error
 
 
-def _rows_at_once(block: Block) -> tuple[int, list[str]]:
+def _rows_at_once(block: FileBlock) -> tuple[int, list[str]]:
     """(how many rows of a block are unpacked at one time, the columns that stay dictionaries until then).
 
     Raises DataError where a row or a dictionary is too long, or where a page is larger than the file's footer says: the
@@ -171,7 +171,7 @@ def cut_parquet(path: Path, most: int = packed.RECORD_BYTES) -> Iterator[Span]:
             yield begin, file.num_row_groups, first
 
 
-def _refuse_bomb(path: Path, batches: Iterator[unpacked.Packed], most: int) -> None:
+def _refuse_bomb(path: Path, batches: Iterator[unpacked.CompressedBatch], most: int) -> None:
     """DataError for a compressed batch whose rows have more than `most` bytes in the mean, or all together more than
     BATCH_RECORDS of the longest records. Nothing of it is unpacked."""
     number = 1
@@ -206,12 +206,12 @@ def _arrow(path: Path, most: int) -> Iterator[Any]:
         raise DataError(f"{path}: not a whole Arrow file ({_line(error)}); copy it or write it again") from error
 
 
-def arrow(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, jsonl.Record]]:
+def arrow(block: FileBlock, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, jsonl.Record]]:
     """The rows of an Arrow file."""
     yield from _all_rows(block, _arrow(block.path, block.reading.max_bytes))
 
 
-def _all_rows(block: Block, batches: Iterator[Any]) -> Iterator[tuple[int, jsonl.Record]]:
+def _all_rows(block: FileBlock, batches: Iterator[Any]) -> Iterator[tuple[int, jsonl.Record]]:
     import pyarrow
 
     number, path = block.first, block.path
@@ -258,7 +258,7 @@ def _json_object(path: Path) -> dict[str, Any]:
     return read_object(path, "save the dataset again")
 
 
-def dataset(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, jsonl.Record]]:
+def dataset(block: FileBlock, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, jsonl.Record]]:
     """The rows of the block's files of a `datasets` folder."""
     files = _dataset_files(block.path)[block.start : block.end]
     batches = (batch for file in files for batch in _arrow(file, block.reading.max_bytes))
@@ -289,7 +289,7 @@ def _refuse_wild(batch: Any) -> None:
                 raise
 
 
-def _rows(block: Block, number: int, batch: Any) -> Iterator[tuple[int, jsonl.Record]]:
+def _rows(block: FileBlock, number: int, batch: Any) -> Iterator[tuple[int, jsonl.Record]]:
     path, most = block.path, block.reading.max_bytes
     refuse_twice(str(path), batch.schema.names)
     for start, part, size in unpacked.pieces(batch, ROWS, min(most, BATCH_BYTES)):

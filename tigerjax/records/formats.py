@@ -28,13 +28,13 @@ from typing import Any, NamedTuple
 from tigerjax.errors import DataError
 from tigerjax.files import jsonl, packed, paths
 from tigerjax.records import columnar, tensorflow_files, text_files
-from tigerjax.records.block import READING, Block, Reading
+from tigerjax.records.block import READING, FileBlock, Reading
 
 
 class Format(NamedTuple):
     """How the records of one kind of file are read."""
 
-    read: Callable[[Block, jsonl.OnBytes | None], Iterator[tuple[int, Any]]]
+    read: Callable[[FileBlock, jsonl.OnBytes | None], Iterator[tuple[int, Any]]]
     """(number, what the file holds for one record) of a block; DataError where reading cannot go on."""
     parse: Callable[[str, Any], jsonl.Record]
     """(file:number, that) to a record; DataError where it is none, and reading goes on after it."""
@@ -175,11 +175,11 @@ def spans(reading: Reading, path: Path) -> list[Span]:
     return list(form.cut(path, reading.max_bytes))
 
 
-Cut = Callable[[Callable[[Path], list[Span]], Sequence[Path]], Iterable[list[Span]]]
+ForEachFile = Callable[[Callable[[Path], list[Span]], Sequence[Path]], Iterable[list[Span]]]
 """What calls a function for each file, as `map` does."""
 
 
-def blocks(files: Sequence[Path], cut: Cut = map) -> list[Block]:
+def blocks(files: Sequence[Path], cut: ForEachFile = map) -> list[FileBlock]:
     """The files in blocks, numbered in order; each is read by one worker at a time. `Files` say how they are read.
 
     `cut` decides where the files are read for it.
@@ -187,11 +187,11 @@ def blocks(files: Sequence[Path], cut: Cut = map) -> list[Block]:
     reading = reading_of(files)
     found = zip(files, cut(functools.partial(spans, reading), files), strict=True)
     cut_up = [(path, *span) for path, of_file in found for span in of_file]
-    return [Block(n, path, start, end, first, reading) for n, (path, start, end, first) in enumerate(cut_up)]
+    return [FileBlock(n, path, start, end, first, reading) for n, (path, start, end, first) in enumerate(cut_up)]
 
 
 def _parsed(
-    block: Block, form: Format, on_bad: jsonl.OnBad | None, on_bytes: jsonl.OnBytes | None = None
+    block: FileBlock, form: Format, on_bad: jsonl.OnBad | None, on_bytes: jsonl.OnBytes | None = None
 ) -> Iterator[tuple[int, jsonl.Record, Any]]:
     for number, given in form.read(block, on_bytes):
         try:
@@ -204,7 +204,7 @@ def _parsed(
             yield number, record, given
 
 
-def read_block(block: Block, *, on_bad: jsonl.OnBad | None = None) -> Iterator[tuple[int, jsonl.Record, bytes]]:
+def read_block(block: FileBlock, *, on_bad: jsonl.OnBad | None = None) -> Iterator[tuple[int, jsonl.Record, bytes]]:
     """(number, record, its line of JSON) of a block's records; the line of JSONL is as it stands in the file.
 
     The number counts the lines of JSONL, text and CSV and the records of other formats, from 1. Raises
@@ -227,6 +227,6 @@ def read(
     `on_bytes` is called with the bytes read so far; only the formats of text call it. Raises DataError for a file that
     cannot be read, and with file:number for what is no record.
     """
-    whole = Block(0, paths.of(path), reading=reading)
+    whole = FileBlock(0, paths.of(path), reading=reading)
     for number, record, _ in _parsed(whole, format_of(whole.path, reading), on_bad, on_bytes):
         yield number, record

@@ -148,7 +148,7 @@ class _Places:
                 self._data[to : to + 3] = old[at : at + 3]
 
 
-class Seen:
+class SeenIds:
     """The ids of records that are read one after another, which are all different in the end.
 
     It holds 36 to 72 bytes for each id, however long that is.

@@ -59,7 +59,10 @@ class _Struct:
         self._data, self.at = data, 0
 
     def struct(self, depth: int = 0) -> dict[int, Any]:
-        """{number of a field: its value}; whole numbers, structs and lists have one, all else is passed over."""
+        """{number of a field: its value}; whole numbers, structs and lists have one, all else is passed over.
+
+        Damaged where structs lie too deep.
+        """
         if depth > MOST_DEEP:
             raise Damaged("its structs lie too deep in each other")
         fields: dict[int, Any] = {}

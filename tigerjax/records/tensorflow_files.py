@@ -16,7 +16,7 @@ from typing import Any
 
 from tigerjax.errors import DataError
 from tigerjax.files import jsonl, packed, paths
-from tigerjax.records.block import Block
+from tigerjax.records.block import FileBlock
 from tigerjax.records.tf import start
 
 TFDS_INFO = "dataset_info.json"
@@ -57,8 +57,8 @@ def _example(where: str, data: bytes) -> jsonl.Record:
     return record
 
 
-def tfrecords(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, bytes]]:
-    """The records of a TFRecord file, which may be compressed by gzip."""
+def tfrecords(block: FileBlock, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, bytes]]:
+    """The records of a TFRecord file, which may be compressed by gzip. DataError for a file that is not whole."""
     _refuse_long(block)
     tf, _ = start()
 
@@ -72,7 +72,7 @@ def tfrecords(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[t
         raise DataError(f"{block.path}: not a whole TFRecord file: {what}; copy it or write it again") from error
 
 
-def _refuse_long(block: Block) -> None:
+def _refuse_long(block: FileBlock) -> None:
     """DataError for a record whose header in a TFRecord file says that it is too long; nothing of it is read."""
     most = block.reading.max_bytes
     with packed.reading(block.path) as (file, _):
@@ -90,7 +90,7 @@ def _refuse_long(block: Block) -> None:
                 left -= len(piece)
 
 
-def _refuse_long_groups(block: Block) -> None:
+def _refuse_long_groups(block: FileBlock) -> None:
     """DataError for a group of records (a chunk of Riegeli, of which ArrayRecord is made) that has more bytes in the
     mean than a record may, or all together more than GROUP_RECORDS of the longest. Nothing of it is unpacked.
 
@@ -130,7 +130,7 @@ def _possible(at: int) -> int:
     return at + max(0, -at % RIEGELI_BLOCK - (RIEGELI_BLOCK - RIEGELI_HEADER) + 1)
 
 
-def array_records(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, bytes]]:
+def array_records(block: FileBlock, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, bytes]]:
     """The records of an ArrayRecord file.
 
     Raises DataError for a file that is not whole.
@@ -151,7 +151,7 @@ def array_records(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterat
         raise DataError(f"{block.path}: not a whole ArrayRecord file: {error}; copy it or write it again") from error
 
 
-def tfds_rows(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+def tfds_rows(block: FileBlock, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of a TFDS dataset's split "train".
 
     Raises DataError for a dataset without this split, or one that is not whole.

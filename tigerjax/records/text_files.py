@@ -17,7 +17,7 @@ from tigerjax.errors import DataError
 from tigerjax.files import jsonl, packed, paths
 from tigerjax.files.foreign import NotJson, loads, raw_decode, refuse_deep
 from tigerjax.records import block as sizes
-from tigerjax.records.block import Block
+from tigerjax.records.block import FileBlock
 from tigerjax.records.dialogue import from_table
 
 ARRAY_CHARACTERS = 1 << 20
@@ -28,7 +28,7 @@ Span = tuple[int, int, int]
 """(start, end, number of the first record) of a block."""
 
 
-def lines(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, bytes]]:
+def lines(block: FileBlock, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, bytes]]:
     """The lines of a block that hold more than spaces; the mark at the beginning of the file (BOM) is left out."""
     if block.end is None:
         with jsonl.open_lines(block.path, on_bytes, block.reading.max_bytes) as every:
@@ -45,7 +45,7 @@ def _with_text(given: Iterable[bytes], first: int) -> Iterator[tuple[int, bytes]
             yield number, line
 
 
-def texts(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, bytes]]:
+def texts(block: FileBlock, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, bytes]]:
     """The documents of a plain text file, with the number of their first lines: lines, or what `text_unit` says."""
     unit, most = block.reading.text_unit, block.reading.max_bytes
     if unit == "line":
@@ -123,7 +123,7 @@ def is_jsonl(path: Path) -> bool:
         return _FIRST_FIELD.match(line) is not None and len(line) > 4000  # it goes on behind what was read
 
 
-def array(block: Block, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, Any]]:
+def array(block: FileBlock, on_bytes: jsonl.OnBytes | None = None) -> Iterator[tuple[int, Any]]:
     """The values of a file that holds one JSON list, without holding the whole file in memory.
 
     Raises DataError for a file that is not UTF-8.
@@ -209,9 +209,12 @@ def _after_spaces(text: str, at: int) -> int:
 
 
 def csv_rows(
-    block: Block, on_bytes: jsonl.OnBytes | None = None, *, tabs: bool = False
+    block: FileBlock, on_bytes: jsonl.OnBytes | None = None, *, tabs: bool = False
 ) -> Iterator[tuple[int, jsonl.Record]]:
-    """{column: text} of each row; the first line or `Reading.columns` names them. Commas divide them, or `tabs`."""
+    """{column: text} of each row; the first line or `Reading.columns` names them. Commas divide them, or `tabs`.
+
+    Raises DataError for two columns of one name, and for a file that is no such table in UTF-8.
+    """
     most = block.reading.max_bytes
     csv.field_size_limit(min(most, 2**31 - 1))  # 131,072 characters otherwise
     with packed.reading(block.path) as (raw, counted):

@@ -45,7 +45,10 @@ def build(
 ) -> dict[str, Any]:
     """Writes DATA_DIR/NAME/VERSION from validated records; returns the manifest, with the figures {records, bytes}.
 
-    `verify` is that of `manifest.stage`."""
+    `verify` is that of `manifest.stage`.
+
+    Raises ConfigError for a name or version that TFDS does not take, and DataError where there is no record.
+    """
     if not NAME.fullmatch(name) or not VERSION.fullmatch(version):
         raise ConfigError(
             f"TFDS dataset {name}:{version}: a name must be lower-case letters, digits and _, a version three numbers"

@@ -17,7 +17,7 @@ INDEX_BYTES = 16
 """A column of lists whose pages have no more bytes per value holds places in its dictionary, and no values."""
 
 
-class Packed(NamedTuple):
+class CompressedBatch(NamedTuple):
     """A compressed batch of an Arrow file. A dictionary's has no rows."""
 
     rows: int
@@ -89,7 +89,7 @@ def of_lists(schema: Any, column: Any, dictionary: int, most: int) -> bool:
     return lists and only_places and dictionary * column.num_values > most
 
 
-def packed_batches(data: memoryview, footer: bool) -> Iterator[Packed]:
+def packed_batches(data: memoryview, footer: bool) -> Iterator[CompressedBatch]:
     """The compressed batches of an Arrow file: of its file format, which has a `footer`, or of its stream format.
 
     Ends early at damaged bytes, which the library that reads them names.
@@ -125,7 +125,7 @@ def _in_footer(data: memoryview) -> Iterator[tuple[int, int]]:
             yield offset + (8 if _number("<I", data, offset) == CONTINUES else 4), offset + length
 
 
-def _packed(data: memoryview, start: int, body: int) -> Iterator[Packed]:
+def _packed(data: memoryview, start: int, body: int) -> Iterator[CompressedBatch]:
     message = start + _number("<I", data, start)
     kind, header = _field(data, message, 1), _field(data, message, 2)
     if not kind or not header or data[kind] not in (RECORD_BATCH, DICTIONARY_BATCH):
@@ -144,7 +144,7 @@ def _packed(data: memoryview, start: int, body: int) -> Iterator[Packed]:
         if length >= 8:  # -1 stands for a buffer that is not compressed
             unpacked += max(0, _number("<q", data, body + offset))
     rows = _field(data, batch, 0)
-    yield Packed(_number("<q", data, rows) if rows and not dictionary else 0, unpacked)
+    yield CompressedBatch(_number("<q", data, rows) if rows and not dictionary else 0, unpacked)
 
 
 def _number(form: str, data: memoryview, at: int) -> int:

@@ -9,7 +9,7 @@ from tigerjax.files.manifest import canonical
 from tigerjax.records import formats
 from tigerjax.records.document import NAMES, as_document, text_name
 from tigerjax.records.fields import refuse_denied, refuse_odd_source, wrapped
-from tigerjax.records.ids import Seen, identity, ways
+from tigerjax.records.ids import SeenIds, identity, ways
 from tigerjax.records.inputs import Paths, expand, ids_of
 from tigerjax.records.notes import shown, tell
 from tigerjax.records.sft import Counts, as_sft, shape_of
@@ -37,7 +37,7 @@ def text_of(record: Record) -> str:
 
 
 def documents(patterns: Paths, *, on_bad: OnBad | None = None, counts: Counts | None = None) -> Iterator[Record]:
-    """The documents of the files, in order, each with an id of its own, as `ids.Seen` gives it.
+    """The documents of the files, in order, each with an id of its own, as `ids.SeenIds` gives it.
 
     Raises DataError for an id that a file gives twice, with both places, and for what is no document, with file:number,
     unless it goes to `on_bad(error, its bytes)`. What happened to records (`notes.SAID`) is counted in `counts`;
@@ -71,7 +71,7 @@ def _validated(
     changed: Counts | None = None,
 ) -> Iterator[Record]:
     ids = ids_of(patterns)
-    seen, way = Seen(ids), ways(ids)[0]
+    seen, way = SeenIds(ids), ways(ids)[0]
     files = expand(patterns)
     for path in files:
         number = 0

@@ -34,7 +34,7 @@ WON_BY = {
 }
 
 
-class Filter(NamedTuple):
+class ChoiceList(NamedTuple):
     """A list of choices that hides what is not chosen."""
 
     name: str
@@ -60,9 +60,9 @@ def examples(report: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _filter(name: str, label: str, words: Mapping[str, str], values: Sequence[str]) -> Filter:
+def _filter(name: str, label: str, words: Mapping[str, str], values: Sequence[str]) -> ChoiceList:
     there = [(value, text, values.count(value)) for value, text in words.items() if value in values]
-    return Filter(name, label, [("all", "all", len(values)), *there])
+    return ChoiceList(name, label, [("all", "all", len(values)), *there])
 
 
 def _round(found: Mapping[str, Any]) -> dict[str, Any]:

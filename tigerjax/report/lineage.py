@@ -11,7 +11,7 @@ from typing import Any
 
 from tigerjax.checkpoint.meta import META, read
 from tigerjax.files import log, manifest, paths
-from tigerjax.pages.graph import Node, graph
+from tigerjax.pages.graph import GraphNode, graph
 from tigerjax.pages.numbers import number
 
 ASIDE = {"answers", "parity", "tensorboard", "checkpoints"}
@@ -160,5 +160,5 @@ def graph_section(report: Mapping[str, Any]) -> dict[str, Any]:
         stage = node["stage"]
         kind = "run" if stage.endswith("train") else "stage" if node["of"] else "file"
         detail = ", ".join(filter(None, [stage.replace("_", " "), node["detail"]]))
-        drawn.append(Node(node["name"], detail, kind, node["of"]))
+        drawn.append(GraphNode(node["name"], detail, kind, node["of"]))
     return {"chart": graph(drawn, f"{len(nodes)} folders and files, from {nodes[0]['name']} to {nodes[-1]['name']}")}

@@ -16,7 +16,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tigerjax.serve.guard import Guard, Limits, Rules, body
-from tigerjax.serve.metrics import Metrics
+from tigerjax.serve.metrics import ServerMetrics
 from tigerjax.serve.refused import Refused
 from tigerjax.serve.requests import ChatRequest, CompletionRequest, LabelRequest, ScoreRequest, read
 from tigerjax.serve.responses import DONE, Choice, dumped, event
@@ -34,7 +34,7 @@ GONE = 499
 """The status, in logs and counts, of a request whose client went away."""
 
 
-def app(served: Served, metrics: Metrics, limits: Limits, rules: Rules) -> ASGIApp:
+def app(served: Served, metrics: ServerMetrics, limits: Limits, rules: Rules) -> ASGIApp:
     """The server as an ASGI application, which counts what it does in `metrics`."""
     handlers = _Handlers(Service(served, metrics), limits)
     routes = [

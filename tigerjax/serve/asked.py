@@ -59,7 +59,7 @@ def name_of(messages: Sequence[Mapping[str, Any]]) -> str:
     return hashlib.sha256(manifest.canonical(list(messages))).hexdigest()
 
 
-class Piece(NamedTuple):
+class AnswerPiece(NamedTuple):
     """What is new of one answer."""
 
     answer: int
@@ -74,7 +74,7 @@ class Piece(NamedTuple):
     """None: more is to come. Else why nothing more comes: stop, length, marker, cancelled or failed."""
 
 
-Deliver = Callable[[Piece], None]
+Deliver = Callable[[AnswerPiece], None]
 """Called in the engine's thread, so it must return at once. What it raises cancels the request."""
 
 

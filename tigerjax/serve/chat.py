@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from tigerjax.config.ranges import Answers, Count, CountOrZero, PositiveShare, Seed, check
 from tigerjax.errors import ConfigError, DataError, Stopped
 from tigerjax.sample.engine import Temperature
-from tigerjax.serve.asked import Ask, Piece, name_of
+from tigerjax.serve.asked import AnswerPiece, Ask, name_of
 from tigerjax.serve.engine import Engine
 from tigerjax.tokenizer.chat import encode_prompt, without_oldest
 from tigerjax.tokenizer.stream import Stream
@@ -22,7 +22,7 @@ ROOM = 4
 not be so long anyway."""
 
 
-class Drawn(NamedTuple):
+class ChatAnswer(NamedTuple):
     """A whole answer."""
 
     text: str
@@ -32,7 +32,7 @@ class Drawn(NamedTuple):
     """Of the reward model; None where there is none, or where the answer is too long for it."""
 
 
-ScoreFunction = Callable[[Messages, Sequence[Drawn]], Sequence[float | None]]
+ScoreChat = Callable[[Messages, Sequence[ChatAnswer]], Sequence[float | None]]
 """(conversation up to the question, answers to it) -> the score of each, None where it has none."""
 
 
@@ -52,7 +52,7 @@ class ChatSettings:
         check(self, "")
 
 
-class News(NamedTuple):
+class TextPiece(NamedTuple):
     """What is new of one answer."""
 
     answer: int
@@ -67,9 +67,9 @@ class Chat:
     An answer is that of `tigerjax sample` to the same messages, whose prompt_id is `name_of` them.
     """
 
-    def __init__(self, engine: Engine, settings: ChatSettings, *, system: str = "", score: ScoreFunction | None = None):
+    def __init__(self, engine: Engine, settings: ChatSettings, *, system: str = "", score: ScoreChat | None = None):
         self.settings, self.system = settings, system
-        self.answers: list[Drawn] = []
+        self.answers: list[ChatAnswer] = []
         """To the last question."""
         self.left_out = 0
         """Messages of the last prompt that did not fit into the context."""
@@ -84,14 +84,14 @@ class Chat:
         """Forgets what was said; the text of the system stays."""
         self._said, self._question, self.answers = [], [], []
 
-    def ask(self, question: str) -> Iterator[News]:
+    def ask(self, question: str) -> Iterator[TextPiece]:
         """The answers to a question, as they come. Ctrl-C ends them, and what was answered until then stays.
 
         Raises ConfigError for a question that does not fit into the context, and Stopped where the engine fails.
         """
         yield from self._answer([*self._said, {"role": "user", "content": question}], again=0)
 
-    def retry(self) -> Iterator[News]:
+    def retry(self) -> Iterator[TextPiece]:
         """Other answers to the last question. Raises ConfigError before the first one."""
         if not self._question:
             raise ConfigError("there is no question yet; ask one first")
@@ -114,7 +114,7 @@ class Chat:
         return {"messages": self._said, "answers": [answer._asdict() for answer in self.answers]}
 
     def take(self, number: int) -> None:
-        """The conversation goes on from answer `number`, counted from 0. Raises ConfigError where there is none."""
+        """The conversation continues from answer `number`, counted from 0. Raises ConfigError where there is none."""
         if not 0 <= number < len(self.answers):
             raise ConfigError(f"answer {number + 1} is not there; there are {len(self.answers)} answers, from 1")
         text = self.answers[number].text
@@ -122,15 +122,19 @@ class Chat:
         self._said = [*self._question, {"role": "assistant", "content": text}] if text else self._question[:-1]
 
     def best(self) -> int:
-        """The answer with the highest score; the first one where there are none."""
-        scores = [-float("inf") if answer.score is None else answer.score for answer in self.answers]
-        return scores.index(max(scores))
+        """Of the answers that are not empty, the one with the highest score; the first one where there are no scores.
 
-    def _answer(self, said: list[dict[str, Any]], *, again: int) -> Iterator[News]:
+        `best` in page.html is the same.
+        """
+        scores = [-float("inf") if answer.score is None else answer.score for answer in self.answers]
+        said = [number for number, answer in enumerate(self.answers) if answer.text] or [0]
+        return max(said, key=scores.__getitem__)
+
+    def _answer(self, said: list[dict[str, Any]], *, again: int) -> Iterator[TextPiece]:
         settings, tokenizer = self.settings, self._engine.model.tokenizer
         messages, ids = self._fitting(said)
         how = dataclasses.asdict(settings) | {"seed": (settings.seed + again) % 2**32}
-        came: queue.SimpleQueue[Piece] = queue.SimpleQueue()
+        came: queue.SimpleQueue[AnswerPiece] = queue.SimpleQueue()
         ticket = self._engine.submit(Ask(ids=tuple(ids), prompt_id=name_of(messages), **how), came.put)
         streams = [Stream(tokenizer) for _ in range(settings.n)]
         texts, finishes = [""] * settings.n, [""] * settings.n
@@ -143,8 +147,8 @@ class Chat:
                 text = "".join(map(stream.add, piece.ids)) + ("" if piece.finish is None else stream.end())
                 texts[piece.answer] += text
                 finishes[piece.answer] = piece.finish or ""
-                yield News(piece.answer, text, len(piece.ids), piece.finish)
-        drawn = [Drawn(text, finish) for text, finish in zip(texts, finishes, strict=True)]
+                yield TextPiece(piece.answer, text, len(piece.ids), piece.finish)
+        drawn = [ChatAnswer(text, finish) for text, finish in zip(texts, finishes, strict=True)]
         if self._score is not None:
             scores = self._score(messages, drawn)
             drawn = [one._replace(score=score) for one, score in zip(drawn, scores, strict=True)]

@@ -5,13 +5,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, NamedTuple
 
-from tigerjax.serve.asked import Ask, Piece
+from tigerjax.serve.asked import AnswerPiece, Ask
 from tigerjax.serve.engine import Engine
 from tigerjax.serve.refused import Refused
 from tigerjax.serve.text import AnswerText, Token
 
 
-class News(NamedTuple):
+class ChoicePiece(NamedTuple):
     """What is new of one answer."""
 
     choice: int
@@ -39,7 +39,7 @@ class Drawing:
     ):
         """`asks` have one `n`. `first` is called with the seconds until the first token. Raises `Full` of the engine
         where the queue has no place for all of them."""
-        self._loop, self._came = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Piece]]()
+        self._loop, self._came = asyncio.get_running_loop(), asyncio.Queue[tuple[int, AnswerPiece]]()
         self._first: Callable[[float], None] | None = first
         self._began = time.monotonic()
         self._n = asks[0].n
@@ -60,7 +60,7 @@ class Drawing:
         for ticket in self._tickets:
             ticket.cancel()
 
-    async def news(self) -> AsyncIterator[News]:
+    async def news(self) -> AsyncIterator[ChoicePiece]:
         """What comes, until every answer is at its end. Refused when the engine fails."""
         while self._open:
             prompt, piece = await self._came.get()
@@ -86,10 +86,10 @@ class Drawing:
             if delta.stopped and piece.finish is None:
                 self._tickets[prompt].cancel(piece.answer)
             if delta.text or delta.tokens or finish is not None:
-                yield News(choice, delta.text, delta.tokens, finish)
+                yield ChoicePiece(choice, delta.text, delta.tokens, finish)
 
-    def _deliver(self, prompt: int) -> Callable[[Piece], None]:
-        def deliver(piece: Piece) -> None:
+    def _deliver(self, prompt: int) -> Callable[[AnswerPiece], None]:
+        def deliver(piece: AnswerPiece) -> None:
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self._came.put_nowait, (prompt, piece))
 

@@ -1,7 +1,7 @@
 """Answers to requests that come at any time: they join and leave the sampler's slots between its steps.
 
     engine = Engine(model, batching=ServeBatching(slots=16))
-    ticket = engine.submit(ask, deliver)       # deliver(Piece) is called in the engine's thread, until each answer ends
+    ticket = engine.submit(ask, deliver)       # calls deliver(AnswerPiece) in its thread, until each answer ends
     ticket.cancel()                            # its slots are free a few steps later
     engine.close(drain_s=10)
 
@@ -22,10 +22,10 @@ from tigerjax.files.progress import Advance
 from tigerjax.model.rope import depends_on_length
 from tigerjax.processes import hosts
 from tigerjax.sample import slots
-from tigerjax.serve.asked import Ask, Deliver, Piece, ServeBatching
+from tigerjax.serve.asked import AnswerPiece, Ask, Deliver, ServeBatching
 from tigerjax.serve.rows import WINDOW, Rows, Start
 
-__all__ = ["Ask", "Engine", "Figures", "Piece", "ServeBatching", "Ticket"]
+__all__ = ["AnswerPiece", "Ask", "Engine", "EngineFigures", "ServeBatching", "Ticket"]
 
 TURN_S = 0.1
 """How long a turn should decode: a reader sees new text ten times a second, and a new request waits no longer."""
@@ -56,7 +56,7 @@ class Ticket:
     def _whole_cancelled(self) -> bool:
         return len(self._cancelled) == self.ask.n
 
-    def _give(self, piece: Piece) -> None:
+    def _give(self, piece: AnswerPiece) -> None:
         """Delivers a piece; an error of the receiver cancels the request, and nothing else."""
         self._open -= piece.finish is not None
         try:
@@ -67,7 +67,7 @@ class Ticket:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Figures:
+class EngineFigures:
     """What the engine does now and has done since its start."""
 
     queued: int
@@ -154,11 +154,11 @@ class Engine:
             self._wake.notify_all()
         return ticket
 
-    def figures(self) -> Figures:
+    def figures(self) -> EngineFigures:
         """A picture of this moment; it may be taken from any thread."""
         queued = sum(ticket._begun == 0 for ticket in list(self._waiting))
         used, steps = len(self._answers), self._rows.steps
-        return Figures(queued=queued, slots=self.slots, used=used, steps=steps, **self._counts)
+        return EngineFigures(queued=queued, slots=self.slots, used=used, steps=steps, **self._counts)
 
     @property
     def trouble(self) -> str | None:
@@ -291,7 +291,7 @@ class Engine:
                 # The last token of an answer that reached its limit was not read by the model.
                 self._rows.keep(slot, [*ask.ids, *answer.ids][: -1 if finish == "length" else None])
             self._end(slot)
-        answer.ticket._give(Piece(answer.number, ids, logprobs, top, finish))
+        answer.ticket._give(AnswerPiece(answer.number, ids, logprobs, top, finish))
 
     def _end(self, slot: int) -> None:
         """The slot is free from now on."""
@@ -304,7 +304,7 @@ class Engine:
         for slot, answer in list(self._answers.items()):
             if answer.number in answer.ticket._cancelled:
                 self._end(slot)
-                answer.ticket._give(Piece(answer.number, [], [], [], "cancelled"))
+                answer.ticket._give(AnswerPiece(answer.number, [], [], [], "cancelled"))
         with self._wake:
             gone = [ticket for ticket in self._waiting if ticket._whole_cancelled()]
             self._waiting = deque(ticket for ticket in self._waiting if ticket not in gone)
@@ -315,7 +315,7 @@ class Engine:
         """Ends the answers that have had no slot."""
         self._counts["answers"] += ticket.ask.n - ticket._begun
         for number in range(ticket._begun, ticket.ask.n):
-            ticket._give(Piece(number, [], [], [], how))
+            ticket._give(AnswerPiece(number, [], [], [], how))
         ticket._begun = ticket.ask.n
 
     def _fail_all(self) -> None:
@@ -324,7 +324,7 @@ class Engine:
         for ticket in [*waiting, *(answer.ticket for answer in self._answers.values())]:
             ticket.error = self._trouble
         for answer in self._answers.values():
-            answer.ticket._give(Piece(answer.number, [], [], [], "failed"))
+            answer.ticket._give(AnswerPiece(answer.number, [], [], [], "failed"))
         self._answers = {}
         for ticket in waiting:
             self._end_unbegun(ticket, "failed")

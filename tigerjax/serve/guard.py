@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tigerjax.errors import near_miss
-from tigerjax.serve.metrics import Metrics
+from tigerjax.serve.metrics import ServerMetrics
 from tigerjax.serve.refused import Refused
 from tigerjax.serve.responses import dumped
 from tigerjax.terminal import one_line, tell
@@ -80,7 +80,7 @@ class Guard:
     """An ASGI application around another one: it checks the key and the host, counts and logs requests, and answers
     what fails with one line."""
 
-    def __init__(self, app: ASGIApp, rules: Rules, *, paths: Sequence[str], metrics: Metrics):
+    def __init__(self, app: ASGIApp, rules: Rules, *, paths: Sequence[str], metrics: ServerMetrics):
         """`paths` are those of the server."""
         self._app, self._keys = app, [key.encode() for key in rules.keys]
         # A page of any web site may send requests to this machine under a name of its own. Without a key its name is

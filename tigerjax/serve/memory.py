@@ -1,7 +1,7 @@
 """Keys and values of beginnings that were read before, in blocks of `chunk` tokens, the least recently used go first.
 
 A block is named by all tokens from the beginning of the prompt to its own end. So a block is found only behind exactly
-the tokens that it was computed behind, and a conversation that goes on finds all of its earlier turns.
+the tokens that it was computed behind, and a conversation that continues finds all of its earlier turns.
 """
 
 import functools

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Any
 
-from tigerjax.serve.engine import Figures
+from tigerjax.serve.engine import EngineFigures
 
 FIRST_TOKEN_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of the histogram of the time to the first token."""
@@ -23,10 +23,10 @@ ENGINE = {
     "read_seconds": ("read_seconds_total", "counter", "Time that the engine spent on reading prompts"),
     "decode_seconds": ("decode_seconds_total", "counter", "Time that the engine spent on decoding"),
 }
-"""By the field of `engine.Figures`: name, kind and meaning of the metric."""
+"""By the field of `engine.EngineFigures`: name, kind and meaning of the metric."""
 
 
-class Metrics:
+class ServerMetrics:
     """Counts of one server since its start. It is used from one thread."""
 
     def __init__(self) -> None:
@@ -73,11 +73,11 @@ class Metrics:
             {"requests": by_code.total(), "by_code": dict(sorted(by_code.items()))} | tokens | {"labels": self._labels}
         )
 
-    def text(self, engine: Figures) -> str:
+    def text(self, engine: EngineFigures) -> str:
         """All figures, those of the engine among them."""
         return "\n".join([*self._lines(engine), ""])
 
-    def _lines(self, engine: Figures) -> Iterator[str]:
+    def _lines(self, engine: EngineFigures) -> Iterator[str]:
         yield from _head("requests_total", "counter", "Requests that were answered, by path and HTTP status")
         for (path, status), count in sorted(self._requests.items()):
             yield f'{PREFIX}_requests_total{{path="{path}",code="{status}"}} {count}'

@@ -8,7 +8,7 @@ a quick start, or the folder of rounds      the model of its last round
 import dataclasses
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +24,6 @@ from tigerjax.errors import ConfigError
 from tigerjax.files import paths
 from tigerjax.model import families, hf_config
 from tigerjax.processes import hosts
-
-if TYPE_CHECKING:
-    pass
 
 LINE = re.compile(r"([\w.]+) = '(.*)'")
 """A line of a config's dump whose value is a text."""
@@ -58,13 +55,13 @@ def open_to_talk(
         return quantised(_of_hugging_face(path, tokenizer, dtype, mesh, reward), quantise)
     stored = open_model(path)
     check_kind(stored, where=path, reward=reward)  # before its tokenizer, which a reward model need not name
-    said: dict[str, str] = {}
+    config: dict[str, str] = {}
     for line in stored.run_config:
         if found := LINE.fullmatch(line):
-            said[found[1]] = found[2]
-    named_dtype: Any = dtype or said.get("compute.dtype", "float32")
+            config[found[1]] = found[2]
+    named_dtype: Any = dtype or config.get("compute.dtype", "float32")
     compute = dataclasses.replace(FLOAT32, dtype=named_dtype)
-    named = tokenizer or _own_tokenizer(path, stored, said.get("data.tokenizer"))
+    named = tokenizer or _own_tokenizer(path, stored, config.get("data.tokenizer"))
     return quantised(load(path, Tokenizer(named), compute=compute, mesh=mesh, reward=reward), quantise)
 
 

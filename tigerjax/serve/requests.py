@@ -187,7 +187,7 @@ class Candidate(_Strict):
     finish: Literal["stop", "length", "marker"] = "stop"
 
 
-Place = Annotated[int, Field(ge=0, lt=MOST_CANDIDATES)]
+AnswerIndex = Annotated[int, Field(ge=0, lt=MOST_CANDIDATES)]
 
 
 class LabelRequest(_Strict):
@@ -200,9 +200,9 @@ class LabelRequest(_Strict):
     annotator: Annotated[str, Field(min_length=1, max_length=200)]
     messages: Annotated[list[Message], Field(min_length=1)]
     candidates: Annotated[list[Candidate], Field(min_length=1, max_length=MOST_CANDIDATES)]
-    ranking: list[Annotated[list[Place], Field(min_length=1)]] = []
-    reject: list[Place] = []
-    base: Place | None = None
+    ranking: list[Annotated[list[AnswerIndex], Field(min_length=1)]] = []
+    reject: list[AnswerIndex] = []
+    base: AnswerIndex | None = None
     text: Annotated[str, Field(min_length=1)] | None = None
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tigerjax.serve.drawing import News
+from tigerjax.serve.drawing import ChoicePiece
 from tigerjax.serve.text import Token
 
 FINISHES = {"stop": "stop", "marker": "stop", "length": "length"}
@@ -62,7 +62,7 @@ class Choice:
     def __init__(self) -> None:
         self.text, self.tokens, self.finish = "", list[Token](), ""
 
-    def add(self, news: News) -> None:
+    def add(self, news: ChoicePiece) -> None:
         self.text += news.text
         self.tokens += news.tokens
         self.finish = news.finish or self.finish
@@ -87,14 +87,14 @@ class Writer:
         delta = {"role": "assistant", "content": ""}
         return [self._chunk({"index": index, "delta": delta}, []) for index in range(choices)]
 
-    def chunks(self, news: News) -> list[dict[str, Any]]:
+    def chunks(self, news: ChoicePiece) -> list[dict[str, Any]]:
         """What is new of an answer; its end is a chunk of its own in a chat."""
         finish = FINISHES[news.finish] if news.finish is not None else None
         if not self._head.chat:
             return [self._chunk({"index": news.choice, "text": news.text}, news.tokens, finish)]
-        said = [self._chunk({"index": news.choice, "delta": {"content": news.text}}, news.tokens)]
+        text = [self._chunk({"index": news.choice, "delta": {"content": news.text}}, news.tokens)]
         ended = [self._chunk({"index": news.choice, "delta": {}}, [], finish)]
-        return (said if news.text or news.tokens else []) + (ended if finish else [])
+        return (text if news.text or news.tokens else []) + (ended if finish else [])
 
     def counts(self, prompt_tokens: int, answer_tokens: int) -> dict[str, Any]:
         """The last chunk of a stream whose counts are asked for."""
@@ -102,9 +102,9 @@ class Writer:
 
     def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
         message = {"role": "assistant", "content": choice.text, "refusal": None}
-        said: dict[str, Any] = {"message": message} if self._head.chat else {"text": choice.text}
+        content: dict[str, Any] = {"message": message} if self._head.chat else {"text": choice.text}
         ended = {"logprobs": self._logprobs(choice.tokens), "finish_reason": FINISHES[choice.finish]}
-        return {"index": index, **said, **ended}
+        return {"index": index, **content, **ended}
 
     def _fields(self) -> dict[str, Any]:
         return self._head.fields(stream=True) | {"sampling": dict(self._head.sampling)}

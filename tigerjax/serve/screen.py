@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 
 from tigerjax.errors import ConfigError, DataError, near_miss
-from tigerjax.serve.chat import Chat, ChatSettings, News
+from tigerjax.serve.chat import Chat, ChatSettings, TextPiece
 from tigerjax.terminal import overwrite, printable, show, tell, write
 
 PROMPT = "> "
@@ -19,7 +19,7 @@ NARROWEST = 30
 BETWEEN = " | "
 HELP = (
     "/n 4              so many answers to each question, side by side",
-    "/take 2           go on from answer 2, and not from the first one or the one with the highest score",
+    "/take 2           continue from answer 2; else from the best score, or the first answer without scores",
     "/retry            answer the last question again, in another way",
     "/temperature 0.7  0 always takes the likeliest token; higher values surprise more",
     "/system TEXT      an instruction for the whole conversation; without a text it is removed",
@@ -75,7 +75,7 @@ class Screen:
             try:
                 self._act(line)
                 self._kept()
-            except (ConfigError, DataError) as error:  # of what was typed: the conversation goes on
+            except (ConfigError, DataError) as error:  # of what was typed: the conversation continues
                 tell(error)
 
     def _act(self, line: str) -> None:
@@ -105,7 +105,7 @@ class Screen:
     def _take(self, text: str) -> None:
         number = _number(text, int, "/take 2")
         self._chat.take(int(number) - 1)
-        show(f"the conversation goes on from answer {number}")
+        show(f"the conversation continues from answer {number}")
 
     def _set_system(self, text: str) -> None:
         self._chat.system = text
@@ -124,7 +124,7 @@ def _number(text: str, kind: type[int] | type[float], example: str) -> float:
         raise ConfigError(f"{given} needs a number; type {example}") from None
 
 
-def _show_answers(chat: Chat, news: Iterator[News], *, live: bool) -> None:
+def _show_answers(chat: Chat, news: Iterator[TextPiece], *, live: bool) -> None:
     """Prints answers: one as it comes, several side by side once they are whole."""
     alone, over, tokens, last = chat.settings.n == 1, 0, 0, ""
     for new in news:
@@ -148,8 +148,8 @@ def _show_answers(chat: Chat, news: Iterator[News], *, live: bool) -> None:
 def _titled(chat: Chat, number: int, live: bool) -> str:
     answer = chat.answers[number]
     score = "" if answer.score is None else f" score {answer.score:.2f}"
-    goes_on = ", the conversation goes on from it" if live and number == chat.best() else ""
-    return f"[{number + 1}]{score}{goes_on}\n{answer.text}"
+    follows = ", the conversation continues from it" if live and number == chat.best() else ""
+    return f"[{number + 1}]{score}{follows}\n{answer.text}"
 
 
 def _notes(chat: Chat, *, live: bool) -> Iterator[str]:

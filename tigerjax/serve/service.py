@@ -15,7 +15,7 @@ from tigerjax.serve.asked import Ask, name_of
 from tigerjax.serve.drawing import Drawing
 from tigerjax.serve.engine import Engine
 from tigerjax.serve.labels import Labels
-from tigerjax.serve.metrics import Metrics
+from tigerjax.serve.metrics import ServerMetrics
 from tigerjax.serve.refused import Refused
 from tigerjax.serve.requests import ChatRequest, CompletionRequest, Sampled, ScoreRequest
 from tigerjax.serve.responses import Head, Writer
@@ -23,7 +23,7 @@ from tigerjax.tokenizer.chat import encode_prompt
 
 PROMPT_ID = "prompt_id"
 """The field of a request's `metadata` that names the prompt."""
-ScoreFunction = Callable[[Sequence[Mapping[str, str]], Sequence[str]], Sequence[float]]
+ScoreTexts = Callable[[Sequence[Mapping[str, str]], Sequence[str]], Sequence[float]]
 """(conversation, answers to it) -> their calibrated scores; NaN for an answer that is too long."""
 
 
@@ -47,7 +47,7 @@ class Served:
     tokenizer: Any
     engine: Engine
     defaults: Defaults
-    score: ScoreFunction | None = None
+    score: ScoreTexts | None = None
     labels: Labels | None = None
     log_prompts: bool = False
 
@@ -64,7 +64,7 @@ class Work(NamedTuple):
 class Service:
     """Answers checked requests."""
 
-    def __init__(self, served: Served, metrics: Metrics):
+    def __init__(self, served: Served, metrics: ServerMetrics):
         self.served, self.metrics = served, metrics
         self._scoring = asyncio.Lock()
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from tigerjax.errors import ConfigError
 from tigerjax.files import manifest
+from tigerjax.files.progress import Advance
 from tigerjax.stages import remote
-from tigerjax.stages.local import Report
 from tigerjax.stages.words import split_runner
 
 
@@ -28,28 +28,33 @@ class Beam:
             raise ConfigError(f"runner {name!r} needs Apache Beam: pip install 'tigerjax[beam]', or use --runner local")
 
     def each(
-        self, function: Callable[[Any], Any], items: Sequence[Any], folder: Path, report: Report | None
+        self, function: Callable[[Any], Any], items: Sequence[Any], folder: Path, report: Advance | None
     ) -> list[Any]:
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
 
-        name, options = self._words
-        place = remote.opened(folder)
-        task = functools.partial(remote.task, place, function)
-        try:
-            with beam.Pipeline(name, options=PipelineOptions(options)) as pipeline:
-                _ = (
-                    pipeline
-                    | beam.Create(list(enumerate(items)))
-                    | beam.Reshuffle()
-                    | beam.Map(functools.partial(_save, task, folder.absolute()))
-                )
-            given = [json.loads((folder / f"{i}.json").read_text(encoding="utf-8")) for i in range(len(items))]
-        except ValueError as error:
-            raise ConfigError(f"runner {self._name!r}: {' '.join(str(error).split())}") from error
-        finally:
-            remote.closed(place)
-        return [remote.answer(one) for one in given]
+        def run(place: remote.Place) -> list[dict[str, Any]]:
+            name, options = self._words
+            task = functools.partial(remote.task, place, function)
+            try:
+                with beam.Pipeline(name, options=PipelineOptions(options)) as pipeline:
+                    _ = (
+                        pipeline
+                        | beam.Create(list(enumerate(items)))
+                        | beam.Reshuffle()
+                        | beam.Map(functools.partial(_save, task, folder.absolute()))
+                    )
+                return [json.loads((folder / f"{i}.json").read_text(encoding="utf-8")) for i in range(len(items))]
+            except ValueError as error:
+                why = " ".join(str(error).split())
+                if why.startswith("Unexpected pipeline runner"):
+                    why = (
+                        "it is not known; give local, spark://HOST:PORT, yarn, k8s://HOST:PORT, slurm, or a runner of"
+                        " Apache Beam, such as DirectRunner or FlinkRunner"
+                    )
+                raise ConfigError(f"runner {self._name!r}: {why}") from error
+
+        return remote.each(items, folder, run)
 
     def cores(self) -> int | None:
         """None: it is not known."""

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax.errors import ConfigError, WorkerLost
+from tigerjax.files.progress import Advance
 from tigerjax.stages.outcomes import outcome, result
 from tigerjax.stages.words import split_runner
-
-Report = Callable[[int, int], None]
 
 
 class Processes:
@@ -29,7 +28,7 @@ class Processes:
         self._pool: _Pool | None = None
 
     def each(
-        self, function: Callable[[Any], Any], items: Sequence[Any], folder: Path, report: Report | None
+        self, function: Callable[[Any], Any], items: Sequence[Any], folder: Path, report: Advance | None
     ) -> list[Any]:
         if self._workers == 1 or len(items) < 2:
             return list(reported(map(function, items), report, len(items)))
@@ -96,7 +95,7 @@ def _end_with_parent(watched: Any) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def reported(results: Iterable[Any], report: Report | None, total: int) -> Iterator[Any]:
+def reported(results: Iterable[Any], report: Advance | None, total: int) -> Iterator[Any]:
     """The same results; `report` is called after each."""
     for number, one in enumerate(results, start=1):
         if report is not None:

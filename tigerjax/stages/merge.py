@@ -21,12 +21,12 @@ from tigerjax.stages import parts
 
 MOST_OPEN = 100
 """Sources that are merged at one time. Each keeps a file open, and a process may open 256 or 1,024 of them."""
-Pair = tuple[str, bytes]
+IdAndLine = tuple[str, bytes]
 """(id, line)."""
 _SIZES = struct.Struct("<II")
 
 
-def merge_lines(sources: Sequence[Iterable[Pair]], out: Path) -> int:
+def merge_lines(sources: Sequence[Iterable[IdAndLine]], out: Path) -> int:
     """Writes the lines of several sources to one file, in the order of their ids, and returns their number.
 
     Each source gives (id, line) pairs that are sorted by id; lines of equal ids keep the order of the sources. More
@@ -44,17 +44,17 @@ def merge_lines(sources: Sequence[Iterable[Pair]], out: Path) -> int:
             return _write_lines(file, _merged(sources))
 
 
-def append_lines(sources: Iterable[Iterable[Pair]], out: Path) -> int:
+def append_lines(sources: Iterable[Iterable[IdAndLine]], out: Path) -> int:
     """Writes the lines of several sources to one file, one source after another, and returns their number."""
     with packed.writing(out) as file:
         return _write_lines(file, itertools.chain.from_iterable(sources))
 
 
-def _merged(sources: Iterable[Iterable[Pair]]) -> Iterator[Pair]:
+def _merged(sources: Iterable[Iterable[IdAndLine]]) -> Iterator[IdAndLine]:
     return heapq.merge(*sources, key=lambda pair: pair[0])
 
 
-def _write_lines(file: BinaryIO, pairs: Iterable[Pair]) -> int:
+def _write_lines(file: BinaryIO, pairs: Iterable[IdAndLine]) -> int:
     count = 0
     for _, line in pairs:
         file.write(line + b"\n")
@@ -62,14 +62,14 @@ def _write_lines(file: BinaryIO, pairs: Iterable[Pair]) -> int:
     return count
 
 
-def _write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
+def _write_pairs(path: Path, pairs: Iterable[IdAndLine]) -> None:
     with open(path, "xb") as file:
         for identity, line in pairs:
             name = identity.encode("utf-8", "surrogatepass")
             file.write(_SIZES.pack(len(name), len(line)) + name + line)
 
 
-def _read_pairs(path: Path) -> Iterator[Pair]:
+def _read_pairs(path: Path) -> Iterator[IdAndLine]:
     """What `_write_pairs` wrote; the file is removed after its last pair."""
     with open(path, "rb") as file:
         while head := file.read(_SIZES.size):
@@ -78,12 +78,12 @@ def _read_pairs(path: Path) -> Iterator[Pair]:
     path.unlink()
 
 
-def kept_lines(work: Path, number: int, drop: np.ndarray, edits: dict[int, bytes]) -> Iterator[Pair]:
+def kept_lines(work: Path, number: int, drop: np.ndarray, edits: dict[int, bytes]) -> Iterator[IdAndLine]:
     """(id, line) of the records of a part that stay, in order.
 
     Records at the places in `drop` are left out; `edits` maps places to lines that replace the old ones.
     """
-    ids = parts.Ids(work, number)
+    ids = parts.PartIds(work, number)
     dropped = np.zeros(len(ids), bool)
     dropped[drop] = True
     with open(work / f"part-{number}.jsonl", "rb") as file:

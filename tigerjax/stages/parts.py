@@ -64,7 +64,7 @@ def _document(read: tuple[int, Record, bytes], where: str, way: records.Way, cou
     return Document(identity, own, number, quality_of(record), records.text_of(shaped), untrained_of(shaped))
 
 
-def parts(block: records.Block, way: records.Way, counts: Counter[str]) -> Iterator[tuple[int, list[Document]]]:
+def parts(block: records.FileBlock, way: records.Way, counts: Counter[str]) -> Iterator[tuple[int, list[Document]]]:
     """(part number, its documents sorted by id) of a block, about BLOCK_BYTES of lines at a time.
 
     `counts` gets what happened to the records (`records.notes`).
@@ -141,7 +141,7 @@ def _save_ids(path: Path, ids: Iterable[str], **figures: np.ndarray) -> None:
 
 def rename(work: Path, number: int, names: Mapping[int, str]) -> None:
     """Gives the records at some places of a part new ids, in both files of the part; their places stay."""
-    old = Ids(work, number)
+    old = PartIds(work, number)
     figures = {name: getattr(old, name) for name in ("length", "quality", "untrained", "line", "made")}
     ids = [names.get(place, old[place]) for place in range(len(old))]
     _save_ids(work / f"part-{number}.npz", ids, **figures)
@@ -154,7 +154,7 @@ def renamed(line: bytes, name: str | None) -> bytes:
     return line if name is None else jsonl.dumped({**json.loads(line), "id": name})
 
 
-class Ids:
+class PartIds:
     """The ids and figures of a part's records, by place in the part."""
 
     def __init__(self, work: Path, number: int):

@@ -1,8 +1,8 @@
 """A task on another machine. It looks first whether it sees the same folders and runs the same code as the stage.
 
-So a worker that comes late, in the place of one that was lost, is checked too. What a task writes appears by rename,
-from the folder of its step. That folder is removed when the step ends, so a task that was given up, and runs on, can
-replace no file any more.
+So a worker that joins late, in place of one that was lost, is checked too. A task writes into the folder of its step
+and then renames the file to its final place. The folder is removed when the step ends, so a task that was given up but
+still runs cannot replace a file any more.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import os
 import platform
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,7 +53,8 @@ def closed(place: Place) -> None:
 
 
 def task(place: Place, function: Callable[[Any], Any], item: Any) -> dict[str, Any]:
-    """What `outcome` returns of an item, for `answer`: errors that another try would meet again are values."""
+    """What `outcome` returns for an item, to be read by `answer`. An error that another try would meet again is
+    returned and not raised, so that the cluster does not repeat the task."""
     try:
         _look(place)
     except ConfigError as error:
@@ -65,6 +66,19 @@ def task(place: Place, function: Callable[[Any], Any], item: Any) -> dict[str, A
             if not disk_full(error):
                 raise
             return {"full": f"{platform.node()}:{error.filename or 'the output'}"}
+
+
+def each(items: Sequence[Any], folder: Path, run: Callable[[Place], list[dict[str, Any]]]) -> list[Any]:
+    """The results of the items of a step, in their order. `run(place)` has the workers do them, and returns what `task`
+    gave for each. The folder of the step is there meanwhile."""
+    if not items:
+        return []
+    place = opened(folder)
+    try:
+        given = run(place)
+    finally:
+        closed(place)
+    return [answer(one) for one in given]
 
 
 def answer(given: dict[str, Any]) -> Any:

@@ -17,9 +17,9 @@ from tigerjax.stages import parts
 from tigerjax.stages.runner import Runner
 
 NUMBERED = records.SAID[records.NUMBERED]
-Files = Mapping[int, str]
+PartPaths = Mapping[int, str]
 """The path of each part."""
-Times = dict[int, np.ndarray]
+RepeatPlaces = dict[int, np.ndarray]
 """Of each part: int64 [2, n], the places of records that are equal to earlier ones, and how often each was there."""
 
 
@@ -32,12 +32,12 @@ class _Met(NamedTuple):
     made: bool
 
 
-def find(runner: Runner, work: Path, files: Files, shards: int, step: str) -> list[dict[str, Any]]:
+def find(runner: Runner, work: Path, files: PartPaths, shards: int, step: str) -> list[dict[str, Any]]:
     """What `_find` returned of each shard: the ids that two records have are looked for."""
     return runner.each(functools.partial(_find, work, dict(files), shards), range(shards), work, step)
 
 
-def _find(work: Path, files: Files, shards: int, shard: int) -> dict[str, Any]:
+def _find(work: Path, files: PartPaths, shards: int, shard: int) -> dict[str, Any]:
     """Writes repeats-<shard>.npy for the equal records of a shard that have no id of their own.
 
     It is uint64 [3, n]: the handle of the record that keeps the id, that of a repeat, and the repeat's number. Returns
@@ -73,7 +73,7 @@ def _groups(work: Path, numbers: Sequence[int], shards: int, shard: int) -> Iter
     groups: dict[str, list[_Met]] = {}
     of_part, places = parts.split_handles(repeated)
     for number in np.unique(of_part).tolist():
-        ids = parts.Ids(work, number)
+        ids = parts.PartIds(work, number)
         for place, handle in zip(places[of_part == number].tolist(), repeated[of_part == number].tolist(), strict=True):
             met = _Met(number, int(ids.line[place]), handle, bool(ids.made[place]))
             groups.setdefault(ids[place], []).append(met)
@@ -108,7 +108,7 @@ def handles(work: Path, shards: int) -> np.ndarray:
     return np.concatenate(found, axis=1)
 
 
-def times(work: Path, shards: int) -> Times:
+def times(work: Path, shards: int) -> RepeatPlaces:
     """The equal records of all parts."""
     _, repeats, numbers = handles(work, shards)
     order = np.argsort(repeats)
@@ -123,7 +123,7 @@ def names(work: Path, number: int, given: np.ndarray | None) -> dict[int, str]:
     """The new ids of a part's equal records, by their places; `given` is what `times` has of the part."""
     if given is None:
         return {}
-    ids = parts.Ids(work, number)
+    ids = parts.PartIds(work, number)
     # `first_of`, as a task that is done again may find the new ids.
     return {place: records.numbered(records.first_of(ids[place]), time) for place, time in given.T.tolist()}
 

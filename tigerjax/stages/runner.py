@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from tigerjax.errors import ConfigError
-from tigerjax.files.progress import Progress
+from tigerjax.files.progress import Advance, Progress
 from tigerjax.stages.beam import Beam
-from tigerjax.stages.local import Processes, Report
+from tigerjax.stages.local import Processes
 from tigerjax.stages.slurm import Slurm
 from tigerjax.stages.spark import Spark
 from tigerjax.stages.words import split_runner
@@ -34,7 +34,7 @@ class Steps(Protocol):
     """How the items of a step are worked through."""
 
     def each(
-        self, function: Callable[[Any], Any], items: Sequence[Any], folder: Path, report: Report | None
+        self, function: Callable[[Any], Any], items: Sequence[Any], folder: Path, report: Advance | None
     ) -> list[Any]:
         """The function's results in the order of the items.
 
@@ -47,7 +47,7 @@ class Steps(Protocol):
         """How many items are worked on at one time; None where that is not known. Asked after a step."""
 
     def close(self) -> None:
-        """Ends what the steps have started. The stage has ended then, perhaps by an error."""
+        """Ends what the steps have started. Called at the end of the stage, also after an error."""
 
 
 LOCAL = "local"

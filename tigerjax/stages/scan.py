@@ -38,7 +38,7 @@ Scan = Callable[[int, list[parts.Document]], dict[str, Any]]
 """What a stage does with a part: given (part number, documents), it writes its own files and returns figures."""
 
 
-def scan_block(scan: Scan, work: Path, way: records.Way, block: records.Block) -> list[dict[str, Any]]:
+def scan_block(scan: Scan, work: Path, way: records.Way, block: records.FileBlock) -> list[dict[str, Any]]:
     """Writes the parts of a block to the work folder and calls `scan` for each.
 
     Returns one {part, path, records, changed} for each part, with the figures that `scan` returned. `changed` counts
@@ -68,7 +68,7 @@ def batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
         yield texts[first:]
 
 
-def blocks(runner: Runner, work: Path, files: Sequence[Path]) -> list[records.Block]:
+def blocks(runner: Runner, work: Path, files: Sequence[Path]) -> list[records.FileBlock]:
     """The files in blocks (`records.blocks`), for which workers read them."""
     return records.blocks(files, lambda cut, given: runner.each(cut, given, work, "blocks"))
 

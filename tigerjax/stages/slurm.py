@@ -16,23 +16,25 @@ from typing import Any
 
 from tigerjax.errors import ConfigError, WorkerLost
 from tigerjax.files import manifest
+from tigerjax.files.progress import Advance
 from tigerjax.stages import remote
-from tigerjax.stages.local import Report
 from tigerjax.stages.words import split_runner
 
 PROGRAMS = ("sbatch", "squeue", "scancel")
 MOST_ELEMENTS = 1000
-"""Of an array, which by Slurm's default may have 1,001. More items than these share elements."""
+"""The most elements of one array; Slurm's default limit is 1,001. Where there are more items, one element takes
+several."""
 TRIES = 3
-"""So many jobs are sent for the items of a step: an element whose node was lost leaves its items undone."""
+"""Jobs that are sent for a step at most. An element whose node was lost leaves items undone, and the next job takes
+them."""
 LOOK_S, ASK_S, LATE_S = 2.0, 10.0, 30.0
-"""Results are looked for, and Slurm is asked, after so long. Over NFS a result is seen within the third after its job
-has ended."""
+"""Every LOOK_S the folder of results is read, and every ASK_S Slurm is asked whether the job still runs. Once it has
+ended, results may still come for LATE_S, since NFS shows a new file only after a while."""
 OURS = {"--array": "-a", "--chdir": "-D", "--error": "-e", "--output": "-o", "--parsable": "--parsable",
         "--wait": "-W", "--wrap": "--wrap"}  # fmt: skip
 """Options of sbatch that are set here, each with its short form."""
 WORK, TODO = "work.pickle", "todo.json"
-"""In the folder of a step: the function with its items, and the items of each element of a job."""
+"""Files in the folder of a step: the function with its items, and which items each element of a job takes."""
 
 
 class Slurm:
@@ -54,22 +56,19 @@ class Slurm:
             )
 
     def each(
-        self, function: Callable[[Any], Any], items: Sequence[Any], folder: Path, report: Report | None
+        self, function: Callable[[Any], Any], items: Sequence[Any], folder: Path, report: Advance | None
     ) -> list[Any]:
-        if not items:
-            return []
-        place = remote.opened(folder)
-        try:
+        def run(place: remote.Place) -> list[dict[str, Any]]:
             # Not JSON: a function comes with the objects that it holds. The file is ours, and its hash is compared.
             packed = pickle.dumps((functools.partial(remote.task, place, function), list(items)))
             (folder / WORK).write_bytes(packed)
             given = self._results(folder.absolute(), hashlib.sha256(packed).hexdigest(), len(items), report)
-        finally:
-            remote.closed(place)
-        for one in given:
-            if "bug" in one:
-                raise RuntimeError(f"step {folder.name}: runner {self._name!r}: {one['bug']}")
-        return [remote.answer(one) for one in given]
+            for one in given:
+                if "bug" in one:
+                    raise RuntimeError(f"step {folder.name}: runner {self._name!r}: {one['bug']}")
+            return given
+
+        return remote.each(items, folder, run)
 
     def cores(self) -> int | None:
         """None: it is not known."""
@@ -78,7 +77,7 @@ class Slurm:
     def close(self) -> None:
         """Every job has ended with its step."""
 
-    def _results(self, folder: Path, sha256: str, total: int, report: Report | None) -> list[dict[str, Any]]:
+    def _results(self, folder: Path, sha256: str, total: int, report: Advance | None) -> list[dict[str, Any]]:
         left = list(range(total))
         for _ in range(TRIES):
             count = min(len(left), MOST_ELEMENTS)
@@ -86,8 +85,8 @@ class Slurm:
             left = self._job(folder, sha256, left, lambda done: report(done, total) if report is not None else None)
             if not left:
                 return [json.loads((folder / f"{n}.json").read_text(encoding="utf-8")) for n in range(total)]
-        said = [line for log in sorted(folder.glob("log-*")) for line in log.read_text(errors="replace").splitlines()]
-        last = next((line.strip() for line in reversed(said) if line.strip()), "nothing was said")
+        lines = [line for log in sorted(folder.glob("log-*")) for line in log.read_text(errors="replace").splitlines()]
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing was said")
         raise WorkerLost(
             f"step {folder.name}: runner {self._name!r}: {len(left)} of {total} tasks gave no result in {TRIES} jobs"
             f" (the last line: {last}); nothing was written: see to its nodes, or give more memory by --mem, and start"
@@ -111,7 +110,7 @@ class Slurm:
                 time.sleep(LOOK_S)
         finally:
             if left:
-                _said(["scancel", job])
+                _run_program(["scancel", job])
 
     def _submitted(self, folder: Path, sha256: str, elements: int) -> str:
         """The id of a new job."""
@@ -124,20 +123,23 @@ class Slurm:
         job = given.stdout.strip().partition(";")[0]
         if given.returncode or not job.isdecimal():
             why = " ".join((given.stderr or given.stdout).split())
-            raise ConfigError(f"runner {self._name!r}: {why or 'sbatch said nothing'}; correct the options after slurm")
+            raise ConfigError(
+                f"runner {self._name!r}: {why or 'sbatch said nothing'}; correct the options after slurm,"
+                " or start on a machine from which sbatch reaches the cluster"
+            )
         return job
 
     def _is_alive(self, job: str) -> bool:
-        """Whether Slurm has not ended a job yet; also while Slurm does not answer."""
-        code, out, said = _said(["squeue", "--noheader", f"--jobs={job}", "--format=%i"])
-        return bool(out.strip()) if code == 0 else not re.search(r"Invalid job id", said)
+        """Whether a job waits or runs; also True while Slurm does not answer."""
+        code, out, errors = _run_program(["squeue", "--noheader", f"--jobs={job}", "--format=%i"])
+        return bool(out.strip()) if code == 0 else not re.search(r"Invalid job id", errors)
 
 
 def _names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
-def _said(words: Sequence[str]) -> tuple[int, str, str]:
+def _run_program(words: Sequence[str]) -> tuple[int, str, str]:
     """(exit code, output, errors) of a program."""
     done = subprocess.run(words, capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr

@@ -25,7 +25,8 @@ def main(folder: Path, sha256: str, element: int) -> None:
 
 
 def _result(task: Any, item: Any) -> dict[str, Any]:
-    """What a task returns. An error of the system may not come again, and is raised; any other one is a bug of ours."""
+    """What a task returns. An OSError is raised, as the next try may not meet it; any other error is a bug, and is
+    returned."""
     try:
         result: dict[str, Any] = task(item)
         return result

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax.errors import ConfigError, WorkerLost
+from tigerjax.files.progress import Advance
 from tigerjax.stages import remote
-from tigerjax.stages.local import Report
 from tigerjax.stages.words import split_runner
 from tigerjax.terminal import tell
 
@@ -25,7 +25,8 @@ MASTERS = ("spark://HOST:PORT", "yarn", "k8s://HOST:PORT")
 OWN = {"spark.app.name": "tigerjax", "spark.log.level": "ERROR", "spark.ui.showConsoleProgress": "false"}
 """Settings where the user gives no others. Progress is shown by the command."""
 ANSWER_S, EXECUTOR_S, TELL_S = 10.0, 300.0, 5.0
-"""A master answers within the first, an executor starts within the second; the wait is told after the third."""
+"""Seconds within which a master must answer, within which an executor must start, and after which a line says that the
+command waits for one."""
 LOOK_S = 0.5
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*(\S.*)")
 
@@ -47,20 +48,17 @@ class Spark:
             raise ConfigError(f"runner {name!r} needs PySpark: pip install 'tigerjax[spark]', or use --runner local")
 
     def each(
-        self, function: Callable[[Any], Any], items: Sequence[Any], folder: Path, report: Report | None
+        self, function: Callable[[Any], Any], items: Sequence[Any], folder: Path, report: Advance | None
     ) -> list[Any]:
-        if not items:
-            return []
-        place = remote.opened(folder)
-        try:
+        def run(place: remote.Place) -> list[dict[str, Any]]:
             if self._context is None:
                 self._start(place)
             return self._run(functools.partial(remote.task, place, function), items, folder.name, report)
-        finally:
-            remote.closed(place)
+
+        return remote.each(items, folder, run)
 
     def cores(self) -> int | None:
-        """The cores of the executors that have come."""
+        """The cores of all executors; None before the first step."""
         return int(self._context.defaultParallelism) if self._context is not None else None
 
     def close(self) -> None:
@@ -69,9 +67,9 @@ class Spark:
             self._context = None
 
     def _start(self, place: remote.Place) -> None:
-        """Connects to the master, waits for an executor, and has all that are there look whether they can work."""
+        """Connects to the master, waits for an executor, and has the executors check that they can work."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PySpark has opinions on the version of pandas, which is not used here
+            warnings.simplefilter("ignore")  # PySpark warns of the version of pandas, which is not used here
             from pyspark import SparkConf, SparkContext
 
         if self._masters and not any(map(_answers, self._masters)):
@@ -100,15 +98,16 @@ class Spark:
                 told = True
             time.sleep(LOOK_S)
         looks = range(max(self._executors(), self._context.defaultParallelism))
-        self._run(functools.partial(remote.task, place, _nothing), looks, "start", None)
+        for given in self._run(functools.partial(remote.task, place, _nothing), looks, "start", None):
+            remote.answer(given)
 
     def _executors(self) -> int:
         return int(self._context._jsc.sc().getExecutorMemoryStatus().size()) - 1  # this process is one of them
 
     def _run(
-        self, task: Callable[[Any], dict[str, Any]], items: Sequence[Any], step: str, report: Report | None
-    ) -> list[Any]:
-        """The answers of a job. A thread waits for them, as Py4J would print what Ctrl-C interrupts."""
+        self, task: Callable[[Any], dict[str, Any]], items: Sequence[Any], step: str, report: Advance | None
+    ) -> list[dict[str, Any]]:
+        """What a job's task gave for each item. A thread waits for it, as Py4J would print what Ctrl-C interrupts."""
         given: list[dict[str, Any]] = []
         errors: list[Exception] = []
 
@@ -129,7 +128,7 @@ class Spark:
             raise self._explained(errors[0], step) from errors[0]
         if report is not None:
             report(len(items), len(items))
-        return [remote.answer(one) for one in given]
+        return given
 
     def _done(self) -> int:
         """How many tasks of the job that runs are done."""
@@ -160,7 +159,7 @@ _SAME = "install the same Python, tigerjax and packages on all workers, and name
 
 
 def _nothing(_: int) -> None:
-    """A task that only looks whether it can work."""
+    """A task that does nothing: a worker checks its folders and its code before each task."""
     time.sleep(0.1)  # so that no core gets two before another one has its first
 
 

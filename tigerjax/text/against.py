@@ -86,7 +86,7 @@ class _Sides:
         self._limit = limit
         self._long = functools.lru_cache(OPEN_PARTS)(functools.partial(load_units, job.units))
         self._short = functools.lru_cache(OPEN_PARTS)(functools.partial(load_short, job.units))
-        self._ids = functools.lru_cache(OPEN_PARTS)(functools.partial(parts.Ids, job.units))
+        self._ids = functools.lru_cache(OPEN_PARTS)(functools.partial(parts.PartIds, job.units))
         self._common = functools.cache(functools.partial(load_common, job))
         self._copies = functools.lru_cache(OPEN_PARTS)(functools.partial(load_copies, job.units))
 

@@ -79,7 +79,7 @@ class _Tally:
             self.bad.append([str(error), line.decode("utf-8", "backslashreplace")])
 
 
-def _clean_block(job: _Job, block: records.Block) -> dict[str, Any]:
+def _clean_block(job: _Job, block: records.FileBlock) -> dict[str, Any]:
     """Writes clean-<block>.jsonl, samples-<block>.json and the block's ids; returns counts."""
     tally = _Tally()
     met: list[parts.Document] = []
@@ -163,7 +163,7 @@ def _lines(work: Path, number: int, names: Mapping[int, str]) -> Iterator[tuple[
 
 def _cleaned(
     job: _Job, ids: records.Ids, paths: Sequence[Path], runner: Runner
-) -> tuple[list[dict[str, Any]], repeats.Times]:
+) -> tuple[list[dict[str, Any]], repeats.RepeatPlaces]:
     """What `_clean_block` returned of each block, and the equal records of all blocks."""
     blocks = scan.blocks(runner, job.work, paths)
     files = {block.number: str(block.path) for block in blocks}

@@ -1,15 +1,17 @@
 """Clusters of duplicates from the pairs that belong together, and the record of each that stays.
 
-The pairs of each shard come as a *forest*: uint64 [2, n] handles, of each record but one of a cluster and of one that
-is in the cluster before it. Then
+A record is named by a number, its handle. The pairs of each shard come as a *forest*, an array uint64 [2, n] of
+handles. Each column joins a record with the first one of its cluster, so a cluster of k records has k - 1 columns. The
+steps are
 
-    union    forests are joined, FAN at a time, until no more than FAN are left
-    label    these give each record the smallest handle of its cluster
-    rank     of each part, what decides which record of a cluster stays, sorted by a hash of the cluster
-    choose   S times: of one S-th of the clusters, one record each stays
+    union    joins FAN forests into one, until at most FAN are left
+    label    gives each record the smallest handle of its cluster
+    rank     writes for each part of the records what decides which record of a cluster stays, sorted by a hash of the
+             cluster
+    choose   picks the record of each cluster that stays. There are S such tasks, each for one S-th of the clusters
 
-A worker holds a part, or one S-th of the records that have a duplicate. Only the step label holds all of
-them, as numbers.
+Only the step label has the handles of all records that have a duplicate in memory at one time. In the other steps a
+worker holds one part of the records, or one S-th of those that have a duplicate.
 """
 
 import functools
@@ -50,7 +52,7 @@ def components(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def forest(edges: np.ndarray) -> np.ndarray:
-    """The forest of edges [2, n]."""
+    """The forest that joins the same records as the pairs `edges` [2, n]."""
     handles, cluster = components(edges)
     at = np.flatnonzero(cluster != np.arange(len(cluster)))
     return np.stack([handles[cluster[at]], handles[at]])
@@ -102,7 +104,7 @@ def _rank(work: Path, number: int) -> int:
     order = np.argsort(keys, kind="stable")
     keys, cluster, handles = keys[order], cluster[order], handles[order]
     _, places = parts.split_handles(handles)
-    ids = parts.Ids(work, number)
+    ids = parts.PartIds(work, number)
     named = [ids[place].encode("utf-8", "surrogatepass") for place in places.tolist()]
     figures = [ids.untrained[places], ids.quality[places].view(np.uint64), ids.length[places]]
     rows = [keys, cluster, handles, *figures, np.cumsum([len(name) for name in named])]
@@ -158,7 +160,7 @@ def write(work: Path, shards: int, out: Path) -> None:
     merge.merge_lines([_lines(work / f"clusters-{shard}.jsonl") for shard in range(shards)], out)
 
 
-def _lines(path: Path) -> Iterator[merge.Pair]:
+def _lines(path: Path) -> Iterator[merge.IdAndLine]:
     with open(path, "rb") as file:
         for line in file:
             yield _DECODE(line.decode(), len('{"kept":'))[0], line[:-1]

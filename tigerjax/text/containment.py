@@ -162,7 +162,7 @@ def make_units(examples: Sequence[Sequence[UnitText]], groups: Sequence[str]) ->
     return Units(long, short, int((~is_long & ~is_short).sum()), hashes)
 
 
-class Filter:
+class BloomFilter:
     """A Bloom filter with one hash function over the grams of all units.
 
     Most grams of a document are in no unit. One bit is read to know it.
@@ -175,7 +175,7 @@ class Filter:
         self._shift = np.uint64(64 - (len(bits) * 8 - 1).bit_length())
 
     @classmethod
-    def sized(cls, count: int) -> "Filter":
+    def sized(cls, count: int) -> "BloomFilter":
         """An empty filter for `count` grams. Of others, at most about one in BITS_A_GRAM passes it."""
         return cls(np.zeros(1 << max(10, (count * cls.BITS_A_GRAM // 8 - 1).bit_length()), np.uint8))
 
@@ -198,7 +198,7 @@ class Matches(NamedTuple):
     """uint64 [3, n]: text, gram and its place in the text's key, of the grams that seeds have."""
 
 
-def matches(batch: Keys, known: Filter) -> Matches:
+def matches(batch: Keys, known: BloomFilter) -> Matches:
     """The grams of a batch of documents that units may have."""
     pieces, passed = cut(batch, "characters"), {}
     for n in {*GRAM.values(), *SEED.values()}:

@@ -113,7 +113,7 @@ def _as_published(path: Path, reading: records.Reading) -> records.Reading:
     """How a set is read: a CSV file whose first line is a question of MMLU with its answer has no line of names."""
     if not path.name.lower().removesuffix(packed.ending(path)).endswith(".csv"):
         return reading
-    numbered = text_files.csv_rows(records.Block(0, path, reading=dataclasses.replace(reading, columns=MMLU)))
+    numbered = text_files.csv_rows(records.FileBlock(0, path, reading=dataclasses.replace(reading, columns=MMLU)))
     _, first = next(numbered, (0, {}))
     published = None not in first and first.get("answer") in MMLU[1:5] and tuple(first.values()) != MMLU
     named = {str(name).strip().lower() for name in first.values()} & {name.lower() for name in FIELDS}

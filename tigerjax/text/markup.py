@@ -161,7 +161,8 @@ def _decoded(entity: str) -> str:
 def entities(text: str) -> str:
     """HTML entities become their characters, but not in code, and not in a text that speaks of HTML.
 
-    Nor where a tag of HTML, an entity or a marker would come of it: that one is text.
+    An entity also stays where decoding it would make a tag of HTML, another entity or a marker: `&lt;b&gt;` is text
+    that shows a tag.
     """
     if "&" not in text or not _ENTITY.search(text) or _SPEAKS.search(prose(text)):
         return text

@@ -206,7 +206,7 @@ def repetition(record: Record) -> bool:
 
 
 def read_words(path: str | Path) -> tuple[str, ...]:
-    """The words of a list, one on each line, with casefold."""
+    """The words of a list, one on each line, with casefold. DataError for a list that is empty or cannot be read."""
     try:
         lines = paths.of(path).read_bytes().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:

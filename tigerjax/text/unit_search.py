@@ -14,7 +14,7 @@ import numpy as np
 from tigerjax.files import manifest
 from tigerjax.stages import parts, scan
 from tigerjax.text import containment
-from tigerjax.text.containment import KINDS, Action, Filter, Index, Search, Short, UnitGrams
+from tigerjax.text.containment import KINDS, Action, BloomFilter, Index, Search, Short, UnitGrams
 from tigerjax.text.grams import keys
 from tigerjax.text.short_units import ShortIndex, UnitKind, seeds
 
@@ -80,7 +80,7 @@ def equal(work: Path, numbers: Sequence[int], shards: int, shard: int) -> int:
     The one of the smallest id stands for all; the others have the number 0.
     """
     hashes, handles = parts.load_entries(work, "equal", numbers, shard, shards)
-    load_ids, load_owners = functools.cache(functools.partial(parts.Ids, work)), functools.cache(_load_owners)
+    load_ids, load_owners = functools.cache(functools.partial(parts.PartIds, work)), functools.cache(_load_owners)
     out: list[tuple[int, int, int]] = []
     for start, end in zip(*parts.runs(hashes), strict=True):
         members = list(zip(*(column.tolist() for column in parts.split_handles(handles[start:end])), strict=True))
@@ -116,7 +116,7 @@ def load_copies(units: Path, number: int) -> dict[str, np.ndarray]:
 
 
 def make_filter(units: Path, numbers: Sequence[int], grams: int) -> None:
-    known = Filter.sized(grams)
+    known = BloomFilter.sized(grams)
     for number in numbers:
         for kind in KINDS:
             known.add(np.asarray(load_units(units, kind, number).grams))
@@ -125,8 +125,8 @@ def make_filter(units: Path, numbers: Sequence[int], grams: int) -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _filter(units: Path) -> Filter:
-    return Filter(np.load(units / "filter.npy", mmap_mode="r", allow_pickle=False))
+def _filter(units: Path) -> BloomFilter:
+    return BloomFilter(np.load(units / "filter.npy", mmap_mode="r", allow_pickle=False))
 
 
 def scan_docs(work: Path, units: Path, number: int, documents: list[parts.Document]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import tokenizers
 from tigerjax.errors import DataError
 from tigerjax.tokenizer.added import AGAIN, FAST_FILE
 from tigerjax.tokenizer.hf_files import described, has_part
-from tigerjax.tokenizer.template import ChatTemplate, Place
+from tigerjax.tokenizer.template import ChatTemplate, PlacedToken
 
 SPACE_MARK = "\u2581"
 
@@ -31,7 +31,7 @@ ALPHABET = _byte_alphabet()
 
 
 class JsonFile:
-    """Text to ids and back by `tokenizers`; see `tigerjax.tokenizer.load.Kind`."""
+    """Text to ids and back by `tokenizers`; see `tigerjax.tokenizer.load.TokenizerKind`."""
 
     def __init__(self, folder: Path):
         """Reads a folder with tokenizer.json."""
@@ -96,11 +96,11 @@ class JsonFile:
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         return [one.ids for one in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
 
-    def _marked(self, text: str) -> list[Place]:
+    def _marked(self, text: str) -> list[PlacedToken]:
         """The tokens of a text in which the texts of special tokens stand for them."""
         return _places(self._marking, text)
 
-    def _parts(self, text: str, first: bool) -> list[Place]:
+    def _parts(self, text: str, first: bool) -> list[PlacedToken]:
         """The tokens of a text without special tokens, at the beginning of a dialogue or inside it."""
         return _places(self._plain if first else self._inside, text)
 
@@ -145,7 +145,7 @@ class JsonFile:
         return False
 
 
-def _places(by: tokenizers.Tokenizer, text: str) -> list[Place]:
+def _places(by: tokenizers.Tokenizer, text: str) -> list[PlacedToken]:
     encoded = by.encode(text, add_special_tokens=False)
     return [(i, *place) for i, place in zip(encoded.ids, encoded.offsets, strict=True)]
 

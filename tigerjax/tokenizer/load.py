@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tigerjax.tokenizer.template import ChatTemplate
 
 
-class Kind(Protocol):
+class TokenizerKind(Protocol):
     """What a kind of tokenizer gives to `Tokenizer`, which says there what each part means."""
 
     pieces: int
@@ -73,7 +73,7 @@ class Tokenizer:
         self.template: ChatTemplate | None = None
         self.no_template = ""
         """Why the folder's chat template is not used."""
-        self._kind: Kind
+        self._kind: TokenizerKind
         self.is_json = is_json(self.folder)
         if self.is_json:
             from tigerjax.tokenizer.json_file import JsonFile

@@ -71,7 +71,8 @@ def read_proto(path: str | Path) -> Any:
 
 
 def processor(proto: Any, file: Path) -> sentencepiece.SentencePieceProcessor:
-    """SentencePiece for a parsed model. DataError when it refuses it: a damaged file may parse and still be none."""
+    """SentencePiece with a parsed model. DataError where it refuses the model: a damaged file may parse all the
+    same."""
     try:
         return sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
     except Exception as error:  # a RuntimeError of C++, or a text that is no UTF-8
@@ -103,7 +104,7 @@ def _as_specials(tokens: dict[int, str]) -> tuple[dict[str, Any], dict[int, str]
 
 
 class ModelFile:
-    """Text to ids and back by SentencePiece; see `tigerjax.tokenizer.load.Kind`."""
+    """Text to ids and back by SentencePiece; see `tigerjax.tokenizer.load.TokenizerKind`."""
 
     def __init__(self, folder: Path):
         """Reads a tokenizer folder, of ours or of Hugging Face, or a .model file, which is a base tokenizer."""

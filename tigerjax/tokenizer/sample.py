@@ -4,7 +4,7 @@ A document is drawn when xxh3_64(seed, id) / 2^64 < fraction. So the order of fi
 fraction only adds documents.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,11 @@ from tigerjax import records
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl, paths
 from tigerjax.files.manifest import size, stage
-from tigerjax.files.progress import Progress
+from tigerjax.files.progress import Advance, Progress
 
 SENTENCE_BYTES = 4192
 """SentencePiece's own default. Its trainer drops longer lines, so they are cut here."""
 ENDS = "。！？"
-Report = Callable[[int, int], None]
-"""Called with (done, all)."""
 
 
 def _record_text(record: records.Record, where: str) -> str:
@@ -55,7 +53,7 @@ def read_documents(
         records.note(f"{path}: the field 'lang' of {odd} records is no text, so they count as without a language")
 
 
-def read_all(files: Sequence[str | Path], report: Report | None = None) -> Iterator[tuple[str, str, str | None]]:
+def read_all(files: Sequence[str | Path], report: Advance | None = None) -> Iterator[tuple[str, str, str | None]]:
     """`read_documents` of files one after another; `report` is called with the bytes read and those of all files."""
     reading = records.reading_of(files)
     sizes = [size(path) if paths.of(path).exists() else 0 for path in files]

@@ -29,7 +29,7 @@ MEANT = {".": "", "0": MARK, "1": BEGIN, "2": END}
 """What MARK and this character stand for."""
 PROBE = ("Question", "Answer")
 
-Place = tuple[int, int, int]
+PlacedToken = tuple[int, int, int]
 """(id, begin, end) of a token, in characters."""
 
 
@@ -38,7 +38,10 @@ class ChatTemplate:
     `plain(text, first)` those of one that has none, at the beginning of a dialogue or inside it."""
 
     def __init__(
-        self, given: Described, marked: Callable[[str], list[Place]], plain: Callable[[str, bool], list[Place]]
+        self,
+        given: Described,
+        marked: Callable[[str], list[PlacedToken]],
+        plain: Callable[[str, bool], list[PlacedToken]],
     ):
         assert given.template is not None
         file = given.folder / TEMPLATE_FILE
@@ -143,7 +146,7 @@ class ChatTemplate:
         turns: Sequence[dict[str, str]],
         answers: Sequence[int],
         rendered: Rendered,
-        tokens: Sequence[Place],
+        tokens: Sequence[PlacedToken],
         ends: frozenset[int],
     ) -> list[tuple[int, int, bool]]:
         """(begin, end, whether all of it is the answer) of each answer, in characters of the text."""
@@ -175,12 +178,12 @@ class ChatTemplate:
             " {% generation %} … {% endgeneration %} into it around what the assistant writes"
         )
 
-    def _tokens(self, text: str) -> list[Place]:
+    def _tokens(self, text: str) -> list[PlacedToken]:
         """The tokens of a rendered text, with what is marked in it as ordinary text."""
         tokens = self._marked(text)
         if MARK not in text:
             return tokens
-        out: list[Place] = []
+        out: list[PlacedToken] = []
         at = 0
         for token in [*(t for t in tokens if t[0] in self._special), (-1, len(text), len(text))]:
             inner = text[at : token[1]]

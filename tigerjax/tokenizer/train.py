@@ -12,10 +12,10 @@ import sentencepiece
 from tigerjax.config.ranges import Pieces, PositiveShare, range_of
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files.manifest import stage, write_json
-from tigerjax.files.progress import Progress
+from tigerjax.files.progress import Advance, Progress
 from tigerjax.tokenizer.added import MODEL_FILE, SPECIALS_FILE
 from tigerjax.tokenizer.export import export
-from tigerjax.tokenizer.sample import SENTENCE_BYTES, Report, read_all, split_lines
+from tigerjax.tokenizer.sample import SENTENCE_BYTES, read_all, split_lines
 
 LLAMA2_SETTINGS: dict[str, Any] = {
     "model_type": "bpe",
@@ -127,7 +127,7 @@ def train_model(
         counts = {"lines": 0, "characters": 0}
         failed: list[BaseException] = []
 
-        def lines(report: Report | None = None) -> Iterator[str]:
+        def lines(report: Advance | None = None) -> Iterator[str]:
             try:
                 for _, text, _ in read_all(inputs, report):
                     for line in split_lines(text):

@@ -1,8 +1,8 @@
-"""A run that goes on from a checkpoint of another one, in a folder of its own.
+"""A run that continues from a checkpoint of another one, in a folder of its own.
 
 So a decay can start from any checkpoint of a stable phase (MiniCPM, Hu et al. 2024, arXiv 2404.06395), while the run
-that it leaves goes on; and a run that has ended can go on with a schedule that begins anew (re-warming: Gupta et al.
-2023, arXiv 2308.04014).
+that it leaves continues; and a run that has ended can continue with a schedule that begins anew (re-warming: Gupta et
+al. 2023, arXiv 2308.04014).
 """
 
 from pathlib import Path
@@ -57,7 +57,7 @@ def opened(config: RunConfig, meta: dict[str, Any]) -> tuple[Path, dict[str, Any
     """The checkpoint folder that `checkpoint.branch_from` names, and its meta.
 
     Raises ConfigError for one of another model, tokenizer, data seed or optimiser, one without an optimiser's state,
-    and one at whose step the schedule of this run cannot go on; DataError where there is none.
+    and one at whose step the schedule of this run cannot continue; DataError where there is none.
     """
     place = paths.absolute(present(str(config.checkpoint.branch_from), "checkpoint.branch_from"))
     path, there = open_newest(place, lambda found: (found, read_meta(found)))
@@ -72,12 +72,15 @@ def opened(config: RunConfig, meta: dict[str, Any]) -> tuple[Path, dict[str, Any
 
 
 def _optim(path: Path, there: dict[str, Any]) -> OptimConfig:
-    made: OptimConfig = config_lib.part_of_dump(OptimConfig, "optim.", there["config"], path)
+    try:
+        made: OptimConfig = config_lib.part_of_dump(OptimConfig, "optim.", there["config"], path)
+    except ConfigError as error:
+        raise ConfigError(f"checkpoint.branch_from: {error}; or take its weights by checkpoint.init_from") from error
     return made
 
 
 def _check_step(ours: OptimConfig, theirs: OptimConfig, step: int, path: Path) -> None:
-    """ConfigError unless a run with the schedule `ours` can go on after `step` steps of one with `theirs`."""
+    """ConfigError unless a run with the schedule `ours` can continue after `step` steps of one with `theirs`."""
     first = ours.schedule.first_step
     if step >= ours.total_steps:
         raise ConfigError(

@@ -3,7 +3,6 @@
 What lies on disk is described in `tigerjax.checkpoint.model`.
 """
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,9 +31,8 @@ from tigerjax.checkpoint.model import handler, publish_together, save_args
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import paths
 from tigerjax.processes import hosts
+from tigerjax.train.background import BackgroundSave
 from tigerjax.train.state import TrainState
-
-SETTLE_S = 60.0  # that a run of several hosts, one of which has failed, waits for the last save
 
 
 class Checkpointer:
@@ -51,8 +49,7 @@ class Checkpointer:
         self.best: int | None = None
         """The step of a checkpoint that stays until a better one is saved."""
         self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(weights=handler(), opt_state=handler()))
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self._saving = BackgroundSave("checkpoint", daemon=False)
 
     def save(self, step: int, state: TrainState, meta: dict[str, Any], *, best: int | None = None) -> None:
         """Starts a save; returns when the arrays are copied off the devices. `meta` is that of `make_meta`. `best` is
@@ -73,37 +70,27 @@ class Checkpointer:
                 partial,
                 args=ocp.args.Composite(weights=save_args(state.weights), opt_state=save_args(state.opt_state)),
             )
-        self._thread = threading.Thread(target=self._finish, args=(partial, step, meta, best), name="checkpoint")
-        self._thread.start()
+        self._saving.start(lambda: self._finish(partial, step, meta, best))
 
     def _prune(self) -> None:
         prune(self.folder, keep=self.keep, keep_every_steps=self.keep_every_steps, best=self.best)
 
     def _finish(self, partial: Path, step: int, meta: dict[str, Any], best: int | None) -> None:
-        try:
-            with one_line_errors(partial, self.folder):
-                self._orbax.wait_until_finished()
-                publish_together(partial, self.folder / str(step), meta | {"step": step})
-                self.best = best
-                if hosts.is_writer():
-                    self._prune()
-                hosts.barrier("checkpoint published")
-        except BaseException as error:  # whatever it is, the next save or wait raises it
-            self._error = error
+        with one_line_errors(partial, self.folder):
+            self._orbax.wait_until_finished()
+            publish_together(partial, self.folder / str(step), meta | {"step": step})
+            self.best = best
+            if hosts.is_writer():
+                self._prune()
+            hosts.barrier("checkpoint published")
 
     def wait(self) -> None:
         """Waits until the last save is on disk. Raises its error, once."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+        self._saving.wait()
 
     def settle(self) -> None:
         """Gives the last save some time to be on disk, when the run ends by an error that has been raised already."""
-        if self._thread is not None:
-            self._thread.join(SETTLE_S)
+        self._saving.settle()
 
     def close(self) -> None:
         """Waits, then stops Orbax's threads, and removes what they may have begun after a save had failed."""
@@ -141,9 +128,9 @@ class Checkpointer:
 
     def _newest_here(self) -> int | None:
         def whole_step(path: Path) -> int:
-            if (said := read_meta(path)["step"]) != int(path.name):
-                raise DataError(f"{path / META}: says step {said}; it was copied or changed")
-            return said
+            if (step := read_meta(path)["step"]) != int(path.name):
+                raise DataError(f"{path / META}: says step {step}; it was copied or changed")
+            return step
 
         return newest_whole(self.folder, whole_step, set_aside)
 

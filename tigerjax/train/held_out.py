@@ -23,7 +23,6 @@ from tigerjax.train.objective import Objective
 
 TABLES = {"by_lang": "lang", "by_source": "source", "by_task": "task"}
 """Of the figures of a set, each with its word in the names of single figures, such as `wiki/lang/zh/loss_nats`."""
-WORDS = {"by_lang": "language", "by_source": "source", "by_task": "task"}
 MEASURED = ("loss_nats", "accuracy")
 AHEAD = 2
 """So many batches are started before the sums of the first are read, so that the devices do not wait for the host. With
@@ -52,7 +51,7 @@ class HeldOutSet(Protocol):
     def read(self, indices: Sequence[int]) -> np.ndarray: ...
 
 
-class Ask(Protocol):
+class QuestionSet(Protocol):
     """What puts questions to the model, as `tigerjax.evaluate.asked` does."""
 
     names: list[str]
@@ -68,7 +67,7 @@ class HeldOut:
     """What a run is validated on."""
 
     sets: Sequence[HeldOutSet] = ()
-    ask: Ask | None = None
+    ask: QuestionSet | None = None
 
     def hashes(self) -> dict[str, str]:
         """{name: the hash of its rows or questions}"""
@@ -177,7 +176,7 @@ def flat(found: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
 def lines(found: Mapping[str, Mapping[str, Any]], *, whole: bool) -> list[str]:
     """The figures as lines: of each set, and with `whole` also of its languages, sources and tasks."""
     out = []
-    for name, part in _parts(found, WORDS):
+    for name, part in _parts(found):
         if not whole and part is not found.get(name):
             continue
         if "loss_nats" not in part:
@@ -188,12 +187,10 @@ def lines(found: Mapping[str, Mapping[str, Any]], *, whole: bool) -> list[str]:
     return out
 
 
-def _parts(
-    found: Mapping[str, Mapping[str, Any]], words: Mapping[str, str] = TABLES
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _parts(found: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(name, figures) of each set, and of each of its languages, sources and tasks."""
     for name, whole in found.items():
         yield name, whole
-        for table, word in words.items():
+        for table, word in TABLES.items():
             for inner, part in whole.get(table, {}).items():
                 yield f"{name}/{word}/{inner}", part

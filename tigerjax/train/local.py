@@ -1,12 +1,13 @@
 """Saves on the hosts' own disks, every few steps: what a run loses is then minutes and not the time since a checkpoint.
 
-    LOCAL_DIR/RUN_ID/PLACE/STEP-START/     one save, of the process in this place on its machine: its share, and the
+    LOCAL_DIR/RUN_ID/PLACE/STEP-START/     one save, of process PLACE of this machine: its share, and the
                                            share of another machine's process (`tigerjax.checkpoint.share`)
-    RUN/checkpoints/local.json             the run's id, and which saves count
+    RUN/checkpoints/local.json             the run's id, and which saves are valid
 
-A restart takes the newest save of which every process finds its share, on its own disk or on another host's. All shares
-of a save are of one step of one start of the run, so steps are never mixed. Where a run goes back, the steps after that
-do not count any more: local.json says up to which step the saves of each start do.
+A restart takes the newest save of which every process finds its share, on its own disk or on another host's. START is a
+number that rises by 1 at each start of the run, and where the run goes back to an earlier step. So shares of different
+saves are never mixed. After a run has gone back, its saves of later steps must not be used any more: local.json has,
+for each START, the last step whose saves are valid.
 """
 
 import contextlib
@@ -15,7 +16,6 @@ import re
 import secrets
 import shutil
 import socket
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,12 @@ from tigerjax.files import manifest, paths
 from tigerjax.files.own import fields, read_object
 from tigerjax.processes import hosts
 from tigerjax.processes.exchange import Exchange
+from tigerjax.train.background import BackgroundSave
 from tigerjax.train.state import TrainState
 
 RECORD = "local.json"
 KEY = re.compile(r"\d+-\d+")
-STARTS = 8  # of the run, whose saves count
-SETTLE_S = 60.0  # that a run which ends waits for the last save
+STARTS = 8  # the newest ones; saves of older starts are not used
 ADVICE = "remove it; the run then resumes from its newest checkpoint"
 
 
@@ -48,8 +48,7 @@ class LocalSaves:
         self._record = paths.absolute(run_dir) / FOLDER / RECORD
         self._exchange: Exchange | None = None
         self._buffer = np.empty(0, np.uint8)
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self._saving = BackgroundSave("local save", daemon=True)
         self._newest: int | None = None
         if self._every is None or saving.local_dir is None:
             if hosts.is_writer():  # saves of earlier starts are older than what this one does
@@ -67,7 +66,7 @@ class LocalSaves:
             self._exchange = Exchange(self.folder)
 
     def _known(self) -> dict[str, Any]:
-        """{run: its id, counts: {start of the run: the last step that counts of it, or None for all}}."""
+        """{run: its id, counts: {START: the last step whose save is valid, or None for all}}."""
         if not self._record.is_file():
             return {"run": secrets.token_hex(8), "counts": {}}
         read = read_object(self._record, ADVICE)
@@ -76,7 +75,8 @@ class LocalSaves:
             return {"run": str(read["run"]), "counts": counts}
 
     def begin(self, step: int) -> None:
-        """From here on the run continues after `step`: later steps that were saved before do not count any more."""
+        """The run continues after `step` now. Saves of later steps, which an earlier start made, are not valid any
+        more."""
         if self._every is None:
             return
         self.wait()
@@ -95,38 +95,33 @@ class LocalSaves:
     def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
         """Starts a save; returns when the arrays are copied off the devices. `meta` is that of `make_meta`.
 
-        A save that fails, as on a full disk, is said and given up, and the run continues. HostsError where another host
-        is lost."""
+        A save that fails, as on a full disk, is given up with a line that says so, and the run continues. HostsError
+        where another host is lost."""
         self.wait()
         tree = _tree(state)
         layout = share.layout(tree)
         if len(self._buffer) != layout.bytes:
             self._buffer = np.empty(layout.bytes, np.uint8)
         share.copy(tree, layout, self._buffer)
-        given = step, layout, meta | {"step": step}
-        self._thread = threading.Thread(target=self._finish, args=given, name="local save", daemon=True)
-        self._thread.start()
+        self._saving.start(lambda: self._finish(step, layout, meta | {"step": step}))
 
     def _finish(self, step: int, layout: share.Layout, meta: dict[str, Any]) -> None:
-        try:
-            key = f"{step}-{self._start}"
-            folder = self.folder / key
-            names = hosts.share("names of local shares", layout.name)
+        key = f"{step}-{self._start}"
+        folder = self.folder / key
+        names = hosts.share("names of local shares", layout.name)
 
-            def copy() -> None:
-                if self._exchange is not None and names[self._from] not in _there(folder):
-                    self._fetch(self._from, key, names[self._from])
+        def copy() -> None:
+            if self._exchange is not None and names[self._from] not in _there(folder):
+                self._fetch(self._from, key, names[self._from])
 
-            whole = self._all("written", step, lambda: share.write(folder, layout, self._buffer, meta))
-            if whole and self._all("copied", step, copy):
-                self._newest = step
-                old = [name for name in paths.names(self.folder) if name != key]
-            else:
-                old = [key]
-            for name in old:
-                paths.clear(self.folder / name)
-        except BaseException as error:  # whatever it is, the next save or wait raises it
-            self._error = error
+        whole = self._all("written", step, lambda: share.write(folder, layout, self._buffer, meta))
+        if whole and self._all("copied", step, copy):
+            self._newest = step
+            old = [name for name in paths.names(self.folder) if name != key]
+        else:
+            old = [key]
+        for name in old:
+            paths.clear(self.folder / name)
 
     def _all(self, what: str, step: int, work: Callable[[], None]) -> bool:
         """Whether `work` succeeds on all hosts; where it does not, a line says on which one and why."""
@@ -213,17 +208,11 @@ class LocalSaves:
 
     def wait(self) -> None:
         """Waits until the last save is on disk. Raises its error, once."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+        self._saving.wait()
 
     def settle(self) -> None:
         """Gives the last save some time to be on disk, when the run ends."""
-        if self._thread is not None:
-            self._thread.join(SETTLE_S)
+        self._saving.settle()
 
     def close(self, *, ended: bool) -> None:
         """Gives nothing to other hosts any more. Where the run has `ended`, and nothing is left to resume, its saves

@@ -25,9 +25,9 @@ from tigerjax.train import validation as validations
 from tigerjax.train.checkpoint import Checkpointer
 from tigerjax.train.feed import Fed, Feed
 from tigerjax.train.goodput import Goodput
-from tigerjax.train.held_out import NOTHING, Ask, HeldOut
+from tigerjax.train.held_out import NOTHING, HeldOut, QuestionSet
 from tigerjax.train.local import LocalSaves
-from tigerjax.train.metrics import Metrics, Reporting, last_record
+from tigerjax.train.metrics import MetricsWriter, Reporting, last_record
 from tigerjax.train.objective import Objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.signals import noted
@@ -178,7 +178,7 @@ def _train(
         tokens=objective.tokens or (lambda _: row_tokens),
     )
     feed = feed_from(batches=total_steps - start)
-    metrics = Metrics(
+    metrics = MetricsWriter(
         run_dir,
         name=config.name,
         start_step=start,
@@ -306,12 +306,15 @@ def train_on_mixture(
     config: RunConfig,
     *,
     run_dir: str | Path,
-    ask: Ask | None = None,
+    ask: QuestionSet | None = None,
     progress: Progress | None = None,
     reporting: Reporting = Reporting(),
 ) -> Any:
     """Trains on the mixture that the config names, on the config's mesh; returns the loader, which knows the shares
-    that were read. `ask` puts `eval.questions`, where there are some, and `progress` shows the making of the rows."""
+    that were read. `ask` puts `eval.questions`, where there are some, and `progress` shows the making of the rows.
+
+    Raises ConfigError for `eval.questions` without `ask`.
+    """
     from tigerjax.data.held_out import open_sets  # inside: the numeric core imports without SeqIO
     from tigerjax.data.mixture import open_loader
 

@@ -82,7 +82,7 @@ class Reporting:
     """The Weights & Biases project that gets the logged steps; None: no one does."""
 
 
-class Metrics:
+class MetricsWriter:
     """Writes a record a logged step to RUN/metrics.jsonl, RUN/tensorboard and the terminal; on one host of all."""
 
     def __init__(

@@ -125,7 +125,7 @@ def distil(
         made: Any = family.apply({"params": fixed | {"embed": embed_VD}}, *args, method="hidden")
         return made.astype(jnp.float32)
 
-    def loss(rows_VD: jax.Array, batch: "Batch") -> jax.Array:
+    def loss(rows_VD: jax.Array, batch: "SnippetBatch") -> jax.Array:
         target_BTD = jax.lax.stop_gradient(hidden(old_VD, batch.old_BT))
         made_BTD = hidden(old_VD.at[first : first + len(rows_VD)].set(rows_VD.astype(old_VD.dtype)), batch.new_BT)
         rows = jnp.arange(len(batch.old_BT))[:, None]
@@ -136,7 +136,7 @@ def distil(
     optimizer = optax.adam(optax.linear_schedule(config.peak_lr, 0.0, len(batches)))
 
     @partial(jax.jit, donate_argnums=(0, 1))
-    def step(rows_VD: jax.Array, state: Any, batch: "Batch") -> tuple[jax.Array, Any, jax.Array]:
+    def step(rows_VD: jax.Array, state: Any, batch: "SnippetBatch") -> tuple[jax.Array, Any, jax.Array]:
         value, slope_VD = jax.value_and_grad(loss)(rows_VD, batch)
         change_VD, state = optimizer.update(slope_VD, state, rows_VD)
         return rows_VD + change_VD, state, value
@@ -158,7 +158,7 @@ def distil(
     }
 
 
-class Batch(NamedTuple):
+class SnippetBatch(NamedTuple):
     """Snippets of one shape: tokens, and places (P of them) with weight 1, or 0 where a snippet has fewer."""
 
     old_BT: np.ndarray
@@ -168,12 +168,12 @@ class Batch(NamedTuple):
     weight_BP: np.ndarray
 
 
-def _batches(given: Sequence[Snippet], config: DistilConfig) -> Iterator[Batch]:
+def _batches(given: Sequence[Snippet], config: DistilConfig) -> Iterator[SnippetBatch]:
     """All snippets in an order that mixes documents; the last batch takes some of the first again."""
     order = np.random.default_rng(0).permutation(len(given))
     B, T = config.batch_rows, config.tokens
     for start in range(0, len(given), B):
-        batch = Batch(*(np.zeros((B, T), kind) for kind in (np.int32, np.int32, np.int32, np.int32, np.float32)))
+        batch = SnippetBatch(*(np.zeros((B, T), kind) for kind in (np.int32, np.int32, np.int32, np.int32, np.float32)))
         for b in range(B):
             one = given[order[(start + b) % len(given)]]
             batch.old_BT[b, : len(one.old)] = one.old

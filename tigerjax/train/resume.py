@@ -37,7 +37,7 @@ def left(run_dir: Path) -> str:
     """What an interruption without a save leaves: the run's newest checkpoint, if there is one."""
     there = steps(run_dir / "checkpoints")
     if not there:
-        return "interrupted before any checkpoint was saved; the same command starts from the beginning"
+        return "interrupted before any checkpoint was saved; the same command starts this run from the beginning"
     return f"interrupted without saving; the same command resumes from the checkpoint of step {there[0]}"
 
 

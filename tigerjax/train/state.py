@@ -76,12 +76,12 @@ def init_state(objective: Objective, tx: optax.GradientTransformation, mesh: Mes
 def state_from_weights(
     objective: Objective, tx: optax.GradientTransformation, mesh: Mesh, weights: Any, *, seed: int
 ) -> TrainState:
-    """The state of step 0 with given weights, which are in layer order; adapters, which no model has, are drawn from
-    `seed`. DataError names every weight that does not fit.
+    """The state of step 0 with given weights, which are in layer order. A stored model has no adapters, so these are
+    drawn from `seed`. DataError names every weight that does not fit.
 
-    An array that is on the mesh already, in the sharding of training, is used as it is, and the first step donates it;
-    so is a weight that is held as `frozen_dtype` asks. Any other array this process must have whole; each device gets a
-    copy of its part."""
+    Two kinds of weights are used without a copy: an array that is on the mesh already, in the sharding of training,
+    which the first step donates, and a weight that is held as `frozen_dtype` asks. Of any other weight this process
+    needs the whole array, and each device gets a copy of its part."""
     boxed = _boxed(objective.init)
     wanted, selection = nn.unbox(boxed), objective.trained
     cuts = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, logical_rules())

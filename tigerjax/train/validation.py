@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from tigerjax.config import EvalConfig, RunConfig
 from tigerjax.errors import ConfigError, near_miss
 from tigerjax.processes import hosts
-from tigerjax.train.held_out import MEASURED, TABLES, Ask, Figures, HeldOut, Validator, flat
+from tigerjax.train.held_out import MEASURED, TABLES, Figures, HeldOut, QuestionSet, Validator, flat
 from tigerjax.train.objective import Objective
 
 RISES = 3
@@ -171,7 +171,7 @@ def refuse_unfit(config: RunConfig, held_out: HeldOut) -> None:
     _refuse(config, held_out.hashes(), held_out.names())
 
 
-def refuse_unfit_names(config: RunConfig, sets: Collection[str], ask: Ask | None) -> None:
+def refuse_unfit_names(config: RunConfig, sets: Collection[str], ask: QuestionSet | None) -> None:
     """`refuse_unfit` where only the names of the sets are known. Which languages, sources and tasks they have is not:
     figures of these are taken to be there."""
     known = [f"{name}/{figure}" for name in sets for figure in MEASURED]

@@ -24,7 +24,7 @@ from tigerjax.processes import hosts
 from tigerjax.train.checkpoint import Checkpointer
 from tigerjax.train.feed import Fed
 from tigerjax.train.goodput import Goodput
-from tigerjax.train.metrics import Metrics, mfu
+from tigerjax.train.metrics import MetricsWriter, mfu
 from tigerjax.train.spikes import Spikes
 from tigerjax.train.validation import RISES, Validation
 
@@ -51,7 +51,7 @@ class Watch:
         run_dir: Path,
         *,
         checkpoints: Checkpointer,
-        metrics: Metrics,
+        metrics: MetricsWriter,
         mesh: Mesh,
         goodput: Goodput,
         validation: Validation,

@@ -110,7 +110,7 @@ def test_a_judge_that_fails_stops_a_round_which_goes_on_where_it_was(place, made
     fake.respond = lambda number, body: down
     words = init(made, out, place / "reward.toml", "--align.allow-partial", "--align.min-win-rate", 0)
     align(*words, code=1)
-    assert "--no-ask-judge goes on without it" in capfd.readouterr().err and not out.exists()
+    assert "--no-ask-judge continues without it" in capfd.readouterr().err and not out.exists()
     align(*words, "--no-ask-judge")
     for step in ("prompts", "sample"):
         align(step, out)

@@ -232,14 +232,14 @@ def test_initial_weights_depend_on_the_key_only_and_layers_differ_and_padding_is
 
 
 def test_a_reward_model_is_the_trunk_with_a_float32_score_at_every_position(weights, batch):
-    model = reward.Reward(CONFIG, COMPUTE)
+    model = reward.RewardModel(CONFIG, COMPUTE)
     start = reward.from_language(weights, jax.random.key(7))
     assert start["layers"] is weights["layers"] and "head" not in start
     drawn = nn.unbox(jax.eval_shape(lambda key: init(model, key), jax.random.key(0)))
     assert jax.tree.map(jnp.shape, start) == jax.tree.map(jnp.shape, drawn)
     x_BTD = forward(MODEL, weights, batch, method="hidden")
     assert_close(forward(model, start, batch), np.asarray(x_BTD) @ np.asarray(start["score"]))
-    low = reward.Reward(CONFIG, dataclasses.replace(COMPUTE, dtype="bfloat16"))
+    low = reward.RewardModel(CONFIG, dataclasses.replace(COMPUTE, dtype="bfloat16"))
     scores_BT = forward(low, start, batch)
     assert scores_BT.dtype == jnp.float32 and scores_BT.shape == (ROWS, LENGTH)
 

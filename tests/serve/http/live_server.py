@@ -14,7 +14,7 @@ from tigerjax.serve import server
 from tigerjax.serve.app import app
 from tigerjax.serve.asked import ServeBatching
 from tigerjax.serve.guard import Limits, Rules
-from tigerjax.serve.metrics import Metrics
+from tigerjax.serve.metrics import ServerMetrics
 from tigerjax.serve.service import Defaults, Served
 
 BATCHING = ServeBatching(slots=8, context=96, queue=256, chunk=16, kept_mb=0.5)
@@ -52,7 +52,7 @@ def listening(served: Served, limits: Limits = LIMITS, rules: Rules = RULES) -> 
     at = server.bound("127.0.0.1", 0)
     at.listen()  # so that nobody is turned away before the thread has begun
     running = uvicorn.Server(
-        server.configured(app(served, Metrics(), limits, rules), drain_s=1, request_s=limits.request_s)
+        server.configured(app(served, ServerMetrics(), limits, rules), drain_s=1, request_s=limits.request_s)
     )
     thread = threading.Thread(target=running.run, kwargs={"sockets": [at]}, daemon=True)
     url = f"http://127.0.0.1:{at.getsockname()[1]}"

@@ -11,7 +11,7 @@ import pytest
 from bytes_tokenizer import Bytes
 from live_server import BATCHING, DEFAULTS, LIMITS, RULES, listening
 
-from tigerjax.serve.asked import Ask, Piece
+from tigerjax.serve.asked import AnswerPiece, Ask
 from tigerjax.serve.drawing import Drawing
 from tigerjax.serve.engine import Engine
 from tigerjax.serve.service import Served
@@ -118,8 +118,8 @@ def test_an_answer_that_a_stop_string_has_ended_frees_its_slot_and_the_others_go
         def submit(self, ask, deliver):
             for number, text in ((0, "one stop two"), (1, "three")):
                 ids = tokenizer.encode(text)
-                deliver(Piece(number, ids, [0.0] * len(ids), [], None))
-            deliver(Piece(1, [], [], [], "length"))
+                deliver(AnswerPiece(number, ids, [0.0] * len(ids), [], None))
+            deliver(AnswerPiece(1, [], [], [], "length"))
             return self
 
         def cancel(self, answer=None):

@@ -107,6 +107,20 @@ def test_turns_are_asked_retried_chosen_and_edited_and_the_model_is_asked_with_w
     assert "tokens" in page.run('document.querySelector("#counts").textContent')
 
 
+def test_the_conversation_continues_from_the_best_new_answer(page, live):
+    """As in the terminal: the highest score, or the first that is not empty where nothing is scored."""
+    chosen = "best({answers: %s.map(([text, score]) => ({text, score}))}, %d)"
+    opened(page, live.url)
+    for answers, first, best in (
+        ('[["a", -1], ["b", 2], ["c", 0.5]]', 0, 1),
+        ('[["old", 9], ["b", -2], ["", 3], ["d", -1]]', 1, 3),
+        ('[["", undefined], ["b", undefined], ["c", undefined]]', 0, 1),
+        ('[["a", undefined], ["b", -3]]', 0, 1),
+        ('[["", 1]]', 0, -1),
+    ):
+        assert page.run(chosen % (answers, first)) == best, answers
+
+
 def test_an_answer_can_be_stopped_and_what_was_said_stays(page, live):
     opened(page, live.url)
     page.run("fetch = ((real) => (...a) => real(...a))(fetch)")

@@ -21,7 +21,7 @@ from tigerjax.config import ModelConfig
 from tigerjax.errors import ConfigError
 from tigerjax.model import decoder
 from tigerjax.model.layers import init
-from tigerjax.model.reward import Reward
+from tigerjax.model.reward import RewardModel
 from tigerjax.serve import keys
 from tigerjax.tokenizer.load import Tokenizer
 
@@ -40,7 +40,7 @@ def folder(tmp_path_factory) -> Path:
     rng = np.random.default_rng(0)
     for name, made, kind in (
         ("chat", decoder.LanguageModel(config, COMPUTE), "llama"),
-        ("reward", Reward(config, COMPUTE), "reward"),
+        ("reward", RewardModel(config, COMPUTE), "reward"),
     ):
         shapes = jax.eval_shape(lambda key, made=made: nn.unbox(init(made, key)), jax.random.key(0))
         weights = jax.tree.map(lambda leaf: rng.normal(0, 0.05, leaf.shape).astype(np.float32), shapes)

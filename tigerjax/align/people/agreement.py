@@ -1,8 +1,9 @@
-"""Combining and comparing rankings that may have ties: Borda points, Kendall's tau-b, Spearman's rho."""
+"""Combining and comparing rankings that may have ties: Borda points, Kendall's tau-b, Spearman's rho; Krippendorff's
+alpha of several people's values."""
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -43,6 +44,34 @@ def kendall(a: Ranking, b: Ranking) -> float:
         left_only += int(one != 0)
         right_only += int(two != 0)
     return both / math.sqrt(left_only * right_only) if left_only and right_only else 0.0
+
+
+def alpha(units: Iterable[Sequence[float]]) -> float | None:
+    """Krippendorff's alpha of ordinal values (Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability").
+
+    Each unit holds the values that people gave to one thing. 1 is full agreement, 0 that of chance. None where no unit
+    has two values, or all values are the same.
+    """
+    pairable = [unit for unit in units if len(unit) > 1]
+    values = sorted({value for unit in pairable for value in unit})
+    place = {value: i for i, value in enumerate(values)}
+    together = np.zeros((len(values), len(values)))  # the coincidence matrix
+    for unit in pairable:
+        counts = np.bincount([place[value] for value in unit], minlength=len(values))
+        together += (np.outer(counts, counts) - np.diag(counts)) / (len(unit) - 1)
+    totals = together.sum(axis=1)
+    below = np.cumsum(totals) - totals / 2
+    apart = np.subtract.outer(below, below) ** 2
+    expected = float((np.outer(totals, totals) * apart).sum())
+    if not expected:
+        return None
+    return 1 - (float(totals.sum()) - 1) * float((together * apart).sum()) / expected
+
+
+def signs(ranking: Ranking) -> dict[tuple[str, str], int]:
+    """For every two names in their order: 1 where the first ranks higher, -1 where the second does, 0 for equals."""
+    own = points(ranking)
+    return {(a, b): int(np.sign(own[a] - own[b])) for a, b in combinations(sorted(own), 2)}
 
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float:

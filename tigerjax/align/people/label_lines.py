@@ -9,6 +9,8 @@ conversation that somebody had with the model, as `tigerjax serve --labels` writ
     ranking {prompt_id, annotator, messages, candidates: [{label: "A", text, finish}], model_sha?, ranking, …}
     edit    {prompt_id, annotator, messages, candidates, model_sha?, base: "A", text, …}
 
+Every line may have `at`, when it was given: `2026-05-04T09:30:00+00:00`.
+
 A ranking lists the best group first. Labels in one group are equally good. Labels that are not listed come last, as
 equals. A rejected answer loses against all others, wherever the ranking lists it.
 """
@@ -16,6 +18,7 @@ equals. A rejected answer loses against all others, wherever the ranking lists i
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from tigerjax.files.foreign import loads, refuse_deep
@@ -26,9 +29,12 @@ from tigerjax.records.dialogue import SYSTEM
 
 AXES = ("factuality", "creativity", "richness", "safety", "format")
 NAMES = {"prompt_id", "annotator"}
+TIME = {"at"}
 OF_QUEUE, OWN_QUESTION = {"batch_sha256"}, {"messages", "candidates", "model_sha"}
 RANKING_FIELDS = {"ranking", "reject", "axes", "note"}
 EDIT_FIELDS = {"base", "text", "reason"}
+SAID = sorted(TIME | RANKING_FIELDS | EDIT_FIELDS)
+"""What a line says of its question."""
 FINISHES = ("stop", "length", "marker")
 MARKERS = ("### Instruction:", "### Response:", "<pad>")
 """Strings of the chat format; an edited answer that holds one was pasted from a transcript."""
@@ -77,12 +83,14 @@ def check(
     if not has_rank and not has_edit:
         raise BadLine("has neither `ranking` nor `base` and `text`")
     own = brings_question(line)
-    known = NAMES | (OWN_QUESTION if own else OF_QUEUE) | (RANKING_FIELDS if has_rank else EDIT_FIELDS)
+    known = NAMES | TIME | (OWN_QUESTION if own else OF_QUEUE) | (RANKING_FIELDS if has_rank else EDIT_FIELDS)
     if unknown := sorted(line.keys() - known):
         raise BadLine(f"unknown field {unknown[0]!r}; a line of this kind has {sorted(known)}")
     for field in sorted(NAMES if own else NAMES | OF_QUEUE):
         if not isinstance(line.get(field), str) or blank(line[field]):
             raise BadLine(f"`{field}` is missing, empty or not a string")
+    if "at" in line:
+        when(line["at"])
     question = questions.get(line["prompt_id"])
     if own:
         question = _own_question(line, question)
@@ -98,6 +106,17 @@ def check(
         return "rank"
     _check_edit(line, texts, question["messages"], max_tokens, count_tokens)
     return "edit"
+
+
+def when(at: Any) -> datetime:
+    """The time `at` of a line; BadLine for what is no time with its zone."""
+    try:
+        time = datetime.fromisoformat(at)
+    except (TypeError, ValueError) as error:
+        raise BadLine(f"`at` is {at!r}, not a time such as 2026-05-04T09:30:00+00:00") from error
+    if time.tzinfo is None:
+        raise BadLine(f"`at` {at!r} names no time zone")
+    return time
 
 
 def brings_question(line: Mapping[str, Any]) -> bool:

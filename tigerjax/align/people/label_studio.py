@@ -100,7 +100,7 @@ def lines(raw: bytes) -> Iterator[tuple[str, Any]]:
                 continue
             where = f"{place}, annotation {which!r}"
             try:
-                dated += [(when, where, line) for line in _annotation(task["data"], annotation)]
+                dated += [(when, where, line) for line in _annotation(task["data"], annotation, when)]
             except BadLine as error:
                 dated.append((when, where, error))
     yield from ((where, line) for _, where, line in sorted(dated, key=lambda entry: entry[0]))
@@ -122,7 +122,7 @@ def _when(annotation: Any) -> tuple[datetime, Any]:
     return when, annotation.get("id")
 
 
-def _annotation(data: Mapping[str, Any], annotation: Mapping[str, Any]) -> list[dict[str, Any] | None]:
+def _annotation(data: Mapping[str, Any], annotation: Mapping[str, Any], when: datetime) -> list[dict[str, Any] | None]:
     """The label lines of one annotation of the task with `data`; [None] when the annotator skipped the task."""
     if annotation.get("was_cancelled"):
         return [None]
@@ -134,7 +134,10 @@ def _annotation(data: Mapping[str, Any], annotation: Mapping[str, Any]) -> list[
     if not isinstance(who, str):
         raise BadLine("does not say who made it: `completed_by` is missing")
     given = _given(annotation["result"])
-    signed = {name: data.get(name) for name in ("prompt_id", "batch_sha256")} | {"annotator": who}
+    signed = {name: data.get(name) for name in ("prompt_id", "batch_sha256")} | {
+        "annotator": who,
+        "at": when.isoformat(),
+    }
     out: list[dict[str, Any] | None] = []
     buckets = given.get("ranking", {})
     axes = {axis: given[axis] for axis in AXES if axis in given}

@@ -9,13 +9,14 @@ One wrong line and nothing is imported. The error names every wrong line with it
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tigerjax.align.people import label_lines, label_studio
-from tigerjax.align.people.agreement import borda, kendall
+from tigerjax.align.people.agreement import borda
+from tigerjax.align.people.gold import Record
 from tigerjax.align.people.label_lines import BadLine
+from tigerjax.align.people.panel import Counted, Panel, apart, complete
 from tigerjax.errors import Blocked, DataError
 from tigerjax.files import paths
 from tigerjax.files.jsonl import BOM
@@ -57,23 +58,42 @@ class Imported(NamedTuple):
     conversations: list[dict[str, Any]]
     """The questions that label lines brought themselves, as sampler records: {prompt_id, conversation: True, messages,
     candidates: [{cid, text, finish, score: None}]}. No reward model has scored them."""
+    records: dict[str, Record]
+    """What each of a team did on gold questions, those of earlier rounds included."""
 
 
-def import_labels(
+class Collected(NamedTuple):
+    """The lines of label files that count, and what was said of the others."""
+
+    lines: dict[tuple[str, str, str], dict[str, Any]]
+    """{(prompt id, "rank" or "edit", annotator): the newest line}, in the order of the lines."""
+    brought: dict[str, Mapping[str, Any]]
+    """The questions that lines brought themselves, by id."""
+    total: int
+    """Lines and skipped tasks that were read."""
+    skipped: int
+    """Tasks that annotators skipped."""
+    notes: list[str]
+
+
+def everything(line: Any) -> bool:
+    """Takes every line of a label file."""
+    return True
+
+
+def collect(
     items: Sequence[Mapping[str, Any]],
-    key: Sequence[Mapping[str, Any]],
     files: Iterable[str | Path],
     *,
     max_tokens: int,
     count_tokens: Callable[[list[dict[str, str]]], int],
-    allow_partial: bool,
-) -> Imported:
-    """The verdicts of all label files on the prompts of a queue (`items` and `key` of queue.build).
+    takes: Callable[[Any], bool] = everything,
+) -> Collected:
+    """The label lines of files about `items` (of queue.build), each checked; only those that `takes` says yes to.
 
     `count_tokens(messages)` gives the number of tokens of a chat, and `max_tokens` is the context that a chat with an
     edited answer must fit into. Raises DataError with every wrong line, as "file:line: reason" or "file: task 3,
-    annotation 5: reason", and for a file without a label. Raises Blocked when labels are missing and `allow_partial` is
-    false.
+    annotation 5: reason", and for a file without a label.
     """
     questions = {item["prompt_id"]: item for item in items}
     brought: dict[str, Mapping[str, Any]] = {}
@@ -85,8 +105,11 @@ def import_labels(
     if absent := [str(path) for path in given if not path.is_file()]:
         raise DataError(f"{', '.join(absent)}: label file does not exist, nothing was imported; give another path")
     for path in given:
-        before, skipped_before = total, skipped
-        for where, line in _read(path):
+        read, before, skipped_before = 0, total, skipped
+        for where, line in read_lines(path):
+            read += 1
+            if not takes(line):
+                continue
             total += 1
             if line is None:
                 skipped += 1
@@ -103,9 +126,9 @@ def import_labels(
             slot = (line["prompt_id"], kind, line["annotator"])
             lines.pop(slot, None)  # so that the newer line also moves to the end: the order of edits is that of `lines`
             lines[slot] = line
-        if total == before:
+        if not read:
             empty.append(str(path))
-        elif total - before == skipped - skipped_before:
+        elif total > before and total - before == skipped - skipped_before:
             notes.append(f"labels: {path}: 0 labels in it; its {total - before} tasks were all skipped")
     if errors:
         listed = "\n  ".join(errors)
@@ -115,34 +138,68 @@ def import_labels(
             f"{', '.join(empty)}: 0 labels in it, nothing was imported; write or export the labels again, or leave the"
             " file out"
         )
+    return Collected(lines, brought, total, skipped, notes)
 
+
+def import_labels(
+    items: Sequence[Mapping[str, Any]],
+    key: Sequence[Mapping[str, Any]],
+    files: Iterable[str | Path],
+    *,
+    max_tokens: int,
+    count_tokens: Callable[[list[dict[str, str]]], int],
+    allow_partial: bool,
+    panel: Panel | None = None,
+    takes: Callable[[Any], bool] = everything,
+) -> Imported:
+    """The verdicts of all label files on the prompts of a queue (`items` and `key` of queue.build or assign.build).
+
+    It takes the files as `collect` does, and raises what that does. `panel` are the rules of a team. Raises Blocked
+    when labels are missing and `allow_partial` is false.
+    """
+    found = collect(items, files, max_tokens=max_tokens, count_tokens=count_tokens, takes=takes)
+    questions, notes = {item["prompt_id"]: item for item in items}, list(found.notes)
+    counted = Counted(found.lines, [], {}, [], {})
+    if panel is not None:
+        counted = panel.counted(found.lines, key)
+        notes += panel.notes(counted)
+    lines, golds = counted.lines, {entry["prompt_id"] for entry in key if "right" in entry}
     by_prompt: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
     for (prompt_id, kind, _), line in lines.items():
         by_prompt[prompt_id].append((kind, line))
     missing = {
-        kind: [q["prompt_id"] for q in items if q[kind] and kind not in {k for k, _ in by_prompt[q["prompt_id"]]}]
+        kind: [
+            prompt_id
+            for prompt_id, q in questions.items()
+            if prompt_id not in golds and q[kind] and kind not in {k for k, _ in by_prompt[prompt_id]}
+        ]
         for kind in ("rank", "edit")
     }
+    # A file without a label for these questions may still have others, and its writer must see that it was taken.
+    here = f" (labels that are imported: {len(found.lines):,})" if found.lines else ""
     if any(missing.values()) and not allow_partial:
-        wanted = Counter(kind for item in items for kind in ("rank", "edit") if item[kind])
-        # A file without a label for these questions may still have others, and its writer must see that it was taken.
-        here = f" (labels that are imported: {len(lines):,})" if lines else ""
+        wanted = Counter(k for i in items if i["prompt_id"] not in golds for k in ("rank", "edit") if i[k])
         raise Blocked(
             f"labels are missing: {len(missing['rank'])} of {wanted['rank']} rankings and {len(missing['edit'])} of"
             f" {wanted['edit']} edits, such as {(missing['rank'] + missing['edit'])[0]}{here}; import them"
         )
-    conversations = [_record(brought[prompt_id]) for prompt_id in sorted(brought)]
+    if panel is not None and not allow_partial:
+        panel.refuse_open(found.lines, counted, here)
+    conversations = [_record(found.brought[prompt_id]) for prompt_id in sorted(found.brought)]
     cids = {entry["prompt_id"]: entry["labels"] for entry in key}
-    cids |= {r["prompt_id"]: _by_label(brought[r["prompt_id"]], r) for r in conversations}
+    cids |= {r["prompt_id"]: _by_label(found.brought[r["prompt_id"]], r) for r in conversations}
+    own_id = {entry["prompt_id"]: entry.get("of", entry["prompt_id"]) for entry in key}
+    least = 0.0 if panel is None else panel.min_agreement
     verdicts, adjudicate = {}, []
     for prompt_id in sorted(p for p in by_prompt if by_prompt[p]):
-        verdict, disagreements = _combine(by_prompt[prompt_id], cids[prompt_id])
-        verdicts[prompt_id] = verdict
-        adjudicate += [{"prompt_id": prompt_id, **d} for d in disagreements]
-    kinds = Counter(kind for _, kind, _ in lines)
-    counts: dict[str, Any] = {"in": total, "out": len(lines), "dropped": {"superseded": total - skipped - len(lines)}}
-    if skipped:
-        counts["dropped"]["skipped"] = skipped
+        verdict, disagreements = _combine(by_prompt[prompt_id], cids[prompt_id], least)
+        verdicts[own_id.get(prompt_id, prompt_id)] = verdict
+        adjudicate += [{"prompt_id": own_id.get(prompt_id, prompt_id), **d} for d in disagreements]
+    missing = {kind: [own_id[prompt_id] for prompt_id in some] for kind, some in missing.items()}
+    kinds, superseded = Counter(kind for _, kind, _ in lines), found.total - found.skipped - len(found.lines)
+    counts: dict[str, Any] = {"in": found.total, "out": len(lines), "dropped": {"superseded": superseded}}
+    counts["dropped"] |= {"skipped": found.skipped} if found.skipped else {}
+    counts["dropped"] |= counted.dropped
     counts |= {"rankings": kinds["rank"], "edits": kinds["edit"], "disagreements": len(adjudicate)}
     counts |= {"missing_rank": len(missing["rank"]), "missing_edit": len(missing["edit"])}
     if conversations:
@@ -150,7 +207,7 @@ def import_labels(
     doubtful = {kind: found for kind, found in _doubtful(lines, questions).items() if found}
     counts |= {kind: len(found) for kind, found in doubtful.items()}
     notes += [_note(*pair) for pair in doubtful.items()]
-    return Imported(verdicts, adjudicate, missing, counts, notes, conversations)
+    return Imported(verdicts, adjudicate, missing, counts, notes, conversations, counted.records)
 
 
 def _record(question: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,7 +250,7 @@ def _note(kind: str, prompts: Sequence[str]) -> str:
     return f"labels: {len(prompts)} {DOUBTFUL[kind]}, such as {first}"
 
 
-def _read(path: Path) -> Iterator[tuple[str, Any]]:
+def read_lines(path: Path) -> Iterator[tuple[str, Any]]:
     """(where it stands, label line) of each line of a file, in order.
 
     Instead of the line it gives a BadLine when the line cannot be read, and None for a skipped task of Label Studio.
@@ -211,21 +268,20 @@ def _read(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _combine(
-    lines: Sequence[tuple[str, dict[str, Any]]], cids: Mapping[str, list[str]]
+    lines: Sequence[tuple[str, dict[str, Any]]], cids: Mapping[str, list[str]], least: float
 ) -> tuple[Verdict, list[dict[str, Any]]]:
     """(the verdict of all annotators of a prompt, the pairs of annotators who disagree).
 
-    `lines` are (kind, line). Rankings are combined by their Borda points, one annotator's reject is enough to reject,
-    and all edits are kept.
+    `lines` are (kind, line). Two disagree whose Kendall's tau is below `least`. Rankings are combined by their Borda
+    points, one annotator's reject is enough to reject, and all edits are kept.
     """
     ranks = [line for kind, line in lines if kind == "rank"]
     labels = sorted(cids)
     # A line that only rejects does not order the other answers, so it is no ranking.
-    orders = {line["annotator"]: _complete(line["ranking"], labels) for line in ranks if line["ranking"]}
+    orders = {line["annotator"]: complete(line["ranking"], labels) for line in ranks if line["ranking"]}
     disagreements = [
-        {"annotators": [a, b], "kendall_tau": round(tau, 6), "rankings": [orders[a], orders[b]]}
-        for a, b in combinations(sorted(orders), 2)
-        if (tau := kendall(orders[a], orders[b])) < 0
+        {"annotators": list(pair), "kendall_tau": round(tau, 6), "rankings": [orders[name] for name in pair]}
+        for pair, tau in apart(orders, least)
     ]
     merged = borda(list(orders.values())) if orders else []
     rejected = sorted({cid for line in ranks for name in line.get("reject", []) for cid in cids[name]})
@@ -236,10 +292,3 @@ def _combine(
     ]
     groups = [[cid for name in group for cid in cids[name]] for group in merged]
     return Verdict(groups, rejected, edits, sorted({line["annotator"] for _, line in lines})), disagreements
-
-
-def _complete(ranking: Sequence[Sequence[str]], labels: Sequence[str]) -> list[list[str]]:
-    """The ranking with the labels that it leaves out as its last group."""
-    listed = {name for group in ranking for name in group}
-    rest = [name for name in labels if name not in listed]
-    return [sorted(group) for group in ranking] + ([rest] if rest else [])

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from tigerjax.config.ranges import CountOrZero, Range, Share, check
 from tigerjax.errors import ConfigError
 
-Number = Annotated[float, Range(-1e6, 1e6)]
+ScoreValue = Annotated[float, Range(-1e6, 1e6)]
 Seconds = Annotated[float, Range(0, 86_400, above=True)]
 CHAT = "/chat/completions"
 
@@ -22,8 +22,8 @@ class JudgeConfig:
     model: str  # Name of the model there
     template: str
     """File with the question to the judge. {{question}}, {{conversation}} and {{answer}} in it are filled in."""
-    lowest: Number  # The lowest score that the judge may give
-    highest: Number
+    lowest: ScoreValue  # The lowest score that the judge may give
+    highest: ScoreValue
     """The highest one. A number outside of this range is no score."""
     key_env: str | None = None
     """The environment variable that holds the key of the API."""
@@ -72,9 +72,9 @@ class PartConfig:
     reward: str | None = None
     """Folder of a calibrated reward model, or a Python function, MODULE:FUNCTION."""
     judge: JudgeConfig | None = None
-    weight: Number = 1.0
+    weight: ScoreValue = 1.0
     """The score is multiplied by this before the parts are added up."""
-    floor: Number | None = None
+    floor: ScoreValue | None = None
     """An answer whose score is below this never wins, whatever the sum is."""
 
     def __post_init__(self) -> None:

@@ -54,18 +54,19 @@ def scores(function: Function, name: str, answers: Sequence[Answer]) -> list[flo
 
     Raises DataError, which names the answer and its prompt, for what is no finite number.
     """
-    told: dict[str, Any] = {}
+    outcome: dict[str, Any] = {}
     if hosts.is_writer():
         try:
-            told = _checked(list(function(answers)), answers)
+            outcome = _checked(list(function(answers)), answers)
         except USERS as error:
-            told["trouble"] = f"failed with {': '.join(of_user(error))}{_where(function, error)}"
-    told = hosts.share(f"scores of {name}", told)[0]
-    if "trouble" in told:
+            outcome["trouble"] = f"failed with {': '.join(of_user(error))}{_where(function, error)}"
+    outcome = hosts.share(f"scores of {name}", outcome)[0]
+    if "trouble" in outcome:
         raise DataError(
-            f"reward {name} {told['trouble']}; correct the function, which must give a number or None for each answer"
+            f"reward {name} {outcome['trouble']}; correct the function, which must give a number or None for each"
+            " answer"
         )
-    return [math.nan if score is None else score for score in told["scores"]]
+    return [math.nan if score is None else score for score in outcome["scores"]]
 
 
 def _where(function: Function, error: BaseException) -> str:

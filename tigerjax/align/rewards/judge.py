@@ -34,7 +34,7 @@ TOGETHER = 16
 """So many times `calls` questions are asked before the other hosts hear of it and progress is shown."""
 
 
-class Question(NamedTuple):
+class JudgeRequest(NamedTuple):
     """A request, and its hash."""
 
     body: dict[str, Any]
@@ -84,18 +84,18 @@ class Judge:
                 asking.close()
         return scores
 
-    def question(self, answer: Answer) -> Question:
+    def question(self, answer: Answer) -> JudgeRequest:
         """What the judge is asked about an answer."""
-        said = [f"{m['role']}: {m['content']}" for m in answer.messages]
+        turns = [f"{m['role']}: {m['content']}" for m in answer.messages]
         values = {
             "question": str(answer.messages[-1]["content"]),
-            "conversation": "\n\n".join(said),
+            "conversation": "\n\n".join(turns),
             "answer": answer.text,
         }
         # One pass: braces in the answer are left as they are.
         text = PLACE.sub(lambda place: values[place[1]], self._template)
         body = self._config.body | {"model": self._config.model, "messages": [{"role": "user", "content": text}]}
-        return Question(body, hashlib.sha256(manifest.canonical([self._config.url, body])).hexdigest())
+        return JudgeRequest(body, hashlib.sha256(manifest.canonical([self._config.url, body])).hexdigest())
 
 
 class _Asking:
@@ -129,7 +129,7 @@ class _Asking:
         self._refuse_unread()
         return scores
 
-    def _asked(self, question: Question) -> str:
+    def _asked(self, question: JudgeRequest) -> str:
         """The reply to a question. One with a score in it is kept; one without it is asked for again."""
         for _ in range(1 + self._config.asked_again):
             reply = self._api.ask(question.body)
@@ -195,7 +195,10 @@ def template(path: str) -> str:
 
 
 def key(config: JudgeConfig, environ: Mapping[str, str] = os.environ) -> str | None:
-    """The key of the API, from the file or the variable that the config names; None where it names neither."""
+    """The key of the API, from the file or the variable that the config names; None where it names neither.
+
+    Raises ConfigError for a file without a key in it.
+    """
     if config.key_env is not None:
         found, where = environ.get(config.key_env, ""), f"the variable {config.key_env} of judge.key_env"
     elif config.key_file is not None:

@@ -124,10 +124,10 @@ class Api:
     def _refused(self, error: urllib.error.HTTPError) -> Exception:
         """What the status of a reply means: a _Trouble that may pass, or an error of the settings."""
         try:
-            said = _message(error.read(MOST_BYTES))
+            reason = _message(error.read(MOST_BYTES))
         except (OSError, http.client.HTTPException):
-            said = ""
-        what = self._shown(f"HTTP {error.code}{f': {said}' if said else ''}")
+            reason = ""
+        what = self._shown(f"HTTP {error.code}{f': {reason}' if reason else ''}")
         if error.code in PASSING:
             return _Trouble(what, _retry_after(error.headers.get("Retry-After")))
         if 300 <= error.code < 400:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tigerjax.align.answers import Answer, Score
+from tigerjax.align.answers import Answer, AnswerScore
 from tigerjax.align.rewards import functions, given
 from tigerjax.align.rewards.config import PartConfig
 from tigerjax.align.rewards.given import Given
@@ -37,19 +37,19 @@ class Reward:
         self.given = of
         self._columns = [_column(name, part, load_model, progress) for name, part in of.parts.items()]
 
-    def __call__(self, answers: Sequence[Answer]) -> list[Score]:
-        """The score of each answer. That of a sum is NaN where a part with a weight has none. An answer of which a part
-        with a floor has no score counts as below the floor."""
+    def __call__(self, answers: Sequence[Answer]) -> list[AnswerScore]:
+        """The score of each answer. In a weighted sum it is NaN where a part with a weight could not score the answer.
+        Where a part with a floor could not score it, the answer counts as below that floor."""
         columns = [_called(name, column, answers) for name, column in zip(self.given.parts, self._columns, strict=True)]
         return [self._score(row) for row in zip(*columns, strict=True)] if answers else []
 
-    def _score(self, row: Sequence[float]) -> Score:
+    def _score(self, row: Sequence[float]) -> AnswerScore:
         if not self.given.summed:
-            return Score(row[0])
+            return AnswerScore(row[0])
         parts = dict(zip(self.given.parts, row, strict=True))
         total = sum(part.weight * parts[name] for name, part in self.given.parts.items() if part.weight)
         below = [name for name, floor in self.given.floors.items() if not parts[name] >= floor]
-        return Score(total, parts, below)
+        return AnswerScore(total, parts, below)
 
 
 def _called(name: str, column: Column, answers: Sequence[Answer]) -> list[float]:

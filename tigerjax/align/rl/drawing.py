@@ -33,7 +33,7 @@ from tigerjax.train.objective import token_log_probs
 Interrupted = Callable[[], bool]
 
 
-class Drawing:
+class RolloutBatches:
     """Fills the batches of a run from roll-outs: the `Objective.prepare` of reinforcement learning."""
 
     def __init__(
@@ -225,8 +225,8 @@ class Drawing:
         tokens_R = np.maximum(made.mask_RT.sum(axis=1), 1)
         mean_R = made.advantage_RT.sum(axis=1) / tokens_R
         by_answer = {id(one): float(mean) for one, mean in zip(answers, mean_R, strict=False)}
-        told = [one for group in every for one in group]
-        return told, [by_answer.get(id(one), float("nan")) for one in told]
+        drawn = [one for group in every for one in group]
+        return drawn, [by_answer.get(id(one), float("nan")) for one in drawn]
 
 
 def _by_group(groups: Sequence[Sequence[Answered]], c: RlConfig) -> np.ndarray:
@@ -242,7 +242,7 @@ def _by_group(groups: Sequence[Sequence[Answered]], c: RlConfig) -> np.ndarray:
 
 
 def _figures(every: Sequence[Sequence[Answered]], kept: Sequence[Sequence[Answered]], c: RlConfig) -> dict[str, float]:
-    """What is said of the answers of a roll-out, over all that were drawn."""
+    """The figures of a roll-out, over all answers that were drawn."""
     answers = [one for group in every for one in group]
     reward_R = np.array([one.reward for one in answers])
     there_R = np.isfinite(reward_R)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from tigerjax.align import calibration
 from tigerjax.align.answers import Answer
 from tigerjax.align.reward import Scorer, check_rows
 from tigerjax.align.rewards import given
@@ -30,6 +31,7 @@ class Rewards:
 
         def scorer(path: str) -> Scorer:
             model = load(path, tokenizer, compute=run.compute, mesh=mesh, reward=True)
+            calibration.check(model.extra, path)
             return Scorer(model, seq_len=run.data.seq_len, rows=settings.score_batch_size)
 
         self._weights = np.array(settings.weights)

@@ -11,7 +11,7 @@ from tigerjax.align.inputs import check_reward
 from tigerjax.align.preference import start_model
 from tigerjax.align.rewards.reward import refuse_floors
 from tigerjax.align.rl import prompts
-from tigerjax.align.rl.drawing import Drawing
+from tigerjax.align.rl.drawing import RolloutBatches
 from tigerjax.align.rl.prompts import PromptLoader
 from tigerjax.align.rl.rewards import Rewards
 from tigerjax.checkpoint.files import FOLDER, steps
@@ -28,7 +28,7 @@ from tigerjax.processes import hosts
 from tigerjax.sample.in_training import handed_over
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.train import objective as objectives
-from tigerjax.train.held_out import Ask, HeldOut
+from tigerjax.train.held_out import HeldOut, QuestionSet
 from tigerjax.train.loop import train as train_loop
 from tigerjax.train.metrics import Reporting
 from tigerjax.train.start import Init
@@ -40,7 +40,7 @@ def train(
     *,
     run_dir: str | Path,
     tokenizer: Tokenizer | None = None,
-    ask: Ask | None = None,
+    ask: QuestionSet | None = None,
     progress: Progress | None = None,
     reporting: Reporting = Reporting(),
 ) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def train(
     chat = start_model(config, tokenizer)
     rewards = Rewards(config, settings, tokenizer, mesh_of_several(config.mesh))
     _say(config, settings, mesh, counts, chat)
-    drawing = Drawing(
+    drawing = RolloutBatches(
         config,
         loader,
         run_dir=run_dir,

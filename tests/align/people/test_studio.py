@@ -1,0 +1,166 @@
+"""`tigerjax align people push` and `pull` with a stand-in for Label Studio's API, and with the real server (slow)."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from studio_stand_in import JWT, TOKEN, serve
+from test_label_studio import ranked, result
+from test_label_studio_command import ANN, BOB, INSTALL_S, START_S, Client, server
+from test_team_command import gold_file, records
+from tiny_project import align, build
+
+from tigerjax.align.people import studio
+from tigerjax.errors import ConfigError, LabelStudioError
+
+JO = "jo@example.org"
+
+
+@pytest.fixture
+def stand_in() -> Iterator[tuple[str, dict[str, Any]]]:
+    made = serve([ANN, BOB])
+    yield f"http://127.0.0.1:{made.server_port}", made.state
+    made.shutdown()
+    made.server_close()
+
+
+def team(folder: Path) -> Path:
+    """An alignment whose two prompts are asked of ANN and BOB, with an adjudicator."""
+    project = build(folder)
+    words = ["--align.people", ANN, BOB, "--align.adjudicator", JO, "--gold-questions", gold_file(folder)]
+    align("set", project, *words, "--again")
+    align("queue", project)
+    return project
+
+
+def right(project: Path) -> dict[str, list[str]]:
+    """The labels of the gold questions in their right order, by prompt id."""
+    key = records(project / "rounds/01/queue/key.jsonl")
+    return {k["prompt_id"]: [n for group in k["right"] for n in group] for k in key if "right" in k}
+
+
+def says(project: Path, data: dict[str, Any], order: str) -> list[dict[str, Any]]:
+    """The results of one annotation: gold questions rightly, others in the order given, an edit where it is asked."""
+    edit = [result("base", ["A"]), result("edit", ["much better"])] if "edit" in data["purpose"] else []
+    return [ranked("".join(right(project).get(data["prompt_id"], list(order)))), *edit]
+
+
+def test_push_makes_a_project_each_and_pull_imports_what_people_said(tmp_path, stand_in, capfd, monkeypatch):
+    (url, state), project = stand_in, team(tmp_path)
+    monkeypatch.setenv(studio.TOKEN_ENV, TOKEN)
+    state["projects"] += [{"id": n, "title": f"other {n}"} for n in range(1, studio.PAGE + 1)]  # on a page of their own
+    align("people", "push", project, "--url", url, "--json", tmp_path / "push.json")
+    pushed = json.loads((tmp_path / "push.json").read_text())
+    assert [title.split(" (")[0] for title in pushed] == [f"round 01: {ANN}", f"round 01: {BOB}"]
+    assert all(figures == {"tasks": 5, "new": 5} for figures in pushed.values())
+    told = json.dumps(state["tasks"])
+    assert "score" not in told and not any(name in told for name in ("right", '"of"', "gold"))
+    align("people", "push", project, "--url", url, "--json", tmp_path / "push.json")  # nothing twice
+    assert all(f["new"] == 0 for f in json.loads((tmp_path / "push.json").read_text()).values())
+    assert len(state["tasks"]) == 10 and len(state["projects"]) == studio.PAGE + 2
+
+    align("people", "pull", project, "--url", url, code=4)
+    assert "labels are missing" in capfd.readouterr().err
+    for task in state["tasks"]:
+        who = 1 if task["project"] == studio.PAGE + 1 else 2
+        made = {"id": task["id"], "completed_by": who, "updated_at": "2026-05-04T09:00:00Z"}
+        made["result"] = says(project, task["data"], "ABCD" if who == 1 else "DCBA")
+        state["said"][task["id"]] = [made]
+    align("people", "pull", project, "--url", url, code=4)
+    assert "people disagree on 2 prompts" in capfd.readouterr().err
+    # The adjudicator's questions are brought by the same command, and a round ends when they are answered.
+    waiting = project / "people" / "01" / JO
+    assert (waiting / "queue.md").read_text().count("\n## ") == 2
+    align("people", "push", project, "--url", url)
+    assert f"no account of {JO}" in capfd.readouterr().err
+    state["users"].append(JO)
+    for task in state["tasks"][10:]:
+        made = {"id": task["id"], "completed_by": 3, "updated_at": "2026-05-05T09:00:00Z"}
+        state["said"][task["id"]] = [made | {"result": [ranked("BACD")]}]
+    state["expired"] = False
+    align("people", "pull", project, "--url", url)
+    verdicts = records(project / "rounds/01/labels/verdicts.jsonl")
+    key = {k["of"]: k["labels"] for k in records(project / "rounds/01/queue/key.jsonl") if "of" in k}
+    assert all(v["ranking"][0] == key[v["prompt_id"]]["B"] and JO in v["annotators"] for v in verdicts)
+    assert TOKEN not in capfd.readouterr().out and not any(TOKEN in str(p) for p in project.rglob("*"))
+
+
+def test_a_personal_access_token_is_refreshed_when_its_access_has_run_out(stand_in):
+    url, state = stand_in
+    made = studio.Server(url, JWT)
+    assert made.emails() == {1: ANN, 2: BOB} and state["seen"][-1][2].startswith("Bearer access-")
+    state["expired"] = True
+    assert made.emails() == {1: ANN, 2: BOB}
+    assert [path for _, path, _ in state["seen"]].count("/api/token/refresh") == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "said"),
+    [
+        ((401, {"detail": f"{TOKEN} is wrong"}), ConfigError, r"does not take the token \(HTTP 401: .*\[token\]"),
+        ((404, b"<html>"), ConfigError, "HTTP 404 for GET users.*check --url"),
+        ((302, b""), ConfigError, "HTTP 302"),
+        ((200, b"<html>"), ConfigError, "answers with no JSON; give Label Studio's address"),
+        ((502, b"bad gateway"), LabelStudioError, "fails with HTTP 502 for GET users; start the same command again"),
+    ],
+)
+def test_a_server_that_refuses_or_fails_gives_one_line_without_the_token(stand_in, fault, kind, said):
+    (url, state) = stand_in
+    state["fault"] = fault
+    with pytest.raises(kind, match=said) as caught:
+        studio.Server(url, TOKEN).emails()
+    assert TOKEN not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_no_server_no_address_and_no_token_each_give_one_line(tmp_path, monkeypatch):
+    with pytest.raises(LabelStudioError, match="does not answer"):
+        studio.Server("http://127.0.0.1:9", TOKEN).emails()
+    for url in ("ftp://x", "127.0.0.1:8080", "http://me:secret@host"):
+        with pytest.raises(ConfigError, match="is no address of a server"):
+            studio.Server(url, TOKEN)
+    monkeypatch.delenv(studio.TOKEN_ENV, raising=False)
+    with pytest.raises(ConfigError, match=f"the variable {studio.TOKEN_ENV} holds no token"):
+        studio.token(None)
+    with pytest.raises(ConfigError, match="No such file"):
+        studio.token(tmp_path / "none")
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    assert studio.token(tmp_path / "token") == TOKEN
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(INSTALL_S + START_S + 600)
+def test_a_team_works_with_a_real_server(tmp_path, monkeypatch):
+    project = team(tmp_path / "world")
+    with server(tmp_path / "server") as url:
+        people = {who: Client(url).enter("login" if who == ANN else "signup", who) for who in (ANN, BOB, JO)}
+        monkeypatch.setenv(studio.TOKEN_ENV, people[ANN].call("POST", "token/", {})["token"])
+        align("people", "push", project, "--url", url)
+        align("people", "push", project, "--url", url, "--json", tmp_path / "push.json")
+        titles = json.loads((tmp_path / "push.json").read_text())
+        assert all(figures == {"tasks": 5, "new": 0} for figures in titles.values()) and len(titles) == 2
+
+        def answer(who: str, order: str) -> None:
+            listed = people[who].call("GET", "projects?page_size=100")["results"]
+            (own,) = [p for p in listed if f": {who} (" in p["title"]]
+            for task in people[who].call("GET", f"tasks?project={own['id']}")["tasks"]:
+                body = {"result": says(project, task["data"], order)}
+                people[who].call("POST", f"tasks/{task['id']}/annotations/", body)
+
+        answer(ANN, "ABCD")
+        align("people", "pull", project, "--url", url, code=4)
+        answer(BOB, "DCBA")
+        align("people", "pull", project, "--url", url, code=4)
+        align("people", "push", project, "--url", url)
+        answer(JO, "BACD")
+        align("people", "pull", project, "--url", url)
+    verdicts = records(project / "rounds/01/labels/verdicts.jsonl")
+    assert len(verdicts) == 2 and all(
+        {ANN, BOB, JO} >= set(v["annotators"]) and JO in v["annotators"] for v in verdicts
+    )
+    align("people", "status", project, "--json", tmp_path / "status.json")
+    (state,) = json.loads((tmp_path / "status.json").read_text())["rounds"]
+    figures = {one["person"]: one for one in state["people"]}
+    assert figures[ANN]["gold_accuracy"] == figures[BOB]["gold_accuracy"] == 1 and state["to_come"] == 0
+    assert figures[ANN]["tau"] < 0 and len(figures[ANN]["days"]) >= 1

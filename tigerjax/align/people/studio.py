@@ -1,0 +1,193 @@
+"""A project of Label Studio for each of a team, through its HTTP API: push brings the questions, pull fetches labels.
+
+The community edition cannot assign tasks, so each person has a project of their own, named by round, person and batch.
+By this name it is found again; nothing about the server is kept in our folders. A label is whoever's signed it, also in
+another one's project.
+"""
+
+import http.client
+import json
+import os
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tigerjax.align.people import label_studio
+from tigerjax.errors import ConfigError, LabelStudioError
+from tigerjax.files import foreign
+from tigerjax.terminal import one_line
+
+TOKEN_ENV = "LABEL_STUDIO_API_KEY"
+TIMEOUT_S = 60.0
+PAGE = 100  # tasks or projects of one answer
+SAID = 200  # characters of the server's own words in a message
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirected request would send the token to another address."""
+
+    def redirect_request(self, *given: Any) -> None:
+        return None
+
+
+class Server:
+    """A Label Studio server. `token` is a personal access token, or one of the old kind where the server takes it."""
+
+    def __init__(self, url: str, token: str):
+        """ConfigError for an address that is none."""
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+            raise ConfigError(
+                f"--url {one_line(url)} is no address of a server; give one such as http://127.0.0.1:8080"
+            )
+        self._url, self._token = url.rstrip("/"), token
+        self._opener = urllib.request.build_opener(_NoRedirect)
+        self._authorization = f"Token {token}"
+        if token.count(".") == 2:  # a JWT, which gives access for some minutes
+            self._enter()
+
+    def _enter(self) -> None:
+        self._authorization = ""
+        access = self.call("POST", "token/refresh", {"refresh": self._token})
+        self._authorization = f"Bearer {access['access']}"
+
+    def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
+        """The JSON of an answer. ConfigError where the server refuses, LabelStudioError where it does not answer."""
+        try:
+            return self._once(method, path, body, query)
+        except urllib.error.HTTPError as error:
+            with error:
+                said = one_line(error.read(1_000_000).decode("utf-8", "replace"))[:SAID].replace(self._token, "[token]")
+            if error.code == 401 and self._authorization.startswith("Bearer") and path != "token/refresh":
+                self._enter()  # access has run out
+                return self._again(method, path, body, query)
+            raise self._refused(error.code, f"{method} {path}", said) from error
+
+    def _again(self, *given: Any) -> Any:
+        try:
+            return self._once(*given)
+        except urllib.error.HTTPError as error:
+            raise self._refused(error.code, f"{given[0]} {given[1]}", "") from error
+
+    def _refused(self, code: int, what: str, said: str) -> Exception:
+        if code >= 500 or code == 429:
+            return LabelStudioError(
+                f"Label Studio at {self._url} fails with HTTP {code} for {what}; start the same command again"
+            )
+        if code in (401, 403):
+            return ConfigError(
+                f"Label Studio at {self._url} does not take the token (HTTP {code}: {said}); give a personal access"
+                " token of Account & Settings, or for the old kind turn legacy tokens on in Organization"
+            )
+        return ConfigError(f"Label Studio at {self._url}: HTTP {code} for {what}: {said}; check --url")
+
+    def _once(self, method: str, path: str, body: Any, query: Mapping[str, Any]) -> Any:
+        words = f"?{urllib.parse.urlencode(query)}" if query else ""
+        headers = {"Content-Type": "application/json", "User-Agent": "tigerjax"}
+        headers |= {"Authorization": self._authorization} if self._authorization else {}
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self._url}/api/{path}{words}", data, headers, method=method)
+        try:
+            with self._opener.open(request, timeout=TIMEOUT_S) as answer:
+                return foreign.loads(answer.read())
+        except urllib.error.HTTPError:
+            raise
+        except (OSError, http.client.HTTPException) as error:
+            reason = one_line(str(getattr(error, "reason", None) or error))[:SAID]
+            raise LabelStudioError(
+                f"Label Studio at {self._url} does not answer ({reason}); start the same command again when it does"
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(
+                f"{self._url}/api/{path} answers with no JSON; give Label Studio's address as --url"
+            ) from (error)
+
+    def projects(self) -> dict[str, int]:
+        """{title: id} of the projects, the oldest of a title."""
+        found: dict[str, int] = {}
+        for project in self._pages("projects", "results"):
+            found.setdefault(str(project.get("title")), int(project["id"]))
+        return found
+
+    def tasks(self, project: int) -> list[dict[str, Any]]:
+        """The tasks of a project."""
+        return self._pages("tasks", "tasks", project=project)
+
+    def emails(self) -> dict[int, str]:
+        """{id: e-mail address} of the users."""
+        users = self.call("GET", "users")
+        return {int(user["id"]): str(user["email"]) for user in users}
+
+    def _pages(self, path: str, field: str, **query: Any) -> list[dict[str, Any]]:
+        out: list[dict[str, Any]] = []
+        page = 1
+        while True:
+            answer = self.call("GET", path, page=page, page_size=PAGE, **query)
+            some = answer[field]
+            out += some
+            if len(some) < PAGE:
+                return out
+            page += 1
+
+
+class Pushed(NamedTuple):
+    """What `push` did for one person."""
+
+    title: str
+    tasks: int
+    """Tasks of the person in all."""
+    new: int
+    """Those that were not there yet."""
+
+
+def title(index: int, person: str, batch: str) -> str:
+    """The name of a person's project for a round."""
+    return f"round {index:02d}: {person} ({batch[:8]})"
+
+
+def push(server: Server, index: int, person: str, items: Sequence[Mapping[str, Any]]) -> Pushed:
+    """Makes the project of a person where there is none, and adds the tasks that it lacks."""
+    name = title(index, person, items[0]["batch_sha256"])
+    project = server.projects().get(name)
+    if project is None:
+        made = server.call("POST", "projects/", {"title": name, "label_config": label_studio.config()})
+        project = int(made["id"])
+    there = {task["data"].get("prompt_id") for task in server.tasks(project)}
+    fresh = [task for task in label_studio.tasks(items) if task["data"]["prompt_id"] not in there]
+    if fresh:
+        server.call("POST", f"projects/{project}/import", fresh)
+    return Pushed(name, len(items), len(fresh))
+
+
+def pull(server: Server, titles: Sequence[str]) -> tuple[bytes, int]:
+    """(an export of the projects of these titles, the number of annotations in it). Annotators are named by their
+    e-mail addresses. Titles that the server lacks are left out."""
+    projects, emails = server.projects(), server.emails()
+    out: list[Any] = []
+    for name in titles:
+        if name in projects:
+            out += server.call("GET", f"projects/{projects[name]}/export", exportType="JSON")
+    count = 0
+    for task in out:
+        for annotation in task.get("annotations", []):
+            count += 1
+            if annotation.get("completed_by") in emails:
+                annotation["completed_by"] = {"email": emails[annotation["completed_by"]]}
+    return json.dumps(out, ensure_ascii=False, sort_keys=True).encode(), count
+
+
+def token(file: Path | None) -> str:
+    """The token from a file, or from the variable LABEL_STUDIO_API_KEY. ConfigError where there is none."""
+    where = f"the variable {TOKEN_ENV}" if file is None else f"--token-file {file}"
+    try:
+        found = os.environ.get(TOKEN_ENV, "") if file is None else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise ConfigError(f"{where}: {reason}; give a file that holds the token") from error
+    if not (found := found.strip()) or not re.fullmatch(r"[\x21-\x7e]+", found):
+        raise ConfigError(f"{where} holds no token of Label Studio; put it there alone, or give --token-file")
+    return found
