@@ -71,6 +71,18 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(f"{reasons.count(reason)} tests were compared with nothing: {reason}")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def unhurried():
+    """On a busy machine short work takes long enough to show its progress, in a line beside those that a test counts.
+    Commands that run inside the tests show none; tests of progress itself set the times anew."""
+    from tigerjax.command import progress
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("PLAIN_SECONDS", "SHORT_SECONDS"):
+            patch.setattr(progress, name, 3600.0)
+        yield
+
+
 @pytest.fixture
 def cloud(tmp_path, monkeypatch):
     """A stand-in for Cloud Storage, empty; nothing of a test may end in a folder of the disk named gs:."""

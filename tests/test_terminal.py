@@ -23,6 +23,7 @@ PRINTS = {
     "plan/kernels.py": "the child, whose parent reads what it says",
     "pages/tables.py": "Rich's table of cells that are Text",
     "command/align.py": "the same",
+    "command/people.py": "the same",
     "quickstart/state.py": "our own words, with markup",
     "quickstart/parity.py": "our own words",
 }

@@ -1,6 +1,6 @@
 """A team of five annotators, of whom two are careless and one is adversarial: are they named, and who wins the round?
 
-    python benchmarks/studies/people.py --seeds 10           prints one line a seed, and means with deviations
+    python benchmarks/studies/people.py --seeds 10           prints one line per seed, and means with deviations
 
 The world is drawn by a seed. Each answer has a true quality, drawn from a normal distribution. The reward model sees it
 with noise of the same size, a sound annotator with a third of that; a careless one ranks at random, an adversarial one

@@ -334,42 +334,6 @@ LAUNCHES = [
         why="NAME is the reader's",
     ),
 ]
-PLANS = [
-    Line("tigerjax plan configs/llama2_7b.py --topology v5p:4x4x4 --tokens 300e9"),
-    Line("tigerjax plan configs/tiger_70b_pretrain.py --topology v5p:4x8x8"),
-    Line("tigerjax plan configs/tiger_70b_sft.py --topology v5p:4x4x4 --tokens 300e9 --json plan.json"),
-    Line("tigerjax plan configs/tiger_70b_sft.py --topology v5p:4x4x4"),
-    Line(
-        "tigerjax plan configs/tiger_7b_pretrain.py --topology v5e:16x16 --mesh.fsdp 256"
-        " --optim.gradient_accumulation_steps 4"
-    ),
-    Line("tigerjax plan configs/tiger_7b_reward.py --topology v5p:4x4x4 --answers 4"),
-    Line("tigerjax plan configs/llama2_7b.py --topology tpu7x:2x2x1 --mesh.fsdp 8"),
-]
-SOON = "the search stops when its time is over: here it ends after the first candidates"
-SEARCHES = [
-    Line(
-        "tigerjax plan configs/tiger_7b_pretrain.py --topology v5p:4x4x4 --search --budget-minutes 60",
-        with_={"minutes 60": "minutes 5"},
-        why=SOON,
-    ),
-    Line(
-        "tigerjax plan configs/tiger_70b_pretrain.py --topology v5p:4x4x4 --search --budget-minutes 12",
-        with_={"minutes 12": "minutes 5"},
-        why=SOON,
-    ),
-    Line(
-        "tigerjax plan configs/tiger_70b_pretrain.py --topology v5p:4x4x4 --search --budget-minutes 60",
-        with_={"minutes 60": "minutes 5"},
-        why=SOON,
-    ),
-    Line(
-        "tigerjax plan pretrain.py --topology v5p:4x4x4 --search",
-        with_={"--search": "--search --budget-minutes 5"},
-        why=SOON,
-        before=config_as("pretrain.py", "configs/tiger_13b_pretrain.py", "planned"),
-    ),
-]
 LABEL_STUDIO = "tests/align/people/test_label_studio_command.py (slow) installs that server and works with it"
 ELSEWHERE = {
     "git clone URL tigerjax && cd tigerjax": "the address is that of the reader's fork",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
+import plan_stories
 import pytest
 import shown
 import small_world
@@ -126,7 +127,7 @@ def test_examples_about_launching_and_a_checkout_run(here, monkeypatch, capfd):
     assert not wrong, "\n".join(wrong)
 
 
-ALL = [stories.TEXTS, stories.RUNS, stories.ROUNDS, stories.LAUNCHES, stories.PLANS, stories.SEARCHES]
+ALL = [stories.TEXTS, stories.RUNS, stories.ROUNDS, stories.LAUNCHES, plan_stories.PLANS, plan_stories.SEARCHES]
 
 
 def test_every_example_is_run_or_has_a_reason():

@@ -14,7 +14,7 @@ from tigerjax.mesh import in_mesh, run_mesh
 from tigerjax.model.qwen3.sizes import Qwen3Config
 from tigerjax.train.objective import token_objective
 from tigerjax.train.optim import make_optimizer
-from tigerjax.train.state import init_state
+from tigerjax.train.state import init_state, state_from_weights, state_shardings
 from tigerjax.train.step import compile_step, loss_and_gradient
 
 # float32: another order of the same sums
@@ -36,33 +36,43 @@ WITH_ALL = Qwen3Config(
 
 
 @functools.cache
-def built(mesh_config=ONE, accumulate=1, model=PLAIN):
+def parts(mesh_config=ONE, accumulate=1, model=PLAIN):
+    """(mesh, objective, optimiser, its settings) of a run."""
     pipeline = PipelineConfig(microbatches=mesh_config.stage)
     config = tiny_config(accumulate=accumulate)
     config = dataclasses.replace(config, model=model, mesh=mesh_config, pipeline=pipeline)
     mesh = run_mesh(config)
-    objective, tx = token_objective(config, mesh), make_optimizer(config.optim)
-    return mesh, objective, tx, compile_step(objective, tx, config.optim, mesh)
+    return mesh, token_objective(config, mesh), make_optimizer(config.optim), config.optim
+
+
+@functools.cache
+def compiled(mesh_config=ONE, accumulate=1, model=PLAIN):
+    mesh, objective, tx, optim = parts(mesh_config, accumulate, model)
+    return compile_step(objective, tx, optim, mesh)
+
+
+@functools.cache
+def start(model=PLAIN):
+    """Random weights, on the host."""
+    mesh, objective, tx, _ = parts(model=model)
+    return jax.device_get(init_state(objective, tx, mesh, seed=3).weights)
 
 
 @functools.cache
 def three_steps(mesh_config=ONE, accumulate=1, model=PLAIN):
     """(losses, final weights on the host, shardings) after three updates."""
-    mesh, objective, tx, step = built(mesh_config, accumulate, model)
+    mesh, objective, tx, _ = parts(mesh_config, accumulate, model)
     state, losses = init_state(objective, tx, mesh, seed=3), []
     for i in range(3):
-        state, metrics = step(state, tiny_batch(i))
+        state, metrics = compiled(mesh_config, accumulate, model)(state, tiny_batch(i))
         losses.append(float(metrics["loss_nats"]))
     return losses, jax.device_get(state.weights), jax.tree.map(lambda w: w.sharding, state.weights)
 
 
 def test_packed_equals_unpacked_in_loss_and_gradient():
-    config = tiny_config()
-    objective = token_objective(config, run_mesh(config))
-    weights = jax.device_get(init_state(objective, built()[2], run_mesh(config), seed=0).weights)
-    alone = []
-    for parts in segments(0):
-        for part in parts:
+    objective, weights, alone = parts()[1], start(), []
+    for row in segments(0):
+        for part in row:
             pad = LENGTH - len(part)
             mark = np.concatenate([np.ones(len(part), int), np.zeros(pad, int)])
             alone.append(make_row(np.concatenate([part, np.zeros(pad, int)]), mark, mark.astype(np.float32)))
@@ -85,8 +95,8 @@ def test_every_mesh_equals_one_device_after_three_steps(mesh):
 @functools.cache
 def means(mesh_config=ONE, model=PLAIN):
     """(loss, gradient on the host) of one packed batch, both divided by the weight, at random weights."""
-    mesh, objective, tx, _ = built(mesh_config, model=model)
-    weights = init_state(objective, tx, mesh, seed=3).weights
+    mesh, objective, tx, _ = parts(mesh_config, model=model)
+    weights = jax.device_put(start(model), state_shardings(objective, tx, mesh).weights)
     gradient = in_mesh(mesh, jax.jit(lambda w, batch: loss_and_gradient(objective, w, batch, accumulate=1)))
     total, weight, _, summed = jax.device_get(gradient(weights, tiny_batch(0)))
     return total / weight, jax.tree.map(lambda g: g / weight, summed)
@@ -118,10 +128,10 @@ def test_a_tied_head_with_biases_norms_and_a_window_trains_alike_on_every_axis()
 
 
 def test_z_loss_is_a_part_of_the_loss_and_a_metric():
-    config, mesh = tiny_config(), built()[0]
-    weights = init_state(*built()[1:3], mesh, seed=0).weights
-    plain, weight, _ = jax.jit(built()[1].loss)(weights, tiny_batch(0))
-    more = token_objective(dataclasses.replace(config, objective=ObjectiveConfig(z_loss=0.1)), mesh)
+    mesh, objective, _, _ = parts()
+    weights = start()
+    plain, weight, _ = jax.jit(objective.loss)(weights, tiny_batch(0))
+    more = token_objective(dataclasses.replace(tiny_config(), objective=ObjectiveConfig(z_loss=0.1)), mesh)
     total, same, aux = jax.jit(more.loss)(weights, tiny_batch(0))
     assert same == weight and aux["z_loss_nats"] > 0.1 * weight  # log(Z) of 60 logits near 0 is about 4
     np.testing.assert_allclose([aux["nll_nats"], aux["nll_nats"] + aux["z_loss_nats"]], [plain, total], rtol=1e-6)
@@ -134,9 +144,9 @@ def test_four_micro_batches_equal_one_batch():
 
 
 def test_a_batch_that_is_not_finite_leaves_weights_and_moments_as_they_are():
-    mesh, objective, tx, step = built()
-    before = init_state(objective, tx, mesh, seed=3)
+    mesh, objective, tx, _ = parts()
+    before = state_from_weights(objective, tx, mesh, start(), seed=3)
     kept = jax.device_get(before)
-    after, metrics = step(before, next(TinyLoader(nan_from=0)))
+    after, metrics = compiled()(before, next(TinyLoader(nan_from=0)))
     assert bool(metrics["skipped"]) and int(after.step) == 1
     close((after.weights, after.opt_state), (kept.weights, kept.opt_state), 0)

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+from tigerjax import terminal
 from tigerjax.command import align
 from tigerjax.command.align import Folder
 from tigerjax.command.figures import as_text, save, show
@@ -39,7 +40,7 @@ def status(dir: Folder, json: Path | None = None) -> None:
     for found in rounds:
         _show(found)
     if waiting is not None:
-        print(printable(f"the adjudicator's questions are in {waiting}"))
+        terminal.show(f"the adjudicator's questions are in {waiting}")
     save({"rounds": rounds}, json)
 
 
@@ -57,15 +58,15 @@ def _show(found: dict[str, Any]) -> None:
         cells += [_number(one["alpha"]["ranking"]), _number(one["drift"]), "set aside" if one["set_aside"] else "count"]
         table.add_row(*(Text(printable(str(cell))) for cell in cells))
     due = f"due {found['due'][:16]}{', which has passed' if found['overdue'] else ''}"
-    print(
+    terminal.show(
         f"round {found['round']:02d}: {found['labels']} labels, {found['to_come']} to come, {due};"
         f" {found['for_adjudicator']} prompts for the adjudicator"
     )
     Console().print(table)
-    print(f"Krippendorff's alpha: {as_text({name: _number(value) for name, value in found['alpha'].items()})}")
+    terminal.show(f"Krippendorff's alpha: {as_text({name: _number(value) for name, value in found['alpha'].items()})}")
     for one in found["people"]:
         for reason in one["named"]:
-            print(printable(f"{one['person']}: {reason}"))
+            terminal.show(f"{one['person']}: {reason}")
 
 
 def _number(value: float | None) -> str:
@@ -144,7 +145,7 @@ def pull(
         except (Blocked, LabelStudioError) as error:
             if not every_s:
                 raise
-            print(printable(f"{error}; asked again in {every_s:g} s"), flush=True)
+            terminal.show(f"{error}; asked again in {every_s:g} s")
         time.sleep(every_s)
 
 

@@ -19,19 +19,19 @@ from tigerjax.records import note
 LATE = "-late-of-round-"
 
 
-class Asked(NamedTuple):
+class Questions(NamedTuple):
     """The questions of a round, and their key."""
 
     items: list[dict[str, Any]]
     key: list[dict[str, Any]]
 
 
-def asked(round_folder: Path) -> Asked:
+def asked(round_folder: Path) -> Questions:
     """What people were asked in a round; nothing where it has no queue yet."""
     queue = round_folder / "queue"
     if manifest.read(queue) is None:
-        return Asked([], [])
-    return Asked(*([r for _, r in read_jsonl(queue / name)] for name in ("queue.jsonl", "key.jsonl")))
+        return Questions([], [])
+    return Questions(*([r for _, r in read_jsonl(queue / name)] for name in ("queue.jsonl", "key.jsonl")))
 
 
 def delivered(folder: Path, index: int) -> list[Path]:
