@@ -4,7 +4,6 @@ from stories import Line, config_as
 
 PLANS = [
     Line("tigerjax plan configs/llama2_7b.py --topology v5p:4x4x4 --tokens 300e9"),
-    Line("tigerjax plan configs/tiger_70b_pretrain.py --topology v5p:4x8x8"),
     Line("tigerjax plan configs/tiger_70b_sft.py --topology v5p:4x4x4 --tokens 300e9 --json plan.json"),
     Line("tigerjax plan configs/tiger_70b_sft.py --topology v5p:4x4x4"),
     Line(
