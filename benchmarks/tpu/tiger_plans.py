@@ -53,7 +53,7 @@ def block(name: str, shown: dict[str, Any] | None) -> str:
         f"         MFU at most {shown['mfu_bound']:.1%}, at most {shown['tokens_per_s_per_chip']:,.0f} tokens/s/chip"
     )
     if "days" in shown:
-        text += f";\n         {shown['tokens']:.0e} tokens in {shown['days']:.0f} days"
+        text += f";\n         {shown['tokens']:.0e} tokens in {shown['days']:.3g} days"
     return f"{text}\n         {command}\n\n"
 
 
