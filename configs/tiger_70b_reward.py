@@ -6,9 +6,9 @@ Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run
 Command  tigerjax reward train configs/tiger_70b_reward.py --preferences FILE --calibration-set FILE
 
-Plan     55.7 of 102.8 GB per chip; a step of 524,288 tokens in 9.98 to 10.88 s
-         (static 9.69, attention 0.29 to 0.43, not hidden 0.00 of 0.75 s of traffic);
-         MFU at most 74.9%, at most 821 tokens/s/chip
+Plan     55.7 of 102.8 GB per chip; a step of 524,288 tokens in 10.10 s
+         (static 9.69, attention 0.40, not hidden 0.00 of 0.75 s of traffic);
+         MFU at most 74.0%, at most 811 tokens/s/chip
          tigerjax plan configs/tiger_70b_reward.py --topology v5p:4x4x4 --answers 4
 
 Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: everything about the

@@ -6,9 +6,9 @@ Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run
 Command  tigerjax train configs/tiger_70b_sft.py
 
-Plan     68.7 of 102.8 GB per chip; a step of 524,288 tokens in 10.16 to 11.19 s
-         (static 9.57, attention 0.57 to 0.86, not hidden 0.01 of 0.76 s of traffic);
-         MFU at most 75.5%, at most 807 tokens/s/chip
+Plan     68.7 of 102.8 GB per chip; a step of 524,288 tokens in 10.25 s
+         (static 9.57, attention 0.67, not hidden 0.01 of 0.76 s of traffic);
+         MFU at most 74.9%, at most 799 tokens/s/chip
          tigerjax plan configs/tiger_70b_sft.py --topology v5p:4x4x4
 
 Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: learning rate,
