@@ -29,7 +29,6 @@ OPTIONAL = {
     "apache-beam": "--runner DirectRunner and others (extra beam)",
     "pyspark": "--runner spark://HOST:PORT, yarn, k8s://HOST:PORT (extra spark)",
     "wandb": "train --wandb",
-    "label-studio-sdk": "labels from a Label Studio server (extra label)",
 }
 
 
