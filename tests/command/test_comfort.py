@@ -240,9 +240,11 @@ class Clock:
         return self.now
 
 
-def test_progress_is_quiet_when_short_and_tells_rate_and_time_left_when_long(monkeypatch, capsys):
+def test_progress_is_quiet_when_short_and_tells_rate_and_time_left_when_long(monkeypatch, unhurried, capsys):
     clock = Clock()
     monkeypatch.setattr(progress, "time", clock)
+    for name, seconds in unhurried.items():
+        monkeypatch.setattr(progress, name, seconds)
     say = progress.show_progress("cleaned", "blocks")
     for done in range(1, 5):
         clock.now += 1
