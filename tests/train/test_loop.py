@@ -219,12 +219,16 @@ def test_a_run_is_not_written_into_the_folder_of_a_data_stage(tmp_path):
 
 
 class InterruptingTwice(PairLoader):
-    """Sends this process SIGINT twice while batch 10 is read, or with a checkpoint before it while batch 25 is."""
+    """Sends this process SIGINT twice while batch `at` is read, once the folder `saved` has a whole checkpoint."""
 
-    at = 10
+    def __init__(self, at, saved):
+        super().__init__()
+        self.at, self.saved = at, saved
 
     def __next__(self):
         if self.index == self.at:
+            while self.saved is not None and not steps(self.saved):
+                time.sleep(0.01)  # it is written in the background
             os.kill(os.getpid(), signal.SIGINT)
             while signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
                 time.sleep(0.01)  # the first one is not handled yet, and two at once would count as one
@@ -243,8 +247,7 @@ def test_a_second_ctrl_c_ends_without_saving_and_says_what_is_left(tmp_path, cap
     from tigerjax.train.objective import Objective
 
     objective = Objective(init=Quadratic.init, loss=Quadratic.loss, kind="reward")
-    loader = InterruptingTwice()
-    loader.at = at
+    loader = InterruptingTwice(at, tmp_path / "checkpoints" if at == 30 else None)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt) as caught:
