@@ -52,6 +52,7 @@ VOLATILE = [
         "",
     ),
     (re.compile(r"\b[0-9a-f]{12,64}\b"), "#"),
+    (re.compile(r"(first step after ).*"), r"\1#"),  # what the start was spent on
     (re.compile(rf"((?:{MACHINE})['\"]?:?\s+)[\d.e+-]+"), r"\1#"),
     (re.compile(r"[\d.,]+k?M? ?(ms|s|min|h|tok/s|tokens/s|MB/s)\b"), r"# \1"),
     (re.compile(r"(data )[\d.]+%"), r"\1#"),
