@@ -1,13 +1,13 @@
 """Rows longer than those of the training, for each kind of rope: `tigerjax evaluate --length` on small models.
 
-    python benchmarks/studies/length.py --seeds 0 1 2 --out runs/length   trains and measures; resumes, keeps other seeds
+    python benchmarks/studies/length.py --seeds 0 1 2 --out runs/length   trains and measures; resumes
     python benchmarks/studies/length.py --write                           tables and pictures of docs/LONG_CONTEXT.md
                                                                          and of its Chinese page
 
 For each seed a tiny model is trained on rows of 128 tokens: a quarter of them the embedded Chinese and English text,
 the others the same text with hidden numbers and their questions. It is then measured at 1 to 16 times this length with
 every kind of rope, by each of FACTORS, without further training. The text and the questions that are measured are not
-those of the training.
+those of the training. Seeds that OUT/figures.json has already, and that are not named, stay in it.
 """
 
 import argparse

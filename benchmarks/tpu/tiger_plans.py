@@ -4,8 +4,9 @@
     python benchmarks/tpu/tiger_plans.py --out runs/tiger_plans --only tiger_7b_sft --again
     python benchmarks/tpu/tiger_plans.py --out runs/tiger_plans --write    writes the plans into the docstrings
 
-`--write` also puts a table of them all into docs/TPU.md; what has no plan in OUT stays as it is. No TPU is needed. A plan takes minutes on 2 cores; it is made
-by `tigerjax plan` in a process of its own, and written to OUT/NAME.json.
+`--write` also puts a table of them all into docs/TPU.md; what has no plan in OUT stays as it is. No TPU is
+needed. A plan takes minutes on 2 cores; it is made by `tigerjax plan` in a process of its own, and written to
+OUT/NAME.json.
 """
 
 import argparse

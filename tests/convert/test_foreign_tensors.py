@@ -70,7 +70,7 @@ def test_a_pointer_of_git_lfs_is_named(tmp_path):
         ("model.gguf", "model.gguf: llama.cpp's form is not read"),
         ("model-00001-of-00002.gguf", "llama.cpp's form is not read"),
         ("consolidated.safetensors", "Mistral's own form"),
-        ("consolidated.00.pth", "beside its params.json and without a config.json"),
+        ("consolidated.00.pth", "beside its params.json without a config.json"),
         ("model.pth", "read as pytorch_model.bin; save"),
         ("model-00002-of-00003.safetensors", r"index\.json: not there, but model-00002-of-00003\.safetensors is; copy"),
         ("pytorch_model-00001-of-00002.bin", r"pytorch_model\.bin\.index\.json: not there, but "),

@@ -15,6 +15,7 @@ from tigerjax.files import paths
 READ = (SINGLE, TORCH_SINGLE, *SHARDS, *SHARDS.values())
 """Weights of a Hugging Face folder, by pattern, and what names their files."""
 LORA = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+TORCH = "torch's files are read as pytorch_model.bin; save the model with save_pretrained, and convert that"
 WEIGHTS = {
     "consolidated*.safetensors": "Mistral's own form is not read; download the files of the Hugging Face form instead",
     "*.gguf": "llama.cpp's form is not read; convert the model that it was made of",
@@ -24,9 +25,9 @@ WEIGHTS = {
     "mp_rank_*": "a Megatron checkpoint is not read; convert it to a Hugging Face folder first",
     "tf_model.h5": "TensorFlow weights are not read; save the model with save_pretrained(safe_serialization=True)",
     "flax_model.msgpack": "Flax weights are not read; save the model as safetensors, and convert that",
-    meta_form.PATTERN: "Meta's form is read beside its params.json and without a config.json; move both to a new folder",
-    "*.pth": "torch's files are read as pytorch_model.bin; save the model with save_pretrained, and convert that",
-    "*model*.pt": "torch's files are read as pytorch_model.bin; save the model with save_pretrained, and convert that",
+    meta_form.PATTERN: "Meta's form is read beside its params.json without a config.json; move both to a new folder",
+    "*.pth": TORCH,
+    "*model*.pt": TORCH,
 }
 """Files that hold weights, by pattern, and what to do instead."""
 FOLDERS = {
