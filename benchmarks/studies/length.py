@@ -44,7 +44,7 @@ SPREAD = "Each figure is a mean over the seeds, and in brackets is their standar
 NO_SPREAD = "It is one seed: how much chance there is in the figures is not known."
 IN_CHINESE = {
     r"Written by (`[^`]+`) from \[(\S+)\]\(\S+\): ": r"由 \1 根据 [\2](../\2) 写出：",
-    r"seeds? ([\d, ]+), ([\d,]+) steps of training, commit ([\w+, ]+)\. ": r"种子 \1，训练 \2 步，提交 \3。",
+    r"seeds? ([\d, ]+); ([\d,]+) steps of training, commits? ([\w+, ]+)\. ": r"种子 \1，训练 \2 步，提交 \3。",
     r"A hidden number .* (\d+) times in each language and length\. ": r"每种语言、每个长度各查找 \1 次隐藏数字。",
     re.escape(SPREAD): "表中是各种子的均值，括号里是标准差。",
     re.escape(NO_SPREAD): "只有一个种子，所以还不知道这些数字受偶然因素影响有多大。",
@@ -241,11 +241,12 @@ def measured(record: dict[str, Any]) -> str:
     from tigerjax.evaluate.needles import DEPTHS
 
     seeds = ", ".join(sorted(record["seeds"]))
-    commits = ", ".join(dict.fromkeys(record["seeds"][seed]["commit"] for seed in sorted(record["seeds"])))
+    of = list(dict.fromkeys(record["seeds"][seed]["commit"] for seed in sorted(record["seeds"])))
+    commits = f"{'commits' if len(of) > 1 else 'commit'} {', '.join(of)}"
     lines = [
         "Written by `python benchmarks/studies/length.py --write` from"
         " [long_context/figures.json](long_context/figures.json):"
-        f" {'seeds' if len(record['seeds']) > 1 else 'seed'} {seeds}, {record['steps']:,} steps of training, commit"
+        f" {'seeds' if len(record['seeds']) > 1 else 'seed'} {seeds}; {record['steps']:,} steps of training,"
         f" {commits}. A hidden number was looked for {NEEDLES * len(DEPTHS)} times in each language and"
         f" length. {SPREAD if len(record['seeds']) > 1 else NO_SPREAD}",
     ]

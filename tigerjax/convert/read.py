@@ -164,7 +164,7 @@ def check(tensors: Tensors, config: ModelConfig, spec: list[TensorRow], where: s
         )
     if config.num_layers > there:
         raise DataError(
-            f"{where}: config.json says num_hidden_layers={config.num_layers}, but the tensors are of {there} layers;"
+            f"{where}: its config says num_hidden_layers={config.num_layers}, but the tensors are of {there} layers;"
             " the config is of another model, or shards are missing"
         )
     left = dict(tensors.shapes)
