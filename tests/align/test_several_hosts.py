@@ -1,6 +1,7 @@
 """Reward training and a whole alignment in two real processes, through the command line, against one device."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -73,6 +74,36 @@ def test_two_processes_train_on_pairs_as_one_does_and_compute_the_reference_toge
     )
     assert mine.parent.name == theirs.parent.name
     alike(records(theirs), records(mine))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [["--lora.rank", 2], pytest.param([], marks=pytest.mark.slow)],
+    ids=["adapters", "all weights"],
+)
+def test_two_processes_draw_the_roll_outs_that_one_draws_and_train_on_them_as_it_does(more, made, tmp_path):
+    words = ["rl", ROOT / "configs" / "quickstart_grpo.py", *config_words(made, 4, 8), *more, "--optim.peak-lr", 1e-3]
+    words += ["--objective.prompts", made / "sft.jsonl", "--objective.rewards", made / "reward"]
+    words += ["--objective.prompts-per-rollout", 4, "--objective.answers", 4, "--objective.max-new-tokens", 8]
+    words += ["--objective.decode-rows", 8, "--objective.score-batch-size", 8]
+    words += ["--checkpoint.init-from", made / "ends", "--checkpoint.every-steps", 3, "--checkpoint.keep", 3]
+    assert main([*map(str, [*words, "--out", tmp_path / "alone"])]) == 0
+    two = [*TIGERJAX, *words, *MESH, "--out", tmp_path / "two", *WAITS]
+    ended = run(two, tmp_path / "two.log", 2)
+    assert ended.codes == [0, 0], ended.errors
+    drawn = [records(tmp_path / name / "rollouts/000000.jsonl") for name in ("alone", "two")]
+    assert [[a["text"] for a in r["answers"]] for r in drawn[0]] == [
+        [a["text"] for a in r["answers"]] for r in drawn[1]
+    ]
+    one, both = (records(tmp_path / name / "metrics.jsonl") for name in ("alone", "two"))
+    assert len(both) == 4 and {m["groups"] for m in one} == {4}
+    for name in ("loss_nats", "reward", "grad_norm", "kl_nats", "entropy_nats", "ratio"):
+        np.testing.assert_allclose([m[name] for m in both], [m[name] for m in one], atol=WEIGHTS_CLOSE)
+    assert max(m["mismatch_max_nats"] for m in both) < WEIGHTS_CLOSE < max(m["grad_norm"] for m in both)
+    shutil.rmtree(tmp_path / "two/checkpoints/4")  # step 3 is in the middle of the second roll-out
+    if not more:  # slow
+        assert run(two, tmp_path / "again.log", 2).codes == [0, 0]
+        assert [m["loss_nats"] for m in records(tmp_path / "two/metrics.jsonl")] == [m["loss_nats"] for m in both]
 
 
 def test_two_processes_train_the_reward_model_that_one_trains(made, tmp_path):
