@@ -1,6 +1,7 @@
 """Adapters trained on preferences and in a reward model: the base is the reference, and what is written is whole."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -8,10 +9,14 @@ import test_preference
 import test_reward
 import world
 from test_preference import DpoConfig, config_of, metrics
+from tiny_project import ROOT, align, config_words
 
 from tigerjax.align import reference, reward, reward_data
 from tigerjax.checkpoint.arrays import open_arrays
+from tigerjax.checkpoint.files import read_meta
 from tigerjax.checkpoint.model import load_model
+from tigerjax.checkpoint.partial import base_of
+from tigerjax.checkpoint.stored import open_whole
 from tigerjax.config import LoraConfig, WeightsConfig
 from tigerjax.model import adapters
 from tigerjax.model.weights import paths
@@ -53,3 +58,24 @@ def test_a_reward_model_trains_its_score_beside_adapters_and_resumes_to_the_same
     shutil.rmtree(whole.path)
     again = reward.train(config, world.REWARD, run_dir=tmp_path / "run", **shared)
     assert load_model(again.path).sha256 == made.sha256
+
+
+def test_two_rounds_train_adapters_the_second_beside_the_model_that_the_first_ended_in(made, tmp_path):
+    words = ["init", ROOT / "configs" / "quickstart_rejection_sampled.py", *config_words(made, 2, 8), "--lora.rank", 2]
+    words += ["--sft", made / "sft.jsonl", "--models", made / "ends", "--reward", made / "reward"]
+    words += ["--evaluation-set", made / "questions.jsonl", "--n", 2, "--max-new-tokens", 8, "--score-batch-size", 8]
+    words += ["--align.allow-partial", "--align.min-win-rate", 0, "--optim.peak-lr", 1e-2, "--out", tmp_path / "two"]
+    align(*words)
+    align("run", tmp_path / "two", "--rounds", 2, "--json", tmp_path / "two.json")
+    runs = [tmp_path / f"two/rounds/{number:02d}/train/run" for number in (1, 2)]
+    bases = []
+    for run in runs:
+        step = run / "checkpoints/2"
+        lora = LoraConfig(rank=2)
+        assert set(paths(open_arrays(step))) == set(adapters.paths(lora))
+        bases.append(base_of(step, read_meta(step)))
+    assert bases[0] == open_whole(made / "ends").path and bases[1] == open_whole(runs[0]).path  # the first was accepted
+    before, first, second = (load_model(place).weights["layers"]["mlp"]["down"] for place in (made / "ends", *runs))
+    assert np.abs(first - before).max() > 1e-5 < np.abs(second - first).max()
+    figures = json.loads((tmp_path / "two.json").read_text())["rounds"]
+    assert [one["gate"] for one in figures] == ["accepted", "accepted"]
