@@ -63,8 +63,17 @@ def test_a_reward_model_trains_its_score_beside_adapters_and_resumes_to_the_same
 def test_two_rounds_train_adapters_the_second_beside_the_model_that_the_first_ended_in(made, tmp_path):
     words = ["init", ROOT / "configs" / "quickstart_rejection_sampled.py", *config_words(made, 2, 8), "--lora.rank", 2]
     words += ["--sft", made / "sft.jsonl", "--models", made / "ends", "--reward", made / "reward"]
-    words += ["--evaluation-set", made / "questions.jsonl", "--n", 2, "--max-new-tokens", 8, "--score-batch-size", 8]
-    words += ["--align.allow-partial", "--align.min-win-rate", 0, "--optim.peak-lr", 1e-2, "--out", tmp_path / "two"]
+    words += ["--evaluation-set", made / "questions.jsonl", "--n", 4, "--max-new-tokens", 8, "--score-batch-size", 8]
+    words += [
+        "--align.allow-partial",
+        "--align.no-beat-reference",
+        "--align.min-win-rate",
+        0,
+        "--optim.peak-lr",
+        1e-2,
+        "--out",
+        tmp_path / "two",
+    ]
     align(*words)
     align("run", tmp_path / "two", "--rounds", 2, "--json", tmp_path / "two.json")
     runs = [tmp_path / f"two/rounds/{number:02d}/train/run" for number in (1, 2)]
