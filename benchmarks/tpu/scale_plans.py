@@ -33,11 +33,11 @@ ONE = ["--topology", "v5p:16x16x16"]
 ROWS = {
     "one_slice": [*ONE, "--mesh.data", "16", "--mesh.fsdp", "256", "--global-batch-size", "4096"],
     "half_batch": [
-        *[*ONE, "--mesh.data", "8", "--mesh.fsdp", "256", "--mesh.sequence", "2"],
+        *[*ONE, "--mesh.data", "16", "--mesh.fsdp", "128", "--mesh.sequence", "2"],
         *["--global-batch-size", "2048"],
     ],
     "quarter_batch": [
-        *[*ONE, "--mesh.data", "4", "--mesh.fsdp", "256", "--mesh.sequence", "4"],
+        *[*ONE, "--mesh.data", "16", "--mesh.fsdp", "64", "--mesh.sequence", "4"],
         *["--global-batch-size", "1024"],
     ],
     "four_slices": [

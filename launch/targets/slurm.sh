@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A Slurm batch job on GPUs, one process per GPU; it saves before its time ends, and is queued again.
 #
-# NODES     (1)                 GPUS_PER_NODE (8)
+# NODES     (1)                 GPUS_PER_NODE (8); NODES=2-4 takes as many of them as are free at each start, with
+#                               --mesh.least-data
 # TIME      (24:00:00)          of one start; after it the job is queued again, and the run resumes
 # PARTITION ACCOUNT (none)
 # JOB_NAME  (tigerjax-CONFIG)
@@ -15,13 +16,17 @@ NODES=${NODES:-1} GPUS_PER_NODE=${GPUS_PER_NODE:-8} TIME=${TIME:-24:00:00}
 PARTITION=${PARTITION:-} ACCOUNT=${ACCOUNT:-} SETUP=${SETUP:-}
 word='[A-Za-z0-9][A-Za-z0-9._-]*'
 form "$word" "a name of letters, digits, ., _ and -" JOB_NAME
-form "$number" "a whole number from 1 on" NODES GPUS_PER_NODE
+form "$number" "a whole number from 1 on" GPUS_PER_NODE
+form "$number(-$number)?" "a whole number from 1 on, or two with - between them, such as 2-4" NODES
+least=${NODES%-*} most=${NODES#*-}
+((least <= most)) || refuse "NODES=$NODES has the larger number first; write NODES=$most-$least"
 form "([0-9]+-)?[0-9]+(:[0-9]{1,2}){0,2}" "a time of Slurm, such as 24:00:00 or 2-00:00:00" TIME
 [ -z "$PARTITION" ] || form "$word(,$word)*" "the names of partitions of Slurm, such as gpu or gpu,spare" PARTITION
 [ -z "$ACCOUNT" ] || form "$word" "the name of an account of Slurm" ACCOUNT
 [ -z "$SETUP" ] || bash -n <<<"$SETUP" 2>/dev/null || refuse "SETUP=$(printable "$SETUP") is no whole command of bash; change SETUP"
 find_in_image
-check_run $((NODES * GPUS_PER_NODE)) $((NODES * GPUS_PER_NODE)) 1
+check_run $((most * GPUS_PER_NODE)) $((most * GPUS_PER_NODE)) 1
+for ((nodes = least; nodes < most; nodes++)); do check_fewer $((nodes * GPUS_PER_NODE)) "NODES=$nodes of $NODES"; done
 
 script() {
   cat <<BATCH
