@@ -24,6 +24,7 @@ in no DNS, so the coordinator's address is given (JAX_COORDINATOR_ADDRESS).
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import re
@@ -84,7 +85,9 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     finally:
         for name in ("slurmd-n1", "slurmd-n2", "slurmctld", "munged"):
             with contextlib.suppress(OSError, ValueError):
-                os.kill(int((folder / f"{name}.pid").read_text()), signal.SIGTERM)
+                process = int((folder / f"{name}.pid").read_text())
+                os.kill(process, signal.SIGTERM)
+                until(functools.partial(gone, process), f"{name} did not end")  # it writes to the folder until then
 
 
 def until(fine: Callable[[], Any], what: str) -> None:
@@ -94,6 +97,13 @@ def until(fine: Callable[[], Any], what: str) -> None:
         if time.monotonic() > end:
             raise RuntimeError(f"{what} after {WAIT_S:.0f} s")
         time.sleep(0.1)
+
+
+def gone(process: int) -> bool:
+    """Whether a process has ended, though its parent may not have asked for it."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return True
 
 
 def said(command: list[str], env: dict[str, str]) -> str:

@@ -28,12 +28,16 @@ find_in_image
 check_run $((most * GPUS_PER_NODE)) $((most * GPUS_PER_NODE)) 1
 for ((nodes = least; nodes < most; nodes++)); do check_fewer $((nodes * GPUS_PER_NODE)) "NODES=$nodes of $NODES"; done
 
+# With a number of tasks, Slurm would take as few nodes of a range as these tasks need.
+tasks=ntasks-per-node
+[ "$least" = "$most" ] || tasks=mincpus
+
 script() {
   cat <<BATCH
 #!/usr/bin/env bash
 #SBATCH --job-name=$JOB_NAME
 #SBATCH --nodes=$NODES
-#SBATCH --ntasks-per-node=$GPUS_PER_NODE
+#SBATCH --$tasks=$GPUS_PER_NODE
 #SBATCH --gpus-per-node=$GPUS_PER_NODE
 #SBATCH --time=$TIME
 ${PARTITION:+#SBATCH --partition=$PARTITION
@@ -46,7 +50,7 @@ ${PARTITION:+#SBATCH --partition=$PARTITION
 cd -- $(quoted "$root")|| exit 2
 ${SETUP:+eval $(quoted "$SETUP")
 }export JAX_COMPILATION_CACHE_DIR=\${JAX_COMPILATION_CACHE_DIR:-runs/compiled}
-srun --kill-on-bad-exit=0 --wait=60 .venv/bin/tigerjax train $(quoted "$image_config" --hosts.find slurm "${arguments[@]:1}")
+srun --ntasks-per-node=$GPUS_PER_NODE --kill-on-bad-exit=0 --wait=60 .venv/bin/tigerjax train $(quoted "$image_config" --hosts.find slurm "${arguments[@]:1}")
 code=\$?
 # 2 to 5 are final (config, data, labels, gate); anything else resumes from the last checkpoint.
 case \$code in

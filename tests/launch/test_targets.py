@@ -103,7 +103,7 @@ def test_local_processes_prints_one_command_a_process():
 def test_slurm_takes_a_range_of_nodes_where_each_number_of_them_can_go_on(settings, refused):
     done = launch("slurm", CONFIG, "--dry-run", MESH="32", SLICES="4", **settings)
     if refused is None:
-        assert done.returncode == 0 and "#SBATCH --nodes=2-4\n" in done.stdout, done.stderr
+        assert done.returncode == 0 and "#SBATCH --nodes=2-4\n#SBATCH --mincpus=8\n" in done.stdout, done.stderr
     else:
         assert done.returncode == 2 and refused in done.stderr and done.stdout == "", done.stderr
 
