@@ -55,13 +55,14 @@ class Drill:
         self.touched = set[int]()
         self.logs = [repo / f"log-{n}" for n in range(PROCESSES)]
 
-    def start(self, folder: Path) -> list[subprocess.Popen[bytes]]:
-        """Starts all processes of the run, each with what a fault has given it alone."""
+    def start(self, folder: Path, patience: float = 1.0) -> list[subprocess.Popen[bytes]]:
+        """Starts all processes of the run, each with what a fault has given it alone. Their time limits are multiplied
+        by `patience`."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         waits = {"start": START_S, "stall": STALL_S, "heartbeat": HEARTBEAT_S, "barrier": 2 * STALL_S}
-        options = [word for name, s in waits.items() for word in (f"--hosts.{name}-timeout-s", str(s))]
+        options = [word for name, s in waits.items() for word in (f"--hosts.{name}-timeout-s", str(s * patience))]
         started = []
         for number, log in enumerate(self.logs):
             command = [sys.executable, "-m", "tigerjax", "train", "configs/drill.py", "--out", str(folder)]
@@ -112,7 +113,7 @@ class Drill:
 
     def finish(self, folder: Path) -> None:
         """Runs to the last step, without a fault."""
-        self.processes = self.start(folder)
+        self.processes = self.start(folder, patience=20.0)
         codes = [process.wait() for process in self.processes]
         if any(codes):
             raise RuntimeError(f"a run without a fault ended with {codes}: …{self.said()[-3000:]}")
