@@ -43,6 +43,8 @@ from drill import last_step, state_sha256
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 1200.0
+PAUSE_S = 5.0
+"""Slurm refuses a job that starts in the second in which it was queued again: "Job credential revoked"."""
 SAME_LOSS = 1e-4
 TEXTS, LINES = ("corpus_zh.jsonl", "corpus_en.jsonl", "sft.jsonl"), 200
 CONFIG = """
@@ -175,6 +177,7 @@ def finish(job: str, repo: Path, env: dict[str, str]) -> None:
     def ended() -> bool:
         state = re.search(r"JobState=(\w+)", said(["scontrol", "show", "job", job], env))
         if state is not None and state[1] == "PENDING":
+            time.sleep(PAUSE_S)
             said(["scontrol", "update", f"JobId={job}", "StartTime=now"], env)
         return state is not None and state[1] in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 
@@ -222,6 +225,7 @@ def again(job: str, wanted: int, env: dict[str, str]) -> bool:
     """Whether Slurm has queued the job again so often; it then need not wait for the time that Slurm sets."""
     if restarts(job, env) < wanted:
         return False
+    time.sleep(PAUSE_S)
     said(["scontrol", "update", f"JobId={job}", "StartTime=now"], env)
     return True
 
