@@ -28,12 +28,9 @@ flags=$(libtpu_flags "$generation")
 find_in_image
 check_run $((chips * SLICES)) $((hosts * SLICES)) "$SLICES"
 command=(launch/entrypoint.sh train "$image_config" --out "/gcs/runs/$JOB_NAME" --hosts.find tpu "${arguments[@]:1}")
-# After exit codes 2 to 5 another start would end the same way. xpk would start again after any failure, so it is told
-# success; the reason is in the log.
-inside="$(quoted "${command[@]}") || { code=\$?; [ \$code -ge 2 ] && [ \$code -le 5 ] && exit 0; exit \$code; }"
-
+# xpk starts again after codes 42 and 127 to 255. 1 is added; after 2 to 5 another start would end the same way.
 run xpk workload create --cluster="$CLUSTER" --project="$PROJECT" --zone="$ZONE" --workload="$JOB_NAME" \
-  --tpu-type="$TPU_TYPE" --num-slices="$SLICES" --docker-image="$IMAGE" --command="$inside" \
+  --tpu-type="$TPU_TYPE" --num-slices="$SLICES" --docker-image="$IMAGE" --command="$(quoted "${command[@]}")" \
   --env="BUCKET=$BUCKET" --env=JAX_COMPILATION_CACHE_DIR=/gcs/compiled --env="LIBTPU_INIT_ARGS=$flags" \
-  --priority="$PRIORITY" --max-restarts="$RESTARTS" --restart-on-user-code-failure \
+  --priority="$PRIORITY" --max-restarts="$RESTARTS" --restart-on-exit-codes=1 \
   --termination-grace-period-seconds="$GRACE_S"

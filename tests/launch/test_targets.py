@@ -309,6 +309,7 @@ def test_xpk_and_slurm_say_what_they_would_run():
     done = launch("xpk", CONFIG, "--dry-run", SLICES="2", MESH="128", **SETTINGS)
     words = shlex.split(done.stdout)
     assert words[:3] == ["xpk", "workload", "create"] and "--num-slices=2" in words and "--max-restarts=100" in words
+    assert "--restart-on-exit-codes=1" in words  # the others that may start again are xpk's own
     done = launch("slurm", CONFIG, "--dry-run", "--seed", "3", NODES="8", PARTITION="gpu")
     lines = done.stdout.splitlines()
     assert done.returncode == 0 and "#SBATCH --nodes=8" in lines and "#SBATCH --partition=gpu" in lines
