@@ -13,7 +13,7 @@ from tigerjax import records
 from tigerjax.config import DataConfig
 from tigerjax.data import inspection, mixture, rows, tasks
 from tigerjax.data.caching import Caching
-from tigerjax.data.loader import schedule
+from tigerjax.data.schedule import order
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl, manifest
 from tigerjax.pages import draw
@@ -108,9 +108,9 @@ def test_instructions_enter_pretraining_as_plain_documents(registered):
 def test_seqio_mixes_in_the_order_of_the_loader(registered):
     chosen = mixture.get_mixture("holistic_test")
     dataset = chosen.get_dataset(dict.fromkeys(tasks.FEATURES, L), split="train", shuffle=False, num_epochs=1)
-    per_task = [tasks.task_rows(task, L) for task in chosen.tasks]
-    rates = [chosen.get_rate(task) for task in chosen.tasks]
-    for item, source in itertools.islice(zip(dataset.as_numpy_iterator(), schedule(rates), strict=False), 60):
+    per_task = {task.name: tasks.task_rows(task, L) for task in chosen.tasks}
+    by_loader = order(mixture.open_loader(config(registered), batch_rows=4, seed=0).phases)
+    for item, source in itertools.islice(zip(dataset.as_numpy_iterator(), by_loader, strict=False), 60):
         assert item["tokens"].tolist() == next(per_task[source])[0].tolist()
 
 

@@ -16,7 +16,9 @@ stands in a module that the config's `data.modules` names. Files and tokenizer f
 made, not at import. To register a name again replaces its mixture.
 """
 
+import functools
 import importlib
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,9 +27,11 @@ from typing import Any
 import numpy as np
 
 from tigerjax.config import DataConfig
+from tigerjax.config.phases import starts
 from tigerjax.data import caching
 from tigerjax.data.caching import Caching
-from tigerjax.data.loader import Loader, check_epochs, schedule
+from tigerjax.data.loader import Loader, check_epochs
+from tigerjax.data.schedule import Phase, needed, order
 from tigerjax.data.tasks import (
     Source,
     add_documents_task,
@@ -48,10 +52,17 @@ ALLOWED_RANGE = (0.0, 0.2)
 
 def sample_fn(datasets: list[Any], rates: list[float], seed: int | None) -> Any:
     """Mixes datasets for SeqIO by the loader's schedule. Nothing is drawn, so the seed changes nothing."""
-    tf, _ = start()
+    names = [f"{i:06}" for i in range(len(datasets))]  # sorted as the datasets are, which SeqIO sorts by their tasks
+    return _mixed(names, [Phase(dict(zip(names, rates, strict=True)))], datasets)
+
+
+def _mixed(names: Sequence[str], phases: Sequence[Phase], datasets: list[Any], *_: Any) -> Any:
+    """The datasets of sources, mixed in the order of the phases. A function of these is a `sample_fn`."""
+    tf, _seqio = start()
+    place = {name: np.int64(i) for i, name in enumerate(names)}
 
     choice = tf.data.Dataset.from_generator(
-        lambda: (np.int64(i) for i in schedule(rates)), output_signature=tf.TensorSpec([], tf.int64)
+        lambda: map(place.__getitem__, order(phases)), output_signature=tf.TensorSpec([], tf.int64)
     )
     return tf.data.Dataset.choose_from_datasets(datasets, choice, stop_on_empty_dataset=True)
 
@@ -134,6 +145,43 @@ def get_mixture(name: str) -> Any:
     return seqio.MixtureRegistry.get(name)
 
 
+def tasks_of(data: DataConfig) -> list[Any]:
+    """The SeqIO tasks that a config's mixture and the mixtures of its later phases read, by their names.
+
+    Raises ConfigError for a mixture that is not registered.
+    """
+    mixtures = [data.mixture, *(one.mixture for one in starts(data.phases))]
+    tasks = {task.name: task for name in mixtures for task in get_mixture(name).tasks}
+    return [tasks[name] for name in sorted(tasks)]
+
+
+def phases_of(data: DataConfig, batch_rows: int) -> list[Phase]:
+    """What the loader of a config follows: the shares of its mixture, and of those of later phases."""
+
+    def rates(name: str) -> dict[str, float]:
+        mixture = get_mixture(name)
+        return {task.name: float(mixture.get_rate(task)) for task in mixture.tasks}
+
+    phases = [Phase(rates(data.mixture))]
+    for one in starts(data.phases):
+        first, ramp = one.first * batch_rows, (one.whole - one.first) * batch_rows
+        phases.append(Phase(rates(one.mixture), first, ramp, phases[-1].rates if ramp else {}))
+    return phases
+
+
+def add_moving(data: DataConfig, batch_rows: int) -> Any:
+    """Registers the mixture of a config with phases in SeqIO, and returns it: MIXTURE.STEP.MIXTURE…, such as
+    mine.8000.anneal. What its `get_dataset` yields is in the order of the loader."""
+    _, seqio = start()
+
+    phases, tasks = phases_of(data, batch_rows), tasks_of(data)
+    name = re.sub(r"[=-]", ".", ".".join([data.mixture, *data.phases]))
+    first = {task.name: phases[0].rates.get(task.name, 0.0) for task in tasks}
+    mix = functools.partial(_mixed, [task.name for task in tasks], phases)
+    seqio.MixtureRegistry.remove(name)
+    return seqio.MixtureRegistry.add(name, list(first.items()), sample_fn=mix)
+
+
 def cache(mixture: str, how: Caching) -> dict[str, Path]:
     """`caching.cache` of the tasks of a registered mixture."""
     return caching.cache(get_mixture(mixture).tasks, how)
@@ -195,10 +243,10 @@ def open_loader(
     from tigerjax.tokenizer.load import Tokenizer
 
     import_modules(data.modules)
-    mixture = get_mixture(data.mixture)
+    tasks = tasks_of(data)
     tokenizer = Tokenizer(data.tokenizer)
     sha = tokenizer.sha256
-    folders = {task.name: paths.of(data.cache_dir) / task.name for task in mixture.tasks}
+    folders = {task.name: paths.of(data.cache_dir) / task.name for task in tasks}
     for name, folder in folders.items():
         made = manifest.read(folder)
         if made is not None and (old := made.get("figures", {}).get("tokenizer_sha256")) not in (None, sha):
@@ -216,13 +264,14 @@ def open_loader(
         verify=verify,
         progress=progress,
     )
-    caching.by_hosts(mixture.tasks, how)
-    limits = {task.name: maker.max_epochs for task in mixture.tasks if (maker := row_maker(task)) is not None}
-    rates = {task.name: float(mixture.get_rate(task)) for task in mixture.tasks}
-    loader = Loader(folders, rates, batch_rows, data.seq_len, seed, mine=mine, max_epochs=limits)
+    caching.by_hosts(tasks, how)
+    limits = {task.name: maker.max_epochs for task in tasks if (maker := row_maker(task)) is not None}
+    phases = phases_of(data, batch_rows)
+    loader = Loader(folders, phases, batch_rows, data.seq_len, seed, mine=mine, max_epochs=limits)
     loader.vocab_size = tokenizer.size
     if total_rows is not None:
-        check_epochs({s.name: (loader.rates[s.name], s.rows, limits.get(s.name)) for s in loader.sources}, total_rows)
+        rows = needed(phases, total_rows)
+        check_epochs({s.name: (rows.get(s.name, 0.0), s.rows, limits.get(s.name)) for s in loader.sources}, total_rows)
     return loader
 
 
@@ -238,8 +287,7 @@ def figures(loader: Loader, seq_len: int) -> dict[str, Any]:
     """The figures of `stats` for a mixture that is open."""
     counts = dict.fromkeys(loader.names, 0)
     available = loader.rows()
-    for chosen in schedule([loader.rates[name] for name in loader.names]):
-        name = loader.names[chosen]
+    for name in order(loader.phases[:1]):
         if counts[name] == available[name]:
             break
         counts[name] += 1
