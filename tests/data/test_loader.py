@@ -11,8 +11,8 @@ import pytest
 
 from tigerjax.data import row_files
 from tigerjax.data.loader import Loader
-from tigerjax.data.schedule import Phase, order
 from tigerjax.data.rows import make_row
+from tigerjax.data.schedule import Phase, order
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest
 

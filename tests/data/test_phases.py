@@ -165,7 +165,7 @@ def test_a_source_of_a_later_phase_that_would_not_last_is_found_before_the_start
     mixture.open_loader(data, batch_rows=2, seed=0, total_rows=10)
     with pytest.raises(ConfigError, match=r"(?s)need more than max_epochs.*phases\.c .*EXHAUSTED"):
         mixture.open_loader(data, batch_rows=2, seed=0, total_rows=10_000)
-    with pytest.raises(ConfigError, match="mixture 'phases_aneal' is not registered.*phases_anneal"):
+    with pytest.raises(ConfigError, match=r"mixture 'phases_aneal' is not registered.*phases_anneal"):
         mixture.open_loader(dataclasses.replace(data, phases=("4=phases_aneal",)), batch_rows=2, seed=0)
 
 
@@ -184,3 +184,28 @@ def test_a_source_of_a_later_phase_that_would_not_last_is_found_before_the_start
 def test_phases_that_overlap_or_cannot_be_read_are_refused(moving, phases, says):
     with pytest.raises(ConfigError, match=f"data.phases: .*{says}"):
         dataclasses.replace(moving, phases=phases)
+
+
+def test_a_temperature_flattens_the_shares_of_sources_of_different_size(tmp_path, work):
+    for name, count in (("large", 90), ("small", 10)):
+        made = ({"id": f"{name}{i}", "text": f"The {name} one, {i:02}. " * 30} for i in range(count))
+        jsonl.write_jsonl(tmp_path / f"{name}.jsonl", made)
+    sources = {name: mixture.Source(tmp_path / f"{name}.jsonl") for name in ("large", "small")}
+
+    def shares(temperature):
+        mixture.pretraining("warm", tokenizer=work / "tokenizer", sources=sources, temperature=temperature)
+        if temperature == 2:
+            with pytest.raises(ConfigError, match=r"those of warm\.large are not counted yet"):
+                mixture.get_mixture("warm").get_rate(mixture.get_mixture("warm").tasks[0])
+        data = DataConfig(
+            mixture="warm", modules=(), tokenizer=str(work / "tokenizer"), cache_dir=str(tmp_path / "rows"), seq_len=32
+        )
+        loader = mixture.open_loader(data, batch_rows=1, seed=0)
+        return [source.figures["tokens"] for source in loader.sources], list(loader.rates.values())
+
+    (large, small), given = shares(2)
+    assert given == pytest.approx([large**0.5 / (large**0.5 + small**0.5), small**0.5 / (large**0.5 + small**0.5)])
+    assert shares(1)[1] == pytest.approx([large / (large + small), small / (large + small)])
+    assert shares(1000)[1] == pytest.approx([0.5, 0.5], abs=0.001) and shares(None)[1] == [0.5, 0.5]
+    with pytest.raises(ConfigError, match=r"temperature=0.5 must be in \[1, 1000\]"):
+        shares(0.5)

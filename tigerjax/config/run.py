@@ -65,8 +65,8 @@ class DataConfig:
     """The share of a source's records, or of preferences, that may be left out: what is longer than `seq_len`, and what
     has no answer in the loss. More of them stop the run."""
     phases: tuple[str, ...] = dataclasses.field(default=(), metadata={LATER: True})
-    """Other mixtures from later steps on: STEP=MIXTURE, or STEP-STEP=MIXTURE, where the shares move there evenly between
-    the two steps. Steps count the batches that were read. The mixtures have the same tokenizer."""
+    """Other mixtures from later steps on: STEP=MIXTURE, or STEP-STEP=MIXTURE, where the shares move evenly between the
+    two steps. Steps count the batches that were read. The mixtures have the same tokenizer."""
 
     def __post_init__(self) -> None:
         check(self, "data.")

@@ -5,9 +5,10 @@ that depends only on (seed, source, epoch). So the number of rows taken from eac
 phase, determines the position.
 """
 
+import bisect
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ class CachedSource:
             )
         if not self.rows:
             raise DataError(f"{folder}: source {name} has no rows; remove the folder, the next start makes it again")
+        passes = self.figures.get("passes") or [self.rows]
+        if sum(passes) != self.rows or not all(passes):
+            raise DataError(f"{self.folder / manifest.FILE}: passes of {passes} rows are not its {self.rows}; {AGAIN}")
+        self._firsts = np.cumsum([0, *passes]).tolist()
+        self.epoch_rows: float = self.rows / len(passes)
+        """The rows of an epoch, of the mean one where rows were made for several passes."""
         manifest.refuse_changed([self.folder])
         self._files = RowFiles(self.folder, self.figures, seq_len)
         self._order: tuple[int, np.ndarray] | None = None
@@ -50,14 +57,19 @@ class CachedSource:
         return self._files.read(indices)
 
     def index(self, count: int, seed: int) -> int:
-        """The index of the row that is read after `count` others: each epoch is a permutation of all rows."""
-        epoch, at = divmod(count, self.rows)
+        """The index of the row that is read after `count` others: each epoch is a permutation of the rows of its pass.
+
+        Most sources have one pass, of all rows. After the last pass comes the first one again.
+        """
+        cycle, at = divmod(count, self.rows)
+        number = bisect.bisect_right(self._firsts, at) - 1
+        first, epoch = self._firsts[number], cycle * (len(self._firsts) - 1) + number
         if self._order is None or self._order[0] != epoch:
             rng = np.random.Generator(
                 np.random.Philox(np.random.SeedSequence([seed, zlib.crc32(self.name.encode()), epoch]))
             )
-            self._order = (epoch, rng.permutation(self.rows))
-        return int(self._order[1][at])
+            self._order = (epoch, rng.permutation(self._firsts[number + 1] - first))
+        return first + int(self._order[1][at - first])
 
 
 class Loader:
@@ -124,9 +136,9 @@ class Loader:
             of_phase = phase.next(in_phase)
             chosen = places[of_phase]
             source, limit = self.sources[chosen], self._limits[chosen]
-            if limit is not None and counts[chosen] >= limit * source.rows:
+            if limit is not None and counts[chosen] >= limit * source.epoch_rows:
                 raise ConfigError(
-                    f"source {source.name} is exhausted: {source.rows} rows x max_epochs={limit} are used;"
+                    f"source {source.name} is exhausted: {source.epoch_rows:g} rows x max_epochs={limit} are used;"
                     " add data, lower its share, train fewer steps or raise max_epochs"
                 )
             picks.append((chosen, counts[chosen]))
@@ -164,7 +176,7 @@ class Loader:
             s.name: {
                 "tokens": round(tokens[s.name]),
                 "share": tokens[s.name] / total if total else 0.0,
-                "epoch": count / s.rows,
+                "epoch": count / s.epoch_rows,
             }
             for s, count in zip(self.sources, self._counts, strict=True)
         }
@@ -245,7 +257,7 @@ def _begun(state: Mapping[str, Any], row: int) -> dict[str, Any]:
     return {"rates": rates, "rows_sha256": hashes} | ({"phases": later} if later else {})
 
 
-def check_epochs(sources: Mapping[str, tuple[float, int, float | None]], total_rows: int) -> None:
+def check_epochs(sources: Mapping[str, tuple[float, float, float | None]], total_rows: int) -> None:
     """ConfigError with a table when training on `total_rows` would pass the max_epochs of a source.
 
     `sources` are {name: (rows needed, rows there, max_epochs)}.
@@ -255,7 +267,7 @@ def check_epochs(sources: Mapping[str, tuple[float, int, float | None]], total_r
         bad = limit is not None and needed > limit * available
         short |= bad
         lines.append(
-            f"  {name:32} {needed / total_rows:7.4f} {needed:12.0f} {available:10} {needed / available:8.2f}"
+            f"  {name:32} {needed / total_rows:7.4f} {needed:12.0f} {available:10.0f} {needed / available:8.2f}"
             f" {'-' if limit is None else limit:>10}{'  EXHAUSTED' if bad else ''}"
         )
     if short:

@@ -31,6 +31,7 @@ from tigerjax.config.phases import starts
 from tigerjax.data import caching
 from tigerjax.data.caching import Caching
 from tigerjax.data.loader import Loader, check_epochs
+from tigerjax.data.proportions import Proportions, measure
 from tigerjax.data.schedule import Phase, needed, order
 from tigerjax.data.tasks import (
     Source,
@@ -48,6 +49,7 @@ from tigerjax.tokenizer.chat import Overlong
 
 HOLISTIC_RANGE = (0.05, 0.10)  # what TigerBot used; other fractions give a warning
 ALLOWED_RANGE = (0.0, 0.2)
+MOST_TEMPERATURE = 1000.0
 
 
 def sample_fn(datasets: list[Any], rates: list[float], seed: int | None) -> Any:
@@ -67,15 +69,16 @@ def _mixed(names: Sequence[str], phases: Sequence[Phase], datasets: list[Any], *
     return tf.data.Dataset.choose_from_datasets(datasets, choice, stop_on_empty_dataset=True)
 
 
-def add_mixture(name: str, rates: Mapping[str, float]) -> None:
+def add_mixture(name: str, rates: Mapping[str, float | Proportions]) -> None:
     """Registers a mixture of registered tasks; `rates` are token shares, on any scale.
 
     Raises ConfigError where none is above 0."""
     _, seqio = start()
 
-    if not rates or min(rates.values()) < 0 or sum(rates.values()) <= 0:
+    fixed = [1.0 if isinstance(rate, Proportions) else rate for rate in rates.values()]
+    if not rates or min(fixed) < 0 or sum(fixed) <= 0:
         raise ConfigError(f"mixture {name}: rates {dict(rates)} must not be negative, and must not all be 0")
-    tasks = [(task, rate) for task, rate in rates.items() if rate > 0]
+    tasks = [(task, rate) for task, rate in rates.items() if isinstance(rate, Proportions) or rate > 0]
     seqio.MixtureRegistry.remove(name)
     seqio.MixtureRegistry.add(name, tasks, sample_fn=sample_fn)
 
@@ -85,12 +88,26 @@ def sft(name: str, *, tokenizer: str | Path, examples: Source, overlong: Overlon
     add_mixture(name, {add_sft_task(f"{name}.sft", examples, tokenizer=tokenizer, overlong=overlong): 1.0})
 
 
-def pretraining(name: str, *, tokenizer: str | Path, sources: Mapping[str, Source]) -> None:
-    """Registers a mixture of documents without instructions; the weights of the sources are their token shares."""
-    add_mixture(
-        name,
-        {add_documents_task(f"{name}.{key}", s, tokenizer=tokenizer): s.weight for key, s in sources.items()},
-    )
+def pretraining(
+    name: str, *, tokenizer: str | Path, sources: Mapping[str, Source], temperature: float | None = None
+) -> None:
+    """Registers a mixture of documents without instructions; the weights of the sources are their token shares, which
+    `temperature` makes follow their sizes, as in `holistic`."""
+    weights = {add_documents_task(f"{name}.{key}", s, tokenizer=tokenizer): s.weight for key, s in sources.items()}
+    add_mixture(name, weights if temperature is None else _divided(name, 1.0, weights, temperature))
+
+
+def _divided(
+    name: str, share: float, weights: Mapping[str, float], temperature: float | None
+) -> dict[str, float | Proportions]:
+    """The rates of sources that divide a share."""
+    if temperature is not None and not 1 <= temperature <= MOST_TEMPERATURE:
+        raise ConfigError(f"mixture {name}: temperature={temperature} must be in [1, {MOST_TEMPERATURE:g}], or None")
+    total = sum(weights.values())
+    if temperature is None or not share or not total:
+        return {task: share * weight / total if total else 0.0 for task, weight in weights.items()}
+    by_size = Proportions(name, share, {task: weight for task, weight in weights.items() if weight}, temperature)
+    return {task: by_size if weight else 0.0 for task, weight in weights.items()}
 
 
 def holistic(
@@ -102,11 +119,13 @@ def holistic(
     instruct: Source,
     instruct_fraction: float,
     zh_share: float = 0.5,
+    temperature: float | None = None,
 ) -> None:
     """Registers the holistic recipe: documents in two languages, and instruction data among them.
 
     Instructions get the share f, zh and en divide 1 - f, and the sources of a language divide its share by weight.
     With f = 0.1 and one source per language: {name.instruct: 0.1, name.zh.X: 0.45, name.en.Y: 0.45}. Code is English.
+    With `temperature` they divide it by weight x tokens ^ (1 / temperature) (`proportions`).
 
     Raises ConfigError for a share outside of its range, and for a language with a share but no source.
     """
@@ -120,7 +139,8 @@ def holistic(
         )
     if not 0 <= zh_share <= 1:
         raise ConfigError(f"mixture {name}: zh_share={zh_share} must be in [0, 1]")
-    rates = {add_instruct_task(f"{name}.instruct", instruct, tokenizer=tokenizer): instruct_fraction}
+    rates: dict[str, float | Proportions] = {}
+    rates[add_instruct_task(f"{name}.instruct", instruct, tokenizer=tokenizer)] = instruct_fraction
     for lang, sources, share in (("zh", zh, zh_share), ("en", en, 1 - zh_share)):
         total = sum(s.weight for s in sources.values())
         if share and total <= 0:
@@ -128,9 +148,11 @@ def holistic(
                 f"mixture {name}: {lang} has share {share} but no source with a weight above 0;"
                 " give it one, or the share 0"
             )
-        for key, source in sources.items():
-            task = add_documents_task(f"{name}.{lang}.{key}", source, tokenizer=tokenizer)
-            rates[task] = (1 - instruct_fraction) * share * source.weight / total if total else 0.0
+        weights = {
+            add_documents_task(f"{name}.{lang}.{key}", source, tokenizer=tokenizer): source.weight
+            for key, source in sources.items()
+        }
+        rates |= _divided(name, (1 - instruct_fraction) * share, weights, temperature)
     add_mixture(name, rates)
 
 
@@ -266,13 +288,21 @@ def open_loader(
     )
     caching.by_hosts(tasks, how)
     limits = {task.name: maker.max_epochs for task in tasks if (maker := row_maker(task)) is not None}
+    measure({name: _tokens_of_an_epoch(folder) for name, folder in folders.items()})
     phases = phases_of(data, batch_rows)
     loader = Loader(folders, phases, batch_rows, data.seq_len, seed, mine=mine, max_epochs=limits)
     loader.vocab_size = tokenizer.size
     if total_rows is not None:
         rows = needed(phases, total_rows)
-        check_epochs({s.name: (rows.get(s.name, 0.0), s.rows, limits.get(s.name)) for s in loader.sources}, total_rows)
+        check_epochs(
+            {s.name: (rows.get(s.name, 0.0), s.epoch_rows, limits.get(s.name)) for s in loader.sources}, total_rows
+        )
     return loader
+
+
+def _tokens_of_an_epoch(folder: Path) -> int:
+    made = (manifest.read(folder) or {})["figures"]
+    return round(made["tokens"] / len(made.get("passes") or [1]))
 
 
 def stats(data: DataConfig, *, batch_rows: int, seed: int, progress: Progress | None = None) -> dict[str, Any]:
@@ -286,9 +316,9 @@ def stats(data: DataConfig, *, batch_rows: int, seed: int, progress: Progress | 
 def figures(loader: Loader, seq_len: int) -> dict[str, Any]:
     """The figures of `stats` for a mixture that is open."""
     counts = dict.fromkeys(loader.names, 0)
-    available = loader.rows()
+    available, epochs = loader.rows(), {source.name: source.epoch_rows for source in loader.sources}
     for name in order(loader.phases[:1]):
-        if counts[name] == available[name]:
+        if counts[name] >= epochs[name]:
             break
         counts[name] += 1
     per_row = {s.name: s.figures["tokens"] / s.rows for s in loader.sources}
