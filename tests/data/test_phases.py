@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from tigerjax.config import DataConfig
+from tigerjax.config.phases import refuse_late
 from tigerjax.data import mixture, row_files, tasks
+from tigerjax.data import moving as moving_shares
 from tigerjax.data.loader import Loader
 from tigerjax.data.rows import make_row
 from tigerjax.data.schedule import Phase, needed, order
@@ -209,3 +211,28 @@ def test_a_temperature_flattens_the_shares_of_sources_of_different_size(tmp_path
     assert shares(1000)[1] == pytest.approx([0.5, 0.5], abs=0.001) and shares(None)[1] == [0.5, 0.5]
     with pytest.raises(ConfigError, match=r"temperature=0.5 must be in \[1, 1000\]"):
         shares(0.5)
+
+
+def test_stats_show_the_shares_and_epochs_of_a_run_and_the_page_draws_them(moving, tmp_path):
+    loader = mixture.open_loader(moving, batch_rows=2, seed=0)
+    shown = moving_shares.figures(loader, 20)
+    assert [phase["from_step"] for phase in shown["phases"]] == [0, 4, 6]
+    assert [phase["whole_from_step"] for phase in shown["phases"]] == [0, 4, 8]
+    assert shown["phases"][1]["shares"] == {"phases.a": 0.25, "phases.b": 0.75}
+    assert sum(shown["of_the_run"].values()) == pytest.approx(1)
+    given = list(itertools.islice(order(loader.phases), 40))
+    for source in loader.sources:
+        assert shown["epochs"][source.name] * source.rows == pytest.approx(given.count(source.name), abs=3)
+    assert moving_shares.points(loader.phases, "phases.c", 2, 20) == [
+        (0, 0), (4, 0), (4, 0), (6, 0), (6, 0), (8, 0.75), (20, 0.75)
+    ]  # fmt: skip
+    moving_shares.write_page(loader, "mine", 20, tmp_path / "new" / "shares.html")
+    page = (tmp_path / "new" / "shares.html").read_text(encoding="utf-8")
+    assert page.count("<polyline") == 3 and "phases.c: step 8, share 75%" in page
+
+
+def test_a_phase_after_the_last_step_is_refused():
+    refuse_late(("8=a",), 9, "--steps")
+    for given in (("9=a",), ("4-9=a",)):
+        with pytest.raises(ConfigError, match="the phase of a is whole from step 9 on, but --steps=9"):
+            refuse_late(given, 9, "--steps")

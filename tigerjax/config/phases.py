@@ -45,3 +45,13 @@ def starts(given: Sequence[str], name: str = "data.phases") -> list[PhaseStart]:
             )
         found.append(start)
     return found
+
+
+def refuse_late(given: Sequence[str], steps: int, setting: str) -> None:
+    """ConfigError for a phase that is not whole before the last step of a run; `setting` is what gives its steps."""
+    for start in starts(given):
+        if start.whole >= steps:
+            raise ConfigError(
+                f"data.phases: the phase of {start.mixture} is whole from step {start.whole} on, but {setting}={steps};"
+                " begin it earlier, or train longer"
+            )

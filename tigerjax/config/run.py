@@ -8,7 +8,7 @@ from typing import Annotated
 from tigerjax.config.model import LATER, ComputeConfig, ModelConfig
 from tigerjax.config.objective import ObjectiveConfig
 from tigerjax.config.optim import OptimConfig
-from tigerjax.config.phases import starts
+from tigerjax.config.phases import refuse_late, starts
 from tigerjax.config.ranges import Count, CountOrZero, PositiveFactor, Range, Seed, Share, check
 from tigerjax.config.validation import EvalConfig
 from tigerjax.config.weights import LoraConfig, WeightsConfig
@@ -224,12 +224,7 @@ class RunConfig:
             )
 
     def _check_phases(self) -> None:
-        late = [start for start in starts(self.data.phases) if start.whole >= self.optim.total_steps]
-        if late:
-            raise ConfigError(
-                f"data.phases: the phase of {late[0].mixture} is whole from step {late[0].whole} on, but"
-                f" optim.total_steps={self.optim.total_steps}; begin it earlier, or train longer"
-            )
+        refuse_late(self.data.phases, self.optim.total_steps, "optim.total_steps")
 
     def _check_length(self) -> None:
         length, shares = self.data.seq_len, self.mesh.sequence

@@ -225,7 +225,12 @@ def import_modules(modules: Sequence[str]) -> None:
 
 
 def mixture_config(
-    mixture: str, modules: Sequence[str], cache_dir: str | Path, seq_len: int, max_dropped: float
+    mixture: str,
+    modules: Sequence[str],
+    cache_dir: str | Path,
+    seq_len: int,
+    max_dropped: float,
+    phases: tuple[str, ...] = (),
 ) -> DataConfig:
     """A data config for a registered mixture; its tokenizer is the one that the mixture's sources name.
 
@@ -242,6 +247,7 @@ def mixture_config(
         cache_dir=str(cache_dir),
         seq_len=seq_len,
         max_dropped=max_dropped,
+        phases=phases,
     )
 
 
@@ -305,16 +311,12 @@ def _tokens_of_an_epoch(folder: Path) -> int:
     return round(made["tokens"] / len(made.get("passes") or [1]))
 
 
-def stats(data: DataConfig, *, batch_rows: int, seed: int, progress: Progress | None = None) -> dict[str, Any]:
+def figures(loader: Loader, seq_len: int) -> dict[str, Any]:
     """The figures of a mixture: wanted and realised token shares, fill, rows, tokens, and the same of each source.
 
-    The realised shares are those of the rows up to where the first source has been read once.
+    The realised shares are those of the rows up to where the first source has been read once. Of a mixture that moves
+    they are those of its first phase.
     """
-    return figures(open_loader(data, batch_rows=batch_rows, seed=seed, progress=progress), data.seq_len)
-
-
-def figures(loader: Loader, seq_len: int) -> dict[str, Any]:
-    """The figures of `stats` for a mixture that is open."""
     counts = dict.fromkeys(loader.names, 0)
     available, epochs = loader.rows(), {source.name: source.epoch_rows for source in loader.sources}
     for name in order(loader.phases[:1]):
