@@ -20,12 +20,12 @@ def points(phases: Sequence[Phase], name: str, batch_rows: int, steps: int) -> l
     for phase, end in zip(phases, ends, strict=True):
         for row in sorted({phase.first, min(phase.first + phase.ramp, end), end}):
             if row <= steps * batch_rows:
-                out.append((row / batch_rows, phase.share(name, row)))
+                out.append((row // batch_rows, phase.share(name, row)))
     return out
 
 
 def figures(loader: Loader, steps: int) -> dict[str, Any]:
-    """Of a run of so many steps: the shares of its phases, and the share of all tokens and the epochs of each source."""
+    """Of a run of so many steps: the shares of its phases, and each source's share of all tokens and its epochs."""
     rows = needed(loader.phases, steps * loader.batch_rows)
     return {
         "steps": steps,
