@@ -3,11 +3,13 @@
 import dataclasses
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tigerjax.config import DataConfig
+from tigerjax.config import DataConfig, DpoConfig
+from tigerjax.config.files import load
 from tigerjax.config.phases import refuse_late
 from tigerjax.data import mixture, row_files, tasks
 from tigerjax.data import moving as moving_shares
@@ -17,6 +19,7 @@ from tigerjax.data.schedule import Phase, needed, order
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl, manifest
 
+ROOT = Path(__file__).resolve().parents[2]
 L = 6
 ROWS = {"good": 5, "en": 17, "zh": 23}
 BATCH = 4
@@ -236,3 +239,13 @@ def test_a_phase_after_the_last_step_is_refused():
     for given in (("9=a",), ("4-9=a",)):
         with pytest.raises(ConfigError, match="the phase of a is whole from step 9 on, but --steps=9"):
             refuse_late(given, 9, "--steps")
+
+
+def test_a_run_that_reads_no_mixture_has_no_phases():
+    run = load(ROOT / "configs" / "llama2_tiny.py")
+    data = dataclasses.replace(run.data, phases=("2=a",))
+    dataclasses.replace(run, data=data)
+    with pytest.raises(ConfigError, match=r"objective DpoConfig reads files of its own; leave data\.phases out"):
+        dataclasses.replace(run, data=data, objective=DpoConfig(preferences=("p",)))
+    with pytest.raises(ConfigError, match=r"whole from step 9000 on, but optim\.total_steps="):
+        dataclasses.replace(run, data=dataclasses.replace(run.data, phases=("9000=a",)))

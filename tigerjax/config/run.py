@@ -224,6 +224,11 @@ class RunConfig:
             )
 
     def _check_phases(self) -> None:
+        if self.data.phases and type(self.objective) is not ObjectiveConfig:
+            raise ConfigError(
+                f"data.phases={self.data.phases} are mixtures; objective {type(self.objective).__name__} reads files"
+                " of its own; leave data.phases out"
+            )
         refuse_late(self.data.phases, self.optim.total_steps, "optim.total_steps")
 
     def _check_length(self) -> None:

@@ -101,7 +101,8 @@ def run(stage: str, given: Sequence[Path], folder: Path, wanted: PlannedStages) 
 
     def look() -> None:
         while not over.wait(LOOK_S):
-            most[:] = map(max, zip(most, _bytes(folder), strict=True))
+            now = _bytes(folder)
+            most[:] = [max(most[0], now[0]), max(most[1], now[1])]
 
     with tempfile.TemporaryFile() as said:
         env = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -121,8 +122,7 @@ def run(stage: str, given: Sequence[Path], folder: Path, wanted: PlannedStages) 
             lines = said.read().decode(errors="replace").strip().splitlines()
             raise DataError(f"the sample's stage {stage} failed: {lines[-1] if lines else process.returncode}")
     left, _ = _bytes(folder / "out")
-    disk, shuffled = map(max, zip(most, (left, 0), strict=True))
-    return Measured(taken, usage.ru_maxrss * 1024 / 1e9, disk, shuffled, left)
+    return Measured(taken, usage.ru_maxrss * 1024 / 1e9, max(most[0], left), most[1], left)
 
 
 def _clock() -> float:
