@@ -226,10 +226,8 @@ class Loader:
         _refuse_other(_begun(state, row), _begun(mine, row), ("rates", "phases", "rows_sha256"))
         self._phase = max(n for n, phase in enumerate(self.phases) if n == 0 or phase.first < row)
         names = self.phases[self._phase].names
-        if self._phase == 0:
-            in_phase = {name: counts[name] for name in names}
-        else:
-            in_phase = state.get("in_phase")
+        first = {name: counts[name] for name in names if name in counts}
+        in_phase = first if self._phase == 0 else state.get("in_phase")
         if not isinstance(in_phase, Mapping) or sorted(in_phase) != names:
             raise DataError(
                 f"cannot resume: the checkpoint says that {str(in_phase)[:60]} rows of {names} were read in this phase;"
