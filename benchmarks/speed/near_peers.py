@@ -15,7 +15,6 @@ A cluster is the set of its ids. `only ours` and `only theirs` are pairs (first 
 import argparse
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from tigerjax.text.grams import key, words
 from tigerjax.tokenizer.verify import language
 
 DATATROVE = """
-import sys
 from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.dedup import MinhashDedupBuckets, MinhashDedupCluster, MinhashDedupFilter, MinhashDedupSignature
 from datatrove.pipeline.dedup.minhash import MinhashConfig
@@ -166,4 +164,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

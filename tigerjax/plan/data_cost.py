@@ -215,4 +215,4 @@ def training(figures: Mapping[str, Any], of_training: Mapping[str, Any]) -> dict
     """What the tokens are worth in training: days and chip-hours by the figures of `tigerjax plan CONFIG --json`."""
     from tigerjax.plan.figures import duration
 
-    return {name: value for name, value in duration(of_training, figures["tokens"]).items() if name != "tokens"}
+    return {name: value for name, value in duration(dict(of_training), figures["tokens"]).items() if name != "tokens"}
