@@ -131,22 +131,41 @@ find_in_image() {
 # known before the run. A config for the image is loaded as there: in the repository's folder. The checkpoint that such
 # a run starts from lies on other machines, so it is not looked for here.
 check_run() {
-  local lines line product=1 data=1 folder=$PWD path=$config elsewhere=()
+  local lines line folder=$PWD path=$config elsewhere=()
+  data= copies=
   if [ ! -x "$tigerjax" ]; then
     say "note: the config was not checked, because $tigerjax is not there; run \`make venv\` first"
     return
   fi
   if [ -n "${image_config:-}" ]; then folder=$root path=$image_config elsewhere=(--checkpoint.init-from None); fi
   lines=$(cd -- "$folder" && "$tigerjax" train "$path" "${arguments[@]:1}" "${elsewhere[@]}" --dry-run) || exit $?
+  product=1 data=1 least_data=None micro_batches=1
   while IFS= read -r line; do
     if [[ $line =~ ^mesh\.([a-z]+)\ =\ ([1-9][0-9]*)$ ]]; then
       product=$((product * BASH_REMATCH[2]))
       if [ "${BASH_REMATCH[1]}" = data ]; then data=${BASH_REMATCH[2]}; fi
+    elif [[ $line =~ ^mesh\.least_data\ =\ ([0-9]+)$ ]]; then
+      least_data=${BASH_REMATCH[1]}
+    elif [[ $line =~ ^optim\.gradient_accumulation_steps\ =\ ([0-9]+)$ ]]; then
+      micro_batches=${BASH_REMATCH[1]}
     fi
   done <<<"$lines"
   # A single process may leave devices unused when no degree of the mesh is more than 1.
   if [ -z "$1" ] || { [ "$product" -eq 1 ] && [ "$2" -eq 1 ]; }; then return; fi
-  [ "$product" -eq "$1" ] || refuse "the mesh of $(printable "$path") has $product devices, but this target has $1; change a" \
+  if [ "$product" -gt "$1" ] && [ "$least_data" != None ]; then check_fewer "$1" "this target"; fi
+  [ -n "$copies" ] || [ "$product" -eq "$1" ] || refuse "the mesh of $(printable "$path") has $product devices, but this target has $1; change a" \
     "degree of the mesh, such as --mesh.fsdp, or the size of the target"
-  ((data % $3 == 0)) || refuse "mesh.data=$data is not a multiple of SLICES=$3, over which it is split; change one"
+  ((${copies:-$data} % $3 == 0)) || refuse "mesh.data=${copies:-$data} is not a multiple of SLICES=$3, over which it is split; change one"
+}
+
+# check_fewer DEVICES WHAT: after check_run, refuses a start with so many devices where `tigerjax train` would: fewer copies
+# of the model than mesh.least_data, or a number of them that does not divide the micro-batches. Sets copies.
+check_fewer() {
+  [ -n "$data" ] || return 0 # nothing was checked
+  local of_copy=$((product / data))
+  [ "$least_data" != None ] || refuse "$2 has $1 devices, fewer than the mesh; add --mesh.least-data, or change the size"
+  ((copies = $1 / of_copy, $1 % of_copy == 0)) || refuse "$2 has $1 devices, which are no whole copies of $of_copy; change one"
+  ((copies >= least_data)) || refuse "$2 has $copies of $data copies of the model, fewer than mesh.least_data=$least_data; change one"
+  ((micro_batches * data % copies == 0)) || refuse "$2 has $copies of $data copies of the model, which cannot share" \
+    "$data x optim.gradient_accumulation_steps=$micro_batches micro-batches equally; change one"
 }

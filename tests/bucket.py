@@ -2,6 +2,9 @@
 
 Objects are kept in memory, with generations, conditions, ranges and listings as the service documents them
 (https://cloud.google.com/storage/docs/json_api/v1). `refuse` makes it answer with an error, `asked` says what came.
+
+With TIGERJAX_GCS=http://127.0.0.1:PORT in the environment it keeps nothing itself, and passes each request on to the
+server there, one that others wrote (tests/files/test_foreign_server.py).
 """
 
 import base64
@@ -14,12 +17,14 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from unittest import mock
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import foreign_bucket
 
 
 class Object:
@@ -30,8 +35,9 @@ class Object:
 class Bucket:
     """All objects of the server by "BUCKET/NAME"."""
 
-    def __init__(self) -> None:
-        self.objects: dict[str, Object] = {}
+    def __init__(self, server: str | None = None) -> None:
+        self.server = server  # the address of a server of others that answers in place of this one
+        self.objects: MutableMapping[str, Object] = {} if server is None else foreign_bucket.Objects(server, Object)
         self.asked: list[tuple[str, str]] = []  # (method, BUCKET/NAME) of every request for an object
         self.refuse: Callable[[str, str], int | None] = lambda method, name: None
         self.lock, self.generations, self.uploads = threading.Lock(), itertools.count(1), dict[str, tuple[str, bytes]]()
@@ -39,7 +45,7 @@ class Bucket:
     def put(self, name: str, data: bytes) -> Object:
         with self.lock:
             self.objects[name] = Object(data, next(self.generations))
-            return self.objects[name]
+        return self.objects[name]
 
     def names(self, prefix: str) -> list[str]:
         """Below a prefix, without it."""
@@ -49,7 +55,7 @@ class Bucket:
 @functools.cache
 def _started() -> tuple[Bucket, str]:
     """The server and its address, one a process: TensorStore asks the environment for it only once."""
-    bucket = Bucket()
+    bucket = Bucket(os.environ.get("TIGERJAX_GCS"))
     server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"bucket": bucket}))
     threading.Thread(target=server.serve_forever, name="bucket", daemon=True).start()
     return bucket, f"http://127.0.0.1:{server.server_address[1]}"
@@ -96,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         split = urlsplit(self.path)
         asked = {name: values[-1] for name, values in parse_qs(split.query, keep_blank_values=True).items()}
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         parts = [unquote(part) for part in split.path.strip("/").split("/")]
         at = parts.index("b") + 1 if "b" in parts else 0
         if not at:
@@ -109,6 +115,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.bucket.asked.append((self.command, name))
         if (code := self.bucket.refuse(self.command, name)) is not None:
             return self._send(code, json.dumps({"error": {"code": code, "message": "refused by the test"}}).encode())
+        if self.bucket.server is not None:
+            return self._send(
+                *foreign_bucket.forwarded(self.bucket.server, self.command, self.path, self.headers, sent)
+            )
         if parts[0] == "upload":
             return self._upload(bucket, asked, body)
         if not rest:

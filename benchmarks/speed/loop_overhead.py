@@ -1,13 +1,15 @@
 """What the loop costs beside the step: logging, metrics, health, saving, validation; and what the compilation cache
 saves.
 
-    JAX_PLATFORMS=cpu python benchmarks/speed/loop_overhead.py [--steps 60] [--repeats 3] [--json FILE]
+    JAX_PLATFORMS=cpu python benchmarks/speed/loop_overhead.py [--steps 60] [--repeats 3] [--json FILE] [--validation]
 
 The same compiled step of a small Llama runs on the same batches in turns: called directly, and by `tigerjax.train.loop`
 with a log line each step, TensorBoard, spike limits and three saves. The figures are medians of steps and repeats:
 
     overhead    seconds that the loop adds to a step, and the host's own part of them
-    validated   seconds that a validation each EVERY steps adds to a step, besides the validation itself
+    validated   seconds that a validation each EVERY steps adds to a step, besides the validation itself; and the CPU
+                seconds of the loop's own thread that one adds, the work for the validation itself included: so long
+                the devices may wait for the host. --validation measures only this
     blocked     seconds in which a save keeps the loop waiting (the copy off the device), beside a step and the
                 interval between saves
     local       seconds that a local save each EVERY steps adds to a step, and in which one keeps the loop waiting;
@@ -78,6 +80,23 @@ class Rows:
         self.index = state["index"]
 
 
+class Clock:
+    """CPU seconds of the loop's thread and of the process, at each log line of a step. Other work on the machine counts
+    little in them."""
+
+    def __init__(self) -> None:
+        self.at: list[tuple[float, float]] = []
+
+    def __call__(self, line: str) -> None:
+        if line.startswith("step "):
+            self.at.append((time.thread_time(), time.process_time()))
+
+    def per_interval(self) -> list[float]:
+        """(CPU seconds of the thread, of the process) of EVERY steps, medians over the run."""
+        ends = self.at[EVERY - 1 :: EVERY][1:]
+        return [statistics.median(b[i] - a[i] for a, b in itertools.pairwise(ends)) for i in range(2)]
+
+
 class HeldOutRows:
     """A held-out set of one batch, in memory."""
 
@@ -136,11 +155,15 @@ def looped(steps: int, folder: Path, *, validated: bool = False, local: bool = F
     if validated:
         c = dataclasses.replace(c, eval=EvalConfig(every_steps=EVERY))
     held_out = HeldOut([HeldOutRows()]) if validated else NOTHING
-    train(c, Rows(), run_dir=folder, held_out=held_out, reporting=SILENT)
+    clock = Clock()
+    train(c, Rows(), run_dir=folder, held_out=held_out, reporting=dataclasses.replace(SILENT, echo=clock))
+    thread_s, process_s = clock.per_interval()
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     at = {r["step"]: r["time"] - r["spent_s"]["validation"] for r in records}
     starts = range(EVERY, steps - EVERY + 1, EVERY)
     return {
+        "thread_interval_s": thread_s,
+        "process_interval_s": process_s,
         "interval_step_s": statistics.median((at[s + EVERY] - at[s]) / EVERY for s in starts),
         # A median, so that the few steps beside which a save is written, on the step's own cores, do not count.
         "step_s": statistics.median(b["time"] - a["time"] for a, b in itertools.pairwise(records[WARM:])),
@@ -161,11 +184,30 @@ def first_call(cache: Path) -> float:
     return record["spent_s"]["compile"]
 
 
+def of_validation(plain: Sequence[dict[str, float]], validated: Sequence[dict[str, float]]) -> dict[str, float]:
+    """What a validation adds, from runs without and with them."""
+
+    def median(runs: Sequence[dict[str, float]], name: str) -> float:
+        return statistics.median(run[name] for run in runs)
+
+    more = median(validated, "thread_interval_s") - median(plain, "thread_interval_s")
+    return {
+        "interval_step_s": median(plain, "interval_step_s"),
+        "validated_step_s": median(validated, "interval_step_s"),
+        "validated_overhead_share": median(validated, "interval_step_s") / median(plain, "interval_step_s") - 1,
+        "step_cpu_s": median(plain, "process_interval_s") / EVERY,
+        "validation_cpu_s": median(validated, "process_interval_s") - median(plain, "process_interval_s"),
+        "validation_thread_s": more,
+        "validation_thread_share_of_a_step": more / median(plain, "interval_step_s"),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--validation", action="store_true")
     parser.add_argument("--start", type=Path, help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.start:
@@ -173,11 +215,18 @@ def main() -> None:
         train(short, Rows(), run_dir=a.start, reporting=SILENT)
         return
     alone, loops, validated, local = [], [], [], []
+    for _ in range(a.repeats if a.validation else 0):
+        with tempfile.TemporaryDirectory() as folder:
+            loops.append(looped(a.steps, Path(folder) / "plain"))
+            validated.append(looped(a.steps, Path(folder) / "validated", validated=True))
+    if a.validation:
+        report(of_validation(loops, validated), a.json, {"loops": loops, "validated": validated})
+        return
     for _ in range(a.repeats):
         alone.append(bare(a.steps))
         with tempfile.TemporaryDirectory() as folder:
             loops.append(looped(a.steps, Path(folder) / "plain"))
-            validated.append(looped(a.steps, Path(folder) / "validated", validated=True)["interval_step_s"])
+            validated.append(looped(a.steps, Path(folder) / "validated", validated=True))
             local.append(looped(a.steps, Path(folder) / "saved", local=True))
     step_s = statistics.median(alone)
     loop = {name: statistics.median(parts[name] for parts in loops) for name in loops[0]}
@@ -188,9 +237,7 @@ def main() -> None:
         "bare_step_s": step_s,
         "loop_step_s": loop["step_s"],
         "overhead_share": loop["step_s"] / step_s - 1,
-        "interval_step_s": loop["interval_step_s"],
-        "validated_step_s": statistics.median(validated),
-        "validated_overhead_share": statistics.median(validated) / loop["interval_step_s"] - 1,
+        **of_validation(loops, validated),
         "local_step_s": locally["interval_step_s"],
         "local_overhead_share": statistics.median(one["interval_step_s"] for one in local) / loop["interval_step_s"]
         - 1,
@@ -202,14 +249,15 @@ def main() -> None:
         "first_call_s": cold,
         "first_call_cached_s": warm,
     }
+    report(figures, a.json, {"bare": alone, "loops": loops, "validated": validated, "local": local})
+
+
+def report(figures: dict[str, float], file: Path | None, repeats: dict[str, Any]) -> None:
+    """Prints the figures; `file` gets them too, and those of each repeat."""
     for name, value in figures.items():
-        print(f"{name:30} {value:.4f}")
-    if a.json:
-        a.json.write_text(
-            json.dumps(figures | {"bare": alone, "loops": loops, "validated": validated, "local": local}, indent=1)
-            + "\n",
-            encoding="utf-8",
-        )
+        print(f"{name:34} {value:.4f}")
+    if file:
+        file.write_text(json.dumps(figures | repeats, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Reward training and a whole alignment in two real processes, through the command line, against one device."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -73,6 +74,48 @@ def test_two_processes_train_on_pairs_as_one_does_and_compute_the_reference_toge
     )
     assert mine.parent.name == theirs.parent.name
     alike(records(theirs), records(mine))
+
+
+PPO = """
+import dataclasses, sys
+sys.path.append({configs!r})
+from quickstart_grpo import config as grpo
+from tigerjax.config import PpoConfig
+
+def config():
+    return dataclasses.replace(grpo(), objective=PpoConfig(prompts=(), rewards=(), kl=0.02))
+"""
+
+
+@pytest.mark.parametrize("kind", ["grpo", pytest.param("ppo", marks=pytest.mark.slow)])
+def test_two_processes_draw_the_roll_outs_that_one_draws_and_train_on_them_as_it_does(kind, made, tmp_path):
+    """GRPO with adapters; PPO of all weights, which also resumes in the middle of a roll-out."""
+    config = ROOT / "configs" / "quickstart_grpo.py"
+    if kind == "ppo":
+        (config := tmp_path / "ppo.py").write_text(PPO.format(configs=str(ROOT / "configs")))
+    words = ["rl", config, *config_words(made, 4, 8), *(["--lora.rank", 2] if kind == "grpo" else [])]
+    words += ["--optim.peak-lr", 1e-3]
+    words += ["--objective.prompts", made / "sft.jsonl", "--objective.rewards", made / "reward"]
+    words += ["--objective.prompts-per-rollout", 4, "--objective.answers", 4, "--objective.max-new-tokens", 8]
+    words += ["--objective.decode-rows", 8, "--objective.score-batch-size", 8]
+    words += ["--checkpoint.init-from", made / "ends", "--checkpoint.every-steps", 3, "--checkpoint.keep", 3]
+    assert main([*map(str, [*words, "--out", tmp_path / "alone"])]) == 0
+    two = [*TIGERJAX, *words, *MESH, "--out", tmp_path / "two", *WAITS]
+    ended = run(two, tmp_path / "two.log", 2)
+    assert ended.codes == [0, 0], ended.errors
+    drawn = [records(tmp_path / name / "rollouts/000000.jsonl") for name in ("alone", "two")]
+    assert [[a["text"] for a in r["answers"]] for r in drawn[0]] == [
+        [a["text"] for a in r["answers"]] for r in drawn[1]
+    ]
+    one, both = (records(tmp_path / name / "metrics.jsonl") for name in ("alone", "two"))
+    assert len(both) == 4 and ("value_loss" in one[0]) == (kind == "ppo")
+    for name in ("loss_nats", "reward", "grad_norm", "kl_nats", "entropy_nats", "ratio"):
+        np.testing.assert_allclose([m[name] for m in both], [m[name] for m in one], atol=WEIGHTS_CLOSE)
+    assert max(m["mismatch_max_nats"] for m in both) < WEIGHTS_CLOSE < max(m["grad_norm"] for m in both)
+    shutil.rmtree(tmp_path / "two/checkpoints/4")  # step 3 is in the middle of the second roll-out
+    if kind == "ppo":
+        assert run(two, tmp_path / "again.log", 2).codes == [0, 0]
+        assert [m["loss_nats"] for m in records(tmp_path / "two/metrics.jsonl")] == [m["loss_nats"] for m in both]
 
 
 def test_two_processes_train_the_reward_model_that_one_trains(made, tmp_path):

@@ -1,17 +1,24 @@
 """Adapters trained on preferences and in a reward model: the base is the reference, and what is written is whole."""
 
 import dataclasses
+import itertools
+import json
 import shutil
 
 import numpy as np
+import pytest
 import test_preference
 import test_reward
 import world
 from test_preference import DpoConfig, config_of, metrics
+from tiny_project import ROOT, align, config_words
 
 from tigerjax.align import reference, reward, reward_data
 from tigerjax.checkpoint.arrays import open_arrays
+from tigerjax.checkpoint.files import read_meta
 from tigerjax.checkpoint.model import load_model
+from tigerjax.checkpoint.partial import base_of
+from tigerjax.checkpoint.stored import open_whole
 from tigerjax.config import LoraConfig, WeightsConfig
 from tigerjax.model import adapters
 from tigerjax.model.weights import paths
@@ -53,3 +60,35 @@ def test_a_reward_model_trains_its_score_beside_adapters_and_resumes_to_the_same
     shutil.rmtree(whole.path)
     again = reward.train(config, world.REWARD, run_dir=tmp_path / "run", **shared)
     assert load_model(again.path).sha256 == made.sha256
+
+
+@pytest.mark.parametrize("rounds", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_round_trains_adapters_beside_the_model_that_the_round_before_ended_in(rounds, made, tmp_path):
+    words = ["init", ROOT / "configs" / "quickstart_rejection_sampled.py", *config_words(made, 2, 8), "--lora.rank", 2]
+    words += ["--sft", made / "sft.jsonl", "--models", made / "ends", "--reward", made / "reward"]
+    words += ["--evaluation-set", made / "questions.jsonl", "--n", 4, "--max-new-tokens", 8, "--score-batch-size", 8]
+    words += [
+        "--align.allow-partial",
+        "--align.no-beat-reference",
+        "--align.min-win-rate",
+        0,
+        "--optim.peak-lr",
+        1e-2,
+        "--out",
+        tmp_path / "two",
+    ]
+    align(*words)
+    align("run", tmp_path / "two", "--rounds", rounds, "--json", tmp_path / "two.json")
+    runs = [tmp_path / f"two/rounds/{number:02d}/train/run" for number in range(1, rounds + 1)]
+    bases = []
+    for run in runs:
+        step = run / "checkpoints/2"
+        lora = LoraConfig(rank=2)
+        assert set(paths(open_arrays(step))) == set(adapters.paths(lora))
+        bases.append(base_of(step, read_meta(step)))
+    places = [made / "ends", *runs]  # the gate accepts each round
+    assert bases == [open_whole(place).path for place in places[:-1]]
+    downs = [load_model(place).weights["layers"]["mlp"]["down"] for place in places]
+    assert all(np.abs(after - before).max() > 1e-5 for before, after in itertools.pairwise(downs))
+    figures = json.loads((tmp_path / "two.json").read_text())["rounds"]
+    assert [one["gate"] for one in figures] == ["accepted"] * rounds

@@ -13,7 +13,7 @@ from tigerjax.files.lease import Lease
 from tigerjax.files.lock import NAME, locked, locked_beside
 from tigerjax.files.log import Log
 
-RUN = "gs://b/run"
+RUN = "gs://leases/run"
 
 
 @pytest.fixture(autouse=True)
@@ -31,11 +31,11 @@ def left(owner="process 7 on other, which began at noon"):
 
 def test_a_command_that_holds_a_lease_renews_it_and_removes_it_at_the_end(cloud, capsys):
     with locked(paths.of(RUN)):
-        first = cloud.objects["b/run/.lock"]
+        first = cloud.objects["leases/run/.lock"]
         assert first.data.startswith(b"process %d on" % os.getpid())
-        while cloud.objects["b/run/.lock"].generation == first.generation:  # to the end of a test's time
+        while cloud.objects["leases/run/.lock"].generation == first.generation:  # to the end of a test's time
             time.sleep(0.05)
-    assert "b/run/.lock" not in cloud.objects and not capsys.readouterr().err
+    assert "leases/run/.lock" not in cloud.objects and not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("hold", [locked, locked_beside])
@@ -55,7 +55,7 @@ def test_a_killed_command_is_named_waited_for_and_taken_over(cloud, capsys):
     began = time.monotonic()
     with locked(paths.of(RUN)):
         assert time.monotonic() - began >= lease.LEASE_S
-        assert b"process 7" not in cloud.objects["b/run/.lock"].data
+        assert b"process 7" not in cloud.objects["leases/run/.lock"].data
     assert "waiting 0.6 s at most for process 7 on other" in capsys.readouterr().err
 
 
@@ -87,14 +87,14 @@ WRITES = {
     "an upload": lambda place: paths.upload(Path(__file__).parent, place, last="test_lease.py"),
     "a folder that is removed": lambda place: paths.remove(place, commit="a.txt"),
     "a folder that is emptied": paths.clear,
-    "a folder that is renamed": lambda place: paths.rename(paths.of("gs://b/other"), place / "new", commit="x"),
+    "a folder that is renamed": lambda place: paths.rename(paths.of("gs://leases/other"), place / "new", commit="x"),
 }
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 def test_a_command_that_was_stopped_too_long_writes_nothing_more_and_ends(cloud, monkeypatch, write):
     monkeypatch.setattr(lease, "RENEW_S", 60.0)  # the thread that renews was stopped, too
-    with pytest.raises(FolderLost, match=r"b/run: process 8 on fast .*, has taken over .*for 0\.6 s; this one ends"):
+    with pytest.raises(FolderLost, match=r"/run: process 8 on fast .*, has taken over .*for 0\.6 s; this one ends"):
         with locked(paths.of(RUN)):
             paths.write_text(paths.of(RUN) / "a.txt", "1")
             left("process 8 on fast")
@@ -102,7 +102,7 @@ def test_a_command_that_was_stopped_too_long_writes_nothing_more_and_ends(cloud,
             write(paths.of(RUN))
             raise AssertionError
     assert {name: each.generation for name, each in cloud.objects.items()} == before
-    assert cloud.objects["b/run/a.txt"].data == b"1"
+    assert cloud.objects["leases/run/a.txt"].data == b"1"
 
 
 def test_a_command_that_lost_its_folder_and_writes_no_more_says_so_at_its_end(cloud, monkeypatch):
@@ -111,7 +111,7 @@ def test_a_command_that_lost_its_folder_and_writes_no_more_says_so_at_its_end(cl
         with locked(paths.of(RUN)):
             left("process 8 on fast")
             time.sleep(0.8)
-    assert "b/run/.lock" in cloud.objects  # the other's
+    assert "leases/run/.lock" in cloud.objects  # the other's
 
 
 def test_a_stage_that_lost_its_folder_puts_nothing_there(cloud, monkeypatch):
@@ -120,18 +120,18 @@ def test_a_stage_that_lost_its_folder_puts_nothing_there(cloud, monkeypatch):
         (run.tmp / "a.txt").write_text("a")
         killed = Lease(paths.of(f"{RUN}.lock"), paths.of(RUN), "process 8 on fast")
         killed.take()
-    assert list(cloud.objects) == ["b/run.lock"]
+    assert list(cloud.objects) == ["leases/run.lock"]
 
 
 def test_a_command_that_was_stopped_shortly_renews_its_lease_and_goes_on(cloud, monkeypatch):
     monkeypatch.setattr(lease, "RENEW_S", 60.0)
     with locked(paths.of(RUN)):
         time.sleep(0.4)
-        before = cloud.objects["b/run/.lock"].generation
+        before = cloud.objects["leases/run/.lock"].generation
         paths.write_text(paths.of(RUN) / "a.txt", "1")
         paths.write_text(paths.of(RUN) / "b.txt", "1")
-        assert cloud.objects["b/run/.lock"].generation > before
-    assert set(cloud.objects) == {"b/run/a.txt", "b/run/b.txt"}
+        assert cloud.objects["leases/run/.lock"].generation > before
+    assert set(cloud.objects) == {"leases/run/a.txt", "leases/run/b.txt"}
 
 
 def test_a_request_that_is_repeated_after_a_lost_answer_is_still_ours(cloud):

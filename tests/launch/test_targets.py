@@ -86,6 +86,37 @@ def test_local_processes_prints_one_command_a_process():
     assert len(done.stdout.splitlines()) == 3
 
 
+@pytest.mark.parametrize(
+    ("settings", "refused"),
+    [
+        ({"NODES": "2-4", "LEAST_DATA": "2", "MICRO_BATCHES": "3"}, None),
+        ({"NODES": "2-4", "LEAST_DATA": "2"}, "NODES=3 of 2-4 has 3 of 4 copies of the model, which cannot share 4 x"),
+        (
+            {"NODES": "1-4", "LEAST_DATA": "2"},
+            "NODES=1 of 1-4 has 1 of 4 copies of the model, fewer than mesh.least_data=2",
+        ),
+        ({"NODES": "2-4"}, "NODES=2 of 2-4 has 16 devices, fewer than the mesh; add --mesh.least-data"),
+        ({"NODES": "4-2"}, "NODES=4-2 has the larger number first; write NODES=2-4"),
+        ({"NODES": "2-"}, "NODES=2- is not a whole number from 1 on, or two with - between them, such as 2-4"),
+    ],
+)
+def test_slurm_takes_a_range_of_nodes_where_each_number_of_them_can_go_on(settings, refused):
+    done = launch("slurm", CONFIG, "--dry-run", MESH="32", SLICES="4", **settings)
+    if refused is None:
+        assert done.returncode == 0 and "#SBATCH --nodes=2-4\n#SBATCH --mincpus=8\n" in done.stdout, done.stderr
+    else:
+        assert done.returncode == 2 and refused in done.stderr and done.stdout == "", done.stderr
+
+
+def test_a_start_on_fewer_copies_than_the_mesh_has_takes_least_data():
+    sizes = {"PROCESSES": "1", "DEVICES": "2", "MESH": "4", "SLICES": "2"}
+    assert launch("--dry-run", "local-processes", CONFIG, **sizes, LEAST_DATA="1").returncode == 0
+    done = launch("--dry-run", "local-processes", CONFIG, **sizes)
+    assert done.returncode == 2 and "has 4 devices, but this target has 2" in done.stderr
+    done = launch("--dry-run", "local-processes", CONFIG, **(sizes | {"DEVICES": "1"}), LEAST_DATA="1")
+    assert done.returncode == 2 and "this target has 1 devices, which are no whole copies of 2" in done.stderr
+
+
 STAND_IN = """#!/usr/bin/env bash
 echo "$(basename "$0") $*" >> {log}
 {body}

@@ -37,6 +37,11 @@ class Project:
     """The rounds in the folder of an alignment; `run` is the config of the training that ends each of them."""
 
     def __init__(self, folder: Path, settings: AlignSettings, run: RunConfig, *, progress: Progress | None = None):
+        if run.mesh.least_data is not None:
+            raise ConfigError(
+                f"mesh.least_data={run.mesh.least_data}: the steps of a round go on with the mesh that they began with;"
+                " leave it at None"
+            )
         self.folder, self.settings, self.run, self.progress = folder, settings, run, progress
         self.align = AlignConfig(**settings.align)
         self.rounds = folder / "rounds"

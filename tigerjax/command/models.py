@@ -60,6 +60,7 @@ def reward_train(
     from tigerjax.processes import hosts as processes
     from tigerjax.records import sft_examples
     from tigerjax.tokenizer.load import Tokenizer
+    from tigerjax.train import elastic
 
     run = override(config)
     start = init or run.checkpoint.init_from
@@ -68,7 +69,7 @@ def reward_train(
     processes.start(hosts)
     with processes.together():
         result = room.train(
-            run,
+            elastic.present(run),
             reward,
             data=reward_data.RewardData(data.preferences, list(sft_examples(data.calibration_set))),
             tokenizer=Tokenizer(run.data.tokenizer),

@@ -128,11 +128,15 @@ def _carry_out(config: ConfigFile, options: _Options, training: _Training) -> No
     if processes.is_writer():
         to_terminal("\n".join(dump(run)))
     from tigerjax.evaluate.asked import asked
+    from tigerjax.train import elastic
     from tigerjax.train.held_out import lines
     from tigerjax.train.metrics import Reporting, last_record, last_validation
 
     with processes.together():
-        reporting = Reporting(starting=starting, profile_steps=traced, wandb=options.wandb)
+        whole, run = run, elastic.present(run)
+        reporting = Reporting(
+            starting=starting, profile_steps=traced, wandb=options.wandb, event=elastic.event(whole, run)
+        )
         more = training.train(run, run_dir=run_dir, ask=asked(run), progress=show_progress, reporting=reporting)
     if processes.is_writer():
         figures = {"run": str(run_dir)} | last_record(run_dir) | more

@@ -24,9 +24,17 @@ class MeshConfig:
     fsdp: Count = 1  # Shards of the rows of a batch, and of the weights along D
     sequence: Count = 1  # Shares of each row along T, for long rows; the weights along D are split by it too
     tensor: Count = 1  # Shards of the heads, of the mlp and of the vocabulary
+    least_data: Count | None = dataclasses.field(default=None, metadata={LATER: True})
+    """A start that finds fewer than `data` copies, as when a slice is lost, goes on with those that are there, if they
+    are at least so many: each computes more micro-batches, and the global batch stays. None: such a start is refused"""
 
     def __post_init__(self) -> None:
         check(self, "mesh.")
+        if self.least_data is not None and self.least_data > self.data:
+            raise ConfigError(
+                f"mesh.least_data={self.least_data} is more than mesh.data={self.data}, the copies that there are;"
+                " lower it"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

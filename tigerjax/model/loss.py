@@ -48,7 +48,7 @@ def token_loss(
     """Cross-entropy of `softmax(hidden @ head)`, columns from `vocab_size` on masked to -inf.
 
     Each token adds `z_loss` * log(Z)^2, where Z is the sum of the exponentials of its logits: Chowdhery et al. 2022
-    (PaLM, arXiv 2204.02311). It keeps logits from drifting away from 0.
+    (PaLM, arXiv 2204.02311), section 5. It keeps logits from drifting away from 0.
 
     Matrix products run in the dtype of `hidden_BTD` and add up in float32; softmax and sums are float32. At most
     `chunk_tokens` tokens (at least one position of every row) have logits at one time. Chunks are cut along T, so that

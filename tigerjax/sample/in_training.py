@@ -30,6 +30,10 @@ def in_training(config: RunConfig, weights: Any, mesh: Mesh, tokenizer: Any) -> 
 def handed_over(config: RunConfig, mesh: Mesh, weights: Any) -> str:
     """How the sampler gets these weights (arrays or their shapes), as a part of a sentence."""
     size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(weights))
+    narrow = config.weights.frozen_dtype != "float32"
+    if config.lora.rank or narrow:
+        what = "a copy with the adapters in it" if config.lora.rank else "a bfloat16 copy"
+        return f"the sampler reads {what}, {_amount((2 if narrow else 4) * size)}, made for each roll-out"
     if config.compute.dtype != "float32":
         return f"the sampler reads a {config.compute.dtype} copy, {_amount(2 * size)}, made for each roll-out"
     if mesh.size == 1 and jax.default_backend() == "cpu":

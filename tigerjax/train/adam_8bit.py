@@ -1,4 +1,5 @@
-"""Adam whose running means are kept in 8 bits, block by block: Dettmers et al. 2022 (arXiv 2110.02861).
+"""Adam whose running means are kept in 8 bits, block by block: Dettmers et al. 2022 (arXiv 2110.02861),
+sections 2.1 and 2.2.
 
 Each step the means are read as float32, updated, used, and rounded again. A block is some neighbours along one axis of
 a weight, which share a scale: the largest absolute value among them. So the codes have the shape of the weight and are
@@ -73,7 +74,7 @@ class Adam8BitState(NamedTuple):
 def scale_by_adam_8bit(
     *, b1: float, b2: float, eps: float, cut_of: Callable[[Any, jax.Array], Cut | None]
 ) -> optax.GradientTransformation:
-    """`optax.scale_by_adam` with means in 8 bits.
+    """`optax.scale_by_adam` with means in 8 bits: m / (sqrt(v) + eps), Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1.
 
     `cut_of` says how a weight is cut into blocks, from its path and the weight; None keeps float32.
     """

@@ -198,6 +198,8 @@ def _train(
         trained=objective.trained,
     )
     watch.spikes.restore(there.get("health"))
+    if reporting.event is not None:
+        watch.event({"step": start} | reporting.event)
     trace = Trace(run_dir, reporting.profile_steps)
     if reporting.profile_steps is not None and start >= reporting.profile_steps[0]:
         hosts.say(f"no trace: the run resumes at step {start}, past the first step of --profile-steps")

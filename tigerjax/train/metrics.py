@@ -80,6 +80,8 @@ class Reporting:
     """First and last step that are traced to RUN/profile."""
     wandb: str | None = None
     """The Weights & Biases project that gets the logged steps; None: no one does."""
+    event: dict[str, Any] | None = None
+    """A line for RUN/events.jsonl about this start; None: there is none."""
 
 
 class MetricsWriter:

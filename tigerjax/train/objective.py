@@ -207,11 +207,11 @@ def preference_objective(config: RunConfig, mesh: Mesh) -> Objective:
 
 
 def holds_reference(config: RunConfig) -> bool:
-    """Whether the loss computes its reference itself, with the run's own weights: they are the reference, as long as
-    only adapters are trained, and then no second model is in memory."""
+    """Whether the reference is computed with the run's own weights: without the adapters they are the reference, as
+    long as only adapters are trained, and then no second model is in memory."""
     settings = config.objective
     each_step = isinstance(settings, ReferencedConfig) and settings.reference == "each_step"
-    return each_step and config.lora.rank > 0 and not config.weights.trained
+    return (each_step or isinstance(settings, RlConfig)) and config.lora.rank > 0 and not config.weights.trained
 
 
 def token_log_probs(config: Trained, mesh: Mesh) -> Callable[[Any, Any], tuple[jax.Array, jax.Array | None]]:
@@ -231,11 +231,11 @@ def policy_objective(config: RunConfig, mesh: Mesh) -> Objective:
     """The policy gradient that `config.objective` names, over `PolicyBatch`. PPO's weights have a value head, which is
     0 at first.
 
-    Raises ConfigError for rows that are cut along T, for a pipeline in rounds, and for adapters or frozen weights.
+    Raises ConfigError for rows that are cut along T and for a pipeline in rounds.
     """
     settings = config.objective
     assert isinstance(settings, RlConfig)
-    selection_of(config)
+    selection = selection_of(config)
     model, log_probs = decoder(config, mesh), token_log_probs(config, mesh)
 
     def init(key: jax.Array) -> Any:
@@ -245,11 +245,13 @@ def policy_objective(config: RunConfig, mesh: Mesh) -> Objective:
     def loss(weights: Any, batch: PolicyBatch) -> tuple[jax.Array, jax.Array, Sums]:
         return policy_loss(settings, *log_probs(weights, batch.rows), batch)
 
-    return Objective(init=init, loss=loss, by_row=model.by_row, kind=model.family.KIND, tokens=lambda _: 0)
+    return Objective(
+        init=init, loss=loss, by_row=model.by_row, kind=model.family.KIND, tokens=lambda _: 0, trained=selection
+    )
 
 
 def selection_of(config: Trained) -> Selection | None:
-    """Which weights a run of a language model trains; None: all.
+    """Which weights a run of a language model trains, the value head of PPO among them; None: all.
 
     Raises ConfigError as `selected` does, and for settings that reinforcement learning does not have.
     """
@@ -266,12 +268,9 @@ def selection_of(config: Trained) -> Selection | None:
             f"pipeline.rounds={config.pipeline.rounds}: the layers lie in another order than the sampler reads; set"
             " pipeline.rounds=1"
         )
-    if selection is not None:
-        raise ConfigError(
-            f"lora.rank={config.lora.rank}: reinforcement learning trains all weights; set lora.rank=0 and leave the"
-            " fields of weights out"
-        )
-    return None
+    if selection is not None and isinstance(config.objective, PpoConfig):
+        return dataclasses.replace(selection, first={**selection.first, VALUE: 0})
+    return selection
 
 
 def _placed(rows: Batch) -> Batch:

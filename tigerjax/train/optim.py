@@ -80,7 +80,11 @@ def _weight_mean() -> optax.GradientTransformation:
 
 
 def _adamw(c: OptimConfig) -> optax.GradientTransformation:
-    """Loshchilov & Hutter 2019 (arXiv 1711.05101), by optax."""
+    """m / (sqrt(v) + eps), by optax: Loshchilov & Hutter 2019 (arXiv 1711.05101), algorithm 2.
+
+    m = beta1 m + (1 - beta1) g and v = beta2 v + (1 - beta2) g^2, divided by 1 - beta1^t and 1 - beta2^t: Kingma & Ba
+    2015 (arXiv 1412.6980), algorithm 1.
+    """
     assert c.beta2 is not None and c.eps is not None, "OptimConfig refuses it"
     return optax.scale_by_adam(b1=c.beta1, b2=c.beta2, eps=c.eps, mu_dtype=c.first_moment_dtype)
 
@@ -94,7 +98,8 @@ def _muon(c: OptimConfig) -> optax.GradientTransformation:
     """Muon (Jordan et al. 2024) for the matrices of layers, by optax, in the size of AdamW's; AdamW for the rest.
 
     The direction of a matrix is U V^T of its mean gradient U S V^T, nearly: five Newton-Schulz iterations, times
-    ADAM_RMS * sqrt(max(rows, columns)). The heads of an attention matrix are taken together.
+    ADAM_RMS * sqrt(max(rows, columns)): Liu et al. 2025 (arXiv 2502.16982), section 2.2. The heads of an attention
+    matrix are taken together.
     """
 
     def sized(path: Any, direction: jax.Array) -> jax.Array:
@@ -134,8 +139,13 @@ def _each_layer(tx: optax.GradientTransformation) -> optax.GradientTransformatio
 
 
 def _adafactor(c: OptimConfig) -> optax.GradientTransformation:
-    """Shazeer & Stern 2018 (arXiv 1804.04235), by optax, but without their scaling by the size of a weight: so peak_lr
-    means what it means for AdamW. A direction has at most LARGEST_RMS in each layer, and beta1 is that of its mean."""
+    """Shazeer & Stern 2018 (arXiv 1804.04235), algorithm 4 for matrices and 5 for vectors, by optax.
+
+    The direction is u / max(1, rms(u) / LARGEST_RMS) in each layer, with u = g / sqrt(v). Of a matrix, v is r c /
+    mean(r), where r and c are running means of g^2 over its rows and columns; their decay at update t is 1 - t^-0.8.
+    With beta1 the running mean of the directions is taken. Their scaling by the size of a weight is left out: so
+    peak_lr means what it means for AdamW.
+    """
     momentum = optax.ema(c.beta1, debias=False, accumulator_dtype=c.first_moment_dtype)
     return optax.chain(
         optax.scale_by_factored_rms(min_dim_size_to_factor=FACTORED_FROM),

@@ -50,9 +50,9 @@ class Shares(NamedTuple):
 def shares(c: RlConfig, mask_BT: jax.Array) -> Shares:
     """The shares of the tokens where `mask_BT` is 1, as `c.mean` says.
 
-    answer: the mean over answers of 1/|o| sum_t (Shao et al. 2024, arXiv 2402.03300). token: the mean over tokens (Yu
-    et al. 2025, DAPO, arXiv 2503.14476, section 3.3). longest: the mean over answers of 1/max_new_tokens sum_t (Liu et
-    al. 2025, Dr. GRPO, arXiv 2503.20783).
+    answer: the mean over answers of 1/|o| sum_t (Shao et al. 2024, arXiv 2402.03300, equation 3). token: the mean over
+    tokens (Yu et al. 2025, DAPO, arXiv 2503.14476, section 3.3). longest: the mean over answers of 1/max_new_tokens
+    sum_t (Liu et al. 2025, Dr. GRPO, arXiv 2503.20783).
     """
     length_B1 = jnp.sum(mask_BT, axis=1, keepdims=True)
     if c.mean == "token":
@@ -64,7 +64,7 @@ def shares(c: RlConfig, mask_BT: jax.Array) -> Shares:
 
 def ratios(c: RlConfig, logp_BT: jax.Array, old_BT: jax.Array, mask_BT: jax.Array) -> jax.Array:
     """pi / pi_old at each token, or for the whole answer (pi / pi_old)^(1/|o|), the same at each of its tokens (Zheng
-    et al. 2025, GSPO, arXiv 2507.18071)."""
+    et al. 2025, GSPO, arXiv 2507.18071, section 4.1)."""
     log_ratio_BT = mask_BT * (logp_BT - old_BT)
     if isinstance(c, GrpoConfig) and c.ratio == "sequence":
         length_B1 = jnp.maximum(jnp.sum(mask_BT, axis=1, keepdims=True), 1.0)

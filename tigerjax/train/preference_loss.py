@@ -120,7 +120,7 @@ def orpo(c: OrpoConfig, chosen: Side, rejected: Side, kl: jax.Array) -> Terms:
 
 def simpo(c: SimpoConfig, chosen: Side, rejected: Side, kl: jax.Array) -> Terms:
     """-log sigmoid(beta log pi(y_w|x) / |y_w| - beta log pi(y_l|x) / |y_l| - gamma): Meng et al. 2024 (arXiv
-    2405.14734), section 2, with `margin` as gamma.
+    2405.14734), equation 6, with `margin` as gamma.
 
     `label_smoothing` is that of `dpo`. The reward is beta log pi(y|x) / |y|.
     """

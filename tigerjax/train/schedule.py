@@ -16,10 +16,12 @@ def learning_rate(c: OptimConfig, step: jax.Array | int) -> jax.Array:
     ends at final = peak_lr * final_lr_fraction with the last update, where the kind does not say otherwise. x is the
     share of the way that is over, from 0 to 1.
 
-        cosine               final + (peak - final) * (1 + cos(pi x)) / 2: Loshchilov & Hutter 2017 (arXiv 1608.03983)
+        cosine               final + (peak - final) * (1 + cos(pi x)) / 2: Loshchilov & Hutter 2017 (arXiv 1608.03983),
+                             equation 5
         linear               final + (peak - final) * (1 - x)
         constant             peak
-        wsd                  peak, and in the last `decay_steps`: Hu et al. 2024 (MiniCPM, arXiv 2404.06395)
+        wsd                  peak, and in the last `decay_steps`: Hu et al. 2024 (MiniCPM, arXiv 2404.06395),
+                             section 4
             linear           final + (peak - final) * (1 - x)
             sqrt             final + (peak - final) * (1 - sqrt(x)): Hägele et al. 2024 (arXiv 2405.18392)
             exponential      peak * (final / peak)^x

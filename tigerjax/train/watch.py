@@ -116,7 +116,7 @@ class Watch:
                 f"warning: step {step}: the held-out loss of {name} rose at the last {RISES} validations, while that of"
                 " training fell"
             )
-            self._event({"event": "rising", "step": step, "held_out": name})
+            self.event({"event": "rising", "step": step, "held_out": name})
         return found
 
     def _log(self, step: int, values: Any, fed: Fed, validate: Validate | None) -> None:
@@ -169,7 +169,7 @@ class Watch:
             kind = f"above the limits {limits[0]:.4g} and {limits[1]:.4g} of the steps before"
         spikes.bad.append({"step": step, "loader": fed.before})
         hosts.say(f"step {step}: {what}: {kind}, update skipped")
-        self._event({"event": "skipped", "step": step, "loss_nats": str(loss), "grad_norm": str(norm), "why": kind})
+        self.event({"event": "skipped", "step": step, "loss_nats": str(loss), "grad_norm": str(norm), "why": kind})
         if len(spikes.bad) <= self.config.health.skip:
             return
         self._give_up(f"step {step}: {what}; {len(spikes.bad)} updates in a row were refused ({kind})")
@@ -183,7 +183,7 @@ class Watch:
         what = f"{len(names)} arrays of the state are not finite ({', '.join(names[:3])})"
         hosts.say(f"step {step}: {what}: not saved")
         self.spikes.bad.append({"step": step, "loader": fed.before})
-        self._event({"event": "not finite", "step": step, "arrays": names})
+        self.event({"event": "not finite", "step": step, "arrays": names})
         self._give_up(f"step {step}: {what}, so nothing was saved")
 
     def _give_up(self, what: str) -> None:
@@ -218,14 +218,14 @@ class Watch:
         self.spikes.bad, self.spikes.rollbacks = [], rollbacks
         of = f"{rollbacks} of {self.config.health.rollbacks}"
         hosts.say(f"rolled back from step {bad[-1]['step']} to {meta['step']} ({of}); batches between are left out")
-        self._event({
+        self.event({
             "event": "rollback", "step": bad[-1]["step"], "to": meta["step"], "refused": bad,
             "left_out": {"from": meta["loader"], "to": loader},
         })  # fmt: skip
         self.metrics.rewind(meta["step"])
         self._since, self._steps, self._tokens = time.perf_counter(), 0, 0
 
-    def _event(self, record: dict[str, Any]) -> None:
+    def event(self, record: dict[str, Any]) -> None:
         """Adds a line to RUN/events.jsonl. Rollbacks never remove lines from it, as they do from metrics.jsonl."""
         if hosts.is_writer():
             with contextlib.closing(Log(self.run_dir / EVENTS)) as events:

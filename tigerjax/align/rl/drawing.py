@@ -5,6 +5,7 @@ that is killed and resumed draws the same answers. In the middle of a roll-out i
 since the weights that drew them are gone by then.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,18 @@ from tigerjax.align.rl import advantages, rollout
 from tigerjax.align.rl.prompts import PromptLoader
 from tigerjax.align.rl.rewards import Rewards
 from tigerjax.align.rl.rollout import Answered, Rollout
-from tigerjax.config import GrpoConfig, PpoConfig, RlConfig, RunConfig
+from tigerjax.config import GrpoConfig, LoraConfig, PpoConfig, RlConfig, RunConfig, WeightsConfig
 from tigerjax.data.rows import make_batch
 from tigerjax.errors import DataError
 from tigerjax.mesh import in_mesh, put, sharding
+from tigerjax.model import adapters
 from tigerjax.model.reward import VALUE
 from tigerjax.processes import hosts
 from tigerjax.sample import encoding, engine
 from tigerjax.sample.engine import Batching, SamplingConfig
 from tigerjax.sample.in_training import in_training
 from tigerjax.train.feed import Fed
-from tigerjax.train.objective import token_log_probs
+from tigerjax.train.objective import selection_of, token_log_probs
 
 Interrupted = Callable[[], bool]
 
@@ -47,12 +49,17 @@ class RolloutBatches:
         rewards: Rewards,
         reference: Any = None,
     ):
-        """`reference` are the weights of the reference on `mesh`; None where `objective.kl` is 0."""
+        """`reference` are the weights of the reference on `mesh`; None where `objective.kl` is 0, and where the run's
+        own weights without their adapters are the reference."""
         settings = run.objective
         assert isinstance(settings, RlConfig)
         self._run, self._c, self._loader, self._mesh = run, settings, loader, mesh
         self._run_dir, self._tokenizer, self._rewards, self._reference = run_dir, tokenizer, rewards, reference
+        self._selection = selection_of(run)
         self._log_probs = in_mesh(mesh, jax.jit(token_log_probs(run, mesh), out_shardings=sharding(mesh)))
+        plain = dataclasses.replace(run, lora=LoraConfig(), weights=WeightsConfig())
+        of_reference = jax.jit(token_log_probs(plain, mesh), out_shardings=sharding(mesh))
+        self._of_reference = in_mesh(mesh, of_reference) if run.lora.rank else self._log_probs
         self._reasons = encoding.stops(tokenizer, True)
         self._now: tuple[int, Rollout, dict[str, float]] | None = None
 
@@ -77,14 +84,16 @@ class RolloutBatches:
     def _drawn(self, weights: Any, turn: int, interrupted: Interrupted) -> tuple[Rollout, dict[str, float]] | None:
         """(roll-out number `turn`, its figures), which are on disk by then; None when it was interrupted."""
         c, every, kept = self._c, list[list[Answered]](), list[list[Answered]]()
+        sampled = weights if self._selection is None else self._selection.plain(weights)
         for draw in range(c.draws if isinstance(c, GrpoConfig) else 1):
-            groups = self._groups(weights, turn, draw, interrupted)
+            groups = self._groups(sampled, turn, draw, interrupted)
             if groups is None:
                 return None
             every += groups
             kept += [group for group in groups if self._says_something(group)]
             if len(kept) >= c.prompts_per_rollout:
                 break
+        del sampled  # with adapters it is a copy
         answers = [one for group in kept[: c.prompts_per_rollout] for one in group if np.isfinite(one.reward)]
         figures = _figures(every, kept, c)
         if not answers:
@@ -174,6 +183,9 @@ class RolloutBatches:
         self, weights: Any, rows_R3T: np.ndarray, interrupted: Interrupted
     ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None] | None:
         """(log pi_old, values, log pi_ref) of all rows, a micro-batch at a time: that many fit into memory."""
+        reference = self._reference
+        if self._c.kl and reference is None:
+            reference = adapters.without(weights, self._run.lora)
         size = self._run.global_batch_size // self._run.optim.gradient_accumulation_steps
         mask_RT = rollout.next_is_answer(rows_R3T)
         old_RT, reference_RT, value_RT = (np.zeros(mask_RT.shape, np.float32) for _ in range(3))
@@ -189,11 +201,11 @@ class RolloutBatches:
             old_RT[part] = np.asarray(logp_BT)
             if value_BT is not None:
                 value_RT[part] = np.asarray(value_BT)
-            if self._reference is not None:
-                reference_RT[part] = np.asarray(self._log_probs(self._reference, rows)[0])
+            if reference is not None:
+                reference_RT[part] = np.asarray(self._of_reference(reference, rows)[0])
         for array_RT in (old_RT, reference_RT, value_RT):
             array_RT *= mask_RT
-        return old_RT, value_RT if VALUE in weights else None, reference_RT if self._reference is not None else None
+        return old_RT, value_RT if VALUE in weights else None, reference_RT if reference is not None else None
 
     def _against_sampler(
         self, old_RT: np.ndarray, sampler_RT: np.ndarray, mask_RT: np.ndarray

@@ -15,14 +15,13 @@ from tigerjax.align.rl.drawing import RolloutBatches
 from tigerjax.align.rl.prompts import PromptLoader
 from tigerjax.align.rl.rewards import Rewards
 from tigerjax.checkpoint.files import FOLDER, steps
-from tigerjax.checkpoint.stored import StoredModel, placed_weights
+from tigerjax.checkpoint.stored import StoredModel
 from tigerjax.config import PpoConfig, RlConfig, RunConfig
 from tigerjax.data.held_out import open_sets
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
 from tigerjax.files.progress import Progress
 from tigerjax.mesh import mesh_of_several, run_mesh
-from tigerjax.model.hf_config import remembered
 from tigerjax.model.reward import VALUE, new_value_head
 from tigerjax.processes import hosts
 from tigerjax.sample.in_training import handed_over
@@ -31,7 +30,7 @@ from tigerjax.train import objective as objectives
 from tigerjax.train.held_out import HeldOut, QuestionSet
 from tigerjax.train.loop import train as train_loop
 from tigerjax.train.metrics import Reporting
-from tigerjax.train.start import Init
+from tigerjax.train.start import start_weights
 from tigerjax.train.validation import refuse_unfit
 
 
@@ -60,6 +59,7 @@ def train(
     chat = start_model(config, tokenizer)
     rewards = Rewards(config, settings, tokenizer, mesh_of_several(config.mesh))
     _say(config, settings, mesh, counts, chat)
+    own_reference = objectives.holds_reference(config)
     drawing = RolloutBatches(
         config,
         loader,
@@ -67,12 +67,13 @@ def train(
         mesh=mesh,
         tokenizer=tokenizer,
         rewards=rewards,
-        reference=reference.placed(config, mesh, chat) if settings.kl else None,
+        reference=reference.placed(config, mesh, chat) if settings.kl and not own_reference else None,
     )
     init = None
     if isinstance(settings, PpoConfig) and not steps(run_dir / FOLDER):
         new = {VALUE: new_value_head(config.model).unbox()}
-        init = Init(placed_weights(chat, mesh, "float32") | new, remembered(chat.extra, chat.run_config))
+        chat_weights = start_weights(chat, objective, mesh)
+        init = chat_weights._replace(weights=chat_weights.weights | new)
     train_loop(
         config,
         loader,
