@@ -38,10 +38,12 @@ class Blanks(WordTokenizer):
 given, work = sys.argv[1:]
 config = MinhashConfig(n_grams=5, num_buckets=14, hashes_per_bucket=8)
 read = lambda: JsonlReader(given)
-def run(*steps): LocalPipelineExecutor(pipeline=list(steps), tasks=1, workers=1, skip_completed=False).run()
+how = {"workers": 1, "skip_completed": False}
+def run(*steps, tasks=1):
+    logs = f"{work}/logs/{type(steps[-1]).__name__}"  # else a folder logs/ of the place where it is started
+    LocalPipelineExecutor(pipeline=list(steps), tasks=tasks, logging_dir=logs, **how).run()
 run(read(), MinhashDedupSignature(output_folder=work + "/sig", config=config, language=Blanks()))
-buckets = MinhashDedupBuckets(work + "/sig", work + "/buckets", config=config)
-LocalPipelineExecutor(pipeline=[buckets], tasks=14, workers=1).run()
+run(MinhashDedupBuckets(work + "/sig", work + "/buckets", config=config), tasks=14)
 ids = {"save_cluster_id": True, "save_cluster_size": True}
 run(MinhashDedupCluster(work + "/buckets", work + "/remove", config=config, **ids))
 run(read(), MinhashDedupFilter(work + "/remove", exclusion_writer=JsonlWriter(work + "/removed", compression=None),
