@@ -6,6 +6,8 @@ Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run
 Command  tigerjax train configs/tiger_7b_dpo.py --objective.preferences FILE
 
+Plan     not yet run: tigerjax plan configs/tiger_7b_dpo.py --topology v5p:4x4x4
+
 Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: loss, beta, learning
 rate, schedule, betas, decay, clipping, batch, row length, steps, mesh, remat, kernel blocks and how often to save.
 """

@@ -7,7 +7,7 @@
 For each seed a tiny model is trained on rows of 128 tokens: a quarter of them the embedded Chinese and English text,
 the others the same text with hidden numbers and their questions. It is then measured at 1 to 16 times this length with
 every kind of rope, by each of FACTORS, without further training. The text and the questions that are measured are not
-those of the training.
+those of the training. Seeds that OUT/figures.json has already, and that are not named, stay in it.
 """
 
 import argparse
@@ -44,7 +44,7 @@ SPREAD = "Each figure is a mean over the seeds, and in brackets is their standar
 NO_SPREAD = "It is one seed: how much chance there is in the figures is not known."
 IN_CHINESE = {
     r"Written by (`[^`]+`) from \[(\S+)\]\(\S+\): ": r"由 \1 根据 [\2](../\2) 写出：",
-    r"seeds? ([\d, ]+), ([\d,]+) steps of training, commit (\w+)\. ": r"种子 \1，训练 \2 步，提交 \3。",
+    r"seeds? ([\d, ]+); ([\d,]+) steps of training, commits? ([\w+, ]+)\. ": r"种子 \1，训练 \2 步，提交 \3。",
     r"A hidden number .* (\d+) times in each language and length\. ": r"每种语言、每个长度各查找 \1 次隐藏数字。",
     re.escape(SPREAD): "表中是各种子的均值，括号里是标准差。",
     re.escape(NO_SPREAD): "只有一个种子，所以还不知道这些数字受偶然因素影响有多大。",
@@ -241,11 +241,13 @@ def measured(record: dict[str, Any]) -> str:
     from tigerjax.evaluate.needles import DEPTHS
 
     seeds = ", ".join(sorted(record["seeds"]))
+    of = list(dict.fromkeys(record["seeds"][seed]["commit"] for seed in sorted(record["seeds"])))
+    commits = f"{'commits' if len(of) > 1 else 'commit'} {', '.join(of)}"
     lines = [
         "Written by `python benchmarks/studies/length.py --write` from"
         " [long_context/figures.json](long_context/figures.json):"
-        f" {'seeds' if len(record['seeds']) > 1 else 'seed'} {seeds}, {record['steps']:,} steps of training, commit"
-        f" {record['commit']}. A hidden number was looked for {NEEDLES * len(DEPTHS)} times in each language and"
+        f" {'seeds' if len(record['seeds']) > 1 else 'seed'} {seeds}; {record['steps']:,} steps of training,"
+        f" {commits}. A hidden number was looked for {NEEDLES * len(DEPTHS)} times in each language and"
         f" length. {SPREAD if len(record['seeds']) > 1 else NO_SPREAD}",
     ]
     for factor in FACTORS:
@@ -296,16 +298,19 @@ def main() -> None:
         write(json.loads((out / "figures.json").read_text(encoding="utf-8")))
         return
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    record: dict[str, Any] = {"commit": commit(), "steps": args.steps, "seeds": {}}
+    record: dict[str, Any] = {"steps": args.steps, "seeds": {}}
+    if (out / "figures.json").is_file():
+        there = json.loads((out / "figures.json").read_text(encoding="utf-8"))
+        record = there if there["steps"] == args.steps else record
     for seed in args.seeds:
-        record["seeds"][str(seed)] = one_seed(out, seed, args.steps)
+        record["seeds"][str(seed)] = {"commit": commit()} | one_seed(out, seed, args.steps)
         manifest.write_json(out / "figures.json", record)
         from tigerjax.evaluate import length_page
         from tigerjax.pages.tables import plain
 
-        for factor, figures in record["seeds"][str(seed)].items():
-            for caption, table in length_page.tables(figures):
-                say(f"seed {seed}, factor {factor}. {caption}\n{plain(table)}")
+        for factor in FACTORS:
+            for caption, table in length_page.tables(record["seeds"][str(seed)][f"{factor:g}"]):
+                say(f"seed {seed}, factor {factor:g}. {caption}\n{plain(table)}")
 
 
 if __name__ == "__main__":

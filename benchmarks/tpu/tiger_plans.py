@@ -4,8 +4,9 @@
     python benchmarks/tpu/tiger_plans.py --out runs/tiger_plans --only tiger_7b_sft --again
     python benchmarks/tpu/tiger_plans.py --out runs/tiger_plans --write    writes the plans into the docstrings
 
-`--write` also puts a table of them all into docs/TPU.md. No TPU is needed. A plan takes minutes on 2 cores; it is made
-by `tigerjax plan` in a process of its own, and written to OUT/NAME.json.
+`--write` also puts a table of them all into docs/TPU.md; what has no plan in OUT stays as it is. No TPU is
+needed. A plan takes minutes on 2 cores; it is made by `tigerjax plan` in a process of its own, and written to
+OUT/NAME.json.
 """
 
 import argparse
@@ -26,23 +27,27 @@ WORDS = {
     "tiger_7b_pretrain": ["--topology", "v5p:4x4x4", *HOLISTIC],
     "tiger_13b_pretrain": ["--topology", "v5p:4x4x4", *HOLISTIC],
     "tiger_70b_pretrain": ["--topology", "v5p:4x8x8", *HOLISTIC],
+    "tiger_13b_v5_pretrain": ["--topology", "v5p:4x4x4", *HOLISTIC],
+    "tiger_13b_v6_pretrain": ["--topology", "v5p:4x4x4", *HOLISTIC],
+    "tiger_70b_v2_pretrain": ["--topology", "v5p:4x8x8", *HOLISTIC],
     "tiger_13b_long": ["--topology", "v5p:4x4x4", *LONG],
     "tiger_70b_long": ["--topology", "v5p:4x8x8", *LONG],
     "tiger_7b_sft": ["--topology", "v5p:4x4x4"],
     "tiger_13b_sft": ["--topology", "v5p:4x4x4"],
     "tiger_70b_sft": ["--topology", "v5p:4x4x4"],
+    "tiger_70b_lora": ["--topology", "v5e:8x8"],
+    "tiger_7b_dpo": ["--topology", "v5p:4x4x4"],
     "tiger_7b_reward": ["--topology", "v5p:4x4x4", *ANSWERS],
     "tiger_13b_reward": ["--topology", "v5p:4x4x4", *ANSWERS],
     "tiger_70b_reward": ["--topology", "v5p:4x4x4", *ANSWERS],
 }
+MARK = "tiger_plans"
 BLOCK = re.compile(r"^Plan     .*?\n\n", re.DOTALL | re.MULTILINE)
 
 
-def block(name: str, shown: dict[str, Any] | None) -> str:
-    """A plan as the lines of a docstring. Without a plan (`shown` is None) they say that there is none."""
+def block(name: str, shown: dict[str, Any]) -> str:
+    """A plan as the lines of a docstring."""
     command = f"tigerjax plan configs/{name}.py {' '.join(WORDS[name])}"
-    if shown is None:
-        return f"Plan     not yet compiled\n         {command}\n\n"
     if not shown["fits"]:
         return f"Plan     does not fit: {shown['peak_gb']:.1f} of {shown['hbm_gb']:.1f} GB\n         {command}\n\n"
     text = (
@@ -81,6 +86,13 @@ def cells(name: str, shown: dict[str, Any]) -> list[str]:
     return [*first, static, attention, f"{traffic}, {exposed}", step, f"{shown['mfu_bound']:.1%}"]
 
 
+def standing() -> dict[str, list[str]]:
+    """The rows of docs/TPU.md by config."""
+    table = DOC.read_text(encoding="utf-8").partition(f"<!-- {MARK} -->")[2].partition(f"<!-- /{MARK} -->")[0]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line]
+    return {row[0]: row for row in lines if row[0] in WORDS}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/tiger_plans"))
@@ -91,7 +103,7 @@ def main() -> None:
     )
     a = parser.parse_args()
     a.out.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows = standing()
     for name in a.only:
         path, config = (a.out / f"{name}.json").resolve(), ROOT / f"configs/{name}.py"
         if not a.write and (a.again or not path.is_file()):
@@ -109,17 +121,16 @@ def main() -> None:
             if done.returncode:
                 print(f"{name} failed: {done.stderr.strip()[-500:]}", flush=True)
                 continue
-        shown = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-        text = block(name, shown)
+        if not path.is_file():
+            continue
+        shown = json.loads(path.read_text(encoding="utf-8"))
+        text, rows[name] = block(name, shown), cells(name, shown)
         print(f"{name}\n{text}", end="", flush=True)
-        if shown is not None:
-            rows.append(cells(name, shown))
         if a.write:
-            source = config.read_text(encoding="utf-8")
-            before, after = BLOCK.split(source, maxsplit=1)
+            before, after = BLOCK.split(config.read_text(encoding="utf-8"), maxsplit=1)
             config.write_text(before + text + after, encoding="utf-8")
     if a.write:
-        write(DOC, "tiger_plans", HEAD, rows)
+        write(DOC, MARK, HEAD, [rows[name] for name in WORDS if name in rows])
 
 
 if __name__ == "__main__":

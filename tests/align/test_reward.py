@@ -18,9 +18,12 @@ from tigerjax.align.answers import Answer
 from tigerjax.align.prompts import draw, prompt_key
 from tigerjax.checkpoint.loaded import Loaded, load
 from tigerjax.checkpoint.model import load_model, save_model
+from tigerjax.config import MeshConfig
 from tigerjax.errors import ConfigError, DataError, GateFailed
 from tigerjax.files import paths
-from tigerjax.model import decoder
+from tigerjax.mesh import in_mesh, run_mesh
+from tigerjax.model import decoder, families
+from tigerjax.model.attention import fitting
 from tigerjax.model.layers import init
 from tigerjax.model.reward import RewardModel, from_language
 
@@ -74,6 +77,39 @@ def test_rows_and_places_of_padding_change_neither_loss_nor_gradient():
     spoiled[0, 2], spoiled[1] = np.inf, np.nan
     assert float(loss(scores)) == float(loss(spoiled))
     assert (np.asarray(jax.grad(loss)(spoiled)) == np.asarray(jax.grad(loss)(scores))).all()
+
+
+def test_a_batch_of_rows_that_are_cut_along_their_length_has_the_loss_and_gradient_of_one_device():
+    """Four shares, and chats that end in each of them."""
+    config, rng = world.run_config(steps=9, batch_rows=4, seq_len=64), np.random.default_rng(2)
+    last_BC = np.array([[63, 5], [20, 33], [47, 15], [16, -1]], np.int32)
+    pairs = np.zeros((4, 2, 2), np.float32)
+    pairs[:3, 0, 1] = 1.0
+    tokens_BCT = rng.integers(3, 29, (4, 2, 64)).astype(np.int32)
+    batch = reward_data.RewardBatch(tokens_BCT, last_BC, pairs, np.zeros_like(pairs))
+    weights = born(families.of(config.model).reward_model(config.model, config.compute), 4)
+
+    def computed(degrees):
+        run = dataclasses.replace(config, mesh=degrees)
+        objective = reward.reward_objective(run, centering=0.1)
+        run = in_mesh(run_mesh(run), jax.jit(jax.value_and_grad(lambda w, b: objective.loss(w, b)[0])))
+        return jax.device_get(run(weights, batch))
+
+    one, other = computed(MeshConfig()), computed(MeshConfig(fsdp=2, sequence=4))
+    assert one[0] > 1.0 and abs(one[0] - other[0]) < PADDING_TOLERANCE
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=PADDING_TOLERANCE), *(t[1] for t in (one, other)))
+
+
+@pytest.mark.parametrize(("attention", "sequence", "multiple"), [("reference", 4, 64), ("splash", 2, 1024)])
+def test_rows_of_training_have_a_length_that_devices_and_kernel_can_share(attention, sequence, multiple):
+    config = world.run_config(steps=9, seq_len=4096)
+    compute = dataclasses.replace(config.compute, attention=attention)
+    cut = dataclasses.replace(config, compute=compute, mesh=MeshConfig(sequence=sequence))
+    assert reward.row_multiple(cut) == multiple
+    for length in range(multiple, 4097, multiple):
+        assert length % (2 * sequence) == 0
+        blocks = fitting(compute, length).splash.blocks() if attention == "splash" else {}
+        assert all((length // sequence if "block_q" in name else length) % block == 0 for name, block in blocks.items())
 
 
 @pytest.fixture(scope="module")

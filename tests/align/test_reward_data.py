@@ -18,6 +18,7 @@ def test_one_ranking_of_ten_is_45_pairs_of_total_weight_one(tmp_path):
     assert len(one.pairs) == 45 == counts["in"] == counts["out"]
     assert sum(p.weight for p in one.pairs) == pytest.approx(1.0)
     batch = reward_data.to_batch([one], TOKENIZER, seq_len=32)
+    assert reward_data.to_batch([one], TOKENIZER, seq_len=4096, multiple=512).tokens_BCT.shape == (1, 10, 512)
     assert np.count_nonzero(batch.pairs_BCC) == 45 and batch.pairs_BCC.sum() == pytest.approx(1.0)
 
 

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import math
+import re
 from pathlib import Path
 
 import flax.linen as nn
@@ -27,6 +28,10 @@ SIZES = {
     for name, function in inspect.getmembers(presets, inspect.isfunction)
     if not inspect.signature(function).parameters
 }
+PLANNED = re.compile(
+    r"Plan     ([\d.]+) of ([\d.]+) GB per chip; a step of ([\d,]+) tokens in .*?MFU at most ([\d.]+)%", re.DOTALL
+)
+"""In a docstring: GB that are needed and there, tokens of a step, and the bound."""
 PUBLISHED = {
     "llama2_7b": 6_738_415_616,
     "llama2_13b": 13_015_864_320,
@@ -96,6 +101,26 @@ def test_a_config_has_the_published_number_of_parameters_by_arithmetic_and_by_sh
 def test_the_docstring_of_a_config_gives_its_number_of_parameters_and_says_what_was_not_run(path):
     text = path.read_text(encoding="utf-8")
     assert f"{COUNTS[path.stem]:,} parameters" in text and "our choice" in text
+
+
+def test_every_config_of_tigerbots_sizes_is_planned_by_the_script(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks/tpu"))
+    tiger_plans = importlib.import_module("tiger_plans")
+    assert set(tiger_plans.WORDS) == {path.stem for path in CONFIGS if path.stem.startswith("tiger_")}
+    for name, words in tiger_plans.WORDS.items():
+        said = (ROOT / f"configs/{name}.py").read_text(encoding="utf-8")
+        assert f"tigerjax plan configs/{name}.py {' '.join(words)}\n" in said
+
+
+def test_the_plan_of_rows_of_32768_tokens_reaches_nine_tenths_of_that_of_4096_with_as_many_tokens_per_chip():
+    planned = []
+    for name in ("tiger_70b_long", "tiger_70b_pretrain"):
+        said = (ROOT / f"configs/{name}.py").read_text(encoding="utf-8")
+        peak, room, tokens, bound = PLANNED.search(said).groups()
+        assert "Hardware 256 v5p chips" in said and float(peak) < float(room)
+        planned.append((tokens, float(bound)))
+    (tokens, long), (as_many, short) = planned
+    assert tokens == as_many and long >= 0.9 * short
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

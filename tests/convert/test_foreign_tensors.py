@@ -9,7 +9,7 @@ from test_hf import CONFIG, Q1, random_weights
 
 from tigerjax.convert import hf
 from tigerjax.convert.tensors import Safetensors
-from tigerjax.errors import ConfigError, DataError
+from tigerjax.errors import ConfigError, DataError, TigerjaxError
 
 ENTRY = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
 
@@ -62,6 +62,32 @@ def test_a_pointer_of_git_lfs_is_named(tmp_path):
     (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     with pytest.raises(DataError, match="git lfs pull"):
         Safetensors([tmp_path / "model.safetensors"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("model.gguf", "model.gguf: llama.cpp's form is not read"),
+        ("model-00001-of-00002.gguf", "llama.cpp's form is not read"),
+        ("consolidated.safetensors", "Mistral's own form"),
+        ("consolidated.00.pth", "beside its params.json without a config.json"),
+        ("model.pth", "read as pytorch_model.bin; save"),
+        ("model-00002-of-00003.safetensors", r"index\.json: not there, but model-00002-of-00003\.safetensors is; copy"),
+        ("pytorch_model-00001-of-00002.bin", r"pytorch_model\.bin\.index\.json: not there, but "),
+        ("training_args.bin", r"model\.safetensors: not there; the folder needs"),
+    ],
+)
+def test_weights_of_another_form_beside_a_config_are_told_what_to_do(tmp_path, name, message):
+    hf.to_hf(random_weights(), CONFIG, tmp_path / "hf", hf.Export(tokenizer=None))
+    (tmp_path / "hf/model.safetensors").rename(tmp_path / "hf" / name)
+    with pytest.raises(TigerjaxError, match=message):
+        hf.from_hf(tmp_path / "hf")
+
+
+def test_a_file_in_the_place_of_a_folder_is_told_by_its_form(tmp_path):
+    (tmp_path / "whole.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ConfigError, match=r"whole\.gguf: llama.cpp's form is not read"):
+        hf.from_hf(tmp_path / "whole.gguf")
 
 
 def test_float16_is_written_and_a_value_that_it_cannot_hold_is_counted(tmp_path):

@@ -243,6 +243,7 @@ def test_what_is_no_models_file_is_one_line(whole, tmp_path, monkeypatch, capsys
         ([state], "holds a list; give the state dict"),
         (state | {"layers.0.attention.wq.bias": torch.ones(48)}, r"1 tensors are left over .*wq\.bias"),
         ({}, r"num_hidden_layers=3, but the tensors are of 0 layers"),
+        ({n: t for n, t in state.items() if "layers" not in n}, "num_hidden_layers=3, but the tensors are of 0 layers"),
     ):
         torch.save(content, meta / SHARDS.format(0))
         with pytest.raises((ConfigError, DataError), match=message) as error:

@@ -17,6 +17,7 @@ from tigerjax.convert.tensors import InMemory
 from tigerjax.evaluate.branches import Tokens
 from tigerjax.evaluate.loglikelihood import LogLikelihoods
 from tigerjax.model import decode, families, rope
+from tigerjax.model.hf_config import source_ids
 
 KINDS = list(make_rope.KINDS)
 ROWS = ("below", "above")
@@ -24,7 +25,7 @@ LOGITS = 1e-4  # absolute, in float32: the issue's bound
 RELATIVE = 1e-4  # of loss and gradients: the issue's bound
 COMPUTE = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=8)
 CASES = pytest.mark.parametrize(("model", "kind"), make_rope.CASES, ids=lambda name: name)
-PADDING = 5
+PADDED = make_rope.LONG + make_rope.NEW + 5
 
 
 @functools.cache
@@ -67,6 +68,7 @@ def padded(tokens_BT, length):
 
 @CASES
 def test_logits_loss_gradients_and_greedy_ids_of_every_family_and_kind_equal_hugging_face(model, kind, tmp_path):
+    """And the cache, from which the ids are drawn, gives the logits of whole rows."""
     config, want = config_of(model, kind, tmp_path), frozen(model, kind)
     weights = tree(config, tensors(model))
 
@@ -77,7 +79,7 @@ def test_logits_loss_gradients_and_greedy_ids_of_every_family_and_kind_equal_hug
         of_targets = jnp.take_along_axis(log_probs, tokens_BT[:, 1:, None], axis=-1)[..., 0]
         return -(of_targets * segments_BT[:, 1:]).sum() / segments_BT[:, 1:].sum(), logits_BTV
 
-    rows = {row: padded(jnp.asarray(want[f"{row} tokens"]), make_rope.LONG + PADDING) for row in ROWS}
+    rows = {row: padded(jnp.asarray(want[f"{row} tokens"]), PADDED) for row in ROWS}
     graded, read_greedily = (quickly(f, weights, *rows["below"]) for f in (graded, functools.partial(greedy, config)))
     for row in ROWS:
         T = want[f"{row} tokens"].shape[1]
@@ -91,18 +93,25 @@ def test_logits_loss_gradients_and_greedy_ids_of_every_family_and_kind_equal_hug
             assert distance <= RELATIVE, f"{jax.tree_util.keystr(path)}: {distance:.2e}"
 
         jax.tree_util.tree_map_with_path(close, gradients, tree(config, of_row))
-        np.testing.assert_array_equal(read_greedily(weights, *rows[row]), want[f"{row} greedy"][0])
+        drawn_T, read_TV = read_greedily(weights, *rows[row])
+        np.testing.assert_array_equal(drawn_T, want[f"{row} greedy"][0])
+        whole_BT = jnp.concatenate([want[f"{row} tokens"], drawn_T[None]], axis=1)
+        if config.rope.kind == "dynamic":  # past the original length a cache keeps older angles, as in transformers
+            whole_BT = whole_BT[:, : max(T, make_rope.FIRST)]
+        at_once_TV = graded(weights, *padded(whole_BT, PADDED))[0][1][0, T - 1 : whole_BT.shape[1] - 1]
+        assert np.abs(at_once_TV - read_TV[: len(at_once_TV)]).max(initial=0.0) <= LOGITS
 
 
 def greedy(config, weights, tokens_BT, segments_BT):
-    """Ids from the cache, with padding behind the prompt as in a bucket."""
+    """(ids, the logits_TV that each was taken from) from the cache, with padding behind the prompt as in a bucket."""
     max_len = tokens_BT.shape[1] + make_rope.NEW
     logits_BV, cache = decode.prefill(weights, config, COMPUTE, tokens_BT, segments_BT, max_len=max_len)
 
     def step(carried, _):
         logits_BV, cache = carried
         token_B = logits_BV.argmax(-1)
-        return decode.decode_step(weights, config, COMPUTE, cache, token_B, cache.lengths_B), token_B[0]
+        after = decode.decode_step(weights, config, COMPUTE, cache, token_B, cache.lengths_B)
+        return after, (token_B[0], logits_BV[0])
 
     return jax.lax.scan(step, (logits_BV, cache), None, make_rope.NEW)[1]
 
@@ -137,6 +146,21 @@ def test_the_numpy_logits_of_verify_know_every_family_and_kind(model, kind, tmp_
         assert np.abs(got - want[f"{row} logits"][0]).max() <= LOGITS
 
 
+@CASES
+def test_the_config_of_every_family_and_kind_goes_out_as_it_came_and_gives_itself_back(model, kind, tmp_path):
+    came = json.loads(str(frozen(model, kind)["config"]))
+    (tmp_path / "config.json").write_text(json.dumps(came))
+    opened = families.read_hf_config(tmp_path)
+    given = {"reward": False, "rows": opened.config.vocab_size, "dtype": "float32", "seq_len": None}
+    for extra in (opened.extra, {}):  # of an import, and of a run that began here
+        family = families.of(opened.config)
+        went = family.to_hf_config(opened.config, ids=source_ids(extra), extra=extra, **given)
+        (tmp_path / "config.json").write_text(json.dumps(went))
+        assert families.read_hf_config(tmp_path).config == opened.config
+        if extra:
+            assert came.items() <= json.loads(json.dumps(went)).items()
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "default"])
 def test_no_kind_passes_as_another(kind, tmp_path):
     """So that the tests above can fail: without scaling the row above the original length has other logits."""
@@ -152,26 +176,6 @@ def test_no_window_passes_as_another(model, window, tmp_path):
     assert config.extras.window == make_rope.WINDOW
     got = of_verify(model, dataclasses.replace(config, sliding_window=window), want["below tokens"][0])
     assert np.abs(got - want["below logits"][0]).max() > 100 * LOGITS
-
-
-@pytest.mark.parametrize(
-    ("model", "kind"),
-    [*(("llama", kind) for kind in ("linear", "yarn", "llama3", "dynamic")), ("mistral", "yarn"), ("qwen2", "llama3")],
-    ids=lambda name: name,
-)
-def test_cached_decoding_gives_what_the_whole_row_gives(model, kind, tmp_path):
-    """With dynamic up to the original length only: past it a cache keeps older angles, as in transformers."""
-    config, want = config_of(model, kind, tmp_path), frozen(model, kind)
-    weights, T = tree(config, tensors(model)), make_rope.FIRST if kind == "dynamic" else make_rope.LONG
-    tokens_BT = jnp.asarray(want["above tokens"])[:, :T]
-    logits_BV, cache = decode.prefill(
-        weights, config, COMPUTE, tokens_BT[:, :4], jnp.ones((1, 4), jnp.int32), max_len=T
-    )
-    step = jax.jit(lambda cache, token_B: decode.decode_step(weights, config, COMPUTE, cache, token_B, cache.lengths_B))
-    whole_BTV = apply(config, weights, tokens_BT)
-    for t in range(4, T):
-        np.testing.assert_allclose(logits_BV, whole_BTV[:, t - 1], atol=LOGITS)
-        logits_BV, cache = step(cache, tokens_BT[:, t])
 
 
 @pytest.mark.parametrize(("model", "kind"), [("llama", "dynamic"), ("mistral", "yarn"), ("qwen2_window", "default")])

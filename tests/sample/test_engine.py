@@ -260,10 +260,10 @@ def test_bad_prompts_and_settings_are_refused_before_any_work(tiny, prompts) -> 
     for bad, message in [
         ([{"text": "a"}], "prompt 0 has prompt_id None"),
         ([prompts[0], prompts[1], prompts[0]], "prompt 2 repeats prompt_id 'p0'"),
-        ([{"prompt_id": "a"}], "'a' needs messages that end with the user"),
+        ([{"prompt_id": "a"}], r"\('a'\) needs messages that end with the user"),
         (
             [{"prompt_id": "a", "messages": [{"role": "assistant", "content": "x"}]}],
-            "'a' needs messages that end with the user",
+            r"\('a'\) needs messages that end with the user",
         ),
     ]:
         with pytest.raises(DataError, match=message):

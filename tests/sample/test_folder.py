@@ -10,7 +10,7 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import log, paths
 from tigerjax.sample import engine
 from tigerjax.sample.engine import Batching, SamplingConfig
-from tigerjax.sample.folder import sample_prompts
+from tigerjax.sample.folder import sample_file, sample_prompts
 
 SAMPLED = SamplingConfig(n=4, max_new_tokens=12, min_new_tokens=3, context=64, seed=0)
 OTHER_SEED = dataclasses.replace(SAMPLED, seed=1)
@@ -91,6 +91,22 @@ def test_a_folder_with_other_samples_is_refused_by_name(tiny, prompts, whole) ->
             sample(tiny, prompts, whole, **other)
     with pytest.raises(ConfigError, match="prompts_sha256"):
         sample(tiny, prompts[1:], whole)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"text": "a"}, r"asked\.jsonl.*2 has prompt_id None; give every prompt a non-empty string"),
+        ({"prompt_id": "p", "text": "a"}, r"asked\.jsonl.*2 repeats prompt_id 'p' of .*asked\.jsonl.*1; ids"),
+        ({"prompt_id": "q"}, r"asked\.jsonl.*2 \('q'\) needs messages that end with the user, or a text"),
+    ],
+)
+def test_a_prompt_that_is_wrong_is_named_by_its_line(tiny, tmp_path, line, message) -> None:
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text("".join(json.dumps(one) + "\n" for one in ({"prompt_id": "p", "text": "a"}, line)))
+    with pytest.raises(DataError, match=message):
+        sample_file(tiny.loaded(), asked, tmp_path / "out", SAMPLED, batching=Batching(prompts=2, rows=8))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_broken_line_inside_the_partial_file_is_named(tiny, prompts, tmp_path) -> None:

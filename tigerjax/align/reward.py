@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ from tigerjax.config import ObjectiveConfig, RunConfig
 from tigerjax.errors import ConfigError, DataError, GateFailed
 from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Progress
-from tigerjax.mesh import host_rows, in_mesh, run_mesh
+from tigerjax.mesh import host_rows, in_mesh, rows_whole, run_mesh
 from tigerjax.model import families
 from tigerjax.model.attention import fitting
 from tigerjax.model.hf_config import SEQ_LEN
@@ -60,9 +61,12 @@ def last_scores(model: nn.Module, weights: Any, tokens_BT: jax.Array, last_B: ja
 
     A row whose last is -1 holds no answer, and its score means nothing.
     """
+    model = model.clone(compute=fitting(model.compute, tokens_BT.shape[1]))
     places_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1], dtype=jnp.int32), tokens_BT.shape)
     segment_ids_BT = (places_BT <= last_B[:, None]).astype(jnp.int32)
-    scores_BT = jnp.asarray(model.apply({"params": weights}, tokens_BT, places_BT, segment_ids_BT))
+    rows = (mesh_axes.balanced(a) for a in (tokens_BT, places_BT, segment_ids_BT))
+    scores_BT = nn.with_logical_constraint(jnp.asarray(model.apply({"params": weights}, *rows)), ("batch", None))
+    scores_BT = mesh_axes.in_row_order(scores_BT)
     return jnp.take_along_axis(scores_BT, jnp.maximum(last_B, 0)[:, None], axis=1)[:, 0]
 
 
@@ -72,7 +76,6 @@ def _compiled(model: nn.Module, mesh: Mesh | None, weights: Any, tokens_BT: jax.
 
     The model is an argument and not a closure, so that all scorers share one compilation per model, mesh and shape.
     """
-    model = model.clone(compute=fitting(model.compute, tokens_BT.shape[1]))
     scores_B = last_scores(model, weights, tokens_BT, last_B)
     return scores_B if mesh is None else jax.lax.with_sharding_constraint(scores_B, mesh_axes.sharding(mesh))
 
@@ -80,15 +83,10 @@ def _compiled(model: nn.Module, mesh: Mesh | None, weights: Any, tokens_BT: jax.
 def reward_objective(config: RunConfig, *, centering: float) -> Objective:
     """The objective of reward training for tigerjax.train.loop: the pair loss on batches of `RewardBatch`.
 
-    Raises ConfigError for a config with pipeline stages, with rows cut along T, or with an objective of its own.
+    Raises ConfigError for a config with pipeline stages or with an objective of its own.
     """
     if config.mesh.stage > 1:
         raise ConfigError(f"mesh.stage={config.mesh.stage}: reward training runs no pipeline; set mesh.stage=1")
-    if config.mesh.sequence > 1:
-        raise ConfigError(
-            f"mesh.sequence={config.mesh.sequence}: reward training reads whole rows; set mesh.sequence=1 and raise"
-            " mesh.fsdp"
-        )
     if config.objective != ObjectiveConfig():
         raise ConfigError(f"objective={config.objective}: reward training has its own loss; leave the field out")
     family = families.of(config.model)
@@ -105,6 +103,13 @@ def reward_objective(config: RunConfig, *, centering: float) -> Objective:
 
     part = selected(config.weights, config.lora, config.model, reward=True)
     return Objective(init=lambda key: init(model, key), loss=loss, kind=family.REWARD_KIND, tokens=tokens, trained=part)
+
+
+def row_multiple(config: RunConfig) -> int:
+    """A row of training has a multiple of so many tokens: what its devices share, each in whole blocks of queries."""
+    blocks = config.compute.splash.blocks().items() if config.compute.attention == "splash" else ()
+    queries = [block for name, block in blocks if name.startswith("block_q")]
+    return config.mesh.sequence * math.lcm(*(queries or [reward_data.LENGTH_MULTIPLE]))
 
 
 class Scorer:
@@ -208,7 +213,8 @@ def train(
     pair accuracy on held-out prompts is below `reward.min_accuracy` or a score is not finite, unless `force` is set.
     """
     run_dir, mesh, family = paths.of(run_dir), run_mesh(config), families.of(config.model)
-    check_rows(reward.score_batch_size, mesh)  # so that a wrong value is refused before the training
+    several = rows_whole(mesh)
+    check_rows(reward.score_batch_size, several)  # so that a wrong value is refused before the training
     seq_len, max_dropped = config.data.seq_len, config.data.max_dropped
     read = reward_data.read(data.preferences)
     comparisons, counts = overlong.fit(*read, tokenizer, seq_len=seq_len, max_dropped=max_dropped)
@@ -219,7 +225,7 @@ def train(
     check_sizes(chat, config.model, where=init)
     digest = hashlib.sha256(manifest.canonical([comparisons, [e["messages"] for e in reference]])).hexdigest()
     hosts.same("preferences or reference set", digest)
-    prompts = widths.to_batches(train_set, tokenizer, seq_len=config.data.seq_len)
+    prompts = widths.to_batches(train_set, tokenizer, seq_len=seq_len, multiple=row_multiple(config))
     loader = PairLoader(
         prompts,
         batch_rows=config.global_batch_size,
@@ -238,13 +244,15 @@ def train(
         init=given._replace(weights=family.reward_from_language(given.weights, key)),
     )
     state = state._replace(opt_state=None)  # frees its memory for scoring
-    weights = state.weights if objective.trained is None else placed_weights(open_whole(run_dir), mesh, "float32")
+    weights = state.weights if objective.trained is None else placed_weights(open_whole(run_dir), several, "float32")
+    if config.mesh.sequence > 1:  # the same parts on the same devices, under the names that the scorer's mesh has
+        weights = jax.device_put(weights, families.weight_shardings(config.model, family.REWARD_KIND, several))
     fresh = Loaded(
         config=config.model,
         weights=weights,
         tokenizer=tokenizer,
         compute=config.compute,
-        mesh=mesh if mesh.size > 1 else None,
+        mesh=several if mesh.size > 1 else None,
         sha256="",  # not saved yet
         step=int(state.step),
     )

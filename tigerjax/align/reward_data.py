@@ -172,12 +172,14 @@ def split(
     return train, test
 
 
-def to_batch(comparisons: Sequence[Comparison], tok: Tokenizer, *, seq_len: int) -> RewardBatch:
+def to_batch(
+    comparisons: Sequence[Comparison], tok: Tokenizer, *, seq_len: int, multiple: int = LENGTH_MULTIPLE
+) -> RewardBatch:
     """Comparisons as one big batch, from which `pair_loader.PairLoader` takes its batches. Their answers fit
     (see `overlong.fit`).
 
-    C is the largest number of answers. T is the longest chat, rounded up to a multiple of LENGTH_MULTIPLE, and not
-    simply `seq_len`: preferences are often far shorter than the model's context, and padding costs as much as tokens.
+    C is the largest number of answers. T is the longest chat, rounded up to a multiple of `multiple`, and not simply
+    `seq_len`: preferences are often far shorter than the model's context, and padding costs as much as tokens.
     """
     ids: list[list[np.ndarray]] = []
     for comparison in comparisons:
@@ -188,7 +190,7 @@ def to_batch(comparisons: Sequence[Comparison], tok: Tokenizer, *, seq_len: int)
             check_end(tok, one, finish, where)
             ids[-1].append(np.array(one, np.int32))
     longest = max(len(one) for own in ids for one in own)
-    T = min(seq_len, -(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE)
+    T = min(seq_len, -(-longest // multiple) * multiple)
     batch = _empty(len(ids), max(map(len, ids)), T)
     for b, comparison in enumerate(comparisons):
         for c, tokens in enumerate(ids[b]):

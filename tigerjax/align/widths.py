@@ -15,23 +15,26 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from tigerjax.align.reward_data import Comparison, Pair, RewardBatch, to_batch
+from tigerjax.align.reward_data import LENGTH_MULTIPLE, Comparison, Pair, RewardBatch, to_batch
 from tigerjax.tokenizer.load import Tokenizer
 
 MOST_ANSWERS = 16
 """The most answers in one row. A round samples 10 answers to a prompt by default."""
 
 
-def to_batches(comparisons: Sequence[Comparison], tok: Tokenizer, *, seq_len: int) -> list[RewardBatch]:
+def to_batches(
+    comparisons: Sequence[Comparison], tok: Tokenizer, *, seq_len: int, multiple: int = LENGTH_MULTIPLE
+) -> list[RewardBatch]:
     """All comparisons as groups for a `PairLoader`: those of 2 answers, of 3 and 4, of 5 to 8, and of 9 to 16.
 
-    The width of a group is the largest number of answers in it, and its length that of its longest chat.
+    The width of a group is the largest number of answers in it, and its length that of its longest chat, rounded up to
+    a multiple of `multiple`.
     """
     groups: dict[int, list[Comparison]] = defaultdict(list)
     for comparison in comparisons:
         for row in cut(comparison, [1] * len(comparison.answers), MOST_ANSWERS):
             groups[(len(row.answers) - 1).bit_length()].append(row)
-    return [to_batch(groups[size], tok, seq_len=seq_len) for size in sorted(groups)]
+    return [to_batch(groups[size], tok, seq_len=seq_len, multiple=multiple) for size in sorted(groups)]
 
 
 def cut(comparison: Comparison, sizes: Sequence[int], room: int) -> list[Comparison]:

@@ -156,7 +156,7 @@ def check(tensors: Tensors, config: ModelConfig, spec: list[TensorRow], where: s
     """Raises DataError for a tensor that is missing, left over or of another shape than the table's."""
     # Asked first: the names of a thousand million layers would fill the memory.
     there = max(_layers(row, tensors) for row in spec if row.layered)
-    if there == 0 and tensors.shapes:
+    if there == 0 and tensors.shapes and spec[0].theirs not in tensors.shapes:
         raise DataError(
             f"{where}: the tensors have other names than this model's: there is {min(tensors.shapes)}, but"
             f" {spec[0].theirs} is needed; save the whole model with save_pretrained, with its head and not wrapped"
@@ -164,7 +164,7 @@ def check(tensors: Tensors, config: ModelConfig, spec: list[TensorRow], where: s
         )
     if config.num_layers > there:
         raise DataError(
-            f"{where}: config.json says num_hidden_layers={config.num_layers}, but the tensors are of {there} layers;"
+            f"{where}: its config says num_hidden_layers={config.num_layers}, but the tensors are of {there} layers;"
             " the config is of another model, or shards are missing"
         )
     left = dict(tensors.shapes)

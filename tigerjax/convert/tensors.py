@@ -4,6 +4,7 @@ The rows of a tensor in a safetensors file are a range of its bytes (the format 
 some rows reads that range and nothing else, from a disk or from a bucket; no file is mapped into memory.
 """
 
+import fnmatch
 import math
 from collections.abc import Collection
 from pathlib import Path
@@ -19,6 +20,8 @@ from tigerjax.files.foreign import loads, read_object, shown
 Array = np.ndarray
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 TORCH_INDEX, TORCH_SINGLE = "pytorch_model.bin.index.json", "pytorch_model.bin"
+SHARDS = {"*-of-*.safetensors": INDEX, "*-of-*.bin": TORCH_INDEX}
+"""What shards are called, and what names them."""
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": ml_dtypes.bfloat16}
 LENGTH = 8  # bytes that say how long the header of a safetensors file is
 MAX_HEADER = 100_000_000  # bytes, as the format's own library
@@ -177,7 +180,7 @@ def load_torch(path: Path, copy: Path) -> Any:
     try:
         return torch.load(copy, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # pickle, zip and torch errors of many types
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        why = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
         raise DataError(f"{path}: torch.load(weights_only=True) refuses it: {why}") from error
 
 
@@ -237,6 +240,9 @@ def open_folder(folder: Path) -> Safetensors | TorchFiles:
     """
     files = _shards(folder, INDEX, SINGLE) or _shards(folder, TORCH_INDEX, TORCH_SINGLE)
     if not files:
+        for shards, index in SHARDS.items():
+            if found := sorted(fnmatch.filter(paths.names(folder), shards)):
+                raise DataError(f"{folder / index}: not there, but {found[0]} is; copy all of the model's files")
         raise DataError(f"{folder / SINGLE}: not there; the folder needs its safetensors (or .bin) files, all of them")
     for path in files:
         if not path.is_file():

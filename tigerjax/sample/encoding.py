@@ -1,6 +1,6 @@
 """Text to tokens and back: checks and encodes prompts, and decodes answers into the sampler's records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,38 +48,53 @@ def stops(tokenizer: Any, chat: bool) -> dict[int, str]:
     return reasons
 
 
-def encode(tokenizer: Any, prompts: Sequence[Mapping[str, Any]], chat: bool) -> list[Prompt]:
-    """Every prompt, encoded. DataError names the first one that is wrong: it needs a prompt_id that no other has, and
-    messages or a text. A prompt that has `ids` is continued from these as they are."""
-    from tigerjax.tokenizer.chat import encode_prompt
-
-    out: list[Prompt] = []
-    seen: set[str] = set()
-    for index, prompt in enumerate(prompts):
+def refuse(placed: Iterable[tuple[str, Mapping[str, Any]]], size: int, chat: bool) -> None:
+    """DataError names the place of the first prompt that is wrong: a prompt needs a prompt_id that no other has, and
+    messages or a text; or `ids`, of a tokenizer of `size` entries."""
+    seen: dict[str, str] = {}
+    for place, prompt in placed:
         prompt_id = prompt.get("prompt_id")
         if not isinstance(prompt_id, str) or not prompt_id:
-            raise DataError(f"prompt {index} has prompt_id {shown(prompt_id)}; give every prompt a non-empty string")
-        if prompt_id in seen:
-            raise DataError(f"prompt {index} repeats prompt_id {prompt_id!r}; ids must be unique")
-        seen.add(prompt_id)
+            raise DataError(f"{place} has prompt_id {shown(prompt_id)}; give every prompt a non-empty string")
+        if (before := seen.setdefault(prompt_id, place)) != place:
+            raise DataError(f"{place} repeats prompt_id {shown(prompt_id)} of {before}; ids must be unique")
         if "ids" in prompt:
             ids = prompt["ids"]
             whole = isinstance(ids, list | tuple) and all(isinstance(i, int | np.integer) for i in ids)
-            if not whole or not all(0 <= i < tokenizer.size for i in ids):
-                raise DataError(f"prompt {prompt_id!r} has ids {shown(ids)}; they are a list of ids of the tokenizer")
-            out.append(Prompt(index, prompt, [], list(ids)))
+            if not whole or not all(0 <= i < size for i in ids):
+                raise DataError(f"{place} has ids {shown(ids)}; they are a list of ids of the tokenizer")
             continue
-        messages = prompt.get("messages") or [{"role": "user", "content": prompt.get("text")}]
+        messages = _messages(prompt)
         whole = isinstance(messages, list) and all(
             isinstance(m, Mapping) and isinstance(m.get("content"), str) and isinstance(m.get("role"), str)
             for m in messages
         )
         if not whole or messages[-1]["role"] != "user":
-            raise DataError(f"prompt {prompt_id!r} needs messages that end with the user, or a text")
+            raise DataError(f"{place} ({shown(prompt_id)}) needs messages that end with the user, or a text")
         if not chat and len(messages) != 1:
             raise DataError(
-                f"prompt {prompt_id!r} has {len(messages)} messages; without chat there is one user message"
+                f"{place} ({shown(prompt_id)}) has {len(messages)} messages; without chat there is one user message"
             )
+
+
+def _messages(prompt: Mapping[str, Any]) -> Any:
+    return prompt.get("messages") or [{"role": "user", "content": prompt.get("text")}]
+
+
+def encode(tokenizer: Any, prompts: Sequence[Mapping[str, Any]], chat: bool) -> list[Prompt]:
+    """Every prompt, encoded. A prompt that has `ids` is continued from these as they are.
+
+    Raises DataError for a prompt that is wrong, as `refuse` does.
+    """
+    from tigerjax.tokenizer.chat import encode_prompt
+
+    refuse(((f"prompt {index}", prompt) for index, prompt in enumerate(prompts)), tokenizer.size, chat)
+    out: list[Prompt] = []
+    for index, prompt in enumerate(prompts):
+        if "ids" in prompt:
+            out.append(Prompt(index, prompt, [], list(prompt["ids"])))
+            continue
+        messages = _messages(prompt)
         if chat:
             ids = encode_prompt(tokenizer, messages)
         else:

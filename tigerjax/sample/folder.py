@@ -28,7 +28,7 @@ from tigerjax.files.log import Log
 from tigerjax.files.progress import Advance
 from tigerjax.processes import hosts
 from tigerjax.sample import engine
-from tigerjax.sample.encoding import encode
+from tigerjax.sample.encoding import encode, refuse
 from tigerjax.sample.engine import Batching, SamplingConfig
 
 CANDIDATES = "candidates.jsonl"
@@ -48,14 +48,15 @@ def sample_file(
 ) -> dict[str, Any]:
     """Figures of `sample_prompts`, with the prompts of a file of records.
 
-    Raises DataError for a file without prompts.
+    Raises DataError for a file without prompts, and for a prompt that is wrong, with its line.
     """
     from tigerjax.records import read
 
-    asked = [record for _, record in read(prompts)]
-    if not asked:
+    placed = [(f"{prompts} line {line}", record) for line, record in read(prompts)]
+    if not placed:
         raise DataError(f"{prompts}: no prompts; each line needs prompt_id, and messages or text")
-    return sample_prompts(model, asked, out, sampling, batching=batching, progress=progress)
+    refuse(placed, model.tokenizer.size, sampling.chat)
+    return sample_prompts(model, [record for _, record in placed], out, sampling, batching=batching, progress=progress)
 
 
 def sample_prompts(

@@ -2,7 +2,8 @@
 
 A mesh has `mesh.data` copies of the model, which exchange only gradients. A start that finds fewer of them takes those:
 the mesh's axis `data` is shorter, and each remaining copy computes as many more micro-batches. So the global batch, the
-rows of each micro-batch on a device, and what a device holds stay as they were. Losses differ by the order of sums only.
+rows of each micro-batch on a device, and what a device holds stay as they were. Losses differ by the order of sums
+only.
 """
 
 import dataclasses
@@ -54,8 +55,8 @@ def of_present(config: RunConfig, devices: int) -> RunConfig:
     if steps * mesh.data % copies:
         raise ConfigError(
             f"{there}; {copies} cannot share {mesh.data} x optim.gradient_accumulation_steps={steps} micro-batches"
-            f" equally; start {_words(whole(config))} of them, or set optim.gradient_accumulation_steps to a multiple of"
-            f" {math.lcm(copies, mesh.data) // mesh.data}"
+            f" equally; start {_words(whole(config))} of them, or set optim.gradient_accumulation_steps to a multiple"
+            f" of {math.lcm(copies, mesh.data) // mesh.data}"
         )
     return dataclasses.replace(
         config,

@@ -32,7 +32,7 @@ from tigerjax.config import (
 )
 from tigerjax.data.rows import Batch
 from tigerjax.errors import ConfigError
-from tigerjax.mesh import RULES, balanced, row_ways
+from tigerjax.mesh import RULES, balanced, in_row_order, row_ways
 from tigerjax.model import adapters, families, stack
 from tigerjax.model.layers import head, init
 from tigerjax.model.loss import RowLoss, loss_by_row, token_loss, token_nll
@@ -215,14 +215,16 @@ def holds_reference(config: RunConfig) -> bool:
 
 
 def token_log_probs(config: Trained, mesh: Mesh) -> Callable[[Any, Any], tuple[jax.Array, jax.Array | None]]:
-    """(weights, rows) -> (log pi of every target in nats, the value there where the weights have a value head)."""
+    """(weights, rows) -> (log pi of every target in nats, the value there where the weights have a value head), in the
+    order of the row."""
     model = decoder(config, mesh)
 
     def log_probs(weights: Any, rows: Any) -> tuple[jax.Array, jax.Array | None]:
         rows = _placed(rows)
         hidden_BTD, head_DV = model.hidden(weights, rows), head(weights, config.model)
         nll_BT = token_nll(hidden_BTD, head_DV, jnp.asarray(rows.targets_BT), **model.cut)
-        return -nll_BT, score(hidden_BTD, weights[VALUE]) if VALUE in weights else None
+        values_BT = score(hidden_BTD, weights[VALUE]) if VALUE in weights else None
+        return jax.tree.map(_in_row_order, (-nll_BT, values_BT))
 
     return log_probs
 
@@ -231,7 +233,7 @@ def policy_objective(config: RunConfig, mesh: Mesh) -> Objective:
     """The policy gradient that `config.objective` names, over `PolicyBatch`. PPO's weights have a value head, which is
     0 at first.
 
-    Raises ConfigError for rows that are cut along T and for a pipeline in rounds.
+    Raises ConfigError for a pipeline in rounds.
     """
     settings = config.objective
     assert isinstance(settings, RlConfig)
@@ -258,11 +260,6 @@ def selection_of(config: Trained) -> Selection | None:
     selection = selected(config.weights, config.lora, config.model)
     if not isinstance(config.objective, RlConfig):
         return selection
-    if config.mesh.sequence > 1:
-        raise ConfigError(
-            f"mesh.sequence={config.mesh.sequence}: reinforcement learning reads whole rows; set mesh.sequence=1 and"
-            " raise mesh.fsdp"
-        )
     if config.pipeline.rounds > 1:
         raise ConfigError(
             f"pipeline.rounds={config.pipeline.rounds}: the layers lie in another order than the sampler reads; set"
@@ -277,6 +274,10 @@ def _placed(rows: Batch) -> Batch:
     """The rows as the model reads them. Each device keeps whole rows of these small integers, and cuts out what it
     needs."""
     return jax.tree.map(lambda a: nn.with_logical_constraint(balanced(a), ("batch", None)), rows)
+
+
+def _in_row_order(array_BT: jax.Array) -> jax.Array:
+    return in_row_order(nn.with_logical_constraint(array_BT, ("batch", None)))
 
 
 OBJECTIVES: dict[type[ObjectiveConfig], Callable[[RunConfig, Mesh], Objective]] = {
