@@ -25,6 +25,7 @@ from tigerjax.text.grams import key, words
 from tigerjax.tokenizer.verify import language
 
 DATATROVE = """
+import sys
 from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.dedup import MinhashDedupBuckets, MinhashDedupCluster, MinhashDedupFilter, MinhashDedupSignature
 from datatrove.pipeline.dedup.minhash import MinhashConfig
