@@ -5,7 +5,7 @@
 A small run of `tigerjax train` on cached rows goes through undisturbed. Then it is started again and again, and each
 start has one fault of KINDS, in a drawn order. Some damage files between two starts; some hit processes that train,
 save or restore; some give one process other files or another clock. A fault is either noticed, with the exit code and
-the line that its kind has, or survived: the run goes on by itself. After each fault its damage is undone, as a person
+the line that its kind has, or survived: the run continues by itself. After each fault its damage is undone, as a person
 would do it, and nothing else. At the end the run is finished, and weights and optimiser state are compared bit by bit.
 
 It prints each fault with what it ended in, and exits with 5 when a fault ended in another way than its kind should,

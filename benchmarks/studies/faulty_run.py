@@ -32,7 +32,7 @@ class Wrong(Exception):
 @dataclasses.dataclass(frozen=True)
 class Kind:
     """A kind of fault. `hit` makes it and returns what undoes it. With `codes` the run must end with these, and say
-    `line`; without, it must go on by itself."""
+    `line`; without, it must continue by itself."""
 
     name: str
     moment: str
@@ -136,7 +136,7 @@ class Drill:
                 self._reach(kind.moment, reached)
                 undo = kind.hit(self)
             if kind.codes is None:
-                self.until(lambda: last_step(self.folder) >= reached + STEPS_OF_A_START, "going on")
+                self.until(lambda: last_step(self.folder) >= reached + STEPS_OF_A_START, "continuing")
                 self.kill()
                 outcome = "survived"
             else:
